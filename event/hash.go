@@ -1,0 +1,72 @@
+package event
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// A Hash names what an author wrote: SHA-256 over
+//
+//	rstream1 NUL user NUL path NUL type NUL key NUL value
+//
+// with the value's bytes as stored (none for DEL). No name can contain NUL, so no
+// two appends share the hashed bytes. Its text is 64 lower-case hex digits.
+type Hash [sha256.Size]byte
+
+// hashDomain keeps these hashes apart from any other use of SHA-256.
+const hashDomain = "rstream1"
+
+// String returns the 64 hex digits of h.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText returns the 64 hex digits of h.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText is ParseHash.
+func (h *Hash) UnmarshalText(b []byte) (err error) {
+	*h, err = ParseHash(b)
+	return err
+}
+
+// ParseHash reads 64 lower-case hex digits.
+func ParseHash[T string | []byte](s T) (h Hash, err error) {
+	if len(s) != 2*len(h) {
+		return h, fmt.Errorf("parse hash %.80q: want 64 hex digits", string(s))
+	}
+	for i := range h {
+		hi, lo := fromHex(s[2*i]), fromHex(s[2*i+1])
+		if hi|lo > 15 {
+			return Hash{}, fmt.Errorf("parse hash %.80q: want lower-case hex digits", string(s))
+		}
+		h[i] = hi<<4 | lo
+	}
+	return h, nil
+}
+
+func fromHex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
+}
+
+func sum(user, path string, typ Type, key string, value []byte) (h Hash) {
+	b := make([]byte, 0, 512) // on the stack, hence the clone below
+	b = append(append(b, hashDomain...), 0)
+	b = append(append(b, user...), 0)
+	b = append(append(b, path...), 0)
+	b = append(append(b, typ...), 0)
+	b = append(append(b, key...), 0)
+	if len(b)+len(value) <= cap(b) {
+		return sha256.Sum256(append(b, value...))
+	}
+	d := sha256.New() // rather than copy a large value
+	d.Write(bytes.Clone(b))
+	d.Write(value)
+	return Hash(d.Sum(nil))
+}

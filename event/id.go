@@ -1,0 +1,169 @@
+package event
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// An ID is the place of an event in its log: 1 to [MaxID], given in the order of
+// commit. Read as a position it means "just after that event". Its text is
+// always 13 characters of Crockford base32, so IDs sort as text.
+type ID uint64
+
+const (
+	// Beginning is the position before the first event of a log.
+	Beginning ID = 0
+	// MaxID is the largest ID. As the end of a stretch it means "no end".
+	MaxID ID = math.MaxInt64
+	// IDLen is the length of an ID's text in bytes.
+	IDLen = 13
+	// BlockSize is the number of IDs in a block: block b holds the IDs
+	// (BlockSize·b, BlockSize·(b+1)].
+	BlockSize = 4096
+)
+
+const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+// crockfordValue maps an upper-case Crockford character to its value; 0xff
+// marks a byte that is none.
+var crockfordValue = func() (t [256]byte) {
+	for i := range t {
+		t[i] = 0xff
+	}
+	for i := range len(crockford) {
+		t[crockford[i]] = byte(i)
+	}
+	return t
+}()
+
+// AppendTo appends the 13 characters of id to b.
+func (id ID) AppendTo(b []byte) []byte {
+	for shift := 60; shift >= 0; shift -= 5 {
+		b = append(b, crockford[id>>shift&31])
+	}
+	return b
+}
+
+// String returns the 13 characters of id.
+func (id ID) String() string { return string(id.AppendTo(make([]byte, 0, IDLen))) }
+
+// MarshalText returns the 13 characters of id.
+func (id ID) MarshalText() ([]byte, error) { return id.AppendTo(nil), nil }
+
+// UnmarshalText is [ParseID].
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID(string(b))
+	return err
+}
+
+// Block returns the number of the block that holds id. The position Beginning
+// lies in no block; it is counted to block 0.
+func (id ID) Block() uint64 {
+	if id == 0 {
+		return 0
+	}
+	return uint64(id-1) / BlockSize
+}
+
+// ParseID reads the 13 characters of an ID or of a position. There is exactly one
+// text for each ID: lower case, other lengths and values over MaxID are refused.
+func ParseID(s string) (ID, error) {
+	id, ok := parseID(s)
+	if !ok {
+		return 0, idError(s)
+	}
+	return id, nil
+}
+
+func idError(s string) error {
+	return fmt.Errorf("parse id %.40q: want 13 characters of 0-9 and A-Z without I, L, O, U, at most %s", s, MaxID)
+}
+
+func parseID[T string | []byte](s T) (ID, bool) {
+	if len(s) != IDLen {
+		return 0, false
+	}
+	if s[0] > '7' { // 13 characters hold 65 bits; an ID has 63
+		return 0, false
+	}
+	var id ID
+	for i := range IDLen {
+		v := crockfordValue[s[i]]
+		if v == 0xff {
+			return 0, false
+		}
+		id = id<<5 | ID(v)
+	}
+	return id, true
+}
+
+// LogIDLen and LogSuffixLen are the lengths of a log's name and of the part of
+// it that a cursor carries, in bytes.
+const (
+	LogIDLen     = 16
+	LogSuffixLen = 5
+)
+
+// ValidLogID reports whether s can be the name of a log: 16 characters of
+// Crockford base32.
+func ValidLogID(s string) bool { return len(s) == LogIDLen && isCrockford(s) }
+
+// NewLogID returns the name of a log made from 10 random bytes.
+func NewLogID(random [10]byte) string {
+	var b strings.Builder
+	var acc, bits uint
+	for _, c := range random {
+		acc, bits = acc<<8|uint(c), bits+8
+		for ; bits >= 5; bits -= 5 {
+			b.WriteByte(crockford[acc>>(bits-5)&31])
+		}
+	}
+	return b.String()
+}
+
+func isCrockford(s string) bool {
+	for i := range len(s) {
+		if crockfordValue[s[i]] == 0xff {
+			return false
+		}
+	}
+	return true
+}
+
+// A Cursor is a position as a reader carries it between connections: an ID and,
+// if known, the first five characters of the name of its log.
+type Cursor struct {
+	ID  ID
+	Log string // five characters, or empty if the log is not told
+}
+
+// CursorOf returns the cursor at position id of the log named log.
+func CursorOf(id ID, log string) Cursor {
+	return Cursor{ID: id, Log: log[:min(len(log), LogSuffixLen)]}
+}
+
+// String returns the ID, and a dot and the log's characters if known.
+func (c Cursor) String() string {
+	if c.Log == "" {
+		return c.ID.String()
+	}
+	return c.ID.String() + "." + c.Log
+}
+
+// Of reports whether the cursor can belong to the log named log: a cursor that
+// names no log can belong to any.
+func (c Cursor) Of(log string) bool { return c.Log == "" || strings.HasPrefix(log, c.Log) }
+
+// ParseCursor reads a cursor with or without the characters of its log.
+func ParseCursor(s string) (Cursor, error) {
+	text, log, dot := strings.Cut(s, ".")
+	if dot && (len(log) != LogSuffixLen || !isCrockford(log)) {
+		return Cursor{}, fmt.Errorf("parse cursor %.40q: want five characters of a log's name after the dot", s)
+	}
+	id, err := ParseID(text)
+	if err != nil {
+		return Cursor{}, fmt.Errorf("parse cursor: %w", err)
+	}
+	return Cursor{ID: id, Log: log}, nil
+}

@@ -1,0 +1,202 @@
+package event
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Moment is a point in a log as a person or a request writes it. The server
+// turns it into a position once; from then on positions travel.
+type Moment struct {
+	kind   momentKind
+	cursor Cursor
+	time   Time
+	age    time.Duration
+}
+
+type momentKind uint8
+
+const (
+	momentBeginning momentKind = iota
+	momentNow
+	momentID
+	momentTime
+	momentAge
+)
+
+// The moments at the two ends of a log. The zero Moment is FromBeginning.
+var (
+	FromBeginning = Moment{}
+	Now           = Moment{kind: momentNow}
+)
+
+// At returns the moment of a position.
+func At(c Cursor) Moment { return Moment{kind: momentID, cursor: c} }
+
+// AtTime returns the moment of a time.
+func AtTime(t Time) Moment { return Moment{kind: momentTime, time: t} }
+
+// Cursor returns the position that m names by itself; ok is false if m is a time
+// or now.
+func (m Moment) Cursor() (c Cursor, ok bool) {
+	return m.cursor, m.kind == momentID || m.kind == momentBeginning
+}
+
+// IsNow reports whether m is "now".
+func (m Moment) IsNow() bool { return m.kind == momentNow }
+
+// Time returns the time that m names, an age being taken back from now; ok is
+// false if m names none.
+func (m Moment) Time(now time.Time) (t Time, ok bool) {
+	switch m.kind {
+	case momentTime:
+		return m.time, true
+	case momentAge:
+		return TimeOf(now.Add(-m.age)), true
+	}
+	return 0, false
+}
+
+// String returns m as a request writes it; ParseMoment reads it back.
+func (m Moment) String() string {
+	switch m.kind {
+	case momentNow:
+		return "now"
+	case momentID:
+		return m.cursor.String()
+	case momentTime:
+		return m.time.String()
+	case momentAge:
+		return m.age.String()
+	}
+	return "beginning"
+}
+
+// ParseMoment reads a moment as a request writes it: an id or a cursor, an RFC
+// 3339 time, an age such as 90s, 24h, 7d or 2w, "beginning" or "now".
+func ParseMoment(s string) (Moment, error) {
+	switch s {
+	case "beginning":
+		return FromBeginning, nil
+	case "now":
+		return Now, nil
+	}
+	if c, err := ParseCursor(s); err == nil {
+		return At(c), nil
+	}
+	if age, ok := parseAge(s); ok {
+		return Moment{kind: momentAge, age: age}, nil
+	}
+	if t, ok := parseRFC3339(s); ok && t.Valid() {
+		return AtTime(t), nil
+	}
+	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
+}
+
+// parseRFC3339 reads what RFC 3339 calls a time. time.Parse alone would also take
+// hours of one digit, a comma before the fraction and zones of 24 hours.
+func parseRFC3339(s string) (Time, bool) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || s[len("2006-01-02T15")] != ':' || strings.Contains(s, ",") {
+		return 0, false
+	}
+	if zone := s[len(s)-len("07:00"):]; s[len(s)-1] != 'Z' && (zone > "23:59" || zone[len("07:")] > '5') {
+		return 0, false
+	}
+	return TimeOf(t), true
+}
+
+// ParseLocalMoment reads what ParseMoment reads and what a person would also
+// write: 14:05 or 14:05:30, the last one that is not in the future, and a date or
+// a date and time, all in now's zone. Where the zone's clock is set back, a date
+// and time is the first of the two; where it is set forward, a time that is left
+// out is the moment of the jump.
+func ParseLocalMoment(s string, now time.Time) (Moment, error) {
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if clock, err := time.Parse(layout, s); err == nil {
+			return AtTime(TimeOf(lastAt(clock, now))), nil
+		}
+	}
+	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
+		if wall, err := time.Parse(layout, s); err == nil {
+			if t := TimeOf(firstAt(wall, now.Location())); t.Valid() {
+				return AtTime(t), nil
+			}
+		}
+	}
+	m, err := ParseMoment(s)
+	if err != nil {
+		return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
+	}
+	return m, nil
+}
+
+// lastAt returns the last time not after now at which the clock on the wall shows
+// what clock shows. It goes back through the stretches in which the zone's offset
+// does not change, so that it finds the second of two 02:30 and leaves out a day
+// that has none.
+func lastAt(clock, now time.Time) time.Time {
+	for t := now; ; {
+		back := sinceMidnight(t) - sinceMidnight(clock)
+		if back < 0 {
+			back += 24 * time.Hour
+		}
+		at := t.Add(-back)
+		start, _ := t.ZoneBounds()
+		if start.IsZero() || !at.Before(start) {
+			return at
+		}
+		t = start.Add(-1)
+	}
+}
+
+// sinceMidnight returns how far the hands of t's clock have come.
+func sinceMidnight(t time.Time) time.Duration {
+	hour, minute, sec := t.Clock()
+	return time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute +
+		time.Duration(sec)*time.Second + time.Duration(t.Nanosecond())
+}
+
+// firstAt returns the first time at which a calendar and clock in loc show what
+// wall shows, or have just jumped over it.
+func firstAt(wall time.Time, loc *time.Location) time.Time {
+	for t := wall.Add(-48 * time.Hour).In(loc); ; {
+		_, offset := t.Zone()
+		at := wall.Add(-time.Duration(offset) * time.Second)
+		if at.Before(t) {
+			return t
+		}
+		_, end := t.ZoneBounds()
+		if end.IsZero() || at.Before(end) {
+			return at
+		}
+		t = end
+	}
+}
+
+// parseAge reads a duration, in which d and w may stand for days of 24 hours and
+// weeks of 7 such days.
+func parseAge(s string) (time.Duration, bool) {
+	if n, ok := cutUnit(s, "d"); ok {
+		return n * 24 * time.Hour, n <= 100*366
+	}
+	if n, ok := cutUnit(s, "w"); ok {
+		return n * 7 * 24 * time.Hour, n <= 100*53
+	}
+	age, err := time.ParseDuration(s)
+	if err != nil || age < 0 || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "-") {
+		return 0, false
+	}
+	return age, true
+}
+
+func cutUnit(s, unit string) (time.Duration, bool) {
+	digits, ok := strings.CutSuffix(s, unit)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	return time.Duration(n), err == nil
+}

@@ -1,0 +1,109 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// The longest names, in bytes.
+const (
+	MaxUser = 128
+	MaxPath = 1024
+	MaxKey  = 256
+)
+
+// CheckUser says what is wrong with a user's name: it has 1 to 128 bytes of valid
+// UTF-8 without control characters and without / * $ and comma, and is not "." or
+// "..", which every URL parser takes away.
+func CheckUser(user string) error {
+	if user == "" {
+		return errors.New("user: must not be empty")
+	}
+	if err := checkText("user", user, MaxUser); err != nil {
+		return err
+	}
+	if i := strings.IndexAny(user, "/*$,"); i >= 0 {
+		return fmt.Errorf("user %.40q: must not contain %q", user, user[i])
+	}
+	if user == "." || user == ".." {
+		return fmt.Errorf("user %q: is taken away from a URL", user)
+	}
+	return nil
+}
+
+// CheckPath says what is wrong with a path: it has 1 to 1,024 bytes of valid UTF-8
+// without control characters, no empty, "." or ".." segment, no * and no $ at its
+// end.
+func CheckPath(path string) error {
+	if path == "" {
+		return errors.New("path: must not be empty")
+	}
+	if err := checkPathText(path); err != nil {
+		return err
+	}
+	if strings.HasSuffix(path, "$") {
+		return fmt.Errorf("path %.40q: must not end with $", path)
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if err := checkSegment(path, segment); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckKey says what is wrong with a key: it has at most 256 bytes of valid UTF-8
+// without control characters.
+func CheckKey(key string) error { return checkText("key", key, MaxKey) }
+
+func checkPathText(path string) error {
+	if err := checkText("path", path, MaxPath); err != nil {
+		return err
+	}
+	if strings.Contains(path, "*") {
+		return fmt.Errorf("path %.40q: must not contain *", path)
+	}
+	return nil
+}
+
+func checkSegment(path, segment string) error {
+	switch segment {
+	case "":
+		return fmt.Errorf("path %.40q: must not have an empty segment", path)
+	case ".", "..":
+		return fmt.Errorf("path %.40q: must not have the segment %q", path, segment)
+	}
+	return nil
+}
+
+func checkText(what, s string, most int) error {
+	if len(s) > most {
+		return fmt.Errorf("%s %.40q…: is %d bytes long, at most %d are allowed", what, s[:min(len(s), 32)], len(s), most)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s %.40q: is not valid UTF-8", what, s)
+	}
+	for _, r := range s {
+		if r < 0x20 || 0x7f <= r && r < 0xa0 {
+			return fmt.Errorf("%s %.40q: must not contain the control character %U", what, s, r)
+		}
+	}
+	return nil
+}
+
+// SplitStorage cuts "user/path" into its user and its path and checks both.
+func SplitStorage(s string) (user, path string, err error) {
+	user, path, ok := strings.Cut(s, "/")
+	if !ok {
+		return "", "", fmt.Errorf("storage %.40q: want user/path", s)
+	}
+	if err := CheckUser(user); err != nil {
+		return "", "", err
+	}
+	if err := CheckPath(path); err != nil {
+		return "", "", err
+	}
+	return user, path, nil
+}

@@ -1,0 +1,86 @@
+package event
+
+import (
+	"fmt"
+	"time"
+)
+
+// A Time is a moment on the server's clock, in microseconds since the Unix epoch,
+// UTC. Within a log it never goes back.
+type Time int64
+
+// timeLayout has a fixed width, so times sort as text, too.
+const (
+	timeLayout = "2006-01-02T15:04:05.000000Z"
+	timeLen    = len(timeLayout)
+	minTime    = Time(-62167219200000000) // the beginning of year 0
+	maxTime    = Time(253402300799999999) // the end of year 9999
+)
+
+// TimeOf returns t cut to microseconds, so that "the last event with a time at or
+// before t" means the same for t and for what is sent.
+func TimeOf(t time.Time) Time { return Time(t.UnixMicro()) }
+
+// Time returns t as a time.Time in UTC.
+func (t Time) Time() time.Time { return time.UnixMicro(int64(t)).UTC() }
+
+// AppendTo appends the text of t to b: RFC 3339 with six decimals and a Z.
+func (t Time) AppendTo(b []byte) []byte {
+	tt := t.Time()
+	year, month, day := tt.Date()
+	hour, minute, sec := tt.Clock()
+	b = appendDigits(b, year, 4)
+	b = appendDigits(append(b, '-'), int(month), 2)
+	b = appendDigits(append(b, '-'), day, 2)
+	b = appendDigits(append(b, 'T'), hour, 2)
+	b = appendDigits(append(b, ':'), minute, 2)
+	b = appendDigits(append(b, ':'), sec, 2)
+	b = appendDigits(append(b, '.'), tt.Nanosecond()/1000, 6)
+	return append(b, 'Z')
+}
+
+// String returns the text of t.
+func (t Time) String() string { return string(t.AppendTo(nil)) }
+
+// Valid reports whether t has a text: it lies in the years 0 to 9999.
+func (t Time) Valid() bool { return t >= minTime && t <= maxTime }
+
+func appendDigits(b []byte, n, width int) []byte {
+	for range width {
+		b = append(b, '0')
+	}
+	for i := len(b) - 1; n > 0 && i >= len(b)-width; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
+}
+
+// parseTime reads the canonical text of a Time and nothing else.
+func parseTime(s []byte) (Time, error) {
+	if len(s) != timeLen || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' ||
+		s[16] != ':' || s[19] != '.' || s[26] != 'Z' {
+		return 0, fmt.Errorf("parse time %.40q: want the form %s", s, timeLayout)
+	}
+	ok := true
+	num := func(from, to int) (n int) {
+		for _, c := range s[from:to] {
+			ok = ok && '0' <= c && c <= '9'
+			n = n*10 + int(c-'0')
+		}
+		return n
+	}
+	year, month, day := num(0, 4), num(5, 7), num(8, 10)
+	hour, minute, sec, micro := num(11, 13), num(14, 16), num(17, 19), num(20, 26)
+	t := time.Date(year, time.Month(month), day, hour, minute, sec, micro*1000, time.UTC)
+	// time.Date normalises 30 February and 25:00; what does not come back as it
+	// was written is no time.
+	if ok && (t.Year() != year || int(t.Month()) != month || t.Day() != day ||
+		t.Hour() != hour || t.Minute() != minute || t.Second() != sec) {
+		ok = false
+	}
+	if !ok {
+		return 0, fmt.Errorf("parse time %.40q: no such time", s)
+	}
+	return TimeOf(t), nil
+}

@@ -1,0 +1,231 @@
+package event
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Topic is what a reader asks for: a set of storages given by a user and a
+// prefix of the path. Topics are values and can be compared with ==; equal sets
+// are equal topics. The zero Topic is "*", everything.
+//
+//	alice           all of alice, never alice2
+//	alice/posts     that path and everything below it, by segment
+//	alice/posts/    only what is below
+//	alice/po*       any path that begins so
+//	alice/posts/1$  that path alone
+//	*/posts         of any user
+//	*               everything
+type Topic struct {
+	user string // "" stands for any user
+	path string
+	kind kind
+}
+
+type kind uint8
+
+const (
+	prefix  kind = iota // any path that begins with path
+	subtree             // path, and any path that begins with path and a slash
+	exact               // path alone
+)
+
+// All is the topic of everything.
+var All = Topic{}
+
+// Exactly returns the topic of one storage. It panics if the names are not valid:
+// they come from a checked place.
+func Exactly(user, path string) Topic {
+	if err := CheckUser(user); err != nil {
+		panic(err)
+	}
+	if err := CheckPath(path); err != nil {
+		panic(err)
+	}
+	return Topic{user: user, path: path, kind: exact}
+}
+
+// ParseTopic reads a topic. Several spellings of one set ("alice", "alice/",
+// "alice/*") are the same topic.
+func ParseTopic(s string) (Topic, error) {
+	t, err := parseTopic(s)
+	if err != nil {
+		return Topic{}, fmt.Errorf("parse topic %.80q: %w", s, err)
+	}
+	return t, nil
+}
+
+func parseTopic(s string) (Topic, error) {
+	user, path, _ := strings.Cut(s, "/")
+	t := Topic{}
+	if user != "*" {
+		if err := CheckUser(user); err != nil {
+			return Topic{}, err
+		}
+		t.user = user
+	}
+	switch {
+	case path == "" || path == "*":
+		return t, nil
+	case strings.HasSuffix(path, "$"):
+		t.path, t.kind = strings.TrimSuffix(path, "$"), exact
+		return t, CheckPath(t.path)
+	case strings.HasSuffix(path, "*"), strings.HasSuffix(path, "/"):
+		t.path, t.kind = strings.TrimSuffix(path, "*"), prefix
+		if len(t.path) == MaxPath { // nothing can follow it
+			t.kind = exact
+			return t, CheckPath(t.path)
+		}
+		return t, checkPrefix(t.path)
+	}
+	t.path, t.kind = path, subtree
+	if len(path) >= MaxPath-1 { // nothing fits below it
+		t.kind = exact
+	}
+	return t, CheckPath(path)
+}
+
+// checkPrefix accepts what some longer path can begin with: all segments but the
+// last, unfinished one are as in a path.
+func checkPrefix(path string) error {
+	if err := checkPathText(path); err != nil {
+		return err
+	}
+	last := strings.LastIndexByte(path, '/')
+	if last < 0 {
+		return nil
+	}
+	for segment := range strings.SplitSeq(path[:last], "/") {
+		if err := checkSegment(path, segment); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// String returns the shortest spelling of t, which ParseTopic reads back.
+func (t Topic) String() string {
+	user := t.user
+	if user == "" {
+		user = "*"
+	}
+	switch {
+	case t.kind == exact:
+		return user + "/" + t.path + "$"
+	case t.kind == subtree:
+		return user + "/" + t.path
+	case t.path == "":
+		return user
+	case strings.HasSuffix(t.path, "/"):
+		return user + "/" + t.path
+	}
+	return user + "/" + t.path + "*"
+}
+
+// MarshalText is String.
+func (t Topic) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText is ParseTopic.
+func (t *Topic) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseTopic(string(b))
+	return err
+}
+
+// Matches reports whether the storage user/path belongs to t.
+func (t Topic) Matches(user, path string) bool {
+	if t.user != "" && t.user != user {
+		return false
+	}
+	return t.matchesPath(path)
+}
+
+func (t Topic) matchesPath(path string) bool {
+	if !strings.HasPrefix(path, t.path) {
+		return false
+	}
+	switch t.kind {
+	case exact:
+		return len(path) == len(t.path)
+	case subtree:
+		return len(path) == len(t.path) || path[len(t.path)] == '/'
+	}
+	return true
+}
+
+// Contains reports whether every storage of u belongs to t.
+func (t Topic) Contains(u Topic) bool {
+	if t.user != "" && t.user != u.user {
+		return false
+	}
+	switch u.kind {
+	case exact:
+		return t.matchesPath(u.path)
+	case subtree:
+		// u holds its own path and what is below, so t must match the path
+		// and be more than that path alone.
+		return t.kind != exact && t.matchesPath(u.path)
+	}
+	switch t.kind {
+	case exact:
+		return false
+	case subtree:
+		return strings.HasPrefix(u.path, t.path+"/")
+	}
+	return strings.HasPrefix(u.path, t.path)
+}
+
+// Overlaps reports whether some storage belongs to both t and u.
+func (t Topic) Overlaps(u Topic) bool {
+	if t.user != "" && u.user != "" && t.user != u.user {
+		return false
+	}
+	if t.kind == prefix && u.kind == prefix {
+		return strings.HasPrefix(t.path, u.path) || strings.HasPrefix(u.path, t.path)
+	}
+	if t.kind == prefix {
+		t, u = u, t
+	}
+	// t is a path, alone or with what is below it.
+	if u.matchesPath(t.path) {
+		return true
+	}
+	if t.kind == exact {
+		return false
+	}
+	return strings.HasPrefix(u.path, t.path+"/")
+}
+
+// User returns the user that t asks for; ok is false if it is any.
+func (t Topic) User() (user string, ok bool) { return t.user, t.user != "" }
+
+// Storage returns the one storage of t; ok is false if t may hold several.
+func (t Topic) Storage() (user, path string, ok bool) {
+	return t.user, t.path, t.kind == exact && t.user != ""
+}
+
+// PathRanges returns the stretches of paths, in byte order, that hold exactly the
+// paths of t: a path p belongs to t if From ≤ p and (To is empty or p < To) for
+// one of them.
+func (t Topic) PathRanges() []PathRange {
+	switch t.kind {
+	case exact:
+		return []PathRange{{t.path, t.path + "\x00"}}
+	case subtree:
+		return []PathRange{{t.path, t.path + "\x00"}, {t.path + "/", t.path + "0"}} // '0' follows '/'
+	}
+	return []PathRange{{t.path, after(t.path)}}
+}
+
+// A PathRange is the paths p with From ≤ p < To; an empty To is no bound.
+type PathRange struct{ From, To string }
+
+// after returns the least string greater than all that begin with p, or "" if
+// there is none.
+func after(p string) string {
+	for i := len(p) - 1; i >= 0; i-- {
+		if p[i] < 0xff {
+			return p[:i] + string([]byte{p[i] + 1})
+		}
+	}
+	return ""
+}

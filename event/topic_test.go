@@ -1,0 +1,269 @@
+package event
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+)
+
+// A world is a small universe of storages that holds a witness for every
+// difference between any two of its topics' spellings.
+type world struct {
+	users     []string
+	paths     []string
+	spellings []string
+}
+
+func newWorld(segments []string) world {
+	w := world{users: []string{"alice", "alice2", "bób"}}
+	whole := slices.Clone(segments)
+	for _, a := range segments {
+		for _, b := range segments {
+			whole = append(whole, a+"/"+b)
+		}
+	}
+	paths, tails := map[string]bool{}, map[string]bool{"": true}
+	for _, path := range whole {
+		for i := range len(path) + 1 {
+			begin := path[:i]
+			if !utf8.ValidString(begin) {
+				continue
+			}
+			for _, p := range []string{begin, begin + "~", begin + "/~"} {
+				paths[p] = CheckPath(p) == nil
+			}
+			for _, tail := range []string{begin, begin + "/", begin + "*", begin + "/*", begin + "$"} {
+				tails[tail] = true
+			}
+		}
+	}
+	for p, ok := range paths {
+		if ok {
+			w.paths = append(w.paths, p)
+		}
+	}
+	slices.Sort(w.paths)
+	for _, user := range []string{"*", "alice", "alice2", "bób"} {
+		w.spellings = append(w.spellings, user)
+		for tail := range tails {
+			w.spellings = append(w.spellings, user+"/"+tail)
+		}
+	}
+	slices.Sort(w.spellings)
+	return w
+}
+
+// slowMatches reads a topic's spelling literally, segment by segment.
+func slowMatches(spelling, user, path string) bool {
+	want, rest, _ := strings.Cut(spelling, "/")
+	if want != "*" && want != user {
+		return false
+	}
+	if rest == "" {
+		return true
+	}
+	if alone, ok := strings.CutSuffix(rest, "$"); ok {
+		return path == alone
+	}
+	have, asked := strings.Split(path, "/"), strings.Split(rest, "/")
+	last := asked[len(asked)-1]
+	above := asked[:len(asked)-1]
+	if len(have) < len(asked) || !slices.Equal(have[:len(above)], above) {
+		return false
+	}
+	if begin, ok := strings.CutSuffix(last, "*"); ok {
+		return strings.HasPrefix(have[len(above)], begin)
+	}
+	return last == "" || have[len(above)] == last
+}
+
+// A set is the storages of a world that belong to a topic, a bit each.
+type set []uint64
+
+func (s set) holds(u set) bool {
+	for i := range s {
+		if u[i]&^s[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (s set) meets(u set) bool {
+	for i := range s {
+		if u[i]&s[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func TestTopicsAgainstEnumeration(t *testing.T) {
+	for _, segments := range [][]string{
+		{"po", "posts", "posts-old"},
+		{"p$t", "é", "日本"},
+		{".x", "..", "0"},
+	} {
+		w := newWorld(segments)
+		var topics []Topic
+		var sets []set
+		for _, spelling := range w.spellings {
+			topic, err := ParseTopic(spelling)
+			if err != nil {
+				continue // an empty segment or the like; the vectors hold these
+			}
+			s := make(set, (len(w.users)*len(w.paths)+63)/64)
+			ranges := topic.PathRanges()
+			bit := 0
+			for _, user := range w.users {
+				for _, path := range w.paths {
+					got := topic.Matches(user, path)
+					if want := slowMatches(spelling, user, path); got != want {
+						t.Fatalf("%s (spelled %s) matches %s/%s: %v, want %v", topic, spelling, user, path, got, want)
+					}
+					asked, one := topic.User()
+					if inRanges(ranges, path) && (!one || asked == user) != got {
+						t.Fatalf("%s matches %s/%s: %v, its ranges %q do not agree", topic, user, path, got, ranges)
+					}
+					if got {
+						s[bit/64] |= 1 << (bit % 64)
+					}
+					bit++
+				}
+			}
+			topics, sets = append(topics, topic), append(sets, s)
+		}
+		if len(topics) < 100 {
+			t.Fatalf("only %d topics of %q", len(topics), segments)
+		}
+		for i, a := range topics {
+			for j, b := range topics {
+				if got, want := a.Contains(b), sets[i].holds(sets[j]); got != want {
+					t.Fatalf("%s contains %s: %v, want %v", a, b, got, want)
+				}
+				if got, want := a.Overlaps(b), sets[i].meets(sets[j]); got != want {
+					t.Fatalf("%s overlaps %s: %v, want %v", a, b, got, want)
+				}
+				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
+					t.Fatalf("%s and %s hold the same: %v, but are equal: %v", a, b, same, a == b)
+				}
+			}
+		}
+	}
+}
+
+func inRanges(ranges []PathRange, path string) bool {
+	return slices.ContainsFunc(ranges, func(r PathRange) bool {
+		return r.From <= path && (r.To == "" || path < r.To)
+	})
+}
+
+// A topic's ranges must hold on any bytes, not on valid paths alone: a database
+// compares bytes.
+func TestPathRangesOnBytes(t *testing.T) {
+	piece := rapid.SampledFrom([]string{"a", "/", "0", ".", "\xfe", "\xff", "\x00", "é", "\U0010ffff", "\x7f"})
+	text := rapid.Custom(func(t *rapid.T) string {
+		return strings.Join(rapid.SliceOfN(piece, 0, 4).Draw(t, "pieces"), "")
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		topic := Topic{
+			path: text.Draw(t, "path"),
+			kind: rapid.SampledFrom([]kind{prefix, subtree, exact}).Draw(t, "kind"),
+		}
+		other := text.Draw(t, "other")
+		for _, path := range []string{other, topic.path, topic.path + other, topic.path + "/" + other, after(topic.path), after(topic.path) + other} {
+			if got, want := inRanges(topic.PathRanges(), path), topic.matchesPath(path); got != want {
+				t.Fatalf("ranges %q hold %q: %v, want %v", topic.PathRanges(), path, got, want)
+			}
+		}
+		ranges := topic.PathRanges()
+		for i, r := range ranges {
+			if r.To != "" && r.From >= r.To || i > 0 && ranges[i-1].To > r.From {
+				t.Fatalf("the ranges %q are not in order", ranges)
+			}
+		}
+	})
+}
+
+func TestAfter(t *testing.T) {
+	for p, want := range map[string]string{
+		"": "", "\xff": "", "\xff\xff": "", "a": "b", "a\xff": "b", "a\xff\xff": "b", "\x00": "\x01", "a/": "a0", "\xfe\xff": "\xff",
+	} {
+		if got := after(p); got != want {
+			t.Errorf("after(%q) = %q, want %q", p, got, want)
+		}
+	}
+}
+
+// At the greatest length of a path there is no room below or behind, and kinds
+// that differ elsewhere are the same set.
+func TestTopicsAtTheLongestPath(t *testing.T) {
+	for n := MaxPath - 3; n <= MaxPath+1; n++ {
+		path := strings.Repeat("p", n)
+		// Every path that any of these topics holds begins with path and goes on
+		// in at most the room that is left.
+		var storages []string
+		for _, end := range []string{"", "q", "qq", "qqq", "/q", "/qq", "q/q"} {
+			if CheckPath(path+end) == nil {
+				storages = append(storages, path+end)
+			}
+		}
+		spellings := []string{"a/" + path, "a/" + path + "/", "a/" + path + "*", "a/" + path + "$"}
+		for _, s := range spellings {
+			for _, u := range spellings {
+				a, errA := ParseTopic(s)
+				b, errB := ParseTopic(u)
+				if errA != nil || errB != nil {
+					continue
+				}
+				holds, meets, any := true, false, false
+				for _, p := range storages {
+					holds = holds && (a.Matches("a", p) || !b.Matches("a", p))
+					meets = meets || a.Matches("a", p) && b.Matches("a", p)
+					any = any || a.Matches("a", p)
+				}
+				if !any {
+					t.Errorf("path of %d bytes: %s holds nothing", n, s[n:])
+				}
+				if a.Contains(b) != holds || a.Overlaps(b) != meets {
+					t.Errorf("path of %d bytes: …%s contains …%s: %v, want %v; overlaps: %v, want %v", n, s[n:], u[n:], a.Contains(b), holds, a.Overlaps(b), meets)
+				}
+				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
+					t.Errorf("path of %d bytes: …%s and …%s hold the same: %v, but are equal: %v", n, s[n:], u[n:], same, a == b)
+				}
+			}
+		}
+	}
+}
+
+func TestExactly(t *testing.T) {
+	topic := Exactly("alice", "posts/1")
+	if user, path, ok := topic.Storage(); user != "alice" || path != "posts/1" || !ok {
+		t.Errorf("Storage() = %s, %s, %v", user, path, ok)
+	}
+	if parsed, err := ParseTopic("alice/posts/1$"); err != nil || parsed != topic {
+		t.Errorf("ParseTopic = %v, %v, want %v", parsed, err, topic)
+	}
+	for _, s := range []string{"*", "alice", "alice/posts/1", "*/posts/1$"} {
+		topic, err := ParseTopic(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, ok := topic.Storage(); ok {
+			t.Errorf("%s is one storage", topic)
+		}
+	}
+	for _, names := range [][2]string{{"", "a"}, {"*", "a"}, {"alice", ""}, {"alice", "a/"}, {"alice", "a*"}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("Exactly(%q, %q) does not panic", names[0], names[1])
+				}
+			}()
+			Exactly(names[0], names[1])
+		}()
+	}
+}

@@ -1,0 +1,127 @@
+// Package rstream_test holds what is true of the module as a whole.
+package rstream_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/rstream-dev/rstream"
+
+// mayImport is the house: for each room, the rooms that it may know. What is not
+// listed may not be imported, and a room that is not listed may not exist.
+var mayImport = map[string][]string{
+	"event":           {},
+	"window":          {"event"},
+	"reconcile":       {"event", "window"},
+	"cache":           {"event", "window"},
+	"internal/wire":   {"event", "window"},
+	"internal/hub":    {"event"},
+	"internal/server": {"event", "window", "internal/wire", "internal/hub"},
+	"client":          {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
+	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server"},
+}
+
+// onlyIn lists imports that stay in one place.
+var onlyIn = map[string]string{
+	"github.com/r3labs/sse": "client/session.go",
+	"github.com/spf13/":     "cmd/rstream/",
+	"modernc.org/sqlite":    "cache/",
+}
+
+// pure rooms do no I/O and read no clock.
+var pure = []string{"event", "window", "reconcile"}
+
+var impure = []string{"net", "net/http", "os", "database/sql", "log", "log/slog", "syscall"}
+
+func TestArrows(t *testing.T) {
+	files := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != "." {
+			return fs.SkipDir
+		}
+		file = filepath.ToSlash(file)
+		if d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		files++
+		checkFile(t, file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 20 {
+		t.Errorf("only %d files were looked at", files)
+	}
+}
+
+func checkFile(t *testing.T, file string) {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := path.Dir(file)
+	allowed, known := mayImport[room]
+	if !known {
+		t.Errorf("%s: the house has no room %s", file, room)
+	}
+	for _, spec := range f.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bad := broken(file, room, imported, allowed); bad != "" {
+			t.Errorf("%s: must not import %s: %s", file, imported, bad)
+		}
+	}
+}
+
+// broken says which law the import breaks, if one.
+func broken(file, room, imported string, allowed []string) string {
+	if inner, ok := strings.CutPrefix(imported, module+"/"); ok && !slices.Contains(allowed, inner) {
+		return room + " does not know " + inner
+	}
+	for prefix, place := range onlyIn {
+		if strings.HasPrefix(imported, prefix) && !strings.HasPrefix(file, place) {
+			return "it stays in " + place
+		}
+	}
+	if slices.Contains(pure, room) && slices.Contains(impure, imported) {
+		return room + " does no I/O"
+	}
+	return ""
+}
+
+// The law itself must be able to catch: these imports break it.
+func TestArrowsCatch(t *testing.T) {
+	for _, c := range []struct{ file, imported string }{
+		{"event/id.go", module + "/window"},
+		{"internal/hub/hub.go", module + "/cache"},
+		{"internal/server/set.go", module + "/client"},
+		{"client/client.go", module + "/internal/server"},
+		{"client/pull.go", "github.com/r3labs/sse/v2"},
+		{"client/pull.go", "github.com/spf13/viper"},
+		{"internal/server/set.go", "modernc.org/sqlite"},
+		{"window/span.go", "net/http"},
+	} {
+		room := path.Dir(c.file)
+		if broken(c.file, room, c.imported, mayImport[room]) == "" {
+			t.Errorf("%s may import %s", c.file, c.imported)
+		}
+	}
+	if bad := broken("client/session.go", "client", "github.com/r3labs/sse/v2", mayImport["client"]); bad != "" {
+		t.Errorf("client/session.go: %s", bad)
+	}
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// exposed are the headers that a page of another origin may read.
+var exposed = strings.Join([]string{
+	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, "Retry-After",
+}, ", ")
+
+// guard keeps web pages of other origins out. A page can reach a server on this
+// machine under a name of its own (DNS rebinding), which Host shows, or plainly
+// across origins, which Origin shows. Errors carry the same headers as answers, so
+// that an allowed page can read them.
+func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if s.cfg.Loopback && !isLoopback(r.Host) {
+		return wire.Errorf(http.StatusForbidden, "host %.80q is not this machine; this server answers only to localhost", r.Host)
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" || sameOrigin(origin, r.Host) {
+		return nil
+	}
+	if !slices.Contains(s.cfg.Origins, origin) && !slices.Contains(s.cfg.Origins, "*") {
+		return wire.Errorf(http.StatusForbidden, "origin %.80q is not allowed; start the server with --allow-origin to allow it", origin)
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Expose-Headers", exposed)
+	if r.Method == http.MethodOptions {
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST")
+		h.Set("Access-Control-Allow-Headers", "authorization, content-type, last-event-id")
+		h.Set("Access-Control-Max-Age", "600")
+	}
+	return nil
+}
+
+func sameOrigin(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
+}
+
+// isLoopback reports whether host, with or without a port, is this machine by a
+// name that no DNS server decides about.
+func isLoopback(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		name = host[1 : len(host)-1]
+	}
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.IsLoopback()
+}

@@ -1,0 +1,67 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// info says what this server is: GET /.
+func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
+	head := s.log.Head()
+	horizon, err := s.log.Horizon(r.Context())
+	if err != nil {
+		return s.failure(r, err)
+	}
+	info := wire.Info{
+		Name: "rstream", Version: s.cfg.Version, Log: s.log.Log(), Head: head, Horizon: horizon, Salt: s.salt,
+		Limits: wire.Limits{Value: wire.MaxValue, Batch: wire.MaxBatch, Page: wire.MaxLimit, Topics: wire.MaxTopics},
+	}
+	parent, parted, err := s.log.Parent(r.Context())
+	if err != nil {
+		return s.failure(r, err)
+	}
+	if parent != "" {
+		info.Parent = &wire.Parent{Log: parent, Head: parted}
+	}
+	w.Header().Set(wire.HeaderHead, head.String())
+	return writeJSON(w, info)
+}
+
+// health says that the process answers: GET /healthz.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) *wire.Error {
+	return writeJSON(w, map[string]string{"status": "ok"})
+}
+
+// ready says whether the log can be read and streams are taken: GET /readyz.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if s.isStopped() {
+		return wire.Errorf(http.StatusServiceUnavailable, "%v", ErrStopped)
+	}
+	if _, err := s.log.Horizon(r.Context()); err != nil {
+		s.failure(r, err)
+		return wire.Errorf(http.StatusServiceUnavailable, "the log cannot be read")
+	}
+	return writeJSON(w, map[string]string{"status": "ready"})
+}
+
+func writeJSON(w http.ResponseWriter, v any) *wire.Error {
+	b, err := json.Marshal(v)
+	if err != nil { // what is passed has no field that can fail
+		panic(err)
+	}
+	w.Header().Set("Content-Type", wire.JSON)
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(append(b, '\n')) // the client may have gone
+	return nil
+}
+
+// failure is the answer to an error of the log. What it says may name files, so it
+// goes to the server's own log only.
+func (s *Server) failure(r *http.Request, err error) *wire.Error {
+	if r.Context().Err() == nil { // else the client has gone and nothing failed
+		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	return wire.Errorf(http.StatusInternalServerError, "the server could not do this; its own log says why")
+}

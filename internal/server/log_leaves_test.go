@@ -1,0 +1,42 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+func (l *memLog) Leaves(_ context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	var leaves window.Leafer
+	for _, ev := range l.filter([]event.Topic{topic}, span.From, span.To) {
+		leaves.Add(ev.ID, ev.Time, ev.Hash)
+	}
+	return leaves.Leaves(), nil
+}
+
+func (l *memLog) TimeAt(_ context.Context, at event.ID) (t event.Time, ok bool, err error) {
+	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, at) {
+		t, ok = ev.Time, true
+	}
+	return t, ok, nil
+}
+
+func (l *memLog) Snapshot(_ context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	last := map[string]event.Event{}
+	for _, ev := range l.filter([]event.Topic{topic}, event.Beginning, at) {
+		last[ev.User+"\x00"+ev.Path] = ev
+	}
+	for _, name := range slices.Sorted(maps.Keys(last)) {
+		if ev := last[name]; ev.Type == event.Put {
+			if err := fn(&ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *memLog) Parent(context.Context) (string, event.ID, error) { return "", 0, nil }

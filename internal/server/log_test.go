@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// logName is the name of every log in these tests.
+const logName = "K7Q2M4X9C0V3B8RT"
+
+// A memLog is the slow truth: a list that is looked through from its beginning.
+type memLog struct {
+	now     func() time.Time
+	look    int           // a Read looks at this many events at most; 0 is all
+	reading atomic.Int32  // calls of Read under way
+	reads   atomic.Int32  // calls of Read
+	calls   atomic.Int32  // calls of Append
+	pause   time.Duration // how long a Read takes
+
+	mu      sync.RWMutex
+	evs     []event.Event
+	horizon event.ID
+	err     error // of whatever is called next
+
+	appending sync.Mutex
+	commit    func([]event.Event, event.ID)
+}
+
+func (l *memLog) Log() string { return logName }
+
+func (l *memLog) Head() event.ID {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.head()
+}
+
+func (l *memLog) head() event.ID {
+	if len(l.evs) == 0 {
+		return 0
+	}
+	return l.evs[len(l.evs)-1].ID
+}
+
+func (l *memLog) Horizon(context.Context) (event.ID, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.horizon, l.err
+}
+
+func (l *memLog) PositionAt(_ context.Context, t event.Time) (event.ID, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n := sort.Search(len(l.evs), func(i int) bool { return l.evs[i].Time > t })
+	if n == 0 {
+		return 0, l.err
+	}
+	return l.evs[n-1].ID, l.err
+}
+
+func (l *memLog) BeforeLast(_ context.Context, topics []event.Topic, n int, from, until event.ID) (event.ID, error) {
+	if n == 0 {
+		return until, nil
+	}
+	ids := idsOf(l.filter(topics, from, until))
+	if len(ids) <= n {
+		return from, nil
+	}
+	return ids[len(ids)-n-1], nil
+}
+
+func (l *memLog) OnCommit(f func([]event.Event, event.ID)) { l.commit = f }
+
+func (l *memLog) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	l.reads.Add(1)
+	l.reading.Add(1)
+	defer l.reading.Add(-1)
+	if l.pause > 0 {
+		timer := time.NewTimer(l.pause)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, after, ctx.Err()
+		}
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.err != nil {
+		return nil, after, l.err
+	}
+	if after < l.horizon {
+		return nil, after, &window.NotHeldError{After: after, Oldest: l.horizon, Some: true}
+	}
+	until = min(until, l.head())
+	var evs []event.Event
+	for i := int(after); i < int(until); i++ {
+		if len(evs) == limit || l.look > 0 && i-int(after) == l.look {
+			return evs, event.ID(i), nil
+		}
+		if matches(topics, &l.evs[i]) {
+			evs = append(evs, l.evs[i])
+		}
+	}
+	return evs, max(after, until), nil
+}
+
+func matches(topics []event.Topic, ev *event.Event) bool {
+	return slices.ContainsFunc(topics, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) })
+}
+
+// filter returns the events of topics in (after, until].
+func (l *memLog) filter(topics []event.Topic, after, until event.ID) (evs []event.Event) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for i := range l.evs {
+		if ev := &l.evs[i]; ev.ID > after && ev.ID <= until && matches(topics, ev) {
+			evs = append(evs, *ev)
+		}
+	}
+	return evs
+}
+
+func (l *memLog) Append(_ context.Context, drafts []event.Draft) ([]event.Receipt, error) {
+	l.calls.Add(1)
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	receipts, fresh, err := l.add(drafts)
+	if err == nil && l.commit != nil {
+		l.commit(fresh, l.Head())
+	}
+	return receipts, err
+}
+
+func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []event.Event, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return nil, nil, l.err
+	}
+	for _, d := range drafts {
+		h := d.Hash()
+		if i := slices.IndexFunc(l.evs, func(ev event.Event) bool { return ev.Hash == h }); i >= 0 && len(l.evs) < 1000 {
+			receipts = append(receipts, event.Receipt{Event: l.evs[i], Known: true})
+			continue
+		}
+		ev := event.New(event.ID(len(l.evs)+1), event.TimeOf(l.now()), d, h)
+		l.evs = append(l.evs, ev)
+		fresh = append(fresh, ev)
+		receipts = append(receipts, event.Receipt{Event: ev})
+	}
+	return receipts, fresh, nil
+}
+
+// set changes the log behind the server's back.
+func (l *memLog) set(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+}
+
+// put appends n events to a storage and fails the test if that does.
+func (l *memLog) put(t *testing.T, user, path string, n int) {
+	t.Helper()
+	for range n {
+		d := event.Draft{User: user, Path: path, Type: event.Put, Key: l.Head().String(), Value: []byte(`{"n":1}`)}
+		if _, err := l.Append(t.Context(), []event.Draft{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func newLog() *memLog { return &memLog{now: time.Now} }
+
+func idsOf(evs []event.Event) (ids []event.ID) {
+	for i := range evs {
+		ids = append(ids, evs[i].ID)
+	}
+	return ids
+}
+
+func topicsOf(t interface{ Fatal(...any) }, names ...string) (ts []event.Topic) {
+	for _, name := range names {
+		topic, err := event.ParseTopic(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ts = append(ts, topic)
+	}
+	return ts
+}

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A reading handler names what a request reads.
+type reading func(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error)
+
+// reads is the middleware of all reads. What it is given only names topics and a
+// range; how that becomes a page, lines or a stream is decided here alone.
+func (s *Server) reads(parse reading) handler {
+	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
+		w.Header().Add("Vary", "Accept")
+		form, ok := wire.Negotiate(r.Header.Values("Accept"))
+		if !ok {
+			return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s, %s or %s", wire.JSON, wire.NDJSON, wire.SSE)
+		}
+		q, problem := parse(w, r)
+		if problem != nil {
+			return problem
+		}
+		st, problem := s.resolve(r, q, form)
+		switch {
+		case problem != nil:
+			return problem
+		case form == wire.Stream:
+			return s.stream(w, r, st)
+		case form == wire.Page || q.Limit != nil:
+			return s.page(w, r, st, form, q.Limit)
+		}
+		return s.lines(w, r, st)
+	}
+}
+
+// events reads topics: GET /events.
+func (s *Server) events(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+	return badRequest(wire.ParseEvents(r.URL.RawQuery))
+}
+
+// get reads storages: GET /get.
+func (s *Server) get(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+	return badRequest(wire.ParseGet(r.URL.RawQuery))
+}
+
+// maxGetBody bounds the body of POST /get: MaxTopics of the longest names, escaped.
+const maxGetBody = 8 << 20
+
+// postGet reads storages named in the body: POST /get.
+func (s *Server) postGet(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+	body, problem := readBody(w, r, maxGetBody)
+	if problem != nil {
+		return nil, problem
+	}
+	return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
+}
+
+func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {
+	if err != nil {
+		return nil, wire.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	return q, nil
+}

@@ -1,0 +1,382 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A refusal is a request that must change nothing, and what is said about it.
+type refusal struct {
+	request string // "METHOD target", or a whole request
+	status  int
+	detail  string // a part of it
+}
+
+func post(target, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\nHost: localhost\nContent-Length: %d\n\n%s", target, len(body), body)
+}
+
+func with(target string, headers ...string) string {
+	return "GET " + target + " HTTP/1.1\nHost: localhost\n" + strings.Join(headers, "\n") + "\n\n"
+}
+
+const sse = "Accept: text/event-stream"
+
+var refusals = []refusal{
+	// Paths, which are taken as they are written.
+	{"GET //", 404, `"//"`},
+	{"GET //events?topic=a", 404, ""},
+	{"GET /./events?topic=a", 404, ""},
+	{"GET /x/../events?topic=a", 404, ""},
+	{"GET /%2e/events", 404, ""},
+	{"GET /events/?topic=a", 404, ""},
+	{"GET /%65vents?topic=a", 404, ""},
+	{"GET /Events?topic=a", 404, ""},
+	{"GET /favicon.ico", 404, ""},
+	{"GET /set/alice/p", 405, "POST"},
+	{"DELETE /events?topic=a", 405, "GET, HEAD"},
+	{"HEAD /set", 405, "POST"},
+	{"TRACE /", 405, "GET"},
+	{"PUT /set/a/b", 405, "POST"},
+	{"GET http://localhost/nothing", 404, `"/nothing"`},
+	{"CONNECT localhost:80", 404, ""},
+
+	// Names.
+	{post("/set/", `{"value":1}`), 400, "want /set/{user}/{path}"},
+	{post("/set/alice", `{"value":1}`), 400, "want /set/{user}/{path}"},
+	{post("/set/alice/", `{"value":1}`), 400, "must not be empty"},
+	{post("/set//p", `{"value":1}`), 400, "user: must not be empty"},
+	{post("/set/al%2Fice/p", `{"value":1}`), 400, "must not contain '/'"},
+	{post("/set/al%2fice/p", `{"value":1}`), 400, "must not contain '/'"},
+	{post(`/set/al%2Fice/p"`, `{"value":1}`), 400, "must not contain '/'"},
+	{post("/set/al%2Fice/p\xc3\xa9", `{"value":1}`), 400, "must not contain '/'"},
+	{post("http://localhost/set/al%2Fice/p", `{"value":1}`), 400, "must not contain '/'"},
+	{post("/set/../p", `{"value":1}`), 400, "taken away"},
+	{post("/set/%2e%2e/p", `{"value":1}`), 400, "taken away"},
+	{post("/set/./p", `{"value":1}`), 400, "taken away"},
+	{post("/set/alice/%2e%2e/p", `{"value":1}`), 400, `segment ".."`},
+	{post("/set/alice/p/.", `{"value":1}`), 400, `segment "."`},
+	{post("/set/alice/p%2f%2fq", `{"value":1}`), 400, "empty segment"},
+	{post("/set/alice/p/", `{"value":1}`), 400, "empty segment"},
+	{post("/set/alice//p", `{"value":1}`), 400, "empty segment"},
+	{post("/set/alice/p%00q", `{"value":1}`), 400, "control character"},
+	{post("/set/alice/p%0aq", `{"value":1}`), 400, "control character"},
+	{post("/set/al%ffice/p", `{"value":1}`), 400, "UTF-8"},
+	{post("/set/alice/\xff", `{"value":1}`), 400, "UTF-8"},
+	{post("/set/alice/p$", `{"value":1}`), 400, "must not end with $"},
+	{post("/set/alice/p%2A", `{"value":1}`), 400, "must not contain *"},
+	{post("/set/al,ice/p", `{"value":1}`), 400, "must not contain ','"},
+	{post("/set/"+strings.Repeat("a", 129)+"/p", `{"value":1}`), 400, "129 bytes long"},
+	{post("/set/a/"+strings.Repeat("p", 1025), `{"value":1}`), 400, "1025 bytes long"},
+
+	// Bodies of one append.
+	{post("/set/a/p?key=1", `{"value":1}`), 400, "no parameters"},
+	{post("/set/a/p", ``), 400, "empty"},
+	{post("/set/a/p", `1`), 400, "not a JSON object"},
+	{post("/set/a/p", `{"value":1}{}`), 400, "JSON"},
+	{post("/set/a/p", `{"value":}`), 400, "JSON"},
+	{post("/set/a/p", `{}`), 400, "value: is missing"},
+	{post("/set/a/p", `{"value":1,"value":2}`), 400, "twice"},
+	{post("/set/a/p", `{"value":1,"Value":2}`), 400, `unknown member "Value"`},
+	{post("/set/a/p", `{"value":1,"id":"x"}`), 400, `unknown member "id"`},
+	{post("/set/a/p", `{"value":1,"key":5}`), 400, "key: want a string"},
+	{post("/set/a/p", `{"value":1,"key":"\u0000"}`), 400, "control character"},
+	{post("/set/a/p", `{"value":1,"key":"\ud800"}`), 400, "surrogate"},
+	{post("/set/a/p", `{"value":1,"type":"put"}`), 400, "want PUT or DEL"},
+	{post("/set/a/p", `{"value":1,"type":"DEL"}`), 400, "a DEL has none"},
+	{post("/set/a/p", "{\"value\":\"\xff\"}"), 400, "UTF-8"},
+	{post("/set/a/p", `{"value":`+strings.Repeat("[", 600)+strings.Repeat("]", 600)+`}`), 400, "nested"},
+	{post("/set/a/p", `{"value":"`+strings.Repeat("x", wire.MaxValue)+`"}`), 413, "at most 1048576"},
+	{post("/set/a/p", strings.Repeat(" ", wire.MaxLine+1)), 413, "over 1056768 bytes"},
+	{"POST /set HTTP/1.1\nHost: localhost\nContent-Length: 67108865\nExpect: 100-continue\n\n", 413, "over 67108864 bytes"},
+	{"POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 2\nContent-Encoding: gzip\n\n\x1f\x8b", 415, "gzip"},
+	{"POST /set HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\nzz\r\n", 400, "chunk"},
+
+	// Batches.
+	{post("/set?x=1", `{}`), 400, "no parameters"},
+	{post("/set", `{"user":"a","path":"p","value":1,"extra":2}`), 400, "line 1: unknown member"},
+	{post("/set", `{"user":"a","path":"p","value":1,"hash":"`+strings.Repeat("0", 64)+`"}`), 400, "line 1: hash does not match"},
+	{post("/set", "[1]\n"), 400, "line 1: is not a JSON object"},
+	{post("/set", `{"user":"a","path":"p","value":"`+strings.Repeat("x", wire.MaxValue)+`"}`), 400, "line 1: value: is 1048578 bytes long"},
+	{post("/set", strings.Repeat("x", wire.MaxLine+1)), 413, "line 1: line is too long"},
+	{post("/set", strings.Repeat("{\n", wire.MaxBatchLen+1)), 413, "over 100000 lines"},
+
+	// Queries.
+	{"GET /?x=1", 400, "no parameters"},
+	{"GET /healthz?x", 400, "no parameters"},
+	{"GET /events", 400, "topic: is missing"},
+	{"GET /events?topic=", 400, "must not be empty"},
+	{"GET /events?topic=a&topic=b//c", 400, "empty segment"},
+	{"GET /events?topic=a%00", 400, "control character"},
+	{"GET /events?topic=%ff", 400, "UTF-8"},
+	{"GET /events?topic=%zz", 400, "query"},
+	{"GET /events?topic=a;since=now", 400, "query"},
+	{"GET /events?Topic=a", 400, "unknown"},
+	{"GET /events?topic=a&sum=1", 400, "known are topic, except, since, until, limit, last"},
+	{"GET /events?topic=a&since=now&since=now", 400, "since: stands 2 times"},
+	{"GET /events?topic=a&since=", 400, "since"},
+	{"GET /events?topic=a&since=yesterday", 400, "since"},
+	{"GET /events?topic=a&since=-5m", 400, "since"},
+	{"GET /events?topic=a&since=14:05", 400, "since"},
+	{"GET /events?topic=a&since=0000000000001.k7q2m", 400, "since"},
+	{"GET /events?topic=a&since=000000000000a", 400, "since"},
+	{"GET /events?topic=a&since=8000000000000", 400, "since"},
+	{"GET /events?topic=a&until=x", 400, "until"},
+	{"GET /events?topic=a&limit=-1", 400, "limit"},
+	{"GET /events?topic=a&limit=10001", 400, "from 0 to 10000"},
+	{"GET /events?topic=a&limit=+5", 400, "limit"},
+	{"GET /events?topic=a&limit=1e3", 400, "limit"},
+	{"GET /events?topic=a&last=99999999999999999999", 400, "last"},
+	{"GET /events?topic=a&last=1&since=now", 400, "only one of them"},
+	{"GET /events?topic=a&since=0000000000004&until=0000000000003", 400, "lies after until"},
+	{"GET /events?topic=a&until=0000000000002&since=now", 400, "lies after until"},
+	{with("/events?topic=a&until=0000000000003", "Last-Event-ID: 0000000000004"), 400, "lies after until"},
+	{"GET /events?" + strings.Repeat("topic=a&", wire.MaxTopics+1), 400, "at most 1000"},
+	{with("/events?topic=a&limit=5", sse), 400, "a stream has no pages"},
+	{with("/events?topic=a", sse, "Last-Event-ID: x"), 400, "Last-Event-ID"},
+	{with("/events?topic=a", sse, "Last-Event-ID: 0000000000001", "Last-Event-ID: 0000000000002"), 400, "stands 2 times"},
+	{with("/events?topic=a", "Accept: text/html"), 406, "application/json"},
+	{with("/events?topic=a", "Content-Length: 2") + "{}", 400, "a GET has none"},
+	{"GET /get", 400, "id: is missing"},
+	{"GET /get?id=alice", 400, "want user/path"},
+	{"GET /get?id=a/p&id=a/q", 400, "stands 2 times"},
+	{"GET /get?id=a/p&items=a/q", 400, "only one of them"},
+	{"GET /get?items=", 400, "want user/path"},
+	{"GET /get?items=a/p,", 400, "want user/path"},
+	{"GET /get?items=a/p*", 400, "must not contain *"},
+	{"GET /get?items=a/p,*/q", 400, "must not contain"},
+	{"GET /get?items=a/p" + strings.Repeat(",a/p", wire.MaxTopics), 400, "at most 1000"},
+	{"GET /get?topic=a", 400, "unknown"},
+	{post("/get", ``), 400, "body"},
+	{post("/get", `[]`), 400, "body"},
+	{post("/get", `{"items":[]}`), 400, "missing"},
+	{post("/get", `{"items":null}`), 400, "want a storage"},
+	{post("/get", `{"items":{"id":"a/p"}}`), 400, "want a storage"},
+	{post("/get", `{"items":["a/p",5]}`), 400, "want a string"},
+	{post("/get", `{"items":[{"id":"a/p","bloomFilter":""}]}`), 400, "nothing else"},
+	{post("/get", `{"items":"a/p","since":"now"}`), 400, "nothing else"},
+	{post("/get?id=a/p", `{"items":"a/p"}`), 400, "unknown"},
+	{post("/get", `{"items":["a/p"`+strings.Repeat(`,"a/p"`, wire.MaxTopics)+`]}`), 400, "at most 1000"},
+
+	// Positions.
+	{"GET /events?topic=a&since=0000000000001", 410, "the oldest position still served is 0000000000002"},
+	{"GET /events?topic=a", 410, "oldest"},
+	{"GET /events?topic=a&until=0000000000001&since=now", 410, "oldest"},
+	{"GET /events?topic=a&until=0000000000001&last=1", 410, "oldest"},
+	{with("/events?topic=a", sse), 410, "oldest"},
+	{with("/events?topic=a&since=now", sse, "Last-Event-ID: 0000000000001"), 410, "oldest"},
+	{with("/events?topic=a&last=5", sse, "Last-Event-ID: 0000000000001"), 410, "oldest"},
+	{"GET /events?topic=a&since=0000000000006", 409, "ahead of this log"},
+	{"GET /events?topic=a&since=7ZZZZZZZZZZZZ", 409, "ahead of this log"},
+	{"GET /events?topic=a&since=0000000000003&until=0000000000006", 409, "ahead of this log"},
+	{"GET /events?topic=a&since=0000000000003.ZZZZZ", 409, "another log"},
+	{with("/events?topic=a", sse, "Last-Event-ID: 0000000000003.ZZZZZ"), 409, "another log"},
+
+	// Other people's pages.
+	{"GET / HTTP/1.1\nHost: evil.example\n\n", 403, "not this machine"},
+	{"GET http://evil.example/ HTTP/1.1\nHost: localhost\n\n", 403, "not this machine"},
+	{"GET / HTTP/1.0\n\n", 403, "not this machine"},
+	{"GET / HTTP/1.1\nHost: localhost.evil.example\n\n", 403, "not this machine"},
+	{"GET / HTTP/1.1\nHost: 127.0.0.1.evil.example:8420\n\n", 403, "not this machine"},
+	{"GET / HTTP/1.1\nHost: 192.168.0.1\n\n", 403, "not this machine"},
+	{"GET / HTTP/1.1\nHost: localhost\nOrigin: null\n\n", 403, "origin"},
+	{"GET / HTTP/1.1\nHost: localhost\nOrigin: http://localhost:1234\n\n", 403, "origin"},
+	{"GET / HTTP/1.1\nHost: localhost\nOrigin: https://app.example.evil\n\n", 403, "origin"},
+	{"OPTIONS /set HTTP/1.1\nHost: localhost\nOrigin: https://evil\nAccess-Control-Request-Method: POST\n\n", 403, "origin"},
+}
+
+func TestRefusals(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 5)
+	log.horizon = 2
+	s, stop := serve(t, log, Config{Loopback: true, Origins: []string{"https://app.example"}})
+	defer stop()
+	calls := log.calls.Load()
+	for _, c := range refusals {
+		request := c.request
+		if !strings.Contains(request, "\n") {
+			request += " HTTP/1.1\nHost: localhost\n\n"
+		}
+		resp, text := s.raw(request)
+		name := request[:min(len(request), 120)]
+		if resp.StatusCode != c.status {
+			t.Errorf("%q: %s %.200s, want %d", name, resp.Status, text, c.status)
+			continue
+		}
+		checkProblem(t, name, resp, text, c)
+	}
+	if n := log.calls.Load(); n != calls {
+		t.Errorf("the log was called %d times", n-calls)
+	}
+}
+
+func checkProblem(t *testing.T, name string, resp *http.Response, text string, c refusal) {
+	t.Helper()
+	if resp.Header.Get("Content-Type") != wire.Problem || wire.LogOf(resp.Header) != logName || resp.Header.Get("Location") != "" {
+		t.Errorf("%q: headers %v", name, resp.Header)
+	}
+	if resp.Header.Get(wire.HeaderHead) == "" || resp.Header.Get(wire.HeaderFrom) != "" {
+		t.Errorf("%q: headers %v", name, resp.Header)
+	}
+	if strings.HasPrefix(name, "HEAD") {
+		return
+	}
+	var e wire.Error
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Status != c.status || e.Title == "" || !strings.Contains(e.Detail, c.detail) {
+		t.Errorf("%q: %.200s, want %q", name, text, c.detail)
+	}
+	if (c.status == 410) != (e.Oldest != nil) || (c.status == 409) != (e.Head != nil && e.Log == logName) || (c.status == 405) != (resp.Header.Get("Allow") != "") {
+		t.Errorf("%q: %s", name, text)
+	}
+}
+
+func TestAcceptedNames(t *testing.T) {
+	log := newLog()
+	s, stop := serve(t, log, Config{Loopback: true})
+	defer stop()
+	for target, want := range map[string]string{
+		"/set/a+b/c+d":                      "a+b/c+d",
+		"/set/a%20b/c%2Bd":                  "a b/c+d",
+		"/set/a/b%2Fc":                      "a/b/c",
+		"/set/set/set":                      "set/set",
+		"/set/a/..b/...":                    "a/..b/...",
+		"/set/%C3%A9/\xc3\xa9":              "é/é",
+		`/set/a/"<>^|`:                      `a/"<>^|`,
+		"/set/a/%25":                        "a/%",
+		"/set/a/b#c":                        "a/b#c",
+		"http://localhost/set/a/b;c=d,e&f=": "a/b;c=d,e&f=",
+	} {
+		resp, text := s.raw(post(target, `{"value":1}`))
+		ev, err := event.ParseLine([]byte(strings.TrimSuffix(text, "\n")))
+		if err != nil || resp.StatusCode != http.StatusCreated || ev.Storage() != want {
+			t.Errorf("POST %s = %s, %.200s, want %s", target, resp.Status, text, want)
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	s, stop := serve(t, newLog(), Config{Loopback: true, Origins: []string{"*"}})
+	defer stop()
+	for _, host := range []string{
+		"localhost", "LOCALHOST:8420", "localhost:1", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::1]:8420", "[::ffff:127.0.0.1]:1",
+	} {
+		resp, _ := s.raw("GET / HTTP/1.1\nHost: " + host + "\nOrigin: http://" + host + "\n\n")
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("Host %s: %s, %v", host, resp.Status, resp.Header)
+		}
+	}
+	for _, host := range []string{"", "[::2]", "::1:80:", "local", "localhost.", "0.0.0.0", "127.0.0.1:80:80", "[::1", "xn--localhost"} {
+		if isLoopback(host) {
+			t.Errorf("isLoopback(%q)", host)
+		}
+	}
+	resp, _ := s.raw("GET / HTTP/1.1\nHost: localhost\nOrigin: https://any.example\n\n")
+	if got := resp.Header.Get("Access-Control-Allow-Origin"); got != "https://any.example" {
+		t.Errorf("Access-Control-Allow-Origin is %q", got)
+	}
+	if resp.Header.Get("Access-Control-Allow-Credentials") != "" || !slices.Contains(resp.Header.Values("Vary"), "Origin") {
+		t.Errorf("headers %v", resp.Header)
+	}
+}
+
+func TestBatch(t *testing.T) {
+	log := newLog()
+	s, stop := serve(t, log, Config{})
+	defer stop()
+	line := func(key string) string { return `{"user":"a","path":"p","key":"` + key + `","value":1}` }
+	for _, c := range []struct {
+		body string
+		want []int
+	}{
+		{"", nil},
+		{"\n\r\n  \n", nil},
+		{line("1"), []int{201}},
+		{line("1") + "\n" + line("2") + "\r\n\n" + line("2"), []int{200, 201, 200}},
+		{line("3") + "\r", []int{201}},
+	} {
+		resp, text := s.raw(post("/set", c.body))
+		var got []int
+		for l := range strings.Lines(text) {
+			var r wire.SetResult
+			if err := json.Unmarshal([]byte(l), &r); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r.Status)
+		}
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != wire.NDJSON || !slices.Equal(got, c.want) {
+			t.Errorf("POST /set %q = %s %v, want %v", c.body, resp.Status, got, c.want)
+		}
+		if h, _ := wire.PositionOf(resp.Header, wire.HeaderHead); h != log.Head() {
+			t.Errorf("Rstream-Head is %s, want %s", h, log.Head())
+		}
+	}
+	if n := log.Head(); n != 3 {
+		t.Errorf("the log has %d events, want 3", n)
+	}
+}
+
+// All bad lines are numbered, and the client can read as many as there may be.
+func TestBatchOfBadLines(t *testing.T) {
+	s, stop := serve(t, newLog(), Config{})
+	defer stop()
+	resp, text := s.raw(post("/set", strings.Repeat("\n", 1000)+strings.Repeat("x\n", wire.MaxBatchLen)))
+	e := wire.ReadError(&http.Response{StatusCode: resp.StatusCode, Header: resp.Header, Body: http.NoBody})
+	if e.Status != http.StatusBadRequest {
+		t.Fatalf("%s: %.200s", resp.Status, text)
+	}
+	resp.Body = http.MaxBytesReader(nil, readCloser{strings.NewReader(text)}, 1<<20)
+	if e = wire.ReadError(resp); len(e.Lines) != wire.MaxBatchLen || e.Lines[0] != 1001 || !strings.Contains(e.Detail, "99995 more") {
+		t.Errorf("%d bad lines: %.300s", len(e.Lines), e.Detail)
+	}
+}
+
+type readCloser struct{ *strings.Reader }
+
+func (readCloser) Close() error { return nil }
+
+// What the log says of itself goes to the server's log, not to the client, but for
+// what is meant for it.
+func TestFailures(t *testing.T) {
+	var told strings.Builder
+	log := newLog()
+	s, stop := serve(t, log, Config{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+	defer stop()
+	log.set(func() { log.err = errors.New("disk /secret/path is on fire") })
+	for _, request := range []string{
+		"GET /", "GET /events?topic=a", "GET /get?id=a/p", "GET /events?topic=a&since=1h",
+		strings.TrimSuffix(post("/set/a/p", `{"value":1}`), "\n"),
+	} {
+		if !strings.Contains(request, "\n") {
+			request += " HTTP/1.1\nHost: localhost\n\n"
+		}
+		resp, text := s.raw(request)
+		if resp.StatusCode != http.StatusInternalServerError || strings.Contains(text, "secret") || resp.Header.Get("Content-Type") != wire.Problem {
+			t.Errorf("%.40q: %s %s", request, resp.Status, text)
+		}
+	}
+	if resp, text := s.raw("GET /readyz HTTP/1.1\nHost: localhost\n\n"); resp.StatusCode != http.StatusServiceUnavailable || strings.Contains(text, "secret") {
+		t.Errorf("GET /readyz: %s %s", resp.Status, text)
+	}
+	if n := strings.Count(told.String(), "secret"); n != 6 {
+		t.Errorf("%d failures were logged:\n%s", n, &told)
+	}
+	log.set(func() { log.err = fmt.Errorf("append /secret/path: %w", refused{}) })
+	resp, text := s.raw(post("/set/a/p", `{"value":1}`))
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "1" || strings.Contains(text, "secret") || !strings.Contains(text, "same key") {
+		t.Errorf("%s %v %s", resp.Status, resp.Header, text)
+	}
+}
+
+type refused struct{}
+
+func (refused) Error() string   { return "outcome unknown; retry with the same key" }
+func (refused) HTTPStatus() int { return http.StatusServiceUnavailable }

@@ -1,0 +1,190 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A Refused error is one of a log's that says by itself which status it deserves
+// and whose text is fit for clients.
+type Refused interface {
+	error
+	// HTTPStatus returns 503 for "retry with the same key", 507 for a full
+	// disk.
+	HTTPStatus() int
+}
+
+// setOne appends one event: POST /set/{user}/{path}.
+func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
+	user, path, err := wire.ParseSetPath(rawPath(r))
+	if err != nil {
+		return wire.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	body, problem := readBody(w, r, wire.MaxLine)
+	if problem != nil {
+		return problem
+	}
+	draft, err := wire.ParseSetBody(body, user, path)
+	if err != nil {
+		return wire.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	if len(draft.Value) > wire.MaxValue {
+		return tooLarge(&draft)
+	}
+	receipts, problem := s.append(w, r, []event.Draft{draft})
+	if problem != nil {
+		return problem
+	}
+	w.Header().Set("Content-Type", wire.JSON)
+	if !receipts[0].Known {
+		w.WriteHeader(http.StatusCreated)
+	}
+	_, _ = w.Write(append(receipts[0].AppendLine(nil), '\n')) // the client may have gone
+	return nil
+}
+
+func tooLarge(d *event.Draft) *wire.Error {
+	return wire.Errorf(http.StatusRequestEntityTooLarge, "value: is %d bytes long, at most %d are allowed", len(d.Value), wire.MaxValue)
+}
+
+// setBatch appends the lines of an NDJSON body, all or none: POST /set.
+func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
+	body, problem := openBody(w, r, wire.MaxBatch)
+	if problem != nil {
+		return problem
+	}
+	drafts, problem := parseBatch(body)
+	if problem != nil {
+		return problem
+	}
+	receipts, problem := s.append(w, r, drafts)
+	if problem != nil {
+		return problem
+	}
+	w.Header().Set("Content-Type", wire.NDJSON)
+	_, _ = w.Write(wire.AppendResults(nil, receipts)) // the client may have gone
+	return nil
+}
+
+func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
+	lines := wire.NewLineReader(body, wire.MaxLine)
+	var drafts []event.Draft
+	var bad badLines
+	for n := 0; ; n++ {
+		line, err := lines.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return drafts, bad.problem()
+		case errors.Is(err, wire.ErrLineTooLong):
+			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: %v", err)
+		case err != nil:
+			return nil, bodyError(err)
+		case n == wire.MaxBatchLen: // good or bad: both take memory
+			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: has over %d lines", wire.MaxBatchLen)
+		}
+		d, err := event.ParseDraft(line)
+		if err == nil && len(d.Value) > wire.MaxValue {
+			err = errors.New(tooLarge(&d).Detail)
+		}
+		if err != nil {
+			bad.add(lines.Number(), err)
+			continue
+		}
+		drafts = append(drafts, d)
+	}
+}
+
+// badLines are the lines of a batch that cannot be appended.
+type badLines struct {
+	numbers []int
+	reasons []string
+}
+
+// maxReasons is how many bad lines are explained; all are numbered.
+const maxReasons = 5
+
+func (b *badLines) add(number int, err error) {
+	b.numbers = append(b.numbers, number)
+	if len(b.reasons) < maxReasons {
+		b.reasons = append(b.reasons, fmt.Sprintf("line %d: %v", number, err))
+	}
+}
+
+func (b *badLines) problem() *wire.Error {
+	if len(b.numbers) == 0 {
+		return nil
+	}
+	e := wire.Errorf(http.StatusBadRequest, "nothing was appended: %s", strings.Join(b.reasons, "; "))
+	if more := len(b.numbers) - len(b.reasons); more > 0 {
+		e.Detail += fmt.Sprintf("; and %d more bad lines", more)
+	}
+	e.Lines = b.numbers
+	return e
+}
+
+// append gives drafts to the log and says where it then ends.
+func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
+	if len(drafts) == 0 {
+		return nil, nil
+	}
+	receipts, err := s.log.Append(r.Context(), drafts)
+	w.Header().Set(wire.HeaderHead, s.log.Head().String())
+	w.Header().Set("Cache-Control", "no-store")
+	if err == nil {
+		return receipts, nil
+	}
+	problem := s.failure(r, err)
+	var refused Refused
+	if errors.As(err, &refused) {
+		problem = wire.Errorf(refused.HTTPStatus(), "%v", refused)
+	}
+	if problem.Status == http.StatusServiceUnavailable {
+		problem.RetryAfter = time.Second
+	}
+	return nil, problem
+}
+
+// openBody returns the body of r, of most bytes at most.
+func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *wire.Error) {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, wire.Errorf(http.StatusUnsupportedMediaType, "content-encoding %.40q is not known; send the body as it is", coding)
+	}
+	if r.ContentLength > most { // before a client that waits for 100 Continue sends it
+		return nil, bodyError(&http.MaxBytesError{Limit: most})
+	}
+	if p, ok := w.(*patientWriter); ok {
+		w = p.ResponseWriter // it learns of a body that is too large and closes the connection
+	}
+	return http.MaxBytesReader(w, r.Body, most), nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *wire.Error) {
+	body, problem := openBody(w, r, most)
+	if problem != nil {
+		return nil, problem
+	}
+	b, err := io.ReadAll(body)
+	if err != nil {
+		return nil, bodyError(err)
+	}
+	return b, nil
+}
+
+func bodyError(err error) *wire.Error {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return wire.Errorf(http.StatusRequestEntityTooLarge, "body: is over %d bytes long", large.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return wire.Errorf(http.StatusRequestTimeout, "body: did not arrive in time")
+	}
+	return wire.Errorf(http.StatusBadRequest, "body: %v", err)
+}

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// snapshot answers with the state of a topic at a moment, as the events that made
+// it: GET /snapshot. It is written as it is read, so its size does not matter.
+func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
+	form, ok := wire.Negotiate(r.Header.Values("Accept"))
+	if !ok || form == wire.Stream {
+		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
+	}
+	q, err := wire.ParseSnapshot(r.URL.RawQuery)
+	if err != nil {
+		return wire.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	head := s.log.Head()
+	at, problem := s.position(r, q.At, head)
+	if problem != nil {
+		return problem
+	}
+	horizon, err := s.log.Horizon(r.Context())
+	if err != nil {
+		return s.failure(r, err)
+	}
+	if at < horizon {
+		return gone(at, horizon)
+	}
+	out := snapshotWriter{w: w, form: form, at: at}
+	err = s.log.Snapshot(r.Context(), q.Topic, at, out.add)
+	switch {
+	case err == nil:
+		out.end()
+	case errors.Is(err, errWrite):
+	case !out.begun:
+		return s.readProblem(r, err)
+	default:
+		s.failure(r, err)
+		panic(http.ErrAbortHandler) // nobody must take the part for the whole
+	}
+	return nil
+}
+
+// A snapshotWriter writes events as one JSON object or as NDJSON, many at a time.
+type snapshotWriter struct {
+	w     http.ResponseWriter
+	form  wire.Form
+	at    event.ID
+	begun bool
+	some  bool
+	buf   []byte
+}
+
+func (o *snapshotWriter) begin() {
+	if o.begun {
+		return
+	}
+	o.begun = true
+	h := o.w.Header()
+	h.Set(wire.HeaderTo, o.at.String())
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Accept")
+	h.Set("Content-Type", wire.NDJSON)
+	if o.form == wire.Page {
+		h.Set("Content-Type", wire.JSON)
+		o.buf = append(append(append(o.buf, `{"at":"`...), o.at.String()...), `","events":[`...)
+	}
+}
+
+// snapshotPiece is how much is gathered before it is written.
+const snapshotPiece = 64 << 10
+
+func (o *snapshotWriter) add(ev *event.Event) error {
+	o.begin()
+	if o.form == wire.Page && o.some {
+		o.buf = append(o.buf, ',')
+	}
+	o.some = true
+	o.buf = ev.AppendLine(o.buf)
+	if o.form != wire.Page {
+		o.buf = append(o.buf, '\n')
+	}
+	if len(o.buf) < snapshotPiece {
+		return nil
+	}
+	return o.flush()
+}
+
+func (o *snapshotWriter) flush() error {
+	_, err := o.w.Write(o.buf)
+	o.buf = o.buf[:0]
+	if err != nil {
+		return errors.Join(errWrite, err)
+	}
+	return nil
+}
+
+func (o *snapshotWriter) end() {
+	o.begin()
+	if o.form == wire.Page {
+		o.buf = append(o.buf, "]}\n"...)
+	}
+	_ = o.flush() // the client may have gone
+}

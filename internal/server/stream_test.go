@@ -1,0 +1,479 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// bubble runs a test in synctest's time against a server of log.
+func bubble(t *testing.T, cfg Config, test func(t *testing.T, s *served, log *memLog)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		s, stop := serve(t, log, cfg)
+		defer stop()
+		test(t, s, log)
+	})
+}
+
+// end reads a stream's clean end.
+func (fs *frames) end(t *testing.T) {
+	t.Helper()
+	if f, err := fs.next(); err != io.EOF {
+		t.Fatalf("next frame is %q, %v, want the end", f, err)
+	}
+}
+
+func TestStreamBeats(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 2)
+		fs, body := s.stream("/events?topic=a")
+		defer body.Close()
+		fs.want(t, "PUT", 1)
+		fs.want(t, "PUT", 2)
+		fs.want(t, "live", 2)
+		start := time.Now()
+		fs.want(t, "", 2)
+		if d := time.Since(start); d != 15*time.Second {
+			t.Errorf("the first heartbeat came after %s", d)
+		}
+		log.put(t, "b", "p", 5) // not asked for, but the cursor moves on
+		fs.want(t, "", 7)
+		log.put(t, "a", "p", 1)
+		fs.want(t, "PUT", 8)
+		if d := time.Since(start); d != 30*time.Second {
+			t.Errorf("the event came after %s", d)
+		}
+		fs.want(t, "", 8)
+		if d := time.Since(start); d != 45*time.Second {
+			t.Errorf("the next heartbeat came after %s", d)
+		}
+	})
+}
+
+// While history is being looked through, the stream beats with how far that is,
+// though the log is far ahead and each read takes longer than the patience that is
+// left.
+func TestStreamBeatsWhileReading(t *testing.T) {
+	for _, until := range []string{"", "&until=0000000000010"} {
+		bubble(t, Config{Heartbeat: 3 * time.Second}, func(t *testing.T, s *served, log *memLog) {
+			log.put(t, "b", "p", 31)
+			log.put(t, "a", "p", 1)
+			log.look, log.pause = 10, 4*time.Second
+			log.put(t, "b", "p", 10)
+			fs, body := s.stream("/events?topic=a" + until)
+			defer body.Close()
+			fs.want(t, "", 10)
+			fs.want(t, "", 20)
+			fs.want(t, "", 30)
+			fs.want(t, "PUT", 32)
+			if until != "" {
+				fs.want(t, "live", 32)
+				fs.end(t)
+			}
+		})
+	}
+}
+
+// A heartbeat must not tell of an event that waits to be sent.
+func TestStreamNeverAhead(t *testing.T) {
+	bubble(t, Config{Queue: 1, Heartbeat: time.Second}, func(t *testing.T, s *served, log *memLog) {
+		fs, body := s.stream("/events?topic=a")
+		defer body.Close()
+		fs.want(t, "live", 0)
+		log.put(t, "b", "p", 3)
+		for range 3 {
+			time.Sleep(10 * time.Second) // not a byte is taken meanwhile
+			synctest.Wait()
+			log.put(t, "a", "p", 40)
+		}
+		given := event.Beginning
+		for n := 0; n < 120; {
+			f, err := fs.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := f.position(t)
+			switch {
+			case f.event == "PUT" && at > given:
+				n++
+			case f.event == "PUT", at < given, at > given && len(log.filter(topicsOf(t, "a"), given, at)) > 0:
+				t.Fatalf("frame %q after %s", f, given)
+			}
+			given = at
+		}
+		if given != log.Head() {
+			t.Errorf("120 events end at %s, not %s", given, log.Head())
+		}
+	})
+}
+
+func TestStreamUntil(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 2)
+		log.put(t, "b", "p", 2)
+		for _, until := range []string{"0000000000003", "0000000000003." + logName[:5]} {
+			fs, _ := s.stream("/events?topic=a&until=" + until)
+			fs.want(t, "PUT", 1)
+			fs.want(t, "PUT", 2)
+			fs.want(t, "live", 3)
+			fs.end(t)
+			// From within it goes on; at its end, and beyond, there is nothing to come back for.
+			fs, _ = s.stream("/events?topic=a&until="+until, wire.HeaderLastEventID, "0000000000001.K7Q2M")
+			fs.want(t, "PUT", 2)
+			fs.want(t, "live", 3)
+			fs.end(t)
+			for _, last := range []string{"0000000000003", "0000000000004.K7Q2M"} {
+				resp := s.get("/events?topic=a&until="+until, "Accept", wire.SSE, wire.HeaderLastEventID, last)
+				if resp.StatusCode != http.StatusNoContent {
+					t.Errorf("after %s: %s %s", last, resp.Status, body(t, resp))
+				}
+			}
+		}
+		// Without a cursor, an empty stretch is told as one.
+		fs, _ := s.stream("/events?topic=a&since=0000000000003&until=0000000000003")
+		fs.want(t, "live", 3)
+		fs.end(t)
+	})
+}
+
+func TestStreamResumes(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 5)
+		for _, query := range []string{"", "&since=beginning", "&since=now", "&last=5", "&since=0000000000001.ZZZZZ"} {
+			for _, suffix := range []string{"", ".K7Q2M"} {
+				fs, body := s.stream("/events?topic=a"+query, wire.HeaderLastEventID, "0000000000003"+suffix)
+				fs.want(t, "PUT", 4)
+				fs.want(t, "PUT", 5)
+				fs.want(t, "live", 5)
+				body.Close()
+			}
+		}
+		for query, first := range map[string]event.ID{"&last=2": 4, "&last=0": 0, "&last=9": 1, "&since=now": 0, "": 1} {
+			fs, body := s.stream("/events?topic=a" + query)
+			for id := first; id > 0 && id <= 5; id++ {
+				fs.want(t, "PUT", id)
+			}
+			fs.want(t, "live", 5)
+			body.Close()
+		}
+	})
+}
+
+// Times are positions: what two stretches that meet hold, one of both holds.
+func TestTimes(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		for range 4 {
+			log.put(t, "a", "p", 2)
+			time.Sleep(time.Minute)
+		}
+		now := time.Now()
+		for query, want := range map[string][2]event.ID{
+			"since=1h":               {0, 8},
+			"since=4m":               {2, 8},
+			"since=239s":             {2, 8},
+			"since=241s":             {0, 8},
+			"since=4m&until=2m":      {2, 6},
+			"since=2m&until=0s":      {6, 8},
+			"since=now":              {8, 8},
+			"since=1d&until=2w":      {0, 0},
+			"until=" + stamp(now, 0): {0, 8},
+			"since=" + stamp(now, 0): {8, 8},
+			"since=" + stamp(now, -3*time.Minute) + "&until=" + stamp(now, time.Hour): {4, 8},
+			"last=3&until=2m": {3, 6},
+		} {
+			resp := s.get("/events?limit=0&topic=a&" + query)
+			from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
+			to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
+			if got := body(t, resp); !ok || !ok2 || from != want[0] || to != want[1] {
+				t.Errorf("%s: %s-%s, want %v: %s", query, from, to, want, got)
+			}
+		}
+	})
+}
+
+func stamp(t time.Time, d time.Duration) string { return event.TimeOf(t.Add(d)).String() }
+
+func TestStopEndsStreams(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 3)
+		live, _ := s.stream("/events?topic=a")
+		for id := event.ID(1); id <= 3; id++ {
+			live.want(t, "PUT", id)
+		}
+		live.want(t, "live", 3)
+		log.look, log.pause = 1, time.Second
+		replaying, _ := s.stream("/events?topic=a&until=0000000000003")
+		replaying.want(t, "PUT", 1)
+		time.Sleep(time.Second / 2)
+		s.Stop()
+		s.Stop()
+		live.end(t)
+		replaying.want(t, "PUT", 2)
+		replaying.end(t)
+		late, _ := s.stream("/events?topic=a&since=0000000000001")
+		late.end(t)
+		if resp := s.get("/readyz"); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("GET /readyz: %s", resp.Status)
+		}
+		if resp := s.get("/events?topic=a&limit=1"); resp.StatusCode != http.StatusOK {
+			t.Errorf("GET /events: %s", resp.Status)
+		}
+	})
+}
+
+// A horizon that overtakes a reader ends its stream between two events, and its
+// next request says why.
+func TestHorizonOvertakes(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 9)
+		log.look, log.pause = 2, time.Second
+		for _, until := range []string{"", "&until=0000000000009"} {
+			log.set(func() { log.horizon = 0 })
+			fs, _ := s.stream("/events?topic=a" + until)
+			fs.want(t, "PUT", 1)
+			log.set(func() { log.horizon = 6 })
+			fs.want(t, "PUT", 2)
+			fs.end(t)
+			resp := s.get("/events?topic=a"+until, "Accept", wire.SSE, wire.HeaderLastEventID, "0000000000002.K7Q2M")
+			if e := wire.ReadError(resp); e.Status != http.StatusGone || e.Oldest == nil || *e.Oldest != 6 {
+				t.Errorf("the reader that comes back is told %v", e)
+			}
+		}
+	})
+}
+
+// Lines that cannot be sent to their end are cut, so that they are not taken for
+// all there is.
+func TestLinesAreCut(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 9)
+		log.look, log.pause = 2, time.Second
+		time.AfterFunc(2500*time.Millisecond, func() { log.set(func() { log.err = errors.New("broken") }) })
+		resp, err := s.tryGet(t.Context(), "/events?topic=a", "Accept", wire.NDJSON)
+		if err != nil {
+			return // cut before the first bytes were sent
+		}
+		if b, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("the lines end cleanly after %d bytes", len(b))
+		}
+	})
+}
+
+// stall opens a connection, sends a request and takes nothing of the answer.
+func (s *served) stall(target, accept string) io.Closer {
+	conn := s.dial()
+	_, _ = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
+	return conn
+}
+
+// A reader that takes nothing is cut by the write timeout, holds no read of the
+// log meanwhile, and nobody else notices.
+func TestStalledReaders(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 500)
+		for _, accept := range []string{wire.SSE, wire.NDJSON, wire.JSON} {
+			defer s.stall("/events?topic=a", accept).Close()
+		}
+		synctest.Wait()
+		if n := log.reading.Load(); n != 0 {
+			t.Errorf("%d reads of the log are open", n)
+		}
+		started := time.Now()
+		fs, body := s.stream("/events?topic=a&since=now")
+		defer body.Close()
+		fs.want(t, "live", 500)
+		for id := event.ID(501); id <= 510; id++ {
+			log.put(t, "a", "p", 1)
+			fs.want(t, "PUT", id)
+		}
+		if d := time.Since(started); d != 0 {
+			t.Errorf("the others took %s", d)
+		}
+		s.wantConns(t, 4)
+		fs.want(t, "", 510)
+		fs.want(t, "", 510)
+		s.wantConns(t, 1)
+	})
+}
+
+// wantConns checks how many connections are open, once all are at rest.
+func (s *served) wantConns(t *testing.T, want int32) {
+	t.Helper()
+	synctest.Wait()
+	if n := s.conns.Load(); n != want {
+		t.Errorf("%d connections are open, want %d", n, want)
+	}
+}
+
+// A slow reader that takes something now and then is not cut.
+func TestSlowReader(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		d := event.Draft{User: "a", Path: "p", Type: event.Put, Value: []byte(`"` + strings.Repeat("x", wire.MaxValue-2) + `"`)}
+		if _, err := log.Append(t.Context(), []event.Draft{d}); err != nil {
+			t.Fatal(err)
+		}
+		for _, accept := range []string{wire.SSE, wire.NDJSON, wire.JSON} {
+			resp := s.get("/events?topic=a&until=0000000000001", "Accept", accept)
+			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, slow{resp.Body}, make([]byte, maxPiece))
+			if err != nil || n < wire.MaxValue {
+				t.Errorf("%s: %d bytes, %v", accept, n, err)
+			}
+			resp.Body.Close()
+		}
+	})
+}
+
+// A slow reader takes one piece each 14 seconds, so that two are within the write
+// timeout: pieces and reads do not begin together.
+type slow struct{ r io.Reader }
+
+func (s slow) Read(b []byte) (n int, err error) {
+	time.Sleep(14 * time.Second)
+	for n < len(b) && err == nil {
+		var k int
+		k, err = s.r.Read(b[n:])
+		n += k
+	}
+	return n, err
+}
+
+// The deadlines of one request do not reach into the next one on its connection.
+func TestKeptConnection(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 1)
+		conn := s.dial()
+		defer conn.Close()
+		br := bufio.NewReader(conn)
+		for _, accept := range []string{wire.NDJSON, wire.JSON, wire.SSE, wire.NDJSON, wire.JSON} {
+			_, err := io.WriteString(conn, "GET /events?topic=a&until=0000000000001 HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", accept, err)
+			}
+			if got := body(t, resp); !strings.Contains(got, `"user":"a"`) {
+				t.Errorf("%s: %s %s", accept, resp.Status, got)
+			}
+			time.Sleep(10 * time.Minute)
+		}
+	})
+}
+
+// A stream asked for by POST outlives the deadline of the request's body.
+func TestPostedStream(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/get", strings.NewReader(`{"items":"a/p"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", wire.SSE)
+		resp, err := s.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		time.AfterFunc(10*time.Minute-time.Second, func() { log.put(t, "a", "p", 1) })
+		fs := newFrames(resp.Body)
+		for n := 0; ; n++ {
+			f, err := fs.next()
+			if err != nil {
+				t.Fatalf("after %d blocks: %v", n, err)
+			}
+			if f.event == "PUT" {
+				return
+			}
+		}
+	})
+}
+
+// A body that does not come ends its request in time, whoever was to read it.
+func TestSlowBody(t *testing.T) {
+	for target, read := range map[string]bool{"/set/a/p": true, "/set": true, "/get": true, "/nothing": false, "/events?topic=a": false} {
+		bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+			conn := s.dial()
+			defer conn.Close()
+			start := time.Now()
+			_, err := io.WriteString(conn, "POST "+target+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{\"value\":")
+			if err != nil {
+				t.Fatal(err)
+			}
+			br := bufio.NewReader(conn)
+			if resp, err := http.ReadResponse(br, nil); err == nil {
+				if e := wire.ReadError(resp); read && e.Status != http.StatusRequestTimeout {
+					t.Errorf("POST %s: %v", target, e)
+				}
+			} else if read {
+				t.Errorf("POST %s: %v", target, err)
+			}
+			if _, err := br.ReadByte(); err == nil {
+				t.Error("the connection is still open")
+			}
+			if d := time.Since(start); d > time.Minute+time.Second || log.calls.Load() != 0 {
+				t.Errorf("POST %s ended after %s and called the log %d times", target, d, log.calls.Load())
+			}
+		})
+	}
+}
+
+// A reader that goes away is forgotten at once.
+func TestReaderGoes(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		fs, body := s.stream("/events?topic=a")
+		fs.want(t, "live", 0)
+		s.wantConns(t, 1)
+		body.Close()
+		s.wantConns(t, 0)
+	})
+}
+
+func TestHead(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 5)
+		log.look = 1
+		for _, accept := range []string{wire.SSE, wire.NDJSON, wire.JSON} {
+			before := log.reads.Load()
+			resp, text := s.raw("HEAD /events?topic=a HTTP/1.1\nHost: localhost\nAccept: " + accept + "\n\n")
+			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != accept || resp.Header.Get(wire.HeaderTo) != "0000000000005" || text != "" {
+				t.Errorf("HEAD of %s: %s %v %q", accept, resp.Status, resp.Header, text)
+			}
+			if n := log.reads.Load() - before; n > 1 {
+				t.Errorf("HEAD of %s reads %d times", accept, n)
+			}
+		}
+	})
+}
+
+// What is committed while the server is being made reaches its readers.
+func TestCommitWhileMade(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, _ *served, _ *memLog) {
+		log := &lateLog{newLog()}
+		s, stop := serve(t, log, Config{})
+		defer stop()
+		fs, body := s.stream("/events?topic=a")
+		defer body.Close()
+		fs.want(t, "PUT", 1)
+		fs.want(t, "live", 1)
+		log.put(t, "a", "p", 1)
+		fs.want(t, "PUT", 2)
+	})
+}
+
+// A lateLog takes an append just before it is told whom to show appends to.
+type lateLog struct{ *memLog }
+
+func (l *lateLog) OnCommit(f func([]event.Event, event.ID)) {
+	_, _, _ = l.add([]event.Draft{{User: "a", Path: "p", Type: event.Put, Key: "late", Value: []byte("1")}})
+	l.memLog.OnCommit(f)
+}

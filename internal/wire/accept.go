@@ -1,0 +1,90 @@
+package wire
+
+import (
+	"mime"
+	"strconv"
+	"strings"
+)
+
+// Media types.
+const (
+	JSON    = "application/json"
+	NDJSON  = "application/x-ndjson"
+	SSE     = "text/event-stream"
+	Problem = "application/problem+json"
+)
+
+// Form is how a response's events are written.
+type Form int
+
+// The forms.
+const (
+	Page Form = iota // one JSON object
+	Lines
+	Stream
+)
+
+// A mediaRange is one item of an Accept header that may mean one of the forms.
+type mediaRange struct {
+	form Form
+	wild bool // it names no form but would take one
+	q    float64
+}
+
+// Negotiate picks the form from the Accept headers: the one with the highest q,
+// among equals one that is named before one that a wildcard takes, then the first.
+// Any will do is a page. ok is false if none of ours is accepted.
+func Negotiate(accept []string) (form Form, ok bool) {
+	header := strings.Join(accept, ",")
+	if strings.Trim(header, ", \t") == "" {
+		return Page, true
+	}
+	var best mediaRange
+	ranges, named := parseAccept(header)
+	for _, r := range ranges {
+		if r.wild && named[r.form] {
+			continue // what is said of the form itself counts
+		}
+		if r.q > best.q || r.q == best.q && best.wild && !r.wild {
+			best = r
+		}
+	}
+	return best.form, best.q > 0
+}
+
+// parseAccept reads an Accept header, leaving out what it does not know.
+func parseAccept(header string) (ranges []mediaRange, named [Stream + 1]bool) {
+	for part := range strings.SplitSeq(header, ",") {
+		mediaType, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		r, known := rangeOf(mediaType)
+		if s, given := params["q"]; given {
+			r.q, err = strconv.ParseFloat(s, 64)
+			known = known && err == nil && r.q >= 0 && r.q <= 1
+		}
+		if !known {
+			continue
+		}
+		ranges = append(ranges, r)
+		named[r.form] = named[r.form] || !r.wild
+	}
+	return ranges, named
+}
+
+func rangeOf(mediaType string) (r mediaRange, known bool) {
+	switch mediaType {
+	case SSE:
+		return mediaRange{form: Stream, q: 1}, true
+	case NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines":
+		return mediaRange{form: Lines, q: 1}, true
+	case JSON:
+		return mediaRange{form: Page, q: 1}, true
+	case "text/*":
+		return mediaRange{form: Stream, wild: true, q: 1}, true
+	case "application/*", "*/*":
+		return mediaRange{form: Page, wild: true, q: 1}, true
+	}
+	return mediaRange{}, false
+}

@@ -1,0 +1,202 @@
+package wire
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+func FuzzParseEvents(f *testing.F) {
+	f.Add("topic=alice/posts&topic=*&since=24h&until=now&limit=5")
+	f.Add("topic=a%2Bb+c&since=0000000000001.K7Q2M&until=2026-11-20T10:00:00Z")
+	f.Add("topic=a/po*&last=10&limit=0&topic=b/p$")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := ParseEvents(query)
+		if err != nil {
+			if q != nil {
+				t.Fatalf("ParseEvents(%q) = %v beside an error", query, q)
+			}
+			return
+		}
+		checkQuery(t, q)
+		again, err := ParseEvents(q.Values().Encode())
+		// The beginning and position 0 are two spellings of one thing.
+		if err != nil || !reflect.DeepEqual(again.Values(), q.Values()) {
+			t.Fatalf("ParseEvents(%q) = %+v, and of what that prints %+v, %v", query, q, again, err)
+		}
+	})
+}
+
+// checkQuery wants what every parsed query keeps to.
+func checkQuery(t *testing.T, q *Query) {
+	t.Helper()
+	if len(q.Topics) == 0 || len(q.Topics) > MaxTopics || q.Last != nil && q.Since != event.FromBeginning {
+		t.Fatalf("query %+v", q)
+	}
+	for _, n := range []*int{q.Limit, q.Last} {
+		if n != nil && (*n < 0 || *n > MaxLimit) {
+			t.Fatalf("query %+v asks for %d", q, *n)
+		}
+	}
+}
+
+func FuzzParseGet(f *testing.F) {
+	f.Add("id=alice/posts/1&since=now")
+	f.Add("items=alice/posts/1,bob/a%2Cb&items=c/d+e&limit=5")
+	f.Add("%69tems=a/p,")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := ParseGet(query)
+		if err != nil {
+			return
+		}
+		checkStorages(t, q)
+	})
+}
+
+// checkStorages wants q to ask for storages and nothing larger.
+func checkStorages(t *testing.T, q *Query) {
+	t.Helper()
+	checkQuery(t, q)
+	for _, topic := range q.Topics {
+		user, path, ok := topic.Storage()
+		if !ok || event.CheckUser(user) != nil || event.CheckPath(path) != nil {
+			t.Fatalf("query %+v asks for %s", q, topic)
+		}
+	}
+}
+
+func FuzzParsePostGet(f *testing.F) {
+	f.Add("", []byte(`{"items":"alice/posts/1"}`))
+	f.Add("since=now", []byte(` {"items" : ["a/p", {"id":"b\/q"} ] } `))
+	f.Add("", []byte(`{"items":[{}]}`))
+	f.Fuzz(func(t *testing.T, query string, body []byte) {
+		before := bytes.Clone(body)
+		q, err := ParsePostGet(query, body)
+		if !bytes.Equal(body, before) {
+			t.Fatal("the body was changed")
+		}
+		if err == nil {
+			checkStorages(t, q)
+		}
+	})
+}
+
+func FuzzParseSetPath(f *testing.F) {
+	f.Add("/set/alice/posts/1")
+	f.Add("/set/al%2Fice/posts/1")
+	f.Add("/set/a+b/c%20d//")
+	f.Fuzz(func(t *testing.T, escaped string) {
+		user, path, err := ParseSetPath(escaped)
+		if err != nil {
+			if user != "" || path != "" {
+				t.Fatalf("ParseSetPath(%q) = %q, %q beside an error", escaped, user, path)
+			}
+			return
+		}
+		if event.CheckUser(user) != nil || event.CheckPath(path) != nil {
+			t.Fatalf("ParseSetPath(%q) = %q, %q", escaped, user, path)
+		}
+		if raw, _, _ := strings.Cut(strings.TrimPrefix(escaped, "/set/"), "/"); strings.Contains(strings.ToLower(raw), "%2f") {
+			t.Fatalf("ParseSetPath(%q) takes an escaped slash in a user", escaped)
+		}
+		user2, path2, err := ParseSetPath(SetPath(user, path))
+		if err != nil || user2 != user || path2 != path {
+			t.Fatalf("SetPath(%q, %q) is read as %q, %q, %v", user, path, user2, path2, err)
+		}
+	})
+}
+
+func FuzzParseSetBody(f *testing.F) {
+	f.Add([]byte(`{"value":{"n":1},"key":"k1"}`))
+	f.Add([]byte(` { "type" : "DEL" , "key":"\u006b" }`))
+	f.Add([]byte(`{"value":"\ud800","type":"PUT"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d, err := ParseSetBody(body, "alice", "posts/1")
+		if err != nil {
+			return
+		}
+		again, err := event.ParseDraft(d.AppendJSON(nil))
+		if err != nil || !reflect.DeepEqual(again, d) {
+			t.Fatalf("ParseSetBody(%q) = %+v, which reads back as %+v, %v", body, d, again, err)
+		}
+		ev := event.New(1, 0, d, d.Hash())
+		if bytes.ContainsAny(ev.Line(), "\r\n") {
+			t.Fatalf("line %q", ev.Line())
+		}
+	})
+}
+
+func FuzzLineReader(f *testing.F) {
+	f.Add([]byte("a\nb\r\n\n c"), 10)
+	f.Add([]byte(strings.Repeat("x", 200)), 3)
+	f.Fuzz(func(t *testing.T, text []byte, most int) {
+		most = min(max(most, 0), 1<<20)
+		l := NewLineReader(bytes.NewReader(text), most)
+		all := bytes.Split(text, []byte("\n"))
+		for last := 0; ; {
+			line, err := l.Next()
+			if err == io.EOF {
+				all = all[last:]
+				break
+			}
+			if err != nil {
+				if n := l.Number(); n == 0 || len(bytes.TrimSuffix(all[n-1], []byte("\r"))) <= most {
+					t.Fatalf("line %d of %q: %v", n, text, err)
+				}
+				return
+			}
+			n := l.Number()
+			if len(line) > most || n <= last || !bytes.Equal(line, bytes.TrimSuffix(all[n-1], []byte("\r"))) {
+				t.Fatalf("line %d of %q is %q", n, text, line)
+			}
+			if skipped := bytes.Join(all[last:n-1], nil); len(bytes.TrimSpace(skipped)) > 0 {
+				t.Fatalf("%q was left out", skipped)
+			}
+			last = n
+		}
+		if rest := bytes.Join(all, nil); len(bytes.TrimSpace(rest)) > 0 {
+			t.Fatalf("%q was left out", rest)
+		}
+	})
+}
+
+func FuzzReadError(f *testing.F) {
+	f.Add(Problem, 410, []byte(`{"status":410,"title":"gone","detail":"no","oldest":"0000000000001"}`), "5")
+	f.Add("text/html", 502, []byte("<html>"), "")
+	f.Add(Problem, 400, []byte(`{"lines":[1,2,3],"detail":"\u001b[0m"}`), "-1")
+	f.Fuzz(func(t *testing.T, mediaType string, status int, body []byte, retry string) {
+		resp := &http.Response{StatusCode: status, Body: io.NopCloser(bytes.NewReader(body)),
+			Header: http.Header{"Content-Type": {mediaType}, "Retry-After": {retry}}}
+		e := ReadError(resp)
+		if e.Status != status || e.RetryAfter < 0 || e.RetryAfter > maxRetryAfter || e.Log != "" && !event.ValidLogID(e.Log) {
+			t.Fatalf("%+v", e)
+		}
+		for _, r := range e.Error() {
+			if !unicode.IsPrint(r) || r == utf8.RuneError {
+				t.Fatalf("%q has %U", e, r)
+			}
+		}
+	})
+}
+
+func FuzzNegotiate(f *testing.F) {
+	f.Add("text/event-stream, */*;q=0.1", "application/json")
+	f.Add("a/b;x=\"", ",;q=1,")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		form, ok := Negotiate([]string{a, b})
+		if form < Page || form > Stream || !ok && form != Page {
+			t.Fatalf("Negotiate(%q, %q) = %v, %t", a, b, form, ok)
+		}
+		// What is said twice means the same.
+		if again, ok2 := Negotiate([]string{a, b, a, b}); again != form || ok2 != ok {
+			t.Fatalf("Negotiate(%q, %q) = %v, twice %v", a, b, form, again)
+		}
+	})
+}

@@ -1,0 +1,67 @@
+package wire
+
+import (
+	"net/http"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Headers of every response (Log, Head) and of those of /events and /get.
+const (
+	HeaderLog  = "Rstream-Log"  // the name of the log
+	HeaderHead = "Rstream-Head" // the newest position when the request was taken up, after an append that of after it
+	HeaderFrom = "Rstream-From" // the position that since, last or Last-Event-ID came to
+	HeaderTo   = "Rstream-To"   // the position that until came to: the head if it was not given
+	HeaderNext = "Rstream-Next" // pages: the position to go on from
+	HeaderLive = "Rstream-Live" // pages: "true" if Next had reached the end that was asked for
+
+	HeaderLastEventID = "Last-Event-ID"
+)
+
+// LogOf reads the name of the log that a response is of.
+func LogOf(h http.Header) string { return h.Get(HeaderLog) }
+
+// PositionOf reads a position from a header; ok is false if it is not there or is
+// none.
+func PositionOf(h http.Header, name string) (event.ID, bool) {
+	id, err := event.ParseID(h.Get(name))
+	return id, err == nil
+}
+
+// Limits of a server. They are told by GET /.
+const (
+	DefaultLimit = 1000
+	MaxLimit     = 10_000
+	MaxValue     = 1 << 20          // bytes of one value
+	MaxBatch     = 64 << 20         // bytes of one batch's body
+	MaxLine      = MaxValue + 8<<10 // bytes of one event's line
+	MaxTopics    = 1000             // topics or storages of one request
+	MaxBatchLen  = 100_000          // lines of one batch that are not empty
+)
+
+// Info is what GET / tells of a server.
+type Info struct {
+	Name    string   `json:"name"`
+	Version string   `json:"version"`
+	Log     string   `json:"log"`
+	Head    event.ID `json:"head"`
+	Horizon event.ID `json:"horizon"`
+	Parent  *Parent  `json:"parent,omitempty"`
+	Limits  Limits   `json:"limits"`
+	Salt    string   `json:"salt"` // 16 random bytes in hex, new with each start
+}
+
+// A Parent is the log that a server's log was restored from. Up to Head the two are
+// the same.
+type Parent struct {
+	Log  string   `json:"log"`
+	Head event.ID `json:"head"`
+}
+
+// Limits are what a server refuses to go beyond.
+type Limits struct {
+	Value  int `json:"value"`  // bytes of one value
+	Batch  int `json:"batch"`  // bytes of one batch
+	Page   int `json:"page"`   // events of one page
+	Topics int `json:"topics"` // topics of one request
+}

@@ -1,0 +1,73 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// AppendLines appends events as NDJSON.
+func AppendLines(b []byte, evs []event.Event) []byte {
+	for i := range evs {
+		b = append(append(b, evs[i].Line()...), '\n')
+	}
+	return b
+}
+
+// ErrLineTooLong means that a line of NDJSON is longer than allowed.
+var ErrLineTooLong = errors.New("line is too long")
+
+// A LineReader cuts NDJSON into lines of at most a given length. Empty lines are
+// skipped.
+type LineReader struct {
+	r      *bufio.Reader
+	most   int
+	number int
+}
+
+// NewLineReader returns a LineReader of r for lines of at most most bytes.
+func NewLineReader(r io.Reader, most int) *LineReader {
+	return &LineReader{r: bufio.NewReaderSize(r, 64<<10), most: most}
+}
+
+// Next returns the next line as a slice of its own, and io.EOF after the last. A
+// last line without a line feed counts. After any other error the rest is lost.
+func (l *LineReader) Next() ([]byte, error) {
+	for {
+		line, err := l.next()
+		if err != nil {
+			return nil, err
+		}
+		l.number++
+		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+		if len(line) > l.most {
+			return nil, fmt.Errorf("line %d: %w: over %d bytes", l.number, ErrLineTooLong, l.most)
+		}
+		if len(bytes.TrimSpace(line)) > 0 {
+			return line, nil
+		}
+	}
+}
+
+// next returns the next line with its end. It reads no more than one buffer of a
+// line that is too long.
+func (l *LineReader) next() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := l.r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil, errors.Is(err, io.EOF) && len(line) > 0, len(line) > l.most+len("\r\n"):
+			return line, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}
+
+// Number returns the number of the line that Next returned last, from 1.
+func (l *LineReader) Number() int { return l.number }

@@ -1,0 +1,146 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A Query is what GET /events and /get ask: which topics, from where to where.
+type Query struct {
+	Topics []event.Topic
+	Except []event.Topic // leave out what belongs to these, too: the reader holds it
+	Since  event.Moment  // the zero Moment is the beginning
+	Until  *event.Moment
+	Limit  *int // events of a page; nil is the default, 0 only resolves Since
+	Last   *int // begin so that this many events follow; excludes Since
+}
+
+// Values returns q as URL parameters.
+func (q *Query) Values() url.Values {
+	v := url.Values{}
+	for _, t := range q.Topics {
+		v.Add("topic", t.String())
+	}
+	for _, t := range q.Except {
+		v.Add("except", t.String())
+	}
+	if q.Since != event.FromBeginning {
+		v.Set("since", q.Since.String())
+	}
+	if q.Until != nil {
+		v.Set("until", q.Until.String())
+	}
+	if q.Limit != nil {
+		v.Set("limit", strconv.Itoa(*q.Limit))
+	}
+	if q.Last != nil {
+		v.Set("last", strconv.Itoa(*q.Last))
+	}
+	return v
+}
+
+// rangeParams are the parameters that say from where to where.
+var rangeParams = []string{"since", "until", "limit", "last"}
+
+// ParseEvents reads the parameters of GET /events.
+func ParseEvents(rawQuery string) (*Query, error) {
+	v, err := params(rawQuery, append([]string{"topic", "except"}, rangeParams...))
+	if err != nil {
+		return nil, err
+	}
+	if len(v["topic"]) == 0 {
+		return nil, errors.New("topic: is missing; topic=* asks for everything")
+	}
+	q := &Query{}
+	if q.Topics, err = topics(v["topic"]); err != nil {
+		return nil, err
+	}
+	if q.Except, err = topics(v["except"]); err != nil {
+		return nil, err
+	}
+	return q.withRange(v)
+}
+
+func topics(names []string) (ts []event.Topic, err error) {
+	for _, name := range names {
+		t, err := event.ParseTopic(name)
+		if err != nil {
+			return nil, err
+		}
+		ts = append(ts, t)
+	}
+	return ts, nil
+}
+
+// params splits a query and refuses unknown parameters and, but for topics and
+// items, ones that stand twice.
+func params(rawQuery string, known []string) (url.Values, error) {
+	v, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	for name, values := range v {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("parameter %.40q: is unknown; known are %s", name, strings.Join(known, ", "))
+		}
+		if many := name == "topic" || name == "except" || name == "items"; len(values) > 1 && !many {
+			return nil, fmt.Errorf("parameter %s: stands %d times", name, len(values))
+		}
+		if err := notTooMany(name, len(values)); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+func notTooMany(name string, n int) error {
+	if n > MaxTopics {
+		return fmt.Errorf("%s: %d are asked for, at most %d are allowed", name, n, MaxTopics)
+	}
+	return nil
+}
+
+// withRange adds to q from where to where it goes.
+func (q *Query) withRange(v url.Values) (_ *Query, err error) {
+	if v.Has("since") && v.Has("last") {
+		return nil, errors.New("since and last: only one of them can be given")
+	}
+	if v.Has("since") {
+		if q.Since, err = event.ParseMoment(v.Get("since")); err != nil {
+			return nil, fmt.Errorf("since: %w", err)
+		}
+	}
+	if v.Has("until") {
+		m, err := event.ParseMoment(v.Get("until"))
+		if err != nil {
+			return nil, fmt.Errorf("until: %w", err)
+		}
+		q.Until = &m
+	}
+	if q.Limit, err = count(v, "limit"); err != nil {
+		return nil, err
+	}
+	if q.Last, err = count(v, "last"); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// count reads a number of events. It is nil if it is not given.
+func count(v url.Values, name string) (*int, error) {
+	if !v.Has(name) {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(v.Get(name), 10, 31)
+	if err != nil || n > MaxLimit {
+		return nil, fmt.Errorf("%s: %.20q is not a number from 0 to %d", name, v.Get(name), MaxLimit)
+	}
+	limit := int(n)
+	return &limit, nil
+}

@@ -1,0 +1,102 @@
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// setPrefix begins the path of POST /set/{user}/{path}.
+const setPrefix = "/set/"
+
+// SetPath returns the path of POST /set/{user}/{path}, escaped.
+func SetPath(user, path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		segments[i] = url.PathEscape(s)
+	}
+	return setPrefix + url.PathEscape(user) + "/" + strings.Join(segments, "/")
+}
+
+// ParseSetPath reads the user and the path from the raw, escaped path of a request.
+// It is split before it is unescaped, so %2F cannot end a user.
+func ParseSetPath(escaped string) (user, path string, err error) {
+	rest, ok := strings.CutPrefix(escaped, setPrefix)
+	rawUser, rawPath, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 {
+		return "", "", errors.New("path: want /set/{user}/{path}")
+	}
+	if user, err = url.PathUnescape(rawUser); err != nil {
+		return "", "", fmt.Errorf("user: %w", err)
+	}
+	if path, err = url.PathUnescape(rawPath); err != nil {
+		return "", "", fmt.Errorf("path: %w", err)
+	}
+	if err := event.CheckUser(user); err != nil {
+		return "", "", err
+	}
+	if err := event.CheckPath(path); err != nil {
+		return "", "", err
+	}
+	return user, path, nil
+}
+
+// ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type.
+func ParseSetBody(body []byte, user, path string) (event.Draft, error) {
+	ms, err := event.Members(body)
+	if err != nil {
+		return event.Draft{}, fmt.Errorf("body: %w", err)
+	}
+	d := event.Draft{User: user, Path: path, Type: event.Put}
+	for _, m := range ms {
+		switch m.Name {
+		case "value":
+			d.Value, err = event.CompactValue(m.Value)
+		case "key":
+			d.Key, err = m.Text()
+		case "type":
+			var s string
+			s, err = m.Text()
+			d.Type = event.Type(s)
+		default:
+			err = fmt.Errorf("unknown member %.40q; known are value, key, type", m.Name)
+		}
+		if err != nil {
+			return event.Draft{}, fmt.Errorf("body: %w", err)
+		}
+	}
+	if err := d.Check(); err != nil {
+		return event.Draft{}, fmt.Errorf("body: %w", err)
+	}
+	return d, nil
+}
+
+// SetResult is one line of the answer to a batch: what became of the draft in the
+// same line of the request, empty lines not counted.
+type SetResult struct {
+	Status int        `json:"status"` // 201, or 200 if the log knew the hash
+	ID     event.ID   `json:"id"`
+	Time   event.Time `json:"time"`
+	Hash   event.Hash `json:"hash"`
+}
+
+// AppendResults appends a batch's results as NDJSON.
+func AppendResults(b []byte, receipts []event.Receipt) []byte {
+	for i := range receipts {
+		r := &receipts[i]
+		status := 201
+		if r.Known {
+			status = 200
+		}
+		line, err := json.Marshal(SetResult{status, r.ID, r.Time, r.Hash})
+		if err != nil { // no field of it can fail
+			panic(err)
+		}
+		b = append(append(b, line...), '\n')
+	}
+	return b
+}

@@ -1,0 +1,40 @@
+package wire
+
+import (
+	"fmt"
+	"net/url"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A SnapshotQuery is what GET /snapshot asks: the state of a topic at a moment.
+type SnapshotQuery struct {
+	Topic event.Topic
+	At    event.Moment
+}
+
+// Values returns q as URL parameters.
+func (q *SnapshotQuery) Values() url.Values {
+	return url.Values{"topic": {q.Topic.String()}, "at": {q.At.String()}}
+}
+
+// ParseSnapshot reads the parameters of GET /snapshot. Without at it is now.
+func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
+	v, err := params(rawQuery, []string{"topic", "at"})
+	if err != nil {
+		return nil, err
+	}
+	if len(v["topic"]) != 1 {
+		return nil, fmt.Errorf("topic: want one")
+	}
+	q := &SnapshotQuery{At: event.Now}
+	if q.Topic, err = event.ParseTopic(v.Get("topic")); err != nil {
+		return nil, err
+	}
+	if v.Has("at") {
+		if q.At, err = event.ParseMoment(v.Get("at")); err != nil {
+			return nil, fmt.Errorf("at: %w", err)
+		}
+	}
+	return q, nil
+}

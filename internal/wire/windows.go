@@ -1,0 +1,99 @@
+package wire
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Window is what GET /windows tells of a stretch of a topic's history.
+type Window struct {
+	From   event.ID      `json:"from"`
+	To     event.ID      `json:"to"`
+	Start  *event.Time   `json:"start,omitempty"` // of the last event at or before From; left out from the beginning and in a sum
+	End    *event.Time   `json:"end,omitempty"`   // of the last event at or before To
+	Count  uint64        `json:"count"`           // events of the topic in it
+	Digest window.Digest `json:"digest"`
+}
+
+// Span returns the stretch of w.
+func (w *Window) Span() window.Span { return window.Span{From: w.From, To: w.To} }
+
+// A WindowList is the windows of a stretch, block by block. Blocks without an event
+// of the topic are left out.
+type WindowList struct {
+	From    event.ID `json:"from"`
+	To      event.ID `json:"to"`
+	Windows []Window `json:"windows"`
+	Next    event.ID `json:"next"` // go on from here; To when the list is complete
+}
+
+// A WindowQuery is what GET /windows asks: the window around a moment, the windows
+// of a stretch, or the stretch as one.
+type WindowQuery struct {
+	Topic event.Topic
+	At    *event.Moment // excludes the others
+	Since event.Moment
+	Until *event.Moment // nil is the head
+	Sum   bool
+}
+
+// Values returns q as URL parameters.
+func (q *WindowQuery) Values() url.Values {
+	v := url.Values{"topic": {q.Topic.String()}}
+	if q.At != nil {
+		v.Set("at", q.At.String())
+		return v
+	}
+	v.Set("since", q.Since.String())
+	if q.Until != nil {
+		v.Set("until", q.Until.String())
+	}
+	if q.Sum {
+		v.Set("sum", "1")
+	}
+	return v
+}
+
+// ParseWindows reads the parameters of GET /windows.
+func ParseWindows(rawQuery string) (*WindowQuery, error) {
+	v, err := params(rawQuery, []string{"topic", "at", "since", "until", "sum"})
+	if err != nil {
+		return nil, err
+	}
+	if len(v["topic"]) != 1 {
+		return nil, fmt.Errorf("topic: want one")
+	}
+	q := &WindowQuery{}
+	if q.Topic, err = event.ParseTopic(v.Get("topic")); err != nil {
+		return nil, err
+	}
+	if v.Has("sum") {
+		if q.Sum, err = strconv.ParseBool(v.Get("sum")); err != nil {
+			return nil, fmt.Errorf("sum: want 1 or 0")
+		}
+	}
+	if v.Has("at") {
+		if v.Has("since") || v.Has("until") || v.Has("sum") {
+			return nil, fmt.Errorf("at: names one window; since, until and sum do not go with it")
+		}
+		m, err := event.ParseMoment(v.Get("at"))
+		if err != nil {
+			return nil, fmt.Errorf("at: %w", err)
+		}
+		q.At = &m
+		return q, nil
+	}
+	if !v.Has("since") {
+		return nil, fmt.Errorf("at or since: one of them is needed; since=beginning is all")
+	}
+	r, err := (&Query{}).withRange(v)
+	if err != nil {
+		return nil, err
+	}
+	q.Since, q.Until = r.Since, r.Until
+	return q, nil
+}

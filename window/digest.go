@@ -1,0 +1,108 @@
+package window
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A Digest names the events of a topic in a stretch of one log: SHA-256 over its
+// leaves in order, each as its block number (8 bytes), its count (4 bytes) and its
+// sum, integers big-endian. Blocks without an event of the topic have no leaf, so
+// how a stretch is cut or merged changes nothing. Equal digests mean equal events,
+// ids and times included. Its text is 64 lower-case hex digits.
+type Digest [sha256.Size]byte
+
+// String returns the 64 hex digits of d.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText returns the 64 hex digits of d.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText reads 64 lower-case hex digits.
+func (d *Digest) UnmarshalText(b []byte) error {
+	h, err := event.ParseHash(b)
+	if err != nil {
+		return fmt.Errorf("parse digest: %w", err)
+	}
+	*d = Digest(h)
+	return nil
+}
+
+// A Leaf is what a digest says of one block: how many events of the topic lie in
+// the stretch there, and SHA-256 over the id (8 bytes), the time in µs (8 bytes)
+// and the hash of each, in the order of ids, integers big-endian.
+type Leaf struct {
+	Block uint64
+	Count uint32
+	Sum   [sha256.Size]byte
+}
+
+// DigestOf returns the digest of leaves, which are in the order of their blocks,
+// and how many events they stand for.
+func DigestOf(leaves []Leaf) (d Digest, count uint64) {
+	h := sha256.New()
+	var b [8 + 4]byte
+	for i := range leaves {
+		l := &leaves[i]
+		binary.BigEndian.PutUint64(b[:], l.Block)
+		binary.BigEndian.PutUint32(b[8:], l.Count)
+		h.Write(b[:])
+		h.Write(l.Sum[:])
+		count += uint64(l.Count)
+	}
+	h.Sum(d[:0])
+	return d, count
+}
+
+// A Leafer makes leaves of events that are added in the order of their ids.
+type Leafer struct {
+	leaves []Leaf
+	open   hash.Hash
+}
+
+// Add adds one event.
+func (l *Leafer) Add(id event.ID, t event.Time, h event.Hash) {
+	if n := len(l.leaves); n == 0 || l.leaves[n-1].Block != id.Block() {
+		l.seal()
+		l.leaves = append(l.leaves, Leaf{Block: id.Block()})
+	}
+	if l.open == nil {
+		l.open = sha256.New()
+	}
+	var b [8 + 8 + sha256.Size]byte
+	binary.BigEndian.PutUint64(b[:], uint64(id))
+	binary.BigEndian.PutUint64(b[8:], uint64(t))
+	copy(b[16:], h[:])
+	l.open.Write(b[:])
+	l.leaves[len(l.leaves)-1].Count++
+}
+
+// seal ends the last leaf.
+func (l *Leafer) seal() {
+	if n := len(l.leaves); n > 0 {
+		l.open.Sum(l.leaves[n-1].Sum[:0])
+		l.open.Reset()
+	}
+}
+
+// Leaves ends the Leafer and returns what it has made.
+func (l *Leafer) Leaves() []Leaf {
+	l.seal()
+	leaves := l.leaves
+	l.leaves, l.open = nil, nil
+	return leaves
+}
+
+// BlockSpan returns the stretch of block b.
+func BlockSpan(b uint64) Span {
+	const last = uint64(event.MaxID) / event.BlockSize
+	if b >= last {
+		return Span{event.ID(last) * event.BlockSize, event.MaxID}
+	}
+	return Span{event.ID(b) * event.BlockSize, event.ID(b+1) * event.BlockSize}
+}

@@ -1,0 +1,170 @@
+package window
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A Set is the windows of one copy of a log, of whatever topics, in the order of
+// their starts. A window of a topic covers every topic that it contains. Methods
+// never change a Set in place.
+type Set []Window
+
+// NewSet returns ws in order.
+func NewSet(ws ...Window) Set {
+	s := slices.Clone(ws)
+	slices.SortStableFunc(s, func(a, b Window) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Topic.String(), b.Topic.String()))
+	})
+	return s
+}
+
+// Covering returns the windows of s that cover topic.
+func (s Set) Covering(topic event.Topic) Set {
+	var out Set
+	for i := range s {
+		if s[i].Topic.Contains(topic) {
+			out = append(out, s[i])
+		}
+	}
+	return out
+}
+
+// Held returns what is held of all of topics.
+func (s Set) Held(topics ...event.Topic) Spans {
+	held := Spans{{event.Beginning, event.MaxID}}
+	for _, t := range topics {
+		var spans []Span
+		for _, w := range s.Covering(t) {
+			spans = append(spans, w.Held())
+		}
+		held = held.Intersect(Union(spans...))
+	}
+	return held
+}
+
+// Proven returns what is held of topic and known to be complete.
+func (s Set) Proven(topic event.Topic) Spans {
+	var spans []Span
+	for _, w := range s.Covering(topic) {
+		if w.Proven {
+			spans = append(spans, w.Held())
+		}
+	}
+	return Union(spans...)
+}
+
+// Gaps returns what of span is not held of topic.
+func (s Set) Gaps(topic event.Topic, span Span) Spans { return s.Held(topic).Gaps(span) }
+
+// At returns the window of topic that position at lies in: between whose bounds the
+// event at at is. One that is held comes before one that is still to be.
+func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
+	for _, c := range s.Covering(topic) {
+		if c.State == Pending || at <= c.From || at > c.To {
+			continue
+		}
+		if !ok || at <= c.Held().To && at > w.Held().To {
+			w, ok = c, true
+		}
+	}
+	return w, ok
+}
+
+// Edge returns how far the topics are held from position p without a hole. ok is
+// false where p lies in no window of one of them and at the edge of none: then next
+// is where something is held again, and more tells whether anything is.
+func (s Set) Edge(topics []event.Topic, p event.ID) (end event.ID, ok bool, next event.ID, more bool) {
+	end, ok, more = event.MaxID, true, true
+	for _, t := range topics {
+		var spans []Span
+		edge, start, any := false, event.MaxID, false
+		for _, w := range s.Covering(t) {
+			if w.State == Pending {
+				continue
+			}
+			held := w.Held()
+			spans = append(spans, held)
+			edge = edge || held.From <= p && p <= held.To
+			if held.From > p && !held.Empty() {
+				start, any = min(start, held.From), true
+			}
+		}
+		if !edge {
+			ok, next, more = false, max(next, start), more && any
+		}
+		end = min(end, Union(spans...).EndAfter(p))
+	}
+	return end, ok, next, more
+}
+
+// Parts returns up to most topics, each narrower than topic, that are held from
+// position at on, and the position up to which exactly these are, at most until.
+func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []event.Topic, end event.ID) {
+	end = until
+	reach := map[event.Topic]event.ID{}
+	for i := range s {
+		w := &s[i]
+		held := w.Held()
+		switch {
+		case w.Topic == topic, !topic.Contains(w.Topic), held.Empty(), held.To <= at:
+		case held.From > at:
+			end = min(end, held.From)
+		default:
+			reach[w.Topic] = max(reach[w.Topic], held.To)
+		}
+	}
+	for t := range reach {
+		covered := slices.ContainsFunc(parts, func(p event.Topic) bool { return p.Contains(t) })
+		if !covered && len(parts) < most {
+			parts = append(slices.DeleteFunc(parts, t.Contains), t)
+		}
+	}
+	for _, t := range parts {
+		end = min(end, reach[t])
+	}
+	slices.SortFunc(parts, func(a, b event.Topic) int { return cmp.Compare(a.String(), b.String()) })
+	return parts, end
+}
+
+// Merged returns the fewest committed windows that hold what s holds, whatever the
+// states of its windows. What is proven stays apart from what is not.
+func (s Set) Merged() Set {
+	proven, held := map[event.Topic]Spans{}, map[event.Topic]Spans{}
+	for i := range s {
+		w := &s[i]
+		if w.State == Pending {
+			continue
+		}
+		held[w.Topic] = held[w.Topic].Add(w.Held())
+		if w.Proven {
+			proven[w.Topic] = proven[w.Topic].Add(w.Held())
+		}
+	}
+	var out []Window
+	add := func(t event.Topic, spans Spans, among map[event.Topic]Spans, isProven bool) {
+		for _, span := range spans {
+			if !coveredByWider(among, t, span) {
+				out = append(out, Window{Topic: t, State: Committed, From: span.From, To: span.To, Reached: span.To, Proven: isProven})
+			}
+		}
+	}
+	for t, spans := range held {
+		add(t, proven[t], proven, true)
+		for _, whole := range spans {
+			add(t, proven[t].Gaps(whole), held, false)
+		}
+	}
+	return NewSet(out...)
+}
+
+func coveredByWider(held map[event.Topic]Spans, t event.Topic, span Span) bool {
+	for wider, spans := range held {
+		if wider != t && wider.Contains(t) && spans.Contains(span) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,426 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A StatusError is an error of Append for which HTTP has a status.
+type StatusError struct {
+	text   string
+	status int
+}
+
+func (e *StatusError) Error() string { return e.text }
+
+// HTTPStatus returns the status.
+func (e *StatusError) HTTPStatus() int { return e.status }
+
+// The errors of Append that callers branch on.
+var (
+	// ErrUnknown means that the transaction may or may not have been
+	// committed. Sending the same drafts again, keys and all, is safe.
+	ErrUnknown error = &StatusError{"outcome unknown; retry with the same key", 503}
+	// ErrClosed means that the file was closed before the append was written.
+	ErrClosed error = &StatusError{"the log is closed; nothing was appended", 503}
+	// ErrLogFull means that the log has given its last id.
+	ErrLogFull error = &StatusError{"the log has no ids left", 507}
+	// ErrFull means that the disk or the file can take no more; nothing was
+	// written, unless it comes with ErrUnknown.
+	ErrFull error = &StatusError{"no space left for the file", 507}
+	// ErrBusy means that another process was writing for too long; nothing
+	// was written.
+	ErrBusy error = &StatusError{"the file is being written by another process", 503}
+)
+
+// A committer takes at most this much into one transaction, so that no append
+// waits long for the others.
+const (
+	maxBatchDrafts = 8192
+	maxBatchBytes  = 16 << 20
+)
+
+// An appendRequest is one call of Append on its way through the committer.
+type appendRequest struct {
+	ctx      context.Context
+	drafts   []event.Draft
+	hashes   []event.Hash
+	bytes    int
+	receipts []event.Receipt
+	done     chan error
+}
+
+// Append gives drafts their ids and makes them durable: all or none, in their
+// order, next to one another. A draft whose hash the log knows gets the receipt of
+// the first event with it. Append returns when the events have been synced to disk
+// and shown to the OnCommit function; before that nobody sees them. If ctx ends
+// first, the outcome is unknown to the caller. The drafts become part of the events
+// and must not be changed any more, whatever Append returns.
+func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
+	if db.commits == nil {
+		return nil, fmt.Errorf("append: %w: it gives no ids", ErrRole)
+	}
+	r := &appendRequest{ctx: ctx, drafts: drafts, done: make(chan error, 1)}
+	for i := range drafts {
+		if err := drafts[i].Check(); err != nil {
+			return nil, fmt.Errorf("append: %w", err)
+		}
+		r.hashes = append(r.hashes, drafts[i].Hash())
+		r.bytes += len(drafts[i].Value)
+	}
+	if len(drafts) == 0 {
+		return nil, nil
+	}
+	select {
+	case db.commits <- r:
+	case <-db.closing:
+		return nil, fmt.Errorf("append: %w", ErrClosed)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("append: %w", ctx.Err())
+	}
+	select {
+	case err := <-r.done:
+		return r.receipts, err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("append: %w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// OnCommit sets the function that is shown the new events of each transaction, in id
+// order, from one goroutine, before their appends return. The second argument is
+// the new head; after an append with an unknown outcome the events are nil and
+// what lies below the head must be read.
+func (db *DB) OnCommit(fn func(evs []event.Event, head event.ID)) { db.onCommit.Store(&fn) }
+
+// Horizon returns the position below which a server's file does not hold the whole
+// history: the start of its window.
+func (db *DB) Horizon(ctx context.Context) (event.ID, error) {
+	span, err := db.logWindow(ctx)
+	return span.From, err
+}
+
+// Head returns the newest position of the log in a server's file: if the file was
+// not opened as a Server, that of the time of opening. In a client's file it is
+// Beginning.
+func (db *DB) Head() event.ID { return event.ID(db.head.Load()) }
+
+func (db *DB) startCommitter() {
+	db.commits = make(chan *appendRequest)
+	db.closing = make(chan struct{})
+	db.committer.Go(db.commitLoop)
+}
+
+func (db *DB) loadHead(ctx context.Context) error {
+	span, err := db.logWindow(ctx)
+	if err == nil {
+		db.head.Store(uint64(span.To))
+	}
+	return err
+}
+
+// logWindow returns the one window of a server's file.
+func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
+	if db.role != Server {
+		return s, fmt.Errorf("read the log's window: %w: it is a copy", ErrRole)
+	}
+	err = db.read.QueryRowContext(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`).Scan(&s.From, &s.To)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = errNoWindow
+	}
+	if err != nil {
+		return s, fmt.Errorf("read the log's window: %w", orDone(ctx, err))
+	}
+	return s, nil
+}
+
+var errNoWindow = fmt.Errorf("%w: the log has no window", ErrCorrupt)
+
+// commitLoop is the committer: it takes whatever waits, writes it in one
+// transaction, shows it and only then answers.
+func (db *DB) commitLoop() {
+	for {
+		select {
+		case <-db.closing:
+			return
+		case first := <-db.commits:
+			db.commit(db.gather(first))
+		}
+	}
+}
+
+// gather adds to first what else is waiting now.
+func (db *DB) gather(first *appendRequest) []*appendRequest {
+	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
+	for drafts < maxBatchDrafts && bytes < maxBatchBytes {
+		select {
+		case r := <-db.commits:
+			batch = append(batch, r)
+			drafts, bytes = drafts+len(r.drafts), bytes+r.bytes
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit writes the batch, shows it and answers. Where one request cannot be
+// written, the others do not suffer for it: each is tried alone.
+func (db *DB) commit(batch []*appendRequest) {
+	live := patient(batch)
+	if len(live) == 0 {
+		return
+	}
+	w := batchWriter{db: db}
+	err := db.writeBatch(&w, live)
+	switch {
+	case err == nil:
+		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
+			db.show(w.events)
+		}
+	case errors.Is(err, ErrUnknown):
+		err = errors.Join(err, db.recoverWriter())
+		db.show(nil)
+	case len(live) > 1 && !errors.Is(err, ErrBusy):
+		for i := range live {
+			db.commit(live[i : i+1])
+		}
+		return
+	}
+	for _, r := range live {
+		if err != nil {
+			r.receipts = nil
+		}
+		r.done <- err
+	}
+}
+
+// patient returns the requests that somebody still waits for and answers the
+// others.
+func patient(batch []*appendRequest) []*appendRequest {
+	live := batch[:0]
+	for _, r := range batch {
+		if err := r.ctx.Err(); err != nil {
+			r.done <- fmt.Errorf("append: %w", err)
+			continue
+		}
+		live = append(live, r)
+	}
+	return live
+}
+
+func (db *DB) show(evs []event.Event) {
+	if show := db.onCommit.Load(); show != nil {
+		(*show)(evs, db.Head())
+	}
+}
+
+// writeBatch writes the batch in one transaction. An error of COMMIT itself says
+// nothing about what is on the disk, even if it can be read back or not: a log that
+// was written but not synced may come to life after the next crash. It becomes
+// ErrUnknown.
+func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
+	// The transaction must not depend on any one caller's patience.
+	ctx := context.Background()
+	if err := db.lock(ctx); err != nil {
+		return err
+	}
+	defer db.unlock()
+	tx, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("append: %w", classify(err))
+	}
+	w.tx = tx
+	if err := w.run(batch); err != nil {
+		tx.Rollback()
+		clear(db.storages)
+		return fmt.Errorf("append: %w", classify(err))
+	}
+	if err := db.finish(tx); err != nil {
+		clear(db.storages)
+		return fmt.Errorf("append: %w: %w", ErrUnknown, classify(err))
+	}
+	return nil
+}
+
+func (db *DB) finish(tx *sql.Tx) error {
+	if db.commitTx != nil {
+		return db.commitTx(tx)
+	}
+	return tx.Commit()
+}
+
+// recoverWriter opens the file anew after a COMMIT that failed and reads back what
+// was written.
+func (db *DB) recoverWriter() error {
+	ctx := context.Background()
+	if err := db.lock(ctx); err != nil {
+		return err
+	}
+	defer db.unlock()
+	fresh, err := connect(db.file, 1, "_txlock=immediate")
+	if err != nil {
+		return err
+	}
+	db.write.Close()
+	db.write = fresh
+	return db.loadHead(ctx)
+}
+
+// A batchWriter writes one transaction of the committer.
+type batchWriter struct {
+	db     *DB
+	tx     *sql.Tx
+	next   event.ID
+	time   event.Time
+	events []event.Event              // the new ones
+	fresh  map[event.Hash]event.Event // and by hash
+	insert *sql.Stmt
+	take   *sql.Stmt
+}
+
+func (w *batchWriter) run(batch []*appendRequest) error {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	first := w.next
+	for _, r := range batch {
+		r.receipts = make([]event.Receipt, 0, len(r.drafts))
+		for i := range r.drafts {
+			receipt, err := w.append(&r.drafts[i], r.hashes[i])
+			if err != nil {
+				return err
+			}
+			r.receipts = append(r.receipts, receipt)
+		}
+	}
+	if w.next == first {
+		return nil
+	}
+	head := w.next - 1
+	if head.Block() != first.Block() || head%event.BlockSize == 0 {
+		if err := indexBlocks(w.tx, head); err != nil {
+			return err
+		}
+	}
+	if _, err := w.tx.Exec(`UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
+		return err
+	}
+	res, err := w.tx.Exec(`UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, errNoWindow) // what no window holds would never be read
+	}
+	return nil
+}
+
+// begin reads the counter and the clock. The log's time never goes back, whatever
+// the clock does.
+func (w *batchWriter) begin() error {
+	var next, last int64
+	if err := w.tx.QueryRow(`SELECT next, time FROM log`).Scan(&next, &last); err != nil {
+		return err
+	}
+	w.next = event.ID(next)
+	w.time = max(event.TimeOf(w.db.now()), event.Time(last))
+	if !w.time.Valid() {
+		return fmt.Errorf("the clock shows %s, which has no text", w.db.now())
+	}
+	w.fresh = map[event.Hash]event.Event{}
+	var err error
+	if w.insert, err = w.tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`); err != nil {
+		return err
+	}
+	w.take, err = w.tx.Prepare(`INSERT INTO taken (hash, id) VALUES (?, ?) ON CONFLICT DO NOTHING`)
+	return err
+}
+
+func (w *batchWriter) append(d *event.Draft, h event.Hash) (event.Receipt, error) {
+	if ev, ok := w.fresh[h]; ok {
+		return event.Receipt{Event: ev, Known: true}, nil
+	}
+	if w.next > event.MaxID-1 {
+		return w.ifKnown(h, ErrLogFull)
+	}
+	res, err := w.take.Exec(h[:], w.next)
+	if err != nil {
+		return event.Receipt{}, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return w.ifKnown(h, err)
+	}
+	ev := event.New(w.next, w.time, *d, h)
+	storage, err := w.db.storageID(w.tx, d.User, d.Path)
+	if err != nil {
+		return event.Receipt{}, err
+	}
+	if _, err := w.insert.Exec(ev.ID, storage, string(ev.Line())); err != nil {
+		return event.Receipt{}, err
+	}
+	w.next++
+	w.events = append(w.events, ev)
+	w.fresh[h] = ev
+	return event.Receipt{Event: ev}, nil
+}
+
+// ifKnown returns the receipt of the event that the log already has with hash h. If
+// it has none, the error is otherwise.
+func (w *batchWriter) ifKnown(h event.Hash, otherwise error) (event.Receipt, error) {
+	var id event.ID
+	err := w.tx.QueryRow(`SELECT id FROM taken WHERE hash = ?`, h[:]).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) && otherwise != nil {
+		err = otherwise
+	}
+	if err != nil {
+		return event.Receipt{}, err
+	}
+	var line []byte
+	if err := w.tx.QueryRow(`SELECT line FROM event WHERE id = ?`, id).Scan(&line); err != nil {
+		return event.Receipt{}, fmt.Errorf("read event %s: %w", id, err)
+	}
+	ev, err := stored(id, line)
+	return event.Receipt{Event: ev, Known: true}, err
+}
+
+// stored reads a line of the event table.
+func stored(id event.ID, line []byte) (event.Event, error) {
+	ev, err := event.Stored(line)
+	if err == nil && ev.ID != id {
+		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, id)
+	}
+	if err != nil {
+		return event.Event{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return ev, nil
+}
+
+// maxStorages bounds the memory of storageID.
+const maxStorages = 1 << 16
+
+// storageID returns the number of a storage, giving it one if it has none. The
+// caller has the right to write.
+func (db *DB) storageID(tx *sql.Tx, user, path string) (int64, error) {
+	name := user + "/" + path
+	if id, ok := db.storages[name]; ok {
+		return id, nil
+	}
+	var id int64
+	err := tx.QueryRow(`SELECT id FROM storage WHERE user = ? AND path = ?`, user, path).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.QueryRow(`INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, user, path).Scan(&id)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storage %s: %w", name, err)
+	}
+	if len(db.storages) >= maxStorages {
+		clear(db.storages)
+	}
+	db.storages[name] = id
+	return id, nil
+}

@@ -1,0 +1,233 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// ErrHeld means that another process holds a cursor.
+var ErrHeld = errors.New("is held by another process")
+
+// A Cursor is a named reader's durable position. It is held by one process at a
+// time and used by one goroutine.
+type Cursor struct {
+	db       *DB
+	name     string
+	position event.ID
+}
+
+// HoldCursor takes the cursor name for this process, making it at position
+// Beginning if there is none. A cursor belongs to the topics it was made with.
+func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic) (*Cursor, error) {
+	if name == "" || event.CheckKey(name) != nil {
+		return nil, fmt.Errorf("cursor %.40q: want 1 to %d bytes without control characters", name, event.MaxKey)
+	}
+	c := &Cursor{db: db, name: name}
+	text := topicLines(topics)
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		var w row
+		var have string
+		err := tx.QueryRow(`SELECT topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor WHERE name = ?`, name).
+			Scan(&have, &c.position, &w.owner, &w.lease)
+		if errors.Is(err, sql.ErrNoRows) {
+			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
+				name, text, db.owner, db.leaseEnd())
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if w.owner == db.owner || !db.stale(&w) {
+			return ErrHeld
+		}
+		if have != text {
+			return fmt.Errorf("belongs to the topics %s", strings.ReplaceAll(have, "\n", " "))
+		}
+		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.owner, db.leaseEnd(), name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cursor %s: %w", name, err)
+	}
+	return c, nil
+}
+
+func topicLines(topics []event.Topic) string {
+	var lines []string
+	for _, t := range topics {
+		lines = append(lines, t.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Position returns where the cursor is.
+func (c *Cursor) Position() event.ID { return c.position }
+
+// Move sets the cursor to position at and keeps it held. It returns ErrLost if
+// another process has it now.
+func (c *Cursor) Move(ctx context.Context, at event.ID) error {
+	err := c.db.update(ctx, func(tx *sql.Tx) error {
+		res, err := tx.Exec(`UPDATE cursor SET position = ?, lease = ? WHERE name = ? AND owner = ?`,
+			at, c.db.leaseEnd(), c.name, c.db.owner)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, ErrLost)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("move cursor %s: %w", c.name, err)
+	}
+	c.position = at
+	return nil
+}
+
+// Release lets the cursor go.
+func (c *Cursor) Release(ctx context.Context) error {
+	return c.db.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.owner)
+		return err
+	})
+}
+
+// A CursorInfo is what is known of a named cursor.
+type CursorInfo struct {
+	Name     string
+	Topics   []string
+	Position event.ID
+	Held     bool
+}
+
+// Cursors returns the named cursors in order of their names.
+func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT name, topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor ORDER BY name`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c CursorInfo
+			var topics string
+			var w row
+			if err := rows.Scan(&c.Name, &topics, &c.Position, &w.owner, &w.lease); err != nil {
+				return err
+			}
+			c.Topics, c.Held = strings.Split(topics, "\n"), !db.stale(&w)
+			cs = append(cs, c)
+		}
+		return rows.Err()
+	})
+	return cs, err
+}
+
+// Followed returns the topics that a sync without topics is about.
+func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT topic FROM followed ORDER BY topic`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var text string
+			if err := rows.Scan(&text); err != nil {
+				return err
+			}
+			t, err := event.ParseTopic(text)
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			topics = append(topics, t)
+		}
+		return rows.Err()
+	})
+	return topics, err
+}
+
+// Remember notes topics as followed and url as a server of this log. Either may be
+// empty.
+func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		for _, t := range topics {
+			if _, err := tx.Exec(`INSERT INTO followed (topic) VALUES (?) ON CONFLICT DO NOTHING`, t.String()); err != nil {
+				return err
+			}
+		}
+		if url == "" {
+			return nil
+		}
+		_, err := tx.Exec(`INSERT INTO source (url, seen) VALUES (?, ?)
+			ON CONFLICT DO UPDATE SET seen = excluded.seen`, url, event.TimeOf(db.now()))
+		return err
+	})
+}
+
+// A Count is how much a file holds.
+type Count struct {
+	Events   int64
+	Storages int64
+	Bytes    int64 // of the file, without its write-ahead log
+}
+
+// Count returns how much the file holds.
+func (db *DB) Count(ctx context.Context) (n Count, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
+		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`).Scan(&n.Events, &n.Storages, &n.Bytes)
+	return n, classify(err)
+}
+
+// Sources returns the URLs of the servers that were seen to serve the log, the
+// latest first.
+func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT url FROM source ORDER BY seen DESC, url`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var url string
+			if err := rows.Scan(&url); err != nil {
+				return err
+			}
+			urls = append(urls, url)
+		}
+		return rows.Err()
+	})
+	return urls, err
+}
+
+// CarryOver takes over the cursors and the followed topics of another copy, of the
+// log that this one was restored from. A cursor that had come further than parted,
+// where the two logs parted, is set back to there. What is here already stays.
+func (db *DB) CarryOver(ctx context.Context, old *DB, parted event.ID) error {
+	cursors, err := old.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	topics, err := old.Followed(ctx)
+	if err != nil {
+		return err
+	}
+	if err := db.Remember(ctx, topics, ""); err != nil {
+		return err
+	}
+	return db.update(ctx, func(tx *sql.Tx) error {
+		for _, c := range cursors {
+			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+				c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

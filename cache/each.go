@@ -1,0 +1,50 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// eachChunk is how many events Each reads at a time.
+const eachChunk = 1000
+
+// Each calls fn with the events of topics in span, in order, reading them in
+// chunks: no transaction is open while fn runs. All of span must be held.
+func (db *DB) Each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
+	for at := span.From; at < span.To; {
+		evs, next, err := db.Read(ctx, topics, at, span.To, eachChunk)
+		if err != nil {
+			return err
+		}
+		if next == at {
+			return fmt.Errorf("read after %s: %w", at, &window.NotHeldError{After: at})
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
+		at = next
+	}
+	return nil
+}
+
+// CountEvents returns how many events of topic are stored in span.
+func (db *DB) CountEvents(ctx context.Context, topic event.Topic, span window.Span) (n int, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		if topic == event.All {
+			return tx.QueryRowContext(ctx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&n)
+		}
+		ids, err := idsOf(ctx, tx, []event.Topic{topic}, span.From, span.To)
+		n = len(ids)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", topic, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,318 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A HeldAsError says that a topic cannot be forgotten by itself: it is held as a
+// part of a wider one.
+type HeldAsError struct{ Topic, As event.Topic }
+
+func (e *HeldAsError) Error() string {
+	return fmt.Sprintf("%s is held as a part of %s and can only be forgotten with it", e.Topic, e.As)
+}
+
+// ErrInUse means that a process is filling what was to be forgotten.
+var ErrInUse = errors.New("it is being filled")
+
+// Forget gives up what is held of topic up to position before, and of its parts,
+// and returns how many events that removed. Up to event.MaxID it also ends
+// following them. Events that a window of an overlapping topic holds stay. Forget
+// returns a *HeldAsError if a wider window holds them all, and ErrInUse while
+// somebody fills windows that it would cut short.
+func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (removed int, err error) {
+	if db.role != Client {
+		return 0, fmt.Errorf("forget %s: %w: only a copy can forget", topic, ErrRole)
+	}
+	span := window.Span{From: event.Beginning, To: before}
+	// First the windows: from then on nobody is shown the events, and a kill
+	// leaves nothing but bytes.
+	err = db.update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, topic, span) })
+	if err != nil {
+		return 0, fmt.Errorf("forget %s: %w", topic, err)
+	}
+	for at := (loosePosition{}); !at.end; {
+		var n int
+		next := at
+		err := db.update(ctx, func(tx *sql.Tx) (err error) {
+			n, next, err = removeLoose(ctx, tx, topic, span, at)
+			return err
+		})
+		if err != nil {
+			return removed, fmt.Errorf("forget %s: %w", topic, err)
+		}
+		removed, at = removed+n, next
+	}
+	if err := db.shrink(ctx); err != nil {
+		return removed, fmt.Errorf("forget %s: %w", topic, err)
+	}
+	return removed, nil
+}
+
+// forgetWindows cuts span, which begins at the beginning, out of the windows of
+// topic and its parts.
+func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	// A pull that nobody goes on with ends at what it has reached. Were its
+	// process to wake up, it must not go on: it may have left out what it saw held.
+	windows, err := db.tidy(tx, func(w *row) bool {
+		return topic.Overlaps(w.Topic) && !w.Missing().Intersect(span).Empty()
+	})
+	if err != nil {
+		return err
+	}
+	for i := range windows {
+		w := &windows[i]
+		held, coming := w.Held().Intersect(span), w.Missing().Intersect(span)
+		switch {
+		case w.State == window.Pending, !topic.Overlaps(w.Topic), held.Empty() && coming.Empty():
+		case topic.Contains(w.Topic) && coming.Empty():
+			if err := cutWindow(tx, w, span.To); err != nil {
+				return err
+			}
+		case topic.Contains(w.Topic), w.State == window.Pulling && !coming.Empty():
+			// The one that pulls more than topic may have left out what is to
+			// be removed, because it is held.
+			return ErrInUse
+		case w.Topic.Contains(topic) && !held.Empty():
+			return &HeldAsError{topic, w.Topic}
+		}
+	}
+	if span.To == event.MaxID {
+		if err := unfollow(tx, topic); err != nil {
+			return err
+		}
+	}
+	if err := dropLeaves(tx, topic, span); err != nil {
+		return err
+	}
+	return noteRemoval(tx)
+}
+
+// cutWindow has a window begin at position start, or takes it away if it ends there.
+func cutWindow(tx *sql.Tx, w *row, start event.ID) error {
+	if w.id == 0 { // tidy has just written the row, so it is named by what it says
+		where := `WHERE topic = ? AND state = 'committed' AND proven = ? AND start = ? AND stop = ?`
+		if err := tx.QueryRow(`SELECT id FROM window `+where, w.Topic.String(), w.Proven, w.From, w.To).Scan(&w.id); err != nil {
+			return err
+		}
+	}
+	if w.State == window.Committed && w.To <= start {
+		_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)
+		return err
+	}
+	_, err := tx.Exec(`UPDATE window SET start = ? WHERE id = ?`, min(start, w.Held().To), w.id)
+	return err
+}
+
+func unfollow(tx *sql.Tx, topic event.Topic) error {
+	names, err := texts(tx, `SELECT topic FROM followed`)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if t, err := event.ParseTopic(name); err != nil || !topic.Contains(t) {
+			continue
+		}
+		if _, err := tx.Exec(`DELETE FROM followed WHERE topic = ?`, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropLeaves drops kept leaves of every topic that has events in common with topic
+// in the blocks that span touches.
+func dropLeaves(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	names, err := texts(tx, `SELECT DISTINCT topic FROM leaf`)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if t, err := event.ParseTopic(name); err == nil && !t.Overlaps(topic) {
+			continue
+		}
+		_, err := tx.Exec(`DELETE FROM leaf WHERE topic = ? AND block BETWEEN ? AND ?`,
+			name, uint64(span.From)/event.BlockSize, span.To.Block())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// texts reads one column of text.
+func texts(tx *sql.Tx, query string) (list []string, err error) {
+	rows, err := tx.Query(query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, rows.Err()
+}
+
+// forgetChunk is about how many events one transaction of Forget removes. It is a
+// variable for the tests.
+var forgetChunk = 5000
+
+// A loosePosition is how far Forget has looked: behind all blocks of the storages up
+// to after, and below block of the next one.
+type loosePosition struct {
+	after storageRow
+	block uint64
+	end   bool
+}
+
+// removeLoose removes the events of topic in span that no window holds at this
+// moment, some at a time. It goes by the postings, which a copy has of every event,
+// and reads no event, since one may be damaged.
+func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, at loosePosition) (n int, next loosePosition, err error) {
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return 0, at, err
+	}
+	storages, err := storagesAfter(ctx, tx, topic, at.after)
+	if err != nil {
+		return 0, at, err
+	}
+	next = at
+	for i := range storages {
+		s := &storages[i]
+		held := heldOfStorage(windows, s)
+		loose := func(id event.ID) bool {
+			event := window.Span{From: id - 1, To: id}
+			return span.Contains(event) && !held.Contains(event)
+		}
+		for n < forgetChunk {
+			some, block, more, err := removePosted(ctx, tx, s.id, next.block, loose)
+			if err != nil {
+				return 0, at, err
+			}
+			if n += some; !more {
+				next = loosePosition{after: *s}
+				break
+			}
+			next.block = block + 1
+		}
+		if n >= forgetChunk {
+			return n, next, noteRemoval(tx)
+		}
+	}
+	next.end = len(storages) < snapshotChunk
+	if n > 0 {
+		err = noteRemoval(tx)
+	}
+	return n, next, err
+}
+
+func heldOfStorage(windows []row, s *storageRow) window.Spans {
+	var spans []window.Span
+	for i := range windows {
+		if w := &windows[i]; w.Topic.Matches(s.user, s.path) {
+			spans = append(spans, w.Held())
+		}
+	}
+	return window.Union(spans...)
+}
+
+// removePosted removes the gone events of the first block from block on in which a
+// storage has any events, and says which block that was. more is false if there is
+// none.
+func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, gone func(event.ID) bool) (n int, block uint64, more bool, err error) {
+	var offsets []byte
+	err = tx.QueryRowContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block >= ? ORDER BY block LIMIT 1`,
+		storage, from).Scan(&block, &offsets)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, 0, false, nil
+	}
+	if err != nil {
+		return 0, 0, false, err
+	}
+	left, lost := splitPosting(block, offsets, gone)
+	for _, id := range lost {
+		res, err := tx.Exec(`DELETE FROM event WHERE id = ? AND storage = ?`, id, storage)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		if rows, err := res.RowsAffected(); err != nil {
+			return 0, 0, false, err
+		} else if rows > 0 {
+			n++
+		}
+	}
+	if len(lost) == 0 {
+		return 0, block, true, nil
+	}
+	return n, block, true, replacePosting(tx, postingKey{storage, block}, left)
+}
+
+// splitPosting returns the offsets that are left when those of the gone events are
+// taken out, and these events, each once.
+func splitPosting(block uint64, offsets []byte, gone func(event.ID) bool) (left []byte, lost []event.ID) {
+	left = []byte{}
+	for ; len(offsets) >= 2; offsets = offsets[2:] {
+		positions(int64(block), offsets[:2], func(id event.ID) {
+			if gone(id) {
+				lost = append(lost, id)
+			} else {
+				left = append(left, offsets[:2]...)
+			}
+		})
+	}
+	slices.Sort(lost)
+	return left, slices.Compact(lost)
+}
+
+// replacePosting writes the offsets that a storage has left in a block.
+func replacePosting(tx *sql.Tx, key postingKey, left []byte) error {
+	if len(left) == 0 {
+		_, err := tx.Exec(`DELETE FROM posting WHERE storage = ? AND block = ?`, key.storage, key.block)
+		return err
+	}
+	_, err := tx.Exec(`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, left, key.storage, key.block)
+	return err
+}
+
+// shrinkPages is how many pages one transaction gives back to the disk.
+const shrinkPages = 4096
+
+// shrink gives free pages back to the disk, a few at a time, so that no other writer
+// waits long.
+func (db *DB) shrink(ctx context.Context) error {
+	if err := db.lock(ctx); err != nil {
+		return err
+	}
+	defer db.unlock()
+	for {
+		var free, now int
+		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
+			return orDone(ctx, err)
+		}
+		if _, err := db.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkPages)); err != nil {
+			return orDone(ctx, err)
+		}
+		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
+			return orDone(ctx, err)
+		}
+		if now == 0 || now >= free {
+			break
+		}
+	}
+	// The file itself becomes shorter when it gets what the write-ahead log has.
+	// That readers keep it from that is no failure: it happens later.
+	_, err := db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	return orDone(ctx, err)
+}

@@ -1,0 +1,152 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// The files of testdata/cache were written by the version that brought a schema.
+// Every later version must read them. They are written anew, with -update, only
+// until that version has landed.
+const goldenDir = "../testdata/cache"
+
+// goldenCopy copies a file to where it may be changed.
+func goldenCopy(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(goldenDir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestGoldenUpdate(t *testing.T) {
+	if !*update {
+		t.Skip("without -update")
+	}
+	write := func(name string, cfg Config, fill func(*DB)) {
+		path := filepath.Join(t.TempDir(), name)
+		cfg.Log, cfg.Now = testLog, newClock().now
+		db := mustOpen(t, path, cfg)
+		fill(db)
+		if err := db.Close(); err != nil { // into a single file
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(goldenDir, name), b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(goldenDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("0001-server.db", Config{Role: Server}, fillGoldenServer(t))
+	write("0001-client.db", Config{Role: Client}, fillGoldenClient(t))
+}
+
+func fillGoldenServer(t *testing.T) func(*DB) {
+	return func(db *DB) {
+		for i := range 3 {
+			mustAppend(t, db, drafts("alice", fmt.Sprint("posts/", i), "k", 4)...)
+		}
+		mustAppend(t, db, event.Draft{User: "bob", Path: "é", Type: event.Del, Key: "k"})
+	}
+}
+
+func fillGoldenClient(t *testing.T) func(*DB) {
+	return func(db *DB) {
+		ctx := context.Background()
+		store(t, db, "alice", madeEvent("alice", "posts/1", 3), madeEvent("alice", "posts/2", 5))
+		l := mustClaim(t, db, "alice", 10, 20)
+		mustApply(t, l, 14, madeEvent("alice", "posts/1", 12))
+		if err := l.Fail(ctx, errInjected); err != nil {
+			t.Fatal(err)
+		}
+		l = mustFollow(t, db, 30, "bob")
+		mustApply(t, l, 33, madeEvent("bob", "x", 33)) // and killed
+		cur, err := db.HoldCursor(ctx, "mine", topics(t, "alice", "bob"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cur.Move(ctx, 5); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Remember(ctx, topics(t, "alice"), "http://127.0.0.1:8420"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestGoldenServer(t *testing.T) {
+	db := mustOpen(t, goldenCopy(t, "0001-server.db"), Config{Role: Server, Log: testLog})
+	defer db.Close()
+	checkSchema(t, db)
+	checkIDs(t, "*", readAll(t, db, topics(t, "*"), window.Span{To: event.MaxID}, 10), allIDs(13))
+	checkIDs(t, "alice/posts/1", readAll(t, db, topics(t, "alice/posts/1$"), window.Span{To: 13}, 10), allIDs(8)[4:])
+	rs := mustAppend(t, db, append(drafts("alice", "posts/2", "k", 1), draft("alice", "x", "new"))...)
+	if !rs[0].Known || rs[0].ID != 9 || rs[1].ID != 14 {
+		t.Errorf("appended are %v", rs)
+	}
+	integrity(t, db)
+}
+
+func TestGoldenClient(t *testing.T) {
+	db := mustOpen(t, goldenCopy(t, "0001-client.db"), Config{Role: Client, Log: testLog})
+	defer db.Close()
+	ctx := context.Background()
+	checkSchema(t, db)
+	checkList(t, "as it was left", db, "alice committed 0-5, alice failed 10-14…20, bob live 30-33…")
+	checkIDs(t, "alice", readAll(t, db, topics(t, "alice"), window.Span{To: 5}, 10), []event.ID{3, 5})
+	checkIDs(t, "bob", readAll(t, db, topics(t, "bob"), window.Span{From: 30, To: 40}, 10), []event.ID{33})
+	cur, err := db.HoldCursor(ctx, "mine", topics(t, "alice", "bob"))
+	if err != nil || cur.Position() != 5 {
+		t.Errorf("the cursor is %v, %v", cur, err)
+	}
+	followed, err := db.Followed(ctx)
+	urls, err2 := db.Sources(ctx)
+	if len(followed) != 1 || len(urls) != 1 || err != nil || err2 != nil {
+		t.Errorf("followed are %v, %v from %v, %v", followed, err, urls, err2)
+	}
+	mustApply(t, mustClaim(t, db, "alice", 0, 20), 10)
+	integrity(t, db)
+}
+
+// checkSchema checks that an old file has become what a new one is: that no
+// migration was changed after it had landed.
+func checkSchema(t *testing.T, db *DB) {
+	t.Helper()
+	if old, young := schema(t, db), schema(t, openServer(t)); !slices.Equal(old, young) {
+		t.Errorf("the schema has become\n%q, a new file's is\n%q", old, young)
+	}
+}
+
+func schema(t *testing.T, db *DB) (statements []string) {
+	t.Helper()
+	rows, err := db.read.Query(`SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		statements = append(statements, s)
+	}
+	return statements
+}

@@ -1,0 +1,127 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// What is known of a file before SQLite touches it.
+type fileKind int
+
+const (
+	missingFile fileKind = iota // or one without a byte
+	ourFile
+	youngFile // a database without a table, as ours are until the first migration
+)
+
+// inspect tells a file by its bytes and refuses what is not ours: merely opening
+// another program's database would empty its write-ahead log and could change its
+// journal mode.
+func inspect(path string) (fileKind, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missingFile, nil
+	case err != nil:
+		return 0, err
+	case !info.Mode().IsRegular():
+		return 0, ErrNotCache
+	case info.Size() == 0:
+		return missingFile, nil
+	}
+	h, err := readHeader(path)
+	if err != nil {
+		return 0, err
+	}
+	if string(h[:16]) != "SQLite format 3\x00" {
+		return 0, ErrNotCache
+	}
+	switch {
+	case h.app() == applicationID:
+		return ourFile, nil
+	case h.app() != 0 || h.version() != 0:
+		return 0, ErrNotCache
+	}
+	return inspectLog(path, h)
+}
+
+// inspectLog decides on a file whose header does not name a program. The header
+// lags behind the write-ahead log until the first checkpoint, so a file of ours
+// that was killed early is known by the newer headers there.
+func inspectLog(path string, h header) (fileKind, error) {
+	tables := h.cookie() != 0
+	err := eachLogHeader(path+"-wal", func(newer header) bool {
+		h = newer
+		tables = tables || h.cookie() != 0
+		return h.app() == 0 // ours sets it with its first table
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case h.app() == applicationID:
+		return ourFile, nil
+	case h.app() != 0 || h.version() != 0 || tables:
+		return 0, ErrNotCache
+	}
+	return youngFile, nil
+}
+
+// A header is how a SQLite file begins.
+type header [100]byte
+
+func (h *header) app() uint32     { return binary.BigEndian.Uint32(h[68:]) }
+func (h *header) version() uint32 { return binary.BigEndian.Uint32(h[60:]) } // PRAGMA user_version
+func (h *header) cookie() uint32  { return binary.BigEndian.Uint32(h[40:]) } // counts changes of the schema
+
+func readHeader(path string) (h header, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return h, err
+	}
+	defer f.Close()
+	if _, err = io.ReadFull(f, h[:]); errors.Is(err, io.ErrUnexpectedEOF) {
+		err = ErrNotCache
+	}
+	return h, err
+}
+
+// eachLogHeader calls visit with the versions of the database's header in a
+// write-ahead log, until it returns false. A log has a header of 32 bytes, then
+// frames: 24 bytes that begin with the page's number, and the page.
+func eachLogHeader(path string, visit func(header) bool) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var start [32]byte
+	if _, err := f.ReadAt(start[:], 0); err != nil {
+		return endOfFile(err)
+	}
+	size := int64(binary.BigEndian.Uint32(start[8:]))
+	if size < 512 || size > 65536 {
+		return nil // no log: SQLite will not use it either
+	}
+	var frame [24 + len(header{})]byte
+	for at := int64(len(start)); ; at += 24 + size {
+		if _, err := f.ReadAt(frame[:], at); err != nil {
+			return endOfFile(err)
+		}
+		if binary.BigEndian.Uint32(frame[:]) == 1 && !visit(header(frame[24:])) {
+			return nil
+		}
+	}
+}
+
+func endOfFile(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

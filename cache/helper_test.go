@@ -1,0 +1,202 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+const testLog = "0123456789ABCDEF"
+
+// A testing.TB or a *rapid.T.
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// A clock shows what the test sets.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+func mustOpen(t fataler, path string, cfg Config) *DB {
+	t.Helper()
+	db, err := Open(context.Background(), path, cfg)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return db
+}
+
+func openServer(t testing.TB) *DB {
+	t.Helper()
+	db := mustOpen(t, filepath.Join(t.TempDir(), "log.db"), Config{Role: Server})
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func openClient(t testing.TB) *DB {
+	t.Helper()
+	db := mustOpen(t, filepath.Join(t.TempDir(), "copy.db"), Config{Role: Client, Log: testLog})
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func topics(t fataler, names ...string) (ts []event.Topic) {
+	t.Helper()
+	for _, name := range names {
+		topic, err := event.ParseTopic(name)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		ts = append(ts, topic)
+	}
+	return ts
+}
+
+func draft(user, path, key string) event.Draft {
+	return event.Draft{User: user, Path: path, Type: event.Put, Key: key, Value: []byte(`{"n":1}`)}
+}
+
+// drafts returns n new ones of a storage.
+func drafts(user, path, key string, n int) (ds []event.Draft) {
+	for i := range n {
+		ds = append(ds, draft(user, path, fmt.Sprintf("%s-%d", key, i)))
+	}
+	return ds
+}
+
+func mustAppend(t fataler, db *DB, ds ...event.Draft) []event.Receipt {
+	t.Helper()
+	rs, err := db.Append(context.Background(), ds)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	if len(rs) != len(ds) {
+		t.Fatalf("%d drafts have %d receipts", len(ds), len(rs))
+	}
+	return rs
+}
+
+// madeEvent is event id of a made-up log: whoever makes it makes the same.
+func madeEvent(user, path string, id event.ID) event.Event {
+	d := draft(user, path, fmt.Sprint(id))
+	return event.New(id, event.TimeOf(newClock().at)+event.Time(id), d, d.Hash())
+}
+
+// readAll returns what Read gives of a stretch, limit at a time.
+func readAll(t fataler, db *DB, ts []event.Topic, span window.Span, limit int) (evs []event.Event) {
+	t.Helper()
+	for at := span.From; at < span.To; {
+		some, next, err := db.Read(context.Background(), ts, at, span.To, limit)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if len(some) > limit || next < at || next > span.To {
+			t.Fatalf("Read after %s with limit %d gives %d events up to %s", at, limit, len(some), next)
+		}
+		for i := range some {
+			if some[i].ID <= at || some[i].ID > next {
+				t.Fatalf("Read of %s-%s gives event %s", at, next, some[i].ID)
+			}
+			at = some[i].ID
+		}
+		evs = append(evs, some...)
+		if next == at && len(some) == 0 {
+			return evs
+		}
+		at = next
+	}
+	return evs
+}
+
+func ids(evs []event.Event) (out []event.ID) {
+	for i := range evs {
+		out = append(out, evs[i].ID)
+	}
+	return out
+}
+
+func checkIDs(t fataler, what string, got []event.Event, want []event.ID) {
+	t.Helper()
+	if !slices.Equal(ids(got), want) {
+		t.Fatalf("%s: events %v, want %v", what, ids(got), want)
+	}
+}
+
+func integrity(t fataler, db *DB) {
+	t.Helper()
+	var text string
+	if err := db.read.QueryRow(`PRAGMA integrity_check`).Scan(&text); err != nil || text != "ok" {
+		t.Fatalf("integrity_check: %s, %v", text, err)
+	}
+}
+
+func mustHeld(t fataler, db *DB, ts ...event.Topic) window.Spans {
+	t.Helper()
+	held, err := db.Held(context.Background(), ts...)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return held
+}
+
+func wantError(t fataler, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// kill drops db as a killed process would: nothing is released.
+func kill(db *DB) {
+	db.read.Close()
+	db.write.Close()
+	if db.flock != nil {
+		db.flock.Close()
+	}
+	if db.closing != nil {
+		close(db.closing)
+	}
+	db.closeOnce.Do(func() {})
+}
+
+// snapshot returns the bytes of every file in a folder.
+func snapshot(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
+			files[e.Name()] = string(b)
+		}
+	}
+	return files
+}

@@ -1,0 +1,258 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// maxLeaves bounds the table of kept leaves; those that were kept first go first.
+// It is a variable for the tests.
+var maxLeaves = 1 << 18
+
+// maxLeafTopic is how long the name of a topic may be whose leaves are kept, so that
+// the bound is one of bytes, too.
+const maxLeafTopic = 256
+
+// leafBlocks is how many blocks one reading transaction of Leaves looks at.
+const leafBlocks = 64
+
+// Leaves returns the leaves of topic in span: what its digest is made of. They are
+// of what is stored, be it held or not; a log has no leaves below its horizon.
+// Leaves of whole blocks that can change no more are kept once they were asked for.
+func (db *DB) Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	var leaves []window.Leaf
+	for at := span.From; at < span.To; {
+		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}}
+		err := db.view(ctx, func(tx *sql.Tx) error { return c.read(ctx, tx) })
+		if err == nil {
+			err = c.keep(ctx)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("digest of %s %s: %w", topic, span, err)
+		}
+		leaves, at = append(leaves, c.leaves...), c.span.To
+	}
+	return leaves, nil
+}
+
+func chunkEnd(at, end event.ID) event.ID {
+	block := uint64(at)/event.BlockSize + leafBlocks
+	return min(end, window.BlockSpan(block).From)
+}
+
+// A leafChunk makes the leaves of some neighbouring blocks.
+type leafChunk struct {
+	db       *DB
+	topic    event.Topic
+	span     window.Span
+	leaves   []window.Leaf
+	fresh    []window.Leaf // whole and final, to be kept; among them empty ones
+	removals int64         // when they were made
+}
+
+func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
+	c.leaves, c.fresh = nil, nil
+	final, err := c.final(tx)
+	if err != nil {
+		return err
+	}
+	if c.removals, err = removals(tx); err != nil {
+		return err
+	}
+	kept, err := loadLeaves(tx, c.topic, c.span)
+	if err != nil {
+		return err
+	}
+	for at := c.span.From; at < c.span.To; {
+		block := uint64(at) / event.BlockSize
+		whole := window.BlockSpan(block)
+		part := whole.Intersect(c.span)
+		at = part.To
+		isFinal := part == whole && final.Contains(whole)
+		leaf, ok := kept[block]
+		if !ok || !isFinal {
+			if leaf, err = makeLeaf(ctx, tx, c.topic, part); err != nil {
+				return err
+			}
+			if isFinal {
+				c.fresh = append(c.fresh, leaf)
+			}
+		}
+		if leaf.Count > 0 {
+			c.leaves = append(c.leaves, leaf)
+		}
+	}
+	return nil
+}
+
+// final returns where the events of the topic change no more: what is held.
+func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return nil, err
+	}
+	if c.db.role != Client && len(windows) > 0 && c.span.From < windows[0].From {
+		return nil, &window.NotHeldError{After: c.span.From, Oldest: windows[0].From, Some: true}
+	}
+	return heldOf(windows, []event.Topic{c.topic}), nil
+}
+
+func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]window.Leaf, error) {
+	rows, err := tx.Query(`SELECT block, count, sum FROM leaf WHERE topic = ? AND block BETWEEN ? AND ?`,
+		topic.String(), uint64(span.From)/event.BlockSize, span.To.Block())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	kept := map[uint64]window.Leaf{}
+	for rows.Next() {
+		var l window.Leaf
+		var sum []byte
+		if err := rows.Scan(&l.Block, &l.Count, &sum); err != nil {
+			return nil, err
+		}
+		if copy(l.Sum[:], sum) != len(l.Sum) {
+			return nil, fmt.Errorf("%w: leaf of block %d", ErrCorrupt, l.Block)
+		}
+		kept[l.Block] = l
+	}
+	return kept, rows.Err()
+}
+
+// makeLeaf makes the leaf of a stretch that lies in one block.
+func makeLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
+	leaf := window.Leaf{Block: uint64(span.From) / event.BlockSize}
+	var l window.Leafer
+	r := reader{ctx: ctx, tx: tx, topics: []event.Topic{topic}, limit: maxReadEvents}
+	for at := span.From; at < span.To; {
+		next, err := r.read(at, span.To)
+		if err != nil {
+			return leaf, err
+		}
+		for i := range r.events {
+			l.Add(r.events[i].ID, r.events[i].Time, r.events[i].Hash)
+		}
+		r.events, r.bytes, at = r.events[:0], 0, next
+	}
+	if leaves := l.Leaves(); len(leaves) > 0 {
+		leaf = leaves[0]
+	}
+	return leaf, nil
+}
+
+// keep keeps leaves for the next time, unless events were removed since they were
+// made. That it cannot is no reason to fail: the file may be full, or open for
+// reading only.
+func (c *leafChunk) keep(ctx context.Context) error {
+	if len(c.fresh) == 0 || len(c.topic.String()) > maxLeafTopic {
+		return nil
+	}
+	err := c.db.update(ctx, func(tx *sql.Tx) error {
+		if now, err := removals(tx); err != nil || now != c.removals {
+			return err
+		}
+		stmt, err := tx.Prepare(`INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		for i := range c.fresh {
+			l := &c.fresh[i]
+			if _, err := stmt.Exec(c.topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(c.db.now())); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(`DELETE FROM leaf WHERE used <= (SELECT used FROM leaf ORDER BY used DESC LIMIT 1 OFFSET ?)`, maxLeaves)
+		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	return nil
+}
+
+// Removals returns how often stored events were removed from the file.
+func (db *DB) Removals(ctx context.Context) (n int64, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT removals FROM log`).Scan(&n)
+	return n, classify(err)
+}
+
+func removals(tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
+	return n, err
+}
+
+func noteRemoval(tx *sql.Tx) error {
+	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
+	return err
+}
+
+// Prove notes that what is stored of topic in span is all that the log has there:
+// its digest has agreed. before is what Removals said before the digest was
+// taken; if events were removed since, Prove returns ErrLost.
+func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64) error {
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		switch now, err := removals(tx); {
+		case err != nil:
+			return err
+		case now != before:
+			return ErrLost
+		}
+		windows, err := loadWindows(tx)
+		if err != nil {
+			return err
+		}
+		if span.Empty() || isProven(windows, topic, span) {
+			return nil
+		}
+		_, err = tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
+			topic.String(), span.From, span.To, span.To)
+		if err != nil {
+			return err
+		}
+		_, err = db.tidy(tx, nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("note that %s %s is proven: %w", topic, span, err)
+	}
+	return nil
+}
+
+// isProven reports whether one window says so already.
+func isProven(windows []row, topic event.Topic, span window.Span) bool {
+	for i := range windows {
+		w := &windows[i]
+		if w.Proven && w.Topic.Contains(topic) && w.Held().Contains(span) {
+			return true
+		}
+	}
+	return false
+}
+
+// TimeAt returns the time of the last event at or before position at; ok is false
+// if there is none.
+func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error) {
+	var id event.ID
+	var line []byte
+	err = db.read.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("time at %s: %w", at, orDone(ctx, err))
+	}
+	ev, err := stored(id, line)
+	if err != nil {
+		return 0, false, fmt.Errorf("time at %s: %w", at, err)
+	}
+	return ev.Time, true, nil
+}

@@ -1,0 +1,329 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// bigLog returns a server's file that has filled two blocks and begun the third,
+// with values that come, change and go, and all its events.
+func bigLog(t *testing.T) (*DB, []event.Event) {
+	t.Helper()
+	db := openServer(t)
+	var ds []event.Draft
+	for i := range 2*event.BlockSize + 300 {
+		d := draft(modelUsers[i*7%3], modelPaths[i*5%len(modelPaths)], fmt.Sprint(i))
+		if i%5 == 3 {
+			d.Type, d.Value = event.Del, nil
+		}
+		if i > event.BlockSize && i%5 == 1 {
+			d.Path = fmt.Sprintf("posts/%d", i%97)
+		}
+		ds = append(ds, d)
+	}
+	rs := mustAppend(t, db, ds...)
+	var evs []event.Event
+	for i := range rs {
+		evs = append(evs, rs[i].Event)
+	}
+	return db, evs
+}
+
+// copyOf makes a client's file that holds evs as all of topic up to position to.
+func copyOf(t *testing.T, topic event.Topic, evs []event.Event, to event.ID) *DB {
+	t.Helper()
+	db := openClient(t)
+	obtain(t, db, topic, evs, window.Span{From: event.Beginning, To: to})
+	return db
+}
+
+// obtain makes db hold what is missing of span, out of evs.
+func obtain(t fataler, db *DB, topic event.Topic, evs []event.Event, span window.Span) (held window.Spans) {
+	t.Helper()
+	for {
+		l, _, err := db.Claim(context.Background(), topic, span)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if l == nil {
+			return held
+		}
+		part := l.Span()
+		if _, err := l.Apply(context.Background(), among(evs, topic, part), part.To); err != nil {
+			t.Fatalf("%v", err)
+		}
+		if err := l.Commit(context.Background()); err != nil {
+			t.Fatalf("%v", err)
+		}
+		held = held.Add(part)
+	}
+}
+
+func among(evs []event.Event, topic event.Topic, span window.Span) (some []event.Event) {
+	for i := range evs {
+		if ev := &evs[i]; span.From < ev.ID && ev.ID <= span.To && topic.Matches(ev.User, ev.Path) {
+			some = append(some, *ev)
+		}
+	}
+	return some
+}
+
+// slowLeaves makes leaves word by word after their definition.
+func slowLeaves(evs []event.Event) (leaves []window.Leaf) {
+	byBlock := map[uint64][]byte{}
+	for i := range evs {
+		b := byBlock[evs[i].ID.Block()]
+		b = binary.BigEndian.AppendUint64(b, uint64(evs[i].ID))
+		b = binary.BigEndian.AppendUint64(b, uint64(evs[i].Time))
+		byBlock[evs[i].ID.Block()] = append(b, evs[i].Hash[:]...)
+	}
+	for block, b := range byBlock {
+		leaves = append(leaves, window.Leaf{Block: block, Count: uint32(len(b) / 48), Sum: sha256.Sum256(b)})
+	}
+	slices.SortFunc(leaves, func(a, b window.Leaf) int { return int(a.Block) - int(b.Block) })
+	return leaves
+}
+
+func mustLeaves(t fataler, db *DB, topic event.Topic, span window.Span) []window.Leaf {
+	t.Helper()
+	leaves, err := db.Leaves(context.Background(), topic, span)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return leaves
+}
+
+func mustCheckedLeaves(t fataler, db *DB, topic event.Topic, span window.Span) []window.Leaf {
+	t.Helper()
+	leaves, err := db.CheckedLeaves(context.Background(), topic, span)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return leaves
+}
+
+// keptLeaves returns "topic block" of each kept leaf.
+func keptLeaves(t fataler, db *DB) (kept []string) {
+	t.Helper()
+	rows, err := db.read.Query(`SELECT topic || ' ' || block FROM leaf ORDER BY topic, block`)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatalf("%v", err)
+		}
+		kept = append(kept, name)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return kept
+}
+
+func drawSpan(t *rapid.T, head event.ID) window.Span {
+	position := rapid.Custom(func(t *rapid.T) event.ID {
+		near := rapid.SampledFrom([]event.ID{0, event.BlockSize, 2 * event.BlockSize, head, head / 3}).Draw(t, "near")
+		return event.ID(min(max(int64(near)+rapid.Int64Range(-2, 2).Draw(t, "off"), 0), int64(head)))
+	})
+	a, b := position.Draw(t, "from"), position.Draw(t, "to")
+	return window.Span{From: min(a, b), To: max(a, b)}
+}
+
+// Leaves, cold and warm, of a log and of its copy, whole and put together of parts,
+// are those of the events.
+func TestLeavesAgainstEvents(t *testing.T) {
+	server, evs := bigLog(t)
+	client := copyOf(t, event.All, evs, server.Head())
+	rapid.Check(t, func(t *rapid.T) {
+		topic := topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
+		span := drawSpan(t, server.Head())
+		want := slowLeaves(among(evs, topic, span))
+		for _, db := range []*DB{server, client} {
+			if rapid.Bool().Draw(t, "cold") {
+				if _, err := db.write.Exec(`DELETE FROM leaf`); err != nil {
+					t.Fatalf("%v", err)
+				}
+			}
+			for range 2 {
+				if got := mustLeaves(t, db, topic, span); !slices.Equal(got, want) {
+					t.Fatalf("Leaves(%s, %s) = %v, want %v", topic, span, got, want)
+				}
+			}
+			if got := mustCheckedLeaves(t, db, topic, span); !slices.Equal(got, want) {
+				t.Fatalf("CheckedLeaves(%s, %s) = %v, want %v", topic, span, got, want)
+			}
+			for _, name := range keptLeaves(t, db) {
+				if !strings.HasSuffix(name, " 0") && !strings.HasSuffix(name, " 1") {
+					t.Fatalf("the leaf %q is kept, though its block is open", name)
+				}
+			}
+		}
+	})
+}
+
+// Only leaves that can change no more are kept: of whole blocks that are held.
+func TestLeavesAreKeptWhenFinal(t *testing.T) {
+	all, evs := bigLog(t)
+	db := openClient(t)
+	ts := topics(t, "alice", "alice/posts", strings.Repeat("x", 128)+"/"+strings.Repeat("y", 200))
+	alice, posts, long := ts[0], ts[1], ts[2]
+	whole := window.Span{From: 0, To: 2 * event.BlockSize}
+	obtain(t, db, alice, evs, window.Span{From: 10, To: whole.To})
+	mustLeaves(t, db, posts, whole)
+	mustLeaves(t, db, event.All, whole)
+	mustLeaves(t, db, alice, window.Span{From: event.BlockSize + 1, To: whole.To})
+	if got, want := keptLeaves(t, db), []string{"alice/posts 1"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+	obtain(t, db, event.All, evs, whole)
+	mustLeaves(t, db, posts, whole)
+	mustLeaves(t, db, long, whole)
+	if got, want := keptLeaves(t, db), []string{"alice/posts 0", "alice/posts 1"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+	mustLeaves(t, all, posts, window.Span{From: 0, To: all.Head()})
+	mustAppend(t, all, drafts("alice", "posts", "more", event.BlockSize)...)
+	mustLeaves(t, all, posts, window.Span{From: 0, To: all.Head()})
+	if got, want := keptLeaves(t, all), []string{"alice/posts 0", "alice/posts 1", "alice/posts 2"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+}
+
+func TestLeavesAreBounded(t *testing.T) {
+	defer func(n int) { maxLeaves = n }(maxLeaves)
+	maxLeaves = 3
+	_, evs := bigLog(t)
+	at := newClock()
+	db := mustOpen(t, filepath.Join(t.TempDir(), "copy.db"), Config{Role: Client, Log: testLog, Now: at.now})
+	defer db.Close()
+	whole := window.Span{From: 0, To: 2 * event.BlockSize}
+	obtain(t, db, event.All, evs, whole)
+	for _, name := range []string{"alice", "bob", "*/posts", "nobody"} {
+		mustLeaves(t, db, topics(t, name)[0], whole)
+		at.add(1e9)
+	}
+	if got, want := keptLeaves(t, db), []string{"nobody 0", "nobody 1"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+}
+
+// A leaf that was made before events were removed is not kept after that.
+func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
+	_, evs := bigLog(t)
+	whole := window.Span{From: 0, To: event.BlockSize}
+	db := copyOf(t, event.All, evs, whole.To)
+	ts := topics(t, "alice", "alice/posts", "*/posts", "bob")
+	for _, topic := range ts {
+		mustLeaves(t, db, topic, whole)
+	}
+	c := leafChunk{db: db, topic: event.All, span: whole}
+	if err := db.view(context.Background(), func(tx *sql.Tx) error { return c.read(context.Background(), tx) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.fresh) != 1 {
+		t.Fatalf("%d leaves are to be kept, want 1", len(c.fresh))
+	}
+	if err := db.Replace(context.Background(), ts[1], whole, among(evs, ts[1], whole)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.keep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := keptLeaves(t, db), []string{"bob 0"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+}
+
+// Of a log, nothing is told below its horizon.
+func TestLeavesBelowHorizon(t *testing.T) {
+	db, _ := bigLog(t)
+	if _, err := db.write.Exec(`UPDATE window SET start = ?`, event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	_, err := db.Leaves(context.Background(), event.All, window.Span{From: event.BlockSize - 1, To: db.Head()})
+	wantNotHeld(t, err, window.NotHeldError{After: event.BlockSize - 1, Oldest: event.BlockSize, Some: true})
+	if n := len(mustLeaves(t, db, event.All, window.Span{From: event.BlockSize, To: db.Head()})); n != 2 {
+		t.Errorf("%d leaves, want 2", n)
+	}
+}
+
+func TestProve(t *testing.T) {
+	_, evs := bigLog(t)
+	alice := topics(t, "alice")[0]
+	span := window.Span{From: 0, To: 3000}
+	db := copyOf(t, alice, evs, 2000)
+	obtain(t, db, event.All, evs, window.Span{From: 1500, To: 3000})
+	before, err := db.Removals(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Prove(context.Background(), alice, span, before); err != nil {
+		t.Fatal(err)
+	}
+	want := []window.Window{
+		{Topic: alice, State: window.Committed, From: 0, To: 3000, Reached: 3000, Proven: true},
+		{Topic: event.All, State: window.Committed, From: 1500, To: 3000, Reached: 3000},
+	}
+	if got := mustWindows(t, db); !slices.Equal(got, want) {
+		t.Errorf("the windows are %v, want %v", got, want)
+	}
+	// What is proven of the whole is proven of its parts.
+	for _, part := range topics(t, "alice", "alice/posts") {
+		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 2500}, before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := mustWindows(t, db); !slices.Equal(got, want) {
+		t.Errorf("the windows have become %v", got)
+	}
+	if err := db.Replace(context.Background(), alice, window.Span{From: 0, To: 1}, among(evs, alice, window.Span{From: 0, To: 1})); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "Prove after events were removed", db.Prove(context.Background(), event.All, span, before), ErrLost)
+	wantError(t, "Prove on a log", openServer(t).Prove(context.Background(), alice, span, 0), ErrRole)
+}
+
+func TestTimeAt(t *testing.T) {
+	db, evs := bigLog(t)
+	for _, at := range []event.ID{1, 5000, db.Head()} {
+		if got, ok, err := db.TimeAt(context.Background(), at); err != nil || !ok || got != evs[at-1].Time {
+			t.Errorf("TimeAt(%d) = %s, %v, %v, want %s", at, got, ok, err, evs[at-1].Time)
+		}
+	}
+	if _, ok, err := db.TimeAt(context.Background(), 0); ok || err != nil {
+		t.Errorf("TimeAt(0) = %v, %v, want none", ok, err)
+	}
+}
+
+func mustWindows(t fataler, db *DB) []window.Window {
+	t.Helper()
+	ws, err := db.Windows(context.Background())
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return ws
+}
+
+func wantNotHeld(t fataler, err error, want window.NotHeldError) {
+	t.Helper()
+	var e *window.NotHeldError
+	if !errors.As(err, &e) || *e != want {
+		t.Fatalf("%v, want %v", err, &want)
+	}
+}

@@ -1,0 +1,446 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// openTwo opens one client file as two processes would, with one clock.
+func openTwo(t *testing.T) (a, b *DB, c *clock) {
+	t.Helper()
+	c = newClock()
+	path := filepath.Join(t.TempDir(), "copy.db")
+	a = mustOpen(t, path, Config{Role: Client, Log: testLog, Now: c.now})
+	b = mustOpen(t, path, Config{Role: Client, Log: testLog, Now: c.now})
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b, c
+}
+
+func mustClaim(t *testing.T, db *DB, topic string, from, to event.ID) *Lease {
+	t.Helper()
+	l, busy, err := db.Claim(context.Background(), topics(t, topic)[0], window.Span{From: from, To: to})
+	if err != nil || busy || l == nil {
+		t.Fatalf("Claim(%s, %d-%d) = %v, busy %v, %v", topic, from, to, l, busy, err)
+	}
+	return l
+}
+
+func mustFollow(t *testing.T, db *DB, from event.ID, names ...string) *Lease {
+	t.Helper()
+	l, err := db.Follow(context.Background(), topics(t, names...), from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func mustApply(t *testing.T, l *Lease, to event.ID, evs ...event.Event) {
+	t.Helper()
+	if _, err := l.Apply(context.Background(), evs, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustDo(t *testing.T, do func(context.Context) error) {
+	t.Helper()
+	if err := do(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// list returns the windows as text: topic, state, held, and what is to come.
+func list(t *testing.T, db *DB) string {
+	t.Helper()
+	ws, err := db.Windows(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, w := range ws {
+		line := fmt.Sprintf("%s %s %d-%d", w.Topic, w.State, w.Held().From, w.Held().To)
+		if m := w.Missing(); m.To == event.MaxID {
+			line += "…"
+		} else if !m.Empty() {
+			line += fmt.Sprintf("…%d", m.To)
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, ", ")
+}
+
+func checkList(t *testing.T, what string, db *DB, want string) {
+	t.Helper()
+	if got := list(t, db); got != want {
+		t.Errorf("%s: the windows are\n%s, want\n%s", what, got, want)
+	}
+}
+
+func TestClaimTakesWhatIsFree(t *testing.T) {
+	a, b, _ := openTwo(t)
+	first := mustClaim(t, a, "alice", 0, 10)
+	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/posts")[0], window.Span{To: 10}); l != nil || !busy || err != nil {
+		t.Errorf("a part of what is being pulled: %v, busy %v, %v", l, busy, err)
+	}
+	second := mustClaim(t, b, "alice", 5, 20)
+	if second.Span() != (window.Span{From: 10, To: 20}) {
+		t.Errorf("beside it %s is claimed", second.Span())
+	}
+	mustApply(t, first, 10)
+	mustApply(t, second, 20, madeEvent("alice", "x", 15))
+	mustDo(t, first.Commit)
+	mustDo(t, second.Release) // complete, so the same
+	checkList(t, "both done", a, "alice committed 0-20")
+	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/x$")[0], window.Span{From: 3, To: 20}); l != nil || busy || err != nil {
+		t.Errorf("what is held: %v, busy %v, %v", l, busy, err)
+	}
+}
+
+func TestClaimAfterGoneOwner(t *testing.T) {
+	for name, pass := range map[string]func(*clock){
+		"lease over":     func(c *clock) { c.add(leaseTime) },
+		"clock set back": func(c *clock) { c.add(-time.Hour) },
+	} {
+		a, b, c := openTwo(t)
+		lost := mustClaim(t, a, "alice", 0, 10)
+		mustApply(t, lost, 4, madeEvent("alice", "x", 3))
+		pass(c)
+		l := mustClaim(t, b, "alice", 0, 10)
+		if l.Span() != (window.Span{From: 4, To: 10}) {
+			t.Errorf("%s: %s is claimed", name, l.Span())
+		}
+		_, err := lost.Apply(context.Background(), nil, 6)
+		wantError(t, name+": the old owner", err, ErrLost)
+		mustApply(t, l, 10)
+		mustDo(t, lost.Release)
+		mustDo(t, l.Commit)
+		checkList(t, name, a, "alice committed 0-10")
+	}
+}
+
+// A small step of the clock backwards makes nobody lose a lease.
+func TestClockSetBackALittle(t *testing.T) {
+	a, b, c := openTwo(t)
+	l := mustClaim(t, a, "alice", 0, 10)
+	c.add(-5 * time.Second)
+	if _, busy, err := b.Claim(context.Background(), topics(t, "alice")[0], window.Span{To: 10}); !busy || err != nil {
+		t.Errorf("busy %v, %v", busy, err)
+	}
+	mustApply(t, l, 10)
+}
+
+// A pull whose lease is over goes on where nobody has taken it.
+func TestApplyAfterLease(t *testing.T) {
+	a, b, c := openTwo(t)
+	l := mustClaim(t, a, "alice", 0, 10)
+	mustApply(t, l, 2)
+	c.add(time.Hour)
+	mustClaim(t, b, "bob", 0, 10) // tidies
+	checkList(t, "freed", b, "alice pulling 0-2…10, bob pulling 0-0…10")
+	mustApply(t, l, 10)
+	mustDo(t, l.Commit)
+	checkList(t, "gone on", b, "alice committed 0-10, bob pulling 0-0…10")
+}
+
+// A computer that slept must not end a tail because another process has looked at
+// the file.
+func TestFollowAfterSleep(t *testing.T) {
+	a, b, c := openTwo(t)
+	l := mustFollow(t, a, 10, "alice", "bob")
+	mustApply(t, l, 12, madeEvent("alice", "x", 11))
+	c.add(time.Hour)
+	other := mustClaim(t, b, "zed", 0, 5)
+	checkList(t, "settled", b, "zed pulling 0-0…5, alice committed 10-12, bob committed 10-12")
+	mustApply(t, l, 15, madeEvent("bob", "x", 14))
+	checkList(t, "gone on", b, "zed pulling 0-0…5, alice committed 10-12, bob committed 10-12, alice live 12-15…, bob live 12-15…")
+	mustDo(t, other.Commit)
+	mustDo(t, l.Commit)
+	checkList(t, "committed", b, "alice committed 10-15, bob committed 10-15")
+}
+
+// The number of a window that is gone must not lead a late lease to another one.
+func TestLateLeaseTouchesNothingElse(t *testing.T) {
+	a, b, c := openTwo(t)
+	late := mustClaim(t, a, "alice", 0, 100)
+	mustApply(t, late, 2)
+	c.add(time.Hour)
+	mustDo(t, mustClaim(t, b, "alice", 0, 100).Release) // takes it over
+	own := mustClaim(t, a, "bob", 0, 50)
+	_, err := late.Apply(context.Background(), nil, 40)
+	wantError(t, "the late one", err, ErrLost)
+	mustDo(t, late.Commit)
+	if held := mustHeld(t, a, topics(t, "bob")...); len(held) > 0 {
+		t.Errorf("of bob %v is held", held)
+	}
+	mustApply(t, own, 50)
+}
+
+// A lease that was dropped without a word must not keep its own process out.
+func TestOwnLeaseGrowsStale(t *testing.T) {
+	a, _, c := openTwo(t)
+	mustApply(t, mustClaim(t, a, "alice", 0, 10), 3)
+	if _, busy, _ := a.Claim(context.Background(), topics(t, "alice")[0], window.Span{To: 10}); !busy {
+		t.Error("claimed twice at once")
+	}
+	c.add(leaseTime)
+	if l := mustClaim(t, a, "alice", 0, 10); l.Reached() != 3 {
+		t.Errorf("goes on at %s", l.Reached())
+	}
+}
+
+func TestOwnerGone(t *testing.T) {
+	self := newOwner()
+	host, _, _ := strings.Cut(self, "/")
+	for owner, want := range map[string]bool{
+		self: false, host + "/1/x": false, host + "/999999999/x": true, "elsewhere/999999999/x": false,
+		host + "/0/x": false, host + "/-1/x": false, host + "/x/x": false, host: false, "": false,
+	} {
+		if got := ownerGone(self, owner); got != want {
+			t.Errorf("ownerGone(%q) = %v, want %v", owner, got, want)
+		}
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	l := mustClaim(t, db, "alice", 5, 20)
+	one, two := madeEvent("alice", "x", 7), madeEvent("alice", "x", 8)
+	for name, c := range map[string]struct {
+		evs []event.Event
+		to  event.ID
+	}{
+		"out of order":    {[]event.Event{two, one}, 9},
+		"twice":           {[]event.Event{one, one}, 9},
+		"before its time": {[]event.Event{madeEvent("alice", "x", 5)}, 9},
+		"beyond reached":  {[]event.Event{one, two}, 7},
+		"beyond the end":  {nil, 21},
+		"backwards":       {nil, 4},
+	} {
+		if _, err := l.Apply(ctx, c.evs, c.to); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	added, err := l.Apply(ctx, []event.Event{one, two}, 9)
+	if len(added) != 2 || err != nil {
+		t.Fatalf("%d added, %v", len(added), err)
+	}
+	other := mustClaim(t, db, "*", 6, 9)
+	forged := event.New(8, two.Time+1, two.Draft, two.Hash)
+	var conflict *ConflictError
+	if _, err := other.Apply(ctx, []event.Event{one, forged}, 9); !errors.As(err, &conflict) || conflict.ID != 8 {
+		t.Errorf("another event under a known id: %v", err)
+	}
+	if added, err := other.Apply(ctx, []event.Event{one, two}, 9); len(added) != 0 || err != nil {
+		t.Errorf("known events: %d added, %v", len(added), err)
+	}
+}
+
+// What is stored by a lease that has ended would belong to no window.
+func TestEndedLease(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	for name, end := range map[string]func(*Lease) error{
+		"Commit":  func(l *Lease) error { return l.Commit(ctx) },
+		"Release": func(l *Lease) error { return l.Release(ctx) },
+		"Fail":    func(l *Lease) error { return l.Fail(ctx, errInjected) },
+		"Leave":   func(l *Lease) error { return l.Leave(ctx, l.topics) },
+	} {
+		for _, live := range []bool{false, true} {
+			l := mustFollow(t, db, 0, name)
+			if !live {
+				l = mustClaim(t, db, name, 0, 9)
+			}
+			mustApply(t, l, 3)
+			for range 2 {
+				if err := end(l); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if _, err := l.Apply(ctx, []event.Event{madeEvent(name, "x", 5)}, 6); err == nil {
+				t.Errorf("after %s (live %v) events are stored", name, live)
+			}
+			mustDo(t, l.Commit)
+		}
+	}
+	if n, err := db.Count(ctx); n.Events != 0 || err != nil {
+		t.Errorf("%d events are stored, %v", n.Events, err)
+	}
+}
+
+// An end that could not be written can be tried again.
+func TestEndAgain(t *testing.T) {
+	db := openClient(t)
+	l := mustClaim(t, db, "alice", 0, 9)
+	mustApply(t, l, 3)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, end := range []func(context.Context) error{l.Release, l.Commit} {
+		wantError(t, "cancelled", end(ctx), context.Canceled)
+	}
+	wantError(t, "cancelled", l.Fail(ctx, errInjected), context.Canceled)
+	checkList(t, "cancelled", db, "alice pulling 0-3…9")
+	mustDo(t, l.Commit)
+	checkList(t, "again", db, "alice committed 0-3")
+	live := mustFollow(t, db, 3, "alice", "bob")
+	wantError(t, "cancelled", live.Leave(ctx, topics(t, "bob")), context.Canceled)
+	wantError(t, "cancelled", live.Join(ctx, topics(t, "zed")), context.Canceled)
+	mustApply(t, live, 5)
+	checkList(t, "cancelled", db, "alice committed 0-3, alice live 3-5…, bob live 3-5…")
+	mustDo(t, live.Commit)
+}
+
+func TestFailedWindow(t *testing.T) {
+	db := openClient(t)
+	l := mustClaim(t, db, "alice", 0, 9)
+	mustApply(t, l, 3)
+	if err := l.Fail(context.Background(), errInjected); err != nil {
+		t.Fatal(err)
+	}
+	checkList(t, "failed", db, "alice failed 0-3…9")
+	ws, err := db.Windows(context.Background())
+	if err != nil || ws[0].Err != errInjected.Error() {
+		t.Errorf("the window says %q, %v", ws[0].Err, err)
+	}
+	again := mustClaim(t, db, "alice", 0, 9)
+	checkList(t, "gone on with", db, "alice committed 0-3, alice pulling 3-3…9")
+	mustApply(t, again, 9)
+	mustDo(t, again.Commit)
+	checkList(t, "done", db, "alice committed 0-9")
+}
+
+func TestJoinAndLeave(t *testing.T) {
+	db := openClient(t)
+	l := mustFollow(t, db, 5, "alice", "alice", "bob")
+	mustApply(t, l, 8, madeEvent("alice", "x", 7))
+	for range 2 {
+		if err := l.Join(context.Background(), topics(t, "zed", "alice", "zed")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustApply(t, l, 9)
+	checkList(t, "joined", db, "alice live 5-9…, bob live 5-9…, zed live 8-9…")
+	for range 2 {
+		if err := l.Leave(context.Background(), topics(t, "alice", "nobody")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustApply(t, l, 12)
+	checkList(t, "left", db, "alice committed 5-9, bob live 5-12…, zed live 8-12…")
+	mustDo(t, l.Release)
+	checkList(t, "ended", db, "alice committed 5-9, bob committed 5-12, zed committed 8-12")
+}
+
+// Windows of a wider topic take in those of its parts, and what is proven stays
+// apart from what is not.
+func TestTidyMerges(t *testing.T) {
+	db := openClient(t)
+	store(t, db, "alice/posts", madeEvent("alice", "posts/1", 10))
+	store(t, db, "bob", madeEvent("bob", "x", 30))
+	wide := mustClaim(t, db, "*", 5, 20)
+	mustApply(t, wide, 20, madeEvent("alice", "posts/1", 10))
+	mustDo(t, wide.Commit)
+	checkList(t, "a part sticks out", db, "alice/posts committed 0-10, bob committed 0-30, * committed 5-20")
+	wide = mustClaim(t, db, "*", 0, 20)
+	mustApply(t, wide, 5)
+	mustDo(t, wide.Commit)
+	checkList(t, "it does not", db, "* committed 0-20, bob committed 0-30")
+}
+
+func TestCursor(t *testing.T) {
+	a, b, c := openTwo(t)
+	ctx := context.Background()
+	ts := topics(t, "alice", "bob")
+	cur, err := a.HoldCursor(ctx, "mine", ts)
+	if err != nil || cur.Position() != 0 {
+		t.Fatalf("%v, %v", cur, err)
+	}
+	for _, db := range []*DB{a, b} {
+		_, err := db.HoldCursor(ctx, "mine", ts)
+		wantError(t, "held", err, ErrHeld)
+	}
+	if err := cur.Move(ctx, 7); err != nil || cur.Position() != 7 {
+		t.Errorf("Move: %v, at %s", err, cur.Position())
+	}
+	if _, err := b.HoldCursor(ctx, "\n", ts); err == nil {
+		t.Error("a name with a control character is taken")
+	}
+	c.add(time.Hour)
+	if _, err := b.HoldCursor(ctx, "mine", ts[:1]); err == nil {
+		t.Error("a cursor of other topics is taken")
+	}
+	taken, err := b.HoldCursor(ctx, "mine", ts)
+	if err != nil || taken.Position() != 7 {
+		t.Fatalf("%v, %v", taken, err)
+	}
+	wantError(t, "Move of the old holder", cur.Move(ctx, 9), ErrLost)
+	if err := cur.Release(ctx); err != nil { // not his to release
+		t.Error(err)
+	}
+	infos, err := a.Cursors(ctx)
+	if err != nil || len(infos) != 1 || !infos[0].Held || infos[0].Position != 7 || len(infos[0].Topics) != 2 {
+		t.Errorf("Cursors = %v, %v", infos, err)
+	}
+	if err := taken.Release(ctx); err != nil {
+		t.Error(err)
+	}
+	if infos, _ := a.Cursors(ctx); infos[0].Held {
+		t.Error("held after Release")
+	}
+}
+
+func TestRemember(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	for _, url := range []string{"http://a", "http://b", ""} {
+		if err := db.Remember(ctx, topics(t, "alice", "*/posts"), url); err != nil {
+			t.Fatal(err)
+		}
+	}
+	followed, err := db.Followed(ctx)
+	if err != nil || fmt.Sprint(followed) != "[*/posts alice]" {
+		t.Errorf("Followed = %v, %v", followed, err)
+	}
+	if urls, err := db.Sources(ctx); err != nil || len(urls) != 2 {
+		t.Errorf("Sources = %v, %v", urls, err)
+	}
+}
+
+// Wherever ctx ends, the error says so and nothing is left open.
+func TestCancelledCalls(t *testing.T) {
+	db := openClient(t)
+	store(t, db, "alice", madeEvent("alice", "x", 3))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	ts := topics(t, "alice")
+	for name, call := range map[string]func() error{
+		"Read":       func() error { _, _, err := db.Read(ctx, ts, 0, 3, 10); return err },
+		"Held":       func() error { _, err := db.Held(ctx, ts...); return err },
+		"Windows":    func() error { _, err := db.Windows(ctx); return err },
+		"Claim":      func() error { _, _, err := db.Claim(ctx, ts[0], window.Span{To: 10}); return err },
+		"Follow":     func() error { _, err := db.Follow(ctx, ts, 3); return err },
+		"HoldCursor": func() error { _, err := db.HoldCursor(ctx, "c", ts); return err },
+		"PositionAt": func() error { _, err := db.PositionAt(ctx, 0); return err },
+		"BeforeLast": func() error { _, err := db.BeforeLast(ctx, ts, 1, 0, 3); return err },
+		"Open":       func() error { _, err := Open(ctx, db.Path(), Config{}); return err },
+	} {
+		wantError(t, name, call(), context.Canceled)
+	}
+	db.writing <- struct{}{} // somebody writes for long
+	late, stop := context.WithTimeout(context.Background(), time.Millisecond)
+	defer stop()
+	_, _, err := db.Claim(late, ts[0], window.Span{To: 10})
+	wantError(t, "Claim while somebody writes", err, context.DeadlineExceeded)
+	db.unlock()
+	mustClaim(t, db, "alice", 0, 10)
+	if open := db.read.Stats().InUse + db.write.Stats().InUse; open != 0 {
+		t.Errorf("%d connections are in use", open)
+	}
+}

@@ -1,0 +1,14 @@
+//go:build unix
+
+package cache
+
+import (
+	"errors"
+	"syscall"
+)
+
+// processExists reports whether a process of this machine has the number pid.
+func processExists(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}

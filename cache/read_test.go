@@ -1,0 +1,250 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+func TestReadEdges(t *testing.T) {
+	db := openServer(t)
+	ctx := context.Background()
+	all := topics(t, "*")
+	if evs, next, err := db.Read(ctx, all, 0, event.MaxID, 10); len(evs) != 0 || next != 0 || err != nil {
+		t.Errorf("an empty log: %d events up to %s, %v", len(evs), next, err)
+	}
+	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
+	for _, c := range []struct {
+		topic              string
+		after, until, next event.ID
+		limit, n           int
+	}{
+		{"*", 0, event.MaxID, 10, 100, 10},
+		{"*", 0, event.MaxID, 4, 4, 4},
+		{"*", 3, 7, 7, 100, 4},
+		{"*", 7, 3, 7, 100, 0}, // until before after
+		{"*", 7, 7, 7, 100, 0},
+		{"*", 0, 10, 0, 0, 0}, // no limit is no event
+		{"*", 0, 10, 0, -1, 0},
+		{"*", 10, event.MaxID, 10, 100, 0}, // the edge
+		{"alice/x$", 9, 10, 10, 1, 1},
+		{"nobody", 2, event.MaxID, 10, 100, 0}, // no storage: looked up to the head
+	} {
+		evs, next, err := db.Read(ctx, topics(t, c.topic), c.after, c.until, c.limit)
+		if len(evs) != c.n || next != c.next || err != nil {
+			t.Errorf("Read(%s, %d, %d, %d) = %d events up to %s, %v, want %d up to %s",
+				c.topic, c.after, c.until, c.limit, len(evs), next, err, c.n, c.next)
+		}
+	}
+	var notHeld *window.NotHeldError
+	for _, after := range []event.ID{11, event.MaxID} {
+		if _, _, err := db.Read(ctx, all, after, event.MaxID, 10); !asError(err, &notHeld) || notHeld.Some {
+			t.Errorf("Read after %s, beyond the head: %v", after, err)
+		}
+	}
+	if _, _, err := db.Read(ctx, nil, 0, 10, 10); !asError(err, &notHeld) {
+		t.Errorf("Read of no topic: %v", err)
+	}
+	if _, err := db.write.Exec(`UPDATE window SET start = 5`); err != nil { // retention
+		t.Fatal(err)
+	}
+	if _, _, err := db.Read(ctx, all, 4, 10, 10); !asError(err, &notHeld) || !notHeld.Some || notHeld.Oldest != 5 {
+		t.Errorf("Read below the horizon: %v", err)
+	}
+	if h, err := db.Horizon(ctx); h != 5 || err != nil {
+		t.Errorf("Horizon = %s, %v", h, err)
+	}
+}
+
+func asError[E error](err error, target *E) bool {
+	e, ok := err.(interface{ Unwrap() error })
+	for ; ok; e, ok = err.(interface{ Unwrap() error }) {
+		err = e.Unwrap()
+		if found, is := err.(E); is {
+			*target = found
+			return true
+		}
+	}
+	return false
+}
+
+// A chunk ends at a megabyte, but has one event at least.
+func TestReadBytes(t *testing.T) {
+	db := openServer(t)
+	var ds []event.Draft
+	for i := range 5 {
+		d := draft("alice", "x", fmt.Sprint(i))
+		d.Value = []byte(`"` + strings.Repeat("x", 600_000) + `"`)
+		ds = append(ds, d)
+	}
+	mustAppend(t, db, ds...)
+	for _, topic := range []string{"*", "alice/x$"} {
+		evs, next, err := db.Read(context.Background(), topics(t, topic), 0, 5, 100)
+		if len(evs) != 2 || next != 2 || err != nil {
+			t.Errorf("Read(%s) = %d events up to %s, %v", topic, len(evs), next, err)
+		}
+		checkIDs(t, topic, readAll(t, db, topics(t, topic), window.Span{To: 5}, 100), allIDs(5))
+	}
+}
+
+// Where the postings end and the open block begins nothing may be missed.
+func TestReadAcrossBlocks(t *testing.T) {
+	db := openServer(t)
+	want := map[string][]event.ID{}
+	var ds []event.Draft
+	next := event.ID(1)
+	flush := func() { mustAppend(t, db, ds...); ds = nil }
+	for ; next <= 3*event.BlockSize+5; next++ {
+		path := "common"
+		if off := uint64(next) % event.BlockSize; off <= 1 || off == event.BlockSize-1 || next%1000 == 0 {
+			path = fmt.Sprint("rare/", next%2)
+		}
+		want[path] = append(want[path], next)
+		if ds = append(ds, draft("alice", path, fmt.Sprint(next))); len(ds) == 777 || next%event.BlockSize == event.BlockSize-1 {
+			flush()
+		}
+	}
+	flush()
+	for path := range want {
+		for _, limit := range []int{1, 3, 5000} {
+			if path == "common" && limit < 5000 {
+				continue
+			}
+			checkIDs(t, path, readAll(t, db, topics(t, "alice/"+path), window.Span{To: event.MaxID}, limit), want[path])
+		}
+	}
+	two := len(readAll(t, db, topics(t, "*/rare/0$", "alice/rare/1", "nobody"), window.Span{To: event.MaxID}, 4))
+	if n := len(want["rare/0"]) + len(want["rare/1"]); two != n {
+		t.Errorf("both rare ones have %d events, want %d", two, n)
+	}
+}
+
+// More storages than are looked up one by one, and more topics than one condition
+// names.
+func TestReadManyStorages(t *testing.T) {
+	db := openServer(t)
+	var ds []event.Draft
+	var names []string
+	for i := range maxSeeks + 10 {
+		ds = append(ds, draft("alice", fmt.Sprint("many/", i), "k"))
+		if i%40 == 0 {
+			names = append(names, fmt.Sprintf("alice/many/%d$", i))
+		}
+	}
+	mustAppend(t, db, append(ds, draft("bob", "x", "k"))...)
+	for _, topic := range []string{"alice", "alice/many", "*/many/"} {
+		if got := readAll(t, db, topics(t, topic), window.Span{To: event.MaxID}, 5000); len(got) != maxSeeks+10 {
+			t.Errorf("%s has %d events", topic, len(got))
+		}
+	}
+	if got := readAll(t, db, topics(t, names...), window.Span{To: event.MaxID}, 50); len(names) <= maxConditions || len(got) != len(names) {
+		t.Errorf("%d topics have %d events", len(names), len(got))
+	}
+}
+
+// Several stretches that came newest first, each from both ends of a block.
+func TestReadPostingsOutOfOrder(t *testing.T) {
+	db := openClient(t)
+	topic := topics(t, "alice/x$")
+	var want []event.ID
+	for from := event.ID(2 * event.BlockSize); ; from -= 100 {
+		l := mustClaim(t, db, "alice", from, from+100)
+		var evs []event.Event
+		for id := l.Reached() + 1; id <= from+100; id += 3 {
+			evs = append(evs, madeEvent("alice", "x", id))
+		}
+		want = append(ids(evs), want...)
+		mustApply(t, l, l.Span().To, evs...)
+		mustDo(t, l.Commit)
+		if from < 100 {
+			break
+		}
+	}
+	held := mustHeld(t, db, topic...)
+	if len(held) != 1 {
+		t.Fatalf("held is %v", held)
+	}
+	for _, limit := range []int{7, 5000} {
+		checkIDs(t, "alice/x", readAll(t, db, topic, held[0], limit), want)
+	}
+}
+
+func TestPositionAtEqualTimesAndHoles(t *testing.T) {
+	ctx := context.Background()
+	db := openClient(t)
+	at := func(t event.Time) event.ID {
+		id, err := db.PositionAt(ctx, t)
+		if err != nil {
+			panic(err)
+		}
+		return id
+	}
+	if got := at(1); got != 0 {
+		t.Errorf("in an empty file: %s", got)
+	}
+	var evs []event.Event
+	for i, id := range []event.ID{3, 4, 5, 4000, 9000, 9001, 1 << 40} {
+		d := draft("alice", "x", fmt.Sprint(id))
+		evs = append(evs, event.New(id, []event.Time{100, 100, 100, 200, 200, 200, 300}[i], d, d.Hash()))
+	}
+	store(t, db, "alice", evs...)
+	for when, want := range map[event.Time]event.ID{0: 0, 99: 0, 100: 5, 101: 5, 199: 5, 200: 9001, 299: 9001, 300: 1 << 40, 999: 1 << 40} {
+		if got := at(when); got != want {
+			t.Errorf("PositionAt(%d) = %d, want %d", when, got, want)
+		}
+	}
+}
+
+// Events between what is held of a topic do not count.
+func TestBeforeLastOverHoles(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	store(t, db, "alice", madeEvent("alice", "x", 3), madeEvent("alice", "x", 5), madeEvent("alice", "x", 7))
+	l := mustClaim(t, db, "alice/x$", 10, 20)
+	mustApply(t, l, 20, madeEvent("alice", "x", 15)) // of one storage alone
+	l = mustClaim(t, db, "alice", 30, 40)
+	mustApply(t, l, 40, madeEvent("alice", "x", 35))
+	for n, want := range map[int]event.ID{0: 50, 1: 7, 2: 5, 3: 3, 4: 0, 9: 0} {
+		if got, err := db.BeforeLast(ctx, topics(t, "alice"), n, 0, 50); got != want || err != nil {
+			t.Errorf("BeforeLast(alice, %d) = %s, %v, want %s", n, got, err, want)
+		}
+	}
+	if got, err := db.BeforeLast(ctx, topics(t, "alice/x"), 1, 0, 50); got != 7 || err != nil {
+		t.Errorf("BeforeLast(alice/x, 1) = %s, %v", got, err)
+	}
+	if got, err := db.BeforeLast(ctx, topics(t, "alice/x$"), 1, 0, 50); got != 15 || err != nil {
+		t.Errorf("BeforeLast(alice/x$, 1) = %s, %v", got, err)
+	}
+}
+
+// Readers beside a writer see a beginning of the log, never a hole in it.
+func TestReadWhileAppending(t *testing.T) {
+	db := openServer(t)
+	done := make(chan error, 1)
+	go func() {
+		for i := range 60 {
+			if _, err := db.Append(context.Background(), drafts("alice", fmt.Sprint(i%3), fmt.Sprint(i), 60)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for at := event.Beginning; at < 3_600; {
+		evs, next, err := db.Read(context.Background(), topics(t, "alice/0", "alice/1", "alice/2"), at, event.MaxID, 500)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(evs) != int(next-at) {
+			t.Fatalf("after %s there are %d events up to %s", at, len(evs), next)
+		}
+		at = next
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,48 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A Tally is what has been fetched into a file so far, and what has not, because it
+// was held.
+type Tally struct {
+	Fetched  int64 // events
+	Received int64 // bytes of their lines
+	Saved    int64 // events that were asked for and held already
+}
+
+// tally counts received events.
+func tally(tx *sql.Tx, evs []event.Event) error {
+	if len(evs) == 0 {
+		return nil
+	}
+	bytes := 0
+	for i := range evs {
+		bytes += len(evs[i].Line())
+	}
+	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, len(evs), bytes)
+	return err
+}
+
+// CountSaved counts events that were asked for and did not have to be fetched.
+func (db *DB) CountSaved(ctx context.Context, n int64) error {
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE log SET saved = saved + ?`, n)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("count what was saved: %w", err)
+	}
+	return nil
+}
+
+// Tally returns what has been fetched and saved so far.
+func (db *DB) Tally(ctx context.Context) (t Tally, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT fetched, received, saved FROM log`).Scan(&t.Fetched, &t.Received, &t.Saved)
+	return t, classify(err)
+}

@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"cmp"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// tidy brings the windows into their shortest form and returns them. What
+// processes that are gone had reached is committed; committed windows of a topic
+// that touch are one; what a window of a wider topic holds anyway is dropped. An
+// interrupted pull stays to be seen until others hold what it still lacked, or
+// until absorb (which may be nil) says that the caller goes on with it. tidy never
+// changes what is held.
+func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
+	if db.role != Client {
+		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
+	}
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return nil, err
+	}
+	var settled, open []row
+	for i := range windows {
+		w := &windows[i]
+		switch {
+		case w.State == window.Committed, w.State == window.Live && db.stale(w), db.over(w, windows, absorb):
+			settled = append(settled, *w)
+		case w.State == window.Pulling && w.owner != "" && db.stale(w):
+			if _, err := tx.Exec(`UPDATE window SET owner = NULL, lease = NULL WHERE id = ?`, w.id); err != nil {
+				return nil, err
+			}
+			w.owner = ""
+			open = append(open, *w)
+		default:
+			open = append(open, *w)
+		}
+	}
+	merged := merge(settled)
+	return append(merged, open...), replace(tx, settled, merged)
+}
+
+// over reports whether the pull w has ended: nobody goes on with it, and what it
+// lacks is held by others or about to be pulled by the caller.
+func (db *DB) over(w *row, windows []row, absorb func(*row) bool) bool {
+	if w.State != window.Pulling && w.State != window.Failed || !db.stale(w) {
+		return false
+	}
+	if absorb != nil && absorb(w) {
+		return true
+	}
+	return window.Union(heldSpans(windows, w.Topic)...).Contains(w.Missing())
+}
+
+// A stretch is what identifies a committed window.
+type stretch struct {
+	topic  event.Topic
+	span   window.Span
+	proven bool
+}
+
+// merge returns the fewest committed windows that hold what settled holds. What is
+// proven stays apart from what is not.
+func merge(settled []row) []row {
+	proven, held := map[event.Topic]window.Spans{}, map[event.Topic]window.Spans{}
+	for i := range settled {
+		w := &settled[i]
+		held[w.Topic] = held[w.Topic].Add(w.Held())
+		if w.Proven {
+			proven[w.Topic] = proven[w.Topic].Add(w.Held())
+		}
+	}
+	var out []row
+	add := func(t event.Topic, s window.Span, isProven bool) {
+		out = append(out, row{Window: window.Window{
+			Topic: t, State: window.Committed, From: s.From, To: s.To, Reached: s.To, Proven: isProven}})
+	}
+	for t, spans := range proven {
+		for _, s := range spans {
+			if !coveredByWider(proven, t, s) {
+				add(t, s, true)
+			}
+		}
+	}
+	for t, spans := range held {
+		for _, whole := range spans {
+			for _, s := range proven[t].Gaps(whole) {
+				if !coveredByWider(held, t, s) {
+					add(t, s, false)
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Topic.String(), b.Topic.String()))
+	})
+	return out
+}
+
+func coveredByWider(held map[event.Topic]window.Spans, t event.Topic, s window.Span) bool {
+	for wider, spans := range held {
+		// Were two topics to contain each other, neither may stand for both.
+		if wider.Contains(t) && !t.Contains(wider) && spans.Contains(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// replace writes merged in place of settled, touching only what differs.
+func replace(tx *sql.Tx, settled, merged []row) error {
+	missing := map[stretch]bool{}
+	for i := range merged {
+		missing[stretchOf(&merged[i])] = true
+	}
+	for i := range settled {
+		w := &settled[i]
+		if k := stretchOf(w); w.State == window.Committed && missing[k] {
+			delete(missing, k)
+			continue
+		}
+		if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id); err != nil {
+			return err
+		}
+	}
+	for k := range missing {
+		_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, ?)`,
+			k.topic.String(), k.span.From, k.span.To, k.span.To, k.proven)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stretchOf(w *row) stretch { return stretch{w.Topic, w.Held(), w.Proven} }

@@ -1,0 +1,172 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// CheckedLeaves returns the leaves of topic in span as they come out when every
+// event is read again and its hash computed anew from what it says. An event that
+// is damaged, or that Read would not find, makes the leaf of its block another one;
+// it never makes an error.
+func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) (leaves []window.Leaf, err error) {
+	for at := span.From; at < span.To; {
+		part := window.Span{From: at, To: chunkEnd(at, span.To)}
+		err := db.view(ctx, func(tx *sql.Tx) error {
+			some, err := checkedLeaves(ctx, tx, topic, part)
+			leaves = append(leaves, some...)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("check %s %s: %w", topic, span, err)
+		}
+		at = part.To
+	}
+	return leaves, nil
+}
+
+func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	posted, indexed, err := postedIn(ctx, tx, topic, span)
+	if err != nil {
+		return nil, err
+	}
+	where, args := storagesOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.storage, e.line, s.user, s.path FROM event e JOIN storage s ON s.id = e.storage
+		WHERE e.id > ? AND e.id <= ? AND `+where+` ORDER BY e.id`, append([]any{span.From, span.To}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var l window.Leafer
+	for rows.Next() {
+		var id event.ID
+		var storage int64
+		var line []byte
+		var user, path string
+		if err := rows.Scan(&id, &storage, &line, &user, &path); err != nil {
+			return nil, err
+		}
+		ev, err := event.ParseLine(line)
+		found := id > indexed || posted[id] == storage
+		if err != nil || ev.ID != id || ev.User != user || ev.Path != path || !found {
+			ev = event.Event{} // no event has the zero hash
+		}
+		l.Add(id, ev.Time, ev.Hash)
+	}
+	return l.Leaves(), rows.Err()
+}
+
+// postedIn returns the storages of the events that the postings of topic name in
+// the blocks of span, and the position up to which there should be postings.
+func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (posted map[event.ID]int64, indexed event.ID, err error) {
+	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
+		return nil, 0, err
+	}
+	posted = map[event.ID]int64{}
+	err = eachStoragePosting(ctx, tx, topic, span, func(key postingKey, offsets []byte) error {
+		positions(int64(key.block), offsets, func(id event.ID) { posted[id] = key.storage })
+		return nil
+	})
+	return posted, indexed, err
+}
+
+// eachStoragePosting calls fn with the postings of topic in the blocks of span.
+func eachStoragePosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(key postingKey, offsets []byte) error) error {
+	where, args := storagesOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.offsets FROM storage s CROSS JOIN posting p
+		ON p.storage = s.id AND p.block BETWEEN ? AND ? WHERE `+where,
+		append([]any{uint64(span.From) / event.BlockSize, span.To.Block()}, args...)...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key postingKey
+		var offsets []byte
+		if err := rows.Scan(&key.storage, &key.block, &offsets); err != nil {
+			return err
+		}
+		if err := fn(key, offsets); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Replace puts evs, which are all that the log has of topic in span, in the place of
+// what is stored there. Nothing outside of span or of other topics is touched.
+func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error {
+	if db.role != Client {
+		return fmt.Errorf("replace %s %s: %w: it is the log itself", topic, span, ErrRole)
+	}
+	at := span.From
+	for i := range evs {
+		ev := &evs[i]
+		if ev.ID <= at || ev.ID > span.To || !topic.Matches(ev.User, ev.Path) {
+			return fmt.Errorf("replace %s %s: event %s does not belong there", topic, span, ev.ID)
+		}
+		at = ev.ID
+	}
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		if err := removeAll(ctx, tx, topic, span, evs); err != nil {
+			return err
+		}
+		if _, err := db.insertEvents(tx, evs); err != nil {
+			return err
+		}
+		return dropLeaves(tx, topic, span)
+	})
+	if err != nil {
+		return fmt.Errorf("replace %s %s: %w", topic, span, err)
+	}
+	return nil
+}
+
+// removeAll removes what is stored of topic in span, and what stands in the place of
+// evs.
+func removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
+	lost := map[postingKey][]byte{}
+	err := eachStoragePosting(ctx, tx, topic, span, func(key postingKey, offsets []byte) error {
+		left, gone := splitPosting(key.block, offsets, func(id event.ID) bool { return id > span.From && id <= span.To })
+		if len(gone) > 0 {
+			lost[key] = left
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for key, left := range lost {
+		if err := replacePosting(tx, key, left); err != nil {
+			return err
+		}
+	}
+	where, args := storagesOf(topic)
+	_, err = tx.Exec(`DELETE FROM event WHERE id > ? AND id <= ? AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`,
+		append([]any{span.From, span.To}, args...)...)
+	if err != nil {
+		return err
+	}
+	for i := range evs { // one that was stored under a wrong storage
+		if _, err := tx.Exec(`DELETE FROM event WHERE id = ?`, evs[i].ID); err != nil {
+			return err
+		}
+	}
+	return noteRemoval(tx)
+}
+
+// Check has SQLite look through the structure of the whole file.
+func (db *DB) Check(ctx context.Context) error {
+	var result string
+	if err := db.read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {
+		return fmt.Errorf("check %s: %w", db.path, classify(err))
+	}
+	if result != "ok" {
+		return fmt.Errorf("check %s: %w: %s", db.path, ErrCorrupt, result)
+	}
+	return nil
+}

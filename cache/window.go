@@ -1,0 +1,474 @@
+package cache
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// leaseTime is how long a window stays with a process that says nothing. Each
+// Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
+const leaseTime = 60 * time.Second
+
+// ErrLost means that a lease has passed to another process.
+var ErrLost = errors.New("the window was taken over by another process")
+
+// A ConflictError says that a received event is not the one held under its id:
+// the two come from different logs, or one of them was tampered with.
+type ConflictError struct{ ID event.ID }
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("event %s differs from the one held under this id", e.ID)
+}
+
+// A row is a window as the file keeps it.
+type row struct {
+	window.Window
+	id    int64
+	owner string
+	lease int64
+}
+
+// loadWindows reads all windows: their number is small, since what is committed is
+// merged.
+func loadWindows(tx *sql.Tx) ([]row, error) {
+	rows, err := tx.Query(`SELECT id, topic, state, start, reached, stop, proven,
+		coalesce(owner, ''), coalesce(lease, 0), coalesce(error, '') FROM window ORDER BY start, stop, topic`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ws []row
+	for rows.Next() {
+		var w row
+		var topic, state string
+		err := rows.Scan(&w.id, &topic, &state, &w.From, &w.Reached, &w.To,
+			&w.Proven, &w.owner, &w.lease, &w.Err)
+		if err != nil {
+			return nil, err
+		}
+		if w.Topic, err = event.ParseTopic(topic); err != nil {
+			return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
+		}
+		if w.State, err = window.ParseState(state); err != nil {
+			return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
+		}
+		ws = append(ws, w)
+	}
+	return ws, rows.Err()
+}
+
+// Windows returns the windows of the file in order of their start.
+func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := loadWindows(tx)
+		for _, r := range rows {
+			ws = append(ws, r.Window)
+		}
+		return err
+	})
+	return ws, err
+}
+
+// newOwner names this process's use of a file: where and what it is, so that
+// another process on the same machine can tell when it is gone, and something
+// random, since process numbers come again.
+func newOwner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	return fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(host, "/", "_"), os.Getpid(), rand.Text()[:8])
+}
+
+// stale reports whether a window's owner has let it go: nobody has it, its lease
+// has ended (or lies much further ahead than any lease: a clock was set back), or
+// the process is gone. Our own windows grow stale, too: a lease that nobody fills
+// must not keep others out for as long as the process lives.
+func (db *DB) stale(w *row) bool {
+	if w.owner == "" {
+		return true
+	}
+	left := time.UnixMilli(w.lease).Sub(db.now())
+	return left <= 0 || left > 2*leaseTime || ownerGone(db.owner, w.owner)
+}
+
+// ownerGone reports whether other is a process of our machine that has ended.
+func ownerGone(self, other string) bool {
+	host, rest, _ := strings.Cut(other, "/")
+	if !strings.HasPrefix(self, host+"/") {
+		return false
+	}
+	number, _, _ := strings.Cut(rest, "/")
+	pid, err := strconv.Atoi(number)
+	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
+}
+
+// A Lease is this process's right to fill windows of some topics with one ordered
+// stream of events. It is used by one goroutine.
+type Lease struct {
+	db      *DB
+	rows    []int64 // one of each topic
+	topics  []event.Topic
+	span    window.Span // what is to be filled; To is event.MaxID while live
+	reached event.ID
+	live    bool
+	ended   bool
+	copying bool // the events come from another file, not from a server
+}
+
+// Copying says that the events come from another file and are not to be counted as
+// fetched.
+func (l *Lease) Copying() { l.copying = true }
+
+// Span returns what the lease is still to fill: what follows Reached.
+func (l *Lease) Span() window.Span { return window.Span{From: l.reached, To: l.span.To} }
+
+// Reached returns how far the lease has been filled.
+func (l *Lease) Reached() event.ID { return l.reached }
+
+// Claim takes the first stretch of span that is not held of topic and makes a
+// pulling window of it. If nothing is missing the lease is nil. If another process
+// is pulling what is missing, busy is true and the caller asks again later.
+func (db *DB) Claim(ctx context.Context, topic event.Topic, span window.Span) (l *Lease, busy bool, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		l, busy = nil, false
+		windows, err := db.tidy(tx, func(w *row) bool {
+			return topic.Contains(w.Topic) && !w.Missing().Intersect(span).Empty()
+		})
+		if err != nil {
+			return err
+		}
+		missing := heldOf(windows, []event.Topic{topic}).Gaps(span)
+		if len(missing) == 0 {
+			return nil
+		}
+		free := beingPulled(windows, topic).gapsOf(missing)
+		if len(free) == 0 {
+			busy = true
+			return nil
+		}
+		l = &Lease{db: db, topics: []event.Topic{topic}, span: free[0], reached: free[0].From}
+		return l.insert(tx, window.Pulling)
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("claim %s %s: %w", topic, span, err)
+	}
+	return l, busy, nil
+}
+
+type pulled window.Spans
+
+// beingPulled returns what processes are pulling for topic or more than it.
+func beingPulled(windows []row, topic event.Topic) pulled {
+	var spans []window.Span
+	for _, w := range windows {
+		if w.State == window.Pulling && w.owner != "" && w.Topic.Contains(topic) {
+			spans = append(spans, w.Missing())
+		}
+	}
+	return pulled(window.Union(spans...))
+}
+
+func (p pulled) gapsOf(missing window.Spans) (free window.Spans) {
+	for _, m := range missing {
+		free = append(free, window.Spans(p).Gaps(m)...)
+	}
+	return free
+}
+
+// Follow makes live windows of topics that begin at position from and belong to
+// this process until they end.
+func (db *DB) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
+	l := &Lease{db: db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := db.tidy(tx, nil); err != nil {
+			return err
+		}
+		return l.insert(tx, window.Live)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("follow from %s: %w", from, err)
+	}
+	return l, nil
+}
+
+// without returns those of topics that are not in have, each once.
+func without(have, topics []event.Topic) (more []event.Topic) {
+	for _, t := range topics {
+		if !slices.Contains(have, t) && !slices.Contains(more, t) {
+			more = append(more, t)
+		}
+	}
+	return more
+}
+
+// insert makes the lease's windows. What it sets is right only if the transaction
+// is committed.
+func (l *Lease) insert(tx *sql.Tx, state window.State) error {
+	l.rows = nil
+	for _, t := range l.topics {
+		id, err := l.insertOne(tx, t, state, window.Span{From: l.span.From, To: l.reached})
+		if err != nil {
+			return err
+		}
+		l.rows = append(l.rows, id)
+	}
+	return nil
+}
+
+func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held window.Span) (id int64, err error) {
+	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
+		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		t.String(), state.String(), held.From, held.To, l.span.To,
+		l.db.owner, l.db.leaseEnd()).Scan(&id)
+	return id, err
+}
+
+func (db *DB) leaseEnd() int64 { return db.now().Add(leaseTime).UnixMilli() }
+
+// Apply stores events that follow Reached, in order and complete for the lease's
+// topics up to position reached, and moves the windows there, in one transaction.
+// Events held already are left as they are. Apply returns the new ones, and ErrLost
+// if another process has begun to pull the window, which it may once the lease is
+// over. Following cannot be lost so: it goes on in a new window.
+func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) (added []event.Event, err error) {
+	if err := l.check(evs, reached); err != nil {
+		return nil, err
+	}
+	var rows []int64
+	err = l.db.update(ctx, func(tx *sql.Tx) (err error) {
+		if rows, err = l.move(tx, reached); err != nil {
+			return err
+		}
+		if added, err = l.db.insertEvents(tx, evs); err != nil {
+			return err
+		}
+		if l.copying {
+			return nil
+		}
+		return tally(tx, evs)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
+	}
+	l.rows, l.reached = rows, reached
+	return added, nil
+}
+
+// move sets how far the windows are filled, renews their leases and returns their
+// rows. A pull whose lease was over goes on if nobody else has begun it. A live
+// window that was committed meanwhile, as if we were gone, goes on in a new one,
+// which begins where the old one ended.
+func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
+	for i, id := range l.rows {
+		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
+			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
+			reached, l.db.owner, l.db.leaseEnd(), id, l.db.owner)
+		if err != nil {
+			return nil, err
+		}
+		n, err := res.RowsAffected()
+		switch {
+		case err != nil:
+			return nil, err
+		case n == 0 && !l.live:
+			return nil, ErrLost
+		case n == 0:
+			if id, err = l.insertOne(tx, l.topics[i], window.Live, window.Span{From: l.reached, To: reached}); err != nil {
+				return nil, err
+			}
+		}
+		rows = append(rows, id)
+	}
+	return rows, nil
+}
+
+var errEnded = errors.New("the lease has ended")
+
+// check refuses what is not an ordered continuation of the lease.
+func (l *Lease) check(evs []event.Event, reached event.ID) error {
+	if l.ended || len(l.rows) == 0 {
+		return errEnded // what no window holds would never be read
+	}
+	at := l.reached
+	for i := range evs {
+		if evs[i].ID <= at {
+			return fmt.Errorf("event %s does not follow %s", evs[i].ID, at)
+		}
+		at = evs[i].ID
+	}
+	if reached < at || reached > l.span.To {
+		return fmt.Errorf("position %s lies outside %s-%s", reached, at, l.span.To)
+	}
+	return nil
+}
+
+func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, err error) {
+	if len(evs) == 0 {
+		return nil, nil
+	}
+	insert, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`)
+	if err != nil {
+		return nil, err
+	}
+	defer insert.Close()
+	p := postings{}
+	for i := range evs {
+		ev := &evs[i]
+		storage, err := db.storageID(tx, ev.User, ev.Path)
+		if err != nil {
+			return nil, err
+		}
+		res, err := insert.Exec(ev.ID, storage, string(ev.Line()))
+		if err != nil {
+			return nil, err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return nil, err
+		} else if n == 0 {
+			if err := sameEvent(tx, ev); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		p.add(storage, ev.ID)
+		added = append(added, *ev)
+	}
+	return added, p.write(tx)
+}
+
+// sameEvent checks that ev is the event held under its id.
+func sameEvent(tx *sql.Tx, ev *event.Event) error {
+	var line []byte
+	if err := tx.QueryRow(`SELECT line FROM event WHERE id = ?`, ev.ID).Scan(&line); err != nil {
+		return fmt.Errorf("read event %s: %w", ev.ID, err)
+	}
+	held, err := stored(ev.ID, line)
+	if err != nil {
+		return err
+	}
+	if held.Hash != ev.Hash || held.Time != ev.Time {
+		return &ConflictError{ID: ev.ID}
+	}
+	return nil
+}
+
+// Commit ends the lease: what it reached is committed and merged with what else is
+// committed of each topic. Of Commit, Release and Fail the first that succeeds
+// counts; the others do nothing.
+func (l *Lease) Commit(ctx context.Context) error {
+	return l.end(func() error { return l.commit(ctx, l.rows) })
+}
+
+// Release gives the lease up where it stands. What was read stays held. A pulling
+// window keeps its bounds, so that it can be seen and gone on with.
+func (l *Lease) Release(ctx context.Context) error {
+	if l.live || l.reached >= l.span.To {
+		return l.Commit(ctx)
+	}
+	return l.end(func() error { return l.leave(ctx, window.Pulling, nil) })
+}
+
+// Fail gives the lease up with an error that trying again does not mend. What was
+// read stays held; of live windows nothing else is to be remembered.
+func (l *Lease) Fail(ctx context.Context, cause error) error {
+	if l.live {
+		return l.Commit(ctx)
+	}
+	return l.end(func() error { return l.leave(ctx, window.Failed, cause.Error()) })
+}
+
+// end runs how, which ends the lease, unless it has ended. If how fails, the lease
+// goes on.
+func (l *Lease) end(how func() error) error {
+	if l.ended {
+		return nil
+	}
+	err := how()
+	l.ended = err == nil
+	return err
+}
+
+func (l *Lease) leave(ctx context.Context, state window.State, cause any) error {
+	err := l.db.update(ctx, func(tx *sql.Tx) error {
+		for _, id := range l.rows {
+			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL
+				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.owner)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("release the window: %w", err)
+	}
+	return nil
+}
+
+// commit commits rows where the lease is. Rows that it has lost were committed by
+// whoever took them.
+func (l *Lease) commit(ctx context.Context, rows []int64) error {
+	err := l.db.update(ctx, func(tx *sql.Tx) error {
+		for _, id := range rows {
+			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
+				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.owner)
+			if err != nil {
+				return err
+			}
+		}
+		_, err := l.db.tidy(tx, nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("commit the window: %w", err)
+	}
+	return nil
+}
+
+// Join makes more topics live windows of l, from where it is. Topics that it has
+// already are left out.
+func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
+	if l.ended || !l.live {
+		return fmt.Errorf("follow more topics: %w", errEnded)
+	}
+	more := &Lease{db: l.db, topics: without(l.topics, topics), span: window.Span{From: l.reached, To: event.MaxID}, reached: l.reached}
+	err := l.db.update(ctx, func(tx *sql.Tx) error { return more.insert(tx, window.Live) })
+	if err != nil {
+		return fmt.Errorf("follow more topics from %s: %w", l.reached, err)
+	}
+	l.topics, l.rows = append(l.topics, more.topics...), append(l.rows, more.rows...)
+	return nil
+}
+
+// Leave commits the live windows of topics where they are and takes them off l.
+func (l *Lease) Leave(ctx context.Context, topics []event.Topic) error {
+	if l.ended {
+		return nil
+	}
+	var keep Lease
+	var gone []int64
+	for i, t := range l.topics {
+		if slices.Contains(topics, t) {
+			gone = append(gone, l.rows[i])
+			continue
+		}
+		keep.topics, keep.rows = append(keep.topics, t), append(keep.rows, l.rows[i])
+	}
+	if err := l.commit(ctx, gone); err != nil {
+		return err
+	}
+	l.topics, l.rows = keep.topics, keep.rows
+	return nil
+}

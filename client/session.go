@@ -21,10 +21,10 @@ const (
 
 var (
 	// errIdle ends a session whose connection brought no byte for too long.
-	errIdle = errors.New("read event stream: silent for too long")
+	errIdle = errors.New("silent for too long")
 
 	// errSessionClosed ends a session that was closed on this side.
-	errSessionClosed = errors.New("read event stream: session closed")
+	errSessionClosed = errors.New("closed on this side")
 )
 
 // A frame is one complete block of an event stream.

@@ -1,0 +1,92 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// An Adopted says what Adopt has carried over.
+type Adopted struct {
+	Events  int // carried over
+	Windows int // that agreed
+	Refused int // windows that did not agree and have to be fetched
+}
+
+// Adopt carries over what another copy holds: of the log that the server's log was
+// restored from. Each window is compared with the server up to parted, where the two
+// logs parted, and only what agrees is taken.
+func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
+	windows, err := old.Windows(ctx)
+	if err != nil {
+		return a, inStore(err)
+	}
+	for _, w := range window.NewSet(windows...).Merged() {
+		span := w.Held().Intersect(window.Span{From: event.Beginning, To: parted})
+		if span.Empty() {
+			continue
+		}
+		if err := c.adopt(ctx, old, w.Topic, span, &a); err != nil {
+			return a, fmt.Errorf("carry over %s %s: %w", w.Topic, span, err)
+		}
+	}
+	return a, nil
+}
+
+func (c *Client) adopt(ctx context.Context, old *cache.DB, topic event.Topic, span window.Span, a *Adopted) error {
+	until := c.at(span.To)
+	sum, err := c.sum(ctx, topic, Range{Since: c.at(span.From), Until: &until})
+	if err != nil {
+		return err
+	}
+	leaves, err := old.CheckedLeaves(ctx, topic, span)
+	if err != nil {
+		return inStore(err)
+	}
+	if digest, count := window.DigestOf(leaves); digest != sum.Digest || count != sum.Count {
+		a.Refused++
+		return nil
+	}
+	a.Windows++
+	return c.copyFrom(ctx, old, topic, sum, a)
+}
+
+// copyFrom takes the events of a stretch out of another copy.
+func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic, sum wire.Window, a *Adopted) error {
+	for {
+		lease, busy, err := c.store.Claim(ctx, topic, sum.Span())
+		if err != nil {
+			return inStore(err)
+		}
+		if busy {
+			if err := wait(ctx, busyPause); err != nil {
+				return err
+			}
+			continue
+		}
+		if lease == nil {
+			break
+		}
+		lease.Copying()
+		for !lease.Span().Empty() {
+			evs, next, err := old.Read(ctx, []event.Topic{topic}, lease.Reached(), lease.Span().To, c.cfg.PageLimit)
+			if err != nil {
+				return inStore(err)
+			}
+			added, err := lease.Apply(ctx, evs, next)
+			if err != nil {
+				return inStore(err)
+			}
+			a.Events += len(added)
+		}
+		if err := lease.Commit(ctx); err != nil {
+			return inStore(err)
+		}
+	}
+	_, _, err := c.prove(ctx, topic, sum)
+	return err
+}

@@ -1,0 +1,201 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/hub"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Store keeps what the client receives. *cache.DB is one.
+type Store interface {
+	hub.Source
+	Log() string
+	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
+	Claim(ctx context.Context, topic event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
+	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
+	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (end func(context.Context) error, err error)
+	Narrower(ctx context.Context, topic event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
+	Removals(ctx context.Context) (int64, error)
+	CountSaved(ctx context.Context, n int64) error
+	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64) error
+	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
+}
+
+// Config says whom to ask and how patiently. The zero Config but for Servers
+// works.
+type Config struct {
+	// Servers are the base URLs of servers of the same log. The next one is
+	// asked when one fails.
+	Servers []string
+	// HTTP makes the requests. If nil, a client with time limits for
+	// connecting and for headers, and none for bodies.
+	HTTP *http.Client
+	// Wait keeps trying when no server can be reached at first. Otherwise the
+	// first connection must succeed.
+	Wait bool
+	// OnRetry is told of each failed attempt and of the pause before the next.
+	// It may be called from several goroutines, and must not call the Client.
+	OnRetry func(err error, pause time.Duration)
+	// RetryMin and RetryMax bound the pause between attempts. If zero, half a
+	// second and 30 seconds.
+	RetryMin, RetryMax time.Duration
+	// Idle is the longest silence of a connection, before the answer begins as
+	// well as in it. If zero, 45 seconds: three heartbeats.
+	Idle time.Duration
+	// PageLimit is how many events are asked for at a time. If zero, 5,000.
+	PageLimit int
+}
+
+// A Client keeps a local copy of a remote event stream.
+type Client struct {
+	// Set once by New.
+	store Store
+	cfg   Config
+	http  *http.Client
+	hub   *hub.Hub
+	live  liveCursor
+
+	pending pendingWindow
+
+	stats stats
+
+	mu      sync.Mutex
+	current int         // guarded by mu: the server that is asked
+	reached bool        // guarded by mu: some server has answered
+	resting []time.Time // guarded by mu: until when each server wants to be left alone
+}
+
+type stats struct{ events, bytes, requests, retries atomic.Int64 }
+
+// Stats says what a Client has received so far.
+type Stats struct {
+	Events   int64 // events received
+	Bytes    int64 // bytes of response bodies received
+	Requests int64 // requests made
+	Retries  int64 // attempts that failed and were made again
+}
+
+// New returns a client that keeps what it receives in store.
+func New(store Store, cfg Config) (*Client, error) {
+	cfg, err := cfg.checked()
+	if err != nil {
+		return nil, err
+	}
+	c := newClient(store, cfg)
+	c.hub = hub.New(patient{store}, event.Beginning, hub.Config{})
+	c.live.c = c
+	c.pending = newPending()
+	return c, nil
+}
+
+func newClient(store Store, cfg Config) *Client {
+	c := &Client{store: store, cfg: cfg, http: cfg.HTTP, resting: make([]time.Time, len(cfg.Servers))}
+	if c.http == nil {
+		c.http = &http.Client{Transport: newTransport(cfg.Idle)}
+	}
+	return c
+}
+
+func (cfg Config) checked() (Config, error) {
+	if len(cfg.Servers) == 0 {
+		return cfg, errors.New("client: no server is given")
+	}
+	servers := make([]string, len(cfg.Servers))
+	for i, s := range cfg.Servers {
+		u, err := url.Parse(s)
+		if err != nil {
+			return cfg, fmt.Errorf("client: server: %w", err)
+		}
+		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", s)
+		}
+		if u.RawQuery != "" || u.Fragment != "" {
+			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", s)
+		}
+		servers[i] = strings.TrimSuffix(u.String(), "/")
+	}
+	cfg.Servers = servers
+	for d, otherwise := range map[*time.Duration]time.Duration{
+		&cfg.RetryMin: 500 * time.Millisecond, &cfg.RetryMax: 30 * time.Second, &cfg.Idle: 45 * time.Second} {
+		if *d < 0 {
+			return cfg, errors.New("client: a duration must not be negative")
+		}
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	if cfg.PageLimit == 0 {
+		cfg.PageLimit = 5000
+	}
+	if cfg.PageLimit < 1 || cfg.PageLimit > wire.MaxLimit {
+		return cfg, fmt.Errorf("client: page limit %d: want 1 to %d", cfg.PageLimit, wire.MaxLimit)
+	}
+	if cfg.OnRetry == nil {
+		cfg.OnRetry = func(error, time.Duration) {}
+	}
+	return cfg, nil
+}
+
+// newTransport returns a transport that waits idle, or less, for an answer to begin:
+// what begins is watched by an idleBody.
+func newTransport(idle time.Duration) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  min(idle, 30*time.Second),
+		MaxResponseHeaderBytes: 64 << 10,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    4,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+	}
+}
+
+// Stats returns what has been received so far.
+func (c *Client) Stats() Stats {
+	return Stats{c.stats.events.Load(), c.stats.bytes.Load(), c.stats.requests.Load(), c.stats.retries.Load()}
+}
+
+// Close ends the live cursor and waits for it; the tails that follow it end with
+// ErrClosed. What has an end of its own goes on to it. Closing twice is fine.
+func (c *Client) Close() {
+	c.live.close()
+	c.closeIdle()
+}
+
+// closeIdle closes connections that wait for a next request, unless they belong to
+// the caller.
+func (c *Client) closeIdle() {
+	if c.cfg.HTTP == nil {
+		c.http.CloseIdleConnections()
+	}
+}
+
+// patient is the store as a hub's Source: where nothing is held yet it says
+// "nothing yet" and not "never", since somebody is about to fetch it.
+type patient struct{ Store }
+
+func (p patient) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	evs, next, err := p.Store.Read(ctx, topics, after, until, limit)
+	var hole *window.NotHeldError
+	if errors.As(err, &hole) {
+		return nil, after, nil
+	}
+	return evs, next, err
+}

@@ -1,0 +1,132 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// An UnreachableError says that no server answered: there was no connection, it
+// ended before an answer came, or a proxy answered for a server that is not there.
+type UnreachableError struct {
+	URL string
+	Err error
+
+	sent bool // the request may have arrived
+}
+
+func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v", host(e.URL), e.Err) }
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// A GapError says that the server no longer has the history that follows After:
+// the oldest position that it serves is Oldest.
+type GapError struct{ After, Oldest event.ID }
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("history from %s to %s is gone from the server", e.After, e.Oldest)
+}
+
+// An OtherLogError says that a server serves another log than the cache holds.
+type OtherLogError struct{ URL, Got, Want string }
+
+func (e *OtherLogError) Error() string {
+	return fmt.Sprintf("%s serves the log %s, the cache holds %s", public(e.URL), e.Got, e.Want)
+}
+
+// A ProtocolError says that a server answered what it must not.
+type ProtocolError struct {
+	URL    string
+	Reason string
+}
+
+func (e *ProtocolError) Error() string { return fmt.Sprintf("%s: %s", public(e.URL), e.Reason) }
+
+// public is a server's URL without what stands in it of a user and a password.
+func public(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return base
+	}
+	u.User = nil
+	return u.String()
+}
+
+// host is how errors name the other end of a connection.
+func host(base string) string {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" {
+		return base
+	}
+	return u.Host + u.Path
+}
+
+// ErrClosed ends the tails of a client that was closed.
+var ErrClosed = errors.New("client is closed")
+
+// final reports whether trying again cannot mend err. What comes from the network
+// can be mended; what a server has decided, or the store, or the caller, cannot.
+func final(err error) bool {
+	if err == nil {
+		return false
+	}
+	var status *wire.Error
+	if errors.As(err, &status) {
+		return status.Final()
+	}
+	var (
+		gap      *GapError
+		log      *OtherLogError
+		protocol *ProtocolError
+		conflict *cache.ConflictError
+		here     *finalError
+		large    *tooLargeError
+	)
+	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &protocol) ||
+		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &large)
+}
+
+// A finalError is an error of the cache or of the caller, as against one of the
+// network.
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
+func (e *finalError) Unwrap() error { return e.err }
+
+func inStore(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &finalError{err}
+}
+
+// also adds to err what went wrong besides. Either may be nil.
+func also(err, more error) error {
+	switch {
+	case err == nil:
+		return more
+	case more == nil:
+		return err
+	}
+	return fmt.Errorf("%w; %w", err, more)
+}
+
+// dropped says whose answer ended before its end.
+func dropped(base string, err error) error {
+	return fmt.Errorf("read %s: %w", host(base), plain(err))
+}
+
+// refusal turns a server's refusal of a position into the error that says what it
+// means.
+func refusal(e *wire.Error, after event.ID) error {
+	if e.Status == http.StatusGone && e.Oldest != nil {
+		return &GapError{After: after, Oldest: *e.Oldest}
+	}
+	return e
+}

@@ -1,0 +1,105 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/server"
+)
+
+// example starts a server with three events and opens a copy of its log.
+func example(ctx context.Context) (c *client.Client, end func(), err error) {
+	dir, err := os.MkdirTemp("", "rstream")
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := cache.Open(ctx, filepath.Join(dir, "log.db"), cache.Config{Role: cache.Server})
+	if err != nil {
+		return nil, nil, err
+	}
+	srv := server.New(log, server.Config{})
+	web := httptest.NewServer(srv)
+	copied, err := cache.Open(ctx, filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: log.Log()})
+	if err != nil {
+		return nil, nil, err
+	}
+	if c, err = client.New(copied, client.Config{Servers: []string{web.URL}}); err != nil {
+		return nil, nil, err
+	}
+	_, err = c.Put(ctx, []event.Draft{
+		{User: "alice", Path: "posts/1", Type: event.Put, Key: "a", Value: []byte(`{"n":1}`)},
+		{User: "bob", Path: "posts/1", Type: event.Put, Key: "b", Value: []byte(`{"n":2}`)},
+		{User: "alice", Path: "posts/2", Type: event.Put, Key: "c", Value: []byte(`{"n":3}`)},
+	})
+	return c, func() {
+		c.Close()
+		srv.Stop()
+		web.Close()
+		copied.Close()
+		log.Close()
+		os.RemoveAll(dir)
+	}, err
+}
+
+// A tail gives history and goes on with what happens.
+func ExampleClient_Tail() {
+	ctx := context.Background()
+	c, end, err := example(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer end()
+	alice, err := event.ParseTopic("alice")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	n := 0
+	for ev, err := range c.Tail(ctx, alice, client.TailOptions{}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s %s %s\n", ev.ID, ev.Storage(), ev.Value)
+		if n++; n == 2 {
+			break
+		}
+	}
+	// Output:
+	// 0000000000001 alice/posts/1 {"n":1}
+	// 0000000000003 alice/posts/2 {"n":3}
+}
+
+// A second sync of the same stretch fetches nothing.
+func ExampleClient_Sync() {
+	ctx := context.Background()
+	c, end, err := example(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer end()
+	alice, err := event.ParseTopic("alice/posts")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 2 {
+		s, err := c.Sync(ctx, alice, client.Range{})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%d new, held up to %s\n", s.Added, s.Span.To)
+	}
+	// Output:
+	// 2 new, held up to 0000000000003
+	// 0 new, held up to 0000000000003
+}

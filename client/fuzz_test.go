@@ -1,0 +1,117 @@
+package client
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A namedStore is a store that only has a name.
+type namedStore struct{ Store }
+
+func (namedStore) Log() string { return stubLog }
+
+func stubClient(t testing.TB, s stub) *Client {
+	c, err := New(namedStore{}, Config{Servers: []string{"http://a"}, HTTP: &http.Client{Transport: s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func goodLine(id event.ID, storage string) string {
+	user, path, _ := strings.Cut(storage, "/")
+	d := event.Draft{User: user, Path: path, Type: event.Put, Key: "k", Value: []byte(`{"a":"b"}`)}
+	ev := event.New(id, 1, d, d.Hash())
+	return string(ev.Line())
+}
+
+// checkEvent fails if a reader must not have been given ev.
+func checkEvent(t *testing.T, ev *event.Event, topic event.Topic) {
+	if ev.Draft.Hash() != ev.Hash || ev.Draft.Check() != nil || !topic.Matches(ev.User, ev.Path) {
+		t.Errorf("accepted %s", ev.Line())
+	}
+}
+
+// Whatever a frame holds, what is accepted is an event that was asked for, right in
+// itself, under its own id and not before what has come.
+func FuzzReceive(f *testing.F) {
+	id := event.ID(9).String()
+	f.Add(id, "PUT", goodLine(9, "alice/x"), true)
+	f.Add(id+".01234", "PUT", goodLine(9, "alice/x"), true)
+	f.Add(id+".ZZZZZ", "PUT", goodLine(9, "alice/x"), true)
+	f.Add(id, "DEL", goodLine(9, "alice/x"), true)
+	f.Add(id, "PUT", goodLine(9, "bob/x"), true)
+	f.Add(event.ID(3).String(), "PUT", goodLine(3, "alice/x"), true)
+	f.Add(id, "live", "{}", true)
+	f.Add("", "", "", false)
+	topic := mustTopic(f, "alice")
+	f.Fuzz(func(t *testing.T, cursor, kind, data string, has bool) {
+		r := receiver{c: stubClient(t, nil), base: "http://a", topics: []event.Topic{topic}, at: 5}
+		fr := frame{Cursor: cursor, Type: kind}
+		if has {
+			fr.Data = []byte(data)
+		}
+		got, err := r.read(fr)
+		if err != nil {
+			if !final(err) {
+				t.Errorf("%v would be tried again", err)
+			}
+			return
+		}
+		if got.isPos {
+			return
+		}
+		checkEvent(t, &got.ev, topic)
+		if at, err := event.ParseCursor(cursor); err != nil || at.ID != got.ev.ID || got.at != got.ev.ID || got.at < r.at || string(got.ev.Line()) != data {
+			t.Errorf("accepted %s as %s", got.ev.Line(), cursor)
+		}
+	})
+}
+
+// Whatever a page holds, what is used of it are events of the topic in their order
+// within the stretch that was asked for.
+func FuzzPage(f *testing.F) {
+	next := event.ID(20).String()
+	f.Add(next, goodLine(6, "alice/x")+"\n"+goodLine(8, "alice/y")+"\n", false)
+	f.Add(next, goodLine(6, "alice/x")+"\n"+goodLine(8, "alice/y")[:40], true)
+	f.Add(next, goodLine(8, "alice/x")+"\n"+goodLine(6, "alice/y")+"\n", false)
+	f.Add(event.ID(7).String(), goodLine(8, "alice/x"), false)
+	f.Add("", "", false)
+	topic := mustTopic(f, "alice")
+	span := window.Span{From: 5, To: 20}
+	f.Fuzz(func(t *testing.T, next, body string, cut bool) {
+		c := stubClient(t, func(r *http.Request) (*http.Response, error) {
+			var src io.Reader = strings.NewReader(body)
+			if cut {
+				src = io.MultiReader(src, errReader{})
+			}
+			return answer(r, 200, wire.NDJSON, io.NopCloser(src), wire.HeaderFrom, span.From.String(), wire.HeaderTo, span.To.String(), wire.HeaderNext, next), nil
+		})
+		p, err := c.page(t.Context(), "http://a", topic, nil, span)
+		at := span.From
+		for i := range p.events {
+			ev := &p.events[i]
+			checkEvent(t, ev, topic)
+			if ev.ID <= at {
+				t.Errorf("%s follows %s", ev.ID, at)
+			}
+			at = ev.ID
+		}
+		if p.next < at || p.next > span.To || err == nil && p.next.String() != next || err != nil && p.next != at {
+			t.Errorf("the page goes up to %s (%v), the last event is %s", p.next, err, at)
+		}
+		if cut && err == nil {
+			t.Error("a page that was cut passes for a whole one")
+		}
+	})
+}
+
+type errReader struct{}
+
+func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

@@ -1,0 +1,367 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/server"
+)
+
+// A fixture is a log and the server of it.
+type fixture struct {
+	t    testing.TB
+	path string
+	db   *cache.DB
+	srv  *server.Server
+	http *httptest.Server
+
+	// wrap stands before the server if it is set before start.
+	wrap  func(http.Handler) http.Handler
+	puts  atomic.Int64
+	mutex sync.Mutex
+}
+
+func newFixture(t testing.TB) *fixture {
+	f := &fixture{t: t, path: filepath.Join(t.TempDir(), "log.db")}
+	f.start()
+	t.Cleanup(f.stop)
+	return f
+}
+
+func (f *fixture) start() {
+	db, err := cache.Open(f.t.Context(), f.path, cache.Config{Role: cache.Server})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.db = db
+	f.srv = server.New(db, server.Config{Heartbeat: 20 * time.Millisecond, Retry: time.Millisecond})
+	f.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mutex.Lock()
+		var h http.Handler = f.srv
+		if f.wrap != nil {
+			h = f.wrap(h)
+		}
+		f.mutex.Unlock()
+		h.ServeHTTP(w, r)
+	}))
+}
+
+func (f *fixture) stop() {
+	f.srv.Stop()
+	f.http.CloseClientConnections()
+	f.http.Close()
+	if err := f.db.Close(); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// through puts h before the server.
+func (f *fixture) through(wrap func(http.Handler) http.Handler) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.wrap = wrap
+}
+
+// put appends n events to storage.
+func (f *fixture) put(storage string, n int) {
+	user, path, err := event.SplitStorage(storage)
+	if err != nil {
+		f.t.Error(err)
+		return
+	}
+	var drafts []event.Draft
+	for range n {
+		key := fmt.Sprint(f.puts.Add(1))
+		drafts = append(drafts, event.Draft{User: user, Path: path, Type: event.Put, Key: key,
+			Value: fmt.Appendf(nil, `{"n":%s,"pad":"%0*d"}`, key, rand.IntN(120), 0)})
+	}
+	if _, err := f.db.Append(f.t.Context(), drafts); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// A plainEvent is an event as the slow reader sees it. It shares no code with the
+// client.
+type plainEvent struct {
+	ID   string `json:"id"`
+	User string `json:"user"`
+	Path string `json:"path"`
+	line string
+}
+
+// truth reads a topic's events from the server as anyone would: one GET, a line
+// each.
+func (f *fixture) truth(topic, since, until string) (evs []plainEvent) {
+	f.t.Helper()
+	q := url.Values{"topic": {topic}}
+	if since != "" {
+		q.Set("since", since)
+	}
+	if until != "" {
+		q.Set("until", until)
+	}
+	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, f.http.URL+"/events?"+q.Encode(), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/x-ndjson")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		f.t.Fatalf("slow reader: %s %v\n%s", resp.Status, err, body)
+	}
+	scan := bufio.NewScanner(bytes.NewReader(body))
+	scan.Buffer(nil, 4<<20)
+	for scan.Scan() {
+		ev := plainEvent{line: scan.Text()}
+		if err := json.Unmarshal(scan.Bytes(), &ev); err != nil {
+			f.t.Fatal(err)
+		}
+		evs = append(evs, ev)
+	}
+	return evs
+}
+
+// newCache opens a new cache of the log.
+func (f *fixture) newCache() *cache.DB {
+	return f.openCache(filepath.Join(f.t.TempDir(), "copy.db"), nil)
+}
+
+func (f *fixture) openCache(path string, now func() time.Time) *cache.DB {
+	f.t.Helper()
+	db, err := cache.Open(f.t.Context(), path, cache.Config{Role: cache.Client, Log: f.db.Log(), Now: now})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return db
+}
+
+// hasty is a configuration that loses no time between attempts.
+func hasty(servers ...string) Config {
+	return Config{Servers: servers, RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond,
+		Idle: 10 * time.Second, PageLimit: 100}
+}
+
+// nervous is hasty and takes a short silence for the end of a connection: every
+// stall costs as much, and a machine under load must still be faster.
+func nervous(servers ...string) Config {
+	cfg := hasty(servers...)
+	cfg.Idle = 200 * time.Millisecond
+	return cfg
+}
+
+func newTestClient(t testing.TB, store Store, cfg Config) *Client {
+	t.Helper()
+	c, err := New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func mustTopic(t testing.TB, s string) event.Topic {
+	t.Helper()
+	topic, err := event.ParseTopic(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+// sameEvents compares what a reader got with the truth.
+func sameEvents(t testing.TB, what string, got []string, want []plainEvent) {
+	t.Helper()
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i].line {
+			t.Fatalf("%s: event %d is\n%s\nwant\n%s", what, i, got[i], want[i].line)
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d events, want %d", what, len(got), len(want))
+	}
+}
+
+// held returns what a cache holds of a stretch.
+func held(t testing.TB, db *cache.DB, topic event.Topic, s Synced) (lines []string) {
+	t.Helper()
+	err := db.Each(t.Context(), []event.Topic{topic}, s.Span, func(ev *event.Event) error {
+		lines = append(lines, string(ev.Line()))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// A tearingProxy passes bytes on and cuts connections at random bytes, in either
+// direction and in several ways.
+type tearingProxy struct {
+	l      net.Listener
+	target atomic.Pointer[string]
+	whole  atomic.Bool // cut nothing any more
+	cuts   atomic.Int64
+	all    sync.WaitGroup
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	most  int // bytes that a connection passes at most
+	conns map[net.Conn]struct{}
+}
+
+// The ways of cutting a connection.
+const (
+	cutClean = iota
+	cutReset
+	cutStall // nothing passes any more, until the other side gives up
+	cutWays
+)
+
+func newTearingProxy(t testing.TB, target string, seed uint64, most int) *tearingProxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed by Cleanup
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &tearingProxy{l: l, rng: rand.New(rand.NewPCG(seed, 1)), most: most, conns: map[net.Conn]struct{}{}}
+	p.point(target)
+	p.all.Go(p.accept)
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		for c := range p.conns {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.all.Wait()
+	})
+	return p
+}
+
+func (p *tearingProxy) url() string { return "http://" + p.l.Addr().String() }
+
+// point makes new connections go to the server at the URL target.
+func (p *tearingProxy) point(target string) {
+	addr := target[len("http://"):]
+	p.target.Store(&addr)
+}
+
+func (p *tearingProxy) accept() {
+	for {
+		c, err := p.l.Accept()
+		if err != nil {
+			return
+		}
+		p.all.Go(func() { p.serve(c) })
+	}
+}
+
+// track keeps c to be closed at the end. It reports false if that has come.
+func (p *tearingProxy) track(c net.Conn) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, c)
+		c.Close()
+	}
+}
+
+func (p *tearingProxy) draw() (up, down int64, way int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.whole.Load() {
+		return 1 << 40, 1 << 40, cutClean
+	}
+	// Now and then in the middle of the request, else in the answer.
+	up, down, way = 1<<40, int64(p.rng.IntN(p.most)), p.rng.IntN(cutWays)
+	if p.rng.IntN(8) == 0 {
+		up = int64(p.rng.IntN(400))
+	}
+	if way == cutStall && p.rng.IntN(8) > 0 {
+		way = cutClean // each stall costs the client's patience
+	}
+	return up, down, way
+}
+
+func (p *tearingProxy) serve(in net.Conn) {
+	defer p.track(in)()
+	out, err := net.Dial("tcp", *p.target.Load()) //nolint:noctx // loopback
+	if err != nil {
+		return
+	}
+	defer p.track(out)()
+	up, down, way := p.draw()
+	ended := make(chan bool, 2)
+	copyUpTo := func(dst, src net.Conn, most int64) {
+		n, _ := io.CopyN(dst, src, most)
+		ended <- n == most
+	}
+	p.all.Go(func() { copyUpTo(out, in, up) })
+	p.all.Go(func() { copyUpTo(in, out, down) })
+	if cut := <-ended; !cut {
+		return
+	}
+	p.cuts.Add(1)
+	switch way {
+	case cutReset:
+		_ = in.(*net.TCPConn).SetLinger(0)
+	case cutStall:
+		out.Close()
+		_, _ = io.Copy(io.Discard, in)
+	}
+}
+
+// eventually waits, without sleeping, until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%s does not happen\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// noLeaks checks at the end that no goroutine of the test is left.
+func noLeaks(t testing.TB) {
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		eventually(t, fmt.Sprintf("the end of all but %d goroutines", before), func() bool {
+			return runtime.NumGoroutine() <= before
+		})
+	})
+}

@@ -1,0 +1,345 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// The liveCursor is the one connection over which a Client follows whatever its
+// tails ask for. It starts with the first of them and ends with the last. Topics
+// join and leave at the cursor's own position: the connection is ended, the set
+// changed, and the connection made again from there, so nothing is missed and
+// nothing comes twice. Who asks for topics that are followed already only joins.
+type liveCursor struct {
+	c       *Client
+	running sync.WaitGroup // what run has started
+
+	mu     sync.Mutex
+	closed bool
+	topics map[event.Topic]int // how many followers ask for each
+	all    map[*follower]struct{}
+	lease  *cache.Lease // owned by the running goroutine, by the holder of mu while none runs
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the running goroutine has ended
+	failed error         // why it ended, if not by stop; valid after done
+
+	// Written by the running goroutine, read by anyone.
+	at      atomic.Uint64             // how far the lease is filled
+	history atomic.Pointer[following] // the connection, while there is one
+}
+
+// A following is one connection of the cursor: all that topics had up to head when
+// it was made is about to come.
+type following struct {
+	topics []event.Topic
+	head   event.ID
+}
+
+// A follower is one who asks the live cursor for topics.
+type follower struct {
+	topics []event.Topic
+	fail   context.CancelCauseFunc
+}
+
+// position returns how far the cursor has come; it may have come further.
+func (l *liveCursor) position() event.ID { return event.ID(l.at.Load()) }
+
+// bringing returns which stretch of topic's history is about to come over the
+// connection of this moment, and where the cursor was; an empty one if none is.
+func (l *liveCursor) bringing(topic event.Topic) (coming window.Span, from event.ID) {
+	from = l.position()
+	f := l.history.Load()
+	if f == nil || !slices.ContainsFunc(f.topics, func(t event.Topic) bool { return t.Contains(topic) }) {
+		return window.Span{}, from
+	}
+	return window.Span{From: from, To: f.head}, from
+}
+
+// join adds f's topics to the cursor and returns the position from which they are
+// live: the cursor's own, or start if f is the first.
+func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (event.ID, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return 0, ErrClosed
+	}
+	fresh := l.without(f.topics)
+	if n := len(l.topics) + len(fresh); n > wire.MaxTopics {
+		// A request that names more would be refused, to the harm of the others.
+		return 0, fmt.Errorf("follow %d topics at a time: at most %d can be", n, wire.MaxTopics)
+	}
+	if l.lease == nil || len(fresh) > 0 {
+		if err := l.widen(ctx, f.topics, start); err != nil {
+			return 0, inStore(err)
+		}
+	}
+	for _, t := range f.topics {
+		l.topics[t]++
+	}
+	l.all[f] = struct{}{}
+	if l.done == nil {
+		l.run()
+	}
+	return l.position(), nil
+}
+
+// without returns those of topics that nobody follows yet.
+func (l *liveCursor) without(topics []event.Topic) []event.Topic {
+	return slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return l.topics[t] > 0 })
+}
+
+// widen halts the cursor and adds topics to its lease. The caller holds mu and runs
+// the cursor again.
+func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start event.ID) error {
+	l.halt()
+	if l.lease != nil {
+		err := l.lease.Join(ctx, topics)
+		if err != nil {
+			l.run()
+		}
+		return err
+	}
+	lease, err := l.c.store.Follow(ctx, topics, start)
+	if err != nil {
+		return err
+	}
+	l.lease, l.topics, l.all = lease, map[event.Topic]int{}, map[*follower]struct{}{}
+	l.at.Store(uint64(start))
+	l.c.hub.Advance(start)
+	return nil
+}
+
+// leave takes f's topics off the cursor. With the last follower the live windows
+// are committed where they are.
+func (l *liveCursor) leave(f *follower) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, in := l.all[f]; !in {
+		return nil // it was told that the cursor has ended
+	}
+	if !l.lastOf(f) {
+		l.remove(f)
+		return nil
+	}
+	l.halt()
+	if l.lease == nil { // it has failed meanwhile
+		return nil
+	}
+	gone := l.remove(f)
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	if len(l.all) == 0 {
+		lease := l.lease
+		l.lease = nil
+		return inStore(lease.Commit(ctx))
+	}
+	err := l.lease.Leave(ctx, gone)
+	l.run()
+	return inStore(err)
+}
+
+// lastOf reports whether f is the last one to ask for some topic.
+func (l *liveCursor) lastOf(f *follower) bool {
+	return slices.ContainsFunc(f.topics, func(t event.Topic) bool { return l.topics[t] == 1 })
+}
+
+// remove forgets f and returns the topics that nobody asks for any more.
+func (l *liveCursor) remove(f *follower) (gone []event.Topic) {
+	delete(l.all, f)
+	for _, t := range f.topics {
+		if l.topics[t]--; l.topics[t] == 0 {
+			delete(l.topics, t)
+			gone = append(gone, t)
+		}
+	}
+	return gone
+}
+
+// close ends the cursor for good; its followers fail with ErrClosed.
+func (l *liveCursor) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.halt()
+	l.end(ErrClosed)
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+// run starts following from where the lease is. The caller holds mu.
+func (l *liveCursor) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	var topics []event.Topic
+	for t := range l.topics {
+		topics = append(topics, t)
+	}
+	slices.SortFunc(topics, func(a, b event.Topic) int { return strings.Compare(a.String(), b.String()) })
+	lease, done := l.lease, make(chan struct{})
+	l.stop, l.done, l.failed = stop, done, nil
+	l.running.Go(func() {
+		err := l.follow(ctx, lease, topics)
+		stopped := ctx.Err() != nil
+		if !stopped {
+			l.failed = err
+		}
+		close(done)
+		if !stopped {
+			l.died(done)
+		}
+	})
+}
+
+// halt ends following, waits for it and deals with how it ended. The caller holds
+// mu.
+func (l *liveCursor) halt() {
+	if l.done == nil {
+		return
+	}
+	l.stop()
+	<-l.done
+	l.done = nil
+	if l.failed != nil {
+		l.end(l.failed)
+	}
+}
+
+// died tells the followers of a final error, unless somebody has halted the cursor
+// first and done so.
+func (l *liveCursor) died(done chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done == done {
+		l.halt()
+	}
+}
+
+// end commits what was reached and fails every follower. The caller holds mu.
+func (l *liveCursor) end(cause error) {
+	if l.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	cause = also(cause, inStore(l.lease.Commit(ctx)))
+	for f := range l.all {
+		f.fail(cause)
+	}
+	l.lease, l.all, l.topics = nil, nil, nil
+}
+
+// follow keeps a connection open and stores what comes, whatever happens to the
+// connection, until ctx ends or an error that cannot be mended.
+func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
+	b := backoff{cfg: &l.c.cfg}
+	for {
+		base := l.c.base()
+		err := l.connect(ctx, base, lease, topics, &b)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if final(err) {
+			return err
+		}
+		if err := l.c.pause(ctx, &b, base, err); err != nil {
+			return err
+		}
+	}
+}
+
+// connect makes one connection and stores what comes until it ends, which is always
+// an error.
+func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
+	if err := l.skipHeld(ctx, lease, topics); err != nil {
+		return err
+	}
+	resp, err := l.open(ctx, base, lease.Reached(), topics)
+	if err != nil {
+		return err
+	}
+	head, _ := wire.PositionOf(resp.Header, wire.HeaderHead)
+	l.history.Store(&following{topics, head})
+	defer l.history.Store(nil)
+	s := newSession(resp, sessionConfig{MaxEvent: 2 * wire.MaxLine, Idle: l.c.cfg.Idle})
+	r := receiver{c: l.c, base: base, topics: topics, s: s, at: lease.Reached()}
+	var reading sync.WaitGroup
+	in := newInbox()
+	reading.Go(func() { in.end(r.run(in)) })
+	defer reading.Wait()
+	defer s.close()
+	defer in.drop()
+	defer func(since time.Time) {
+		if time.Since(since) >= l.c.cfg.RetryMax {
+			b.reset() // it was a healthy one, only quiet
+		}
+	}(time.Now())
+	return l.store(ctx, lease, in, s, b)
+}
+
+// open asks for a stream from position at on.
+func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics []event.Topic) (*http.Response, error) {
+	cursor := event.CursorOf(at, l.c.store.Log())
+	q := wire.Query{Topics: topics, Since: event.At(cursor)}
+	header := http.Header{"Cache-Control": {"no-cache"}}
+	header.Set(wire.HeaderLastEventID, cursor.String()) // Set, since its canonical form is another
+	resp, err := l.c.get(ctx, base, &q, wire.SSE, header)
+	if err != nil {
+		return nil, err
+	}
+	if from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom); !ok || from != at {
+		resp.Body.Close()
+		return nil, &ProtocolError{base, fmt.Sprintf("was asked to go on from %s and begins at %s", at, from)}
+	}
+	return resp, nil
+}
+
+// skipHeld moves the lease over what has come another way since the connection was
+// lost: another process may have fetched it.
+func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
+	held, err := l.c.store.Held(ctx, topics...)
+	if err != nil {
+		return inStore(err)
+	}
+	end := held.EndAfter(lease.Reached())
+	if end == lease.Reached() {
+		return nil
+	}
+	if _, err := lease.Apply(context.WithoutCancel(ctx), nil, end); err != nil {
+		return inStore(err)
+	}
+	l.at.Store(uint64(end))
+	l.c.hub.Advance(end)
+	return nil
+}
+
+// store stores and publishes what arrives until nothing more does. Even if ctx has
+// ended: what has come need not come again. What came together with an answer that
+// is wrong is left.
+func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *session, b *backoff) error {
+	for {
+		evs, at, err := in.take()
+		if at > lease.Reached() && !final(err) {
+			b.reset()
+			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at); err != nil {
+				return inStore(err)
+			}
+			l.at.Store(uint64(at))
+			l.c.hub.Publish(evs, at)
+		}
+		if err != nil {
+			if d, ok := s.retry(); ok {
+				b.base = d
+			}
+			return err
+		}
+	}
+}

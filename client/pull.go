@@ -1,0 +1,332 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Range says which part of a topic's history is meant. The zero Range is all of
+// it, up to the head at the time of asking.
+type Range struct {
+	Since event.Moment  // the zero Moment is the beginning
+	Until *event.Moment // nil is the head
+	Last  *int          // begin so that this many events follow; instead of Since. Not for Sync.
+}
+
+// A Synced says what a Sync has come to.
+type Synced struct {
+	Span    window.Span // the stretch that is held now
+	Windows int         // how many windows were pulled for it
+	Added   int         // events that were not held before
+	Held    uint64      // events of the stretch that are held now, if it was proven
+}
+
+// Sync fetches what is missing of a stretch of topic's history. When it returns
+// without an error, all of the stretch is held. What was held before is not asked
+// for; what another process is fetching is waited for.
+func (c *Client) Sync(ctx context.Context, topic event.Topic, r Range) (Synced, error) {
+	return c.SyncNew(ctx, topic, r, nil)
+}
+
+// SyncNew is Sync that shows fresh, which may be nil, the events that were not held
+// before, once they are stored, in order within each window.
+func (c *Client) SyncNew(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
+	sum, err := c.sum(ctx, topic, r)
+	if err != nil {
+		return Synced{}, fmt.Errorf("sync %s: %w", topic, err)
+	}
+	s := Synced{Span: sum.Span()}
+	if err := c.settle(ctx, topic, sum, &s, s.counting(fresh)); err != nil {
+		return s, fmt.Errorf("sync %s: %w", topic, err)
+	}
+	return s, nil
+}
+
+// Fetch makes a stretch held, as Sync does, but takes Range.Last and compares
+// nothing: for the last few events of a topic.
+func (c *Client) Fetch(ctx context.Context, topic event.Topic, r Range) (Synced, error) {
+	span, err := c.resolve(ctx, []event.Topic{topic}, r)
+	if err != nil {
+		return Synced{}, fmt.Errorf("fetch %s: %w", topic, err)
+	}
+	s := Synced{Span: span}
+	if err := c.fill(ctx, topic, span, &s, s.counting(nil)); err != nil {
+		return s, fmt.Errorf("fetch %s: %w", topic, err)
+	}
+	return s, nil
+}
+
+// resolve has the server turn the moments of r into positions, once. From then on
+// positions travel.
+func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
+	none := 0
+	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
+	err = c.retry(ctx, func(ctx context.Context, base string) error {
+		resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
+		to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
+		if !ok || !ok2 || to < from {
+			return &ProtocolError{base, "did not say which stretch it means"}
+		}
+		span = window.Span{From: from, To: to}
+		return c.checkResolved(base, &q, span)
+	})
+	return span, err
+}
+
+// checkResolved refuses other positions than those that were given as such.
+func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) error {
+	since, given := q.Since.Cursor()
+	wrong := given && q.Last == nil && since.ID != span.From
+	if q.Until != nil {
+		until, given := q.Until.Cursor()
+		wrong = wrong || given && until.ID != span.To
+	}
+	if wrong {
+		return &ProtocolError{base, fmt.Sprintf("answered %s, another stretch than was asked for", span)}
+	}
+	return nil
+}
+
+// get asks for events and checks that the answer is ours and 200.
+func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Accept", accept)
+	resp, err := c.do(ctx, http.MethodGet, base, "/events?"+q.Values().Encode(), header, nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		err = c.ours(base, resp.Header, accept)
+	} else if resp.StatusCode < 300 {
+		err = &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
+	} else {
+		after, _ := q.Since.Cursor()
+		err = refusal(wire.ReadError(resp), after.ID)
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// busyPause is how long to wait before asking again whether another process has
+// fetched what is missing.
+const busyPause = 100 * time.Millisecond
+
+// fill pulls, window by window, what is missing of span, and shows fresh what was
+// stored.
+func (c *Client) fill(ctx context.Context, topic event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
+	for {
+		lease, busy, err := c.claim(ctx, topic, span)
+		switch {
+		case err != nil:
+			return orCause(ctx, inStore(err))
+		case busy:
+			if err := wait(ctx, busyPause); err != nil {
+				return err
+			}
+			continue
+		case lease == nil:
+			return nil
+		}
+		s.Windows++
+		// A window that another process has taken over is asked for again: what
+		// it has not fetched by then is ours once more.
+		if err := c.pull(ctx, topic, lease, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
+			return err
+		}
+	}
+}
+
+// claim takes the next missing window. It is busy, too, while our own live cursor
+// is about to bring what is missing.
+func (c *Client) claim(ctx context.Context, topic event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
+	coming, from := c.live.bringing(topic)
+	if !coming.Empty() {
+		held, err := c.store.Held(ctx, topic)
+		if err != nil {
+			return nil, false, err
+		}
+		// What is missing from where the cursor was, before we looked, lies ahead of it.
+		if gaps := held.Gaps(span); len(gaps) > 0 && gaps[0].From >= from && gaps[0].From < coming.To {
+			return nil, true, nil
+		}
+	}
+	return c.store.Claim(ctx, topic, span)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// pull fills one window page by page. Whatever ends it, what was read stays held.
+func (c *Client) pull(ctx context.Context, topic event.Topic, lease *cache.Lease, fresh func([]event.Event) error) error {
+	b := backoff{cfg: &c.cfg}
+	for !lease.Span().Empty() {
+		err := c.retryWith(ctx, &b, func(ctx context.Context, base string) error {
+			return c.pullPage(ctx, base, topic, lease, &b, fresh)
+		})
+		if err != nil {
+			return also(err, c.giveUp(ctx, lease, err))
+		}
+	}
+	return c.commit(ctx, lease)
+}
+
+// commit ends a lease at what it has reached, even if the work was cancelled.
+func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	return inStore(lease.Commit(ctx))
+}
+
+// pullPage fetches and stores what comes next of a window. What is held there of
+// narrower topics is not asked for. Of an answer that is cut off, the events that
+// came whole are kept: a connection that never lasts for a page gets on, too.
+func (c *Client) pullPage(ctx context.Context, base string, topic event.Topic, lease *cache.Lease, b *backoff, fresh func([]event.Event) error) error {
+	parts, end, err := c.store.Narrower(ctx, topic, lease.Reached(), lease.Span().To)
+	if err != nil {
+		return inStore(err)
+	}
+	p, err := c.page(ctx, base, topic, parts, window.Span{From: lease.Reached(), To: end})
+	if p.next <= lease.Reached() || final(err) {
+		return err // nothing has come, or from a server that cannot be trusted
+	}
+	b.reset()
+	// Even if ctx has ended: what has come need not come again.
+	added, failed := lease.Apply(context.WithoutCancel(ctx), p.events, p.next)
+	if failed == nil && len(added) > 0 {
+		failed = fresh(added)
+	}
+	if failed != nil {
+		return &finalError{failed}
+	}
+	return err
+}
+
+// releaseTime is how long giving a window up may take after the work was
+// cancelled.
+const releaseTime = 5 * time.Second
+
+// giveUp lets go of a window. A gap or a cancelled request leaves it to be gone on
+// with; what a server will always answer so is noted in it.
+func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	var protocol *ProtocolError
+	if errors.As(cause, &protocol) {
+		return inStore(lease.Fail(ctx, cause))
+	}
+	return inStore(lease.Release(ctx))
+}
+
+// A page is what has come whole of one answer of GET /events: the events up to
+// next.
+type page struct {
+	events []event.Event
+	next   event.ID
+}
+
+// maxPageBytes bounds the events of a page. What a server sends beyond it is asked
+// for again.
+const maxPageBytes = 32 << 20
+
+// page asks for the next events of span and checks every one of them. What it
+// returns beside an error can be used.
+func (c *Client) page(ctx context.Context, base string, topic event.Topic, except []event.Topic, span window.Span) (page, error) {
+	p := page{next: span.From}
+	until := c.at(span.To)
+	q := wire.Query{Topics: []event.Topic{topic}, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
+	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
+	if err != nil {
+		return p, err
+	}
+	defer resp.Body.Close()
+	next, err := checkPage(base, span, resp)
+	if err != nil {
+		return p, err
+	}
+	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	for size := 0; size < maxPageBytes; {
+		line, err := lines.Next()
+		if errors.Is(err, io.EOF) {
+			p.next = next
+			return p, nil
+		}
+		if err != nil {
+			return p, badLine(base, err)
+		}
+		ev, err := c.accept(base, line, q.Topics)
+		if err != nil {
+			return p, err
+		}
+		if ev.ID <= p.next || ev.ID > next {
+			return p, &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in %s-%s in its order", ev.ID, p.next, next)}
+		}
+		c.stats.events.Add(1)
+		p.next, p.events, size = ev.ID, append(p.events, ev), size+len(line)
+	}
+	return p, nil
+}
+
+// checkPage refuses a page of another stretch than was asked for, and one whose end
+// could not be told from a cut.
+func checkPage(base string, span window.Span, resp *http.Response) (next event.ID, err error) {
+	next, ok := wire.PositionOf(resp.Header, wire.HeaderNext)
+	from, ok2 := wire.PositionOf(resp.Header, wire.HeaderFrom)
+	to, ok3 := wire.PositionOf(resp.Header, wire.HeaderTo)
+	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next <= from || next > to {
+		return 0, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next)}
+	}
+	if resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed {
+		return 0, &ProtocolError{base, "answers without saying where the answer ends: a proxy before it speaks HTTP/1.0"}
+	}
+	return next, nil
+}
+
+// badLine sorts the errors of reading a line: one that is too long will be so the
+// next time.
+func badLine(base string, err error) error {
+	if errors.Is(err, wire.ErrLineTooLong) {
+		return &ProtocolError{base, fmt.Sprintf("answered with a line too long: %v", err)}
+	}
+	return dropped(base, err)
+}
+
+// accept reads a received event: its form, its hash and that it was asked for.
+func (c *Client) accept(base string, line []byte, topics []event.Topic) (event.Event, error) {
+	ev, err := event.ParseLine(line)
+	if err != nil {
+		return ev, &ProtocolError{base, fmt.Sprintf("sent a bad event: %v", err)}
+	}
+	for _, t := range topics {
+		if t.Matches(ev.User, ev.Path) {
+			return ev, nil
+		}
+	}
+	return ev, &ProtocolError{base, fmt.Sprintf("sent event %s of %s, which was not asked for", ev.ID, ev.Storage())}
+}

@@ -1,0 +1,283 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Probe asks the servers of cfg what they serve: the first one that answers.
+func Probe(ctx context.Context, cfg Config) (wire.Info, error) {
+	cfg, err := cfg.checked()
+	if err != nil {
+		return wire.Info{}, err
+	}
+	c := newClient(nil, cfg)
+	defer c.closeIdle()
+	return c.Info(ctx)
+}
+
+// Info asks the server what it serves.
+func (c *Client) Info(ctx context.Context) (info wire.Info, err error) {
+	err = c.retry(ctx, func(ctx context.Context, base string) error {
+		resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return wire.ReadError(resp)
+		}
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return dropped(base, err)
+		}
+		if err := json.Unmarshal(body, &info); err != nil || !event.ValidLogID(info.Log) {
+			return &ProtocolError{base, "is not an rstream server"}
+		}
+		return nil
+	})
+	return info, err
+}
+
+// base returns the server that is asked at present.
+func (c *Client) base() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Servers[c.current]
+}
+
+// failed notes what came of asking base and goes on to the next server, unless
+// somebody else has done so. It returns how long that one wants to be left alone.
+func (c *Client) failed(base string, cause error) (rest time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.cfg.Servers, base)
+	var status *wire.Error
+	if errors.As(cause, &status) && status.RetryAfter > 0 {
+		c.resting[i] = time.Now().Add(status.RetryAfter)
+	}
+	if c.current == i {
+		c.current = (i + 1) % len(c.cfg.Servers)
+	}
+	return max(0, time.Until(c.resting[c.current]))
+}
+
+// answered notes that a server has been reached: from now on a drop is only a
+// drop.
+func (c *Client) answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reached = true
+}
+
+func (c *Client) everReached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reached
+}
+
+// retry calls fn with the servers in turn until it succeeds or fails for good.
+func (c *Client) retry(ctx context.Context, fn func(ctx context.Context, base string) error) error {
+	return c.retryWith(ctx, &backoff{cfg: &c.cfg}, fn)
+}
+
+// retryWith is retry with a backoff that fn may reset when it has come further. As
+// long as no server has ever answered there is an end, unless the configuration
+// says to wait.
+func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
+	for tries := 1; ; tries++ {
+		base := c.base()
+		err := fn(ctx, base)
+		if err == nil || ctx.Err() != nil || final(err) {
+			return orCause(ctx, err)
+		}
+		if !c.everReached() && !c.cfg.Wait {
+			if tries >= c.firstTries(err) {
+				return err
+			}
+			if tries < len(c.cfg.Servers) {
+				c.failed(base, err)
+				continue // another one may be there
+			}
+		}
+		if err := c.pause(ctx, b, base, err); err != nil {
+			return err
+		}
+	}
+}
+
+// firstTries is how many attempts a first connection gets: one with each server,
+// and a few where the request may have arrived and only the answer was lost.
+func (c *Client) firstTries(err error) int {
+	var unreachable *UnreachableError
+	if errors.As(err, &unreachable) && !unreachable.sent {
+		return len(c.cfg.Servers)
+	}
+	return 3 * len(c.cfg.Servers)
+}
+
+// orCause prefers the reason for which ctx ended to what that did to a request.
+func orCause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// pause goes on to the next server and waits before it is asked. It returns an
+// error only if ctx ends.
+func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error) error {
+	d := b.next(c.failed(base, cause))
+	c.stats.retries.Add(1)
+	c.cfg.OnRetry(cause, d)
+	return wait(ctx, d)
+}
+
+// A backoff says how long to wait between attempts: twice as long each time, with
+// jitter so that a thousand clients of a restarted server do not come back as one.
+type backoff struct {
+	cfg      *Config
+	base     time.Duration // what the server asked for, if it did
+	failures int
+}
+
+func (b *backoff) reset() { b.failures = 0 }
+
+// next returns the next pause: no shorter than rest, which a server has asked for.
+func (b *backoff) next(rest time.Duration) time.Duration {
+	d := min(max(b.base, b.cfg.RetryMin), b.cfg.RetryMax)
+	for range b.failures {
+		if d *= 2; d >= b.cfg.RetryMax || d <= 0 {
+			d = b.cfg.RetryMax
+			break
+		}
+	}
+	b.failures++
+	jitter := rand.N(d/2 + 1)
+	return max(d/2, rest) + jitter
+}
+
+// do makes one request and checks that the answer is of our log. The caller closes
+// the body, which fails after cfg.Idle without a byte.
+func (c *Client) do(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
+	var sent atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) { sent.Store(true) },
+	})
+	req, err := http.NewRequestWithContext(traced, method, base+path, body)
+	if err != nil {
+		return nil, &finalError{err}
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("User-Agent", "rstream")
+	c.stats.requests.Add(1)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, &UnreachableError{URL: base, Err: plain(err), sent: sent.Load()}
+	}
+	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.cfg.Idle)
+	if err := c.checkAnswer(base, method, resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	c.answered()
+	return resp, nil
+}
+
+// checkAnswer refuses what does not come from our log's server, or not in answer to
+// what was asked.
+func (c *Client) checkAnswer(base, method string, resp *http.Response) error {
+	if wire.LogOf(resp.Header) == "" && fromGateway(resp.StatusCode) {
+		return &UnreachableError{URL: base, Err: wire.ReadError(resp)}
+	}
+	if resp.Request != nil && resp.Request.Method != method {
+		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, host(resp.Request.URL.String()))}
+	}
+	return c.checkLog(base, resp.Header)
+}
+
+// fromGateway reports whether status is what a proxy says when the server behind it
+// is not there.
+func fromGateway(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// plain takes the method, the URL, the addresses and the system call off an error
+// of net/http: who is asked for what is said by the callers.
+func plain(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		if op.Op == "proxyconnect" {
+			return fmt.Errorf("proxy %s: %w", op.Addr, plain(op.Err))
+		}
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	if err == io.EOF {
+		return errNoAnswer
+	}
+	return err
+}
+
+// errNoAnswer is what io.EOF means where an answer should stand.
+var errNoAnswer = errors.New("the connection was closed without an answer")
+
+// checkLog refuses the answer of another log. A proxy's own error page names none.
+func (c *Client) checkLog(base string, h http.Header) error {
+	if c.store == nil {
+		return nil
+	}
+	if got, want := wire.LogOf(h), c.store.Log(); got != "" && want != "" && got != want {
+		return &OtherLogError{base, got, want}
+	}
+	return nil
+}
+
+// ours refuses a 200 that no rstream server has sent.
+func (c *Client) ours(base string, h http.Header, mediaType string) error {
+	if wire.LogOf(h) == "" {
+		return &ProtocolError{base, "is not an rstream server: it does not name its log"}
+	}
+	got, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || got != mediaType {
+		return &ProtocolError{base, fmt.Sprintf("answered %.60q instead of %s", h.Get("Content-Type"), mediaType)}
+	}
+	return nil
+}
+
+// A countedBody counts what is read.
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (b countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,220 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+const stubLog = "0123456789ABCDEF"
+
+// A stub answers requests without a network.
+type stub func(r *http.Request) (*http.Response, error)
+
+func (s stub) RoundTrip(r *http.Request) (*http.Response, error) { return s(r) }
+
+// answer makes a response of the stub's log.
+func answer(r *http.Request, status int, mediaType string, body io.ReadCloser, headers ...string) *http.Response {
+	h := http.Header{wire.HeaderLog: {stubLog}, "Content-Type": {mediaType}}
+	for i := 0; i < len(headers); i += 2 {
+		h.Set(headers[i], headers[i+1])
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: body, Request: r, ProtoMajor: 1, ContentLength: -1, TransferEncoding: []string{"chunked"}}
+}
+
+func text(s string) io.ReadCloser { return io.NopCloser(strings.NewReader(s)) }
+
+// A pauses records the pauses of a client.
+type pauses struct {
+	took []time.Duration
+	errs []error
+}
+
+func (p *pauses) note(err error, d time.Duration) {
+	p.took, p.errs = append(p.took, d), append(p.errs, err)
+}
+
+func TestBackoff(t *testing.T) {
+	cfg := Config{RetryMin: time.Second, RetryMax: 30 * time.Second}
+	for range 200 {
+		b := backoff{cfg: &cfg}
+		for i, most := range []time.Duration{1, 2, 4, 8, 16, 30, 30, 30} {
+			if d := b.next(0); d < most*time.Second/2 || d > most*time.Second {
+				t.Fatalf("pause %d is %v, want %v to %v", i, d, most*time.Second/2, most*time.Second)
+			}
+		}
+		b.reset()
+		b.base = 4 * time.Second
+		if d := b.next(0); d < 2*time.Second || d > 4*time.Second {
+			t.Fatalf("after retry: 4000 the pause is %v", d)
+		}
+		if d := b.next(5 * time.Minute); d < 5*time.Minute || d > 5*time.Minute+4*time.Second {
+			t.Fatalf("after Retry-After: 300 the pause is %v", d)
+		}
+		for _, base := range []time.Duration{1<<62 + 1, 1<<63 - 1, -5} {
+			b = backoff{cfg: &cfg, base: base}
+			for range 70 {
+				if d := b.next(0); d < time.Second/2 || d > 30*time.Second {
+					t.Fatalf("after retry: %v the pause is %v", base, d)
+				}
+			}
+		}
+	}
+}
+
+// Without Wait each server is asked once at first; with it they are asked for ever.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := map[string]int{}
+		up := time.Now().Add(time.Hour)
+		cfg := Config{Servers: []string{"http://a", "http://b"}, HTTP: &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+			asked[r.URL.Host]++
+			if time.Now().Before(up) {
+				return nil, syscall.ECONNREFUSED
+			}
+			return answer(r, 200, wire.JSON, text(`{"log":"`+stubLog+`"}`)), nil
+		})}}
+		var p pauses
+		cfg.OnRetry = p.note
+		var unreachable *UnreachableError
+		if _, err := Probe(t.Context(), cfg); !errors.As(err, &unreachable) || asked["a"] != 1 || asked["b"] != 1 || len(p.took) != 0 {
+			t.Errorf("probe = %v after %v and the pauses %v", err, asked, p.took)
+		}
+		cfg.Wait = true
+		if _, err := Probe(t.Context(), cfg); err != nil || time.Since(up) < 0 || time.Since(up) > 30*time.Second {
+			t.Errorf("probe = %v, %v after the server was up", err, time.Since(up))
+		}
+		if n := len(p.took); n < 120 || n > 400 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		up = up.Add(time.Hour)
+		if _, err := Probe(ctx, cfg); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("probe = %v", err)
+		}
+	})
+}
+
+// What a server asks for is kept, and does not hold up the next one.
+func TestRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []string
+		var times []time.Duration
+		start := time.Now()
+		cfg := Config{Servers: []string{"http://a", "http://b"}, HTTP: &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+			asked, times = append(asked, r.URL.Host), append(times, time.Since(start))
+			switch {
+			case r.URL.Host == "a" && time.Since(start) < 100*time.Second:
+				return answer(r, 503, wire.Problem, text(`{}`), "Retry-After", "100"), nil
+			case r.URL.Host == "b":
+				return nil, syscall.ECONNRESET
+			}
+			return answer(r, 200, wire.JSON, text(`{"log":"`+stubLog+`"}`)), nil
+		})}}
+		if _, err := Probe(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(asked) != "[a b a]" || times[1] > time.Second || times[2] < 100*time.Second || times[2] > 102*time.Second {
+			t.Errorf("asked %v at %v", asked, times)
+		}
+	})
+}
+
+// runFollow runs the live cursor against a stub until its context ends.
+func runFollow(t *testing.T, cfg Config, until time.Duration) {
+	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: stubLog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	cfg.Servers = []string{"http://a"}
+	c, err := New(db, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics := []event.Topic{event.All}
+	lease, err := db.Follow(t.Context(), topics, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), until)
+	defer cancel()
+	if err := c.live.follow(ctx, lease, topics); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("follow = %v", err)
+	}
+}
+
+// stream answers with a stream that sends body, lasts a while and ends so.
+func stream(r *http.Request, body string, lasts time.Duration, end error) *http.Response {
+	from, to := io.Pipe()
+	stop := context.AfterFunc(r.Context(), func() { to.CloseWithError(r.Context().Err()) })
+	go func() {
+		defer stop()
+		_, _ = io.WriteString(to, body)
+		select {
+		case <-time.After(lasts):
+		case <-r.Context().Done():
+		}
+		to.CloseWithError(end)
+	}()
+	return answer(r, 200, wire.SSE, from, wire.HeaderFrom, event.ID(7).String(), wire.HeaderHead, event.ID(7).String())
+}
+
+// Each failure doubles the pause; a connection that was healthy, if only quiet,
+// begins anew; one that ends at once does not. The delay of retry: is the first.
+func TestFollowPauses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body  string
+		lasts time.Duration
+		end   error
+		most  []time.Duration
+	}{
+		"ends at once":      {"", 0, io.EOF, []time.Duration{1, 2, 4, 8, 16, 30, 30}},
+		"is reset":          {": hi\n\n", time.Second, syscall.ECONNRESET, []time.Duration{1, 2, 4, 8}},
+		"lasts":             {"", 31 * time.Second, io.EOF, []time.Duration{1, 1, 1, 1}},
+		"asks for 5 s":      {"retry: 5000\n\n", 0, io.EOF, []time.Duration{5, 10, 20, 30, 30}},
+		"asks for too much": {"retry: 99999999999999999999\n\n", 0, io.EOF, []time.Duration{30, 30}},
+		"asks for nothing":  {"retry: 0\n\n", 0, io.EOF, []time.Duration{1, 2, 4}},
+		"stalls":            {"id: 0000000000007\n\nid: 00000", time.Hour, io.EOF, []time.Duration{1, 1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var p pauses
+				runFollow(t, Config{RetryMin: time.Second, OnRetry: p.note, HTTP: &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+					if got := r.Header.Get("Last-Event-ID"); got != "0000000000007.01234" {
+						t.Errorf("asks from %q", got)
+					}
+					return stream(r, tc.body, tc.lasts, tc.end), nil
+				})}}, 3*time.Minute)
+				synctest.Wait()
+				if len(p.took) < len(tc.most) {
+					t.Fatalf("only the pauses %v (%v)", p.took, p.errs)
+				}
+				for i, most := range tc.most {
+					if d := p.took[i]; d < most*time.Second/2 || d > most*time.Second {
+						t.Errorf("pause %d is %v after %v, want %v to %v", i, d, p.errs[i], most*time.Second/2, most*time.Second)
+					}
+				}
+				if name == "stalls" && !errors.Is(p.errs[0], errIdle) {
+					t.Errorf("ends with %v, want %v", p.errs[0], errIdle)
+				}
+				if text := p.errs[0].Error(); !strings.HasPrefix(text, "read a: ") {
+					t.Errorf("the drop is called %q", text)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,87 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Snapshot gives the state of topic at position at, as the server has it: the event
+// that set each storage's value, in the order of users and paths. They are checked
+// but not kept. A cut connection is gone on with behind the last storage.
+func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
+		s := snapshot{c: c, topic: topic, at: at, yield: yield}
+		err := c.retry(ctx, s.read)
+		if err != nil && !s.stopped {
+			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
+		}
+	}
+}
+
+// A snapshot is one call of Snapshot.
+type snapshot struct {
+	c       *Client
+	topic   event.Topic
+	at      event.ID
+	yield   func(*event.Event, error) bool
+	stopped bool
+	user    string // the last storage that was given
+	path    string
+}
+
+func (s *snapshot) read(ctx context.Context, base string) error {
+	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at)}
+	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.NDJSON}}, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return refusal(wire.ReadError(resp), s.at)
+	}
+	if err := s.c.ours(base, resp.Header, wire.NDJSON); err != nil {
+		return err
+	}
+	if to, ok := wire.PositionOf(resp.Header, wire.HeaderTo); !ok || to != s.at {
+		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
+	}
+	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	for !s.stopped {
+		line, err := lines.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = s.give(base, line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// give checks one event and passes it on, unless that was done before a cut.
+func (s *snapshot) give(base string, line []byte) error {
+	ev, err := s.c.accept(base, line, []event.Topic{s.topic})
+	if err != nil {
+		return err
+	}
+	if ev.ID > s.at || ev.Type != event.Put {
+		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not of the state at %s", ev.ID, s.at)}
+	}
+	if ev.User < s.user || ev.User == s.user && ev.Path <= s.path {
+		return nil
+	}
+	s.user, s.path = ev.User, ev.Path
+	s.c.stats.events.Add(1)
+	s.stopped = !s.yield(&ev, nil)
+	return nil
+}

@@ -1,0 +1,200 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/hub"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// TailOptions say what a tail begins with and where it ends. The zero TailOptions
+// give all history and then go on live.
+type TailOptions struct {
+	Range
+	// UntilLive ends the tail at the head at the time of asking, as a Range with
+	// an Until ends it there.
+	UntilLive bool
+}
+
+// A Batch is what a tail gives at a time.
+type Batch struct {
+	Events   []*event.Event // in the order of their ids; valid until the next batch
+	Position event.ID       // all of the topics' events up to here have been given
+	Live     bool           // history has been given
+}
+
+// Tail gives the events of topic, each once and in order: those of the range, then
+// those that happen, until the range ends, ctx ends or something fails for good.
+// Such an error is the last thing given; a drop of the connection is not one, see
+// Config.OnRetry.
+func (c *Client) Tail(ctx context.Context, topic event.Topic, opts TailOptions) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
+		for b, err := range c.Batches(ctx, []event.Topic{topic}, opts) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, ev := range b.Events {
+				if !yield(ev, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Batches is Tail for several topics, whatever has come together in one piece. A
+// batch may have no events, when only the position has moved.
+func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOptions) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		t := tail{c: c, topics: widest(topics), cancel: cancel}
+		more := true
+		err := t.run(ctx, opts, func(b Batch) bool {
+			more = yield(b, nil)
+			return more
+		})
+		if err != nil && more {
+			yield(Batch{}, fmt.Errorf("tail %s: %w", names(topics), err))
+		}
+	}
+}
+
+// widest returns topics without those that others contain: their events would be
+// asked for twice.
+func widest(topics []event.Topic) (wide []event.Topic) {
+	for _, t := range topics {
+		covered := slices.ContainsFunc(wide, func(w event.Topic) bool { return w.Contains(t) })
+		if !covered {
+			wide = append(slices.DeleteFunc(wide, t.Contains), t)
+		}
+	}
+	return wide
+}
+
+// names lists topics for an error, the first few of many.
+func names(topics []event.Topic) string {
+	const few = 3
+	var list []string
+	for _, t := range topics[:min(few, len(topics))] {
+		list = append(list, t.String())
+	}
+	if more := len(topics) - few; more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(list, ", ")
+}
+
+// A tail is one call of Batches.
+type tail struct {
+	c      *Client
+	topics []event.Topic
+	cancel context.CancelCauseFunc
+	hub    *hub.Hub
+	filler sync.WaitGroup
+}
+
+// run resolves the range, has what is missing fetched and gives what is held, all
+// from the cache. It returns nil when the tail is over or the caller wants no more.
+func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool) error {
+	defer t.filler.Wait()
+	defer t.cancel(nil)
+	span, err := t.c.resolve(ctx, t.topics, opts.Range)
+	if err != nil {
+		return err
+	}
+	if opts.UntilLive || opts.Until != nil {
+		return t.bounded(ctx, span, yield)
+	}
+	return t.endless(ctx, span, yield)
+}
+
+// bounded gives a stretch whose end is known.
+func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) bool) error {
+	t.hub = hub.New(patient{t.c.store}, span.To, hub.Config{})
+	t.fill(ctx, span)
+	sub := t.hub.Subscribe(t.topics, span.From)
+	defer sub.Close()
+	for at := span.From; at < span.To; {
+		b, err := sub.Next(ctx)
+		if err != nil {
+			return orCause(ctx, err)
+		}
+		at = b.Position
+		if !yield(Batch{b.Events, at, at >= span.To}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// endless gives history and goes on live.
+func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) bool) (err error) {
+	start, err := t.liveStart(ctx, span)
+	if err != nil {
+		return orCause(ctx, err)
+	}
+	f := &follower{topics: t.topics, fail: t.cancel}
+	at, err := t.c.live.join(ctx, f, start)
+	if err != nil {
+		return orCause(ctx, err)
+	}
+	defer func() { err = also(err, t.c.live.leave(f)) }()
+	t.hub = t.c.hub
+	t.fill(ctx, window.Span{From: span.From, To: at})
+	sub := t.hub.Subscribe(t.topics, span.From)
+	defer sub.Close()
+	for {
+		b, err := sub.Next(ctx)
+		if err != nil {
+			return orCause(ctx, err)
+		}
+		// The hub calls a reader live that has come to where the cursor is, which
+		// may be far from the head.
+		if !yield(Batch{b.Events, b.Position, b.Position >= span.To}) {
+			return nil
+		}
+	}
+}
+
+// liveStart returns the position from which to go live: the head, or further on
+// what is held beyond it. History is pulled, not followed: a window that is pulled
+// can be waited for by others and leaves out what is held inside it.
+func (t *tail) liveStart(ctx context.Context, span window.Span) (event.ID, error) {
+	start := span.To
+	for _, topic := range t.topics {
+		held, err := t.c.store.Held(ctx, topic)
+		if err != nil {
+			return 0, inStore(err)
+		}
+		start = max(start, held.EndAfter(span.To))
+	}
+	return start, nil
+}
+
+// fill fetches what is missing of span beside the goroutine that gives it. If that
+// fails, the tail does.
+func (t *tail) fill(ctx context.Context, span window.Span) {
+	if span.Empty() {
+		return
+	}
+	t.filler.Go(func() {
+		for _, topic := range t.topics {
+			err := t.c.fill(ctx, topic, span, &Synced{}, func([]event.Event) error {
+				t.hub.Advance(event.Beginning)
+				return nil
+			})
+			if err != nil {
+				t.cancel(err)
+				return
+			}
+			t.hub.Advance(event.Beginning)
+		}
+	})
+}

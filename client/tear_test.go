@@ -1,0 +1,264 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// The promise of the package, over a proxy that tears: every event once and in
+// order, and none of them sent twice.
+//
+// What "sent twice" means here: the client counts an event when all of it has come
+// and its hash is right. Each such event is stored, also when the connection is cut
+// or the work cancelled right behind it, so the next request begins after it. An
+// event that was cut in its middle was never received and is not counted. So the
+// count must equal the number of the topic's events, with no tolerance.
+func TestTailUnderCuts(t *testing.T) {
+	for range 2 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailUnderCuts(t, seed, false) })
+	}
+}
+
+// The server ends in mid-tail and comes back with the same file.
+func TestTailOverRestart(t *testing.T) { tailUnderCuts(t, rand.Uint64(), true) }
+
+func tailUnderCuts(t *testing.T, seed uint64, restart bool) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/posts/1", 400)
+	f.put("bob/posts/1", 50)
+	f.put("alice/posts/2", 300)
+	p := newTearingProxy(t, f.http.URL, seed, 30_000)
+	c := newTestClient(t, f.newCache(), nervous(p.url()))
+
+	// The first request must succeed, and a cut would make it fail.
+	p.whole.Store(true)
+	if _, err := c.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.whole.Store(false)
+	const live = 30
+	var appends sync.WaitGroup
+	defer appends.Wait()
+	given := make(chan int, 1)
+	appends.Go(func() {
+		for i := range live {
+			f.put("alice/posts/3", 10)
+			f.put("carol/x", 3)
+			if i == live/2 && restart {
+				<-given // not before something has come
+				f.stop()
+				f.start()
+				p.point(f.http.URL)
+			}
+		}
+	})
+	var got []string
+	for ev, err := range c.Tail(t.Context(), mustTopic(t, "alice/posts"), TailOptions{}) {
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if got = append(got, string(ev.Line())); len(got) == 1 {
+			given <- 1
+		}
+		if len(got) == 700+10*live {
+			break
+		}
+	}
+	appends.Wait()
+	sameEvents(t, "tail", got, f.truth("alice/posts", "", ""))
+	if n := c.Stats().Events; n != int64(len(got)) {
+		t.Errorf("seed %d: %d events came over the wire, want %d", seed, n, len(got))
+	}
+	if p.cuts.Load() < 3 {
+		t.Errorf("seed %d: only %d cuts", seed, p.cuts.Load())
+	}
+}
+
+func TestSyncUnderCuts(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	for i := range 20 {
+		f.put("alice/posts/1", 50)
+		f.put(fmt.Sprintf("user%d/x", i), 20)
+	}
+	seed := rand.Uint64()
+	p := newTearingProxy(t, f.http.URL, seed, 8_000)
+	cfg := nervous(p.url())
+	cfg.Wait = true
+	db := f.newCache()
+	c := newTestClient(t, db, cfg)
+	topic := mustTopic(t, "alice")
+	s, err := c.Sync(t.Context(), topic, Range{})
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	sameEvents(t, "sync", held(t, db, topic, s), f.truth("alice", "", ""))
+	if n := c.Stats().Events; n != 1000 || s.Added != 1000 || s.Windows != 1 {
+		t.Errorf("seed %d: %d events came, %+v, want 1000 in one window", seed, n, s)
+	}
+}
+
+const childEnv = "RSTREAM_CLIENT_TEST_CHILD"
+
+// TestSyncChild is the process that TestKilledSync kills.
+func TestSyncChild(t *testing.T) {
+	args := strings.Split(os.Getenv(childEnv), "|")
+	if len(args) != 3 {
+		t.Skip("runs as a child of TestKilledSync")
+	}
+	db, err := cache.Open(t.Context(), args[0], cache.Config{Role: cache.Client, Log: args[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = newTestClient(t, db, hasty(args[2])).Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	t.Fatal("not killed: ", err)
+}
+
+// After kill -9 in mid-pull the next process waits for nothing and fetches the rest
+// only.
+func TestKilledSync(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/posts/1", 1000)
+	path := filepath.Join(t.TempDir(), "copy.db")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSyncChild$")
+	cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{path, f.db.Log(), f.http.URL}, "|"))
+	var pages atomic.Int64
+	started := make(chan struct{})
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("limit") == "100" && pages.Add(1) == 5 {
+				<-started
+				if err := cmd.Process.Kill(); err != nil {
+					t.Error(err)
+				}
+				<-r.Context().Done()
+				return
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	close(started)
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
+		t.Fatalf("the child was not killed: %v\n%s", err, out.Bytes())
+	}
+	f.through(nil)
+	db := f.openCache(path, nil)
+	c := newTestClient(t, db, hasty(f.http.URL))
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Stats().Events; n != 600 || s.Windows != 1 {
+		t.Errorf("the second process fetched %d events in %d windows, want 600 in 1", n, s.Windows)
+	}
+	sameEvents(t, "sync", held(t, db, mustTopic(t, "alice"), s), f.truth("alice", "", ""))
+}
+
+// A clock that can be moved.
+type testClock struct{ ahead atomic.Int64 }
+
+func (c *testClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+// A process that slept longer than its lease finds its window taken over. A pull
+// leaves it to the other one and waits; what follows live goes on.
+func TestLeaseTakenOver(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/posts/1", 1000)
+	path := filepath.Join(t.TempDir(), "copy.db")
+	var later testClock
+	later.ahead.Store(int64(5 * time.Minute))
+	mine, other := f.openCache(path, nil), f.openCache(path, later.now)
+	topic := mustTopic(t, "alice")
+	a, b := newTestClient(t, mine, hasty(f.http.URL)), newTestClient(t, other, hasty(f.http.URL))
+	var pages atomic.Int64
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("limit") == "100" && pages.Add(1) == 4 {
+				if _, err := b.Sync(r.Context(), topic, Range{}); err != nil {
+					t.Error(err)
+				}
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	s, err := a.Sync(t.Context(), topic, Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameEvents(t, "sync", held(t, mine, topic, s), f.truth("alice", "", ""))
+
+	n := 1000
+	var got []string
+	for ev, err := range a.Tail(t.Context(), topic, TailOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(ev.Line()))
+		if len(got) == n && n < 1005 {
+			if _, err := b.Sync(t.Context(), mustTopic(t, "zoe"), Range{}); err != nil {
+				t.Fatal(err)
+			}
+			f.put("alice/posts/1", 1)
+			n++
+		} else if len(got) == n {
+			break
+		}
+	}
+	sameEvents(t, "tail", got, f.truth("alice", "", ""))
+}
+
+// A cancelled sync keeps what has come, and lets go of the window at once.
+func TestCancelledSync(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/posts/1", 500)
+	db := f.newCache()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	topic := mustTopic(t, "alice")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	_, err := c.SyncNew(ctx, topic, Range{}, func([]event.Event) error {
+		cancel(why)
+		return nil
+	})
+	if !errors.Is(err, why) {
+		t.Errorf("sync = %v, want %v", err, why)
+	}
+	if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Stats().Events; n != 500 {
+		t.Errorf("%d events came, want 500", n)
+	}
+	_, err = c.SyncNew(t.Context(), topic, Range{}, func([]event.Event) error { return why })
+	if err != nil {
+		t.Errorf("nothing is new, but sync = %v", err)
+	}
+	f.put("alice/posts/1", 1)
+	if _, err = c.SyncNew(t.Context(), topic, Range{}, func([]event.Event) error { return why }); !errors.Is(err, why) {
+		t.Errorf("sync = %v, want %v", err, why)
+	}
+}

@@ -1,0 +1,138 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Finding is a window whose events are not those of the server.
+type Finding struct {
+	Topic    event.Topic
+	Span     window.Span
+	Held     uint64 // events here
+	Server   uint64 // events there
+	Repaired bool
+}
+
+// Verified says what Verify has looked at.
+type Verified struct {
+	Windows int          // blocks that were compared
+	Events  uint64       // events that the server has in them
+	Older   window.Spans // held, but older than what the server still has: no difference
+	Found   []Finding
+}
+
+// Verify compares what is held of topic with the server, reading every event again.
+// With repair it fetches the windows that differ again and puts them in the place
+// of what is stored, touching nothing else.
+func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v Verified, err error) {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return v, fmt.Errorf("verify %s: %w", topic, err)
+	}
+	held, err := c.store.Held(ctx, topic)
+	if err != nil {
+		return v, inStore(err)
+	}
+	v.Older = held.Intersect(window.Spans{{From: event.Beginning, To: info.Horizon}})
+	for _, span := range held.Intersect(window.Spans{{From: info.Horizon, To: event.MaxID}}) {
+		if err := c.verifySpan(ctx, topic, span, repair, &v); err != nil {
+			return v, fmt.Errorf("verify %s: %w", topic, err)
+		}
+	}
+	return v, nil
+}
+
+func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.Span, repair bool, v *Verified) error {
+	theirs, err := c.windowsOf(ctx, topic, span)
+	if err != nil {
+		return err
+	}
+	ours, err := c.store.CheckedLeaves(ctx, topic, span)
+	if err != nil {
+		return inStore(err)
+	}
+	found := compare(topic, span, ours, theirs, v)
+	for i := range found {
+		if repair {
+			if err := c.repair(ctx, topic, found[i].Span); err != nil {
+				return err
+			}
+			found[i].Repaired = true
+		}
+	}
+	v.Found = append(v.Found, found...)
+	return nil
+}
+
+// windowsOf asks for the windows of a stretch, block by block.
+func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.Span) (theirs []wire.Window, err error) {
+	until := c.at(span.To)
+	for at := span.From; at < span.To; {
+		q := wire.WindowQuery{Topic: topic, Since: c.at(at), Until: &until}
+		var list wire.WindowList
+		if err := c.ask(ctx, "/windows", q.Values(), &list); err != nil {
+			return nil, err
+		}
+		if list.From != at || list.To != span.To || list.Next <= at || list.Next > span.To {
+			return nil, &ProtocolError{c.base(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From, list.To, list.Next)}
+		}
+		theirs, at = append(theirs, list.Windows...), list.Next
+	}
+	return theirs, nil
+}
+
+// compare returns the blocks in which the two sides differ.
+func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []wire.Window, v *Verified) (found []Finding) {
+	for len(ours) > 0 || len(theirs) > 0 {
+		var mine, yours window.Digest
+		var f Finding
+		switch {
+		case len(theirs) == 0 || len(ours) > 0 && ours[0].Block < theirs[0].To.Block():
+			f.Span, ours = ownBlock(&ours[0], &mine, &f.Held), ours[1:]
+		case len(ours) == 0 || theirs[0].To.Block() < ours[0].Block:
+			f.Span, yours, f.Server, theirs = theirs[0].Span(), theirs[0].Digest, theirs[0].Count, theirs[1:]
+		default:
+			f.Span, ours = ownBlock(&ours[0], &mine, &f.Held), ours[1:]
+			yours, f.Server, theirs = theirs[0].Digest, theirs[0].Count, theirs[1:]
+		}
+		v.Windows++
+		v.Events += f.Server
+		if mine != yours {
+			f.Topic, f.Span = topic, f.Span.Intersect(span)
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+func ownBlock(l *window.Leaf, d *window.Digest, n *uint64) window.Span {
+	*d, *n = window.DigestOf([]window.Leaf{*l})
+	return window.BlockSpan(l.Block)
+}
+
+// repair fetches a stretch again and replaces what is stored of it, page by page.
+func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span) error {
+	for at := span; !at.Empty(); {
+		var p page
+		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
+			p, err = c.page(ctx, base, topic, nil, at)
+			if p.next > at.From && !final(err) {
+				return nil // what has come before a cut is whole
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := c.store.Replace(ctx, topic, window.Span{From: at.From, To: p.next}, p.events); err != nil {
+			return inStore(err)
+		}
+		at.From = p.next
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// usageArgs makes the errors of an argument check usage errors.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument such as %q", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// oneStorage wants the name of one storage.
+func oneStorage(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return usagef("want a storage such as alice/posts/1")
+	case 1:
+		return nil
+	}
+	return usagef("want one storage, not also %q", args[1])
+}
+
+// knownCommand refuses what is no command, and says which one may be meant.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	root.SuggestionsMinimumDistance = 2
+	text := fmt.Sprintf("%q is not a command", args[0])
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		text += "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usagef("%s", text)
+}
+
+// flagError says what is wrong with a flag, without the words of strconv.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return &usageError{err}
+	}
+	return usagef("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), plainCause(invalid))
+}
+
+func plainCause(invalid *pflag.InvalidValueError) error {
+	cause := errors.Unwrap(invalid)
+	switch invalid.GetFlag().Value.Type() {
+	case "int":
+		return errors.New("want a whole number")
+	case "bool":
+		return errors.New("want true or false")
+	case "duration":
+		return errors.New("want a duration such as 15s")
+	}
+	var number *strconv.NumError
+	if errors.As(cause, &number) {
+		return number.Err
+	}
+	return cause
+}
+
+// numbersLast lets a value of put be a number below zero: it puts arguments such as
+// -5 behind a --, since they would be read as flags.
+func numbersLast(root *cobra.Command, args []string) []string {
+	cmd, _, err := root.Find(args)
+	if err != nil || cmd.Name() != "put" {
+		return args
+	}
+	cmd.InheritedFlags() // merges them into Flags
+	var front, numbers []string
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--":
+			return append(append(append(front, "--"), numbers...), args[i+1:]...)
+		case isNegative(arg):
+			numbers = append(numbers, arg)
+		case i+1 < len(args) && wantsNext(cmd.Flags(), arg):
+			front = append(front, arg, args[i+1])
+			i++
+		default:
+			front = append(front, arg)
+		}
+	}
+	if len(numbers) == 0 {
+		return args
+	}
+	return append(append(front, "--"), numbers...)
+}
+
+func isNegative(arg string) bool {
+	return len(arg) > 1 && arg[0] == '-' && '0' <= arg[1] && arg[1] <= '9'
+}
+
+// wantsNext reports whether arg is a flag whose value is the next argument.
+func wantsNext(flags *pflag.FlagSet, arg string) bool {
+	if name, long := strings.CutPrefix(arg, "--"); long {
+		f := flags.Lookup(name)
+		return f != nil && f.NoOptDefVal == ""
+	}
+	if !strings.HasPrefix(arg, "-") {
+		return false
+	}
+	for i := 1; i < len(arg); i++ {
+		f := flags.ShorthandLookup(arg[i : i+1])
+		if f == nil {
+			return false
+		}
+		if f.NoOptDefVal == "" { // what follows in arg is its value
+			return i == len(arg)-1
+		}
+	}
+	return false
+}

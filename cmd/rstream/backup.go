@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+)
+
+type backupOptions struct{ db string }
+
+func newBackupCommand(a *app) *cobra.Command {
+	var o backupOptions
+	cmd := &cobra.Command{
+		Use:     "backup FILE",
+		GroupID: groupServe,
+		Short:   "Write a consistent copy of a server's log",
+		Long: `Write a consistent, checked copy of the log in --db to FILE, which must not exist.
+The server may be running.
+
+Serving the copy begins a new log that goes on from the old one where the copy was
+made: what was appended to the old log after that is not in it. Clients notice, are
+told, and carry over what agrees.`,
+		Example: `  rstream backup rstream-monday.db
+  rstream serve --db rstream-monday.db`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return runBackup(cmd.Context(), a, o, args[0]) },
+	}
+	cmd.Flags().StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
+	return cmd
+}
+
+func runBackup(ctx context.Context, a *app, o backupOptions, to string) error {
+	db, err := cache.Open(ctx, o.db, cache.Config{})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.BackupTo(ctx, to); err != nil {
+		return err
+	}
+	a.note("log %s backed up to %s", db.Log(), to)
+	return nil
+}

@@ -1,0 +1,282 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// commands is what scripts can say besides testscript's own words.
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	// exits STATUS PROGRAM ARG...: run a program that must end with a status.
+	"exits": cmdExits,
+	// start NAME PROGRAM ARG...: run a program beside the script. It writes to
+	// NAME.out and NAME.err.
+	"start": cmdStart,
+	// signal SIGNAL NAME: send TERM, INT, KILL, STOP or CONT.
+	"signal": cmdSignal,
+	// ended NAME STATUS: wait for its end. A status such as KILL is a signal.
+	"ended": cmdEnded,
+	// waitfile FILE [N]: wait until a file is there and has N lines, or anything.
+	"waitfile": cmdWaitFile,
+	// waitgrep PATTERN FILE: wait until a file matches.
+	"waitgrep": cmdWaitGrep,
+	// setenvfile VAR FILE: wait for a file and set a variable to what it says.
+	"setenvfile": cmdSetenvFile,
+	// address VAR URL: set a variable to the host and port of a URL.
+	"address": cmdAddress,
+	// deadport VAR: set a variable to an address where nobody listens.
+	"deadport": cmdDeadPort,
+	// badwire VAR URL N: set a variable to a URL that leads to another but breaks
+	// each connection after N bytes of answers.
+	"badwire": cmdBadWire,
+	// stub VAR STATUS TYPE BODY: set a variable to the URL of a server that is not
+	// rstream.
+	"stub": cmdStub,
+	// raw ADDRESS FILE: send a file over a connection and print what comes.
+	"raw": cmdRaw,
+	// quakes FILE: write the earthquakes.
+	"quakes": cmdQuakes,
+	// sql FILE STATEMENT: change a file behind the program's back, or ask it.
+	"sql": cmdSQL,
+	// ago VAR DURATION LAYOUT: set a variable to a time before now in the zone TZ.
+	"ago": cmdAgo,
+	// plain FILE: print a file with what differs from run to run made plain.
+	"plain": cmdPlain,
+	// jsonl FILE MEMBER...: print these members of each line, as JSON.
+	"jsonl": cmdJSONL,
+	// lines N FILE: a file has N lines.
+	"lines": cmdLines,
+	// ordered FILE: the events in a file come once and in order.
+	"ordered": cmdOrdered,
+}
+
+// patience is how long a script waits for what must happen.
+const patience = 30 * time.Second
+
+// poll waits for a condition itself, never for time to pass.
+func poll(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited %s in vain for %s", patience, what)
+		}
+	}
+}
+
+func want(ts *testscript.TestScript, neg bool, args []string, n int, usage string) {
+	if neg || len(args) < n {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "exits STATUS PROGRAM ARG...")
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%v", err)
+	}
+	status := 0
+	if exit != nil {
+		status = exit.ExitCode()
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("ended with status %d, want %s", status, args[0])
+	}
+}
+
+func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "waitfile FILE [N]")
+	n := -1
+	if len(args) > 1 {
+		var err error
+		n, err = strconv.Atoi(args[1])
+		ts.Check(err)
+	}
+	path := ts.MkAbs(args[0])
+	poll(ts, strings.Join(args, " with lines: "), func() bool {
+		b, err := os.ReadFile(path)
+		return err == nil && len(b) > 0 && bytes.Count(b, []byte("\n")) >= n
+	})
+}
+
+func cmdWaitGrep(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "waitgrep PATTERN FILE")
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	path := ts.MkAbs(args[1])
+	poll(ts, args[0], func() bool {
+		b, err := os.ReadFile(path)
+		return err == nil && re.Match(b)
+	})
+}
+
+func cmdSetenvFile(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "setenvfile VAR FILE")
+	cmdWaitFile(ts, false, args[1:])
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func cmdAddress(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "address VAR URL")
+	ts.Setenv(args[0], strings.TrimPrefix(args[1], "http://"))
+}
+
+// cmdDeadPort binds a socket on which it never listens, so that nobody else gets
+// the port while the script runs.
+func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "deadport VAR")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	ts.Defer(func() { unix.Close(fd) })
+	ts.Check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := unix.Getsockname(fd)
+	ts.Check(err)
+	ts.Setenv(args[0], fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
+}
+
+func cmdBadWire(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "badwire VAR URL N")
+	n, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	w, err := newBadWire(context.Background(), strings.TrimPrefix(args[1], "http://"))
+	ts.Check(err)
+	ts.Defer(w.close)
+	w.cutAfter(n)
+	ts.Setenv(args[0], "http://"+w.addr())
+}
+
+func cmdStub(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 4, "stub VAR STATUS TYPE BODY")
+	status, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", args[2])
+		w.WriteHeader(status)
+		fmt.Fprintln(w, args[3])
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
+}
+
+func cmdRaw(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "raw ADDRESS FILE")
+	conn, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	defer conn.Close()
+	ts.Check(conn.SetDeadline(time.Now().Add(patience)))
+	text := strings.ReplaceAll(strings.TrimRight(ts.ReadFile(args[1]), "\n"), "\n", "\r\n") + "\r\n\r\n"
+	_, err = conn.Write([]byte(text))
+	ts.Check(err)
+	var answer bytes.Buffer
+	_, err = answer.ReadFrom(conn)
+	ts.Check(err)
+	fmt.Fprint(ts.Stdout(), strings.ReplaceAll(answer.String(), "\r\n", "\n"))
+}
+
+func cmdQuakes(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "quakes FILE")
+	b, err := quakes()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "sql FILE STATEMENT")
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?_pragma=busy_timeout(10000)")
+	ts.Check(err)
+	defer db.Close()
+	rows, err := db.Query(args[1])
+	ts.Check(err)
+	defer rows.Close()
+	for rows.Next() {
+		var v any
+		ts.Check(rows.Scan(&v))
+		fmt.Fprintln(ts.Stdout(), v)
+	}
+	ts.Check(rows.Err())
+}
+
+func cmdAgo(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "ago VAR DURATION LAYOUT")
+	d, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	zone, err := time.LoadLocation(ts.Getenv("TZ"))
+	ts.Check(err)
+	ts.Setenv(args[0], time.Now().Add(-d).In(zone).Format(args[2]))
+}
+
+// What differs from run to run, and what stands for it in golden files.
+var plainWords = []struct {
+	re   *regexp.Regexp
+	word string
+}{
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?`), "TIME"},
+	{regexp.MustCompile(`"key":"[A-Z2-7]{26}"`), `"key":"RANDOM"`},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "HASH"},
+	{regexp.MustCompile(`\b[0-9A-HJKMNP-TV-Z]{16}\b`), "LOG"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
+	{regexp.MustCompile(`"(bytes|received|saved)":\d+`), `"$1":N`},
+	{regexp.MustCompile(`\d+(\.\d)? (B|kB|MB)\b`), "N $2"},
+}
+
+func cmdPlain(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "plain FILE")
+	text := strings.ReplaceAll(ts.ReadFile(args[0]), ts.Getenv("WORK"), "WORK")
+	for _, p := range plainWords {
+		text = p.re.ReplaceAllString(text, p.word)
+	}
+	fmt.Fprint(ts.Stdout(), text)
+}
+
+func cmdJSONL(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "jsonl FILE MEMBER...")
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			ts.Fatalf("%q: %v", line, err)
+		}
+		var values []string
+		for _, name := range args[1:] {
+			values = append(values, string(object[name]))
+		}
+		fmt.Fprintln(ts.Stdout(), strings.Join(values, " "))
+	}
+}
+
+func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "lines N FILE")
+	if n := strings.Count(ts.ReadFile(args[1]), "\n"); strconv.Itoa(n) != args[0] {
+		ts.Fatalf("%s has %d lines, want %s", args[1], n, args[0])
+	}
+}
+
+func cmdOrdered(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "ordered FILE")
+	last := ""
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var ev struct{ ID string }
+		ts.Check(json.Unmarshal([]byte(line), &ev))
+		if ev.ID <= last {
+			ts.Fatalf("%s: event %s follows %s", args[0], ev.ID, last)
+		}
+		last = ev.ID
+	}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+)
+
+// complete lets a shell complete a flag with values.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	// It fails only for a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// completeMoments does so for flags that name moments.
+func completeMoments(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		complete(cmd, flag, "beginning", "now", "1h", "24h", "7d")
+	}
+}
+
+// completeServers completes names of servers.
+func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	a.servers = nil // what is being typed is no name yet
+	if a.configure(cmd) == nil {
+		for _, s := range a.settings.Servers {
+			names = append(names, s.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeTopics completes topics with those that are followed.
+func (a *app) completeTopics(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	a.completeFrom(cmd, func(db *cache.DB) error {
+		topics, err := db.Followed(cmd.Context())
+		for _, t := range topics {
+			if name := t.String(); !slices.Contains(args, name) {
+				names = append(names, name)
+			}
+		}
+		return err
+	})
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeCursors completes names of cursors.
+func (a *app) completeCursors(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	a.completeFrom(cmd, func(db *cache.DB) error {
+		cursors, err := db.Cursors(cmd.Context())
+		for _, c := range cursors {
+			names = append(names, c.Name)
+		}
+		return err
+	})
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeFrom reads completions from the copy, if there is one. A shell that
+// completes wants no errors.
+func (a *app) completeFrom(cmd *cobra.Command, read func(*cache.DB) error) {
+	if a.configure(cmd) != nil {
+		return
+	}
+	db, err := a.openOffline(cmd.Context())
+	if err != nil {
+		return
+	}
+	defer db.Close()
+	_ = read(db)
+}
+
+// describeCompletion fits cobra's command into our help.
+func describeCompletion(cmd *cobra.Command) {
+	cmd.Use = "completion SHELL"
+	cmd.Short = "Print what a shell needs to complete commands and flags"
+	cmd.Example = `  source <(rstream completion bash)
+  rstream completion zsh > "${fpath[1]}/_rstream"
+  rstream completion fish > ~/.config/fish/completions/rstream.fish`
+	// A broken config file must not break the start of a shell.
+	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return nil }
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("want a shell: bash, zsh, fish or powershell")
+		}
+		return usagef("shell %q: want bash, zsh, fish or powershell", args[0])
+	}
+	// Only what runs has its arguments checked.
+	cmd.RunE = func(*cobra.Command, []string) error { return nil }
+}

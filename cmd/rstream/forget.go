@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+type forgetOptions struct {
+	topicFlags
+	before string
+}
+
+func newForgetCommand(a *app) *cobra.Command {
+	var o forgetOptions
+	cmd := &cobra.Command{
+		Use:     "forget TOPIC...",
+		GroupID: groupInspect,
+		Short:   "Give up what is held of a topic",
+		Long: `Remove what the local copy holds of the topics and end following them. Events that
+other topics hold stay. The server is not asked and loses nothing.`,
+		Example: `  rstream forget alice/drafts
+  rstream forget nc --before 30d`,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.parse(args)
+			if err != nil {
+				return err
+			}
+			if len(topics) == 0 {
+				return errNoTopic
+			}
+			return runForget(cmd.Context(), a, o, topics)
+		},
+	}
+	cmd.Flags().StringVar(&o.before, "before", "", "only what happened up to `MOMENT`; the topic stays followed")
+	o.topicFlags.add(cmd)
+	completeMoments(cmd, "before")
+	return cmd
+}
+
+func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topic) error {
+	before, err := optionalMoment(o.before)
+	if err != nil {
+		return err
+	}
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	at := event.MaxID
+	if before != nil {
+		if at, err = offlinePosition(ctx, db, *before, event.MaxID-1); err != nil {
+			return err
+		}
+	}
+	for _, t := range topics {
+		n, err := db.Forget(ctx, t, at)
+		if err != nil {
+			return err
+		}
+		if err := a.printForgotten(t, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) printForgotten(t event.Topic, n int) error {
+	switch {
+	case a.quiet:
+		return nil
+	case a.out.text():
+		return a.out.printf("%s: %s forgotten\n", t, count(n, "event"))
+	}
+	return a.out.json(struct {
+		Type    string      `json:"type"`
+		Topic   event.Topic `json:"topic"`
+		Removed int         `json:"removed"`
+	}{"forgotten", t, n})
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// gapLine tells a consumer of a gap in the stream's own language.
+func (a *app) gapLine(err error) error {
+	var gap *client.GapError
+	if errors.As(err, &gap) && !a.out.text() {
+		return errors.Join(err, a.printGap(gap))
+	}
+	return err
+}
+
+func (a *app) printGap(gap *client.GapError) error {
+	return a.out.json(struct {
+		Type   string   `json:"type"`
+		After  event.ID `json:"after"`
+		Oldest event.ID `json:"oldest"`
+	}{"gap", gap.After, gap.Oldest})
+}
+
+// skipGap bridges history that is gone: the gap line, upon which a consumer forgets
+// the topics, then what their state was where history begins again, each event
+// marked, then a line that says that from here on it is history. once and in order
+// hold between gaps.
+func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, cursor *cache.Cursor) error {
+	if a.out.text() {
+		a.note("history from %s to %s is gone from the server; this is what was left of it", gap.After, gap.Oldest)
+	} else if err := a.printGap(gap); err != nil {
+		return err
+	}
+	for _, t := range topics {
+		for ev, err := range s.Snapshot(ctx, t, gap.Oldest) {
+			if err == nil {
+				err = a.out.event(marked(ev))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if !a.out.text() {
+		if err := a.out.json(map[string]string{"type": "live"}); err != nil {
+			return err
+		}
+	}
+	if err := a.out.flush(); err != nil {
+		return err
+	}
+	if cursor == nil {
+		return nil
+	}
+	return cursor.Move(ctx, gap.Oldest)
+}
+
+// marked returns ev with a member that says that it comes from a snapshot.
+func marked(ev *event.Event) *event.Event {
+	m := event.Event{ID: ev.ID, Time: ev.Time, Draft: ev.Draft, Hash: ev.Hash}
+	if len(ev.Extra) > 0 {
+		m.Extra = append(append(m.Extra, ev.Extra...), ',')
+	}
+	m.Extra = append(m.Extra, `"snapshot":true`...)
+	return &m
+}

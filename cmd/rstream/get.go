@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+type getOptions struct{ events bool }
+
+func newGetCommand(a *app) *cobra.Command {
+	var o getOptions
+	cmd := &cobra.Command{
+		Use:     "get STORAGE",
+		GroupID: groupRead,
+		Short:   "Print the value of a storage",
+		Long: `Print the current value of one storage and nothing else, or with --events its
+whole history. The status is 1 if it has no value.`,
+		Example: `  rstream get alice/posts/1
+  rstream get alice/posts/1 --events`,
+		Args: oneStorage,
+		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), a, o, args[0]) },
+	}
+	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
+	return cmd
+}
+
+func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
+	user, path, err := event.SplitStorage(storage)
+	if err != nil {
+		return &usageError{err}
+	}
+	s, err := a.connect(ctx, false)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", storage, err)
+	}
+	defer s.Close()
+	topic, one := event.Exactly(user, path), 1
+	r := client.Range{Last: &one}
+	if o.events {
+		r = client.Range{}
+	}
+	synced, err := s.Fetch(ctx, topic, r)
+	if err != nil {
+		return s.check(ctx, err)
+	}
+	var last *event.Event
+	err = s.db.Each(ctx, []event.Topic{topic}, synced.Span, func(ev *event.Event) error {
+		last = ev
+		if o.events {
+			return a.out.event(ev)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case last == nil:
+		return &exitError{status: exitFailed, text: storage + ": has never been written"}
+	case o.events:
+		return nil
+	}
+	return a.printValue(last)
+}
+
+// printValue prints the value that ev left in its storage.
+func (a *app) printValue(ev *event.Event) error {
+	switch {
+	case ev.Type == event.Del:
+		return &exitError{status: exitFailed, text: ev.Storage() + ": has no value, it was deleted at " + ev.Time.String()}
+	case a.out.form == formJSON:
+		return a.out.event(ev)
+	}
+	return a.out.line(ev.Value)
+}

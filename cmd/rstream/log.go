@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+type logOptions struct {
+	topicFlags
+	since string
+	until string
+}
+
+func newLogCommand(a *app) *cobra.Command {
+	var o logOptions
+	cmd := &cobra.Command{
+		Use:     "log TOPIC...",
+		GroupID: groupRead,
+		Short:   "Print events from the local copy, offline",
+		Long: `Print what the local copy holds of the topics. Nothing is asked of a server. Where
+it does not hold all, standard error says what is missing and the status is 3.`,
+		Example: `  rstream log alice --since 1h
+  rstream log '*/quakes' | jq .value.place`,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.parse(args)
+			if err != nil {
+				return err
+			}
+			if len(topics) == 0 {
+				return errNoTopic
+			}
+			return runLog(cmd.Context(), a, o, topics)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.since, "since", "", "begin at `MOMENT` (default: beginning)")
+	f.StringVar(&o.until, "until", "", "end at `MOMENT` (default: the last that is held)")
+	o.topicFlags.add(cmd)
+	completeMoments(cmd, "since", "until")
+	return cmd
+}
+
+func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
+	since, err := optionalMoment(o.since)
+	if err != nil {
+		return err
+	}
+	until, err := optionalMoment(o.until)
+	if err != nil {
+		return err
+	}
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	held, err := db.Held(ctx, topics...)
+	if err != nil {
+		return err
+	}
+	if len(held) == 0 {
+		return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()),
+			fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))}
+	}
+	end := held[len(held)-1].To
+	span := window.Span{From: event.Beginning, To: end}
+	if since != nil {
+		if span.From, err = offlinePosition(ctx, db, *since, end); err != nil {
+			return err
+		}
+	}
+	if until != nil {
+		if span.To, err = offlinePosition(ctx, db, *until, end); err != nil {
+			return err
+		}
+	}
+	if span.To < span.From {
+		return usagef("--since %s lies after --until %s", span.From, span.To)
+	}
+	return a.printHeld(ctx, db, topics, held, span)
+}
+
+// optionalMoment reads a moment as a person writes it, nil if there is none.
+func optionalMoment(s string) (*event.Moment, error) {
+	if s == "" {
+		return nil, nil
+	}
+	m, err := event.ParseLocalMoment(s, time.Now())
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return &m, nil
+}
+
+// checkOrder refuses an end before the beginning where that can be seen without a
+// server.
+func checkOrder(since, until *event.Moment) error {
+	if since == nil || until == nil {
+		return nil
+	}
+	now := time.Now()
+	a, ok := since.Time(now)
+	b, ok2 := until.Time(now)
+	from, ok3 := since.Cursor()
+	to, ok4 := until.Cursor()
+	if ok && ok2 && a > b || ok3 && ok4 && from.ID > to.ID {
+		return usagef("--since %s lies after --until %s", since, until)
+	}
+	return nil
+}
+
+func topicList(topics []event.Topic) (s string) {
+	for i, t := range topics {
+		if i > 0 {
+			s += ", "
+		}
+		s += t.String()
+	}
+	return s
+}
+
+// shellTopics writes topics as arguments for a shell.
+func shellTopics(topics []event.Topic) (s string) {
+	for i, t := range topics {
+		if i > 0 {
+			s += " "
+		}
+		s += "'" + strings.ReplaceAll(t.String(), "'", `'\''`) + "'"
+	}
+	return s
+}
+
+// offlinePosition turns a moment into a position by what is held.
+func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {
+	if m.IsNow() {
+		return end, nil
+	}
+	if t, ok := m.Time(time.Now()); ok {
+		return db.PositionAt(ctx, t)
+	}
+	c, _ := m.Cursor()
+	if !c.Of(db.Log()) {
+		return 0, usagef("%s is a position of another log; %s holds %s", c, db.Path(), db.Log())
+	}
+	return c.ID, nil
+}
+
+// printHeld prints what is held of span and says what is not.
+func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span) error {
+	for _, s := range held.Intersect(window.Spans{span}) {
+		if err := db.Each(ctx, topics, s, func(ev *event.Event) error { return a.out.event(ev) }); err != nil {
+			return err
+		}
+	}
+	if err := a.out.flush(); err != nil {
+		return err
+	}
+	gaps := held.Gaps(span)
+	for _, gap := range gaps {
+		a.note("not held: what happened between %s and %s", positionName(gap.From), gap.To)
+	}
+	if len(gaps) > 0 {
+		return &exitError{status: exitGap}
+	}
+	return nil
+}
+
+func positionName(id event.ID) string {
+	if id == event.Beginning {
+		return "the beginning"
+	}
+	return id.String()
+}

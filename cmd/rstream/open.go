@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A session is a command's cache and the client that fills it.
+type session struct {
+	*client.Client
+	db  *cache.DB
+	app *app
+}
+
+// connect opens the copy of the log that the servers serve, making it if it is not
+// there, and a client that fills it. wait keeps trying to reach a server.
+func (a *app) connect(ctx context.Context, wait bool) (*session, error) {
+	cfg := client.Config{Servers: a.servers, Wait: wait, OnRetry: a.onRetry}
+	path, log, err := a.cacheFile()
+	if err != nil {
+		return nil, err
+	}
+	if log == "" {
+		info, err := client.Probe(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		log = info.Log
+		if path, err = a.newCacheFile(path, log); err != nil {
+			return nil, err
+		}
+	}
+	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(db, cfg)
+	if err != nil {
+		db.Close()
+		return nil, &usageError{err}
+	}
+	return &session{Client: c, db: db, app: a}, nil
+}
+
+// Close ends the client and closes the cache.
+func (s *session) Close() error {
+	s.Client.Close()
+	return s.db.Close()
+}
+
+func (a *app) onRetry(err error, pause time.Duration) {
+	a.note("%v; trying again in %s", err, pause.Round(100*time.Millisecond))
+}
+
+// cacheFile returns the file of the copy and its log, as far as they are known
+// without asking a server.
+func (a *app) cacheFile() (path, log string, err error) {
+	if a.cache != "" {
+		log, err := logOfFile(a.cache)
+		return a.cache, log, err
+	}
+	known, err := loadServers()
+	if err != nil {
+		return "", "", err
+	}
+	for _, url := range a.servers {
+		if log := known[url]; event.ValidLogID(log) {
+			path, err := cacheFileOf(log)
+			return path, log, err
+		}
+	}
+	return "", "", nil
+}
+
+// cacheFileOf returns the usual file of the copy of a log.
+func cacheFileOf(log string) (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, log+".db"), err
+}
+
+// newCacheFile returns the file for a log that was just learned and remembers
+// which servers serve it.
+func (a *app) newCacheFile(path, log string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	dir, err := dataDir()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	err = changeServers(func(known map[string]string) {
+		for _, url := range a.servers {
+			known[url] = log
+		}
+	})
+	return filepath.Join(dir, log+".db"), err
+}
+
+// logOfFile returns the log that an existing file belongs to, "" if there is none.
+func logOfFile(path string) (string, error) {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
+		return "", nil
+	}
+	db, err := cache.Open(context.Background(), path, cache.Config{})
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	return db.Log(), nil
+}
+
+// openOffline opens the copy for reading only what is there.
+func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
+	path, _, err := a.cacheFile()
+	if err != nil {
+		return nil, err
+	}
+	if path == "" {
+		return nil, &exitError{exitFailed, fmt.Sprintf("nothing is held of %s yet", a.servers[0]),
+			"run \"rstream sync\" first, or name a file with --cache FILE"}
+	}
+	return cache.Open(ctx, path, cache.Config{})
+}
+
+// Which server serves which log is remembered in a small file beside the copies, so
+// that offline commands work.
+func serversFile() (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, "servers.json"), err
+}
+
+func loadServers() (map[string]string, error) {
+	path, err := serversFile()
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]string{}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return known, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &known); err != nil {
+		return nil, fmt.Errorf("read %s: %w (remove the file to begin anew)", path, err)
+	}
+	return known, nil
+}
+
+// changeServers replaces the file whole, so that a reader never sees half of it.
+func changeServers(change func(map[string]string)) error {
+	path, err := serversFile()
+	if err != nil {
+		return err
+	}
+	known, err := loadServers()
+	if err != nil {
+		return err
+	}
+	change(known)
+	b, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "servers-*.json")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(append(b, '\n'))
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+func forgetServer(url string) error {
+	return changeServers(func(known map[string]string) { delete(known, url) })
+}

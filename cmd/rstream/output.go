@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/mattn/go-isatty"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A form is how output is written.
+type form string
+
+const (
+	formText form = "text"
+	formJSON form = "json"
+)
+
+// String, Set and Type make a form a flag.
+func (f *form) String() string { return string(*f) }
+
+// Set refuses what is no form.
+func (f *form) Set(s string) error {
+	if s != string(formText) && s != string(formJSON) {
+		return fmt.Errorf("want text or json")
+	}
+	*f = form(s)
+	return nil
+}
+
+// Type names the flag's value.
+func (f *form) Type() string { return "form" }
+
+// errClosedStdout means that nobody reads the output any more: head has had
+// enough. That is a normal end.
+var errClosedStdout = errors.New("standard output is closed")
+
+// An output is standard output: data, and nothing else.
+type output struct {
+	file     *os.File
+	w        *bufio.Writer
+	terminal bool
+	form     form // "" decides by terminal
+}
+
+func newOutput(f *os.File) *output {
+	return &output{file: f, w: bufio.NewWriterSize(f, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
+}
+
+// text reports whether a person reads the output.
+func (o *output) text() bool {
+	if o.form == "" {
+		return o.terminal
+	}
+	return o.form == formText
+}
+
+// line writes bytes and a line feed.
+func (o *output) line(b []byte) error {
+	o.w.Write(b) // a bufio.Writer keeps its first error
+	return writeError(o.w.WriteByte('\n'))
+}
+
+func (o *output) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(o.w, format, args...)
+	return writeError(err)
+}
+
+// json writes v as one line.
+func (o *output) json(v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := o.w.Write(b.Bytes())
+	return writeError(err)
+}
+
+// event writes one event: its line, or what a person wants to see of it.
+func (o *output) event(ev *event.Event) error {
+	if !o.text() {
+		return o.line(ev.Line())
+	}
+	return o.printf("%s  %s  %-3s  %s\n", ev.Time.Time().Local().Format("2006-01-02 15:04:05.000"),
+		visible(ev.Storage()), ev.Type, visible(string(ev.Value)))
+}
+
+func (o *output) flush() error { return writeError(o.w.Flush()) }
+
+// untilClosed runs fn until it ends or until nobody can read the output any more.
+// Then the error is errClosedStdout.
+func (o *output) untilClosed(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := watchClosed(o.file, func() { cancel(errClosedStdout) })
+	defer stop()
+	err := fn(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, errClosedStdout) {
+		return cause
+	}
+	return err
+}
+
+func writeError(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return errClosedStdout
+	}
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		err = file.Err
+	}
+	if err != nil {
+		return fmt.Errorf("write standard output: %w", err)
+	}
+	return nil
+}
+
+// visible takes what could steer a terminal out of a text: JSON strings may hold
+// the control characters U+0080 to U+009F and marks that turn text around.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r < 0x20, 0x7f <= r && r < 0xa0, 0x202a <= r && r <= 0x202e, 0x2066 <= r && r <= 0x2069:
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
+
+// size writes a number of bytes for a person.
+func size(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1000*1000:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	case n < 1000*1000*1000:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+}
+
+// count writes a number and its noun.
+func count[T int | int64 | uint64](n T, noun string) string {
+	if n == 1 {
+		return fmt.Sprintf("%d %s", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

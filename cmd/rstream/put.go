@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+type putOptions struct {
+	text  string
+	isTxt bool
+	key   string
+	lines bool
+	from  string
+}
+
+func newPutCommand(a *app) *cobra.Command {
+	var o putOptions
+	cmd := &cobra.Command{
+		Use:     "put STORAGE VALUE [flags]\n  rstream put STORAGE --lines [flags]\n  rstream put --from FILE [flags]",
+		GroupID: groupWrite,
+		Short:   "Append values",
+		Long: `Append a value to a storage, or many, and print what the log made of them.
+
+VALUE is JSON; - reads it from standard input and @FILE from a file. The key makes
+an append safe to repeat: the same storage, key and value are one event for ever.
+Without --key each append gets a new one.
+
+--from reads events, one JSON object a line: user, path, value, and if wanted type
+and key. Lines that rstream printed are such lines, so a stream can be piped from
+one server to another, twice without harm.`,
+		Example: `  rstream put alice/posts/1 '{"n":1}'
+  rstream put alice/notes/today --text "hello"
+  echo '{"n":2}' | rstream put alice/posts/2 -
+  seq 10 | rstream put alice/counter --lines
+  rstream put --from events.jsonl`,
+		DisableFlagsInUseLine: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 2 {
+				return usagef("want one value, not also %q; quote what has spaces", args[2])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.isTxt = cmd.Flags().Changed("text")
+			return runPut(cmd.Context(), a, o, args)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.text, "text", "", "append `STRING` as a JSON string")
+	f.StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
+	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
+	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
+	return cmd
+}
+
+type delOptions struct{ key string }
+
+func newDelCommand(a *app) *cobra.Command {
+	var o delOptions
+	cmd := &cobra.Command{
+		Use:     "del STORAGE",
+		GroupID: groupWrite,
+		Short:   "Remove the value of a storage",
+		Long:    `Append a DEL to a storage: from then on it has no value. Its history stays.`,
+		Example: `  rstream del alice/posts/1`,
+		Args:    oneStorage,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := draft(args[0], event.Del, o.key)
+			if err != nil {
+				return err
+			}
+			return a.append(cmd.Context(), func(send sendFunc) error { return send([]event.Draft{d}) })
+		},
+	}
+	cmd.Flags().StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
+	return cmd
+}
+
+// draft returns an append to a storage without its value.
+func draft(storage string, typ event.Type, key string) (event.Draft, error) {
+	user, path, err := event.SplitStorage(storage)
+	if err != nil {
+		return event.Draft{}, &usageError{err}
+	}
+	if err := event.CheckKey(key); err != nil {
+		return event.Draft{}, &usageError{err}
+	}
+	return event.Draft{User: user, Path: path, Type: typ, Key: orNewKey(key)}, nil
+}
+
+func orNewKey(key string) string {
+	if key == "" {
+		return rand.Text()
+	}
+	return key
+}
+
+func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
+	switch {
+	case o.from != "" || o.lines && len(args) == 0:
+		return runPutEvents(ctx, a, o, args)
+	case len(args) == 0:
+		return usagef("want a storage such as alice/posts/1 and a value, or --from FILE")
+	case o.lines:
+		return runPutLines(ctx, a, o, args)
+	}
+	d, err := draft(args[0], event.Put, o.key)
+	if err != nil {
+		return err
+	}
+	if d.Value, err = value(a, o, args[1:]); err != nil {
+		return err
+	}
+	return a.append(ctx, func(send sendFunc) error { return send([]event.Draft{d}) })
+}
+
+// value returns the value that the arguments mean.
+func value(a *app, o putOptions, args []string) ([]byte, error) {
+	switch {
+	case o.isTxt && len(args) > 0:
+		return nil, usagef("--text is the value: no other goes with it")
+	case o.isTxt:
+		return jsonString(o.text)
+	case len(args) == 0:
+		return nil, usagef("want a value: JSON, -, @FILE or --text STRING")
+	}
+	raw := []byte(args[0])
+	var err error
+	switch {
+	case args[0] == "-":
+		raw, err = readValue(a.in)
+	case strings.HasPrefix(args[0], "@"):
+		raw, err = readValueFile(args[0][1:])
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, err := event.CompactValue(raw)
+	if err != nil {
+		return nil, usagef("%w (for plain text use --text)", err)
+	}
+	return v, nil
+}
+
+// jsonString encodes s without the escapes that encoding/json adds for HTML.
+func jsonString(s string) ([]byte, error) {
+	if !utf8.ValidString(s) {
+		return nil, usagef("--text: is not valid UTF-8")
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(s)
+	return []byte(strings.TrimSuffix(b.String(), "\n")), err
+}
+
+func readValueFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readValue(f)
+}
+
+// readValue reads a value, with some room for the white space that compacting takes
+// away.
+func readValue(r io.Reader) ([]byte, error) {
+	const most = 16 * wire.MaxValue
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if len(b) > most {
+		return nil, usagef("value: is over %s long", size(most))
+	}
+	return b, err
+}
+
+// A sendFunc appends drafts and prints what the log made of them.
+type sendFunc func(drafts []event.Draft) error
+
+// append gives fn a way to append.
+func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
+	c, err := client.New(anyLog{}, client.Config{Servers: a.servers, OnRetry: a.onRetry})
+	if err != nil {
+		return &usageError{err}
+	}
+	return fn(func(drafts []event.Draft) error {
+		receipts, err := c.Put(ctx, drafts)
+		if err != nil {
+			return err
+		}
+		for i := range receipts {
+			if a.quiet {
+				break
+			}
+			if err := a.out.event(&receipts[i].Event); err != nil {
+				return err
+			}
+		}
+		return a.out.flush()
+	})
+}
+
+// anyLog stands where a client needs a store and only appends: it belongs to
+// whatever log answers.
+type anyLog struct{ client.Store }
+
+// Log returns no name.
+func (anyLog) Log() string { return "" }

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A parseFunc makes an append of a line.
+type parseFunc func(line []byte) (event.Draft, error)
+
+func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
+	if len(args) > 1 || o.isTxt || o.key != "" {
+		return usagef("--lines reads the values from standard input: no value and no --key goes with it")
+	}
+	if _, err := draft(args[0], event.Put, ""); err != nil {
+		return err
+	}
+	parse := func(line []byte) (d event.Draft, err error) {
+		if d, err = draft(args[0], event.Put, ""); err == nil {
+			d.Value, err = event.CompactValue(line)
+		}
+		return d, err
+	}
+	return a.appendLines(ctx, a.in, parse)
+}
+
+func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) error {
+	if len(args) > 0 || o.isTxt || o.key != "" || o.from != "" && o.lines {
+		return usagef("--from reads whole events: no storage, value, --key or --lines goes with it")
+	}
+	if o.from == "" || o.from == "-" {
+		return a.appendLines(ctx, a.in, parseEvent)
+	}
+	f, err := os.Open(o.from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.appendLines(ctx, f, parseEvent)
+}
+
+func parseEvent(line []byte) (event.Draft, error) {
+	d, err := event.ParseDraft(line)
+	d.Key = orNewKey(d.Key)
+	return d, err
+}
+
+// appendLines appends what the lines of in mean.
+func (a *app) appendLines(ctx context.Context, in io.Reader, parse parseFunc) error {
+	name := "standard input"
+	if f, ok := in.(*os.File); ok {
+		if f != os.Stdin {
+			name = f.Name()
+		}
+		if err := checkFile(f, name, parse); err != nil {
+			return err
+		}
+	}
+	return a.append(ctx, func(send sendFunc) error { return sendLines(ctx, in, name, send, parse) })
+}
+
+// maxBadLines is how many bad lines of a file are explained.
+const maxBadLines = 10
+
+// checkFile reads a file once before anything of it is appended, so that a bad line
+// in its middle leaves nothing half done. What cannot be read twice is checked as
+// it comes.
+func checkFile(f *os.File, name string, parse parseFunc) error {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	start, err := f.Seek(0, io.SeekCurrent) // standard input may have been read from
+	if err != nil {
+		return err
+	}
+	var bad []error
+	lines := wire.NewLineReader(f, wire.MaxLine)
+	for len(bad) < maxBadLines {
+		line, err := lines.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and nothing can be read behind it
+			break
+		}
+		if _, err = parse(line); err != nil {
+			bad = append(bad, fmt.Errorf("%s:%d: %w", name, lines.Number(), err))
+		}
+	}
+	if len(bad) > 0 {
+		return &exitError{status: exitFailed, text: errors.Join(bad...).Error(), hint: "nothing was appended; correct the lines and run the command again"}
+	}
+	_, err = f.Seek(start, io.SeekStart)
+	return err
+}
+
+// A batch is sent when nothing more is waiting or when it is this large.
+const (
+	maxBatchLen   = 1000
+	maxBatchBytes = 4 << 20
+)
+
+// A lineItem is one line on its way from a reader to what sends it. After one with
+// an error nothing follows.
+type lineItem struct {
+	draft event.Draft
+	err   error
+}
+
+// sendLines appends what the lines mean, many at a time where they come fast and
+// each at once where they come slowly.
+func sendLines(ctx context.Context, in io.Reader, name string, send sendFunc, parse parseFunc) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	items := make(chan lineItem, maxBatchLen)
+	// It ends with its input, or with the program: a read of a terminal cannot be
+	// ended.
+	go readLines(ctx, in, name, parse, items)
+	sent := 0
+	for {
+		batch, open, err := nextBatch(ctx, items)
+		if len(batch) > 0 {
+			if err := send(batch); err != nil {
+				return beforeIt(err, sent)
+			}
+			sent += len(batch)
+		}
+		if err != nil {
+			return beforeIt(err, sent)
+		}
+		if !open {
+			return nil
+		}
+	}
+}
+
+// beforeIt adds to an error how much had been appended before it.
+func beforeIt(err error, sent int) error {
+	switch sent {
+	case 0:
+		return fmt.Errorf("%w; nothing was appended", err)
+	case 1:
+		return fmt.Errorf("%w; 1 line before it was appended", err)
+	}
+	return fmt.Errorf("%w; %d lines before it were appended", err, sent)
+}
+
+// readLines parses the lines of in until its end, a bad line or the end of ctx.
+func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, items chan<- lineItem) {
+	defer close(items)
+	lines := wire.NewLineReader(in, wire.MaxLine)
+	for {
+		var it lineItem
+		line, err := lines.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			it.err = fmt.Errorf("%s: %w", name, err)
+		default:
+			if it.draft, err = parse(line); err != nil {
+				it.err = fmt.Errorf("%s:%d: %w", name, lines.Number(), err)
+			}
+		}
+		select {
+		case items <- it:
+		case <-ctx.Done():
+			return
+		}
+		if it.err != nil {
+			return
+		}
+	}
+}
+
+// nextBatch waits for an item and takes what else is there. open is false once no
+// more will come.
+func nextBatch(ctx context.Context, items <-chan lineItem) (batch []event.Draft, open bool, err error) {
+	var it lineItem
+	select {
+	case it, open = <-items:
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+	for size := 0; open && it.err == nil; {
+		batch = append(batch, it.draft)
+		if size += len(it.draft.Value); len(batch) >= maxBatchLen || size >= maxBatchBytes {
+			return batch, true, nil
+		}
+		select {
+		case it, open = <-items:
+		default:
+			return batch, true, nil
+		}
+	}
+	return batch, open, it.err
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Exit statuses. They are a promise to scripts.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitGap         = 3
+	exitNotAllowed  = 4
+	exitUnreachable = 5
+	exitInterrupted = 130
+	exitTerminated  = 143
+)
+
+// An exitError ends the program with a status and, if text is not empty, an error
+// and what to do about it.
+type exitError struct {
+	status int
+	text   string
+	hint   string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+// report says what failed and what to do about it and returns the exit status.
+func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
+	var sig *signalError
+	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
+		return signalStatus(cmd, sig)
+	}
+	if err == nil || errors.Is(err, errClosedStdout) {
+		return exitDone
+	}
+	var exit *exitError
+	if errors.As(err, &exit) && exit.text == "" {
+		return exit.status
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
+	}
+	if h := hint(cmd, err); h != "" {
+		fmt.Fprintf(stderr, "rstream: hint: %s\n", h)
+	}
+	return status(err)
+}
+
+// signalStatus is 130 for an interrupt. The commands that run until they are told
+// to stop have done their work when they are told by SIGTERM, and a server when it
+// is told at all.
+func signalStatus(cmd *cobra.Command, sig *signalError) int {
+	name := ""
+	if cmd != nil {
+		name = cmd.Name()
+	}
+	interrupted := sig.signal == os.Interrupt
+	switch {
+	case name == "serve":
+		return exitDone
+	case interrupted:
+		return exitInterrupted
+	case name == "tail" || name == "sync":
+		return exitDone
+	}
+	return exitTerminated
+}
+
+func status(err error) int {
+	var (
+		usage       *usageError
+		gap         *client.GapError
+		unreachable *client.UnreachableError
+		answer      *wire.Error
+		exit        *exitError
+	)
+	switch {
+	case errors.As(err, &exit):
+		return exit.status
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &gap):
+		return exitGap
+	case errors.As(err, &unreachable):
+		return exitUnreachable
+	case errors.As(err, &answer) && (answer.Status == 401 || answer.Status == 403):
+		return exitNotAllowed
+	}
+	return exitFailed
+}
+
+// hint says what to do about err, if there is something.
+func hint(cmd *cobra.Command, err error) string {
+	var (
+		usage       *usageError
+		gap         *client.GapError
+		unreachable *client.UnreachableError
+		other       *client.OtherLogError
+		protocol    *client.ProtocolError
+		exit        *exitError
+		mismatch    *client.MismatchError
+		differs     *differsError
+		heldAs      *cache.HeldAsError
+	)
+	switch {
+	case errors.As(err, &exit):
+		return exit.hint
+	case errors.As(err, &usage) && cmd != nil:
+		return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
+	case errors.As(err, &gap):
+		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String()
+	case errors.As(err, &other) && cacheNamed(cmd):
+		return "name another file with --cache, or the server of this log with --server"
+	case errors.As(err, &other):
+		return "run the command again to begin a copy of the new log, or name the old server with --server"
+	case errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED):
+		return "is a server running? start one with \"rstream serve\", or name one with --server URL"
+	case errors.As(err, &unreachable):
+		return "check the name and the network, or name another server with --server URL"
+	case errors.As(err, &mismatch), errors.As(err, &differs):
+		return "\"rstream verify --repair\" fetches what differs again"
+	case errors.As(err, &heldAs):
+		return fmt.Sprintf("\"rstream forget '%s'\" forgets all of it", heldAs.As)
+	case errors.Is(err, cache.ErrInUse):
+		return "stop the tail or sync that is running, and run the command again"
+	case errors.As(err, &protocol):
+		return "check what --server names: something there answers that does not speak as rstream does"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another program listens there; is a server running already? --listen 127.0.0.1:0 takes a free port"
+	case errors.Is(err, cache.ErrNewer):
+		return "upgrade rstream, or name another file"
+	case errors.Is(err, cache.ErrNotCache):
+		return "name a file that rstream made, or one that does not exist yet"
+	case errors.Is(err, cache.ErrLocked):
+		return "stop the other server, or name another file with --db"
+	case errors.Is(err, cache.ErrCorrupt):
+		return "move the file away and sync again; what the server has is not lost"
+	case errors.Is(err, cache.ErrHeld):
+		return "a cursor is held by one process at a time; use another --name"
+	case errors.Is(err, cache.ErrFull):
+		return "free some space and run the command again"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return "name a file in a folder that you may write with --cache FILE (or --db FILE for serve)"
+	}
+	return ""
+}
+
+// cacheNamed reports whether the person has chosen the copy's file.
+func cacheNamed(cmd *cobra.Command) bool {
+	if cmd == nil {
+		return false
+	}
+	f := cmd.Flags().Lookup("cache")
+	return f != nil && f.Changed
+}

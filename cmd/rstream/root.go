@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// An app is what all commands share: the streams and the global flags.
+type app struct {
+	in  io.Reader
+	out *output
+	err io.Writer
+
+	servers []string
+	cache   string
+	quiet   bool
+	config  string
+
+	settings *settings
+}
+
+// Groups of commands in the help.
+const (
+	groupRead    = "read"
+	groupWrite   = "write"
+	groupInspect = "inspect"
+	groupServe   = "serve"
+	groupTools   = "tools"
+)
+
+func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
+	// A closed pipe is an error of the write, not a signal that kills.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+	a := &app{in: stdin, out: newOutput(stdout), err: stderr}
+	root := newRootCommand(a)
+	root.SetArgs(numbersLast(root, args))
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if ferr := a.out.flush(); err == nil {
+		err = ferr
+	}
+	return report(ctx, stderr, cmd, err)
+}
+
+// A signalError is why a context ended: a signal.
+type signalError struct{ signal os.Signal }
+
+func (e *signalError) Error() string { return e.signal.String() }
+
+// withSignals returns a context that the first interrupt or termination ends. A
+// second one kills, as it would without us.
+func withSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel(&signalError{s})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+const rootLong = `rstream keeps a local, queryable, provably complete copy of remote event
+streams, and lets a shell pipe them.
+
+Topics:
+  alice           all of alice            alice/posts/1$   that path alone
+  alice/posts     the path and below      */posts          of any user
+  alice/posts/    only what is below      *                everything (--all)
+  alice/po*       any path that begins so
+
+Moments:
+  24h 7d 2w       so long ago             14:05            the last one
+  2026-11-20T10:00:00Z                    beginning, now, or an event's id`
+
+const rootExample = `  rstream serve
+  rstream put alice/posts/1 '{"n":1}'
+  rstream tail alice/posts
+  rstream sync alice --since 24h
+  rstream log alice | jq .value`
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "rstream",
+		Short:             "Keep a complete local copy of remote event streams",
+		Long:              rootLong,
+		Example:           rootExample,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Version:           version(),
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.configure(cmd) },
+		Args:              knownCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("rstream {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	a.addFlags(root)
+	addCommands(a, root)
+	root.SetUsageTemplate(usageTemplate)
+	return root
+}
+
+func (a *app) addFlags(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.SortFlags = false
+	flags.StringArrayVarP(&a.servers, "server", "s", []string{defaultServer}, "`URL` of the server, or its name in the config; repeat for more servers of the same log")
+	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
+	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but errors")
+	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")
+	flags.Lookup("server").DefValue = defaultServer
+	complete(root, "output", string(formText), string(formJSON))
+	_ = root.RegisterFlagCompletionFunc("server", a.completeServers) // fails only for an unknown flag
+}
+
+func addCommands(a *app, root *cobra.Command) {
+	cobra.EnableCommandSorting = false
+	root.AddGroup(&cobra.Group{ID: groupRead, Title: "Read:"}, &cobra.Group{ID: groupWrite, Title: "Write:"},
+		&cobra.Group{ID: groupInspect, Title: "Inspect:"}, &cobra.Group{ID: groupServe, Title: "Serve:"},
+		&cobra.Group{ID: groupTools, Title: "Tools:"})
+	root.SetHelpCommand(newHelpCommand())
+	root.SetCompletionCommandGroupID(groupTools)
+	root.AddCommand(
+		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newGetCommand(a),
+		newPutCommand(a), newDelCommand(a),
+		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newForgetCommand(a),
+		newServeCommand(a), newBackupCommand(a),
+		newDemoCommand(a), newVersionCommand(a),
+	)
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
+		describeCompletion(cmd)
+	}
+}
+
+// A usageError is a mistake in how the program was called.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// note says something to a person, unless they asked for quiet.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.err, "rstream: "+format+"\n", args...)
+	}
+}
+
+// topicFlags are the flags of commands that take topics.
+type topicFlags struct {
+	all, exact bool
+}
+
+func (f *topicFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.all, "all", false, "everything, the topic *")
+	cmd.Flags().BoolVar(&f.exact, "exact", false, "the paths alone, not what is below them")
+}
+
+// parse turns arguments into topics.
+func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
+	if f.all && len(args) > 0 {
+		return nil, usagef("--all is everything: no topic goes with it")
+	}
+	if f.all {
+		return []event.Topic{event.All}, nil
+	}
+	var topics []event.Topic
+	for _, arg := range args {
+		if f.exact {
+			arg += "$"
+		}
+		t, err := event.ParseTopic(arg)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		topics = append(topics, t)
+	}
+	return topics, nil
+}
+
+var errNoTopic = &usageError{errors.New("want a topic such as alice/posts, or --all")}

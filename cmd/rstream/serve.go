@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/internal/server"
+)
+
+type serveOptions struct {
+	listen    string
+	db        string
+	urlFile   string
+	insecure  bool
+	origins   []string
+	heartbeat time.Duration
+}
+
+func newServeCommand(a *app) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:     "serve",
+		GroupID: groupServe,
+		Short:   "Serve a log",
+		Long: `Serve the log in a file, making the file if it is not there.
+
+One line on standard error says where, once requests are taken. The server
+listens on this machine only; beyond it, everyone may read and write, which has
+to be said with --insecure.`,
+		Example: `  rstream serve
+  rstream serve --listen 127.0.0.1:0 --db events.db --url-file url`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVarP(&o.listen, "listen", "l", "127.0.0.1:8420", "`ADDRESS` to listen on; port 0 takes a free one")
+	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
+	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once requests are taken")
+	f.BoolVar(&o.insecure, "insecure", false, "listen beyond this machine, for everyone")
+	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
+	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest `SILENCE` on a stream")
+	return cmd
+}
+
+// shutdownTime is how long requests may go on after the server was told to stop.
+const shutdownTime = 10 * time.Second
+
+func runServe(ctx context.Context, a *app, o serveOptions) (err error) {
+	if o.heartbeat < 10*time.Millisecond {
+		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
+	}
+	if err := checkListen(o); err != nil {
+		return err
+	}
+	// First the port, so that no file is made for a server that cannot start.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return listenError(o.listen, err)
+	}
+	defer listener.Close()
+	log, err := cache.Open(ctx, o.db, cache.Config{Role: cache.Server})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	srv := server.New(log, server.Config{
+		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
+		Logger: slog.New(slog.NewTextHandler(a.err, nil)),
+	})
+	hs := &http.Server{
+		Handler:           srv,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(a.err, nil), slog.LevelWarn),
+	}
+	url := "http://" + listener.Addr().String()
+	if err := writeURL(o.urlFile, url); err != nil {
+		return err
+	}
+	a.note("serving log %s at %s on %s from %s", log.Log(), log.Head(), url, o.db)
+	return serveUntil(ctx, hs, srv, listener)
+}
+
+// checkListen refuses to listen beyond this machine without --insecure.
+func checkListen(o serveOptions) error {
+	host, _, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return usagef("--listen %q: want an address such as 127.0.0.1:8420", o.listen)
+	}
+	if o.insecure || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return usagef("--listen %s: is reachable from other machines, and anyone there could read and write; use 127.0.0.1, or say --insecure", o.listen)
+	}
+	return nil
+}
+
+// listenError says where nobody can listen, and why.
+func listenError(address string, err error) error {
+	var bad *net.AddrError
+	if errors.As(err, &bad) {
+		return usagef("--listen %s: %s", address, bad.Err)
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return fmt.Errorf("listen %s: %w", address, err)
+}
+
+// writeURL replaces the file whole: whoever waits for it never reads half a URL.
+func writeURL(path, url string) error {
+	if path == "" {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, []byte(url+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// serveUntil serves until ctx ends. Streams are ended first, each at the end of an
+// event: Shutdown would wait for them for ever.
+func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	srv.Stop()
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	if err := hs.Shutdown(stopping); err != nil {
+		hs.Close()
+		return fmt.Errorf("stop: %w", err)
+	}
+	return context.Cause(ctx)
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+func newStatusCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		GroupID: groupInspect,
+		Short:   "Say what is held, how far, and of which server",
+		Example: `  rstream status
+  rstream status -o json | jq .lag`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a) },
+	}
+}
+
+// A report is what status has to say. Members about the server are left out when
+// it cannot be reached, those about the file when there is none.
+type statusReport struct {
+	Type      string         `json:"type"`
+	Server    string         `json:"server"`
+	Reachable bool           `json:"reachable"`
+	Error     string         `json:"error,omitempty"`
+	ServerLog string         `json:"server_log,omitempty"`
+	Head      *event.ID      `json:"head,omitempty"`
+	Horizon   *event.ID      `json:"horizon,omitempty"`
+	File      string         `json:"file,omitempty"`
+	Log       string         `json:"log,omitempty"`
+	Role      cache.Role     `json:"role,omitempty"`
+	Events    int64          `json:"events"`
+	Storages  int64          `json:"storages"`
+	Bytes     int64          `json:"bytes"`
+	Fetched   int64          `json:"fetched"`           // events received so far
+	Received  int64          `json:"received"`          // bytes of their lines
+	Saved     int64          `json:"saved"`             // events that were asked for and held already
+	Reached   *event.ID      `json:"reached,omitempty"` // the newest position held of any topic
+	Lag       *uint64        `json:"lag,omitempty"`     // ids between it and the head
+	Followed  []event.Topic  `json:"followed"`
+	Windows   map[string]int `json:"windows"`
+	Cursors   []cursorReport `json:"cursors"`
+}
+
+type cursorReport struct {
+	Name     string   `json:"name"`
+	Topics   []string `json:"topics"`
+	Position event.ID `json:"position"`
+	Held     bool     `json:"held"`
+}
+
+// probeTime is how long status waits for a server.
+const probeTime = 3 * time.Second
+
+func runStatus(ctx context.Context, a *app) error {
+	r := statusReport{Type: "status", Server: a.servers[0], Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}}
+	if err := r.askServer(ctx, a); err != nil {
+		return err
+	}
+	if err := r.readFile(ctx, a); err != nil {
+		return err
+	}
+	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log {
+		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
+		r.Lag = &lag
+	}
+	if !a.out.text() {
+		return a.out.json(r)
+	}
+	return r.print(a.out)
+}
+
+func (r *statusReport) askServer(ctx context.Context, a *app) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	info, err := client.Probe(ctx, client.Config{Servers: a.servers})
+	var unreachable *client.UnreachableError
+	switch {
+	case err == nil:
+		r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head, &info.Horizon
+	case errors.As(err, &unreachable):
+		r.Error = unreachable.Err.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		r.Error = "no answer"
+	default:
+		r.Error = err.Error()
+	}
+	return context.Cause(contextWithoutDeadline(ctx))
+}
+
+// contextWithoutDeadline keeps a probe that took too long from failing the command,
+// but lets a signal do so.
+func contextWithoutDeadline(ctx context.Context) context.Context {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+func (r *statusReport) readFile(ctx context.Context, a *app) error {
+	path, _, err := a.cacheFile()
+	if err == nil && path == "" && r.ServerLog != "" {
+		// Another server of this log, or this one under another name, may have
+		// been asked before.
+		path, err = cacheFileOf(r.ServerLog)
+	}
+	if err != nil || path == "" {
+		return err
+	}
+	db, err := cache.Open(ctx, path, cache.Config{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r.File, r.Log, r.Role = db.Path(), db.Log(), db.Role()
+	n, err := db.Count(ctx)
+	if err != nil {
+		return err
+	}
+	r.Events, r.Storages, r.Bytes = n.Events, n.Storages, n.Bytes
+	tally, err := db.Tally(ctx)
+	if err != nil {
+		return err
+	}
+	r.Fetched, r.Received, r.Saved = tally.Fetched, tally.Received, tally.Saved
+	if r.Followed, err = db.Followed(ctx); err != nil {
+		return err
+	}
+	windows, err := db.Windows(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range windows {
+		w := &windows[i]
+		r.Windows[w.State.String()]++
+		if end := w.Held().To; r.Reached == nil || end > *r.Reached {
+			r.Reached = &end
+		}
+	}
+	cursors, err := db.Cursors(ctx)
+	for _, c := range cursors {
+		r.Cursors = append(r.Cursors, cursorReport(c))
+	}
+	return err
+}
+
+func (r *statusReport) print(out *output) error {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(out.w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if r.Reachable {
+		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)
+	} else {
+		row("server", "%s, not reachable: %s", r.Server, r.Error)
+	}
+	if r.File == "" {
+		row("file", "none yet; \"rstream sync\" makes one")
+		return out.flush()
+	}
+	row("file", "%s, %s, %s's file of log %s", r.File, size(r.Bytes), r.Role, r.Log)
+	row("events", "%d in %s", r.Events, count(r.Storages, "storage"))
+	if r.Reached != nil {
+		lag := ""
+		if r.Lag != nil {
+			lag = fmt.Sprintf(", %s behind", count(*r.Lag, "event"))
+			if *r.Lag == 0 {
+				lag = ", up to date"
+			}
+		}
+		row("reached", "%s%s", *r.Reached, lag)
+	}
+	if r.Role == cache.Client {
+		row("fetched", "%s, %s; %s did not have to be", count(r.Fetched, "event"), size(r.Received), count(r.Saved, "event"))
+	}
+	row("followed", "%s", orNone(topicList(r.Followed)))
+	var states []string
+	for _, s := range []string{"committed", "live", "pulling", "pending", "failed"} {
+		if n := r.Windows[s]; n > 0 {
+			states = append(states, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	row("windows", "%s", orNone(strings.Join(states, ", ")))
+	for _, c := range r.Cursors {
+		held := ""
+		if c.Held {
+			held = ", in use"
+		}
+		row("cursor", "%s at %s of %s%s", c.Name, c.Position, strings.Join(c.Topics, ", "), held)
+	}
+	return out.flush()
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}

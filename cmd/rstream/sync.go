@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+type syncOptions struct {
+	topicFlags
+	since  string
+	until  string
+	at     string
+	print  bool
+	follow bool
+	wait   bool
+
+	skipGap bool
+}
+
+func newSyncCommand(a *app) *cobra.Command {
+	var o syncOptions
+	cmd := &cobra.Command{
+		Use:     "sync [TOPIC...]",
+		GroupID: groupRead,
+		Short:   "Fetch what is missing into the local copy",
+		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
+not fetched again. Without a topic it is every topic synced before, or everything
+in an empty copy.`,
+		Example: `  rstream sync alice --since 24h
+  rstream sync --all
+  rstream sync alice --print | jq .value`,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.parse(args)
+			if err != nil {
+				return err
+			}
+			return runSync(cmd.Context(), a, o, topics)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.since, "since", "", "fetch what happened after `MOMENT` (default: beginning)")
+	f.StringVar(&o.until, "until", "", "fetch what happened up to `MOMENT` (default: now)")
+	f.StringVar(&o.at, "at", "", "fetch the window around `MOMENT` only")
+	f.BoolVar(&o.print, "print", false, "print the events that are new here, and the summary on standard error")
+	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
+	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
+	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	o.topicFlags.add(cmd)
+	completeMoments(cmd, "since", "until", "at")
+	return cmd
+}
+
+// stretch turns the flags into what is asked for.
+func (o *syncOptions) stretch() (r stretch, err error) {
+	if o.follow && o.until != "" {
+		return r, usagef("--follow and --until: only one of them can be given")
+	}
+	if o.at != "" && (o.since != "" || o.until != "" || o.follow) {
+		return r, usagef("--at names one window: no --since, --until or --follow goes with it")
+	}
+	if r.at, err = optionalMoment(o.at); err != nil {
+		return r, err
+	}
+	since, err := optionalMoment(o.since)
+	if err != nil {
+		return r, err
+	}
+	if since != nil {
+		r.Since = *since
+	}
+	if r.Until, err = optionalMoment(o.until); err != nil {
+		return r, err
+	}
+	return r, checkOrder(since, r.Until)
+}
+
+func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) error {
+	r, err := o.stretch()
+	if err != nil {
+		return err
+	}
+	s, err := a.connect(ctx, o.wait)
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
+	}
+	defer s.Close()
+	followed, err := s.db.Followed(ctx)
+	if err != nil {
+		return err
+	}
+	if len(topics) == 0 {
+		if topics = followed; len(topics) == 0 {
+			topics = []event.Topic{event.All}
+		}
+	}
+	if err := s.db.Remember(ctx, topics, a.servers[0]); err != nil {
+		return err
+	}
+	var end event.ID
+	for _, t := range topics {
+		synced, err := a.syncOver(ctx, s, t, r, o)
+		if err != nil {
+			return a.gapLine(s.check(ctx, err))
+		}
+		if end = synced.Span.To; o.follow && r.Until == nil {
+			// All end at one position, from which they are followed together.
+			until := event.At(event.CursorOf(end, s.db.Log()))
+			r.Until = &until
+		}
+	}
+	if !o.follow {
+		return nil
+	}
+	follow := func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, end, o.print) }
+	if o.print {
+		err = a.out.untilClosed(ctx, follow)
+	} else {
+		err = follow(ctx)
+	}
+	return a.gapLine(s.check(ctx, err))
+}
+
+// A stretch is what sync is asked for: a range, or the window around a moment.
+type stretch struct {
+	client.Range
+	at *event.Moment
+}
+
+func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
+	if r.at != nil {
+		return s.SyncAt(ctx, t, *r.at, fresh)
+	}
+	return s.SyncNew(ctx, t, r.Range, fresh)
+}
+
+// A summary is what sync has to say of one topic.
+type summary struct {
+	Type    string      `json:"type"`
+	Topic   event.Topic `json:"topic"`
+	From    event.ID    `json:"from"`
+	To      event.ID    `json:"to"`
+	Fetched int         `json:"fetched"` // events received
+	Held    uint64      `json:"held"`    // events of the stretch that are held now
+	Windows int         `json:"windows"` // windows pulled
+	Bytes   int64       `json:"bytes"`   // received
+	Saved   int64       `json:"saved"`   // events that did not have to be fetched
+}
+
+// syncOver syncs a topic, from where history begins if it may and must.
+func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
+	synced, err := a.syncOne(ctx, s, t, r, o.print)
+	var gap *client.GapError
+	if !o.skipGap || !errors.As(err, &gap) {
+		return synced, err
+	}
+	if o.print {
+		err = a.skipGap(ctx, s, []event.Topic{t}, gap, nil)
+	} else {
+		err = a.printGap(gap)
+	}
+	if err != nil {
+		return synced, err
+	}
+	r.Since = event.At(event.CursorOf(gap.Oldest, s.db.Log()))
+	return a.syncOne(ctx, s, t, r, o.print)
+}
+
+func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch, print bool) (client.Synced, error) {
+	before := s.Stats()
+	var fresh func([]event.Event) error
+	if print {
+		fresh = a.printNew
+	}
+	synced, err := r.sync(ctx, s, t, fresh)
+	if err != nil {
+		return synced, err
+	}
+	if err := a.out.flush(); err != nil {
+		return synced, err
+	}
+	stats := s.Stats()
+	sum := summary{"summary", t, synced.Span.From, synced.Span.To,
+		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0)}
+	text := fmt.Sprintf("%s: %s fetched, %d held, %s, %s", t, count(sum.Fetched, "event"), sum.Held, count(sum.Windows, "window"), size(sum.Bytes))
+	switch {
+	case print:
+		a.note("%s", text)
+	case a.quiet:
+	case a.out.text():
+		return synced, a.out.printf("%s\n", text)
+	default:
+		return synced, a.out.json(sum)
+	}
+	return synced, nil
+}
+
+func (a *app) printNew(evs []event.Event) error {
+	for i := range evs {
+		if err := a.out.event(&evs[i]); err != nil {
+			return err
+		}
+	}
+	return a.out.flush()
+}
+
+// syncFollow keeps the topics up to date until it is told to stop.
+func (a *app) syncFollow(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
+	if err := a.out.flush(); err != nil {
+		return err
+	}
+	opts := client.TailOptions{Range: client.Range{Since: event.At(event.CursorOf(from, s.db.Log()))}}
+	for b, err := range s.Batches(ctx, topics, opts) {
+		if err != nil {
+			return err
+		}
+		for _, ev := range b.Events {
+			if print {
+				if err := a.out.event(ev); err != nil {
+					return err
+				}
+			}
+		}
+		if err := a.out.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+type tailOptions struct {
+	topicFlags
+	n         int
+	since     string
+	until     string
+	name      string
+	untilLive bool
+	count     int
+	wait      bool
+	skipGap   bool
+}
+
+func newTailCommand(a *app) *cobra.Command {
+	var o tailOptions
+	cmd := &cobra.Command{
+		Use:     "tail TOPIC...",
+		GroupID: groupRead,
+		Short:   "Print the last events and follow what happens",
+		Long: `Print the last events of the topics, then each event as it happens, once and in
+order, whatever happens to the connection.
+
+--name makes the position durable: the next tail with this name goes on behind the
+last line that was written, and the first one begins at the beginning.`,
+		Example: `  rstream tail alice/posts
+  rstream tail '*/quakes' --since beginning --until-live | jq .value.mag
+  rstream tail alice --name indexer | while read -r line; do …; done`,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.parse(args)
+			if err != nil {
+				return err
+			}
+			nSet := cmd.Flags().Changed("lines")
+			return runTail(cmd.Context(), a, o, topics, nSet)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVarP(&o.n, "lines", "n", 10, "begin with the last `N` events")
+	f.StringVar(&o.since, "since", "", "begin at `MOMENT` instead")
+	f.StringVar(&o.until, "until", "", "end at `MOMENT`")
+	f.BoolVar(&o.untilLive, "until-live", false, "end at what was the newest event when the tail began")
+	f.IntVar(&o.count, "count", 0, "end after `N` events")
+	f.StringVar(&o.name, "name", "", "go on where the last tail with this `CURSOR` ended")
+	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, print what was left of it and go on")
+	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	o.topicFlags.add(cmd)
+	completeMoments(cmd, "since", "until")
+	_ = cmd.RegisterFlagCompletionFunc("name", a.completeCursors) // fails only for an unknown flag
+	return cmd
+}
+
+func (o *tailOptions) check(topics []event.Topic, nSet bool) error {
+	switch {
+	case len(topics) == 0:
+		return errNoTopic
+	case o.name != "" && (o.since != "" || nSet):
+		return usagef("--name begins where it ended: no --since and no -n goes with it")
+	case o.since != "" && nSet:
+		return usagef("--since and -n: only one of them can be given")
+	case o.until != "" && o.untilLive:
+		return usagef("--until and --until-live: only one of them can be given")
+	case o.n < 0 || o.n > 10_000:
+		return usagef("-n %d: want 0 to 10000", o.n)
+	case o.count < 0:
+		return usagef("--count %d: want a number from 1", o.count)
+	}
+	return nil
+}
+
+func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic, nSet bool) error {
+	if err := o.check(topics, nSet); err != nil {
+		return err
+	}
+	opts, err := o.moments()
+	if err != nil {
+		return err
+	}
+	s, err := a.connect(ctx, o.wait)
+	if err != nil {
+		return fmt.Errorf("tail %s: %w", topicList(topics), err)
+	}
+	defer s.Close()
+	var cursor *cache.Cursor
+	if o.name != "" {
+		if cursor, err = s.db.HoldCursor(ctx, o.name, topics); err != nil {
+			return err
+		}
+		defer cursor.Release(context.WithoutCancel(ctx))
+		opts.Since = event.At(event.CursorOf(cursor.Position(), s.db.Log()))
+	}
+	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, cursor: cursor}
+	err = a.out.untilClosed(ctx, func(ctx context.Context) error {
+		err := p.print(ctx, opts)
+		for gap := (*client.GapError)(nil); o.skipGap && errors.As(err, &gap); {
+			if err = a.skipGap(ctx, s, topics, gap, cursor); err == nil {
+				opts.Since, opts.Last = event.At(event.CursorOf(gap.Oldest, s.db.Log())), nil
+				err = p.print(ctx, opts)
+			}
+		}
+		return err
+	})
+	return a.gapLine(s.check(ctx, err))
+}
+
+// moments turns the flags into what the client understands.
+func (o *tailOptions) moments() (opts client.TailOptions, err error) {
+	opts.UntilLive = o.untilLive
+	if opts.Until, err = optionalMoment(o.until); err != nil {
+		return opts, err
+	}
+	since, err := optionalMoment(o.since)
+	if err == nil {
+		err = checkOrder(since, opts.Until)
+	}
+	switch {
+	case since != nil:
+		opts.Since = *since
+	case o.name == "":
+		opts.Last = &o.n
+	}
+	return opts, err
+}
+
+// A tailPrinter writes events as they come. The cursor moves when they are written.
+type tailPrinter struct {
+	a       *app
+	s       *session
+	topics  []event.Topic
+	most    int // 0 is no end
+	written int
+	cursor  *cache.Cursor
+}
+
+func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error {
+	for b, err := range p.s.Batches(ctx, p.topics, opts) {
+		if err != nil {
+			return err
+		}
+		if err := p.batch(ctx, b); err != nil {
+			return err
+		}
+		if p.most > 0 && p.written >= p.most {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
+	at := b.Position
+	for _, ev := range b.Events {
+		if err := p.a.out.event(ev); err != nil {
+			return err
+		}
+		if p.written++; p.written == p.most {
+			at = ev.ID
+			break
+		}
+	}
+	if err := p.a.out.flush(); err != nil {
+		return err
+	}
+	if p.cursor == nil || at <= p.cursor.Position() {
+		return nil
+	}
+	return p.cursor.Move(ctx, at)
+}

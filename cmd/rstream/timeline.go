@@ -1,0 +1,191 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A mark is what one cell of the timeline shows, the least first: what is missing
+// must not hide behind what is held.
+type mark int
+
+const (
+	missing mark = iota
+	partly
+	pulling
+	failed
+	pending
+	live
+	held
+	proven
+)
+
+var marks = [...]struct {
+	char   rune
+	name   string
+	colour string // of a terminal, as in SGR
+}{
+	missing: {'·', "missing", "2"},
+	partly:  {'▒', "held in part", "33"},
+	pulling: {'»', "pulling", "33"},
+	failed:  {'!', "failed", "31"},
+	pending: {'?', "pending", "33"},
+	live:    {'~', "live", "36"},
+	held:    {'▓', "held", "32"},
+	proven:  {'█', "proven", "32"},
+}
+
+// A timeline draws, for each topic, which stretches of the log are held and how
+// well, from the beginning to the newest position that any window knows.
+type timeline struct {
+	windows []window.Window
+	end     event.ID
+	width   int // cells
+	colour  bool
+}
+
+// maxLabel is how much of a topic's name a row shows.
+const maxLabel = 24
+
+func newTimeline(windows []window.Window, columns int, colour bool) timeline {
+	t := timeline{windows: windows, colour: colour}
+	label := 5
+	for i := range windows {
+		w := &windows[i]
+		t.end = max(t.end, w.Reached)
+		if w.To != event.MaxID {
+			t.end = max(t.end, w.To)
+		}
+		label = max(label, len([]rune(w.Topic.String())))
+	}
+	t.width = max(columns-min(label, maxLabel)-2, 16)
+	return t
+}
+
+// columns returns the width of the terminal.
+func columns() int {
+	if n, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && n > 0 {
+		return min(n, 200)
+	}
+	return 80
+}
+
+func (t *timeline) print(out *output) error {
+	if t.end == event.Beginning {
+		return nil
+	}
+	label := 5
+	var topics []event.Topic
+	seen := map[event.Topic]bool{}
+	for i := range t.windows {
+		topic := t.windows[i].Topic
+		if !seen[topic] {
+			seen[topic] = true
+			topics = append(topics, topic)
+			label = max(label, len([]rune(topic.String())))
+		}
+	}
+	label = min(label, maxLabel)
+	used := map[mark]bool{}
+	for _, topic := range topics {
+		if err := out.printf("%-*s  %s\n", label, cut(visible(topic.String()), label), t.row(topic, used)); err != nil {
+			return err
+		}
+	}
+	from, to := event.Beginning.String(), t.end.String()
+	gap := max(t.width-len(from)-len(to), 1)
+	return out.printf("%*s  %s%s%s\n%*s  %s\n", label, "", from, strings.Repeat(" ", gap), to, label, "", t.legend(used))
+}
+
+// cut shortens a name to n characters.
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+func (t *timeline) row(topic event.Topic, used map[mark]bool) string {
+	var b strings.Builder
+	last := ""
+	for i := range t.width {
+		m := t.cell(topic, t.span(i))
+		used[m] = true
+		if t.colour && marks[m].colour != last {
+			last = marks[m].colour
+			fmt.Fprintf(&b, "\x1b[0;%sm", last)
+		}
+		b.WriteRune(marks[m].char)
+	}
+	if t.colour {
+		b.WriteString("\x1b[0m")
+	}
+	return b.String()
+}
+
+// span returns the stretch that cell i stands for; it is never empty.
+func (t *timeline) span(i int) window.Span {
+	at := func(i int) event.ID { return event.ID(float64(t.end) * float64(i) / float64(t.width)) }
+	s := window.Span{From: at(i), To: at(i + 1)}
+	if i == t.width-1 {
+		s.To = t.end
+	}
+	if s.Empty() {
+		s.From, s.To = min(s.From, t.end-1), min(s.From, t.end-1)+1
+	}
+	return s
+}
+
+// cell returns what is known of a stretch of topic.
+func (t *timeline) cell(topic event.Topic, span window.Span) mark {
+	var all, sure, tail []window.Span
+	other := missing
+	for i := range t.windows {
+		w := &t.windows[i]
+		if !w.Topic.Contains(topic) {
+			continue
+		}
+		all = append(all, w.Held())
+		switch {
+		case w.Proven:
+			sure = append(sure, w.Held())
+		case w.State == window.Live:
+			tail = append(tail, w.Held())
+		case w.Missing().Intersect(span).Empty():
+		case w.State == window.Pulling:
+			other = pulling
+		case w.State == window.Failed:
+			other = failed
+		}
+	}
+	sum := window.Union(all...)
+	switch {
+	case window.Union(sure...).Contains(span):
+		return proven
+	case sum.Contains(span) && len(window.Union(tail...).Intersect(window.Spans{span})) > 0:
+		return live
+	case sum.Contains(span):
+		return held
+	case other != missing:
+		return other
+	case len(sum.Intersect(window.Spans{span})) > 0:
+		return partly
+	}
+	return missing
+}
+
+func (t *timeline) legend(used map[mark]bool) string {
+	var parts []string
+	for m := proven; m >= missing; m-- {
+		if used[m] {
+			parts = append(parts, string(marks[m].char)+" "+marks[m].name)
+		}
+	}
+	return strings.Join(parts, "   ")
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+type verifyOptions struct {
+	topicFlags
+	repair bool
+}
+
+func newVerifyCommand(a *app) *cobra.Command {
+	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:     "verify [TOPIC...]",
+		GroupID: groupInspect,
+		Short:   "Compare what is held with the server",
+		Long: `Read every held event of the topics again, or of all that is held, and compare
+block by block with the server. The status is 0 only if all is equal above what the
+server still has.
+
+--repair fetches the blocks that differ again and touches nothing else.`,
+		Example: `  rstream verify
+  rstream verify nc --repair`,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.parse(args)
+			if err != nil {
+				return err
+			}
+			return runVerify(cmd.Context(), a, o, topics)
+		},
+	}
+	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch again what differs")
+	o.topicFlags.add(cmd)
+	return cmd
+}
+
+func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topic) error {
+	s, err := a.connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.db.Check(ctx); err != nil {
+		return err
+	}
+	if len(topics) == 0 {
+		if topics, err = heldTopics(ctx, s.db); err != nil {
+			return err
+		}
+	}
+	different := 0
+	for _, t := range topics {
+		v, err := s.Verify(ctx, t, o.repair)
+		if err != nil {
+			return s.check(ctx, err)
+		}
+		if err := a.printVerified(t, v); err != nil {
+			return err
+		}
+		for _, f := range v.Found {
+			if !f.Repaired {
+				different++
+			}
+		}
+	}
+	if different > 0 {
+		return &differsError{different}
+	}
+	return nil
+}
+
+// A differsError says that a copy is not what the server has.
+type differsError struct{ windows int }
+
+func (e *differsError) Error() string {
+	if e.windows == 1 {
+		return "1 window differs from the server"
+	}
+	return fmt.Sprintf("%d windows differ from the server", e.windows)
+}
+
+// heldTopics returns the topics of which something is held, wider ones first.
+func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err error) {
+	windows, err := db.Windows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[event.Topic]bool{}
+	for i := range windows {
+		w := &windows[i]
+		if w.State != window.Pending && !w.Held().Empty() && !seen[w.Topic] {
+			seen[w.Topic] = true
+			topics = append(topics, w.Topic)
+		}
+	}
+	return topics, nil
+}
+
+// A findingLine is a window that differs, a verifiedLine what was compared of a
+// topic.
+type findingLine struct {
+	Type     string      `json:"type"`
+	Topic    event.Topic `json:"topic"`
+	From     event.ID    `json:"from"`
+	To       event.ID    `json:"to"`
+	Held     uint64      `json:"held"`
+	Server   uint64      `json:"server"`
+	Repaired bool        `json:"repaired"`
+}
+
+type verifiedLine struct {
+	Type      string      `json:"type"`
+	Topic     event.Topic `json:"topic"`
+	Windows   int         `json:"windows"`
+	Events    uint64      `json:"events"`
+	Different int         `json:"different"`
+	Repaired  int         `json:"repaired"`
+	Older     uint64      `json:"older"` // positions held that the server no longer has
+}
+
+func (a *app) printVerified(t event.Topic, v client.Verified) error {
+	line := verifiedLine{"verified", t, v.Windows, v.Events, len(v.Found), 0, v.Older.Count()}
+	for _, f := range v.Found {
+		if f.Repaired {
+			line.Repaired++
+		}
+		if err := a.printFinding(f); err != nil {
+			return err
+		}
+	}
+	if a.quiet {
+		return nil
+	}
+	if !a.out.text() {
+		return a.out.json(line)
+	}
+	verdict := "equal"
+	if line.Different > 0 {
+		verdict = fmt.Sprintf("%d different, %d repaired", line.Different, line.Repaired)
+	}
+	if line.Older > 0 {
+		verdict += ", older history than the server has is not compared"
+	}
+	return a.out.printf("%s: %s, %s: %s\n", t, count(line.Windows, "window"), count(line.Events, "event"), verdict)
+}
+
+func (a *app) printFinding(f client.Finding) error {
+	if !a.out.text() {
+		return a.out.json(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired})
+	}
+	done := ""
+	if f.Repaired {
+		done = ", repaired"
+	}
+	return a.out.printf("%s: %s-%s differs: %s here, %d on the server%s\n", f.Topic, f.Span.From, f.Span.To, count(f.Held, "event"), f.Server, done)
+}

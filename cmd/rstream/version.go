@@ -1,0 +1,46 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// release is set by the linker when a release is built.
+var release = ""
+
+// version returns the release, or what the module was built from.
+func version() string {
+	if release != "" {
+		return release
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+func newVersionCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		GroupID: groupTools,
+		Short:   "Print the version",
+		Example: `  rstream version`,
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if a.out.text() {
+				return a.out.printf("rstream %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			}
+			return a.out.json(versionLine{"version", version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+		},
+	}
+}
+
+type versionLine struct {
+	Type     string `json:"type"`
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}

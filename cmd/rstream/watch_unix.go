@@ -1,0 +1,43 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchClosed calls closed when nobody can read the pipe f any more, so that a tail
+// of a quiet topic ends with its reader and not with the next event. What is no
+// pipe is not watched.
+func watchClosed(f *os.File, closed func()) (stop func()) {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return func() {}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return func() {}
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		fds := []unix.PollFd{{Fd: int32(f.Fd())}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
+		for {
+			_, err := unix.Poll(fds, -1)
+			if err == unix.EINTR {
+				continue
+			}
+			if err == nil && fds[1].Revents == 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+				closed()
+			}
+			return
+		}
+	})
+	return sync.OnceFunc(func() {
+		w.Close()
+		watching.Wait()
+		r.Close()
+	})
+}

@@ -47,3 +47,7 @@ func (d *Draft) AppendJSON(b []byte) []byte {
 	}
 	return append(b, '}')
 }
+
+// FixedTime returns the time that m names; ok is false if it names none or one that
+// depends on when it is asked.
+func (m Moment) FixedTime() (t Time, ok bool) { return m.time, m.kind == momentTime }

@@ -2,6 +2,7 @@ package window
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
@@ -16,7 +17,7 @@ type Set []Window
 func NewSet(ws ...Window) Set {
 	s := slices.Clone(ws)
 	slices.SortStableFunc(s, func(a, b Window) int {
-		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Topic.String(), b.Topic.String()))
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), compareTopics(a.Topic, b.Topic))
 	})
 	return s
 }
@@ -32,8 +33,11 @@ func (s Set) Covering(topic event.Topic) Set {
 	return out
 }
 
-// Held returns what is held of all of topics.
+// Held returns what is held of all of topics. Of no topics nothing is.
 func (s Set) Held(topics ...event.Topic) Spans {
+	if len(topics) == 0 {
+		return nil
+	}
 	held := Spans{{event.Beginning, event.MaxID}}
 	for _, t := range topics {
 		var spans []Span
@@ -59,8 +63,8 @@ func (s Set) Proven(topic event.Topic) Spans {
 // Gaps returns what of span is not held of topic.
 func (s Set) Gaps(topic event.Topic, span Span) Spans { return s.Held(topic).Gaps(span) }
 
-// At returns the window of topic that position at lies in: between whose bounds the
-// event at at is. One that is held comes before one that is still to be.
+// At returns the window of topic between whose bounds the event at at lies. One that
+// holds it comes before one that is still to get it.
 func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
 	for _, c := range s.Covering(topic) {
 		if c.State == Pending || at <= c.From || at > c.To {
@@ -73,31 +77,35 @@ func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
 	return w, ok
 }
 
-// Edge returns how far the topics are held from position p without a hole. ok is
-// false where p lies in no window of one of them and at the edge of none: then next
-// is where something is held again, and more tells whether anything is.
+// Edge returns how far all of topics are held from position p without a hole: p
+// itself where p is the edge of what is held of each. ok is false where p is neither:
+// then next is the position from which all are held again, and more tells whether
+// there is one.
 func (s Set) Edge(topics []event.Topic, p event.ID) (end event.ID, ok bool, next event.ID, more bool) {
-	end, ok, more = event.MaxID, true, true
-	for _, t := range topics {
-		var spans []Span
-		edge, start, any := false, event.MaxID, false
-		for _, w := range s.Covering(t) {
-			if w.State == Pending {
-				continue
-			}
-			held := w.Held()
-			spans = append(spans, held)
-			edge = edge || held.From <= p && p <= held.To
-			if held.From > p && !held.Empty() {
-				start, any = min(start, held.From), true
-			}
-		}
-		if !edge {
-			ok, next, more = false, max(next, start), more && any
-		}
-		end = min(end, Union(spans...).EndAfter(p))
+	held := s.Held(topics...)
+	if end = held.EndAfter(p); end > p || len(topics) > 0 && s.touches(topics, p) {
+		return end, true, 0, false
 	}
-	return end, ok, next, more
+	for _, span := range held {
+		if span.From > p {
+			return p, false, span.From, true
+		}
+	}
+	return p, false, 0, false
+}
+
+// touches reports whether p lies in or at the edge of what is held of each topic. A
+// window that holds nothing yet has its edge where filling begins.
+func (s Set) touches(topics []event.Topic, p event.ID) bool {
+	for _, t := range topics {
+		if !slices.ContainsFunc(s.Covering(t), func(w Window) bool {
+			held := w.Held()
+			return w.State != Pending && held.From <= p && p <= held.To
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // Parts returns up to most topics, each narrower than topic, that are held from
@@ -109,14 +117,15 @@ func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []eve
 		w := &s[i]
 		held := w.Held()
 		switch {
-		case w.Topic == topic, !topic.Contains(w.Topic), held.Empty(), held.To <= at:
+		case !narrower(w.Topic, topic), held.Empty(), held.To <= at:
 		case held.From > at:
 			end = min(end, held.From)
 		default:
 			reach[w.Topic] = max(reach[w.Topic], held.To)
 		}
 	}
-	for t := range reach {
+	// The same for whoever asks, whatever the order of the map.
+	for _, t := range slices.SortedFunc(maps.Keys(reach), compareTopics) {
 		covered := slices.ContainsFunc(parts, func(p event.Topic) bool { return p.Contains(t) })
 		if !covered && len(parts) < most {
 			parts = append(slices.DeleteFunc(parts, t.Contains), t)
@@ -125,9 +134,14 @@ func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []eve
 	for _, t := range parts {
 		end = min(end, reach[t])
 	}
-	slices.SortFunc(parts, func(a, b event.Topic) int { return cmp.Compare(a.String(), b.String()) })
+	slices.SortFunc(parts, compareTopics)
 	return parts, end
 }
+
+// narrower reports whether t is a part of wider and not all of it.
+func narrower(t, wider event.Topic) bool { return wider.Contains(t) && !t.Contains(wider) }
+
+func compareTopics(a, b event.Topic) int { return cmp.Compare(a.String(), b.String()) }
 
 // Merged returns the fewest committed windows that hold what s holds, whatever the
 // states of its windows. What is proven stays apart from what is not.
@@ -162,7 +176,7 @@ func (s Set) Merged() Set {
 
 func coveredByWider(held map[event.Topic]Spans, t event.Topic, span Span) bool {
 	for wider, spans := range held {
-		if wider != t && wider.Contains(t) && spans.Contains(span) {
+		if narrower(t, wider) && spans.Contains(span) {
 			return true
 		}
 	}

@@ -47,12 +47,17 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) *wire.Error {
 }
 
 func writeJSON(w http.ResponseWriter, v any) *wire.Error {
+	w.Header().Set("Cache-Control", "no-store")
+	return writeFresh(w, v)
+}
+
+// writeFresh is writeJSON for what may be kept.
+func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 	b, err := json.Marshal(v)
 	if err != nil { // what is passed has no field that can fail
 		panic(err)
 	}
 	w.Header().Set("Content-Type", wire.JSON)
-	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write(append(b, '\n')) // the client may have gone
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 // snapshot answers with the state of a topic at a moment, as the events that made
 // it: GET /snapshot. It is written as it is read, so its size does not matter.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
+	w.Header().Add("Vary", "Accept")
 	form, ok := wire.Negotiate(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
@@ -31,7 +32,12 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if at < horizon {
 		return gone(at, horizon)
 	}
+	w.Header().Set(wire.HeaderHead, head.String())
 	out := snapshotWriter{w: w, form: form, at: at}
+	if r.Method == http.MethodHead {
+		out.begin()
+		return nil
+	}
 	err = s.log.Snapshot(r.Context(), q.Topic, at, out.add)
 	switch {
 	case err == nil:
@@ -64,7 +70,6 @@ func (o *snapshotWriter) begin() {
 	h := o.w.Header()
 	h.Set(wire.HeaderTo, o.at.String())
 	h.Set("Cache-Control", "no-store")
-	h.Add("Vary", "Accept")
 	h.Set("Content-Type", wire.NDJSON)
 	if o.form == wire.Page {
 		h.Set("Content-Type", wire.JSON)

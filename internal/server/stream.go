@@ -152,7 +152,7 @@ func (c *connection) follow(ctx context.Context, st stretch) error {
 			told = true
 			c.live(batch.Position)
 		}
-		if err == nil && len(batch.Events) == 0 && c.overdue() {
+		if err == nil && len(c.buf) == 0 && c.overdue() {
 			c.position(batch.Position)
 		}
 		if err := c.flush(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -16,7 +17,8 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
-	span, problem := s.windowSpan(r, q)
+	head := s.log.Head()
+	span, problem := s.windowSpan(r, q, head)
 	if problem != nil {
 		return problem
 	}
@@ -25,34 +27,74 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return s.readProblem(r, err)
 	}
 	digest, count := window.DigestOf(leaves)
-	// The digest names the events, so it names every form of the answer, too.
-	tag := fmt.Sprintf(`"%s-%s-%s-%t"`, span.From, span.To, digest, q.Sum)
-	h := w.Header()
-	h.Set("ETag", tag)
-	h.Set(wire.HeaderFrom, span.From.String())
-	h.Set(wire.HeaderTo, span.To.String())
-	if matchesTag(r.Header.Get("If-None-Match"), tag) {
-		w.WriteHeader(http.StatusNotModified)
-		return nil
+	// The digest names the events, the URL the form of the answer.
+	tag := fmt.Sprintf(`"%s-%s-%s"`, span.From, span.To, digest)
+	same := matchesTag(r.Header.Values("If-None-Match"), tag)
+	var answer any
+	if times := (boundTimes{s: s, ctx: r.Context()}); same {
+		// The client has it.
+	} else if q.Sum || q.At != nil {
+		answer, err = times.window(span, digest, count, q.At != nil)
+	} else {
+		answer, err = times.list(span, leaves)
 	}
-	whole := wire.Window{From: span.From, To: span.To, Count: count, Digest: digest}
-	if err := s.stamp(r.Context(), &whole, !q.Sum); err != nil {
-		return s.failure(r, err)
-	}
-	if q.Sum || q.At != nil {
-		return writeJSON(w, whole)
-	}
-	list, err := s.windowList(r.Context(), span, leaves)
 	if err != nil {
 		return s.failure(r, err)
 	}
-	return writeJSON(w, list)
+	h := w.Header()
+	h.Set(wire.HeaderHead, head.String())
+	h.Set(wire.HeaderFrom, span.From.String())
+	h.Set(wire.HeaderTo, span.To.String())
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "no-cache") // it may be kept, and asked about
+	if same {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return writeFresh(w, answer)
 }
 
-// maxWindows is how many windows one list holds.
-const maxWindows = 10_000
+// boundTimes tells the times of windows' bounds.
+type boundTimes struct {
+	s    *Server
+	ctx  context.Context
+	last event.ID // the bound that was asked for last; 0 if none was
+	time *event.Time
+}
 
-func (s *Server) windowList(ctx context.Context, span window.Span, leaves []window.Leaf) (wire.WindowList, error) {
+// of returns the time of the last event at or before at, nil if there is none.
+func (b *boundTimes) of(at event.ID) (*event.Time, error) {
+	if at == event.Beginning {
+		return nil, nil
+	}
+	if at != b.last { // neighbours share a bound
+		t, ok, err := b.s.log.TimeAt(b.ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		if b.last, b.time = at, &t; !ok {
+			b.time = nil
+		}
+	}
+	return b.time, nil
+}
+
+// window describes a stretch as one. A sum is to be short and leaves out its start.
+func (b *boundTimes) window(span window.Span, d window.Digest, count uint64, start bool) (w wire.Window, err error) {
+	w = wire.Window{From: span.From, To: span.To, Count: count, Digest: d}
+	if start {
+		if w.Start, err = b.of(span.From); err != nil {
+			return w, err
+		}
+	}
+	w.End, err = b.of(span.To)
+	return w, err
+}
+
+// maxWindows is how many windows one list holds. It is a variable for the tests.
+var maxWindows = 10_000
+
+func (b *boundTimes) list(span window.Span, leaves []window.Leaf) (wire.WindowList, error) {
 	list := wire.WindowList{From: span.From, To: span.To, Next: span.To, Windows: []wire.Window{}}
 	for i := range leaves {
 		part := window.BlockSpan(leaves[i].Block).Intersect(span)
@@ -61,8 +103,8 @@ func (s *Server) windowList(ctx context.Context, span window.Span, leaves []wind
 			break
 		}
 		digest, count := window.DigestOf(leaves[i : i+1])
-		w := wire.Window{From: part.From, To: part.To, Count: count, Digest: digest}
-		if err := s.stamp(ctx, &w, true); err != nil {
+		w, err := b.window(part, digest, count, true)
+		if err != nil {
 			return list, err
 		}
 		list.Windows = append(list.Windows, w)
@@ -70,27 +112,9 @@ func (s *Server) windowList(ctx context.Context, span window.Span, leaves []wind
 	return list, nil
 }
 
-// stamp adds the times of a window's bounds.
-func (s *Server) stamp(ctx context.Context, w *wire.Window, start bool) error {
-	if t, ok, err := s.log.TimeAt(ctx, w.To); err != nil {
-		return err
-	} else if ok {
-		w.End = &t
-	}
-	if !start {
-		return nil
-	}
-	t, ok, err := s.log.TimeAt(ctx, w.From)
-	if ok {
-		w.Start = &t
-	}
-	return err
-}
-
 // windowSpan turns the moments of q into a stretch. The window around a moment is a
 // block, so that all clients share its bounds; the open block ends at the head.
-func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery) (span window.Span, problem *wire.Error) {
-	head := s.log.Head()
+func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.ID) (span window.Span, problem *wire.Error) {
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
 		return span, s.failure(r, err)
@@ -123,9 +147,9 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery) (span window.S
 	return span, nil
 }
 
-// matchesTag reports whether an If-None-Match header names tag.
-func matchesTag(header, tag string) bool {
-	for _, t := range strings.Split(header, ",") {
+// matchesTag reports whether If-None-Match headers name tag.
+func matchesTag(headers []string, tag string) bool {
+	for t := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {
 			return true
 		}

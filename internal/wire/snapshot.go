@@ -24,11 +24,8 @@ func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(v["topic"]) != 1 {
-		return nil, fmt.Errorf("topic: want one")
-	}
 	q := &SnapshotQuery{At: event.Now}
-	if q.Topic, err = event.ParseTopic(v.Get("topic")); err != nil {
+	if q.Topic, err = oneTopic(v); err != nil {
 		return nil, err
 	}
 	if v.Has("at") {

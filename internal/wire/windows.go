@@ -1,9 +1,9 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
-	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -64,21 +64,18 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(v["topic"]) != 1 {
-		return nil, fmt.Errorf("topic: want one")
-	}
 	q := &WindowQuery{}
-	if q.Topic, err = event.ParseTopic(v.Get("topic")); err != nil {
+	if q.Topic, err = oneTopic(v); err != nil {
 		return nil, err
 	}
 	if v.Has("sum") {
-		if q.Sum, err = strconv.ParseBool(v.Get("sum")); err != nil {
-			return nil, fmt.Errorf("sum: want 1 or 0")
+		if q.Sum = v.Get("sum") == "1"; !q.Sum && v.Get("sum") != "0" {
+			return nil, fmt.Errorf("sum: %.20q is neither 0 nor 1", v.Get("sum"))
 		}
 	}
 	if v.Has("at") {
 		if v.Has("since") || v.Has("until") || v.Has("sum") {
-			return nil, fmt.Errorf("at: names one window; since, until and sum do not go with it")
+			return nil, errors.New("at: names one window; since, until and sum do not go with it")
 		}
 		m, err := event.ParseMoment(v.Get("at"))
 		if err != nil {
@@ -88,7 +85,7 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 		return q, nil
 	}
 	if !v.Has("since") {
-		return nil, fmt.Errorf("at or since: one of them is needed; since=beginning is all")
+		return nil, errors.New("at or since: one of them is needed; since=beginning is all")
 	}
 	r, err := (&Query{}).withRange(v)
 	if err != nil {
@@ -96,4 +93,12 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	}
 	q.Since, q.Until = r.Since, r.Until
 	return q, nil
+}
+
+// oneTopic reads the topic of a request that is about one.
+func oneTopic(v url.Values) (event.Topic, error) {
+	if n := len(v["topic"]); n != 1 {
+		return event.Topic{}, fmt.Errorf("topic: stands %d times; want one", n)
+	}
+	return event.ParseTopic(v.Get("topic"))
 }

@@ -7,9 +7,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -18,11 +20,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// bigLog returns a server's file that has filled two blocks and begun the third,
-// with values that come, change and go, and all its events.
-func bigLog(t *testing.T) (*DB, []event.Event) {
-	t.Helper()
-	db := openServer(t)
+// A madeFile is the bytes of a file that many tests begin with, and its events.
+type madeFile struct {
+	bytes []byte
+	evs   []event.Event
+}
+
+// bigLogFile is a server's file that has filled two blocks and begun the third, with
+// values that come, change and go.
+var bigLogFile = sync.OnceValue(func() (f madeFile) {
 	var ds []event.Draft
 	for i := range 2*event.BlockSize + 300 {
 		d := draft(modelUsers[i*7%3], modelPaths[i*5%len(modelPaths)], fmt.Sprint(i))
@@ -34,20 +40,71 @@ func bigLog(t *testing.T) (*DB, []event.Event) {
 		}
 		ds = append(ds, d)
 	}
-	rs := mustAppend(t, db, ds...)
-	var evs []event.Event
-	for i := range rs {
-		evs = append(evs, rs[i].Event)
+	f.bytes = fileOf(Config{Role: Server}, func(db *DB) error {
+		rs, err := db.Append(context.Background(), ds)
+		for i := range rs {
+			f.evs = append(f.evs, rs[i].Event)
+		}
+		return err
+	})
+	return f
+})
+
+// bigCopyFile is a client's file that holds all of that.
+var bigCopyFile = sync.OnceValue(func() []byte {
+	evs := bigLogFile().evs
+	return fileOf(Config{Role: Client, Log: testLog}, func(db *DB) error {
+		head := evs[len(evs)-1].ID
+		l, _, err := db.Claim(context.Background(), event.All, window.Span{From: 0, To: head})
+		if err != nil {
+			return err
+		}
+		_, err = l.Apply(context.Background(), evs, head)
+		return errors.Join(err, l.Commit(context.Background()))
+	})
+})
+
+func fileOf(cfg Config, fill func(*DB) error) []byte {
+	dir, err := os.MkdirTemp("", "rstream")
+	if err != nil {
+		panic(err)
 	}
-	return db, evs
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "x.db")
+	db, err := Open(context.Background(), path, cfg)
+	if err != nil {
+		panic(err)
+	}
+	if err := errors.Join(fill(db), db.Close()); err != nil {
+		panic(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
-// copyOf makes a client's file that holds evs as all of topic up to position to.
-func copyOf(t *testing.T, topic event.Topic, evs []event.Event, to event.ID) *DB {
+func openBytes(t testing.TB, b []byte, cfg Config) *DB {
 	t.Helper()
-	db := openClient(t)
-	obtain(t, db, topic, evs, window.Span{From: event.Beginning, To: to})
+	path := filepath.Join(t.TempDir(), "x.db")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := mustOpen(t, path, cfg)
+	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+func bigLog(t testing.TB) (*DB, []event.Event) {
+	t.Helper()
+	f := bigLogFile()
+	return openBytes(t, f.bytes, Config{Role: Server}), f.evs
+}
+
+func bigCopy(t testing.TB) (*DB, []event.Event) {
+	t.Helper()
+	return openBytes(t, bigCopyFile(), Config{Role: Client}), bigLogFile().evs
 }
 
 // obtain makes db hold what is missing of span, out of evs.
@@ -149,7 +206,7 @@ func drawSpan(t *rapid.T, head event.ID) window.Span {
 // are those of the events.
 func TestLeavesAgainstEvents(t *testing.T) {
 	server, evs := bigLog(t)
-	client := copyOf(t, event.All, evs, server.Head())
+	client, _ := bigCopy(t)
 	rapid.Check(t, func(t *rapid.T) {
 		topic := topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
 		span := drawSpan(t, server.Head())
@@ -208,12 +265,9 @@ func TestLeavesAreKeptWhenFinal(t *testing.T) {
 func TestLeavesAreBounded(t *testing.T) {
 	defer func(n int) { maxLeaves = n }(maxLeaves)
 	maxLeaves = 3
-	_, evs := bigLog(t)
 	at := newClock()
-	db := mustOpen(t, filepath.Join(t.TempDir(), "copy.db"), Config{Role: Client, Log: testLog, Now: at.now})
-	defer db.Close()
+	db := openBytes(t, bigCopyFile(), Config{Role: Client, Now: at.now})
 	whole := window.Span{From: 0, To: 2 * event.BlockSize}
-	obtain(t, db, event.All, evs, whole)
 	for _, name := range []string{"alice", "bob", "*/posts", "nobody"} {
 		mustLeaves(t, db, topics(t, name)[0], whole)
 		at.add(1e9)
@@ -225,9 +279,8 @@ func TestLeavesAreBounded(t *testing.T) {
 
 // A leaf that was made before events were removed is not kept after that.
 func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
-	_, evs := bigLog(t)
+	db, evs := bigCopy(t)
 	whole := window.Span{From: 0, To: event.BlockSize}
-	db := copyOf(t, event.All, evs, whole.To)
 	ts := topics(t, "alice", "alice/posts", "*/posts", "bob")
 	for _, topic := range ts {
 		mustLeaves(t, db, topic, whole)
@@ -264,11 +317,12 @@ func TestLeavesBelowHorizon(t *testing.T) {
 }
 
 func TestProve(t *testing.T) {
-	_, evs := bigLog(t)
+	evs := bigLogFile().evs
 	alice := topics(t, "alice")[0]
-	span := window.Span{From: 0, To: 3000}
-	db := copyOf(t, alice, evs, 2000)
-	obtain(t, db, event.All, evs, window.Span{From: 1500, To: 3000})
+	span := window.Span{From: 0, To: 300}
+	db := openClient(t)
+	obtain(t, db, alice, evs, window.Span{From: 0, To: 200})
+	obtain(t, db, event.All, evs, window.Span{From: 150, To: 300})
 	before, err := db.Removals(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -277,15 +331,15 @@ func TestProve(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []window.Window{
-		{Topic: alice, State: window.Committed, From: 0, To: 3000, Reached: 3000, Proven: true},
-		{Topic: event.All, State: window.Committed, From: 1500, To: 3000, Reached: 3000},
+		{Topic: alice, State: window.Committed, From: 0, To: 300, Reached: 300, Proven: true},
+		{Topic: event.All, State: window.Committed, From: 150, To: 300, Reached: 300},
 	}
 	if got := mustWindows(t, db); !slices.Equal(got, want) {
 		t.Errorf("the windows are %v, want %v", got, want)
 	}
 	// What is proven of the whole is proven of its parts.
 	for _, part := range topics(t, "alice", "alice/posts") {
-		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 2500}, before); err != nil {
+		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 250}, before); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -156,12 +156,13 @@ const (
 	// grows, since it may have few. Both are in blocks.
 	minStep = 1
 	maxStep = 65536
-	// maxScan is how many events one step looks at without postings.
-	maxScan = 65536
 	// maxConditions is how many topics one SQL condition names; SQLite bounds
 	// the depth of an expression.
 	maxConditions = 100
 )
+
+// maxScan is how many events one step looks at without postings. Tests lower it.
+var maxScan = 65536
 
 // mostBlocks bounds one step so that it costs about as much whether the topics have
 // one storage or thousands.

@@ -248,3 +248,17 @@ func TestReadWhileAppending(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A scan that stops at its bound goes on behind the last event that it saw.
+func TestReadInShortScans(t *testing.T) {
+	defer func(n int) { maxScan = n }(maxScan)
+	maxScan = 10
+	db := openServer(t)
+	mustAppend(t, db, drafts("alice", "x", "k", 30)...) // a multiple of the bound
+	mustAppend(t, db, drafts("bob", "x", "k", 25)...)
+	for topic, want := range map[string][]event.ID{"*": allIDs(55), "alice": allIDs(30), "bob/x$": allIDs(55)[30:], "nobody": nil} {
+		for _, limit := range []int{1, 10, 100} {
+			checkIDs(t, topic, readAll(t, db, topics(t, topic), window.Span{To: event.MaxID}, limit), want)
+		}
+	}
+}

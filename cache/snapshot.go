@@ -60,10 +60,14 @@ func (db *DB) wholeUpTo(tx *sql.Tx, topic event.Topic, at event.ID) error {
 		return nil
 	}
 	held := heldOf(windows, []event.Topic{topic})
-	if gaps := held.Gaps(window.Span{From: event.Beginning, To: at}); len(gaps) > 0 {
-		return &window.NotHeldError{After: gaps[0].From, Oldest: gaps[0].To, Some: true}
+	gaps := held.Gaps(window.Span{From: event.Beginning, To: event.MaxID})
+	switch {
+	case len(gaps) == 0 || gaps[0].From >= at:
+		return nil
+	case gaps[0].To == event.MaxID:
+		return &window.NotHeldError{After: gaps[0].From}
 	}
-	return nil
+	return &window.NotHeldError{After: gaps[0].From, Oldest: gaps[0].To, Some: true}
 }
 
 type storageRow struct {

@@ -14,9 +14,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+// underRace is set under the race detector, which makes SQLite twenty times slower.
+var underRace bool
+
 // fewChecks makes rapid run few checks, each of which makes files, unless the
 // command line says how many.
 func fewChecks(t *testing.T, n string) {
+	if underRace {
+		n = "2"
+	}
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if given {
@@ -33,7 +39,7 @@ func fewChecks(t *testing.T, n string) {
 // the end each window that the cache calls held equals the log as the slow reader
 // sees it, and what the clients received is no more than what the cache holds.
 func TestModel(t *testing.T) {
-	fewChecks(t, "15")
+	fewChecks(t, "10")
 	f := newFixture(t)
 	p := newTearingProxy(t, f.http.URL, 1, 20_000)
 	topics := []string{"*", "alice", "alice/posts", "alice/posts/1$", "bob", "*/posts", "alice/po*"}
@@ -50,7 +56,7 @@ func TestModel(t *testing.T) {
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
 			switch rapid.SampledFrom([]string{"put", "sync", "sync", "tail", "reopen"}).Draw(rt, "step") {
 			case "put":
-				f.put(rapid.SampledFrom(storages).Draw(rt, "storage"), rapid.IntRange(1, 60).Draw(rt, "n"))
+				f.put(rapid.SampledFrom(storages).Draw(rt, "storage"), rapid.IntRange(1, 40).Draw(rt, "n"))
 			case "sync":
 				m.sync(rapid.IntRange(0, 1).Draw(rt, "client"), rapid.SampledFrom(topics).Draw(rt, "topic"))
 			case "tail":

@@ -1,0 +1,270 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// onlyFiles checks what lies in a folder.
+func onlyFiles(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("the folder has %q, want %q", got, want)
+	}
+}
+
+// A backup that is served is a new log, whose beginning is the old one.
+func TestBackup(t *testing.T) {
+	ctx := context.Background()
+	db, evs := bigLog(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a?b%20c.db") // not a URL
+	mustLeaves(t, db, event.All, window.Span{From: 0, To: db.Head()})
+	if err := db.BackupTo(ctx, path); err != nil {
+		t.Fatal(err)
+	}
+	onlyFiles(t, dir, "a?b%20c.db")
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the backup is %v, %v", info.Mode(), err)
+	}
+	wantError(t, "Open as a copy", openError(path, Config{Role: Client}), ErrRole)
+	if log, head, err := db.Parent(ctx); log != "" || head != 0 || err != nil {
+		t.Errorf("the parent of a new log is %q, %s, %v", log, head, err)
+	}
+
+	parted := db.Head()
+	old := mustAppend(t, db, draft("alice", "after", "k"))[0].Event
+	restored := mustOpen(t, path, Config{Role: Server})
+	defer restored.Close()
+	if restored.Log() == db.Log() || !event.ValidLogID(restored.Log()) {
+		t.Errorf("the restored log is %q, the old one %q", restored.Log(), db.Log())
+	}
+	if log, head, err := restored.Parent(ctx); log != db.Log() || head != parted || err != nil {
+		t.Errorf("its parent is %q, %s, %v, want %q, %s", log, head, err, db.Log(), parted)
+	}
+	if c := event.CursorOf(old.ID, db.Log()); c.Of(restored.Log()) {
+		t.Errorf("cursor %s passes for one of the restored log", c)
+	}
+	span := window.Span{From: 0, To: parted}
+	checkIDs(t, "restored", readAll(t, restored, []event.Topic{event.All}, span, 1000), ids(evs))
+	rs := mustAppend(t, restored, evs[0].Draft, draft("alice", "other", "k"))
+	if !rs[0].Known || rs[0].ID != 1 || rs[1].ID != parted+1 || rs[1].Time < evs[len(evs)-1].Time {
+		t.Errorf("the restored log gives %v", rs)
+	}
+	name := restored.Log()
+	restored.Close()
+	again := mustOpen(t, path, Config{Role: Server})
+	defer again.Close()
+	if again.Log() != name {
+		t.Errorf("opened again, the log is %q, not %q", again.Log(), name)
+	}
+	integrity(t, again)
+}
+
+func openError(path string, cfg Config) error {
+	db, err := Open(context.Background(), path, cfg)
+	if err == nil {
+		db.Close()
+	}
+	return err
+}
+
+func TestBackupRefuses(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	db := openServer(t)
+	mustAppend(t, db, drafts("alice", "x", "k", 3)...)
+	path := filepath.Join(dir, "there.db")
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "onto a file", db.BackupTo(ctx, path), fs.ErrExist)
+	wantError(t, "onto itself", db.BackupTo(ctx, db.Path()), fs.ErrExist)
+	wantError(t, "into no folder", db.BackupTo(ctx, filepath.Join(dir, "no", "b.db")), fs.ErrNotExist)
+	wantError(t, "of a copy", openClient(t).BackupTo(ctx, filepath.Join(dir, "copy.db")), ErrRole)
+	if runtime.GOOS != "windows" {
+		link := filepath.Join(dir, "zlink.db")
+		if err := os.Symlink(filepath.Join(dir, "nowhere"), link); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, "onto a link to nowhere", db.BackupTo(ctx, link), fs.ErrExist)
+		os.Remove(link)
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	wantError(t, "cancelled", db.BackupTo(gone, filepath.Join(dir, "never.db")), context.Canceled)
+	onlyFiles(t, dir, "there.db")
+	if b, err := os.ReadFile(path); string(b) != "mine" {
+		t.Errorf("the file has become %q, %v", b, err)
+	}
+	// A backup of a backup is one.
+	first, second := filepath.Join(dir, "first.db"), filepath.Join(dir, "second.db")
+	if err := db.BackupTo(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	b := mustOpen(t, first, Config{})
+	defer b.Close()
+	if err := b.BackupTo(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	again := mustOpen(t, second, Config{Role: Server})
+	defer again.Close()
+	if log, head, err := again.Parent(ctx); log != db.Log() || head != 3 || err != nil {
+		t.Errorf("its parent is %q, %s, %v", log, head, err)
+	}
+}
+
+// A file that is being appended to is backed up as it was at one moment, and the
+// appends do not wait for it.
+func TestBackupWhileAppending(t *testing.T) {
+	db, evs := bigLog(t)
+	dir := t.TempDir()
+	var work sync.WaitGroup
+	done := make(chan struct{})
+	work.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := db.Append(context.Background(), drafts("bob", "x", fmt.Sprint(i), 10)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	var paths []string
+	for i := range 2 {
+		paths = append(paths, filepath.Join(dir, fmt.Sprint(i)))
+		work.Go(func() {
+			if err := db.BackupTo(context.Background(), paths[i]); err != nil {
+				t.Error(err)
+			}
+			if i == 0 {
+				close(done)
+			}
+		})
+	}
+	work.Wait()
+	for _, path := range paths {
+		b := mustOpen(t, path, Config{Role: Server})
+		defer b.Close()
+		if b.Head() < event.ID(len(evs)) || (b.Head()-event.ID(len(evs)))%10 != 0 {
+			t.Errorf("%s has come to %s", path, b.Head())
+		}
+		n, err := b.CountEvents(context.Background(), event.All, window.Span{From: 0, To: event.MaxID})
+		if err != nil || event.ID(n) != b.Head() {
+			t.Errorf("%s has %d events, %v, and the head %s", path, n, err, b.Head())
+		}
+	}
+}
+
+// backupEnv has the test binary back up a file until it is killed.
+const backupEnv = "RSTREAM_CACHE_BACKUP"
+
+func TestBackupChild(t *testing.T) {
+	path := os.Getenv(backupEnv)
+	if path == "" {
+		t.Skip("is a part of TestBackupKilled")
+	}
+	db := mustOpen(t, path, Config{})
+	defer db.Close()
+	for i := 0; ; i++ {
+		to := fmt.Sprintf("%s-%d", path, i)
+		fmt.Println("begin")
+		err := db.BackupTo(context.Background(), to)
+		if err == nil {
+			err = os.Rename(to, path+"-last")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Killed at whatever moment, a backup is whole or not there.
+func TestBackupKilled(t *testing.T) {
+	db, evs := bigLog(t)
+	for round := range *killRounds {
+		c := exec.Command(os.Args[0], "-test.run=^TestBackupChild$")
+		c.Env = append(os.Environ(), backupEnv+"="+db.Path())
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for n := 0; n <= round%3 && lines.Scan(); {
+			if strings.HasSuffix(lines.Text(), "begin") {
+				n++
+			}
+		}
+		awaitPart(db.Path())
+		if err := errors.Join(lines.Err(), c.Process.Kill()); err != nil {
+			t.Fatal(err)
+		}
+		c.Wait()
+		targets, err := filepath.Glob(db.Path() + "-[0-9l]*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range targets {
+			if strings.Contains(target, ".part") {
+				os.Remove(target)
+				continue
+			}
+			b := mustOpen(t, target, Config{Role: Server})
+			if b.Head() != event.ID(len(evs)) || b.Log() == db.Log() {
+				t.Errorf("%s is of log %s up to %s", target, b.Log(), b.Head())
+			}
+			integrity(t, b)
+			b.Close()
+			os.Remove(target)
+		}
+	}
+}
+
+// awaitPart waits, not for long, until a backup has got somewhere.
+func awaitPart(path string) {
+	for range 10_000 {
+		parts, _ := filepath.Glob(path + "-*.part")
+		for _, p := range parts {
+			if info, err := os.Stat(p); err == nil && info.Size() > 1<<20 {
+				return
+			}
+		}
+		runtime.Gosched()
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -236,13 +237,12 @@ func TestBackupKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Wait()
-		targets, err := filepath.Glob(db.Path() + "-[0-9l]*")
+		targets, err := filepath.Glob(db.Path() + "-*")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, target := range targets {
-			if strings.Contains(target, ".part") {
-				os.Remove(target)
+			if !wholeBackup.MatchString(target) {
 				continue
 			}
 			b := mustOpen(t, target, Config{Role: Server})
@@ -255,6 +255,9 @@ func TestBackupKilled(t *testing.T) {
 		}
 	}
 }
+
+// wholeBackup is what TestBackupChild calls a backup that is there.
+var wholeBackup = regexp.MustCompile(`-(\d+|last)$`)
 
 // awaitPart waits, not for long, until a backup has got somewhere.
 func awaitPart(path string) {

@@ -2,11 +2,13 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/hub"
@@ -151,7 +153,7 @@ func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) 
 	sub := t.hub.Subscribe(t.topics, span.From)
 	defer sub.Close()
 	for {
-		b, err := sub.Next(ctx)
+		b, err := nextOrQuiet(ctx, sub)
 		if err != nil {
 			return orCause(ctx, err)
 		}
@@ -161,6 +163,21 @@ func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) 
 			return nil
 		}
 	}
+}
+
+// quietTime is how long a tail is silent at most: then its reader is told how far it
+// is, so that a durable position keeps up on a quiet topic and stays held.
+const quietTime = 15 * time.Second
+
+// nextOrQuiet returns what sub has next, or a batch without events after quietTime.
+func nextOrQuiet(ctx context.Context, sub *hub.Subscription) (hub.Batch, error) {
+	waiting, cancel := context.WithTimeout(ctx, quietTime)
+	defer cancel()
+	b, err := sub.Next(waiting)
+	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return hub.Batch{Position: sub.Position()}, nil
+	}
+	return b, err
 }
 
 // liveStart returns the position from which to go live: the head, or further on

@@ -175,8 +175,8 @@ func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
 	if err := p.a.out.flush(); err != nil {
 		return err
 	}
-	if p.cursor == nil || at <= p.cursor.Position() {
+	if p.cursor == nil || at < p.cursor.Position() {
 		return nil
 	}
-	return p.cursor.Move(ctx, at)
+	return p.cursor.Move(ctx, at) // also where it is, which keeps it held
 }

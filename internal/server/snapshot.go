@@ -32,7 +32,7 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if at < horizon {
 		return gone(at, horizon)
 	}
-	w.Header().Set(wire.HeaderHead, head.String())
+	w.Header().Set(wire.HeaderHead, head.String()) // To is never beyond it
 	out := snapshotWriter{w: w, form: form, at: at}
 	if r.Method == http.MethodHead {
 		out.begin()
@@ -57,15 +57,12 @@ type snapshotWriter struct {
 	w     http.ResponseWriter
 	form  wire.Form
 	at    event.ID
-	begun bool
-	some  bool
+	begun bool // something was written: it is too late for another answer
+	some  bool // there was an event
 	buf   []byte
 }
 
 func (o *snapshotWriter) begin() {
-	if o.begun {
-		return
-	}
 	o.begun = true
 	h := o.w.Header()
 	h.Set(wire.HeaderTo, o.at.String())
@@ -73,7 +70,6 @@ func (o *snapshotWriter) begin() {
 	h.Set("Content-Type", wire.NDJSON)
 	if o.form == wire.Page {
 		h.Set("Content-Type", wire.JSON)
-		o.buf = append(append(append(o.buf, `{"at":"`...), o.at.String()...), `","events":[`...)
 	}
 }
 
@@ -81,11 +77,7 @@ func (o *snapshotWriter) begin() {
 const snapshotPiece = 64 << 10
 
 func (o *snapshotWriter) add(ev *event.Event) error {
-	o.begin()
-	if o.form == wire.Page && o.some {
-		o.buf = append(o.buf, ',')
-	}
-	o.some = true
+	o.separate()
 	o.buf = ev.AppendLine(o.buf)
 	if o.form != wire.Page {
 		o.buf = append(o.buf, '\n')
@@ -96,7 +88,22 @@ func (o *snapshotWriter) add(ev *event.Event) error {
 	return o.flush()
 }
 
+// separate writes what stands before an event of a JSON object.
+func (o *snapshotWriter) separate() {
+	switch {
+	case o.form != wire.Page:
+	case o.some:
+		o.buf = append(o.buf, ',')
+	default:
+		o.buf = append(append(append(o.buf, `{"at":"`...), o.at.String()...), `","events":[`...)
+	}
+	o.some = true
+}
+
 func (o *snapshotWriter) flush() error {
+	if !o.begun {
+		o.begin()
+	}
 	_, err := o.w.Write(o.buf)
 	o.buf = o.buf[:0]
 	if err != nil {
@@ -106,7 +113,9 @@ func (o *snapshotWriter) flush() error {
 }
 
 func (o *snapshotWriter) end() {
-	o.begin()
+	if !o.some {
+		o.separate()
+	}
 	if o.form == wire.Page {
 		o.buf = append(o.buf, "]}\n"...)
 	}

@@ -60,6 +60,28 @@ func TestStreamBeats(t *testing.T) {
 	})
 }
 
+// A stream beats, too, while more happens than it can wait between, all of which is
+// left out of it.
+func TestStreamBeatsWhileLeavingOut(t *testing.T) {
+	bubble(t, Config{Heartbeat: 10 * time.Millisecond}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 1)
+		fs, body := s.stream("/events?topic=a&except=a/x")
+		defer body.Close()
+		fs.want(t, "PUT", 1)
+		fs.want(t, "live", 1)
+		start := time.Now()
+		for i := range 60 {
+			time.AfterFunc(time.Duration(i)*500*time.Microsecond+time.Microsecond, func() { log.put(t, "a", "x", 1) })
+		}
+		for i, at := range []event.ID{22, 43} {
+			fs.want(t, "", at)
+			if d := time.Since(start).Truncate(time.Millisecond); d != time.Duration(i+1)*10*time.Millisecond {
+				t.Errorf("a heartbeat came after %s", d)
+			}
+		}
+	})
+}
+
 // While history is being looked through, the stream beats with how far that is,
 // though the log is far ahead and each read takes longer than the patience that is
 // left.

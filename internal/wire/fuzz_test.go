@@ -17,6 +17,7 @@ func FuzzParseEvents(f *testing.F) {
 	f.Add("topic=alice/posts&topic=*&since=24h&until=now&limit=5")
 	f.Add("topic=a%2Bb+c&since=0000000000001.K7Q2M&until=2026-11-20T10:00:00Z")
 	f.Add("topic=a/po*&last=10&limit=0&topic=b/p$")
+	f.Add("topic=a&except=a/p&except=a/q*")
 	f.Fuzz(func(t *testing.T, query string) {
 		q, err := ParseEvents(query)
 		if err != nil {
@@ -30,6 +31,47 @@ func FuzzParseEvents(f *testing.F) {
 		// The beginning and position 0 are two spellings of one thing.
 		if err != nil || !reflect.DeepEqual(again.Values(), q.Values()) {
 			t.Fatalf("ParseEvents(%q) = %+v, and of what that prints %+v, %v", query, q, again, err)
+		}
+	})
+}
+
+func FuzzParseWindows(f *testing.F) {
+	f.Add("topic=alice/posts&at=24h")
+	f.Add("topic=a%2Bb+c&since=0000000000001.K7Q2M&until=2026-11-20T10:00:00Z&sum=1")
+	f.Add("topic=*&since=beginning&sum=0")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := ParseWindows(query)
+		if err != nil {
+			if q != nil {
+				t.Fatalf("ParseWindows(%q) = %v beside an error", query, q)
+			}
+			return
+		}
+		if q.At != nil && (q.Sum || q.Until != nil || q.Since != event.FromBeginning) {
+			t.Fatalf("ParseWindows(%q) = %+v", query, q)
+		}
+		again, err := ParseWindows(q.Values().Encode())
+		if err != nil || !reflect.DeepEqual(again, q) {
+			t.Fatalf("ParseWindows(%q) = %+v, and of what that prints %+v, %v", query, q, again, err)
+		}
+	})
+}
+
+func FuzzParseSnapshot(f *testing.F) {
+	f.Add("topic=alice/po*&at=2026-11-20T10:00:00.5+01:00")
+	f.Add("topic=*&at=0000000000000")
+	f.Add("&topic=a%2fb")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := ParseSnapshot(query)
+		if err != nil {
+			if q != nil {
+				t.Fatalf("ParseSnapshot(%q) = %v beside an error", query, q)
+			}
+			return
+		}
+		again, err := ParseSnapshot(q.Values().Encode())
+		if err != nil || *again != *q {
+			t.Fatalf("ParseSnapshot(%q) = %+v, and of what that prints %+v, %v", query, q, again, err)
 		}
 	})
 }

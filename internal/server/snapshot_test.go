@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+	"pgregory.net/rapid"
+)
+
+type ctx = context.Context
+
+// snapshotForms reads a snapshot in each of its forms, as lines.
+var snapshotForms = map[string]func(t tester, text string, at event.ID) []string{
+	wire.NDJSON: func(_ tester, text string, _ event.ID) (lines []string) {
+		for line := range strings.Lines(text) {
+			lines = append(lines, strings.TrimSuffix(line, "\n"))
+		}
+		return lines
+	},
+	wire.JSON: func(t tester, text string, at event.ID) (lines []string) {
+		var body struct {
+			At     event.ID          `json:"at"`
+			Events []json.RawMessage `json:"events"`
+		}
+		if err := json.Unmarshal([]byte(text), &body); err != nil || body.At != at || body.Events == nil || !strings.HasSuffix(text, "]}\n") {
+			t.Fatalf("a snapshot at %s is %.300s: %v", at, text, err)
+		}
+		for _, ev := range body.Events {
+			lines = append(lines, string(ev))
+		}
+		return lines
+	},
+}
+
+// fold is the state that lines of GET /events lead to.
+func fold(t tester, text string) (lines []string) {
+	state := map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		ev, err := event.ParseLine([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if delete(state, ev.User+"\x00"+ev.Path); ev.Type == event.Put {
+			state[ev.User+"\x00"+ev.Path] = line
+		}
+	}
+	var names []string
+	for name := range state {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		lines = append(lines, state[name])
+	}
+	return lines
+}
+
+func TestSnapshotIsFold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log := drawLog(t)
+		h := New(log, Config{})
+		topic := topicsOf(t, someTopics.Draw(t, "topic"))[0]
+		moment, at := drawMoment(t, log, "at")
+		_, text := ask(t, h, "/events?"+(&wire.Query{Topics: []event.Topic{topic}, Until: &moment}).Values().Encode(), wire.NDJSON)
+		want := fold(t, text)
+		q := wire.SnapshotQuery{Topic: topic, At: moment}
+		for accept, read := range snapshotForms {
+			header, text := ask(t, h, "/snapshot?"+q.Values().Encode(), accept)
+			if got := read(t, text, at); !slices.Equal(got, want) {
+				t.Fatalf("the state of %s at %s as %s is\n%s\nwant\n%s", topic, moment, accept, got, want)
+			}
+			to, _ := wire.PositionOf(header, wire.HeaderTo)
+			if to != at || header.Get("Content-Type") != accept || header.Get("Cache-Control") != "no-store" || !slices.Contains(header.Values("Vary"), "Accept") {
+				t.Fatalf("the state at %s as %s has the headers %v", moment, accept, header)
+			}
+		}
+	})
+}
+
+// A state that is larger than what is written at a time comes whole.
+func TestSnapshotOfMuch(t *testing.T) {
+	log := newLog()
+	value := []byte(`"` + strings.Repeat("x", 1000) + `"`)
+	for i := range 300 {
+		d := event.Draft{User: "a", Path: fmt.Sprintf("p/%03d", i), Type: event.Put, Key: fmt.Sprint(i), Value: value}
+		if _, err := log.Append(t.Context(), []event.Draft{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, stop := serve(t, log, Config{})
+	defer stop()
+	for accept, read := range snapshotForms {
+		lines := read(t, body(t, s.get("/snapshot?topic=a", "Accept", accept)), log.Head())
+		if len(lines) != 300 || lines[299] != string(log.evs[299].Line()) {
+			t.Errorf("as %s there are %d events", accept, len(lines))
+		}
+	}
+}
+
+func TestSnapshotHead(t *testing.T) {
+	log := longLog(5)
+	h := New(brokenLog{memLog: log, snapshot: errors.New("is not to be read")}, Config{})
+	w := call(h, http.MethodHead, "/snapshot?topic=a&at=0000000000003", "Accept", wire.NDJSON)
+	if w.Code != http.StatusOK || w.Header().Get(wire.HeaderTo) != "0000000000003" || w.Header().Get("Content-Type") != wire.NDJSON {
+		t.Errorf("HEAD: %d %v", w.Code, w.Header())
+	}
+	if w := call(h, http.MethodHead, "/snapshot?topic=a&at=0000000000009"); w.Code != http.StatusConflict {
+		t.Errorf("HEAD ahead of the log: %d", w.Code)
+	}
+}
+
+// An error before the first event is an answer; after it, the connection is cut, so
+// that nobody takes the part for the whole.
+func TestSnapshotFails(t *testing.T) {
+	log := longLog(50)
+	for _, c := range []struct {
+		err    error
+		status int
+	}{
+		{errors.New("on fire"), http.StatusInternalServerError},
+		{&window.NotHeldError{After: 1, Oldest: 2, Some: true}, http.StatusGone},
+	} {
+		w := call(New(brokenLog{memLog: log, snapshot: c.err}, Config{}), http.MethodGet, "/snapshot?topic=*")
+		if w.Code != c.status || w.Header().Get("Content-Type") != wire.Problem || !slices.Contains(w.Header().Values("Vary"), "Accept") || w.Header().Get(wire.HeaderTo) != "" {
+			t.Errorf("%v: %d %v %s", c.err, w.Code, w.Header(), w.Body)
+		}
+	}
+	big := newLog()
+	for i := range 200 {
+		d := event.Draft{User: "a", Path: fmt.Sprint(i), Type: event.Put, Value: []byte(`"` + strings.Repeat("x", 1000) + `"`)}
+		if _, err := big.Append(t.Context(), []event.Draft{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, accept := range []string{wire.JSON, wire.NDJSON} {
+		s, stop := serve(t, brokenLog{memLog: big, snapshot: errors.New("on fire"), after: 150}, Config{})
+		resp := s.get("/snapshot?topic=*", "Accept", accept)
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil {
+			t.Errorf("a snapshot that failed as %s is whole: %d bytes", accept, len(text))
+		}
+		stop()
+	}
+}
+
+// GET / tells what a log was restored from.
+func TestInfoParent(t *testing.T) {
+	for _, c := range []struct {
+		parent string
+		want   *wire.Parent
+	}{
+		{"", nil},
+		{"0123456789ABCDEF", &wire.Parent{Log: "0123456789ABCDEF", Head: 7}},
+	} {
+		_, text := ask(t, New(childLog{longLog(9), c.parent}, Config{}), "/", wire.JSON)
+		var info wire.Info
+		if err := json.Unmarshal([]byte(text), &info); err != nil {
+			t.Fatal(err)
+		}
+		if (info.Parent == nil) != (c.want == nil) || c.want != nil && *info.Parent != *c.want || strings.Contains(text, "parent") != (c.want != nil) {
+			t.Errorf("GET / = %s, want the parent %v", text, c.want)
+		}
+	}
+}
+
+// A childLog was restored from another.
+type childLog struct {
+	*memLog
+	parent string
+}
+
+func (l childLog) Parent(ctx) (string, event.ID, error) { return l.parent, 7, nil }

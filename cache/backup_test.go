@@ -164,9 +164,8 @@ func TestBackupWhileAppending(t *testing.T) {
 			}
 		}
 	})
-	var paths []string
-	for i := range 2 {
-		paths = append(paths, filepath.Join(dir, fmt.Sprint(i)))
+	paths := []string{filepath.Join(dir, "0"), filepath.Join(dir, "1")}
+	for i := range paths {
 		work.Go(func() {
 			if err := db.BackupTo(context.Background(), paths[i]); err != nil {
 				t.Error(err)

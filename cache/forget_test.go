@@ -263,7 +263,10 @@ func TestForgetStates(t *testing.T) {
 		{"pending, of more", "alice", all, pending, false, nil, nil},
 		{"dead while pending", "alice/posts", all, pending, true, nil, nil},
 	} {
-		t.Run(c.name, func(t *testing.T) { checkForget(t, c) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			checkForget(t, c)
+		})
 	}
 }
 

@@ -99,7 +99,7 @@ func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
 	if c.db.role != Client && len(windows) > 0 && c.span.From < windows[0].From {
 		return nil, &window.NotHeldError{After: c.span.From, Oldest: windows[0].From, Some: true}
 	}
-	return heldOf(windows, []event.Topic{c.topic}), nil
+	return setOf(windows).Held(c.topic), nil
 }
 
 func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]window.Leaf, error) {

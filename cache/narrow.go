@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"database/sql"
-	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -21,35 +20,8 @@ func (db *DB) Narrower(ctx context.Context, topic event.Topic, at, until event.I
 		if err != nil {
 			return err
 		}
-		parts, end = narrower(windows, topic, at, until)
+		parts, end = setOf(windows).Parts(topic, at, until, maxNarrower)
 		return nil
 	})
 	return parts, end, err
-}
-
-func narrower(windows []row, topic event.Topic, at, until event.ID) (parts []event.Topic, end event.ID) {
-	end = until
-	seen := map[event.Topic]event.ID{}
-	for i := range windows {
-		w := &windows[i]
-		held := w.Held()
-		if w.Topic == topic || !topic.Contains(w.Topic) || held.Empty() || held.To <= at {
-			continue
-		}
-		if held.From > at {
-			end = min(end, held.From)
-			continue
-		}
-		seen[w.Topic] = max(seen[w.Topic], held.To)
-	}
-	for t := range seen {
-		covered := slices.ContainsFunc(parts, func(p event.Topic) bool { return p.Contains(t) })
-		if !covered && len(parts) < maxNarrower {
-			parts = append(slices.DeleteFunc(parts, t.Contains), t)
-		}
-	}
-	for _, t := range parts {
-		end = min(end, seen[t])
-	}
-	return parts, end
 }

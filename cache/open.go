@@ -37,11 +37,13 @@ const (
 // The errors of opening a file that callers branch on.
 var (
 	ErrNotCache = errors.New("is not an rstream file")
+	ErrNoLog    = fmt.Errorf("%w: it has not been given a log yet", ErrNotCache)
 	ErrNewer    = errors.New("was written by a later version of rstream")
 	ErrLocked   = errors.New("is in use by another server")
 	ErrRole     = errors.New("has another role")
 	ErrOtherLog = errors.New("belongs to another log")
 	ErrCorrupt  = errors.New("is damaged")
+	ErrIO       = errors.New("cannot be read or written")
 )
 
 // Config says how to open a file. The zero Config opens an existing file of any
@@ -203,7 +205,7 @@ func touch(path string, cfg Config) error {
 		return err
 	}
 	if cfg.Role == "" {
-		return ErrNotCache // it has not a byte
+		return ErrNoLog // it has not a byte
 	}
 	return nil
 }
@@ -290,7 +292,7 @@ func (db *DB) migrate(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("%w (schema %d, this one knows %d)", ErrNewer, version, len(files))
 	}
 	if version == 0 && cfg.Role == "" {
-		return ErrNotCache
+		return ErrNoLog
 	}
 	if version > 0 {
 		if err := db.loadIdentity(ctx, cfg); err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -348,7 +350,7 @@ func (db *DB) identify(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if cfg.Role == "" {
-		return ErrNotCache // a file that was killed before it got its log
+		return ErrNoLog // a file that was killed before it got it, or is being made
 	}
 	if err := db.newIdentity(ctx, cfg); err != nil {
 		return err
@@ -477,6 +479,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w (%w)", ErrCorrupt, err)
 	case sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w (%w)", ErrFull, err)
+	case sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("%w (%w)", ErrIO, err)
 	case sqlite3.SQLITE_BUSY:
 		return fmt.Errorf("%w (%w)", ErrBusy, err)
 	}
@@ -484,7 +488,7 @@ func classify(err error) error {
 }
 
 func isClassified(err error) bool {
-	for _, known := range []error{ErrNotCache, ErrCorrupt, ErrFull, ErrBusy} {
+	for _, known := range []error{ErrNotCache, ErrCorrupt, ErrFull, ErrBusy, ErrIO} {
 		if errors.Is(err, known) {
 			return true
 		}

@@ -53,39 +53,11 @@ func heldEnd(tx *sql.Tx, topics []event.Topic, p event.ID) (event.ID, error) {
 	if err != nil {
 		return 0, err
 	}
-	held := heldOf(windows, topics)
-	if end := held.EndAfter(p); end > p {
-		return end, nil
+	end, ok, next, more := setOf(windows).Edge(topics, p)
+	if !ok {
+		return 0, &window.NotHeldError{After: p, Oldest: next, Some: more}
 	}
-	atEdge := len(topics) > 0
-	for _, t := range topics {
-		atEdge = atEdge && touches(heldSpans(windows, t), p)
-	}
-	if atEdge {
-		return p, nil
-	}
-	e := &window.NotHeldError{After: p}
-	if gaps := held.Gaps(window.Span{From: p, To: event.MaxID}); len(gaps) > 0 && gaps[0].To < event.MaxID {
-		e.Oldest, e.Some = gaps[0].To, true
-	}
-	return 0, e
-}
-
-// heldSpans returns the held spans of the windows that cover t; empty ones stand
-// where filling begins.
-func heldSpans(windows []row, t event.Topic) []window.Span {
-	var spans []window.Span
-	for _, w := range windows {
-		if w.State != window.Pending && w.Topic.Contains(t) {
-			spans = append(spans, w.Held())
-		}
-	}
-	return spans
-}
-
-// touches reports whether p lies in one of spans or at its edge.
-func touches(spans []window.Span, p event.ID) bool {
-	return slices.ContainsFunc(spans, func(s window.Span) bool { return s.From <= p && p <= s.To })
+	return end, nil
 }
 
 // Held returns which stretches of the topics' history are held: of all of them. Of
@@ -93,21 +65,10 @@ func touches(spans []window.Span, p event.ID) bool {
 func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Spans, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		windows, err := loadWindows(tx)
-		held = heldOf(windows, topics)
+		held = setOf(windows).Held(topics...)
 		return err
 	})
 	return held, err
-}
-
-func heldOf(windows []row, topics []event.Topic) window.Spans {
-	if len(topics) == 0 {
-		return nil
-	}
-	held := window.Spans{{From: event.Beginning, To: event.MaxID}}
-	for _, t := range topics {
-		held = held.Intersect(window.Union(heldSpans(windows, t)...))
-	}
-	return held
 }
 
 // A reader collects events in one reading transaction.
@@ -354,7 +315,7 @@ func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from,
 			return err
 		}
 		b := backReader{ctx: ctx, tx: tx, topics: topics, n: n}
-		held := heldOf(windows, topics).Intersect(window.Spans{{From: from, To: until}})
+		held := setOf(windows).Held(topics...).Intersect(window.Spans{{From: from, To: until}})
 		for i := len(held) - 1; i >= 0 && len(b.found) <= n && err == nil; i-- {
 			err = b.read(held[i])
 		}

@@ -59,7 +59,7 @@ func (db *DB) wholeUpTo(tx *sql.Tx, topic event.Topic, at event.ID) error {
 		}
 		return nil
 	}
-	held := heldOf(windows, []event.Topic{topic})
+	held := setOf(windows).Held(topic)
 	gaps := held.Gaps(window.Span{From: event.Beginning, To: event.MaxID})
 	switch {
 	case len(gaps) == 0 || gaps[0].From >= at:

@@ -1,10 +1,8 @@
 package cache
 
 import (
-	"cmp"
 	"database/sql"
 	"fmt"
-	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -40,7 +38,10 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
 			open = append(open, *w)
 		}
 	}
-	merged := merge(settled)
+	var merged []row
+	for _, w := range setOf(settled).Merged() {
+		merged = append(merged, row{Window: w})
+	}
 	return append(merged, open...), replace(tx, settled, merged)
 }
 
@@ -53,7 +54,7 @@ func (db *DB) over(w *row, windows []row, absorb func(*row) bool) bool {
 	if absorb != nil && absorb(w) {
 		return true
 	}
-	return window.Union(heldSpans(windows, w.Topic)...).Contains(w.Missing())
+	return setOf(windows).Held(w.Topic).Contains(w.Missing())
 }
 
 // A stretch is what identifies a committed window.
@@ -61,54 +62,6 @@ type stretch struct {
 	topic  event.Topic
 	span   window.Span
 	proven bool
-}
-
-// merge returns the fewest committed windows that hold what settled holds. What is
-// proven stays apart from what is not.
-func merge(settled []row) []row {
-	proven, held := map[event.Topic]window.Spans{}, map[event.Topic]window.Spans{}
-	for i := range settled {
-		w := &settled[i]
-		held[w.Topic] = held[w.Topic].Add(w.Held())
-		if w.Proven {
-			proven[w.Topic] = proven[w.Topic].Add(w.Held())
-		}
-	}
-	var out []row
-	add := func(t event.Topic, s window.Span, isProven bool) {
-		out = append(out, row{Window: window.Window{
-			Topic: t, State: window.Committed, From: s.From, To: s.To, Reached: s.To, Proven: isProven}})
-	}
-	for t, spans := range proven {
-		for _, s := range spans {
-			if !coveredByWider(proven, t, s) {
-				add(t, s, true)
-			}
-		}
-	}
-	for t, spans := range held {
-		for _, whole := range spans {
-			for _, s := range proven[t].Gaps(whole) {
-				if !coveredByWider(held, t, s) {
-					add(t, s, false)
-				}
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Topic.String(), b.Topic.String()))
-	})
-	return out
-}
-
-func coveredByWider(held map[event.Topic]window.Spans, t event.Topic, s window.Span) bool {
-	for wider, spans := range held {
-		// Were two topics to contain each other, neither may stand for both.
-		if wider.Contains(t) && !t.Contains(wider) && spans.Contains(s) {
-			return true
-		}
-	}
-	return false
 }
 
 // replace writes merged in place of settled, touching only what differs.

@@ -68,6 +68,15 @@ func loadWindows(tx *sql.Tx) ([]row, error) {
 	return ws, rows.Err()
 }
 
+// setOf returns what rows are windows of.
+func setOf(rows []row) window.Set {
+	s := make(window.Set, len(rows))
+	for i := range rows {
+		s[i] = rows[i].Window
+	}
+	return s
+}
+
 // Windows returns the windows of the file in order of their start.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
@@ -149,7 +158,7 @@ func (db *DB) Claim(ctx context.Context, topic event.Topic, span window.Span) (l
 		if err != nil {
 			return err
 		}
-		missing := heldOf(windows, []event.Topic{topic}).Gaps(span)
+		missing := setOf(windows).Held(topic).Gaps(span)
 		if len(missing) == 0 {
 			return nil
 		}
@@ -169,11 +178,12 @@ func (db *DB) Claim(ctx context.Context, topic event.Topic, span window.Span) (l
 
 type pulled window.Spans
 
-// beingPulled returns what processes are pulling for topic or more than it.
+// beingPulled returns what processes are pulling of topic, or of what it has in
+// common with others, which need not be asked for once it has come.
 func beingPulled(windows []row, topic event.Topic) pulled {
 	var spans []window.Span
 	for _, w := range windows {
-		if w.State == window.Pulling && w.owner != "" && w.Topic.Contains(topic) {
+		if w.State == window.Pulling && w.owner != "" && w.Topic.Overlaps(topic) {
 			spans = append(spans, w.Missing())
 		}
 	}

@@ -327,7 +327,8 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *session, b *backoff) error {
 	for {
 		evs, at, err := in.take()
-		if at > lease.Reached() && !final(err) {
+		// A heartbeat renews the lease even where the position stays.
+		if at > lease.Reached() && !final(err) || at == lease.Reached() && err == nil {
 			b.reset()
 			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at); err != nil {
 				return inStore(err)

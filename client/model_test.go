@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
@@ -35,38 +36,48 @@ func fewChecks(t *testing.T, n string) {
 	t.Cleanup(func() { _ = flag.Set("rapid.checks", before) })
 }
 
-// Random pulls, tails, appends, cuts and new clients, two of them on one cache: at
-// the end each window that the cache calls held equals the log as the slow reader
-// sees it, and what the clients received is no more than what the cache holds.
+// Random pulls, tails, windows around moments, appends, cuts, restarts of the
+// server, lost caches, forgotten topics and new clients, two of them on one cache
+// and each with two servers, of which either may be gone: at the end each window
+// that the cache calls held equals the log as the slow reader sees it, and so does
+// verify.
 func TestModel(t *testing.T) {
 	fewChecks(t, "10")
 	f := newFixture(t)
 	p := newTearingProxy(t, f.http.URL, 1, 20_000)
+	other := newTearingProxy(t, f.http.URL, 2, 20_000)
 	topics := []string{"*", "alice", "alice/posts", "alice/posts/1$", "bob", "*/posts", "alice/po*"}
 	storages := []string{"alice/posts/1", "alice/posts/2", "alice/x", "bob/posts", "bob/y"}
 	dir, runs := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
 		runs++
 		path := filepath.Join(dir, fmt.Sprint(runs))
-		m := &model{t: rt, f: f}
+		m := &model{t: rt, f: f, servers: []*tearingProxy{p, other}}
 		defer m.close()
 		for range 2 {
-			m.open(path, p)
+			m.open(path)
 		}
 		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			switch rapid.SampledFrom([]string{"put", "sync", "sync", "tail", "reopen"}).Draw(rt, "step") {
+			switch rapid.SampledFrom([]string{"put", "sync", "sync", "at", "tail", "reopen", "restart", "lose", "forget"}).Draw(rt, "step") {
 			case "put":
 				f.put(rapid.SampledFrom(storages).Draw(rt, "storage"), rapid.IntRange(1, 40).Draw(rt, "n"))
 			case "sync":
 				m.sync(rapid.IntRange(0, 1).Draw(rt, "client"), rapid.SampledFrom(topics).Draw(rt, "topic"))
 			case "tail":
 				m.tail(rapid.IntRange(0, 1).Draw(rt, "client"), rapid.SliceOfNDistinct(rapid.SampledFrom(topics), 1, 3, rapid.ID).Draw(rt, "topics"))
+			case "at":
+				m.at(rapid.IntRange(0, 1).Draw(rt, "client"), rapid.SampledFrom(topics).Draw(rt, "topic"))
 			case "reopen":
-				m.clients[0].Close()
-				_ = m.dbs[0].Close()
-				m.received += m.clients[0].Stats().Events
-				m.clients, m.dbs = m.clients[1:], m.dbs[1:]
-				m.open(path, p)
+				m.reopen(path)
+			case "restart":
+				m.restart(rapid.IntRange(0, 1).Draw(rt, "server"))
+			case "lose":
+				path += "x"
+				m.reopen(path)
+				m.reopen(path)
+				m.received = 0
+			case "forget":
+				m.forget(rapid.SampledFrom(topics).Draw(rt, "topic"))
 			}
 		}
 		m.check()
@@ -76,17 +87,56 @@ func TestModel(t *testing.T) {
 type model struct {
 	t        *rapid.T
 	f        *fixture
+	servers  []*tearingProxy
 	dbs      []*cache.DB
 	clients  []*Client
 	received int64 // by clients that are gone
 }
 
-func (m *model) open(path string, p *tearingProxy) {
+// reopen ends the older client and makes a new one.
+func (m *model) reopen(path string) {
+	m.clients[0].Close()
+	_ = m.dbs[0].Close()
+	m.received += m.clients[0].Stats().Events
+	m.clients, m.dbs = m.clients[1:], m.dbs[1:]
+	m.open(path)
+}
+
+// restart ends the server and starts it on the same file; one of the two ways to it
+// leads nowhere from then on, until the next restart.
+func (m *model) restart(lost int) {
+	m.f.stop()
+	m.f.start()
+	m.servers[lost].point("http://127.0.0.1:1")
+	m.servers[1-lost].point(m.f.http.URL)
+}
+
+// forget gives a topic up, unless it is held as a part of another.
+func (m *model) forget(topic string) {
+	parsed, _ := event.ParseTopic(topic)
+	n, err := m.dbs[0].Forget(m.f.t.Context(), parsed, event.MaxID)
+	var as *cache.HeldAsError
+	if err != nil && !errors.As(err, &as) {
+		m.t.Fatal(err)
+	}
+	m.received -= int64(n)
+}
+
+func (m *model) at(i int, topic string) {
+	parsed, _ := event.ParseTopic(topic)
+	at := m.position("at")
+	s, err := m.clients[i].SyncAt(m.f.t.Context(), parsed, m.moment(at), nil)
+	if err != nil || at < s.Span.From || at > s.Span.To {
+		m.t.Fatalf("sync %s at %s = %v, %v", topic, at, s, err)
+	}
+}
+
+func (m *model) open(path string) {
 	db, err := cache.Open(m.f.t.Context(), path, cache.Config{Role: cache.Client, Log: m.f.db.Log()})
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cfg := nervous(p.url())
+	cfg := nervous(m.servers[0].url(), m.servers[1].url())
 	cfg.Wait, cfg.PageLimit = true, 40
 	c, err := New(db, cfg)
 	if err != nil {
@@ -179,6 +229,12 @@ func (m *model) check() {
 		}
 		if w.State != window.Committed {
 			m.t.Errorf("%s %s is %s in the end", w.Topic, w.Held(), w.State)
+		}
+	}
+	for _, w := range windows {
+		v, err := m.clients[0].Verify(ctx, w.Topic, false)
+		if err != nil || len(v.Found) > 0 {
+			m.t.Errorf("verify %s = %v, %v", w.Topic, v, err)
 		}
 	}
 	count, err := m.dbs[0].Count(ctx)

@@ -41,6 +41,10 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, r Range) (Synced, 
 // before, once they are stored, in order within each window.
 func (c *Client) SyncNew(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
 	sum, err := c.sum(ctx, topic, r)
+	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
+		r.Since = c.at(gap.To)
+		sum, err = c.sum(ctx, topic, r)
+	}
 	if err != nil {
 		return Synced{}, fmt.Errorf("sync %s: %w", topic, err)
 	}
@@ -49,6 +53,19 @@ func (c *Client) SyncNew(ctx context.Context, topic event.Topic, r Range, fresh 
 		return s, fmt.Errorf("sync %s: %w", topic, err)
 	}
 	return s, nil
+}
+
+// heldGap returns the stretch that err says is gone from the server, if all of it is
+// held here: then nothing is missing.
+func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (gap window.Span, ok bool) {
+	var gone *GapError
+	since, fixed := r.Since.Cursor()
+	if !errors.As(err, &gone) || !fixed || r.Last != nil {
+		return gap, false
+	}
+	gap = window.Span{From: since.ID, To: gone.Oldest}
+	held, err := c.store.Held(ctx, topics...)
+	return gap, err == nil && !gap.Empty() && held.Contains(gap)
 }
 
 // Fetch makes a stretch held, as Sync does, but takes Range.Last and compares

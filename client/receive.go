@@ -43,7 +43,8 @@ func (r *receiver) run(in *inbox) error {
 		if err != nil {
 			return err
 		}
-		if got.at > r.at {
+		// A heartbeat at the same position is passed on: it keeps the lease alive.
+		if got.at > r.at || got.isPos && got.at == r.at {
 			r.at = got.at
 			in.put(got)
 		}

@@ -108,6 +108,11 @@ func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool
 	defer t.filler.Wait()
 	defer t.cancel(nil)
 	span, err := t.c.resolve(ctx, t.topics, opts.Range)
+	if gap, ok := t.c.heldGap(ctx, t.topics, opts.Range, err); ok {
+		opts.Since = t.c.at(gap.To)
+		span, err = t.c.resolve(ctx, t.topics, opts.Range)
+		span.From = gap.From
+	}
 	if err != nil {
 		return err
 	}

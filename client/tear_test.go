@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +63,8 @@ func tailUnderCuts(t *testing.T, seed uint64, restart bool) {
 			f.put("alice/posts/3", 10)
 			f.put("carol/x", 3)
 			if i == live/2 && restart {
-				<-given // not before something has come
+				<-given                       // not before something has come
+				p.point("http://127.0.0.1:0") // its port may become somebody else's
 				f.stop()
 				f.start()
 				p.point(f.http.URL)
@@ -261,4 +263,54 @@ func TestCancelledSync(t *testing.T) {
 	if _, err = c.SyncNew(t.Context(), topic, Range{}, func([]event.Event) error { return why }); !errors.Is(err, why) {
 		t.Errorf("sync = %v, want %v", err, why)
 	}
+}
+
+// What has come of a page when its request is cancelled need not come again.
+func TestCancelledInPage(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 80)
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if requestKind(r) != asksPage || r.URL.Path != "/events" {
+				h.ServeHTTP(w, r)
+				return
+			}
+			l := &liar{f: f, h: w.Header(), w: w, r: r}
+			var lines []string
+			for _, ev := range truthOf(t, f.srv)[:50] {
+				lines = append(lines, ev+"\n")
+			}
+			l.page(strings.Join(lines, ""))
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
+	})
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	ctx, cancel := context.WithCancel(t.Context())
+	var syncing sync.WaitGroup
+	syncing.Go(func() {
+		if _, err := c.Sync(ctx, mustTopic(t, "alice"), Range{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("sync = %v", err)
+		}
+	})
+	eventually(t, "half a page", func() bool { return c.Stats().Events == 50 })
+	cancel()
+	syncing.Wait()
+	f.through(nil)
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Stats().Events; n != 80 {
+		t.Errorf("%d events came, want 80", n)
+	}
+}
+
+// truthOf reads all lines from a handler, past whatever stands before it.
+func truthOf(t *testing.T, h http.Handler) []string {
+	rec := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/events?topic=*", nil)
+	r.Header.Set("Accept", "application/x-ndjson")
+	h.ServeHTTP(rec, r)
+	return strings.Split(strings.TrimSpace(rec.Body.String()), "\n")
 }

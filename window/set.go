@@ -40,13 +40,20 @@ func (s Set) Held(topics ...event.Topic) Spans {
 	}
 	held := Spans{{event.Beginning, event.MaxID}}
 	for _, t := range topics {
-		var spans []Span
-		for _, w := range s.Covering(t) {
-			spans = append(spans, w.Held())
-		}
-		held = held.Intersect(Union(spans...))
+		held = held.Intersect(Union(s.heldSpans(t)...))
 	}
 	return held
+}
+
+// heldSpans returns what each window that covers t holds: nothing, but at the place
+// where filling begins, if it holds nothing yet.
+func (s Set) heldSpans(t event.Topic) (spans []Span) {
+	for i := range s {
+		if w := &s[i]; w.State != Pending && w.Topic.Contains(t) {
+			spans = append(spans, w.Held())
+		}
+	}
+	return spans
 }
 
 // Proven returns what is held of topic and known to be complete.
@@ -94,22 +101,19 @@ func (s Set) Edge(topics []event.Topic, p event.ID) (end event.ID, ok bool, next
 	return p, false, 0, false
 }
 
-// touches reports whether p lies in or at the edge of what is held of each topic. A
-// window that holds nothing yet has its edge where filling begins.
+// touches reports whether p lies in or at the edge of what is held of each topic.
 func (s Set) touches(topics []event.Topic, p event.ID) bool {
 	for _, t := range topics {
-		if !slices.ContainsFunc(s.Covering(t), func(w Window) bool {
-			held := w.Held()
-			return w.State != Pending && held.From <= p && p <= held.To
-		}) {
+		if !slices.ContainsFunc(s.heldSpans(t), func(held Span) bool { return held.From <= p && p <= held.To }) {
 			return false
 		}
 	}
 	return true
 }
 
-// Parts returns up to most topics, each narrower than topic, that are held from
-// position at on, and the position up to which exactly these are, at most until.
+// Parts returns up to most topics that are held from position at on and have
+// something in common with topic, without containing it, and the position up to
+// which exactly these are, at most until. What belongs to them need not be fetched.
 func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []event.Topic, end event.ID) {
 	end = until
 	reach := map[event.Topic]event.ID{}
@@ -117,7 +121,7 @@ func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []eve
 		w := &s[i]
 		held := w.Held()
 		switch {
-		case !narrower(w.Topic, topic), held.Empty(), held.To <= at:
+		case w.Topic.Contains(topic), !w.Topic.Overlaps(topic), held.Empty(), held.To <= at:
 		case held.From > at:
 			end = min(end, held.From)
 		default:

@@ -115,6 +115,9 @@ func logOfFile(path string) (string, error) {
 		return "", nil
 	}
 	db, err := cache.Open(context.Background(), path, cache.Config{})
+	if errors.Is(err, cache.ErrNoLog) {
+		return "", nil // another process is just making it, or was killed doing so
+	}
 	if err != nil {
 		return "", err
 	}

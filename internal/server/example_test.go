@@ -36,6 +36,8 @@ type example struct {
 	response string
 
 	horizon event.ID
+	parent  string        // what the log was restored from
+	parted  event.ID      // and where the two parted
 	then    []event.Draft // appended a second later
 	open    bool          // the response goes on
 }
@@ -66,6 +68,10 @@ func (ex *example) remark(line string) (err error) {
 		ex.open = true
 	case "horizon":
 		ex.horizon, err = event.ParseID(value)
+	case "parent":
+		var head string
+		ex.parent, head, _ = strings.Cut(value, " ")
+		ex.parted, err = event.ParseID(head)
 	case "then":
 		var d event.Draft
 		d, err = event.ParseDraft([]byte(value))
@@ -123,7 +129,7 @@ func TestExamples(t *testing.T) {
 // replay sends an example's request and compares the response.
 func replay(t *testing.T, ex *example) {
 	log := exampleLog(t)
-	log.horizon = ex.horizon
+	log.horizon, log.parent, log.parted = ex.horizon, ex.parent, ex.parted
 	s, stop := serve(t, log, Config{Loopback: true, Origins: []string{"https://app.example"}, Version: "0.0.0", Now: log.now})
 	defer stop()
 	conn := s.dial()
@@ -175,7 +181,7 @@ func readResponse(t *testing.T, conn net.Conn, headOnly bool) (text string, open
 	var r io.Reader = br
 	length := regexp.MustCompile(`\nContent-Length: (\d+)\n`).FindStringSubmatch(head.String())
 	switch {
-	case headOnly || strings.HasPrefix(head.String(), "HTTP/1.1 204"):
+	case headOnly || strings.HasPrefix(head.String(), "HTTP/1.1 204") || strings.HasPrefix(head.String(), "HTTP/1.1 304"):
 		return head.String(), false
 	case strings.Contains(head.String(), "\nTransfer-Encoding: chunked\n"):
 		r = httputil.NewChunkedReader(br)
@@ -243,6 +249,18 @@ func TestProtocolQuotesExamples(t *testing.T) {
 		if !strings.Contains(text, filepath.Base(file)) {
 			t.Errorf("docs/protocol.md does not name %s", filepath.Base(file))
 		}
+	}
+}
+
+// The digest that the specification computes by hand is the one of its example.
+func TestProtocolComputesDigest(t *testing.T) {
+	b, err := os.ReadFile(protocolFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(readAll(t, "windows-sum.http"), `"digest":"`)
+	if !ok || len(rest) < 64 || !strings.Contains(string(b), "    "+rest[:64]+"  -\n") {
+		t.Errorf("docs/protocol.md does not come to the digest %.64s", rest)
 	}
 }
 

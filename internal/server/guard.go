@@ -13,7 +13,7 @@ import (
 
 // exposed are the headers that a page of another origin may read.
 var exposed = strings.Join([]string{
-	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, "Retry-After",
+	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, "ETag", "Retry-After",
 }, ", ")
 
 // guard keeps web pages of other origins out. A page can reach a server on this
@@ -36,7 +36,7 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
 	h.Set("Access-Control-Expose-Headers", exposed)
 	if r.Method == http.MethodOptions {
 		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST")
-		h.Set("Access-Control-Allow-Headers", "authorization, content-type, last-event-id")
+		h.Set("Access-Control-Allow-Headers", "authorization, content-type, if-none-match, last-event-id")
 		h.Set("Access-Control-Max-Age", "600")
 	}
 	return nil

@@ -39,4 +39,4 @@ func (l *memLog) Snapshot(_ context.Context, topic event.Topic, at event.ID, fn 
 	return nil
 }
 
-func (l *memLog) Parent(context.Context) (string, event.ID, error) { return "", 0, nil }
+func (l *memLog) Parent(context.Context) (string, event.ID, error) { return l.parent, l.parted, nil }

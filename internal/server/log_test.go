@@ -24,6 +24,8 @@ type memLog struct {
 	reads   atomic.Int32  // calls of Read
 	calls   atomic.Int32  // calls of Append
 	pause   time.Duration // how long a Read takes
+	parent  string        // what it was restored from
+	parted  event.ID      // and where the two parted
 
 	mu      sync.RWMutex
 	evs     []event.Event

@@ -164,7 +164,9 @@ func TestInfoParent(t *testing.T) {
 		{"", nil},
 		{"0123456789ABCDEF", &wire.Parent{Log: "0123456789ABCDEF", Head: 7}},
 	} {
-		_, text := ask(t, New(childLog{longLog(9), c.parent}, Config{}), "/", wire.JSON)
+		log := longLog(9)
+		log.parent, log.parted = c.parent, 7
+		_, text := ask(t, New(log, Config{}), "/", wire.JSON)
 		var info wire.Info
 		if err := json.Unmarshal([]byte(text), &info); err != nil {
 			t.Fatal(err)
@@ -174,11 +176,3 @@ func TestInfoParent(t *testing.T) {
 		}
 	}
 }
-
-// A childLog was restored from another.
-type childLog struct {
-	*memLog
-	parent string
-}
-
-func (l childLog) Parent(ctx) (string, event.ID, error) { return l.parent, 7, nil }

@@ -244,7 +244,7 @@ func TestWindowsAgreeWithEvents(t *testing.T) {
 	h := New(onDisk(t, log), Config{})
 	rapid.Check(t, func(t *rapid.T) {
 		topic := topicsOf(t, rapid.SampledFrom([]string{"*", "a", "a/p/3", "*/p/3$", "rare", "a2/p/*", "nobody"}).Draw(t, "topic"))[0]
-		near := rapid.SampledFrom([]event.ID{2, event.BlockSize, log.Head() - 2})
+		near := rapid.SampledFrom([]event.ID{event.BlockSize - 200, event.BlockSize, log.Head() - 2})
 		from := near.Draw(t, "from") + event.ID(rapid.IntRange(-2, 2).Draw(t, "a"))
 		to := max(from, near.Draw(t, "to")+event.ID(rapid.IntRange(-2, 2).Draw(t, "b")))
 		bounds := fmt.Sprintf("topic=%s&since=%s&until=%s", url.QueryEscape(topic.String()), from, to)

@@ -106,7 +106,7 @@ func FuzzPage(f *testing.F) {
 		if p.next < at || p.next > span.To || err == nil && p.next.String() != next || err != nil && p.next != at {
 			t.Errorf("the page goes up to %s (%v), the last event is %s", p.next, err, at)
 		}
-		if cut && err == nil {
+		if cut && err == nil && at.String() != next {
 			t.Error("a page that was cut passes for a whole one")
 		}
 	})

@@ -294,6 +294,9 @@ func (c *Client) page(ctx context.Context, base string, topic event.Topic, excep
 			p.next = next
 			return p, nil
 		}
+		if err != nil && p.next == next {
+			return p, nil // only the end of the answer was cut off
+		}
 		if err != nil {
 			return p, badLine(base, err)
 		}

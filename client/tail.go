@@ -141,14 +141,12 @@ func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) 
 	return nil
 }
 
-// endless gives history and goes on live.
+// endless gives history and goes on live from the head. History is pulled, not
+// followed: a window that is pulled can be waited for by others, and leaves out what
+// is held inside it. The cursor itself skips what is held beyond the head.
 func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) bool) (err error) {
-	start, err := t.liveStart(ctx, span)
-	if err != nil {
-		return orCause(ctx, err)
-	}
 	f := &follower{topics: t.topics, fail: t.cancel}
-	at, err := t.c.live.join(ctx, f, start)
+	at, err := t.c.live.join(ctx, f, span.To)
 	if err != nil {
 		return orCause(ctx, err)
 	}
@@ -183,21 +181,6 @@ func nextOrQuiet(ctx context.Context, sub *hub.Subscription) (hub.Batch, error) 
 		return hub.Batch{Position: sub.Position()}, nil
 	}
 	return b, err
-}
-
-// liveStart returns the position from which to go live: the head, or further on
-// what is held beyond it. History is pulled, not followed: a window that is pulled
-// can be waited for by others and leaves out what is held inside it.
-func (t *tail) liveStart(ctx context.Context, span window.Span) (event.ID, error) {
-	start := span.To
-	for _, topic := range t.topics {
-		held, err := t.c.store.Held(ctx, topic)
-		if err != nil {
-			return 0, inStore(err)
-		}
-		start = max(start, held.EndAfter(span.To))
-	}
-	return start, nil
 }
 
 // fill fetches what is missing of span beside the goroutine that gives it. If that

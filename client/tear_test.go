@@ -314,3 +314,38 @@ func truthOf(t *testing.T, h http.Handler) []string {
 	h.ServeHTTP(rec, r)
 	return strings.Split(strings.TrimSpace(rec.Body.String()), "\n")
 }
+
+// A cut between the last event of a page and the end of the answer costs nothing:
+// the next request would ask for an empty stretch.
+func TestCutBehindLastEvent(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 300)
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r)
+			if r.URL.Path == "/events" && requestKind(r) == asksPage {
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		})
+	})
+	db := f.newCache()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	topic := mustTopic(t, "alice")
+	s, err := c.Sync(t.Context(), topic, Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameEvents(t, "sync", held(t, db, topic, s), plainLines(truthOf(t, f.srv)))
+	if st := c.Stats(); st.Events != 300 || st.Retries != 0 {
+		t.Errorf("%+v, want 300 events and no retry", st)
+	}
+}
+
+func plainLines(lines []string) (evs []plainEvent) {
+	for _, line := range lines {
+		evs = append(evs, plainEvent{line: line})
+	}
+	return evs
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -18,15 +19,19 @@ import (
 // underRace is set under the race detector, which makes SQLite twenty times slower.
 var underRace bool
 
+// checksGiven looks once: setting the flag makes it a given one.
+var checksGiven = sync.OnceValue(func() (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	return given
+})
+
 // fewChecks makes rapid run few checks, each of which makes files, unless the
 // command line says how many.
 func fewChecks(t *testing.T, n string) {
 	if underRace {
 		n = "2"
 	}
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
-	if given {
+	if checksGiven() {
 		return
 	}
 	before := flag.Lookup("rapid.checks").Value.String()

@@ -399,6 +399,14 @@ func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.end(func() error { return l.leave(ctx, window.Failed, cause.Error()) })
 }
 
+// state returns what the lease's windows are.
+func (l *Lease) state() window.State {
+	if l.live {
+		return window.Live
+	}
+	return window.Pulling
+}
+
 // end runs how, which ends the lease, unless it has ended. If how fails, the lease
 // goes on.
 func (l *Lease) end(how func() error) error {
@@ -411,6 +419,9 @@ func (l *Lease) end(how func() error) error {
 }
 
 func (l *Lease) leave(ctx context.Context, state window.State, cause any) error {
+	if !l.state().To(state) {
+		return fmt.Errorf("release the window: a %s one cannot become %s", l.state(), state)
+	}
 	err := l.db.update(ctx, func(tx *sql.Tx) error {
 		for _, id := range l.rows {
 			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL

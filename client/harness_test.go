@@ -227,6 +227,7 @@ type tearingProxy struct {
 	target atomic.Pointer[string]
 	whole  atomic.Bool // cut nothing any more
 	cuts   atomic.Int64
+	drawn  int // guarded by mu
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -301,7 +302,11 @@ func (p *tearingProxy) draw() (up, down int64, way int) {
 		return 1 << 40, 1 << 40, cutClean
 	}
 	// Now and then in the middle of the request, else in the answer.
-	up, down, way = 1<<40, int64(p.rng.IntN(p.most)), p.rng.IntN(cutWays)
+	most := p.most
+	if p.drawn++; p.drawn <= 3 {
+		most = min(most, 2000) // so that there are always some cuts
+	}
+	up, down, way = 1<<40, int64(p.rng.IntN(most)), p.rng.IntN(cutWays)
 	if p.rng.IntN(8) == 0 {
 		up = int64(p.rng.IntN(400))
 	}

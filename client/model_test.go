@@ -112,7 +112,7 @@ func (m *model) reopen(path string) {
 func (m *model) restart(lost int) {
 	m.f.stop()
 	m.f.start()
-	m.servers[lost].point("http://127.0.0.1:1")
+	m.servers[lost].point("http://127.0.0.1:0")
 	m.servers[1-lost].point(m.f.http.URL)
 }
 

@@ -1,0 +1,239 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// exampleLog is the log of the examples in testdata/wire.
+const exampleLog = "K7Q2M4X9C0V3B8RT"
+
+// A wireExample is a request and the bytes that a server answers it with.
+type wireExample struct {
+	target string // "GET /events?…"
+	body   string // of the request
+	head   string
+	answer string
+}
+
+func readWireExample(t *testing.T, name string) wireExample {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("../testdata/wire", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	for strings.HasPrefix(text, "#") {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	request, response, ok := strings.Cut(text, "--- response\n")
+	if !ok {
+		t.Fatalf("%s has no response", name)
+	}
+	line, _, _ := strings.Cut(request, " HTTP/1.1")
+	_, body, _ := strings.Cut(request, "\n\n")
+	head, answer, _ := strings.Cut(response, "\n\n")
+	// The body stands here with its chunks put together.
+	head = strings.ReplaceAll(head, "Transfer-Encoding: chunked\n", "") + "\n"
+	head = strings.ReplaceAll(head, "\nTransfer-Encoding: chunked\n", "\n")
+	return wireExample{line, body, head, answer}
+}
+
+// response is the example's answer as a client sees it.
+func (ex *wireExample) response(t *testing.T) *http.Response {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(strings.ReplaceAll(ex.head, "\n", "\r\n")+"\r\n"+ex.answer)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// serve answers every request with the example and returns a client of it.
+func (ex *wireExample) serve(t *testing.T) *Client {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resp := ex.response(t)
+		for name, values := range resp.Header {
+			w.Header()[name] = values
+		}
+		w.Header().Del("Content-Length")
+		w.WriteHeader(resp.StatusCode)
+		io.WriteString(w, ex.answer)
+	}))
+	t.Cleanup(srv.Close)
+	f := newFixture(t)
+	cfg := hasty(srv.URL)
+	cfg.OnRetry = func(err error, _ time.Duration) { t.Errorf("the answer is not understood: %v", err) }
+	return newTestClient(t, exampleStore{f.newCache()}, cfg)
+}
+
+// An exampleStore is a store of the examples' log.
+type exampleStore struct{ Store }
+
+func (exampleStore) Log() string { return exampleLog }
+
+// The client reads every example as what it says: problems with their status,
+// streams frame by frame, lines event by event.
+func TestWireExamples(t *testing.T) {
+	files, err := filepath.Glob("../testdata/wire/*.http")
+	if err != nil || len(files) < 30 {
+		t.Fatal(len(files), err)
+	}
+	streams, lines, problems := 0, 0, 0
+	for _, file := range files {
+		ex := readWireExample(t, filepath.Base(file))
+		resp := ex.response(t)
+		switch kind := resp.Header.Get("Content-Type"); {
+		case kind == wire.Problem:
+			problems++
+			if e := wire.ReadError(resp); e.Status != resp.StatusCode || e.Detail == "" || !e.Final() {
+				t.Errorf("%s: %+v", file, e)
+			}
+		case kind == wire.SSE && strings.HasPrefix(ex.target, "GET") && ex.answer != "":
+			streams++
+			checkStream(t, file, resp)
+		case kind == wire.NDJSON && !strings.Contains(ex.target, "/set"):
+			lines++
+			for line := range strings.Lines(ex.answer) {
+				if _, err := event.ParseLine([]byte(strings.TrimSuffix(line, "\n"))); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+		}
+	}
+	if streams < 3 || lines < 3 || problems < 8 {
+		t.Errorf("%d streams, %d of lines, %d problems", streams, lines, problems)
+	}
+}
+
+func checkStream(t *testing.T, file string, resp *http.Response) {
+	t.Helper()
+	f := newFixture(t)
+	c := newTestClient(t, exampleStore{f.newCache()}, hasty("http://127.0.0.1:0"))
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(raw))
+	s := newSession(resp, sessionConfig{})
+	defer s.close()
+	r := receiver{c: c, base: file, topics: []event.Topic{event.All}, s: s}
+	events := 0
+	for {
+		frame, err := s.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		got, err := r.read(frame)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if !got.isPos {
+			events++
+		}
+		r.at = got.at
+	}
+	if want := bytes.Count(raw, []byte("\nevent: PUT")) + bytes.Count(raw, []byte("\nevent: DEL")); events != want {
+		t.Errorf("%s: %d events, want %d", file, events, want)
+	}
+}
+
+func TestWireExamplePage(t *testing.T) {
+	ex := readWireExample(t, "events-lines-page.http")
+	c := ex.serve(t)
+	p, err := c.page(t.Context(), c.base(), mustTopic(t, "alice/posts"), nil, window.Span{From: 0, To: 5})
+	if err != nil || p.next != 2 || len(p.events) != 2 {
+		t.Fatalf("page = %d events up to %s, %v", len(p.events), p.next, err)
+	}
+	if got := wire.AppendLines(nil, p.events); string(got) != ex.answer {
+		t.Errorf("page holds\n%s, want\n%s", got, ex.answer)
+	}
+}
+
+// What the sum says is the digest of the log's lines, computed here from them.
+func TestWireExampleSum(t *testing.T) {
+	ex := readWireExample(t, "windows-sum.http")
+	c := ex.serve(t)
+	until := c.at(6)
+	w, err := c.sum(t.Context(), mustTopic(t, "alice/posts"), Range{Since: c.at(2), Until: &until})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile("../testdata/wire/log.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l window.Leafer
+	for line := range bytes.Lines(log) {
+		ev, err := event.ParseLine(bytes.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.ID > 2 && ev.ID <= 6 && mustTopic(t, "alice/posts").Matches(ev.User, ev.Path) {
+			l.Add(ev.ID, ev.Time, ev.Hash)
+		}
+	}
+	if digest, count := window.DigestOf(l.Leaves()); w.Digest != digest || w.Count != count {
+		t.Errorf("sum = %d events %s, want %d %s", w.Count, w.Digest, count, digest)
+	}
+}
+
+func TestWireExampleBatch(t *testing.T) {
+	ex := readWireExample(t, "set-batch.http")
+	c := ex.serve(t)
+	var drafts []event.Draft
+	for line := range strings.Lines(ex.body) {
+		d, err := event.ParseDraft([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		drafts = append(drafts, d)
+	}
+	receipts, err := c.Put(t.Context(), drafts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []event.ID
+	for _, r := range receipts {
+		ids = append(ids, r.ID)
+	}
+	if !slices.Equal(ids, []event.ID{7, 1, 8}) || receipts[0].Known || !receipts[1].Known {
+		t.Errorf("receipts %v, %+v", ids, receipts)
+	}
+}
+
+func TestWireExampleGone(t *testing.T) {
+	ex := readWireExample(t, "events-gone.http")
+	c := ex.serve(t)
+	_, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{Since: c.at(2)})
+	var gap *GapError
+	if !errors.As(err, &gap) || gap.Oldest != 4 {
+		t.Errorf("sync = %v, want a gap up to 4", err)
+	}
+}
+
+func TestWireExampleRoot(t *testing.T) {
+	ex := readWireExample(t, "root-parent.http")
+	info, err := ex.serve(t).Info(t.Context())
+	if err != nil || info.Log != exampleLog || info.Parent == nil || info.Parent.Head == 0 {
+		t.Errorf("Info = %+v, %v", info, err)
+	}
+}

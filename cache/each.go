@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -31,20 +30,4 @@ func (db *DB) Each(ctx context.Context, topics []event.Topic, span window.Span, 
 		at = next
 	}
 	return nil
-}
-
-// CountEvents returns how many events of topic are stored in span.
-func (db *DB) CountEvents(ctx context.Context, topic event.Topic, span window.Span) (n int, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
-		if topic == event.All {
-			return tx.QueryRowContext(ctx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&n)
-		}
-		ids, err := idsOf(ctx, tx, []event.Topic{topic}, span.From, span.To)
-		n = len(ids)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", topic, err)
-	}
-	return n, nil
 }

@@ -81,9 +81,6 @@ func (ev *Event) Line() []byte {
 	return ev.line
 }
 
-// Position returns the position just after ev.
-func (ev *Event) Position() ID { return ev.ID }
-
 // Storage returns "user/path".
 func (ev *Event) Storage() string { return ev.User + "/" + ev.Path }
 

@@ -25,12 +25,9 @@ other topics hold stay. The server is not asked and loses nothing.`,
   rstream forget nc --before 30d`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parse(args)
+			topics, err := o.need(args)
 			if err != nil {
 				return err
-			}
-			if len(topics) == 0 {
-				return errNoTopic
 			}
 			return runForget(cmd.Context(), a, o, topics)
 		},

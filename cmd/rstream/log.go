@@ -31,12 +31,9 @@ it does not hold all, standard error says what is missing and the status is 3.`,
   rstream log '*/quakes' | jq .value.place`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parse(args)
+			topics, err := o.need(args)
 			if err != nil {
 				return err
-			}
-			if len(topics) == 0 {
-				return errNoTopic
 			}
 			return runLog(cmd.Context(), a, o, topics)
 		},

@@ -197,4 +197,13 @@ func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
 	return topics, nil
 }
 
+// need is parse for commands that do nothing without a topic.
+func (f *topicFlags) need(args []string) ([]event.Topic, error) {
+	topics, err := f.parse(args)
+	if err == nil && len(topics) == 0 {
+		err = errNoTopic
+	}
+	return topics, err
+}
+
 var errNoTopic = &usageError{errors.New("want a topic such as alice/posts, or --all")}

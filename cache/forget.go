@@ -89,7 +89,8 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 			return err
 		}
 	}
-	if err := dropLeaves(tx, topic, span); err != nil {
+	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To))
+	if err != nil {
 		return err
 	}
 	return noteRemoval(tx)
@@ -168,10 +169,10 @@ func texts(tx *sql.Tx, query string) (list []string, err error) {
 // variable for the tests.
 var forgetChunk = 5000
 
-// A loosePosition is how far Forget has looked: behind all blocks of the storages up
-// to after, and below block of the next one.
+// A loosePosition is how far Forget has looked: behind all blocks of the storages
+// before from, and below block of the next one.
 type loosePosition struct {
-	after storageRow
+	from  name
 	block uint64
 	end   bool
 }
@@ -184,7 +185,7 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 	if err != nil {
 		return 0, at, err
 	}
-	storages, err := storagesAfter(ctx, tx, topic, at.after)
+	storages, err := storagesFrom(ctx, tx, topic, at.from)
 	if err != nil {
 		return 0, at, err
 	}
@@ -202,7 +203,7 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 				return 0, at, err
 			}
 			if n += some; !more {
-				next = loosePosition{after: *s}
+				next = loosePosition{from: s.next()}
 				break
 			}
 			next.block = block + 1
@@ -211,11 +212,35 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 			return n, next, noteRemoval(tx)
 		}
 	}
-	next.end = len(storages) < snapshotChunk
+	next.end = len(storages) < storageChunk
 	if n > 0 {
 		err = noteRemoval(tx)
 	}
 	return n, next, err
+}
+
+type storageRow struct {
+	name
+	id int64
+}
+
+// storagesFrom returns some storages of topic, from name on.
+func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from name) (storages []storageRow, err error) {
+	where, args := storagesBehind(topic, from)
+	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s storageRow
+		if err := rows.Scan(&s.id, &s.user, &s.path); err != nil {
+			return nil, err
+		}
+		storages = append(storages, s)
+	}
+	return storages, rows.Err()
 }
 
 func heldOfStorage(windows []row, s *storageRow) window.Spans {

@@ -139,7 +139,7 @@ func setForgetChunk(t testing.TB, n int) {
 
 func TestForgetAgainstSets(t *testing.T) {
 	setForgetChunk(t, 3)
-	setSnapshotChunk(t, 2)
+	setStorageChunk(t, 2)
 	dir := t.TempDir()
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {

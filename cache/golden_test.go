@@ -13,9 +13,30 @@ import (
 )
 
 // The files of testdata/cache were written by the version that brought a schema.
-// Every later version must read them. They are written anew, with -update, only
-// until that version has landed.
-const goldenDir = "../testdata/cache"
+// Every later version must read them. Those of the last schema are written anew, with
+// -update, only until it has landed.
+const (
+	goldenDir  = "../testdata/cache"
+	goldenLast = "0002"
+)
+
+// goldenFiles returns the files of one kind, oldest schema first.
+func goldenFiles(t *testing.T, kind string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(goldenDir, "*-"+kind+".db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, path := range paths {
+		names = append(names, filepath.Base(path))
+	}
+	migrations, err := migrations.ReadDir("migrations")
+	if err != nil || len(names) != len(migrations) {
+		t.Fatalf("there are %s files of %d schemas, %v, and %d migrations", kind, len(names), err, len(migrations))
+	}
+	return names
+}
 
 // goldenCopy copies a file to where it may be changed.
 func goldenCopy(t *testing.T, name string) string {
@@ -54,8 +75,8 @@ func TestGoldenUpdate(t *testing.T) {
 	if err := os.MkdirAll(goldenDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write("0001-server.db", Config{Role: Server}, fillGoldenServer(t))
-	write("0001-client.db", Config{Role: Client}, fillGoldenClient(t))
+	write(goldenLast+"-server.db", Config{Role: Server}, fillGoldenServer(t))
+	write(goldenLast+"-client.db", Config{Role: Client}, fillGoldenClient(t))
 }
 
 func fillGoldenServer(t *testing.T) func(*DB) {
@@ -88,11 +109,19 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		if err := db.Remember(ctx, topics(t, "alice"), "http://127.0.0.1:8420"); err != nil {
 			t.Fatal(err)
 		}
+		state := []event.Event{madeEvent("carol", "y", 38), madeEvent("carol", "z", 35)}
+		keep(t, db, state, topics(t, "carol")[0], 40)
 	}
 }
 
 func TestGoldenServer(t *testing.T) {
-	db := mustOpen(t, goldenCopy(t, "0001-server.db"), Config{Role: Server, Log: testLog})
+	for _, name := range goldenFiles(t, "server") {
+		t.Run(name, func(t *testing.T) { checkGoldenServer(t, name) })
+	}
+}
+
+func checkGoldenServer(t *testing.T, name string) {
+	db := mustOpen(t, goldenCopy(t, name), Config{Role: Server, Log: testLog})
 	defer db.Close()
 	checkSchema(t, db)
 	checkIDs(t, "*", readAll(t, db, topics(t, "*"), window.Span{To: event.MaxID}, 10), allIDs(13))
@@ -105,9 +134,19 @@ func TestGoldenServer(t *testing.T) {
 }
 
 func TestGoldenClient(t *testing.T) {
-	db := mustOpen(t, goldenCopy(t, "0001-client.db"), Config{Role: Client, Log: testLog})
+	for _, name := range goldenFiles(t, "client") {
+		t.Run(name, func(t *testing.T) { checkGoldenClient(t, name) })
+	}
+}
+
+func checkGoldenClient(t *testing.T, name string) {
+	db := mustOpen(t, goldenCopy(t, name), Config{Role: Client, Log: testLog})
 	defer db.Close()
 	ctx := context.Background()
+	if name >= "0002" {
+		want := []event.Event{madeEvent("carol", "y", 38), madeEvent("carol", "z", 35)}
+		checkState(t, db, want, topics(t, "carol")[0], 40)
+	}
 	checkSchema(t, db)
 	checkList(t, "as it was left", db, "alice committed 0-5, alice failed 10-14…20, bob live 30-33…")
 	checkIDs(t, "alice", readAll(t, db, topics(t, "alice"), window.Span{To: 5}, 10), []event.ID{3, 5})

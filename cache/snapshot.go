@@ -1,199 +1,255 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"hash/crc32"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// snapshotChunk is how many storages one transaction looks at. It is a variable for
-// the tests.
-var snapshotChunk = 500
+// The forms of a kept snapshot: the names and ids of events that are stored anyway,
+// or the events' lines.
+const (
+	formIDs   = "ids"
+	formLines = "lines"
+)
 
-// Snapshot calls fn with the events that make the state of topic at position at:
-// for each storage its last event up to there, if that is a PUT. They come in the
-// order of users and paths. Nothing is open while fn runs, and the memory does not
-// grow with the state; what happens after at meanwhile changes nothing. All history
-// up to at must be held, but for what a server has dropped below its horizon, which
-// leaves the state as it was.
-func (db *DB) Snapshot(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	var after storageRow
-	for more := true; more; {
-		var evs []event.Event
-		err := db.view(ctx, func(tx *sql.Tx) (err error) {
-			if err := db.wholeUpTo(tx, topic, at); err != nil {
-				return err
-			}
-			evs, after, more, err = snapshotPart(ctx, tx, topic, at, after)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("state of %s at %s: %w", topic, at, err)
-		}
-		for i := range evs {
-			if err := fn(&evs[i]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+// A snapshotRow is a kept snapshot. The zero one stands for the beginning, where
+// every state is empty.
+type snapshotRow struct {
+	id    int64
+	at    event.ID
+	form  string
+	count int64
 }
 
-// wholeUpTo refuses a moment at which the state is not known.
-func (db *DB) wholeUpTo(tx *sql.Tx, topic event.Topic, at event.ID) error {
+// findBase returns the latest kept snapshot from which the state of topic at position
+// at can be folded: all that has happened since is held.
+func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
 	windows, err := loadWindows(tx)
+	if err != nil {
+		return base, err
+	}
+	if db.role != Client && len(windows) > 0 {
+		return db.findLogBase(ctx, tx, topic, at, windows[0].Held())
+	}
+	held := setOf(windows).Held(topic)
+	from := at // a snapshot at the very position needs no events
+	for _, span := range held {
+		if span.From <= at && at <= span.To {
+			from = span.From
+		}
+	}
+	base, ok, err := findSnapshot(ctx, tx, topic, window.Span{From: from, To: at})
+	if err != nil || ok || from == event.Beginning {
+		return base, err
+	}
+	return base, gapAt(held, from)
+}
+
+// gapAt says what is missing beside position at, where something held begins or
+// which lies in a gap.
+func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
+	gap := &window.NotHeldError{}
+	for _, span := range held {
+		if span.To <= at {
+			gap.After = span.To
+		} else if !gap.Some {
+			gap.Oldest, gap.Some = span.From, true
+		}
+	}
+	return gap
+}
+
+// horizonIn returns where a log's window begins, and Beginning in a copy.
+func (db *DB) horizonIn(tx *sql.Tx) (event.ID, error) {
+	windows, err := loadWindows(tx)
+	if err != nil || db.role == Client || len(windows) == 0 {
+		return event.Beginning, err
+	}
+	return windows[0].From, nil
+}
+
+// findLogBase is findBase in the log's own file, which holds all of its window, and
+// the state at the horizon.
+func (db *DB) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
+	switch {
+	case at < log.From:
+		return base, &window.NotHeldError{After: at, Oldest: log.From, Some: true}
+	case at > log.To:
+		return base, &window.NotHeldError{After: log.To}
+	}
+	base, _, err = findSnapshot(ctx, tx, topic, window.Span{From: log.From, To: at})
+	return base, err
+}
+
+// findSnapshot returns the latest kept snapshot with the storages of topic at a
+// position of span, its bounds included.
+func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (s snapshotRow, ok bool, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id, topic, at, form, count FROM snapshot
+		WHERE whole AND at BETWEEN ? AND ? ORDER BY at DESC`, span.From, span.To)
+	if err != nil {
+		return s, false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var of string
+		if err := rows.Scan(&s.id, &of, &s.at, &s.form, &s.count); err != nil {
+			return s, false, err
+		}
+		t, err := event.ParseTopic(of)
+		if err != nil {
+			return s, false, fmt.Errorf("%w: snapshot %d: %w", ErrCorrupt, s.id, err)
+		}
+		if t.Contains(topic) {
+			return s, true, nil
+		}
+	}
+	return snapshotRow{}, false, rows.Err()
+}
+
+// loader returns the loader of a snapshot's members that belong to topic.
+func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, name) ([]ref, name, bool, error) {
+	return func(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error) {
+		var last name
+		var members []byte
+		err = tx.QueryRowContext(ctx, `SELECT user, path, members FROM part
+			WHERE snapshot = ? AND (user, path) >= (?, ?) ORDER BY user, path LIMIT 1`,
+			s.id, from.user, from.path).Scan(&last.user, &last.path, &members)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil, from, true, nil
+		}
+		if err != nil {
+			return nil, from, false, err
+		}
+		all, err := s.decode(members)
+		if err != nil {
+			return nil, from, false, err
+		}
+		for _, r := range all {
+			if r.compare(from) >= 0 && topic.Matches(r.user, r.path) {
+				refs = append(refs, r)
+			}
+		}
+		return refs, last.next(), beyond(topic, last), nil
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sumLen is the length of the checksum behind a part's members.
+const sumLen = 4
+
+func (s snapshotRow) decode(members []byte) (refs []ref, err error) {
+	n := len(members) - sumLen
+	if n < 0 || crc32.Checksum(members[:n], castagnoli) != binary.BigEndian.Uint32(members[n:]) {
+		return nil, fmt.Errorf("%w: a part of snapshot %d", ErrCorrupt, s.id)
+	}
+	if members = members[:n]; s.form == formLines {
+		refs, err = decodeLines(members)
+	} else {
+		refs, err = decodeIDs(members)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: a part of snapshot %d: %w", ErrCorrupt, s.id, err)
+	}
+	return refs, nil
+}
+
+func decodeLines(members []byte) (refs []ref, err error) {
+	for line := range bytes.Lines(members) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		ev, err := event.Stored(line)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, ref{name: name{ev.User, ev.Path}, id: ev.ID, put: true, line: line})
+	}
+	return refs, nil
+}
+
+// appendRef writes a member as a name and an id: how many bytes the name has in
+// common with the one before it, the rest, and the id.
+func appendRef(b []byte, before, n string, id event.ID) []byte {
+	same := 0
+	for same < len(before) && same < len(n) && before[same] == n[same] {
+		same++
+	}
+	b = binary.AppendUvarint(b, uint64(same))
+	b = binary.AppendUvarint(b, uint64(len(n)-same))
+	b = append(b, n[same:]...)
+	return binary.AppendUvarint(b, uint64(id))
+}
+
+var errBadMember = errors.New("a member has another form")
+
+func decodeIDs(b []byte) (refs []ref, err error) {
+	var before []byte
+	for len(b) > 0 {
+		same, n := binary.Uvarint(b)
+		if n <= 0 || same > uint64(len(before)) {
+			return nil, errBadMember
+		}
+		rest, m := binary.Uvarint(b[n:])
+		if b = b[max(n+m, 0):]; m <= 0 || rest > uint64(len(b)) {
+			return nil, errBadMember
+		}
+		before = append(before[:same], b[:rest]...)
+		id, n := binary.Uvarint(b[rest:])
+		if n <= 0 {
+			return nil, errBadMember
+		}
+		user, path, _ := bytes.Cut(before, []byte{0})
+		refs, b = append(refs, ref{name: name{string(user), string(path)}, id: event.ID(id), put: true}), b[rest:][n:]
+	}
+	return refs, nil
+}
+
+// dropSnapshots gives up the snapshots that were made here and may have come from
+// events of topic in span.
+func dropSnapshots(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	return dropSnapshotsWhere(tx, topic.Overlaps, `form = 'ids' AND at > ?`, span.From)
+}
+
+// forgetSnapshots gives up the snapshots of topic and its parts that were fetched,
+// up to position before.
+func forgetSnapshots(tx *sql.Tx, topic event.Topic, before event.ID) error {
+	return dropSnapshotsWhere(tx, topic.Contains, `form = 'lines' AND at <= ?`, before)
+}
+
+func dropSnapshotsWhere(tx *sql.Tx, match func(event.Topic) bool, where string, arg any) error {
+	rows, err := tx.Query(`SELECT id, topic FROM snapshot WHERE `+where, arg)
 	if err != nil {
 		return err
 	}
-	if db.role != Client && len(windows) > 0 {
-		switch log := &windows[0]; {
-		case at < log.From:
-			return &window.NotHeldError{After: at, Oldest: log.From, Some: true}
-		case at > log.To:
-			return &window.NotHeldError{After: log.To}
-		}
-		return nil
-	}
-	held := setOf(windows).Held(topic)
-	gaps := held.Gaps(window.Span{From: event.Beginning, To: event.MaxID})
-	switch {
-	case len(gaps) == 0 || gaps[0].From >= at:
-		return nil
-	case gaps[0].To == event.MaxID:
-		return &window.NotHeldError{After: gaps[0].From}
-	}
-	return &window.NotHeldError{After: gaps[0].From, Oldest: gaps[0].To, Some: true}
-}
-
-type storageRow struct {
-	id         int64
-	user, path string
-}
-
-// snapshotPart returns the events of the storages that follow after.
-func snapshotPart(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, after storageRow) (evs []event.Event, last storageRow, more bool, err error) {
-	storages, err := storagesAfter(ctx, tx, topic, after)
-	if err != nil || len(storages) == 0 {
-		return nil, after, false, err
-	}
-	open, err := openLast(ctx, tx, at)
-	if err != nil {
-		return nil, after, false, err
-	}
-	stmt, err := tx.PrepareContext(ctx, `SELECT line FROM event WHERE id = ?`)
-	if err != nil {
-		return nil, after, false, err
-	}
-	defer stmt.Close()
-	for _, s := range storages {
-		ev, ok, err := lastEvent(ctx, tx, stmt, s.id, open[s.id], at)
-		if err != nil {
-			return nil, after, false, err
-		}
-		if ok && ev.Type == event.Put {
-			evs = append(evs, ev)
-		}
-	}
-	return evs, storages[len(storages)-1], len(storages) == snapshotChunk, nil
-}
-
-func storagesAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after storageRow) ([]storageRow, error) {
-	where, args := storagesOf(topic)
-	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
-		WHERE (s.user, s.path) > (?, ?) AND `+where+` ORDER BY s.user, s.path LIMIT ?`,
-		append(append([]any{after.user, after.path}, args...), snapshotChunk)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var storages []storageRow
+	var drop []int64
 	for rows.Next() {
-		var s storageRow
-		if err := rows.Scan(&s.id, &s.user, &s.path); err != nil {
-			return nil, err
+		var id int64
+		var of string
+		if err := rows.Scan(&id, &of); err != nil {
+			return errors.Join(err, rows.Close())
 		}
-		storages = append(storages, s)
-	}
-	return storages, rows.Err()
-}
-
-// openLast returns the last event up to at of each storage that has one behind what
-// is indexed: at most a block and a bit.
-func openLast(ctx context.Context, tx *sql.Tx, at event.ID) (map[int64]event.ID, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT storage, max(id) FROM event
-		WHERE id > (SELECT indexed FROM log) AND id <= ? GROUP BY storage`, at)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	last := map[int64]event.ID{}
-	for rows.Next() {
-		var storage int64
-		var id event.ID
-		if err := rows.Scan(&storage, &id); err != nil {
-			return nil, err
-		}
-		last[storage] = id
-	}
-	return last, rows.Err()
-}
-
-// lastEvent returns the last event of a storage up to at: open, if there is one
-// behind what is indexed, or else the last that the postings name. byID reads an
-// event.
-func lastEvent(ctx context.Context, tx *sql.Tx, byID *sql.Stmt, storage int64, open, at event.ID) (ev event.Event, ok bool, err error) {
-	if open != event.Beginning {
-		return storedEvent(ctx, byID, open)
-	}
-	rows, err := tx.QueryContext(ctx, `SELECT block, offsets FROM posting
-		WHERE storage = ? AND block <= ? ORDER BY block DESC`, storage, at.Block())
-	if err != nil {
-		return ev, false, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		ids, err := postedIDs(rows)
-		if err != nil {
-			return ev, false, err
-		}
-		for _, id := range slices.Backward(ids) {
-			if id > at {
-				continue
-			}
-			// One that is not there was removed since it was indexed.
-			if ev, ok, err = storedEvent(ctx, byID, id); ok || err != nil {
-				return ev, ok, err
-			}
+		if t, err := event.ParseTopic(of); err != nil || match(t) {
+			drop = append(drop, id)
 		}
 	}
-	return ev, false, rows.Err()
+	err = errors.Join(rows.Err(), rows.Close())
+	for _, id := range drop {
+		err = errors.Join(err, dropSnapshot(tx, id))
+	}
+	return err
 }
 
-// postedIDs returns the ids of a row (block, offsets) in order.
-func postedIDs(row interface{ Scan(...any) error }) (ids []event.ID, err error) {
-	var block int64
-	var offsets []byte
-	if err := row.Scan(&block, &offsets); err != nil {
-		return nil, err
+func dropSnapshot(tx *sql.Tx, id int64) error {
+	if _, err := tx.Exec(`DELETE FROM part WHERE snapshot = ?`, id); err != nil {
+		return err
 	}
-	positions(block, offsets, func(id event.ID) { ids = append(ids, id) })
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
-}
-
-func storedEvent(ctx context.Context, byID *sql.Stmt, id event.ID) (ev event.Event, ok bool, err error) {
-	var line []byte
-	switch err := byID.QueryRowContext(ctx, id).Scan(&line); {
-	case errors.Is(err, sql.ErrNoRows):
-		return ev, false, nil
-	case err != nil:
-		return ev, false, fmt.Errorf("read event %s: %w", id, err)
-	}
-	ev, err = stored(id, line)
-	return ev, err == nil, err
+	_, err := tx.Exec(`DELETE FROM snapshot WHERE id = ?`, id)
+	return err
 }

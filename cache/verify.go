@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -118,7 +119,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 		if _, err := db.insertEvents(tx, evs); err != nil {
 			return err
 		}
-		return dropLeaves(tx, topic, span)
+		return errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span))
 	})
 	if err != nil {
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)

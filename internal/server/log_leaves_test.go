@@ -24,7 +24,7 @@ func (l *memLog) TimeAt(_ context.Context, at event.ID) (t event.Time, ok bool, 
 	return t, ok, nil
 }
 
-func (l *memLog) Snapshot(_ context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+func (l *memLog) State(_ context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
 	last := map[string]event.Event{}
 	for _, ev := range l.filter([]event.Topic{topic}, event.Beginning, at) {
 		last[ev.User+"\x00"+ev.Path] = ev

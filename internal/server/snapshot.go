@@ -38,7 +38,7 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 		out.begin()
 		return nil
 	}
-	err = s.log.Snapshot(r.Context(), q.Topic, at, out.add)
+	err = s.log.State(r.Context(), q.Topic, at, out.add)
 	switch {
 	case err == nil:
 		out.end()

@@ -33,9 +33,9 @@ func fold(evs []event.Event, topic event.Topic, at event.ID) (lines []string) {
 	return lines
 }
 
-func mustSnapshot(t fataler, db *DB, topic event.Topic, at event.ID) (lines []string) {
+func mustState(t fataler, db *DB, topic event.Topic, at event.ID) (lines []string) {
 	t.Helper()
-	err := db.Snapshot(context.Background(), topic, at, func(ev *event.Event) error {
+	err := db.State(context.Background(), topic, at, func(ev *event.Event) error {
 		lines = append(lines, string(ev.Line()))
 		return nil
 	})
@@ -45,41 +45,41 @@ func mustSnapshot(t fataler, db *DB, topic event.Topic, at event.ID) (lines []st
 	return lines
 }
 
-func checkSnapshot(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) {
+func checkState(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) {
 	t.Helper()
-	if got, want := mustSnapshot(t, db, topic, at), fold(evs, topic, at); !slices.Equal(got, want) {
+	if got, want := mustState(t, db, topic, at), fold(evs, topic, at); !slices.Equal(got, want) {
 		t.Fatalf("the state of %s at %d is\n%s\nwant\n%s", topic, at, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func setSnapshotChunk(t testing.TB, n int) {
-	old := snapshotChunk
-	snapshotChunk = n
-	t.Cleanup(func() { snapshotChunk = old })
+func setStorageChunk(t testing.TB, n int) {
+	old := storageChunk
+	storageChunk = n
+	t.Cleanup(func() { storageChunk = old })
 }
 
-func TestSnapshotAgainstMap(t *testing.T) {
+func TestStateAgainstMap(t *testing.T) {
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
-	setSnapshotChunk(t, snapshotChunk)
+	setStorageChunk(t, storageChunk)
 	rapid.Check(t, func(t *rapid.T) {
-		snapshotChunk = rapid.SampledFrom([]int{1, 2, 7, 500}).Draw(t, "chunk")
+		storageChunk = rapid.SampledFrom([]int{1, 2, 7, 500}).Draw(t, "chunk")
 		topic := topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
 		at := drawSpan(t, server.Head()).To
-		checkSnapshot(t, server, evs, topic, at)
-		checkSnapshot(t, client, evs, topic, at)
+		checkState(t, server, evs, topic, at)
+		checkState(t, client, evs, topic, at)
 	})
 }
 
 // What is appended meanwhile changes nothing, be it to storages that there were or
 // to new ones, and not even when it moves what is indexed.
-func TestSnapshotWhileAppending(t *testing.T) {
+func TestStateWhileAppending(t *testing.T) {
 	db, evs := bigLog(t)
-	setSnapshotChunk(t, 3)
+	setStorageChunk(t, 3)
 	at, n := db.Head(), 0
 	want := fold(evs, event.All, at)
 	var got []string
-	err := db.Snapshot(context.Background(), event.All, at, func(ev *event.Event) error {
+	err := db.State(context.Background(), event.All, at, func(ev *event.Event) error {
 		got = append(got, string(ev.Line()))
 		ds := []event.Draft{draft(ev.User, ev.Path, "again"), draft(ev.User, ev.Path+"-new", "new")}
 		if n++; n == 5 { // seal the open block
@@ -95,7 +95,7 @@ func TestSnapshotWhileAppending(t *testing.T) {
 
 // Events that a log has dropped below its horizon, because later ones stand for
 // them, leave the state as it was.
-func TestSnapshotAboveHorizon(t *testing.T) {
+func TestStateAboveHorizon(t *testing.T) {
 	db, evs := bigLog(t)
 	const horizon = event.BlockSize
 	if _, err := db.write.Exec(`UPDATE window SET start = ?`, horizon); err != nil {
@@ -120,17 +120,17 @@ func TestSnapshotAboveHorizon(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, at := range []event.ID{horizon, horizon + 50, db.Head()} {
-		checkSnapshot(t, db, evs, event.All, at)
+		checkState(t, db, evs, event.All, at)
 	}
-	err = db.Snapshot(context.Background(), event.All, horizon-1, noEvent)
+	err = db.State(context.Background(), event.All, horizon-1, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: horizon - 1, Oldest: horizon, Some: true})
-	err = db.Snapshot(context.Background(), event.All, db.Head()+1, noEvent)
+	err = db.State(context.Background(), event.All, db.Head()+1, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: db.Head()})
 	// With nothing but a horizon, too.
 	if _, err := db.write.Exec(`UPDATE window SET start = stop`); err != nil {
 		t.Fatal(err)
 	}
-	err = db.Snapshot(context.Background(), event.All, horizon, noEvent)
+	err = db.State(context.Background(), event.All, horizon, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: horizon, Oldest: db.Head(), Some: true})
 }
 
@@ -140,43 +140,43 @@ func noEvent(*event.Event) error { return errUnexpected }
 
 // A copy knows the state where it holds all of the topic's history, and never lets
 // an event in that it happens to have.
-func TestSnapshotOfCopy(t *testing.T) {
+func TestStateOfCopy(t *testing.T) {
 	db := openClient(t)
 	evs := bigLogFile().evs
 	ts := topics(t, "alice", "alice/posts", "bob")
 	obtain(t, db, ts[0], evs, window.Span{From: 0, To: 100})
 	obtain(t, db, ts[2], evs, window.Span{From: 20, To: 100})
 	for at := event.Beginning; at <= 100; at += 10 {
-		checkSnapshot(t, db, evs, ts[0], at)
-		checkSnapshot(t, db, evs, ts[1], at)
+		checkState(t, db, evs, ts[0], at)
+		checkState(t, db, evs, ts[1], at)
 	}
-	wantNotHeld(t, db.Snapshot(context.Background(), ts[0], 101, noEvent), window.NotHeldError{After: 100})
-	wantNotHeld(t, db.Snapshot(context.Background(), ts[2], 50, noEvent), window.NotHeldError{After: 0, Oldest: 20, Some: true})
-	wantNotHeld(t, db.Snapshot(context.Background(), event.All, 1, noEvent), window.NotHeldError{After: 0})
+	wantNotHeld(t, db.State(context.Background(), ts[0], 101, noEvent), window.NotHeldError{After: 100})
+	wantNotHeld(t, db.State(context.Background(), ts[2], 50, noEvent), window.NotHeldError{After: 0, Oldest: 20, Some: true})
+	wantNotHeld(t, db.State(context.Background(), event.All, 1, noEvent), window.NotHeldError{After: 0})
 }
 
-func TestSnapshotEndsWithItsReader(t *testing.T) {
+func TestStateEndsWithItsReader(t *testing.T) {
 	db, _ := bigLog(t)
 	n := 0
-	err := db.Snapshot(context.Background(), event.All, db.Head(), func(*event.Event) error { n++; return errInjected })
+	err := db.State(context.Background(), event.All, db.Head(), func(*event.Event) error { n++; return errInjected })
 	if wantError(t, "Snapshot", err, errInjected); n != 1 {
 		t.Errorf("fn was called %d times after its error", n-1)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	wantError(t, "Snapshot", db.Snapshot(ctx, event.All, db.Head(), noEvent), context.Canceled)
+	wantError(t, "Snapshot", db.State(ctx, event.All, db.Head(), noEvent), context.Canceled)
 }
 
-func TestSnapshotOfManyStorages(t *testing.T) {
+func TestStateOfManyStorages(t *testing.T) {
 	db := openServer(t)
 	var ds []event.Draft
-	for i := range 2*snapshotChunk + 1 {
+	for i := range 2*storageChunk + 1 {
 		ds = append(ds, draft("alice", fmt.Sprintf("p/%d", i), "k"))
 	}
 	var evs []event.Event
 	for _, r := range mustAppend(t, db, ds...) {
 		evs = append(evs, r.Event)
 	}
-	checkSnapshot(t, db, evs, event.All, db.Head())
-	checkSnapshot(t, db, evs, topics(t, "alice/p/1*")[0], db.Head())
+	checkState(t, db, evs, event.All, db.Head())
+	checkState(t, db, evs, topics(t, "alice/p/1*")[0], db.Head())
 }

@@ -1,0 +1,259 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
+type SnapshotWriter struct {
+	db       *DB
+	row      snapshotRow
+	removals int64
+	last     name
+	members  []byte
+	n        int // members that are not written yet
+	parts    []snapshotPart
+	bytes    int // of parts
+}
+
+type snapshotPart struct {
+	last    name
+	members []byte
+	n       int
+}
+
+// One part has at most so many members, or about so many bytes; a transaction writes
+// at most so many bytes.
+const (
+	partMembers = 500
+	partBytes   = 64 << 10
+	writeBytes  = 1 << 20
+)
+
+// KeepSnapshot begins to keep the state of topic at position at, whose events the
+// caller has fetched. If another process is just doing the same, busy is true and the
+// caller asks again later.
+func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
+	return db.keepSnapshot(ctx, topic, snapshotRow{at: at, form: formLines})
+}
+
+func (db *DB) keepSnapshot(ctx context.Context, topic event.Topic, row snapshotRow) (w *SnapshotWriter, busy bool, err error) {
+	w = &SnapshotWriter{db: db, row: row}
+	err = db.update(ctx, func(tx *sql.Tx) (err error) {
+		if busy, err = db.clearSnapshots(tx, topic, row.at); err != nil || busy {
+			return err
+		}
+		if w.removals, err = removals(tx); err != nil {
+			return err
+		}
+		return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
+			topic.String(), row.at, row.form, w.removals, db.owner, db.leaseEnd()).Scan(&w.row.id)
+	})
+	if err != nil || busy {
+		return nil, busy, wrap(err, "keep the state of %s at %s", topic, row.at)
+	}
+	return w, false, nil
+}
+
+// wrap says what was being done when err happened.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
+// is just writing the one of topic at position at.
+func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
+	rows, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
+	if err != nil {
+		return false, err
+	}
+	var left []int64
+	for rows.Next() {
+		var w row
+		var of string
+		var ofAt event.ID
+		if err := rows.Scan(&w.id, &of, &ofAt, &w.owner, &w.lease); err != nil {
+			return false, errors.Join(err, rows.Close())
+		}
+		if db.stale(&w) {
+			left = append(left, w.id)
+		} else if of == topic.String() && ofAt == at {
+			busy = true
+		}
+	}
+	err = errors.Join(rows.Err(), rows.Close())
+	for _, id := range left {
+		err = errors.Join(err, dropSnapshot(tx, id))
+	}
+	return busy, err
+}
+
+// Add adds the next member, in the order of users and paths.
+func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
+	n := name{ev.User, ev.Path}
+	if w.row.count+int64(w.n) > 0 && n.compare(w.last) <= 0 {
+		return fmt.Errorf("keep a state: %s does not follow %s/%s", ev.Storage(), w.last.user, w.last.path)
+	}
+	if w.row.form == formLines {
+		w.members = append(ev.AppendLine(w.members), '\n')
+	} else {
+		before := ""
+		if w.n > 0 {
+			before = w.last.user + "\x00" + w.last.path
+		}
+		w.members = appendRef(w.members, before, n.user+"\x00"+n.path, ev.ID)
+	}
+	w.last = n
+	if w.n++; w.n < partMembers && len(w.members) < partBytes {
+		return nil
+	}
+	if w.endPart(); w.bytes < writeBytes {
+		return nil
+	}
+	return w.db.update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) })
+}
+
+func (w *SnapshotWriter) endPart() {
+	if w.n == 0 {
+		return
+	}
+	members := binary.BigEndian.AppendUint32(w.members, crc32.Checksum(w.members, castagnoli))
+	w.parts, w.bytes = append(w.parts, snapshotPart{w.last, members, w.n}), w.bytes+len(members)
+	w.row.count += int64(w.n)
+	w.members, w.n = nil, 0
+}
+
+// write writes the parts that are ready.
+func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
+	for _, p := range w.parts {
+		_, err := tx.Exec(`INSERT INTO part (snapshot, user, path, members) VALUES (?, ?, ?, ?)`,
+			w.row.id, p.last.user, p.last.path, p.members)
+		if err != nil {
+			return err
+		}
+	}
+	lease := sql.NullInt64{Int64: w.db.leaseEnd(), Valid: !whole}
+	owner := sql.NullString{String: w.db.owner, Valid: !whole}
+	res, err := tx.Exec(`UPDATE snapshot SET count = ?, whole = ?, owner = ?, lease = ? WHERE id = ?`,
+		w.row.count, whole, owner, lease, w.row.id)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, ErrLost) // it was forgotten meanwhile, or given up for us
+	}
+	w.parts, w.bytes = nil, 0
+	return nil
+}
+
+// Finish makes the snapshot one that states are folded from. It returns ErrLost if
+// what it stands on was removed meanwhile.
+func (w *SnapshotWriter) Finish(ctx context.Context) error {
+	w.endPart()
+	err := w.db.update(ctx, func(tx *sql.Tx) error {
+		if now, err := removals(tx); err != nil || w.row.form == formIDs && now != w.removals {
+			return errors.Join(err, ErrLost)
+		}
+		return w.write(tx, true)
+	})
+	return wrap(err, "keep a state")
+}
+
+// Abort gives the snapshot up.
+func (w *SnapshotWriter) Abort(ctx context.Context) error {
+	return w.db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM part WHERE snapshot IN (SELECT id FROM snapshot WHERE id = ? AND NOT whole)`, w.row.id); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`DELETE FROM snapshot WHERE id = ? AND NOT whole`, w.row.id)
+		return err
+	})
+}
+
+// sealSpan is the least distance of two snapshots that are made here: folding what
+// lies between takes some milliseconds. It is a variable for the tests.
+var sealSpan event.ID = 4 * event.BlockSize
+
+// SealStates keeps the state of topic at sealed blocks up to what is held, as far as
+// that was not done: from then on a question for any moment folds little. Each
+// stands behind as many events as it has members, so that they take little room
+// however large the state becomes. A topic of a few storages needs none.
+func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
+	for {
+		at, err := db.nextSeal(ctx, topic)
+		if err != nil || at == event.Beginning {
+			return wrap(err, "keep the states of %s", topic)
+		}
+		err = db.sealState(ctx, topic, at)
+		if err != nil && !errors.Is(err, ErrLost) {
+			return err
+		}
+	}
+}
+
+// nextSeal returns the position of the next snapshot to make, or Beginning.
+func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		at = event.Beginning
+		if few, err := hasFew(ctx, tx, topic); err != nil || few {
+			return err
+		}
+		windows, err := loadWindows(tx)
+		if err != nil {
+			return err
+		}
+		for _, span := range setOf(windows).Held(topic) {
+			if at, err = db.nextSealIn(ctx, tx, topic, span); err != nil || at != event.Beginning {
+				return err
+			}
+		}
+		return nil
+	})
+	return at, err
+}
+
+func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (event.ID, error) {
+	last, ok, err := findSnapshot(ctx, tx, topic, span)
+	if err != nil {
+		return 0, err
+	}
+	if !ok && span.From != event.Beginning && db.role == Client {
+		return 0, nil // nobody knows the state there
+	}
+	step := max(sealSpan, event.ID(last.count))
+	at := (max(last.at, span.From) + step + event.BlockSize - 1) / event.BlockSize * event.BlockSize
+	if at > span.To {
+		return 0, nil
+	}
+	return at, nil
+}
+
+func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID) error {
+	w, busy, err := db.keepSnapshot(ctx, topic, snapshotRow{at: at, form: formIDs})
+	if busy {
+		return ErrBusy
+	}
+	if err != nil {
+		return err
+	}
+	s := stateReader{db: db, topic: topic, at: at, names: true, from: firstName(topic)}
+	err = s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
+	if err == nil {
+		err = w.Finish(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort(context.WithoutCancel(ctx)))
+	}
+	return nil
+}

@@ -1,0 +1,418 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// setState has states folded in one of the ways that there are.
+func setState(t testing.TB) (draw func(*rapid.T)) {
+	chunk, gather, few, seal := storageChunk, gatherMax, fewStorages, sealSpan
+	t.Cleanup(func() { storageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal })
+	sealSpan = event.BlockSize
+	return func(t *rapid.T) {
+		storageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
+		gatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
+		fewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
+	}
+}
+
+// stateLines returns the events of a state in their order.
+func stateLines(evs []event.Event, topic event.Topic, at event.ID) (state []event.Event) {
+	for _, line := range fold(evs, topic, at) {
+		ev, err := event.ParseLine([]byte(line))
+		if err != nil {
+			panic(err)
+		}
+		state = append(state, ev)
+	}
+	return state
+}
+
+// keep keeps the state of topic at position at, as fetched.
+func keep(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) {
+	t.Helper()
+	ctx := context.Background()
+	w, busy, err := db.KeepSnapshot(ctx, topic, at)
+	if err != nil || busy {
+		t.Fatalf("KeepSnapshot: busy %v, %v", busy, err)
+	}
+	state := stateLines(evs, topic, at)
+	for i := range state {
+		if err := w.Add(ctx, &state[i]); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	if err := w.Finish(ctx); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+func mustSeal(t fataler, db *DB, topic event.Topic) {
+	t.Helper()
+	if err := db.SealStates(context.Background(), topic); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+func kept(t fataler, db *DB) (list []string) {
+	t.Helper()
+	rows, err := db.read.Query(`SELECT topic || ' ' || at || ' ' || form || ' ' || count || ' ' || whole FROM snapshot ORDER BY topic, at, id`)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatalf("%v", err)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func checkKept(t fataler, what string, db *DB, want ...string) {
+	t.Helper()
+	if got := kept(t, db); !slices.Equal(got, want) {
+		t.Fatalf("%s: kept are %q, want %q", what, got, want)
+	}
+}
+
+// Folded from a sealed snapshot, every state is what it was without one, in the log
+// and in a copy.
+func TestSealedStatesAgainstMap(t *testing.T) {
+	draw := setState(t)
+	server, evs := bigLog(t)
+	client, _ := bigCopy(t)
+	fewStorages = 0
+	for _, db := range []*DB{server, client} {
+		mustSeal(t, db, event.All)
+		mustSeal(t, db, topics(t, "alice")[0])
+		checkKept(t, "a part of the whole needs none of its own", db,
+			fmt.Sprintf("* 4096 ids %d 1", len(fold(evs, event.All, 4096))), fmt.Sprintf("* 8192 ids %d 1", len(fold(evs, event.All, 8192))))
+		if from, err := db.StateFrom(context.Background(), event.All, 5000); from != 4096 || err != nil {
+			t.Fatalf("the state at 5000 comes from %d, %v", from, err)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		draw(t)
+		topic := topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
+		at := drawSpan(t, server.Head()).To
+		checkState(t, server, evs, topic, at)
+		checkState(t, client, evs, topic, at)
+	})
+}
+
+// A snapshot stands behind as many events as it has members, and a topic of a few
+// storages has none.
+func TestSealsKeepTheirDistance(t *testing.T) {
+	setState(t)
+	db, evs := bigLog(t)
+	fewStorages = 1000
+	mustSeal(t, db, event.All)
+	checkKept(t, "of a few storages", db)
+	var ds []event.Draft
+	for i := range 2 * event.BlockSize {
+		ds = append(ds, draft("zoe", fmt.Sprint("p/", i), "k"))
+	}
+	for _, r := range mustAppend(t, db, ds...) {
+		evs = append(evs, r.Event)
+	}
+	mustAppend(t, db, drafts("zoe", "p/0", "more", 10*event.BlockSize)...)
+	mustSeal(t, db, topics(t, "zoe")[0])
+	// 300 storages of zoe are there at the end of block 2, all of them four blocks
+	// later: the next may not follow earlier than 8,192 events behind that.
+	checkKept(t, "of many", db, "zoe 4096 ids 0 1", "zoe 8192 ids 0 1", "zoe 12288 ids 3796 1", "zoe 16384 ids 7892 1",
+		"zoe 24576 ids 8192 1", "zoe 32768 ids 8192 1", "zoe 40960 ids 8192 1", "zoe 49152 ids 8192 1", "zoe 57344 ids 8192 1")
+	mustSeal(t, db, topics(t, "zoe")[0])
+	if n := len(kept(t, db)); n != 9 {
+		t.Errorf("sealing again made %d more", n-9)
+	}
+}
+
+// Where a window is held and nothing before it, the state begins with what the
+// snapshot has, and with nothing else: not with an event from another window that
+// was deleted between the two.
+func TestStateOfDisconnectedWindows(t *testing.T) {
+	put := func(id event.ID, path string) event.Event { return madeEvent("alice", path, id) }
+	del := event.Draft{User: "alice", Path: "x", Type: event.Del, Key: "k"}
+	gone := event.New(150, put(150, "x").Time, del, del.Hash())
+	evs := []event.Event{put(10, "stays"), put(50, "x"), put(60, "y"), gone, put(250, "z"), put(260, "y")}
+	db := openClient(t)
+	alice := topics(t, "alice")[0]
+	obtain(t, db, alice, evs, window.Span{From: 0, To: 100})
+	obtain(t, db, alice, evs, window.Span{From: 200, To: 300})
+	err := db.State(context.Background(), alice, 250, noEvent)
+	wantNotHeld(t, err, window.NotHeldError{After: 100, Oldest: 200, Some: true})
+	keep(t, db, evs, alice, 200)
+	for _, at := range []event.ID{0, 9, 10, 55, 100, 200, 249, 250, 251, 300} {
+		checkState(t, db, evs, alice, at)
+	}
+	if lines := mustState(t, db, alice, 255); len(lines) != 3 || strings.Contains(strings.Join(lines, ""), `"path":"x"`) {
+		t.Errorf("the state at 255 is %q", lines)
+	}
+	wantNotHeld(t, db.State(context.Background(), alice, 150, noEvent), window.NotHeldError{After: 100, Oldest: 200, Some: true})
+	wantNotHeld(t, db.State(context.Background(), alice, 301, noEvent), window.NotHeldError{After: 300})
+}
+
+// A stateModel is a copy of the first events of a log, and what is known of it.
+type stateModel struct {
+	db   *DB
+	kept []keptState
+}
+
+type keptState struct {
+	topic event.Topic
+	at    event.ID
+}
+
+// known reports whether the state can be folded from what was obtained and kept.
+func (m *stateModel) known(t *rapid.T, topic event.Topic, at event.ID) bool {
+	from := at
+	for _, span := range mustHeld(t, m.db, topic) {
+		if span.From <= at && at <= span.To {
+			from = span.From
+		}
+	}
+	return from == event.Beginning || slices.ContainsFunc(m.kept, func(k keptState) bool {
+		return k.topic.Contains(topic) && from <= k.at && k.at <= at
+	})
+}
+
+func TestStateModel(t *testing.T) {
+	draw := setState(t)
+	const head = 400
+	root := t.TempDir()
+	evs := bigLogFile().evs[:head]
+	rapid.Check(t, func(t *rapid.T) {
+		draw(t)
+		dir, err := os.MkdirTemp(root, "")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		m := stateModel{db: mustOpen(t, dir+"/copy.db", Config{Role: Client, Log: testLog})}
+		defer m.db.Close()
+		topic := rapid.Custom(func(t *rapid.T) event.Topic {
+			return topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
+		})
+		position := rapid.Custom(func(t *rapid.T) event.ID { return event.ID(rapid.IntRange(0, head).Draw(t, "position")) })
+		t.Repeat(map[string]func(*rapid.T){
+			"obtain": func(t *rapid.T) {
+				a, b := position.Draw(t, "from"), position.Draw(t, "to")
+				obtain(t, m.db, topic.Draw(t, "of"), evs, window.Span{From: min(a, b), To: max(a, b)})
+			},
+			"keep": func(t *rapid.T) {
+				k := keptState{topic.Draw(t, "of"), position.Draw(t, "at")}
+				keep(t, m.db, evs, k.topic, k.at)
+				m.kept = append(m.kept, k)
+			},
+			"forget": func(t *rapid.T) {
+				of, before := topic.Draw(t, "of"), position.Draw(t, "before")
+				_, err := m.db.Forget(context.Background(), of, before)
+				var wider *HeldAsError
+				if errors.As(err, &wider) {
+					return
+				}
+				if err != nil {
+					t.Fatalf("%v", err)
+				}
+				m.kept = slices.DeleteFunc(m.kept, func(k keptState) bool { return of.Contains(k.topic) && k.at <= before })
+			},
+			"replace": func(t *rapid.T) {
+				of := topic.Draw(t, "of")
+				for _, span := range mustHeld(t, m.db, of) {
+					if err := m.db.Replace(context.Background(), of, span, among(evs, of, span)); err != nil {
+						t.Fatalf("%v", err)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				of, at := topic.Draw(t, "of"), position.Draw(t, "at")
+				if m.known(t, of, at) {
+					checkState(t, m.db, evs, of, at)
+					return
+				}
+				var hole *window.NotHeldError
+				if err := m.db.State(context.Background(), of, at, noEvent); !errors.As(err, &hole) {
+					t.Fatalf("the state of %s at %d: %v, but it is not known", of, at, err)
+				}
+			},
+		})
+	})
+}
+
+// What is being written is seen by nobody, is written by one process at a time, and
+// is cleared away when that process is gone.
+func TestKeepSnapshotKilled(t *testing.T) {
+	evs := bigLogFile().evs[:100]
+	path := t.TempDir() + "/copy.db"
+	one := mustOpen(t, path, Config{Role: Client, Log: testLog})
+	ctx := context.Background()
+	w, _, err := one.KeepSnapshot(ctx, event.All, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Add(ctx, &stateLines(evs, event.All, 50)[0]); err != nil {
+		t.Fatal(err)
+	}
+	w.endPart()
+	if err := one.update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) }); err != nil {
+		t.Fatal(err)
+	}
+	now := newClock()
+	now.at = one.now()
+	two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
+	defer two.Close()
+	if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
+		t.Fatalf("a second writer: busy %v, %v", busy, err)
+	}
+	wantNotHeld(t, two.State(ctx, event.All, 50, noEvent), window.NotHeldError{})
+	kill(one)
+	now.add(2 * leaseTime)
+	keep(t, two, evs, event.All, 50)
+	checkState(t, two, evs, event.All, 50)
+	checkKept(t, "after the kill", two, fmt.Sprintf("* 50 lines %d 1", len(fold(evs, event.All, 50))))
+	var parts int
+	if err := two.read.QueryRow(`SELECT count(*) FROM part`).Scan(&parts); err != nil || parts != 1 {
+		t.Errorf("%d parts are left, %v", parts, err)
+	}
+	wantError(t, "writing on", w2(two, w).Finish(ctx), ErrLost)
+}
+
+// w2 is a writer that goes on in another opening of the file.
+func w2(db *DB, w *SnapshotWriter) *SnapshotWriter {
+	again := *w
+	again.db = db
+	return &again
+}
+
+func TestKeepSnapshotAborted(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	w, _, err := db.KeepSnapshot(ctx, event.All, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkKept(t, "after Abort", db)
+	wantError(t, "Finish", w.Finish(ctx), ErrLost)
+	evs := bigLogFile().evs[:2]
+	if w, _, err = db.KeepSnapshot(ctx, event.All, 50); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Add(ctx, &evs[0]), w.Add(ctx, &evs[0])); err == nil {
+		t.Error("a member was taken twice")
+	}
+}
+
+// A seal that stands on what was removed meanwhile is not kept.
+func TestSealDuringRemoval(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	db, evs := bigCopy(t)
+	ctx := context.Background()
+	w, _, err := db.keepSnapshot(ctx, event.All, snapshotRow{at: event.BlockSize, form: formIDs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	span := window.Span{From: 0, To: 10}
+	if err := db.Replace(ctx, event.All, span, among(evs, event.All, span)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "Finish", w.Finish(ctx), ErrLost)
+	mustSeal(t, db, event.All)
+	checkState(t, db, evs, event.All, 5000)
+	if _, err := db.Forget(ctx, event.All, 6000); err != nil {
+		t.Fatal(err)
+	}
+	checkKept(t, "after Forget", db)
+}
+
+// Damage of what is kept is told, and never makes a wrong state.
+func TestStateOfDamagedSnapshot(t *testing.T) {
+	db := openClient(t)
+	evs := bigLogFile().evs[:100]
+	keep(t, db, evs, event.All, 90)
+	var members []byte
+	if err := db.read.QueryRow(`SELECT members FROM part`).Scan(&members); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(members); i += 7 {
+		bad := bytes.Clone(members)
+		bad[i] ^= 1
+		if _, err := db.write.Exec(`UPDATE part SET members = ?`, bad); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, fmt.Sprint("byte ", i), db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)
+	}
+	if _, err := db.write.Exec(`UPDATE part SET members = x''`); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "no members", db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)
+}
+
+// Large values are read a few at a time, whatever the number of storages.
+func TestStateOfLargeValues(t *testing.T) {
+	db := openServer(t)
+	value := []byte(`"` + strings.Repeat("x", maxReadBytes/3) + `"`)
+	var ds []event.Draft
+	for i := range 20 {
+		d := draft("alice", fmt.Sprint(i), "k")
+		d.Value = value
+		ds = append(ds, d)
+	}
+	var evs []event.Event
+	for _, r := range mustAppend(t, db, ds...) {
+		evs = append(evs, r.Event)
+	}
+	s := stateReader{db: db, topic: event.All, at: db.Head()}
+	tx, err := db.read.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	some, more, err := s.next(context.Background(), tx)
+	if tx.Rollback(); err != nil || !more || len(some) > 4 {
+		t.Errorf("one piece has %d events of a third of a megabyte, more %v, %v", len(some), more, err)
+	}
+	checkState(t, db, evs, event.All, db.Head())
+	copied := openClient(t)
+	keep(t, copied, evs, event.All, db.Head())
+	checkState(t, copied, evs, event.All, db.Head())
+}
+
+func FuzzDecodeIDs(f *testing.F) {
+	b := appendRef(nil, "", "alice\x00posts/1", 7)
+	f.Add(appendRef(b, "alice\x00posts/1", "alice\x00posts/12", 1<<62))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		refs, err := decodeIDs(b)
+		if err != nil {
+			return
+		}
+		var again []byte
+		before := ""
+		for _, r := range refs {
+			n := r.user + "\x00" + r.path
+			again, before = appendRef(again, before, n, r.id), n
+		}
+		back, err := decodeIDs(again)
+		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.name == b.name && a.id == b.id }) {
+			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
+		}
+	})
+}

@@ -1,0 +1,517 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// State calls fn with the events that make the state of topic at position at: for
+// each storage its last event up to there, if that is a PUT. They come in the order
+// of users and paths. Nothing is open while fn runs, and the memory does not grow
+// with the state; what happens after at meanwhile changes nothing.
+//
+// The state is known where all history up to at is held, or all of it since a kept
+// snapshot. What a server has dropped below its horizon leaves the state as it was.
+// Elsewhere State returns a *window.NotHeldError.
+func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	s := stateReader{db: db, topic: topic, at: at, from: firstName(topic)}
+	return s.each(ctx, fn)
+}
+
+// StateFrom returns the position from which the state of topic at position at is
+// folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
+func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		base, err := db.findBase(ctx, tx, topic, at)
+		from = base.at
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("state of %s at %s: %w", topic, at, err)
+	}
+	return from, nil
+}
+
+// A name is what storages are ordered by. One whose path ends in NUL stands just
+// behind the storage without it: no path has a NUL.
+type name struct{ user, path string }
+
+func (n name) compare(m name) int {
+	return cmp.Or(strings.Compare(n.user, m.user), strings.Compare(n.path, m.path))
+}
+
+func (n name) next() name { return name{n.user, n.path + "\x00"} }
+
+// firstName returns a name that no storage of topic stands before.
+func firstName(topic event.Topic) name {
+	user, ok := topic.User()
+	if !ok {
+		return name{}
+	}
+	return name{user, topic.PathRanges()[0].From}
+}
+
+// beyond reports whether no storage of topic stands at n or behind it.
+func beyond(topic event.Topic, n name) bool {
+	user, ok := topic.User()
+	if !ok {
+		return false
+	}
+	ranges := topic.PathRanges()
+	last := ranges[len(ranges)-1].To
+	return n.user > user || n.user == user && last != "" && n.path >= last
+}
+
+// A ref is a storage and the event that set its value, or ended it.
+type ref struct {
+	name
+	id   event.ID
+	put  bool   // it is known to be a PUT
+	line []byte // of a member that a snapshot keeps itself; nil if it is stored under id
+}
+
+// A stateReader reads a state in pieces, each in a transaction of its own.
+type stateReader struct {
+	db    *DB
+	topic event.Topic
+	at    event.ID
+	names bool // only the names and ids are asked for, where no more is needed
+	from  name // what stands before it was read
+
+	planned  bool
+	removals int64
+	horizon  event.ID // what a log has dropped below it stands for nothing
+	base     refQueue // the members of the snapshot that the fold begins with
+	over     refQueue // the last event since of each storage that has one
+	merged   []ref    // to be read
+}
+
+func (s *stateReader) each(ctx context.Context, fn func(*event.Event) error) error {
+	for more := true; more; {
+		var evs []event.Event
+		err := s.db.view(ctx, func(tx *sql.Tx) (err error) {
+			evs, more, err = s.next(ctx, tx)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("state of %s at %s: %w", s.topic, s.at, err)
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// next reads the next events of the state.
+func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, more bool, err error) {
+	if err := s.plan(ctx, tx); err != nil {
+		return nil, false, err
+	}
+	if len(s.merged) == 0 {
+		if err := s.merge(ctx, tx); err != nil {
+			return nil, false, err
+		}
+	}
+	if evs, err = s.read(ctx, tx); err != nil {
+		return nil, false, err
+	}
+	return evs, len(s.merged) > 0 || !s.base.ended() || !s.over.ended(), nil
+}
+
+// plan decides what to fold, at first and whenever stored events were removed
+// meanwhile: what was found before that may not be there any more.
+func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
+	now, err := removals(tx)
+	if err != nil || s.planned && now == s.removals {
+		return err
+	}
+	base, err := s.db.findBase(ctx, tx, s.topic, s.at)
+	if err != nil {
+		return err
+	}
+	if s.horizon, err = s.db.horizonIn(tx); err != nil {
+		return err
+	}
+	s.planned, s.removals, s.merged = true, now, nil
+	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
+	s.over = refQueue{at: s.from}
+	s.over.load, err = overlay(ctx, tx, s.topic, base, s.at)
+	return err
+}
+
+// merge gathers the next refs: what happened since the snapshot stands for what the
+// snapshot has of the same storage.
+func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
+	size := 0
+	for started := time.Now(); len(s.merged) < storageChunk && size < maxReadBytes && time.Since(started) < maxReadTime; {
+		if err := errors.Join(s.base.fill(ctx, tx), s.over.fill(ctx, tx)); err != nil {
+			return err
+		}
+		switch b, o := s.base.first(), s.over.first(); {
+		case s.base.ended() && s.over.ended():
+			return nil
+		case o != nil && s.base.reaches(o.name):
+			if b != nil && b.name == o.name {
+				s.base.pop()
+			}
+			s.merged = append(s.merged, s.over.pop())
+		case b != nil && s.over.reaches(b.name):
+			s.merged = append(s.merged, s.base.pop())
+			size += len(b.line)
+		}
+	}
+	return nil
+}
+
+// read reads the events of merged refs.
+func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, err error) {
+	n, err := s.fetch(ctx, tx)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	for i := range s.merged[:n] {
+		r := &s.merged[i]
+		switch ev, err := s.event(r); {
+		case err != nil:
+			return nil, err
+		case ev.Type == event.Put:
+			evs = append(evs, ev)
+		}
+	}
+	s.from, s.merged = s.merged[n-1].next(), s.merged[n:]
+	return evs, nil
+}
+
+// bare reports whether the name and the id are all that is asked for of r.
+func (s *stateReader) bare(r *ref) bool { return s.names && r.put }
+
+func (s *stateReader) event(r *ref) (event.Event, error) {
+	if s.bare(r) {
+		return event.Event{ID: r.id, Draft: event.Draft{User: r.user, Path: r.path, Type: event.Put}}, nil
+	}
+	if r.line == nil && r.id <= s.horizon {
+		return event.Event{}, nil
+	}
+	ev, err := stored(r.id, r.line)
+	if err == nil && (name{ev.User, ev.Path}) != r.name {
+		err = fmt.Errorf("%w: event %s is not of %s/%s", ErrCorrupt, r.id, r.user, r.path)
+	}
+	return ev, err
+}
+
+// fetch reads the lines of merged refs that are stored elsewhere, a megabyte or so of
+// them, and returns how many refs from the first on are complete. A line that is not
+// there stays nil.
+func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) {
+	var ids []event.ID
+	var at []int
+	for i := range s.merged {
+		if r := &s.merged[i]; r.line == nil && !s.bare(r) {
+			ids, at = append(ids, r.id), append(at, i)
+		}
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT e.line FROM json_each(?) j LEFT JOIN event e ON e.id = j.value`, jsonIDs(ids))
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for size := 0; len(at) > 0 && rows.Next(); at = at[1:] {
+		r := &s.merged[at[0]]
+		if err := rows.Scan(&r.line); err != nil {
+			return 0, err
+		}
+		if size += len(r.line); size >= maxReadBytes {
+			return at[0] + 1, nil
+		}
+	}
+	if err := rows.Err(); err != nil || len(at) > 0 {
+		return 0, cmp.Or(err, errShort)
+	}
+	return len(s.merged), nil
+}
+
+var errShort = errors.New("SQLite has answered for some of the events only")
+
+// jsonIDs writes ids, or the numbers of storages, as SQLite's json_each reads them.
+func jsonIDs[T ~int64 | ~uint64](ids []T) string {
+	b := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, uint64(id), 10)
+	}
+	return string(append(b, ']'))
+}
+
+// A refQueue has refs in the order of their names, loaded some at a time.
+type refQueue struct {
+	load func(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error)
+	refs []ref
+	at   name // what stands before it was loaded
+	end  bool // nothing is left to load
+}
+
+func (q *refQueue) ended() bool { return q.end && len(q.refs) == 0 }
+
+// fill loads once if there is nothing to take.
+func (q *refQueue) fill(ctx context.Context, tx *sql.Tx) (err error) {
+	if len(q.refs) > 0 || q.end {
+		return nil
+	}
+	q.refs, q.at, q.end, err = q.load(ctx, tx, q.at)
+	return err
+}
+
+func (q *refQueue) first() *ref {
+	if len(q.refs) == 0 {
+		return nil
+	}
+	return &q.refs[0]
+}
+
+func (q *refQueue) pop() ref {
+	r := q.refs[0]
+	q.refs = q.refs[1:]
+	return r
+}
+
+// reaches reports whether nothing in the queue stands before n, now or later.
+func (q *refQueue) reaches(n name) bool {
+	if r := q.first(); r != nil {
+		return r.compare(n) >= 0
+	}
+	return q.end || q.at.compare(n) > 0
+}
+
+// gatherMax is how many ids are looked through to find what has happened since a
+// snapshot; beyond that each storage is looked up. It is a variable for the tests.
+var gatherMax event.ID = 8 * event.BlockSize
+
+// fewStorages is how many storages are looked up one by one wherever they are: that
+// costs less than any snapshot.
+var fewStorages = 256
+
+// overlay returns the loader of the last event of each storage of topic after base
+// and up to position at.
+func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
+	span := window.Span{From: base.at, To: at}
+	if span.To-span.From > gatherMax {
+		return lookUp(ctx, tx, topic, span)
+	}
+	if few, err := hasFew(ctx, tx, topic); err != nil || few {
+		load, err2 := lookUp(ctx, tx, topic, span)
+		return load, errors.Join(err, err2)
+	}
+	refs, err := gather(ctx, tx, topic, span)
+	return func(_ context.Context, _ *sql.Tx, from name) ([]ref, name, bool, error) {
+		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, n name) int { return r.compare(n) })
+		return refs[i:], from, true, nil
+	}, err
+}
+
+// hasFew reports whether topic has only a few storages.
+func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err error) {
+	where, args := storagesOf(topic)
+	var n int
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
+		append(args, fewStorages+1)...).Scan(&n)
+	return n <= fewStorages, err
+}
+
+// gather goes through the events of span, which is short, and returns the last of
+// each storage of topic.
+func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (refs []ref, err error) {
+	last, err := lastIn(ctx, tx, span)
+	if err != nil {
+		return nil, err
+	}
+	storages := make([]int64, 0, len(last))
+	for storage := range last {
+		storages = append(storages, storage)
+	}
+	slices.Sort(storages)
+	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM json_each(?) j CROSS JOIN storage s ON s.id = j.value`, jsonIDs(storages))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var storage int64
+		var r ref
+		if err := rows.Scan(&storage, &r.user, &r.path); err != nil {
+			return nil, err
+		}
+		if r.id = last[storage]; topic.Matches(r.user, r.path) {
+			refs = append(refs, r)
+		}
+	}
+	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
+	return refs, rows.Err()
+}
+
+// lastIn returns the last event in span of each storage that has one there.
+func lastIn(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id, storage FROM event WHERE id > ? AND id <= ? ORDER BY id`, span.From, span.To)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	last := map[int64]event.ID{}
+	for rows.Next() {
+		var id event.ID
+		var storage int64
+		if err := rows.Scan(&id, &storage); err != nil {
+			return nil, err
+		}
+		last[storage] = id
+	}
+	return last, rows.Err()
+}
+
+// lookUp returns a loader that looks up the last event in span of one storage after
+// the other.
+func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
+	var indexed event.ID
+	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
+		return nil, err
+	}
+	l := lookUps{topic: topic, span: span}
+	if indexed < span.To { // at most a block and a batch
+		l.open, err = lastIn(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
+	}
+	return l.load, err
+}
+
+type lookUps struct {
+	topic event.Topic
+	span  window.Span
+	open  map[int64]event.ID // the last events of storages behind what is indexed
+}
+
+// storageChunk is how many storages are looked at together. It is a variable for the
+// tests.
+var storageChunk = 500
+
+func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error) {
+	storages, err := l.lastBlocks(ctx, tx, from)
+	if err != nil {
+		return nil, from, false, err
+	}
+	for i := range storages {
+		s := &storages[i]
+		id := l.open[s.id]
+		if id == event.Beginning {
+			id = lastOffset(s.block, s.offsets, l.span)
+		}
+		if id == event.Beginning && len(s.offsets) > 0 {
+			if id, err = lastPosted(ctx, tx, s.id, l.span); err != nil {
+				return nil, from, false, err
+			}
+		}
+		if id != event.Beginning {
+			refs = append(refs, ref{name: s.name, id: id})
+		}
+		from = s.next()
+	}
+	return refs, from, len(storages) < storageChunk, nil
+}
+
+// A postedStorage is a storage and its postings in the last block of a stretch that
+// has any.
+type postedStorage struct {
+	name
+	id      int64
+	block   int64
+	offsets []byte
+}
+
+func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from name) (storages []postedStorage, err error) {
+	where, args := storagesBehind(l.topic, from)
+	args = append([]any{uint64(l.span.From) / event.BlockSize, l.span.To.Block()}, args...)
+	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path, coalesce(p.block, 0), p.offsets
+		FROM storage s LEFT JOIN posting p ON p.storage = s.id AND p.block =
+			(SELECT max(block) FROM posting WHERE storage = s.id AND block BETWEEN ? AND ?)
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s postedStorage
+		if err := rows.Scan(&s.id, &s.user, &s.path, &s.block, &s.offsets); err != nil {
+			return nil, err
+		}
+		storages = append(storages, s)
+	}
+	return storages, rows.Err()
+}
+
+// storagesBehind returns the SQL condition on storage s for the storages of topic from
+// a name on, such that SQLite finds the first of them by its index and goes on from
+// there: what else must hold is hidden from its choice of an index by a plus sign.
+func storagesBehind(topic event.Topic, from name) (where string, args []any) {
+	ranges := topic.PathRanges()
+	if user, ok := topic.User(); ok {
+		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.path, ranges[0].From)}
+		if from.user > user {
+			where = "false AND " + where
+		}
+		if to := ranges[len(ranges)-1].To; to != "" {
+			where, args = where+" AND s.path < ?", append(args, to)
+		}
+	} else {
+		where, args = "(s.user, s.path) >= (?, ?)", []any{from.user, from.path}
+	}
+	var ors []string
+	for _, r := range ranges {
+		ors, args = append(ors, "+s.path >= ? AND (? = '' OR +s.path < ?)"), append(args, r.From, r.To, r.To)
+	}
+	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
+}
+
+// lastOffset returns the last of a block's postings that lies in span, or Beginning.
+func lastOffset(block int64, offsets []byte, span window.Span) (last event.ID) {
+	positions(block, offsets, func(id event.ID) {
+		if span.From < id && id <= span.To {
+			last = max(last, id)
+		}
+	})
+	return last
+}
+
+// lastPosted returns the last event in span that the postings of a storage name, or
+// Beginning.
+func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (event.ID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT block, offsets FROM posting
+		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block DESC`,
+		storage, uint64(span.From)/event.BlockSize, span.To.Block())
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var block int64
+		var offsets []byte
+		if err := rows.Scan(&block, &offsets); err != nil {
+			return 0, err
+		}
+		if id := lastOffset(block, offsets, span); id != event.Beginning {
+			return id, nil
+		}
+	}
+	return 0, rows.Err()
+}

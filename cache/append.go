@@ -179,9 +179,11 @@ func (db *DB) commit(batch []*appendRequest) {
 	err := db.writeBatch(&w, live)
 	switch {
 	case err == nil:
+		before := db.Head()
 		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
 			db.show(w.events)
 		}
+		db.noteSealed(before)
 	case errors.Is(err, ErrUnknown):
 		err = errors.Join(err, db.recoverWriter())
 		db.show(nil)
@@ -196,6 +198,18 @@ func (db *DB) commit(batch []*appendRequest) {
 			r.receipts = nil
 		}
 		r.done <- err
+	}
+}
+
+// noteSealed wakes whoever waits for a block to be sealed, if one was since the head
+// was before.
+func (db *DB) noteSealed(before event.ID) {
+	if db.Head()/event.BlockSize == before/event.BlockSize {
+		return
+	}
+	select {
+	case db.sealed <- struct{}{}:
+	default: // it knows
 	}
 }
 

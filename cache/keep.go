@@ -202,6 +202,21 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 	}
 }
 
+// KeepStates seals the states of a log as it grows, beside the appends and in small
+// steps, until ctx ends.
+func (db *DB) KeepStates(ctx context.Context) error {
+	for {
+		if err := db.SealStates(ctx, event.All); err != nil {
+			return err
+		}
+		select {
+		case <-db.sealed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // nextSeal returns the position of the next snapshot to make, or Beginning.
 func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -415,4 +416,23 @@ func FuzzDecodeIDs(f *testing.F) {
 			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
 		}
 	})
+}
+
+// A log's states are sealed while it grows.
+func TestKeepStates(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	db := openServer(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- db.KeepStates(ctx) }()
+	for i := range 3 {
+		mustAppend(t, db, drafts("alice", "posts", fmt.Sprint(i), event.BlockSize)...)
+		for len(kept(t, db)) <= i || !strings.HasSuffix(kept(t, db)[i], " 1") {
+			runtime.Gosched()
+		}
+	}
+	cancel()
+	wantError(t, "KeepStates", <-ended, context.Canceled)
+	checkKept(t, "sealed", db, "* 4096 ids 1 1", "* 8192 ids 1 1", "* 12288 ids 1 1")
 }

@@ -79,6 +79,7 @@ type DB struct {
 	closeErr  error
 	onCommit  atomic.Pointer[func([]event.Event, event.ID)]
 	head      atomic.Uint64
+	sealed    chan struct{}       // a block was sealed since somebody looked
 	commitTx  func(*sql.Tx) error // tests: called in place of COMMIT
 
 	// Whoever writes holds the one place in writing, and with it write and
@@ -111,7 +112,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	db := &DB{path: path, now: cfg.Now, owner: newOwner(), storages: map[string]int64{}, writing: make(chan struct{}, 1)}
+	db := &DB{path: path, now: cfg.Now, owner: newOwner(), storages: map[string]int64{}, writing: make(chan struct{}, 1), sealed: make(chan struct{}, 1)}
 	if db.now == nil {
 		db.now = time.Now
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,25 @@ func runServe(ctx context.Context, a *app, o serveOptions) (err error) {
 		return err
 	}
 	a.note("serving log %s at %s on %s from %s", log.Log(), log.Head(), url, o.db)
+	stop := a.tend(ctx, log)
+	defer stop()
 	return serveUntil(ctx, hs, srv, listener)
+}
+
+// tend does beside the server what its log needs; stop ends it and waits. A failure
+// ends no server: what was to be kept only makes answers faster.
+func (a *app) tend(ctx context.Context, log *cache.DB) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var tending sync.WaitGroup
+	tending.Go(func() {
+		if err := log.KeepStates(ctx); err != nil && ctx.Err() == nil {
+			a.note("%v", err)
+		}
+	})
+	return func() {
+		cancel()
+		tending.Wait()
+	}
 }
 
 // checkListen refuses to listen beyond this machine without --insecure.

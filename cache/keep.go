@@ -136,6 +136,11 @@ func (w *SnapshotWriter) endPart() {
 
 // write writes the parts that are ready.
 func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
+	if w.row.form == formLines {
+		if _, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, w.ready(), w.bytes); err != nil {
+			return err
+		}
+	}
 	for _, p := range w.parts {
 		_, err := tx.Exec(`INSERT INTO part (snapshot, user, path, members) VALUES (?, ?, ?, ?)`,
 			w.row.id, p.last.user, p.last.path, p.members)
@@ -155,6 +160,14 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	}
 	w.parts, w.bytes = nil, 0
 	return nil
+}
+
+// ready returns how many members the parts have that are ready.
+func (w *SnapshotWriter) ready() (n int) {
+	for _, p := range w.parts {
+		n += p.n
+	}
+	return n
 }
 
 // Finish makes the snapshot one that states are folded from. It returns ErrLost if

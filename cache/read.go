@@ -378,18 +378,22 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 // t, or Beginning if there is none. Times grow with ids, so it is found by halving.
 func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
-		at, err = positionAt(ctx, stmt, t)
+		at, err = positionIn(ctx, tx, t)
 		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("position at %s: %w", t, err)
 	}
 	return at, nil
+}
+
+func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
+	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
+	if err != nil {
+		return 0, err
+	}
+	defer stmt.Close()
+	return positionAt(ctx, stmt, t)
 }
 
 // positionAt halves (low, high]: what is stored up to low is early enough, what is

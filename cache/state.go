@@ -515,3 +515,54 @@ func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span
 	}
 	return 0, rows.Err()
 }
+
+// StateTime returns a position at which the state of topic is that of time t, as far as
+// what is stored tells: ok is false if an event of the topic may be missing beside it.
+func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		if at, err = positionIn(ctx, tx, t); err != nil {
+			return err
+		}
+		var later sql.NullInt64 // the first event that is known to be too late
+		if err := tx.QueryRowContext(ctx, `SELECT min(id) FROM event WHERE id > ?`, at).Scan(&later); err != nil || !later.Valid {
+			return err
+		}
+		windows, err := loadWindows(tx)
+		if err != nil {
+			return err
+		}
+		between := window.Span{From: at, To: event.ID(later.Int64) - 1}
+		for _, span := range setOf(windows).Held(topic) {
+			ok = ok || span.From <= between.From && between.To <= span.To
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("state of %s at %s: %w", topic, t, err)
+	}
+	return at, ok, nil
+}
+
+// LastState returns the newest position at which the state of topic is known.
+func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		windows, err := loadWindows(tx)
+		if err != nil {
+			return err
+		}
+		held := setOf(windows).Held(topic)
+		for _, span := range slices.Backward(held) {
+			_, err := db.findBase(ctx, tx, topic, span.To)
+			var hole *window.NotHeldError
+			if !errors.As(err, &hole) {
+				at = span.To
+				return err
+			}
+		}
+		return gapAt(held, event.Beginning)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("state of %s: %w", topic, err)
+	}
+	return at, nil
+}

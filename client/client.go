@@ -34,6 +34,11 @@ type Store interface {
 	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64) error
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
+	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
+	StateFrom(ctx context.Context, topic event.Topic, at event.ID) (event.ID, error)
+	StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error)
+	KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *cache.SnapshotWriter, busy bool, err error)
+	SealStates(ctx context.Context, topic event.Topic) error
 }
 
 // Config says whom to ask and how patiently. The zero Config but for Servers

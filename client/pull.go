@@ -52,6 +52,8 @@ func (c *Client) SyncNew(ctx context.Context, topic event.Topic, r Range, fresh 
 	if err := c.settle(ctx, topic, sum, &s, s.counting(fresh)); err != nil {
 		return s, fmt.Errorf("sync %s: %w", topic, err)
 	}
+	// That only makes later answers faster, so it may fail.
+	_ = c.store.SealStates(ctx, topic)
 	return s, nil
 }
 

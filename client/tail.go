@@ -29,6 +29,7 @@ type Batch struct {
 	Events   []*event.Event // in the order of their ids; valid until the next batch
 	Position event.ID       // all of the topics' events up to here have been given
 	Live     bool           // history has been given
+	State    bool           // the events are of the state at the position that the last such batch names
 }
 
 // Tail gives the events of topic, each once and in order: those of the range, then
@@ -134,7 +135,7 @@ func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) 
 			return orCause(ctx, err)
 		}
 		at = b.Position
-		if !yield(Batch{b.Events, at, at >= span.To}) {
+		if !yield(Batch{Events: b.Events, Position: at, Live: at >= span.To}) {
 			return nil
 		}
 	}
@@ -162,7 +163,7 @@ func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) 
 		}
 		// The hub calls a reader live that has come to where the cursor is, which
 		// may be far from the head.
-		if !yield(Batch{b.Events, b.Position, b.Position >= span.To}) {
+		if !yield(Batch{Events: b.Events, Position: b.Position, Live: b.Position >= span.To}) {
 			return nil
 		}
 	}

@@ -1,0 +1,207 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// StateAt makes the state of topic at a moment known here and returns its position.
+// It fetches no more than the window around the moment and the state where that
+// begins, and of these what is missing; if nothing is, no server is asked.
+func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	id, err := c.stateAt(ctx, topic, at)
+	if err != nil {
+		return 0, fmt.Errorf("state of %s at %s: %w", topic, at, err)
+	}
+	return id, nil
+}
+
+func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	id, ok, err := c.heldState(ctx, topic, at)
+	if err != nil || ok {
+		return id, inStore(err)
+	}
+	// Positions travel: what now is, or a time, is asked once.
+	span, err := c.resolve(ctx, []event.Topic{topic}, Range{Since: at})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		known, err := c.knownState(ctx, topic, span.From)
+		if err != nil || known {
+			return span.From, inStore(err)
+		}
+		if err := c.fetchState(ctx, topic, span.From); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// heldState returns the position of a moment whose state is known here for sure.
+func (c *Client) heldState(ctx context.Context, topic event.Topic, at event.Moment) (id event.ID, ok bool, err error) {
+	if cursor, is := at.Cursor(); is && cursor.Of(c.store.Log()) {
+		id, ok = cursor.ID, true
+	} else if t, is := at.Time(time.Now()); is && !at.IsNow() {
+		id, ok, err = c.store.StateTime(ctx, topic, t)
+	}
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	ok, err = c.knownState(ctx, topic, id)
+	return id, ok, err
+}
+
+func (c *Client) knownState(ctx context.Context, topic event.Topic, at event.ID) (bool, error) {
+	_, err := c.store.StateFrom(ctx, topic, at)
+	var hole *window.NotHeldError
+	if errors.As(err, &hole) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// nearEnough is how many ids a gap may have to be fetched rather than bridged by a
+// snapshot.
+const nearEnough = 2 * event.BlockSize
+
+// fetchState fetches one of the things that are missing for a state: the window, or
+// what lies between it and what is held before it, or the snapshot where it begins.
+func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID) error {
+	held, err := c.store.Held(ctx, topic)
+	if err != nil {
+		return inStore(err)
+	}
+	before := event.Beginning // the end of what is held before the window
+	for _, span := range held {
+		if span.From <= at && at <= span.To {
+			return c.fetchBefore(ctx, topic, before, span.From, at)
+		}
+		if span.To < at {
+			before = span.To
+		}
+	}
+	_, err = c.SyncAt(ctx, topic, c.at(at), nil)
+	return err
+}
+
+// fetchBefore fetches what is missing of a state where a window that begins at from
+// is held: a short gap behind position before, if the state is known there, or else
+// the snapshot.
+func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, from, at event.ID) error {
+	known := false
+	if before > event.Beginning && from-before <= nearEnough {
+		var err error
+		if known, err = c.knownState(ctx, topic, before); err != nil {
+			return inStore(err)
+		}
+	}
+	if !known {
+		return c.keepState(ctx, topic, from, at)
+	}
+	until := c.at(from)
+	_, err := c.SyncNew(ctx, topic, Range{Since: c.at(before), Until: &until}, nil)
+	var gone *GapError
+	if errors.As(err, &gone) {
+		return c.keepState(ctx, topic, from, at)
+	}
+	return err
+}
+
+// keepState fetches the state at position from, where something held begins, and
+// keeps it. If history up to there is gone from the server, it is that of the oldest
+// position that there is, unless that lies behind at.
+func (c *Client) keepState(ctx context.Context, topic event.Topic, from, at event.ID) error {
+	err := c.keepSnapshot(ctx, topic, from)
+	var gone *GapError
+	if errors.As(err, &gone) && from < gone.Oldest && gone.Oldest <= at {
+		return c.keepSnapshot(ctx, topic, gone.Oldest)
+	}
+	return err
+}
+
+func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.ID) error {
+	w, busy, err := c.store.KeepSnapshot(ctx, topic, at)
+	if err != nil {
+		return inStore(err)
+	}
+	if busy {
+		return wait(ctx, busyPause) // somebody else is fetching it
+	}
+	for ev, err := range c.Snapshot(ctx, topic, at) {
+		if err == nil {
+			err = inStore(w.Add(ctx, ev))
+		}
+		if err != nil {
+			return also(err, c.abort(ctx, w.Abort))
+		}
+	}
+	if err := w.Finish(ctx); err != nil {
+		return also(inStore(err), c.abort(ctx, w.Abort))
+	}
+	return nil
+}
+
+// abort gives up what was begun, even if the work was cancelled.
+func (c *Client) abort(ctx context.Context, how func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	return inStore(how(ctx))
+}
+
+// State gives the state of topic at a moment: the event that set each storage's value,
+// in the order of users and paths. What is missing here is fetched first, see
+// StateAt. An error is the last thing given.
+func (c *Client) State(ctx context.Context, topic event.Topic, at event.Moment) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
+		id, err := c.StateAt(ctx, topic, at)
+		if err == nil {
+			err = c.state(ctx, topic, id, func(ev *event.Event) bool { return yield(ev, nil) })
+		}
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(nil, err)
+		}
+	}
+}
+
+// errEnough ends the reading of a state that nobody wants more of.
+var errEnough = errors.New("enough")
+
+func (c *Client) state(ctx context.Context, topic event.Topic, at event.ID, yield func(*event.Event) bool) error {
+	return c.store.State(ctx, topic, at, func(ev *event.Event) error {
+		if !yield(ev) {
+			return errEnough
+		}
+		return nil
+	})
+}
+
+// Follow gives the state of topic as of now, marked as such, and then each change as
+// it happens, once and in order: nothing that happened between the two is left out,
+// and nothing that the state has comes again. It ends as Tail does.
+func (c *Client) Follow(ctx context.Context, topic event.Topic) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		// The position first, then the state: whatever is appended meanwhile follows.
+		at, err := c.StateAt(ctx, topic, event.Now)
+		if err == nil {
+			err = c.state(ctx, topic, at, func(ev *event.Event) bool {
+				return yield(Batch{Events: []*event.Event{ev}, State: true}, nil)
+			})
+		}
+		if err != nil {
+			if !errors.Is(err, errEnough) {
+				yield(Batch{}, err)
+			}
+			return
+		}
+		if !yield(Batch{Position: at, State: true}, nil) {
+			return
+		}
+		c.Batches(ctx, []event.Topic{topic}, TailOptions{Range: Range{Since: c.at(at)}})(yield)
+	}
+}

@@ -125,7 +125,7 @@ func (db *DB) loadHead(ctx context.Context) error {
 
 // logWindow returns the one window of a server's file.
 func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
-	if db.role != Server {
+	if db.role == Client {
 		return s, fmt.Errorf("read the log's window: %w: it is a copy", ErrRole)
 	}
 	err = db.read.QueryRowContext(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`).Scan(&s.From, &s.To)

@@ -136,7 +136,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := db.identify(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if db.role == Server {
+	if db.role != Client {
 		if err := db.loadHead(ctx); err != nil {
 			return nil, err
 		}

@@ -103,3 +103,70 @@ func ExampleClient_Sync() {
 	// 2 new, held up to 0000000000003
 	// 0 new, held up to 0000000000003
 }
+
+// The state is what is left of a topic's events at a moment: here after two of the
+// three, and now. What is fetched for it stays, so asking again needs no server.
+func ExampleClient_State() {
+	ctx := context.Background()
+	c, end, err := example(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer end()
+	after2, err := event.ParseMoment("0000000000002")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, at := range []event.Moment{after2, event.Now} {
+		for ev, err := range c.State(ctx, event.All, at) {
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			fmt.Println(at, ev.Storage(), string(ev.Value))
+		}
+	}
+	// Output:
+	// 0000000000002 alice/posts/1 {"n":1}
+	// 0000000000002 bob/posts/1 {"n":2}
+	// now alice/posts/1 {"n":1}
+	// now alice/posts/2 {"n":3}
+	// now bob/posts/1 {"n":2}
+}
+
+// Following a topic gives its state and then each change.
+func ExampleClient_Follow() {
+	ctx := context.Background()
+	c, end, err := example(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer end()
+	for b, err := range c.Follow(ctx, event.Exactly("alice", "posts/1")) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		for _, ev := range b.Events {
+			fmt.Println(ev.Type, string(ev.Value))
+			if !b.State {
+				return
+			}
+		}
+		if b.State && b.Events == nil {
+			fmt.Println("that was the state")
+			_, err := c.Put(ctx, []event.Draft{{User: "alice", Path: "posts/1", Type: event.Del, Key: "d"}})
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+	}
+	// Output:
+	// PUT {"n":1}
+	// that was the state
+	// DEL
+}

@@ -9,12 +9,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +68,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"lines": cmdLines,
 	// ordered FILE: the events in a file come once and in order.
 	"ordered": cmdOrdered,
+	// fold FILE [ID]: print the state that the events in a file make, up to one.
+	"fold": cmdFold,
 }
 
 // patience is how long a script waits for what must happen.
@@ -278,5 +282,25 @@ func cmdOrdered(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s: event %s follows %s", args[0], ev.ID, last)
 		}
 		last = ev.ID
+	}
+}
+
+// cmdFold keeps a map, as any script would.
+func cmdFold(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "fold FILE [ID]")
+	state := map[[2]string]string{}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var ev struct{ ID, User, Path, Type string }
+		ts.Check(json.Unmarshal([]byte(line), &ev))
+		switch name := [2]string{ev.User, ev.Path}; {
+		case len(args) > 1 && ev.ID > args[1]:
+		case ev.Type == "PUT":
+			state[name] = strings.Replace(line, `,"snapshot":true`, "", 1)
+		case ev.Type == "DEL":
+			delete(state, name)
+		}
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(state), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+		fmt.Fprint(ts.Stdout(), state[name])
 	}
 }

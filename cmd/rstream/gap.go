@@ -46,12 +46,7 @@ func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap
 			}
 		}
 	}
-	if !a.out.text() {
-		if err := a.out.json(map[string]string{"type": "live"}); err != nil {
-			return err
-		}
-	}
-	if err := a.out.flush(); err != nil {
+	if err := errors.Join(a.printLive(), a.out.flush()); err != nil {
 		return err
 	}
 	if cursor == nil {

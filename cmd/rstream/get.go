@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +11,10 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-type getOptions struct{ events bool }
+type getOptions struct {
+	events bool
+	at     string
+}
 
 func newGetCommand(a *app) *cobra.Command {
 	var o getOptions
@@ -18,14 +22,17 @@ func newGetCommand(a *app) *cobra.Command {
 		Use:     "get STORAGE",
 		GroupID: groupRead,
 		Short:   "Print the value of a storage",
-		Long: `Print the current value of one storage and nothing else, or with --events its
-whole history. The status is 1 if it has no value.`,
+		Long: `Print the current value of one storage and nothing else, with --at the one that it
+had then, or with --events its whole history. The status is 1 if it has no value.`,
 		Example: `  rstream get alice/posts/1
+  rstream get alice/posts/1 --at 14:05
   rstream get alice/posts/1 --events`,
 		Args: oneStorage,
 		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), a, o, args[0]) },
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
+	cmd.Flags().StringVar(&o.at, "at", "", "print the value at `MOMENT` (default: now)")
+	completeMoments(cmd, "at")
 	return cmd
 }
 
@@ -34,12 +41,22 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 	if err != nil {
 		return &usageError{err}
 	}
+	at, err := optionalMoment(o.at)
+	if err != nil {
+		return err
+	}
+	if at != nil && o.events {
+		return usagef("--events prints all of the history: no --at goes with it")
+	}
 	s, err := a.connect(ctx, false)
 	if err != nil {
 		return fmt.Errorf("get %s: %w", storage, err)
 	}
 	defer s.Close()
 	topic, one := event.Exactly(user, path), 1
+	if at != nil {
+		return a.gapLine(s.check(ctx, a.getAt(ctx, s, topic, *at)))
+	}
 	r := client.Range{Last: &one}
 	if o.events {
 		r = client.Range{}
@@ -65,6 +82,17 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 		return nil
 	}
 	return a.printValue(last)
+}
+
+// getAt prints the value that a storage had at a moment.
+func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event.Moment) error {
+	for ev, err := range s.State(ctx, topic, at) {
+		if err != nil {
+			return err
+		}
+		return a.printValue(ev)
+	}
+	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value at %s", strings.TrimSuffix(topic.String(), "$"), at)}
 }
 
 // printValue prints the value that ev left in its storage.

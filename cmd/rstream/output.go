@@ -64,6 +64,9 @@ func (o *output) text() bool {
 	return o.form == formText
 }
 
+// colour reports whether the output may have colours.
+func (o *output) colour() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
+
 // line writes bytes and a line feed.
 func (o *output) line(b []byte) error {
 	o.w.Write(b) // a bufio.Writer keeps its first error

@@ -75,7 +75,7 @@ func signalStatus(cmd *cobra.Command, sig *signalError) int {
 		return exitDone
 	case interrupted:
 		return exitInterrupted
-	case name == "tail" || name == "sync":
+	case name == "tail" || name == "sync" || name == "state":
 		return exitDone
 	}
 	return exitTerminated
@@ -122,6 +122,8 @@ func hint(cmd *cobra.Command, err error) string {
 		return exit.hint
 	case errors.As(err, &usage) && cmd != nil:
 		return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
+	case errors.As(err, &gap) && cmd != nil && cmd.Name() == "state":
+		return "the oldest state that the server can tell is that --at " + gap.Oldest.String()
 	case errors.As(err, &gap):
 		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String()
 	case errors.As(err, &other) && cacheNamed(cmd):

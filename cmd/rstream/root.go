@@ -94,7 +94,8 @@ const rootExample = `  rstream serve
   rstream put alice/posts/1 '{"n":1}'
   rstream tail alice/posts
   rstream sync alice --since 24h
-  rstream log alice | jq .value`
+  rstream log alice | jq .value
+  rstream state alice --at 14:05`
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -138,7 +139,7 @@ func addCommands(a *app, root *cobra.Command) {
 	root.SetHelpCommand(newHelpCommand())
 	root.SetCompletionCommandGroupID(groupTools)
 	root.AddCommand(
-		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newGetCommand(a),
+		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a),
 		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newForgetCommand(a),
 		newServeCommand(a), newBackupCommand(a),

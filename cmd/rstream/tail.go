@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,7 @@ type tailOptions struct {
 	count     int
 	wait      bool
 	skipGap   bool
+	fromState bool
 }
 
 func newTailCommand(a *app) *cobra.Command {
@@ -34,7 +36,10 @@ func newTailCommand(a *app) *cobra.Command {
 order, whatever happens to the connection.
 
 --name makes the position durable: the next tail with this name goes on behind the
-last line that was written, and the first one begins at the beginning.`,
+last line that was written, and the first one begins at the beginning.
+
+--from-state begins with the state of the topics: the events that made it, each marked
+"snapshot":true, then a line of type "live". With --name that is the first time only.`,
 		Example: `  rstream tail alice/posts
   rstream tail '*/quakes' --since beginning --until-live | jq .value.mag
   rstream tail alice --name indexer | while read -r line; do …; done`,
@@ -56,6 +61,7 @@ last line that was written, and the first one begins at the beginning.`,
 	f.BoolVar(&o.untilLive, "until-live", false, "end at what was the newest event when the tail began")
 	f.IntVar(&o.count, "count", 0, "end after `N` events")
 	f.StringVar(&o.name, "name", "", "go on where the last tail with this `CURSOR` ended")
+	f.BoolVar(&o.fromState, "from-state", false, "begin with the state as of now instead")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, print what was left of it and go on")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	o.topicFlags.add(cmd)
@@ -72,6 +78,8 @@ func (o *tailOptions) check(topics []event.Topic, nSet bool) error {
 		return usagef("--name begins where it ended: no --since and no -n goes with it")
 	case o.since != "" && nSet:
 		return usagef("--since and -n: only one of them can be given")
+	case o.fromState && (o.since != "" || nSet):
+		return usagef("--from-state begins with the state as of now: no --since and no -n goes with it")
 	case o.until != "" && o.untilLive:
 		return usagef("--until and --until-live: only one of them can be given")
 	case o.n < 0 || o.n > 10_000:
@@ -105,7 +113,10 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic, n
 	}
 	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, cursor: cursor}
 	err = a.out.untilClosed(ctx, func(ctx context.Context) error {
-		err := p.print(ctx, opts)
+		err := p.begin(ctx, o.fromState, &opts)
+		if err == nil {
+			err = p.print(ctx, opts)
+		}
 		for gap := (*client.GapError)(nil); o.skipGap && errors.As(err, &gap); {
 			if err = a.skipGap(ctx, s, topics, gap, cursor); err == nil {
 				opts.Since, opts.Last = event.At(event.CursorOf(gap.Oldest, s.db.Log())), nil
@@ -144,6 +155,40 @@ type tailPrinter struct {
 	most    int // 0 is no end
 	written int
 	cursor  *cache.Cursor
+}
+
+// begin prints the state if that is what the tail begins with, and has it go on from
+// there.
+func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.TailOptions) error {
+	if !fromState || p.cursor != nil && p.cursor.Position() != event.Beginning {
+		return nil
+	}
+	at, when := event.Beginning, event.Now
+	for i, t := range p.topics {
+		// All are of one position.
+		id, err := p.s.StateAt(ctx, t, when)
+		if err != nil {
+			return err
+		}
+		at, when = id, event.At(event.CursorOf(id, p.s.db.Log()))
+		err = p.s.db.State(ctx, t, at, func(ev *event.Event) error {
+			if slices.ContainsFunc(p.topics[:i], func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) }) {
+				return nil
+			}
+			return p.a.out.event(marked(ev))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(p.a.printLive(), p.a.out.flush()); err != nil {
+		return err
+	}
+	opts.Since, opts.Last = when, nil
+	if p.cursor == nil {
+		return nil
+	}
+	return p.cursor.Move(ctx, at)
 }
 
 func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +67,7 @@ func runWindows(ctx context.Context, a *app) error {
 	}
 	if a.out.text() && len(windows) > 0 {
 		a.out.printf("\n")
-		t := newTimeline(windows, columns(), a.out.terminal && os.Getenv("NO_COLOR") == "")
+		t := newTimeline(windows, columns(), a.out.colour())
 		if err := t.print(a.out); err != nil {
 			return err
 		}

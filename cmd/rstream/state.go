@@ -1,0 +1,366 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+type stateOptions struct {
+	topicFlags
+	at     string
+	diff   string
+	follow bool
+	wait   bool
+}
+
+func newStateCommand(a *app) *cobra.Command {
+	var o stateOptions
+	cmd := &cobra.Command{
+		Use:     "state TOPIC",
+		GroupID: groupRead,
+		Short:   "Print the state at any moment",
+		Long: `Print the state of a topic: for each storage the event that set its value, in the
+order of users and paths. What is missing of it is fetched and kept; what is held
+needs no server. Without --at and without a server it is the newest state that is
+held, and standard error says of when.
+
+--follow goes on with each change as it happens: first the state, each event marked
+"snapshot":true, then a line of type "live", then the changes.
+
+--diff prints what changed from a moment to the one of --at, or to now: lines of
+type "change" with the storage and the events "before" and "after", or null.`,
+		Example: `  rstream state alice --at 14:05
+  rstream state us/quakes --follow | jq -c '[.path, .type, .value.mag]'
+  rstream state alice --diff 24h`,
+		Args:              oneTopic,
+		ValidArgsFunction: a.completeTopics,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topics, err := o.need(args)
+			if err != nil {
+				return err
+			}
+			return runState(cmd.Context(), a, o, topics[0])
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.at, "at", "", "the state at `MOMENT` (default: now)")
+	f.StringVar(&o.diff, "diff", "", "what changed since `MOMENT` instead")
+	f.BoolVar(&o.follow, "follow", false, "go on with each change")
+	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	o.topicFlags.add(cmd)
+	completeMoments(cmd, "at", "diff")
+	return cmd
+}
+
+// oneTopic wants no more than one topic.
+func oneTopic(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usagef("want one topic, not also %q", args[1])
+	}
+	return nil
+}
+
+func (o *stateOptions) moments() (at, since event.Moment, err error) {
+	if o.follow && (o.at != "" || o.diff != "") {
+		return at, since, usagef("--follow goes on from now: no --at and no --diff goes with it")
+	}
+	when, err := optionalMoment(o.at)
+	if err != nil {
+		return at, since, err
+	}
+	diff, err := optionalMoment(o.diff)
+	if err != nil {
+		return at, since, err
+	}
+	if at = event.Now; when != nil {
+		at = *when
+	}
+	if diff != nil {
+		since = *diff
+	}
+	return at, since, nil
+}
+
+func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) error {
+	at, since, err := o.moments()
+	if err != nil {
+		return err
+	}
+	if log, err := a.openLog(ctx); err != nil || log != nil && !o.follow {
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		return a.out.untilClosed(ctx, func(ctx context.Context) error {
+			return a.showState(ctx, o, logStates{log}, topic, since, at)
+		})
+	}
+	s, err := a.connect(ctx, o.wait)
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", topic, err)
+	}
+	defer s.Close()
+	err = a.out.untilClosed(ctx, func(ctx context.Context) error {
+		if o.follow {
+			return a.followState(ctx, s, topic)
+		}
+		return a.showState(ctx, o, s, topic, since, at)
+	})
+	return a.gapLine(s.check(ctx, err))
+}
+
+func (a *app) showState(ctx context.Context, o stateOptions, s states, topic event.Topic, since, at event.Moment) error {
+	if o.diff != "" {
+		return a.diffStates(ctx, s, topic, since, at)
+	}
+	return a.printState(ctx, s, topic, at)
+}
+
+// states knows the state at any moment.
+type states interface {
+	// stateAt returns the position of a moment at which the state is known.
+	stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error)
+	readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
+}
+
+// logStates are the states of a server's own file.
+type logStates struct{ db *cache.DB }
+
+func (l logStates) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	return offlinePosition(ctx, l.db, at, l.db.Head())
+}
+
+func (l logStates) readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	return l.db.State(ctx, topic, at, fn)
+}
+
+// openLog opens the file of --cache if it is a server's own, or a backup of it: it
+// has all there is, and nobody need be asked.
+func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
+	if a.cache == "" {
+		return nil, nil
+	}
+	if log, err := logOfFile(a.cache); err != nil || log == "" {
+		return nil, err
+	}
+	db, err := cache.Open(ctx, a.cache, cache.Config{})
+	if err != nil || db.Role() != cache.Client {
+		return db, err
+	}
+	return nil, db.Close()
+}
+
+// stateAt makes a state known, as Client.StateAt does. Where now cannot be had
+// because no server is there, it is the newest that is held.
+func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	id, err := s.StateAt(ctx, topic, at)
+	if err == nil || !at.IsNow() || !errors.As(err, new(*client.UnreachableError)) {
+		return id, err
+	}
+	id, last := s.db.LastState(ctx, topic)
+	if last != nil {
+		return 0, err // there is nothing to fall back on
+	}
+	when := ""
+	if t, ok, err := s.db.TimeAt(ctx, id); err == nil && ok {
+		when = ", " + t.Time().Local().Format("2006-01-02 15:04:05")
+	}
+	s.app.note("no server can be reached; this is the state as of %s%s", positionName(id), when)
+	return id, nil
+}
+
+func (s *session) readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	return s.db.State(ctx, topic, at, fn)
+}
+
+func (a *app) printState(ctx context.Context, s states, topic event.Topic, at event.Moment) error {
+	id, err := s.stateAt(ctx, topic, at)
+	if err != nil {
+		return err
+	}
+	if err := s.readState(ctx, topic, id, a.out.event); err != nil {
+		return err
+	}
+	return a.out.flush()
+}
+
+// followState prints the state and then each change.
+func (a *app) followState(ctx context.Context, s *session, topic event.Topic) error {
+	for b, err := range s.Follow(ctx, topic) {
+		for i := 0; err == nil && i < len(b.Events); i++ {
+			ev := b.Events[i]
+			if b.State {
+				ev = marked(ev)
+			}
+			err = a.out.event(ev)
+		}
+		if err == nil && len(b.Events) == 0 && b.State {
+			err = a.printLive()
+		}
+		if err == nil && (!b.State || len(b.Events) == 0) {
+			err = a.out.flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printLive says that what was there has been printed, and that from here on comes
+// what happens.
+func (a *app) printLive() error {
+	if a.out.text() {
+		return nil
+	}
+	return a.out.json(map[string]string{"type": "live"})
+}
+
+// A stateChange is what --diff prints of a storage.
+type stateChange struct {
+	Type   string   `json:"type"`
+	User   string   `json:"user"`
+	Path   string   `json:"path"`
+	Before rawEvent `json:"before"`
+	After  rawEvent `json:"after"`
+}
+
+// A rawEvent is an event in another line: its own bytes, or null.
+type rawEvent struct{ *event.Event }
+
+// MarshalJSON returns the event's line.
+func (e rawEvent) MarshalJSON() ([]byte, error) {
+	if e.Event == nil {
+		return []byte("null"), nil
+	}
+	return e.Line(), nil
+}
+
+// diffStates prints what changed between two moments. Both states are read side by
+// side in the order of their storages, so their size does not matter.
+func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since, until event.Moment) error {
+	from, err := s.stateAt(ctx, topic, since)
+	if err != nil {
+		return err
+	}
+	to, err := s.stateAt(ctx, topic, until)
+	if err != nil {
+		return err
+	}
+	if to < from {
+		return usagef("--diff %s lies after --at %s", since, until)
+	}
+	for pair, err := range sideBySide(stateEvents(ctx, s, topic, from), stateEvents(ctx, s, topic, to)) {
+		if err == nil {
+			err = a.printChange(pair)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return a.out.flush()
+}
+
+// stateEvents is the state of topic at position at as an iterator.
+func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
+	return func(yield func(*event.Event, error) bool) {
+		err := s.readState(ctx, topic, at, func(ev *event.Event) error {
+			if !yield(ev, nil) {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(nil, err)
+		}
+	}
+}
+
+// errEnough ends the reading of a state that nobody wants more of.
+var errEnough = errors.New("enough")
+
+// A statePair is what two states have of a storage: either may be nil.
+type statePair struct{ before, after *event.Event }
+
+// sideBySide goes through two states in the order of their storages.
+func sideBySide(before, after iter.Seq2[*event.Event, error]) iter.Seq2[statePair, error] {
+	return func(yield func(statePair, error) bool) {
+		nextBefore, stop := iter.Pull2(before)
+		defer stop()
+		nextAfter, stop := iter.Pull2(after)
+		defer stop()
+		b, errB, _ := nextBefore()
+		n, errN, _ := nextAfter()
+		for b != nil || n != nil || errB != nil || errN != nil {
+			if err := errors.Join(errB, errN); err != nil {
+				yield(statePair{}, err)
+				return
+			}
+			var p statePair
+			order := compareStorages(b, n)
+			if order <= 0 {
+				p.before = b
+				b, errB, _ = nextBefore()
+			}
+			if order >= 0 {
+				p.after = n
+				n, errN, _ = nextAfter()
+			}
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// compareStorages orders the storages of two events; one that is nil stands behind
+// all others.
+func compareStorages(a, b *event.Event) int {
+	switch {
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	case a.User != b.User:
+		return strings.Compare(a.User, b.User)
+	}
+	return strings.Compare(a.Path, b.Path)
+}
+
+// printChange prints a pair whose values differ.
+func (a *app) printChange(p statePair) error {
+	ev := p.after
+	if ev == nil {
+		ev = p.before
+	}
+	if p.before != nil && p.after != nil && string(p.before.Value) == string(p.after.Value) {
+		return nil
+	}
+	if !a.out.text() {
+		return a.out.json(stateChange{"change", ev.User, ev.Path, rawEvent{p.before}, rawEvent{p.after}})
+	}
+	sign, colour, value := "~", "33", ""
+	switch {
+	case p.before == nil:
+		sign, colour, value = "+", "32", string(p.after.Value)
+	case p.after == nil:
+		sign, colour, value = "-", "31", string(p.before.Value)
+	default:
+		value = string(p.before.Value) + " -> " + string(p.after.Value)
+	}
+	line := fmt.Sprintf("%s %s  %s", sign, visible(ev.Storage()), visible(value))
+	if a.out.colour() {
+		line = "\x1b[" + colour + "m" + line + "\x1b[0m"
+	}
+	return a.out.printf("%s\n", line)
+}

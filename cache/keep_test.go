@@ -436,3 +436,43 @@ func TestKeepStates(t *testing.T) {
 	wantError(t, "KeepStates", <-ended, context.Canceled)
 	checkKept(t, "sealed", db, "* 4096 ids 1 1", "* 8192 ids 1 1", "* 12288 ids 1 1")
 }
+
+// The memory of a state does not grow with its size: what is alive while one of
+// 10,000 members is read is what it is for one of 1,000.
+func TestStateInBoundedMemory(t *testing.T) {
+	setState(t)
+	if testing.CoverMode() != "" {
+		t.Skip("counts memory")
+	}
+	alive := func(members int) uint64 {
+		db := openClient(t)
+		var evs []event.Event
+		for id := range event.ID(members) {
+			evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%06d", id), id+1))
+		}
+		store(t, db, "alice", evs...)
+		evs = nil
+		fewStorages, gatherMax = 0, 0
+		sealSpan = event.BlockSize
+		mustSeal(t, db, topics(t, "alice")[0])
+		var most uint64
+		n := 0
+		err := db.State(context.Background(), topics(t, "alice")[0], event.ID(members), func(*event.Event) error {
+			if n++; n%(members/10) == 0 {
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&m)
+				most = max(most, m.HeapAlloc)
+			}
+			return nil
+		})
+		if err != nil || n != members {
+			t.Fatalf("%d of %d members, %v", n, members, err)
+		}
+		return most
+	}
+	few := alive(1000)
+	if many := alive(10_000); many > few+2<<20 {
+		t.Errorf("%d bytes are alive while a state of 10,000 is read, %d while one of 1,000 is", many, few)
+	}
+}

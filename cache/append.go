@@ -295,6 +295,7 @@ type batchWriter struct {
 	fresh  map[event.Hash]event.Event // and by hash
 	insert *sql.Stmt
 	take   *sql.Stmt
+	number storages
 }
 
 func (w *batchWriter) run(batch []*appendRequest) error {
@@ -347,6 +348,7 @@ func (w *batchWriter) begin() error {
 		return fmt.Errorf("the clock shows %s, which has no text", w.db.now())
 	}
 	w.fresh = map[event.Hash]event.Event{}
+	w.number = storages{db: w.db, tx: w.tx}
 	var err error
 	if w.insert, err = w.tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`); err != nil {
 		return err
@@ -370,7 +372,7 @@ func (w *batchWriter) append(d *event.Draft, h event.Hash) (event.Receipt, error
 		return w.ifKnown(h, err)
 	}
 	ev := event.New(w.next, w.time, *d, h)
-	storage, err := w.db.storageID(w.tx, d.User, d.Path)
+	storage, err := w.number.id(d.User, d.Path)
 	if err != nil {
 		return event.Receipt{}, err
 	}
@@ -414,27 +416,48 @@ func stored(id event.ID, line []byte) (event.Event, error) {
 	return ev, nil
 }
 
-// maxStorages bounds the memory of storageID.
+// maxStorages bounds the memory of storage numbers.
 const maxStorages = 1 << 16
 
-// storageID returns the number of a storage, giving it one if it has none. The
-// caller has the right to write.
-func (db *DB) storageID(tx *sql.Tx, user, path string) (int64, error) {
+// storages numbers storages within one transaction. Whoever uses it has the right to
+// write.
+type storages struct {
+	db           *DB
+	tx           *sql.Tx
+	find, insert *sql.Stmt // prepared with the first storage that is not known
+}
+
+// id returns the number of a storage, giving it one if it has none.
+func (s *storages) id(user, path string) (int64, error) {
 	name := user + "/" + path
-	if id, ok := db.storages[name]; ok {
+	if id, ok := s.db.storages[name]; ok {
 		return id, nil
 	}
-	var id int64
-	err := tx.QueryRow(`SELECT id FROM storage WHERE user = ? AND path = ?`, user, path).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = tx.QueryRow(`INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, user, path).Scan(&id)
-	}
+	id, err := s.look(user, path)
 	if err != nil {
 		return 0, fmt.Errorf("storage %s: %w", name, err)
 	}
-	if len(db.storages) >= maxStorages {
-		clear(db.storages)
+	if len(s.db.storages) >= maxStorages {
+		clear(s.db.storages)
 	}
-	db.storages[name] = id
+	s.db.storages[name] = id
 	return id, nil
+}
+
+func (s *storages) look(user, path string) (id int64, err error) {
+	if s.find == nil {
+		if s.find, err = s.tx.Prepare(`SELECT id FROM storage WHERE user = ? AND path = ?`); err != nil {
+			return 0, err
+		}
+	}
+	if err = s.find.QueryRow(user, path).Scan(&id); !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	if s.insert == nil {
+		if s.insert, err = s.tx.Prepare(`INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`); err != nil {
+			return 0, err
+		}
+	}
+	err = s.insert.QueryRow(user, path).Scan(&id)
+	return id, err
 }

@@ -333,10 +333,10 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 		return nil, err
 	}
 	defer insert.Close()
-	p := postings{}
+	p, number := postings{}, storages{db: db, tx: tx}
 	for i := range evs {
 		ev := &evs[i]
-		storage, err := db.storageID(tx, ev.User, ev.Path)
+		storage, err := number.id(ev.User, ev.Path)
 		if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,8 @@ import (
 )
 
 var (
-	killRounds = flag.Int("kill.rounds", 2, "how often each child is killed")
+	long       = flag.Bool("long", false, "run the random tests for longer")
+	killRounds = flag.Int("kill.rounds", 2, "how often each child is killed; 10 with -long")
 	update     = flag.Bool("update", false, "write the files in testdata/cache anew")
 )
 
@@ -19,10 +20,20 @@ func TestMain(m *testing.M) {
 		os.Exit(runChild(name))
 	}
 	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
-	if !given {
-		flag.Set("rapid.checks", "15") // each case makes files
+	checks, kills := "5", "2" // each case makes files
+	if *long {
+		checks, kills = "60", "10"
 	}
+	unlessGiven("rapid.checks", checks)
+	unlessGiven("kill.rounds", kills)
 	os.Exit(m.Run())
+}
+
+// unlessGiven sets a flag that the command line does not.
+func unlessGiven(name, value string) {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if !given {
+		flag.Set(name, value)
+	}
 }

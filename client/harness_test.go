@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,6 +23,16 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/server"
 )
+
+var longForm = flag.Bool("long", false, "run the random tests for longer")
+
+// size returns how large a test is to be: short, or with -long long.
+func size(short, long int) int {
+	if *longForm {
+		return long
+	}
+	return short
+}
 
 // A fixture is a log and the server of it.
 type fixture struct {

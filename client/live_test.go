@@ -39,7 +39,7 @@ func TestTailsComeAndGo(t *testing.T) {
 	})
 	for i := range 8 {
 		tails.Go(func() {
-			for j := range 4 {
+			for j := range size(2, 12) {
 				oneTail(t, f, c, topics[(i+j)%len(topics)])
 			}
 		})

@@ -27,15 +27,15 @@ var checksGiven = sync.OnceValue(func() (given bool) {
 
 // fewChecks makes rapid run few checks, each of which makes files, unless the
 // command line says how many.
-func fewChecks(t *testing.T, n string) {
+func fewChecks(t *testing.T, n int) {
 	if underRace {
-		n = "2"
+		n = 2
 	}
 	if checksGiven() {
 		return
 	}
 	before := flag.Lookup("rapid.checks").Value.String()
-	if err := flag.Set("rapid.checks", n); err != nil {
+	if err := flag.Set("rapid.checks", fmt.Sprint(n)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = flag.Set("rapid.checks", before) })
@@ -47,7 +47,7 @@ func fewChecks(t *testing.T, n string) {
 // that the cache calls held equals the log as the slow reader sees it, and so does
 // verify.
 func TestModel(t *testing.T) {
-	fewChecks(t, "10")
+	fewChecks(t, size(4, 40))
 	f := newFixture(t)
 	p := newTearingProxy(t, f.http.URL, 1, 20_000)
 	other := newTearingProxy(t, f.http.URL, 2, 20_000)

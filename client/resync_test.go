@@ -55,7 +55,7 @@ func fillLog(t testing.TB, f *fixture, n int) {
 // bytes each way, however large it is.
 func TestResyncIsOneRoundTrip(t *testing.T) {
 	f := newFixture(t)
-	fillLog(t, f, 9000)
+	fillLog(t, f, size(event.BlockSize+100, 5*event.BlockSize))
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	for _, topic := range []event.Topic{event.All, mustTopic(t, "alice/posts/7$")} {
 		if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {

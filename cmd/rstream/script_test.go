@@ -4,17 +4,37 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-var update = flag.Bool("update", false, "write what was printed into the scripts' golden files")
+var (
+	update = flag.Bool("update", false, "write what was printed into the scripts' golden files")
+	long   = flag.Bool("long", false, "run the long forms of the scripts")
+)
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rstream": main})
+	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main})
+}
+
+// manyAtOnce runs more scripts at once than there are processors, unless the command
+// line says how many: they wait for programs most of the time.
+type manyAtOnce struct{ m *testing.M }
+
+func (r manyAtOnce) Run() int {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
+	return r.m.Run()
 }
 
 // TestScripts runs the conversations of testdata/script. What they can say besides
@@ -24,10 +44,19 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
 		Setup:               setUp,
 		Cmds:                commands,
+		Condition:           condition,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,
 	})
+}
+
+// condition tells scripts [long]: whether they are to run in their long form.
+func condition(name string) (bool, error) {
+	if name == "long" {
+		return *long, nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
 }
 
 // setUp gives a script a home of its own and nothing of the person who runs it.

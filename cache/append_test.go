@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,12 +16,16 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// hold stops the committer inside the next COMMIT until release is called.
+// hold stops the committer inside the next COMMIT until release is called. Another
+// COMMIT, if there were one, would pass by.
 func hold(db *DB) (reached chan struct{}, release func()) {
 	reached, gate := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	var held atomic.Bool
 	db.commitTx = func(tx *sql.Tx) error {
-		once.Do(func() { close(reached); <-gate })
+		if !held.Swap(true) {
+			close(reached)
+			<-gate
+		}
 		return tx.Commit()
 	}
 	return reached, func() { close(gate) }

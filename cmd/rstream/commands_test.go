@@ -49,6 +49,15 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// badwire VAR URL N: set a variable to a URL that leads to another but breaks
 	// each connection after N bytes of answers.
 	"badwire": cmdBadWire,
+	// wire VAR URL [VAR2]: set a variable to a URL that leads to another and counts
+	// the events that come over it, together with those of the wire VAR2.
+	"wire": cmdWire,
+	// held VAR FILE TOPIC...: what a copy holds of topics now must not come over the
+	// wire again.
+	"held": cmdHeld,
+	// crossed VAR EVENTS [AGAIN]: so many events have come over the wire, at most
+	// AGAIN of all crossings were repeated, and none that was held was.
+	"crossed": cmdCrossed,
 	// stub VAR STATUS TYPE BODY: set a variable to the URL of a server that is not
 	// rstream.
 	"stub": cmdStub,

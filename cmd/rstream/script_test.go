@@ -67,5 +67,6 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 	env.Setenv("TZ", "UTC")
 	env.Values[jobsKey{}] = jobs{}
+	env.Values[wiresKey{}] = wires{}
 	return os.MkdirAll(home, 0o700)
 }

@@ -176,7 +176,7 @@ var (
 
 // pulling has pulled the first half.
 func pulling(t *testing.T, db *DB, topic event.Topic) *Lease {
-	l, _, err := db.Claim(context.Background(), topic, forgetSpan)
+	l, _, err := db.Claim(context.Background(), []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func applyHalf(t *testing.T, l *Lease, topic event.Topic) {
 }
 
 func begun(t *testing.T, db *DB, topic event.Topic) *Lease {
-	l, _, err := db.Claim(context.Background(), topic, forgetSpan)
+	l, _, err := db.Claim(context.Background(), []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,12 +453,12 @@ func TestForgetWhileSyncing(t *testing.T) {
 // syncLikeAClient pulls what is missing of a topic without what is held of its parts.
 func syncLikeAClient(t *testing.T, db *DB, topic event.Topic) {
 	ctx := context.Background()
-	l, _, err := db.Claim(ctx, topic, forgetSpan)
+	l, _, err := db.Claim(ctx, []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Error(err)
 	}
 	for l != nil && !l.Span().Empty() {
-		parts, end, err := db.Narrower(ctx, topic, l.Reached(), min(l.Span().To, l.Reached()+16))
+		parts, end, err := db.Narrower(ctx, []event.Topic{topic}, l.Reached(), min(l.Span().To, l.Reached()+16))
 		if err != nil {
 			t.Error(err)
 			return

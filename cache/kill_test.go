@@ -85,7 +85,7 @@ func applyChild(path string) error {
 		return err
 	}
 	for from := event.Beginning; from < childLog; from += childPiece {
-		lease, busy, err := db.Claim(ctx, alice, window.Span{From: from, To: from + childPiece})
+		lease, busy, err := db.Claim(ctx, []event.Topic{alice}, window.Span{From: from, To: from + childPiece})
 		if err != nil {
 			return err
 		}
@@ -255,7 +255,7 @@ func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 			t.Fatalf("%s is held but has %d events", s, len(evs))
 		}
 	}
-	if _, busy, err := db.Claim(context.Background(), alice[0], window.Span{To: 1}); busy || err != nil {
+	if _, busy, err := db.Claim(context.Background(), alice, window.Span{To: 1}); busy || err != nil {
 		t.Fatalf("Claim: busy %v, %v", busy, err)
 	}
 }

@@ -26,7 +26,7 @@ func openTwo(t *testing.T) (a, b *DB, c *clock) {
 
 func mustClaim(t *testing.T, db *DB, topic string, from, to event.ID) *Lease {
 	t.Helper()
-	l, busy, err := db.Claim(context.Background(), topics(t, topic)[0], window.Span{From: from, To: to})
+	l, busy, err := db.Claim(context.Background(), topics(t, topic), window.Span{From: from, To: to})
 	if err != nil || busy || l == nil {
 		t.Fatalf("Claim(%s, %d-%d) = %v, busy %v, %v", topic, from, to, l, busy, err)
 	}
@@ -86,7 +86,7 @@ func checkList(t *testing.T, what string, db *DB, want string) {
 func TestClaimTakesWhatIsFree(t *testing.T) {
 	a, b, _ := openTwo(t)
 	first := mustClaim(t, a, "alice", 0, 10)
-	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/posts")[0], window.Span{To: 10}); l != nil || !busy || err != nil {
+	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/posts"), window.Span{To: 10}); l != nil || !busy || err != nil {
 		t.Errorf("a part of what is being pulled: %v, busy %v, %v", l, busy, err)
 	}
 	second := mustClaim(t, b, "alice", 5, 20)
@@ -98,9 +98,37 @@ func TestClaimTakesWhatIsFree(t *testing.T) {
 	mustDo(t, first.Commit)
 	mustDo(t, second.Release) // complete, so the same
 	checkList(t, "both done", a, "alice committed 0-20")
-	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/x$")[0], window.Span{From: 3, To: 20}); l != nil || busy || err != nil {
+	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/x$"), window.Span{From: 3, To: 20}); l != nil || busy || err != nil {
 		t.Errorf("what is held: %v, busy %v, %v", l, busy, err)
 	}
+}
+
+// One lease may be of several topics: others wait for each of them, and it begins
+// where not all are held.
+func TestClaimOfSeveral(t *testing.T) {
+	a, b, _ := openTwo(t)
+	held := mustClaim(t, a, "alice", 0, 10)
+	mustApply(t, held, 10)
+	mustDo(t, held.Commit)
+	both := topics(t, "alice", "bob", "alice")
+	l, busy, err := a.Claim(context.Background(), both, window.Span{From: 5, To: 20})
+	if err != nil || busy || l.Span() != (window.Span{From: 5, To: 20}) {
+		t.Fatalf("Claim = %v, busy %v, %v", l, busy, err)
+	}
+	checkList(t, "claimed", a, "alice committed 0-10, alice pulling 5-5…20, bob pulling 5-5…20")
+	for _, name := range []string{"alice", "bob/x", "*/y"} {
+		if l, busy, err := b.Claim(context.Background(), topics(t, name), window.Span{From: 10, To: 20}); l != nil || !busy || err != nil {
+			t.Errorf("%s meanwhile: %v, busy %v, %v", name, l, busy, err)
+		}
+	}
+	parts, end, err := a.Narrower(context.Background(), both, l.Reached(), 20)
+	if err != nil || len(parts) != 1 || parts[0] != both[0] || end != 10 {
+		t.Errorf("Narrower = %v up to %d, %v", parts, end, err)
+	}
+	mustApply(t, l, 10, madeEvent("bob", "x", 7))
+	mustApply(t, l, 20, madeEvent("alice", "x", 11), madeEvent("bob", "x", 12))
+	mustDo(t, l.Commit)
+	checkList(t, "done", b, "alice committed 0-20, bob committed 5-20")
 }
 
 func TestClaimAfterGoneOwner(t *testing.T) {
@@ -130,7 +158,7 @@ func TestClockSetBackALittle(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
 	c.add(-5 * time.Second)
-	if _, busy, err := b.Claim(context.Background(), topics(t, "alice")[0], window.Span{To: 10}); !busy || err != nil {
+	if _, busy, err := b.Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy || err != nil {
 		t.Errorf("busy %v, %v", busy, err)
 	}
 	mustApply(t, l, 10)
@@ -186,7 +214,7 @@ func TestLateLeaseTouchesNothingElse(t *testing.T) {
 func TestOwnLeaseGrowsStale(t *testing.T) {
 	a, _, c := openTwo(t)
 	mustApply(t, mustClaim(t, a, "alice", 0, 10), 3)
-	if _, busy, _ := a.Claim(context.Background(), topics(t, "alice")[0], window.Span{To: 10}); !busy {
+	if _, busy, _ := a.Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy {
 		t.Error("claimed twice at once")
 	}
 	c.add(leaseTime)
@@ -424,7 +452,7 @@ func TestCancelledCalls(t *testing.T) {
 		"Read":       func() error { _, _, err := db.Read(ctx, ts, 0, 3, 10); return err },
 		"Held":       func() error { _, err := db.Held(ctx, ts...); return err },
 		"Windows":    func() error { _, err := db.Windows(ctx); return err },
-		"Claim":      func() error { _, _, err := db.Claim(ctx, ts[0], window.Span{To: 10}); return err },
+		"Claim":      func() error { _, _, err := db.Claim(ctx, ts[:1], window.Span{To: 10}); return err },
 		"Follow":     func() error { _, err := db.Follow(ctx, ts, 3); return err },
 		"HoldCursor": func() error { _, err := db.HoldCursor(ctx, "c", ts); return err },
 		"PositionAt": func() error { _, err := db.PositionAt(ctx, 0); return err },
@@ -436,7 +464,7 @@ func TestCancelledCalls(t *testing.T) {
 	db.writing <- struct{}{} // somebody writes for long
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)
 	defer stop()
-	_, _, err := db.Claim(late, ts[0], window.Span{To: 10})
+	_, _, err := db.Claim(late, ts[:1], window.Span{To: 10})
 	wantError(t, "Claim while somebody writes", err, context.DeadlineExceeded)
 	db.unlock()
 	mustClaim(t, db, "alice", 0, 10)

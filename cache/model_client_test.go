@@ -109,7 +109,7 @@ func (m *clientModel) claim(t *rapid.T) {
 	i := rapid.IntRange(0, 1).Draw(t, "process")
 	topic, span := m.topic(t), window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")}
 	missing := m.missing(topic, span)
-	l, busy, err := m.dbs[i].Claim(context.Background(), topic, span)
+	l, busy, err := m.dbs[i].Claim(context.Background(), []event.Topic{topic}, span)
 	switch {
 	case err != nil:
 		t.Fatalf("%v", err)
@@ -234,7 +234,7 @@ func (m *clientModel) jump(t *rapid.T) {
 }
 
 func (m *clientModel) tidy(t *rapid.T) {
-	if _, _, err := m.dbs[0].Claim(context.Background(), event.All, window.Span{}); err != nil {
+	if _, _, err := m.dbs[0].Claim(context.Background(), []event.Topic{event.All}, window.Span{}); err != nil {
 		t.Fatalf("%v", err)
 	}
 }

@@ -11,16 +11,16 @@ import (
 // further ones is fetched again: a request of a thousand names would cost more.
 const maxNarrower = 32
 
-// Narrower returns the topics, each a part of topic, that are held from position at
+// Narrower returns the topics, each a part of topics, that are held from position at
 // on, and the position up to which exactly these are, at most until. A window of
-// topic that begins at at can leave them out of what it asks for.
-func (db *DB) Narrower(ctx context.Context, topic event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error) {
+// topics that begins at at can leave them out of what it asks for.
+func (db *DB) Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		windows, err := loadWindows(tx)
 		if err != nil {
 			return err
 		}
-		parts, end = setOf(windows).Parts(topic, at, until, maxNarrower)
+		parts, end = setOf(windows).Parts(topics, at, until, maxNarrower)
 		return nil
 	})
 	return parts, end, err

@@ -146,44 +146,50 @@ func (l *Lease) Span() window.Span { return window.Span{From: l.reached, To: l.s
 // Reached returns how far the lease has been filled.
 func (l *Lease) Reached() event.ID { return l.reached }
 
-// Claim takes the first stretch of span that is not held of topic and makes a
-// pulling window of it. If nothing is missing the lease is nil. If another process
-// is pulling what is missing, busy is true and the caller asks again later.
-func (db *DB) Claim(ctx context.Context, topic event.Topic, span window.Span) (l *Lease, busy bool, err error) {
+// Claim takes the first stretch of span that is not held of all of topics and makes
+// pulling windows of it, one of each topic. If nothing is missing the lease is nil. If
+// another process is pulling what is missing, busy is true and the caller asks again
+// later.
+func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *Lease, busy bool, err error) {
+	topics = without(nil, topics)
 	err = db.update(ctx, func(tx *sql.Tx) error {
 		l, busy = nil, false
 		windows, err := db.tidy(tx, func(w *row) bool {
-			return topic.Contains(w.Topic) && !w.Missing().Intersect(span).Empty()
+			return containedIn(topics, w.Topic) && !w.Missing().Intersect(span).Empty()
 		})
 		if err != nil {
 			return err
 		}
-		missing := setOf(windows).Held(topic).Gaps(span)
+		missing := setOf(windows).Held(topics...).Gaps(span)
 		if len(missing) == 0 {
 			return nil
 		}
-		free := beingPulled(windows, topic).gapsOf(missing)
+		free := beingPulled(windows, topics).gapsOf(missing)
 		if len(free) == 0 {
 			busy = true
 			return nil
 		}
-		l = &Lease{db: db, topics: []event.Topic{topic}, span: free[0], reached: free[0].From}
+		l = &Lease{db: db, topics: topics, span: free[0], reached: free[0].From}
 		return l.insert(tx, window.Pulling)
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("claim %s %s: %w", topic, span, err)
+		return nil, false, fmt.Errorf("claim %s %s: %w", strings.ReplaceAll(topicLines(topics), "\n", " "), span, err)
 	}
 	return l, busy, nil
 }
 
+func containedIn(topics []event.Topic, t event.Topic) bool {
+	return slices.ContainsFunc(topics, func(wide event.Topic) bool { return wide.Contains(t) })
+}
+
 type pulled window.Spans
 
-// beingPulled returns what processes are pulling of topic, or of what it has in
+// beingPulled returns what processes are pulling of topics, or of what they have in
 // common with others, which need not be asked for once it has come.
-func beingPulled(windows []row, topic event.Topic) pulled {
+func beingPulled(windows []row, topics []event.Topic) pulled {
 	var spans []window.Span
 	for _, w := range windows {
-		if w.State == window.Pulling && w.owner != "" && w.Topic.Overlaps(topic) {
+		if w.State == window.Pulling && w.owner != "" && slices.ContainsFunc(topics, w.Topic.Overlaps) {
 			spans = append(spans, w.Missing())
 		}
 	}

@@ -58,7 +58,7 @@ func (c *Client) adopt(ctx context.Context, old *cache.DB, topic event.Topic, sp
 // copyFrom takes the events of a stretch out of another copy.
 func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic, sum wire.Window, a *Adopted) error {
 	for {
-		lease, busy, err := c.store.Claim(ctx, topic, sum.Span())
+		lease, busy, err := c.store.Claim(ctx, []event.Topic{topic}, sum.Span())
 		if err != nil {
 			return inStore(err)
 		}

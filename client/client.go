@@ -24,10 +24,10 @@ type Store interface {
 	hub.Source
 	Log() string
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
-	Claim(ctx context.Context, topic event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
+	Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
 	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
 	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (end func(context.Context) error, err error)
-	Narrower(ctx context.Context, topic event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
+	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
 	Removals(ctx context.Context) (int64, error)
 	CountSaved(ctx context.Context, n int64) error
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)

@@ -116,7 +116,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
 	if err == nil && !ok {
-		if err := c.fill(ctx, topic, sum.Span(), s, fresh); err != nil {
+		if err := c.fill(ctx, []event.Topic{topic}, sum.Span(), s, fresh); err != nil {
 			return err
 		}
 		ok, held, err = c.prove(ctx, topic, sum)
@@ -147,11 +147,11 @@ func (c *Client) SyncAt(ctx context.Context, topic event.Topic, at event.Moment,
 	return s, nil
 }
 
-// counting counts what is fresh and passes it on.
+// counting counts what is fresh and passes it on, if it is anything.
 func (s *Synced) counting(fresh func([]event.Event) error) func([]event.Event) error {
 	return func(evs []event.Event) error {
 		s.Added += len(evs)
-		if fresh == nil {
+		if fresh == nil || len(evs) == 0 {
 			return nil
 		}
 		return fresh(evs)

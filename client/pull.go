@@ -78,7 +78,7 @@ func (c *Client) Fetch(ctx context.Context, topic event.Topic, r Range) (Synced,
 		return Synced{}, fmt.Errorf("fetch %s: %w", topic, err)
 	}
 	s := Synced{Span: span}
-	if err := c.fill(ctx, topic, span, &s, s.counting(nil)); err != nil {
+	if err := c.fill(ctx, []event.Topic{topic}, span, &s, s.counting(nil)); err != nil {
 		return s, fmt.Errorf("fetch %s: %w", topic, err)
 	}
 	return s, nil
@@ -87,23 +87,29 @@ func (c *Client) Fetch(ctx context.Context, topic event.Topic, r Range) (Synced,
 // resolve has the server turn the moments of r into positions, once. From then on
 // positions travel.
 func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
-	none := 0
-	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
-	err = c.retry(ctx, func(ctx context.Context, base string) error {
-		resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
-		to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
-		if !ok || !ok2 || to < from {
-			return &ProtocolError{base, "did not say which stretch it means"}
-		}
-		span = window.Span{From: from, To: to}
-		return c.checkResolved(base, &q, span)
+	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
+		span, err = c.resolveBy(ctx, base, topics, r)
+		return err
 	})
 	return span, err
+}
+
+// resolveBy is resolve by one server, asked once.
+func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topic, r Range) (span window.Span, err error) {
+	none := 0
+	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
+	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
+	if err != nil {
+		return span, err
+	}
+	defer resp.Body.Close()
+	from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
+	to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
+	if !ok || !ok2 || to < from {
+		return span, &ProtocolError{base, "did not say which stretch it means"}
+	}
+	span = window.Span{From: from, To: to}
+	return span, c.checkResolved(base, &q, span)
 }
 
 // checkResolved refuses other positions than those that were given as such.
@@ -150,15 +156,19 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 const busyPause = 100 * time.Millisecond
 
 // fill pulls, window by window, what is missing of span, and shows fresh what was
-// stored.
-func (c *Client) fill(ctx context.Context, topic event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
+// stored. While it waits for others it shows fresh nothing, now and then: they may
+// have stored something.
+func (c *Client) fill(ctx context.Context, topics []event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
 	for {
-		lease, busy, err := c.claim(ctx, topic, span)
+		lease, busy, err := c.claim(ctx, topics, span)
 		switch {
 		case err != nil:
 			return orCause(ctx, inStore(err))
 		case busy:
 			if err := wait(ctx, busyPause); err != nil {
+				return err
+			}
+			if err := fresh(nil); err != nil {
 				return err
 			}
 			continue
@@ -168,7 +178,7 @@ func (c *Client) fill(ctx context.Context, topic event.Topic, span window.Span, 
 		s.Windows++
 		// A window that another process has taken over is asked for again: what
 		// it has not fetched by then is ours once more.
-		if err := c.pull(ctx, topic, lease, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
+		if err := c.pull(ctx, topics, lease, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
 			return err
 		}
 	}
@@ -176,10 +186,10 @@ func (c *Client) fill(ctx context.Context, topic event.Topic, span window.Span, 
 
 // claim takes the next missing window. It is busy, too, while our own live cursor
 // is about to bring what is missing.
-func (c *Client) claim(ctx context.Context, topic event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
-	coming, from := c.live.bringing(topic)
+func (c *Client) claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
+	coming, from := c.live.bringing(topics)
 	if !coming.Empty() {
-		held, err := c.store.Held(ctx, topic)
+		held, err := c.store.Held(ctx, topics...)
 		if err != nil {
 			return nil, false, err
 		}
@@ -188,7 +198,7 @@ func (c *Client) claim(ctx context.Context, topic event.Topic, span window.Span)
 			return nil, true, nil
 		}
 	}
-	return c.store.Claim(ctx, topic, span)
+	return c.store.Claim(ctx, topics, span)
 }
 
 func wait(ctx context.Context, d time.Duration) error {
@@ -203,11 +213,11 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // pull fills one window page by page. Whatever ends it, what was read stays held.
-func (c *Client) pull(ctx context.Context, topic event.Topic, lease *cache.Lease, fresh func([]event.Event) error) error {
+func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, fresh func([]event.Event) error) error {
 	b := backoff{cfg: &c.cfg}
 	for !lease.Span().Empty() {
 		err := c.retryWith(ctx, &b, func(ctx context.Context, base string) error {
-			return c.pullPage(ctx, base, topic, lease, &b, fresh)
+			return c.pullPage(ctx, base, topics, lease, &b, fresh)
 		})
 		if err != nil {
 			return also(err, c.giveUp(ctx, lease, err))
@@ -226,12 +236,12 @@ func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
 // pullPage fetches and stores what comes next of a window. What is held there of
 // narrower topics is not asked for. Of an answer that is cut off, the events that
 // came whole are kept: a connection that never lasts for a page gets on, too.
-func (c *Client) pullPage(ctx context.Context, base string, topic event.Topic, lease *cache.Lease, b *backoff, fresh func([]event.Event) error) error {
-	parts, end, err := c.store.Narrower(ctx, topic, lease.Reached(), lease.Span().To)
+func (c *Client) pullPage(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, b *backoff, fresh func([]event.Event) error) error {
+	parts, end, err := c.store.Narrower(ctx, topics, lease.Reached(), lease.Span().To)
 	if err != nil {
 		return inStore(err)
 	}
-	p, err := c.page(ctx, base, topic, parts, window.Span{From: lease.Reached(), To: end})
+	p, err := c.page(ctx, base, topics, parts, window.Span{From: lease.Reached(), To: end})
 	if p.next <= lease.Reached() || final(err) {
 		return err // nothing has come, or from a server that cannot be trusted
 	}
@@ -276,10 +286,10 @@ const maxPageBytes = 32 << 20
 
 // page asks for the next events of span and checks every one of them. What it
 // returns beside an error can be used.
-func (c *Client) page(ctx context.Context, base string, topic event.Topic, except []event.Topic, span window.Span) (page, error) {
+func (c *Client) page(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
 	p := page{next: span.From}
 	until := c.at(span.To)
-	q := wire.Query{Topics: []event.Topic{topic}, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
+	q := wire.Query{Topics: topics, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
 	if err != nil {
 		return p, err

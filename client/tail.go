@@ -192,7 +192,7 @@ func (t *tail) fill(ctx context.Context, span window.Span) {
 	}
 	t.filler.Go(func() {
 		for _, topic := range t.topics {
-			err := t.c.fill(ctx, topic, span, &Synced{}, func([]event.Event) error {
+			err := t.c.fill(ctx, []event.Topic{topic}, span, &Synced{}, func([]event.Event) error {
 				t.hub.Advance(event.Beginning)
 				return nil
 			})

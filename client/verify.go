@@ -120,7 +120,7 @@ func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span
 	for at := span; !at.Empty(); {
 		var p page
 		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
-			p, err = c.page(ctx, base, topic, nil, at)
+			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
 			if p.next > at.From && !final(err) {
 				return nil // what has come before a cut is whole
 			}

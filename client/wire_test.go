@@ -159,7 +159,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
-	p, err := c.page(t.Context(), c.base(), mustTopic(t, "alice/posts"), nil, window.Span{From: 0, To: 5})
+	p, err := c.page(t.Context(), c.base(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
 	if err != nil || p.next != 2 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %s, %v", len(p.events), p.next, err)
 	}

@@ -112,16 +112,17 @@ func (s Set) touches(topics []event.Topic, p event.ID) bool {
 }
 
 // Parts returns up to most topics that are held from position at on and have
-// something in common with topic, without containing it, and the position up to
-// which exactly these are, at most until. What belongs to them need not be fetched.
-func (s Set) Parts(topic event.Topic, at, until event.ID, most int) (parts []event.Topic, end event.ID) {
+// something in common with topics, without containing all of them, and the position up
+// to which exactly these are, at most until. What belongs to them need not be fetched.
+func (s Set) Parts(topics []event.Topic, at, until event.ID, most int) (parts []event.Topic, end event.ID) {
 	end = until
 	reach := map[event.Topic]event.ID{}
 	for i := range s {
 		w := &s[i]
 		held := w.Held()
 		switch {
-		case w.Topic.Contains(topic), !w.Topic.Overlaps(topic), held.Empty(), held.To <= at:
+		case held.Empty(), held.To <= at, !slices.ContainsFunc(topics, w.Topic.Overlaps):
+		case !slices.ContainsFunc(topics, func(t event.Topic) bool { return !w.Topic.Contains(t) }):
 		case held.From > at:
 			end = min(end, held.From)
 		default:

@@ -142,26 +142,30 @@ func checkAt(t *rapid.T, s Set, topic event.Topic) {
 // checkParts checks that what is left out is held, all the way, and that as much is
 // left out for whoever asks.
 func checkParts(t *rapid.T, s Set, ws []Window) {
-	topic := anyTopic.Draw(t, "whole")
+	topics := rapid.SliceOfN(anyTopic, 1, 3).Draw(t, "whole")
 	at := event.ID(rapid.Uint64Range(0, positions-1).Draw(t, "from"))
 	most := rapid.IntRange(0, 3).Draw(t, "most")
-	parts, end := s.Parts(topic, at, positions, most)
+	parts, end := s.Parts(topics, at, positions, most)
 	if end <= at || end > positions || len(parts) > most {
-		t.Fatalf("Parts(%s, %d, most %d) = %v up to %d", topic, at, most, parts, end)
+		t.Fatalf("Parts(%v, %d, most %d) = %v up to %d", topics, at, most, parts, end)
 	}
 	for i, p := range parts {
-		if held, _ := truth(ws, p); p.Contains(topic) || !p.Overlaps(topic) || bitsOf(Span{at, end}).without(held) != (bits{}) {
-			t.Fatalf("Parts(%s, %d) = %v up to %d, but %s is not held", topic, at, parts, end, p)
+		if held, _ := truth(ws, p); all(topics, p.Contains) || !slices.ContainsFunc(topics, p.Overlaps) || bitsOf(Span{at, end}).without(held) != (bits{}) {
+			t.Fatalf("Parts(%v, %d) = %v up to %d, but %s is not held", topics, at, parts, end, p)
 		}
 		for j, q := range parts {
 			if i != j && p.Contains(q) {
-				t.Fatalf("Parts(%s, %d) = %v, which names %s twice", topic, at, parts, q)
+				t.Fatalf("Parts(%v, %d) = %v, which names %s twice", topics, at, parts, q)
 			}
 		}
 	}
-	if again, end2 := s.Parts(topic, at, positions, most); end2 != end || !slices.Equal(again, parts) {
+	if again, end2 := s.Parts(topics, at, positions, most); end2 != end || !slices.Equal(again, parts) {
 		t.Fatalf("Parts = %v up to %d, then %v up to %d", parts, end, again, end2)
 	}
+}
+
+func all(topics []event.Topic, is func(event.Topic) bool) bool {
+	return !slices.ContainsFunc(topics, func(t event.Topic) bool { return !is(t) })
 }
 
 // checkMerged checks that merging changes neither what is held nor what is proven,
@@ -197,11 +201,11 @@ func TestPartsTakesTheWidest(t *testing.T) {
 		return Window{Topic: mustTopic(t, name), State: Committed, From: from, Reached: to, To: to}
 	}
 	s := NewSet(held("a/p/1$", 0, 20), held("a/p", 0, 10), held("b", 5, 20), held("a/q*", 15, 20), held("*", 18, 20))
-	parts, end := s.Parts(event.All, 0, 20, 10)
+	parts, end := s.Parts([]event.Topic{event.All}, 0, 20, 10)
 	if want := []event.Topic{mustTopic(t, "a/p")}; !slices.Equal(parts, want) || end != 5 {
 		t.Errorf("Parts = %v up to %d, want %v up to 5", parts, end, want)
 	}
-	parts, end = s.Parts(event.All, 12, 20, 1)
+	parts, end = s.Parts([]event.Topic{event.All}, 12, 20, 1)
 	if want := []event.Topic{mustTopic(t, "a/p/1$")}; !slices.Equal(parts, want) || end != 15 {
 		t.Errorf("Parts = %v up to %d, want %v up to 15", parts, end, want)
 	}

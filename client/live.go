@@ -33,6 +33,7 @@ type liveCursor struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the running goroutine has ended
 	failed error         // why it ended, if not by stop; valid after done
+	behind bool          // as lease: the connection was lost, and what happened since has to be pulled
 
 	// Written by the running goroutine, read by anyone.
 	at      atomic.Uint64             // how far the lease is filled
@@ -46,6 +47,12 @@ type following struct {
 	head   event.ID
 }
 
+func (f *following) brings(topics []event.Topic) bool {
+	return !slices.ContainsFunc(topics, func(topic event.Topic) bool {
+		return !slices.ContainsFunc(f.topics, func(t event.Topic) bool { return t.Contains(topic) })
+	})
+}
+
 // A follower is one who asks the live cursor for topics.
 type follower struct {
 	topics []event.Topic
@@ -55,12 +62,12 @@ type follower struct {
 // position returns how far the cursor has come; it may have come further.
 func (l *liveCursor) position() event.ID { return event.ID(l.at.Load()) }
 
-// bringing returns which stretch of topic's history is about to come over the
+// bringing returns which stretch of the topics' history is about to come over the
 // connection of this moment, and where the cursor was; an empty one if none is.
-func (l *liveCursor) bringing(topic event.Topic) (coming window.Span, from event.ID) {
+func (l *liveCursor) bringing(topics []event.Topic) (coming window.Span, from event.ID) {
 	from = l.position()
 	f := l.history.Load()
-	if f == nil || !slices.ContainsFunc(f.topics, func(t event.Topic) bool { return t.Contains(topic) }) {
+	if f == nil || !f.brings(topics) {
 		return window.Span{}, from
 	}
 	return window.Span{From: from, To: f.head}, from
@@ -114,6 +121,7 @@ func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start even
 	if err != nil {
 		return err
 	}
+	l.behind = false
 	l.lease, l.topics, l.all = lease, map[event.Topic]int{}, map[*follower]struct{}{}
 	l.at.Store(uint64(start))
 	l.c.hub.Advance(start)
@@ -250,6 +258,7 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 		if final(err) {
 			return err
 		}
+		l.behind = true
 		if err := l.c.pause(ctx, &b, base, err); err != nil {
 			return err
 		}
@@ -261,6 +270,12 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	if err := l.skipHeld(ctx, lease, topics); err != nil {
 		return err
+	}
+	if l.behind {
+		if err := l.catchUp(ctx, base, lease, topics, b); err != nil {
+			return err
+		}
+		l.behind = false
 	}
 	resp, err := l.open(ctx, base, lease.Reached(), topics)
 	if err != nil {
@@ -283,6 +298,25 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 		}
 	}(time.Now())
 	return l.store(ctx, lease, in, s, b)
+}
+
+// catchUp has what happened while there was no connection pulled as windows, like any
+// history: other processes see that and wait for it, what they are pulling is waited
+// for, and what is held of a part of topics is not asked for.
+func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
+	from := lease.Reached()
+	span, err := l.c.resolveBy(ctx, base, topics, Range{Since: l.c.at(from)})
+	if err != nil {
+		return err
+	}
+	err = l.c.fill(ctx, topics, span, &Synced{}, func([]event.Event) error { return l.skipHeld(ctx, lease, topics) })
+	if err == nil {
+		err = l.skipHeld(ctx, lease, topics)
+	}
+	if lease.Reached() > from {
+		b.reset()
+	}
+	return err
 }
 
 // open asks for a stream from position at on.

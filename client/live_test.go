@@ -280,8 +280,8 @@ func TestCloseDuringTail(t *testing.T) {
 	}
 }
 
-// While the live cursor catches up after a drop, a sync of the same stretch waits
-// for it instead of fetching it as well.
+// What has happened when the live cursor asks is about to come over its connection: a
+// sync waits for it instead of fetching it as well.
 func TestSyncWaitsForLive(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -295,10 +295,11 @@ func TestSyncWaitsForLive(t *testing.T) {
 		}
 	})
 	eventually(t, "going live", func() bool { return c.live.history.Load() != nil })
-	missed, began, rest := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	asked, missed, began, rest := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.through(func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Last-Event-ID") != "" { // what was missed comes slowly
+				close(asked)
 				<-missed
 				w = &slowWriter{ResponseWriter: w, began: began, gate: rest}
 			}
@@ -306,6 +307,7 @@ func TestSyncWaitsForLive(t *testing.T) {
 		})
 	})
 	f.http.CloseClientConnections()
+	<-asked
 	f.put("alice/x", 500)
 	close(missed)
 	<-began
@@ -315,7 +317,7 @@ func TestSyncWaitsForLive(t *testing.T) {
 		_, err := c.Sync(t.Context(), topic, Range{})
 		synced <- err
 	})
-	eventually(t, "sync asking", func() bool { return c.Stats().Requests >= 5 })
+	eventually(t, "sync asking", func() bool { return c.Stats().Requests >= 6 })
 	close(rest)
 	if err := <-synced; err != nil {
 		t.Fatal(err)

@@ -113,7 +113,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 		at = ev.ID
 	}
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		if err := removeAll(ctx, tx, topic, span, evs); err != nil {
+		if err := db.removeAll(ctx, tx, topic, span, evs); err != nil {
 			return err
 		}
 		if _, err := db.insertEvents(tx, evs); err != nil {
@@ -128,8 +128,9 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 }
 
 // removeAll removes what is stored of topic in span, and what stands in the place of
-// evs.
-func removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
+// evs. Events of other topics that stand among what it removes are put where they
+// belong.
+func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
 	lost := map[postingKey][]byte{}
 	err := eachStoragePosting(ctx, tx, topic, span, func(key postingKey, offsets []byte) error {
 		left, gone := splitPosting(key.block, offsets, func(id event.ID) bool { return id > span.From && id <= span.To })
@@ -146,10 +147,17 @@ func removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 			return err
 		}
 	}
+	strays, err := straysIn(ctx, tx, topic, span)
+	if err != nil {
+		return err
+	}
 	where, args := storagesOf(topic)
 	_, err = tx.Exec(`DELETE FROM event WHERE id > ? AND id <= ? AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`,
 		append([]any{span.From, span.To}, args...)...)
 	if err != nil {
+		return err
+	}
+	if err := db.putBack(tx, strays); err != nil {
 		return err
 	}
 	for i := range evs { // one that was stored under a wrong storage
@@ -158,6 +166,56 @@ func removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 		}
 	}
 	return noteRemoval(tx)
+}
+
+// straysIn returns the sound events of other topics that stand in the storages of
+// topic.
+func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (strays []event.Event, err error) {
+	where, args := storagesOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ?
+		AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`, append([]any{span.From, span.To}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id event.ID
+		var line []byte
+		if err := rows.Scan(&id, &line); err != nil {
+			return nil, err
+		}
+		if ev, err := event.ParseLine(line); err == nil && ev.ID == id && !topic.Matches(ev.User, ev.Path) {
+			strays = append(strays, ev)
+		}
+	}
+	return strays, rows.Err()
+}
+
+// putBack stores strays under their own storages, with one posting each.
+func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
+	for i := range strays {
+		ev := &strays[i]
+		storage, err := db.storageID(tx, ev.User, ev.Path)
+		if err != nil {
+			return err
+		}
+		key := postingKey{storage, ev.ID.Block()}
+		var offsets []byte
+		err = tx.QueryRow(`SELECT offsets FROM posting WHERE storage = ? AND block = ?`, key.storage, int64(key.block)).Scan(&offsets)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if left, gone := splitPosting(key.block, offsets, func(id event.ID) bool { return id == ev.ID }); len(gone) > 0 {
+			if err := replacePosting(tx, key, left); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := db.insertEvents(tx, strays)
+	return err
 }
 
 // Check has SQLite look through the structure of the whole file.

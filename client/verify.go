@@ -15,7 +15,7 @@ type Finding struct {
 	Span     window.Span
 	Held     uint64 // events here
 	Server   uint64 // events there
-	Repaired bool
+	Repaired bool   // it was fetched again, and is now equal
 }
 
 // Verified says what Verify has looked at.
@@ -28,7 +28,8 @@ type Verified struct {
 
 // Verify compares what is held of topic with the server, reading every event again.
 // With repair it fetches the windows that differ again and puts them in the place
-// of what is stored, touching nothing else.
+// of what is stored, touching nothing else. What differs even then stays a Finding
+// that is not repaired.
 func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v Verified, err error) {
 	info, err := c.Info(ctx)
 	if err != nil {
@@ -59,10 +60,9 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	found := compare(topic, span, ours, theirs, v)
 	for i := range found {
 		if repair {
-			if err := c.repair(ctx, topic, found[i].Span); err != nil {
+			if found[i].Repaired, err = c.mend(ctx, topic, found[i].Span); err != nil {
 				return err
 			}
-			found[i].Repaired = true
 		}
 	}
 	v.Found = append(v.Found, found...)
@@ -102,7 +102,7 @@ func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []w
 		}
 		v.Windows++
 		v.Events += f.Server
-		if mine != yours {
+		if mine != yours || f.Held != f.Server {
 			f.Topic, f.Span = topic, f.Span.Intersect(span)
 			found = append(found, f)
 		}
@@ -113,6 +113,31 @@ func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []w
 func ownBlock(l *window.Leaf, d *window.Digest, n *uint64) window.Span {
 	*d, *n = window.DigestOf([]window.Leaf{*l})
 	return window.BlockSpan(l.Block)
+}
+
+// maxRepairs is how often a window is fetched again that differs still.
+const maxRepairs = 3
+
+// mend repairs a stretch and reports whether it is equal then.
+func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) (equal bool, err error) {
+	for range maxRepairs {
+		if err := c.repair(ctx, topic, span); err != nil {
+			return false, err
+		}
+		until := c.at(span.To)
+		sum, err := c.sum(ctx, topic, Range{Since: c.at(span.From), Until: &until})
+		if err != nil {
+			return false, err
+		}
+		leaves, err := c.store.CheckedLeaves(ctx, topic, span)
+		if err != nil {
+			return false, inStore(err)
+		}
+		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // repair fetches a stretch again and replaces what is stored of it, page by page.

@@ -27,7 +27,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 block by block with the server. The status is 0 only if all is equal above what the
 server still has.
 
---repair fetches the blocks that differ again and touches nothing else.`,
+--repair fetches the blocks that differ again, touches nothing else, and looks at
+the topics once more.`,
 		Example: `  rstream verify
   rstream verify nc --repair`,
 		ValidArgsFunction: a.completeTopics,
@@ -58,25 +59,48 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 			return err
 		}
 	}
-	different := 0
-	for _, t := range topics {
-		v, err := s.Verify(ctx, t, o.repair)
-		if err != nil {
-			return s.check(ctx, err)
-		}
-		if err := a.printVerified(t, v); err != nil {
+	for round := 1; ; round++ {
+		repaired, different, err := a.verifyAll(ctx, s, topics, o.repair, round == 1)
+		switch {
+		case err != nil:
 			return err
+		case different > 0:
+			return &differsError{different}
+		case repaired == 0:
+			return nil
+		case round == maxRounds:
+			return &differsError{repaired}
+		}
+	}
+}
+
+// maxRounds is how often a repair looks at all topics. What it mends in one may have
+// stood in the place of another's.
+const maxRounds = 3
+
+// verifyAll compares topics one by one and prints what comes out: of each, or only of
+// those in which something differs. It returns how many windows were repaired and how
+// many differ still.
+func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, repair, all bool) (repaired, different int, err error) {
+	for _, t := range topics {
+		v, err := s.Verify(ctx, t, repair)
+		if err != nil {
+			return 0, 0, s.check(ctx, err)
+		}
+		if all || len(v.Found) > 0 {
+			if err := a.printVerified(t, v); err != nil {
+				return 0, 0, err
+			}
 		}
 		for _, f := range v.Found {
-			if !f.Repaired {
+			if f.Repaired {
+				repaired++
+			} else {
 				different++
 			}
 		}
 	}
-	if different > 0 {
-		return &differsError{different}
-	}
-	return nil
+	return repaired, different, nil
 }
 
 // A differsError says that a copy is not what the server has.

@@ -1,0 +1,140 @@
+package client
+
+import (
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// damages are ways of changing a copy behind its back. a and b are places of events,
+// s of a storage.
+var damages = []string{
+	`UPDATE event SET storage = {s} WHERE id = {a}`,
+	`DELETE FROM event WHERE id = {a}`,
+	`UPDATE event SET line = replace(line, '"n":', '"m":') WHERE id = {a}`,
+	`UPDATE event SET line = (SELECT line FROM event WHERE id = {b}) WHERE id = {a}`,
+	`UPDATE event SET id = -1 WHERE id = {a}; UPDATE event SET id = {a} WHERE id = {b}; UPDATE event SET id = {b} WHERE id = -1`,
+	`UPDATE event SET line = '' WHERE id = {a}`,
+	`DELETE FROM posting WHERE storage = {s}`,
+	`UPDATE posting SET offsets = x'0001FFFF0001' WHERE storage = {s}`,
+	`UPDATE storage SET user = 'dave' WHERE id = {s}`,
+	`DELETE FROM leaf`,
+}
+
+// Whatever was changed behind the copy's back, one repair of all topics mends it.
+func TestRepairOfAnyDamage(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	for range 10 {
+		f.put("alice/x", 3)
+		f.put("alice/y", 3)
+		f.put("bob/x", 3)
+	}
+	topics := []event.Topic{mustTopic(t, "alice/x"), mustTopic(t, "bob"), mustTopic(t, "*/y")}
+	path := filepath.Join(t.TempDir(), "copy.db")
+	c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
+	for _, topic := range topics {
+		if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	for range 40 {
+		var done []string
+		for range 1 + rng.IntN(4) {
+			damage := strings.NewReplacer("{a}", fmt.Sprint(1+rng.IntN(90)), "{b}", fmt.Sprint(1+rng.IntN(90)),
+				"{s}", fmt.Sprint(1+rng.IntN(3))).Replace(damages[rng.IntN(len(damages))])
+			if _, err := raw.ExecContext(t.Context(), damage); err == nil { // or it was not possible after the others
+				done = append(done, damage)
+			}
+		}
+		repairAll(t, f, path, topics)
+		if t.Failed() {
+			t.Fatalf("after %s", strings.Join(done, "\n"))
+		}
+	}
+}
+
+// repairAll opens a copy as a new process does, repairs it and compares it with the
+// log.
+func repairAll(t *testing.T, f *fixture, path string, topics []event.Topic) {
+	t.Helper()
+	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Client, Log: f.db.Log()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	defer c.Close()
+	for _, repair := range []bool{true, false} {
+		for _, topic := range topics {
+			v, err := c.Verify(t.Context(), topic, repair)
+			if err != nil || slices.ContainsFunc(v.Found, func(f Finding) bool { return !f.Repaired }) {
+				t.Errorf("Verify(%s, repair %v) = %+v, %v", topic, repair, v, err)
+			}
+		}
+	}
+	for _, topic := range topics {
+		s := Synced{Span: window.Span{To: f.db.Head()}}
+		sameEvents(t, topic.String(), held(t, db, topic, s), f.truth(topic.String(), "", ""))
+	}
+}
+
+// A repair that does not agree with what the server says of it is none.
+func TestRepairFromLiar(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 20)
+	db := f.newCache()
+	topic := mustTopic(t, "alice")
+	if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, Range{}); err != nil {
+		t.Fatal(err)
+	}
+	pages := 0
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/events" {
+				pages++
+			}
+			if r.URL.Path != "/windows" {
+				h.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, r)
+			copyHeader(w.Header(), answer.Header())
+			fmt.Fprint(w, strings.Replace(answer.Body.String(), `"count":20`, `"count":21`, 1))
+		})
+	})
+	v, err := newTestClient(t, db, hasty(f.http.URL)).Verify(t.Context(), topic, true)
+	if err != nil || len(v.Found) != 1 || v.Found[0].Repaired || v.Found[0].Server != 21 || pages != maxRepairs {
+		t.Errorf("Verify = %+v, %v after %d pages", v, err, pages)
+	}
+	s := Synced{Span: window.Span{To: f.db.Head()}}
+	sameEvents(t, "alice", held(t, db, topic, s), f.truth("alice", "", ""))
+}
+
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		if name != "Content-Length" {
+			to[name] = values
+		}
+	}
+}

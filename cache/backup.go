@@ -127,5 +127,5 @@ func (db *DB) beginAnew(ctx context.Context) error {
 // they parted; log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {
 	err = db.read.QueryRowContext(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, 0) FROM log`).Scan(&log, &head)
-	return log, head, classify(err)
+	return log, head, db.named(classify(err))
 }

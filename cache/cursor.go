@@ -181,7 +181,7 @@ type Count struct {
 func (db *DB) Count(ctx context.Context) (n Count, err error) {
 	err = db.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
 		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`).Scan(&n.Events, &n.Storages, &n.Bytes)
-	return n, classify(err)
+	return n, db.named(classify(err))
 }
 
 // Sources returns the URLs of the servers that were seen to serve the log, the

@@ -182,7 +182,7 @@ func (c *leafChunk) keep(ctx context.Context) error {
 // Removals returns how often stored events were removed from the file.
 func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 	err = db.read.QueryRowContext(ctx, `SELECT removals FROM log`).Scan(&n)
-	return n, classify(err)
+	return n, db.named(classify(err))
 }
 
 func removals(tx *sql.Tx) (n int64, err error) {

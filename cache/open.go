@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gofrs/flock"
 	sqlite "modernc.org/sqlite"
@@ -432,6 +434,14 @@ func (db *DB) update(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err != nil {
 		clear(db.storages) // it may name storages that were rolled back
 	}
+	return db.named(err)
+}
+
+// named says which file is damaged: nobody could move it away otherwise.
+func (db *DB) named(err error) error {
+	if errors.Is(err, ErrCorrupt) {
+		return fmt.Errorf("%s: %w", db.path, err)
+	}
 	return err
 }
 
@@ -451,10 +461,10 @@ func transact(ctx context.Context, pool *sql.DB, fn func(*sql.Tx) error) error {
 func (db *DB) view(ctx context.Context, fn func(*sql.Tx) error) error {
 	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return orDone(ctx, err)
+		return db.named(orDone(ctx, err))
 	}
 	defer tx.Rollback()
-	return orDone(ctx, fn(tx))
+	return db.named(orDone(ctx, fn(tx)))
 }
 
 // orDone names err, and says that ctx has ended where SQLite would only say that it
@@ -469,15 +479,23 @@ func orDone(ctx context.Context, err error) error {
 // classify gives SQLite's errors the package's names, so that callers need not
 // know SQLite's.
 func classify(err error) error {
+	if err == nil || isClassified(err) {
+		return err
+	}
 	var e *sqlite.Error
-	if !errors.As(err, &e) || isClassified(err) {
+	if !errors.As(err, &e) {
+		if strings.Contains(err.Error(), "sql: Scan error on column") { // it has no type
+			return fmt.Errorf("%w (%w)", ErrCorrupt, &printable{err})
+		}
 		return err
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("%w (%w)", ErrNotCache, err)
-	case sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("%w (%w)", ErrCorrupt, err)
+	case sqlite3.SQLITE_CORRUPT,
+		// What is asked of a file never changes, and a sound one can answer it.
+		sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG:
+		return fmt.Errorf("%w (%w)", ErrCorrupt, &printable{err})
 	case sqlite3.SQLITE_FULL:
 		return fmt.Errorf("%w (%w)", ErrFull, err)
 	case sqlite3.SQLITE_IOERR:
@@ -486,6 +504,22 @@ func classify(err error) error {
 		return fmt.Errorf("%w (%w)", ErrBusy, err)
 	}
 	return err
+}
+
+// A printable is an error that may quote a damaged file: its text is the first line,
+// without what a terminal would act upon.
+type printable struct{ err error }
+
+func (e *printable) Unwrap() error { return e.err }
+
+func (e *printable) Error() string {
+	line, _, _ := strings.Cut(e.err.Error(), "\n")
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, line)
 }
 
 func isClassified(err error) bool {

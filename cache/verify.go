@@ -1,10 +1,12 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -225,7 +227,8 @@ func (db *DB) Check(ctx context.Context) error {
 		return fmt.Errorf("check %s: %w", db.path, classify(err))
 	}
 	if result != "ok" {
-		return fmt.Errorf("check %s: %w: %s", db.path, ErrCorrupt, result)
+		_, what, _ := strings.Cut(result, "\n") // the first line only names the database
+		return fmt.Errorf("check %s: %w: %s", db.path, ErrCorrupt, cmp.Or(strings.ReplaceAll(what, "\n", "; "), result))
 	}
 	return nil
 }

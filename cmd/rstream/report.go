@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -116,6 +117,7 @@ func hint(cmd *cobra.Command, err error) string {
 		mismatch    *client.MismatchError
 		differs     *differsError
 		heldAs      *cache.HeldAsError
+		answer      *wire.Error
 	)
 	switch {
 	case errors.As(err, &exit):
@@ -134,6 +136,8 @@ func hint(cmd *cobra.Command, err error) string {
 		return "is a server running? start one with \"rstream serve\", or name one with --server URL"
 	case errors.As(err, &unreachable):
 		return "check the name and the network, or name another server with --server URL"
+	case errors.As(err, &answer) && answer.Status == http.StatusConflict:
+		return "the server has less than this copy: it lags behind, or was put back to an older file; what is held stays as it is"
 	case errors.As(err, &mismatch), errors.As(err, &differs):
 		return "\"rstream verify --repair\" fetches what differs again"
 	case errors.As(err, &heldAs):

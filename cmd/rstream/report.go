@@ -118,10 +118,13 @@ func hint(cmd *cobra.Command, err error) string {
 		differs     *differsError
 		heldAs      *cache.HeldAsError
 		answer      *wire.Error
+		carried     *carriedError
 	)
 	switch {
 	case errors.As(err, &exit):
 		return exit.hint
+	case errors.As(err, &carried):
+		return fmt.Sprintf("go on with --cache %s; %s stays as it is", carried.path, carried.old)
 	case errors.As(err, &usage) && cmd != nil:
 		return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
 	case errors.As(err, &gap) && cmd != nil && cmd.Name() == "state":

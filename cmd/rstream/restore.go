@@ -4,33 +4,66 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // check makes something of an error that concerns the cache as a whole: a server
 // that serves another log now is learned anew by the next command. If its log was
 // restored from the one that is held, what agrees is carried over first. The old
-// copy stays.
+// copy stays. A file that was named is that of the old log for good: what is carried
+// over goes into one beside it, which has to be named then.
 func (s *session) check(ctx context.Context, err error) error {
 	var other *client.OtherLogError
-	if !errors.As(err, &other) || s.app.cache != "" {
+	if !errors.As(err, &other) {
 		return err
 	}
-	return errors.Join(err, s.carryOver(ctx, other), forgetServer(other.URL))
+	path, failed := s.carryOver(ctx, other)
+	switch {
+	case s.app.cache == "":
+		return errors.Join(err, failed, forgetServer(other.URL))
+	case path == "" || failed != nil:
+		return errors.Join(err, failed)
+	}
+	return &carriedError{err, s.app.cache, path}
 }
 
-func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) error {
+// A carriedError says that the server's log goes on in another file.
+type carriedError struct {
+	error
+	old, path string
+}
+
+func (e *carriedError) Unwrap() error { return e.error }
+
+// newFile returns where the copy of a restored log belongs.
+func (s *session) newFile(log string) (string, error) {
+	if s.app.cache == "" {
+		return cacheFileOf(log)
+	}
+	kind := filepath.Ext(s.app.cache)
+	return strings.TrimSuffix(s.app.cache, kind) + "-" + log + kind, nil
+}
+
+// carryOver returns the file that it has made, "" if the server's log does not go on
+// from the one that is held.
+func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (path string, err error) {
 	cfg := client.Config{Servers: []string{other.URL}}
 	info, err := client.Probe(ctx, cfg)
 	if err != nil || info.Parent == nil || info.Parent.Log != s.db.Log() {
-		return err
+		return "", err
 	}
-	path, err := cacheFileOf(info.Log)
-	if err != nil {
-		return err
+	if path, err = s.newFile(info.Log); err != nil {
+		return "", err
 	}
+	return path, s.carryInto(ctx, path, cfg, info)
+}
+
+func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info wire.Info) error {
 	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
 	if err != nil {
 		return err

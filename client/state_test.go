@@ -104,7 +104,7 @@ type fataler interface {
 // the last, with windows here and there, appends, cut connections and no server at
 // all: each state is what the fold of the server's own NDJSON says.
 func TestStateModel(t *testing.T) {
-	fewChecks(t, "5")
+	fewChecks(t, size(3, 30))
 	f := newFixture(t)
 	f.putSome(steady(), 2*event.BlockSize+500)
 	p := newTearingProxy(t, f.http.URL, 3, 300_000)

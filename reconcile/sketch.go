@@ -1,0 +1,189 @@
+package reconcile
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// A sketch is the first cells of a rateless IBLT (Yang, Gilad and Alizadeh,
+// "Practical Rateless Set Reconciliation", SIGCOMM 2024, after Eppstein, Goodrich,
+// Uyeda and Varghese, "What's the Difference?", SIGCOMM 2011). Each short hash is
+// in cell 0 and in cell i with probability 2/(i+2). Two sketches with one salt
+// subtract to that of the difference, which peels: a cell with one short hash in
+// it names it, and taking it out of its other cells leaves more such cells. About
+// 1.4 cells for each difference are enough.
+type sketch []cell
+
+type cell struct {
+	sum   uint64 // xor of the short hashes in it
+	check uint32 // xor of their checks
+	count int64  // how many
+}
+
+// cellBytes is what a cell takes on the wire, about.
+const cellBytes = 13.5
+
+const golden = 0x9e3779b97f4a7c15
+
+// mix is the finalizer of splitmix64 (Steele, Lea and Flood, 2014).
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// checkOf tells one short hash from the xor of several.
+func checkOf(short uint64) uint32 { return uint32(mix(short)) }
+
+// A walk goes through the cells of one short hash, the first of which is 0.
+type walk struct{ state, cell uint64 }
+
+// next moves to the next cell. The distance follows the inverse of the
+// probability that a cell is the next one. Only operations that IEEE 754 defines
+// to the last bit are used, so every language comes to the same cell.
+func (w *walk) next() {
+	w.state += golden
+	u := float64(mix(w.state)>>32 + 1)
+	skip := math.Ceil((float64(w.cell) + 1.5) * (65536/math.Sqrt(u) - 1))
+	w.cell += max(1, uint64(skip))
+}
+
+// put adds sign times the short hash to all of its cells, and returns how many
+// those are.
+func (s sketch) put(short uint64, sign int64, touched func(uint64)) (n int) {
+	check := checkOf(short)
+	for w := (walk{state: short}); w.cell < uint64(len(s)); w.next() {
+		c := &s[w.cell]
+		c.sum ^= short
+		c.check ^= check
+		c.count += sign
+		if touched != nil {
+			touched(w.cell)
+		}
+		n++
+	}
+	return n
+}
+
+func newSketch(items Items, m int, key keyer) (sketch, error) {
+	s := make(sketch, m)
+	for it, err := range items {
+		if err != nil {
+			return nil, err
+		}
+		s.put(key.short(&it.Hash), 1, nil)
+	}
+	return s, nil
+}
+
+// minus takes t out of s.
+func (s sketch) minus(t sketch) {
+	for i := range s {
+		s[i].sum ^= t[i].sum
+		s[i].check ^= t[i].check
+		s[i].count -= t[i].count
+	}
+}
+
+func (c *cell) pure() bool { return (c.count == 1 || c.count == -1) && c.check == checkOf(c.sum) }
+
+// peel takes apart the difference of two sketches: plus is what only the first
+// has, minus what only the second. ok is false if something is left, or if the
+// cells do not come from sets. The work is bounded by the number of cells
+// whatever is in them.
+func (s sketch) peel() (plus, minus []uint64, ok bool) {
+	var queue []uint64
+	pure := func(i uint64) {
+		if s[i].pure() {
+			queue = append(queue, i)
+		}
+	}
+	for i := range s {
+		pure(uint64(i))
+	}
+	steps, work := 2*len(s)+16, 64*len(s)+1024
+	for len(queue) > 0 {
+		i := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		c := s[i]
+		if !c.pure() {
+			continue
+		}
+		if c.count > 0 {
+			plus = append(plus, c.sum)
+		} else {
+			minus = append(minus, c.sum)
+		}
+		work -= s.put(c.sum, -c.count, pure)
+		if steps--; steps < 0 || work < 0 || len(plus)+len(minus) > len(s) {
+			return nil, nil, false
+		}
+	}
+	return plus, minus, s.empty()
+}
+
+func (s sketch) empty() bool {
+	for i := range s {
+		if s[i] != (cell{}) {
+			return false
+		}
+	}
+	return true
+}
+
+// estimate guesses from the counts of a difference that did not peel how many
+// short hashes it has: how far they scatter around what the difference in size
+// alone would give.
+func (s sketch) estimate() uint64 {
+	var total, n float64
+	diff := float64(s[0].count)
+	for i := 1; i < min(len(s), 1024); i++ {
+		p := 2 / float64(i+2)
+		off := float64(s[i].count) - diff*p
+		total += off * off / (p * (1 - p))
+		n++
+	}
+	guess := math.Abs(diff)
+	if n > 0 {
+		guess = max(guess, total/n)
+	}
+	return uint64(min(guess, maxCount))
+}
+
+// expected is about what cell i counts of n short hashes. Only how far a count is
+// from it travels.
+func expected(n uint64, i int) int64 { return int64(2 * n / uint64(i+2)) }
+
+// appendSketch appends the body of a sketch of n items.
+func (s sketch) appendTo(b []byte, salt Salt, n uint64) []byte {
+	b = binary.AppendUvarint(append(b, salt[:]...), n)
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	for i := range s {
+		b = binary.BigEndian.AppendUint64(b, s[i].sum)
+		b = binary.BigEndian.AppendUint32(b, s[i].check)
+		b = binary.AppendVarint(b, s[i].count-expected(n, i))
+	}
+	return b
+}
+
+func parseSketch(r *reader, limit int) (s sketch, salt Salt) {
+	r.fixed("salt", salt[:])
+	n := r.uvarint("count", maxCount)
+	m := r.limited("cells", limit)
+	if r.err == nil && (m == 0 || len(r.b) < 13*m) {
+		r.fail(malformed("sketch: %d cells in %d bytes", m, len(r.b)))
+	}
+	if r.err != nil {
+		return nil, salt
+	}
+	s = make(sketch, m)
+	for i := range s {
+		s[i].sum, s[i].check = r.uint64("cell"), r.uint32("check")
+		z := r.uvarint("cell's count", 4*maxCount)
+		s[i].count = expected(n, i) + (int64(z>>1) ^ -int64(z&1))
+		if r.err == nil && (s[i].count < 0 || s[i].count > int64(n)) {
+			r.fail(malformed("sketch: cell %d counts %d of %d", i, s[i].count, n))
+		}
+	}
+	return s, salt
+}

@@ -1,0 +1,246 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// ErrAhead is returned by Answer if the asking side holds ids that the log has
+// not given yet: it asks the wrong log, or one that was set back.
+var ErrAhead = errors.New("reconcile: the request is ahead of the log")
+
+// Answer says what req, which ParseRequest returned, asks of local. It keeps
+// nothing between requests and holds no more of local than it says. local is what
+// the answering side has in the stretch of req, its end pinned, with ids if req
+// shares them.
+//
+// Answer returns a FrameError if the request would cost more than limits, and
+// ErrAhead.
+func Answer(local Set, req *Request, limits Limits) (*Response, error) {
+	a := answerer{local: local, req: req, limits: limits.orDefaults()}
+	if local.Shared() != req.Shared || local.Span().From != req.Span.From {
+		return nil, fmt.Errorf("reconcile: a request about %s is answered from %s", req.Span, local.Span())
+	}
+	if req.Shared && req.Sum.Last > local.Span().To {
+		return nil, ErrAhead
+	}
+	a.resp.To = local.Span().To
+	if err := a.sums(); err != nil {
+		return nil, err
+	}
+	if a.resp.Sum.Equal(req.Sum) || req.body == nil && req.Back == 0 {
+		return &a.resp, nil
+	}
+	if a.resp.Sum.Count > a.limits.Items {
+		return nil, tooLarge("set: %d events are more than %d; ask for a part of the stretch", a.resp.Sum.Count, a.limits.Items)
+	}
+	if err := a.answer(); err != nil {
+		return nil, err
+	}
+	return &a.resp, a.back()
+}
+
+type answerer struct {
+	local  Set
+	req    *Request
+	limits Limits
+	resp   Response
+}
+
+// sums fills in the Sum, and what is known of the part that ends with the last
+// event of the asker: that it is the same, or its Sum.
+func (a *answerer) sums() (err error) {
+	if a.resp.Sum, err = a.local.Sum(event.MaxID); err != nil {
+		return fmt.Errorf("sum: %w", err)
+	}
+	if !a.req.Shared || a.req.Sum.Count == 0 || a.resp.Sum.Equal(a.req.Sum) {
+		return nil
+	}
+	upTo, err := a.local.Sum(a.req.Sum.Last)
+	if err != nil {
+		return fmt.Errorf("sum up to %s: %w", a.req.Sum.Last, err)
+	}
+	if a.resp.Prefix = upTo.Equal(a.req.Sum); !a.resp.Prefix && upTo.Count < a.resp.Sum.Count {
+		a.resp.UpTo = &upTo
+	}
+	return nil
+}
+
+func (a *answerer) answer() error {
+	switch b := a.req.body.(type) {
+	case gaps:
+		return a.gaps(b)
+	case list:
+		return a.list(b)
+	case *Filter:
+		return a.filter(b)
+	case sketched:
+		return a.sketch(b)
+	case leaves:
+		return a.leaves(b)
+	case blocks:
+		return a.blocks(b)
+	}
+	return nil
+}
+
+// missing lists the items for which f returns true, as many as fit.
+func (a *answerer) missing(f func(*Item) bool) error {
+	for it, err := range a.local.Items() {
+		if err != nil {
+			return err
+		}
+		if !f(&it) {
+			continue
+		}
+		if len(a.resp.Missing) == a.limits.Missing {
+			a.resp.Partial = true
+			return nil
+		}
+		a.resp.Missing = append(a.resp.Missing, it)
+	}
+	return nil
+}
+
+// gaps lists what lies outside the stretches, up to the asker's last event: what
+// is behind that is pulled anyway.
+func (a *answerer) gaps(g gaps) error {
+	if a.resp.Prefix {
+		return nil
+	}
+	last := a.req.Sum.Last
+	held := g.held
+	return a.missing(func(it *Item) bool {
+		for len(held) > 0 && held[0].To < it.ID {
+			held = held[1:]
+		}
+		inside := len(held) > 0 && held[0].From < it.ID
+		return !inside && it.ID <= last
+	})
+}
+
+func (a *answerer) list(l list) error {
+	key := l.salt.keyer()
+	found := make([]bool, len(l.shorts))
+	err := a.missing(func(it *Item) bool {
+		i, ok := slices.BinarySearch(l.shorts, key.short(&it.Hash))
+		if ok {
+			found[i] = true
+		}
+		return !ok
+	})
+	if err != nil || a.resp.Partial {
+		return err
+	}
+	for i, short := range l.shorts {
+		if !found[i] {
+			a.resp.Unknown = append(a.resp.Unknown, short)
+		}
+	}
+	return nil
+}
+
+// filter lists what f does not have. An inverse filter has whole hashes, so those
+// that are not here can be told.
+func (a *answerer) filter(f *Filter) error {
+	if f.slots == nil {
+		return a.missing(func(it *Item) bool { return !f.Seen(it.Hash) })
+	}
+	found := make([]bool, len(f.slots.hashes))
+	err := a.missing(func(it *Item) bool {
+		short := f.key.short(&it.Hash)
+		seen := f.slots.seen(short, &it.Hash)
+		if seen {
+			found[f.slots.place(short)] = true
+		}
+		return !seen
+	})
+	if err != nil || a.resp.Partial {
+		return err
+	}
+	for i := range found {
+		if f.slots.has(uint64(i)) && !found[i] {
+			a.resp.Unknown = append(a.resp.Unknown, f.key.short(&f.slots.hashes[i]))
+		}
+	}
+	slices.Sort(a.resp.Unknown)
+	a.resp.Unknown = slices.Compact(a.resp.Unknown)
+	return nil
+}
+
+// sketch subtracts the asker's cells from those of the own set and peels what is
+// left. Cells that peel into something that cannot be the difference are taken for
+// too few.
+func (a *answerer) sketch(s sketched) error {
+	key := s.salt.keyer()
+	diff, err := newSketch(a.local.Items(), len(s.cells), key)
+	if err != nil {
+		return err
+	}
+	diff.minus(s.cells)
+	a.resp.Estimate = max(1, diff.estimate())
+	plus, minus, ok := diff.peel()
+	if !ok || a.resp.Sum.Count-uint64(len(plus))+uint64(len(minus)) != a.req.Sum.Count {
+		return nil
+	}
+	slices.Sort(plus)
+	slices.Sort(minus)
+	err = a.missing(func(it *Item) bool {
+		_, ok := slices.BinarySearch(plus, key.short(&it.Hash))
+		return ok
+	})
+	if err != nil {
+		return err
+	}
+	if !a.resp.Partial && len(a.resp.Missing) != len(plus) || len(slices.Compact(minus)) != len(minus) {
+		a.resp.Missing = nil
+		return nil
+	}
+	a.resp.Estimate, a.resp.Unknown = 0, minus
+	return nil
+}
+
+func (a *answerer) leaves(l leaves) (err error) {
+	a.resp.Blocks, a.resp.Partial, err = differing(a.local.Items(), a.req.Shared, l, a.limits.Leaves)
+	return err
+}
+
+// blocks lists all items of the blocks asked for, in whole blocks. If the first
+// does not fit none is covered, and the asker asks for smaller ones.
+func (a *answerer) blocks(bs blocks) error {
+	left, whole, covered := bs.numbers, 0, 0
+	pass := func(until uint64) {
+		for ; len(left) > 0 && left[0] < until; left = left[1:] {
+			whole, covered = len(a.resp.Missing), covered+1
+		}
+	}
+	err := a.missing(func(it *Item) bool {
+		number := it.key(a.req.Shared) >> bs.shift
+		pass(number)
+		return len(left) > 0 && left[0] == number
+	})
+	if err != nil {
+		return err
+	}
+	if !a.resp.Partial {
+		whole, covered = len(a.resp.Missing), len(bs.numbers)
+	}
+	a.resp.Missing, a.resp.Covered = a.resp.Missing[:whole], covered
+	return nil
+}
+
+// back adds the own filter, with the salt that the asker drew.
+func (a *answerer) back() (err error) {
+	if a.req.Back == 0 {
+		return nil
+	}
+	n, k := a.resp.Sum.Count, a.req.Back
+	if bloomBytes(n, k) > float64(a.limits.Filter) {
+		return tooLarge("filter: %d events with %d hash functions are more than %d bytes", n, k, a.limits.Filter)
+	}
+	a.resp.Filter, err = NewBloom(a.local.Items(), n, k, a.req.BackSalt)
+	return err
+}

@@ -1,0 +1,343 @@
+package reconcile
+
+import (
+	"encoding/binary"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Request is what the asking side sends: its Sum, and at most one frame more
+// that says more about what it holds.
+type Request struct {
+	// Shared reports whether ids are shared; the set that answers must say the
+	// same.
+	Shared bool
+
+	// Span is the stretch that is asked about, in positions of the answering
+	// side. To is event.MaxID for the head; the answer pins it.
+	Span window.Span
+
+	// Sum is that of all that the asking side holds there. A Last above the head
+	// comes from another log.
+	Sum Sum
+
+	// Back, if not zero, asks for a bloom filter of the answering side's set with
+	// so many hash functions, and BackSalt for its salt.
+	Back     int
+	BackSalt Salt
+
+	body body
+}
+
+// Strategy says what the request carries beside the Sum.
+func (r *Request) Strategy() Strategy {
+	if r.body == nil {
+		return Summary
+	}
+	return r.body.strategy()
+}
+
+// A body is the second frame of a request, of one of the kinds below.
+type body interface {
+	strategy() Strategy
+	appendTo(b []byte) []byte
+}
+
+// gaps are the stretches in which the asker is whole.
+type gaps struct{ held window.Spans }
+
+// A list has the short hashes of all that the asker holds, in ascending order.
+type list struct {
+	salt   Salt
+	shorts []uint64
+}
+
+// sketched is a sketch of n items.
+type sketched struct {
+	salt  Salt
+	n     uint64
+	cells sketch
+}
+
+// leaves are the digests of the asker's blocks. Block b has the items whose key
+// is b after it was shifted to the right.
+type leaves struct {
+	shift int
+	of    []leaf
+}
+
+// blocks are the numbers of blocks, in ascending order, whose items are wanted.
+type blocks struct {
+	shift   int
+	numbers []uint64
+}
+
+func (gaps) strategy() Strategy     { return Gaps }
+func (list) strategy() Strategy     { return List }
+func (sketched) strategy() Strategy { return Sketch }
+func (leaves) strategy() Strategy   { return Exact }
+func (blocks) strategy() Strategy   { return Exact }
+
+func (f *Filter) strategy() Strategy {
+	if f.slots != nil {
+		return Inverse
+	}
+	return Bloom
+}
+
+func (f *Filter) appendTo(b []byte) []byte { return f.AppendTo(b) }
+
+const flagShared byte = 1
+
+// AppendTo appends the request's frames to b.
+func (r *Request) AppendTo(b []byte) []byte {
+	var flags byte
+	if r.Shared {
+		flags |= flagShared
+	}
+	to := r.Span.To
+	if to == event.MaxID {
+		to = 0
+	}
+	s := []byte{flags, byte(r.Back)}
+	s = binary.AppendUvarint(s, uint64(r.Span.From))
+	s = binary.AppendUvarint(s, uint64(to))
+	s = appendSum(s, r.Sum)
+	if r.Shared {
+		s = binary.AppendUvarint(s, uint64(r.Sum.Last))
+	}
+	if r.Back > 0 {
+		s = append(s, r.BackSalt[:]...)
+	}
+	b = appendFrame(b, kindSummary, s)
+	if r.body != nil {
+		b = r.body.appendTo(b)
+	}
+	return b
+}
+
+func appendSum(b []byte, s Sum) []byte {
+	return append(binary.AppendUvarint(b, s.Count), s.Digest[:]...)
+}
+
+func (r *reader) sum() (s Sum) {
+	s.Count = r.uvarint("count", maxCount)
+	r.fixed("digest", s.Digest[:])
+	return s
+}
+
+// ParseRequest reads a request. It holds at most about as much memory as b has
+// bytes, and never more than 8 MiB with the default limits.
+func ParseRequest(b []byte, limits Limits) (*Request, error) {
+	limits = limits.orDefaults()
+	if len(b) > limits.Body {
+		return nil, tooLarge("request: %d bytes are more than %d", len(b), limits.Body)
+	}
+	k, summary, rest, err := cutFrame(b)
+	if err != nil {
+		return nil, err
+	}
+	if k != kindSummary {
+		return nil, malformed("kind %d: a request begins with a summary", k)
+	}
+	req, err := parseSummary(summary)
+	if err != nil || len(rest) == 0 {
+		return req, err
+	}
+	k, second, rest, err := cutFrame(rest)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(rest) > 0:
+		return nil, malformed("%d bytes are left behind the request", len(rest))
+	}
+	if req.body, err = parseBody(k, second, req, limits); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+func parseSummary(b []byte) (*Request, error) {
+	r := reader{b: b}
+	flags, back := r.byte("flags"), r.byte("back")
+	req := &Request{Shared: flags&flagShared != 0, Back: int(back)}
+	req.Span.From = event.ID(r.uvarint("from", uint64(event.MaxID)))
+	req.Span.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
+	req.Sum = r.sum()
+	if req.Shared {
+		req.Sum.Last = event.ID(r.uvarint("last", uint64(event.MaxID)))
+	}
+	if req.Back > 0 {
+		r.fixed("salt", req.BackSalt[:])
+	}
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	if req.Span.To == 0 {
+		req.Span.To = event.MaxID
+	}
+	switch {
+	case flags&^flagShared != 0:
+		return nil, malformed("flags %#x: this side knows %#x", flags, flagShared)
+	case req.Back > maxHashes:
+		return nil, malformed("back: %d hash functions, want at most %d", req.Back, maxHashes)
+	case req.Span.To < req.Span.From:
+		return nil, malformed("the stretch %s ends before it begins", req.Span)
+	case req.Shared && (req.Sum.Last > req.Span.To || (req.Sum.Count > 0) != (req.Sum.Last > req.Span.From)):
+		return nil, malformed("last: %s of %d events in %s", req.Sum.Last, req.Sum.Count, req.Span)
+	}
+	return req, nil
+}
+
+func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
+	r := reader{b: b}
+	switch k {
+	case kindBloom, kindInverse:
+		return parseFilter(k, b, limits)
+	case kindGaps:
+		if !req.Shared {
+			return nil, malformed("a list of gaps needs shared ids")
+		}
+		spans := parseSpans(&r, req.Span)
+		return gaps{spans}, r.end()
+	case kindList:
+		var l list
+		r.fixed("salt", l.salt[:])
+		l.shorts = parseShorts(&r, maxList)
+		return l, r.end()
+	case kindSketch:
+		var s sketched
+		s.cells, s.salt = parseSketch(&r, limits.Cells)
+		s.n = req.Sum.Count
+		return s, r.end()
+	case kindLeaves:
+		l := parseLeaves(&r, limits.Leaves)
+		return l, r.end()
+	case kindBlocks:
+		bs := blocks{shift: parseShift(&r)}
+		bs.numbers = parseAscending(&r, "blocks", limits.Leaves)
+		return bs, r.end()
+	}
+	return nil, malformed("kind %d: not known behind a summary", k)
+}
+
+func (g gaps) appendTo(b []byte) []byte { return appendFrame(b, kindGaps, appendSpans(nil, g.held)) }
+
+// appendSpans appends spans as what lies before and in each.
+func appendSpans(b []byte, spans window.Spans) []byte {
+	b = binary.AppendUvarint(b, uint64(len(spans)))
+	at := event.Beginning
+	for _, s := range spans {
+		b = binary.AppendUvarint(b, uint64(s.From-at))
+		b = binary.AppendUvarint(b, uint64(s.To-s.From))
+		at = s.To
+	}
+	return b
+}
+
+// parseSpans reads spans that lie in within.
+func parseSpans(r *reader, within window.Span) window.Spans {
+	n := r.limited("spans", maxSpans)
+	if r.err == nil && 2*n > len(r.b) {
+		r.fail(malformed("spans: %d in %d bytes", n, len(r.b)))
+	}
+	if r.err != nil {
+		return nil
+	}
+	spans := make(window.Spans, n)
+	at := event.Beginning
+	for i := range spans {
+		from := at + event.ID(r.uvarint("gap", uint64(event.MaxID-at)))
+		to := from + event.ID(r.uvarint("span", uint64(event.MaxID-from)))
+		if r.err == nil && (to <= from || i > 0 && from == at || !within.Contains(window.Span{From: from, To: to})) {
+			r.fail(malformed("spans: %s-%s after %s in %s", from, to, at, within))
+		}
+		spans[i], at = window.Span{From: from, To: to}, to
+	}
+	return spans
+}
+
+func (l list) appendTo(b []byte) []byte {
+	body := append([]byte(nil), l.salt[:]...)
+	return appendFrame(b, kindList, appendShorts(body, l.shorts))
+}
+
+func appendShorts(b []byte, shorts []uint64) []byte {
+	b = binary.AppendUvarint(b, uint64(len(shorts)))
+	for _, s := range shorts {
+		b = binary.BigEndian.AppendUint64(b, s)
+	}
+	return b
+}
+
+// parseShorts reads up to limit short hashes in ascending order.
+func parseShorts(r *reader, limit int) []uint64 {
+	n := r.limited("short hashes", limit)
+	if r.err == nil && 8*n > len(r.b) {
+		r.fail(malformed("short hashes: %d in %d bytes", n, len(r.b)))
+	}
+	if r.err != nil {
+		return nil
+	}
+	shorts := make([]uint64, n)
+	for i := range shorts {
+		shorts[i] = r.uint64("short hash")
+		if i > 0 && shorts[i] <= shorts[i-1] {
+			r.fail(malformed("short hashes: not in order"))
+		}
+	}
+	return shorts
+}
+
+func (s sketched) appendTo(b []byte) []byte {
+	return appendFrame(b, kindSketch, s.cells.appendTo(nil, s.salt, s.n))
+}
+
+func (l leaves) appendTo(b []byte) []byte {
+	body := binary.AppendUvarint([]byte{byte(l.shift)}, uint64(len(l.of)))
+	at := uint64(0)
+	for i := range l.of {
+		body = binary.AppendUvarint(body, l.of[i].block-at)
+		body = append(body, l.of[i].sum[:]...)
+		at = l.of[i].block
+	}
+	return appendFrame(b, kindLeaves, body)
+}
+
+func (bs blocks) appendTo(b []byte) []byte {
+	return appendFrame(b, kindBlocks, appendAscending([]byte{byte(bs.shift)}, bs.numbers))
+}
+
+func appendAscending(b []byte, numbers []uint64) []byte {
+	b = binary.AppendUvarint(b, uint64(len(numbers)))
+	at := uint64(0)
+	for _, n := range numbers {
+		b = binary.AppendUvarint(b, n-at)
+		at = n
+	}
+	return b
+}
+
+func parseAscending(r *reader, what string, limit int) []uint64 {
+	n := r.limited(what, limit)
+	if r.err != nil {
+		return nil
+	}
+	numbers := make([]uint64, n)
+	at := uint64(0)
+	for i := range numbers {
+		numbers[i] = r.next(what, i, at)
+		at = numbers[i]
+	}
+	return numbers
+}
+
+// next reads the ith of ascending numbers, the last of which was at.
+func (r *reader) next(what string, i int, at uint64) uint64 {
+	step := r.uvarint(what, ^uint64(0)-at)
+	if r.err == nil && i > 0 && step == 0 {
+		r.fail(malformed("%s: not in order", what))
+	}
+	return at + step
+}

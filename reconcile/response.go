@@ -1,0 +1,253 @@
+package reconcile
+
+import (
+	"encoding/binary"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Response is what the answering side says to one Request.
+type Response struct {
+	// To is the end of the stretch that was looked at, the head if that was
+	// asked for.
+	To event.ID
+
+	// Sum is that of all that the answering side has in the stretch; its Last is
+	// not told.
+	Sum Sum
+
+	// Prefix reports that up to the Last of the request both sides have the same.
+	Prefix bool
+
+	// UpTo is the Sum up to the Last of the request, if ids are shared, there is
+	// more behind it, and Prefix is not set.
+	UpTo *Sum
+
+	// Missing is what the asking side certainly lacks, in order. Behind a list of
+	// gaps it goes up to the Last of the request; to a request for blocks it is
+	// all that they hold, and to an inverse filter also what that has forgotten.
+	Missing []Item
+
+	// Partial reports that there is more than fits, in Missing or in Blocks.
+	Partial bool
+
+	// Unknown are short hashes, under the salt of the request, of what only the
+	// asking side has.
+	Unknown []uint64
+
+	// Estimate is about how many events differ, if a sketch was too small.
+	// Otherwise it is zero.
+	Estimate uint64
+
+	// Blocks are those that differ, to a request with leaves.
+	Blocks []Block
+
+	// Covered is how many of the blocks asked for Missing has as a whole.
+	Covered int
+
+	// Filter is the answering side's own, if it was asked for.
+	Filter *Filter
+}
+
+const (
+	hasFilter byte = 1 << iota
+	hasUpTo
+	hasMissing
+	hasUnknown
+	hasEstimate
+	hasBlocks
+	isPartial
+	isPrefix
+)
+
+// AppendTo appends the response's frames to b. shared is that of the request.
+func (p *Response) AppendTo(b []byte, shared bool) []byte {
+	body := []byte{p.flags()}
+	body = binary.AppendUvarint(body, uint64(p.To))
+	body = appendSum(body, p.Sum)
+	if p.UpTo != nil {
+		body = appendSum(body, *p.UpTo)
+	}
+	if len(p.Missing) > 0 {
+		body = appendItems(body, p.Missing, shared)
+	}
+	if len(p.Unknown) > 0 {
+		body = appendShorts(body, p.Unknown)
+	}
+	if p.Estimate > 0 {
+		body = binary.AppendUvarint(body, p.Estimate)
+	}
+	if len(p.Blocks) > 0 || p.Covered > 0 {
+		body = p.appendBlocks(body)
+	}
+	b = appendFrame(b, kindAnswer, body)
+	if p.Filter != nil {
+		b = p.Filter.AppendTo(b)
+	}
+	return b
+}
+
+func (p *Response) flags() (f byte) {
+	for flag, set := range map[byte]bool{
+		hasFilter: p.Filter != nil, hasUpTo: p.UpTo != nil, hasMissing: len(p.Missing) > 0,
+		hasUnknown: len(p.Unknown) > 0, hasEstimate: p.Estimate > 0,
+		hasBlocks: len(p.Blocks) > 0 || p.Covered > 0, isPartial: p.Partial, isPrefix: p.Prefix,
+	} {
+		if set {
+			f |= flag
+		}
+	}
+	return f
+}
+
+// appendItems appends items: an id as how far it is from the one before.
+func appendItems(b []byte, items []Item, shared bool) []byte {
+	b = binary.AppendUvarint(b, uint64(len(items)))
+	at := event.Beginning
+	for i := range items {
+		if shared {
+			b = binary.AppendUvarint(b, uint64(items[i].ID-at))
+			b = binary.BigEndian.AppendUint64(b, uint64(items[i].Time))
+			at = items[i].ID
+		}
+		b = append(b, items[i].Hash[:]...)
+	}
+	return b
+}
+
+func (p *Response) appendBlocks(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(p.Covered))
+	b = binary.AppendUvarint(b, uint64(len(p.Blocks)))
+	at := uint64(0)
+	for _, block := range p.Blocks {
+		b = binary.AppendUvarint(b, block.Number-at)
+		b = binary.AppendUvarint(b, block.Count)
+		at = block.Number
+	}
+	return b
+}
+
+// ParseResponse reads the response to req.
+func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
+	limits = limits.orDefaults()
+	if len(b) > limits.Body {
+		return nil, tooLarge("response: %d bytes are more than %d", len(b), limits.Body)
+	}
+	k, body, rest, err := cutFrame(b)
+	if err != nil {
+		return nil, err
+	}
+	if k != kindAnswer {
+		return nil, malformed("kind %d: want an answer", k)
+	}
+	r := reader{b: body}
+	p := &Response{}
+	flags := p.parse(&r, req, limits)
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	if err := p.check(req); err != nil {
+		return nil, err
+	}
+	return p, p.parseFilter(rest, flags&hasFilter != 0, limits)
+}
+
+func (p *Response) parse(r *reader, req *Request, limits Limits) (flags byte) {
+	flags = r.byte("flags")
+	p.Prefix, p.Partial = flags&isPrefix != 0, flags&isPartial != 0
+	p.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
+	p.Sum = r.sum()
+	if flags&hasUpTo != 0 {
+		s := r.sum()
+		p.UpTo = &s
+	}
+	if flags&hasMissing != 0 {
+		p.Missing = parseItems(r, req.Shared, window.Span{From: req.Span.From, To: p.To})
+	}
+	if flags&hasUnknown != 0 {
+		p.Unknown = parseShorts(r, max(limits.Cells, maxSlots))
+	}
+	if flags&hasEstimate != 0 {
+		p.Estimate = r.uvarint("estimate", maxCount)
+	}
+	if flags&hasBlocks != 0 {
+		p.parseBlocks(r, limits.Leaves)
+	}
+	return flags
+}
+
+// itemSize is the least that an item takes.
+func itemSize(shared bool) int {
+	if shared {
+		return 1 + 8 + len(event.Hash{})
+	}
+	return len(event.Hash{})
+}
+
+// parseItems reads items that lie in span and are in order.
+func parseItems(r *reader, shared bool, span window.Span) []Item {
+	n := r.count("items", maxCount)
+	if r.err == nil && n > len(r.b)/itemSize(shared) {
+		r.fail(malformed("items: %d in %d bytes", n, len(r.b)))
+	}
+	if r.err != nil {
+		return nil
+	}
+	items := make([]Item, n)
+	for i := range items {
+		it := &items[i]
+		if shared {
+			at := event.Beginning
+			if i > 0 {
+				at = items[i-1].ID
+			}
+			it.ID = at + event.ID(r.uvarint("id", uint64(event.MaxID-at)))
+			it.Time = event.Time(r.uint64("time"))
+		}
+		r.fixed("hash", it.Hash[:])
+		if r.err == nil && (i > 0 && items[i-1].compare(*it) >= 0 || shared && (it.ID <= span.From || it.ID > span.To)) {
+			r.fail(malformed("items: %s is out of order, or not in %s", it.ID, span))
+		}
+	}
+	return items
+}
+
+func (p *Response) parseBlocks(r *reader, limit int) {
+	p.Covered = int(r.uvarint("covered", uint64(limit)))
+	n := r.limited("blocks", limit)
+	if r.err != nil {
+		return
+	}
+	p.Blocks = make([]Block, n)
+	at := uint64(0)
+	for i := range p.Blocks {
+		at = r.next("block", i, at)
+		p.Blocks[i] = Block{at, r.uvarint("block's count", maxCount)}
+	}
+}
+
+// check refuses what no answer to req can say.
+func (p *Response) check(req *Request) error {
+	switch {
+	case p.To < req.Span.From || p.To > req.Span.To || req.Span.To != event.MaxID && p.To != req.Span.To:
+		return malformed("to: %s for a stretch %s", p.To, req.Span)
+	case uint64(len(p.Missing)) > p.Sum.Count:
+		return malformed("items: %d of a set of %d", len(p.Missing), p.Sum.Count)
+	case p.UpTo != nil && p.UpTo.Count > p.Sum.Count:
+		return malformed("count: %d before the end, %d at it", p.UpTo.Count, p.Sum.Count)
+	}
+	return nil
+}
+
+func (p *Response) parseFilter(rest []byte, has bool, limits Limits) (err error) {
+	switch {
+	case has && len(rest) > 0:
+		p.Filter, err = ParseFilter(rest, limits)
+	case has:
+		err = malformed("the filter is missing")
+	case len(rest) > 0:
+		err = malformed("%d bytes are left behind the answer", len(rest))
+	}
+	return err
+}

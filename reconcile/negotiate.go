@@ -1,0 +1,366 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Peer answers requests: bytes that AppendTo of a Request made, with bytes that
+// AppendTo of a Response made. An error that wraps a FrameError which is TooLarge
+// says that the peer would answer something cheaper; any other ends the
+// negotiation.
+type Peer interface {
+	Ask(ctx context.Context, request []byte) (response []byte, err error)
+}
+
+// A Config says how to negotiate. The zero Config works.
+type Config struct {
+	// Strategy is what is tried once the sums differ. If it is Auto, the plan
+	// picks. One that does not apply, or does not get there, ends in Exact.
+	Strategy Strategy
+
+	// MaxRounds is how many requests are sent before Exact. If zero, 8.
+	MaxRounds int
+
+	// Salt returns a salt that nobody can know before. If nil, crypto/rand.
+	Salt func() Salt
+
+	// Limits bound what is sent and what is read. Where the peer has tighter
+	// ones it says so.
+	Limits Limits
+}
+
+// maxCorrections is how often a strategy that should have found everything may be
+// followed by another before Exact.
+const maxCorrections = 3
+
+// maxExact bounds the requests of Exact, of which each brings a block at least.
+const maxExact = 1000
+
+// A Result says what two sides lack of each other.
+type Result struct {
+	// Span is the stretch of the peer's log, its end pinned when first asked.
+	Span window.Span
+
+	// Sum is what the peer has in Span. Whoever has pulled Pull and fetched
+	// Missing holds that, with nothing of Extra counted in.
+	Sum Sum
+
+	// Missing is what this side lacks, and Extra what the peer lacks, in order.
+	Missing, Extra []Item
+
+	// Pull are stretches of which everything is to be pulled; Missing and Extra
+	// say nothing of them.
+	Pull window.Spans
+
+	// Proven reports that outside of Pull the digests agree. It is false if the
+	// peer contradicts itself; then Pull is all of Span.
+	Proven bool
+
+	// Outcome is what ended the negotiation, and Why says so in words.
+	Outcome Strategy
+	Why     string
+
+	// Rounds are the requests, in order.
+	Rounds []Round
+}
+
+// A Round is one request and its answer.
+type Round struct {
+	Strategy Strategy
+	Why      string // why it was picked
+	Up, Down int    // bytes of the request and of the response
+	Listed   int    // bytes of Down that name missing events; sending those instead makes them unnecessary
+}
+
+// Bytes returns the bytes of all rounds, there and back, and how many of them name
+// missing events.
+func (r *Result) Bytes() (up, down, listed int) {
+	for _, round := range r.Rounds {
+		up, down, listed = up+round.Up, down+round.Down, listed+round.Listed
+	}
+	return up, down, listed
+}
+
+// Negotiate finds out what local and peer lack of each other. What either log
+// takes on meanwhile lies behind Span and is not looked at.
+//
+// An error means that nothing is known: the peer could not be asked, its answers
+// are none, or local could not be read.
+func Negotiate(ctx context.Context, local Set, peer Peer, cfg Config) (*Result, error) {
+	if cfg.MaxRounds == 0 {
+		cfg.MaxRounds = 8
+	}
+	if cfg.Salt == nil {
+		cfg.Salt = randomSalt
+	}
+	cfg.Limits = cfg.Limits.orDefaults()
+	v, err := newView(local)
+	if err != nil {
+		return nil, fmt.Errorf("read the own set: %w", err)
+	}
+	n := &negotiation{Config: cfg, ctx: ctx, peer: peer, view: v, gaps: -1}
+	if err := n.run(); err != nil {
+		return nil, fmt.Errorf("negotiate %s: %w", local.Span(), err)
+	}
+	return n.result(), nil
+}
+
+func randomSalt() (s Salt) {
+	rand.Read(s[:])
+	return s
+}
+
+type negotiation struct {
+	Config
+	ctx  context.Context
+	peer Peer
+	view *view
+
+	theirs      Sum // of the stretch of view
+	guess       guess
+	held        window.Spans
+	gaps        int // bytes of the list of gaps; -1 if there is none
+	leastCells  int
+	corrections int
+	done        bool
+	res         Result
+}
+
+func (n *negotiation) result() *Result {
+	n.res.Missing, n.res.Extra = n.view.added, n.view.extra()
+	return &n.res
+}
+
+func (n *negotiation) settle(by Strategy, format string, args ...any) {
+	n.done, n.res.Proven = true, true
+	n.res.Outcome, n.res.Why = by, fmt.Sprintf(format, args...)
+}
+
+// giveUp leaves everything to be pulled. What was learned is dropped: if the peer
+// contradicts itself, none of it can be believed.
+func (n *negotiation) giveUp(why string) {
+	n.done, n.res.Proven = true, false
+	n.res.Outcome, n.res.Why = Pull, why
+	n.res.Pull = window.Union(n.res.Span)
+	n.view.added, n.view.gone = nil, nil
+}
+
+func (n *negotiation) run() error {
+	if err := n.hello(); err != nil || n.done {
+		return err
+	}
+	why := ""
+	for !n.done && why == "" {
+		switch p := n.next(); {
+		case p.strategy == Exact:
+			why = p.why
+		case len(n.res.Rounds) >= n.MaxRounds:
+			why = fmt.Sprintf("%d rounds were not enough", len(n.res.Rounds))
+		case n.corrections > maxCorrections:
+			why = fmt.Sprintf("%d corrections were not enough", maxCorrections)
+		default:
+			if err := n.try(p); refused(err) {
+				why = err.Error()
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	if n.done {
+		return nil
+	}
+	if err := n.exact(why); refused(err) {
+		n.giveUp(err.Error())
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// refused reports whether the peer, or this side, found something too large.
+func refused(err error) bool {
+	var f *FrameError
+	return errors.As(err, &f) && f.TooLarge
+}
+
+func (n *negotiation) request() *Request {
+	return &Request{Shared: n.view.base.Shared(), Span: n.view.span, Sum: n.view.sum}
+}
+
+// ask sends one request. It counts as a round of what strategy says.
+func (n *negotiation) ask(req *Request, strategy Strategy, why string) (*Response, error) {
+	if err := n.ctx.Err(); err != nil {
+		return nil, err
+	}
+	up := req.AppendTo(nil)
+	n.res.Rounds = append(n.res.Rounds, Round{Strategy: strategy, Why: why, Up: len(up)})
+	down, err := n.peer.Ask(n.ctx, up)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := ParseResponse(down, req, n.Limits)
+	if err != nil {
+		return nil, err
+	}
+	round := &n.res.Rounds[len(n.res.Rounds)-1]
+	round.Down = len(down)
+	if len(resp.Missing) > 0 {
+		round.Listed = len(appendItems(nil, resp.Missing, req.Shared))
+	}
+	n.theirs = resp.Sum
+	return resp, nil
+}
+
+// A list of gaps goes along with the first request if it is no longer than this.
+const freeGaps = 4096
+
+// hello tells the sums. Most negotiations end here.
+func (n *negotiation) hello() error {
+	v := n.view
+	req := n.request()
+	if err := n.offerGaps(req); err != nil {
+		return err
+	}
+	resp, err := n.ask(req, req.Strategy(), "the sums are told first")
+	if err != nil {
+		return err
+	}
+	n.res.Span, n.res.Sum = window.Span{From: v.span.From, To: resp.To}, resp.Sum
+	v.span = n.res.Span
+	switch {
+	case v.sum.Equal(resp.Sum):
+		n.settle(Equal, "both sides have the same %d", resp.Sum.Count)
+		return nil
+	case v.sum.Count == 0:
+		n.res.Pull = window.Union(n.res.Span)
+		n.settle(Empty, "nothing is held of %d", resp.Sum.Count)
+		return nil
+	case resp.Sum.Count == 0:
+		return n.peerEmpty()
+	}
+	if req.Shared {
+		n.narrow(resp)
+	}
+	if resp.Prefix {
+		n.settle(Prefix, "the first %d of %d are held", v.sum.Count, resp.Sum.Count)
+		return nil
+	}
+	n.recount()
+	if req.body == nil {
+		return n.measureGaps()
+	}
+	return n.learned(plan{strategy: Gaps, why: "the gaps were told with the sums"}, req, resp)
+}
+
+// offerGaps adds a list of gaps to the first request if that is short and says
+// more than the Sum does.
+func (n *negotiation) offerGaps(req *Request) error {
+	if !req.Shared || req.Sum.Count == 0 || n.Strategy != Auto && n.Strategy != Gaps {
+		return nil
+	}
+	held, more, err := n.view.held(freeGaps / 2)
+	whole := len(held) == 1 && held[0].From == req.Span.From && held[0].To == req.Sum.Last
+	if err != nil || more || whole || len(appendSpans(nil, held)) > freeGaps {
+		return err
+	}
+	req.body = gaps{held}
+	return nil
+}
+
+// measureGaps finds out what a list of gaps would take.
+func (n *negotiation) measureGaps() error {
+	if !n.view.base.Shared() {
+		return nil
+	}
+	held, more, err := n.view.held(maxSpans)
+	if err == nil && !more {
+		n.held, n.gaps = held, len(appendSpans(nil, held))
+	}
+	return err
+}
+
+func (n *negotiation) peerEmpty() error {
+	extra, err := n.view.where(func(*Item) bool { return true })
+	if err != nil {
+		return err
+	}
+	if _, _, err := n.view.learn(nil, extra); err != nil {
+		return err
+	}
+	if !n.view.sum.Equal(n.theirs) {
+		n.giveUp("the peer has nothing, and a digest of something")
+		return nil
+	}
+	n.settle(Empty, "the peer has nothing")
+	return nil
+}
+
+// narrow leaves what lies behind the last event that is held to be pulled: there
+// is nothing to find out about it.
+func (n *negotiation) narrow(resp *Response) {
+	last := n.view.sum.Last
+	n.res.Pull = window.Union(window.Span{From: last, To: resp.To})
+	n.view.span.To = last
+	if resp.UpTo != nil {
+		n.theirs = *resp.UpTo
+	}
+}
+
+// recount takes the guess from the counts alone: the difference is at least that
+// of the counts.
+func (n *negotiation) recount() {
+	diff := n.diff()
+	n.guess = guess{max(0, diff), max(0, -diff)}
+}
+
+func (n *negotiation) diff() float64 { return float64(n.theirs.Count) - float64(n.view.sum.Count) }
+
+// next returns what to try.
+func (n *negotiation) next() plan {
+	p := n.pick()
+	if p.strategy == Sketch {
+		p.cells = max(p.cells, n.leastCells)
+	}
+	return p
+}
+
+func (n *negotiation) pick() plan {
+	count, peer := n.view.sum.Count, n.theirs.Count
+	forced := plan{strategy: n.Strategy, why: "it was asked for"}
+	cannot := func(why string) plan { return plan{strategy: Exact, why: why} }
+	switch n.Strategy {
+	case Auto:
+		return pick(count, peer, n.guess, n.gaps, n.Limits)
+	case Gaps:
+		if n.gaps < 0 {
+			return cannot("there is no list of gaps to send")
+		}
+	case List:
+		if count > maxList {
+			return cannot(fmt.Sprintf("%d hashes are too many for a list", count))
+		}
+	case Sketch:
+		forced.cells = cellsFor(n.guess.total())
+		if max(forced.cells, n.leastCells) > n.Limits.Cells {
+			return cannot("the difference is too large for a sketch")
+		}
+	case Bloom:
+		forced.up = aloneHashes
+		if count >= peer || n.guess.extra >= 0.5 { // the sums differ: some are certainly extra, or may be
+			forced.back = aloneHashes
+		}
+		if bloomBytes(max(count, peer), aloneHashes) > float64(n.Limits.Filter) {
+			return cannot("the sets are too large for a filter")
+		}
+	case Inverse:
+		if max(count, peer) > maxSlots {
+			return cannot("the sets are too large for an inverse filter")
+		}
+	}
+	return forced
+}

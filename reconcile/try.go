@@ -1,0 +1,267 @@
+package reconcile
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// try sends one request as planned and takes in what it brings.
+func (n *negotiation) try(p plan) error {
+	req := n.request()
+	var err error
+	if req.body, err = n.body(p); err != nil {
+		return err
+	}
+	if p.back > 0 {
+		req.Back, req.BackSalt = p.back, n.Salt()
+	}
+	resp, err := n.ask(req, p.strategy, p.why)
+	if err != nil {
+		return err
+	}
+	return n.learned(p, req, resp)
+}
+
+// body makes what the request carries.
+func (n *negotiation) body(p plan) (body, error) {
+	v, count := n.view, n.view.sum.Count
+	switch p.strategy {
+	case Gaps:
+		return gaps{n.held}, nil
+	case List:
+		l := list{salt: n.Salt()}
+		key := l.salt.keyer()
+		for it, err := range v.Items() {
+			if err != nil {
+				return nil, err
+			}
+			l.shorts = append(l.shorts, key.short(&it.Hash))
+		}
+		slices.Sort(l.shorts)
+		l.shorts = slices.Compact(l.shorts)
+		return l, nil
+	case Sketch:
+		s := sketched{salt: n.Salt(), n: count}
+		var err error
+		s.cells, err = newSketch(v.Items(), p.cells, s.salt.keyer())
+		return s, err
+	case Inverse:
+		return n.filter(NewInverse(v.Items(), count, int(max(count, n.theirs.Count)), n.Salt()))
+	case Bloom:
+		if p.up > 0 {
+			return n.filter(NewBloom(v.Items(), count, p.up, n.Salt()))
+		}
+	}
+	return nil, nil
+}
+
+// filter keeps a nil *Filter out of the interface.
+func (n *negotiation) filter(f *Filter, err error) (body, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// learned takes in what a response says, and ends the negotiation if the sums then
+// agree. If they do not although the strategy should have found all there is, the
+// next round is a correction.
+func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
+	extra, err := n.view.matching(resp.Unknown, saltOf(req.body))
+	if err != nil {
+		return err
+	}
+	if resp.Filter != nil && p.back > 0 {
+		if extra, err = n.view.where(func(it *Item) bool { return !resp.Filter.Seen(it.Hash) }); err != nil {
+			return err
+		}
+	}
+	added, gone, err := n.view.learn(resp.Missing, extra)
+	if err != nil {
+		return err
+	}
+	if n.view.sum.Equal(n.theirs) {
+		n.settle(p.strategy, "%d were missing here and %d there", len(n.view.added), len(n.view.gone))
+		return nil
+	}
+	if p.strategy == Gaps || added+gone > 0 {
+		n.gaps = -1
+	}
+	if !resp.Partial && resp.Estimate == 0 {
+		n.corrections++
+	}
+	n.guessAfter(p, resp, float64(added), float64(gone))
+	return nil
+}
+
+// saltOf returns the salt of the short hashes in the answer to b.
+func saltOf(b body) Salt {
+	switch b := b.(type) {
+	case list:
+		return b.salt
+	case sketched:
+		return b.salt
+	case *Filter:
+		return b.salt
+	}
+	return Salt{}
+}
+
+// guessAfter guesses what is left. A filter that found some has hidden as many of
+// them as its rate says; a sketch that was too small has told how many there are.
+func (n *negotiation) guessAfter(p plan, resp *Response, added, gone float64) {
+	before := n.guess
+	n.recount()
+	diff := n.diff()
+	switch {
+	case p.strategy == Sketch && resp.Estimate > 0:
+		// The estimate scatters by about a quarter.
+		total := min(float64(resp.Estimate), float64(n.theirs.Count)+float64(n.view.sum.Count))
+		n.guess.missing = max(n.guess.missing, (1.2*total+diff)/2)
+		n.guess.extra = max(n.guess.extra, (1.2*total-diff)/2)
+		n.leastCells = 3 * p.cells / 2
+	case p.strategy == Bloom:
+		extra := max(0, before.extra-gone)
+		if p.back > 0 {
+			extra = gone / (math.Pow(2, float64(p.back)) - 1)
+		}
+		missing := before.missing
+		if p.up > 0 && !resp.Partial {
+			missing = added / (math.Pow(2, float64(p.up)) - 1)
+		}
+		n.guess.missing = max(n.guess.missing, missing, diff+extra)
+		n.guess.extra = max(n.guess.extra, extra, n.guess.missing-diff)
+		n.leastCells = 0
+	}
+}
+
+// exact compares digests of blocks and then asks for all items of those that
+// differ. It finds everything whatever the peer's filters did, or that the peer
+// contradicts itself.
+func (n *negotiation) exact(why string) error {
+	for range maxExact {
+		req := n.request()
+		l, err := n.leaves()
+		if err != nil {
+			return err
+		}
+		req.body = l
+		resp, err := n.ask(req, Exact, why)
+		if err != nil {
+			return err
+		}
+		if err := n.fetch(l.shift, resp.Blocks, why); err != nil || n.done {
+			return err
+		}
+		if n.view.sum.Equal(n.theirs) {
+			n.settle(Exact, "%s; %d were missing here and %d there", why, len(n.view.added), len(n.view.gone))
+			return nil
+		}
+		if !resp.Partial || len(resp.Blocks) == 0 {
+			break
+		}
+	}
+	n.giveUp("all blocks were compared and the digests differ: the peer contradicts itself")
+	return nil
+}
+
+// leaves makes the digests of the own blocks: those of the log if ids are shared,
+// unless they are too many.
+func (n *negotiation) leaves() (leaves, error) {
+	v, shared := n.view, n.view.base.Shared()
+	shift := blockShift
+	if !shared {
+		shift = shiftFor(min(v.sum.Count, n.theirs.Count), n.Limits.Leaves)
+	}
+	for ; ; shift++ {
+		l := leaves{shift: shift}
+		err := eachLeaf(v.Items(), shared, shift, func(of leaf, _ uint64) bool {
+			l.of = append(l.of, of)
+			return len(l.of) <= n.Limits.Leaves
+		})
+		if err != nil || len(l.of) <= n.Limits.Leaves {
+			return l, err
+		}
+	}
+}
+
+// fetch asks for the items of blocks, in as many requests as they need. A block
+// that does not fit in an answer is asked for in sixteen parts.
+func (n *negotiation) fetch(shift int, of []Block, why string) error {
+	for len(of) > 0 && !n.done && !n.view.sum.Equal(n.theirs) {
+		batch := n.batch(of)
+		req := n.request()
+		bs := blocks{shift: shift}
+		for _, b := range batch {
+			bs.numbers = append(bs.numbers, b.Number)
+		}
+		req.body = bs
+		resp, err := n.ask(req, Exact, why)
+		if err != nil {
+			return err
+		}
+		covered := min(resp.Covered, len(batch))
+		if err := n.replace(shift, bs.numbers[:covered], resp.Missing); err != nil {
+			return err
+		}
+		of = of[covered:]
+		if covered == 0 {
+			if err := n.split(shift, batch[0], why); err != nil {
+				return err
+			}
+			of = of[1:]
+		}
+		if len(n.res.Rounds) > maxExact {
+			n.giveUp(fmt.Sprintf("%d rounds were not enough", len(n.res.Rounds)))
+		}
+	}
+	return nil
+}
+
+func (n *negotiation) split(shift int, b Block, why string) error {
+	down := min(4, shift)
+	if down == 0 {
+		n.giveUp(fmt.Sprintf("block %d of one key does not fit in an answer", b.Number))
+		return nil
+	}
+	parts := make([]Block, 1<<down)
+	for i := range parts {
+		parts[i] = Block{b.Number<<down | uint64(i), b.Count >> down}
+	}
+	return n.fetch(shift-down, parts, why)
+}
+
+// batch returns the first of blocks whose items fit in an answer, at least one.
+func (n *negotiation) batch(of []Block) []Block {
+	items := uint64(0)
+	for i, b := range of[:min(len(of), n.Limits.Leaves)] {
+		if items += b.Count; i > 0 && items > uint64(n.Limits.Missing) {
+			return of[:i]
+		}
+	}
+	return of[:min(len(of), n.Limits.Leaves)]
+}
+
+// replace makes the own items of some blocks those of the peer.
+func (n *negotiation) replace(shift int, numbers []uint64, theirs []Item) error {
+	shared := n.view.base.Shared()
+	within := func(it *Item) bool {
+		_, ok := slices.BinarySearch(numbers, it.key(shared)>>shift)
+		return ok
+	}
+	extra, err := n.view.where(within)
+	if err != nil {
+		return err
+	}
+	var missing []Item
+	for _, it := range theirs {
+		if _, ok := extra[it]; ok {
+			delete(extra, it)
+		} else if within(&it) {
+			missing = append(missing, it)
+		}
+	}
+	_, _, err = n.view.learn(missing, extra)
+	return err
+}

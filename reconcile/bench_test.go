@@ -1,0 +1,115 @@
+package reconcile
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A shape is a case of the table in docs: what differs of n events.
+type shape struct {
+	name           string
+	n              int
+	missing, extra int
+	tail           bool // the missing ones are the last
+	big            bool
+}
+
+var shapes = []shape{
+	{name: "d=0", n: 100_000},
+	{name: "1e5_10_scattered", n: 100_000, missing: 10},
+	{name: "1e5_1000_scattered", n: 100_000, missing: 1000},
+	{name: "1e5_1000_two-sided", n: 100_000, missing: 500, extra: 500},
+	{name: "1e5_10%_scattered", n: 100_000, missing: 10_000},
+	{name: "1e5_10%_two-sided", n: 100_000, missing: 5_000, extra: 5_000},
+	{name: "1e6_last_1000", n: 1_000_000, missing: 1000, tail: true, big: true},
+	{name: "1e6_1000_scattered", n: 1_000_000, missing: 1000, big: true},
+	{name: "1e6_10%_scattered", n: 1_000_000, missing: 100_000, big: true},
+}
+
+func (s shape) world(shared bool) *world {
+	if !s.tail {
+		return scattered(1, shared, s.n, s.missing, s.extra)
+	}
+	w := &world{shared: shared, head: event.ID(s.n)}
+	for id := event.ID(1); id <= w.head; id++ {
+		it := itemAt(id)
+		w.peer = append(w.peer, it)
+		if int(id) <= s.n-s.missing {
+			w.local = append(w.local, it)
+		}
+	}
+	return w
+}
+
+// bound is the least that could name the difference to sides that both know the
+// union: log2 C(n, d) bits for each direction.
+func (s shape) bound() float64 {
+	bits := func(n, d int) float64 {
+		a, _ := math.Lgamma(float64(n + 1))
+		b, _ := math.Lgamma(float64(d + 1))
+		c, _ := math.Lgamma(float64(n - d + 1))
+		return (a - b - c) / math.Ln2
+	}
+	return (bits(s.n-s.extra, s.missing) + bits(s.n-s.missing, s.extra)) / 8
+}
+
+// BenchmarkNegotiate prints for each case and strategy what goes over the wire,
+// without what names missing events, beside the bound.
+func BenchmarkNegotiate(b *testing.B) {
+	for _, s := range shapes {
+		if s.big && !*long {
+			continue
+		}
+		for _, c := range []struct {
+			name   string
+			shared bool
+			with   Strategy
+		}{
+			{"auto", false, Auto}, {"sketch", false, Sketch}, {"bloom", false, Bloom}, {"inverse", false, Inverse},
+			{"exact", false, Exact}, {"auto-ids", true, Auto},
+		} {
+			if c.shared && s.extra > 0 || c.with == Inverse && s.n > maxSlots {
+				continue
+			}
+			b.Run(fmt.Sprintf("%s/%s", s.name, c.name), func(b *testing.B) {
+				w := s.world(c.shared)
+				set, srv := w.set(), newServer(w)
+				b.ReportAllocs()
+				var res *Result
+				for b.Loop() {
+					var err error
+					if res, err = Negotiate(b.Context(), set, srv, Config{Strategy: c.with, Salt: salts(1)}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				_, _, listed := res.Bytes()
+				b.ReportMetric(float64(overhead(res)), "wire-B")
+				b.ReportMetric(float64(listed), "listed-B")
+				b.ReportMetric(float64(len(res.Rounds)), "rounds")
+				b.ReportMetric(s.bound(), "bound-B")
+			})
+		}
+	}
+}
+
+// BenchmarkSet is what it costs to make a set and its sum.
+func BenchmarkSet(b *testing.B) {
+	n := 100_000
+	if *long {
+		n = 1_000_000
+	}
+	for _, shared := range []bool{false, true} {
+		w := scattered(1, shared, n, 0, 0)
+		b.Run(fmt.Sprintf("n=%d/shared=%v", n, shared), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := w.set().Sum(event.MaxID); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -113,3 +113,40 @@ func BenchmarkSet(b *testing.B) {
 		})
 	}
 }
+
+// The bytes and rounds of the cases above stay where they were when they were
+// measured, with some room.
+func TestTable(t *testing.T) {
+	if !*long {
+		t.Skip("needs -long")
+	}
+	most := map[string][2]int{ // bytes, rounds
+		"d=0/false":                {96, 1},
+		"d=0/true":                 {96, 1},
+		"1e5_10_scattered/false":   {805, 2},
+		"1e5_10_scattered/true":    {140, 1},
+		"1e5_1000_scattered/false": {21_500, 2},
+		"1e5_1000_scattered/true":  {2400, 1},
+		"1e5_1000_two-sided/false": {28_000, 3},
+		"1e5_10%_scattered/false":  {76_000, 3},
+		"1e5_10%_scattered/true":   {18_500, 2},
+		"1e5_10%_two-sided/false":  {135_000, 4},
+		"1e6_last_1000/true":       {104, 1},
+		"1e6_last_1000/false":      {22_400, 2},
+		"1e6_1000_scattered/false": {22_400, 2},
+		"1e6_1000_scattered/true":  {3000, 1},
+	}
+	for _, s := range shapes {
+		for _, shared := range []bool{false, true} {
+			name := fmt.Sprintf("%s/%v", s.name, shared)
+			want, ok := most[name]
+			if !ok {
+				continue
+			}
+			res, _ := s.world(shared).mustUnite(t, Config{})
+			if got := overhead(res); got > want[0] || len(res.Rounds) > want[1] {
+				t.Errorf("%s: %d bytes in %d rounds, want %d in %d\n%s", name, got, len(res.Rounds), want[0], want[1], explain(res))
+			}
+		}
+	}
+}

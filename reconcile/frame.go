@@ -11,7 +11,7 @@ import (
 // text is taken for a frame.
 const (
 	magic0  = 0xf5
-	magic1  = 'r'
+	magic1  = 0x72
 	version = 1
 )
 

@@ -28,7 +28,7 @@ func TestEachStrategyDoesItsWork(t *testing.T) {
 		}
 		return m
 	}
-	const n = 20_000
+	const n = 6000
 	for _, c := range []struct {
 		name    string
 		w       *world
@@ -43,24 +43,24 @@ func TestEachStrategyDoesItsWork(t *testing.T) {
 		{"empty there", scattered(1, false, n, 0, n), Auto, only(Summary, 1), Empty, 96},
 		{"prefix", tailWorld(true, n, 1000), Auto, only(Summary, 1), Prefix, 104},
 		{"few gaps", scattered(1, true, n, 10, 0), Auto, only(Gaps, 1), Gaps, 140},
-		{"many gaps", scattered(1, true, n, 2000, 0), Auto, only(Gaps, 1), Gaps, 4000},
-		{"too many gaps for the first request", scattered(1, true, n, 4000, 0), Auto, only(Summary, 1, Gaps, 1), Gaps, 7000},
-		{"gaps", scattered(1, true, n, 4000, 0), Gaps, only(Summary, 1, Gaps, 1), Gaps, 7000},
+		{"many gaps", scattered(1, true, n, 600, 0), Auto, only(Gaps, 1), Gaps, 1300},
+		{"too many gaps for the first request", scattered(1, true, 20_000, 4000, 0), Auto, only(Summary, 1, Gaps, 1), Gaps, 7000},
+		{"gaps", scattered(1, true, 20_000, 4000, 0), Gaps, only(Summary, 1, Gaps, 1), Gaps, 7000},
 		{"list", scattered(1, false, 100, 40, 10), Auto, only(Summary, 1, List, 1), List, 750},
 		{"list, shared", scattered(1, true, 100, 40, 0), List, only(Summary, 1, List, 1), List, 750},
-		{"sketch", scattered(1, false, n, 10, 0), Auto, only(Summary, 1, Sketch, 1), Sketch, 805},
-		{"sketch of both", scattered(1, false, n, 100, 100), Auto, only(Summary, 1, Sketch, 2), Sketch, 7700},
-		{"bloom, then a sketch", scattered(1, false, n, n/10, 0), Auto, only(Summary, 1, Bloom, 1, Sketch, 1), Sketch, 16_000},
-		{"bloom there and back", scattered(1, false, n, n/10, n/10), Auto, only(Summary, 1, Sketch, 2, Bloom, 1), Sketch, 38_000},
-		{"bloom alone", scattered(1, false, n, n/10, 0), Bloom, only(Summary, 1, Bloom, 2), Bloom, 50_000},
-		{"bloom alone, of both", scattered(1, false, n, n/10, n/10), Bloom, only(Summary, 1, Bloom, 2), Bloom, 150_000},
-		{"bloom alone, ids shared", scattered(1, true, n, n/10, 0), Bloom, only(Summary, 1, Bloom, 2), Bloom, 50_000},
-		{"bloom alone, disjoint", scattered(1, false, n, n/2, n/2), Bloom, only(Summary, 1, Bloom, 2), Bloom, 60_000},
-		{"sketch alone", scattered(1, false, n, n/10, n/10), Sketch, only(Summary, 1, Sketch, 2), Sketch, 120_000},
-		{"inverse", scattered(1, false, n, 100, 0), Inverse, only(Summary, 1, Inverse, 1), Inverse, 450_000},
-		{"inverse, of both", scattered(1, false, n, 100, 2), Inverse, nil, Inverse, 1_400_000},
-		{"exact", scattered(1, false, n, 10, 10), Exact, only(Summary, 1, Exact, 2), Exact, 3000},
-		{"exact, ids shared", scattered(1, true, n, 10, 0), Exact, only(Summary, 1, Exact, 2), Exact, 500},
+		{"sketch", scattered(1, false, n, 10, 0), Auto, only(Summary, 1, Sketch, 1), Sketch, 700},
+		{"sketch of both", scattered(1, false, n, 100, 100), Auto, only(Summary, 1, Sketch, 2), Sketch, 6950},
+		{"bloom, then a sketch", scattered(1, false, n, n/10, 0), Auto, only(Summary, 1, Bloom, 1, Sketch, 1), Sketch, 5600},
+		{"bloom there and back", scattered(1, false, n, n/10, n/10), Auto, only(Summary, 1, Sketch, 2, Bloom, 1), Sketch, 12000},
+		{"bloom alone", scattered(1, false, n, n/10, 0), Bloom, only(Summary, 1, Bloom, 2), Bloom, 15950},
+		{"bloom alone, of both", scattered(1, false, n, n/10, n/10), Bloom, only(Summary, 1, Bloom, 2), Bloom, 30000},
+		{"bloom alone, ids shared", scattered(1, true, n, n/10, 0), Bloom, only(Summary, 1, Bloom, 2), Bloom, 15950},
+		{"bloom alone, disjoint", scattered(1, false, n, n/2, n/2), Bloom, only(Summary, 1, Bloom, 3), Bloom, 21150},
+		{"sketch alone", scattered(1, false, n, n/10, n/10), Sketch, only(Summary, 1, Sketch, 2), Sketch, 31750},
+		{"inverse", scattered(1, false, n, 100, 0), Inverse, only(Summary, 1, Inverse, 1), Inverse, 130800},
+		{"inverse, of both", scattered(1, false, n, 100, 2), Inverse, nil, Inverse, 130800},
+		{"exact", scattered(1, false, n, 10, 10), Exact, only(Summary, 1, Exact, 2), Exact, 950},
+		{"exact, ids shared", scattered(1, true, n, 10, 0), Exact, only(Summary, 1, Exact, 2), Exact, 400},
 		{"the peer is small", peerSmall(n), Auto, nil, Sketch, 1500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,17 +103,17 @@ func peerSmall(n int) *world {
 // only what is before is negotiated.
 func TestTailIsPulled(t *testing.T) {
 	for _, with := range []Strategy{Auto, Gaps, Sketch, Bloom, Exact} {
-		w := scattered(3, true, 5000, 100, 0)
-		w.local = slices.DeleteFunc(w.local, func(it Item) bool { return it.ID > 4000 })
+		w := scattered(3, true, 3000, 100, 0)
+		w.local = slices.DeleteFunc(w.local, func(it Item) bool { return it.ID > 2000 })
 		last := slices.MaxFunc(w.local, Item.compare).ID
 		res, _ := w.mustUnite(t, Config{Strategy: with})
-		if want := (window.Spans{{From: last, To: 5000}}); !slices.Equal(res.Pull, want) {
+		if want := (window.Spans{{From: last, To: 3000}}); !slices.Equal(res.Pull, want) {
 			t.Errorf("%s: Pull = %v, want %v", with, res.Pull, want)
 		}
 		if len(res.Missing) == 0 || len(res.Missing) > 100 || res.Missing[len(res.Missing)-1].ID > last {
 			t.Errorf("%s: %d are missing", with, len(res.Missing))
 		}
-		if res.Sum.Count != 5000 {
+		if res.Sum.Count != 3000 {
 			t.Errorf("%s: the peer's sum counts %d", with, res.Sum.Count)
 		}
 	}
@@ -121,22 +121,22 @@ func TestTailIsPulled(t *testing.T) {
 
 // A Holder's windows make the gaps short, however sparse the ids are.
 func TestHolder(t *testing.T) {
-	w := &world{shared: true, head: 90_000}
+	w := &world{shared: true, head: 30_000}
 	for id := event.ID(3); id <= w.head; id += 3 {
 		w.peer = append(w.peer, itemAt(id))
-		if id <= 30_000 || id > 30_300 {
+		if id <= 10_000 || id > 10_300 {
 			w.local = append(w.local, itemAt(id))
 		}
 	}
-	w.held = window.Spans{{From: 0, To: 30_000}, {From: 30_300, To: 90_000}}
+	w.held = window.Spans{{From: 0, To: 10_000}, {From: 10_300, To: 30_000}}
 	res, s := w.mustUnite(t, Config{})
 	if !maps.Equal(s.asked, map[Strategy]int{Gaps: 1}) || overhead(res) > 120 || len(res.Missing) != 100 {
 		t.Errorf("%d bytes, %d missing\n%s", overhead(res), len(res.Missing), explain(res))
 	}
 	// It may be wrong.
-	w.held = window.Spans{{From: 0, To: 90_000}}
+	w.held = window.Spans{{From: 0, To: 30_000}}
 	w.mustUnite(t, Config{})
-	w.held = window.Spans{{From: 0, To: 10_000}}
+	w.held = window.Spans{{From: 0, To: 6_000}}
 	w.mustUnite(t, Config{})
 }
 
@@ -153,7 +153,7 @@ func TestFilterThatLies(t *testing.T) {
 	} {
 		for _, with := range []Strategy{Auto, Bloom, Sketch, Inverse, List, Gaps} {
 			for _, shared := range []bool{false, true} {
-				w := scattered(5, shared, 2000, 300, 0)
+				w := scattered(5, shared, 800, 120, 0)
 				w.local = slices.DeleteFunc(w.local, func(it Item) bool { return it.ID == 77 })
 				s := newServer(w)
 				s.tamper = func(req *Request, resp *Response) {
@@ -240,12 +240,12 @@ func TestRefusals(t *testing.T) {
 func TestPartialAnswers(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		for _, with := range []Strategy{Auto, Bloom, List, Exact} {
-			w := scattered(8, shared, 3000, 1500, 0)
+			w := scattered(8, shared, 1000, 500, 0)
 			if with == List {
-				w = scattered(8, shared, 3000, 2950, 0)
+				w = scattered(8, shared, 1000, 950, 0)
 			}
 			s := newServer(w)
-			s.limits = Limits{Missing: 100, Leaves: 4}
+			s.limits = Limits{Missing: 50, Leaves: 4}
 			res := w.negotiate(t, s, Config{Strategy: with, Limits: Limits{Missing: 5000, Leaves: 4}})
 			if err := w.check(res); err != nil || !res.Proven {
 				t.Errorf("%s: %v, proven %v, %d rounds: %s", with, err, res.Proven, len(res.Rounds), res.Why)

@@ -53,7 +53,7 @@ type list struct {
 	shorts []uint64
 }
 
-// sketched is a sketch of n items.
+// sketched is a sketch of n items, as many as the Sum counts.
 type sketched struct {
 	salt  Salt
 	n     uint64
@@ -208,8 +208,8 @@ func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
 		return l, r.end()
 	case kindSketch:
 		var s sketched
-		s.cells, s.salt = parseSketch(&r, limits.Cells)
 		s.n = req.Sum.Count
+		s.cells, s.salt = parseSketch(&r, s.n, limits.Cells)
 		return s, r.end()
 	case kindLeaves:
 		l := parseLeaves(&r, limits.Leaves)

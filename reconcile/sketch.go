@@ -154,10 +154,9 @@ func (s sketch) estimate() uint64 {
 // from it travels.
 func expected(n uint64, i int) int64 { return int64(2 * n / uint64(i+2)) }
 
-// appendSketch appends the body of a sketch of n items.
+// appendTo appends the body of a sketch of n items.
 func (s sketch) appendTo(b []byte, salt Salt, n uint64) []byte {
-	b = binary.AppendUvarint(append(b, salt[:]...), n)
-	b = binary.AppendUvarint(b, uint64(len(s)))
+	b = binary.AppendUvarint(append(b, salt[:]...), uint64(len(s)))
 	for i := range s {
 		b = binary.BigEndian.AppendUint64(b, s[i].sum)
 		b = binary.BigEndian.AppendUint32(b, s[i].check)
@@ -166,9 +165,9 @@ func (s sketch) appendTo(b []byte, salt Salt, n uint64) []byte {
 	return b
 }
 
-func parseSketch(r *reader, limit int) (s sketch, salt Salt) {
+// parseSketch reads a sketch of n items.
+func parseSketch(r *reader, n uint64, limit int) (s sketch, salt Salt) {
 	r.fixed("salt", salt[:])
-	n := r.uvarint("count", maxCount)
 	m := r.limited("cells", limit)
 	if r.err == nil && (m == 0 || len(r.b) < 13*m) {
 		r.fail(malformed("sketch: %d cells in %d bytes", m, len(r.b)))

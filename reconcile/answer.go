@@ -88,12 +88,12 @@ func (a *answerer) answer() error {
 }
 
 // missing lists the items for which f returns true, as many as fit.
-func (a *answerer) missing(f func(*Item) bool) error {
+func (a *answerer) missing(f func(Item) bool) error {
 	for it, err := range a.local.Items() {
 		if err != nil {
 			return err
 		}
-		if !f(&it) {
+		if !f(it) {
 			continue
 		}
 		if len(a.resp.Missing) == a.limits.Missing {
@@ -113,7 +113,7 @@ func (a *answerer) gaps(g gaps) error {
 	}
 	last := a.req.Sum.Last
 	held := g.held
-	return a.missing(func(it *Item) bool {
+	return a.missing(func(it Item) bool {
 		for len(held) > 0 && held[0].To < it.ID {
 			held = held[1:]
 		}
@@ -125,7 +125,7 @@ func (a *answerer) gaps(g gaps) error {
 func (a *answerer) list(l list) error {
 	key := l.salt.keyer()
 	found := make([]bool, len(l.shorts))
-	err := a.missing(func(it *Item) bool {
+	err := a.missing(func(it Item) bool {
 		i, ok := slices.BinarySearch(l.shorts, key.short(&it.Hash))
 		if ok {
 			found[i] = true
@@ -147,10 +147,10 @@ func (a *answerer) list(l list) error {
 // that are not here can be told.
 func (a *answerer) filter(f *Filter) error {
 	if f.slots == nil {
-		return a.missing(func(it *Item) bool { return !f.Seen(it.Hash) })
+		return a.missing(func(it Item) bool { return !f.Seen(it.Hash) })
 	}
 	found := make([]bool, len(f.slots.hashes))
-	err := a.missing(func(it *Item) bool {
+	err := a.missing(func(it Item) bool {
 		short := f.key.short(&it.Hash)
 		seen := f.slots.seen(short, &it.Hash)
 		if seen {
@@ -188,7 +188,7 @@ func (a *answerer) sketch(s sketched) error {
 	}
 	slices.Sort(plus)
 	slices.Sort(minus)
-	err = a.missing(func(it *Item) bool {
+	err = a.missing(func(it Item) bool {
 		_, ok := slices.BinarySearch(plus, key.short(&it.Hash))
 		return ok
 	})
@@ -217,7 +217,7 @@ func (a *answerer) blocks(bs blocks) error {
 			whole, covered = len(a.resp.Missing), covered+1
 		}
 	}
-	err := a.missing(func(it *Item) bool {
+	err := a.missing(func(it Item) bool {
 		number := it.key(a.req.Shared) >> bs.shift
 		pass(number)
 		return len(left) > 0 && left[0] == number

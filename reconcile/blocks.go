@@ -3,7 +3,6 @@ package reconcile
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"math/bits"
 )
 
@@ -22,6 +21,7 @@ type leaf struct {
 // block of every event costs no memory.
 func eachLeaf(items Items, shared bool, shift int, f func(l leaf, count uint64) bool) error {
 	h := sha256.New()
+	buf := make([]byte, 0, 16+sha256.Size)
 	var open leaf
 	var count uint64
 	stopped := false
@@ -37,7 +37,8 @@ func eachLeaf(items Items, shared bool, shift int, f func(l leaf, count uint64) 
 			seal()
 			open, count = leaf{block: b}, 0
 		}
-		it.hashTo(h, shared)
+		buf = it.appendDigested(buf[:0], shared)
+		h.Write(buf)
 		count++
 		return !stopped
 	})
@@ -50,17 +51,13 @@ func eachLeaf(items Items, shared bool, shift int, f func(l leaf, count uint64) 
 	return nil
 }
 
-// hashTo writes to h what digests are made of.
-func (it *Item) hashTo(h hash.Hash, shared bool) {
-	if !shared {
-		h.Write(it.Hash[:])
-		return
+// appendDigested appends what digests are made of.
+func (it *Item) appendDigested(b []byte, shared bool) []byte {
+	if shared {
+		b = binary.BigEndian.AppendUint64(b, uint64(it.ID))
+		b = binary.BigEndian.AppendUint64(b, uint64(it.Time))
 	}
-	var b [16 + sha256.Size]byte
-	binary.BigEndian.PutUint64(b[:], uint64(it.ID))
-	binary.BigEndian.PutUint64(b[8:], uint64(it.Time))
-	copy(b[16:], it.Hash[:])
-	h.Write(b[:])
+	return append(b, it.Hash[:]...)
 }
 
 // shiftFor returns a shift that makes about perBlock items a block of n hashes and

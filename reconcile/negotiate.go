@@ -285,7 +285,7 @@ func (n *negotiation) measureGaps() error {
 }
 
 func (n *negotiation) peerEmpty() error {
-	extra, err := n.view.where(func(*Item) bool { return true })
+	extra, err := n.view.where(func(Item) bool { return true })
 	if err != nil {
 		return err
 	}

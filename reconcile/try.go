@@ -73,7 +73,7 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 		return err
 	}
 	if resp.Filter != nil && p.back > 0 {
-		if extra, err = n.view.where(func(it *Item) bool { return !resp.Filter.Seen(it.Hash) }); err != nil {
+		if extra, err = n.view.where(func(it Item) bool { return !resp.Filter.Seen(it.Hash) }); err != nil {
 			return err
 		}
 	}
@@ -246,7 +246,7 @@ func (n *negotiation) batch(of []Block) []Block {
 // replace makes the own items of some blocks those of the peer.
 func (n *negotiation) replace(shift int, numbers []uint64, theirs []Item) error {
 	shared := n.view.base.Shared()
-	within := func(it *Item) bool {
+	within := func(it Item) bool {
 		_, ok := slices.BinarySearch(numbers, it.key(shared)>>shift)
 		return ok
 	}
@@ -258,7 +258,7 @@ func (n *negotiation) replace(shift int, numbers []uint64, theirs []Item) error 
 	for _, it := range theirs {
 		if _, ok := extra[it]; ok {
 			delete(extra, it)
-		} else if within(&it) {
+		} else if within(it) {
 			missing = append(missing, it)
 		}
 	}

@@ -118,20 +118,20 @@ func (v *view) matching(shorts []uint64, salt Salt) (map[Item]struct{}, error) {
 		return nil, nil
 	}
 	key := salt.keyer()
-	return v.where(func(it *Item) bool {
+	return v.where(func(it Item) bool {
 		_, ok := slices.BinarySearch(shorts, key.short(&it.Hash))
 		return ok
 	})
 }
 
 // where returns the items for which f returns true.
-func (v *view) where(f func(*Item) bool) (map[Item]struct{}, error) {
+func (v *view) where(f func(Item) bool) (map[Item]struct{}, error) {
 	found := map[Item]struct{}{}
 	for it, err := range v.Items() {
 		if err != nil {
 			return nil, err
 		}
-		if f(&it) {
+		if f(it) {
 			found[it] = struct{}{}
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ErrAhead is returned by Answer if the asking side holds ids that the log has
+// ErrAhead is returned by Answer if the asking side knows ids that the log has
 // not given yet: it asks the wrong log, or one that was set back.
 var ErrAhead = errors.New("reconcile: the request is ahead of the log")
 
@@ -21,10 +21,11 @@ var ErrAhead = errors.New("reconcile: the request is ahead of the log")
 // ErrAhead.
 func Answer(local Set, req *Request, limits Limits) (*Response, error) {
 	a := answerer{local: local, req: req, limits: limits.orDefaults()}
-	if local.Shared() != req.Shared || local.Span().From != req.Span.From {
+	if local.Shared() != req.Shared || local.Span().From != req.Span.From || local.Span().To > req.Span.To {
 		return nil, fmt.Errorf("reconcile: a request about %s is answered from %s", req.Span, local.Span())
 	}
-	if req.Shared && req.Sum.Last > local.Span().To {
+	end := local.Span().To
+	if pinned := req.Span.To != event.MaxID; req.Shared && req.Sum.Last > end || pinned && req.Span.To > end {
 		return nil, ErrAhead
 	}
 	a.resp.To = local.Span().To

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/bits-and-blooms/bloom/v3"
 
@@ -64,15 +65,28 @@ func (f *Filter) bytes(h *event.Hash) (b [8]byte) {
 
 // AppendTo appends f's frame to b.
 func (f *Filter) AppendTo(b []byte) []byte {
-	body := binary.AppendUvarint(append([]byte(nil), f.salt[:]...), f.Count)
+	k := kindBloom
 	if f.slots != nil {
-		return appendFrame(b, kindInverse, f.slots.appendTo(body))
+		k = kindInverse
 	}
-	m, err := f.bloom.MarshalBinary()
-	if err != nil {
-		panic(err) // a buffer in memory takes every write
-	}
-	return appendFrame(b, kindBloom, append(body, m...))
+	return appendFrame(b, k, func(b []byte) []byte {
+		b = binary.AppendUvarint(append(b, f.salt[:]...), f.Count)
+		if f.slots != nil {
+			return f.slots.appendTo(b)
+		}
+		w := appender(slices.Grow(b, 24+8*len(f.bloom.BitSet().Words())))
+		if _, err := f.bloom.WriteTo(&w); err != nil {
+			panic(err) // memory takes every write
+		}
+		return w
+	})
+}
+
+type appender []byte
+
+func (a *appender) Write(b []byte) (int, error) {
+	*a = append(*a, b...)
+	return len(b), nil
 }
 
 // ParseFilter reads a filter that stands alone.

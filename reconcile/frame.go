@@ -84,11 +84,17 @@ func tooLarge(format string, args ...any) error {
 	return &FrameError{TooLarge: true, Detail: fmt.Sprintf(format, args...)}
 }
 
-// appendFrame appends the frame around body to b.
-func appendFrame(b []byte, k kind, body []byte) []byte {
-	b = append(b, magic0, magic1, version, byte(k))
-	b = binary.AppendUvarint(b, uint64(len(body)))
-	return append(b, body...)
+// appendFrame appends the frame around what body appends to b. The body is written
+// in place and then moved up to its header, since it may be large.
+func appendFrame(b []byte, k kind, body func([]byte) []byte) []byte {
+	var header [headerSize + binary.MaxVarintLen64]byte
+	start := len(b)
+	b = body(append(b, header[:]...))
+	written := b[start+len(header):]
+	h := binary.AppendUvarint(append(header[:0], magic0, magic1, version, byte(k)), uint64(len(written)))
+	copy(b[start:], h)
+	copy(b[start+len(h):], written)
+	return b[:start+len(h)+len(written)]
 }
 
 // cutFrame cuts the first frame off b, which is not empty.

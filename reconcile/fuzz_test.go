@@ -36,7 +36,9 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%x is written %x", b, again)
 		}
 		span := req.Span
-		span.To = min(span.To, span.From+100)
+		if span.To == event.MaxID {
+			span.To = span.From + min(100, event.MaxID-span.From)
+		}
 		var mine []Item
 		for id := span.From + 1; id <= span.To && id < span.From+9; id++ {
 			mine = append(mine, itemAt(id))
@@ -45,9 +47,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		pinned := *req
-		pinned.Span.To = max(span.To, req.Span.From)
-		back, err := ParseResponse(resp.AppendTo(nil, req.Shared), &pinned, Limits{})
+		back, err := ParseResponse(resp.AppendTo(nil, req.Shared), req, Limits{})
 		if err != nil {
 			t.Fatalf("the answer is refused: %v", err)
 		}

@@ -40,12 +40,16 @@ func be(v ...any) (b []byte) {
 var (
 	digest0   = make([]byte, 32)
 	salt0     = make([]byte, 16)
-	summary   = appendFrame(nil, kindSummary, be(0, 0, 0, 0, 1, digest0))    // one event, other logs
-	summaryID = appendFrame(nil, kindSummary, be(1, 0, 0, 0, 1, digest0, 1)) // one event, ids shared
-	behind    = func(k kind, v ...any) []byte { return appendFrame(bytes.Clone(summary), k, be(v...)) }
-	behindID  = func(k kind, v ...any) []byte { return appendFrame(bytes.Clone(summaryID), k, be(v...)) }
+	summary   = frameOf(nil, kindSummary, be(0, 0, 0, 0, 1, digest0))    // one event, other logs
+	summaryID = frameOf(nil, kindSummary, be(1, 0, 0, 0, 1, digest0, 1)) // one event, ids shared
+	behind    = func(k kind, v ...any) []byte { return frameOf(bytes.Clone(summary), k, be(v...)) }
+	behindID  = func(k kind, v ...any) []byte { return frameOf(bytes.Clone(summaryID), k, be(v...)) }
 	words     = func(n int, w byte) []byte { return bytes.Repeat([]byte{w}, 8*n) }
 )
+
+func frameOf(b []byte, k kind, body []byte) []byte {
+	return appendFrame(b, k, func(b []byte) []byte { return append(b, body...) })
+}
 
 type hostile struct {
 	name  string
@@ -65,19 +69,19 @@ func hostileRequests() []hostile {
 		{"a length of 2^63", be(magic0, magic1, 1, 1, uint64(1)<<63), false, "length"},
 		{"a length that does not end", append([]byte{magic0, magic1, 1, 1}, bytes.Repeat([]byte{0x80}, 11)...), false, "length"},
 		{"a length in more bytes than it needs", append([]byte{magic0, magic1, 1, 1, 0xa5, 0x80, 0}, summary[5:]...), false, "shortest"},
-		{"an answer", appendFrame(nil, kindAnswer, summary), false, "kind 16"},
-		{"a filter alone", appendFrame(nil, kindBloom, nil), false, "kind 4"},
-		{"a short summary", appendFrame(nil, kindSummary, make([]byte, 10)), false, "digest"},
-		{"a long summary", appendFrame(nil, kindSummary, append(be(0, 0, 0, 0, 1, digest0), 0)), false, "left"},
-		{"unknown flags", appendFrame(nil, kindSummary, be(2, 0, 0, 0, 1, digest0)), false, "flags"},
-		{"a backward stretch", appendFrame(nil, kindSummary, be(0, 0, 5, 4, 1, digest0)), false, "ends before"},
-		{"a position over the largest", appendFrame(nil, kindSummary, be(0, 0, uint64(1)<<63, 0, 1, digest0)), false, "from"},
-		{"a count of 2^41", appendFrame(nil, kindSummary, be(0, 0, 0, 0, uint64(1)<<41, digest0)), false, "count"},
-		{"a last before the stretch", appendFrame(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 5)), false, "last"},
-		{"a last behind the stretch", appendFrame(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 10)), false, "last"},
-		{"a last of nothing", appendFrame(nil, kindSummary, be(1, 0, 0, 0, 0, digest0, 1)), false, "last"},
-		{"200 hash functions back", appendFrame(nil, kindSummary, be(0, 200, 0, 0, 1, digest0, salt0)), false, "back"},
-		{"no salt for the way back", appendFrame(nil, kindSummary, be(0, 3, 0, 0, 1, digest0)), false, "salt"},
+		{"an answer", frameOf(nil, kindAnswer, summary), false, "kind 16"},
+		{"a filter alone", frameOf(nil, kindBloom, nil), false, "kind 4"},
+		{"a short summary", frameOf(nil, kindSummary, make([]byte, 10)), false, "digest"},
+		{"a long summary", frameOf(nil, kindSummary, append(be(0, 0, 0, 0, 1, digest0), 0)), false, "left"},
+		{"unknown flags", frameOf(nil, kindSummary, be(2, 0, 0, 0, 1, digest0)), false, "flags"},
+		{"a backward stretch", frameOf(nil, kindSummary, be(0, 0, 5, 4, 1, digest0)), false, "ends before"},
+		{"a position over the largest", frameOf(nil, kindSummary, be(0, 0, uint64(1)<<63, 0, 1, digest0)), false, "from"},
+		{"a count of 2^41", frameOf(nil, kindSummary, be(0, 0, 0, 0, uint64(1)<<41, digest0)), false, "count"},
+		{"a last before the stretch", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 5)), false, "last"},
+		{"a last behind the stretch", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 10)), false, "last"},
+		{"a last of nothing", frameOf(nil, kindSummary, be(1, 0, 0, 0, 0, digest0, 1)), false, "last"},
+		{"200 hash functions back", frameOf(nil, kindSummary, be(0, 200, 0, 0, 1, digest0, salt0)), false, "back"},
+		{"no salt for the way back", frameOf(nil, kindSummary, be(0, 3, 0, 0, 1, digest0)), false, "salt"},
 		{"a second summary", append(bytes.Clone(summary), summary...), false, "kind 1"},
 		{"a third frame", append(behind(kindList, salt0, 0), summary...), false, "left"},
 		{"an unknown kind", behind(99), false, "kind 99"},
@@ -212,7 +216,7 @@ func TestHostileResponses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := func(v ...any) []byte { return appendFrame(nil, kindAnswer, be(v...)) }
+	answer := func(v ...any) []byte { return frameOf(nil, kindAnswer, be(v...)) }
 	for _, h := range []struct {
 		name  string
 		req   *Request
@@ -221,6 +225,7 @@ func TestHostileResponses(t *testing.T) {
 	}{
 		{"a request", req, summary, "kind 1"},
 		{"2^40 items", req, answer(hasMissingByte, 9, 9, digest0, uint64(1)<<40), "items"},
+		{"70,000 items", req, answer(hasMissingByte, 9, uint64(100_000), digest0, uint64(70_000), make([]byte, 70_000*32)), "items"},
 		{"more items than bytes", req, answer(hasMissingByte, 9, 9, digest0, 5, make([]byte, 40)), "items"},
 		{"more items than the set has", req, answer(hasMissingByte, 9, 1, digest0, 2, words(4, 1), words(4, 2)), "items"},
 		{"items out of order", req, answer(hasMissingByte, 9, 9, digest0, 2, words(4, 2), words(4, 1)), "order"},
@@ -256,8 +261,8 @@ const hasMissingByte = 1 << 2
 // Well-formed requests cost no more than their limits, whatever is in them.
 func TestDearestRequests(t *testing.T) {
 	const n = 20_000
-	many := appendFrame(nil, kindSummary, be(0, 0, 0, 0, uint64(65_536), digest0))
-	ofMany := func(k kind, v ...any) []byte { return appendFrame(bytes.Clone(many), k, be(v...)) }
+	many := frameOf(nil, kindSummary, be(0, 0, 0, 0, uint64(65_536), digest0))
+	ofMany := func(k kind, v ...any) []byte { return frameOf(bytes.Clone(many), k, be(v...)) }
 	set := setOf(false, stretch(0, n), scattered(1, false, n, 0, 0).peer)
 	random := make([]byte, 13*65_536)
 	for i := range len(random) / 8 {
@@ -284,7 +289,7 @@ func TestDearestRequests(t *testing.T) {
 		{"leaves: a block for each event", behind(kindLeaves, 0, 0)},
 		{"blocks: all in one", behind(kindBlocks, 64, 1, 0)},
 		{"gaps: as many as there may be", behindID(kindGaps, 0)},
-		{"back: 32 hash functions", appendFrame(nil, kindSummary, be(0, 32, 0, 0, 1, digest0, salt0))},
+		{"back: 32 hash functions", frameOf(nil, kindSummary, be(0, 32, 0, 0, 1, digest0, salt0))},
 	} {
 		var req *Request
 		var resp *Response

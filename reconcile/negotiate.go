@@ -39,7 +39,7 @@ type Config struct {
 const maxCorrections = 3
 
 // maxExact bounds the requests of Exact, of which each brings a block at least.
-const maxExact = 1000
+const maxExact = 256
 
 // A Result says what two sides lack of each other.
 type Result struct {
@@ -57,8 +57,9 @@ type Result struct {
 	// say nothing of them.
 	Pull window.Spans
 
-	// Proven reports that outside of Pull the digests agree. It is false if the
-	// peer contradicts itself; then Pull is all of Span.
+	// Proven reports that outside of Pull the digests agree; by what the peer
+	// says, if the Outcome is Prefix. It is false if nothing better was left than
+	// to pull all of Span.
 	Proven bool
 
 	// Outcome is what ended the negotiation, and Why says so in words.
@@ -248,6 +249,10 @@ func (n *negotiation) hello() error {
 	}
 	if resp.Prefix {
 		n.settle(Prefix, "the first %d of %d are held", v.sum.Count, resp.Sum.Count)
+		return nil
+	}
+	if n.theirs.Count > n.Limits.Items {
+		n.giveUp(fmt.Sprintf("%d events are too many to compare", n.theirs.Count))
 		return nil
 	}
 	n.recount()

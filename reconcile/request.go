@@ -92,6 +92,14 @@ const flagShared byte = 1
 
 // AppendTo appends the request's frames to b.
 func (r *Request) AppendTo(b []byte) []byte {
+	b = appendFrame(b, kindSummary, r.appendSummary)
+	if r.body != nil {
+		b = r.body.appendTo(b)
+	}
+	return b
+}
+
+func (r *Request) appendSummary(b []byte) []byte {
 	var flags byte
 	if r.Shared {
 		flags |= flagShared
@@ -100,19 +108,15 @@ func (r *Request) AppendTo(b []byte) []byte {
 	if to == event.MaxID {
 		to = 0
 	}
-	s := []byte{flags, byte(r.Back)}
-	s = binary.AppendUvarint(s, uint64(r.Span.From))
-	s = binary.AppendUvarint(s, uint64(to))
-	s = appendSum(s, r.Sum)
+	b = append(b, flags, byte(r.Back))
+	b = binary.AppendUvarint(b, uint64(r.Span.From))
+	b = binary.AppendUvarint(b, uint64(to))
+	b = appendSum(b, r.Sum)
 	if r.Shared {
-		s = binary.AppendUvarint(s, uint64(r.Sum.Last))
+		b = binary.AppendUvarint(b, uint64(r.Sum.Last))
 	}
 	if r.Back > 0 {
-		s = append(s, r.BackSalt[:]...)
-	}
-	b = appendFrame(b, kindSummary, s)
-	if r.body != nil {
-		b = r.body.appendTo(b)
+		b = append(b, r.BackSalt[:]...)
 	}
 	return b
 }
@@ -222,7 +226,9 @@ func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
 	return nil, malformed("kind %d: not known behind a summary", k)
 }
 
-func (g gaps) appendTo(b []byte) []byte { return appendFrame(b, kindGaps, appendSpans(nil, g.held)) }
+func (g gaps) appendTo(b []byte) []byte {
+	return appendFrame(b, kindGaps, func(b []byte) []byte { return appendSpans(b, g.held) })
+}
 
 // appendSpans appends spans as what lies before and in each.
 func appendSpans(b []byte, spans window.Spans) []byte {
@@ -259,8 +265,7 @@ func parseSpans(r *reader, within window.Span) window.Spans {
 }
 
 func (l list) appendTo(b []byte) []byte {
-	body := append([]byte(nil), l.salt[:]...)
-	return appendFrame(b, kindList, appendShorts(body, l.shorts))
+	return appendFrame(b, kindList, func(b []byte) []byte { return appendShorts(append(b, l.salt[:]...), l.shorts) })
 }
 
 func appendShorts(b []byte, shorts []uint64) []byte {
@@ -291,22 +296,24 @@ func parseShorts(r *reader, limit int) []uint64 {
 }
 
 func (s sketched) appendTo(b []byte) []byte {
-	return appendFrame(b, kindSketch, s.cells.appendTo(nil, s.salt, s.n))
+	return appendFrame(b, kindSketch, func(b []byte) []byte { return s.cells.appendTo(b, s.salt, s.n) })
 }
 
 func (l leaves) appendTo(b []byte) []byte {
-	body := binary.AppendUvarint([]byte{byte(l.shift)}, uint64(len(l.of)))
-	at := uint64(0)
-	for i := range l.of {
-		body = binary.AppendUvarint(body, l.of[i].block-at)
-		body = append(body, l.of[i].sum[:]...)
-		at = l.of[i].block
-	}
-	return appendFrame(b, kindLeaves, body)
+	return appendFrame(b, kindLeaves, func(b []byte) []byte {
+		b = binary.AppendUvarint(append(b, byte(l.shift)), uint64(len(l.of)))
+		at := uint64(0)
+		for i := range l.of {
+			b = binary.AppendUvarint(b, l.of[i].block-at)
+			b = append(b, l.of[i].sum[:]...)
+			at = l.of[i].block
+		}
+		return b
+	})
 }
 
 func (bs blocks) appendTo(b []byte) []byte {
-	return appendFrame(b, kindBlocks, appendAscending([]byte{byte(bs.shift)}, bs.numbers))
+	return appendFrame(b, kindBlocks, func(b []byte) []byte { return appendAscending(append(b, byte(bs.shift)), bs.numbers) })
 }
 
 func appendAscending(b []byte, numbers []uint64) []byte {

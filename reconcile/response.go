@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -63,27 +64,30 @@ const (
 
 // AppendTo appends the response's frames to b. shared is that of the request.
 func (p *Response) AppendTo(b []byte, shared bool) []byte {
-	body := []byte{p.flags()}
-	body = binary.AppendUvarint(body, uint64(p.To))
-	body = appendSum(body, p.Sum)
-	if p.UpTo != nil {
-		body = appendSum(body, *p.UpTo)
-	}
-	if len(p.Missing) > 0 {
-		body = appendItems(body, p.Missing, shared)
-	}
-	if len(p.Unknown) > 0 {
-		body = appendShorts(body, p.Unknown)
-	}
-	if p.Estimate > 0 {
-		body = binary.AppendUvarint(body, p.Estimate)
-	}
-	if len(p.Blocks) > 0 || p.Covered > 0 {
-		body = p.appendBlocks(body)
-	}
-	b = appendFrame(b, kindAnswer, body)
+	b = appendFrame(b, kindAnswer, func(b []byte) []byte { return p.appendBody(b, shared) })
 	if p.Filter != nil {
 		b = p.Filter.AppendTo(b)
+	}
+	return b
+}
+
+func (p *Response) appendBody(b []byte, shared bool) []byte {
+	b = binary.AppendUvarint(append(b, p.flags()), uint64(p.To))
+	b = appendSum(b, p.Sum)
+	if p.UpTo != nil {
+		b = appendSum(b, *p.UpTo)
+	}
+	if len(p.Missing) > 0 {
+		b = appendItems(b, p.Missing, shared)
+	}
+	if len(p.Unknown) > 0 {
+		b = appendShorts(b, p.Unknown)
+	}
+	if p.Estimate > 0 {
+		b = binary.AppendUvarint(b, p.Estimate)
+	}
+	if len(p.Blocks) > 0 || p.Covered > 0 {
+		b = p.appendBlocks(b)
 	}
 	return b
 }
@@ -103,6 +107,7 @@ func (p *Response) flags() (f byte) {
 
 // appendItems appends items: an id as how far it is from the one before.
 func appendItems(b []byte, items []Item, shared bool) []byte {
+	b = slices.Grow(b, len(items)*(itemSize(shared)+2)+binary.MaxVarintLen64)
 	b = binary.AppendUvarint(b, uint64(len(items)))
 	at := event.Beginning
 	for i := range items {
@@ -163,7 +168,7 @@ func (p *Response) parse(r *reader, req *Request, limits Limits) (flags byte) {
 		p.UpTo = &s
 	}
 	if flags&hasMissing != 0 {
-		p.Missing = parseItems(r, req.Shared, window.Span{From: req.Span.From, To: p.To})
+		p.Missing = parseItems(r, req.Shared, window.Span{From: req.Span.From, To: p.To}, limits.Missing)
 	}
 	if flags&hasUnknown != 0 {
 		p.Unknown = parseShorts(r, max(limits.Cells, maxSlots))
@@ -186,8 +191,8 @@ func itemSize(shared bool) int {
 }
 
 // parseItems reads items that lie in span and are in order.
-func parseItems(r *reader, shared bool, span window.Span) []Item {
-	n := r.count("items", maxCount)
+func parseItems(r *reader, shared bool, span window.Span, limit int) []Item {
+	n := r.limited("items", limit)
 	if r.err == nil && n > len(r.b)/itemSize(shared) {
 		r.fail(malformed("items: %d in %d bytes", n, len(r.b)))
 	}

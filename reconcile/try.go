@@ -81,6 +81,9 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 	if err != nil {
 		return err
 	}
+	if n.tooMany() {
+		return nil
+	}
 	if n.view.sum.Equal(n.theirs) {
 		n.settle(p.strategy, "%d were missing here and %d there", len(n.view.added), len(n.view.gone))
 		return nil
@@ -93,6 +96,15 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 	}
 	n.guessAfter(p, resp, float64(added), float64(gone))
 	return nil
+}
+
+// tooMany ends the negotiation with a peer that lists more than it has.
+func (n *negotiation) tooMany() bool {
+	if uint64(len(n.view.added)) <= n.theirs.Count {
+		return false
+	}
+	n.giveUp("the peer lists more events than it has")
+	return true
 }
 
 // saltOf returns the salt of the short hashes in the answer to b.
@@ -204,6 +216,9 @@ func (n *negotiation) fetch(shift int, of []Block, why string) error {
 		covered := min(resp.Covered, len(batch))
 		if err := n.replace(shift, bs.numbers[:covered], resp.Missing); err != nil {
 			return err
+		}
+		if n.tooMany() {
+			return nil
 		}
 		of = of[covered:]
 		if covered == 0 {

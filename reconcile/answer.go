@@ -32,7 +32,8 @@ func Answer(local Set, req *Request, limits Limits) (*Response, error) {
 	if err := a.sums(); err != nil {
 		return nil, err
 	}
-	if a.resp.Sum.Equal(req.Sum) || req.body == nil && req.Back == 0 {
+	_, hasGaps := req.body.(gaps)
+	if a.resp.Sum.Equal(req.Sum) || hasGaps && a.resp.Prefix || req.body == nil && req.Back == 0 {
 		return &a.resp, nil
 	}
 	if a.resp.Sum.Count > a.limits.Items {
@@ -109,9 +110,6 @@ func (a *answerer) missing(f func(Item) bool) error {
 // gaps lists what lies outside the stretches, up to the asker's last event: what
 // is behind that is pulled anyway.
 func (a *answerer) gaps(g gaps) error {
-	if a.resp.Prefix {
-		return nil
-	}
 	last := a.req.Sum.Last
 	held := g.held
 	return a.missing(func(it Item) bool {

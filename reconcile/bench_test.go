@@ -3,6 +3,7 @@ package reconcile
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -57,12 +58,16 @@ func (s shape) bound() float64 {
 }
 
 // BenchmarkNegotiate prints for each case and strategy what goes over the wire,
-// without what names missing events, beside the bound.
+// without what names missing events, beside the bound; and all of it as a table of
+// bytes/rounds.
 func BenchmarkNegotiate(b *testing.B) {
+	var table strings.Builder
+	table.WriteString("| case | bound | auto | sketch | bloom | inverse | exact | auto-ids |\n|---|---|---|---|---|---|---|---|\n")
 	for _, s := range shapes {
 		if s.big && !*long {
 			continue
 		}
+		fmt.Fprintf(&table, "| %s | %.0f |", s.name, s.bound())
 		for _, c := range []struct {
 			name   string
 			shared bool
@@ -72,13 +77,14 @@ func BenchmarkNegotiate(b *testing.B) {
 			{"exact", false, Exact}, {"auto-ids", true, Auto},
 		} {
 			if c.shared && s.extra > 0 || c.with == Inverse && s.n > maxSlots {
+				table.WriteString(" |")
 				continue
 			}
+			var res *Result
 			b.Run(fmt.Sprintf("%s/%s", s.name, c.name), func(b *testing.B) {
 				w := s.world(c.shared)
 				set, srv := w.set(), newServer(w)
 				b.ReportAllocs()
-				var res *Result
 				for b.Loop() {
 					var err error
 					if res, err = Negotiate(b.Context(), set, srv, Config{Strategy: c.with, Salt: salts(1)}); err != nil {
@@ -91,8 +97,15 @@ func BenchmarkNegotiate(b *testing.B) {
 				b.ReportMetric(float64(len(res.Rounds)), "rounds")
 				b.ReportMetric(s.bound(), "bound-B")
 			})
+			if res != nil { // it was not filtered out
+				fmt.Fprintf(&table, " %d/%d |", overhead(res), len(res.Rounds))
+			} else {
+				table.WriteString(" |")
+			}
 		}
+		table.WriteString("\n")
 	}
+	fmt.Print(table.String())
 }
 
 // BenchmarkSet is what it costs to make a set and its sum.

@@ -228,6 +228,10 @@ func (n *negotiation) hello() error {
 		return err
 	}
 	resp, err := n.ask(req, req.Strategy(), "the sums are told first")
+	if refused(err) && req.body != nil {
+		req.body = nil
+		resp, err = n.ask(req, Summary, "the gaps were refused")
+	}
 	if err != nil {
 		return err
 	}
@@ -327,20 +331,12 @@ func (n *negotiation) diff() float64 { return float64(n.theirs.Count) - float64(
 
 // next returns what to try.
 func (n *negotiation) next() plan {
-	p := n.pick()
-	if p.strategy == Sketch {
-		p.cells = max(p.cells, n.leastCells)
-	}
-	return p
-}
-
-func (n *negotiation) pick() plan {
 	count, peer := n.view.sum.Count, n.theirs.Count
 	forced := plan{strategy: n.Strategy, why: "it was asked for"}
 	cannot := func(why string) plan { return plan{strategy: Exact, why: why} }
 	switch n.Strategy {
 	case Auto:
-		return pick(count, peer, n.guess, n.gaps, n.Limits)
+		return pick(count, peer, n.guess, n.gaps, n.leastCells, n.Limits)
 	case Gaps:
 		if n.gaps < 0 {
 			return cannot("there is no list of gaps to send")
@@ -350,8 +346,8 @@ func (n *negotiation) pick() plan {
 			return cannot(fmt.Sprintf("%d hashes are too many for a list", count))
 		}
 	case Sketch:
-		forced.cells = cellsFor(n.guess.total())
-		if max(forced.cells, n.leastCells) > n.Limits.Cells {
+		forced.cells = max(n.leastCells, cellsFor(n.guess.total()))
+		if forced.cells > n.Limits.Cells {
 			return cannot("the difference is too large for a sketch")
 		}
 	case Bloom:

@@ -228,6 +228,15 @@ func TestRefusals(t *testing.T) {
 	if err := w.check(res); err != nil || res.Outcome != Pull || res.Proven {
 		t.Errorf("%v\n%s", err, explain(res))
 	}
+	// The sums are told whatever the limits.
+	for _, w := range []*world{tailWorld(true, 3000, 10), scattered(7, true, 3000, 10, 0)} {
+		s = newServer(w)
+		s.limits = Limits{Items: 1}
+		res = w.negotiate(t, s, Config{})
+		if err := w.check(res); err != nil || res.Sum.Count != 3000 {
+			t.Errorf("%v\n%s", err, explain(res))
+		}
+	}
 	s = newServer(w)
 	s.limits = Limits{Body: 10}
 	if _, err := Negotiate(t.Context(), w.set(), s, Config{}); !refused(err) {

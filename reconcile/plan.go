@@ -22,7 +22,8 @@ type plan struct {
 // sketch, so a large one is best there, and a small one where only another filter
 // can repair it.
 const (
-	fewest, most = 2, 7
+	fewestHashes = 2
+	mostHashes   = 7
 	aloneHashes  = 7
 )
 
@@ -40,7 +41,10 @@ func cellsFor(d float64) int {
 // Then it is a sketch as long as few events differ; above about five in a hundred
 // it is a bloom filter, whose price does not grow with the difference, and later a
 // sketch for what that hid. Since that takes a round more, it must save a fifth.
-func pick(n, peer uint64, g guess, gaps int, limits Limits) plan {
+//
+// gaps is what a list of gaps takes, or -1; least is how many cells a sketch must
+// have because fewer were not enough.
+func pick(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
 	if n <= maxList {
 		return plan{strategy: List, why: fmt.Sprintf("%d hashes are few", n)}
 	}
@@ -50,11 +54,11 @@ func pick(n, peer uint64, g guess, gaps int, limits Limits) plan {
 			best, cost = p, c
 		}
 	}
-	if cells := cellsFor(g.total()); cells <= limits.Cells {
+	if cells := max(least, cellsFor(g.total())); cells <= limits.Cells {
 		c := float64(cells) * cellBytes
 		offer(plan{strategy: Sketch, cells: cells, why: fmt.Sprintf("about %.0f of %d differ: a sketch takes %.0f bytes", g.total(), max(n, peer), c)}, c)
 	}
-	for k := fewest; k <= most; k++ {
+	for k := fewestHashes; k <= mostHashes; k++ {
 		up, back := bloomBytes(n, k), bloomBytes(peer, k)
 		hidden := math.Pow(2, -float64(k))
 		for _, f := range []struct {

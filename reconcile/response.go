@@ -51,6 +51,7 @@ type Response struct {
 	Filter *Filter
 }
 
+// The flags of an answer, which say what is in it.
 const (
 	hasFilter byte = 1 << iota
 	hasUpTo
@@ -93,15 +94,19 @@ func (p *Response) appendBody(b []byte, shared bool) []byte {
 }
 
 func (p *Response) flags() (f byte) {
-	for flag, set := range map[byte]bool{
-		hasFilter: p.Filter != nil, hasUpTo: p.UpTo != nil, hasMissing: len(p.Missing) > 0,
-		hasUnknown: len(p.Unknown) > 0, hasEstimate: p.Estimate > 0,
-		hasBlocks: len(p.Blocks) > 0 || p.Covered > 0, isPartial: p.Partial, isPrefix: p.Prefix,
-	} {
-		if set {
+	set := func(flag byte, is bool) {
+		if is {
 			f |= flag
 		}
 	}
+	set(hasFilter, p.Filter != nil)
+	set(hasUpTo, p.UpTo != nil)
+	set(hasMissing, len(p.Missing) > 0)
+	set(hasUnknown, len(p.Unknown) > 0)
+	set(hasEstimate, p.Estimate > 0)
+	set(hasBlocks, len(p.Blocks) > 0 || p.Covered > 0)
+	set(isPartial, p.Partial)
+	set(isPrefix, p.Prefix)
 	return f
 }
 

@@ -281,9 +281,11 @@ func (n *negotiation) offerGaps(req *Request) error {
 	return nil
 }
 
-// measureGaps finds out what a list of gaps would take.
+// measureGaps finds out what a list of gaps would take. Windows do not know what
+// was learned since, so theirs are told once only.
 func (n *negotiation) measureGaps() error {
-	if !n.view.base.Shared() {
+	_, isHolder := n.view.base.(Holder)
+	if !n.view.base.Shared() || isHolder && len(n.view.added) > 0 {
 		return nil
 	}
 	held, more, err := n.view.held(maxSpans)

@@ -91,6 +91,11 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 	if p.strategy == Gaps || added+gone > 0 {
 		n.gaps = -1
 	}
+	if p.strategy == Gaps && resp.Partial && added > 0 {
+		if err := n.measureGaps(); err != nil {
+			return err
+		}
+	}
 	if !resp.Partial && resp.Estimate == 0 {
 		n.corrections++
 	}
@@ -139,7 +144,7 @@ func (n *negotiation) guessAfter(p plan, resp *Response, added, gone float64) {
 			extra = gone / (math.Pow(2, float64(p.back)) - 1)
 		}
 		missing := before.missing
-		if p.up > 0 && !resp.Partial {
+		if p.up > 0 {
 			missing = added / (math.Pow(2, float64(p.up)) - 1)
 		}
 		n.guess.missing = max(n.guess.missing, missing, diff+extra)

@@ -102,6 +102,9 @@ func (a *answerer) missing(f func(Item) bool) error {
 			a.resp.Partial = true
 			return nil
 		}
+		if n := len(a.resp.Missing); n == cap(a.resp.Missing) { // in large steps, which leave little behind
+			a.resp.Missing = slices.Grow(a.resp.Missing, min(7*n+64, a.limits.Missing-n))
+		}
 		a.resp.Missing = append(a.resp.Missing, it)
 	}
 	return nil

@@ -15,7 +15,7 @@
 // is the only function here that does I/O, through one [Peer].
 //
 // [Answer] is the answering side, a pure function of its own set and one
-// [Request]. It keeps no session, so a server may answer each request from
+// [Request]. It keeps nothing in between, so a server may answer each request from
 // another process.
 //
 // What is learned is never wrong in the direction that loses: an event "not in

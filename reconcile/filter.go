@@ -23,8 +23,8 @@ type Filter struct {
 }
 
 // NewBloom returns a bloom filter (Bloom, "Space/time trade-offs in hash coding
-// with allowable errors", 1970) of n items, with bits hash functions: one in
-// 2^bits of what is not in the set is seen in it. The keys are short hashes,
+// with allowable errors", 1970) of n items, with bits hash functions, 1 to 32: one
+// in 2^bits of what is not in the set is seen in it. The keys are short hashes,
 // since bloom/v3 hashes without a seed.
 func NewBloom(items Items, n uint64, bits int, salt Salt) (*Filter, error) {
 	f := &Filter{Count: n, salt: salt, key: salt.keyer()}

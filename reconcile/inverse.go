@@ -18,9 +18,10 @@ type slots struct {
 
 const maxSlots = 1 << 17 // 4 MiB of hashes
 
-// NewInverse returns an inverse bloom filter of n items with m slots.
+// NewInverse returns an inverse bloom filter of n items with m slots, at least 1.
+// One with more than 131,072 is refused by whoever reads it.
 func NewInverse(items Items, n uint64, m int, salt Salt) (*Filter, error) {
-	f := &Filter{Count: n, salt: salt, key: salt.keyer(), slots: newSlots(m)}
+	f := &Filter{Count: n, salt: salt, key: salt.keyer(), slots: newSlots(max(1, m))}
 	for it, err := range items {
 		if err != nil {
 			return nil, err

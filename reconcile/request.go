@@ -131,8 +131,8 @@ func (r *reader) sum() (s Sum) {
 	return s
 }
 
-// ParseRequest reads a request. It holds at most about as much memory as b has
-// bytes, and never more than 8 MiB with the default limits.
+// ParseRequest reads a request. Beside b it holds no more than 4 MiB with the
+// default limits, and nothing of what it refuses.
 func ParseRequest(b []byte, limits Limits) (*Request, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {

@@ -24,7 +24,17 @@ import (
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
 // Elsewhere State returns a *window.NotHeldError.
 func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	return db.StateAfter(ctx, topic, at, "", fn)
+}
+
+// StateAfter is State without the storages up to one, such as alice/posts/1.
+func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
 	s := stateReader{db: db, topic: topic, at: at, from: firstName(topic)}
+	if user, path, ok := strings.Cut(storage, "/"); ok {
+		if n := (name{user, path}).next(); n.compare(s.from) > 0 {
+			s.from = n
+		}
+	}
 	return s.each(ctx, fn)
 }
 

@@ -334,10 +334,19 @@ func checkPage(base string, span window.Span, resp *http.Response) (next event.I
 	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next <= from || next > to {
 		return 0, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next)}
 	}
-	if resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed {
-		return 0, &ProtocolError{base, "answers without saying where the answer ends: a proxy before it speaks HTTP/1.0"}
+	if endless(resp) {
+		return 0, endlessError(base)
 	}
 	return next, nil
+}
+
+// endless reports whether the end of an answer could not be told from a cut.
+func endless(resp *http.Response) bool {
+	return resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed
+}
+
+func endlessError(base string) error {
+	return &ProtocolError{base, "answers without saying where the answer ends: a proxy before it speaks HTTP/1.0"}
 }
 
 // badLine sorts the errors of reading a line: one that is too long will be so the

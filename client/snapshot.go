@@ -1,12 +1,14 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -17,8 +19,8 @@ import (
 // but not kept. A cut connection is gone on with behind the last storage.
 func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		s := snapshot{c: c, topic: topic, at: at, yield: yield}
-		err := c.retry(ctx, s.read)
+		s := snapshot{c: c, topic: topic, at: at, yield: yield, b: backoff{cfg: &c.cfg}}
+		err := c.retryWith(ctx, &s.b, s.read)
 		if err != nil && !s.stopped {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
 		}
@@ -31,13 +33,26 @@ type snapshot struct {
 	topic   event.Topic
 	at      event.ID
 	yield   func(*event.Event, error) bool
+	b       backoff
 	stopped bool
-	user    string // the last storage that was given
-	path    string
+	given   storage // the last one that was given
+}
+
+type storage struct{ user, path string }
+
+func (s storage) String() string {
+	if s.user == "" {
+		return ""
+	}
+	return s.user + "/" + s.path
+}
+
+func (s storage) compare(t storage) int {
+	return cmp.Or(strings.Compare(s.user, t.user), strings.Compare(s.path, t.path))
 }
 
 func (s *snapshot) read(ctx context.Context, base string) error {
-	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at)}
+	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at), After: s.given.String()}
 	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.NDJSON}}, nil)
 	if err != nil {
 		return err
@@ -52,36 +67,38 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	if to, ok := wire.PositionOf(resp.Header, wire.HeaderTo); !ok || to != s.at {
 		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
 	}
+	if endless(resp) {
+		return endlessError(base)
+	}
 	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
 	for !s.stopped {
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil {
-			err = s.give(base, line)
-		}
 		if err != nil {
+			return badLine(base, err)
+		}
+		if err := s.give(base, line); err != nil {
 			return err
 		}
+		s.b.reset()
 	}
 	return nil
 }
 
-// give checks one event and passes it on, unless that was done before a cut.
+// give checks one event and passes it on.
 func (s *snapshot) give(base string, line []byte) error {
 	ev, err := s.c.accept(base, line, []event.Topic{s.topic})
 	if err != nil {
 		return err
 	}
-	if ev.ID > s.at || ev.Type != event.Put {
-		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not of the state at %s", ev.ID, s.at)}
+	this := storage{ev.User, ev.Path}
+	if ev.ID > s.at || ev.Type != event.Put || this.compare(s.given) <= 0 {
+		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not of the state at %s in its order", ev.ID, s.at)}
 	}
-	if ev.User < s.user || ev.User == s.user && ev.Path <= s.path {
-		return nil
-	}
-	s.user, s.path = ev.User, ev.Path
 	s.c.stats.events.Add(1)
+	s.given = this
 	s.stopped = !s.yield(&ev, nil)
 	return nil
 }

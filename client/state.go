@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -133,18 +134,26 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 	if busy {
 		return wait(ctx, busyPause) // somebody else is fetching it
 	}
+	err = c.fillSnapshot(ctx, w, topic, at)
+	if err != nil {
+		err = also(err, c.abort(ctx, w.Abort))
+	}
+	if errors.Is(err, cache.ErrLost) {
+		return nil // we were so slow that somebody else does it: it is looked at again
+	}
+	return err
+}
+
+func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) error {
 	for ev, err := range c.Snapshot(ctx, topic, at) {
 		if err == nil {
 			err = inStore(w.Add(ctx, ev))
 		}
 		if err != nil {
-			return also(err, c.abort(ctx, w.Abort))
+			return err
 		}
 	}
-	if err := w.Finish(ctx); err != nil {
-		return also(inStore(err), c.abort(ctx, w.Abort))
-	}
-	return nil
+	return inStore(w.Finish(ctx))
 }
 
 // abort gives up what was begun, even if the work was cancelled.

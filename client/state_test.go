@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A change is an event as the slow reader sees it, with what a fold needs.
@@ -312,4 +314,65 @@ func TestStateOutside(t *testing.T) {
 	if got := collectState(t, c, event.All, moment(t, "beginning")); got != nil {
 		t.Errorf("at the beginning there are %q", got)
 	}
+}
+
+// A server that lies about a state, or is cut off while it tells it, leaves nothing
+// that would be taken for one.
+func TestLyingSnapshots(t *testing.T) {
+	f := newFixture(t)
+	f.putSome(steady(), event.BlockSize+500)
+	bound := event.ID(event.BlockSize)
+	truth := slowState(f.changes(""), event.All, func(c *change) bool { return c.ID <= bound.String() })
+	later, deleted := "", ""
+	for _, c := range f.changes("") {
+		if c.ID > bound.String() && c.Type == "PUT" && later == "" && c.User == "alice" {
+			later = c.line
+		}
+		if c.Type == "DEL" && c.ID <= bound.String() {
+			deleted = c.line
+		}
+	}
+	end := func(lines ...string) string { return strings.Join(lines, "\n") + "\n" }
+	cases := map[string]string{
+		"out of order":     end(truth[1], truth[0]),
+		"twice":            end(truth[0], truth[0]),
+		"after the moment": end(later),
+		"a removal":        end(deleted),
+		"a wrong hash":     end(strings.Replace(truth[0], `"value":`, `"value":1`, 1)),
+		"no event":         end("{}"),
+	}
+	for name, body := range cases {
+		t.Run(name, func(t *testing.T) {
+			f.through(func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path != "/snapshot" {
+						h.ServeHTTP(w, r)
+						return
+					}
+					w.Header().Set(wire.HeaderLog, f.db.Log())
+					w.Header().Set(wire.HeaderTo, bound.String())
+					w.Header().Set("Content-Type", wire.NDJSON)
+					fmt.Fprint(w, body)
+				})
+			})
+			defer f.through(nil)
+			db := f.newCache()
+			c := newTestClient(t, db, hasty(f.http.URL))
+			at := moment(t, (bound + 10).String())
+			var lie *ProtocolError
+			if _, err := c.StateAt(t.Context(), event.All, at); !errors.As(err, &lie) {
+				t.Errorf("%v, want a ProtocolError", err)
+			}
+			if at, err := db.LastState(t.Context(), event.All); err == nil {
+				t.Errorf("a state is known at %s", at)
+			}
+		})
+	}
+	t.Run("cut off", func(t *testing.T) {
+		p := newTearingProxy(t, f.http.URL, 5, 100_000)
+		c := newTestClient(t, f.newCache(), nervous(p.url()))
+		at := moment(t, (bound + 10).String())
+		got := collectState(t, c, event.All, at)
+		same(t, "the state over a bad wire", got, slowState(f.changes(""), event.All, func(c *change) bool { return c.ID <= (bound + 10).String() }))
+	})
 }

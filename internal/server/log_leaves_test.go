@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -24,13 +25,13 @@ func (l *memLog) TimeAt(_ context.Context, at event.ID) (t event.Time, ok bool, 
 	return t, ok, nil
 }
 
-func (l *memLog) State(_ context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
 	last := map[string]event.Event{}
 	for _, ev := range l.filter([]event.Topic{topic}, event.Beginning, at) {
 		last[ev.User+"\x00"+ev.Path] = ev
 	}
 	for _, name := range slices.Sorted(maps.Keys(last)) {
-		if ev := last[name]; ev.Type == event.Put {
+		if ev := last[name]; ev.Type == event.Put && name > strings.Replace(storage, "/", "\x00", 1) {
 			if err := fn(&ev); err != nil {
 				return err
 			}

@@ -39,9 +39,9 @@ type Log interface {
 	BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (event.ID, error)
 	// Leaves returns the leaves of topic in span: what its digest is made of.
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
-	// State calls fn with the events that make the state of topic at
-	// position at, in the order of users and paths.
-	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
+	// StateAfter calls fn with the events that make the state of topic at
+	// position at, in the order of users and paths: those behind a storage.
+	StateAfter(ctx context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error
 	// TimeAt returns the time of the last event at or before position at; ok is
 	// false if there is none.
 	TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error)

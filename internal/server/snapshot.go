@@ -38,7 +38,7 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 		out.begin()
 		return nil
 	}
-	err = s.log.State(r.Context(), q.Topic, at, out.add)
+	err = s.log.StateAfter(r.Context(), q.Topic, at, q.After, out.add)
 	switch {
 	case err == nil:
 		out.end()

@@ -80,6 +80,17 @@ func TestSnapshotIsFold(t *testing.T) {
 			if got := read(t, text, at); !slices.Equal(got, want) {
 				t.Fatalf("the state of %s at %s as %s is\n%s\nwant\n%s", topic, moment, accept, got, want)
 			}
+			if n := len(want); n > 0 { // gone on with behind the middle one
+				ev, err := event.ParseLine([]byte(want[n/2]))
+				if err != nil {
+					t.Fatalf("%v", err)
+				}
+				rest := wire.SnapshotQuery{Topic: topic, At: moment, After: ev.Storage()}
+				_, text := ask(t, h, "/snapshot?"+rest.Values().Encode(), accept)
+				if got := read(t, text, at); !slices.Equal(got, want[n/2+1:]) {
+					t.Fatalf("the state of %s at %s after %s as %s is\n%s", topic, moment, ev.Storage(), accept, got)
+				}
+			}
 			to, _ := wire.PositionOf(header, wire.HeaderTo)
 			if to != at || header.Get("Content-Type") != accept || header.Get("Cache-Control") != "no-store" || !slices.Contains(header.Values("Vary"), "Accept") {
 				t.Fatalf("the state at %s as %s has the headers %v", moment, accept, header)

@@ -339,9 +339,9 @@ func (l brokenLog) TimeAt(c ctx, at event.ID) (event.Time, bool, error) {
 	return l.memLog.TimeAt(c, at)
 }
 
-func (l brokenLog) State(c ctx, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+func (l brokenLog) StateAfter(c ctx, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
 	n := 0
-	err := l.memLog.State(c, topic, at, func(ev *event.Event) error {
+	err := l.memLog.StateAfter(c, topic, at, storage, func(ev *event.Event) error {
 		if n++; n > l.after {
 			return l.snapshot
 		}

@@ -138,7 +138,7 @@ func (f *follower) pages() error {
 
 // holdFile stops the committer before it begins, as another process does that
 // writes to the file.
-func holdFile(t *testing.T, db *DB) (release func()) {
+func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 	pool, err := connect(db.file, 1, "_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,9 @@ func holdFile(t *testing.T, db *DB) (release func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func() {
+	reached = make(chan struct{})
+	close(reached)
+	return reached, func() {
 		if err := tx.Rollback(); err != nil {
 			t.Error(err)
 		}
@@ -199,17 +201,17 @@ func TestLateWriter(t *testing.T) {
 			for round := range rounds {
 				key := fmt.Sprint(round)
 				note(<-appendSoon(t.Context(), db, drafts("early", "before", key, 4)))
-				wait, release := make(chan struct{}), func() {}
+				var held chan struct{}
+				var release func()
 				if stall == "in COMMIT" {
-					wait, release = hold(db)
+					held, release = hold(db)
 				} else {
-					release = holdFile(t, db)
-					close(wait)
+					held, release = holdFile(t, db)
 				}
 				release = sync.OnceFunc(release)
 				t.Cleanup(release) // Close waits for the committer
 				late := appendSoon(t.Context(), db, drafts("late", "x", key, 5))
-				<-wait
+				<-held
 				early := appendSoon(t.Context(), db, drafts("early", "after", key, 2))
 				readOn(t, all, 10)
 				release()

@@ -63,7 +63,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"stub": cmdStub,
 	// raw ADDRESS FILE: send a file over a connection and print what comes.
 	"raw": cmdRaw,
-	// quakes FILE: write the earthquakes.
+	// quakes FILE [N]: write the earthquakes, or the first N.
 	"quakes": cmdQuakes,
 	// sql FILE STATEMENT: change a file behind the program's back, or ask it.
 	"sql": cmdSQL,
@@ -205,9 +205,14 @@ func cmdRaw(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdQuakes(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 1, "quakes FILE")
+	want(ts, neg, args, 1, "quakes FILE [N]")
 	b, err := quakes()
 	ts.Check(err)
+	if len(args) > 1 {
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		b = bytes.Join(bytes.SplitAfterN(b, []byte("\n"), n+1)[:n], nil)
+	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 

@@ -16,7 +16,7 @@ type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 // ServeHTTP routes by the raw path. It never redirects: a cleaned path would be
 // another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w = s.withDeadlines(w, r)
+	w, end := compressed(s.withDeadlines(w, r), r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
 	h.Set(wire.HeaderHead, s.log.Head().String())
@@ -29,6 +29,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if problem != nil {
 		problem.Write(w)
 	}
+	end()
 }
 
 // route finds what answers a request.

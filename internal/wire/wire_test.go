@@ -282,3 +282,15 @@ func TestPage(t *testing.T) {
 		t.Error("no lines are some")
 	}
 }
+
+func TestNegotiateEncoding(t *testing.T) {
+	for header, want := range map[string]string{
+		"": "", "identity": "", "*": "", "br": "", "gzip": Gzip, "zstd": Zstd, "x-gzip": Gzip, "GZIP": Gzip,
+		"gzip, zstd": Zstd, "gzip;q=1, zstd;q=0.9": Gzip, "gzip;q=0": "", "zstd; q=0, gzip;q=0.1": Gzip,
+		"gzip;q=2": "", "gzip;level=9": "", "gzip, deflate, br": Gzip,
+	} {
+		if got := NegotiateEncoding([]string{header}); got != want {
+			t.Errorf("NegotiateEncoding(%q) = %q, want %q", header, got, want)
+		}
+	}
+}

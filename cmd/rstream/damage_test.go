@@ -18,7 +18,12 @@ import (
 )
 
 // spots is how many places of a file are damaged, one at a time.
-const spots = 64
+func spots() int {
+	if *long {
+		return 200
+	}
+	return 16
+}
 
 // Wherever a copy is damaged, a command either works or ends with status 1, one line
 // that names the file and a hint; and what verify finds equal is what the server has.
@@ -39,7 +44,7 @@ func TestDamageAnywhere(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for i := range spots {
+	for i := range spots() {
 		at, n := rng.IntN(len(file)), 1+rng.IntN(64)
 		bad := bytes.Clone(file)
 		for i := at; i < min(at+n, len(bad)); i++ {

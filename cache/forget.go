@@ -24,7 +24,8 @@ var ErrInUse = errors.New("it is being filled")
 
 // Forget gives up what is held of topic up to position before, and of its parts,
 // and returns how many events that removed. Up to event.MaxID it also ends
-// following them. Events that a window of an overlapping topic holds stay. Forget
+// following them. Events that a window of an overlapping topic holds stay. What was
+// imported goes as well; what waits in the outbox stays. Forget
 // returns a *HeldAsError if a wider window holds them all, and ErrInUse while
 // somebody fills windows that it would cut short.
 func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (removed int, err error) {
@@ -89,7 +90,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 			return err
 		}
 	}
-	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To))
+	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To), forgetImported(tx, topic, span))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0002"
+	goldenLast = "0003"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.
@@ -111,6 +111,18 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		}
 		state := []event.Event{madeEvent("carol", "y", 38), madeEvent("carol", "z", 35)}
 		keep(t, db, state, topics(t, "carol")[0], 40)
+		if _, err := db.AddCandidates(ctx, []event.Event{madeEvent("dave", "x", 7), madeEvent("dave", "y", 9)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.AddForeign(ctx, []event.Event{madeEvent("erin", "x", 8)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Queue(ctx, []event.Draft{draft("alice", "x", "k1"), draft("alice", "x", "k2"), draft("alice", "y", "k3")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Refuse(ctx, 2, "too large"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -147,6 +159,9 @@ func checkGoldenClient(t *testing.T, name string) {
 		want := []event.Event{madeEvent("carol", "y", 38), madeEvent("carol", "z", 35)}
 		checkState(t, db, want, topics(t, "carol")[0], 40)
 	}
+	if name >= "0003" {
+		checkGoldenImports(t, db)
+	}
 	checkSchema(t, db)
 	checkList(t, "as it was left", db, "alice committed 0-5, alice failed 10-14…20, bob live 30-33…")
 	checkIDs(t, "alice", readAll(t, db, topics(t, "alice"), window.Span{To: 5}, 10), []event.ID{3, 5})
@@ -162,6 +177,15 @@ func checkGoldenClient(t *testing.T, name string) {
 	}
 	mustApply(t, mustClaim(t, db, "alice", 0, 20), 10)
 	integrity(t, db)
+}
+
+func checkGoldenImports(t *testing.T, db *DB) {
+	t.Helper()
+	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{7, 9})
+	if got, want := foreignHashes(t, db, event.All), madeEvent("erin", "x", 8).Hash; len(got) != 1 || got[0] != want {
+		t.Errorf("foreign events %v, want %v", got, want)
+	}
+	checkOutbox(t, db, "1 alice/x k1, 2 alice/x k2: too large, 3 alice/y k3")
 }
 
 // checkSchema checks that an old file has become what a new one is: that no

@@ -213,18 +213,27 @@ func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, be
 		if span.Empty() || isProven(windows, topic, span) {
 			return nil
 		}
-		_, err = tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
-			topic.String(), span.From, span.To, span.To)
-		if err != nil {
-			return err
-		}
-		_, err = db.tidy(tx, nil)
-		return err
+		return db.noteProof(tx, topic, span)
 	})
 	if err != nil {
 		return fmt.Errorf("note that %s %s is proven: %w", topic, span, err)
 	}
 	return nil
+}
+
+// noteProof makes a proven window. Candidates that wait in it are not of this log.
+func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
+		topic.String(), span.From, span.To, span.To)
+	if err != nil {
+		return err
+	}
+	where, args := importedOf(topic)
+	if _, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...); err != nil {
+		return err
+	}
+	_, err = db.tidy(tx, nil)
+	return err
 }
 
 // isProven reports whether one window says so already.

@@ -361,6 +361,9 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 		p.add(storage, ev.ID)
 		added = append(added, *ev)
 	}
+	if err := dropImported(tx, added); err != nil {
+		return nil, err
+	}
 	return added, p.write(tx)
 }
 

@@ -1,0 +1,242 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// ErrNotInLog means that an event cannot be of the log that it is said to be of: all
+// that the log has where it should stand is held and proven, and it is not there.
+var ErrNotInLog = errors.New("is not in the log: what is proven there is without it")
+
+// importChunk is how many imported events one transaction looks at. It is a variable
+// for the tests.
+var importChunk = 1000
+
+// AddCandidates keeps events of this log that came by file, each of which
+// event.ParseLine has accepted, all or none. They are candidates: nothing reads them
+// as events before a window that contains them is proven. What is stored already is
+// skipped. A candidate with the id of an earlier one takes its place, so that a good
+// file mends what a bad one brought. AddCandidates returns how many are new or
+// another, a *ConflictError if an event differs from the one stored under its id, and
+// ErrNotInLog.
+func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, err error) {
+	if err := db.takesImports(); err != nil {
+		return 0, err
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		fresh, err := newCandidates(tx, evs)
+		if err != nil {
+			return err
+		}
+		insert, err := tx.Prepare(`INSERT INTO candidate (id, storage, line) VALUES (?, ?, ?)
+			ON CONFLICT DO UPDATE SET storage = excluded.storage, line = excluded.line WHERE line <> excluded.line`)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
+		added = 0
+		number := storages{db: db, tx: tx}
+		for _, ev := range fresh {
+			storage, err := number.id(ev.User, ev.Path)
+			if err != nil {
+				return err
+			}
+			n, err := affected(insert.Exec(ev.ID, storage, string(ev.Line())))
+			if err != nil {
+				return err
+			}
+			added += n
+		}
+		return nil
+	})
+	return added, wrap(err, "import")
+}
+
+// CheckCandidates returns the error that AddCandidates would return, and adds nothing.
+func (db *DB) CheckCandidates(ctx context.Context, evs []event.Event) error {
+	if err := db.takesImports(); err != nil {
+		return err
+	}
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		_, err := newCandidates(tx, evs)
+		return err
+	})
+	return wrap(err, "import")
+}
+
+// takesImports refuses the file of a log itself: it has its events from those who
+// append them.
+func (db *DB) takesImports() error {
+	if db.role != Client {
+		return fmt.Errorf("import: %w: it is the log itself", ErrRole)
+	}
+	return nil
+}
+
+// newCandidates returns those of evs that are not stored.
+func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err error) {
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range evs {
+		ev := &evs[i]
+		err := sameEvent(tx, ev)
+		switch {
+		case err == nil:
+		case !errors.Is(err, sql.ErrNoRows):
+			return nil, err
+		case provenWithout(windows, ev):
+			return nil, fmt.Errorf("event %s %w", ev.ID, ErrNotInLog)
+		default:
+			fresh = append(fresh, ev)
+		}
+	}
+	return fresh, nil
+}
+
+// provenWithout reports whether ev, which is not stored, would stand in a proven
+// window.
+func provenWithout(windows []row, ev *event.Event) bool {
+	for i := range windows {
+		w := &windows[i]
+		if w.Proven && w.Topic.Matches(ev.User, ev.Path) && w.Held().Contains(spanOf(ev.ID)) {
+			return true
+		}
+	}
+	return false
+}
+
+// spanOf is the stretch that has room for one event.
+func spanOf(id event.ID) window.Span { return window.Span{From: id - 1, To: id} }
+
+// affected returns how many rows a statement has changed.
+func affected(res sql.Result, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	n, err := res.RowsAffected()
+	return int(n), err
+}
+
+// Candidates calls fn with the candidates of topic in span, in the order of their
+// ids, reading them in chunks: no transaction is open while fn runs.
+func (db *DB) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
+	for at := span.From; at < span.To; {
+		var evs []event.Event
+		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+			evs, at, err = readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+			return err
+		})
+		if err != nil {
+			return wrap(err, "read the candidates of %s", topic)
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readCandidates returns the first candidates of topic in span, as many as one
+// transaction may look at, and the position up to which these are all.
+func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (evs []event.Event, next event.ID, err error) {
+	where, args := importedOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM candidate WHERE id > ? AND id <= ? AND `+where+` ORDER BY id LIMIT ?`,
+		append(append([]any{span.From, span.To}, args...), importChunk)...)
+	if err != nil {
+		return nil, span.From, err
+	}
+	defer rows.Close()
+	for bytes := 0; rows.Next(); {
+		var id event.ID
+		var line []byte
+		if err := rows.Scan(&id, &line); err != nil {
+			return nil, span.From, err
+		}
+		ev, err := stored(id, line)
+		if err != nil {
+			return nil, span.From, err
+		}
+		evs = append(evs, ev)
+		if bytes += len(line); len(evs) == importChunk || bytes >= maxReadBytes {
+			return evs, id, nil
+		}
+	}
+	return evs, span.To, rows.Err()
+}
+
+// importedOf returns the SQL condition on what was imported for what is of topic.
+func importedOf(topic event.Topic) (where string, args []any) {
+	if topic == event.All {
+		return "TRUE", nil
+	}
+	where, args = storagesOf(topic)
+	return `storage IN (SELECT s.id FROM storage s WHERE ` + where + `)`, args
+}
+
+// DropCandidates drops the candidates with these ids.
+func (db *DB) DropCandidates(ctx context.Context, ids []event.ID) error {
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		for _, id := range ids {
+			if _, err := tx.Exec(`DELETE FROM candidate WHERE id = ?`, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return wrap(err, "drop candidates")
+}
+
+// dropImported drops what was imported of events that have become stored.
+func dropImported(tx *sql.Tx, evs []event.Event) error {
+	if len(evs) == 0 {
+		return nil
+	}
+	var candidates, foreign bool
+	err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM candidate), EXISTS (SELECT 1 FROM foreign_event)`).Scan(&candidates, &foreign)
+	if err != nil {
+		return err
+	}
+	if candidates {
+		err = eachExec(tx, `DELETE FROM candidate WHERE id = ?`, evs, func(ev *event.Event) any { return ev.ID })
+	}
+	if foreign && err == nil {
+		err = eachExec(tx, `DELETE FROM foreign_event WHERE hash = ?`, evs, func(ev *event.Event) any { return ev.Hash[:] })
+	}
+	return err
+}
+
+// eachExec executes a statement for each event.
+func eachExec(tx *sql.Tx, statement string, evs []event.Event, arg func(*event.Event) any) error {
+	stmt, err := tx.Prepare(statement)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for i := range evs {
+		if _, err := stmt.Exec(arg(&evs[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetImported drops what was imported of topic in span. A foreign event has no
+// position in this log: it goes with the whole topic.
+func forgetImported(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	where, args := importedOf(topic)
+	_, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...)
+	if err == nil && span.To == event.MaxID {
+		_, err = tx.Exec(`DELETE FROM foreign_event WHERE `+where, args...)
+	}
+	return err
+}

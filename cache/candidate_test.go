@@ -1,0 +1,244 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// setImportChunk has what was imported read and written so much at a time.
+func setImportChunk(t testing.TB, n int) {
+	t.Helper()
+	was := importChunk
+	t.Cleanup(func() { importChunk = was })
+	importChunk = n
+}
+
+// forged is an event under ev's id that the log does not have.
+func forged(ev event.Event) event.Event {
+	d := ev.Draft
+	d.Key += " forged"
+	return event.New(ev.ID, ev.Time, d, d.Hash())
+}
+
+func candidates(t fataler, db *DB, topic event.Topic, span window.Span) (evs []event.Event) {
+	t.Helper()
+	err := db.Candidates(context.Background(), topic, span, func(ev *event.Event) error {
+		// It would wait for ever if a transaction were open here.
+		if err := db.CountSaved(context.Background(), 0); err != nil {
+			return err
+		}
+		evs = append(evs, *ev)
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("Candidates(%s, %s): %v", topic, span, err)
+	}
+	return evs
+}
+
+func foreignHashes(t fataler, db *DB, topic event.Topic) (hashes []event.Hash) {
+	t.Helper()
+	err := db.ForeignHashes(context.Background(), topic, func(h event.Hash) error {
+		hashes = append(hashes, h)
+		return db.CountSaved(context.Background(), 0)
+	})
+	if err != nil {
+		t.Fatalf("ForeignHashes(%s): %v", topic, err)
+	}
+	return hashes
+}
+
+// An importModel is what two maps say of what was imported into a copy.
+type importModel struct {
+	t          *rapid.T
+	db         *DB
+	held       map[event.ID]bool
+	candidates map[event.ID]event.Event
+	foreign    map[event.Hash]event.Event
+}
+
+func TestImportsAgainstMaps(t *testing.T) {
+	dir := t.TempDir()
+	setImportChunk(t, 3)
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		m := importModel{t, mustOpen(t, filepath.Join(dir, fmt.Sprint(n)), Config{Role: Client, Log: testLog}),
+			map[event.ID]bool{}, map[event.ID]event.Event{}, map[event.Hash]event.Event{}}
+		defer m.db.Close()
+		t.Repeat(map[string]func(*rapid.T){
+			"":        m.check,
+			"import":  m.add,
+			"import2": m.add,
+			"foreign": m.addForeign,
+			"hold":    m.hold,
+			"drop":    m.drop,
+			"forget":  m.forget,
+		})
+	})
+}
+
+func someEvents(t *rapid.T) []event.Event {
+	return rapid.SliceOfNDistinct(rapid.SampledFrom(clientLog), 0, 8, func(ev event.Event) event.ID { return ev.ID }).Draw(t, "events")
+}
+
+func (m *importModel) add(t *rapid.T) {
+	evs, want, bad := someEvents(t), 0, false
+	after := maps.Clone(m.candidates)
+	for i := range evs {
+		if rapid.IntRange(0, 4).Draw(t, "forge") == 0 {
+			evs[i] = forged(evs[i])
+			bad = bad || m.held[evs[i].ID]
+		}
+		if ev := evs[i]; !m.held[ev.ID] {
+			if was, ok := after[ev.ID]; !ok || was.Hash != ev.Hash {
+				want++
+			}
+			after[ev.ID] = ev
+		}
+	}
+	checked := m.db.CheckCandidates(context.Background(), evs)
+	added, err := m.db.AddCandidates(context.Background(), evs)
+	if (err != nil) != bad || (checked != nil) != bad {
+		t.Fatalf("AddCandidates: %v, CheckCandidates: %v; an event differs from a held one: %v", err, checked, bad)
+	}
+	if bad {
+		return
+	}
+	if m.candidates = after; added != want {
+		t.Fatalf("AddCandidates = %d, want %d", added, want)
+	}
+}
+
+func (m *importModel) addForeign(t *rapid.T) {
+	evs, want := someEvents(t), 0
+	for _, ev := range evs {
+		if _, ok := m.foreign[ev.Hash]; !ok {
+			want++
+		}
+		m.foreign[ev.Hash] = ev
+	}
+	if added, err := m.db.AddForeign(context.Background(), evs); added != want || err != nil {
+		t.Fatalf("AddForeign = %d, %v, want %d", added, err, want)
+	}
+}
+
+// hold pulls what is missing of a stretch.
+func (m *importModel) hold(t *rapid.T) {
+	topic := topics(t, rapid.SampledFrom([]string{"alice", "alice2", "bob", "alice/posts", "bob/p*"}).Draw(t, "topic"))[0]
+	l, busy, err := m.db.Claim(context.Background(), []event.Topic{topic}, window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")})
+	if l == nil || busy || err != nil {
+		return
+	}
+	var evs []event.Event
+	for _, ev := range clientLog {
+		if l.Span().Contains(spanOf(ev.ID)) && topic.Matches(ev.User, ev.Path) {
+			evs = append(evs, ev)
+			if !m.held[ev.ID] { // one that comes again changes nothing
+				delete(m.candidates, ev.ID)
+				delete(m.foreign, ev.Hash)
+			}
+			m.held[ev.ID] = true
+		}
+	}
+	if _, err := l.Apply(context.Background(), evs, l.Span().To); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := l.Commit(context.Background()); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+func (m *importModel) drop(t *rapid.T) {
+	var some []event.ID
+	for _, ev := range someEvents(t) {
+		some = append(some, ev.ID)
+		delete(m.candidates, ev.ID)
+	}
+	if err := m.db.DropCandidates(context.Background(), some); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// forget gives up all that is known of a user.
+func (m *importModel) forget(t *rapid.T) {
+	user := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	if _, err := m.db.Forget(context.Background(), topics(t, user)[0], event.MaxID); err != nil {
+		t.Fatalf("%v", err)
+	}
+	for _, ev := range clientLog {
+		if ev.User == user {
+			delete(m.held, ev.ID)
+			delete(m.candidates, ev.ID)
+			delete(m.foreign, ev.Hash)
+		}
+	}
+}
+
+func (m *importModel) check(t *rapid.T) {
+	topic := topics(t, rapid.SampledFrom(clientTopics).Draw(t, "topic"))[0]
+	span := window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")}
+	var want []event.Event
+	var hashes []event.Hash
+	for _, ev := range clientLog {
+		if c, ok := m.candidates[ev.ID]; ok && span.Contains(spanOf(ev.ID)) && topic.Matches(ev.User, ev.Path) {
+			want = append(want, c)
+		}
+		if _, ok := m.foreign[ev.Hash]; ok && topic.Matches(ev.User, ev.Path) {
+			hashes = append(hashes, ev.Hash)
+		}
+		f, ok, err := m.db.Foreign(context.Background(), ev.Hash)
+		if _, want := m.foreign[ev.Hash]; ok != want || err != nil || ok && !bytes.Equal(f.Line(), ev.Line()) {
+			t.Fatalf("Foreign(%s) = %v, %v, %v, want %v", ev.Hash, f, ok, err, want)
+		}
+	}
+	got := candidates(t, m.db, topic, span)
+	checkIDs(t, "candidates of "+topic.String(), got, ids(want))
+	for i := range got {
+		if got[i].Hash != want[i].Hash {
+			t.Fatalf("candidate %s is not the one that came last", got[i].ID)
+		}
+	}
+	slices.SortFunc(hashes, func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	if got := foreignHashes(t, m.db, topic); !slices.Equal(got, hashes) {
+		t.Fatalf("foreign hashes of %s are %v, want %v", topic, got, hashes)
+	}
+	if n, err := m.db.Count(context.Background()); err != nil || n.Events != int64(len(m.held)) {
+		t.Fatalf("%d events are stored, %v, want %d", n.Events, err, len(m.held))
+	}
+}
+
+// What a proven window is without is refused, and what waited there goes when the
+// window becomes proven.
+func TestCandidatesBesideProof(t *testing.T) {
+	db := openClient(t)
+	ctx := context.Background()
+	alice := topics(t, "alice")[0]
+	if _, err := db.AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 9), madeEvent("bob", "x", 4)}); err != nil {
+		t.Fatal(err)
+	}
+	store(t, db, "alice", madeEvent("alice", "x", 2), madeEvent("alice", "x", 5))
+	removals, err := db.Removals(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Prove(ctx, alice, window.Span{To: 5}, removals); err != nil {
+		t.Fatal(err)
+	}
+	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
+	_, err = db.AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 6), madeEvent("alice", "y", 3)})
+	wantError(t, "an event that a proven window is without", err, ErrNotInLog)
+	_, err = openServer(t).AddCandidates(ctx, nil)
+	wantError(t, "an import into the log itself", err, ErrRole)
+	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
+}

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// AddForeign keeps events of other logs that came by file, each of which
+// event.ParseLine has accepted, all or none. They are known by their hashes: this log
+// may have taken the same, under another id and at another time, and then their
+// values need not be fetched. AddForeign returns how many are new.
+func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err error) {
+	if err := db.takesImports(); err != nil {
+		return 0, err
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		insert, err := tx.Prepare(`INSERT INTO foreign_event (hash, storage, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
+		added = 0
+		number := storages{db: db, tx: tx}
+		for i := range evs {
+			ev := &evs[i]
+			storage, err := number.id(ev.User, ev.Path)
+			if err != nil {
+				return err
+			}
+			n, err := affected(insert.Exec(ev.Hash[:], storage, string(ev.Line())))
+			if err != nil {
+				return err
+			}
+			added += n
+		}
+		return nil
+	})
+	return added, wrap(err, "import")
+}
+
+// ForeignHashes calls fn with the hashes of the foreign events of topic, sorted as
+// bytes, reading them in chunks: no transaction is open while fn runs.
+func (db *DB) ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error {
+	after := []byte{} // sorts before every hash
+	for more := true; more; {
+		var hashes []event.Hash
+		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+			hashes, err = foreignAfter(ctx, tx, topic, after)
+			return err
+		})
+		if err != nil {
+			return wrap(err, "read the foreign events of %s", topic)
+		}
+		for _, h := range hashes {
+			if err := fn(h); err != nil {
+				return err
+			}
+			after = h[:]
+		}
+		more = len(hashes) == importChunk
+	}
+	return nil
+}
+
+func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []byte) (hashes []event.Hash, err error) {
+	where, args := importedOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT hash FROM foreign_event WHERE hash > ? AND `+where+` ORDER BY hash LIMIT ?`,
+		append(append([]any{after}, args...), importChunk)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var b []byte
+		var h event.Hash
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		if copy(h[:], b) != len(h) {
+			return nil, fmt.Errorf("%w: hash %x of a foreign event", ErrCorrupt, b)
+		}
+		hashes = append(hashes, h)
+	}
+	return hashes, rows.Err()
+}
+
+// Foreign returns the foreign event with a hash, with the id and the time that the
+// other log has given it; ok is false if there is none.
+func (db *DB) Foreign(ctx context.Context, hash event.Hash) (ev event.Event, ok bool, err error) {
+	var line []byte
+	err = db.read.QueryRowContext(ctx, `SELECT line FROM foreign_event WHERE hash = ?`, hash[:]).Scan(&line)
+	if errors.Is(err, sql.ErrNoRows) {
+		return event.Event{}, false, nil
+	}
+	if err == nil {
+		if ev, err = event.Stored(line); err == nil && ev.Hash != hash {
+			err = fmt.Errorf("event %s stands in the place of %s", ev.Hash, hash)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+	}
+	return ev, err == nil, wrap(db.named(orDone(ctx, err)), "read foreign event %s", hash)
+}

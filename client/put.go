@@ -14,14 +14,11 @@ import (
 )
 
 // Put appends drafts in their order, all or none, and returns what the log made of
-// them. It may send them more than once: their keys make that harmless, and a draft
-// without a key is refused.
+// them. It may send them more than once: equal drafts are one event for ever, so those
+// that are not meant to be need different keys.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
 	var body []byte
 	for i := range drafts {
-		if drafts[i].Key == "" {
-			return nil, errors.New("put: a draft without a key could be appended twice")
-		}
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("put: %w", err)
 		}
@@ -46,7 +43,7 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, wire.ReadError(resp)
+		return nil, putRefusal(base, resp)
 	}
 	if err := c.ours(base, resp.Header, wire.NDJSON); err != nil {
 		return nil, err
@@ -72,4 +69,14 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 			Event: event.New(r.ID, r.Time, drafts[i], r.Hash), Known: r.Status == http.StatusOK})
 	}
 	return receipts, nil
+}
+
+// putRefusal tells what a server has decided about drafts from what something before
+// it thinks of the request.
+func putRefusal(base string, resp *http.Response) error {
+	err := wire.ReadError(resp)
+	if err.Status == http.StatusBadRequest && wire.LogOf(resp.Header) == "" {
+		return &ProtocolError{base, fmt.Sprintf("is not an rstream server: it answers an append with %q", err.Error())}
+	}
+	return err
 }

@@ -1,0 +1,124 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// An Outbox keeps what was written here until a server has acknowledged it. *cache.DB
+// is one.
+type Outbox interface {
+	Outbox(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
+	Acknowledge(ctx context.Context, numbers []int64) error
+	Refuse(ctx context.Context, number int64, reason string) error
+}
+
+// Sent says what Send has come to.
+type Sent struct {
+	Sent    int // drafts that the log has now
+	Known   int // of these, those that it had before
+	Refused int // drafts that it will never take
+}
+
+// sendLimit is how many drafts are sent at a time.
+const sendLimit = 1000
+
+// Send appends what waits in box, in its order. A draft leaves the box when a server
+// has acknowledged it: whatever is cut or killed, it is sent again and is one event by
+// its hash, and nothing overtakes it. One that the server refuses for what it is
+// stays in the box as refused, and the others go on. shown, which may be nil, is told
+// of each draft that the log has.
+func (c *Client) Send(ctx context.Context, box Outbox, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
+	s := sending{c: c, box: box, shown: shown}
+	for after := int64(0); ; {
+		queued, err := box.Outbox(ctx, after, sendLimit)
+		if err != nil {
+			return s.sum, inStore(err)
+		}
+		if len(queued) == 0 {
+			return s.sum, nil
+		}
+		after = queued[len(queued)-1].Number
+		if err := s.send(ctx, waiting(queued)); err != nil {
+			return s.sum, fmt.Errorf("send the outbox: %w", err)
+		}
+	}
+}
+
+// waiting returns the drafts that were not refused.
+func waiting(queued []cache.Queued) (some []cache.Queued) {
+	for i := range queued {
+		if queued[i].Refused == "" {
+			some = append(some, queued[i])
+		}
+	}
+	return some
+}
+
+// A sending is one call of Send.
+type sending struct {
+	c     *Client
+	box   Outbox
+	shown func(*cache.Queued, *event.Receipt)
+	sum   Sent
+}
+
+// send sends drafts, all or none. If some of them are refused it sends one half after
+// the other, until it knows which.
+func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
+	if len(queued) == 0 {
+		return nil
+	}
+	drafts, numbers := make([]event.Draft, len(queued)), make([]int64, len(queued))
+	for i := range queued {
+		drafts[i], numbers[i] = queued[i].Draft, queued[i].Number
+	}
+	receipts, err := s.c.Put(ctx, drafts)
+	switch reason := refusedFor(err); {
+	case err == nil:
+		return s.acknowledge(ctx, queued, numbers, receipts)
+	case reason == "":
+		return err
+	case len(queued) == 1:
+		s.sum.Refused++
+		return inStore(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], reason))
+	}
+	half := len(queued) / 2
+	if err := s.send(ctx, queued[:half]); err != nil {
+		return err
+	}
+	return s.send(ctx, queued[half:])
+}
+
+func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
+	// Even if ctx has ended: what has arrived need not be sent again.
+	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbers); err != nil {
+		return inStore(err)
+	}
+	for i := range receipts {
+		s.sum.Sent++
+		if receipts[i].Known {
+			s.sum.Known++
+		}
+		if s.shown != nil {
+			s.shown(&queued[i], &receipts[i])
+		}
+	}
+	return nil
+}
+
+// refusedFor returns why drafts were refused for what they are, "" if that is not
+// what err says.
+func refusedFor(err error) string {
+	var answer *wire.Error
+	if errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge) {
+		return answer.Error()
+	}
+	return ""
+}

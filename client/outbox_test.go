@@ -1,0 +1,212 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// queue puts drafts with these keys into a copy's outbox.
+func queue(t testing.TB, db *cache.DB, storage string, keys ...string) {
+	t.Helper()
+	if _, err := db.Queue(t.Context(), drafts(storage, keys...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func outboxKeys(t testing.TB, db *cache.DB) (keys string) {
+	t.Helper()
+	for after := int64(0); ; {
+		queued, err := db.Outbox(t.Context(), after, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(queued) == 0 {
+			return keys
+		}
+		for _, q := range queued {
+			keys, after = keys+q.Key+" ", q.Number
+		}
+	}
+}
+
+// logKeys returns the keys of a topic's events in the log, in order.
+func (f *fixture) logKeys(topic string) (keys string) {
+	for _, ev := range f.truth(topic, "", "") {
+		parsed, err := event.ParseLine([]byte(ev.line))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		keys += parsed.Key + " "
+	}
+	return keys
+}
+
+func TestSend(t *testing.T) {
+	f := newFixture(t)
+	db := f.newCache()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	queue(t, db, "alice/x", "a", "b")
+	put(t, c, "alice/x", "b")
+	var shown string
+	sent, err := c.Send(t.Context(), db, func(q *cache.Queued, r *event.Receipt) { shown += fmt.Sprint(q.Key, r.ID, " ") })
+	if err != nil || sent != (Sent{Sent: 2, Known: 1}) {
+		t.Errorf("Send = %+v, %v", sent, err)
+	}
+	if want := "a0000000000002 b0000000000001 "; shown != want {
+		t.Errorf("shown was %q, want %q", shown, want)
+	}
+	if keys := f.logKeys("*"); keys != "b a " || outboxKeys(t, db) != "" {
+		t.Errorf("the log has %s, the outbox %s", keys, outboxKeys(t, db))
+	}
+	if n := events(t, db); n != 0 {
+		t.Errorf("%d events are held by being sent", n)
+	}
+}
+
+func events(t testing.TB, db *cache.DB) int64 {
+	t.Helper()
+	n, err := db.Count(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Events
+}
+
+// What a server refuses for what it is stays and holds nothing up.
+func TestSendRefused(t *testing.T) {
+	f := newFixture(t)
+	db := f.newCache()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	large := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "large", Value: []byte(`"` + strings.Repeat("x", 1<<20) + `"`)}
+	for i := range 2 {
+		queue(t, db, "alice/x", fmt.Sprint("a", i), fmt.Sprint("b", i))
+		large.Key = fmt.Sprint("large", i)
+		if _, err := db.Queue(t.Context(), []event.Draft{large}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent, err := c.Send(t.Context(), db, nil)
+	if err != nil || sent != (Sent{Sent: 4, Refused: 2}) {
+		t.Errorf("Send = %+v, %v", sent, err)
+	}
+	if keys := f.logKeys("*"); keys != "a0 b0 a1 b1 " || outboxKeys(t, db) != "large0 large1 " {
+		t.Errorf("the log has %s, the outbox %s", keys, outboxKeys(t, db))
+	}
+	requests := c.Stats().Requests
+	if sent, err = c.Send(t.Context(), db, nil); err != nil || sent != (Sent{}) || c.Stats().Requests != requests {
+		t.Errorf("Send of what was refused = %+v, %v, with %d requests", sent, err, c.Stats().Requests-requests)
+	}
+}
+
+// A 400 that no server of a log has written says nothing of the drafts.
+func TestSendThroughStranger(t *testing.T) {
+	f := newFixture(t)
+	db := f.newCache()
+	queue(t, db, "alice/x", "a")
+	f.through(func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway rules", 400) })
+	})
+	var protocol *ProtocolError
+	if _, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil); !errors.As(err, &protocol) {
+		t.Errorf("Send = %v, want a ProtocolError", err)
+	}
+	if keys := outboxKeys(t, db); keys != "a " {
+		t.Errorf("the outbox has %s", keys)
+	}
+}
+
+// A killable box forgets, now and then, to note what was acknowledged, as a process
+// does that is killed.
+type killable struct {
+	*cache.DB
+	kill func() bool
+}
+
+var errKilled = errors.New("killed")
+
+func (k killable) Acknowledge(ctx context.Context, numbers []int64) error {
+	if k.kill() {
+		return errKilled
+	}
+	return k.DB.Acknowledge(ctx, numbers)
+}
+
+// Outbox gives a few at a time, so that there are several batches.
+func (k killable) Outbox(ctx context.Context, after int64, _ int) ([]cache.Queued, error) {
+	return k.DB.Outbox(ctx, after, 7)
+}
+
+// Several processes send one outbox over connections that lose answers, and are killed
+// before they note them: each draft is in the log once, in the order of its storage.
+func TestSendOnceInOrder(t *testing.T) {
+	noLeaks(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	var mu sync.Mutex
+	chance := func(n int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.IntN(n) == 0
+	}
+	f := newFixture(t)
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(strings.NewReader(string(body)))
+			if r.Method == http.MethodPost && chance(3) {
+				if chance(2) {
+					h.ServeHTTP(httptest.NewRecorder(), r)
+				}
+				panic(http.ErrAbortHandler)
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	db := f.newCache()
+	want := map[string]string{}
+	for i := range size(40, 400) {
+		storage, key := fmt.Sprint("alice/", i%3), fmt.Sprint(i)
+		queue(t, db, storage, key)
+		want[storage] += key + " "
+	}
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			c := newTestClient(t, db, hasty(f.http.URL))
+			box := killable{db, func() bool { return chance(3) }}
+			for {
+				_, err := c.Send(t.Context(), box, nil)
+				var unreachable *UnreachableError
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, errKilled) && !errors.As(err, &unreachable) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	f.through(nil)
+	for storage, keys := range want {
+		if got := f.logKeys(storage); got != keys {
+			t.Errorf("%s in the log is %s, want %s", storage, got, keys)
+		}
+	}
+	if keys := outboxKeys(t, db); keys != "" {
+		t.Errorf("the outbox has %s", keys)
+	}
+}

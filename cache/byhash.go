@@ -1,0 +1,81 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// hashChunk is how many hashes ByHash looks up in one transaction.
+const hashChunk = 1000
+
+// ByHash calls fn with the events of a log that have the given hashes, in the order
+// of their ids, each once. Hashes that the log does not know, or whose events it has
+// dropped since, are left out. No transaction is open while fn runs.
+func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
+	var ids []event.ID
+	for some := range slices.Chunk(hashes, hashChunk) {
+		err := db.view(ctx, func(tx *sql.Tx) error { return idsOfHashes(ctx, tx, some, &ids) })
+		if err != nil {
+			return fmt.Errorf("look up %d hashes: %w", len(hashes), err)
+		}
+	}
+	slices.Sort(ids)
+	for ids = slices.Compact(ids); len(ids) > 0; {
+		evs, n, err := db.byIDs(ctx, ids)
+		if err != nil {
+			return fmt.Errorf("look up %d hashes: %w", len(hashes), err)
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
+
+func idsOfHashes(ctx context.Context, tx *sql.Tx, hashes []event.Hash, ids *[]event.ID) error {
+	stmt, err := tx.PrepareContext(ctx, `SELECT id FROM taken WHERE hash = ?`)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for i := range hashes {
+		var id event.ID
+		switch err := stmt.QueryRowContext(ctx, hashes[i][:]).Scan(&id); {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return err
+		default:
+			*ids = append(*ids, id)
+		}
+	}
+	return nil
+}
+
+// byIDs reads the first of the events with the given ids, as many as one read may,
+// and returns how many of the ids that were.
+func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id = ?`)
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		r := reader{ctx: ctx, tx: tx, topics: []event.Topic{event.All}, limit: eachChunk}
+		for n = 0; n < len(ids) && !r.full(); n++ {
+			if _, err := r.take(stmt.QueryRowContext(ctx, ids[n])); err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+		}
+		evs = r.events
+		return nil
+	})
+	return evs, n, err
+}

@@ -93,3 +93,17 @@ func parseSlots(r *reader) *slots {
 	}
 	return s
 }
+
+// Hashes returns the hashes that an inverse filter has kept, which may be fewer than
+// were put in. A bloom filter has none.
+func (f *Filter) Hashes() (hashes []event.Hash) {
+	if f.slots == nil {
+		return nil
+	}
+	for i := range f.slots.hashes {
+		if f.slots.has(uint64(i)) {
+			hashes = append(hashes, f.slots.hashes[i])
+		}
+	}
+	return hashes
+}

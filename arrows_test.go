@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"cache":           {"event", "window"},
 	"internal/wire":   {"event", "window"},
 	"internal/hub":    {"event"},
-	"internal/server": {"event", "window", "internal/wire", "internal/hub"},
+	"internal/server": {"event", "window", "reconcile", "internal/wire", "internal/hub"},
 	"client":          {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
 	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server"},
 }

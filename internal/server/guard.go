@@ -13,7 +13,8 @@ import (
 
 // exposed are the headers that a page of another origin may read.
 var exposed = strings.Join([]string{
-	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, "ETag", "Retry-After",
+	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive,
+	wire.HeaderCount, wire.HeaderDigest, "ETag", "Retry-After",
 }, ", ")
 
 // guard keeps web pages of other origins out. A page can reach a server on this

@@ -41,3 +41,14 @@ func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, s
 }
 
 func (l *memLog) Parent(context.Context) (string, event.ID, error) { return l.parent, l.parted, nil }
+
+func (l *memLog) ByHash(_ context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
+	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, event.MaxID) {
+		if slices.Contains(hashes, ev.Hash) {
+			if err := fn(&ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -21,16 +21,22 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	live := next >= st.to
+	tail := wire.Tail{Next: next, Live: next >= st.to}
+	if sum, problem := s.sumOf(r, &st); problem != nil {
+		return problem
+	} else if sum != nil {
+		tail.Count, tail.Digest = &sum.Count, sum.Digest
+		announceSum(w.Header(), sum)
+	}
 	mediaType, body := wire.NDJSON, []byte(nil)
 	if form == wire.Page {
-		mediaType, body = wire.JSON, wire.AppendPage(nil, evs, next, live)
+		mediaType, body = wire.JSON, wire.AppendPage(nil, evs, st.appendEvent, tail)
 	} else {
-		body = wire.AppendLines(nil, evs)
+		body = st.appendLines(nil, evs)
 	}
 	st.announce(w.Header(), mediaType, "no-store")
 	w.Header().Set(wire.HeaderNext, next.String())
-	w.Header().Set(wire.HeaderLive, strconv.FormatBool(live))
+	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
 	_, _ = w.Write(body) // the client may have gone
 	return nil
 }
@@ -64,13 +70,20 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 	if err != nil {
 		return s.readProblem(r, err)
 	}
+	sum, problem := s.sumOf(r, &st)
+	if problem != nil {
+		return problem
+	}
+	if sum != nil {
+		announceSum(w.Header(), sum)
+	}
 	st.announce(w.Header(), wire.NDJSON, "no-store")
 	if r.Method == http.MethodHead {
 		return nil
 	}
 	var b []byte
 	for {
-		b = wire.AppendLines(b[:0], evs)
+		b = st.appendLines(b[:0], evs)
 		if _, err := w.Write(b); err != nil || at >= st.to {
 			return nil // the reader has gone, or has it all
 		}

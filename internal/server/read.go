@@ -1,8 +1,10 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -48,18 +50,48 @@ func (s *Server) get(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire
 // maxGetBody bounds the body of POST /get: MaxTopics of the longest names, escaped.
 const maxGetBody = 8 << 20
 
-// postGet reads storages named in the body: POST /get.
-func (s *Server) postGet(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+// postGet reads storages, or events by their hashes, named in the body: POST /get.
+func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	body, problem := readBody(w, r, maxGetBody)
 	if problem != nil {
-		return nil, problem
+		return problem
 	}
-	return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
+	if hashes, stubs, ok, err := wire.ParseHashes(r.URL.RawQuery, body); err != nil {
+		return badParameters(err)
+	} else if ok {
+		return s.byHash(w, r, hashes, stubs)
+	}
+	return s.reads(func(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+		return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
+	})(w, r)
+}
+
+// byHash reads the events that have the hashes, wherever they are.
+func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, stubs bool) *wire.Error {
+	w.Header().Add("Vary", "Accept")
+	form, ok := wire.Negotiate(r.Header.Values("Accept"))
+	if !ok || form == wire.Stream {
+		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
+	}
+	out := eventWriter{w: w, form: form, before: `{"events":[`, line: (*event.Event).AppendLine}
+	if stubs {
+		out.line = wire.AppendStub
+	}
+	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.add) })
 }
 
 func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {
 	if err != nil {
-		return nil, wire.Errorf(http.StatusBadRequest, "%v", err)
+		return nil, badParameters(err)
 	}
 	return q, nil
+}
+
+// badParameters is the answer to a request that cannot be read.
+func badParameters(err error) *wire.Error {
+	var large *wire.TooLargeError
+	if errors.As(err, &large) {
+		return wire.Errorf(http.StatusRequestEntityTooLarge, "%s", large.Detail)
+	}
+	return wire.Errorf(http.StatusBadRequest, "%v", err)
 }

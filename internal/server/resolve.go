@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -14,6 +16,8 @@ import (
 type stretch struct {
 	topics []event.Topic
 	except []event.Topic // left out, though of topics
+	known  []*known      // what the reader says that it has of each topic; nil if nothing
+	stubs  bool          // what is known, or all if nothing is, comes as stubs
 	head   event.ID      // of the log, when the request was taken up
 	from   event.ID
 	to     event.ID // the end: until, or the head
@@ -27,6 +31,9 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 	st := stretch{topics: q.Topics, except: q.Except, head: s.log.Head()}
 	if form == wire.Stream && q.Limit != nil {
 		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or ask for %s", wire.NDJSON)
+	}
+	if problem := s.resolveKnown(r, q, form, &st); problem != nil {
+		return st, problem
 	}
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
@@ -118,8 +125,55 @@ func (st *stretch) check(horizon event.ID, form wire.Form) *wire.Error {
 	return nil
 }
 
+// resolveKnown reads what the reader says that it has.
+func (s *Server) resolveKnown(r *http.Request, q *wire.Query, form wire.Form, st *stretch) *wire.Error {
+	if (q.Stubs || q.Known != nil) && form == wire.Stream {
+		return wire.Errorf(http.StatusBadRequest, "bloomFilter, have, stubs: a stream has all events; ask for %s", wire.NDJSON)
+	}
+	st.stubs = q.Stubs
+	for i := range q.Known {
+		k, err := readKnown(&q.Known[i])
+		if err != nil {
+			return s.setProblem(r, err)
+		}
+		st.known = append(st.known, k)
+	}
+	return nil
+}
+
+// isKnown reports whether the reader says that it has ev.
+func (st *stretch) isKnown(ev *event.Event) bool {
+	for i, k := range st.known {
+		if k != nil && st.topics[i].Matches(ev.User, ev.Path) && k.seen(ev.Hash) {
+			return true
+		}
+	}
+	return false
+}
+
+// appendEvent appends ev as its reader wants it.
+func (st *stretch) appendEvent(ev *event.Event, b []byte) []byte {
+	if st.stubs && (st.known == nil || st.isKnown(ev)) {
+		return wire.AppendStub(ev, b)
+	}
+	return ev.AppendLine(b)
+}
+
+func (st *stretch) appendLines(b []byte, evs []event.Event) []byte {
+	if !st.stubs {
+		return wire.AppendLines(b, evs)
+	}
+	for i := range evs {
+		b = append(st.appendEvent(&evs[i], b), '\n')
+	}
+	return b
+}
+
 // leavesOut reports whether ev is not to be sent, though it belongs to the topics.
 func (st *stretch) leavesOut(ev *event.Event) bool {
+	if !st.stubs && st.isKnown(ev) {
+		return true
+	}
 	for _, t := range st.except {
 		if t.Matches(ev.User, ev.Path) {
 			return true
@@ -130,7 +184,7 @@ func (st *stretch) leavesOut(ev *event.Event) bool {
 
 // without takes out of evs what is not to be sent.
 func (st *stretch) without(evs []event.Event) []event.Event {
-	if len(st.except) == 0 {
+	if len(st.except) == 0 && st.known == nil {
 		return evs
 	}
 	return slices.DeleteFunc(evs, func(ev event.Event) bool { return st.leavesOut(&ev) })
@@ -143,6 +197,12 @@ func (st *stretch) announce(h http.Header, mediaType, cache string) {
 	h.Set(wire.HeaderTo, st.to.String())
 	h.Set("Content-Type", mediaType)
 	h.Set("Cache-Control", cache)
+}
+
+// announceSum puts the sum of what has a filter into the answer's headers.
+func announceSum(h http.Header, sum *reconcile.Sum) {
+	h.Set(wire.HeaderCount, strconv.FormatUint(sum.Count, 10))
+	h.Set(wire.HeaderDigest, sum.Digest.String())
 }
 
 func (s *Server) conflict(head event.ID, format string, args ...any) *wire.Error {

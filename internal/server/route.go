@@ -51,10 +51,12 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return on(w, r, methods{http.MethodGet: s.windows})
 	case path == "/snapshot":
 		return on(w, r, methods{http.MethodGet: s.snapshot})
+	case path == "/bloom":
+		return on(w, r, methods{http.MethodGet: s.getBloom, http.MethodPost: s.postBloom})
 	case path == "/get":
-		return on(w, r, methods{http.MethodGet: s.reads(s.get), http.MethodPost: s.reads(s.postGet)})
+		return on(w, r, methods{http.MethodGet: s.reads(s.get), http.MethodPost: s.postGet})
 	default:
-		return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /get, /set, /healthz and /readyz", path)
+		return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /healthz and /readyz", path)
 	}
 }
 

@@ -42,6 +42,9 @@ type Log interface {
 	// StateAfter calls fn with the events that make the state of topic at
 	// position at, in the order of users and paths: those behind a storage.
 	StateAfter(ctx context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error
+	// ByHash calls fn with the events that have the hashes, in the order of ids,
+	// each once. What the log does not have is left out.
+	ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
 	// TimeAt returns the time of the last event at or before position at; ok is
 	// false if there is none.
 	TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error)
@@ -89,6 +92,8 @@ type Server struct {
 	cfg  Config
 	salt string
 
+	comparing chan struct{} // holds a token for each comparison of sets under way
+
 	stopOnce sync.Once
 	stopped  chan struct{}
 }
@@ -110,7 +115,8 @@ func New(log Log, cfg Config) *Server {
 	}
 	var salt [16]byte
 	rand.Read(salt[:]) // never fails
-	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{})}
+	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
+		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(source{log}, log.Head(), hub.Config{Queue: cfg.Queue})
 	log.OnCommit(s.hub.Publish)
 	// What was committed between the two lines above was shown to nobody.

@@ -115,11 +115,11 @@ func (b *boundTimes) list(span window.Span, leaves []window.Leaf) (wire.WindowLi
 // windowSpan turns the moments of q into a stretch. The window around a moment is a
 // block, so that all clients share its bounds; the open block ends at the head.
 func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.ID) (span window.Span, problem *wire.Error) {
-	horizon, err := s.log.Horizon(r.Context())
-	if err != nil {
-		return span, s.failure(r, err)
-	}
 	if q.At != nil {
+		horizon, err := s.log.Horizon(r.Context())
+		if err != nil {
+			return span, s.failure(r, err)
+		}
 		at, problem := s.position(r, *q.At, head)
 		if problem != nil {
 			return span, problem
@@ -129,12 +129,22 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.ID)
 		}
 		return window.BlockSpan(at.Block()).Intersect(window.Span{From: horizon, To: head}), nil
 	}
-	if span.From, problem = s.position(r, q.Since, head); problem != nil {
+	return s.spanOf(r, q.Since, q.Until, head)
+}
+
+// spanOf turns two moments into a stretch that can be answered whole. Without until it
+// ends at the head.
+func (s *Server) spanOf(r *http.Request, since event.Moment, until *event.Moment, head event.ID) (span window.Span, problem *wire.Error) {
+	horizon, err := s.log.Horizon(r.Context())
+	if err != nil {
+		return span, s.failure(r, err)
+	}
+	if span.From, problem = s.position(r, since, head); problem != nil {
 		return span, problem
 	}
 	span.To = head
-	if q.Until != nil {
-		if span.To, problem = s.position(r, *q.Until, head); problem != nil {
+	if until != nil {
+		if span.To, problem = s.position(r, *until, head); problem != nil {
 			return span, problem
 		}
 	}

@@ -12,6 +12,7 @@ const (
 	NDJSON  = "application/x-ndjson"
 	SSE     = "text/event-stream"
 	Problem = "application/problem+json"
+	Frames  = "application/vnd.rstream.reconcile" // of package reconcile
 )
 
 // Form is how a response's events are written.

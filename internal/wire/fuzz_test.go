@@ -242,3 +242,36 @@ func FuzzNegotiate(f *testing.F) {
 		}
 	})
 }
+
+// A question about sets that is understood names what it is about, and no more of it
+// than is allowed.
+func FuzzParsePostBloom(f *testing.F) {
+	f.Add("since=now", []byte(`{"items":[{"id":"a/p","have":["90657bc6092ddb0659c8fde359202b9a7415786fa82671d01cfa3fde0a589b4a"],"count":1}]}`))
+	f.Add("", []byte(`{"items":[{"topic":"a","bloomFilter":"9XIBBA==","back":true},{"id":"a/p"}]}`))
+	f.Add("topic=a&have=,&count=7", []byte(`{"hashes":[]}`))
+	f.Fuzz(func(t *testing.T, query string, body []byte) {
+		for _, parse := range []func() (*BloomQuery, error){
+			func() (*BloomQuery, error) { return ParsePostBloom(query, body) },
+			func() (*BloomQuery, error) { return ParseBloom(query) },
+		} {
+			q, err := parse()
+			if err != nil {
+				continue
+			}
+			if len(q.Items) == 0 || len(q.Items) > MaxTopics {
+				t.Errorf("%d items", len(q.Items))
+			}
+			for _, item := range q.Items {
+				if (item.ID == "") == (item.Topic == "") || len(item.Have) > MaxHashes || item.Filter != nil && item.Have != nil {
+					t.Errorf("item %+v", item)
+				}
+			}
+		}
+		if hashes, _, ok, err := ParseHashes(query, body); ok && err == nil {
+			again, _, ok, err := ParseHashes("", AppendHashes(nil, hashes))
+			if !ok || err != nil || len(again) != len(hashes) {
+				t.Errorf("%d hashes, read again %d, %v", len(hashes), len(again), err)
+			}
+		}
+	})
+}

@@ -1,19 +1,22 @@
 package wire
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 )
 
 // ParseGet reads the parameters of GET /get: id, or items, repeatable or separated
-// by commas (a comma in a path is written %2C), and the range.
+// by commas (a comma in a path is written %2C), what the reader has of them, and the
+// range.
 func ParseGet(rawQuery string) (*Query, error) {
-	v, err := params(rawQuery, append([]string{"id", "items"}, rangeParams...))
+	v, err := params(rawQuery, append([]string{"id", "items", "bloomFilter", "have"}, rangeParams...))
 	if err != nil {
 		return nil, err
 	}
@@ -24,11 +27,53 @@ func ParseGet(rawQuery string) (*Query, error) {
 		}
 		ids = rawList(rawQuery, "items")
 	}
-	return storages(ids, v)
+	known, err := parseKnown(rawQuery, v)
+	if err != nil {
+		return nil, err
+	}
+	q, err := storages(ids, v)
+	if err == nil && !known.IsZero() {
+		q.Known = slices.Repeat([]Known{known}, len(q.Topics))
+	}
+	return q, err
+}
+
+// ParseHashes reads POST /get {"hashes": [HASH, …]}, with stubs, that asks for events
+// wherever they are. ok is false if the body asks for something else.
+func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, stubs, ok bool, err error) {
+	ms, err := event.Members(body)
+	if err != nil || len(ms) != 1 || ms[0].Name != "hashes" {
+		return nil, false, false, nil // whoever reads it as something else says what is wrong
+	}
+	v, err := params(rawQuery, []string{"stubs"})
+	if err != nil {
+		return nil, false, true, err
+	}
+	q, err := (&Query{}).withRange(v)
+	if err != nil {
+		return nil, false, true, err
+	}
+	if hashes, err = parseHashes("hashes", ms[0].Value); err != nil {
+		err = fmt.Errorf("body: %w", err)
+	}
+	return hashes, q.Stubs, true, err
+}
+
+// AppendHashes appends the body of POST /get that asks for hashes.
+func AppendHashes(b []byte, hashes []event.Hash) []byte {
+	b = append(b, `{"hashes":[`...)
+	for i, h := range hashes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(hex.AppendEncode(append(b, '"'), h[:]), '"')
+	}
+	return append(b, "]}"...)
 }
 
 // ParsePostGet reads POST /get: {"items": "id"}, {"items": ["id", …]} or
-// {"items": [{"id": "id"}, …]}, and the range from the URL.
+// {"items": [{"id": "id", "bloomFilter": …, "have": …}, …]}, and the range from the
+// URL.
 func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	v, err := params(rawQuery, rangeParams)
 	if err != nil {
@@ -39,13 +84,17 @@ func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 		return nil, fmt.Errorf("body: %w", err)
 	}
 	if len(ms) != 1 || ms[0].Name != "items" {
-		return nil, errors.New(`body: want {"items": …} and nothing else`)
+		return nil, errors.New(`body: want {"items": …} or {"hashes": …} and nothing else`)
 	}
-	ids, err := parseItems(ms[0])
+	ids, known, err := parseItems(ms[0])
 	if err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
-	return storages(ids, v)
+	q, err := storages(ids, v)
+	if err == nil && slices.ContainsFunc(known, func(k Known) bool { return !k.IsZero() }) {
+		q.Known = known
+	}
+	return q, err
 }
 
 // storages asks for each "user/path" as a topic of one storage, within a range.
@@ -84,41 +133,55 @@ func rawList(rawQuery, name string) (list []string) {
 	return list
 }
 
-func parseItems(items event.Member) ([]string, error) {
+func parseItems(items event.Member) (ids []string, known []Known, err error) {
 	if items.Value[0] == '"' {
 		id, err := items.Text()
-		return []string{id}, err
+		return []string{id}, []Known{{}}, err
 	}
 	var list []json.RawMessage
 	if err := json.Unmarshal(items.Value, &list); err != nil || list == nil {
-		return nil, errors.New("items: want a storage or a list of storages")
+		return nil, nil, errors.New("items: want a storage or a list of storages")
 	}
 	if err := notTooMany("items", len(list)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var ids []string
 	for _, raw := range list {
-		id, err := parseItem(raw)
+		id, k, err := parseItem(raw)
 		if err != nil {
-			return nil, fmt.Errorf("items: %w", err)
+			return nil, nil, fmt.Errorf("items: %w", err)
 		}
-		ids = append(ids, id)
+		ids, known = append(ids, id), append(known, k)
 	}
-	return ids, nil
+	return ids, known, nil
 }
 
-// parseItem reads "id" or {"id": "id"}.
-func parseItem(raw json.RawMessage) (string, error) {
-	item := event.Member{Name: "id", Value: raw}
-	if raw[0] == '{' {
-		ms, err := event.Members(raw)
-		if err != nil {
-			return "", err
-		}
-		if len(ms) != 1 || ms[0].Name != "id" {
-			return "", fmt.Errorf(`want {"id": …} and nothing else, not %.80s`, raw)
-		}
-		item = ms[0]
+// parseItem reads "id" or {"id": "id", …}.
+func parseItem(raw json.RawMessage) (id string, k Known, err error) {
+	if raw[0] != '{' {
+		id, err = event.Member{Name: "id", Value: raw}.Text()
+		return id, k, err
 	}
-	return item.Text()
+	ms, err := event.Members(raw)
+	if err != nil {
+		return "", k, err
+	}
+	named := false
+	for _, m := range ms {
+		ours, err := k.member(m)
+		switch {
+		case err != nil:
+		case m.Name == "id":
+			named = true
+			id, err = m.Text()
+		case !ours:
+			err = fmt.Errorf(`want {"id": …}, bloomFilter or have, and nothing else, not %.80s`, raw)
+		}
+		if err != nil {
+			return "", k, err
+		}
+	}
+	if !named {
+		return "", k, fmt.Errorf(`want {"id": …}, not %.80s`, raw)
+	}
+	return id, k, k.check()
 }

@@ -15,6 +15,11 @@ const (
 	HeaderNext = "Rstream-Next" // pages: the position to go on from
 	HeaderLive = "Rstream-Live" // pages: "true" if Next had reached the end that was asked for
 
+	// Of what has a filter: how many events there are in the stretch, and SHA-256
+	// over their hashes in ascending order.
+	HeaderCount  = "Rstream-Count"
+	HeaderDigest = "Rstream-Digest"
+
 	HeaderLastEventID = "Last-Event-ID"
 )
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,24 @@ func AppendLines(b []byte, evs []event.Event) []byte {
 		b = append(append(b, evs[i].Line()...), '\n')
 	}
 	return b
+}
+
+// A Stub names an event that its reader has without its value, in one log.
+type Stub struct {
+	ID   event.ID   `json:"id"`
+	Time event.Time `json:"time"`
+	Hash event.Hash `json:"hash"`
+}
+
+// AppendStub appends an event's stub.
+func AppendStub(ev *event.Event, b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = ev.ID.AppendTo(b)
+	b = append(b, `","time":"`...)
+	b = ev.Time.AppendTo(b)
+	b = append(b, `","hash":"`...)
+	b = hex.AppendEncode(b, ev.Hash[:])
+	return append(b, `"}`...)
 }
 
 // ErrLineTooLong means that a line of NDJSON is longer than allowed.

@@ -19,6 +19,11 @@ type Query struct {
 	Until  *event.Moment
 	Limit  *int // events of a page; nil is the default, 0 only resolves Since
 	Last   *int // begin so that this many events follow; excludes Since
+	Stubs  bool // what is Known, or all if nothing is said to be, comes without its value
+
+	// Known is what the reader says that it has of each of Topics; nil if it says
+	// nothing.
+	Known []Known
 }
 
 // Values returns q as URL parameters.
@@ -42,11 +47,14 @@ func (q *Query) Values() url.Values {
 	if q.Last != nil {
 		v.Set("last", strconv.Itoa(*q.Last))
 	}
+	if q.Stubs {
+		v.Set("stubs", "1")
+	}
 	return v
 }
 
 // rangeParams are the parameters that say from where to where.
-var rangeParams = []string{"since", "until", "limit", "last"}
+var rangeParams = []string{"since", "until", "limit", "last", "stubs"}
 
 // ParseEvents reads the parameters of GET /events.
 func ParseEvents(rawQuery string) (*Query, error) {
@@ -78,8 +86,8 @@ func topics(names []string) (ts []event.Topic, err error) {
 	return ts, nil
 }
 
-// params splits a query and refuses unknown parameters and, but for topics and
-// items, ones that stand twice.
+// params splits a query and refuses unknown parameters and, but for those that are
+// lists, ones that stand twice.
 func params(rawQuery string, known []string) (url.Values, error) {
 	v, err := url.ParseQuery(rawQuery)
 	if err != nil {
@@ -89,7 +97,7 @@ func params(rawQuery string, known []string) (url.Values, error) {
 		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("parameter %.40q: is unknown; known are %s", name, strings.Join(known, ", "))
 		}
-		if many := name == "topic" || name == "except" || name == "items"; len(values) > 1 && !many {
+		if many := name == "topic" || name == "except" || name == "items" || name == "have"; len(values) > 1 && !many {
 			return nil, fmt.Errorf("parameter %s: stands %d times", name, len(values))
 		}
 		if err := notTooMany(name, len(values)); err != nil {
@@ -128,6 +136,11 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	}
 	if q.Last, err = count(v, "last"); err != nil {
 		return nil, err
+	}
+	if v.Has("stubs") {
+		if q.Stubs = v.Get("stubs") == "1"; !q.Stubs && v.Get("stubs") != "0" {
+			return nil, fmt.Errorf("stubs: %.20q is neither 0 nor 1", v.Get("stubs"))
+		}
 	}
 	return q, nil
 }

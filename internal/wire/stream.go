@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // LiveEvent is the type of the SSE control event that says that history is done.
@@ -52,18 +53,32 @@ func AppendPreamble(b []byte, retry time.Duration) []byte {
 	return append(b, "\n: rstream\n\n"...)
 }
 
-// AppendPage appends a JSON page.
-func AppendPage(b []byte, evs []event.Event, next event.ID, live bool) []byte {
+// A Tail is what stands in a page behind its events.
+type Tail struct {
+	Next   event.ID
+	Live   bool
+	Count  *uint64       // of what has a filter
+	Digest window.Digest // if Count is given
+}
+
+// AppendPage appends a JSON page. line appends one event.
+func AppendPage(b []byte, evs []event.Event, line func(*event.Event, []byte) []byte, tail Tail) []byte {
 	b = append(b, `{"events":[`...)
 	for i := range evs {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, evs[i].Line()...)
+		b = line(&evs[i], b)
 	}
 	b = append(b, `],"next":"`...)
-	b = next.AppendTo(b)
+	b = tail.Next.AppendTo(b)
 	b = append(b, `","live":`...)
-	b = strconv.AppendBool(b, live)
+	b = strconv.AppendBool(b, tail.Live)
+	if tail.Count != nil {
+		b = append(b, `,"count":`...)
+		b = strconv.AppendUint(b, *tail.Count, 10)
+		b = append(b, `,"digest":"`...)
+		b = append(append(b, tail.Digest.String()...), '"')
+	}
 	return append(b, "}\n"...)
 }

@@ -1,0 +1,122 @@
+package server
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+)
+
+// maxBloomBody bounds the body of POST /bloom: what reconcile lets a request be.
+const maxBloomBody = 8 << 20
+
+// postBloom says what two sides lack of each other: POST /bloom. What it is asked in
+// is told by the Content-Type, and nothing is kept between two requests.
+func (s *Server) postBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind == wire.Frames {
+		return s.negotiate(w, r)
+	}
+	return s.listBloom(w, r)
+}
+
+// negotiate answers one request of package reconcile.
+func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
+	topic, err := wire.ParseNegotiation(r.URL.RawQuery)
+	if err != nil {
+		return badParameters(err)
+	}
+	body, problem := readBody(w, r, maxBloomBody)
+	if problem != nil {
+		return problem
+	}
+	leave, problem := s.compare(r)
+	if problem != nil {
+		return problem
+	}
+	defer leave()
+	req, err := reconcile.ParseRequest(body, reconcile.Limits{})
+	if err != nil {
+		return s.setProblem(r, err)
+	}
+	head := s.log.Head()
+	set, problem := s.setFor(r, topic, req, head)
+	if problem != nil {
+		return problem
+	}
+	resp, err := reconcile.Answer(set, req, reconcile.Limits{})
+	if err != nil {
+		return s.setProblem(r, err)
+	}
+	st := stretch{head: head, from: req.Span.From, to: resp.To}
+	st.announce(w.Header(), wire.Frames, "no-store")
+	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // the client may have gone
+	return nil
+}
+
+// setFor returns what the log has in the stretch that req asks about, its end pinned.
+func (s *Server) setFor(r *http.Request, topic event.Topic, req *reconcile.Request, head event.ID) (reconcile.Set, *wire.Error) {
+	span := req.Span
+	if span.To == event.MaxID {
+		span.To = head
+	}
+	horizon, err := s.log.Horizon(r.Context())
+	switch {
+	case err != nil:
+		return nil, s.failure(r, err)
+	case span.From > head || span.To > head:
+		return nil, s.setProblem(r, reconcile.ErrAhead)
+	case span.From < horizon:
+		return nil, gone(span.From, horizon)
+	}
+	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: span}
+	if req.Shared {
+		return &set, nil
+	}
+	hashes, err := set.hashes(maxHashes)
+	if err != nil {
+		return nil, s.setProblem(r, err)
+	}
+	return reconcile.FromHashes(span, hashes), nil
+}
+
+// setProblem is the answer to an error of comparing sets.
+func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
+	var frame *reconcile.FrameError
+	switch {
+	case errors.As(err, &frame) && frame.TooLarge:
+		return wire.Errorf(http.StatusRequestEntityTooLarge, "%s", frame.Detail)
+	case errors.As(err, &frame):
+		return wire.Errorf(http.StatusBadRequest, "%s", frame.Detail)
+	case errors.Is(err, reconcile.ErrAhead):
+		head := s.log.Head()
+		return s.conflict(head, "the request is ahead of this log, whose head is %s: it is of another log, or this one was set back", head)
+	}
+	return s.readProblem(r, err)
+}
+
+const (
+	// maxComparing is how many comparisons of sets are made at a time. Each may read
+	// millions of events, and hold maxHashes of them.
+	maxComparing = 4
+	// compareWait is how long one waits for its turn before it is sent away.
+	compareWait = time.Second
+)
+
+// compare waits for a turn to compare sets, and returns what ends it.
+func (s *Server) compare(r *http.Request) (leave func(), problem *wire.Error) {
+	timer := time.NewTimer(compareWait)
+	defer timer.Stop()
+	select {
+	case s.comparing <- struct{}{}:
+		return func() { <-s.comparing }, nil
+	case <-r.Context().Done():
+	case <-timer.C:
+	}
+	problem = wire.Errorf(http.StatusTooManyRequests, "%d comparisons are under way; ask again", maxComparing)
+	problem.RetryAfter = compareWait
+	return nil, problem
+}

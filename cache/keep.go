@@ -252,12 +252,12 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, err
 }
 
 func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (event.ID, error) {
-	last, ok, err := findSnapshot(ctx, tx, topic, span)
+	if span.From != event.Beginning && db.role == Client {
+		return 0, nil // a state there has members that are not stored as events
+	}
+	last, _, err := findSnapshot(ctx, tx, topic, span, false)
 	if err != nil {
 		return 0, err
-	}
-	if !ok && span.From != event.Beginning && db.role == Client {
-		return 0, nil // nobody knows the state there
 	}
 	step := max(sealSpan, event.ID(last.count))
 	at := (max(last.at, span.From) + step + event.BlockSize - 1) / event.BlockSize * event.BlockSize

@@ -341,6 +341,32 @@ func TestSealDuringRemoval(t *testing.T) {
 	checkKept(t, "after Forget", db)
 }
 
+// Behind a state that was fetched none is sealed: the events that made it are stored
+// nowhere. Once all history is held, what a server said of a state counts for nothing.
+func TestSealBehindFetched(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	var evs []event.Event
+	for id := event.ID(100); id <= 2*event.BlockSize; id += 100 {
+		evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%d", id%1500), id))
+	}
+	evs[0] = madeEvent("alice", "first", 100)
+	db := openClient(t)
+	obtain(t, db, event.All, evs, window.Span{From: event.BlockSize, To: 3 * event.BlockSize})
+	keep(t, db, evs, event.All, event.BlockSize)
+	mustSeal(t, db, event.All)
+	for _, at := range []event.ID{event.BlockSize, 5000, 2 * event.BlockSize, 9000} {
+		checkState(t, db, evs, event.All, at)
+	}
+	lie := evs[1:]
+	keep(t, db, lie, event.All, event.BlockSize+1)
+	checkState(t, db, lie, event.All, 9000)
+	obtain(t, db, event.All, evs, window.Span{From: event.Beginning, To: event.BlockSize})
+	checkState(t, db, evs, event.All, 9000)
+	mustSeal(t, db, event.All)
+	checkState(t, db, evs, event.All, 9000)
+}
+
 // Damage of what is kept is told, and never makes a wrong state.
 func TestStateOfDamagedSnapshot(t *testing.T) {
 	db := openClient(t)

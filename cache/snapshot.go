@@ -30,7 +30,8 @@ type snapshotRow struct {
 }
 
 // findBase returns the latest kept snapshot from which the state of topic at position
-// at can be folded: all that has happened since is held.
+// at can be folded: all that has happened since is held. Where all that has ever
+// happened is held, what a server said of a state counts for nothing.
 func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
 	windows, err := loadWindows(tx)
 	if err != nil {
@@ -46,7 +47,7 @@ func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at ev
 			from = span.From
 		}
 	}
-	base, ok, err := findSnapshot(ctx, tx, topic, window.Span{From: from, To: at})
+	base, ok, err := findSnapshot(ctx, tx, topic, window.Span{From: from, To: at}, from > event.Beginning)
 	if err != nil || ok || from == event.Beginning {
 		return base, err
 	}
@@ -85,15 +86,16 @@ func (db *DB) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at
 	case at > log.To:
 		return base, &window.NotHeldError{After: log.To}
 	}
-	base, _, err = findSnapshot(ctx, tx, topic, window.Span{From: log.From, To: at})
+	base, _, err = findSnapshot(ctx, tx, topic, window.Span{From: log.From, To: at}, false)
 	return base, err
 }
 
 // findSnapshot returns the latest kept snapshot with the storages of topic at a
-// position of span, its bounds included.
-func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (s snapshotRow, ok bool, err error) {
+// position of span, its bounds included: one that was made here or, if that will do,
+// fetched.
+func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fetched bool) (s snapshotRow, ok bool, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT id, topic, at, form, count FROM snapshot
-		WHERE whole AND at BETWEEN ? AND ? ORDER BY at DESC`, span.From, span.To)
+		WHERE whole AND at BETWEEN ? AND ? AND (form = 'ids' OR ?) ORDER BY at DESC`, span.From, span.To, fetched)
 	if err != nil {
 		return s, false, err
 	}

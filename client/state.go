@@ -87,7 +87,10 @@ func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID)
 			before = span.To
 		}
 	}
-	_, err = c.SyncAt(ctx, topic, c.at(at), nil)
+	s, err := c.SyncAt(ctx, topic, c.at(at), nil)
+	if err == nil && s.Span.Empty() {
+		return c.keepState(ctx, topic, at, at) // the server's history begins there
+	}
 	return err
 }
 

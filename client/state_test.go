@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -313,6 +315,37 @@ func TestStateOutside(t *testing.T) {
 	}
 	if got := collectState(t, c, event.All, moment(t, "beginning")); got != nil {
 		t.Errorf("at the beginning there are %q", got)
+	}
+}
+
+// The oldest state that a server can tell is that at its horizon, where no window of
+// it ends.
+func TestStateAtHorizon(t *testing.T) {
+	f := newFixture(t)
+	f.putSome(steady(), event.BlockSize+500)
+	all := f.changes("")
+	file, err := sql.Open("sqlite", f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Exec(`UPDATE window SET start = ?`, event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	topic := mustTopic(t, "alice/posts")
+	for _, at := range []event.ID{event.BlockSize, event.BlockSize + 7} {
+		if _, err := c.StateAt(ctx, topic, moment(t, at.String())); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "state at "+at.String(), collectState(t, c, topic, moment(t, at.String())),
+			slowState(all, topic, func(c *change) bool { return c.ID <= at.String() }))
+	}
+	var gone *GapError
+	if _, err := c.StateAt(ctx, topic, moment(t, event.ID(event.BlockSize-1).String())); !errors.As(err, &gone) || gone.Oldest != event.BlockSize {
+		t.Errorf("before it: %v", err)
 	}
 }
 

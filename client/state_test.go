@@ -110,7 +110,7 @@ type fataler interface {
 func TestStateModel(t *testing.T) {
 	fewChecks(t, size(3, 30))
 	f := newFixture(t)
-	f.putSome(steady(), 2*event.BlockSize+500)
+	f.putSome(steady(), event.BlockSize+500)
 	p := newTearingProxy(t, f.http.URL, 3, 300_000)
 	all := f.changes("")
 	dir, runs := t.TempDir(), 0
@@ -353,11 +353,12 @@ func TestStateAtHorizon(t *testing.T) {
 // that would be taken for one.
 func TestLyingSnapshots(t *testing.T) {
 	f := newFixture(t)
-	f.putSome(steady(), event.BlockSize+500)
+	f.putSome(steady(), event.BlockSize+50)
+	all := f.changes("")
 	bound := event.ID(event.BlockSize)
-	truth := slowState(f.changes(""), event.All, func(c *change) bool { return c.ID <= bound.String() })
+	truth := slowState(all, event.All, func(c *change) bool { return c.ID <= bound.String() })
 	later, deleted := "", ""
-	for _, c := range f.changes("") {
+	for _, c := range all {
 		if c.ID > bound.String() && c.Type == "PUT" && later == "" && c.User == "alice" {
 			later = c.line
 		}
@@ -406,6 +407,6 @@ func TestLyingSnapshots(t *testing.T) {
 		c := newTestClient(t, f.newCache(), nervous(p.url()))
 		at := moment(t, (bound + 10).String())
 		got := collectState(t, c, event.All, at)
-		same(t, "the state over a bad wire", got, slowState(f.changes(""), event.All, func(c *change) bool { return c.ID <= (bound + 10).String() }))
+		same(t, "the state over a bad wire", got, slowState(all, event.All, func(c *change) bool { return c.ID <= (bound + 10).String() }))
 	})
 }

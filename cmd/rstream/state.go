@@ -12,6 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 type stateOptions struct {
@@ -130,7 +131,8 @@ func (a *app) showState(ctx context.Context, o stateOptions, s states, topic eve
 type states interface {
 	// stateAt returns the position of a moment at which the state is known.
 	stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error)
-	readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
+	// file is where it can be read then.
+	file() *cache.DB
 }
 
 // logStates are the states of a server's own file.
@@ -140,9 +142,7 @@ func (l logStates) stateAt(ctx context.Context, topic event.Topic, at event.Mome
 	return offlinePosition(ctx, l.db, at, l.db.Head())
 }
 
-func (l logStates) readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	return l.db.State(ctx, topic, at, fn)
-}
+func (l logStates) file() *cache.DB { return l.db }
 
 // openLog opens the file of --cache if it is a server's own, or a backup of it: it
 // has all there is, and nobody need be asked.
@@ -179,16 +179,14 @@ func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Momen
 	return id, nil
 }
 
-func (s *session) readState(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	return s.db.State(ctx, topic, at, fn)
-}
+func (s *session) file() *cache.DB { return s.db }
 
 func (a *app) printState(ctx context.Context, s states, topic event.Topic, at event.Moment) error {
 	id, err := s.stateAt(ctx, topic, at)
 	if err != nil {
 		return err
 	}
-	if err := s.readState(ctx, topic, id, a.out.event); err != nil {
+	if err := s.file().State(ctx, topic, id, a.out.event); err != nil {
 		return err
 	}
 	return a.out.flush()
@@ -258,7 +256,13 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 		return err
 	}
 	if to < from {
-		return usagef("--diff %s lies after --at %s", since, until)
+		// A time comes to the last event that is held before it, which may lie before a
+		// position that is the same moment to the topic.
+		same, err := quiet(ctx, s.file(), topic, window.Span{From: to, To: from})
+		if err == nil && !same {
+			err = usagef("--diff %s lies after --at %s", since, until)
+		}
+		return err
 	}
 	for pair, err := range sideBySide(stateEvents(ctx, s, topic, from), stateEvents(ctx, s, topic, to)) {
 		if err == nil {
@@ -271,10 +275,19 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 	return a.out.flush()
 }
 
+// quiet reports whether nothing happened to topic in span, as far as that is known.
+func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (bool, error) {
+	err := db.Each(ctx, []event.Topic{topic}, span, func(*event.Event) error { return errEnough })
+	if errors.Is(err, errEnough) || errors.As(err, new(*window.NotHeldError)) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // stateEvents is the state of topic at position at as an iterator.
 func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		err := s.readState(ctx, topic, at, func(ev *event.Event) error {
+		err := s.file().State(ctx, topic, at, func(ev *event.Event) error {
 			if !yield(ev, nil) {
 				return errEnough
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -21,7 +22,8 @@ type SnapshotWriter struct {
 	members  []byte
 	n        int // members that are not written yet
 	parts    []snapshotPart
-	bytes    int // of parts
+	bytes    int       // of parts
+	due      time.Time // to write something, so that the lease does not end
 }
 
 type snapshotPart struct {
@@ -46,7 +48,7 @@ func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) 
 }
 
 func (db *DB) keepSnapshot(ctx context.Context, topic event.Topic, row snapshotRow) (w *SnapshotWriter, busy bool, err error) {
-	w = &SnapshotWriter{db: db, row: row}
+	w = &SnapshotWriter{db: db, row: row, due: db.now().Add(leaseTime / 4)}
 	err = db.update(ctx, func(tx *sql.Tx) (err error) {
 		if busy, err = db.clearSnapshots(tx, topic, row.at); err != nil || busy {
 			return err
@@ -115,10 +117,10 @@ func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
 		w.members = appendRef(w.members, before, n.user+"\x00"+n.path, ev.ID)
 	}
 	w.last = n
-	if w.n++; w.n < partMembers && len(w.members) < partBytes {
-		return nil
+	if w.n++; w.n >= partMembers || len(w.members) >= partBytes {
+		w.endPart()
 	}
-	if w.endPart(); w.bytes < writeBytes {
+	if w.bytes < writeBytes && w.db.now().Before(w.due) {
 		return nil
 	}
 	return w.db.update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) })
@@ -158,7 +160,7 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
 		return errors.Join(err, ErrLost) // it was forgotten meanwhile, or given up for us
 	}
-	w.parts, w.bytes = nil, 0
+	w.parts, w.bytes, w.due = nil, 0, w.db.now().Add(leaseTime/4)
 	return nil
 }
 

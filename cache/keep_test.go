@@ -300,6 +300,36 @@ func w2(db *DB, w *SnapshotWriter) *SnapshotWriter {
 	return &again
 }
 
+// Whoever keeps a state that comes slowly is left to it.
+func TestKeepSnapshotSlowly(t *testing.T) {
+	evs := bigLogFile().evs[:100]
+	path := t.TempDir() + "/copy.db"
+	now := newClock()
+	one := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
+	defer one.Close()
+	two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
+	defer two.Close()
+	ctx := context.Background()
+	w, _, err := one.KeepSnapshot(ctx, event.All, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := stateLines(evs, event.All, 50)
+	for i := range state {
+		now.add(leaseTime / 2)
+		if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
+			t.Fatalf("a second writer beside member %d: busy %v, %v", i, busy, err)
+		}
+		if err := w.Add(ctx, &state[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkState(t, two, evs, event.All, 50)
+}
+
 func TestKeepSnapshotAborted(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

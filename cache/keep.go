@@ -218,10 +218,12 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 }
 
 // KeepStates seals the states of a log as it grows, beside the appends and in small
-// steps, until ctx ends.
+// steps, until ctx ends. What another writer or a full disk keeps it from is done when
+// the next block is sealed.
 func (db *DB) KeepStates(ctx context.Context) error {
 	for {
-		if err := db.SealStates(ctx, event.All); err != nil {
+		err := db.SealStates(ctx, event.All)
+		if err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull) {
 			return err
 		}
 		select {

@@ -493,6 +493,35 @@ func TestKeepStates(t *testing.T) {
 	checkKept(t, "sealed", db, "* 4096 ids 1 1", "* 8192 ids 1 1", "* 12288 ids 1 1")
 }
 
+// What a writer that is gone has left, and cannot be told from one that is not, is
+// waited for.
+func TestKeepStatesBusy(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	db := openServer(t)
+	mustAppend(t, db, drafts("alice", "posts", "a", event.BlockSize)...)
+	left := snapshotRow{at: event.BlockSize, form: formIDs}
+	w, _, err := db.keepSnapshot(context.Background(), event.All, left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- db.KeepStates(ctx) }()
+	for len(db.sealed) > 0 && len(ended) == 0 { // it has not looked yet
+		runtime.Gosched()
+	}
+	if err := w.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, db, drafts("alice", "posts", "b", event.BlockSize)...)
+	for len(kept(t, db)) < 2 && len(ended) == 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	wantError(t, "KeepStates", <-ended, context.Canceled)
+}
+
 // The memory of a state does not grow with its size.
 func TestStateInBoundedMemory(t *testing.T) {
 	setState(t)

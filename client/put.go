@@ -37,6 +37,9 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 
 func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
 	header := http.Header{"Content-Type": {wire.NDJSON}, "Accept": {wire.NDJSON}}
+	if log := c.logName(); log != "" {
+		header.Set(wire.HeaderLog, log) // the answer would tell too late that it is another one
+	}
 	resp, err := c.do(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

@@ -249,13 +249,18 @@ var errNoAnswer = errors.New("the connection was closed without an answer")
 
 // checkLog refuses the answer of another log. A proxy's own error page names none.
 func (c *Client) checkLog(base string, h http.Header) error {
-	if c.store == nil {
-		return nil
-	}
-	if got, want := wire.LogOf(h), c.store.Log(); got != "" && want != "" && got != want {
+	if got, want := wire.LogOf(h), c.logName(); got != "" && want != "" && got != want {
 		return &OtherLogError{base, got, want}
 	}
 	return nil
+}
+
+// logName returns the log that the client is of, "" if that is not known.
+func (c *Client) logName() string {
+	if c.store == nil {
+		return ""
+	}
+	return c.store.Log()
 }
 
 // ours refuses a 200 that no rstream server has sent.

@@ -50,6 +50,10 @@ var refusals = []refusal{
 	{"GET http://localhost/nothing", 404, `"/nothing"`},
 	{"CONNECT localhost:80", 404, ""},
 
+	// Appends that are meant for another log.
+	{"POST /set/a/b HTTP/1.1\nHost: localhost\nRstream-Log: ZZZZZZZZZZZZZZZZ\nContent-Length: 11\n\n{\"value\":1}", 409, "for the log ZZZZZZZZZZZZZZZZ"},
+	{"POST /set HTTP/1.1\nHost: localhost\nRstream-Log: ZZZZZZZZZZZZZZZZ\nContent-Length: 32\n\n{\"user\":\"a\",\"path\":\"b\",\"value\":1}", 409, "this one is "},
+
 	// Names.
 	{post("/set/", `{"value":1}`), 400, "want /set/{user}/{path}"},
 	{post("/set/alice", `{"value":1}`), 400, "want /set/{user}/{path}"},

@@ -24,6 +24,9 @@ type Refused interface {
 
 // setOne appends one event: POST /set/{user}/{path}.
 func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if problem := s.checkMeant(r); problem != nil {
+		return problem
+	}
 	user, path, err := wire.ParseSetPath(rawPath(r))
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
@@ -51,12 +54,23 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return nil
 }
 
+// checkMeant refuses an append that names another log.
+func (s *Server) checkMeant(r *http.Request) *wire.Error {
+	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
+		return s.conflict(s.log.Head(), "the append is for the log %.40s; this one is %s", log, s.log.Log())
+	}
+	return nil
+}
+
 func tooLarge(d *event.Draft) *wire.Error {
 	return wire.Errorf(http.StatusRequestEntityTooLarge, "value: is %d bytes long, at most %d are allowed", len(d.Value), wire.MaxValue)
 }
 
 // setBatch appends the lines of an NDJSON body, all or none: POST /set.
 func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if problem := s.checkMeant(r); problem != nil {
+		return problem
+	}
 	body, problem := openBody(w, r, wire.MaxBatch)
 	if problem != nil {
 		return problem

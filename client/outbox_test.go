@@ -126,6 +126,20 @@ func TestSendThroughStranger(t *testing.T) {
 	}
 }
 
+// A server of another log gets nothing.
+func TestSendToAnotherLog(t *testing.T) {
+	f, other := newFixture(t), newFixture(t)
+	db := f.newCache()
+	queue(t, db, "alice/x", "a")
+	var another *OtherLogError
+	if _, err := newTestClient(t, db, hasty(other.http.URL)).Send(t.Context(), db, nil); !errors.As(err, &another) {
+		t.Errorf("Send = %v, want an OtherLogError", err)
+	}
+	if keys := other.logKeys("*"); keys != "" || outboxKeys(t, db) != "a " {
+		t.Errorf("the other log has %s, the outbox %s", keys, outboxKeys(t, db))
+	}
+}
+
 // A killable box forgets, now and then, to note what was acknowledged, as a process
 // does that is killed.
 type killable struct {

@@ -205,6 +205,25 @@ func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
 	return urls, err
 }
 
+// CarryOutbox takes over what waits in the outbox of another copy, in its order. What
+// was refused there is to be tried again.
+func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
+	for after := int64(0); ; {
+		queued, err := old.Outbox(ctx, after, maxReadEvents)
+		if err != nil || len(queued) == 0 {
+			return err
+		}
+		drafts := make([]event.Draft, len(queued))
+		for i := range queued {
+			drafts[i] = queued[i].Draft
+		}
+		if _, err := db.Queue(ctx, drafts); err != nil {
+			return err
+		}
+		after = queued[len(queued)-1].Number
+	}
+}
+
 // CarryOver takes over the cursors and the followed topics of another copy, of the
 // log that this one was restored from. A cursor that had come further than parted,
 // where the two logs parted, is set back to there. What is here already stays.

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -34,9 +35,11 @@ func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued,
 		queued = nil
 		for _, d := range drafts {
 			q := Queued{Draft: d, Hash: d.Hash()}
-			err := tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?)
-				ON CONFLICT (hash) DO UPDATE SET refused = NULL RETURNING number, time`,
-				q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(db.now())).Scan(&q.Number, &q.Time)
+			err := tx.QueryRow(`UPDATE outbox SET refused = NULL WHERE hash = ? RETURNING number, time`, q.Hash[:]).Scan(&q.Number, &q.Time)
+			if errors.Is(err, sql.ErrNoRows) {
+				err = tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?) RETURNING number, time`,
+					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(db.now())).Scan(&q.Number, &q.Time)
+			}
 			if err != nil {
 				return err
 			}

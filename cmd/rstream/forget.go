@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -20,7 +22,8 @@ func newForgetCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "Give up what is held of a topic",
 		Long: `Remove what the local copy holds of the topics and end following them. Events that
-other topics hold stay. The server is not asked and loses nothing.`,
+other topics hold stay, and so does what waits in the outbox. The server is not asked
+and loses nothing.`,
 		Example: `  rstream forget alice/drafts
   rstream forget nc --before 30d`,
 		ValidArgsFunction: a.completeTopics,
@@ -63,7 +66,22 @@ func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topi
 			return err
 		}
 	}
-	return nil
+	return a.noteQueued(ctx, db, topics)
+}
+
+// noteQueued says what forgetting has left in the outbox: it exists nowhere else.
+func (a *app) noteQueued(ctx context.Context, db *cache.DB, topics []event.Topic) error {
+	n := 0
+	err := eachQueued(ctx, db, func(q *cache.Queued) error {
+		if slices.ContainsFunc(topics, func(t event.Topic) bool { return t.Matches(q.User, q.Path) }) {
+			n++
+		}
+		return nil
+	})
+	if n > 0 {
+		a.note("%s of them in the outbox stay; \"rstream outbox drop\" drops such", count(n, "append"))
+	}
+	return err
 }
 
 func (a *app) printForgotten(t event.Topic, n int) error {

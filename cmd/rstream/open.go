@@ -191,6 +191,10 @@ func changeServers(change func(map[string]string)) error {
 	return os.Rename(tmp.Name(), path)
 }
 
+func learnServer(url, log string) error {
+	return changeServers(func(known map[string]string) { known[url] = log })
+}
+
 func forgetServer(url string) error {
 	return changeServers(func(known map[string]string) { delete(known, url) })
 }

@@ -22,6 +22,7 @@ type putOptions struct {
 	key   string
 	lines bool
 	from  string
+	delivery
 }
 
 func newPutCommand(a *app) *cobra.Command {
@@ -38,12 +39,16 @@ Without --key each append gets a new one.
 
 --from reads events, one JSON object a line: user, path, value, and if wanted type
 and key. Lines that rstream printed are such lines, so a stream can be piped from
-one server to another, twice without harm.`,
+one server to another, twice without harm.
+
+--offline keeps what is written in the local copy, and the next sync sends it, once.
+"rstream outbox" lists what waits.`,
 		Example: `  rstream put alice/posts/1 '{"n":1}'
   rstream put alice/notes/today --text "hello"
   echo '{"n":2}' | rstream put alice/posts/2 -
   seq 10 | rstream put alice/counter --lines
-  rstream put --from events.jsonl`,
+  rstream put --from events.jsonl
+  rstream put alice/notes/today --text "on a train" --offline`,
 		DisableFlagsInUseLine: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 2 {
@@ -62,10 +67,14 @@ one server to another, twice without harm.`,
 	f.StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
 	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
 	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
+	o.delivery.add(cmd)
 	return cmd
 }
 
-type delOptions struct{ key string }
+type delOptions struct {
+	key string
+	delivery
+}
 
 func newDelCommand(a *app) *cobra.Command {
 	var o delOptions
@@ -81,10 +90,12 @@ func newDelCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.append(cmd.Context(), func(send sendFunc) error { return send([]event.Draft{d}) })
+			return a.deliver(cmd.Context(), o.delivery, func(send sendFunc) error { return send([]event.Draft{d}) })
 		},
 	}
+	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
+	o.delivery.add(cmd)
 	return cmd
 }
 
@@ -123,7 +134,7 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	if d.Value, err = value(a, o, args[1:]); err != nil {
 		return err
 	}
-	return a.append(ctx, func(send sendFunc) error { return send([]event.Draft{d}) })
+	return a.deliver(ctx, o.delivery, func(send sendFunc) error { return send([]event.Draft{d}) })
 }
 
 // value returns the value that the arguments mean.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,12 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A parseFunc makes an append of a line.
+// A parseFunc makes an append of a line. The error is errNoDraft if it means none.
 type parseFunc func(line []byte) (event.Draft, error)
+
+// errNoDraft says that a line is one of rstream's about a stream, such as that it is
+// live, and no event of it.
+var errNoDraft = errors.New("is no event")
 
 func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
 	if len(args) > 1 || o.isTxt || o.key != "" {
@@ -27,7 +32,7 @@ func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error
 		}
 		return d, err
 	}
-	return a.appendLines(ctx, a.in, parse)
+	return a.appendLines(ctx, o.delivery, a.in, parse)
 }
 
 func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) error {
@@ -35,24 +40,67 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 		return usagef("--from reads whole events: no storage, value, --key or --lines goes with it")
 	}
 	if o.from == "" || o.from == "-" {
-		return a.appendLines(ctx, a.in, parseEvent)
+		return a.appendLines(ctx, o.delivery, a.in, parseEvent)
 	}
 	f, err := os.Open(o.from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return a.appendLines(ctx, f, parseEvent)
+	return a.appendLines(ctx, o.delivery, f, parseEvent)
 }
 
+// parseEvent reads an event as a person writes it or as rstream prints it. Only one
+// without a hash gets a new key: with another key the event would be another one.
 func parseEvent(line []byte) (event.Draft, error) {
+	if ev, err := event.ParseLine(line); err == nil {
+		return ev.Draft, nil // with members that are the reader's, such as snapshot
+	}
+	ms, err := event.Members(line)
+	if err != nil {
+		return event.Draft{}, err
+	}
+	typ, hashed := "", false
+	for _, m := range ms {
+		if m.Name == "type" {
+			typ, _ = m.Text()
+		}
+		hashed = hashed || m.Name == "hash"
+	}
+	switch typ {
+	case "live", "gap", "export":
+		return event.Draft{}, errNoDraft
+	case "queued":
+		return parseQueued(line)
+	}
 	d, err := event.ParseDraft(line)
-	d.Key = orNewKey(d.Key)
+	if err == nil && !hashed {
+		d.Key = orNewKey(d.Key)
+	}
 	return d, err
 }
 
+// parseQueued reads what the outbox prints. What has no value is a DEL.
+func parseQueued(line []byte) (event.Draft, error) {
+	var q queuedLine
+	if err := json.Unmarshal(line, &q); err != nil {
+		return event.Draft{}, err
+	}
+	d := event.Draft{User: q.User, Path: q.Path, Type: event.Del, Key: q.Key}
+	if q.Value != nil {
+		d.Type, d.Value = event.Put, q.Value
+	}
+	if err := d.Check(); err != nil {
+		return event.Draft{}, err
+	}
+	if d.Hash() != q.Hash {
+		return event.Draft{}, event.ErrHash
+	}
+	return d, nil
+}
+
 // appendLines appends what the lines of in mean.
-func (a *app) appendLines(ctx context.Context, in io.Reader, parse parseFunc) error {
+func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse parseFunc) error {
 	name := "standard input"
 	if f, ok := in.(*os.File); ok {
 		if f != os.Stdin {
@@ -62,7 +110,7 @@ func (a *app) appendLines(ctx context.Context, in io.Reader, parse parseFunc) er
 			return err
 		}
 	}
-	return a.append(ctx, func(send sendFunc) error { return sendLines(ctx, in, name, send, parse) })
+	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, name, send, parse) })
 }
 
 // maxBadLines is how many bad lines of a file are explained.
@@ -91,7 +139,7 @@ func checkFile(f *os.File, name string, parse parseFunc) error {
 			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and nothing can be read behind it
 			break
 		}
-		if _, err = parse(line); err != nil {
+		if _, err = parse(line); err != nil && !errors.Is(err, errNoDraft) {
 			bad = append(bad, fmt.Errorf("%s:%d: %w", name, lines.Number(), err))
 		}
 	}
@@ -166,7 +214,11 @@ func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, 
 		case err != nil:
 			it.err = fmt.Errorf("%s: %w", name, err)
 		default:
-			if it.draft, err = parse(line); err != nil {
+			it.draft, err = parse(line)
+			if errors.Is(err, errNoDraft) {
+				continue
+			}
+			if err != nil {
 				it.err = fmt.Errorf("%s:%d: %w", name, lines.Number(), err)
 			}
 		}

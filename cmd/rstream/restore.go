@@ -23,13 +23,35 @@ func (s *session) check(ctx context.Context, err error) error {
 		return err
 	}
 	path, failed := s.carryOver(ctx, other)
+	if path == "" && failed == nil {
+		s.noteLeft(ctx)
+	}
+	var left *leftError
 	switch {
-	case s.app.cache == "":
+	case errors.As(failed, &left):
+		return errors.Join(err, failed) // the next command tries again
+	case s.app.cache == "" && (path == "" || failed != nil):
 		return errors.Join(err, failed, forgetServer(other.URL))
+	case s.app.cache == "":
+		return errors.Join(err, learnServer(other.URL, other.Got))
 	case path == "" || failed != nil:
 		return errors.Join(err, failed)
 	}
 	return &carriedError{err, s.app.cache, path}
+}
+
+// A leftError says that what waits to be sent was not carried over: it exists nowhere
+// else.
+type leftError struct{ error }
+
+func (e *leftError) Unwrap() error { return e.error }
+
+// noteLeft says what waits to be sent to a log that the server does not serve any more.
+func (s *session) noteLeft(ctx context.Context) {
+	if aside, err := s.db.Aside(ctx); err == nil && aside.Queued+aside.Refused > 0 {
+		s.app.note("%s for the old log: left in %s; \"rstream outbox --cache %s | rstream put --from -\" appends to the new one",
+			count(aside.Queued+aside.Refused, "append"), s.db.Path(), s.db.Path())
+	}
 }
 
 // A carriedError says that the server's log goes on in another file.
@@ -54,8 +76,11 @@ func (s *session) newFile(log string) (string, error) {
 func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (path string, err error) {
 	cfg := client.Config{Servers: []string{other.URL}}
 	info, err := client.Probe(ctx, cfg)
-	if err != nil || info.Parent == nil || info.Parent.Log != s.db.Log() {
-		return "", err
+	if err != nil {
+		return "", &leftError{err}
+	}
+	if info.Parent == nil || info.Parent.Log != s.db.Log() {
+		return "", nil
 	}
 	if path, err = s.newFile(info.Log); err != nil {
 		return "", err
@@ -69,6 +94,9 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return err
 	}
 	defer db.Close()
+	if err := db.CarryOutbox(ctx, s.db); err != nil {
+		return &leftError{fmt.Errorf("carry over the outbox: %w", err)}
+	}
 	c, err := client.New(db, cfg)
 	if err != nil {
 		return err

@@ -140,7 +140,7 @@ func addCommands(a *app, root *cobra.Command) {
 	root.SetCompletionCommandGroupID(groupTools)
 	root.AddCommand(
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
-		newPutCommand(a), newDelCommand(a),
+		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
 		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newForgetCommand(a),
 		newServeCommand(a), newBackupCommand(a),
 		newDemoCommand(a), newVersionCommand(a),

@@ -48,6 +48,10 @@ type statusReport struct {
 	Saved     int64          `json:"saved"`             // events that were asked for and held already
 	Reached   *event.ID      `json:"reached,omitempty"` // the newest position held of any topic
 	Lag       *uint64        `json:"lag,omitempty"`     // ids between it and the head
+	Queued    int64          `json:"queued"`            // appends that wait to be sent
+	Refused   int64          `json:"refused"`           // appends that a server will never take
+	Imported  int64          `json:"imported"`          // events that were imported and are not held
+	Foreign   int64          `json:"foreign"`           // events that were imported from other logs
 	Followed  []event.Topic  `json:"followed"`
 	Windows   map[string]int `json:"windows"`
 	Cursors   []cursorReport `json:"cursors"`
@@ -137,6 +141,11 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 		return err
 	}
 	r.Fetched, r.Received, r.Saved = tally.Fetched, tally.Received, tally.Saved
+	aside, err := db.Aside(ctx)
+	if err != nil {
+		return err
+	}
+	r.Queued, r.Refused, r.Imported, r.Foreign = aside.Queued, aside.Refused, aside.Candidates, aside.Foreign
 	if r.Followed, err = db.Followed(ctx); err != nil {
 		return err
 	}
@@ -185,6 +194,12 @@ func (r *statusReport) print(out *output) error {
 	}
 	if r.Role == cache.Client {
 		row("fetched", "%s, %s; %s did not have to be", count(r.Fetched, "event"), size(r.Received), count(r.Saved, "event"))
+	}
+	if r.Queued > 0 || r.Refused > 0 {
+		row("outbox", "%s to send, %d refused", count(r.Queued, "append"), r.Refused)
+	}
+	if r.Imported > 0 || r.Foreign > 0 {
+		row("imported", "%s not held, %d of other logs", count(r.Imported, "event"), r.Foreign)
 	}
 	row("followed", "%s", orNone(topicList(r.Followed)))
 	var states []string

@@ -32,7 +32,7 @@ func newSyncCommand(a *app) *cobra.Command {
 		Short:   "Fetch what is missing into the local copy",
 		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
 not fetched again. Without a topic it is every topic synced before, or everything
-in an empty copy.`,
+in an empty copy. What put --offline has kept is sent first.`,
 		Example: `  rstream sync alice --since 24h
   rstream sync --all
   rstream sync alice --print | jq .value`,
@@ -105,6 +105,10 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err := s.db.Remember(ctx, topics, a.servers[0]); err != nil {
 		return err
 	}
+	refused, err := a.sendOutbox(ctx, s, !o.print)
+	if err != nil {
+		return s.check(ctx, err)
+	}
 	var end event.ID
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
@@ -118,9 +122,11 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		}
 	}
 	if !o.follow {
-		return nil
+		return refusedError(refused)
 	}
-	follow := func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, end, o.print) }
+	follow := func(ctx context.Context) error {
+		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, end, o.print) })
+	}
 	if o.print {
 		err = a.out.untilClosed(ctx, follow)
 	} else {

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+)
+
+func newOutboxCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "outbox",
+		GroupID: groupWrite,
+		Short:   "List what waits to be sent",
+		Long: `List what put --offline and put --queue have kept in the local copy, in the order
+in which the next sync sends it. What a server has refused for good stays and says
+why.`,
+		Example: `  rstream outbox
+  rstream outbox drop 3
+  rstream outbox drop --refused`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
+	}
+	cmd.AddCommand(newOutboxDropCommand(a))
+	return cmd
+}
+
+func runOutbox(ctx context.Context, a *app) error {
+	path, _, err := a.cacheFile()
+	if err != nil || path == "" {
+		return err // nothing was ever kept
+	}
+	db, err := cache.Open(ctx, path, cache.Config{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return eachQueued(ctx, db, func(q *cache.Queued) error { return a.out.queued(q) })
+}
+
+type outboxDropOptions struct{ all, refused bool }
+
+func newOutboxDropCommand(a *app) *cobra.Command {
+	var o outboxDropOptions
+	cmd := &cobra.Command{
+		Use:   "drop NUMBER...",
+		Short: "Drop what is never to be sent",
+		Long: `Drop appends from the outbox, by the numbers that "rstream outbox" lists, and print
+them. They exist nowhere else.`,
+		Example: `  rstream outbox drop 3 4
+  rstream outbox drop --refused`,
+		RunE: func(cmd *cobra.Command, args []string) error { return runOutboxDrop(cmd.Context(), a, o, args) },
+	}
+	cmd.Flags().BoolVar(&o.refused, "refused", false, "all that a server has refused for good")
+	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
+	return cmd
+}
+
+// picks returns what says whether a draft is to be dropped, and the numbers that must
+// be there.
+func (o outboxDropOptions) picks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
+	if given := len(args) > 0; given == (o.all || o.refused) || o.all && o.refused {
+		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or --refused, or --all")
+	}
+	for _, arg := range args {
+		n, err := strconv.ParseInt(arg, 10, 64)
+		if err != nil || n <= 0 {
+			return nil, nil, usagef("%.40q: want a number as \"rstream outbox\" lists it", arg)
+		}
+		numbers = append(numbers, n)
+	}
+	return func(q *cache.Queued) bool {
+		return o.all || o.refused && q.Refused != "" || slices.Contains(numbers, q.Number)
+	}, numbers, nil
+}
+
+func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []string) error {
+	pick, numbers, err := o.picks(args)
+	if err != nil {
+		return err
+	}
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var picked []cache.Queued
+	err = eachQueued(ctx, db, func(q *cache.Queued) error {
+		if pick(q) {
+			picked = append(picked, *q)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	drop := make([]int64, len(picked))
+	for i := range picked {
+		drop[i] = picked[i].Number
+	}
+	for _, n := range numbers {
+		if !slices.Contains(drop, n) {
+			return fmt.Errorf("drop %d: there is no such number in the outbox; nothing was dropped", n)
+		}
+	}
+	if _, err := db.DropQueued(ctx, drop); err != nil {
+		return err
+	}
+	return a.printQueued(picked)
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// delivery says how what put and del write gets to the log.
+type delivery struct {
+	offline bool // into the outbox, without asking a server
+	queue   bool // into the outbox if no server can be reached
+}
+
+func (d *delivery) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&d.offline, "offline", false, "ask no server: keep it in the local copy until the next sync")
+	f.BoolVar(&d.queue, "queue", false, "the same if no server can be reached")
+}
+
+// A queuedLine is a draft in the outbox, in JSON. One without a value is a DEL.
+type queuedLine struct {
+	Type    string          `json:"type"`
+	Number  int64           `json:"number"`
+	At      event.Time      `json:"at"`
+	User    string          `json:"user"`
+	Path    string          `json:"path"`
+	Key     string          `json:"key"`
+	Hash    event.Hash      `json:"hash"`
+	Refused string          `json:"refused,omitempty"`
+	Value   json.RawMessage `json:"value,omitempty"`
+}
+
+// queued writes a draft of the outbox.
+func (o *output) queued(q *cache.Queued) error {
+	if !o.text() {
+		return o.json(queuedLine{"queued", q.Number, q.Time, q.User, q.Path, q.Key, q.Hash, q.Refused, q.Value})
+	}
+	what, why := "queued", ""
+	if q.Refused != "" {
+		what, why = "refused", "  ("+visible(q.Refused)+")"
+	}
+	return o.printf("%-7s  %3d  %s  %s  %-3s  %s%s\n", what, q.Number, q.Time.Time().Local().Format("2006-01-02 15:04:05"),
+		visible(q.User+"/"+q.Path), q.Type, visible(string(q.Value)), why)
+}
+
+func (a *app) printQueued(queued []cache.Queued) error {
+	for i := range queued {
+		if a.quiet {
+			break
+		}
+		if err := a.out.queued(&queued[i]); err != nil {
+			return err
+		}
+	}
+	return a.out.flush()
+}
+
+// deliver gives fn a way to append that d describes.
+func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) error {
+	switch {
+	case d.offline && d.queue:
+		return usagef("--offline and --queue: only one of them can be given")
+	case d.offline:
+		return a.appendOffline(ctx, fn)
+	case d.queue:
+		return a.appendOrQueue(ctx, fn)
+	}
+	if err := a.sendBefore(ctx); err != nil {
+		return err
+	}
+	return a.append(ctx, fn)
+}
+
+// appendOffline has fn append to the outbox.
+func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error {
+	db, err := a.openOutbox(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return fn(func(drafts []event.Draft) error {
+		queued, err := db.Queue(ctx, drafts)
+		if err != nil {
+			return err
+		}
+		return a.printQueued(queued)
+	})
+}
+
+// openOutbox opens the copy of the server's log, which must be known.
+func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
+	path, log, err := a.cacheFile()
+	if err != nil {
+		return nil, err
+	}
+	if log == "" {
+		return nil, &exitError{exitFailed, fmt.Sprintf("it is not known which log %s serves", a.servers[0]),
+			"run \"rstream sync\" once while it can be reached, or name the file of a copy with --cache FILE"}
+	}
+	return cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
+}
+
+// sendBefore sends what waits in the outbox, so that what is appended next does not
+// overtake it. A copy that is not there or cannot be read has nothing that waits.
+func (a *app) sendBefore(ctx context.Context) error {
+	path, log, err := a.cacheFile()
+	if err != nil || log == "" {
+		return nil
+	}
+	s, waiting, err := a.openWaiting(ctx, path, log)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cache.ErrRole), err == nil && waiting == 0:
+		return nil
+	case err != nil:
+		a.note("the outbox is left aside: %v", err)
+		return nil
+	}
+	defer s.Close()
+	_, err = a.sendOutbox(ctx, s, false)
+	return s.check(ctx, err)
+}
+
+// openWaiting opens an existing copy if its outbox has drafts that wait to be sent.
+func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, waiting int64, err error) {
+	db, err := cache.Open(ctx, path, cache.Config{})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if s == nil {
+			db.Close()
+		}
+	}()
+	aside, err := db.Aside(ctx)
+	if err != nil || aside.Queued == 0 || db.Role() != cache.Client || db.Log() != log {
+		return nil, 0, err
+	}
+	c, err := client.New(db, client.Config{Servers: a.servers, OnRetry: a.onRetry})
+	if err != nil {
+		return nil, 0, &usageError{err}
+	}
+	return &session{Client: c, db: db, app: a}, aside.Queued, nil
+}
+
+// appendOrQueue has fn append through the outbox: what is written is durable before a
+// server is asked, what was written before goes first, and what cannot be sent stays.
+func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error {
+	s, err := a.connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	q := queueing{a: a, s: s}
+	return fn(func(drafts []event.Draft) error { return s.check(ctx, q.send(ctx, drafts)) })
+}
+
+// A queueing appends for --queue.
+type queueing struct {
+	a    *app
+	s    *session
+	down bool // no server could be reached
+}
+
+func (q *queueing) send(ctx context.Context, drafts []event.Draft) error {
+	queued, err := q.s.db.Queue(ctx, drafts)
+	if err != nil {
+		return err
+	}
+	ours := map[int64]*event.Event{}
+	for i := range queued {
+		ours[queued[i].Number] = nil
+	}
+	if q.down {
+		return q.a.printQueued(queued)
+	}
+	err = q.trySend(ctx, ours)
+	refused, failed := q.withdraw(ctx, ours)
+	for i := range queued {
+		if printed := q.print(&queued[i], ours); printed != nil {
+			return errors.Join(err, printed)
+		}
+	}
+	return errors.Join(err, refused, failed, q.a.out.flush())
+}
+
+// print prints what became of a draft, unless it was refused.
+func (q *queueing) print(draft *cache.Queued, ours map[int64]*event.Event) error {
+	ev, still := ours[draft.Number]
+	switch {
+	case q.a.quiet, !still:
+		return nil
+	case ev != nil:
+		return q.a.out.event(ev)
+	}
+	return q.a.out.queued(draft)
+}
+
+// trySend sends the outbox and notes what the log made of ours. That no server can be
+// reached is no error.
+func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Event) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var lost error
+	c, err := client.New(q.s.db, client.Config{Servers: q.a.servers, OnRetry: func(err error, _ time.Duration) {
+		lost = err
+		cancel(err)
+	}})
+	if err != nil {
+		return &usageError{err}
+	}
+	defer c.Close()
+	_, err = c.Send(ctx, q.s.db, func(sent *cache.Queued, r *event.Receipt) {
+		if _, ok := ours[sent.Number]; ok {
+			ours[sent.Number] = &r.Event
+		}
+	})
+	var unreachable *client.UnreachableError
+	if lost == nil && errors.As(err, &unreachable) {
+		lost = unreachable
+	}
+	if err == nil || lost == nil {
+		return err
+	}
+	q.down = true
+	q.a.note("%v; kept until the next sync", lost)
+	return nil
+}
+
+// withdraw takes out of the outbox, and out of ours, what the server has just refused
+// for good: whoever wrote it is there to be told.
+func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Event) (refused, err error) {
+	var numbers []int64
+	err = eachQueued(ctx, q.s.db, func(now *cache.Queued) error {
+		if _, ok := ours[now.Number]; ok && now.Refused != "" {
+			delete(ours, now.Number)
+			numbers = append(numbers, now.Number)
+			refused = errors.Join(refused, fmt.Errorf("put %s: %s", now.User+"/"+now.Path, now.Refused))
+		}
+		return nil
+	})
+	if err == nil && len(numbers) > 0 {
+		_, err = q.s.db.DropQueued(ctx, numbers)
+	}
+	return refused, err
+}
+
+// eachQueued calls fn with what is in the outbox, in order.
+func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error) error {
+	for after := int64(0); ; {
+		queued, err := db.Outbox(ctx, after, 1000)
+		if err != nil || len(queued) == 0 {
+			return err
+		}
+		for i := range queued {
+			if err := fn(&queued[i]); err != nil {
+				return err
+			}
+		}
+		after = queued[len(queued)-1].Number
+	}
+}
+
+// sendOutbox sends what waits in the outbox of a session and says so: on standard
+// output if summary, else on standard error. It returns how many drafts were refused.
+func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused int, err error) {
+	aside, err := s.db.Aside(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if aside.Refused > 0 {
+		a.note("%s in the outbox will never be taken; \"rstream outbox\" lists them", count(aside.Refused, "append"))
+	}
+	if aside.Queued == 0 {
+		return 0, nil
+	}
+	sent, err := s.Send(ctx, s.db, nil)
+	if err != nil {
+		return 0, err
+	}
+	text := fmt.Sprintf("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
+	switch {
+	case !summary:
+		a.note("%s", text)
+	case a.quiet:
+	case a.out.text():
+		err = a.out.printf("%s\n", text)
+	default:
+		err = a.out.json(struct {
+			Type    string `json:"type"`
+			Sent    int    `json:"sent"`
+			Known   int    `json:"known"` // of these, those that the log had already
+			Refused int    `json:"refused"`
+		}{"sent", sent.Sent, sent.Known, sent.Refused})
+	}
+	return sent.Refused, err
+}
+
+// refusedError says that n appends will never be taken.
+func refusedError(n int) error {
+	if n == 0 {
+		return nil
+	}
+	return &exitError{exitFailed, fmt.Sprintf("the server refused %s for good", count(n, "append")),
+		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one, and putting it again tries again"}
+}
+
+// sendPause is how often a sync that goes on looks into the outbox.
+const sendPause = time.Second
+
+// whileSending runs fn and sends meanwhile what comes into the outbox.
+func (a *app) whileSending(ctx context.Context, s *session, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(sendPause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := a.sendNow(ctx, s); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		}
+	}()
+	err := fn(ctx)
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+		err = cause
+	}
+	cancel(nil)
+	<-done
+	return err
+}
+
+// sendNow is sendOutbox for one that goes on, which need not repeat what it has said.
+func (a *app) sendNow(ctx context.Context, s *session) error {
+	aside, err := s.db.Aside(ctx)
+	if err != nil || aside.Queued == 0 {
+		return err
+	}
+	sent, err := s.Send(ctx, s.db, nil)
+	if err == nil {
+		a.note("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
+	}
+	return err
+}

@@ -83,6 +83,8 @@ func TestImportsAgainstMaps(t *testing.T) {
 			"foreign": m.addForeign,
 			"hold":    m.hold,
 			"drop":    m.drop,
+			"adopt":   m.adopt,
+			"adopt2":  m.adopt,
 			"forget":  m.forget,
 		})
 	})
@@ -156,6 +158,75 @@ func (m *importModel) hold(t *rapid.T) {
 	}
 	if err := l.Commit(context.Background()); err != nil {
 		t.Fatalf("%v", err)
+	}
+}
+
+// adopt has candidates become events if they are all that the log has.
+func (m *importModel) adopt(t *rapid.T) {
+	ctx := context.Background()
+	topic := topics(t, rapid.SampledFrom([]string{"alice", "alice2", "bob", "alice/posts", "bob/p*"}).Draw(t, "topic"))[0]
+	span := window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")}
+	var log, here window.Leafer
+	blocks := map[uint64]bool{}
+	for _, ev := range clientLog {
+		if !span.Contains(spanOf(ev.ID)) || !topic.Matches(ev.User, ev.Path) {
+			continue
+		}
+		log.Add(ev.ID, ev.Time, ev.Hash)
+		if c, ok := m.candidates[ev.ID]; ok {
+			here.Add(c.ID, c.Time, c.Hash)
+			blocks[c.ID.Block()] = true
+		} else if m.held[ev.ID] {
+			here.Add(ev.ID, ev.Time, ev.Hash)
+		}
+	}
+	leaves, err := m.db.ImportedLeaves(ctx, topic, span)
+	if want := here.Leaves(); err != nil || !slices.Equal(leaves, want) {
+		t.Fatalf("ImportedLeaves(%s, %s) = %v, %v, want %v", topic, span, leaves, err, want)
+	}
+	if !slices.Equal(leaves, log.Leaves()) {
+		for i := range leaves {
+			leaves[i].Sum[0]++ // as if they had changed
+		}
+		err := m.db.AdoptCandidates(ctx, topic, span, leaves, nil)
+		if len(blocks) > 0 {
+			wantError(t, "candidates that are not the log's", err, ErrLost)
+		}
+		return
+	}
+	var adopted []event.ID
+	err = m.db.AdoptCandidates(ctx, topic, span, leaves, func(evs []event.Event) error {
+		adopted = append(adopted, ids(evs)...)
+		return m.db.CountSaved(ctx, 0)
+	})
+	if err != nil {
+		t.Fatalf("AdoptCandidates(%s, %s): %v", topic, span, err)
+	}
+	var want []event.ID
+	for _, ev := range clientLog {
+		if _, ok := m.candidates[ev.ID]; ok && span.Contains(spanOf(ev.ID)) && topic.Matches(ev.User, ev.Path) {
+			want = append(want, ev.ID)
+			m.held[ev.ID] = true
+			delete(m.candidates, ev.ID)
+			delete(m.foreign, ev.Hash)
+		}
+	}
+	if !slices.Equal(adopted, want) {
+		t.Fatalf("adopted were %v, want %v", adopted, want)
+	}
+	held := mustHeld(t, m.db, topic)
+	for b := range blocks {
+		part := window.BlockSpan(b).Intersect(span)
+		if !held.Contains(part) {
+			t.Fatalf("%s of %s is not held: %v", part, topic, held)
+		}
+		var want []event.ID
+		for _, ev := range clientLog {
+			if part.Contains(spanOf(ev.ID)) && topic.Matches(ev.User, ev.Path) {
+				want = append(want, ev.ID)
+			}
+		}
+		checkIDs(t, topic.String(), readAll(t, m.db, []event.Topic{topic}, part, 3), want)
 	}
 }
 

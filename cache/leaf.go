@@ -25,9 +25,13 @@ const leafBlocks = 64
 // of what is stored, be it held or not; a log has no leaves below its horizon.
 // Leaves of whole blocks that can change no more are kept once they were asked for.
 func (db *DB) Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	return db.leaves(ctx, topic, span, false)
+}
+
+func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, imported bool) ([]window.Leaf, error) {
 	var leaves []window.Leaf
 	for at := span.From; at < span.To; {
-		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}}
+		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}, imported: imported}
 		err := db.view(ctx, func(tx *sql.Tx) error { return c.read(ctx, tx) })
 		if err == nil {
 			err = c.keep(ctx)
@@ -53,6 +57,7 @@ type leafChunk struct {
 	leaves   []window.Leaf
 	fresh    []window.Leaf // whole and final, to be kept; among them empty ones
 	removals int64         // when they were made
+	imported bool          // candidates count as events
 }
 
 func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
@@ -68,6 +73,12 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 	if err != nil {
 		return err
 	}
+	var mixed map[uint64]bool // blocks with candidates
+	if c.imported {
+		if mixed, err = candidateBlocks(ctx, tx, c.topic, c.span); err != nil {
+			return err
+		}
+	}
 	for at := c.span.From; at < c.span.To; {
 		block := uint64(at) / event.BlockSize
 		whole := window.BlockSpan(block)
@@ -75,7 +86,11 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 		at = part.To
 		isFinal := part == whole && final.Contains(whole)
 		leaf, ok := kept[block]
-		if !ok || !isFinal {
+		if mixed[block] {
+			if leaf, err = mixedLeaf(ctx, tx, c.topic, part); err != nil {
+				return err
+			}
+		} else if !ok || !isFinal {
 			if leaf, err = makeLeaf(ctx, tx, c.topic, part); err != nil {
 				return err
 			}
@@ -126,23 +141,33 @@ func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]win
 
 // makeLeaf makes the leaf of a stretch that lies in one block.
 func makeLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
-	leaf := window.Leaf{Block: uint64(span.From) / event.BlockSize}
 	var l window.Leafer
+	err := eachStored(ctx, tx, topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+	return oneLeaf(&l, span), err
+}
+
+// oneLeaf returns the leaf of a stretch that lies in one block.
+func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
+	if leaves := l.Leaves(); len(leaves) > 0 {
+		return leaves[0]
+	}
+	return window.Leaf{Block: uint64(span.From) / event.BlockSize}
+}
+
+// eachStored calls fn with what is stored of topic in span, in order.
+func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(*event.Event)) error {
 	r := reader{ctx: ctx, tx: tx, topics: []event.Topic{topic}, limit: maxReadEvents}
 	for at := span.From; at < span.To; {
 		next, err := r.read(at, span.To)
 		if err != nil {
-			return leaf, err
+			return err
 		}
 		for i := range r.events {
-			l.Add(r.events[i].ID, r.events[i].Time, r.events[i].Hash)
+			fn(&r.events[i])
 		}
 		r.events, r.bytes, at = r.events[:0], 0, next
 	}
-	if leaves := l.Leaves(); len(leaves) > 0 {
-		leaf = leaves[0]
-	}
-	return leaf, nil
+	return nil
 }
 
 // keep keeps leaves for the next time, unless events were removed since they were

@@ -1,0 +1,162 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// CandidateSpan returns the stretch from the first to the last candidate of topic in
+// span; it is empty if there is none.
+func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (s window.Span, err error) {
+	where, args := importedOf(topic)
+	args = append([]any{span.From, span.To}, args...)
+	one := `SELECT id FROM candidate WHERE id > ? AND id <= ? AND ` + where + ` ORDER BY id`
+	var first, last sql.NullInt64
+	err = db.read.QueryRowContext(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...)...).Scan(&first, &last)
+	if err == nil && first.Valid && last.Valid {
+		s = window.Span{From: event.ID(first.Int64) - 1, To: event.ID(last.Int64)}
+	}
+	return s, wrap(db.named(orDone(ctx, err)), "read the candidates of %s", topic)
+}
+
+// ImportedLeaves returns the leaves that topic would have in span if its candidates
+// there were events.
+func (db *DB) ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	return db.leaves(ctx, topic, span, true)
+}
+
+// candidateBlocks returns the blocks in which topic has candidates in span.
+func candidateBlocks(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]bool, error) {
+	where, args := importedOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT (id - 1) / ? FROM candidate WHERE id > ? AND id <= ? AND `+where,
+		append([]any{event.BlockSize, span.From, span.To}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	blocks := map[uint64]bool{}
+	for rows.Next() {
+		var b uint64
+		if err := rows.Scan(&b); err != nil {
+			return nil, err
+		}
+		blocks[b] = true
+	}
+	return blocks, rows.Err()
+}
+
+// mixedLeaf makes the leaf that a stretch of one block would have if its candidates
+// were events.
+func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
+	type entry struct {
+		id   event.ID
+		time event.Time
+		hash event.Hash
+	}
+	var waiting []entry // without their values: a block of them fits
+	for at := span.From; at < span.To; {
+		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+		if err != nil {
+			return window.Leaf{}, err
+		}
+		for i := range evs {
+			waiting = append(waiting, entry{evs[i].ID, evs[i].Time, evs[i].Hash})
+		}
+		at = next
+	}
+	var l window.Leafer
+	addUntil := func(id event.ID) {
+		for ; len(waiting) > 0 && waiting[0].id < id; waiting = waiting[1:] {
+			l.Add(waiting[0].id, waiting[0].time, waiting[0].hash)
+		}
+	}
+	err := eachStored(ctx, tx, topic, span, func(ev *event.Event) {
+		addUntil(ev.ID)
+		l.Add(ev.ID, ev.Time, ev.Hash)
+	})
+	addUntil(event.MaxID)
+	return oneLeaf(&l, span), err
+}
+
+// AdoptCandidates makes events of the candidates of topic in span. leaves are what
+// ImportedLeaves gave of span, and they have agreed with the log: so each block with
+// candidates is held and proven as far as span goes, in the transaction that makes
+// them events. What came of each is then shown to fresh. AdoptCandidates returns
+// ErrLost if anything has changed since the leaves were taken.
+func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
+	agreed := map[uint64]window.Leaf{}
+	for _, l := range leaves {
+		agreed[l.Block] = l
+	}
+	for {
+		left, err := db.CandidateSpan(ctx, topic, span)
+		if err != nil || left.Empty() {
+			return err
+		}
+		block := (left.From + 1).Block()
+		part := window.BlockSpan(block).Intersect(span)
+		var added []event.Event
+		err = db.update(ctx, func(tx *sql.Tx) error {
+			leaf, err := mixedLeaf(ctx, tx, topic, part)
+			if err != nil {
+				return err
+			}
+			if leaf != agreed[block] {
+				return ErrLost
+			}
+			added, err = db.adoptBlock(ctx, tx, topic, part)
+			return err
+		})
+		if err != nil {
+			return wrap(err, "adopt what was imported of %s %s", topic, part)
+		}
+		if err := fresh(added); err != nil {
+			return err
+		}
+		span.From = part.To
+	}
+}
+
+// adoptBlock makes events of the candidates of a stretch that is proven with them.
+func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.Event, err error) {
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return nil, err
+	}
+	for at := span.From; at < span.To; {
+		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
+		if err != nil {
+			return nil, err
+		}
+		some, err := db.insertEvents(tx, evs)
+		if err != nil {
+			return nil, err
+		}
+		added, at = append(added, some...), next
+	}
+	if wereHeld(windows, added) {
+		// A window was without them, wrongly, and so is what was made of it.
+		err := errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), noteRemoval(tx))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return added, db.noteProof(tx, topic, span)
+}
+
+// wereHeld reports whether windows said that any of evs was held.
+func wereHeld(windows []row, evs []event.Event) bool {
+	for i := range windows {
+		w := &windows[i]
+		for j := range evs {
+			if w.Topic.Matches(evs[j].User, evs[j].Path) && w.Held().Contains(spanOf(evs[j].ID)) {
+				return true
+			}
+		}
+	}
+	return false
+}

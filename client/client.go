@@ -32,6 +32,9 @@ type Store interface {
 	CountSaved(ctx context.Context, n int64) error
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (window.Span, error)
+	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
 	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64) error
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
 	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error

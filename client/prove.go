@@ -116,6 +116,9 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
 	if err == nil && !ok {
+		if err := c.adoptImported(ctx, topic, sum, s, fresh); err != nil {
+			return err
+		}
 		if err := c.fill(ctx, []event.Topic{topic}, sum.Span(), s, fresh); err != nil {
 			return err
 		}
@@ -126,8 +129,8 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		return err
 	case !ok:
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
-	case uint64(s.Added) < sum.Count:
-		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-int64(s.Added)))
+	case uint64(s.Added-s.Imported) < sum.Count:
+		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-int64(s.Added-s.Imported)))
 	}
 	return nil
 }

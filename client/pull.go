@@ -28,6 +28,8 @@ type Synced struct {
 	Windows int         // how many windows were pulled for it
 	Added   int         // events that were not held before
 	Held    uint64      // events of the stretch that are held now, if it was proven
+
+	Imported int // of those added, the ones that had come by file
 }
 
 // Sync fetches what is missing of a stretch of topic's history. When it returns

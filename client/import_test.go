@@ -1,0 +1,138 @@
+package client
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// fileOf returns the topic's events in the log, as a file brings them.
+func (f *fixture) fileOf(topic string) (evs []event.Event) {
+	for _, ev := range f.truth(topic, "", "") {
+		parsed, err := event.ParseLine([]byte(ev.line))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		evs = append(evs, parsed)
+	}
+	return evs
+}
+
+func importAll(t testing.TB, db *cache.DB, evs []event.Event) {
+	t.Helper()
+	for part := range slices.Chunk(evs, 1000) {
+		if _, err := db.AddCandidates(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// forged is an event under ev's id that the log does not have.
+func forged(ev event.Event) event.Event {
+	d := ev.Draft
+	d.Key += " forged"
+	return event.New(ev.ID, ev.Time, d, d.Hash())
+}
+
+// A file that is complete costs a question; one that the log has outgrown costs one
+// more, and what is new; one that is wrong in a block costs that block.
+func TestSyncOfImported(t *testing.T) {
+	const half = 100 // events of alice in a block
+	f := newFixture(t)
+	for range 3 {
+		f.put("alice/x", half)
+		f.put("bob/y", event.BlockSize-half)
+	}
+	file := f.fileOf("alice")
+	wrong := slices.Clone(file)
+	wrong[0] = forged(wrong[0])
+	for _, tt := range []struct {
+		name              string
+		file              []event.Event
+		more              int
+		fetched, imported int
+		requests          int64
+	}{
+		{"complete", file, 0, 0, len(file), 1},
+		{"outgrown", file, 7, 7, len(file), 3},
+		{"the last blocks", file[half:], 0, half, len(file) - half, 3},
+		{"with holes", slices.Concat(file[:half], file[2*half:]), 0, half, 2 * half, 3},
+		{"wrong", wrong, 0, half, len(file) - half, 3},
+		{"none", nil, 0, len(file), 0, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			db := f.newCache()
+			c := newTestClient(t, db, Config{Servers: []string{f.http.URL}, PageLimit: 10_000})
+			importAll(t, db, tt.file)
+			f.put("alice/x", tt.more)
+			var fresh []string
+			s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+				for i := range evs {
+					fresh = append(fresh, string(evs[i].Line()))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			truth := f.truth("alice", "", "")
+			sameEvents(t, tt.name, held(t, db, mustTopic(t, "alice"), s), truth)
+			if fetched := int(c.Stats().Events); fetched != tt.fetched+len(truth)-len(file)-tt.more || s.Imported != tt.imported || s.Added != len(truth) {
+				t.Errorf("%d events were fetched, %+v; want %d fetched, %d imported", fetched, s, tt.fetched, tt.imported)
+			}
+			if n := c.Stats().Requests; n > tt.requests+1 {
+				t.Errorf("%d requests, want %d", n, tt.requests)
+			}
+			slices.Sort(fresh)
+			if len(slices.Compact(fresh)) != len(truth) {
+				t.Errorf("%d events were shown as new, want %d", len(fresh), len(truth))
+			}
+			if left, err := db.CandidateSpan(t.Context(), event.All, window.Span{To: event.MaxID}); err != nil || !left.Empty() {
+				t.Errorf("candidates are left in %s, %v", left, err)
+			}
+			if v, err := c.Verify(t.Context(), mustTopic(t, "alice"), false); err != nil || len(v.Found) > 0 {
+				t.Errorf("Verify = %+v, %v", v, err)
+			}
+		})
+	}
+}
+
+// Whatever comes by file, in whatever order with syncs: what is held is the log's.
+func TestSyncOfAnyImport(t *testing.T) {
+	f := newFixture(t)
+	for i := range 60 {
+		f.put(fmt.Sprintf("%s/%d", []string{"alice", "bob"}[i%2], i%5), 1)
+	}
+	file := f.fileOf("*")
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range size(6, 100) {
+		db := f.newCache()
+		c := newTestClient(t, db, hasty(f.http.URL))
+		for range 3 {
+			var some []event.Event
+			for _, ev := range file {
+				switch rng.IntN(8) {
+				case 0:
+				case 1:
+					some = append(some, forged(ev))
+				default:
+					some = append(some, ev)
+				}
+			}
+			_, _ = db.AddCandidates(t.Context(), some) // it is refused if it differs from what is held
+			topic := mustTopic(t, []string{"alice", "bob/1", "*", "*/2"}[rng.IntN(4)])
+			s, err := c.Sync(t.Context(), topic, Range{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameEvents(t, topic.String(), held(t, db, topic, s), f.truth(topic.String(), "", ""))
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -67,6 +68,9 @@ type Config struct {
 	Idle time.Duration
 	// PageLimit is how many events are asked for at a time. If zero, 5,000.
 	PageLimit int
+	// Reconcile says how it is found out which of the Store's Candidates the log
+	// has, and what is missing beside them.
+	Reconcile reconcile.Config
 }
 
 // A Client keeps a local copy of a remote event stream.

@@ -12,6 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -111,15 +112,21 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 }
 
 // settle makes a stretch held and proven: by comparison alone if nothing is
-// missing, or else by fetching what is.
+// missing, or else by fetching what is. If there are candidates for what is missing, it
+// is found out first which events these are.
 func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
+	s.Compared = Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d", sum.Count)}
+	if err == nil && !ok { // what came by file may be all that is missing
+		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
+	}
 	if err == nil && !ok {
-		if err := c.adoptImported(ctx, topic, sum, s, fresh); err != nil {
+		known, err := c.compare(ctx, topic, sum, s)
+		if err != nil {
 			return err
 		}
-		if err := c.fill(ctx, []event.Topic{topic}, sum.Span(), s, fresh); err != nil {
+		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
 			return err
 		}
 		ok, held, err = c.prove(ctx, topic, sum)
@@ -129,8 +136,9 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		return err
 	case !ok:
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
-	case uint64(s.Added-s.Imported) < sum.Count:
-		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-int64(s.Added-s.Imported)))
+	}
+	if fetched := int64(s.Added) - int64(s.Imported) - int64(s.Compared.Saved); fetched < int64(sum.Count) {
+		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil
 }

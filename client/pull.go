@@ -29,7 +29,8 @@ type Synced struct {
 	Added   int         // events that were not held before
 	Held    uint64      // events of the stretch that are held now, if it was proven
 
-	Imported int // of those added, the ones that had come by file
+	Imported int        // of those added, the ones that had come by file and were all that was missing
+	Compared Comparison // how it was found out what was missing, if it was proven
 }
 
 // Sync fetches what is missing of a stretch of topic's history. When it returns
@@ -161,6 +162,11 @@ const busyPause = 100 * time.Millisecond
 // stored. While it waits for others it shows fresh nothing, now and then: they may
 // have stored something.
 func (c *Client) fill(ctx context.Context, topics []event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
+	return c.fillKnown(ctx, topics, span, nil, s, fresh)
+}
+
+// fillKnown is fill that knows, as far as known says, what is missing.
+func (c *Client) fillKnown(ctx context.Context, topics []event.Topic, span window.Span, known *placing, s *Synced, fresh func([]event.Event) error) error {
 	for {
 		lease, busy, err := c.claim(ctx, topics, span)
 		switch {
@@ -180,7 +186,7 @@ func (c *Client) fill(ctx context.Context, topics []event.Topic, span window.Spa
 		s.Windows++
 		// A window that another process has taken over is asked for again: what
 		// it has not fetched by then is ours once more.
-		if err := c.pull(ctx, topics, lease, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
+		if err := c.pull(ctx, topics, lease, known, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
 			return err
 		}
 	}
@@ -215,11 +221,15 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // pull fills one window page by page. Whatever ends it, what was read stays held.
-func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, fresh func([]event.Event) error) error {
+func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *placing, fresh func([]event.Event) error) error {
 	b := backoff{cfg: &c.cfg}
 	for !lease.Span().Empty() {
 		err := c.retryWith(ctx, &b, func(ctx context.Context, base string) error {
-			return c.pullPage(ctx, base, topics, lease, &b, fresh)
+			end, until := known.knows(lease.Reached())
+			if end > lease.Reached() {
+				return c.place(ctx, base, known, lease, min(end, lease.Span().To), &b, fresh)
+			}
+			return c.pullPage(ctx, base, topics, lease, min(until, lease.Span().To), &b, fresh)
 		})
 		if err != nil {
 			return also(err, c.giveUp(ctx, lease, err))
@@ -235,11 +245,11 @@ func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
 	return inStore(lease.Commit(ctx))
 }
 
-// pullPage fetches and stores what comes next of a window. What is held there of
+// pullPage fetches and stores what comes next of a window, up to until. What is held there of
 // narrower topics is not asked for. Of an answer that is cut off, the events that
 // came whole are kept: a connection that never lasts for a page gets on, too.
-func (c *Client) pullPage(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, b *backoff, fresh func([]event.Event) error) error {
-	parts, end, err := c.store.Narrower(ctx, topics, lease.Reached(), lease.Span().To)
+func (c *Client) pullPage(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
+	parts, end, err := c.store.Narrower(ctx, topics, lease.Reached(), until)
 	if err != nil {
 		return inStore(err)
 	}

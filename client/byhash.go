@@ -1,0 +1,146 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+)
+
+// A framePeer asks servers what two sides lack of each other.
+type framePeer struct {
+	c     *Client
+	topic event.Topic
+}
+
+// Ask is for reconcile.Negotiate.
+func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, err error) {
+	path := "/bloom?" + (&wire.Query{Topics: []event.Topic{p.topic}}).Values().Encode()
+	err = p.c.retry(ctx, func(ctx context.Context, base string) error {
+		header := http.Header{"Content-Type": {wire.Frames}, "Accept": {wire.Frames}}
+		resp, err := p.c.post(ctx, base, path, header, request, wire.Frames)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		response, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+		if err != nil {
+			return dropped(base, err)
+		}
+		return nil
+	})
+	var status *wire.Error
+	if errors.As(err, &status) && status.Status == http.StatusRequestEntityTooLarge {
+		return nil, &reconcile.FrameError{TooLarge: true, Detail: status.Detail}
+	}
+	return response, err
+}
+
+// post makes a POST request whose answer is of a type.
+func (c *Client) post(ctx context.Context, base, path string, header http.Header, body []byte, mediaType string) (*http.Response, error) {
+	resp, err := c.do(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		err = c.ours(base, resp.Header, mediaType)
+	} else {
+		err = refusal(wire.ReadError(resp), event.Beginning)
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// hashed asks for events by their hashes and calls fn with the lines of the answer, up
+// to maxPageBytes of them. If fn was called and the answer was cut, it is no error.
+func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
+	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.NDJSON}}
+	resp, err := c.post(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.NDJSON)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	n := 0
+	for size := 0; size < maxPageBytes; n++ {
+		line, err := lines.Next()
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			err = badLine(base, err)
+			if final(err) || n == 0 {
+				return false, err
+			}
+			return false, nil
+		}
+		if err := fn(line); err != nil {
+			return false, err
+		}
+		size += len(line)
+	}
+	return false, nil
+}
+
+// stubs asks where events with some hashes stand in the log.
+func (c *Client) stubs(ctx context.Context, hashes []event.Hash) (stubs []wire.Stub, err error) {
+	asked := make(map[event.Hash]struct{}, len(hashes))
+	for _, h := range hashes {
+		asked[h] = struct{}{}
+	}
+	err = c.retry(ctx, func(ctx context.Context, base string) error {
+		stubs = nil
+		whole, err := c.hashed(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
+			var s wire.Stub
+			if err := json.Unmarshal(line, &s); err != nil {
+				return &ProtocolError{base, fmt.Sprintf("sent a bad stub: %.80q", line)}
+			}
+			if _, ok := asked[s.Hash]; !ok || s.ID == event.Beginning || !s.Time.Valid() {
+				return &ProtocolError{base, fmt.Sprintf("sent the stub of event %s, which was not asked for", s.ID)}
+			}
+			stubs = append(stubs, s)
+			return nil
+		})
+		if err == nil && !whole {
+			err = dropped(base, io.ErrUnexpectedEOF)
+		}
+		return err
+	})
+	return stubs, err
+}
+
+// fetchItems asks for the events that items, in order, name, and returns those that
+// came, which are the first of those that the log has.
+func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic, items []reconcile.Item) (evs []event.Event, err error) {
+	hashes := make([]event.Hash, len(items))
+	for i, it := range items {
+		hashes[i] = it.Hash
+	}
+	_, err = c.hashed(ctx, base, "/get", hashes, func(line []byte) error {
+		ev, err := c.accept(base, line, []event.Topic{topic})
+		if err != nil {
+			return err
+		}
+		for len(items) > 0 && items[0].ID < ev.ID {
+			items = items[1:]
+		}
+		if len(items) == 0 || items[0] != (reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}) {
+			return &ProtocolError{base, fmt.Sprintf("sent event %s, which was not asked for", ev.ID)}
+		}
+		items = items[1:]
+		c.stats.events.Add(1)
+		evs = append(evs, ev)
+		return nil
+	})
+	return evs, err
+}

@@ -1,0 +1,190 @@
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// Candidates are events that are here and that nothing reads: they were imported, and
+// become events once the log is known to have them. A Store that has some is one, too.
+type Candidates interface {
+	// Candidates calls fn with events of this log that were imported and are not
+	// held, in the order of ids. No transaction is open while fn runs.
+	Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error
+	DropCandidates(ctx context.Context, ids []event.ID) error
+	// ForeignHashes calls fn with the hashes of events that were imported from
+	// another log, in ascending order; Foreign returns one of them.
+	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error
+	Foreign(ctx context.Context, hash event.Hash) (event.Event, bool, error)
+}
+
+// maxItems bounds how many events are compared with a log at a time: 48 bytes each.
+const maxItems = 1 << 21
+
+var errTooMany = errors.New("too many events to compare")
+
+// A local is what is here of a topic in a stretch, in the order of ids.
+type local struct {
+	span       window.Span      // what is worth comparing: empty if there are no candidates
+	stored     []reconcile.Item // in the file, of this topic's windows or of narrower ones
+	candidates []reconcile.Item // not in them, of both kinds
+	foreign    map[event.Hash]struct{}
+}
+
+// all returns the items of both kinds.
+func (l *local) all() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
+
+// local finds out what is here of a stretch whose gaps have candidates. It asks the
+// server for nothing but where events of other logs stand.
+func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span) (*local, error) {
+	l := &local{}
+	imports, ok := c.store.(Candidates)
+	if !ok {
+		return l, nil
+	}
+	held, err := c.store.Held(ctx, topic)
+	if err != nil {
+		return nil, inStore(err)
+	}
+	gaps := held.Gaps(span)
+	if len(gaps) == 0 {
+		return l, nil
+	}
+	if err := c.locate(ctx, imports, topic, gaps, l); err != nil {
+		return nil, err
+	}
+	for _, gap := range gaps {
+		before := len(l.candidates)
+		err := imports.Candidates(ctx, topic, gap, l.adder(&l.candidates))
+		if err != nil {
+			return nil, inStore(err)
+		}
+		l.reach(gap, l.candidates[before:])
+	}
+	slices.SortFunc(l.candidates, compareItems)
+	l.candidates = slices.Compact(l.candidates)
+	if l.span.Empty() {
+		return l, nil
+	}
+	l.span.To = gaps[len(gaps)-1].To
+	if err := c.addStored(ctx, topic, held, l); err != nil {
+		return nil, err
+	}
+	l.candidates = slices.DeleteFunc(l.candidates, func(it reconcile.Item) bool {
+		_, ok := slices.BinarySearchFunc(l.stored, it, compareItems)
+		return ok
+	})
+	return l, nil
+}
+
+// reach widens what is worth comparing to a gap that has candidates.
+func (l *local) reach(gap window.Span, found []reconcile.Item) {
+	has := len(found) > 0 || slices.ContainsFunc(l.candidates, func(it reconcile.Item) bool { return it.ID > gap.From && it.ID <= gap.To })
+	if has && l.span.Empty() {
+		l.span = gap
+	}
+}
+
+// adder returns what adds events to items.
+func (l *local) adder(items *[]reconcile.Item) func(*event.Event) error {
+	return func(ev *event.Event) error {
+		if len(l.stored)+len(l.candidates) >= maxItems {
+			return errTooMany
+		}
+		*items = append(*items, reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash})
+		return nil
+	}
+}
+
+// addStored adds what is in the file: all of what is held, and in the gaps what narrower
+// topics hold.
+func (c *Client) addStored(ctx context.Context, topic event.Topic, held window.Spans, l *local) error {
+	for at := l.span.From; at < l.span.To; {
+		parts, end := []event.Topic{topic}, min(held.EndAfter(at), l.span.To)
+		if end <= at {
+			gap := held.Gaps(window.Span{From: at, To: l.span.To})[0]
+			var err error
+			if parts, end, err = c.store.Narrower(ctx, parts, at, gap.To); err != nil {
+				return inStore(err)
+			}
+		}
+		if len(parts) > 0 {
+			// The parts may have more in common with the topic than it has with them.
+			add := l.adder(&l.stored)
+			err := c.each(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
+				if !topic.Matches(ev.User, ev.Path) {
+					return nil
+				}
+				return add(ev)
+			})
+			if err != nil {
+				return inStore(err)
+			}
+		}
+		at = end
+	}
+	return nil
+}
+
+// each calls fn with the stored events of topics, all of which are held in span.
+func (c *Client) each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
+	for at := span.From; at < span.To; {
+		evs, next, err := c.store.Read(ctx, topics, at, span.To, c.cfg.PageLimit)
+		if err == nil && next <= at {
+			err = fmt.Errorf("read after %s: %w", at, &window.NotHeldError{After: at})
+		}
+		if err != nil {
+			return err
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
+		at = next
+	}
+	return nil
+}
+
+func compareItems(a, b reconcile.Item) int {
+	return cmp.Or(cmp.Compare(a.ID, b.ID), bytes.Compare(a.Hash[:], b.Hash[:]), cmp.Compare(a.Time, b.Time))
+}
+
+// locate asks where in the log the events of other logs stand, and adds those that
+// are in gaps.
+func (c *Client) locate(ctx context.Context, imports Candidates, topic event.Topic, gaps window.Spans, l *local) error {
+	var hashes []event.Hash
+	err := imports.ForeignHashes(ctx, topic, func(h event.Hash) error {
+		if len(hashes) >= maxItems {
+			return errTooMany
+		}
+		hashes = append(hashes, h)
+		return nil
+	})
+	if err != nil {
+		return inStore(err)
+	}
+	l.foreign = map[event.Hash]struct{}{}
+	for some := range slices.Chunk(hashes, wire.MaxHashes) {
+		stubs, err := c.stubs(ctx, some)
+		if err != nil {
+			return err
+		}
+		for _, s := range stubs {
+			if s.ID > event.Beginning && gaps.Contains(window.Span{From: s.ID - 1, To: s.ID}) {
+				l.candidates = append(l.candidates, reconcile.Item{ID: s.ID, Time: s.Time, Hash: s.Hash})
+				l.foreign[s.Hash] = struct{}{}
+			}
+		}
+	}
+	return nil
+}

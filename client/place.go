@@ -1,0 +1,280 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sort"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Comparison says how a sync found out what was missing.
+type Comparison struct {
+	Outcome string            // equal, pull, or what ended the negotiation
+	Why     string            // the same in words
+	Rounds  []reconcile.Round // of the negotiation, if there was one
+	Asked   int               // events that were asked for by their hashes
+	Saved   int               // events that were here, and were placed without being fetched
+}
+
+// A placing is what is known to be missing of a topic's windows: which events, and
+// where they come from. What is known holds for span but for pull.
+type placing struct {
+	topic   event.Topic
+	span    window.Span
+	pull    window.Spans
+	want    []reconcile.Item // all that is to be placed, in order
+	missing []reconcile.Item // those of them that are not here
+	foreign map[event.Hash]struct{}
+
+	got      []event.Event // of missing, fetched and not yet placed
+	compared *Comparison
+}
+
+// knows returns how far what is known holds from position at on: at itself if it does
+// not, and then until is where it does again, if anywhere.
+func (p *placing) knows(at event.ID) (end, until event.ID) {
+	if p == nil || at >= p.span.To {
+		return at, event.MaxID
+	}
+	known := window.Spans(p.pull.Gaps(p.span))
+	if end = known.EndAfter(at); end > at {
+		return end, end
+	}
+	for _, s := range known {
+		if s.From > at {
+			return at, s.From
+		}
+	}
+	return at, event.MaxID
+}
+
+// forget makes all be pulled that is not placed yet.
+func (p *placing) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
+
+// compare finds out what is missing of a stretch that has candidates. Without any, or
+// if the two sides do not come to agree, it is nil: all gaps are to be pulled.
+func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced) (*placing, error) {
+	s.Compared = Comparison{Outcome: reconcile.Pull.String(), Why: "nothing is here of what is missing"}
+	l, err := c.local(ctx, topic, sum.Span())
+	if errors.Is(err, errTooMany) || unsupported(err) {
+		s.Compared.Why = err.Error()
+		return nil, nil
+	}
+	if err != nil || l.span.Empty() {
+		return nil, err
+	}
+	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), framePeer{c, topic}, c.cfg.Reconcile)
+	if unsupported(err) {
+		s.Compared.Why = err.Error()
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.badAnswer(err)
+	}
+	s.Compared = Comparison{Outcome: res.Outcome.String(), Why: res.Why, Rounds: res.Rounds}
+	if !res.Proven || res.Span != l.span {
+		return nil, nil
+	}
+	p := &placing{topic: topic, span: l.span, pull: res.Pull, missing: res.Missing, foreign: l.foreign, compared: &s.Compared}
+	return p, c.check(ctx, p, l, res, sum)
+}
+
+// unsupported reports whether a server is older than what it was asked for.
+func unsupported(err error) bool {
+	var status *wire.Error
+	return errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed)
+}
+
+// badAnswer says whose answer is no answer.
+func (c *Client) badAnswer(err error) error {
+	var frame *reconcile.FrameError
+	if errors.As(err, &frame) || errors.Is(err, reconcile.ErrOrder) {
+		return &ProtocolError{c.base(), fmt.Sprintf("answered a comparison with what is none: %v", err)}
+	}
+	return err
+}
+
+// check believes the outcome of a negotiation only if what would be stored then has the
+// digest that the log has. It sorts out what only this side has: candidates are dropped,
+// and what is stored should not be.
+func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile.Result, sum wire.Window) error {
+	extra := res.Extra
+	isExtra := func(it reconcile.Item) bool {
+		_, ok := slices.BinarySearchFunc(extra, it, compareItems)
+		return ok
+	}
+	known := p.span
+	if len(p.pull) > 0 {
+		known.To = p.pull[0].From
+	}
+	p.want = slices.Concat(slices.DeleteFunc(slices.Clone(l.candidates), isExtra), p.missing)
+	slices.SortFunc(p.want, compareItems)
+	whole := slices.Concat(slices.DeleteFunc(slices.Clone(l.stored), isExtra), p.want)
+	slices.SortFunc(whole, compareItems)
+	if known != sum.Span() {
+		until := c.at(known.To)
+		var err error
+		if sum, err = c.sum(ctx, p.topic, Range{Since: c.at(known.From), Until: &until}); err != nil {
+			return err
+		}
+	}
+	if digest, count := digestOf(whole); digest != sum.Digest || count != sum.Count {
+		return &ProtocolError{c.base(), fmt.Sprintf("contradicts itself about %s in %s", p.topic, known)}
+	}
+	if n := len(l.stored) + len(p.want) - len(whole); n > 0 {
+		return &MismatchError{p.topic, known, uint64(len(whole) + n), sum.Count}
+	}
+	return c.drop(ctx, p.topic, known, extra)
+}
+
+func digestOf(items []reconcile.Item) (window.Digest, uint64) {
+	var l window.Leafer
+	for _, it := range items {
+		l.Add(it.ID, it.Time, it.Hash)
+	}
+	return window.DigestOf(l.Leaves())
+}
+
+// drop drops candidates that the log does not have.
+func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, extra []reconcile.Item) error {
+	if len(extra) == 0 {
+		return nil
+	}
+	imports := c.store.(Candidates)
+	var ids []event.ID
+	err := imports.Candidates(ctx, topic, span, func(ev *event.Event) error {
+		it := reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}
+		if _, ok := slices.BinarySearchFunc(extra, it, compareItems); ok {
+			ids = append(ids, ev.ID)
+		}
+		return nil
+	})
+	if err == nil && len(ids) > 0 {
+		err = imports.DropCandidates(ctx, ids)
+	}
+	return inStore(err)
+}
+
+// placeChunk is how many events are placed in one transaction.
+const placeChunk = 1000
+
+// place stores what comes next of a window up to end: what is here and what is fetched
+// by its hash, in one order, as one page.
+func (c *Client) place(ctx context.Context, base string, p *placing, lease *cache.Lease, end event.ID, b *backoff, fresh func([]event.Event) error) error {
+	at := lease.Reached()
+	next := after(p.want, at)
+	next = next[:sort.Search(len(next), func(i int) bool { return next[i].ID > end })]
+	reached := end
+	if len(next) > placeChunk {
+		next = next[:placeChunk]
+		reached = next[placeChunk-1].ID
+	}
+	here, err := c.here(ctx, p, window.Span{From: at, To: reached})
+	if err != nil {
+		return inStore(err)
+	}
+	evs := make([]event.Event, 0, len(next))
+	var fetched []event.Event
+	for _, it := range next {
+		ev, ok := here[it]
+		if !ok {
+			if ev, ok, err = c.fetched(ctx, base, p, it); err != nil {
+				return err
+			}
+			if !ok {
+				p.forget() // the log has dropped it, or this side has: all is told by pulling
+				return nil
+			}
+			fetched = append(fetched, ev)
+		}
+		evs = append(evs, ev)
+	}
+	b.reset()
+	// Even if ctx has ended: what has come need not come again.
+	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached)
+	p.placed(lease.Reached())
+	if err == nil && len(added) > 0 {
+		p.compared.Saved += len(added) - len(fetched)
+		err = fresh(added)
+	}
+	return inStore(err)
+}
+
+// after returns the items behind position at.
+func after(items []reconcile.Item, at event.ID) []reconcile.Item {
+	return items[sort.Search(len(items), func(i int) bool { return items[i].ID > at }):]
+}
+
+// here returns those of what is wanted in span that are here.
+func (c *Client) here(ctx context.Context, p *placing, span window.Span) (map[reconcile.Item]event.Event, error) {
+	found := map[reconcile.Item]event.Event{}
+	imports := c.store.(Candidates)
+	err := imports.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
+		found[reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}] = *ev
+		return nil
+	})
+	if err != nil || len(p.foreign) == 0 {
+		return found, err
+	}
+	for _, it := range after(p.want, span.From) {
+		if it.ID > span.To {
+			break
+		}
+		if _, ok := p.foreign[it.Hash]; !ok {
+			continue
+		}
+		ev, ok, err := imports.Foreign(ctx, it.Hash)
+		if err != nil {
+			return nil, err
+		}
+		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
+		if ok && d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {
+			found[it] = event.New(it.ID, it.Time, d, it.Hash)
+		}
+	}
+	return found, nil
+}
+
+// fetched returns a missing event, fetching it together with those that follow if
+// need be. ok is false if the log does not have it any more.
+func (c *Client) fetched(ctx context.Context, base string, p *placing, it reconcile.Item) (ev event.Event, ok bool, err error) {
+	if ev, ok = p.find(it); ok {
+		return ev, true, nil
+	}
+	batch := after(p.missing, it.ID-1)
+	if len(batch) == 0 || batch[0] != it {
+		batch = []reconcile.Item{it} // it was here, and is not any more
+	}
+	batch = batch[:min(len(batch), c.cfg.PageLimit, wire.MaxHashes)]
+	p.compared.Asked += len(batch)
+	evs, err := c.fetchItems(ctx, base, p.topic, batch)
+	if err != nil {
+		return ev, false, err
+	}
+	p.got = append(p.got, evs...)
+	slices.SortFunc(p.got, func(a, b event.Event) int { return cmp.Compare(a.ID, b.ID) })
+	ev, ok = p.find(it)
+	return ev, ok, nil
+}
+
+func (p *placing) find(it reconcile.Item) (ev event.Event, ok bool) {
+	i, ok := slices.BinarySearchFunc(p.got, it.ID, func(ev event.Event, id event.ID) int { return cmp.Compare(ev.ID, id) })
+	if !ok || p.got[i].Hash != it.Hash {
+		return ev, false
+	}
+	return p.got[i], true
+}
+
+// placed lets go of what was fetched and has been stored up to position at.
+func (p *placing) placed(at event.ID) {
+	p.got = slices.DeleteFunc(p.got, func(ev event.Event) bool { return ev.ID <= at })
+}

@@ -122,9 +122,9 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
 	if err == nil && !ok {
-		known, err := c.compare(ctx, topic, sum, s)
-		if err != nil {
-			return err
+		known, failed := c.compare(ctx, topic, sum, s)
+		if failed != nil {
+			return failed
 		}
 		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
 			return err

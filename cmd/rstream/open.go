@@ -25,7 +25,12 @@ type session struct {
 // connect opens the copy of the log that the servers serve, making it if it is not
 // there, and a client that fills it. wait keeps trying to reach a server.
 func (a *app) connect(ctx context.Context, wait bool) (*session, error) {
-	cfg := client.Config{Servers: a.servers, Wait: wait, OnRetry: a.onRetry}
+	return a.connectWith(ctx, client.Config{Wait: wait})
+}
+
+// connectWith is connect with what else is configured.
+func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, error) {
+	cfg.Servers, cfg.OnRetry = a.servers, a.onRetry
 	path, log, err := a.cacheFile()
 	if err != nil {
 		return nil, err

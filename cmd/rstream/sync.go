@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/reconcile"
 )
 
 type syncOptions struct {
@@ -21,7 +22,9 @@ type syncOptions struct {
 	follow bool
 	wait   bool
 
-	skipGap bool
+	skipGap  bool
+	strategy string
+	explain  bool
 }
 
 func newSyncCommand(a *app) *cobra.Command {
@@ -32,7 +35,9 @@ func newSyncCommand(a *app) *cobra.Command {
 		Short:   "Fetch what is missing into the local copy",
 		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
 not fetched again. Without a topic it is every topic synced before, or everything
-in an empty copy. What put --offline has kept is sent first.`,
+in an empty copy. What put --offline has kept is sent first. Of events that were
+imported, those that the server has are put where it has them, and only the others are
+fetched; --strategy and --explain are about that.`,
 		Example: `  rstream sync alice --since 24h
   rstream sync --all
   rstream sync alice --print | jq .value`,
@@ -54,8 +59,11 @@ in an empty copy. What put --offline has kept is sent first.`,
 	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	f.StringVar(&o.strategy, "strategy", "auto", "how to find out which imported events the server has: "+strategyNames)
+	f.BoolVar(&o.explain, "explain", false, "say how it was found out what was missing, and what that took")
 	o.topicFlags.add(cmd)
 	completeMoments(cmd, "since", "until", "at")
+	_ = cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strings.Split(strategyNames, ", "), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -88,7 +96,11 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return err
 	}
-	s, err := a.connect(ctx, o.wait)
+	strategy, err := parseStrategy(o.strategy)
+	if err != nil {
+		return err
+	}
+	s, err := a.connectWith(ctx, client.Config{Wait: o.wait, Reconcile: reconcile.Config{Strategy: strategy}})
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
 	}
@@ -163,7 +175,7 @@ type summary struct {
 
 // syncOver syncs a topic, from where history begins if it may and must.
 func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
-	synced, err := a.syncOne(ctx, s, t, r, o.print)
+	synced, err := a.syncOne(ctx, s, t, r, o)
 	var gap *client.GapError
 	if !o.skipGap || !errors.As(err, &gap) {
 		return synced, err
@@ -177,13 +189,13 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch
 		return synced, err
 	}
 	r.Since = event.At(event.CursorOf(gap.Oldest, s.db.Log()))
-	return a.syncOne(ctx, s, t, r, o.print)
+	return a.syncOne(ctx, s, t, r, o)
 }
 
-func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch, print bool) (client.Synced, error) {
+func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
 	before := s.Stats()
 	var fresh func([]event.Event) error
-	if print {
+	if o.print {
 		fresh = a.printNew
 	}
 	synced, err := r.sync(ctx, s, t, fresh)
@@ -193,12 +205,17 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch,
 	if err := a.out.flush(); err != nil {
 		return synced, err
 	}
+	if o.explain {
+		if err := a.explain(t, &synced.Compared, o.print); err != nil {
+			return synced, err
+		}
+	}
 	stats := s.Stats()
 	sum := summary{"summary", t, synced.Span.From, synced.Span.To,
 		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0)}
 	text := fmt.Sprintf("%s: %s fetched, %d held, %s, %s", t, count(sum.Fetched, "event"), sum.Held, count(sum.Windows, "window"), size(sum.Bytes))
 	switch {
-	case print:
+	case o.print:
 		a.note("%s", text)
 	case a.quiet:
 	case a.out.text():

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -236,4 +237,77 @@ func TestWireExampleRoot(t *testing.T) {
 	if err != nil || info.Log != exampleLog || info.Parent == nil || info.Parent.Head == 0 {
 		t.Errorf("Info = %+v, %v", info, err)
 	}
+}
+
+// What a comparison asks and is answered is what the specification shows.
+func TestWireExampleFrames(t *testing.T) {
+	ex := readWireExample(t, "bloom-frames.http")
+	c := ex.serve(t)
+	sent := ""
+	c.http.Transport = recorder{http.DefaultTransport, &sent}
+	var items []reconcile.Item
+	for _, ev := range exampleEvents(t)[:2] {
+		items = append(items, reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash})
+	}
+	set := reconcile.FromItems(window.Span{To: event.MaxID}, items)
+	res, err := reconcile.Negotiate(t.Context(), set, framePeer{c, mustTopic(t, "alice/posts")}, reconcile.Config{})
+	if err != nil || res.Outcome != reconcile.Prefix || res.Sum.Count != 4 || len(res.Pull) != 1 || res.Pull[0] != (window.Span{From: 2, To: 6}) {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if sent != strings.TrimSuffix(ex.body, "\n") {
+		t.Errorf("sent %x, want %x", sent, ex.body)
+	}
+}
+
+// A recorder keeps the last body that was sent.
+type recorder struct {
+	http.RoundTripper
+	sent *string
+}
+
+func (r recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	*r.sent = string(b)
+	req = req.Clone(req.Context())
+	req.Body = io.NopCloser(bytes.NewReader(b))
+	return r.RoundTripper.RoundTrip(req)
+}
+
+func TestWireExampleStubs(t *testing.T) {
+	ex := readWireExample(t, "get-stubs.http")
+	evs := exampleEvents(t)
+	c := ex.serve(t)
+	sent := ""
+	c.http.Transport = recorder{http.DefaultTransport, &sent}
+	unknown, err := event.ParseHash("e56b6673fa8ec0afbb6ea2b8ac90c08112cbaab5db1f5d89b426fa4e0f10d10b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stubs, err := c.stubs(t.Context(), []event.Hash{evs[5].Hash, unknown, evs[0].Hash})
+	if err != nil || len(stubs) != 2 || stubs[0].ID != 1 || stubs[1] != (wire.Stub{ID: 6, Time: evs[5].Time, Hash: evs[5].Hash}) {
+		t.Errorf("%+v, %v", stubs, err)
+	}
+	if sent != strings.TrimSpace(ex.body) {
+		t.Errorf("sent %s, want %s", sent, ex.body)
+	}
+}
+
+// exampleEvents returns the log of the examples.
+func exampleEvents(t *testing.T) (evs []event.Event) {
+	t.Helper()
+	log, err := os.ReadFile("../testdata/wire/log.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(log) {
+		ev, err := event.ParseLine(bytes.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		evs = append(evs, ev)
+	}
+	return evs
 }

@@ -142,6 +142,9 @@ func TestCandidatesArePlaced(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	most := keep(rng, all, 0.9)
 	for _, strategy := range strategies {
+		if !*longForm && (strategy == reconcile.Gaps || strategy == reconcile.Exact) {
+			continue // auto begins with the one, the list ends with the other
+		}
 		t.Run(strategy.String(), func(t *testing.T) {
 			db := f.newCache()
 			store := &importing{DB: db, events: slices.Clone(most)}
@@ -293,7 +296,7 @@ func between(path string, change func(request, answer []byte) []byte) func(http.
 func TestLyingFilters(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	f.put("alice/x", 600)
+	f.put("alice/x", 300)
 	all := logged(t, f, "alice")
 	rng := rand.New(rand.NewPCG(3, 4))
 	some := keep(rng, all, 0.8)
@@ -347,7 +350,7 @@ func TestLyingAnswers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 6))
 	candidates := slices.Concat(all[:40], []event.Event{invented(41, "wrong")}, all[60:90])
 	right, refused := 0, 0
-	for i := range size(24, 3000) {
+	for i := range size(12, 3000) {
 		path := []string{"/bloom", "/bloom", "/get"}[i%3]
 		f.through(between(path, func(_, answer []byte) []byte {
 			answer = bytes.Clone(answer)
@@ -414,19 +417,19 @@ func countdown(n int, cancel func()) func(error, time.Duration) {
 func TestGrowingWhileComparing(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	f.put("alice/x", 1500)
+	f.put("alice/x", 700)
 	all := logged(t, f, "alice")
 	rng := rand.New(rand.NewPCG(7, 8))
 	some := keep(rng, all, 0.7)
 	for _, strategy := range []reconcile.Strategy{reconcile.Auto, reconcile.Bloom} {
 		db := f.newCache()
-		store := &importing{DB: db, events: slices.Clone(some[:500])}
+		store := &importing{DB: db, events: slices.Clone(some[:300])}
 		f.through(func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost {
 					f.put("alice/y", 3)
 					store.mu.Lock()
-					if n := len(store.events); n < len(some) && n >= 500 {
+					if n := len(store.events); n < len(some) && n >= 300 {
 						store.events = append(store.events, some[n])
 					}
 					store.mu.Unlock()
@@ -439,7 +442,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 		c := newTestClient(t, store, cfg)
 		until := c.at(event.ID(len(all)))
 		// As another process would: with a file and a client of its own.
-		other := newTestClient(t, &importing{DB: f.openCache(db.Path(), nil), events: slices.Clone(some[:500])}, cfg)
+		other := newTestClient(t, &importing{DB: f.openCache(db.Path(), nil), events: slices.Clone(some[:300])}, cfg)
 		var both sync.WaitGroup
 		for _, c := range []*Client{c, other} {
 			both.Go(func() {
@@ -449,7 +452,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 			})
 		}
 		both.Wait()
-		most := len(all) - 500 // but for what was imported meanwhile
+		most := len(all) - 300 // but for what was imported meanwhile
 		if got := int(c.Stats().Events + other.Stats().Events); got > most {
 			t.Errorf("%s: %d events came, %d were missing", strategy, got, most)
 		}

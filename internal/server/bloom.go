@@ -98,13 +98,13 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 	return s.readProblem(r, err)
 }
 
-const (
-	// maxComparing is how many comparisons of sets are made at a time. Each may read
-	// millions of events, and hold maxHashes of them.
-	maxComparing = 4
-	// compareWait is how long one waits for its turn before it is sent away.
-	compareWait = time.Second
-)
+// maxComparing is how many comparisons of sets are made at a time. Each may read
+// millions of events, and hold maxHashes of them.
+const maxComparing = 4
+
+// compareWait is how long one waits for its turn before it is sent away. It is a
+// variable for the tests.
+var compareWait = time.Second
 
 // compare waits for a turn to compare sets, and returns what ends it.
 func (s *Server) compare(r *http.Request) (leave func(), problem *wire.Error) {

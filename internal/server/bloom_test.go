@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -156,6 +157,8 @@ func TestComparingIsBounded(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 3)
 	s, url := socket(t, log)
+	defer func(d time.Duration) { compareWait = d }(compareWait)
+	compareWait = time.Millisecond
 	for range maxComparing {
 		s.comparing <- struct{}{}
 	}

@@ -196,14 +196,14 @@ func (w *SnapshotWriter) Abort(ctx context.Context) error {
 	})
 }
 
-// sealSpan is the least distance of two snapshots that are made here: folding what
-// lies between takes some milliseconds. It is a variable for the tests.
+// sealSpan is how many stored events lie between two snapshots that are made here, at
+// least: folding them takes some milliseconds. It is a variable for the tests.
 var sealSpan event.ID = 4 * event.BlockSize
 
 // SealStates keeps the state of topic at sealed blocks up to what is held, as far as
 // that was not done: from then on a question for any moment folds little. Each
-// stands behind as many events as it has members, so that they take little room
-// however large the state becomes. A topic of a few storages needs none.
+// stands behind as many stored events as it has members, so that they take little room
+// however large the state becomes, or quiet the topic. A topic of a few storages needs none.
 func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 	for {
 		at, err := db.nextSeal(ctx, topic)
@@ -263,10 +263,18 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	if err != nil {
 		return 0, err
 	}
-	step := max(sealSpan, event.ID(last.count))
-	at := (max(last.at, span.From) + step + event.BlockSize - 1) / event.BlockSize * event.BlockSize
-	if at > span.To {
+	from, step := max(last.at, span.From), max(sealSpan, event.ID(last.count))
+	if span.To-from < step {
 		return 0, nil
+	}
+	// A topic may be quiet for millions of ids, which are no reason for a snapshot.
+	var at event.ID
+	err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if at = (at + event.BlockSize - 1) / event.BlockSize * event.BlockSize; err != nil || at > span.To {
+		return 0, err
 	}
 	return at, nil
 }

@@ -141,6 +141,23 @@ func TestSealsKeepTheirDistance(t *testing.T) {
 	}
 }
 
+// What lies between two snapshots is counted in events: a topic that is quiet while
+// the log grows by billions of ids has few.
+func TestSealsOfQuietTopic(t *testing.T) {
+	setState(t)
+	fewStorages, sealSpan = 0, 10
+	var evs []event.Event
+	for i := range event.ID(25) {
+		evs = append(evs, madeEvent("alice", fmt.Sprint("p/", i), 1+i<<30))
+	}
+	db := openClient(t)
+	alice := topics(t, "alice")[0]
+	obtain(t, db, alice, evs, window.Span{From: 0, To: event.MaxID - 1})
+	mustSeal(t, db, alice)
+	checkKept(t, "of 25 events", db, fmt.Sprintf("alice %d ids 10 1", 9<<30+event.BlockSize), fmt.Sprintf("alice %d ids 20 1", 19<<30+event.BlockSize))
+	checkState(t, db, evs, alice, 1<<40)
+}
+
 // Where a window is held and nothing before it, the state begins with what the
 // snapshot has, and with nothing else: not with an event from another window that
 // was deleted between the two.
@@ -378,7 +395,7 @@ func TestSealDuringRemoval(t *testing.T) {
 // nowhere. Once all history is held, what a server said of a state counts for nothing.
 func TestSealBehindFetched(t *testing.T) {
 	setState(t)
-	fewStorages = 0
+	fewStorages, sealSpan = 0, 10
 	var evs []event.Event
 	for id := event.ID(100); id <= 2*event.BlockSize; id += 100 {
 		evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%d", id%1500), id))

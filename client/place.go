@@ -73,7 +73,7 @@ func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window
 		return nil, err
 	}
 	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), framePeer{c, topic}, c.cfg.Reconcile)
-	if unsupported(err) {
+	if unsupported(err) || tooLarge(err) {
 		s.Compared.Why = err.Error()
 		return nil, nil
 	}
@@ -92,6 +92,12 @@ func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window
 func unsupported(err error) bool {
 	var status *wire.Error
 	return errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed)
+}
+
+// tooLarge reports whether one side would have to look at more than it may.
+func tooLarge(err error) bool {
+	var frame *reconcile.FrameError
+	return errors.As(err, &frame) && frame.TooLarge
 }
 
 // badAnswer says whose answer is no answer.
@@ -156,6 +162,24 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 		if _, ok := slices.BinarySearchFunc(extra, it, compareItems); ok {
 			ids = append(ids, ev.ID)
 		}
+		return nil
+	})
+	if err == nil && len(ids) > 0 {
+		err = imports.DropCandidates(ctx, ids)
+	}
+	return inStore(err)
+}
+
+// dropRest drops the candidates that are left in a stretch that is proven: what the log
+// has of them is stored by now.
+func (c *Client) dropRest(ctx context.Context, topic event.Topic, span window.Span) error {
+	imports, ok := c.store.(Candidates)
+	if !ok {
+		return nil
+	}
+	var ids []event.ID
+	err := imports.Candidates(ctx, topic, span, func(ev *event.Event) error {
+		ids = append(ids, ev.ID)
 		return nil
 	})
 	if err == nil && len(ids) > 0 {

@@ -129,7 +129,9 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
 			return err
 		}
-		ok, held, err = c.prove(ctx, topic, sum)
+		if ok, held, err = c.prove(ctx, topic, sum); err == nil && ok {
+			err = c.dropRest(ctx, topic, sum.Span())
+		}
 	}
 	switch {
 	case err != nil:

@@ -14,6 +14,10 @@ import (
 // that the log has where it should stand is held and proven, and it is not there.
 var ErrNotInLog = errors.New("is not in the log: what is proven there is without it")
 
+// ErrUnproven means that an event that came by file says more than its hash covers: no
+// digest would ever tell whether the log says so, too.
+var ErrUnproven = errors.New("has members that its hash does not cover")
+
 // importChunk is how many imported events one transaction looks at. It is a variable
 // for the tests.
 var importChunk = 1000
@@ -23,8 +27,8 @@ var importChunk = 1000
 // as events before a window that contains them is proven. What is stored already is
 // skipped. A candidate with the id of an earlier one takes its place, so that a good
 // file mends what a bad one brought. AddCandidates returns how many are new or
-// another, a *ConflictError if an event differs from the one stored under its id, and
-// ErrNotInLog.
+// another, a *ConflictError if an event differs from the one stored under its id,
+// ErrNotInLog, and ErrUnproven.
 func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, err error) {
 	if err := db.takesImports(); err != nil {
 		return 0, err
@@ -87,6 +91,9 @@ func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err err
 	}
 	for i := range evs {
 		ev := &evs[i]
+		if len(ev.Extra) > 0 {
+			return nil, fmt.Errorf("event %s %w", ev.ID, ErrUnproven)
+		}
 		err := sameEvent(tx, ev)
 		switch {
 		case err == nil:

@@ -309,6 +309,9 @@ func TestCandidatesBesideProof(t *testing.T) {
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
 	_, err = db.AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 6), madeEvent("alice", "y", 3)})
 	wantError(t, "an event that a proven window is without", err, ErrNotInLog)
+	more := event.Event{ID: 7, Time: 7, Draft: draft("alice", "y", "k"), Extra: []byte(`"snapshot":true`)}
+	_, err = db.AddCandidates(ctx, []event.Event{madeEvent("alice", "y", 8), more})
+	wantError(t, "an event with a member more", err, ErrUnproven)
 	_, err = openServer(t).AddCandidates(ctx, nil)
 	wantError(t, "an import into the log itself", err, ErrRole)
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})

@@ -139,7 +139,8 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 	case !ok:
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
 	}
-	if fetched := int64(s.Added) - int64(s.Imported) - int64(s.Compared.Saved); fetched < int64(sum.Count) {
+	s.Imported += s.Compared.Saved
+	if fetched := int64(s.Added) - int64(s.Imported); fetched < int64(sum.Count) {
 		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil

@@ -29,7 +29,7 @@ type Synced struct {
 	Added   int         // events that were not held before
 	Held    uint64      // events of the stretch that are held now, if it was proven
 
-	Imported int        // of those added, the ones that had come by file and were all that was missing
+	Imported int        // of those added, the ones that had come by file
 	Compared Comparison // how it was found out what was missing, if it was proven
 }
 

@@ -48,43 +48,52 @@ it does not hold all, standard error says what is missing and the status is 3.`,
 }
 
 func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
-	since, err := optionalMoment(o.since)
-	if err != nil {
-		return err
-	}
-	until, err := optionalMoment(o.until)
-	if err != nil {
-		return err
-	}
 	db, err := a.openOffline(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	held, err := db.Held(ctx, topics...)
+	held, span, err := o.heldOf(ctx, db, topics)
 	if err != nil {
 		return err
 	}
+	return a.printHeld(ctx, db, topics, held, span)
+}
+
+// heldOf returns what is held of topics, which must be something, and the stretch that
+// is asked for.
+func (o *logOptions) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
+	since, err := optionalMoment(o.since)
+	if err != nil {
+		return nil, span, err
+	}
+	until, err := optionalMoment(o.until)
+	if err != nil {
+		return nil, span, err
+	}
+	if held, err = db.Held(ctx, topics...); err != nil {
+		return nil, span, err
+	}
 	if len(held) == 0 {
-		return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()),
+		return nil, span, &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()),
 			fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))}
 	}
 	end := held[len(held)-1].To
-	span := window.Span{From: event.Beginning, To: end}
+	span = window.Span{From: event.Beginning, To: end}
 	if since != nil {
 		if span.From, err = offlinePosition(ctx, db, *since, end); err != nil {
-			return err
+			return nil, span, err
 		}
 	}
 	if until != nil {
 		if span.To, err = offlinePosition(ctx, db, *until, end); err != nil {
-			return err
+			return nil, span, err
 		}
 	}
 	if span.To < span.From {
-		return usagef("--since %s lies after --until %s", span.From, span.To)
+		return nil, span, usagef("--since %s lies after --until %s", span.From, span.To)
 	}
-	return a.printHeld(ctx, db, topics, held, span)
+	return held, span, nil
 }
 
 // optionalMoment reads a moment as a person writes it, nil if there is none.
@@ -162,7 +171,11 @@ func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic,
 	if err := a.out.flush(); err != nil {
 		return err
 	}
-	gaps := held.Gaps(span)
+	return a.reportGaps(held.Gaps(span))
+}
+
+// reportGaps says what is not held of what was asked for.
+func (a *app) reportGaps(gaps window.Spans) error {
 	for _, gap := range gaps {
 		a.note("not held: what happened between %s and %s", positionName(gap.From), gap.To)
 	}

@@ -99,11 +99,8 @@ func (a *app) newCacheFile(path, log string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
-	dir, err := dataDir()
+	path, err := newDataFile(log)
 	if err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
 	err = changeServers(func(known map[string]string) {
@@ -111,7 +108,16 @@ func (a *app) newCacheFile(path, log string) (string, error) {
 			known[url] = log
 		}
 	})
-	return filepath.Join(dir, log+".db"), err
+	return path, err
+}
+
+// newDataFile returns the usual file of the copy of a log, in a folder that is there.
+func newDataFile(log string) (string, error) {
+	path, err := cacheFileOf(log)
+	if err != nil {
+		return "", err
+	}
+	return path, os.MkdirAll(filepath.Dir(path), 0o700)
 }
 
 // logOfFile returns the log that an existing file belongs to, "" if there is none.

@@ -67,10 +67,10 @@ func parseEvent(line []byte) (event.Draft, error) {
 		}
 		hashed = hashed || m.Name == "hash"
 	}
-	switch typ {
-	case "live", "gap", "export":
+	switch {
+	case isAside(line), typ == "export":
 		return event.Draft{}, errNoDraft
-	case "queued":
+	case typ == "queued":
 		return parseQueued(line)
 	}
 	d, err := event.ParseDraft(line)
@@ -78,6 +78,13 @@ func parseEvent(line []byte) (event.Draft, error) {
 		d.Key = orNewKey(d.Key)
 	}
 	return d, err
+}
+
+// isAside reports whether a line is one that rstream prints among events and that
+// only says something of the stream.
+func isAside(line []byte) bool {
+	var o struct{ Type, User string }
+	return json.Unmarshal(line, &o) == nil && (o.Type == "live" || o.Type == "gap") && o.User == ""
 }
 
 // parseQueued reads what the outbox prints. What has no value is a DEL.

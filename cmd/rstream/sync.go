@@ -171,6 +171,8 @@ type summary struct {
 	Windows int         `json:"windows"` // windows pulled
 	Bytes   int64       `json:"bytes"`   // received
 	Saved   int64       `json:"saved"`   // events that did not have to be fetched
+
+	Imported int `json:"imported,omitempty"` // of those, the ones that had come by file
 }
 
 // syncOver syncs a topic, from where history begins if it may and must.
@@ -212,8 +214,11 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch,
 	}
 	stats := s.Stats()
 	sum := summary{"summary", t, synced.Span.From, synced.Span.To,
-		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0)}
+		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0), synced.Imported}
 	text := fmt.Sprintf("%s: %s fetched, %d held, %s, %s", t, count(sum.Fetched, "event"), sum.Held, count(sum.Windows, "window"), size(sum.Bytes))
+	if sum.Imported > 0 {
+		text += fmt.Sprintf(", %d imported", sum.Imported)
+	}
 	switch {
 	case o.print:
 		a.note("%s", text)

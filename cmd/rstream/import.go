@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+type importOptions struct{ log string }
+
+func newImportCommand(a *app) *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:     "import FILE",
+		GroupID: groupTools,
+		Short:   "Take events from a file, to be proven by the next sync",
+		Long: `Read events that "rstream export" has written (- is standard input) into the local
+copy. Nothing shows them yet: the next sync compares them with the server, keeps what
+agrees as if it had been fetched, and fetches only the rest. Events of another log are
+kept by their hashes, for those that both logs have.
+
+Each line is checked. If one is bad, nothing is imported.`,
+		Example: `  rstream import alice.jsonl
+  gunzip <all.jsonl.gz | rstream import -
+  rstream import old.jsonl --log 5ZC8Y0M7Q2KJ4T1R`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("want one file, or - for standard input")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runImport(cmd.Context(), a, o, args[0]) },
+	}
+	cmd.Flags().StringVar(&o.log, "log", "", "the log `ID` of events that stand alone, as \"rstream log\" prints them")
+	return cmd
+}
+
+func runImport(ctx context.Context, a *app, o importOptions, path string) error {
+	if o.log != "" && !event.ValidLogID(o.log) {
+		return usagef("--log %.40q: want %d characters as \"rstream status\" shows them", o.log, event.LogIDLen)
+	}
+	f, name, done, err := a.openTwice(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	t := importTarget{a: a}
+	defer t.close()
+	im := importing{name: name, given: o.log}
+	if err := im.read(f, func(evs []event.Event, log string) error { return t.check(ctx, evs, log) }); err != nil {
+		return err
+	}
+	if err := t.make(ctx, im.first); err != nil {
+		return err
+	}
+	if err := im.again(f, func(evs []event.Event, log string) error { return im.add(ctx, t.db, evs, log) }); err != nil {
+		return err
+	}
+	return im.report(a)
+}
+
+// An importTarget is the copy that events go into: the one that is named, or that of
+// the server's log if it is known, or else that of the file's own log.
+type importTarget struct {
+	a         *app
+	path, log string
+	db        *cache.DB // nil until it is needed, and as long as there is no file
+}
+
+func (t *importTarget) close() {
+	if t.db != nil {
+		t.db.Close()
+	}
+}
+
+// find finds out which copy it is and opens it if it is there.
+func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
+	if t.log != "" {
+		return nil
+	}
+	if t.path, t.log, err = t.a.cacheFile(); err != nil {
+		return err
+	}
+	if t.log == "" {
+		t.log = fileLog
+	}
+	if t.path == "" {
+		if t.path, err = cacheFileOf(t.log); err != nil {
+			return err
+		}
+	}
+	if info, err := os.Stat(t.path); err != nil || info.Size() == 0 {
+		return nil // cache.Open will say what is wrong, if it is more than that
+	}
+	t.db, err = cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
+	return err
+}
+
+// check refuses events of the copy's log that the log cannot have.
+func (t *importTarget) check(ctx context.Context, evs []event.Event, log string) error {
+	if err := t.find(ctx, log); err != nil || t.db == nil || t.log != log {
+		return err
+	}
+	err := t.db.CheckCandidates(ctx, evs)
+	var conflict *cache.ConflictError
+	if errors.As(err, &conflict) || errors.Is(err, cache.ErrNotInLog) {
+		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is of another log than it says, or was changed"}
+	}
+	return err
+}
+
+// make opens the copy, making it if it is not there.
+func (t *importTarget) make(ctx context.Context, fileLog string) error {
+	if fileLog == "" {
+		return &exitError{status: exitFailed, text: "the file is empty", hint: "nothing was imported"}
+	}
+	if err := t.find(ctx, fileLog); err != nil || t.db != nil {
+		return err
+	}
+	if t.a.cache == "" {
+		if _, err := newDataFile(t.log); err != nil {
+			return err
+		}
+	}
+	db, err := cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
+	if err == nil {
+		t.db = db
+	}
+	return err
+}
+
+// openTwice opens a file so that it can be read more than once: what comes through a
+// pipe is put into a temporary file first.
+func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name string, done func(), err error) {
+	var in io.Reader = a.in
+	name = "standard input"
+	done = func() {}
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		in, name, done = file, path, func() { file.Close() }
+	}
+	if file, ok := in.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+			return file, name, done, nil
+		}
+	}
+	defer done() // once it is copied
+	tmp, err := os.CreateTemp("", "rstream-import-*")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	remove := func() {
+		tmp.Close()
+		os.Remove(tmp.Name())
+	}
+	if err := copyAll(ctx, tmp, in); err != nil {
+		remove()
+		return nil, "", nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return tmp, name, remove, nil
+}
+
+// copyAll copies in into tmp, which is at its beginning then. If ctx ends first, the
+// reading goes on until the program ends: a read of a terminal cannot be ended.
+func copyAll(ctx context.Context, tmp *os.File, in io.Reader) error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(tmp, in)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			_, err = tmp.Seek(0, io.SeekStart)
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// An importing reads a file of events, several times over.
+type importing struct {
+	name  string
+	given string // --log
+	start int64  // where the file began when it was opened
+	size  int64  // what was read the first time
+
+	first      string // the log of the first events
+	events     int
+	candidates int
+	foreign    int
+	missing    uint64 // events that a header promises and that do not follow
+}
+
+// read checks every line of f and passes on the events, of one log at a time.
+func (im *importing) read(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
+	if im.start, err = f.Seek(0, io.SeekCurrent); err != nil {
+		return err
+	}
+	counted := &countingReader{r: f}
+	r := importReader{importing: im, lines: wire.NewLineReader(counted, wire.MaxLine), fn: fn, log: im.given}
+	if err := r.run(); err != nil {
+		return err
+	}
+	im.size, im.events, im.missing = counted.n, r.events, r.missing
+	return r.bad.err(im.name)
+}
+
+// again reads what read has read.
+func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) error) error {
+	if _, err := f.Seek(im.start, io.SeekStart); err != nil {
+		return err
+	}
+	r := importReader{importing: im, lines: wire.NewLineReader(io.LimitReader(f, im.size), wire.MaxLine), fn: fn, log: im.given}
+	if err := r.run(); err != nil {
+		return err
+	}
+	return r.bad.err(im.name)
+}
+
+func (im *importing) add(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
+	if log != db.Log() {
+		n, err := db.AddForeign(ctx, evs)
+		im.foreign += n
+		return err
+	}
+	n, err := db.AddCandidates(ctx, evs)
+	im.candidates += n
+	return err
+}
+
+// report says what has come of a file.
+func (im *importing) report(a *app) error {
+	known := im.events - im.candidates - im.foreign
+	var err error
+	switch {
+	case a.quiet:
+	case a.out.text():
+		err = a.out.printf("%s: %s: %d to be proven, %d of another log, %d known\n",
+			im.name, count(im.events, "event"), im.candidates, im.foreign, known)
+	default:
+		err = a.out.json(struct {
+			Type       string `json:"type"`
+			Events     int    `json:"events"`     // in the file
+			Candidates int    `json:"candidates"` // of this log, to be proven
+			Foreign    int    `json:"foreign"`    // of other logs
+			Known      int    `json:"known"`      // that the copy had already
+		}{"imported", im.events, im.candidates, im.foreign, known})
+	}
+	if err != nil || im.missing == 0 {
+		return err
+	}
+	return &exitError{exitGap, fmt.Sprintf("%s is not whole: %s that it should have are not there", im.name, count(im.missing, "event")),
+		"what is there was imported; the next sync fetches the rest"}
+}
+
+// An importReader reads a file once.
+type importReader struct {
+	*importing
+	lines *wire.LineReader
+	fn    func(evs []event.Event, log string) error
+
+	log    string // of the events that follow
+	batch  []event.Event
+	bytes  int
+	events int
+	left   uint64 // events that the last header promises
+	bad    badLines
+
+	missing uint64
+}
+
+// run returns what fn or the file fails with; what is wrong with lines is in bad.
+func (r *importReader) run() error {
+	for {
+		line, err := r.lines.Next()
+		if errors.Is(err, io.EOF) {
+			r.missing += r.left
+			return r.flush()
+		}
+		if errors.Is(err, wire.ErrLineTooLong) {
+			r.bad.add(r.lines.Number(), wire.ErrLineTooLong) // nothing can be read behind it
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", r.name, err)
+		}
+		if log, n, ok := exportHead(line); ok {
+			if err := r.flush(); err != nil {
+				return err
+			}
+			r.missing += r.left
+			r.log, r.left = log, n
+			r.begin()
+		} else if err := r.take(line); err != nil {
+			r.bad.add(r.lines.Number(), err)
+		}
+		if len(r.batch) >= maxBatchLen || r.bytes >= maxBatchBytes {
+			if err := r.flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// flush passes on the events that were read.
+func (r *importReader) flush() error {
+	evs := r.batch
+	r.batch, r.bytes = nil, 0
+	if len(evs) == 0 || len(r.bad.numbers) > 0 {
+		return nil
+	}
+	return r.fn(evs, r.log)
+}
+
+// exportHead reads the line that stands before the events of a topic: their log and
+// how many they are.
+func exportHead(line []byte) (log string, n uint64, ok bool) {
+	if !bytes.HasPrefix(line, []byte(`{"type":"export",`)) {
+		return "", 0, false
+	}
+	var head struct {
+		Log   string `json:"log"`
+		Count uint64 `json:"count"`
+	}
+	err := json.Unmarshal(line, &head)
+	return head.Log, head.Count, err == nil && event.ValidLogID(head.Log)
+}
+
+// take reads the line of an event. Those that only say something of a stream are left
+// aside.
+func (r *importReader) take(line []byte) error {
+	ev, err := event.ParseLine(line)
+	switch {
+	case err != nil && isAside(line):
+		return nil
+	case err != nil:
+		return lineError(err)
+	case r.log == "":
+		return errors.New("does not say which log it is of; name it with --log, or write the file with \"rstream export\"")
+	case len(ev.Extra) > 0:
+		return fmt.Errorf("event %s %w: %.60s", ev.ID, cache.ErrUnproven, ev.Extra)
+	}
+	r.begin()
+	r.batch, r.bytes = append(r.batch, ev), r.bytes+len(line)
+	r.events++
+	if r.left > 0 {
+		r.left--
+	}
+	return nil
+}
+
+// begin notes the first log that is spoken of.
+func (r *importReader) begin() {
+	if r.first == "" {
+		r.first = r.log
+	}
+}
+
+// lineError takes off an error what repeats the line.
+func lineError(err error) error {
+	if cause := errors.Unwrap(err); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// badLines are the lines of a file that are no events: the first ones with reasons,
+// all with their numbers.
+type badLines struct {
+	reasons []string
+	numbers []int
+}
+
+func (b *badLines) add(number int, err error) {
+	b.numbers = append(b.numbers, number)
+	if len(b.reasons) < maxBadLines {
+		b.reasons = append(b.reasons, err.Error())
+	}
+}
+
+func (b *badLines) err(name string) error {
+	if len(b.numbers) == 0 {
+		return nil
+	}
+	var text []string
+	for i, reason := range b.reasons {
+		text = append(text, fmt.Sprintf("%s:%d: %s", name, b.numbers[i], reason))
+	}
+	if more := b.numbers[len(b.reasons):]; len(more) > 0 {
+		text = append(text, fmt.Sprintf("%s: and %s: %s", name, count(len(more), "bad line"), ranges(more)))
+	}
+	return &exitError{exitFailed, strings.Join(text, "\n"), "nothing was imported"}
+}
+
+// ranges writes ascending numbers such as 3, 5-9.
+func ranges(numbers []int) string {
+	var b strings.Builder
+	for i := 0; i < len(numbers); {
+		j := i
+		for j+1 < len(numbers) && numbers[j+1] == numbers[j]+1 {
+			j++
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Itoa(numbers[i]))
+		if j > i {
+			b.WriteString("-" + strconv.Itoa(numbers[j]))
+		}
+		i = j + 1
+	}
+	return b.String()
+}
+
+// A countingReader counts what is read.
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -112,7 +112,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for range size(6, 100) {
+	for range size(3, 100) {
 		db := f.newCache()
 		c := newTestClient(t, db, hasty(f.http.URL))
 		for range 3 {

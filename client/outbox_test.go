@@ -190,7 +190,7 @@ func TestSendOnceInOrder(t *testing.T) {
 	})
 	db := f.newCache()
 	want := map[string]string{}
-	for i := range size(40, 400) {
+	for i := range size(25, 400) {
 		storage, key := fmt.Sprint("alice/", i%3), fmt.Sprint(i)
 		queue(t, db, storage, key)
 		want[storage] += key + " "

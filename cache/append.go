@@ -244,18 +244,21 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 		return err
 	}
 	defer db.unlock()
-	tx, err := db.write.BeginTx(ctx, nil)
+	tx, err := db.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("append: %w", classify(err))
 	}
+	defer db.end()
 	w.tx = tx
 	if err := w.run(batch); err != nil {
 		tx.Rollback()
 		clear(db.storages)
+		db.known = nil
 		return fmt.Errorf("append: %w", classify(err))
 	}
 	if err := db.finish(tx); err != nil {
 		clear(db.storages)
+		db.known = nil
 		return fmt.Errorf("append: %w: %w", ErrUnknown, classify(err))
 	}
 	return nil
@@ -276,56 +279,56 @@ func (db *DB) recoverWriter() error {
 		return err
 	}
 	defer db.unlock()
-	fresh, err := connect(db.file, 1, "_txlock=immediate")
-	if err != nil {
+	if err := db.connectWriter(); err != nil {
 		return err
 	}
-	db.write.Close()
-	db.write = fresh
 	return db.loadHead(ctx)
 }
 
 // A batchWriter writes one transaction of the committer.
 type batchWriter struct {
-	db     *DB
-	tx     *sql.Tx
-	next   event.ID
-	time   event.Time
-	events []event.Event              // the new ones
-	fresh  map[event.Hash]event.Event // and by hash
-	insert *sql.Stmt
-	take   *sql.Stmt
-	number storages
+	db       *DB
+	tx       *sql.Tx
+	first    event.ID // of the transaction
+	next     event.ID
+	time     event.Time
+	events   []event.Event // the new ones
+	storages []int64       // and their numbers
 }
 
 func (w *batchWriter) run(batch []*appendRequest) error {
-	if err := w.begin(); err != nil {
+	if err := w.begin(batch); err != nil {
 		return err
 	}
-	first := w.next
 	for _, r := range batch {
-		r.receipts = make([]event.Receipt, 0, len(r.drafts))
+		r.receipts = make([]event.Receipt, len(r.drafts))
 		for i := range r.drafts {
-			receipt, err := w.append(&r.drafts[i], r.hashes[i])
-			if err != nil {
+			if err := w.append(&r.receipts[i], &r.drafts[i], &r.hashes[i]); err != nil {
 				return err
 			}
-			r.receipts = append(r.receipts, receipt)
 		}
 	}
-	if w.next == first {
+	if w.next == w.first {
 		return nil
 	}
+	if held, err := w.db.storeEvents(w.events, w.storages); err != nil {
+		return err
+	} else if len(held) > 0 {
+		return fmt.Errorf("%w: there is an event %s already", ErrCorrupt, w.events[held[0]].ID)
+	}
 	head := w.next - 1
-	if head.Block() != first.Block() || head%event.BlockSize == 0 {
-		if err := indexBlocks(w.tx, head); err != nil {
+	if head.Block() != w.first.Block() || head%event.BlockSize == 0 {
+		if err := w.db.seal(w.tx, head); err != nil {
 			return err
 		}
 	}
-	if _, err := w.tx.Exec(`UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
+	if err := w.db.mergeSome(w.tx, len(w.events)); err != nil {
 		return err
 	}
-	res, err := w.tx.Exec(`UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
+	if _, err := w.db.exec(w.tx, `UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
+		return err
+	}
+	res, err := w.db.exec(w.tx, `UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
 	if err != nil {
 		return err
 	}
@@ -337,71 +340,63 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 
 // begin reads the counter and the clock. The log's time never goes back, whatever
 // the clock does.
-func (w *batchWriter) begin() error {
+func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	var next, last int64
-	if err := w.tx.QueryRow(`SELECT next, time FROM log`).Scan(&next, &last); err != nil {
+	if err := w.db.scan(w.tx, `SELECT next, time FROM log`, nil, &next, &last); err != nil {
 		return err
 	}
-	w.next = event.ID(next)
+	w.first, w.next = event.ID(next), event.ID(next)
 	w.time = max(event.TimeOf(w.db.now()), event.Time(last))
 	if !w.time.Valid() {
 		return fmt.Errorf("the clock shows %s, which has no text", w.db.now())
 	}
-	w.fresh = map[event.Hash]event.Event{}
-	w.number = storages{db: w.db, tx: w.tx}
-	var err error
-	if w.insert, err = w.tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`); err != nil {
+	if w.db.known == nil {
+		if w.db.known, err = w.db.loadKnown(w.tx); err != nil {
+			return err
+		}
+	}
+	n := 0
+	for _, r := range batch {
+		n += len(r.drafts)
+	}
+	w.events, w.storages = make([]event.Event, 0, n), make([]int64, 0, n)
+	return nil
+}
+
+func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Hash) error {
+	id, known, err := w.db.find(w.tx, h)
+	switch {
+	case err != nil:
+		return err
+	case known && id >= w.first:
+		*receipt = event.Receipt{Event: w.events[id-w.first], Known: true}
+		return nil
+	case known:
+		receipt.Known = true
+		receipt.Event, err = w.read(id)
+		return err
+	case w.next > event.MaxID-1:
+		return ErrLogFull
+	}
+	storage, err := w.db.storageID(w.tx, d.User, d.Path)
+	if err != nil {
 		return err
 	}
-	w.take, err = w.tx.Prepare(`INSERT INTO taken (hash, id) VALUES (?, ?) ON CONFLICT DO NOTHING`)
-	return err
-}
-
-func (w *batchWriter) append(d *event.Draft, h event.Hash) (event.Receipt, error) {
-	if ev, ok := w.fresh[h]; ok {
-		return event.Receipt{Event: ev, Known: true}, nil
-	}
-	if w.next > event.MaxID-1 {
-		return w.ifKnown(h, ErrLogFull)
-	}
-	res, err := w.take.Exec(h[:], w.next)
-	if err != nil {
-		return event.Receipt{}, err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return w.ifKnown(h, err)
-	}
-	ev := event.New(w.next, w.time, *d, h)
-	storage, err := w.number.id(d.User, d.Path)
-	if err != nil {
-		return event.Receipt{}, err
-	}
-	if _, err := w.insert.Exec(ev.ID, storage, string(ev.Line())); err != nil {
-		return event.Receipt{}, err
-	}
+	w.events = append(w.events, event.New(w.next, w.time, *d, *h))
+	receipt.Event = w.events[len(w.events)-1]
+	w.db.known.add(openEvent{w.next, storage, *h})
+	w.storages = append(w.storages, storage)
 	w.next++
-	w.events = append(w.events, ev)
-	w.fresh[h] = ev
-	return event.Receipt{Event: ev}, nil
+	return nil
 }
 
-// ifKnown returns the receipt of the event that the log already has with hash h. If
-// it has none, the error is otherwise.
-func (w *batchWriter) ifKnown(h event.Hash, otherwise error) (event.Receipt, error) {
-	var id event.ID
-	err := w.tx.QueryRow(`SELECT id FROM taken WHERE hash = ?`, h[:]).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) && otherwise != nil {
-		err = otherwise
-	}
-	if err != nil {
-		return event.Receipt{}, err
-	}
+// read returns the event that an append comes again of.
+func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	var line []byte
-	if err := w.tx.QueryRow(`SELECT line FROM event WHERE id = ?`, id).Scan(&line); err != nil {
-		return event.Receipt{}, fmt.Errorf("read event %s: %w", id, err)
+	if err := w.db.scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
+		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
-	ev, err := stored(id, line)
-	return event.Receipt{Event: ev, Known: true}, err
+	return stored(id, line)
 }
 
 // stored reads a line of the event table.
@@ -419,45 +414,23 @@ func stored(id event.ID, line []byte) (event.Event, error) {
 // maxStorages bounds the memory of storage numbers.
 const maxStorages = 1 << 16
 
-// storages numbers storages within one transaction. Whoever uses it has the right to
-// write.
-type storages struct {
-	db           *DB
-	tx           *sql.Tx
-	find, insert *sql.Stmt // prepared with the first storage that is not known
-}
-
-// id returns the number of a storage, giving it one if it has none.
-func (s *storages) id(user, path string) (int64, error) {
-	name := user + "/" + path
-	if id, ok := s.db.storages[name]; ok {
+// storageID returns the number of a storage, giving it one if it has none.
+func (db *DB) storageID(tx *sql.Tx, user, path string) (id int64, err error) {
+	var buf [256]byte
+	name := append(append(append(buf[:0], user...), '/'), path...)
+	if id, ok := db.storages[string(name)]; ok {
 		return id, nil
 	}
-	id, err := s.look(user, path)
+	err = db.scan(tx, `SELECT id FROM storage WHERE user = ? AND path = ?`, []any{user, path}, &id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = db.scan(tx, `INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, []any{user, path}, &id)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("storage %s: %w", name, err)
 	}
-	if len(s.db.storages) >= maxStorages {
-		clear(s.db.storages)
+	if len(db.storages) >= maxStorages {
+		clear(db.storages)
 	}
-	s.db.storages[name] = id
+	db.storages[string(name)] = id
 	return id, nil
-}
-
-func (s *storages) look(user, path string) (id int64, err error) {
-	if s.find == nil {
-		if s.find, err = s.tx.Prepare(`SELECT id FROM storage WHERE user = ? AND path = ?`); err != nil {
-			return 0, err
-		}
-	}
-	if err = s.find.QueryRow(user, path).Scan(&id); !errors.Is(err, sql.ErrNoRows) {
-		return id, err
-	}
-	if s.insert == nil {
-		if s.insert, err = s.tx.Prepare(`INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`); err != nil {
-			return 0, err
-		}
-	}
-	err = s.insert.QueryRow(user, path).Scan(&id)
-	return id, err
 }

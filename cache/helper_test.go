@@ -200,3 +200,12 @@ func snapshot(t testing.TB, dir string) map[string]string {
 	}
 	return files
 }
+
+// setHashSpan makes runs of the hashes of so many events, and merges them two by two,
+// for the time of a test.
+func setHashSpan(t testing.TB, n event.ID) {
+	t.Helper()
+	span, bits := hashSpan, mergeBits
+	hashSpan, mergeBits = n, 1
+	t.Cleanup(func() { hashSpan, mergeBits = span, bits })
+}

@@ -45,6 +45,7 @@ func runChild(name string) int {
 // acknowledged: id and hash.
 func appendChild(path string) error {
 	ctx := context.Background()
+	hashSpan, mergeBits = event.BlockSize, 1 // so that there is always something to merge
 	db, err := Open(ctx, path, Config{Role: Server})
 	if err != nil {
 		return err
@@ -205,6 +206,7 @@ func checkKilledServer(t *testing.T, path string, acked map[string]string) {
 	if missing != 0 {
 		t.Fatalf("%d acknowledged events are not there", missing)
 	}
+	checkLookUp(t, db, evs)
 	byPath := 0
 	for i := range 5 {
 		byPath += len(readAll(t, db, topics(t, fmt.Sprintf("alice/posts/%d$", i)), window.Span{To: event.MaxID}, 5000))

@@ -84,11 +84,13 @@ type DB struct {
 	sealed    chan struct{}       // a block was sealed since somebody looked
 	commitTx  func(*sql.Tx) error // tests: called in place of COMMIT
 
-	// Whoever writes holds the one place in writing, and with it write and
-	// storages. It is a channel so that waiting for it can end.
-	writing  chan struct{}
-	write    *sql.DB
-	storages map[string]int64 // numbers of storages written lately
+	// Whoever writes holds the one place in writing, and with it what follows. It is a channel so that waiting for it can end.
+	writing    chan struct{}
+	write      *sql.DB
+	conn       *sql.Conn // of the transaction that is open
+	statements statements
+	storages   map[string]int64 // numbers of storages written lately
+	known      *known           // on a server; nil: to be read
 }
 
 // Path returns the file's path as it was given to Open.
@@ -126,7 +128,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := db.prepareFile(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if db.write, err = connect(db.file, 1, "_txlock=immediate"); err != nil {
+	if err := db.connectWriter(); err != nil {
 		return nil, err
 	}
 	if db.read, err = connect(db.file, max(4, 2*runtime.GOMAXPROCS(0)), "_pragma=query_only(1)"); err != nil {
@@ -144,6 +146,9 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		}
 	}
 	if cfg.Role == Server {
+		if err := db.prepareKnown(ctx); err != nil {
+			return nil, err
+		}
 		db.startCommitter()
 	}
 	return db, nil
@@ -253,24 +258,28 @@ func firstPage(ctx context.Context, file string) error {
 // busyTime is how long to wait for another process that writes.
 const busyTime = 10 * time.Second
 
-// connect opens a pool. The PRAGMAs stand in the name because one Exec would
-// reach one connection of the pool only. A file that was moved away is not made
-// anew by the next connection: mode=rw.
+// connect opens a pool.
 func connect(file string, most int, extra string) (*sql.DB, error) {
-	file = filepath.ToSlash(file)
-	if !strings.HasPrefix(file, "/") {
-		file = "/" + file // a drive letter
-	}
-	name := (&url.URL{Scheme: "file", Path: file}).String() +
-		"?mode=rw&_pragma=busy_timeout(" + strconv.FormatInt(busyTime.Milliseconds(), 10) + ")&_pragma=journal_mode(wal)" +
-		"&_pragma=synchronous(full)&_pragma=cache_size(-16384)&_pragma=journal_size_limit(16777216)&" + extra
-	pool, err := sql.Open("sqlite", name)
+	pool, err := sql.Open("sqlite", dataSource(file, extra))
 	if err != nil {
 		return nil, err
 	}
 	pool.SetMaxOpenConns(most)
 	pool.SetMaxIdleConns(most)
 	return pool, nil
+}
+
+// dataSource returns the name under which a file is opened. The PRAGMAs stand in the
+// name because one Exec would reach one connection of a pool only. A file that was
+// moved away is not made anew by the next connection: mode=rw.
+func dataSource(file, extra string) string {
+	file = filepath.ToSlash(file)
+	if !strings.HasPrefix(file, "/") {
+		file = "/" + file // a drive letter
+	}
+	return (&url.URL{Scheme: "file", Path: file}).String() +
+		"?mode=rw&_pragma=busy_timeout(" + strconv.FormatInt(busyTime.Milliseconds(), 10) + ")&_pragma=journal_mode(wal)" +
+		"&_pragma=synchronous(full)&_pragma=cache_size(-16384)&_pragma=journal_size_limit(16777216)&" + extra
 }
 
 //go:embed migrations/*.sql
@@ -430,7 +439,7 @@ func (db *DB) update(ctx context.Context, fn func(*sql.Tx) error) error {
 		return err
 	}
 	defer db.unlock()
-	err := transact(ctx, db.write, fn)
+	err := db.transact(ctx, fn)
 	if err != nil {
 		clear(db.storages) // it may name storages that were rolled back
 	}
@@ -445,11 +454,12 @@ func (db *DB) named(err error) error {
 	return err
 }
 
-func transact(ctx context.Context, pool *sql.DB, fn func(*sql.Tx) error) error {
-	tx, err := pool.BeginTx(ctx, nil)
+func (db *DB) transact(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := db.begin(ctx)
 	if err != nil {
 		return orDone(ctx, err)
 	}
+	defer db.end()
 	if err := fn(tx); err != nil {
 		tx.Rollback()
 		return orDone(ctx, err)

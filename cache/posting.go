@@ -47,38 +47,3 @@ func (p postings) write(tx *sql.Tx) error {
 	}
 	return nil
 }
-
-// indexBlocks writes the postings of the blocks that head has filled and that have
-// none yet. What is indexed once per sealed block costs a fraction of what is
-// indexed per event; the open block is scanned instead.
-func indexBlocks(tx *sql.Tx, head event.ID) error {
-	var indexed int64
-	if err := tx.QueryRow(`SELECT indexed FROM log`).Scan(&indexed); err != nil {
-		return err
-	}
-	sealed := head / event.BlockSize * event.BlockSize
-	if sealed <= event.ID(indexed) {
-		return nil
-	}
-	rows, err := tx.Query(`SELECT id, storage FROM event WHERE id > ? AND id <= ? ORDER BY id`, indexed, sealed)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	p := postings{}
-	for rows.Next() {
-		var id, storage int64
-		if err := rows.Scan(&id, &storage); err != nil {
-			return err
-		}
-		p.add(storage, event.ID(id))
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	if err := p.write(tx); err != nil {
-		return err
-	}
-	_, err = tx.Exec(`UPDATE log SET indexed = ?`, sealed)
-	return err
-}

@@ -195,10 +195,9 @@ func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 
 // putBack stores strays under their own storages, with one posting each.
 func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
-	number := storages{db: db, tx: tx}
 	for i := range strays {
 		ev := &strays[i]
-		storage, err := number.id(ev.User, ev.Path)
+		storage, err := db.storageID(tx, ev.User, ev.Path)
 		if err != nil {
 			return err
 		}

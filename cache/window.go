@@ -330,36 +330,34 @@ func (l *Lease) check(evs []event.Event, reached event.ID) error {
 	return nil
 }
 
+// insertEvents stores events, which are in order, with their postings and returns those
+// that were not held.
 func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, err error) {
 	if len(evs) == 0 {
 		return nil, nil
 	}
-	insert, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`)
+	storages := make([]int64, len(evs))
+	for i := range evs {
+		if storages[i], err = db.storageID(tx, evs[i].User, evs[i].Path); err != nil {
+			return nil, err
+		}
+	}
+	held, err := db.storeEvents(evs, storages)
 	if err != nil {
 		return nil, err
 	}
-	defer insert.Close()
-	p, number := postings{}, storages{db: db, tx: tx}
+	p := postings{}
+	added = make([]event.Event, 0, len(evs)-len(held))
 	for i := range evs {
-		ev := &evs[i]
-		storage, err := number.id(ev.User, ev.Path)
-		if err != nil {
-			return nil, err
-		}
-		res, err := insert.Exec(ev.ID, storage, string(ev.Line()))
-		if err != nil {
-			return nil, err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return nil, err
-		} else if n == 0 {
-			if err := sameEvent(tx, ev); err != nil {
+		if len(held) > 0 && held[0] == i {
+			if err := sameEvent(tx, &evs[i]); err != nil {
 				return nil, err
 			}
+			held = held[1:]
 			continue
 		}
-		p.add(storage, ev.ID)
-		added = append(added, *ev)
+		p.add(storages[i], evs[i].ID)
+		added = append(added, evs[i])
 	}
 	if err := dropImported(tx, added); err != nil {
 		return nil, err

@@ -1,0 +1,291 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// known is what the committer knows of what the log has taken: the events that are in
+// no sealed block yet, and the runs of hashes. It is as its last transaction left it;
+// if that was not committed, it is read again.
+type known struct {
+	salt    uint64   // of filters and tables: who chooses hashes does not know it
+	tail    tail     // the events after hashed or indexed
+	hashed  event.ID // the hashes up to here are in runs
+	indexed event.ID // the events up to here have postings
+	runs    []*run
+	merges  []*merge
+	guard   int64 // the number of the next one
+	credit  int   // hashes that may be merged
+}
+
+// add takes up a new event.
+func (k *known) add(ev openEvent) { k.tail.add(ev, ev.id > k.hashed) }
+
+// hashSpan is how many events' hashes become a run. It is a variable for the tests.
+var hashSpan event.ID = 16 * event.BlockSize
+
+// prepareKnown reads what a server's log has taken, so that what is wrong with it is
+// said when the file is opened.
+func (db *DB) prepareKnown(ctx context.Context) error {
+	if err := db.update(ctx, giveSalt); err != nil {
+		return err
+	}
+	if err := db.convertTaken(ctx); err != nil {
+		return err
+	}
+	return db.update(ctx, func(tx *sql.Tx) (err error) {
+		db.known, err = db.loadKnown(tx)
+		return err
+	})
+}
+
+// giveSalt gives a log that has none what makes its filters its own.
+func giveSalt(tx *sql.Tx) error {
+	var salt [8]byte
+	rand.Read(salt[:]) // never fails
+	_, err := tx.Exec(`UPDATE log SET salt = ? WHERE salt = 0`, int64(binary.BigEndian.Uint64(salt[:])))
+	return err
+}
+
+// loadKnown reads what the log has taken.
+func (db *DB) loadKnown(tx *sql.Tx) (k *known, err error) {
+	k = &known{}
+	var hashed, indexed, salt int64
+	if err := tx.QueryRow(`SELECT hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard) FROM log`).
+		Scan(&hashed, &indexed, &salt, &k.guard); err != nil {
+		return nil, err
+	}
+	k.hashed, k.indexed, k.salt = event.ID(hashed), event.ID(indexed), uint64(salt)
+	k.tail.salt = k.salt
+	if k.runs, err = loadRuns(tx); err != nil {
+		return nil, err
+	}
+	for _, r := range k.runs {
+		if err := r.load(tx, k.salt); err != nil {
+			return nil, err
+		}
+	}
+	if k.merges, err = db.loadMerges(tx, k.runs); err != nil {
+		return nil, err
+	}
+	return k, eachOpen(tx, min(k.hashed, k.indexed), k.add)
+}
+
+// loadRuns returns the runs without what they have.
+func loadRuns(tx *sql.Tx) (runs []*run, err error) {
+	rows, err := tx.Query(`SELECT id, level, count, coalesce(target, 0) FROM run ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r run
+		if err := rows.Scan(&r.id, &r.level, &r.count, &r.target); err != nil {
+			return nil, err
+		}
+		if r.count < 0 || r.count > int64(event.MaxID)/entryLenMost {
+			return nil, fmt.Errorf("%w: run %d has %d hashes", ErrCorrupt, r.id, r.count)
+		}
+		runs = append(runs, &r)
+	}
+	return runs, rows.Err()
+}
+
+// entryLenMost bounds what a damaged count makes us ask for.
+const entryLenMost = 1 << 24
+
+// load reads where the run's slabs begin and its filter.
+func (r *run) load(tx *sql.Tx, salt uint64) error {
+	r.filter = newFilter(r.count, salt)
+	rows, err := tx.Query(`SELECT id, first, fences, lines FROM guard WHERE run = ? ORDER BY first`, r.id)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var first, fences, lines sql.RawBytes
+		if err := rows.Scan(&id, &first, &fences, &lines); err != nil {
+			return err
+		}
+		if len(r.fences) != len(r.groups)*groupSlabs {
+			return fmt.Errorf("%w: guard %d follows one that is not full", ErrCorrupt, id)
+		}
+		if err := r.addGuard(id, first, fences); err != nil {
+			return err
+		}
+		if err := r.filter.addLines(first, lines); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (r *run) addGuard(id int64, first, fences []byte) error {
+	n := len(fences) / 8
+	if n == 0 || n > groupSlabs || len(fences) != 8*n || len(first) != len(event.Hash{}) {
+		return fmt.Errorf("%w: guard %d has %d and %d bytes", ErrCorrupt, id, len(first), len(fences))
+	}
+	r.groups = append(r.groups, id)
+	for ; len(fences) > 0; fences = fences[8:] {
+		r.fences = append(r.fences, fence(fences))
+	}
+	return nil
+}
+
+// eachOpen gives visit the events after a position.
+func eachOpen(tx *sql.Tx, after event.ID, visit func(openEvent)) error {
+	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? ORDER BY id`, after)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ev openEvent
+		var line []byte
+		if err := rows.Scan(&ev.id, &ev.storage, &line); err != nil {
+			return err
+		}
+		whole, err := stored(ev.id, line)
+		if err != nil {
+			return err
+		}
+		ev.hash = whole.Hash
+		visit(ev)
+	}
+	return rows.Err()
+}
+
+// find returns the id of the event that the log took with hash h, if it did.
+func (db *DB) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
+	if id, ok = db.known.tail.find(h); ok {
+		return id, ok, nil
+	}
+	bits := mix(h, db.known.salt)
+	for _, r := range db.known.runs {
+		if !r.filter.mayHave(h, bits) {
+			continue
+		}
+		if id, ok, err = db.findIn(tx, r, h); ok || err != nil {
+			return id, ok, err
+		}
+	}
+	return 0, false, nil
+}
+
+func (db *DB) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, err error) {
+	r.slabs(h, func(i int) bool {
+		var entries []byte
+		if entries, err = db.readSlab(tx, r.slabID(i)); err == nil && entries == nil && r.target == 0 {
+			err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, r.id, i)
+		}
+		id, ok = findEntry(entries, h)
+		return !ok && err == nil
+	})
+	return id, ok, err
+}
+
+// seal does what is done once for a block, not for each event: it writes the postings
+// of the blocks that head has filled and, once there are enough, a run of their hashes.
+// That costs a fraction of what an index does; what is open is scanned instead.
+func (db *DB) seal(tx *sql.Tx, head event.ID) error {
+	k := db.known
+	sealed := head / event.BlockSize * event.BlockSize
+	if err := db.sealPostings(tx, sealed); err != nil {
+		return err
+	}
+	if sealed >= k.hashed+hashSpan {
+		if err := db.sealHashes(tx, sealed); err != nil {
+			return err
+		}
+	}
+	_, err := db.exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
+	return err
+}
+
+func (db *DB) sealPostings(tx *sql.Tx, sealed event.ID) error {
+	k, p := db.known, postings{}
+	for _, ev := range k.tail.events[k.tail.after(k.indexed):k.tail.after(sealed)] {
+		p.add(ev.storage, ev.id)
+	}
+	k.indexed = max(k.indexed, sealed)
+	return p.write(tx)
+}
+
+func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
+	k := db.known
+	old := &k.tail
+	from, to := old.after(k.hashed), old.after(sealed)
+	if err := db.writeRun(tx, old.events[from:to]); err != nil {
+		return err
+	}
+	k.hashed = sealed
+	fresh := tail{salt: k.salt, events: make([]openEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
+	for _, ev := range old.events[to:] {
+		fresh.add(ev, true)
+	}
+	k.tail = fresh
+	return nil
+}
+
+// writeRun makes a run of the hashes of some events.
+func (db *DB) writeRun(tx *sql.Tx, evs []openEvent) error {
+	if len(evs) == 0 {
+		return nil
+	}
+	r := newRun(0, int64(len(evs)), db.known.salt)
+	if err := db.insertRun(tx, r); err != nil {
+		return err
+	}
+	g := newGroup()
+	for _, ev := range sortedByHash(evs) {
+		if g = g.appendEntry(ev.hash[:], ev.id); g.full() {
+			if err := db.writeGroup(tx, g, r); err != nil {
+				return err
+			}
+			g = g[:0]
+		}
+	}
+	if len(g) > 0 {
+		if err := db.writeGroup(tx, g, r); err != nil {
+			return err
+		}
+	}
+	db.known.runs = append(db.known.runs, r)
+	return nil
+}
+
+// sortedByHash returns evs in the order of their hashes: spread over buckets first,
+// which leaves little to sort, since hashes are spread evenly.
+func sortedByHash(evs []openEvent) []*openEvent {
+	const buckets = 4096
+	bucket := func(ev *openEvent) int { return int(fence(ev.hash[:]) >> 52) }
+	var ends [buckets + 1]int
+	for i := range evs {
+		ends[bucket(&evs[i])+1]++
+	}
+	for b := range buckets {
+		ends[b+1] += ends[b]
+	}
+	starts := ends
+	sorted := make([]*openEvent, len(evs))
+	for i := range evs {
+		b := bucket(&evs[i])
+		sorted[starts[b]] = &evs[i]
+		starts[b]++
+	}
+	for b := range buckets {
+		if same := sorted[ends[b]:ends[b+1]]; len(same) > 1 {
+			slices.SortFunc(same, func(x, y *openEvent) int { return bytes.Compare(x.hash[:], y.hash[:]) })
+		}
+	}
+	return sorted
+}

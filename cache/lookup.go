@@ -1,0 +1,145 @@
+package cache
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+func compareHashes(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) }
+
+// lookUpHashes returns which of hashes the log ever took, and the ids of their events.
+// It needs nothing but the transaction: the file may be one that another process
+// serves.
+func (db *DB) lookUpHashes(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
+	left := slices.Clone(hashes)
+	slices.SortFunc(left, compareHashes)
+	left = slices.Compact(left)
+	ids := make(map[event.Hash]event.ID)
+	runs, err := loadRuns(tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range runs {
+		if err := r.lookUp(tx, left, ids); err != nil {
+			return nil, err
+		}
+	}
+	if err := lookUpTaken(tx, left, ids); err != nil {
+		return nil, err
+	}
+	var hashed event.ID
+	if err := tx.QueryRow(`SELECT hashed FROM log`).Scan(&hashed); err != nil {
+		return nil, err
+	}
+	return ids, eachOpen(tx, hashed, func(ev openEvent) {
+		if _, ok := slices.BinarySearchFunc(left, ev.hash, compareHashes); ok {
+			ids[ev.hash] = ev.id
+		}
+	})
+}
+
+// A runLookup looks hashes up in a run of which nothing is in memory but one group.
+type runLookup struct {
+	run    *run
+	guards *sql.Stmt
+	slabs  *sql.Stmt
+	group  *run   // the group of the last hash, nil if it would stand before the first
+	next   []byte // where the group behind that begins, empty if there is none
+}
+
+// lookUp adds to ids what the run has of hashes, which are sorted.
+func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
+	guards, err := tx.Prepare(`SELECT g.id, g.first, g.fences, coalesce((SELECT min(n.first) FROM guard n WHERE n.run = g.run AND n.first > g.first), x'')
+		FROM guard g WHERE g.run = ? AND g.first <= ? ORDER BY g.first DESC LIMIT 1`)
+	if err != nil {
+		return err
+	}
+	defer guards.Close()
+	slabs, err := tx.Prepare(`SELECT hashes FROM slab WHERE id = ?`)
+	if err != nil {
+		return err
+	}
+	defer slabs.Close()
+	l := runLookup{run: r, guards: guards, slabs: slabs}
+	for i := range hashes {
+		id, ok, err := l.find(&hashes[i])
+		if err != nil {
+			return err
+		}
+		if ok {
+			ids[hashes[i]] = id
+		}
+	}
+	return nil
+}
+
+func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
+	if l.group == nil || len(l.next) > 0 && bytes.Compare(h[:], l.next) >= 0 {
+		if err := l.load(h); err != nil {
+			return 0, false, err
+		}
+	}
+	if l.group == nil {
+		return 0, false, nil
+	}
+	l.group.slabs(h, func(i int) bool {
+		var entries []byte
+		err = l.slabs.QueryRow(l.group.slabID(i)).Scan(&entries)
+		switch {
+		case err == nil:
+			err = checkSlab(l.group.slabID(i), entries)
+		case errors.Is(err, sql.ErrNoRows) && l.run.target != 0:
+			err = nil // it was merged
+		}
+		id, ok = findEntry(entries, h)
+		return !ok && err == nil
+	})
+	return id, ok, err
+}
+
+// load reads the group that h would stand in.
+func (l *runLookup) load(h *event.Hash) error {
+	var id int64
+	var first, fences []byte
+	l.group = nil
+	err := l.guards.QueryRow(l.run.id, h[:]).Scan(&id, &first, &fences, &l.next)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l.group = &run{}
+	return l.group.addGuard(id, first, fences)
+}
+
+// lookUpTaken looks hashes up where earlier versions kept them.
+func lookUpTaken(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
+	if some, err := hasTaken(tx); err != nil || !some {
+		return err
+	}
+	stmt, err := tx.Prepare(`SELECT id FROM taken WHERE hash = ?`)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for i := range hashes {
+		var id event.ID
+		switch err := stmt.QueryRow(hashes[i][:]).Scan(&id); {
+		case err == nil:
+			ids[hashes[i]] = id
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+	}
+	return nil
+}
+
+func hasTaken(tx *sql.Tx) (some bool, err error) {
+	err = tx.QueryRow(`SELECT EXISTS (SELECT * FROM taken)`).Scan(&some)
+	return some, err
+}

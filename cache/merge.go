@@ -1,0 +1,244 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"database/sql"
+	"fmt"
+	"slices"
+)
+
+// So many runs of a level become one of the next, as a power of two. It is a variable
+// for the tests.
+var mergeBits = 4
+
+func mergeFan() int { return 1 << mergeBits }
+
+// A merge makes one run of several. Each append pays for some of it, in its own
+// transaction: so the hashes of one block never have to wait for those of a thousand,
+// and nothing is synced more often. What has been moved is gone from where it was:
+// wherever it is cut, each hash is in one of the runs.
+type merge struct {
+	out *run
+	in  []*cursor
+}
+
+// A cursor is how far a run has been merged.
+type cursor struct {
+	run     *run
+	slab    int
+	entries []byte // of the slab, those that are still to be moved
+	key     uint64 // the fence of the first
+}
+
+// mergeSome merges as much as n new events pay for. A hash is moved once for each
+// level, so that much is merged for each, and a little more.
+func (db *DB) mergeSome(tx *sql.Tx, n int) error {
+	k := db.known
+	if err := db.startMerges(tx); err != nil {
+		return err
+	}
+	if len(k.merges) == 0 {
+		k.credit = 0
+		return nil
+	}
+	top := 0
+	for _, r := range k.runs {
+		top = max(top, r.level)
+	}
+	for k.credit += n * (top + 2); k.credit >= groupLen && len(k.merges) > 0; k.credit -= groupLen {
+		// The small ones first: a large one must not hold them up.
+		m := slices.MinFunc(k.merges, func(a, b *merge) int { return cmp.Compare(a.out.level, b.out.level) })
+		if err := db.mergeStep(tx, m); err != nil {
+			return fmt.Errorf("merge into run %d: %w", m.out.id, err)
+		}
+	}
+	return nil
+}
+
+// startMerges begins to merge the oldest runs of each level that has enough of them
+// and is not being merged.
+func (db *DB) startMerges(tx *sql.Tx) error {
+	k := db.known
+	byLevel := map[int][]*run{}
+	for _, r := range k.runs {
+		if r.target == 0 && !slices.ContainsFunc(k.merges, func(m *merge) bool { return m.out == r }) {
+			byLevel[r.level] = append(byLevel[r.level], r)
+		}
+	}
+	for level, runs := range byLevel {
+		busy := slices.ContainsFunc(k.merges, func(m *merge) bool { return m.out.level == level+1 })
+		if busy || len(runs) < mergeFan() {
+			continue
+		}
+		var count int64
+		for _, r := range runs[:mergeFan()] {
+			count += r.count
+		}
+		out := newRun(level+1, count, k.salt)
+		if err := db.insertRun(tx, out); err != nil {
+			return err
+		}
+		for _, r := range runs[:mergeFan()] {
+			r.target = out.id
+			if _, err := db.exec(tx, `UPDATE run SET target = ? WHERE id = ?`, r.target, r.id); err != nil {
+				return err
+			}
+		}
+		m, err := db.resume(tx, out, runs[:mergeFan()])
+		if err != nil {
+			return err
+		}
+		k.merges, k.runs = append(k.merges, m), append(k.runs, out)
+	}
+	return nil
+}
+
+// loadMerges returns the merges that were begun.
+func (db *DB) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
+	for _, out := range runs {
+		var in []*run
+		for _, r := range runs {
+			if r.target == out.id {
+				in = append(in, r)
+			}
+		}
+		if len(in) == 0 {
+			continue
+		}
+		m, err := db.resume(tx, out, in)
+		if err != nil {
+			return nil, err
+		}
+		merges = append(merges, m)
+	}
+	return merges, nil
+}
+
+// resume goes on where a merge was left: behind the last hash that was moved.
+func (db *DB) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
+	last, err := db.lastEntry(tx, out)
+	if err != nil {
+		return nil, err
+	}
+	m := &merge{out: out}
+	for _, r := range in {
+		c := &cursor{run: r}
+		for c.slab < len(r.fences) && len(c.entries) == 0 {
+			if c.entries, err = db.readSlab(tx, r.slabID(c.slab)); err != nil {
+				return nil, err
+			}
+			if c.entries == nil {
+				c.slab++ // it was moved
+				continue
+			}
+			c.key = fence(c.entries)
+		}
+		for len(c.entries) > 0 && bytes.Compare(c.entries[:entryLen], last) <= 0 {
+			if err := db.advance(tx, c); err != nil {
+				return nil, err
+			}
+		}
+		m.in = append(m.in, c)
+	}
+	return m, nil
+}
+
+// lastEntry returns the last entry of a run, nil if it has none, and counts what the
+// run has.
+func (db *DB) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
+	if len(r.fences) == 0 {
+		return nil, nil
+	}
+	i := len(r.fences) - 1
+	entries, err := db.readSlab(tx, r.slabID(i))
+	if err == nil && entries == nil {
+		err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, r.id, i)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.moved = int64(i*slabLen + len(entries)/entryLen)
+	return entries[len(entries)-entryLen:], nil
+}
+
+// mergeStep moves one group, and ends the merge if it was the last.
+func (db *DB) mergeStep(tx *sql.Tx, m *merge) error {
+	g := make(group, 0, groupLen*entryLen)
+	for !g.full() {
+		c := m.first()
+		if c == nil {
+			break
+		}
+		g = append(g, c.entries[:entryLen]...)
+		if err := db.advance(tx, c); err != nil {
+			return err
+		}
+	}
+	if len(g) > 0 {
+		if err := db.writeGroup(tx, g, m.out); err != nil {
+			return err
+		}
+	}
+	if m.first() != nil {
+		return nil
+	}
+	return db.endMerge(tx, m)
+}
+
+// first returns the cursor with the first hash, nil if there is none left.
+func (m *merge) first() (first *cursor) {
+	for _, c := range m.in {
+		if len(c.entries) > 0 && (first == nil || c.key < first.key || c.key == first.key && bytes.Compare(c.entries, first.entries) < 0) {
+			first = c
+		}
+	}
+	return first
+}
+
+// advance takes the first entry off c. A slab without any, and a guard without slabs,
+// are removed.
+func (db *DB) advance(tx *sql.Tx, c *cursor) error {
+	if c.entries = c.entries[entryLen:]; len(c.entries) > 0 {
+		c.key = fence(c.entries)
+		return nil
+	}
+	if _, err := db.exec(tx, `DELETE FROM slab WHERE id = ?`, c.run.slabID(c.slab)); err != nil {
+		return err
+	}
+	guard := c.run.groups[c.slab/groupSlabs]
+	c.slab++
+	if c.slab%groupSlabs == 0 || c.slab == len(c.run.fences) {
+		if _, err := db.exec(tx, `DELETE FROM guard WHERE id = ?`, guard); err != nil {
+			return err
+		}
+	}
+	if c.slab == len(c.run.fences) {
+		return nil
+	}
+	var err error
+	if c.entries, err = db.readSlab(tx, c.run.slabID(c.slab)); err == nil && c.entries == nil {
+		err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, c.run.id, c.slab)
+	}
+	if err != nil {
+		return err
+	}
+	c.key = fence(c.entries)
+	return nil
+}
+
+// endMerge lets the runs go that were merged.
+func (db *DB) endMerge(tx *sql.Tx, m *merge) error {
+	k := db.known
+	if m.out.moved != m.out.count {
+		return fmt.Errorf("%w: of %d hashes %d were found", ErrCorrupt, m.out.count, m.out.moved)
+	}
+	for _, c := range m.in {
+		k.runs = slices.DeleteFunc(k.runs, func(r *run) bool { return r == c.run })
+		if _, err := db.exec(tx, `DELETE FROM run WHERE id = ?`, c.run.id); err != nil {
+			return err
+		}
+	}
+	k.merges = slices.DeleteFunc(k.merges, func(other *merge) bool { return other == m })
+	return nil
+}

@@ -1,0 +1,231 @@
+package cache
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A run is a sorted list of hashes and the ids of their events. It is cut into slabs
+// that fill a page each; sixteen slabs, a group, are written at a time. In memory are
+// only a filter of the whole run and where each slab begins: 27 bits a hash. So a hash
+// that is not in the run costs no read, and one that is costs one.
+//
+// The hashes are there in full: the event's line, which could tell two apart, may be
+// gone long before its hash may be taken again.
+const (
+	entryLen   = len(event.Hash{}) + 8
+	slabLen    = 100 // entries: with what SQLite adds they fill its page of 4,096 bytes
+	groupSlabs = 16
+	groupLen   = groupSlabs * slabLen
+)
+
+// A run of the file, as the committer knows it. Slab i is in groups[i/groupSlabs].
+type run struct {
+	id     int64
+	level  int
+	count  int64 // of its hashes, those that are still to come included
+	filter filter
+	target int64    // the run that it is being merged into, or 0
+	groups []int64  // guards
+	fences []uint64 // of each slab
+	moved  int64    // how many of the hashes are there
+}
+
+func newRun(level int, count int64, salt uint64) *run {
+	return &run{level: level, count: count, filter: newFilter(count, salt)}
+}
+
+// insertRun gives the run its row.
+func (db *DB) insertRun(tx *sql.Tx, r *run) error {
+	return db.scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
+}
+
+// slabs calls visit with the slabs that may have h, seldom more than one, until it
+// returns false.
+func (r *run) slabs(h *event.Hash, visit func(slab int) bool) {
+	x := fence(h[:])
+	for i := lastFence(r.fences, x); i >= 0 && visit(i) && r.fences[i] == x; i-- {
+	}
+}
+
+// slabID returns the row of slab i.
+func (r *run) slabID(i int) int64 { return r.groups[i/groupSlabs]*groupSlabs + int64(i%groupSlabs) }
+
+// fence returns the first bytes of a hash as a number.
+func fence(hash []byte) uint64 { return binary.BigEndian.Uint64(hash) }
+
+// lastFence returns the index of the last fence that is at most x, or -1.
+func lastFence(fences []uint64, x uint64) int {
+	i, found := slices.BinarySearch(fences, x)
+	for found && i+1 < len(fences) && fences[i+1] == x {
+		i++
+	}
+	if !found {
+		i--
+	}
+	return i
+}
+
+// A filter tells hashes that are not in a run. It is made of lines of 512 bits; which
+// line a hash belongs to grows with the hash, so a run that is written in order can
+// write its filter beside it. Which bits of the line it sets depends on the salt: who
+// chooses hashes can crowd a line with them, and so make lookups of their own slow, but
+// nobody else's.
+type filter struct {
+	salt  uint64
+	lines []line
+}
+
+type line [8]uint64
+
+const (
+	lineHashes = 20 // so that one hash in several thousand seems to be there and is not
+	lineLen    = 64
+)
+
+func newFilter(count int64, salt uint64) filter {
+	return filter{salt: salt, lines: make([]line, count/lineHashes+1)}
+}
+
+// line returns which line a hash belongs to.
+func (f *filter) line(h []byte) int {
+	i, _ := bits.Mul64(fence(h), uint64(len(f.lines)))
+	return int(i)
+}
+
+// mix returns bits that only who knows the salt can tell from a hash.
+func mix(h *event.Hash, salt uint64) uint64 {
+	x := (binary.LittleEndian.Uint64(h[8:]) ^ salt) * 0x9E3779B97F4A7C15
+	x = (x ^ x>>32) * 0xD6E8FEB86659FD93
+	return x ^ x>>32
+}
+
+// A hash has filterPlaces bits in its line, each told by nine bits of mix.
+const filterPlaces = 6
+
+func (l *line) set(x uint64) {
+	for range filterPlaces {
+		l[x>>6&7] |= 1 << (x & 63)
+		x >>= 9
+	}
+}
+
+// mayHave reports whether h, of which mix has made x, may have been added.
+func (f *filter) mayHave(h *event.Hash, x uint64) bool {
+	l := &f.lines[f.line(h[:])]
+	for range filterPlaces {
+		if l[x>>6&7]&(1<<(x&63)) == 0 {
+			return false
+		}
+		x >>= 9
+	}
+	return true
+}
+
+// appendLines returns the lines of a group with the bits of its own hashes.
+func (f *filter) appendLines(b []byte, g group) []byte {
+	own := filter{salt: f.salt, lines: make([]line, f.line(g[len(g)-entryLen:])-f.line(g)+1)}
+	from := f.line(g)
+	for ; len(g) > 0; g = g[entryLen:] {
+		own.lines[f.line(g)-from].set(mix((*event.Hash)(g), f.salt))
+	}
+	for i := range own.lines {
+		for _, x := range own.lines[i] {
+			b = binary.LittleEndian.AppendUint64(b, x)
+		}
+	}
+	return b
+}
+
+// addLines takes over what appendLines returned for a group that begins with first.
+func (f *filter) addLines(first, b []byte) error {
+	from := f.line(first)
+	if len(b)%lineLen != 0 || from+len(b)/lineLen > len(f.lines) {
+		return fmt.Errorf("%w: a filter has %d bytes at line %d", ErrCorrupt, len(b), from)
+	}
+	for i := range len(b) / 8 {
+		f.lines[from+i/8][i%8] |= binary.LittleEndian.Uint64(b[8*i:])
+	}
+	return nil
+}
+
+// findEntry returns the id that entries, sorted, have for hash h.
+func findEntry(entries []byte, h *event.Hash) (event.ID, bool) {
+	low, high := 0, len(entries)/entryLen
+	for low < high {
+		m := (low + high) / 2
+		e := entries[m*entryLen:][:entryLen]
+		switch c := bytes.Compare(e[:len(h)], h[:]); {
+		case c == 0:
+			return event.ID(binary.BigEndian.Uint64(e[len(h):])), true
+		case c < 0:
+			low = m + 1
+		default:
+			high = m
+		}
+	}
+	return 0, false
+}
+
+// A group is what is written at a time: sorted entries on their way into a run.
+type group []byte
+
+func newGroup() group { return make(group, 0, groupLen*entryLen) }
+
+func (g group) full() bool { return len(g) >= groupLen*entryLen }
+
+// appendEntry adds a hash and the id of its event.
+func (g group) appendEntry(hash []byte, id event.ID) group {
+	return binary.BigEndian.AppendUint64(append(g, hash...), uint64(id))
+}
+
+// writeGroup appends a group to run r.
+func (db *DB) writeGroup(tx *sql.Tx, g group, r *run) error {
+	guard := db.known.guard
+	db.known.guard++
+	var fences []byte
+	for i := 0; len(g) > i*slabLen*entryLen; i++ {
+		slab := g[i*slabLen*entryLen:]
+		slab = slab[:min(len(slab), slabLen*entryLen)]
+		fences = append(fences, slab[:8]...)
+		r.fences = append(r.fences, fence(slab))
+		if _, err := db.exec(tx, `INSERT INTO slab (id, hashes) VALUES (?, ?)`, guard*groupSlabs+int64(i), []byte(slab)); err != nil {
+			return err
+		}
+	}
+	r.groups = append(r.groups, guard)
+	r.moved += int64(len(g) / entryLen)
+	lines := r.filter.appendLines(nil, g)
+	if err := r.filter.addLines(g, lines); err != nil {
+		return err
+	}
+	_, err := db.exec(tx, `INSERT INTO guard (id, run, first, fences, lines) VALUES (?, ?, ?, ?, ?)`,
+		guard, r.id, []byte(g[:len(event.Hash{})]), fences, lines)
+	return err
+}
+
+// readSlab returns the entries of a slab; none if there is no such row.
+func (db *DB) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
+	err = db.scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err == nil {
+		err = checkSlab(id, entries)
+	}
+	return entries, err
+}
+
+func checkSlab(id int64, entries []byte) error {
+	if len(entries) == 0 || len(entries)%entryLen != 0 {
+		return fmt.Errorf("%w: slab %d has %d bytes", ErrCorrupt, id, len(entries))
+	}
+	return nil
+}

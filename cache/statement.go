@@ -1,0 +1,68 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+)
+
+// statements are those that the writing connection keeps prepared across its
+// transactions: preparing one takes as long as several inserts.
+type statements struct {
+	ready  map[string]*sql.Stmt
+	wanted []string             // used once and prepared before the next transaction
+	used   map[string]*sql.Stmt // by the transaction that is open
+}
+
+// prepare prepares what the last transactions have used, before the next one has the
+// connection.
+func (db *DB) prepare(ctx context.Context) error {
+	s := &db.statements
+	for _, query := range s.wanted {
+		stmt, err := db.write.PrepareContext(ctx, query)
+		if err != nil {
+			return err
+		}
+		s.ready[query] = stmt
+	}
+	s.wanted = nil
+	clear(s.used)
+	return nil
+}
+
+// stmt returns the statement of query in tx, which begin has begun.
+func (db *DB) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
+	s := &db.statements
+	if stmt := s.used[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt := s.ready[query]
+	if stmt != nil {
+		stmt = tx.Stmt(stmt)
+	} else {
+		var err error
+		if stmt, err = tx.Prepare(query); err != nil {
+			return nil, err
+		}
+		s.wanted = append(s.wanted, query)
+	}
+	s.used[query] = stmt
+	return stmt, nil
+}
+
+// exec executes a statement in tx that is kept prepared.
+func (db *DB) exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
+	stmt, err := db.stmt(tx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.Exec(args...)
+}
+
+// scan executes a query in tx that is kept prepared and scans its only row.
+func (db *DB) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
+	stmt, err := db.stmt(tx, query)
+	if err != nil {
+		return err
+	}
+	return stmt.QueryRow(args...).Scan(dest...)
+}

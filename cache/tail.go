@@ -1,0 +1,77 @@
+package cache
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A tail finds open events by hash: a table of their indexes, half empty, in which
+// one stands where its hash says or behind, before the next empty place.
+type tail struct {
+	salt   uint64
+	events []openEvent
+	from   int      // the first event that is in the table
+	places []uint32 // an index and one; 0 is empty
+}
+
+type openEvent struct {
+	id      event.ID
+	storage int64
+	hash    event.Hash
+}
+
+// add adds an event, to the table only if it is to be found.
+func (t *tail) add(ev openEvent, found bool) {
+	t.events = append(t.events, ev)
+	if !found {
+		t.from = len(t.events)
+		return
+	}
+	if n := 2 * (len(t.events) - t.from); n > len(t.places) {
+		t.grow(n)
+	}
+	t.put(len(t.events) - 1)
+}
+
+// grow makes a table with at least n places.
+func (t *tail) grow(n int) {
+	size := 1 << 10
+	for size < 2*n {
+		size *= 2
+	}
+	t.places = make([]uint32, size)
+	for i := t.from; i < len(t.events)-1; i++ {
+		t.put(i)
+	}
+}
+
+func (t *tail) put(i int) {
+	p := t.place(&t.events[i].hash)
+	for t.places[p] != 0 {
+		p = (p + 1) & uint64(len(t.places)-1)
+	}
+	t.places[p] = uint32(i + 1)
+}
+
+func (t *tail) place(h *event.Hash) uint64 { return mix(h, t.salt) & uint64(len(t.places)-1) }
+
+// find returns the id of the event with hash h.
+func (t *tail) find(h *event.Hash) (event.ID, bool) {
+	if len(t.places) == 0 {
+		return 0, false
+	}
+	for p := t.place(h); t.places[p] != 0; p = (p + 1) & uint64(len(t.places)-1) {
+		if ev := &t.events[t.places[p]-1]; ev.hash == *h {
+			return ev.id, true
+		}
+	}
+	return 0, false
+}
+
+// after returns the index of the first event behind a position.
+func (t *tail) after(p event.ID) int {
+	i, _ := slices.BinarySearchFunc(t.events, p+1, func(ev openEvent, id event.ID) int { return cmp.Compare(ev.id, id) })
+	return i
+}

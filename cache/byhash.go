@@ -5,13 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
 
-// hashChunk is how many hashes ByHash looks up in one transaction.
-const hashChunk = 1000
+// hashChunk is how many hashes ByHash looks up in one transaction: many, since each
+// time the hashes of the last events are read from their lines.
+const hashChunk = 10_000
 
 // ByHash calls fn with the events of a log that have the given hashes, in the order
 // of their ids, each once. Hashes that the log does not know, or whose events it has
@@ -19,7 +21,11 @@ const hashChunk = 1000
 func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	var ids []event.ID
 	for some := range slices.Chunk(hashes, hashChunk) {
-		err := db.view(ctx, func(tx *sql.Tx) error { return idsOfHashes(ctx, tx, some, &ids) })
+		err := db.view(ctx, func(tx *sql.Tx) error {
+			found, err := db.lookUpHashes(tx, some)
+			ids = slices.AppendSeq(ids, maps.Values(found))
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("look up %d hashes: %w", len(hashes), err)
 		}
@@ -36,25 +42,6 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 			}
 		}
 		ids = ids[n:]
-	}
-	return nil
-}
-
-func idsOfHashes(ctx context.Context, tx *sql.Tx, hashes []event.Hash, ids *[]event.ID) error {
-	stmt, err := tx.PrepareContext(ctx, `SELECT id FROM taken WHERE hash = ?`)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for i := range hashes {
-		var id event.ID
-		switch err := stmt.QueryRowContext(ctx, hashes[i][:]).Scan(&id); {
-		case errors.Is(err, sql.ErrNoRows):
-		case err != nil:
-			return err
-		default:
-			*ids = append(*ids, id)
-		}
 	}
 	return nil
 }

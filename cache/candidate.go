@@ -45,9 +45,8 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 		}
 		defer insert.Close()
 		added = 0
-		number := storages{db: db, tx: tx}
 		for _, ev := range fresh {
-			storage, err := number.id(ev.User, ev.Path)
+			storage, err := db.storageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}

@@ -24,10 +24,9 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 		}
 		defer insert.Close()
 		added = 0
-		number := storages{db: db, tx: tx}
 		for i := range evs {
 			ev := &evs[i]
-			storage, err := number.id(ev.User, ev.Path)
+			storage, err := db.storageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}

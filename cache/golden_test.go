@@ -17,7 +17,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0003"
+	goldenLast = "0004"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.

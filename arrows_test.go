@@ -24,9 +24,10 @@ var mayImport = map[string][]string{
 	"cache":           {"event", "window"},
 	"internal/wire":   {"event", "window"},
 	"internal/hub":    {"event"},
+	"internal/bench":  {"event"},
 	"internal/server": {"event", "window", "reconcile", "internal/wire", "internal/hub"},
 	"client":          {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
-	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server"},
+	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench"},
 }
 
 // onlyIn lists imports that stay in one place.

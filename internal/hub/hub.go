@@ -248,6 +248,14 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 	return s
 }
 
+// Matches returns how many topics of subscriptions hold a storage.
+func (h *Hub) Matches(user, path string) int {
+	var hits [64]ref
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.table.match(hits[:0], user, path))
+}
+
 // Close ends every subscription with err, which must not be nil: a reader that has
 // caught up is still given what is in its queue, one that is reading the Source
 // stops where it is; then Next returns err for good. Publishing has no effect any

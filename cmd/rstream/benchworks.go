@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/bench"
+	"github.com/rstream-dev/rstream/internal/hub"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// The goals. They are what is known to be possible on a machine with two processors
+// and the load on the same ones; see docs/benchmarks.md.
+const (
+	goalAppendOne   = 0.45
+	goalAppendWait  = 10.0 // ms, 99 of 100
+	goalAppendBatch = 0.7
+	goalSync        = 0.7
+	goalSyncAgain   = 50.0 // ms
+	goalReplay      = 0.4
+	goalMatch       = 500.0 // ns
+)
+
+const (
+	benchPublishers = 64
+	benchBatch      = 1000 // events of a batch
+	benchRounds     = 3    // turns of what is measured and its limit
+)
+
+// benchInput returns events that no log has yet.
+func benchInput() bench.Input {
+	run := rand.Text()[:10]
+	return bench.Input{User: "bench-" + run, Run: run}
+}
+
+// append measures appends of one event and of batches.
+func (r *benchRun) append(ctx context.Context) (err error) {
+	p, err := r.pair(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if err := r.appendOne(ctx, p); err != nil {
+		return err
+	}
+	if err := r.appendBatch(ctx, p); err != nil {
+		return err
+	}
+	r.sayMemory("append", p)
+	return nil
+}
+
+func (r *benchRun) appendOne(ctx context.Context, p *benchPair) error {
+	in := benchInput()
+	load := bench.Load{Publishers: benchPublishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
+		d := in.Draft(i)
+		return wire.SetPath(d.User, d.Path), in.Body(i)
+	}}
+	var ours, limit bench.Rate
+	turn, most := r.time/(2*benchRounds), max(r.events/benchRounds, 1)
+	for i := range benchRounds {
+		r.progress("append one", float64(i)/benchRounds)
+		rate, err := load.Run(ctx, p.limit.url, turn, 0, most)
+		if err != nil {
+			return err
+		}
+		limit = limit.Add(rate)
+		if rate, err = load.Run(ctx, p.url, turn, i*most, (i+1)*most); err != nil {
+			return err
+		}
+		ours = ours.Add(rate)
+	}
+	r.atLeast("append one", ours.PerSecond(), limit.PerSecond(), "events/s", goalAppendOne)
+	r.say("append one p50", milliseconds(ours.Wait(0.5)), "ms")
+	r.atMost("append one p99", milliseconds(ours.Wait(0.99)), "ms", goalAppendWait)
+	return nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func (r *benchRun) appendBatch(ctx context.Context, p *benchPair) error {
+	in := benchInput()
+	size := min(benchBatch, r.events)
+	load := batches(in, size)
+	n := max(r.events/size/benchRounds, 1)
+	var ours bench.Rate
+	var raw time.Duration
+	for i := range benchRounds {
+		r.progress("append batch", float64(i)/benchRounds)
+		took, err := r.rawInserts(ctx, in.Events(n*size))
+		if err != nil {
+			return err
+		}
+		raw += took
+		rate, err := load.Run(ctx, p.url, time.Hour, i*n, (i+1)*n)
+		if err != nil {
+			return err
+		}
+		ours = ours.Add(rate)
+	}
+	r.atLeast("append batch", ours.PerSecond(), float64(ours.Events)/raw.Seconds(), "events/s", goalAppendBatch)
+	r.say("append batch p99", milliseconds(ours.Wait(0.99)), "ms")
+	return nil
+}
+
+// batches appends so many events at a time, while another batch is on its way.
+func batches(in bench.Input, size int) bench.Load {
+	return bench.Load{Publishers: 4, Events: size, Type: wire.NDJSON, Body: func(i int) (string, []byte) {
+		var body []byte
+		for j := range size {
+			body = append(body, in.Line(i*size+j)...)
+		}
+		return "/set", body
+	}}
+}
+
+// rawInserts measures SQLite alone, in a file that is gone afterwards.
+func (r *benchRun) rawInserts(ctx context.Context, evs []event.Event) (took time.Duration, err error) {
+	dir, err := os.MkdirTemp(r.dir, "raw-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	return bench.RawInserts(ctx, dir, evs, benchBatch)
+}
+
+// fill appends the events that are to be read.
+func (r *benchRun) fill(ctx context.Context, p *benchPair) (bench.Input, error) {
+	in := benchInput()
+	size := min(benchBatch, r.events)
+	load := batches(in, size)
+	if _, err := load.Run(ctx, p.url, time.Hour, 0, r.events/size); err != nil {
+		return in, err
+	}
+	rest := batches(in, 1)
+	_, err := rest.Run(ctx, p.url, time.Hour, r.events/size*size, r.events)
+	return in, err
+}
+
+// sync measures the first sync of a log and the second.
+func (r *benchRun) sync(ctx context.Context) (err error) {
+	p, err := r.pair(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	r.progress("sync", 0)
+	in, err := r.fill(ctx, p)
+	if err != nil {
+		return err
+	}
+	topic, err := event.ParseTopic(in.User)
+	if err != nil {
+		return err
+	}
+	evs := in.Events(r.events)
+	var first, raw time.Duration
+	var again []time.Duration
+	var bytes int64
+	for i := range benchRounds {
+		r.progress("sync", float64(i+1)/(benchRounds+1))
+		took, err := r.rawInserts(ctx, evs)
+		if err != nil {
+			return err
+		}
+		raw += took
+		s, err := r.syncOnce(ctx, p.url, topic, filepath.Join(r.dir, fmt.Sprintf("copy-%d.db", i)))
+		if err != nil {
+			return err
+		}
+		first, again, bytes = first+s.first, append(again, s.again), s.bytes
+	}
+	slices.Sort(again)
+	n := float64(benchRounds * r.events)
+	r.atLeast("sync", n/first.Seconds(), n/raw.Seconds(), "events/s", goalSync)
+	r.atMost("sync again", milliseconds(again[len(again)/2]), "ms", goalSyncAgain)
+	r.say("sync again bytes", float64(bytes), "bytes")
+	r.sayMemory("sync", p)
+	return nil
+}
+
+type syncTimes struct {
+	first, again time.Duration
+	bytes        int64 // received by the second
+}
+
+func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topic, file string) (t syncTimes, err error) {
+	cfg := client.Config{Servers: []string{server}}
+	info, err := client.Probe(ctx, cfg)
+	if err != nil {
+		return t, err
+	}
+	db, err := cache.Open(ctx, file, cache.Config{Role: cache.Client, Log: info.Log})
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	c, err := client.New(db, cfg)
+	if err != nil {
+		return t, err
+	}
+	defer c.Close()
+	start := time.Now()
+	synced, err := c.Sync(ctx, topic, client.Range{})
+	if err == nil && synced.Added != r.events {
+		err = fmt.Errorf("%d of %d events have come", synced.Added, r.events)
+	}
+	if err != nil {
+		return t, err
+	}
+	t.first = time.Since(start)
+	before, start := c.Stats().Bytes, time.Now()
+	if _, err := c.Sync(ctx, topic, client.Range{}); err != nil {
+		return t, err
+	}
+	t.again, t.bytes = time.Since(start), c.Stats().Bytes-before
+	return t, nil
+}
+
+// replay measures one stream of a whole log.
+func (r *benchRun) replay(ctx context.Context) (err error) {
+	p, err := r.pair(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	r.progress("replay", 0)
+	in, err := r.fill(ctx, p)
+	if err != nil {
+		return err
+	}
+	var ours, limit time.Duration
+	var bytes int64
+	for i := range benchRounds {
+		r.progress("replay", float64(i+1)/(benchRounds+1))
+		took, _, err := bench.Replay(ctx, fmt.Sprintf("%s/?events=%d", p.limit.url, r.events), r.events)
+		if err != nil {
+			return err
+		}
+		limit += took
+		took, size, err := bench.Replay(ctx, p.url+"/events?topic="+url.QueryEscape(in.User)+"&since=beginning", r.events)
+		if err != nil {
+			return err
+		}
+		ours, bytes = ours+took, size
+	}
+	n := float64(benchRounds * r.events)
+	r.atLeast("replay", n/ours.Seconds(), n/limit.Seconds(), "events/s", goalReplay)
+	r.say("replay bytes", float64(bytes)/float64(r.events), "bytes/event")
+	r.sayMemory("replay", p)
+	return nil
+}
+
+// match measures the tables of subscriptions, here and without a server.
+func (r *benchRun) match(ctx context.Context) error {
+	const subscriptions, most = 1_000_000, 10
+	n := min(subscriptions, most*r.events)
+	h := hub.New(nil, event.Beginning, hub.Config{})
+	defer h.Close(context.Canceled)
+	for i := range n {
+		if i%1000 == 0 {
+			r.progress("match", float64(i)/float64(n))
+		}
+		topic, err := event.ParseTopic(benchTopic(i))
+		if err != nil {
+			return err
+		}
+		h.Subscribe([]event.Topic{topic}, event.Beginning)
+	}
+	users := make([]string, 1<<16)
+	for i := range users {
+		users[i] = benchUser(i * 7919 % n)
+	}
+	const rounds = 1 << 20
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	matches, start := 0, time.Now()
+	for i := range rounds {
+		matches += h.Matches(users[i%len(users)], "posts/2026/11")
+	}
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	r.atMost("match", float64(took.Nanoseconds())/rounds, "ns", goalMatch)
+	r.say("match hits", float64(matches)/rounds, "topics")
+	r.atMost("match allocations", float64((after.Mallocs-before.Mallocs)/rounds), "allocations", 0)
+	return ctx.Err()
+}
+
+func benchUser(i int) string { return fmt.Sprintf("user%06d", i/8) }
+
+// benchTopic returns a topic such that an event of a user matches about five.
+func benchTopic(i int) string {
+	return benchUser(i) + [...]string{"", "/posts", "/posts/", "/po*", "/posts/2026", "/posts/2026/11$", "/likes", "/profile$"}[i%8]
+}

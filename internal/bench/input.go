@@ -1,0 +1,46 @@
+package bench
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// An Input makes the events of a run. Two inputs with the same User and Run make the
+// same.
+type Input struct {
+	User string
+	Run  string // makes the keys of this run new
+}
+
+// storages is how many storages the events are spread over.
+const storages = 1000
+
+// Draft returns append i: about 250 bytes once it is a line.
+func (in Input) Draft(i int) event.Draft {
+	value := fmt.Appendf(nil, `{"n":%d,"text":"one two three four five"}`, i)
+	return event.Draft{User: in.User, Path: "posts/" + strconv.Itoa(i%storages), Type: event.Put, Key: in.Run + strconv.Itoa(i), Value: value}
+}
+
+// Body returns append i as the body of a POST to its storage.
+func (in Input) Body(i int) []byte {
+	d := in.Draft(i)
+	return fmt.Appendf(nil, `{"key":%q,"value":%s}`, d.Key, d.Value)
+}
+
+// Line returns append i as a line of a batch.
+func (in Input) Line(i int) []byte {
+	d := in.Draft(i)
+	return fmt.Appendf(nil, "{\"user\":%q,\"path\":%q,\"key\":%q,\"value\":%s}\n", d.User, d.Path, d.Key, d.Value)
+}
+
+// Events returns events as a log would make them of the first n appends.
+func (in Input) Events(n int) []event.Event {
+	evs := make([]event.Event, n)
+	for i := range evs {
+		d := in.Draft(i)
+		evs[i] = event.New(event.ID(i+1), 1_700_000_000_000_000+event.Time(i), d, d.Hash())
+	}
+	return evs
+}

@@ -1,0 +1,97 @@
+package bench
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Nothing is a handler that does as little as can be done: POST is read and answered
+// with a line, and GET /?events=N streams events from memory.
+func Nothing() http.Handler {
+	line := Input{User: "bench", Run: "limit"}.Events(1)[0].Line()
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write(line) // the client may have gone
+	})
+	mux.HandleFunc("GET /", streamNothing)
+	return mux
+}
+
+func streamNothing(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.FormValue("events"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var frames []byte
+	ends := []int{0}
+	for _, ev := range (Input{User: "bench", Run: "limit"}).Events(1000) {
+		frames = fmt.Appendf(frames, "id: %s.00000\nevent: PUT\ndata: %s\n\n", ev.ID, ev.Line())
+		ends = append(ends, len(frames))
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for ; n > 0; n -= 1000 {
+		if _, err := w.Write(frames[:ends[min(n, 1000)]]); err != nil {
+			return
+		}
+	}
+}
+
+// RawInserts inserts events into a new SQLite file in dir, so many a transaction, each
+// synced to disk, without any index, and returns how long that took. The driver is the
+// one that package cache registers, with its defaults.
+func RawInserts(ctx context.Context, dir string, evs []event.Event, most int) (elapsed time.Duration, err error) {
+	name := (&url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(dir, "raw.db"))}).String()
+	db, err := sql.Open("sqlite", name+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(ctx, `CREATE TABLE event (id INTEGER PRIMARY KEY, storage INTEGER NOT NULL, line TEXT NOT NULL) STRICT`); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	for len(evs) > 0 {
+		n := min(len(evs), most)
+		if err := insertRaw(ctx, db, evs[:n]); err != nil {
+			return 0, err
+		}
+		evs = evs[n:]
+	}
+	return time.Since(start), nil
+}
+
+func insertRaw(ctx context.Context, db *sql.DB, evs []event.Event) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	stmt, err := tx.PrepareContext(ctx, `INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for i := range evs {
+		if _, err := stmt.ExecContext(ctx, int64(evs[i].ID), i%storages, string(evs[i].Line())); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}

@@ -1,0 +1,166 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Load is a crowd of publishers, each of which posts and waits for the answer
+// before it posts again.
+type Load struct {
+	Publishers int
+	// Body makes request i.
+	Body func(i int) (path string, body []byte)
+	// Events is how many events a request has. If zero, one.
+	Events int
+	// Type is the content type.
+	Type string
+}
+
+// A Rate is what came of some load.
+type Rate struct {
+	Events  int
+	Elapsed time.Duration
+	Waits   []time.Duration // for each request, sorted
+}
+
+// PerSecond returns the events in a second.
+func (r Rate) PerSecond() float64 { return float64(r.Events) / r.Elapsed.Seconds() }
+
+// Wait returns how long the given part of the requests took at most.
+func (r Rate) Wait(part float64) time.Duration {
+	if len(r.Waits) == 0 {
+		return 0
+	}
+	return r.Waits[min(int(part*float64(len(r.Waits))), len(r.Waits)-1)]
+}
+
+// Add joins two rates of the same load.
+func (r Rate) Add(other Rate) Rate {
+	waits := slices.Concat(r.Waits, other.Waits)
+	slices.Sort(waits)
+	return Rate{r.Events + other.Events, r.Elapsed + other.Elapsed, waits}
+}
+
+// Run posts to a server for so long, or until requests from to to-1 have been made.
+func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to int) (Rate, error) {
+	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: l.Publishers}}
+	defer client.CloseIdleConnections()
+	var next, done atomic.Int64
+	next.Store(int64(from))
+	waits := make([][]time.Duration, l.Publishers)
+	errs := make([]error, l.Publishers)
+	var crowd sync.WaitGroup
+	start := time.Now()
+	for p := range l.Publishers {
+		crowd.Go(func() {
+			for errs[p] == nil && time.Since(start) < d {
+				i := int(next.Add(1)) - 1
+				if i >= to {
+					return
+				}
+				began := time.Now()
+				if errs[p] = l.post(ctx, client, url, i); errs[p] == nil {
+					waits[p] = append(waits[p], time.Since(began))
+					done.Add(1)
+				}
+			}
+		})
+	}
+	crowd.Wait()
+	r := Rate{Events: int(done.Load()) * max(l.Events, 1), Elapsed: time.Since(start), Waits: slices.Concat(waits...)}
+	slices.Sort(r.Waits)
+	return r, errors.Join(errs...)
+}
+
+func (l *Load) post(ctx context.Context, client *http.Client, url string, i int) error {
+	path, body := l.Body(i)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", l.Type)
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("post %s: %s: %.200s", path, resp.Status, answer)
+	}
+	return err
+}
+
+// Replay reads a stream until n events have come and returns how long that took and
+// how many bytes it was.
+func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size int64, err error) {
+	start := time.Now()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, 0, fmt.Errorf("get %s: %s", url, resp.Status)
+	}
+	buf := make([]byte, 64<<10)
+	data := lineCounter{prefix: "data:"}
+	for data.n < n {
+		k, err := resp.Body.Read(buf)
+		data.count(buf[:k])
+		size += int64(k)
+		if err != nil && data.n < n {
+			return 0, 0, fmt.Errorf("get %s: after %d of %d events: %w", url, data.n, n, err)
+		}
+	}
+	return time.Since(start), size, nil
+}
+
+// A lineCounter counts the lines that begin with prefix in bytes that come in pieces.
+type lineCounter struct {
+	prefix string
+	n      int
+	at     int  // how much of the prefix this line has
+	past   bool // this line is counted, or has another beginning
+}
+
+func (c *lineCounter) count(b []byte) {
+	for len(b) > 0 {
+		if c.past {
+			i := bytes.IndexByte(b, '\n')
+			if i < 0 {
+				return
+			}
+			b, c.past, c.at = b[i+1:], false, 0
+			continue
+		}
+		switch {
+		case b[0] == '\n':
+			c.at = 0
+		case b[0] != c.prefix[c.at]:
+			c.past = true
+		default:
+			if c.at++; c.at == len(c.prefix) {
+				c.n++
+				c.past = true
+			}
+		}
+		b = b[1:]
+	}
+}

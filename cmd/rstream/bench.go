@@ -46,7 +46,7 @@ counts is the ratio; the command fails if a goal is missed. Without a command al
 measured, in less than a minute.
 
 The server is a process of its own with a log in a temporary folder, or the one that
-is named with --server, to which test events are then appended for good.`,
+--server names on the command line, to which test events are then appended for good.`,
 		Example: `  rstream bench
   rstream bench append --for 30s
   rstream bench sync --events 1000000 -o json`,
@@ -77,7 +77,7 @@ func runBench(cmd *cobra.Command, a *app, o benchOptions, works []benchWork) (er
 	if o.time < time.Millisecond {
 		return usagef("--for %s: want at least 1ms", o.time)
 	}
-	if cmd.Flags().Changed("server") {
+	if a.named { // what is only set up somewhere must not get test events
 		o.server = a.servers[0]
 	}
 	dir, err := os.MkdirTemp("", "rstream-bench-")

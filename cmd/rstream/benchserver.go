@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProc
 	file := filepath.Join(r.dir, "url-"+strconv.Itoa(len(args))+args[0])
 	p := &benchProcess{cmd: exec.CommandContext(ctx, self, append(args, "--url-file", file)...)}
 	p.cmd.Stderr = &p.errors
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
 	p.cmd.WaitDelay = shutdownTime
 	if err := p.cmd.Start(); err != nil {

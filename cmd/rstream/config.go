@@ -32,6 +32,7 @@ type namedServer struct {
 // configure gives every flag that was not set its value from RSTREAM_NAME or from
 // the config file, in this order, as if it stood on the command line.
 func (a *app) configure(cmd *cobra.Command) error {
+	a.named = cmd.Flags().Changed("server")
 	v := viper.New()
 	v.SetEnvPrefix("RSTREAM")
 	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))

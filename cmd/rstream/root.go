@@ -21,6 +21,7 @@ type app struct {
 	err io.Writer
 
 	servers []string
+	named   bool // the servers stand on the command line itself
 	cache   string
 	quiet   bool
 	config  string

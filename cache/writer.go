@@ -107,7 +107,8 @@ func (c *writerConn) insertEvents(evs []event.Event, storages []int64) (held []i
 
 // connectWriter opens the writing connection, anew if there is one.
 func (db *DB) connectWriter() error {
-	connector, err := sqlite.NewConnector(dataSource(db.file, "_txlock=immediate"))
+	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
+	connector, err := sqlite.NewConnector(dataSource(db.file, "_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,10 @@ func (db *DB) loadKnown(tx *sql.Tx) (k *known, err error) {
 
 // loadRuns returns the runs without what they have.
 func loadRuns(tx *sql.Tx) (runs []*run, err error) {
+	var most int64 // a damaged count must not make us ask for more memory than the file has bytes
+	if err := tx.QueryRow(`SELECT c.page_count * s.page_size / ? FROM pragma_page_count c, pragma_page_size s`, entryLen).Scan(&most); err != nil {
+		return nil, err
+	}
 	rows, err := tx.Query(`SELECT id, level, count, coalesce(target, 0) FROM run ORDER BY id`)
 	if err != nil {
 		return nil, err
@@ -91,16 +95,13 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 		if err := rows.Scan(&r.id, &r.level, &r.count, &r.target); err != nil {
 			return nil, err
 		}
-		if r.count < 0 || r.count > int64(event.MaxID)/entryLenMost {
+		if r.count < 0 || r.count > most {
 			return nil, fmt.Errorf("%w: run %d has %d hashes", ErrCorrupt, r.id, r.count)
 		}
 		runs = append(runs, &r)
 	}
 	return runs, rows.Err()
 }
-
-// entryLenMost bounds what a damaged count makes us ask for.
-const entryLenMost = 1 << 24
 
 // load reads where the run's slabs begin and its filter.
 func (r *run) load(tx *sql.Tx, salt uint64) error {

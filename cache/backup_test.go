@@ -214,6 +214,7 @@ func TestBackupChild(t *testing.T) {
 
 // Killed at whatever moment, a backup is whole or not there.
 func TestBackupKilled(t *testing.T) {
+	onlyLong(t)
 	db, evs := bigLog(t)
 	for round := range *killRounds {
 		c := exec.Command(os.Args[0], "-test.run=^TestBackupChild$")

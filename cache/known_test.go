@@ -50,7 +50,11 @@ func TestKnownForEver(t *testing.T) {
 	defer func() { db.Close() }()
 	var all []event.Event
 	merged := false
-	for round := 0; len(all) < 7*event.BlockSize; round++ {
+	blocks := 3
+	if *long {
+		blocks = 7
+	}
+	for round := 0; len(all) < blocks*event.BlockSize; round++ {
 		switch rand.IntN(4) {
 		case 0:
 			kill(db)
@@ -118,6 +122,7 @@ func makeOld(t *testing.T, db *DB, evs []event.Event) {
 
 // An old file becomes a new one in steps, and is killed after each.
 func TestConvertTaken(t *testing.T) {
+	onlyLong(t)
 	setHashSpan(t, event.BlockSize)
 	before := convertGroups
 	convertGroups = 1

@@ -37,3 +37,11 @@ func unlessGiven(name, value string) {
 		flag.Set(name, value)
 	}
 }
+
+// onlyLong leaves a test to the long form, where another tells its story shorter.
+func onlyLong(t testing.TB) {
+	t.Helper()
+	if !*long {
+		t.Skip("runs with -long")
+	}
+}

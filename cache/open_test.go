@@ -17,6 +17,7 @@ import (
 )
 
 func TestOpenOddPaths(t *testing.T) {
+	onlyLong(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a b", "a?mode=ro", "a#b", "a%20b", "a%", "é\U0001F642", "a&_pragma=x;y", "'\"", ":memory:", "file:x", "a+b", "-n"} {
 		path := filepath.Join(dir, name)

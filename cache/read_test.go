@@ -126,6 +126,7 @@ func TestReadAcrossBlocks(t *testing.T) {
 // More storages than are looked up one by one, and more topics than one condition
 // names.
 func TestReadManyStorages(t *testing.T) {
+	onlyLong(t)
 	db := openServer(t)
 	var ds []event.Draft
 	var names []string
@@ -148,6 +149,7 @@ func TestReadManyStorages(t *testing.T) {
 
 // Several stretches that came newest first, each from both ends of a block.
 func TestReadPostingsOutOfOrder(t *testing.T) {
+	onlyLong(t)
 	db := openClient(t)
 	topic := topics(t, "alice/x$")
 	var want []event.ID

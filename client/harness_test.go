@@ -26,6 +26,14 @@ import (
 
 var longForm = flag.Bool("long", false, "run the random tests for longer")
 
+// onlyLong leaves a test to the long form, where another tells its story shorter.
+func onlyLong(t testing.TB) {
+	t.Helper()
+	if !*longForm {
+		t.Skip("runs with -long")
+	}
+}
+
 // size returns how large a test is to be: short, or with -long long.
 func size(short, long int) int {
 	if *longForm {

@@ -104,6 +104,7 @@ func TestSyncOfImported(t *testing.T) {
 
 // Whatever comes by file, in whatever order with syncs: what is held is the log's.
 func TestSyncOfAnyImport(t *testing.T) {
+	onlyLong(t)
 	f := newFixture(t)
 	for i := range 60 {
 		f.put(fmt.Sprintf("%s/%d", []string{"alice", "bob"}[i%2], i%5), 1)

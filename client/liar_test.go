@@ -17,6 +17,7 @@ import (
 // A server that lies about a stretch is refused, proves nothing and takes nothing from
 // what is held; an honest one is believed afterwards.
 func TestLyingWindows(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	const n = 30

@@ -17,6 +17,7 @@ import (
 // Tails with overlapping topics join and leave while events storm. Each gets the
 // events of its topics once, in order and without a hole, from where it began.
 func TestTailsComeAndGo(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 200)
@@ -190,6 +191,7 @@ func TestTailOfHeld(t *testing.T) {
 // A tail ends at once and leaves nothing behind wherever its context ends or its
 // caller stops.
 func TestTailEndsAnywhere(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)

@@ -85,6 +85,7 @@ func events(t testing.TB, db *cache.DB) int64 {
 
 // What a server refuses for what it is stays and holds nothing up.
 func TestSendRefused(t *testing.T) {
+	onlyLong(t)
 	f := newFixture(t)
 	db := f.newCache()
 	c := newTestClient(t, db, hasty(f.http.URL))

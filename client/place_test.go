@@ -200,6 +200,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 
 // What is held, what narrower topics hold and what is a candidate are told apart.
 func TestCandidatesAmongWindows(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)
@@ -285,6 +286,7 @@ func TestCandidatesWithoutComparison(t *testing.T) {
 
 // Events of another log are placed where this one has them, with its ids and times.
 func TestForeignArePlaced(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 1500)
@@ -336,6 +338,7 @@ func between(path string, change func(request, answer []byte) []byte) func(http.
 // A filter that says "seen" of what is not in it loses nothing: of everything, of half,
 // or of one chosen event.
 func TestLyingFilters(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)
@@ -384,6 +387,7 @@ func TestLyingFilters(t *testing.T) {
 // A server that lies in its answers, in whichever byte, ends with an error or with what
 // the log has: no wrong event is ever held. The candidates have wrong ones, too.
 func TestLyingAnswers(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 120)
@@ -457,6 +461,7 @@ func countdown(n int, cancel func()) func(error, time.Duration) {
 // Both sides grow while they compare: what is appended waits for the next sync, and two
 // syncs of one copy at once fetch nothing twice.
 func TestGrowingWhileComparing(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 700)

@@ -32,6 +32,7 @@ var damages = []string{
 
 // Whatever was changed behind the copy's back, one repair of all topics mends it.
 func TestRepairOfAnyDamage(t *testing.T) {
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	for range 10 {

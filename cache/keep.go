@@ -198,7 +198,7 @@ func (w *SnapshotWriter) Abort(ctx context.Context) error {
 
 // sealSpan is how many stored events lie between two snapshots that are made here, at
 // least: folding them takes some milliseconds. It is a variable for the tests.
-var sealSpan event.ID = 4 * event.BlockSize
+var sealSpan event.ID = 2 * event.BlockSize
 
 // SealStates keeps the state of topic at sealed blocks up to what is held, as far as
 // that was not done: from then on a question for any moment folds little. Each

@@ -147,6 +147,7 @@ func TestBackupRefuses(t *testing.T) {
 // A file that is being appended to is backed up as it was at one moment, and the
 // appends do not wait for it.
 func TestBackupWhileAppending(t *testing.T) {
+	onlyLong(t)
 	db, evs := bigLog(t)
 	dir := t.TempDir()
 	var work sync.WaitGroup

@@ -442,6 +442,7 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 
 // Large values are read a few at a time, whatever the number of storages.
 func TestStateOfLargeValues(t *testing.T) {
+	onlyLong(t)
 	db := openServer(t)
 	value := []byte(`"` + strings.Repeat("x", maxReadBytes/3) + `"`)
 	var ds []event.Draft
@@ -541,6 +542,7 @@ func TestKeepStatesBusy(t *testing.T) {
 
 // The memory of a state does not grow with its size.
 func TestStateInBoundedMemory(t *testing.T) {
+	onlyLong(t)
 	setState(t)
 	if testing.CoverMode() != "" {
 		t.Skip("counts memory")

@@ -263,6 +263,7 @@ func TestLeavesAreKeptWhenFinal(t *testing.T) {
 }
 
 func TestLeavesAreBounded(t *testing.T) {
+	onlyLong(t)
 	defer func(n int) { maxLeaves = n }(maxLeaves)
 	maxLeaves = 3
 	at := newClock()

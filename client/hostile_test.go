@@ -167,7 +167,10 @@ func TestHostileServers(t *testing.T) {
 	for _, ev := range f.truth("*", "", "") {
 		lines = append(lines, ev.line)
 	}
-	for _, tc := range cases {
+	for i, tc := range cases {
+		if i%3 != 0 && !*longForm {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			f.through(func(h http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

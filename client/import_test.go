@@ -42,6 +42,7 @@ func forged(ev event.Event) event.Event {
 // A file that is complete costs a question; of any other, what it lacks is fetched and
 // no more.
 func TestSyncOfImported(t *testing.T) {
+	onlyLong(t)
 	const half = 100 // events of alice in a block
 	f := newFixture(t)
 	for range 3 {

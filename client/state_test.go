@@ -352,6 +352,7 @@ func TestStateAtHorizon(t *testing.T) {
 // A server that lies about a state, or is cut off while it tells it, leaves nothing
 // that would be taken for one.
 func TestLyingSnapshots(t *testing.T) {
+	onlyLong(t)
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+50)
 	all := f.changes("")

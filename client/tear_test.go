@@ -189,6 +189,7 @@ func (c *testClock) now() time.Time { return time.Now().Add(time.Duration(c.ahea
 // A process that slept longer than its lease finds its window taken over. A pull
 // leaves it to the other one and waits; what follows live goes on.
 func TestLeaseTakenOver(t *testing.T) {
+	onlyLong(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 1000)
 	path := filepath.Join(t.TempDir(), "copy.db")

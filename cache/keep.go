@@ -139,7 +139,7 @@ func (w *SnapshotWriter) endPart() {
 // write writes the parts that are ready.
 func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
-		if _, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, w.ready(), w.bytes); err != nil {
+		if err := countFetched(tx, w.ready(), w.bytes); err != nil {
 			return err
 		}
 	}
@@ -157,8 +157,11 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, ErrLost) // it was forgotten meanwhile, or given up for us
+	switch n, err := res.RowsAffected(); {
+	case err != nil:
+		return err
+	case n != 1:
+		return ErrLost // it was forgotten meanwhile, or given up for us
 	}
 	w.parts, w.bytes, w.due = nil, 0, w.db.now().Add(leaseTime/4)
 	return nil
@@ -177,8 +180,11 @@ func (w *SnapshotWriter) ready() (n int) {
 func (w *SnapshotWriter) Finish(ctx context.Context) error {
 	w.endPart()
 	err := w.db.update(ctx, func(tx *sql.Tx) error {
-		if now, err := removals(tx); err != nil || w.row.form == formIDs && now != w.removals {
-			return errors.Join(err, ErrLost)
+		switch now, err := removals(tx); {
+		case err != nil:
+			return err
+		case w.row.form == formIDs && now != w.removals:
+			return ErrLost
 		}
 		return w.write(tx, true)
 	})

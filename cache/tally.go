@@ -25,7 +25,12 @@ func tally(tx *sql.Tx, evs []event.Event) error {
 	for i := range evs {
 		bytes += len(evs[i].Line())
 	}
-	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, len(evs), bytes)
+	return countFetched(tx, len(evs), bytes)
+}
+
+// countFetched counts events that came from a server.
+func countFetched(tx *sql.Tx, n, bytes int) error {
+	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
 	return err
 }
 

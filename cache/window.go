@@ -259,6 +259,19 @@ func (db *DB) leaseEnd() int64 { return db.now().Add(leaseTime).UnixMilli() }
 // if another process has begun to pull the window, which it may once the lease is
 // over. Following cannot be lost so: it goes on in a new window.
 func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) (added []event.Event, err error) {
+	if l.copying {
+		return l.apply(ctx, evs, nil, reached)
+	}
+	return l.apply(ctx, evs, evs, reached)
+}
+
+// ApplyPlaced is Apply of events that were here already, outside of all windows, but
+// for fetched of them: only these are counted as fetched.
+func (l *Lease) ApplyPlaced(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
+	return l.apply(ctx, evs, fetched, reached)
+}
+
+func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
 	if err := l.check(evs, reached); err != nil {
 		return nil, err
 	}
@@ -270,10 +283,7 @@ func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) 
 		if added, err = l.db.insertEvents(tx, evs); err != nil {
 			return err
 		}
-		if l.copying {
-			return nil
-		}
-		return tally(tx, evs)
+		return tally(tx, fetched)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)

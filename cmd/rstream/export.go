@@ -33,12 +33,7 @@ file. Where not all is held, standard error says what is missing and the status 
 			return runExport(cmd.Context(), a, o, topics)
 		},
 	}
-	f := cmd.Flags()
-	f.SortFlags = false
-	f.StringVar(&o.since, "since", "", "begin at `MOMENT` (default: beginning)")
-	f.StringVar(&o.until, "until", "", "end at `MOMENT` (default: the last that is held)")
-	o.topicFlags.add(cmd)
-	completeMoments(cmd, "since", "until")
+	o.add(cmd)
 	return cmd
 }
 

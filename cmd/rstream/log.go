@@ -38,13 +38,18 @@ it does not hold all, standard error says what is missing and the status is 3.`,
 			return runLog(cmd.Context(), a, o, topics)
 		},
 	}
+	o.add(cmd)
+	return cmd
+}
+
+// add adds the flags of commands that read a stretch of the local copy.
+func (o *logOptions) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.since, "since", "", "begin at `MOMENT` (default: beginning)")
 	f.StringVar(&o.until, "until", "", "end at `MOMENT` (default: the last that is held)")
 	o.topicFlags.add(cmd)
 	completeMoments(cmd, "since", "until")
-	return cmd
 }
 
 func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {

@@ -27,7 +27,10 @@ Global flags:
 "{{.CommandPath}} COMMAND --help" says more of a command.{{end}}
 
 Exit status:
-  0 done   1 failed   2 usage   3 gap: history is missing   4 not allowed
+` + exitStatuses
+
+// exitStatuses says what every status means.
+const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing   4 not allowed
   5 server unreachable   130 interrupted
 `
 

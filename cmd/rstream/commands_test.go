@@ -156,8 +156,9 @@ func cmdAddress(ts *testscript.TestScript, neg bool, args []string) {
 // the port while the script runs.
 func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "deadport VAR")
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	ts.Check(err)
+	unix.CloseOnExec(fd)
 	ts.Defer(func() { unix.Close(fd) })
 	ts.Check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	name, err := unix.Getsockname(fd)

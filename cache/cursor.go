@@ -10,8 +10,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ErrHeld means that another process holds a cursor.
-var ErrHeld = errors.New("is held by another process")
+var (
+	// ErrHeld means that another process holds a cursor.
+	ErrHeld = errors.New("is held by another process")
+	// ErrNoCursor means that there is no cursor of a name.
+	ErrNoCursor = errors.New("there is none of that name")
+)
 
 // A Cursor is a named reader's durable position. It is held by one process at a
 // time and used by one goroutine.
@@ -24,19 +28,15 @@ type Cursor struct {
 // HoldCursor takes the cursor name for this process, making it at position
 // Beginning if there is none. A cursor belongs to the topics it was made with.
 func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic) (*Cursor, error) {
-	if name == "" || event.CheckKey(name) != nil {
-		return nil, fmt.Errorf("cursor %.40q: want 1 to %d bytes without control characters", name, event.MaxKey)
+	if err := checkCursor(name); err != nil {
+		return nil, err
 	}
 	c := &Cursor{db: db, name: name}
-	text := topicLines(topics)
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		var w row
-		var have string
-		err := tx.QueryRow(`SELECT topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor WHERE name = ?`, name).
-			Scan(&have, &c.position, &w.owner, &w.lease)
-		if errors.Is(err, sql.ErrNoRows) {
+		have, w, err := readCursor(tx, name)
+		if errors.Is(err, ErrNoCursor) {
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
-				name, text, db.owner, db.leaseEnd())
+				name, topicLines(topics), db.owner, db.leaseEnd())
 			return err
 		}
 		if err != nil {
@@ -45,16 +45,109 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 		if w.owner == db.owner || !db.stale(&w) {
 			return ErrHeld
 		}
-		if have != text {
-			return fmt.Errorf("belongs to the topics %s", strings.ReplaceAll(have, "\n", " "))
+		if err := have.belongsTo(topics); err != nil {
+			return err
 		}
+		c.position = have.Position
 		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.owner, db.leaseEnd(), name)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cursor %s: %w", name, err)
+		return nil, cursorError(name, err)
 	}
 	return c, nil
+}
+
+// cursorError says which cursor an error is about.
+func cursorError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("cursor %s: %w", name, err)
+}
+
+func checkCursor(name string) error {
+	if name == "" || event.CheckKey(name) != nil {
+		return fmt.Errorf("cursor %.40q: want 1 to %d bytes without control characters", name, event.MaxKey)
+	}
+	return nil
+}
+
+// readCursor reads a cursor and its lease, or returns ErrNoCursor.
+func readCursor(tx *sql.Tx, name string) (c CursorInfo, w row, err error) {
+	c.Name = name
+	var topics string
+	err = tx.QueryRow(`SELECT topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor WHERE name = ?`, name).
+		Scan(&topics, &c.Position, &w.owner, &w.lease)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNoCursor
+	}
+	c.Topics = strings.Split(topics, "\n")
+	return c, w, err
+}
+
+func (c *CursorInfo) belongsTo(topics []event.Topic) error {
+	if topicLines(topics) != strings.Join(c.Topics, "\n") {
+		return fmt.Errorf("belongs to the topics %s", strings.Join(c.Topics, " "))
+	}
+	return nil
+}
+
+// free reads a cursor that no process holds.
+func (db *DB) free(tx *sql.Tx, name string) (CursorInfo, error) {
+	c, w, err := readCursor(tx, name)
+	if err == nil && !db.stale(&w) {
+		err = ErrHeld
+	}
+	return c, err
+}
+
+// SetCursor sets the cursor name, which no process may hold, to position at. If there
+// is none, it is made for topics; without topics that is ErrNoCursor.
+func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, at event.ID) (c CursorInfo, err error) {
+	if err := checkCursor(name); err != nil {
+		return c, err
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		c, err = db.free(tx, name)
+		if errors.Is(err, ErrNoCursor) && len(topics) > 0 {
+			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
+			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?)`, name, topicLines(topics), at)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if len(topics) > 0 {
+			if err := c.belongsTo(topics); err != nil {
+				return err
+			}
+		}
+		c.Position = at
+		_, err := tx.Exec(`UPDATE cursor SET position = ? WHERE name = ?`, at, name)
+		return err
+	})
+	return c, cursorError(name, err)
+}
+
+// DropCursors removes cursors, all or none, and returns what they were. One that a
+// process holds is ErrHeld, one that does not exist ErrNoCursor.
+func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []CursorInfo, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		dropped = dropped[:0]
+		for _, name := range names {
+			c, err := db.free(tx, name)
+			if err != nil {
+				return cursorError(name, err)
+			}
+			if _, err := tx.Exec(`DELETE FROM cursor WHERE name = ?`, name); err != nil {
+				return err
+			}
+			dropped = append(dropped, c)
+		}
+		return nil
+	})
+	return dropped, err
 }
 
 func topicLines(topics []event.Topic) string {

@@ -424,6 +424,49 @@ func TestCursor(t *testing.T) {
 	}
 }
 
+func TestSetCursor(t *testing.T) {
+	a, b, _ := openTwo(t)
+	ctx := context.Background()
+	ts := topics(t, "alice", "bob")
+	_, err := a.SetCursor(ctx, "mine", nil, 5)
+	wantError(t, "SetCursor without topics", err, ErrNoCursor)
+	if c, err := a.SetCursor(ctx, "mine", ts, 5); err != nil || c.Position != 5 || c.Held || len(c.Topics) != 2 {
+		t.Fatalf("SetCursor = %+v, %v", c, err)
+	}
+	if _, err := a.SetCursor(ctx, "mine", ts[:1], 6); err == nil {
+		t.Error("a cursor of other topics is set")
+	}
+	if _, err := a.SetCursor(ctx, "a\nb", ts, 6); err == nil {
+		t.Error("a name with a control character is taken")
+	}
+	held, err := b.HoldCursor(ctx, "mine", ts)
+	if err != nil || held.Position() != 5 {
+		t.Fatalf("HoldCursor: %v, %v", held, err)
+	}
+	if _, err := a.SetCursor(ctx, "other", ts[:1], 0); err != nil {
+		t.Error(err)
+	}
+	_, err = a.SetCursor(ctx, "mine", nil, 1)
+	wantError(t, "SetCursor of one that is held", err, ErrHeld)
+	_, err = a.DropCursors(ctx, []string{"other", "mine"})
+	wantError(t, "DropCursors of one that is held", err, ErrHeld)
+	_, err = a.DropCursors(ctx, []string{"other", "none"})
+	wantError(t, "DropCursors of one that is not there", err, ErrNoCursor)
+	if cs, err := a.Cursors(ctx); err != nil || len(cs) != 2 || cs[0].Position != 5 {
+		t.Errorf("after refusals Cursors = %+v, %v", cs, err)
+	}
+	if err := held.Release(ctx); err != nil {
+		t.Error(err)
+	}
+	dropped, err := a.DropCursors(ctx, []string{"other", "mine"})
+	if err != nil || len(dropped) != 2 || dropped[1].Position != 5 {
+		t.Errorf("DropCursors = %+v, %v", dropped, err)
+	}
+	if cs, err := a.Cursors(ctx); err != nil || len(cs) != 0 {
+		t.Errorf("Cursors = %+v, %v", cs, err)
+	}
+}
+
 func TestRemember(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

@@ -17,9 +17,11 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 // completeMoments does so for flags that name moments.
 func completeMoments(cmd *cobra.Command, flags ...string) {
 	for _, flag := range flags {
-		complete(cmd, flag, "beginning", "now", "1h", "24h", "7d")
+		complete(cmd, flag, moments...)
 	}
 }
+
+var moments = []string{"beginning", "now", "1h", "24h", "7d"}
 
 // completeServers completes names of servers.
 func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {

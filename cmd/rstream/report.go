@@ -161,6 +161,8 @@ func hint(cmd *cobra.Command, err error) string {
 		return "move the file away and sync again; what the server has is not lost"
 	case errors.Is(err, cache.ErrHeld):
 		return "a cursor is held by one process at a time; use another --name"
+	case errors.Is(err, cache.ErrNoCursor):
+		return "\"rstream cursor\" lists them; to make one, name its topics: rstream cursor set NAME MOMENT TOPIC"
 	case errors.Is(err, cache.ErrIO):
 		return "is the disk full, or a limit on the size of files reached? Nothing that was acknowledged is lost"
 	case errors.Is(err, cache.ErrFull):

@@ -142,7 +142,7 @@ func addCommands(a *app, root *cobra.Command) {
 	root.AddCommand(
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
-		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newForgetCommand(a),
+		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newForgetCommand(a),
 		newServeCommand(a), newBackupCommand(a),
 		newExportCommand(a), newImportCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)

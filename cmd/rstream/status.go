@@ -210,11 +210,7 @@ func (r *statusReport) print(out *output) error {
 	}
 	row("windows", "%s", orNone(strings.Join(states, ", ")))
 	for _, c := range r.Cursors {
-		held := ""
-		if c.Held {
-			held = ", in use"
-		}
-		row("cursor", "%s at %s of %s%s", c.Name, c.Position, strings.Join(c.Topics, ", "), held)
+		row("cursor", "%s", c)
 	}
 	return out.flush()
 }

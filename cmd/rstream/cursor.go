@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+func newCursorCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "cursor",
+		GroupID: groupInspect,
+		Short:   "List, set and remove named cursors",
+		Long: `List the cursors that "tail --name" keeps in the local copy: how far each reader has
+come, of which topics, and whether a process holds it now.`,
+		Example: `  rstream cursor
+  rstream cursor set indexer 24h
+  rstream cursor rm indexer`,
+		Args: knownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCursorList(cmd.Context(), a) },
+	}
+	cmd.AddCommand(newCursorListCommand(a), newCursorSetCommand(a), newCursorRmCommand(a))
+	return cmd
+}
+
+func newCursorListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List named cursors",
+		Example: `  rstream cursor list -o json | jq -r .name`,
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runCursorList(cmd.Context(), a) },
+	}
+}
+
+func runCursorList(ctx context.Context, a *app) error {
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	cursors, err := db.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	return a.printCursors(cursors)
+}
+
+func (a *app) printCursors(cursors []cache.CursorInfo) error {
+	for _, c := range cursors {
+		if err := a.out.cursor(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type cursorLine struct {
+	Type string `json:"type"`
+	cursorReport
+}
+
+func (o *output) cursor(c cache.CursorInfo) error {
+	r := cursorReport(c)
+	if !o.text() {
+		return o.json(cursorLine{"cursor", r})
+	}
+	return o.printf("%s\n", r)
+}
+
+// String says it as a person reads it.
+func (c cursorReport) String() string {
+	held := ""
+	if c.Held {
+		held = ", in use"
+	}
+	return visible(c.Name) + " at " + c.Position.String() + " of " + visible(strings.Join(c.Topics, ", ")) + held
+}
+
+func newCursorSetCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "set NAME MOMENT [TOPIC...]",
+		Short: "Set a named cursor to a moment",
+		Long: `Set a cursor to a moment: the next "tail --name NAME" prints what came after it. With
+topics the cursor is made if there is none. Times are looked up in the local copy;
+"now" is the end of what it holds of the topics.`,
+		Example: `  rstream cursor set indexer beginning
+  rstream cursor set indexer 24h
+  rstream cursor set new-reader now alice/posts`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, s string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			switch len(args) {
+			case 0:
+				return a.completeCursors(cmd, args, s)
+			case 1:
+				return moments, cobra.ShellCompDirectiveNoFileComp
+			}
+			return a.completeTopics(cmd, args[2:], s)
+		},
+		Args: usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := optionalMoment(args[1])
+			if err != nil {
+				return err
+			}
+			if m == nil {
+				return usagef("want a moment such as 24h or an event's id")
+			}
+			topics, err := (&topicFlags{}).parse(args[2:])
+			if err != nil {
+				return err
+			}
+			return runCursorSet(cmd.Context(), a, args[0], *m, topics)
+		},
+	}
+}
+
+func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topics []event.Topic) error {
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	at, err := offlinePosition(ctx, db, m, event.Beginning)
+	if err == nil && m.IsNow() {
+		at, err = endOfHeld(ctx, db, name, topics)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := db.SetCursor(ctx, name, topics, at)
+	if err != nil {
+		return err
+	}
+	return a.out.cursor(c)
+}
+
+// endOfHeld returns the end of what is held of topics or, without any, of those of the
+// cursor.
+func endOfHeld(ctx context.Context, db *cache.DB, name string, topics []event.Topic) (event.ID, error) {
+	if len(topics) == 0 {
+		cursors, err := db.Cursors(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, c := range cursors {
+			if c.Name != name {
+				continue
+			}
+			if topics, err = (&topicFlags{}).parse(c.Topics); err != nil {
+				return 0, err
+			}
+		}
+	}
+	held, err := db.Held(ctx, topics...)
+	if err != nil || len(held) == 0 {
+		return event.Beginning, err
+	}
+	return held[len(held)-1].To, nil
+}
+
+func newCursorRmCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "rm NAME...",
+		Short:             "Remove named cursors",
+		Long:              `Remove cursors, all or none, and print what they were. A reader of that name begins anew.`,
+		Example:           `  rstream cursor rm indexer`,
+		ValidArgsFunction: a.completeCursors,
+		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runCursorRm(cmd.Context(), a, args)
+		},
+	}
+}
+
+func runCursorRm(ctx context.Context, a *app, names []string) error {
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	dropped, err := db.DropCursors(ctx, names)
+	if err != nil {
+		return err
+	}
+	return a.printCursors(dropped)
+}

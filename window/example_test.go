@@ -1,0 +1,44 @@
+package window_test
+
+import (
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// What is held of a topic follows from the windows of all topics that contain it.
+func ExampleSet_Gaps() {
+	topic := func(s string) event.Topic {
+		t, err := event.ParseTopic(s)
+		if err != nil {
+			panic(err)
+		}
+		return t
+	}
+	held := window.NewSet(
+		window.Window{Topic: topic("alice"), From: 0, To: 100, State: window.Committed, Proven: true},
+		window.Window{Topic: topic("alice/posts"), From: 100, To: 200, State: window.Pulling, Reached: 150},
+	)
+	all := window.Span{From: 0, To: 200}
+	fmt.Println("alice/posts lacks", held.Gaps(topic("alice/posts"), all))
+	fmt.Println("alice lacks", held.Gaps(topic("alice"), all))
+	fmt.Println("proven of alice/posts", held.Proven(topic("alice/posts")))
+	// Output:
+	// alice/posts lacks [000000000004P-0000000000068]
+	// alice lacks [0000000000034-0000000000068]
+	// proven of alice/posts [0000000000000-0000000000034]
+}
+
+// Two sides that hold the same events of a topic have the same digest, however they
+// came by them.
+func ExampleDigestOf() {
+	var l window.Leafer
+	for id := event.ID(4095); id <= 4098; id++ {
+		l.Add(id, event.Time(id), event.Hash{byte(id)})
+	}
+	leaves := l.Leaves()
+	digest, count := window.DigestOf(leaves)
+	fmt.Println(len(leaves), "blocks,", count, "events,", digest.String()[:16])
+	// Output: 2 blocks, 4 events, 7e194f17b58188e4
+}

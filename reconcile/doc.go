@@ -18,6 +18,10 @@
 // [Request]. It keeps nothing in between, so a server may answer each request from
 // another process.
 //
+// Where ids are not shared, a [StubRequest] asks first where events stand: its answer
+// has the id, the time and a few bytes of a hash for each, so that a side that has the
+// events from another log can go on with ids.
+//
 // What is learned is never wrong in the direction that loses: an event "not in
 // the filter" is certainly lacked, and one wrongly "in the filter" is only
 // delayed, since the sums still differ.

@@ -27,7 +27,9 @@ const (
 	kindInverse kind = 6  // an inverse bloom filter
 	kindLeaves  kind = 7  // a digest for each block
 	kindBlocks  kind = 8  // blocks of which all items are wanted
-	kindAnswer  kind = 16 // what is said to any of these
+	kindWhere   kind = 9  // in place of a summary: where events stand
+	kindAnswer  kind = 16 // what is said to a summary, and to what follows it
+	kindStubs   kind = 17 // where events stand
 )
 
 // Limits bound what a frame may cost. A field that is zero has the default.
@@ -37,6 +39,7 @@ type Limits struct {
 	Cells   int    // cells of a sketch; 65,536
 	Leaves  int    // digests of blocks in a message; 16,384
 	Missing int    // items that one answer lists; 65,536
+	Stubs   int    // stubs of one answer; 262,144
 	Items   uint64 // events that one answer may look at; 4,194,304
 }
 
@@ -51,6 +54,7 @@ func (l Limits) orDefaults() Limits {
 	set(&l.Cells, 1<<16)
 	set(&l.Leaves, 1<<14)
 	set(&l.Missing, 1<<16)
+	set(&l.Stubs, 1<<18)
 	if l.Items == 0 {
 		l.Items = 4 << 20
 	}

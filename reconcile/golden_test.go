@@ -137,7 +137,7 @@ func goldenFrames(t testing.TB) (frames []goldenFrame) {
 		}
 		frames = append(frames, g)
 	}
-	return frames
+	return append(frames, goldenStubFrames(t)...)
 }
 
 func TestGoldenFrames(t *testing.T) {

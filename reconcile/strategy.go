@@ -5,7 +5,8 @@ import "fmt"
 // A Strategy is a way to find out what is missing.
 type Strategy uint8
 
-// The strategies. The first six cost no filter; of the others, each can be forced.
+// The strategies. The first six cost no filter; those from Gaps to Exact can be
+// forced. Stubs is none of Negotiate, but what comes before it between two logs.
 const (
 	Auto    Strategy = iota // the plan picks
 	Summary                 // the sums alone: where each negotiation begins
@@ -19,11 +20,12 @@ const (
 	Sketch                  // a rateless IBLT of the difference
 	Inverse                 // an inverse bloom filter
 	Exact                   // digests of blocks, then all of those that differ
+	Stubs                   // where events of another log stand
 )
 
 var strategyNames = [...]string{
 	Auto: "auto", Summary: "summary", Equal: "equal", Empty: "empty", Prefix: "prefix", Pull: "pull", Gaps: "gaps",
-	List: "list", Bloom: "bloom", Sketch: "sketch", Inverse: "inverse", Exact: "exact",
+	List: "list", Bloom: "bloom", Sketch: "sketch", Inverse: "inverse", Exact: "exact", Stubs: "stubs",
 }
 
 // String returns the name of s.
@@ -37,7 +39,7 @@ func (s Strategy) String() string {
 // ParseStrategy reads the name of a strategy that can be forced, or auto.
 func ParseStrategy(name string) (Strategy, error) {
 	for s, n := range strategyNames {
-		if n == name && (Strategy(s) == Auto || Strategy(s) >= Gaps) {
+		if n == name && (Strategy(s) == Auto || Strategy(s) >= Gaps && Strategy(s) <= Exact) {
 			return Strategy(s), nil
 		}
 	}

@@ -1,0 +1,204 @@
+package reconcile
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A StubRequest asks where events stand in the answering side's log. It is for a side
+// that has many of them with their values, from another log, so under other ids and at
+// other times.
+type StubRequest struct {
+	// Span is the stretch that is asked about, in positions of the answering side.
+	Span window.Span
+
+	// Width is how many bytes a short hash has in the answer, 1 to 8, and Salt is
+	// what it is made with.
+	Width int
+	Salt  Salt
+
+	// Filter, if not nil, asks only for what may be in it.
+	Filter *Filter
+}
+
+// A Stub says where an event stands that the asking side may know by its hash.
+type Stub struct {
+	ID    event.ID
+	Time  event.Time
+	Short uint64 // as StubRequest.Short makes it
+}
+
+// A StubResponse is the answer to a StubRequest.
+type StubResponse struct {
+	// To is how far the answer goes. Before the end of the stretch it is asked for
+	// what follows.
+	To event.ID
+
+	// Stubs are in the order of ids.
+	Stubs []Stub
+}
+
+// WidthFor returns how many bytes of a short hash tell what one side knows from what
+// the other has: in fewer than one of 64 answers an event is taken for another.
+func WidthFor(known, there uint64) int {
+	const rarely = 6
+	pairs := bits.Len64(known) + bits.Len64(there)
+	return min(max((pairs+rarely+7)/8, 1), 8)
+}
+
+// Short returns the short hash that the answer has for h.
+func (r *StubRequest) Short(h event.Hash) uint64 { return r.cut(r.Salt.keyer().short(&h)) }
+
+// cut leaves the first bytes of a short hash.
+func (r *StubRequest) cut(short uint64) uint64 { return short >> (64 - 8*r.Width) }
+
+// AppendTo appends the request's frames to b.
+func (r *StubRequest) AppendTo(b []byte) []byte {
+	b = appendFrame(b, kindWhere, func(b []byte) []byte {
+		b = binary.AppendUvarint(append(b, byte(r.Width)), uint64(r.Span.From))
+		b = binary.AppendUvarint(b, uint64(r.Span.To))
+		return append(b, r.Salt[:]...)
+	})
+	if r.Filter != nil {
+		b = r.Filter.AppendTo(b)
+	}
+	return b
+}
+
+// IsStubRequest reports whether b begins as a StubRequest does, and not as a Request.
+func IsStubRequest(b []byte) bool {
+	return len(b) >= headerSize && b[0] == magic0 && b[1] == magic1 && kind(b[3]) == kindWhere
+}
+
+// ParseStubRequest reads a request. Beside b it holds no more than its filter.
+func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
+	limits = limits.orDefaults()
+	if len(b) > limits.Body {
+		return nil, tooLarge("request: %d bytes are more than %d", len(b), limits.Body)
+	}
+	k, body, rest, err := cutFrame(b)
+	if err != nil {
+		return nil, err
+	}
+	if k != kindWhere {
+		return nil, malformed("kind %d: want a request for stubs", k)
+	}
+	req := &StubRequest{}
+	r := reader{b: body}
+	req.Width = int(r.byte("width"))
+	req.Span.From = event.ID(r.uvarint("from", uint64(event.MaxID)))
+	req.Span.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
+	r.fixed("salt", req.Salt[:])
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	switch {
+	case req.Width < 1 || req.Width > 8:
+		return nil, malformed("width: %d bytes of a short hash, want 1 to 8", req.Width)
+	case req.Span.To < req.Span.From:
+		return nil, malformed("the stretch %s ends before it begins", req.Span)
+	case len(rest) > 0:
+		req.Filter, err = ParseFilter(rest, limits)
+	}
+	return req, err
+}
+
+// AnswerStubs answers req, which ParseStubRequest returned. It keeps nothing between
+// requests. local is what the answering side has in the stretch of req, with ids; what
+// is not to be rebuilt from a stub is not in it. An answer goes as far as limits allow.
+func AnswerStubs(local Set, req *StubRequest, limits Limits) (*StubResponse, error) {
+	limits = limits.orDefaults()
+	if !local.Shared() || local.Span() != req.Span {
+		return nil, fmt.Errorf("reconcile: a set of %s with ids %v cannot answer about %s", local.Span(), local.Shared(), req.Span)
+	}
+	s := &StubResponse{To: req.Span.To}
+	looked, last := uint64(0), req.Span.From
+	key := req.Salt.keyer()
+	err := inOrder(local.Items(), func(it Item) bool {
+		if len(s.Stubs) == limits.Stubs || looked == limits.Items {
+			s.To = last
+			return false
+		}
+		looked, last = looked+1, it.ID
+		if req.Filter == nil || req.Filter.Seen(it.Hash) {
+			s.Stubs = append(s.Stubs, Stub{it.ID, it.Time, req.cut(key.short(&it.Hash))})
+		}
+		return true
+	})
+	return s, err
+}
+
+// AppendTo appends the answer's frame to b. width is that of the request.
+func (s *StubResponse) AppendTo(b []byte, width int) []byte {
+	return appendFrame(b, kindStubs, func(b []byte) []byte {
+		b = binary.AppendUvarint(b, uint64(s.To))
+		b = binary.AppendUvarint(b, uint64(len(s.Stubs)))
+		var at Stub
+		for _, stub := range s.Stubs {
+			b = binary.AppendUvarint(b, uint64(stub.ID-at.ID))
+			b = binary.AppendUvarint(b, uint64(stub.Time-at.Time))
+			for i := width - 1; i >= 0; i-- {
+				b = append(b, byte(stub.Short>>(8*i)))
+			}
+			at = stub
+		}
+		return b
+	})
+}
+
+// ParseStubs reads the answer to req.
+func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error) {
+	limits = limits.orDefaults()
+	if len(b) > limits.Body {
+		return nil, tooLarge("answer: %d bytes are more than %d", len(b), limits.Body)
+	}
+	k, body, rest, err := cutFrame(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case k != kindStubs:
+		return nil, malformed("kind %d: want stubs", k)
+	case len(rest) > 0:
+		return nil, malformed("%d bytes are left behind the stubs", len(rest))
+	}
+	r := reader{b: body}
+	s := &StubResponse{To: event.ID(r.uvarint("to", uint64(event.MaxID)))}
+	n := r.limited("stubs", limits.Stubs)
+	switch {
+	case r.err != nil:
+		return nil, r.err
+	case s.To > req.Span.To || s.To <= req.Span.From && !req.Span.Empty():
+		return nil, malformed("to: %s for a stretch %s", s.To, req.Span)
+	case n > len(r.b)/(2+req.Width):
+		return nil, malformed("stubs: %d in %d bytes", n, len(r.b))
+	}
+	s.Stubs = parseStubs(&r, n, req, s.To)
+	return s, r.end()
+}
+
+// parseStubs reads n stubs, which lie in the stretch of req up to to, in order.
+func parseStubs(r *reader, n int, req *StubRequest, to event.ID) []Stub {
+	stubs := make([]Stub, n)
+	var at Stub
+	for i := range stubs {
+		id := at.ID + event.ID(r.uvarint("id", uint64(event.MaxID-at.ID)))
+		time := at.Time + event.Time(r.uvarint("time", ^uint64(0)))
+		short := uint64(0)
+		for _, c := range r.bytes("short hash", req.Width) {
+			short = short<<8 | uint64(c)
+		}
+		if r.err == nil && (id <= max(at.ID, req.Span.From) || id > to || i > 0 && time < at.Time || !time.Valid()) {
+			r.fail(malformed("stubs: %s at %s is out of order, or not in %s", id, time, req.Span))
+		}
+		if r.err != nil {
+			return nil
+		}
+		at = Stub{id, time, short}
+		stubs[i] = at
+	}
+	return stubs
+}

@@ -92,15 +92,19 @@ func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.H
 	return false, nil
 }
 
-// stubs asks where events with some hashes stand in the log.
-func (c *Client) stubs(ctx context.Context, hashes []event.Hash) (stubs []wire.Stub, err error) {
+// stubs asks where events with some hashes stand in the log. Those whose stubs say
+// more than that are left out: the hash does not cover it, so they are to be fetched.
+func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
 	asked := make(map[event.Hash]struct{}, len(hashes))
 	for _, h := range hashes {
 		asked[h] = struct{}{}
 	}
+	var buf []byte
 	err = c.retry(ctx, func(ctx context.Context, base string) error {
 		stubs = nil
+		round.Up += len(wire.AppendHashes(nil, hashes))
 		whole, err := c.hashed(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
+			round.Down += len(line) + 1
 			var s wire.Stub
 			if err := json.Unmarshal(line, &s); err != nil {
 				return &ProtocolError{base, fmt.Sprintf("sent a bad stub: %.80q", line)}
@@ -108,7 +112,9 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash) (stubs []wire.S
 			if _, ok := asked[s.Hash]; !ok || s.ID == event.Beginning || !s.Time.Valid() {
 				return &ProtocolError{base, fmt.Sprintf("sent the stub of event %s, which was not asked for", s.ID)}
 			}
-			stubs = append(stubs, s)
+			if buf = wire.AppendStub(&event.Event{ID: s.ID, Time: s.Time, Hash: s.Hash}, buf[:0]); bytes.Equal(buf, line) {
+				stubs = append(stubs, s)
+			}
 			return nil
 		})
 		if err == nil && !whole {

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -37,15 +36,17 @@ type local struct {
 	span       window.Span      // what is worth comparing: empty if there are no candidates
 	stored     []reconcile.Item // in the file, of this topic's windows or of narrower ones
 	candidates []reconcile.Item // not in them, of both kinds
-	foreign    map[event.Hash]struct{}
+	foreign    foreign
+	rounds     []reconcile.Round // that told where they stand
 }
 
 // all returns the items of both kinds.
 func (l *local) all() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
 
-// local finds out what is here of a stretch whose gaps have candidates. It asks the
-// server for nothing but where events of other logs stand.
-func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span) (*local, error) {
+// local finds out what is here of a stretch whose gaps have candidates, and in which
+// lacking events are not stored. It asks the server for nothing but where events of
+// other logs stand.
+func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span, lacking uint64) (*local, error) {
 	l := &local{}
 	imports, ok := c.store.(Candidates)
 	if !ok {
@@ -53,20 +54,20 @@ func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span)
 	}
 	held, err := c.store.Held(ctx, topic)
 	if err != nil {
-		return nil, inStore(err)
+		return l, inStore(err)
 	}
 	gaps := held.Gaps(span)
 	if len(gaps) == 0 {
 		return l, nil
 	}
-	if err := c.locate(ctx, imports, topic, gaps, l); err != nil {
-		return nil, err
+	if err := c.locate(ctx, imports, topic, gaps, lacking, l); err != nil {
+		return l, err
 	}
 	for _, gap := range gaps {
 		before := len(l.candidates)
 		err := imports.Candidates(ctx, topic, gap, l.adder(&l.candidates))
 		if err != nil {
-			return nil, inStore(err)
+			return l, inStore(err)
 		}
 		l.reach(gap, l.candidates[before:])
 	}
@@ -77,7 +78,7 @@ func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span)
 	}
 	l.span.To = gaps[len(gaps)-1].To
 	if err := c.addStored(ctx, topic, held, l); err != nil {
-		return nil, err
+		return l, err
 	}
 	l.candidates = slices.DeleteFunc(l.candidates, func(it reconcile.Item) bool {
 		_, ok := slices.BinarySearchFunc(l.stored, it, compareItems)
@@ -157,34 +158,4 @@ func (c *Client) each(ctx context.Context, topics []event.Topic, span window.Spa
 
 func compareItems(a, b reconcile.Item) int {
 	return cmp.Or(cmp.Compare(a.ID, b.ID), bytes.Compare(a.Hash[:], b.Hash[:]), cmp.Compare(a.Time, b.Time))
-}
-
-// locate asks where in the log the events of other logs stand, and adds those that
-// are in gaps.
-func (c *Client) locate(ctx context.Context, imports Candidates, topic event.Topic, gaps window.Spans, l *local) error {
-	var hashes []event.Hash
-	err := imports.ForeignHashes(ctx, topic, func(h event.Hash) error {
-		if len(hashes) >= maxItems {
-			return errTooMany
-		}
-		hashes = append(hashes, h)
-		return nil
-	})
-	if err != nil {
-		return inStore(err)
-	}
-	l.foreign = map[event.Hash]struct{}{}
-	for some := range slices.Chunk(hashes, wire.MaxHashes) {
-		stubs, err := c.stubs(ctx, some)
-		if err != nil {
-			return err
-		}
-		for _, s := range stubs {
-			if s.ID > event.Beginning && gaps.Contains(window.Span{From: s.ID - 1, To: s.ID}) {
-				l.candidates = append(l.candidates, reconcile.Item{ID: s.ID, Time: s.Time, Hash: s.Hash})
-				l.foreign[s.Hash] = struct{}{}
-			}
-		}
-	}
-	return nil
 }

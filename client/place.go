@@ -33,7 +33,7 @@ type placing struct {
 	pull    window.Spans
 	want    []reconcile.Item // all that is to be placed, in order
 	missing []reconcile.Item // those of them that are not here
-	foreign map[event.Hash]struct{}
+	foreign foreign          // what is here of other logs
 
 	got      []event.Event // of missing, fetched and not yet placed
 	compared *Comparison
@@ -60,17 +60,19 @@ func (p *placing) knows(at event.ID) (end, until event.ID) {
 // forget makes all be pulled that is not placed yet.
 func (p *placing) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
 
-// compare finds out what is missing of a stretch that has candidates. Without any, or
-// if the two sides do not come to agree, it is nil: all gaps are to be pulled.
-func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced) (*placing, error) {
+// compare finds out what is missing of a stretch that has candidates, and of which held
+// events are stored. Without any, or if the two sides do not come to agree, it is nil:
+// all gaps are to be pulled.
+func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, s *Synced) (*placing, error) {
 	s.Compared = Comparison{Outcome: reconcile.Pull.String(), Why: "nothing is here of what is missing"}
-	l, err := c.local(ctx, topic, sum.Span())
+	l, err := c.local(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
+	s.Compared.Rounds = l.rounds
 	if errors.Is(err, errTooMany) || unsupported(err) {
 		s.Compared.Why = err.Error()
 		return nil, nil
 	}
 	if err != nil || l.span.Empty() {
-		return nil, err
+		return nil, c.badAnswer(err)
 	}
 	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), framePeer{c, topic}, c.cfg.Reconcile)
 	if unsupported(err) || tooLarge(err) {
@@ -80,11 +82,13 @@ func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window
 	if err != nil {
 		return nil, c.badAnswer(err)
 	}
-	s.Compared = Comparison{Outcome: res.Outcome.String(), Why: res.Why, Rounds: res.Rounds}
+	s.Compared = Comparison{Outcome: res.Outcome.String(), Why: res.Why, Rounds: slices.Concat(l.rounds, res.Rounds)}
 	if !res.Proven || res.Span != l.span {
 		return nil, nil
 	}
-	p := &placing{topic: topic, span: l.span, pull: res.Pull, missing: res.Missing, foreign: l.foreign, compared: &s.Compared}
+	// What was taken for another one is here, too.
+	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.has(it) })
+	p := &placing{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: &s.Compared}
 	return p, c.check(ctx, p, l, res, sum)
 }
 
@@ -122,7 +126,7 @@ func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile
 	if len(p.pull) > 0 {
 		known.To = p.pull[0].From
 	}
-	p.want = slices.Concat(slices.DeleteFunc(slices.Clone(l.candidates), isExtra), p.missing)
+	p.want = slices.Concat(slices.DeleteFunc(slices.Clone(l.candidates), isExtra), res.Missing)
 	slices.SortFunc(p.want, compareItems)
 	whole := slices.Concat(slices.DeleteFunc(slices.Clone(l.stored), isExtra), p.want)
 	slices.SortFunc(whole, compareItems)
@@ -246,14 +250,14 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (map[re
 		found[reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}] = *ev
 		return nil
 	})
-	if err != nil || len(p.foreign) == 0 {
+	if err != nil || len(p.foreign.ids) == 0 {
 		return found, err
 	}
 	for _, it := range after(p.want, span.From) {
 		if it.ID > span.To {
 			break
 		}
-		if _, ok := p.foreign[it.Hash]; !ok {
+		if !p.foreign.has(it) {
 			continue
 		}
 		ev, ok, err := imports.Foreign(ctx, it.Hash)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -68,8 +69,9 @@ func (s *importing) DropCandidates(_ context.Context, ids []event.ID) error {
 }
 
 func (s *importing) ForeignHashes(_ context.Context, topic event.Topic, fn func(event.Hash) error) error {
-	for h, ev := range s.foreign {
-		if topic.Matches(ev.User, ev.Path) {
+	hashes := slices.SortedFunc(maps.Keys(s.foreign), func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	for _, h := range hashes {
+		if ev := s.foreign[h]; topic.Matches(ev.User, ev.Path) {
 			if err := fn(h); err != nil {
 				return err
 			}

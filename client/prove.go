@@ -122,7 +122,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
 	if err == nil && !ok {
-		known, failed := c.compare(ctx, topic, sum, s)
+		known, failed := c.compare(ctx, topic, sum, held, s)
 		if failed != nil {
 			return failed
 		}

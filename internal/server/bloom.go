@@ -9,6 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // maxBloomBody bounds the body of POST /bloom: what reconcile lets a request be.
@@ -38,14 +39,24 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return problem
 	}
 	defer leave()
+	if reconcile.IsStubRequest(body) {
+		return s.where(w, r, topic, body)
+	}
 	req, err := reconcile.ParseRequest(body, reconcile.Limits{})
 	if err != nil {
 		return s.setProblem(r, err)
 	}
 	head := s.log.Head()
-	set, problem := s.setFor(r, topic, req, head)
-	if problem != nil {
+	span := req.Span
+	if span.To == event.MaxID {
+		span.To = head
+	}
+	if problem := s.checkSpan(r, span, head); problem != nil {
 		return problem
+	}
+	set, err := s.setFor(r, topic, req, span)
+	if err != nil {
+		return s.setProblem(r, err)
 	}
 	resp, err := reconcile.Answer(set, req, reconcile.Limits{})
 	if err != nil {
@@ -57,30 +68,49 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return nil
 }
 
-// setFor returns what the log has in the stretch that req asks about, its end pinned.
-func (s *Server) setFor(r *http.Request, topic event.Topic, req *reconcile.Request, head event.ID) (reconcile.Set, *wire.Error) {
-	span := req.Span
-	if span.To == event.MaxID {
-		span.To = head
+// where says where events stand: to who has them from another log.
+func (s *Server) where(w http.ResponseWriter, r *http.Request, topic event.Topic, body []byte) *wire.Error {
+	req, err := reconcile.ParseStubRequest(body, reconcile.Limits{})
+	if err != nil {
+		return s.setProblem(r, err)
 	}
+	head := s.log.Head()
+	if problem := s.checkSpan(r, req.Span, head); problem != nil {
+		return problem
+	}
+	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: req.Span, hashed: true}
+	resp, err := reconcile.AnswerStubs(&set, req, reconcile.Limits{})
+	if err != nil {
+		return s.setProblem(r, err)
+	}
+	st := stretch{head: head, from: req.Span.From, to: req.Span.To}
+	st.announce(w.Header(), wire.Frames, "no-store")
+	_, _ = w.Write(resp.AppendTo(nil, req.Width)) // the client may have gone
+	return nil
+}
+
+// checkSpan refuses to compare a stretch that the log does not have all of.
+func (s *Server) checkSpan(r *http.Request, span window.Span, head event.ID) *wire.Error {
 	horizon, err := s.log.Horizon(r.Context())
 	switch {
 	case err != nil:
-		return nil, s.failure(r, err)
+		return s.failure(r, err)
 	case span.From > head || span.To > head:
-		return nil, s.setProblem(r, reconcile.ErrAhead)
+		return s.setProblem(r, reconcile.ErrAhead)
 	case span.From < horizon:
-		return nil, gone(span.From, horizon)
+		return gone(span.From, horizon)
 	}
+	return nil
+}
+
+// setFor returns what the log has in span, the stretch of req with its end pinned.
+func (s *Server) setFor(r *http.Request, topic event.Topic, req *reconcile.Request, span window.Span) (reconcile.Set, error) {
 	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: span}
 	if req.Shared {
 		return &set, nil
 	}
 	hashes, err := set.hashes(maxHashes)
-	if err != nil {
-		return nil, s.setProblem(r, err)
-	}
-	return reconcile.FromHashes(span, hashes), nil
+	return reconcile.FromHashes(span, hashes), err
 }
 
 // setProblem is the answer to an error of comparing sets.

@@ -115,6 +115,68 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// Where events stand keeps to the rules of all reads, and leaves out what cannot be
+// rebuilt from its hash.
+func TestStubFrames(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 5)
+	log.put(t, "b", "p", 4)
+	_, url := socket(t, log)
+	ask := func(req *reconcile.StubRequest) (int, []byte) {
+		resp, b, err := tryPost(t.Context(), url+"/bloom?topic=a", wire.Frames, req.AppendTo(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, b
+	}
+	all := log.filter(topicsOf(t, "a"), 0, event.MaxID)
+	f, err := reconcile.NewBloom(reconcile.FromHashes(window.Span{}, []event.Hash{all[1].Hash}).Items(), 1, 20, reconcile.Salt{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := func(req *reconcile.StubRequest) (ids []event.ID) {
+		status, b := ask(req)
+		resp, err := reconcile.ParseStubs(b, req, reconcile.Limits{})
+		if status != 200 || err != nil || resp.To != req.Span.To {
+			t.Fatalf("%d %q, %v", status, b, err)
+		}
+		for _, s := range resp.Stubs {
+			if ev := all[s.ID-1]; s.Time != ev.Time || s.Short != req.Short(ev.Hash) {
+				t.Errorf("%+v of %s", s, ev.Line())
+			}
+			ids = append(ids, s.ID)
+		}
+		return ids
+	}
+	for _, c := range []struct {
+		req  reconcile.StubRequest
+		want []event.ID
+	}{
+		{reconcile.StubRequest{Span: window.Span{To: 9}}, []event.ID{1, 2, 3, 4, 5}},
+		{reconcile.StubRequest{Span: window.Span{From: 2, To: 4}}, []event.ID{3, 4}},
+		{reconcile.StubRequest{Span: window.Span{From: 4, To: 4}}, nil},
+		{reconcile.StubRequest{Span: window.Span{To: 9}, Filter: f}, []event.ID{2}},
+	} {
+		c.req.Width = 3
+		if got := places(&c.req); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.req.Span, got, c.want)
+		}
+	}
+	log.evs[2].Extra = []byte(`"origin":"x"`)
+	if got := places(&reconcile.StubRequest{Span: window.Span{To: 9}, Width: 3}); !slices.Equal(got, []event.ID{1, 2, 4, 5}) {
+		t.Errorf("with an event that says more: %v", got)
+	}
+	log.horizon = 3
+	for _, c := range []struct {
+		span   window.Span
+		status int
+	}{{window.Span{From: 2, To: 9}, 410}, {window.Span{From: 3, To: 10}, 409}, {window.Span{From: 10, To: 10}, 409}} {
+		if status, b := ask(&reconcile.StubRequest{Span: c.span, Width: 3}); status != c.status {
+			t.Errorf("%s: %d %s, want %d", c.span, status, b, c.status)
+		}
+	}
+}
+
 // What is asked about positions keeps to the rules of all reads.
 func TestNegotiatePositions(t *testing.T) {
 	log := newLog()
@@ -332,12 +394,25 @@ func TestHostileFrames(t *testing.T) {
 	log.put(t, "a", "p", 5)
 	_, url := socket(t, log)
 	reads := log.reads.Load()
+	where := (&reconcile.StubRequest{Span: window.Span{To: 5}, Width: 5}).AppendTo(nil)
+	for name, body := range map[string][]byte{
+		"cut":                where[:20],
+		"a byte more":        append(bytes.Clone(where), 0),
+		"a width of 9":       bytes.Replace(where, []byte{19, 5}, []byte{19, 9}, 1),
+		"a stretch backward": bytes.Replace(where, []byte{5, 0, 5}, []byte{5, 6, 5}, 1),
+		"a summary behind":   append(bytes.Clone(where), (&reconcile.Request{Span: window.Span{To: 5}}).AppendTo(nil)...),
+	} {
+		if resp, b, err := tryPost(t.Context(), url+"/bloom?topic=a", wire.Frames, body); err != nil || resp.StatusCode != 400 {
+			t.Errorf("%s: %v %s, %v", name, resp, b, err)
+		}
+	}
 	sum := (&reconcile.Request{Span: window.Span{To: event.MaxID}, Sum: reconcile.Sum{Count: 1}}).AppendTo(nil)
 	for name, filter := range hostileFilters() {
 		text := wire.EncodeFilter(filter)
 		for target, body := range map[string]string{
 			"/bloom?topic=a": string(sum) + string(filter),
-			"/bloom?id=a/p":  string(filter),
+			"/bloom?id=a/p":  string(where) + string(filter),
+			"/bloom?topic=*": string(filter),
 			"/bloom":         `{"items":[{"topic":"a","bloomFilter":"` + text + `"}]}`,
 			"/get":           `{"items":[{"id":"a/p","bloomFilter":"` + text + `"}]}`,
 		} {

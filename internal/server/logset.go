@@ -17,6 +17,7 @@ type logSet struct {
 	log    Log
 	topics []event.Topic
 	span   window.Span
+	hashed bool // without the events of which the hash does not cover all
 }
 
 func (l *logSet) Span() window.Span { return l.span }
@@ -42,6 +43,9 @@ func (l *logSet) Items() reconcile.Items {
 				return
 			}
 			for i := range evs {
+				if l.hashed && len(evs[i].Extra) > 0 {
+					continue
+				}
 				if !yield(reconcile.Item{ID: evs[i].ID, Time: evs[i].Time, Hash: evs[i].Hash}, nil) {
 					return
 				}

@@ -26,15 +26,18 @@ type Stub struct {
 	Hash event.Hash `json:"hash"`
 }
 
-// AppendStub appends an event's stub.
+// AppendStub appends an event's stub, with the members that its hash does not cover.
 func AppendStub(ev *event.Event, b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = ev.ID.AppendTo(b)
 	b = append(b, `","time":"`...)
 	b = ev.Time.AppendTo(b)
 	b = append(b, `","hash":"`...)
-	b = hex.AppendEncode(b, ev.Hash[:])
-	return append(b, `"}`...)
+	b = append(hex.AppendEncode(b, ev.Hash[:]), '"')
+	if len(ev.Extra) > 0 {
+		b = append(append(b, ','), ev.Extra...)
+	}
+	return append(b, '}')
 }
 
 // ErrLineTooLong means that a line of NDJSON is longer than allowed.

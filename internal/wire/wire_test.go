@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -292,5 +293,16 @@ func TestNegotiateEncoding(t *testing.T) {
 		if got := NegotiateEncoding([]string{header}); got != want {
 			t.Errorf("NegotiateEncoding(%q) = %q, want %q", header, got, want)
 		}
+	}
+}
+
+// A stub tells what its event's hash does not cover, and is JSON.
+func TestStubTellsMembers(t *testing.T) {
+	ev := event.Event{ID: 1, Extra: []byte(`"origin":"x","n":[1]`)}
+	const want = `{"id":"0000000000001","time":"1970-01-01T00:00:00.000000Z","hash":"0000000000000000000000000000000000000000000000000000000000000000","origin":"x","n":[1]}`
+	got := AppendStub(&ev, nil)
+	var s Stub
+	if err := json.Unmarshal(got, &s); err != nil || string(got) != want || s.ID != 1 {
+		t.Errorf("%s, %+v, %v", got, s, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -87,21 +88,51 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 	return hashes, rows.Err()
 }
 
-// Foreign returns the foreign event with a hash, with the id and the time that the
-// other log has given it; ok is false if there is none.
-func (db *DB) Foreign(ctx context.Context, hash event.Hash) (ev event.Event, ok bool, err error) {
-	var line []byte
-	err = db.read.QueryRowContext(ctx, `SELECT line FROM foreign_event WHERE hash = ?`, hash[:]).Scan(&line)
-	if errors.Is(err, sql.ErrNoRows) {
-		return event.Event{}, false, nil
+// Foreign calls fn with the foreign events that have the given hashes, in the order of
+// these, with the ids and times that the other log has given them. Those that are not
+// there are left out. No transaction is open while fn runs.
+func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
+	for some := range slices.Chunk(hashes, importChunk) {
+		var evs []event.Event
+		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+			evs, err = foreignOf(ctx, tx, some)
+			return err
+		})
+		if err != nil {
+			return wrap(err, "read foreign events")
+		}
+		for i := range evs {
+			if err := fn(&evs[i]); err != nil {
+				return err
+			}
+		}
 	}
-	if err == nil {
-		if ev, err = event.Stored(line); err == nil && ev.Hash != hash {
-			err = fmt.Errorf("event %s stands in the place of %s", ev.Hash, hash)
+	return nil
+}
+
+func foreignOf(ctx context.Context, tx *sql.Tx, hashes []event.Hash) (evs []event.Event, err error) {
+	stmt, err := tx.PrepareContext(ctx, `SELECT line FROM foreign_event WHERE hash = ?`)
+	if err != nil {
+		return nil, err
+	}
+	defer stmt.Close()
+	for _, h := range hashes {
+		var line []byte
+		err := stmt.QueryRowContext(ctx, h[:]).Scan(&line)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
 		}
 		if err != nil {
-			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return nil, err
 		}
+		ev, err := event.Stored(line)
+		if err == nil && ev.Hash != h {
+			err = fmt.Errorf("event %s stands in the place of %s", ev.Hash, h)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		evs = append(evs, ev)
 	}
-	return ev, err == nil, wrap(db.named(orDone(ctx, err)), "read foreign event %s", hash)
+	return evs, nil
 }

@@ -21,9 +21,9 @@ type Candidates interface {
 	Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error
 	DropCandidates(ctx context.Context, ids []event.ID) error
 	// ForeignHashes calls fn with the hashes of events that were imported from
-	// another log, in ascending order; Foreign returns one of them.
+	// another log, in ascending order; Foreign calls it with some of them.
 	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error
-	Foreign(ctx context.Context, hash event.Hash) (event.Event, bool, error)
+	Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
 }
 
 // maxItems bounds how many events are compared with a log at a time: 48 bytes each.

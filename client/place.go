@@ -253,23 +253,25 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (map[re
 	if err != nil || len(p.foreign.ids) == 0 {
 		return found, err
 	}
+	wanted := map[event.Hash]reconcile.Item{}
+	var hashes []event.Hash
 	for _, it := range after(p.want, span.From) {
 		if it.ID > span.To {
 			break
 		}
-		if !p.foreign.has(it) {
-			continue
-		}
-		ev, ok, err := imports.Foreign(ctx, it.Hash)
-		if err != nil {
-			return nil, err
-		}
-		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
-		if ok && d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {
-			found[it] = event.New(it.ID, it.Time, d, it.Hash)
+		if p.foreign.has(it) {
+			wanted[it.Hash], hashes = it, append(hashes, it.Hash)
 		}
 	}
-	return found, nil
+	err = imports.Foreign(ctx, hashes, func(ev *event.Event) error {
+		it := wanted[ev.Hash]
+		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
+		if d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {
+			found[it] = event.New(it.ID, it.Time, d, it.Hash)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // fetched returns a missing event, fetching it together with those that follow if

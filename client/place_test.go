@@ -80,9 +80,15 @@ func (s *importing) ForeignHashes(_ context.Context, topic event.Topic, fn func(
 	return nil
 }
 
-func (s *importing) Foreign(_ context.Context, hash event.Hash) (event.Event, bool, error) {
-	ev, ok := s.foreign[hash]
-	return ev, ok, nil
+func (s *importing) Foreign(_ context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
+	for _, h := range hashes {
+		if ev, ok := s.foreign[h]; ok {
+			if err := fn(&ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // logged returns the events of a fixture's log as they are there.

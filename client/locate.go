@@ -190,3 +190,9 @@ func (c *Client) askStubs(ctx context.Context, topic event.Topic, req *reconcile
 	round.Up, round.Down = round.Up+len(request), round.Down+len(response)
 	return reconcile.ParseStubs(response, req, c.cfg.Reconcile.Limits)
 }
+
+// Known returns how many of the events with these hashes, at most 10,000, the log has.
+func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
+	stubs, err := c.stubs(ctx, hashes, &reconcile.Round{})
+	return len(stubs), err
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -31,9 +32,14 @@ copy. Nothing shows them yet: the next sync compares them with the server, keeps
 agrees as if it had been fetched, and fetches only the rest. Events of another log are
 kept by their hashes, for those that both logs have.
 
+A copy that does not exist yet is made: of the log that --server serves if that is on
+the command line, or else of the log that the file is of. So whoever moves to another
+server with the same events exports from the one, imports for the other and syncs.
+
 Each line is checked. If one is bad, nothing is imported.`,
 		Example: `  rstream import alice.jsonl
   gunzip <all.jsonl.gz | rstream import -
+  rstream export --all --server OLD | rstream import - --server NEW
   rstream import old.jsonl --log 5ZC8Y0M7Q2KJ4T1R`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -72,10 +78,12 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 }
 
 // An importTarget is the copy that events go into: the one that is named, or that of
-// the server's log if it is known, or else that of the file's own log.
+// the server's log if that is known or the server was named, or else that of the file's
+// own log.
 type importTarget struct {
 	a         *app
 	path, log string
+	learned   bool      // which log it is of was asked of the server
 	db        *cache.DB // nil until it is needed, and as long as there is no file
 }
 
@@ -92,6 +100,13 @@ func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 	}
 	if t.path, t.log, err = t.a.cacheFile(); err != nil {
 		return err
+	}
+	if t.log == "" && t.a.named {
+		info, err := client.Probe(ctx, client.Config{Servers: t.a.servers})
+		if err != nil {
+			return fmt.Errorf("ask which log to import for: %w", err)
+		}
+		t.log, t.learned = info.Log, true
 	}
 	if t.log == "" {
 		t.log = fileLog
@@ -129,14 +144,24 @@ func (t *importTarget) make(ctx context.Context, fileLog string) error {
 	if err := t.find(ctx, fileLog); err != nil || t.db != nil {
 		return err
 	}
-	if t.a.cache == "" {
-		if _, err := newDataFile(t.log); err != nil {
-			return err
-		}
+	if err := t.makeRoom(); err != nil {
+		return err
 	}
 	db, err := cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
 	if err == nil {
 		t.db = db
+	}
+	return err
+}
+
+// makeRoom makes the folder of a copy that was not named, and remembers of which log
+// the server is.
+func (t *importTarget) makeRoom() (err error) {
+	switch {
+	case t.learned:
+		_, err = t.a.newCacheFile(t.a.cache, t.log)
+	case t.a.cache == "":
+		_, err = newDataFile(t.log)
 	}
 	return err
 }

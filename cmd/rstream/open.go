@@ -18,8 +18,9 @@ import (
 // A session is a command's cache and the client that fills it.
 type session struct {
 	*client.Client
-	db  *cache.DB
-	app *app
+	db   *cache.DB
+	app  *app
+	made bool // the copy was not there before
 }
 
 // connect opens the copy of the log that the servers serve, making it if it is not
@@ -35,7 +36,8 @@ func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, err
 	if err != nil {
 		return nil, err
 	}
-	if log == "" {
+	made := log == ""
+	if made {
 		info, err := client.Probe(ctx, cfg)
 		if err != nil {
 			return nil, err
@@ -54,7 +56,7 @@ func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, err
 		db.Close()
 		return nil, &usageError{err}
 	}
-	return &session{Client: c, db: db, app: a}, nil
+	return &session{Client: c, db: db, app: a, made: made}, nil
 }
 
 // Close ends the client and closes the cache.

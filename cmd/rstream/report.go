@@ -132,7 +132,8 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, &gap):
 		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String()
 	case errors.As(err, &other) && cacheNamed(cmd):
-		return "name another file with --cache, or the server of this log with --server"
+		return "name another file with --cache, or the server of this log with --server; to begin one with what this one has, run " +
+			moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+other.URL)
 	case errors.As(err, &other):
 		return "run the command again to begin a copy of the new log, or name the old server with --server"
 	case errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED):

@@ -105,6 +105,9 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
 	}
 	defer s.Close()
+	if s.made {
+		s.noteOthers(ctx)
+	}
 	followed, err := s.db.Followed(ctx)
 	if err != nil {
 		return err

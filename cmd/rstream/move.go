@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// moveCommand is what brings over what the copy in a file holds.
+func moveCommand(file, into string) string {
+	return "\"rstream export --all --cache " + file + " | rstream import - " + into + "\" and sync"
+}
+
+// noteOthers says how to bring over what copies of other logs hold, if this server has
+// events of them. It is said once, when a copy is made; whatever it fails with, the
+// command does without.
+func (s *session) noteOthers(ctx context.Context) {
+	dir, err := dataDir()
+	if err != nil || s.app.quiet {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.db"))
+	if err != nil {
+		return
+	}
+	into := "--server " + s.app.servers[0]
+	if s.app.cache != "" {
+		into = "--cache " + s.app.cache + " " + into
+	}
+	for _, file := range files {
+		if n, err := s.known(ctx, file); err == nil && n > 0 {
+			s.app.note("%s holds events of another log that this one has, too; to fetch them again is not necessary: %s", file, moveCommand(file, into))
+		}
+	}
+}
+
+// sampled is how many of the first and of the last events of another copy are asked
+// for.
+const sampled = 10
+
+// known returns how many of some events that another copy holds the server has.
+func (s *session) known(ctx context.Context, file string) (int, error) {
+	db, err := cache.Open(ctx, file, cache.Config{})
+	if err != nil || db.Log() == s.db.Log() {
+		return 0, err
+	}
+	defer db.Close()
+	windows, err := db.Windows(ctx)
+	if err != nil || len(windows) == 0 {
+		return 0, err
+	}
+	widest := slices.MaxFunc(windows, func(a, b window.Window) int {
+		return int(a.Held().To-a.Held().From) - int(b.Held().To-b.Held().From)
+	})
+	hashes, err := sample(ctx, db, widest)
+	if err != nil || len(hashes) == 0 {
+		return 0, err
+	}
+	return s.Known(ctx, hashes)
+}
+
+// sample returns the hashes of the first and of the last events of a window.
+func sample(ctx context.Context, db *cache.DB, w window.Window) (hashes []event.Hash, err error) {
+	topics, span := []event.Topic{w.Topic}, w.Held()
+	last, err := db.BeforeLast(ctx, topics, sampled, span.From, span.To)
+	if err != nil {
+		return nil, err
+	}
+	for _, from := range []event.ID{span.From, last} {
+		evs, _, err := db.Read(ctx, topics, from, span.To, sampled)
+		if err != nil {
+			return nil, err
+		}
+		for i := range evs {
+			hashes = append(hashes, evs[i].Hash)
+		}
+	}
+	return hashes, nil
+}

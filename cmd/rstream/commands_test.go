@@ -52,6 +52,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// wire VAR URL [VAR2]: set a variable to a URL that leads to another and counts
 	// the events that come over it, together with those of the wire VAR2.
 	"wire": cmdWire,
+	// gate VAR URL PATH: set a variable to a URL that leads to another and holds the
+	// first request to PATH. atgate VAR: wait for that request. opengate VAR: let it go.
+	"gate":     cmdGate,
+	"atgate":   cmdAtGate,
+	"opengate": cmdOpenGate,
 	// held VAR FILE TOPIC...: what a copy holds of topics now must not come over the
 	// wire again.
 	"held": cmdHeld,

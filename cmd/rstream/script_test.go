@@ -68,5 +68,6 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("TZ", "UTC")
 	env.Values[jobsKey{}] = jobs{}
 	env.Values[wiresKey{}] = wires{}
+	env.Values[gatesKey{}] = gates{}
 	return os.MkdirAll(home, 0o700)
 }

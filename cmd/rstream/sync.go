@@ -35,7 +35,8 @@ func newSyncCommand(a *app) *cobra.Command {
 		Short:   "Fetch what is missing into the local copy",
 		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
 not fetched again. Without a topic it is every topic synced before, or everything
-in an empty copy. What put --offline has kept is sent first. Of events that were
+in an empty copy. What put --offline has kept is sent first. If something was missing,
+it is asked once more at the end whether there is more by then. Of events that were
 imported, those that the server has are put where it has them, and only the others are
 fetched; --strategy and --explain are about that.`,
 		Example: `  rstream sync alice --since 24h
@@ -156,11 +157,24 @@ type stretch struct {
 	at *event.Moment
 }
 
+// sync makes a stretch held. One that ends at the head and of which something was
+// missing took a while: then the head is looked at once more.
 func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
 	if r.at != nil {
 		return s.SyncAt(ctx, t, *r.at, fresh)
 	}
-	return s.SyncNew(ctx, t, r.Range, fresh)
+	synced, err := s.SyncNew(ctx, t, r.Range, fresh)
+	if err != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
+		return synced, err
+	}
+	end := client.Range{Since: event.At(event.CursorOf(synced.Span.To, s.db.Log()))}
+	more, err := s.SyncNew(ctx, t, end, fresh)
+	synced.Span.To = max(synced.Span.To, more.Span.To)
+	synced.Windows += more.Windows
+	synced.Added += more.Added
+	synced.Held += more.Held
+	synced.Imported += more.Imported
+	return synced, err
 }
 
 // A summary is what sync has to say of one topic.

@@ -214,7 +214,8 @@ func TestFalseMatches(t *testing.T) {
 		c := newTestClient(t, db, hasty(b.http.URL))
 		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
 		synced(t, b, db, s, err)
-		if got := int(c.Stats().Events); got != 100 {
+		// If the lie is about the last ones, these are behind all that is known, and pulled.
+		if got := int(c.Stats().Events); got < 100 || got > 110 || got > 100 && every == 100 {
 			t.Errorf("one in %d: %d events came, 100 were missing: %s", every, got, s.Compared.Why)
 		}
 	}

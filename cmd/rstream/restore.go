@@ -107,7 +107,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	if err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
-	if err := db.CarryOver(ctx, s.db, parted); err != nil {
+	if err := errors.Join(db.CarryOver(ctx, s.db, parted), db.CarryImported(ctx, s.db, parted)); err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
 	s.app.note("the server was restored: its log %s goes on from %s at %s; %s in %s carried over, %s did not agree",

@@ -1,0 +1,56 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// What was imported into the copy of a log that was restored goes along: candidates up
+// to where the logs parted, but for those that cannot be, the others by their hashes.
+func TestCarryImported(t *testing.T) {
+	ctx := context.Background()
+	setImportChunk(t, 3)
+	old, db := openClient(t), openClient(t)
+	var evs, foreign []event.Event
+	for id := event.ID(1); id <= 20; id++ {
+		evs = append(evs, madeEvent("alice", fmt.Sprint(id%2), id))
+		foreign = append(foreign, forged(madeEvent("bob", "x", id)))
+	}
+	if _, err := old.AddCandidates(ctx, evs); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.AddForeign(ctx, foreign); err != nil {
+		t.Fatal(err)
+	}
+	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another one there
+	for range 2 {                                 // doing it again changes nothing
+		if err := db.CarryImported(ctx, old, 15); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := window.Span{To: event.MaxID}
+	var got []event.ID
+	for _, ev := range candidates(t, db, event.All, whole) {
+		if string(ev.Line()) != string(evs[ev.ID-1].Line()) {
+			t.Errorf("candidate %s has become %s", evs[ev.ID-1].Line(), ev.Line())
+		}
+		got = append(got, ev.ID)
+	}
+	if want := []event.ID{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; !slices.Equal(got, want) {
+		t.Errorf("candidates %v, want %v", got, want)
+	}
+	hashes := foreignHashes(t, db, event.All)
+	for _, ev := range append(foreign, evs[15:]...) {
+		if !slices.Contains(hashes, ev.Hash) {
+			t.Errorf("%s is not known by its hash", ev.Line())
+		}
+	}
+	if len(hashes) != 25 {
+		t.Errorf("%d foreign events, want 25", len(hashes))
+	}
+}

@@ -28,7 +28,8 @@ block by block with the server. The status is 0 only if all is equal above what 
 server still has.
 
 --repair fetches the blocks that differ again, touches nothing else, and looks at
-the topics once more.`,
+the topics once more. What is kept of states is checked as well; --repair drops what is
+damaged of it, and it is made again when it is needed.`,
 		Example: `  rstream verify
   rstream verify nc --repair`,
 		ValidArgsFunction: a.completeTopics,
@@ -54,13 +55,49 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 	if err := s.db.Check(ctx); err != nil {
 		return err
 	}
+	damaged, err := a.verifyStates(ctx, s.db, o.repair)
+	if err != nil {
+		return err
+	}
 	if len(topics) == 0 {
 		if topics, err = heldTopics(ctx, s.db); err != nil {
 			return err
 		}
 	}
+	if err := a.verifyTopics(ctx, s, topics, o.repair); err != nil || damaged == 0 || o.repair {
+		return err
+	}
+	verb := "is"
+	if damaged > 1 {
+		verb = "are"
+	}
+	return &exitError{exitFailed, fmt.Sprintf("%s %s damaged", count(damaged, "kept state"), verb), "\"rstream verify --repair\" drops what is damaged"}
+}
+
+// verifyStates checks the states that are kept, and says so if any of them is damaged.
+func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (damaged int, err error) {
+	damaged, err = db.DamagedStates(ctx, repair)
+	if err != nil || damaged == 0 {
+		return damaged, err
+	}
+	if !a.out.text() {
+		return damaged, a.out.json(struct {
+			Type     string `json:"type"`
+			Damaged  int    `json:"damaged"`
+			Repaired bool   `json:"repaired"`
+		}{"states", damaged, repair})
+	}
+	done := ""
+	if repair {
+		done = ", dropped"
+	}
+	return damaged, a.out.printf("%s: damaged%s\n", count(damaged, "kept state"), done)
+}
+
+// verifyTopics compares topics until nothing is left to repair.
+func (a *app) verifyTopics(ctx context.Context, s *session, topics []event.Topic, repair bool) error {
 	for round := 1; ; round++ {
-		repaired, different, err := a.verifyAll(ctx, s, topics, o.repair, round == 1)
+		repaired, different, err := a.verifyAll(ctx, s, topics, repair, round == 1)
 		switch {
 		case err != nil:
 			return err

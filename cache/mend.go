@@ -1,0 +1,88 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// DamagedStates reads all kept states and returns how many are not what was written.
+// If drop is set these are given up: each is made again of events that are held, or
+// asked for again, when it is wanted.
+func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
+	rows, err := db.keptStates(ctx)
+	if err != nil {
+		return 0, wrap(err, "check the kept states")
+	}
+	for _, s := range rows {
+		err := db.checkState(ctx, s)
+		if errors.Is(err, ErrCorrupt) {
+			damaged, err = damaged+1, nil
+			if drop {
+				err = db.update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
+			}
+		}
+		if err != nil {
+			return damaged, wrap(err, "check the state kept at %s", s.at)
+		}
+	}
+	return damaged, nil
+}
+
+func (db *DB) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		kept = nil
+		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count FROM snapshot WHERE whole ORDER BY id`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var s snapshotRow
+			if err := rows.Scan(&s.id, &s.at, &s.form, &s.count); err != nil {
+				return err
+			}
+			kept = append(kept, s)
+		}
+		return rows.Err()
+	})
+	return kept, err
+}
+
+// checkState reads a kept state, each part in its own transaction. One that was given
+// up meanwhile is not damaged.
+func (db *DB) checkState(ctx context.Context, s snapshotRow) error {
+	load := s.loader(event.All)
+	members, from := int64(0), name{}
+	for end := false; !end; {
+		err := db.view(ctx, func(tx *sql.Tx) error {
+			refs, next, last, err := load(ctx, tx, from)
+			if err != nil {
+				return err
+			}
+			for _, r := range refs {
+				if r.compare(from) < 0 {
+					return fmt.Errorf("%w: members of snapshot %d are out of order", ErrCorrupt, s.id)
+				}
+				from = r.next()
+			}
+			members, from, end = members+int64(len(refs)), next, last
+			if !end || members == s.count {
+				return nil
+			}
+			var there bool
+			err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?)`, s.id).Scan(&there)
+			if err == nil && there {
+				err = fmt.Errorf("%w: snapshot %d has %d members and not %d", ErrCorrupt, s.id, members, s.count)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Whatever is damaged of a kept state is found, and it is given up; the others stay.
+func TestDamagedStates(t *testing.T) {
+	ctx := context.Background()
+	evs := bigLogFile().evs[:100]
+	check := func(what string, db *DB, want int) {
+		t.Helper()
+		for _, drop := range []bool{false, false, true} {
+			if n, err := db.DamagedStates(ctx, drop); n != want || err != nil {
+				t.Fatalf("%s: %d are damaged, %v, want %d", what, n, err, want)
+			}
+		}
+		if n, err := db.DamagedStates(ctx, true); n != 0 || err != nil {
+			t.Fatalf("%s: %d are damaged still, %v", what, n, err)
+		}
+	}
+	db := openClient(t)
+	keep(t, db, evs, event.All, 90)
+	keep(t, db, evs, event.All, 60)
+	before := kept(t, db)
+	if len(before) != 2 {
+		t.Fatalf("kept are %q", before)
+	}
+	check("nothing", db, 0)
+	var members []byte
+	if err := db.read.QueryRow(`SELECT members FROM part WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`).Scan(&members); err != nil {
+		t.Fatal(err)
+	}
+	bad := map[string][]byte{"no members": nil, "half": members[:len(members)/2]}
+	for i := 0; i < len(members); i += 397 {
+		b := bytes.Clone(members)
+		b[i] ^= 1
+		bad[fmt.Sprint("byte ", i)] = b
+	}
+	for what, b := range bad {
+		if _, err := db.write.Exec(`UPDATE part SET members = ? WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`, append([]byte{}, b...)); err != nil {
+			t.Fatal(err)
+		}
+		check(what, db, 1)
+		checkKept(t, what, db, before[0])
+		keep(t, db, evs, event.All, 90)
+	}
+	if _, err := db.write.Exec(`DELETE FROM part`); err != nil {
+		t.Fatal(err)
+	}
+	check("no parts", db, 2)
+	checkKept(t, "no parts", db)
+	if n, err := db.Aside(ctx); err != nil || n != (Aside{}) {
+		t.Errorf("%+v, %v", n, err)
+	}
+}

@@ -103,7 +103,7 @@ func stubBytes(c *Comparison) (n int) {
 // what it asks for instead is a twentieth of them, both ways together.
 func TestMoveToAnotherLog(t *testing.T) {
 	noLeaks(t)
-	a, b := twoLogs(t, size(1000, 100_000))
+	a, b := twoLogs(t, size(1000, 50_000))
 	moved := logged(t, a, "alice")
 	for _, more := range []int{0, 500} { // events that the other log does not have
 		evs := moved
@@ -332,7 +332,7 @@ func TestLyingStubs(t *testing.T) {
 	known := logged(t, a, "alice")[:150]
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 6))
-	for i := range size(8, 500) {
+	for i := range size(8, 150) {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			if !reconcile.IsStubRequest(request) {
 				return answer

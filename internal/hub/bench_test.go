@@ -35,28 +35,43 @@ func manyTopics(b *testing.B, n int) (ts []event.Topic, storages [][2]string) {
 
 func BenchmarkMatch(b *testing.B) {
 	for _, n := range []int{1e3, 1e5, 1e6} {
-		b.Run(fmt.Sprintf("subs=%d", n), func(b *testing.B) {
-			ts, storages := manyTopics(b, n)
-			h := New(&log{}, 0, Config{})
-			before := heap()
-			for i := range ts {
-				h.Subscribe(ts[i:i+1], 0)
-			}
-			perSub := float64(heap()-before) / float64(n)
-			var hits []ref
-			total, i := 0, 0
-			b.ReportAllocs()
-			for b.Loop() {
-				at := storages[i&(1<<16-1)]
-				hits = h.table.match(hits[:0], at[0], at[1])
-				total += len(hits)
-				i++
-			}
-			b.ReportMetric(float64(total)/float64(i), "matches/op")
-			b.ReportMetric(perSub, "B/sub")
-			runtime.KeepAlive(ts)
-		})
+		ts, storages := manyTopics(b, n)
+		b.Run(fmt.Sprintf("subs=%d", n), func(b *testing.B) { benchMatch(b, ts, storages) })
 	}
+	// All of one user, each of another path: nothing but the tree.
+	ts, storages := onePerPath(b, 1e6)
+	b.Run("user=1/subs=1000000", func(b *testing.B) { benchMatch(b, ts, storages) })
+}
+
+func onePerPath(b *testing.B, n int) (ts []event.Topic, storages [][2]string) {
+	for i := range n {
+		ts = append(ts, topics(b, fmt.Sprintf("a/rooms/%06d%s", i, [...]string{"", "/", "*", "$"}[i%4]))...)
+	}
+	for range 1 << 16 {
+		storages = append(storages, [2]string{"a", fmt.Sprintf("rooms/%06d", rand.IntN(n))})
+	}
+	return ts, storages
+}
+
+func benchMatch(b *testing.B, ts []event.Topic, storages [][2]string) {
+	h := New(&log{}, 0, Config{})
+	before := heap()
+	for i := range ts {
+		h.Subscribe(ts[i:i+1], 0)
+	}
+	perSub := float64(heap()-before) / float64(len(ts))
+	var hits []ref
+	total, i := 0, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		at := storages[i&(1<<16-1)]
+		hits = h.table.match(hits[:0], at[0], at[1])
+		total += len(hits)
+		i++
+	}
+	b.ReportMetric(float64(total)/float64(i), "matches/op")
+	b.ReportMetric(perSub, "B/sub")
+	runtime.KeepAlive(ts)
 }
 
 func heap() uint64 {
@@ -171,7 +186,7 @@ func BenchmarkPush(b *testing.B) {
 	}
 	ev := newEvent(1, "a", "p/q")
 	for b.Loop() {
-		for _, s := range h.table.all {
+		for _, s := range h.table.all.subs {
 			s.push(&ev, 0)
 		}
 		ev.ID++

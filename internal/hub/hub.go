@@ -58,8 +58,7 @@ type Hub struct {
 	head      atomic.Uint64
 	err       atomic.Pointer[error] // set once the hub is closed
 
-	mu    sync.RWMutex
-	table table // guarded by mu
+	table table
 
 	stalls struct {
 		sync.Mutex
@@ -148,9 +147,7 @@ func (h *Hub) queue(evs []event.Event, old, head event.ID) {
 
 // deliver puts ev into the queues of those who asked for it.
 func (h *Hub) deliver(ev *event.Event, old event.ID) {
-	h.mu.RLock()
 	h.pub.hits = h.table.match(h.pub.hits[:0], ev.User, ev.Path)
-	h.mu.RUnlock()
 	if len(h.pub.hits) == 0 {
 		return
 	}
@@ -186,18 +183,10 @@ func (h *Hub) Advance(head event.ID) {
 func (h *Hub) advance(old, head event.ID) {
 	if head > old && !h.closed() {
 		h.announced.Store(uint64(head))
-		h.each(func(s *Subscription) { s.lose(old) })
+		h.table.all.each(func(s *Subscription) { s.lose(old) })
 		h.head.Store(uint64(head))
 	}
 	h.retryStalled()
-}
-
-func (h *Hub) each(f func(*Subscription)) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for _, s := range h.table.all {
-		f(s)
-	}
 }
 
 // retryStalled wakes those for whom the Source had nothing.
@@ -242,8 +231,6 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 		goal:   after,
 		seen:   after,
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.table.add(s)
 	return s
 }
@@ -251,8 +238,6 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 // Matches returns how many topics of subscriptions hold a storage.
 func (h *Hub) Matches(user, path string) int {
 	var hits [64]ref
-	h.mu.RLock()
-	defer h.mu.RUnlock()
 	return len(h.table.match(hits[:0], user, path))
 }
 
@@ -264,7 +249,7 @@ func (h *Hub) Close(err error) {
 	h.pub.Lock() // no commit is half queued when a reader sees err
 	defer h.pub.Unlock()
 	if h.err.CompareAndSwap(nil, &err) {
-		h.each((*Subscription).rouse)
+		h.table.all.each((*Subscription).rouse)
 	}
 }
 

@@ -295,7 +295,7 @@ func TestCloseWakes(t *testing.T) {
 					}
 					s.Close()
 					synctest.Wait()
-					if len(h.table.all) != 0 || len(h.stalls.subs) != 0 {
+					if len(h.table.all.subs) != 0 || len(h.stalls.subs) != 0 {
 						t.Error("the hub still knows the subscription")
 					}
 				})

@@ -35,7 +35,7 @@ func TestStress(t *testing.T) {
 	}
 	stop()
 	readers.Wait()
-	if n := len(h.table.all); n != 1 {
+	if n := len(h.table.all.subs); n != 1 {
 		t.Errorf("%d subscriptions are left, want 1", n)
 	}
 }

@@ -14,27 +14,26 @@ type Subscription struct {
 	hub    *Hub
 	topics []event.Topic
 
-	// Of the table, guarded by hub.mu.
-	index  int
+	// Of the table, guarded by its locks.
 	places []int32
+	index  int32
 
 	// Guarded by mu. While joined, what the topics have after pos is at or before
 	// goal in the Source, or after goal in the queue.
+	joined bool
+	closed bool
+	parked bool // the reader sleeps; whoever clears it rings
+	live   bool // owned by Next: what the last batch said
 	mu     sync.Mutex
 	pos    event.ID // what is at or before it has been given
 	goal   event.ID // where the Source ended when the reader last joined; moved only by Next
 	seen   event.ID // what is at or before it must not be queued any more
 	queue  []*event.Event
-	bytes  int // of the queued events
-	joined bool
-	closed bool
-	parked bool          // the reader sleeps; whoever clears it rings
+	bytes  int           // of the queued events
 	wake   chan struct{} // made when the reader first sleeps
 
 	// Owned by Next.
-	live  bool           // what the last batch said
-	given []*event.Event // the last batch
-	spare []*event.Event // an empty slice to use again
+	given []*event.Event // the last batch, or an empty slice to use again
 }
 
 // keep is how large a slice a subscription keeps for the next events.
@@ -93,10 +92,9 @@ const (
 // recycle takes back the last batch, for the reader is done with it.
 func (s *Subscription) recycle() {
 	clear(s.given)
-	if cap(s.given) > 0 && cap(s.given) <= keep {
-		s.spare = s.given[:0]
+	if s.given = s.given[:0]; cap(s.given) > keep {
+		s.given = nil
 	}
-	s.given = nil
 }
 
 // poll returns what is queued or decides what else to do.
@@ -139,8 +137,7 @@ func (s *Subscription) join() {
 
 // take empties the queue. head was loaded before mu was locked.
 func (s *Subscription) take(head event.ID) Batch {
-	s.given = s.queue
-	s.queue, s.spare, s.bytes = s.spare, nil, 0
+	s.given, s.queue, s.bytes = s.queue, s.given, 0
 	s.pos = max(s.given[len(s.given)-1].ID, head)
 	s.live = true
 	return Batch{Events: s.given, Position: s.pos, Live: true}
@@ -161,8 +158,6 @@ func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 	if next == after {
 		return Batch{}, s.stall(version), nil
 	}
-	s.given = s.spare[:0]
-	s.spare = nil
 	for i := range evs {
 		s.given = append(s.given, &evs[i])
 	}
@@ -343,9 +338,7 @@ func (s *Subscription) Close() {
 	if !s.end() {
 		return
 	}
-	s.hub.mu.Lock()
 	s.hub.table.remove(s)
-	s.hub.mu.Unlock()
 	s.hub.stalls.Lock()
 	delete(s.hub.stalls.subs, s)
 	s.hub.stalls.Unlock()

@@ -1,38 +1,50 @@
 package hub
 
 import (
+	"hash/maphash"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/rstream-dev/rstream/event"
 )
 
 // A table finds the subscriptions that ask for a storage. It holds the topics of
 // each user that someone asks for, and those of any user; a match looks into two of
-// these sets and never at the topics of others.
+// these sets and never at the topics of others. Its methods may be called from any
+// goroutine: the users are spread over shards, so that who joins or leaves one stops
+// hardly anybody else.
 type table struct {
-	users map[string]*set
-	any   set
-	all   []*Subscription // each knows its place here
+	shards [256]shard
+	any    struct {
+		sync.RWMutex
+		set
+	}
+	all roster
 }
 
-// A set holds the topics of one user: a few in a list that one look at memory
-// brings in whole, more in a radix tree over the paths. It never goes back to the
-// list.
+// A set holds the topics of one user: a few in a list, more in a radix tree over the
+// paths. It never goes back to the list.
+//
+// Among a million subscriptions what costs is waiting for memory. A match follows
+// two addresses that it knows at the same time: those of the names and of the list.
 type set struct {
+	names string // the user, then the paths of the list, one behind the other
 	list  []entry
-	names string // the paths of the list, one behind the other
 	tree  *node
+	user  uint8 // how long the user's name is
 }
 
 // few is how many topics a list holds. Beyond about this many a tree is faster.
 const few = 16
 
-// An entry is a topic in a list. Its path is names[from:to].
+// An entry is a topic in a list. Its path are the names from the end of the entry
+// before up to its own.
 type entry struct {
-	ref      ref
-	from, to uint16
-	kind     kind
+	sub   *Subscription
+	topic int32
+	end   uint16 // at most event.MaxUser and few times event.MaxPath
+	kind  kind
 }
 
 // A ref is one topic of one subscription.
@@ -69,63 +81,67 @@ func split(t event.Topic) (user, path string, k kind) {
 
 // add enters s under each of its topics.
 func (t *table) add(s *Subscription) {
-	s.index = len(t.all)
-	t.all = append(t.all, s)
+	t.all.add(s)
 	for i, topic := range s.topics {
 		user, path, k := split(topic)
-		t.set(user).add(path, k, ref{s, int32(i)})
+		r := ref{s, int32(i)}
+		if user == "" {
+			t.any.Lock()
+			t.any.add(path, k, r)
+			t.any.Unlock()
+			continue
+		}
+		shard, hash := t.shard(user)
+		shard.add(hash, user, path, k, r)
 	}
 }
 
 // remove takes out s, which has been added.
 func (t *table) remove(s *Subscription) {
-	last := len(t.all) - 1
-	t.all[s.index] = t.all[last]
-	t.all[s.index].index = s.index
-	t.all[last] = nil
-	t.all = t.all[:last]
+	t.all.remove(s)
 	for i, topic := range s.topics {
 		user, path, k := split(topic)
-		set := t.set(user)
-		set.remove(path, k, s.places[i])
-		if user != "" && set.empty() {
-			delete(t.users, user)
+		r := ref{s, int32(i)}
+		if user == "" {
+			t.any.Lock()
+			t.any.remove(path, k, r)
+			t.any.Unlock()
+			continue
 		}
+		shard, hash := t.shard(user)
+		shard.remove(hash, user, path, k, r)
 	}
-}
-
-// set returns the topics of user, or of any user if it is empty.
-func (t *table) set(user string) *set {
-	if user == "" {
-		return &t.any
-	}
-	u := t.users[user]
-	if u == nil {
-		if t.users == nil {
-			t.users = make(map[string]*set)
-		}
-		u = new(set)
-		t.users[user] = u
-	}
-	return u
 }
 
 // match appends to hits the topics that hold the storage user/path.
 func (t *table) match(hits []ref, user, path string) []ref {
-	if u := t.users[user]; u != nil {
-		hits = u.match(hits, path)
-	}
-	return t.any.match(hits, path)
+	shard, hash := t.shard(user)
+	hits = shard.match(hits, hash, user, path)
+	t.any.RLock()
+	hits = t.any.match(hits, path)
+	t.any.RUnlock()
+	return hits
+}
+
+// seed makes the hashes of users ones that nobody can choose.
+var seed = maphash.MakeSeed()
+
+func (t *table) shard(user string) (*shard, uint32) {
+	h := maphash.String(seed, user)
+	return &t.shards[h>>56], uint32(h)
 }
 
 func (u *set) match(hits []ref, path string) []ref {
 	if u.tree != nil {
 		return u.tree.match(hits, path)
 	}
+	from := uint16(u.user)
 	for i := range u.list {
-		if e := &u.list[i]; matchesPath(e.kind, u.names[e.from:e.to], path) {
-			hits = append(hits, e.ref)
+		e := &u.list[i]
+		if matchesPath(e.kind, u.names[from:e.end], path) {
+			hits = append(hits, ref{e.sub, e.topic})
 		}
+		from = e.end
 	}
 	return hits
 }
@@ -151,38 +167,72 @@ func (u *set) add(path string, k kind, r ref) {
 		u.tree.grow(path).put(k, r)
 		return
 	}
-	from := uint16(len(u.names)) // at most few times event.MaxPath
 	u.names += path
-	u.list = append(u.list, entry{r, from, uint16(len(u.names)), k})
-	r.settle(len(u.list) - 1)
+	// Most users have one or two topics: no room for more.
+	list := make([]entry, len(u.list)+1)
+	list[copy(list, u.list)] = entry{r.sub, r.topic, uint16(len(u.names)), k}
+	u.list = list
 }
 
 // plant turns the list into a tree.
 func (u *set) plant() {
 	u.tree = new(node)
+	from := uint16(u.user)
 	for _, e := range u.list {
-		u.tree.grow(u.names[e.from:e.to]).put(e.kind, e.ref)
+		u.tree.grow(u.names[from:e.end]).put(e.kind, ref{e.sub, e.topic})
+		from = e.end
 	}
-	u.list, u.names = nil, ""
+	u.list, u.names = nil, u.names[:u.user]
 }
 
-func (u *set) remove(path string, k kind, place int32) {
+func (u *set) remove(path string, k kind, r ref) {
 	if u.tree != nil {
-		u.tree.find(path).cut(k, place)
+		u.tree.find(path).cut(k, r.sub.places[r.topic])
 		u.tree.prune(path)
 		return
 	}
-	gone := u.list[place]
-	u.names = u.names[:gone.from] + u.names[gone.to:]
-	u.list = slices.Delete(u.list, int(place), int(place)+1)
-	for i := int(place); i < len(u.list); i++ {
-		u.list[i].from -= gone.to - gone.from
-		u.list[i].to -= gone.to - gone.from
-		u.list[i].ref.settle(i)
+	at := slices.IndexFunc(u.list, func(e entry) bool { return e.sub == r.sub && e.topic == r.topic })
+	end := int(u.list[at].end)
+	u.names = u.names[:end-len(path)] + u.names[end:]
+	u.list = slices.Concat(u.list[:at], u.list[at+1:])
+	for i := at; i < len(u.list); i++ {
+		u.list[i].end -= uint16(len(path))
 	}
 }
 
 func (u *set) empty() bool { return len(u.list) == 0 && (u.tree == nil || u.tree.empty()) }
 
-// settle tells the subscription where its topic is now, to be found when it leaves.
+// settle tells the subscription where in a node its topic is now, to be found when
+// it leaves.
 func (r ref) settle(place int) { r.sub.places[r.topic] = int32(place) }
+
+// A roster is all subscriptions. Each knows its place.
+type roster struct {
+	sync.RWMutex
+	subs []*Subscription
+}
+
+func (r *roster) add(s *Subscription) {
+	r.Lock()
+	defer r.Unlock()
+	s.index = int32(len(r.subs))
+	r.subs = append(r.subs, s)
+}
+
+func (r *roster) remove(s *Subscription) {
+	r.Lock()
+	defer r.Unlock()
+	last := len(r.subs) - 1
+	r.subs[s.index] = r.subs[last]
+	r.subs[s.index].index = s.index
+	r.subs[last] = nil
+	r.subs = r.subs[:last]
+}
+
+func (r *roster) each(f func(*Subscription)) {
+	r.RLock()
+	defer r.RUnlock()
+	for _, s := range r.subs {
+		f(s)
+	}
+}

@@ -6,14 +6,13 @@ import (
 )
 
 // A node stands for the path spelled by the labels down to it. The empty path is
-// the root. Among a million nodes every address followed is a wait for memory, so
-// the first edge and the first ref live in the node.
+// the root. Among a million nodes every address followed is a wait for memory, and
+// most have one ref, so the first lives in the node.
 type node struct {
 	label string
 	kids  []edge // by first byte
 	subs  []ref  // the topics that name this path, by kind
 	ends  [kinds]int32
-	edge  [1]edge
 	ref   [1]ref
 }
 
@@ -86,9 +85,6 @@ func (n *node) grow(path string) *node {
 
 // link makes kid the kid at place i.
 func (n *node) link(i int, kid *node) {
-	if n.kids == nil {
-		n.kids = n.edge[:0]
-	}
 	n.kids = slices.Insert(n.kids, i, edge{kid.label[0], kid})
 }
 

@@ -1,0 +1,118 @@
+package hub
+
+import "sync"
+
+// A shard holds the sets of some users. Its slots are open addressing with linear
+// probing: a set stands at or behind the place that its hash names, with no free
+// slot in between.
+type shard struct {
+	mu    sync.RWMutex
+	slots []slot
+	used  int
+}
+
+// A slot is free if its set has no user.
+type slot struct {
+	set
+	hash uint32
+}
+
+func (d *shard) match(hits []ref, hash uint32, user, path string) []ref {
+	d.mu.RLock()
+	if i, ok := d.find(hash, user); ok {
+		hits = d.slots[i].match(hits, path)
+	}
+	d.mu.RUnlock()
+	return hits
+}
+
+func (d *shard) add(hash uint32, user, path string, k kind, r ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, ok := d.find(hash, user)
+	if !ok {
+		i = d.enter(hash, user)
+	}
+	d.slots[i].set.add(path, k, r)
+}
+
+// remove takes out a topic that has been added, and its user with the last.
+func (d *shard) remove(hash uint32, user, path string, k kind, r ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, _ := d.find(hash, user)
+	u := &d.slots[i].set
+	u.remove(path, k, r)
+	if !u.empty() {
+		return
+	}
+	d.free(i)
+	if len(d.slots) > leastSlots && d.used < len(d.slots)/4 {
+		d.resize(len(d.slots) / 2)
+	}
+}
+
+// find returns the slot of user, or the free one that it would get, if there are any.
+func (d *shard) find(hash uint32, user string) (at int, ok bool) {
+	if len(d.slots) == 0 {
+		return 0, false
+	}
+	for i := d.home(hash); ; i = d.after(i) {
+		switch s := &d.slots[i]; {
+		case s.user == 0:
+			return i, false
+		case s.hash == hash && s.names[:s.user] == user:
+			return i, true
+		}
+	}
+}
+
+// home returns the slot that a hash names.
+func (d *shard) home(hash uint32) int { return int(uint64(hash) * uint64(len(d.slots)) >> 32) }
+
+func (d *shard) after(i int) int {
+	if i++; i < len(d.slots) {
+		return i
+	}
+	return 0
+}
+
+const leastSlots = 8
+
+// enter gives a new user a slot. An eighth stays free, so that searches are short.
+func (d *shard) enter(hash uint32, user string) int {
+	if d.used >= len(d.slots)*7/8 {
+		d.resize(max(leastSlots, len(d.slots)*3/2))
+	}
+	i, _ := d.find(hash, user)
+	d.slots[i] = slot{set: set{names: user, user: uint8(len(user))}, hash: hash}
+	d.used++
+	return i
+}
+
+func (d *shard) resize(n int) {
+	old := d.slots
+	d.slots = make([]slot, n)
+	for i := range old {
+		if s := &old[i]; s.user > 0 {
+			at, _ := d.find(s.hash, s.names[:s.user])
+			d.slots[at] = *s
+		}
+	}
+}
+
+// free frees slot i and closes the hole: each set behind it that may stand there
+// moves up.
+func (d *shard) free(i int) {
+	d.used--
+	n := len(d.slots)
+	for j := d.after(i); d.slots[j].user > 0; j = d.after(j) {
+		// How far from its home a set stands, and how far the hole is behind that.
+		home := d.home(d.slots[j].hash)
+		if (i-home+n)%n < (j-home+n)%n {
+			d.slots[i] = d.slots[j]
+			i = j
+		}
+	}
+	d.slots[i] = slot{}
+}

@@ -31,6 +31,12 @@ var benchWorks = []benchWork{
 	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*benchRun).append},
 	{"sync", "Fetch a log into a local copy", (*benchRun).sync},
 	{"replay", "Read a log from its beginning over one stream", (*benchRun).replay},
+	{"fanout", "Send events to 100 and to 1,000 subscribers", (*benchRun).fanout},
+	{"readers", "Send events to 1,000 readers of whom one never reads and one is slow", (*benchRun).readers},
+	{"idle", "Hold 2,000 subscribers to whom nothing is sent", (*benchRun).idle},
+	{"state", "Tell the state of 10,000 storages at random moments", (*benchRun).state},
+	{"open", "Open a log, and read of one storage", (*benchRun).open},
+	{"reconcile", "Find out which events of a log are missing", (*benchRun).reconcile},
 	{"match", "Find those who asked for an event among a million", (*benchRun).match},
 }
 
@@ -63,7 +69,7 @@ The server is a process of its own with a log in a temporary folder, or the one 
 			RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd, a, o, []benchWork{w}) },
 		})
 	}
-	cmd.AddCommand(newBenchLimitCommand())
+	cmd.AddCommand(newBenchLimitCommand(), newBenchServerCommand(a))
 	return cmd
 }
 
@@ -105,6 +111,7 @@ type benchRun struct {
 	benchOptions
 	app     *app
 	dir     string
+	log     *filledLog // see filled
 	results []benchResult
 }
 
@@ -116,7 +123,7 @@ type benchResult struct {
 	Unit  string   `json:"unit"`
 	Limit *float64 `json:"limit,omitempty"`
 	Ratio *float64 `json:"ratio,omitempty"` // of value to limit
-	Goal  *float64 `json:"goal,omitempty"`  // for the ratio at least; without a limit for the value at most
+	Goal  *float64 `json:"goal,omitempty"`  // for the ratio, or without a limit for the value: at least for a rate, at most for anything else
 	Pass  bool     `json:"pass"`
 }
 
@@ -129,6 +136,17 @@ func (r *benchRun) say(name string, value float64, unit string) {
 func (r *benchRun) atLeast(name string, value, limit float64, unit string, goal float64) {
 	ratio := value / limit
 	r.add(benchResult{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Goal: &goal, Pass: ratio >= goal})
+}
+
+// compare adds a figure of which less is better, beside its limit; their ratio has a
+// goal unless that is 0.
+func (r *benchRun) compare(name string, value, limit float64, unit string, goal float64) {
+	ratio := value / limit
+	b := benchResult{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Pass: true}
+	if goal > 0 {
+		b.Goal, b.Pass = &goal, ratio <= goal
+	}
+	r.add(b)
 }
 
 // atMost adds a figure that has a goal itself.
@@ -171,8 +189,10 @@ func (b *benchResult) goal() string {
 	switch {
 	case b.Goal == nil:
 		return ""
-	case b.Limit != nil:
+	case strings.HasSuffix(b.Unit, "/s"):
 		return "≥ " + ratio(*b.Goal)
+	case b.Limit != nil:
+		return "≤ " + ratio(*b.Goal)
 	}
 	return "≤ " + figure(*b.Goal)
 }

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +28,8 @@ type benchProcess struct {
 	cmd    *exec.Cmd
 	url    string
 	errors bytes.Buffer
+	ask    io.Writer // see collectOnDemand
+	answer *bufio.Reader
 }
 
 // startProcess runs this program with args and waits until it says where it serves.
@@ -36,20 +41,28 @@ func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProc
 	file := filepath.Join(r.dir, "url-"+strconv.Itoa(len(args))+args[0])
 	p := &benchProcess{cmd: exec.CommandContext(ctx, self, append(args, "--url-file", file)...)}
 	p.cmd.Stderr = &p.errors
+	if p.ask, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	answer, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.answer = bufio.NewReader(answer)
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
 	p.cmd.WaitDelay = shutdownTime
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	for range 1000 {
+	for range 5000 {
 		b, err := os.ReadFile(file)
 		if err == nil {
 			p.url = strings.TrimSpace(string(b))
 			return p, os.Remove(file)
 		}
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(2 * time.Millisecond):
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), p.stop())
 		}
@@ -70,10 +83,22 @@ func (p *benchProcess) stop() error {
 
 // memory returns the most memory that the process has had, in MiB, 0 if the system
 // does not say.
-func (p *benchProcess) memory() float64 {
+func (p *benchProcess) memory() float64 { return p.status("VmHWM:") }
+
+// residentNow returns how much memory the process has now, without its garbage. The
+// process must collect on demand.
+func (p *benchProcess) residentNow() (float64, error) {
+	if _, err := fmt.Fprintln(p.ask); err != nil {
+		return 0, err
+	}
+	_, err := p.answer.ReadString('\n')
+	return p.status("VmRSS:"), err
+}
+
+func (p *benchProcess) status(name string) (mib float64) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kib, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			return kib / 1024
 		}
@@ -84,6 +109,7 @@ func (p *benchProcess) memory() float64 {
 // A benchPair is what is measured and its limit.
 type benchPair struct {
 	server *benchProcess // nil if it was named
+	file   string        // of its log
 	limit  *benchProcess
 	url    string
 }
@@ -97,12 +123,33 @@ func (r *benchRun) pair(ctx context.Context) (p *benchPair, err error) {
 	if p.url != "" {
 		return p, nil
 	}
-	db := filepath.Join(r.dir, fmt.Sprintf("log-%d.db", len(r.results)))
-	if p.server, err = r.startProcess(ctx, "serve", "--quiet", "--listen", "127.0.0.1:0", "--db", db); err != nil {
+	p.file = fmt.Sprintf("log-%d.db", len(r.results))
+	if p.server, err = r.serve(ctx, p.file); err != nil {
 		return nil, errors.Join(err, p.limit.stop())
 	}
 	p.url = p.server.url
 	return p, nil
+}
+
+// serve starts a server of the log in a file of the run's.
+func (r *benchRun) serve(ctx context.Context, file string) (*benchProcess, error) {
+	return r.startProcess(ctx, "serve", "--quiet", "--listen", "127.0.0.1:0", "--db", filepath.Join(r.dir, file))
+}
+
+// restart ends the server and starts it again, unless it was named.
+func (p *benchPair) restart(ctx context.Context, r *benchRun) error {
+	if p.server == nil {
+		return nil
+	}
+	if err := p.server.stop(); err != nil {
+		return err
+	}
+	again, err := r.serve(ctx, p.file)
+	if err != nil {
+		return err
+	}
+	p.server, p.url = again, again.url
+	return nil
 }
 
 func (p *benchPair) stop() error {
@@ -128,10 +175,44 @@ func newBenchLimitCommand() *cobra.Command {
 	var urlFile string
 	cmd := &cobra.Command{
 		Use: "limit", Short: "Serve what does nothing", Hidden: true, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchLimit(cmd.Context(), urlFile) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			go collectOnDemand(cmd.InOrStdin(), cmd.OutOrStdout())
+			return runBenchLimit(cmd.Context(), urlFile)
+		},
 	}
 	cmd.Flags().StringVar(&urlFile, "url-file", "", "write the URL to `FILE`")
 	return cmd
+}
+
+// newBenchServerCommand serves a log as serve does, in a process that collects its
+// garbage on demand.
+func newBenchServerCommand(a *app) *cobra.Command {
+	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second}
+	cmd := &cobra.Command{
+		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.quiet = true
+			go collectOnDemand(cmd.InOrStdin(), cmd.OutOrStdout())
+			return runServe(cmd.Context(), a, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.db, "db", "", "`FILE` of the log")
+	cmd.Flags().StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE`")
+	return cmd
+}
+
+// collectOnDemand gives all free memory back to the system for each line that it
+// reads, and answers with a line. It ends with the process.
+func collectOnDemand(in io.Reader, out io.Writer) {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		for range 5 { // each halves a stack that was deep once
+			debug.FreeOSMemory()
+		}
+		if _, err := fmt.Fprintln(out); err != nil {
+			return
+		}
+	}
 }
 
 func runBenchLimit(ctx context.Context, urlFile string) error {

@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -28,8 +30,21 @@ const (
 	goalAppendBatch = 0.7
 	goalSync        = 0.7
 	goalSyncAgain   = 50.0 // ms
+	goalSyncCold    = 1000 // ms
+	goalSyncBytes   = 200  // each way
 	goalReplay      = 0.4
 	goalMatch       = 500.0 // ns
+
+	goalFanout        = 0.8
+	goalFanoutWide    = 0.9
+	goalFanoutWait    = 1.3
+	goalReaders       = 1.3
+	goalReadersMemory = 1.3
+	goalIdle          = 1.1
+	goalState         = 50.0  // ms
+	goalOpenMemory    = 200.0 // MiB
+	goalGaps          = 2.5   // where ids are shared
+	goalSketch        = 23.4
 )
 
 const (
@@ -167,7 +182,7 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 	evs := in.Events(r.events)
 	var first, raw time.Duration
 	var again []time.Duration
-	var bytes int64
+	var copied string
 	for i := range benchRounds {
 		r.progress("sync", float64(i+1)/(benchRounds+1))
 		took, err := r.rawInserts(ctx, evs)
@@ -175,27 +190,41 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 			return err
 		}
 		raw += took
-		s, err := r.syncOnce(ctx, p.url, topic, filepath.Join(r.dir, fmt.Sprintf("copy-%d.db", i)))
+		copied = filepath.Join(r.dir, fmt.Sprintf("copy-%d.db", i))
+		s, err := r.syncOnce(ctx, p.url, topic, copied, r.events)
 		if err != nil {
 			return err
 		}
-		first, again, bytes = first+s.first, append(again, s.again), s.bytes
+		first, again = first+s.first, append(again, s.again)
 	}
 	slices.Sort(again)
 	n := float64(benchRounds * r.events)
 	r.atLeast("sync", n/first.Seconds(), n/raw.Seconds(), "events/s", goalSync)
 	r.atMost("sync again", milliseconds(again[len(again)/2]), "ms", goalSyncAgain)
-	r.say("sync again bytes", float64(bytes), "bytes")
 	r.sayMemory("sync", p)
+	if err := p.restart(ctx, r); err != nil {
+		return err
+	}
+	cold, err := r.syncOnce(ctx, p.url, topic, copied, 0)
+	if err != nil {
+		return err
+	}
+	r.atMost("sync again cold", milliseconds(cold.first), "ms", goalSyncCold)
+	r.atMost("sync again requests", float64(cold.requests), "requests", 1)
+	r.atMost("sync again bytes up", float64(cold.up), "bytes", goalSyncBytes)
+	r.atMost("sync again bytes", float64(cold.down), "bytes", goalSyncBytes)
 	return nil
 }
 
+// Of two syncs one after the other, of which the second adds nothing.
 type syncTimes struct {
-	first, again time.Duration
-	bytes        int64 // received by the second
+	first, again       time.Duration
+	requests, up, down int64 // of the second: queries and bodies
 }
 
-func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topic, file string) (t syncTimes, err error) {
+// syncOnce syncs a copy twice. The first adds so many events.
+func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topic, file string, adds int) (t syncTimes, err error) {
+	sent := &queryCounter{}
 	cfg := client.Config{Servers: []string{server}}
 	info, err := client.Probe(ctx, cfg)
 	if err != nil {
@@ -206,6 +235,7 @@ func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topi
 		return t, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	cfg.HTTP = &http.Client{Transport: sent}
 	c, err := client.New(db, cfg)
 	if err != nil {
 		return t, err
@@ -213,19 +243,31 @@ func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topi
 	defer c.Close()
 	start := time.Now()
 	synced, err := c.Sync(ctx, topic, client.Range{})
-	if err == nil && synced.Added != r.events {
-		err = fmt.Errorf("%d of %d events have come", synced.Added, r.events)
+	if err == nil && synced.Added != adds {
+		err = fmt.Errorf("%d of %d events have come", synced.Added, adds)
 	}
 	if err != nil {
 		return t, err
 	}
 	t.first = time.Since(start)
-	before, start := c.Stats().Bytes, time.Now()
+	before, up, start := c.Stats(), sent.bytes.Load(), time.Now()
 	if _, err := c.Sync(ctx, topic, client.Range{}); err != nil {
 		return t, err
 	}
-	t.again, t.bytes = time.Since(start), c.Stats().Bytes-before
+	t.again = time.Since(start)
+	after := c.Stats()
+	t.requests, t.down, t.up = after.Requests-before.Requests, after.Bytes-before.Bytes, sent.bytes.Load()-up
 	return t, nil
+}
+
+// A queryCounter makes requests and counts the bytes of their paths, queries and
+// bodies.
+type queryCounter struct{ bytes atomic.Int64 }
+
+// RoundTrip is for http.Client.
+func (q *queryCounter) RoundTrip(r *http.Request) (*http.Response, error) {
+	q.bytes.Add(int64(len(r.URL.RequestURI())) + max(r.ContentLength, 0))
+	return http.DefaultTransport.RoundTrip(r)
 }
 
 // replay measures one stream of a whole log.

@@ -12,15 +12,20 @@ import (
 type Input struct {
 	User string
 	Run  string // makes the keys of this run new
+	// Storages is how many storages the events are spread over. If zero, 1,000.
+	Storages int
 }
 
-// storages is how many storages the events are spread over.
 const storages = 1000
 
 // Draft returns append i: about 250 bytes once it is a line.
 func (in Input) Draft(i int) event.Draft {
-	value := fmt.Appendf(nil, `{"n":%d,"text":"one two three four five"}`, i)
-	return event.Draft{User: in.User, Path: "posts/" + strconv.Itoa(i%storages), Type: event.Put, Key: in.Run + strconv.Itoa(i), Value: value}
+	n := in.Storages
+	if n == 0 {
+		n = storages
+	}
+	path := "posts/" + strconv.Itoa(i%n)
+	return event.Draft{User: in.User, Path: path, Type: event.Put, Key: in.Run + strconv.Itoa(i), Value: appendValue(nil, i)}
 }
 
 // Body returns append i as the body of a POST to its storage.

@@ -16,7 +16,8 @@ import (
 )
 
 // Nothing is a handler that does as little as can be done: POST is read and answered
-// with a line, and GET /?events=N streams events from memory.
+// with a line, and GET /?events=N streams events from memory. Below /broadcast what is
+// posted goes to whoever reads /broadcast/events.
 func Nothing() http.Handler {
 	line := Input{User: "bench", Run: "limit"}.Events(1)[0].Line()
 	mux := http.NewServeMux()
@@ -29,6 +30,9 @@ func Nothing() http.Handler {
 		_, _ = w.Write(line) // the client may have gone
 	})
 	mux.HandleFunc("GET /", streamNothing)
+	b := &broadcaster{subs: make(map[*outgoing]struct{})}
+	mux.HandleFunc("POST /broadcast/{path...}", b.post)
+	mux.HandleFunc("GET /broadcast/events", b.stream)
 	return mux
 }
 

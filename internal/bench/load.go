@@ -106,23 +106,15 @@ func (l *Load) post(ctx context.Context, client *http.Client, url string, i int)
 // how many bytes it was.
 func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size int64, err error) {
 	start := time.Now()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	body, err := open(ctx, http.DefaultClient, url)
 	if err != nil {
 		return 0, 0, err
 	}
-	req.Header.Set("Accept", "text/event-stream")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, 0, fmt.Errorf("get %s: %s", url, resp.Status)
-	}
+	defer body.Close()
 	buf := make([]byte, 64<<10)
 	data := lineCounter{prefix: "data:"}
 	for data.n < n {
-		k, err := resp.Body.Read(buf)
+		k, err := body.Read(buf)
 		data.count(buf[:k])
 		size += int64(k)
 		if err != nil && data.n < n {

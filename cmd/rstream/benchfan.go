@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/bench"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// broadcast is where the limit serves what is compared with fan-out.
+const broadcast = "/broadcast"
+
+const (
+	benchIdle  = 2000 // idle subscribers
+	benchCrowd = 1000 // readers, two of whom lag
+	fanEvents  = 100_000
+
+	floodEvents = 40_000
+	floodBytes  = 250 * floodEvents
+)
+
+// fanLoad returns a load of one event a request, and the path of a stream of them.
+func fanLoad(publishers int) (load bench.Load, stream string) {
+	in := benchInput()
+	load = bench.Load{Publishers: publishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
+		d := in.Draft(i)
+		return wire.SetPath(d.User, d.Path), in.Body(i)
+	}}
+	return load, liveStream(in)
+}
+
+func liveStream(in bench.Input) string {
+	return "/events?since=now&topic=" + url.QueryEscape(in.User)
+}
+
+// fan posts for one turn while subscribers read.
+func (r *benchRun) fan(ctx context.Context, server string, subscribers, publishers int) (bench.Rate, error) {
+	load, stream := fanLoad(publishers)
+	return bench.FanOut(ctx, server, stream, subscribers, load, r.time/benchRounds, min(r.events, fanEvents))
+}
+
+// fanout measures events on their way to many at once.
+func (r *benchRun) fanout(ctx context.Context) (err error) {
+	p, err := r.pair(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	for _, f := range []struct {
+		subscribers, publishers int
+		goal, wait              float64 // without a goal for the wait, none is known
+	}{{100, benchPublishers, goalFanout, 0}, {1000, 1, goalFanoutWide, goalFanoutWait}} {
+		name := fmt.Sprintf("fanout %d", f.subscribers)
+		var ours, limit bench.Rate
+		for i := range benchRounds {
+			r.progress(name, float64(i)/benchRounds)
+			rate, err := r.fan(ctx, p.limit.url+broadcast, f.subscribers, f.publishers)
+			if err != nil {
+				return fmt.Errorf("the limit: %w", err)
+			}
+			limit = limit.Add(rate)
+			if rate, err = r.fan(ctx, p.url, f.subscribers, f.publishers); err != nil {
+				return err
+			}
+			ours = ours.Add(rate)
+		}
+		r.atLeast(name, ours.PerSecond(), limit.PerSecond(), "events/s", f.goal)
+		r.compare(name+" p50", milliseconds(ours.Wait(0.5)), milliseconds(limit.Wait(0.5)), "ms", 0)
+		r.compare(name+" p99", milliseconds(ours.Wait(0.99)), milliseconds(limit.Wait(0.99)), "ms", f.wait)
+	}
+	r.sayMemory("fanout", p)
+	return nil
+}
+
+// idle measures what a subscriber costs to whom nothing is sent.
+func (r *benchRun) idle(ctx context.Context) error {
+	ours, err := r.idleMemory(ctx, "", "bench", "server", "--db", filepath.Join(r.dir, "idle.db"))
+	if err != nil {
+		return err
+	}
+	limit, err := r.idleMemory(ctx, broadcast, "bench", "limit")
+	if err != nil || ours == 0 { // the system does not say
+		return err
+	}
+	r.compare("idle", ours, limit, "KiB/subscriber", goalIdle)
+	return nil
+}
+
+// idleMemory returns how much a process that has collected its garbage grows by each
+// of many subscribers.
+func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
+	n := min(benchIdle, r.events)
+	r.progress("idle", float64(len(r.results)%2)/2)
+	p, err := r.startProcess(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	stream := p.url + base + liveStream(benchInput())
+	warm, err := bench.Gather(ctx, stream, 10, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer warm.Close()
+	before, err := p.residentNow()
+	if err != nil {
+		return 0, err
+	}
+	crowd, err := bench.Gather(ctx, stream, n, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer crowd.Close()
+	after, err := p.residentNow()
+	return (after - before) * 1024 / float64(n), err
+}
+
+// readers measures what all others notice of a reader that never reads and of a slow
+// one. Both servers are ours and are sent the same; only one has the two.
+func (r *benchRun) readers(ctx context.Context) (err error) {
+	var servers [2]*benchProcess
+	for i := range servers {
+		if servers[i], err = r.serve(ctx, fmt.Sprintf("readers-%d.db", i)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, servers[i].stop()) }()
+	}
+	without, with := servers[0], servers[1]
+	all := "/events?since=now&topic=*"
+	never, err := bench.Lag(ctx, with.url+all, 0)
+	if err != nil {
+		return err
+	}
+	defer never.Close()
+	slow, err := bench.Lag(ctx, with.url+all, 20*time.Millisecond)
+	if err != nil {
+		return err
+	}
+	defer slow.Close()
+	var rates [2]bench.Rate
+	for i, p := range servers {
+		r.progress("readers", float64(i)/(benchRounds+2))
+		if err := r.flood(ctx, p.url); err != nil {
+			return err
+		}
+	}
+	for round := range benchRounds {
+		r.progress("readers", float64(round+2)/(benchRounds+2))
+		for i, p := range servers {
+			rate, err := r.fan(ctx, p.url, benchCrowd-2, 1)
+			if err != nil {
+				return err
+			}
+			rates[i] = rates[i].Add(rate)
+		}
+	}
+	if read := slow.Close(); r.events >= floodEvents && read > floodBytes {
+		return fmt.Errorf("the slow reader has read %d bytes and was not behind", read)
+	}
+	r.compare("readers p99", milliseconds(rates[1].Wait(0.99)), milliseconds(rates[0].Wait(0.99)), "ms", goalReaders)
+	if m := with.memory(); m > 0 {
+		r.compare("readers server memory", m, without.memory(), "MiB", goalReadersMemory)
+	}
+	return nil
+}
+
+// flood appends more than the system takes for a reader that does not read.
+func (r *benchRun) flood(ctx context.Context, server string) error {
+	n := min(r.events, floodEvents)
+	load := batches(benchInput(), min(n, benchBatch))
+	_, err := load.Run(ctx, server, time.Hour, 0, n/min(n, benchBatch))
+	return err
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/bench"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
+)
+
+const (
+	benchStorages = 10_000 // of the log that is filled without a server
+	benchMoments  = 60
+	benchSets     = 1_000_000 // events that are compared at most
+)
+
+// A filledLog is a log in a file, written without a server.
+type filledLog struct {
+	file string
+	in   bench.Input
+}
+
+// filled returns a log with events, which is written when it is first needed.
+func (r *benchRun) filled(ctx context.Context) (l *filledLog, err error) {
+	if r.log != nil {
+		return r.log, nil
+	}
+	l = &filledLog{file: filepath.Join(r.dir, "filled.db"), in: benchInput()}
+	l.in.Storages = benchStorages
+	db, err := cache.Open(ctx, l.file, cache.Config{Role: cache.Server})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	const together = 5000
+	for i := 0; i < r.events; i += together {
+		r.progress("fill a log", float64(i)/float64(r.events))
+		drafts := make([]event.Draft, min(together, r.events-i))
+		for j := range drafts {
+			drafts[j] = l.in.Draft(i + j)
+		}
+		if _, err := db.Append(ctx, drafts); err != nil {
+			return nil, err
+		}
+	}
+	r.progress("seal states", 1)
+	if err := db.SealStates(ctx, event.All); err != nil {
+		return nil, err
+	}
+	r.log = l
+	return l, nil
+}
+
+// state measures the states of a held log at random moments.
+func (r *benchRun) state(ctx context.Context) (err error) {
+	l, err := r.filled(ctx)
+	if err != nil {
+		return err
+	}
+	db, err := cache.Open(ctx, l.file, cache.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	topic, err := event.ParseTopic(l.in.User)
+	if err != nil {
+		return err
+	}
+	var whole, first []time.Duration
+	members := 0
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range benchMoments {
+		r.progress("state", float64(i)/benchMoments)
+		at := 1 + event.ID(rng.Uint64N(uint64(db.Head())))
+		start, n := time.Now(), 0
+		err := db.State(ctx, topic, at, func(*event.Event) error {
+			if n++; n == 1 {
+				first = append(first, time.Since(start))
+			}
+			return nil
+		})
+		if err == nil && n != min(int(at), benchStorages) {
+			err = fmt.Errorf("the state at %s has %d members, not %d", at, n, min(int(at), benchStorages))
+		}
+		if err != nil {
+			return err
+		}
+		whole, members = append(whole, time.Since(start)), max(members, n)
+	}
+	slices.Sort(whole)
+	r.atMost("state slowest", milliseconds(whole[len(whole)-1]), "ms", goalState)
+	r.say("state p50", milliseconds(whole[len(whole)/2]), "ms")
+	r.say("state first line", milliseconds(slices.Max(first)), "ms")
+	r.say("state members", float64(members), "storages")
+	return nil
+}
+
+// open measures a server that begins to serve a log that is there.
+func (r *benchRun) open(ctx context.Context) (err error) {
+	l, err := r.filled(ctx)
+	if err != nil {
+		return err
+	}
+	r.progress("open", 0)
+	start := time.Now()
+	p, err := r.startProcess(ctx, "bench", "server", "--db", l.file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	r.say("open", milliseconds(time.Since(start)), "ms")
+	var pages []time.Duration
+	for i := range benchMoments {
+		r.progress("open", float64(i)/benchMoments)
+		topic := l.in.User + "/" + l.in.Draft(i*7919%r.events).Path + "$"
+		start := time.Now()
+		if err := getPage(ctx, p.url+"/events?limit=100&topic="+url.QueryEscape(topic)); err != nil {
+			return err
+		}
+		pages = append(pages, time.Since(start))
+	}
+	r.say("open first page of a storage", milliseconds(pages[0]), "ms")
+	r.say("open slowest page of a storage", milliseconds(slices.Max(pages)), "ms")
+	now, err := p.residentNow()
+	if err != nil || now == 0 { // the system does not say
+		return err
+	}
+	r.atMost("open server memory", p.memory(), "MiB", goalOpenMemory)
+	r.say("open server memory after a collection", now, "MiB")
+	r.say("open events", float64(r.events), "events")
+	return nil
+}
+
+// getPage reads a page that must not be empty.
+func getPage(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", wire.NDJSON)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || len(b) == 0) {
+		err = fmt.Errorf("get %s: %s, %d bytes", url, resp.Status, len(b))
+	}
+	return err
+}
+
+// reconcile measures how it is found out over HTTP which events of a log are missing,
+// one of a hundred here and there.
+func (r *benchRun) reconcile(ctx context.Context) (err error) {
+	l, err := r.filled(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := l.items(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := r.startProcess(ctx, "bench", "server", "--db", l.file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	span := window.Span{To: all[len(all)-1].ID}
+	missing := max(len(all)/100, 1)
+	var held []reconcile.Item
+	var hashes []event.Hash
+	for i, gone := range scattered(len(all), missing) {
+		if !gone {
+			held, hashes = append(held, all[i]), append(hashes, all[i].Hash)
+		}
+	}
+	bound := leastBytes(len(all), missing)
+	for _, c := range []struct {
+		name string
+		set  reconcile.Set
+		goal float64
+	}{{"reconcile", reconcile.FromItems(span, held), goalGaps}, {"reconcile hashes", reconcile.FromHashes(span, hashes), goalSketch}} {
+		r.progress(c.name, 0.5)
+		start := time.Now()
+		res, err := reconcile.Negotiate(ctx, c.set, framePeer(p.url+"/bloom?topic=*"), reconcile.Config{})
+		took := time.Since(start)
+		if err == nil && (len(res.Missing) != missing || len(res.Pull) > 0 || !res.Proven) {
+			err = fmt.Errorf("%s: %d of %d missing events were found", c.name, len(res.Missing), missing)
+		}
+		if err != nil {
+			return err
+		}
+		up, down, listed := res.Bytes()
+		r.compare(c.name, float64(up+down-listed), bound, "bytes", c.goal)
+		r.say(c.name+" naming the missing", float64(listed), "bytes")
+		r.say(c.name+" rounds", float64(len(res.Rounds)), "rounds")
+		r.say(c.name+" time", milliseconds(took), "ms")
+	}
+	r.say("reconcile missing", float64(missing), "events")
+	return nil
+}
+
+// items returns what is compared of the log.
+func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err error) {
+	db, err := cache.Open(ctx, l.file, cache.Config{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.Each(ctx, []event.Topic{event.All}, window.Span{To: min(db.Head(), benchSets)}, func(ev *event.Event) error {
+		items = append(items, reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash})
+		return nil
+	})
+	return items, err
+}
+
+// scattered marks k of n, the same each time.
+func scattered(n, k int) []bool {
+	marks := make([]bool, n)
+	for _, i := range rand.New(rand.NewPCG(2, 2)).Perm(n)[:k] {
+		marks[i] = true
+	}
+	return marks
+}
+
+// leastBytes is the least that can name k of n to somebody who knows all n.
+func leastBytes(n, k int) float64 {
+	choose := func(n int) float64 { v, _ := math.Lgamma(float64(n) + 1); return v }
+	return (choose(n) - choose(k) - choose(n-k)) / math.Ln2 / 8
+}
+
+// A framePeer is the URL of a server that answers reconcile's requests.
+type framePeer string
+
+// Ask is for reconcile.Negotiate.
+func (p framePeer) Ask(ctx context.Context, request []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, string(p), bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", wire.Frames)
+	req.Header.Set("Accept", wire.Frames)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusRequestEntityTooLarge {
+		return nil, &reconcile.FrameError{TooLarge: true, Detail: resp.Status}
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("post %s: %s: %.200s", string(p), resp.Status, b)
+	}
+	return b, err
+}

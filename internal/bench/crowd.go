@@ -1,0 +1,365 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// liveLine is in a stream where what is new begins.
+const liveLine = "event: live"
+
+// A Crowd is subscribers to one stream, each of which must be sent every event once.
+type Crowd struct {
+	client *http.Client
+	cancel context.CancelFunc
+	start  time.Time
+	began  []atomic.Int64 // when each event was posted, from start
+	subs   []*subscriber
+	failed chan error
+	reads  sync.WaitGroup
+}
+
+// A subscriber reads one stream.
+type subscriber struct {
+	crowd *Crowd
+	body  io.ReadCloser
+	live  chan struct{}
+	got   atomic.Int64
+	last  atomic.Int64 // when the last event came, from start
+
+	// Owned by run.
+	told  bool
+	seen  []uint64 // a bit for each event
+	waits []time.Duration
+}
+
+// Gather connects n subscribers to the stream at url and returns once what is new will
+// be sent to all of them. They expect events of Input, at most so many.
+func Gather(ctx context.Context, url string, n, most int) (c *Crowd, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	c = &Crowd{
+		client: &http.Client{Transport: &http.Transport{}}, cancel: cancel,
+		start: time.Now(), began: make([]atomic.Int64, most), failed: make(chan error, 1),
+	}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	const together = 64
+	for i := range n {
+		s, err := c.connect(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		c.subs = append(c.subs, s)
+		c.reads.Go(func() {
+			if err := s.run(); err != nil && ctx.Err() == nil {
+				c.fail(fmt.Errorf("subscriber %d: %w", i, err))
+			}
+		})
+		if i >= together {
+			if err := c.subs[i-together].await(ctx, c.failed); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, s := range c.subs {
+		if err := s.await(ctx, c.failed); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close disconnects all.
+func (c *Crowd) Close() {
+	c.cancel()
+	c.reads.Wait()
+	c.client.CloseIdleConnections()
+}
+
+func (c *Crowd) fail(err error) {
+	select {
+	case c.failed <- err:
+	default: // one is enough
+	}
+}
+
+func (c *Crowd) connect(ctx context.Context, url string) (*subscriber, error) {
+	body, err := open(ctx, c.client, url)
+	if err != nil {
+		return nil, err
+	}
+	return &subscriber{crowd: c, body: body, live: make(chan struct{}), seen: make([]uint64, (len(c.began)+63)/64)}, nil
+}
+
+// open begins to read an event stream.
+func open(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Accept-Encoding", "identity") // net/http would ask for gzip, which the limits do not have
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("get %s: %s", url, resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// await waits until the stream has said that it is live.
+func (s *subscriber) await(ctx context.Context, failed <-chan error) error {
+	select {
+	case <-s.live:
+		return nil
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run reads the stream to its end, which only the crowd's may be.
+func (s *subscriber) run() error {
+	defer s.body.Close()
+	buf := make([]byte, 32<<10)
+	kept := 0
+	for {
+		n, err := s.body.Read(buf[kept:])
+		rest, bad := s.take(buf[:kept+n])
+		if err = errors.Join(bad, err); err != nil {
+			return err
+		}
+		if kept = copy(buf, rest); kept == len(buf) {
+			return errors.New("a line is too long")
+		}
+	}
+}
+
+// take looks at whole lines and returns what is left.
+func (s *subscriber) take(b []byte) (rest []byte, err error) {
+	now := time.Since(s.crowd.start)
+	for {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return b, nil
+		}
+		line := b[:i]
+		b = b[i+1:]
+		switch {
+		case bytes.HasPrefix(line, []byte("data:")):
+			if err := s.event(line, now); err != nil {
+				return nil, err
+			}
+		case !s.told && string(line) == liveLine:
+			s.told = true
+			close(s.live)
+		}
+	}
+}
+
+// event notes the event that a line has, if it has one.
+func (s *subscriber) event(line []byte, now time.Duration) error {
+	_, number, ok := bytes.Cut(line, []byte(numberMember))
+	if !ok {
+		return nil
+	}
+	i, digits := 0, 0
+	for ; digits < len(number) && number[digits] >= '0' && number[digits] <= '9'; digits++ {
+		i = i*10 + int(number[digits]-'0')
+	}
+	if digits == 0 || i >= len(s.crowd.began) {
+		return fmt.Errorf("has been sent what was not posted: %.300s", line)
+	}
+	if s.seen[i/64]>>(i%64)&1 == 1 {
+		return fmt.Errorf("has been sent event %d twice", i)
+	}
+	s.seen[i/64] |= 1 << (i % 64)
+	s.waits = append(s.waits, now-time.Duration(s.crowd.began[i].Load()))
+	s.last.Store(int64(now))
+	s.got.Add(1)
+	return nil
+}
+
+// longestSilence is how long a crowd waits for its next event.
+const longestSilence = 20 * time.Second
+
+// wait returns once each subscriber has so many events, and when the last came.
+func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	had, changed := int64(-1), time.Now()
+	for {
+		sum, last, behind := c.progress(events)
+		if behind < 0 {
+			return last, nil
+		}
+		if sum != had {
+			had, changed = sum, time.Now()
+		}
+		if time.Since(changed) > longestSilence {
+			return 0, fmt.Errorf("subscriber %d has been sent %d of %d events", behind, c.subs[behind].got.Load(), events)
+		}
+		select {
+		case err := <-c.failed:
+			return 0, err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// progress returns how many events have come in all, when the last did, and somebody
+// who has not got all of them, or -1.
+func (c *Crowd) progress(events int) (sum int64, last time.Duration, behind int) {
+	behind = -1
+	for i, s := range c.subs {
+		got := s.got.Load()
+		if sum += got; got < int64(events) {
+			behind = i
+		}
+		last = max(last, time.Duration(s.last.Load()))
+	}
+	return sum, last, behind
+}
+
+// FanOut posts to a server for so long, or so many events, while a crowd of n reads
+// the stream at path. It returns the deliveries up to the last of them, each with its
+// time from the post. A crowd in which anybody lacks an event, or has one twice, is an
+// error.
+func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Duration, most int) (r Rate, err error) {
+	c, err := Gather(ctx, url+path, n, most)
+	if err != nil {
+		return r, err
+	}
+	defer c.Close()
+	body := load.Body
+	load.Body = func(i int) (string, []byte) {
+		path, b := body(i)
+		c.began[i].Store(int64(time.Since(c.start)))
+		return path, b
+	}
+	start := time.Since(c.start)
+	posted, err := load.Run(ctx, url, d, 0, most)
+	if err != nil {
+		return r, err
+	}
+	last, err := c.wait(ctx, posted.Events)
+	if err != nil {
+		return r, err
+	}
+	c.Close()
+	select {
+	case err := <-c.failed:
+		return r, err
+	default:
+	}
+	r = Rate{Events: posted.Events * n, Elapsed: last - start}
+	for _, s := range c.subs {
+		r.Waits = append(r.Waits, s.waits...)
+	}
+	slices.Sort(r.Waits)
+	return r, nil
+}
+
+// A Laggard is a subscriber that is behind.
+type Laggard struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	read   int64
+}
+
+// Lag connects to the stream at url, reads until what is new begins, and from then on
+// 4 KiB now and then, or nothing at all if every is zero.
+func Lag(ctx context.Context, url string, every time.Duration) (*Laggard, error) {
+	// The system must not read for it.
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			err = tcp.SetReadBuffer(4 << 10)
+		}
+		return conn, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	body, err := open(ctx, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}, url)
+	if err == nil {
+		err = readUntil(body, []byte(liveLine))
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	l := &Laggard{cancel: cancel, done: make(chan struct{})}
+	go l.run(ctx, body, every)
+	return l, nil
+}
+
+// readUntil reads a little beyond the first mark.
+func readUntil(r io.Reader, mark []byte) error {
+	var b []byte
+	for !bytes.Contains(b, mark) {
+		piece := make([]byte, 512)
+		n, err := r.Read(piece)
+		b = append(b, piece[:n]...)
+		if err != nil {
+			return fmt.Errorf("after %d bytes: %w", len(b), err)
+		}
+	}
+	return nil
+}
+
+func (l *Laggard) run(ctx context.Context, body io.ReadCloser, every time.Duration) {
+	defer close(l.done)
+	defer body.Close()
+	var tick <-chan time.Time
+	if every > 0 {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			n, err := io.CopyN(io.Discard, body, 4<<10)
+			if l.read += n; err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close disconnects and returns how many bytes were read since what is new began.
+func (l *Laggard) Close() (read int64) {
+	l.cancel()
+	<-l.done
+	return l.read
+}
+
+// numberMember is what stands before the number of an event of Input.
+const numberMember = `"n":`
+
+func appendValue(b []byte, i int) []byte {
+	b = append(b, '{')
+	b = append(b, numberMember...)
+	b = strconv.AppendInt(b, int64(i), 10)
+	return append(b, `,"text":"one two three four five"}`...)
+}

@@ -1,8 +1,14 @@
 package bench
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -35,4 +41,177 @@ func TestLoadAgainstNothing(t *testing.T) {
 	if _, _, err := Replay(context.Background(), srv.URL+"/?events=5", 6); err == nil {
 		t.Error("Replay of a stream that ends too early: no error")
 	}
+}
+
+// appending returns a load that Nothing broadcasts.
+func appending(in Input) Load {
+	return Load{Publishers: 4, Body: func(i int) (string, []byte) { return "/set/x/" + in.Draft(i).Path, in.Body(i) }}
+}
+
+func TestFanOutFromTheBroadcaster(t *testing.T) {
+	srv := httptest.NewServer(Nothing())
+	defer srv.Close()
+	r, err := FanOut(t.Context(), srv.URL+"/broadcast", "/events", 70, appending(Input{User: "bench"}), time.Hour, 300)
+	if err != nil || r.Events != 70*300 || len(r.Waits) != r.Events || r.Waits[0] <= 0 || r.Elapsed < r.Waits[0] {
+		t.Errorf("FanOut: %d events, %d waits in %s, %v", r.Events, len(r.Waits), r.Elapsed, err)
+	}
+}
+
+// A server that doubles, makes up or cuts off an event is not measured.
+func TestFanOutRefusesWrongStreams(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		send       func(n int, frame string) string // what becomes of the frame of event n
+	}{
+		{"right", "", func(_ int, frame string) string { return frame }},
+		{"twice", "twice", func(n int, frame string) string { return strings.Repeat(frame, 1+n/9) }},
+		{"made up", "what was not posted", func(n int, frame string) string {
+			return strings.Repeat("data: {\"n\":11}\n\n", n/9) + frame
+		}},
+		{"cut", "EOF", func(n int, frame string) string {
+			if n == 9 {
+				return ""
+			}
+			return frame
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			srv := httptest.NewServer(distort(c.send))
+			defer srv.Close()
+			load := appending(Input{User: "bench"})
+			load.Publishers = 1
+			_, err := FanOut(t.Context(), srv.URL, "/events", 2, load, time.Hour, 10)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("FanOut: %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// distort is a server that sends what it is posted otherwise than it came. A stream
+// ends with an empty frame.
+func distort(send func(n int, frame string) string) http.Handler {
+	var mu sync.Mutex
+	var streams []chan string
+	n := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range streams {
+			s <- send(n, "data: "+string(body)+"\n\n")
+		}
+		n++
+	})
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		frames := make(chan string, 100)
+		mu.Lock()
+		streams = append(streams, frames)
+		mu.Unlock()
+		for frame := liveLine + "\n\n"; frame != ""; {
+			_, _ = io.WriteString(w, frame)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case frame = <-frames:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	return mux
+}
+
+// Whoever waits for an event that does not come is told who lacks it.
+func TestCrowdMissesAnEvent(t *testing.T) {
+	srv := httptest.NewServer(Nothing())
+	defer srv.Close()
+	c, err := Gather(t.Context(), srv.URL+"/broadcast/events", 3, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	load := appending(Input{User: "bench"})
+	if _, err := load.Run(t.Context(), srv.URL+"/broadcast", time.Hour, 0, 9); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.wait(t.Context(), 9); err != nil {
+		t.Errorf("wait for what came: %v", err)
+	}
+	c.silence = time.Nanosecond
+	if _, err := c.wait(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "has been sent 9 of 10 events") {
+		t.Errorf("wait for what does not come: %v", err)
+	}
+}
+
+// A reader that never reads and one that is slow have read what they say.
+func TestLag(t *testing.T) {
+	srv := httptest.NewServer(Nothing())
+	defer srv.Close()
+	never, err := Lag(t.Context(), srv.URL+"/broadcast/events", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow, err := Lag(t.Context(), srv.URL+"/broadcast/events", time.Nanosecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := appending(Input{User: "bench"})
+	if _, err := load.Run(t.Context(), srv.URL+"/broadcast", time.Hour, 0, 100); err != nil {
+		t.Fatal(err)
+	}
+	if n := never.Close(); n != 0 {
+		t.Errorf("who never reads has read %d bytes", n)
+	}
+	if n := slow.Close(); n < 0 || n > 100*1000 {
+		t.Errorf("who is slow has read %d bytes", n)
+	}
+}
+
+// What the limits send is as long as what a log sends.
+func TestLimitsAreAsLong(t *testing.T) {
+	in := Input{User: "bench-0123456789", Run: "0123456789"}
+	want := len(in.Events(1)[0].Line())
+	srv := httptest.NewServer(Nothing())
+	defer srv.Close()
+	for _, path := range []string{"/", "/broadcast/posts/0"} {
+		resp, err := http.Post(srv.URL+path, "application/json", bytes.NewReader(in.Body(0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if n := len(b); err != nil || n < want*8/10 || n > want*13/10 {
+			t.Errorf("POST %s is answered with %d bytes, %v, want about %d", path, n, err, want)
+		}
+	}
+}
+
+func BenchmarkCount(b *testing.B) {
+	frames := streamOf(1000)
+	b.SetBytes(int64(len(frames)))
+	b.ReportAllocs()
+	for b.Loop() {
+		c := lineCounter{prefix: "data:"}
+		if c.count(frames); c.n != 1000 {
+			b.Fatal(c.n)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/event")
+}
+
+// BenchmarkTake is what a subscriber of a crowd costs an event.
+func BenchmarkTake(b *testing.B) {
+	frames := streamOf(1000)
+	c := &Crowd{began: make([]atomic.Int64, 1000)}
+	s := &subscriber{crowd: c, seen: make([]uint64, 16)}
+	b.ReportAllocs()
+	for b.Loop() {
+		clear(s.seen)
+		s.waits = s.waits[:0]
+		if _, err := s.take(frames); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/event")
 }

@@ -20,13 +20,14 @@ const liveLine = "event: live"
 
 // A Crowd is subscribers to one stream, each of which must be sent every event once.
 type Crowd struct {
-	client *http.Client
-	cancel context.CancelFunc
-	start  time.Time
-	began  []atomic.Int64 // when each event was posted, from start
-	subs   []*subscriber
-	failed chan error
-	reads  sync.WaitGroup
+	client  *http.Client
+	cancel  context.CancelFunc
+	start   time.Time
+	began   []atomic.Int64 // when each event was posted, from start
+	silence time.Duration  // how long it waits for the next event
+	subs    []*subscriber
+	failed  chan error
+	reads   sync.WaitGroup
 }
 
 // A subscriber reads one stream.
@@ -49,7 +50,7 @@ func Gather(ctx context.Context, url string, n, most int) (c *Crowd, err error) 
 	ctx, cancel := context.WithCancel(ctx)
 	c = &Crowd{
 		client: &http.Client{Transport: &http.Transport{}}, cancel: cancel,
-		start: time.Now(), began: make([]atomic.Int64, most), failed: make(chan error, 1),
+		start: time.Now(), began: make([]atomic.Int64, most), silence: 20 * time.Second, failed: make(chan error, 1),
 	}
 	defer func() {
 		if err != nil {
@@ -158,6 +159,10 @@ func (s *subscriber) take(b []byte) (rest []byte, err error) {
 	for {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
+			if n := int64(len(s.waits)); n > s.got.Load() {
+				s.last.Store(int64(now)) // before got, which is waited for
+				s.got.Store(n)
+			}
 			return b, nil
 		}
 		line := b[:i]
@@ -192,13 +197,8 @@ func (s *subscriber) event(line []byte, now time.Duration) error {
 	}
 	s.seen[i/64] |= 1 << (i % 64)
 	s.waits = append(s.waits, now-time.Duration(s.crowd.began[i].Load()))
-	s.last.Store(int64(now))
-	s.got.Add(1)
 	return nil
 }
-
-// longestSilence is how long a crowd waits for its next event.
-const longestSilence = 20 * time.Second
 
 // wait returns once each subscriber has so many events, and when the last came.
 func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err error) {
@@ -213,7 +213,7 @@ func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err e
 		if sum != had {
 			had, changed = sum, time.Now()
 		}
-		if time.Since(changed) > longestSilence {
+		if time.Since(changed) > c.silence {
 			return 0, fmt.Errorf("subscriber %d has been sent %d of %d events", behind, c.subs[behind].got.Load(), events)
 		}
 		select {
@@ -245,7 +245,7 @@ func (c *Crowd) progress(events int) (sum int64, last time.Duration, behind int)
 // time from the post. A crowd in which anybody lacks an event, or has one twice, is an
 // error.
 func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Duration, most int) (r Rate, err error) {
-	c, err := Gather(ctx, url+path, n, most)
+	c, err := Gather(ctx, url+path, n, most+1)
 	if err != nil {
 		return r, err
 	}
@@ -265,6 +265,13 @@ func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Dura
 	if err != nil {
 		return r, err
 	}
+	// One more, behind which nothing can be late.
+	if err := load.post(ctx, c.client, url, posted.Events); err != nil {
+		return r, err
+	}
+	if _, err := c.wait(ctx, posted.Events+1); err != nil {
+		return r, err
+	}
 	c.Close()
 	select {
 	case err := <-c.failed:
@@ -273,7 +280,7 @@ func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Dura
 	}
 	r = Rate{Events: posted.Events * n, Elapsed: last - start}
 	for _, s := range c.subs {
-		r.Waits = append(r.Waits, s.waits...)
+		r.Waits = append(r.Waits, s.waits[:posted.Events]...)
 	}
 	slices.Sort(r.Waits)
 	return r, nil

@@ -42,18 +42,22 @@ func streamNothing(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	var frames []byte
-	ends := []int{0}
-	for _, ev := range (Input{User: "bench", Run: "limit"}).Events(1000) {
-		frames = fmt.Appendf(frames, "id: %s.00000\nevent: PUT\ndata: %s\n\n", ev.ID, ev.Line())
-		ends = append(ends, len(frames))
-	}
+	frames := streamOf(1000)
 	w.Header().Set("Content-Type", "text/event-stream")
-	for ; n > 0; n -= 1000 {
-		if _, err := w.Write(frames[:ends[min(n, 1000)]]); err != nil {
+	for ; n >= 1000; n -= 1000 {
+		if _, err := w.Write(frames); err != nil {
 			return
 		}
 	}
+	_, _ = w.Write(streamOf(n)) // the client may have gone
+}
+
+// streamOf returns the first n events of an input as a stream.
+func streamOf(n int) (frames []byte) {
+	for _, ev := range (Input{User: "bench", Run: "limit"}).Events(n) {
+		frames = fmt.Appendf(frames, "id: %s.00000\nevent: PUT\ndata: %s\n\n", ev.ID, ev.Line())
+	}
+	return frames
 }
 
 // RawInserts inserts events into a new SQLite file in dir, so many a transaction, each

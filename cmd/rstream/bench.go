@@ -47,12 +47,17 @@ func newBenchCommand(a *app) *cobra.Command {
 		GroupID: groupTools,
 		Short:   "Measure beside what is possible",
 		Long: `Measure what a server and a client do on this machine, and beside it, in turns, the
-limit: a handler that does nothing, raw inserts into SQLite, bytes from memory. What
-counts is the ratio; the command fails if a goal is missed. Without a command all is
-measured, in less than a minute.
+limit: a handler that does nothing, a bare broadcaster, raw inserts into SQLite, bytes
+from memory. What counts is the ratio; the command fails if a goal is missed. Without
+a command all is measured, in a minute or two.
+
+A goal is for the ratio, or for the value where there is no limit: what is counted per
+second must reach it, anything else must not exceed it. An event that is lost or comes
+twice is an error.
 
 The server is a process of its own with a log in a temporary folder, or the one that
---server names on the command line, to which test events are then appended for good.`,
+--server names on the command line, to which test events are then appended for good;
+readers, idle, state, open and reconcile always start their own.`,
 		Example: `  rstream bench
   rstream bench append --for 30s
   rstream bench sync --events 1000000 -o json`,
@@ -62,7 +67,7 @@ The server is a process of its own with a log in a temporary folder, or the one 
 	f := cmd.PersistentFlags()
 	f.SortFlags = false
 	f.IntVar(&o.events, "events", 100_000, "how many `EVENTS` a log has that is read, and how many are appended at most")
-	f.DurationVar(&o.time, "for", 3*time.Second, "how `LONG` to append")
+	f.DurationVar(&o.time, "for", 3*time.Second, "how `LONG` to append one by one, alone or to subscribers")
 	for _, w := range benchWorks {
 		cmd.AddCommand(&cobra.Command{
 			Use: w.name, Short: w.short, Long: w.short + ".", Example: "  rstream bench " + w.name, Args: noArgs,

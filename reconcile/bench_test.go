@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -162,4 +163,35 @@ func TestTable(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkBloom is a filter of 100,000 events, made and asked.
+func BenchmarkBloom(b *testing.B) {
+	const n = 100_000
+	w := scattered(1, false, n, 0, 0)
+	set := w.set()
+	filter := func(b *testing.B) *Filter {
+		f, err := NewBloom(set.Items(), n, 4, Salt{1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return f
+	}
+	b.Run("make", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			filter(b)
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/event")
+	})
+	b.Run("seen", func(b *testing.B) {
+		f := filter(b)
+		h, i := event.Hash{}, uint64(0)
+		b.ReportAllocs()
+		for b.Loop() {
+			i++
+			binary.BigEndian.PutUint64(h[:], i*0x9e3779b97f4a7c15)
+			f.Seen(h)
+		}
+	})
 }

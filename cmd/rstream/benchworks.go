@@ -99,6 +99,7 @@ func (r *benchRun) appendOne(ctx context.Context, p *benchPair) error {
 	r.atLeast("append one", ours.PerSecond(), limit.PerSecond(), "events/s", goalAppendOne)
 	r.say("append one p50", milliseconds(ours.Wait(0.5)), "ms")
 	r.atMost("append one p99", milliseconds(ours.Wait(0.99)), "ms", goalAppendWait)
+	r.say("append one p99 of the limit", milliseconds(limit.Wait(0.99)), "ms")
 	return nil
 }
 

@@ -79,10 +79,12 @@ func (r *benchRun) fanout(ctx context.Context) (err error) {
 
 // idle measures what a subscriber costs to whom nothing is sent.
 func (r *benchRun) idle(ctx context.Context) error {
+	r.progress("idle", 0)
 	ours, err := r.idleMemory(ctx, "", "bench", "server", "--db", filepath.Join(r.dir, "idle.db"))
 	if err != nil {
 		return err
 	}
+	r.progress("idle", 0.5)
 	limit, err := r.idleMemory(ctx, broadcast, "bench", "limit")
 	if err != nil || ours == 0 { // the system does not say
 		return err
@@ -95,7 +97,6 @@ func (r *benchRun) idle(ctx context.Context) error {
 // of many subscribers.
 func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
 	n := min(benchIdle, r.events)
-	r.progress("idle", float64(len(r.results)%2)/2)
 	p, err := r.startProcess(ctx, args...)
 	if err != nil {
 		return 0, err

@@ -144,6 +144,23 @@ func TestCrowdMissesAnEvent(t *testing.T) {
 	}
 }
 
+// A crowd that cannot be gathered is no crowd.
+func TestGatherFails(t *testing.T) {
+	var few atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if few.Add(1) > 3 {
+			http.Error(w, "full", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, liveLine+"\n\n")
+		w.(http.Flusher).Flush()
+	}))
+	defer srv.Close()
+	if _, err := Gather(t.Context(), srv.URL, 5, 0); err == nil {
+		t.Error("Gather where three are taken: no error")
+	}
+}
+
 // A reader that never reads and one that is slow have read what they say.
 func TestLag(t *testing.T) {
 	srv := httptest.NewServer(Nothing())

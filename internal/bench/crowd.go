@@ -46,22 +46,26 @@ type subscriber struct {
 
 // Gather connects n subscribers to the stream at url and returns once what is new will
 // be sent to all of them. They expect events of Input, at most so many.
-func Gather(ctx context.Context, url string, n, most int) (c *Crowd, err error) {
+func Gather(ctx context.Context, url string, n, most int) (*Crowd, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	c = &Crowd{
+	c := &Crowd{
 		client: &http.Client{Transport: &http.Transport{}}, cancel: cancel,
 		start: time.Now(), began: make([]atomic.Int64, most), silence: 20 * time.Second, failed: make(chan error, 1),
 	}
-	defer func() {
-		if err != nil {
-			c.Close()
-		}
-	}()
+	if err := c.gather(ctx, url, n); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// gather connects n subscribers, a few at a time.
+func (c *Crowd) gather(ctx context.Context, url string, n int) error {
 	const together = 64
 	for i := range n {
 		s, err := c.connect(ctx, url)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c.subs = append(c.subs, s)
 		c.reads.Go(func() {
@@ -71,16 +75,16 @@ func Gather(ctx context.Context, url string, n, most int) (c *Crowd, err error) 
 		})
 		if i >= together {
 			if err := c.subs[i-together].await(ctx, c.failed); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	for _, s := range c.subs {
 		if err := s.await(ctx, c.failed); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // Close disconnects all.

@@ -209,7 +209,7 @@ func TestTableWhileItChanges(t *testing.T) {
 // takes them out again.
 func comeAndGo(t *testing.T, tab *table, r *rand.Rand) {
 	var here []*Subscription
-	for i := range 1000 {
+	for i := range 500 {
 		names := []string{fewTopics[r.IntN(len(fewTopics))], fmt.Sprintf("user%d/p", i%500)}
 		here = append(here, asking(topics(t, names...)...))
 		tab.add(here[len(here)-1])

@@ -57,6 +57,7 @@ type Hub struct {
 	announced atomic.Uint64
 	head      atomic.Uint64
 	err       atomic.Pointer[error] // set once the hub is closed
+	overflows atomic.Uint64         // queues that were emptied, ever
 
 	table table
 
@@ -239,6 +240,29 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 func (h *Hub) Matches(user, path string) int {
 	var hits [64]ref
 	return len(h.table.match(hits[:0], user, path))
+}
+
+// Stats is what a hub's subscriptions are at, at one moment.
+type Stats struct {
+	Readers   int    // subscriptions
+	Behind    int    // those that read the Source
+	MaxLag    uint64 // by how many ids the last of them is behind the head
+	Overflows uint64 // how often a queue was emptied because it was full, ever
+}
+
+// Stats looks at every subscription.
+func (h *Hub) Stats() Stats {
+	st := Stats{Overflows: h.overflows.Load()}
+	head := h.Head()
+	h.table.all.each(func(s *Subscription) {
+		lag, behind := s.lag(head)
+		st.Readers++
+		if behind {
+			st.Behind++
+		}
+		st.MaxLag = max(st.MaxLag, lag)
+	})
+	return st
 }
 
 // Close ends every subscription with err, which must not be nil: a reader that has

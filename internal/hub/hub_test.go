@@ -369,3 +369,32 @@ func TestNoTopics(t *testing.T) {
 	}
 	s.Close()
 }
+
+func TestStats(t *testing.T) {
+	l := &log{}
+	h := New(l, 0, Config{Queue: 2})
+	publish(l, h, 5)
+	want := func(want Stats) {
+		t.Helper()
+		if got := h.Stats(); got != want {
+			t.Errorf("Stats = %+v, want %+v", got, want)
+		}
+	}
+	want(Stats{})
+	s := h.Subscribe(topics(t, "a"), 1)
+	quiet := h.Subscribe(topics(t, "b"), 5)
+	want(Stats{Readers: 2, Behind: 2, MaxLag: 4})
+	next(t, quiet, nil, 5, true)
+	next(t, s, []event.ID{2, 3, 4, 5}, 5, true)
+	want(Stats{Readers: 2})
+	publish(l, h, 1)
+	publish(l, h, 1)
+	want(Stats{Readers: 2, MaxLag: 2})
+	publish(l, h, 1)
+	want(Stats{Readers: 2, Behind: 1, MaxLag: 3, Overflows: 1})
+	next(t, s, []event.ID{6, 7, 8}, 8, true)
+	want(Stats{Readers: 2, Overflows: 1})
+	s.Close()
+	quiet.Close()
+	want(Stats{Overflows: 1})
+}

@@ -271,6 +271,7 @@ func (s *Subscription) push(ev *event.Event, old event.ID) bool {
 		return false
 	}
 	if s.full(old) {
+		s.hub.overflows.Add(1)
 		s.drop()
 		return s.unpark()
 	}
@@ -330,6 +331,17 @@ func (s *Subscription) Position() event.ID {
 	defer s.mu.Unlock()
 	s.settle(head)
 	return s.pos
+}
+
+// lag returns how far the reader is behind head and whether it reads the Source.
+func (s *Subscription) lag(head event.ID) (ids uint64, behind bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	behind = !s.joined || s.pos < s.goal
+	if !behind && len(s.queue) == 0 || s.pos >= head {
+		return 0, behind
+	}
+	return uint64(head - s.pos), behind
 }
 
 // Close ends the subscription; a blocked Next returns ErrClosed. Closing twice is

@@ -35,6 +35,8 @@ var onlyIn = map[string]string{
 	"github.com/r3labs/sse": "client/session.go",
 	"github.com/spf13/":     "cmd/rstream/",
 	"modernc.org/sqlite":    "cache/",
+
+	"github.com/prometheus/": "internal/server/metrics.go",
 }
 
 // pure rooms do no I/O and read no clock.
@@ -115,6 +117,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"client/pull.go", "github.com/r3labs/sse/v2"},
 		{"client/pull.go", "github.com/spf13/viper"},
 		{"internal/server/set.go", "modernc.org/sqlite"},
+		{"internal/server/set.go", "github.com/prometheus/client_golang/prometheus"},
 		{"window/span.go", "net/http"},
 	} {
 		room := path.Dir(c.file)

@@ -156,7 +156,7 @@ func writeURL(path, url string) error {
 // event: Shutdown would wait for them for ever.
 func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(l) }()
+	go func() { failed <- hs.Serve(srv.Patient(l)) }()
 	select {
 	case err := <-failed:
 		return err

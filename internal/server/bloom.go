@@ -62,6 +62,7 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return s.setProblem(r, err)
 	}
+	s.metrics.rounds.WithLabelValues(req.Strategy().String()).Inc()
 	st := stretch{head: head, from: req.Span.From, to: resp.To}
 	st.announce(w.Header(), wire.Frames, "no-store")
 	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // the client may have gone

@@ -17,6 +17,7 @@ type eventWriter struct {
 	line   func(ev *event.Event, b []byte) []byte // appends an event
 	begun  bool                                   // something was written: it is too late for another answer
 	some   bool                                   // there was an event
+	count  int                                    // of events
 	buf    []byte
 }
 
@@ -52,6 +53,7 @@ const eventPiece = 64 << 10
 
 func (o *eventWriter) add(ev *event.Event) error {
 	o.separate()
+	o.count++
 	o.buf = o.line(ev, o.buf)
 	if o.form != wire.Page {
 		o.buf = append(o.buf, '\n')
@@ -94,4 +96,5 @@ func (o *eventWriter) end() {
 		o.buf = append(o.buf, "]}\n"...)
 	}
 	_ = o.flush() // the client may have gone
+	recorderOf(o.w).delivered(o.count)
 }

@@ -74,7 +74,7 @@ func serve(t *testing.T, l Log, cfg Config) (*served, func()) {
 		}
 	}, ErrorLog: quiet}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = hs.Serve(pipes) })
+	serving.Go(func() { _ = hs.Serve(srv.Patient(pipes)) })
 	return s, sync.OnceFunc(func() {
 		transport.CloseIdleConnections()
 		srv.Stop()

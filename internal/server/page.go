@@ -38,6 +38,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	w.Header().Set(wire.HeaderNext, next.String())
 	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
 	_, _ = w.Write(body) // the client may have gone
+	recorderOf(w).delivered(len(evs))
 	return nil
 }
 
@@ -85,8 +86,10 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 	for {
 		b = st.appendLines(b[:0], evs)
 		if _, err := w.Write(b); err != nil || at >= st.to {
+			recorderOf(w).delivered(len(evs))
 			return nil // the reader has gone, or has it all
 		}
+		recorderOf(w).delivered(len(evs))
 		if evs, at, err = s.readOn(r, st, at); err != nil {
 			s.failure(r, fmt.Errorf("lines cut: %w", err))
 			panic(http.ErrAbortHandler)

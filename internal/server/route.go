@@ -16,18 +16,21 @@ type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 // ServeHTTP routes by the raw path. It never redirects: a cleaned path would be
 // another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w, end := compressed(s.withDeadlines(w, r), r)
+	s.boundBody(w, r)
+	rec := &recorder{ResponseWriter: w, m: s.metrics, began: time.Now(), bodiless: r.Method == http.MethodHead}
+	defer s.observe(rec, r) // also where the answer is cut
+	w, end := compressed(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
 	h.Set(wire.HeaderHead, s.log.Head().String())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
-	problem := s.guard(w, r)
-	if problem == nil {
-		problem = s.route(w, r)
+	rec.problem = s.guard(w, r)
+	if rec.problem == nil {
+		rec.problem = s.route(w, r)
 	}
-	if problem != nil {
-		problem.Write(w)
+	if rec.problem != nil {
+		rec.problem.Write(w)
 	}
 	end()
 }
@@ -41,6 +44,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return on(w, r, methods{http.MethodGet: bare(s.health)})
 	case path == "/readyz":
 		return on(w, r, methods{http.MethodGet: bare(s.ready)})
+	case path == "/metrics":
+		return on(w, r, methods{http.MethodGet: bare(s.scrape)})
 	case path == "/set":
 		return on(w, r, methods{http.MethodPost: bare(s.setBatch)})
 	case strings.HasPrefix(path, "/set/"):
@@ -56,7 +61,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	case path == "/get":
 		return on(w, r, methods{http.MethodGet: s.reads(s.get), http.MethodPost: s.postGet})
 	default:
-		return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /healthz and /readyz", path)
+		return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz and /readyz", path)
 	}
 }
 
@@ -124,40 +129,11 @@ func bare(h handler) handler {
 	}
 }
 
-// withDeadlines bounds how long a client may take to send its request's body,
-// whether or not anyone reads it, and to take each piece of the answer. net/http
-// takes the first deadline away once the body has been read, and both after the
-// request.
-func (s *Server) withDeadlines(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-	rc := http.NewResponseController(w)
-	// Errors only mean that the connection has no deadlines.
-	_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.BodyTimeout + s.cfg.WriteTimeout))
+// boundBody bounds how long a client may take to send its request's body, whether or
+// not anyone reads it. net/http takes the deadline away once the body has been read.
+func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
-		_ = rc.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
-	}
-	return &patientWriter{w, rc, s.cfg.WriteTimeout}
-}
-
-// A patientWriter gives a client time for each piece of what is written, so that a
-// slow one is served and only one that takes nothing is cut.
-type patientWriter struct {
-	http.ResponseWriter
-	rc       *http.ResponseController
-	patience time.Duration
-}
-
-// maxPiece is small enough for a slow line to take it within the write timeout.
-const maxPiece = 16 << 10
-
-func (w *patientWriter) Write(b []byte) (n int, err error) {
-	for {
-		_ = w.rc.SetWriteDeadline(time.Now().Add(w.patience))
-		k, err := w.ResponseWriter.Write(b[n:min(n+maxPiece, len(b))])
-		if n += k; err != nil || n == len(b) {
-			return n, err
-		}
+		// An error only means that the connection has no deadlines.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 	}
 }
-
-// Unwrap is for http.ResponseController.
-func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

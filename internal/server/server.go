@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -62,9 +63,13 @@ type Config struct {
 	// Retry is the delay that readers are told to keep before they come back.
 	// If not positive, 1 second.
 	Retry time.Duration
-	// WriteTimeout ends a connection that takes nothing for so long. If not
-	// positive, 30 seconds.
+	// WriteTimeout is how long a connection of Patient may take nothing before it
+	// is cut. If not positive, 30 seconds.
 	WriteTimeout time.Duration
+	// MaxStreamAge ends streams at the end of an event once they are that old, or
+	// up to half of it younger, so that readers who came together do not come back
+	// together. If not positive, streams do not end for their age.
+	MaxStreamAge time.Duration
 	// BodyTimeout is how long a request's body may take to arrive. If not
 	// positive, 1 minute.
 	BodyTimeout time.Duration
@@ -79,7 +84,11 @@ type Config struct {
 	Origins []string
 	// Version is told by GET /.
 	Version string
-	// Logger gets what fails. If nil, nothing is logged.
+	// Sizes tells how many bytes the log's file and its write-ahead log have, for
+	// GET /metrics. If nil, they are left out.
+	Sizes func() (file, wal int64)
+	// Logger gets what fails and what is refused, at debug also each request. If
+	// nil, nothing is logged.
 	Logger *slog.Logger
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
@@ -87,10 +96,13 @@ type Config struct {
 
 // A Server answers requests about one log.
 type Server struct {
-	log  Log
-	hub  *hub.Hub
-	cfg  Config
-	salt string
+	log     Log
+	hub     *hub.Hub
+	cfg     Config
+	salt    string
+	metrics *metrics
+
+	slowTold atomic.Int64 // when it was last said that an append was slow, in Unix nanoseconds
 
 	comparing chan struct{} // holds a token for each comparison of sets under way
 
@@ -118,6 +130,7 @@ func New(log Log, cfg Config) *Server {
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
 		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(source{log}, log.Head(), hub.Config{Queue: cfg.Queue})
+	s.metrics = newMetrics(s)
 	log.OnCommit(s.hub.Publish)
 	// What was committed between the two lines above was shown to nobody.
 	s.hub.Advance(log.Head())

@@ -149,7 +149,7 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.D
 	if len(drafts) == 0 {
 		return nil, nil
 	}
-	receipts, err := s.log.Append(r.Context(), drafts)
+	receipts, err := s.timedAppend(r, drafts)
 	w.Header().Set(wire.HeaderHead, s.log.Head().String())
 	w.Header().Set("Cache-Control", "no-store")
 	if err == nil {
@@ -166,6 +166,22 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.D
 	return nil, problem
 }
 
+// slowAppend is how long an append may take before it is worth a warning.
+const slowAppend = time.Second
+
+// timedAppend appends and notes what came of it. Of many appends that wait for the same
+// disk one a second is told.
+func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Receipt, error) {
+	began := time.Now()
+	receipts, err := s.log.Append(r.Context(), drafts)
+	took := time.Since(began)
+	s.metrics.noteAppend(receipts, err, took)
+	if last := s.slowTold.Load(); took >= slowAppend && began.UnixNano() > last && s.slowTold.CompareAndSwap(last, time.Now().UnixNano()) {
+		s.cfg.Logger.Warn("append was slow", "took", took, "events", len(drafts))
+	}
+	return receipts, err
+}
+
 // openBody returns the body of r, of most bytes at most.
 func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *wire.Error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
@@ -174,10 +190,8 @@ func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *w
 	if r.ContentLength > most { // before a client that waits for 100 Continue sends it
 		return nil, bodyError(&http.MaxBytesError{Limit: most})
 	}
-	if p, ok := w.(*patientWriter); ok {
-		w = p.ResponseWriter // it learns of a body that is too large and closes the connection
-	}
-	return http.MaxBytesReader(w, r.Body, most), nil
+	// net/http's own writer learns of a body that is too large and closes the connection.
+	return http.MaxBytesReader(recorderOf(w).ResponseWriter, r.Body, most), nil
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *wire.Error) {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // stream answers with SSE: history, a live event, then what happens.
@@ -28,10 +32,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st stretch) *wir
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	c := &connection{s: s, w: w, rc: http.NewResponseController(w), r: r}
-	if err := c.run(st); err != nil && r.Context().Err() == nil && !errors.Is(err, ErrStopped) && !errors.Is(err, errWrite) {
-		s.cfg.Logger.Error("stream ended", "error", err)
-	}
+	c := &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: recorderOf(w), age: s.streamAge(), began: time.Now()}
+	c.ended(c.run(st))
 	return nil
 }
 
@@ -42,13 +44,18 @@ type connection struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	r       *http.Request
-	buf     []byte
+	to      *recorder
+	began   time.Time
+	age     time.Duration // at which it ends; 0 is never
 	written time.Time
+	buf     *buffer // what has been gathered; nil if nothing
+	events  int     // of them
+	err     error   // of a write: nothing is written any more
 }
 
 // run sends the stream to its end.
 func (c *connection) run(st stretch) error {
-	c.buf = wire.AppendPreamble(c.buf, c.s.cfg.Retry)
+	c.gather(wire.AppendPreamble(c.room(), c.s.cfg.Retry))
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -61,43 +68,144 @@ func (c *connection) run(st stretch) error {
 // errWrite means that the reader has gone or takes nothing.
 var errWrite = errors.New("write")
 
-// maxKeep is the largest buffer that a connection keeps between writes.
-const maxKeep = 1 << 20
+// errAged means that the stream was to end at its age.
+var errAged = errors.New("stream has reached its age")
 
-// flush writes what has been gathered in one go.
+// streamAge returns when a stream ends that begins now. Streams that begin together
+// end within half of the age, or their readers would come back together for ever.
+func (s *Server) streamAge() time.Duration {
+	most := s.cfg.MaxStreamAge
+	if most <= 0 {
+		return 0
+	}
+	return most - rand.N(most/2+1)
+}
+
+// aged reports whether the stream is to end.
+func (c *connection) aged() bool { return c.age > 0 && time.Since(c.began) >= c.age }
+
+// patience returns how long to wait for news: until the heartbeat or the end is due.
+func (c *connection) patience() time.Duration {
+	d := c.s.cfg.Heartbeat - time.Since(c.written)
+	if c.age > 0 {
+		d = min(d, c.age-time.Since(c.began))
+	}
+	return d
+}
+
+// A buffer is what a connection gathers in as long as it has something to write. Readers
+// that wait have none.
+type buffer struct{ b []byte }
+
+var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, eventPiece+4<<10)} }}
+
+// room returns what has been gathered, to append to.
+func (c *connection) room() []byte {
+	if c.buf == nil {
+		c.buf = buffers.Get().(*buffer)
+	}
+	return c.buf.b
+}
+
+// gather takes b, which was appended to room. All that is gathered between two flushes
+// is written in one go, but for pieces of eventPiece: a reader that takes nothing shall
+// not cost much.
+func (c *connection) gather(b []byte) {
+	if c.buf.b = b; len(b) >= eventPiece {
+		c.write()
+	}
+}
+
+// write writes what is gathered and gives the buffer back.
+func (c *connection) write() {
+	if c.err == nil {
+		_, c.err = c.w.Write(c.buf.b)
+	}
+	if cap(c.buf.b) <= 2*eventPiece {
+		c.buf.b = c.buf.b[:0]
+		buffers.Put(c.buf)
+	}
+	c.buf = nil
+}
+
+// flush sends all that has been gathered.
 func (c *connection) flush() error {
-	if len(c.buf) == 0 {
+	if c.buf != nil {
+		c.write()
+	} else if c.events == 0 {
 		return nil
 	}
-	_, err := c.w.Write(c.buf)
-	if err == nil {
-		err = c.rc.Flush()
+	if c.err == nil {
+		c.err = c.rc.Flush()
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errWrite, err)
+	if c.err != nil {
+		return fmt.Errorf("%w: %w", errWrite, c.err)
 	}
-	c.buf = c.buf[:0]
-	if cap(c.buf) > maxKeep {
-		c.buf = nil
-	}
+	c.to.delivered(c.events)
+	c.events = 0
 	c.written = time.Now()
 	return nil
 }
 
 // event gathers one event.
 func (c *connection) event(ev *event.Event) {
-	c.buf = wire.AppendEvent(c.buf, ev, c.s.log.Log())
+	c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
+	c.events++
 }
 
 // position gathers how far the reader is, so that a long silence moves its cursor,
 // too.
 func (c *connection) position(at event.ID) {
-	c.buf = wire.AppendPosition(c.buf, at, c.s.log.Log())
+	c.gather(wire.AppendPosition(c.room(), at, c.s.log.Log()))
+}
+
+// ended notes why the stream has ended.
+func (c *connection) ended(err error) {
+	reason := c.reason(err)
+	c.s.metrics.streamsEnded.WithLabelValues(reason).Inc()
+	log := c.s.cfg.Logger.Debug
+	switch reason {
+	case endFailed:
+		log = c.s.cfg.Logger.Error
+	case endStalled, endGone:
+		log = c.s.cfg.Logger.Warn
+	}
+	log("stream ended", "reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "age", time.Since(c.began), "error", err)
+}
+
+// Why streams end.
+const (
+	endDone    = "done"    // its reader has all of the stretch
+	endAged    = "aged"    // MaxStreamAge
+	endStopped = "stopped" // the server stops
+	endStalled = "stalled" // the reader took nothing for WriteTimeout
+	endLeft    = "left"    // the reader has gone
+	endGone    = "gone"    // what the reader needs next is no longer held
+	endFailed  = "failed"  // the log could not be read
+)
+
+func (c *connection) reason(err error) string {
+	var hole *window.NotHeldError
+	switch {
+	case err == nil:
+		return endDone
+	case errors.Is(err, errAged):
+		return endAged
+	case errors.Is(err, ErrStopped):
+		return endStopped
+	case errors.Is(err, errWrite) && errors.Is(err, os.ErrDeadlineExceeded):
+		return endStalled
+	case errors.Is(err, errWrite), c.r.Context().Err() != nil:
+		return endLeft
+	case errors.As(err, &hole):
+		return endGone
+	}
+	return endFailed
 }
 
 // live gathers that the reader has come to the end of what was there.
 func (c *connection) live(at event.ID) {
-	c.buf = wire.AppendLive(c.buf, at, c.s.log.Head(), c.s.log.Log())
+	c.gather(wire.AppendLive(c.room(), at, c.s.log.Head(), c.s.log.Log()))
 }
 
 // overdue reports whether the reader should have had a sign of life.
@@ -124,6 +232,9 @@ func (c *connection) replay(st stretch) error {
 		if err := c.flush(); err != nil {
 			return err
 		}
+		if at < st.to && c.aged() {
+			return errAged
+		}
 	}
 	c.live(st.to)
 	return c.flush()
@@ -136,7 +247,7 @@ func (c *connection) follow(ctx context.Context, st stretch) error {
 	sub := c.s.hub.Subscribe(st.topics, st.from)
 	defer sub.Close()
 	for told := false; ; {
-		batch, err := next(ctx, sub, c.s.cfg.Heartbeat-time.Since(c.written))
+		batch, err := next(ctx, sub, c.patience())
 		switch {
 		case errors.Is(err, errQuiet):
 			c.position(sub.Position())
@@ -152,11 +263,14 @@ func (c *connection) follow(ctx context.Context, st stretch) error {
 			told = true
 			c.live(batch.Position)
 		}
-		if err == nil && len(c.buf) == 0 && c.overdue() {
+		if err == nil && c.buf == nil && c.events == 0 && c.overdue() {
 			c.position(batch.Position)
 		}
 		if err := c.flush(); err != nil {
 			return err
+		}
+		if c.aged() {
+			return errAged
 		}
 	}
 }

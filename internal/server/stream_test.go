@@ -2,10 +2,14 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,10 +296,21 @@ func TestLinesAreCut(t *testing.T) {
 }
 
 // stall opens a connection, sends a request and takes nothing of the answer.
-func (s *served) stall(target, accept string) io.Closer {
+func (s *served) stall(target, accept string) net.Conn {
 	conn := s.dial()
 	_, _ = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
 	return conn
+}
+
+// readTo reads up to the first end, byte by byte.
+func readTo(t *testing.T, r io.Reader, end string) {
+	t.Helper()
+	var got []byte
+	for b := make([]byte, 1); !bytes.HasSuffix(got, []byte(end)); got = append(got, b...) {
+		if _, err := r.Read(b); err != nil {
+			t.Fatalf("after %q: %v", got, err)
+		}
+	}
 }
 
 // A reader that takes nothing is cut by the write timeout, holds no read of the
@@ -346,7 +361,7 @@ func TestSlowReader(t *testing.T) {
 		}
 		for _, accept := range []string{wire.SSE, wire.NDJSON, wire.JSON} {
 			resp := s.get("/events?topic=a&until=0000000000001", "Accept", accept)
-			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, slow{resp.Body}, make([]byte, maxPiece))
+			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, slow{resp.Body}, make([]byte, 16<<10))
 			if err != nil || n < wire.MaxValue {
 				t.Errorf("%s: %d bytes, %v", accept, n, err)
 			}
@@ -355,8 +370,7 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-// A slow reader takes one piece each 14 seconds, so that two are within the write
-// timeout: pieces and reads do not begin together.
+// A slow reader takes one piece each 14 seconds.
 type slow struct{ r io.Reader }
 
 func (s slow) Read(b []byte) (n int, err error) {
@@ -367,6 +381,121 @@ func (s slow) Read(b []byte) (n int, err error) {
 		n += k
 	}
 	return n, err
+}
+
+// A reader of a byte a second is not cut, whatever it reads, nor at a stream's age in the
+// middle of an event.
+func TestByteASecond(t *testing.T) {
+	bubble(t, Config{MaxStreamAge: time.Minute}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 3)
+		for accept, end := range map[string]string{wire.SSE: "\n\n", wire.NDJSON: "}\n", wire.JSON: "}\n"} {
+			conn := s.stall("/events?topic=a&until=0000000000003", accept+"\r\nConnection: close")
+			start, got := time.Now(), []byte(nil)
+			for b := make([]byte, 1); ; got = append(got, b...) {
+				time.Sleep(time.Second)
+				if _, err := conn.Read(b); err == io.EOF {
+					break
+				} else if err != nil {
+					t.Fatalf("%s: after %d bytes and %s: %v", accept, len(got), time.Since(start), err)
+				}
+			}
+			_ = conn.Close()
+			resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(got)), nil)
+			if err != nil {
+				t.Fatalf("%s: %v: %s", accept, err, got)
+			}
+			if text := body(t, resp); strings.Count(text, `"user":"a"`) != 3 || !strings.HasSuffix(text, end) {
+				t.Errorf("%s: got %s", accept, text)
+			}
+		}
+	})
+}
+
+// What a reader that takes nothing has had is given back when it is cut.
+func TestStalledReaderLeavesNothing(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+		before := runtime.NumGoroutine()
+		log.put(t, "a", "p", 500)
+		conn := s.stall("/events?topic=a", wire.SSE)
+		defer conn.Close()
+		readTo(t, conn, ": rstream\n\n\r\n")
+		synctest.Wait()
+		time.Sleep(30*time.Second - time.Nanosecond)
+		synctest.Wait()
+		if n := s.hub.Stats().Readers; n != 1 {
+			t.Errorf("%d readers just before the write timeout", n)
+		}
+		time.Sleep(time.Second)
+		s.wantConns(t, 0)
+		if n, after := s.hub.Stats().Readers, runtime.NumGoroutine(); n != 0 || after != before {
+			t.Errorf("%d readers and %d goroutines are left, of none and %d", n, after, before)
+		}
+		s.wantMetric(t, `rstream_streams_ended_total{reason="stalled"} 1`)
+	})
+}
+
+// Streams end at their age, each at another time, at the end of an event; who comes back
+// has everything once.
+func TestStreamsAge(t *testing.T) {
+	const age, readers = time.Hour, 40
+	bubble(t, Config{MaxStreamAge: age, Heartbeat: 7 * time.Minute}, func(t *testing.T, s *served, log *memLog) {
+		start, ends := time.Now(), map[time.Duration]bool{}
+		var mu sync.Mutex
+		var reading sync.WaitGroup
+		for range readers {
+			reading.Go(func() {
+				at := readOut(t, s, 0)
+				mu.Lock()
+				ends[time.Since(start)] = true
+				mu.Unlock()
+				if at = readOut(t, s, at); time.Since(start) < age {
+					t.Errorf("the second stream ends at %s, after %s", at, time.Since(start))
+				}
+			})
+		}
+		reading.Go(func() {
+			for time.Since(start) < 2*age {
+				log.put(t, "a", "p", 1)
+				time.Sleep(3 * time.Minute)
+			}
+		})
+		reading.Wait()
+		if len(ends) < readers*9/10 {
+			t.Errorf("%d streams end at %d times", readers, len(ends))
+		}
+		for d := range ends {
+			if d < age/2 || d > age {
+				t.Errorf("a stream ends after %s", d)
+			}
+		}
+	})
+}
+
+// readOut reads a stream from at to its clean end and returns where that is.
+func readOut(t *testing.T, s *served, at event.ID) event.ID {
+	resp, err := s.tryGet(t.Context(), "/events?topic=a", "Accept", wire.SSE, wire.HeaderLastEventID, event.CursorOf(at, logName).String())
+	if err != nil {
+		t.Error(err)
+		return at
+	}
+	defer resp.Body.Close()
+	for fs := newFrames(resp.Body); ; {
+		f, err := fs.next()
+		if err == io.EOF {
+			return at
+		} else if err != nil {
+			t.Error(err)
+			return at
+		}
+		if f.id == "" {
+			continue // the preamble
+		}
+		next := f.position(t)
+		if f.event == string(event.Put) && next != at+1 || next < at || next > at+1 {
+			t.Errorf("%q follows %s", f, at)
+		}
+		at = next
+	}
 }
 
 // The deadlines of one request do not reach into the next one on its connection.

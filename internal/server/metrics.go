@@ -1,0 +1,178 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// metrics are what GET /metrics tells. What happens is counted as it happens, each
+// time by an atomic addition; what is, is looked at when it is asked for.
+type metrics struct {
+	registry *prometheus.Registry
+	handler  http.Handler
+
+	appends       *prometheus.CounterVec // by outcome
+	appended      *prometheus.CounterVec // by whether the log knew them
+	appendSeconds prometheus.Histogram
+
+	events, bytes *prometheus.CounterVec // that were delivered
+	delivered     map[[2]string]delivery
+	streamsEnded  *prometheus.CounterVec // by reason
+	rounds        *prometheus.CounterVec // by strategy
+
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	problems  *prometheus.CounterVec
+}
+
+// A delivery counts what goes out in one form and encoding.
+type delivery struct{ events, bytes prometheus.Counter }
+
+// seconds are the bounds of durations: from a read out of memory to a batch over a slow
+// line.
+var seconds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60}
+
+func newMetrics(s *Server) *metrics {
+	reg := prometheus.NewRegistry()
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		registry: reg,
+		appends:  counters("rstream_append_requests_total", "Calls of the log to append: done, refused for what they are, or failed.", "outcome"),
+		appended: counters("rstream_append_events_total", "Events that were sent to be appended: new, or known to the log before.", "result"),
+		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "rstream_append_duration_seconds", Help: "How long the log took to make an append durable and show it, waiting included.", Buckets: seconds}),
+		events:       counters("rstream_delivered_events_total", "Events sent to readers, by form and content encoding.", "form", "encoding"),
+		bytes:        counters("rstream_delivered_bytes_total", "Bytes of bodies with events sent to readers, as they went out.", "form", "encoding"),
+		streamsEnded: counters("rstream_streams_ended_total", "Streams that have ended: done, aged, stopped, stalled, left, gone or failed.", "reason"),
+		rounds:       counters("rstream_negotiation_rounds_total", "Requests of POST /bloom that were answered, by strategy.", "strategy"),
+		requests:     counters("rstream_http_requests_total", "Requests that have been answered, streams when they end.", "route", "method", "code"),
+		problems:     counters("rstream_problems_total", "Requests that were answered with a problem, by its title.", "kind"),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "rstream_http_request_duration_seconds", Help: "How long answers took, without streams.", Buckets: seconds}, []string{"route", "method"}),
+		delivered: map[[2]string]delivery{},
+	}
+	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &present{s, describe()})
+	for mediaType, form := range forms {
+		for _, encoding := range []string{"", wire.Gzip, wire.Zstd} {
+			name := encoding
+			if name == "" {
+				name = "identity"
+			}
+			m.delivered[[2]string{mediaType, encoding}] = delivery{m.events.WithLabelValues(form, name), m.bytes.WithLabelValues(form, name)}
+		}
+	}
+	m.handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{DisableCompression: true})
+	return m
+}
+
+// forms are what events are delivered in.
+var forms = map[string]string{wire.SSE: "stream", wire.NDJSON: "lines", wire.JSON: "page"}
+
+func (m *metrics) deliveries(mediaType, encoding string) delivery {
+	return m.delivered[[2]string{mediaType, encoding}]
+}
+
+// noteAppend counts one call of the log.
+func (m *metrics) noteAppend(receipts []event.Receipt, err error, took time.Duration) {
+	m.appendSeconds.Observe(took.Seconds())
+	var refused Refused
+	switch {
+	case errors.As(err, &refused) && refused.HTTPStatus() != http.StatusServiceUnavailable:
+		m.appends.WithLabelValues("refused").Inc()
+	case err != nil:
+		m.appends.WithLabelValues("failed").Inc()
+	default:
+		m.appends.WithLabelValues("done").Inc()
+	}
+	known := 0
+	for i := range receipts {
+		if receipts[i].Known {
+			known++
+		}
+	}
+	m.appended.WithLabelValues("known").Add(float64(known))
+	m.appended.WithLabelValues("new").Add(float64(len(receipts) - known))
+}
+
+// scrape answers with the metrics: GET /metrics.
+func (s *Server) scrape(w http.ResponseWriter, r *http.Request) *wire.Error {
+	w.Header().Set("Cache-Control", "no-store")
+	s.metrics.handler.ServeHTTP(w, r)
+	return nil
+}
+
+// A present is what a server is at when it is asked.
+type present struct {
+	s *Server
+	d descriptions
+}
+
+type descriptions struct {
+	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal *prometheus.Desc
+}
+
+func describe() descriptions {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return descriptions{
+		build:     d("rstream_build_info", "The version of the server and of Go; always 1.", "version", "goversion"),
+		readers:   d("rstream_readers", "Streams that follow the log."),
+		behind:    d("rstream_readers_behind", "Of these, those that are reading from the log what they have missed."),
+		lag:       d("rstream_readers_max_lag_events", "By how many ids the reader that is furthest behind the head is behind it."),
+		overflows: d("rstream_queue_overflows_total", "How often the queue of a reader was full and the reader was sent to the log."),
+		head:      d("rstream_log_head_position", "The newest position of the log."),
+		horizon:   d("rstream_log_horizon_position", "The position below which history is gone."),
+		sealed:    d("rstream_log_sealed_blocks", "Blocks that the head has left."),
+		file:      d("rstream_log_file_bytes", "Size of the log's file."),
+		wal:       d("rstream_log_wal_bytes", "Size of the write-ahead log beside it."),
+	}
+}
+
+// Describe is of prometheus.Collector.
+func (p *present) Describe(ch chan<- *prometheus.Desc) {
+	d := &p.d
+	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal} {
+		ch <- desc
+	}
+}
+
+// Collect is of prometheus.Collector. It looks at every reader once.
+func (p *present) Collect(ch chan<- prometheus.Metric) {
+	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	readers, head := p.s.hub.Stats(), p.s.log.Head()
+	tell(p.d.build, prometheus.GaugeValue, 1, p.s.cfg.Version, runtime.Version())
+	tell(p.d.readers, prometheus.GaugeValue, float64(readers.Readers))
+	tell(p.d.behind, prometheus.GaugeValue, float64(readers.Behind))
+	tell(p.d.lag, prometheus.GaugeValue, float64(readers.MaxLag))
+	tell(p.d.overflows, prometheus.CounterValue, float64(readers.Overflows))
+	tell(p.d.head, prometheus.GaugeValue, float64(head))
+	tell(p.d.sealed, prometheus.GaugeValue, float64(head/event.BlockSize))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if horizon, err := p.s.log.Horizon(ctx); err == nil {
+		tell(p.d.horizon, prometheus.GaugeValue, float64(horizon))
+	}
+	if p.s.cfg.Sizes != nil {
+		file, wal := p.s.cfg.Sizes()
+		tell(p.d.file, prometheus.GaugeValue, float64(file))
+		tell(p.d.wal, prometheus.GaugeValue, float64(wal))
+	}
+}

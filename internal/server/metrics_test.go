@@ -1,0 +1,173 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// scraped returns the lines of GET /metrics.
+func (s *served) scraped(t *testing.T) []string {
+	t.Helper()
+	return strings.Split(body(t, s.get("/metrics")), "\n")
+}
+
+// wantMetric wants these lines among the metrics.
+func (s *served) wantMetric(t *testing.T, want ...string) {
+	t.Helper()
+	got := s.scraped(t)
+	for _, line := range want {
+		if !slices.Contains(got, line) {
+			name, _, _ := strings.Cut(line, "{")
+			name, _, _ = strings.Cut(name, " ")
+			near := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return !strings.HasPrefix(s, name) })
+			t.Errorf("no metric %s among\n%s", line, strings.Join(near, "\n"))
+		}
+	}
+}
+
+const metricsFile = "testdata/metrics.txt"
+
+// The names are a promise: testdata/metrics.txt has each with what it is.
+func TestMetricNames(t *testing.T) {
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }})
+	s.metrics.touch()
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "rstream_") {
+			got.WriteString(f.GetName() + " " + strings.ToLower(f.GetType().String()) + ": " + f.GetHelp() + "\n")
+		}
+	}
+	if *update {
+		if err := os.WriteFile(metricsFile, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(metricsFile)
+	if err != nil || string(want) != got.String() {
+		t.Errorf("the metrics are not those of %s (%v):\n%s", metricsFile, err, got.String())
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(want)) {
+		if name, _, _ := strings.Cut(line, " "); !strings.Contains(string(operations), "`"+name) {
+			t.Errorf("docs/operations.md does not tell of %s", name)
+		}
+	}
+	problems, err := testutil.GatherAndLint(s.metrics.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// touch makes every metric with labels appear.
+func (m *metrics) touch() {
+	m.noteAppend(nil, nil, 0)
+	m.streamsEnded.WithLabelValues(endDone)
+	m.rounds.WithLabelValues("sketch")
+	m.requests.WithLabelValues("/", "GET", "200")
+	m.durations.WithLabelValues("/", "GET")
+	m.problems.WithLabelValues("gone")
+}
+
+// What happens is what is told.
+func TestMetrics(t *testing.T) {
+	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 }}, func(t *testing.T, s *served, log *memLog) {
+		log.put(t, "a", "p", 9)
+		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
+		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
+		s.raw("POST /set/a HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
+		body(t, s.get("/events?topic=a&limit=2"))
+		lines := body(t, s.get("/events?topic=a", "Accept", wire.NDJSON, "Accept-Encoding", "gzip"))
+		body(t, s.get("/events?topic=a&since=0000000000020"))
+		done := body(t, s.get("/events?topic=a&until=0000000000003", "Accept", wire.SSE))
+		s.raw("BREW /pot HTTP/1.1\nHost: localhost\n\n")
+		fs, open := s.stream("/events?topic=a&since=now")
+		defer open.Close()
+		fs.want(t, "live", 10)
+		s.wantMetric(t,
+			`rstream_append_requests_total{outcome="done"} 2`,
+			`rstream_append_events_total{result="new"} 1`,
+			`rstream_append_events_total{result="known"} 1`,
+			`rstream_append_duration_seconds_count 2`,
+			`rstream_delivered_events_total{encoding="identity",form="page"} 2`,
+			`rstream_delivered_events_total{encoding="gzip",form="lines"} 10`,
+			metricLine(`rstream_delivered_bytes_total{encoding="gzip",form="lines"}`, len(lines)),
+			`rstream_delivered_events_total{encoding="identity",form="stream"} 3`,
+			metricLine(`rstream_delivered_bytes_total{encoding="identity",form="stream"}`, len(done)+len("retry: 1000\n: rstream\n\n")+len("id: 000000000000A.K7Q2M\nevent: live\ndata: {\"type\":\"live\",\"head\":\"000000000000A\"}\n\n")),
+			`rstream_streams_ended_total{reason="done"} 1`,
+			`rstream_readers 1`,
+			`rstream_readers_behind 0`,
+			`rstream_readers_max_lag_events 0`,
+			`rstream_queue_overflows_total 0`,
+			`rstream_log_head_position 10`,
+			`rstream_log_horizon_position 0`,
+			`rstream_log_sealed_blocks 0`,
+			`rstream_log_file_bytes 4096`,
+			`rstream_log_wal_bytes 32`,
+			`rstream_problems_total{kind="conflict"} 1`,
+			`rstream_problems_total{kind="not found"} 1`,
+			`rstream_problems_total{kind="bad request"} 1`,
+			`rstream_http_requests_total{code="200",method="GET",route="/events"} 3`,
+			`rstream_http_requests_total{code="201",method="POST",route="/set/"} 1`,
+			`rstream_http_requests_total{code="404",method="other",route="other"} 1`,
+			`rstream_http_request_duration_seconds_count{method="GET",route="/events"} 3`,
+		)
+		// One that takes nothing is sent to the log, is behind, and is cut.
+		stalled := s.stall("/events?topic=a&since=now", wire.SSE)
+		defer stalled.Close()
+		readTo(t, stalled, ": rstream\n\n\r\n")
+		synctest.Wait()
+		log.put(t, "a", "p", 9)
+		for id := event.ID(11); id <= 19; id++ {
+			fs.want(t, "PUT", id)
+		}
+		s.wantMetric(t, `rstream_readers 2`, `rstream_readers_behind 1`, `rstream_readers_max_lag_events 9`)
+		if slices.Contains(s.scraped(t), "rstream_queue_overflows_total 0") {
+			t.Error("no queue has overflowed")
+		}
+		for at := time.Now(); time.Since(at) < 30*time.Second; {
+			fs.want(t, "", 19)
+		}
+		synctest.Wait()
+		s.wantMetric(t, `rstream_readers 1`, `rstream_readers_behind 0`, `rstream_streams_ended_total{reason="stalled"} 1`)
+	})
+}
+
+func metricLine(name string, v int) string { return fmt.Sprintf("%s %d", name, v) }
+
+// Rounds of comparing are counted by what they carried.
+func TestMetricsOfRounds(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 200)
+	srv, url := socket(t, log)
+	items, _ := half(log)
+	_, err := reconcile.Negotiate(t.Context(), reconcile.FromItems(window.Span{To: event.MaxID}, items),
+		framePeer{url + "/bloom?topic=a"}, reconcile.Config{Strategy: reconcile.Gaps})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.ToFloat64(srv.metrics.rounds.WithLabelValues("gaps")); n != 1 {
+		t.Errorf("%g rounds", n)
+	}
+}

@@ -1,0 +1,118 @@
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A recorder notes what becomes of a request.
+type recorder struct {
+	http.ResponseWriter
+	m        *metrics
+	began    time.Time
+	bodiless bool // what is written is left out
+	status   int  // 0: nothing was written
+	problem  *wire.Error
+
+	bytes      int64 // of the body, as sent
+	counted    int64 // of them, as delivered
+	delivering bool  // the body has events
+}
+
+// recorderOf returns the recorder of the request that w answers.
+func recorderOf(w http.ResponseWriter) *recorder {
+	for {
+		if rec, ok := w.(*recorder); ok {
+			return rec
+		}
+		w = w.(interface{ Unwrap() http.ResponseWriter }).Unwrap()
+	}
+}
+
+// WriteHeader notes the first final status.
+func (rec *recorder) WriteHeader(status int) {
+	if rec.status == 0 && status >= http.StatusOK {
+		rec.status = status
+	}
+	rec.ResponseWriter.WriteHeader(status)
+}
+
+func (rec *recorder) Write(b []byte) (int, error) {
+	if rec.status == 0 {
+		rec.status = http.StatusOK
+	}
+	n, err := rec.ResponseWriter.Write(b)
+	if !rec.bodiless {
+		rec.bytes += int64(n)
+	}
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
+
+// delivered counts events that were written, and the bytes that have gone out since it
+// was last called.
+func (rec *recorder) delivered(events int) {
+	if rec.bodiless {
+		return
+	}
+	rec.delivering = true
+	h := rec.Header()
+	d := rec.m.deliveries(h.Get("Content-Type"), h.Get("Content-Encoding"))
+	d.events.Add(float64(events))
+	d.bytes.Add(float64(rec.bytes - rec.counted))
+	rec.counted = rec.bytes
+}
+
+// observe counts and logs a request that has been answered.
+func (s *Server) observe(rec *recorder, r *http.Request) {
+	status := rec.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if rec.delivering {
+		rec.delivered(0) // what the encoder held back
+	}
+	took := time.Since(rec.began)
+	route, method := routeOf(rawPath(r)), methodOf(r.Method)
+	s.metrics.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	if rec.Header().Get("Content-Type") != wire.SSE {
+		s.metrics.durations.WithLabelValues(route, method).Observe(took.Seconds())
+	}
+	level, said := slog.LevelDebug, "request"
+	args := []any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took", took}
+	if e := rec.problem; e != nil {
+		s.metrics.problems.WithLabelValues(e.Title).Inc()
+		if level = slog.LevelWarn; status < http.StatusInternalServerError {
+			said = "request refused"
+		}
+		args = append(args, "detail", e.Detail)
+	}
+	s.cfg.Logger.Log(r.Context(), level, said, args...)
+}
+
+// routeOf returns what path is counted under: strangers must not make labels.
+func routeOf(path string) string {
+	switch path {
+	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/bloom", "/get":
+		return path
+	}
+	if strings.HasPrefix(path, "/set/") {
+		return "/set/"
+	}
+	return "other"
+}
+
+func methodOf(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodOptions:
+		return method
+	}
+	return "other"
+}

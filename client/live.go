@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -259,7 +260,12 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 			return err
 		}
 		l.behind = true
-		if err := l.c.pause(ctx, &b, base, err); err != nil {
+		if errors.Is(err, errRotated) {
+			err = l.c.rest(ctx, &b)
+		} else {
+			err = l.c.pause(ctx, &b, base, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -359,8 +365,9 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 // ended: what has come need not come again. What came together with an answer that
 // is wrong is left.
 func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *session, b *backoff) error {
-	for {
+	for moved := false; ; {
 		evs, at, err := in.take()
+		moved = moved || err == nil || at > event.Beginning
 		// A heartbeat renews the lease even where the position stays.
 		if at > lease.Reached() && !final(err) || at == lease.Reached() && err == nil {
 			b.reset()
@@ -373,6 +380,10 @@ func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s
 		if err != nil {
 			if d, ok := s.retry(); ok {
 				b.base = d
+			}
+			if moved && errors.Is(err, errEnded) {
+				b.reset()
+				err = errRotated
 			}
 			return err
 		}

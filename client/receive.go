@@ -29,6 +29,10 @@ type received struct {
 // errEnded means that a server has ended a stream, as it may at any time.
 var errEnded = errors.New("the server ended the stream")
 
+// errRotated is errEnded of a stream that has told at least where it was: nothing is
+// wrong.
+var errRotated = errors.New("the server ended a stream that worked")
+
 // run puts what comes into in and returns why nothing more does.
 func (r *receiver) run(in *inbox) error {
 	for {

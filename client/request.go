@@ -149,6 +149,9 @@ func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error
 	return wait(ctx, d)
 }
 
+// rest is pause where nothing has failed: nobody is told, and the server stays.
+func (c *Client) rest(ctx context.Context, b *backoff) error { return wait(ctx, b.next(0)) }
+
 // A backoff says how long to wait between attempts: twice as long each time, with
 // jitter so that a thousand clients of a restarted server do not come back as one.
 type backoff struct {

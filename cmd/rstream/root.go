@@ -19,6 +19,7 @@ type app struct {
 	in  io.Reader
 	out *output
 	err io.Writer
+	say func(text string) // takes notes in place of err; may be nil
 
 	servers []string
 	named   bool // the servers stand on the command line itself
@@ -162,7 +163,11 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 
 // note says something to a person, unless they asked for quiet.
 func (a *app) note(format string, args ...any) {
-	if !a.quiet {
+	switch {
+	case a.quiet:
+	case a.say != nil:
+		a.say(fmt.Sprintf(format, args...))
+	default:
 		fmt.Fprintf(a.err, "rstream: "+format+"\n", args...)
 	}
 }

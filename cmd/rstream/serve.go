@@ -25,6 +25,8 @@ type serveOptions struct {
 	insecure  bool
 	origins   []string
 	heartbeat time.Duration
+
+	operating
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -39,7 +41,8 @@ One line on standard error says where, once requests are taken. The server
 listens on this machine only; beyond it, everyone may read and write, which has
 to be said with --insecure.`,
 		Example: `  rstream serve
-  rstream serve --listen 127.0.0.1:0 --db events.db --url-file url`,
+  rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
+  rstream serve --log-format json --max-stream-age 1h; curl 127.0.0.1:8420/metrics`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
 	}
@@ -51,49 +54,83 @@ to be said with --insecure.`,
 	f.BoolVar(&o.insecure, "insecure", false, "listen beyond this machine, for everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest `SILENCE` on a stream")
+	o.operating.add(f)
 	return cmd
 }
 
 // shutdownTime is how long requests may go on after the server was told to stop.
 const shutdownTime = 10 * time.Second
 
-func runServe(ctx context.Context, a *app, o serveOptions) (err error) {
+func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
-	if err := checkListen(o); err != nil {
+	if err := errors.Join(o.operating.check(), checkListen("--listen", o.listen, o.insecure)); err != nil {
 		return err
 	}
-	// First the port, so that no file is made for a server that cannot start.
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
+	if o.pprof != "" {
+		if err := checkListen("--pprof", o.pprof, o.insecure); err != nil {
+			return err
+		}
+	}
+	say := newServeLog(a, &o.operating)
+	return say.failed(serve(ctx, a, o, say))
+}
+
+func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err error) {
+	// First the ports, so that no file is made for a server that cannot start.
+	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
-		return listenError(o.listen, err)
+		return err
 	}
 	defer listener.Close()
+	if o.pprof != "" {
+		profiles, err := listen(ctx, "--pprof", o.pprof)
+		if err != nil {
+			return err
+		}
+		defer serveProfiles(profiles, !o.insecure, say.Logger)()
+		a.note("serving profiles on http://%s/debug/pprof/", profiles.Addr())
+	}
 	log, err := cache.Open(ctx, o.db, cache.Config{Role: cache.Server})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps what belongs to it beside the file itself
+	if err != nil {
+		return err
+	}
 	srv := server.New(log, server.Config{
 		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
-		Logger: slog.New(slog.NewTextHandler(a.err, nil)),
+		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return sizeOf(file), sizeOf(file + "-wal") },
+		Logger: say.Logger,
 	})
 	hs := &http.Server{
 		Handler:           srv,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(a.err, nil), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
 	}
 	url := "http://" + listener.Addr().String()
 	if err := writeURL(o.urlFile, url); err != nil {
 		return err
 	}
-	a.note("serving log %s at %s on %s from %s", log.Log(), log.Head(), url, o.db)
+	say.started(log.Log(), log.Head(), url, o.db)
 	stop := a.tend(ctx, log)
 	defer stop()
+	defer func() { say.stopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
+}
+
+// sizeOf returns how long a file is, 0 if it is not there.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // tend does beside the server what its log needs; stop ends it and waits. A failure
@@ -113,31 +150,35 @@ func (a *app) tend(ctx context.Context, log *cache.DB) (stop func()) {
 }
 
 // checkListen refuses to listen beyond this machine without --insecure.
-func checkListen(o serveOptions) error {
-	host, _, err := net.SplitHostPort(o.listen)
+func checkListen(flag, address string, insecure bool) error {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return usagef("--listen %q: want an address such as 127.0.0.1:8420", o.listen)
+		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, address)
 	}
-	if o.insecure || host == "localhost" {
+	if insecure || host == "localhost" {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return usagef("--listen %s: is reachable from other machines, and anyone there could read and write; use 127.0.0.1, or say --insecure", o.listen)
+		return usagef("%s %s: is reachable from other machines, and anyone there could read and write; use 127.0.0.1, or say --insecure", flag, address)
 	}
 	return nil
 }
 
-// listenError says where nobody can listen, and why.
-func listenError(address string, err error) error {
+// listen listens, or says where nobody can, and why.
+func listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err == nil {
+		return l, nil
+	}
 	var bad *net.AddrError
 	if errors.As(err, &bad) {
-		return usagef("--listen %s: %s", address, bad.Err)
+		return nil, usagef("%s %s: %s", flag, address, bad.Err)
 	}
 	var call *os.SyscallError
 	if errors.As(err, &call) {
 		err = call.Err
 	}
-	return fmt.Errorf("listen %s: %w", address, err)
+	return nil, fmt.Errorf("listen %s: %w", address, err)
 }
 
 // writeURL replaces the file whole: whoever waits for it never reads half a URL.

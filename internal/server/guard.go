@@ -23,7 +23,7 @@ var exposed = strings.Join([]string{
 // that an allowed page can read them.
 func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.cfg.Loopback && !isLoopback(r.Host) {
-		return wire.Errorf(http.StatusForbidden, "host %.80q is not this machine; this server answers only to localhost", r.Host)
+		return notLoopback(r)
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" || sameOrigin(origin, r.Host) {
@@ -41,6 +41,21 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
 		h.Set("Access-Control-Max-Age", "600")
 	}
 	return nil
+}
+
+// LoopbackOnly refuses requests of h whose Host is not of this machine.
+func LoopbackOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopback(r.Host) {
+			notLoopback(r).Write(w)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func notLoopback(r *http.Request) *wire.Error {
+	return wire.Errorf(http.StatusForbidden, "host %.80q is not this machine; this server answers only to localhost", r.Host)
 }
 
 func sameOrigin(origin, host string) bool {

@@ -19,9 +19,9 @@ type recorder struct {
 	status   int  // 0: nothing was written
 	problem  *wire.Error
 
-	bytes      int64 // of the body, as sent
-	counted    int64 // of them, as delivered
-	delivering bool  // the body has events
+	bytes   int64    // of the body, as sent
+	counted int64    // of them, as delivered
+	to      delivery // zero: the body has no events
 }
 
 // recorderOf returns the recorder of the request that w answers.
@@ -62,11 +62,12 @@ func (rec *recorder) delivered(events int) {
 	if rec.bodiless {
 		return
 	}
-	rec.delivering = true
-	h := rec.Header()
-	d := rec.m.deliveries(h.Get("Content-Type"), h.Get("Content-Encoding"))
-	d.events.Add(float64(events))
-	d.bytes.Add(float64(rec.bytes - rec.counted))
+	if rec.to.events == nil {
+		h := rec.Header()
+		rec.to = rec.m.deliveries(h.Get("Content-Type"), h.Get("Content-Encoding"))
+	}
+	rec.to.events.Add(float64(events))
+	rec.to.bytes.Add(float64(rec.bytes - rec.counted))
 	rec.counted = rec.bytes
 }
 
@@ -76,7 +77,7 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if rec.delivering {
+	if rec.to.events != nil {
 		rec.delivered(0) // what the encoder held back
 	}
 	took := time.Since(rec.began)

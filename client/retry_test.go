@@ -133,6 +133,42 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
+// An append that a server is too busy for is sent again, the same, when the server said.
+func TestPutTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := event.Draft{User: "a", Path: "p", Type: event.Put, Key: "k", Value: []byte("1")}
+		start := time.Now()
+		var bodies []string
+		var times []time.Duration
+		c := stubClient(t, func(r *http.Request) (*http.Response, error) {
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			bodies, times = append(bodies, string(b)), append(times, time.Since(start))
+			switch len(bodies) {
+			case 1:
+				return answer(r, 429, wire.Problem, text(`{}`), "Retry-After", "20"), nil
+			case 2:
+				at := time.Now().Add(40 * time.Second).UTC().Format(http.TimeFormat)
+				return answer(r, 429, wire.Problem, text(`{}`), "Retry-After", at), nil
+			}
+			receipts := []event.Receipt{{Event: event.New(9, 1, d, d.Hash())}}
+			return answer(r, 200, wire.NDJSON, text(string(wire.AppendResults(nil, receipts)))), nil
+		})
+		receipts, err := c.Put(t.Context(), []event.Draft{d})
+		if err != nil || len(receipts) != 1 || receipts[0].ID != 9 {
+			t.Fatalf("Put = %v, %v", receipts, err)
+		}
+		if len(bodies) != 3 || bodies[1] != bodies[0] || bodies[2] != bodies[0] {
+			t.Errorf("sent %q", bodies)
+		}
+		if times[1] < 20*time.Second || times[1] > 22*time.Second || times[2]-times[1] < 39*time.Second || times[2]-times[1] > 44*time.Second {
+			t.Errorf("asked at %v", times)
+		}
+	})
+}
+
 // runFollow runs the live cursor against a stub until its context ends.
 func runFollow(t *testing.T, cfg Config, until time.Duration) {
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: stubLog})

@@ -13,7 +13,7 @@ import (
 // A recorder notes what becomes of a request.
 type recorder struct {
 	http.ResponseWriter
-	m        *metrics
+	s        *Server
 	began    time.Time
 	bodiless bool // what is written is left out
 	status   int  // 0: nothing was written
@@ -22,6 +22,8 @@ type recorder struct {
 	bytes   int64    // of the body, as sent
 	counted int64    // of them, as delivered
 	to      delivery // zero: the body has no events
+
+	held int64 // bytes of the request's body in memory, that count
 }
 
 // recorderOf returns the recorder of the request that w answers.
@@ -64,7 +66,7 @@ func (rec *recorder) delivered(events int) {
 	}
 	if rec.to.events == nil {
 		h := rec.Header()
-		rec.to = rec.m.deliveries(h.Get("Content-Type"), h.Get("Content-Encoding"))
+		rec.to = rec.s.metrics.deliveries(h.Get("Content-Type"), h.Get("Content-Encoding"))
 	}
 	rec.to.events.Add(float64(events))
 	rec.to.bytes.Add(float64(rec.bytes - rec.counted))
@@ -73,6 +75,7 @@ func (rec *recorder) delivered(events int) {
 
 // observe counts and logs a request that has been answered.
 func (s *Server) observe(rec *recorder, r *http.Request) {
+	s.holding.Add(-rec.held)
 	status := rec.status
 	if status == 0 {
 		status = http.StatusOK

@@ -17,7 +17,7 @@ type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 // another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
-	rec := &recorder{ResponseWriter: w, m: s.metrics, began: time.Now(), bodiless: r.Method == http.MethodHead}
+	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // also where the answer is cut
 	w, end := compressed(rec, r)
 	h := w.Header()

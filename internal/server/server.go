@@ -102,6 +102,7 @@ type Server struct {
 	salt    string
 	metrics *metrics
 
+	holding  atomic.Int64 // bytes of requests' bodies in memory
 	slowTold atomic.Int64 // when it was last said that an append was slow, in Unix nanoseconds
 
 	comparing chan struct{} // holds a token for each comparison of sets under way

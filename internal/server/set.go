@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -180,39 +179,4 @@ func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Rec
 		s.cfg.Logger.Warn("append was slow", "took", took, "events", len(drafts))
 	}
 	return receipts, err
-}
-
-// openBody returns the body of r, of most bytes at most.
-func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *wire.Error) {
-	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, wire.Errorf(http.StatusUnsupportedMediaType, "content-encoding %.40q is not known; send the body as it is", coding)
-	}
-	if r.ContentLength > most { // before a client that waits for 100 Continue sends it
-		return nil, bodyError(&http.MaxBytesError{Limit: most})
-	}
-	// net/http's own writer learns of a body that is too large and closes the connection.
-	return http.MaxBytesReader(recorderOf(w).ResponseWriter, r.Body, most), nil
-}
-
-func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *wire.Error) {
-	body, problem := openBody(w, r, most)
-	if problem != nil {
-		return nil, problem
-	}
-	b, err := io.ReadAll(body)
-	if err != nil {
-		return nil, bodyError(err)
-	}
-	return b, nil
-}
-
-func bodyError(err error) *wire.Error {
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return wire.Errorf(http.StatusRequestEntityTooLarge, "body: is over %d bytes long", large.Limit)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return wire.Errorf(http.StatusRequestTimeout, "body: did not arrive in time")
-	}
-	return wire.Errorf(http.StatusBadRequest, "body: %v", err)
 }

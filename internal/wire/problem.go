@@ -81,7 +81,7 @@ func ReadError(resp *http.Response) *Error {
 	if !event.ValidLogID(e.Log) {
 		e.Log = ""
 	}
-	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
+	e.RetryAfter = retryAfter(resp.Header)
 	return e
 }
 
@@ -109,11 +109,22 @@ func printable(s string, most int) string {
 // maxRetryAfter keeps a server's mistake from putting a client to sleep for ever.
 const maxRetryAfter = 5 * time.Minute
 
-func retryAfter(s string) time.Duration {
+// retryAfter reads either form of Retry-After. A date is measured against the server's
+// own clock, if it tells what that says.
+func retryAfter(h http.Header) time.Duration {
+	s := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
 		return min(time.Duration(n)*time.Second, maxRetryAfter)
 	}
-	return 0
+	at, err := http.ParseTime(s)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
 // Final reports whether asking again cannot help. 408, 425, 429 and the 5xx of

@@ -167,9 +167,25 @@ func TestReadError(t *testing.T) {
 		}
 	}
 	for s, want := range map[string]time.Duration{"": 0, "1": time.Second, "-1": 0, "x": 0, "999999": maxRetryAfter, "99999999999999": 0} {
-		if got := retryAfter(s); got != want {
+		if got := retryAfter(http.Header{"Retry-After": {s}}); got != want {
 			t.Errorf("retryAfter(%q) = %s, want %s", s, got, want)
 		}
+	}
+	for at, want := range map[string]time.Duration{
+		"Fri, 20 Nov 2026 10:00:07 GMT":   7 * time.Second,
+		"Friday, 20-Nov-26 10:01:00 GMT":  time.Minute,
+		"Fri, 20 Nov 2026 09:00:00 GMT":   0,
+		"Sat, 20 Nov 2027 10:00:00 GMT":   maxRetryAfter,
+		"Fri, 20 Nov 2026 10:00:07 +0100": 0,
+	} {
+		h := http.Header{"Date": {"Fri, 20 Nov 2026 10:00:00 GMT"}, "Retry-After": {at}}
+		if got := retryAfter(h); got != want {
+			t.Errorf("retryAfter(%q) = %s, want %s", at, got, want)
+		}
+	}
+	soon := http.Header{"Retry-After": {time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)}}
+	if got := retryAfter(soon); got < 50*time.Second || got > time.Minute {
+		t.Errorf("retryAfter without Date = %s, want a minute", got)
 	}
 }
 

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,5 +172,80 @@ func TestMetricsOfRounds(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(srv.metrics.rounds.WithLabelValues("gaps")); n != 1 {
 		t.Errorf("%g rounds", n)
+	}
+}
+
+// A slowLog takes two seconds for each append.
+type slowLog struct{ *memLog }
+
+func (l slowLog) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
+	time.Sleep(2 * time.Second)
+	return l.memLog.Append(ctx, drafts)
+}
+
+// What is refused, slow or cut is worth a warning, what is done is not; of many appends
+// that are slow together one is told.
+func TestLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said lines
+		logger := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey || a.Key == "error" {
+					return slog.Attr{}
+				}
+				return a
+			}}))
+		s, stop := serve(t, slowLog{newLog()}, Config{Logger: logger})
+		defer stop()
+		var putting sync.WaitGroup
+		for range 3 {
+			putting.Go(func() { s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}") })
+		}
+		putting.Wait()
+		said.want(t, 1, `level=WARN msg="append was slow" took=2s events=1`)
+		said.want(t, 1, `level=DEBUG msg=request method=POST path=/set/a/p status=201 bytes=188 took=2s`)
+		said.want(t, 2, `level=DEBUG msg=request method=POST path=/set/a/p status=200 bytes=188 took=2s`)
+		s.raw("GET /events?topic=a&until=0000000000009 HTTP/1.1\nHost: localhost\n\n")
+		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=217 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this one was set back"`)
+		body(t, s.get("/events?topic=a&until=0000000000001", "Accept", wire.SSE))
+		said.want(t, 1, `level=DEBUG msg="stream ended" reason=done path=/events query="topic=a&until=0000000000001" age=0s`)
+		stalled := s.stall("/events?topic=a", wire.SSE)
+		defer stalled.Close()
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		said.want(t, 1, `level=WARN msg="stream ended" reason=stalled path=/events query="topic=a" age=30s`)
+		_, left := s.stream("/events?topic=a")
+		left.Close()
+		synctest.Wait()
+		said.want(t, 1, `level=DEBUG msg="stream ended" reason=left path=/events query="topic=a" age=0s`)
+	})
+}
+
+// lines are what a logger has said.
+type lines struct {
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// want wants a line so many times.
+func (l *lines) want(t *testing.T, n int, line string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	got := 0
+	for _, s := range l.text {
+		if s == line {
+			got++
+		}
+	}
+	if got != n {
+		t.Errorf("%d times, want %d: %s\nin\n%s", got, n, line, strings.Join(l.text, "\n"))
 	}
 }

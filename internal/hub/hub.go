@@ -45,6 +45,9 @@ const (
 // ErrClosed is returned by Next of a closed subscription.
 var ErrClosed = errors.New("subscription is closed")
 
+// ErrQuiet is returned by NextBefore when there was nothing.
+var ErrQuiet = errors.New("nothing has happened")
+
 // A Hub tells subscriptions what happens to a log. Its methods may be called from
 // any goroutine; publishing is meant to be done by one, which knows the order.
 type Hub struct {

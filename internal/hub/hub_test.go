@@ -398,3 +398,30 @@ func TestStats(t *testing.T) {
 	quiet.Close()
 	want(Stats{Overflows: 1})
 }
+
+// An alarm ends only the waiting: what is there is given, and nothing is lost by it.
+func TestNextBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &log{}
+		h := New(l, 0, Config{})
+		s := h.Subscribe(topics(t, "a"), 0)
+		defer s.Close()
+		alarm := time.NewTimer(0)
+		synctest.Wait()
+		if b, err := s.NextBefore(t.Context(), alarm.C); err != nil || !b.Live {
+			t.Fatalf("NextBefore = %+v, %v, want a live batch", b, err)
+		}
+		for range 3 {
+			start := time.Now()
+			alarm.Reset(time.Second)
+			if _, err := s.NextBefore(t.Context(), alarm.C); !errors.Is(err, ErrQuiet) || time.Since(start) != time.Second {
+				t.Fatalf("NextBefore = %v after %s, want %v after 1s", err, time.Since(start), ErrQuiet)
+			}
+			alarm.Reset(time.Second)
+			time.AfterFunc(time.Second/2, func() { publish(l, h, 1) })
+			if b, err := s.NextBefore(t.Context(), alarm.C); err != nil || len(b.Events) != 1 {
+				t.Fatalf("NextBefore = %v, %v, want one event", ids(b.Events), err)
+			}
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -60,7 +61,12 @@ type Batch struct {
 // If ctx is done, Next returns its error; if the Source cannot be read, what it
 // said. Nothing is lost by either: the next call goes on. Once the hub is closed
 // Next returns the hub's error, once the subscription is, ErrClosed.
-func (s *Subscription) Next(ctx context.Context) (Batch, error) {
+func (s *Subscription) Next(ctx context.Context) (Batch, error) { return s.NextBefore(ctx, nil) }
+
+// NextBefore is Next that returns ErrQuiet when alarm rings while there is nothing. A
+// read of the Source is not interrupted by it. It costs less than a context for each
+// call.
+func (s *Subscription) NextBefore(ctx context.Context, alarm <-chan time.Time) (Batch, error) {
 	s.recycle()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -73,8 +79,8 @@ func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 		if err != nil || then == give {
 			return b, err
 		}
-		if then == rest {
-			s.sleep(ctx)
+		if then == rest && !s.sleep(ctx, alarm) {
+			return Batch{}, ErrQuiet
 		}
 	}
 }
@@ -221,12 +227,17 @@ func (s *Subscription) park() {
 	s.parked = true
 }
 
-func (s *Subscription) sleep(ctx context.Context) {
+// sleep reports false if it was the alarm that ended it.
+func (s *Subscription) sleep(ctx context.Context, alarm <-chan time.Time) bool {
 	select {
 	case <-s.wake:
 	case <-ctx.Done():
 		s.unparkSelf()
+	case <-alarm:
+		s.unparkSelf()
+		return false
 	}
+	return true
 }
 
 // unparkSelf takes park back. The bell may be rung all the same; the next sleep is

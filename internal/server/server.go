@@ -130,7 +130,7 @@ func New(log Log, cfg Config) *Server {
 	rand.Read(salt[:]) // never fails
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
 		comparing: make(chan struct{}, maxComparing)}
-	s.hub = hub.New(source{log}, log.Head(), hub.Config{Queue: cfg.Queue})
+	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.metrics = newMetrics(s)
 	log.OnCommit(s.hub.Publish)
 	// What was committed between the two lines above was shown to nobody.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -246,10 +247,16 @@ func (c *connection) replay(st stretch) error {
 func (c *connection) follow(ctx context.Context, st stretch) error {
 	sub := c.s.hub.Subscribe(st.topics, st.from)
 	defer sub.Close()
+	alarm := time.NewTimer(c.patience())
+	defer alarm.Stop()
 	for told := false; ; {
-		batch, err := next(ctx, sub, c.patience())
+		batch, err := sub.NextBefore(ctx, alarm.C)
 		switch {
-		case errors.Is(err, errQuiet):
+		case errors.Is(err, hub.ErrQuiet):
+			if d := c.patience(); d > 0 { // something was written since the alarm was set
+				alarm.Reset(d)
+				continue
+			}
 			c.position(sub.Position())
 		case err != nil:
 			return err
@@ -271,6 +278,9 @@ func (c *connection) follow(ctx context.Context, st stretch) error {
 		}
 		if c.aged() {
 			return errAged
+		}
+		if err != nil {
+			alarm.Reset(c.patience())
 		}
 	}
 }

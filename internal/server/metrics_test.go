@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -85,7 +86,7 @@ func TestMetricNames(t *testing.T) {
 
 // touch makes every metric with labels appear.
 func (m *metrics) touch() {
-	m.noteAppend(nil, nil, 0)
+	m.noteAppend(context.Background(), nil, nil, 0)
 	m.streamsEnded.WithLabelValues(endDone)
 	m.rounds.WithLabelValues("sketch")
 	m.requests.WithLabelValues("/", "GET", "200")
@@ -219,6 +220,50 @@ func TestLog(t *testing.T) {
 		synctest.Wait()
 		said.want(t, 1, `level=DEBUG msg="stream ended" reason=left path=/events query="topic=a" age=0s`)
 	})
+}
+
+// A client that has gone is neither a failure nor a problem.
+func TestLogOfThoseWhoLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said lines
+		log := newLog()
+		log.put(t, "a", "p", 1)
+		log.pause = time.Minute
+		s, stop := serve(t, hastyLog{log}, Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+		defer stop()
+		for _, request := range []string{
+			"GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+			"POST /set/a/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"value\":1}",
+		} {
+			conn := s.dial()
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			_ = conn.Close()
+			synctest.Wait()
+		}
+		if len(said.text) != 0 {
+			t.Errorf("the log says %q", said.text)
+		}
+		s.wantMetric(t,
+			`rstream_append_requests_total{outcome="left"} 1`,
+			`rstream_http_requests_total{code="499",method="GET",route="/events"} 1`,
+			`rstream_http_requests_total{code="499",method="POST",route="/set/"} 1`)
+		for _, line := range s.scraped(t) {
+			if strings.HasPrefix(line, "rstream_problems_total") {
+				t.Error(line)
+			}
+		}
+	})
+}
+
+// A hastyLog appends when nobody waits any more, which is an error.
+type hastyLog struct{ *memLog }
+
+func (l hastyLog) Append(ctx context.Context, _ []event.Draft) ([]event.Receipt, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // lines are what a logger has said.

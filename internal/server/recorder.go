@@ -73,12 +73,19 @@ func (rec *recorder) delivered(events int) {
 	rec.counted = rec.bytes
 }
 
+// statusLeft stands in counts and logs for the answer to a client that has gone, which
+// nobody got. Others use the same number.
+const statusLeft = 499
+
 // observe counts and logs a request that has been answered.
 func (s *Server) observe(rec *recorder, r *http.Request) {
 	s.holding.Add(-rec.held)
 	status := rec.status
 	if status == 0 {
 		status = http.StatusOK
+	}
+	if status >= http.StatusInternalServerError && r.Context().Err() != nil {
+		rec.problem, status = nil, statusLeft // nothing has failed but the asking
 	}
 	if rec.to.events != nil {
 		rec.delivered(0) // what the encoder held back

@@ -174,7 +174,7 @@ func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Rec
 	began := time.Now()
 	receipts, err := s.log.Append(r.Context(), drafts)
 	took := time.Since(began)
-	s.metrics.noteAppend(receipts, err, took)
+	s.metrics.noteAppend(r.Context(), receipts, err, took)
 	if last := s.slowTold.Load(); took >= slowAppend && began.UnixNano() > last && s.slowTold.CompareAndSwap(last, time.Now().UnixNano()) {
 		s.cfg.Logger.Warn("append was slow", "took", took, "events", len(drafts))
 	}

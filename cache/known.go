@@ -200,7 +200,7 @@ func (db *DB) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, e
 func (db *DB) seal(tx *sql.Tx, head event.ID) error {
 	k := db.known
 	sealed := head / event.BlockSize * event.BlockSize
-	if err := db.sealPostings(tx, sealed); err != nil {
+	if err := db.sealPostings(sealed); err != nil {
 		return err
 	}
 	if sealed >= k.hashed+hashSpan {
@@ -212,13 +212,13 @@ func (db *DB) seal(tx *sql.Tx, head event.ID) error {
 	return err
 }
 
-func (db *DB) sealPostings(tx *sql.Tx, sealed event.ID) error {
+func (db *DB) sealPostings(sealed event.ID) error {
 	k, p := db.known, postings{}
 	for _, ev := range k.tail.events[k.tail.after(k.indexed):k.tail.after(sealed)] {
 		p.add(ev.storage, ev.id)
 	}
 	k.indexed = max(k.indexed, sealed)
-	return p.write(tx)
+	return db.storePostings(p)
 }
 
 func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {

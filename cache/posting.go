@@ -1,25 +1,43 @@
 package cache
 
 import (
-	"database/sql"
+	"cmp"
 	"encoding/binary"
-	"fmt"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
 
-// postings gathers, for each storage and block, the offsets of the events that
-// one transaction adds.
-type postings map[postingKey][]byte
+// postings gathers the places of the events that one transaction adds.
+type postings []place
+
+// A place is an event's storage and its id.
+type place struct {
+	storage int64
+	id      event.ID
+}
 
 type postingKey struct {
 	storage int64
 	block   uint64
 }
 
-func (p postings) add(storage int64, id event.ID) {
-	key := postingKey{storage, id.Block()}
-	p[key] = binary.BigEndian.AppendUint16(p[key], uint16(uint64(id-1)%event.BlockSize))
+func (p *postings) add(storage int64, id event.ID) { *p = append(*p, place{storage, id}) }
+
+// sorted returns the offsets of each storage and block, in the order of the table.
+func (p postings) sorted() (keys []postingKey, offsets [][]byte) {
+	slices.SortFunc(p, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.storage, b.storage), cmp.Compare(a.id, b.id))
+	})
+	all := make([]byte, 0, 2*len(p))
+	for i := 0; i < len(p); {
+		key, from := postingKey{p[i].storage, p[i].id.Block()}, len(all)
+		for ; i < len(p) && p[i].storage == key.storage && p[i].id.Block() == key.block; i++ {
+			all = binary.BigEndian.AppendUint16(all, uint16(uint64(p[i].id-1)%event.BlockSize))
+		}
+		keys, offsets = append(keys, key), append(offsets, all[from:])
+	}
+	return keys, offsets
 }
 
 // positions turns the offsets of a block back into ids.
@@ -28,22 +46,4 @@ func positions(block int64, offsets []byte, visit func(event.ID)) {
 	for ; len(offsets) >= 2; offsets = offsets[2:] {
 		visit(base + event.ID(binary.BigEndian.Uint16(offsets)) + 1)
 	}
-}
-
-func (p postings) write(tx *sql.Tx) error {
-	if len(p) == 0 {
-		return nil
-	}
-	stmt, err := tx.Prepare(`INSERT INTO posting (storage, block, offsets) VALUES (?, ?, ?)
-		ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for key, offsets := range p {
-		if _, err := stmt.Exec(key.storage, int64(key.block), offsets); err != nil {
-			return fmt.Errorf("index block %d: %w", key.block, err)
-		}
-	}
-	return nil
 }

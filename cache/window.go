@@ -356,7 +356,7 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 	if err != nil {
 		return nil, err
 	}
-	p := postings{}
+	p := make(postings, 0, len(evs))
 	added = make([]event.Event, 0, len(evs)-len(held))
 	for i := range evs {
 		if len(held) > 0 && held[0] == i {
@@ -372,7 +372,7 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 	if err := dropImported(tx, added); err != nil {
 		return nil, err
 	}
-	return added, p.write(tx)
+	return added, db.storePostings(p)
 }
 
 // sameEvent checks that ev is the event held under its id.

@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"strings"
 
 	sqlite "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -27,8 +30,46 @@ type sqliteConn interface {
 // through database/sql, which costs a fifth of the time.
 type writerConn struct {
 	sqliteConn
-	inTx   bool
-	insert driver.Stmt // prepared when it is first needed
+	inTx bool
+	// The inserts are prepared when they are first needed.
+	ready map[insert]driver.StmtExecContext
+	args  []driver.NamedValue // of the one that is executed
+}
+
+// An insert is a statement that inserts so many rows at once. Most of what a statement
+// takes is not for its rows.
+type insert struct {
+	into, row, or string
+	rows          int
+}
+
+// A BLOB is bound in place of a text, since a string would be copied once more.
+var (
+	intoEvent   = insert{into: `INSERT INTO event (id, storage, line) VALUES `, row: `(?, ?, CAST(? AS TEXT))`}
+	intoPosting = insert{into: `INSERT INTO posting (storage, block, offsets) VALUES `, row: `(?, ?, ?)`,
+		or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
+)
+
+// maxRows is how many rows one statement inserts, and fewRows what is left in the end,
+// but for some that are inserted one by one.
+const (
+	maxRows = 64
+	fewRows = 8
+)
+
+// some returns how many of n rows the next statement inserts.
+func some(n int) int {
+	switch {
+	case n >= maxRows:
+		return maxRows
+	case n >= fewRows:
+		return fewRows
+	}
+	return 1
+}
+
+func (i insert) query() string {
+	return i.into + strings.Repeat(i.row+",", i.rows-1) + i.row + i.or
 }
 
 type writerConnector struct{ driver.Connector }
@@ -38,12 +79,14 @@ func (c writerConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writerConn{sqliteConn: conn.(sqliteConn)}, nil
+	return &writerConn{sqliteConn: conn.(sqliteConn), ready: map[insert]driver.StmtExecContext{}}, nil
 }
 
 func (c *writerConn) Close() error {
-	if c.insert != nil {
-		c.insert.Close() // or SQLite would keep the file open
+	for _, stmt := range c.ready {
+		if stmt, ok := stmt.(driver.Stmt); ok {
+			stmt.Close() // or SQLite would keep the file open
+		}
 	}
 	return c.sqliteConn.Close()
 }
@@ -71,38 +114,96 @@ func (tx writerTx) Rollback() error {
 	return tx.Tx.Rollback()
 }
 
+// bind adds an argument of the insert that is executed next.
+func (c *writerConn) bind(v driver.Value) {
+	c.args = append(c.args, driver.NamedValue{Ordinal: len(c.args) + 1, Value: v})
+}
+
+// exec executes an insert, in the transaction that is open, with what was bound.
+func (c *writerConn) exec(i insert) (n int64, err error) {
+	defer func() { clear(c.args); c.args = c.args[:0] }()
+	if !c.inTx {
+		return 0, sql.ErrTxDone
+	}
+	ctx := context.Background() // of a short while
+	stmt := c.ready[i]
+	if stmt == nil {
+		ready, err := c.PrepareContext(ctx, i.query())
+		if err != nil {
+			return 0, err
+		}
+		var ok bool
+		if stmt, ok = ready.(driver.StmtExecContext); !ok {
+			return 0, errors.Join(errors.ErrUnsupported, ready.Close())
+		}
+		c.ready[i] = stmt
+	}
+	res, err := stmt.ExecContext(ctx, c.args)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
 // insertEvents stores events with the numbers of their storages, but for those that
 // are held already, which it returns as indexes.
 func (c *writerConn) insertEvents(evs []event.Event, storages []int64) (held []int, err error) {
-	if !c.inTx {
-		return nil, sql.ErrTxDone
-	}
-	ctx := context.Background() // of a short while
-	if c.insert == nil {
-		// A BLOB is bound, since a string would be copied once more.
-		c.insert, err = c.PrepareContext(ctx, `INSERT INTO event (id, storage, line) VALUES (?, ?, CAST(? AS TEXT)) ON CONFLICT DO NOTHING`)
-		if err != nil {
-			return nil, err
+	for at, n := 0, 0; at < len(evs); at += n {
+		n = some(len(evs) - at)
+		_, err := c.insertSome(evs[at:at+n], storages[at:], "")
+		if !isConstraint(err) {
+			if err != nil {
+				return nil, err
+			}
+			continue
 		}
-	}
-	insert, ok := c.insert.(driver.StmtExecContext)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	args := []driver.NamedValue{{Ordinal: 1}, {Ordinal: 2}, {Ordinal: 3}}
-	for i := range evs {
-		args[0].Value, args[1].Value, args[2].Value = int64(evs[i].ID), storages[i], evs[i].Line()
-		res, err := insert.ExecContext(ctx, args)
-		if err != nil {
-			return nil, err
-		}
-		if n, err := res.RowsAffected(); err != nil {
-			return nil, err
-		} else if n == 0 {
-			held = append(held, i)
+		for i := at; i < at+n; i++ { // one is held: which?
+			done, err := c.insertSome(evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
+			if err != nil {
+				return nil, err
+			}
+			if done == 0 {
+				held = append(held, i)
+			}
 		}
 	}
 	return held, nil
+}
+
+func (c *writerConn) insertSome(evs []event.Event, storages []int64, or string) (int64, error) {
+	for i := range evs {
+		c.bind(int64(evs[i].ID))
+		c.bind(storages[i])
+		c.bind(evs[i].Line())
+	}
+	into := intoEvent
+	into.rows, into.or = len(evs), or
+	return c.exec(into)
+}
+
+// isConstraint reports whether a statement was refused, and undone, for what is stored.
+func isConstraint(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
+}
+
+// insertPostings adds postings to those that are there.
+func (c *writerConn) insertPostings(p postings) error {
+	keys, offsets := p.sorted()
+	for len(keys) > 0 {
+		into := intoPosting
+		into.rows = some(len(keys))
+		for i := range into.rows {
+			c.bind(keys[i].storage)
+			c.bind(int64(keys[i].block))
+			c.bind(offsets[i])
+		}
+		if _, err := c.exec(into); err != nil {
+			return fmt.Errorf("index block %d: %w", keys[0].block, err)
+		}
+		keys, offsets = keys[into.rows:], offsets[into.rows:]
+	}
+	return nil
 }
 
 // connectWriter opens the writing connection, anew if there is one.
@@ -146,4 +247,12 @@ func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err 
 		return err
 	})
 	return held, err
+}
+
+// storePostings stores postings in the transaction that begin has begun.
+func (db *DB) storePostings(p postings) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return db.conn.Raw(func(conn any) error { return conn.(*writerConn).insertPostings(p) })
 }

@@ -23,7 +23,8 @@ const leafBlocks = 64
 
 // Leaves returns the leaves of topic in span: what its digest is made of. They are
 // of what is stored, be it held or not; a log has no leaves below its horizon.
-// Leaves of whole blocks that can change no more are kept once they were asked for.
+// Leaves of whole blocks that can change no more are kept once they were asked for, or
+// when a lease has filled them.
 func (db *DB) Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	return db.leaves(ctx, topic, span, false)
 }
@@ -181,19 +182,12 @@ func (c *leafChunk) keep(ctx context.Context) error {
 		if now, err := removals(tx); err != nil || now != c.removals {
 			return err
 		}
-		stmt, err := tx.Prepare(`INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`)
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
 		for i := range c.fresh {
-			l := &c.fresh[i]
-			if _, err := stmt.Exec(c.topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(c.db.now())); err != nil {
+			if err := c.db.keepLeaf(tx, c.topic, &c.fresh[i]); err != nil {
 				return err
 			}
 		}
-		_, err = tx.Exec(`DELETE FROM leaf WHERE used <= (SELECT used FROM leaf ORDER BY used DESC LIMIT 1 OFFSET ?)`, maxLeaves)
-		return err
+		return boundLeaves(tx)
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -202,6 +196,19 @@ func (c *leafChunk) keep(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// keepLeaf keeps a leaf that can change no more.
+func (db *DB) keepLeaf(tx *sql.Tx, topic event.Topic, l *window.Leaf) error {
+	_, err := db.exec(tx, `INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(db.now()))
+	return err
+}
+
+// boundLeaves drops the leaves that are too many.
+func boundLeaves(tx *sql.Tx) error {
+	_, err := tx.Exec(`DELETE FROM leaf WHERE used <= (SELECT used FROM leaf ORDER BY used DESC LIMIT 1 OFFSET ?)`, maxLeaves)
+	return err
 }
 
 // Removals returns how often stored events were removed from the file.

@@ -131,6 +131,7 @@ type Lease struct {
 	topics  []event.Topic
 	span    window.Span // what is to be filled; To is event.MaxID while live
 	reached event.ID
+	leafing *leafing // nil: it makes no leaves
 	live    bool
 	ended   bool
 	copying bool // the events come from another file, not from a server
@@ -169,7 +170,7 @@ func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span)
 			busy = true
 			return nil
 		}
-		l = &Lease{db: db, topics: topics, span: free[0], reached: free[0].From}
+		l = &Lease{db: db, topics: topics, span: free[0], reached: free[0].From, leafing: newLeafing(topics, free[0].From)}
 		return l.insert(tx, window.Pulling)
 	})
 	if err != nil {
@@ -283,9 +284,17 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		if added, err = l.db.insertEvents(tx, evs); err != nil {
 			return err
 		}
+		if l.leafing != nil {
+			if err := l.leafing.add(l.db, tx, evs, len(added) < len(evs), reached); err != nil {
+				return err
+			}
+		}
 		return tally(tx, fetched)
 	})
 	if err != nil {
+		if l.leafing != nil {
+			l.leafing.restart(l.reached, -1)
+		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
 	l.rows, l.reached = rows, reached
@@ -447,7 +456,7 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 				return err
 			}
 		}
-		return nil
+		return l.boundLeaves(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("release the window: %w", err)
@@ -466,6 +475,9 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 				return err
 			}
 		}
+		if err := l.boundLeaves(tx); err != nil {
+			return err
+		}
 		_, err := l.db.tidy(tx, nil)
 		return err
 	})
@@ -473,6 +485,14 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 		return fmt.Errorf("commit the window: %w", err)
 	}
 	return nil
+}
+
+// boundLeaves drops leaves that are too many, if the lease has kept some.
+func (l *Lease) boundLeaves(tx *sql.Tx) error {
+	if l.leafing == nil || l.leafing.kept == 0 {
+		return nil
+	}
+	return boundLeaves(tx)
 }
 
 // Join makes more topics live windows of l, from where it is. Topics that it has

@@ -1,0 +1,99 @@
+package cache
+
+import (
+	"database/sql"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A leafing makes the leaves of the blocks that a lease fills, of the very events that
+// it stores, so that nothing has to be read again before it is compared. A leaf is kept
+// by the transaction that ends its block, and only if what is stored of the topic there
+// then is what the lease has stored, no more and no less.
+type leafing struct {
+	topic    event.Topic
+	from     event.ID // all that was stored since comes from the lease
+	removals int64    // of the file at that time; negative: not known
+	block    uint64   // of the last event
+	open     window.Leafer
+	count    int // of its events
+	kept     int // how many leaves the lease has kept
+}
+
+// newLeafing returns the leafing of a lease that begins at position from, nil if it
+// makes no leaves.
+func newLeafing(topics []event.Topic, from event.ID) *leafing {
+	if len(topics) != 1 || len(topics[0].String()) > maxLeafTopic {
+		return nil
+	}
+	return &leafing{topic: topics[0], from: from, removals: -1}
+}
+
+// restart forgets what was stored up to a position.
+func (m *leafing) restart(at event.ID, removals int64) {
+	*m = leafing{topic: m.topic, from: at, removals: removals, kept: m.kept}
+}
+
+// add takes up the events that a transaction has stored up to position reached, and
+// keeps the leaves of the blocks that end there. If any of them was held it could have
+// been stored wrongly, so no leaf is made of it.
+func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID) error {
+	var now int64
+	if err := db.scan(tx, `SELECT removals FROM log`, nil, &now); err != nil {
+		return err
+	}
+	if held || now != m.removals && m.removals >= 0 {
+		m.restart(reached, now)
+		return nil
+	}
+	m.removals = now
+	for i := range evs {
+		ev := &evs[i]
+		if !m.topic.Matches(ev.User, ev.Path) {
+			m.restart(reached, now)
+			return nil
+		}
+		if ev.ID.Block() != m.block {
+			if err := m.end(db, tx); err != nil {
+				return err
+			}
+			m.block = ev.ID.Block()
+		}
+		m.open.Add(ev.ID, ev.Time, ev.Hash)
+		m.count++
+	}
+	if reached >= window.BlockSpan(m.block).To {
+		return m.end(db, tx)
+	}
+	return nil
+}
+
+// end keeps the leaf of the block, if it was filled from its beginning.
+func (m *leafing) end(db *DB, tx *sql.Tx) error {
+	span, count, leaves := window.BlockSpan(m.block), m.count, m.open.Leaves()
+	m.count = 0
+	if count == 0 || m.from > span.From {
+		return nil
+	}
+	whole, err := m.isWhole(db, tx, span, count)
+	if err != nil || !whole {
+		return err
+	}
+	m.kept++
+	return db.keepLeaf(tx, m.topic, &leaves[0])
+}
+
+// isWhole reports whether so many events of the topic are stored in a block. It is
+// cheap where no others are.
+func (m *leafing) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
+	var stored int
+	err := db.scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)
+	if err != nil || stored == count {
+		return err == nil, err
+	}
+	where, args := storagesOf(m.topic)
+	err = db.scan(tx, `SELECT count(*) FROM event e CROSS JOIN storage s ON s.id = e.storage
+		WHERE e.id > ? AND e.id <= ? AND `+where, append([]any{span.From, span.To}, args...), &stored)
+	return stored == count, err
+}

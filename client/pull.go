@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -229,7 +230,7 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 			if end > lease.Reached() {
 				return c.place(ctx, base, known, lease, min(end, lease.Span().To), &b, fresh)
 			}
-			return c.pullPage(ctx, base, topics, lease, min(until, lease.Span().To), &b, fresh)
+			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), &b, fresh)
 		})
 		if err != nil {
 			return also(err, c.giveUp(ctx, lease, err))
@@ -245,28 +246,56 @@ func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
 	return inStore(lease.Commit(ctx))
 }
 
-// pullPage fetches and stores what comes next of a window, up to until. What is held there of
+// pullPages fetches and stores what comes next of a window, up to until. While a page is
+// stored, the next ones are fetched; what has come by then is one transaction. Whatever
+// ends it, all that came whole is stored.
+func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
+	fetch, stop := context.WithCancel(ctx)
+	in, from := newInbox(), lease.Reached()
+	var fetching sync.WaitGroup
+	fetching.Go(func() { in.end(c.fetchPages(fetch, base, topics, window.Span{From: from, To: until}, in)) })
+	defer fetching.Wait()
+	defer in.drop()
+	defer stop()
+	for lease.Reached() < until {
+		evs, at, err := in.take()
+		if at > lease.Reached() {
+			b.reset()
+			// Even if ctx has ended: what has come need not come again.
+			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at)
+			if failed == nil && len(added) > 0 {
+				failed = fresh(added)
+			}
+			if failed != nil {
+				return &finalError{failed}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchPages puts the events of span into in, page by page. What is held there of
 // narrower topics is not asked for. Of an answer that is cut off, the events that
-// came whole are kept: a connection that never lasts for a page gets on, too.
-func (c *Client) pullPage(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
-	parts, end, err := c.store.Narrower(ctx, topics, lease.Reached(), until)
-	if err != nil {
-		return inStore(err)
+// came whole are taken: a connection that never lasts for a page gets on, too.
+func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Topic, span window.Span, in *inbox) error {
+	for at := span.From; at < span.To; {
+		parts, end, err := c.store.Narrower(ctx, topics, at, span.To)
+		if err != nil {
+			return inStore(err)
+		}
+		p, err := c.page(ctx, base, topics, parts, window.Span{From: at, To: end})
+		if p.next > at && !final(err) { // or from a server that cannot be trusted
+			in.putPage(p)
+		}
+		if err != nil {
+			return err
+		}
+		at = p.next
 	}
-	p, err := c.page(ctx, base, topics, parts, window.Span{From: lease.Reached(), To: end})
-	if p.next <= lease.Reached() || final(err) {
-		return err // nothing has come, or from a server that cannot be trusted
-	}
-	b.reset()
-	// Even if ctx has ended: what has come need not come again.
-	added, failed := lease.Apply(context.WithoutCancel(ctx), p.events, p.next)
-	if failed == nil && len(added) > 0 {
-		failed = fresh(added)
-	}
-	if failed != nil {
-		return &finalError{failed}
-	}
-	return err
+	return nil
 }
 
 // releaseTime is how long giving a window up may take after the work was
@@ -290,11 +319,12 @@ func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) er
 type page struct {
 	events []event.Event
 	next   event.ID
+	size   int // of their lines
 }
 
 // maxPageBytes bounds the events of a page. What a server sends beyond it is asked
 // for again.
-const maxPageBytes = 32 << 20
+const maxPageBytes = 8 << 20
 
 // page asks for the next events of span and checks every one of them. What it
 // returns beside an error can be used.
@@ -312,7 +342,7 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 		return p, err
 	}
 	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
-	for size := 0; size < maxPageBytes; {
+	for p.size < maxPageBytes {
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
 			p.next = next
@@ -332,7 +362,7 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 			return p, &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in %s-%s in its order", ev.ID, p.next, next)}
 		}
 		c.stats.events.Add(1)
-		p.next, p.events, size = ev.ID, append(p.events, ev), size+len(line)
+		p.next, p.events, p.size = ev.ID, append(p.events, ev), p.size+len(line)
 	}
 	return p, nil
 }

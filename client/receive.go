@@ -91,6 +91,7 @@ func (r *receiver) read(f frame) (received, error) {
 const (
 	maxInbox      = 2000
 	maxInboxBytes = 4 << 20
+	maxAhead      = 2 << 20 // bytes of pages
 )
 
 // An inbox holds what has been received and not yet been stored: one goroutine puts,
@@ -129,6 +130,23 @@ func (in *inbox) put(got received) {
 		in.bytes += len(got.ev.Line())
 	}
 	in.at, in.moved = got.at, true
+	in.changed.Broadcast()
+}
+
+// putPage adds a page, waiting while there are too many bytes. There are never more of
+// them than that and one page.
+func (in *inbox) putPage(p page) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for !in.shut && in.bytes >= maxAhead {
+		in.changed.Wait()
+	}
+	if in.shut {
+		return
+	}
+	in.evs = append(in.evs, p.events...)
+	in.bytes += p.size
+	in.at, in.moved = p.next, true
 	in.changed.Broadcast()
 }
 

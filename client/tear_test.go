@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // The promise of the package, over a proxy that tears: every event once and in
@@ -136,7 +137,7 @@ func TestSyncChild(t *testing.T) {
 }
 
 // After kill -9 in mid-pull the next process waits for nothing and fetches the rest
-// only.
+// only: all but what was stored.
 func TestKilledSync(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 1000)
@@ -149,6 +150,12 @@ func TestKilledSync(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("limit") == "100" && pages.Add(1) == 5 {
 				<-started
+				four := window.Span{From: 0, To: 400}
+				watch := f.openCache(path, nil)
+				eventually(t, "four pages are stored", func() bool {
+					held, err := watch.Held(context.Background(), mustTopic(t, "alice"))
+					return err == nil && held.Contains(four)
+				})
 				if err := cmd.Process.Kill(); err != nil {
 					t.Error(err)
 				}

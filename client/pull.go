@@ -53,11 +53,12 @@ func (c *Client) SyncNew(ctx context.Context, topic event.Topic, r Range, fresh 
 		return Synced{}, fmt.Errorf("sync %s: %w", topic, err)
 	}
 	s := Synced{Span: sum.Span()}
-	if err := c.settle(ctx, topic, sum, &s, s.counting(fresh)); err != nil {
+	states := c.newSealer(ctx, topic)
+	err = c.settle(ctx, topic, sum, &s, s.counting(states.beside(fresh)))
+	states.end(ctx, err == nil)
+	if err != nil {
 		return s, fmt.Errorf("sync %s: %w", topic, err)
 	}
-	// That only makes later answers faster, so it may fail.
-	_ = c.store.SealStates(ctx, topic)
 	return s, nil
 }
 

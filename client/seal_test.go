@@ -1,0 +1,54 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A sealCounter is a store that counts how often it was to keep states and how many of
+// those have ended, and fails at it.
+type sealCounter struct {
+	*cache.DB
+	begun, ended atomic.Int64
+	last         event.ID // the end of what was held the last time
+}
+
+func (s *sealCounter) SealStates(ctx context.Context, topic event.Topic) error {
+	s.begun.Add(1)
+	defer s.ended.Add(1)
+	held, err := s.DB.Held(ctx, topic)
+	if err == nil && len(held) > 0 {
+		s.last = held[0].To
+	}
+	return errors.New("no states today")
+}
+
+// States are kept beside what is fetched, at last of all of it. That they cannot be is
+// no reason for a sync to fail, and nothing of it goes on behind one that has failed.
+func TestStatesAreKeptBesideASync(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/posts/1", 500)
+	store := &sealCounter{DB: f.newCache()}
+	c := newTestClient(t, store.DB, hasty(f.http.URL))
+	c.store = store
+	why, pages := errors.New("enough"), 0
+	_, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func([]event.Event) error {
+		if pages++; pages == 2 {
+			return why
+		}
+		eventually(t, "that states are kept", func() bool { return store.ended.Load() > 0 })
+		return nil
+	})
+	if !errors.Is(err, why) || store.begun.Load() != store.ended.Load() {
+		t.Fatalf("sync = %v, and states were to be kept %d times, of which %d have ended", err, store.begun.Load(), store.ended.Load())
+	}
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil || store.last != f.db.Head() {
+		t.Errorf("sync = %v, and the states are kept up to %s, want %s", err, store.last, f.db.Head())
+	}
+}

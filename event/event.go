@@ -205,6 +205,10 @@ func (p *lineParser) text(label string) []byte {
 		return nil
 	}
 	b := p.rest[n+1:]
+	if i := bytes.IndexByte(b, '"'); i >= 0 && bytes.IndexByte(b[:i], '\\') < 0 {
+		p.rest = b[i+1:]
+		return b[:i]
+	}
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
@@ -293,6 +297,15 @@ func isLineMember(name string) bool {
 // and time it leaves aside (another log gives its own) and whose hash must match.
 // Any other member is refused. The draft shares no bytes with object.
 func ParseDraft(object []byte) (Draft, error) {
+	d := Draft{Type: Put}
+	if scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue) {
+		return d, nil
+	}
+	return parseDraft(object)
+}
+
+// parseDraft is ParseDraft of whatever comes.
+func parseDraft(object []byte) (Draft, error) {
 	ms, err := members(object)
 	if err != nil {
 		return Draft{}, err

@@ -36,7 +36,7 @@ func ParseHash[T string | []byte](s T) (h Hash, err error) {
 		return h, fmt.Errorf("parse hash %.80q: want 64 hex digits", string(s))
 	}
 	for i := range h {
-		hi, lo := fromHex(s[2*i]), fromHex(s[2*i+1])
+		hi, lo := hexDigits[s[2*i]], hexDigits[s[2*i+1]]
 		if hi|lo > 15 {
 			return Hash{}, fmt.Errorf("parse hash %.80q: want lower-case hex digits", string(s))
 		}
@@ -45,15 +45,16 @@ func ParseHash[T string | []byte](s T) (h Hash, err error) {
 	return h, nil
 }
 
-func fromHex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// hexDigits are the values of lower-case hex digits; 0xff is none.
+var hexDigits = func() (values [256]byte) {
+	for c := range values {
+		values[c] = 0xff
 	}
-	return 0xff
-}
+	for i, c := range "0123456789abcdef" {
+		values[c] = byte(i)
+	}
+	return values
+}()
 
 func sum(user, path string, typ Type, key string, value []byte) (h Hash) {
 	b := make([]byte, 0, 512) // on the stack, hence the clone below

@@ -22,8 +22,14 @@ func CompactValue(v []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("value: %w", err)
 	}
+	return compact(v, spaces), nil
+}
+
+// compact returns a JSON value without so many bytes of white space that stand between its
+// tokens.
+func compact(v []byte, spaces int) []byte {
 	if spaces == 0 {
-		return bytes.Clone(v), nil
+		return bytes.Clone(v)
 	}
 	b := make([]byte, 0, len(v)-spaces)
 	inString := false
@@ -39,7 +45,7 @@ func CompactValue(v []byte) ([]byte, error) {
 		}
 		b = append(b, v[i])
 	}
-	return b, nil
+	return b
 }
 
 // checkCompact refuses a value that CompactValue would not have written.
@@ -60,6 +66,14 @@ var errSpaced = errors.New("has white space between its tokens")
 // deepest deep, and counts the bytes of white space between its tokens. It
 // allocates nothing.
 func checkJSON(v []byte, deepest int) (spaces int, err error) {
+	if spaces, ok := isJSON(v, deepest); ok {
+		return spaces, nil
+	}
+	return checkJSONStrictly(v, deepest)
+}
+
+// checkJSONStrictly is checkJSON that can say what is wrong.
+func checkJSONStrictly(v []byte, deepest int) (spaces int, err error) {
 	if !utf8.Valid(v) {
 		return 0, errors.New("is not valid UTF-8")
 	}

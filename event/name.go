@@ -82,6 +82,9 @@ func checkText(what, s string, most int) error {
 	if len(s) > most {
 		return fmt.Errorf("%s %.40q…: is %d bytes long, at most %d are allowed", what, s[:min(len(s), 32)], len(s), most)
 	}
+	if isPlain(s) {
+		return nil
+	}
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%s %.40q: is not valid UTF-8", what, s)
 	}
@@ -91,6 +94,16 @@ func checkText(what, s string, most int) error {
 		}
 	}
 	return nil
+}
+
+// isPlain reports whether s is ASCII without control characters.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // SplitStorage cuts "user/path" into its user and its path and checks both.

@@ -72,15 +72,35 @@ func parseTime(s []byte) (Time, error) {
 	}
 	year, month, day := num(0, 4), num(5, 7), num(8, 10)
 	hour, minute, sec, micro := num(11, 13), num(14, 16), num(17, 19), num(20, 26)
-	t := time.Date(year, time.Month(month), day, hour, minute, sec, micro*1000, time.UTC)
-	// time.Date normalises 30 February and 25:00; what does not come back as it
-	// was written is no time.
-	if ok && (t.Year() != year || int(t.Month()) != month || t.Day() != day ||
-		t.Hour() != hour || t.Minute() != minute || t.Second() != sec) {
-		ok = false
-	}
-	if !ok {
+	if !ok || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || minute > 59 || sec > 59 {
 		return 0, fmt.Errorf("parse time %.40q: no such time", s)
 	}
-	return TimeOf(t), nil
+	seconds := ((daysBefore(year, month)+day-1)*24+hour)*3600 + minute*60 + sec
+	return Time(seconds)*1_000_000 + Time(micro), nil
+}
+
+// monthDays are the days of the year before each month, and of the year, without the
+// leap day.
+var monthDays = [...]int{0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365}
+
+func isLeap(year int) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }
+
+func daysIn(year, month int) int {
+	if month == 2 && isLeap(year) {
+		return 29
+	}
+	return monthDays[month] - monthDays[month-1]
+}
+
+// daysBefore returns the days from the beginning of 1970 to that of a month.
+func daysBefore(year, month int) int {
+	const until1970 = 719528 // from the beginning of year 0
+	days := 365*year + monthDays[month-1] - until1970
+	if y := year - 1; year > 0 {
+		days += y/4 - y/100 + y/400 + 1 // and year 0
+	}
+	if month > 2 && isLeap(year) {
+		days++
+	}
+	return days
 }

@@ -1,10 +1,12 @@
 package wire
 
 import (
-	"encoding/json"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rstream-dev/rstream/event"
@@ -47,6 +49,14 @@ func ParseSetPath(escaped string) (user, path string, err error) {
 
 // ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type.
 func ParseSetBody(body []byte, user, path string) (event.Draft, error) {
+	if d, ok := event.ScanBody(body, user, path); ok {
+		return d, nil
+	}
+	return parseSetBody(body, user, path)
+}
+
+// parseSetBody is ParseSetBody of whatever comes.
+func parseSetBody(body []byte, user, path string) (event.Draft, error) {
 	ms, err := event.Members(body)
 	if err != nil {
 		return event.Draft{}, fmt.Errorf("body: %w", err)
@@ -84,19 +94,27 @@ type SetResult struct {
 	Hash   event.Hash `json:"hash"`
 }
 
-// AppendResults appends a batch's results as NDJSON.
+// resultLen is about as long as a SetResult is.
+const resultLen = 160
+
+// AppendResults appends a batch's results, each a SetResult, as NDJSON.
 func AppendResults(b []byte, receipts []event.Receipt) []byte {
+	b = slices.Grow(b, resultLen*len(receipts))
 	for i := range receipts {
 		r := &receipts[i]
 		status := 201
 		if r.Known {
 			status = 200
 		}
-		line, err := json.Marshal(SetResult{status, r.ID, r.Time, r.Hash})
-		if err != nil { // no field of it can fail
-			panic(err)
-		}
-		b = append(append(b, line...), '\n')
+		b = append(b, `{"status":`...)
+		b = strconv.AppendInt(b, int64(status), 10)
+		b = append(b, `,"id":"`...)
+		b = r.ID.AppendTo(b)
+		b = append(b, `","time":"`...)
+		b = r.Time.AppendTo(b)
+		b = append(b, `","hash":"`...)
+		b = hex.AppendEncode(b, r.Hash[:])
+		b = append(b, "\"}\n"...)
 	}
 	return b
 }

@@ -1,0 +1,274 @@
+package event
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// A scanner reads JSON as it nearly always is. It knows no errors: what it does not
+// accept is for the strict functions to accept or to refuse, and to say why. What it
+// accepts they accept, too, and read in the same way.
+type scanner struct {
+	b      []byte
+	i      int  // what is before it has been read
+	spaces int  // bytes of white space between tokens
+	high   bool // there are bytes beyond ASCII
+}
+
+// isJSON reports whether v is one JSON value in valid UTF-8 that nests at most deepest
+// deep, and counts the bytes of white space between its tokens.
+func isJSON(v []byte, deepest int) (spaces int, ok bool) {
+	s := scanner{b: v}
+	s.space()
+	if !s.value(deepest) {
+		return 0, false
+	}
+	s.space()
+	return s.spaces, s.i == len(v) && s.isText()
+}
+
+func (s *scanner) isText() bool { return !s.high || utf8.Valid(s.b) }
+
+func (s *scanner) space() {
+	for s.i < len(s.b) && isSpace(s.b[s.i]) {
+		s.i++
+		s.spaces++
+	}
+}
+
+// at returns the next byte, 0 at the end.
+func (s *scanner) at() byte {
+	if s.i < len(s.b) {
+		return s.b[s.i]
+	}
+	return 0
+}
+
+// skip reads the byte c if it comes next.
+func (s *scanner) skip(c byte) bool {
+	if s.at() != c {
+		return false
+	}
+	s.i++
+	return true
+}
+
+func (s *scanner) value(deepest int) bool {
+	switch c := s.at(); c {
+	case '"':
+		return s.text()
+	case '{', '[':
+		return deepest > 0 && s.nested(c+2, deepest-1) // } and ] are two behind
+	case 't':
+		return s.word("true")
+	case 'f':
+		return s.word("false")
+	case 'n':
+		return s.word("null")
+	default:
+		return s.number()
+	}
+}
+
+// nested reads an object or an array up to its end.
+func (s *scanner) nested(end byte, deepest int) bool {
+	s.i++
+	s.space()
+	if s.skip(end) {
+		return true
+	}
+	for {
+		if end == '}' {
+			if !s.text() {
+				return false
+			}
+			s.space()
+			if !s.skip(':') {
+				return false
+			}
+			s.space()
+		}
+		if !s.value(deepest) {
+			return false
+		}
+		s.space()
+		if s.skip(end) {
+			return true
+		}
+		if !s.skip(',') {
+			return false
+		}
+		s.space()
+	}
+}
+
+// text reads a string.
+func (s *scanner) text() bool {
+	if !s.skip('"') {
+		return false
+	}
+	for s.i < len(s.b) {
+		c := s.b[s.i]
+		s.i++
+		switch {
+		case c == '"':
+			return true
+		case c == '\\':
+			if !s.escape() {
+				return false
+			}
+		case c < ' ':
+			return false
+		case c >= utf8.RuneSelf:
+			s.high = true
+		}
+	}
+	return false
+}
+
+// escape reads what follows a backslash.
+func (s *scanner) escape() bool {
+	c := s.at()
+	s.i++
+	switch c {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return true
+	case 'u':
+		for range 4 {
+			if !isHex(s.at()) {
+				return false
+			}
+			s.i++
+		}
+		return true
+	}
+	return false
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func (s *scanner) word(w string) bool {
+	if !bytes.HasPrefix(s.b[s.i:], []byte(w)) {
+		return false
+	}
+	s.i += len(w)
+	return true
+}
+
+func (s *scanner) number() bool {
+	s.skip('-')
+	if !s.skip('0') && !s.digits() {
+		return false
+	}
+	if s.skip('.') && !s.digits() {
+		return false
+	}
+	if s.skip('e') || s.skip('E') {
+		if !s.skip('+') {
+			s.skip('-')
+		}
+		return s.digits()
+	}
+	return true
+}
+
+// digits reads one digit or more.
+func (s *scanner) digits() bool {
+	from := s.i
+	for c := s.at(); '0' <= c && c <= '9'; c = s.at() {
+		s.i++
+	}
+	return s.i > from
+}
+
+// plain reads a string without escapes and returns what it says.
+func (s *scanner) plain() ([]byte, bool) {
+	from := s.i + 1
+	if !s.text() {
+		return nil, false
+	}
+	b := s.b[from : s.i-1]
+	return b, bytes.IndexByte(b, '\\') < 0
+}
+
+// The members of a draft.
+const (
+	hasUser = 1 << iota
+	hasPath
+	hasType
+	hasKey
+	hasValue
+)
+
+// scanDraft reads the members of d that a JSON object gives, if it is as an append nearly
+// always is: none but those allowed, each at most once, and without escapes but in the
+// value. The draft shares no bytes with object.
+func scanDraft(object []byte, d *Draft, allowed int) (ok bool) {
+	s := scanner{b: object}
+	s.space()
+	if !s.skip('{') {
+		return false
+	}
+	for more := true; more; more = s.skip(',') {
+		s.space()
+		name, ok := s.plain()
+		s.space()
+		if !ok || !s.skip(':') {
+			return false
+		}
+		s.space()
+		bit := 0
+		switch string(name) {
+		case "user":
+			bit, ok = hasUser, s.draftText(&d.User)
+		case "path":
+			bit, ok = hasPath, s.draftText(&d.Path)
+		case "type":
+			bit, ok = hasType, s.draftType(&d.Type)
+		case "key":
+			bit, ok = hasKey, s.draftText(&d.Key)
+		case "value":
+			bit, ok = hasValue, s.draftValue(&d.Value)
+		}
+		if !ok || allowed&bit == 0 {
+			return false
+		}
+		allowed &^= bit
+		s.space()
+	}
+	if !s.skip('}') {
+		return false
+	}
+	s.space()
+	return s.i == len(object) && s.isText() && d.Check() == nil
+}
+
+func (s *scanner) draftText(to *string) bool {
+	b, ok := s.plain()
+	*to = string(b)
+	return ok
+}
+
+func (s *scanner) draftType(to *Type) bool {
+	b, ok := s.plain()
+	*to = typeOf(b)
+	return ok
+}
+
+func (s *scanner) draftValue(to *[]byte) bool {
+	from, spaces := s.i, s.spaces
+	ok := s.value(MaxDepth)
+	if ok {
+		*to = compact(s.b[from:s.i], s.spaces-spaces)
+	}
+	return ok
+}
+
+// ScanBody returns the draft that a JSON object with value, key and type makes for a
+// storage, if that is as it nearly always is. What it does not take may still be right.
+func ScanBody(object []byte, user, path string) (d Draft, ok bool) {
+	d = Draft{User: user, Path: path, Type: Put}
+	return d, scanDraft(object, &d, hasType|hasKey|hasValue)
+}

@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -56,13 +57,20 @@ var (
 // compressed returns what to write an answer to, and end, which must be called when it
 // is whole, and only then: an answer that is cut off has to look like it.
 func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter, end func()) {
+	if r.Method == http.MethodHead || isAppend(rawPath(r)) {
+		return w, func() {}
+	}
 	encoding := wire.NegotiateEncoding(r.Header.Values("Accept-Encoding"))
-	if encoding == "" || r.Method == http.MethodHead {
+	if encoding == "" {
 		return w, func() {}
 	}
 	c := &compressor{ResponseWriter: w, rc: http.NewResponseController(w), encoding: encoding, status: http.StatusOK}
 	return c, c.end
 }
+
+// isAppend reports whether the answer at a path is to an append. It is made of hashes for
+// the most part, and to compress it would take longer than to append.
+func isAppend(path string) bool { return path == "/set" || strings.HasPrefix(path, "/set/") }
 
 // WriteHeader notes the status until it is known whether to compress.
 func (c *compressor) WriteHeader(status int) {

@@ -43,6 +43,28 @@ func manyValues(t *testing.T, n int) *memLog {
 	return log
 }
 
+// To compress the answer to a batch would take longer than the append.
+func TestAnswersToAppendsAreNotCompressed(t *testing.T) {
+	s, stop := serve(t, newLog(), Config{})
+	defer stop()
+	var lines strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&lines, "{\"user\":\"a\",\"path\":\"%d\",\"value\":1}\n", i)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/set", strings.NewReader(lines.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept-Encoding", "gzip, zstd")
+	resp, err := s.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer := body(t, resp); strings.Count(answer, "\n") != 100 || resp.Header.Get("Content-Encoding") != "" {
+		t.Errorf("the answer is encoded as %q and has %d lines", resp.Header.Get("Content-Encoding"), strings.Count(answer, "\n"))
+	}
+}
+
 // Lines are the same lines, in a fraction of the bytes, to whoever asks for it.
 func TestCompressedLines(t *testing.T) {
 	log := manyValues(t, 2500)

@@ -92,7 +92,7 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 	var drafts []event.Draft
 	var bad badLines
 	for n := 0; ; n++ {
-		line, err := lines.Next()
+		line, err := lines.Peek()
 		switch {
 		case errors.Is(err, io.EOF):
 			return drafts, bad.problem()

@@ -161,6 +161,9 @@ func FuzzParseSetBody(f *testing.F) {
 	f.Add([]byte(`{"value":"\ud800","type":"PUT"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d, err := ParseSetBody(body, "alice", "posts/1")
+		if strict, refused := parseSetBody(body, "alice", "posts/1"); (err == nil) != (refused == nil) || !reflect.DeepEqual(strict, d) {
+			t.Fatalf("ParseSetBody(%q) = %+v, %v, want %+v, %v", body, d, err, strict, refused)
+		}
 		if err != nil {
 			return
 		}

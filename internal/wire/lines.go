@@ -49,6 +49,7 @@ type LineReader struct {
 	r      *bufio.Reader
 	most   int
 	number int
+	long   []byte // a line that the buffer does not hold as a whole
 }
 
 // NewLineReader returns a LineReader of r for lines of at most most bytes.
@@ -59,6 +60,12 @@ func NewLineReader(r io.Reader, most int) *LineReader {
 // Next returns the next line as a slice of its own, and io.EOF after the last. A
 // last line without a line feed counts. After any other error the rest is lost.
 func (l *LineReader) Next() ([]byte, error) {
+	line, err := l.Peek()
+	return bytes.Clone(line), err
+}
+
+// Peek is Next with a line that is good only until the next call.
+func (l *LineReader) Peek() ([]byte, error) {
 	for {
 		line, err := l.next()
 		if err != nil {
@@ -75,16 +82,19 @@ func (l *LineReader) Next() ([]byte, error) {
 	}
 }
 
-// next returns the next line with its end. It reads no more than one buffer of a
-// line that is too long.
+// next returns the next line with its end, in the buffer or in l.long. It reads no more
+// than one buffer of a line that is too long.
 func (l *LineReader) next() ([]byte, error) {
-	var line []byte
+	l.long = l.long[:0]
 	for {
 		part, err := l.r.ReadSlice('\n')
-		line = append(line, part...)
+		if err == nil && len(l.long) == 0 {
+			return part, nil
+		}
+		l.long = append(l.long, part...)
 		switch {
-		case err == nil, errors.Is(err, io.EOF) && len(line) > 0, len(line) > l.most+len("\r\n"):
-			return line, nil
+		case err == nil, errors.Is(err, io.EOF) && len(l.long) > 0, len(l.long) > l.most+len("\r\n"):
+			return l.long, nil
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -153,16 +154,21 @@ func (db *DB) commitLoop() {
 	}
 }
 
-// gather adds to first what else is waiting now.
+// gather adds to first what else is waiting now, or is about to: whoever can run may run
+// once more before. A transaction of many takes little longer than one of few.
 func (db *DB) gather(first *appendRequest) []*appendRequest {
 	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
-	for drafts < maxBatchDrafts && bytes < maxBatchBytes {
+	for yielded := false; drafts < maxBatchDrafts && bytes < maxBatchBytes; {
 		select {
 		case r := <-db.commits:
 			batch = append(batch, r)
 			drafts, bytes = drafts+len(r.drafts), bytes+r.bytes
 		default:
-			return batch
+			if yielded {
+				return batch
+			}
+			runtime.Gosched()
+			yielded = true
 		}
 	}
 	return batch

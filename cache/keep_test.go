@@ -18,15 +18,25 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+// typicalLine is a length that about half of the tests' lines exceed.
+const typicalLine = 205
+
 // setState has states folded in one of the ways that there are.
 func setState(t testing.TB) (draw func(*rapid.T)) {
 	chunk, gather, few, seal := storageChunk, gatherMax, fewStorages, sealSpan
-	t.Cleanup(func() { storageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal })
+	joined, lines, size := maxJoined, linesChunk, linesBytes
+	t.Cleanup(func() {
+		storageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal
+		maxJoined, linesChunk, linesBytes = joined, lines, size
+	})
 	sealSpan = event.BlockSize
 	return func(t *rapid.T) {
 		storageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
 		gatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
 		fewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
+		maxJoined = rapid.SampledFrom([]int{0, typicalLine, joined}).Draw(t, "joined")
+		linesChunk = rapid.SampledFrom([]int{1, 5, lines}).Draw(t, "lines")
+		linesBytes = rapid.SampledFrom([]int{0, 3 * typicalLine, size}).Draw(t, "bytes")
 	}
 }
 

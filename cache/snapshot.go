@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -193,6 +194,7 @@ var errBadMember = errors.New("a member has another form")
 
 func decodeIDs(b []byte) (refs []ref, err error) {
 	var before []byte
+	refs = make([]ref, 0, partMembers)
 	for len(b) > 0 {
 		same, n := binary.Uvarint(b)
 		if n <= 0 || same > uint64(len(before)) {
@@ -207,8 +209,8 @@ func decodeIDs(b []byte) (refs []ref, err error) {
 		if n <= 0 {
 			return nil, errBadMember
 		}
-		user, path, _ := bytes.Cut(before, []byte{0})
-		refs, b = append(refs, ref{name: name{string(user), string(path)}, id: event.ID(id), put: true}), b[rest:][n:]
+		user, path, _ := strings.Cut(string(before), "\x00")
+		refs, b = append(refs, ref{name: name{user, path}, id: event.ID(id), put: true}), b[rest:][n:]
 	}
 	return refs, nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -104,6 +103,7 @@ type stateReader struct {
 	base     refQueue // the members of the snapshot that the fold begins with
 	over     refQueue // the last event since of each storage that has one
 	merged   []ref    // to be read
+	chunk    int      // how many were merged at a time
 }
 
 func (s *stateReader) each(ctx context.Context, fn func(*event.Event) error) error {
@@ -158,15 +158,21 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	s.planned, s.removals, s.merged = true, now, nil
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
 	s.over = refQueue{at: s.from}
-	s.over.load, err = overlay(ctx, tx, s.topic, base, s.at)
+	lines := !s.names && base.count <= int64(gatherMax) // the first of a large state soon
+	s.over.load, err = overlay(ctx, tx, s.topic, base, s.at, lines)
 	return err
 }
 
 // merge gathers the next refs: what happened since the snapshot stands for what the
 // snapshot has of the same storage.
 func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
+	s.chunk = min(max(2*s.chunk, storageChunk), 4*storageChunk) // the first of it soon
+	s.merged = make([]ref, 0, s.chunk)
 	size := 0
-	for started := time.Now(); len(s.merged) < storageChunk && size < maxReadBytes && time.Since(started) < maxReadTime; {
+	for started := time.Now(); len(s.merged) < s.chunk && size < maxReadBytes; {
+		if (s.base.empty() || s.over.empty()) && time.Since(started) >= maxReadTime {
+			return nil
+		}
 		if err := errors.Join(s.base.fill(ctx, tx), s.over.fill(ctx, tx)); err != nil {
 			return err
 		}
@@ -192,6 +198,7 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	if err != nil || n == 0 {
 		return nil, err
 	}
+	evs = make([]event.Event, 0, n)
 	for i := range s.merged[:n] {
 		r := &s.merged[i]
 		switch ev, err := s.event(r); {
@@ -222,49 +229,52 @@ func (s *stateReader) event(r *ref) (event.Event, error) {
 	return ev, err
 }
 
-// fetch reads the lines of merged refs that are stored elsewhere, a megabyte or so of
-// them, and returns how many refs from the first on are complete. A line that is not
-// there stays nil.
+// fetch reads the lines of merged refs that are stored elsewhere, but of long ones a
+// megabyte or so at a time, and returns how many refs from the first on are complete. A
+// line that is not there stays nil.
 func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) {
-	var ids []event.ID
-	var at []int
+	wanted := make([]int, 0, len(s.merged))
 	for i := range s.merged {
 		if r := &s.merged[i]; r.line == nil && !s.bare(r) {
-			ids, at = append(ids, r.id), append(at, i)
+			wanted = append(wanted, i)
 		}
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT e.line FROM json_each(?) j LEFT JOIN event e ON e.id = j.value`, jsonIDs(ids))
+	if len(wanted) == 0 {
+		return len(s.merged), nil
+	}
+	// Neighbours share a page.
+	slices.SortFunc(wanted, func(a, b int) int { return cmp.Compare(s.merged[a].id, s.merged[b].id) })
+	ids := make([]event.ID, len(wanted))
+	for i, j := range wanted {
+		ids[i] = s.merged[j].id
+	}
+	var long []int
+	err = linesOf(ctx, tx, ids, func(i int, line []byte, isLong bool) {
+		if s.merged[wanted[i]].line = line; isLong {
+			long = append(long, wanted[i])
+		}
+	})
 	if err != nil {
 		return 0, err
 	}
-	defer rows.Close()
-	for size := 0; len(at) > 0 && rows.Next(); at = at[1:] {
-		r := &s.merged[at[0]]
-		if err := rows.Scan(&r.line); err != nil {
-			return 0, err
-		}
-		if size += len(r.line); size >= maxReadBytes {
-			return at[0] + 1, nil
-		}
-	}
-	if err := rows.Err(); err != nil || len(at) > 0 {
-		return 0, cmp.Or(err, errShort)
-	}
-	return len(s.merged), nil
+	slices.Sort(long)
+	return s.fetchLong(ctx, tx, long)
 }
 
-var errShort = errors.New("SQLite has answered for some of the events only")
-
-// jsonIDs writes ids, or the numbers of storages, as SQLite's json_each reads them.
-func jsonIDs[T ~int64 | ~uint64](ids []T) string {
-	b := []byte{'['}
-	for i, id := range ids {
-		if i > 0 {
-			b = append(b, ',')
+// fetchLong reads the lines of some of the merged refs one by one.
+func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n int, err error) {
+	size := 0
+	for _, i := range long {
+		if size >= maxReadBytes {
+			return i, nil
 		}
-		b = strconv.AppendUint(b, uint64(id), 10)
+		r := &s.merged[i]
+		if err := tx.QueryRowContext(ctx, `SELECT line FROM event WHERE id = ?`, r.id).Scan(&r.line); err != nil {
+			return 0, err
+		}
+		size += len(r.line)
 	}
-	return string(append(b, ']'))
+	return len(s.merged), nil
 }
 
 // A refQueue has refs in the order of their names, loaded some at a time.
@@ -277,9 +287,12 @@ type refQueue struct {
 
 func (q *refQueue) ended() bool { return q.end && len(q.refs) == 0 }
 
+// empty reports whether something has to be loaded.
+func (q *refQueue) empty() bool { return len(q.refs) == 0 && !q.end }
+
 // fill loads once if there is nothing to take.
 func (q *refQueue) fill(ctx context.Context, tx *sql.Tx) (err error) {
-	if len(q.refs) > 0 || q.end {
+	if !q.empty() {
 		return nil
 	}
 	q.refs, q.at, q.end, err = q.load(ctx, tx, q.at)
@@ -316,8 +329,8 @@ var gatherMax event.ID = 8 * event.BlockSize
 var fewStorages = 256
 
 // overlay returns the loader of the last event of each storage of topic after base
-// and up to position at.
-func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
+// and up to position at, whose lines are wanted or not.
+func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
 	span := window.Span{From: base.at, To: at}
 	if span.To-span.From > gatherMax {
 		return lookUp(ctx, tx, topic, span)
@@ -326,7 +339,7 @@ func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRo
 		load, err2 := lookUp(ctx, tx, topic, span)
 		return load, errors.Join(err, err2)
 	}
-	refs, err := gather(ctx, tx, topic, span)
+	refs, err := gather(ctx, tx, topic, span, lines)
 	return func(_ context.Context, _ *sql.Tx, from name) ([]ref, name, bool, error) {
 		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, n name) int { return r.compare(n) })
 		return refs[i:], from, true, nil
@@ -340,56 +353,6 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
 		append(args, fewStorages+1)...).Scan(&n)
 	return n <= fewStorages, err
-}
-
-// gather goes through the events of span, which is short, and returns the last of
-// each storage of topic.
-func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (refs []ref, err error) {
-	last, err := lastIn(ctx, tx, span)
-	if err != nil {
-		return nil, err
-	}
-	storages := make([]int64, 0, len(last))
-	for storage := range last {
-		storages = append(storages, storage)
-	}
-	slices.Sort(storages)
-	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM json_each(?) j CROSS JOIN storage s ON s.id = j.value`, jsonIDs(storages))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var storage int64
-		var r ref
-		if err := rows.Scan(&storage, &r.user, &r.path); err != nil {
-			return nil, err
-		}
-		if r.id = last[storage]; topic.Matches(r.user, r.path) {
-			refs = append(refs, r)
-		}
-	}
-	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
-	return refs, rows.Err()
-}
-
-// lastIn returns the last event in span of each storage that has one there.
-func lastIn(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT id, storage FROM event WHERE id > ? AND id <= ? ORDER BY id`, span.From, span.To)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	last := map[int64]event.ID{}
-	for rows.Next() {
-		var id event.ID
-		var storage int64
-		if err := rows.Scan(&id, &storage); err != nil {
-			return nil, err
-		}
-		last[storage] = id
-	}
-	return last, rows.Err()
 }
 
 // lookUp returns a loader that looks up the last event in span of one storage after

@@ -180,3 +180,35 @@ func TestStateOfManyStorages(t *testing.T) {
 	checkState(t, db, evs, event.All, db.Head())
 	checkState(t, db, evs, topics(t, "alice/p/1*")[0], db.Head())
 }
+
+// Long lines come, among short ones, however many there are.
+func TestStateOfLongLines(t *testing.T) {
+	db := openServer(t)
+	setState(t)
+	long := []byte(`"` + strings.Repeat("x", maxReadBytes/2) + `"`)
+	var evs []event.Event
+	for i := range 30 {
+		d := draft("alice", fmt.Sprintf("p/%d", i), "k")
+		if i%3 == 0 {
+			d.Value = long
+		}
+		evs = append(evs, mustAppend(t, db, d)[0].Event)
+	}
+	for _, fewStorages = range []int{0, 100} {
+		checkState(t, db, evs, event.All, db.Head())
+	}
+}
+
+// A name that a damaged file has lost is missed, and its storage not left out.
+func TestStateMissesName(t *testing.T) {
+	db, evs := bigLog(t)
+	setState(t)
+	if _, err := db.write.Exec(`DELETE FROM storage WHERE id = 3`); err != nil {
+		t.Fatal(err)
+	}
+	fewStorages = 0
+	checkState(t, db, evs, event.All, db.Head()) // the lines have the names
+	linesBytes = 0
+	err := db.State(context.Background(), event.All, db.Head(), func(*event.Event) error { return nil })
+	wantError(t, "State", err, ErrCorrupt)
+}

@@ -24,6 +24,37 @@ func Stored(line []byte) (Event, error) {
 	return ev, nil
 }
 
+// A Skimmed line is the beginning of an event's line. It shares the line's bytes.
+type Skimmed struct {
+	ID         ID
+	User, Path []byte
+	Type       Type
+}
+
+// Skim is Stored for what a line begins with: it looks no further, and allocates
+// nothing unless a name has a quote or a backslash.
+func Skim(line []byte) (s Skimmed, err error) {
+	p := lineParser{rest: line}
+	id := p.text(`{"id":`)
+	p.text(`,"time":`)
+	user, path, typ := p.text(`,"user":`), p.text(`,"path":`), p.text(`,"type":`)
+	if p.err != nil {
+		return s, fmt.Errorf("read stored event %.60q: %w", line, p.err)
+	}
+	var ok bool
+	if s.ID, ok = parseID(id); !ok {
+		return s, fmt.Errorf("read stored event %.60q: %w", line, idError(string(id)))
+	}
+	s.User, s.Path, s.Type = user, path, typeOf(typ)
+	if bytes.IndexByte(user, '\\') >= 0 {
+		s.User = []byte(unescape(user))
+	}
+	if bytes.IndexByte(path, '\\') >= 0 {
+		s.Path = []byte(unescape(path))
+	}
+	return s, nil
+}
+
 // MarshalText returns the text of t.
 func (t Time) MarshalText() ([]byte, error) { return t.AppendTo(nil), nil }
 

@@ -1,0 +1,142 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// gather goes through the events of span, which is short, and returns the last of
+// each storage of topic: if lines are wanted, the newest with theirs.
+func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []ref, err error) {
+	newest := lastLines{seen: map[int64]struct{}{}, long: map[int64]event.ID{}}
+	if lines {
+		if span.To, err = newest.read(ctx, tx, span); err != nil {
+			return nil, err
+		}
+	}
+	last, err := lastIn(ctx, tx, span)
+	if err != nil {
+		return nil, err
+	}
+	for storage := range newest.seen {
+		delete(last, storage)
+	}
+	maps.Copy(last, newest.long)
+	refs = slices.Grow(newest.refs, len(last))
+	err = namesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n name) {
+		refs = append(refs, ref{name: n, id: last[storage]})
+	})
+	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.user, r.path) })
+	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
+	return refs, err
+}
+
+// lastIn returns the last event in span, which is short, of each storage that has one
+// there.
+func lastIn(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
+	var ids, storages []byte
+	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB)
+		FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&ids, &storages)
+	if err != nil {
+		return nil, err
+	}
+	at, of, err := pairs(ids, storages)
+	last := make(map[int64]event.ID, len(of))
+	for i, storage := range of {
+		last[storage] = max(last[storage], event.ID(at[i]))
+	}
+	return last, err
+}
+
+// pairs reads the joined ids of events and the joined numbers of their storages.
+func pairs(ids, storages []byte) (at, of []int64, err error) {
+	at, err = numbers(ids)
+	of, err2 := numbers(storages)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, nil, err
+	}
+	if len(at) != len(of) {
+		return nil, nil, errJoined
+	}
+	return at, of, nil
+}
+
+// lastLines are the last events of storages with their lines.
+type lastLines struct {
+	refs []ref
+	seen map[int64]struct{} // the storages that an event was found of
+	long map[int64]event.ID // those of them whose line does not come joined
+}
+
+// They are variables for the tests.
+var (
+	linesChunk = 2000    // events that are looked at together
+	linesBytes = 4 << 20 // about how many bytes of lines are kept
+)
+
+// read goes back through span as long as most of the lines are needed and they are not
+// too much. It returns what it has come back to.
+func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (event.ID, error) {
+	for size := 0; span.To > span.From && size < linesBytes; {
+		var n int
+		var first sql.NullInt64
+		var ids, storages, lines []byte
+		err := tx.QueryRowContext(ctx, `SELECT count(*), min(id), CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB),
+				CAST(group_concat(CASE WHEN octet_length(line) <= ? THEN line ELSE '' END, char(10)) AS BLOB)
+			FROM (SELECT id, storage, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT ?)`,
+			maxJoined, span.From, span.To, linesChunk).Scan(&n, &first, &ids, &storages, &lines)
+		if err != nil {
+			return 0, err
+		}
+		found := len(l.seen)
+		if err := l.add(ids, storages, lines); err != nil {
+			return 0, err
+		}
+		if n < linesChunk {
+			return span.From, nil
+		}
+		size, span.To = size+len(lines), event.ID(first.Int64)-1
+		if len(l.seen)-found < n/4 {
+			break
+		}
+	}
+	return span.To, nil
+}
+
+// add adds those of some events, the newest first, that are the last of their storage.
+func (l *lastLines) add(ids, storages, lines []byte) error {
+	at, of, err := pairs(ids, storages)
+	if err != nil {
+		return err
+	}
+	if len(at) > 0 && bytes.Count(lines, newline)+1 != len(at) {
+		return errJoined
+	}
+	l.refs = slices.Grow(l.refs, len(at))
+	for i, storage := range of {
+		var line []byte
+		line, lines, _ = bytes.Cut(lines, newline)
+		if _, ok := l.seen[storage]; ok {
+			continue
+		}
+		l.seen[storage] = struct{}{}
+		if len(line) == 0 {
+			l.long[storage] = event.ID(at[i])
+			continue
+		}
+		s, err := event.Skim(line)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		l.refs = append(l.refs, ref{name: name{string(s.User), string(s.Path)}, id: event.ID(at[i]), line: line[:len(line):len(line)]})
+	}
+	return nil
+}

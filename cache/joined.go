@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// To carry a row from SQLite to Go costs more than to find it. So what is short comes
+// joined: one row has the texts of many, with line feeds between them.
+
+// maxJoined is the longest line that comes joined with others; so many of them are in
+// memory at once, however long the rest is. It is a variable for the tests.
+var maxJoined = 1 << 10
+
+// linesOf calls fn with the lines of the events that have the ids, in their order. An
+// event that is not stored has none, and long says that it is, but with a line that is
+// too long to come joined.
+func linesOf(ctx context.Context, tx *sql.Tx, ids []event.ID, fn func(i int, line []byte, long bool)) error {
+	var n int
+	var joined []byte
+	err := tx.QueryRowContext(ctx, `SELECT count(*), CAST(group_concat(
+			CASE WHEN e.id IS NULL THEN '-' WHEN octet_length(e.line) <= ? THEN e.line ELSE '+' END, char(10)) AS BLOB)
+		FROM json_each(?) j LEFT JOIN event e ON e.id = j.value`, maxJoined, jsonIDs(ids)).Scan(&n, &joined)
+	if err != nil {
+		return err
+	}
+	if n != len(ids) || len(joined) > 0 && bytes.Count(joined, newline)+1 != n {
+		return errJoined
+	}
+	for i := range ids {
+		var line []byte
+		line, joined, _ = bytes.Cut(joined, newline)
+		switch string(line) {
+		case "-":
+			fn(i, nil, false)
+		case "+":
+			fn(i, nil, true)
+		default:
+			fn(i, line[:len(line):len(line)], false)
+		}
+	}
+	return nil
+}
+
+var (
+	newline   = []byte("\n")
+	errJoined = fmt.Errorf("%w: there are other texts than asked for", ErrCorrupt)
+)
+
+// namesOf calls fn with the names of the storages that have the numbers.
+func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n name)) error {
+	if len(storages) == 0 {
+		return nil
+	}
+	var n int
+	var joined sql.NullString
+	err := tx.QueryRowContext(ctx, `SELECT count(*), group_concat(s.id || '/' || s.user || '/' || s.path, char(10))
+		FROM json_each(?) j CROSS JOIN storage s ON s.id = j.value`, jsonIDs(storages)).Scan(&n, &joined)
+	if err != nil {
+		return err
+	}
+	if n != len(storages) {
+		return errJoined
+	}
+	for text := range strings.SplitSeq(joined.String, "\n") {
+		number, text, _ := strings.Cut(text, "/")
+		user, path, ok := strings.Cut(text, "/")
+		storage, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || !ok {
+			return errJoined
+		}
+		fn(storage, name{user, path})
+	}
+	return nil
+}
+
+// numbers reads joined numbers.
+func numbers(joined []byte) (ns []int64, err error) {
+	if len(joined) == 0 {
+		return nil, nil
+	}
+	ns = make([]int64, 0, bytes.Count(joined, newline)+1)
+	for text := range bytes.SplitSeq(joined, newline) {
+		n, err := strconv.ParseInt(string(text), 10, 64)
+		if err != nil {
+			return nil, errJoined
+		}
+		ns = append(ns, n)
+	}
+	return ns, nil
+}
+
+// jsonIDs writes ids, or the numbers of storages, as SQLite's json_each reads them.
+func jsonIDs[T ~int64 | ~uint64](ids []T) string {
+	b := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, uint64(id), 10)
+	}
+	return string(append(b, ']'))
+}

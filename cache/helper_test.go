@@ -119,6 +119,7 @@ func readAll(t fataler, db *DB, ts []event.Topic, span window.Span, limit int) (
 		if len(some) > limit || next < at || next > span.To {
 			t.Fatalf("Read after %s with limit %d gives %d events up to %s", at, limit, len(some), next)
 		}
+		checkLines(t, db, ts, window.Span{From: at, To: next}, limit, some)
 		for i := range some {
 			if some[i].ID <= at || some[i].ID > next {
 				t.Fatalf("Read of %s-%s gives event %s", at, next, some[i].ID)
@@ -132,6 +133,24 @@ func readAll(t fataler, db *DB, ts []event.Topic, span window.Span, limit int) (
 		at = next
 	}
 	return evs
+}
+
+// checkLines checks that AppendLines gives the same events as Read, as far as it comes.
+func checkLines(t fataler, db *DB, ts []event.Topic, span window.Span, limit int, evs []event.Event) {
+	t.Helper()
+	got, next, err := db.AppendLines(context.Background(), []byte("before\n"), ts, span.From, span.To, limit)
+	if err != nil || next > span.To || next == span.From && span.From < span.To {
+		t.Fatalf("AppendLines of %s-%s ends at %s, %v", span.From, span.To, next, err)
+	}
+	want := "before\n"
+	for i := range evs {
+		if evs[i].ID <= next {
+			want += string(evs[i].Line()) + "\n"
+		}
+	}
+	if string(got) != want {
+		t.Fatalf("AppendLines of %s-%s gives\n%s\nwant\n%s", span.From, next, got, want)
+	}
 }
 
 func ids(evs []event.Event) (out []event.ID) {

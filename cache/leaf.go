@@ -166,7 +166,8 @@ func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 		for i := range r.events {
 			fn(&r.events[i])
 		}
-		r.events, r.bytes, at = r.events[:0], 0, next
+		r.reset()
+		at = next
 	}
 	return nil
 }

@@ -64,14 +64,15 @@ type Config struct {
 // A DB is an open file. Its methods may be called from several goroutines.
 type DB struct {
 	// Set once by Open.
-	path  string // as it was given
-	file  string // absolute, links resolved
-	log   string
-	role  Role
-	now   func() time.Time
-	owner string
-	read  *sql.DB
-	flock *flock.Flock // held by a server
+	path    string // as it was given
+	file    string // absolute, links resolved
+	log     string
+	role    Role
+	now     func() time.Time
+	owner   string
+	read    *sql.DB
+	queries readStatements // of read
+	flock   *flock.Flock   // held by a server
 
 	// The committer and its writing connection.
 	commits   chan *appendRequest
@@ -138,6 +139,9 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		return nil, err
 	}
 	if err := db.identify(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := db.prepareReading(ctx); err != nil {
 		return nil, err
 	}
 	if db.role != Client {

@@ -364,6 +364,8 @@ func TestDamagedLines(t *testing.T) {
 		for _, topic := range []string{"alice", "alice/x$"} {
 			_, _, err := db.Read(context.Background(), topics(t, topic), 0, 1, 10)
 			wantError(t, fmt.Sprintf("Read of %q", line), err, ErrCorrupt)
+			_, _, err = db.AppendLines(context.Background(), nil, topics(t, topic), 0, 1, 10)
+			wantError(t, fmt.Sprintf("AppendLines of %q", line), err, ErrCorrupt)
 		}
 		_, err := db.PositionAt(context.Background(), good.Time)
 		wantError(t, fmt.Sprintf("PositionAt of %q", line), err, ErrCorrupt)

@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,11 +33,11 @@ const (
 // Read returns a *window.NotHeldError.
 func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		end, err := heldEnd(tx, topics, after)
+		end, err := db.heldEnd(ctx, tx, topics, after)
 		if err != nil {
 			return err
 		}
-		r := reader{ctx: ctx, tx: tx, topics: topics, limit: min(limit, maxReadEvents)}
+		r := reader{kept: db.queries.joined, ctx: ctx, tx: tx, topics: topics, limit: min(limit, maxReadEvents)}
 		next, err = r.read(after, min(until, end))
 		evs = r.events
 		return err
@@ -46,10 +48,33 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 	return evs, next, nil
 }
 
+// AppendLines is Read for those who only pass the events on: it appends their lines to
+// b, each with a line feed. What they say is not looked at beyond the names.
+func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) (lines []byte, next event.ID, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		end, err := db.heldEnd(ctx, tx, topics, after)
+		if err != nil {
+			return err
+		}
+		r := reader{kept: db.queries.joined, ctx: ctx, tx: tx, topics: topics, limit: min(limit, maxReadEvents), raw: true, lines: b}
+		next, err = r.read(after, min(until, end))
+		lines = r.lines
+		return err
+	})
+	if err != nil {
+		return b, after, fmt.Errorf("read after %s: %w", after, err)
+	}
+	return lines, next, nil
+}
+
 // heldEnd returns how far the windows hold all of topics without a hole after
 // position p: p itself where p is the edge of what is held.
-func heldEnd(tx *sql.Tx, topics []event.Topic, p event.ID) (event.ID, error) {
-	windows, err := loadWindows(tx)
+func (db *DB) heldEnd(ctx context.Context, tx *sql.Tx, topics []event.Topic, p event.ID) (event.ID, error) {
+	rows, err := tx.StmtContext(ctx, db.queries.windows).QueryContext(ctx)
+	if err != nil {
+		return 0, err
+	}
+	windows, err := scanWindows(rows)
 	if err != nil {
 		return 0, err
 	}
@@ -73,15 +98,22 @@ func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Span
 
 // A reader collects events in one reading transaction.
 type reader struct {
+	kept   *sql.Stmt // of joinedQuery, or nil
 	ctx    context.Context
 	tx     *sql.Tx
 	topics []event.Topic
 	limit  int
+	raw    bool // lines are wanted, not events
+	n      int  // what was found
 	bytes  int
 	events []event.Event
+	lines  []byte
 }
 
-func (r *reader) full() bool { return len(r.events) >= r.limit || r.bytes >= maxReadBytes }
+func (r *reader) full() bool { return r.n >= r.limit || r.bytes >= maxReadBytes }
+
+// reset forgets what was found.
+func (r *reader) reset() { r.n, r.bytes, r.events, r.lines = 0, 0, r.events[:0], r.lines[:0] }
 
 // read looks at (after, until] in steps, as far as its bounds allow: one step at
 // least, since a reader who gets nowhere takes it for the end of what is held.
@@ -90,6 +122,10 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 		return after, nil
 	}
 	started := time.Now()
+	after, err := r.scanDense(after, until)
+	if err != nil || after >= until || r.full() {
+		return after, err
+	}
 	seeks, err := r.seeks()
 	if err != nil || seeks == 0 {
 		return until, err // no storage, no event
@@ -101,7 +137,7 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 	most, few := mostBlocks(seeks), seeks >= 0 && len(r.topics) <= maxConditions
 	for blocks := uint64(minStep); after < until && !r.full(); blocks = min(4*blocks, most) {
 		if seeks < 0 || after >= indexed {
-			after, err = r.scan(after, until, few)
+			after, err = r.scan(after, until, few, maxScan)
 		} else {
 			after, err = r.seek(after, min(until, indexed, stepEnd(after, blocks)))
 		}
@@ -173,40 +209,193 @@ func storagesOf(t event.Topic) (where string, args []any) {
 	return "(" + strings.Join(ors, " OR ") + ")", args
 }
 
-func (r *reader) matches(ev *event.Event) bool {
+func (r *reader) matches(user, path string) bool {
 	for _, t := range r.topics {
-		if t.Matches(ev.User, ev.Path) {
+		if t.Matches(user, path) {
 			return true
 		}
 	}
 	return false
 }
 
-// scan reads the events of (after, until] in order, up to maxScan of them: all, or
-// with few those of the topics' storages.
-func (r *reader) scan(after, until event.ID, few bool) (event.ID, error) {
-	filter, args := "", []any{after, until}
-	if few {
-		where, names := r.storages()
-		filter, args = `AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`, append(args, names...)
+// probe is how many events are looked at to find out whether the topics have many.
+const probe = 128
+
+// scanDense reads the events of (after, until] in order as long as the topics have a
+// quarter of them: that is cheaper than to find out which these are.
+func (r *reader) scanDense(after, until event.ID) (event.ID, error) {
+	most := probe
+	if r.all() {
+		most = maxJoin
 	}
-	rows, err := r.tx.QueryContext(r.ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? `+filter+`
-		ORDER BY id LIMIT ?`, append(args, maxScan)...)
-	if err != nil {
-		return after, err
-	}
-	defer rows.Close()
-	n := 0
-	for ; rows.Next(); n++ {
-		if after, err = r.take(rows); err != nil || r.full() {
-			return after, err
+	for ; after < until && !r.full(); most = maxJoin {
+		found := r.n
+		next, err := r.scan(after, until, false, min(most, maxScan))
+		if err != nil || r.n-found < most/4 {
+			return next, err
 		}
+		after = next
 	}
-	if n < maxScan {
-		after = until
-	}
-	return after, rows.Err()
+	return after, nil
 }
+
+// scan reads the events of (after, until] in order, up to most of them: all, or with
+// few those of the topics' storages.
+func (r *reader) scan(after, until event.ID, few bool, most int) (event.ID, error) {
+	filter, names := "", []any(nil)
+	if few {
+		where, args := r.storages()
+		filter, names = `AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`, args
+	}
+	for sparse := few; most > 0 && after < until && !r.full(); {
+		limit := min(most, r.room(), max(r.limit-r.n, probe))
+		if !sparse { // there are no more events than ids
+			to := min(until, after+event.ID(limit))
+			n, at, err := r.scanAll(after, to)
+			if err != nil || r.full() {
+				return at, err
+			}
+			after, most, sparse = to, most-n, n < limit/2
+			continue
+		}
+		n, at, err := r.scanRows(after, until)(r.tx.QueryContext(r.ctx, joinedLines+`(SELECT id, line FROM event WHERE id > ? AND id <= ? `+filter+`
+			ORDER BY id LIMIT ?)`, append(append([]any{maxJoined, after, until}, names...), limit)...))
+		if err != nil || r.full() {
+			return at, err
+		}
+		if n < limit {
+			return until, nil
+		}
+		after, most = at, most-n
+	}
+	return after, nil
+}
+
+// joinedLines begins a query for lines that come joined, but for long and empty ones:
+// these come as ids.
+const (
+	joinedLines = `SELECT CAST(group_concat(CASE WHEN octet_length(line) BETWEEN 1 AND ? THEN line ELSE id END, char(10)) AS BLOB) FROM `
+	joinedQuery = joinedLines + `event WHERE id > ? AND id <= ?`
+)
+
+// scanAll reads the events of (after, until].
+func (r *reader) scanAll(after, until event.ID) (n int, at event.ID, err error) {
+	read := r.scanRows(after, until)
+	if r.kept == nil {
+		return read(r.tx.QueryContext(r.ctx, joinedQuery, maxJoined, after, until))
+	}
+	return read(r.tx.StmtContext(r.ctx, r.kept).QueryContext(r.ctx, maxJoined, after, until))
+}
+
+// maxJoin is how many lines come joined at most.
+const maxJoin = 1000
+
+// room returns how many more lines may come joined, however long they are.
+func (r *reader) room() int { return max(1, min(maxJoin, (maxReadBytes-r.bytes)/max(maxJoined, 1))) }
+
+// scanRows returns what reads the joined lines of events in (after, until], and returns
+// how many events it has looked at and the last of them.
+func (r *reader) scanRows(after, until event.ID) func(rows *sql.Rows, err error) (n int, at event.ID, _ error) {
+	return func(rows *sql.Rows, err error) (n int, at event.ID, _ error) {
+		if err != nil {
+			return 0, after, err
+		}
+		defer rows.Close()
+		var joined sql.RawBytes
+		at = after
+		for rows.Next() { // once
+			if err := rows.Scan(&joined); err != nil {
+				return 0, after, err
+			}
+			if n, at, err = r.addJoined(joined, after, until); err != nil {
+				return 0, after, err
+			}
+		}
+		return n, at, rows.Err()
+	}
+}
+
+// addJoined adds joined lines of events in (after, until], in their order, until there
+// are enough, and returns how many it has looked at and the last.
+func (r *reader) addJoined(joined []byte, after, until event.ID) (n int, at event.ID, err error) {
+	if r.raw {
+		r.lines = slices.Grow(r.lines, len(joined)+1)
+	}
+	for at = after; len(joined) > 0 && !r.full(); n++ {
+		var line []byte
+		line, joined, _ = bytes.Cut(joined, newline)
+		id, err := r.add(line)
+		if err != nil {
+			return 0, after, err
+		}
+		if id <= at || id > until {
+			return 0, after, errJoined
+		}
+		at = id
+	}
+	return n, at, nil
+}
+
+// add adds the event of a line that has come joined with others, or as an id.
+func (r *reader) add(line []byte) (event.ID, error) {
+	if len(line) > 0 && line[0] != '{' {
+		id, err := strconv.ParseUint(string(line), 10, 63)
+		if err != nil {
+			return 0, errJoined
+		}
+		return r.take(r.tx.QueryRowContext(r.ctx, `SELECT id, line FROM event WHERE id = ?`, id))
+	}
+	if r.raw {
+		return r.addRaw(line)
+	}
+	ev, err := event.Stored(bytes.Clone(line))
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	r.addEvent(&ev, len(line))
+	return ev.ID, nil
+}
+
+// addRaw adds a line if it belongs to the topics.
+func (r *reader) addRaw(line []byte) (id event.ID, err error) {
+	id, err = lineID(line)
+	wanted := r.all()
+	if err == nil && !wanted {
+		var s event.Skimmed
+		s, err = event.Skim(line)
+		wanted = r.matches(string(s.User), string(s.Path))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if wanted {
+		r.lines = append(append(r.lines, line...), '\n')
+		r.n++
+		r.bytes += len(line)
+	}
+	return id, nil
+}
+
+// lineID reads the id that a line begins with, and looks whether it has an end.
+func lineID(line []byte) (id event.ID, err error) {
+	const before = `{"id":"`
+	if len(line) < len(before)+event.IDLen || string(line[:len(before)]) != before || line[len(line)-1] != '}' {
+		return 0, errJoined
+	}
+	err = id.UnmarshalText(line[len(before):][:event.IDLen])
+	return id, err
+}
+
+func (r *reader) addEvent(ev *event.Event, size int) {
+	if r.matches(ev.User, ev.Path) {
+		r.events = append(r.events, *ev)
+		r.n++
+		r.bytes += size
+	}
+}
+
+// all reports whether every event belongs to the topics.
+func (r *reader) all() bool { return len(r.topics) > 0 && r.topics[0] == event.All }
 
 // storages returns the SQL condition on storage s for the topics together.
 func (r *reader) storages() (where string, args []any) {
@@ -219,19 +408,19 @@ func (r *reader) storages() (where string, args []any) {
 }
 
 // take reads the event of a row and keeps it if it belongs to the topics.
-func (r *reader) take(row interface{ Scan(...any) error }) (id event.ID, err error) {
+func (r *reader) take(row *sql.Row) (id event.ID, err error) {
 	var line []byte
 	if err := row.Scan(&id, &line); err != nil {
 		return 0, err
 	}
 	ev, err := stored(id, line)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, err
+	case r.raw:
+		return r.addRaw(line)
 	}
-	if r.matches(&ev) {
-		r.events = append(r.events, ev)
-		r.bytes += len(line)
-	}
+	r.addEvent(&ev, len(line))
 	return id, nil
 }
 
@@ -242,26 +431,38 @@ func (r *reader) seek(after, until event.ID) (event.ID, error) {
 		return after, err
 	}
 	if uint64(len(ids)) > uint64(until-after)/4 {
-		return r.scan(after, until, false) // reading in order beats finding each
+		return r.scan(after, until, false, maxScan) // reading in order beats finding each
 	}
-	stmt, err := r.tx.PrepareContext(r.ctx, `SELECT id, line FROM event WHERE id = ?`)
-	if err != nil {
-		return after, err
-	}
-	defer stmt.Close()
-	for _, id := range ids {
-		_, err := r.take(stmt.QueryRowContext(r.ctx, id))
-		if errors.Is(err, sql.ErrNoRows) {
-			continue // forgotten since it was indexed
+	for len(ids) > 0 {
+		n := min(len(ids), r.room(), r.limit-r.n)
+		if at, err := r.seekSome(ids[:n]); err != nil || r.full() {
+			return at, err
 		}
-		if err != nil {
-			return after, err
-		}
-		if r.full() {
-			return id, nil
-		}
+		ids = ids[n:]
 	}
 	return until, nil
+}
+
+// seekSome reads events with the given ids, but for those that were forgotten since
+// they were indexed, and returns how far it has come.
+func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
+	at := ids[len(ids)-1]
+	var failed error
+	err := linesOf(r.ctx, r.tx, ids, func(i int, line []byte, long bool) {
+		switch {
+		case failed != nil || r.full():
+			at = min(at, ids[i]-1)
+			return
+		case long:
+			_, failed = r.take(r.tx.QueryRowContext(r.ctx, `SELECT id, line FROM event WHERE id = ?`, ids[i]))
+		case line != nil:
+			var id event.ID
+			if id, failed = r.add(line); failed == nil && id != ids[i] {
+				failed = errJoined
+			}
+		}
+	})
+	return at, errors.Join(err, failed)
 }
 
 // posted returns the ids in (after, until] that the postings give to the topics,
@@ -369,7 +570,8 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 		for i := range r.events {
 			ids = append(ids, r.events[i].ID)
 		}
-		r.events, r.bytes, after = nil, 0, next
+		r.reset()
+		after = next
 	}
 	return ids, nil
 }

@@ -264,3 +264,21 @@ func TestReadInShortScans(t *testing.T) {
 		}
 	}
 }
+
+// Events are the same however many of their lines come joined.
+func TestReadJoined(t *testing.T) {
+	server, evs := bigLog(t)
+	client, _ := bigCopy(t)
+	defer func(n int) { maxJoined = n }(maxJoined)
+	span := window.Span{From: event.BlockSize - 300, To: min(event.BlockSize+900, server.Head())}
+	for _, maxJoined = range []int{0, typicalLine, maxJoined} {
+		for _, name := range append([]string{"*"}, modelTopics...) {
+			for _, limit := range []int{90, 1000} {
+				ts := topics(t, name)
+				for _, db := range []*DB{server, client} {
+					checkIDs(t, name, readAll(t, db, ts, span, limit), ids(among(evs, ts[0], span)))
+				}
+			}
+		}
+	}
+}

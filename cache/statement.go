@@ -66,3 +66,20 @@ func (db *DB) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 	}
 	return stmt.QueryRow(args...).Scan(dest...)
 }
+
+// readStatements are those that the reading connections keep prepared: reading a
+// thousand events takes no longer than preparing a few.
+type readStatements struct {
+	windows *sql.Stmt // windowsQuery
+	joined  *sql.Stmt // joinedQuery
+}
+
+// prepareReading prepares them. It needs a connection of its own, so it cannot be done
+// by who holds one.
+func (db *DB) prepareReading(ctx context.Context) (err error) {
+	if db.queries.windows, err = db.read.PrepareContext(ctx, windowsQuery); err != nil {
+		return err
+	}
+	db.queries.joined, err = db.read.PrepareContext(ctx, joinedQuery)
+	return err
+}

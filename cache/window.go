@@ -42,11 +42,17 @@ type row struct {
 // loadWindows reads all windows: their number is small, since what is committed is
 // merged.
 func loadWindows(tx *sql.Tx) ([]row, error) {
-	rows, err := tx.Query(`SELECT id, topic, state, start, reached, stop, proven,
-		coalesce(owner, ''), coalesce(lease, 0), coalesce(error, '') FROM window ORDER BY start, stop, topic`)
+	rows, err := tx.Query(windowsQuery)
 	if err != nil {
 		return nil, err
 	}
+	return scanWindows(rows)
+}
+
+const windowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
+	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, '') FROM window ORDER BY start, stop, topic`
+
+func scanWindows(rows *sql.Rows) ([]row, error) {
 	defer rows.Close()
 	var ws []row
 	for rows.Next() {

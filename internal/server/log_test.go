@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -112,6 +113,11 @@ func (l *memLog) Read(ctx context.Context, topics []event.Topic, after, until ev
 		}
 	}
 	return evs, max(after, until), nil
+}
+
+func (l *memLog) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) ([]byte, event.ID, error) {
+	evs, next, err := l.Read(ctx, topics, after, until, limit)
+	return wire.AppendLines(b, evs), next, err
 }
 
 func matches(topics []event.Topic, ev *event.Event) bool {

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -17,7 +19,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if limit != nil {
 		n = *limit
 	}
-	evs, next, err := s.readPage(r, st, n)
+	lines, next, err := s.readPage(r, st, n)
 	if err != nil {
 		return s.readProblem(r, err)
 	}
@@ -28,17 +30,15 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 		tail.Count, tail.Digest = &sum.Count, sum.Digest
 		announceSum(w.Header(), sum)
 	}
-	mediaType, body := wire.NDJSON, []byte(nil)
+	mediaType, body := wire.NDJSON, lines
 	if form == wire.Page {
-		mediaType, body = wire.JSON, wire.AppendPage(nil, evs, st.appendEvent, tail)
-	} else {
-		body = st.appendLines(nil, evs)
+		mediaType, body = wire.JSON, wire.AppendPage(nil, lines, tail)
 	}
 	st.announce(w.Header(), mediaType, "no-store")
 	w.Header().Set(wire.HeaderNext, next.String())
 	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
 	_, _ = w.Write(body) // the client may have gone
-	recorderOf(w).delivered(len(evs))
+	recorderOf(w).delivered(countLines(lines))
 	return nil
 }
 
@@ -47,18 +47,28 @@ const pageTime = 250 * time.Millisecond
 
 // readPage reads up to n events, going on for a while where all that it reads is
 // left out: a reader that holds most of a stretch should not ask for empty pages.
-func (s *Server) readPage(r *http.Request, st stretch, n int) (evs []event.Event, next event.ID, err error) {
+func (s *Server) readPage(r *http.Request, st stretch, n int) (lines []byte, next event.ID, err error) {
 	next = st.from
 	for began := time.Now(); n > 0 && next < st.to && time.Since(began) < pageTime; {
 		at := next
-		if evs, next, err = s.log.Read(r.Context(), st.topics, at, st.to, n); err != nil {
+		if lines, next, err = s.readLines(r.Context(), nil, &st, at, st.to, n); err != nil {
 			return nil, at, err
 		}
-		if evs = st.without(evs); len(evs) > 0 || next == at {
+		if len(lines) > 0 || next == at {
 			break
 		}
 	}
-	return evs, next, nil
+	return lines, next, nil
+}
+
+// readLines appends to b the events of a stretch up to position until, at most n, as
+// their reader wants them.
+func (s *Server) readLines(ctx context.Context, b []byte, st *stretch, at, until event.ID, n int) (lines []byte, next event.ID, err error) {
+	if st.passes() {
+		return s.log.AppendLines(ctx, b, st.topics, at, until, n)
+	}
+	evs, next, err := s.log.Read(ctx, st.topics, at, until, n)
+	return st.appendLines(b, evs), next, err
 }
 
 // chunk is how many events are read from the log at a time.
@@ -67,9 +77,9 @@ const chunk = 1000
 // lines answers with the whole stretch as NDJSON. If it cannot be read to its end,
 // the connection is cut, so that nobody takes the part for the whole.
 func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire.Error {
-	evs, at, err := s.readOn(r, st, st.from)
-	if err != nil {
-		return s.readProblem(r, err)
+	p := s.readPiece(r.Context(), nil, &st, st.from, st.to)
+	if p.err != nil {
+		return s.readProblem(r, p.err)
 	}
 	sum, problem := s.sumOf(r, &st)
 	if problem != nil {
@@ -82,26 +92,19 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	var b []byte
-	for {
-		b = st.appendLines(b[:0], evs)
-		if _, err := w.Write(b); err != nil || at >= st.to {
-			recorderOf(w).delivered(len(evs))
-			return nil // the reader has gone, or has it all
-		}
-		recorderOf(w).delivered(len(evs))
-		if evs, at, err = s.readOn(r, st, at); err != nil {
-			s.failure(r, fmt.Errorf("lines cut: %w", err))
+	ahead := s.readAhead(r.Context(), &st, p.next, st.to)
+	defer ahead.end()
+	for ; ; p = ahead.next() {
+		if p.err != nil {
+			s.failure(r, fmt.Errorf("lines cut: %w", p.err))
 			panic(http.ErrAbortHandler)
+		}
+		_, err := w.Write(p.lines)
+		recorderOf(w).delivered(countLines(p.lines))
+		if err != nil || p.next >= st.to {
+			return nil // the reader has gone, or has it all
 		}
 	}
 }
 
-// readOn returns the next events of a stretch that is known to end.
-func (s *Server) readOn(r *http.Request, st stretch, at event.ID) ([]event.Event, event.ID, error) {
-	evs, next, err := s.log.Read(r.Context(), st.topics, at, st.to, chunk)
-	if err == nil && next <= at && at < st.to {
-		err = fmt.Errorf("the log ends at %s, before %s", at, st.to)
-	}
-	return st.without(evs), next, err
-}
+func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }

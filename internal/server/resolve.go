@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
@@ -159,36 +158,33 @@ func (st *stretch) appendEvent(ev *event.Event, b []byte) []byte {
 	return ev.AppendLine(b)
 }
 
+// appendLines appends evs as their reader wants them, but for what is left out.
 func (st *stretch) appendLines(b []byte, evs []event.Event) []byte {
-	if !st.stubs {
-		return wire.AppendLines(b, evs)
-	}
 	for i := range evs {
-		b = append(st.appendEvent(&evs[i], b), '\n')
+		if !st.leavesOut(&evs[i]) {
+			b = append(st.appendEvent(&evs[i], b), '\n')
+		}
 	}
 	return b
 }
 
 // leavesOut reports whether ev is not to be sent, though it belongs to the topics.
 func (st *stretch) leavesOut(ev *event.Event) bool {
-	if !st.stubs && st.isKnown(ev) {
-		return true
-	}
+	return !st.stubs && st.isKnown(ev) || st.excepts(ev.User, ev.Path)
+}
+
+// excepts reports whether a storage is left out.
+func (st *stretch) excepts(user, path string) bool {
 	for _, t := range st.except {
-		if t.Matches(ev.User, ev.Path) {
+		if t.Matches(user, path) {
 			return true
 		}
 	}
 	return false
 }
 
-// without takes out of evs what is not to be sent.
-func (st *stretch) without(evs []event.Event) []event.Event {
-	if len(st.except) == 0 && st.known == nil {
-		return evs
-	}
-	return slices.DeleteFunc(evs, func(ev event.Event) bool { return st.leavesOut(&ev) })
-}
+// passes reports whether the reader wants each event of the topics, and all of it.
+func (st *stretch) passes() bool { return len(st.except) == 0 && st.known == nil && !st.stubs }
 
 // announce puts into the answer's headers what the request came to.
 func (st *stretch) announce(h http.Header, mediaType, cache string) {

@@ -24,6 +24,8 @@ type Appender interface {
 type Log interface {
 	Appender
 	hub.Source
+	// AppendLines is Read that appends the events to b, as NDJSON.
+	AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) (lines []byte, next event.ID, err error)
 	// Log returns the log's name, 16 characters.
 	Log() string
 	// Parent returns the log that this one was restored from and the position

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,20 @@ func (c *connection) run(st stretch) error {
 		return err
 	}
 	if st.ends {
-		return c.replay(st)
+		if err := c.replay(&st, st.to); err != nil {
+			return err
+		}
+		c.live(st.to)
+		return c.flush()
+	}
+	for head := st.to; st.from < head; { // history, as far as it is long
+		if err := c.replay(&st, head); err != nil {
+			return err
+		}
+		st.from = head
+		if head = c.s.log.Head(); head-st.from < chunk {
+			break // the hub has the rest
+		}
 	}
 	return c.follow(c.r.Context(), st)
 }
@@ -154,6 +168,22 @@ func (c *connection) event(ev *event.Event) {
 	c.events++
 }
 
+// lines gathers events that are given as NDJSON.
+func (c *connection) lines(lines []byte) error {
+	log := c.s.log.Log()
+	for len(lines) > 0 {
+		var line []byte
+		line, lines, _ = bytes.Cut(lines, []byte("\n"))
+		s, err := event.Skim(line)
+		if err != nil {
+			return err
+		}
+		c.gather(wire.AppendEventLine(c.room(), s.ID, s.Type, line, log))
+		c.events++
+	}
+	return nil
+}
+
 // position gathers how far the reader is, so that a long silence moves its cursor,
 // too.
 func (c *connection) position(at event.ID) {
@@ -212,33 +242,33 @@ func (c *connection) live(at event.ID) {
 // overdue reports whether the reader should have had a sign of life.
 func (c *connection) overdue() bool { return time.Since(c.written) >= c.s.cfg.Heartbeat }
 
-// replay sends a stretch with an end, then the position of that end, so that the
-// reader's next request is answered with 204.
-func (c *connection) replay(st stretch) error {
-	for at := st.from; at < st.to; {
+// replay sends what a stretch has up to position until, in chunks.
+func (c *connection) replay(st *stretch, until event.ID) error {
+	ahead := c.s.readAhead(c.r.Context(), st, st.from, until)
+	defer ahead.end()
+	for at := st.from; at < until; {
 		if c.s.isStopped() {
 			return ErrStopped
 		}
-		evs, next, err := c.s.readOn(c.r, st, at)
-		if err != nil {
+		p := ahead.next()
+		if p.err != nil {
+			return p.err
+		}
+		at = p.next
+		if err := c.lines(p.lines); err != nil {
 			return err
 		}
-		at = next
-		for i := range evs {
-			c.event(&evs[i])
-		}
-		if len(evs) == 0 && c.overdue() {
+		if len(p.lines) == 0 && c.overdue() {
 			c.position(at)
 		}
 		if err := c.flush(); err != nil {
 			return err
 		}
-		if at < st.to && c.aged() {
+		if at < until && c.aged() {
 			return errAged
 		}
 	}
-	c.live(st.to)
-	return c.flush()
+	return nil
 }
 
 // follow sends history and then what happens, until the reader or the server ends

@@ -3,7 +3,9 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -627,4 +629,46 @@ type lateLog struct{ *memLog }
 func (l *lateLog) OnCommit(f func([]event.Event, event.ID)) {
 	_, _, _ = l.add([]event.Draft{{User: "a", Path: "p", Type: event.Put, Key: "late", Value: []byte("1")}})
 	l.memLog.OnCommit(f)
+}
+
+// What is committed while history is read comes behind it, be it much or little, each
+// once, and no reader gets ahead of what it was sent.
+func TestHistoryGrows(t *testing.T) {
+	for _, more := range []int{1, chunk - 1, chunk, 2*chunk + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &growingLog{memLog: newLog(), more: more, times: 2}
+			log.put(t, "a", "p", 2*chunk)
+			s, stop := serve(t, log, Config{Queue: 1})
+			defer stop()
+			fs, body := s.stream("/events?topic=a&since=beginning")
+			defer body.Close()
+			last := event.ID(2*chunk + 2*more)
+			for id := event.ID(1); id <= last; id++ {
+				fs.want(t, "PUT", id)
+			}
+			fs.want(t, "live", last)
+			log.put(t, "a", "p", 1)
+			fs.want(t, "PUT", last+1)
+		})
+	}
+}
+
+// A growingLog takes appends while it is read.
+type growingLog struct {
+	*memLog
+	more, times int
+}
+
+func (l *growingLog) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) ([]byte, event.ID, error) {
+	if l.times > 0 {
+		l.times--
+		var ds []event.Draft
+		for i := range l.more {
+			ds = append(ds, event.Draft{User: "a", Path: "p", Type: event.Put, Key: fmt.Sprint(l.times, i), Value: []byte("1")})
+		}
+		if _, err := l.Append(ctx, ds); err != nil {
+			return nil, after, err
+		}
+	}
+	return l.memLog.AppendLines(ctx, b, topics, after, until, limit)
 }

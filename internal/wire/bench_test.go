@@ -45,11 +45,11 @@ func BenchmarkAppendEvent(b *testing.B) {
 // BenchmarkAppendPage is 1,000 events as one JSON object.
 func BenchmarkAppendPage(b *testing.B) {
 	evs := pageOf(benchPage)
-	line := func(ev *event.Event, b []byte) []byte { return ev.AppendLine(b) }
+	lines := AppendLines(nil, evs)
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = AppendPage(buf[:0], evs, line, Tail{})
+		buf = AppendPage(buf[:0], lines, Tail{})
 	}
 	perEvent(b, len(buf))
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -13,11 +14,17 @@ const LiveEvent = "live"
 
 // AppendEvent appends ev as one SSE event. Its id is a cursor of the log named log.
 func AppendEvent(b []byte, ev *event.Event, log string) []byte {
-	b = appendID(b, ev.ID, log)
+	return AppendEventLine(b, ev.ID, ev.Type, ev.Line(), log)
+}
+
+// AppendEventLine is AppendEvent for who has no more than an event's line, and what it
+// begins with.
+func AppendEventLine(b []byte, id event.ID, typ event.Type, line []byte, log string) []byte {
+	b = appendID(b, id, log)
 	b = append(b, "event: "...)
-	b = append(b, ev.Type...)
+	b = append(b, typ...)
 	b = append(b, "\ndata: "...)
-	b = append(b, ev.Line()...)
+	b = append(b, line...)
 	return append(b, "\n\n"...)
 }
 
@@ -61,14 +68,14 @@ type Tail struct {
 	Digest window.Digest // if Count is given
 }
 
-// AppendPage appends a JSON page. line appends one event.
-func AppendPage(b []byte, evs []event.Event, line func(*event.Event, []byte) []byte, tail Tail) []byte {
+// AppendPage appends a JSON page of events that are given as NDJSON.
+func AppendPage(b, lines []byte, tail Tail) []byte {
 	b = append(b, `{"events":[`...)
-	for i := range evs {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = line(&evs[i], b)
+	at := len(b)
+	b = append(b, bytes.TrimSuffix(lines, []byte("\n"))...)
+	for i := bytes.IndexByte(b[at:], '\n'); i >= 0; i = bytes.IndexByte(b[at:], '\n') {
+		at += i
+		b[at] = ','
 	}
 	b = append(b, `],"next":"`...)
 	b = tail.Next.AppendTo(b)

@@ -287,7 +287,7 @@ func TestPage(t *testing.T) {
 	line := string(ev.Line())
 	for n, want := range []string{`[]`, `[` + line + `]`, `[` + line + `,` + line + `]`} {
 		evs := []event.Event{ev, ev}[:n]
-		got := string(AppendPage([]byte("x"), evs, (*event.Event).AppendLine, Tail{Next: 32, Live: n == 0}))
+		got := string(AppendPage([]byte("x"), AppendLines(nil, evs), Tail{Next: 32, Live: n == 0}))
 		if want := `x{"events":` + want + `,"next":"0000000000010","live":` + map[bool]string{true: "true", false: "false"}[n == 0] + "}\n"; got != want {
 			t.Errorf("page of %d is %s, want %s", n, got, want)
 		}

@@ -159,7 +159,8 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 	}
-	readers, head := p.s.hub.Stats(), p.s.log.Head()
+	head := p.s.log.Head()
+	readers := p.s.readers(head)
 	tell(p.d.build, prometheus.GaugeValue, 1, p.s.cfg.Version, runtime.Version())
 	tell(p.d.readers, prometheus.GaugeValue, float64(readers.Readers))
 	tell(p.d.behind, prometheus.GaugeValue, float64(readers.Behind))

@@ -103,6 +103,7 @@ type Server struct {
 	cfg     Config
 	salt    string
 	metrics *metrics
+	past    past
 
 	holding  atomic.Int64 // bytes of requests' bodies in memory
 	slowTold atomic.Int64 // when it was last said that an append was slow, in Unix nanoseconds

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -50,6 +51,7 @@ type connection struct {
 	began   time.Time
 	age     time.Duration // at which it ends; 0 is never
 	written time.Time
+	at      atomic.Uint64 // how far history was sent
 	buf     *buffer // what has been gathered; nil if nothing
 	events  int     // of them
 	err     error   // of a write: nothing is written any more
@@ -68,16 +70,27 @@ func (c *connection) run(st stretch) error {
 		c.live(st.to)
 		return c.flush()
 	}
-	for head := st.to; st.from < head; { // history, as far as it is long
-		if err := c.replay(&st, head); err != nil {
+	if err := c.history(&st); err != nil {
+		return err
+	}
+	return c.follow(c.r.Context(), st)
+}
+
+// history sends what there is, but for a rest so short that the hub may read it.
+func (c *connection) history(st *stretch) error {
+	c.at.Store(uint64(st.from))
+	c.s.past.enter(c)
+	defer c.s.past.leave(c)
+	for head := st.to; st.from < head; {
+		if err := c.replay(st, head); err != nil {
 			return err
 		}
 		st.from = head
 		if head = c.s.log.Head(); head-st.from < chunk {
-			break // the hub has the rest
+			break
 		}
 	}
-	return c.follow(c.r.Context(), st)
+	return nil
 }
 
 // errWrite means that the reader has gone or takes nothing.
@@ -264,6 +277,7 @@ func (c *connection) replay(st *stretch, until event.ID) error {
 		if err := c.flush(); err != nil {
 			return err
 		}
+		c.at.Store(uint64(at))
 		if at < until && c.aged() {
 			return errAged
 		}

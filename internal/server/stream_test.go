@@ -424,7 +424,7 @@ func TestStalledReaderLeavesNothing(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(30*time.Second - time.Nanosecond)
 		synctest.Wait()
-		if n := s.hub.Stats().Readers; n != 1 {
+		if n := s.readers(log.Head()).Readers; n != 1 {
 			t.Errorf("%d readers just before the write timeout", n)
 		}
 		time.Sleep(time.Second)

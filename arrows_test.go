@@ -25,9 +25,10 @@ var mayImport = map[string][]string{
 	"internal/wire":   {"event", "window"},
 	"internal/hub":    {"event"},
 	"internal/bench":  {"event"},
+	"internal/doctor": {"event", "internal/wire"},
 	"internal/server": {"event", "window", "reconcile", "internal/wire", "internal/hub"},
 	"client":          {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
-	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench"},
+	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench", "internal/doctor"},
 }
 
 // onlyIn lists imports that stay in one place.

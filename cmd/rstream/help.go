@@ -27,7 +27,11 @@ Global flags:
 "{{.CommandPath}} COMMAND --help" says more of a command.{{end}}
 
 Exit status:
-` + exitStatuses
+` + exitStatuses + `{{with index .Annotations "` + exitAnnotation + `"}}  {{.}}
+{{end}}`
+
+// exitAnnotation annotates a command with what its exit statuses mean besides.
+const exitAnnotation = "exit"
 
 // exitStatuses says what every status means.
 const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing   4 not allowed

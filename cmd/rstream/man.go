@@ -87,14 +87,17 @@ func manual(about *cobra.Command) ([]byte, error) {
 		return nil, err
 	}
 	b.WriteString(manualEnd)
+	if more := about.Annotations[exitAnnotation]; more != "" {
+		b.WriteString("  " + more + "\n")
+	}
+	b.WriteString(".fi\n")
 	return b.Bytes(), nil
 }
 
 const manualEnd = `
 .SH EXIT STATUS
 .nf
-` + exitStatuses + `.fi
-`
+` + exitStatuses
 
 // literalColumns marks the indented lines of a help text as what must not be filled.
 func literalColumns(text string) string {

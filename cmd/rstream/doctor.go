@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/doctor"
+)
+
+type doctorOptions struct {
+	topic   string
+	listen  time.Duration
+	headers []string
+	strict  bool
+}
+
+const doctorLong = `Say what is wrong with an event stream and its way here, and what to do about it. The
+stream may be of any server of Server-Sent Events. The URL is that of the stream, or
+the root of an rstream server; without one, it is that of --server.
+
+It listens, then comes back with the id of an event, with one that cannot be, and with
+compression: a dozen requests at most, none of which writes anything. What cannot be
+told in the time is said to be so. --for 70s tells whether proxies would cut the stream
+when it is silent.
+
+Each check is an ok, a note, a warning or an error. An error means that the stream
+cannot be used or loses events. In a pipe each check is a JSON line, and the last line
+has the type "doctor" and the worst severity.`
+
+func newDoctorCommand(a *app) *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:     "doctor [URL]",
+		GroupID: groupTools,
+		Short:   "Say what is wrong with an event stream and its way here",
+		Long:    doctorLong,
+		Example: `  rstream doctor https://stream.example.com
+  rstream doctor http://127.0.0.1:8420/events?topic=alice --for 70s
+  rstream doctor https://example.com/sse --header 'Authorization: Bearer …'
+  rstream doctor --strict -q || alert 'the stream is ill'`,
+		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
+		Args:        usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := o.config(append(args, a.servers...)[0])
+			if err != nil {
+				return err
+			}
+			return runDoctor(cmd.Context(), a, o, cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.DurationVar(&o.listen, "for", 20*time.Second, "how `LONG` to listen")
+	f.StringVar(&o.topic, "topic", "", "the `TOPIC` to read, of an rstream server whose root is given (default *)")
+	f.StringArrayVar(&o.headers, "header", nil, "send `HEADER`, such as 'Authorization: Bearer …', or those of @FILE; repeat for more")
+	f.BoolVar(&o.strict, "strict", false, "fail on a warning, too")
+	return cmd
+}
+
+// maxListen keeps what is recorded within bounds.
+const maxListen = time.Hour
+
+// config reads what was asked for.
+func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
+	if o.listen < time.Second || o.listen > maxListen {
+		return cfg, usagef("--for %s: want 1s to %s", o.listen, maxListen)
+	}
+	cfg.Listen = o.listen
+	cfg.URL, err = url.Parse(target)
+	if err != nil || cfg.URL.Scheme != "http" && cfg.URL.Scheme != "https" || cfg.URL.Host == "" {
+		return cfg, usagef("%q: want a URL such as %s or https://example.com/sse", target, defaultServer)
+	}
+	cfg.URL.Fragment = ""
+	if o.topic != "" {
+		if cfg.Topic, err = event.ParseTopic(o.topic); err != nil {
+			return cfg, &usageError{err}
+		}
+		if strings.Trim(cfg.URL.Path, "/") != "" && !strings.HasSuffix(cfg.URL.Path, "/") {
+			return cfg, usagef("--topic goes with the root of a server; %s names what is read itself", cfg.URL.Redacted())
+		}
+	}
+	cfg.Header, err = parseHeaders(o.headers)
+	return cfg, err
+}
+
+// parseHeaders reads headers, "Name: value" or the lines of @FILE.
+func parseHeaders(args []string) (http.Header, error) {
+	headers := http.Header{}
+	for _, arg := range args {
+		lines := arg
+		if path, isFile := strings.CutPrefix(arg, "@"); isFile {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return nil, usagef("--header: %w", err)
+			}
+			lines = string(bytes.TrimSpace(b))
+		}
+		for line := range strings.Lines(lines) {
+			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+			if !ok || !isToken(name) {
+				return nil, usagef("--header: want a header such as 'Authorization: Bearer …'")
+			}
+			headers.Add(textproto.CanonicalMIMEHeaderKey(name), strings.TrimSpace(value))
+		}
+	}
+	return headers, nil
+}
+
+// isToken reports whether a header may have this name.
+func isToken(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+// A checkLine is one check, a doctorLine all of them.
+type checkLine struct {
+	Type     string          `json:"type"`
+	Check    string          `json:"check"`
+	Severity doctor.Severity `json:"severity"`
+	Detail   string          `json:"detail"`
+	Advice   string          `json:"advice,omitempty"`
+}
+
+type doctorLine struct {
+	Type     string          `json:"type"`
+	URL      string          `json:"url"`
+	Severity doctor.Severity `json:"severity"`
+	Requests int             `json:"requests"`
+}
+
+func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) error {
+	if a.out.text() {
+		a.note("listening to %s for %s", visible(cfg.URL.Redacted()), cfg.Listen)
+	}
+	var report doctor.Report
+	var failed error
+	err := a.out.untilClosed(ctx, func(ctx context.Context) (err error) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		cfg.OnFinding = func(f doctor.Finding) {
+			if failed = a.printCheck(f); failed != nil {
+				cancel(failed)
+			}
+		}
+		report, err = doctor.Examine(ctx, cfg)
+		return err
+	})
+	if failed != nil {
+		return failed
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.printDoctor(cfg.URL.Redacted(), report); err != nil {
+		return err
+	}
+	return doctorStatus(report, o.strict)
+}
+
+// printCheck prints a finding; with --quiet only if it is a warning or an error.
+func (a *app) printCheck(f doctor.Finding) error {
+	if a.quiet && f.Severity < doctor.Warning {
+		return nil
+	}
+	if !a.out.text() {
+		if err := a.out.json(checkLine{"check", f.Check, f.Severity, f.Detail, f.Advice}); err != nil {
+			return err
+		}
+		return a.out.flush()
+	}
+	if err := a.out.printf("%-8s %-13s %s\n", f.Severity, f.Check, visible(f.Detail)); err != nil {
+		return err
+	}
+	if f.Advice != "" {
+		if err := a.out.printf("%-22s do: %s\n", "", visible(f.Advice)); err != nil {
+			return err
+		}
+	}
+	return a.out.flush()
+}
+
+func (a *app) printDoctor(target string, r doctor.Report) error {
+	if !a.out.text() {
+		return a.out.json(doctorLine{"doctor", target, r.Severity, r.Requests})
+	}
+	if a.quiet {
+		return nil
+	}
+	counts := map[doctor.Severity]int{}
+	for _, f := range r.Findings {
+		counts[f.Severity]++
+	}
+	return a.out.printf("%s: %s, %s, %s\n", visible(target), count(counts[doctor.Error], "error"), count(counts[doctor.Warning], "warning"), count(counts[doctor.Note], "note"))
+}
+
+// doctorStatus ends the program with the status that scripts ask for. What there is to say
+// has been said.
+func doctorStatus(r doctor.Report, strict bool) error {
+	switch {
+	case r.Unreachable:
+		return &exitError{status: exitUnreachable}
+	case r.Refused:
+		return &exitError{status: exitNotAllowed}
+	case r.Severity == doctor.Error, strict && r.Severity == doctor.Warning:
+		return &exitError{status: exitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,538 @@
+package doctor
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+)
+
+// good is a server as it should be: ids, heartbeats, resume, and strange ids refused.
+func good(w http.ResponseWriter, r *http.Request) {
+	after := 0
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		var err error
+		if after, err = strconv.Atoi(id); err != nil {
+			http.Error(w, "no such id", http.StatusBadRequest)
+			return
+		}
+	}
+	s := begin(w, r)
+	s.send("retry: 2000\n\n" + messages(after+1, 6))
+	s.beat(15*time.Second, ": heartbeat\n\n")
+}
+
+func TestGoodServer(t *testing.T) {
+	r := examine(t, 70*time.Second, good)
+	if r.Severity != OK || r.Unreachable || r.Refused {
+		t.Errorf("a good server is %s:\n%s", r.Severity, &r)
+	}
+	for _, check := range []string{"reach", "status", "content-type", "head", "caching", "proxies", "clock", "format",
+		"buffered", "heartbeat", "end", "ids", "retry", "resume", "strange-id", "compression"} {
+		if len(r.find(check)) != 1 {
+			t.Errorf("%s said %d things", check, len(r.find(check)))
+		}
+	}
+	if r.Requests != 4 {
+		t.Errorf("it took %d requests", r.Requests)
+	}
+	r = examine(t, 20*time.Second, good)
+	if r.Severity > Note {
+		t.Errorf("in the usual time a good server is %s:\n%s", r.Severity, &r)
+	}
+	r.want(t, "heartbeat", OK, "the longest silence in 20s was 15s")
+}
+
+// A bad server differs from the good one in one thing, and that one is found. Where no
+// other severity is named, nothing but it is worse than a note.
+func TestBadServers(t *testing.T) {
+	const minute = time.Minute
+	for _, c := range []struct {
+		name     string
+		listen   time.Duration
+		handler  http.HandlerFunc
+		check    string
+		severity Severity
+		text     string
+	}{
+		{"bursts of heartbeats", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 2))
+			s.beat(20*time.Second, strings.Repeat(": heartbeat\n\n", 4))
+		}, "buffered", Error, "4 heartbeats arrived at once, after a silence of 20s"},
+		{"bursts of positions", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.beat(20*time.Second, "id: 1\n\nid: 2\n\n")
+		}, "buffered", Error, "2 heartbeats arrived at once"},
+		{"bursts of pings", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.beat(20*time.Second, "event: ping\ndata: 1\n\nevent: ping\ndata: 2\n\n")
+		}, "buffered", Error, "2 heartbeats arrived at once"},
+		{"head and all held back", minute, func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(9 * time.Second)
+			s := begin(w, r)
+			s.send(":\n\n:\n\n" + message(1))
+			s.hold()
+		}, "buffered", Error, "2 heartbeats arrived at once, after a silence of 9s"},
+		{"bursts of events", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			for i := 1; s.wait(10 * time.Second); i += 2 {
+				now := time.Now()
+				s.send(fmt.Sprintf("id: %d\ndata: {\"at\":%q}\n\nid: %d\ndata: {\"at\":%q}\n\n",
+					i, now.Add(-6*time.Second).Format(time.RFC3339), i+1, now.Format(time.RFC3339)))
+			}
+		}, "buffered", Error, "events that were made over 6s arrived at once, after a silence of 10s"},
+		{"a buffer of full size", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(message(1) + "id: 2\ndata: {\"n\"")
+			if s.wait(9 * time.Second) {
+				s.send(":2}\n\n")
+			}
+			s.hold()
+		}, "buffered", Error, "an event came in parts, 9s apart"},
+		{"cut when idle", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 3))
+			s.wait(30 * time.Second)
+		}, "end", Warning, "the stream ended after 30s without a byte"},
+		{"broken when idle", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 3))
+			s.wait(30 * time.Second)
+			panic(http.ErrAbortHandler)
+		}, "end", Warning, "the stream broke after 30s without a byte"},
+		{"broken", minute, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 3))
+			panic(http.ErrAbortHandler)
+		}, "end", Warning, "the stream broke after"},
+		{"ended without a word", minute, func(w http.ResponseWriter, r *http.Request) {
+			begin(w, r)
+		}, "end", Warning, "without an event"},
+		{"polled", minute, func(w http.ResponseWriter, r *http.Request) {
+			begin(w, r).send("retry: 3000\n" + messages(1, 3))
+		}, "end", Note, "the server ended the stream"},
+		{"no heartbeat", 70 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 3))
+			s.hold()
+		}, "heartbeat", Warning, "no byte came for 1m10s"},
+		{"not known whether there is a heartbeat", 10 * time.Second, good, "heartbeat", Note, "cannot be told"},
+		{"slow heartbeat", 100 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			s := begin(w, r)
+			s.send(messages(1, 3))
+			s.beat(40*time.Second, ":\n")
+		}, "heartbeat", Note, "the longest silence was 40s"},
+		{"nothing at all", 10 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			begin(w, r).hold()
+		}, "buffered", Note, "nothing came in 10s"},
+		{"late head", minute, func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(4 * time.Second)
+			good(w, r)
+		}, "head", Warning, "came 4s after the connection"},
+		{"clock an hour behind", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+			good(w, r)
+		}, "clock", Warning, "59m59s behind ours"},
+		{"clock ahead", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(10*time.Second).UTC().Format(http.TimeFormat))
+			good(w, r)
+		}, "clock", Note, "10s ahead of ours"},
+		{"no Date", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Date"] = nil
+			good(w, r)
+		}, "clock", Note, "no Date"},
+		{"nothing said to caches", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			(&stream{w, r}).send(message(1))
+			<-r.Context().Done()
+		}, "caching", Note, "Cache-Control: no-cache, no-transform, X-Accel-Buffering: no"},
+		{"cacheable", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.Header().Set("Cache-Control", "public, max-age=60")
+			(&stream{w, r}).send(message(1))
+			<-r.Context().Done()
+		}, "caching", Warning, "max-age=60"},
+		{"out of a cache", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Age", "30")
+			good(w, r)
+		}, "caching", Error, "Age: 30"},
+		{"of known length", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(messages(1, 3))))
+			begin(w, r).send(messages(1, 3))
+		}, "length", Error, "Content-Length: "},
+		{"another charset", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream; charset=iso-8859-1")
+			(&stream{w, r}).send(message(1))
+		}, "content-type", Warning, "iso-8859-1"},
+		{"no ids", 20 * time.Second, sends("data: 1\n\ndata: 2\n\n"), "ids", Warning, "none of 2 events has an id"},
+		{"some ids", 20 * time.Second, sends("id: 1\ndata: 1\n\ndata: 2\n\n"), "ids", Warning, "1 of 2 events have no id"},
+		{"repeated ids", 20 * time.Second, sends(messages(1, 3) + message(2)), "ids", Warning, `1 of 4 events have the id of an earlier one, such as "2"`},
+		{"ids that go back", 20 * time.Second, sends(messages(9, 11) + messages(4, 5)), "ids", Warning, "ids go back 1 times"},
+		{"empty ids", 20 * time.Second, sends(message(1) + "id\ndata: 2\n\n"), "ids", Warning, "1 ids are empty, the first is line 4"},
+		{"endless ids", 20 * time.Second, sends("id: " + strings.Repeat("1", 5000) + "\ndata: 2\n\n"), "ids", Error, "more than 4096 bytes"},
+		{"an id with NUL", 20 * time.Second, sends("id: a\x00b\ndata: 2\n\n"), "ids", Error, "NUL"},
+		{"retry 0", 20 * time.Second, sends("retry: 0\n\n" + message(1)), "retry", Warning, "come back after 0s"},
+		{"retry of hours", 20 * time.Second, sends("retry: 7200000\n\n" + message(1)), "retry", Warning, "come back only after 2h0m0s"},
+		{"retry of ages", 20 * time.Second, sends("retry: 9999999999999999999\n\n" + message(1)), "retry", Warning, "is ignored"},
+		{"retry with a unit", 20 * time.Second, sends("retry: 5s\n\n" + message(1)), "retry", Warning, `line 1 is ignored: "retry: 5s"`},
+		{"not UTF-8", 20 * time.Second, sends(message(1) + "data: \xff\n\n"), "utf-8", Warning, "the first is line 4"},
+		{"a BOM", 20 * time.Second, sends("\xef\xbb\xbf" + message(1)), "bom", Note, "begins with"},
+		{"a late BOM", 20 * time.Second, sends(message(1) + "\xef\xbb\xbfdata: 2\n\n"), "bom", Error, "line 4"},
+		{"CR only", 20 * time.Second, sends(strings.ReplaceAll(messages(1, 2), "\n", "\r")), "line-ends", Warning, "all 6 lines end in CR alone"},
+		{"CR among others", 20 * time.Second, sends("data: 1\rdata: 2\n\r\n"), "line-ends", Warning, "1 lines end in CR alone, 1 in LF, 1 in CRLF"},
+		{"mixed ends", 20 * time.Second, sends("data: 1\r\n\n"), "line-ends", Note, "1 lines end in LF, 1 in CRLF"},
+		{"JSON lines", 20 * time.Second, sends("{\"n\":1}\n{\"n\":2}\n"), "fields", Error, `2 lines have a field that is not known, the first is line 1: "{\"n\":1}"`},
+		{"nearly fields", 20 * time.Second, sends("Data: 1\n\n data: 2\n\ndata : 3\n\n"), "fields", Error, "3 lines have nearly the name of a field"},
+		{"an event without data", 20 * time.Second, sends("event: hello\n\n" + message(1)), "fields", Warning, `"hello"`},
+		{"no blank lines", 20 * time.Second, sends("data: 1\ndata: 2\ndata: 3\n"), "blank-lines", Error, "3 lines of data in 20s and no blank line"},
+		{"no last blank line", 20 * time.Second, sends(message(1) + "data: 2\n"), "blank-lines", Error, "unfinished for 20s"},
+		{"no blank line to the end", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			begin(w, r).send("data: 1\n")
+		}, "blank-lines", Error, "1 lines of data and no blank line, then the end"},
+		{"an event that is cut", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
+			begin(w, r).send(message(1) + "data: 2")
+		}, "cut-event", Warning, "in the middle of an event"},
+		{"a long line", 20 * time.Second, sends("data: " + strings.Repeat("x", 100_000) + "\n\n"), "line-length", Note, "100006 bytes"},
+		{"an endless line", 20 * time.Second, sends("data: " + strings.Repeat("x", 3<<20)), "line-length", Error, "more than 2097152 bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examine(t, c.listen, c.handler)
+			r.want(t, c.check, c.severity, c.text)
+			if r.Unreachable || r.Refused {
+				t.Error("it was reached")
+			}
+		})
+	}
+}
+
+// A stream that never stops is read up to a bound, and said to be longer.
+func TestEndlessStream(t *testing.T) {
+	cfg := Config{URL: mustParse("http://127.0.0.1/stream"), Listen: time.Hour, MaxBytes: 1 << 20}
+	r := examineAt(t, cfg, func(w http.ResponseWriter, r *http.Request) {
+		s := begin(w, r)
+		for b := strings.Repeat(message(1), 1000); r.Context().Err() == nil; {
+			s.send(b)
+		}
+	})
+	r.want(t, "end", Note, "no more was read")
+	if n := r.find("ids"); len(n) != 1 || !strings.Contains(n[0].Detail, "4999 of 5000 events") {
+		t.Errorf("%v", n)
+	}
+}
+
+// sends is a server that sends a text and stays.
+func sends(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := begin(w, r)
+		s.send(text)
+		s.hold()
+	}
+}
+
+// Where a client that comes back is let on.
+func TestResume(t *testing.T) {
+	at := func(from int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-ID") == "" {
+				sends(messages(11, 15))(w, r)
+				return
+			}
+			sends(messages(from, 17))(w, r)
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		handler  http.HandlerFunc
+		severity Severity
+		text     string
+	}{
+		{"just after", at(14), OK, `back with the id "13", it goes on with the event just after`},
+		{"at it", at(13), Warning, "that event itself comes again"},
+		{"a bit before", at(12), Warning, "2 events from before it come again"},
+		{"from the beginning", at(11), Warning, "the stream begins again at its beginning: the id is ignored"},
+		{"from further back", at(7), Warning, `goes on with "7", which is older`},
+		{"with one left out", at(15), Error, "1 events are skipped"},
+		{"with all left out", at(16), Error, `goes on with "16": the 2 events in between are skipped`},
+		{"from now", at(18), Error, "nothing came in 5s, though 2 later events had come before"},
+		{"refused", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-ID") != "" {
+				http.Error(w, "no resume here", http.StatusBadRequest)
+				return
+			}
+			sends(messages(11, 15))(w, r)
+		}, Error, "400 no resume here"},
+		{"of one event, again", sends(message(1)), Warning, "that event itself comes again"},
+		{"of one event", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-ID") != "" {
+				begin(w, r).hold()
+				return
+			}
+			sends(message(1))(w, r)
+		}, Note, "does not come again"},
+		{"of ids without order", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-ID") != "" {
+				sends("id: x\ndata: 1\n\n")(w, r)
+				return
+			}
+			sends("id: b\ndata: 1\n\nid: a\ndata: 1\n\nid: c\ndata: 1\n\n")(w, r)
+		}, Note, `goes on with "x" and not with "c"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examine(t, 20*time.Second, c.handler)
+			r.want(t, "resume", c.severity, c.text)
+		})
+	}
+}
+
+// What becomes of an id that cannot be is told as it is.
+func TestStrangeID(t *testing.T) {
+	on := func(strange http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-ID") == noSuchID {
+				strange(w, r)
+				return
+			}
+			good(w, r)
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		strange  http.HandlerFunc
+		severity Severity
+		text     string
+	}{
+		{"refused", good, OK, "is refused: 400 no such id"},
+		{"clamped", sends(messages(1, 6)), Note, "the stream begins as without one"},
+		{"clamped elsewhere", sends(messages(4, 6)), Note, `the stream begins with "4"`},
+		{"broken", func(w http.ResponseWriter, r *http.Request) { begin(w, r) }, Warning, "the stream ends without an event"},
+		{"now", sends(""), Note, "nothing came in 3s"},
+		{"failed", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "atoi", http.StatusInternalServerError) }, Warning, "500 atoi"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examine(t, 20*time.Second, on(c.strange))
+			r.want(t, "strange-id", c.severity, c.text)
+		})
+	}
+}
+
+// What is no stream is said to be what it is, and no more is asked.
+func TestNoStream(t *testing.T) {
+	answers := func(status int, media, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", media)
+			w.Header().Set("Retry-After", "30")
+			w.WriteHeader(status)
+			if status != http.StatusNoContent {
+				io.WriteString(w, body)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name        string
+		handler     http.HandlerFunc
+		check, text string
+		unreachable bool
+		refused     bool
+	}{
+		{name: "page", handler: answers(200, "text/html", "<html>hello"), check: "content-type", text: "text/html"},
+		{name: "login", handler: answers(200, "text/html; charset=utf-8", `<input type="password">`), check: "content-type", text: "password field"},
+		{name: "error", handler: answers(200, "application/json", `{"error":"no such channel"}`), check: "content-type", text: "application/json: no such channel"},
+		{name: "stream by another name", handler: answers(200, "text/plain", "id: 1\ndata: 1\n\n"), check: "content-type", text: "text/plain"},
+		{name: "no type", handler: answers(200, "", ""), check: "content-type", text: `"", 0 bytes`},
+		{name: "endless page", handler: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			for r.Context().Err() == nil {
+				io.WriteString(w, strings.Repeat("<p>", 1000))
+			}
+		}, check: "content-type", text: "text/html"},
+		{name: "page that never ends", handler: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			(&stream{w, r}).send("<html>")
+			<-r.Context().Done()
+		}, check: "content-type", text: "text/html"},
+		{name: "204", handler: answers(204, "", ""), check: "status", text: "204 No Content"},
+		{name: "401", handler: answers(401, "text/plain", "who are you\n"), check: "status", text: "401 Unauthorized: who are you", refused: true},
+		{name: "403", handler: answers(403, "application/problem+json", `{"detail":"not yours"}`), check: "status", text: "403 Forbidden: not yours", refused: true},
+		{name: "404", handler: answers(404, "text/html", "<html>"), check: "status", text: "404 Not Found"},
+		{name: "429", handler: answers(429, "", ""), check: "status", text: "429 Too Many Requests"},
+		{name: "500", handler: answers(500, "", ""), check: "status", text: "500"},
+		{name: "502", handler: answers(502, "", ""), check: "status", text: "502 Bad Gateway", unreachable: true},
+		{name: "never answers", handler: func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, check: "head", text: "no head of an answer in 20s"},
+		{name: "endless head", handler: func(w http.ResponseWriter, r *http.Request) {
+			raw(t, w, func(rw *bufio.ReadWriter) {
+				rw.WriteString("HTTP/1.1 200 OK\r\n")
+				for {
+					if _, err := rw.WriteString("X-More: " + strings.Repeat("x", 1000) + "\r\n"); err != nil {
+						return
+					}
+				}
+			})
+		}, check: "reach", text: "exceeded", unreachable: true},
+		{name: "another language", handler: func(w http.ResponseWriter, r *http.Request) {
+			raw(t, w, func(rw *bufio.ReadWriter) { rw.WriteString("SSH-2.0-OpenSSH_9.2\r\n") })
+		}, check: "reach", text: "no answer: malformed HTTP", unreachable: true},
+		{name: "hangs up", handler: func(w http.ResponseWriter, r *http.Request) {
+			raw(t, w, func(*bufio.ReadWriter) {})
+		}, check: "reach", text: "the connection was closed", unreachable: true},
+		{name: "circle", handler: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/stream", http.StatusFound)
+		}, check: "redirect", text: "6 redirects and no answer"},
+		{name: "redirect to nowhere", handler: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+		}, check: "reach", text: "redirected to file:", unreachable: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examine(t, 20*time.Second, c.handler)
+			r.want(t, c.check, Error, c.text)
+			if r.Unreachable != c.unreachable || r.Refused != c.refused {
+				t.Errorf("unreachable %t, refused %t", r.Unreachable, r.Refused)
+			}
+			if want := 1; r.Requests != want && c.name != "circle" {
+				t.Errorf("it made %d requests", r.Requests)
+			}
+		})
+	}
+}
+
+func TestRedirect(t *testing.T) {
+	to := func(target string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/stream":
+				http.Redirect(w, r, target, http.StatusTemporaryRedirect)
+			case r.Host != "127.0.0.1" && r.Header.Get("Authorization") != "":
+				http.Error(w, "this was not for me", http.StatusBadRequest)
+			case r.Host == "127.0.0.1" && r.Header.Get("Authorization") == "":
+				http.Error(w, "who are you", http.StatusUnauthorized)
+			default:
+				good(w, r)
+			}
+		}
+	}
+	cfg := Config{URL: mustParse("http://127.0.0.1/stream"), Listen: 20 * time.Second, Header: http.Header{"Authorization": {"Bearer x"}}}
+	r := examineAt(t, cfg, to("/other"))
+	r.want(t, "redirect", Note, "redirected to http://127.0.0.1/other")
+	if r.Severity > Note || r.Requests != 5 {
+		t.Errorf("%s in %d requests:\n%s", r.Severity, r.Requests, &r)
+	}
+	r = examineAt(t, cfg, to("http://127.0.0.2/other"))
+	r.want(t, "redirect", Warning, "redirected to http://127.0.0.2/other")
+	r.want(t, "status", OK, "200")
+
+	cfg.Header, cfg.URL = nil, mustParse("http://me:secret@127.0.0.1/other")
+	r = examineAt(t, cfg, to(""))
+	r.want(t, "status", OK, "200")
+	if strings.Contains(r.String(), "secret") {
+		t.Errorf("a password is told:\n%s", &r)
+	}
+}
+
+func TestCompression(t *testing.T) {
+	zipped := func(flush bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Accept-Encoding") != "gzip" {
+				good(w, r)
+				return
+			}
+			w.Header().Set("Content-Encoding", "gzip")
+			s := begin(w, r)
+			z := gzip.NewWriter(w)
+			io.WriteString(z, messages(1, 3))
+			if flush {
+				z.Flush()
+			}
+			s.send("")
+			s.hold()
+		}
+	}
+	r := examine(t, 20*time.Second, zipped(true))
+	r.want(t, "compression", OK, "gzip works, the first block came after")
+	r = examine(t, 20*time.Second, zipped(false))
+	r.want(t, "compression", Error, "with gzip nothing came in 3s, without after")
+	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept-Encoding") == "gzip" {
+			w.Header().Set("Content-Encoding", "gzip")
+		}
+		good(w, r)
+	})
+	r.want(t, "compression", Error, "with gzip the stream breaks: gzip: invalid header")
+	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept-Encoding") == "gzip" {
+			http.Error(w, "no", http.StatusNotAcceptable)
+			return
+		}
+		good(w, r)
+	})
+	r.want(t, "compression", Warning, "406 no")
+
+	// What was not asked for is read all the same, if it can be.
+	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Accept-Encoding", "gzip")
+		zipped(true)(w, r)
+	})
+	r.want(t, "encoding", Warning, "Content-Encoding: gzip, though")
+	r.want(t, "ids", OK, "each of 3 events")
+	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "br")
+		good(w, r)
+	})
+	r.want(t, "encoding", Error, "Content-Encoding: br, though")
+}
+
+// nginx takes X-Accel-Buffering away, so nobody can tell that it was there.
+func TestNginxTakesHeader(t *testing.T) {
+	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", "nginx/1.22.1")
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-cache, no-transform")
+		(&stream{w, r}).send(messages(1, 3))
+		<-r.Context().Done()
+	})
+	r.want(t, "caching", OK, "")
+	r.want(t, "proxies", OK, "Server: nginx/1.22.1")
+}
+
+// An HTTP/1.0 answer has no end of its own.
+func TestWithoutChunks(t *testing.T) {
+	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		raw(t, w, func(rw *bufio.ReadWriter) {
+			rw.WriteString("HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + messages(1, 3))
+		})
+	})
+	r.want(t, "length", Note, "a body that was cut looks like one that has ended")
+	r.want(t, "ids", OK, "3 events")
+}
+
+// What is cancelled ends at once and says why.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := Examine(ctx, Config{URL: mustParse("http://127.0.0.1/stream"), Dial: (&pipes{}).dial})
+		if err != context.DeadlineExceeded || time.Since(began) != 3*time.Second {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// Whatever a server says, a finding is one line of text.
+func TestFindingsAreLines(t *testing.T) {
+	for _, f := range []Finding{
+		ok("x", "a\nb\rc\td\xff"),
+		found("x", Error, "a\nb", "c"),
+	} {
+		if all := f.Detail + f.Advice; strings.ContainsAny(all, "\n\r\t") || !utf8.ValidString(all) {
+			t.Errorf("%q", f)
+		}
+	}
+}

@@ -1,0 +1,293 @@
+package doctor
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"hash"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of what is kept of a stream, whatever it sends.
+const (
+	maxLine   = 2 << 20 // bytes of one line that are looked at
+	maxFrames = 5000    // frames that are kept; later ones are only counted
+	maxHead   = 4 << 10 // bytes that are kept of an event's data
+	maxID     = 4 << 10 // bytes of an id that are kept
+	maxName   = 64      // bytes of other texts that are kept
+)
+
+// A Frame is what ended with one blank line, or a comment that stands by itself, which
+// needs none. Times are counted from the request.
+type Frame struct {
+	Start, At time.Duration // when its first byte and its blank line arrived
+	Pause     time.Duration // the longest silence within it
+	ID        string        // of its own; HasID tells an empty one from none
+	HasID     bool
+	Event     string
+	Comment   string   // the first one
+	Lines     int      // of data
+	Size      int      // bytes of data
+	Head      string   // how the data begins
+	Sum       [32]byte // SHA-256 of the data
+	Retry     bool
+}
+
+// IsEvent reports whether clients dispatch the frame.
+func (f *Frame) IsEvent() bool { return f.Lines > 0 }
+
+// A place is where something first happened, and how often it did.
+type place struct {
+	Count int
+	Line  int    // of the first, from 1
+	Text  string // how that line begins
+}
+
+func (p *place) add(line int, text []byte) {
+	if p.Count++; p.Count == 1 {
+		p.Line = line
+		p.Text = string(text[:min(len(text), maxName)])
+	}
+}
+
+// A Text is what the bytes of a stream show, besides its frames.
+type Text struct {
+	Bytes      int64
+	Lines      int
+	Frames     int // all of them, also those that were not kept
+	LF, CR     int // line ends that are one character
+	CRLF       int
+	BOM        bool  // at the beginning, where it may be
+	LateBOM    place // anywhere else
+	BadUTF8    place
+	NULs       place // ids that are ignored for it
+	EmptyIDs   place
+	LongIDs    place
+	Unknown    place // fields that clients ignore
+	Lookalike  place // those that are nearly one that clients know
+	Nameless   place // frames with an event's name and no data
+	BadRetry   place
+	Retries    []time.Duration // the first few
+	LongLine   int             // bytes of the longest line
+	TooLong    bool            // a line was longer than is looked at
+	Unfinished *Frame          // what no blank line has ended; nil if there is nothing
+}
+
+// A scanner finds the frames of a stream in its bytes. Its memory is bounded.
+type scanner struct {
+	text   Text
+	frames []Frame
+
+	line    []byte // the line that has no end yet
+	length  int    // its length, also beyond what is kept
+	cr      bool   // the last byte was a CR
+	begun   bool   // a line or a BOM was met
+	frame   Frame
+	open    bool // a byte of frame was met
+	fields  bool // a line of frame was met
+	sum     hash.Hash
+	arrived time.Duration // when the last bytes came
+}
+
+func newScanner() *scanner { return &scanner{sum: sha256.New()} }
+
+// write takes bytes that arrived together.
+func (s *scanner) write(b []byte, at time.Duration) {
+	if len(b) == 0 {
+		return
+	}
+	s.text.Bytes += int64(len(b))
+	if s.within() {
+		s.frame.Pause = max(s.frame.Pause, at-s.arrived)
+	}
+	s.arrived = at
+	if s.cr && b[0] == '\n' {
+		s.text.CR--
+		s.text.CRLF++
+		b = b[1:]
+	}
+	if len(b) > 0 {
+		s.cr = false
+	}
+	for len(b) > 0 {
+		i := bytes.IndexAny(b, "\r\n")
+		if i < 0 {
+			s.grow(b)
+			return
+		}
+		s.grow(b[:i])
+		b = s.lineEnd(b[i:])
+		s.endLine()
+	}
+}
+
+// within reports whether a frame has begun that has not ended.
+func (s *scanner) within() bool { return s.fields || s.length > 0 }
+
+// lineEnd counts the line end that b begins with and returns what follows.
+func (s *scanner) lineEnd(b []byte) []byte {
+	switch {
+	case b[0] == '\n':
+		s.text.LF++
+	case len(b) > 1 && b[1] == '\n':
+		s.text.CRLF++
+		return b[2:]
+	default:
+		s.text.CR++
+		s.cr = len(b) == 1
+	}
+	return b[1:]
+}
+
+// grow takes a part of a line.
+func (s *scanner) grow(part []byte) {
+	if len(part) == 0 {
+		return
+	}
+	if !s.open {
+		s.open, s.frame.Start = true, s.arrived
+	}
+	s.length += len(part)
+	s.text.LongLine = max(s.text.LongLine, s.length)
+	s.line = append(s.line, part[:min(len(part), maxLine-len(s.line))]...)
+	s.text.TooLong = s.text.TooLong || s.length > maxLine
+}
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// endLine takes the whole line.
+func (s *scanner) endLine() {
+	line, cut := s.line, s.length > len(s.line)
+	s.line, s.length = s.line[:0], 0
+	s.text.Lines++
+	if !s.begun {
+		s.begun = true
+		line, s.text.BOM = bytes.CutPrefix(line, byteOrderMark)
+	}
+	if len(line) == 0 {
+		s.endFrame()
+		return
+	}
+	if !cut && !utf8.Valid(line) {
+		s.text.BadUTF8.add(s.text.Lines, line)
+	}
+	if bytes.HasPrefix(line, byteOrderMark) {
+		s.fields = true
+		s.text.LateBOM.add(s.text.Lines, line)
+		return
+	}
+	if line[0] == ':' {
+		s.comment(line)
+		return
+	}
+	s.fields = true
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	s.field(line, string(name[:min(len(name), maxName)]), value)
+}
+
+func (s *scanner) comment(line []byte) {
+	s.frame.Comment = string(line[:min(len(line), maxName)])
+	if !s.fields {
+		s.endFrame()
+	}
+}
+
+func (s *scanner) field(line []byte, name string, value []byte) {
+	switch name {
+	case "data":
+		s.data(value)
+	case "event":
+		s.frame.Event = string(value[:min(len(value), maxName)])
+	case "id":
+		s.id(line, value)
+	case "retry":
+		s.retry(line, value)
+	default:
+		if isLookalike(name) {
+			s.text.Lookalike.add(s.text.Lines, line)
+		} else {
+			s.text.Unknown.add(s.text.Lines, line)
+		}
+	}
+}
+
+// isLookalike reports whether someone meant a field that is known.
+func isLookalike(name string) bool {
+	switch string(bytes.ToLower(bytes.TrimSpace([]byte(name)))) {
+	case "data", "event", "id", "retry":
+		return true
+	}
+	return false
+}
+
+func (s *scanner) data(value []byte) {
+	f := &s.frame
+	if f.Lines > 0 {
+		s.sum.Write([]byte("\n"))
+		f.Size++
+	}
+	s.sum.Write(value)
+	if room := maxHead - len(f.Head); room > 0 && f.Lines < maxHead {
+		f.Head += string(value[:min(len(value), room)])
+	}
+	f.Lines++
+	f.Size += len(value)
+}
+
+func (s *scanner) id(line, value []byte) {
+	switch {
+	case bytes.IndexByte(value, 0) >= 0:
+		s.text.NULs.add(s.text.Lines, line)
+	case len(value) > maxID:
+		s.text.LongIDs.add(s.text.Lines, line)
+	default:
+		if len(value) == 0 {
+			s.text.EmptyIDs.add(s.text.Lines, line)
+		}
+		s.frame.ID, s.frame.HasID = string(value), true
+	}
+}
+
+func (s *scanner) retry(line, value []byte) {
+	ms, err := strconv.ParseUint(string(value[:min(len(value), maxName)]), 10, 63)
+	if err != nil {
+		s.text.BadRetry.add(s.text.Lines, line)
+		return
+	}
+	s.frame.Retry = true
+	if len(s.text.Retries) < 10 {
+		const most = uint64(1<<63-1) / uint64(time.Millisecond)
+		s.text.Retries = append(s.text.Retries, time.Duration(min(ms, most))*time.Millisecond)
+	}
+}
+
+// endFrame takes the frame that a blank line ends. A blank line more is none.
+func (s *scanner) endFrame() {
+	if s.open {
+		s.text.Frames++
+		f := s.frame
+		f.At = s.arrived
+		if f.Event != "" && !f.IsEvent() {
+			s.text.Nameless.add(s.text.Lines, []byte(f.Event))
+		}
+		if len(s.frames) < maxFrames {
+			s.sum.Sum(f.Sum[:0])
+			s.frames = append(s.frames, f)
+		}
+	}
+	s.frame, s.open, s.fields = Frame{}, false, false
+	s.sum.Reset()
+}
+
+// end returns what was found once no more bytes come.
+func (s *scanner) end() (Text, []Frame) {
+	text := s.text
+	if s.within() {
+		f := s.frame
+		f.At = s.arrived
+		text.Unfinished = &f
+	}
+	return text, s.frames
+}

@@ -1,0 +1,169 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// maxStretch is how many bytes of NDJSON are compared at most.
+const maxStretch = 8 << 20
+
+// examineOurs looks at what only an rstream server promises.
+func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
+	log := wire.LogOf(first.Header)
+	if e.root == nil {
+		e.root = e.plain(ctx, e.at(""), wire.JSON)
+	}
+	for _, step := range []func() Finding{
+		func() Finding { return checkServer(e.root, log) },
+		func() Finding {
+			return checkHealth(e.plain(ctx, e.at("healthz"), "*/*"), e.plain(ctx, e.at("readyz"), "*/*"))
+		},
+		func() Finding { return checkOtherLog(e.reconnect(ctx, strangeCursor(log), glanceTime), log) },
+		func() Finding { return e.checkExact(ctx) },
+	} {
+		f := step()
+		if ctx.Err() != nil {
+			return
+		}
+		e.found(f)
+	}
+}
+
+func (e *exam) plain(ctx context.Context, u *url.URL, accept string) *Transcript {
+	return e.probe.do(ctx, ask{url: u, accept: accept, listen: answerTime})
+}
+
+// checkServer says what the server says of itself.
+func checkServer(root *Transcript, log string) Finding {
+	const check = "server"
+	var self struct {
+		Name, Version, Log string
+		Head, Horizon      event.ID
+	}
+	switch {
+	case root.Err != nil || root.Status != http.StatusOK:
+		return found(check, Note, "send / to the same server as /events", "what the server is cannot be told: / is answered with %s", root.outcome())
+	case json.Unmarshal(root.Body, &self) != nil || self.Name != "rstream":
+		return found(check, Note, "send / to the same server as /events", "what the server is cannot be told: / is not of an rstream server")
+	case self.Log != log || wire.LogOf(root.Header) != log:
+		return found(check, Error, "send all paths to the same server", "/ is of the log %s, the stream of %s", short(self.Log), log)
+	case self.Horizon > self.Head:
+		return found(check, Error, "look into the file of the log with rstream verify", "the horizon %s is above the head %s", self.Horizon, self.Head)
+	}
+	return ok(check, "rstream %s, log %s from %s to %s", short(self.Version), log, self.Horizon, self.Head)
+}
+
+// checkHealth says whether the paths that watch the server work.
+func checkHealth(healthz, readyz *Transcript) Finding {
+	const check = "health"
+	for _, t := range []*Transcript{healthz, readyz} {
+		if t.Err != nil || t.Status != http.StatusOK {
+			return found(check, Warning, "let the proxy pass it on, at least to what watches the server", "%s: %s", t.URL.Path, t.outcome())
+		}
+	}
+	return ok(check, "/healthz and /readyz say that all is well")
+}
+
+// strangeCursor returns a cursor of another log than the one named.
+func strangeCursor(log string) string {
+	other := strings.Repeat("Z", event.LogIDLen)
+	if strings.HasPrefix(log, "ZZ") {
+		other = strings.Repeat("0", event.LogIDLen)
+	}
+	return event.CursorOf(1, other).String()
+}
+
+// checkOtherLog says whether a cursor of another log is refused, as it must be.
+func checkOtherLog(t *Transcript, log string) Finding {
+	if t.Err == nil && t.Status == http.StatusConflict && wire.LogOf(t.Header) == log {
+		return ok("strange-id", "a cursor of another log is refused with 409")
+	}
+	return found("strange-id", Error, "let the proxy pass Last-Event-ID on, and 409 back", "a cursor of another log must be refused with 409: %s", t.outcome())
+}
+
+// checkExact fetches a stretch as lines, then as a stream in two parts, the first one cut
+// in its middle, and compares them.
+func (e *exam) checkExact(ctx context.Context) Finding {
+	const check = "exact"
+	lines := e.plain(ctx, e.query("last", newest, "until", "now"), wire.NDJSON)
+	if lines.Err != nil || lines.Status != http.StatusOK {
+		return found(check, Error, "let the proxy pass Accept on", "the events cannot be had as NDJSON: %s", lines.outcome())
+	}
+	from, okFrom := wire.PositionOf(lines.Header, wire.HeaderFrom)
+	to, okTo := wire.PositionOf(lines.Header, wire.HeaderTo)
+	switch {
+	case !okFrom || !okTo:
+		return found(check, Error, "let the proxy pass all headers on", "the answer does not name its stretch: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
+	case lines.Cause != nil:
+		return found(check, Error, "look into the logs of the server and its proxies", "the events as NDJSON were cut: %v", plainly(lines.Cause))
+	case len(lines.Body) == maxStretch:
+		return found(check, Note, "name a narrower topic", "the newest %s events are too large to compare", newest)
+	case len(lines.Body) == 0:
+		return found(check, Note, "append something first, or name another topic", "the topic has no events to compare")
+	}
+	stretch := e.query("since", from.String(), "until", to.String())
+	cut := e.probe.do(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
+	rest := e.probe.do(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
+	return compareParts(lines.Body, cut, rest)
+}
+
+// query returns the URL of the stream with another stretch.
+func (e *exam) query(pairs ...string) *url.URL {
+	u, q := *e.target, e.target.Query()
+	for _, name := range []string{"since", "last", "until", "limit"} {
+		q.Del(name)
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		q.Set(pairs[i], pairs[i+1])
+	}
+	u.RawQuery = q.Encode()
+	return &u
+}
+
+// lastID returns the id to come back with, if one came.
+func lastID(frames []Frame) (id string) {
+	for _, f := range frames {
+		if f.HasID {
+			id = f.ID
+		}
+	}
+	return id
+}
+
+// compareParts says whether the two parts of a stream are the lines.
+func compareParts(body []byte, cut, rest *Transcript) Finding {
+	const check = "exact"
+	for _, t := range []*Transcript{cut, rest} {
+		if t.Err != nil || !t.IsStream {
+			return found(check, Error, "look into the logs of the server and its proxies", "a stretch that came as NDJSON does not come as a stream: %s", t.outcome())
+		}
+	}
+	lines := bytes.Split(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"))
+	for _, line := range lines {
+		if _, err := event.ParseLine(line); err != nil {
+			return found(check, Error, "something on the way changes the events, or the log is damaged: rstream verify", "an event is not what its hash says: %v", err)
+		}
+	}
+	evs := append(cut.places(), rest.places()...)
+	for i, line := range lines {
+		switch {
+		case i >= len(evs):
+			return found(check, Error, "something on the way loses events", "as a stream that is cut and goes on, %d of %d events are missing at the end", len(lines)-i, len(lines))
+		case evs[i].Sum != sha256.Sum256(line):
+			return found(check, Error, "something on the way changes or loses events", "as a stream that is cut and goes on, event %d of %d is another one", i+1, len(lines))
+		}
+	}
+	if len(evs) > len(lines) {
+		return found(check, Error, "something on the way repeats events", "as a stream that is cut and goes on, %d events come more than once", len(evs)-len(lines))
+	}
+	return ok(check, "%d events as NDJSON, and as a stream that was cut behind %d of them, are the same", len(lines), len(cut.places()))
+}

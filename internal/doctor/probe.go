@@ -1,0 +1,207 @@
+package doctor
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+const (
+	dialTime    = 10 * time.Second // to connect, and again for TLS
+	maxHops     = 5                // redirects that are followed
+	maxHeader   = 64 << 10         // bytes of a head
+	userAgent   = "rstream-doctor"
+	gzipAnswers = "gzip"
+)
+
+// A probe makes requests. One goroutine uses it.
+type probe struct {
+	transport *http.Transport
+	header    http.Header // of all requests, to the origin that was asked for only
+	most      int64       // bytes of a stream that are read
+	requests  int
+}
+
+func newProbe(cfg *Config) *probe {
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTime}).DialContext
+	}
+	return &probe{header: cfg.Header, most: cfg.MaxBytes, transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dial,
+		TLSHandshakeTimeout:    dialTime,
+		MaxResponseHeaderBytes: maxHeader,
+		ReadBufferSize:         32 << 10,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+	}}
+}
+
+// Close ends the connections that are left.
+func (p *probe) Close() { p.transport.CloseIdleConnections() }
+
+// An ask is what one request asks for.
+type ask struct {
+	url      *url.URL
+	accept   string
+	encoding string // if empty, none
+	cursor   string
+	listen   time.Duration // counted from the request
+	// stop ends a stream before that, once it has brought what is wanted.
+	stop func(*Transcript, []Frame) bool
+	// limit is how many bytes of the body are read; if not positive, as many as may be.
+	limit int64
+}
+
+// errTimeUp ends a request that has been listened to long enough.
+var errTimeUp = errors.New("time is up")
+
+// do makes a request and records what comes back for as long as the ask says.
+func (p *probe) do(ctx context.Context, a ask) *Transcript {
+	t := &Transcript{Began: time.Now(), URL: a.url, Length: -1, most: p.most}
+	ctx, cancel := context.WithTimeoutCause(ctx, a.listen, errTimeUp)
+	defer cancel()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		t.Connected, t.Address = t.since(), c.Conn.RemoteAddr().String()
+	}})
+	resp, err := p.follow(ctx, a, t)
+	if err != nil {
+		t.Err, t.Ended = err, t.since()
+		return t
+	}
+	defer resp.Body.Close()
+	t.read(resp, a, func() bool { return ctx.Err() != nil })
+	return t
+}
+
+// follow makes the request and those that redirects ask for.
+func (p *probe) follow(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
+	for at := a.url; ; {
+		t.URL = at
+		req, err := p.request(ctx, a, at)
+		if err != nil {
+			return nil, err
+		}
+		p.requests++
+		resp, err := p.transport.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		t.Answered = t.since()
+		next, err := resp.Location()
+		if err != nil || !isRedirect(resp.StatusCode) {
+			return resp, nil
+		}
+		resp.Body.Close()
+		t.Hops = append(t.Hops, next.Redacted())
+		if len(t.Hops) > maxHops {
+			return nil, fmt.Errorf("stopped after %d redirects", maxHops)
+		}
+		if next.Scheme != "http" && next.Scheme != "https" {
+			return nil, fmt.Errorf("redirected to %s", short(next.Redacted()))
+		}
+		at = next
+	}
+}
+
+func isRedirect(status int) bool {
+	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308
+}
+
+func (p *probe) request(ctx context.Context, a ask, at *url.URL) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Accept", a.accept)
+	req.Header.Set("Accept-Encoding", "identity")
+	if a.encoding != "" {
+		req.Header.Set("Accept-Encoding", a.encoding)
+	}
+	if a.accept == wire.SSE {
+		req.Header.Set("Cache-Control", "no-cache") // as browsers do
+	}
+	if a.cursor != "" {
+		req.Header.Set(wire.HeaderLastEventID, a.cursor)
+	}
+	if sameOrigin(at, a.url) {
+		p.dress(req, a.url.User)
+	}
+	return req, nil
+}
+
+// dress adds what only the origin that was asked for may see.
+func (p *probe) dress(req *http.Request, user *url.Userinfo) {
+	if user != nil {
+		password, _ := user.Password()
+		req.SetBasicAuth(user.Username(), password)
+	}
+	for name, values := range p.header {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			req.Host = values[0]
+			continue
+		}
+		req.Header[name] = values
+	}
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
+}
+
+// read takes the answer.
+func (t *Transcript) read(resp *http.Response, a ask, done func() bool) {
+	t.Proto, t.Status, t.Header, t.Length = resp.Proto, resp.StatusCode, resp.Header, resp.ContentLength
+	t.Chunked = len(resp.TransferEncoding) > 0
+	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
+		t.TLSUntil = resp.TLS.PeerCertificates[0].NotAfter
+	}
+	var body io.Reader = resp.Body
+	if resp.Header.Get("Content-Encoding") == gzipAnswers {
+		body = &gunzip{src: body}
+	}
+	if a.limit > 0 {
+		body = io.LimitReader(body, a.limit)
+	}
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if t.IsStream = resp.StatusCode == http.StatusOK && media == wire.SSE; t.IsStream {
+		t.record(body, done, a.stop)
+		return
+	}
+	limit := int64(maxBody)
+	if media == wire.NDJSON {
+		limit = maxStretch
+	}
+	t.Body, t.Cause = io.ReadAll(io.LimitReader(body, limit))
+	t.Ended = t.since()
+}
+
+// A gunzip reads gzip as it comes: its head is read with the first bytes that are asked
+// for, not before.
+type gunzip struct {
+	src io.Reader
+	z   *gzip.Reader
+}
+
+func (g *gunzip) Read(p []byte) (n int, err error) {
+	if g.z == nil {
+		if g.z, err = gzip.NewReader(g.src); err != nil {
+			g.z = nil
+			return 0, err
+		}
+	}
+	return g.z.Read(p)
+}

@@ -120,7 +120,7 @@ func checkStatus(t *Transcript) Finding {
 	case s == http.StatusNoContent:
 		return found(check, Error, "a client stops at 204 for good; the end that was asked for is reached", "%s", said)
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusProxyAuthRequired:
-		return found(check, Error, "give credentials: --header 'Authorization: Bearer …', or --header @FILE", "%s", said)
+		return found(check, Error, "give credentials: --header 'Authorization: Bearer …', or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
 	case s == http.StatusNotFound:
 		return found(check, Error, "check the path; of an rstream server, give the root or /events?topic=…", "%s", said)
 	case s == http.StatusNotAcceptable:
@@ -150,13 +150,13 @@ func (t *Transcript) complaint() string {
 	if json.Unmarshal(t.Body, &problem) == nil {
 		for _, s := range []string{problem.Detail, problem.Message, problem.Error, problem.Title} {
 			if s != "" {
-				return short(s)
+				return cut(s, 200)
 			}
 		}
 	}
 	if media, _, _ := mime.ParseMediaType(t.Header.Get("Content-Type")); media == "text/plain" {
 		line, _, _ := strings.Cut(string(t.Body), "\n")
-		return short(line)
+		return cut(line, 200)
 	}
 	return ""
 }

@@ -51,8 +51,10 @@ func printable(s string) string {
 }
 
 // short cuts a text for a line of output.
-func short(s string) string {
-	const most = 60
+func short(s string) string { return cut(s, 60) }
+
+// cut shortens a text to so many characters.
+func cut(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}

@@ -190,11 +190,11 @@ func (a *app) printCheck(f doctor.Finding) error {
 }
 
 func (a *app) printDoctor(target string, r doctor.Report) error {
-	if !a.out.text() {
-		return a.out.json(doctorLine{"doctor", target, r.Severity, r.Requests})
-	}
 	if a.quiet {
 		return nil
+	}
+	if !a.out.text() {
+		return a.out.json(doctorLine{"doctor", target, r.Severity, r.Requests})
 	}
 	counts := map[doctor.Severity]int{}
 	for _, f := range r.Findings {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,13 +209,8 @@ func (e *exam) reconnect(ctx context.Context, id string, listen time.Duration) *
 	return e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasEvent})
 }
 
-func hasEvent(t *Transcript, frames []Frame) bool {
-	for i := range frames {
-		if frames[i].IsEvent() && !(t.isOurs() && frames[i].Event == wire.LiveEvent) {
-			return true
-		}
-	}
-	return false
+func hasEvent(_ *Transcript, frames []Frame) bool {
+	return slices.ContainsFunc(frames, func(f Frame) bool { return f.IsEvent() })
 }
 
 // compress asks for the stream once more, compressed.

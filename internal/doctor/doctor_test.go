@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -510,6 +512,35 @@ func TestWithoutChunks(t *testing.T) {
 	})
 	r.want(t, "length", Note, "a body that was cut looks like one that has ended")
 	r.want(t, "ids", OK, "3 events")
+}
+
+// Over TLS, it is told what of it is wrong.
+func TestTLS(t *testing.T) {
+	plain := httptest.NewServer(http.HandlerFunc(good))
+	defer plain.Close()
+	secret := httptest.NewUnstartedServer(http.HandlerFunc(good))
+	secret.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secret.StartTLS()
+	defer secret.Close()
+	for _, c := range []struct{ url, text string }{
+		{secret.URL + "/stream", "is not good: x509: certificate signed by unknown authority"},
+		{strings.Replace(plain.URL, "http:", "https:", 1) + "/stream", "does not speak TLS"},
+	} {
+		r, err := Examine(t.Context(), Config{URL: mustParse(c.url)})
+		if err != nil {
+			t.Error(err)
+		}
+		r.want(t, "tls", Error, c.text)
+		if !r.Unreachable {
+			t.Errorf("%s is reachable", c.url)
+		}
+	}
+	for left, want := range map[time.Duration]Severity{time.Hour: Warning, 100 * 24 * time.Hour: OK} {
+		now := time.Now()
+		if f := checkTLS(&Transcript{Began: now, TLSUntil: now.Add(left)}); len(f) != 1 || f[0].Severity != want {
+			t.Errorf("%s before its end: %v", left, f)
+		}
+	}
 }
 
 // What is cancelled ends at once and says why.

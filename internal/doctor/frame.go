@@ -107,9 +107,7 @@ func (s *scanner) write(b []byte, at time.Duration) {
 		s.text.CRLF++
 		b = b[1:]
 	}
-	if len(b) > 0 {
-		s.cr = false
-	}
+	s.cr = false
 	for len(b) > 0 {
 		i := bytes.IndexAny(b, "\r\n")
 		if i < 0 {

@@ -1,0 +1,275 @@
+package doctor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+const testLog = "K7Q2M4X9C0V3B8RT"
+
+// line is the line of an event of our own logs.
+func line(id int) []byte {
+	d := event.Draft{User: "alice", Path: "posts/1", Type: event.Put, Key: fmt.Sprint(id), Value: fmt.Appendf(nil, `{"n":%d}`, id)}
+	ev := event.New(event.ID(id), event.TimeOf(time.Unix(1_790_000_000, 0)), d, d.Hash())
+	return ev.AppendLine(nil)
+}
+
+// block is it as an event of a stream.
+func block(id int) string {
+	return fmt.Sprintf("id: %s\nevent: PUT\ndata: %s\n\n", event.CursorOf(event.ID(id), testLog), line(id))
+}
+
+func blocks(from, to int) (s string) {
+	for id := from; id <= to; id++ {
+		s += block(id)
+	}
+	return s
+}
+
+func liveBlock(id int) string {
+	return string(wire.AppendLive(nil, event.ID(id), event.ID(id), testLog))
+}
+
+// head answers as our own servers do.
+func head(w http.ResponseWriter, media string) {
+	h := w.Header()
+	h.Set(wire.HeaderLog, testLog)
+	h.Set("Content-Type", media)
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+}
+
+// ours is one of our servers with six events, in the words of the protocol. What bend does
+// not answer is right.
+func ours(bend func(w http.ResponseWriter, r *http.Request) bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if bend != nil && bend(w, r) {
+			return
+		}
+		q := r.URL.Query()
+		cursor, _ := event.ParseCursor(r.Header.Get(wire.HeaderLastEventID))
+		switch {
+		case r.URL.Path == "/":
+			head(w, wire.JSON)
+			fmt.Fprintf(w, `{"name":"rstream","version":"1","log":%q,"head":"0000000000006","horizon":"0000000000000"}`, testLog)
+		case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+			head(w, "text/plain")
+		case r.URL.Path != "/events":
+			http.NotFound(w, r)
+		case r.Header.Get("Accept") == wire.NDJSON:
+			head(w, wire.NDJSON)
+			w.Header().Set(wire.HeaderFrom, event.ID(0).String())
+			w.Header().Set(wire.HeaderTo, event.ID(6).String())
+			for id := 1; id <= 6; id++ {
+				fmt.Fprintf(w, "%s\n", line(id))
+			}
+		case r.Header.Get(wire.HeaderLastEventID) != "" && !cursor.Of(testLog):
+			head(w, wire.Problem)
+			w.WriteHeader(http.StatusConflict)
+		default:
+			head(w, wire.SSE)
+			s := &stream{w, r}
+			s.send("retry: 1000\n: rstream\n\n" + blocks(int(cursor.ID)+1, 6) + liveBlock(6))
+			if !q.Has("until") {
+				s.beat(15*time.Second, "id: 0000000000006.K7Q2M\n\n")
+			}
+		}
+	}
+}
+
+func TestOurServer(t *testing.T) {
+	for _, u := range []string{"http://127.0.0.1", "http://127.0.0.1/", "http://127.0.0.1/events?topic=*"} {
+		r := examineAt(t, Config{URL: mustParse(u), Listen: 20 * time.Second}, ours(nil))
+		if r.Severity != OK {
+			t.Errorf("%s is %s:\n%s", u, r.Severity, &r)
+		}
+		r.want(t, "server", OK, "rstream 1, log "+testLog+" from 0000000000000 to 0000000000006")
+		r.want(t, "resume", OK, `"0000000000003.K7Q2M", it goes on with the event just after`)
+		r.want(t, "exact", OK, "6 events as NDJSON, and as a stream that was cut behind 2 of them, are the same")
+	}
+}
+
+// Only the newest events are asked for, of what was asked for alone.
+func TestOurServerIsAskedForLittle(t *testing.T) {
+	for _, c := range []struct{ url, topic string }{{"http://127.0.0.1", "bob/x"}, {"http://127.0.0.1/events?topic=bob/x", ""}} {
+		cfg := Config{URL: mustParse(c.url), Listen: 20 * time.Second}
+		if c.topic != "" {
+			topic, err := event.ParseTopic(c.topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Topic = topic
+		}
+		whole := 0
+		r := examineAt(t, cfg, ours(func(w http.ResponseWriter, r *http.Request) bool {
+			q := r.URL.Query()
+			if r.URL.Path == "/events" && q.Get("topic") != "bob/x" {
+				t.Errorf("asked for %s", r.URL)
+			}
+			if r.URL.Path == "/events" && q.Get("last") != "100" && !q.Has("since") {
+				whole++
+			}
+			return false
+		}))
+		if want := map[bool]int{true: 0, false: 1}[c.topic != ""]; whole != want {
+			t.Errorf("all of the log was asked for %d times", whole)
+		}
+		r.want(t, "exact", OK, "6 events")
+	}
+}
+
+// What stands between us and the server may bend its promises.
+func TestOurServerBent(t *testing.T) {
+	stream := func(w http.ResponseWriter, text string) {
+		head(w, wire.SSE)
+		(&stream{w, nil}).send(text)
+	}
+	until := func(r *http.Request, resumed bool) bool {
+		return r.URL.Query().Has("until") && r.Header.Get("Accept") == wire.SSE && (r.Header.Get(wire.HeaderLastEventID) != "") == resumed
+	}
+	for _, c := range []struct {
+		name     string
+		bend     func(w http.ResponseWriter, r *http.Request) bool
+		check    string
+		severity Severity
+		text     string
+	}{
+		{"no root", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/" {
+				http.NotFound(w, r)
+			}
+			return r.URL.Path == "/"
+		}, "server", Note, "404"},
+		{"another root", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/" {
+				fmt.Fprintf(w, `{"name":"rstream","log":"AAAAAAAAAAAAAAAA"}`)
+			}
+			return r.URL.Path == "/"
+		}, "server", Error, "/ is of the log AAAAAAAAAAAAAAAA"},
+		{"not healthy", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/readyz" {
+				http.Error(w, "starting", http.StatusServiceUnavailable)
+			}
+			return r.URL.Path == "/readyz"
+		}, "health", Warning, "/readyz: 503 starting"},
+		{"cursors taken away", func(w http.ResponseWriter, r *http.Request) bool {
+			r.Header.Del(wire.HeaderLastEventID)
+			return false
+		}, "strange-id", Error, "must be refused with 409: a stream"},
+		{"cursors taken away, again", func(w http.ResponseWriter, r *http.Request) bool {
+			r.Header.Del(wire.HeaderLastEventID)
+			return false
+		}, "exact", Error, "event 3 of 6 is another one"},
+		{"preamble held back", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/events" && r.Header.Get("Accept") == wire.SSE {
+				stream(w, "")
+				<-r.Context().Done()
+			}
+			return r.URL.Path == "/events" && r.Header.Get("Accept") == wire.SSE
+		}, "buffered", Error, "sends its first block with its head"},
+		{"an event lost at the end", func(w http.ResponseWriter, r *http.Request) bool {
+			if until(r, true) {
+				stream(w, blocks(3, 5)+liveBlock(6))
+			}
+			return until(r, true)
+		}, "exact", Error, "1 of 6 events are missing at the end"},
+		{"an event lost in the middle", func(w http.ResponseWriter, r *http.Request) bool {
+			if until(r, true) {
+				stream(w, blocks(4, 6)+liveBlock(6))
+			}
+			return until(r, true)
+		}, "exact", Error, "event 3 of 6 is another one"},
+		{"an event too many", func(w http.ResponseWriter, r *http.Request) bool {
+			if until(r, true) {
+				stream(w, blocks(3, 6)+block(6)+liveBlock(6))
+			}
+			return until(r, true)
+		}, "exact", Error, "1 events come more than once"},
+		{"bytes changed", func(w http.ResponseWriter, r *http.Request) bool {
+			if until(r, false) {
+				stream(w, strings.ReplaceAll(blocks(1, 6), `"n"`, `"m"`))
+			}
+			return until(r, false)
+		}, "exact", Error, "event 1 of 6 is another one"},
+		{"the stream refused", func(w http.ResponseWriter, r *http.Request) bool {
+			if until(r, true) {
+				http.Error(w, "no", http.StatusForbidden)
+			}
+			return until(r, true)
+		}, "exact", Error, "does not come as a stream: 403 no"},
+		{"Accept taken away", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("Accept") == wire.NDJSON {
+				http.Error(w, "no", http.StatusNotAcceptable)
+			}
+			return r.Header.Get("Accept") == wire.NDJSON
+		}, "exact", Error, "cannot be had as NDJSON: 406 no"},
+		{"headers taken away", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("Accept") == wire.NDJSON {
+				head(w, wire.NDJSON)
+			}
+			return r.Header.Get("Accept") == wire.NDJSON
+		}, "exact", Error, "Rstream-From and Rstream-To are missing"},
+		{"lines cut", func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("Accept") != wire.NDJSON {
+				return false
+			}
+			head(w, wire.NDJSON)
+			w.Header().Set(wire.HeaderFrom, event.ID(0).String())
+			w.Header().Set(wire.HeaderTo, event.ID(6).String())
+			w.Write(line(1))
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}, "exact", Error, "the events as NDJSON were cut: unexpected EOF"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/events?topic=*"), Listen: 20 * time.Second}, ours(c.bend))
+			r.want(t, c.check, c.severity, c.text)
+		})
+	}
+}
+
+// An event whose hash is wrong is wrong in every form.
+func TestCompareParts(t *testing.T) {
+	body := bytes.ReplaceAll(append(line(1), '\n'), []byte(`{"n":1}`), []byte(`{"n":2}`))
+	parts := &Transcript{IsStream: true}
+	if f := compareParts(body, parts, parts); f.Severity != Error || !strings.Contains(f.Detail, "not what its hash says") {
+		t.Errorf("%+v", f)
+	}
+	lost := &Transcript{Err: errors.New("gone")}
+	if f := compareParts(body, parts, lost); f.Severity != Error || !strings.Contains(f.Detail, "gone") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A stranger cannot make us take it for one of our servers by a bad name.
+func TestBadLogName(t *testing.T) {
+	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(wire.HeaderLog, "X")
+		good(w, r)
+	})
+	if len(r.find("server")) != 0 || r.Severity > Note {
+		t.Errorf("it is %s:\n%s", r.Severity, &r)
+	}
+}
+
+func TestOrder(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"9", "10", -1}, {"010", "9", 1}, {"7", "7", 0}, {"1-2", "1-10", -1}, {"2.0", "1.9", 1}, {"1", "1-2", 0},
+		{"", "1", 0}, {"b", "a", 0}, {"0000000000009.K7Q2M", "000000000000A.K7Q2M", -1}, {"18446744073709551616", "2", 1},
+	} {
+		if got := order(c.a, c.b); got != c.want {
+			t.Errorf("order(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}

@@ -87,6 +87,7 @@ type scanner struct {
 	open    bool // a byte of frame was met
 	fields  bool // a line of frame was met
 	sum     hash.Hash
+	head    []byte        // of the frame's data
 	arrived time.Duration // when the last bytes came
 }
 
@@ -227,9 +228,7 @@ func (s *scanner) data(value []byte) {
 		f.Size++
 	}
 	s.sum.Write(value)
-	if room := maxHead - len(f.Head); room > 0 && f.Lines < maxHead {
-		f.Head += string(value[:min(len(value), room)])
-	}
+	s.head = append(s.head, value[:min(len(value), maxHead-len(s.head))]...)
 	f.Lines++
 	f.Size += len(value)
 }
@@ -272,10 +271,12 @@ func (s *scanner) endFrame() {
 		}
 		if len(s.frames) < maxFrames {
 			s.sum.Sum(f.Sum[:0])
+			f.Head = string(s.head)
 			s.frames = append(s.frames, f)
 		}
 	}
 	s.frame, s.open, s.fields = Frame{}, false, false
+	s.head = s.head[:0]
 	s.sum.Reset()
 }
 

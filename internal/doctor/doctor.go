@@ -148,7 +148,9 @@ func (e *exam) listen(ctx context.Context) *Transcript {
 	whole := func(t *Transcript, _ []Frame) bool { return t.isOurs() && isUnbounded(t.URL) }
 	t := e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen, stop: whole})
 	if t.IsStream && sameOrigin(t.URL, e.target) {
-		e.target = t.URL // no redirect is followed twice
+		target := *t.URL // no redirect is followed twice
+		target.User = e.target.User
+		e.target = &target
 	}
 	if ctx.Err() != nil || !t.IsStream || !whole(t, nil) {
 		return t

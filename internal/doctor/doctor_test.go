@@ -430,9 +430,11 @@ func TestRedirect(t *testing.T) {
 	r.want(t, "redirect", Warning, "redirected to http://127.0.0.2/other")
 	r.want(t, "status", OK, "200")
 
-	cfg.Header, cfg.URL = nil, mustParse("http://me:secret@127.0.0.1/other")
-	r = examineAt(t, cfg, to(""))
-	r.want(t, "status", OK, "200")
+	cfg.Header, cfg.URL = nil, mustParse("http://me:secret@127.0.0.1/stream")
+	r = examineAt(t, cfg, to("/other"))
+	if r.Severity > Note {
+		t.Errorf("with a password it is %s:\n%s", r.Severity, &r)
+	}
 	if strings.Contains(r.String(), "secret") {
 		t.Errorf("a password is told:\n%s", &r)
 	}

@@ -115,6 +115,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"internal/hub/hub.go", module + "/cache"},
 		{"internal/server/set.go", module + "/client"},
 		{"client/client.go", module + "/internal/server"},
+		{"internal/doctor/doctor.go", module + "/client"},
 		{"client/pull.go", "github.com/r3labs/sse/v2"},
 		{"client/pull.go", "github.com/spf13/viper"},
 		{"internal/server/set.go", "modernc.org/sqlite"},

@@ -52,9 +52,9 @@ type connection struct {
 	age     time.Duration // at which it ends; 0 is never
 	written time.Time
 	at      atomic.Uint64 // how far history was sent
-	buf     *buffer // what has been gathered; nil if nothing
-	events  int     // of them
-	err     error   // of a write: nothing is written any more
+	buf     *buffer       // what has been gathered; nil if nothing
+	events  int           // of them
+	err     error         // of a write: nothing is written any more
 }
 
 // run sends the stream to its end.

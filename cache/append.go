@@ -380,6 +380,10 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	case known:
 		receipt.Known = true
 		receipt.Event, err = w.read(id)
+		if errors.Is(err, sql.ErrNoRows) {
+			receipt.Event, receipt.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true
+			return w.checkDropped(id)
+		}
 		return err
 	case w.next > event.MaxID-1:
 		return ErrLogFull
@@ -403,6 +407,15 @@ func (w *batchWriter) read(id event.ID) (event.Event, error) {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
 	return stored(id, line)
+}
+
+// checkDropped checks that an event that is not there is one that may be gone.
+func (w *batchWriter) checkDropped(id event.ID) error {
+	horizon, err := w.db.horizonIn(w.tx)
+	if err == nil && id > horizon {
+		err = fmt.Errorf("%w: event %s is not there", ErrCorrupt, id)
+	}
+	return err
 }
 
 // stored reads a line of the event table.

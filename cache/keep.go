@@ -217,7 +217,8 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 			return wrap(err, "keep the states of %s", topic)
 		}
 		err = db.sealState(ctx, topic, at)
-		if err != nil && !errors.Is(err, ErrLost) {
+		var passed *window.NotHeldError // by the horizon
+		if err != nil && !errors.Is(err, ErrLost) && (db.role == Client || !errors.As(err, &passed)) {
 			return err
 		}
 	}
@@ -265,7 +266,11 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	if span.From != event.Beginning && db.role == Client {
 		return 0, nil // a state there has members that are not stored as events
 	}
-	last, _, err := findSnapshot(ctx, tx, topic, span, false)
+	known := span
+	if db.role != Client {
+		known.From = event.Beginning // one from below the horizon will do
+	}
+	last, _, err := findSnapshot(ctx, tx, topic, known, false)
 	if err != nil {
 		return 0, err
 	}

@@ -286,15 +286,20 @@ func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, e
 	var id event.ID
 	var line []byte
 	err = db.read.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, false, nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
 		return 0, false, fmt.Errorf("time at %s: %w", at, orDone(ctx, err))
+	default:
+		ev, err := stored(id, line)
+		if err != nil {
+			return 0, false, fmt.Errorf("time at %s: %w", at, err)
+		}
+		t, ok = ev.Time, true
 	}
-	ev, err := stored(id, line)
+	gone, some, err := db.timeDropped(ctx, at)
 	if err != nil {
 		return 0, false, fmt.Errorf("time at %s: %w", at, err)
 	}
-	return ev.Time, true, nil
+	return max(t, gone), ok || some, nil
 }

@@ -69,6 +69,7 @@ type DB struct {
 	log     string
 	role    Role
 	now     func() time.Time
+	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
 	owner   string
 	read    *sql.DB
 	queries readStatements // of read
@@ -121,6 +122,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if db.now == nil {
 		db.now = time.Now
 	}
+	opened := time.Now()
+	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {
 		if err != nil {
 			db.Close()

@@ -595,7 +595,11 @@ func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 		return 0, err
 	}
 	defer stmt.Close()
-	return positionAt(ctx, stmt, t)
+	at, err := positionAt(ctx, stmt, t)
+	if err != nil {
+		return 0, err
+	}
+	return notDropped(ctx, tx, at, t)
 }
 
 // positionAt halves (low, high]: what is stored up to low is early enough, what is

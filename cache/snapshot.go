@@ -79,7 +79,8 @@ func (db *DB) horizonIn(tx *sql.Tx) (event.ID, error) {
 }
 
 // findLogBase is findBase in the log's own file, which holds all of its window, and
-// the state at the horizon.
+// the state at the horizon. A snapshot from below it will do: of the storages that have
+// changed since, the log has what they became, and nothing of what they were.
 func (db *DB) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
 	switch {
 	case at < log.From:
@@ -87,7 +88,7 @@ func (db *DB) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at
 	case at > log.To:
 		return base, &window.NotHeldError{After: log.To}
 	}
-	base, _, err = findSnapshot(ctx, tx, topic, window.Span{From: log.From, To: at}, false)
+	base, _, err = findSnapshot(ctx, tx, topic, window.Span{To: at}, false)
 	return base, err
 }
 

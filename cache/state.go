@@ -100,6 +100,7 @@ type stateReader struct {
 	planned  bool
 	removals int64
 	horizon  event.ID // what a log has dropped below it stands for nothing
+	baseAt   event.ID
 	base     refQueue // the members of the snapshot that the fold begins with
 	over     refQueue // the last event since of each storage that has one
 	merged   []ref    // to be read
@@ -142,20 +143,24 @@ func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 }
 
 // plan decides what to fold, at first and whenever stored events were removed
-// meanwhile: what was found before that may not be there any more.
+// meanwhile: what was found before that may not be there any more. A horizon that moves
+// changes no plan, until it has passed by.
 func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	now, err := removals(tx)
-	if err != nil || s.planned && now == s.removals {
-		return err
-	}
-	base, err := s.db.findBase(ctx, tx, s.topic, s.at)
 	if err != nil {
 		return err
 	}
 	if s.horizon, err = s.db.horizonIn(tx); err != nil {
 		return err
 	}
-	s.planned, s.removals, s.merged = true, now, nil
+	if s.planned && now == s.removals && s.at >= s.horizon {
+		return nil
+	}
+	base, err := s.db.findBase(ctx, tx, s.topic, s.at)
+	if err != nil {
+		return err
+	}
+	s.planned, s.removals, s.baseAt, s.merged = true, now, base.at, nil
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
 	s.over = refQueue{at: s.from}
 	lines := !s.names && base.count <= int64(gatherMax) // the first of a large state soon
@@ -212,8 +217,9 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	return evs, nil
 }
 
-// bare reports whether the name and the id are all that is asked for of r.
-func (s *stateReader) bare(r *ref) bool { return s.names && r.put }
+// bare reports whether the name and the id are all that is asked for of r. Members of a
+// snapshot from below the horizon may be gone.
+func (s *stateReader) bare(r *ref) bool { return s.names && r.put && s.baseAt >= s.horizon }
 
 func (s *stateReader) event(r *ref) (event.Event, error) {
 	if s.bare(r) {

@@ -372,4 +372,7 @@ func (m Member) hash() (Hash, error) {
 type Receipt struct {
 	Event
 	Known bool // the log already knew the hash; Event is the first one
+	// Dropped means that the log has dropped the event since: besides what the draft
+	// says, only its id is known.
+	Dropped bool
 }

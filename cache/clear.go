@@ -1,0 +1,105 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// clear drops what was kept of the history below the horizon: leaves, and all snapshots
+// but the last, with which the state at the horizon begins.
+func (r *retainer) clear(ctx context.Context, horizon event.ID) error {
+	if r.cleared == horizon {
+		return nil
+	}
+	if err := r.dropLeaves(ctx, uint64(horizon)/event.BlockSize); err != nil {
+		return err
+	}
+	if err := r.dropSnapshots(ctx, horizon); err != nil {
+		return err
+	}
+	r.cleared = horizon
+	return nil
+}
+
+// clearChunk is how many leaves are found at a time.
+const clearChunk = 10_000
+
+// dropLeaves drops the leaves of the blocks before one.
+func (r *retainer) dropLeaves(ctx context.Context, before uint64) error {
+	for {
+		steps, err := r.oldLeaves(ctx, before)
+		if err != nil || len(steps) == 0 {
+			return err
+		}
+		if err := r.apply(ctx, steps); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
+	err = r.db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var topic string
+			var block int64
+			if err := rows.Scan(&topic, &block); err != nil {
+				return err
+			}
+			steps = append(steps, changes{{`DELETE FROM leaf WHERE topic = ? AND block = ?`, []any{topic, block}}})
+		}
+		return rows.Err()
+	})
+	return steps, err
+}
+
+// dropSnapshots drops the snapshots below a position, but for the last of each topic.
+func (r *retainer) dropSnapshots(ctx context.Context, before event.ID) error {
+	for {
+		id, err := r.retireSnapshot(ctx, before)
+		if err != nil || id == 0 {
+			return err
+		}
+		if err := r.dropSnapshot(ctx, id); err != nil {
+			return err
+		}
+	}
+}
+
+// retireSnapshot makes a snapshot one that nobody begins with, and that nobody but this
+// process removes, if there is one to go. Who has begun with it begins again with another.
+func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
+	err = r.db.update(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
+			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
+			RETURNING id`, r.db.owner, r.db.leaseEnd(), before).Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return errors.Join(err, noteRemoval(tx))
+	})
+	return id, err
+}
+
+// partChunk is how many parts of a snapshot are removed at a time.
+const partChunk = 16
+
+// dropSnapshot removes a snapshot that was retired.
+func (r *retainer) dropSnapshot(ctx context.Context, id int64) error {
+	var parts int
+	if err := r.db.read.QueryRowContext(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, id).Scan(&parts); err != nil {
+		return r.db.named(orDone(ctx, err))
+	}
+	var steps []changes
+	for ; parts > 0; parts -= partChunk {
+		steps = append(steps, changes{{`DELETE FROM part WHERE rowid IN (SELECT rowid FROM part WHERE snapshot = ? LIMIT ?)`, []any{id, partChunk}}})
+	}
+	return r.apply(ctx, append(steps, changes{{`DELETE FROM snapshot WHERE id = ?`, []any{id}}}))
+}

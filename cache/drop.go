@@ -1,0 +1,280 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// drop drops what the horizon has left behind, block by block: of each storage all but
+// its last event, and that too if it is a DEL. Each block is dropped in several
+// transactions, in such an order that wherever they end, what is left of a storage is the
+// end of its history or, if that is a DEL, nothing. So the state at the horizon and above
+// is the same all the time, and a block that was begun can be begun again.
+func (r *retainer) drop(ctx context.Context) error {
+	for {
+		at, err := r.db.loadRetained(ctx)
+		if err != nil {
+			return err
+		}
+		block := uint64(at.dropped) / event.BlockSize
+		switch {
+		case at.dropped >= at.horizon:
+			return r.clear(ctx, at.horizon)
+		case at.hashed < window.BlockSpan(block).To:
+			err = r.db.hashBlock(ctx, at.hashed)
+		default:
+			err = r.dropBlock(ctx, block)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// hashBlock makes a run of the hashes of the block behind a position, whose lines are to
+// be dropped: the log must know them for ever.
+func (db *DB) hashBlock(ctx context.Context, after event.ID) error {
+	if err := db.lock(ctx); err != nil {
+		return err
+	}
+	defer db.unlock()
+	// Nobody's patience may end it: what the committer knows would have to be read again.
+	err := db.transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
+		if db.known == nil {
+			if db.known, err = db.loadKnown(tx); err != nil {
+				return err
+			}
+		}
+		end := window.BlockSpan(uint64(after) / event.BlockSize).To
+		if db.known.hashed >= end {
+			return nil // an append has done it
+		}
+		if err := db.sealHashes(tx, end); err != nil {
+			return err
+		}
+		_, err = db.exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
+		return err
+	})
+	if err != nil {
+		db.known = nil
+	}
+	return db.named(err)
+}
+
+// A change is a statement, and some of them that must be made together.
+type (
+	change struct {
+		query string
+		args  []any
+	}
+	changes []change
+)
+
+// dropBlock drops what is to go once the horizon has passed a block.
+func (r *retainer) dropBlock(ctx context.Context, block uint64) error {
+	var steps []changes
+	err := r.db.view(ctx, func(tx *sql.Tx) error {
+		b := blockDropper{tx: tx, block: block, last: map[int64]*lastEvent{}}
+		if err := b.read(ctx); err != nil {
+			return err
+		}
+		if err := b.dropEarlier(ctx); err != nil {
+			return err
+		}
+		b.dropWithin()
+		b.end()
+		steps = b.steps
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	steps = append(steps, changes{{`UPDATE log SET dropped = ?`, []any{window.BlockSpan(block).To}}})
+	return r.apply(ctx, steps)
+}
+
+// stepTime is how long a transaction may go on with further changes: an append waits
+// for one of them at most. It is a variable for the tests.
+var stepTime = 2 * time.Millisecond
+
+// apply makes changes, in transactions that are short.
+func (r *retainer) apply(ctx context.Context, steps []changes) error {
+	for len(steps) > 0 {
+		var n int
+		began := time.Now()
+		err := r.db.update(ctx, func(tx *sql.Tx) error {
+			n = 0
+			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < stepTime); n++ {
+				for _, c := range steps[n] {
+					if _, err := r.db.exec(tx, c.query, c.args...); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		steps = steps[n:]
+		if err := r.rest(ctx, time.Since(began)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A blockDropper finds out what is to go with a block.
+type blockDropper struct {
+	tx    *sql.Tx
+	block uint64
+
+	events   []blockEvent
+	storages []int64 // in the order of their first events in the block
+	last     map[int64]*lastEvent
+	steps    []changes
+}
+
+type blockEvent struct {
+	id      event.ID
+	storage int64
+	bytes   int
+}
+
+// A lastEvent is the last one of a storage in the block.
+type lastEvent struct {
+	id     event.ID
+	del    bool
+	posted int // how many events the posting of the storage and the block names
+}
+
+// maxDelLine is a length that the line of a DEL never has: values need not be read.
+const maxDelLine = 16 << 10
+
+func (b *blockDropper) read(ctx context.Context) error {
+	span := window.BlockSpan(b.block)
+	rows, err := b.tx.QueryContext(ctx, `SELECT id, storage, octet_length(line),
+		CASE WHEN octet_length(line) < ? THEN line END
+		FROM event WHERE id > ? AND id <= ? ORDER BY id`, maxDelLine, span.From, span.To)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ev blockEvent
+		var line []byte
+		if err := rows.Scan(&ev.id, &ev.storage, &ev.bytes, &line); err != nil {
+			return err
+		}
+		last := b.last[ev.storage]
+		if last == nil {
+			last = &lastEvent{}
+			b.storages, b.last[ev.storage] = append(b.storages, ev.storage), last
+		}
+		last.id, last.del = ev.id, false
+		if line != nil {
+			whole, err := stored(ev.id, line)
+			if err != nil {
+				return err
+			}
+			last.del = whole.Type == event.Del
+		}
+		b.events = append(b.events, ev)
+	}
+	return rows.Err()
+}
+
+// dropEarlier drops what is left of the block's storages from the blocks before, and
+// notes what has postings in the block.
+func (b *blockDropper) dropEarlier(ctx context.Context) error {
+	stmt, err := b.tx.PrepareContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block <= ? ORDER BY block`)
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	for _, storage := range b.storages {
+		rows, err := stmt.QueryContext(ctx, storage, b.block)
+		if err != nil {
+			return err
+		}
+		if err := b.dropPosted(storage, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *blockDropper) dropPosted(storage int64, rows *sql.Rows) error {
+	defer rows.Close()
+	for rows.Next() {
+		var block uint64
+		var offsets sql.RawBytes
+		if err := rows.Scan(&block, &offsets); err != nil {
+			return err
+		}
+		if block == b.block {
+			b.last[storage].posted = len(offsets) / 2
+			continue
+		}
+		var all changes
+		positions(int64(block), offsets, func(id event.ID) {
+			all = append(all, change{`DELETE FROM event WHERE id = ?`, []any{id}})
+		})
+		b.steps = append(b.steps, append(all, change{`DELETE FROM posting WHERE storage = ? AND block = ?`, []any{storage, block}}))
+	}
+	return rows.Err()
+}
+
+// One statement drops at most so many neighbouring events, or so many bytes and one.
+const (
+	maxDropIDs   = 64
+	maxDropBytes = 256 << 10
+)
+
+// dropWithin drops the events of the block that later ones of it stand for, in their
+// order and many at a time.
+func (b *blockDropper) dropWithin() {
+	var from, to event.ID
+	ids, bytes := 0, 0
+	flush := func() {
+		if ids > 0 {
+			b.steps = append(b.steps, changes{{`DELETE FROM event WHERE id BETWEEN ? AND ?`, []any{from, to}}})
+		}
+		ids, bytes = 0, 0
+	}
+	for _, ev := range b.events {
+		if b.last[ev.storage].id == ev.id {
+			flush()
+			continue
+		}
+		if ids >= maxDropIDs || bytes >= maxDropBytes {
+			flush()
+		}
+		if ids == 0 {
+			from = ev.id
+		}
+		to, ids, bytes = ev.id, ids+1, bytes+ev.bytes
+	}
+	flush()
+}
+
+// end drops the DELs that were last, and leaves in the postings what is left.
+func (b *blockDropper) end() {
+	for _, storage := range b.storages {
+		switch last := b.last[storage]; {
+		case last.del:
+			b.steps = append(b.steps, changes{
+				{`DELETE FROM event WHERE id = ?`, []any{last.id}},
+				{`DELETE FROM posting WHERE storage = ? AND block = ?`, []any{storage, b.block}},
+			})
+		case last.posted > 1:
+			offset := binary.BigEndian.AppendUint16(nil, uint16(uint64(last.id-1)%event.BlockSize))
+			b.steps = append(b.steps, changes{{`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, []any{offset, storage, b.block}}})
+		}
+	}
+}

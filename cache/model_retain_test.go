@@ -1,0 +1,393 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A retainModel is a log as a slice of all events that it ever took, and where its
+// horizon should be.
+type retainModel struct {
+	t       *rapid.T
+	path    string
+	clock   *clock
+	passed  time.Duration // by the monotonic clock
+	watch   watch
+	db      *DB
+	r       *retainer
+	cfg     Retention
+	log     []event.Event
+	horizon event.ID
+	done    bool // nothing is left to do for retention
+	keys    int
+}
+
+// A retainStart is a log of three blocks and a bit, a minute for every few hundred events.
+type retainStart struct {
+	bytes []byte
+	evs   []event.Event
+	clock time.Time
+}
+
+var retainStartFile = sync.OnceValue(func() (s retainStart) {
+	clock := newClock()
+	s.bytes = fileOf(Config{Role: Server, Now: clock.now}, func(db *DB) error {
+		for len(s.evs) < 3*event.BlockSize+100 {
+			var ds []event.Draft
+			for i := range 500 {
+				n := len(s.evs) + i
+				d := draft(modelUsers[n*7%len(modelUsers)], modelPaths[n*n*5%len(modelPaths)], fmt.Sprint("start", n))
+				switch {
+				case n%9 == 0:
+					d.Type, d.Value = event.Del, nil
+				case n%4 == 0:
+					d.Path = fmt.Sprint("once/", n%3000)
+				}
+				ds = append(ds, d)
+			}
+			clock.add(time.Minute)
+			rs, err := db.Append(context.Background(), ds)
+			if err != nil {
+				return err
+			}
+			for i := range rs {
+				s.evs = append(s.evs, rs[i].Event)
+			}
+		}
+		return nil
+	})
+	s.clock = clock.now()
+	return s
+})
+
+func TestRetainAgainstSlice(t *testing.T) {
+	dir := t.TempDir()
+	span := hashSpan
+	t.Cleanup(func() { hashSpan = span })
+	start := retainStartFile()
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		hashSpan = rapid.SampledFrom([]event.ID{span, event.BlockSize}).Draw(t, "hashSpan")
+		m := retainModel{t: t, path: filepath.Join(dir, fmt.Sprint(n)), clock: newClock(), log: slices.Clone(start.evs)}
+		m.clock.at = start.clock
+		if err := os.WriteFile(m.path, start.bytes, 0o600); err != nil {
+			t.Fatalf("%v", err)
+		}
+		m.open()
+		defer func() { m.db.Close(); removeFiles(m.path) }()
+		most := 4
+		if *long {
+			most = 12
+		}
+		for range rapid.IntRange(1, most).Draw(t, "steps") {
+			m.step()
+		}
+		m.check()
+		integrity(t, m.db)
+	})
+}
+
+func (m *retainModel) step() {
+	switch rapid.IntRange(0, 9).Draw(m.t, "step") {
+	case 0:
+		m.reopen()
+	case 1:
+		m.append(event.BlockSize - len(m.log)%event.BlockSize + rapid.IntRange(-1, 1).Draw(m.t, "over"))
+	case 2:
+		if err := m.db.SealStates(context.Background(), event.All); err != nil {
+			m.t.Fatalf("%v", err)
+		}
+	case 3:
+		m.jump()
+	case 4, 5, 6:
+		m.retain()
+	case 7:
+		m.check()
+	default:
+		m.append(rapid.IntRange(1, 600).Draw(m.t, "drafts"))
+	}
+	d := time.Duration(rapid.IntRange(0, 20).Draw(m.t, "minutes")) * time.Minute
+	m.clock.add(d)
+	m.passed += d
+}
+
+// open opens the log and makes it retain as its configuration says, on the clocks of the model.
+func (m *retainModel) open() {
+	m.db = mustOpen(m.t, m.path, Config{Role: Server, Now: m.clock.now})
+	m.db.mono = func() time.Duration { return m.passed }
+	m.r = nil
+}
+
+func (m *retainModel) reopen() {
+	if rapid.Bool().Draw(m.t, "kill") {
+		kill(m.db)
+	} else if err := m.db.Close(); err != nil {
+		m.t.Fatalf("%v", err)
+	}
+	m.open()
+}
+
+// jump sets the wall clock, far ahead or back, or to where it should be.
+func (m *retainModel) jump() {
+	right := newClock().at.Add(m.passed)
+	m.clock.at = rapid.SampledFrom([]time.Time{
+		time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1970, 1, 2, 0, 0, 0, 0, time.UTC), right, right.Add(time.Hour),
+	}).Draw(m.t, "clock")
+}
+
+// append appends n drafts, some of which are there already.
+func (m *retainModel) append(n int) {
+	var ds []event.Draft
+	for range n {
+		d := draft(modelUsers[m.keys*m.keys%len(modelUsers)], modelPaths[m.keys/3%len(modelPaths)], fmt.Sprint("key", m.keys))
+		m.keys++
+		switch {
+		case m.keys%7 == 0:
+			d = m.log[m.keys*7919%len(m.log)].Draft
+		case m.keys%5 == 0:
+			d.Type, d.Value = event.Del, nil
+		case m.keys%11 == 0:
+			d.Path = fmt.Sprint("once/", m.keys)
+		}
+		ds = append(ds, d)
+	}
+	for _, r := range mustAppend(m.t, m.db, ds...) {
+		if !r.Known {
+			m.take(r.Event)
+		} else {
+			m.checkKnown(&r)
+		}
+	}
+}
+
+// take takes up a new event.
+func (m *retainModel) take(ev event.Event) {
+	last := m.log[len(m.log)-1]
+	if ev.ID != last.ID+1 || ev.Time < last.Time {
+		m.t.Fatalf("event %s of %s follows %s of %s", ev.ID, ev.Time, last.ID, last.Time)
+	}
+	m.log = append(m.log, ev)
+}
+
+// checkKnown checks what an append is told that was taken before: all of the first one,
+// unless that may be gone.
+func (m *retainModel) checkKnown(r *event.Receipt) {
+	first := m.log[r.ID-1]
+	switch {
+	case first.Hash != r.Hash || first.Draft.Hash() != r.Draft.Hash():
+		m.t.Fatalf("event %s again is %s", first.Line(), r.Line())
+	case r.Dropped && r.ID > m.horizon:
+		m.t.Fatalf("event %s is gone, the horizon is %s", r.ID, m.horizon)
+	case !r.Dropped && string(r.Line()) != string(first.Line()):
+		m.t.Fatalf("event %s has come back as %s", first.Line(), r.Line())
+	}
+}
+
+// retain makes a round of retention, which may be cut anywhere.
+func (m *retainModel) retain() {
+	cfg := Retention{History: time.Duration(rapid.IntRange(1, 60).Draw(m.t, "history")) * time.Minute}
+	m.retainer(cfg)
+	cuts := -1
+	if rapid.Bool().Draw(m.t, "cut") {
+		cuts = rapid.IntRange(0, 12).Draw(m.t, "steps")
+	}
+	m.r.rest = func(context.Context, time.Duration) error {
+		if cuts--; cuts == -1 {
+			return errInjected
+		}
+		return nil
+	}
+	m.raise(m.watch.look(m.clock.now(), m.passed) - event.Time(cfg.History/time.Microsecond))
+	err := m.r.round(context.Background())
+	if err != nil && !errors.Is(err, errInjected) {
+		m.t.Fatalf("%v", err)
+	}
+	m.done = err == nil
+	if !m.done && rapid.Bool().Draw(m.t, "kill") {
+		kill(m.db)
+		m.open()
+	}
+	m.check()
+}
+
+// retainer makes a retainer if there is none, as Retain does.
+func (m *retainModel) retainer(cfg Retention) {
+	if m.r == nil {
+		var err error
+		if m.r, err = m.db.newRetainer(context.Background(), cfg); err != nil {
+			m.t.Fatalf("%v", err)
+		}
+		if m.watch.tick == 0 { // of the first one
+			m.watch.tick = m.log[len(m.log)-1].Time
+		}
+		m.watch.begin(m.clock.now(), m.passed)
+	}
+	m.r.cfg = cfg
+	m.r.kept = -tickTime // each round makes the clock durable
+}
+
+// A watch is what retention's clock should show.
+type watch struct {
+	tick   event.Time // the wall clock aside
+	seen   time.Duration
+	even   time.Duration // since when the wall clock was not set
+	offset time.Duration // of the wall clock
+}
+
+func (w *watch) begin(wall time.Time, passed time.Duration) {
+	w.seen, w.even, w.offset = passed, passed, wall.Sub(newClock().at)-passed
+}
+
+func (w *watch) look(wall time.Time, passed time.Duration) event.Time {
+	w.tick += event.Time((passed - w.seen) / time.Microsecond)
+	w.seen = passed
+	if offset := wall.Sub(newClock().at) - passed; offset != w.offset {
+		w.even, w.offset = passed, offset
+	}
+	missed := wall.Sub(w.tick.Time())
+	if passed-w.even >= time.Hour && 0 < missed && missed <= 30*24*time.Hour {
+		w.tick = event.TimeOf(wall)
+	}
+	return min(w.tick, event.TimeOf(wall))
+}
+
+// raise is where the horizon belongs when what is older than t goes.
+func (m *retainModel) raise(t event.Time) {
+	var at event.ID
+	for i := range m.log {
+		if m.log[i].Time <= t {
+			at = m.log[i].ID
+		}
+	}
+	m.horizon = max(m.horizon, at/event.BlockSize*event.BlockSize)
+}
+
+func (m *retainModel) head() event.ID { return m.log[len(m.log)-1].ID }
+
+// check compares all that the log tells with the slice.
+func (m *retainModel) check() {
+	if at, err := m.db.Horizon(context.Background()); err != nil || at != m.horizon {
+		m.t.Fatalf("the horizon is %s, %v, want %s", at, err, m.horizon)
+	}
+	m.checkStates()
+	m.checkAbove()
+	m.checkBelow()
+	m.checkTimes()
+	checkLookUp(m.t, m.db, m.log)
+	if m.done {
+		m.checkLeft()
+	}
+}
+
+func (m *retainModel) position(name string) event.ID {
+	at := rapid.SampledFrom([]event.ID{m.horizon, m.horizon + 1, m.horizon + event.BlockSize, m.head() - 1, m.head()}).Draw(m.t, name)
+	return max(m.horizon, min(at, m.head()))
+}
+
+func (m *retainModel) topic() event.Topic {
+	return topics(m.t, rapid.SampledFrom(modelTopics).Draw(m.t, "topic"))[0]
+}
+
+func (m *retainModel) checkStates() {
+	checkState(m.t, m.db, m.log, event.All, m.horizon)
+	checkState(m.t, m.db, m.log, m.topic(), m.position("at"))
+}
+
+// checkAbove compares the events and the digest of a stretch.
+func (m *retainModel) checkAbove() {
+	topic, span := m.topic(), window.Span{From: m.position("from"), To: m.position("to")}
+	want := among(m.log, topic, span)
+	got := readAll(m.t, m.db, []event.Topic{topic}, span, 5000)
+	checkIDs(m.t, fmt.Sprint(topic, " of ", span), got, ids(want))
+	var l window.Leafer
+	for i := range want {
+		if !bytes.Equal(got[i].Line(), want[i].Line()) {
+			m.t.Fatalf("event %s has become %s", want[i].Line(), got[i].Line())
+		}
+		l.Add(want[i].ID, want[i].Time, want[i].Hash)
+	}
+	leaves, err := m.db.Leaves(context.Background(), topic, span)
+	if err != nil || !slices.Equal(leaves, l.Leaves()) {
+		m.t.Fatalf("the leaves of %s in %s are %v, %v, want %v", topic, span, leaves, err, l.Leaves())
+	}
+}
+
+// checkBelow checks that nothing is told of what may be gone.
+func (m *retainModel) checkBelow() {
+	if m.horizon == event.Beginning {
+		return
+	}
+	at := m.horizon - 1
+	want := window.NotHeldError{After: at, Oldest: m.horizon, Some: true}
+	_, _, err := m.db.Read(context.Background(), topics(m.t, "*"), at, m.head(), 1)
+	wantNotHeld(m.t, err, want)
+	wantNotHeld(m.t, m.db.State(context.Background(), event.All, at, noEvent), want)
+	_, err = m.db.Leaves(context.Background(), event.All, window.Span{From: at, To: m.head()})
+	wantNotHeld(m.t, err, want)
+}
+
+// checkTimes checks that times at and above the horizon are what they were.
+func (m *retainModel) checkTimes() {
+	at := m.position("time")
+	if at == event.Beginning {
+		return
+	}
+	ev := m.log[at-1]
+	if got, ok, err := m.db.TimeAt(context.Background(), at); got != ev.Time || !ok || err != nil {
+		m.t.Fatalf("TimeAt(%s) = %s, %v, %v, want %s", at, got, ok, err, ev.Time)
+	}
+	for at < m.head() && m.log[at].Time == ev.Time {
+		at++ // the last one of that time
+	}
+	if got, err := m.db.PositionAt(context.Background(), ev.Time); got != at || err != nil {
+		m.t.Fatalf("PositionAt(%s) = %s, %v, want %s", ev.Time, got, err, at)
+	}
+}
+
+// checkLeft checks that what is stored at or below the horizon is the state there, and
+// that the postings name just that.
+func (m *retainModel) checkLeft() {
+	var want, got, posted []event.ID
+	for _, line := range fold(m.log, event.All, m.horizon) {
+		ev, err := event.Stored([]byte(line))
+		if err != nil {
+			m.t.Fatalf("%v", err)
+		}
+		want = append(want, ev.ID)
+	}
+	slices.Sort(want)
+	err := m.db.view(context.Background(), func(tx *sql.Tx) error {
+		err := eachOpen(tx, event.Beginning, func(ev openEvent) {
+			if ev.id <= m.horizon {
+				got = append(got, ev.id)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(m.horizon)/event.BlockSize)
+		if err != nil {
+			return err
+		}
+		return eachPosting(rows, func(id event.ID) { posted = append(posted, id) })
+	})
+	slices.Sort(posted)
+	if err != nil || !slices.Equal(got, want) || !slices.Equal(posted, want) {
+		m.t.Fatalf("%v: below the horizon %s are %d events and %d postings, want %d", err, m.horizon, len(got), len(posted), len(want))
+	}
+}

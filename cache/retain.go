@@ -1,0 +1,199 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Retention says what a log lets go. The zero Retention keeps everything.
+type Retention struct {
+	// History is how old events may become: older ones are dropped by blocks, and
+	// what is left of them is the state. If zero, any age.
+	History time.Duration
+}
+
+// None reports whether r keeps everything.
+func (r Retention) None() bool { return r == Retention{} }
+
+func (r Retention) check() error {
+	if r.History < 0 {
+		return fmt.Errorf("retain a history of %s: want a positive age", r.History)
+	}
+	return nil
+}
+
+// Retain lets go of a log, beside the appends and in small steps, what cfg says, until
+// ctx ends. What another writer or a full disk keeps it from is done in the next round.
+// What was begun by a process that was killed is brought to its end even if cfg keeps
+// everything.
+func (db *DB) Retain(ctx context.Context, cfg Retention) error {
+	r, err := db.newRetainer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	rest := time.NewTicker(r.interval())
+	defer rest.Stop()
+	for {
+		err := r.round(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull):
+			return err
+		case cfg.None() && err == nil:
+			return nil
+		}
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// A retainer lets go of what a log need not keep. There is one at a time.
+type retainer struct {
+	db    *DB
+	cfg   Retention
+	clock *retainClock
+	kept  time.Duration // when the clock was made durable
+	rest  func(context.Context, time.Duration) error
+
+	cleared event.ID // the horizon below which nothing is kept but events
+}
+
+func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error) {
+	if db.commits == nil {
+		return nil, fmt.Errorf("retain: %w: it gives no ids", ErrRole)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	clock, err := db.loadClock(ctx)
+	if err != nil {
+		return nil, wrap(err, "retain")
+	}
+	return &retainer{db: db, cfg: cfg, clock: clock, kept: -tickTime, rest: restAfter}, nil
+}
+
+// Retention looks around as often as ten times in the shortest of its ages, within
+// these bounds.
+const (
+	minRound = 50 * time.Millisecond
+	maxRound = 10 * time.Second
+	// tickTime is how often the clock is made durable.
+	tickTime = time.Minute
+)
+
+func (r *retainer) interval() time.Duration {
+	most := maxRound
+	if r.cfg.History > 0 {
+		most = min(most, r.cfg.History/10)
+	}
+	return max(most, minRound)
+}
+
+// restAfter leaves the file to others after a step that took some time.
+func restAfter(ctx context.Context, took time.Duration) error {
+	rest := time.NewTimer(min(max(3*took, time.Millisecond), time.Second))
+	defer rest.Stop()
+	select {
+	case <-rest.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// round lets go of what has had its time by now.
+func (r *retainer) round(ctx context.Context) error {
+	now := r.clock.now()
+	if seen := r.clock.seen; seen-r.kept >= tickTime {
+		if err := r.db.keepTick(ctx, r.clock); err != nil {
+			return wrap(err, "retain")
+		}
+		r.kept = seen
+	}
+	if r.cfg.History > 0 {
+		if err := r.raise(ctx, now-micros(r.cfg.History)); err != nil {
+			return wrap(err, "retain")
+		}
+	}
+	return wrap(r.drop(ctx), "retain")
+}
+
+// raise moves the horizon up to the last block of which all events are from before or
+// at a time.
+func (r *retainer) raise(ctx context.Context, t event.Time) error {
+	at, err := r.db.PositionAt(ctx, t)
+	if err != nil {
+		return err
+	}
+	return r.db.moveHorizon(ctx, at/event.BlockSize*event.BlockSize)
+}
+
+// A retained is how far retention has come.
+type retained struct {
+	horizon, dropped, indexed, hashed event.ID
+}
+
+func (db *DB) loadRetained(ctx context.Context) (r retained, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
+		JOIN window w ON w.topic = '*' AND w.state = 'committed'`).Scan(&r.horizon, &r.dropped, &r.indexed, &r.hashed)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = errNoWindow
+	}
+	return r, db.named(orDone(ctx, err))
+}
+
+// moveHorizon moves the horizon up to a position, the end of a block, if it lies below:
+// from then on nobody is told of what was before, and it may be dropped.
+func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
+	at, err := db.loadRetained(ctx)
+	if err != nil {
+		return err
+	}
+	to = min(to, at.indexed)
+	if to <= at.horizon {
+		return nil
+	}
+	last, _, err := db.TimeAt(ctx, to) // as long as it is there
+	if err != nil {
+		return err
+	}
+	return db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := db.exec(tx, `UPDATE log SET horizon_time = ?`, int64(last)); err != nil {
+			return err
+		}
+		_, err := db.exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
+		return err
+	})
+}
+
+// notDropped returns the position of time t, of which at is the last stored event: the
+// horizon, if that event is from before and those up to the horizon are gone.
+func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (event.ID, error) {
+	var horizon event.ID
+	err := tx.QueryRowContext(ctx, `SELECT w.start FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+		WHERE l.horizon_time BETWEEN 1 AND ?`, t).Scan(&horizon)
+	if errors.Is(err, sql.ErrNoRows) {
+		return at, nil
+	}
+	return max(at, horizon), err
+}
+
+// timeDropped returns the time of the last event at or before the horizon, if that lies
+// at or before a position and may be gone.
+func (db *DB) timeDropped(ctx context.Context, at event.ID) (t event.Time, some bool, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT l.horizon_time FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&t)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	return t, err == nil, orDone(ctx, err)
+}

@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A retainClock tells what has grown old. What it lets go is gone for good, so it never
+// runs ahead of the wall clock, nor of the time that has passed while somebody looked: a
+// wall clock that jumps ahead and comes back destroys nothing.
+//
+// Time that nobody has seen pass, while the log was not served or the machine slept, is
+// indistinguishable from such a jump. It counts once the wall clock has gone evenly for
+// trustTime, if it is no longer than trustMost.
+type retainClock struct {
+	wall func() time.Time
+	mono func() time.Duration
+
+	tick  event.Time    // what it has shown, the wall clock aside
+	seen  time.Duration // when, by mono
+	even  time.Duration // since when the wall clock goes as mono does
+	ahead event.Time    // how far the wall clock was ahead of mono
+}
+
+const (
+	trustTime = time.Hour
+	trustMost = 30 * 24 * time.Hour
+	// trustSlack is how much a wall clock may be corrected at once.
+	trustSlack = 10 * time.Second
+)
+
+// newRetainClock returns a clock that goes on from tick.
+func newRetainClock(wall func() time.Time, mono func() time.Duration, tick event.Time) *retainClock {
+	c := &retainClock{wall: wall, mono: mono, tick: tick, seen: mono()}
+	c.even, c.ahead = c.seen, c.lead()
+	return c
+}
+
+// lead returns how far the wall clock is ahead of the monotonic one.
+func (c *retainClock) lead() event.Time { return event.TimeOf(c.wall()) - micros(c.mono()) }
+
+// now returns the time. It is to be called every now and then.
+func (c *retainClock) now() event.Time {
+	now, wall, lead := c.mono(), event.TimeOf(c.wall()), c.lead()
+	if max(lead-c.ahead, c.ahead-lead) > micros(trustSlack) {
+		c.even = now
+	}
+	c.ahead = lead
+	c.tick += micros(now - c.seen)
+	c.seen = now
+	if missed := wall - c.tick; 0 < missed && missed <= micros(trustMost) && now-c.even >= trustTime {
+		c.tick = wall
+	}
+	return min(wall, c.tick)
+}
+
+func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
+
+// loadClock returns retention's clock as it was left, or as the last append has seen
+// the time if there was no retention yet.
+func (db *DB) loadClock(ctx context.Context) (*retainClock, error) {
+	var tick, last event.Time
+	if err := db.read.QueryRowContext(ctx, `SELECT tick, time FROM log`).Scan(&tick, &last); err != nil {
+		return nil, db.named(orDone(ctx, err))
+	}
+	if tick == 0 {
+		tick = last
+	}
+	if tick == 0 {
+		tick = event.TimeOf(db.now())
+	}
+	return newRetainClock(db.now, db.mono, tick), nil
+}
+
+// keepTick makes durable what the clock shows.
+func (db *DB) keepTick(ctx context.Context, c *retainClock) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		_, err := db.exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
+		return err
+	})
+}

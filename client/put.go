@@ -68,10 +68,17 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 		if r.Hash != drafts[i].Hash() || r.ID == event.Beginning {
 			return nil, &ProtocolError{base, fmt.Sprintf("acknowledged another event than the one sent (%s)", r.ID)}
 		}
-		receipts = append(receipts, event.Receipt{
-			Event: event.New(r.ID, r.Time, drafts[i], r.Hash), Known: r.Status == http.StatusOK})
+		receipts = append(receipts, receiptOf(&r, drafts[i]))
 	}
 	return receipts, nil
+}
+
+// receiptOf returns the receipt of a draft.
+func receiptOf(r *wire.SetResult, d event.Draft) event.Receipt {
+	if r.Dropped {
+		return event.Receipt{Event: event.Event{ID: r.ID, Draft: d, Hash: r.Hash}, Known: true, Dropped: true}
+	}
+	return event.Receipt{Event: event.New(r.ID, r.Time, d, r.Hash), Known: r.Status == http.StatusOK}
 }
 
 // putRefusal tells what a server has decided about drafts from what something before

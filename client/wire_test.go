@@ -197,6 +197,23 @@ func TestWireExampleSum(t *testing.T) {
 	}
 }
 
+// What a log has taken and dropped since is acknowledged like anything that it knows.
+func TestWireExampleDropped(t *testing.T) {
+	ex := readWireExample(t, "set-dropped.http")
+	var drafts []event.Draft
+	for line := range strings.Lines(ex.body) {
+		d, err := event.ParseDraft([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		drafts = append(drafts, d)
+	}
+	rs, err := ex.serve(t).Put(t.Context(), drafts)
+	if err != nil || len(rs) != 2 || !rs[0].Known || !rs[0].Dropped || rs[0].ID != 1 || rs[0].Hash != drafts[0].Hash() || !rs[1].Known || rs[1].Dropped {
+		t.Errorf("Put = %+v, %v", rs, err)
+	}
+}
+
 func TestWireExampleBatch(t *testing.T) {
 	ex := readWireExample(t, "set-batch.http")
 	c := ex.serve(t)

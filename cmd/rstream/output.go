@@ -99,6 +99,25 @@ func (o *output) event(ev *event.Event) error {
 		visible(ev.Storage()), ev.Type, visible(string(ev.Value)))
 }
 
+// receipt writes what a log made of an append: the event or, if the log has taken it
+// once and dropped it since, what is still known of it.
+func (o *output) receipt(r *event.Receipt) error {
+	switch {
+	case !r.Dropped:
+		return o.event(&r.Event)
+	case o.text():
+		return o.printf("%s  %s  was appended before, and its history is gone\n", r.ID, visible(r.Storage()))
+	}
+	return o.json(struct {
+		Type string     `json:"type"`
+		ID   event.ID   `json:"id"`
+		User string     `json:"user"`
+		Path string     `json:"path"`
+		Key  string     `json:"key"`
+		Hash event.Hash `json:"hash"`
+	}{"dropped", r.ID, r.User, r.Path, r.Key, r.Hash})
+}
+
 func (o *output) flush() error { return writeError(o.w.Flush()) }
 
 // untilClosed runs fn until it ends or until nobody can read the output any more.

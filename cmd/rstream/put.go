@@ -215,7 +215,7 @@ func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
 			if a.quiet {
 				break
 			}
-			if err := a.out.event(&receipts[i].Event); err != nil {
+			if err := a.out.receipt(&receipts[i]); err != nil {
 				return err
 			}
 		}

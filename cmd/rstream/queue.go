@@ -176,7 +176,7 @@ func (q *queueing) send(ctx context.Context, drafts []event.Draft) error {
 	if err != nil {
 		return err
 	}
-	ours := map[int64]*event.Event{}
+	ours := map[int64]*event.Receipt{}
 	for i := range queued {
 		ours[queued[i].Number] = nil
 	}
@@ -194,20 +194,20 @@ func (q *queueing) send(ctx context.Context, drafts []event.Draft) error {
 }
 
 // print prints what became of a draft, unless it was refused.
-func (q *queueing) print(draft *cache.Queued, ours map[int64]*event.Event) error {
-	ev, still := ours[draft.Number]
+func (q *queueing) print(draft *cache.Queued, ours map[int64]*event.Receipt) error {
+	r, still := ours[draft.Number]
 	switch {
 	case q.a.quiet, !still:
 		return nil
-	case ev != nil:
-		return q.a.out.event(ev)
+	case r != nil:
+		return q.a.out.receipt(r)
 	}
 	return q.a.out.queued(draft)
 }
 
 // trySend sends the outbox and notes what the log made of ours. That no server can be
 // reached is no error.
-func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Event) error {
+func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var lost error
@@ -221,7 +221,7 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Event) err
 	defer c.Close()
 	_, err = c.Send(ctx, q.s.db, func(sent *cache.Queued, r *event.Receipt) {
 		if _, ok := ours[sent.Number]; ok {
-			ours[sent.Number] = &r.Event
+			ours[sent.Number] = r
 		}
 	})
 	var unreachable *client.UnreachableError
@@ -238,7 +238,7 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Event) err
 
 // withdraw takes out of the outbox, and out of ours, what the server has just refused
 // for good: whoever wrote it is there to be told.
-func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Event) (refused, err error) {
+func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) (refused, err error) {
 	var numbers []int64
 	err = eachQueued(ctx, q.s.db, func(now *cache.Queued) error {
 		if _, ok := ours[now.Number]; ok && now.Refused != "" {

@@ -156,7 +156,7 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 	for _, d := range drafts {
 		h := d.Hash()
 		if i := slices.IndexFunc(l.evs, func(ev event.Event) bool { return ev.Hash == h }); i >= 0 && len(l.evs) < 1000 {
-			receipts = append(receipts, event.Receipt{Event: l.evs[i], Known: true})
+			receipts = append(receipts, l.knownReceipt(&l.evs[i]))
 			continue
 		}
 		ev := event.New(event.ID(len(l.evs)+1), event.TimeOf(l.now()), d, h)
@@ -165,6 +165,18 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 		receipts = append(receipts, event.Receipt{Event: ev})
 	}
 	return receipts, fresh, nil
+}
+
+// knownReceipt is the receipt of an event that the log has taken before: it has dropped
+// what is no part of the state at its horizon.
+func (l *memLog) knownReceipt(ev *event.Event) event.Receipt {
+	later := func(other event.Event) bool {
+		return other.ID > ev.ID && other.ID <= l.horizon && other.Storage() == ev.Storage()
+	}
+	if ev.ID > l.horizon || ev.Type == event.Put && !slices.ContainsFunc(l.evs, later) {
+		return event.Receipt{Event: *ev, Known: true}
+	}
+	return event.Receipt{Event: event.Event{ID: ev.ID, Draft: ev.Draft, Hash: ev.Hash}, Known: true, Dropped: true}
 }
 
 // set changes the log behind the server's back.

@@ -49,7 +49,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if !receipts[0].Known {
 		w.WriteHeader(http.StatusCreated)
 	}
-	_, _ = w.Write(append(receipts[0].AppendLine(nil), '\n')) // the client may have gone
+	_, _ = w.Write(wire.AppendReceipt(nil, &receipts[0])) // the client may have gone
 	return nil
 }
 

@@ -90,8 +90,10 @@ func parseSetBody(body []byte, user, path string) (event.Draft, error) {
 type SetResult struct {
 	Status int        `json:"status"` // 201, or 200 if the log knew the hash
 	ID     event.ID   `json:"id"`
-	Time   event.Time `json:"time"`
+	Time   event.Time `json:"time"` // of an event that was dropped left out
 	Hash   event.Hash `json:"hash"`
+	// Dropped means that the log took the event once, and has dropped it since.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // resultLen is about as long as a SetResult is.
@@ -108,7 +110,12 @@ func AppendResults(b []byte, receipts []event.Receipt) []byte {
 		}
 		b = append(b, `{"status":`...)
 		b = strconv.AppendInt(b, int64(status), 10)
-		b = append(b, `,"id":"`...)
+		b = append(b, ',')
+		if r.Dropped {
+			b = appendDropped(b, r)
+			continue
+		}
+		b = append(b, `"id":"`...)
 		b = r.ID.AppendTo(b)
 		b = append(b, `","time":"`...)
 		b = r.Time.AppendTo(b)
@@ -117,4 +124,23 @@ func AppendResults(b []byte, receipts []event.Receipt) []byte {
 		b = append(b, "\"}\n"...)
 	}
 	return b
+}
+
+// AppendReceipt appends the answer to a single append, with a line feed: the event's
+// line, or what is still known of it.
+func AppendReceipt(b []byte, r *event.Receipt) []byte {
+	if r.Dropped {
+		return appendDropped(append(b, '{'), r)
+	}
+	return append(r.AppendLine(b), '\n')
+}
+
+// appendDropped appends the last members of an object, which are all that a log tells of
+// an event that it took and has dropped since.
+func appendDropped(b []byte, r *event.Receipt) []byte {
+	b = append(b, `"id":"`...)
+	b = r.ID.AppendTo(b)
+	b = append(b, `","hash":"`...)
+	b = hex.AppendEncode(b, r.Hash[:])
+	return append(b, "\",\"dropped\":true}\n"...)
 }

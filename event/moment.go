@@ -95,6 +95,15 @@ func ParseMoment(s string) (Moment, error) {
 	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
 }
 
+// ParseAge reads an age such as 90s, 24h, 7d or 2w.
+func ParseAge(s string) (time.Duration, error) {
+	age, ok := parseAge(s)
+	if !ok {
+		return 0, fmt.Errorf("parse age %.40q: want one such as 90s, 24h, 7d or 2w", s)
+	}
+	return age, nil
+}
+
 // parseRFC3339 reads what RFC 3339 calls a time. time.Parse alone would also take
 // hours of one digit, a comma before the fraction and zones of 24 hours.
 func parseRFC3339(s string) (Time, bool) {

@@ -25,6 +25,7 @@ type serveOptions struct {
 	insecure  bool
 	origins   []string
 	heartbeat time.Duration
+	retain    retainOptions
 
 	operating
 }
@@ -39,9 +40,14 @@ func newServeCommand(a *app) *cobra.Command {
 
 One line on standard error says where, once requests are taken. The server
 listens on this machine only; beyond it, everyone may read and write, which has
-to be said with --insecure.`,
+to be said with --insecure.
+
+Everything is kept unless it is said otherwise. With --history, older events are
+dropped, in blocks of 4,096; what they had come to, the state, stays. A reader that
+was away for longer is told of the gap.`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
+  rstream serve --history 30d
   rstream serve --log-format json --max-stream-age 1h; curl 127.0.0.1:8420/metrics`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
@@ -54,6 +60,7 @@ to be said with --insecure.`,
 	f.BoolVar(&o.insecure, "insecure", false, "listen beyond this machine, for everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest `SILENCE` on a stream")
+	o.retain.add(f)
 	o.operating.add(f)
 	return cmd
 }
@@ -118,7 +125,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 		return err
 	}
 	say.started(log.Log(), log.Head(), url, o.db)
-	stop := a.tend(ctx, log)
+	stop := a.tend(ctx, log, o.retain.retention())
 	defer stop()
 	defer func() { say.stopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
@@ -135,11 +142,16 @@ func sizeOf(path string) int64 {
 
 // tend does beside the server what its log needs; stop ends it and waits. A failure
 // ends no server: what was to be kept only makes answers faster.
-func (a *app) tend(ctx context.Context, log *cache.DB) (stop func()) {
+func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
 	tending.Go(func() {
 		if err := log.KeepStates(ctx); err != nil && ctx.Err() == nil {
+			a.note("%v", err)
+		}
+	})
+	tending.Go(func() {
+		if err := log.Retain(ctx, r); err != nil && ctx.Err() == nil {
 			a.note("%v", err)
 		}
 	})

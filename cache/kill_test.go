@@ -33,6 +33,8 @@ func runChild(name string) int {
 		err = appendChild(path)
 	case "apply":
 		err = applyChild(path)
+	case "retain":
+		err = retainChild(path)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

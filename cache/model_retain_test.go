@@ -277,22 +277,22 @@ func (m *retainModel) raise(t event.Time) {
 	m.horizon = max(m.horizon, at/event.BlockSize*event.BlockSize)
 }
 
-func (m *retainModel) head() event.ID { return m.log[len(m.log)-1].ID }
-
-// check compares all that the log tells with the slice.
+// check compares what the log tells with the slice.
 func (m *retainModel) check() {
-	if at, err := m.db.Horizon(context.Background()); err != nil || at != m.horizon {
-		m.t.Fatalf("the horizon is %s, %v, want %s", at, err, m.horizon)
-	}
-	m.checkStates()
-	m.checkAbove()
-	m.checkBelow()
-	m.checkTimes()
+	c := retainCheck{m.t, m.db, m.log, m.horizon}
+	c.horizonIs()
+	c.state(event.All, m.horizon)
+	c.state(m.topic(), m.position("at"))
+	c.above(m.topic(), window.Span{From: m.position("from"), To: m.position("to")})
+	c.below()
+	c.time(m.position("time"))
 	checkLookUp(m.t, m.db, m.log)
 	if m.done {
-		m.checkLeft()
+		c.left()
 	}
 }
+
+func (m *retainModel) head() event.ID { return m.log[len(m.log)-1].ID }
 
 func (m *retainModel) position(name string) event.ID {
 	at := rapid.SampledFrom([]event.ID{m.horizon, m.horizon + 1, m.horizon + event.BlockSize, m.head() - 1, m.head()}).Draw(m.t, name)
@@ -303,84 +303,97 @@ func (m *retainModel) topic() event.Topic {
 	return topics(m.t, rapid.SampledFrom(modelTopics).Draw(m.t, "topic"))[0]
 }
 
-func (m *retainModel) checkStates() {
-	checkState(m.t, m.db, m.log, event.All, m.horizon)
-	checkState(m.t, m.db, m.log, m.topic(), m.position("at"))
+// A retainCheck compares a log with all events that it ever took.
+type retainCheck struct {
+	t       fataler
+	db      *DB
+	log     []event.Event
+	horizon event.ID
 }
 
-// checkAbove compares the events and the digest of a stretch.
-func (m *retainModel) checkAbove() {
-	topic, span := m.topic(), window.Span{From: m.position("from"), To: m.position("to")}
-	want := among(m.log, topic, span)
-	got := readAll(m.t, m.db, []event.Topic{topic}, span, 5000)
-	checkIDs(m.t, fmt.Sprint(topic, " of ", span), got, ids(want))
+func (c *retainCheck) head() event.ID { return c.log[len(c.log)-1].ID }
+
+func (c *retainCheck) horizonIs() {
+	if at, err := c.db.Horizon(context.Background()); err != nil || at != c.horizon {
+		c.t.Fatalf("the horizon is %s, %v, want %s", at, err, c.horizon)
+	}
+}
+
+func (c *retainCheck) state(topic event.Topic, at event.ID) {
+	checkState(c.t, c.db, c.log, topic, at)
+}
+
+// above compares the events and the digest of a stretch.
+func (c *retainCheck) above(topic event.Topic, span window.Span) {
+	want := among(c.log, topic, span)
+	got := readAll(c.t, c.db, []event.Topic{topic}, span, 5000)
+	checkIDs(c.t, fmt.Sprint(topic, " of ", span), got, ids(want))
 	var l window.Leafer
 	for i := range want {
 		if !bytes.Equal(got[i].Line(), want[i].Line()) {
-			m.t.Fatalf("event %s has become %s", want[i].Line(), got[i].Line())
+			c.t.Fatalf("event %s has become %s", want[i].Line(), got[i].Line())
 		}
 		l.Add(want[i].ID, want[i].Time, want[i].Hash)
 	}
-	leaves, err := m.db.Leaves(context.Background(), topic, span)
+	leaves, err := c.db.Leaves(context.Background(), topic, span)
 	if err != nil || !slices.Equal(leaves, l.Leaves()) {
-		m.t.Fatalf("the leaves of %s in %s are %v, %v, want %v", topic, span, leaves, err, l.Leaves())
+		c.t.Fatalf("the leaves of %s in %s are %v, %v, want %v", topic, span, leaves, err, l.Leaves())
 	}
 }
 
-// checkBelow checks that nothing is told of what may be gone.
-func (m *retainModel) checkBelow() {
-	if m.horizon == event.Beginning {
+// below checks that nothing is told of what may be gone.
+func (c *retainCheck) below() {
+	if c.horizon == event.Beginning {
 		return
 	}
-	at := m.horizon - 1
-	want := window.NotHeldError{After: at, Oldest: m.horizon, Some: true}
-	_, _, err := m.db.Read(context.Background(), topics(m.t, "*"), at, m.head(), 1)
-	wantNotHeld(m.t, err, want)
-	wantNotHeld(m.t, m.db.State(context.Background(), event.All, at, noEvent), want)
-	_, err = m.db.Leaves(context.Background(), event.All, window.Span{From: at, To: m.head()})
-	wantNotHeld(m.t, err, want)
+	at := c.horizon - 1
+	want := window.NotHeldError{After: at, Oldest: c.horizon, Some: true}
+	_, _, err := c.db.Read(context.Background(), topics(c.t, "*"), at, c.head(), 1)
+	wantNotHeld(c.t, err, want)
+	wantNotHeld(c.t, c.db.State(context.Background(), event.All, at, noEvent), want)
+	_, err = c.db.Leaves(context.Background(), event.All, window.Span{From: at, To: c.head()})
+	wantNotHeld(c.t, err, want)
 }
 
-// checkTimes checks that times at and above the horizon are what they were.
-func (m *retainModel) checkTimes() {
-	at := m.position("time")
+// time checks that the time of a position at or above the horizon is what it was.
+func (c *retainCheck) time(at event.ID) {
 	if at == event.Beginning {
 		return
 	}
-	ev := m.log[at-1]
-	if got, ok, err := m.db.TimeAt(context.Background(), at); got != ev.Time || !ok || err != nil {
-		m.t.Fatalf("TimeAt(%s) = %s, %v, %v, want %s", at, got, ok, err, ev.Time)
+	ev := c.log[at-1]
+	if got, ok, err := c.db.TimeAt(context.Background(), at); got != ev.Time || !ok || err != nil {
+		c.t.Fatalf("TimeAt(%s) = %s, %v, %v, want %s", at, got, ok, err, ev.Time)
 	}
-	for at < m.head() && m.log[at].Time == ev.Time {
+	for at < c.head() && c.log[at].Time == ev.Time {
 		at++ // the last one of that time
 	}
-	if got, err := m.db.PositionAt(context.Background(), ev.Time); got != at || err != nil {
-		m.t.Fatalf("PositionAt(%s) = %s, %v, want %s", ev.Time, got, err, at)
+	if got, err := c.db.PositionAt(context.Background(), ev.Time); got != at || err != nil {
+		c.t.Fatalf("PositionAt(%s) = %s, %v, want %s", ev.Time, got, err, at)
 	}
 }
 
-// checkLeft checks that what is stored at or below the horizon is the state there, and
-// that the postings name just that.
-func (m *retainModel) checkLeft() {
+// left checks that what is stored at or below the horizon is the state there, and that
+// the postings name just that.
+func (c *retainCheck) left() {
 	var want, got, posted []event.ID
-	for _, line := range fold(m.log, event.All, m.horizon) {
+	for _, line := range fold(c.log, event.All, c.horizon) {
 		ev, err := event.Stored([]byte(line))
 		if err != nil {
-			m.t.Fatalf("%v", err)
+			c.t.Fatalf("%v", err)
 		}
 		want = append(want, ev.ID)
 	}
 	slices.Sort(want)
-	err := m.db.view(context.Background(), func(tx *sql.Tx) error {
+	err := c.db.view(context.Background(), func(tx *sql.Tx) error {
 		err := eachOpen(tx, event.Beginning, func(ev openEvent) {
-			if ev.id <= m.horizon {
+			if ev.id <= c.horizon {
 				got = append(got, ev.id)
 			}
 		})
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(m.horizon)/event.BlockSize)
+		rows, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(c.horizon)/event.BlockSize)
 		if err != nil {
 			return err
 		}
@@ -388,6 +401,6 @@ func (m *retainModel) checkLeft() {
 	})
 	slices.Sort(posted)
 	if err != nil || !slices.Equal(got, want) || !slices.Equal(posted, want) {
-		m.t.Fatalf("%v: below the horizon %s are %d events and %d postings, want %d", err, m.horizon, len(got), len(posted), len(want))
+		c.t.Fatalf("%v: below the horizon %s are %d events and %d postings, want %d", err, c.horizon, len(got), len(posted), len(want))
 	}
 }

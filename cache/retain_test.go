@@ -1,0 +1,158 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// retainChild drops all that it may of a log, whose clock is far ahead, and appends
+// meanwhile. It says so after each step.
+func retainChild(path string) error {
+	ctx := context.Background()
+	hashSpan, mergeBits = 2*event.BlockSize, 1
+	db, err := Open(ctx, path, Config{Role: Server})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := db.newRetainer(ctx, Retention{History: time.Nanosecond})
+	if err != nil {
+		return err
+	}
+	r.clock.tick = event.TimeOf(db.now()) // what was appended has grown old
+	stepTime = 500 * time.Microsecond
+	steps := 0
+	r.rest = func(context.Context, time.Duration) error {
+		if steps++; steps%8 != 0 {
+			return nil
+		}
+		rs, err := db.Append(ctx, retainedDrafts(os.Getenv(childKeys), steps))
+		for i := range rs {
+			os.Stdout.Write(append(rs[i].AppendLine(nil), '\n'))
+		}
+		return err
+	}
+	for {
+		if err := errors.Join(r.round(ctx), r.rest(ctx, 0)); err != nil {
+			return err
+		}
+	}
+}
+
+// retainedDrafts are some appends, of values that come, change and go.
+func retainedDrafts(keys string, n int) (ds []event.Draft) {
+	for i := range 100 {
+		d := draft(modelUsers[i%len(modelUsers)], modelPaths[(n+i)%len(modelPaths)], fmt.Sprint(keys, n, " ", i))
+		switch {
+		case i%10 == 0:
+			d.Path = fmt.Sprint("once/", keys, n, i)
+		case i%7 == 0:
+			d.Type, d.Value = event.Del, nil
+		}
+		ds = append(ds, d)
+	}
+	return ds
+}
+
+// Wherever a process that retains is killed, the log is right at its horizon and above,
+// knows all that it ever took, and the next process brings to its end what was begun.
+func TestKilledRetention(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	if err := os.WriteFile(path, retainStartFile().bytes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Clone(retainStartFile().evs)
+	for round := range *killRounds {
+		c := startChild(t, "retain", path, fmt.Sprint("round", round, " "))
+		c.killAfter(t, 100*(1+rand.IntN(60)), func(line string) {
+			if ev, err := event.ParseLine([]byte(line)); err == nil { // or it was cut
+				all = append(all, ev)
+			}
+		})
+		all = checkKilledRetention(t, path, all, round%2 == 1)
+	}
+}
+
+// checkKilledRetention returns all that the log ever took: what it has acknowledged, and
+// what it had written when it was killed.
+func checkKilledRetention(t *testing.T, path string, all []event.Event, finish bool) []event.Event {
+	t.Helper()
+	db := mustOpen(t, path, Config{Role: Server})
+	defer db.Close()
+	integrity(t, db)
+	acked := all[len(all)-1].ID
+	all = append(all, readAll(t, db, topics(t, "*"), window.Span{From: acked, To: event.MaxID}, 5000)...)
+	horizon, err := db.Horizon(context.Background())
+	if err != nil || db.Head() != all[len(all)-1].ID {
+		t.Fatalf("the head is %s, %v, want %s", db.Head(), err, all[len(all)-1].ID)
+	}
+	c := retainCheck{t, db, all, horizon}
+	check := func() {
+		for _, topic := range topics(t, "*", "alice", "*/posts/1$", "bob/once", "*/once") {
+			c.state(topic, horizon)
+			c.state(topic, db.Head())
+			c.above(topic, window.Span{From: horizon, To: db.Head()})
+		}
+		c.below()
+		c.time(max(horizon, 1))
+	}
+	check()
+	if finish {
+		if err := db.Retain(context.Background(), Retention{}); err != nil { // it only ends what was begun
+			t.Fatal(err)
+		}
+		check()
+		c.left()
+	}
+	checkLookUp(t, db, all)
+	t.Logf("%d events, horizon %s", len(all), horizon)
+	return all
+}
+
+// A full disk in the middle of a step leaves a log that is right, and that goes on when
+// there is room.
+func TestRetainOnFullDisk(t *testing.T) {
+	start := retainStartFile()
+	db := openBytes(t, start.bytes, Config{Role: Server})
+	ctx := context.Background()
+	r, err := db.newRetainer(ctx, Retention{History: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rest = func(context.Context, time.Duration) error { return nil }
+	// The hashes of the first block need pages that there are not.
+	limit := func(pages string) {
+		t.Helper()
+		if err := db.update(ctx, func(tx *sql.Tx) error { _, err := tx.Exec(`PRAGMA max_page_count = ` + pages); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1") // that is what there are
+	if err := r.round(ctx); !errors.Is(err, ErrFull) {
+		t.Fatalf("with a full disk: %v", err)
+	}
+	c := retainCheck{t, db, start.evs, 3 * event.BlockSize}
+	c.horizonIs()
+	c.state(event.All, c.horizon)
+	c.state(event.All, db.Head())
+	checkLookUp(t, db, start.evs)
+	limit("1000000")
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.left()
+	c.state(event.All, c.horizon)
+	checkLookUp(t, db, start.evs)
+	integrity(t, db)
+}

@@ -15,14 +15,17 @@ type Retention struct {
 	// History is how old events may become: older ones are dropped by blocks, and
 	// what is left of them is the state. If zero, any age.
 	History time.Duration
+	// MaxBytes is how large the file may become, its write-ahead log aside: the oldest
+	// history is dropped until it fits. If zero, any size.
+	MaxBytes int64
 }
 
 // None reports whether r keeps everything.
 func (r Retention) None() bool { return r == Retention{} }
 
 func (r Retention) check() error {
-	if r.History < 0 {
-		return fmt.Errorf("retain a history of %s: want a positive age", r.History)
+	if r.History < 0 || r.MaxBytes < 0 {
+		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", r.History, r.MaxBytes)
 	}
 	return nil
 }
@@ -86,6 +89,8 @@ func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error)
 const (
 	minRound = 50 * time.Millisecond
 	maxRound = 10 * time.Second
+	// sizeRound is how often it looks at the size of the file, if that is bounded.
+	sizeRound = time.Second
 	// tickTime is how often the clock is made durable.
 	tickTime = time.Minute
 )
@@ -94,6 +99,9 @@ func (r *retainer) interval() time.Duration {
 	most := maxRound
 	if r.cfg.History > 0 {
 		most = min(most, r.cfg.History/10)
+	}
+	if r.cfg.MaxBytes > 0 {
+		most = min(most, sizeRound)
 	}
 	return max(most, minRound)
 }
@@ -124,7 +132,15 @@ func (r *retainer) round(ctx context.Context) error {
 			return wrap(err, "retain")
 		}
 	}
-	return wrap(r.drop(ctx), "retain")
+	if err := r.drop(ctx); err != nil {
+		return wrap(err, "retain")
+	}
+	if r.cfg.MaxBytes > 0 {
+		if err := r.fit(ctx); err != nil {
+			return wrap(err, "retain")
+		}
+	}
+	return wrap(r.shrink(ctx), "retain")
 }
 
 // raise moves the horizon up to the last block of which all events are from before or

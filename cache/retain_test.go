@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,4 +156,72 @@ func TestRetainOnFullDisk(t *testing.T) {
 	c.state(event.All, c.horizon)
 	checkLookUp(t, db, start.evs)
 	integrity(t, db)
+}
+
+// fatDrafts are n appends of a thousand bytes each to some storages.
+func fatDrafts(key string, n int) (ds []event.Draft) {
+	value := []byte(`"` + strings.Repeat("x", 1000) + `"`)
+	for i := range n {
+		d := draft("alice", fmt.Sprint("fat/", i%50), fmt.Sprint(key, i))
+		d.Value = value
+		ds = append(ds, d)
+	}
+	return ds
+}
+
+// A log that may not be larger than so much drops no more than it must, and its file
+// becomes smaller.
+func TestRetainMaxBytes(t *testing.T) {
+	db := openServer(t)
+	ctx := context.Background()
+	var all []event.Event
+	for i := range 4 {
+		for _, r := range mustAppend(t, db, fatDrafts(fmt.Sprint(i), event.BlockSize)...) {
+			all = append(all, r.Event)
+		}
+	}
+	before, err := db.loadSize(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Retention{MaxBytes: before.used() * 5 / 8}
+	r, err := db.newRetainer(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rest = func(context.Context, time.Duration) error { return nil }
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := retainCheck{t, db, all, 2 * event.BlockSize}
+	c.horizonIs()
+	c.left()
+	c.state(event.All, c.horizon)
+	c.state(event.All, db.Head())
+	c.above(event.All, window.Span{From: c.horizon, To: db.Head()})
+	checkLookUp(t, db, all)
+	integrity(t, db)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(db.Path()); err != nil || info.Size() > cfg.MaxBytes || info.Size() < cfg.MaxBytes/2 {
+		t.Errorf("the file has %d bytes, %v, of %d", info.Size(), err, cfg.MaxBytes)
+	}
+}
+
+// A log of which nothing more can be dropped is left alone.
+func TestRetainMaxBytesOfState(t *testing.T) {
+	db := openServer(t)
+	ctx := context.Background()
+	mustAppend(t, db, fatDrafts("k", event.BlockSize+10)...)
+	r, err := db.newRetainer(ctx, Retention{MaxBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := db.Horizon(ctx); at != event.BlockSize || err != nil {
+		t.Errorf("the horizon is %s, %v", at, err)
+	}
 }

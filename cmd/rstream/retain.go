@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -12,15 +15,17 @@ import (
 
 // retainOptions says what a log lets go.
 type retainOptions struct {
-	history time.Duration
+	history  time.Duration
+	maxBytes int64
 }
 
 func (o *retainOptions) add(f *pflag.FlagSet) {
 	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; the state stays")
+	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is over `SIZE`, such as 10GB; the state stays")
 }
 
 func (o *retainOptions) retention() cache.Retention {
-	return cache.Retention{History: o.history}
+	return cache.Retention{History: o.history, MaxBytes: o.maxBytes}
 }
 
 // An age is the value of a flag.
@@ -45,4 +50,40 @@ func (a *age) String() string {
 		return ""
 	}
 	return time.Duration(*a).String()
+}
+
+// A byteSize is the value of a flag.
+type byteSize int64
+
+// units are those of sizes, as people write them.
+var units = map[string]int64{
+	"": 1, "B": 1,
+	"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+	"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
+}
+
+// minByteSize is how small a log cannot be kept.
+const minByteSize = 1e6
+
+func (b *byteSize) Set(s string) error {
+	digits := strings.TrimRight(s, "BKMGTIibkmgt ")
+	unit, known := units[strings.ToUpper(strings.TrimSpace(s[len(digits):]))]
+	n, err := strconv.ParseFloat(digits, 64)
+	switch {
+	case err != nil || !known || !(n >= 0) || n*float64(unit) > 1<<60:
+		return fmt.Errorf("want a size such as 500MB, 10GB or 8GiB, not %.40q", s)
+	case n*float64(unit) < minByteSize:
+		return errors.New("want at least 1MB")
+	}
+	*b = byteSize(n * float64(unit))
+	return nil
+}
+
+func (b *byteSize) Type() string { return "size" }
+
+func (b *byteSize) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(*b), 10)
 }

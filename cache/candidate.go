@@ -90,7 +90,7 @@ func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err err
 	}
 	for i := range evs {
 		ev := &evs[i]
-		if len(ev.Extra) > 0 {
+		if !ev.Covered() {
 			return nil, fmt.Errorf("event %s %w", ev.ID, ErrUnproven)
 		}
 		err := sameEvent(tx, ev)

@@ -59,7 +59,7 @@ type Event struct {
 	Time Time
 	Draft
 	Hash  Hash
-	Extra []byte // members unknown to this version, as they stand before the value: `"a":1,"b":2`
+	Extra []byte // members that stand before the value, as they are written: `"a":1,"b":2`
 	line  []byte
 }
 
@@ -67,7 +67,7 @@ type Event struct {
 // given, its line encoded once. d has passed Check, id is not Beginning, t is
 // Valid and h is d's hash.
 func New(id ID, t Time, d Draft, h Hash) Event {
-	ev := Event{ID: id, Time: t, Draft: d, Hash: h}
+	ev := Event{ID: id, Time: t, Draft: d, Hash: h, Extra: d.extra()}
 	ev.line = ev.AppendLine(make([]byte, 0, len(d.Value)+len(d.User)+len(d.Path)+len(d.Key)+224))
 	return ev
 }
@@ -293,8 +293,8 @@ func isLineMember(name string) bool {
 }
 
 // ParseDraft reads an append written as a JSON object: user, path, type (PUT if
-// not given), key and value, in any order. It also reads an event's line, whose id
-// and time it leaves aside (another log gives its own) and whose hash must match.
+// not given), key and value, in any order. It also reads an event's line, whose id, time
+// and reason it leaves aside (another log gives its own) and whose hash must match.
 // Any other member is refused. The draft shares no bytes with object.
 func ParseDraft(object []byte) (Draft, error) {
 	d := Draft{Type: Put}
@@ -329,7 +329,7 @@ func parseDraft(object []byte) (Draft, error) {
 		case "hash":
 			claimed = new(Hash)
 			*claimed, err = m.hash()
-		case "id", "time":
+		case "id", "time", "reason":
 		default:
 			err = fmt.Errorf("unknown member %.40q", m.Name)
 		}

@@ -214,7 +214,7 @@ func checkLine(t testing.TB, ev Event, line []byte) {
 	if got, err := Skim(line); err != nil || !reflect.DeepEqual(got, skimmed) {
 		t.Errorf("Skim(%.400q) = %.400v, %v, want %.400v", line, got, err, skimmed)
 	}
-	if len(ev.Extra) == 0 {
+	if ev.Covered() {
 		if made := New(ev.ID, ev.Time, ev.Draft, ev.Hash); !bytes.Equal(made.Line(), line) {
 			t.Errorf("New makes the line\n%.400q, want\n%.400q", made.Line(), line)
 		}

@@ -379,7 +379,7 @@ func (r *importReader) take(line []byte) error {
 		return lineError(err)
 	case r.log == "":
 		return errors.New("does not say which log it is of; name it with --log, or write the file with \"rstream export\"")
-	case len(ev.Extra) > 0:
+	case !ev.Covered():
 		return fmt.Errorf("event %s %w: %.60s", ev.ID, cache.ErrUnproven, ev.Extra)
 	}
 	r.begin()

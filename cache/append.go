@@ -53,6 +53,8 @@ type appendRequest struct {
 	hashes   []event.Hash
 	bytes    int
 	receipts []event.Receipt
+	old      []expiry // of retention: values that may have had their time,
+	expired  event.ID // and the position up to which it has looked for them
 	done     chan error
 }
 
@@ -77,18 +79,26 @@ func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 	if len(drafts) == 0 {
 		return nil, nil
 	}
+	if err := db.submit(ctx, r); err != nil {
+		return nil, err
+	}
+	return r.receipts, nil
+}
+
+// submit gives a request to the committer and waits for what becomes of it.
+func (db *DB) submit(ctx context.Context, r *appendRequest) error {
 	select {
 	case db.commits <- r:
 	case <-db.closing:
-		return nil, fmt.Errorf("append: %w", ErrClosed)
+		return fmt.Errorf("append: %w", ErrClosed)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("append: %w", ctx.Err())
+		return fmt.Errorf("append: %w", ctx.Err())
 	}
 	select {
 	case err := <-r.done:
-		return r.receipts, err
+		return err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("append: %w: %w", ErrUnknown, ctx.Err())
+		return fmt.Errorf("append: %w: %w", ErrUnknown, ctx.Err())
 	}
 }
 
@@ -313,6 +323,11 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 				return err
 			}
 		}
+		if r.expired > 0 {
+			if err := w.expire(r.old, r.expired); err != nil {
+				return err
+			}
+		}
 	}
 	if w.next == w.first {
 		return nil
@@ -363,7 +378,7 @@ func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	}
 	n := 0
 	for _, r := range batch {
-		n += len(r.drafts)
+		n += len(r.drafts) + len(r.old)
 	}
 	w.events, w.storages = make([]event.Event, 0, n), make([]int64, 0, n)
 	return nil

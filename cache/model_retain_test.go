@@ -78,10 +78,11 @@ func TestRetainAgainstSlice(t *testing.T) {
 	dir := t.TempDir()
 	span := hashSpan
 	t.Cleanup(func() { hashSpan = span })
-	start := retainStartFile()
+	start, draw := retainStartFile(), setState(t)
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
+		draw(t)
 		hashSpan = rapid.SampledFrom([]event.ID{span, event.BlockSize}).Draw(t, "hashSpan")
 		m := retainModel{t: t, path: filepath.Join(dir, fmt.Sprint(n)), clock: newClock(), log: slices.Clone(start.evs)}
 		m.clock.at = start.clock
@@ -200,7 +201,10 @@ func (m *retainModel) checkKnown(r *event.Receipt) {
 
 // retain makes a round of retention, which may be cut anywhere.
 func (m *retainModel) retain() {
-	cfg := Retention{History: time.Duration(rapid.IntRange(1, 60).Draw(m.t, "history")) * time.Minute}
+	age := rapid.Custom(func(t *rapid.T) time.Duration {
+		return time.Duration(rapid.IntRange(0, 60).Draw(t, "age")) * time.Minute
+	})
+	cfg := Retention{History: age.Draw(m.t, "history"), TTL: age.Draw(m.t, "ttl")}
 	m.retainer(cfg)
 	cuts := -1
 	if rapid.Bool().Draw(m.t, "cut") {
@@ -212,17 +216,53 @@ func (m *retainModel) retain() {
 		}
 		return nil
 	}
-	m.raise(m.watch.look(m.clock.now(), m.passed) - event.Time(cfg.History/time.Microsecond))
+	now := m.watch.look(m.clock.now(), m.passed)
+	before, old := m.horizon, event.Time(cfg.History/time.Microsecond)
+	if cfg.History > 0 {
+		m.raise(now - old)
+	}
 	err := m.r.round(context.Background())
 	if err != nil && !errors.Is(err, errInjected) {
 		m.t.Fatalf("%v", err)
 	}
 	m.done = err == nil
+	if cfg.TTL > 0 {
+		m.takeEnds(now - event.Time(cfg.TTL/time.Microsecond))
+		if at, err := m.db.Horizon(context.Background()); err == nil && at == before && !m.done {
+			m.horizon = before // it had not come to that
+		}
+	}
 	if !m.done && rapid.Bool().Draw(m.t, "kill") {
 		kill(m.db)
 		m.open()
 	}
 	m.check()
+}
+
+// takeEnds takes up the events that have ended values: each value that was set at time t
+// or before and not since, or if retention was cut some of them, and no others.
+func (m *retainModel) takeEnds(t event.Time) {
+	values := map[string]event.Event{}
+	for _, line := range fold(m.log, event.All, m.head()) {
+		ev, err := event.Stored([]byte(line))
+		if err != nil {
+			m.t.Fatalf("%v", err)
+		}
+		if values[ev.Storage()] = ev; ev.Time > t {
+			delete(values, ev.Storage())
+		}
+	}
+	for _, ev := range readAll(m.t, m.db, topics(m.t, "*"), window.Span{From: m.head(), To: event.MaxID}, 5000) {
+		put, ok := values[ev.Storage()]
+		if end := event.Expiry(&put); !ok || ev.Draft.Hash() != end.Hash() || string(ev.Extra) != `"reason":"expired"` {
+			m.t.Fatalf("%s has ended %s", ev.Line(), put.Line())
+		}
+		delete(values, ev.Storage())
+		m.take(ev)
+	}
+	if m.done && len(values) > 0 {
+		m.t.Fatalf("%d values of %s and before were not ended", len(values), t)
+	}
 }
 
 // retainer makes a retainer if there is none, as Retain does.

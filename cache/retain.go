@@ -15,6 +15,9 @@ type Retention struct {
 	// History is how old events may become: older ones are dropped by blocks, and
 	// what is left of them is the state. If zero, any age.
 	History time.Duration
+	// TTL is how old a value may become: one that was not set again since is ended by
+	// a DEL. If zero, any age.
+	TTL time.Duration
 	// MaxBytes is how large the file may become, its write-ahead log aside: the oldest
 	// history is dropped until it fits. If zero, any size.
 	MaxBytes int64
@@ -24,8 +27,8 @@ type Retention struct {
 func (r Retention) None() bool { return r == Retention{} }
 
 func (r Retention) check() error {
-	if r.History < 0 || r.MaxBytes < 0 {
-		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", r.History, r.MaxBytes)
+	if r.History < 0 || r.TTL < 0 || r.MaxBytes < 0 {
+		return fmt.Errorf("retain a history of %s, values of %s and %d bytes: want no negative number", r.History, r.TTL, r.MaxBytes)
 	}
 	return nil
 }
@@ -46,7 +49,7 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull):
+		case err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull) && !errors.Is(err, ErrUnknown):
 			return err
 		case cfg.None() && err == nil:
 			return nil
@@ -97,8 +100,10 @@ const (
 
 func (r *retainer) interval() time.Duration {
 	most := maxRound
-	if r.cfg.History > 0 {
-		most = min(most, r.cfg.History/10)
+	for _, age := range []time.Duration{r.cfg.History, r.cfg.TTL} {
+		if age > 0 {
+			most = min(most, age/10)
+		}
 	}
 	if r.cfg.MaxBytes > 0 {
 		most = min(most, sizeRound)
@@ -126,6 +131,11 @@ func (r *retainer) round(ctx context.Context) error {
 			return wrap(err, "retain")
 		}
 		r.kept = seen
+	}
+	if r.cfg.TTL > 0 {
+		if err := r.expire(ctx, now-micros(r.cfg.TTL)); err != nil {
+			return wrap(err, "retain")
+		}
 	}
 	if r.cfg.History > 0 {
 		if err := r.raise(ctx, now-micros(r.cfg.History)); err != nil {

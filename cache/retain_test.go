@@ -225,3 +225,125 @@ func TestRetainMaxBytesOfState(t *testing.T) {
 		t.Errorf("the horizon is %s, %v", at, err)
 	}
 }
+
+// A value that is renewed while retention looks stays: the commit decides.
+func TestExpireDecidesInTheCommit(t *testing.T) {
+	clock := newClock()
+	db := mustOpen(t, filepath.Join(t.TempDir(), "log.db"), Config{Role: Server, Now: clock.now})
+	defer db.Close()
+	ctx := context.Background()
+	rs := mustAppend(t, db, draft("alice", "old", "k"), draft("alice", "renewed", "k"), draft("alice", "ended", "k"))
+	var old []expiry
+	err := db.view(ctx, func(tx *sql.Tx) (err error) {
+		old, _, err = db.readOld(ctx, tx, event.Beginning, db.Head())
+		return err
+	})
+	if err != nil || len(old) != 3 {
+		t.Fatalf("found %v, %v", old, err)
+	}
+	mustAppend(t, db, draft("alice", "renewed", "k2"), event.Draft{User: "alice", Path: "ended", Type: event.Del, Key: "k"})
+	head := db.Head()
+	for range 2 { // the second time there is nothing left to do
+		if err := db.endValues(ctx, old, head); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readAll(t, db, topics(t, "*"), window.Span{From: head, To: event.MaxID}, 10)
+	want := event.Expiry(&rs[0].Event)
+	if len(got) != 1 || got[0].Hash != want.Hash() || got[0].Time < rs[0].Time {
+		t.Errorf("appended were %v", got)
+	}
+	if state := mustState(t, db, event.All, db.Head()); len(state) != 1 || !strings.Contains(state[0], "renewed") {
+		t.Errorf("the state is %v", state)
+	}
+	// Setting it again to the same is the first append: it stays ended.
+	if again := mustAppend(t, db, rs[0].Draft); !again[0].Known {
+		t.Error("the value came to life again")
+	}
+}
+
+// The states below a horizon are forgotten but for the last, with which those above it
+// begin: also one that has members which are gone by then.
+func TestRetainKeepsOneState(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	start := retainStartFile()
+	db := openBytes(t, start.bytes, Config{Role: Server})
+	ctx := context.Background()
+	if err := db.SealStates(ctx, event.All); err != nil {
+		t.Fatal(err)
+	}
+	sealed := snapshotsOf(t, db)
+	r, err := db.newRetainer(ctx, Retention{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rest = func(context.Context, time.Duration) error { return nil }
+	horizon := event.ID(2 * event.BlockSize)
+	// The last state before the horizon lies a block before it.
+	if _, err := db.write.Exec(`DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.moveHorizon(ctx, horizon); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if from, err := db.StateFrom(ctx, event.All, horizon); from != event.BlockSize || err != nil {
+		t.Errorf("the state at the horizon begins with that at %s, %v, of %v", from, err, sealed)
+	}
+	c := retainCheck{t, db, start.evs, horizon}
+	c.left()
+	c.state(event.All, horizon)
+	c.state(event.All, db.Head())
+	if err := db.SealStates(ctx, event.All); err != nil {
+		t.Fatal(err)
+	}
+	var at, count int
+	if err := db.read.QueryRow(`SELECT at, count FROM snapshot ORDER BY at DESC`).Scan(&at, &count); err != nil {
+		t.Fatal(err)
+	}
+	if want := len(fold(start.evs, event.All, event.ID(at))); at != 3*event.BlockSize || count != want {
+		t.Errorf("the state at %d has %d members, want %d", at, count, want)
+	}
+	if err := db.moveHorizon(ctx, event.ID(at)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := snapshotsOf(t, db); len(got) != 1 || got[0] != event.ID(at) {
+		t.Errorf("kept are the states at %v", got)
+	}
+	var parts int
+	if err := db.read.QueryRow(`SELECT count(*) FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`).Scan(&parts); err != nil || parts > 0 {
+		t.Errorf("%d parts belong to no state, %v", parts, err)
+	}
+	c.horizon = event.ID(at)
+	c.state(event.All, db.Head())
+}
+
+// snapshotsOf returns the positions of the states that are kept.
+func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
+	t.Helper()
+	err := db.view(context.Background(), func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT at FROM snapshot ORDER BY at`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var one event.ID
+			if err := rows.Scan(&one); err != nil {
+				return err
+			}
+			at = append(at, one)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}

@@ -16,16 +16,18 @@ import (
 // retainOptions says what a log lets go.
 type retainOptions struct {
 	history  time.Duration
+	ttl      time.Duration
 	maxBytes int64
 }
 
 func (o *retainOptions) add(f *pflag.FlagSet) {
 	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; the state stays")
+	f.Var((*age)(&o.ttl), "ttl", "end values that were not set again in `AGE`, each by a DEL")
 	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is over `SIZE`, such as 10GB; the state stays")
 }
 
 func (o *retainOptions) retention() cache.Retention {
-	return cache.Retention{History: o.history, MaxBytes: o.maxBytes}
+	return cache.Retention{History: o.history, TTL: o.ttl, MaxBytes: o.maxBytes}
 }
 
 // An age is the value of a flag.

@@ -62,6 +62,16 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 	}
 }
 
+// RetainOnce lets go of what cfg says, all at once: nobody else is to use the log.
+func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
+	r, err := db.newRetainer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	r.rest = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+	return r.round(ctx)
+}
+
 // A retainer lets go of what a log need not keep. There is one at a time.
 type retainer struct {
 	db    *DB

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A retainedLog is a log on the disk that is served over TCP, and that is far larger
+// than what a connection takes whose other end reads nothing.
+type retainedLog struct {
+	*testing.T
+	db   *cache.DB
+	http *httptest.Server
+	n    int // storages so far
+}
+
+const retainedBlocks = 2
+
+func newRetainedLog(t *testing.T) *retainedLog {
+	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &retainedLog{T: t, db: db}
+	srv := New(db, Config{})
+	l.http = httptest.NewUnstartedServer(srv)
+	l.http.Config.ErrorLog = quiet
+	l.http.Config.ConnState = func(c net.Conn, s http.ConnState) {
+		if tcp, ok := c.(*net.TCPConn); ok && s == http.StateNew {
+			tcp.SetWriteBuffer(64 << 10) // or it would grow
+		}
+	}
+	l.http.Start()
+	t.Cleanup(func() {
+		srv.Stop()
+		l.http.Close()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.fill(retainedBlocks)
+	return l
+}
+
+// fill appends blocks of events of half a kilobyte, each of another storage.
+func (l *retainedLog) fill(blocks int) {
+	l.Helper()
+	value := []byte(`"` + strings.Repeat("x", 512) + `"`)
+	for range blocks {
+		var ds []event.Draft
+		for range event.BlockSize {
+			l.n++
+			ds = append(ds, event.Draft{User: "alice", Path: fmt.Sprint("p/", l.n), Type: event.Put, Key: "k", Value: value})
+		}
+		if _, err := l.db.Append(l.Context(), ds); err != nil {
+			l.Fatal(err)
+		}
+	}
+}
+
+// retain drops all history that can be dropped and returns the horizon.
+func (l *retainedLog) retain() event.ID {
+	l.Helper()
+	if err := l.db.RetainOnce(context.Background(), cache.Retention{MaxBytes: 1}); err != nil {
+		l.Fatal(err)
+	}
+	horizon, err := l.db.Horizon(l.Context())
+	if err != nil || horizon != l.db.Head()/event.BlockSize*event.BlockSize {
+		l.Fatalf("the horizon is %s, %v", horizon, err)
+	}
+	return horizon
+}
+
+// get asks for something and reads no more of it than is asked.
+func (l *retainedLog) get(path, accept, last string) *http.Response {
+	l.Helper()
+	transport := &http.Transport{
+		DisableCompression: true,
+		ReadBufferSize:     4096,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if tcp, ok := c.(*net.TCPConn); ok {
+				tcp.SetReadBuffer(64 << 10)
+			}
+			return c, err
+		},
+	}
+	l.Cleanup(transport.CloseIdleConnections)
+	r, err := http.NewRequestWithContext(l.Context(), http.MethodGet, l.http.URL+path, nil)
+	if err != nil {
+		l.Fatal(err)
+	}
+	r.Header.Set("Accept", accept)
+	if last != "" {
+		r.Header.Set("Last-Event-ID", last)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// wantGone checks that an answer tells where history begins.
+func wantGone(t *testing.T, resp *http.Response, oldest event.ID) {
+	t.Helper()
+	if resp.StatusCode != http.StatusGone {
+		t.Fatalf("status %s", resp.Status)
+	}
+	if e := wire.ReadError(resp); e.Oldest == nil || *e.Oldest != oldest {
+		t.Errorf("the answer is %+v, want the horizon %s", e, oldest)
+	}
+}
+
+// A reader whose history goes while it stalls gets every event up to some point, in
+// order, then the end of the stream between two blocks; and when it comes back, the gap.
+func TestRetainOvertakesStream(t *testing.T) {
+	l := newRetainedLog(t)
+	resp := l.get("/events?topic=*&since=beginning", wire.SSE, "")
+	in := bufio.NewReader(resp.Body)
+	if _, err := in.Peek(1); err != nil { // it has begun
+		t.Fatal(err)
+	}
+	horizon := l.retain()
+	all, err := io.ReadAll(in)
+	if err != nil || !bytes.HasSuffix(all, []byte("\n\n")) {
+		t.Fatalf("the stream ends with %v, behind %.80q", err, all[max(0, len(all)-80):])
+	}
+	var at event.ID
+	cursor := ""
+	for block := range strings.SplitSeq(string(all), "\n\n") {
+		id, data, ok := strings.Cut(block, "\ndata: ")
+		if !ok {
+			continue
+		}
+		ev, err := event.ParseLine([]byte(data))
+		if err != nil || ev.ID != at+1 {
+			t.Fatalf("event %s, %v, behind %s", ev.ID, err, at)
+		}
+		at = ev.ID
+		cursor, _, _ = strings.Cut(strings.TrimPrefix(id, "id: "), "\n")
+	}
+	if at == event.Beginning || at >= horizon {
+		t.Fatalf("the last event is %s, the horizon %s", at, horizon)
+	}
+	wantGone(t, l.get("/events?topic=*", wire.SSE, cursor), horizon)
+}
+
+// All of a stretch as lines cannot go on: it is cut, so that nobody takes it for whole.
+func TestRetainOvertakesLines(t *testing.T) {
+	l := newRetainedLog(t)
+	resp := l.get("/events?topic=*&since=beginning", wire.NDJSON, "")
+	horizon := l.retain()
+	at := wantCut(t, resp, func(ev, before *event.Event) bool { return before == nil && ev.ID == 1 || before != nil && ev.ID == before.ID+1 })
+	wantGone(t, l.get("/events?topic=*&since="+at.ID.String(), wire.NDJSON, ""), horizon)
+}
+
+// wantCut reads lines that must end with an error, each in its place behind the one
+// before, and returns the last one that is whole.
+func wantCut(t *testing.T, resp *http.Response, follows func(ev, before *event.Event) bool) *event.Event {
+	t.Helper()
+	var last *event.Event
+	in := bufio.NewReader(resp.Body)
+	for {
+		line, err := in.ReadBytes('\n')
+		switch {
+		case errors.Is(err, io.EOF) || err == nil && len(line) == 0:
+			t.Fatal("it ends as if it were whole")
+		case err != nil && last == nil:
+			t.Fatal(err)
+		case err != nil:
+			return last
+		}
+		ev, err := event.ParseLine(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil || !follows(&ev, last) {
+			t.Fatalf("%.100q, %v", line, err)
+		}
+		last = &ev
+	}
+}
+
+// A state is told as long as the horizon has not passed by its position, whatever is
+// dropped below; then it is cut, and asked for again it is gone.
+func TestRetainOvertakesSnapshot(t *testing.T) {
+	l := newRetainedLog(t)
+	inOrder := func(ev, before *event.Event) bool { return before == nil || ev.Path > before.Path }
+	whole := l.get("/snapshot?topic=*", wire.NDJSON, "")
+	if horizon := l.retain(); whole.Header.Get(wire.HeaderTo) != horizon.String() {
+		t.Fatalf("the state is that at %s", whole.Header.Get(wire.HeaderTo))
+	}
+	b, err := io.ReadAll(whole.Body)
+	if n := bytes.Count(b, []byte("\n")); err != nil || n != l.n {
+		t.Fatalf("the state at the horizon has %d members, %v, want %d", n, err, l.n)
+	}
+	resp := l.get("/snapshot?topic=*", wire.NDJSON, "")
+	at := resp.Header.Get(wire.HeaderTo)
+	l.fill(1)
+	horizon := l.retain()
+	last := wantCut(t, resp, inOrder)
+	wantGone(t, l.get("/snapshot?topic=*&at="+at+"&after="+last.Storage(), wire.NDJSON, ""), horizon)
+}

@@ -68,9 +68,12 @@ func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 	if err != nil {
 		return err
 	}
-	r.rest = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+	r.rest = noRest
 	return r.round(ctx)
 }
+
+// noRest goes on at once.
+func noRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // A retainer lets go of what a log need not keep. There is one at a time.
 type retainer struct {
@@ -133,34 +136,40 @@ func restAfter(ctx context.Context, took time.Duration) error {
 	}
 }
 
-// round lets go of what has had its time by now.
+// round lets go of what has had its time by now, and gives back the space.
 func (r *retainer) round(ctx context.Context) error {
+	if err := r.letGo(ctx); err != nil {
+		return wrap(err, "retain")
+	}
+	return wrap(r.shrink(ctx), "retain")
+}
+
+// letGo moves the horizon, durably, before it drops what lies below.
+func (r *retainer) letGo(ctx context.Context) error {
 	now := r.clock.now()
 	if seen := r.clock.seen; seen-r.kept >= tickTime {
 		if err := r.db.keepTick(ctx, r.clock); err != nil {
-			return wrap(err, "retain")
+			return err
 		}
 		r.kept = seen
 	}
 	if r.cfg.TTL > 0 {
 		if err := r.expire(ctx, now-micros(r.cfg.TTL)); err != nil {
-			return wrap(err, "retain")
+			return err
 		}
 	}
 	if r.cfg.History > 0 {
 		if err := r.raise(ctx, now-micros(r.cfg.History)); err != nil {
-			return wrap(err, "retain")
+			return err
 		}
 	}
 	if err := r.drop(ctx); err != nil {
-		return wrap(err, "retain")
+		return err
 	}
 	if r.cfg.MaxBytes > 0 {
-		if err := r.fit(ctx); err != nil {
-			return wrap(err, "retain")
-		}
+		return r.fit(ctx)
 	}
-	return wrap(r.shrink(ctx), "retain")
+	return nil
 }
 
 // raise moves the horizon up to the last block of which all events are from before or

@@ -40,6 +40,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"waitfile": cmdWaitFile,
 	// waitgrep PATTERN FILE: wait until a file matches.
 	"waitgrep": cmdWaitGrep,
+	// waitout PATTERN PROGRAM ARG...: run a program until what it prints matches.
+	"waitout": cmdWaitOut,
 	// setenvfile VAR FILE: wait for a file and set a variable to what it says.
 	"setenvfile": cmdSetenvFile,
 	// address VAR URL: set a variable to the host and port of a URL.
@@ -132,6 +134,16 @@ func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
 	poll(ts, strings.Join(args, " with lines: "), func() bool {
 		b, err := os.ReadFile(path)
 		return err == nil && len(b) > 0 && bytes.Count(b, []byte("\n")) >= n
+	})
+}
+
+func cmdWaitOut(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "waitout PATTERN PROGRAM ARG...")
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	poll(ts, args[0], func() bool {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		return re.MatchString(ts.ReadFile("stdout"))
 	})
 }
 

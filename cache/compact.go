@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// Compacted says how large a file was and has become, in bytes.
+type Compacted struct{ Before, After int64 }
+
+// Compact makes a server's file as small as it can be: it lets go of what cfg says, at
+// once, by the clock on the wall, then writes the file anew. Nobody may serve the log
+// meanwhile, and none is made.
+func Compact(ctx context.Context, path string, cfg Config, retention Retention) (c Compacted, err error) {
+	if cfg.Role, err = roleOf(ctx, path); err != nil {
+		return c, err
+	}
+	if cfg.Role != Server {
+		return c, fmt.Errorf("compact %s: %w: it is a %s's file", path, ErrRole, cfg.Role)
+	}
+	db, err := Open(ctx, path, cfg)
+	if err != nil {
+		return c, err
+	}
+	defer func() {
+		if closed := db.Close(); err == nil {
+			err = closed
+		}
+		if err == nil {
+			c.After, err = sizeOf(path)
+		}
+	}()
+	if c.Before, err = sizeOf(path); err != nil {
+		return c, err
+	}
+	if err := db.compact(ctx, retention); err != nil {
+		return c, fmt.Errorf("compact %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// roleOf returns the role of a file that is there.
+func roleOf(ctx context.Context, path string) (Role, error) {
+	db, err := Open(ctx, path, Config{})
+	if err != nil {
+		return "", err
+	}
+	return db.role, db.Close()
+}
+
+func sizeOf(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (db *DB) compact(ctx context.Context, retention Retention) error {
+	r, err := db.newRetainer(ctx, retention)
+	if err != nil {
+		return err
+	}
+	r.clock.set()
+	r.rest = noRest
+	if err := r.letGo(ctx); err != nil {
+		return err
+	}
+	return db.vacuum(ctx)
+}
+
+// vacuum writes the file anew, without a free page.
+func (db *DB) vacuum(ctx context.Context) error {
+	if err := db.lock(ctx); err != nil {
+		return err
+	}
+	defer db.unlock()
+	if err := db.connectWriter(); err != nil { // statements would keep it from that
+		return err
+	}
+	_, err := db.write.ExecContext(ctx, `VACUUM`)
+	return db.named(orDone(ctx, err))
+}

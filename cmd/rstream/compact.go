@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+)
+
+type compactOptions struct {
+	db     string
+	retain retainOptions
+}
+
+func newCompactCommand(a *app) *cobra.Command {
+	var o compactOptions
+	cmd := &cobra.Command{
+		Use:     "compact",
+		GroupID: groupServe,
+		Short:   "Make a server's file as small as it can be",
+		Long: `Write the log in --db anew, without free space, while no server has it. A server
+that drops history gives back free space as well, but leaves some for what comes.
+
+With the flags of "rstream serve" for that, first let go of what they say, at once,
+and by the clock of this machine: check that it is right.`,
+		Example: `  rstream compact
+  rstream compact --db events.db --history 30d`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCompact(cmd.Context(), a, o) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
+	o.retain.add(f)
+	return cmd
+}
+
+func runCompact(ctx context.Context, a *app, o compactOptions) error {
+	c, err := cache.Compact(ctx, o.db, cache.Config{}, o.retain.retention())
+	if err != nil || a.quiet {
+		return err
+	}
+	if a.out.text() {
+		err = a.out.printf("%s: %s, was %s\n", o.db, size(c.After), size(c.Before))
+	} else {
+		err = a.out.json(struct {
+			Type   string `json:"type"`
+			DB     string `json:"db"`
+			Before int64  `json:"before"`
+			After  int64  `json:"after"`
+		}{"compacted", o.db, c.Before, c.After})
+	}
+	if err != nil {
+		return err
+	}
+	return a.out.flush()
+}

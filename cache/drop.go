@@ -100,7 +100,11 @@ func (r *retainer) dropBlock(ctx context.Context, block uint64) error {
 
 // stepTime is how long a transaction may go on with further changes: an append waits
 // for one of them at most. It is a variable for the tests.
-var stepTime = 2 * time.Millisecond
+var stepTime = time.Millisecond
+
+// checkpointSteps is after how many transactions what they wrote is copied into the file:
+// beside the appends, which would have to wait if it were left to one of them.
+const checkpointSteps = 8
 
 // apply makes changes, in transactions that are short.
 func (r *retainer) apply(ctx context.Context, steps []changes) error {
@@ -122,6 +126,11 @@ func (r *retainer) apply(ctx context.Context, steps []changes) error {
 			return err
 		}
 		steps = steps[n:]
+		if r.steps++; r.steps%checkpointSteps == 0 {
+			if err := r.checkpoint(ctx); err != nil {
+				return err
+			}
+		}
 		if err := r.rest(ctx, time.Since(began)); err != nil {
 			return err
 		}

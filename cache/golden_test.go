@@ -145,6 +145,35 @@ func checkGoldenServer(t *testing.T, name string) {
 	integrity(t, db)
 }
 
+// A file of every version can let go of its history.
+func TestGoldenRetain(t *testing.T) {
+	for _, name := range goldenFiles(t, "server") {
+		t.Run(name, func(t *testing.T) {
+			db := mustOpen(t, goldenCopy(t, name), Config{Role: Server, Log: testLog})
+			defer db.Close()
+			mustAppend(t, db, drafts("alice", "posts/1", "fill", event.BlockSize-20)...)
+			mustAppend(t, db, draft("alice", "posts/0", "again"), event.Draft{User: "alice", Path: "posts/2", Type: event.Del, Key: "k"})
+			mustAppend(t, db, drafts("bob", "x", "k", 10)...)
+			all := readAll(t, db, topics(t, "*"), window.Span{To: event.MaxID}, 5000)
+			if err := db.RetainOnce(context.Background(), Retention{MaxBytes: 1}); err != nil {
+				t.Fatal(err)
+			}
+			c := retainCheck{t, db, all, event.BlockSize}
+			c.horizonIs()
+			c.left()
+			c.state(event.All, c.horizon)
+			c.state(event.All, db.Head())
+			c.below()
+			c.time(c.horizon)
+			checkLookUp(t, db, all)
+			if rs := mustAppend(t, db, drafts("alice", "posts/0", "k", 1)...); !rs[0].Known || !rs[0].Dropped || rs[0].ID != 1 {
+				t.Errorf("the first event again is %+v", rs[0])
+			}
+			integrity(t, db)
+		})
+	}
+}
+
 func TestGoldenClient(t *testing.T) {
 	for _, name := range goldenFiles(t, "client") {
 		t.Run(name, func(t *testing.T) { checkGoldenClient(t, name) })

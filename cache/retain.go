@@ -83,6 +83,7 @@ type retainer struct {
 	kept  time.Duration // when the clock was made durable
 	rest  func(context.Context, time.Duration) error
 
+	steps   int
 	cleared event.ID // the horizon below which nothing is kept but events
 }
 

@@ -105,6 +105,12 @@ func (r *retainer) truncate(ctx context.Context, shrunk bool) error {
 	if !shrunk {
 		return nil
 	}
+	return r.checkpoint(ctx)
+}
+
+// checkpoint copies what is in the write-ahead log into the file. It keeps nobody from
+// writing.
+func (r *retainer) checkpoint(ctx context.Context) error {
 	_, err := r.db.read.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return r.db.named(orDone(ctx, err))
 }

@@ -42,9 +42,11 @@ One line on standard error says where, once requests are taken. The server
 listens on this machine only; beyond it, everyone may read and write, which has
 to be said with --insecure.
 
-Everything is kept unless it is said otherwise. With --history, older events are
-dropped, in blocks of 4,096; what they had come to, the state, stays. A reader that
-was away for longer is told of the gap.`,
+Everything is kept unless it is said otherwise. With --history or --max-bytes, old
+events are dropped, in blocks of 4,096; what they had come to, the state, stays. A
+reader that was away for longer is told of the gap. With --ttl, a value that is not
+set again in time ends by an event that everybody sees. A clock that is wrong for a
+while destroys nothing.`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d

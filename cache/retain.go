@@ -139,10 +139,11 @@ func restAfter(ctx context.Context, took time.Duration) error {
 
 // round lets go of what has had its time by now, and gives back the space.
 func (r *retainer) round(ctx context.Context) error {
-	if err := r.letGo(ctx); err != nil {
-		return wrap(err, "retain")
+	err := r.letGo(ctx)
+	if err == nil && !r.cfg.None() {
+		err = r.shrink(ctx)
 	}
-	return wrap(r.shrink(ctx), "retain")
+	return wrap(err, "retain")
 }
 
 // letGo moves the horizon, durably, before it drops what lies below.

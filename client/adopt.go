@@ -19,14 +19,19 @@ type Adopted struct {
 
 // Adopt carries over what another copy holds: of the log that the server's log was
 // restored from. Each window is compared with the server up to parted, where the two
-// logs parted, and only what agrees is taken.
+// logs parted, and only what agrees is taken: nothing from below the server's horizon,
+// which cannot be compared.
 func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return a, err
+	}
 	windows, err := old.Windows(ctx)
 	if err != nil {
 		return a, inStore(err)
 	}
 	for _, w := range window.NewSet(windows...).Merged() {
-		span := w.Held().Intersect(window.Span{From: event.Beginning, To: parted})
+		span := w.Held().Intersect(window.Span{From: info.Horizon, To: parted})
 		if span.Empty() {
 			continue
 		}

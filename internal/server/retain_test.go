@@ -166,7 +166,9 @@ func TestRetainOvertakesLines(t *testing.T) {
 	l := newRetainedLog(t)
 	resp := l.get("/events?topic=*&since=beginning", wire.NDJSON, "")
 	horizon := l.retain()
-	at := wantCut(t, resp, func(ev, before *event.Event) bool { return before == nil && ev.ID == 1 || before != nil && ev.ID == before.ID+1 })
+	at := wantCut(t, resp, func(ev, before *event.Event) bool {
+		return before == nil && ev.ID == 1 || before != nil && ev.ID == before.ID+1
+	})
 	wantGone(t, l.get("/events?topic=*&since="+at.ID.String(), wire.NDJSON, ""), horizon)
 }
 

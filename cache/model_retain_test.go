@@ -29,7 +29,6 @@ type retainModel struct {
 	watch   watch
 	db      *DB
 	r       *retainer
-	cfg     Retention
 	log     []event.Event
 	horizon event.ID
 	done    bool // nothing is left to do for retention

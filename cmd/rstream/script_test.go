@@ -15,8 +15,9 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write what was printed into the scripts' golden files")
-	long   = flag.Bool("long", false, "run the long forms of the scripts")
+	update  = flag.Bool("update", false, "write what was printed into the scripts' golden files")
+	long    = flag.Bool("long", false, "run the long forms of the scripts")
+	program = flag.String("program", "", "run the scripts with the rstream that lies in this `directory`, as one of a release")
 )
 
 func TestMain(m *testing.M) {
@@ -66,6 +67,9 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
 	env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 	env.Setenv("TZ", "UTC")
+	if *program != "" {
+		env.Setenv("PATH", *program+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	}
 	env.Values[jobsKey{}] = jobs{}
 	env.Values[wiresKey{}] = wires{}
 	env.Values[gatesKey{}] = gates{}

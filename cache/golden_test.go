@@ -147,7 +147,8 @@ func checkGoldenServer(t *testing.T, name string) {
 
 // A file of every version can let go of its history.
 func TestGoldenRetain(t *testing.T) {
-	for _, name := range goldenFiles(t, "server") {
+	files := goldenFiles(t, "server")
+	for _, name := range files[:size(1, len(files))] {
 		t.Run(name, func(t *testing.T) {
 			db := mustOpen(t, goldenCopy(t, name), Config{Role: Server, Log: testLog})
 			defer db.Close()

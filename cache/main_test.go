@@ -45,3 +45,11 @@ func onlyLong(t testing.TB) {
 		t.Skip("runs with -long")
 	}
 }
+
+// size is how much there is of something, in the default form and in the long one.
+func size(short, most int) int {
+	if *long {
+		return most
+	}
+	return short
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
-
-	"github.com/rstream-dev/rstream/cache"
 )
 
 type backupOptions struct{ db string }
@@ -32,7 +30,7 @@ told, and carry over what agrees.`,
 }
 
 func runBackup(ctx context.Context, a *app, o backupOptions, to string) error {
-	db, err := cache.Open(ctx, o.db, cache.Config{})
+	db, err := openFile(ctx, o.db, noLog)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,9 @@ and by the clock of this machine: check that it is right.`,
 }
 
 func runCompact(ctx context.Context, a *app, o compactOptions) error {
+	if err := mustExist(o.db, noLog); err != nil {
+		return err
+	}
 	c, err := cache.Compact(ctx, o.db, cache.Config{}, o.retain.retention())
 	if err != nil || a.quiet {
 		return err

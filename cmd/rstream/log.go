@@ -80,8 +80,7 @@ func (o *logOptions) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 		return nil, span, err
 	}
 	if len(held) == 0 {
-		return nil, span, &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()),
-			fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))}
+		return nil, span, notHeld(ctx, db, topics)
 	}
 	end := held[len(held)-1].To
 	span = window.Span{From: event.Beginning, To: end}
@@ -146,10 +145,38 @@ func shellTopics(topics []event.Topic) (s string) {
 		if i > 0 {
 			s += " "
 		}
-		s += "'" + strings.ReplaceAll(t.String(), "'", `'\''`) + "'"
+		s += shellWord(t.String())
 	}
 	return s
 }
+
+// shellWord writes s as one word of a shell, in quotes only if it needs them.
+func shellWord(s string) string {
+	plain := strings.Trim(s, "/-._ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == ""
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// notHeld says that nothing of topics is held, and what is.
+func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
+	others, err := heldTopics(ctx, db)
+	if err != nil {
+		return err
+	}
+	hint := fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))
+	if len(others) > 0 {
+		hint += "; what is held is of " + topicList(others[:min(len(others), namedTopics)])
+	}
+	if more := len(others) - namedTopics; more > 0 {
+		hint += fmt.Sprintf(" and %d more", more)
+	}
+	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
+}
+
+// namedTopics is how many topics a hint names.
+const namedTopics = 5
 
 // offlinePosition turns a moment into a position by what is held.
 func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {

@@ -12,7 +12,23 @@ import (
 
 // moveCommand is what brings over what the copy in a file holds.
 func moveCommand(file, into string) string {
-	return "\"rstream export --all --cache " + file + " | rstream import - " + into + "\" and sync"
+	return "\"rstream export " + topicsOf(file) + " --cache " + file + " | rstream import - " + into + "\" and sync"
+}
+
+// topicsOf returns the topics that the copy in a file holds, as export takes them. If
+// they cannot be told, export will say why.
+func topicsOf(file string) string {
+	const all = "--all"
+	db, err := cache.Open(context.Background(), file, cache.Config{})
+	if err != nil {
+		return all
+	}
+	defer db.Close()
+	topics, err := heldTopics(context.Background(), db)
+	if err != nil || len(topics) == 0 || slices.Equal(topics, []event.Topic{event.All}) {
+		return all
+	}
+	return shellTopics(topics)
 }
 
 // noteOthers says how to bring over what copies of other logs hold, if this server has

@@ -148,8 +148,27 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, &exitError{exitFailed, fmt.Sprintf("nothing is held of %s yet", a.servers[0]),
 			"run \"rstream sync\" first, or name a file with --cache FILE"}
 	}
+	return openFile(ctx, path, "name one that is there with --cache FILE; \"rstream sync\" makes one")
+}
+
+// openFile opens a file that must be there. hint says what to do if it is not.
+func openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
+	if err := mustExist(path, hint); err != nil {
+		return nil, err
+	}
 	return cache.Open(ctx, path, cache.Config{})
 }
+
+// mustExist says what to do about a file that is not there.
+func mustExist(path, hint string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return &exitError{exitFailed, fmt.Sprintf("open %s: no such file or directory", path), hint}
+	}
+	return nil
+}
+
+// noLog is the hint where a server's file is not there.
+const noLog = "name the file of the log with --db FILE, as for \"rstream serve\""
 
 // Which server serves which log is remembered in a small file beside the copies, so
 // that offline commands work.

@@ -145,7 +145,7 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, &mismatch), errors.As(err, &differs):
 		return "\"rstream verify --repair\" fetches what differs again"
 	case errors.As(err, &heldAs):
-		return fmt.Sprintf("\"rstream forget '%s'\" forgets all of it", heldAs.As)
+		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(heldAs.As.String()))
 	case errors.Is(err, cache.ErrInUse):
 		return "stop the tail or sync that is running, and run the command again"
 	case errors.As(err, &protocol):

@@ -20,6 +20,10 @@ func newStatusCommand(a *app) *cobra.Command {
 		Use:     "status",
 		GroupID: groupInspect,
 		Short:   "Say what is held, how far, and of which server",
+		Long: `Say what the local copy holds, how far it has come, and of which server. The server
+is asked for its head; if it cannot be reached, that is said and the status is still 0.
+
+"not fetched again" counts what was asked for and held already, over the copy's life.`,
 		Example: `  rstream status
   rstream status -o json | jq .lag`,
 		Args: noArgs,
@@ -193,7 +197,7 @@ func (r *statusReport) print(out *output) error {
 		row("reached", "%s%s", *r.Reached, lag)
 	}
 	if r.Role == cache.Client {
-		row("fetched", "%s, %s; %s did not have to be", count(r.Fetched, "event"), size(r.Received), count(r.Saved, "event"))
+		row("fetched", "%s, %s; %s not fetched again", count(r.Fetched, "event"), size(r.Received), count(r.Saved, "event"))
 	}
 	if r.Queued > 0 || r.Refused > 0 {
 		row("outbox", "%s to send, %d refused", count(r.Queued, "append"), r.Refused)

@@ -60,7 +60,7 @@ fetched; --strategy and --explain are about that.`,
 	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
-	f.StringVar(&o.strategy, "strategy", "auto", "how to find out which imported events the server has: "+strategyNames)
+	f.StringVar(&o.strategy, "strategy", "auto", "`WAY` to find out which imported events the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "say how it was found out what was missing, and what that took")
 	o.topicFlags.add(cmd)
 	completeMoments(cmd, "since", "until", "at")
@@ -232,7 +232,11 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch,
 	stats := s.Stats()
 	sum := summary{"summary", t, synced.Span.From, synced.Span.To,
 		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0), synced.Imported}
-	text := fmt.Sprintf("%s: %s fetched, %d held, %s, %s", t, count(sum.Fetched, "event"), sum.Held, count(sum.Windows, "window"), size(sum.Bytes))
+	text := fmt.Sprintf("%s: %s fetched, %d held", t, count(sum.Fetched, "event"), sum.Held)
+	if sum.Windows > 0 {
+		text += ", " + count(sum.Windows, "window")
+	}
+	text += ", " + size(sum.Bytes) + " received"
 	if sum.Imported > 0 {
 		text += fmt.Sprintf(", %d imported", sum.Imported)
 	}

@@ -63,6 +63,9 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 		if topics, err = heldTopics(ctx, s.db); err != nil {
 			return err
 		}
+		if len(topics) == 0 {
+			a.note("nothing is held in %s: nothing was compared", s.db.Path())
+		}
 	}
 	if err := a.verifyTopics(ctx, s, topics, o.repair); err != nil || damaged == 0 || o.repair {
 		return err
@@ -124,6 +127,9 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 		if err != nil {
 			return 0, 0, s.check(ctx, err)
 		}
+		if all && nothingHeld(v) && !a.out.text() {
+			a.note("nothing of %s is held: nothing was compared", t)
+		}
 		if all || len(v.Found) > 0 {
 			if err := a.printVerified(t, v); err != nil {
 				return 0, 0, err
@@ -139,6 +145,10 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 	}
 	return repaired, different, nil
 }
+
+// nothingHeld reports whether there was nothing to compare, which is not the same as
+// equal.
+func nothingHeld(v client.Verified) bool { return v.Windows == 0 && v.Older.Count() == 0 }
 
 // A differsError says that a copy is not what the server has.
 type differsError struct{ windows int }
@@ -206,6 +216,9 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 		return a.out.json(line)
 	}
 	verdict := "equal"
+	if nothingHeld(v) {
+		verdict = "nothing is held, nothing was compared"
+	}
 	if line.Different > 0 {
 		verdict = fmt.Sprintf("%d different, %d repaired", line.Different, line.Repaired)
 	}

@@ -77,6 +77,7 @@ func (a *app) completeFrom(cmd *cobra.Command, read func(*cache.DB) error) {
 // describeCompletion fits cobra's command into our help.
 func describeCompletion(cmd *cobra.Command) {
 	cmd.Use = "completion SHELL"
+	cmd.DisableFlagsInUseLine = true
 	cmd.Short = "Print what a shell needs to complete commands and flags"
 	cmd.Example = `  source <(rstream completion bash)
   rstream completion zsh > "${fpath[1]}/_rstream"

@@ -12,7 +12,7 @@ import (
 
 func newCursorCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "cursor",
+		Use:     "cursor [COMMAND]",
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
 		Long: `List the cursors that "tail --name" keeps in the local copy: how far each reader has
@@ -20,8 +20,9 @@ come, of which topics, and whether a process holds it now.`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,
-		Args: knownCommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runCursorList(cmd.Context(), a) },
+		Args:                  knownCommand,
+		DisableFlagsInUseLine: true,
+		RunE:                  func(cmd *cobra.Command, _ []string) error { return runCursorList(cmd.Context(), a) },
 	}
 	cmd.AddCommand(newCursorListCommand(a), newCursorSetCommand(a), newCursorRmCommand(a))
 	return cmd

@@ -7,7 +7,7 @@ import (
 // usageTemplate is what follows the description in every help. It is cobra's, but
 // for the end: the exit statuses are a part of what a command promises.
 const usageTemplate = `Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
+  {{if and .HasAvailableSubCommands (not (and .HasParent .Runnable))}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
 
 Examples:
 {{.Example}}{{end}}{{$cmds := .Commands}}{{range $group := .Groups}}
@@ -24,7 +24,8 @@ Flags:
 Global flags:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
 
-"{{.CommandPath}} COMMAND --help" says more of a command.{{end}}
+"{{.CommandPath}} COMMAND --help" says more of a command.{{end}}{{if not .HasParent}}
+Any flag may also stand in the environment, as RSTREAM_SERVER, or in the config file.{{end}}
 
 Exit status:
 ` + exitStatuses + `{{with index .Annotations "` + exitAnnotation + `"}}  {{.}}

@@ -15,7 +15,7 @@ import (
 
 func newOutboxCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "outbox",
+		Use:     "outbox [COMMAND]",
 		GroupID: groupWrite,
 		Short:   "List what waits to be sent",
 		Long: `List what put --offline and put --queue have kept in the local copy, in the order
@@ -24,8 +24,9 @@ why.`,
 		Example: `  rstream outbox
   rstream outbox drop 3
   rstream outbox drop --refused`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
+		Args:                  noArgs,
+		DisableFlagsInUseLine: true,
+		RunE:                  func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
 	}
 	cmd.AddCommand(newOutboxDropCommand(a))
 	return cmd

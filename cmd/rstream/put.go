@@ -38,8 +38,8 @@ an append safe to repeat: the same storage, key and value are one event for ever
 Without --key each append gets a new one.
 
 --from reads events, one JSON object a line: user, path, value, and if wanted type
-and key. Lines that rstream printed are such lines, so a stream can be piped from
-one server to another, twice without harm.
+and key. Without a key a line is a new event each time. Lines that rstream printed are
+such lines, so a stream can be piped from one server to another, twice without harm.
 
 --offline keeps what is written in the local copy, and the next sync sends it, once.
 "rstream outbox" lists what waits.`,

@@ -123,7 +123,7 @@ func (d *demo) append(ctx context.Context, _ string) error {
 	if _, err := d.client.Put(ctx, d.quakes[:first]); err != nil {
 		return err
 	}
-	return d.say("rstream put --from quakes.jsonl", "%d earthquakes of a week in 2013 appended and synced to disk in %s", first, since(began))
+	return d.say("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013 appended and synced to disk in %s", first, len(d.quakes), since(began))
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }

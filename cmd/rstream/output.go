@@ -95,8 +95,15 @@ func (o *output) event(ev *event.Event) error {
 	if !o.text() {
 		return o.line(ev.Line())
 	}
-	return o.printf("%s  %s  %-3s  %s\n", ev.Time.Time().Local().Format("2006-01-02 15:04:05.000"),
-		visible(ev.Storage()), ev.Type, visible(string(ev.Value)))
+	value := ""
+	switch {
+	case len(ev.Value) > 0:
+		value = "  " + visible(string(ev.Value))
+	case ev.IsExpiry():
+		value = "  expired"
+	}
+	return o.printf("%s  %s  %s%s\n", ev.Time.Time().Local().Format("2006-01-02 15:04:05.000"),
+		visible(ev.Storage()), ev.Type, value)
 }
 
 // receipt writes what a log made of an append: the event or, if the log has taken it

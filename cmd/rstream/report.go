@@ -130,12 +130,12 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, &gap) && cmd != nil && cmd.Name() == "state":
 		return "the oldest state that the server can tell is that --at " + gap.Oldest.String()
 	case errors.As(err, &gap):
-		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String()
+		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String() + skipHint(cmd)
 	case errors.As(err, &other) && cacheNamed(cmd):
 		return "name another file with --cache, or the server of this log with --server; to begin one with what this one has, run " +
 			moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+other.URL)
 	case errors.As(err, &other):
-		return "run the command again to begin a copy of the new log, or name the old server with --server"
+		return "run the command again to go on with a copy of the new log, or name the old server with --server"
 	case errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED):
 		return "is a server running? start one with \"rstream serve\", or name one with --server URL"
 	case errors.As(err, &unreachable):
@@ -172,6 +172,14 @@ func hint(cmd *cobra.Command, err error) string {
 		return "name a file in a folder that you may write with --cache FILE (or --db FILE for serve)"
 	}
 	return ""
+}
+
+// skipHint is the other way on over a gap, for commands that have it.
+func skipHint(cmd *cobra.Command) string {
+	if cmd == nil || cmd.Flags().Lookup("skip-gap") == nil {
+		return ""
+	}
+	return ", or go on behind what is gone with --skip-gap"
 }
 
 // cacheNamed reports whether the person has chosen the copy's file.

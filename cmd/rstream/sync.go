@@ -34,11 +34,15 @@ func newSyncCommand(a *app) *cobra.Command {
 		GroupID: groupRead,
 		Short:   "Fetch what is missing into the local copy",
 		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
-not fetched again. Without a topic it is every topic synced before, or everything
-in an empty copy. What put --offline has kept is sent first. If something was missing,
-it is asked once more at the end whether there is more by then. Of events that were
-imported, those that the server has are put where it has them, and only the others are
-fetched; --strategy and --explain are about that.`,
+not fetched again. Without a topic it is every topic that a sync was asked for, or
+everything if none was. What put --offline has kept is sent first. If something was
+missing, it is asked once more at the end whether there is more by then.
+
+Of events that were imported, those that the server has are put where it has them, and
+only the others are fetched; --strategy and --explain are about that.
+
+Each topic gets one line: events fetched now, events held of the stretch, windows that
+were pulled, and bytes received.`,
 		Example: `  rstream sync alice --since 24h
   rstream sync --all
   rstream sync alice --print | jq .value`,

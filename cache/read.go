@@ -272,10 +272,12 @@ func (r *reader) scan(after, until event.ID, few bool, most int) (event.ID, erro
 }
 
 // joinedLines begins a query for lines that come joined, but for long and empty ones:
-// these come as ids.
+// these come as ids. The sum tells whether the lines stand under the ids that they say.
 const (
-	joinedLines = `SELECT CAST(group_concat(CASE WHEN octet_length(line) BETWEEN 1 AND ? THEN line ELSE id END, char(10)) AS BLOB) FROM `
+	joinedLines = `SELECT CAST(group_concat(CASE WHEN octet_length(line) BETWEEN 1 AND ? THEN line ELSE id END, char(10)) AS BLOB),
+		sum(id & 1099511627775) FROM `
 	joinedQuery = joinedLines + `event WHERE id > ? AND id <= ?`
+	joinedBits  = 1<<40 - 1 // so that a sum of maxJoin is no more than an integer
 )
 
 // scanAll reads the events of (after, until].
@@ -302,12 +304,13 @@ func (r *reader) scanRows(after, until event.ID) func(rows *sql.Rows, err error)
 		}
 		defer rows.Close()
 		var joined sql.RawBytes
+		var sum sql.NullInt64
 		at = after
 		for rows.Next() { // once
-			if err := rows.Scan(&joined); err != nil {
+			if err := rows.Scan(&joined, &sum); err != nil {
 				return 0, after, err
 			}
-			if n, at, err = r.addJoined(joined, after, until); err != nil {
+			if n, at, err = r.addJoined(joined, event.ID(sum.Int64), after, until); err != nil {
 				return 0, after, err
 			}
 		}
@@ -315,9 +318,10 @@ func (r *reader) scanRows(after, until event.ID) func(rows *sql.Rows, err error)
 	}
 }
 
-// addJoined adds joined lines of events in (after, until], in their order, until there
-// are enough, and returns how many it has looked at and the last.
-func (r *reader) addJoined(joined []byte, after, until event.ID) (n int, at event.ID, err error) {
+// addJoined adds joined lines of events in (after, until], in their order and with the
+// sum of their ids, until there are enough, and returns how many it has looked at and
+// the last.
+func (r *reader) addJoined(joined []byte, sum, after, until event.ID) (n int, at event.ID, err error) {
 	if r.raw {
 		r.lines = slices.Grow(r.lines, len(joined)+1)
 	}
@@ -332,16 +336,41 @@ func (r *reader) addJoined(joined []byte, after, until event.ID) (n int, at even
 			return 0, after, errJoined
 		}
 		at = id
+		sum -= id & joinedBits
+	}
+	for rest := joined; len(rest) > 0; {
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, newline)
+		id, err := joinedID(line)
+		if err != nil {
+			return 0, after, err
+		}
+		sum -= id & joinedBits
+	}
+	if sum != 0 {
+		return 0, after, errJoined
 	}
 	return n, at, nil
+}
+
+// joinedID returns the id of a line that has come joined with others, or as an id.
+func joinedID(line []byte) (event.ID, error) {
+	if len(line) > 0 && line[0] == '{' {
+		return lineID(line)
+	}
+	id, err := strconv.ParseUint(string(line), 10, 63)
+	if err != nil {
+		return 0, errJoined
+	}
+	return event.ID(id), nil
 }
 
 // add adds the event of a line that has come joined with others, or as an id.
 func (r *reader) add(line []byte) (event.ID, error) {
 	if len(line) > 0 && line[0] != '{' {
-		id, err := strconv.ParseUint(string(line), 10, 63)
+		id, err := joinedID(line)
 		if err != nil {
-			return 0, errJoined
+			return 0, err
 		}
 		return r.take(r.tx.QueryRowContext(r.ctx, `SELECT id, line FROM event WHERE id = ?`, id))
 	}

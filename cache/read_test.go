@@ -282,3 +282,40 @@ func TestReadJoined(t *testing.T) {
 		}
 	}
 }
+
+// A line that says another id than that under which it is stored is told as damage, also
+// where ids are missing, so that the other one would be in order.
+func TestReadIDBetweenOthers(t *testing.T) {
+	db := openClient(t)
+	var evs []event.Event
+	for id := event.ID(2); id <= 200; id += 2 {
+		evs = append(evs, madeEvent("alice", []string{"a", "b", "c"}[id%3], id))
+	}
+	store(t, db, "alice", evs...)
+	const damaged = 100
+	if _, err := db.write.Exec(`UPDATE event SET line = replace(line, ?, ?) WHERE id = ?`,
+		`"id":"`+event.ID(damaged).String(), `"id":"`+event.ID(damaged+1).String(), damaged); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	path := evs[damaged/2-1].Path
+	for _, topic := range topics(t, "alice", "alice/"+path, "alice/"+path+"$") {
+		ts := []event.Topic{topic}
+		for _, to := range []event.ID{damaged, damaged + 1, 200} {
+			for _, after := range []event.ID{0, damaged - 2} {
+				for _, limit := range []int{1000, int(to - after), 1} {
+					if after == 0 && limit == 1 {
+						continue // it need not come to that
+					}
+					_, _, err := db.Read(ctx, ts, after, to, limit)
+					wantError(t, "Read", err, ErrCorrupt)
+					_, _, err = db.AppendLines(ctx, nil, ts, after, to, limit)
+					wantError(t, "AppendLines", err, ErrCorrupt)
+				}
+			}
+		}
+		if got := readAll(t, db, ts, window.Span{From: damaged, To: 200}, 7); len(got) == 0 {
+			t.Errorf("nothing of %s is read behind the damage", topic)
+		}
+	}
+}

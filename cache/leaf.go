@@ -281,25 +281,37 @@ func isProven(windows []row, topic event.Topic, span window.Span) bool {
 }
 
 // TimeAt returns the time of the last event at or before position at; ok is false
-// if there is none.
+// if there is none. A log knows none below its horizon.
 func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error) {
-	var id event.ID
-	var line []byte
-	err = db.read.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
-		return 0, false, fmt.Errorf("time at %s: %w", at, orDone(ctx, err))
-	default:
-		ev, err := stored(id, line)
-		if err != nil {
-			return 0, false, fmt.Errorf("time at %s: %w", at, err)
-		}
-		t, ok = ev.Time, true
-	}
-	gone, some, err := db.timeDropped(ctx, at)
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		t, ok, err = db.timeIn(ctx, tx, at)
+		return err
+	})
 	if err != nil {
 		return 0, false, fmt.Errorf("time at %s: %w", at, err)
 	}
-	return max(t, gone), ok || some, nil
+	return t, ok, nil
+}
+
+func (db *DB) timeIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, ok bool, err error) {
+	horizon, err := db.horizonIn(tx)
+	if err != nil {
+		return 0, false, err
+	}
+	if at < horizon {
+		return 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
+	}
+	var id event.ID
+	var line []byte
+	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
+	if err == nil {
+		var ev event.Event
+		ev, err = stored(id, line)
+		t, ok = ev.Time, true
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, false, err
+	}
+	gone, some, err := timeDropped(ctx, tx, at)
+	return max(t, gone), ok || some, err
 }

@@ -533,17 +533,22 @@ func eachPosting(rows *sql.Rows, visit func(event.ID)) error {
 }
 
 // BeforeLast returns the newest position after which topics have n held events up to
-// position until, or from if they have no more than n there.
+// position until, or from if they have no more than n there: the horizon of a log that
+// lies behind it.
 func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (at event.ID, err error) {
 	if n <= 0 || until <= from {
 		return max(until, from), nil
 	}
-	at = from
 	err = db.view(ctx, func(tx *sql.Tx) error {
+		horizon, err := db.horizonIn(tx)
+		if err != nil {
+			return err
+		}
 		windows, err := loadWindows(tx)
 		if err != nil {
 			return err
 		}
+		at = min(max(from, horizon), until)
 		b := backReader{ctx: ctx, tx: tx, topics: topics, n: n}
 		held := setOf(windows).Held(topics...).Intersect(window.Spans{{From: from, To: until}})
 		for i := len(held) - 1; i >= 0 && len(b.found) <= n && err == nil; i-- {

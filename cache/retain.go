@@ -236,11 +236,11 @@ func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (eve
 
 // timeDropped returns the time of the last event at or before the horizon, if that lies
 // at or before a position and may be gone.
-func (db *DB) timeDropped(ctx context.Context, at event.ID) (t event.Time, some bool, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT l.horizon_time FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+func timeDropped(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
 		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&t)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, false, nil
 	}
-	return t, err == nil, orDone(ctx, err)
+	return t, err == nil, err
 }

@@ -347,3 +347,31 @@ func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
 	}
 	return at
 }
+
+// A log that has dropped the event at a position knows no time there, not that of the
+// event before which is left; and what is last begins at its horizon.
+func TestBelowHorizonWhileAsked(t *testing.T) {
+	db, ctx := openServer(t), context.Background()
+	clock := newClock()
+	db.now = clock.now
+	mustAppend(t, db, draft("alice", "stays", "k"))
+	clock.add(1e9)
+	mustAppend(t, db, drafts("alice", "changes", "k", 2*event.BlockSize)...)
+	const horizon = 2 * event.BlockSize
+	if err := db.RetainOnce(ctx, Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []event.ID{1, 2, horizon - 1} {
+		_, _, err := db.TimeAt(ctx, at)
+		wantNotHeld(t, err, window.NotHeldError{After: at, Oldest: horizon, Some: true})
+	}
+	if got, ok, err := db.TimeAt(ctx, horizon); got != event.TimeOf(clock.now()) || !ok || err != nil {
+		t.Errorf("TimeAt the horizon: %s, %v, %v", got, ok, err)
+	}
+	// Who asks has seen the horizon before it moved.
+	for _, c := range []struct{ until, want event.ID }{{db.Head(), horizon}, {horizon, horizon}, {horizon - 1, horizon - 1}} {
+		if at, err := db.BeforeLast(ctx, topics(t, "*"), 100, event.BlockSize, c.until); at != c.want || err != nil {
+			t.Errorf("BeforeLast up to %s = %s, %v, want %s", c.until, at, err, c.want)
+		}
+	}
+}

@@ -39,7 +39,7 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 		answer, err = times.list(span, leaves)
 	}
 	if err != nil {
-		return s.failure(r, err)
+		return s.readProblem(r, err)
 	}
 	h := w.Header()
 	h.Set(wire.HeaderHead, head.String())

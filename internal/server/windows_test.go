@@ -309,6 +309,7 @@ func TestWindowsFail(t *testing.T) {
 	}{
 		{brokenLog{memLog: log, leaves: &window.NotHeldError{After: 1, Oldest: 5, Some: true}}, http.StatusGone},
 		{brokenLog{memLog: log, leaves: errors.New("on fire")}, http.StatusInternalServerError},
+		{brokenLog{memLog: log, timeAt: &window.NotHeldError{After: 1, Oldest: 5, Some: true}}, http.StatusGone}, // the horizon has moved meanwhile
 		{brokenLog{memLog: log, timeAt: errors.New("on fire")}, http.StatusInternalServerError},
 	} {
 		w := call(New(c.log, Config{}), http.MethodGet, "/windows?topic=a&since=0000000000002")

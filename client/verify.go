@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -41,11 +42,29 @@ func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v 
 	}
 	v.Older = held.Intersect(window.Spans{{From: event.Beginning, To: info.Horizon}})
 	for _, span := range held.Intersect(window.Spans{{From: info.Horizon, To: event.MaxID}}) {
-		if err := c.verifySpan(ctx, topic, span, repair, &v); err != nil {
+		if err := c.verifyLeft(ctx, topic, span, repair, &v); err != nil {
 			return v, fmt.Errorf("verify %s: %w", topic, err)
 		}
 	}
 	return v, nil
+}
+
+// verifyLeft verifies what the server still has of a span: its horizon may move
+// meanwhile.
+func (c *Client) verifyLeft(ctx context.Context, topic event.Topic, span window.Span, repair bool, v *Verified) error {
+	for !span.Empty() {
+		all := *v
+		err := c.verifySpan(ctx, topic, span, repair, &all)
+		var gone *GapError
+		if !errors.As(err, &gone) || gone.Oldest <= span.From {
+			*v = all
+			return err
+		}
+		older := window.Span{From: span.From, To: min(gone.Oldest, span.To)}
+		v.Older = v.Older.Add(older)
+		span.From = older.To
+	}
+	return nil
 }
 
 func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.Span, repair bool, v *Verified) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -134,6 +135,57 @@ func copyHeader(to, from http.Header) {
 	for name, values := range from {
 		if name != "Content-Length" {
 			to[name] = values
+		}
+	}
+}
+
+// A horizon that moves while a copy is verified takes from what is compared, and from
+// nothing else: not from what is held, and not from what is found.
+func TestVerifyWhileRetaining(t *testing.T) {
+	noLeaks(t)
+	const horizon = event.BlockSize
+	for _, moves := range []string{"/windows", "/events"} {
+		f := newFixture(t)
+		f.put("alice/x", horizon)
+		f.put("alice/y", 20)
+		path := filepath.Join(t.TempDir(), "copy.db")
+		db := f.openCache(path, nil)
+		topic := mustTopic(t, "alice")
+		s, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, Range{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		truth := f.truth("alice", "", "")
+		file, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []event.ID{horizon - 1, horizon + 10} {
+			if _, err := file.Exec(`UPDATE event SET line = replace(line, '"pad":"', '"pad":"x') WHERE id = ?`, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file.Close()
+		var once sync.Once
+		f.through(func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == moves {
+					once.Do(func() {
+						if err := f.db.RetainOnce(r.Context(), cache.Retention{MaxBytes: 1}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		v, err := newTestClient(t, db, hasty(f.http.URL)).Verify(t.Context(), topic, true)
+		if err != nil || len(v.Found) != 1 || !v.Found[0].Repaired || v.Events != 20 || v.Older.Count() != horizon {
+			t.Errorf("as %s is asked for: Verify = %+v, %v", moves, v, err)
+		}
+		sameEvents(t, "alice", held(t, db, topic, Synced{Span: window.Span{From: horizon, To: s.Span.To}}), truth[horizon:])
+		if _, next, err := db.Read(t.Context(), []event.Topic{topic}, horizon-100, horizon-2, 5000); next != horizon-2 || err != nil {
+			t.Errorf("what is older is read up to %s, %v", next, err)
 		}
 	}
 }

@@ -1,0 +1,139 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A state that is read in pieces stays that of its position whatever retention, seals
+// and appends do between two of them.
+func TestStateWhileRetaining(t *testing.T) {
+	span, step := hashSpan, stepTime
+	t.Cleanup(func() { hashSpan, stepTime = span, step })
+	start, draw := retainStartFile(), setState(t)
+	n, most := 0, 2
+	if *long {
+		most = mostRetainLogs
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		if n++; n > most {
+			return
+		}
+		draw(rt)
+		hashSpan, stepTime = event.BlockSize, 0
+		db := openBytes(t, start.bytes, Config{Role: Server})
+		defer db.Close()
+		all := slices.Clone(start.evs)
+		w := meddler{t: rt, db: db, all: &all}
+		for range rapid.IntRange(0, 3).Draw(rt, "before") {
+			w.meddle()
+		}
+		states := 1
+		if *long {
+			states = 3
+		}
+		for range states {
+			horizon := w.horizon()
+			at := rapid.SampledFrom([]event.ID{horizon, horizon + 1, max(horizon, 2*event.BlockSize), 3 * event.BlockSize, db.Head() - 1, db.Head()}).Draw(rt, "at")
+			topic := topics(rt, rapid.SampledFrom(modelTopics).Draw(rt, "topic"))[0]
+			want := fold(all, topic, at)
+			var got []string
+			every := rapid.SampledFrom([]int{2, 7, 40}).Draw(rt, "every")
+			err := db.State(context.Background(), topic, at, func(ev *event.Event) error {
+				got = append(got, string(ev.Line()))
+				if len(got)%every == 0 {
+					w.meddle()
+				}
+				return nil
+			})
+			switch {
+			case err != nil && at < w.horizon():
+				if !slices.Equal(got, want[:len(got)]) {
+					rt.Fatalf("the state of %s at %s begins\n%s\nwant\n%s", topic, at, strings.Join(got, "\n"), strings.Join(want, "\n"))
+				}
+			case err != nil:
+				rt.Fatalf("%v", err)
+			case !slices.Equal(got, want):
+				rt.Fatalf("the state of %s at %s is\n%s\nwant\n%s", topic, at, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		}
+		if err := db.SealStates(context.Background(), event.All); err != nil {
+			rt.Fatalf("%v", err)
+		}
+		c := retainCheck{rt, db, all, w.horizon()}
+		c.state(event.All, c.horizon)
+		c.state(event.All, c.head())
+	})
+}
+
+// A meddler does something of what a server does beside its readers.
+type meddler struct {
+	t   *rapid.T
+	db  *DB
+	r   *retainer
+	all *[]event.Event
+	n   int
+}
+
+func (w *meddler) horizon() event.ID {
+	at, err := w.db.Horizon(context.Background())
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	return at
+}
+
+func (w *meddler) meddle() {
+	ctx := context.Background()
+	w.n++
+	switch rapid.IntRange(0, 5).Draw(w.t, "meddle") {
+	case 0, 1:
+		w.retain(ctx)
+	case 2:
+		if err := w.db.SealStates(ctx, event.All); err != nil {
+			w.t.Fatalf("%v", err)
+		}
+	case 3:
+		rs := mustAppend(w.t, w.db, retainedDrafts(fmt.Sprint("meddle", len(*w.all)), w.n)...)
+		for i := range rs {
+			if !rs[i].Known {
+				*w.all = append(*w.all, rs[i].Event)
+			}
+		}
+	}
+}
+
+// retain raises the horizon by a block or not at all, and drops some of what is below.
+func (w *meddler) retain(ctx context.Context) {
+	if w.r == nil {
+		r, err := w.db.newRetainer(ctx, Retention{MaxBytes: 1})
+		if err != nil {
+			w.t.Fatalf("%v", err)
+		}
+		w.r = r
+	}
+	cuts := rapid.IntRange(1, 300).Draw(w.t, "cuts")
+	w.r.rest = func(context.Context, time.Duration) error {
+		if cuts--; cuts == 0 {
+			return errInjected
+		}
+		return nil
+	}
+	if rapid.IntRange(0, 3).Draw(w.t, "raise") == 0 {
+		if err := w.db.moveHorizon(ctx, w.horizon()+event.BlockSize); err != nil {
+			w.t.Fatalf("%v", err)
+		}
+	}
+	if err := w.r.drop(ctx); err != nil && !errors.Is(err, errInjected) {
+		w.t.Fatalf("%v", err)
+	}
+}

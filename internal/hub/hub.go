@@ -45,7 +45,7 @@ const (
 // ErrClosed is returned by Next of a closed subscription.
 var ErrClosed = errors.New("subscription is closed")
 
-// ErrQuiet is returned by NextBefore when there was nothing.
+// ErrQuiet is returned by Next after a Nudge when there was nothing.
 var ErrQuiet = errors.New("nothing has happened")
 
 // A Hub tells subscriptions what happens to a log. Its methods may be called from

@@ -399,29 +399,49 @@ func TestStats(t *testing.T) {
 	want(Stats{Overflows: 1})
 }
 
-// An alarm ends only the waiting: what is there is given, and nothing is lost by it.
-func TestNextBefore(t *testing.T) {
+// A nudge ends only the waiting: what is there is given, and nothing is lost by it.
+func TestNudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &log{}
 		h := New(l, 0, Config{})
 		s := h.Subscribe(topics(t, "a"), 0)
 		defer s.Close()
-		alarm := time.NewTimer(0)
-		synctest.Wait()
-		if b, err := s.NextBefore(t.Context(), alarm.C); err != nil || !b.Live {
-			t.Fatalf("NextBefore = %+v, %v, want a live batch", b, err)
-		}
-		for range 3 {
+		s.Nudge()
+		next(t, s, nil, 0, true)
+		quiet := func(after time.Duration) {
+			t.Helper()
 			start := time.Now()
-			alarm.Reset(time.Second)
-			if _, err := s.NextBefore(t.Context(), alarm.C); !errors.Is(err, ErrQuiet) || time.Since(start) != time.Second {
-				t.Fatalf("NextBefore = %v after %s, want %v after 1s", err, time.Since(start), ErrQuiet)
-			}
-			alarm.Reset(time.Second)
-			time.AfterFunc(time.Second/2, func() { publish(l, h, 1) })
-			if b, err := s.NextBefore(t.Context(), alarm.C); err != nil || len(b.Events) != 1 {
-				t.Fatalf("NextBefore = %v, %v, want one event", ids(b.Events), err)
+			if _, err := s.Next(t.Context()); !errors.Is(err, ErrQuiet) || time.Since(start) != after {
+				t.Fatalf("Next = %v after %s, want %v after %s", err, time.Since(start), ErrQuiet, after)
 			}
 		}
+		quiet(0) // it was given something instead before
+		for id := range event.ID(3) {
+			time.AfterFunc(time.Second, s.Nudge)
+			quiet(time.Second)
+			time.AfterFunc(time.Second, func() { publish(l, h, 1) })
+			next(t, s, []event.ID{id + 1}, id+1, true)
+		}
+		s.Nudge()
+		s.Nudge()
+		quiet(0) // once
+		time.AfterFunc(time.Second, func() { publish(l, h, 1) })
+		next(t, s, []event.ID{4}, 4, true)
+	})
+}
+
+// A reader that waits for the Source can be nudged, too.
+func TestNudgeWhileTheSourceIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &log{}
+		h := New(l, 1, Config{})
+		s := h.Subscribe(topics(t, "a"), 0)
+		defer s.Close()
+		time.AfterFunc(time.Second, s.Nudge)
+		if b, err := s.Next(t.Context()); !errors.Is(err, ErrQuiet) {
+			t.Fatalf("Next = %+v, %v, want %v", b, err, ErrQuiet)
+		}
+		time.AfterFunc(time.Second, func() { h.Publish(nil, l.add(newEvent(1, "a", "p"))) })
+		next(t, s, []event.ID{1}, 1, true)
 	})
 }

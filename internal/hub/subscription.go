@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -24,6 +23,7 @@ type Subscription struct {
 	joined bool
 	closed bool
 	parked bool // the reader sleeps; whoever clears it rings
+	nudged bool // a Next that finds nothing does not sleep
 	live   bool // owned by Next: what the last batch said
 	mu     sync.Mutex
 	pos    event.ID // what is at or before it has been given
@@ -61,12 +61,9 @@ type Batch struct {
 // If ctx is done, Next returns its error; if the Source cannot be read, what it
 // said. Nothing is lost by either: the next call goes on. Once the hub is closed
 // Next returns the hub's error, once the subscription is, ErrClosed.
-func (s *Subscription) Next(ctx context.Context) (Batch, error) { return s.NextBefore(ctx, nil) }
-
-// NextBefore is Next that returns ErrQuiet when alarm rings while there is nothing. A
-// read of the Source is not interrupted by it. It costs less than a context for each
-// call.
-func (s *Subscription) NextBefore(ctx context.Context, alarm <-chan time.Time) (Batch, error) {
+//
+// Next returns ErrQuiet, once, if there is nothing after a call of Nudge.
+func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 	s.recycle()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -79,9 +76,20 @@ func (s *Subscription) NextBefore(ctx context.Context, alarm <-chan time.Time) (
 		if err != nil || then == give {
 			return b, err
 		}
-		if then == rest && !s.sleep(ctx, alarm) {
-			return Batch{}, ErrQuiet
+		if then == rest {
+			s.sleep(ctx)
 		}
+	}
+}
+
+// Nudge ends the waiting of Next, of the one that is under way or of the first that finds
+// nothing. It costs less than a context or a timer's channel for each call of Next.
+func (s *Subscription) Nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nudged = true
+	if s.unpark() {
+		s.ring()
 	}
 }
 
@@ -126,8 +134,8 @@ func (s *Subscription) poll() (Batch, step, error) {
 		s.live = true
 		return Batch{Position: s.pos, Live: true}, give, nil
 	}
-	s.park()
-	return Batch{}, rest, nil
+	then, err := s.park()
+	return Batch{}, then, err
 }
 
 // join makes the hub queue what comes after the log's end, and makes that end the
@@ -162,7 +170,8 @@ func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 		return Batch{}, give, fmt.Errorf("read source after %s: %w", after, err)
 	}
 	if next == after {
-		return Batch{}, s.stall(version), nil
+		then, err := s.stall(version)
+		return Batch{}, then, err
 	}
 	for i := range evs {
 		s.given = append(s.given, &evs[i])
@@ -199,16 +208,16 @@ func check(evs []event.Event, after, next, until event.ID) error {
 }
 
 // stall makes the reader sleep until the Source may hold more than at version.
-func (s *Subscription) stall(version uint64) step {
+func (s *Subscription) stall(version uint64) (step, error) {
 	s.mu.Lock()
-	s.park()
+	then, err := s.park()
 	s.mu.Unlock()
 	// Close of either kind may have come before that, and rung nobody.
-	if s.over() || !s.hub.stalled(s, version) {
+	if err == nil && (s.over() || !s.hub.stalled(s, version)) {
 		s.unparkSelf()
-		return again
+		return again, nil
 	}
-	return rest
+	return then, err
 }
 
 // over reports whether Next has an error to return.
@@ -218,26 +227,27 @@ func (s *Subscription) over() bool {
 	return s.closed || s.hub.closed()
 }
 
-// park says that the reader is about to sleep. Whoever has something for it from
-// now on sees that under mu, so nothing can be missed between here and sleep.
-func (s *Subscription) park() {
+// park says that the reader is about to sleep, if it has not been nudged. Whoever has
+// something for it from now on sees that under mu, so nothing can be missed between here
+// and sleep.
+func (s *Subscription) park() (step, error) {
+	if s.nudged {
+		s.nudged = false
+		return give, ErrQuiet
+	}
 	if s.wake == nil {
 		s.wake = make(chan struct{}, 1)
 	}
 	s.parked = true
+	return rest, nil
 }
 
-// sleep reports false if it was the alarm that ended it.
-func (s *Subscription) sleep(ctx context.Context, alarm <-chan time.Time) bool {
+func (s *Subscription) sleep(ctx context.Context) {
 	select {
 	case <-s.wake:
 	case <-ctx.Done():
 		s.unparkSelf()
-	case <-alarm:
-		s.unparkSelf()
-		return false
 	}
-	return true
 }
 
 // unparkSelf takes park back. The bell may be rung all the same; the next sleep is

@@ -29,7 +29,7 @@ func (s *Server) reads(parse reading) handler {
 		case problem != nil:
 			return problem
 		case form == wire.Stream:
-			return s.stream(w, r, st)
+			return s.stream(w, r, &st)
 		case form == wire.Page || q.Limit != nil:
 			return s.page(w, r, st, form, q.Limit)
 		}

@@ -18,6 +18,7 @@ type recorder struct {
 	bodiless bool // what is written is left out
 	status   int  // 0: nothing was written
 	problem  *wire.Error
+	stream   *connection // that answers; nil if none does
 
 	bytes   int64    // of the body, as sent
 	counted int64    // of them, as delivered

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -34,7 +35,7 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 	if problem := s.resolveKnown(r, q, form, &st); problem != nil {
 		return st, problem
 	}
-	horizon, err := s.log.Horizon(r.Context())
+	horizon, err := s.log.Horizon(brief(r))
 	if err != nil {
 		return st, s.failure(r, err)
 	}
@@ -49,6 +50,11 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 	}
 	return st, problem
 }
+
+// brief returns the context of a read of so little that it is not interrupted when the
+// client of r leaves. What can be interrupted has a goroutine for it, and leaves behind in
+// r's context that it was there: that is much beside a stream that waits.
+func brief(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // resolveEnds turns since, or what stands for it, and until into positions.
 func (s *Server) resolveEnds(r *http.Request, q *wire.Query, st *stretch) (problem *wire.Error) {

@@ -19,6 +19,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
 	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // also where the answer is cut
+	end := s.answer(rec, r)
+	if rec.stream != nil {
+		rec.stream.run()
+	}
+	end()
+}
+
+// answer answers r, or makes the stream that does. end must be called when all is
+// written. A stream runs only after this has returned: while it waits, its goroutine
+// keeps the frames of all that have not.
+func (s *Server) answer(rec *recorder, r *http.Request) (end func()) {
 	w, end := compressed(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
@@ -32,37 +43,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rec.problem != nil {
 		rec.problem.Write(w)
 	}
-	end()
+	return end
+}
+
+// routes returns what answers at each path.
+func (s *Server) routes() map[string]methods {
+	return map[string]methods{
+		"/":         {http.MethodGet: bare(s.info)},
+		"/healthz":  {http.MethodGet: bare(s.health)},
+		"/readyz":   {http.MethodGet: bare(s.ready)},
+		"/metrics":  {http.MethodGet: bare(s.scrape)},
+		"/set":      {http.MethodPost: bare(s.setBatch)},
+		"/set/":     {http.MethodPost: bare(s.setOne)},
+		"/events":   {http.MethodGet: s.reads(s.events)},
+		"/windows":  {http.MethodGet: s.windows},
+		"/snapshot": {http.MethodGet: s.snapshot},
+		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
+		"/get":      {http.MethodGet: s.reads(s.get), http.MethodPost: s.postGet},
+	}
 }
 
 // route finds what answers a request.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
-	switch path := rawPath(r); {
-	case path == "/":
-		return on(w, r, methods{http.MethodGet: bare(s.info)})
-	case path == "/healthz":
-		return on(w, r, methods{http.MethodGet: bare(s.health)})
-	case path == "/readyz":
-		return on(w, r, methods{http.MethodGet: bare(s.ready)})
-	case path == "/metrics":
-		return on(w, r, methods{http.MethodGet: bare(s.scrape)})
-	case path == "/set":
-		return on(w, r, methods{http.MethodPost: bare(s.setBatch)})
-	case strings.HasPrefix(path, "/set/"):
-		return on(w, r, methods{http.MethodPost: bare(s.setOne)})
-	case path == "/events":
-		return on(w, r, methods{http.MethodGet: s.reads(s.events)})
-	case path == "/windows":
-		return on(w, r, methods{http.MethodGet: s.windows})
-	case path == "/snapshot":
-		return on(w, r, methods{http.MethodGet: s.snapshot})
-	case path == "/bloom":
-		return on(w, r, methods{http.MethodGet: s.getBloom, http.MethodPost: s.postBloom})
-	case path == "/get":
-		return on(w, r, methods{http.MethodGet: s.reads(s.get), http.MethodPost: s.postGet})
-	default:
-		return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz and /readyz", path)
+	path := rawPath(r)
+	if ms, ok := s.paths[routeOf(path)]; ok {
+		return on(w, r, ms)
 	}
+	return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz and /readyz", path)
 }
 
 // rawPath returns the path as it stands in the request. r.URL will not do: where

@@ -103,6 +103,7 @@ type Server struct {
 	cfg     Config
 	salt    string
 	metrics *metrics
+	paths   map[string]methods
 	past    past
 
 	holding  atomic.Int64 // bytes of requests' bodies in memory
@@ -135,6 +136,7 @@ func New(log Log, cfg Config) *Server {
 		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.metrics = newMetrics(s)
+	s.paths = s.routes()
 	log.OnCommit(s.hub.Publish)
 	// What was committed between the two lines above was shown to nobody.
 	s.hub.Advance(log.Head())

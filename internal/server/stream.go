@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,25 +17,27 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// stream answers with SSE: history, a live event, then what happens.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, st stretch) *wire.Error {
+// stream prepares an answer with SSE: history, a live event, then what happens.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wire.Error {
 	if st.ends && st.resume && st.from >= st.to {
 		// An EventSource would come back for ever; 204 tells it not to.
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
 	// The first read decides between a stream and a refusal: browsers give up
-	// for good on anything but 200.
-	if _, _, err := s.log.Read(r.Context(), st.topics, st.from, st.from, 0); err != nil {
-		return s.readProblem(r, err)
+	// for good on anything but 200. At the head there is nothing to read.
+	if st.from < st.head {
+		if _, _, err := s.log.Read(brief(r), st.topics, st.from, st.from, 0); err != nil {
+			return s.readProblem(r, err)
+		}
 	}
 	st.announce(w.Header(), wire.SSE, "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events to the end
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	c := &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: recorderOf(w), age: s.streamAge(), began: time.Now()}
-	c.ended(c.run(st))
+	to := recorderOf(w)
+	to.stream = &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, age: s.streamAge()}
 	return nil
 }
 
@@ -48,41 +49,51 @@ type connection struct {
 	rc      *http.ResponseController
 	r       *http.Request
 	to      *recorder
-	began   time.Time
+	st      stretch       // what is left of it: from moves
 	age     time.Duration // at which it ends; 0 is never
 	written time.Time
 	at      atomic.Uint64 // how far history was sent
 	buf     *buffer       // what has been gathered; nil if nothing
 	events  int           // of them
+	told    bool          // that it is live
 	err     error         // of a write: nothing is written any more
 }
 
-// run sends the stream to its end.
-func (c *connection) run(st stretch) error {
+// run sends the stream to its end. Almost all streams wait almost all of the time, in
+// follow: what comes before is done in functions that have returned by then.
+func (c *connection) run() {
+	follows, err := c.begin()
+	if follows {
+		err = c.follow()
+	}
+	c.ended(err)
+}
+
+// begin sends what there is. It reports whether the stream goes on from there.
+func (c *connection) begin() (follows bool, err error) {
 	c.gather(wire.AppendPreamble(c.room(), c.s.cfg.Retry))
 	if err := c.flush(); err != nil {
-		return err
+		return false, err
 	}
-	if st.ends {
-		if err := c.replay(&st, st.to); err != nil {
-			return err
-		}
-		c.live(st.to)
-		return c.flush()
+	if !c.st.ends {
+		err := c.history()
+		return err == nil, err
 	}
-	if err := c.history(&st); err != nil {
-		return err
+	if err := c.replay(c.st.to); err != nil {
+		return false, err
 	}
-	return c.follow(c.r.Context(), st)
+	c.live(c.st.to)
+	return false, c.flush()
 }
 
 // history sends what there is, but for a rest so short that the hub may read it.
-func (c *connection) history(st *stretch) error {
+func (c *connection) history() error {
+	st := &c.st
 	c.at.Store(uint64(st.from))
 	c.s.past.enter(c)
 	defer c.s.past.leave(c)
 	for head := st.to; st.from < head; {
-		if err := c.replay(st, head); err != nil {
+		if err := c.replay(head); err != nil {
 			return err
 		}
 		st.from = head
@@ -110,13 +121,13 @@ func (s *Server) streamAge() time.Duration {
 }
 
 // aged reports whether the stream is to end.
-func (c *connection) aged() bool { return c.age > 0 && time.Since(c.began) >= c.age }
+func (c *connection) aged() bool { return c.age > 0 && time.Since(c.to.began) >= c.age }
 
 // patience returns how long to wait for news: until the heartbeat or the end is due.
 func (c *connection) patience() time.Duration {
 	d := c.s.cfg.Heartbeat - time.Since(c.written)
 	if c.age > 0 {
-		d = min(d, c.age-time.Since(c.began))
+		d = min(d, c.age-time.Since(c.to.began))
 	}
 	return d
 }
@@ -214,7 +225,7 @@ func (c *connection) ended(err error) {
 	case endStalled, endGone:
 		log = c.s.cfg.Logger.Warn
 	}
-	log("stream ended", "reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "age", time.Since(c.began), "error", err)
+	log("stream ended", "reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "age", time.Since(c.to.began), "error", err)
 }
 
 // Why streams end.
@@ -255,11 +266,11 @@ func (c *connection) live(at event.ID) {
 // overdue reports whether the reader should have had a sign of life.
 func (c *connection) overdue() bool { return time.Since(c.written) >= c.s.cfg.Heartbeat }
 
-// replay sends what a stretch has up to position until, in chunks.
-func (c *connection) replay(st *stretch, until event.ID) error {
-	ahead := c.s.readAhead(c.r.Context(), st, st.from, until)
+// replay sends what there is up to position until, in chunks.
+func (c *connection) replay(until event.ID) error {
+	ahead := c.s.readAhead(c.r.Context(), &c.st, c.st.from, until)
 	defer ahead.end()
-	for at := st.from; at < until; {
+	for at := c.st.from; at < until; {
 		if c.s.isStopped() {
 			return ErrStopped
 		}
@@ -285,46 +296,63 @@ func (c *connection) replay(st *stretch, until event.ID) error {
 	return nil
 }
 
-// follow sends history and then what happens, until the reader or the server ends
-// it. A quiet stream beats with the position of this very reader, never with the
-// log's head.
-func (c *connection) follow(ctx context.Context, st stretch) error {
-	sub := c.s.hub.Subscribe(st.topics, st.from)
+// follow sends the rest of history and then what happens, until the reader or the server
+// ends it.
+func (c *connection) follow() error {
+	sub := c.s.hub.Subscribe(c.st.topics, c.st.from)
 	defer sub.Close()
-	alarm := time.NewTimer(c.patience())
+	alarm := time.AfterFunc(c.patience(), sub.Nudge)
 	defer alarm.Stop()
-	for told := false; ; {
-		batch, err := sub.NextBefore(ctx, alarm.C)
-		switch {
-		case errors.Is(err, hub.ErrQuiet):
-			if d := c.patience(); d > 0 { // something was written since the alarm was set
-				alarm.Reset(d)
-				continue
-			}
-			c.position(sub.Position())
-		case err != nil:
-			return err
-		}
-		for _, ev := range batch.Events {
-			if !st.leavesOut(ev) {
-				c.event(ev)
-			}
-		}
-		if batch.Live && !told {
-			told = true
-			c.live(batch.Position)
-		}
-		if err == nil && c.buf == nil && c.events == 0 && c.overdue() {
-			c.position(batch.Position)
-		}
-		if err := c.flush(); err != nil {
-			return err
-		}
-		if c.aged() {
-			return errAged
+	for {
+		batch, err := sub.Next(c.r.Context())
+		if err == nil {
+			err = c.news(&batch)
+		} else if errors.Is(err, hub.ErrQuiet) {
+			err = c.beat(sub, alarm)
 		}
 		if err != nil {
-			alarm.Reset(c.patience())
+			return err
 		}
 	}
+}
+
+// news sends a batch.
+func (c *connection) news(batch *hub.Batch) error {
+	for _, ev := range batch.Events {
+		if !c.st.leavesOut(ev) {
+			c.event(ev)
+		}
+	}
+	if batch.Live && !c.told {
+		c.told = true
+		c.live(batch.Position)
+	}
+	if c.buf == nil && c.events == 0 && c.overdue() {
+		c.position(batch.Position)
+	}
+	return c.sent()
+}
+
+// beat sends a quiet stream a sign of life: the position of this very reader, never the
+// log's head.
+func (c *connection) beat(sub *hub.Subscription, alarm *time.Timer) error {
+	if c.patience() <= 0 { // else something was written since the alarm was set
+		c.position(sub.Position())
+		if err := c.sent(); err != nil {
+			return err
+		}
+	}
+	alarm.Reset(c.patience())
+	return nil
+}
+
+// sent flushes, and ends a stream that is old enough.
+func (c *connection) sent() error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if c.aged() {
+		return errAged
+	}
+	return nil
 }

@@ -37,8 +37,9 @@ func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *w
 	return &heldBody{http.MaxBytesReader(rec.ResponseWriter, r.Body, most), rec, -freeBody}, nil
 }
 
-// A heldBody counts what is read of a body as held, until its request is answered. One
-// that goes over the limit fails, so that the others come to an end.
+// A heldBody counts what is read of a body as held, until the answer begins: nobody could
+// say when a client will have read that. One that goes over the limit fails, so that the
+// others come to an end.
 type heldBody struct {
 	io.Reader
 	rec  *recorder

@@ -93,6 +93,37 @@ func TestTooMuchAtOnce(t *testing.T) {
 	})
 }
 
+// Who does not read the answer holds nothing any more, nor does who stops sending, once
+// the body should have arrived.
+func TestNothingIsHeldForEver(t *testing.T) {
+	bubble(t, Config{BodyTimeout: time.Minute}, func(t *testing.T, s *served, log *memLog) {
+		var batch strings.Builder
+		for i := range 300 { // answered with more than the system buffers
+			batch.WriteString(batchOf(fmt.Sprint(i), 1<<10))
+		}
+		head := fmt.Sprintf("Content-Length: %d", batch.Len())
+		deaf := s.begin(head, batch.String())
+		if n := s.holding.Load(); n != 0 || log.Head() != 300 {
+			t.Errorf("%d bytes are held for an answer that nobody reads; the log ends at %s", n, log.Head())
+		}
+		if status, _ := s.status(deaf); status != http.StatusOK {
+			t.Errorf("an answer that is read late: %d", status)
+		}
+		mute := s.begin(head, batch.String()[:200<<10])
+		if s.holding.Load() == 0 {
+			t.Error("nothing is held of a body under way")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := s.holding.Load(); n != 0 {
+			t.Errorf("%d bytes are held for a body that does not arrive", n)
+		}
+		if status, _ := s.status(mute); status != http.StatusRequestTimeout {
+			t.Errorf("a body that does not arrive: %d", status)
+		}
+	})
+}
+
 // A body of the largest size is taken when nothing else is under way.
 func TestOneLargestBody(t *testing.T) {
 	if maxHolding < wire.MaxBatch {

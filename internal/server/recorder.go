@@ -41,6 +41,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 func (rec *recorder) WriteHeader(status int) {
 	if rec.status == 0 && status >= http.StatusOK {
 		rec.status = status
+		rec.release()
 	}
 	rec.ResponseWriter.WriteHeader(status)
 }
@@ -48,12 +49,19 @@ func (rec *recorder) WriteHeader(status int) {
 func (rec *recorder) Write(b []byte) (int, error) {
 	if rec.status == 0 {
 		rec.status = http.StatusOK
+		rec.release()
 	}
 	n, err := rec.ResponseWriter.Write(b)
 	if !rec.bodiless {
 		rec.bytes += int64(n)
 	}
 	return n, err
+}
+
+// release gives back what the request's body held.
+func (rec *recorder) release() {
+	rec.s.holding.Add(-rec.held)
+	rec.held = 0
 }
 
 // Unwrap is for http.ResponseController.
@@ -80,7 +88,7 @@ const statusLeft = 499
 
 // observe counts and logs a request that has been answered.
 func (s *Server) observe(rec *recorder, r *http.Request) {
-	s.holding.Add(-rec.held)
+	rec.release()
 	status := rec.status
 	if status == 0 {
 		status = http.StatusOK

@@ -126,10 +126,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		if failed != nil {
 			return failed
 		}
-		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
-			return err
-		}
-		if ok, held, err = c.prove(ctx, topic, sum); err == nil && ok {
+		if ok, held, err = c.complete(ctx, topic, sum, known, s, fresh); err == nil && ok {
 			err = c.dropRest(ctx, topic, sum.Span())
 		}
 	}
@@ -144,6 +141,26 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil
+}
+
+// complete fetches what is missing of a stretch and proves it. If events were removed
+// meanwhile they are missing once more, and nobody is to blame for what differs.
+func (c *Client) complete(ctx context.Context, topic event.Topic, sum wire.Window, known *placing, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+	for ; ; known = nil {
+		before, err := c.store.Removals(ctx)
+		if err != nil {
+			return false, 0, inStore(err)
+		}
+		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
+			return false, 0, err
+		}
+		if ok, held, err = c.prove(ctx, topic, sum); err != nil || ok {
+			return ok, held, err
+		}
+		if now, err := c.store.Removals(ctx); err != nil || now == before {
+			return false, held, inStore(err)
+		}
+	}
 }
 
 // SyncAt makes the window around a moment held: the bounded stretch that the server

@@ -3,10 +3,12 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -331,4 +333,39 @@ func TestCandidatesBesideProof(t *testing.T) {
 	_, err = openServer(t).AddCandidates(ctx, nil)
 	wantError(t, "an import into the log itself", err, ErrRole)
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
+}
+
+// Large events of other logs are read a few at a time: what is behind them has not been
+// looked at yet.
+func TestLargeForeign(t *testing.T) {
+	db := openClient(t)
+	value := []byte(`"` + strings.Repeat("x", maxReadBytes/2) + `"`)
+	var evs []event.Event
+	var hashes []event.Hash
+	for i := range 4 {
+		d := event.Draft{User: "erin", Path: "x", Type: event.Put, Key: fmt.Sprint(i), Value: value}
+		evs = append(evs, event.New(event.ID(i+1), 1, d, d.Hash()))
+		hashes = append(hashes, d.Hash())
+	}
+	if _, err := db.AddForeign(t.Context(), evs); err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	show := func(ev *event.Event) error {
+		if ev.Hash != hashes[shown] {
+			t.Errorf("event %d has another hash", shown)
+		}
+		shown++
+		return nil
+	}
+	if err := db.Foreign(t.Context(), hashes, show); err != nil || shown != 4 {
+		t.Fatalf("%d events, %v", shown, err)
+	}
+	if _, err := db.write.Exec(`UPDATE foreign_event SET line = 'damaged' WHERE hash = ?`, hashes[3][:]); err != nil {
+		t.Fatal(err)
+	}
+	shown = 0
+	if err := db.Foreign(t.Context(), hashes, show); !errors.Is(err, ErrCorrupt) || shown != 2 {
+		t.Errorf("%d events are shown before %v, want 2", shown, err)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -92,10 +91,10 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 // these, with the ids and times that the other log has given them. Those that are not
 // there are left out. No transaction is open while fn runs.
 func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
-	for some := range slices.Chunk(hashes, importChunk) {
+	for len(hashes) > 0 {
 		var evs []event.Event
 		err := db.view(ctx, func(tx *sql.Tx) (err error) {
-			evs, err = foreignOf(ctx, tx, some)
+			evs, hashes, err = foreignOf(ctx, tx, hashes)
 			return err
 		})
 		if err != nil {
@@ -110,29 +109,33 @@ func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.E
 	return nil
 }
 
-func foreignOf(ctx context.Context, tx *sql.Tx, hashes []event.Hash) (evs []event.Event, err error) {
+// foreignOf returns the foreign events of the first hashes, as many as one transaction may
+// look at, and the hashes that are left.
+func foreignOf(ctx context.Context, tx *sql.Tx, hashes []event.Hash) (evs []event.Event, left []event.Hash, err error) {
 	stmt, err := tx.PrepareContext(ctx, `SELECT line FROM foreign_event WHERE hash = ?`)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer stmt.Close()
-	for _, h := range hashes {
+	looked := 0
+	for bytes := 0; looked < min(len(hashes), importChunk) && bytes < maxReadBytes; looked++ {
+		h := hashes[looked]
 		var line []byte
 		err := stmt.QueryRowContext(ctx, h[:]).Scan(&line)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ev, err := event.Stored(line)
 		if err == nil && ev.Hash != h {
 			err = fmt.Errorf("event %s stands in the place of %s", ev.Hash, h)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		evs = append(evs, ev)
+		evs, bytes = append(evs, ev), bytes+len(line)
 	}
-	return evs, nil
+	return evs, hashes[looked:], nil
 }

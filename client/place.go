@@ -192,8 +192,12 @@ func (c *Client) dropRest(ctx context.Context, topic event.Topic, span window.Sp
 	return inStore(err)
 }
 
-// placeChunk is how many events are placed in one transaction.
+// placeChunk is how many events are placed in one transaction; as soon as they have
+// maxPageBytes there are no more of them.
 const placeChunk = 1000
+
+// errFull ends a search when enough has been found.
+var errFull = errors.New("enough was found")
 
 // place stores what comes next of a window up to end: what is here and what is fetched
 // by its hash, in one order, as one page.
@@ -206,13 +210,20 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 		next = next[:placeChunk]
 		reached = next[placeChunk-1].ID
 	}
-	here, err := c.here(ctx, p, window.Span{From: at, To: reached})
+	here, reached, err := c.here(ctx, p, window.Span{From: at, To: reached})
 	if err != nil {
 		return inStore(err)
 	}
-	evs := make([]event.Event, 0, len(next))
+	evs, size := make([]event.Event, 0, len(next)), 0
 	var fetched []event.Event
 	for _, it := range next {
+		if it.ID > reached {
+			break
+		}
+		if size >= maxPageBytes {
+			reached = evs[len(evs)-1].ID
+			break
+		}
 		ev, ok := here[it]
 		if !ok {
 			if ev, ok, err = c.fetched(ctx, base, p, it); err != nil {
@@ -220,11 +231,18 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 			}
 			if !ok {
 				p.forget() // the log has dropped it, or this side has: all is told by pulling
-				return nil
+				reached = at
+				if len(evs) > 0 { // what has come need not come again
+					reached = evs[len(evs)-1].ID
+				}
+				break
 			}
 			fetched = append(fetched, ev)
 		}
-		evs = append(evs, ev)
+		evs, size = append(evs, ev), size+len(ev.Line())
+	}
+	if reached == at {
+		return nil
 	}
 	b.reset()
 	// Even if ctx has ended: what has come need not come again.
@@ -242,16 +260,25 @@ func after(items []reconcile.Item, at event.ID) []reconcile.Item {
 	return items[sort.Search(len(items), func(i int) bool { return items[i].ID > at }):]
 }
 
-// here returns those of what is wanted in span that are here.
-func (c *Client) here(ctx context.Context, p *placing, span window.Span) (map[reconcile.Item]event.Event, error) {
-	found := map[reconcile.Item]event.Event{}
+// here returns those of what is wanted in span that are here, and the position up to
+// which these are all: where they have maxPageBytes.
+func (c *Client) here(ctx context.Context, p *placing, span window.Span) (found map[reconcile.Item]event.Event, until event.ID, err error) {
+	found = map[reconcile.Item]event.Event{}
+	size := 0
+	add := func(it reconcile.Item, ev event.Event) error {
+		found[it] = ev
+		if size += len(ev.Line()); size < maxPageBytes {
+			return nil
+		}
+		span.To, size = it.ID, 0
+		return errFull
+	}
 	imports := c.store.(Candidates)
-	err := imports.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
-		found[reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}] = *ev
-		return nil
+	err = imports.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
+		return add(reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}, *ev)
 	})
-	if err != nil || len(p.foreign.ids) == 0 {
-		return found, err
+	if err != nil && !errors.Is(err, errFull) || len(p.foreign.ids) == 0 {
+		return found, span.To, notFull(err)
 	}
 	wanted := map[event.Hash]reconcile.Item{}
 	var hashes []event.Hash
@@ -267,11 +294,18 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (map[re
 		it := wanted[ev.Hash]
 		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
 		if d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {
-			found[it] = event.New(it.ID, it.Time, d, it.Hash)
+			return add(it, event.New(it.ID, it.Time, d, it.Hash))
 		}
 		return nil
 	})
-	return found, err
+	return found, span.To, notFull(err)
+}
+
+func notFull(err error) error {
+	if errors.Is(err, errFull) {
+		return nil
+	}
+	return err
 }
 
 // fetched returns a missing event, fetching it together with those that follow if

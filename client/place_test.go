@@ -317,6 +317,68 @@ func TestForeignArePlaced(t *testing.T) {
 	}
 }
 
+// What is placed at a time is bounded in bytes, wherever it comes from.
+func TestPlacesAreBounded(t *testing.T) {
+	defer func(most int) { maxPageBytes = most }(maxPageBytes)
+	maxPageBytes = 10_000
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 400)
+	all := logged(t, f, "alice")
+	for _, foreign := range []bool{false, true} {
+		db := f.newCache()
+		store := &importing{DB: db, foreign: map[event.Hash]event.Event{}}
+		for i, ev := range all {
+			switch d := ev.Draft; {
+			case i%10 == 0:
+			case foreign:
+				store.foreign[ev.Hash] = event.New(ev.ID+7777, ev.Time-5, d, ev.Hash)
+			default:
+				store.events = append(store.events, ev)
+			}
+		}
+		c := newTestClient(t, store, hasty(f.http.URL))
+		s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+			size := 0
+			for i := range evs {
+				size += len(evs[i].Line())
+			}
+			if most := maxPageBytes + 500; size > most {
+				t.Errorf("foreign %v: %d bytes are placed at a time, want at most %d", foreign, size, most)
+			}
+			return nil
+		})
+		synced(t, f, db, s, err)
+		if got := c.Stats().Events; got != 40 || s.Compared.Saved != 360 {
+			t.Errorf("foreign %v: %d events came, %d saved: %s", foreign, got, s.Compared.Saved, s.Compared.Why)
+		}
+	}
+}
+
+// What stands before an event that is gone by then is placed, and not fetched again.
+func TestPlacedBeforeGone(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 100)
+	all := logged(t, f, "alice")
+	db := f.newCache()
+	store := &importing{DB: db}
+	for i, ev := range all {
+		if i%10 > 0 {
+			store.events = append(store.events, ev)
+		}
+	}
+	f.through(between("/get", func(_, answer []byte) []byte {
+		return bytes.Replace(answer, append(all[30].Line(), '\n'), nil, 1)
+	}))
+	c := newTestClient(t, store, hasty(f.http.URL))
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	synced(t, f, db, s, err)
+	if got := c.Stats().Events; got > 9+9+70 || s.Compared.Saved != 27 {
+		t.Errorf("%d events came, %d saved: %s", got, s.Compared.Saved, s.Compared.Why)
+	}
+}
+
 // between lets change alter the server's answers to what path has in it.
 func between(path string, change func(request, answer []byte) []byte) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {

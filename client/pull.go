@@ -324,8 +324,8 @@ type page struct {
 }
 
 // maxPageBytes bounds the events of a page. What a server sends beyond it is asked
-// for again.
-const maxPageBytes = 8 << 20
+// for again. It is a variable for the tests.
+var maxPageBytes = 8 << 20
 
 // page asks for the next events of span and checks every one of them. What it
 // returns beside an error can be used.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -99,7 +100,7 @@ func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span windo
 		}
 		block := (left.From + 1).Block()
 		part := window.BlockSpan(block).Intersect(span)
-		var added []event.Event
+		var added []event.ID
 		err = db.update(ctx, func(tx *sql.Tx) error {
 			leaf, err := mixedLeaf(ctx, tx, topic, part)
 			if err != nil {
@@ -114,19 +115,44 @@ func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span windo
 		if err != nil {
 			return wrap(err, "adopt what was imported of %s %s", topic, part)
 		}
-		if err := fresh(added); err != nil {
-			return err
+		if err := db.showAdded(ctx, topic, part, added, fresh); err != nil {
+			return wrap(err, "read what was adopted of %s %s", topic, part)
 		}
 		span.From = part.To
 	}
 }
 
-// adoptBlock makes events of the candidates of a stretch that is proven with them.
-func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.Event, err error) {
+// showAdded shows the events with the ids to fresh, reading them again: all of a block
+// could be too much for the memory. What somebody has forgotten by then is not shown.
+func (db *DB) showAdded(ctx context.Context, topic event.Topic, span window.Span, ids []event.ID, fresh func([]event.Event) error) error {
+	for at := span.From; at < span.To && len(ids) > 0; {
+		evs, next, err := db.Read(ctx, []event.Topic{topic}, at, span.To, maxReadEvents)
+		if errors.As(err, new(*window.NotHeldError)) || err == nil && next <= at {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		evs = slices.DeleteFunc(evs, func(ev event.Event) bool {
+			_, ok := slices.BinarySearch(ids, ev.ID)
+			return !ok
+		})
+		if err := fresh(evs); err != nil {
+			return err
+		}
+		at = next
+	}
+	return nil
+}
+
+// adoptBlock makes events of the candidates of a stretch that is proven with them, and
+// returns the ids of those that were not stored.
+func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.ID, err error) {
 	windows, err := loadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
+	held := false
 	for at := span.From; at < span.To; {
 		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
 		if err != nil {
@@ -136,9 +162,12 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 		if err != nil {
 			return nil, err
 		}
-		added, at = append(added, some...), next
+		for i := range some {
+			added = append(added, some[i].ID)
+		}
+		held, at = held || wereHeld(windows, some), next
 	}
-	if wereHeld(windows, added) {
+	if held {
 		// A window was without them, wrongly, and so is what was made of it.
 		err := errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), noteRemoval(tx))
 		if err != nil {

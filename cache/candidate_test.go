@@ -369,3 +369,44 @@ func TestLargeForeign(t *testing.T) {
 		t.Errorf("%d events are shown before %v, want 2", shown, err)
 	}
 }
+
+// What a block of large candidates has become is shown a few at a time, as far as nobody
+// has forgotten it by then.
+func TestLargeCandidates(t *testing.T) {
+	value := []byte(`"` + strings.Repeat("x", maxReadBytes/2) + `"`)
+	var evs []event.Event
+	for i := range 6 {
+		d := event.Draft{User: "erin", Path: "x", Type: event.Put, Key: fmt.Sprint(i), Value: value}
+		evs = append(evs, event.New(event.ID(i+1), 1, d, d.Hash()))
+	}
+	span, ctx := window.Span{To: 6}, t.Context()
+	for _, forget := range []bool{false, true} {
+		db := openClient(t)
+		if _, err := db.AddCandidates(ctx, evs); err != nil {
+			t.Fatal(err)
+		}
+		leaves, err := db.ImportedLeaves(ctx, event.All, span)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shown []event.ID
+		err = db.AdoptCandidates(ctx, event.All, span, leaves, func(some []event.Event) error {
+			if len(some) > 2 {
+				t.Errorf("%d events are shown at a time", len(some))
+			}
+			shown = append(shown, ids(some)...)
+			if !forget {
+				return nil
+			}
+			_, err := db.Forget(ctx, event.All, event.MaxID)
+			return err
+		})
+		want := ids(evs)
+		if forget {
+			want = want[:2]
+		}
+		if err != nil || !slices.Equal(shown, want) {
+			t.Errorf("forget %v: %v are shown, %v, want %v", forget, shown, err, want)
+		}
+	}
+}

@@ -196,6 +196,7 @@ func (db *DB) commit(batch []*appendRequest) {
 	switch {
 	case err == nil:
 		before := db.Head()
+		db.recent.add(w.events, w.storages, w.removals)
 		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
 			db.show(w.events)
 		}
@@ -309,7 +310,8 @@ type batchWriter struct {
 	next     event.ID
 	time     event.Time
 	events   []event.Event // the new ones
-	storages []int64       // and their numbers
+	storages []int64       // and the numbers of their storages
+	removals int64         // of the file
 }
 
 func (w *batchWriter) run(batch []*appendRequest) error {
@@ -363,7 +365,7 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 // the clock does.
 func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	var next, last int64
-	if err := w.db.scan(w.tx, `SELECT next, time FROM log`, nil, &next, &last); err != nil {
+	if err := w.db.scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
 		return err
 	}
 	w.first, w.next = event.ID(next), event.ID(next)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -16,7 +17,8 @@ import (
 // A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
 type SnapshotWriter struct {
 	db       *DB
-	row      snapshotRow
+	topic    event.Topic
+	row      snapshotRow // its id is 0 until it is begun
 	removals int64
 	last     name
 	members  []byte
@@ -44,25 +46,47 @@ const (
 // caller has fetched. If another process is just doing the same, busy is true and the
 // caller asks again later.
 func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
-	return db.keepSnapshot(ctx, topic, snapshotRow{at: at, form: formLines})
-}
-
-func (db *DB) keepSnapshot(ctx context.Context, topic event.Topic, row snapshotRow) (w *SnapshotWriter, busy bool, err error) {
-	w = &SnapshotWriter{db: db, row: row, due: db.now().Add(leaseTime / 4)}
+	w = db.newSnapshot(topic, snapshotRow{at: at, form: formLines}, 0)
 	err = db.update(ctx, func(tx *sql.Tx) (err error) {
-		if busy, err = db.clearSnapshots(tx, topic, row.at); err != nil || busy {
-			return err
-		}
 		if w.removals, err = removals(tx); err != nil {
 			return err
 		}
-		return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-			topic.String(), row.at, row.form, w.removals, db.owner, db.leaseEnd()).Scan(&w.row.id)
+		return w.begin(tx)
 	})
-	if err != nil || busy {
-		return nil, busy, wrap(err, "keep the state of %s at %s", topic, row.at)
+	if errors.Is(err, errBegun) {
+		return nil, true, nil
 	}
-	return w, false, nil
+	return w, false, wrap(err, "keep the state of %s at %s", topic, at)
+}
+
+// newSnapshot returns a writer of a snapshot that is begun when something of it is
+// written. The file had so many removals when its members were read.
+func (db *DB) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *SnapshotWriter {
+	return &SnapshotWriter{db: db, topic: topic, row: row, removals: removals, due: db.now().Add(leaseTime / 4)}
+}
+
+var errBegun = fmt.Errorf("%w: the same state is being kept", ErrBusy)
+
+// begin makes the snapshot's row. It returns errBegun if somebody else is just writing
+// the same, and ErrLost if it was made here.
+func (w *SnapshotWriter) begin(tx *sql.Tx) error {
+	busy, err := w.db.clearSnapshots(tx, w.topic, w.row.at)
+	if err != nil {
+		return err
+	}
+	if busy {
+		return errBegun
+	}
+	if w.row.form == formIDs {
+		var made bool
+		err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM snapshot WHERE at = ? AND topic = ? AND form = 'ids' AND whole)`,
+			w.row.at, w.topic.String()).Scan(&made)
+		if err != nil || made {
+			return cmp.Or(err, ErrLost)
+		}
+	}
+	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
+		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.owner, w.db.leaseEnd()).Scan(&w.row.id)
 }
 
 // wrap says what was being done when err happened.
@@ -123,7 +147,7 @@ func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
 	if w.bytes < writeBytes && w.db.now().Before(w.due) {
 		return nil
 	}
-	return w.db.update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) })
+	return w.flush(ctx, false)
 }
 
 func (w *SnapshotWriter) endPart() {
@@ -136,7 +160,30 @@ func (w *SnapshotWriter) endPart() {
 	w.members, w.n = nil, 0
 }
 
-// write writes the parts that are ready.
+// flush writes the parts that are ready, as the last ones if the snapshot is whole then.
+func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
+	begun := w.row.id
+	err := w.db.update(ctx, func(tx *sql.Tx) error {
+		switch now, err := removals(tx); {
+		case err != nil:
+			return err
+		case whole && w.row.form == formIDs && now != w.removals:
+			return ErrLost
+		}
+		if begun == 0 {
+			if err := w.begin(tx); err != nil {
+				return err
+			}
+		}
+		return w.write(tx, whole)
+	})
+	if err != nil {
+		w.row.id = begun
+	}
+	return err
+}
+
+// write writes the parts that are ready, in the snapshot that is begun.
 func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
 		if err := countFetched(tx, w.ready(), w.bytes); err != nil {
@@ -179,20 +226,14 @@ func (w *SnapshotWriter) ready() (n int) {
 // what it stands on was removed meanwhile.
 func (w *SnapshotWriter) Finish(ctx context.Context) error {
 	w.endPart()
-	err := w.db.update(ctx, func(tx *sql.Tx) error {
-		switch now, err := removals(tx); {
-		case err != nil:
-			return err
-		case w.row.form == formIDs && now != w.removals:
-			return ErrLost
-		}
-		return w.write(tx, true)
-	})
-	return wrap(err, "keep a state")
+	return wrap(w.flush(ctx, true), "keep a state")
 }
 
 // Abort gives the snapshot up.
 func (w *SnapshotWriter) Abort(ctx context.Context) error {
+	if w.row.id == 0 {
+		return nil
+	}
 	return w.db.update(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM part WHERE snapshot IN (SELECT id FROM snapshot WHERE id = ? AND NOT whole)`, w.row.id); err != nil {
 			return err
@@ -212,11 +253,11 @@ var sealSpan event.ID = 2 * event.BlockSize
 // however large the state becomes, or quiet the topic. A topic of a few storages needs none.
 func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 	for {
-		at, err := db.nextSeal(ctx, topic)
+		at, removals, err := db.nextSeal(ctx, topic)
 		if err != nil || at == event.Beginning {
 			return wrap(err, "keep the states of %s", topic)
 		}
-		err = db.sealState(ctx, topic, at)
+		err = db.sealState(ctx, topic, at, removals)
 		var passed *window.NotHeldError // by the horizon
 		if err != nil && !errors.Is(err, ErrLost) && (db.role == Client || !errors.As(err, &passed)) {
 			return err
@@ -241,10 +282,14 @@ func (db *DB) KeepStates(ctx context.Context) error {
 	}
 }
 
-// nextSeal returns the position of the next snapshot to make, or Beginning.
-func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+// nextSeal returns the position of the next snapshot to make, or Beginning, and the
+// file's removals.
+func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
+		if removed, err = removals(tx); err != nil {
+			return err
+		}
 		if few, err := hasFew(ctx, tx, topic); err != nil || few {
 			return err
 		}
@@ -253,16 +298,16 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, err
 			return err
 		}
 		for _, span := range setOf(windows).Held(topic) {
-			if at, err = db.nextSealIn(ctx, tx, topic, span); err != nil || at != event.Beginning {
+			if at, err = db.nextSealIn(ctx, tx, topic, span, removed); err != nil || at != event.Beginning {
 				return err
 			}
 		}
 		return nil
 	})
-	return at, err
+	return at, removed, err
 }
 
-func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (event.ID, error) {
+func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
 	if span.From != event.Beginning && db.role == Client {
 		return 0, nil // a state there has members that are not stored as events
 	}
@@ -279,8 +324,9 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 		return 0, nil
 	}
 	// A topic may be quiet for millions of ids, which are no reason for a snapshot.
-	var at event.ID
-	err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
+	if at = from + step; !db.recent.isDense(window.Span{From: from, To: at}, removed) {
+		err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -290,16 +336,12 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	return at, nil
 }
 
-func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID) error {
-	w, busy, err := db.keepSnapshot(ctx, topic, snapshotRow{at: at, form: formIDs})
-	if busy {
-		return ErrBusy
-	}
-	if err != nil {
-		return err
-	}
+// sealState keeps the state of topic at position at, unless something was removed since
+// the file had so many removals.
+func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
+	w := db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
 	s := stateReader{db: db, topic: topic, at: at, names: true, from: firstName(topic)}
-	err = s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
+	err := s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
 	if err == nil {
 		err = w.Finish(ctx)
 	}

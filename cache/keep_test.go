@@ -384,10 +384,11 @@ func TestSealDuringRemoval(t *testing.T) {
 	fewStorages = 0
 	db, evs := bigCopy(t)
 	ctx := context.Background()
-	w, _, err := db.keepSnapshot(ctx, event.All, snapshotRow{at: event.BlockSize, form: formIDs})
+	removals, err := db.Removals(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, removals)
 	span := window.Span{From: 0, To: 10}
 	if err := db.Replace(ctx, event.All, span, among(evs, event.All, span)); err != nil {
 		t.Fatal(err)
@@ -399,6 +400,28 @@ func TestSealDuringRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkKept(t, "after Forget", db)
+}
+
+// Of those who seal the same state at once one keeps it.
+func TestSealTwice(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	db, _ := bigLog(t)
+	ctx := context.Background()
+	first := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
+	second := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
+	if err := db.update(ctx, first.begin); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "Finish beside one that is begun", second.Finish(ctx), ErrBusy)
+	if err := first.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "Finish of what is kept", second.Finish(ctx), ErrLost)
+	if err := second.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkKept(t, "of two", db, "* 4096 ids 0 1")
 }
 
 // Behind a state that was fetched none is sealed: the events that made it are stored
@@ -528,12 +551,11 @@ func TestKeepStatesBusy(t *testing.T) {
 	fewStorages = 0
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "posts", "a", event.BlockSize)...)
-	left := snapshotRow{at: event.BlockSize, form: formIDs}
-	w, _, err := db.keepSnapshot(context.Background(), event.All, left)
-	if err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
+	if err := db.update(ctx, w.begin); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- db.KeepStates(ctx) }()
 	for len(db.sealed) > 0 && len(ended) == 0 { // it has not looked yet

@@ -223,6 +223,12 @@ func removals(tx *sql.Tx) (n int64, err error) {
 	return n, err
 }
 
+// removalsNow is removals in the transaction that begin has begun.
+func (db *DB) removalsNow(tx *sql.Tx) (n int64, err error) {
+	err = db.scan(tx, `SELECT removals FROM log`, nil, &n)
+	return n, err
+}
+
 func noteRemoval(tx *sql.Tx) error {
 	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
 	return err

@@ -36,13 +36,9 @@ func (m *leafing) restart(at event.ID, removals int64) {
 }
 
 // add takes up the events that a transaction has stored up to position reached, and
-// keeps the leaves of the blocks that end there. If any of them was held it could have
+// keeps the leaves of the blocks that end there. now are the file's removals. If any of them was held it could have
 // been stored wrongly, so no leaf is made of it.
-func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID) error {
-	var now int64
-	if err := db.scan(tx, `SELECT removals FROM log`, nil, &now); err != nil {
-		return err
-	}
+func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID, now int64) error {
 	if held || now != m.removals && m.removals >= 0 {
 		m.restart(reached, now)
 		return nil

@@ -93,6 +93,8 @@ type DB struct {
 	statements statements
 	storages   map[string]int64 // numbers of storages written lately
 	known      *known           // on a server; nil: to be read
+
+	recent recent
 }
 
 // Path returns the file's path as it was given to Open.

@@ -86,6 +86,7 @@ type ref struct {
 	name
 	id   event.ID
 	put  bool   // it is known to be a PUT
+	del  bool   // or to be none
 	line []byte // of a member that a snapshot keeps itself; nil if it is stored under id
 }
 
@@ -164,6 +165,13 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
 	s.over = refQueue{at: s.from}
 	lines := !s.names && base.count <= int64(gatherMax) // the first of a large state soon
+	if s.names {
+		refs, ok, err := s.db.recent.last(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
+		if err != nil || ok {
+			s.over.load = loadFrom(refs)
+			return err
+		}
+	}
 	s.over.load, err = overlay(ctx, tx, s.topic, base, s.at, lines)
 	return err
 }
@@ -217,11 +225,16 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	return evs, nil
 }
 
-// bare reports whether the name and the id are all that is asked for of r. Members of a
+// bare reports whether what is asked for of r is known without its line. Members of a
 // snapshot from below the horizon may be gone.
-func (s *stateReader) bare(r *ref) bool { return s.names && r.put && s.baseAt >= s.horizon }
+func (s *stateReader) bare(r *ref) bool {
+	return r.del || s.names && r.put && s.baseAt >= s.horizon
+}
 
 func (s *stateReader) event(r *ref) (event.Event, error) {
+	if r.del {
+		return event.Event{}, nil
+	}
 	if s.bare(r) {
 		return event.Event{ID: r.id, Draft: event.Draft{User: r.user, Path: r.path, Type: event.Put}}, nil
 	}
@@ -346,10 +359,15 @@ func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRo
 		return load, errors.Join(err, err2)
 	}
 	refs, err := gather(ctx, tx, topic, span, lines)
+	return loadFrom(refs), err
+}
+
+// loadFrom returns the loader of refs that are all there.
+func loadFrom(refs []ref) func(context.Context, *sql.Tx, name) ([]ref, name, bool, error) {
 	return func(_ context.Context, _ *sql.Tx, from name) ([]ref, name, bool, error) {
 		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, n name) int { return r.compare(n) })
 		return refs[i:], from, true, nil
-	}, err
+	}
 }
 
 // hasFew reports whether topic has only a few storages.

@@ -282,16 +282,23 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	if err := l.check(evs, reached); err != nil {
 		return nil, err
 	}
-	var rows []int64
+	var rows, storages []int64
+	var removed int64
 	err = l.db.update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.move(tx, reached); err != nil {
 			return err
 		}
-		if added, err = l.db.insertEvents(tx, evs); err != nil {
+		if storages, err = l.db.storageIDs(tx, evs); err != nil {
+			return err
+		}
+		if added, err = l.db.insertStored(tx, evs, storages); err != nil {
+			return err
+		}
+		if removed, err = l.db.removalsNow(tx); err != nil {
 			return err
 		}
 		if l.leafing != nil {
-			if err := l.leafing.add(l.db, tx, evs, len(added) < len(evs), reached); err != nil {
+			if err := l.leafing.add(l.db, tx, evs, len(added) < len(evs), reached, removed); err != nil {
 				return err
 			}
 		}
@@ -303,6 +310,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
+	l.db.recent.add(evs, storages, removed)
 	l.rows, l.reached = rows, reached
 	return added, nil
 }
@@ -358,14 +366,28 @@ func (l *Lease) check(evs []event.Event, reached event.ID) error {
 // insertEvents stores events, which are in order, with their postings and returns those
 // that were not held.
 func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, err error) {
-	if len(evs) == 0 {
-		return nil, nil
+	storages, err := db.storageIDs(tx, evs)
+	if err != nil {
+		return nil, err
 	}
-	storages := make([]int64, len(evs))
+	return db.insertStored(tx, evs, storages)
+}
+
+// storageIDs returns the numbers of the storages of evs.
+func (db *DB) storageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
+	storages = make([]int64, len(evs))
 	for i := range evs {
 		if storages[i], err = db.storageID(tx, evs[i].User, evs[i].Path); err != nil {
 			return nil, err
 		}
+	}
+	return storages, nil
+}
+
+// insertStored is insertEvents with the numbers of their storages.
+func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (added []event.Event, err error) {
+	if len(evs) == 0 {
+		return nil, nil
 	}
 	held, err := db.storeEvents(evs, storages)
 	if err != nil {

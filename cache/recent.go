@@ -1,0 +1,117 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// recent are the events that this process has stored last, in the order of their ids
+// and without what they say. Beside the writing a state is sealed from them where there
+// are no others: to read what was just written would cost nearly as much as to write it.
+type recent struct {
+	mu       sync.Mutex
+	removals int64 // of the file when they were stored
+	events   []recentEvent
+	names    map[int64]name // of the storages that they have
+	bytes    int            // of names
+}
+
+type recentEvent struct {
+	id      event.ID
+	storage int64
+	put     bool
+}
+
+// So many events are kept, and about so many bytes of names. They are variables for
+// the tests.
+var (
+	recentEvents = int(8 * event.BlockSize)
+	recentNames  = 2 << 20
+)
+
+// add takes up the events that a transaction has stored, or has found stored, with the
+// numbers of their storages. It is committed, and the file had so many removals then.
+func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
+	if len(evs) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.events)
+	if r.names == nil || removals != r.removals || n > 0 && evs[0].ID <= r.events[n-1].id ||
+		len(r.names) > recentEvents || r.bytes > recentNames {
+		r.removals, r.events, r.names, r.bytes = removals, nil, map[int64]name{}, 0
+	}
+	for i := range evs {
+		ev := &evs[i]
+		if _, ok := r.names[storages[i]]; !ok {
+			r.names[storages[i]] = name{strings.Clone(ev.User), strings.Clone(ev.Path)}
+			r.bytes += len(ev.User) + len(ev.Path)
+		}
+		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
+	}
+	if more := len(r.events) - recentEvents; more > 0 {
+		r.events = slices.Delete(r.events, 0, more+recentEvents/4) // so that it is seldom
+	}
+}
+
+// in returns the events in span, none if any were removed from the file since. The
+// caller has mu.
+func (r *recent) in(span window.Span, removals int64) []recentEvent {
+	if removals != r.removals {
+		return nil
+	}
+	return r.events[r.after(span.From):r.after(span.To)]
+}
+
+// after returns the index of the first event behind a position.
+func (r *recent) after(at event.ID) int {
+	i, _ := slices.BinarySearchFunc(r.events, at+1, func(ev recentEvent, id event.ID) int { return cmp.Compare(ev.id, id) })
+	return i
+}
+
+// isDense reports whether every id in span has its event here.
+func (r *recent) isDense(span window.Span, removals int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.in(span, removals)) == int(span.To-span.From)
+}
+
+// last returns the last event in span of each storage of topic, in the order of their
+// names; ok is false if others are stored there than those that are here.
+func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []ref, ok bool, err error) {
+	refs, n := r.lastHere(topic, span, removals)
+	if n == 0 || n == int(span.To-span.From) {
+		return refs, n > 0, nil
+	}
+	var stored int
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&stored)
+	return refs, n == stored, err
+}
+
+// lastHere is last of the events that are here, of which there are n in span.
+func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []ref, n int) {
+	r.mu.Lock()
+	evs := r.in(span, removals)
+	seen := map[int64]struct{}{}
+	for _, ev := range slices.Backward(evs) {
+		if _, ok := seen[ev.storage]; ok {
+			continue
+		}
+		seen[ev.storage] = struct{}{}
+		if n := r.names[ev.storage]; topic.Matches(n.user, n.path) {
+			refs = append(refs, ref{name: n, id: ev.id, put: ev.put, del: !ev.put})
+		}
+	}
+	n = len(evs)
+	r.mu.Unlock()
+	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
+	return refs, n
+}

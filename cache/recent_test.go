@@ -1,0 +1,196 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// lastOf is the slow truth: the last event in span of each storage of topic.
+func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []ref) {
+	last := map[name]ref{}
+	for _, ev := range among(evs, topic, span) {
+		n := name{ev.User, ev.Path}
+		last[n] = ref{name: n, id: ev.ID, put: ev.Type == event.Put, del: ev.Type != event.Put}
+	}
+	return slices.SortedFunc(maps.Values(last), func(a, b ref) int { return a.compare(b.name) })
+}
+
+// storedIn returns the events that are stored, whatever windows say.
+func storedIn(t fataler, db *DB) (evs []event.Event) {
+	t.Helper()
+	rows, err := db.read.Query(`SELECT id, line FROM event ORDER BY id`)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id event.ID
+		var line []byte
+		if err := rows.Scan(&id, &line); err != nil {
+			t.Fatalf("%v", err)
+		}
+		ev, err := stored(id, line)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		evs = append(evs, ev)
+	}
+	return evs
+}
+
+// What is known of the recent events is what is stored, or is not known: two processes
+// obtain, forget and replace in one file.
+func TestRecentModel(t *testing.T) {
+	most, names := recentEvents, recentNames
+	t.Cleanup(func() { recentEvents, recentNames = most, names })
+	const head = 120
+	evs := bigLogFile().evs[:head]
+	root := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(t *rapid.T) {
+		recentEvents = rapid.SampledFrom([]int{10, 50, most}).Draw(t, "most")
+		recentNames = rapid.SampledFrom([]int{20, names}).Draw(t, "names")
+		path := fmt.Sprintf("%s/%d.db", root, runs)
+		dbs := []*DB{mustOpen(t, path, Config{Role: Client, Log: testLog}), mustOpen(t, path, Config{Role: Client, Log: testLog})}
+		defer dbs[0].Close()
+		defer dbs[1].Close()
+		runs++
+		span := func(t *rapid.T) window.Span {
+			a, b := rapid.IntRange(0, head).Draw(t, "from"), rapid.IntRange(0, head).Draw(t, "to")
+			return window.Span{From: event.ID(min(a, b)), To: event.ID(max(a, b))}
+		}
+		topic := func(t *rapid.T) event.Topic {
+			return topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"obtain": func(t *rapid.T) {
+				obtain(t, dbs[rapid.IntRange(0, 1).Draw(t, "by")], topic(t), evs, span(t))
+			},
+			"forget": func(t *rapid.T) {
+				_, _ = dbs[1].Forget(context.Background(), topic(t), span(t).To) // or it is held by a wider topic
+			},
+			"replace": func(t *rapid.T) {
+				of := topic(t)
+				for _, span := range mustHeld(t, dbs[1], of) {
+					if err := dbs[1].Replace(context.Background(), of, span, among(evs, of, span)); err != nil {
+						t.Fatalf("%v", err)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				of, span := topic(t), span(t)
+				for _, db := range dbs {
+					checkRecent(t, db, of, span)
+				}
+			},
+		})
+	})
+}
+
+// checkRecent reports whether the recent events were known.
+func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok bool) {
+	t.Helper()
+	var refs []ref
+	err := db.view(context.Background(), func(tx *sql.Tx) error {
+		removals, err := removals(tx)
+		if err != nil {
+			return err
+		}
+		refs, ok, err = db.recent.last(context.Background(), tx, topic, span, removals)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	same := func(a, b ref) bool { return a.name == b.name && a.id == b.id && a.put == b.put && a.del == b.del }
+	if want := lastOf(storedIn(t, db), topic, span); ok && !slices.EqualFunc(refs, want, same) {
+		t.Fatalf("of %s %s the last recent events are %v, want %v", topic, span, refs, want)
+	}
+	return ok
+}
+
+// A process that stores events does not read them again to seal what they make: here
+// nobody could.
+func TestSealsFromRecent(t *testing.T) {
+	setState(t)
+	fewStorages = 0
+	server := openServer(t)
+	var ds []event.Draft
+	for i := range 3 * event.BlockSize {
+		d := draft("alice", fmt.Sprint("p/", i%700), fmt.Sprint(i))
+		if i%5 == 0 {
+			d = event.Draft{User: "alice", Path: d.Path, Type: event.Del, Key: d.Key}
+		}
+		ds = append(ds, d)
+	}
+	mustAppend(t, server, ds[:5000]...)
+	mustAppend(t, server, ds[5000:]...)
+	evs := storedIn(t, server)
+	client := openClient(t)
+	obtain(t, client, event.All, evs, window.Span{From: 0, To: server.Head()})
+	for _, db := range []*DB{server, client} {
+		if err := db.update(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`UPDATE event SET line = '-' || line`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		mustSeal(t, db, event.All)
+		if err := db.update(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`UPDATE event SET line = substr(line, 2)`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{}
+		for at := event.ID(event.BlockSize); at <= server.Head(); at += event.BlockSize {
+			want = append(want, fmt.Sprintf("* %d ids %d 1", at, len(fold(evs, event.All, at))))
+		}
+		checkKept(t, "of recent events", db, want...)
+		for _, at := range []event.ID{4096, 5000, 8192, 12288} {
+			checkState(t, db, evs, event.All, at)
+		}
+	}
+}
+
+// Of a topic that another process, or a narrower window, has brought a part of, a
+// process has not stored all.
+func TestSealsBesideOthers(t *testing.T) {
+	setState(t)
+	fewStorages, sealSpan = 0, 10
+	evs := bigLogFile().evs[:event.BlockSize]
+	path := t.TempDir() + "/copy.db"
+	one := mustOpen(t, path, Config{Role: Client, Log: testLog})
+	defer one.Close()
+	two := mustOpen(t, path, Config{Role: Client, Log: testLog})
+	defer two.Close()
+	alice := topics(t, "alice")[0]
+	span := window.Span{From: 0, To: event.BlockSize}
+	obtain(t, two, alice, evs, span)
+	l, _, err := one.Claim(t.Context(), []event.Topic{event.All}, span)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := slices.DeleteFunc(slices.Clone(evs), func(ev event.Event) bool { return ev.User == "alice" })
+	if _, err := l.Apply(t.Context(), rest, span.To); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if checkRecent(t, one, event.All, span) {
+		t.Error("one process knows what the other has stored")
+	}
+	mustSeal(t, one, event.All)
+	checkKept(t, "of both", one, fmt.Sprintf("* 4096 ids %d 1", len(fold(evs, event.All, 4096))))
+	checkState(t, one, evs, event.All, 4096)
+}

@@ -100,7 +100,9 @@ func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span w
 func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []ref, n int) {
 	r.mu.Lock()
 	evs := r.in(span, removals)
-	seen := map[int64]struct{}{}
+	most := min(len(evs), len(r.names))
+	seen := make(map[int64]struct{}, most)
+	refs = make([]ref, 0, most)
 	for _, ev := range slices.Backward(evs) {
 		if _, ok := seen[ev.storage]; ok {
 			continue

@@ -241,11 +241,26 @@ func (s *stateReader) event(r *ref) (event.Event, error) {
 	if r.line == nil && r.id <= s.horizon {
 		return event.Event{}, nil
 	}
-	ev, err := stored(r.id, r.line)
+	ev, err := s.stored(r)
 	if err == nil && (name{ev.User, ev.Path}) != r.name {
 		err = fmt.Errorf("%w: event %s is not of %s/%s", ErrCorrupt, r.id, r.user, r.path)
 	}
 	return ev, err
+}
+
+// stored reads what is asked for of the event of r.
+func (s *stateReader) stored(r *ref) (event.Event, error) {
+	if !s.names {
+		return stored(r.id, r.line)
+	}
+	ev, err := event.Skim(r.line)
+	if err == nil && ev.ID != r.id {
+		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, r.id)
+	}
+	if err != nil {
+		return event.Event{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return event.Event{ID: ev.ID, Draft: event.Draft{User: string(ev.User), Path: string(ev.Path), Type: ev.Type}}, nil
 }
 
 // fetch reads the lines of merged refs that are stored elsewhere, but of long ones a

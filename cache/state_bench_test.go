@@ -80,3 +80,26 @@ func benchState(b *testing.B, storages int) {
 func BenchmarkStateOf100(b *testing.B)   { benchState(b, 100) }
 func BenchmarkStateOf10000(b *testing.B) { benchState(b, 10_000) }
 func BenchmarkStateOfEach(b *testing.B)  { benchState(b, *stateEvents) }
+
+// benchSeals seals the states of a log as it grows: how long that takes for an event.
+func benchSeals(b *testing.B, storages int) {
+	const together = 2000
+	db := openServer(b)
+	var sealing time.Duration
+	n := 0
+	for b.Loop() {
+		ds := make([]event.Draft, together)
+		for i := range ds {
+			ds[i] = draft("us", fmt.Sprintf("quakes/%07d", (n+i)*7919%storages), fmt.Sprint(n+i))
+		}
+		mustAppend(b, db, ds...)
+		n += together
+		start := time.Now()
+		mustSeal(b, db, event.All)
+		sealing += time.Since(start)
+	}
+	b.ReportMetric(float64(sealing.Nanoseconds())/float64(n), "ns-sealing/event")
+}
+
+func BenchmarkSealsOf1000(b *testing.B)  { benchSeals(b, 1000) }
+func BenchmarkSealsOf10000(b *testing.B) { benchSeals(b, 10_000) }

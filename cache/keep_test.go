@@ -581,6 +581,8 @@ func TestStateInBoundedMemory(t *testing.T) {
 	}
 	alive := func(members int) uint64 {
 		db := openClient(t)
+		defer func(most int) { recentEvents = most }(recentEvents)
+		recentEvents = 0 // they have a bound of their own
 		var evs []event.Event
 		for id := range event.ID(members) {
 			evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%06d", id), id+1))

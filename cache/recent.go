@@ -39,7 +39,8 @@ var (
 // add takes up the events that a transaction has stored, or has found stored, with the
 // numbers of their storages. It is committed, and the file had so many removals then.
 func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
-	if len(evs) == 0 {
+	more := max(len(evs)-recentEvents, 0)
+	if evs, storages = evs[more:], storages[more:]; len(evs) == 0 {
 		return
 	}
 	r.mu.Lock()
@@ -57,7 +58,7 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 		}
 		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
 	}
-	if more := len(r.events) - recentEvents; more > 0 {
+	if more = len(r.events) - recentEvents; more > 0 {
 		r.events = slices.Delete(r.events, 0, more+recentEvents/4) // so that it is seldom
 	}
 }

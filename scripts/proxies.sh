@@ -3,8 +3,9 @@
 # "rstream doctor" sees it. It listens on the loopback interface only, on the ports from
 # PORT on, writes to a temporary directory, and ends what it started.
 #
-# It needs Go and curl, and nginx or caddy or both; it installs nothing. NGINX and CADDY
-# name the programs.
+# It needs Go and curl, and nginx or caddy or both; NGINX and CADDY name the programs. With
+# --install it gets what is missing, nginx as a package of Debian (as root) and Caddy as a
+# Go program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,13 @@ caddy=${CADDY:-caddy}
 dir=$(mktemp -d)
 chmod 755 "$dir" # nginx's workers may be of another user
 jobs=()
+if [ "${1:-}" = --install ]; then
+	command -v "$nginx" >/dev/null || { apt-get update -q && apt-get install -y -q nginx; }
+	if ! command -v "$caddy" >/dev/null; then
+		GOBIN=$dir go install github.com/caddyserver/caddy/v2/cmd/caddy@v2.10.2
+		caddy=$dir/caddy
+	fi
+fi
 finish() {
 	for job in "${jobs[@]}"; do kill "$job" 2>/dev/null || true; done
 	wait

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	checks, kills := "5", "2" // each case makes files
 	if *long {
-		checks, kills = "200", "10"
+		checks, kills = "100", "10"
 	}
 	unlessGiven("rapid.checks", checks)
 	unlessGiven("kill.rounds", kills)

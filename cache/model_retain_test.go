@@ -73,19 +73,15 @@ var retainStartFile = sync.OnceValue(func() (s retainStart) {
 	return s
 })
 
-// mostRetainLogs is how many logs the model has time for: each has three blocks, which
-// are read whole again and again.
-const mostRetainLogs = 30
-
 func TestRetainAgainstSlice(t *testing.T) {
 	dir := t.TempDir()
 	span := hashSpan
 	step := stepTime
 	t.Cleanup(func() { hashSpan, stepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n := 0
+	n, logs := 0, size(2, 20) // each has three blocks, which are read whole again and again
 	rapid.Check(t, func(t *rapid.T) {
-		if n++; n > mostRetainLogs {
+		if n++; n > logs {
 			return
 		}
 		draw(t)
@@ -98,12 +94,8 @@ func TestRetainAgainstSlice(t *testing.T) {
 		}
 		m.open()
 		defer func() { m.db.Close(); removeFiles(m.path) }()
-		most := 1
-		if *long {
-			most = 4
-		}
 		m.retain()
-		for range rapid.IntRange(0, most).Draw(t, "steps") {
+		for range rapid.IntRange(0, size(1, 4)).Draw(t, "steps") {
 			m.step()
 		}
 		m.check()

@@ -20,10 +20,7 @@ func TestStateWhileRetaining(t *testing.T) {
 	span, step := hashSpan, stepTime
 	t.Cleanup(func() { hashSpan, stepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, most := 0, 2
-	if *long {
-		most = mostRetainLogs
-	}
+	n, most := 0, size(1, 10)
 	rapid.Check(t, func(rt *rapid.T) {
 		if n++; n > most {
 			return
@@ -37,11 +34,7 @@ func TestStateWhileRetaining(t *testing.T) {
 		for range rapid.IntRange(0, 3).Draw(rt, "before") {
 			w.meddle()
 		}
-		states := 1
-		if *long {
-			states = 3
-		}
-		for range states {
+		for range size(1, 3) {
 			horizon := w.horizon()
 			at := rapid.SampledFrom([]event.ID{horizon, horizon + 1, max(horizon, 2*event.BlockSize), 3 * event.BlockSize, db.Head() - 1, db.Head()}).Draw(rt, "at")
 			topic := topics(rt, rapid.SampledFrom(modelTopics).Draw(rt, "topic"))[0]

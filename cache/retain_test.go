@@ -69,6 +69,7 @@ func retainedDrafts(keys string, n int) (ds []event.Draft) {
 // Wherever a process that retains is killed, the log is right at its horizon and above,
 // knows all that it ever took, and the next process brings to its end what was begun.
 func TestKilledRetention(t *testing.T) {
+	onlyLong(t)
 	path := filepath.Join(t.TempDir(), "log.db")
 	if err := os.WriteFile(path, retainStartFile().bytes, 0o600); err != nil {
 		t.Fatal(err)
@@ -124,6 +125,7 @@ func checkKilledRetention(t *testing.T, path string, all []event.Event, finish b
 // A full disk in the middle of a step leaves a log that is right, and that goes on when
 // there is room.
 func TestRetainOnFullDisk(t *testing.T) {
+	onlyLong(t)
 	start := retainStartFile()
 	db := openBytes(t, start.bytes, Config{Role: Server})
 	ctx := context.Background()
@@ -172,6 +174,7 @@ func fatDrafts(key string, n int) (ds []event.Draft) {
 // A log that may not be larger than so much drops no more than it must, and its file
 // becomes smaller.
 func TestRetainMaxBytes(t *testing.T) {
+	onlyLong(t)
 	db := openServer(t)
 	ctx := context.Background()
 	var all []event.Event

@@ -61,7 +61,7 @@ type Config struct {
 	// It may be called from several goroutines, and must not call the Client.
 	OnRetry func(err error, pause time.Duration)
 	// RetryMin and RetryMax bound the pause between attempts. If zero, half a
-	// second and 30 seconds.
+	// second and 30 seconds. A server that asks for a longer one gets it.
 	RetryMin, RetryMax time.Duration
 	// Idle is the longest silence of a connection, before the answer begins as
 	// well as in it. If zero, 45 seconds: three heartbeats.

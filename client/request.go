@@ -152,28 +152,34 @@ func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error
 // rest is pause where nothing has failed: nobody is told, and the server stays.
 func (c *Client) rest(ctx context.Context, b *backoff) error { return wait(ctx, b.next(0)) }
 
-// A backoff says how long to wait between attempts: twice as long each time, with
-// jitter so that a thousand clients of a restarted server do not come back as one.
+// A backoff says how long to wait between attempts: twice as long each time, and up to
+// half of that more, at random, so that a thousand clients of a restarted server do not
+// come back as one. Nothing is taken off: a pause is never shorter than the server asked.
 type backoff struct {
 	cfg      *Config
-	base     time.Duration // what the server asked for, if it did
+	base     time.Duration // what retry: asked for, if it did
 	failures int
 }
 
+// maxRetryDelay bounds what retry: can ask for, so that a server's mistake does not put a
+// client to sleep for ever.
+const maxRetryDelay = 5 * time.Minute
+
 func (b *backoff) reset() { b.failures = 0 }
 
-// next returns the next pause: no shorter than rest, which a server has asked for.
+// next returns the next pause: no shorter than rest, which a server has asked for, nor
+// than its retry:.
 func (b *backoff) next(rest time.Duration) time.Duration {
-	d := min(max(b.base, b.cfg.RetryMin), b.cfg.RetryMax)
+	d := max(min(b.base, maxRetryDelay), min(b.cfg.RetryMin, b.cfg.RetryMax))
+	most := max(d, b.cfg.RetryMax*2/3) // and RetryMax with all of the jitter
 	for range b.failures {
-		if d *= 2; d >= b.cfg.RetryMax || d <= 0 {
-			d = b.cfg.RetryMax
+		if d *= 2; d >= most {
+			d = most
 			break
 		}
 	}
 	b.failures++
-	jitter := rand.N(d/2 + 1)
-	return max(d/2, rest) + jitter
+	return max(d, rest) + rand.N(d/2+1)
 }
 
 // do makes one request and checks that the answer is of our log. The caller closes

@@ -50,23 +50,29 @@ func TestBackoff(t *testing.T) {
 	cfg := Config{RetryMin: time.Second, RetryMax: 30 * time.Second}
 	for range 200 {
 		b := backoff{cfg: &cfg}
-		for i, most := range []time.Duration{1, 2, 4, 8, 16, 30, 30, 30} {
-			if d := b.next(0); d < most*time.Second/2 || d > most*time.Second {
-				t.Fatalf("pause %d is %v, want %v to %v", i, d, most*time.Second/2, most*time.Second)
+		for i, least := range []time.Duration{1, 2, 4, 8, 16, 20, 20, 20} {
+			if d := b.next(0); d < least*time.Second || d > least*time.Second*3/2 {
+				t.Fatalf("pause %d is %v, want %v to half as much again", i, d, least*time.Second)
 			}
 		}
 		b.reset()
 		b.base = 4 * time.Second
-		if d := b.next(0); d < 2*time.Second || d > 4*time.Second {
+		if d := b.next(0); d < 4*time.Second || d > 6*time.Second {
 			t.Fatalf("after retry: 4000 the pause is %v", d)
 		}
 		if d := b.next(5 * time.Minute); d < 5*time.Minute || d > 5*time.Minute+4*time.Second {
 			t.Fatalf("after Retry-After: 300 the pause is %v", d)
 		}
-		for _, base := range []time.Duration{1<<62 + 1, 1<<63 - 1, -5} {
+		b = backoff{cfg: &cfg, base: time.Minute}
+		for range 5 {
+			if d := b.next(0); d < time.Minute || d > 90*time.Second {
+				t.Fatalf("after retry: 60000, longer than RetryMax, the pause is %v", d)
+			}
+		}
+		for base, least := range map[time.Duration]time.Duration{1<<62 + 1: maxRetryDelay, 1<<63 - 1: maxRetryDelay, -5: time.Second} {
 			b = backoff{cfg: &cfg, base: base}
 			for range 70 {
-				if d := b.next(0); d < time.Second/2 || d > 30*time.Second {
+				if d := b.next(0); d < least || d > max(least*3/2, cfg.RetryMax) {
 					t.Fatalf("after retry: %v the pause is %v", base, d)
 				}
 			}

@@ -32,7 +32,8 @@ const sendLimit = 1000
 // Send appends what waits in box, in its order. A draft leaves the box when a server
 // has acknowledged it: whatever is cut or killed, it is sent again and is one event by
 // its hash, and nothing overtakes it. One that the server refuses for what it is
-// stays in the box as refused, and the others go on. shown, which may be nil, is told
+// stays in the box as refused, and the others go on. What only a proxy refuses is not
+// refused: it goes on waiting, and Send returns the proxy's answer. shown, which may be nil, is told
 // of each draft that the log has.
 func (c *Client) Send(ctx context.Context, box Outbox, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
 	s := sending{c: c, box: box, shown: shown}
@@ -80,14 +81,15 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 		drafts[i], numbers[i] = queued[i].Draft, queued[i].Number
 	}
 	receipts, err := s.c.Put(ctx, drafts)
-	switch reason := refusedFor(err); {
+	answer := refusedDrafts(err)
+	switch {
 	case err == nil:
 		return s.acknowledge(ctx, queued, numbers, receipts)
-	case reason == "":
+	case answer == nil, len(queued) == 1 && !answer.FromLog:
 		return err
 	case len(queued) == 1:
 		s.sum.Refused++
-		return inStore(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], reason))
+		return inStore(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
 	}
 	half := len(queued) / 2
 	if err := s.send(ctx, queued[:half]); err != nil {
@@ -113,12 +115,13 @@ func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, number
 	return nil
 }
 
-// refusedFor returns why drafts were refused for what they are, "" if that is not
-// what err says.
-func refusedFor(err error) string {
+// refusedDrafts returns the answer that refuses drafts for what they are, nil if err is
+// none. Only one of a log is about the drafts themselves: a proxy's 413 is about the size
+// of the request.
+func refusedDrafts(err error) *wire.Error {
 	var answer *wire.Error
 	if errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge) {
-		return answer.Error()
+		return answer
 	}
-	return ""
+	return nil
 }

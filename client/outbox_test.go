@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // queue puts drafts with these keys into a copy's outbox.
@@ -110,19 +111,50 @@ func TestSendRefused(t *testing.T) {
 	}
 }
 
-// A 400 that no server of a log has written says nothing of the drafts.
+// What no server of a log has written says nothing of the drafts, whatever its status.
 func TestSendThroughStranger(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 405, 413, 414, 415, 421, 431, 451, 501} {
+		f := newFixture(t)
+		db := f.newCache()
+		queue(t, db, "alice/x", "a", "b")
+		f.through(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy rules", status) })
+		})
+		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+		if err == nil || sent != (Sent{}) {
+			t.Errorf("%d: Send = %+v, %v", status, sent, err)
+		}
+		queued, err := db.Outbox(t.Context(), 0, 10)
+		if err != nil || len(queued) != 2 || queued[0].Refused != "" || queued[1].Refused != "" {
+			t.Errorf("%d: the outbox has %+v, %v", status, queued, err)
+		}
+	}
+}
+
+// A proxy that takes small requests only gets small ones, in order. What is too large for
+// it alone waits, with all that was written after it.
+func TestSendThroughNarrowProxy(t *testing.T) {
 	f := newFixture(t)
 	db := f.newCache()
-	queue(t, db, "alice/x", "a")
-	f.through(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway rules", 400) })
+	queue(t, db, "alice/x", "a", "b", "c", "d", "e", strings.Repeat("f", 200), "g")
+	f.through(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ContentLength > 200 {
+				http.Error(w, "too large", 413)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
 	})
-	var protocol *ProtocolError
-	if _, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil); !errors.As(err, &protocol) {
-		t.Errorf("Send = %v, want a ProtocolError", err)
+	var answer *wire.Error
+	sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+	if !errors.As(err, &answer) || answer.Status != 413 || answer.FromLog {
+		t.Errorf("Send = %v, want the proxy's 413", err)
 	}
-	if keys := outboxKeys(t, db); keys != "a " {
+	if keys := f.logKeys("*"); keys != "a b c d e " || sent.Sent != 5 || sent.Refused != 0 {
+		t.Errorf("the log has %s, sent %+v", keys, sent)
+	}
+	if keys := outboxKeys(t, db); keys != strings.Repeat("f", 200)+" g " {
 		t.Errorf("the outbox has %s", keys)
 	}
 }

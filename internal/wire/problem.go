@@ -28,6 +28,7 @@ type Error struct {
 	Lines  []int     `json:"lines,omitempty"`  // 400 of a batch: the bad lines, from 1
 
 	RetryAfter time.Duration `json:"-"` // 429, 503: how long to wait, if told
+	FromLog    bool          `json:"-"` // read: the answer names its log, so no proxy has written it
 }
 
 func (e *Error) Error() string {
@@ -82,6 +83,7 @@ func ReadError(resp *http.Response) *Error {
 		e.Log = ""
 	}
 	e.RetryAfter = retryAfter(resp.Header)
+	e.FromLog = LogOf(resp.Header) != ""
 	return e
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,7 +144,9 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		err = c.ours(base, resp.Header, accept)
+		if err = c.ours(base, resp.Header, accept); err != nil && accept == wire.SSE && isStandIn(resp) {
+			err = &UnreachableError{URL: base, Err: errStandIn}
+		}
 	} else if resp.StatusCode < 300 {
 		err = &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
 	} else {
@@ -154,6 +158,34 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 		return nil, err
 	}
 	return resp, nil
+}
+
+// errStandIn is an answer that a proxy gives for a server that is not there: an event
+// stream with no event, for browsers, which never come back after a 502.
+var errStandIn = errors.New("a proxy answers that the server is away")
+
+// standInTime is how long a stand-in for a stream may take to end.
+const standInTime = time.Second
+
+// isStandIn reports whether a stream that names no log says nothing and ends.
+func isStandIn(resp *http.Response) bool {
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || media != wire.SSE || wire.LogOf(resp.Header) != "" {
+		return false
+	}
+	stop := time.AfterFunc(standInTime, func() { resp.Body.Close() })
+	defer stop.Stop()
+	const most = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil || len(body) == most {
+		return false
+	}
+	for line := range strings.Lines(string(body)) {
+		if line = strings.TrimRight(line, "\r\n"); line != "" && line[0] != ':' && !strings.HasPrefix(line, "retry:") {
+			return false
+		}
+	}
+	return true
 }
 
 // busyPause is how long to wait before asking again whether another process has

@@ -257,8 +257,16 @@ func checkProxies(t *Transcript) Finding {
 	if len(names) == 0 {
 		return ok("proxies", "none names itself")
 	}
+	if t.isOurs() && isProxied(t.Header) {
+		return found("proxies", Note, "see that it answers event streams with a 200 and retry:, or waits: docs/proxies.md",
+			"%s; while the server restarts, a proxy that answers 502 ends each browser's EventSource for good, and whether this one does cannot be seen", strings.Join(names, "; "))
+	}
 	return ok("proxies", "%s", strings.Join(names, "; "))
 }
+
+// isProxied reports whether something in front of our server has put its name into an
+// answer: the server itself names none.
+func isProxied(h http.Header) bool { return h.Get("Via") != "" || h.Get("Server") != "" }
 
 // checkClock compares the clocks.
 func checkClock(t *Transcript) []Finding {

@@ -273,3 +273,14 @@ func TestOrder(t *testing.T) {
 		}
 	}
 }
+
+// A reader of our server behind a proxy is told what a restart does to browsers.
+func TestProxyInFront(t *testing.T) {
+	for name, value := range map[string]string{"Server": "nginx/1.22.1", "Via": "1.1 Caddy"} {
+		h := ours(func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set(name, value); return false })
+		r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/"), Listen: 20 * time.Second}, h)
+		r.want(t, "proxies", Note, value+"; while the server restarts")
+	}
+	r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/"), Listen: 20 * time.Second}, ours(nil))
+	r.want(t, "proxies", OK, "none names itself")
+}

@@ -63,6 +63,10 @@ type Config struct {
 	// RetryMin and RetryMax bound the pause between attempts. If zero, half a
 	// second and 30 seconds. A server that asks for a longer one gets it.
 	RetryMin, RetryMax time.Duration
+	// Timeout ends a call with a TimeoutError once it has made no progress for so long:
+	// no event stored, no append answered, nothing heard of a stream that was open. If
+	// zero, calls keep trying.
+	Timeout time.Duration
 	// Idle is the longest silence of a connection, before the answer begins as
 	// well as in it. If zero, 45 seconds: three heartbeats.
 	Idle time.Duration
@@ -118,7 +122,7 @@ func New(store Store, cfg Config) (*Client, error) {
 func newClient(store Store, cfg Config) *Client {
 	c := &Client{store: store, cfg: cfg, http: cfg.HTTP, resting: make([]time.Time, len(cfg.Servers))}
 	if c.http == nil {
-		c.http = &http.Client{Transport: newTransport(cfg.Idle)}
+		c.http = &http.Client{Transport: newTransport(cfg.longestWait())}
 	}
 	return c
 }
@@ -151,6 +155,9 @@ func (cfg Config) checked() (Config, error) {
 			*d = otherwise
 		}
 	}
+	if cfg.Timeout < 0 {
+		return cfg, errors.New("client: a duration must not be negative")
+	}
 	if cfg.PageLimit == 0 {
 		cfg.PageLimit = 5000
 	}
@@ -163,14 +170,23 @@ func (cfg Config) checked() (Config, error) {
 	return cfg, nil
 }
 
-// newTransport returns a transport that waits idle, or less, for an answer to begin:
-// what begins is watched by an idleBody.
-func newTransport(idle time.Duration) *http.Transport {
+// longestWait is how long to wait for an answer to begin.
+func (cfg *Config) longestWait() time.Duration {
+	d := min(cfg.Idle, 30*time.Second)
+	if cfg.Timeout > 0 {
+		d = min(d, cfg.Timeout)
+	}
+	return d
+}
+
+// newTransport returns a transport that waits so long for an answer to begin: what
+// begins is watched by an idleBody.
+func newTransport(answer time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  min(idle, 30*time.Second),
+		DialContext:            (&net.Dialer{Timeout: min(answer, 10*time.Second), KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    min(answer, 10*time.Second),
+		ResponseHeaderTimeout:  answer,
 		MaxResponseHeaderBytes: 64 << 10,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    4,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -24,6 +25,20 @@ func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v",
 
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// A TimeoutError says that a call gave up because it had made no progress for the
+// Timeout of its Config. Err is what the last attempt ended with.
+type TimeoutError struct {
+	After time.Duration
+	Err   error
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("no progress for %s: %v", e.After, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *TimeoutError) Unwrap() error { return e.Err }
 
 // A GapError says that the server no longer has the history that follows After:
 // the oldest position that it serves is Oldest.
@@ -75,6 +90,10 @@ var ErrClosed = errors.New("client is closed")
 func final(err error) bool {
 	if err == nil {
 		return false
+	}
+	var timeout *TimeoutError
+	if errors.As(err, &timeout) {
+		return true
 	}
 	var status *wire.Error
 	if errors.As(err, &status) {

@@ -249,10 +249,10 @@ func (l *liveCursor) end(cause error) {
 // follow keeps a connection open and stores what comes, whatever happens to the
 // connection, until ctx ends or an error that cannot be mended.
 func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
-	b := backoff{cfg: &l.c.cfg}
+	b := l.c.newBackoff()
 	for {
 		base := l.c.base()
-		err := l.connect(ctx, base, lease, topics, &b)
+		err := l.connect(ctx, base, lease, topics, b)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -261,9 +261,9 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 		}
 		l.behind = true
 		if errors.Is(err, errRotated) {
-			err = l.c.rest(ctx, &b)
+			err = l.c.rest(ctx, b)
 		} else {
-			err = l.c.pause(ctx, &b, base, err)
+			err = l.c.pause(ctx, b, base, err)
 		}
 		if err != nil {
 			return err
@@ -378,6 +378,9 @@ func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s
 			l.c.hub.Publish(evs, at)
 		}
 		if err != nil {
+			if moved {
+				b.moved = time.Now() // it was open until now
+			}
 			if d, ok := s.retry(); ok {
 				b.base = d
 			}

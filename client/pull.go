@@ -256,14 +256,14 @@ func wait(ctx context.Context, d time.Duration) error {
 
 // pull fills one window page by page. Whatever ends it, what was read stays held.
 func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *placing, fresh func([]event.Event) error) error {
-	b := backoff{cfg: &c.cfg}
+	b := c.newBackoff()
 	for !lease.Span().Empty() {
-		err := c.retryWith(ctx, &b, func(ctx context.Context, base string) error {
+		err := c.retryWith(ctx, b, func(ctx context.Context, base string) error {
 			end, until := known.knows(lease.Reached())
 			if end > lease.Reached() {
-				return c.place(ctx, base, known, lease, min(end, lease.Span().To), &b, fresh)
+				return c.place(ctx, base, known, lease, min(end, lease.Span().To), b, fresh)
 			}
-			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), &b, fresh)
+			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), b, fresh)
 		})
 		if err != nil {
 			return also(err, c.giveUp(ctx, lease, err))

@@ -94,7 +94,7 @@ func (c *Client) everReached() bool {
 
 // retry calls fn with the servers in turn until it succeeds or fails for good.
 func (c *Client) retry(ctx context.Context, fn func(ctx context.Context, base string) error) error {
-	return c.retryWith(ctx, &backoff{cfg: &c.cfg}, fn)
+	return c.retryWith(ctx, c.newBackoff(), fn)
 }
 
 // retryWith is retry with a backoff that fn may reset when it has come further. As
@@ -141,9 +141,18 @@ func orCause(ctx context.Context, err error) error {
 }
 
 // pause goes on to the next server and waits before it is asked. It returns an
-// error only if ctx ends.
+// error only if ctx ends, or if there was no progress for too long.
 func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error) error {
 	d := b.next(c.failed(base, cause))
+	if most := c.cfg.Timeout; most > 0 {
+		left := most - time.Since(b.moved)
+		if d >= left {
+			if err := wait(ctx, max(0, left)); err != nil {
+				return err
+			}
+			return &TimeoutError{After: most, Err: cause}
+		}
+	}
 	c.stats.retries.Add(1)
 	c.cfg.OnRetry(cause, d)
 	return wait(ctx, d)
@@ -159,13 +168,16 @@ type backoff struct {
 	cfg      *Config
 	base     time.Duration // what retry: asked for, if it did
 	failures int
+	moved    time.Time // when there was progress last
 }
+
+func (c *Client) newBackoff() *backoff { return &backoff{cfg: &c.cfg, moved: time.Now()} }
 
 // maxRetryDelay bounds what retry: can ask for, so that a server's mistake does not put a
 // client to sleep for ever.
 const maxRetryDelay = 5 * time.Minute
 
-func (b *backoff) reset() { b.failures = 0 }
+func (b *backoff) reset() { b.failures, b.moved = 0, time.Now() }
 
 // next returns the next pause: no shorter than rest, which a server has asked for, nor
 // than its retry:.
@@ -202,13 +214,23 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	if err != nil {
 		return nil, &UnreachableError{URL: base, Err: plain(err), sent: sent.Load()}
 	}
-	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.cfg.Idle)
+	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
 	if err := c.checkAnswer(base, method, resp); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
 	c.answered()
 	return resp, nil
+}
+
+// longestSilence is how long the body of resp may bring no byte. A stream is silent
+// between heartbeats, whatever the Timeout.
+func (c *Client) longestSilence(resp *http.Response) time.Duration {
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if c.cfg.Timeout > 0 && media != wire.SSE {
+		return min(c.cfg.Idle, c.cfg.Timeout)
+	}
+	return c.cfg.Idle
 }
 
 // checkAnswer refuses what does not come from our log's server, or not in answer to

@@ -19,8 +19,8 @@ import (
 // but not kept. A cut connection is gone on with behind the last storage.
 func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		s := snapshot{c: c, topic: topic, at: at, yield: yield, b: backoff{cfg: &c.cfg}}
-		err := c.retryWith(ctx, &s.b, s.read)
+		s := snapshot{c: c, topic: topic, at: at, yield: yield, b: c.newBackoff()}
+		err := c.retryWith(ctx, s.b, s.read)
 		if err != nil && !s.stopped {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
 		}
@@ -33,7 +33,7 @@ type snapshot struct {
 	topic   event.Topic
 	at      event.ID
 	yield   func(*event.Event, error) bool
-	b       backoff
+	b       *backoff
 	stopped bool
 	given   storage // the last one that was given
 }

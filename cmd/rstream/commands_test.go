@@ -65,7 +65,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// crossed VAR EVENTS [AGAIN]: so many events have come over the wire, at most
 	// AGAIN of all crossings were repeated, and none that was held was.
 	"crossed": cmdCrossed,
-	// stub VAR STATUS TYPE BODY: set a variable to the URL of a server that is not
+	// stub VAR STATUS TYPE BODY [HEADER VALUE]...: set a variable to the URL of a server that is not
 	// rstream.
 	"stub": cmdStub,
 	// raw ADDRESS FILE: send a file over a connection and print what comes.
@@ -195,11 +195,14 @@ func cmdBadWire(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdStub(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 4, "stub VAR STATUS TYPE BODY")
+	want(ts, neg, args, 4, "stub VAR STATUS TYPE BODY [HEADER VALUE]...")
 	status, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", args[2])
+		for i := 4; i+1 < len(args); i += 2 {
+			w.Header().Set(args[i], args[i+1])
+		}
 		w.WriteHeader(status)
 		fmt.Fprintln(w, args[3])
 	}))

@@ -102,7 +102,7 @@ func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 		return err
 	}
 	if t.log == "" && t.a.named {
-		info, err := client.Probe(ctx, client.Config{Servers: t.a.servers})
+		info, err := client.Probe(ctx, t.a.clientConfig())
 		if err != nil {
 			return fmt.Errorf("ask which log to import for: %w", err)
 		}

@@ -26,12 +26,13 @@ type session struct {
 // connect opens the copy of the log that the servers serve, making it if it is not
 // there, and a client that fills it. wait keeps trying to reach a server.
 func (a *app) connect(ctx context.Context, wait bool) (*session, error) {
-	return a.connectWith(ctx, client.Config{Wait: wait})
+	cfg := a.clientConfig()
+	cfg.Wait = wait
+	return a.connectWith(ctx, cfg)
 }
 
-// connectWith is connect with what else is configured.
+// connectWith is connect with another configuration.
 func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, error) {
-	cfg.Servers, cfg.OnRetry = a.servers, a.onRetry
 	path, log, err := a.cacheFile()
 	if err != nil {
 		return nil, err
@@ -63,6 +64,11 @@ func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, err
 func (s *session) Close() error {
 	s.Client.Close()
 	return s.db.Close()
+}
+
+// clientConfig is how to ask the servers.
+func (a *app) clientConfig() client.Config {
+	return client.Config{Servers: a.servers, OnRetry: a.onRetry, Timeout: a.timeout}
 }
 
 func (a *app) onRetry(err error, pause time.Duration) {
@@ -230,3 +236,27 @@ func learnServer(url, log string) error {
 func forgetServer(url string) error {
 	return changeServers(func(known map[string]string) { delete(known, url) })
 }
+
+// A waitLimit is a flag that says how long to wait: a duration such as 30s, longer than
+// none.
+type waitLimit time.Duration
+
+func (p *waitLimit) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return time.Duration(*p).String()
+}
+
+// Set refuses what is no time to wait.
+func (p *waitLimit) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return errors.New("want a duration such as 15s")
+	}
+	*p = waitLimit(d)
+	return nil
+}
+
+// Type names the flag's value.
+func (p *waitLimit) Type() string { return "duration" }

@@ -202,7 +202,7 @@ type sendFunc func(drafts []event.Draft) error
 
 // append gives fn a way to append.
 func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
-	c, err := client.New(anyLog{}, client.Config{Servers: a.servers, OnRetry: a.onRetry})
+	c, err := client.New(anyLog{}, a.clientConfig())
 	if err != nil {
 		return &usageError{err}
 	}

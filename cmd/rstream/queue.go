@@ -145,7 +145,7 @@ func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, wa
 	if err != nil || aside.Queued == 0 || db.Role() != cache.Client || db.Log() != log {
 		return nil, 0, err
 	}
-	c, err := client.New(db, client.Config{Servers: a.servers, OnRetry: a.onRetry})
+	c, err := client.New(db, a.clientConfig())
 	if err != nil {
 		return nil, 0, &usageError{err}
 	}
@@ -211,10 +211,12 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var lost error
-	c, err := client.New(q.s.db, client.Config{Servers: q.a.servers, OnRetry: func(err error, _ time.Duration) {
+	cfg := q.a.clientConfig()
+	cfg.OnRetry = func(err error, _ time.Duration) {
 		lost = err
 		cancel(err)
-	}})
+	}
+	c, err := client.New(q.s.db, cfg)
 	if err != nil {
 		return &usageError{err}
 	}

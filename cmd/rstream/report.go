@@ -88,6 +88,7 @@ func status(err error) int {
 		gap         *client.GapError
 		unreachable *client.UnreachableError
 		answer      *wire.Error
+		timeout     *client.TimeoutError
 		exit        *exitError
 	)
 	switch {
@@ -97,7 +98,7 @@ func status(err error) int {
 		return exitUsage
 	case errors.As(err, &gap):
 		return exitGap
-	case errors.As(err, &unreachable):
+	case errors.As(err, &timeout), errors.As(err, &unreachable):
 		return exitUnreachable
 	case errors.As(err, &answer) && (answer.Status == 401 || answer.Status == 403):
 		return exitNotAllowed

@@ -74,7 +74,8 @@ func (s *session) newFile(log string) (string, error) {
 // carryOver returns the file that it has made, "" if the server's log does not go on
 // from the one that is held.
 func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (path string, err error) {
-	cfg := client.Config{Servers: []string{other.URL}}
+	cfg := s.app.clientConfig()
+	cfg.Servers = []string{other.URL}
 	info, err := client.Probe(ctx, cfg)
 	if err != nil {
 		return "", &leftError{err}

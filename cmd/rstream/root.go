@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ type app struct {
 	cache   string
 	quiet   bool
 	config  string
+	timeout time.Duration // 0 is for ever
 
 	settings *settings
 }
@@ -127,6 +129,7 @@ func (a *app) addFlags(root *cobra.Command) {
 	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
 	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but errors")
+	flags.Var((*waitLimit)(&a.timeout), "timeout", "give up, with status 5, after `DURATION` without progress from a server (default: keep trying)")
 	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")
 	flags.Lookup("server").DefValue = defaultServer
 	complete(root, "output", string(formText), string(formJSON))

@@ -92,7 +92,7 @@ func runStatus(ctx context.Context, a *app) error {
 func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	info, err := client.Probe(ctx, client.Config{Servers: a.servers})
+	info, err := client.Probe(ctx, a.clientConfig())
 	var unreachable *client.UnreachableError
 	switch {
 	case err == nil:

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/reconcile"
 )
 
 type syncOptions struct {
@@ -105,7 +104,9 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return err
 	}
-	s, err := a.connectWith(ctx, client.Config{Wait: o.wait, Reconcile: reconcile.Config{Strategy: strategy}})
+	cfg := a.clientConfig()
+	cfg.Wait, cfg.Reconcile.Strategy = o.wait, strategy
+	s, err := a.connectWith(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
 	}

@@ -246,7 +246,6 @@ type tearingProxy struct {
 	target atomic.Pointer[string]
 	whole  atomic.Bool // cut nothing any more
 	cuts   atomic.Int64
-	drawn  int // guarded by mu
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -322,8 +321,8 @@ func (p *tearingProxy) draw() (up, down int64, way int) {
 	}
 	// Now and then in the middle of the request, else in the answer.
 	most := p.most
-	if p.drawn++; p.drawn <= 3 {
-		most = min(most, 2000) // so that there are always some cuts
+	if p.cuts.Load() < 3 {
+		most = min(most, 2000) // a client that gives a connection up makes no cut of it
 	}
 	up, down, way = 1<<40, int64(p.rng.IntN(most)), p.rng.IntN(cutWays)
 	if p.rng.IntN(8) == 0 {

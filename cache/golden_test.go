@@ -17,7 +17,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0005"
+	goldenLast = "0006"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.

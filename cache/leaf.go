@@ -319,5 +319,9 @@ func (db *DB) timeIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time
 		return 0, false, err
 	}
 	gone, some, err := timeDropped(ctx, tx, at)
-	return max(t, gone), ok || some, err
+	if err != nil {
+		return 0, false, err
+	}
+	bound, bounded, err := boundTime(ctx, tx, at)
+	return max(t, gone, bound), ok || some || bounded, err
 }

@@ -3,43 +3,120 @@ package cache
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Pend makes a pending window of topic, of which only a moment is known, and
-// returns what ends it once its bounds are. Ending it twice is fine.
-func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (end func(context.Context) error, err error) {
+// pendTime is how long a process may keep others waiting that have a question, too.
+const pendTime = 10 * time.Second
+
+// keptAnswers is how many answers are kept for processes that waited.
+const keptAnswers = 64
+
+// A Pending is the pending window of a copy: a moment of which a server is being asked
+// for the bounds. It is used by one goroutine.
+type Pending struct {
+	db     *DB
+	number int64
+	topic  event.Topic
+	moment event.Moment
+	ended  bool
+}
+
+// Pend makes the pending window of topic around a moment. All processes of a copy share
+// one pending window at a time: if there is another one, Pend returns its number instead,
+// and the caller tries again later. One whose process is gone or too slow is replaced.
+func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
 	if db.role != Client {
-		return nil, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
+		return nil, 0, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
 	}
-	var id int64
-	err = db.update(ctx, func(tx *sql.Tx) error {
-		// What a process that is gone had pending is of no use to anyone.
-		windows, err := loadWindows(tx)
-		if err != nil {
+	p = &Pending{db: db, topic: topic, moment: moment}
+	err = db.update(ctx, func(tx *sql.Tx) (err error) {
+		if busy, err = db.clearPending(tx); err != nil || busy != 0 {
 			return err
-		}
-		for i := range windows {
-			if w := &windows[i]; w.State == window.Pending && db.stale(w) {
-				if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id); err != nil {
-					return err
-				}
-			}
 		}
 		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
 			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), db.owner, db.leaseEnd()).Scan(&id)
+			topic.String(), moment.String(), db.owner, db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pend %s at %s: %w", topic, moment, err)
+		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)
 	}
-	return func(ctx context.Context) error {
-		return db.update(ctx, func(tx *sql.Tx) error {
-			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, id)
+	if busy != 0 {
+		return nil, busy, nil
+	}
+	return p, 0, nil
+}
+
+// clearPending removes the pending window if nobody asks about it any more. Otherwise it
+// returns its number.
+func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
+	windows, err := loadWindows(tx)
+	if err != nil {
+		return 0, err
+	}
+	for i := range windows {
+		w := &windows[i]
+		switch {
+		case w.State != window.Pending:
+		case !db.stale(w):
+			return w.id, nil
+		default:
+			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// An Answer is what a server said about a pending window.
+type Answer struct {
+	Moment string
+	Body   []byte
+}
+
+// Answers returns what servers said about windows of the same topic that were pending
+// since the one with a number was, the last one first.
+func (p *Pending) Answers(ctx context.Context, since int64) (answers []Answer, err error) {
+	err = p.db.view(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT moment, body FROM answer
+			WHERE window >= ? AND topic = ? ORDER BY window DESC`, since, p.topic.String())
+		if err != nil {
 			return err
-		})
-	}, nil
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var a Answer
+			if err := rows.Scan(&a.Moment, &a.Body); err != nil {
+				return err
+			}
+			answers = append(answers, a)
+		}
+		return rows.Err()
+	})
+	return answers, wrap(err, "read what was answered about %s", p.topic)
+}
+
+// End ends the pending window, with what the server said about it or, if it said
+// nothing, with nil. Ending twice is fine.
+func (p *Pending) End(ctx context.Context, body []byte) error {
+	if p.ended {
+		return nil
+	}
+	err := p.db.update(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, p.number); err != nil || body == nil {
+			return err
+		}
+		_, err := tx.Exec(`INSERT INTO answer (window, topic, moment, body) VALUES (?, ?, ?, ?)`,
+			p.number, p.topic.String(), p.moment.String(), string(body))
+		_, err2 := tx.Exec(`DELETE FROM answer WHERE window NOT IN
+			(SELECT window FROM answer ORDER BY window DESC LIMIT ?)`, keptAnswers)
+		return errors.Join(err, err2)
+	})
+	p.ended = err == nil
+	return wrap(err, "end the pending window of %s at %s", p.topic, p.moment)
 }

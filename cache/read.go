@@ -610,8 +610,9 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 	return ids, nil
 }
 
-// PositionAt returns the position of the last stored event with a time at or before
-// t, or Beginning if there is none. Times grow with ids, so it is found by halving.
+// PositionAt returns the position of the last event with a time at or before t, as far
+// as stored events and known bounds of windows tell, or Beginning if there is none.
+// Times grow with ids, so it is found by halving.
 func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		at, err = positionIn(ctx, tx, t)
@@ -633,7 +634,11 @@ func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 	if err != nil {
 		return 0, err
 	}
-	return notDropped(ctx, tx, at, t)
+	bound, err := boundBefore(ctx, tx, t)
+	if err != nil {
+		return 0, err
+	}
+	return notDropped(ctx, tx, max(at, bound), t)
 }
 
 // positionAt halves (low, high]: what is stored up to low is early enough, what is

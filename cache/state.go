@@ -529,14 +529,17 @@ func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span
 }
 
 // StateTime returns a position at which the state of topic is that of time t, as far as
-// what is stored tells: ok is false if an event of the topic may be missing beside it.
+// stored events and known bounds of windows tell: ok is false if an event of the topic
+// may be missing next to it.
 func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		if at, err = positionIn(ctx, tx, t); err != nil {
 			return err
 		}
-		var later sql.NullInt64 // the first event that is known to be too late
-		if err := tx.QueryRowContext(ctx, `SELECT min(id) FROM event WHERE id > ?`, at).Scan(&later); err != nil || !later.Valid {
+		var later sql.NullInt64 // the first position that is known to be too late
+		err := tx.QueryRowContext(ctx, `SELECT min(at) FROM (SELECT min(id) AS at FROM event WHERE id > ?
+			UNION ALL SELECT min(at) FROM bound WHERE time > ?)`, at, int64(t)).Scan(&later)
+		if err != nil || !later.Valid {
 			return err
 		}
 		windows, err := loadWindows(tx)

@@ -50,16 +50,16 @@ func loadWindows(tx *sql.Tx) ([]row, error) {
 }
 
 const windowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
-	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, '') FROM window ORDER BY start, stop, topic`
+	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, '') FROM window ORDER BY start, stop, topic`
 
 func scanWindows(rows *sql.Rows) ([]row, error) {
 	defer rows.Close()
 	var ws []row
 	for rows.Next() {
 		var w row
-		var topic, state string
+		var topic, state, moment string
 		err := rows.Scan(&w.id, &topic, &state, &w.From, &w.Reached, &w.To,
-			&w.Proven, &w.owner, &w.lease, &w.Err)
+			&w.Proven, &w.owner, &w.lease, &w.Err, &moment)
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +68,11 @@ func scanWindows(rows *sql.Rows) ([]row, error) {
 		}
 		if w.State, err = window.ParseState(state); err != nil {
 			return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
+		}
+		if moment != "" {
+			if w.At, err = event.ParseMoment(moment); err != nil {
+				return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
+			}
 		}
 		ws = append(ws, w)
 	}
@@ -83,12 +88,15 @@ func setOf(rows []row) window.Set {
 	return s
 }
 
-// Windows returns the windows of the file in order of their start.
+// Windows returns the windows of the file in order of their start. A pending window that
+// nobody asks about any more is none.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		rows, err := loadWindows(tx)
-		for _, r := range rows {
-			ws = append(ws, r.Window)
+		for i := range rows {
+			if r := &rows[i]; r.State != window.Pending || !db.stale(r) {
+				ws = append(ws, r.Window)
+			}
 		}
 		return err
 	})

@@ -27,7 +27,7 @@ type Store interface {
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
 	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
-	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (end func(context.Context) error, err error)
+	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *cache.Pending, busy int64, err error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
 	Removals(ctx context.Context) (int64, error)
 	CountSaved(ctx context.Context, n int64) error
@@ -36,6 +36,7 @@ type Store interface {
 	CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (window.Span, error)
 	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
+	NoteTimes(ctx context.Context, times map[event.ID]event.Time) error
 	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64) error
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
 	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error

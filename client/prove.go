@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -32,29 +31,38 @@ func (e *MismatchError) Error() string {
 // maxAnswer bounds the body of an answer that is read as a whole.
 const maxAnswer = 8 << 20
 
-// ask makes a GET request for a JSON object.
-func (c *Client) ask(ctx context.Context, path string, q url.Values, answer any) error {
+// ask asks about windows.
+func (c *Client) ask(ctx context.Context, q *wire.WindowQuery, answer any) error {
 	return c.retry(ctx, func(ctx context.Context, base string) error {
-		resp, err := c.do(ctx, http.MethodGet, base, path+"?"+q.Encode(), http.Header{"Accept": {wire.JSON}}, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return refusal(wire.ReadError(resp), event.Beginning)
-		}
-		if err := c.ours(base, resp.Header, wire.JSON); err != nil {
-			return err
-		}
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(body, answer); err != nil {
-			return &ProtocolError{base, fmt.Sprintf("answered %s with what is not its form: %v", path, err)}
-		}
-		return nil
+		_, err := c.askOnce(ctx, base, q, answer)
+		return err
 	})
+}
+
+// askOnce is ask of one server. It also returns the answer as it came.
+func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, answer any) (body []byte, err error) {
+	resp, err := c.do(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		after, _ := q.Since.Cursor()
+		if q.At != nil {
+			after, _ = q.At.Cursor()
+		}
+		return nil, refusal(wire.ReadError(resp), after.ID)
+	}
+	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
+		return nil, err
+	}
+	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return nil, &ProtocolError{base, fmt.Sprintf("answered /windows with what is not its form: %v", err)}
+	}
+	return body, nil
 }
 
 // at is a position as a moment of this client's log.
@@ -64,7 +72,7 @@ func (c *Client) at(id event.ID) event.Moment { return event.At(event.CursorOf(i
 // digest. It also turns the moments of r into positions, once.
 func (c *Client) sum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	if err = c.ask(ctx, "/windows", q.Values(), &w); err != nil {
+	if err = c.ask(ctx, &q, &w); err != nil {
 		return w, err
 	}
 	return w, c.checkBounds(r, w)
@@ -137,10 +145,25 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
 	}
 	s.Imported += s.Compared.Saved
+	if err := c.noteTimes(ctx, sum); err != nil {
+		return err
+	}
 	if fetched := int64(s.Added) - int64(s.Imported); fetched < int64(sum.Count) {
 		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil
+}
+
+// noteTimes keeps what the server said of the times at the bounds of a stretch.
+func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
+	times := map[event.ID]event.Time{}
+	if sum.Start != nil {
+		times[sum.From] = *sum.Start
+	}
+	if sum.End != nil {
+		times[sum.To] = *sum.End
+	}
+	return inStore(c.store.NoteTimes(ctx, times))
 }
 
 // complete fetches what is missing of a stretch and proves it. If events were removed
@@ -163,21 +186,6 @@ func (c *Client) complete(ctx context.Context, topic event.Topic, sum wire.Windo
 	}
 }
 
-// SyncAt makes the window around a moment held: the bounded stretch that the server
-// offers for it. One window is pending at a time; a moment that falls into one that
-// was answered before asks nothing.
-func (c *Client) SyncAt(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
-	w, err := c.windowAt(ctx, topic, at)
-	if err != nil {
-		return Synced{}, fmt.Errorf("sync %s at %s: %w", topic, at, err)
-	}
-	s := Synced{Span: w.Span()}
-	if err := c.settle(ctx, topic, w, &s, s.counting(fresh)); err != nil {
-		return s, fmt.Errorf("sync %s at %s: %w", topic, at, err)
-	}
-	return s, nil
-}
-
 // counting counts what is fresh and passes it on, if it is anything.
 func (s *Synced) counting(fresh func([]event.Event) error) func([]event.Event) error {
 	return func(evs []event.Event) error {
@@ -187,91 +195,4 @@ func (s *Synced) counting(fresh func([]event.Event) error) func([]event.Event) e
 		}
 		return fresh(evs)
 	}
-}
-
-// windowAt returns the window around a moment. Those who ask at the same time wait
-// for each other: the answer of one is often the answer of the next.
-func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
-	if err := c.pending.lock(ctx); err != nil {
-		return w, err
-	}
-	defer c.pending.unlock()
-	if w, ok := c.pending.find(topic, at); ok {
-		return w, nil
-	}
-	end, err := c.store.Pend(ctx, topic, at)
-	if err != nil {
-		return w, inStore(err)
-	}
-	q := wire.WindowQuery{Topic: topic, At: &at}
-	err = c.ask(ctx, "/windows", q.Values(), &w)
-	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
-	defer cancel()
-	if err = errors.Join(err, inStore(end(cleanup))); err != nil {
-		return w, err
-	}
-	if id, ok := at.Cursor(); w.To < w.From || ok && (id.ID < w.From || id.ID > w.To) {
-		return w, &ProtocolError{c.base(), fmt.Sprintf("was asked for the window around %s and answered %s", at, w.Span())}
-	}
-	c.pending.keep(topic, w)
-	return w, nil
-}
-
-// A pendingWindow is the one window whose bounds are being asked for, and those
-// that were answered lately.
-type pendingWindow struct {
-	turn  chan struct{} // holds one token
-	known []knownWindow // owned by the holder of the token
-}
-
-type knownWindow struct {
-	topic event.Topic
-	w     wire.Window
-}
-
-// maxKnown is how many answered windows are kept.
-const maxKnown = 64
-
-func newPending() pendingWindow {
-	p := pendingWindow{turn: make(chan struct{}, 1)}
-	p.turn <- struct{}{}
-	return p
-}
-
-func (p *pendingWindow) lock(ctx context.Context) error {
-	select {
-	case <-p.turn:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
-
-func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
-	whole := window.BlockSpan(w.To.Block())
-	if w.Span() != whole {
-		return // the open block goes on growing
-	}
-	p.known = append(p.known, knownWindow{topic, w})
-	p.known = p.known[max(0, len(p.known)-maxKnown):]
-}
-
-// find returns an answered window that the moment falls into.
-func (p *pendingWindow) find(topic event.Topic, at event.Moment) (wire.Window, bool) {
-	for _, k := range p.known {
-		if k.topic != topic {
-			continue
-		}
-		if c, ok := at.Cursor(); ok && k.w.From < c.ID && c.ID <= k.w.To {
-			return k.w, true
-		}
-		// At its last time, or before its first event, the window beside it may
-		// be the one.
-		if t, ok := at.FixedTime(); ok && k.w.Start != nil && k.w.End != nil && *k.w.Start < t && t < *k.w.End {
-			return k.w, true
-		}
-	}
-	return wire.Window{}, false
 }

@@ -31,6 +31,7 @@ type Synced struct {
 	Windows int         // how many windows were pulled for it
 	Added   int         // events that were not held before
 	Held    uint64      // events of the stretch that are held now, if it was proven
+	Members int         // events that were fetched of the state where it begins, by SyncAt
 
 	Imported int        // of those added, the ones that had come by file
 	Compared Comparison // how it was found out what was missing, if it was proven

@@ -87,9 +87,9 @@ func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID)
 			before = span.To
 		}
 	}
-	s, err := c.SyncAt(ctx, topic, c.at(at), nil)
+	s, err := c.syncWindow(ctx, topic, c.at(at), nil)
 	if err == nil && s.Span.Empty() {
-		return c.keepState(ctx, topic, at, at) // the server's history begins there
+		_, err = c.ensureState(ctx, topic, at, at) // the server's history begins there
 	}
 	return err
 }
@@ -106,57 +106,71 @@ func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, fro
 		}
 	}
 	if !known {
-		return c.keepState(ctx, topic, from, at)
+		_, err := c.ensureState(ctx, topic, from, at)
+		return err
 	}
 	until := c.at(from)
 	_, err := c.SyncNew(ctx, topic, Range{Since: c.at(before), Until: &until}, nil)
 	var gone *GapError
 	if errors.As(err, &gone) {
-		return c.keepState(ctx, topic, from, at)
+		_, err = c.ensureState(ctx, topic, from, at)
 	}
 	return err
 }
 
-// keepState fetches the state at position from, where something held begins, and
-// keeps it. If history up to there is gone from the server, it is that of the oldest
-// position that there is, unless that lies behind at.
-func (c *Client) keepState(ctx context.Context, topic event.Topic, from, at event.ID) error {
-	err := c.keepSnapshot(ctx, topic, from)
-	var gone *GapError
-	if errors.As(err, &gone) && from < gone.Oldest && gone.Oldest <= at {
-		return c.keepSnapshot(ctx, topic, gone.Oldest)
+// ensureState makes the state known at position from, where something held begins, and
+// returns how many members were fetched for it. If history up to there is gone from the
+// server, it is the state at the oldest position that there is, unless that lies after
+// until.
+func (c *Client) ensureState(ctx context.Context, topic event.Topic, from, until event.ID) (members int, err error) {
+	for {
+		known, err := c.knownState(ctx, topic, from)
+		if err != nil || known {
+			return members, inStore(err)
+		}
+		n, err := c.keepSnapshot(ctx, topic, from)
+		members += n
+		var gone *GapError
+		if errors.As(err, &gone) && from < gone.Oldest && gone.Oldest <= until {
+			from, err = gone.Oldest, nil
+		}
+		if err != nil {
+			return members, err
+		}
 	}
-	return err
 }
 
-func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.ID) error {
+// keepSnapshot fetches the state at a position and keeps it, unless another process
+// does: then it waits, and the caller looks again.
+func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (members int, err error) {
 	w, busy, err := c.store.KeepSnapshot(ctx, topic, at)
 	if err != nil {
-		return inStore(err)
+		return 0, inStore(err)
 	}
 	if busy {
-		return wait(ctx, busyPause) // somebody else is fetching it
+		return 0, wait(ctx, busyPause)
 	}
-	err = c.fillSnapshot(ctx, w, topic, at)
+	members, err = c.fillSnapshot(ctx, w, topic, at)
 	if err != nil {
 		err = also(err, c.abort(ctx, w.Abort))
 	}
 	if errors.Is(err, cache.ErrLost) {
-		return nil // we were so slow that somebody else does it: it is looked at again
+		return members, nil // we were so slow that another process fetches it
 	}
-	return err
+	return members, err
 }
 
-func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) error {
+func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) (members int, err error) {
 	for ev, err := range c.Snapshot(ctx, topic, at) {
 		if err == nil {
 			err = inStore(w.Add(ctx, ev))
 		}
 		if err != nil {
-			return err
+			return members, err
 		}
+		members++
 	}
-	return inStore(w.Finish(ctx))
+	return members, inStore(w.Finish(ctx))
 }
 
 // abort gives up what was begun, even if the work was cancelled.

@@ -94,7 +94,7 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 	for at := span.From; at < span.To; {
 		q := wire.WindowQuery{Topic: topic, Since: c.at(at), Until: &until}
 		var list wire.WindowList
-		if err := c.ask(ctx, "/windows", q.Values(), &list); err != nil {
+		if err := c.ask(ctx, &q, &list); err != nil {
 			return nil, err
 		}
 		if list.From != at || list.To != span.To || list.Next <= at || list.Next > span.To {

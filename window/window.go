@@ -85,6 +85,8 @@ type Window struct {
 	Reached event.ID // how far events are held: From ≤ Reached ≤ To
 	Proven  bool     // committed, and its digest agreed with the server's
 	Err     string   // why it failed
+
+	At event.Moment // what is known of a pending one
 }
 
 // Held returns the span of w whose events are all held. It is empty, but stands

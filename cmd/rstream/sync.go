@@ -40,10 +40,16 @@ missing, it is asked once more at the end whether there is more by then.
 Of events that were imported, those that the server has are put where it has them, and
 only the others are fetched; --strategy and --explain are about that.
 
+--at fetches the window around a moment, and the state where it begins unless that is
+known: then "rstream state --at" answers for every moment in the window without a
+server.
+
 Each topic gets one line: events fetched now, events held of the stretch, windows that
-were pulled, and bytes received.`,
+were pulled, values of the state where the window begins (fetched, too), and bytes
+received.`,
 		Example: `  rstream sync alice --since 24h
   rstream sync --all
+  rstream sync alice --at 14:05 && rstream state alice --at 14:05
   rstream sync alice --print | jq .value`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,7 +64,7 @@ were pulled, and bytes received.`,
 	f.SortFlags = false
 	f.StringVar(&o.since, "since", "", "fetch what happened after `MOMENT` (default: beginning)")
 	f.StringVar(&o.until, "until", "", "fetch what happened up to `MOMENT` (default: now)")
-	f.StringVar(&o.at, "at", "", "fetch the window around `MOMENT` only")
+	f.StringVar(&o.at, "at", "", "fetch only the window around `MOMENT` and the state where it begins")
 	f.BoolVar(&o.print, "print", false, "print the events that are new here, and the summary on standard error")
 	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
@@ -77,7 +83,10 @@ func (o *syncOptions) stretch() (r stretch, err error) {
 		return r, usagef("--follow and --until: only one of them can be given")
 	}
 	if o.at != "" && (o.since != "" || o.until != "" || o.follow) {
-		return r, usagef("--at names one window: no --since, --until or --follow goes with it")
+		return r, usagef("--at cannot be combined with --since, --until or --follow")
+	}
+	if o.at != "" && o.skipGap {
+		return r, usagef("--at and --skip-gap cannot be combined")
 	}
 	if r.at, err = optionalMoment(o.at); err != nil {
 		return r, err
@@ -195,6 +204,34 @@ type summary struct {
 	Saved   int64       `json:"saved"`   // events that did not have to be fetched
 
 	Imported int `json:"imported,omitempty"` // of those, the ones that had come by file
+	Members  int `json:"members,omitempty"`  // of those fetched, the ones of the state where the window begins
+}
+
+// newSummary says what came of syncing topic t, before which the client had received
+// what before says.
+func newSummary(t event.Topic, synced *client.Synced, before, after client.Stats) summary {
+	fetched := int(after.Events - before.Events)
+	return summary{
+		Type: "summary", Topic: t, From: synced.Span.From, To: synced.Span.To,
+		Fetched: fetched, Held: synced.Held, Windows: synced.Windows, Bytes: after.Bytes - before.Bytes,
+		Saved:    max(int64(synced.Held)-int64(fetched-synced.Members), 0),
+		Imported: synced.Imported, Members: synced.Members,
+	}
+}
+
+func (s *summary) text() string {
+	text := fmt.Sprintf("%s: %s fetched, %d held", s.Topic, count(s.Fetched, "event"), s.Held)
+	if s.Windows > 0 {
+		text += ", " + count(s.Windows, "window")
+	}
+	if s.Members > 0 {
+		text += ", " + count(s.Members, "value") + " of the state before"
+	}
+	text += ", " + size(s.Bytes) + " received"
+	if s.Imported > 0 {
+		text += fmt.Sprintf(", %d imported", s.Imported)
+	}
+	return text
 }
 
 // syncOver syncs a topic, from where history begins if it may and must.
@@ -234,23 +271,13 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch,
 			return synced, err
 		}
 	}
-	stats := s.Stats()
-	sum := summary{"summary", t, synced.Span.From, synced.Span.To,
-		int(stats.Events - before.Events), synced.Held, synced.Windows, stats.Bytes - before.Bytes, max(int64(synced.Held)-(stats.Events-before.Events), 0), synced.Imported}
-	text := fmt.Sprintf("%s: %s fetched, %d held", t, count(sum.Fetched, "event"), sum.Held)
-	if sum.Windows > 0 {
-		text += ", " + count(sum.Windows, "window")
-	}
-	text += ", " + size(sum.Bytes) + " received"
-	if sum.Imported > 0 {
-		text += fmt.Sprintf(", %d imported", sum.Imported)
-	}
+	sum := newSummary(t, &synced, before, s.Stats())
 	switch {
 	case o.print:
-		a.note("%s", text)
+		a.note("%s", sum.text())
 	case a.quiet:
 	case a.out.text():
-		return synced, a.out.printf("%s\n", text)
+		return synced, a.out.printf("%s\n", sum.text())
 	default:
 		return synced, a.out.json(sum)
 	}

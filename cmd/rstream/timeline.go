@@ -62,6 +62,9 @@ func newTimeline(windows []window.Window, columns int, colour bool) timeline {
 		if w.To != event.MaxID {
 			t.end = max(t.end, w.To)
 		}
+		if c, ok := w.At.Cursor(); ok {
+			t.end = max(t.end, c.ID)
+		}
 		label = max(label, len([]rune(w.Topic.String())))
 	}
 	t.width = max(columns-min(label, maxLabel)-2, 16)
@@ -157,6 +160,10 @@ func (t *timeline) cell(topic event.Topic, span window.Span) mark {
 			sure = append(sure, w.Held())
 		case w.State == window.Live:
 			tail = append(tail, w.Held())
+		case w.State == window.Pending:
+			if c, ok := w.At.Cursor(); ok && span.From < c.ID && c.ID <= span.To {
+				other = pending
+			}
 		case w.Missing().Intersect(span).Empty():
 		case w.State == window.Pulling:
 			other = pulling

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,10 @@ func newWindowsCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "List the stretches that are held, and how far",
 		Long: `List the windows of the local copy: which stretch of which topic, its state and how
-far it has come. As text, a picture shows them along the log, a row for each topic.`,
+far it has come. As text, a picture shows them along the log, a row for each topic.
+
+A window is pending while a server is asked for its bounds: only a moment in it is
+known, and shown. A copy has one pending window at a time.`,
 		Example: `  rstream windows
   rstream windows --cache rstream.db -o json`,
 		Args: noArgs,
@@ -28,11 +32,42 @@ type windowLine struct {
 	Type    string       `json:"type"`
 	Topic   event.Topic  `json:"topic"`
 	State   window.State `json:"state"`
-	From    event.ID     `json:"from"`
-	To      *event.ID    `json:"to"` // null while live
-	Reached event.ID     `json:"reached"`
+	From    *event.ID    `json:"from"`    // null while pending
+	To      *event.ID    `json:"to"`      // null while live or pending
+	Reached *event.ID    `json:"reached"` // null while pending
 	Proven  bool         `json:"proven"`
+	At      string       `json:"at,omitempty"` // the moment, while pending
 	Error   string       `json:"error,omitempty"`
+}
+
+func newWindowLine(w *window.Window) windowLine {
+	line := windowLine{Type: "window", Topic: w.Topic, State: w.State, Proven: w.Proven, Error: w.Err}
+	if w.State == window.Pending {
+		line.At = w.At.String()
+		return line
+	}
+	line.From, line.Reached = &w.From, &w.Reached
+	if w.To != event.MaxID {
+		line.To = &w.To
+	}
+	return line
+}
+
+const windowForm = "%-9s  %-13s  %-13s  %-13s  %s\n"
+
+// text returns the line for a person.
+func (l *windowLine) text() string {
+	position := func(id *event.ID) string {
+		if id == nil {
+			return "-"
+		}
+		return id.String()
+	}
+	topic := l.Topic.String()
+	if l.At != "" {
+		topic += " at " + l.At
+	}
+	return fmt.Sprintf(windowForm, l.State, position(l.From), position(l.Reached), position(l.To), topic)
 }
 
 func runWindows(ctx context.Context, a *app) error {
@@ -46,22 +81,16 @@ func runWindows(ctx context.Context, a *app) error {
 		return err
 	}
 	if a.out.text() {
-		a.out.printf("%-9s  %-13s  %-13s  %-13s  %s\n", "STATE", "FROM", "REACHED", "TO", "TOPIC")
+		a.out.printf(windowForm, "STATE", "FROM", "REACHED", "TO", "TOPIC")
 	}
 	for i := range windows {
-		w := &windows[i]
-		line := windowLine{"window", w.Topic, w.State, w.From, &w.To, w.Reached, w.Proven, w.Err}
-		to := w.To.String()
-		if w.To == event.MaxID {
-			line.To, to = nil, "-"
+		line := newWindowLine(&windows[i])
+		if a.out.text() {
+			err = a.out.printf("%s", line.text())
+		} else {
+			err = a.out.json(line)
 		}
-		if !a.out.text() {
-			if err := a.out.json(line); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := a.out.printf("%-9s  %s  %s  %-13s  %s\n", w.State, w.From, w.Reached, to, w.Topic); err != nil {
+		if err != nil {
 			return err
 		}
 	}

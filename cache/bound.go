@@ -1,0 +1,62 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// NoteTimes keeps what a server said of positions where windows begin or end: the time
+// of the last event at or before each. Moments are resolved with them offline.
+// Positions that no window begins or ends at any more are dropped.
+func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) error {
+	news, err := db.newTimes(ctx, times)
+	if err != nil || len(news) == 0 {
+		return wrap(err, "note the times of windows")
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		for at, t := range news {
+			if _, err := tx.Exec(`INSERT OR REPLACE INTO bound (at, time) VALUES (?, ?)`, at, int64(t)); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(`DELETE FROM bound WHERE at NOT IN
+			(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window)`)
+		return err
+	})
+	return wrap(err, "note the times of windows")
+}
+
+// newTimes returns those of times that the file is to have and does not.
+func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news map[event.ID]event.Time, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		news = make(map[event.ID]event.Time)
+		for at, t := range times {
+			var missing bool
+			err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM window WHERE ?1 IN (start, reached, stop))
+				AND NOT EXISTS (SELECT 1 FROM bound WHERE at = ?1 AND time = ?2)`, at, int64(t)).Scan(&missing)
+			if err != nil {
+				return err
+			}
+			if missing {
+				news[at] = t
+			}
+		}
+		return nil
+	})
+	return news, err
+}
+
+// boundBefore returns the last position with a time at or before t that a server named,
+// or Beginning.
+func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ?`, int64(t)).Scan(&at)
+	return at, err
+}
+
+// boundTime returns the time of the last position up to at that a server named.
+func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ?`, at).Scan(&t, &some)
+	return t, some, err
+}

@@ -1,0 +1,22 @@
+-- What a copy says of windows and moments, and what a log says of its retention, is true
+-- of every process that uses the file.
+
+-- Positions where windows begin and end, with the time of the last event at or before
+-- each, as a server said it: a copy of some topics need not have that event.
+CREATE TABLE bound (
+  at   INTEGER PRIMARY KEY,
+  time INTEGER NOT NULL                   -- µs
+) STRICT;
+
+-- All processes of a copy share one pending window.
+DELETE FROM window WHERE state = 'pending';
+CREATE UNIQUE INDEX window_pending ON window (state) WHERE state = 'pending';
+
+-- What servers answered about the latest pending windows, for processes that waited
+-- to ask the same.
+CREATE TABLE answer (
+  window INTEGER PRIMARY KEY,             -- the number that the pending window had
+  topic  TEXT NOT NULL,
+  moment TEXT NOT NULL,
+  body   TEXT NOT NULL                    -- JSON, as the server sent it
+) STRICT;

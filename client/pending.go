@@ -1,0 +1,202 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// SyncAt makes the window around a moment held, which is the bounded stretch that the
+// server offers for it, and the state where that begins: from then on the state at each
+// moment in it is known without a server. One window is pending at a time; a moment in
+// one that was answered before asks nothing.
+func (c *Client) SyncAt(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
+	s, err := c.syncWindow(ctx, topic, at, fresh)
+	if err == nil {
+		s.Members, err = c.ensureState(ctx, topic, s.Span.From, s.Span.To)
+	}
+	if err != nil {
+		return s, fmt.Errorf("sync %s at %s: %w", topic, at, err)
+	}
+	return s, nil
+}
+
+// syncWindow is SyncAt without the state.
+func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
+	w, err := c.windowAt(ctx, topic, at)
+	if err != nil {
+		return Synced{}, err
+	}
+	s := Synced{Span: w.Span()}
+	return s, c.settle(ctx, topic, w, &s, s.counting(fresh))
+}
+
+// pendPause is how long to wait before looking again whether the pending window of
+// another process has ended.
+const pendPause = 20 * time.Millisecond
+
+// windowAt returns the window around a moment. Those who ask at the same time, also in
+// other processes of the copy, wait for each other: the answer of one is often the
+// answer of the next.
+func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
+	if err := c.pending.lock(ctx); err != nil {
+		return w, err
+	}
+	defer c.pending.unlock()
+	if w, ok := c.pending.find(topic, at); ok {
+		return w, nil
+	}
+	// Between two attempts nothing is pending: another process may have a server that
+	// answers.
+	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
+		w, err = c.pendingAt(ctx, base, topic, at)
+		return err
+	})
+	if err != nil {
+		return w, err
+	}
+	c.pending.keep(topic, w)
+	return w, nil
+}
+
+// pendingAt waits for its turn, and asks one server unless what was answered meanwhile
+// will do.
+func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, err error) {
+	p, waited, err := c.pend(ctx, topic, at)
+	if err != nil {
+		return w, err
+	}
+	w, ok, err := answered(ctx, p, waited, at)
+	var body []byte
+	if err == nil && !ok {
+		w, body, err = c.askWindow(ctx, base, topic, at)
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	return w, errors.Join(err, inStore(p.End(cleanup, body)))
+}
+
+// pend makes a moment the copy's pending window. If it had to wait, waited is the number
+// of the one that it found first.
+func (c *Client) pend(ctx context.Context, topic event.Topic, at event.Moment) (p *cache.Pending, waited int64, err error) {
+	for {
+		p, busy, err := c.store.Pend(ctx, topic, at)
+		if err != nil || p != nil {
+			return p, waited, inStore(err)
+		}
+		if waited == 0 {
+			waited = busy
+		}
+		if err := wait(ctx, pendPause); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// answered returns the window around a moment, if a process has asked about it since the
+// window with the number waited was pending.
+func answered(ctx context.Context, p *cache.Pending, waited int64, at event.Moment) (w wire.Window, ok bool, err error) {
+	if waited == 0 {
+		return w, false, nil
+	}
+	answers, err := p.Answers(ctx, waited)
+	if err != nil {
+		return w, false, inStore(err)
+	}
+	for _, a := range answers {
+		if err := json.Unmarshal(a.Body, &w); err != nil {
+			continue // of a version that says it in another way
+		}
+		if covers(&w, a.Moment == at.String(), at) {
+			return w, true, nil
+		}
+	}
+	return wire.Window{}, false, nil
+}
+
+func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, body []byte, err error) {
+	q := wire.WindowQuery{Topic: topic, At: &at}
+	if body, err = c.askOnce(ctx, base, &q, &w); err != nil {
+		return w, nil, err
+	}
+	if id, ok := at.Cursor(); w.To < w.From || ok && (id.ID < w.From || id.ID > w.To) {
+		return w, nil, &ProtocolError{base, fmt.Sprintf("was asked for the window around %s and answered %s", at, w.Span())}
+	}
+	return w, body, nil
+}
+
+// covers reports whether the window around a moment is surely w, which was the answer to
+// the same moment or to another one. What now is, and a time that no event came after
+// yet, has to be asked again: it may be in a later window by now, or in a longer one.
+func covers(w *wire.Window, same bool, at event.Moment) bool {
+	if id, ok := at.Cursor(); ok {
+		return same || w.From < id.ID && id.ID <= w.To
+	}
+	t, ok := at.FixedTime()
+	if !ok || w.End == nil || t >= *w.End {
+		return false
+	}
+	// At its first time the window before it may be the one.
+	return same || w.From == event.Beginning || w.Start != nil && *w.Start < t
+}
+
+// A pendingWindow is the one window whose bounds are being asked for, and those
+// that were answered lately.
+type pendingWindow struct {
+	turn  chan struct{} // holds one token
+	known []knownWindow // owned by the holder of the token
+}
+
+type knownWindow struct {
+	topic event.Topic
+	w     wire.Window
+}
+
+// maxKnown is how many answered windows are kept.
+const maxKnown = 64
+
+func newPending() pendingWindow {
+	p := pendingWindow{turn: make(chan struct{}, 1)}
+	p.turn <- struct{}{}
+	return p
+}
+
+func (p *pendingWindow) lock(ctx context.Context) error {
+	select {
+	case <-p.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
+
+func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
+	whole := window.BlockSpan(w.To.Block())
+	if w.Span() != whole {
+		return // the open block goes on growing
+	}
+	p.known = append(p.known, knownWindow{topic, w})
+	p.known = p.known[max(0, len(p.known)-maxKnown):]
+}
+
+// find returns an answered window that the moment falls into.
+func (p *pendingWindow) find(topic event.Topic, at event.Moment) (wire.Window, bool) {
+	for _, k := range p.known {
+		if k.topic != topic {
+			continue
+		}
+		if covers(&k.w, false, at) {
+			return k.w, true
+		}
+	}
+	return wire.Window{}, false
+}

@@ -53,8 +53,9 @@ type appendRequest struct {
 	hashes   []event.Hash
 	bytes    int
 	receipts []event.Receipt
-	old      []expiry // of retention: values that may have had their time,
-	expired  event.ID // and the position up to which it has looked for them
+	old      []expiry      // of retention: values that may have had their time,
+	scanned  []event.Topic // the topics of which it has looked for them,
+	expired  event.ID      // and the position up to which it has
 	done     chan error
 }
 
@@ -326,7 +327,7 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 			}
 		}
 		if r.expired > 0 {
-			if err := w.expire(r.old, r.expired); err != nil {
+			if err := w.expire(r.old, r.scanned, r.expired); err != nil {
 				return err
 			}
 		}

@@ -9,29 +9,79 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// expire ends the values that were set at time t or before and not since. Each event is
-// looked at once: who is the last of its storage then is ended, by the committer, and
-// others are none any more.
-func (r *retainer) expire(ctx context.Context, t event.Time) error {
-	until, err := r.db.PositionAt(ctx, t)
+// expire ends the values that have not been set again for as long as their rules say.
+// Each event is looked at once: if it is the last of its storage then, the committer ends
+// it, and otherwise it is no value any more.
+func (r *retainer) expire(ctx context.Context, now event.Time) error {
+	rules := newRules(r.cfg.TTL)
+	if len(rules) == 0 {
+		return nil
+	}
+	scans, err := r.db.scansOf(ctx, rules)
 	if err != nil {
 		return err
 	}
-	var from event.ID
-	if err := r.db.read.QueryRowContext(ctx, `SELECT expired FROM log`).Scan(&from); err != nil {
-		return r.db.named(orDone(ctx, err))
+	for _, age := range rules.ages() {
+		until, err := r.db.PositionAt(ctx, now-micros(age))
+		if err != nil {
+			return err
+		}
+		if err := r.expireAge(ctx, expiring{rules, scans, age, until}); err != nil {
+			return err
+		}
 	}
-	for from < until {
+	return nil
+}
+
+// An expiring looks for values of all rules with one age that were set up to a position.
+type expiring struct {
+	rules ttlRules
+	scans []ttlScan // of the rules
+	age   time.Duration
+	until event.ID
+}
+
+// from returns from where it has to look.
+func (x *expiring) from() event.ID {
+	from := x.until
+	for i := range x.rules {
+		if x.rules[i].Age == x.age {
+			from = min(from, x.scans[i].position)
+		}
+	}
+	return from
+}
+
+// wants reports whether an event may be such a value.
+func (x *expiring) wants(id event.ID, user, path string) bool {
+	i := x.rules.of(user, path)
+	return i >= 0 && x.rules[i].Age == x.age && id > x.scans[i].position
+}
+
+// note notes that all up to a position were looked at, and returns the topics for which
+// that is news.
+func (x *expiring) note(at event.ID) (topics []event.Topic) {
+	for i := range x.rules {
+		if x.rules[i].Age == x.age && x.scans[i].position < at {
+			x.scans[i].position = at
+			topics = append(topics, x.scans[i].topic)
+		}
+	}
+	return topics
+}
+
+func (r *retainer) expireAge(ctx context.Context, x expiring) error {
+	for from := x.from(); from < x.until; {
 		began := time.Now()
 		var old []expiry
 		err := r.db.view(ctx, func(tx *sql.Tx) (err error) {
-			old, from, err = r.db.readOld(ctx, tx, from, until)
+			old, from, err = r.db.readOld(ctx, tx, from, &x)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if err := r.db.endValues(ctx, old, from); err != nil {
+		if err := r.db.endValues(ctx, old, x.note(from), from); err != nil {
 			return err
 		}
 		if err := r.rest(ctx, time.Since(began)); err != nil {
@@ -57,9 +107,9 @@ type expiry struct {
 	hash    event.Hash
 }
 
-// readOld returns the values set after a position and up to until that nothing has come
-// for since, some of them, and the position up to which it has looked.
-func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after, until event.ID) (old []expiry, next event.ID, err error) {
+// readOld returns the values set after a position that x looks for and that nothing has
+// come for since, some of them, and the position up to which it has looked.
+func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []expiry, next event.ID, err error) {
 	last, err := tx.PrepareContext(ctx, lastPosting)
 	if err != nil {
 		return nil, after, err
@@ -70,41 +120,51 @@ func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after, until event.ID) (o
 		return nil, after, err
 	}
 	defer line.Close()
-	rows, err := tx.QueryContext(ctx, `SELECT id, storage FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`, after, until, expireEvents)
+	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.storage, s.user, s.path FROM event e CROSS JOIN storage s ON s.id = e.storage
+		WHERE e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?`, after, x.until, expireEvents)
 	if err != nil {
 		return nil, after, err
 	}
 	defer rows.Close()
 	n := 0
 	for ; rows.Next() && len(old) < expireValues; n++ {
-		x := expiry{}
-		if err := rows.Scan(&x.id, &x.storage); err != nil {
+		var v expiry
+		var user, path string
+		if err := rows.Scan(&v.id, &v.storage, &user, &path); err != nil {
 			return nil, after, err
 		}
-		after = x.id
-		if at, err := lastInPosting(last.QueryRowContext(ctx, x.storage)); err != nil {
-			return nil, after, err
-		} else if at > x.id {
-			continue // others would be none either, but cost more to tell
+		if after = v.id; !x.wants(v.id, user, path) {
+			continue
 		}
-		var b []byte
-		if err := line.QueryRowContext(ctx, x.id).Scan(&b); err != nil {
+		if ok, err := v.load(ctx, last, line); err != nil {
 			return nil, after, err
-		}
-		ev, err := stored(x.id, b)
-		if err != nil {
-			return nil, after, err
-		}
-		if ev.Type == event.Put {
-			x.draft = event.Expiry(&ev)
-			x.hash = x.draft.Hash()
-			old = append(old, x)
+		} else if ok {
+			old = append(old, v)
 		}
 	}
 	if n < expireEvents && len(old) < expireValues {
-		after = until
+		after = x.until
 	}
 	return old, after, rows.Err()
+}
+
+// load reads the event of v and makes the draft that ends it. ok is false if it is no
+// value, or none any more.
+func (v *expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
+	if at, err := lastInPosting(last.QueryRowContext(ctx, v.storage)); err != nil || at > v.id {
+		return false, err // others would be none either, but cost more to tell
+	}
+	var b []byte
+	if err := line.QueryRowContext(ctx, v.id).Scan(&b); err != nil {
+		return false, err
+	}
+	ev, err := stored(v.id, b)
+	if err != nil || ev.Type != event.Put {
+		return false, err
+	}
+	v.draft = event.Expiry(&ev)
+	v.hash = v.draft.Hash()
+	return true, nil
 }
 
 // lastPosting finds the last posting of a storage.
@@ -123,14 +183,14 @@ func lastInPosting(row interface{ Scan(...any) error }) (last event.ID, err erro
 }
 
 // endValues has the committer end the values that are still as they were found, and note that
-// those up to a position have had their time.
-func (db *DB) endValues(ctx context.Context, old []expiry, upTo event.ID) error {
-	r := &appendRequest{ctx: ctx, old: old, expired: upTo, done: make(chan error, 1)}
+// those of topics up to a position have had their time.
+func (db *DB) endValues(ctx context.Context, old []expiry, topics []event.Topic, upTo event.ID) error {
+	r := &appendRequest{ctx: ctx, old: old, scanned: topics, expired: upTo, done: make(chan error, 1)}
 	return db.submit(ctx, r)
 }
 
 // expire appends the events that end values.
-func (w *batchWriter) expire(old []expiry, upTo event.ID) error {
+func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
 	open := map[int64]event.ID{} // the last events that have no postings yet
 	tail := &w.db.known.tail
 	for _, ev := range tail.events[tail.after(w.db.known.indexed):] {
@@ -156,6 +216,10 @@ func (w *batchWriter) expire(old []expiry, upTo event.ID) error {
 			return err
 		}
 	}
-	_, err := w.db.exec(w.tx, `UPDATE log SET expired = ?`, int64(upTo))
-	return err
+	for _, t := range topics {
+		if _, err := w.db.exec(w.tx, `UPDATE expired SET position = ? WHERE topic = ?`, int64(upTo), t.String()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

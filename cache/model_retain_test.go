@@ -33,6 +33,7 @@ type retainModel struct {
 	horizon event.ID
 	done    bool // nothing is left to do for retention
 	keys    int
+	rules   []TTL
 }
 
 // A retainStart is a log of three blocks and a bit, a minute for every few hundred events.
@@ -205,7 +206,7 @@ func (m *retainModel) retain() {
 	age := rapid.Custom(func(t *rapid.T) time.Duration {
 		return time.Duration(rapid.IntRange(0, 60).Draw(t, "age")) * time.Minute
 	})
-	cfg := Retention{History: age.Draw(m.t, "history"), TTL: age.Draw(m.t, "ttl")}
+	cfg := Retention{History: age.Draw(m.t, "history"), TTL: m.ttls(age)}
 	m.retainer(cfg)
 	cuts := -1
 	if rapid.Bool().Draw(m.t, "cut") {
@@ -227,8 +228,8 @@ func (m *retainModel) retain() {
 		m.t.Fatalf("%v", err)
 	}
 	m.done = err == nil
-	if cfg.TTL > 0 {
-		m.takeEnds(now - event.Time(cfg.TTL/time.Microsecond))
+	if len(cfg.TTL) > 0 {
+		m.takeEnds(cfg.TTL, now)
 		if at, err := m.db.Horizon(context.Background()); err == nil && at == before && !m.done {
 			m.horizon = before // it had not come to that
 		}
@@ -238,32 +239,6 @@ func (m *retainModel) retain() {
 		m.open()
 	}
 	m.check()
-}
-
-// takeEnds takes up the events that have ended values: each value that was set at time t
-// or before and not since, or if retention was cut some of them, and no others.
-func (m *retainModel) takeEnds(t event.Time) {
-	values := map[string]event.Event{}
-	for _, line := range fold(m.log, event.All, m.head()) {
-		ev, err := event.Stored([]byte(line))
-		if err != nil {
-			m.t.Fatalf("%v", err)
-		}
-		if values[ev.Storage()] = ev; ev.Time > t {
-			delete(values, ev.Storage())
-		}
-	}
-	for _, ev := range readAll(m.t, m.db, topics(m.t, "*"), window.Span{From: m.head(), To: event.MaxID}, 5000) {
-		put, ok := values[ev.Storage()]
-		if end := event.Expiry(&put); !ok || ev.Draft.Hash() != end.Hash() || string(ev.Extra) != `"reason":"expired"` {
-			m.t.Fatalf("%s has ended %s", ev.Line(), put.Line())
-		}
-		delete(values, ev.Storage())
-		m.take(ev)
-	}
-	if m.done && len(values) > 0 {
-		m.t.Fatalf("%d values of %s and before were not ended", len(values), t)
-	}
 }
 
 // retainer makes a retainer if there is none, as Retain does.

@@ -15,22 +15,24 @@ type Retention struct {
 	// History is how old events may become: older ones are dropped by blocks, and
 	// what is left of them is the state. If zero, any age.
 	History time.Duration
-	// TTL is how old a value may become: one that was not set again since is ended by
-	// a DEL. If zero, any age.
-	TTL time.Duration
+	// TTL is how old values may become: one that was not set again since is ended by
+	// a DEL. Values of other topics may have any age.
+	TTL []TTL
 	// MaxBytes is how large the file may become, its write-ahead log aside: the oldest
 	// history is dropped until it fits. If zero, any size.
 	MaxBytes int64
 }
 
 // None reports whether r keeps everything.
-func (r Retention) None() bool { return r == Retention{} }
+func (r Retention) None() bool {
+	return r.History == 0 && r.MaxBytes == 0 && len(ttlRules(r.TTL).ages()) == 0
+}
 
 func (r Retention) check() error {
-	if r.History < 0 || r.TTL < 0 || r.MaxBytes < 0 {
-		return fmt.Errorf("retain a history of %s, values of %s and %d bytes: want no negative number", r.History, r.TTL, r.MaxBytes)
+	if r.History < 0 || r.MaxBytes < 0 {
+		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", r.History, r.MaxBytes)
 	}
-	return nil
+	return newRules(r.TTL).check()
 }
 
 // Retain lets go of a log, beside the appends and in small steps, what cfg says, until
@@ -114,7 +116,7 @@ const (
 
 func (r *retainer) interval() time.Duration {
 	most := maxRound
-	for _, age := range []time.Duration{r.cfg.History, r.cfg.TTL} {
+	for _, age := range append(ttlRules(r.cfg.TTL).ages(), r.cfg.History) {
 		if age > 0 {
 			most = min(most, age/10)
 		}
@@ -155,10 +157,8 @@ func (r *retainer) letGo(ctx context.Context) error {
 		}
 		r.kept = seen
 	}
-	if r.cfg.TTL > 0 {
-		if err := r.expire(ctx, now-micros(r.cfg.TTL)); err != nil {
-			return err
-		}
+	if err := r.expire(ctx, now); err != nil {
+		return err
 	}
 	if r.cfg.History > 0 {
 		if err := r.raise(ctx, now-micros(r.cfg.History)); err != nil {

@@ -238,7 +238,9 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	rs := mustAppend(t, db, draft("alice", "old", "k"), draft("alice", "renewed", "k"), draft("alice", "ended", "k"))
 	var old []expiry
 	err := db.view(ctx, func(tx *sql.Tx) (err error) {
-		old, _, err = db.readOld(ctx, tx, event.Beginning, db.Head())
+		rules := ttlRules{{event.All, time.Hour}}
+		x := expiring{rules: rules, scans: make([]ttlScan, 1), age: time.Hour, until: db.Head()}
+		old, _, err = db.readOld(ctx, tx, event.Beginning, &x)
 		return err
 	})
 	if err != nil || len(old) != 3 {
@@ -247,7 +249,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	mustAppend(t, db, draft("alice", "renewed", "k2"), event.Draft{User: "alice", Path: "ended", Type: event.Del, Key: "k"})
 	head := db.Head()
 	for range 2 { // the second time there is nothing left to do
-		if err := db.endValues(ctx, old, head); err != nil {
+		if err := db.endValues(ctx, old, []event.Topic{event.All}, head); err != nil {
 			t.Fatal(err)
 		}
 	}

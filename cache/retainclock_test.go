@@ -52,7 +52,7 @@ func TestRetainWhileClockJumps(t *testing.T) {
 	}
 	open()
 	defer func() { db.Close() }()
-	cfg := Retention{History: time.Hour, TTL: time.Hour}
+	cfg := Retention{History: time.Hour, TTL: []TTL{{event.All, time.Hour}}}
 	retain := func() {
 		t.Helper()
 		if err := db.RetainOnce(context.Background(), cfg); err != nil {

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -193,6 +194,26 @@ func (t Topic) Overlaps(u Topic) bool {
 		return false
 	}
 	return strings.HasPrefix(u.path, t.path+"/")
+}
+
+// NarrowestFirst orders topics for [slices.SortFunc], so that of those that a storage
+// belongs to the narrowest comes first: one of a user before one of any user, then the
+// one with the longer path, then a path alone before it and what is below, and that
+// before any path that begins so. A topic comes after all that it contains.
+func NarrowestFirst(t, u Topic) int {
+	anyUser := func(t Topic) int {
+		if t.user == "" {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(anyUser(t), anyUser(u)),
+		cmp.Compare(len(u.path), len(t.path)),
+		cmp.Compare(u.kind, t.kind), // exact is the last kind
+		strings.Compare(t.user, u.user),
+		strings.Compare(t.path, u.path),
+	)
 }
 
 // User returns the user that t asks for; ok is false if it is any.

@@ -147,6 +147,10 @@ func TestTopicsAgainstEnumeration(t *testing.T) {
 				if got, want := a.Overlaps(b), sets[i].meets(sets[j]); got != want {
 					t.Fatalf("%s overlaps %s: %v, want %v", a, b, got, want)
 				}
+				order := NarrowestFirst(a, b)
+				if order != -NarrowestFirst(b, a) || order == 0 && a != b || b.Contains(a) && order > 0 {
+					t.Fatalf("%s stands at %d beside %s", a, order, b)
+				}
 				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
 					t.Fatalf("%s and %s hold the same: %v, but are equal: %v", a, b, same, a == b)
 				}
@@ -159,6 +163,24 @@ func inRanges(ranges []PathRange, path string) bool {
 	return slices.ContainsFunc(ranges, func(r PathRange) bool {
 		return r.From <= path && (r.To == "" || path < r.To)
 	})
+}
+
+func TestNarrowestFirst(t *testing.T) {
+	want := []string{"alice/posts/1$", "alice/posts/1", "alice/posts/1*", "alice/posts/", "alice/posts", "alice/po*", "alice", "bob", "*/posts/1$", "*/posts", "*"}
+	var topics []Topic
+	for _, s := range want {
+		topic, err := ParseTopic(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		topics = append([]Topic{topic}, topics...)
+	}
+	slices.SortFunc(topics, NarrowestFirst)
+	for i, topic := range topics {
+		if topic.String() != want[i] {
+			t.Fatalf("in order they are %v, want %v", topics, want)
+		}
+	}
 }
 
 // A topic's ranges must hold on any bytes, not on valid paths alone: a database
@@ -230,6 +252,10 @@ func TestTopicsAtTheLongestPath(t *testing.T) {
 				}
 				if a.Contains(b) != holds || a.Overlaps(b) != meets {
 					t.Errorf("path of %d bytes: …%s contains …%s: %v, want %v; overlaps: %v, want %v", n, s[n:], u[n:], a.Contains(b), holds, a.Overlaps(b), meets)
+				}
+				order := NarrowestFirst(a, b)
+				if order != -NarrowestFirst(b, a) || order == 0 && a != b || b.Contains(a) && order > 0 {
+					t.Fatalf("%s stands at %d beside %s", a, order, b)
 				}
 				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
 					t.Errorf("path of %d bytes: …%s and …%s hold the same: %v, but are equal: %v", n, s[n:], u[n:], same, a == b)

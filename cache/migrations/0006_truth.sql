@@ -20,3 +20,12 @@ CREATE TABLE answer (
   moment TEXT NOT NULL,
   body   TEXT NOT NULL                    -- JSON, as the server sent it
 ) STRICT;
+
+-- For each topic with an age of its own, up to where values that have had their time were
+-- looked for: they were ended, or were none any more.
+CREATE TABLE expired (
+  topic    TEXT PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO expired (topic, position) SELECT '*', expired FROM log WHERE expired > 0;
+ALTER TABLE log DROP COLUMN expired;

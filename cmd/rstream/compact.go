@@ -25,7 +25,7 @@ that drops history gives back free space as well, but leaves some for what comes
 With the flags of "rstream serve" for that, first let go of what they say, at once,
 and by the clock of this machine: check that it is right.`,
 		Example: `  rstream compact
-  rstream compact --db events.db --history 30d`,
+  rstream compact --db events.db --history 30d --ttl sensors=1d`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCompact(cmd.Context(), a, o) },
 	}

@@ -78,7 +78,10 @@ func sourceOf(flag, file string) string {
 // is separated by spaces.
 func setFlag(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
 	values := []string{v.GetString(f.Name)}
-	if f.Value.Type() == "stringArray" {
+	if _, list := f.Value.(pflag.SliceValue); list {
+		if _, wrong := v.Get(f.Name).(map[string]any); wrong {
+			return fmt.Errorf("%s: want a list", f.Name)
+		}
 		values = v.GetStringSlice(f.Name)
 	}
 	for _, s := range values {

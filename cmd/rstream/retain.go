@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,18 +17,18 @@ import (
 // retainOptions says what a log lets go.
 type retainOptions struct {
 	history  time.Duration
-	ttl      time.Duration
+	ttl      ttls
 	maxBytes int64
 }
 
 func (o *retainOptions) add(f *pflag.FlagSet) {
 	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; the state stays")
-	f.Var((*age)(&o.ttl), "ttl", "end values that were not set again in `AGE`, each by a DEL")
+	f.Var(&o.ttl, "ttl", "end values that are not set again in `AGE`, each by a DEL; TOPIC=AGE for those of a topic; repeat for more")
 	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is over `SIZE`, such as 10GB; the state stays")
 }
 
 func (o *retainOptions) retention() cache.Retention {
-	return cache.Retention{History: o.history, TTL: o.ttl, MaxBytes: o.maxBytes}
+	return cache.Retention{History: o.history, TTL: o.ttl.rules, MaxBytes: o.maxBytes}
 }
 
 // An age is the value of a flag.
@@ -53,6 +54,65 @@ func (a *age) String() string {
 	}
 	return time.Duration(*a).String()
 }
+
+// ttls is the value of a flag that may be given several times, as AGE or TOPIC=AGE.
+type ttls struct{ rules []cache.TTL }
+
+// never is the age of values that do not end.
+const never = "never"
+
+// Set adds one.
+func (l *ttls) Set(s string) error {
+	rule, text := cache.TTL{Topic: event.All}, s
+	// An age has no equals sign, a path may have several.
+	if i := strings.LastIndexByte(s, '='); i >= 0 {
+		topic, err := event.ParseTopic(s[:i])
+		if err != nil {
+			return err
+		}
+		rule.Topic, text = topic, s[i+1:]
+	}
+	if text != never {
+		if err := (*age)(&rule.Age).Set(text); err != nil {
+			return fmt.Errorf("%w, or %s", err, never)
+		}
+	}
+	if slices.ContainsFunc(l.rules, func(r cache.TTL) bool { return r.Topic == rule.Topic }) {
+		return fmt.Errorf("%s has an age already", rule.Topic)
+	}
+	l.rules = append(l.rules, rule)
+	return nil
+}
+
+// Append is Set: it makes the flag one that takes a list.
+func (l *ttls) Append(s string) error { return l.Set(s) }
+
+// Replace sets all of them.
+func (l *ttls) Replace(list []string) error {
+	l.rules = nil
+	for _, s := range list {
+		if err := l.Set(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GetSlice returns what Replace takes.
+func (l *ttls) GetSlice() (list []string) {
+	for _, r := range l.rules {
+		text := never
+		if r.Age > 0 {
+			text = r.Age.String()
+		}
+		list = append(list, r.Topic.String()+"="+text)
+	}
+	return list
+}
+
+func (l *ttls) Type() string { return "ttl" }
+
+func (l *ttls) String() string { return strings.Join(l.GetSlice(), " ") }
 
 // A byteSize is the value of a flag.
 type byteSize int64

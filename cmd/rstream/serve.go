@@ -44,12 +44,18 @@ to be said with --insecure.
 
 Everything is kept unless it is said otherwise. With --history or --max-bytes, old
 events are dropped, in blocks of 4,096; what they had come to, the state, stays. A
-reader that was away for longer is told of the gap. With --ttl, a value that is not
-set again in time ends by an event that everybody sees. A clock that is wrong for a
-while destroys nothing.`,
+reader that was away for longer is told of the gap. A clock that is wrong for a while
+destroys nothing.
+
+With --ttl, a value that is not set again in time ends by an event that everybody sees.
+--ttl TOPIC=AGE is for the values of a topic, and TOPIC=never exempts them; repeat it for
+more topics. The narrowest topic of a storage decides: one of a user before one of any
+user, then the one with the longer path, then one path alone ($) before a path and what
+is below it, and that before a beginning of paths (*).`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
+  rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
   rstream serve --log-format json --max-stream-age 1h; curl 127.0.0.1:8420/metrics`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },

@@ -1,0 +1,133 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A TTL is how old the values of a topic may become. Of several for one storage, that of
+// the narrowest topic counts, see [event.NarrowestFirst].
+type TTL struct {
+	Topic event.Topic
+	Age   time.Duration // if zero, any age
+}
+
+// ttlRules are the TTLs of a log, the narrowest first.
+type ttlRules []TTL
+
+func newRules(ttls []TTL) ttlRules {
+	return slices.SortedFunc(slices.Values(ttls), func(a, b TTL) int { return event.NarrowestFirst(a.Topic, b.Topic) })
+}
+
+func (rs ttlRules) check() error {
+	for i := range rs {
+		if rs[i].Age < 0 {
+			return fmt.Errorf("retain values of %s for %s: want no negative number", rs[i].Topic, rs[i].Age)
+		}
+		if i > 0 && rs[i].Topic == rs[i-1].Topic {
+			return fmt.Errorf("retain values of %s for %s and %s: want one age", rs[i].Topic, rs[i-1].Age, rs[i].Age)
+		}
+	}
+	return nil
+}
+
+// of returns which rule counts for a storage, -1 if none does.
+func (rs ttlRules) of(user, path string) int {
+	return slices.IndexFunc(rs, func(r TTL) bool { return r.Topic.Matches(user, path) })
+}
+
+// ages returns the ages of the rules, each once.
+func (rs ttlRules) ages() (ages []time.Duration) {
+	for i := range rs {
+		if rs[i].Age > 0 {
+			ages = append(ages, rs[i].Age)
+		}
+	}
+	slices.Sort(ages)
+	return slices.Compact(ages)
+}
+
+// A ttlScan is how far retention has looked for values of a topic: those that its rule
+// counted for, set up to a position, were ended or are none any more. That stays true
+// whatever the rules become, so an age may change.
+type ttlScan struct {
+	topic    event.Topic
+	position event.ID
+}
+
+// loadScans reads the scans of the rules that were in force last, the narrowest first.
+func loadScans(tx *sql.Tx) (scans []ttlScan, err error) {
+	rows, err := tx.Query(`SELECT topic, position FROM expired`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s ttlScan
+		var topic string
+		if err := rows.Scan(&topic, &s.position); err != nil {
+			return nil, err
+		}
+		if s.topic, err = event.ParseTopic(topic); err != nil {
+			return nil, fmt.Errorf("%w: expired values: %w", ErrCorrupt, err)
+		}
+		scans = append(scans, s)
+	}
+	slices.SortFunc(scans, func(a, b ttlScan) int { return event.NarrowestFirst(a.topic, b.topic) })
+	return scans, rows.Err()
+}
+
+// scanStart returns from where values of a new rule's topic have to be looked for: up to
+// there each of its storages was looked at, by whichever old rule counted for it.
+func scanStart(old []ttlScan, topic event.Topic) event.ID {
+	start := event.MaxID
+	for _, s := range old {
+		if !s.topic.Overlaps(topic) {
+			continue
+		}
+		start = min(start, s.position)
+		if s.topic.Contains(topic) {
+			return start // no wider rule counted for any of its storages
+		}
+	}
+	return event.Beginning
+}
+
+// scansOf returns how far retention has looked for values, for each rule. If the topics
+// of the rules are not those that were in force last, it makes them so.
+func (db *DB) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
+	same := func(old []ttlScan) bool {
+		return slices.EqualFunc(old, rules, func(s ttlScan, r TTL) bool { return s.topic == r.Topic })
+	}
+	err = db.view(ctx, func(tx *sql.Tx) (err error) {
+		scans, err = loadScans(tx)
+		return err
+	})
+	if err != nil || same(scans) {
+		return scans, err
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		old, err := loadScans(tx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`DELETE FROM expired`); err != nil {
+			return err
+		}
+		scans = nil
+		for _, r := range rules {
+			s := ttlScan{r.Topic, scanStart(old, r.Topic)}
+			if _, err := tx.Exec(`INSERT INTO expired (topic, position) VALUES (?, ?)`, s.topic.String(), s.position); err != nil {
+				return err
+			}
+			scans = append(scans, s)
+		}
+		return nil
+	})
+	return scans, err
+}

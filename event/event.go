@@ -297,20 +297,29 @@ func isLineMember(name string) bool {
 // and reason it leaves aside (another log gives its own) and whose hash must match.
 // Any other member is refused. The draft shares no bytes with object.
 func ParseDraft(object []byte) (Draft, error) {
-	d := Draft{Type: Put}
-	if scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue) {
-		return d, nil
+	d, _, err := ParseAppend(object)
+	return d, err
+}
+
+// ParseAppend is ParseDraft for a log, which has to know whether the author has settled
+// which event this is: by a key, an empty one included, or by a hash, which covers the
+// key. If not, the log makes a key, or a second append of the same value would be the
+// first one.
+func ParseAppend(object []byte) (d Draft, settled bool, err error) {
+	d = Draft{Type: Put}
+	if given, ok := scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue); ok {
+		return d, given&hasKey != 0, nil
 	}
 	return parseDraft(object)
 }
 
-// parseDraft is ParseDraft of whatever comes.
-func parseDraft(object []byte) (Draft, error) {
+// parseDraft is ParseAppend of whatever comes.
+func parseDraft(object []byte) (d Draft, settled bool, err error) {
 	ms, err := members(object)
 	if err != nil {
-		return Draft{}, err
+		return Draft{}, false, err
 	}
-	d := Draft{Type: Put}
+	d = Draft{Type: Put}
 	var claimed *Hash
 	for _, m := range ms {
 		switch m.Name {
@@ -323,10 +332,12 @@ func parseDraft(object []byte) (Draft, error) {
 			s, err = m.text()
 			d.Type = Type(s)
 		case "key":
+			settled = true
 			d.Key, err = m.text()
 		case "value":
 			d.Value, err = CompactValue(m.Value)
 		case "hash":
+			settled = true
 			claimed = new(Hash)
 			*claimed, err = m.hash()
 		case "id", "time", "reason":
@@ -334,16 +345,16 @@ func parseDraft(object []byte) (Draft, error) {
 			err = fmt.Errorf("unknown member %.40q", m.Name)
 		}
 		if err != nil {
-			return Draft{}, err
+			return Draft{}, false, err
 		}
 	}
 	if err := d.Check(); err != nil {
-		return Draft{}, err
+		return Draft{}, false, err
 	}
 	if claimed != nil && *claimed != d.Hash() {
-		return Draft{}, ErrHash
+		return Draft{}, false, ErrHash
 	}
-	return d, nil
+	return d, settled, nil
 }
 
 // text returns m's value, which must be a string.

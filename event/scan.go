@@ -204,19 +204,19 @@ const (
 
 // scanDraft reads the members of d that a JSON object gives, if it is as an append nearly
 // always is: none but those allowed, each at most once, and without escapes but in the
-// value. The draft shares no bytes with object.
-func scanDraft(object []byte, d *Draft, allowed int) (ok bool) {
+// value. given are those that are there. The draft shares no bytes with object.
+func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 	s := scanner{b: object}
 	s.space()
 	if !s.skip('{') {
-		return false
+		return 0, false
 	}
 	for more := true; more; more = s.skip(',') {
 		s.space()
 		name, ok := s.plain()
 		s.space()
 		if !ok || !s.skip(':') {
-			return false
+			return 0, false
 		}
 		s.space()
 		bit := 0
@@ -232,17 +232,17 @@ func scanDraft(object []byte, d *Draft, allowed int) (ok bool) {
 		case "value":
 			bit, ok = hasValue, s.draftValue(&d.Value)
 		}
-		if !ok || allowed&bit == 0 {
-			return false
+		if !ok || allowed&bit&^given == 0 {
+			return 0, false
 		}
-		allowed &^= bit
+		given |= bit
 		s.space()
 	}
 	if !s.skip('}') {
-		return false
+		return 0, false
 	}
 	s.space()
-	return s.i == len(object) && s.isText() && d.Check() == nil
+	return given, s.i == len(object) && s.isText() && d.Check() == nil
 }
 
 func (s *scanner) draftText(to *string) bool {
@@ -267,8 +267,10 @@ func (s *scanner) draftValue(to *[]byte) bool {
 }
 
 // ScanBody returns the draft that a JSON object with value, key and type makes for a
-// storage, if that is as it nearly always is. What it does not take may still be right.
-func ScanBody(object []byte, user, path string) (d Draft, ok bool) {
+// storage, if that is as it nearly always is, and whether it names a key. What it does
+// not take may still be right.
+func ScanBody(object []byte, user, path string) (d Draft, keyed, ok bool) {
 	d = Draft{User: user, Path: path, Type: Put}
-	return d, scanDraft(object, &d, hasType|hasKey|hasValue)
+	given, ok := scanDraft(object, &d, hasType|hasKey|hasValue)
+	return d, given&hasKey != 0, ok
 }

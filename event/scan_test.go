@@ -33,10 +33,11 @@ func checkScan(t *testing.T, v []byte) {
 			t.Fatalf("isJSON(%.300q, %d) = %d, %v, want %d, %v", v, deepest, got, ok, want, err)
 		}
 	}
-	want, err := parseDraft(v)
+	want, settled, err := parseDraft(v)
 	got := Draft{Type: Put}
-	if scanDraft(v, &got, hasUser|hasPath|hasType|hasKey|hasValue) && (err != nil || !reflect.DeepEqual(got, want)) {
-		t.Fatalf("scanDraft(%.300q) = %+v, want %+v, %v", v, got, want, err)
+	given, ok := scanDraft(v, &got, hasUser|hasPath|hasType|hasKey|hasValue)
+	if ok && (err != nil || !reflect.DeepEqual(got, want) || (given&hasKey != 0) != settled) {
+		t.Fatalf("scanDraft(%.300q) = %+v, %b, want %+v, %v, %v", v, got, given, want, settled, err)
 	}
 }
 
@@ -79,15 +80,37 @@ func TestScanTakesTheUsual(t *testing.T) {
 		`{"value": [1, "\"", "é"], "user": "zoë", "path": "posts/1", "type": "PUT"}`,
 		`{"user":"alice","path":"posts/1","type":"DEL"}`,
 	} {
-		if d := (Draft{Type: Put}); !scanDraft([]byte(v), &d, hasUser|hasPath|hasType|hasKey|hasValue) {
+		d := Draft{Type: Put}
+		if _, ok := scanDraft([]byte(v), &d, hasUser|hasPath|hasType|hasKey|hasValue); !ok {
 			t.Errorf("scanDraft does not take %s", v)
 		}
 	}
-	if d, ok := ScanBody([]byte(`{"key":"k","value":1}`), "alice", "posts/1"); !ok || d.User != "alice" || d.Key != "k" {
-		t.Errorf("ScanBody = %+v, %v", d, ok)
+	if d, keyed, ok := ScanBody([]byte(`{"key":"k","value":1}`), "alice", "posts/1"); !ok || !keyed || d.User != "alice" || d.Key != "k" {
+		t.Errorf("ScanBody = %+v, %v, %v", d, keyed, ok)
 	}
-	if _, ok := ScanBody([]byte(`{"user":"bob","value":1}`), "alice", "posts/1"); ok {
+	if _, _, ok := ScanBody([]byte(`{"user":"bob","value":1}`), "alice", "posts/1"); ok {
 		t.Error("ScanBody takes a body that names a user")
+	}
+}
+
+// Only a key or a hash settles which event an append is. An empty key is one.
+func TestParseAppendSettled(t *testing.T) {
+	line := New(1, 0, Draft{User: "a", Path: "p", Type: Put, Value: []byte("1")}, Hash{}).Draft
+	hash := line.Hash()
+	for object, want := range map[string]bool{
+		`{"user":"a","path":"p","value":1}`:                                         false,
+		`{"user":"a","path":"p","value":{"key":"k"}}`:                               false,
+		`{"user":"a","path":"p","type":"DEL"}`:                                      false,
+		`{"user":"a","path":"p","value":1,"id":"0000000000001","time":"now"}`:       false,
+		`{"user":"a","path":"p","value":1,"key":""}`:                                true,
+		`{"user":"a","path":"p","value":1,"k\u0065y":""}`:                           true,
+		`{"user":"a","path":"p","value":1,"key":"k"}`:                               true,
+		`{"user":"a","path":"p","value":1,"hash":"` + hash.String() + `"}`:          true,
+		`{"hash":"` + hash.String() + `","value":1,"key":"","user":"a","path":"p"}`: true,
+	} {
+		if d, settled, err := ParseAppend([]byte(object)); err != nil || settled != want {
+			t.Errorf("ParseAppend(%s) = %+v, %v, %v, want %v", object, d, settled, err, want)
+		}
 	}
 }
 

@@ -98,9 +98,9 @@ func (m *metrics) touch() {
 func TestMetrics(t *testing.T) {
 	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 }}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 9)
-		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
-		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
-		s.raw("POST /set/a HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
+		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
+		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
+		s.raw("POST /set/a HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
 		body(t, s.get("/events?topic=a&limit=2"))
 		lines := body(t, s.get("/events?topic=a", "Accept", wire.NDJSON, "Accept-Encoding", "gzip"))
 		body(t, s.get("/events?topic=a&since=0000000000020"))
@@ -200,7 +200,7 @@ func TestLog(t *testing.T) {
 		defer stop()
 		var putting sync.WaitGroup
 		for range 3 {
-			putting.Go(func() { s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}") })
+			putting.Go(func() { s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}") })
 		}
 		putting.Wait()
 		said.want(t, 1, `level=WARN msg="append was slow" took=2s events=1`)

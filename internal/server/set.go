@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -34,9 +35,12 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	draft, err := wire.ParseSetBody(body, user, path)
+	draft, keyed, err := wire.ParseSetBody(body, user, path)
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	if !keyed {
+		draft.Key = rand.Text()
 	}
 	if len(draft.Value) > wire.MaxValue {
 		return tooLarge(&draft)
@@ -103,16 +107,25 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 		case n == wire.MaxBatchLen: // good or bad: both take memory
 			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: has over %d lines", wire.MaxBatchLen)
 		}
-		d, err := event.ParseDraft(line)
-		if err == nil && len(d.Value) > wire.MaxValue {
-			err = errors.New(tooLarge(&d).Detail)
-		}
+		d, err := parseAppend(line)
 		if err != nil {
 			bad.add(lines.Number(), err)
 			continue
 		}
 		drafts = append(drafts, d)
 	}
+}
+
+// parseAppend reads one line of a batch.
+func parseAppend(line []byte) (event.Draft, error) {
+	d, settled, err := event.ParseAppend(line)
+	if err == nil && !settled {
+		d.Key = rand.Text()
+	}
+	if err == nil && len(d.Value) > wire.MaxValue {
+		err = errors.New(tooLarge(&d).Detail)
+	}
+	return d, err
 }
 
 // badLines are the lines of a batch that cannot be appended.

@@ -134,6 +134,7 @@ func FuzzParseSetPath(f *testing.F) {
 	f.Add("/set/alice/posts/1")
 	f.Add("/set/al%2Fice/posts/1")
 	f.Add("/set/a+b/c%20d//")
+	f.Add("/set/alice%2Fposts%2F1")
 	f.Fuzz(func(t *testing.T, escaped string) {
 		user, path, err := ParseSetPath(escaped)
 		if err != nil {
@@ -145,7 +146,7 @@ func FuzzParseSetPath(f *testing.F) {
 		if event.CheckUser(user) != nil || event.CheckPath(path) != nil {
 			t.Fatalf("ParseSetPath(%q) = %q, %q", escaped, user, path)
 		}
-		if raw, _, _ := strings.Cut(strings.TrimPrefix(escaped, "/set/"), "/"); strings.Contains(strings.ToLower(raw), "%2f") {
+		if raw, _, split := strings.Cut(strings.TrimPrefix(escaped, "/set/"), "/"); split && strings.Contains(strings.ToLower(raw), "%2f") {
 			t.Fatalf("ParseSetPath(%q) takes an escaped slash in a user", escaped)
 		}
 		user2, path2, err := ParseSetPath(SetPath(user, path))
@@ -160,9 +161,12 @@ func FuzzParseSetBody(f *testing.F) {
 	f.Add([]byte(` { "type" : "DEL" , "key":"\u006b" }`))
 	f.Add([]byte(`{"value":"\ud800","type":"PUT"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		d, err := ParseSetBody(body, "alice", "posts/1")
-		if strict, refused := parseSetBody(body, "alice", "posts/1"); (err == nil) != (refused == nil) || !reflect.DeepEqual(strict, d) {
-			t.Fatalf("ParseSetBody(%q) = %+v, %v, want %+v, %v", body, d, err, strict, refused)
+		d, keyed, err := ParseSetBody(body, "alice", "posts/1")
+		if strict, named, refused := parseSetBody(body, "alice", "posts/1"); (err == nil) != (refused == nil) || named != keyed || !reflect.DeepEqual(strict, d) {
+			t.Fatalf("ParseSetBody(%q) = %+v, %v, %v, want %+v, %v, %v", body, d, keyed, err, strict, named, refused)
+		}
+		if err == nil && !keyed && d.Key != "" {
+			t.Fatalf("ParseSetBody(%q) has the key %q, which nobody has given", body, d.Key)
 		}
 		if err != nil {
 			return

@@ -25,10 +25,16 @@ func SetPath(user, path string) string {
 }
 
 // ParseSetPath reads the user and the path from the raw, escaped path of a request.
-// It is split before it is unescaped, so %2F cannot end a user.
+// It is split before it is unescaped, so %2F cannot end a user, unless the storage is one
+// segment as a whole, as routers write /set/:id.
 func ParseSetPath(escaped string) (user, path string, err error) {
 	rest, ok := strings.CutPrefix(escaped, setPrefix)
 	rawUser, rawPath, ok2 := strings.Cut(rest, "/")
+	if ok && !ok2 {
+		if id, err := url.PathUnescape(rest); err == nil && strings.Contains(id, "/") {
+			return event.SplitStorage(id)
+		}
+	}
 	if !ok || !ok2 {
 		return "", "", errors.New("path: want /set/{user}/{path}")
 	}
@@ -47,26 +53,28 @@ func ParseSetPath(escaped string) (user, path string, err error) {
 	return user, path, nil
 }
 
-// ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type.
-func ParseSetBody(body []byte, user, path string) (event.Draft, error) {
-	if d, ok := event.ScanBody(body, user, path); ok {
-		return d, nil
+// ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type. keyed
+// reports whether it names a key, an empty one included.
+func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
+	if d, keyed, ok := event.ScanBody(body, user, path); ok {
+		return d, keyed, nil
 	}
 	return parseSetBody(body, user, path)
 }
 
 // parseSetBody is ParseSetBody of whatever comes.
-func parseSetBody(body []byte, user, path string) (event.Draft, error) {
+func parseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
 	ms, err := event.Members(body)
 	if err != nil {
-		return event.Draft{}, fmt.Errorf("body: %w", err)
+		return event.Draft{}, false, fmt.Errorf("body: %w", err)
 	}
-	d := event.Draft{User: user, Path: path, Type: event.Put}
+	d = event.Draft{User: user, Path: path, Type: event.Put}
 	for _, m := range ms {
 		switch m.Name {
 		case "value":
 			d.Value, err = event.CompactValue(m.Value)
 		case "key":
+			keyed = true
 			d.Key, err = m.Text()
 		case "type":
 			var s string
@@ -76,13 +84,13 @@ func parseSetBody(body []byte, user, path string) (event.Draft, error) {
 			err = fmt.Errorf("unknown member %.40q; known are value, key, type", m.Name)
 		}
 		if err != nil {
-			return event.Draft{}, fmt.Errorf("body: %w", err)
+			return event.Draft{}, false, fmt.Errorf("body: %w", err)
 		}
 	}
 	if err := d.Check(); err != nil {
-		return event.Draft{}, fmt.Errorf("body: %w", err)
+		return event.Draft{}, false, fmt.Errorf("body: %w", err)
 	}
-	return d, nil
+	return d, keyed, nil
 }
 
 // SetResult is one line of the answer to a batch: what became of the draft in the

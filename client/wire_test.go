@@ -105,7 +105,8 @@ func TestWireExamples(t *testing.T) {
 			if e := wire.ReadError(resp); e.Status != resp.StatusCode || e.Detail == "" || !e.Final() {
 				t.Errorf("%s: %+v", file, e)
 			}
-		case kind == wire.SSE && strings.HasPrefix(ex.target, "GET") && ex.answer != "":
+		case strings.Contains(ex.target, "values=0"): // TestNoticesAreNoEvents
+		case kind == wire.SSE && !strings.HasPrefix(ex.target, "HEAD") && ex.answer != "":
 			streams++
 			checkStream(t, file, resp)
 		case kind == wire.NDJSON && !strings.Contains(ex.target, "/set") && !strings.Contains(ex.target, "stubs"):
@@ -119,6 +120,35 @@ func TestWireExamples(t *testing.T) {
 	}
 	if streams < 3 || lines < 3 || problems < 8 {
 		t.Errorf("%d streams, %d of lines, %d problems", streams, lines, problems)
+	}
+}
+
+// A notice cannot be checked, so it is nothing that may be kept.
+func TestNoticesAreNoEvents(t *testing.T) {
+	ex := readWireExample(t, "events-notices-stream.http")
+	resp := ex.response(t)
+	c := newTestClient(t, exampleStore{newFixture(t).newCache()}, hasty("http://127.0.0.1:0"))
+	s := newSession(resp, sessionConfig{})
+	defer s.close()
+	r := receiver{c: c, base: "server", topics: []event.Topic{event.All}, s: s}
+	for refused := 0; ; {
+		frame, err := s.next()
+		if errors.Is(err, io.EOF) {
+			if refused != 3 {
+				t.Errorf("%d notices were refused, want 3", refused)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.read(frame)
+		var protocol *ProtocolError
+		if named := frame.Type == "PUT" || frame.Type == "DEL"; named != errors.As(err, &protocol) {
+			t.Errorf("%s %s: %v", frame.Type, frame.Data, err)
+		} else if named {
+			refused++
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"regexp"
 	"testing"
 	"time"
@@ -215,6 +216,37 @@ func FuzzCompactValue(f *testing.F) {
 			if !bytes.Equal(plain[m.Name], m.Value) {
 				t.Fatalf("Members(%q): %q is %q, want %q", v, m.Name, m.Value, plain[m.Name])
 			}
+		}
+	})
+}
+
+// A notice says which event it is of, and is no event's line.
+func FuzzNotice(f *testing.F) {
+	f.Add(uint64(1), "alice", "posts/1", true)
+	f.Add(uint64(MaxID), `a"b\`, "p/é", false)
+	f.Fuzz(func(t *testing.T, id uint64, user, path string, put bool) {
+		d := Draft{User: user, Path: path, Type: Del}
+		if put {
+			d.Type, d.Value = Put, []byte("1")
+		}
+		if id == 0 || id > uint64(MaxID) || d.Check() != nil {
+			return
+		}
+		ev := New(ID(id), 0, d, d.Hash())
+		notice := ev.AppendNotice(nil)
+		if got, typ, err := SkimNotice(notice); err != nil || got != ev.ID || typ != ev.Type {
+			t.Fatalf("%s is of %s %s, %v", notice, typ, got, err)
+		}
+		if _, err := ParseLine(notice); err == nil {
+			t.Fatalf("%s passes for an event", notice)
+		}
+		if _, _, err := SkimNotice(ev.Line()); err == nil {
+			t.Fatalf("%s passes for a notice", ev.Line())
+		}
+		want := map[string]string{"id": ev.ID.String(), "type": string(ev.Type), "user": user, "path": path, "hash": ev.Hash.String()}
+		var said map[string]string
+		if err := json.Unmarshal(notice, &said); err != nil || !maps.Equal(said, want) {
+			t.Fatalf("%s says %v, %v, want %v", notice, said, err, want)
 		}
 	})
 }

@@ -25,6 +25,13 @@ func CompactValue(v []byte) ([]byte, error) {
 	return compact(v, spaces), nil
 }
 
+// CheckJSON says what is wrong with v if it is not one JSON value in valid UTF-8 that nests
+// no deeper than MaxDepth.
+func CheckJSON(v []byte) error {
+	_, err := checkJSON(v, MaxDepth)
+	return err
+}
+
 // compact returns a JSON value without so many bytes of white space that stand between its
 // tokens.
 func compact(v []byte, spaces int) []byte {

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 )
 
@@ -53,6 +54,32 @@ func Skim(line []byte) (s Skimmed, err error) {
 		s.Path = []byte(unescape(path))
 	}
 	return s, nil
+}
+
+// AppendNotice appends what tells of an event without its time, key and value: which event
+// it is, and of which storage. No notice is an event's line, or the other way round.
+func (ev *Event) AppendNotice(b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = ev.ID.AppendTo(b)
+	b = append(append(b, `","type":"`...), ev.Type...)
+	b = appendString(append(b, `","user":`...), ev.User)
+	b = appendString(append(b, `,"path":`...), ev.Path)
+	b = hex.AppendEncode(append(b, `,"hash":"`...), ev.Hash[:])
+	return append(b, `"}`...)
+}
+
+// SkimNotice reads what a notice begins with.
+func SkimNotice(notice []byte) (id ID, t Type, err error) {
+	p := lineParser{rest: notice}
+	text, typ := p.text(`{"id":`), p.text(`,"type":`)
+	if p.err != nil {
+		return 0, "", fmt.Errorf("read notice %.60q: %w", notice, p.err)
+	}
+	id, ok := parseID(text)
+	if !ok {
+		return 0, "", fmt.Errorf("read notice %.60q: %w", notice, idError(string(text)))
+	}
+	return id, typeOf(typ), nil
 }
 
 // MarshalText returns the text of t.

@@ -18,6 +18,10 @@ type slots struct {
 
 const maxSlots = 1 << 17 // 4 MiB of hashes
 
+// MaxFullSlots is the most slots of an inverse filter of any number of items whose frame is
+// no longer than the default Limits.
+const MaxFullSlots = 130_000
+
 // NewInverse returns an inverse bloom filter of n items with m slots, at least 1.
 // One with more than 131,072 is refused by whoever reads it.
 func NewInverse(items Items, n uint64, m int, salt Salt) (*Filter, error) {
@@ -93,6 +97,9 @@ func parseSlots(r *reader) *slots {
 	}
 	return s
 }
+
+// Inverse reports whether f is an inverse filter.
+func (f *Filter) Inverse() bool { return f.slots != nil }
 
 // Hashes returns the hashes that an inverse filter has kept, which may be fewer than
 // were put in. A bloom filter has none.

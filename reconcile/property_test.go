@@ -279,3 +279,15 @@ func TestSketchIsTheDifference(t *testing.T) {
 		}
 	})
 }
+
+// The largest inverse filter that an answer has is no longer than a reader takes.
+func TestMaxFullSlots(t *testing.T) {
+	s := newSlots(MaxFullSlots)
+	for i := range s.hashes {
+		s.used[i/8] |= 1 << (i % 8)
+	}
+	full := &Filter{Count: maxCount, slots: s}
+	if _, err := ParseFilter(full.AppendTo(nil), Limits{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -119,7 +119,7 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 // query returns the URL of the stream with another stretch.
 func (e *exam) query(pairs ...string) *url.URL {
 	u, q := *e.target, e.target.Query()
-	for _, name := range []string{"since", "last", "until", "limit"} {
+	for _, name := range []string{"since", "last", "until", "limit", "values"} {
 		q.Del(name)
 	}
 	for i := 0; i < len(pairs); i += 2 {

@@ -38,7 +38,7 @@ func listenBare(t *testing.T) (addr string) {
 		t.Fatal(err)
 	}
 	hs := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := w.Write(wire.AppendLive(wire.AppendPreamble(nil, 0), 0, 0, "0000000000000000")); err != nil {
+		if _, err := w.Write(wire.AppendLive(wire.AppendPreamble(nil, 0), 0, 0, "0000000000000000", nil)); err != nil {
 			return
 		}
 		if err := http.NewResponseController(w).Flush(); err != nil {

@@ -19,6 +19,8 @@ type known struct {
 	seen  func(event.Hash) bool
 	count uint64       // how many events it says that it has
 	whole []event.Hash // those that it named as a whole
+
+	inverse bool // it said so with an inverse filter
 }
 
 // readKnown checks what a stranger says that it has before it costs anything. It is
@@ -33,14 +35,14 @@ func readKnown(k *wire.Known) (*known, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		return &known{f.Seen, f.Count, f.Hashes()}, nil
+		return &known{seen: f.Seen, count: f.Count, whole: f.Hashes(), inverse: f.Inverse()}, nil
 	case k.Have != nil:
 		have := make(map[event.Hash]struct{}, len(k.Have))
 		for _, h := range k.Have {
 			have[h] = struct{}{}
 		}
 		seen := func(h event.Hash) bool { _, ok := have[h]; return ok }
-		return &known{seen, uint64(len(have)), k.Have}, nil
+		return &known{seen: seen, count: uint64(len(have)), whole: k.Have}, nil
 	}
 	return nil, nil
 }
@@ -64,7 +66,12 @@ func (s *Server) listBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return badParameters(err)
 	}
-	return s.bloom(w, r, q, func(answers []wire.BloomAnswer) any { return wire.BloomAnswers{Items: answers} })
+	return s.bloom(w, r, q, func(answers []wire.BloomAnswer) any {
+		if q.One {
+			return wire.BloomSingle{Item: answers[0]}
+		}
+		return wire.BloomAnswers{Items: answers}
+	})
 }
 
 func (s *Server) bloom(w http.ResponseWriter, r *http.Request, q *wire.BloomQuery, form func([]wire.BloomAnswer) any) *wire.Error {
@@ -120,8 +127,9 @@ func (c *comparison) answer(item *wire.BloomItem) error {
 	if theirs != nil {
 		c.compare(&a, hashes, theirs)
 	}
-	if item.Back || item.Filter != nil && sum.Count > theirCount(item, theirs) {
-		if a.Filter, err = ownFilter(set, sum.Count); err != nil {
+	if count, said := theirCount(item, theirs); item.Back || said && sum.Count > count {
+		inverse := theirs != nil && theirs.inverse
+		if a.Filter, err = ownFilter(set, sum.Count, count, inverse); err != nil {
 			return err
 		}
 	}
@@ -152,24 +160,35 @@ func (c *comparison) compare(a *wire.BloomAnswer, hashes []event.Hash, theirs *k
 
 func compareHashes(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) }
 
-// theirCount is how many events the asking side has: what it says, or what it put in
-// its filter.
-func theirCount(item *wire.BloomItem, theirs *known) uint64 {
-	if item.Count != nil {
-		return *item.Count
+// theirCount is how many events the asking side has, if it says so: in so many words, or
+// with its filter. Who names the hashes learns all from the answer without a filter.
+func theirCount(item *wire.BloomItem, theirs *known) (n uint64, said bool) {
+	switch {
+	case item.Count != nil:
+		return *item.Count, true
+	case item.Filter != nil:
+		return theirs.count, true
 	}
-	return theirs.count
+	return 0, false
 }
 
 // ownBits is how many hash functions the server's own filters have: one in 128 of what
 // the log does not have is seen in them.
 const ownBits = 7
 
-// ownFilter makes a filter with a salt that nobody could know before.
-func ownFilter(set *reconcile.HashSet, n uint64) (string, error) {
+// ownFilter makes a filter of n events with a salt that nobody could know before, an
+// inverse one if that is what the asking side speaks. Its slots are for the larger of both
+// counts, as far as a filter may be long.
+func ownFilter(set *reconcile.HashSet, n, theirs uint64, inverse bool) (string, error) {
 	var salt reconcile.Salt
 	rand.Read(salt[:]) // never fails
-	f, err := reconcile.NewBloom(set.Items(), n, ownBits, salt)
+	var f *reconcile.Filter
+	var err error
+	if inverse {
+		f, err = reconcile.NewInverse(set.Items(), n, int(min(max(n, theirs), reconcile.MaxFullSlots)), salt)
+	} else {
+		f, err = reconcile.NewBloom(set.Items(), n, ownBits, salt)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -178,7 +197,7 @@ func ownFilter(set *reconcile.HashSet, n uint64) (string, error) {
 
 // sumOf returns the count and the digest of all that a stretch with filters has, so
 // that its reader can tell whether that is what it has then.
-func (s *Server) sumOf(r *http.Request, st *stretch) (*reconcile.Sum, *wire.Error) {
+func (s *Server) sumOf(r *http.Request, st *stretch) (*wire.Sum, *wire.Error) {
 	if st.known == nil {
 		return nil, nil
 	}
@@ -197,5 +216,5 @@ func (s *Server) sumOf(r *http.Request, st *stretch) (*reconcile.Sum, *wire.Erro
 	if err != nil {
 		return nil, s.setProblem(r, err)
 	}
-	return &sum, nil
+	return &wire.Sum{Count: sum.Count, Digest: sum.Digest}, nil
 }

@@ -200,7 +200,9 @@ func TestLog(t *testing.T) {
 		defer stop()
 		var putting sync.WaitGroup
 		for range 3 {
-			putting.Go(func() { s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}") })
+			putting.Go(func() {
+				s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
+			})
 		}
 		putting.Wait()
 		said.want(t, 1, `level=WARN msg="append was slow" took=2s events=1`)

@@ -27,7 +27,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if sum, problem := s.sumOf(r, &st); problem != nil {
 		return problem
 	} else if sum != nil {
-		tail.Count, tail.Digest = &sum.Count, sum.Digest
+		tail.Sum = sum
 		announceSum(w.Header(), sum)
 	}
 	mediaType, body := wire.NDJSON, lines

@@ -56,27 +56,24 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	if hashes, stubs, ok, err := wire.ParseHashes(r.URL.RawQuery, body); err != nil {
+	if hashes, form, err := wire.ParseHashes(r.URL.RawQuery, body); err != nil {
 		return badParameters(err)
-	} else if ok {
-		return s.byHash(w, r, hashes, stubs)
+	} else if form != nil {
+		return s.byHash(w, r, hashes, &stretch{stubs: form.Stubs, notices: form.Notices})
 	}
 	return s.reads(func(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 		return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
 	})(w, r)
 }
 
-// byHash reads the events that have the hashes, wherever they are.
-func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, stubs bool) *wire.Error {
+// byHash reads the events that have the hashes, wherever they are, in the form of st.
+func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, st *stretch) *wire.Error {
 	w.Header().Add("Vary", "Accept")
 	form, ok := wire.Negotiate(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
 	}
-	out := eventWriter{w: w, form: form, before: `{"events":[`, line: (*event.Event).AppendLine}
-	if stubs {
-		out.line = wire.AppendStub
-	}
+	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
 	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.add) })
 }
 

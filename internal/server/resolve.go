@@ -8,7 +8,6 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
-	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -18,21 +17,27 @@ type stretch struct {
 	except []event.Topic // left out, though of topics
 	known  []*known      // what the reader says that it has of each topic; nil if nothing
 	stubs  bool          // what is known, or all if nothing is, comes as stubs
-	head   event.ID      // of the log, when the request was taken up
-	from   event.ID
-	to     event.ID // the end: until, or the head
-	ends   bool     // until was given
-	resume bool     // from came as Last-Event-ID
+	sum    *wire.Sum     // of a stream's part that is compared with known
+
+	notices bool     // all comes as notices of events
+	head    event.ID // of the log, when the request was taken up
+	from    event.ID
+	to      event.ID // the end: until, or the head
+	ends    bool     // until was given
+	resume  bool     // from came as Last-Event-ID
 }
 
 // resolve turns the moments of q into positions, once, against the head of this
 // moment. Nothing is clamped: what cannot be answered whole is refused.
 func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretch, *wire.Error) {
-	st := stretch{topics: q.Topics, except: q.Except, head: s.log.Head()}
+	st := stretch{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.Head()}
 	if form == wire.Stream && q.Limit != nil {
 		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or ask for %s", wire.NDJSON)
 	}
-	if problem := s.resolveKnown(r, q, form, &st); problem != nil {
+	if form == wire.Stream && q.Stubs {
+		return st, wire.Errorf(http.StatusBadRequest, "stubs: a stream has none; leave it out, or ask for %s", wire.NDJSON)
+	}
+	if problem := s.resolveKnown(r, q, &st); problem != nil {
 		return st, problem
 	}
 	horizon, err := s.log.Horizon(brief(r))
@@ -40,6 +45,9 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 		return st, s.failure(r, err)
 	}
 	problem := s.resolveEnds(r, q, &st)
+	if form == wire.Stream && st.resume {
+		st.known = nil // the cursor says what the reader has
+	}
 	if problem == nil && q.Last != nil && !st.resume && st.to >= horizon {
 		if st.from, err = s.log.BeforeLast(r.Context(), q.Topics, *q.Last, horizon, st.to); err != nil {
 			return st, s.readProblem(r, err)
@@ -131,11 +139,7 @@ func (st *stretch) check(horizon event.ID, form wire.Form) *wire.Error {
 }
 
 // resolveKnown reads what the reader says that it has.
-func (s *Server) resolveKnown(r *http.Request, q *wire.Query, form wire.Form, st *stretch) *wire.Error {
-	if (q.Stubs || q.Known != nil) && form == wire.Stream {
-		return wire.Errorf(http.StatusBadRequest, "bloomFilter, have, stubs: a stream has all events; ask for %s", wire.NDJSON)
-	}
-	st.stubs = q.Stubs
+func (s *Server) resolveKnown(r *http.Request, q *wire.Query, st *stretch) *wire.Error {
 	for i := range q.Known {
 		k, err := readKnown(&q.Known[i])
 		if err != nil {
@@ -158,10 +162,22 @@ func (st *stretch) isKnown(ev *event.Event) bool {
 
 // appendEvent appends ev as its reader wants it.
 func (st *stretch) appendEvent(ev *event.Event, b []byte) []byte {
-	if st.stubs && (st.known == nil || st.isKnown(ev)) {
+	switch {
+	case st.notices:
+		return ev.AppendNotice(b)
+	case st.stubs && (st.known == nil || st.isKnown(ev)):
 		return wire.AppendStub(ev, b)
 	}
 	return ev.AppendLine(b)
+}
+
+// skim reads what a line of appendLines begins with, if it is no stub.
+func (st *stretch) skim(line []byte) (event.ID, event.Type, error) {
+	if st.notices {
+		return event.SkimNotice(line)
+	}
+	s, err := event.Skim(line)
+	return s.ID, s.Type, err
 }
 
 // appendLines appends evs as their reader wants them, but for what is left out.
@@ -190,7 +206,9 @@ func (st *stretch) excepts(user, path string) bool {
 }
 
 // passes reports whether the reader wants each event of the topics, and all of it.
-func (st *stretch) passes() bool { return len(st.except) == 0 && st.known == nil && !st.stubs }
+func (st *stretch) passes() bool {
+	return len(st.except) == 0 && st.known == nil && !st.stubs && !st.notices
+}
 
 // announce puts into the answer's headers what the request came to.
 func (st *stretch) announce(h http.Header, mediaType, cache string) {
@@ -202,7 +220,7 @@ func (st *stretch) announce(h http.Header, mediaType, cache string) {
 }
 
 // announceSum puts the sum of what has a filter into the answer's headers.
-func announceSum(h http.Header, sum *reconcile.Sum) {
+func announceSum(h http.Header, sum *wire.Sum) {
 	h.Set(wire.HeaderCount, strconv.FormatUint(sum.Count, 10))
 	h.Set(wire.HeaderDigest, sum.Digest.String())
 }

@@ -31,6 +31,12 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wi
 			return s.readProblem(r, err)
 		}
 	}
+	var problem *wire.Error
+	if st.sum, problem = s.sumOf(r, st); problem != nil {
+		return problem
+	} else if st.sum != nil {
+		announceSum(w.Header(), st.sum)
+	}
 	st.announce(w.Header(), wire.SSE, "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events to the end
 	if r.Method == http.MethodHead {
@@ -75,15 +81,19 @@ func (c *connection) begin() (follows bool, err error) {
 	if err := c.flush(); err != nil {
 		return false, err
 	}
-	if !c.st.ends {
-		err := c.history()
-		return err == nil, err
+	if c.st.ends || c.st.known != nil {
+		if err := c.replay(c.st.to); err != nil {
+			return false, err
+		}
+		c.live(c.st.to)
+		if err := c.flush(); err != nil || c.st.ends {
+			return false, err
+		}
+		// A filter must leave out nothing that came after it was made.
+		c.st.from, c.st.known, c.st.sum = c.st.to, nil, nil
 	}
-	if err := c.replay(c.st.to); err != nil {
-		return false, err
-	}
-	c.live(c.st.to)
-	return false, c.flush()
+	err = c.history()
+	return err == nil, err
 }
 
 // history sends what there is, but for a rest so short that the hub may read it.
@@ -188,21 +198,25 @@ func (c *connection) flush() error {
 
 // event gathers one event.
 func (c *connection) event(ev *event.Event) {
-	c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
+	if c.st.notices {
+		c.gather(wire.AppendNotice(c.room(), ev, c.s.log.Log()))
+	} else {
+		c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
+	}
 	c.events++
 }
 
-// lines gathers events that are given as NDJSON.
+// lines gathers events that are given as NDJSON, as their reader wants them.
 func (c *connection) lines(lines []byte) error {
 	log := c.s.log.Log()
 	for len(lines) > 0 {
 		var line []byte
 		line, lines, _ = bytes.Cut(lines, []byte("\n"))
-		s, err := event.Skim(line)
+		id, typ, err := c.st.skim(line)
 		if err != nil {
 			return err
 		}
-		c.gather(wire.AppendEventLine(c.room(), s.ID, s.Type, line, log))
+		c.gather(wire.AppendEventLine(c.room(), id, typ, line, log))
 		c.events++
 	}
 	return nil
@@ -258,9 +272,10 @@ func (c *connection) reason(err error) string {
 	return endFailed
 }
 
-// live gathers that the reader has come to the end of what was there.
+// live gathers, once, that the reader has come to the end of what was there.
 func (c *connection) live(at event.ID) {
-	c.gather(wire.AppendLive(c.room(), at, c.s.log.Head(), c.s.log.Log()))
+	c.told = true
+	c.gather(wire.AppendLive(c.room(), at, c.s.log.Head(), c.s.log.Log(), c.st.sum))
 }
 
 // overdue reports whether the reader should have had a sign of life.
@@ -324,7 +339,6 @@ func (c *connection) news(batch *hub.Batch) error {
 		}
 	}
 	if batch.Live && !c.told {
-		c.told = true
 		c.live(batch.Position)
 	}
 	if c.buf == nil && c.events == 0 && c.overdue() {

@@ -76,7 +76,7 @@ func parseAccept(header string) (ranges []mediaRange, named [Stream + 1]bool) {
 
 func rangeOf(mediaType string) (r mediaRange, known bool) {
 	switch mediaType {
-	case SSE:
+	case SSE, "event/text-stream": // as some spell it
 		return mediaRange{form: Stream, q: 1}, true
 	case NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines":
 		return mediaRange{form: Lines, q: 1}, true

@@ -18,6 +18,9 @@ func ParseNegotiation(rawQuery string) (event.Topic, error) {
 	if err != nil {
 		return event.Topic{}, err
 	}
+	if !v.Has("id") && !v.Has("topic") {
+		return event.Topic{}, errors.New("topic or id: one of them is needed")
+	}
 	item, err := bloomItem(v)
 	return item.Of, err
 }
@@ -27,6 +30,7 @@ type BloomQuery struct {
 	Since event.Moment  // the zero Moment is the beginning
 	Until *event.Moment // nil is the head
 	Items []BloomItem
+	One   bool // items is an object and no list, and so it is in the answer
 }
 
 // A BloomItem is one set that is asked about, and what the asking side has of it.
@@ -51,9 +55,14 @@ type BloomAnswer struct {
 	Filter  string        `json:"bloomFilter,omitempty"`
 }
 
-// BloomAnswers answers a POST of items.
+// BloomAnswers answers a POST of a list of items.
 type BloomAnswers struct {
 	Items []BloomAnswer `json:"items"`
+}
+
+// A BloomSingle answers a POST of one item that stands in no list.
+type BloomSingle struct {
+	Item BloomAnswer `json:"items"`
 }
 
 var stretchParams = []string{"since", "until"}
@@ -72,23 +81,28 @@ func ParseBloom(rawQuery string) (*BloomQuery, error) {
 		return nil, err
 	}
 	if v.Has("count") {
-		n, err := strconv.ParseUint(v.Get("count"), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("count: %.20q is not a number", v.Get("count"))
+		if item.Count, err = parseCount(v.Get("count")); err != nil {
+			return nil, err
 		}
-		item.Count = &n
 	}
-	if v.Has("back") {
-		if item.Back = v.Get("back") == "1"; !item.Back && v.Get("back") != "0" {
-			return nil, fmt.Errorf("back: %.20q is neither 0 nor 1", v.Get("back"))
-		}
+	if item.Back, err = flag(v, "back", false); err != nil {
+		return nil, err
 	}
 	q := &BloomQuery{Items: []BloomItem{item}}
 	return q, q.stretch(v)
 }
 
-// ParsePostBloom reads POST /bloom {"items": [{"id": …, …}, …]}, and the stretch from
-// the URL.
+// parseCount reads how many events the asking side has.
+func parseCount(s string) (*uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("count: %.20s is not a number of events; want an integer from 0 to 2^64-1", s)
+	}
+	return &n, nil
+}
+
+// ParsePostBloom reads POST /bloom {"items": ITEM} or {"items": [ITEM, …]}, an item being
+// {"id": …, …}, and the stretch from the URL.
 func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
 	v, err := params(rawQuery, stretchParams)
 	if err != nil {
@@ -102,24 +116,37 @@ func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("body: %w", err)
 	}
-	var list []json.RawMessage
-	if len(ms) != 1 || ms[0].Name != "items" || json.Unmarshal(ms[0].Value, &list) != nil || len(list) == 0 {
+	if len(ms) != 1 || ms[0].Name != "items" {
 		return nil, errors.New(`body: want {"items": [{"id": …}, …]} and nothing else`)
 	}
+	return q, q.items(ms[0].Value)
+}
+
+// items reads one item or a list of them.
+func (q *BloomQuery) items(value json.RawMessage) error {
+	list := []json.RawMessage{value}
+	if q.One = value[0] == '{'; !q.One {
+		if list = nil; json.Unmarshal(value, &list) != nil || len(list) == 0 {
+			return errors.New(`items: want {"id": …} or a list of at least one`)
+		}
+	}
 	if err := notTooMany("items", len(list)); err != nil {
-		return nil, err
+		return err
 	}
 	for _, raw := range list {
 		item, err := parseBloomItem(raw)
 		if err != nil {
-			return nil, fmt.Errorf("items: %w", err)
+			return fmt.Errorf("items: %w", err)
 		}
 		q.Items = append(q.Items, item)
 	}
-	return q, nil
+	return nil
 }
 
 func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
+	if raw[0] != '{' {
+		return item, fmt.Errorf(`want {"id": …} or {"topic": …}, not %.40s`, raw)
+	}
 	ms, err := event.Members(raw)
 	if err != nil {
 		return item, err
@@ -138,10 +165,11 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 			s, err = m.Text()
 			names.Set(m.Name, s)
 		case "count":
-			item.Count = new(uint64)
-			err = json.Unmarshal(m.Value, item.Count)
+			item.Count, err = parseCount(string(m.Value))
 		case "back":
-			err = json.Unmarshal(m.Value, &item.Back)
+			if item.Back = string(m.Value) == "true"; !item.Back && string(m.Value) != "false" {
+				err = fmt.Errorf("back: %.20s is neither true nor false", m.Value)
+			}
 		default:
 			err = fmt.Errorf("unknown member %.40q; known are id, topic, bloomFilter, have, count, back", m.Name)
 		}
@@ -157,7 +185,8 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 	return item, err
 }
 
-// bloomItem reads what a comparison is about: a topic, or one storage as id.
+// bloomItem reads what a comparison is about: a topic, or one storage as id, or the whole
+// log if neither is named.
 func bloomItem(v url.Values) (item BloomItem, err error) {
 	switch {
 	case v.Has("id") && v.Has("topic"):
@@ -170,7 +199,7 @@ func bloomItem(v url.Values) (item BloomItem, err error) {
 		}
 		item.Of = event.Exactly(user, path)
 	case !v.Has("topic"):
-		err = errors.New("topic or id: one of them is needed")
+		item.Topic, item.Of = event.All.String(), event.All
 	default:
 		item.Topic = v.Get("topic")
 		item.Of, err = oneTopic(v)

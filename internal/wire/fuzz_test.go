@@ -2,9 +2,13 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -18,6 +22,7 @@ func FuzzParseEvents(f *testing.F) {
 	f.Add("topic=a%2Bb+c&since=0000000000001.K7Q2M&until=2026-11-20T10:00:00Z")
 	f.Add("topic=a/po*&last=10&limit=0&topic=b/p$")
 	f.Add("topic=a&except=a/p&except=a/q*")
+	f.Add("topic=a&values=0&stubs=0")
 	f.Fuzz(func(t *testing.T, query string) {
 		q, err := ParseEvents(query)
 		if err != nil {
@@ -93,12 +98,75 @@ func FuzzParseGet(f *testing.F) {
 	f.Add("id=alice/posts/1&since=now")
 	f.Add("items=alice/posts/1,bob/a%2Cb&items=c/d+e&limit=5")
 	f.Add("%69tems=a/p,")
+	f.Add(`items=["a/p","b/q,r"]&items=c/d&values=0`)
+	f.Add(`items=[{"id":"a/p","bloomFilter":"9XI="},{"id":"b/q","have":[]},"[c/p"]`)
+	f.Add(`items=+%22a/p%22+&stubs=0`)
+	f.Add("id=a/p?bloomFilter=9X+/&since=now")
+	f.Add("id=[a/p&have=")
 	f.Fuzz(func(t *testing.T, query string) {
 		q, err := ParseGet(query)
 		if err != nil {
+			if q != nil {
+				t.Fatalf("ParseGet(%q) = %v beside an error", query, q)
+			}
 			return
 		}
 		checkStorages(t, q)
+		checkKnown(t, q)
+		// Whatever they are called, storages can be named as JSON, in a parameter and in a body.
+		var names []string
+		for _, topic := range q.Topics {
+			user, path, _ := topic.Storage()
+			names = append(names, user+"/"+path)
+		}
+		list, err := json.Marshal(names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseGet("items=" + url.QueryEscape(string(list)))
+		if err != nil || !slices.Equal(again.Topics, q.Topics) {
+			t.Fatalf("ParseGet(%q) asks for %v, and for %v, %v of them as JSON", query, q.Topics, again, err)
+		}
+		posted, err := ParsePostGet("", []byte(`{"items":`+string(list)+`}`))
+		if err != nil || !slices.Equal(posted.Topics, q.Topics) {
+			t.Fatalf("ParseGet(%q) asks for %v, a body of them for %v, %v", query, q.Topics, posted, err)
+		}
+	})
+}
+
+// checkKnown wants what the reader has of each topic, or of none.
+func checkKnown(t *testing.T, q *Query) {
+	t.Helper()
+	if q.Known != nil && len(q.Known) != len(q.Topics) || q.Stubs && q.Notices {
+		t.Fatalf("query %+v", q)
+	}
+	said := q.Known == nil
+	for _, k := range q.Known {
+		said = said || !k.IsZero()
+		if k.Filter != nil && k.Have != nil || len(k.Have) > MaxHashes {
+			t.Fatalf("query %+v", q)
+		}
+	}
+	if !said {
+		t.Fatalf("query %+v knows nothing of anything", q)
+	}
+}
+
+// A filter is the same in either alphabet, with and without padding.
+func FuzzParseFilterText(f *testing.F) {
+	f.Add("9XIBBA==")
+	f.Add("-_+/")
+	f.Fuzz(func(t *testing.T, text string) {
+		frame, err := ParseFilterText(text)
+		if err != nil {
+			return
+		}
+		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			again, err := ParseFilterText(enc.EncodeToString(frame))
+			if err != nil || !bytes.Equal(again, frame) {
+				t.Fatalf("ParseFilterText(%q) = %x, and of what that prints %x, %v", text, frame, again, err)
+			}
+		}
 	})
 }
 
@@ -118,6 +186,7 @@ func FuzzParsePostGet(f *testing.F) {
 	f.Add("", []byte(`{"items":"alice/posts/1"}`))
 	f.Add("since=now", []byte(` {"items" : ["a/p", {"id":"b\/q"} ] } `))
 	f.Add("", []byte(`{"items":[{}]}`))
+	f.Add("values=0", []byte(`{"items":{"id":"a/p","bloomFilter":"9XI+/A=="}}`))
 	f.Fuzz(func(t *testing.T, query string, body []byte) {
 		before := bytes.Clone(body)
 		q, err := ParsePostGet(query, body)
@@ -126,6 +195,7 @@ func FuzzParsePostGet(f *testing.F) {
 		}
 		if err == nil {
 			checkStorages(t, q)
+			checkKnown(t, q)
 		}
 	})
 }
@@ -238,6 +308,7 @@ func FuzzReadError(f *testing.F) {
 func FuzzNegotiate(f *testing.F) {
 	f.Add("text/event-stream, */*;q=0.1", "application/json")
 	f.Add("a/b;x=\"", ",;q=1,")
+	f.Add("event/text-stream;q=0.5", "text/event-stream;q=0.1, */*")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		form, ok := Negotiate([]string{a, b})
 		if form < Page || form > Stream || !ok && form != Page {
@@ -256,6 +327,8 @@ func FuzzParsePostBloom(f *testing.F) {
 	f.Add("since=now", []byte(`{"items":[{"id":"a/p","have":["90657bc6092ddb0659c8fde359202b9a7415786fa82671d01cfa3fde0a589b4a"],"count":1}]}`))
 	f.Add("", []byte(`{"items":[{"topic":"a","bloomFilter":"9XIBBA==","back":true},{"id":"a/p"}]}`))
 	f.Add("topic=a&have=,&count=7", []byte(`{"hashes":[]}`))
+	f.Add("count=0", []byte(`{"items":{"bloomFilter":"9XI+/A==","count":18446744073709551615}}`))
+	f.Add("bloomFilter=9XI&back=0", []byte(`{"items":{}}`))
 	f.Fuzz(func(t *testing.T, query string, body []byte) {
 		for _, parse := range []func() (*BloomQuery, error){
 			func() (*BloomQuery, error) { return ParsePostBloom(query, body) },
@@ -265,7 +338,7 @@ func FuzzParsePostBloom(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if len(q.Items) == 0 || len(q.Items) > MaxTopics {
+			if len(q.Items) == 0 || len(q.Items) > MaxTopics || q.One && len(q.Items) != 1 {
 				t.Errorf("%d items", len(q.Items))
 			}
 			for _, item := range q.Items {
@@ -274,9 +347,9 @@ func FuzzParsePostBloom(f *testing.F) {
 				}
 			}
 		}
-		if hashes, _, ok, err := ParseHashes(query, body); ok && err == nil {
-			again, _, ok, err := ParseHashes("", AppendHashes(nil, hashes))
-			if !ok || err != nil || len(again) != len(hashes) {
+		if hashes, form, err := ParseHashes(query, body); form != nil && err == nil {
+			again, form, err := ParseHashes("", AppendHashes(nil, hashes))
+			if form == nil || err != nil || len(again) != len(hashes) {
 				t.Errorf("%d hashes, read again %d, %v", len(hashes), len(again), err)
 			}
 		}

@@ -12,51 +12,106 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ParseGet reads the parameters of GET /get: id, or items, repeatable or separated
-// by commas (a comma in a path is written %2C), what the reader has of them, and the
-// range.
+// ParseGet reads the parameters of GET /get: id, or items, repeatable, what the reader
+// has of them, and the range. A filter may stand behind a second question mark.
 func ParseGet(rawQuery string) (*Query, error) {
+	rawQuery = strings.Replace(rawQuery, "?bloomFilter=", "&bloomFilter=", 1)
 	v, err := params(rawQuery, append([]string{"id", "items", "bloomFilter", "have"}, rangeParams...))
 	if err != nil {
 		return nil, err
 	}
-	ids := v["id"]
-	if v.Has("items") {
-		if len(ids) > 0 {
-			return nil, errors.New("id and items: only one of them can be given")
-		}
-		ids = rawList(rawQuery, "items")
+	items, err := parseNames(rawQuery, v)
+	if err != nil {
+		return nil, err
 	}
 	known, err := parseKnown(rawQuery, v)
 	if err != nil {
 		return nil, err
 	}
-	q, err := storages(ids, v)
-	if err == nil && !known.IsZero() {
-		q.Known = slices.Repeat([]Known{known}, len(q.Topics))
+	if !known.IsZero() {
+		for i := range items {
+			if !items[i].IsZero() {
+				return nil, errors.New("bloomFilter and have: stand in items and beside them; want one of the two")
+			}
+			items[i].Known = known
+		}
 	}
-	return q, err
+	return storages(items, v)
 }
 
-// ParseHashes reads POST /get {"hashes": [HASH, …]}, with stubs, that asks for events
-// wherever they are. ok is false if the body asks for something else.
-func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, stubs, ok bool, err error) {
+// An item is one storage that is read, and what the reader has of it.
+type item struct {
+	id string
+	Known
+}
+
+// parseNames reads id or items from the parameters of a GET.
+func parseNames(rawQuery string, v url.Values) (items []item, err error) {
+	if v.Has("id") && v.Has("items") {
+		return nil, errors.New("id and items: only one of them can be given")
+	}
+	for _, id := range v["id"] {
+		if isJSON(id) && event.CheckJSON([]byte(id)) == nil {
+			return nil, fmt.Errorf("id: is one storage such as alice/posts/1, not JSON: %.40q; items takes JSON", id)
+		}
+		items = append(items, item{id: id})
+	}
+	for _, raw := range rawValues(rawQuery, "items") {
+		more, err := parseItemsParam(raw)
+		if err != nil {
+			return nil, fmt.Errorf("items: %w", err)
+		}
+		if items = append(items, more...); len(items) > MaxTopics {
+			break // those that follow make it only worse
+		}
+	}
+	return items, nil
+}
+
+// isJSON reports whether a parameter is meant as JSON. A user's name may begin so, too;
+// one that does has to be named within JSON.
+func isJSON(s string) bool {
+	return strings.HasPrefix(s, "[") || strings.HasPrefix(s, "{") || strings.HasPrefix(s, `"`)
+}
+
+// parseItemsParam reads one value of items, escaped as it came: JSON, or storages
+// separated by commas (a comma in a path is written %2C).
+func parseItemsParam(raw string) (items []item, err error) {
+	text, err := url.QueryUnescape(raw)
+	if err != nil {
+		return nil, err
+	}
+	if text = strings.Trim(text, " \t\r\n"); isJSON(text) {
+		if err := event.CheckJSON([]byte(text)); err != nil {
+			return nil, fmt.Errorf("begins as JSON does, but %w", err)
+		}
+		return parseItems(json.RawMessage(text))
+	}
+	for _, id := range splitRaw(raw) {
+		items = append(items, item{id: id})
+	}
+	return items, nil
+}
+
+// ParseHashes reads POST /get {"hashes": [HASH, …]} that asks for events wherever they are.
+// q says in which form; it is nil if the body asks for something else.
+func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, q *Query, err error) {
 	ms, err := event.Members(body)
 	if err != nil || len(ms) != 1 || ms[0].Name != "hashes" {
-		return nil, false, false, nil // whoever reads it as something else says what is wrong
+		return nil, nil, nil // whoever reads it as something else says what is wrong
 	}
-	v, err := params(rawQuery, []string{"stubs"})
+	v, err := params(rawQuery, formParams)
 	if err != nil {
-		return nil, false, true, err
+		return nil, nil, err
 	}
-	q, err := (&Query{}).withRange(v)
-	if err != nil {
-		return nil, false, true, err
+	q = &Query{}
+	if err := q.withForm(v); err != nil {
+		return nil, nil, err
 	}
 	if hashes, err = parseHashes("hashes", ms[0].Value); err != nil {
-		err = fmt.Errorf("body: %w", err)
+		return nil, nil, fmt.Errorf("body: %w", err)
 	}
-	return hashes, q.Stubs, true, err
+	return hashes, q, nil
 }
 
 // AppendHashes appends the body of POST /get that asks for hashes.
@@ -71,9 +126,8 @@ func AppendHashes(b []byte, hashes []event.Hash) []byte {
 	return append(b, "]}"...)
 }
 
-// ParsePostGet reads POST /get: {"items": "id"}, {"items": ["id", …]} or
-// {"items": [{"id": "id", "bloomFilter": …, "have": …}, …]}, and the range from the
-// URL.
+// ParsePostGet reads POST /get: {"items": ITEM} or {"items": [ITEM, …]}, an item being
+// "id" or {"id": "id", "bloomFilter": …, "have": …}, and the range from the URL.
 func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	v, err := params(rawQuery, rangeParams)
 	if err != nil {
@@ -86,102 +140,111 @@ func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	if len(ms) != 1 || ms[0].Name != "items" {
 		return nil, errors.New(`body: want {"items": …} or {"hashes": …} and nothing else`)
 	}
-	ids, known, err := parseItems(ms[0])
+	items, err := parseItems(ms[0].Value)
 	if err != nil {
-		return nil, fmt.Errorf("body: %w", err)
+		return nil, fmt.Errorf("body: items: %w", err)
 	}
-	q, err := storages(ids, v)
-	if err == nil && slices.ContainsFunc(known, func(k Known) bool { return !k.IsZero() }) {
-		q.Known = known
-	}
-	return q, err
+	return storages(items, v)
 }
 
-// storages asks for each "user/path" as a topic of one storage, within a range.
-func storages(ids []string, v url.Values) (*Query, error) {
-	if len(ids) == 0 {
-		return nil, errors.New("id: is missing; want a storage such as alice/posts/1")
+// storages asks for each item as a topic of one storage, within a range.
+func storages(items []item, v url.Values) (*Query, error) {
+	if len(items) == 0 {
+		return nil, errors.New("id or items: want at least one storage such as alice/posts/1")
 	}
-	if err := notTooMany("items", len(ids)); err != nil {
+	if err := notTooMany("items", len(items)); err != nil {
 		return nil, err
 	}
 	q := &Query{}
-	for _, id := range ids {
-		user, path, err := event.SplitStorage(id)
+	for _, it := range items {
+		user, path, err := event.SplitStorage(it.id)
 		if err != nil {
 			return nil, err
 		}
 		q.Topics = append(q.Topics, event.Exactly(user, path))
+		q.Known = append(q.Known, it.Known)
+	}
+	if !slices.ContainsFunc(q.Known, func(k Known) bool { return !k.IsZero() }) {
+		q.Known = nil
 	}
 	return q.withRange(v)
 }
 
-// rawList returns the values of a parameter, split at commas that stand as they
-// are and not as %2C. url.ParseQuery has accepted rawQuery.
-func rawList(rawQuery, name string) (list []string) {
+// rawValues returns the values of a parameter as they stand in a query that
+// url.ParseQuery has accepted.
+func rawValues(rawQuery, name string) (values []string) {
 	for pair := range strings.SplitSeq(rawQuery, "&") {
 		key, value, _ := strings.Cut(pair, "=")
-		if key, err := url.QueryUnescape(key); err != nil || key != name {
-			continue
+		if key, err := url.QueryUnescape(key); err == nil && key == name {
+			values = append(values, value)
 		}
-		for part := range strings.SplitSeq(value, ",") {
-			// A comma cannot stand within an escape that has been accepted.
-			s, _ := url.QueryUnescape(part)
-			list = append(list, s)
-		}
+	}
+	return values
+}
+
+// splitRaw splits a raw value at the commas that stand as they are and not as %2C, and
+// unescapes its parts. A comma cannot stand within an escape that has been accepted.
+func splitRaw(value string) (list []string) {
+	for part := range strings.SplitSeq(value, ",") {
+		s, _ := url.QueryUnescape(part)
+		list = append(list, s)
 	}
 	return list
 }
 
-func parseItems(items event.Member) (ids []string, known []Known, err error) {
-	if items.Value[0] == '"' {
-		id, err := items.Text()
-		return []string{id}, []Known{{}}, err
+// parseItems reads an item or a list of items. value is well-formed JSON.
+func parseItems(value json.RawMessage) (items []item, err error) {
+	list := []json.RawMessage{value}
+	if value[0] == '[' {
+		list = nil
+		if err := json.Unmarshal(value, &list); err != nil {
+			return nil, err
+		}
 	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(items.Value, &list); err != nil || list == nil {
-		return nil, nil, errors.New("items: want a storage or a list of storages")
-	}
-	if err := notTooMany("items", len(list)); err != nil {
-		return nil, nil, err
+	if len(list) > MaxTopics {
+		return nil, fmt.Errorf("%d are asked for, at most %d are allowed", len(list), MaxTopics)
 	}
 	for _, raw := range list {
-		id, k, err := parseItem(raw)
+		it, err := parseItem(raw)
 		if err != nil {
-			return nil, nil, fmt.Errorf("items: %w", err)
+			return nil, err
 		}
-		ids, known = append(ids, id), append(known, k)
+		items = append(items, it)
 	}
-	return ids, known, nil
+	return items, nil
 }
 
 // parseItem reads "id" or {"id": "id", …}.
-func parseItem(raw json.RawMessage) (id string, k Known, err error) {
-	if raw[0] != '{' {
-		id, err = event.Member{Name: "id", Value: raw}.Text()
-		return id, k, err
+func parseItem(raw json.RawMessage) (it item, err error) {
+	switch raw[0] {
+	case '"':
+		it.id, err = event.Member{Name: "id", Value: raw}.Text()
+		return it, err
+	default:
+		return it, fmt.Errorf(`want a storage such as "alice/posts/1" or {"id": …}, or a list of them, not %.40s`, raw)
+	case '{':
 	}
 	ms, err := event.Members(raw)
 	if err != nil {
-		return "", k, err
+		return it, err
 	}
 	named := false
 	for _, m := range ms {
-		ours, err := k.member(m)
+		ours, err := it.member(m)
 		switch {
 		case err != nil:
 		case m.Name == "id":
 			named = true
-			id, err = m.Text()
+			it.id, err = m.Text()
 		case !ours:
 			err = fmt.Errorf(`want {"id": …}, bloomFilter or have, and nothing else, not %.80s`, raw)
 		}
 		if err != nil {
-			return "", k, err
+			return it, err
 		}
 	}
 	if !named {
-		return "", k, fmt.Errorf(`want {"id": …}, not %.80s`, raw)
+		return it, fmt.Errorf(`want {"id": …}, not %.80s`, raw)
 	}
-	return id, k, k.check()
+	return it, it.check()
 }

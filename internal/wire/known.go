@@ -31,12 +31,16 @@ const maxFilterText = 6 << 20
 // EncodeFilter writes a filter's frame as the value of bloomFilter.
 func EncodeFilter(frame []byte) string { return base64.RawURLEncoding.EncodeToString(frame) }
 
-// ParseFilterText reads the value of bloomFilter, with or without padding.
+// anyAlphabet makes base64url of what is written in the standard alphabet.
+var anyAlphabet = strings.NewReplacer("+", "-", "/", "_")
+
+// ParseFilterText reads the value of bloomFilter, in either alphabet of base64, with or
+// without padding.
 func ParseFilterText(s string) ([]byte, error) {
 	if len(s) > maxFilterText {
 		return nil, &TooLargeError{fmt.Sprintf("bloomFilter: is over %d bytes long", maxFilterText)}
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(s, "="))
+	b, err := base64.RawURLEncoding.Strict().DecodeString(anyAlphabet.Replace(strings.TrimRight(s, "=")))
 	if err != nil || len(b) == 0 {
 		return nil, errors.New("bloomFilter: want a filter's frame in base64url")
 	}
@@ -51,17 +55,15 @@ func (e *TooLargeError) Error() string { return e.Detail }
 // parseKnown reads bloomFilter and have from the parameters of a GET.
 func parseKnown(rawQuery string, v url.Values) (k Known, err error) {
 	if v.Has("bloomFilter") {
-		if k.Filter, err = ParseFilterText(v.Get("bloomFilter")); err != nil {
+		// The plus signs of an alphabet that was not escaped have become spaces.
+		if k.Filter, err = ParseFilterText(strings.ReplaceAll(v.Get("bloomFilter"), " ", "+")); err != nil {
 			return k, err
 		}
 	}
 	if v.Has("have") {
 		k.Have = []event.Hash{}
-		for _, s := range rawList(rawQuery, "have") {
-			if s == "" {
-				continue // have= is nothing
-			}
-			if err := k.have(s); err != nil {
+		for _, raw := range rawValues(rawQuery, "have") {
+			if err := k.haveList(splitRaw(raw)); err != nil {
 				return k, err
 			}
 		}
@@ -86,13 +88,18 @@ func (k *Known) member(m event.Member) (ok bool, err error) {
 	return false, nil
 }
 
-func (k *Known) have(s string) error {
-	h, err := event.ParseHash(s)
-	if err != nil {
-		return fmt.Errorf("have: %w", err)
-	}
-	if k.Have = append(k.Have, h); len(k.Have) > MaxHashes {
-		return tooManyHashes("have")
+func (k *Known) haveList(hashes []string) error {
+	for _, s := range hashes {
+		if s == "" {
+			continue // have= is nothing
+		}
+		h, err := event.ParseHash(s)
+		if err != nil {
+			return fmt.Errorf("have: %w", err)
+		}
+		if k.Have = append(k.Have, h); len(k.Have) > MaxHashes {
+			return tooManyHashes("have")
+		}
 	}
 	return nil
 }

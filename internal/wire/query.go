@@ -21,6 +21,8 @@ type Query struct {
 	Last   *int // begin so that this many events follow; excludes Since
 	Stubs  bool // what is Known, or all if nothing is said to be, comes without its value
 
+	Notices bool // all comes as notices of events
+
 	// Known is what the reader says that it has of each of Topics; nil if it says
 	// nothing.
 	Known []Known
@@ -50,11 +52,18 @@ func (q *Query) Values() url.Values {
 	if q.Stubs {
 		v.Set("stubs", "1")
 	}
+	if q.Notices {
+		v.Set("values", "0")
+	}
 	return v
 }
 
-// rangeParams are the parameters that say from where to where.
-var rangeParams = []string{"since", "until", "limit", "last", "stubs"}
+// formParams are the parameters that say how much of each event is wanted, rangeParams those
+// that say from where to where, too.
+var (
+	formParams  = []string{"stubs", "values"}
+	rangeParams = append([]string{"since", "until", "limit", "last"}, formParams...)
+)
 
 // ParseEvents reads the parameters of GET /events.
 func ParseEvents(rawQuery string) (*Query, error) {
@@ -137,12 +146,32 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	if q.Last, err = count(v, "last"); err != nil {
 		return nil, err
 	}
-	if v.Has("stubs") {
-		if q.Stubs = v.Get("stubs") == "1"; !q.Stubs && v.Get("stubs") != "0" {
-			return nil, fmt.Errorf("stubs: %.20q is neither 0 nor 1", v.Get("stubs"))
-		}
+	return q, q.withForm(v)
+}
+
+// withForm adds to q how much of each event is wanted.
+func (q *Query) withForm(v url.Values) (err error) {
+	if q.Stubs, err = flag(v, "stubs", false); err != nil {
+		return err
 	}
-	return q, nil
+	values, err := flag(v, "values", true)
+	q.Notices = !values
+	if err == nil && q.Stubs && q.Notices {
+		err = errors.New("stubs and values: a stub has no value; leave values out")
+	}
+	return err
+}
+
+// flag reads a parameter that is 0 or 1.
+func flag(v url.Values, name string, otherwise bool) (bool, error) {
+	if !v.Has(name) {
+		return otherwise, nil
+	}
+	on := v.Get(name) == "1"
+	if !on && v.Get(name) != "0" {
+		return false, fmt.Errorf("%s: %.20q is neither 0 nor 1", name, v.Get(name))
+	}
+	return on, nil
 }
 
 // count reads a number of events. It is nil if it is not given.

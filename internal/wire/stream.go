@@ -20,12 +20,22 @@ func AppendEvent(b []byte, ev *event.Event, log string) []byte {
 // AppendEventLine is AppendEvent for who has no more than an event's line, and what it
 // begins with.
 func AppendEventLine(b []byte, id event.ID, typ event.Type, line []byte, log string) []byte {
+	b = appendEventHead(b, id, typ, log)
+	b = append(b, line...)
+	return append(b, "\n\n"...)
+}
+
+// AppendNotice appends ev's notice as one SSE event.
+func AppendNotice(b []byte, ev *event.Event, log string) []byte {
+	b = appendEventHead(b, ev.ID, ev.Type, log)
+	return append(ev.AppendNotice(b), "\n\n"...)
+}
+
+func appendEventHead(b []byte, id event.ID, typ event.Type, log string) []byte {
 	b = appendID(b, id, log)
 	b = append(b, "event: "...)
 	b = append(b, typ...)
-	b = append(b, "\ndata: "...)
-	b = append(b, line...)
-	return append(b, "\n\n"...)
+	return append(b, "\ndata: "...)
 }
 
 // AppendPosition appends a block that only moves the reader's cursor to id.
@@ -34,12 +44,14 @@ func AppendPosition(b []byte, id event.ID, log string) []byte {
 }
 
 // AppendLive appends the control event that says that a reader at position at has
-// been sent all that it asked for, of a log that ends at head.
-func AppendLive(b []byte, at, head event.ID, log string) []byte {
+// been sent all that it asked for, of a log that ends at head. sum, if not nil, is of all
+// that lies up to there, what the reader had included.
+func AppendLive(b []byte, at, head event.ID, log string, sum *Sum) []byte {
 	b = appendID(b, at, log)
 	b = append(b, "event: "+LiveEvent+"\ndata: {\"type\":\"live\",\"head\":\""...)
-	b = head.AppendTo(b)
-	return append(b, "\"}\n\n"...)
+	b = append(head.AppendTo(b), '"')
+	b = sum.appendTo(b)
+	return append(b, "}\n\n"...)
 }
 
 // appendID appends the line that makes id a reader's cursor. log is the whole name
@@ -60,12 +72,28 @@ func AppendPreamble(b []byte, retry time.Duration) []byte {
 	return append(b, "\n: rstream\n\n"...)
 }
 
+// A Sum says how many events storages have in a stretch, and their digest as a set.
+type Sum struct {
+	Count  uint64
+	Digest window.Digest
+}
+
+// appendTo appends the members of s, if there are any, to an object that has some.
+func (s *Sum) appendTo(b []byte) []byte {
+	if s == nil {
+		return b
+	}
+	b = append(b, `,"count":`...)
+	b = strconv.AppendUint(b, s.Count, 10)
+	b = append(b, `,"digest":"`...)
+	return append(append(b, s.Digest.String()...), '"')
+}
+
 // A Tail is what stands in a page behind its events.
 type Tail struct {
-	Next   event.ID
-	Live   bool
-	Count  *uint64       // of what has a filter
-	Digest window.Digest // if Count is given
+	Next event.ID
+	Live bool
+	Sum  *Sum // of what has a filter
 }
 
 // AppendPage appends a JSON page of events that are given as NDJSON.
@@ -81,11 +109,6 @@ func AppendPage(b, lines []byte, tail Tail) []byte {
 	b = tail.Next.AppendTo(b)
 	b = append(b, `","live":`...)
 	b = strconv.AppendBool(b, tail.Live)
-	if tail.Count != nil {
-		b = append(b, `,"count":`...)
-		b = strconv.AppendUint(b, *tail.Count, 10)
-		b = append(b, `,"digest":"`...)
-		b = append(append(b, tail.Digest.String()...), '"')
-	}
+	b = tail.Sum.appendTo(b)
 	return append(b, "}\n"...)
 }

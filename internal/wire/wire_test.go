@@ -215,7 +215,7 @@ func TestFrames(t *testing.T) {
 	b = AppendPreamble(b, 1500*time.Millisecond)
 	b = AppendEvent(b, &ev, log)
 	b = AppendPosition(b, 34, log)
-	b = AppendLive(b, 34, event.MaxID, log)
+	b = AppendLive(b, 34, event.MaxID, log, nil)
 	want := "retry: 1500\n: rstream\n\n" +
 		"id: 0000000000011.K7Q2M\nevent: DEL\ndata: " + string(ev.Line()) + "\n\n" +
 		"id: 0000000000012.K7Q2M\n\n" +

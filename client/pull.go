@@ -140,7 +140,7 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 		header = http.Header{}
 	}
 	header.Set("Accept", accept)
-	resp, err := c.do(ctx, http.MethodGet, base, "/events?"+q.Values().Encode(), header, nil)
+	resp, err := c.askEvents(ctx, base, q.Values().Encode(), header)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -231,6 +232,21 @@ func (c *Client) longestSilence(resp *http.Response) time.Duration {
 		return min(c.cfg.Idle, c.cfg.Timeout)
 	}
 	return c.cfg.Idle
+}
+
+// maxURL is the longest URL that is asked for. Proxies take request lines of 8 KiB, nginx
+// for one, and answer longer ones with 414.
+const maxURL = 4 << 10
+
+// askEvents asks for /events with parameters, in the URL or, if that would be too long, in
+// the body of a POST, which also proxies pass that do not know QUERY.
+func (c *Client) askEvents(ctx context.Context, base, params string, header http.Header) (*http.Response, error) {
+	const path = "/events"
+	if len(base)+len(path)+1+len(params) <= maxURL {
+		return c.do(ctx, http.MethodGet, base, path+"?"+params, header, nil)
+	}
+	header.Set("Content-Type", wire.FormData)
+	return c.do(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
 }
 
 // checkAnswer refuses what does not come from our log's server, or not in answer to

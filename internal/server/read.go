@@ -2,7 +2,9 @@ package server
 
 import (
 	"errors"
+	"mime"
 	"net/http"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -40,6 +42,34 @@ func (s *Server) reads(parse reading) handler {
 // events reads topics: GET /events.
 func (s *Server) events(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	return badRequest(wire.ParseEvents(r.URL.RawQuery))
+}
+
+// eventsForm reads topics that do not fit a URL: POST and QUERY /events. Parameters in the
+// body and in the URL are one form.
+func (s *Server) eventsForm(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+	body, problem := readBody(w, r, wire.MaxForm)
+	if problem != nil {
+		return nil, problem
+	}
+	if problem := checkForm(r, body); problem != nil {
+		return nil, problem
+	}
+	return badRequest(wire.ParseEvents(strings.Trim(r.URL.RawQuery+"&"+string(body), "&")))
+}
+
+// checkForm refuses a body of another type. RFC 10008 wants none to be guessed.
+func checkForm(r *http.Request, body []byte) *wire.Error {
+	kind := r.Header.Get("Content-Type")
+	if len(body) == 0 && kind == "" {
+		return nil
+	}
+	if kind == "" {
+		return wire.Errorf(http.StatusBadRequest, "body: has no Content-Type; want %s", wire.FormData)
+	}
+	if got, _, err := mime.ParseMediaType(kind); err != nil || got != wire.FormData {
+		return wire.Errorf(http.StatusUnsupportedMediaType, "content-type %.80q is not known here; want %s", kind, wire.FormData)
+	}
+	return nil
 }
 
 // get reads storages: GET /get.

@@ -131,7 +131,7 @@ func routeOf(path string) string {
 
 func methodOf(method string) string {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodOptions, wire.MethodQuery:
 		return method
 	}
 	return "other"

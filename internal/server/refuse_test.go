@@ -29,6 +29,12 @@ func with(target string, headers ...string) string {
 	return "GET " + target + " HTTP/1.1\nHost: localhost\n" + strings.Join(headers, "\n") + "\n\n"
 }
 
+const formType = "application/x-www-form-urlencoded"
+
+func form(method, target, kind, body string) string {
+	return fmt.Sprintf("%s %s HTTP/1.1\nHost: localhost\nContent-Type: %s\nContent-Length: %d\n\n%s", method, target, kind, len(body), body)
+}
+
 const sse = "Accept: text/event-stream"
 
 var refusals = []refusal{
@@ -43,7 +49,7 @@ var refusals = []refusal{
 	{"GET /Events?topic=a", 404, ""},
 	{"GET /favicon.ico", 404, ""},
 	{"GET /set/alice/p", 405, "POST"},
-	{"DELETE /events?topic=a", 405, "GET, HEAD"},
+	{"DELETE /events?topic=a", 405, "GET, HEAD, OPTIONS, POST, QUERY"},
 	{"HEAD /set", 405, "POST"},
 	{"TRACE /", 405, "GET"},
 	{"PUT /set/a/b", 405, "POST"},
@@ -81,6 +87,30 @@ var refusals = []refusal{
 	{post("/set/al,ice/p", `{"value":1}`), 400, "must not contain ','"},
 	{post("/set/"+strings.Repeat("a", 129)+"/p", `{"value":1}`), 400, "129 bytes long"},
 	{post("/set/a/"+strings.Repeat("p", 1025), `{"value":1}`), 400, "1025 bytes long"},
+
+	// Topics in a body.
+	{form("POST", "/events", "application/json", `{"topic":"a"}`), 415, "want application/x-www-form-urlencoded"},
+	{form("QUERY", "/events", "multipart/form-data; boundary=x", "--x--"), 415, "want application/x-www-form-urlencoded"},
+	{form("QUERY", "/events", "x/y/z", "topic=a"), 415, "want application/x-www-form-urlencoded"},
+	{post("/events", "topic=a"), 400, "has no Content-Type"},
+	{form("QUERY", "/events", formType, ""), 400, "topic: is missing"},
+	{"POST /events HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n", 400, "topic: is missing"},
+	{form("POST", "/events", formType, "topic=a\n"), 400, "control character"},
+	{form("POST", "/events", formType, "\ufefftopic=a"), 400, "is unknown"},
+	{form("POST", "/events", formType, "topic=%zz"), 400, "query"},
+	{form("POST", "/events", formType, "topic=a;b=c"), 400, "query"},
+	{form("POST", "/events?since=now", formType, "topic=a&since=now"), 400, "since: stands 2 times"},
+	{form("POST", "/events?since=now", formType, "topic=a&last=5"), 400, "only one of them"},
+	{form("QUERY", "/events", formType, "topic=a"+strings.Repeat("&topic=a", wire.MaxTopics)), 400, "at most 1000"},
+	{form("QUERY", "/events?topic=a", formType, "topic=a"+strings.Repeat("&topic=a", wire.MaxTopics-1)), 400, "at most 1000"},
+	{form("POST", "/events", formType, "topic="+strings.Repeat("a", wire.MaxForm)), 413, "over 2097152 bytes"},
+	{form("POST", "/events", formType, "topic=a"), 410, "oldest"},
+	{form("QUERY", "/events", formType, "topic=a&since=0000000000006"), 409, "ahead of this log"},
+	{form("QUERY", "/get", formType, "id=a/p"), 405, "GET, HEAD, OPTIONS, POST"},
+	{form("QUERY", "/snapshot", formType, "topic=a"), 405, "GET, HEAD"},
+	{"QUERY /events HTTP/1.1\nHost: localhost\nContent-Type: " + formType + "\nContent-Encoding: gzip\nContent-Length: 2\n\n\x1f\x8b", 415, "gzip"},
+	{"QUERY /events HTTP/1.1\nHost: localhost\nContent-Type: " + formType + "\nAccept: image/png\nContent-Length: 7\n\ntopic=a", 406, "want to be asked for"},
+	{"QUERY /events HTTP/1.1\nHost: localhost\nOrigin: https://evil\nContent-Type: " + formType + "\nContent-Length: 7\n\ntopic=a", 403, "origin"},
 
 	// Bodies of one append.
 	{post("/set/a/p?key=1", `{"value":1}`), 400, "no parameters"},

@@ -48,6 +48,7 @@ func (s *Server) answer(rec *recorder, r *http.Request) (end func()) {
 
 // routes returns what answers at each path.
 func (s *Server) routes() map[string]methods {
+	form := s.reads(s.eventsForm)
 	return map[string]methods{
 		"/":         {http.MethodGet: bare(s.info)},
 		"/healthz":  {http.MethodGet: bare(s.health)},
@@ -55,7 +56,7 @@ func (s *Server) routes() map[string]methods {
 		"/metrics":  {http.MethodGet: bare(s.scrape)},
 		"/set":      {http.MethodPost: bare(s.setBatch)},
 		"/set/":     {http.MethodPost: bare(s.setOne)},
-		"/events":   {http.MethodGet: s.reads(s.events)},
+		"/events":   {http.MethodGet: s.reads(s.events), http.MethodPost: form, wire.MethodQuery: form},
 		"/windows":  {http.MethodGet: s.windows},
 		"/snapshot": {http.MethodGet: s.snapshot},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
@@ -98,6 +99,9 @@ func on(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet // net/http leaves the body out
+	}
+	if _, ok := ms[wire.MethodQuery]; ok && method != http.MethodGet {
+		w.Header().Set(wire.HeaderAcceptQuery, wire.FormData)
 	}
 	if h, ok := ms[method]; ok {
 		if method == http.MethodGet && r.ContentLength != 0 {

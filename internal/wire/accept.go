@@ -8,11 +8,12 @@ import (
 
 // Media types.
 const (
-	JSON    = "application/json"
-	NDJSON  = "application/x-ndjson"
-	SSE     = "text/event-stream"
-	Problem = "application/problem+json"
-	Frames  = "application/vnd.rstream.reconcile" // of package reconcile
+	JSON     = "application/json"
+	NDJSON   = "application/x-ndjson"
+	SSE      = "text/event-stream"
+	Problem  = "application/problem+json"
+	FormData = "application/x-www-form-urlencoded"
+	Frames   = "application/vnd.rstream.reconcile" // of package reconcile
 )
 
 // Form is how a response's events are written.

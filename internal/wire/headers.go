@@ -21,7 +21,11 @@ const (
 	HeaderDigest = "Rstream-Digest"
 
 	HeaderLastEventID = "Last-Event-ID"
+	HeaderAcceptQuery = "Accept-Query" // RFC 10008: the types of what QUERY takes
 )
+
+// MethodQuery is GET with a body (RFC 10008).
+const MethodQuery = "QUERY"
 
 // LogOf reads the name of the log that a response is of.
 func LogOf(h http.Header) string { return h.Get(HeaderLog) }
@@ -42,6 +46,7 @@ const (
 	MaxLine      = MaxValue + 8<<10 // bytes of one event's line
 	MaxTopics    = 1000             // topics or storages of one request
 	MaxBatchLen  = 100_000          // lines of one batch that are not empty
+	MaxForm      = 2 << 20          // bytes of topics and other parameters in a body
 )
 
 // Info is what GET / tells of a server.

@@ -23,6 +23,7 @@ func FuzzParseEvents(f *testing.F) {
 	f.Add("topic=a/po*&last=10&limit=0&topic=b/p$")
 	f.Add("topic=a&except=a/p&except=a/q*")
 	f.Add("topic=a&values=0&stubs=0")
+	f.Add("topic=0&values")
 	f.Fuzz(func(t *testing.T, query string) {
 		q, err := ParseEvents(query)
 		if err != nil {

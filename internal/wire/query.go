@@ -146,7 +146,10 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	if q.Last, err = count(v, "last"); err != nil {
 		return nil, err
 	}
-	return q, q.withForm(v)
+	if err := q.withForm(v); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 // withForm adds to q how much of each event is wanted.

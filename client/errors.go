@@ -48,8 +48,22 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("history from %s to %s is gone from the server", e.After, e.Oldest)
 }
 
+// An UnknownOutcomeError says that drafts may or may not have been appended: they may
+// have arrived, and no answer of the log says what became of them. Putting the same
+// drafts again, keys and all, is safe.
+type UnknownOutcomeError struct{ Err error }
+
+func (e *UnknownOutcomeError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
+
 // An OtherLogError says that a server serves another log than the cache holds.
-type OtherLogError struct{ URL, Got, Want string }
+type OtherLogError struct {
+	URL, Got, Want string
+
+	refused bool // the server did nothing: the request named the log that it is for
+}
 
 func (e *OtherLogError) Error() string {
 	return fmt.Sprintf("%s serves the log %s, the cache holds %s", public(e.URL), e.Got, e.Want)

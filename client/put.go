@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -15,7 +17,9 @@ import (
 
 // Put appends drafts in their order, all or none, and returns what the log made of
 // them. It may send them more than once: equal drafts are one event for ever, so those
-// that are not meant to be need different keys.
+// that are not meant to be need different keys. If the error is an
+// *UnknownOutcomeError the drafts may have been appended; if it is another one, they
+// were not.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
 	var body []byte
 	for i := range drafts {
@@ -25,14 +29,47 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		body = append(drafts[i].AppendJSON(body), '\n')
 	}
 	var receipts []event.Receipt
+	unknown := false // once it is, no later refusal says what became of the earlier request
 	err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
-		receipts, err = c.put(ctx, base, drafts, body)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		traced, left := watchConn(ctx)
+		receipts, err = c.put(traced, base, drafts, body)
+		unknown = unknown || err != nil && left() && !refusedByLog(err)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("put: %w", err)
+	if err == nil {
+		return receipts, nil
 	}
-	return receipts, nil
+	err = fmt.Errorf("put: %w", err)
+	if unknown {
+		err = &UnknownOutcomeError{err}
+	}
+	return nil, err
+}
+
+// watchConn returns a context for one request, and a function that reports whether any
+// of the request may have left. That it has not is known only of a transport that asked
+// for a connection and got none: a transport that reports nothing proves nothing.
+func watchConn(ctx context.Context) (traced context.Context, left func() bool) {
+	var asked, got atomic.Bool
+	traced = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { asked.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	})
+	return traced, func() bool { return got.Load() || !asked.Load() }
+}
+
+// refusedByLog reports whether err is the answer of a log that has appended nothing. What
+// a proxy answers proves nothing: it may have passed the request on.
+func refusedByLog(err error) bool {
+	var other *OtherLogError
+	if errors.As(err, &other) {
+		return other.refused
+	}
+	var answer *wire.Error
+	return errors.As(err, &answer) && answer.FromLog && answer.NotAppended()
 }
 
 func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {

@@ -69,7 +69,7 @@ func (r *receiver) read(f frame) (received, error) {
 		return received{}, &ProtocolError{r.base, fmt.Sprintf("sent the id %.40q: %v", f.Cursor, err)}
 	}
 	if !cursor.Of(r.c.store.Log()) {
-		return received{}, &OtherLogError{r.base, cursor.Log, r.c.store.Log()}
+		return received{}, &OtherLogError{URL: r.base, Got: cursor.Log, Want: r.c.store.Log()}
 	}
 	if !isEvent {
 		return received{isPos: true, at: cursor.ID}, nil

@@ -258,7 +258,12 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response) error {
 	if resp.Request != nil && resp.Request.Method != method {
 		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, host(resp.Request.URL.String()))}
 	}
-	return c.checkLog(base, resp.Header)
+	err := c.checkLog(base, resp.Header)
+	var other *OtherLogError
+	if errors.As(err, &other) {
+		other.refused = resp.StatusCode == http.StatusConflict
+	}
+	return err
 }
 
 // fromGateway reports whether status is what a proxy says when the server behind it
@@ -297,7 +302,7 @@ var errNoAnswer = errors.New("the connection was closed without an answer")
 // checkLog refuses the answer of another log. A proxy's own error page names none.
 func (c *Client) checkLog(base string, h http.Header) error {
 	if got, want := wire.LogOf(h), c.logName(); got != "" && want != "" && got != want {
-		return &OtherLogError{base, got, want}
+		return &OtherLogError{URL: base, Got: got, Want: want}
 	}
 	return nil
 }

@@ -139,3 +139,9 @@ func (e *Error) Final() bool {
 	}
 	return true
 }
+
+// NotAppended reports whether e, of a log, says of an append that nothing was appended.
+// 408 and the other 5xx leave it open.
+func (e *Error) NotAppended() bool {
+	return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusRequestTimeout || e.Status == http.StatusInsufficientStorage
+}

@@ -40,6 +40,7 @@ func runCompact(ctx context.Context, a *app, o compactOptions) error {
 	if err := mustExist(o.db, noLog); err != nil {
 		return err
 	}
+	a.out.outlive()
 	c, err := cache.Compact(ctx, o.db, cache.Config{}, o.retain.retention())
 	if err != nil || a.quiet {
 		return err

@@ -46,6 +46,7 @@ func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topi
 	if err != nil {
 		return err
 	}
+	a.out.outlive()
 	db, err := a.openOffline(ctx)
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	if o.log != "" && !event.ValidLogID(o.log) {
 		return usagef("--log %.40q: want %d characters as \"rstream status\" shows them", o.log, event.LogIDLen)
 	}
+	a.out.outlive()
 	f, name, done, err := a.openTwice(ctx, path)
 	if err != nil {
 		return err

@@ -113,8 +113,11 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []stri
 			return fmt.Errorf("drop %d: there is no such number in the outbox; nothing was dropped", n)
 		}
 	}
-	if _, err := db.DropQueued(ctx, drop); err != nil {
-		return err
+	// First they are printed: they exist nowhere else.
+	a.out.outlive()
+	if err := a.printQueued(picked); err != nil {
+		return fmt.Errorf("%w; nothing was dropped", err)
 	}
-	return a.printQueued(picked)
+	_, err = db.DropQueued(ctx, drop)
+	return err
 }

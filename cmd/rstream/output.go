@@ -47,13 +47,38 @@ var errClosedStdout = errors.New("standard output is closed")
 // An output is standard output: data, and nothing else.
 type output struct {
 	file     *os.File
+	pipe     *pipeWriter
 	w        *bufio.Writer
 	terminal bool
 	form     form // "" decides by terminal
 }
 
 func newOutput(f *os.File) *output {
-	return &output{file: f, w: bufio.NewWriterSize(f, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
+	p := &pipeWriter{file: f}
+	return &output{file: f, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
+}
+
+// outlive has the command go on when the reader of its output has left: its work is not
+// for that reader, who only loses the report of it.
+func (o *output) outlive() { o.pipe.outlives = true }
+
+// A pipeWriter writes to a file whose reader may leave.
+type pipeWriter struct {
+	file     *os.File
+	outlives bool // then what nobody reads counts as written
+	left     bool
+}
+
+func (p *pipeWriter) Write(b []byte) (int, error) {
+	if p.left {
+		return len(b), nil
+	}
+	n, err := p.file.Write(b)
+	if p.outlives && errors.Is(err, syscall.EPIPE) {
+		p.left = true
+		return len(b), nil
+	}
+	return n, err
 }
 
 // text reports whether a person reads the output.

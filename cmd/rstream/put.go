@@ -35,11 +35,16 @@ func newPutCommand(a *app) *cobra.Command {
 
 VALUE is JSON; - reads it from standard input and @FILE from a file. The key makes
 an append safe to repeat: the same storage, key and value are one event for ever.
-Without --key each append gets a new one.
+Without --key each append gets a new one. If it is unknown whether the value was
+appended, the error says so, and the hint has the key that makes a repeat safe.
 
 --from reads events, one JSON object a line: user, path, value, and if wanted type
 and key. Without a key a line is a new event each time. Lines that rstream printed are
 such lines, so a stream can be piped from one server to another, twice without harm.
+An error says up to which line of FILE the lines were appended, of which lines that is
+unknown, and from which line to go on.
+
+put goes on appending when the reader of its output has left, as after "| head -1".
 
 --offline keeps what is written in the local copy, and the next sync sends it, once.
 "rstream outbox" lists what waits.`,
@@ -90,7 +95,7 @@ func newDelCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.deliver(cmd.Context(), o.delivery, func(send sendFunc) error { return send([]event.Draft{d}) })
+			return a.deliverOne(cmd.Context(), o.delivery, d)
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -134,7 +139,7 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	if d.Value, err = value(a, o, args[1:]); err != nil {
 		return err
 	}
-	return a.deliver(ctx, o.delivery, func(send sendFunc) error { return send([]event.Draft{d}) })
+	return a.deliverOne(ctx, o.delivery, d)
 }
 
 // value returns the value that the arguments mean.
@@ -197,8 +202,9 @@ func readValue(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// A sendFunc appends drafts and prints what the log made of them.
-type sendFunc func(drafts []event.Draft) error
+// A sendFunc appends drafts and prints what the log made of them. The fate is theirs
+// whatever the error is: that they could not be printed says nothing about the log.
+type sendFunc func(drafts []event.Draft) (fate, error)
 
 // append gives fn a way to append.
 func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
@@ -206,21 +212,25 @@ func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	return fn(func(drafts []event.Draft) error {
+	return fn(func(drafts []event.Draft) (fate, error) {
 		receipts, err := c.Put(ctx, drafts)
 		if err != nil {
+			return sentFate(err), err
+		}
+		return taken, a.printReceipts(receipts)
+	})
+}
+
+func (a *app) printReceipts(receipts []event.Receipt) error {
+	if a.quiet {
+		return nil
+	}
+	for i := range receipts {
+		if err := a.out.receipt(&receipts[i]); err != nil {
 			return err
 		}
-		for i := range receipts {
-			if a.quiet {
-				break
-			}
-			if err := a.out.receipt(&receipts[i]); err != nil {
-				return err
-			}
-		}
-		return a.out.flush()
-	})
+	}
+	return a.out.flush()
 }
 
 // anyLog stands where a client needs a store and only appends: it belongs to

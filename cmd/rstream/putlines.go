@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A parseFunc makes an append of a line. The error is errNoDraft if it means none.
-type parseFunc func(line []byte) (event.Draft, error)
+// A parseFunc makes an append of a line. made reports whether it has made the key: sent
+// again, the line is another event. The error is errNoDraft if the line means none.
+type parseFunc func(line []byte) (d event.Draft, made bool, err error)
 
 // errNoDraft says that a line is one of rstream's about a stream, such as that it is
 // live, and no event of it.
@@ -26,11 +28,11 @@ func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error
 	if _, err := draft(args[0], event.Put, ""); err != nil {
 		return err
 	}
-	parse := func(line []byte) (d event.Draft, err error) {
+	parse := func(line []byte) (d event.Draft, made bool, err error) {
 		if d, err = draft(args[0], event.Put, ""); err == nil {
 			d.Value, err = event.CompactValue(line)
 		}
-		return d, err
+		return d, true, err
 	}
 	return a.appendLines(ctx, o.delivery, a.in, parse)
 }
@@ -52,13 +54,13 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 
 // parseEvent reads an event as a person writes it or as rstream prints it. Only one
 // without a hash gets a new key: with another key the event would be another one.
-func parseEvent(line []byte) (event.Draft, error) {
+func parseEvent(line []byte) (d event.Draft, made bool, err error) {
 	if ev, err := event.ParseLine(line); err == nil {
-		return ev.Draft, nil // with members that are the reader's, such as snapshot
+		return ev.Draft, false, nil // with members that are the reader's, such as snapshot
 	}
 	ms, err := event.Members(line)
 	if err != nil {
-		return event.Draft{}, err
+		return d, false, err
 	}
 	typ, hashed := "", false
 	for _, m := range ms {
@@ -69,15 +71,15 @@ func parseEvent(line []byte) (event.Draft, error) {
 	}
 	switch {
 	case isAside(line), typ == "export":
-		return event.Draft{}, errNoDraft
+		return d, false, errNoDraft
 	case typ == "queued":
-		return parseQueued(line)
+		d, err = parseQueued(line)
+		return d, false, err
 	}
-	d, err := event.ParseDraft(line)
-	if err == nil && !hashed {
-		d.Key = orNewKey(d.Key)
+	if d, err = event.ParseDraft(line); err == nil && !hashed && d.Key == "" {
+		d.Key, made = orNewKey(""), true
 	}
-	return d, err
+	return d, made, err
 }
 
 // isAside reports whether a line is one that rstream prints among events and that
@@ -108,16 +110,18 @@ func parseQueued(line []byte) (event.Draft, error) {
 
 // appendLines appends what the lines of in mean.
 func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse parseFunc) error {
-	name := "standard input"
+	c := &lineClaim{delivery: d, name: "standard input"}
+	name := c.name
 	if f, ok := in.(*os.File); ok {
 		if f != os.Stdin {
 			name = f.Name()
+			c.name, c.rest = name, "tail -n +%d "+strings.ReplaceAll(shellWord(name), "%", "%%")+" | rstream put --from -"
 		}
 		if err := checkFile(f, name, parse); err != nil {
 			return err
 		}
 	}
-	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, name, send, parse) })
+	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, c, send, parse) })
 }
 
 // maxBadLines is how many bad lines of a file are explained.
@@ -146,7 +150,7 @@ func checkFile(f *os.File, name string, parse parseFunc) error {
 			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and nothing can be read behind it
 			break
 		}
-		if _, err = parse(line); err != nil && !errors.Is(err, errNoDraft) {
+		if _, _, err = parse(line); err != nil && !errors.Is(err, errNoDraft) {
 			bad = append(bad, fmt.Errorf("%s:%d: %w", name, lines.Number(), err))
 		}
 	}
@@ -166,30 +170,32 @@ const (
 // A lineItem is one line on its way from a reader to what sends it. After one with
 // an error nothing follows.
 type lineItem struct {
-	draft event.Draft
-	err   error
+	number int // of the line
+	draft  event.Draft
+	made   bool // its key was made here
+	err    error
 }
 
 // sendLines appends what the lines mean, many at a time where they come fast and
 // each at once where they come slowly.
-func sendLines(ctx context.Context, in io.Reader, name string, send sendFunc, parse parseFunc) error {
+func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, parse parseFunc) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	items := make(chan lineItem, maxBatchLen)
 	// It ends with its input, or with the program: a read of a terminal cannot be
 	// ended.
-	go readLines(ctx, in, name, parse, items)
-	sent := 0
+	go readLines(ctx, in, c.name, parse, items)
 	for {
 		batch, open, err := nextBatch(ctx, items)
 		if len(batch) > 0 {
-			if err := send(batch); err != nil {
-				return beforeIt(err, sent)
+			c.batch = batch
+			if f, err := send(draftsOf(batch)); err != nil {
+				return c.about(err, f)
 			}
-			sent += len(batch)
+			c.took()
 		}
 		if err != nil {
-			return beforeIt(err, sent)
+			return c.about(err, untaken)
 		}
 		if !open {
 			return nil
@@ -197,15 +203,12 @@ func sendLines(ctx context.Context, in io.Reader, name string, send sendFunc, pa
 	}
 }
 
-// beforeIt adds to an error how much had been appended before it.
-func beforeIt(err error, sent int) error {
-	switch sent {
-	case 0:
-		return fmt.Errorf("%w; nothing was appended", err)
-	case 1:
-		return fmt.Errorf("%w; 1 line before it was appended", err)
+func draftsOf(items []lineItem) []event.Draft {
+	drafts := make([]event.Draft, len(items))
+	for i := range items {
+		drafts[i] = items[i].draft
 	}
-	return fmt.Errorf("%w; %d lines before it were appended", err, sent)
+	return drafts
 }
 
 // readLines parses the lines of in until its end, a bad line or the end of ctx.
@@ -221,7 +224,8 @@ func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, 
 		case err != nil:
 			it.err = fmt.Errorf("%s: %w", name, err)
 		default:
-			it.draft, err = parse(line)
+			it.number = lines.Number()
+			it.draft, it.made, err = parse(line)
 			if errors.Is(err, errNoDraft) {
 				continue
 			}
@@ -242,7 +246,7 @@ func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, 
 
 // nextBatch waits for an item and takes what else is there. open is false once no
 // more will come.
-func nextBatch(ctx context.Context, items <-chan lineItem) (batch []event.Draft, open bool, err error) {
+func nextBatch(ctx context.Context, items <-chan lineItem) (batch []lineItem, open bool, err error) {
 	var it lineItem
 	select {
 	case it, open = <-items:
@@ -250,7 +254,7 @@ func nextBatch(ctx context.Context, items <-chan lineItem) (batch []event.Draft,
 		return nil, false, context.Cause(ctx)
 	}
 	for size := 0; open && it.err == nil; {
-		batch = append(batch, it.draft)
+		batch = append(batch, it)
 		if size += len(it.draft.Value); len(batch) >= maxBatchLen || size >= maxBatchBytes {
 			return batch, true, nil
 		}

@@ -65,8 +65,20 @@ func (a *app) printQueued(queued []cache.Queued) error {
 	return a.out.flush()
 }
 
+// deliverOne appends one draft.
+func (a *app) deliverOne(ctx context.Context, d delivery, draft event.Draft) error {
+	return a.deliver(ctx, d, func(send sendFunc) error {
+		f, err := send([]event.Draft{draft})
+		if err != nil {
+			err = d.claimOne(err, f, &draft)
+		}
+		return err
+	})
+}
+
 // deliver gives fn a way to append that d describes.
 func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) error {
+	a.out.outlive()
 	switch {
 	case d.offline && d.queue:
 		return usagef("--offline and --queue: only one of them can be given")
@@ -88,12 +100,12 @@ func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error 
 		return err
 	}
 	defer db.Close()
-	return fn(func(drafts []event.Draft) error {
+	return fn(func(drafts []event.Draft) (fate, error) {
 		queued, err := db.Queue(ctx, drafts)
 		if err != nil {
-			return err
+			return queuedFate(err), err
 		}
-		return a.printQueued(queued)
+		return taken, a.printQueued(queued)
 	})
 }
 
@@ -161,7 +173,10 @@ func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error 
 	}
 	defer s.Close()
 	q := queueing{a: a, s: s}
-	return fn(func(drafts []event.Draft) error { return s.check(ctx, q.send(ctx, drafts)) })
+	return fn(func(drafts []event.Draft) (fate, error) {
+		f, err := q.send(ctx, drafts)
+		return f, s.check(ctx, err)
+	})
 }
 
 // A queueing appends for --queue.
@@ -171,26 +186,28 @@ type queueing struct {
 	down bool // no server could be reached
 }
 
-func (q *queueing) send(ctx context.Context, drafts []event.Draft) error {
+func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error) {
 	queued, err := q.s.db.Queue(ctx, drafts)
 	if err != nil {
-		return err
+		return queuedFate(err), err
 	}
 	ours := map[int64]*event.Receipt{}
 	for i := range queued {
 		ours[queued[i].Number] = nil
 	}
 	if q.down {
-		return q.a.printQueued(queued)
+		return taken, q.a.printQueued(queued)
 	}
 	err = q.trySend(ctx, ours)
 	refused, failed := q.withdraw(ctx, ours)
 	for i := range queued {
-		if printed := q.print(&queued[i], ours); printed != nil {
-			return errors.Join(err, printed)
-		}
+		failed = errors.Join(failed, q.print(&queued[i], ours))
 	}
-	return errors.Join(err, refused, failed, q.a.out.flush())
+	f := taken
+	if refused != nil {
+		f = butRefused
+	}
+	return f, errors.Join(err, refused, failed, q.a.out.flush())
 }
 
 // print prints what became of a draft, unless it was refused.

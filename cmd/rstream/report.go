@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -44,22 +45,40 @@ func (e *exitError) Error() string { return e.text }
 func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
 	var sig *signalError
 	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
+		var claim *claimError
+		if errors.As(err, &claim) { // what was appended must be said, however the command ends
+			say(stderr, cmd, err)
+		}
 		return signalStatus(cmd, sig)
 	}
-	if err == nil || errors.Is(err, errClosedStdout) {
+	if onlyClosed(err) {
 		return exitDone
 	}
 	var exit *exitError
 	if errors.As(err, &exit) && exit.text == "" {
 		return exit.status
 	}
+	say(stderr, cmd, err)
+	return status(err)
+}
+
+// onlyClosed reports whether nothing is wrong but that the reader of the output has left.
+func onlyClosed(err error) bool {
+	var many interface{ Unwrap() []error }
+	if !errors.As(err, &many) {
+		return err == nil || errors.Is(err, errClosedStdout)
+	}
+	return !slices.ContainsFunc(many.Unwrap(), func(err error) bool { return !onlyClosed(err) })
+}
+
+// say writes an error and its hint.
+func say(stderr io.Writer, cmd *cobra.Command, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
 	if h := hint(cmd, err); h != "" {
 		fmt.Fprintf(stderr, "rstream: hint: %s\n", h)
 	}
-	return status(err)
 }
 
 // signalStatus is 130 for an interrupt. The commands that run until they are told
@@ -120,8 +139,11 @@ func hint(cmd *cobra.Command, err error) string {
 		heldAs      *cache.HeldAsError
 		answer      *wire.Error
 		carried     *carriedError
+		claim       *claimError
 	)
 	switch {
+	case errors.As(err, &claim) && claim.hint != "":
+		return claim.hint
 	case errors.As(err, &exit):
 		return exit.hint
 	case errors.As(err, &carried):

@@ -50,7 +50,6 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
-	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if ferr := a.out.flush(); err == nil {
@@ -116,6 +115,9 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate("rstream {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	// What cobra itself prints, such as help, goes where all output goes: cobra drops the
+	// errors of its writes. The completion commands keep what is set when they are made.
+	root.SetOut(a.out.w)
 	a.addFlags(root)
 	addCommands(a, root)
 	root.SetUsageTemplate(usageTemplate)

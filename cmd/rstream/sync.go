@@ -113,6 +113,9 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return err
 	}
+	if !o.print {
+		a.out.outlive()
+	}
 	cfg := a.clientConfig()
 	cfg.Wait, cfg.Reconcile.Strategy = o.wait, strategy
 	s, err := a.connectWith(ctx, cfg)

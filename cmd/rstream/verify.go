@@ -47,6 +47,7 @@ damaged of it, and it is made again when it is needed.`,
 }
 
 func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topic) error {
+	a.out.outlive()
 	s, err := a.connect(ctx, false)
 	if err != nil {
 		return err

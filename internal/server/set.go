@@ -148,7 +148,7 @@ func (b *badLines) problem() *wire.Error {
 	if len(b.numbers) == 0 {
 		return nil
 	}
-	e := wire.Errorf(http.StatusBadRequest, "nothing was appended: %s", strings.Join(b.reasons, "; "))
+	e := wire.Errorf(http.StatusBadRequest, wire.NothingAppended+": %s", strings.Join(b.reasons, "; "))
 	if more := len(b.numbers) - len(b.reasons); more > 0 {
 		e.Detail += fmt.Sprintf("; and %d more bad lines", more)
 	}
@@ -171,6 +171,9 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.D
 	var refused Refused
 	if errors.As(err, &refused) {
 		problem = wire.Errorf(refused.HTTPStatus(), "%v", refused)
+	}
+	if problem.Status == http.StatusInsufficientStorage {
+		problem.Detail += "; " + wire.NothingAppended
 	}
 	if problem.Status == http.StatusServiceUnavailable {
 		problem.RetryAfter = time.Second

@@ -140,6 +140,9 @@ func (e *Error) Final() bool {
 	return true
 }
 
+// NothingAppended is what a detail says of an append, before or after the reason.
+const NothingAppended = "nothing was appended"
+
 // NotAppended reports whether e, of a log, says of an append that nothing was appended.
 // 408 and the other 5xx leave it open.
 func (e *Error) NotAppended() bool {

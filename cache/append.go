@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -32,7 +31,7 @@ var (
 	// ErrLogFull means that the log has given its last id.
 	ErrLogFull error = &StatusError{"the log has no ids left", 507}
 	// ErrFull means that the disk or the file can take no more; nothing was
-	// written, unless it comes with ErrUnknown.
+	// written, unless it comes with ErrUnknown, and then it may have been.
 	ErrFull error = &StatusError{"no space left for the file", 507}
 	// ErrBusy means that another process was writing for too long; nothing
 	// was written.
@@ -121,12 +120,6 @@ func (db *DB) Horizon(ctx context.Context) (event.ID, error) {
 // Beginning.
 func (db *DB) Head() event.ID { return event.ID(db.head.Load()) }
 
-func (db *DB) startCommitter() {
-	db.commits = make(chan *appendRequest)
-	db.closing = make(chan struct{})
-	db.committer.Go(db.commitLoop)
-}
-
 func (db *DB) loadHead(ctx context.Context) error {
 	span, err := db.logWindow(ctx)
 	if err == nil {
@@ -151,157 +144,6 @@ func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
 }
 
 var errNoWindow = fmt.Errorf("%w: the log has no window", ErrCorrupt)
-
-// commitLoop is the committer: it takes whatever waits, writes it in one
-// transaction, shows it and only then answers.
-func (db *DB) commitLoop() {
-	for {
-		select {
-		case <-db.closing:
-			return
-		case first := <-db.commits:
-			db.commit(db.gather(first))
-		}
-	}
-}
-
-// gather adds to first what else is waiting now, or is about to: whoever can run may run
-// once more before. A transaction of many takes little longer than one of few.
-func (db *DB) gather(first *appendRequest) []*appendRequest {
-	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
-	for yielded := false; drafts < maxBatchDrafts && bytes < maxBatchBytes; {
-		select {
-		case r := <-db.commits:
-			batch = append(batch, r)
-			drafts, bytes = drafts+len(r.drafts), bytes+r.bytes
-		default:
-			if yielded {
-				return batch
-			}
-			runtime.Gosched()
-			yielded = true
-		}
-	}
-	return batch
-}
-
-// commit writes the batch, shows it and answers. Where one request cannot be
-// written, the others do not suffer for it: each is tried alone.
-func (db *DB) commit(batch []*appendRequest) {
-	live := patient(batch)
-	if len(live) == 0 {
-		return
-	}
-	w := batchWriter{db: db}
-	err := db.writeBatch(&w, live)
-	switch {
-	case err == nil:
-		before := db.Head()
-		db.recent.add(w.events, w.storages, w.removals)
-		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
-			db.show(w.events)
-		}
-		db.noteSealed(before)
-	case errors.Is(err, ErrUnknown):
-		err = errors.Join(err, db.recoverWriter())
-		db.show(nil)
-	case len(live) > 1 && !errors.Is(err, ErrBusy):
-		for i := range live {
-			db.commit(live[i : i+1])
-		}
-		return
-	}
-	for _, r := range live {
-		if err != nil {
-			r.receipts = nil
-		}
-		r.done <- err
-	}
-}
-
-// noteSealed wakes whoever waits for a block to be sealed, if one was since the head
-// was before.
-func (db *DB) noteSealed(before event.ID) {
-	if db.Head()/event.BlockSize == before/event.BlockSize {
-		return
-	}
-	select {
-	case db.sealed <- struct{}{}:
-	default: // it knows
-	}
-}
-
-// patient returns the requests that somebody still waits for and answers the
-// others.
-func patient(batch []*appendRequest) []*appendRequest {
-	live := batch[:0]
-	for _, r := range batch {
-		if err := r.ctx.Err(); err != nil {
-			r.done <- fmt.Errorf("append: %w", err)
-			continue
-		}
-		live = append(live, r)
-	}
-	return live
-}
-
-func (db *DB) show(evs []event.Event) {
-	if show := db.onCommit.Load(); show != nil {
-		(*show)(evs, db.Head())
-	}
-}
-
-// writeBatch writes the batch in one transaction. An error of COMMIT itself says
-// nothing about what is on the disk, even if it can be read back or not: a log that
-// was written but not synced may come to life after the next crash. It becomes
-// ErrUnknown.
-func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
-	// The transaction must not depend on any one caller's patience.
-	ctx := context.Background()
-	if err := db.lock(ctx); err != nil {
-		return err
-	}
-	defer db.unlock()
-	tx, err := db.begin(ctx)
-	if err != nil {
-		return fmt.Errorf("append: %w", classify(err))
-	}
-	defer db.end()
-	w.tx = tx
-	if err := w.run(batch); err != nil {
-		tx.Rollback()
-		clear(db.storages)
-		db.known = nil
-		return fmt.Errorf("append: %w", classify(err))
-	}
-	if err := db.finish(tx); err != nil {
-		clear(db.storages)
-		db.known = nil
-		return fmt.Errorf("append: %w: %w", ErrUnknown, classify(err))
-	}
-	return nil
-}
-
-func (db *DB) finish(tx *sql.Tx) error {
-	if db.commitTx != nil {
-		return db.commitTx(tx)
-	}
-	return tx.Commit()
-}
-
-// recoverWriter opens the file anew after a COMMIT that failed and reads back what
-// was written.
-func (db *DB) recoverWriter() error {
-	ctx := context.Background()
-	if err := db.lock(ctx); err != nil {
-		return err
-	}
-	defer db.unlock()
-	if err := db.connectWriter(); err != nil {
-		return err
-	}
-	return db.loadHead(ctx)
-}
 
 // A batchWriter writes one transaction of the committer.
 type batchWriter struct {

@@ -24,18 +24,13 @@ const (
 	childKeys = "RSTREAM_CACHE_KEYS"
 )
 
+// childWork is what children can do, by name, with the file that they are given.
+var childWork = map[string]func(path string) error{"append": appendChild, "apply": applyChild, "retain": retainChild}
+
 // runChild does the work of a child process until it is killed or done. Each line
 // on its standard output is an acknowledgement.
 func runChild(name string) int {
-	var err error
-	switch path := os.Getenv(childFile); name {
-	case "append":
-		err = appendChild(path)
-	case "apply":
-		err = applyChild(path)
-	case "retain":
-		err = retainChild(path)
-	}
+	err := childWork[name](os.Getenv(childFile))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

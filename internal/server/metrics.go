@@ -51,7 +51,7 @@ func newMetrics(s *Server) *metrics {
 	}
 	m := &metrics{
 		registry: reg,
-		appends:  counters("rstream_append_requests_total", "Calls of the log to append: done, refused for what they are, failed, or left by who asked.", "outcome"),
+		appends:  counters("rstream_append_requests_total", "Calls of the log to append: done, refused for what they are, refused because the log or its disk is full, failed, or left by who asked.", "outcome"),
 		appended: counters("rstream_append_events_total", "Events that were sent to be appended: new, or known to the log before.", "result"),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "rstream_append_duration_seconds", Help: "How long the log took to make an append durable and show it, waiting included.", Buckets: seconds}),
@@ -92,6 +92,8 @@ func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err 
 	m.appendSeconds.Observe(took.Seconds())
 	var refused Refused
 	switch {
+	case errors.As(err, &refused) && refused.HTTPStatus() == http.StatusInsufficientStorage:
+		m.appends.WithLabelValues("full").Inc()
 	case errors.As(err, &refused) && refused.HTTPStatus() != http.StatusServiceUnavailable:
 		m.appends.WithLabelValues("refused").Inc()
 	case err != nil && ctx.Err() != nil:

@@ -550,3 +550,28 @@ type refused struct{}
 
 func (refused) Error() string   { return "outcome unknown; retry with the same key" }
 func (refused) HTTPStatus() int { return http.StatusServiceUnavailable }
+
+type full struct{}
+
+func (full) Error() string   { return "no space left for the file" }
+func (full) HTTPStatus() int { return http.StatusInsufficientStorage }
+
+// A full disk has a status, a sentence and a metric of its own.
+func TestFullDisk(t *testing.T) {
+	log := newLog()
+	s, stop := serve(t, log, Config{})
+	defer stop()
+	log.set(func() { log.err = fmt.Errorf("append: %w", full{}) })
+	for _, request := range []string{post("/set/a/p", `{"value":1}`), post("/set", `{"user":"a","path":"p","value":1}`)} {
+		resp, text := s.raw(request)
+		if resp.StatusCode != http.StatusInsufficientStorage || resp.Header.Get("Retry-After") != "" ||
+			!strings.Contains(text, `"no space left for the file; nothing was appended"`) {
+			t.Errorf("%s %v %s", resp.Status, resp.Header, text)
+		}
+	}
+	log.set(func() { log.err = nil })
+	_, text := s.raw("GET /metrics HTTP/1.1\nHost: localhost\n\n")
+	if !strings.Contains(text, `rstream_append_requests_total{outcome="full"} 2`) || strings.Contains(text, `outcome="failed"`) {
+		t.Errorf("the metrics tell of %.2000s", text)
+	}
+}

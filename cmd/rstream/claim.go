@@ -149,23 +149,27 @@ func (c *lineClaim) repeat(f fate) string {
 // nothing, so one line of it tells.
 func (c *lineClaim) retry(batch []lineItem) string {
 	first, last := batch[0].number, batch[len(batch)-1].number
+	place := "log"
+	if c.offline || c.queue {
+		place = "outbox"
+	}
 	switch {
 	case !keysMade(batch) && !c.doneMade:
 		return again
 	case !keysMade(batch):
 		return c.goOn(first)
 	case first == last:
-		return fmt.Sprintf("line %d has no key, and sent twice it is two events: look for it in the log, then go on from line %d or %d", first, first, last+1)
+		return fmt.Sprintf("line %d has no key, and sent twice it is two events: look for it in the %s, then go on from line %d or %d", first, place, first, last+1)
 	}
-	return fmt.Sprintf("%s are appended together or not at all, and without keys are new events if sent twice: look for line %d in the log, then go on from line %d or %d",
-		lines(first, last), first, first, last+1)
+	return fmt.Sprintf("%s are taken together or not at all, and sent twice those without keys are new events: look for line %d in the %s, then go on from line %d or %d",
+		lines(first, last), first, place, first, last+1)
 }
 
 func (c *lineClaim) goOn(line int) string {
 	if c.rest == "" {
 		return fmt.Sprintf("go on from line %d", line)
 	}
-	return fmt.Sprintf("go on from line %d: "+c.rest, line, line)
+	return fmt.Sprintf("go on from line %d, with the same flags: "+c.rest, line, line)
 }
 
 // lines names lines of a file.

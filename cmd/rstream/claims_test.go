@@ -19,15 +19,16 @@ import (
 
 // A failure is what goes wrong under a command.
 type failure struct {
-	name   string
-	at     int  // the append that it happens to, from 1; if 0, to none
-	there  bool // the log has taken that append before
-	status int  // what is answered; if 0, the connection is cut
-	log    bool // and the answer is of the log
-	gone   bool // from then on nobody listens
-	held   bool // the answer is held back until the command has ended
-	stdout string
-	signal syscall.Signal // sent once a request is held, or tried again
+	name    string
+	at      int  // the append that it happens to, from 1; if 0, to none
+	there   bool // the log has taken that append before
+	status  int  // what is answered; if 0, the connection is cut
+	log     bool // and the answer is of the log
+	gone    bool // from then on nobody listens
+	held    bool // the answer is held back until the command has ended
+	stdout  string
+	timeout string         // after which the command gives up
+	signal  syscall.Signal // sent once a request is held, or tried again
 }
 
 // failures is one side of the table. Add a row, and every command is tried with it.
@@ -38,6 +39,7 @@ var failures = []failure{
 	{name: "cut after, then nobody", at: 1, there: true, gone: true},
 	{name: "killed before the third, interrupted", at: 3, gone: true, signal: syscall.SIGINT},
 	{name: "killed after the third, terminated", at: 3, there: true, gone: true, signal: syscall.SIGTERM},
+	{name: "killed after the third, given up", at: 3, there: true, gone: true, timeout: "1s"},
 	{name: "interrupted, the first not there", at: 1, held: true, signal: syscall.SIGINT},
 	{name: "interrupted, the first there", at: 1, there: true, held: true, signal: syscall.SIGINT},
 	{name: "terminated, the third there", at: 3, there: true, held: true, signal: syscall.SIGTERM},

@@ -173,6 +173,9 @@ func (tr *trial) fail() (status int, said string) {
 	ctx, cancel := context.WithTimeout(tr.t.Context(), patience)
 	defer cancel()
 	cmd := tr.command(ctx, tr.bad.URL, append([]string{"rstream"}, tr.c.args...)...)
+	if tr.f.timeout != "" {
+		cmd.Env = append(cmd.Env, "RSTREAM_TIMEOUT="+tr.f.timeout)
+	}
 	stderr := &noticing{text: "trying again", seen: make(chan struct{})}
 	cmd.Stderr = stderr
 	if tr.c.pipe {
@@ -183,7 +186,7 @@ func (tr *trial) fail() (status int, said string) {
 		defer f.Close()
 		cmd.Stdin = io.MultiReader(f) // not a file, which could be read twice
 	}
-	if out := tr.stdout(); out != nil {
+	if out := outputOf(tr.t, tr.f.stdout); out != nil {
 		cmd.Stdout = out
 		defer out.Close()
 	}
@@ -222,11 +225,12 @@ func (tr *trial) interrupt(cmd *exec.Cmd, retried, ended chan struct{}) {
 	}
 }
 
-// stdout is the output that the failure wants, nil for none.
-func (tr *trial) stdout() *os.File {
+// outputOf returns a standard output that is full or closed, nil for none.
+func outputOf(t *testing.T, kind string) *os.File {
+	t.Helper()
 	var f *os.File
 	var err error
-	switch tr.f.stdout {
+	switch kind {
 	case "full":
 		f, err = os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	case "closed":
@@ -236,7 +240,7 @@ func (tr *trial) stdout() *os.File {
 		}
 	}
 	if err != nil {
-		tr.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return f
 }

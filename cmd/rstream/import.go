@@ -245,7 +245,7 @@ func (im *importing) read(f *os.File, fn func(evs []event.Event, log string) err
 		return err
 	}
 	im.size, im.events, im.missing = counted.n, r.events, r.missing
-	return r.bad.err(im.name)
+	return r.bad.err(im.name, "nothing was imported")
 }
 
 // again reads what read has read.
@@ -257,7 +257,7 @@ func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) er
 	if err := r.run(); err != nil {
 		return err
 	}
-	return r.bad.err(im.name)
+	return r.bad.err(im.name, "the file was changed while it was read, and some of it may have been imported")
 }
 
 func (im *importing) add(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
@@ -421,7 +421,7 @@ func (b *badLines) add(number int, err error) {
 	}
 }
 
-func (b *badLines) err(name string) error {
+func (b *badLines) err(name, hint string) error {
 	if len(b.numbers) == 0 {
 		return nil
 	}
@@ -432,7 +432,7 @@ func (b *badLines) err(name string) error {
 	if more := b.numbers[len(b.reasons):]; len(more) > 0 {
 		text = append(text, fmt.Sprintf("%s: and %s: %s", name, count(len(more), "bad line"), ranges(more)))
 	}
-	return &exitError{exitFailed, strings.Join(text, "\n"), "nothing was imported"}
+	return &exitError{exitFailed, strings.Join(text, "\n"), hint}
 }
 
 // ranges writes ascending numbers such as 3, 5-9.

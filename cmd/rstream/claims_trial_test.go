@@ -45,7 +45,8 @@ func newTrial(t *testing.T, f failure, c claimant) *trial {
 		t.Fatal(err)
 	}
 	tr.srv = server.New(tr.db, server.Config{})
-	tr.good, tr.bad = httptest.NewServer(tr.srv), httptest.NewServer(http.HandlerFunc(tr.serve))
+	tr.good, tr.bad = httptest.NewServer(tr.srv), httptest.NewUnstartedServer(http.HandlerFunc(tr.serve))
+	tr.bad.Start() // serve closes its listener
 	t.Cleanup(func() {
 		tr.srv.Stop()
 		for _, s := range []*httptest.Server{tr.good, tr.bad} {

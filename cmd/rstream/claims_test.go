@@ -86,8 +86,8 @@ func eventLine(keyed func(n int) bool) func(int) string {
 	}
 }
 
-func always(int) bool    { return true }
-func never(int) bool     { return false }
+func everyLine(int) bool { return true }
+func noLine(int) bool    { return false }
 func firstly(n int) bool { return n <= 40 }
 func lastly(n int) bool  { return n > 40 }
 
@@ -103,15 +103,15 @@ var claimants = []claimant{
 	{name: "put", args: []string{"put", "a/x", "1"}},
 	{name: "put --key", args: []string{"put", "a/x", "1", "--key", "it's"}},
 	{name: "del", args: []string{"del", "a/x"}},
-	{name: "put --from keyed", args: []string{"put", "--from", "in 100%"}, input: eventLine(always)},
-	{name: "put --from keyless", args: []string{"put", "--from", "in 100%"}, input: eventLine(never)},
+	{name: "put --from keyed", args: []string{"put", "--from", "in 100%"}, input: eventLine(everyLine)},
+	{name: "put --from keyless", args: []string{"put", "--from", "in 100%"}, input: eventLine(noLine)},
 	{name: "put --from keyed at first", args: []string{"put", "--from", "in 100%"}, input: eventLine(firstly)},
 	{name: "put --from keyed at last", args: []string{"put", "--from", "in 100%"}, input: eventLine(lastly)},
-	{name: "put --from -", args: []string{"put", "--from", "-"}, input: eventLine(never), pipe: true},
+	{name: "put --from -", args: []string{"put", "--from", "-"}, input: eventLine(noLine), pipe: true},
 	{name: "put --lines", args: []string{"put", "a/x", "--lines"}, input: plainLine, pipe: true},
-	{name: "put --offline", args: []string{"put", "--offline", "--from", "in 100%"}, input: eventLine(never), copy: true},
+	{name: "put --offline", args: []string{"put", "--offline", "--from", "in 100%"}, input: eventLine(noLine), copy: true},
 	{name: "put --queue", args: []string{"put", "a/x", "1", "--queue"}, copy: true},
-	{name: "put --queue --from", args: []string{"put", "--queue", "--from", "in 100%"}, input: eventLine(never), copy: true},
+	{name: "put --queue --from", args: []string{"put", "--queue", "--from", "in 100%"}, input: eventLine(noLine), copy: true},
 	{name: "del --queue", args: []string{"del", "a/x", "--queue"}, copy: true},
 }
 

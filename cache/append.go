@@ -36,6 +36,9 @@ var (
 	// ErrBusy means that another process was writing for too long; nothing
 	// was written.
 	ErrBusy error = &StatusError{"the file is being written by another process", 503}
+	// ErrFiles means that the process or the system has too many files open, so
+	// that nothing could be read or written. It may pass.
+	ErrFiles error = &StatusError{"too many files are open", 503}
 )
 
 // A committer takes at most this much into one transaction, so that no append
@@ -122,10 +125,11 @@ func (db *DB) Head() event.ID { return event.ID(db.head.Load()) }
 
 func (db *DB) loadHead(ctx context.Context) error {
 	span, err := db.logWindow(ctx)
-	if err == nil {
-		db.head.Store(uint64(span.To))
+	if err != nil {
+		return err
 	}
-	return err
+	db.head.Store(uint64(span.To))
+	return db.loadTime(ctx)
 }
 
 // logWindow returns the one window of a server's file.

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -81,18 +80,20 @@ func removeFiles(path string) {
 // copyInto copies the file through a connection of its own: the one that writes
 // would keep appends waiting, those that read must not write, not even elsewhere.
 func (db *DB) copyInto(ctx context.Context, path string) error {
-	pool, err := connect(db.file, 1, "")
+	pool, err := db.connect(1, "")
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	_, err = pool.ExecContext(ctx, `VACUUM INTO ?`, path)
-	return orDone(ctx, err)
+	if _, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
+		return orDone(ctx, err)
+	}
+	return db.unchanged()
 }
 
 // markBackup says in the copy what it is, checks it and has it synced to disk.
 func markBackup(ctx context.Context, path string) (err error) {
-	pool, err := connect(path, 1, "")
+	pool, err := connect(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		return err
 	}
@@ -104,21 +105,16 @@ func markBackup(ctx context.Context, path string) (err error) {
 	if result != "ok" {
 		return fmt.Errorf("%w: %s", ErrCorrupt, result)
 	}
-	if _, err := pool.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup)); err != nil {
-		return err
-	}
-	_, err = pool.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	_, err = pool.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup))
 	return err
 }
 
 // beginAnew makes a backup the log of a server: a new log, whose parent is the old
 // one up to the head of the backup.
 func (db *DB) beginAnew(ctx context.Context) error {
-	var random [10]byte
-	rand.Read(random[:]) // never fails
-	return db.update(ctx, func(tx *sql.Tx) error {
+	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = (SELECT stop FROM window WHERE topic = '*' AND state = 'committed'),
-			id = ?, role = 'server' WHERE role = 'backup'`, event.NewLogID(random))
+			id = ?, role = 'server' WHERE role = 'backup'`, newLogID())
 		return err
 	})
 }

@@ -65,6 +65,7 @@ func (db *DB) commit(batch []*appendRequest) {
 	switch {
 	case err == nil:
 		db.recent.add(w.events, w.storages, w.removals)
+		db.lastTime.Store(int64(w.time))
 		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
 			db.show(w.events)
 		}

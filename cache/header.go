@@ -12,47 +12,37 @@ import (
 type fileKind int
 
 const (
-	missingFile fileKind = iota // or one without a byte
+	emptyFile fileKind = iota // or a database without a table, which SQLite makes
 	ourFile
-	youngFile // a database without a table, as ours are until the first migration
 )
 
 // inspect tells a file by its bytes and refuses what is not ours: merely opening
 // another program's database would empty its write-ahead log and could change its
 // journal mode.
-func inspect(path string) (fileKind, error) {
-	info, err := os.Stat(path)
+func (f *heldFile) inspect(path string) (fileKind, header, error) {
+	var h header
+	n, err := f.ReadAt(h[:], 0)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return missingFile, nil
-	case err != nil:
-		return 0, err
-	case !info.Mode().IsRegular():
-		return 0, ErrNotCache
-	case info.Size() == 0:
-		return missingFile, nil
-	}
-	h, err := readHeader(path)
-	if err != nil {
-		return 0, err
-	}
-	if string(h[:16]) != "SQLite format 3\x00" {
-		return 0, ErrNotCache
-	}
-	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		return emptyFile, h, nil
+	case err != nil && !errors.Is(err, io.EOF):
+		return 0, h, err
+	case n < len(h) || string(h[:16]) != "SQLite format 3\x00":
+		return 0, h, ErrNotCache
 	case h.app() == applicationID:
-		return ourFile, nil
+		return ourFile, h, nil
 	case h.app() != 0 || h.version() != 0:
-		return 0, ErrNotCache
+		return 0, h, ErrNotCache
 	}
-	return inspectLog(path, h)
+	kind, err := inspectLog(path, h)
+	return kind, h, err
 }
 
-// inspectLog decides on a file whose header does not name a program. The header
-// lags behind the write-ahead log until the first checkpoint, so a file of ours
-// that was killed early is known by the newer headers there.
+// inspectLog decides on a file whose header does not name a program. Earlier versions
+// wrote it to the write-ahead log first, so a file of theirs that was killed early is
+// known by the newer headers there. Without them, such a file has lost what it was.
 func inspectLog(path string, h header) (fileKind, error) {
-	tables := h.cookie() != 0
+	tables, begun := h.cookie() != 0, h.isWAL()
 	err := eachLogHeader(path+"-wal", func(newer header) bool {
 		h = newer
 		tables = tables || h.cookie() != 0
@@ -65,8 +55,10 @@ func inspectLog(path string, h header) (fileKind, error) {
 		return ourFile, nil
 	case h.app() != 0 || h.version() != 0 || tables:
 		return 0, ErrNotCache
+	case begun:
+		return 0, ErrNoIdentity
 	}
-	return youngFile, nil
+	return emptyFile, nil
 }
 
 // A header is how a SQLite file begins.
@@ -76,17 +68,7 @@ func (h *header) app() uint32     { return binary.BigEndian.Uint32(h[68:]) }
 func (h *header) version() uint32 { return binary.BigEndian.Uint32(h[60:]) } // PRAGMA user_version
 func (h *header) cookie() uint32  { return binary.BigEndian.Uint32(h[40:]) } // counts changes of the schema
 
-func readHeader(path string) (h header, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return h, err
-	}
-	defer f.Close()
-	if _, err = io.ReadFull(f, h[:]); errors.Is(err, io.ErrUnexpectedEOF) {
-		err = ErrNotCache
-	}
-	return h, err
-}
+func (h *header) isWAL() bool { return h[18] == 2 }
 
 // eachLogHeader calls visit with the versions of the database's header in a
 // write-ahead log, until it returns false. A log has a header of 32 bytes, then

@@ -195,8 +195,9 @@ func wantError(t fataler, what string, err, want error) {
 func kill(db *DB) {
 	db.read.Close()
 	db.write.Close()
-	if db.flock != nil {
+	if db.serving {
 		db.flock.Close()
+		db.held.endServing()
 	}
 	if db.closing != nil {
 		close(db.closing)

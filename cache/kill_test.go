@@ -25,12 +25,18 @@ const (
 )
 
 // childWork is what children can do, by name, with the file that they are given.
-var childWork = map[string]func(path string) error{"append": appendChild, "apply": applyChild, "retain": retainChild}
+var childWork = map[string]func(path string) error{"append": appendChild, "apply": applyChild, "retain": retainChild,
+	"create": createChild, "serve": serveChild, "read": readChild}
 
 // runChild does the work of a child process until it is killed or done. Each line
 // on its standard output is an acknowledgement.
 func runChild(name string) int {
-	err := childWork[name](os.Getenv(childFile))
+	path := os.Getenv(childFile)
+	work, ok := childWork[name]
+	if !ok {
+		work = func(path string) error { return systemChild(name, path) }
+	}
+	err := work(path)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -139,7 +139,7 @@ func (f *follower) pages() error {
 // holdFile stops the committer before it begins, as another process does that
 // writes to the file.
 func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
-	pool, err := connect(db.file, 1, "_txlock=immediate")
+	pool, err := db.connect(1, "&_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}

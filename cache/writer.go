@@ -209,7 +209,7 @@ func (c *writerConn) insertPostings(p postings) error {
 // connectWriter opens the writing connection, anew if there is one.
 func (db *DB) connectWriter() error {
 	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
-	connector, err := sqlite.NewConnector(dataSource(db.file, "_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
+	connector, err := sqlite.NewConnector(dataSource(db.file, db.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// What says which log a file belongs to is written before the file has a write-ahead
+// log: it stands in the file itself, in one transaction with the schema. So a file is
+// empty or has its identity, wherever its making is cut, and one whose write-ahead log
+// was lost is never taken for a new one.
+
+// create gives an empty file its schema and its identity. Of several processes that
+// create a file one does; the others find it made.
+func (db *DB) create(ctx context.Context, cfg Config) error {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	return db.alter(ctx, `PRAGMA auto_vacuum=2`, func(tx *sql.Tx) error {
+		version, err := schemaVersion(ctx, tx)
+		if err != nil || version > 0 {
+			return err
+		}
+		if err := applyMigrations(ctx, tx, 0, files); err != nil {
+			return err
+		}
+		return insertIdentity(ctx, tx, cfg)
+	})
+}
+
+// changeIdentity changes which log a file belongs to, in the file itself. No
+// connection of this process may be open.
+func (db *DB) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
+	return db.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
+}
+
+// alter runs change in a transaction that goes into the file itself. The folder is
+// synced, too: a crash could bring back the journal otherwise, and undo the change
+// after others have built on it.
+func (db *DB) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
+	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
+		if _, err := pool.ExecContext(ctx, pragma+`; PRAGMA synchronous=EXTRA`); err != nil {
+			return err
+		}
+		tx, err := pool.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		if err := change(tx); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		return tx.Commit()
+	})
+}
+
+// beginWAL gives a file its write-ahead log.
+func (db *DB) beginWAL(ctx context.Context) error {
+	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
+		_, err := pool.ExecContext(ctx, `PRAGMA journal_mode=WAL`)
+		return err
+	})
+}
+
+// aside runs fn with a connection of its own. SQLite refuses a change of the journal
+// mode at once if others are in its way, so it is tried again until they are not.
+func (db *DB) aside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
+	ctx, cancel := context.WithTimeout(ctx, busyTime)
+	defer cancel()
+	for {
+		pool, err := db.connect(1, "&_txlock=immediate")
+		if err != nil {
+			return err
+		}
+		err = orDone(ctx, errors.Join(fn(ctx, pool), pool.Close()))
+		if !errors.Is(err, ErrBusy) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// applyMigrations brings a schema of a version up to that of files.
+func applyMigrations(ctx context.Context, tx *sql.Tx, version int, files []string) error {
+	for _, file := range files[version:] {
+		text, err := migrations.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, string(text)); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `PRAGMA application_id=`+strconv.Itoa(applicationID)+
+		`; PRAGMA user_version=`+strconv.Itoa(len(files)))
+	return err
+}
+
+// insertIdentity makes an empty schema the file of a log.
+func insertIdentity(ctx context.Context, tx *sql.Tx, cfg Config) error {
+	log := cfg.Log
+	if log == "" {
+		log = newLogID()
+	}
+	indexed := event.MaxID // a client writes postings with each event
+	if cfg.Role == Server {
+		indexed = event.Beginning
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO log (one, id, role, next, time, indexed)
+		VALUES (1, ?, ?, 1, 0, ?)`, log, string(cfg.Role), indexed); err != nil {
+		return err
+	}
+	if cfg.Role != Server {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO window (topic, state, start, reached, stop) VALUES ('*', 'committed', 0, 0, 0)`)
+	return err
+}
+
+func newLogID() string {
+	var random [10]byte
+	rand.Read(random[:]) // never fails
+	return event.NewLogID(random)
+}
+
+// schemaVersion returns a file's schema, 0 if it is empty.
+func schemaVersion(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) (int, error) {
+	var version, app, tables int
+	if err := db.QueryRowContext(ctx, `SELECT v.user_version, a.application_id,
+		(SELECT count(*) FROM sqlite_schema)
+		FROM pragma_user_version v, pragma_application_id a`).Scan(&version, &app, &tables); err != nil {
+		return 0, err
+	}
+	if tables > 0 && app != applicationID {
+		return 0, ErrNotCache
+	}
+	return version, nil
+}
+
+var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotExist)

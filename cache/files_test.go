@@ -1,0 +1,76 @@
+//go:build unix
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// systemChild is of the children that only some systems have.
+func systemChild(name, path string) error {
+	if name == "files" {
+		return filesChild(path)
+	}
+	return errors.New("no such child: " + name)
+}
+
+// filesChild uses up its descriptors and says what a read that needs another one
+// returns: of a copy, and of a log, which has all of them already.
+func filesChild(path string) error {
+	ctx := context.Background()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: 100}); err != nil {
+		return err
+	}
+	log, err := Open(ctx, path, Config{Role: Server})
+	if err != nil {
+		return err
+	}
+	copied, err := Open(ctx, path+".copy", Config{Role: Client, Log: testLog})
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		_, err = os.Open(os.DevNull)
+	}
+	if !errors.Is(err, syscall.EMFILE) {
+		return err
+	}
+	var errs []error
+	for range 2 { // at once, so that each needs a connection of its own
+		tx, err := copied.read.BeginTx(ctx, nil)
+		if err == nil {
+			err = tx.QueryRow(`SELECT count(*) FROM log`).Scan(new(int))
+		}
+		errs = append(errs, err)
+	}
+	_, err = copied.Count(ctx)
+	fmt.Println(errors.Is(classify(errors.Join(append(errs, err)...)), ErrFiles))
+	var held []error
+	for range log.read.Stats().MaxOpenConnections {
+		tx, err := log.read.BeginTx(ctx, nil)
+		if err == nil {
+			err = tx.QueryRow(`SELECT count(*) FROM log`).Scan(new(int))
+		}
+		held = append(held, err)
+	}
+	fmt.Println(errors.Join(held...))
+	return nil
+}
+
+func TestTooManyFiles(t *testing.T) {
+	c := startChild(t, "files", filepath.Join(t.TempDir(), "x.db"), "")
+	for _, want := range []string{"true", "<nil>"} {
+		if !c.lines.Scan() || c.lines.Text() != want {
+			t.Errorf("the child says %q, want %q: %s", c.lines.Text(), want, c.errs.String())
+		}
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("%v: %s", err, c.errs.String())
+	}
+}

@@ -1,0 +1,170 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The errors of files that may only be read.
+var (
+	// ErrReadOnly means that the file, its folder or what SQLite keeps beside it
+	// may not be written by this process.
+	ErrReadOnly = errors.New("is read-only")
+	// ErrChanged means that somebody wrote a file that is read without locks.
+	ErrChanged = errors.New("was changed while it was being read; try again")
+)
+
+// A location says how a file can be opened where it lies.
+type location struct {
+	frozen error    // why nothing may be written there; nil if it may
+	params string   // of the name under which SQLite opens the file
+	alone  bool     // SQLite locks nothing there, so changes must be looked for
+	seen   [2]stamp // the file and its write-ahead log, as they were when it was opened
+}
+
+// A stamp changes when a file does.
+type stamp struct {
+	size int64
+	time time.Time
+}
+
+// lookAround finds out how db's file can be opened. Nothing is written to find out.
+//
+// Where SQLite may not write, it reads a write-ahead log only together with its index
+// in the -shm file. If that is not there, each connection makes an index of its own in
+// memory, which SQLite does for those alone that have a file for themselves. Without a
+// write-ahead log the file is all there is, and is read as one that never changes.
+func (db *DB) lookAround() error {
+	db.location = location{frozen: frozen(db.file), params: "mode=rw" + tuning}
+	if db.frozen == nil {
+		return nil
+	}
+	log := db.file + "-wal"
+	info, err := os.Stat(log)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	unreadable := mayRead(log)
+	switch {
+	case err != nil || info.Size() == 0 && (unreadable != nil || mayRead(db.file+"-shm") != nil):
+		db.params, db.alone = "mode=ro&immutable=1"+tuning, true
+	case unreadable != nil:
+		return fmt.Errorf("read its write-ahead log: %w", unreadable)
+	case mayRead(db.file+"-shm") == nil:
+		db.params = "mode=ro" + tuning
+	default:
+		// No PRAGMA that reads the file may come first.
+		db.params, db.alone = "mode=ro&vfs="+lockless+"&_pragma=locking_mode(exclusive)", true
+	}
+	db.seen, err = db.stamps()
+	return err
+}
+
+// lockless is SQLite's way to open files without locks.
+var lockless = map[bool]string{true: "win32-none", false: "unix-none"}[runtime.GOOS == "windows"]
+
+// frozen says why a file may not be written, nil if it may.
+func frozen(file string) error {
+	for _, path := range []string{file, filepath.Dir(file), file + "-wal", file + "-shm"} {
+		if err := mayWrite(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w (%w)", ErrReadOnly, err)
+		}
+	}
+	return nil
+}
+
+func (db *DB) stamps() (seen [2]stamp, err error) {
+	for i, path := range []string{db.file, db.file + "-wal"} {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && i > 0 {
+			continue
+		}
+		if err != nil {
+			return seen, err
+		}
+		seen[i] = stamp{info.Size(), info.ModTime()}
+	}
+	return seen, nil
+}
+
+// unchanged returns ErrChanged if what is read without locks has changed.
+func (db *DB) unchanged() error {
+	if !db.alone {
+		return nil
+	}
+	now, err := db.stamps()
+	if err == nil && now != db.seen {
+		err = fmt.Errorf("%s: %w", db.path, ErrChanged)
+	}
+	return err
+}
+
+// busyTime is how long to wait for another process that writes.
+const busyTime = 10 * time.Second
+
+// connect opens a pool of db's file.
+func (db *DB) connect(most int, extra string) (*sql.DB, error) {
+	return connect(db.file, most, db.params+extra)
+}
+
+// openReaders opens the connections that read before they are needed: later there may
+// be no descriptors left for them.
+func (db *DB) openReaders(ctx context.Context) (err error) {
+	conns := make([]*sql.Conn, db.read.Stats().MaxOpenConnections)
+	for i := 0; i < len(conns) && err == nil; i++ {
+		conns[i], err = db.read.Conn(ctx)
+	}
+	for _, conn := range conns {
+		if conn != nil {
+			err = errors.Join(err, conn.Close())
+		}
+	}
+	return err
+}
+
+// outOfFiles reports whether no more files can be opened. SQLite does not say why it
+// could not open one.
+func outOfFiles() bool {
+	f, err := os.Open(os.DevNull)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// connect opens a pool.
+func connect(file string, most int, params string) (*sql.DB, error) {
+	pool, err := sql.Open("sqlite", dataSource(file, params))
+	if err != nil {
+		return nil, err
+	}
+	pool.SetMaxOpenConns(most)
+	pool.SetMaxIdleConns(most)
+	return pool, nil
+}
+
+// dataSource returns the name under which a file is opened. The PRAGMAs stand in the
+// name because one Exec would reach one connection of a pool only. They run in the
+// order of their names. params begin with the mode: with mode=rw, a file that was moved
+// away is not made again by the next connection.
+func dataSource(file, params string) string {
+	file = filepath.ToSlash(file)
+	if !strings.HasPrefix(file, "/") {
+		file = "/" + file // a drive letter
+	}
+	return (&url.URL{Scheme: "file", Path: file}).String() +
+		"?" + params + "&_pragma=busy_timeout(" + strconv.FormatInt(busyTime.Milliseconds(), 10) + ")"
+}
+
+const tuning = "&_pragma=synchronous(full)&_pragma=cache_size(-16384)&_pragma=journal_size_limit(16777216)"

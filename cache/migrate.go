@@ -1,0 +1,82 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// applicationID marks our files among all SQLite files: "rstr".
+const applicationID = 0x72737472
+
+// migrate brings the schema up to date, each migration in a transaction of its
+// own. It refuses files of other programs, of later versions, of another role and
+// of another log before it writes.
+func (db *DB) migrate(ctx context.Context, cfg Config) error {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	version, err := schemaVersion(ctx, db.read)
+	switch {
+	case err != nil:
+		return err
+	case version > len(files):
+		return fmt.Errorf("%w (schema %d, this one knows %d)", ErrNewer, version, len(files))
+	case version == 0 && cfg.Role == "" && db.walless:
+		return ErrNoLog // being created
+	case version == 0:
+		return ErrNoIdentity
+	}
+	if err := db.loadIdentity(ctx, cfg); err != nil {
+		return err
+	}
+	if version < len(files) && db.frozen != nil {
+		return fmt.Errorf("%w, and its schema %d is older than this version's: %w", db.frozen, version, ErrOlder)
+	}
+	for ; version < len(files); version++ {
+		if err := db.migrateTo(ctx, version+1, files[:version+1]); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func (db *DB) migrateTo(ctx context.Context, version int, files []string) error {
+	return db.update(ctx, func(tx *sql.Tx) error {
+		var now int
+		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&now); err != nil {
+			return err
+		}
+		if now >= version {
+			return nil // another process was faster
+		}
+		return applyMigrations(ctx, tx, version-1, files)
+	})
+}
+
+func (db *DB) loadIdentity(ctx context.Context, cfg Config) error {
+	err := db.read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&db.log, &db.role)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrNoIdentity
+	case err != nil:
+		return err
+	case db.role == Backup && cfg.Role == Server:
+		return errIsBackup
+	case cfg.Role != "" && db.role != cfg.Role:
+		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.role)
+	case cfg.Log != "" && db.log != cfg.Log:
+		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, db.log, cfg.Log)
+	}
+	return nil
+}
+
+// errIsBackup says that a backup is to become the file of a log.
+var errIsBackup = errors.New("is a backup")

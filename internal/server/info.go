@@ -2,7 +2,9 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+	"time"
 
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -63,10 +65,17 @@ func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 }
 
 // failure is the answer to an error of the log. What it says may name files, so it
-// goes to the server's own log only.
+// goes to the server's own log only. What may pass, as when too many files are open, is
+// 503.
 func (s *Server) failure(r *http.Request, err error) *wire.Error {
 	if r.Context().Err() == nil { // else the client has gone and nothing failed
 		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	var refused Refused
+	if errors.As(err, &refused) && refused.HTTPStatus() == http.StatusServiceUnavailable {
+		problem := wire.Errorf(http.StatusServiceUnavailable, "%v", refused)
+		problem.RetryAfter = time.Second
+		return problem
 	}
 	return wire.Errorf(http.StatusInternalServerError, "the server could not do this; its own log says why")
 }

@@ -127,7 +127,7 @@ type present struct {
 }
 
 type descriptions struct {
-	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal *prometheus.Desc
+	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -145,13 +145,15 @@ func describe() descriptions {
 		sealed:    d("rstream_log_sealed_blocks", "Blocks that the head has left."),
 		file:      d("rstream_log_file_bytes", "Size of the log's file."),
 		wal:       d("rstream_log_wal_bytes", "Size of the write-ahead log beside it."),
+		ahead:     d("rstream_log_clock_ahead_seconds", "How far the last event is ahead of the clock; new events get its time until the clock reaches it."),
+		jumps:     d("rstream_clock_jumps_total", "How often the clock went ahead of the time that passed by more than a minute."),
 	}
 }
 
 // Describe is of prometheus.Collector.
 func (p *present) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
-	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal} {
+	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps} {
 		ch <- desc
 	}
 }
@@ -179,5 +181,10 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 		file, wal := p.s.cfg.Sizes()
 		tell(p.d.file, prometheus.GaugeValue, float64(file))
 		tell(p.d.wal, prometheus.GaugeValue, float64(wal))
+	}
+	if p.s.cfg.Clock != nil {
+		ahead, jumps := p.s.cfg.Clock()
+		tell(p.d.ahead, prometheus.GaugeValue, ahead.Seconds())
+		tell(p.d.jumps, prometheus.CounterValue, float64(jumps))
 	}
 }

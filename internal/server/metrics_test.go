@@ -45,7 +45,7 @@ const metricsFile = "testdata/metrics.txt"
 
 // The names are a promise: testdata/metrics.txt has each with what it is.
 func TestMetricNames(t *testing.T) {
-	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }})
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {
@@ -96,7 +96,8 @@ func (m *metrics) touch() {
 
 // What happens is what is told.
 func TestMetrics(t *testing.T) {
-	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 }}, func(t *testing.T, s *served, log *memLog) {
+	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 },
+		Clock: func() (time.Duration, int64) { return 1500 * time.Millisecond, 7 }}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 9)
 		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
 		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
@@ -129,6 +130,8 @@ func TestMetrics(t *testing.T) {
 			`rstream_log_sealed_blocks 0`,
 			`rstream_log_file_bytes 4096`,
 			`rstream_log_wal_bytes 32`,
+			`rstream_log_clock_ahead_seconds 1.5`,
+			`rstream_clock_jumps_total 7`,
 			`rstream_problems_total{kind="conflict"} 1`,
 			`rstream_problems_total{kind="not found"} 1`,
 			`rstream_problems_total{kind="bad request"} 1`,

@@ -89,6 +89,9 @@ type Config struct {
 	// Sizes tells how many bytes the log's file and its write-ahead log have, for
 	// GET /metrics. If nil, they are left out.
 	Sizes func() (file, wal int64)
+	// Clock tells how far the log's last event is ahead of the clock and how often
+	// the clock has jumped ahead, for GET /metrics. If nil, they are left out.
+	Clock func() (ahead time.Duration, jumps int64)
 	// Logger gets what fails and what is refused, at debug also each request. If
 	// nil, nothing is logged.
 	Logger *slog.Logger

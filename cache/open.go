@@ -34,7 +34,7 @@ var (
 	ErrNoLog      = fmt.Errorf("%w: it has not been given a log yet", ErrNotCache)
 	ErrNoIdentity = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
 	ErrOlder      = errors.New("only a program that may write it can bring it up to date")
-	ErrLinked     = errors.New("is served under another name, and its write-ahead log is not here")
+	ErrLinked     = errors.New("is being served, but its write-ahead log is not beside it: the server knows the file by another name, or the -wal file was removed")
 	ErrNewer      = errors.New("was written by a later version of rstream")
 	ErrLocked     = errors.New("is in use by another server")
 	ErrRole       = errors.New("has another role")

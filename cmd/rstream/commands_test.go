@@ -29,10 +29,13 @@ import (
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	// exits STATUS PROGRAM ARG...: run a program that must end with a status.
 	"exits": cmdExits,
+	// nobody STATUS PROGRAM ARG...: run a program as a user who owns nothing, if the
+	// script is run by root; it must end with a status.
+	"nobody": cmdNobody,
 	// start NAME PROGRAM ARG...: run a program beside the script. It writes to
 	// NAME.out and NAME.err.
 	"start": cmdStart,
-	// signal SIGNAL NAME: send TERM, INT, KILL, STOP or CONT.
+	// signal SIGNAL NAME: send TERM, INT, HUP, KILL, STOP or CONT.
 	"signal": cmdSignal,
 	// ended NAME STATUS: wait for its end. A status such as KILL is a signal.
 	"ended": cmdEnded,

@@ -177,6 +177,12 @@ func hint(cmd *cobra.Command, err error) string {
 		return "another program listens there; is a server running already? --listen 127.0.0.1:0 takes a free port"
 	case errors.Is(err, cache.ErrNewer):
 		return "upgrade rstream, or name another file"
+	case errors.Is(err, cache.ErrNoIdentity):
+		return "put the -wal file that belongs to it back beside it, or move the file away to begin a new one"
+	case errors.Is(err, cache.ErrOlder):
+		return "run any command on it as a user who may write it, or copy it, with its -wal file, to a folder that you may write"
+	case errors.Is(err, cache.ErrLinked):
+		return "name the file as the server does, or ask the server"
 	case errors.Is(err, cache.ErrNotCache):
 		return "name a file that rstream made, or one that does not exist yet"
 	case errors.Is(err, cache.ErrLocked):

@@ -30,6 +30,9 @@ type app struct {
 	timeout time.Duration // 0 is for ever
 
 	settings *settings
+
+	args    []string           // of the program
+	onServe func(serveOptions) // gets what serve would do; may be nil
 }
 
 // Groups of commands in the help.
@@ -47,6 +50,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	ctx, stop := withSignals(context.Background())
 	defer stop()
 	a := &app{in: stdin, out: newOutput(stdout), err: stderr}
+	a.args = args
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)

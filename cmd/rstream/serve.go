@@ -51,7 +51,10 @@ With --ttl, a value that is not set again in time ends by an event that everybod
 --ttl TOPIC=AGE is for the values of a topic, and TOPIC=never exempts them; repeat it for
 more topics. The narrowest topic of a storage decides: one of a user before one of any
 user, then the one with the longer path, then one path alone ($) before a path and what
-is below it, and that before a beginning of paths (*).`,
+is below it, and that before a beginning of paths (*).
+
+On SIGHUP, the server reads the config file again and takes its log-level. If the
+file is wrong, the log says so and the old settings stay.`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
@@ -88,7 +91,13 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 			return err
 		}
 	}
+	if a.onServe != nil {
+		a.onServe(o)
+		return nil
+	}
 	say := newServeLog(a, &o.operating)
+	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) })
+	defer stop()
 	return say.failed(serve(ctx, a, o, say))
 }
 
@@ -119,7 +128,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 	srv := server.New(log, server.Config{
 		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return sizeOf(file), sizeOf(file + "-wal") },
-		Logger: say.Logger,
+		Clock: log.Clock, Logger: say.Logger,
 	})
 	hs := &http.Server{
 		Handler:           srv,
@@ -133,7 +142,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 		return err
 	}
 	say.started(log.Log(), log.Head(), url, o.db)
-	stop := a.tend(ctx, log, o.retain.retention())
+	stop := a.tend(ctx, log, o.retain.retention(), say)
 	defer stop()
 	defer func() { say.stopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
@@ -150,7 +159,7 @@ func sizeOf(path string) int64 {
 
 // tend does beside the server what its log needs; stop ends it and waits. A failure
 // ends no server: what was to be kept only makes answers faster.
-func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention) (stop func()) {
+func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *serveLog) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
 	tending.Go(func() {
@@ -163,6 +172,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention) (stop 
 			a.note("%v", err)
 		}
 	})
+	tending.Go(func() { log.WatchClock(ctx, say.clock) })
 	return func() {
 		cancel()
 		tending.Wait()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/server"
 )
@@ -48,26 +50,45 @@ var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.Lev
 // other command.
 type serveLog struct {
 	*slog.Logger
-	a    *app
-	json bool
+	a     *app
+	json  bool
+	level slog.LevelVar
 }
 
 // newServeLog makes a's notes part of the log.
 func newServeLog(a *app, o *operating) *serveLog {
-	level := logLevels[o.logLevel]
-	if a.quiet {
-		level = slog.LevelError
-	}
 	l := &serveLog{a: a, json: o.logFormat == "json"}
-	options := &slog.HandlerOptions{Level: level}
+	l.setLevel(o)
+	options := &slog.HandlerOptions{Level: &l.level}
 	l.Logger = slog.New(slog.NewTextHandler(a.err, options))
+	a.say = func(text string) {
+		if l.level.Level() <= slog.LevelInfo {
+			fmt.Fprintf(a.err, "rstream: %s\n", text)
+		}
+	}
 	if l.json {
 		l.Logger = slog.New(slog.NewJSONHandler(a.err, options))
 		a.say = func(text string) { l.Info(text) }
-	} else if level > slog.LevelInfo {
-		a.say = func(string) {}
 	}
 	return l
+}
+
+// setLevel says from which level on something is said.
+func (l *serveLog) setLevel(o *operating) {
+	l.level.Set(logLevels[o.logLevel])
+	if l.a.quiet {
+		l.level.Set(slog.LevelError)
+	}
+}
+
+// clock says what is wrong with the clock.
+func (l *serveLog) clock(news cache.ClockNews) {
+	if news.Jumped > 0 {
+		l.Warn("the clock jumped ahead: it was set, or the machine slept", "by", news.Jumped.Round(time.Second).String())
+	}
+	if news.Ahead > 0 {
+		l.Warn("the last event is ahead of the clock: new events get its time until the clock reaches it", "by", news.Ahead.Round(time.Second).String())
+	}
 }
 
 func (l *serveLog) started(name string, head event.ID, url, db string) {

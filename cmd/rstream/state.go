@@ -160,12 +160,18 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	return nil, db.Close()
 }
 
-// stateAt makes a state known, as Client.StateAt does. Where now cannot be had
-// because no server is there, it is the newest that is held.
+// stateAt makes a state known, as Client.StateAt does. If now cannot be had, because no
+// server is there or the copy is read-only, it is the newest that is held.
 func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	id, err := s.StateAt(ctx, topic, at)
-	if err == nil || !at.IsNow() || !errors.As(err, new(*client.UnreachableError)) {
+	why := "no server can be reached"
+	switch {
+	case err == nil || !at.IsNow():
 		return id, err
+	case errors.Is(err, cache.ErrReadOnly):
+		why = s.db.Path() + " is read-only and takes no newer events"
+	case !errors.As(err, new(*client.UnreachableError)):
+		return 0, err
 	}
 	id, last := s.db.LastState(ctx, topic)
 	if last != nil {
@@ -175,7 +181,7 @@ func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Momen
 	if t, ok, err := s.db.TimeAt(ctx, id); err == nil && ok {
 		when = ", " + t.Time().Local().Format("2006-01-02 15:04:05")
 	}
-	s.app.note("no server can be reached; this is the state as of %s%s", positionName(id), when)
+	s.app.note("%s; this is the state as of %s%s", why, positionName(id), when)
 	return id, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,9 @@ func (db *DB) Role() Role { return db.role }
 // one of the package's errors where there is one for it, and changed nothing.
 func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 	db, err := open(ctx, path, cfg)
+	if at := (*fs.PathError)(nil); errors.As(err, &at) && err == error(at) && at.Path == path {
+		err = at.Err // which names the path again
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}

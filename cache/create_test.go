@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -127,4 +128,103 @@ func TestLostWALKeepsRestoredLog(t *testing.T) {
 	if again.Log() != db.Log() || again.Log() == old.Log() || parent != old.Log() || head != 10 || err != nil {
 		t.Errorf("log %s of %s at %s, %v; it was %s", again.Log(), parent, head, err, db.Log())
 	}
+}
+
+// A process that was killed while it created a file leaves one that the next can go on
+// with.
+func TestOpenAfterKillWhileCreating(t *testing.T) {
+	steps := map[string]string{
+		"no byte":    ``,
+		"first page": `PRAGMA auto_vacuum=2; CREATE TABLE t (a); DROP TABLE t; PRAGMA schema_version=0`,
+	}
+	for name, statements := range steps {
+		path := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		execSQL(t, path, statements)
+		_, err := Open(context.Background(), path, Config{})
+		wantError(t, name+": without a role", err, ErrNoLog)
+		db := mustOpen(t, path, Config{Role: Server})
+		mustAppend(t, db, draft("alice", "x", "1"))
+		db.Close()
+	}
+}
+
+// A file that has lost which log it is never becomes a new one.
+func TestOpenRefusesLostIdentity(t *testing.T) {
+	for name, statements := range map[string]string{
+		"of an earlier version, without its write-ahead log": `PRAGMA auto_vacuum=2; PRAGMA journal_mode=wal`,
+		"no log's name": `DELETE FROM log; DELETE FROM window`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "x.db")
+			if name == "no log's name" {
+				mustOpen(t, path, Config{Role: Server}).Close()
+			}
+			execSQL(t, path, statements)
+			before := snapshot(t, dir)
+			for _, cfg := range []Config{{}, {Role: Server}, {Role: Client, Log: testLog}} {
+				_, err := Open(context.Background(), path, cfg)
+				wantError(t, fmt.Sprintf("Open as %q", cfg.Role), err, ErrNoIdentity)
+			}
+			after := snapshot(t, dir)
+			delete(before, "x.db.lock")
+			delete(after, "x.db.lock")
+			if fmt.Sprint(before) != fmt.Sprint(after) {
+				t.Errorf("the files have changed")
+			}
+		})
+	}
+}
+
+func execSQL(t *testing.T, path, statements string) {
+	t.Helper()
+	pool, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(statements); err != nil {
+		t.Fatal(err)
+	}
+	if err := pool.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A file of an earlier version whose header is in its write-ahead log alone, as a
+// killed process has left it.
+func TestOpenYoungKilledFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log.db")
+	ctx := context.Background()
+	pool, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(`PRAGMA auto_vacuum=2; PRAGMA journal_mode=wal`); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(applyMigrations(ctx, tx, 0, []string{"migrations/0001_log.sql"}), insertIdentity(ctx, tx, Config{Role: Server, Log: testLog}), tx.Commit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := t.TempDir()
+	for name, bytes := range snapshot(t, dir) {
+		if err := os.WriteFile(filepath.Join(killed, name), []byte(bytes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h := header([]byte(snapshot(t, killed)["log.db"])[:100]); h.app() != 0 {
+		t.Fatalf("the header has the program %x: this test tests nothing", h.app())
+	}
+	again := mustOpen(t, filepath.Join(killed, "log.db"), Config{Role: Server, Log: testLog})
+	defer again.Close()
+	mustAppend(t, again, draft("alice", "x", "1"))
 }

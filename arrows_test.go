@@ -18,17 +18,18 @@ const module = "github.com/rstream-dev/rstream"
 // mayImport is the house: for each room, the rooms that it may know. What is not
 // listed may not be imported, and a room that is not listed may not exist.
 var mayImport = map[string][]string{
-	"event":           {},
-	"window":          {"event"},
-	"reconcile":       {"event", "window"},
-	"cache":           {"event", "window"},
-	"internal/wire":   {"event", "window"},
-	"internal/hub":    {"event"},
-	"internal/bench":  {"event"},
-	"internal/doctor": {"event", "internal/wire"},
-	"internal/server": {"event", "window", "reconcile", "internal/wire", "internal/hub"},
-	"client":          {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
-	"cmd/rstream":     {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench", "internal/doctor"},
+	"event":            {},
+	"window":           {"event"},
+	"reconcile":        {"event", "window"},
+	"cache":            {"event", "window", "internal/machine"},
+	"internal/wire":    {"event", "window"},
+	"internal/hub":     {"event"},
+	"internal/machine": {},
+	"internal/bench":   {"event"},
+	"internal/doctor":  {"event", "internal/wire"},
+	"internal/server":  {"event", "window", "reconcile", "internal/wire", "internal/hub"},
+	"client":           {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
+	"cmd/rstream":      {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.

@@ -79,7 +79,7 @@ func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int6
 	err = r.db.update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
 			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
-			RETURNING id`, r.db.owner, r.db.leaseEnd(), before).Scan(&id)
+			RETURNING id`, r.db.owner.String(), r.db.leaseEnd(), before).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}

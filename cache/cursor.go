@@ -17,12 +17,13 @@ var (
 	ErrNoCursor = errors.New("there is none of that name")
 )
 
-// A Cursor is a named reader's durable position. It is held by one process at a
-// time and used by one goroutine.
+// A Cursor is a named reader's durable position. It is held by one open file at a time,
+// for as long as that is open or until Release, and used by one goroutine.
 type Cursor struct {
 	db       *DB
 	name     string
 	position event.ID
+	state    []byte
 }
 
 // HoldCursor takes the cursor name for this process, making it at position
@@ -33,23 +34,23 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 	}
 	c := &Cursor{db: db, name: name}
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		have, w, err := readCursor(tx, name)
+		have, err := db.readCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) {
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
-				name, topicLines(topics), db.owner, db.leaseEnd())
+				name, topicLines(topics), db.owner.String(), db.leaseEnd())
 			return err
 		}
 		if err != nil {
 			return err
 		}
-		if w.owner == db.owner || !db.stale(&w) {
+		if have.Held {
 			return ErrHeld
 		}
 		if err := have.belongsTo(topics); err != nil {
 			return err
 		}
-		c.position = have.Position
-		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.owner, db.leaseEnd(), name)
+		c.position, c.state = have.Position, have.state
+		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.owner.String(), db.leaseEnd(), name)
 		return err
 	})
 	if err != nil {
@@ -73,17 +74,26 @@ func checkCursor(name string) error {
 	return nil
 }
 
-// readCursor reads a cursor and its lease, or returns ErrNoCursor.
-func readCursor(tx *sql.Tx, name string) (c CursorInfo, w row, err error) {
-	c.Name = name
-	var topics string
-	err = tx.QueryRow(`SELECT topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor WHERE name = ?`, name).
-		Scan(&topics, &c.Position, &w.owner, &w.lease)
+const cursorQuery = `SELECT name, topics, position, state, coalesce(owner, ''), coalesce(lease, 0) FROM cursor`
+
+// readCursor reads a cursor, or returns ErrNoCursor.
+func (db *DB) readCursor(tx *sql.Tx, name string) (cursorRow, error) {
+	c, err := db.scanCursor(tx.QueryRow(cursorQuery+` WHERE name = ?`, name).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNoCursor
 	}
-	c.Topics = strings.Split(topics, "\n")
-	return c, w, err
+	return c, err
+}
+
+// scanCursor reads a row of cursorQuery.
+func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
+	var topics string
+	var w row
+	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.owner, &w.lease); err != nil {
+		return c, err
+	}
+	c.Topics, c.Held = strings.Split(topics, "\n"), db.holds(&w)
+	return c, nil
 }
 
 func (c *CursorInfo) belongsTo(topics []event.Topic) error {
@@ -95,11 +105,11 @@ func (c *CursorInfo) belongsTo(topics []event.Topic) error {
 
 // free reads a cursor that no process holds.
 func (db *DB) free(tx *sql.Tx, name string) (CursorInfo, error) {
-	c, w, err := readCursor(tx, name)
-	if err == nil && !db.stale(&w) {
+	c, err := db.readCursor(tx, name)
+	if err == nil && c.Held {
 		err = ErrHeld
 	}
-	return c, err
+	return c.CursorInfo, err
 }
 
 // SetCursor sets the cursor name, which no process may hold, to position at. If there
@@ -124,7 +134,7 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 			}
 		}
 		c.Position = at
-		_, err := tx.Exec(`UPDATE cursor SET position = ? WHERE name = ?`, at, name)
+		_, err := tx.Exec(`UPDATE cursor SET position = ?, state = NULL WHERE name = ?`, at, name)
 		return err
 	})
 	return c, cursorError(name, err)
@@ -161,12 +171,17 @@ func topicLines(topics []event.Topic) string {
 // Position returns where the cursor is.
 func (c *Cursor) Position() event.ID { return c.position }
 
-// Move sets the cursor to position at and keeps it held. It returns ErrLost if
-// another process has it now.
-func (c *Cursor) Move(ctx context.Context, at event.ID) error {
+// State returns what Move has stored with the position, nil if the position was set
+// since by other means.
+func (c *Cursor) State() []byte { return c.state }
+
+// Move sets the cursor to position at, stores state with it in the same transaction, and
+// keeps the cursor held. What state says is the holder's own affair. It returns ErrLost
+// if another process has the cursor now.
+func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	err := c.db.update(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec(`UPDATE cursor SET position = ?, lease = ? WHERE name = ? AND owner = ?`,
-			at, c.db.leaseEnd(), c.name, c.db.owner)
+		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,
+			at, state, c.db.leaseEnd(), c.name, c.db.owner.String())
 		if err != nil {
 			return err
 		}
@@ -178,14 +193,14 @@ func (c *Cursor) Move(ctx context.Context, at event.ID) error {
 	if err != nil {
 		return fmt.Errorf("move cursor %s: %w", c.name, err)
 	}
-	c.position = at
+	c.position, c.state = at, state
 	return nil
 }
 
 // Release lets the cursor go.
 func (c *Cursor) Release(ctx context.Context) error {
 	return c.db.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.owner)
+		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.owner.String())
 		return err
 	})
 }
@@ -195,26 +210,29 @@ type CursorInfo struct {
 	Name     string
 	Topics   []string
 	Position event.ID
-	Held     bool
+	Held     bool // a process has it
+}
+
+// A cursorRow is a cursor as the file keeps it.
+type cursorRow struct {
+	CursorInfo
+	state []byte
 }
 
 // Cursors returns the named cursors in order of their names.
 func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT name, topics, position, coalesce(owner, ''), coalesce(lease, 0) FROM cursor ORDER BY name`)
+		rows, err := tx.Query(cursorQuery + ` ORDER BY name`)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var c CursorInfo
-			var topics string
-			var w row
-			if err := rows.Scan(&c.Name, &topics, &c.Position, &w.owner, &w.lease); err != nil {
+			c, err := db.scanCursor(rows.Scan)
+			if err != nil {
 				return err
 			}
-			c.Topics, c.Held = strings.Split(topics, "\n"), !db.stale(&w)
-			cs = append(cs, c)
+			cs = append(cs, c.CursorInfo)
 		}
 		return rows.Err()
 	})

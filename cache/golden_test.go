@@ -103,7 +103,7 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := cur.Move(ctx, 5); err != nil {
+		if err := cur.Move(ctx, 5, []byte("state")); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.Remember(ctx, topics(t, "alice"), "http://127.0.0.1:8420"); err != nil {
@@ -199,6 +199,9 @@ func checkGoldenClient(t *testing.T, name string) {
 	cur, err := db.HoldCursor(ctx, "mine", topics(t, "alice", "bob"))
 	if err != nil || cur.Position() != 5 {
 		t.Errorf("the cursor is %v, %v", cur, err)
+	}
+	if name >= "0006" && string(cur.State()) != "state" {
+		t.Errorf("the cursor's state is %q", cur.State())
 	}
 	followed, err := db.Followed(ctx)
 	urls, err2 := db.Sources(ctx)

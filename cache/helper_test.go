@@ -195,6 +195,7 @@ func wantError(t fataler, what string, err, want error) {
 func kill(db *DB) {
 	db.read.Close()
 	db.write.Close()
+	db.owner.close()
 	if db.serving {
 		db.flock.Close()
 		db.held.endServing()

@@ -86,7 +86,7 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 		}
 	}
 	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.owner, w.db.leaseEnd()).Scan(&w.row.id)
+		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.owner.String(), w.db.leaseEnd()).Scan(&w.row.id)
 }
 
 // wrap says what was being done when err happened.
@@ -198,7 +198,7 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 		}
 	}
 	lease := sql.NullInt64{Int64: w.db.leaseEnd(), Valid: !whole}
-	owner := sql.NullString{String: w.db.owner, Valid: !whole}
+	owner := sql.NullString{String: w.db.owner.String(), Valid: !whole}
 	res, err := tx.Exec(`UPDATE snapshot SET count = ?, whole = ?, owner = ?, lease = ? WHERE id = ?`,
 		w.row.count, whole, owner, lease, w.row.id)
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 
 // childWork is what children can do, by name, with the file that they are given.
 var childWork = map[string]func(path string) error{"append": appendChild, "apply": applyChild, "retain": retainChild,
-	"create": createChild, "serve": serveChild, "read": readChild}
+	"create": createChild, "serve": serveChild, "read": readChild, "hold": holdChild}
 
 // runChild does the work of a child process until it is killed or done. Each line
 // on its standard output is an acknowledgement.

@@ -223,19 +223,6 @@ func TestOwnLeaseGrowsStale(t *testing.T) {
 	}
 }
 
-func TestOwnerGone(t *testing.T) {
-	self := newOwner()
-	host, _, _ := strings.Cut(self, "/")
-	for owner, want := range map[string]bool{
-		self: false, host + "/1/x": false, host + "/999999999/x": true, "elsewhere/999999999/x": false,
-		host + "/0/x": false, host + "/-1/x": false, host + "/x/x": false, host: false, "": false,
-	} {
-		if got := ownerGone(self, owner); got != want {
-			t.Errorf("ownerGone(%q) = %v, want %v", owner, got, want)
-		}
-	}
-}
-
 func TestApplyRefuses(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
@@ -387,40 +374,42 @@ func TestCursor(t *testing.T) {
 	ctx := context.Background()
 	ts := topics(t, "alice", "bob")
 	cur, err := a.HoldCursor(ctx, "mine", ts)
-	if err != nil || cur.Position() != 0 {
+	if err != nil || cur.Position() != 0 || cur.State() != nil {
 		t.Fatalf("%v, %v", cur, err)
 	}
 	for _, db := range []*DB{a, b} {
 		_, err := db.HoldCursor(ctx, "mine", ts)
 		wantError(t, "held", err, ErrHeld)
 	}
-	if err := cur.Move(ctx, 7); err != nil || cur.Position() != 7 {
+	if err := cur.Move(ctx, 7, []byte("x")); err != nil || cur.Position() != 7 || string(cur.State()) != "x" {
 		t.Errorf("Move: %v, at %s", err, cur.Position())
 	}
 	if _, err := b.HoldCursor(ctx, "\n", ts); err == nil {
 		t.Error("a name with a control character is taken")
 	}
-	c.add(time.Hour)
+	c.add(time.Hour) // asleep, not gone
+	_, err = b.HoldCursor(ctx, "mine", ts)
+	wantError(t, "held for an hour", err, ErrHeld)
+	if err := cur.Release(ctx); err != nil {
+		t.Error(err)
+	}
+	if infos, _ := a.Cursors(ctx); infos[0].Held {
+		t.Error("held after Release")
+	}
 	if _, err := b.HoldCursor(ctx, "mine", ts[:1]); err == nil {
 		t.Error("a cursor of other topics is taken")
 	}
 	taken, err := b.HoldCursor(ctx, "mine", ts)
-	if err != nil || taken.Position() != 7 {
+	if err != nil || taken.Position() != 7 || string(taken.State()) != "x" {
 		t.Fatalf("%v, %v", taken, err)
 	}
-	wantError(t, "Move of the old holder", cur.Move(ctx, 9), ErrLost)
+	wantError(t, "Move of the old holder", cur.Move(ctx, 9, nil), ErrLost)
 	if err := cur.Release(ctx); err != nil { // not his to release
 		t.Error(err)
 	}
 	infos, err := a.Cursors(ctx)
 	if err != nil || len(infos) != 1 || !infos[0].Held || infos[0].Position != 7 || len(infos[0].Topics) != 2 {
 		t.Errorf("Cursors = %v, %v", infos, err)
-	}
-	if err := taken.Release(ctx); err != nil {
-		t.Error(err)
-	}
-	if infos, _ := a.Cursors(ctx); infos[0].Held {
-		t.Error("held after Release")
 	}
 }
 

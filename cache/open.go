@@ -66,7 +66,7 @@ type DB struct {
 	role    Role
 	now     func() time.Time
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
-	owner   string
+	owner   *owner
 	read    *sql.DB
 	queries readStatements // of read
 	held    *heldFile
@@ -126,7 +126,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	db := &DB{path: path, now: cfg.Now, owner: newOwner(), storages: map[string]int64{}, writing: make(chan struct{}, 1), sealed: make(chan struct{}, 1)}
+	db := &DB{path: path, now: cfg.Now, storages: map[string]int64{}, writing: make(chan struct{}, 1), sealed: make(chan struct{}, 1)}
 	if db.now == nil {
 		db.now = time.Now
 	}
@@ -140,6 +140,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := db.prepareFile(ctx, cfg); err != nil {
 		return nil, err
 	}
+	db.owner = newOwner(db.file)
 	err = db.join(ctx, cfg)
 	if errors.Is(err, errIsBackup) {
 		if err = errors.Join(db.disconnect(), db.beginAnew(ctx)); err == nil {
@@ -323,6 +324,9 @@ func (db *DB) Close() error {
 			db.committer.Wait()
 		}
 		errs := []error{db.disconnect()}
+		if db.owner != nil {
+			errs = append(errs, db.owner.close())
+		}
 		if db.flock != nil {
 			errs = append(errs, db.flock.Close())
 		}

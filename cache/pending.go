@@ -41,7 +41,7 @@ func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) 
 		}
 		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
 			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), db.owner, db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
+			topic.String(), moment.String(), db.owner.String(), db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)

@@ -2,13 +2,10 @@ package cache
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,8 +17,8 @@ import (
 // Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
 const leaseTime = 60 * time.Second
 
-// ErrLost means that a lease has passed to another process.
-var ErrLost = errors.New("the window was taken over by another process")
+// ErrLost means that a lease, of a window or a cursor, has passed to another process.
+var ErrLost = errors.New("it was taken over by another process")
 
 // A ConflictError says that a received event is not the one held under its id:
 // the two come from different logs, or one of them was tampered with.
@@ -101,40 +98,6 @@ func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 		return err
 	})
 	return ws, err
-}
-
-// newOwner names this process's use of a file: where and what it is, so that
-// another process on the same machine can tell when it is gone, and something
-// random, since process numbers come again.
-func newOwner() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "?"
-	}
-	return fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(host, "/", "_"), os.Getpid(), rand.Text()[:8])
-}
-
-// stale reports whether a window's owner has let it go: nobody has it, its lease
-// has ended (or lies much further ahead than any lease: a clock was set back), or
-// the process is gone. Our own windows grow stale, too: a lease that nobody fills
-// must not keep others out for as long as the process lives.
-func (db *DB) stale(w *row) bool {
-	if w.owner == "" {
-		return true
-	}
-	left := time.UnixMilli(w.lease).Sub(db.now())
-	return left <= 0 || left > 2*leaseTime || ownerGone(db.owner, w.owner)
-}
-
-// ownerGone reports whether other is a process of our machine that has ended.
-func ownerGone(self, other string) bool {
-	host, rest, _ := strings.Cut(other, "/")
-	if !strings.HasPrefix(self, host+"/") {
-		return false
-	}
-	number, _, _ := strings.Cut(rest, "/")
-	pid, err := strconv.Atoi(number)
-	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
 }
 
 // A Lease is this process's right to fill windows of some topics with one ordered
@@ -262,7 +225,7 @@ func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held wi
 	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
 		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		t.String(), state.String(), held.From, held.To, l.span.To,
-		l.db.owner, l.db.leaseEnd()).Scan(&id)
+		l.db.owner.String(), l.db.leaseEnd()).Scan(&id)
 	return id, err
 }
 
@@ -331,7 +294,7 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
 		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
 			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
-			reached, l.db.owner, l.db.leaseEnd(), id, l.db.owner)
+			reached, l.db.owner.String(), l.db.leaseEnd(), id, l.db.owner.String())
 		if err != nil {
 			return nil, err
 		}
@@ -487,7 +450,7 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 	err := l.db.update(ctx, func(tx *sql.Tx) error {
 		for _, id := range l.rows {
 			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.owner)
+				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.owner.String())
 			if err != nil {
 				return err
 			}
@@ -506,7 +469,7 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 	err := l.db.update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
 			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.owner)
+				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.owner.String())
 			if err != nil {
 				return err
 			}

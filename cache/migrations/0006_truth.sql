@@ -29,3 +29,6 @@ CREATE TABLE expired (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO expired (topic, position) SELECT '*', expired FROM log WHERE expired > 0;
 ALTER TABLE log DROP COLUMN expired;
+-- Cursors: what their holder keeps beside the position, such as what stands in a pipe.
+-- It means something only together with this position, so setting one clears the other.
+ALTER TABLE cursor ADD COLUMN state BLOB;

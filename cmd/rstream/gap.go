@@ -52,7 +52,7 @@ func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap
 	if cursor == nil {
 		return nil
 	}
-	return cursor.Move(ctx, gap.Oldest)
+	return cursor.Move(ctx, gap.Oldest, nil)
 }
 
 // marked returns ev with a member that says that it comes from a snapshot.

@@ -188,7 +188,7 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 	if p.cursor == nil {
 		return nil
 	}
-	return p.cursor.Move(ctx, at)
+	return p.cursor.Move(ctx, at, nil)
 }
 
 func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error {
@@ -223,5 +223,5 @@ func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
 	if p.cursor == nil || at < p.cursor.Position() {
 		return nil
 	}
-	return p.cursor.Move(ctx, at) // also where it is, which keeps it held
+	return p.cursor.Move(ctx, at, nil) // also where it is, which keeps it held
 }

@@ -1,0 +1,8 @@
+package cache
+
+import "golang.org/x/sys/unix"
+
+const (
+	setOFD = unix.F_OFD_SETLK
+	getOFD = unix.F_OFD_GETLK
+)

@@ -1,0 +1,34 @@
+//go:build linux || darwin
+
+package cache
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockAt locks a byte of f for as long as f is open. The lock belongs to the opening,
+// not to the process: two of one process keep each other out, and closing another
+// opening of the file frees nothing. Programs that are started do not inherit it.
+func lockAt(f *os.File, at int64) error {
+	return unix.FcntlFlock(f.Fd(), setOFD, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1})
+}
+
+// lockedAt reports whether another opening of the file holds the lock.
+func lockedAt(f *os.File, at int64) (bool, error) {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+	err := unix.FcntlFlock(f.Fd(), getOFD, &l)
+	return l.Type != unix.F_UNLCK, err
+}
+
+// fileID tells an open file from every other one that is open.
+func fileID(f *os.File) string {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "?"
+	}
+	return fmt.Sprintf("%x.%x", uint64(st.Dev), st.Ino)
+}

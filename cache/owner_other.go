@@ -1,0 +1,15 @@
+//go:build !linux && !darwin && !windows
+
+package cache
+
+import (
+	"errors"
+	"os"
+)
+
+// lockAt refuses: there is no lock that belongs to one opening of a file.
+func lockAt(*os.File, int64) error { return errors.ErrUnsupported }
+
+func lockedAt(*os.File, int64) (bool, error) { return false, errors.ErrUnsupported }
+
+func fileID(*os.File) string { return "?" }

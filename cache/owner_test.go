@@ -1,0 +1,211 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// What an opening had is free the moment it is gone, although its process lives on and
+// its lease has not ended.
+func TestGoneOwner(t *testing.T) {
+	a, b, _ := openTwo(t)
+	ctx := context.Background()
+	ts := topics(t, "alice")
+	if _, err := a.HoldCursor(ctx, "mine", ts); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, mustClaim(t, a, "alice", 0, 10), 4)
+	if _, busy, err := b.Claim(ctx, ts, window.Span{To: 10}); !busy || err != nil {
+		t.Fatalf("beside its owner: busy %v, %v", busy, err)
+	}
+	kill(a)
+	if l := mustClaim(t, b, "alice", 0, 10); l.Reached() != 4 {
+		t.Errorf("goes on at %s", l.Reached())
+	}
+	if infos, err := b.Cursors(ctx); err != nil || infos[0].Held {
+		t.Errorf("Cursors = %v, %v", infos, err)
+	}
+	if _, err := b.HoldCursor(ctx, "mine", ts); err != nil {
+		t.Error(err)
+	}
+}
+
+// The lease decides where locks tell nothing: without a file of locks, and with one that
+// is not the one that was locked.
+func TestOwnerWithoutLock(t *testing.T) {
+	for name, lose := range map[string]func(a, b *DB){
+		"no lock could be taken": func(a, _ *DB) { a.owner.path = filepath.Join(a.file, "nowhere") },
+		"the file was removed":   func(a, _ *DB) { _ = a.owner.String(); os.Remove(a.owner.path) },
+		"the file was replaced": func(a, b *DB) {
+			_ = a.owner.String()
+			os.Remove(a.owner.path)
+			_ = b.owner.String()
+		},
+		"no file may be made": func(a, _ *DB) {
+			if err := os.Mkdir(a.owner.path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b, c := openTwo(t)
+			lose(a, b)
+			ctx := context.Background()
+			ts := topics(t, "alice")
+			cur, err := a.HoldCursor(ctx, "mine", ts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = b.HoldCursor(ctx, "mine", ts)
+			wantError(t, "in its lease", err, ErrHeld)
+			c.add(leaseTime / 2)
+			if err := cur.Move(ctx, 3, nil); err != nil {
+				t.Fatal(err)
+			}
+			c.add(leaseTime / 2)
+			_, err = b.HoldCursor(ctx, "mine", ts)
+			wantError(t, "in its renewed lease", err, ErrHeld)
+			c.add(leaseTime / 2)
+			if _, err := b.HoldCursor(ctx, "mine", ts); err != nil {
+				t.Error(err)
+			}
+			wantError(t, "Move of the old holder", cur.Move(ctx, 9, nil), ErrLost)
+		})
+	}
+}
+
+func TestPresenceOf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy.db")
+	self, other, off := newOwner(path), newOwner(path), newOwner(path)
+	off.once.Do(func() { off.name = off.base }) // without a lock
+	defer self.close()
+	host, _, _ := strings.Cut(self.base, "/")
+	name, file := other.String(), ""
+	if parts := strings.SplitN(name, "/", 4); len(parts) == 4 {
+		file = parts[3]
+	} else {
+		t.Fatalf("%s has no lock", name)
+	}
+	for owner, want := range map[string]presence{
+		self.String(): present, name: present, off.String(): unknown,
+		host + "/1/x": unknown, host + "/999999999/x": gone, "elsewhere/999999999/x": unknown,
+		host + "/0/x": unknown, host + "/-1/x": unknown, host + "/x/x": unknown, host: unknown, "": unknown,
+		"elsewhere/1/x/" + file: gone, "elsewhere/1/x/" + file + "0": unknown, "elsewhere/1/x/": unknown,
+		host + "/999999999/x/another.1.2": gone, // its lock cannot be seen, its number can
+	} {
+		if got := self.presenceOf(owner); got != want {
+			t.Errorf("presenceOf(%q) = %v, want %v", owner, got, want)
+		}
+	}
+	if err := other.close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := self.presenceOf(name); got != gone {
+		t.Errorf("after its end: %v", got)
+	}
+}
+
+// What only reads makes no file of locks.
+func TestReadingLocksNothing(t *testing.T) {
+	db := openClient(t)
+	if _, err := db.Cursors(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	list(t, db)
+	if _, err := os.Stat(db.owner.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is %s (%v)", db.owner.path, err)
+	}
+}
+
+// holdChild holds a cursor and a window until it is killed.
+func holdChild(path string) error {
+	ctx := context.Background()
+	db, err := Open(ctx, path, Config{Role: Client, Log: testLog})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := holdBoth(ctx, db); err != nil {
+		return err
+	}
+	if _, err := os.Stdout.WriteString("held\n"); err != nil {
+		return err
+	}
+	_, err = os.Stdin.Read(make([]byte, 1)) // for ever
+	return err
+}
+
+var errBusy = errors.New("is busy")
+
+func holdBoth(ctx context.Context, db *DB) error {
+	alice, err := event.ParseTopic("alice")
+	if err != nil {
+		return err
+	}
+	ts := []event.Topic{alice}
+	if _, err := db.HoldCursor(ctx, "mine", ts); err != nil {
+		return err
+	}
+	l, busy, err := db.Claim(ctx, ts, window.Span{To: 10})
+	if err != nil {
+		return err
+	}
+	if busy || l == nil {
+		return errBusy
+	}
+	return nil
+}
+
+// A holder that was killed and that nobody has waited for is gone: the process number
+// is still taken, as in a container without init.
+func TestZombieHoldsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy.db")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"=hold", childFile+"="+path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil || said != "held\n" {
+		t.Fatalf("the child says %q, %v", said, err)
+	}
+	db := mustOpen(t, path, Config{Role: Client, Log: testLog})
+	defer db.Close()
+	ctx := context.Background()
+	wantError(t, "beside the holder", holdBoth(ctx, db), ErrHeld)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(leaseTime / 4); ; {
+		err := holdBoth(ctx, db)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrHeld) || time.Now().After(deadline) {
+			t.Fatalf("after the holder was killed: %v", err)
+		}
+	}
+	if !processExists(cmd.Process.Pid) {
+		t.Error("somebody has waited for the child")
+	}
+}

@@ -22,6 +22,8 @@ made: what was appended to the old log after that is not in it. Clients notice, 
 told, and carry over what agrees.`,
 		Example: `  rstream backup rstream-monday.db
   rstream serve --db rstream-monday.db`,
+		Annotations: map[string]string{silentAnnotation: silentAlways},
+
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBackup(cmd.Context(), a, o, args[0]) },
 	}

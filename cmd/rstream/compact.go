@@ -16,6 +16,8 @@ type compactOptions struct {
 func newCompactCommand(a *app) *cobra.Command {
 	var o compactOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "compact",
 		GroupID: groupServe,
 		Short:   "Make a server's file as small as it can be",

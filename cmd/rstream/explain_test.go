@@ -26,7 +26,7 @@ func TestExplain(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		stdout, stderr := createFile(t, filepath.Join(dir, "stdout")), createFile(t, filepath.Join(dir, "stderr"))
-		a := &app{out: newOutput(stdout), err: stderr}
+		a := &app{out: newOutput(t.Context(), stdout), err: stderr}
 		a.out.form = form
 		if err := a.explain(event.All, c, false); err != nil {
 			t.Fatal(err)

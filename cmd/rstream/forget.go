@@ -18,6 +18,8 @@ type forgetOptions struct {
 func newForgetCommand(a *app) *cobra.Command {
 	var o forgetOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "forget TOPIC...",
 		GroupID: groupInspect,
 		Short:   "Give up what is held of a topic",

@@ -36,7 +36,7 @@ const exitAnnotation = "exit"
 
 // exitStatuses says what every status means.
 const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing   4 not allowed
-  5 server unreachable   130 interrupted
+  5 server unreachable   129 hung up   130 interrupted
 `
 
 func newHelpCommand() *cobra.Command {

@@ -24,6 +24,8 @@ type importOptions struct{ log string }
 func newImportCommand(a *app) *cobra.Command {
 	var o importOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "import FILE",
 		GroupID: groupTools,
 		Short:   "Take events from a file, to be proven by the next sync",

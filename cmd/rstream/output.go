@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -48,23 +49,25 @@ var errClosedStdout = errors.New("standard output is closed")
 type output struct {
 	file     *os.File
 	pipe     *pipeWriter
+	to       *interruptible
 	w        *bufio.Writer
 	terminal bool
 	form     form // "" decides by terminal
 }
 
-func newOutput(f *os.File) *output {
-	p := &pipeWriter{file: f}
-	return &output{file: f, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
+func newOutput(ctx context.Context, f *os.File) *output {
+	to := &interruptible{ctx: ctx, file: f}
+	p := &pipeWriter{to: to}
+	return &output{file: f, to: to, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
 }
 
 // outlive has the command go on when the reader of its output has left: its work is not
 // for that reader, who only loses the report of it.
 func (o *output) outlive() { o.pipe.outlives = true }
 
-// A pipeWriter writes to a file whose reader may leave.
+// A pipeWriter writes to standard output, whose reader may leave.
 type pipeWriter struct {
-	file     *os.File
+	to       io.Writer
 	outlives bool // then what nobody reads counts as written
 	left     bool
 }
@@ -73,7 +76,7 @@ func (p *pipeWriter) Write(b []byte) (int, error) {
 	if p.left {
 		return len(b), nil
 	}
-	n, err := p.file.Write(b)
+	n, err := p.to.Write(b)
 	if p.outlives && errors.Is(err, syscall.EPIPE) {
 		p.left = true
 		return len(b), nil

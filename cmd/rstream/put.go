@@ -28,6 +28,8 @@ type putOptions struct {
 func newPutCommand(a *app) *cobra.Command {
 	var o putOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "put STORAGE VALUE [flags]\n  rstream put STORAGE --lines [flags]\n  rstream put --from FILE [flags]",
 		GroupID: groupWrite,
 		Short:   "Append values",
@@ -84,6 +86,8 @@ type delOptions struct {
 func newDelCommand(a *app) *cobra.Command {
 	var o delOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "del STORAGE",
 		GroupID: groupWrite,
 		Short:   "Remove the value of a storage",

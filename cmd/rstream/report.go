@@ -27,6 +27,7 @@ const (
 	exitGap         = 3
 	exitNotAllowed  = 4
 	exitUnreachable = 5
+	exitHungUp      = 129
 	exitInterrupted = 130
 	exitTerminated  = 143
 )
@@ -81,7 +82,7 @@ func say(stderr io.Writer, cmd *cobra.Command, err error) {
 	}
 }
 
-// signalStatus is 130 for an interrupt. The commands that run until they are told
+// signalStatus is 130 for an interrupt and 129 for a hangup. The commands that run until they are told
 // to stop have done their work when they are told by SIGTERM, and a server when it
 // is told at all.
 func signalStatus(cmd *cobra.Command, sig *signalError) int {
@@ -95,6 +96,8 @@ func signalStatus(cmd *cobra.Command, sig *signalError) int {
 		return exitDone
 	case interrupted:
 		return exitInterrupted
+	case sig.signal == syscall.SIGHUP:
+		return exitHungUp
 	case name == "tail" || name == "sync" || name == "state":
 		return exitDone
 	}

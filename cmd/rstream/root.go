@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,9 @@ type app struct {
 	err io.Writer
 	say func(text string) // takes notes in place of err; may be nil
 
+	noOut bool // standard output was closed when the program began
+	ran   bool // a command was let run
+
 	servers []string
 	named   bool // the servers stand on the command line itself
 	cache   string
@@ -31,8 +35,9 @@ type app struct {
 
 	settings *settings
 
-	args    []string           // of the program
-	onServe func(serveOptions) // gets what serve would do; may be nil
+	args     []string               // of the program
+	onServe  func(serveOptions)     // gets what serve would do; may be nil
+	onHangup atomic.Pointer[func()] // what SIGHUP does in place of ending the program
 }
 
 // Groups of commands in the help.
@@ -47,19 +52,76 @@ const (
 func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	// A closed pipe is an error of the write, not a signal that kills.
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := withSignals(context.Background())
+	a := &app{in: stdin, err: stderr}
+	ctx, stop := a.withSignals(context.Background())
 	defer stop()
-	a := &app{in: stdin, out: newOutput(stdout), err: stderr}
 	a.args = args
+	a.out = newOutput(ctx, stdout)
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
 	root.SetErr(stderr)
+	others := []*os.File{stderr}
+	if f, ok := stdin.(*os.File); ok {
+		if neverOpened(f, stdout, stderr) {
+			a.in = closedInput{}
+		}
+		others = append(others, f)
+	}
+	a.noOut = neverOpened(stdout, others...)
 	cmd, err := root.ExecuteContextC(ctx)
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
+	if err == nil && a.noOut && !a.ran {
+		err = errNoStdout // help is printed before any command runs
+	}
 	return report(ctx, stderr, cmd, err)
+}
+
+// before is what comes before each command.
+func (a *app) before(cmd *cobra.Command) error {
+	if err := a.configure(cmd); err != nil {
+		return err
+	}
+	if a.noOut && a.prints(cmd) {
+		return errNoStdout
+	}
+	a.ran = true
+	return nil
+}
+
+// errNoStdout comes before anything is done: what a command would print is all that
+// tells what it did.
+var errNoStdout = &exitError{exitFailed, "standard output is closed, or is /dev/null opened for reading and writing, which looks the same",
+	"to discard the output, redirect it with >/dev/null"}
+
+// silentAnnotation marks commands that print nothing to standard output: always, or with
+// --quiet, if they were not told to print something by --print.
+const (
+	silentAnnotation = "silent"
+	silentAlways     = "always"
+	silentIfQuiet    = "quiet"
+)
+
+// prints reports whether cmd may print something.
+func (a *app) prints(cmd *cobra.Command) bool {
+	switch cmd.Annotations[silentAnnotation] {
+	case silentAlways:
+		return false
+	case silentIfQuiet:
+		f := cmd.Flags().Lookup("print")
+		return !a.quiet || f != nil && f.Value.String() == "true"
+	}
+	return true
+}
+
+// A closedInput is standard input that was closed when the program began. It is not an
+// empty one, which would be an end.
+type closedInput struct{}
+
+func (closedInput) Read([]byte) (int, error) {
+	return 0, errors.New("standard input is closed, or is /dev/null opened for reading and writing, which looks the same")
 }
 
 // A signalError is why a context ended: a signal.
@@ -67,18 +129,29 @@ type signalError struct{ signal os.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
 
-// withSignals returns a context that the first interrupt or termination ends. A
-// second one kills, as it would without us.
-func withSignals(parent context.Context) (context.Context, func()) {
+// withSignals returns a context that the first interrupt, termination or hangup ends. A
+// second one kills, as it would without us. A hangup that was ignored when the program
+// began, as under nohup, stays ignored; a command that sets onHangup gets it instead.
+func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
-		select {
-		case s := <-signals:
-			signal.Stop(signals)
-			cancel(&signalError{s})
-		case <-ctx.Done():
+		for {
+			select {
+			case s := <-signals:
+				if hook := a.onHangup.Load(); hook != nil && s == syscall.SIGHUP {
+					(*hook)()
+					continue
+				}
+				signal.Stop(signals)
+				cancel(&signalError{s})
+			case <-ctx.Done():
+			}
+			return
 		}
 	}()
 	return ctx, func() { signal.Stop(signals); cancel(nil) }
@@ -113,7 +186,7 @@ func newRootCommand(a *app) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Version:           version(),
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.configure(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.before(cmd) },
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

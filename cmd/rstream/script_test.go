@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -30,6 +32,8 @@ type manyAtOnce struct{ m *testing.M }
 
 func (r manyAtOnce) Run() int {
 	flag.Parse()
+	// Programs that are started would inherit it from a nohup that ignores hangups.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {

@@ -36,6 +36,8 @@ func newServeCommand(a *app) *cobra.Command {
 		Use:     "serve",
 		GroupID: groupServe,
 		Short:   "Serve a log",
+
+		Annotations: map[string]string{silentAnnotation: silentAlways},
 		Long: `Serve the log in a file, making the file if it is not there.
 
 One line on standard error says where, once requests are taken. The server
@@ -80,6 +82,8 @@ file is wrong, the log says so and the old settings stay.`,
 const shutdownTime = 10 * time.Second
 
 func runServe(ctx context.Context, a *app, o serveOptions) error {
+	ignored := func() {} // a server goes on when its terminal is closed
+	a.onHangup.Store(&ignored)
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}

@@ -29,6 +29,8 @@ type syncOptions struct {
 func newSyncCommand(a *app) *cobra.Command {
 	var o syncOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "sync [TOPIC...]",
 		GroupID: groupRead,
 		Short:   "Fetch what is missing into the local copy",

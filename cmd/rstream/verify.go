@@ -20,6 +20,8 @@ type verifyOptions struct {
 func newVerifyCommand(a *app) *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfQuiet},
+
 		Use:     "verify [TOPIC...]",
 		GroupID: groupInspect,
 		Short:   "Compare what is held with the server",

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,4 +41,19 @@ func watchClosed(f *os.File, closed func()) (stop func()) {
 		watching.Wait()
 		r.Close()
 	})
+}
+
+// readerLeaves waits a while for the reader of f to leave and reports whether it has.
+func readerLeaves(f *os.File, wait time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
+	_, err := unix.Poll(fds, int(wait.Milliseconds()))
+	return err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
+// hasRoom waits a while for room to write to f and reports whether there is some, or an
+// error to be had.
+func hasRoom(f *os.File, wait time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds, int(wait.Milliseconds()))
+	return n > 0 || err != nil && err != unix.EINTR
 }

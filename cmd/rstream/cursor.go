@@ -16,7 +16,7 @@ func newCursorCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
 		Long: `List the cursors that "tail --name" keeps in the local copy: how far each reader has
-come, of which topics, and whether a process holds it now.`,
+come, of which topics, and whether a process is using it now.`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -30,7 +29,7 @@ func (a *app) printGap(gap *client.GapError) error {
 // the topics, then what their state was where history begins again, each event
 // marked, then a line that says that from here on it is history. once and in order
 // hold between gaps.
-func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, cursor *cache.Cursor) error {
+func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, keep *keeper) error {
 	if a.out.text() {
 		a.note("history from %s to %s is gone from the server; this is what was left of it", gap.After, gap.Oldest)
 	} else if err := a.printGap(gap); err != nil {
@@ -46,13 +45,9 @@ func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap
 			}
 		}
 	}
-	if err := errors.Join(a.printLive(), a.out.flush()); err != nil {
-		return err
-	}
-	if cursor == nil {
-		return nil
-	}
-	return cursor.Move(ctx, gap.Oldest, nil)
+	err := a.printLive()
+	keep.printed(gap.Oldest)
+	return errors.Join(err, a.out.flush())
 }
 
 // marked returns ev with a member that says that it comes from a snapshot.

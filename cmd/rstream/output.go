@@ -84,6 +84,16 @@ func (p *pipeWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// divert has everything written to w in place of the file, or, if w is nil, to the file
+// again. What is not flushed is dropped.
+func (o *output) divert(w *keeper) {
+	if w == nil {
+		o.w.Reset(o.to)
+		return
+	}
+	o.w.Reset(w)
+}
+
 // text reports whether a person reads the output.
 func (o *output) text() bool {
 	if o.form == "" {

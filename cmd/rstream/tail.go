@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,8 +36,16 @@ func newTailCommand(a *app) *cobra.Command {
 		Long: `Print the last events of the topics, then each event as it happens, once and in
 order, whatever happens to the connection.
 
---name makes the position durable: the next tail with this name goes on behind the
-last line that was written, and the first one begins at the beginning.
+--name makes the position durable: the next tail with this name resumes after the last
+line that the reader of the pipe has taken, and the first one starts at the beginning.
+No line is lost, however the tail ends, but some may be printed again:
+  after SIGKILL                  lines that were still in the pipe, and those that the
+                                 reader has taken in the last 200 ms
+  if the reader exits first      up to 64 KiB of lines that the reader has taken, since
+                                 it may not have used them
+  after SIGTERM, SIGINT, SIGHUP  none that the reader has taken
+A line written to a file or a terminal counts as taken. A tail that has printed
+everything (--until-live, --count) exits once the reader has taken it.
 
 --from-state begins with the state of the topics: the events that made it, each marked
 "snapshot":true, then a line of type "live". With --name that is the first time only.`,
@@ -60,7 +69,7 @@ last line that was written, and the first one begins at the beginning.
 	f.StringVar(&o.until, "until", "", "end at `MOMENT`")
 	f.BoolVar(&o.untilLive, "until-live", false, "end at what was the newest event when the tail began")
 	f.IntVar(&o.count, "count", 0, "end after `N` events")
-	f.StringVar(&o.name, "name", "", "go on where the last tail with this `CURSOR` ended")
+	f.StringVar(&o.name, "name", "", "resume where the reader of the last tail with this `CURSOR` was")
 	f.BoolVar(&o.fromState, "from-state", false, "begin with the state as of now instead")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, print what was left of it and go on")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
@@ -103,29 +112,63 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic, n
 		return fmt.Errorf("tail %s: %w", topicList(topics), err)
 	}
 	defer s.Close()
-	var cursor *cache.Cursor
-	if o.name != "" {
-		if cursor, err = s.db.HoldCursor(ctx, o.name, topics); err != nil {
-			return err
-		}
-		defer cursor.Release(context.WithoutCancel(ctx))
-		opts.Since = event.At(event.CursorOf(cursor.Position(), s.db.Log()))
+	if o.name == "" {
+		err = o.follow(ctx, s, topics, opts, nil)
+	} else {
+		err = o.followNamed(ctx, s, topics, opts)
 	}
-	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, cursor: cursor}
-	err = a.out.untilClosed(ctx, func(ctx context.Context) error {
+	return a.gapLine(s.check(ctx, err))
+}
+
+// followNamed is follow with a cursor, which goes where the reader does.
+func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions) error {
+	cursor, err := holdCursor(ctx, s.db, o.name, topics)
+	if err != nil {
+		return err
+	}
+	keep, keeping, err := s.app.keep(ctx, cursor)
+	if err != nil {
+		return err
+	}
+	opts.Since = event.At(event.CursorOf(keep.position(), s.db.Log()))
+	return keep.end(ctx, o.follow(keeping, s, topics, opts, keep))
+}
+
+// holdCursor takes a cursor. A holder that was just killed takes a moment to end.
+func holdCursor(ctx context.Context, db *cache.DB, name string, topics []event.Topic) (*cache.Cursor, error) {
+	for begun := time.Now(); ; {
+		cursor, err := db.HoldCursor(ctx, name, topics)
+		if !errors.Is(err, cache.ErrHeld) || time.Since(begun) > holdTime {
+			return cursor, err
+		}
+		select {
+		case <-time.After(drainPoll):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// holdTime is how long a tail waits for a cursor that another process has.
+const holdTime = time.Second
+
+// follow prints until there is nothing more to print.
+func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
+	a := s.app
+	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, keep: keep}
+	return a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.begin(ctx, o.fromState, &opts)
 		if err == nil {
 			err = p.print(ctx, opts)
 		}
 		for gap := (*client.GapError)(nil); o.skipGap && errors.As(err, &gap); {
-			if err = a.skipGap(ctx, s, topics, gap, cursor); err == nil {
+			if err = a.skipGap(ctx, s, topics, gap, keep); err == nil {
 				opts.Since, opts.Last = event.At(event.CursorOf(gap.Oldest, s.db.Log())), nil
 				err = p.print(ctx, opts)
 			}
 		}
 		return err
 	})
-	return a.gapLine(s.check(ctx, err))
 }
 
 // moments turns the flags into what the client understands.
@@ -147,20 +190,20 @@ func (o *tailOptions) moments() (opts client.TailOptions, err error) {
 	return opts, err
 }
 
-// A tailPrinter writes events as they come. The cursor moves when they are written.
+// A tailPrinter writes events as they come.
 type tailPrinter struct {
 	a       *app
 	s       *session
 	topics  []event.Topic
 	most    int // 0 is no end
 	written int
-	cursor  *cache.Cursor
+	keep    *keeper // nil without a name
 }
 
 // begin prints the state if that is what the tail begins with, and has it go on from
 // there.
 func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.TailOptions) error {
-	if !fromState || p.cursor != nil && p.cursor.Position() != event.Beginning {
+	if !fromState || p.keep != nil && p.keep.position() != event.Beginning {
 		return nil
 	}
 	at, when := event.Beginning, event.Now
@@ -181,14 +224,10 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 			return err
 		}
 	}
-	if err := errors.Join(p.a.printLive(), p.a.out.flush()); err != nil {
-		return err
-	}
 	opts.Since, opts.Last = when, nil
-	if p.cursor == nil {
-		return nil
-	}
-	return p.cursor.Move(ctx, at, nil)
+	err := p.a.printLive()
+	p.keep.printed(at)
+	return errors.Join(err, p.a.out.flush())
 }
 
 func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error {
@@ -212,16 +251,12 @@ func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
 		if err := p.a.out.event(ev); err != nil {
 			return err
 		}
+		p.keep.printed(ev.ID)
 		if p.written++; p.written == p.most {
 			at = ev.ID
 			break
 		}
 	}
-	if err := p.a.out.flush(); err != nil {
-		return err
-	}
-	if p.cursor == nil || at < p.cursor.Position() {
-		return nil
-	}
-	return p.cursor.Move(ctx, at, nil) // also where it is, which keeps it held
+	p.keep.reached(at)
+	return p.a.out.flush()
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A book is what a ledger should say, kept whole and looked through from the start.
+type book struct {
+	start event.ID
+	ends  []int64
+	at    []event.ID
+}
+
+func (b *book) position(offset int64) event.ID {
+	at := b.start
+	for i, end := range b.ends {
+		if end <= offset {
+			at = b.at[i]
+		}
+	}
+	return at
+}
+
+// What a ledger says, before and after it was stored, is what the lines say.
+func TestLedger(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		start := event.ID(rapid.Uint64Range(0, 5).Draw(t, "start"))
+		l := ledger{back: rapid.Int64Range(0, 30).Draw(t, "back"), start: start}
+		b := book{start: start}
+		var end int64
+		last := start
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			switch rapid.SampledFrom([]string{"print", "raise", "write", "take", "restart"}).Draw(t, "step") {
+			case "print":
+				end += rapid.Int64Range(0, 20).Draw(t, "length")
+				last += event.ID(rapid.Uint64Range(0, 3).Draw(t, "ids"))
+				l.add(end, last)
+				b.ends, b.at = append(b.ends, end), append(b.at, last)
+			case "raise":
+				last += event.ID(rapid.Uint64Range(0, 3).Draw(t, "ids"))
+				l.raise(last)
+				if n := len(b.at); n > 0 {
+					b.at[n-1] = last
+				} else {
+					b.start = last
+				}
+			case "write":
+				l.written = rapid.Int64Range(l.written, max(end, l.written)).Draw(t, "written")
+			case "take":
+				l.take(rapid.Int64Range(-5, l.written).Draw(t, "taken"))
+			case "restart":
+				l, b, end, last = restart(t, l, b)
+			}
+			for _, offset := range []int64{l.taken - l.back, l.taken, l.written, end} {
+				if offset < l.from {
+					continue
+				}
+				if got, want := l.position(offset), b.position(offset); got != want {
+					t.Fatalf("position(%d) = %s, want %s: %+v", offset, got, want, l)
+				}
+			}
+			if l.from > max(l.taken-l.back, 0) {
+				t.Fatalf("lines up to %d are forgotten, %d are taken, %d stay known", l.from, l.taken, l.back)
+			}
+		}
+	})
+}
+
+// restart stores the ledger and goes on with what was stored: the lines that were
+// written. Offsets begin again where the first known line does.
+func restart(t *rapid.T, l ledger, b book) (ledger, book, int64, event.ID) {
+	state := cursorState{Output: "x", Pipe: l.pipe()}
+	again := decodeState(state.encode())
+	if again.Output != "x" || again.Pipe == nil {
+		t.Fatalf("%+v has become %+v", state, again)
+	}
+	next := again.Pipe.ledger(l.back)
+	if got, want := next.position(next.taken), b.position(l.taken); got != want {
+		t.Fatalf("after a restart the position is %s, want %s", got, want)
+	}
+	if got, want := next.position(next.written), b.position(l.written); got != want {
+		t.Fatalf("after a restart it goes on at %s, want %s", got, want)
+	}
+	fresh := book{start: next.start}
+	for _, line := range next.lines {
+		fresh.ends, fresh.at = append(fresh.ends, line.end), append(fresh.at, line.at)
+	}
+	return next, fresh, next.written, next.position(next.written)
+}
+
+func TestStateOfAnother(t *testing.T) {
+	for _, text := range []string{"", "x", "[]", `{"output":1}`, `{"output":"x","pipe":{"lines":["a"]}}`} {
+		if s := decodeState([]byte(text)); s.Output != "" || s.Pipe != nil {
+			t.Errorf("%q is read as %+v", text, s)
+		}
+	}
+}

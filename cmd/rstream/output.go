@@ -49,16 +49,14 @@ var errClosedStdout = errors.New("standard output is closed")
 type output struct {
 	file     *os.File
 	pipe     *pipeWriter
-	to       *interruptible
 	w        *bufio.Writer
 	terminal bool
 	form     form // "" decides by terminal
 }
 
 func newOutput(ctx context.Context, f *os.File) *output {
-	to := &interruptible{ctx: ctx, file: f}
-	p := &pipeWriter{to: to}
-	return &output{file: f, to: to, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
+	p := &pipeWriter{to: &interruptible{ctx: ctx, file: f}}
+	return &output{file: f, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
 }
 
 // outlive has the command go on when the reader of its output has left: its work is not
@@ -88,7 +86,7 @@ func (p *pipeWriter) Write(b []byte) (int, error) {
 // again. What is not flushed is dropped.
 func (o *output) divert(w *keeper) {
 	if w == nil {
-		o.w.Reset(o.to)
+		o.w.Reset(o.pipe)
 		return
 	}
 	o.w.Reset(w)

@@ -48,6 +48,19 @@ func BenchmarkStored(b *testing.B) {
 	}
 }
 
+func BenchmarkSkimMark(b *testing.B) {
+	for name, line := range benchLines() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := SkimMark(line); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkAppendLine(b *testing.B) {
 	for name, line := range benchLines() {
 		ev, err := ParseLine(line)

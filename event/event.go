@@ -61,6 +61,7 @@ type Event struct {
 	Hash  Hash
 	Extra []byte // members that stand before the value, as they are written: `"a":1,"b":2`
 	line  []byte
+	mark  Mark // if KeepMark has made it
 }
 
 // New returns the event that a log makes of d: its place, its time and its hash
@@ -80,6 +81,17 @@ func (ev *Event) Line() []byte {
 	}
 	return ev.line
 }
+
+// Mark returns the mark of the event's own position.
+func (ev *Event) Mark() Mark {
+	if ev.mark != 0 {
+		return ev.mark
+	}
+	return MarkOf(ev.ID, ev.Time, ev.Hash)
+}
+
+// KeepMark makes Mark once for all. It must not run beside anything that uses ev.
+func (ev *Event) KeepMark() { ev.mark = ev.Mark() }
 
 // Storage returns "user/path".
 func (ev *Event) Storage() string { return ev.User + "/" + ev.Path }

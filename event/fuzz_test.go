@@ -158,6 +158,9 @@ func FuzzParseCursor(f *testing.F) {
 	f.Add("7ZZZZZZZZZZZZ")
 	f.Add("8000000000000")
 	f.Add("000000000001A.K7Q2M")
+	f.Add("000000000001A.K7Q2M.3F9ZQ1")
+	f.Add("000000000001A.K7Q2M.")
+	f.Add("000000000001A..3F9ZQ1")
 	f.Add("000000000001A.")
 	f.Add("000000000001a.K7Q2M")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -171,6 +174,9 @@ func FuzzParseCursor(f *testing.F) {
 		}
 		if err == nil && (cursorErr != nil || c != (Cursor{ID: id})) {
 			t.Fatalf("ParseID(%q) = %d, ParseCursor says %v, %v", s, id, c, cursorErr)
+		}
+		if m, err := ParseMark(s); err == nil && (m.String() != s || m == 0) {
+			t.Fatalf("ParseMark(%q) = %s", s, m)
 		}
 		if h, err := ParseHash(s); err == nil && h.String() != s {
 			t.Fatalf("ParseHash(%q) = %s", s, h)

@@ -131,7 +131,8 @@ func TestLogID(t *testing.T) {
 		if bits.String() != want.String() {
 			t.Fatalf("NewLogID(%x) = %s, the bits %s, want %s", random, log, &bits, &want)
 		}
-		c := CursorOf(anyID.Draw(t, "id"), log)
+		mark := Mark(rapid.SampledFrom([]uint32{0, 1 << 30, 1<<30 | 12345, 1<<31 - 1}).Draw(t, "mark"))
+		c := Point{anyID.Draw(t, "id"), mark}.Cursor(log)
 		if again, err := ParseCursor(c.String()); err != nil || again != c || !c.Of(log) {
 			t.Fatalf("ParseCursor(%s) = %v, %v, of its log: %v", c, again, err, c.Of(log))
 		}

@@ -36,15 +36,48 @@ type Skimmed struct {
 // nothing unless a name has a quote or a backslash.
 func Skim(line []byte) (s Skimmed, err error) {
 	p := lineParser{rest: line}
+	s, _, err = p.skim()
+	if err != nil {
+		return s, fmt.Errorf("read stored event %.60q: %w", line, err)
+	}
+	return s, nil
+}
+
+// SkimMark is Skim that also returns the mark of the event's own position.
+func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
+	p := lineParser{rest: line}
+	s, text, err := p.skim()
+	p.text(`,"key":`)
+	hash := p.text(`,"hash":`)
+	if err == nil {
+		err = p.err
+	}
+	var t Time
+	if err == nil {
+		t, err = parseTime(text)
+	}
+	var h Hash
+	if err == nil {
+		h, err = ParseHash(hash)
+	}
+	if err != nil {
+		return s, 0, fmt.Errorf("read stored event %.60q: %w", line, err)
+	}
+	return s, MarkOf(s.ID, t, h), nil
+}
+
+// skim cuts off what a line begins with, up to its type, and returns its time as it
+// stands.
+func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	id := p.text(`{"id":`)
-	p.text(`,"time":`)
+	time = p.text(`,"time":`)
 	user, path, typ := p.text(`,"user":`), p.text(`,"path":`), p.text(`,"type":`)
 	if p.err != nil {
-		return s, fmt.Errorf("read stored event %.60q: %w", line, p.err)
+		return s, nil, p.err
 	}
 	var ok bool
 	if s.ID, ok = parseID(id); !ok {
-		return s, fmt.Errorf("read stored event %.60q: %w", line, idError(string(id)))
+		return s, nil, idError(string(id))
 	}
 	s.User, s.Path, s.Type = user, path, typeOf(typ)
 	if bytes.IndexByte(user, '\\') >= 0 {
@@ -53,7 +86,7 @@ func Skim(line []byte) (s Skimmed, err error) {
 	if bytes.IndexByte(path, '\\') >= 0 {
 		s.Path = []byte(unescape(path))
 	}
-	return s, nil
+	return s, time, nil
 }
 
 // AppendNotice appends what tells of an event without its time, key and value: which event

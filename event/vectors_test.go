@@ -85,6 +85,29 @@ func TestIDVectors(t *testing.T) {
 	}
 }
 
+func TestMarkVectors(t *testing.T) {
+	type row struct{ ID, Time, Hash, Mark, Cursor, Why, Refused string }
+	for _, v := range readVectors[row](t, "mark.jsonl") {
+		c, err := ParseCursor(v.Cursor)
+		if v.Refused != "" {
+			if err == nil {
+				t.Errorf("ParseCursor(%q) = %s, want it refused: %s", v.Cursor, c, v.Refused)
+			}
+			continue
+		}
+		id, idErr := ParseID(v.ID)
+		at, timeErr := parseTime([]byte(v.Time))
+		hash, hashErr := ParseHash(v.Hash)
+		if err := errors.Join(idErr, timeErr, hashErr, err); err != nil {
+			t.Fatal(err)
+		}
+		want := MarkOf(id, at, hash)
+		if want.String() != v.Mark || c != (Point{id, want}).Cursor("K7Q2M4X9C0V3B8RT") || c.String() != v.Cursor {
+			t.Errorf("the mark of %+v is %s, the cursor %s", v, want, c)
+		}
+	}
+}
+
 type topicVector struct {
 	Topic, Prints, Refused                  string
 	Matches, Not, Contains, Overlaps, Apart []string
@@ -211,6 +234,9 @@ func checkLine(t testing.TB, ev Event, line []byte) {
 		t.Errorf("Stored(%.400q) = %.400v, %v, want %.400v", line, stored, err, ev)
 	}
 	skimmed := Skimmed{ev.ID, []byte(ev.User), []byte(ev.Path), ev.Type}
+	if got, mark, err := SkimMark(line); err != nil || !reflect.DeepEqual(got, skimmed) || mark != ev.Mark() {
+		t.Errorf("SkimMark(%.400q) = %.400v, %s, %v, want %.400v, %s", line, got, mark, err, skimmed, ev.Mark())
+	}
 	if got, err := Skim(line); err != nil || !reflect.DeepEqual(got, skimmed) {
 		t.Errorf("Skim(%.400q) = %.400v, %v, want %.400v", line, got, err, skimmed)
 	}

@@ -121,14 +121,26 @@ func (db *DB) Horizon(ctx context.Context) (event.ID, error) {
 // Head returns the newest position of the log in a server's file: if the file was
 // not opened as a Server, that of the time of opening. In a client's file it is
 // Beginning.
-func (db *DB) Head() event.ID { return event.ID(db.head.Load()) }
+func (db *DB) Head() event.ID { return db.HeadPoint().ID }
+
+// HeadPoint is Head with its mark.
+func (db *DB) HeadPoint() event.Point {
+	if p := db.head.Load(); p != nil {
+		return *p
+	}
+	return event.Point{}
+}
 
 func (db *DB) loadHead(ctx context.Context) error {
 	span, err := db.logWindow(ctx)
 	if err != nil {
 		return err
 	}
-	db.head.Store(uint64(span.To))
+	_, mark, _, err := db.LastAt(ctx, span.To)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	db.head.Store(&event.Point{ID: span.To, Mark: mark}) // without one if the last event is damaged
 	return db.loadTime(ctx)
 }
 

@@ -119,9 +119,9 @@ func (db *DB) beginAnew(ctx context.Context) error {
 	})
 }
 
-// Parent returns the log that this one was restored from and the position at which
-// they parted; log is empty if there is none.
+// Parent returns the log that this one goes on from and the position at which they
+// parted, event.MaxID if that is not known; log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, 0) FROM log`).Scan(&log, &head)
+	err = db.read.QueryRowContext(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, ?)) FROM log`, event.MaxID).Scan(&log, &head)
 	return log, head, db.named(classify(err))
 }

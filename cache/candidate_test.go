@@ -321,7 +321,7 @@ func TestCandidatesBesideProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Prove(ctx, alice, window.Span{To: 5}, removals); err != nil {
+	if err := db.Prove(ctx, alice, window.Span{To: 5}, removals, 0); err != nil {
 		t.Fatal(err)
 	}
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})

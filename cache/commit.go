@@ -66,7 +66,8 @@ func (db *DB) commit(batch []*appendRequest) {
 	case err == nil:
 		db.recent.add(w.events, w.storages, w.removals)
 		db.lastTime.Store(int64(w.time))
-		if db.head.Store(uint64(w.next - 1)); len(w.events) > 0 {
+		if n := len(w.events); n > 0 {
+			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})
 			db.show(w.events)
 		}
 		db.noteSealed(before)

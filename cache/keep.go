@@ -26,6 +26,7 @@ type SnapshotWriter struct {
 	parts    []snapshotPart
 	bytes    int       // of parts
 	due      time.Time // to write something, so that the lease does not end
+	mark     event.Mark
 }
 
 type snapshotPart struct {
@@ -175,6 +176,11 @@ func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 				return err
 			}
 		}
+		if whole {
+			if err := w.db.noteMark(tx, event.Point{ID: w.row.at, Mark: w.mark}); err != nil {
+				return err
+			}
+		}
 		return w.write(tx, whole)
 	})
 	if err != nil {
@@ -221,6 +227,9 @@ func (w *SnapshotWriter) ready() (n int) {
 	}
 	return n
 }
+
+// Marked tells the mark of the snapshot's position. Finish keeps it.
+func (w *SnapshotWriter) Marked(mark event.Mark) { w.mark = mark }
 
 // Finish makes the snapshot one that states are folded from. It returns ErrLost if
 // what it stands on was removed meanwhile.

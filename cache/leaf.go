@@ -236,14 +236,18 @@ func noteRemoval(tx *sql.Tx) error {
 
 // Prove notes that what is stored of topic in span is all that the log has there:
 // its digest has agreed. before is what Removals said before the digest was
-// taken; if events were removed since, Prove returns ErrLost.
-func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64) error {
+// taken; if events were removed since, Prove returns ErrLost. mark is that of the end
+// of span, zero if it is not known.
+func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
 	err := db.update(ctx, func(tx *sql.Tx) error {
 		switch now, err := removals(tx); {
 		case err != nil:
 			return err
 		case now != before:
 			return ErrLost
+		}
+		if err := db.noteMark(tx, event.Point{ID: span.To, Mark: mark}); err != nil {
+			return err
 		}
 		windows, err := loadWindows(tx)
 		if err != nil {
@@ -289,23 +293,30 @@ func isProven(windows []row, topic event.Topic, span window.Span) bool {
 // TimeAt returns the time of the last event at or before position at; ok is false
 // if there is none. A log knows none below its horizon.
 func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error) {
+	t, _, ok, err = db.LastAt(ctx, at)
+	return t, ok, err
+}
+
+// LastAt is TimeAt that also returns the mark of the position. It is zero if it is not
+// known, which it may not be at the horizon of a file that an earlier version has made.
+func (db *DB) LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		t, ok, err = db.timeIn(ctx, tx, at)
+		t, mark, ok, err = db.lastIn(ctx, tx, at)
 		return err
 	})
 	if err != nil {
-		return 0, false, fmt.Errorf("time at %s: %w", at, err)
+		return 0, 0, false, fmt.Errorf("time at %s: %w", at, err)
 	}
-	return t, ok, nil
+	return t, mark, ok, nil
 }
 
-func (db *DB) timeIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, ok bool, err error) {
+func (db *DB) lastIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	horizon, err := db.horizonIn(tx)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	if at < horizon {
-		return 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
+		return 0, 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
 	}
 	var id event.ID
 	var line []byte
@@ -313,15 +324,21 @@ func (db *DB) timeIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time
 	if err == nil {
 		var ev event.Event
 		ev, err = stored(id, line)
-		t, ok = ev.Time, true
+		t, mark, ok = ev.Time, ev.Mark(), true
 	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, false, err
+		return 0, 0, false, err
 	}
-	gone, some, err := timeDropped(ctx, tx, at)
+	if id > horizon && db.role != Client {
+		return t, mark, ok, nil
+	}
+	gone, some, err := lastDropped(ctx, tx, at)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
+	}
+	if some {
+		mark = gone.mark
 	}
 	bound, bounded, err := boundTime(ctx, tx, at)
-	return max(t, gone, bound), ok || some || bounded, err
+	return max(t, gone.time, bound), mark, ok || some || bounded, err
 }

@@ -330,7 +330,7 @@ func TestProve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Prove(context.Background(), alice, span, before); err != nil {
+	if err := db.Prove(context.Background(), alice, span, before, 0); err != nil {
 		t.Fatal(err)
 	}
 	want := []window.Window{
@@ -342,7 +342,7 @@ func TestProve(t *testing.T) {
 	}
 	// What is proven of the whole is proven of its parts.
 	for _, part := range topics(t, "alice", "alice/posts") {
-		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 250}, before); err != nil {
+		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 250}, before, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -352,8 +352,8 @@ func TestProve(t *testing.T) {
 	if err := db.Replace(context.Background(), alice, window.Span{From: 0, To: 1}, among(evs, alice, window.Span{From: 0, To: 1})); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, "Prove after events were removed", db.Prove(context.Background(), event.All, span, before), ErrLost)
-	wantError(t, "Prove on a log", openServer(t).Prove(context.Background(), alice, span, 0), ErrRole)
+	wantError(t, "Prove after events were removed", db.Prove(context.Background(), event.All, span, before, 0), ErrLost)
+	wantError(t, "Prove on a log", openServer(t).Prove(context.Background(), alice, span, 0, 0), ErrRole)
 }
 
 func TestTimeAt(t *testing.T) {

@@ -82,10 +82,10 @@ type DB struct {
 	closeOnce sync.Once
 	closeErr  error
 	onCommit  atomic.Pointer[func([]event.Event, event.ID)]
-	head      atomic.Uint64
-	lastTime  atomic.Int64        // of the last event, as event.Time
-	sealed    chan struct{}       // a block was sealed since somebody looked
-	commitTx  func(*sql.Tx) error // tests: called in place of COMMIT
+	head      atomic.Pointer[event.Point] // nil: the beginning
+	lastTime  atomic.Int64                // of the last event, as event.Time
+	sealed    chan struct{}               // a block was sealed since somebody looked
+	commitTx  func(*sql.Tx) error         // tests: called in place of COMMIT
 
 	clockJumps atomic.Int64
 

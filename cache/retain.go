@@ -209,12 +209,12 @@ func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
 	if to <= at.horizon {
 		return nil
 	}
-	last, _, err := db.TimeAt(ctx, to) // as long as it is there
+	last, mark, _, err := db.LastAt(ctx, to) // as long as it is there
 	if err != nil {
 		return err
 	}
 	return db.update(ctx, func(tx *sql.Tx) error {
-		if _, err := db.exec(tx, `UPDATE log SET horizon_time = ?`, int64(last)); err != nil {
+		if _, err := db.exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
 			return err
 		}
 		_, err := db.exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
@@ -234,13 +234,23 @@ func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (eve
 	return max(at, horizon), err
 }
 
-// timeDropped returns the time of the last event at or before the horizon, if that lies
-// at or before a position and may be gone.
-func timeDropped(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
-		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&t)
+// A dropped is what is still known of the last event at or before the horizon.
+type dropped struct {
+	time event.Time
+	mark event.Mark // zero if the horizon was moved by an earlier version
+}
+
+// lastDropped returns what is known of the last event at or before the horizon, if that
+// lies at or before a position and may be gone.
+func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some bool, err error) {
+	var mark string
+	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time, l.horizon_mark FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&d.time, &mark)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, false, nil
+		return d, false, nil
 	}
-	return t, err == nil, err
+	if err == nil {
+		d.mark, err = storedMark(mark)
+	}
+	return d, err == nil, err
 }

@@ -112,11 +112,29 @@ type Lease struct {
 	live    bool
 	ended   bool
 	copying bool // the events come from another file, not from a server
+	marked  event.Point
 }
 
 // Copying says that the events come from another file and are not to be counted as
 // fetched.
 func (l *Lease) Copying() { l.copying = true }
+
+// Marked tells the mark of a position. The Apply that reaches it keeps it, if no later
+// one was told by then.
+func (l *Lease) Marked(p event.Point) { l.marked = p }
+
+// mark returns the newest position up to reached whose mark is known: the one that was
+// told, or that of the last of evs, which come before reached.
+func (l *Lease) mark(evs []event.Event, reached event.ID) (p event.Point) {
+	if len(evs) > 0 {
+		last := &evs[len(evs)-1]
+		p = event.Point{ID: last.ID, Mark: last.Mark()}
+	}
+	if l.marked.Mark != 0 && p.ID < l.marked.ID && l.marked.ID <= reached {
+		p = l.marked
+	}
+	return p
+}
 
 // Span returns what the lease is still to fill: what follows Reached.
 func (l *Lease) Span() window.Span { return window.Span{From: l.reached, To: l.span.To} }
@@ -257,6 +275,9 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	var removed int64
 	err = l.db.update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.move(tx, reached); err != nil {
+			return err
+		}
+		if err := l.db.noteMark(tx, l.mark(evs, reached)); err != nil {
 			return err
 		}
 		if storages, err = l.db.storageIDs(tx, evs); err != nil {

@@ -31,7 +31,7 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 		return a, inStore(err)
 	}
 	for _, w := range window.NewSet(windows...).Merged() {
-		span := w.Held().Intersect(window.Span{From: info.Horizon, To: parted})
+		span := w.Held().Intersect(window.Span{From: info.Horizon.ID, To: parted})
 		if span.Empty() {
 			continue
 		}
@@ -77,6 +77,7 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 			break
 		}
 		lease.Copying()
+		lease.Marked(sum.To.Point())
 		for !lease.Span().Empty() {
 			evs, next, err := old.Read(ctx, []event.Topic{topic}, lease.Reached(), lease.Span().To, c.cfg.PageLimit)
 			if err != nil {

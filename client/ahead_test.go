@@ -47,7 +47,7 @@ func TestPagesAheadAreBounded(t *testing.T) {
 		in, n := newInbox(), 0
 		go func() {
 			for ; n < 10; n++ {
-				in.putPage(page{events: make([]event.Event, 3), next: event.ID(3 * (n + 1)), size: maxAhead/2 + 1})
+				in.putPage(page{events: make([]event.Event, 3), next: event.Point{ID: event.ID(3 * (n + 1))}, size: maxAhead/2 + 1})
 			}
 			in.end(nil)
 		}()
@@ -57,8 +57,8 @@ func TestPagesAheadAreBounded(t *testing.T) {
 				t.Fatalf("%d pages are there, %d of them taken, want at most 2 more", n, taken/3)
 			}
 			evs, at, err := in.take()
-			if taken += len(evs); err != nil || at != event.ID(taken) {
-				t.Fatalf("take = %d events up to %s, %v", len(evs), at, err)
+			if taken += len(evs); err != nil || at.ID != event.ID(taken) {
+				t.Fatalf("take = %d events up to %v, %v", len(evs), at, err)
 			}
 		}
 		in.drop()

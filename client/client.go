@@ -24,6 +24,7 @@ import (
 type Store interface {
 	hub.Source
 	Log() string
+	Newest(ctx context.Context) (cache.Newest, error)
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
 	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
@@ -37,7 +38,7 @@ type Store interface {
 	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
 	NoteTimes(ctx context.Context, times map[event.ID]event.Time) error
-	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64) error
+	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64, mark event.Mark) error
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
 	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
 	StateFrom(ctx context.Context, topic event.Topic, at event.ID) (event.ID, error)

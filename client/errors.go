@@ -69,6 +69,21 @@ func (e *OtherLogError) Error() string {
 	return fmt.Sprintf("%s serves the log %s, the cache holds %s", public(e.URL), e.Got, e.Want)
 }
 
+// A PutBackError says that a server's log was put back to an older state: it ends
+// before what is held, or has another event at a position up to which it is held.
+type PutBackError struct {
+	URL  string
+	Held event.ID // the position
+	Head event.ID // of the server's log, which may have gone on since
+}
+
+func (e *PutBackError) Error() string {
+	if e.Head < e.Held {
+		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, and is held up to %s", host(e.URL), e.Head, e.Held)
+	}
+	return fmt.Sprintf("%s: the log was put back to an older state and has gone on: it has other events than those held up to %s", host(e.URL), e.Held)
+}
+
 // A ProtocolError says that a server answered what it must not.
 type ProtocolError struct {
 	URL    string
@@ -116,12 +131,13 @@ func final(err error) bool {
 	var (
 		gap      *GapError
 		log      *OtherLogError
+		back     *PutBackError
 		protocol *ProtocolError
 		conflict *cache.ConflictError
 		here     *finalError
 		large    *tooLargeError
 	)
-	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &protocol) ||
+	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &back) || errors.As(err, &protocol) ||
 		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &large)
 }
 

@@ -367,15 +367,16 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *session, b *backoff) error {
 	for moved := false; ; {
 		evs, at, err := in.take()
-		moved = moved || err == nil || at > event.Beginning
+		moved = moved || err == nil || at.ID > event.Beginning
 		// A heartbeat renews the lease even where the position stays.
-		if at > lease.Reached() && !final(err) || at == lease.Reached() && err == nil {
+		if at.ID > lease.Reached() && !final(err) || at.ID == lease.Reached() && err == nil {
 			b.reset()
-			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at); err != nil {
+			lease.Marked(at)
+			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at.ID); err != nil {
 				return inStore(err)
 			}
-			l.at.Store(uint64(at))
-			l.c.hub.Publish(evs, at)
+			l.at.Store(uint64(at.ID))
+			l.c.hub.Publish(evs, at.ID)
 		}
 		if err != nil {
 			if moved {

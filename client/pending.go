@@ -126,7 +126,7 @@ func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, 
 	if body, err = c.askOnce(ctx, base, &q, &w); err != nil {
 		return w, nil, err
 	}
-	if id, ok := at.Cursor(); w.To < w.From || ok && (id.ID < w.From || id.ID > w.To) {
+	if id, ok := at.Cursor(); w.To.ID < w.From.ID || ok && (id.ID < w.From.ID || id.ID > w.To.ID) {
 		return w, nil, &ProtocolError{base, fmt.Sprintf("was asked for the window around %s and answered %s", at, w.Span())}
 	}
 	return w, body, nil
@@ -137,14 +137,14 @@ func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, 
 // yet, has to be asked again: it may be in a later window by now, or in a longer one.
 func covers(w *wire.Window, same bool, at event.Moment) bool {
 	if id, ok := at.Cursor(); ok {
-		return same || w.From < id.ID && id.ID <= w.To
+		return same || w.From.ID < id.ID && id.ID <= w.To.ID
 	}
 	t, ok := at.FixedTime()
 	if !ok || w.End == nil || t >= *w.End {
 		return false
 	}
 	// At its first time the window before it may be the one.
-	return same || w.From == event.Beginning || w.Start != nil && *w.Start < t
+	return same || w.From.ID == event.Beginning || w.Start != nil && *w.Start < t
 }
 
 // A pendingWindow is the one window whose bounds are being asked for, and those
@@ -180,7 +180,7 @@ func (p *pendingWindow) lock(ctx context.Context) error {
 func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
 
 func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
-	whole := window.BlockSpan(w.To.Block())
+	whole := window.BlockSpan(w.To.ID.Block())
 	if w.Span() != whole {
 		return // the open block goes on growing
 	}

@@ -80,17 +80,18 @@ func (c *Client) sum(ctx context.Context, topic event.Topic, r Range) (w wire.Wi
 
 // checkBounds refuses an answer about another stretch than was asked.
 func (c *Client) checkBounds(r Range, w wire.Window) error {
-	wrong := w.To < w.From
+	span := w.Span()
+	wrong := span.To < span.From
 	if since, ok := r.Since.Cursor(); ok {
-		wrong = wrong || w.From != since.ID
+		wrong = wrong || span.From != since.ID
 	}
 	if r.Until != nil {
 		if until, ok := r.Until.Cursor(); ok {
-			wrong = wrong || w.To != until.ID
+			wrong = wrong || span.To != until.ID
 		}
 	}
 	if wrong {
-		return &ProtocolError{c.base(), fmt.Sprintf("was asked about another stretch than %s", w.Span())}
+		return &ProtocolError{c.base(), fmt.Sprintf("was asked about another stretch than %s", span)}
 	}
 	return nil
 }
@@ -112,7 +113,7 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 		if digest != sum.Digest || count != sum.Count {
 			return false, count, nil
 		}
-		err = c.store.Prove(ctx, topic, sum.Span(), removals)
+		err = c.store.Prove(ctx, topic, sum.Span(), removals, sum.To.Mark)
 		if !errors.Is(err, cache.ErrLost) {
 			return err == nil, count, inStore(err)
 		}
@@ -158,10 +159,10 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
 	times := map[event.ID]event.Time{}
 	if sum.Start != nil {
-		times[sum.From] = *sum.Start
+		times[sum.From.ID] = *sum.Start
 	}
 	if sum.End != nil {
-		times[sum.To] = *sum.End
+		times[sum.To.ID] = *sum.End
 	}
 	return inStore(c.store.NoteTimes(ctx, times))
 }

@@ -293,10 +293,11 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 	defer stop()
 	for lease.Reached() < until {
 		evs, at, err := in.take()
-		if at > lease.Reached() {
+		if at.ID > lease.Reached() {
 			b.reset()
+			lease.Marked(at)
 			// Even if ctx has ended: what has come need not come again.
-			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at)
+			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at.ID)
 			if failed == nil && len(added) > 0 {
 				failed = fresh(added)
 			}
@@ -321,13 +322,13 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 			return inStore(err)
 		}
 		p, err := c.page(ctx, base, topics, parts, window.Span{From: at, To: end})
-		if p.next > at && !final(err) { // or from a server that cannot be trusted
+		if p.next.ID > at && !final(err) { // or from a server that cannot be trusted
 			in.putPage(p)
 		}
 		if err != nil {
 			return err
 		}
-		at = p.next
+		at = p.next.ID
 	}
 	return nil
 }
@@ -352,7 +353,7 @@ func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) er
 // next.
 type page struct {
 	events []event.Event
-	next   event.ID
+	next   event.Point
 	size   int // of their lines
 }
 
@@ -363,7 +364,7 @@ var maxPageBytes = 8 << 20
 // page asks for the next events of span and checks every one of them. What it
 // returns beside an error can be used.
 func (c *Client) page(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
-	p := page{next: span.From}
+	p := page{next: event.Point{ID: span.From}}
 	until := c.at(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
@@ -382,7 +383,7 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 			p.next = next
 			return p, nil
 		}
-		if err != nil && p.next == next {
+		if err != nil && p.next.ID == next.ID {
 			return p, nil // only the end of the answer was cut off
 		}
 		if err != nil {
@@ -392,26 +393,27 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 		if err != nil {
 			return p, err
 		}
-		if ev.ID <= p.next || ev.ID > next {
-			return p, &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in %s-%s in its order", ev.ID, p.next, next)}
+		if ev.ID <= p.next.ID || ev.ID > next.ID {
+			return p, &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in %s-%s in its order", ev.ID, p.next.ID, next.ID)}
 		}
 		c.stats.events.Add(1)
-		p.next, p.events, p.size = ev.ID, append(p.events, ev), p.size+len(line)
+		p.next, p.events, p.size = event.Point{ID: ev.ID}, append(p.events, ev), p.size+len(line)
 	}
 	return p, nil
 }
 
 // checkPage refuses a page of another stretch than was asked for, and one whose end
 // could not be told from a cut.
-func checkPage(base string, span window.Span, resp *http.Response) (next event.ID, err error) {
-	next, ok := wire.PositionOf(resp.Header, wire.HeaderNext)
+func checkPage(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
+	cursor, ok := wire.CursorOf(resp.Header, wire.HeaderNext)
+	next = cursor.Point()
 	from, ok2 := wire.PositionOf(resp.Header, wire.HeaderFrom)
 	to, ok3 := wire.PositionOf(resp.Header, wire.HeaderTo)
-	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next <= from || next > to {
-		return 0, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next)}
+	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next.ID <= from || next.ID > to {
+		return next, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next.ID)}
 	}
 	if endless(resp) {
-		return 0, endlessError(base)
+		return next, endlessError(base)
 	}
 	return next, nil
 }

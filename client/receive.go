@@ -23,7 +23,7 @@ type receiver struct {
 type received struct {
 	ev    event.Event
 	isPos bool
-	at    event.ID
+	at    event.Point
 }
 
 // errEnded means that a server has ended a stream, as it may at any time.
@@ -48,8 +48,8 @@ func (r *receiver) run(in *inbox) error {
 			return err
 		}
 		// A heartbeat at the same position is passed on: it keeps the lease alive.
-		if got.at > r.at || got.isPos && got.at == r.at {
-			r.at = got.at
+		if got.at.ID > r.at || got.isPos && got.at.ID == r.at {
+			r.at = got.at.ID
 			in.put(got)
 		}
 	}
@@ -72,7 +72,7 @@ func (r *receiver) read(f frame) (received, error) {
 		return received{}, &OtherLogError{URL: r.base, Got: cursor.Log, Want: r.c.store.Log()}
 	}
 	if !isEvent {
-		return received{isPos: true, at: cursor.ID}, nil
+		return received{isPos: true, at: cursor.Point()}, nil
 	}
 	ev, err := r.c.accept(r.base, slices.Clone(f.Data), r.topics)
 	switch {
@@ -84,7 +84,7 @@ func (r *receiver) read(f frame) (received, error) {
 		return received{}, &ProtocolError{r.base, fmt.Sprintf("sent event %s after %s", ev.ID, r.at)}
 	}
 	r.c.stats.events.Add(1)
-	return received{ev: ev, at: ev.ID}, nil
+	return received{ev: ev, at: cursor.Point()}, nil
 }
 
 // What waits to be stored is bounded, in events and in bytes.
@@ -102,7 +102,7 @@ type inbox struct {
 
 	// Guarded by mu.
 	evs   []event.Event
-	at    event.ID
+	at    event.Point
 	bytes int
 	moved bool  // there is something to take
 	err   error // why nothing more will come
@@ -169,7 +169,7 @@ func (in *inbox) drop() {
 // take waits for something to come and returns all there is. evs is never nil,
 // which to a hub would mean that they are unknown. With err nothing more will come;
 // what came before is returned with it.
-func (in *inbox) take() (evs []event.Event, at event.ID, err error) {
+func (in *inbox) take() (evs []event.Event, at event.Point, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for !in.moved && in.err == nil {

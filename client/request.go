@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -210,13 +211,20 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 		req.Header[name] = values
 	}
 	req.Header.Set("User-Agent", "rstream")
+	newest, err := c.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if newest.Marked.Mark != 0 {
+		req.Header.Set(wire.HeaderHeld, newest.Marked.Cursor(c.logName()).String())
+	}
 	c.stats.requests.Add(1)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, &UnreachableError{URL: base, Err: plain(err), sent: sent.Load()}
 	}
 	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
-	if err := c.checkAnswer(base, method, resp); err != nil {
+	if err := c.checkAnswer(base, method, resp, newest); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
@@ -251,7 +259,7 @@ func (c *Client) askEvents(ctx context.Context, base, params string, header http
 
 // checkAnswer refuses what does not come from our log's server, or not in answer to
 // what was asked.
-func (c *Client) checkAnswer(base, method string, resp *http.Response) error {
+func (c *Client) checkAnswer(base, method string, resp *http.Response, newest cache.Newest) error {
 	if wire.LogOf(resp.Header) == "" && fromGateway(resp.StatusCode) {
 		return &UnreachableError{URL: base, Err: wire.ReadError(resp)}
 	}
@@ -263,7 +271,10 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response) error {
 	if errors.As(err, &other) {
 		other.refused = resp.StatusCode == http.StatusConflict
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return checkHistory(base, resp, newest)
 }
 
 // fromGateway reports whether status is what a proxy says when the server behind it

@@ -18,8 +18,13 @@ import (
 // that set each storage's value, in the order of users and paths. They are checked
 // but not kept. A cut connection is gone on with behind the last storage.
 func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
+	return c.snapshot(ctx, topic, at, func(event.Mark) {})
+}
+
+// snapshot is Snapshot that tells marked the mark of the position.
+func (c *Client) snapshot(ctx context.Context, topic event.Topic, at event.ID, marked func(event.Mark)) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		s := snapshot{c: c, topic: topic, at: at, yield: yield, b: c.newBackoff()}
+		s := snapshot{c: c, topic: topic, at: at, marked: marked, yield: yield, b: c.newBackoff()}
 		err := c.retryWith(ctx, s.b, s.read)
 		if err != nil && !s.stopped {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
@@ -32,6 +37,7 @@ type snapshot struct {
 	c       *Client
 	topic   event.Topic
 	at      event.ID
+	marked  func(event.Mark)
 	yield   func(*event.Event, error) bool
 	b       *backoff
 	stopped bool
@@ -64,12 +70,14 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	if err := s.c.ours(base, resp.Header, wire.NDJSON); err != nil {
 		return err
 	}
-	if to, ok := wire.PositionOf(resp.Header, wire.HeaderTo); !ok || to != s.at {
+	to, ok := wire.CursorOf(resp.Header, wire.HeaderTo)
+	if !ok || to.ID != s.at {
 		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
 	}
 	if endless(resp) {
 		return endlessError(base)
 	}
+	s.marked(to.Mark)
 	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
 	for !s.stopped {
 		line, err := lines.Next()

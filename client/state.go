@@ -161,7 +161,7 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 }
 
 func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) (members int, err error) {
-	for ev, err := range c.Snapshot(ctx, topic, at) {
+	for ev, err := range c.snapshot(ctx, topic, at, w.Marked) {
 		if err == nil {
 			err = inStore(w.Add(ctx, ev))
 		}

@@ -40,8 +40,8 @@ func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v 
 	if err != nil {
 		return v, inStore(err)
 	}
-	v.Older = held.Intersect(window.Spans{{From: event.Beginning, To: info.Horizon}})
-	for _, span := range held.Intersect(window.Spans{{From: info.Horizon, To: event.MaxID}}) {
+	v.Older = held.Intersect(window.Spans{{From: event.Beginning, To: info.Horizon.ID}})
+	for _, span := range held.Intersect(window.Spans{{From: info.Horizon.ID, To: event.MaxID}}) {
 		if err := c.verifyLeft(ctx, topic, span, repair, &v); err != nil {
 			return v, fmt.Errorf("verify %s: %w", topic, err)
 		}
@@ -97,10 +97,10 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 		if err := c.ask(ctx, &q, &list); err != nil {
 			return nil, err
 		}
-		if list.From != at || list.To != span.To || list.Next <= at || list.Next > span.To {
-			return nil, &ProtocolError{c.base(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From, list.To, list.Next)}
+		if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
+			return nil, &ProtocolError{c.base(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
 		}
-		theirs, at = append(theirs, list.Windows...), list.Next
+		theirs, at = append(theirs, list.Windows...), list.Next.ID
 	}
 	return theirs, nil
 }
@@ -111,9 +111,9 @@ func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []w
 		var mine, yours window.Digest
 		var f Finding
 		switch {
-		case len(theirs) == 0 || len(ours) > 0 && ours[0].Block < theirs[0].To.Block():
+		case len(theirs) == 0 || len(ours) > 0 && ours[0].Block < theirs[0].To.ID.Block():
 			f.Span, ours = ownBlock(&ours[0], &mine, &f.Held), ours[1:]
-		case len(ours) == 0 || theirs[0].To.Block() < ours[0].Block:
+		case len(ours) == 0 || theirs[0].To.ID.Block() < ours[0].Block:
 			f.Span, yours, f.Server, theirs = theirs[0].Span(), theirs[0].Digest, theirs[0].Count, theirs[1:]
 		default:
 			f.Span, ours = ownBlock(&ours[0], &mine, &f.Held), ours[1:]
@@ -165,7 +165,7 @@ func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span
 		var p page
 		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
 			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
-			if p.next > at.From && !final(err) {
+			if p.next.ID > at.From && !final(err) {
 				return nil // what has come before a cut is whole
 			}
 			return err
@@ -173,10 +173,10 @@ func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span
 		if err != nil {
 			return err
 		}
-		if err := c.store.Replace(ctx, topic, window.Span{From: at.From, To: p.next}, p.events); err != nil {
+		if err := c.store.Replace(ctx, topic, window.Span{From: at.From, To: p.next.ID}, p.events); err != nil {
 			return inStore(err)
 		}
-		at.From = p.next
+		at.From = p.next.ID
 	}
 	return nil
 }

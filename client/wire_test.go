@@ -180,7 +180,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 		if !got.isPos {
 			events++
 		}
-		r.at = got.at
+		r.at = got.at.ID
 	}
 	if want := bytes.Count(raw, []byte("\nevent: PUT")) + bytes.Count(raw, []byte("\nevent: DEL")); events != want {
 		t.Errorf("%s: %d events, want %d", file, events, want)
@@ -191,8 +191,8 @@ func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
 	p, err := c.page(t.Context(), c.base(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
-	if err != nil || p.next != 2 || len(p.events) != 2 {
-		t.Fatalf("page = %d events up to %s, %v", len(p.events), p.next, err)
+	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
+		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}
 	if got := wire.AppendLines(nil, p.events); string(got) != ex.answer {
 		t.Errorf("page holds\n%s, want\n%s", got, ex.answer)
@@ -281,7 +281,7 @@ func TestWireExampleGone(t *testing.T) {
 func TestWireExampleRoot(t *testing.T) {
 	ex := readWireExample(t, "root-parent.http")
 	info, err := ex.serve(t).Info(t.Context())
-	if err != nil || info.Log != exampleLog || info.Parent == nil || info.Parent.Head == 0 {
+	if err != nil || info.Log != exampleLog || info.Parent == nil || info.Parent.Head == nil {
 		t.Errorf("Info = %+v, %v", info, err)
 	}
 }

@@ -101,20 +101,6 @@ func (ev *Event) AppendNotice(b []byte) []byte {
 	return append(b, `"}`...)
 }
 
-// SkimNotice reads what a notice begins with.
-func SkimNotice(notice []byte) (id ID, t Type, err error) {
-	p := lineParser{rest: notice}
-	text, typ := p.text(`{"id":`), p.text(`,"type":`)
-	if p.err != nil {
-		return 0, "", fmt.Errorf("read notice %.60q: %w", notice, p.err)
-	}
-	id, ok := parseID(text)
-	if !ok {
-		return 0, "", fmt.Errorf("read notice %.60q: %w", notice, idError(string(text)))
-	}
-	return id, typeOf(typ), nil
-}
-
 // MarshalText returns the text of t.
 func (t Time) MarshalText() ([]byte, error) { return t.AppendTo(nil), nil }
 

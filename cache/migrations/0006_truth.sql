@@ -32,3 +32,9 @@ ALTER TABLE log DROP COLUMN expired;
 -- Cursors: what their holder keeps beside the position, such as what stands in a pipe.
 -- It means something only together with this position, so setting one clears the other.
 ALTER TABLE cursor ADD COLUMN state BLOB;
+-- Marks, by which a log that was put back to an older file is told from the right one.
+-- Of the last event at or before the horizon, which may be gone; empty if it is not known.
+ALTER TABLE log ADD COLUMN horizon_mark TEXT NOT NULL DEFAULT '';
+-- The newest position whose mark this copy was told, and the mark.
+ALTER TABLE log ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE log ADD COLUMN seen_mark TEXT NOT NULL DEFAULT '';

@@ -103,7 +103,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return err
 	}
 	defer c.Close()
-	parted := info.Parent.Head
+	parted := *info.Parent.Head
 	adopted, err := c.Adopt(ctx, s.db, parted)
 	if err != nil {
 		return fmt.Errorf("carry over: %w", err)

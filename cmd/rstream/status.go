@@ -96,7 +96,7 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	var unreachable *client.UnreachableError
 	switch {
 	case err == nil:
-		r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head, &info.Horizon
+		r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head.ID, &info.Horizon.ID
 	case errors.As(err, &unreachable):
 		r.Error = unreachable.Err.Error()
 	case errors.Is(err, context.DeadlineExceeded):

@@ -47,7 +47,7 @@ func checkServer(root *Transcript, log string) Finding {
 	const check = "server"
 	var self struct {
 		Name, Version, Log string
-		Head, Horizon      event.ID
+		Head, Horizon      event.Cursor
 	}
 	switch {
 	case root.Err != nil || root.Status != http.StatusOK:
@@ -56,10 +56,10 @@ func checkServer(root *Transcript, log string) Finding {
 		return found(check, Note, "send / to the same server as /events", "what the server is cannot be told: / is not of an rstream server")
 	case self.Log != log || wire.LogOf(root.Header) != log:
 		return found(check, Error, "send all paths to the same server", "/ is of the log %s, the stream of %s", short(self.Log), log)
-	case self.Horizon > self.Head:
-		return found(check, Error, "look into the file of the log with rstream verify", "the horizon %s is above the head %s", self.Horizon, self.Head)
+	case self.Horizon.ID > self.Head.ID:
+		return found(check, Error, "look into the file of the log with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
 	}
-	return ok(check, "rstream %s, log %s from %s to %s", short(self.Version), log, self.Horizon, self.Head)
+	return ok(check, "rstream %s, log %s from %s to %s", short(self.Version), log, self.Horizon.ID, self.Head.ID)
 }
 
 // checkHealth says whether the paths that watch the server work.

@@ -35,7 +35,7 @@ func blocks(from, to int) (s string) {
 }
 
 func liveBlock(id int) string {
-	return string(wire.AppendLive(nil, event.ID(id), event.ID(id), testLog, nil))
+	return string(wire.AppendLive(nil, event.Point{ID: event.ID(id)}, event.Point{ID: event.ID(id)}, testLog, nil))
 }
 
 // head answers as our own servers do.

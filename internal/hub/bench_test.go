@@ -187,7 +187,7 @@ func BenchmarkPush(b *testing.B) {
 	ev := newEvent(1, "a", "p/q")
 	for b.Loop() {
 		for _, s := range h.table.all.subs {
-			s.push(&ev, 0)
+			s.push(&ev, event.Point{})
 		}
 		ev.ID++
 	}

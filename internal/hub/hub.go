@@ -58,7 +58,7 @@ type Hub struct {
 	// reached is queued. A subscription joins at the first, so that it misses
 	// nothing, and takes the second for its position, so that it passes nothing.
 	announced atomic.Uint64
-	head      atomic.Uint64
+	head      atomic.Pointer[event.Point]
 	err       atomic.Pointer[error] // set once the hub is closed
 	overflows atomic.Uint64         // queues that were emptied, ever
 
@@ -85,7 +85,7 @@ func New(src Source, head event.ID, cfg Config) *Hub {
 		Chunk:      orDefault(cfg.Chunk, 1000),
 	}}
 	h.announced.Store(uint64(head))
-	h.head.Store(uint64(head))
+	h.head.Store(&event.Point{ID: head})
 	h.stalls.subs = make(map[*Subscription]struct{})
 	return h
 }
@@ -98,7 +98,10 @@ func orDefault(n, otherwise int) int {
 }
 
 // Head returns the position up to which the subscriptions have been told.
-func (h *Hub) Head() event.ID { return event.ID(h.head.Load()) }
+func (h *Hub) Head() event.ID { return h.point().ID }
+
+// point is Head with its mark, if the event at that position was published.
+func (h *Hub) point() event.Point { return *h.head.Load() }
 
 // Publish says that evs have been committed and that the log now ends at head. It
 // must be called after the commit, and evs must be all that lies between the old
@@ -110,14 +113,14 @@ func (h *Hub) Head() event.ID { return event.ID(h.head.Load()) }
 func (h *Hub) Publish(evs []event.Event, head event.ID) {
 	h.pub.Lock()
 	defer h.pub.Unlock()
-	old := h.Head()
+	old := h.point()
 	last, ordered := survey(evs)
 	head = max(head, last)
 	if evs == nil || !ordered {
-		h.advance(old, head)
+		h.advance(head)
 		return
 	}
-	known := sort.Search(len(evs), func(i int) bool { return evs[i].ID > old })
+	known := sort.Search(len(evs), func(i int) bool { return evs[i].ID > old.ID })
 	h.queue(evs[known:], old, head)
 	h.retryStalled()
 }
@@ -134,8 +137,8 @@ func survey(evs []event.Event) (last event.ID, ordered bool) {
 
 // queue gives evs to those who asked for them. Readers are woken now and then, each
 // for all that has come together.
-func (h *Hub) queue(evs []event.Event, old, head event.ID) {
-	if head <= old || h.closed() {
+func (h *Hub) queue(evs []event.Event, old event.Point, head event.ID) {
+	if head <= old.ID || h.closed() {
 		return
 	}
 	h.announced.Store(uint64(head))
@@ -143,14 +146,17 @@ func (h *Hub) queue(evs []event.Event, old, head event.ID) {
 		for i := range some {
 			h.deliver(&some[i], old)
 		}
-		h.head.Store(uint64(some[len(some)-1].ID))
+		last := &some[len(some)-1]
+		h.head.Store(&event.Point{ID: last.ID, Mark: last.Mark()})
 		h.ringWoken()
 	}
-	h.head.Store(uint64(head))
+	if head > h.Head() {
+		h.head.Store(&event.Point{ID: head})
+	}
 }
 
 // deliver puts ev into the queues of those who asked for it.
-func (h *Hub) deliver(ev *event.Event, old event.ID) {
+func (h *Hub) deliver(ev *event.Event, old event.Point) {
 	h.pub.hits = h.table.match(h.pub.hits[:0], ev.User, ev.Path)
 	if len(h.pub.hits) == 0 {
 		return
@@ -158,6 +164,7 @@ func (h *Hub) deliver(ev *event.Event, old event.ID) {
 	// A queue must not keep the other events of the commit alive.
 	own := new(event.Event)
 	*own = *ev
+	own.KeepMark() // once for all readers
 	for _, hit := range h.pub.hits {
 		if hit.sub.push(own, old) {
 			h.pub.woken = append(h.pub.woken, hit.sub)
@@ -181,14 +188,14 @@ func (h *Hub) ringWoken() {
 func (h *Hub) Advance(head event.ID) {
 	h.pub.Lock()
 	defer h.pub.Unlock()
-	h.advance(h.Head(), head)
+	h.advance(head)
 }
 
-func (h *Hub) advance(old, head event.ID) {
-	if head > old && !h.closed() {
+func (h *Hub) advance(head event.ID) {
+	if old := h.point(); head > old.ID && !h.closed() {
 		h.announced.Store(uint64(head))
 		h.table.all.each(func(s *Subscription) { s.lose(old) })
-		h.head.Store(uint64(head))
+		h.head.Store(&event.Point{ID: head})
 	}
 	h.retryStalled()
 }

@@ -26,9 +26,10 @@ type Subscription struct {
 	nudged bool // a Next that finds nothing does not sleep
 	live   bool // owned by Next: what the last batch said
 	mu     sync.Mutex
-	pos    event.ID // what is at or before it has been given
-	goal   event.ID // where the Source ended when the reader last joined; moved only by Next
-	seen   event.ID // what is at or before it must not be queued any more
+	pos    event.ID   // what is at or before it has been given
+	mark   event.Mark // of pos, if it is known
+	goal   event.ID   // where the Source ended when the reader last joined; moved only by Next
+	seen   event.ID   // what is at or before it must not be queued any more
 	queue  []*event.Event
 	bytes  int           // of the queued events
 	wake   chan struct{} // made when the reader first sleeps
@@ -48,6 +49,8 @@ type Batch struct {
 	// Position is the position up to which the reader has been given
 	// everything of its topics, with this batch.
 	Position event.ID
+	// Mark is that of Position, zero if it is not known.
+	Mark event.Mark
 	// Live says that with this batch the reader has come to the end of the log
 	// as it was when it last joined: history is done. A reader that falls behind
 	// later gets batches that are not live again.
@@ -113,7 +116,7 @@ func (s *Subscription) recycle() {
 
 // poll returns what is queued or decides what else to do.
 func (s *Subscription) poll() (Batch, step, error) {
-	head := s.hub.Head() // before mu: see settle
+	head := s.hub.point() // before mu: see settle
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -132,7 +135,7 @@ func (s *Subscription) poll() (Batch, step, error) {
 		return Batch{}, read, nil
 	case !s.live:
 		s.live = true
-		return Batch{Position: s.pos, Live: true}, give, nil
+		return Batch{Position: s.pos, Mark: s.mark, Live: true}, give, nil
 	}
 	then, err := s.park()
 	return Batch{}, then, err
@@ -150,11 +153,20 @@ func (s *Subscription) join() {
 }
 
 // take empties the queue. head was loaded before mu was locked.
-func (s *Subscription) take(head event.ID) Batch {
+func (s *Subscription) take(head event.Point) Batch {
 	s.given, s.queue, s.bytes = s.queue, s.given, 0
-	s.pos = max(s.given[len(s.given)-1].ID, head)
+	last := s.given[len(s.given)-1]
+	s.pos, s.mark = last.ID, last.Mark()
+	s.come(head)
 	s.live = true
-	return Batch{Events: s.given, Position: s.pos, Live: true}
+	return Batch{Events: s.given, Position: s.pos, Mark: s.mark, Live: true}
+}
+
+// come moves the reader to a position, if that is further.
+func (s *Subscription) come(to event.Point) {
+	if to.ID > s.pos {
+		s.pos, s.mark = to.ID, to.Mark
+	}
 }
 
 // replay reads a chunk of what lies before the goal. If the Source has nothing
@@ -178,9 +190,12 @@ func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pos = next
+	s.pos, s.mark = next, 0
+	if n := len(evs); n > 0 && evs[n-1].ID == next {
+		s.mark = evs[n-1].Mark()
+	}
 	s.live = next == until
-	return Batch{Events: s.given, Position: next, Live: s.live}, give, nil
+	return Batch{Events: s.given, Position: next, Mark: s.mark, Live: s.live}, give, nil
 }
 
 // stretch returns what is to be read from the Source. As long as pos is before
@@ -285,13 +300,13 @@ func (s *Subscription) rouse() {
 // push queues ev, which a Publish that began at the head old has brought. It
 // reports whether the caller has to ring. An event that several topics ask for
 // comes several times.
-func (s *Subscription) push(ev *event.Event, old event.ID) bool {
+func (s *Subscription) push(ev *event.Event, old event.Point) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.joined || ev.ID <= s.seen {
 		return false
 	}
-	if s.full(old) {
+	if s.full(old.ID) {
 		s.hub.overflows.Add(1)
 		s.drop()
 		return s.unpark()
@@ -320,15 +335,15 @@ func weight(ev *event.Event) int { return 512 + 2*len(ev.Value) + 2*len(ev.Path)
 // that a quiet topic is never read again from far back. The head must have been
 // loaded before mu was locked: then what is at or before it had been queued, and
 // since the queue is empty it has been given.
-func (s *Subscription) settle(head event.ID) {
+func (s *Subscription) settle(head event.Point) {
 	if s.joined && s.pos >= s.goal && len(s.queue) == 0 {
-		s.pos = max(s.pos, head)
+		s.come(head)
 	}
 }
 
 // lose makes the reader read the Source from where it is. All that is at or before
 // the head old has been queued.
-func (s *Subscription) lose(old event.ID) {
+func (s *Subscription) lose(old event.Point) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(old)
@@ -346,12 +361,15 @@ func (s *Subscription) drop() {
 // Position returns where the reader is: everything of its topics up to there has
 // been returned by Next. When there is nothing to give, it moves with the head of
 // the hub. It never goes back and never passes an event that waits to be given.
-func (s *Subscription) Position() event.ID {
-	head := s.hub.Head() // before mu: see settle
+func (s *Subscription) Position() event.ID { return s.Point().ID }
+
+// Point is Position with its mark, which is zero if it is not known.
+func (s *Subscription) Point() event.Point {
+	head := s.hub.point() // before mu: see settle
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(head)
-	return s.pos
+	return event.Point{ID: s.pos, Mark: s.mark}
 }
 
 // lag returns how far the reader is behind head and whether it reads the Source.

@@ -130,7 +130,7 @@ func allFrames(t tester, h http.Handler, q wire.Query, _ int) (lines []string) {
 		}
 		last = f
 	}
-	if last.event != wire.LiveEvent || last.position(t).String() != header.Get(wire.HeaderTo) {
+	if last.event != wire.LiveEvent || last.id != header.Get(wire.HeaderTo) {
 		t.Fatalf("a stream to %s ends with %q", header.Get(wire.HeaderTo), last)
 	}
 	return lines

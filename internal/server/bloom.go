@@ -46,12 +46,12 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return s.setProblem(r, err)
 	}
-	head := s.log.Head()
+	head := s.log.HeadPoint()
 	span := req.Span
 	if span.To == event.MaxID {
-		span.To = head
+		span.To = head.ID
 	}
-	if problem := s.checkSpan(r, span, head); problem != nil {
+	if problem := s.checkSpan(r, span, head.ID); problem != nil {
 		return problem
 	}
 	set, err := s.setFor(r, topic, req, span)
@@ -63,8 +63,9 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return s.setProblem(r, err)
 	}
 	s.metrics.rounds.WithLabelValues(req.Strategy().String()).Inc()
-	st := stretch{head: head, from: req.Span.From, to: resp.To}
-	st.announce(w.Header(), wire.Frames, "no-store")
+	if problem := s.announceSpan(w, r, head, window.Span{From: req.Span.From, To: resp.To}, wire.Frames); problem != nil {
+		return problem
+	}
 	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // the client may have gone
 	return nil
 }
@@ -75,8 +76,8 @@ func (s *Server) where(w http.ResponseWriter, r *http.Request, topic event.Topic
 	if err != nil {
 		return s.setProblem(r, err)
 	}
-	head := s.log.Head()
-	if problem := s.checkSpan(r, req.Span, head); problem != nil {
+	head := s.log.HeadPoint()
+	if problem := s.checkSpan(r, req.Span, head.ID); problem != nil {
 		return problem
 	}
 	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: req.Span, hashed: true}
@@ -84,8 +85,9 @@ func (s *Server) where(w http.ResponseWriter, r *http.Request, topic event.Topic
 	if err != nil {
 		return s.setProblem(r, err)
 	}
-	st := stretch{head: head, from: req.Span.From, to: req.Span.To}
-	st.announce(w.Header(), wire.Frames, "no-store")
+	if problem := s.announceSpan(w, r, head, req.Span, wire.Frames); problem != nil {
+		return problem
+	}
 	_, _ = w.Write(resp.AppendTo(nil, req.Width)) // the client may have gone
 	return nil
 }
@@ -123,8 +125,8 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 	case errors.As(err, &frame):
 		return wire.Errorf(http.StatusBadRequest, "%s", frame.Detail)
 	case errors.Is(err, reconcile.ErrAhead):
-		head := s.log.Head()
-		return s.conflict(head, "the request is ahead of this log, whose head is %s: it is of another log, or this one was set back", head)
+		head := s.log.HeadPoint()
+		return s.conflict(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is of another log, or this one was put back to an older state", head.ID)
 	}
 	return s.readProblem(r, err)
 }

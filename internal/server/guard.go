@@ -37,7 +37,7 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
 	h.Set("Access-Control-Expose-Headers", exposed)
 	if r.Method == http.MethodOptions {
 		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, QUERY")
-		h.Set("Access-Control-Allow-Headers", "authorization, content-type, if-none-match, last-event-id, rstream-log")
+		h.Set("Access-Control-Allow-Headers", "authorization, content-type, if-none-match, last-event-id, rstream-held, rstream-log")
 		h.Set("Access-Control-Max-Age", "600")
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"testing"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -38,7 +39,7 @@ func listenBare(t *testing.T) (addr string) {
 		t.Fatal(err)
 	}
 	hs := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := w.Write(wire.AppendLive(wire.AppendPreamble(nil, 0), 0, 0, "0000000000000000", nil)); err != nil {
+		if _, err := w.Write(wire.AppendLive(wire.AppendPreamble(nil, 0), event.Point{}, event.Point{}, "0000000000000000", nil)); err != nil {
 			return
 		}
 		if err := http.NewResponseController(w).Flush(); err != nil {

@@ -6,18 +6,24 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // info says what this server is: GET /.
 func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
-	head := s.log.Head()
-	horizon, err := s.log.Horizon(r.Context())
+	head := s.log.HeadPoint()
+	at, err := s.log.Horizon(r.Context())
 	if err != nil {
 		return s.failure(r, err)
 	}
+	horizon, err := s.point(r.Context(), at, head)
+	if err != nil {
+		return s.readProblem(r, err)
+	}
+	log := s.log.Log()
 	info := wire.Info{
-		Name: "rstream", Version: s.cfg.Version, Log: s.log.Log(), Head: head, Horizon: horizon, Salt: s.salt,
+		Name: "rstream", Version: s.cfg.Version, Log: log, Head: head.Cursor(log), Horizon: horizon.Cursor(log), Salt: s.salt,
 		Limits: wire.Limits{Value: wire.MaxValue, Batch: wire.MaxBatch, Page: wire.MaxLimit, Topics: wire.MaxTopics},
 	}
 	parent, parted, err := s.log.Parent(r.Context())
@@ -25,9 +31,12 @@ func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return s.failure(r, err)
 	}
 	if parent != "" {
-		info.Parent = &wire.Parent{Log: parent, Head: parted}
+		info.Parent = &wire.Parent{Log: parent}
+		if parted != event.MaxID {
+			info.Parent.Head = &parted
+		}
 	}
-	w.Header().Set(wire.HeaderHead, head.String())
+	s.tell(w.Header(), wire.HeaderHead, head)
 	return writeJSON(w, info)
 }
 

@@ -80,7 +80,7 @@ func (s *Server) bloom(w http.ResponseWriter, r *http.Request, q *wire.BloomQuer
 		return problem
 	}
 	defer leave()
-	head := s.log.Head()
+	head := s.log.HeadPoint()
 	span, problem := s.spanOf(r, q.Since, q.Until, head)
 	if problem != nil {
 		return problem
@@ -91,8 +91,9 @@ func (s *Server) bloom(w http.ResponseWriter, r *http.Request, q *wire.BloomQuer
 			return s.setProblem(r, err)
 		}
 	}
-	st := stretch{head: head, from: span.From, to: span.To}
-	st.announce(w.Header(), wire.JSON, "no-store")
+	if problem := s.announceSpan(w, r, head, span, wire.JSON); problem != nil {
+		return problem
+	}
 	return writeJSON(w, form(c.answers))
 }
 
@@ -206,7 +207,7 @@ func (s *Server) sumOf(r *http.Request, st *stretch) (*wire.Sum, *wire.Error) {
 		return nil, problem
 	}
 	defer leave()
-	span := window.Span{From: st.from, To: st.to}
+	span := window.Span{From: st.from.ID, To: st.to.ID}
 	set := logSet{ctx: r.Context(), log: s.log, topics: st.topics, span: span}
 	hashes, err := set.hashes(maxHashes)
 	if err != nil {

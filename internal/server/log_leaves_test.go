@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/rstream-dev/rstream/event"
@@ -18,11 +19,21 @@ func (l *memLog) Leaves(_ context.Context, topic event.Topic, span window.Span) 
 	return leaves.Leaves(), nil
 }
 
-func (l *memLog) TimeAt(_ context.Context, at event.ID) (t event.Time, ok bool, err error) {
-	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, at) {
-		t, ok = ev.Time, true
+func (l *memLog) LastAt(_ context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n := sort.Search(len(l.evs), func(i int) bool { return l.evs[i].ID > at })
+	if n == 0 {
+		return 0, 0, false, nil
 	}
-	return t, ok, nil
+	ev := &l.evs[n-1]
+	return ev.Time, event.MarkOf(ev.ID, ev.Time, ev.Hash), true, nil
+}
+
+// cursor is the cursor of a position, as the server must tell it.
+func (l *memLog) cursor(at event.ID) event.Cursor {
+	_, mark, _, _ := l.LastAt(context.Background(), at)
+	return event.Point{ID: at, Mark: mark}.Cursor(logName)
 }
 
 func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {

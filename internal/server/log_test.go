@@ -45,6 +45,15 @@ func (l *memLog) Head() event.ID {
 	return l.head()
 }
 
+func (l *memLog) HeadPoint() (p event.Point) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if n := len(l.evs); n > 0 {
+		p = event.Point{ID: l.evs[n-1].ID, Mark: l.evs[n-1].Mark()}
+	}
+	return p
+}
+
 func (l *memLog) head() event.ID {
 	if len(l.evs) == 0 {
 		return 0

@@ -33,6 +33,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	problems  *prometheus.CounterVec
+	refused   *prometheus.CounterVec // cursors, by reason
 }
 
 // A delivery counts what goes out in one form and encoding.
@@ -61,12 +62,16 @@ func newMetrics(s *Server) *metrics {
 		rounds:       counters("rstream_negotiation_rounds_total", "Requests of POST /bloom that were answered, by strategy.", "strategy"),
 		requests:     counters("rstream_http_requests_total", "Requests that have been answered, streams when they end.", "route", "method", "code"),
 		problems:     counters("rstream_problems_total", "Requests that were answered with a problem, by its title.", "kind"),
+		refused:      counters("rstream_cursors_refused_total", "Cursors and appends answered with 409: of another log (log), above the head (ahead), or with another event at their position (mark).", "reason"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rstream_http_request_duration_seconds", Help: "How long answers took, without streams.", Buckets: seconds}, []string{"route", "method"}),
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &present{s, describe()})
+	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
+		m.refused.WithLabelValues(reason) // so that the first one is seen as an increase
+	}
 	for mediaType, form := range forms {
 		for _, encoding := range []string{"", wire.Gzip, wire.Zstd} {
 			name := encoding

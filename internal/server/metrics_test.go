@@ -119,7 +119,7 @@ func TestMetrics(t *testing.T) {
 			`rstream_delivered_events_total{encoding="gzip",form="lines"} 10`,
 			metricLine(`rstream_delivered_bytes_total{encoding="gzip",form="lines"}`, len(lines)),
 			`rstream_delivered_events_total{encoding="identity",form="stream"} 3`,
-			metricLine(`rstream_delivered_bytes_total{encoding="identity",form="stream"}`, len(done)+len("retry: 1000\n: rstream\n\n")+len("id: 000000000000A.K7Q2M\nevent: live\ndata: {\"type\":\"live\",\"head\":\"000000000000A\"}\n\n")),
+			metricLine(`rstream_delivered_bytes_total{encoding="identity",form="stream"}`, len(done)+len("retry: 1000\n: rstream\n\n")+len("id: 000000000000A.K7Q2M.012345\nevent: live\ndata: {\"type\":\"live\",\"head\":\"000000000000A.K7Q2M.012345\"}\n\n")),
 			`rstream_streams_ended_total{reason="done"} 1`,
 			`rstream_readers 1`,
 			`rstream_readers_behind 0`,
@@ -133,6 +133,7 @@ func TestMetrics(t *testing.T) {
 			`rstream_log_clock_ahead_seconds 1.5`,
 			`rstream_clock_jumps_total 7`,
 			`rstream_problems_total{kind="conflict"} 1`,
+			`rstream_cursors_refused_total{reason="ahead"} 1`,
 			`rstream_problems_total{kind="not found"} 1`,
 			`rstream_problems_total{kind="bad request"} 1`,
 			`rstream_http_requests_total{code="200",method="GET",route="/events"} 3`,
@@ -212,7 +213,7 @@ func TestLog(t *testing.T) {
 		said.want(t, 1, `level=DEBUG msg=request method=POST path=/set/a/p status=201 bytes=188 took=2s`)
 		said.want(t, 2, `level=DEBUG msg=request method=POST path=/set/a/p status=200 bytes=188 took=2s`)
 		s.raw("GET /events?topic=a&until=0000000000009 HTTP/1.1\nHost: localhost\n\n")
-		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=217 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this one was set back"`)
+		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=265 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this one was put back to an older state"`)
 		body(t, s.get("/events?topic=a&until=0000000000001", "Accept", wire.SSE))
 		said.want(t, 1, `level=DEBUG msg="stream ended" reason=done path=/events query="topic=a&until=0000000000001" age=0s`)
 		stalled := s.stall("/events?topic=a", wire.SSE)

@@ -23,7 +23,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	tail := wire.Tail{Next: next, Live: next >= st.to}
+	at, err := s.point(r.Context(), next, st.to)
+	if err != nil {
+		return s.readProblem(r, err)
+	}
+	tail := wire.Tail{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
 	if sum, problem := s.sumOf(r, &st); problem != nil {
 		return problem
 	} else if sum != nil {
@@ -34,8 +38,8 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if form == wire.Page {
 		mediaType, body = wire.JSON, wire.AppendPage(nil, lines, tail)
 	}
-	st.announce(w.Header(), mediaType, "no-store")
-	w.Header().Set(wire.HeaderNext, next.String())
+	s.announce(w.Header(), &st, mediaType, "no-store")
+	s.tell(w.Header(), wire.HeaderNext, at)
 	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
 	_, _ = w.Write(body) // the client may have gone
 	recorderOf(w).delivered(countLines(lines))
@@ -48,10 +52,10 @@ const pageTime = 250 * time.Millisecond
 // readPage reads up to n events, going on for a while where all that it reads is
 // left out: a reader that holds most of a stretch should not ask for empty pages.
 func (s *Server) readPage(r *http.Request, st stretch, n int) (lines []byte, next event.ID, err error) {
-	next = st.from
-	for began := time.Now(); n > 0 && next < st.to && time.Since(began) < pageTime; {
+	next = st.from.ID
+	for began := time.Now(); n > 0 && next < st.to.ID && time.Since(began) < pageTime; {
 		at := next
-		if lines, next, err = s.readLines(r.Context(), nil, &st, at, st.to, n); err != nil {
+		if lines, next, err = s.readLines(r.Context(), nil, &st, at, st.to.ID, n); err != nil {
 			return nil, at, err
 		}
 		if len(lines) > 0 || next == at {
@@ -77,7 +81,7 @@ const chunk = 1000
 // lines answers with the whole stretch as NDJSON. If it cannot be read to its end,
 // the connection is cut, so that nobody takes the part for the whole.
 func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire.Error {
-	p := s.readPiece(r.Context(), nil, &st, st.from, st.to)
+	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID)
 	if p.err != nil {
 		return s.readProblem(r, p.err)
 	}
@@ -88,11 +92,11 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 	if sum != nil {
 		announceSum(w.Header(), sum)
 	}
-	st.announce(w.Header(), wire.NDJSON, "no-store")
+	s.announce(w.Header(), &st, wire.NDJSON, "no-store")
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	ahead := s.readAhead(r.Context(), &st, p.next, st.to)
+	ahead := s.readAhead(r.Context(), &st, p.next, st.to.ID)
 	defer ahead.end()
 	for ; ; p = ahead.next() {
 		if p.err != nil {
@@ -101,7 +105,7 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 		}
 		_, err := w.Write(p.lines)
 		recorderOf(w).delivered(countLines(p.lines))
-		if err != nil || p.next >= st.to {
+		if err != nil || p.next >= st.to.ID {
 			return nil // the reader has gone, or has it all
 		}
 	}

@@ -19,18 +19,18 @@ type stretch struct {
 	stubs  bool          // what is known, or all if nothing is, comes as stubs
 	sum    *wire.Sum     // of a stream's part that is compared with known
 
-	notices bool     // all comes as notices of events
-	head    event.ID // of the log, when the request was taken up
-	from    event.ID
-	to      event.ID // the end: until, or the head
-	ends    bool     // until was given
-	resume  bool     // from came as Last-Event-ID
+	notices bool        // all comes as notices of events
+	head    event.Point // of the log, when the request was taken up
+	from    event.Point
+	to      event.Point // the end: until, or the head
+	ends    bool        // until was given
+	resume  bool        // from came as Last-Event-ID
 }
 
 // resolve turns the moments of q into positions, once, against the head of this
 // moment. Nothing is clamped: what cannot be answered whole is refused.
 func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretch, *wire.Error) {
-	st := stretch{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.Head()}
+	st := stretch{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.HeadPoint()}
 	if form == wire.Stream && q.Limit != nil {
 		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or ask for %s", wire.NDJSON)
 	}
@@ -44,12 +44,16 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 	if err != nil {
 		return st, s.failure(r, err)
 	}
-	problem := s.resolveEnds(r, q, &st)
+	problem := s.resolveEnds(r, q, horizon, &st)
 	if form == wire.Stream && st.resume {
 		st.known = nil // the cursor says what the reader has
 	}
-	if problem == nil && q.Last != nil && !st.resume && st.to >= horizon {
-		if st.from, err = s.log.BeforeLast(r.Context(), q.Topics, *q.Last, horizon, st.to); err != nil {
+	if problem == nil && q.Last != nil && !st.resume && st.to.ID >= horizon {
+		from, err := s.log.BeforeLast(r.Context(), q.Topics, *q.Last, horizon, st.to.ID)
+		if err == nil {
+			st.from, err = s.point(brief(r), from, st.head)
+		}
+		if err != nil {
 			return st, s.readProblem(r, err)
 		}
 	}
@@ -65,7 +69,7 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 func brief(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // resolveEnds turns since, or what stands for it, and until into positions.
-func (s *Server) resolveEnds(r *http.Request, q *wire.Query, st *stretch) (problem *wire.Error) {
+func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, st *stretch) (problem *wire.Error) {
 	since := q.Since
 	if cursor, ok, problem := lastEventID(r); problem != nil {
 		return problem
@@ -75,65 +79,48 @@ func (s *Server) resolveEnds(r *http.Request, q *wire.Query, st *stretch) (probl
 	if q.Last != nil && !st.resume {
 		since = event.Now // until it is known
 	}
-	if st.from, problem = s.position(r, since, st.head); problem != nil {
+	if st.from, problem = s.position(r, since, horizon, st.head); problem != nil {
 		return problem
 	}
 	st.to = st.head
 	if q.Until != nil {
 		st.ends = true
-		st.to, problem = s.position(r, *q.Until, st.head)
+		st.to, problem = s.position(r, *q.Until, horizon, st.head)
 	}
 	return problem
 }
 
 // lastEventID returns the cursor that a reader comes back with.
 func lastEventID(r *http.Request) (c event.Cursor, ok bool, problem *wire.Error) {
-	values := r.Header.Values(wire.HeaderLastEventID)
+	return cursorIn(r, wire.HeaderLastEventID)
+}
+
+// cursorIn reads a cursor from a header of a request; ok is false if there is none.
+func cursorIn(r *http.Request, name string) (c event.Cursor, ok bool, problem *wire.Error) {
+	values := r.Header.Values(name)
 	if len(values) > 1 {
-		return c, false, wire.Errorf(http.StatusBadRequest, "%s: stands %d times", wire.HeaderLastEventID, len(values))
+		return c, false, wire.Errorf(http.StatusBadRequest, "%s: stands %d times", name, len(values))
 	}
 	if len(values) == 0 || values[0] == "" {
 		return c, false, nil
 	}
 	c, err := event.ParseCursor(values[0])
 	if err != nil {
-		return c, false, wire.Errorf(http.StatusBadRequest, "%s: %v", wire.HeaderLastEventID, err)
+		return c, false, wire.Errorf(http.StatusBadRequest, "%s: %v", name, err)
 	}
 	return c, true, nil
-}
-
-// position turns a moment into a position of this log.
-func (s *Server) position(r *http.Request, m event.Moment, head event.ID) (event.ID, *wire.Error) {
-	if m.IsNow() {
-		return head, nil
-	}
-	if t, ok := m.Time(s.cfg.Now()); ok {
-		at, err := s.log.PositionAt(r.Context(), t)
-		if err != nil {
-			return 0, s.failure(r, err)
-		}
-		return min(at, head), nil // an event after head has been committed meanwhile
-	}
-	c, _ := m.Cursor()
-	if !c.Of(s.log.Log()) {
-		return 0, s.conflict(head, "cursor %s belongs to another log; this one is %s", c, s.log.Log())
-	}
-	if c.ID > head {
-		return 0, s.conflict(head, "cursor %s is ahead of this log, whose head is %s: it belongs to another log, or this one was set back", c, head)
-	}
-	return c.ID, nil
 }
 
 // check refuses a stretch that cannot be answered whole. A stream's reader that
 // comes back from the end it asked for is not wrong: see stream.
 func (st *stretch) check(horizon event.ID, form wire.Form) *wire.Error {
 	switch {
-	case st.to < horizon:
-		return gone(min(st.from, st.to), horizon)
-	case st.from < horizon:
-		return gone(st.from, horizon)
-	case st.from > st.to && !(st.resume && form == wire.Stream):
-		return wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", st.from, st.to)
+	case st.to.ID < horizon:
+		return gone(min(st.from.ID, st.to.ID), horizon)
+	case st.from.ID < horizon:
+		return gone(st.from.ID, horizon)
+	case st.from.ID > st.to.ID && !(st.resume && form == wire.Stream):
+		return wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", st.from.ID, st.to.ID)
 	}
 	return nil
 }
@@ -171,15 +158,6 @@ func (st *stretch) appendEvent(ev *event.Event, b []byte) []byte {
 	return ev.AppendLine(b)
 }
 
-// skim reads what a line of appendLines begins with, if it is no stub.
-func (st *stretch) skim(line []byte) (event.ID, event.Type, error) {
-	if st.notices {
-		return event.SkimNotice(line)
-	}
-	s, err := event.Skim(line)
-	return s.ID, s.Type, err
-}
-
 // appendLines appends evs as their reader wants them, but for what is left out.
 func (st *stretch) appendLines(b []byte, evs []event.Event) []byte {
 	for i := range evs {
@@ -211,24 +189,29 @@ func (st *stretch) passes() bool {
 }
 
 // announce puts into the answer's headers what the request came to.
-func (st *stretch) announce(h http.Header, mediaType, cache string) {
-	h.Set(wire.HeaderHead, st.head.String())
-	h.Set(wire.HeaderFrom, st.from.String())
-	h.Set(wire.HeaderTo, st.to.String())
+func (s *Server) announce(h http.Header, st *stretch, mediaType, cache string) {
+	s.tell(h, wire.HeaderHead, st.head)
+	s.tell(h, wire.HeaderFrom, st.from)
+	s.tell(h, wire.HeaderTo, st.to)
 	h.Set("Content-Type", mediaType)
 	h.Set("Cache-Control", cache)
+}
+
+// announceSpan is announce for what is about a stretch of positions, and is not kept.
+func (s *Server) announceSpan(w http.ResponseWriter, r *http.Request, head event.Point, span window.Span, mediaType string) *wire.Error {
+	from, err := s.point(r.Context(), span.From, head)
+	to, err2 := s.point(r.Context(), span.To, head)
+	if err := errors.Join(err, err2); err != nil {
+		return s.readProblem(r, err)
+	}
+	s.announce(w.Header(), &stretch{head: head, from: from, to: to}, mediaType, "no-store")
+	return nil
 }
 
 // announceSum puts the sum of what has a filter into the answer's headers.
 func announceSum(h http.Header, sum *wire.Sum) {
 	h.Set(wire.HeaderCount, strconv.FormatUint(sum.Count, 10))
 	h.Set(wire.HeaderDigest, sum.Digest.String())
-}
-
-func (s *Server) conflict(head event.ID, format string, args ...any) *wire.Error {
-	e := wire.Errorf(http.StatusConflict, format, args...)
-	e.Log, e.Head = s.log.Log(), &head
-	return e
 }
 
 func gone(at, oldest event.ID) *wire.Error {

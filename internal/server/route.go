@@ -33,10 +33,13 @@ func (s *Server) answer(rec *recorder, r *http.Request) (end func()) {
 	w, end := compressed(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
-	h.Set(wire.HeaderHead, s.log.Head().String())
+	s.tell(h, wire.HeaderHead, s.log.HeadPoint())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
 	rec.problem = s.guard(w, r)
+	if rec.problem == nil {
+		rec.problem = s.checkHeld(r)
+	}
 	if rec.problem == nil {
 		rec.problem = s.route(w, r)
 	}

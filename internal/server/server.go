@@ -28,11 +28,13 @@ type Log interface {
 	AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) (lines []byte, next event.ID, err error)
 	// Log returns the log's name, 16 characters.
 	Log() string
-	// Parent returns the log that this one was restored from and the position
-	// up to which they are the same; log is empty if there is none.
+	// Parent returns the log that this one goes on from and the position up to
+	// which they are the same, event.MaxID if that is not known; log is empty if
+	// there is none.
 	Parent(ctx context.Context) (log string, head event.ID, err error)
-	// Head returns the newest position.
+	// Head returns the newest position, HeadPoint also its mark.
 	Head() event.ID
+	HeadPoint() event.Point
 	// Horizon returns the position below which history is not complete.
 	Horizon(ctx context.Context) (event.ID, error)
 	// PositionAt returns the position of the last event at or before t.
@@ -48,9 +50,10 @@ type Log interface {
 	// ByHash calls fn with the events that have the hashes, in the order of ids,
 	// each once. What the log does not have is left out.
 	ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
-	// TimeAt returns the time of the last event at or before position at; ok is
-	// false if there is none.
-	TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error)
+	// LastAt returns the time of the last event at or before position at, which is
+	// not below the horizon, and the mark of the position; ok is false if there is
+	// none. A mark that is not known is zero.
+	LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error)
 	// OnCommit sets what is shown each transaction's events, after Head shows
 	// them and before they are acknowledged. Nil events mean that what lies
 	// below the head must be read.

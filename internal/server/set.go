@@ -60,7 +60,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 // checkMeant refuses an append that names another log.
 func (s *Server) checkMeant(r *http.Request) *wire.Error {
 	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
-		return s.conflict(s.log.Head(), "the append is for the log %.40s; this one is %s", log, s.log.Log())
+		return s.conflict(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this one is %s", log, s.log.Log())
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.D
 		return nil, nil
 	}
 	receipts, err := s.timedAppend(r, drafts)
-	w.Header().Set(wire.HeaderHead, s.log.Head().String())
+	s.tell(w.Header(), wire.HeaderHead, s.log.HeadPoint())
 	w.Header().Set("Cache-Control", "no-store")
 	if err == nil {
 		return receipts, nil

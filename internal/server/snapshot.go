@@ -19,26 +19,26 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
-	head := s.log.Head()
-	at, problem := s.position(r, q.At, head)
-	if problem != nil {
-		return problem
-	}
+	head := s.log.HeadPoint()
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
 		return s.failure(r, err)
 	}
-	if at < horizon {
-		return gone(at, horizon)
+	at, problem := s.position(r, q.At, horizon, head)
+	if problem != nil {
+		return problem
 	}
-	w.Header().Set(wire.HeaderHead, head.String()) // To is never beyond it
-	w.Header().Set(wire.HeaderTo, at.String())
-	out := eventWriter{w: w, form: form, before: `{"at":"` + at.String() + `","events":[`, line: (*event.Event).AppendLine}
+	if at.ID < horizon {
+		return gone(at.ID, horizon)
+	}
+	s.tell(w.Header(), wire.HeaderHead, head) // To is never beyond it
+	s.tell(w.Header(), wire.HeaderTo, at)
+	out := eventWriter{w: w, form: form, before: `{"at":"` + at.Cursor(s.log.Log()).String() + `","events":[`, line: (*event.Event).AppendLine}
 	if r.Method == http.MethodHead {
 		out.begin()
 		return nil
 	}
-	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at, q.After, out.add) })
+	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.add) })
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)
 	}

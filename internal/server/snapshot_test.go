@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -29,10 +30,10 @@ var snapshotForms = map[string]func(t tester, text string, at event.ID) []string
 	},
 	wire.JSON: func(t tester, text string, at event.ID) (lines []string) {
 		var body struct {
-			At     event.ID          `json:"at"`
+			At     event.Cursor      `json:"at"`
 			Events []json.RawMessage `json:"events"`
 		}
-		if err := json.Unmarshal([]byte(text), &body); err != nil || body.At != at || body.Events == nil || !strings.HasSuffix(text, "]}\n") {
+		if err := json.Unmarshal([]byte(text), &body); err != nil || body.At.ID != at || body.Events == nil || !strings.HasSuffix(text, "]}\n") {
 			t.Fatalf("a snapshot at %s is %.300s: %v", at, text, err)
 		}
 		for _, ev := range body.Events {
@@ -123,7 +124,7 @@ func TestSnapshotHead(t *testing.T) {
 	log := longLog(5)
 	h := New(brokenLog{memLog: log, snapshot: errors.New("is not to be read")}, Config{})
 	w := call(h, http.MethodHead, "/snapshot?topic=a&at=0000000000003", "Accept", wire.NDJSON)
-	if w.Code != http.StatusOK || w.Header().Get(wire.HeaderTo) != "0000000000003" || w.Header().Get("Content-Type") != wire.NDJSON {
+	if w.Code != http.StatusOK || w.Header().Get(wire.HeaderTo) != log.cursor(3).String() || w.Header().Get("Content-Type") != wire.NDJSON {
 		t.Errorf("HEAD: %d %v", w.Code, w.Header())
 	}
 	if w := call(h, http.MethodHead, "/snapshot?topic=a&at=0000000000009"); w.Code != http.StatusConflict {
@@ -168,21 +169,24 @@ func TestSnapshotFails(t *testing.T) {
 
 // GET / tells what a log was restored from.
 func TestInfoParent(t *testing.T) {
+	seven := event.ID(7)
 	for _, c := range []struct {
 		parent string
+		parted event.ID
 		want   *wire.Parent
 	}{
-		{"", nil},
-		{"0123456789ABCDEF", &wire.Parent{Log: "0123456789ABCDEF", Head: 7}},
+		{"", 7, nil},
+		{"0123456789ABCDEF", 7, &wire.Parent{Log: "0123456789ABCDEF", Head: &seven}},
+		{"0123456789ABCDEF", event.MaxID, &wire.Parent{Log: "0123456789ABCDEF"}},
 	} {
 		log := longLog(9)
-		log.parent, log.parted = c.parent, 7
+		log.parent, log.parted = c.parent, c.parted
 		_, text := ask(t, New(log, Config{}), "/", wire.JSON)
 		var info wire.Info
 		if err := json.Unmarshal([]byte(text), &info); err != nil {
 			t.Fatal(err)
 		}
-		if (info.Parent == nil) != (c.want == nil) || c.want != nil && *info.Parent != *c.want || strings.Contains(text, "parent") != (c.want != nil) {
+		if (info.Parent == nil) != (c.want == nil) || c.want != nil && !reflect.DeepEqual(info.Parent, c.want) || strings.Contains(text, "parent") != (c.want != nil) {
 			t.Errorf("GET / = %s, want the parent %v", text, c.want)
 		}
 	}

@@ -19,15 +19,15 @@ import (
 
 // stream prepares an answer with SSE: history, a live event, then what happens.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wire.Error {
-	if st.ends && st.resume && st.from >= st.to {
+	if st.ends && st.resume && st.from.ID >= st.to.ID {
 		// An EventSource would come back for ever; 204 tells it not to.
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
 	// The first read decides between a stream and a refusal: browsers give up
 	// for good on anything but 200. At the head there is nothing to read.
-	if st.from < st.head {
-		if _, _, err := s.log.Read(brief(r), st.topics, st.from, st.from, 0); err != nil {
+	if st.from.ID < st.head.ID {
+		if _, _, err := s.log.Read(brief(r), st.topics, st.from.ID, st.from.ID, 0); err != nil {
 			return s.readProblem(r, err)
 		}
 	}
@@ -37,13 +37,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wi
 	} else if st.sum != nil {
 		announceSum(w.Header(), st.sum)
 	}
-	st.announce(w.Header(), wire.SSE, "no-cache, no-transform")
+	s.announce(w.Header(), st, wire.SSE, "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events to the end
 	if r.Method == http.MethodHead {
 		return nil
 	}
 	to := recorderOf(w)
-	to.stream = &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, age: s.streamAge()}
+	to.stream = &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge()}
+	to.stream.st.notices = false // what is read must have all that marks are made of
 	return nil
 }
 
@@ -56,6 +57,7 @@ type connection struct {
 	r       *http.Request
 	to      *recorder
 	st      stretch       // what is left of it: from moves
+	notices bool          // it sends notices of events
 	age     time.Duration // at which it ends; 0 is never
 	written time.Time
 	at      atomic.Uint64 // how far history was sent
@@ -82,7 +84,7 @@ func (c *connection) begin() (follows bool, err error) {
 		return false, err
 	}
 	if c.st.ends || c.st.known != nil {
-		if err := c.replay(c.st.to); err != nil {
+		if err := c.replay(c.st.to.ID); err != nil {
 			return false, err
 		}
 		c.live(c.st.to)
@@ -99,15 +101,15 @@ func (c *connection) begin() (follows bool, err error) {
 // history sends what there is, but for a rest so short that the hub may read it.
 func (c *connection) history() error {
 	st := &c.st
-	c.at.Store(uint64(st.from))
+	c.at.Store(uint64(st.from.ID))
 	c.s.past.enter(c)
 	defer c.s.past.leave(c)
-	for head := st.to; st.from < head; {
-		if err := c.replay(head); err != nil {
+	for head := st.to; st.from.ID < head.ID; {
+		if err := c.replay(head.ID); err != nil {
 			return err
 		}
 		st.from = head
-		if head = c.s.log.Head(); head-st.from < chunk {
+		if head = c.s.log.HeadPoint(); head.ID-st.from.ID < chunk {
 			break
 		}
 	}
@@ -198,7 +200,7 @@ func (c *connection) flush() error {
 
 // event gathers one event.
 func (c *connection) event(ev *event.Event) {
-	if c.st.notices {
+	if c.notices {
 		c.gather(wire.AppendNotice(c.room(), ev, c.s.log.Log()))
 	} else {
 		c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
@@ -212,11 +214,19 @@ func (c *connection) lines(lines []byte) error {
 	for len(lines) > 0 {
 		var line []byte
 		line, lines, _ = bytes.Cut(lines, []byte("\n"))
-		id, typ, err := c.st.skim(line)
-		if err != nil {
-			return err
+		if c.notices {
+			ev, err := event.Stored(line)
+			if err != nil {
+				return err
+			}
+			c.gather(wire.AppendNotice(c.room(), &ev, log))
+		} else {
+			s, mark, err := event.SkimMark(line)
+			if err != nil {
+				return err
+			}
+			c.gather(wire.AppendEventLine(c.room(), event.Point{ID: s.ID, Mark: mark}, s.Type, line, log))
 		}
-		c.gather(wire.AppendEventLine(c.room(), id, typ, line, log))
 		c.events++
 	}
 	return nil
@@ -224,8 +234,20 @@ func (c *connection) lines(lines []byte) error {
 
 // position gathers how far the reader is, so that a long silence moves its cursor,
 // too.
-func (c *connection) position(at event.ID) {
-	c.gather(wire.AppendPosition(c.room(), at, c.s.log.Log()))
+func (c *connection) position(at event.Point) error {
+	at, err := c.marked(at)
+	if err == nil {
+		c.gather(wire.AppendPosition(c.room(), at, c.s.log.Log()))
+	}
+	return err
+}
+
+// marked looks up the mark of a position, if nobody has told it.
+func (c *connection) marked(at event.Point) (event.Point, error) {
+	if at.Mark != 0 {
+		return at, nil
+	}
+	return c.s.point(brief(c.r), at.ID, c.s.log.HeadPoint())
 }
 
 // ended notes why the stream has ended.
@@ -273,9 +295,9 @@ func (c *connection) reason(err error) string {
 }
 
 // live gathers, once, that the reader has come to the end of what was there.
-func (c *connection) live(at event.ID) {
+func (c *connection) live(at event.Point) {
 	c.told = true
-	c.gather(wire.AppendLive(c.room(), at, c.s.log.Head(), c.s.log.Log(), c.st.sum))
+	c.gather(wire.AppendLive(c.room(), at, c.s.log.HeadPoint(), c.s.log.Log(), c.st.sum))
 }
 
 // overdue reports whether the reader should have had a sign of life.
@@ -283,9 +305,9 @@ func (c *connection) overdue() bool { return time.Since(c.written) >= c.s.cfg.He
 
 // replay sends what there is up to position until, in chunks.
 func (c *connection) replay(until event.ID) error {
-	ahead := c.s.readAhead(c.r.Context(), &c.st, c.st.from, until)
+	ahead := c.s.readAhead(c.r.Context(), &c.st, c.st.from.ID, until)
 	defer ahead.end()
-	for at := c.st.from; at < until; {
+	for at := c.st.from.ID; at < until; {
 		if c.s.isStopped() {
 			return ErrStopped
 		}
@@ -298,7 +320,9 @@ func (c *connection) replay(until event.ID) error {
 			return err
 		}
 		if len(p.lines) == 0 && c.overdue() {
-			c.position(at)
+			if err := c.position(event.Point{ID: at}); err != nil {
+				return err
+			}
 		}
 		if err := c.flush(); err != nil {
 			return err
@@ -314,7 +338,7 @@ func (c *connection) replay(until event.ID) error {
 // follow sends the rest of history and then what happens, until the reader or the server
 // ends it.
 func (c *connection) follow() error {
-	sub := c.s.hub.Subscribe(c.st.topics, c.st.from)
+	sub := c.s.hub.Subscribe(c.st.topics, c.st.from.ID)
 	defer sub.Close()
 	alarm := time.AfterFunc(c.patience(), sub.Nudge)
 	defer alarm.Stop()
@@ -338,11 +362,18 @@ func (c *connection) news(batch *hub.Batch) error {
 			c.event(ev)
 		}
 	}
+	at := event.Point{ID: batch.Position, Mark: batch.Mark}
 	if batch.Live && !c.told {
-		c.live(batch.Position)
+		at, err := c.marked(at)
+		if err != nil {
+			return err
+		}
+		c.live(at)
 	}
 	if c.buf == nil && c.events == 0 && c.overdue() {
-		c.position(batch.Position)
+		if err := c.position(at); err != nil {
+			return err
+		}
 	}
 	return c.sent()
 }
@@ -351,7 +382,9 @@ func (c *connection) news(batch *hub.Batch) error {
 // log's head.
 func (c *connection) beat(sub *hub.Subscription, alarm *time.Timer) error {
 	if c.patience() <= 0 { // else something was written since the alarm was set
-		c.position(sub.Position())
+		if err := c.position(sub.Point()); err != nil {
+			return err
+		}
 		if err := c.sent(); err != nil {
 			return err
 		}

@@ -606,7 +606,7 @@ func TestHead(t *testing.T) {
 		for _, accept := range []string{wire.SSE, wire.NDJSON, wire.JSON} {
 			before := log.reads.Load()
 			resp, text := s.raw("HEAD /events?topic=a HTTP/1.1\nHost: localhost\nAccept: " + accept + "\n\n")
-			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != accept || resp.Header.Get(wire.HeaderTo) != "0000000000005" || text != "" {
+			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != accept || resp.Header.Get(wire.HeaderTo) != log.cursor(5).String() || text != "" {
 				t.Errorf("HEAD of %s: %s %v %q", accept, resp.Status, resp.Header, text)
 			}
 			if n := log.reads.Load() - before; n > 1 {

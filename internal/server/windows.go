@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,7 +18,7 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
-	head := s.log.Head()
+	head := s.log.HeadPoint()
 	span, problem := s.windowSpan(r, q, head)
 	if problem != nil {
 		return problem
@@ -27,24 +28,28 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return s.readProblem(r, err)
 	}
 	digest, count := window.DigestOf(leaves)
-	// The digest names the events, the URL the form of the answer.
-	tag := fmt.Sprintf(`"%s-%s-%s"`, span.From, span.To, digest)
-	same := matchesTag(r.Header.Values("If-None-Match"), tag)
-	var answer any
-	if times := (boundTimes{s: s, ctx: r.Context()}); same {
-		// The client has it.
-	} else if q.Sum || q.At != nil {
-		answer, err = times.window(span, digest, count, q.At != nil)
-	} else {
-		answer, err = times.list(span, leaves)
-	}
-	if err != nil {
+	bounds := bounds{s: s, ctx: r.Context()}
+	from, err := bounds.of(span.From)
+	to, err2 := bounds.of(span.To)
+	if err := errors.Join(err, err2); err != nil {
 		return s.readProblem(r, err)
 	}
-	h := w.Header()
-	h.Set(wire.HeaderHead, head.String())
-	h.Set(wire.HeaderFrom, span.From.String())
-	h.Set(wire.HeaderTo, span.To.String())
+	// The digest names the events, the URL the form of the answer.
+	tag := fmt.Sprintf(`"%s-%s-%s"`, from.at, to.at, digest)
+	h, same := w.Header(), matchesTag(r.Header.Values("If-None-Match"), tag)
+	var answer any
+	switch {
+	case same: // The client has it.
+	case q.Sum || q.At != nil:
+		answer = windowOf(from, to, digest, count, q.At != nil)
+	default:
+		if answer, err = bounds.list(span, leaves); err != nil {
+			return s.readProblem(r, err)
+		}
+	}
+	s.tell(h, wire.HeaderHead, head)
+	h.Set(wire.HeaderFrom, from.at.String())
+	h.Set(wire.HeaderTo, to.at.String())
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "no-cache") // it may be kept, and asked about
 	if same {
@@ -54,100 +59,122 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return writeFresh(w, answer)
 }
 
-// boundTimes tells the times of windows' bounds.
-type boundTimes struct {
+// A bound is where a window begins or ends.
+type bound struct {
+	at   event.Cursor
+	time *event.Time // of the last event at or before it, nil if there is none
+}
+
+// bounds tells the bounds of windows.
+type bounds struct {
 	s    *Server
 	ctx  context.Context
-	last event.ID // the bound that was asked for last; 0 if none was
-	time *event.Time
+	last bound // the one that was asked for last
 }
 
-// of returns the time of the last event at or before at, nil if there is none.
-func (b *boundTimes) of(at event.ID) (*event.Time, error) {
-	if at == event.Beginning {
-		return nil, nil
+// of returns the bound at a position.
+func (b *bounds) of(at event.ID) (bound, error) {
+	if at == b.last.at.ID && b.last.at.Log != "" { // neighbours share a bound
+		return b.last, nil
 	}
-	if at != b.last { // neighbours share a bound
-		t, ok, err := b.s.log.TimeAt(b.ctx, at)
+	p, now := event.Point{ID: at}, bound{}
+	if at != event.Beginning {
+		t, mark, ok, err := b.s.log.LastAt(b.ctx, at)
 		if err != nil {
-			return nil, err
+			return bound{}, err
 		}
-		if b.last, b.time = at, &t; !ok {
-			b.time = nil
+		if p.Mark = mark; ok {
+			now.time = &t
 		}
 	}
-	return b.time, nil
+	now.at = p.Cursor(b.s.log.Log())
+	b.last = now
+	return now, nil
 }
 
-// window describes a stretch as one. A sum is to be short and leaves out its start.
-func (b *boundTimes) window(span window.Span, d window.Digest, count uint64, start bool) (w wire.Window, err error) {
-	w = wire.Window{From: span.From, To: span.To, Count: count, Digest: d}
+// windowOf describes a stretch as one. A sum is to be short and leaves out its start.
+func windowOf(from, to bound, d window.Digest, count uint64, start bool) wire.Window {
+	w := wire.Window{From: from.at, To: to.at, End: to.time, Count: count, Digest: d}
 	if start {
-		if w.Start, err = b.of(span.From); err != nil {
-			return w, err
-		}
+		w.Start = from.time
 	}
-	w.End, err = b.of(span.To)
-	return w, err
+	return w
 }
 
 // maxWindows is how many windows one list holds. It is a variable for the tests.
 var maxWindows = 10_000
 
-func (b *boundTimes) list(span window.Span, leaves []window.Leaf) (wire.WindowList, error) {
-	list := wire.WindowList{From: span.From, To: span.To, Next: span.To, Windows: []wire.Window{}}
+func (b *bounds) list(span window.Span, leaves []window.Leaf) (list wire.WindowList, err error) {
+	end := span.To
+	list.Windows = []wire.Window{}
 	for i := range leaves {
 		part := window.BlockSpan(leaves[i].Block).Intersect(span)
 		if len(list.Windows) == maxWindows {
-			list.Next = part.From
+			end = part.From
 			break
 		}
 		digest, count := window.DigestOf(leaves[i : i+1])
-		w, err := b.window(part, digest, count, true)
+		from, err := b.of(part.From)
 		if err != nil {
 			return list, err
 		}
-		list.Windows = append(list.Windows, w)
+		to, err := b.of(part.To)
+		if err != nil {
+			return list, err
+		}
+		list.Windows = append(list.Windows, windowOf(from, to, digest, count, true))
+	}
+	for _, at := range []struct {
+		of *event.Cursor
+		id event.ID
+	}{{&list.Next, end}, {&list.From, span.From}, {&list.To, span.To}} {
+		bound, err := b.of(at.id)
+		if err != nil {
+			return list, err
+		}
+		*at.of = bound.at
 	}
 	return list, nil
 }
 
 // windowSpan turns the moments of q into a stretch. The window around a moment is a
 // block, so that all clients share its bounds; the open block ends at the head.
-func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.ID) (span window.Span, problem *wire.Error) {
+func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Point) (span window.Span, problem *wire.Error) {
 	if q.At != nil {
 		horizon, err := s.log.Horizon(r.Context())
 		if err != nil {
 			return span, s.failure(r, err)
 		}
-		at, problem := s.position(r, *q.At, head)
+		at, problem := s.position(r, *q.At, horizon, head)
 		if problem != nil {
 			return span, problem
 		}
-		if at < horizon {
-			return span, gone(at, horizon)
+		if at.ID < horizon {
+			return span, gone(at.ID, horizon)
 		}
-		return window.BlockSpan(at.Block()).Intersect(window.Span{From: horizon, To: head}), nil
+		return window.BlockSpan(at.ID.Block()).Intersect(window.Span{From: horizon, To: head.ID}), nil
 	}
 	return s.spanOf(r, q.Since, q.Until, head)
 }
 
 // spanOf turns two moments into a stretch that can be answered whole. Without until it
 // ends at the head.
-func (s *Server) spanOf(r *http.Request, since event.Moment, until *event.Moment, head event.ID) (span window.Span, problem *wire.Error) {
+func (s *Server) spanOf(r *http.Request, since event.Moment, until *event.Moment, head event.Point) (span window.Span, problem *wire.Error) {
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
 		return span, s.failure(r, err)
 	}
-	if span.From, problem = s.position(r, since, head); problem != nil {
+	from, problem := s.position(r, since, horizon, head)
+	if problem != nil {
 		return span, problem
 	}
-	span.To = head
+	to := head
 	if until != nil {
-		if span.To, problem = s.position(r, *until, head); problem != nil {
+		if to, problem = s.position(r, *until, horizon, head); problem != nil {
 			return span, problem
 		}
 	}
+	span = window.Span{From: from.ID, To: to.ID}
 	if span.From < horizon {
 		return span, gone(span.From, horizon)
 	}

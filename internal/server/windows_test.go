@@ -68,7 +68,7 @@ func slowWindow(log *memLog, topic event.Topic, span window.Span, start bool) wi
 	for _, ev := range log.filter([]event.Topic{topic}, span.From, span.To) {
 		leaves.Add(ev.ID, ev.Time, ev.Hash)
 	}
-	w := wire.Window{From: span.From, To: span.To}
+	w := wire.Window{From: log.cursor(span.From), To: log.cursor(span.To)}
 	w.Digest, w.Count = window.DigestOf(leaves.Leaves())
 	if span.To > 0 {
 		w.End = &log.evs[span.To-1].Time
@@ -119,7 +119,7 @@ func TestWindowsAt(t *testing.T) {
 		t.Errorf("the window is %s, then %s", first, again)
 	}
 	empty := windowsOf[wire.Window](t, New(newLog(), Config{}), "topic=a&at=now")
-	if want := (wire.Window{Digest: empty.Digest}); !sameWindow(empty, want) || !strings.HasPrefix(empty.Digest.String(), "e3b0c442") {
+	if want := (wire.Window{From: newLog().cursor(0), To: newLog().cursor(0), Digest: empty.Digest}); !sameWindow(empty, want) || !strings.HasPrefix(empty.Digest.String(), "e3b0c442") {
 		t.Errorf("the window of an empty log is %+v", empty)
 	}
 }
@@ -134,13 +134,13 @@ func TestWindowList(t *testing.T) {
 		list  wire.WindowList
 		spans []window.Span
 	}{
-		{"since=beginning", "a", wire.WindowList{From: 0, To: log.Head(), Next: log.Head()},
+		{"since=beginning", "a", wire.WindowList{From: log.cursor(0), To: log.cursor(log.Head()), Next: log.cursor(log.Head())},
 			[]window.Span{{From: 0, To: b}, {From: b, To: 2 * b}, {From: 2 * b, To: 3 * b}, {From: 3 * b, To: log.Head()}}},
-		{"since=" + (b - 1).String() + "&until=" + (b + 1).String(), "*", wire.WindowList{From: b - 1, To: b + 1, Next: b + 1},
+		{"since=" + (b - 1).String() + "&until=" + (b + 1).String(), "*", wire.WindowList{From: log.cursor(b - 1), To: log.cursor(b + 1), Next: log.cursor(b + 1)},
 			[]window.Span{{From: b - 1, To: b}, {From: b, To: b + 1}}},
-		{"since=beginning", "rare", wire.WindowList{From: 0, To: log.Head(), Next: log.Head()}, []window.Span{{From: b, To: 2 * b}}},
-		{"since=beginning&until=now&sum=0", "nobody", wire.WindowList{From: 0, To: log.Head(), Next: log.Head()}, nil},
-		{"since=now", "a", wire.WindowList{From: log.Head(), To: log.Head(), Next: log.Head()}, nil},
+		{"since=beginning", "rare", wire.WindowList{From: log.cursor(0), To: log.cursor(log.Head()), Next: log.cursor(log.Head())}, []window.Span{{From: b, To: 2 * b}}},
+		{"since=beginning&until=now&sum=0", "nobody", wire.WindowList{From: log.cursor(0), To: log.cursor(log.Head()), Next: log.cursor(log.Head())}, nil},
+		{"since=now", "a", wire.WindowList{From: log.cursor(log.Head()), To: log.cursor(log.Head()), Next: log.cursor(log.Head())}, nil},
 	} {
 		got := windowsOf[wire.WindowList](t, h, "topic="+c.topic+"&"+c.query)
 		c.list.Windows = []wire.Window{}
@@ -163,10 +163,10 @@ func TestWindowListGoesOn(t *testing.T) {
 	var got []wire.Window
 	for at, n := event.ID(100), 0; at < log.Head(); n++ {
 		list := windowsOf[wire.WindowList](t, h, fmt.Sprintf("topic=a&since=%s&until=%s", at, log.Head()))
-		if list.From != at || list.Next <= at || len(list.Windows) > 2 || n > 1 {
+		if list.From.ID != at || list.Next.ID <= at || len(list.Windows) > 2 || n > 1 {
 			t.Fatalf("from %s the list is %+v", at, list)
 		}
-		got, at = append(got, list.Windows...), list.Next
+		got, at = append(got, list.Windows...), list.Next.ID
 	}
 	maxWindows = 10
 	want := windowsOf[wire.WindowList](t, h, "topic=a&since="+event.ID(100).String()).Windows
@@ -214,7 +214,7 @@ func TestWindowsNotModified(t *testing.T) {
 		for _, match := range []string{tag, `"x", W/` + tag, "*", `"x",` + tag + `,"y"`} {
 			again := call(h, http.MethodGet, target, "If-None-Match", match)
 			if again.Code != http.StatusNotModified || again.Body.Len() > 0 || again.Header().Get("ETag") != tag ||
-				again.Header().Get("Cache-Control") != "no-cache" || again.Header().Get(wire.HeaderTo) != log.Head().String() {
+				again.Header().Get("Cache-Control") != "no-cache" || again.Header().Get(wire.HeaderTo) != log.cursor(log.Head()).String() {
 				t.Errorf("GET %s that matches %s: %d %v %s", target, match, again.Code, again.Header(), again.Body)
 			}
 		}
@@ -259,7 +259,7 @@ func TestWindowsAgreeWithEvents(t *testing.T) {
 		}
 		want, count := window.DigestOf(slow.Leaves())
 		sum := windowsOf[wire.Window](t, h, bounds+"&sum=1")
-		if sum.Digest != want || sum.Count != count || sum.From != from || sum.To != to {
+		if sum.Digest != want || sum.Count != count || sum.From.ID != from || sum.To.ID != to {
 			t.Fatalf("%s is %+v, want %s of %d", bounds, sum, want, count)
 		}
 		var n uint64
@@ -333,11 +333,11 @@ func (l brokenLog) Leaves(c ctx, topic event.Topic, span window.Span) ([]window.
 	return l.memLog.Leaves(c, topic, span)
 }
 
-func (l brokenLog) TimeAt(c ctx, at event.ID) (event.Time, bool, error) {
+func (l brokenLog) LastAt(c ctx, at event.ID) (event.Time, event.Mark, bool, error) {
 	if l.timeAt != nil {
-		return 0, false, l.timeAt
+		return 0, 0, false, l.timeAt
 	}
-	return l.memLog.TimeAt(c, at)
+	return l.memLog.LastAt(c, at)
 }
 
 func (l brokenLog) StateAfter(c ctx, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {

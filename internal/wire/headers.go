@@ -22,6 +22,10 @@ const (
 
 	HeaderLastEventID = "Last-Event-ID"
 	HeaderAcceptQuery = "Accept-Query" // RFC 10008: the types of what QUERY takes
+
+	// Of requests: the newest position that the reader knows the mark of. It is
+	// checked as any cursor is, whatever is asked for.
+	HeaderHeld = "Rstream-Held"
 )
 
 // MethodQuery is GET with a body (RFC 10008).
@@ -30,11 +34,16 @@ const MethodQuery = "QUERY"
 // LogOf reads the name of the log that a response is of.
 func LogOf(h http.Header) string { return h.Get(HeaderLog) }
 
-// PositionOf reads a position from a header; ok is false if it is not there or is
-// none.
+// CursorOf reads a cursor from a header; ok is false if it is not there or is none.
+func CursorOf(h http.Header, name string) (event.Cursor, bool) {
+	c, err := event.ParseCursor(h.Get(name))
+	return c, err == nil
+}
+
+// PositionOf is CursorOf for the position alone.
 func PositionOf(h http.Header, name string) (event.ID, bool) {
-	id, err := event.ParseID(h.Get(name))
-	return id, err == nil
+	c, ok := CursorOf(h, name)
+	return c.ID, ok
 }
 
 // Limits of a server. They are told by GET /.
@@ -51,21 +60,21 @@ const (
 
 // Info is what GET / tells of a server.
 type Info struct {
-	Name    string   `json:"name"`
-	Version string   `json:"version"`
-	Log     string   `json:"log"`
-	Head    event.ID `json:"head"`
-	Horizon event.ID `json:"horizon"`
-	Parent  *Parent  `json:"parent,omitempty"`
-	Limits  Limits   `json:"limits"`
-	Salt    string   `json:"salt"` // 16 random bytes in hex, new with each start
+	Name    string       `json:"name"`
+	Version string       `json:"version"`
+	Log     string       `json:"log"`
+	Head    event.Cursor `json:"head"`
+	Horizon event.Cursor `json:"horizon"`
+	Parent  *Parent      `json:"parent,omitempty"`
+	Limits  Limits       `json:"limits"`
+	Salt    string       `json:"salt"` // 16 random bytes in hex, new with each start
 }
 
-// A Parent is the log that a server's log was restored from. Up to Head the two are
-// the same.
+// A Parent is the log that a server's log goes on from. Up to Head the two are the
+// same; if Head is nil, nobody knows where they parted.
 type Parent struct {
-	Log  string   `json:"log"`
-	Head event.ID `json:"head"`
+	Log  string    `json:"log"`
+	Head *event.ID `json:"head,omitempty"`
 }
 
 // Limits are what a server refuses to go beyond.

@@ -22,14 +22,22 @@ type Error struct {
 	Title  string `json:"title"`            // what kind of thing was wrong
 	Detail string `json:"detail,omitempty"` // what was wrong, and what would be right
 
-	Oldest *event.ID `json:"oldest,omitempty"` // 410: the oldest position that is still served
-	Head   *event.ID `json:"head,omitempty"`   // 409: the log's head
-	Log    string    `json:"log,omitempty"`    // 409: the log's name
-	Lines  []int     `json:"lines,omitempty"`  // 400 of a batch: the bad lines, from 1
+	Oldest *event.ID     `json:"oldest,omitempty"` // 410: the oldest position that is still served
+	Head   *event.Cursor `json:"head,omitempty"`   // 409: the log's head
+	Log    string        `json:"log,omitempty"`    // 409: the log's name
+	Reason string        `json:"reason,omitempty"` // 409: one of the reasons below
+	Lines  []int         `json:"lines,omitempty"`  // 400 of a batch: the bad lines, from 1
 
 	RetryAfter time.Duration `json:"-"` // 429, 503: how long to wait, if told
 	FromLog    bool          `json:"-"` // read: the answer names its log, so no proxy has written it
 }
+
+// Why a cursor, or what a request says of the log, is refused with 409.
+const (
+	ReasonLog   = "log"   // it is of another log
+	ReasonAhead = "ahead" // it lies above the head
+	ReasonMark  = "mark"  // the log has another event at its position
+)
 
 func (e *Error) Error() string {
 	if e.Detail == "" {

@@ -14,53 +14,51 @@ const LiveEvent = "live"
 
 // AppendEvent appends ev as one SSE event. Its id is a cursor of the log named log.
 func AppendEvent(b []byte, ev *event.Event, log string) []byte {
-	return AppendEventLine(b, ev.ID, ev.Type, ev.Line(), log)
+	return AppendEventLine(b, event.Point{ID: ev.ID, Mark: ev.Mark()}, ev.Type, ev.Line(), log)
 }
 
 // AppendEventLine is AppendEvent for who has no more than an event's line, and what it
 // begins with.
-func AppendEventLine(b []byte, id event.ID, typ event.Type, line []byte, log string) []byte {
-	b = appendEventHead(b, id, typ, log)
+func AppendEventLine(b []byte, at event.Point, typ event.Type, line []byte, log string) []byte {
+	b = appendEventHead(b, at, typ, log)
 	b = append(b, line...)
 	return append(b, "\n\n"...)
 }
 
 // AppendNotice appends ev's notice as one SSE event.
 func AppendNotice(b []byte, ev *event.Event, log string) []byte {
-	b = appendEventHead(b, ev.ID, ev.Type, log)
+	b = appendEventHead(b, event.Point{ID: ev.ID, Mark: ev.Mark()}, ev.Type, log)
 	return append(ev.AppendNotice(b), "\n\n"...)
 }
 
-func appendEventHead(b []byte, id event.ID, typ event.Type, log string) []byte {
-	b = appendID(b, id, log)
+func appendEventHead(b []byte, at event.Point, typ event.Type, log string) []byte {
+	b = appendID(b, at, log)
 	b = append(b, "event: "...)
 	b = append(b, typ...)
 	return append(b, "\ndata: "...)
 }
 
-// AppendPosition appends a block that only moves the reader's cursor to id.
-func AppendPosition(b []byte, id event.ID, log string) []byte {
-	return append(appendID(b, id, log), '\n')
+// AppendPosition appends a block that only moves the reader's cursor to at.
+func AppendPosition(b []byte, at event.Point, log string) []byte {
+	return append(appendID(b, at, log), '\n')
 }
 
 // AppendLive appends the control event that says that a reader at position at has
 // been sent all that it asked for, of a log that ends at head. sum, if not nil, is of all
 // that lies up to there, what the reader had included.
-func AppendLive(b []byte, at, head event.ID, log string, sum *Sum) []byte {
+func AppendLive(b []byte, at, head event.Point, log string, sum *Sum) []byte {
 	b = appendID(b, at, log)
 	b = append(b, "event: "+LiveEvent+"\ndata: {\"type\":\"live\",\"head\":\""...)
-	b = append(head.AppendTo(b), '"')
+	b = append(head.Cursor(log).AppendTo(b), '"')
 	b = sum.appendTo(b)
 	return append(b, "}\n\n"...)
 }
 
-// appendID appends the line that makes id a reader's cursor. log is the whole name
+// appendID appends the line that makes at a reader's cursor. log is the whole name
 // of a log.
-func appendID(b []byte, id event.ID, log string) []byte {
+func appendID(b []byte, at event.Point, log string) []byte {
 	b = append(b, "id: "...)
-	b = id.AppendTo(b)
-	b = append(b, '.')
-	b = append(b, log[:event.LogSuffixLen]...)
+	b = at.Cursor(log).AppendTo(b)
 	return append(b, '\n')
 }
 
@@ -91,7 +89,7 @@ func (s *Sum) appendTo(b []byte) []byte {
 
 // A Tail is what stands in a page behind its events.
 type Tail struct {
-	Next event.ID
+	Next event.Cursor
 	Live bool
 	Sum  *Sum // of what has a filter
 }

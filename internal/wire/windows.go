@@ -11,8 +11,8 @@ import (
 
 // A Window is what GET /windows tells of a stretch of a topic's history.
 type Window struct {
-	From   event.ID      `json:"from"`
-	To     event.ID      `json:"to"`
+	From   event.Cursor  `json:"from"`
+	To     event.Cursor  `json:"to"`
 	Start  *event.Time   `json:"start,omitempty"` // of the last event at or before From; left out from the beginning and in a sum
 	End    *event.Time   `json:"end,omitempty"`   // of the last event at or before To
 	Count  uint64        `json:"count"`           // events of the topic in it
@@ -20,15 +20,15 @@ type Window struct {
 }
 
 // Span returns the stretch of w.
-func (w *Window) Span() window.Span { return window.Span{From: w.From, To: w.To} }
+func (w *Window) Span() window.Span { return window.Span{From: w.From.ID, To: w.To.ID} }
 
 // A WindowList is the windows of a stretch, block by block. Blocks without an event
 // of the topic are left out.
 type WindowList struct {
-	From    event.ID `json:"from"`
-	To      event.ID `json:"to"`
-	Windows []Window `json:"windows"`
-	Next    event.ID `json:"next"` // go on from here; To when the list is complete
+	From    event.Cursor `json:"from"`
+	To      event.Cursor `json:"to"`
+	Windows []Window     `json:"windows"`
+	Next    event.Cursor `json:"next"` // go on from here; To when the list is complete
 }
 
 // A WindowQuery is what GET /windows asks: the window around a moment, the windows

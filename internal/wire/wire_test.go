@@ -134,10 +134,11 @@ func readLines(l *LineReader) string {
 
 func TestProblemRoundTrip(t *testing.T) {
 	oldest := event.ID(7)
+	head := event.Cursor{ID: 7, Log: "K7Q2M", Mark: 1<<30 | 5}
 	for _, e := range []*Error{
 		Errorf(http.StatusBadRequest, "user %q: no", "x"),
 		{Status: 410, Title: "gone", Detail: "d", Oldest: &oldest},
-		{Status: 409, Title: "conflict", Head: &oldest, Log: "K7Q2M4X9C0V3B8RT"},
+		{Status: 409, Title: "conflict", Head: &head, Log: "K7Q2M4X9C0V3B8RT"},
 		{Status: 400, Title: "bad request", Lines: []int{1, 5}},
 		{Status: 503, Title: "service unavailable", RetryAfter: 2 * time.Second},
 	} {
@@ -214,12 +215,12 @@ func TestFrames(t *testing.T) {
 	var b []byte
 	b = AppendPreamble(b, 1500*time.Millisecond)
 	b = AppendEvent(b, &ev, log)
-	b = AppendPosition(b, 34, log)
-	b = AppendLive(b, 34, event.MaxID, log, nil)
+	b = AppendPosition(b, event.Point{ID: 34, Mark: 1<<30 | 31}, log)
+	b = AppendLive(b, event.Point{ID: 34}, event.Point{ID: event.MaxID, Mark: 1<<31 - 1}, log, nil)
 	want := "retry: 1500\n: rstream\n\n" +
-		"id: 0000000000011.K7Q2M\nevent: DEL\ndata: " + string(ev.Line()) + "\n\n" +
-		"id: 0000000000012.K7Q2M\n\n" +
-		"id: 0000000000012.K7Q2M\nevent: live\ndata: {\"type\":\"live\",\"head\":\"7ZZZZZZZZZZZZ\"}\n\n"
+		"id: 0000000000011.K7Q2M.RSMJ9R\nevent: DEL\ndata: " + string(ev.Line()) + "\n\n" +
+		"id: 0000000000012.K7Q2M.00000Z\n\n" +
+		"id: 0000000000012.K7Q2M\nevent: live\ndata: {\"type\":\"live\",\"head\":\"7ZZZZZZZZZZZZ.K7Q2M.ZZZZZZ\"}\n\n"
 	if string(b) != want {
 		t.Errorf("frames are %s, want %s", b, want)
 	}
@@ -247,7 +248,11 @@ func TestValuesRoundTrip(t *testing.T) {
 		rapid.Just(event.FromBeginning), rapid.Just(event.Now),
 		rapid.Custom(func(t *rapid.T) event.Moment {
 			at := event.ID(rapid.Uint64Range(0, uint64(event.MaxID)).Draw(t, "id"))
-			return event.At(event.CursorOf(at, rapid.SampledFrom([]string{"", "K7Q2M4X9C0V3B8RT"}).Draw(t, "log")))
+			c := event.CursorOf(at, rapid.SampledFrom([]string{"", "K7Q2M4X9C0V3B8RT"}).Draw(t, "log"))
+			if c.Log != "" {
+				c.Mark = event.Mark(rapid.SampledFrom([]uint32{0, 1 << 30, 1<<31 - 1}).Draw(t, "mark"))
+			}
+			return event.At(c)
 		}),
 		rapid.Custom(func(t *rapid.T) event.Moment {
 			return event.AtTime(event.Time(rapid.Int64Range(-62167219200000000, 253402300799999999).Draw(t, "time")))
@@ -287,8 +292,8 @@ func TestPage(t *testing.T) {
 	line := string(ev.Line())
 	for n, want := range []string{`[]`, `[` + line + `]`, `[` + line + `,` + line + `]`} {
 		evs := []event.Event{ev, ev}[:n]
-		got := string(AppendPage([]byte("x"), AppendLines(nil, evs), Tail{Next: 32, Live: n == 0}))
-		if want := `x{"events":` + want + `,"next":"0000000000010","live":` + map[bool]string{true: "true", false: "false"}[n == 0] + "}\n"; got != want {
+		got := string(AppendPage([]byte("x"), AppendLines(nil, evs), Tail{Next: event.Cursor{ID: 32, Log: "K7Q2M", Mark: 1 << 30}, Live: n == 0}))
+		if want := `x{"events":` + want + `,"next":"0000000000010.K7Q2M.000000","live":` + map[bool]string{true: "true", false: "false"}[n == 0] + "}\n"; got != want {
 			t.Errorf("page of %d is %s, want %s", n, got, want)
 		}
 		if got, want := string(AppendLines(nil, evs)), strings.Repeat(line+"\n", n); got != want {

@@ -119,6 +119,15 @@ func (db *DB) beginAnew(ctx context.Context) error {
 	})
 }
 
+// goOnAsNewLog makes a server's file a new log that goes on from the one that it was.
+// Nobody knows where the two parted.
+func (db *DB) goOnAsNewLog(ctx context.Context) error {
+	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = NULL, id = ?`, newLogID())
+		return err
+	})
+}
+
 // Parent returns the log that this one goes on from and the position at which they
 // parted, event.MaxID if that is not known; log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {

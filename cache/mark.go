@@ -34,6 +34,7 @@ func (db *DB) noteMark(tx *sql.Tx, p event.Point) error {
 
 // A Newest is how far a copy of a log has come.
 type Newest struct {
+	Log    string      // the log's name
 	Held   event.ID    // nothing beyond it is held of any topic
 	Marked event.Point // the newest position whose mark is known; zero if there is none
 }
@@ -41,6 +42,7 @@ type Newest struct {
 // Newest returns how far a copy has come. No removal takes that back: what was read once
 // tells the log's history from another for ever.
 func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
+	n.Log = db.log
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		var mark string
 		err := tx.QueryRowContext(ctx, `SELECT seen, seen_mark, (SELECT coalesce(max(reached), 0) FROM window
@@ -61,21 +63,38 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 }
 
 // addLast takes the mark of the last stored event if that is newer: whatever way an event
-// came, it is marked by itself. A damaged one says nothing of the log.
+// came, it is marked by itself.
 func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
-	var id event.ID
+	last, err := lastStored(ctx, tx, n.Marked.ID, event.MaxID)
+	if last.Mark != 0 {
+		n.Marked, n.Held = last, max(n.Held, last.ID)
+	}
+	return err
+}
+
+// LastStored returns the last event that is stored at or before a position, as a point of
+// its log; the zero Point if there is none.
+func (db *DB) LastStored(ctx context.Context, at event.ID) (p event.Point, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		p, err = lastStored(ctx, tx, event.Beginning, at)
+		return err
+	})
+	return p, wrap(err, "read the last event up to %s", at)
+}
+
+// lastStored returns the last stored event between two positions. A damaged one says
+// nothing of the log, and has no mark.
+func lastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
 	var line []byte
-	err := tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? ORDER BY id DESC LIMIT 1`, n.Marked.ID).Scan(&id, &line)
+	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1`, after, until).Scan(&p.ID, &line)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+		return p, nil
 	}
 	if err != nil {
-		return err
+		return p, err
 	}
-	ev, err := event.ParseLine(line)
-	if err != nil || ev.ID != id {
-		return nil
+	if ev, err := event.ParseLine(line); err == nil && ev.ID == p.ID {
+		p.Mark = ev.Mark()
 	}
-	n.Marked, n.Held = event.Point{ID: id, Mark: ev.Mark()}, max(n.Held, id)
-	return nil
+	return p, nil
 }

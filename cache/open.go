@@ -53,6 +53,10 @@ type Config struct {
 	// Log is the name of the log that the file must belong to. If empty, any;
 	// a new server file gets a random name, a new client file needs one.
 	Log string
+	// AsNewLog gives a Server's file a new log that goes on from the one that it was:
+	// for a file that was put back to an older one, whose log may have given the same
+	// ids to other events since. A backup becomes a new log without it.
+	AsNewLog bool
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 }
@@ -142,8 +146,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	}
 	db.owner = newOwner(db.file)
 	err = db.join(ctx, cfg)
-	if errors.Is(err, errIsBackup) {
-		if err = errors.Join(db.disconnect(), db.beginAnew(ctx)); err == nil {
+	if begin := db.beginning(cfg, err); begin != nil {
+		if err = errors.Join(db.disconnect(), begin(ctx)); err == nil {
 			err = db.join(ctx, cfg)
 		}
 	}
@@ -170,10 +174,25 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	return db, nil
 }
 
+// beginning returns what makes the file another log, nil if nothing is to. err is what
+// came of joining it.
+func (db *DB) beginning(cfg Config, err error) func(context.Context) error {
+	switch {
+	case errors.Is(err, errIsBackup):
+		return db.beginAnew
+	case err == nil && cfg.AsNewLog:
+		return db.goOnAsNewLog
+	}
+	return nil
+}
+
 // check refuses what no file can satisfy, before anything is made.
 func (cfg *Config) check() error {
 	if cfg.Role != "" && cfg.Role != Server && cfg.Role != Client {
 		return fmt.Errorf("role %.40q: want %s or %s", string(cfg.Role), Server, Client)
+	}
+	if cfg.AsNewLog && cfg.Role != Server {
+		return fmt.Errorf("make it a new log: %w: only a server's file can be one", ErrRole)
 	}
 	if cfg.Log != "" && !event.ValidLogID(cfg.Log) {
 		return fmt.Errorf("log id %.40q: want %d characters of Crockford base32", cfg.Log, event.LogIDLen)

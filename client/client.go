@@ -90,6 +90,8 @@ type Client struct {
 
 	pending pendingWindow
 
+	otherLog atomic.Bool // of a store that belongs to any log: the server's is not the one that it knows
+
 	stats stats
 
 	mu      sync.Mutex

@@ -75,6 +75,8 @@ type PutBackError struct {
 	URL  string
 	Held event.ID // the position
 	Head event.ID // of the server's log, which may have gone on since
+
+	refused bool // by a server that looked before it did anything
 }
 
 func (e *PutBackError) Error() string {

@@ -12,7 +12,7 @@ import (
 // is compared with it: nothing of a log that was put back must come together with what
 // is held, whatever was asked for.
 func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
-	if c.store != nil {
+	if c.store != nil && !c.otherLog.Load() {
 		n, err = c.store.Newest(ctx)
 	}
 	return n, inStore(err)
@@ -23,7 +23,8 @@ func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
 // What happened since can only have made the log longer.
 func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
 	head, told := wire.CursorOf(resp.Header, wire.HeaderHead)
-	back := &PutBackError{URL: base, Held: newest.Marked.ID, Head: head.ID}
+	told = told && wire.LogOf(resp.Header) == newest.Log
+	back := &PutBackError{URL: base, Held: newest.Marked.ID, Head: head.ID, refused: resp.StatusCode == http.StatusConflict}
 	switch {
 	case told && head.ID < newest.Held:
 		back.Held = newest.Held

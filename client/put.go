@@ -36,6 +36,9 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		}
 		traced, left := watchConn(ctx)
 		receipts, err = c.put(traced, base, drafts, body)
+		if c.isOtherLog(err) {
+			receipts, err = c.put(traced, base, drafts, body)
+		}
 		unknown = unknown || err != nil && left() && !refusedByLog(err)
 		return err
 	})
@@ -68,8 +71,19 @@ func refusedByLog(err error) bool {
 	if errors.As(err, &other) {
 		return other.refused
 	}
+	var back *PutBackError
+	if errors.As(err, &back) {
+		return back.refused
+	}
 	var answer *wire.Error
 	return errors.As(err, &answer) && answer.FromLog && answer.NotAppended()
+}
+
+// isOtherLog reports whether a server has refused an append because the log that it serves
+// is not the one that is held, where that does not matter. From then on it is not named.
+func (c *Client) isOtherLog(err error) bool {
+	var problem *wire.Error
+	return c.logName() == "" && errors.As(err, &problem) && problem.Reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
 }
 
 func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {

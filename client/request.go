@@ -215,8 +215,8 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	if err != nil {
 		return nil, err
 	}
-	if newest.Marked.Mark != 0 {
-		req.Header.Set(wire.HeaderHeld, newest.Marked.Cursor(c.logName()).String())
+	if newest.Marked.Mark != 0 && req.Header.Get(wire.HeaderHeld) == "" {
+		req.Header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
 	}
 	c.stats.requests.Add(1)
 	resp, err := c.http.Do(req)

@@ -35,12 +35,14 @@ func ParseHash[T string | []byte](s T) (h Hash, err error) {
 	if len(s) != 2*len(h) {
 		return h, fmt.Errorf("parse hash %.80q: want 64 hex digits", string(s))
 	}
+	var all byte // looked at once: this is done for each event of a replay
 	for i := range h {
 		hi, lo := hexDigits[s[2*i]], hexDigits[s[2*i+1]]
-		if hi|lo > 15 {
-			return Hash{}, fmt.Errorf("parse hash %.80q: want lower-case hex digits", string(s))
-		}
+		all |= hi | lo
 		h[i] = hi<<4 | lo
+	}
+	if all > 15 {
+		return Hash{}, fmt.Errorf("parse hash %.80q: want lower-case hex digits", string(s))
 	}
 	return h, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -212,7 +213,7 @@ type sendFunc func(drafts []event.Draft) (fate, error)
 
 // append gives fn a way to append.
 func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
-	c, err := client.New(anyLog{}, a.clientConfig())
+	c, err := client.New(anyLog{newest: a.newest(ctx)}, a.clientConfig())
 	if err != nil {
 		return &usageError{err}
 	}
@@ -239,7 +240,31 @@ func (a *app) printReceipts(receipts []event.Receipt) error {
 
 // anyLog stands where a client needs a store and only appends: it belongs to
 // whatever log answers.
-type anyLog struct{ client.Store }
+type anyLog struct {
+	client.Store
+	newest cache.Newest // of the copy that there is, so that a log that was put back takes nothing
+}
 
 // Log returns no name.
 func (anyLog) Log() string { return "" }
+
+// Newest returns what is known of the copy.
+func (l anyLog) Newest(context.Context) (cache.Newest, error) { return l.newest, nil }
+
+// newest returns how far the copy is, if there is one that can be read.
+func (a *app) newest(ctx context.Context) cache.Newest {
+	path, log, err := a.cacheFile()
+	if err != nil || log == "" {
+		return cache.Newest{}
+	}
+	db, err := cache.Open(ctx, path, cache.Config{})
+	if err != nil {
+		return cache.Newest{}
+	}
+	defer db.Close()
+	newest, err := db.Newest(ctx)
+	if err != nil || db.Role() != cache.Client {
+		return cache.Newest{}
+	}
+	return newest
+}

@@ -135,6 +135,7 @@ func hint(cmd *cobra.Command, err error) string {
 		gap         *client.GapError
 		unreachable *client.UnreachableError
 		other       *client.OtherLogError
+		back        *client.PutBackError
 		protocol    *client.ProtocolError
 		exit        *exitError
 		mismatch    *client.MismatchError
@@ -166,8 +167,10 @@ func hint(cmd *cobra.Command, err error) string {
 		return "is a server running? start one with \"rstream serve\", or name one with --server URL"
 	case errors.As(err, &unreachable):
 		return "check the name and the network, or name another server with --server URL"
+	case errors.As(err, &back):
+		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
 	case errors.As(err, &answer) && answer.Status == http.StatusConflict:
-		return "the server has less than this copy: it lags behind, or was put back to an older file; what is held stays as it is"
+		return "\"rstream status\" shows where the server's log ends"
 	case errors.As(err, &mismatch), errors.As(err, &differs):
 		return "\"rstream verify --repair\" fetches what differs again"
 	case errors.As(err, &heldAs):

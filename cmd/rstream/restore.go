@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -89,6 +90,14 @@ func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (p
 	return path, s.carryInto(ctx, path, cfg, info)
 }
 
+// parted returns where the log of the copy and the one that goes on from it parted.
+func (s *session) parted(ctx context.Context, c *client.Client, parent *wire.Parent) (event.ID, error) {
+	if parent.Head != nil {
+		return *parent.Head, nil
+	}
+	return c.Parted(ctx, s.db)
+}
+
 func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info wire.Info) error {
 	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
 	if err != nil {
@@ -103,7 +112,10 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return err
 	}
 	defer c.Close()
-	parted := *info.Parent.Head
+	parted, err := s.parted(ctx, c, info.Parent)
+	if err != nil {
+		return &leftError{err}
+	}
 	adopted, err := c.Adopt(ctx, s.db, parted)
 	if err != nil {
 		return fmt.Errorf("carry over: %w", err)

@@ -25,6 +25,7 @@ type serveOptions struct {
 	insecure  bool
 	origins   []string
 	heartbeat time.Duration
+	asNewLog  bool
 	retain    retainOptions
 
 	operating
@@ -56,7 +57,12 @@ user, then the one with the longer path, then one path alone ($) before a path a
 is below it, and that before a beginning of paths (*).
 
 On SIGHUP, the server reads the config file again and takes its log-level. If the
-file is wrong, the log says so and the old settings stay.`,
+file is wrong, the log says so and the old settings stay.
+
+If the file had to be replaced by an older copy of itself, the log gives ids a second time.
+Clients notice and refuse to go on. Start the server once with --as-new-log: the log gets
+a new id, and clients carry over what both logs have in common. A file that "rstream
+backup" wrote does not need it.`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
@@ -75,6 +81,7 @@ file is wrong, the log says so and the old settings stay.`,
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest `SILENCE` on a stream")
 	o.retain.add(f)
 	o.operating.add(f)
+	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, once: its file was put back to an older one")
 	return cmd
 }
 
@@ -120,11 +127,21 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 		defer serveProfiles(profiles, !o.insecure, say.Logger)()
 		a.note("serving profiles on http://%s/debug/pprof/", profiles.Addr())
 	}
-	log, err := cache.Open(ctx, o.db, cache.Config{Role: cache.Server})
+	if o.asNewLog {
+		if err := mustExist(o.db, noLog); err != nil {
+			return err
+		}
+	}
+	log, err := cache.Open(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	if o.asNewLog {
+		if err := a.noteNewLog(ctx, log); err != nil {
+			return err
+		}
+	}
 	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps what belongs to it beside the file itself
 	if err != nil {
 		return err
@@ -150,6 +167,15 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 	defer stop()
 	defer func() { say.stopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
+}
+
+// noteNewLog says what the log was.
+func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
+	old, _, err := log.Parent(ctx)
+	if err == nil {
+		a.note("the log is %s now and goes on from %s; start the server without --as-new-log next time", log.Log(), old)
+	}
+	return err
 }
 
 // sizeOf returns how long a file is, 0 if it is not there.

@@ -22,6 +22,7 @@ func newStatusCommand(a *app) *cobra.Command {
 		Short:   "Say what is held, how far, and of which server",
 		Long: `Say what the local copy holds, how far it has come, and of which server. The server
 is asked for its head; if it cannot be reached, that is said and the status is still 0.
+It is 1 if the server's log was put back to an older state.
 
 "not fetched again" counts what was asked for and held already, over the copy's life.`,
 		Example: `  rstream status
@@ -79,14 +80,41 @@ func runStatus(ctx context.Context, a *app) error {
 	if err := r.readFile(ctx, a); err != nil {
 		return err
 	}
-	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log {
+	back := r.compare(ctx, a)
+	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && back == nil {
 		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
 		r.Lag = &lag
 	}
 	if !a.out.text() {
-		return a.out.json(r)
+		return errors.Join(a.out.json(r), back)
 	}
-	return r.print(a.out)
+	return errors.Join(r.print(a.out), back)
+}
+
+// compare asks the server whether its log still is the one of which the copy is. Only a log
+// that was put back is an error: what else goes wrong was said.
+func (r *statusReport) compare(ctx context.Context, a *app) error {
+	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	db, err := cache.Open(ctx, r.File, cache.Config{})
+	if err != nil {
+		return nil
+	}
+	defer db.Close()
+	c, err := client.New(db, client.Config{Servers: a.servers})
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	_, err = c.Info(ctx)
+	var back *client.PutBackError
+	if errors.As(err, &back) {
+		return fmt.Errorf("status: %w", back)
+	}
+	return nil
 }
 
 func (r *statusReport) askServer(ctx context.Context, a *app) error {

@@ -109,6 +109,12 @@ const (
 	childPage  event.ID = 50     // and stores at a time
 )
 
+// childMark is what a server would tell of a position of the made-up log, of which it has
+// more than the topic.
+func childMark(at event.ID) event.Point {
+	return event.Point{ID: at, Mark: event.MarkOf(at, 0, event.Hash{byte(at)})}
+}
+
 func fill(ctx context.Context, lease *Lease) error {
 	for !lease.Span().Empty() {
 		from := lease.Reached()
@@ -117,6 +123,7 @@ func fill(ctx context.Context, lease *Lease) error {
 		for id := from + 1; id <= to; id++ {
 			evs = append(evs, madeEvent("alice", fmt.Sprintf("posts/%d", id%7), id))
 		}
+		lease.Marked(childMark(to))
 		if _, err := lease.Apply(ctx, evs, to); err != nil {
 			return err
 		}
@@ -259,6 +266,16 @@ func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 		if len(evs) != int(s.To-s.From) {
 			t.Fatalf("%s is held but has %d events", s, len(evs))
 		}
+	}
+	var reached event.ID
+	var seen event.Point
+	var mark string
+	err := db.read.QueryRow(`SELECT (SELECT max(reached) FROM window), seen, seen_mark FROM log`).Scan(&reached, &seen.ID, &mark)
+	if err == nil && mark != "" {
+		seen.Mark, err = event.ParseMark(mark)
+	}
+	if err != nil || seen.ID != reached || reached > 0 && seen != childMark(reached) {
+		t.Fatalf("held is up to %s, the newest mark is %v, %v", reached, seen, err)
 	}
 	if _, busy, err := db.Claim(context.Background(), alice, window.Span{To: 1}); busy || err != nil {
 		t.Fatalf("Claim: busy %v, %v", busy, err)

@@ -373,14 +373,16 @@ func (c *retainCheck) below() {
 	wantNotHeld(c.t, err, want)
 }
 
-// time checks that the time of a position at or above the horizon is what it was.
+// time checks that the time and the mark of a position at or above the horizon are what
+// they were.
 func (c *retainCheck) time(at event.ID) {
 	if at == event.Beginning {
 		return
 	}
 	ev := c.log[at-1]
-	if got, ok, err := c.db.TimeAt(context.Background(), at); got != ev.Time || !ok || err != nil {
-		c.t.Fatalf("TimeAt(%s) = %s, %v, %v, want %s", at, got, ok, err, ev.Time)
+	want := event.MarkOf(at, ev.Time, ev.Hash)
+	if got, mark, ok, err := c.db.LastAt(context.Background(), at); got != ev.Time || mark != want || !ok || err != nil {
+		c.t.Fatalf("LastAt(%s) = %s, %s, %v, %v, want %s, %s", at, got, mark, ok, err, ev.Time, want)
 	}
 	for at < c.head() && c.log[at].Time == ev.Time {
 		at++ // the last one of that time

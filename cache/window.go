@@ -130,7 +130,7 @@ func (l *Lease) mark(evs []event.Event, reached event.ID) (p event.Point) {
 		last := &evs[len(evs)-1]
 		p = event.Point{ID: last.ID, Mark: last.Mark()}
 	}
-	if l.marked.Mark != 0 && p.ID < l.marked.ID && l.marked.ID <= reached {
+	if l.marked.Mark != 0 && p.ID <= l.marked.ID && l.marked.ID <= reached {
 		p = l.marked
 	}
 	return p

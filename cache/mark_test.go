@@ -1,0 +1,147 @@
+package cache
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+func wantNewest(t *testing.T, what string, db *DB, want Newest) {
+	t.Helper()
+	want.Log = testLog
+	if got, err := db.Newest(context.Background()); got != want || err != nil {
+		t.Errorf("%s: newest is %+v, %v, want %+v", what, got, err, want)
+	}
+}
+
+// The newest mark comes with what it belongs to, and stays whatever is merged, forgotten or
+// dropped: what was read once must not be mixed with another history.
+func TestNewest(t *testing.T) {
+	db, ctx := openClient(t), context.Background()
+	wantNewest(t, "of a new copy", db, Newest{})
+	told := func(id event.ID) event.Point { return event.Point{ID: id, Mark: 1<<30 | event.Mark(id)} }
+	own := func(ev event.Event) event.Point { return event.Point{ID: ev.ID, Mark: ev.Mark()} }
+
+	five := madeEvent("alice", "x", 5)
+	l := mustClaim(t, db, "alice", 0, 10)
+	wantNewest(t, "of a claim", db, Newest{})
+	mustApply(t, l, 7, five)
+	wantNewest(t, "without a told mark", db, Newest{Held: 7, Marked: own(five)})
+	l.Marked(told(12))
+	mustApply(t, l, 8)
+	wantNewest(t, "with a mark beyond", db, Newest{Held: 8, Marked: own(five)})
+	l.Marked(told(10))
+	mustApply(t, l, 10)
+	wantNewest(t, "with the mark of its end", db, Newest{Held: 10, Marked: told(10)})
+	if err := l.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	// An older stretch of another topic takes nothing back, a newer proof goes on.
+	l = mustClaim(t, db, "bob", 0, 6)
+	l.Marked(told(6))
+	mustApply(t, l, 6)
+	wantNewest(t, "after an older stretch", db, Newest{Held: 10, Marked: told(10)})
+	removals, err := db.Removals(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Prove(ctx, topics(t, "alice")[0], window.Span{To: 20}, removals, told(20).Mark); err != nil {
+		t.Fatal(err)
+	}
+	wantNewest(t, "after a proof", db, Newest{Held: 20, Marked: told(20)})
+	w, _, err := db.KeepSnapshot(ctx, topics(t, "carol")[0], 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Marked(told(30).Mark)
+	wantNewest(t, "of a state that is begun", db, Newest{Held: 20, Marked: told(20)})
+	if err := w.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantNewest(t, "of a state", db, Newest{Held: 30, Marked: told(30)})
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], event.MaxID); err != nil {
+		t.Fatal(err)
+	}
+	wantNewest(t, "after it was forgotten", db, Newest{Held: 30, Marked: told(30)})
+}
+
+// A file of an earlier version knows no mark but those of the events that it holds; one that
+// is damaged says nothing.
+func TestNewestOfOldFile(t *testing.T) {
+	db := openClient(t)
+	evs := []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 5)}
+	mustApply(t, mustClaim(t, db, "alice", 0, 10), 10, evs...)
+	mustExec(t, db, `UPDATE log SET seen = 0, seen_mark = ''`)
+	wantNewest(t, "of an old file", db, Newest{Held: 10, Marked: event.Point{ID: 5, Mark: evs[1].Mark()}})
+	mustExec(t, db, `UPDATE event SET line = replace(line, 'alice', 'malice') WHERE id = 5`)
+	wantNewest(t, "of a damaged file", db, Newest{Held: 10})
+}
+
+// A log's head has its mark from the first moment, also where its last event is gone.
+func TestHeadMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	db := mustOpen(t, path, Config{Role: Server})
+	if p := db.HeadPoint(); p != (event.Point{}) {
+		t.Errorf("the head of a new log is %v", p)
+	}
+	want := event.Point{}
+	for range 3 {
+		rs := mustAppend(t, db, drafts("alice", "x", db.Head().String(), 3)...)
+		want = event.Point{ID: rs[2].ID, Mark: rs[2].Mark()}
+		if p := db.HeadPoint(); p != want {
+			t.Errorf("the head is %v, want %v", p, want)
+		}
+	}
+	db.Close()
+	db = mustOpen(t, path, Config{Role: Server})
+	defer db.Close()
+	if p := db.HeadPoint(); p != want {
+		t.Errorf("opened again the head is %v, want %v", p, want)
+	}
+	mustAppend(t, db, drafts("alice", "x", "fill", event.BlockSize-int(want.ID))...)
+	want = db.HeadPoint()
+	mustAppend(t, db, event.Draft{User: "alice", Path: "x", Type: event.Del, Key: "k"})
+	if err := db.RetainOnce(context.Background(), Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, mark, ok, err := db.LastAt(context.Background(), want.ID); mark != want.Mark || !ok || err != nil {
+		t.Errorf("the mark of the horizon is %s, %v, %v, want %s", mark, ok, err, want.Mark)
+	}
+}
+
+// A file that goes on as a new log has the old one for its parent, from which it parted
+// nobody knows where. A backup that was just made one is left alone.
+func TestGoOnAsNewLog(t *testing.T) {
+	db, ctx := openServer(t), context.Background()
+	mustAppend(t, db, drafts("alice", "x", "k", 3)...)
+	old := db.Log()
+	if err := db.GoOnAsNewLog(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if parent, parted, err := db.Parent(ctx); db.Log() == old || !event.ValidLogID(db.Log()) || parent != old || parted != event.MaxID || err != nil {
+		t.Errorf("%s has the parent %s up to %s, %v", db.Log(), parent, parted, err)
+	}
+	again := mustOpen(t, db.Path(), Config{})
+	defer again.Close()
+	if again.Log() != db.Log() {
+		t.Errorf("the file is of %s, want %s", again.Log(), db.Log())
+	}
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := db.BackupTo(ctx, backup); err != nil {
+		t.Fatal(err)
+	}
+	restored := mustOpen(t, backup, Config{Role: Server})
+	defer restored.Close()
+	name := restored.Log()
+	if err := restored.GoOnAsNewLog(ctx); err != nil || restored.Log() != name {
+		t.Errorf("a backup that is served has become %s, %v, want %s", restored.Log(), err, name)
+	}
+	if parent, parted, err := restored.Parent(ctx); parent != db.Log() || parted != 3 || err != nil {
+		t.Errorf("the parent of a backup is %s up to %s, %v", parent, parted, err)
+	}
+	wantError(t, "of a copy", openClient(t).GoOnAsNewLog(ctx), ErrRole)
+}

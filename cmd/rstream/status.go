@@ -104,7 +104,7 @@ func (r *statusReport) compare(ctx context.Context, a *app) error {
 		return nil
 	}
 	defer db.Close()
-	c, err := client.New(db, client.Config{Servers: a.servers})
+	c, err := client.New(db, a.clientConfig())
 	if err != nil {
 		return nil
 	}

@@ -114,34 +114,37 @@ func TestHeadMark(t *testing.T) {
 }
 
 // A file that goes on as a new log has the old one for its parent, from which it parted
-// nobody knows where. A backup that was just made one is left alone.
+// nobody knows where. A backup becomes a new log once, and its parent is known.
 func TestGoOnAsNewLog(t *testing.T) {
-	db, ctx := openServer(t), context.Background()
+	path, ctx := filepath.Join(t.TempDir(), "log.db"), context.Background()
+	db := mustOpen(t, path, Config{Role: Server})
 	mustAppend(t, db, drafts("alice", "x", "k", 3)...)
-	old := db.Log()
-	if err := db.GoOnAsNewLog(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if parent, parted, err := db.Parent(ctx); db.Log() == old || !event.ValidLogID(db.Log()) || parent != old || parted != event.MaxID || err != nil {
-		t.Errorf("%s has the parent %s up to %s, %v", db.Log(), parent, parted, err)
-	}
-	again := mustOpen(t, db.Path(), Config{})
-	defer again.Close()
-	if again.Log() != db.Log() {
-		t.Errorf("the file is of %s, want %s", again.Log(), db.Log())
-	}
+	old, head := db.Log(), db.HeadPoint()
 	backup := filepath.Join(t.TempDir(), "backup.db")
 	if err := db.BackupTo(ctx, backup); err != nil {
 		t.Fatal(err)
 	}
-	restored := mustOpen(t, backup, Config{Role: Server})
-	defer restored.Close()
-	name := restored.Log()
-	if err := restored.GoOnAsNewLog(ctx); err != nil || restored.Log() != name {
-		t.Errorf("a backup that is served has become %s, %v, want %s", restored.Log(), err, name)
+	db.Close()
+	db = mustOpen(t, path, Config{Role: Server, AsNewLog: true})
+	if parent, parted, err := db.Parent(ctx); db.Log() == old || !event.ValidLogID(db.Log()) || parent != old || parted != event.MaxID || err != nil {
+		t.Errorf("%s has the parent %s up to %s, %v", db.Log(), parent, parted, err)
 	}
-	if parent, parted, err := restored.Parent(ctx); parent != db.Log() || parted != 3 || err != nil {
+	if db.HeadPoint() != head {
+		t.Errorf("the head is %v, want %v", db.HeadPoint(), head)
+	}
+	mustAppend(t, db, drafts("alice", "x", "more", 3)...)
+	now := db.Log()
+	db.Close()
+	db = mustOpen(t, path, Config{Role: Server})
+	defer db.Close()
+	if db.Log() != now || db.Head() != 6 {
+		t.Errorf("the file is of %s up to %s, want %s", db.Log(), db.Head(), now)
+	}
+	restored := mustOpen(t, backup, Config{Role: Server, AsNewLog: true})
+	defer restored.Close()
+	if parent, parted, err := restored.Parent(ctx); parent != old || parted != 3 || err != nil {
 		t.Errorf("the parent of a backup is %s up to %s, %v", parent, parted, err)
 	}
-	wantError(t, "of a copy", openClient(t).GoOnAsNewLog(ctx), ErrRole)
+	_, err := Open(ctx, filepath.Join(t.TempDir(), "copy.db"), Config{Role: Client, Log: testLog, AsNewLog: true})
+	wantError(t, "of a copy", err, ErrRole)
 }

@@ -152,9 +152,15 @@ func TestParted(t *testing.T) {
 		f.putBack(old)
 		parted := f.db.Head()
 		f.put("alice/x", c.more)
-		if err := f.db.GoOnAsNewLog(t.Context()); err != nil {
+		f.stop()
+		db, err := cache.Open(t.Context(), f.path, cache.Config{Role: cache.Server, AsNewLog: true})
+		if err == nil {
+			err = db.Close()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		f.start()
 		for topic, db := range copies {
 			want := parted // if nothing was lost, the newest mark of every copy
 			if c.lost > 0 {

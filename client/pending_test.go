@@ -276,7 +276,7 @@ func TestPendingEndsWithAFailure(t *testing.T) {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 		},
 		"no answer": lyingAbout("/windows", "{", "["),
-		"another":   lyingAbout("/windows", `"from":"0000000000000"`, `"from":"00000000000ZZ"`),
+		"another":   lyingAbout("/windows", `"from":"0000000000000`, `"from":"00000000000ZZ`),
 	} {
 		f.through(wrap)
 		c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))

@@ -204,11 +204,17 @@ const anything = "{{*}}"
 
 var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":")[^"\n]+`)
 
-// madeKey is a key that the server has made, and the hash that depends on it.
+// madeKey is a key that the server has made, and the hash that depends on it, as does
+// the mark of the head.
 var madeKey = regexp.MustCompile(`"key":"[A-Z2-7]{26}","hash":"[0-9a-f]+"`)
 
+var headMark = regexp.MustCompile(`(?m)^(Rstream-Head: [0-9A-Z]+\.[0-9A-Z]+\.)[0-9A-Z]+`)
+
 func generalize(response string) string {
-	response = madeKey.ReplaceAllString(response, `"key":"`+anything+`","hash":"`+anything+`"`)
+	if madeKey.MatchString(response) {
+		response = madeKey.ReplaceAllString(response, `"key":"`+anything+`","hash":"`+anything+`"`)
+		response = headMark.ReplaceAllString(response, "${1}"+anything)
+	}
 	return changing.ReplaceAllString(response, "${1}"+anything)
 }
 

@@ -169,7 +169,7 @@ func TestNotices(t *testing.T) {
 			user, _ := json.Marshal(ev.User)
 			return `{"id":"` + ev.ID.String() + `","type":"` + string(ev.Type) + `","user":` + string(user) + `,"path":"` + ev.Path + `","hash":"` + ev.Hash.String() + `"}`
 		}
-		page := `{"events":[` + notice(0) + "," + notice(1) + "," + notice(2) + `],"next":"0000000000003","live":true}` + "\n"
+		page := `{"events":[` + notice(0) + "," + notice(1) + "," + notice(2) + `],"next":"` + log.cursor(3).String() + `","live":true}` + "\n"
 		if got := body(t, s.get("/events?topic=*&values=0")); got != page {
 			t.Errorf("page %s, want %s", got, page)
 		}
@@ -196,7 +196,7 @@ func TestNotices(t *testing.T) {
 				log.put(t, "a", "q", 1)
 			}
 			f, err := fs.next()
-			if err != nil || f.data != notice(i) || f.event != string(log.evs[i].Type) || f.position(t) != log.evs[i].ID {
+			if err != nil || f.data != notice(i) || f.event != string(log.evs[i].Type) || f.id != log.cursor(log.evs[i].ID).String() {
 				t.Fatalf("frame %d is %q, %v, want %s", i, f, err, notice(i))
 			}
 		}

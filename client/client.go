@@ -62,6 +62,10 @@ type Config struct {
 	// OnRetry is told of each failed attempt and of the pause before the next.
 	// It may be called from several goroutines, and must not call the Client.
 	OnRetry func(err error, pause time.Duration)
+	// OnSilence is called once if a server, and none before it, has not begun to answer
+	// after two seconds. The Client goes on waiting. It may be called from any goroutine.
+	// If nil, nothing is called.
+	OnSilence func(server string)
 	// RetryMin and RetryMax bound the pause between attempts. If zero, half a
 	// second and 30 seconds. A server that asks for a longer one gets it.
 	RetryMin, RetryMax time.Duration
@@ -89,6 +93,7 @@ type Client struct {
 	live  liveCursor
 
 	pending pendingWindow
+	agreed  agreement
 
 	otherLog atomic.Bool // of a store that belongs to any log: the server's is not the one that it knows
 
@@ -98,6 +103,9 @@ type Client struct {
 	current int         // guarded by mu: the server that is asked
 	reached bool        // guarded by mu: some server has answered
 	resting []time.Time // guarded by mu: until when each server wants to be left alone
+
+	firstLog string // guarded by mu: what several servers serve, "" if that is not known
+	silent   bool   // guarded by mu: OnSilence was called
 }
 
 type stats struct{ events, bytes, requests, retries atomic.Int64 }

@@ -8,11 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -36,25 +33,37 @@ func Probe(ctx context.Context, cfg Config) (wire.Info, error) {
 
 // Info asks the server what it serves.
 func (c *Client) Info(ctx context.Context) (info wire.Info, err error) {
-	err = c.retry(ctx, func(ctx context.Context, base string) error {
-		resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return wire.ReadError(resp)
-		}
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		if err != nil {
-			return dropped(base, err)
-		}
-		if err := json.Unmarshal(body, &info); err != nil || !event.ValidLogID(info.Log) {
-			return &ProtocolError{base, "is not an rstream server"}
-		}
-		return nil
+	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
+		info, err = c.askInfo(ctx, base)
+		return err
 	})
+	if err == nil {
+		err = c.agree(ctx)
+	}
 	return info, err
+}
+
+// askInfo asks one server what it serves.
+func (c *Client) askInfo(ctx context.Context, base string) (info wire.Info, err error) {
+	resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
+	if err != nil {
+		return info, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return info, wire.ReadError(resp)
+	}
+	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
+		return info, err // before its body, which may never end
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return info, dropped(base, err)
+	}
+	if err := json.Unmarshal(body, &info); err != nil || !event.ValidLogID(info.Log) {
+		return info, &ProtocolError{base, "is not an rstream server"}
+	}
+	return info, nil
 }
 
 // base returns the server that is asked at present.
@@ -99,10 +108,17 @@ func (c *Client) retry(ctx context.Context, fn func(ctx context.Context, base st
 	return c.retryWith(ctx, c.newBackoff(), fn)
 }
 
-// retryWith is retry with a backoff that fn may reset when it has come further. As
-// long as no server has ever answered there is an end, unless the configuration
-// says to wait.
+// retryWith is retry with a backoff that fn may reset when it has come further.
 func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
+	if err := c.agree(ctx); err != nil {
+		return err
+	}
+	return c.retryEach(ctx, b, fn)
+}
+
+// retryEach is retryWith for servers that may be of several logs. As long as no server
+// has ever answered there is an end, unless the configuration says to wait.
+func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
 	for tries := 1; ; tries++ {
 		base := c.base()
 		err := fn(ctx, base)
@@ -219,9 +235,11 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 		req.Header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
 	}
 	c.stats.requests.Add(1)
+	answered := c.watchSilence(base)
 	resp, err := c.http.Do(req)
+	answered()
 	if err != nil {
-		return nil, &UnreachableError{URL: base, Err: plain(err), sent: sent.Load()}
+		return nil, c.noAnswer(base, err, sent.Load())
 	}
 	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
 	if err := c.checkAnswer(base, method, resp, newest); err != nil {
@@ -263,6 +281,10 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response, newest ca
 	if wire.LogOf(resp.Header) == "" && fromGateway(resp.StatusCode) {
 		return &UnreachableError{URL: base, Err: wire.ReadError(resp)}
 	}
+	if wire.LogOf(resp.Header) == "" && fromStranger(resp.StatusCode) {
+		resp.Body = newIdleBody(resp.Body, time.Second) // which has said enough
+		return &ProtocolError{base, "is not an rstream server: it answers with " + wire.ReadError(resp).Error()}
+	}
 	if resp.Request != nil && resp.Request.Method != method {
 		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, host(resp.Request.URL.String()))}
 	}
@@ -283,33 +305,6 @@ func fromGateway(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// plain takes the method, the URL, the addresses and the system call off an error
-// of net/http: who is asked for what is said by the callers.
-func plain(err error) error {
-	var request *url.Error
-	if errors.As(err, &request) {
-		err = request.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		if op.Op == "proxyconnect" {
-			return fmt.Errorf("proxy %s: %w", op.Addr, plain(op.Err))
-		}
-		err = op.Err
-	}
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		err = call.Err
-	}
-	if err == io.EOF {
-		return errNoAnswer
-	}
-	return err
-}
-
-// errNoAnswer is what io.EOF means where an answer should stand.
-var errNoAnswer = errors.New("the connection was closed without an answer")
-
 // checkLog refuses the answer of another log. A proxy's own error page names none.
 func (c *Client) checkLog(base string, h http.Header) error {
 	if got, want := wire.LogOf(h), c.logName(); got != "" && want != "" && got != want {
@@ -320,10 +315,12 @@ func (c *Client) checkLog(base string, h http.Header) error {
 
 // logName returns the log that the client is of, "" if that is not known.
 func (c *Client) logName() string {
-	if c.store == nil {
-		return ""
+	if c.store != nil && c.store.Log() != "" {
+		return c.store.Log()
 	}
-	return c.store.Log()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.firstLog
 }
 
 // ours refuses a 200 that no rstream server has sent.

@@ -133,7 +133,7 @@ func TestRetryAfter(t *testing.T) {
 		if _, err := Probe(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		if fmt.Sprint(asked) != "[a b a]" || times[1] > time.Second || times[2] < 100*time.Second || times[2] > 102*time.Second {
+		if fmt.Sprint(asked[:3]) != "[a b a]" || times[1] > time.Second || times[2] < 100*time.Second || times[2] > 102*time.Second {
 			t.Errorf("asked %v at %v", asked, times)
 		}
 	})

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -75,10 +76,10 @@ func (m Moment) String() string {
 }
 
 // ParseMoment reads a moment as a request writes it: an id or a cursor, an RFC
-// 3339 time, an age such as 90s, 24h, 7d or 2w, "beginning" or "now".
+// 3339 time, an age such as 90s, 24h, 7d or 2w, "beginning" or 0, or "now".
 func ParseMoment(s string) (Moment, error) {
 	switch s {
-	case "beginning":
+	case "beginning", "0": // 0 is where a feed begins elsewhere; an age has a unit
 		return FromBeginning, nil
 	case "now":
 		return Now, nil
@@ -137,10 +138,12 @@ func ParseLocalMoment(s string, now time.Time) (Moment, error) {
 	}
 	m, err := ParseMoment(s)
 	if err != nil {
-		return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
+		return Moment{}, fmt.Errorf("parse moment %.40q: %w", s, errNoMoment)
 	}
 	return m, nil
 }
+
+var errNoMoment = errors.New("want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
 
 // lastAt returns the last time not after now at which the clock on the wall shows
 // what clock shows. It goes back through the stretches in which the zone's offset

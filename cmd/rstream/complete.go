@@ -14,21 +14,14 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completeMoments does so for flags that name moments.
-func completeMoments(cmd *cobra.Command, flags ...string) {
-	for _, flag := range flags {
-		complete(cmd, flag, moments...)
-	}
-}
-
 var moments = []string{"beginning", "now", "1h", "24h", "7d"}
 
 // completeServers completes names of servers.
 func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	a.servers = nil // what is being typed is no name yet
-	if a.configure(cmd) == nil {
-		for _, s := range a.settings.Servers {
-			names = append(names, s.Name)
+	if a.configure(cmd, nil) == nil && a.settings.file != nil {
+		for _, s := range a.settings.file.servers {
+			names = append(names, s.name)
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
@@ -63,7 +56,7 @@ func (a *app) completeCursors(cmd *cobra.Command, _ []string, _ string) (names [
 // completeFrom reads completions from the copy, if there is one. A shell that
 // completes wants no errors.
 func (a *app) completeFrom(cmd *cobra.Command, read func(*cache.DB) error) {
-	if a.configure(cmd) != nil {
+	if a.configure(cmd, nil) != nil {
 		return
 	}
 	db, err := a.openOffline(cmd.Context())
@@ -83,7 +76,7 @@ func describeCompletion(cmd *cobra.Command) {
   rstream completion zsh > "${fpath[1]}/_rstream"
   rstream completion fish > ~/.config/fish/completions/rstream.fish`
 	// A broken config file must not break the start of a shell.
-	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return nil }
+	cmd.PersistentPreRunE = unconfigured
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usagef("want a shell: bash, zsh, fish or powershell")

@@ -37,9 +37,9 @@ and loses nothing.`,
 			return runForget(cmd.Context(), a, o, topics)
 		},
 	}
-	cmd.Flags().StringVar(&o.before, "before", "", "only what happened up to `MOMENT`; the topic stays followed")
+	addMoment(cmd, &o.before, "before", "only what happened up to `MOMENT`; the topic stays followed")
 	o.topicFlags.add(cmd)
-	completeMoments(cmd, "before")
+	forLineOnly(cmd.Flags(), "all") // a setting for readers must not give up everything
 	return cmd
 }
 

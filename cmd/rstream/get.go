@@ -31,8 +31,9 @@ had then, or with --events its whole history. The status is 1 if it has no value
 		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), a, o, args[0]) },
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
-	cmd.Flags().StringVar(&o.at, "at", "", "print the value at `MOMENT` (default: now)")
-	completeMoments(cmd, "at")
+	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
+	exclude(cmd, "events", "at")
+	forLineOnly(cmd.Flags(), "events") // bench counts events
 	return cmd
 }
 
@@ -44,9 +45,6 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 	at, err := optionalMoment(o.at)
 	if err != nil {
 		return err
-	}
-	if at != nil && o.events {
-		return usagef("--events prints all of the history: no --at goes with it")
 	}
 	s, err := a.connect(ctx, false)
 	if err != nil {

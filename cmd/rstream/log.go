@@ -46,10 +46,9 @@ it does not hold all, standard error says what is missing and the status is 3.`,
 func (o *logOptions) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.since, "since", "", "begin at `MOMENT` (default: beginning)")
-	f.StringVar(&o.until, "until", "", "end at `MOMENT` (default: the last that is held)")
+	addMoment(cmd, &o.since, "since", "begin at `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last that is held)")
 	o.topicFlags.add(cmd)
-	completeMoments(cmd, "since", "until")
 }
 
 func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
@@ -152,7 +151,7 @@ func shellTopics(topics []event.Topic) (s string) {
 
 // shellWord writes s as one word of a shell, in quotes only if it needs them.
 func shellWord(s string) string {
-	plain := strings.Trim(s, "/-._ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == ""
+	plain := strings.Trim(s, "/-._:@%+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == ""
 	if plain && s != "" {
 		return s
 	}
@@ -171,6 +170,9 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 	}
 	if more := len(others) - namedTopics; more > 0 {
 		hint += fmt.Sprintf(" and %d more", more)
+	}
+	if meant := dottedTopic(topics[0]); meant != "" {
+		hint += "; did you mean " + meant + "?"
 	}
 	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
 }

@@ -23,7 +23,7 @@ commands into a directory. SOURCE_DATE_EPOCH sets their date.`,
 		Example: `  rstream man tail | man -l -
   rstream man --dir ~/.local/share/man/man1`,
 		// A broken config file must not keep anyone from reading this.
-		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		PersistentPreRunE: unconfigured,
 		ValidArgsFunction: completeCommands,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)

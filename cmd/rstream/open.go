@@ -57,7 +57,11 @@ func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, err
 		db.Close()
 		return nil, &usageError{err}
 	}
-	return &session{Client: c, db: db, app: a, made: made}, nil
+	s := &session{Client: c, db: db, app: a, made: made}
+	if err := c.CheckServers(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // Close ends the client and closes the cache.
@@ -68,7 +72,11 @@ func (s *session) Close() error {
 
 // clientConfig is how to ask the servers.
 func (a *app) clientConfig() client.Config {
-	return client.Config{Servers: a.servers, OnRetry: a.onRetry, Timeout: a.timeout}
+	return client.Config{Servers: a.servers, OnRetry: a.onRetry, OnSilence: a.onSilence, Timeout: a.timeout}
+}
+
+func (a *app) onSilence(server string) {
+	a.note("%s has not answered yet; still waiting (\"rstream doctor %s\" says what answers there)", server, server)
 }
 
 func (a *app) onRetry(err error, pause time.Duration) {

@@ -63,13 +63,16 @@ them. They exist nowhere else.`,
 	}
 	cmd.Flags().BoolVar(&o.refused, "refused", false, "all that a server has refused for good")
 	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
+	exclude(cmd, "all", "NUMBER", "refused")
+	exclude(cmd, "refused", "NUMBER")
+	forLineOnly(cmd.Flags(), "all") // elsewhere it is a topic
 	return cmd
 }
 
 // picks returns what says whether a draft is to be dropped, and the numbers that must
 // be there.
 func (o outboxDropOptions) picks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
-	if given := len(args) > 0; given == (o.all || o.refused) || o.all && o.refused {
+	if len(args) == 0 && !o.all && !o.refused {
 		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or --refused, or --all")
 	}
 	for _, arg := range args {

@@ -76,6 +76,10 @@ put goes on appending when the reader of its output has left, as after "| head -
 	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
 	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
 	o.delivery.add(cmd)
+	exclude(cmd, "text", "VALUE", "lines", "from")
+	exclude(cmd, "lines", "VALUE", "key", "from")
+	exclude(cmd, "from", "STORAGE", "key")
+	forLineOnly(f, "lines") // tail counts lines
 	return cmd
 }
 
@@ -150,8 +154,6 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 // value returns the value that the arguments mean.
 func value(a *app, o putOptions, args []string) ([]byte, error) {
 	switch {
-	case o.isTxt && len(args) > 0:
-		return nil, usagef("--text is the value: no other goes with it")
 	case o.isTxt:
 		return jsonString(o.text)
 	case len(args) == 0:

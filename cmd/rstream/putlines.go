@@ -22,9 +22,6 @@ type parseFunc func(line []byte) (d event.Draft, made bool, err error)
 var errNoDraft = errors.New("is no event")
 
 func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
-	if len(args) > 1 || o.isTxt || o.key != "" {
-		return usagef("--lines reads the values from standard input: no value and no --key goes with it")
-	}
 	if _, err := draft(args[0], event.Put, ""); err != nil {
 		return err
 	}
@@ -38,9 +35,6 @@ func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error
 }
 
 func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) error {
-	if len(args) > 0 || o.isTxt || o.key != "" || o.from != "" && o.lines {
-		return usagef("--from reads whole events: no storage, value, --key or --lines goes with it")
-	}
 	if o.from == "" || o.from == "-" {
 		return a.appendLines(ctx, o.delivery, a.in, parseEvent)
 	}

@@ -25,6 +25,7 @@ func (d *delivery) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&d.offline, "offline", false, "ask no server: keep it in the local copy until the next sync")
 	f.BoolVar(&d.queue, "queue", false, "the same if no server can be reached")
+	exclude(cmd, "offline", "queue")
 }
 
 // A queuedLine is a draft in the outbox, in JSON. One without a value is a DEL.
@@ -80,8 +81,6 @@ func (a *app) deliverOne(ctx context.Context, d delivery, draft event.Draft) err
 func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) error {
 	a.out.outlive()
 	switch {
-	case d.offline && d.queue:
-		return usagef("--offline and --queue: only one of them can be given")
 	case d.offline:
 		return a.appendOffline(ctx, fn)
 	case d.queue:

@@ -144,6 +144,7 @@ func hint(cmd *cobra.Command, err error) string {
 		answer      *wire.Error
 		carried     *carriedError
 		claim       *claimError
+		different   *client.DifferentLogsError
 	)
 	switch {
 	case errors.As(err, &claim) && claim.hint != "":
@@ -153,7 +154,7 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, &carried):
 		return fmt.Sprintf("go on with --cache %s; %s stays as it is", carried.path, carried.old)
 	case errors.As(err, &usage) && cmd != nil:
-		return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
+		return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath()) + sourcesHint(cmd, sourcesAnnotation)
 	case errors.As(err, &gap) && cmd != nil && cmd.Name() == "state":
 		return "the oldest state that the server can tell is that --at " + gap.Oldest.String()
 	case errors.As(err, &gap):
@@ -164,9 +165,9 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, &other):
 		return "run the command again to go on with a copy of the new log, or name the old server with --server"
 	case errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED):
-		return "is a server running? start one with \"rstream serve\", or name one with --server URL"
+		return "is a server running? start one with \"rstream serve\", or name one with --server URL" + sourcesHint(cmd, serverAnnotation)
 	case errors.As(err, &unreachable):
-		return "check the name and the network, or name another server with --server URL"
+		return "check the name and the network, or name another server with --server URL" + sourcesHint(cmd, serverAnnotation)
 	case errors.As(err, &back):
 		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
 	case errors.As(err, &answer) && answer.Status == http.StatusConflict:
@@ -178,7 +179,9 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.Is(err, cache.ErrInUse):
 		return "stop the tail or sync that is running, and run the command again"
 	case errors.As(err, &protocol):
-		return "check what --server names: something there answers that does not speak as rstream does"
+		return fmt.Sprintf("\"rstream doctor %s\" says what answers there", shellWord(protocol.URL)) + sourcesHint(cmd, serverAnnotation)
+	case errors.As(err, &different):
+		return "name servers of one log" + sourcesHint(cmd, serverAnnotation)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program listens there; is a server running already? --listen 127.0.0.1:0 takes a free port"
 	case errors.Is(err, cache.ErrNewer):
@@ -207,6 +210,14 @@ func hint(cmd *cobra.Command, err error) string {
 		return "name a file in a folder that you may write with --cache FILE (or --db FILE for serve)"
 	}
 	return ""
+}
+
+// sourcesHint says which flags are not from the command line.
+func sourcesHint(cmd *cobra.Command, annotation string) string {
+	if cmd == nil || cmd.Annotations[annotation] == "" {
+		return ""
+	}
+	return "; " + cmd.Annotations[annotation]
 }
 
 // skipHint is the other way on over a gap, for commands that have it.

@@ -80,8 +80,8 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 }
 
 // before is what comes before each command.
-func (a *app) before(cmd *cobra.Command) error {
-	if err := a.configure(cmd); err != nil {
+func (a *app) before(cmd *cobra.Command, args []string) error {
+	if err := a.configure(cmd, args); err != nil {
 		return err
 	}
 	if a.noOut && a.prints(cmd) {
@@ -186,7 +186,7 @@ func newRootCommand(a *app) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Version:           version(),
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.before(cmd) },
+		PersistentPreRunE: a.before,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -262,13 +262,11 @@ type topicFlags struct {
 func (f *topicFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.all, "all", false, "everything, the topic *")
 	cmd.Flags().BoolVar(&f.exact, "exact", false, "the paths alone, not what is below them")
+	exclude(cmd, "all", "TOPIC")
 }
 
 // parse turns arguments into topics.
 func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
-	if f.all && len(args) > 0 {
-		return nil, usagef("--all is everything: no topic goes with it")
-	}
 	if f.all {
 		return []event.Topic{event.All}, nil
 	}

@@ -54,12 +54,12 @@ type "change" with the storage and the events "before" and "after", or null.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.at, "at", "", "the state at `MOMENT` (default: now)")
-	f.StringVar(&o.diff, "diff", "", "what changed since `MOMENT` instead")
+	addMoment(cmd, &o.at, "at", "the state at `MOMENT` (default: now)")
+	addMoment(cmd, &o.diff, "diff", "what changed since `MOMENT` instead")
 	f.BoolVar(&o.follow, "follow", false, "go on with each change")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	o.topicFlags.add(cmd)
-	completeMoments(cmd, "at", "diff")
+	exclude(cmd, "follow", "at", "diff")
 	return cmd
 }
 
@@ -72,9 +72,6 @@ func oneTopic(_ *cobra.Command, args []string) error {
 }
 
 func (o *stateOptions) moments() (at, since event.Moment, err error) {
-	if o.follow && (o.at != "" || o.diff != "") {
-		return at, since, usagef("--follow goes on from now: no --at and no --diff goes with it")
-	}
 	when, err := optionalMoment(o.at)
 	if err != nil {
 		return at, since, err

@@ -178,9 +178,11 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 		return err
 	}
 	r.Queued, r.Refused, r.Imported, r.Foreign = aside.Queued, aside.Refused, aside.Candidates, aside.Foreign
-	if r.Followed, err = db.Followed(ctx); err != nil {
+	followed, err := db.Followed(ctx)
+	if err != nil {
 		return err
 	}
+	r.Followed = append(r.Followed, followed...) // a list in JSON, also if it is empty
 	windows, err := db.Windows(ctx)
 	if err != nil {
 		return err

@@ -64,9 +64,9 @@ received.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.since, "since", "", "fetch what happened after `MOMENT` (default: beginning)")
-	f.StringVar(&o.until, "until", "", "fetch what happened up to `MOMENT` (default: now)")
-	f.StringVar(&o.at, "at", "", "fetch only the window around `MOMENT` and the state where it begins")
+	addMoment(cmd, &o.since, "since", "fetch what happened after `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.until, "until", "fetch what happened up to `MOMENT` (default: now)")
+	addMoment(cmd, &o.at, "at", "fetch only the window around `MOMENT` and the state where it begins")
 	f.BoolVar(&o.print, "print", false, "print the events that are new here, and the summary on standard error")
 	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
@@ -74,22 +74,14 @@ received.`,
 	f.StringVar(&o.strategy, "strategy", "auto", "`WAY` to find out which imported events the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "say how it was found out what was missing, and what that took")
 	o.topicFlags.add(cmd)
-	completeMoments(cmd, "since", "until", "at")
+	exclude(cmd, "at", "since", "until", "follow", "skip-gap")
+	exclude(cmd, "follow", "until")
 	_ = cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strings.Split(strategyNames, ", "), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 // stretch turns the flags into what is asked for.
 func (o *syncOptions) stretch() (r stretch, err error) {
-	if o.follow && o.until != "" {
-		return r, usagef("--follow and --until: only one of them can be given")
-	}
-	if o.at != "" && (o.since != "" || o.until != "" || o.follow) {
-		return r, usagef("--at cannot be combined with --since, --until or --follow")
-	}
-	if o.at != "" && o.skipGap {
-		return r, usagef("--at and --skip-gap cannot be combined")
-	}
 	if r.at, err = optionalMoment(o.at); err != nil {
 		return r, err
 	}
@@ -149,6 +141,9 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 		synced, err := a.syncOver(ctx, s, t, r, o)
 		if err != nil {
 			return a.gapLine(s.check(ctx, err))
+		}
+		if meant := dottedTopic(t); meant != "" && synced.Held == 0 && o.since+o.until+o.at == "" {
+			a.note("%s has no events; did you mean %s?", t, shellWord(meant))
 		}
 		if end = synced.Span.To; o.follow && r.Until == nil {
 			// All end at one position, from which they are followed together.

@@ -54,55 +54,34 @@ everything (--until-live, --count) exits once the reader has taken it.
   rstream tail alice --name indexer | while read -r line; do …; done`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parse(args)
+			topics, err := o.need(args)
 			if err != nil {
 				return err
 			}
-			nSet := cmd.Flags().Changed("lines")
-			return runTail(cmd.Context(), a, o, topics, nSet)
+			return runTail(cmd.Context(), a, o, topics)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.IntVarP(&o.n, "lines", "n", 10, "begin with the last `N` events")
-	f.StringVar(&o.since, "since", "", "begin at `MOMENT` instead")
-	f.StringVar(&o.until, "until", "", "end at `MOMENT`")
+	o.n = 10
+	f.VarP(counter{&o.n, 0, 10_000}, "lines", "n", "begin with the last `N` events")
+	addMoment(cmd, &o.since, "since", "begin at `MOMENT` instead")
+	addMoment(cmd, &o.until, "until", "end at `MOMENT`")
 	f.BoolVar(&o.untilLive, "until-live", false, "end at what was the newest event when the tail began")
-	f.IntVar(&o.count, "count", 0, "end after `N` events")
+	f.Var(counter{&o.count, 1, 0}, "count", "end after `N` events")
 	f.StringVar(&o.name, "name", "", "resume where the reader of the last tail with this `CURSOR` was")
 	f.BoolVar(&o.fromState, "from-state", false, "begin with the state as of now instead")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, print what was left of it and go on")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	o.topicFlags.add(cmd)
-	completeMoments(cmd, "since", "until")
+	exclude(cmd, "since", "lines", "name", "from-state")
+	exclude(cmd, "lines", "name", "from-state")
+	exclude(cmd, "until", "until-live")
 	_ = cmd.RegisterFlagCompletionFunc("name", a.completeCursors) // fails only for an unknown flag
 	return cmd
 }
 
-func (o *tailOptions) check(topics []event.Topic, nSet bool) error {
-	switch {
-	case len(topics) == 0:
-		return errNoTopic
-	case o.name != "" && (o.since != "" || nSet):
-		return usagef("--name begins where it ended: no --since and no -n goes with it")
-	case o.since != "" && nSet:
-		return usagef("--since and -n: only one of them can be given")
-	case o.fromState && (o.since != "" || nSet):
-		return usagef("--from-state begins with the state as of now: no --since and no -n goes with it")
-	case o.until != "" && o.untilLive:
-		return usagef("--until and --until-live: only one of them can be given")
-	case o.n < 0 || o.n > 10_000:
-		return usagef("-n %d: want 0 to 10000", o.n)
-	case o.count < 0:
-		return usagef("--count %d: want a number from 1", o.count)
-	}
-	return nil
-}
-
-func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic, nSet bool) error {
-	if err := o.check(topics, nSet); err != nil {
-		return err
-	}
+func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) error {
 	opts, err := o.moments()
 	if err != nil {
 		return err

@@ -1,0 +1,100 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A DifferentLogsError says that the servers of a Client are not of one log. Its
+// events would depend on which of them was down.
+type DifferentLogsError struct{ URL, Log, OtherURL, OtherLog string }
+
+func (e *DifferentLogsError) Error() string {
+	return fmt.Sprintf("%s serves the log %s, and %s serves the log %s", public(e.URL), e.Log, public(e.OtherURL), e.OtherLog)
+}
+
+// agreeTime is how long servers may take to say which log they serve. One that is down
+// is checked when it is asked for events.
+const agreeTime = 2 * time.Second
+
+// An agreement is what was found out, once, about several servers.
+type agreement struct {
+	mu   sync.Mutex
+	done bool // guarded by mu, as err
+	err  error
+}
+
+// CheckServers returns a *DifferentLogsError if several servers are configured and
+// those that answer within two seconds are not of one log. Every request checks that
+// before the first one is sent; a caller that does something else before it should, too.
+func (c *Client) CheckServers(ctx context.Context) error { return c.agree(ctx) }
+
+// agree checks once that several servers serve one log, and begins with one that
+// answers.
+func (c *Client) agree(ctx context.Context) error {
+	if len(c.cfg.Servers) < 2 {
+		return nil
+	}
+	c.agreed.mu.Lock()
+	defer c.agreed.mu.Unlock()
+	if c.agreed.done {
+		return c.agreed.err
+	}
+	logs, err := c.askLogs(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	c.agreed.done = true
+	first := -1
+	for i, log := range logs {
+		switch {
+		case log == "":
+		case first < 0:
+			first = i
+		case log != logs[first] && err == nil:
+			err = &DifferentLogsError{c.cfg.Servers[first], logs[first], c.cfg.Servers[i], log}
+		}
+	}
+	if c.agreed.err = err; err == nil && first >= 0 {
+		c.begin(first, logs)
+	}
+	return err
+}
+
+// begin notes the log of all servers and leaves those that did not answer aside.
+func (c *Client) begin(server int, logs []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.firstLog = logs[server]
+	if logs[c.current] == "" {
+		c.current = server
+	}
+}
+
+// askLogs asks every server for its log, "" if it does not say. The error is that of
+// one that is no rstream server.
+func (c *Client) askLogs(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, agreeTime)
+	defer cancel()
+	logs, errs := make([]string, len(c.cfg.Servers)), make([]error, len(c.cfg.Servers))
+	var asking sync.WaitGroup
+	for i, base := range c.cfg.Servers {
+		asking.Go(func() {
+			info, err := c.askInfo(ctx, base)
+			var other *OtherLogError
+			switch {
+			case err == nil:
+				logs[i] = info.Log
+			case errors.As(err, &other):
+				logs[i] = other.Got
+			case errors.As(err, new(*ProtocolError)):
+				errs[i] = err
+			}
+		})
+	}
+	asking.Wait()
+	return logs, errors.Join(errs...)
+}

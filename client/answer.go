@@ -1,0 +1,105 @@
+package client
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// silentTime is how long a first answer may take before OnSilence is called.
+const silentTime = 2 * time.Second
+
+// watchSilence calls OnSilence if no answer comes in time. The caller calls answered
+// when one has come, or none will.
+func (c *Client) watchSilence(base string) (answered func()) {
+	if c.cfg.OnSilence == nil || c.everReached() {
+		return func() {}
+	}
+	timer := time.AfterFunc(silentTime, func() {
+		c.mu.Lock()
+		first := !c.silent && !c.reached
+		c.silent = true
+		c.mu.Unlock()
+		if first {
+			c.cfg.OnSilence(public(base))
+		}
+	})
+	return func() { timer.Stop() }
+}
+
+// fromStranger reports whether a status is one that an rstream server gives only with
+// the name of its log, and that no proxy before it gives.
+func fromStranger(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone,
+		http.StatusMisdirectedRequest, http.StatusUpgradeRequired, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return true
+	}
+	return false
+}
+
+// noAnswer is the error of a request that got no answer of HTTP. What answers in
+// another protocol from the first is no server that will come back.
+func (c *Client) noAnswer(base string, err error, sent bool) error {
+	if reason := otherProtocol(err); reason != "" && !c.everReached() {
+		return &ProtocolError{base, "is not an rstream server: " + reason}
+	}
+	return &UnreachableError{URL: base, Err: plain(err), sent: sent}
+}
+
+// otherProtocol says what speaks at the other end if it is not HTTP, or not over TLS.
+// net/http has no type for a malformed answer.
+func otherProtocol(err error) string {
+	var record tls.RecordHeaderError
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it does not speak TLS; use http:// in place of https://"
+	case errors.As(err, &record):
+		return "it speaks neither TLS nor HTTP"
+	}
+	if !strings.Contains(err.Error(), "malformed HTTP ") {
+		return ""
+	}
+	_, line, _ := strings.Cut(err.Error(), "malformed HTTP response ")
+	switch {
+	case line == "":
+		return "it does not speak HTTP"
+	case strings.HasPrefix(line, `"\x15\x03`): // a TLS alert
+		return "it speaks TLS; use https:// in place of http://"
+	}
+	return fmt.Sprintf("it answers %.60s, which is not HTTP", line)
+}
+
+// plain takes the method, the URL, the addresses and the system call off an error
+// of net/http: who is asked for what is said by the callers.
+func plain(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		if op.Op == "proxyconnect" {
+			return fmt.Errorf("proxy %s: %w", op.Addr, plain(op.Err))
+		}
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	if err == io.EOF {
+		return errNoAnswer
+	}
+	return err
+}
+
+// errNoAnswer is what io.EOF means where an answer should stand.
+var errNoAnswer = errors.New("the connection was closed without an answer")

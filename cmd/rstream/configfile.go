@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
+)
+
+// A configFile is what a file of settings says. Its scalars are taken as they are
+// written: YAML would make numbers of 0123 and 14:05 and drop the zeros of an id.
+type configFile struct {
+	path    string
+	lines   map[string]int // of each setting
+	servers []namedServer
+}
+
+// A namedServer gives the servers of one log a name.
+type namedServer struct {
+	name string
+	urls []string
+}
+
+// placeOf says where in the file a setting is.
+func (c *configFile) placeOf(setting string) string {
+	return fmt.Sprintf("%s:%d", c.path, c.lines[setting])
+}
+
+// readConfig reads the config file into v: the one that was named must be there, the
+// usual one need not.
+func (s *settings) readConfig(path string, v *viper.Viper, root *cobra.Command) error {
+	if path == "" {
+		path = v.GetString("config")
+	}
+	named := path != ""
+	if !named {
+		path = filepath.Join(configDir(), "rstream", "config.yaml")
+	}
+	b, err := os.ReadFile(path)
+	if !named && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return usagef("read config: %w", err)
+	}
+	file := &configFile{path: path, lines: map[string]int{}}
+	values, err := file.parse(b, flagNames(root))
+	if err == nil {
+		err = v.MergeConfigMap(values)
+	}
+	if err != nil {
+		return usagef("read config %s: %w", path, err)
+	}
+	s.file = file
+	return nil
+}
+
+// flagNames returns the names that a config file may set.
+func flagNames(cmd *cobra.Command) (names []string) {
+	for _, flags := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) {
+			if !isOurs(f) {
+				names = append(names, f.Name)
+			}
+		})
+	}
+	for _, c := range cmd.Commands() {
+		names = append(names, flagNames(c)...)
+	}
+	return names
+}
+
+// parse reads the settings in b.
+func (c *configFile) parse(b []byte, known []string) (map[string]any, error) {
+	top, err := onlyDocument(b)
+	if err != nil || top == nil {
+		return nil, err
+	}
+	values := map[string]any{}
+	err = eachKey(top, func(key string, value *yaml.Node) (err error) {
+		switch {
+		case key == "servers":
+			c.servers, err = parseServers(value)
+		case !slices.Contains(known, key):
+			err = fmt.Errorf("line %d: unknown setting %q", value.Line, key)
+		default:
+			c.lines[key] = value.Line
+			values[key], err = scalars(value)
+		}
+		return err
+	})
+	return values, err
+}
+
+// onlyDocument returns the one document in b, nil if there is none.
+func onlyDocument(b []byte) (*yaml.Node, error) {
+	var doc, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(b))
+	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, plainYAML(err)
+	}
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, errors.New("has a second document; everything belongs in one")
+	}
+	top := doc.Content[0]
+	if top.Kind == yaml.ScalarNode && top.Tag == "!!null" {
+		return nil, nil // comments alone
+	}
+	return top, nil
+}
+
+func plainYAML(err error) error {
+	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+}
+
+// eachKey calls fn with the keys of a mapping, none of which may be there twice.
+func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error {
+	if node = target(node); node.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want lines such as \"name: value\"", node.Line)
+	}
+	seen := map[string]int{}
+	for i := 0; i < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if first, doubled := seen[key.Value]; doubled {
+			return fmt.Errorf("line %d: %q is set before, in line %d", key.Line, key.Value, first)
+		}
+		seen[key.Value] = key.Line
+		if err := fn(key.Value, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target returns the node that an alias stands for.
+func target(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+// scalars returns the value, or the list of values, of a node.
+func scalars(node *yaml.Node) ([]string, error) {
+	if list := target(node); list.Kind == yaml.SequenceNode {
+		var values []string
+		for _, item := range list.Content {
+			s, err := scalar(item)
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, s)
+		}
+		return values, nil
+	}
+	s, err := scalar(node)
+	return []string{s}, err
+}
+
+// scalar returns a value as it is written.
+func scalar(node *yaml.Node) (string, error) {
+	value := target(node)
+	switch {
+	case value.Kind != yaml.ScalarNode:
+		return "", fmt.Errorf("line %d: want a value or a list of values", node.Line)
+	case value.Value == "":
+		return "", fmt.Errorf("line %d: must not be empty", node.Line)
+	case value.Tag == "!!null":
+		return "", fmt.Errorf("line %d: %s is no value in YAML; if it is meant, put it in quotes", node.Line, value.Value)
+	}
+	return value.Value, nil
+}
+
+// parseServers reads the list of named servers.
+func parseServers(node *yaml.Node) (servers []namedServer, err error) {
+	list := target(node)
+	if list.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf("line %d: servers: want a list of name and url", node.Line)
+	}
+	for _, item := range list.Content {
+		var s namedServer
+		err := eachKey(item, func(key string, value *yaml.Node) (err error) {
+			switch key {
+			case "name":
+				s.name, err = scalar(value)
+			case "url":
+				s.urls, err = scalars(value)
+			default:
+				err = fmt.Errorf("line %d: servers: want name and url, not %q", value.Line, key)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(servers, func(other namedServer) bool { return other.name == s.name }) {
+			return nil, fmt.Errorf("line %d: servers: %q is named twice", item.Line, s.name)
+		}
+		servers = append(servers, s)
+	}
+	return servers, nil
+}

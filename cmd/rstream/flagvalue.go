@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// momentText is the value of a flag that names a moment.
+type momentText string
+
+func (m *momentText) String() string { return string(*m) }
+
+// Set refuses what names no moment. That a value is empty is said for all flags.
+func (m *momentText) Set(s string) error {
+	if _, err := event.ParseLocalMoment(s, time.Now()); err != nil && s != "" {
+		return errors.Unwrap(err) // which moment it is, the flag's error says
+	}
+	*m = momentText(s)
+	return nil
+}
+
+// Type names the flag's value.
+func (m *momentText) Type() string { return "moment" }
+
+// addMoment adds a flag that names a moment.
+func addMoment(cmd *cobra.Command, at *string, name, usage string) {
+	cmd.Flags().Var((*momentText)(at), name, usage)
+	complete(cmd, name, moments...)
+}
+
+// A counter is the value of a flag: a whole number within bounds.
+type counter struct {
+	n           *int
+	least, most int // most is no bound if it is 0
+}
+
+func (c counter) String() string {
+	if c.n == nil { // pflag asks a zero value of the type
+		return ""
+	}
+	return strconv.Itoa(*c.n)
+}
+
+// Set refuses what is no whole number within bounds.
+func (c counter) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	switch {
+	case err != nil:
+		return errors.New("want a whole number")
+	case c.most > 0 && (n < c.least || n > c.most):
+		return fmt.Errorf("want %d to %d", c.least, c.most)
+	case n < c.least:
+		return fmt.Errorf("want a number from %d", c.least)
+	}
+	*c.n = n
+	return nil
+}
+
+// Type names the flag's value.
+func (c counter) Type() string { return "number" }

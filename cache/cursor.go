@@ -263,8 +263,8 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 	return topics, err
 }
 
-// Remember notes topics as followed and url as a server of this log. Either may be
-// empty.
+// Remember notes topics as followed and url, which must not have a password in it, as a
+// server of this log. Either may be empty.
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
 		for _, t := range topics {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // silentTime is how long a first answer may take before OnSilence is called.
@@ -51,6 +53,11 @@ func (c *Client) noAnswer(base string, err error, sent bool) error {
 	if reason := otherProtocol(err); reason != "" && !c.everReached() {
 		return &ProtocolError{base, "is not an rstream server: " + reason}
 	}
+	target, _ := url.Parse(base) // which New has done before
+	if proxy := wire.AsProxyError(err, target); proxy != nil {
+		proxy.Err = plain(proxy.Err)
+		return &UnreachableError{URL: base, Err: proxy}
+	}
 	return &UnreachableError{URL: base, Err: plain(err), sent: sent}
 }
 
@@ -86,9 +93,6 @@ func plain(err error) error {
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
-		if op.Op == "proxyconnect" {
-			return fmt.Errorf("proxy %s: %w", op.Addr, plain(op.Err))
-		}
 		err = op.Err
 	}
 	var call *os.SyscallError

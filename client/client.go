@@ -146,14 +146,15 @@ func (cfg Config) checked() (Config, error) {
 	servers := make([]string, len(cfg.Servers))
 	for i, s := range cfg.Servers {
 		u, err := url.Parse(s)
-		if err != nil {
-			return cfg, fmt.Errorf("client: server: %w", err)
-		}
-		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", s)
+		// What url.Parse says is wrong may be a part of a password.
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", public(s))
 		}
 		if u.RawQuery != "" || u.Fragment != "" {
-			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", s)
+			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", public(s))
+		}
+		if strings.Contains(u.Path, "@") { // or half of a password would be a host and be looked up
+			return cfg, fmt.Errorf("client: server %.80q: write an @ or / of a password as %%40 or %%2F", public(s))
 		}
 		servers[i] = strings.TrimSuffix(u.String(), "/")
 	}

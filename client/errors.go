@@ -94,21 +94,14 @@ type ProtocolError struct {
 
 func (e *ProtocolError) Error() string { return fmt.Sprintf("%s: %s", public(e.URL), e.Reason) }
 
-// public is a server's URL without what stands in it of a user and a password.
-func public(base string) string {
-	u, err := url.Parse(base)
-	if err != nil {
-		return base
-	}
-	u.User = nil
-	return u.String()
-}
+// public is a server's URL as it may be shown.
+func public(base string) string { return wire.RedactURL(base) }
 
 // host is how errors name the other end of a connection.
 func host(base string) string {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
-		return base
+		return public(base)
 	}
 	return u.Host + u.Path
 }

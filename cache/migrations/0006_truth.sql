@@ -38,3 +38,9 @@ ALTER TABLE log ADD COLUMN horizon_mark TEXT NOT NULL DEFAULT '';
 -- The newest position whose mark this copy was told, and the mark.
 ALTER TABLE log ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE log ADD COLUMN seen_mark TEXT NOT NULL DEFAULT '';
+
+-- Servers, without the passwords that earlier versions kept in their URLs: the next sync
+-- notes them again. What is deleted is overwritten.
+PRAGMA secure_delete = ON;
+DELETE FROM source WHERE url LIKE '%@%';
+PRAGMA secure_delete = OFF;

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 const defaultServer = "http://127.0.0.1:8420"
@@ -27,8 +29,8 @@ func (a *app) nameServers() error {
 	}
 	for i, s := range urls {
 		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return usagef("server %q: want a URL such as %s", s, defaultServer)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@") {
+			return usagef("server %q: want a URL such as %s; in a password, write / as %%2F and @ as %%40", wire.RedactURL(s), defaultServer)
 		}
 		urls[i] = strings.TrimRight(s, "/")
 	}
@@ -44,7 +46,7 @@ func (s *settings) urlsOf(name string) ([]string, error) {
 	}
 	i := slices.IndexFunc(servers, func(n namedServer) bool { return n.name == name })
 	if i < 0 {
-		return nil, usagef("server %q: is neither a URL such as %s nor a name in the config file", name, defaultServer)
+		return nil, usagef("server %q: is neither a URL such as %s nor a name in the config file", wire.RedactURL(name), defaultServer)
 	}
 	if len(servers[i].urls) == 0 {
 		return nil, usagef("server %q: has no url in the config file", name)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/doctor"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 type doctorOptions struct {
@@ -77,7 +78,7 @@ func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
 	cfg.Listen = o.listen
 	cfg.URL, err = url.Parse(target)
 	if err != nil || cfg.URL.Scheme != "http" && cfg.URL.Scheme != "https" || cfg.URL.Host == "" {
-		return cfg, usagef("%q: want a URL such as %s or https://example.com/sse", target, defaultServer)
+		return cfg, usagef("%q: want a URL such as %s or https://example.com/sse", wire.RedactURL(target), defaultServer)
 	}
 	cfg.URL.Fragment = ""
 	if o.topic != "" {
@@ -85,7 +86,7 @@ func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
 			return cfg, &usageError{err}
 		}
 		if strings.Trim(cfg.URL.Path, "/") != "" && !strings.HasSuffix(cfg.URL.Path, "/") {
-			return cfg, usagef("--topic goes with the root of a server; %s names what is read itself", cfg.URL.Redacted())
+			return cfg, usagef("--topic goes with the root of a server; %s names what is read itself", wire.RedactURL(cfg.URL.String()))
 		}
 	}
 	cfg.Header, err = parseHeaders(o.headers)
@@ -140,7 +141,7 @@ type doctorLine struct {
 
 func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) error {
 	if a.out.text() {
-		a.note("listening to %s for %s", visible(cfg.URL.Redacted()), cfg.Listen)
+		a.note("listening to %s for %s", visible(wire.RedactURL(cfg.URL.String())), cfg.Listen)
 	}
 	var report doctor.Report
 	var failed error
@@ -161,7 +162,7 @@ func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) 
 	if err != nil {
 		return err
 	}
-	if err := a.printDoctor(cfg.URL.Redacted(), report); err != nil {
+	if err := a.printDoctor(wire.RedactURL(cfg.URL.String()), report); err != nil {
 		return err
 	}
 	return doctorStatus(report, o.strict)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -43,7 +44,7 @@ func (s *session) noteOthers(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	into := "--server " + s.app.servers[0]
+	into := "--server " + shellWord(wire.RedactURL(s.app.servers[0]))
 	if s.app.cache != "" {
 		into = "--cache " + s.app.cache + " " + into
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A session is a command's cache and the client that fills it.
@@ -95,7 +96,7 @@ func (a *app) cacheFile() (path, log string, err error) {
 		return "", "", err
 	}
 	for _, url := range a.servers {
-		if log := known[url]; event.ValidLogID(log) {
+		if log := known[wire.WithoutUser(url)]; event.ValidLogID(log) {
 			path, err := cacheFileOf(log)
 			return path, log, err
 		}
@@ -121,7 +122,7 @@ func (a *app) newCacheFile(path, log string) (string, error) {
 	}
 	err = changeServers(func(known map[string]string) {
 		for _, url := range a.servers {
-			known[url] = log
+			known[wire.WithoutUser(url)] = log
 		}
 	})
 	return path, err
@@ -159,7 +160,7 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, err
 	}
 	if path == "" {
-		return nil, &exitError{exitFailed, fmt.Sprintf("nothing is held of %s yet", a.servers[0]),
+		return nil, &exitError{exitFailed, fmt.Sprintf("nothing is held of %s yet", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" first, or name a file with --cache FILE"}
 	}
 	return openFile(ctx, path, "name one that is there with --cache FILE; \"rstream sync\" makes one")
@@ -207,6 +208,12 @@ func loadServers() (map[string]string, error) {
 	if err := json.Unmarshal(b, &known); err != nil {
 		return nil, fmt.Errorf("read %s: %w (remove the file to begin anew)", path, err)
 	}
+	for url, log := range known { // earlier versions kept passwords
+		if bare := wire.WithoutUser(url); bare != url {
+			delete(known, url)
+			known[bare] = log
+		}
+	}
 	return known, nil
 }
 
@@ -238,11 +245,11 @@ func changeServers(change func(map[string]string)) error {
 }
 
 func learnServer(url, log string) error {
-	return changeServers(func(known map[string]string) { known[url] = log })
+	return changeServers(func(known map[string]string) { known[wire.WithoutUser(url)] = log })
 }
 
 func forgetServer(url string) error {
-	return changeServers(func(known map[string]string) { delete(known, url) })
+	return changeServers(func(known map[string]string) { delete(known, wire.WithoutUser(url)) })
 }
 
 // A waitLimit is a flag that says how long to wait: a duration such as 30s, longer than

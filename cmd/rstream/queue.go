@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // delivery says how what put and del write gets to the log.
@@ -115,7 +116,7 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 		return nil, err
 	}
 	if log == "" {
-		return nil, &exitError{exitFailed, fmt.Sprintf("it is not known which log %s serves", a.servers[0]),
+		return nil, &exitError{exitFailed, fmt.Sprintf("it is not known which log %s serves", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" once while it can be reached, or name the file of a copy with --cache FILE"}
 	}
 	return cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})

@@ -74,7 +74,7 @@ func onlyClosed(err error) bool {
 
 // say writes an error and its hint.
 func say(stderr io.Writer, cmd *cobra.Command, err error) {
-	for line := range strings.SplitSeq(err.Error(), "\n") {
+	for line := range strings.SplitSeq(wire.Redact(err.Error()), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
 	if h := hint(cmd, err); h != "" {
@@ -145,6 +145,7 @@ func hint(cmd *cobra.Command, err error) string {
 		carried     *carriedError
 		claim       *claimError
 		different   *client.DifferentLogsError
+		proxy       *wire.ProxyError
 	)
 	switch {
 	case errors.As(err, &claim) && claim.hint != "":
@@ -161,9 +162,11 @@ func hint(cmd *cobra.Command, err error) string {
 		return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String() + skipHint(cmd)
 	case errors.As(err, &other) && cacheNamed(cmd):
 		return "name another file with --cache, or the server of this log with --server; to begin one with what this one has, run " +
-			moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+other.URL)
+			moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+shellWord(wire.RedactURL(other.URL)))
 	case errors.As(err, &other):
 		return "run the command again to go on with a copy of the new log, or name the old server with --server"
+	case errors.As(err, &unreachable) && errors.As(err, &proxy):
+		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 	case errors.As(err, &unreachable) && errors.Is(err, syscall.ECONNREFUSED):
 		return "is a server running? start one with \"rstream serve\", or name one with --server URL" + sourcesHint(cmd, serverAnnotation)
 	case errors.As(err, &unreachable):
@@ -179,7 +182,7 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.Is(err, cache.ErrInUse):
 		return "stop the tail or sync that is running, and run the command again"
 	case errors.As(err, &protocol):
-		return fmt.Sprintf("\"rstream doctor %s\" says what answers there", shellWord(protocol.URL)) + sourcesHint(cmd, serverAnnotation)
+		return fmt.Sprintf("\"rstream doctor %s\" says what answers there", shellWord(wire.RedactURL(protocol.URL))) + sourcesHint(cmd, serverAnnotation)
 	case errors.As(err, &different):
 		return "name servers of one log" + sourcesHint(cmd, serverAnnotation)
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // An app is what all commands share: the streams and the global flags.
@@ -245,12 +246,13 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 
 // note says something to a person, unless they asked for quiet.
 func (a *app) note(format string, args ...any) {
+	text := wire.Redact(fmt.Sprintf(format, args...))
 	switch {
 	case a.quiet:
 	case a.say != nil:
-		a.say(fmt.Sprintf(format, args...))
+		a.say(text)
 	default:
-		fmt.Fprintf(a.err, "rstream: "+format+"\n", args...)
+		fmt.Fprintf(a.err, "rstream: %s\n", text)
 	}
 }
 

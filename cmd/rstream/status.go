@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 func newStatusCommand(a *app) *cobra.Command {
@@ -73,7 +74,7 @@ type cursorReport struct {
 const probeTime = 3 * time.Second
 
 func runStatus(ctx context.Context, a *app) error {
-	r := statusReport{Type: "status", Server: a.servers[0], Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}}
+	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}}
 	if err := r.askServer(ctx, a); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 type syncOptions struct {
@@ -129,7 +130,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 			topics = []event.Topic{event.All}
 		}
 	}
-	if err := s.db.Remember(ctx, topics, a.servers[0]); err != nil {
+	if err := s.db.Remember(ctx, topics, wire.WithoutUser(a.servers[0])); err != nil {
 		return err
 	}
 	refused, err := a.sendOutbox(ctx, s, !o.print)

@@ -46,6 +46,10 @@ func checkConnect(t *Transcript) Finding {
 		alert  tls.AlertError
 	)
 	host := t.URL.Host
+	if proxy := wire.AsProxyError(t.Err, t.URL); proxy != nil {
+		proxy.Err = plainly(proxy.Err)
+		return found(check, Error, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "no connection to %s: %v", host, proxy)
+	}
 	switch err := t.Err; {
 	case errors.As(err, &dns):
 		return found(check, Error, "check the name, and the resolver of this machine", "the name %s cannot be resolved: %s", dns.Name, dns.Err)

@@ -105,12 +105,12 @@ func (p *probe) follow(ctx context.Context, a ask, t *Transcript) (*http.Respons
 			return resp, nil
 		}
 		resp.Body.Close()
-		t.Hops = append(t.Hops, next.Redacted())
+		t.Hops = append(t.Hops, wire.RedactURL(next.String()))
 		if len(t.Hops) > maxHops {
 			return nil, fmt.Errorf("stopped after %d redirects", maxHops)
 		}
 		if next.Scheme != "http" && next.Scheme != "https" {
-			return nil, fmt.Errorf("redirected to %s", short(next.Redacted()))
+			return nil, fmt.Errorf("redirected to %s", short(wire.RedactURL(next.String())))
 		}
 		at = next
 	}

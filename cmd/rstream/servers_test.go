@@ -1,0 +1,41 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The file of known servers has no passwords, and loses those of an earlier version.
+func TestServersFileHasNoPasswords(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_DATA_HOME", dir)
+	path := filepath.Join(dir, "rstream", "servers.json")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(`{"http://u:Hunter2@a":"0123456789ABCDEF","http://b":"5ZC8Y0M7Q2KJ4T1R"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	known, err := loadServers()
+	if err != nil || known["http://a"] != "0123456789ABCDEF" || known["http://b"] != "5ZC8Y0M7Q2KJ4T1R" || len(known) != 2 {
+		t.Errorf("servers are %v, %v", known, err)
+	}
+	a := app{servers: []string{"http://other:Hunter3@a"}}
+	if _, log, err := a.cacheFile(); err != nil || log != "0123456789ABCDEF" {
+		t.Errorf("the log is %q, %v", log, err)
+	}
+	if err := learnServer("http://u:Hunter2@c", "0123456789ABCDEF"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || strings.Contains(string(b), "Hunter") || !strings.Contains(string(b), `"http://c"`) {
+		t.Errorf("the file is %s, %v", b, err)
+	}
+	if err := forgetServer("http://u:Hunter2@c"); err != nil {
+		t.Fatal(err)
+	}
+	if known, err = loadServers(); err != nil || len(known) != 2 {
+		t.Errorf("servers are %v, %v", known, err)
+	}
+}

@@ -103,7 +103,7 @@ func parseHeaders(args []string) (http.Header, error) {
 			if err != nil {
 				return nil, usagef("--header: %w", err)
 			}
-			lines = string(bytes.TrimSpace(b))
+			lines = string(bytes.TrimSpace(bytes.TrimPrefix(b, byteOrderMark)))
 		}
 		for line := range strings.Lines(lines) {
 			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")

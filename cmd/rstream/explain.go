@@ -76,6 +76,6 @@ func (a *app) explain(t event.Topic, c *client.Comparison, events bool) error {
 	}
 	_ = w.Flush() // to memory
 	fmt.Fprintf(&b, "%s: %s: %s; %s asked for, %d saved\n", t, e.Strategy, e.Why, count(e.Asked, "event"), e.Saved)
-	_, err := io.WriteString(a.err, b.String())
+	_, err := io.WriteString(a.err, visibleLines(b.String()))
 	return err
 }

@@ -38,9 +38,10 @@ A copy that does not exist yet is made: of the log that --server serves if that 
 the command line, or else of the log that the file is of. So whoever moves to another
 server with the same events exports from the one, imports for the other and syncs.
 
-Each line is checked. If one is bad, nothing is imported.`,
+A file may be compressed by gzip or zstd. Each line is checked. If one is bad, nothing
+is imported.`,
 		Example: `  rstream import alice.jsonl
-  gunzip <all.jsonl.gz | rstream import -
+  rstream import all.jsonl.gz
   rstream export --all --server OLD | rstream import - --server NEW
   rstream import old.jsonl --log 5ZC8Y0M7Q2KJ4T1R`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -176,7 +177,7 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 	name = "standard input"
 	done = func() {}
 	if path != "-" {
-		file, err := os.Open(path)
+		file, err := orSignal(ctx, func() (*os.File, error) { return os.Open(path) })
 		if err != nil {
 			return nil, "", nil, err
 		}
@@ -242,7 +243,7 @@ func (im *importing) read(f *os.File, fn func(evs []event.Event, log string) err
 		return err
 	}
 	counted := &countingReader{r: f}
-	r := importReader{importing: im, lines: wire.NewLineReader(counted, wire.MaxLine), fn: fn, log: im.given}
+	r := importReader{importing: im, lines: wire.NewLineReader(newPlainReader(counted), wire.MaxLine), fn: fn, log: im.given}
 	if err := r.run(); err != nil {
 		return err
 	}
@@ -255,7 +256,7 @@ func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) er
 	if _, err := f.Seek(im.start, io.SeekStart); err != nil {
 		return err
 	}
-	r := importReader{importing: im, lines: wire.NewLineReader(io.LimitReader(f, im.size), wire.MaxLine), fn: fn, log: im.given}
+	r := importReader{importing: im, lines: wire.NewLineReader(newPlainReader(io.LimitReader(f, im.size)), wire.MaxLine), fn: fn, log: im.given}
 	if err := r.run(); err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/mattn/go-isatty"
@@ -105,12 +104,12 @@ func (o *output) colour() bool { return o.terminal && os.Getenv("NO_COLOR") == "
 
 // line writes bytes and a line feed.
 func (o *output) line(b []byte) error {
-	o.w.Write(b) // a bufio.Writer keeps its first error
+	o.w.Write(o.safe(b)) // a bufio.Writer keeps its first error
 	return writeError(o.w.WriteByte('\n'))
 }
 
 func (o *output) printf(format string, args ...any) error {
-	_, err := fmt.Fprintf(o.w, format, args...)
+	_, err := o.w.WriteString(visibleLines(fmt.Sprintf(format, args...)))
 	return writeError(err)
 }
 
@@ -122,7 +121,7 @@ func (o *output) json(v any) error {
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err := o.w.Write(b.Bytes())
+	_, err := o.w.Write(o.safe(b.Bytes()))
 	return writeError(err)
 }
 
@@ -189,18 +188,6 @@ func writeError(err error) error {
 		return fmt.Errorf("write standard output: %w", err)
 	}
 	return nil
-}
-
-// visible takes what could steer a terminal out of a text: JSON strings may hold
-// the control characters U+0080 to U+009F and marks that turn text around.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r < 0x20, 0x7f <= r && r < 0xa0, 0x202a <= r && r <= 0x202e, 0x2066 <= r && r <= 0x2069:
-			return '\ufffd'
-		}
-		return r
-	}, s)
 }
 
 // size writes a number of bytes for a person.

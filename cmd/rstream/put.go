@@ -44,8 +44,8 @@ appended, the error says so, and the hint has the key that makes a repeat safe.
 --from reads events, one JSON object a line: user, path, value, and if wanted type
 and key. Without a key a line is a new event each time. Lines that rstream printed are
 such lines, so a stream can be piped from one server to another, twice without harm.
-An error says up to which line of FILE the lines were appended, of which lines that is
-unknown, and from which line to go on.
+The file may be compressed by gzip or zstd. The file may be compressed by gzip or zstd. An error says up to which line the lines
+were appended, of which lines that is unknown, and from which line to go on.
 
 put goes on appending when the reader of its output has left, as after "| head -1".
 
@@ -145,14 +145,17 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if d.Value, err = value(a, o, args[1:]); err != nil {
+	if d.Value, err = value(ctx, a, o, args[1:]); err != nil {
 		return err
+	}
+	if err := d.CheckNew(); err != nil {
+		return &usageError{err}
 	}
 	return a.deliverOne(ctx, o.delivery, d)
 }
 
 // value returns the value that the arguments mean.
-func value(a *app, o putOptions, args []string) ([]byte, error) {
+func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, error) {
 	switch {
 	case o.isTxt:
 		return jsonString(o.text)
@@ -163,9 +166,10 @@ func value(a *app, o putOptions, args []string) ([]byte, error) {
 	var err error
 	switch {
 	case args[0] == "-":
-		raw, err = readValue(a.in)
+		a.noteTerminal("a value")
+		raw, err = orSignal(ctx, func() ([]byte, error) { return readValue(a.in) })
 	case strings.HasPrefix(args[0], "@"):
-		raw, err = readValueFile(args[0][1:])
+		raw, err = orSignal(ctx, func() ([]byte, error) { return readValueFile(args[0][1:]) })
 	}
 	if err != nil {
 		return nil, err
@@ -202,7 +206,7 @@ func readValueFile(path string) ([]byte, error) {
 // away.
 func readValue(r io.Reader) ([]byte, error) {
 	const most = 16 * wire.MaxValue
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	b, err := io.ReadAll(io.LimitReader(newPlainReader(r), most+1))
 	if len(b) > most {
 		return nil, usagef("value: is over %s long", size(most))
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -29,6 +28,9 @@ func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error
 		if d, err = draft(args[0], event.Put, ""); err == nil {
 			d.Value, err = event.CompactValue(line)
 		}
+		if err == nil {
+			err = d.CheckNew()
+		}
 		return d, true, err
 	}
 	return a.appendLines(ctx, o.delivery, a.in, parse)
@@ -36,14 +38,22 @@ func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error
 
 func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) error {
 	if o.from == "" || o.from == "-" {
-		return a.appendLines(ctx, o.delivery, a.in, parseEvent)
+		return a.appendLines(ctx, o.delivery, a.in, parseNew)
 	}
-	f, err := os.Open(o.from)
+	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(o.from) })
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return a.appendLines(ctx, o.delivery, f, parseEvent)
+	return a.appendLines(ctx, o.delivery, f, parseNew)
+}
+
+// parseNew is parseEvent of what is about to be appended.
+func parseNew(line []byte) (d event.Draft, made bool, err error) {
+	if d, made, err = parseEvent(line); err == nil {
+		err = d.CheckNew()
+	}
+	return d, made, err
 }
 
 // parseEvent reads an event as a person writes it or as rstream prints it. Only one
@@ -106,12 +116,15 @@ func parseQueued(line []byte) (event.Draft, error) {
 func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse parseFunc) error {
 	c := &lineClaim{delivery: d, name: "standard input"}
 	name := c.name
+	if in == a.in {
+		a.noteTerminal("lines")
+	}
 	if f, ok := in.(*os.File); ok {
 		if f != os.Stdin {
 			name = f.Name()
-			c.name, c.rest = name, "tail -n +%d "+strings.ReplaceAll(shellWord(name), "%", "%%")+" | rstream put --from -"
+			c.name, c.rest = name, restOf(f, name)
 		}
-		if err := checkFile(f, name, parse); err != nil {
+		if err := checkFile(ctx, f, name, parse); err != nil {
 			return err
 		}
 	}
@@ -124,7 +137,7 @@ const maxBadLines = 10
 // checkFile reads a file once before anything of it is appended, so that a bad line
 // in its middle leaves nothing half done. What cannot be read twice is checked as
 // it comes.
-func checkFile(f *os.File, name string, parse parseFunc) error {
+func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) error {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return err
@@ -134,8 +147,11 @@ func checkFile(f *os.File, name string, parse parseFunc) error {
 		return err
 	}
 	var bad []error
-	lines := wire.NewLineReader(f, wire.MaxLine)
+	lines := wire.NewLineReader(newPlainReader(f), wire.MaxLine)
 	for len(bad) < maxBadLines {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -208,7 +224,7 @@ func draftsOf(items []lineItem) []event.Draft {
 // readLines parses the lines of in until its end, a bad line or the end of ctx.
 func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, items chan<- lineItem) {
 	defer close(items)
-	lines := wire.NewLineReader(in, wire.MaxLine)
+	lines := wire.NewLineReader(newPlainReader(in), wire.MaxLine)
 	for {
 		var it lineItem
 		line, err := lines.Next()

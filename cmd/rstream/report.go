@@ -74,11 +74,11 @@ func onlyClosed(err error) bool {
 
 // say writes an error and its hint.
 func say(stderr io.Writer, cmd *cobra.Command, err error) {
-	for line := range strings.SplitSeq(wire.Redact(err.Error()), "\n") {
+	for line := range strings.SplitSeq(visibleLines(wire.Redact(err.Error())), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
 	if h := hint(cmd, err); h != "" {
-		fmt.Fprintf(stderr, "rstream: hint: %s\n", h)
+		fmt.Fprintf(stderr, "rstream: hint: %s\n", visibleLines(h))
 	}
 }
 

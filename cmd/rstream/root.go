@@ -246,7 +246,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 
 // note says something to a person, unless they asked for quiet.
 func (a *app) note(format string, args ...any) {
-	text := wire.Redact(fmt.Sprintf(format, args...))
+	text := visibleLines(wire.Redact(fmt.Sprintf(format, args...)))
 	switch {
 	case a.quiet:
 	case a.say != nil:

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -54,6 +55,7 @@ func (a *app) configure(cmd *cobra.Command, args []string) error {
 	}
 	s.annotate(cmd)
 	a.noteForeignTopics(cmd, args)
+	a.noteZone()
 	if err := a.nameServers(); err != nil {
 		if from := s.sourceOf("server"); from != "" {
 			err = usagef("%s: %w", from, err)
@@ -186,5 +188,20 @@ func (s *settings) annotate(cmd *cobra.Command) {
 	cmd.Annotations[sourcesAnnotation] = strings.Join(text, ", ")
 	if from := s.sourceOf("server"); from != "" {
 		cmd.Annotations[serverAnnotation] = "--server comes from " + from
+	}
+}
+
+// noteZone says that TZ names no zone that Go knows: it would be UTC without a word.
+func (a *app) noteZone() {
+	name := strings.TrimPrefix(os.Getenv("TZ"), ":")
+	if name == "" {
+		return
+	}
+	_, err := time.LoadLocation(name)
+	if strings.HasPrefix(name, "/") { // a file
+		_, err = os.Stat(name)
+	}
+	if err != nil {
+		a.note("TZ %q is not known; local times are those of UTC", name)
 	}
 }

@@ -204,7 +204,7 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 
 func (r *statusReport) print(out *output) error {
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(out.w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush says it
 	}
 	if r.Reachable {
 		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)

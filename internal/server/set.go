@@ -122,6 +122,9 @@ func parseAppend(line []byte) (event.Draft, error) {
 	if err == nil && !settled {
 		d.Key = rand.Text()
 	}
+	if err == nil {
+		err = d.CheckNew()
+	}
 	if err == nil && len(d.Value) > wire.MaxValue {
 		err = errors.New(tooLarge(&d).Detail)
 	}

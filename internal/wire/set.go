@@ -56,10 +56,16 @@ func ParseSetPath(escaped string) (user, path string, err error) {
 // ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type. keyed
 // reports whether it names a key, an empty one included.
 func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
-	if d, keyed, ok := event.ScanBody(body, user, path); ok {
-		return d, keyed, nil
+	d, keyed, ok := event.ScanBody(body, user, path)
+	if !ok {
+		if d, keyed, err = parseSetBody(body, user, path); err != nil {
+			return event.Draft{}, false, err
+		}
 	}
-	return parseSetBody(body, user, path)
+	if err := d.CheckNew(); err != nil {
+		return event.Draft{}, false, fmt.Errorf("body: %w", err)
+	}
+	return d, keyed, nil
 }
 
 // parseSetBody is ParseSetBody of whatever comes.

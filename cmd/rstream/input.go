@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/mattn/go-isatty"
+)
+
+// What files begin with besides their text. No JSON begins so.
+var (
+	byteOrderMark = []byte("\xef\xbb\xbf")
+	gzipMagic     = []byte("\x1f\x8b")
+	zstdMagic     = []byte("\x28\xb5\x2f\xfd")
+)
+
+// maxWindow bounds the memory that a zstd file can ask for.
+const maxWindow = 128 << 20
+
+// A plainReader reads a text without the byte order mark that editors put before it,
+// and out of gzip or zstd. It looks at what comes first when it is read first, and waits
+// for no more of it than it needs.
+type plainReader struct {
+	src  *bufio.Reader
+	text io.Reader // nil before the first read
+	name string    // of the compression
+}
+
+func newPlainReader(r io.Reader) *plainReader { return &plainReader{src: bufio.NewReader(r)} }
+
+func (p *plainReader) Read(b []byte) (int, error) {
+	if p.text == nil {
+		text, err := p.open()
+		if err != nil {
+			return 0, p.named(err)
+		}
+		p.text = text
+	}
+	n, err := p.text.Read(b)
+	return n, p.named(err)
+}
+
+func (p *plainReader) named(err error) error {
+	if err == nil || err == io.EOF || p.name == "" {
+		return err
+	}
+	return fmt.Errorf("decompress %s: %w", p.name, err)
+}
+
+func (p *plainReader) open() (io.Reader, error) {
+	switch {
+	case startsWith(p.src, gzipMagic):
+		p.name = "gzip"
+		z, err := gzip.NewReader(p.src)
+		return &markSkipper{src: z}, err
+	case startsWith(p.src, zstdMagic):
+		p.name = "zstd"
+		z, err := zstd.NewReader(p.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)) // without goroutines
+		return &markSkipper{src: z}, err
+	}
+	return &markSkipper{src: p.src}, nil
+}
+
+// A markSkipper reads src without a byte order mark at its beginning.
+type markSkipper struct {
+	src  io.Reader
+	text *bufio.Reader // nil before the first read
+}
+
+func (m *markSkipper) Read(b []byte) (int, error) {
+	if m.text == nil {
+		m.text = bufio.NewReader(m.src)
+		if startsWith(m.text, byteOrderMark) {
+			_, _ = m.text.Discard(len(byteOrderMark)) // which are there
+		}
+	}
+	return m.text.Read(b)
+}
+
+// startsWith reports whether r begins with a prefix. A slow writer may have sent one
+// byte that is none of the prefix: it reads on only while they agree.
+func startsWith(r *bufio.Reader, prefix []byte) bool {
+	for n := 1; n <= len(prefix); n++ {
+		b, err := r.Peek(n)
+		if err != nil || !bytes.Equal(b, prefix[:n]) {
+			return false
+		}
+	}
+	return true
+}
+
+// isTerminal reports whether in is a person at a terminal.
+func isTerminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	return ok && (isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()))
+}
+
+// noteTerminal says that a person is waited for.
+func (a *app) noteTerminal(what string) {
+	if isTerminal(a.in) {
+		a.note("reading %s from the terminal; ^D ends it", what)
+	}
+}
+
+// orSignal runs fn, which reads what cannot be told to end, such as a terminal or a
+// FIFO that nobody writes to. If ctx ends first, fn goes on until the program ends.
+func orSignal[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := fn()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+// restOf returns the command that appends the lines of a file from one on, %d.
+func restOf(f *os.File, name string) string {
+	name = strings.ReplaceAll(shellWord(name), "%", "%%")
+	begin := make([]byte, len(zstdMagic))
+	n, _ := f.ReadAt(begin, 0) // what cannot be read is no compressed file
+	switch begin = begin[:n]; {
+	case bytes.HasPrefix(begin, gzipMagic):
+		return "gzip -dc " + name + " | tail -n +%d | rstream put --from -"
+	case bytes.HasPrefix(begin, zstdMagic):
+		return "zstd -dc " + name + " | tail -n +%d | rstream put --from -"
+	}
+	return "tail -n +%d " + name + " | rstream put --from -"
+}

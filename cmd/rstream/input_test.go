@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+func gzipped(t *testing.T, s string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func zstded(t *testing.T, s string) string {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(w.EncodeAll([]byte(s), nil))
+}
+
+func TestPlainReader(t *testing.T) {
+	const bom, text = "\xef\xbb\xbf", "{\"a\":1}\r\n{\"b\":2}"
+	for _, c := range []struct{ name, file, want, refused string }{
+		{"text", text, text, ""},
+		{"nothing", "", "", ""},
+		{"a mark", bom + text, text, ""},
+		{"a mark alone", bom, "", ""},
+		{"a half mark", bom[:2], bom[:2], ""},
+		{"two marks", bom + bom + text, bom + text, ""},
+		{"a mark inside", text + bom, text + bom, ""},
+		{"gzip", gzipped(t, text), text, ""},
+		{"gzip in two parts", gzipped(t, text) + gzipped(t, text), text + text, ""},
+		{"gzip of a mark", gzipped(t, bom+text), text, ""},
+		{"gzip of nothing", gzipped(t, ""), "", ""},
+		{"zstd", zstded(t, text), text, ""},
+		{"zstd of a mark", zstded(t, bom+text), text, ""},
+		{"cut gzip", gzipped(t, text)[:25], "", "decompress gzip: "},
+		{"cut zstd", zstded(t, text)[:12], "", "decompress zstd: "},
+		{"not gzip after all", "\x1f\x8bxxxxxxxxxxxxxx", "", "decompress gzip: "},
+		{"half of a magic number", "\x1f", "\x1f", ""},
+		{"a bracket", "(x)", "(x)", ""},
+	} {
+		for how, wrap := range map[string]func(io.Reader) io.Reader{
+			"whole": func(r io.Reader) io.Reader { return r }, "by bytes": iotest.OneByteReader, "with its end": iotest.DataErrReader} {
+			got, err := io.ReadAll(newPlainReader(wrap(strings.NewReader(c.file))))
+			switch {
+			case c.refused == "" && (err != nil || string(got) != c.want):
+				t.Errorf("%s, %s: %q, %v, want %q", c.name, how, got, err, c.want)
+			case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+				t.Errorf("%s, %s: %v, want %q", c.name, how, err, c.refused)
+			}
+		}
+	}
+}
+
+// A line that came is passed on, although more may come.
+func TestPlainReaderDoesNotWait(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	go func() { _, _ = io.WriteString(w, "1\n") }()
+	b := make([]byte, 10)
+	if n, err := newPlainReader(r).Read(b); err != nil || string(b[:n]) != "1\n" {
+		t.Errorf("read %q, %v", b[:n], err)
+	}
+}

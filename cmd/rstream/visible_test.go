@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// steering are characters that do something to a terminal or turn text around.
+func steering() (s string) {
+	for r := rune(1); r < 0x20; r++ {
+		s += string(r)
+	}
+	for r := rune(0x7f); r < 0xa0; r++ {
+		s += string(r)
+	}
+	return s + "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+}
+
+// written returns what an output writes.
+func written(t *testing.T, terminal bool, f form, write func(*output) error) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "out")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	out := newOutput(file)
+	out.terminal, out.form = terminal, f
+	if err := write(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.flush(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Nothing that an event has reaches a terminal as it is, in no form; in a pipe bytes
+// are exact; and the JSON on a terminal is the same JSON.
+func TestTerminalIsNotSteered(t *testing.T) {
+	raw := strings.TrimLeftFunc(steering(), func(r rune) bool { return r < 0x20 }) // a value has no raw C0
+	d := event.Draft{User: "zoë\u202e", Path: "日本\u2066/x", Type: event.Put, Key: "k\u200f", Value: []byte(`"` + raw + `\u001b[2J"`)}
+	if err := d.Check(); err != nil {
+		t.Fatal(err)
+	}
+	ev := event.New(1, 0, d, d.Hash())
+	shown := func(s string) bool {
+		return strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steers(r) })
+	}
+	for _, f := range []form{formText, formJSON, ""} {
+		for name, write := range map[string]func(*output) error{
+			"event":   func(o *output) error { return o.event(&ev) },
+			"line":    func(o *output) error { return o.line(ev.Value) },
+			"json":    func(o *output) error { return o.json(map[string]string{"x": raw}) },
+			"printf":  func(o *output) error { return o.printf("%s %s\n", ev.Storage(), raw) },
+			"receipt": func(o *output) error { return o.receipt(&event.Receipt{Event: ev, Dropped: true}) },
+		} {
+			if got := written(t, true, f, write); shown(got) {
+				t.Errorf("%s as %q on a terminal is %q", name, f, got)
+			}
+		}
+	}
+	if got := written(t, false, formJSON, func(o *output) error { return o.event(&ev) }); got != string(ev.Line())+"\n" {
+		t.Errorf("in a pipe: %q", got)
+	}
+	var a, b any
+	on := written(t, true, formJSON, func(o *output) error { return o.event(&ev) })
+	if err := json.Unmarshal([]byte(on), &a); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(ev.Line(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if x, y := mustJSON(t, a), mustJSON(t, b); x != y {
+		t.Errorf("on a terminal the event is %s, want %s", x, y)
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestVisible(t *testing.T) {
+	for s, want := range map[string]string{
+		"plain": "plain", "日本 👩‍👩‍👧": "日本 👩‍👩‍👧", "a\x1b[31mb": `a\u001b[31mb`, "a\u009bb": `a\u009bb`, "\u202e": `\u202e`, "a\xffb": "a\xffb",
+	} {
+		if got := visible(s); got != want {
+			t.Errorf("visible(%q) = %q, want %q", s, got, want)
+		}
+	}
+	const own = "\x1b[31m- a\x1b[0m\n"
+	if got := visibleLines(own + "\u202e\x1b[2J\n"); got != own+`\u202e\u001b[2J`+"\n" {
+		t.Errorf("visibleLines = %q", got)
+	}
+}

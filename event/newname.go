@@ -1,0 +1,61 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// TurnsText reports whether r is a mark that turns the direction of the text around it:
+// what is shown is not in the order of its bytes.
+func TurnsText(r rune) bool {
+	return r == 0x061c || r == 0x200e || r == 0x200f || 0x202a <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069
+}
+
+// CheckNew is Check of a draft that is about to be appended. It also refuses what logs
+// may have from earlier versions: names with marks that turn text around, and values
+// with half of a surrogate pair, which is no text and which parsers replace, each in its
+// own way. A DEL may have any name, so that what is there can be removed.
+func (d *Draft) CheckNew() error {
+	if err := d.Check(); err != nil || d.Type == Del {
+		return err
+	}
+	for _, name := range [...]struct{ what, text string }{{"user", d.User}, {"path", d.Path}, {"key", d.Key}} {
+		if isPlain(name.text) {
+			continue
+		}
+		for _, r := range name.text {
+			if TurnsText(r) {
+				return fmt.Errorf("%s %.40q: must not contain %U, which turns text around", name.what, name.text, r)
+			}
+		}
+	}
+	if at := halfPair(d.Value); at >= 0 {
+		return fmt.Errorf("value: has half of a surrogate pair, %s, at byte %d of the compact value", d.Value[at:at+6], at+1)
+	}
+	return nil
+}
+
+// halfPair returns where in a JSON value half of a surrogate pair is, -1 if nowhere.
+func halfPair(v []byte) int {
+	for i := bytes.IndexByte(v, '\\'); 0 <= i && i+1 < len(v); i++ {
+		if v[i] != '\\' {
+			continue
+		}
+		i++
+		if v[i] != 'u' {
+			continue
+		}
+		r, at := hexRune(v[i+1:]), i-1
+		i += 4
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if i+6 >= len(v) || v[i+1] != '\\' || v[i+2] != 'u' || utf16.DecodeRune(r, hexRune(v[i+3:])) == utf8.RuneError {
+			return at
+		}
+		i += 6
+	}
+	return -1
+}

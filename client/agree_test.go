@@ -16,11 +16,6 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// anyStore is a store of no log.
-type anyStore struct{ Store }
-
-func (anyStore) Log() string { return "" }
-
 // Servers of different logs are found out before anything is asked of one of them, or
 // appended to it, and whichever of them is down at first.
 func TestServersAgree(t *testing.T) {

@@ -123,6 +123,7 @@ func TestPutToOtherLog(t *testing.T) {
 	}
 }
 
+// An anyStore is a store of no log.
 type anyStore struct {
 	namedStore
 	newest cache.Newest

@@ -36,7 +36,7 @@ func testApp(t *testing.T) *app {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	return &app{in: strings.NewReader(""), out: newOutput(out), err: out}
+	return &app{in: strings.NewReader(""), out: newOutput(t.Context(), out), err: out}
 }
 
 // alone takes the settings of whoever runs the test away.

@@ -30,7 +30,7 @@ func written(t *testing.T, terminal bool, f form, write func(*output) error) str
 		t.Fatal(err)
 	}
 	defer file.Close()
-	out := newOutput(file)
+	out := newOutput(t.Context(), file)
 	out.terminal, out.form = terminal, f
 	if err := write(out); err != nil {
 		t.Fatal(err)

@@ -64,13 +64,13 @@ func (c *Client) post(ctx context.Context, base, path string, header http.Header
 // hashed asks for events by their hashes and calls fn with the lines of the answer, up
 // to maxPageBytes of them. If fn was called and the answer was cut, it is no error.
 func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
-	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.NDJSON}}
-	resp, err := c.post(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.NDJSON)
+	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.JSON}}
+	resp, err := c.post(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
 	if err != nil {
 		return false, err
 	}
 	defer resp.Body.Close()
-	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	lines := newObjectLines(base, resp.Body)
 	n := 0
 	for size := 0; size < maxPageBytes; n++ {
 		line, err := lines.Next()
@@ -78,7 +78,6 @@ func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.H
 			return true, nil
 		}
 		if err != nil {
-			err = badLine(base, err)
 			if final(err) || n == 0 {
 				return false, err
 			}

@@ -97,6 +97,8 @@ type Client struct {
 
 	otherLog atomic.Bool // of a store that belongs to any log: the server's is not the one that it knows
 
+	uncounted atomic.Bool // a server does not count the lines of its answers
+
 	stats stats
 
 	mu      sync.Mutex

@@ -53,7 +53,11 @@ func (l *liar) page(lines ...string) {
 	if l.h.Get(wire.HeaderNext) == "" {
 		l.h.Set(wire.HeaderNext, l.h.Get(wire.HeaderTo))
 	}
-	fmt.Fprint(l.w, strings.Join(lines, "\n"))
+	body := strings.Join(lines, "\n")
+	if l.h.Get(wire.HeaderEvents) == "" {
+		wire.SetEvents(l.h, len(strings.Fields(body)))
+	}
+	fmt.Fprint(l.w, body)
 }
 
 // stream sends the headers of a stream and blocks.

@@ -369,7 +369,10 @@ func TestPlacedBeforeGone(t *testing.T) {
 		}
 	}
 	f.through(between("/get", func(_, answer []byte) []byte {
-		return bytes.Replace(answer, append(all[30].Line(), '\n'), nil, 1)
+		answer = bytes.Replace(answer, all[30].Line(), nil, 1)
+		answer = bytes.Replace(answer, []byte(",,"), []byte(","), 1)
+		answer = bytes.Replace(answer, []byte("[,"), []byte("["), 1)
+		return bytes.Replace(answer, []byte(",]"), []byte("]"), 1)
 	}))
 	c := newTestClient(t, store, hasty(f.http.URL))
 	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})

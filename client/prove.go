@@ -2,10 +2,8 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -56,13 +54,7 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
 		return nil, err
 	}
-	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return nil, &ProtocolError{base, fmt.Sprintf("answered /windows with what is not its form: %v", err)}
-	}
-	return body, nil
+	return readObject(base, "/windows", resp.Body, answer)
 }
 
 // at is a position as a moment of this client's log.

@@ -362,34 +362,59 @@ type page struct {
 var maxPageBytes = 8 << 20
 
 // page asks for the next events of span and checks every one of them. What it
-// returns beside an error can be used.
+// returns beside an error can be used. A server that does not count the lines of a page
+// is asked for pages as JSON, which costs one more request, once.
 func (c *Client) page(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
-	p := page{next: event.Point{ID: span.From}}
 	until := c.at(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
-	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
+	accept := wire.NDJSON
+	if c.uncounted.Load() {
+		accept = wire.JSON
+	}
+	p, err := c.pageAs(ctx, base, &q, span, accept)
+	if errors.Is(err, errUncounted) {
+		c.uncounted.Store(true)
+		p, err = c.pageAs(ctx, base, &q, span, wire.JSON)
+	}
+	return p, err
+}
+
+// pageAs is page in one form.
+func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) (page, error) {
+	nothing := page{next: event.Point{ID: span.From}}
+	resp, err := c.get(ctx, base, q, accept, nil)
 	if err != nil {
-		return p, err
+		return nothing, err
 	}
 	defer resp.Body.Close()
 	next, err := checkPage(base, span, resp)
 	if err != nil {
-		return p, err
+		return nothing, err
 	}
-	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	lines, err := eventsOf(base, resp, accept)
+	if err != nil {
+		return nothing, err
+	}
+	p, err := c.readPage(base, q.Topics, lines, span.From, next)
+	if errors.As(err, new(*ShortenedError)) {
+		return nothing, err // nobody knows which events are missing
+	}
+	return p, err
+}
+
+// readPage reads a page of what follows from, up to next.
+func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, from event.ID, next event.Point) (page, error) {
+	p := page{next: event.Point{ID: from}}
 	for p.size < maxPageBytes {
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
 			p.next = next
 			return p, nil
 		}
-		if err != nil && p.next.ID == next.ID {
-			return p, nil // only the end of the answer was cut off
-		}
 		if err != nil {
-			return p, badLine(base, err)
+			return p, err
 		}
-		ev, err := c.accept(base, line, q.Topics)
+		ev, err := c.accept(base, line, topics)
 		if err != nil {
 			return p, err
 		}
@@ -402,8 +427,7 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 	return p, nil
 }
 
-// checkPage refuses a page of another stretch than was asked for, and one whose end
-// could not be told from a cut.
+// checkPage refuses a page of another stretch than was asked for.
 func checkPage(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
 	cursor, ok := wire.CursorOf(resp.Header, wire.HeaderNext)
 	next = cursor.Point()
@@ -412,19 +436,7 @@ func checkPage(base string, span window.Span, resp *http.Response) (next event.P
 	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next.ID <= from || next.ID > to {
 		return next, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next.ID)}
 	}
-	if endless(resp) {
-		return next, endlessError(base)
-	}
 	return next, nil
-}
-
-// endless reports whether the end of an answer could not be told from a cut.
-func endless(resp *http.Response) bool {
-	return resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed
-}
-
-func endlessError(base string) error {
-	return &ProtocolError{base, "answers without saying where the answer ends: a proxy before it speaks HTTP/1.0"}
 }
 
 // badLine sorts the errors of reading a line: one that is too long will be so the

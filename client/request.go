@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -56,14 +55,11 @@ func (c *Client) askInfo(ctx context.Context, base string) (info wire.Info, err 
 	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
 		return info, err // before its body, which may never end
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return info, dropped(base, err)
-	}
-	if err := json.Unmarshal(body, &info); err != nil || !event.ValidLogID(info.Log) {
+	_, err = readObject(base, "/", resp.Body, &info)
+	if errors.As(err, new(*ProtocolError)) || err == nil && !event.ValidLogID(info.Log) {
 		return info, &ProtocolError{base, "is not an rstream server"}
 	}
-	return info, nil
+	return info, err
 }
 
 // base returns the server that is asked at present.
@@ -124,6 +120,11 @@ func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.
 		err := fn(ctx, base)
 		if err == nil || ctx.Err() != nil || final(err) {
 			return orCause(ctx, err)
+		}
+		if errors.As(err, new(*ShortenedError)) {
+			if b.shortened++; b.shortened >= maxShortened*len(c.cfg.Servers) {
+				return err
+			}
 		}
 		if !c.everReached() && !c.cfg.Wait {
 			if tries >= c.firstTries(err) {
@@ -187,6 +188,8 @@ type backoff struct {
 	base     time.Duration // what retry: asked for, if it did
 	failures int
 	moved    time.Time // when there was progress last
+
+	shortened int // answers in a row that something has shortened
 }
 
 func (c *Client) newBackoff() *backoff { return &backoff{cfg: &c.cfg, moved: time.Now()} }
@@ -195,7 +198,7 @@ func (c *Client) newBackoff() *backoff { return &backoff{cfg: &c.cfg, moved: tim
 // client to sleep for ever.
 const maxRetryDelay = 5 * time.Minute
 
-func (b *backoff) reset() { b.failures, b.moved = 0, time.Now() }
+func (b *backoff) reset() { b.failures, b.shortened, b.moved = 0, 0, time.Now() }
 
 // next returns the next pause: no shorter than rest, which a server has asked for, nor
 // than its retry:.

@@ -59,7 +59,7 @@ func (s storage) compare(t storage) int {
 
 func (s *snapshot) read(ctx context.Context, base string) error {
 	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at), After: s.given.String()}
-	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.NDJSON}}, nil)
+	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return err
 	}
@@ -67,25 +67,22 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	if resp.StatusCode != http.StatusOK {
 		return refusal(wire.ReadError(resp), s.at)
 	}
-	if err := s.c.ours(base, resp.Header, wire.NDJSON); err != nil {
+	if err := s.c.ours(base, resp.Header, wire.JSON); err != nil {
 		return err
 	}
 	to, ok := wire.CursorOf(resp.Header, wire.HeaderTo)
 	if !ok || to.ID != s.at {
 		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
 	}
-	if endless(resp) {
-		return endlessError(base)
-	}
 	s.marked(to.Mark)
-	lines := wire.NewLineReader(resp.Body, wire.MaxLine)
+	lines := newObjectLines(base, resp.Body)
 	for !s.stopped {
 		line, err := lines.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return badLine(base, err)
+			return err
 		}
 		if err := s.give(base, line); err != nil {
 			return err

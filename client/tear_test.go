@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -292,6 +293,7 @@ func TestCancelledInPage(t *testing.T) {
 			for _, ev := range truthOf(t, f.srv)[:50] {
 				lines = append(lines, ev+"\n")
 			}
+			wire.SetEvents(w.Header(), 80)
 			l.page(strings.Join(lines, ""))
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()

@@ -139,6 +139,7 @@ func hint(cmd *cobra.Command, err error) string {
 		protocol    *client.ProtocolError
 		exit        *exitError
 		mismatch    *client.MismatchError
+		shortened   *client.ShortenedError
 		differs     *differsError
 		heldAs      *cache.HeldAsError
 		answer      *wire.Error
@@ -175,6 +176,8 @@ func hint(cmd *cobra.Command, err error) string {
 		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
 	case errors.As(err, &answer) && answer.Status == http.StatusConflict:
 		return "\"rstream status\" shows where the server's log ends"
+	case errors.As(err, &shortened):
+		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the way to the server", shortened.URL)
 	case errors.As(err, &mismatch), errors.As(err, &differs):
 		return "\"rstream verify --repair\" fetches what differs again"
 	case errors.As(err, &heldAs):

@@ -95,6 +95,9 @@ func (o *eventWriter) end() {
 	if o.form == wire.Page {
 		o.buf = append(o.buf, "]}\n"...)
 	}
+	if !o.begun {
+		wire.SetEvents(o.w.Header(), o.count)
+	}
 	_ = o.flush() // the client may have gone
 	recorderOf(o.w).delivered(o.count)
 }

@@ -13,7 +13,7 @@ import (
 
 // exposed are the headers that a page of another origin may read.
 var exposed = strings.Join([]string{
-	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive,
+	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, wire.HeaderEvents,
 	wire.HeaderCount, wire.HeaderDigest, "ETag", "Retry-After",
 }, ", ")
 

@@ -41,8 +41,10 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	s.announce(w.Header(), &st, mediaType, "no-store")
 	s.tell(w.Header(), wire.HeaderNext, at)
 	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
+	events := countLines(lines)
+	wire.SetEvents(w.Header(), events)
 	_, _ = w.Write(body) // the client may have gone
-	recorderOf(w).delivered(countLines(lines))
+	recorderOf(w).delivered(events)
 	return nil
 }
 
@@ -93,6 +95,9 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 		announceSum(w.Header(), sum)
 	}
 	s.announce(w.Header(), &st, wire.NDJSON, "no-store")
+	if p.next >= st.to.ID { // there are no more pieces
+		wire.SetEvents(w.Header(), countLines(p.lines))
+	}
 	if r.Method == http.MethodHead {
 		return nil
 	}

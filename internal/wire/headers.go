@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -14,6 +16,10 @@ const (
 	HeaderTo   = "Rstream-To"   // the position that until came to: the head if it was not given
 	HeaderNext = "Rstream-Next" // pages: the position to go on from
 	HeaderLive = "Rstream-Live" // pages: "true" if Next had reached the end that was asked for
+
+	// How many events the body has: of pages, and of other answers that the server knew
+	// as a whole before it began to write.
+	HeaderEvents = "Rstream-Events"
 
 	// Of what has a filter: how many events there are in the stretch, and SHA-256
 	// over their hashes in ascending order.
@@ -45,6 +51,22 @@ func PositionOf(h http.Header, name string) (event.ID, bool) {
 	c, ok := CursorOf(h, name)
 	return c.ID, ok
 }
+
+// EventsOf reads how many events a body has; told is false if the answer does not say.
+func EventsOf(h http.Header) (n int, told bool, err error) {
+	text := h.Get(HeaderEvents)
+	if text == "" {
+		return 0, false, nil
+	}
+	count, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || len(h.Values(HeaderEvents)) > 1 {
+		return 0, true, fmt.Errorf("%s: %.60q is no number of events", HeaderEvents, h.Values(HeaderEvents))
+	}
+	return int(count), true, nil
+}
+
+// SetEvents tells how many events the body has.
+func SetEvents(h http.Header, n int) { h.Set(HeaderEvents, strconv.Itoa(n)) }
 
 // Limits of a server. They are told by GET /.
 const (

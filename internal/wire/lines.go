@@ -49,6 +49,7 @@ type LineReader struct {
 	r      *bufio.Reader
 	most   int
 	number int
+	open   bool   // the line that was read last has no line feed
 	long   []byte // a line that the buffer does not hold as a whole
 }
 
@@ -72,6 +73,7 @@ func (l *LineReader) Peek() ([]byte, error) {
 			return nil, err
 		}
 		l.number++
+		l.open = !bytes.HasSuffix(line, []byte("\n"))
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 		if len(line) > l.most {
 			return nil, fmt.Errorf("line %d: %w: over %d bytes", l.number, ErrLineTooLong, l.most)
@@ -103,3 +105,7 @@ func (l *LineReader) next() ([]byte, error) {
 
 // Number returns the number of the line that Next returned last, from 1.
 func (l *LineReader) Number() int { return l.number }
+
+// Open reports whether the line that Next returned last had no line feed: it may have been
+// cut.
+func (l *LineReader) Open() bool { return l.open }

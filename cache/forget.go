@@ -90,7 +90,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 			return err
 		}
 	}
-	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To), forgetImported(tx, topic, span))
+	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To), forgetImported(tx, topic, span), endDoubts(tx, topic, span))
 	if err != nil {
 		return err
 	}

@@ -123,6 +123,9 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		if err := db.Refuse(ctx, 2, "too large"); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := db.Doubt(ctx, topics(t, "alice")[0], window.Span{From: 2, To: 4}, window.Digest{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -191,6 +194,12 @@ func checkGoldenClient(t *testing.T, name string) {
 	}
 	if name >= "0003" {
 		checkGoldenImports(t, db)
+	}
+	if name >= "0006" {
+		doubts, err := db.Doubts(ctx)
+		if want := (Doubt{topics(t, "alice")[0], window.Span{From: 2, To: 4}}); err != nil || len(doubts) != 1 || doubts[0] != want {
+			t.Errorf("in doubt are %v, %v, want %v", doubts, err, want)
+		}
 	}
 	checkSchema(t, db)
 	checkList(t, "as it was left", db, "alice committed 0-5, alice failed 10-14…20, bob live 30-33…")

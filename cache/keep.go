@@ -302,6 +302,9 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, rem
 		if few, err := hasFew(ctx, tx, topic); err != nil || few {
 			return err
 		}
+		if doubted, err := doubtedIn(tx, []event.Topic{topic}); err != nil || len(doubted) > 0 {
+			return err // a sealed state would outlive the doubt
+		}
 		windows, err := loadWindows(tx)
 		if err != nil {
 			return err

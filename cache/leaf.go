@@ -264,11 +264,14 @@ func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, be
 	return nil
 }
 
-// noteProof makes a proven window. Candidates that wait in it are not of this log.
+// noteProof makes a proven window, and ends what doubt there was about it. Candidates that wait in it are not of this log.
 func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
 		topic.String(), span.From, span.To, span.To)
 	if err != nil {
+		return err
+	}
+	if err := endDoubts(tx, topic, span); err != nil {
 		return err
 	}
 	where, args := importedOf(topic)

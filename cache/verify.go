@@ -103,18 +103,11 @@ func eachStoragePosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 // Replace puts evs, which are all that the log has of topic in span, in the place of
 // what is stored there. Nothing outside of span or of other topics is touched.
 func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error {
-	if db.role != Client {
-		return fmt.Errorf("replace %s %s: %w: it is the log itself", topic, span, ErrRole)
+	err := db.checkAgain(topic, span, evs)
+	if err != nil {
+		return fmt.Errorf("replace %s %s: %w", topic, span, err)
 	}
-	at := span.From
-	for i := range evs {
-		ev := &evs[i]
-		if ev.ID <= at || ev.ID > span.To || !topic.Matches(ev.User, ev.Path) {
-			return fmt.Errorf("replace %s %s: event %s does not belong there", topic, span, ev.ID)
-		}
-		at = ev.ID
-	}
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err = db.update(ctx, func(tx *sql.Tx) error {
 		if err := db.removeAll(ctx, tx, topic, span, evs); err != nil {
 			return err
 		}
@@ -125,6 +118,22 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 	})
 	if err != nil {
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)
+	}
+	return nil
+}
+
+// checkAgain refuses what was not fetched again of topic in span.
+func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event) error {
+	if db.role != Client {
+		return fmt.Errorf("%w: it is the log itself", ErrRole)
+	}
+	at := span.From
+	for i := range evs {
+		ev := &evs[i]
+		if ev.ID <= at || ev.ID > span.To || !topic.Matches(ev.User, ev.Path) {
+			return fmt.Errorf("event %s does not belong there", ev.ID)
+		}
+		at = ev.ID
 	}
 	return nil
 }

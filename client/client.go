@@ -39,6 +39,9 @@ type Store interface {
 	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
 	NoteTimes(ctx context.Context, times map[event.ID]event.Time) error
 	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64, mark event.Mark) error
+	Doubt(ctx context.Context, topic event.Topic, span window.Span, theirs window.Digest) (differs bool, err error)
+	Doubted(ctx context.Context, topics ...event.Topic) (window.Spans, error)
+	Merge(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) (added []event.Event, err error)
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
 	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
 	StateFrom(ctx context.Context, topic event.Topic, at event.ID) (event.ID, error)

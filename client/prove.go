@@ -97,7 +97,7 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 		if err != nil {
 			return false, 0, inStore(err)
 		}
-		leaves, err := c.store.Leaves(ctx, topic, sum.Span())
+		leaves, err := c.leaves(ctx, topic, sum.Span())
 		if err != nil {
 			return false, 0, inStore(err)
 		}
@@ -114,7 +114,8 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 
 // settle makes a stretch held and proven: by comparison alone if nothing is
 // missing, or else by fetching what is. If there are candidates for what is missing, it
-// is found out first which events these are.
+// is found out first which events these are. Blocks that differ although all of the stretch
+// is held are fetched once more.
 func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
@@ -124,10 +125,14 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 	}
 	if err == nil && !ok {
 		known, failed := c.compare(ctx, topic, sum, held, s)
-		if failed != nil {
+		if failed != nil && !errors.As(failed, new(*MismatchError)) {
 			return failed
 		}
-		if ok, held, err = c.complete(ctx, topic, sum, known, s, fresh); err == nil && ok {
+		ok, held, err = c.complete(ctx, topic, sum, known, s, fresh)
+		if err == nil && !ok {
+			ok, held, err = c.fetchAgain(ctx, topic, sum, fresh)
+		}
+		if err == nil && ok {
 			err = c.dropRest(ctx, topic, sum.Span())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
@@ -17,6 +18,8 @@ type Finding struct {
 	Held     uint64 // events here
 	Server   uint64 // events there
 	Repaired bool   // it was fetched again, and is now equal
+
+	theirs window.Digest
 }
 
 // Verified says what Verify has looked at.
@@ -72,20 +75,45 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	if err != nil {
 		return err
 	}
+	removals, err := c.store.Removals(ctx)
+	if err != nil {
+		return inStore(err)
+	}
 	ours, err := c.store.CheckedLeaves(ctx, topic, span)
 	if err != nil {
 		return inStore(err)
 	}
 	found := compare(topic, span, ours, theirs, v)
+	for _, equal := range spansOf(found).Gaps(span) {
+		if err := c.store.Prove(ctx, topic, equal, removals, 0); err != nil && !errors.Is(err, cache.ErrLost) {
+			return inStore(err)
+		}
+	}
 	for i := range found {
-		if repair {
-			if found[i].Repaired, err = c.mend(ctx, topic, found[i].Span); err != nil {
-				return err
-			}
+		if err := c.verifyFound(ctx, &found[i], repair); err != nil {
+			return err
 		}
 	}
 	v.Found = append(v.Found, found...)
 	return nil
+}
+
+// verifyFound remembers that a window differs, until it is proven, and repairs it.
+func (c *Client) verifyFound(ctx context.Context, f *Finding, repair bool) error {
+	if _, err := c.store.Doubt(ctx, f.Topic, f.Span, f.theirs); err != nil || !repair {
+		return inStore(err)
+	}
+	equal, err := c.mend(ctx, f.Topic, f.Span)
+	f.Repaired = equal
+	return err
+}
+
+func spansOf(found []Finding) window.Spans {
+	spans := make([]window.Span, len(found))
+	for i := range found {
+		spans[i] = found[i].Span
+	}
+	return window.Union(spans...)
 }
 
 // windowsOf asks for the windows of a stretch, block by block.
@@ -108,8 +136,9 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 // compare returns the blocks in which the two sides differ.
 func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []wire.Window, v *Verified) (found []Finding) {
 	for len(ours) > 0 || len(theirs) > 0 {
-		var mine, yours window.Digest
 		var f Finding
+		nothing, _ := window.DigestOf(nil)
+		mine, yours := nothing, nothing
 		switch {
 		case len(theirs) == 0 || len(ours) > 0 && ours[0].Block < theirs[0].To.ID.Block():
 			f.Span, ours = ownBlock(&ours[0], &mine, &f.Held), ours[1:]
@@ -122,7 +151,7 @@ func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []w
 		v.Windows++
 		v.Events += f.Server
 		if mine != yours || f.Held != f.Server {
-			f.Topic, f.Span = topic, f.Span.Intersect(span)
+			f.Topic, f.Span, f.theirs = topic, f.Span.Intersect(span), yours
 			found = append(found, f)
 		}
 	}
@@ -148,12 +177,19 @@ func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) 
 		if err != nil {
 			return false, err
 		}
+		removals, err := c.store.Removals(ctx)
+		if err != nil {
+			return false, inStore(err)
+		}
 		leaves, err := c.store.CheckedLeaves(ctx, topic, span)
 		if err != nil {
 			return false, inStore(err)
 		}
 		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
-			return true, nil
+			err := c.store.Prove(ctx, topic, span, removals, sum.To.Mark)
+			if !errors.Is(err, cache.ErrLost) {
+				return err == nil, inStore(err)
+			}
 		}
 	}
 	return false, nil
@@ -161,22 +197,7 @@ func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) 
 
 // repair fetches a stretch again and replaces what is stored of it, page by page.
 func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span) error {
-	for at := span; !at.Empty(); {
-		var p page
-		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
-			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
-			if p.next.ID > at.From && !final(err) {
-				return nil // what has come before a cut is whole
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if err := c.store.Replace(ctx, topic, window.Span{From: at.From, To: p.next.ID}, p.events); err != nil {
-			return inStore(err)
-		}
-		at.From = p.next.ID
-	}
-	return nil
+	return c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
+		return c.store.Replace(ctx, topic, part, evs)
+	})
 }

@@ -28,7 +28,7 @@ func (e *ShortenedError) Error() string {
 	return fmt.Sprintf("read %s: %s: something between here and the server shortened it", host(e.URL), what)
 }
 
-// maxShortened is how many shortened answers in a row each server may give before it is
+// maxShortened is how many shortened answers, without progress, each server may give before it is
 // given up. What shortens an answer now and then is worth a retry; what shortens all of
 // them would keep a client waiting for ever.
 const maxShortened = 5
@@ -44,7 +44,7 @@ func readObject(base, path string, body io.Reader, answer any) ([]byte, error) {
 	case err == nil:
 		return b, nil
 	case len(b) < maxAnswer && endsEarly(b):
-		return nil, &ShortenedError{base, 0, -1}
+		return nil, &ShortenedError{public(base), 0, -1}
 	}
 	return nil, &ProtocolError{base, fmt.Sprintf("answered %s with what is not its form: %v", path, err)}
 }
@@ -93,7 +93,7 @@ func (l *countedLines) Next() ([]byte, error) {
 	case err == nil && l.got == l.want:
 		return nil, &ProtocolError{l.base, fmt.Sprintf("sent more than the %d events that it announced", l.want)}
 	case err == nil && l.lines.Open() && (l.got+1 < l.want || !json.Valid(line)):
-		return nil, &ShortenedError{l.base, l.got, l.want} // in the middle of a line
+		return nil, &ShortenedError{public(l.base), l.got, l.want} // in the middle of a line
 	case err == nil:
 		l.got++
 		return line, nil
@@ -102,7 +102,7 @@ func (l *countedLines) Next() ([]byte, error) {
 	case l.got == l.want: // if anything was cut off, it is only the end of the connection
 		return nil, io.EOF
 	case errors.Is(err, io.EOF):
-		return nil, &ShortenedError{l.base, l.got, l.want}
+		return nil, &ShortenedError{public(l.base), l.got, l.want}
 	}
 	return nil, dropped(l.base, err)
 }
@@ -196,7 +196,7 @@ func (o *objectLines) failure(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case o.body.ended && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
-		return &ShortenedError{o.base, 0, -1}
+		return &ShortenedError{public(o.base), 0, -1}
 	case errors.As(err, &syntax), errors.Is(err, errObjectForm):
 		return &ProtocolError{o.base, fmt.Sprintf("answered with what is not a list of events: %v", err)}
 	}

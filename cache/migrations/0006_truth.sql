@@ -44,3 +44,12 @@ ALTER TABLE log ADD COLUMN seen_mark TEXT NOT NULL DEFAULT '';
 PRAGMA secure_delete = ON;
 DELETE FROM source WHERE url LIKE '%@%';
 PRAGMA secure_delete = OFF;
+
+-- Stretches of a topic that are held and were found to differ from the server. They stay
+-- until a digest agrees.
+CREATE TABLE doubt (
+  topic TEXT    NOT NULL,
+  start INTEGER NOT NULL,
+  stop  INTEGER NOT NULL,
+  PRIMARY KEY (topic, start)
+) STRICT;

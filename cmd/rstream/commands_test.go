@@ -62,6 +62,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"gate":     cmdGate,
 	"atgate":   cmdAtGate,
 	"opengate": cmdOpenGate,
+	// shorten VAR URL HOW N: set a variable to a URL that leads to another and changes the
+	// first N answers with events: empty, cut, compressed or uncounted.
+	"shorten": cmdShorten,
 	// held VAR FILE TOPIC...: what a copy holds of topics now must not come over the
 	// wire again.
 	"held": cmdHeld,

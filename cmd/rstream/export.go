@@ -21,7 +21,8 @@ func newExportCommand(a *app) *cobra.Command {
 		Long: `Print what the local copy holds of the topics as JSON lines that "rstream import"
 reads: for each topic a line that says of which log, which stretches and how much it
 is, then the events. Nothing is asked of a server; --cache may name a server's own
-file. Where not all is held, standard error says what is missing and the status is 3.`,
+file. Where not all is held, or the copy differs from the server, standard error says
+where and the status is 3.`,
 		Example: `  rstream export alice --since 30d >alice.jsonl
   rstream export --all --cache rstream.db | gzip >all.jsonl.gz`,
 		ValidArgsFunction: a.completeTopics,
@@ -63,30 +64,40 @@ func runExport(ctx context.Context, a *app, o logOptions, topics []event.Topic) 
 	}
 	defer db.Close()
 	var gaps window.Spans
+	var doubt error
 	for _, t := range topics {
 		held, span, err := o.heldOf(ctx, db, []event.Topic{t})
 		if err != nil {
 			return err
 		}
-		if err := a.export(ctx, db, t, held.Intersect(window.Spans{span}), span); err != nil {
+		doubted, err := doubtedIn(ctx, db, []event.Topic{t}, span)
+		if err != nil {
 			return err
 		}
+		if err := a.export(ctx, db, t, held.Intersect(window.Spans{span}), doubted, span); err != nil {
+			return err
+		}
+		doubt = cmp.Or(doubt, a.noteDoubted([]event.Topic{t}, doubted))
 		gaps = append(gaps, held.Gaps(span)...)
 	}
 	if err := a.out.flush(); err != nil {
 		return err
 	}
-	return a.reportGaps(gaps)
+	return cmp.Or(a.reportGaps(gaps), doubt)
 }
 
-func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held window.Spans, span window.Span) error {
+// export writes what is held of t, and claims to be whole except where it is in doubt.
+func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held, doubted window.Spans, span window.Span) error {
 	head := exportLine{Type: "export", Log: db.Log(), Topic: t, From: span.From, To: span.To, Windows: []exportWindow{}}
 	proven, err := provenOf(ctx, db, t)
 	if err != nil {
 		return err
 	}
 	for _, s := range held {
-		parts := slices.Concat(proven.Intersect(window.Spans{s}), proven.Gaps(s))
+		parts := proven.Intersect(window.Spans{s})
+		for _, gap := range proven.Gaps(s) {
+			parts = append(parts, slices.Concat(doubted.Gaps(gap), doubted.Intersect(window.Spans{gap}))...)
+		}
 		slices.SortFunc(parts, func(a, b window.Span) int { return cmp.Compare(a.From, b.From) })
 		for _, part := range parts {
 			leaves, err := db.Leaves(ctx, t, part)
@@ -98,7 +109,9 @@ func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held wind
 			if proven.Contains(part) {
 				w.Digest = &digest
 			}
-			head.Windows, head.Count = append(head.Windows, w), head.Count+n
+			if head.Count += n; !doubted.Contains(part) {
+				head.Windows = append(head.Windows, w)
+			}
 		}
 	}
 	if err := a.out.json(head); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -63,6 +64,10 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 	if err != nil {
 		return s.check(ctx, err)
 	}
+	doubted, err := doubtedIn(ctx, s.db, []event.Topic{topic}, synced.Span)
+	if err != nil {
+		return err
+	}
 	var last *event.Event
 	err = s.db.Each(ctx, []event.Topic{topic}, synced.Span, func(ev *event.Event) error {
 		last = ev
@@ -71,24 +76,38 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 		}
 		return nil
 	})
+	doubt := a.noteDoubted([]event.Topic{topic}, doubted)
 	switch {
 	case err != nil:
 		return err
+	case doubt != nil && (last == nil || last.Type == event.Del):
+		return doubt // nobody can say that it has no value
 	case last == nil:
 		return &exitError{status: exitFailed, text: storage + ": has never been written"}
 	case o.events:
-		return nil
+		return doubt
 	}
-	return a.printValue(last)
+	return cmp.Or(a.printValue(last), doubt)
 }
 
 // getAt prints the value that a storage had at a moment.
 func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event.Moment) error {
-	for ev, err := range s.State(ctx, topic, at) {
+	id, err := s.StateAt(ctx, topic, at)
+	if err != nil {
+		return err
+	}
+	doubted, err := stateDoubted(ctx, s.db, topic, id)
+	if err != nil {
+		return err
+	}
+	for ev, err := range s.State(ctx, topic, event.At(event.CursorOf(id, s.db.Log()))) {
 		if err != nil {
 			return err
 		}
-		return a.printValue(ev)
+		return cmp.Or(a.printValue(ev), a.noteDoubted([]event.Topic{topic}, doubted))
+	}
+	if len(doubted) > 0 {
+		return a.noteDoubted([]event.Topic{topic}, doubted)
 	}
 	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value at %s", strings.TrimSuffix(topic.String(), "$"), at)}
 }

@@ -35,8 +35,8 @@ Exit status:
 const exitAnnotation = "exit"
 
 // exitStatuses says what every status means.
-const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing   4 not allowed
-  5 server unreachable   129 hung up   130 interrupted
+const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing or differs
+  4 not allowed   5 server unreachable   129 hung up   130 interrupted
 `
 
 func newHelpCommand() *cobra.Command {

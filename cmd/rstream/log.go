@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -26,7 +27,8 @@ func newLogCommand(a *app) *cobra.Command {
 		GroupID: groupRead,
 		Short:   "Print events from the local copy, offline",
 		Long: `Print what the local copy holds of the topics. Nothing is asked of a server. Where
-it does not hold all, standard error says what is missing and the status is 3.`,
+it does not hold all, or differs from the server, standard error says where and the
+status is 3.`,
 		Example: `  rstream log alice --since 1h
   rstream log '*/quakes' | jq .value.place`,
 		ValidArgsFunction: a.completeTopics,
@@ -197,6 +199,10 @@ func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end even
 
 // printHeld prints what is held of span and says what is not.
 func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span) error {
+	doubted, err := doubtedIn(ctx, db, topics, span)
+	if err != nil {
+		return err
+	}
 	for _, s := range held.Intersect(window.Spans{span}) {
 		if err := db.Each(ctx, topics, s, func(ev *event.Event) error { return a.out.event(ev) }); err != nil {
 			return err
@@ -205,7 +211,7 @@ func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic,
 	if err := a.out.flush(); err != nil {
 		return err
 	}
-	return a.reportGaps(held.Gaps(span))
+	return cmp.Or(a.noteDoubted(topics, doubted), a.reportGaps(held.Gaps(span)))
 }
 
 // reportGaps says what is not held of what was asked for.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,14 +190,23 @@ func (a *app) printState(ctx context.Context, s states, topic event.Topic, at ev
 	if err != nil {
 		return err
 	}
+	doubted, err := stateDoubted(ctx, s.file(), topic, id)
+	if err != nil {
+		return err
+	}
 	if err := s.file().State(ctx, topic, id, a.out.event); err != nil {
 		return err
 	}
-	return a.out.flush()
+	return cmp.Or(a.out.flush(), a.noteDoubted([]event.Topic{topic}, doubted))
 }
 
 // followState prints the state and then each change.
 func (a *app) followState(ctx context.Context, s *session, topic event.Topic) error {
+	doubted, err := s.db.Doubted(ctx, topic)
+	if err != nil {
+		return err
+	}
+	doubt := a.noteDoubted([]event.Topic{topic}, doubted)
 	for b, err := range s.Follow(ctx, topic) {
 		for i := 0; err == nil && i < len(b.Events); i++ {
 			ev := b.Events[i]
@@ -215,7 +225,7 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 			return err
 		}
 	}
-	return nil
+	return doubt
 }
 
 // printLive says that what was there has been printed, and that from here on comes
@@ -267,6 +277,10 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 		}
 		return err
 	}
+	doubted, err := stateDoubted(ctx, s.file(), topic, to)
+	if err != nil {
+		return err
+	}
 	for pair, err := range sideBySide(stateEvents(ctx, s, topic, from), stateEvents(ctx, s, topic, to)) {
 		if err == nil {
 			err = a.printChange(pair)
@@ -275,7 +289,7 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 			return err
 		}
 	}
-	return a.out.flush()
+	return cmp.Or(a.out.flush(), a.noteDoubted([]event.Topic{topic}, doubted))
 }
 
 // quiet reports whether nothing happened to topic in span, as far as that is known.

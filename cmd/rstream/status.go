@@ -23,7 +23,9 @@ func newStatusCommand(a *app) *cobra.Command {
 		Short:   "Say what is held, how far, and of which server",
 		Long: `Say what the local copy holds, how far it has come, and of which server. The server
 is asked for its head; if it cannot be reached, that is said and the status is still 0.
-It is 1 if the server's log was put back to an older state.
+The status is 1 if the server's log was put back to an older state.
+If the copy was found to differ from the server, the output says where, and the status
+is 3 until a sync or verify has found both to be equal.
 
 "not fetched again" counts what was asked for and held already, over the copy's life.`,
 		Example: `  rstream status
@@ -61,6 +63,7 @@ type statusReport struct {
 	Followed  []event.Topic  `json:"followed"`
 	Windows   map[string]int `json:"windows"`
 	Cursors   []cursorReport `json:"cursors"`
+	Doubted   []doubtLine    `json:"doubted"` // where the copy was found to differ from the server
 }
 
 type cursorReport struct {
@@ -74,7 +77,7 @@ type cursorReport struct {
 const probeTime = 3 * time.Second
 
 func runStatus(ctx context.Context, a *app) error {
-	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}}
+	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}, Doubted: []doubtLine{}}
 	if err := r.askServer(ctx, a); err != nil {
 		return err
 	}
@@ -86,10 +89,14 @@ func runStatus(ctx context.Context, a *app) error {
 		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
 		r.Lag = &lag
 	}
-	if !a.out.text() {
-		return errors.Join(a.out.json(r), back)
+	print := func() error { return a.out.json(r) }
+	if a.out.text() {
+		print = func() error { return r.print(a.out) }
 	}
-	return errors.Join(r.print(a.out), back)
+	if err := errors.Join(print(), back); err != nil || len(r.Doubted) == 0 {
+		return err
+	}
+	return &exitError{status: exitGap}
 }
 
 // compare asks the server whether its log still is the one of which the copy is. Only a log
@@ -195,6 +202,9 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 			r.Reached = &end
 		}
 	}
+	if r.Doubted, err = doubtLines(ctx, db); err != nil {
+		return err
+	}
 	cursors, err := db.Cursors(ctx)
 	for _, c := range cursors {
 		r.Cursors = append(r.Cursors, cursorReport(c))
@@ -221,7 +231,7 @@ func (r *statusReport) print(out *output) error {
 		lag := ""
 		if r.Lag != nil {
 			lag = fmt.Sprintf(", %s behind", count(*r.Lag, "event"))
-			if *r.Lag == 0 {
+			if *r.Lag == 0 && len(r.Doubted) == 0 {
 				lag = ", up to date"
 			}
 		}
@@ -244,6 +254,9 @@ func (r *statusReport) print(out *output) error {
 		}
 	}
 	row("windows", "%s", orNone(strings.Join(states, ", ")))
+	for _, d := range r.Doubted {
+		row("differs", "%s between %s and %s; run \"rstream sync %s\"", d.Topic, positionName(d.From), d.To, shellWord(d.Topic.String()))
+	}
 	for _, c := range r.Cursors {
 		row("cursor", "%s", c)
 	}

@@ -40,6 +40,9 @@ not fetched again. Without a topic it is every topic that a sync was asked for, 
 everything if none was. What put --offline has kept is sent first. If something was
 missing, it is asked once more at the end whether there is more by then.
 
+Blocks that are held but differ from the server are fetched once more; if they still
+differ, the status is 1 until "rstream verify --repair" replaces them.
+
 Of events that were imported, those that the server has are put where it has them, and
 only the others are fetched; --strategy and --explain are about that.
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ No line is lost, however the tail ends, but some may be printed again:
   after SIGTERM, SIGINT, SIGHUP  none that the reader has taken
 A line written to a file or a terminal counts as taken. A tail that has printed
 everything (--until-live, --count) exits once the reader has taken it.
+Before a stretch in which the copy differs from the server, it exits with status 3.
 
 --from-state begins with the state of the topics: the events that made it, each marked
 "snapshot":true, then a line of type "live". With --name that is the first time only.`,
@@ -135,7 +137,7 @@ const holdTime = time.Second
 func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
 	a := s.app
 	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, keep: keep}
-	return a.out.untilClosed(ctx, func(ctx context.Context) error {
+	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.begin(ctx, o.fromState, &opts)
 		if err == nil {
 			err = p.print(ctx, opts)
@@ -148,6 +150,7 @@ func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Top
 		}
 		return err
 	})
+	return cmp.Or(err, p.doubt)
 }
 
 // moments turns the flags into what the client understands.
@@ -177,6 +180,9 @@ type tailPrinter struct {
 	most    int // 0 is no end
 	written int
 	keep    *keeper // nil without a name
+
+	at    event.ID // what was passed
+	doubt error    // it differs from the server somewhere
 }
 
 // begin prints the state if that is what the tail begins with, and has it go on from
@@ -225,6 +231,9 @@ func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error 
 }
 
 func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
+	if err := p.passDoubt(ctx, &b); err != nil {
+		return err
+	}
 	at := b.Position
 	for _, ev := range b.Events {
 		if err := p.a.out.event(ev); err != nil {

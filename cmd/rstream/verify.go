@@ -27,7 +27,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 		Short:   "Compare what is held with the server",
 		Long: `Read every held event of the topics again, or of all that is held, and compare
 block by block with the server. The status is 0 only if all is equal above what the
-server still has.
+server still has. What differs is remembered: until a sync or verify finds it equal,
+commands that read it say so and end with status 3.
 
 --repair fetches the blocks that differ again, touches nothing else, and looks at
 the topics once more. What is kept of states is checked as well; --repair drops what is

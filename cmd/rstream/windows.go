@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -38,6 +40,7 @@ type windowLine struct {
 	Proven  bool         `json:"proven"`
 	At      string       `json:"at,omitempty"` // the moment, while pending
 	Error   string       `json:"error,omitempty"`
+	Differs bool         `json:"differs,omitempty"` // some of it was found to differ from the server
 }
 
 func newWindowLine(w *window.Window) windowLine {
@@ -67,6 +70,9 @@ func (l *windowLine) text() string {
 	if l.At != "" {
 		topic += " at " + l.At
 	}
+	if l.Differs {
+		topic += "  (differs from the server)"
+	}
 	return fmt.Sprintf(windowForm, l.State, position(l.From), position(l.Reached), position(l.To), topic)
 }
 
@@ -80,11 +86,16 @@ func runWindows(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	doubts, err := db.Doubts(ctx)
+	if err != nil {
+		return err
+	}
 	if a.out.text() {
 		a.out.printf(windowForm, "STATE", "FROM", "REACHED", "TO", "TOPIC")
 	}
 	for i := range windows {
 		line := newWindowLine(&windows[i])
+		line.Differs = differs(&windows[i], doubts)
 		if a.out.text() {
 			err = a.out.printf("%s", line.text())
 		} else {
@@ -102,4 +113,11 @@ func runWindows(ctx context.Context, a *app) error {
 		}
 	}
 	return a.out.flush()
+}
+
+// differs reports whether some of what w holds is in doubt.
+func differs(w *window.Window, doubts []cache.Doubt) bool {
+	return !w.Proven && slices.ContainsFunc(doubts, func(d cache.Doubt) bool {
+		return w.Topic.Overlaps(d.Topic) && !w.Held().Intersect(d.Span).Empty()
+	})
 }

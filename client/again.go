@@ -1,0 +1,83 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// fetchAgain finds the blocks of a held stretch that differ from the server, notes them as
+// in doubt, fetches each once more and tries to prove the stretch. It adds events that are
+// missing and never removes or replaces one: the server may be the one that is wrong.
+func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Window, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+	theirs, err := c.windowsOf(ctx, topic, sum.Span())
+	if err != nil {
+		return false, 0, err
+	}
+	ours, err := c.leaves(ctx, topic, sum.Span())
+	if err != nil {
+		return false, 0, inStore(err)
+	}
+	var different []Finding
+	for _, f := range compare(topic, sum.Span(), ours, theirs, &Verified{}) {
+		differs, err := c.store.Doubt(ctx, topic, f.Span, f.theirs)
+		if err != nil {
+			return false, 0, inStore(err)
+		}
+		if differs {
+			different = append(different, f)
+		}
+	}
+	for _, span := range spansOf(different) {
+		err := c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
+			added, err := c.store.Merge(ctx, topic, part, evs)
+			if err == nil && len(added) > 0 {
+				err = fresh(added)
+			}
+			return err
+		})
+		if err != nil && !errors.As(err, new(*cache.ConflictError)) {
+			return false, 0, err
+		}
+	}
+	return c.prove(ctx, topic, sum)
+}
+
+// leaves returns the leaves of what is stored. What is in doubt may be damaged where only
+// reading every event again can show it.
+func (c *Client) leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	doubted, err := c.store.Doubted(ctx, topic)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(doubted.Intersect(window.Spans{span})) > 0:
+		return c.store.CheckedLeaves(ctx, topic, span)
+	}
+	return c.store.Leaves(ctx, topic, span)
+}
+
+// eachPage fetches a stretch page by page, whatever is held of it.
+func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
+	for at := span; !at.Empty(); {
+		var p page
+		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
+			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
+			if p.next.ID > at.From && !final(err) {
+				return nil // what has come before a cut is whole
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := fn(window.Span{From: at.From, To: p.next.ID}, p.events); err != nil {
+			return inStore(err)
+		}
+		at.From = p.next.ID
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A doubtLine is a stretch of a topic in which the copy was found to differ from the server.
+type doubtLine struct {
+	Topic event.Topic `json:"topic"`
+	From  event.ID    `json:"from"`
+	To    event.ID    `json:"to"`
+}
+
+func doubtLines(ctx context.Context, db *cache.DB) ([]doubtLine, error) {
+	doubts, err := db.Doubts(ctx)
+	lines := make([]doubtLine, len(doubts))
+	for i, d := range doubts {
+		lines[i] = doubtLine{d.Topic, d.Span.From, d.Span.To}
+	}
+	return lines, err
+}
+
+// doubtedIn returns where in span the copy of topics is in doubt. Readers ask before they
+// read: what is repaired while they do so may have come too late for them.
+func doubtedIn(ctx context.Context, db *cache.DB, topics []event.Topic, span window.Span) (window.Spans, error) {
+	doubted, err := db.Doubted(ctx, topics...)
+	return doubted.Intersect(window.Spans{span}), err
+}
+
+// noteDoubted says where the copy differs, and has the command end with the status of a
+// gap, since events may be missing there.
+func (a *app) noteDoubted(topics []event.Topic, doubted window.Spans) error {
+	for _, span := range doubted {
+		a.note("the copy of %s differs from the server between %s and %s; run \"rstream sync %s\"",
+			topicList(topics), positionName(span.From), span.To, shellTopics(topics))
+	}
+	if len(doubted) > 0 {
+		return &exitError{status: exitGap}
+	}
+	return nil
+}
+
+// stateDoubted returns where the history that the state of topic at a position is made of
+// is in doubt.
+func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID) (window.Spans, error) {
+	from, err := db.StateFrom(ctx, topic, at)
+	if err != nil {
+		return nil, err
+	}
+	return doubtedIn(ctx, db, []event.Topic{topic}, window.Span{From: from, To: at})
+}
+
+// passDoubt looks at what a tail is about to pass. A cursor must not pass events that may be
+// missing, so a tail with a name ends there; others go on and say so.
+func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
+	from := p.at
+	if p.keep != nil {
+		from = p.keep.position()
+	} else if from == event.Beginning && len(b.Events) > 0 {
+		from = b.Events[0].ID - 1
+	}
+	doubted, err := doubtedIn(ctx, p.s.db, p.topics, window.Span{From: from, To: b.Position})
+	p.at = max(p.at, b.Position)
+	switch {
+	case err != nil || len(doubted) == 0:
+		return err
+	case p.keep != nil:
+		return &exitError{exitGap, fmt.Sprintf("the copy of %s differs from the server between %s and %s; the cursor stays before that",
+			topicList(p.topics), positionName(doubted[0].From), doubted[0].To), fmt.Sprintf("run \"rstream sync %s\" first", shellTopics(p.topics))}
+	}
+	p.doubt = p.a.noteDoubted(p.topics, doubted)
+	return nil
+}

@@ -125,9 +125,14 @@ func TestDifferentForEver(t *testing.T) {
 func TestDifferentBytes(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	f.put("alice/x", 40)
+	f.put("alice/x", 41)
 	db := f.newCache()
 	topic := mustTopic(t, "alice")
+	c := newTestClient(t, db, hasty(f.http.URL))
+	// The newest event is right: the log was not put back.
+	if _, err := c.Sync(t.Context(), topic, Range{Since: c.at(40)}); err != nil {
+		t.Fatal(err)
+	}
 	l, _, err := db.Claim(t.Context(), []event.Topic{topic}, window.Span{To: 40})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +145,6 @@ func TestDifferentBytes(t *testing.T) {
 	if err := l.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := newTestClient(t, db, hasty(f.http.URL))
 	var mismatch *MismatchError
 	if _, err := c.Sync(t.Context(), topic, Range{}); !errors.As(err, &mismatch) {
 		t.Fatalf("sync = %v, want a mismatch", err)

@@ -85,7 +85,7 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	}
 	found := compare(topic, span, ours, theirs, v)
 	for _, equal := range spansOf(found).Gaps(span) {
-		if err := c.store.Prove(ctx, topic, equal, removals, 0); err != nil && !errors.Is(err, cache.ErrLost) {
+		if err := c.store.Prove(ctx, topic, equal, removals, 0); !isNoted(err) {
 			return inStore(err)
 		}
 	}
@@ -98,10 +98,19 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	return nil
 }
 
+// isNoted reports whether a store has noted what a comparison found, or need not: it was
+// overtaken by a removal, or the file may only be read.
+func isNoted(err error) bool {
+	return err == nil || errors.Is(err, cache.ErrLost) || errors.Is(err, cache.ErrReadOnly)
+}
+
 // verifyFound remembers that a window differs, until it is proven, and repairs it.
 func (c *Client) verifyFound(ctx context.Context, f *Finding, repair bool) error {
-	if _, err := c.store.Doubt(ctx, f.Topic, f.Span, f.theirs); err != nil || !repair {
+	if _, err := c.store.Doubt(ctx, f.Topic, f.Span, f.theirs); !isNoted(err) {
 		return inStore(err)
+	}
+	if !repair {
+		return nil
 	}
 	equal, err := c.mend(ctx, f.Topic, f.Span)
 	f.Repaired = equal

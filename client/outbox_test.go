@@ -140,7 +140,7 @@ func TestSendThroughNarrowProxy(t *testing.T) {
 	f.through(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.ContentLength > 200 {
-				http.Error(w, "too large", 413)
+				http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 				return
 			}
 			next.ServeHTTP(w, r)

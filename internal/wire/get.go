@@ -220,9 +220,9 @@ func parseItem(raw json.RawMessage) (it item, err error) {
 	case '"':
 		it.id, err = event.Member{Name: "id", Value: raw}.Text()
 		return it, err
+	case '{':
 	default:
 		return it, fmt.Errorf(`want a storage such as "alice/posts/1" or {"id": …}, or a list of them, not %.40s`, raw)
-	case '{':
 	}
 	ms, err := event.Members(raw)
 	if err != nil {

@@ -96,6 +96,7 @@ type lineClaim struct {
 	done     int  // the last line up to which all were taken
 	doneMade bool // the key of one of them was made here, and is gone
 	batch    []lineItem
+	most     int // lines of a request that are not too many; 0 is not known
 }
 
 // took notes that the batch was taken.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 
 	"github.com/rstream-dev/rstream/event"
@@ -197,12 +198,8 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	go readLines(ctx, in, c.name, parse, items)
 	for {
 		batch, open, err := nextBatch(ctx, items)
-		if len(batch) > 0 {
-			c.batch = batch
-			if f, err := send(draftsOf(batch)); err != nil {
-				return c.about(err, f)
-			}
-			c.took()
+		if err := c.send(batch, send); err != nil {
+			return err
 		}
 		if err != nil {
 			return c.about(err, untaken)
@@ -211,6 +208,38 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 			return nil
 		}
 	}
+}
+
+// send sends a batch, in parts if something says that it is too large: a server or a proxy
+// may take less than maxBatchBytes.
+func (c *lineClaim) send(batch []lineItem, send sendFunc) error {
+	passed := false // a proxy refused what it may have passed on
+	for len(batch) > 0 {
+		n := len(batch)
+		if c.most > 0 {
+			n = min(n, c.most)
+		}
+		c.batch = batch[:n]
+		f, err := send(draftsOf(c.batch))
+		switch {
+		case err == nil:
+			c.took()
+			batch = batch[n:]
+		case n > 1 && isTooLarge(err):
+			c.most, passed = n/2, passed || f == unknown
+		case passed && f == untaken:
+			c.batch = batch
+			return c.about(err, unknown)
+		default:
+			return c.about(err, f)
+		}
+	}
+	return nil
+}
+
+func isTooLarge(err error) bool {
+	var answer *wire.Error
+	return errors.As(err, &answer) && answer.Status == http.StatusRequestEntityTooLarge
 }
 
 func draftsOf(items []lineItem) []event.Draft {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// numbered returns lines that bring their keys.
+func numbered(n int) (in string) {
+	for i := range n {
+		in += fmt.Sprintf(`{"user":"a","path":"x","key":"%d","value":%d}`+"\n", i, i)
+	}
+	return in
+}
+
+// What takes a few lines at a time, such as a proxy with a limit on requests, gets a few at
+// a time, each once and in order, and is not asked for more again.
+func TestSendLinesInParts(t *testing.T) {
+	tooLarge := &client.UnknownOutcomeError{Err: &wire.Error{Status: http.StatusRequestEntityTooLarge}}
+	const most = 7
+	refused, next := 0, 0
+	send := func(ds []event.Draft) (fate, error) {
+		if len(ds) > most {
+			refused++
+			return unknown, tooLarge
+		}
+		for _, d := range ds {
+			if d.Key != fmt.Sprint(next) {
+				t.Fatalf("key %s was sent, want %d", d.Key, next)
+			}
+			next++
+		}
+		return taken, nil
+	}
+	c := &lineClaim{name: "in"}
+	if err := sendLines(t.Context(), strings.NewReader(numbered(3000)), c, send, parseEvent); err != nil || next != 3000 {
+		t.Fatalf("sendLines = %v, %d lines were taken", err, next)
+	}
+	if refused > 10 {
+		t.Errorf("%d requests were too large", refused)
+	}
+}
+
+// What was too large for a proxy may have passed it all the same, so a later refusal of a
+// part leaves all of it open.
+func TestSendLinesInPartsFails(t *testing.T) {
+	for _, c := range []struct {
+		first fate // of what was too large
+		want  string
+	}{
+		{unknown, "no; whether lines 1-8 of in were appended is unknown"},
+		{untaken, "no; nothing was appended"},
+	} {
+		var batch []lineItem
+		for i := range 8 {
+			batch = append(batch, lineItem{number: i + 1})
+		}
+		asked := 0
+		err := (&lineClaim{name: "in"}).send(batch, func([]event.Draft) (fate, error) {
+			if asked++; asked == 1 {
+				return c.first, &wire.Error{Status: http.StatusRequestEntityTooLarge}
+			}
+			return untaken, errors.New("no")
+		})
+		if err == nil || err.Error() != c.want {
+			t.Errorf("send = %v, want %q", err, c.want)
+		}
+	}
+}

@@ -139,7 +139,7 @@ func TestHostileServers(t *testing.T) {
 		{"400", asksPage, func(l *liar) { l.problem(wire.Errorf(400, "topic: no")) }, new(*wire.Error), 0},
 		{"401", asksPage, func(l *liar) { l.problem(wire.Errorf(401, "who?")) }, new(*wire.Error), 0},
 		{"403", asksPage, func(l *liar) { l.problem(wire.Errorf(403, "no")) }, new(*wire.Error), 0},
-		{"404 as HTML", asksPage, func(l *liar) { http.Error(l.w, "<h1>", 404) }, new(*wire.Error), 0},
+		{"404 as HTML", asksPage, func(l *liar) { http.Error(l.w, "<h1>", 404) }, new(*ProtocolError), 0},
 		{"409", asksPage, func(l *liar) { l.problem(wire.Errorf(409, "ahead")) }, new(*wire.Error), 0},
 		{"410", asksPage, func(l *liar) { e := wire.Errorf(410, "gone"); e.Oldest = new(event.ID); *e.Oldest = 7; l.problem(e) }, new(*GapError), 0},
 		{"410 that names nothing", asksPage, func(l *liar) { l.problem(wire.Errorf(410, "gone")) }, new(*wire.Error), 0},

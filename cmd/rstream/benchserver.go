@@ -176,7 +176,7 @@ func newBenchLimitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "limit", Short: "Serve what does nothing", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			go collectOnDemand(cmd.InOrStdin(), cmd.OutOrStdout())
+			go collectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
 			return runBenchLimit(cmd.Context(), urlFile)
 		},
 	}
@@ -192,7 +192,7 @@ func newBenchServerCommand(a *app) *cobra.Command {
 		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quiet = true
-			go collectOnDemand(cmd.InOrStdin(), cmd.OutOrStdout())
+			go collectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
 			return runServe(cmd.Context(), a, o)
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -85,7 +86,10 @@ func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := map[string]int{}
 		up := time.Now().Add(time.Hour)
+		var one sync.Mutex // both are asked at once when one has answered
 		cfg := Config{Servers: []string{"http://a", "http://b"}, HTTP: &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+			one.Lock()
+			defer one.Unlock()
 			asked[r.URL.Host]++
 			if time.Now().Before(up) {
 				return nil, syscall.ECONNREFUSED
@@ -120,7 +124,10 @@ func TestRetryAfter(t *testing.T) {
 		var asked []string
 		var times []time.Duration
 		start := time.Now()
+		var one sync.Mutex // both are asked at once when one has answered
 		cfg := Config{Servers: []string{"http://a", "http://b"}, HTTP: &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+			one.Lock()
+			defer one.Unlock()
 			asked, times = append(asked, r.URL.Host), append(times, time.Since(start))
 			switch {
 			case r.URL.Host == "a" && time.Since(start) < 100*time.Second:

@@ -64,3 +64,27 @@ func (c counter) Set(s string) error {
 
 // Type names the flag's value.
 func (c counter) Type() string { return "number" }
+
+// A waitLimit is a flag that says how long to wait: a duration such as 30s, longer than
+// none.
+type waitLimit time.Duration
+
+func (p *waitLimit) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return time.Duration(*p).String()
+}
+
+// Set refuses what is no time to wait.
+func (p *waitLimit) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return errors.New("want a duration such as 15s")
+	}
+	*p = waitLimit(d)
+	return nil
+}
+
+// Type names the flag's value.
+func (p *waitLimit) Type() string { return "duration" }

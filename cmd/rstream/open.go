@@ -251,27 +251,3 @@ func learnServer(url, log string) error {
 func forgetServer(url string) error {
 	return changeServers(func(known map[string]string) { delete(known, wire.WithoutUser(url)) })
 }
-
-// A waitLimit is a flag that says how long to wait: a duration such as 30s, longer than
-// none.
-type waitLimit time.Duration
-
-func (p *waitLimit) String() string {
-	if *p == 0 {
-		return ""
-	}
-	return time.Duration(*p).String()
-}
-
-// Set refuses what is no time to wait.
-func (p *waitLimit) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return errors.New("want a duration such as 15s")
-	}
-	*p = waitLimit(d)
-	return nil
-}
-
-// Type names the flag's value.
-func (p *waitLimit) Type() string { return "duration" }

@@ -1,7 +1,6 @@
 package event
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -116,76 +115,6 @@ func parseRFC3339(s string) (Time, bool) {
 		return 0, false
 	}
 	return TimeOf(t), true
-}
-
-// ParseLocalMoment reads what ParseMoment reads and what a person would also
-// write: 14:05 or 14:05:30, the last one that is not in the future, and a date or
-// a date and time, all in now's zone. Where the zone's clock is set back, a date
-// and time is the first of the two; where it is set forward, a time that is left
-// out is the moment of the jump.
-func ParseLocalMoment(s string, now time.Time) (Moment, error) {
-	for _, layout := range []string{"15:04", "15:04:05"} {
-		if clock, err := time.Parse(layout, s); err == nil {
-			return AtTime(TimeOf(lastAt(clock, now))), nil
-		}
-	}
-	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
-		if wall, err := time.Parse(layout, s); err == nil {
-			if t := TimeOf(firstAt(wall, now.Location())); t.Valid() {
-				return AtTime(t), nil
-			}
-		}
-	}
-	m, err := ParseMoment(s)
-	if err != nil {
-		return Moment{}, fmt.Errorf("parse moment %.40q: %w", s, errNoMoment)
-	}
-	return m, nil
-}
-
-var errNoMoment = errors.New("want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
-
-// lastAt returns the last time not after now at which the clock on the wall shows
-// what clock shows. It goes back through the stretches in which the zone's offset
-// does not change, so that it finds the second of two 02:30 and leaves out a day
-// that has none.
-func lastAt(clock, now time.Time) time.Time {
-	for t := now; ; {
-		back := sinceMidnight(t) - sinceMidnight(clock)
-		if back < 0 {
-			back += 24 * time.Hour
-		}
-		at := t.Add(-back)
-		start, _ := t.ZoneBounds()
-		if start.IsZero() || !at.Before(start) {
-			return at
-		}
-		t = start.Add(-1)
-	}
-}
-
-// sinceMidnight returns how far the hands of t's clock have come.
-func sinceMidnight(t time.Time) time.Duration {
-	hour, minute, sec := t.Clock()
-	return time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute +
-		time.Duration(sec)*time.Second + time.Duration(t.Nanosecond())
-}
-
-// firstAt returns the first time at which a calendar and clock in loc show what
-// wall shows, or have just jumped over it.
-func firstAt(wall time.Time, loc *time.Location) time.Time {
-	for t := wall.Add(-48 * time.Hour).In(loc); ; {
-		_, offset := t.Zone()
-		at := wall.Add(-time.Duration(offset) * time.Second)
-		if at.Before(t) {
-			return t
-		}
-		_, end := t.ZoneBounds()
-		if end.IsZero() || at.Before(end) {
-			return at
-		}
-		t = end
-	}
 }
 
 // parseAge reads a duration, in which d and w may stand for days of 24 hours and

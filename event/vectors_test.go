@@ -324,10 +324,10 @@ func TestMomentVectors(t *testing.T) {
 			if requestErr == nil {
 				t.Errorf("a request may say %q, want it refused: only now's zone tells what it is", v.Text)
 			}
-		} else if requestErr != nil || request.String() != v.Prints || request != local {
+		} else if requestErr != nil || request.String() != v.Prints || request != local.Moment {
 			t.Errorf("ParseMoment(%q) = %v, %v, want %s", v.Text, request, requestErr, v.Prints)
 		}
-		if again, err := ParseMoment(local.String()); err != nil || again != local {
+		if again, err := ParseMoment(local.String()); err != nil || again != local.Moment {
 			t.Errorf("%q prints %s, which reads %v, %v", v.Text, local, again, err)
 		}
 	}
@@ -386,10 +386,77 @@ func TestLastAtAgainstWalk(t *testing.T) {
 				return !s.at.Add(time.Duration(offset) * time.Second).Before(want)
 			})
 			if j > 0 {
-				if got := firstAt(want, loc); !got.Equal(shown[j].at) {
-					t.Errorf("%s: %s is %s, want %s", around.zone, want.Format(time.DateTime), got, shown[j].at.In(loc))
+				if got, _ := wallMoment(want, loc).Time(from); got != TimeOf(shown[j].at) {
+					t.Errorf("%s: %s is %s, want %s", around.zone, want.Format(time.DateTime), got.Time().In(loc), shown[j].at.In(loc))
 				}
 			}
+		}
+	}
+}
+
+// Around the changes of a clock, what it has shown twice and what it has skipped is said.
+func TestClockChanges(t *testing.T) {
+	for _, c := range []struct {
+		zone, now, text     string
+		first, last, jumped string
+	}{
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-11-01 00:59:59", "", "", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-11-01 01:00", "2026-11-01T01:00:00-04:00", "2026-11-01T01:00:00-05:00", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-11-01T01:59:59", "2026-11-01T01:59:59-04:00", "2026-11-01T01:59:59-05:00", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-11-01T02:00", "", "", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-03-08 01:59:59", "", "", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-03-08 02:00", "", "", "2026-03-08T03:00:00-04:00"},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-03-08 02:59:59", "", "", "2026-03-08T03:00:00-04:00"},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2026-03-08 03:00", "", "", ""},
+		{"America/New_York", "2026-11-20T15:00:00Z", "2030-11-03 01:30", "2030-11-03T01:30:00-04:00", "2030-11-03T01:30:00-05:00", ""},
+		{"America/New_York", "2026-11-01T05:45:00Z", "01:30", "", "", ""},
+		{"America/New_York", "2026-11-01T06:29:59Z", "01:30", "", "", ""},
+		{"America/New_York", "2026-11-01T06:30:00Z", "01:30", "2026-11-01T01:30:00-04:00", "2026-11-01T01:30:00-05:00", ""},
+		{"America/New_York", "2026-11-02T06:00:00Z", "01:30", "2026-11-01T01:30:00-04:00", "2026-11-01T01:30:00-05:00", ""},
+		{"America/New_York", "2026-11-02T07:00:00Z", "01:30", "", "", ""},
+		{"America/New_York", "2026-03-08T06:59:59Z", "02:30", "", "", ""},
+		{"America/New_York", "2026-03-08T07:00:00Z", "02:30", "", "", "2026-03-08T03:00:00-04:00"},
+		{"America/New_York", "2026-03-09T06:29:59Z", "02:30", "", "", "2026-03-08T03:00:00-04:00"},
+		{"America/New_York", "2026-03-09T06:30:00Z", "02:30", "", "", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "2026-10-25 02:30", "2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "2026-10-25", "", "", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "2026-10-25 03:00", "", "", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "2026-03-29 02:30", "", "", "2026-03-29T03:00:00+02:00"},
+		{"Europe/Berlin", "2026-10-25T01:15:00Z", "02:30", "", "", ""},
+		{"Europe/Berlin", "2026-10-25T01:45:00Z", "02:30:30", "2026-10-25T02:30:30+02:00", "2026-10-25T02:30:30+01:00", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "2026-10-25T02:30:00+02:00", "", "", ""},
+		{"Europe/Berlin", "2026-10-25T12:00:00Z", "12h", "", "", ""},
+		{"Europe/Berlin", "2026-11-20T15:00:00Z", "now", "", "", ""},
+		{"Australia/Lord_Howe", "2026-11-20T15:00:00Z", "2026-04-05 01:29", "", "", ""},
+		{"Australia/Lord_Howe", "2026-11-20T15:00:00Z", "2026-04-05 01:45", "2026-04-05T01:45:00+11:00", "2026-04-05T01:45:00+10:30", ""},
+		{"Australia/Lord_Howe", "2026-11-20T15:00:00Z", "2026-04-05 02:00", "", "", ""},
+		{"Australia/Lord_Howe", "2026-11-20T15:00:00Z", "2026-10-04 02:15", "", "", "2026-10-04T02:30:00+11:00"},
+		{"Australia/Lord_Howe", "2026-11-20T15:00:00Z", "2026-10-04 02:30", "", "", ""},
+		{"Pacific/Apia", "2026-11-20T15:00:00Z", "2011-12-30", "", "", "2011-12-31T00:00:00+14:00"},
+		{"Asia/Kolkata", "2026-11-20T15:00:00Z", "2026-10-25 02:30", "", "", ""},
+	} {
+		loc, err := time.LoadLocation(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := time.Parse(time.RFC3339, c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := ParseLocalMoment(c.text, now.In(loc))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		show := func(at time.Time) string {
+			if at.IsZero() {
+				return ""
+			}
+			return at.Format(time.RFC3339)
+		}
+		if show(m.First) != c.first || show(m.Last) != c.last || show(m.Skipped) != c.jumped {
+			t.Errorf("%s: %q at %s is twice %q and %q, skipped %q, want %q, %q, %q", c.zone, c.text, c.now,
+				show(m.First), show(m.Last), show(m.Skipped), c.first, c.last, c.jumped)
 		}
 	}
 }

@@ -110,7 +110,7 @@ func optionalMoment(s string) (*event.Moment, error) {
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return &m, nil
+	return &m.Moment, nil
 }
 
 // checkOrder refuses an end before the beginning where that can be seen without a

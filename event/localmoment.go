@@ -1,0 +1,124 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A LocalMoment is a moment as a person writes it. A local time may be doubtful around a
+// change of the zone's clock, such as the one to daylight saving time.
+type LocalMoment struct {
+	Moment
+
+	// First and Last are the two times at which the clock showed the local time, if it was
+	// set back over it. Otherwise they are zero.
+	First, Last time.Time
+	// Skipped is when the clock was set forward over the local time. Otherwise it is zero.
+	Skipped time.Time
+}
+
+// ParseLocalMoment reads what ParseMoment reads and what a person would also
+// write: 14:05 or 14:05:30, the last one that is not in the future, and a date or
+// a date and time, all in now's zone. Where the zone's clock is set back, a date
+// and time is the first of the two; where it is set forward, a time that is left
+// out is the moment of the jump.
+func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if clock, err := time.Parse(layout, s); err == nil {
+			return clockMoment(clock, now), nil
+		}
+	}
+	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
+		if wall, err := time.Parse(layout, s); err == nil {
+			if m := wallMoment(wall, now.Location()); m.time.Valid() {
+				return m, nil
+			}
+		}
+	}
+	m, err := ParseMoment(s)
+	if err != nil {
+		return LocalMoment{}, fmt.Errorf("parse moment %.40q: %w", s, errNoMoment)
+	}
+	return LocalMoment{Moment: m}, nil
+}
+
+var errNoMoment = errors.New("want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
+
+// wallMoment returns the moment at which a calendar and clock in loc show what wall shows.
+func wallMoment(wall time.Time, loc *time.Location) LocalMoment {
+	first, last, jump := shownAt(wall, loc)
+	switch {
+	case first.IsZero():
+		return LocalMoment{Moment: AtTime(TimeOf(jump)), Skipped: jump}
+	case first.Equal(last):
+		return LocalMoment{Moment: AtTime(TimeOf(first))}
+	}
+	return LocalMoment{Moment: AtTime(TimeOf(first)), First: first, Last: last}
+}
+
+// clockMoment returns the last moment not after now at which a clock shows what clock shows.
+func clockMoment(clock, now time.Time) LocalMoment {
+	at := lastAt(clock, now)
+	m := LocalMoment{Moment: AtTime(TimeOf(at))}
+	wall := time.Date(at.Year(), at.Month(), at.Day(), at.Hour(), at.Minute(), at.Second(), at.Nanosecond(), time.UTC)
+	if first, last, _ := shownAt(wall, now.Location()); !first.Equal(last) && !last.After(now) {
+		m.First, m.Last = first, last
+	}
+	// A day later the clock has shown it again by now, unless it was set forward over it.
+	if first, _, jump := shownAt(wall.AddDate(0, 0, 1), now.Location()); first.IsZero() && !jump.After(now) {
+		m.Skipped = jump
+	}
+	return m
+}
+
+// lastAt returns the last time not after now at which the clock on the wall shows
+// what clock shows. It goes back through the stretches in which the zone's offset
+// does not change, so that it finds the second of two 02:30 and leaves out a day
+// that has none.
+func lastAt(clock, now time.Time) time.Time {
+	for t := now; ; {
+		back := sinceMidnight(t) - sinceMidnight(clock)
+		if back < 0 {
+			back += 24 * time.Hour
+		}
+		at := t.Add(-back)
+		start, _ := t.ZoneBounds()
+		if start.IsZero() || !at.Before(start) {
+			return at
+		}
+		t = start.Add(-1)
+	}
+}
+
+// sinceMidnight returns how far the hands of t's clock have come.
+func sinceMidnight(t time.Time) time.Duration {
+	hour, minute, sec := t.Clock()
+	return time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute +
+		time.Duration(sec)*time.Second + time.Duration(t.Nanosecond())
+}
+
+// shownAt returns the first and the last time at which a calendar and clock in loc show
+// what wall shows. If they never do, both are zero, and jump is when they skip it.
+func shownAt(wall time.Time, loc *time.Location) (first, last, jump time.Time) {
+	for t := wall.Add(-48 * time.Hour).In(loc); ; {
+		_, offset := t.Zone()
+		_, end := t.ZoneBounds()
+		at := wall.Add(-time.Duration(offset) * time.Second).In(loc)
+		switch {
+		case at.Before(t):
+			if first.IsZero() && jump.IsZero() {
+				jump = t
+			}
+		case end.IsZero() || at.Before(end):
+			if first.IsZero() {
+				first = at
+			}
+			last = at
+		}
+		if end.IsZero() || end.After(wall.Add(48*time.Hour)) {
+			return first, last, jump
+		}
+		t = end
+	}
+}

@@ -14,8 +14,6 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-var moments = []string{"beginning", "now", "1h", "24h", "7d"}
-
 // completeServers completes names of servers.
 func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	a.servers = nil // what is being typed is no name yet

@@ -5,34 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/spf13/cobra"
-
-	"github.com/rstream-dev/rstream/event"
 )
-
-// momentText is the value of a flag that names a moment.
-type momentText string
-
-func (m *momentText) String() string { return string(*m) }
-
-// Set refuses what names no moment. That a value is empty is said for all flags.
-func (m *momentText) Set(s string) error {
-	if _, err := event.ParseLocalMoment(s, time.Now()); err != nil && s != "" {
-		return errors.Unwrap(err) // which moment it is, the flag's error says
-	}
-	*m = momentText(s)
-	return nil
-}
-
-// Type names the flag's value.
-func (m *momentText) Type() string { return "moment" }
-
-// addMoment adds a flag that names a moment.
-func addMoment(cmd *cobra.Command, at *string, name, usage string) {
-	cmd.Flags().Var((*momentText)(at), name, usage)
-	complete(cmd, name, moments...)
-}
 
 // A counter is the value of a flag: a whole number within bounds.
 type counter struct {

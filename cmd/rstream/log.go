@@ -3,9 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,102 +98,6 @@ func (o *logOptions) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 	return held, span, nil
 }
 
-// optionalMoment reads a moment as a person writes it, nil if there is none.
-func optionalMoment(s string) (*event.Moment, error) {
-	if s == "" {
-		return nil, nil
-	}
-	m, err := event.ParseLocalMoment(s, time.Now())
-	if err != nil {
-		return nil, &usageError{err}
-	}
-	return &m.Moment, nil
-}
-
-// checkOrder refuses an end before the beginning where that can be seen without a
-// server.
-func checkOrder(since, until *event.Moment) error {
-	if since == nil || until == nil {
-		return nil
-	}
-	now := time.Now()
-	a, ok := since.Time(now)
-	b, ok2 := until.Time(now)
-	from, ok3 := since.Cursor()
-	to, ok4 := until.Cursor()
-	if ok && ok2 && a > b || ok3 && ok4 && from.ID > to.ID {
-		return usagef("--since %s lies after --until %s", since, until)
-	}
-	return nil
-}
-
-func topicList(topics []event.Topic) (s string) {
-	for i, t := range topics {
-		if i > 0 {
-			s += ", "
-		}
-		s += t.String()
-	}
-	return s
-}
-
-// shellTopics writes topics as arguments for a shell.
-func shellTopics(topics []event.Topic) (s string) {
-	for i, t := range topics {
-		if i > 0 {
-			s += " "
-		}
-		s += shellWord(t.String())
-	}
-	return s
-}
-
-// shellWord writes s as one word of a shell, in quotes only if it needs them.
-func shellWord(s string) string {
-	plain := strings.Trim(s, "/-._:@%+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == ""
-	if plain && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// notHeld says that nothing of topics is held, and what is.
-func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
-	others, err := heldTopics(ctx, db)
-	if err != nil {
-		return err
-	}
-	hint := fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))
-	if len(others) > 0 {
-		hint += "; what is held is of " + topicList(others[:min(len(others), namedTopics)])
-	}
-	if more := len(others) - namedTopics; more > 0 {
-		hint += fmt.Sprintf(" and %d more", more)
-	}
-	if meant := dottedTopic(topics[0]); meant != "" {
-		hint += "; did you mean " + meant + "?"
-	}
-	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
-}
-
-// namedTopics is how many topics a hint names.
-const namedTopics = 5
-
-// offlinePosition turns a moment into a position by what is held.
-func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {
-	if m.IsNow() {
-		return end, nil
-	}
-	if t, ok := m.Time(time.Now()); ok {
-		return db.PositionAt(ctx, t)
-	}
-	c, _ := m.Cursor()
-	if !c.Of(db.Log()) {
-		return 0, usagef("%s is a position of another log; %s holds %s", c, db.Path(), db.Log())
-	}
-	return c.ID, nil
-}
-
 // printHeld prints what is held of span and says what is not.
 func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span) error {
 	doubted, err := doubtedIn(ctx, db, topics, span)
@@ -212,22 +113,4 @@ func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic,
 		return err
 	}
 	return cmp.Or(a.noteDoubted(topics, doubted), a.reportGaps(held.Gaps(span)))
-}
-
-// reportGaps says what is not held of what was asked for.
-func (a *app) reportGaps(gaps window.Spans) error {
-	for _, gap := range gaps {
-		a.note("not held: what happened between %s and %s", positionName(gap.From), gap.To)
-	}
-	if len(gaps) > 0 {
-		return &exitError{status: exitGap}
-	}
-	return nil
-}
-
-func positionName(id event.ID) string {
-	if id == event.Beginning {
-		return "the beginning"
-	}
-	return id.String()
 }

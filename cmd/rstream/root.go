@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -255,44 +254,3 @@ func (a *app) note(format string, args ...any) {
 		fmt.Fprintf(a.err, "rstream: %s\n", text)
 	}
 }
-
-// topicFlags are the flags of commands that take topics.
-type topicFlags struct {
-	all, exact bool
-}
-
-func (f *topicFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.all, "all", false, "everything, the topic *")
-	cmd.Flags().BoolVar(&f.exact, "exact", false, "the paths alone, not what is below them")
-	exclude(cmd, "all", "TOPIC")
-}
-
-// parse turns arguments into topics.
-func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
-	if f.all {
-		return []event.Topic{event.All}, nil
-	}
-	var topics []event.Topic
-	for _, arg := range args {
-		if f.exact {
-			arg += "$"
-		}
-		t, err := event.ParseTopic(arg)
-		if err != nil {
-			return nil, &usageError{err}
-		}
-		topics = append(topics, t)
-	}
-	return topics, nil
-}
-
-// need is parse for commands that do nothing without a topic.
-func (f *topicFlags) need(args []string) ([]event.Topic, error) {
-	topics, err := f.parse(args)
-	if err == nil && len(topics) == 0 {
-		err = errNoTopic
-	}
-	return topics, err
-}
-
-var errNoTopic = &usageError{errors.New("want a topic such as alice/posts, or --all")}

@@ -9,7 +9,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/window"
 )
 
 type verifyOptions struct {
@@ -162,23 +161,6 @@ func (e *differsError) Error() string {
 		return "1 window differs from the server"
 	}
 	return fmt.Sprintf("%d windows differ from the server", e.windows)
-}
-
-// heldTopics returns the topics of which something is held, wider ones first.
-func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err error) {
-	windows, err := db.Windows(ctx)
-	if err != nil {
-		return nil, err
-	}
-	seen := map[event.Topic]bool{}
-	for i := range windows {
-		w := &windows[i]
-		if w.State != window.Pending && !w.Held().Empty() && !seen[w.Topic] {
-			seen[w.Topic] = true
-			topics = append(topics, w.Topic)
-		}
-	}
-	return topics, nil
 }
 
 // A findingLine is a window that differs, a verifiedLine what was compared of a

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// notHeld says that nothing of topics is held, and what is.
+func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
+	others, err := heldTopics(ctx, db)
+	if err != nil {
+		return err
+	}
+	hint := fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))
+	if len(others) > 0 {
+		hint += "; what is held is of " + topicList(others[:min(len(others), namedTopics)])
+	}
+	if more := len(others) - namedTopics; more > 0 {
+		hint += fmt.Sprintf(" and %d more", more)
+	}
+	if meant := dottedTopic(topics[0]); meant != "" {
+		hint += "; did you mean " + meant + "?"
+	}
+	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
+}
+
+// namedTopics is how many topics a hint names.
+const namedTopics = 5
+
+// reportGaps says what is not held of what was asked for.
+func (a *app) reportGaps(gaps window.Spans) error {
+	for _, gap := range gaps {
+		a.note("not held: what happened between %s and %s", positionName(gap.From), gap.To)
+	}
+	if len(gaps) > 0 {
+		return &exitError{status: exitGap}
+	}
+	return nil
+}
+
+// heldTopics returns the topics of which something is held, wider ones first.
+func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err error) {
+	windows, err := db.Windows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[event.Topic]bool{}
+	for i := range windows {
+		w := &windows[i]
+		if w.State != window.Pending && !w.Held().Empty() && !seen[w.Topic] {
+			seen[w.Topic] = true
+			topics = append(topics, w.Topic)
+		}
+	}
+	return topics, nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// optionalMoment reads a moment as a person writes it, nil if there is none.
+func optionalMoment(s string) (*event.Moment, error) {
+	if s == "" {
+		return nil, nil
+	}
+	m, err := event.ParseLocalMoment(s, time.Now())
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return &m.Moment, nil
+}
+
+// checkOrder refuses an end before the beginning where that can be seen without a
+// server.
+func checkOrder(since, until *event.Moment) error {
+	if since == nil || until == nil {
+		return nil
+	}
+	now := time.Now()
+	a, ok := since.Time(now)
+	b, ok2 := until.Time(now)
+	from, ok3 := since.Cursor()
+	to, ok4 := until.Cursor()
+	if ok && ok2 && a > b || ok3 && ok4 && from.ID > to.ID {
+		return usagef("--since %s lies after --until %s", since, until)
+	}
+	return nil
+}
+
+// offlinePosition turns a moment into a position by what is held.
+func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {
+	if m.IsNow() {
+		return end, nil
+	}
+	if t, ok := m.Time(time.Now()); ok {
+		return db.PositionAt(ctx, t)
+	}
+	c, _ := m.Cursor()
+	if !c.Of(db.Log()) {
+		return 0, usagef("%s is a position of another log; %s holds %s", c, db.Path(), db.Log())
+	}
+	return c.ID, nil
+}
+
+func positionName(id event.ID) string {
+	if id == event.Beginning {
+		return "the beginning"
+	}
+	return id.String()
+}
+
+// momentText is the value of a flag that names a moment.
+type momentText string
+
+func (m *momentText) String() string { return string(*m) }
+
+// Set refuses what names no moment. That a value is empty is said for all flags.
+func (m *momentText) Set(s string) error {
+	if _, err := event.ParseLocalMoment(s, time.Now()); err != nil && s != "" {
+		return errors.Unwrap(err) // which moment it is, the flag's error says
+	}
+	*m = momentText(s)
+	return nil
+}
+
+// Type names the flag's value.
+func (m *momentText) Type() string { return "moment" }
+
+// addMoment adds a flag that names a moment.
+func addMoment(cmd *cobra.Command, at *string, name, usage string) {
+	cmd.Flags().Var((*momentText)(at), name, usage)
+	complete(cmd, name, moments...)
+}
+
+var moments = []string{"beginning", "now", "1h", "24h", "7d"}

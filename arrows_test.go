@@ -24,17 +24,18 @@ var mayImport = map[string][]string{
 	"cache":            {"event", "window", "internal/machine"},
 	"internal/wire":    {"event", "window"},
 	"internal/hub":     {"event"},
+	"internal/sse":     {},
 	"internal/machine": {},
 	"internal/bench":   {"event"},
 	"internal/doctor":  {"event", "internal/wire"},
 	"internal/server":  {"event", "window", "reconcile", "internal/wire", "internal/hub"},
-	"client":           {"event", "window", "cache", "reconcile", "internal/wire", "internal/hub"},
+	"client":           {"event", "window", "cache", "reconcile", "internal/sse", "internal/wire", "internal/hub"},
 	"cmd/rstream":      {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.
 var onlyIn = map[string]string{
-	"github.com/r3labs/sse": "client/session.go",
+	"github.com/r3labs/sse": "internal/sse/",
 	"github.com/spf13/":     "cmd/rstream/",
 	"modernc.org/sqlite":    "cache/",
 
@@ -116,6 +117,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"internal/hub/hub.go", module + "/cache"},
 		{"internal/server/set.go", module + "/client"},
 		{"client/client.go", module + "/internal/server"},
+		{"internal/sse/session.go", module + "/client"},
 		{"internal/doctor/doctor.go", module + "/client"},
 		{"client/pull.go", "github.com/r3labs/sse/v2"},
 		{"client/pull.go", "github.com/spf13/viper"},
@@ -128,7 +130,7 @@ func TestArrowsCatch(t *testing.T) {
 			t.Errorf("%s may import %s", c.file, c.imported)
 		}
 	}
-	if bad := broken("client/session.go", "client", "github.com/r3labs/sse/v2", mayImport["client"]); bad != "" {
-		t.Errorf("client/session.go: %s", bad)
+	if bad := broken("internal/sse/session.go", "internal/sse", "github.com/r3labs/sse/v2", mayImport["internal/sse"]); bad != "" {
+		t.Errorf("internal/sse/session.go: %s", bad)
 	}
 }

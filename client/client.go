@@ -198,7 +198,7 @@ func (cfg *Config) longestWait() time.Duration {
 }
 
 // newTransport returns a transport that waits so long for an answer to begin: what
-// begins is watched by an idleBody.
+// begins is watched by an sse.IdleBody.
 func newTransport(answer time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -130,7 +131,7 @@ func final(err error) bool {
 		protocol *ProtocolError
 		conflict *cache.ConflictError
 		here     *finalError
-		large    *tooLargeError
+		large    *sse.TooLargeError
 	)
 	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &back) || errors.As(err, &protocol) ||
 		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &large)

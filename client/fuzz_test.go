@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -57,7 +58,7 @@ func FuzzReceive(f *testing.F) {
 	topic := mustTopic(f, "alice")
 	f.Fuzz(func(t *testing.T, cursor, kind, data string, has bool) {
 		r := receiver{c: stubClient(t, nil), base: "http://a", topics: []event.Topic{topic}, at: 5}
-		fr := frame{Cursor: cursor, Type: kind}
+		fr := sse.Frame{Cursor: cursor, Type: kind}
 		if has {
 			fr.Data = []byte(data)
 		}

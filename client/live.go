@@ -13,6 +13,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -290,13 +291,13 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 	head, _ := wire.PositionOf(resp.Header, wire.HeaderHead)
 	l.history.Store(&following{topics, head})
 	defer l.history.Store(nil)
-	s := newSession(resp, sessionConfig{MaxEvent: 2 * wire.MaxLine, Idle: l.c.cfg.Idle})
+	s := sse.NewSession(resp, sse.Config{MaxEvent: 2 * wire.MaxLine, Idle: l.c.cfg.Idle})
 	r := receiver{c: l.c, base: base, topics: topics, s: s, at: lease.Reached()}
 	var reading sync.WaitGroup
 	in := newInbox()
 	reading.Go(func() { in.end(r.run(in)) })
 	defer reading.Wait()
-	defer s.close()
+	defer s.Close()
 	defer in.drop()
 	defer func(since time.Time) {
 		if time.Since(since) >= l.c.cfg.RetryMax {
@@ -364,7 +365,7 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 // store stores and publishes what arrives until nothing more does. Even if ctx has
 // ended: what has come need not come again. What came together with an answer that
 // is wrong is left.
-func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *session, b *backoff) error {
+func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *sse.Session, b *backoff) error {
 	for moved := false; ; {
 		evs, at, err := in.take()
 		moved = moved || err == nil || at.ID > event.Beginning
@@ -382,7 +383,7 @@ func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s
 			if moved {
 				b.moved = time.Now() // it was open until now
 			}
-			if d, ok := s.retry(); ok {
+			if d, ok := s.Retry(); ok {
 				b.base = d
 			}
 			if moved && errors.Is(err, errEnded) {

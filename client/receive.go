@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 )
 
 // A receiver reads and checks a stream beside the goroutine that stores it.
@@ -15,7 +16,7 @@ type receiver struct {
 	c      *Client
 	base   string
 	topics []event.Topic
-	s      *session
+	s      *sse.Session
 	at     event.ID // what is at or before it has come
 }
 
@@ -36,7 +37,7 @@ var errRotated = errors.New("the server ended a stream that worked")
 // run puts what comes into in and returns why nothing more does.
 func (r *receiver) run(in *inbox) error {
 	for {
-		f, err := r.s.next()
+		f, err := r.s.Next()
 		switch {
 		case errors.Is(err, io.EOF):
 			return dropped(r.base, errEnded)
@@ -59,7 +60,7 @@ func (r *receiver) run(in *inbox) error {
 // event, and any control event that a later version may send. The event that the
 // reader came back with may come again; one before it may be new, and nobody could
 // tell, so it is refused.
-func (r *receiver) read(f frame) (received, error) {
+func (r *receiver) read(f sse.Frame) (received, error) {
 	isEvent := f.Data != nil && (f.Type == string(event.Put) || f.Type == string(event.Del))
 	if f.Cursor == "" && !isEvent {
 		return received{isPos: true}, nil // moves nothing

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -244,7 +245,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	if err != nil {
 		return nil, c.noAnswer(base, err, sent.Load())
 	}
-	resp.Body = newIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
+	resp.Body = sse.NewIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
 	if err := c.checkAnswer(base, method, resp, newest); err != nil {
 		resp.Body.Close()
 		return nil, err
@@ -285,7 +286,7 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response, newest ca
 		return &UnreachableError{URL: base, Err: wire.ReadError(resp)}
 	}
 	if wire.LogOf(resp.Header) == "" && fromStranger(resp.StatusCode) {
-		resp.Body = newIdleBody(resp.Body, time.Second) // which has said enough
+		resp.Body = sse.NewIdleBody(resp.Body, time.Second) // which has said enough
 		return &ProtocolError{base, "is not an rstream server: it answers with " + wire.ReadError(resp).Error()}
 	}
 	if resp.Request != nil && resp.Request.Method != method {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
@@ -128,11 +129,11 @@ func TestNoticesAreNoEvents(t *testing.T) {
 	ex := readWireExample(t, "events-notices-stream.http")
 	resp := ex.response(t)
 	c := newTestClient(t, exampleStore{newFixture(t).newCache()}, hasty("http://127.0.0.1:0"))
-	s := newSession(resp, sessionConfig{})
-	defer s.close()
+	s := sse.NewSession(resp, sse.Config{})
+	defer s.Close()
 	r := receiver{c: c, base: "server", topics: []event.Topic{event.All}, s: s}
 	for refused := 0; ; {
-		frame, err := s.next()
+		frame, err := s.Next()
 		if errors.Is(err, io.EOF) {
 			if refused != 3 {
 				t.Errorf("%d notices were refused, want 3", refused)
@@ -161,12 +162,12 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 		t.Fatal(err)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(raw))
-	s := newSession(resp, sessionConfig{})
-	defer s.close()
+	s := sse.NewSession(resp, sse.Config{})
+	defer s.Close()
 	r := receiver{c: c, base: file, topics: []event.Topic{event.All}, s: s}
 	events := 0
 	for {
-		frame, err := s.next()
+		frame, err := s.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}

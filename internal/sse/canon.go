@@ -1,4 +1,4 @@
-package client
+package sse
 
 import (
 	"bytes"
@@ -23,11 +23,11 @@ const (
 
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
-// A tooLargeError ends a stream in which one event is larger than Limit bytes.
+// A TooLargeError ends a stream in which one event is larger than Limit bytes.
 // Reconnecting would only meet the same event again.
-type tooLargeError struct{ Limit int }
+type TooLargeError struct{ Limit int }
 
-func (e *tooLargeError) Error() string {
+func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("read event: larger than %d bytes", e.Limit)
 }
 
@@ -97,7 +97,7 @@ func (c *canonReader) Read(p []byte) (int, error) {
 }
 
 // cause is why the body ended: io.EOF if the other side ended it cleanly, a
-// *tooLargeError, or the error of the read. It is nil while more may come.
+// *TooLargeError, or the error of the read. It is nil while more may come.
 func (c *canonReader) cause() error { return c.err }
 
 // retry is the reconnection delay last asked for, if any was.
@@ -144,7 +144,7 @@ func (c *canonReader) parse() {
 	end, ended := c.lineEnd()
 	part := c.raw[c.r:end]
 	if !c.grow(part) {
-		c.err = &tooLargeError{Limit: c.limit}
+		c.err = &TooLargeError{Limit: c.limit}
 		c.r = c.w
 		return
 	}

@@ -1,4 +1,4 @@
-package client
+package sse
 
 import (
 	"bytes"
@@ -20,24 +20,24 @@ import (
 	"github.com/r3labs/sse/v2"
 )
 
-func sessionOver(src io.Reader, cfg sessionConfig) *session {
+func sessionOver(src io.Reader, cfg Config) *Session {
 	body, ok := src.(io.ReadCloser)
 	if !ok {
 		body = io.NopCloser(src)
 	}
-	return newSession(&http.Response{Body: body}, cfg)
+	return NewSession(&http.Response{Body: body}, cfg)
 }
 
 // readSession reads src to its end.
 func readSession(src io.Reader, limit int) specResult {
-	s := sessionOver(src, sessionConfig{MaxEvent: limit})
-	defer func() { _ = s.close() }()
+	s := sessionOver(src, Config{MaxEvent: limit})
+	defer func() { _ = s.Close() }()
 	var res specResult
 	for {
-		f, err := s.next()
+		f, err := s.Next()
 		if err != nil {
 			res.err = err
-			res.retry, res.retried = s.retry()
+			res.retry, res.retried = s.Retry()
 			return res
 		}
 		res.frames = append(res.frames, specFrame{f.Cursor, f.Type, string(f.Data), f.Data != nil})
@@ -54,7 +54,7 @@ type streamFile struct {
 // as JSON lines: a line for each frame, its data null if it only moves the
 // cursor, and at last, if the stream asks for one, the delay.
 func streamFiles(t testing.TB) []streamFile {
-	paths, err := filepath.Glob("../testdata/stream/*.sse")
+	paths, err := filepath.Glob("../../testdata/stream/*.sse")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no stream files: %v", err)
 	}
@@ -148,9 +148,9 @@ func TestSessionCanonicalGrowth(t *testing.T) {
 
 // frame.Data lies in the parser's buffer, into which append must not write.
 func TestSessionDataIsClipped(t *testing.T) {
-	s := sessionOver(strings.NewReader("data: a\ndata: b\n\ndata: c\n\n"), sessionConfig{})
+	s := sessionOver(strings.NewReader("data: a\ndata: b\n\ndata: c\n\n"), Config{})
 	for _, want := range []string{"a\nb", "c"} {
-		f, err := s.next()
+		f, err := s.Next()
 		if err != nil || string(f.Data) != want || cap(f.Data) != len(want) {
 			t.Errorf("next = %q (cap %d), %v, want %q", f.Data, cap(f.Data), err, want)
 		}
@@ -162,12 +162,12 @@ func TestSessionEnds(t *testing.T) {
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, reset} {
 		for _, tail := range []string{"", "id: 2\ndata: b", "id: 2\ndata: b\n", "id: 2\r\ndata: b\r\n", "id: 2"} {
 			src := io.MultiReader(strings.NewReader("id: 1\ndata: a\n\n"+tail), iotest.ErrReader(end))
-			s := sessionOver(src, sessionConfig{})
-			if f, err := s.next(); err != nil || f.Cursor != "1" || string(f.Data) != "a" {
+			s := sessionOver(src, Config{})
+			if f, err := s.Next(); err != nil || f.Cursor != "1" || string(f.Data) != "a" {
 				t.Errorf("next = %+v, %v, want the event before the end", f, err)
 			}
 			for range 2 {
-				if f, err := s.next(); err != end || f.Cursor != "" || f.Data != nil {
+				if f, err := s.Next(); err != end || f.Cursor != "" || f.Data != nil {
 					t.Errorf("next after %q = %+v, %v, want %v", tail, f, err, end)
 				}
 			}
@@ -180,17 +180,17 @@ func TestSessionEnds(t *testing.T) {
 func TestSessionGivesEventsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
-		s := sessionOver(pr, sessionConfig{})
+		s := sessionOver(pr, Config{})
 		for _, block := range []string{
 			"data\n\n", "data: a\r\r", "data: b\r\n\r", "\ndata: c\n\n", "id: 1\n\n", ": c\n\ndata\n\n",
 			"data: " + strings.Repeat("x", 100_000) + "\n\n", "data: d\n\n",
 		} {
 			go func() { _, _ = io.WriteString(pw, block) }()
-			if _, err := s.next(); err != nil {
+			if _, err := s.Next(); err != nil {
 				t.Fatalf("next after %.20q: %v", block, err)
 			}
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
@@ -199,7 +199,7 @@ func TestSessionGivesEventsAtOnce(t *testing.T) {
 func TestSessionIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
-		s := sessionOver(pr, sessionConfig{Idle: 10 * time.Second})
+		s := sessionOver(pr, Config{Idle: 10 * time.Second})
 		start := time.Now()
 		go func() {
 			_, _ = io.WriteString(pw, "data: a\n\ndata: b\n")
@@ -208,12 +208,12 @@ func TestSessionIdle(t *testing.T) {
 				_, _ = io.WriteString(pw, ":")
 			}
 		}()
-		if f, err := s.next(); err != nil || string(f.Data) != "a" {
+		if f, err := s.Next(); err != nil || string(f.Data) != "a" {
 			t.Fatalf("next = %q, %v, want the event", f.Data, err)
 		}
 		for range 2 {
-			if _, err := s.next(); err != errIdle {
-				t.Errorf("next = %v, want %v", err, errIdle)
+			if _, err := s.Next(); err != ErrIdle {
+				t.Errorf("next = %v, want %v", err, ErrIdle)
 			}
 		}
 		if got, want := time.Since(start), 55*time.Second; got != want {
@@ -222,7 +222,7 @@ func TestSessionIdle(t *testing.T) {
 		if _, err := pw.Write([]byte("x")); err != io.ErrClosedPipe {
 			t.Errorf("write = %v, want the body closed", err)
 		}
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
@@ -231,10 +231,10 @@ func TestSessionIdle(t *testing.T) {
 func TestSessionIdleDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, _ := io.Pipe()
-		s := sessionOver(pr, sessionConfig{})
+		s := sessionOver(pr, Config{})
 		start := time.Now()
-		if _, err := s.next(); err != errIdle || time.Since(start) != 45*time.Second {
-			t.Errorf("next = %v after %v, want %v after 45s", err, time.Since(start), errIdle)
+		if _, err := s.Next(); err != ErrIdle || time.Since(start) != 45*time.Second {
+			t.Errorf("next = %v after %v, want %v after 45s", err, time.Since(start), ErrIdle)
 		}
 	})
 }
@@ -243,7 +243,7 @@ func TestSessionIdleDefault(t *testing.T) {
 func TestSessionSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
-		s := sessionOver(pr, sessionConfig{Idle: 10 * time.Second})
+		s := sessionOver(pr, Config{Idle: 10 * time.Second})
 		go func() {
 			for range 3 {
 				_, _ = io.WriteString(pw, "data: a\n\n")
@@ -251,12 +251,12 @@ func TestSessionSlowReader(t *testing.T) {
 			_ = pw.Close()
 		}()
 		for range 3 {
-			if _, err := s.next(); err != nil {
+			if _, err := s.Next(); err != nil {
 				t.Fatalf("next: %v", err)
 			}
 			time.Sleep(time.Hour)
 		}
-		if _, err := s.next(); err != io.EOF {
+		if _, err := s.Next(); err != io.EOF {
 			t.Errorf("next = %v, want %v", err, io.EOF)
 		}
 	})
@@ -268,23 +268,23 @@ func TestSessionClose(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Second, 10 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			pr, _ := io.Pipe()
-			s := sessionOver(pr, sessionConfig{Idle: 10 * time.Second})
+			s := sessionOver(pr, Config{Idle: 10 * time.Second})
 			ended := make(chan error)
 			go func() {
-				_, err := s.next()
+				_, err := s.Next()
 				ended <- err
 			}()
 			synctest.Wait()
 			time.Sleep(after)
-			go func() { _ = s.close() }()
-			if err := s.close(); err != nil {
+			go func() { _ = s.Close() }()
+			if err := s.Close(); err != nil {
 				t.Errorf("close: %v", err)
 			}
 			err := <-ended
-			if err != errSessionClosed && (err != errIdle || after < 10*time.Second) {
+			if err != ErrClosed && (err != ErrIdle || after < 10*time.Second) {
 				t.Errorf("next closed after %v = %v", after, err)
 			}
-			if _, again := s.next(); again != err {
+			if _, again := s.Next(); again != err {
 				t.Errorf("next once more = %v, want %v", again, err)
 			}
 		})
@@ -294,17 +294,17 @@ func TestSessionClose(t *testing.T) {
 func TestSessionCloseFirst(t *testing.T) {
 	want := errors.New("close failed")
 	body := &failingCloser{Reader: strings.NewReader("data: a\n\n"), err: want}
-	s := sessionOver(body, sessionConfig{})
+	s := sessionOver(body, Config{})
 	for range 2 {
-		if err := s.close(); err != want {
+		if err := s.Close(); err != want {
 			t.Errorf("close = %v, want %v", err, want)
 		}
 	}
 	if body.closed != 1 {
 		t.Errorf("body closed %d times, want once", body.closed)
 	}
-	if _, err := s.next(); err != errSessionClosed {
-		t.Errorf("next = %v, want %v", err, errSessionClosed)
+	if _, err := s.Next(); err != ErrClosed {
+		t.Errorf("next = %v, want %v", err, ErrClosed)
 	}
 }
 
@@ -322,7 +322,7 @@ func (c *failingCloser) Close() error {
 // A timer that fires too late to be stopped must end neither the pause after
 // its read nor the next read.
 func TestIdleBodyStaleTimer(t *testing.T) {
-	b := newIdleBody(io.NopCloser(strings.NewReader("x")), time.Hour)
+	b := NewIdleBody(io.NopCloser(strings.NewReader("x")), time.Hour)
 	if n, err := b.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Fatalf("Read = %d, %v", n, err)
 	}
@@ -374,22 +374,22 @@ func TestSessionReadsR3labsServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(resp, sessionConfig{})
+	s := NewSession(resp, Config{})
 	for i := range events {
-		f, err := s.next()
+		f, err := s.Next()
 		want := specFrame{fmt.Sprint(i), "PUT", fmt.Sprintf("line\n%d", i), true}
 		if got := (specFrame{f.Cursor, f.Type, string(f.Data), f.Data != nil}); err != nil || got != want {
 			t.Fatalf("next = %v, %v, want %v", got, err, want)
 		}
 	}
-	if d, ok := s.retry(); d != 1500*time.Millisecond || !ok {
+	if d, ok := s.Retry(); d != 1500*time.Millisecond || !ok {
 		t.Errorf("retry = %v, %v, want 1.5s", d, ok)
 	}
 	hub.Publish("s", &sse.Event{}) // which its server takes for the end
-	if f, err := s.next(); err != io.EOF {
+	if f, err := s.Next(); err != io.EOF {
 		t.Errorf("next = %+v, %v, want %v", f, err, io.EOF)
 	}
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
 	<-gone
@@ -400,11 +400,11 @@ func TestSessionReadsR3labsServer(t *testing.T) {
 func TestSessionOverHTTP(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		end  func(s *session, srv *httptest.Server)
+		end  func(s *Session, srv *httptest.Server)
 		want error
 	}{
-		{"close", func(s *session, _ *httptest.Server) { _ = s.close() }, errSessionClosed},
-		{"cut", func(_ *session, srv *httptest.Server) { srv.CloseClientConnections() }, io.ErrUnexpectedEOF},
+		{"close", func(s *Session, _ *httptest.Server) { _ = s.Close() }, ErrClosed},
+		{"cut", func(_ *Session, srv *httptest.Server) { srv.CloseClientConnections() }, io.ErrUnexpectedEOF},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -421,13 +421,13 @@ func TestSessionOverHTTP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := newSession(resp, sessionConfig{})
-			defer func() { _ = s.close() }()
-			if f, err := s.next(); err != nil || f.Cursor != "1" {
+			s := NewSession(resp, Config{})
+			defer func() { _ = s.Close() }()
+			if f, err := s.Next(); err != nil || f.Cursor != "1" {
 				t.Fatalf("next = %+v, %v", f, err)
 			}
 			go tt.end(s, srv)
-			if f, err := s.next(); !errors.Is(err, tt.want) {
+			if f, err := s.Next(); !errors.Is(err, tt.want) {
 				t.Errorf("next = %+v, %v, want %v", f, err, tt.want)
 			}
 		})
@@ -438,11 +438,11 @@ func BenchmarkSessionNext(b *testing.B) {
 	for _, size := range []int{100, 300, 3000, 100_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			body := benchBody(100, size)
-			s := sessionOver(&loopReader{body: body}, sessionConfig{})
+			s := sessionOver(&loopReader{body: body}, Config{})
 			b.SetBytes(int64(len(body) / 100))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.next(); err != nil {
+				if _, err := s.Next(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,4 +1,4 @@
-package client
+package sse
 
 import (
 	"bytes"
@@ -20,24 +20,24 @@ const (
 )
 
 var (
-	// errIdle ends a session whose connection brought no byte for too long.
-	errIdle = errors.New("silent for too long")
+	// ErrIdle ends a session whose connection brought no byte for too long.
+	ErrIdle = errors.New("silent for too long")
 
-	// errSessionClosed ends a session that was closed on this side.
-	errSessionClosed = errors.New("closed on this side")
+	// ErrClosed ends a session that was closed on this side.
+	ErrClosed = errors.New("closed on this side")
 )
 
-// A frame is one complete block of an event stream.
-type frame struct {
+// A Frame is one complete block of an event stream.
+type Frame struct {
 	Cursor string // the last id in force, "" if none yet
 	Type   string // the event's type; "" means message
 
 	// Data is the data lines joined by LF, or nil when the block only moved
-	// the cursor. It is valid until the next call of next.
+	// the cursor. It is valid until the next call of Next.
 	Data []byte
 }
 
-type sessionConfig struct {
+type Config struct {
 	// MaxEvent is the limit of one event, comments left out, in bytes as they
 	// are on the wire. If zero, 4 MiB.
 	MaxEvent int
@@ -47,14 +47,14 @@ type sessionConfig struct {
 	Idle time.Duration
 }
 
-// A session is one connection that carries an event stream. It does not
+// A Session is one connection that carries an event stream. It does not
 // reconnect, sends nothing and remembers nothing: what to do when it ends is
-// for the loop around it, which gets the true reason from next.
+// for the loop around it, which gets the true reason from Next.
 //
 // r3labs/sse splits the stream, behind a canonReader. On raw bytes it would
 // deliver an event cut short as a whole one and take comments for events.
-type session struct {
-	body   *idleBody
+type Session struct {
+	body   *IdleBody
 	canon  *canonReader
 	events *sse.EventStreamReader
 
@@ -62,20 +62,20 @@ type session struct {
 	cursor, kind string
 }
 
-// newSession reads resp, a 200 text/event-stream, and owns its body from now.
-func newSession(resp *http.Response, cfg sessionConfig) *session {
+// NewSession reads resp, a 200 text/event-stream, and owns its body from now.
+func NewSession(resp *http.Response, cfg Config) *Session {
 	if cfg.MaxEvent == 0 {
 		cfg.MaxEvent = defaultMaxEvent
 	}
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
 	}
-	body, ok := resp.Body.(*idleBody)
+	body, ok := resp.Body.(*IdleBody)
 	if !ok {
-		body = newIdleBody(resp.Body, cfg.Idle)
+		body = NewIdleBody(resp.Body, cfg.Idle)
 	}
 	canon := newCanonReader(body, cfg.MaxEvent)
-	return &session{
+	return &Session{
 		body:   body,
 		canon:  canon,
 		events: sse.NewEventStreamReader(canon, canonMax(cfg.MaxEvent)),
@@ -93,32 +93,32 @@ func canonMax(limit int) int {
 	return 3*limit + overhead
 }
 
-// next returns the next complete block as soon as it has arrived. At the end,
+// Next returns the next complete block as soon as it has arrived. At the end,
 // which repeats, the error is io.EOF if the server ended the stream cleanly at
-// whatever point, errIdle, errSessionClosed, a *tooLargeError, or the error of
+// whatever point, ErrIdle, ErrClosed, a *TooLargeError, or the error of
 // the read. An event that the end cut short is never returned.
-func (s *session) next() (frame, error) {
+func (s *Session) Next() (Frame, error) {
 	block, err := s.events.ReadEvent()
 	if errors.Is(err, io.EOF) {
-		return frame{}, s.canon.cause()
+		return Frame{}, s.canon.cause()
 	}
 	if err != nil {
-		return frame{}, fmt.Errorf("split event stream: %w", err)
+		return Frame{}, fmt.Errorf("split event stream: %w", err)
 	}
 	return s.decode(block), nil
 }
 
-// retry is the reconnection delay that the server last asked for, if it did.
-// Like next it belongs to the goroutine that reads.
-func (s *session) retry() (d time.Duration, ok bool) { return s.canon.retry() }
+// Retry is the reconnection delay that the server last asked for, if it did.
+// Like Next it belongs to the goroutine that reads.
+func (s *Session) Retry() (d time.Duration, ok bool) { return s.canon.retry() }
 
-// close ends the connection and waits for all that the session started. It
-// may be called from any goroutine, more than once, and unblocks next, which
+// Close ends the connection and waits for all that the session started. It
+// may be called from any goroutine, more than once, and unblocks Next, which
 // may still return blocks that had arrived.
-func (s *session) close() error { return s.body.Close() }
+func (s *Session) Close() error { return s.body.Close() }
 
 // decode reads the form that canonReader writes.
-func (s *session) decode(block []byte) frame {
+func (s *Session) decode(block []byte) Frame {
 	id, rest, _ := cutField(block, "id: ")
 	if string(id) == noID {
 		id = nil
@@ -130,7 +130,7 @@ func (s *session) decode(block []byte) frame {
 	if string(kind) != s.kind {
 		s.kind = string(kind)
 	}
-	return frame{Cursor: s.cursor, Type: s.kind, Data: joinData(rest)}
+	return Frame{Cursor: s.cursor, Type: s.kind, Data: joinData(rest)}
 }
 
 // cutField takes the first line off block if it begins with name.
@@ -163,10 +163,10 @@ func joinData(lines []byte) []byte {
 	}
 }
 
-// An idleBody is a body whose reads fail once one has waited idle without a
+// An IdleBody is a body whose reads fail once one has waited idle without a
 // byte. Time between reads does not count: a reader that is slow to come back
 // says nothing about the connection.
-type idleBody struct {
+type IdleBody struct {
 	body io.Reader
 	idle time.Duration
 	shut func() error // closes body, once
@@ -179,11 +179,11 @@ type idleBody struct {
 	ended error     // why reads fail, once they do
 }
 
-func newIdleBody(body io.ReadCloser, idle time.Duration) *idleBody {
-	return &idleBody{body: body, idle: idle, shut: sync.OnceValue(body.Close)}
+func NewIdleBody(body io.ReadCloser, idle time.Duration) *IdleBody {
+	return &IdleBody{body: body, idle: idle, shut: sync.OnceValue(body.Close)}
 }
 
-func (b *idleBody) Read(p []byte) (int, error) {
+func (b *IdleBody) Read(p []byte) (int, error) {
 	if err := b.arm(); err != nil {
 		return 0, err
 	}
@@ -196,10 +196,10 @@ func (b *idleBody) Read(p []byte) (int, error) {
 }
 
 // Close closes the body and waits for the timer if it is just running.
-func (b *idleBody) Close() error {
+func (b *IdleBody) Close() error {
 	b.mu.Lock()
 	if b.ended == nil {
-		b.ended = errSessionClosed
+		b.ended = ErrClosed
 	}
 	b.stop()
 	b.mu.Unlock()
@@ -208,7 +208,7 @@ func (b *idleBody) Close() error {
 	return err
 }
 
-func (b *idleBody) arm() error {
+func (b *IdleBody) arm() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended != nil {
@@ -224,7 +224,7 @@ func (b *idleBody) arm() error {
 	return nil
 }
 
-func (b *idleBody) disarm() error {
+func (b *IdleBody) disarm() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.since = time.Time{}
@@ -233,7 +233,7 @@ func (b *idleBody) disarm() error {
 }
 
 // stop is called with mu held.
-func (b *idleBody) stop() {
+func (b *IdleBody) stop() {
 	if b.timer != nil && b.timer.Stop() {
 		b.timers.Done()
 	}
@@ -241,19 +241,19 @@ func (b *idleBody) stop() {
 
 // expire runs when the timer fires. It may come too late to be stopped, when
 // its read is over and another has begun; that one has an alarm of its own.
-func (b *idleBody) expire() {
+func (b *IdleBody) expire() {
 	defer b.timers.Done()
 	if b.overdue() {
 		_ = b.shut()
 	}
 }
 
-func (b *idleBody) overdue() bool {
+func (b *IdleBody) overdue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended != nil || b.since.IsZero() || time.Since(b.since) < b.idle {
 		return false
 	}
-	b.ended = errIdle
+	b.ended = ErrIdle
 	return true
 }

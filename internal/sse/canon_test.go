@@ -1,4 +1,4 @@
-package client
+package sse
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func specParse(body string, limit int) specResult {
 			cost += size
 		}
 		if line != "" && cost > limit {
-			res.err = &tooLargeError{Limit: limit}
+			res.err = &TooLargeError{Limit: limit}
 			return res
 		}
 		if !ended {
@@ -121,7 +121,7 @@ func specRetry(digits string) time.Duration {
 // diff says how what a session returned differs from the truth, "" if not.
 func (r specResult) diff(got specResult) string {
 	sameRetry := r.retry == got.retry && r.retried == got.retried
-	var a, b *tooLargeError
+	var a, b *TooLargeError
 	sameEnd := r.err == got.err || errors.As(r.err, &a) && errors.As(got.err, &b) && *a == *b
 	if slices.Equal(r.frames, got.frames) && sameRetry && sameEnd {
 		return ""
@@ -222,7 +222,7 @@ func TestCanonLimit(t *testing.T) {
 				if n := bytes.Count(got, []byte("\n\n")); n != tt.blocks || err != nil {
 					t.Errorf("%d blocks, %v, want %d", n, err, tt.blocks)
 				}
-				var tooLarge *tooLargeError
+				var tooLarge *TooLargeError
 				if errors.As(canon.cause(), &tooLarge) != tt.tooLarge {
 					t.Errorf("cause = %v, want too large = %v", canon.cause(), tt.tooLarge)
 				}

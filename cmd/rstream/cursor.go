@@ -103,7 +103,7 @@ topics the cursor is made if there is none. Times are looked up in the local cop
 		},
 		Args: usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := optionalMoment(args[1])
+			m, err := a.readMoment("MOMENT", args[1])
 			if err != nil {
 				return err
 			}

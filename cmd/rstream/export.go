@@ -58,6 +58,10 @@ type exportWindow struct {
 }
 
 func runExport(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
+	r, err := a.readRange(o.since, o.until)
+	if err != nil {
+		return err
+	}
 	db, err := a.openOffline(ctx)
 	if err != nil {
 		return err
@@ -66,7 +70,7 @@ func runExport(ctx context.Context, a *app, o logOptions, topics []event.Topic) 
 	var gaps window.Spans
 	var doubt error
 	for _, t := range topics {
-		held, span, err := o.heldOf(ctx, db, []event.Topic{t})
+		held, span, err := r.heldOf(ctx, db, []event.Topic{t})
 		if err != nil {
 			return err
 		}

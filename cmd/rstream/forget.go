@@ -44,7 +44,7 @@ and loses nothing.`,
 }
 
 func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topic) error {
-	before, err := optionalMoment(o.before)
+	before, err := a.readMoment("--before", o.before)
 	if err != nil {
 		return err
 	}

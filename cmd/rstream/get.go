@@ -43,7 +43,7 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	at, err := optionalMoment(o.at)
+	at, err := a.readMoment("--at", o.at)
 	if err != nil {
 		return err
 	}

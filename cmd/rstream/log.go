@@ -51,12 +51,16 @@ func (o *logOptions) add(cmd *cobra.Command) {
 }
 
 func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
+	r, err := a.readRange(o.since, o.until)
+	if err != nil {
+		return err
+	}
 	db, err := a.openOffline(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	held, span, err := o.heldOf(ctx, db, topics)
+	held, span, err := r.heldOf(ctx, db, topics)
 	if err != nil {
 		return err
 	}
@@ -65,15 +69,7 @@ func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) err
 
 // heldOf returns what is held of topics, which must be something, and the stretch that
 // is asked for.
-func (o *logOptions) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
-	since, err := optionalMoment(o.since)
-	if err != nil {
-		return nil, span, err
-	}
-	until, err := optionalMoment(o.until)
-	if err != nil {
-		return nil, span, err
-	}
+func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
 	if held, err = db.Held(ctx, topics...); err != nil {
 		return nil, span, err
 	}
@@ -82,13 +78,13 @@ func (o *logOptions) heldOf(ctx context.Context, db *cache.DB, topics []event.To
 	}
 	end := held[len(held)-1].To
 	span = window.Span{From: event.Beginning, To: end}
-	if since != nil {
-		if span.From, err = offlinePosition(ctx, db, *since, end); err != nil {
+	if r.since != nil {
+		if span.From, err = offlinePosition(ctx, db, *r.since, end); err != nil {
 			return nil, span, err
 		}
 	}
-	if until != nil {
-		if span.To, err = offlinePosition(ctx, db, *until, end); err != nil {
+	if r.until != nil {
+		if span.To, err = offlinePosition(ctx, db, *r.until, end); err != nil {
 			return nil, span, err
 		}
 	}

@@ -11,16 +11,57 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// optionalMoment reads a moment as a person writes it, nil if there is none.
-func optionalMoment(s string) (*event.Moment, error) {
+// readMoment reads a moment as a person writes it, nil if there is none. name is the flag
+// or argument that it is the value of.
+func (a *app) readMoment(name, s string) (*event.Moment, error) {
+	return a.readMomentOf(name, s, false)
+}
+
+// readMomentOf is readMoment. If the clock showed a local time twice, a moment at which
+// something ends is the later of the two: all that happened up to then is wanted.
+func (a *app) readMomentOf(name, s string, isEnd bool) (*event.Moment, error) {
 	if s == "" {
 		return nil, nil
 	}
-	m, err := event.ParseLocalMoment(s, time.Now())
+	local, err := event.ParseLocalMoment(s, time.Now())
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return &m.Moment, nil
+	m := local.Moment
+	if isEnd && !local.Last.IsZero() {
+		m = event.AtTime(event.TimeOf(local.Last))
+	}
+	a.noteClockChange(name+" "+s, &local, m)
+	return &m, nil
+}
+
+// noteClockChange says which time was taken for a local time that the clock showed twice
+// or never.
+func (a *app) noteClockChange(what string, local *event.LocalMoment, taken event.Moment) {
+	at := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
+	t, _ := taken.Time(time.Now())
+	using := at(t.Time().In(time.Local))
+	if !local.First.IsZero() {
+		a.note("%s: clocks showed this time twice, at %s and %s; using %s", what, at(local.First), at(local.Last), using)
+	}
+	if jump := local.Skipped; !jump.IsZero() {
+		_, offset := jump.Add(-1).Zone()
+		a.note("%s: clocks skipped this time, from %s to %s; using %s", what, at(jump.In(time.FixedZone("", offset))), at(jump), using)
+	}
+}
+
+// A momentRange is where a command begins and ends, nil if that is not said.
+type momentRange struct{ since, until *event.Moment }
+
+// readRange reads the values of --since and --until.
+func (a *app) readRange(since, until string) (r momentRange, err error) {
+	if r.since, err = a.readMoment("--since", since); err != nil {
+		return r, err
+	}
+	if r.until, err = a.readMomentOf("--until", until, true); err != nil {
+		return r, err
+	}
+	return r, checkOrder(r.since, r.until)
 }
 
 // checkOrder refuses an end before the beginning where that can be seen without a

@@ -72,12 +72,12 @@ func oneTopic(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func (o *stateOptions) moments() (at, since event.Moment, err error) {
-	when, err := optionalMoment(o.at)
+func (o *stateOptions) moments(a *app) (at, since event.Moment, err error) {
+	when, err := a.readMoment("--at", o.at)
 	if err != nil {
 		return at, since, err
 	}
-	diff, err := optionalMoment(o.diff)
+	diff, err := a.readMoment("--diff", o.diff)
 	if err != nil {
 		return at, since, err
 	}
@@ -91,7 +91,7 @@ func (o *stateOptions) moments() (at, since event.Moment, err error) {
 }
 
 func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) error {
-	at, since, err := o.moments()
+	at, since, err := o.moments(a)
 	if err != nil {
 		return err
 	}

@@ -85,25 +85,20 @@ received.`,
 }
 
 // stretch turns the flags into what is asked for.
-func (o *syncOptions) stretch() (r stretch, err error) {
-	if r.at, err = optionalMoment(o.at); err != nil {
+func (o *syncOptions) stretch(a *app) (r stretch, err error) {
+	if r.at, err = a.readMoment("--at", o.at); err != nil {
 		return r, err
 	}
-	since, err := optionalMoment(o.since)
-	if err != nil {
-		return r, err
+	given, err := a.readRange(o.since, o.until)
+	if given.since != nil {
+		r.Since = *given.since
 	}
-	if since != nil {
-		r.Since = *since
-	}
-	if r.Until, err = optionalMoment(o.until); err != nil {
-		return r, err
-	}
-	return r, checkOrder(since, r.Until)
+	r.Until = given.until
+	return r, err
 }
 
 func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) error {
-	r, err := o.stretch()
+	r, err := o.stretch(a)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ Before a stretch in which the copy differs from the server, it exits with status
 }
 
 func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) error {
-	opts, err := o.moments()
+	opts, err := o.moments(a)
 	if err != nil {
 		return err
 	}
@@ -154,18 +154,13 @@ func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Top
 }
 
 // moments turns the flags into what the client understands.
-func (o *tailOptions) moments() (opts client.TailOptions, err error) {
+func (o *tailOptions) moments(a *app) (opts client.TailOptions, err error) {
 	opts.UntilLive = o.untilLive
-	if opts.Until, err = optionalMoment(o.until); err != nil {
-		return opts, err
-	}
-	since, err := optionalMoment(o.since)
-	if err == nil {
-		err = checkOrder(since, opts.Until)
-	}
+	given, err := a.readRange(o.since, o.until)
+	opts.Until = given.until
 	switch {
-	case since != nil:
-		opts.Since = *since
+	case given.since != nil:
+		opts.Since = *given.since
 	case o.name == "":
 		opts.Last = &o.n
 	}

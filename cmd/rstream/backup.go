@@ -17,9 +17,9 @@ func newBackupCommand(a *app) *cobra.Command {
 		Long: `Write a consistent, checked copy of the log in --db to FILE, which must not exist.
 The server may be running.
 
-Serving the copy begins a new log that goes on from the old one where the copy was
-made: what was appended to the old log after that is not in it. Clients notice, are
-told, and carry over what agrees.`,
+Serving the backup starts a new log that continues the old one from the point of the
+backup; later events of the old log are not in it. Clients detect this, report it, and
+keep the events that both logs share.`,
 		Example: `  rstream backup rstream-monday.db
   rstream serve --db rstream-monday.db`,
 		Annotations: map[string]string{silentAnnotation: silentAlways},

@@ -32,12 +32,12 @@ var benchWorks = []benchWork{
 	{"sync", "Fetch a log into a local copy", (*benchRun).sync},
 	{"replay", "Read a log from its beginning over one stream", (*benchRun).replay},
 	{"fanout", "Send events to 100 and to 1,000 subscribers", (*benchRun).fanout},
-	{"readers", "Send events to 1,000 readers of whom one never reads and one is slow", (*benchRun).readers},
-	{"idle", "Hold 2,000 subscribers to whom nothing is sent", (*benchRun).idle},
-	{"state", "Tell the state of 10,000 storages at random moments", (*benchRun).state},
-	{"open", "Open a log, and read of one storage", (*benchRun).open},
-	{"reconcile", "Find out which events of a log are missing", (*benchRun).reconcile},
-	{"match", "Find those who asked for an event among a million", (*benchRun).match},
+	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*benchRun).readers},
+	{"idle", "Hold 2,000 idle subscribers", (*benchRun).idle},
+	{"state", "Read the state of 10,000 storages at random moments", (*benchRun).state},
+	{"open", "Open a log, and read one storage", (*benchRun).open},
+	{"reconcile", "Find the missing events of a log", (*benchRun).reconcile},
+	{"match", "Match an event against a million subscriptions", (*benchRun).match},
 }
 
 func newBenchCommand(a *app) *cobra.Command {
@@ -45,19 +45,18 @@ func newBenchCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "bench [COMMAND]",
 		GroupID: groupTools,
-		Short:   "Measure beside what is possible",
-		Long: `Measure what a server and a client do on this machine, and beside it, in turns, the
-limit: a handler that does nothing, a bare broadcaster, raw inserts into SQLite, bytes
-from memory. What counts is the ratio; the command fails if a goal is missed. Without
-a command all is measured, in a minute or two.
+		Short:   "Benchmark against the machine's limits",
+		Long: `Benchmark a server and a client on this machine, in turns with the limit of each
+benchmark: a handler that does nothing, a bare broadcaster, raw inserts into SQLite,
+bytes from memory. The result is the ratio, and the command fails if a ratio misses its
+goal. Without COMMAND, run all benchmarks, in a minute or two.
 
-A goal is for the ratio, or for the value where there is no limit: what is counted per
-second must reach it, anything else must not exceed it. An event that is lost or comes
-twice is an error.
+A goal applies to the ratio, or to the value if there is no limit. Rates must reach the
+goal; other values must not exceed it. A lost or repeated event is an error.
 
-The server is a process of its own with a log in a temporary folder, or the one that
---server names on the command line, to which test events are then appended for good;
-readers, idle, state, open and reconcile always start their own.`,
+The server is a separate process with a log in a temporary folder, or the server named
+by --server on the command line, which then keeps the test events; readers, idle, state,
+open and reconcile always start their own.`,
 		Example: `  rstream bench
   rstream bench append --for 30s
   rstream bench sync --events 1000000 -o json`,
@@ -66,8 +65,8 @@ readers, idle, state, open and reconcile always start their own.`,
 	}
 	f := cmd.PersistentFlags()
 	f.SortFlags = false
-	f.IntVar(&o.events, "events", 100_000, "how many `EVENTS` a log has that is read, and how many are appended at most")
-	f.DurationVar(&o.time, "for", 3*time.Second, "how `LONG` to append one by one, alone or to subscribers")
+	f.IntVar(&o.events, "events", 100_000, "number of `EVENTS` in a log that is read, and the most that are appended")
+	f.DurationVar(&o.time, "for", 3*time.Second, "append one by one for `DURATION`, alone or to subscribers")
 	for _, w := range benchWorks {
 		cmd.AddCommand(&cobra.Command{
 			Use: w.name, Short: w.short, Long: w.short + ".", Example: "  rstream bench " + w.name, Args: noArgs,

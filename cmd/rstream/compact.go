@@ -20,12 +20,12 @@ func newCompactCommand(a *app) *cobra.Command {
 
 		Use:     "compact",
 		GroupID: groupServe,
-		Short:   "Make a server's file as small as it can be",
-		Long: `Write the log in --db anew, without free space, while no server has it. A server
-that drops history gives back free space as well, but leaves some for what comes.
+		Short:   "Rewrite a server's file without free space",
+		Long: `Rewrite the log in --db without free space, while no server uses it. A running server
+also returns free space as it drops history, but keeps some for new events.
 
-With the flags of "rstream serve" for that, first let go of what they say, at once,
-and by the clock of this machine: check that it is right.`,
+With the retention flags of "rstream serve", first drop and expire what they say, at
+once and by the clock of this machine: check that it is right.`,
 		Example: `  rstream compact
   rstream compact --db events.db --history 30d --ttl sensors=1d`,
 		Args: noArgs,

@@ -15,8 +15,8 @@ func newCursorCommand(a *app) *cobra.Command {
 		Use:     "cursor [COMMAND]",
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
-		Long: `List the cursors that "tail --name" keeps in the local copy: how far each reader has
-come, of which topics, and whether a process is using it now.`,
+		Long: `List the cursors that "tail --name" keeps in the local copy: for each its position and
+topics, and whether a process is using it now.`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,
@@ -86,9 +86,9 @@ func newCursorSetCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "set NAME MOMENT [TOPIC...]",
 		Short: "Set a named cursor to a moment",
-		Long: `Set a cursor to a moment: the next "tail --name NAME" prints what came after it. With
-topics the cursor is made if there is none. Times are looked up in the local copy;
-"now" is the end of what it holds of the topics.`,
+		Long: `Set a cursor to a moment: the next "tail --name NAME" prints the events after it. With
+topics, the cursor is created if it does not exist. Times are resolved in the local
+copy; "now" is the end of the held events of the topics.`,
 		Example: `  rstream cursor set indexer beginning
   rstream cursor set indexer 24h
   rstream cursor set new-reader now alice/posts`,
@@ -167,7 +167,8 @@ func newCursorRmCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME...",
 		Short:             "Remove named cursors",
-		Long:              `Remove cursors, all or none, and print what they were. A reader of that name begins anew.`,
+		Long:              `Remove cursors, all or none, and print them. The next "tail --name" with such a name
+starts at the beginning.`,
 		Example:           `  rstream cursor rm indexer`,
 		ValidArgsFunction: a.completeCursors,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),

@@ -27,11 +27,10 @@ func newDemoCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "demo",
 		GroupID: groupTools,
-		Short:   "Show in a few seconds what rstream does",
-		Long: `Start a server on a free port, append a real week of earthquakes, sync a part of
-them, tail all of them over a connection that is cut again and again, and read the
-copy with the server gone. Everything is real but small, in a temporary folder that
-is removed at the end.`,
+		Short:   "Show what rstream does, in a few seconds",
+		Long: `Start a server on a free port, append a real week of earthquakes, sync some of them,
+tail all of them over a connection that is cut again and again, stop the server and read
+the copy offline. Everything happens in a temporary folder, which is removed at the end.`,
 		Example: `  rstream demo`,
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a) },

@@ -24,30 +24,29 @@ type doctorOptions struct {
 	strict  bool
 }
 
-const doctorLong = `Say what is wrong with an event stream and its way here, and what to do about it. The
-stream may be of any server of Server-Sent Events. The URL is that of the stream, or
-the root of an rstream server; without one, it is that of --server.
+const doctorLong = `Diagnose an event stream and the proxies in front of it, and print how to fix each
+problem. The stream can come from any Server-Sent Events server. URL is the stream's
+URL, or the root of an rstream server; the default is --server.
 
-It listens, then comes back with the id of an event, with one that cannot be, and with
-compression: a dozen requests at most, none of which writes anything. What cannot be
-told in the time is said to be so. --for 70s tells whether proxies would cut the stream
-when it is silent.
+Doctor listens, then reconnects with the id of an event, with an invalid id, and with
+compression: at most a dozen requests, all of them reads. Checks that need more time are
+reported as unknown. --for 70s shows whether a proxy cuts silent streams.
 
-Each check is an ok, a note, a warning or an error. An error means that the stream
-cannot be used or loses events. In a pipe each check is a JSON line, and the last line
-has the type "doctor" and the worst severity.`
+Each check is ok, a note, a warning or an error. An error means that the stream cannot
+be used or loses events. In a pipe, each check is a JSON line, and the last line has the
+type "doctor" and the worst severity.`
 
 func newDoctorCommand(a *app) *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
 		Use:     "doctor [URL]",
 		GroupID: groupTools,
-		Short:   "Say what is wrong with an event stream and its way here",
+		Short:   "Diagnose an event stream and the proxies in front of it",
 		Long:    doctorLong,
 		Example: `  rstream doctor https://stream.example.com
   rstream doctor http://127.0.0.1:8420/events?topic=alice --for 70s
   rstream doctor https://example.com/sse --header 'Authorization: Bearer …'
-  rstream doctor --strict -q || alert 'the stream is ill'`,
+  rstream doctor --strict -q || alert 'the stream has a problem'`,
 		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
 		Args:        usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,10 +59,10 @@ func newDoctorCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.DurationVar(&o.listen, "for", 20*time.Second, "how `LONG` to listen")
-	f.StringVar(&o.topic, "topic", "", "the `TOPIC` to read, of an rstream server whose root is given (default *)")
-	f.StringArrayVar(&o.headers, "header", nil, "send `HEADER`, such as 'Authorization: Bearer …', or those of @FILE; repeat for more")
-	f.BoolVar(&o.strict, "strict", false, "fail on a warning, too")
+	f.DurationVar(&o.listen, "for", 20*time.Second, "listen for `DURATION`")
+	f.StringVar(&o.topic, "topic", "", "`TOPIC` to read if URL is the root of an rstream server (default *)")
+	f.StringArrayVar(&o.headers, "header", nil, "send `HEADER`, such as 'Authorization: Bearer …', or each line of @FILE; repeat for more")
+	f.BoolVar(&o.strict, "strict", false, "also fail on a warning")
 	return cmd
 }
 

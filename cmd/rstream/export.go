@@ -17,7 +17,7 @@ func newExportCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "export TOPIC...",
 		GroupID: groupTools,
-		Short:   "Write events to a file, for import elsewhere",
+		Short:   "Write events in the form that import reads",
 		Long: `Print what the local copy holds of the topics as JSON lines that "rstream import"
 reads: for each topic a line that says of which log, which stretches and how much it
 is, then the events. Nothing is asked of a server; --cache may name a server's own

@@ -22,10 +22,10 @@ func newForgetCommand(a *app) *cobra.Command {
 
 		Use:     "forget TOPIC...",
 		GroupID: groupInspect,
-		Short:   "Give up what is held of a topic",
-		Long: `Remove what the local copy holds of the topics and end following them. Events that
-other topics hold stay, and so does what waits in the outbox. The server is not asked
-and loses nothing.`,
+		Short:   "Remove held events of a topic from the local copy",
+		Long: `Remove the events of the topics from the local copy and stop following the topics.
+Events that other topics also hold are kept, and so is the outbox. The server is not
+changed.`,
 		Example: `  rstream forget alice/drafts
   rstream forget nc --before 30d`,
 		ValidArgsFunction: a.completeTopics,
@@ -37,7 +37,7 @@ and loses nothing.`,
 			return runForget(cmd.Context(), a, o, topics)
 		},
 	}
-	addMoment(cmd, &o.before, "before", "only what happened up to `MOMENT`; the topic stays followed")
+	addMoment(cmd, &o.before, "before", "remove only events up to `MOMENT`, and keep following the topics")
 	o.topicFlags.add(cmd)
 	forLineOnly(cmd.Flags(), "all") // a setting for readers must not give up everything
 	return cmd

@@ -23,8 +23,9 @@ func newGetCommand(a *app) *cobra.Command {
 		Use:     "get STORAGE",
 		GroupID: groupRead,
 		Short:   "Print the value of a storage",
-		Long: `Print the current value of one storage and nothing else, with --at the one that it
-had then, or with --events its whole history. The status is 1 if it has no value.`,
+		Long: `Print the current value of one storage and nothing else. With --at, print the value at
+that moment; with --events, print the whole history. The status is 1 if the storage has
+no value.`,
 		Example: `  rstream get alice/posts/1
   rstream get alice/posts/1 --at 14:05
   rstream get alice/posts/1 --events`,

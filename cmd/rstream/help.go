@@ -24,8 +24,8 @@ Flags:
 Global flags:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
 
-"{{.CommandPath}} COMMAND --help" says more of a command.{{end}}{{if not .HasParent}}
-Any flag may also stand in the environment, as RSTREAM_SERVER, or in the config file.{{end}}
+Run "{{.CommandPath}} COMMAND --help" for details.{{end}}{{if not .HasParent}}
+Every flag can also be set in the environment, as RSTREAM_SERVER, or in the config file.{{end}}
 
 Exit status:
 ` + exitStatuses + `{{with index .Annotations "` + exitAnnotation + `"}}  {{.}}
@@ -43,8 +43,8 @@ func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
 		GroupID: groupTools,
-		Short:   "Say more of a command",
-		Long:    `Print the help of a command, as COMMAND --help does.`,
+		Short:   "Print the help of a command",
+		Long:    `Print the help of a command, like COMMAND --help.`,
 		Example: `  rstream help tail`,
 		// A broken config file must not keep anyone from reading this.
 		PersistentPreRunE: unconfigured,

@@ -28,18 +28,18 @@ func newImportCommand(a *app) *cobra.Command {
 
 		Use:     "import FILE",
 		GroupID: groupTools,
-		Short:   "Take events from a file, to be proven by the next sync",
-		Long: `Read events that "rstream export" has written (- is standard input) into the local
-copy. Nothing shows them yet: the next sync compares them with the server, keeps what
-agrees as if it had been fetched, and fetches only the rest. Events of another log are
-kept by their hashes, for those that both logs have.
+		Short:   "Import events; the next sync verifies them",
+		Long: `Read events written by "rstream export" into the local copy; FILE - is standard input.
+They stay invisible until the next sync has compared them with the server: events that
+agree are kept as if they had been fetched, and only the rest is fetched. Events of
+another log are stored by hash, and reused if the server's log has them too.
 
-A copy that does not exist yet is made: of the log that --server serves if that is on
-the command line, or else of the log that the file is of. So whoever moves to another
-server with the same events exports from the one, imports for the other and syncs.
+A copy that does not exist is created: for the log of --server if that flag is on the
+command line, otherwise for the log named in the file. To move to another server with
+the same events, export from the old one, import for the new one, and sync.
 
-A file may be compressed by gzip or zstd. Each line is checked. If one is bad, nothing
-is imported.`,
+The file may be compressed with gzip or zstd. Every line is checked; if one is invalid,
+nothing is imported.`,
 		Example: `  rstream import alice.jsonl
   rstream import all.jsonl.gz
   rstream export --all --server OLD | rstream import - --server NEW
@@ -52,7 +52,7 @@ is imported.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return runImport(cmd.Context(), a, o, args[0]) },
 	}
-	cmd.Flags().StringVar(&o.log, "log", "", "the log `ID` of events that stand alone, as \"rstream log\" prints them")
+	cmd.Flags().StringVar(&o.log, "log", "", "log `ID` of events without a header line, as printed by \"rstream log\"")
 	return cmd
 }
 

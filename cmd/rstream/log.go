@@ -23,9 +23,8 @@ func newLogCommand(a *app) *cobra.Command {
 		Use:     "log TOPIC...",
 		GroupID: groupRead,
 		Short:   "Print events from the local copy, offline",
-		Long: `Print what the local copy holds of the topics. Nothing is asked of a server. Where
-it does not hold all, or differs from the server, standard error says where and the
-status is 3.`,
+		Long: `Print the events of the topics in the local copy, without asking a server. If events
+are missing or differ from the server, standard error says where and the status is 3.`,
 		Example: `  rstream log alice --since 1h
   rstream log '*/quakes' | jq .value.place`,
 		ValidArgsFunction: a.completeTopics,
@@ -45,8 +44,8 @@ status is 3.`,
 func (o *logOptions) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	addMoment(cmd, &o.since, "since", "begin at `MOMENT` (default: beginning)")
-	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last that is held)")
+	addMoment(cmd, &o.since, "since", "start at `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last held event)")
 	o.topicFlags.add(cmd)
 }
 

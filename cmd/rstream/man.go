@@ -18,8 +18,8 @@ func newManCommand(a *app) *cobra.Command {
 		Use:     "man [COMMAND]",
 		GroupID: groupTools,
 		Short:   "Print the manual page of a command",
-		Long: `Print the manual page of the program or of a command, or write those of all
-commands into a directory. SOURCE_DATE_EPOCH sets their date.`,
+		Long: `Print the manual page of the program or of a command, or write the pages of all commands
+into a directory. SOURCE_DATE_EPOCH sets their date.`,
 		Example: `  rstream man tail | man -l -
   rstream man --dir ~/.local/share/man/man1`,
 		// A broken config file must not keep anyone from reading this.

@@ -17,10 +17,10 @@ func newOutboxCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "outbox [COMMAND]",
 		GroupID: groupWrite,
-		Short:   "List what waits to be sent",
-		Long: `List what put --offline and put --queue have kept in the local copy, in the order
-in which the next sync sends it. What a server has refused for good stays and says
-why.`,
+		Short:   "List appends that wait to be sent",
+		Long: `List the appends that "put --offline" and "put --queue" stored in the local copy, in the
+order in which the next sync sends them. An append that a server refused for good stays
+listed, with the reason.`,
 		Example: `  rstream outbox
   rstream outbox drop 3
   rstream outbox drop --refused`,
@@ -54,14 +54,14 @@ func newOutboxDropCommand(a *app) *cobra.Command {
 	var o outboxDropOptions
 	cmd := &cobra.Command{
 		Use:   "drop NUMBER...",
-		Short: "Drop what is never to be sent",
+		Short: "Drop appends from the outbox",
 		Long: `Drop appends from the outbox, by the numbers that "rstream outbox" lists, and print
 them. They exist nowhere else.`,
 		Example: `  rstream outbox drop 3 4
   rstream outbox drop --refused`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runOutboxDrop(cmd.Context(), a, o, args) },
 	}
-	cmd.Flags().BoolVar(&o.refused, "refused", false, "all that a server has refused for good")
+	cmd.Flags().BoolVar(&o.refused, "refused", false, "all appends that a server refused for good")
 	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
 	exclude(cmd, "all", "NUMBER", "refused")
 	exclude(cmd, "refused", "NUMBER")

@@ -34,23 +34,23 @@ func newPutCommand(a *app) *cobra.Command {
 		Use:     "put STORAGE VALUE [flags]\n  rstream put STORAGE --lines [flags]\n  rstream put --from FILE [flags]",
 		GroupID: groupWrite,
 		Short:   "Append values",
-		Long: `Append a value to a storage, or many, and print what the log made of them.
+		Long: `Append one value or many, and print the events as the log stored them.
 
-VALUE is JSON; - reads it from standard input and @FILE from a file. The key makes
-an append safe to repeat: the same storage, key and value are one event for ever.
-Without --key each append gets a new one. If it is unknown whether the value was
-appended, the error says so, and the hint has the key that makes a repeat safe.
+VALUE is JSON; - reads it from standard input and @FILE from a file. A key makes an
+append safe to repeat: the same storage, key and value are appended only once. Without
+--key each append gets a new key. If the outcome of an append is unknown, the error
+says so, and the hint names the key that makes a repeat safe.
 
---from reads events, one JSON object a line: user, path, value, and if wanted type
-and key. Without a key a line is a new event each time. Lines that rstream printed are
-such lines, so a stream can be piped from one server to another, twice without harm.
-The file may be compressed by gzip or zstd. The file may be compressed by gzip or zstd. An error says up to which line the lines
-were appended, of which lines that is unknown, and from which line to go on.
+--from reads events, one JSON object per line, with user, path and value, and
+optionally type and key. A line without a key is a new event each time. Lines that
+rstream prints have keys, so piping a stream from one server to another is safe to
+repeat. The file may be compressed with gzip or zstd. An error says which lines were
+appended, for which lines this is unknown, and from which line to continue.
 
-put goes on appending when the reader of its output has left, as after "| head -1".
+put keeps appending if the reader of its output exits, as in "| head -1".
 
---offline keeps what is written in the local copy, and the next sync sends it, once.
-"rstream outbox" lists what waits.`,
+--offline stores the append in the outbox of the local copy; the next sync sends it,
+once. "rstream outbox" lists the outbox.`,
 		Example: `  rstream put alice/posts/1 '{"n":1}'
   rstream put alice/notes/today --text "hello"
   echo '{"n":2}' | rstream put alice/posts/2 -
@@ -72,7 +72,7 @@ put goes on appending when the reader of its output has left, as after "| head -
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.text, "text", "", "append `STRING` as a JSON string")
-	f.StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
+	f.StringVar(&o.key, "key", "", "idempotency `KEY` of the append")
 	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
 	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
 	o.delivery.add(cmd)
@@ -96,7 +96,7 @@ func newDelCommand(a *app) *cobra.Command {
 		Use:     "del STORAGE",
 		GroupID: groupWrite,
 		Short:   "Remove the value of a storage",
-		Long:    `Append a DEL to a storage: from then on it has no value. Its history stays.`,
+		Long:    `Append a DEL, which removes the value of a storage. Its history is kept.`,
 		Example: `  rstream del alice/posts/1`,
 		Args:    oneStorage,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -108,7 +108,7 @@ func newDelCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVar(&o.key, "key", "", "the append's idempotency `KEY`")
+	cmd.Flags().StringVar(&o.key, "key", "", "idempotency `KEY` of the append")
 	o.delivery.add(cmd)
 	return cmd
 }

@@ -24,8 +24,8 @@ type delivery struct {
 
 func (d *delivery) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&d.offline, "offline", false, "ask no server: keep it in the local copy until the next sync")
-	f.BoolVar(&d.queue, "queue", false, "the same if no server can be reached")
+	f.BoolVar(&d.offline, "offline", false, "store the append in the local copy until the next sync")
+	f.BoolVar(&d.queue, "queue", false, "like --offline, but only if no server can be reached")
 	exclude(cmd, "offline", "queue")
 }
 

@@ -22,9 +22,9 @@ type retainOptions struct {
 }
 
 func (o *retainOptions) add(f *pflag.FlagSet) {
-	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; the state stays")
-	f.Var(&o.ttl, "ttl", "end values that are not set again in `AGE`, each by a DEL; TOPIC=AGE for those of a topic; repeat for more")
-	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is over `SIZE`, such as 10GB; the state stays")
+	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; keep the state")
+	f.Var(&o.ttl, "ttl", "expire values not set again within `AGE`; TOPIC=AGE for one topic; repeat for more")
+	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is larger than `SIZE`, such as 10GB; keep the state")
 }
 
 func (o *retainOptions) retention() cache.Retention {

@@ -161,13 +161,13 @@ const rootLong = `rstream keeps a local, queryable, provably complete copy of re
 streams, and lets a shell pipe them.
 
 Topics:
-  alice           all of alice            alice/posts/1$   that path alone
+  alice           all of alice            alice/posts/1$   that path only
   alice/posts     the path and below      */posts          of any user
-  alice/posts/    only what is below      *                everything (--all)
-  alice/po*       any path that begins so
+  alice/posts/    only paths below        *                everything (--all)
+  alice/po*       any path with this prefix
 
 Moments:
-  24h 7d 2w       so long ago             14:05            the last one
+  24h 7d 2w       that long ago           14:05            the last one
   2026-11-20T10:00:00Z                    beginning, now, or an event's id`
 
 const rootExample = `  rstream serve
@@ -207,7 +207,7 @@ func (a *app) addFlags(root *cobra.Command) {
 	flags.StringArrayVarP(&a.servers, "server", "s", []string{defaultServer}, "`URL` of the server, or its name in the config; repeat for more servers of the same log")
 	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
 	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
-	flags.BoolVarP(&a.quiet, "quiet", "q", false, "say nothing but errors")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only errors")
 	flags.Var((*waitLimit)(&a.timeout), "timeout", "give up, with status 5, after `DURATION` without progress from a server (default: keep trying)")
 	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")
 	flags.Lookup("server").DefValue = defaultServer

@@ -36,33 +36,32 @@ func newServeCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve",
 		GroupID: groupServe,
-		Short:   "Serve a log",
+		Short:   "Serve a log over HTTP",
 
 		Annotations: map[string]string{silentAnnotation: silentAlways},
-		Long: `Serve the log in a file, making the file if it is not there.
+		Long: `Serve the log in a file over HTTP. The file is created if it does not exist.
 
-One line on standard error says where, once requests are taken. The server
-listens on this machine only; beyond it, everyone may read and write, which has
-to be said with --insecure.
+Once the server accepts requests, it prints one line with its address on standard error.
+It listens on loopback only. Any other address is open to everyone who can reach it, and
+needs --insecure.
 
-Everything is kept unless it is said otherwise. With --history or --max-bytes, old
-events are dropped, in blocks of 4,096; what they had come to, the state, stays. A
-reader that was away for longer is told of the gap. A clock that is wrong for a while
-destroys nothing.
+By default nothing is deleted. With --history or --max-bytes, old events are dropped in
+blocks of 4,096; the current state is kept, and a reader that fell behind gets an
+explicit gap. A clock that is wrong for a while deletes nothing.
 
-With --ttl, a value that is not set again in time ends by an event that everybody sees.
---ttl TOPIC=AGE is for the values of a topic, and TOPIC=never exempts them; repeat it for
-more topics. The narrowest topic of a storage decides: one of a user before one of any
-user, then the one with the longer path, then one path alone ($) before a path and what
-is below it, and that before a beginning of paths (*).
+With --ttl, a value that is not set again in time is removed by a DEL, which every reader
+receives. --ttl TOPIC=AGE applies to one topic, and TOPIC=never exempts it; repeat the
+flag for more topics. The narrowest matching topic decides: one user before all users,
+then the longer path, then the exact path ($) before the path and its children, and that
+before a prefix (*).
 
-On SIGHUP, the server reads the config file again and takes its log-level. If the
-file is wrong, the log says so and the old settings stay.
+On SIGHUP, the server reloads the config file and applies its log-level. If the file is
+invalid, the server logs an error and keeps the old settings.
 
-If the file had to be replaced by an older copy of itself, the log gives ids a second time.
-Clients notice and refuse to go on. Start the server once with --as-new-log: the log gets
-a new id, and clients carry over what both logs have in common. A file that "rstream
-backup" wrote does not need it.`,
+If you replaced the file by an older copy, the log will give ids to new events that it
+gave to others before. Clients detect this and stop. Start the server once with
+--as-new-log: the log gets a new id, and clients keep the events that both logs share.
+Files written by "rstream backup" do not need this.`,
 		Example: `  rstream serve
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
@@ -73,15 +72,15 @@ backup" wrote does not need it.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVarP(&o.listen, "listen", "l", "127.0.0.1:8420", "`ADDRESS` to listen on; port 0 takes a free one")
+	f.StringVarP(&o.listen, "listen", "l", "127.0.0.1:8420", "`ADDRESS` to listen on; port 0 picks a free port")
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
-	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once requests are taken")
-	f.BoolVar(&o.insecure, "insecure", false, "listen beyond this machine, for everyone")
+	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
+	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
-	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest `SILENCE` on a stream")
+	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest silence on a stream, as a `DURATION`")
 	o.retain.add(f)
 	o.operating.add(f)
-	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, once: its file was put back to an older one")
+	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
 	return cmd
 }
 

@@ -25,10 +25,10 @@ type operating struct {
 }
 
 func (o *operating) add(f *pflag.FlagSet) {
-	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end streams at this `AGE`, or up to half of it younger; 0 is never")
-	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of what is said on standard error, text or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "say what is of this `LEVEL` or above: debug, info, warn or error")
-	f.StringVar(&o.pprof, "pprof", "", "serve profiles on another `ADDRESS`")
+	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end streams between half of `AGE` and `AGE`; 0 is never")
+	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log on standard error, text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "log messages of this `LEVEL` and above: debug, info, warn or error")
+	f.StringVar(&o.pprof, "pprof", "", "serve profiles on a separate `ADDRESS`")
 }
 
 func (o *operating) check() error {

@@ -29,17 +29,17 @@ func newStateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "state TOPIC",
 		GroupID: groupRead,
-		Short:   "Print the state at any moment",
-		Long: `Print the state of a topic: for each storage the event that set its value, in the
-order of users and paths. What is missing of it is fetched and kept; what is held
-needs no server. Without --at and without a server it is the newest state that is
-held, and standard error says of when.
+		Short:   "Print the state of a topic at any moment",
+		Long: `Print the state of a topic: for each storage the event that set its value, ordered by
+user and path. Missing events are fetched and kept; a state that is held needs no
+server. Without --at, if no server can be reached, print the newest state held and its
+time on standard error.
 
---follow goes on with each change as it happens: first the state, each event marked
-"snapshot":true, then a line of type "live", then the changes.
+--follow prints the state, each event marked "snapshot":true, then a line of type
+"live", then each change as it happens.
 
---diff prints what changed from a moment to the one of --at, or to now: lines of
-type "change" with the storage and the events "before" and "after", or null.`,
+--diff prints the changes from a moment to --at, or to now: lines of type "change" with
+the storage and the events "before" and "after", or null.`,
 		Example: `  rstream state alice --at 14:05
   rstream state us/quakes --follow | jq -c '[.path, .type, .value.mag]'
   rstream state alice --diff 24h`,
@@ -56,8 +56,8 @@ type "change" with the storage and the events "before" and "after", or null.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	addMoment(cmd, &o.at, "at", "the state at `MOMENT` (default: now)")
-	addMoment(cmd, &o.diff, "diff", "what changed since `MOMENT` instead")
-	f.BoolVar(&o.follow, "follow", false, "go on with each change")
+	addMoment(cmd, &o.diff, "diff", "print the changes since `MOMENT` instead")
+	f.BoolVar(&o.follow, "follow", false, "keep printing each change")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	o.topicFlags.add(cmd)
 	exclude(cmd, "follow", "at", "diff")

@@ -20,14 +20,15 @@ func newStatusCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
 		GroupID: groupInspect,
-		Short:   "Say what is held, how far, and of which server",
-		Long: `Say what the local copy holds, how far it has come, and of which server. The server
-is asked for its head; if it cannot be reached, that is said and the status is still 0.
-The status is 1 if the server's log was put back to an older state.
-If the copy was found to differ from the server, the output says where, and the status
-is 3 until a sync or verify has found both to be equal.
+		Short:   "Print what the local copy holds, and its server",
+		Long: `Print what the local copy holds, how far behind the server it is, and which server it
+follows. If the server cannot be reached, status says so and still exits with 0. The
+status is 1 if the server's log was put back to an older file. If the copy is known to
+differ from the server, the output says where, and the status is 3 until a sync or
+verify finds both equal.
 
-"not fetched again" counts what was asked for and held already, over the copy's life.`,
+"not fetched again" counts events that were asked for but already held, over the life of
+the copy.`,
 		Example: `  rstream status
   rstream status -o json | jq .lag`,
 		Args: noArgs,

@@ -34,25 +34,24 @@ func newSyncCommand(a *app) *cobra.Command {
 
 		Use:     "sync [TOPIC...]",
 		GroupID: groupRead,
-		Short:   "Fetch what is missing into the local copy",
-		Long: `Fetch what the local copy does not hold of the topics, and exit. What is held is
-not fetched again. Without a topic it is every topic that a sync was asked for, or
-everything if none was. What put --offline has kept is sent first. If something was
-missing, it is asked once more at the end whether there is more by then.
+		Short:   "Fetch missing events into the local copy",
+		Long: `Fetch the missing events of the topics into the local copy, then exit. Held events are
+not fetched again. Without TOPIC, sync every topic that was synced or followed before, or
+everything if there is none. Sync sends the outbox of "put --offline" first, and if it
+fetched anything, checks the head once more before exiting.
 
-Blocks that are held but differ from the server are fetched once more; if they still
-differ, the status is 1 until "rstream verify --repair" replaces them.
+A held block that differs from the server is fetched once more; if it still differs, the
+status is 1 until "rstream verify --repair" replaces it.
 
-Of events that were imported, those that the server has are put where it has them, and
-only the others are fetched; --strategy and --explain are about that.
+Imported events that the server also has are reused, and only the others are fetched;
+--strategy and --explain control and show this.
 
---at fetches the window around a moment, and the state where it begins unless that is
-known: then "rstream state --at" answers for every moment in the window without a
-server.
+--at fetches the window around a moment, and the state at the start of that window unless
+the copy already has it. Then "rstream state --at" answers offline for every moment in
+the window.
 
-Each topic gets one line: events fetched now, events held of the stretch, windows that
-were pulled, values of the state where the window begins (fetched, too), and bytes
-received.`,
+Sync prints one line per topic: events fetched, events held, windows pulled, values
+fetched for the state at the start of the window, and bytes received.`,
 		Example: `  rstream sync alice --since 24h
   rstream sync --all
   rstream sync alice --at 14:05 && rstream state alice --at 14:05
@@ -68,15 +67,15 @@ received.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	addMoment(cmd, &o.since, "since", "fetch what happened after `MOMENT` (default: beginning)")
-	addMoment(cmd, &o.until, "until", "fetch what happened up to `MOMENT` (default: now)")
-	addMoment(cmd, &o.at, "at", "fetch only the window around `MOMENT` and the state where it begins")
-	f.BoolVar(&o.print, "print", false, "print the events that are new here, and the summary on standard error")
-	f.BoolVar(&o.follow, "follow", false, "go on and stay up to date")
-	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, fetch what follows")
+	addMoment(cmd, &o.since, "since", "fetch events after `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.until, "until", "fetch events up to `MOMENT` (default: now)")
+	addMoment(cmd, &o.at, "at", "fetch only the window around `MOMENT`, and the state at its start")
+	f.BoolVar(&o.print, "print", false, "print fetched events, and the summary on standard error")
+	f.BoolVar(&o.follow, "follow", false, "keep running and stay up to date")
+	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, fetch the rest")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
-	f.StringVar(&o.strategy, "strategy", "auto", "`WAY` to find out which imported events the server has: "+strategyNames)
-	f.BoolVar(&o.explain, "explain", false, "say how it was found out what was missing, and what that took")
+	f.StringVar(&o.strategy, "strategy", "auto", "`METHOD` of finding imported events that the server has: "+strategyNames)
+	f.BoolVar(&o.explain, "explain", false, "print how missing events were found, and at what cost")
 	o.topicFlags.add(cmd)
 	exclude(cmd, "at", "since", "until", "follow", "skip-gap")
 	exclude(cmd, "follow", "until")

@@ -33,24 +33,25 @@ func newTailCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "tail TOPIC...",
 		GroupID: groupRead,
-		Short:   "Print the last events and follow what happens",
-		Long: `Print the last events of the topics, then each event as it happens, once and in
-order, whatever happens to the connection.
+		Short:   "Print the last events, then new ones as they happen",
+		Long: `Print the last events of the topics, then each new event as it happens, once and in
+order, across any number of reconnects.
 
---name makes the position durable: the next tail with this name resumes after the last
-line that the reader of the pipe has taken, and the first one starts at the beginning.
-No line is lost, however the tail ends, but some may be printed again:
-  after SIGKILL                  lines that were still in the pipe, and those that the
-                                 reader has taken in the last 200 ms
-  if the reader exits first      up to 64 KiB of lines that the reader has taken, since
-                                 it may not have used them
-  after SIGTERM, SIGINT, SIGHUP  none that the reader has taken
-A line written to a file or a terminal counts as taken. A tail that has printed
-everything (--until-live, --count) exits once the reader has taken it.
-Before a stretch in which the copy differs from the server, it exits with status 3.
+With --name, resume after the last line that the reader of the pipe took; the first run
+starts at the beginning. No line is lost, however the tail ends, but some may be
+repeated:
+  after SIGKILL                  lines still in the pipe, and lines that the reader took
+                                 in the last 200 ms
+  if the reader exits first      up to 64 KiB of lines that the reader took, since it may
+                                 not have used them
+  after SIGTERM, SIGINT, SIGHUP  no line that the reader took
+A line written to a file or a terminal counts as taken. With --until-live or --count,
+tail exits once the reader has taken every line. If the copy differs from the server
+further on, tail stops before that stretch with status 3.
 
---from-state begins with the state of the topics: the events that made it, each marked
-"snapshot":true, then a line of type "live". With --name that is the first time only.`,
+--from-state starts with the state of the topics: the events that set the current
+values, each marked "snapshot":true, then a line of type "live". With --name, only the
+first run does so.`,
 		Example: `  rstream tail alice/posts
   rstream tail '*/quakes' --since beginning --until-live | jq .value.mag
   rstream tail alice --name indexer | while read -r line; do …; done`,
@@ -66,14 +67,14 @@ Before a stretch in which the copy differs from the server, it exits with status
 	f := cmd.Flags()
 	f.SortFlags = false
 	o.n = 10
-	f.VarP(counter{&o.n, 0, 10_000}, "lines", "n", "begin with the last `N` events")
-	addMoment(cmd, &o.since, "since", "begin at `MOMENT` instead")
+	f.VarP(counter{&o.n, 0, 10_000}, "lines", "n", "start with the last `N` events")
+	addMoment(cmd, &o.since, "since", "start at `MOMENT` instead")
 	addMoment(cmd, &o.until, "until", "end at `MOMENT`")
-	f.BoolVar(&o.untilLive, "until-live", false, "end at what was the newest event when the tail began")
+	f.BoolVar(&o.untilLive, "until-live", false, "end at the newest event as of the start")
 	f.Var(counter{&o.count, 1, 0}, "count", "end after `N` events")
-	f.StringVar(&o.name, "name", "", "resume where the reader of the last tail with this `CURSOR` was")
-	f.BoolVar(&o.fromState, "from-state", false, "begin with the state as of now instead")
-	f.BoolVar(&o.skipGap, "skip-gap", false, "where history is gone, print what was left of it and go on")
+	f.StringVar(&o.name, "name", "", "resume where the reader of the last tail with this `CURSOR` stopped")
+	f.BoolVar(&o.fromState, "from-state", false, "start with the current state instead")
+	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, print the state at its start and continue")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	o.topicFlags.add(cmd)
 	exclude(cmd, "since", "lines", "name", "from-state")

@@ -14,8 +14,8 @@ type topicFlags struct {
 }
 
 func (f *topicFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.all, "all", false, "everything, the topic *")
-	cmd.Flags().BoolVar(&f.exact, "exact", false, "the paths alone, not what is below them")
+	cmd.Flags().BoolVar(&f.all, "all", false, "all topics, as *")
+	cmd.Flags().BoolVar(&f.exact, "exact", false, "match only the paths themselves, not paths below them")
 	exclude(cmd, "all", "TOPIC")
 }
 

@@ -23,15 +23,14 @@ func newVerifyCommand(a *app) *cobra.Command {
 
 		Use:     "verify [TOPIC...]",
 		GroupID: groupInspect,
-		Short:   "Compare what is held with the server",
-		Long: `Read every held event of the topics again, or of all that is held, and compare
-block by block with the server. The status is 0 only if all is equal above what the
-server still has. What differs is remembered: until a sync or verify finds it equal,
-commands that read it say so and end with status 3.
+		Short:   "Compare the local copy with the server",
+		Long: `Read every held event of the topics, or of the whole copy, and compare it block by block
+with the server. The status is 0 only if all blocks are equal, down to the server's
+horizon. Differences are recorded: until a sync or verify finds the blocks equal, every
+command that reads them says so and exits with status 3.
 
---repair fetches the blocks that differ again, touches nothing else, and looks at
-the topics once more. What is kept of states is checked as well; --repair drops what is
-damaged of it, and it is made again when it is needed.`,
+--repair fetches only the differing blocks again, then compares once more. Stored states
+are checked too; --repair drops damaged ones, and they are rebuilt when needed.`,
 		Example: `  rstream verify
   rstream verify nc --repair`,
 		ValidArgsFunction: a.completeTopics,
@@ -43,7 +42,7 @@ damaged of it, and it is made again when it is needed.`,
 			return runVerify(cmd.Context(), a, o, topics)
 		},
 	}
-	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch again what differs")
+	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch differing blocks again")
 	o.topicFlags.add(cmd)
 	return cmd
 }

@@ -16,12 +16,12 @@ func newWindowsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "windows",
 		GroupID: groupInspect,
-		Short:   "List the stretches that are held, and how far",
-		Long: `List the windows of the local copy: which stretch of which topic, its state and how
-far it has come. As text, a picture shows them along the log, a row for each topic.
+		Short:   "List the windows that the local copy holds",
+		Long: `List the windows of the local copy: for each its topic, bounds, state and progress. Text
+output draws them along the log, one row per topic.
 
-A window is pending while a server is asked for its bounds: only a moment in it is
-known, and shown. A copy has one pending window at a time.`,
+A window is pending while a server is asked for its bounds; until then only a moment
+inside it is known and shown. A copy has at most one pending window.`,
 		Example: `  rstream windows
   rstream windows --cache rstream.db -o json`,
 		Args: noArgs,

@@ -158,10 +158,14 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
 	}
 	url := "http://" + listener.Addr().String()
-	if err := writeURL(o.urlFile, url); err != nil {
+	publish, err := stageURL(o.urlFile, url)
+	if err != nil {
 		return err
 	}
 	say.started(log.Log(), log.Head(), url, o.db)
+	if err := publish(); err != nil {
+		return err
+	}
 	stop := a.tend(ctx, log, o.retain.retention(), say)
 	defer stop()
 	defer func() { say.stopped(log.Head()) }()
@@ -240,16 +244,26 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("listen %s: %w", address, err)
 }
 
-// writeURL replaces the file whole: whoever waits for it never reads half a URL.
+// writeURL replaces the file whole, so that a process that waits for it never reads half
+// a URL.
 func writeURL(path, url string) error {
+	publish, err := stageURL(path, url)
+	if err != nil {
+		return err
+	}
+	return publish()
+}
+
+// stageURL writes the URL next to path and returns a function that renames it to path.
+func stageURL(path, url string) (publish func() error, err error) {
 	if path == "" {
-		return nil
+		return func() error { return nil }, nil
 	}
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err := os.WriteFile(tmp, []byte(url+"\n"), 0o644); err != nil {
-		return err
+		return nil, err
 	}
-	return os.Rename(tmp, path)
+	return func() error { return os.Rename(tmp, path) }, nil
 }
 
 // serveUntil serves until ctx ends. Streams are ended first, each at the end of an

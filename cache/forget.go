@@ -173,7 +173,7 @@ var forgetChunk = 5000
 // A loosePosition is how far Forget has looked: behind all blocks of the storages
 // before from, and below block of the next one.
 type loosePosition struct {
-	from  name
+	from  event.Storage
 	block uint64
 	end   bool
 }
@@ -204,7 +204,7 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 				return 0, at, err
 			}
 			if n += some; !more {
-				next = loosePosition{from: s.next()}
+				next = loosePosition{from: s.Next()}
 				break
 			}
 			next.block = block + 1
@@ -221,12 +221,12 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 }
 
 type storageRow struct {
-	name
+	event.Storage
 	id int64
 }
 
 // storagesFrom returns some storages of topic, from name on.
-func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from name) (storages []storageRow, err error) {
+func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []storageRow, err error) {
 	where, args := storagesBehind(topic, from)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
 		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
@@ -236,7 +236,7 @@ func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from name)
 	defer rows.Close()
 	for rows.Next() {
 		var s storageRow
-		if err := rows.Scan(&s.id, &s.user, &s.path); err != nil {
+		if err := rows.Scan(&s.id, &s.User, &s.Path); err != nil {
 			return nil, err
 		}
 		storages = append(storages, s)
@@ -247,7 +247,7 @@ func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from name)
 func heldOfStorage(windows []row, s *storageRow) window.Spans {
 	var spans []window.Span
 	for i := range windows {
-		if w := &windows[i]; w.Topic.Matches(s.user, s.path) {
+		if w := &windows[i]; w.Topic.Matches(s.User, s.Path) {
 			spans = append(spans, w.Held())
 		}
 	}

@@ -31,11 +31,11 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	}
 	maps.Copy(last, newest.long)
 	refs = slices.Grow(newest.refs, len(last))
-	err = namesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n name) {
-		refs = append(refs, ref{name: n, id: last[storage]})
+	err = namesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n event.Storage) {
+		refs = append(refs, ref{Storage: n, id: last[storage]})
 	})
-	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.user, r.path) })
-	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
+	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.User, r.Path) })
+	slices.SortFunc(refs, func(a, b ref) int { return a.Compare(b.Storage) })
 	return refs, err
 }
 
@@ -136,7 +136,7 @@ func (l *lastLines) add(ids, storages, lines []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		l.refs = append(l.refs, ref{name: name{string(s.User), string(s.Path)}, id: event.ID(at[i]), line: line[:len(line):len(line)]})
+		l.refs = append(l.refs, ref{Storage: event.Storage{User: string(s.User), Path: string(s.Path)}, id: event.ID(at[i]), line: line[:len(line):len(line)]})
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ var (
 )
 
 // namesOf calls fn with the names of the storages that have the numbers.
-func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n name)) error {
+func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
 	if len(storages) == 0 {
 		return nil
 	}
@@ -75,7 +75,7 @@ func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage 
 		if err != nil || !ok {
 			return errJoined
 		}
-		fn(storage, name{user, path})
+		fn(storage, event.Storage{User: user, Path: path})
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type SnapshotWriter struct {
 	topic    event.Topic
 	row      snapshotRow // its id is 0 until it is begun
 	removals int64
-	last     name
+	last     event.Storage
 	members  []byte
 	n        int // members that are not written yet
 	parts    []snapshotPart
@@ -30,7 +30,7 @@ type SnapshotWriter struct {
 }
 
 type snapshotPart struct {
-	last    name
+	last    event.Storage
 	members []byte
 	n       int
 }
@@ -128,18 +128,18 @@ func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy b
 
 // Add adds the next member, in the order of users and paths.
 func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
-	n := name{ev.User, ev.Path}
-	if w.row.count+int64(w.n) > 0 && n.compare(w.last) <= 0 {
-		return fmt.Errorf("keep a state: %s does not follow %s/%s", ev.Storage(), w.last.user, w.last.path)
+	n := ev.Storage()
+	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
+		return fmt.Errorf("keep a state: %s does not follow %s", ev.Storage(), w.last)
 	}
 	if w.row.form == formLines {
 		w.members = append(ev.AppendLine(w.members), '\n')
 	} else {
 		before := ""
 		if w.n > 0 {
-			before = w.last.user + "\x00" + w.last.path
+			before = w.last.User + "\x00" + w.last.Path
 		}
-		w.members = appendRef(w.members, before, n.user+"\x00"+n.path, ev.ID)
+		w.members = appendRef(w.members, before, n.User+"\x00"+n.Path, ev.ID)
 	}
 	w.last = n
 	if w.n++; w.n >= partMembers || len(w.members) >= partBytes {
@@ -198,7 +198,7 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	}
 	for _, p := range w.parts {
 		_, err := tx.Exec(`INSERT INTO part (snapshot, user, path, members) VALUES (?, ?, ?, ?)`,
-			w.row.id, p.last.user, p.last.path, p.members)
+			w.row.id, p.last.User, p.last.Path, p.members)
 		if err != nil {
 			return err
 		}
@@ -352,7 +352,7 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 // the file had so many removals.
 func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
 	w := db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
-	s := stateReader{db: db, topic: topic, at: at, names: true, from: firstName(topic)}
+	s := stateReader{db: db, topic: topic, at: at, names: true, from: firstStorage(topic)}
 	err := s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
 	if err == nil {
 		err = w.Finish(ctx)

@@ -515,11 +515,11 @@ func FuzzDecodeIDs(f *testing.F) {
 		var again []byte
 		before := ""
 		for _, r := range refs {
-			n := r.user + "\x00" + r.path
+			n := r.User + "\x00" + r.Path
 			again, before = appendRef(again, before, n, r.id), n
 		}
 		back, err := decodeIDs(again)
-		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.name == b.name && a.id == b.id }) {
+		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id }) {
 			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
 		}
 	})

@@ -56,7 +56,7 @@ func (db *DB) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
 // up meanwhile is not damaged.
 func (db *DB) checkState(ctx context.Context, s snapshotRow) error {
 	load := s.loader(event.All)
-	members, from := int64(0), name{}
+	members, from := int64(0), event.Storage{}
 	for end := false; !end; {
 		err := db.view(ctx, func(tx *sql.Tx) error {
 			refs, next, last, err := load(ctx, tx, from)
@@ -64,10 +64,10 @@ func (db *DB) checkState(ctx context.Context, s snapshotRow) error {
 				return err
 			}
 			for _, r := range refs {
-				if r.compare(from) < 0 {
+				if r.Compare(from) < 0 {
 					return fmt.Errorf("%w: members of snapshot %d are out of order", ErrCorrupt, s.id)
 				}
-				from = r.next()
+				from = r.Next()
 			}
 			members, from, end = members+int64(len(refs)), next, last
 			if !end || members == s.count {

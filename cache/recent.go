@@ -19,8 +19,8 @@ type recent struct {
 	mu       sync.Mutex
 	removals int64 // of the file when they were stored
 	events   []recentEvent
-	names    map[int64]name // of the storages that they have
-	bytes    int            // of names
+	names    map[int64]event.Storage // of the storages that they have
+	bytes    int                     // of names
 }
 
 type recentEvent struct {
@@ -48,12 +48,12 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 	n := len(r.events)
 	if r.names == nil || removals != r.removals || n > 0 && evs[0].ID <= r.events[n-1].id ||
 		len(r.names) > recentEvents || r.bytes > recentNames {
-		r.removals, r.events, r.names, r.bytes = removals, nil, map[int64]name{}, 0
+		r.removals, r.events, r.names, r.bytes = removals, nil, map[int64]event.Storage{}, 0
 	}
 	for i := range evs {
 		ev := &evs[i]
 		if _, ok := r.names[storages[i]]; !ok {
-			r.names[storages[i]] = name{strings.Clone(ev.User), strings.Clone(ev.Path)}
+			r.names[storages[i]] = event.Storage{User: strings.Clone(ev.User), Path: strings.Clone(ev.Path)}
 			r.bytes += len(ev.User) + len(ev.Path)
 		}
 		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
@@ -109,12 +109,12 @@ func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (
 			continue
 		}
 		seen[ev.storage] = struct{}{}
-		if n := r.names[ev.storage]; topic.Matches(n.user, n.path) {
-			refs = append(refs, ref{name: n, id: ev.id, put: ev.put, del: !ev.put})
+		if n := r.names[ev.storage]; topic.Matches(n.User, n.Path) {
+			refs = append(refs, ref{Storage: n, id: ev.id, put: ev.put, del: !ev.put})
 		}
 	}
 	n = len(evs)
 	r.mu.Unlock()
-	slices.SortFunc(refs, func(a, b ref) int { return a.compare(b.name) })
+	slices.SortFunc(refs, func(a, b ref) int { return a.Compare(b.Storage) })
 	return refs, n
 }

@@ -16,12 +16,12 @@ import (
 
 // lastOf is the slow truth: the last event in span of each storage of topic.
 func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []ref) {
-	last := map[name]ref{}
+	last := map[event.Storage]ref{}
 	for _, ev := range among(evs, topic, span) {
-		n := name{ev.User, ev.Path}
-		last[n] = ref{name: n, id: ev.ID, put: ev.Type == event.Put, del: ev.Type != event.Put}
+		n := ev.Storage()
+		last[n] = ref{Storage: n, id: ev.ID, put: ev.Type == event.Put, del: ev.Type != event.Put}
 	}
-	return slices.SortedFunc(maps.Values(last), func(a, b ref) int { return a.compare(b.name) })
+	return slices.SortedFunc(maps.Values(last), func(a, b ref) int { return a.Compare(b.Storage) })
 }
 
 // storedIn returns the events that are stored, whatever windows say.
@@ -111,7 +111,7 @@ func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok boo
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	same := func(a, b ref) bool { return a.name == b.name && a.id == b.id && a.put == b.put && a.del == b.del }
+	same := func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id && a.put == b.put && a.del == b.del }
 	if want := lastOf(storedIn(t, db), topic, span); ok && !slices.EqualFunc(refs, want, same) {
 		t.Fatalf("of %s %s the last recent events are %v, want %v", topic, span, refs, want)
 	}

@@ -122,13 +122,13 @@ func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span windo
 }
 
 // loader returns the loader of a snapshot's members that belong to topic.
-func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, name) ([]ref, name, bool, error) {
-	return func(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error) {
-		var last name
+func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error) {
+	return func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error) {
+		var last event.Storage
 		var members []byte
 		err = tx.QueryRowContext(ctx, `SELECT user, path, members FROM part
 			WHERE snapshot = ? AND (user, path) >= (?, ?) ORDER BY user, path LIMIT 1`,
-			s.id, from.user, from.path).Scan(&last.user, &last.path, &members)
+			s.id, from.User, from.Path).Scan(&last.User, &last.Path, &members)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil, from, true, nil
 		}
@@ -140,11 +140,11 @@ func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, na
 			return nil, from, false, err
 		}
 		for _, r := range all {
-			if r.compare(from) >= 0 && topic.Matches(r.user, r.path) {
+			if r.Compare(from) >= 0 && topic.Matches(r.User, r.Path) {
 				refs = append(refs, r)
 			}
 		}
-		return refs, last.next(), beyond(topic, last), nil
+		return refs, last.Next(), beyond(topic, last), nil
 	}
 }
 
@@ -176,7 +176,7 @@ func decodeLines(members []byte) (refs []ref, err error) {
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, ref{name: name{ev.User, ev.Path}, id: ev.ID, put: true, line: line})
+		refs = append(refs, ref{Storage: ev.Storage(), id: ev.ID, put: true, line: line})
 	}
 	return refs, nil
 }
@@ -214,7 +214,7 @@ func decodeIDs(b []byte) (refs []ref, err error) {
 			return nil, errBadMember
 		}
 		user, path, _ := strings.Cut(string(before), "\x00")
-		refs, b = append(refs, ref{name: name{user, path}, id: event.ID(id), put: true}), b[rest:][n:]
+		refs, b = append(refs, ref{Storage: event.Storage{User: user, Path: path}, id: event.ID(id), put: true}), b[rest:][n:]
 	}
 	return refs, nil
 }

@@ -23,16 +23,14 @@ import (
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
 // Elsewhere State returns a *window.NotHeldError.
 func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	return db.StateAfter(ctx, topic, at, "", fn)
+	return db.StateAfter(ctx, topic, at, event.Storage{}, fn)
 }
 
-// StateAfter is State without the storages up to one, such as alice/posts/1.
-func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
-	s := stateReader{db: db, topic: topic, at: at, from: firstName(topic)}
-	if user, path, ok := strings.Cut(storage, "/"); ok {
-		if n := (name{user, path}).next(); n.compare(s.from) > 0 {
-			s.from = n
-		}
+// StateAfter is State without the storages up to after.
+func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
+	s := stateReader{db: db, topic: topic, at: at, from: firstStorage(topic)}
+	if n := after.Next(); n.Compare(s.from) > 0 {
+		s.from = n
 	}
 	return s.each(ctx, fn)
 }
@@ -51,39 +49,29 @@ func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (fr
 	return from, nil
 }
 
-// A name is what storages are ordered by. One whose path ends in NUL stands just
-// behind the storage without it: no path has a NUL.
-type name struct{ user, path string }
-
-func (n name) compare(m name) int {
-	return cmp.Or(strings.Compare(n.user, m.user), strings.Compare(n.path, m.path))
-}
-
-func (n name) next() name { return name{n.user, n.path + "\x00"} }
-
-// firstName returns a name that no storage of topic stands before.
-func firstName(topic event.Topic) name {
+// firstStorage returns a bound that no storage of topic stands before.
+func firstStorage(topic event.Topic) event.Storage {
 	user, ok := topic.User()
 	if !ok {
-		return name{}
+		return event.Storage{}
 	}
-	return name{user, topic.PathRanges()[0].From}
+	return event.Storage{User: user, Path: topic.PathRanges()[0].From}
 }
 
-// beyond reports whether no storage of topic stands at n or behind it.
-func beyond(topic event.Topic, n name) bool {
+// beyond reports whether no storage of topic stands at s or behind it.
+func beyond(topic event.Topic, s event.Storage) bool {
 	user, ok := topic.User()
 	if !ok {
 		return false
 	}
 	ranges := topic.PathRanges()
 	last := ranges[len(ranges)-1].To
-	return n.user > user || n.user == user && last != "" && n.path >= last
+	return s.User > user || s.User == user && last != "" && s.Path >= last
 }
 
 // A ref is a storage and the event that set its value, or ended it.
 type ref struct {
-	name
+	event.Storage
 	id   event.ID
 	put  bool   // it is known to be a PUT
 	del  bool   // or to be none
@@ -95,8 +83,8 @@ type stateReader struct {
 	db    *DB
 	topic event.Topic
 	at    event.ID
-	names bool // only the names and ids are asked for, where no more is needed
-	from  name // what stands before it was read
+	names bool          // only the names and ids are asked for, where no more is needed
+	from  event.Storage // what stands before it was read
 
 	planned  bool
 	removals int64
@@ -192,12 +180,12 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 		switch b, o := s.base.first(), s.over.first(); {
 		case s.base.ended() && s.over.ended():
 			return nil
-		case o != nil && s.base.reaches(o.name):
-			if b != nil && b.name == o.name {
+		case o != nil && s.base.reaches(o.Storage):
+			if b != nil && b.Storage == o.Storage {
 				s.base.pop()
 			}
 			s.merged = append(s.merged, s.over.pop())
-		case b != nil && s.over.reaches(b.name):
+		case b != nil && s.over.reaches(b.Storage):
 			s.merged = append(s.merged, s.base.pop())
 			size += len(b.line)
 		}
@@ -221,7 +209,7 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 			evs = append(evs, ev)
 		}
 	}
-	s.from, s.merged = s.merged[n-1].next(), s.merged[n:]
+	s.from, s.merged = s.merged[n-1].Next(), s.merged[n:]
 	return evs, nil
 }
 
@@ -236,14 +224,14 @@ func (s *stateReader) event(r *ref) (event.Event, error) {
 		return event.Event{}, nil
 	}
 	if s.bare(r) {
-		return event.Event{ID: r.id, Draft: event.Draft{User: r.user, Path: r.path, Type: event.Put}}, nil
+		return event.Event{ID: r.id, Draft: event.Draft{User: r.User, Path: r.Path, Type: event.Put}}, nil
 	}
 	if r.line == nil && r.id <= s.horizon {
 		return event.Event{}, nil
 	}
 	ev, err := s.stored(r)
-	if err == nil && (name{ev.User, ev.Path}) != r.name {
-		err = fmt.Errorf("%w: event %s is not of %s/%s", ErrCorrupt, r.id, r.user, r.path)
+	if err == nil && ev.Storage() != r.Storage {
+		err = fmt.Errorf("%w: event %s is not of %s", ErrCorrupt, r.id, r.Storage)
 	}
 	return ev, err
 }
@@ -311,12 +299,12 @@ func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n 
 	return len(s.merged), nil
 }
 
-// A refQueue has refs in the order of their names, loaded some at a time.
+// A refQueue has refs in the order of their storages, loaded some at a time.
 type refQueue struct {
-	load func(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error)
+	load func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error)
 	refs []ref
-	at   name // what stands before it was loaded
-	end  bool // nothing is left to load
+	at   event.Storage // what stands before it was loaded
+	end  bool          // nothing is left to load
 }
 
 func (q *refQueue) ended() bool { return q.end && len(q.refs) == 0 }
@@ -346,12 +334,12 @@ func (q *refQueue) pop() ref {
 	return r
 }
 
-// reaches reports whether nothing in the queue stands before n, now or later.
-func (q *refQueue) reaches(n name) bool {
+// reaches reports whether nothing in the queue stands before s, now or later.
+func (q *refQueue) reaches(s event.Storage) bool {
 	if r := q.first(); r != nil {
-		return r.compare(n) >= 0
+		return r.Compare(s) >= 0
 	}
-	return q.end || q.at.compare(n) > 0
+	return q.end || q.at.Compare(s) > 0
 }
 
 // gatherMax is how many ids are looked through to find what has happened since a
@@ -364,7 +352,7 @@ var fewStorages = 256
 
 // overlay returns the loader of the last event of each storage of topic after base
 // and up to position at, whose lines are wanted or not.
-func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
+func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error), err error) {
 	span := window.Span{From: base.at, To: at}
 	if span.To-span.From > gatherMax {
 		return lookUp(ctx, tx, topic, span)
@@ -378,9 +366,9 @@ func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRo
 }
 
 // loadFrom returns the loader of refs that are all there.
-func loadFrom(refs []ref) func(context.Context, *sql.Tx, name) ([]ref, name, bool, error) {
-	return func(_ context.Context, _ *sql.Tx, from name) ([]ref, name, bool, error) {
-		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, n name) int { return r.compare(n) })
+func loadFrom(refs []ref) func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error) {
+	return func(_ context.Context, _ *sql.Tx, from event.Storage) ([]ref, event.Storage, bool, error) {
+		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, s event.Storage) int { return r.Compare(s) })
 		return refs[i:], from, true, nil
 	}
 }
@@ -396,7 +384,7 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 
 // lookUp returns a loader that looks up the last event in span of one storage after
 // the other.
-func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, name) ([]ref, name, bool, error), err error) {
+func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error), err error) {
 	var indexed event.ID
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
 		return nil, err
@@ -418,7 +406,7 @@ type lookUps struct {
 // tests.
 var storageChunk = 500
 
-func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from name) (refs []ref, at name, end bool, err error) {
+func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error) {
 	storages, err := l.lastBlocks(ctx, tx, from)
 	if err != nil {
 		return nil, from, false, err
@@ -435,9 +423,9 @@ func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from name) (refs []ref, 
 			}
 		}
 		if id != event.Beginning {
-			refs = append(refs, ref{name: s.name, id: id})
+			refs = append(refs, ref{Storage: s.Storage, id: id})
 		}
-		from = s.next()
+		from = s.Next()
 	}
 	return refs, from, len(storages) < storageChunk, nil
 }
@@ -445,13 +433,13 @@ func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from name) (refs []ref, 
 // A postedStorage is a storage and its postings in the last block of a stretch that
 // has any.
 type postedStorage struct {
-	name
+	event.Storage
 	id      int64
 	block   int64
 	offsets []byte
 }
 
-func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from name) (storages []postedStorage, err error) {
+func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage) (storages []postedStorage, err error) {
 	where, args := storagesBehind(l.topic, from)
 	args = append([]any{uint64(l.span.From) / event.BlockSize, l.span.To.Block()}, args...)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path, coalesce(p.block, 0), p.offsets
@@ -464,7 +452,7 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from name) (storag
 	defer rows.Close()
 	for rows.Next() {
 		var s postedStorage
-		if err := rows.Scan(&s.id, &s.user, &s.path, &s.block, &s.offsets); err != nil {
+		if err := rows.Scan(&s.id, &s.User, &s.Path, &s.block, &s.offsets); err != nil {
 			return nil, err
 		}
 		storages = append(storages, s)
@@ -475,18 +463,18 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from name) (storag
 // storagesBehind returns the SQL condition on storage s for the storages of topic from
 // a name on, such that SQLite finds the first of them by its index and goes on from
 // there: what else must hold is hidden from its choice of an index by a plus sign.
-func storagesBehind(topic event.Topic, from name) (where string, args []any) {
+func storagesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
 	ranges := topic.PathRanges()
 	if user, ok := topic.User(); ok {
-		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.path, ranges[0].From)}
-		if from.user > user {
+		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, ranges[0].From)}
+		if from.User > user {
 			where = "false AND " + where
 		}
 		if to := ranges[len(ranges)-1].To; to != "" {
 			where, args = where+" AND s.path < ?", append(args, to)
 		}
 	} else {
-		where, args = "(s.user, s.path) >= (?, ?)", []any{from.user, from.path}
+		where, args = "(s.user, s.path) >= (?, ?)", []any{from.User, from.Path}
 	}
 	var ors []string
 	for _, r := range ranges {

@@ -44,7 +44,7 @@ func oldest(ttls []TTL, ev *event.Event, now event.Time) (t event.Time, some boo
 // takeEnds takes up the events that have ended values: each value that was set so long ago
 // as its TTL says and not since, or if retention was cut some of them, and no others.
 func (m *retainModel) takeEnds(ttls []TTL, now event.Time) {
-	values := map[string]event.Event{}
+	values := map[event.Storage]event.Event{}
 	for _, line := range fold(m.log, event.All, m.head()) {
 		ev, err := event.Stored([]byte(line))
 		if err != nil {

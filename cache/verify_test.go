@@ -79,7 +79,7 @@ func TestCheckedLeavesFindsDamage(t *testing.T) {
 		if err := db.update(context.Background(), func(tx *sql.Tx) error { return damages[what](t, tx, &ev) }); err != nil {
 			t.Fatalf("%v", err)
 		}
-		for _, topic := range []event.Topic{event.All, event.Exactly(ev.User, ev.Path)} {
+		for _, topic := range []event.Topic{event.All, event.Exactly(ev.Storage())} {
 			want := slowLeaves(among(clientLog, topic, span))
 			got := mustCheckedLeaves(t, db, topic, span)
 			if sameBlock(got, want, ev.ID.Block()) {

@@ -145,7 +145,7 @@ func ExampleClient_Follow() {
 		return
 	}
 	defer end()
-	for b, err := range c.Follow(ctx, event.Exactly("alice", "posts/1")) {
+	for b, err := range c.Follow(ctx, event.Exactly(event.Storage{User: "alice", Path: "posts/1"})) {
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -99,7 +99,7 @@ func (f *fixture) through(wrap func(http.Handler) http.Handler) {
 
 // put appends n events to storage.
 func (f *fixture) put(storage string, n int) {
-	user, path, err := event.SplitStorage(storage)
+	of, err := event.ParseStorage(storage)
 	if err != nil {
 		f.t.Error(err)
 		return
@@ -107,7 +107,7 @@ func (f *fixture) put(storage string, n int) {
 	var drafts []event.Draft
 	for range n {
 		key := fmt.Sprint(f.puts.Add(1))
-		drafts = append(drafts, event.Draft{User: user, Path: path, Type: event.Put, Key: key,
+		drafts = append(drafts, event.Draft{User: of.User, Path: of.Path, Type: event.Put, Key: key,
 			Value: fmt.Appendf(nil, `{"n":%s,"pad":"%0*d"}`, key, rand.IntN(120), 0)})
 	}
 	if _, err := f.db.Append(f.t.Context(), drafts); err != nil {

@@ -12,9 +12,9 @@ import (
 )
 
 func drafts(storage string, keys ...string) (ds []event.Draft) {
-	user, path, _ := event.SplitStorage(storage)
+	of, _ := event.ParseStorage(storage)
 	for _, key := range keys {
-		ds = append(ds, event.Draft{User: user, Path: path, Type: event.Put, Key: key, Value: []byte(`{"a":1}`)})
+		ds = append(ds, event.Draft{User: of.User, Path: of.Path, Type: event.Put, Key: key, Value: []byte(`{"a":1}`)})
 	}
 	return ds
 }

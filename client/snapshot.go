@@ -1,14 +1,12 @@
 package client
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
-	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -41,24 +39,11 @@ type snapshot struct {
 	yield   func(*event.Event, error) bool
 	b       *backoff
 	stopped bool
-	given   storage // the last one that was given
-}
-
-type storage struct{ user, path string }
-
-func (s storage) String() string {
-	if s.user == "" {
-		return ""
-	}
-	return s.user + "/" + s.path
-}
-
-func (s storage) compare(t storage) int {
-	return cmp.Or(strings.Compare(s.user, t.user), strings.Compare(s.path, t.path))
+	given   event.Storage // the last one that was given
 }
 
 func (s *snapshot) read(ctx context.Context, base string) error {
-	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at), After: s.given.String()}
+	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at), After: s.given}
 	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return err
@@ -98,8 +83,8 @@ func (s *snapshot) give(base string, line []byte) error {
 	if err != nil {
 		return err
 	}
-	this := storage{ev.User, ev.Path}
-	if ev.ID > s.at || ev.Type != event.Put || this.compare(s.given) <= 0 {
+	this := ev.Storage()
+	if ev.ID > s.at || ev.Type != event.Put || this.Compare(s.given) <= 0 {
 		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not of the state at %s in its order", ev.ID, s.at)}
 	}
 	s.c.stats.events.Add(1)

@@ -26,13 +26,13 @@ type Draft struct {
 	Value      []byte // compact JSON, as CompactValue returns it; nil for DEL
 }
 
+// Storage returns the storage that d is written to.
+func (d *Draft) Storage() Storage { return Storage{d.User, d.Path} }
+
 // Check says what is wrong with d. It does not look at the value's bytes: those
 // have been through CompactValue.
 func (d *Draft) Check() error {
-	if err := CheckUser(d.User); err != nil {
-		return err
-	}
-	if err := CheckPath(d.Path); err != nil {
+	if err := d.Storage().Check(); err != nil {
 		return err
 	}
 	if err := CheckKey(d.Key); err != nil {
@@ -92,9 +92,6 @@ func (ev *Event) Mark() Mark {
 
 // KeepMark makes Mark once for all. It must not run beside anything that uses ev.
 func (ev *Event) KeepMark() { ev.mark = ev.Mark() }
-
-// Storage returns "user/path".
-func (ev *Event) Storage() string { return ev.User + "/" + ev.Path }
 
 // AppendLine appends the event's line, without a line feed, to b.
 func (ev *Event) AppendLine(b []byte) []byte {

@@ -91,7 +91,7 @@ func FuzzParseTopic(f *testing.F) {
 		if CheckUser(user) != nil || CheckPath(path) != nil {
 			return
 		}
-		one := Exactly(user, path)
+		one := Exactly(Storage{user, path})
 		want := slowMatches(spelling, user, path)
 		if topic.Matches(user, path) != want || topic.Contains(one) != want || topic.Overlaps(one) != want || one.Overlaps(topic) != want {
 			t.Fatalf("%s matches %s/%s: %v, contains: %v, overlaps: %v, back: %v, want %v", topic, user, path,

@@ -105,18 +105,3 @@ func isPlain(s string) bool {
 	}
 	return true
 }
-
-// SplitStorage cuts "user/path" into its user and its path and checks both.
-func SplitStorage(s string) (user, path string, err error) {
-	user, path, ok := strings.Cut(s, "/")
-	if !ok {
-		return "", "", fmt.Errorf("storage %.40q: want user/path", s)
-	}
-	if err := CheckUser(user); err != nil {
-		return "", "", err
-	}
-	if err := CheckPath(path); err != nil {
-		return "", "", err
-	}
-	return user, path, nil
-}

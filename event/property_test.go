@@ -212,8 +212,8 @@ func TestLineRoundTrip(t *testing.T) {
 			ev.Hash != made.Hash || !bytes.Equal(ev.Value, d.Value) || !bytes.Equal(ev.Extra, made.Extra) {
 			t.Fatalf("ParseLine(%s) = %+v, want %+v", line, ev, made)
 		}
-		if user, path, err := SplitStorage(ev.Storage()); err != nil || user != d.User || path != d.Path {
-			t.Fatalf("SplitStorage(%q) = %q, %q, %v", ev.Storage(), user, path, err)
+		if s, err := ParseStorage(ev.Storage().String()); err != nil || s != d.Storage() {
+			t.Fatalf("ParseStorage(%q) = %q, %v", ev.Storage(), s, err)
 		}
 		var again Event
 		if again, err = ParseLine(ev.AppendLine(nil)); err != nil || again.Hash != ev.Hash {

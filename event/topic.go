@@ -34,16 +34,13 @@ const (
 // All is the topic of everything.
 var All = Topic{}
 
-// Exactly returns the topic of one storage. It panics if the names are not valid:
-// they come from a checked place.
-func Exactly(user, path string) Topic {
-	if err := CheckUser(user); err != nil {
+// Exactly returns the topic of one storage. It panics if the storage's names are not
+// valid: they come from a checked place.
+func Exactly(s Storage) Topic {
+	if err := s.Check(); err != nil {
 		panic(err)
 	}
-	if err := CheckPath(path); err != nil {
-		panic(err)
-	}
-	return Topic{user: user, path: path, kind: exact}
+	return Topic{user: s.User, path: s.Path, kind: exact}
 }
 
 // ParseTopic reads a topic. Several spellings of one set ("alice", "alice/",
@@ -218,11 +215,6 @@ func NarrowestFirst(t, u Topic) int {
 
 // User returns the user that t asks for; ok is false if it is any.
 func (t Topic) User() (user string, ok bool) { return t.user, t.user != "" }
-
-// Storage returns the one storage of t; ok is false if t may hold several.
-func (t Topic) Storage() (user, path string, ok bool) {
-	return t.user, t.path, t.kind == exact && t.user != ""
-}
 
 // PathRanges returns the stretches of paths, in byte order, that hold exactly the
 // paths of t: a path p belongs to t if From ≤ p and (To is empty or p < To) for

@@ -266,10 +266,7 @@ func TestTopicsAtTheLongestPath(t *testing.T) {
 }
 
 func TestExactly(t *testing.T) {
-	topic := Exactly("alice", "posts/1")
-	if user, path, ok := topic.Storage(); user != "alice" || path != "posts/1" || !ok {
-		t.Errorf("Storage() = %s, %s, %v", user, path, ok)
-	}
+	topic := Exactly(Storage{"alice", "posts/1"})
 	if parsed, err := ParseTopic("alice/posts/1$"); err != nil || parsed != topic {
 		t.Errorf("ParseTopic = %v, %v, want %v", parsed, err, topic)
 	}
@@ -278,18 +275,18 @@ func TestExactly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, ok := topic.Storage(); ok {
-			t.Errorf("%s is one storage", topic)
+		if topic == Exactly(Storage{"alice", "posts/1"}) {
+			t.Errorf("%s is one storage", s)
 		}
 	}
-	for _, names := range [][2]string{{"", "a"}, {"*", "a"}, {"alice", ""}, {"alice", "a/"}, {"alice", "a*"}} {
+	for _, s := range []Storage{{}, {"", "a"}, {"*", "a"}, {"alice", ""}, {"alice", "a/"}, {"alice", "a*"}} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("Exactly(%q, %q) does not panic", names[0], names[1])
+					t.Errorf("Exactly(%q) does not panic", s)
 				}
 			}()
-			Exactly(names[0], names[1])
+			Exactly(s)
 		}()
 	}
 }

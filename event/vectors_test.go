@@ -141,14 +141,14 @@ func TestTopicVectors(t *testing.T) {
 		}
 		match := func(storage string, want bool) {
 			// A storage that is none is in no topic's vectors but as a warning.
-			user, path, _ := strings.Cut(storage, "/")
-			if _, _, err := SplitStorage(storage); err != nil {
+			s, err := ParseStorage(storage)
+			if err != nil {
 				if want {
 					t.Error(err)
 				}
 				return
 			}
-			if topic.Matches(user, path) != want {
+			if topic.Matches(s.User, s.Path) != want {
 				t.Errorf("%.80v matches %.80s: %v, want %v", topic, storage, !want, want)
 			}
 		}

@@ -39,8 +39,8 @@ no value.`,
 	return cmd
 }
 
-func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
-	user, path, err := event.SplitStorage(storage)
+func runGet(ctx context.Context, a *app, o getOptions, name string) error {
+	storage, err := event.ParseStorage(name)
 	if err != nil {
 		return &usageError{err}
 	}
@@ -53,7 +53,7 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 		return fmt.Errorf("get %s: %w", storage, err)
 	}
 	defer s.Close()
-	topic, one := event.Exactly(user, path), 1
+	topic, one := event.Exactly(storage), 1
 	if at != nil {
 		return a.gapLine(s.check(ctx, a.getAt(ctx, s, topic, *at)))
 	}
@@ -84,7 +84,7 @@ func runGet(ctx context.Context, a *app, o getOptions, storage string) error {
 	case doubt != nil && (last == nil || last.Type == event.Del):
 		return doubt // nobody can say that it has no value
 	case last == nil:
-		return &exitError{status: exitFailed, text: storage + ": has never been written"}
+		return &exitError{status: exitFailed, text: storage.String() + ": has never been written"}
 	case o.events:
 		return doubt
 	}
@@ -117,7 +117,7 @@ func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event
 func (a *app) printValue(ev *event.Event) error {
 	switch {
 	case ev.Type == event.Del:
-		return &exitError{status: exitFailed, text: ev.Storage() + ": has no value, it was deleted at " + ev.Time.String()}
+		return &exitError{status: exitFailed, text: ev.Storage().String() + ": has no value, it was deleted at " + ev.Time.String()}
 	case a.out.form == formJSON:
 		return a.out.event(ev)
 	}

@@ -138,7 +138,7 @@ func (o *output) event(ev *event.Event) error {
 		value = "  expired"
 	}
 	return o.printf("%s  %s  %s%s\n", ev.Time.Time().Local().Format("2006-01-02 15:04:05.000"),
-		visible(ev.Storage()), ev.Type, value)
+		visible(ev.Storage().String()), ev.Type, value)
 }
 
 // receipt writes what a log made of an append: the event or, if the log has taken it
@@ -148,7 +148,7 @@ func (o *output) receipt(r *event.Receipt) error {
 	case !r.Dropped:
 		return o.event(&r.Event)
 	case o.text():
-		return o.printf("%s  %s  was appended before, and its history is gone\n", r.ID, visible(r.Storage()))
+		return o.printf("%s  %s  was appended before, and its history is gone\n", r.ID, visible(r.Storage().String()))
 	}
 	return o.json(struct {
 		Type string     `json:"type"`

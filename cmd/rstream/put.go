@@ -114,15 +114,15 @@ func newDelCommand(a *app) *cobra.Command {
 }
 
 // draft returns an append to a storage without its value.
-func draft(storage string, typ event.Type, key string) (event.Draft, error) {
-	user, path, err := event.SplitStorage(storage)
+func draft(name string, typ event.Type, key string) (event.Draft, error) {
+	storage, err := event.ParseStorage(name)
 	if err != nil {
 		return event.Draft{}, &usageError{err}
 	}
 	if err := event.CheckKey(key); err != nil {
 		return event.Draft{}, &usageError{err}
 	}
-	return event.Draft{User: user, Path: path, Type: typ, Key: orNewKey(key)}, nil
+	return event.Draft{User: storage.User, Path: storage.Path, Type: typ, Key: orNewKey(key)}, nil
 }
 
 func orNewKey(key string) string {

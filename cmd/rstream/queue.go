@@ -52,7 +52,7 @@ func (o *output) queued(q *cache.Queued) error {
 		what, why = "refused", "  ("+visible(q.Refused)+")"
 	}
 	return o.printf("%-7s  %3d  %s  %s  %-3s  %s%s\n", what, q.Number, q.Time.Time().Local().Format("2006-01-02 15:04:05"),
-		visible(q.User+"/"+q.Path), q.Type, visible(string(q.Value)), why)
+		visible(q.Storage().String()), q.Type, visible(string(q.Value)), why)
 }
 
 func (a *app) printQueued(queued []cache.Queued) error {
@@ -263,7 +263,7 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 		if _, ok := ours[now.Number]; ok && now.Refused != "" {
 			delete(ours, now.Number)
 			numbers = append(numbers, now.Number)
-			refused = errors.Join(refused, fmt.Errorf("put %s: %s", now.User+"/"+now.Path, now.Refused))
+			refused = errors.Join(refused, fmt.Errorf("put %s: %s", now.Storage(), now.Refused))
 		}
 		return nil
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -361,10 +360,8 @@ func compareStorages(a, b *event.Event) int {
 		return 1
 	case b == nil:
 		return -1
-	case a.User != b.User:
-		return strings.Compare(a.User, b.User)
 	}
-	return strings.Compare(a.Path, b.Path)
+	return a.Storage().Compare(b.Storage())
 }
 
 // printChange prints a pair whose values differ.
@@ -388,7 +385,7 @@ func (a *app) printChange(p statePair) error {
 	default:
 		value = string(p.before.Value) + " -> " + string(p.after.Value)
 	}
-	line := fmt.Sprintf("%s %s  %s", sign, visible(ev.Storage()), visible(value))
+	line := fmt.Sprintf("%s %s  %s", sign, visible(ev.Storage().String()), visible(value))
 	if a.out.colour() {
 		line = "\x1b[" + colour + "m" + line + "\x1b[0m"
 	}

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -36,13 +35,13 @@ func (l *memLog) cursor(at event.ID) event.Cursor {
 	return event.Point{ID: at, Mark: mark}.Cursor(logName)
 }
 
-func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
-	last := map[string]event.Event{}
+func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
+	last := map[event.Storage]event.Event{}
 	for _, ev := range l.filter([]event.Topic{topic}, event.Beginning, at) {
-		last[ev.User+"\x00"+ev.Path] = ev
+		last[ev.Storage()] = ev
 	}
-	for _, name := range slices.Sorted(maps.Keys(last)) {
-		if ev := last[name]; ev.Type == event.Put && name > strings.Replace(storage, "/", "\x00", 1) {
+	for _, storage := range slices.SortedFunc(maps.Keys(last), event.Storage.Compare) {
+		if ev := last[storage]; ev.Type == event.Put && storage.Compare(after) > 0 {
 			if err := fn(&ev); err != nil {
 				return err
 			}

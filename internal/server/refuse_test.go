@@ -427,7 +427,7 @@ func TestAcceptedNames(t *testing.T) {
 	} {
 		resp, text := s.raw(post(target, `{"value":1}`))
 		ev, err := event.ParseLine([]byte(strings.TrimSuffix(text, "\n")))
-		if err != nil || resp.StatusCode != http.StatusCreated || ev.Storage() != want {
+		if err != nil || resp.StatusCode != http.StatusCreated || ev.Storage().String() != want {
 			t.Errorf("POST %s = %s, %.200s, want %s", target, resp.Status, text, want)
 		}
 	}

@@ -214,5 +214,5 @@ func TestRetainOvertakesSnapshot(t *testing.T) {
 	l.fill(1)
 	horizon := l.retain()
 	last := wantCut(t, resp, inOrder)
-	wantGone(t, l.get("/snapshot?topic=*&at="+at+"&after="+last.Storage(), wire.NDJSON, ""), horizon)
+	wantGone(t, l.get("/snapshot?topic=*&at="+at+"&after="+last.Storage().String(), wire.NDJSON, ""), horizon)
 }

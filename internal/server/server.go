@@ -46,7 +46,7 @@ type Log interface {
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	// StateAfter calls fn with the events that make the state of topic at
 	// position at, in the order of users and paths: those behind a storage.
-	StateAfter(ctx context.Context, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error
+	StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error
 	// ByHash calls fn with the events that have the hashes, in the order of ids,
 	// each once. What the log does not have is left out.
 	ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error

@@ -340,9 +340,9 @@ func (l brokenLog) LastAt(c ctx, at event.ID) (event.Time, event.Mark, bool, err
 	return l.memLog.LastAt(c, at)
 }
 
-func (l brokenLog) StateAfter(c ctx, topic event.Topic, at event.ID, storage string, fn func(*event.Event) error) error {
+func (l brokenLog) StateAfter(c ctx, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
 	n := 0
-	err := l.memLog.StateAfter(c, topic, at, storage, func(ev *event.Event) error {
+	err := l.memLog.StateAfter(c, topic, at, after, func(ev *event.Event) error {
 		if n++; n > l.after {
 			return l.snapshot
 		}

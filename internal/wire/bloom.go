@@ -193,11 +193,11 @@ func bloomItem(v url.Values) (item BloomItem, err error) {
 		err = errors.New("id and topic: only one of them can be given")
 	case v.Has("id"):
 		item.ID = v.Get("id")
-		user, path, err := event.SplitStorage(item.ID)
+		storage, err := event.ParseStorage(item.ID)
 		if err != nil {
 			return item, err
 		}
-		item.Of = event.Exactly(user, path)
+		item.Of = event.Exactly(storage)
 	case !v.Has("topic"):
 		item.Topic, item.Of = event.All.String(), event.All
 	default:

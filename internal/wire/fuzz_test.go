@@ -117,8 +117,7 @@ func FuzzParseGet(f *testing.F) {
 		// Whatever they are called, storages can be named as JSON, in a parameter and in a body.
 		var names []string
 		for _, topic := range q.Topics {
-			user, path, _ := topic.Storage()
-			names = append(names, user+"/"+path)
+			names = append(names, strings.TrimSuffix(topic.String(), "$"))
 		}
 		list, err := json.Marshal(names)
 		if err != nil {
@@ -176,8 +175,8 @@ func checkStorages(t *testing.T, q *Query) {
 	t.Helper()
 	checkQuery(t, q)
 	for _, topic := range q.Topics {
-		user, path, ok := topic.Storage()
-		if !ok || event.CheckUser(user) != nil || event.CheckPath(path) != nil {
+		storage, err := event.ParseStorage(strings.TrimSuffix(topic.String(), "$"))
+		if err != nil || topic != event.Exactly(storage) {
 			t.Fatalf("query %+v asks for %s", q, topic)
 		}
 	}

@@ -157,11 +157,11 @@ func storages(items []item, v url.Values) (*Query, error) {
 	}
 	q := &Query{}
 	for _, it := range items {
-		user, path, err := event.SplitStorage(it.id)
+		storage, err := event.ParseStorage(it.id)
 		if err != nil {
 			return nil, err
 		}
-		q.Topics = append(q.Topics, event.Exactly(user, path))
+		q.Topics = append(q.Topics, event.Exactly(storage))
 		q.Known = append(q.Known, it.Known)
 	}
 	if !slices.ContainsFunc(q.Known, func(k Known) bool { return !k.IsZero() }) {

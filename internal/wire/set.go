@@ -32,7 +32,8 @@ func ParseSetPath(escaped string) (user, path string, err error) {
 	rawUser, rawPath, ok2 := strings.Cut(rest, "/")
 	if ok && !ok2 {
 		if id, err := url.PathUnescape(rest); err == nil && strings.Contains(id, "/") {
-			return event.SplitStorage(id)
+			s, err := event.ParseStorage(id)
+			return s.User, s.Path, err
 		}
 	}
 	if !ok || !ok2 {

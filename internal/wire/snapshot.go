@@ -11,14 +11,14 @@ import (
 type SnapshotQuery struct {
 	Topic event.Topic
 	At    event.Moment
-	After string // a storage; what stands up to it is left out
+	After event.Storage // storages up to this one are left out; if zero, none are
 }
 
 // Values returns q as URL parameters.
 func (q *SnapshotQuery) Values() url.Values {
 	v := url.Values{"topic": {q.Topic.String()}, "at": {q.At.String()}}
-	if q.After != "" {
-		v.Set("after", q.After)
+	if q.After != (event.Storage{}) {
+		v.Set("after", q.After.String())
 	}
 	return v
 }
@@ -39,8 +39,7 @@ func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
 		}
 	}
 	if v.Has("after") {
-		q.After = v.Get("after")
-		if _, _, err := event.SplitStorage(q.After); err != nil {
+		if q.After, err = event.ParseStorage(v.Get("after")); err != nil {
 			return nil, fmt.Errorf("after: %w", err)
 		}
 	}

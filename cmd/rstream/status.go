@@ -65,6 +65,9 @@ type statusReport struct {
 	Windows   map[string]int `json:"windows"`
 	Cursors   []cursorReport `json:"cursors"`
 	Doubted   []doubtLine    `json:"doubted"` // where the copy was found to differ from the server
+
+	refused bool // a server answered, but not as it should
+	older   bool // something that is followed is not held up to Reached
 }
 
 type cursorReport struct {
@@ -139,7 +142,7 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		r.Error = "no answer"
 	default:
-		r.Error = err.Error()
+		r.Error, r.refused = err.Error(), true
 	}
 	return context.Cause(contextWithoutDeadline(ctx))
 }
@@ -206,6 +209,9 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	if r.Doubted, err = doubtLines(ctx, db); err != nil {
 		return err
 	}
+	if r.older, err = r.anyOlder(ctx, db); err != nil {
+		return err
+	}
 	cursors, err := db.Cursors(ctx)
 	for _, c := range cursors {
 		r.Cursors = append(r.Cursors, cursorReport(c))
@@ -213,13 +219,31 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	return err
 }
 
+// anyOlder reports whether a topic that is followed is not held up to r.Reached, which is
+// the newest position of any topic.
+func (r *statusReport) anyOlder(ctx context.Context, db *cache.DB) (bool, error) {
+	if r.Reached == nil || *r.Reached == event.Beginning {
+		return false, nil
+	}
+	for _, t := range r.Followed {
+		held, err := db.Held(ctx, t)
+		if err != nil || held.EndAfter(*r.Reached-1) < *r.Reached {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
 func (r *statusReport) print(out *output) error {
 	row := func(name, format string, args ...any) {
 		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush says it
 	}
-	if r.Reachable {
+	switch {
+	case r.Reachable:
 		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)
-	} else {
+	case r.refused:
+		row("server", "%s: %s", r.Server, r.Error)
+	default:
 		row("server", "%s, not reachable: %s", r.Server, r.Error)
 	}
 	if r.File == "" {
@@ -232,7 +256,10 @@ func (r *statusReport) print(out *output) error {
 		lag := ""
 		if r.Lag != nil {
 			lag = fmt.Sprintf(", %s behind", count(*r.Lag, "event"))
-			if *r.Lag == 0 && len(r.Doubted) == 0 {
+			switch {
+			case *r.Lag == 0 && r.older:
+				lag = ""
+			case *r.Lag == 0 && len(r.Doubted) == 0:
 				lag = ", up to date"
 			}
 		}

@@ -53,12 +53,16 @@ func knownCommand(root *cobra.Command, args []string) error {
 }
 
 // flagError says what is wrong with a flag, without the words of strconv.
-func flagError(err error) error {
+func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
 		return &usageError{err}
 	}
-	return usagef("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), plainCause(invalid))
+	err = fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), plainCause(invalid))
+	if invalid.GetFlag().Name == "output" && cmd.Flags().Lookup("to") != nil {
+		return usagef("%w; to write to a file, use --to", err)
+	}
+	return &usageError{err}
 }
 
 func plainCause(invalid *pflag.InvalidValueError) error {

@@ -186,7 +186,7 @@ func (r *benchRun) print() error {
 		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\t%s\n", b.Name, figure(b.Value), b.Unit,
 			ifGiven(b.Limit, figure), ifGiven(b.Ratio, ratio), b.goal(), b.verdict())
 	}
-	return writeError(w.Flush())
+	return r.app.out.named(w.Flush())
 }
 
 func (b *benchResult) goal() string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"slices"
@@ -13,18 +14,25 @@ import (
 )
 
 func newExportCommand(a *app) *cobra.Command {
-	var o logOptions
+	var o exportOptions
 	cmd := &cobra.Command{
+		Annotations: map[string]string{silentAnnotation: silentIfFile},
+
 		Use:     "export TOPIC...",
 		GroupID: groupTools,
 		Short:   "Write events in the form that import reads",
-		Long: `Print what the local copy holds of the topics as JSON lines that "rstream import"
-reads: for each topic a line that says of which log, which stretches and how much it
-is, then the events. Nothing is asked of a server; --cache may name a server's own
-file. Where not all is held, or the copy differs from the server, standard error says
-where and the status is 3.`,
-		Example: `  rstream export alice --since 30d >alice.jsonl
-  rstream export --all --cache rstream.db | gzip >all.jsonl.gz`,
+		Long: `Write the events that the local copy holds as JSON lines for "rstream import": for
+each topic a line with its log, ranges and number of events, then the events. export
+does not contact a server; --cache may name a server's own file. If events are missing
+from the copy, or the copy differs from the server, standard error says where and the
+status is 3.
+
+--to writes to a file, compressed if its name ends in .gz or .zst. The file appears
+under its name when it is complete, and replaces an older one; if export fails or is
+interrupted, nothing changes. Without --to, events go to standard output.`,
+		Example: `  rstream export alice --since 30d --to alice.jsonl.gz
+  rstream export --all --cache rstream.db --to all.jsonl.zst
+  rstream export alice | ssh host rstream import -`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topics, err := o.need(args)
@@ -34,8 +42,16 @@ where and the status is 3.`,
 			return runExport(cmd.Context(), a, o, topics)
 		},
 	}
-	o.add(cmd)
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVar(&o.to, "to", "", "write to `FILE`; - is standard output")
+	forLineOnly(cmd.Flags(), "to")
+	o.logOptions.add(cmd)
 	return cmd
+}
+
+type exportOptions struct {
+	logOptions
+	to string
 }
 
 // An exportLine stands before the events of a topic.
@@ -45,8 +61,9 @@ type exportLine struct {
 	Topic   event.Topic    `json:"topic"`
 	From    event.ID       `json:"from"` // the stretch that was asked for
 	To      event.ID       `json:"to"`
-	Count   uint64         `json:"count"`   // events that follow
-	Windows []exportWindow `json:"windows"` // where they are all that the log has
+	Count   uint64         `json:"count"`          // events that follow
+	Windows []exportWindow `json:"windows"`        // where they are all that the log has
+	More    int            `json:"more,omitempty"` // topics that follow this one
 }
 
 // An exportWindow is a stretch that an export is whole in.
@@ -57,9 +74,12 @@ type exportWindow struct {
 	Digest *window.Digest `json:"digest,omitempty"` // if it is proven
 }
 
-func runExport(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
+func runExport(ctx context.Context, a *app, o exportOptions, topics []event.Topic) error {
 	r, err := a.readRange(o.since, o.until)
 	if err != nil {
+		return err
+	}
+	if err := checkSuffix(o.to); err != nil {
 		return err
 	}
 	db, err := a.openOffline(ctx)
@@ -67,33 +87,67 @@ func runExport(ctx context.Context, a *app, o logOptions, topics []event.Topic) 
 		return err
 	}
 	defer db.Close()
-	var gaps window.Spans
-	var doubt error
-	for _, t := range topics {
-		held, span, err := r.heldOf(ctx, db, []event.Topic{t})
-		if err != nil {
+	e := exporter{a: a, db: db, out: a.out}
+	if o.to == "" || o.to == "-" {
+		if err := e.writeTopics(ctx, topics, r); err != nil {
 			return err
 		}
-		doubted, err := doubtedIn(ctx, db, []event.Topic{t}, span)
-		if err != nil {
-			return err
-		}
-		if err := a.export(ctx, db, t, held.Intersect(window.Spans{span}), doubted, span); err != nil {
-			return err
-		}
-		doubt = cmp.Or(doubt, a.noteDoubted([]event.Topic{t}, doubted))
-		gaps = append(gaps, held.Gaps(span)...)
+		return e.incomplete()
 	}
-	if err := a.out.flush(); err != nil {
+	f, err := createOutFile(ctx, o.to)
+	if err != nil {
+		return &exitError{exitFailed, err.Error(), "name another file with --to, or write to standard output"}
+	}
+	defer f.abort()
+	e.out = &output{name: o.to, w: bufio.NewWriterSize(f, 64<<10), form: formJSON}
+	if err := e.writeTopics(ctx, topics, r); err != nil {
 		return err
 	}
-	return cmp.Or(a.reportGaps(gaps), doubt)
+	if err := e.out.named(f.commit()); err != nil {
+		return err
+	}
+	a.note("%s exported to %s", count(e.events, "event"), o.to)
+	return e.incomplete()
 }
 
-// export writes what is held of t, and claims to be whole except where it is in doubt.
-func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held, doubted window.Spans, span window.Span) error {
-	head := exportLine{Type: "export", Log: db.Log(), Topic: t, From: span.From, To: span.To, Windows: []exportWindow{}}
-	proven, err := provenOf(ctx, db, t)
+// An exporter writes topics to an output.
+type exporter struct {
+	a   *app
+	db  *cache.DB
+	out *output
+
+	events uint64
+	gaps   window.Spans // that are not held
+	doubt  error        // the copy differs from the server
+}
+
+// incomplete says what is missing from what was written.
+func (e *exporter) incomplete() error { return cmp.Or(e.a.reportGaps(e.gaps), e.doubt) }
+
+func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r momentRange) error {
+	for i, t := range topics {
+		held, span, err := r.heldOf(ctx, e.db, []event.Topic{t})
+		if err != nil {
+			return err
+		}
+		doubted, err := doubtedIn(ctx, e.db, []event.Topic{t}, span)
+		if err != nil {
+			return err
+		}
+		head := exportLine{Type: "export", Log: e.db.Log(), Topic: t, From: span.From, To: span.To, Windows: []exportWindow{}, More: len(topics) - 1 - i}
+		if err := e.writeTopic(ctx, head, held.Intersect(window.Spans{span}), doubted); err != nil {
+			return err
+		}
+		e.doubt = cmp.Or(e.doubt, e.a.noteDoubted([]event.Topic{t}, doubted))
+		e.gaps = append(e.gaps, held.Gaps(span)...)
+	}
+	return e.out.flush()
+}
+
+// writeTopic writes what is held of a topic, and claims to be whole except where it is in
+// doubt.
+func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubted window.Spans) error {
+	proven, err := provenOf(ctx, e.db, head.Topic)
 	if err != nil {
 		return err
 	}
@@ -104,7 +158,7 @@ func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held, dou
 		}
 		slices.SortFunc(parts, func(a, b window.Span) int { return cmp.Compare(a.From, b.From) })
 		for _, part := range parts {
-			leaves, err := db.Leaves(ctx, t, part)
+			leaves, err := e.db.Leaves(ctx, head.Topic, part)
 			if err != nil {
 				return err
 			}
@@ -118,11 +172,12 @@ func (a *app) export(ctx context.Context, db *cache.DB, t event.Topic, held, dou
 			}
 		}
 	}
-	if err := a.out.json(head); err != nil {
+	if err := e.out.json(head); err != nil {
 		return err
 	}
+	e.events += head.Count
 	for _, s := range held {
-		err := db.Each(ctx, []event.Topic{t}, s, func(ev *event.Event) error { return a.out.line(ev.Line()) })
+		err := e.db.Each(ctx, []event.Topic{head.Topic}, s, func(ev *event.Event) error { return e.out.line(ev.Line()) })
 		if err != nil {
 			return err
 		}

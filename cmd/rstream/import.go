@@ -235,6 +235,7 @@ type importing struct {
 	candidates int
 	foreign    int
 	missing    uint64 // events that a header promises and that do not follow
+	topics     int    // the same of topics
 }
 
 // read checks every line of f and passes on the events, of one log at a time.
@@ -247,7 +248,7 @@ func (im *importing) read(f *os.File, fn func(evs []event.Event, log string) err
 	if err := r.run(); err != nil {
 		return err
 	}
-	im.size, im.events, im.missing = counted.n, r.events, r.missing
+	im.size, im.events, im.missing, im.topics = counted.n, r.events, r.missing, r.topicsMissing
 	return r.bad.err(im.name, "nothing was imported")
 }
 
@@ -292,11 +293,18 @@ func (im *importing) report(a *app) error {
 			Known      int    `json:"known"`      // that the copy had already
 		}{"imported", im.events, im.candidates, im.foreign, known})
 	}
-	if err != nil || im.missing == 0 {
+	var missing []string
+	if im.missing > 0 {
+		missing = append(missing, count(im.missing, "event"))
+	}
+	if im.topics > 0 {
+		missing = append(missing, count(im.topics, "topic"))
+	}
+	if err != nil || len(missing) == 0 {
 		return err
 	}
-	return &exitError{exitGap, fmt.Sprintf("%s is not whole: %s that it should have are not there", im.name, count(im.missing, "event")),
-		"what is there was imported; the next sync fetches the rest"}
+	return &exitError{exitGap, fmt.Sprintf("%s is incomplete: %s missing", im.name, strings.Join(missing, " and ")),
+		"the rest was imported; the next sync fetches what is missing"}
 }
 
 // An importReader reads a file once.
@@ -310,9 +318,11 @@ type importReader struct {
 	bytes  int
 	events int
 	left   uint64 // events that the last header promises
+	more   int    // topics that it promises
 	bad    badLines
 
-	missing uint64
+	missing       uint64
+	topicsMissing int
 }
 
 // run returns what fn or the file fails with; what is wrong with lines is in bad.
@@ -320,7 +330,7 @@ func (r *importReader) run() error {
 	for {
 		line, err := r.lines.Next()
 		if errors.Is(err, io.EOF) {
-			r.missing += r.left
+			r.endExport(exportStart{})
 			return r.flush()
 		}
 		if errors.Is(err, wire.ErrLineTooLong) {
@@ -330,12 +340,12 @@ func (r *importReader) run() error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", r.name, err)
 		}
-		if log, n, ok := exportHead(line); ok {
+		if head, ok := exportHead(line); ok {
 			if err := r.flush(); err != nil {
 				return err
 			}
-			r.missing += r.left
-			r.log, r.left = log, n
+			r.endExport(head)
+			r.log, r.left, r.more = head.Log, head.Count, head.More
 			r.begin()
 		} else if err := r.take(line); err != nil {
 			r.bad.add(r.lines.Number(), err)
@@ -358,18 +368,29 @@ func (r *importReader) flush() error {
 	return r.fn(evs, r.log)
 }
 
-// exportHead reads the line that stands before the events of a topic: their log and
-// how many they are.
-func exportHead(line []byte) (log string, n uint64, ok bool) {
-	if !bytes.HasPrefix(line, []byte(`{"type":"export",`)) {
-		return "", 0, false
+// endExport notes what the last header has promised and what is missing where next, which
+// may be none, begins.
+func (r *importReader) endExport(next exportStart) {
+	r.missing += r.left
+	if r.more > 0 && (next.Log == "" || next.More != r.more-1) {
+		r.topicsMissing += r.more
 	}
-	var head struct {
-		Log   string `json:"log"`
-		Count uint64 `json:"count"`
+}
+
+// An exportStart is what import reads of an exportLine.
+type exportStart struct {
+	Log   string `json:"log"`
+	Count uint64 `json:"count"`
+	More  int    `json:"more"`
+}
+
+// exportHead reads the line that stands before the events of a topic.
+func exportHead(line []byte) (head exportStart, ok bool) {
+	if !bytes.HasPrefix(line, []byte(`{"type":"export",`)) {
+		return head, false
 	}
 	err := json.Unmarshal(line, &head)
-	return head.Log, head.Count, err == nil && event.ValidLogID(head.Log)
+	return head, err == nil && event.ValidLogID(head.Log)
 }
 
 // take reads the line of an event. Those that only say something of a stream are left

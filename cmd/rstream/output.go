@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,8 +45,9 @@ func (f *form) Type() string { return "form" }
 // enough. That is a normal end.
 var errClosedStdout = errors.New("standard output is closed")
 
-// An output is standard output: data, and nothing else.
+// An output is standard output, or a file in its place: data, and nothing else.
 type output struct {
+	name     string // of the file; "" is standard output
 	file     *os.File
 	pipe     *pipeWriter
 	w        *bufio.Writer
@@ -105,12 +107,12 @@ func (o *output) colour() bool { return o.terminal && os.Getenv("NO_COLOR") == "
 // line writes bytes and a line feed.
 func (o *output) line(b []byte) error {
 	o.w.Write(o.safe(b)) // a bufio.Writer keeps its first error
-	return writeError(o.w.WriteByte('\n'))
+	return o.named(o.w.WriteByte('\n'))
 }
 
 func (o *output) printf(format string, args ...any) error {
 	_, err := o.w.WriteString(visibleLines(fmt.Sprintf(format, args...)))
-	return writeError(err)
+	return o.named(err)
 }
 
 // json writes v as one line.
@@ -122,7 +124,7 @@ func (o *output) json(v any) error {
 		return err
 	}
 	_, err := o.w.Write(o.safe(b.Bytes()))
-	return writeError(err)
+	return o.named(err)
 }
 
 // event writes one event: its line, or what a person wants to see of it.
@@ -160,7 +162,7 @@ func (o *output) receipt(r *event.Receipt) error {
 	}{"dropped", r.ID, r.User, r.Path, r.Key, r.Hash})
 }
 
-func (o *output) flush() error { return writeError(o.w.Flush()) }
+func (o *output) flush() error { return o.named(o.w.Flush()) }
 
 // untilClosed runs fn until it ends or until nobody can read the output any more.
 // Then the error is errClosedStdout.
@@ -176,8 +178,9 @@ func (o *output) untilClosed(ctx context.Context, fn func(context.Context) error
 	return err
 }
 
-func writeError(err error) error {
-	if errors.Is(err, syscall.EPIPE) {
+// named says of an error where it was written.
+func (o *output) named(err error) error {
+	if o.name == "" && errors.Is(err, syscall.EPIPE) {
 		return errClosedStdout
 	}
 	var file *fs.PathError
@@ -185,7 +188,7 @@ func writeError(err error) error {
 		err = file.Err
 	}
 	if err != nil {
-		return fmt.Errorf("write standard output: %w", err)
+		return fmt.Errorf("write %s: %w", cmp.Or(o.name, "standard output"), err)
 	}
 	return nil
 }

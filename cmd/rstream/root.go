@@ -97,11 +97,12 @@ var errNoStdout = &exitError{exitFailed, "standard output is closed, or is /dev/
 	"to discard the output, redirect it with >/dev/null"}
 
 // silentAnnotation marks commands that print nothing to standard output: always, or with
-// --quiet, if they were not told to print something by --print.
+// --quiet, if they were not told to print something by --print, or with a file in --to.
 const (
 	silentAnnotation = "silent"
 	silentAlways     = "always"
 	silentIfQuiet    = "quiet"
+	silentIfFile     = "file"
 )
 
 // prints reports whether cmd may print something.
@@ -109,6 +110,9 @@ func (a *app) prints(cmd *cobra.Command) bool {
 	switch cmd.Annotations[silentAnnotation] {
 	case silentAlways:
 		return false
+	case silentIfFile:
+		f := cmd.Flags().Lookup("to")
+		return f == nil || f.Value.String() == "" || f.Value.String() == "-"
 	case silentIfQuiet:
 		f := cmd.Flags().Lookup("print")
 		return !a.quiet || f != nil && f.Value.String() == "true"
@@ -191,7 +195,7 @@ func newRootCommand(a *app) *cobra.Command {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("rstream {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.SetFlagErrorFunc(flagError)
 	// What cobra itself prints, such as help, goes where all output goes: cobra drops the
 	// errors of its writes. The completion commands keep what is set when they are made.
 	root.SetOut(a.out.w)

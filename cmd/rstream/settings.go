@@ -98,7 +98,7 @@ func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, f
 		}
 		s.origins[f.Name] = from
 		if err = setFlag(cmd.Flags(), f, v); err != nil {
-			err = usagef("%s: %w", s.sourceOf(f.Name), flagError(err))
+			err = usagef("%s: %w", s.sourceOf(f.Name), flagError(cmd, err))
 		}
 	})
 	return err

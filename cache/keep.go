@@ -352,7 +352,8 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 // the file had so many removals.
 func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
 	w := db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
-	s := stateReader{db: db, topic: topic, at: at, names: true, from: firstStorage(topic)}
+	s := stateReader{db: db, topic: topic, at: at, names: true}
+	s.from, _ = topic.StorageRange()
 	err := s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
 	if err == nil {
 		err = w.Finish(ctx)

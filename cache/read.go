@@ -195,14 +195,14 @@ func (r *reader) seeks() (int, error) {
 // storagesOf returns the SQL condition on storage s for the storages of t.
 func storagesOf(t event.Topic) (where string, args []any) {
 	var ors []string
-	for _, r := range t.PathRanges() {
+	for from, to := range t.PathRanges() {
 		var ands []string
 		if user, ok := t.User(); ok {
 			ands, args = append(ands, "s.user = ?"), append(args, user)
 		}
-		ands, args = append(ands, "s.path >= ?"), append(args, r.From)
-		if r.To != "" {
-			ands, args = append(ands, "s.path < ?"), append(args, r.To)
+		ands, args = append(ands, "s.path >= ?"), append(args, from)
+		if to != "" {
+			ands, args = append(ands, "s.path < ?"), append(args, to)
 		}
 		ors = append(ors, "("+strings.Join(ands, " AND ")+")")
 	}

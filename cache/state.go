@@ -28,7 +28,8 @@ func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func
 
 // StateAfter is State without the storages up to after.
 func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
-	s := stateReader{db: db, topic: topic, at: at, from: firstStorage(topic)}
+	s := stateReader{db: db, topic: topic, at: at}
+	s.from, _ = topic.StorageRange()
 	if n := after.Next(); n.Compare(s.from) > 0 {
 		s.from = n
 	}
@@ -49,24 +50,10 @@ func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (fr
 	return from, nil
 }
 
-// firstStorage returns a bound that no storage of topic stands before.
-func firstStorage(topic event.Topic) event.Storage {
-	user, ok := topic.User()
-	if !ok {
-		return event.Storage{}
-	}
-	return event.Storage{User: user, Path: topic.PathRanges()[0].From}
-}
-
-// beyond reports whether no storage of topic stands at s or behind it.
+// beyond reports whether no storage of topic stands at s or after it.
 func beyond(topic event.Topic, s event.Storage) bool {
-	user, ok := topic.User()
-	if !ok {
-		return false
-	}
-	ranges := topic.PathRanges()
-	last := ranges[len(ranges)-1].To
-	return s.User > user || s.User == user && last != "" && s.Path >= last
+	_, end := topic.StorageRange()
+	return end != (event.Storage{}) && s.Compare(end) >= 0
 }
 
 // A ref is a storage and the event that set its value, or ended it.
@@ -464,21 +451,21 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 // a name on, such that SQLite finds the first of them by its index and goes on from
 // there: what else must hold is hidden from its choice of an index by a plus sign.
 func storagesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
-	ranges := topic.PathRanges()
 	if user, ok := topic.User(); ok {
-		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, ranges[0].From)}
+		first, end := topic.StorageRange()
+		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, first.Path)}
 		if from.User > user {
 			where = "false AND " + where
 		}
-		if to := ranges[len(ranges)-1].To; to != "" {
-			where, args = where+" AND s.path < ?", append(args, to)
+		if end.User == user {
+			where, args = where+" AND s.path < ?", append(args, end.Path)
 		}
 	} else {
 		where, args = "(s.user, s.path) >= (?, ?)", []any{from.User, from.Path}
 	}
 	var ors []string
-	for _, r := range ranges {
-		ors, args = append(ors, "+s.path >= ? AND (? = '' OR +s.path < ?)"), append(args, r.From, r.To, r.To)
+	for from, to := range topic.PathRanges() {
+		ors, args = append(ors, "+s.path >= ? AND (? = '' OR +s.path < ?)"), append(args, from, to, to)
 	}
 	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
 }

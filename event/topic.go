@@ -3,6 +3,7 @@ package event
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"strings"
 )
 
@@ -20,16 +21,32 @@ import (
 type Topic struct {
 	user string // "" stands for any user
 	path string
-	kind kind
+	kind Kind
 }
 
-type kind uint8
+// A Kind says which paths a topic asks for, given the path that it names.
+type Kind uint8
 
+// The kinds of topics.
 const (
-	prefix  kind = iota // any path that begins with path
-	subtree             // path, and any path that begins with path and a slash
-	exact               // path alone
+	Prefix  Kind = iota // any path that begins with the named one, which may be empty
+	Subtree             // the named path, and any that begins with it and a slash
+	Exact               // the named path alone
 )
+
+// Matches reports whether a topic of kind k that names the path named asks for path.
+func (k Kind) Matches(named, path string) bool {
+	if !strings.HasPrefix(path, named) {
+		return false
+	}
+	switch k {
+	case Exact:
+		return len(path) == len(named)
+	case Subtree:
+		return len(path) == len(named) || path[len(named)] == '/'
+	}
+	return true
+}
 
 // All is the topic of everything.
 var All = Topic{}
@@ -40,7 +57,7 @@ func Exactly(s Storage) Topic {
 	if err := s.Check(); err != nil {
 		panic(err)
 	}
-	return Topic{user: s.User, path: s.Path, kind: exact}
+	return Topic{user: s.User, path: s.Path, kind: Exact}
 }
 
 // ParseTopic reads a topic. Several spellings of one set ("alice", "alice/",
@@ -66,19 +83,19 @@ func parseTopic(s string) (Topic, error) {
 	case path == "" || path == "*":
 		return t, nil
 	case strings.HasSuffix(path, "$"):
-		t.path, t.kind = strings.TrimSuffix(path, "$"), exact
+		t.path, t.kind = strings.TrimSuffix(path, "$"), Exact
 		return t, CheckPath(t.path)
 	case strings.HasSuffix(path, "*"), strings.HasSuffix(path, "/"):
-		t.path, t.kind = strings.TrimSuffix(path, "*"), prefix
+		t.path, t.kind = strings.TrimSuffix(path, "*"), Prefix
 		if len(t.path) == MaxPath { // nothing can follow it
-			t.kind = exact
+			t.kind = Exact
 			return t, CheckPath(t.path)
 		}
 		return t, checkPrefix(t.path)
 	}
-	t.path, t.kind = path, subtree
+	t.path, t.kind = path, Subtree
 	if len(path) >= MaxPath-1 { // nothing fits below it
-		t.kind = exact
+		t.kind = Exact
 	}
 	return t, CheckPath(path)
 }
@@ -108,9 +125,9 @@ func (t Topic) String() string {
 		user = "*"
 	}
 	switch {
-	case t.kind == exact:
+	case t.kind == Exact:
 		return user + "/" + t.path + "$"
-	case t.kind == subtree:
+	case t.kind == Subtree:
 		return user + "/" + t.path
 	case t.path == "":
 		return user
@@ -137,18 +154,7 @@ func (t Topic) Matches(user, path string) bool {
 	return t.matchesPath(path)
 }
 
-func (t Topic) matchesPath(path string) bool {
-	if !strings.HasPrefix(path, t.path) {
-		return false
-	}
-	switch t.kind {
-	case exact:
-		return len(path) == len(t.path)
-	case subtree:
-		return len(path) == len(t.path) || path[len(t.path)] == '/'
-	}
-	return true
-}
+func (t Topic) matchesPath(path string) bool { return t.kind.Matches(t.path, path) }
 
 // Contains reports whether every storage of u belongs to t.
 func (t Topic) Contains(u Topic) bool {
@@ -156,17 +162,17 @@ func (t Topic) Contains(u Topic) bool {
 		return false
 	}
 	switch u.kind {
-	case exact:
+	case Exact:
 		return t.matchesPath(u.path)
-	case subtree:
+	case Subtree:
 		// u holds its own path and what is below, so t must match the path
 		// and be more than that path alone.
-		return t.kind != exact && t.matchesPath(u.path)
+		return t.kind != Exact && t.matchesPath(u.path)
 	}
 	switch t.kind {
-	case exact:
+	case Exact:
 		return false
-	case subtree:
+	case Subtree:
 		return strings.HasPrefix(u.path, t.path+"/")
 	}
 	return strings.HasPrefix(u.path, t.path)
@@ -177,17 +183,17 @@ func (t Topic) Overlaps(u Topic) bool {
 	if t.user != "" && u.user != "" && t.user != u.user {
 		return false
 	}
-	if t.kind == prefix && u.kind == prefix {
+	if t.kind == Prefix && u.kind == Prefix {
 		return strings.HasPrefix(t.path, u.path) || strings.HasPrefix(u.path, t.path)
 	}
-	if t.kind == prefix {
+	if t.kind == Prefix {
 		t, u = u, t
 	}
 	// t is a path, alone or with what is below it.
 	if u.matchesPath(t.path) {
 		return true
 	}
-	if t.kind == exact {
+	if t.kind == Exact {
 		return false
 	}
 	return strings.HasPrefix(u.path, t.path+"/")
@@ -207,7 +213,7 @@ func NarrowestFirst(t, u Topic) int {
 	return cmp.Or(
 		cmp.Compare(anyUser(t), anyUser(u)),
 		cmp.Compare(len(u.path), len(t.path)),
-		cmp.Compare(u.kind, t.kind), // exact is the last kind
+		cmp.Compare(u.kind, t.kind), // Exact is the last kind
 		strings.Compare(t.user, u.user),
 		strings.Compare(t.path, u.path),
 	)
@@ -216,21 +222,41 @@ func NarrowestFirst(t, u Topic) int {
 // User returns the user that t asks for; ok is false if it is any.
 func (t Topic) User() (user string, ok bool) { return t.user, t.user != "" }
 
-// PathRanges returns the stretches of paths, in byte order, that hold exactly the
-// paths of t: a path p belongs to t if From ≤ p and (To is empty or p < To) for
-// one of them.
-func (t Topic) PathRanges() []PathRange {
-	switch t.kind {
-	case exact:
-		return []PathRange{{t.path, t.path + "\x00"}}
-	case subtree:
-		return []PathRange{{t.path, t.path + "\x00"}, {t.path + "/", t.path + "0"}} // '0' follows '/'
+// Path returns the path that t names: its [Kind] says which paths t asks for.
+func (t Topic) Path() string { return t.path }
+
+// Kind returns the kind of t.
+func (t Topic) Kind() Kind { return t.kind }
+
+// PathRanges yields the ranges of paths, in byte order, that hold exactly the paths
+// of t: a path p belongs to t if from ≤ p, and p < to or to is empty, for one of them.
+func (t Topic) PathRanges() iter.Seq2[string, string] {
+	return func(yield func(from, to string) bool) {
+		switch t.kind {
+		case Exact:
+			yield(t.path, t.path+"\x00")
+		case Subtree:
+			_ = yield(t.path, t.path+"\x00") && yield(t.path+"/", t.path+"0") // '0' follows '/'
+		default:
+			yield(t.path, after(t.path))
+		}
 	}
-	return []PathRange{{t.path, after(t.path)}}
 }
 
-// A PathRange is the paths p with From ≤ p < To; an empty To is no bound.
-type PathRange struct{ From, To string }
+// StorageRange returns bounds of the storages of t: each stands at or after from and,
+// unless to is zero, before to. Other storages may stand between them.
+func (t Topic) StorageRange() (from, to Storage) {
+	if t.user == "" {
+		return Storage{}, Storage{}
+	}
+	end := Storage{User: t.user + "\x00"} // after all paths of the user
+	for _, path := range t.PathRanges() {
+		if path != "" {
+			end = Storage{t.user, path}
+		}
+	}
+	return Storage{t.user, t.path}, end
+}
 
 // after returns the least string greater than all that begin with p, or "" if
 // there is none.

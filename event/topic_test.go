@@ -116,7 +116,7 @@ func TestTopicsAgainstEnumeration(t *testing.T) {
 				continue // an empty segment or the like; the vectors hold these
 			}
 			s := make(set, (len(w.users)*len(w.paths)+63)/64)
-			ranges := topic.PathRanges()
+			from, to := topic.StorageRange()
 			bit := 0
 			for _, user := range w.users {
 				for _, path := range w.paths {
@@ -125,8 +125,12 @@ func TestTopicsAgainstEnumeration(t *testing.T) {
 						t.Fatalf("%s (spelled %s) matches %s/%s: %v, want %v", topic, spelling, user, path, got, want)
 					}
 					asked, one := topic.User()
-					if inRanges(ranges, path) && (!one || asked == user) != got {
-						t.Fatalf("%s matches %s/%s: %v, its ranges %q do not agree", topic, user, path, got, ranges)
+					if inRanges(topic, path) && (!one || asked == user) != got {
+						t.Fatalf("%s matches %s/%s: %v, its ranges do not agree", topic, user, path, got)
+					}
+					storage := Storage{user, path}
+					if got && (storage.Compare(from) < 0 || to != (Storage{}) && storage.Compare(to) >= 0) {
+						t.Fatalf("%s matches %s, which is not between %q and %q", topic, storage, from, to)
 					}
 					if got {
 						s[bit/64] |= 1 << (bit % 64)
@@ -159,10 +163,42 @@ func TestTopicsAgainstEnumeration(t *testing.T) {
 	}
 }
 
-func inRanges(ranges []PathRange, path string) bool {
-	return slices.ContainsFunc(ranges, func(r PathRange) bool {
-		return r.From <= path && (r.To == "" || path < r.To)
-	})
+func TestTopicParts(t *testing.T) {
+	for _, c := range []struct {
+		topic, user, path string
+		kind              Kind
+		from, to          Storage
+	}{
+		{"*", "", "", Prefix, Storage{}, Storage{}},
+		{"*/p$", "", "p", Exact, Storage{}, Storage{}},
+		{"*/p/q", "", "p/q", Subtree, Storage{}, Storage{}},
+		{"a", "a", "", Prefix, Storage{"a", ""}, Storage{"a\x00", ""}},
+		{"a/p", "a", "p", Subtree, Storage{"a", "p"}, Storage{"a", "p0"}},
+		{"a/p/", "a", "p/", Prefix, Storage{"a", "p/"}, Storage{"a", "p0"}},
+		{"a/p*", "a", "p", Prefix, Storage{"a", "p"}, Storage{"a", "q"}},
+		{"a/p$", "a", "p", Exact, Storage{"a", "p"}, Storage{"a", "p\x00"}},
+	} {
+		topic, err := ParseTopic(c.topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		user, ok := topic.User()
+		if user != c.user || ok != (c.user != "") || topic.Path() != c.path || topic.Kind() != c.kind {
+			t.Errorf("%s is of user %q, path %q, kind %d, want %q, %q, %d", topic, user, topic.Path(), topic.Kind(), c.user, c.path, c.kind)
+		}
+		if from, to := topic.StorageRange(); from != c.from || to != c.to {
+			t.Errorf("%s has the storages from %q to %q, want %q to %q", topic, from, to, c.from, c.to)
+		}
+	}
+}
+
+func inRanges(topic Topic, path string) bool {
+	for from, to := range topic.PathRanges() {
+		if from <= path && (to == "" || path < to) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestNarrowestFirst(t *testing.T) {
@@ -193,19 +229,20 @@ func TestPathRangesOnBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		topic := Topic{
 			path: text.Draw(t, "path"),
-			kind: rapid.SampledFrom([]kind{prefix, subtree, exact}).Draw(t, "kind"),
+			kind: rapid.SampledFrom([]Kind{Prefix, Subtree, Exact}).Draw(t, "kind"),
 		}
 		other := text.Draw(t, "other")
 		for _, path := range []string{other, topic.path, topic.path + other, topic.path + "/" + other, after(topic.path), after(topic.path) + other} {
-			if got, want := inRanges(topic.PathRanges(), path), topic.matchesPath(path); got != want {
-				t.Fatalf("ranges %q hold %q: %v, want %v", topic.PathRanges(), path, got, want)
+			if got, want := inRanges(topic, path), topic.matchesPath(path); got != want {
+				t.Fatalf("the ranges of %q hold %q: %v, want %v", topic, path, got, want)
 			}
 		}
-		ranges := topic.PathRanges()
-		for i, r := range ranges {
-			if r.To != "" && r.From >= r.To || i > 0 && ranges[i-1].To > r.From {
-				t.Fatalf("the ranges %q are not in order", ranges)
+		end := ""
+		for from, to := range topic.PathRanges() {
+			if to != "" && from >= to || end > from {
+				t.Fatalf("the ranges of %q are not in order: %q to %q comes after %q", topic, from, to, end)
 			}
+			end = to
 		}
 	})
 }

@@ -1,6 +1,10 @@
 package hub
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/rstream-dev/rstream/event"
+)
 
 // A shard holds the sets of some users. Its slots are open addressing with linear
 // probing: a set stands at or behind the place that its hash names, with no free
@@ -26,7 +30,7 @@ func (d *shard) match(hits []ref, hash uint32, user, path string) []ref {
 	return hits
 }
 
-func (d *shard) add(hash uint32, user, path string, k kind, r ref) {
+func (d *shard) add(hash uint32, user, path string, k event.Kind, r ref) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i, ok := d.find(hash, user)
@@ -37,7 +41,7 @@ func (d *shard) add(hash uint32, user, path string, k kind, r ref) {
 }
 
 // remove takes out a topic that has been added, and its user with the last.
-func (d *shard) remove(hash uint32, user, path string, k kind, r ref) {
+func (d *shard) remove(hash uint32, user, path string, k event.Kind, r ref) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i, _ := d.find(hash, user)

@@ -3,7 +3,6 @@ package hub
 import (
 	"hash/maphash"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
@@ -44,7 +43,7 @@ type entry struct {
 	sub   *Subscription
 	topic int32
 	end   uint16 // at most event.MaxUser and few times event.MaxPath
-	kind  kind
+	kind  event.Kind
 }
 
 // A ref is one topic of one subscription.
@@ -53,39 +52,17 @@ type ref struct {
 	topic int32
 }
 
-type kind uint8
-
-// What a topic that names a path asks for. They are the kinds of event.Topic.
-const (
-	prefix  kind = iota // any path that begins with it
-	subtree             // it, and what is below it by segment
-	exact               // it alone
-	kinds
-)
-
-// split takes a topic apart; user is empty if it asks for any. The ranges of paths
-// tell the kinds apart: only a subtree has two, and only the range of a single path
-// ends with a longer string than it begins with.
-func split(t event.Topic) (user, path string, k kind) {
-	user, _ = t.User()
-	ranges := t.PathRanges()
-	switch r := ranges[0]; {
-	case len(ranges) == 2:
-		return user, r.From, subtree
-	case len(r.To) > len(r.From):
-		return user, r.From, exact
-	default:
-		return user, r.From, prefix
-	}
-}
+// kinds is how many kinds of topics there are; event.Exact is the last.
+const kinds = event.Exact + 1
 
 // add enters s under each of its topics.
 func (t *table) add(s *Subscription) {
 	t.all.add(s)
 	for i, topic := range s.topics {
-		user, path, k := split(topic)
+		path, k := topic.Path(), topic.Kind()
 		r := ref{s, int32(i)}
-		if user == "" {
+		user, ok := topic.User()
+		if !ok {
 			t.any.Lock()
 			t.any.add(path, k, r)
 			t.any.Unlock()
@@ -100,9 +77,10 @@ func (t *table) add(s *Subscription) {
 func (t *table) remove(s *Subscription) {
 	t.all.remove(s)
 	for i, topic := range s.topics {
-		user, path, k := split(topic)
+		path, k := topic.Path(), topic.Kind()
 		r := ref{s, int32(i)}
-		if user == "" {
+		user, ok := topic.User()
+		if !ok {
 			t.any.Lock()
 			t.any.remove(path, k, r)
 			t.any.Unlock()
@@ -138,7 +116,7 @@ func (u *set) match(hits []ref, path string) []ref {
 	from := uint16(u.user)
 	for i := range u.list {
 		e := &u.list[i]
-		if matchesPath(e.kind, u.names[from:e.end], path) {
+		if e.kind.Matches(u.names[from:e.end], path) {
 			hits = append(hits, ref{e.sub, e.topic})
 		}
 		from = e.end
@@ -146,20 +124,7 @@ func (u *set) match(hits []ref, path string) []ref {
 	return hits
 }
 
-func matchesPath(k kind, name, path string) bool {
-	if !strings.HasPrefix(path, name) {
-		return false
-	}
-	switch rest := path[len(name):]; k {
-	case exact:
-		return rest == ""
-	case subtree:
-		return rest == "" || rest[0] == '/'
-	}
-	return true
-}
-
-func (u *set) add(path string, k kind, r ref) {
+func (u *set) add(path string, k event.Kind, r ref) {
 	if u.tree == nil && len(u.list) == few {
 		u.plant()
 	}
@@ -185,7 +150,7 @@ func (u *set) plant() {
 	u.list, u.names = nil, u.names[:u.user]
 }
 
-func (u *set) remove(path string, k kind, r ref) {
+func (u *set) remove(path string, k event.Kind, r ref) {
 	if u.tree != nil {
 		u.tree.find(path).cut(k, r.sub.places[r.topic])
 		u.tree.prune(path)

@@ -33,26 +33,6 @@ var (
 	})
 )
 
-func TestSplit(t *testing.T) {
-	for _, c := range []struct {
-		topic, user, path string
-		k                 kind
-	}{
-		{"*", "", "", prefix},
-		{"a", "a", "", prefix},
-		{"a/p", "a", "p", subtree},
-		{"a/p/", "a", "p/", prefix},
-		{"a/p*", "a", "p", prefix},
-		{"*/p$", "", "p", exact},
-		{"*/p/q", "", "p/q", subtree},
-	} {
-		user, path, k := split(topics(t, c.topic)[0])
-		if user != c.user || path != c.path || k != c.k {
-			t.Errorf("split(%s) = %q, %q, %d, want %q, %q, %d", c.topic, user, path, k, c.user, c.path, c.k)
-		}
-	}
-}
-
 // A table finds what Topic.Matches says, whoever has come and gone, and is empty
 // when all have gone.
 func TestTableFindsWhatMatches(t *testing.T) { rapid.Check(t, findsWhatMatches) }
@@ -143,13 +123,13 @@ func TestShardKeepsUsers(t *testing.T) {
 				user := crowding.Draw(t, "user")
 				if there[user] == nil {
 					there[user] = asking(event.All)
-					d.add(crowdedHash(user), user, "", prefix, ref{there[user], 0})
+					d.add(crowdedHash(user), user, "", event.Prefix, ref{there[user], 0})
 				}
 			},
 			"remove": func(t *rapid.T) {
 				user := crowding.Draw(t, "user")
 				if s := there[user]; s != nil {
-					d.remove(crowdedHash(user), user, "", prefix, ref{s, 0})
+					d.remove(crowdedHash(user), user, "", event.Prefix, ref{s, 0})
 					delete(there, user)
 				}
 			},

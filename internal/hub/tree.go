@@ -3,6 +3,8 @@ package hub
 import (
 	"slices"
 	"strings"
+
+	"github.com/rstream-dev/rstream/event"
 )
 
 // A node stands for the path spelled by the labels down to it. The empty path is
@@ -29,9 +31,9 @@ func (n *node) match(hits []ref, path string) []ref {
 		if path == "" {
 			return append(hits, n.subs...)
 		}
-		end := n.ends[prefix]
+		end := n.ends[event.Prefix]
 		if path[0] == '/' {
-			end = n.ends[subtree]
+			end = n.ends[event.Subtree]
 		}
 		hits = append(hits, n.subs[:end]...)
 		i, ok := n.search(path[0])
@@ -108,13 +110,13 @@ func (n *node) find(path string) *node {
 
 // put enters r among the topics of kind k, making room by moving one ref of each
 // kind behind it.
-func (n *node) put(k kind, r ref) {
+func (n *node) put(k event.Kind, r ref) {
 	if n.subs == nil {
 		n.subs = n.ref[:0]
 	}
 	hole := int32(len(n.subs))
 	n.subs = append(n.subs, ref{})
-	for g := exact; g > k; g-- {
+	for g := event.Exact; g > k; g-- {
 		first := n.ends[g-1]
 		n.move(first, hole)
 		n.ends[g]++
@@ -127,7 +129,7 @@ func (n *node) put(k kind, r ref) {
 
 // cut takes out the ref at place, which is of kind k, and closes the hole by moving
 // one ref of that kind and of each behind it.
-func (n *node) cut(k kind, place int32) {
+func (n *node) cut(k event.Kind, place int32) {
 	for g := k; g < kinds; g++ {
 		n.ends[g]--
 		n.move(n.ends[g], place)

@@ -20,7 +20,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// checkReach says whether anyone answered.
+// checkReach checks that there was a response.
 func checkReach(t *Transcript) Finding {
 	const check = "reach"
 	switch {
@@ -29,14 +29,14 @@ func checkReach(t *Transcript) Finding {
 	case t.Address == "":
 		return checkConnect(t)
 	case len(t.Hops) > maxHops:
-		return found("redirect", Error, "ask for the last of them, or end the circle", "%d redirects and no answer; the last was to %s", len(t.Hops), t.Hops[len(t.Hops)-1])
+		return found("redirect", Error, "request the last URL directly, or fix the redirect loop", "%d redirects and no response; the last was to %s", len(t.Hops), t.Hops[len(t.Hops)-1])
 	case isTimeout(t.Err):
-		return found("head", Error, headAdvice, "connected to %s, and no head of an answer in %s", t.Address, brief(t.Ended))
+		return found("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
 	}
-	return found(check, Error, "check that the port speaks HTTP, and look into the log of what listens there", "connected to %s, and no answer: %v", t.Address, plainly(t.Err))
+	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, plainly(t.Err))
 }
 
-// checkConnect says why there is no connection.
+// checkConnect explains why there is no connection.
 func checkConnect(t *Transcript) Finding {
 	const check = "reach"
 	var (
@@ -52,30 +52,30 @@ func checkConnect(t *Transcript) Finding {
 	}
 	switch err := t.Err; {
 	case errors.As(err, &dns):
-		return found(check, Error, "check the name, and the resolver of this machine", "the name %s cannot be resolved: %s", dns.Name, dns.Err)
+		return found(check, Error, "check the name, and this machine's resolver", "the name %s cannot be resolved: %s", dns.Name, dns.Err)
 	case errors.As(err, &cert):
-		return found("tls", Error, "renew the certificate, send its whole chain, or trust its authority on this machine", "the certificate of %s is not good: %v", host, cert.Err)
+		return found("tls", Error, "renew the certificate, send its full chain, or trust its authority on this machine", "the certificate of %s is invalid: %v", host, cert.Err)
 	case errors.As(err, &record):
 		return found("tls", Error, "use http://, or the port that speaks TLS", "%s does not speak TLS", host)
 	case errors.As(err, &alert):
-		return found("tls", Error, "check the name and the versions of TLS that the server takes", "%s refused: %v", host, alert)
+		return found("tls", Error, "check the host name, and the TLS versions that the server supports", "%s refused the TLS handshake: %v", host, alert)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return found(check, Error, "is the server running, and is this its port?", "%s refused the connection", host)
+		return found(check, Error, "check that the server is running and listens on this port", "%s refused the connection", host)
 	case isTimeout(err):
-		return found(check, Error, "check the address, and the firewalls on the way", "no connection to %s in %s", host, brief(t.Ended))
+		return found(check, Error, "check the address, and any firewalls on the path", "no connection to %s in %s", host, brief(t.Ended))
 	}
-	return found(check, Error, "check the address, and the network", "no connection to %s: %v", host, plainly(t.Err))
+	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, plainly(t.Err))
 }
 
-// headAdvice goes with heads that are late or never come.
-const headAdvice = "the server must send its head at once and not with the first event (in Go: Flush), and no proxy may keep it: " + bufferAdvice
+// headAdvice is the advice for a response head that is late or missing.
+const headAdvice = "the server must send the head at once, before the first event (in Go: Flush), and proxies must not hold it back: " + bufferAdvice
 
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTimeUp) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// plainly takes the words of system calls and of net/http out of an error.
+// plainly removes the prefixes of system calls and of net/http from an error.
 func plainly(err error) error {
 	var call *net.OpError
 	switch {
@@ -88,30 +88,30 @@ func plainly(err error) error {
 	return errors.New(strings.TrimPrefix(text, "HTTP/1.x transport connection broken: "))
 }
 
-// checkRedirects says where the request was sent on to.
+// checkRedirects reports where the request was redirected.
 func checkRedirects(t *Transcript, asked *url.URL) []Finding {
 	switch {
 	case len(t.Hops) == 0:
 		return nil
 	case !sameOrigin(t.URL, asked):
-		return []Finding{found("redirect", Warning, "ask for the last URL itself: credentials are not sent to another origin", "redirected to %s", strings.Join(t.Hops, ", then "))}
+		return []Finding{found("redirect", Warning, "request the last URL directly: credentials are not sent to another origin", "redirected to %s", strings.Join(t.Hops, ", then "))}
 	}
-	return []Finding{found("redirect", Note, "ask for the last URL itself: each reconnection pays for the redirects", "redirected to %s", strings.Join(t.Hops, ", then "))}
+	return []Finding{found("redirect", Note, "request the last URL directly: each reconnection repeats the redirects", "redirected to %s", strings.Join(t.Hops, ", then "))}
 }
 
-// checkTLS says how long the certificate is good.
+// checkTLS reports how long the certificate is valid.
 func checkTLS(t *Transcript) []Finding {
 	if t.TLSUntil.IsZero() {
 		return nil
 	}
 	left := t.TLSUntil.Sub(t.Began)
 	if left < 14*24*time.Hour {
-		return []Finding{found("tls", Warning, "renew it", "the certificate ends in %s", brief(left))}
+		return []Finding{found("tls", Warning, "renew the certificate", "the certificate expires in %s", brief(left))}
 	}
-	return []Finding{ok("tls", "the certificate is good for %d days", int(left.Hours()/24))}
+	return []Finding{ok("tls", "the certificate is valid for %d days", int(left.Hours()/24))}
 }
 
-// checkStatus says what the status means for a client of streams.
+// checkStatus explains the status to a client of streams.
 func checkStatus(t *Transcript) Finding {
 	const check = "status"
 	said := fmt.Sprintf("%d %s", t.Status, http.StatusText(t.Status))
@@ -122,33 +122,33 @@ func checkStatus(t *Transcript) Finding {
 	case s == http.StatusOK:
 		return ok(check, "%s", said)
 	case s == http.StatusNoContent:
-		return found(check, Error, "a client stops at 204 for good; the end that was asked for is reached", "%s", said)
+		return found(check, Error, "clients stop for good at 204: the requested end of the stream was reached", "%s", said)
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusProxyAuthRequired:
-		return found(check, Error, "give credentials: --header 'Authorization: Bearer …', or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
+		return found(check, Error, "send credentials with --header 'Authorization: Bearer …' or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
 	case s == http.StatusNotFound:
-		return found(check, Error, "check the path; of an rstream server, give the root or /events?topic=…", "%s", said)
+		return found(check, Error, "check the path; for an rstream server, use its root or /events?topic=…", "%s", said)
 	case s == http.StatusNotAcceptable:
-		return found(check, Error, "this path does not send text/event-stream", "%s", said)
+		return found(check, Error, "this path does not serve text/event-stream; check the path", "%s", said)
 	case s == http.StatusGone:
-		return found(check, Error, "history was dropped: begin later", "%s", said)
+		return found(check, Error, "start at a later position: the history there was dropped", "%s", said)
 	case s == http.StatusTooManyRequests:
-		return found(check, Error, "come back later"+after(t), "%s", said)
+		return found(check, Error, "try again later"+after(t), "%s", said)
 	case s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout:
-		return found(check, Error, "a proxy did not reach the server behind it, or the server is not ready"+after(t), "%s", said)
+		return found(check, Error, "a proxy could not reach its server, or the server is not ready"+after(t), "%s", said)
 	case s >= 500:
-		return found(check, Error, "look into the log of the server", "%s", said)
+		return found(check, Error, "see the server's log", "%s", said)
 	}
-	return found(check, Error, "a stream is answered with 200; browsers give up for good on any other status", "%s", said)
+	return found(check, Error, "a stream needs status 200: browsers never reconnect after any other", "%s", said)
 }
 
 func after(t *Transcript) string {
 	if s := t.Header.Get("Retry-After"); s != "" {
-		return "; it says Retry-After: " + short(s)
+		return "; it sent Retry-After: " + short(s)
 	}
 	return ""
 }
 
-// complaint returns what an error in JSON or plain text says.
+// complaint returns the message of an error in JSON or plain text, or "".
 func (t *Transcript) complaint() string {
 	var problem struct{ Title, Detail, Error, Message string }
 	if json.Unmarshal(t.Body, &problem) == nil {
@@ -165,7 +165,7 @@ func (t *Transcript) complaint() string {
 	return ""
 }
 
-// checkType says whether the answer is a stream at all.
+// checkType checks that the response is an event stream.
 func checkType(t *Transcript) Finding {
 	const check = "content-type"
 	header := t.Header.Get("Content-Type")
@@ -173,56 +173,56 @@ func checkType(t *Transcript) Finding {
 	body := strings.ToLower(string(t.Body))
 	switch charset := params["charset"]; {
 	case t.IsStream && charset != "" && !strings.EqualFold(charset, "utf-8"):
-		return found(check, Warning, "an event stream is UTF-8 whatever the header says", "%s", short(header))
+		return found(check, Warning, "declare no charset but utf-8: clients decode event streams as UTF-8", "%s", short(header))
 	case t.IsStream:
 		return ok(check, "%s", short(header))
 	case err == nil && media == "text/html" && strings.Contains(body, "password"):
-		return found(check, Error, "this is a page to log in: give credentials with --header", "%s, with a password field in it", short(header))
+		return found(check, Error, "this is a login page: send credentials with --header", "%s with a password field", short(header))
 	case err == nil && media == "text/html":
-		return found(check, Error, "a web page answered: check the path, and that the proxy sends this path to the stream's server", "%s", short(header))
+		return found(check, Error, "this is a web page: check the path, and that the proxy routes it to the stream's server", "%s", short(header))
 	case strings.HasSuffix(media, "json") && t.complaint() != "":
-		return found(check, Error, "the server sends an error with status 200; clients see a broken stream", "%s: %s", short(header), t.complaint())
+		return found(check, Error, "the server must not send an error with status 200: clients see a broken stream", "%s: %s", short(header), t.complaint())
 	case strings.HasPrefix(strings.TrimSpace(body), "data:") || strings.Contains(body, "\ndata:"):
-		return found(check, Error, "the body looks like an event stream: its server must send Content-Type: text/event-stream", "%q", short(header))
+		return found(check, Error, "the body looks like an event stream: the server must send Content-Type: text/event-stream", "%q", short(header))
 	}
 	return found(check, Error, "the server must send Content-Type: text/event-stream when Accept asks for it", "%q, %d bytes", short(header), len(t.Body))
 }
 
-// checkHead says whether the head came when the connection was there.
+// checkHead checks that the head came soon after the connection was made.
 func checkHead(t *Transcript) Finding {
 	took := t.Answered - t.Connected
 	if took > 2*time.Second {
-		return found("head", Warning, headAdvice, "the head of the answer came %s after the connection", brief(took))
+		return found("head", Warning, headAdvice, "the response head came %s after the connection", brief(took))
 	}
 	return ok("head", "came %s after the connection", brief(took))
 }
 
-// checkLength says whether the body has an end that is known before.
+// checkLength checks that the body is of unknown length, and that its end can be detected.
 func checkLength(t *Transcript) []Finding {
 	const check = "length"
 	switch {
 	case t.Length >= 0:
-		return []Finding{found(check, Error, "a stream has no Content-Length: something has gathered all of it before it sent it, "+bufferAdvice, "Content-Length: %d", t.Length)}
+		return []Finding{found(check, Error, "a stream has no Content-Length: the server or a proxy collected the whole response first, "+bufferAdvice, "Content-Length: %d", t.Length)}
 	case strings.HasPrefix(t.Proto, "HTTP/1.") && !t.Chunked:
-		return []Finding{found(check, Note, "let the proxy speak HTTP/1.1 (nginx: proxy_http_version 1.1;)", "no chunks and no length: a body that was cut looks like one that has ended")}
+		return []Finding{found(check, Note, "make the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1;)", "neither chunked nor of known length: a truncated body looks complete")}
 	}
 	return nil
 }
 
-// checkEncoding says whether the stream came plain, as it was asked for.
+// checkEncoding checks that the stream came without compression, as requested.
 func checkEncoding(t *Transcript) []Finding {
 	encoding := t.Header.Get("Content-Encoding")
 	switch encoding {
 	case "", "identity":
 		return nil
 	case gzipAnswers:
-		return []Finding{found("encoding", Warning, "compress only for clients whose Accept-Encoding asks for it; an encoder must be flushed at each event", "Content-Encoding: gzip, though the request asked for none")}
+		return []Finding{found("encoding", Warning, "compress only if Accept-Encoding allows it, and flush the encoder after each event", "Content-Encoding: gzip, though the request allowed no encoding")}
 	}
-	return []Finding{found("encoding", Error, "compress only for clients whose Accept-Encoding asks for it", "Content-Encoding: %s, though the request asked for none", short(encoding))}
+	return []Finding{found("encoding", Error, "compress only if Accept-Encoding allows it", "Content-Encoding: %s, though the request allowed no encoding", short(encoding))}
 }
 
-// checkCaching says whether caches and buffers on the way are told to leave the stream
-// alone.
+// checkCaching checks for the headers that keep caches and buffers from delaying the
+// stream.
 func checkCaching(t *Transcript) Finding {
 	const check = "caching"
 	cache := strings.ToLower(strings.Join(t.Header.Values("Cache-Control"), ", "))
@@ -234,23 +234,23 @@ func checkCaching(t *Transcript) Finding {
 	if !strings.Contains(cache, "no-transform") {
 		lacks = append(lacks, "no-transform")
 	}
-	// nginx does what this header says and takes it away.
+	// nginx obeys this header and removes it.
 	if t.Header.Get("X-Accel-Buffering") != "no" && !strings.HasPrefix(t.Header.Get("Server"), "nginx") {
 		lacks = append(lacks, "X-Accel-Buffering: no")
 	}
-	advice := "send Cache-Control: no-cache, no-transform and X-Accel-Buffering: no: caches, encoders and nginx then leave the stream alone"
+	advice := "send Cache-Control: no-cache, no-transform and X-Accel-Buffering: no, so that caches, encoders and nginx pass the stream on as it is"
 	switch age := t.Header.Get("Age"); {
 	case age != "" && age != "0":
-		return found(check, Error, "tell the cache to pass this path on", "Age: %s: a cache answered", short(age))
+		return found(check, Error, "exclude this path from the cache", "Age: %s: the response came from a cache", short(age))
 	case stores && !strings.Contains(cache, "no-store") && !strings.Contains(cache, "no-cache"):
 		return found(check, Warning, advice, "Cache-Control: %s: caches may keep the stream", short(cache))
 	case len(lacks) > 0:
-		return found(check, Note, advice, "the head does not say %s (a proxy may have taken it away)", strings.Join(lacks, ", "))
+		return found(check, Note, advice, "the head lacks %s (a proxy may have removed it)", strings.Join(lacks, ", "))
 	}
-	return ok(check, "caches and buffers are told to leave the stream alone")
+	return ok(check, "the head forbids caching, transformation and buffering")
 }
 
-// checkProxies names what answered.
+// checkProxies lists the programs that name themselves in the head.
 func checkProxies(t *Transcript) Finding {
 	var names []string
 	for _, name := range []string{"Server", "Via", "X-Powered-By", "X-Cache", "Cf-Ray"} {
@@ -262,14 +262,14 @@ func checkProxies(t *Transcript) Finding {
 		return ok("proxies", "none names itself")
 	}
 	if t.isOurs() && isProxied(t.Header) {
-		return found("proxies", Note, "see that it answers event streams with a 200 and retry:, or waits: docs/proxies.md",
-			"%s; while the server restarts, a proxy that answers 502 ends each browser's EventSource for good, and whether this one does cannot be seen", strings.Join(names, "; "))
+		return found("proxies", Note, "make the proxy answer event streams with 200 and retry:, or wait for the server: docs/proxies.md",
+			"%s; a proxy that answers 502 while the server restarts stops each browser's EventSource for good; doctor cannot see whether this one does", strings.Join(names, "; "))
 	}
 	return ok("proxies", "%s", strings.Join(names, "; "))
 }
 
-// isProxied reports whether something in front of our server has put its name into an
-// answer: the server itself names none.
+// isProxied reports whether a proxy in front of an rstream server has put its name into
+// the head. The server itself names none.
 func isProxied(h http.Header) bool { return h.Get("Via") != "" || h.Get("Server") != "" }
 
 // checkClock compares the clocks.
@@ -279,7 +279,7 @@ func checkClock(t *Transcript) []Finding {
 	if err != nil {
 		return []Finding{found(check, Note, "", "the head has no Date, so clocks cannot be compared")}
 	}
-	// Date has whole seconds, and was written somewhere between request and answer.
+	// Date has whole seconds, and was written between the request and the response.
 	early, late := date.Sub(t.Began.Add(t.Answered)), date.Add(time.Second).Sub(t.Began)
 	apart, word := time.Duration(0), ""
 	switch {
@@ -288,7 +288,7 @@ func checkClock(t *Transcript) []Finding {
 	case late < 0:
 		apart, word = -late, "behind"
 	}
-	advice := "set both clocks by NTP: ages such as --since 24h are counted by the server's"
+	advice := "synchronize both clocks with NTP: the server's clock resolves ages such as --since 24h"
 	switch {
 	case apart > time.Minute:
 		return []Finding{found(check, Warning, advice, "the server's clock is %s %s ours", brief(apart), word)}
@@ -298,33 +298,33 @@ func checkClock(t *Transcript) []Finding {
 	return []Finding{ok(check, "the server's clock and ours agree to the second")}
 }
 
-// checkCompression says whether a stream that is compressed still arrives at once. plain is
-// the same stream without.
+// checkCompression checks that a compressed stream still arrives event by event. plain is
+// the same stream without compression.
 func checkCompression(t, plain *Transcript) Finding {
 	const check = "compression"
 	encoding := t.Header.Get("Content-Encoding")
 	switch {
 	case t.Err != nil || !t.IsStream:
-		return found(check, Warning, "an answer must not depend on Accept-Encoding but in its encoding", "asked for gzip, the answer is no stream: %s", t.outcome())
+		return found(check, Warning, "Accept-Encoding must change nothing but the encoding of a response", "with Accept-Encoding: gzip, the response is not a stream: %s", t.outcome())
 	case encoding == "" || encoding == "identity":
-		return ok(check, "none, also if asked for")
+		return ok(check, "not compressed, even if requested")
 	case encoding != gzipAnswers:
-		return found(check, Warning, "send only encodings that Accept-Encoding names", "asked for gzip, the answer has Content-Encoding: %s", short(encoding))
+		return found(check, Warning, "send only encodings that Accept-Encoding lists", "with Accept-Encoding: gzip, the response has Content-Encoding: %s", short(encoding))
 	case len(t.Frames) > 0:
 		return ok(check, "gzip works, the first block came after %s", brief(t.Frames[0].At))
 	case t.End == dropped && !isTimeout(t.Cause):
-		return found(check, Error, "compress the body as the head says, or not at all", "with gzip the stream breaks: %v", plainly(t.Cause))
+		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", plainly(t.Cause))
 	case len(plain.Frames) > 0 && plain.Frames[0].At < t.Ended/2:
-		return found(check, Error, "flush the encoder at each event, or do not compress streams (nginx: leave text/event-stream out of gzip_types)", "with gzip nothing came in %s, without after %s", brief(t.Ended), brief(plain.Frames[0].At))
+		return found(check, Error, "flush the encoder after each event, or do not compress streams (nginx: remove text/event-stream from gzip_types)", "with gzip nothing came in %s; without, the first block came after %s", brief(t.Ended), brief(plain.Frames[0].At))
 	}
-	return found(check, Note, "", "gzip is sent, but nothing came in %s to see it work", brief(t.Ended))
+	return found(check, Note, "", "the stream uses gzip, but nothing came in %s, so its delay is unknown", brief(t.Ended))
 }
 
-// outcome says in a few words what came of a request.
+// outcome describes the result of a request in a few words.
 func (t *Transcript) outcome() string {
 	switch {
 	case t.Err != nil && isTimeout(t.Err):
-		return "no answer in " + brief(t.Ended)
+		return "no response in " + brief(t.Ended)
 	case t.Err != nil:
 		return plainly(t.Err).Error()
 	case t.IsStream:
@@ -337,7 +337,7 @@ func (t *Transcript) outcome() string {
 	return s + " " + short(t.Header.Get("Content-Type"))
 }
 
-// brief writes a duration as a person reads it.
+// brief formats a duration with as many digits as a reader needs.
 func brief(d time.Duration) string {
 	switch {
 	case d < 10*time.Millisecond:
@@ -350,5 +350,5 @@ func brief(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// isOurs reports whether an answer is of an rstream server.
+// isOurs reports whether the response comes from an rstream server.
 func (t *Transcript) isOurs() bool { return event.ValidLogID(wire.LogOf(t.Header)) }

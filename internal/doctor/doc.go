@@ -1,15 +1,15 @@
-// Package doctor says what is wrong with an event stream and its way here.
+// Package doctor diagnoses an event stream and the proxies in front of it.
 //
-// Examine makes a few requests to any server of Server-Sent Events, one after the
-// other, and records each answer as a Transcript: its head, and its frames byte by
-// byte with the times at which they arrived. A check is a small function over
-// transcripts that says one thing, a Finding, and what to do about it.
+// Examine makes a few requests to any Server-Sent Events server, one after the
+// other, and records each response as a Transcript: its head, its frames byte by
+// byte, and when they arrived. A check is a small function over transcripts. It
+// returns a Finding: one fact, and how to fix it if it is a problem.
 //
-// A frame is what stands between two blank lines, be it an event, a comment or only
-// an id. The package parses frames itself, since parsers of clients hide what is wrong
-// with them.
+// A frame is the text between two blank lines: an event, a comment or only an id.
+// The package parses frames itself, because the parsers of clients hide malformed
+// ones.
 //
-// The package promises to write nothing to any server, to keep its requests few, and to
-// stay within bounds of time and memory whatever the server sends. Where it cannot know,
-// it says so. It does not know our client, and of our server only the wire.
+// The package only reads from servers, makes few requests, and bounds its time and
+// memory whatever the server sends. If it cannot tell, the finding says so. It shares
+// no code with the rstream client or server except packages event and wire.
 package doctor

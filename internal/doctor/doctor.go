@@ -13,31 +13,31 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A Config says what to examine. URL must be set.
+// A Config configures an examination. Only URL is required.
 type Config struct {
-	// URL is that of a stream, or the root of an rstream server.
+	// URL is the URL of a stream, or the root of an rstream server.
 	URL *url.URL
-	// Topic is what is read of an rstream server whose root URL is. The zero Topic is
-	// everything.
+	// Topic is the topic to read if URL is the root of an rstream server. The zero
+	// Topic is everything.
 	Topic event.Topic
-	// Header goes with every request, but not to another origin.
+	// Header is sent with every request to the origin of URL, and to no other origin.
 	Header http.Header
 	// Listen is how long to listen to the stream. If not positive, 20 seconds, which
-	// is a heartbeat and a bit.
+	// is a little longer than the usual heartbeat.
 	Listen time.Duration
-	// MaxBytes is how much of a stream is read. If not positive, 64 MiB.
+	// MaxBytes bounds how much of a stream is read. If not positive, 64 MiB.
 	MaxBytes int64
-	// Dial makes connections. If nil, a net.Dialer does.
+	// Dial opens connections. If nil, a net.Dialer is used.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// OnFinding is called with each finding as soon as it is known. It may be nil.
+	// OnFinding is called with each finding as it is made. It may be nil.
 	OnFinding func(Finding)
 }
 
-// How long the requests besides the first listen.
+// How long the requests after the first one listen.
 const (
-	answerTime = 10 * time.Second // to an answer that is no stream
-	resumeTime = 5 * time.Second  // to a stream that must go on
-	glanceTime = 3 * time.Second  // to one of which the beginning is enough
+	answerTime = 10 * time.Second // to a response that is not a stream
+	resumeTime = 5 * time.Second  // to a stream that must resume
+	glanceTime = 3 * time.Second  // to a stream of which only the beginning matters
 )
 
 // An exam is one examination.
@@ -46,12 +46,12 @@ type exam struct {
 	probe  *probe
 	report Report
 	target *url.URL      // of the stream
-	late   time.Duration // how late its head was, and those of other streams may be
-	root   *Transcript   // of an rstream server, if it is one and was asked
+	late   time.Duration // how late its head was; later heads may take as long
+	root   *Transcript   // the response of an rstream server's root, if it was requested
 }
 
-// Examine listens to the stream and says all that it finds. It returns the error of ctx
-// if that is done before the end, with what was found until then.
+// Examine examines the stream and reports its findings. If ctx is done first, it returns
+// the findings so far and the error of ctx.
 func Examine(ctx context.Context, cfg Config) (Report, error) {
 	if cfg.Listen <= 0 {
 		cfg.Listen = 20 * time.Second
@@ -105,8 +105,8 @@ func (e *exam) found(all ...Finding) {
 	}
 }
 
-// findServer asks what is at the root. If it is an rstream server, the stream is the
-// newest events of the topic. It reports whether anyone answered.
+// findServer requests the root. If an rstream server answers, the target becomes the
+// stream of the newest events of the topic. It reports whether there was a response.
 func (e *exam) findServer(ctx context.Context) bool {
 	t := e.probe.do(ctx, ask{url: e.cfg.URL, accept: wire.JSON, listen: answerTime,
 		stop: func(*Transcript, []Frame) bool { return true }})
@@ -128,10 +128,10 @@ func (e *exam) findServer(ctx context.Context) bool {
 	return true
 }
 
-// newest is how many events of our own servers are enough.
+// newest is how many events are requested of an rstream server.
 const newest = "100"
 
-// at returns the URL of something beside the root of the server.
+// at returns the URL of the name in the server's root.
 func (e *exam) at(name string) *url.URL {
 	u := *e.cfg.URL
 	u.RawQuery, u.Fragment, u.RawPath = "", "", ""
@@ -142,8 +142,8 @@ func (e *exam) at(name string) *url.URL {
 	return &u
 }
 
-// listen records the stream. All of an rstream log is not wanted: its newest events are
-// enough.
+// listen records the stream. An rstream server would send its whole log, so of one it
+// reads only the newest events.
 func (e *exam) listen(ctx context.Context) *Transcript {
 	whole := func(t *Transcript, _ []Frame) bool { return t.isOurs() && isUnbounded(t.URL) }
 	t := e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen, stop: whole})
@@ -167,7 +167,7 @@ func isUnbounded(u *url.URL) bool {
 	return !q.Has("since") && !q.Has("last") && !q.Has("until")
 }
 
-// answered says how the request was answered and reports whether there is a stream.
+// answered adds the findings about the response and reports whether it is a stream.
 func (e *exam) answered(t *Transcript) bool {
 	e.found(checkReach(t))
 	if t.Err != nil {
@@ -188,8 +188,7 @@ func (e *exam) answered(t *Transcript) bool {
 	return t.IsStream
 }
 
-// comeBack reconnects twice: with the id of an event that came, and with one that cannot
-// be.
+// comeBack reconnects twice: with the id of a received event, and with an invalid id.
 func (e *exam) comeBack(ctx context.Context, first *Transcript) {
 	r, can := comeBack(first.places())
 	if !can || ctx.Err() != nil {
@@ -206,7 +205,7 @@ func (e *exam) comeBack(ctx context.Context, first *Transcript) {
 	}
 }
 
-// reconnect listens until one event has come.
+// reconnect listens until an event arrives.
 func (e *exam) reconnect(ctx context.Context, id string, listen time.Duration) *Transcript {
 	return e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasEvent})
 }
@@ -215,7 +214,7 @@ func hasEvent(_ *Transcript, frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return f.IsEvent() })
 }
 
-// compress asks for the stream once more, compressed.
+// compress requests the stream again, with compression.
 func (e *exam) compress(ctx context.Context, plain *Transcript) {
 	if ctx.Err() != nil || plain.Header.Get("Content-Encoding") != "" {
 		return

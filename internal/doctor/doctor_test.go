@@ -91,7 +91,7 @@ func TestBadServers(t *testing.T) {
 				s.send(fmt.Sprintf("id: %d\ndata: {\"at\":%q}\n\nid: %d\ndata: {\"at\":%q}\n\n",
 					i, now.Add(-6*time.Second).Format(time.RFC3339), i+1, now.Format(time.RFC3339)))
 			}
-		}, "buffered", Error, "events that were made over 6s arrived at once, after a silence of 10s"},
+		}, "buffered", Error, "events produced over 6s arrived at once, after a silence of 10s"},
 		{"a buffer of full size", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
 			s := begin(w, r)
 			s.send(message(1) + "id: 2\ndata: {\"n\"")
@@ -127,7 +127,7 @@ func TestBadServers(t *testing.T) {
 			s.send(messages(1, 3))
 			s.hold()
 		}, "heartbeat", Warning, "no byte came for 1m10s"},
-		{"not known whether there is a heartbeat", 10 * time.Second, good, "heartbeat", Note, "cannot be told"},
+		{"not known whether there is a heartbeat", 10 * time.Second, good, "heartbeat", Note, "may still come later"},
 		{"slow heartbeat", 100 * time.Second, func(w http.ResponseWriter, r *http.Request) {
 			s := begin(w, r)
 			s.send(messages(1, 3))
@@ -177,13 +177,13 @@ func TestBadServers(t *testing.T) {
 		}, "content-type", Warning, "iso-8859-1"},
 		{"no ids", 20 * time.Second, sends("data: 1\n\ndata: 2\n\n"), "ids", Warning, "none of 2 events has an id"},
 		{"some ids", 20 * time.Second, sends("id: 1\ndata: 1\n\ndata: 2\n\n"), "ids", Warning, "1 of 2 events have no id"},
-		{"repeated ids", 20 * time.Second, sends(messages(1, 3) + message(2)), "ids", Warning, `1 of 4 events have the id of an earlier one, such as "2"`},
+		{"repeated ids", 20 * time.Second, sends(messages(1, 3) + message(2)), "ids", Warning, `1 of 4 events have the id of an earlier one, for example "2"`},
 		{"ids that go back", 20 * time.Second, sends(messages(9, 11) + messages(4, 5)), "ids", Warning, "ids go back 1 times"},
 		{"empty ids", 20 * time.Second, sends(message(1) + "id\ndata: 2\n\n"), "ids", Warning, "1 ids are empty, the first is line 4"},
 		{"endless ids", 20 * time.Second, sends("id: " + strings.Repeat("1", 5000) + "\ndata: 2\n\n"), "ids", Error, "more than 4096 bytes"},
 		{"an id with NUL", 20 * time.Second, sends("id: a\x00b\ndata: 2\n\n"), "ids", Error, "NUL"},
-		{"retry 0", 20 * time.Second, sends("retry: 0\n\n" + message(1)), "retry", Warning, "come back after 0s"},
-		{"retry of hours", 20 * time.Second, sends("retry: 7200000\n\n" + message(1)), "retry", Warning, "come back only after 2h0m0s"},
+		{"retry 0", 20 * time.Second, sends("retry: 0\n\n" + message(1)), "retry", Warning, "reconnect after 0s"},
+		{"retry of hours", 20 * time.Second, sends("retry: 7200000\n\n" + message(1)), "retry", Warning, "clients wait 2h0m0s before they reconnect"},
 		{"retry of ages", 20 * time.Second, sends("retry: 9999999999999999999\n\n" + message(1)), "retry", Warning, "is ignored"},
 		{"retry with a unit", 20 * time.Second, sends("retry: 5s\n\n" + message(1)), "retry", Warning, `line 1 is ignored: "retry: 5s"`},
 		{"not UTF-8", 20 * time.Second, sends(message(1) + "data: \xff\n\n"), "utf-8", Warning, "the first is line 4"},
@@ -192,14 +192,14 @@ func TestBadServers(t *testing.T) {
 		{"CR only", 20 * time.Second, sends(strings.ReplaceAll(messages(1, 2), "\n", "\r")), "line-ends", Warning, "all 6 lines end in CR alone"},
 		{"CR among others", 20 * time.Second, sends("data: 1\rdata: 2\n\r\n"), "line-ends", Warning, "1 lines end in CR alone, 1 in LF, 1 in CRLF"},
 		{"mixed ends", 20 * time.Second, sends("data: 1\r\n\n"), "line-ends", Note, "1 lines end in LF, 1 in CRLF"},
-		{"JSON lines", 20 * time.Second, sends("{\"n\":1}\n{\"n\":2}\n"), "fields", Error, `2 lines have a field that is not known, the first is line 1: "{\"n\":1}"`},
-		{"nearly fields", 20 * time.Second, sends("Data: 1\n\n data: 2\n\ndata : 3\n\n"), "fields", Error, "3 lines have nearly the name of a field"},
+		{"JSON lines", 20 * time.Second, sends("{\"n\":1}\n{\"n\":2}\n"), "fields", Error, `2 lines have an unknown field, the first is line 1: "{\"n\":1}"`},
+		{"nearly fields", 20 * time.Second, sends("Data: 1\n\n data: 2\n\ndata : 3\n\n"), "fields", Error, "3 lines have a misspelled field name"},
 		{"an event without data", 20 * time.Second, sends("event: hello\n\n" + message(1)), "fields", Warning, `"hello"`},
-		{"no blank lines", 20 * time.Second, sends("data: 1\ndata: 2\ndata: 3\n"), "blank-lines", Error, "3 lines of data in 20s and no blank line"},
-		{"no last blank line", 20 * time.Second, sends(message(1) + "data: 2\n"), "blank-lines", Error, "unfinished for 20s"},
+		{"no blank lines", 20 * time.Second, sends("data: 1\ndata: 2\ndata: 3\n"), "blank-lines", Error, "3 lines of data in 20s without a blank line"},
+		{"no last blank line", 20 * time.Second, sends(message(1) + "data: 2\n"), "blank-lines", Error, "incomplete for 20s"},
 		{"no blank line to the end", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
 			begin(w, r).send("data: 1\n")
-		}, "blank-lines", Error, "1 lines of data and no blank line, then the end"},
+		}, "blank-lines", Error, "the stream ended after 1 lines of data without a blank line"},
 		{"an event that is cut", 20 * time.Second, func(w http.ResponseWriter, r *http.Request) {
 			begin(w, r).send(message(1) + "data: 2")
 		}, "cut-event", Warning, "in the middle of an event"},
@@ -225,7 +225,7 @@ func TestEndlessStream(t *testing.T) {
 			s.send(b)
 		}
 	})
-	r.want(t, "end", Note, "no more was read")
+	r.want(t, "end", Note, "then stopped")
 	if n := r.find("ids"); len(n) != 1 || !strings.Contains(n[0].Detail, "4999 of 5000 events") {
 		t.Errorf("%v", n)
 	}
@@ -257,14 +257,14 @@ func TestResume(t *testing.T) {
 		severity Severity
 		text     string
 	}{
-		{"just after", at(14), OK, `back with the id "13", it goes on with the event just after`},
-		{"at it", at(13), Warning, "that event itself comes again"},
-		{"a bit before", at(12), Warning, "2 events from before it come again"},
-		{"from the beginning", at(11), Warning, "the stream begins again at its beginning: the id is ignored"},
-		{"from further back", at(7), Warning, `goes on with "7", which is older`},
+		{"just after", at(14), OK, `after the id "13", the stream resumes with the next event`},
+		{"at it", at(13), Warning, "that event itself is repeated"},
+		{"a bit before", at(12), Warning, "2 earlier events are repeated"},
+		{"from the beginning", at(11), Warning, "the stream starts at its beginning again: the id is ignored"},
+		{"from further back", at(7), Warning, `resumes with "7", which is older`},
 		{"with one left out", at(15), Error, "1 events are skipped"},
-		{"with all left out", at(16), Error, `goes on with "16": the 2 events in between are skipped`},
-		{"from now", at(18), Error, "nothing came in 5s, though 2 later events had come before"},
+		{"with all left out", at(16), Error, `resumes with "16": the 2 events in between are skipped`},
+		{"from now", at(18), Error, "nothing came in 5s, though 2 later events came before"},
 		{"refused", func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Last-Event-ID") != "" {
 				http.Error(w, "no resume here", http.StatusBadRequest)
@@ -272,21 +272,21 @@ func TestResume(t *testing.T) {
 			}
 			sends(messages(11, 15))(w, r)
 		}, Error, "400 no resume here"},
-		{"of one event, again", sends(message(1)), Warning, "that event itself comes again"},
+		{"of one event, again", sends(message(1)), Warning, "that event itself is repeated"},
 		{"of one event", func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Last-Event-ID") != "" {
 				begin(w, r).hold()
 				return
 			}
 			sends(message(1))(w, r)
-		}, Note, "does not come again"},
+		}, Note, "that event is not repeated"},
 		{"of ids without order", func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Last-Event-ID") != "" {
 				sends("id: x\ndata: 1\n\n")(w, r)
 				return
 			}
 			sends("id: b\ndata: 1\n\nid: a\ndata: 1\n\nid: c\ndata: 1\n\n")(w, r)
-		}, Note, `goes on with "x" and not with "c"`},
+		}, Note, `resumes with "x" and not with "c"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := examine(t, 20*time.Second, c.handler)
@@ -313,8 +313,8 @@ func TestStrangeID(t *testing.T) {
 		text     string
 	}{
 		{"refused", good, OK, "is refused: 400 no such id"},
-		{"clamped", sends(messages(1, 6)), Note, "the stream begins as without one"},
-		{"clamped elsewhere", sends(messages(4, 6)), Note, `the stream begins with "4"`},
+		{"clamped", sends(messages(1, 6)), Note, "the stream starts as without an id"},
+		{"clamped elsewhere", sends(messages(4, 6)), Note, `the stream starts with "4"`},
 		{"broken", func(w http.ResponseWriter, r *http.Request) { begin(w, r) }, Warning, "the stream ends without an event"},
 		{"now", sends(""), Note, "nothing came in 3s"},
 		{"failed", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "atoi", http.StatusInternalServerError) }, Warning, "500 atoi"},
@@ -368,7 +368,7 @@ func TestNoStream(t *testing.T) {
 		{name: "429", handler: answers(429, "", ""), check: "status", text: "429 Too Many Requests"},
 		{name: "500", handler: answers(500, "", ""), check: "status", text: "500"},
 		{name: "502", handler: answers(502, "", ""), check: "status", text: "502 Bad Gateway", unreachable: true},
-		{name: "never answers", handler: func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, check: "head", text: "no head of an answer in 20s"},
+		{name: "never answers", handler: func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, check: "head", text: "no response head in 20s"},
 		{name: "endless head", handler: func(w http.ResponseWriter, r *http.Request) {
 			raw(t, w, func(rw *bufio.ReadWriter) {
 				rw.WriteString("HTTP/1.1 200 OK\r\n")
@@ -381,13 +381,13 @@ func TestNoStream(t *testing.T) {
 		}, check: "reach", text: "exceeded", unreachable: true},
 		{name: "another language", handler: func(w http.ResponseWriter, r *http.Request) {
 			raw(t, w, func(rw *bufio.ReadWriter) { rw.WriteString("SSH-2.0-OpenSSH_9.2\r\n") })
-		}, check: "reach", text: "no answer: malformed HTTP", unreachable: true},
+		}, check: "reach", text: "no response: malformed HTTP", unreachable: true},
 		{name: "hangs up", handler: func(w http.ResponseWriter, r *http.Request) {
 			raw(t, w, func(*bufio.ReadWriter) {})
 		}, check: "reach", text: "the connection was closed", unreachable: true},
 		{name: "circle", handler: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/stream", http.StatusFound)
-		}, check: "redirect", text: "6 redirects and no answer"},
+		}, check: "redirect", text: "6 redirects and no response"},
 		{name: "redirect to nowhere", handler: func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
 		}, check: "reach", text: "redirected to file:", unreachable: true},
@@ -461,7 +461,7 @@ func TestCompression(t *testing.T) {
 	r := examine(t, 20*time.Second, zipped(true))
 	r.want(t, "compression", OK, "gzip works, the first block came after")
 	r = examine(t, 20*time.Second, zipped(false))
-	r.want(t, "compression", Error, "with gzip nothing came in 3s, without after")
+	r.want(t, "compression", Error, "with gzip nothing came in 3s; without, the first block came after")
 	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept-Encoding") == "gzip" {
 			w.Header().Set("Content-Encoding", "gzip")
@@ -512,7 +512,7 @@ func TestWithoutChunks(t *testing.T) {
 			rw.WriteString("HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + messages(1, 3))
 		})
 	})
-	r.want(t, "length", Note, "a body that was cut looks like one that has ended")
+	r.want(t, "length", Note, "a truncated body looks complete")
 	r.want(t, "ids", OK, "3 events")
 }
 
@@ -525,7 +525,7 @@ func TestTLS(t *testing.T) {
 	secret.StartTLS()
 	defer secret.Close()
 	for _, c := range []struct{ url, text string }{
-		{secret.URL + "/stream", "is not good: x509: certificate signed by unknown authority"},
+		{secret.URL + "/stream", "is invalid: x509: certificate signed by unknown authority"},
 		{strings.Replace(plain.URL, "http:", "https:", 1) + "/stream", "does not speak TLS"},
 	} {
 		r, err := Examine(t.Context(), Config{URL: mustParse(c.url)})

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// A Severity says how bad something is. Severities can be compared.
+// A Severity is how bad a finding is. Severities are ordered.
 type Severity int
 
 // The severities, from good to bad.
 const (
 	OK      Severity = iota // as it should be
-	Note                    // worth knowing, or not known
+	Note                    // worth knowing, or could not be checked
 	Warning                 // some clients or proxies will have trouble
 	Error                   // the stream cannot be used, or loses events
 )
@@ -20,15 +20,15 @@ var severityNames = [...]string{"ok", "note", "warning", "error"}
 
 func (s Severity) String() string { return severityNames[s] }
 
-// MarshalText writes the severity's name.
+// MarshalText returns the severity's name.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// A Finding is what one check says.
+// A Finding is the result of one check.
 type Finding struct {
-	Check    string // the stable name of the check
+	Check    string // name of the check, which never changes
 	Severity Severity
-	Detail   string // what was seen
-	Advice   string // what to do about it; empty if there is nothing to do
+	Detail   string // the observation
+	Advice   string // how to fix it; empty if there is nothing to do
 }
 
 func found(check string, s Severity, advice, format string, args ...any) Finding {
@@ -39,8 +39,8 @@ func ok(check, format string, args ...any) Finding {
 	return found(check, OK, "", format, args...)
 }
 
-// printable takes line ends and what is not UTF-8 out of a text: parts of it were
-// written by a stranger.
+// printable replaces line ends, tabs and invalid UTF-8. Findings quote text of foreign
+// servers.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
@@ -50,10 +50,10 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "\ufffd"))
 }
 
-// short cuts a text for a line of output.
+// short cuts a text to fit into a line of output.
 func short(s string) string { return cut(s, 60) }
 
-// cut shortens a text to so many characters.
+// cut shortens a text to at most that many characters.
 func cut(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
@@ -61,11 +61,11 @@ func cut(s string, most int) string {
 	return s
 }
 
-// A Report is all that was found.
+// A Report is the result of an examination.
 type Report struct {
 	Findings []Finding
-	Severity Severity // the worst of them
-	Requests int      // how many requests were made
-	// Unreachable says that no server answered, Refused that one did not let us in.
+	Severity Severity // the worst of the findings
+	Requests int      // number of requests made
+	// Unreachable reports that no server answered, Refused that it denied access.
 	Unreachable, Refused bool
 }

@@ -9,39 +9,39 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what is kept of a stream, whatever it sends.
+// Bounds on what is kept of a stream, whatever it sends.
 const (
-	maxLine   = 2 << 20 // bytes of one line that are looked at
+	maxLine   = 2 << 20 // bytes of a line that are parsed
 	maxFrames = 5000    // frames that are kept; later ones are only counted
-	maxHead   = 4 << 10 // bytes that are kept of an event's data
+	maxHead   = 4 << 10 // bytes of an event's data that are kept
 	maxID     = 4 << 10 // bytes of an id that are kept
 	maxName   = 64      // bytes of other texts that are kept
 )
 
-// A Frame is what ended with one blank line, or a comment that stands by itself, which
-// needs none. Times are counted from the request.
+// A Frame is a block of lines that a blank line ended, or a single comment line, which
+// needs no blank line. Times are relative to the request.
 type Frame struct {
-	Start, At time.Duration // when its first byte and its blank line arrived
+	Start, At time.Duration // arrival of its first byte and of its blank line
 	Pause     time.Duration // the longest silence within it
-	ID        string        // of its own; HasID tells an empty one from none
+	ID        string        // its own id; HasID distinguishes an empty id from none
 	HasID     bool
 	Event     string
-	Comment   string   // the first one
-	Lines     int      // of data
+	Comment   string   // the last comment line
+	Lines     int      // lines of data
 	Size      int      // bytes of data
-	Head      string   // how the data begins
+	Head      string   // the first bytes of the data
 	Sum       [32]byte // SHA-256 of the data
 	Retry     bool
 }
 
-// IsEvent reports whether clients dispatch the frame.
+// IsEvent reports whether clients dispatch the frame as an event.
 func (f *Frame) IsEvent() bool { return f.Lines > 0 }
 
-// A place is where something first happened, and how often it did.
+// A place counts lines with one property and remembers the first.
 type place struct {
 	Count int
-	Line  int    // of the first, from 1
-	Text  string // how that line begins
+	Line  int    // number of the first line, from 1
+	Text  string // the first bytes of that line
 }
 
 func (p *place) add(line int, text []byte) {
@@ -51,49 +51,49 @@ func (p *place) add(line int, text []byte) {
 	}
 }
 
-// A Text is what the bytes of a stream show, besides its frames.
+// A Text holds the facts about the bytes of a stream, without its frames.
 type Text struct {
 	Bytes      int64
 	Lines      int
-	Frames     int // all of them, also those that were not kept
-	LF, CR     int // line ends that are one character
+	Frames     int // all frames, including those that were not kept
+	LF, CR     int // line ends of one character
 	CRLF       int
-	BOM        bool  // at the beginning, where it may be
+	BOM        bool  // at the beginning, where it is allowed
 	LateBOM    place // anywhere else
 	BadUTF8    place
-	NULs       place // ids that are ignored for it
+	NULs       place // ids that contain NUL, which clients ignore
 	EmptyIDs   place
 	LongIDs    place
 	Unknown    place // fields that clients ignore
-	Lookalike  place // those that are nearly one that clients know
-	Nameless   place // frames with an event's name and no data
+	Lookalike  place // misspelled fields
+	Nameless   place // frames with an event name but no data
 	BadRetry   place
 	Retries    []time.Duration // the first few
 	LongLine   int             // bytes of the longest line
-	TooLong    bool            // a line was longer than is looked at
-	Unfinished *Frame          // what no blank line has ended; nil if there is nothing
+	TooLong    bool            // a line was longer than maxLine
+	Unfinished *Frame          // the last frame if no blank line ended it, or nil
 }
 
-// A scanner finds the frames of a stream in its bytes. Its memory is bounded.
+// A scanner splits the bytes of a stream into frames. Its memory is bounded.
 type scanner struct {
 	text   Text
 	frames []Frame
 
-	line    []byte // the line that has no end yet
-	length  int    // its length, also beyond what is kept
+	line    []byte // the current line, up to maxLine bytes
+	length  int    // the line's full length
 	cr      bool   // the last byte was a CR
-	begun   bool   // a line or a BOM was met
+	begun   bool   // the first line was read
 	frame   Frame
-	open    bool // a byte of frame was met
-	fields  bool // a line of frame was met
+	open    bool // frame has a byte
+	fields  bool // frame has a complete line
 	sum     hash.Hash
 	head    []byte        // of the frame's data
-	arrived time.Duration // when the last bytes came
+	arrived time.Duration // when the last bytes arrived
 }
 
 func newScanner() *scanner { return &scanner{sum: sha256.New()} }
 
-// write takes bytes that arrived together.
+// write scans bytes that arrived together.
 func (s *scanner) write(b []byte, at time.Duration) {
 	if len(b) == 0 {
 		return
@@ -121,10 +121,10 @@ func (s *scanner) write(b []byte, at time.Duration) {
 	}
 }
 
-// within reports whether a frame has begun that has not ended.
+// within reports whether a frame has begun but not ended.
 func (s *scanner) within() bool { return s.fields || s.length > 0 }
 
-// lineEnd counts the line end that b begins with and returns what follows.
+// lineEnd counts the line end at the start of b and returns the rest of b.
 func (s *scanner) lineEnd(b []byte) []byte {
 	switch {
 	case b[0] == '\n':
@@ -139,7 +139,7 @@ func (s *scanner) lineEnd(b []byte) []byte {
 	return b[1:]
 }
 
-// grow takes a part of a line.
+// grow appends a part to the current line.
 func (s *scanner) grow(part []byte) {
 	if len(part) == 0 {
 		return
@@ -155,7 +155,7 @@ func (s *scanner) grow(part []byte) {
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// endLine takes the whole line.
+// endLine parses the current line.
 func (s *scanner) endLine() {
 	line, cut := s.line, s.length > len(s.line)
 	s.line, s.length = s.line[:0], 0
@@ -212,7 +212,7 @@ func (s *scanner) field(line []byte, name string, value []byte) {
 	}
 }
 
-// isLookalike reports whether someone meant a field that is known.
+// isLookalike reports whether name is a known field except for case and spaces.
 func isLookalike(name string) bool {
 	switch string(bytes.ToLower(bytes.TrimSpace([]byte(name)))) {
 	case "data", "event", "id", "retry":
@@ -260,7 +260,7 @@ func (s *scanner) retry(line, value []byte) {
 	}
 }
 
-// endFrame takes the frame that a blank line ends. A blank line more is none.
+// endFrame ends the current frame at a blank line. Further blank lines add no frames.
 func (s *scanner) endFrame() {
 	if s.open {
 		s.text.Frames++
@@ -280,7 +280,7 @@ func (s *scanner) endFrame() {
 	s.sum.Reset()
 }
 
-// end returns what was found once no more bytes come.
+// end returns the results after the last bytes.
 func (s *scanner) end() (Text, []Frame) {
 	text := s.text
 	if s.within() {

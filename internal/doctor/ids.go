@@ -9,8 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// places returns the events that have a place in the stream: all but the control events
-// of our own servers, which repeat the id before them.
+// places returns the events that have an id of their own: all but the control events of
+// rstream servers, which repeat the id before them.
 func (t *Transcript) places() (evs []Frame) {
 	for _, f := range t.events() {
 		if !t.isOurs() || f.Event != wire.LiveEvent {
@@ -20,33 +20,33 @@ func (t *Transcript) places() (evs []Frame) {
 	return evs
 }
 
-// checkIDs says whether clients can tell events apart and come back.
+// checkIDs checks that clients can tell events apart, and resume by id.
 func checkIDs(t *Transcript) (all []Finding) {
 	const check = "ids"
 	evs := t.places()
 	if p := t.Text.EmptyIDs; p.Count > 0 {
-		all = append(all, found(check, Warning, "give each event an id: an empty one makes clients forget their place", "%d ids are empty, the first is line %d", p.Count, p.Line))
+		all = append(all, found(check, Warning, "give each event an id: an empty one makes clients forget their position", "%d ids are empty, the first is line %d", p.Count, p.Line))
 	}
 	if p := t.Text.LongIDs; p.Count > 0 {
-		all = append(all, found(check, Error, "clients send the id back as a header: keep it short", "%d ids have more than %d bytes, the first is line %d", p.Count, maxID, p.Line))
+		all = append(all, found(check, Error, "keep ids short: clients send them back in a header", "%d ids have more than %d bytes, the first is line %d", p.Count, maxID, p.Line))
 	}
 	none, repeated, back, example := countIDs(evs)
 	switch {
 	case len(evs) == 0:
-		all = append(all, found(check, Note, "listen longer, or name a stream with events", "no event came, so nothing can be said about ids"))
+		all = append(all, found(check, Note, "listen longer, or examine a stream with events", "no event came, so ids could not be checked"))
 	case none == len(evs):
-		all = append(all, found(check, Warning, "give each event an id that leads back to it: without, what happens during a reconnection is lost", "none of %d events has an id: clients cannot resume", len(evs)))
+		all = append(all, found(check, Warning, "give each event an id from which clients can resume: otherwise the events during a reconnection are lost", "none of %d events has an id: clients cannot resume", len(evs)))
 	case none > 0:
-		all = append(all, found(check, Warning, "give every event an id of its own: the others go by the one before them, and resuming there skips or repeats them", "%d of %d events have no id of their own", none, len(evs)))
+		all = append(all, found(check, Warning, "give each event its own id: the others inherit the id before them, and resuming there skips or repeats them", "%d of %d events have no id of their own", none, len(evs)))
 	}
 	if repeated > 0 {
-		all = append(all, found(check, Warning, "give each event an id of its own", "%d of %d events have the id of an earlier one, such as %q", repeated, len(evs), short(example)))
+		all = append(all, found(check, Warning, "give each event its own id", "%d of %d events have the id of an earlier one, for example %q", repeated, len(evs), short(example)))
 	}
 	if back > 0 {
-		all = append(all, found(check, Warning, "send events in the order of their ids: clients that come back with the last one lose or repeat events otherwise", "ids go back %d times", back))
+		all = append(all, found(check, Warning, "send events in the order of their ids: otherwise clients that resume from the last one lose or repeat events", "ids go back %d times", back))
 	}
 	if len(all) == 0 {
-		all = append(all, ok(check, "each of %d events has an id of its own", len(evs)))
+		all = append(all, ok(check, "each of %d events has its own id", len(evs)))
 	}
 	return all
 }
@@ -71,8 +71,8 @@ func countIDs(evs []Frame) (none, repeated, back int, example string) {
 	return none, repeated, back, example
 }
 
-// order compares two ids, -1, 0 or 1, if they are of a kind whose order is known: cursors
-// of rstream, or numbers separated by dots or dashes. Otherwise it returns 0.
+// order compares two ids of a kind with a known order: rstream cursors, or numbers
+// separated by dots or dashes. It returns -1, 0 or 1, and 0 for ids of another kind.
 func order(a, b string) int {
 	x, errX := event.ParseCursor(a)
 	y, errY := event.ParseCursor(b)
@@ -105,35 +105,35 @@ func numbers(parts []string) bool {
 	return len(parts) > 0
 }
 
-// checkRetry says whether the delay that clients are told makes sense.
+// checkRetry checks that the delay in retry is reasonable.
 func checkRetry(t *Transcript) []Finding {
 	const check = "retry"
 	if p := t.Text.BadRetry; p.Count > 0 {
-		return []Finding{found(check, Warning, "retry takes digits alone, milliseconds", "line %d is ignored: %q", p.Line, short(p.Text))}
+		return []Finding{found(check, Warning, "write retry as digits only: a number of milliseconds", "line %d is ignored: %q", p.Line, short(p.Text))}
 	}
 	if len(t.Text.Retries) == 0 {
-		return []Finding{ok(check, "none: clients take their own, mostly 1 to 5 seconds")}
+		return []Finding{ok(check, "none: clients use their own delay, mostly 1 to 5 seconds")}
 	}
 	switch d := t.Text.Retries[len(t.Text.Retries)-1]; {
 	case d < 100*time.Millisecond:
-		return []Finding{found(check, Warning, "tell a second or more: all clients come back at once when the server restarts", "clients are told to come back after %s", brief(d))}
+		return []Finding{found(check, Warning, "send a second or more: when the server restarts, all clients reconnect at once", "retry makes clients reconnect after %s", brief(d))}
 	case d > time.Minute:
-		return []Finding{found(check, Warning, "it is milliseconds: tell a few seconds, or clients are away that long after each drop", "clients are told to come back only after %s", brief(d))}
+		return []Finding{found(check, Warning, "send a few seconds, in milliseconds: clients stay disconnected that long after each drop", "retry makes clients wait %s before they reconnect", brief(d))}
 	default:
-		return []Finding{ok(check, "clients are told to come back after %s", brief(d))}
+		return []Finding{ok(check, "clients reconnect after %s", brief(d))}
 	}
 }
 
-// A returning is where a client of a stream would come back: with the id of one event,
-// and which is due then.
+// A returning is a position to resume from: the id of an event, and the event that must
+// come next.
 type returning struct {
 	id   string
-	evs  []Frame // of the first time
-	next int     // in evs; len(evs) if none is known
+	evs  []Frame // of the first connection
+	next int     // index in evs of the next event; len(evs) if it is not known
 }
 
-// comeBack chooses the event to come back with: in the middle of those that came, if
-// its id is the only one of its kind.
+// comeBack chooses the event to resume from: the first one from the middle on with a
+// unique id that fits a header.
 func comeBack(evs []Frame) (returning, bool) {
 	count := map[string]int{}
 	for _, f := range evs {
@@ -147,48 +147,48 @@ func comeBack(evs []Frame) (returning, bool) {
 	return returning{}, false
 }
 
-// sendable reports whether an id can stand in a header.
+// sendable reports whether an id is valid in a header.
 func sendable(id string) bool {
 	return !strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r == 0x7f }) && strings.TrimSpace(id) == id
 }
 
-// checkResume says where a stream goes on for a client that comes back.
+// checkResume checks where a stream resumes after a reconnection.
 func checkResume(r returning, t *Transcript) Finding {
 	const check = "resume"
-	const lossAdvice = "send everything after Last-Event-ID, or refuse the id: clients lose what lies in between and never know"
-	const repeatAdvice = "begin just after Last-Event-ID; clients must drop repeated events by id until then"
+	const lossAdvice = "send everything after Last-Event-ID, or refuse the id: otherwise clients lose events without noticing"
+	const repeatAdvice = "start just after Last-Event-ID; until then, clients must drop repeated events by id"
 	due := r.next < len(r.evs)
 	if t.Err != nil || !t.IsStream {
-		return found(check, Error, "an id that was sent must be good to come back with", "Last-Event-ID: %s of an event that had just come: %s", short(r.id), t.outcome())
+		return found(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", short(r.id), t.outcome())
 	}
 	evs := t.places()
 	if len(evs) == 0 {
 		if due {
-			return found(check, Error, lossAdvice, "back with the id %q, nothing came in %s, though %d later events had come before: it goes on from now", short(r.id), brief(t.Ended), len(r.evs)-r.next)
+			return found(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", short(r.id), brief(t.Ended), len(r.evs)-r.next)
 		}
-		return found(check, Note, "name a stream with more events to know more", "back with the id %q of the last event, that event does not come again", short(r.id))
+		return found(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", short(r.id))
 	}
 	first := evs[0]
 	at := indexOf(r.evs, first.ID)
 	switch {
 	case due && first.ID != "" && at == r.next:
-		return ok(check, "back with the id %q, it goes on with the event just after", short(r.id))
+		return ok(check, "after the id %q, the stream resumes with the next event", short(r.id))
 	case first.ID == r.id:
-		return found(check, Warning, repeatAdvice, "back with the id %q, that event itself comes again", short(r.id))
+		return found(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", short(r.id))
 	case at == 0:
-		return found(check, Warning, repeatAdvice, "back with the id %q, the stream begins again at its beginning: the id is ignored", short(r.id))
+		return found(check, Warning, repeatAdvice, "after the id %q, the stream starts at its beginning again: the id is ignored", short(r.id))
 	case at >= 0 && at < r.next:
-		return found(check, Warning, repeatAdvice, "back with the id %q, %d events from before it come again", short(r.id), r.next-at)
+		return found(check, Warning, repeatAdvice, "after the id %q, %d earlier events are repeated", short(r.id), r.next-at)
 	case at > r.next:
-		return found(check, Error, lossAdvice, "back with the id %q, %d events are skipped", short(r.id), at-r.next)
+		return found(check, Error, lossAdvice, "after the id %q, %d events are skipped", short(r.id), at-r.next)
 	case !due:
-		return found(check, Note, "", "back with the id %q of the last event, it went on with one that had not come before", short(r.id))
+		return found(check, Note, "", "after the id %q of the last event, the stream resumes with one that had not come before", short(r.id))
 	case order(first.ID, r.id) < 0:
-		return found(check, Warning, repeatAdvice, "back with the id %q, it goes on with %q, which is older", short(r.id), short(first.ID))
+		return found(check, Warning, repeatAdvice, "after the id %q, the stream resumes with %q, which is older", short(r.id), short(first.ID))
 	case order(first.ID, r.evs[len(r.evs)-1].ID) > 0:
-		return found(check, Error, lossAdvice, "back with the id %q, it goes on with %q: the %d events in between are skipped", short(r.id), short(first.ID), len(r.evs)-r.next)
+		return found(check, Error, lossAdvice, "after the id %q, the stream resumes with %q: the %d events in between are skipped", short(r.id), short(first.ID), len(r.evs)-r.next)
 	}
-	return found(check, Note, "compare by hand: the order of these ids is not known", "back with the id %q, it goes on with %q and not with %q", short(r.id), short(first.ID), short(r.evs[r.next].ID))
+	return found(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", short(r.id), short(first.ID), short(r.evs[r.next].ID))
 }
 
 func indexOf(evs []Frame, id string) int {
@@ -200,27 +200,27 @@ func indexOf(evs []Frame, id string) int {
 	return -1
 }
 
-// noSuchID is the id of no event anywhere.
+// noSuchID is an id that no server has sent.
 const noSuchID = "rstream-doctor-no-such-id"
 
-// checkStrangeID says what becomes of a client that comes back with an id that cannot
-// be. first is how the stream began without.
+// checkStrangeID checks how the server handles an invalid Last-Event-ID. first is the
+// stream without one.
 func checkStrangeID(t, first *Transcript) Finding {
 	const check = "strange-id"
 	evs, before := t.places(), first.places()
 	switch {
 	case t.Err != nil:
-		return found(check, Note, "", "back with an id that cannot be: %s", t.outcome())
+		return found(check, Note, "", "with an invalid id: %s", t.outcome())
 	case t.Status >= 500:
-		return found(check, Warning, "refuse it with a status below 500: clients try again for ever", "back with an id that cannot be: %s", t.outcome())
+		return found(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id: %s", t.outcome())
 	case !t.IsStream:
-		return ok(check, "an id that cannot be is refused: %s", t.outcome())
+		return ok(check, "an invalid id is refused: %s", t.outcome())
 	case len(evs) > 0 && len(before) > 0 && evs[0].ID == before[0].ID && evs[0].Sum == before[0].Sum:
-		return found(check, Note, "a client that lost its place gets all again and is not told", "an id that cannot be is taken silently: the stream begins as without one")
+		return found(check, Note, "a client with a lost position gets all events again, without an error", "an invalid id is accepted silently: the stream starts as without an id")
 	case len(evs) > 0:
-		return found(check, Note, "a client that lost its place is not told", "an id that cannot be is taken silently: the stream begins with %q", short(evs[0].ID))
+		return found(check, Note, "a client with a lost position gets no error", "an invalid id is accepted silently: the stream starts with %q", short(evs[0].ID))
 	case t.End == clean || t.End == dropped:
-		return found(check, Warning, "refuse it with a status below 500: clients try again for ever", "back with an id that cannot be, the stream ends without an event")
+		return found(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id, the stream ends without an event")
 	}
-	return found(check, Note, "a client that lost its place is not told, and what it missed does not come", "an id that cannot be is taken silently: nothing came in %s", brief(t.Ended))
+	return found(check, Note, "a client with a lost position gets no error, and not the events it missed", "an invalid id is accepted silently: nothing came in %s", brief(t.Ended))
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// maxStretch is how many bytes of NDJSON are compared at most.
+// maxStretch is the most bytes of NDJSON that are compared.
 const maxStretch = 8 << 20
 
-// examineOurs looks at what only an rstream server promises.
+// examineOurs checks the promises of an rstream server.
 func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 	log := wire.LogOf(first.Header)
 	if e.root == nil {
@@ -42,7 +42,7 @@ func (e *exam) plain(ctx context.Context, u *url.URL, accept string) *Transcript
 	return e.probe.do(ctx, ask{url: u, accept: accept, listen: answerTime})
 }
 
-// checkServer says what the server says of itself.
+// checkServer checks the server information at /.
 func checkServer(root *Transcript, log string) Finding {
 	const check = "server"
 	var self struct {
@@ -51,29 +51,29 @@ func checkServer(root *Transcript, log string) Finding {
 	}
 	switch {
 	case root.Err != nil || root.Status != http.StatusOK:
-		return found(check, Note, "send / to the same server as /events", "what the server is cannot be told: / is answered with %s", root.outcome())
+		return found(check, Note, "route / to the same server as /events", "no server information: / answers %s", root.outcome())
 	case json.Unmarshal(root.Body, &self) != nil || self.Name != "rstream":
-		return found(check, Note, "send / to the same server as /events", "what the server is cannot be told: / is not of an rstream server")
+		return found(check, Note, "route / to the same server as /events", "no server information: / is not from an rstream server")
 	case self.Log != log || wire.LogOf(root.Header) != log:
-		return found(check, Error, "send all paths to the same server", "/ is of the log %s, the stream of %s", short(self.Log), log)
+		return found(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", short(self.Log), log)
 	case self.Horizon.ID > self.Head.ID:
-		return found(check, Error, "look into the file of the log with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
+		return found(check, Error, "check the server's file with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
 	}
 	return ok(check, "rstream %s, log %s from %s to %s", short(self.Version), log, self.Horizon.ID, self.Head.ID)
 }
 
-// checkHealth says whether the paths that watch the server work.
+// checkHealth checks the paths that monitoring uses.
 func checkHealth(healthz, readyz *Transcript) Finding {
 	const check = "health"
 	for _, t := range []*Transcript{healthz, readyz} {
 		if t.Err != nil || t.Status != http.StatusOK {
-			return found(check, Warning, "let the proxy pass it on, at least to what watches the server", "%s: %s", t.URL.Path, t.outcome())
+			return found(check, Warning, "make the proxy pass this path on, at least for monitoring", "%s: %s", t.URL.Path, t.outcome())
 		}
 	}
-	return ok(check, "/healthz and /readyz say that all is well")
+	return ok(check, "/healthz and /readyz answer 200")
 }
 
-// strangeCursor returns a cursor of another log than the one named.
+// strangeCursor returns a cursor of a log other than the given one.
 func strangeCursor(log string) string {
 	other := strings.Repeat("Z", event.LogIDLen)
 	if strings.HasPrefix(log, "ZZ") {
@@ -82,33 +82,33 @@ func strangeCursor(log string) string {
 	return event.CursorOf(1, other).String()
 }
 
-// checkOtherLog says whether a cursor of another log is refused, as it must be.
+// checkOtherLog checks that a cursor of another log is refused.
 func checkOtherLog(t *Transcript, log string) Finding {
 	if t.Err == nil && t.Status == http.StatusConflict && wire.LogOf(t.Header) == log {
 		return ok("strange-id", "a cursor of another log is refused with 409")
 	}
-	return found("strange-id", Error, "let the proxy pass Last-Event-ID on, and 409 back", "a cursor of another log must be refused with 409: %s", t.outcome())
+	return found("strange-id", Error, "make the proxy pass on Last-Event-ID and the status 409", "a cursor of another log must be refused with 409, but the response is %s", t.outcome())
 }
 
-// checkExact fetches a stretch as lines, then as a stream in two parts, the first one cut
-// in its middle, and compares them.
+// checkExact fetches a range as NDJSON, then as a stream that is cut in the middle and
+// resumed, and compares the two.
 func (e *exam) checkExact(ctx context.Context) Finding {
 	const check = "exact"
 	lines := e.plain(ctx, e.query("last", newest, "until", "now"), wire.NDJSON)
 	if lines.Err != nil || lines.Status != http.StatusOK {
-		return found(check, Error, "let the proxy pass Accept on", "the events cannot be had as NDJSON: %s", lines.outcome())
+		return found(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
 	}
 	from, okFrom := wire.PositionOf(lines.Header, wire.HeaderFrom)
 	to, okTo := wire.PositionOf(lines.Header, wire.HeaderTo)
 	switch {
 	case !okFrom || !okTo:
-		return found(check, Error, "let the proxy pass all headers on", "the answer does not name its stretch: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
+		return found(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
 	case lines.Cause != nil:
-		return found(check, Error, "look into the logs of the server and its proxies", "the events as NDJSON were cut: %v", plainly(lines.Cause))
+		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", plainly(lines.Cause))
 	case len(lines.Body) == maxStretch:
-		return found(check, Note, "name a narrower topic", "the newest %s events are too large to compare", newest)
+		return found(check, Note, "use a narrower topic", "the newest %s events are too large to compare", newest)
 	case len(lines.Body) == 0:
-		return found(check, Note, "append something first, or name another topic", "the topic has no events to compare")
+		return found(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
 	}
 	stretch := e.query("since", from.String(), "until", to.String())
 	cut := e.probe.do(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
@@ -116,7 +116,7 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	return compareParts(lines.Body, cut, rest)
 }
 
-// query returns the URL of the stream with another stretch.
+// query returns the URL of the stream with another range.
 func (e *exam) query(pairs ...string) *url.URL {
 	u, q := *e.target, e.target.Query()
 	for _, name := range []string{"since", "last", "until", "limit", "values"} {
@@ -129,7 +129,7 @@ func (e *exam) query(pairs ...string) *url.URL {
 	return &u
 }
 
-// lastID returns the id to come back with, if one came.
+// lastID returns the last id among the frames, from which a client resumes, or "".
 func lastID(frames []Frame) (id string) {
 	for _, f := range frames {
 		if f.HasID {
@@ -139,31 +139,31 @@ func lastID(frames []Frame) (id string) {
 	return id
 }
 
-// compareParts says whether the two parts of a stream are the lines.
+// compareParts checks that the two parts of a stream carry the same events as the lines.
 func compareParts(body []byte, cut, rest *Transcript) Finding {
 	const check = "exact"
 	for _, t := range []*Transcript{cut, rest} {
 		if t.Err != nil || !t.IsStream {
-			return found(check, Error, "look into the logs of the server and its proxies", "a stretch that came as NDJSON does not come as a stream: %s", t.outcome())
+			return found(check, Error, "see the logs of the server and its proxies", "the server sends a range as NDJSON, but not as a stream: %s", t.outcome())
 		}
 	}
 	lines := bytes.Split(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"))
 	for _, line := range lines {
 		if _, err := event.ParseLine(line); err != nil {
-			return found(check, Error, "something on the way changes the events, or the log is damaged: rstream verify", "an event is not what its hash says: %v", err)
+			return found(check, Error, "a proxy changes events, or the log is damaged; check its file with rstream verify", "an event does not match its hash: %v", err)
 		}
 	}
 	evs := append(cut.places(), rest.places()...)
 	for i, line := range lines {
 		switch {
 		case i >= len(evs):
-			return found(check, Error, "something on the way loses events", "as a stream that is cut and goes on, %d of %d events are missing at the end", len(lines)-i, len(lines))
+			return found(check, Error, "a proxy loses events", "in the resumed stream, %d of %d events are missing at the end", len(lines)-i, len(lines))
 		case evs[i].Sum != sha256.Sum256(line):
-			return found(check, Error, "something on the way changes or loses events", "as a stream that is cut and goes on, event %d of %d is another one", i+1, len(lines))
+			return found(check, Error, "a proxy changes or loses events", "in the resumed stream, event %d of %d is a different one", i+1, len(lines))
 		}
 	}
 	if len(evs) > len(lines) {
-		return found(check, Error, "something on the way repeats events", "as a stream that is cut and goes on, %d events come more than once", len(evs)-len(lines))
+		return found(check, Error, "a proxy repeats events", "in the resumed stream, %d events come more than once", len(evs)-len(lines))
 	}
-	return ok(check, "%d events as NDJSON, and as a stream that was cut behind %d of them, are the same", len(lines), len(cut.places()))
+	return ok(check, "%d events as NDJSON, and as a stream resumed after %d of them, are the same", len(lines), len(cut.places()))
 }

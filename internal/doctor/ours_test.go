@@ -92,8 +92,8 @@ func TestOurServer(t *testing.T) {
 			t.Errorf("%s is %s:\n%s", u, r.Severity, &r)
 		}
 		r.want(t, "server", OK, "rstream 1, log "+testLog+" from 0000000000000 to 0000000000006")
-		r.want(t, "resume", OK, `"0000000000003.K7Q2M", it goes on with the event just after`)
-		r.want(t, "exact", OK, "6 events as NDJSON, and as a stream that was cut behind 2 of them, are the same")
+		r.want(t, "resume", OK, `"0000000000003.K7Q2M", the stream resumes with the next event`)
+		r.want(t, "exact", OK, "6 events as NDJSON, and as a stream resumed after 2 of them, are the same")
 	}
 }
 
@@ -153,7 +153,7 @@ func TestOurServerBent(t *testing.T) {
 				fmt.Fprintf(w, `{"name":"rstream","log":"AAAAAAAAAAAAAAAA"}`)
 			}
 			return r.URL.Path == "/"
-		}, "server", Error, "/ is of the log AAAAAAAAAAAAAAAA"},
+		}, "server", Error, "/ is from the log AAAAAAAAAAAAAAAA"},
 		{"not healthy", func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path == "/readyz" {
 				http.Error(w, "starting", http.StatusServiceUnavailable)
@@ -163,11 +163,11 @@ func TestOurServerBent(t *testing.T) {
 		{"cursors taken away", func(w http.ResponseWriter, r *http.Request) bool {
 			r.Header.Del(wire.HeaderLastEventID)
 			return false
-		}, "strange-id", Error, "must be refused with 409: a stream"},
+		}, "strange-id", Error, "must be refused with 409, but the response is a stream"},
 		{"cursors taken away, again", func(w http.ResponseWriter, r *http.Request) bool {
 			r.Header.Del(wire.HeaderLastEventID)
 			return false
-		}, "exact", Error, "event 3 of 6 is another one"},
+		}, "exact", Error, "event 3 of 6 is a different one"},
 		{"preamble held back", func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path == "/events" && r.Header.Get("Accept") == wire.SSE {
 				stream(w, "")
@@ -186,7 +186,7 @@ func TestOurServerBent(t *testing.T) {
 				stream(w, blocks(4, 6)+liveBlock(6))
 			}
 			return until(r, true)
-		}, "exact", Error, "event 3 of 6 is another one"},
+		}, "exact", Error, "event 3 of 6 is a different one"},
 		{"an event too many", func(w http.ResponseWriter, r *http.Request) bool {
 			if until(r, true) {
 				stream(w, blocks(3, 6)+block(6)+liveBlock(6))
@@ -198,19 +198,19 @@ func TestOurServerBent(t *testing.T) {
 				stream(w, strings.ReplaceAll(blocks(1, 6), `"n"`, `"m"`))
 			}
 			return until(r, false)
-		}, "exact", Error, "event 1 of 6 is another one"},
+		}, "exact", Error, "event 1 of 6 is a different one"},
 		{"the stream refused", func(w http.ResponseWriter, r *http.Request) bool {
 			if until(r, true) {
 				http.Error(w, "no", http.StatusForbidden)
 			}
 			return until(r, true)
-		}, "exact", Error, "does not come as a stream: 403 no"},
+		}, "exact", Error, "but not as a stream: 403 no"},
 		{"Accept taken away", func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Header.Get("Accept") == wire.NDJSON {
 				http.Error(w, "no", http.StatusNotAcceptable)
 			}
 			return r.Header.Get("Accept") == wire.NDJSON
-		}, "exact", Error, "cannot be had as NDJSON: 406 no"},
+		}, "exact", Error, "cannot fetch the events as NDJSON: 406 no"},
 		{"headers taken away", func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Header.Get("Accept") == wire.NDJSON {
 				head(w, wire.NDJSON)
@@ -227,7 +227,7 @@ func TestOurServerBent(t *testing.T) {
 			w.Write(line(1))
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
-		}, "exact", Error, "the events as NDJSON were cut: unexpected EOF"},
+		}, "exact", Error, "the NDJSON response broke: unexpected EOF"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/events?topic=*"), Listen: 20 * time.Second}, ours(c.bend))
@@ -240,7 +240,7 @@ func TestOurServerBent(t *testing.T) {
 func TestCompareParts(t *testing.T) {
 	body := bytes.ReplaceAll(append(line(1), '\n'), []byte(`{"n":1}`), []byte(`{"n":2}`))
 	parts := &Transcript{IsStream: true}
-	if f := compareParts(body, parts, parts); f.Severity != Error || !strings.Contains(f.Detail, "not what its hash says") {
+	if f := compareParts(body, parts, parts); f.Severity != Error || !strings.Contains(f.Detail, "does not match its hash") {
 		t.Errorf("%+v", f)
 	}
 	lost := &Transcript{Err: errors.New("gone")}
@@ -279,7 +279,7 @@ func TestProxyInFront(t *testing.T) {
 	for name, value := range map[string]string{"Server": "nginx/1.22.1", "Via": "1.1 Caddy"} {
 		h := ours(func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set(name, value); return false })
 		r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/"), Listen: 20 * time.Second}, h)
-		r.want(t, "proxies", Note, value+"; while the server restarts")
+		r.want(t, "proxies", Note, value+"; a proxy that answers 502 while the server restarts")
 	}
 	r := examineAt(t, Config{URL: mustParse("http://127.0.0.1/"), Listen: 20 * time.Second}, ours(nil))
 	r.want(t, "proxies", OK, "none names itself")

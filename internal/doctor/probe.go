@@ -19,17 +19,17 @@ import (
 
 const (
 	dialTime    = 10 * time.Second // to connect, and again for TLS
-	maxHops     = 5                // redirects that are followed
-	maxHeader   = 64 << 10         // bytes of a head
+	maxHops     = 5                // redirects to follow
+	maxHeader   = 64 << 10         // bytes of a response head
 	userAgent   = "rstream-doctor"
 	gzipAnswers = "gzip"
 )
 
-// A probe makes requests. One goroutine uses it.
+// A probe makes requests. It is not safe for concurrent use.
 type probe struct {
 	transport *http.Transport
-	header    http.Header // of all requests, to the origin that was asked for only
-	most      int64       // bytes of a stream that are read
+	header    http.Header // of all requests, but not those to other origins
+	most      int64       // bytes of a stream to read
 	requests  int
 }
 
@@ -49,26 +49,27 @@ func newProbe(cfg *Config) *probe {
 	}}
 }
 
-// Close ends the connections that are left.
+// Close closes the idle connections.
 func (p *probe) Close() { p.transport.CloseIdleConnections() }
 
-// An ask is what one request asks for.
+// An ask describes one request.
 type ask struct {
 	url      *url.URL
 	accept   string
 	encoding string // if empty, none
 	cursor   string
-	listen   time.Duration // counted from the request
-	// stop ends a stream before that, once it has brought what is wanted.
+	listen   time.Duration // from the start of the request
+	// stop is called after each read and ends a stream early. It may be nil.
 	stop func(*Transcript, []Frame) bool
-	// limit is how many bytes of the body are read; if not positive, as many as may be.
+	// limit is how many bytes of the body to read. If not positive, only the general
+	// limits apply.
 	limit int64
 }
 
-// errTimeUp ends a request that has been listened to long enough.
+// errTimeUp is the cause of a request that ends because its listening time is over.
 var errTimeUp = errors.New("time is up")
 
-// do makes a request and records what comes back for as long as the ask says.
+// do makes a request and records the response for as long as a.listen.
 func (p *probe) do(ctx context.Context, a ask) *Transcript {
 	t := &Transcript{Began: time.Now(), URL: a.url, Length: -1, most: p.most}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.listen, errTimeUp)
@@ -86,7 +87,7 @@ func (p *probe) do(ctx context.Context, a ask) *Transcript {
 	return t
 }
 
-// follow makes the request and those that redirects ask for.
+// follow makes the request and follows redirects.
 func (p *probe) follow(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
 	for at := a.url; ; {
 		t.URL = at
@@ -143,7 +144,7 @@ func (p *probe) request(ctx context.Context, a ask, at *url.URL) (*http.Request,
 	return req, nil
 }
 
-// dress adds what only the origin that was asked for may see.
+// dress adds the credentials and headers that only the requested origin may see.
 func (p *probe) dress(req *http.Request, user *url.Userinfo) {
 	if user != nil {
 		password, _ := user.Password()
@@ -162,7 +163,7 @@ func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
 }
 
-// read takes the answer.
+// read records the response.
 func (t *Transcript) read(resp *http.Response, a ask, done func() bool) {
 	t.Proto, t.Status, t.Header, t.Length = resp.Proto, resp.StatusCode, resp.Header, resp.ContentLength
 	t.Chunked = len(resp.TransferEncoding) > 0
@@ -189,8 +190,8 @@ func (t *Transcript) read(resp *http.Response, a ask, done func() bool) {
 	t.Ended = t.since()
 }
 
-// A gunzip reads gzip as it comes: its head is read with the first bytes that are asked
-// for, not before.
+// A gunzip decompresses gzip as it arrives. It reads the gzip header in the first Read,
+// so that creating one never blocks.
 type gunzip struct {
 	src io.Reader
 	z   *gzip.Reader

@@ -8,66 +8,65 @@ import (
 	"time"
 )
 
-// Bounds of one answer.
+// Bounds on one response.
 const (
-	maxBody  = 64 << 10 // bytes of a body that is no stream
+	maxBody  = 64 << 10 // bytes of a body that is not a stream
 	maxReads = 20_000   // reads that are kept
 )
 
-// A read is bytes that arrived together.
+// A read records bytes that arrived together.
 type read struct {
 	At    time.Duration
 	Bytes int
 }
 
-// An ending is why a transcript ends.
+// An ending is the reason why a transcript ends.
 type ending int
 
 const (
-	enough  ending = iota // we had listened as long as we wanted
-	full                  // more bytes than are read
-	clean                 // the server ended it
+	enough  ending = iota // doctor stopped listening
+	full                  // the limit of bytes was reached
+	clean                 // the server ended the stream
 	dropped               // the connection broke
 )
 
-// A Transcript is one request and all that came back. Durations are counted from the
-// request.
+// A Transcript records one request and its response. Durations are relative to the start
+// of the request.
 type Transcript struct {
 	Began     time.Time
-	URL       *url.URL      // of the answer: that of the last redirect
-	Hops      []string      // where it was redirected to
+	URL       *url.URL      // after redirects
+	Hops      []string      // the redirects
 	Address   string        // of the connection; empty if there was none
-	Connected time.Duration // when there was a connection
-	Answered  time.Duration // when its head had come
-	Err       error         // why there is no answer
+	Connected time.Duration // when the connection was made
+	Answered  time.Duration // when the response head came
+	Err       error         // why there is no response
 
 	Proto    string
 	Status   int
 	Header   http.Header
 	Chunked  bool
-	Length   int64 // as the head says, -1 if it does not
+	Length   int64 // of the body as declared in the head, or -1
 	TLSUntil time.Time
 
 	IsStream bool
-	Body     []byte // how the body begins, if it is no stream
+	Body     []byte // the first bytes of the body, if it is not a stream
 	Reads    []read
-	Silence  time.Duration // the longest
-	Last     time.Duration // when the last byte came, or the head
+	Silence  time.Duration // the longest one
+	Last     time.Duration // when the last byte came, or else the head
 	Ended    time.Duration
 	End      ending
-	Cause    error // of a drop
+	Cause    error // why the connection broke
 
 	Text   Text
 	Frames []Frame
 
-	most int64 // bytes of a stream that are read
+	most int64 // bytes of a stream to read
 }
 
-// since counts from the request.
+// since returns the time since the start of the request.
 func (t *Transcript) since() time.Duration { return time.Since(t.Began) }
 
-// record reads a stream until it ends, stop says that it is enough, or ctx of the
-// request is done. It returns what the scanner found.
+// record reads a stream until it ends, stop returns true, or the request is done.
 func (t *Transcript) record(body io.Reader, done func() bool, stop func(*Transcript, []Frame) bool) {
 	s := newScanner()
 	buf := make([]byte, 32<<10)
@@ -94,7 +93,7 @@ func (t *Transcript) record(body io.Reader, done func() bool, stop func(*Transcr
 	t.Text, t.Frames = s.end()
 }
 
-// heard keeps that n bytes came.
+// heard records that n bytes arrived.
 func (t *Transcript) heard(at time.Duration, n int) {
 	t.Silence = max(t.Silence, at-t.Last)
 	t.Last = at
@@ -103,7 +102,7 @@ func (t *Transcript) heard(at time.Duration, n int) {
 	}
 }
 
-// over sorts the error of a read.
+// over reports whether the error of a read ends the stream, and records why.
 func (t *Transcript) over(err error, done func() bool) bool {
 	switch {
 	case err == nil:
@@ -128,21 +127,21 @@ func (t *Transcript) events() (evs []Frame) {
 	return evs
 }
 
-// A burst is the frames that arrived together.
+// A burst is a group of frames that arrived together.
 type burst struct {
 	At     time.Duration // when it began
 	Before time.Duration // the silence before it
 	Frames []Frame
 }
 
-// A burst has no silence longer than together in it, and lasts no longer than wave: the
-// frames of a busy stream follow each other for ever.
+// A burst contains no silence longer than together. It lasts at most wave, because the
+// frames of a busy stream never pause.
 const (
 	together = 50 * time.Millisecond
 	wave     = 250 * time.Millisecond
 )
 
-// bursts returns the frames by when they arrived.
+// bursts groups the frames by their time of arrival.
 func (t *Transcript) bursts() (all []burst) {
 	last := t.Answered
 	for _, f := range t.Frames {

@@ -17,11 +17,11 @@ func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.
 	args = append([]any{span.From, span.To}, args...)
 	one := `SELECT id FROM candidate WHERE id > ? AND id <= ? AND ` + where + ` ORDER BY id`
 	var first, last sql.NullInt64
-	err = db.read.QueryRowContext(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...)...).Scan(&first, &last)
+	err = db.viewRow(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...), &first, &last)
 	if err == nil && first.Valid && last.Valid {
 		s = window.Span{From: event.ID(first.Int64) - 1, To: event.ID(last.Int64)}
 	}
-	return s, wrap(db.named(orDone(ctx, err)), "read the candidates of %s", topic)
+	return s, wrap(err, "read the candidates of %s", topic)
 }
 
 // ImportedLeaves returns the leaves that topic would have in span if its candidates

@@ -10,17 +10,6 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A StatusError is an error of Append for which HTTP has a status.
-type StatusError struct {
-	text   string
-	status int
-}
-
-func (e *StatusError) Error() string { return e.text }
-
-// HTTPStatus returns the status.
-func (e *StatusError) HTTPStatus() int { return e.status }
-
 // The errors of Append that callers branch on.
 var (
 	// ErrUnknown means that the transaction may or may not have been
@@ -30,15 +19,6 @@ var (
 	ErrClosed error = &StatusError{"the log is closed; nothing was appended", 503}
 	// ErrLogFull means that the log has given its last id.
 	ErrLogFull error = &StatusError{"the log has no ids left", 507}
-	// ErrFull means that the disk or the file can take no more; nothing was
-	// written, unless it comes with ErrUnknown, and then it may have been.
-	ErrFull error = &StatusError{"no space left for the file", 507}
-	// ErrBusy means that another process was writing for too long; nothing
-	// was written.
-	ErrBusy error = &StatusError{"the file is being written by another process", 503}
-	// ErrFiles means that the process or the system has too many files open, so
-	// that nothing could be read or written. It may pass.
-	ErrFiles error = &StatusError{"too many files are open", 503}
 )
 
 // A committer takes at most this much into one transaction, so that no append
@@ -149,12 +129,12 @@ func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
 	if db.role == Client {
 		return s, fmt.Errorf("read the log's window: %w: it is a copy", ErrRole)
 	}
-	err = db.read.QueryRowContext(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`).Scan(&s.From, &s.To)
+	err = db.viewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = errNoWindow
 	}
 	if err != nil {
-		return s, fmt.Errorf("read the log's window: %w", orDone(ctx, err))
+		return s, fmt.Errorf("read the log's window: %w", err)
 	}
 	return s, nil
 }

@@ -65,7 +65,7 @@ func TestAppendFailsAlone(t *testing.T) {
 	setHashSpan(t, event.BlockSize)
 	gone := draft("alice", "x", "gone")
 	head := mustAppend(t, db, append(drafts("alice", "x", "before", event.BlockSize-1), gone)...)[event.BlockSize-1].ID
-	if _, err := db.write.Exec(`DELETE FROM event`); err != nil {
+	if err := rawExec(db, `DELETE FROM event`); err != nil {
 		t.Fatal(err)
 	}
 	good := appendRequest{ctx: context.Background(), drafts: drafts("alice", "x", "k", 2), done: make(chan error, 1)}
@@ -87,7 +87,7 @@ func TestAppendFailsAlone(t *testing.T) {
 
 func TestAppendLogFull(t *testing.T) {
 	db := openServer(t)
-	if _, err := db.write.Exec(`UPDATE log SET next = ?`, event.MaxID-1); err != nil {
+	if err := rawExec(db, `UPDATE log SET next = ?`, event.MaxID-1); err != nil {
 		t.Fatal(err)
 	}
 	_, err := db.Append(context.Background(), drafts("alice", "x", "k", 2))
@@ -267,10 +267,10 @@ func TestTimeNeverGoesBack(t *testing.T) {
 func limitPages(t *testing.T, db *DB, n int) {
 	t.Helper()
 	var pages int
-	if err := db.write.QueryRow(`PRAGMA page_count`).Scan(&pages); err != nil {
+	if err := db.viewRow(context.Background(), `PRAGMA page_count`, nil, &pages); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.write.Exec(fmt.Sprintf(`PRAGMA max_page_count = %d`, pages+n)); err != nil {
+	if err := rawExec(db, fmt.Sprintf(`PRAGMA max_page_count = %d`, pages+n)); err != nil {
 		t.Fatal(err)
 	}
 }

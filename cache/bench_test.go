@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -104,21 +105,20 @@ func BenchmarkRawInsert1000(b *testing.B) {
 	line := string(madeEventLine())
 	n := 0
 	for b.Loop() {
-		tx, err := db.write.Begin()
-		if err != nil {
-			b.Fatal(err)
-		}
-		stmt, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for range 1000 {
-			n++
-			if _, err := stmt.Exec(n, 1, line); err != nil {
-				b.Fatal(err)
+		err := db.update(context.Background(), func(tx *sql.Tx) error {
+			stmt, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
+			if err != nil {
+				return err
 			}
-		}
-		if err := tx.Commit(); err != nil {
+			for range 1000 {
+				n++
+				if _, err := stmt.Exec(n, 1, line); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			b.Fatal(err)
 		}
 	}

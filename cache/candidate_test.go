@@ -361,7 +361,7 @@ func TestLargeForeign(t *testing.T) {
 	if err := db.Foreign(t.Context(), hashes, show); err != nil || shown != 4 {
 		t.Fatalf("%d events, %v", shown, err)
 	}
-	if _, err := db.write.Exec(`UPDATE foreign_event SET line = 'damaged' WHERE hash = ?`, hashes[3][:]); err != nil {
+	if err := rawExec(db, `UPDATE foreign_event SET line = 'damaged' WHERE hash = ?`, hashes[3][:]); err != nil {
 		t.Fatal(err)
 	}
 	shown = 0

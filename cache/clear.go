@@ -79,7 +79,7 @@ func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int6
 	err = r.db.update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
 			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
-			RETURNING id`, r.db.owner.String(), r.db.leaseEnd(), before).Scan(&id)
+			RETURNING id`, r.db.ownerName(), r.db.leaseEnd(), before).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -94,8 +94,8 @@ const partChunk = 16
 // dropSnapshot removes a snapshot that was retired.
 func (r *retainer) dropSnapshot(ctx context.Context, id int64) error {
 	var parts int
-	if err := r.db.read.QueryRowContext(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, id).Scan(&parts); err != nil {
-		return r.db.named(orDone(ctx, err))
+	if err := r.db.viewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
+		return err
 	}
 	var steps []changes
 	for ; parts > 0; parts -= partChunk {

@@ -86,8 +86,8 @@ func (db *DB) Clock() (ahead time.Duration, jumps int64) {
 // loadTime reads the time of the log's last event.
 func (db *DB) loadTime(ctx context.Context) error {
 	var last int64
-	if err := db.read.QueryRowContext(ctx, `SELECT time FROM log`).Scan(&last); err != nil {
-		return orDone(ctx, err)
+	if err := db.viewRow(ctx, `SELECT time FROM log`, nil, &last); err != nil {
+		return err
 	}
 	db.lastTime.Store(last)
 	return nil

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 
 	"github.com/rstream-dev/rstream/event"
@@ -176,16 +175,6 @@ func (db *DB) readBack(w *batchWriter, err error) error {
 		return nil
 	}
 	return err
-}
-
-// syncLog makes durable what has been written to the write-ahead log.
-func (db *DB) syncLog() error {
-	// Locks are on the other two files: closing this one takes none away.
-	f, err := os.OpenFile(db.file+"-wal", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 func (db *DB) finish(tx *sql.Tx) error {

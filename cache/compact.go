@@ -69,16 +69,3 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 	}
 	return db.vacuum(ctx)
 }
-
-// vacuum writes the file anew, without a free page.
-func (db *DB) vacuum(ctx context.Context) error {
-	if err := db.lock(ctx); err != nil {
-		return err
-	}
-	defer db.unlock()
-	if err := db.connectWriter(); err != nil { // statements would keep it from that
-		return err
-	}
-	_, err := db.write.ExecContext(ctx, `VACUUM`)
-	return db.named(orDone(ctx, err))
-}

@@ -37,7 +37,7 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 		have, err := db.readCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) {
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
-				name, topicLines(topics), db.owner.String(), db.leaseEnd())
+				name, topicLines(topics), db.ownerName(), db.leaseEnd())
 			return err
 		}
 		if err != nil {
@@ -50,7 +50,7 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 			return err
 		}
 		c.position, c.state = have.Position, have.state
-		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.owner.String(), db.leaseEnd(), name)
+		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.ownerName(), db.leaseEnd(), name)
 		return err
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
 	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.owner, &w.lease); err != nil {
 		return c, err
 	}
-	c.Topics, c.Held = strings.Split(topics, "\n"), db.holds(&w)
+	c.Topics, c.Held = strings.Split(topics, "\n"), db.holds(w.owner, w.lease)
 	return c, nil
 }
 
@@ -181,7 +181,7 @@ func (c *Cursor) State() []byte { return c.state }
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	err := c.db.update(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,
-			at, state, c.db.leaseEnd(), c.name, c.db.owner.String())
+			at, state, c.db.leaseEnd(), c.name, c.db.ownerName())
 		if err != nil {
 			return err
 		}
@@ -200,7 +200,7 @@ func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 // Release lets the cursor go.
 func (c *Cursor) Release(ctx context.Context) error {
 	return c.db.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.owner.String())
+		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.ownerName())
 		return err
 	})
 }
@@ -290,9 +290,9 @@ type Count struct {
 
 // Count returns how much the file holds.
 func (db *DB) Count(ctx context.Context) (n Count, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
-		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`).Scan(&n.Events, &n.Storages, &n.Bytes)
-	return n, db.named(classify(err))
+	err = db.viewRow(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
+		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`, nil, &n.Events, &n.Storages, &n.Bytes)
+	return n, err
 }
 
 // Sources returns the URLs of the servers that were seen to serve the log, the

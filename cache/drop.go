@@ -127,7 +127,7 @@ func (r *retainer) apply(ctx context.Context, steps []changes) error {
 		}
 		steps = steps[n:]
 		if r.steps++; r.steps%checkpointSteps == 0 {
-			if err := r.checkpoint(ctx); err != nil {
+			if err := r.db.checkpoint(ctx); err != nil {
 				return err
 			}
 		}

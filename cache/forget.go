@@ -51,7 +51,7 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 		}
 		removed, at = removed+n, next
 	}
-	if err := db.shrink(ctx); err != nil {
+	if err := db.giveBack(ctx); err != nil {
 		return removed, fmt.Errorf("forget %s: %w", topic, err)
 	}
 	return removed, nil
@@ -310,35 +310,4 @@ func replacePosting(tx *sql.Tx, key postingKey, left []byte) error {
 	}
 	_, err := tx.Exec(`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, left, key.storage, key.block)
 	return err
-}
-
-// shrinkPages is how many pages one transaction gives back to the disk.
-const shrinkPages = 4096
-
-// shrink gives free pages back to the disk, a few at a time, so that no other writer
-// waits long.
-func (db *DB) shrink(ctx context.Context) error {
-	if err := db.lock(ctx); err != nil {
-		return err
-	}
-	defer db.unlock()
-	for {
-		var free, now int
-		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
-			return orDone(ctx, err)
-		}
-		if _, err := db.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkPages)); err != nil {
-			return orDone(ctx, err)
-		}
-		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
-			return orDone(ctx, err)
-		}
-		if now == 0 || now >= free {
-			break
-		}
-	}
-	// The file itself becomes shorter when it gets what the write-ahead log has.
-	// That readers keep it from that is no failure: it happens later.
-	_, err := db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
-	return orDone(ctx, err)
 }

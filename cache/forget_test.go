@@ -346,7 +346,7 @@ func TestForgetFollowed(t *testing.T) {
 // A damaged event can be forgotten.
 func TestForgetDamaged(t *testing.T) {
 	db, span := smallCopy(t)
-	if _, err := db.write.Exec(`UPDATE event SET line = 'x'`); err != nil {
+	if err := rawExec(db, `UPDATE event SET line = 'x'`); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := db.Forget(context.Background(), event.All, span.To); n != len(clientLog) || err != nil {

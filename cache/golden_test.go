@@ -31,7 +31,7 @@ func goldenFiles(t *testing.T, kind string) []string {
 	for _, path := range paths {
 		names = append(names, filepath.Base(path))
 	}
-	migrations, err := migrations.ReadDir("migrations")
+	migrations, err := os.ReadDir("migrations")
 	if err != nil || len(names) != len(migrations) {
 		t.Fatalf("there are %s files of %d schemas, %v, and %d migrations", kind, len(names), err, len(migrations))
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -191,15 +192,17 @@ func wantError(t fataler, what string, err, want error) {
 	}
 }
 
+// rawExec changes a file without its methods.
+func rawExec(db *DB, statements string, args ...any) error {
+	return db.update(context.Background(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(statements, args...)
+		return err
+	})
+}
+
 // kill drops db as a killed process would: nothing is released.
 func kill(db *DB) {
-	db.read.Close()
-	db.write.Close()
-	db.owner.close()
-	if db.serving {
-		db.flock.Close()
-		db.held.endServing()
-	}
+	db.abandon()
 	if db.closing != nil {
 		close(db.closing)
 	}

@@ -87,7 +87,7 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 		}
 	}
 	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.owner.String(), w.db.leaseEnd()).Scan(&w.row.id)
+		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.ownerName(), w.db.leaseEnd()).Scan(&w.row.id)
 }
 
 // wrap says what was being done when err happened.
@@ -113,7 +113,7 @@ func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy b
 		if err := rows.Scan(&w.id, &of, &ofAt, &w.owner, &w.lease); err != nil {
 			return false, errors.Join(err, rows.Close())
 		}
-		if db.stale(&w) {
+		if db.stale(w.owner, w.lease) {
 			left = append(left, w.id)
 		} else if of == topic.String() && ofAt == at {
 			busy = true
@@ -204,7 +204,7 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 		}
 	}
 	lease := sql.NullInt64{Int64: w.db.leaseEnd(), Valid: !whole}
-	owner := sql.NullString{String: w.db.owner.String(), Valid: !whole}
+	owner := sql.NullString{String: w.db.ownerName(), Valid: !whole}
 	res, err := tx.Exec(`UPDATE snapshot SET count = ?, whole = ?, owner = ?, lease = ? WHERE id = ?`,
 		w.row.count, whole, owner, lease, w.row.id)
 	if err != nil {

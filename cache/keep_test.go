@@ -462,12 +462,12 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 	for i := 0; i < len(members); i += 97 {
 		bad := bytes.Clone(members)
 		bad[i] ^= 1
-		if _, err := db.write.Exec(`UPDATE part SET members = ?`, bad); err != nil {
+		if err := rawExec(db, `UPDATE part SET members = ?`, bad); err != nil {
 			t.Fatal(err)
 		}
 		wantError(t, fmt.Sprint("byte ", i), db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)
 	}
-	if _, err := db.write.Exec(`UPDATE part SET members = x''`); err != nil {
+	if err := rawExec(db, `UPDATE part SET members = x''`); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, "no members", db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)

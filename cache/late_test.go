@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -139,7 +140,7 @@ func (f *follower) pages() error {
 // holdFile stops the committer before it begins, as another process does that
 // writes to the file.
 func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
-	pool, err := db.connect(1, "&_txlock=immediate")
+	pool, err := sql.Open("sqlite", "file:"+db.path+"?_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}

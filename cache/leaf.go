@@ -214,8 +214,8 @@ func boundLeaves(tx *sql.Tx) error {
 
 // Removals returns how often stored events were removed from the file.
 func (db *DB) Removals(ctx context.Context) (n int64, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT removals FROM log`).Scan(&n)
-	return n, db.named(classify(err))
+	err = db.viewRow(ctx, `SELECT removals FROM log`, nil, &n)
+	return n, err
 }
 
 func removals(tx *sql.Tx) (n int64, err error) {

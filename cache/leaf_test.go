@@ -213,7 +213,7 @@ func TestLeavesAgainstEvents(t *testing.T) {
 		want := slowLeaves(among(evs, topic, span))
 		for _, db := range []*DB{server, client} {
 			if rapid.Bool().Draw(t, "cold") {
-				if _, err := db.write.Exec(`DELETE FROM leaf`); err != nil {
+				if err := rawExec(db, `DELETE FROM leaf`); err != nil {
 					t.Fatalf("%v", err)
 				}
 			}
@@ -309,7 +309,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 // Of a log, nothing is told below its horizon.
 func TestLeavesBelowHorizon(t *testing.T) {
 	db, _ := bigLog(t)
-	if _, err := db.write.Exec(`UPDATE window SET start = ?`, event.BlockSize); err != nil {
+	if err := rawExec(db, `UPDATE window SET start = ?`, event.BlockSize); err != nil {
 		t.Fatal(err)
 	}
 	_, err := db.Leaves(context.Background(), event.All, window.Span{From: event.BlockSize - 1, To: db.Head()})

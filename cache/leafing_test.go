@@ -66,7 +66,7 @@ func checkKeptLeaves(t fataler, db *DB) {
 
 func mustExec(t fataler, db *DB, query string) {
 	t.Helper()
-	if _, err := db.write.Exec(query); err != nil {
+	if err := rawExec(db, query); err != nil {
 		t.Fatalf("%v", err)
 	}
 }

@@ -493,14 +493,16 @@ func TestCancelledCalls(t *testing.T) {
 	} {
 		wantError(t, name, call(), context.Canceled)
 	}
-	db.writing <- struct{}{} // somebody writes for long
+	if err := db.lock(context.Background()); err != nil { // somebody writes for long
+		t.Fatal(err)
+	}
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)
 	defer stop()
 	_, _, err := db.Claim(late, ts[:1], window.Span{To: 10})
 	wantError(t, "Claim while somebody writes", err, context.DeadlineExceeded)
 	db.unlock()
 	mustClaim(t, db, "alice", 0, 10)
-	if open := db.read.Stats().InUse + db.write.Stats().InUse; open != 0 {
+	if open := db.inUse(); open != 0 {
 		t.Errorf("%d connections are in use", open)
 	}
 }

@@ -16,15 +16,6 @@ import (
 	"time"
 )
 
-// The errors of files that may only be read.
-var (
-	// ErrReadOnly means that the file, its folder or what SQLite keeps beside it
-	// may not be written by this process.
-	ErrReadOnly = errors.New("is read-only")
-	// ErrChanged means that somebody wrote a file that is read without locks.
-	ErrChanged = errors.New("was changed while it was being read; try again")
-)
-
 // A location says how a file can be opened where it lies.
 type location struct {
 	frozen error    // why nothing may be written there; nil if it may
@@ -45,23 +36,23 @@ type stamp struct {
 // in the -shm file. If that is not there, each connection makes an index of its own in
 // memory, which SQLite does for those alone that have a file for themselves. Without a
 // write-ahead log the file is all there is, and is read as one that never changes.
-func (db *DB) lookAround() error {
-	db.location = location{frozen: frozen(db.file), params: "mode=rw" + tuning}
+func (db *file) lookAround() error {
+	db.location = location{frozen: frozen(db.real), params: "mode=rw" + tuning}
 	if db.frozen == nil {
 		return nil
 	}
-	log := db.file + "-wal"
+	log := db.real + "-wal"
 	info, err := os.Stat(log)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	unreadable := mayRead(log)
 	switch {
-	case err != nil || info.Size() == 0 && (unreadable != nil || mayRead(db.file+"-shm") != nil):
+	case err != nil || info.Size() == 0 && (unreadable != nil || mayRead(db.real+"-shm") != nil):
 		db.params, db.alone = "mode=ro&immutable=1"+tuning, true
 	case unreadable != nil:
 		return fmt.Errorf("read its write-ahead log: %w", unreadable)
-	case mayRead(db.file+"-shm") == nil:
+	case mayRead(db.real+"-shm") == nil:
 		db.params = "mode=ro" + tuning
 	default:
 		// No PRAGMA that reads the file may come first.
@@ -84,8 +75,8 @@ func frozen(file string) error {
 	return nil
 }
 
-func (db *DB) stamps() (seen [2]stamp, err error) {
-	for i, path := range []string{db.file, db.file + "-wal"} {
+func (db *file) stamps() (seen [2]stamp, err error) {
+	for i, path := range []string{db.real, db.real + "-wal"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
 			continue
@@ -99,7 +90,7 @@ func (db *DB) stamps() (seen [2]stamp, err error) {
 }
 
 // unchanged returns ErrChanged if what is read without locks has changed.
-func (db *DB) unchanged() error {
+func (db *file) unchanged() error {
 	if !db.alone {
 		return nil
 	}
@@ -114,13 +105,13 @@ func (db *DB) unchanged() error {
 const busyTime = 10 * time.Second
 
 // connect opens a pool of db's file.
-func (db *DB) connect(most int, extra string) (*sql.DB, error) {
-	return connect(db.file, most, db.params+extra)
+func (db *file) connect(most int, extra string) (*sql.DB, error) {
+	return connect(db.real, most, db.params+extra)
 }
 
 // openReaders opens the connections that read before they are needed: later there may
 // be no descriptors left for them.
-func (db *DB) openReaders(ctx context.Context) (err error) {
+func (db *file) openReaders(ctx context.Context) (err error) {
 	conns := make([]*sql.Conn, db.read.Stats().MaxOpenConnections)
 	for i := 0; i < len(conns) && err == nil; i++ {
 		conns[i], err = db.read.Conn(ctx)

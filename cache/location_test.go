@@ -72,7 +72,7 @@ func filled(t *testing.T) map[string]string {
 	db := mustOpen(t, filepath.Join(t.TempDir(), "x.db"), Config{Role: Client, Log: testLog})
 	defer db.Close()
 	store(t, db, "alice", madeEvent("alice", "posts/1", 3))
-	if _, err := db.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+	if _, err := sqlExec(db.Path(), `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
 		t.Fatal(err)
 	}
 	store(t, db, "bob", madeEvent("bob", "x", 5))

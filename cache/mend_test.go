@@ -43,14 +43,14 @@ func TestDamagedStates(t *testing.T) {
 		bad[fmt.Sprint("byte ", i)] = b
 	}
 	for what, b := range bad {
-		if _, err := db.write.Exec(`UPDATE part SET members = ? WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`, append([]byte{}, b...)); err != nil {
+		if err := rawExec(db, `UPDATE part SET members = ? WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`, append([]byte{}, b...)); err != nil {
 			t.Fatal(err)
 		}
 		check(what, db, 1)
 		checkKept(t, what, db, before[0])
 		keep(t, db, evs, event.All, 90)
 	}
-	if _, err := db.write.Exec(`DELETE FROM part`); err != nil {
+	if err := rawExec(db, `DELETE FROM part`); err != nil {
 		t.Fatal(err)
 	}
 	check("no parts", db, 2)

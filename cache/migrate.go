@@ -18,7 +18,7 @@ const applicationID = 0x72737472
 // migrate brings the schema up to date, each migration in a transaction of its
 // own. It refuses files of other programs, of later versions, of another role and
 // of another log before it writes.
-func (db *DB) migrate(ctx context.Context, cfg Config) error {
+func (db *file) migrate(ctx context.Context, cfg options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (db *DB) migrate(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-func (db *DB) migrateTo(ctx context.Context, version int, files []string) error {
+func (db *file) migrateTo(ctx context.Context, version int, files []string) error {
 	return db.update(ctx, func(tx *sql.Tx) error {
 		var now int
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&now); err != nil {
@@ -61,7 +61,7 @@ func (db *DB) migrateTo(ctx context.Context, version int, files []string) error 
 	})
 }
 
-func (db *DB) loadIdentity(ctx context.Context, cfg Config) error {
+func (db *file) loadIdentity(ctx context.Context, cfg options) error {
 	err := db.read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&db.log, &db.role)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

@@ -245,7 +245,7 @@ func TestOpenBackup(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
 	path := filepath.Join(t.TempDir(), "backup.db")
-	if _, err := db.write.Exec(`VACUUM INTO ?`, path); err != nil {
+	if _, err := sqlExec(db.Path(), "VACUUM INTO '"+path+"'"); err != nil {
 		t.Fatal(err)
 	}
 	again := mustOpen(t, path, Config{Role: Server})
@@ -303,7 +303,7 @@ func TestDamagedLines(t *testing.T) {
 	for _, line := range []string{"", "{}", "\x00", string(good.Line()[:40]), string(good.Line()[:len(good.Line())-2]), string(other.Line()), `{"id":"`} {
 		db := openClient(t)
 		store(t, db, "alice", good)
-		if _, err := db.write.Exec(`UPDATE event SET line = ?`, line); err != nil {
+		if err := rawExec(db, `UPDATE event SET line = ?`, line); err != nil {
 			t.Fatal(err)
 		}
 		for _, topic := range []string{"alice", "alice/x$"} {
@@ -323,7 +323,7 @@ func TestWindowsSayWhatIsReadable(t *testing.T) {
 	mustAppend(t, log, drafts("alice", "x", "k", 5000)...)
 	store(t, copied, "alice", madeEvent("alice", "x", 1), madeEvent("alice", "x", 9))
 	for _, db := range []*DB{log, copied} {
-		if _, err := db.write.Exec(`DELETE FROM window`); err != nil {
+		if err := rawExec(db, `DELETE FROM window`); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"*", "alice", "alice/x$", "bob"} {

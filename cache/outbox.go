@@ -130,10 +130,10 @@ type Aside struct {
 
 // Aside counts what the file has beside what it holds.
 func (db *DB) Aside(ctx context.Context) (n Aside, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT
+	err = db.viewRow(ctx, `SELECT
 		(SELECT count(*) FROM outbox WHERE refused IS NULL),
 		(SELECT count(*) FROM outbox WHERE refused IS NOT NULL),
 		(SELECT count(*) FROM candidate),
-		(SELECT count(*) FROM foreign_event)`).Scan(&n.Queued, &n.Refused, &n.Candidates, &n.Foreign)
-	return n, db.named(classify(err))
+		(SELECT count(*) FROM foreign_event)`, nil, &n.Queued, &n.Refused, &n.Candidates, &n.Foreign)
+	return n, err
 }

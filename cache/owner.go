@@ -161,31 +161,41 @@ func processGone(self, other string) bool {
 	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
 }
 
-// stale reports whether a window's owner has let it go: nobody has it, its lease
-// has ended, or its owner is gone. Our own windows grow stale, too: a lease that nobody
+// leaseTime is how long a window stays with a process that says nothing. Each
+// Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
+const leaseTime = 60 * time.Second
+
+// ownerName returns what rows call this opening of the file.
+func (db *file) ownerName() string { return db.owner.String() }
+
+// leaseEnd returns when a lease ends that is renewed now, in milliseconds.
+func (db *file) leaseEnd() int64 { return db.now().Add(leaseTime).UnixMilli() }
+
+// stale reports whether an owner has let its lease go: there is none, the lease
+// has ended, or the owner is gone. Our own leases grow stale, too: one that nobody
 // fills must not keep others out for as long as the process lives.
-func (db *DB) stale(w *row) bool {
-	return w.owner == "" || db.leaseOver(w) || db.owner.presenceOf(w.owner) == gone
+func (db *file) stale(owner string, lease int64) bool {
+	return owner == "" || db.leaseOver(lease) || db.owner.presenceOf(owner) == gone
 }
 
 // leaseOver reports whether a lease has ended, or lies much further ahead than any
 // lease: a clock was set back.
-func (db *DB) leaseOver(w *row) bool {
-	left := time.UnixMilli(w.lease).Sub(db.now())
+func (db *file) leaseOver(lease int64) bool {
+	left := time.UnixMilli(lease).Sub(db.now())
 	return left <= 0 || left > 2*leaseTime
 }
 
-// holds reports whether a cursor's owner has it: as long as it is there, however long it
-// sleeps. Only of one whose lock cannot be seen the lease decides.
-func (db *DB) holds(w *row) bool {
-	if w.owner == "" {
+// holds reports whether an owner has what it holds for as long as it is there, however
+// long it sleeps. Only of one whose lock cannot be seen the lease decides.
+func (db *file) holds(owner string, lease int64) bool {
+	if owner == "" {
 		return false
 	}
-	switch db.owner.presenceOf(w.owner) {
+	switch db.owner.presenceOf(owner) {
 	case present:
 		return true
 	case gone:
 		return false
 	}
-	return !db.leaseOver(w)
+	return !db.leaseOver(lease)
 }

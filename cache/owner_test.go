@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -44,15 +43,14 @@ func TestGoneOwner(t *testing.T) {
 // is not the one that was locked.
 func TestOwnerWithoutLock(t *testing.T) {
 	for name, lose := range map[string]func(a, b *DB){
-		"no lock could be taken": func(a, _ *DB) { a.owner.path = filepath.Join(a.file, "nowhere") },
-		"the file was removed":   func(a, _ *DB) { _ = a.owner.String(); os.Remove(a.owner.path) },
+		"the file was removed": func(a, _ *DB) { _ = a.ownerName(); os.Remove(a.path + ".owners") },
 		"the file was replaced": func(a, b *DB) {
-			_ = a.owner.String()
-			os.Remove(a.owner.path)
-			_ = b.owner.String()
+			_ = a.ownerName()
+			os.Remove(a.path + ".owners")
+			_ = b.ownerName()
 		},
 		"no file may be made": func(a, _ *DB) {
-			if err := os.Mkdir(a.owner.path, 0o700); err != nil {
+			if err := os.Mkdir(a.path+".owners", 0o700); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -84,37 +82,6 @@ func TestOwnerWithoutLock(t *testing.T) {
 	}
 }
 
-func TestPresenceOf(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "copy.db")
-	self, other, off := newOwner(path), newOwner(path), newOwner(path)
-	off.once.Do(func() { off.name = off.base }) // without a lock
-	defer self.close()
-	host, _, _ := strings.Cut(self.base, "/")
-	name, file := other.String(), ""
-	if parts := strings.SplitN(name, "/", 4); len(parts) == 4 {
-		file = parts[3]
-	} else {
-		t.Fatalf("%s has no lock", name)
-	}
-	for owner, want := range map[string]presence{
-		self.String(): present, name: present, off.String(): unknown,
-		host + "/1/x": unknown, host + "/999999999/x": gone, "elsewhere/999999999/x": unknown,
-		host + "/0/x": unknown, host + "/-1/x": unknown, host + "/x/x": unknown, host: unknown, "": unknown,
-		"elsewhere/1/x/" + file: gone, "elsewhere/1/x/" + file + "0": unknown, "elsewhere/1/x/": unknown,
-		host + "/999999999/x/another.1.2": gone, // its lock cannot be seen, its number can
-	} {
-		if got := self.presenceOf(owner); got != want {
-			t.Errorf("presenceOf(%q) = %v, want %v", owner, got, want)
-		}
-	}
-	if err := other.close(); err != nil {
-		t.Fatal(err)
-	}
-	if got := self.presenceOf(name); got != gone {
-		t.Errorf("after its end: %v", got)
-	}
-}
-
 // What only reads makes no file of locks.
 func TestReadingLocksNothing(t *testing.T) {
 	db := openClient(t)
@@ -122,8 +89,8 @@ func TestReadingLocksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	list(t, db)
-	if _, err := os.Stat(db.owner.path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("there is %s (%v)", db.owner.path, err)
+	if _, err := os.Stat(db.path + ".owners"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a file of locks (%v)", err)
 	}
 }
 
@@ -205,7 +172,7 @@ func TestZombieHoldsNothing(t *testing.T) {
 			t.Fatalf("after the holder was killed: %v", err)
 		}
 	}
-	if !processExists(cmd.Process.Pid) {
+	if cmd.ProcessState != nil {
 		t.Error("somebody has waited for the child")
 	}
 }

@@ -41,7 +41,7 @@ func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) 
 		}
 		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
 			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), db.owner.String(), db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
+			topic.String(), moment.String(), db.ownerName(), db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)
@@ -63,7 +63,7 @@ func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
 		w := &windows[i]
 		switch {
 		case w.State != window.Pending:
-		case !db.stale(w):
+		case !db.stale(w.owner, w.lease):
 			return w.id, nil
 		default:
 			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)

@@ -90,7 +90,7 @@ func TestPendAfterOthers(t *testing.T) {
 	wantBusy(t, a, next.number)
 	wantAnswers(t, next, slow.number, Answer{"now", []byte(`{"n":1}`)})
 
-	if _, err := b.write.Exec(`UPDATE window SET lease = ?`, at.now().Add(time.Hour).UnixMilli()); err != nil {
+	if err := rawExec(b, `UPDATE window SET lease = ?`, at.now().Add(time.Hour).UnixMilli()); err != nil {
 		t.Fatal(err)
 	}
 	mustEnd(t, mustPend(t, a, "*", event.Now), "") // the clock was set back
@@ -102,7 +102,7 @@ func TestPendAfterOthers(t *testing.T) {
 func TestPendingIsUnique(t *testing.T) {
 	db := openClient(t)
 	mustPend(t, db, "alice", event.Now)
-	_, err := db.write.Exec(`INSERT INTO window (topic, state, start, reached, stop) VALUES ('bob', 'pending', 0, 0, 0)`)
+	err := rawExec(db, `INSERT INTO window (topic, state, start, reached, stop) VALUES ('bob', 'pending', 0, 0, 0)`)
 	if err == nil {
 		t.Error("there are two pending windows")
 	}

@@ -17,11 +17,11 @@ import (
 
 // prepareFile refuses a file that is not ours, takes a server's lock and creates what
 // is to be created. Without a role nothing is.
-func (db *DB) prepareFile(ctx context.Context, cfg Config) error {
+func (db *file) prepareFile(ctx context.Context, cfg options) error {
 	if err := db.hold(cfg); err != nil {
 		return err
 	}
-	kind, h, err := db.held.inspect(db.file)
+	kind, h, err := db.held.inspect(db.real)
 	if err != nil {
 		return err
 	}
@@ -41,14 +41,14 @@ func (db *DB) prepareFile(ctx context.Context, cfg Config) error {
 	} else if err := db.findWAL(ctx); err != nil {
 		return err
 	}
-	if cfg.Role == "" || kind == ourFile && (!db.walless || !exists(db.file+"-journal")) {
+	if cfg.Role == "" || kind == ourFile && (!db.walless || !exists(db.real+"-journal")) {
 		return nil
 	}
 	return db.create(ctx, cfg)
 }
 
 // hold finds the file, making an empty one if it is not there and may be.
-func (db *DB) hold(cfg Config) (err error) {
+func (db *file) hold(cfg options) (err error) {
 	flags := 0
 	if cfg.Role != "" && !(cfg.Role == Client && cfg.Log == "") {
 		flags = os.O_CREATE
@@ -61,10 +61,10 @@ func (db *DB) hold(cfg Config) (err error) {
 	}
 	// SQLite, too, keeps what belongs to a file beside the file itself, not
 	// beside a link to it.
-	if db.file, err = filepath.EvalSymlinks(db.path); err != nil {
+	if db.real, err = filepath.EvalSymlinks(db.path); err != nil {
 		return err
 	}
-	if db.file, err = filepath.Abs(db.file); err != nil {
+	if db.real, err = filepath.Abs(db.real); err != nil {
 		return err
 	}
 	return db.lookAround()
@@ -73,12 +73,12 @@ func (db *DB) hold(cfg Config) (err error) {
 // takeLock keeps other servers out for as long as the file is open: by a lock on the
 // file, which holds whatever name it is opened under, and by the lock file that earlier
 // versions take.
-func (db *DB) takeLock() error {
+func (db *file) takeLock() error {
 	if err := db.held.serve(); err != nil {
 		return err
 	}
 	db.serving = true
-	db.flock = flock.New(db.file + ".lock")
+	db.flock = flock.New(db.real + ".lock")
 	ok, err := db.flock.TryLock()
 	if err == nil && !ok {
 		err = ErrLocked
@@ -89,10 +89,10 @@ func (db *DB) takeLock() error {
 // findWAL refuses a file that is served under another name: its write-ahead log lies
 // beside that one, and without it SQLite would read, or write, half of a log. A server
 // that has just begun, or is about to end, has none for a moment.
-func (db *DB) findWAL(ctx context.Context) error {
+func (db *file) findWAL(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Second); ; {
 		switch {
-		case db.held.served || !servedElsewhere(db.held.File) || exists(db.file+"-wal"):
+		case db.held.served || !servedElsewhere(db.held.File) || exists(db.real+"-wal"):
 			return nil
 		case time.Now().After(deadline):
 			return ErrLinked
@@ -113,7 +113,7 @@ func exists(path string) bool {
 // join connects to the file and finds out which log it belongs to. Where nothing may be
 // written, what another process keeps beside the file may go at any time: then it is
 // looked for again.
-func (db *DB) join(ctx context.Context, cfg Config) (err error) {
+func (db *file) join(ctx context.Context, cfg options) (err error) {
 	for range 3 {
 		if err = db.joinOnce(ctx, cfg); db.frozen == nil || !isVanished(err) {
 			return err
@@ -125,7 +125,7 @@ func (db *DB) join(ctx context.Context, cfg Config) (err error) {
 	return err
 }
 
-func (db *DB) joinOnce(ctx context.Context, cfg Config) (err error) {
+func (db *file) joinOnce(ctx context.Context, cfg options) (err error) {
 	if db.frozen == nil {
 		if err := db.connectWriter(); err != nil {
 			return err
@@ -152,7 +152,7 @@ func isVanished(err error) bool {
 }
 
 // disconnect closes the pools.
-func (db *DB) disconnect() error {
+func (db *file) disconnect() error {
 	var errs []error
 	for _, pool := range []*sql.DB{db.read, db.write} {
 		if pool != nil {

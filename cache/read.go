@@ -85,6 +85,23 @@ func (db *DB) heldEnd(ctx context.Context, tx *sql.Tx, topics []event.Topic, p e
 	return end, nil
 }
 
+// readStatements are those that the reading connections keep prepared: reading a
+// thousand events takes no longer than preparing a few.
+type readStatements struct {
+	windows *sql.Stmt // windowsQuery
+	joined  *sql.Stmt // joinedQuery
+}
+
+// prepareReading prepares them. It needs a connection of its own, so it cannot be done
+// by who holds one.
+func (db *DB) prepareReading(ctx context.Context) (err error) {
+	if db.queries.windows, err = db.prepareRead(ctx, windowsQuery); err != nil {
+		return err
+	}
+	db.queries.joined, err = db.prepareRead(ctx, joinedQuery)
+	return err
+}
+
 // Held returns which stretches of the topics' history are held: of all of them. Of
 // no topics none are.
 func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Spans, err error) {

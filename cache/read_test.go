@@ -49,7 +49,7 @@ func TestReadEdges(t *testing.T) {
 	if _, _, err := db.Read(ctx, nil, 0, 10, 10); !asError(err, &notHeld) {
 		t.Errorf("Read of no topic: %v", err)
 	}
-	if _, err := db.write.Exec(`UPDATE window SET start = 5`); err != nil { // retention
+	if err := rawExec(db, `UPDATE window SET start = 5`); err != nil { // retention
 		t.Fatal(err)
 	}
 	if _, _, err := db.Read(ctx, all, 4, 10, 10); !asError(err, &notHeld) || !notHeld.Some || notHeld.Oldest != 5 {
@@ -293,7 +293,7 @@ func TestReadIDBetweenOthers(t *testing.T) {
 	}
 	store(t, db, "alice", evs...)
 	const damaged = 100
-	if _, err := db.write.Exec(`UPDATE event SET line = replace(line, ?, ?) WHERE id = ?`,
+	if err := rawExec(db, `UPDATE event SET line = replace(line, ?, ?) WHERE id = ?`,
 		`"id":"`+event.ID(damaged).String(), `"id":"`+event.ID(damaged+1).String(), damaged); err != nil {
 		t.Fatal(err)
 	}

@@ -190,12 +190,12 @@ type retained struct {
 }
 
 func (db *DB) loadRetained(ctx context.Context) (r retained, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
-		JOIN window w ON w.topic = '*' AND w.state = 'committed'`).Scan(&r.horizon, &r.dropped, &r.indexed, &r.hashed)
+	err = db.viewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
+		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = errNoWindow
+		err = db.named(errNoWindow)
 	}
-	return r, db.named(orDone(ctx, err))
+	return r, err
 }
 
 // moveHorizon moves the horizon up to a position, the end of a block, if it lies below:

@@ -286,7 +286,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	r.rest = func(context.Context, time.Duration) error { return nil }
 	horizon := event.ID(2 * event.BlockSize)
 	// The last state before the horizon lies a block before it.
-	if _, err := db.write.Exec(`DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {
+	if err := rawExec(db, `DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.moveHorizon(ctx, horizon); err != nil {

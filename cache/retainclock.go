@@ -66,8 +66,8 @@ func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 // the time if there was no retention yet.
 func (db *DB) loadClock(ctx context.Context) (*retainClock, error) {
 	var tick, last event.Time
-	if err := db.read.QueryRowContext(ctx, `SELECT tick, time FROM log`).Scan(&tick, &last); err != nil {
-		return nil, db.named(orDone(ctx, err))
+	if err := db.viewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
+		return nil, err
 	}
 	if tick == 0 {
 		tick = last

@@ -98,7 +98,7 @@ func TestStateWhileAppending(t *testing.T) {
 func TestStateAboveHorizon(t *testing.T) {
 	db, evs := bigLog(t)
 	const horizon = event.BlockSize
-	if _, err := db.write.Exec(`UPDATE window SET start = ?`, horizon); err != nil {
+	if err := rawExec(db, `UPDATE window SET start = ?`, horizon); err != nil {
 		t.Fatal(err)
 	}
 	left := map[string]bool{}
@@ -127,7 +127,7 @@ func TestStateAboveHorizon(t *testing.T) {
 	err = db.State(context.Background(), event.All, db.Head()+1, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: db.Head()})
 	// With nothing but a horizon, too.
-	if _, err := db.write.Exec(`UPDATE window SET start = stop`); err != nil {
+	if err := rawExec(db, `UPDATE window SET start = stop`); err != nil {
 		t.Fatal(err)
 	}
 	err = db.State(context.Background(), event.All, horizon, noEvent)
@@ -203,7 +203,7 @@ func TestStateOfLongLines(t *testing.T) {
 func TestStateMissesName(t *testing.T) {
 	db, evs := bigLog(t)
 	setState(t)
-	if _, err := db.write.Exec(`DELETE FROM storage WHERE id = 3`); err != nil {
+	if err := rawExec(db, `DELETE FROM storage WHERE id = 3`); err != nil {
 		t.Fatal(err)
 	}
 	fewStorages = 0

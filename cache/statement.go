@@ -15,7 +15,7 @@ type statements struct {
 
 // prepare prepares what the last transactions have used, before the next one has the
 // connection.
-func (db *DB) prepare(ctx context.Context) error {
+func (db *file) prepare(ctx context.Context) error {
 	s := &db.statements
 	for _, query := range s.wanted {
 		stmt, err := db.write.PrepareContext(ctx, query)
@@ -30,7 +30,7 @@ func (db *DB) prepare(ctx context.Context) error {
 }
 
 // stmt returns the statement of query in tx, which begin has begun.
-func (db *DB) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
+func (db *file) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 	s := &db.statements
 	if stmt := s.used[query]; stmt != nil {
 		return stmt, nil
@@ -50,7 +50,7 @@ func (db *DB) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 }
 
 // exec executes a statement in tx that is kept prepared.
-func (db *DB) exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
+func (db *file) exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
 	stmt, err := db.stmt(tx, query)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (db *DB) exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
 }
 
 // scan executes a query in tx that is kept prepared and scans its only row.
-func (db *DB) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
+func (db *file) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 	stmt, err := db.stmt(tx, query)
 	if err != nil {
 		return err
@@ -67,19 +67,8 @@ func (db *DB) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 	return stmt.QueryRow(args...).Scan(dest...)
 }
 
-// readStatements are those that the reading connections keep prepared: reading a
-// thousand events takes no longer than preparing a few.
-type readStatements struct {
-	windows *sql.Stmt // windowsQuery
-	joined  *sql.Stmt // joinedQuery
-}
-
-// prepareReading prepares them. It needs a connection of its own, so it cannot be done
-// by who holds one.
-func (db *DB) prepareReading(ctx context.Context) (err error) {
-	if db.queries.windows, err = db.read.PrepareContext(ctx, windowsQuery); err != nil {
-		return err
-	}
-	db.queries.joined, err = db.read.PrepareContext(ctx, joinedQuery)
-	return err
+// prepareRead prepares a query on the reading connections. It needs one of its own, so it
+// cannot be done by who holds one.
+func (db *file) prepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
+	return db.read.PrepareContext(ctx, query)
 }

@@ -48,6 +48,6 @@ func (db *DB) CountSaved(ctx context.Context, n int64) error {
 
 // Tally returns what has been fetched and saved so far.
 func (db *DB) Tally(ctx context.Context) (t Tally, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT fetched, received, saved FROM log`).Scan(&t.Fetched, &t.Received, &t.Saved)
-	return t, db.named(classify(err))
+	err = db.viewRow(ctx, `SELECT fetched, received, saved FROM log`, nil, &t.Fetched, &t.Received, &t.Saved)
+	return t, err
 }

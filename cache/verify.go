@@ -1,12 +1,10 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -231,13 +229,8 @@ func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
 
 // Check has SQLite look through the structure of the whole file.
 func (db *DB) Check(ctx context.Context) error {
-	var result string
-	if err := db.read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {
-		return fmt.Errorf("check %s: %w", db.path, classify(err))
-	}
-	if result != "ok" {
-		_, what, _ := strings.Cut(result, "\n") // the first line only names the database
-		return fmt.Errorf("check %s: %w: %s", db.path, ErrCorrupt, cmp.Or(strings.ReplaceAll(what, "\n", "; "), result))
+	if err := db.quickCheck(ctx); err != nil {
+		return fmt.Errorf("check %s: %w", db.path, err)
 	}
 	return nil
 }

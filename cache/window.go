@@ -7,15 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
-
-// leaseTime is how long a window stays with a process that says nothing. Each
-// Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
-const leaseTime = 60 * time.Second
 
 // ErrLost means that a lease, of a window or a cursor, has passed to another process.
 var ErrLost = errors.New("it was taken over by another process")
@@ -91,7 +86,7 @@ func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		rows, err := loadWindows(tx)
 		for i := range rows {
-			if r := &rows[i]; r.State != window.Pending || !db.stale(r) {
+			if r := &rows[i]; r.State != window.Pending || !db.stale(r.owner, r.lease) {
 				ws = append(ws, r.Window)
 			}
 		}
@@ -243,11 +238,9 @@ func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held wi
 	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
 		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		t.String(), state.String(), held.From, held.To, l.span.To,
-		l.db.owner.String(), l.db.leaseEnd()).Scan(&id)
+		l.db.ownerName(), l.db.leaseEnd()).Scan(&id)
 	return id, err
 }
-
-func (db *DB) leaseEnd() int64 { return db.now().Add(leaseTime).UnixMilli() }
 
 // Apply stores events that follow Reached, in order and complete for the lease's
 // topics up to position reached, and moves the windows there, in one transaction.
@@ -315,7 +308,7 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
 		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
 			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
-			reached, l.db.owner.String(), l.db.leaseEnd(), id, l.db.owner.String())
+			reached, l.db.ownerName(), l.db.leaseEnd(), id, l.db.ownerName())
 		if err != nil {
 			return nil, err
 		}
@@ -471,7 +464,7 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 	err := l.db.update(ctx, func(tx *sql.Tx) error {
 		for _, id := range l.rows {
 			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.owner.String())
+				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.ownerName())
 			if err != nil {
 				return err
 			}
@@ -490,7 +483,7 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 	err := l.db.update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
 			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.owner.String())
+				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.ownerName())
 			if err != nil {
 				return err
 			}

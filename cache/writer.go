@@ -5,13 +5,10 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"strings"
 
 	sqlite "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
-
-	"github.com/rstream-dev/rstream/event"
 )
 
 // A sqliteConn is what database/sql uses of a connection.
@@ -41,31 +38,6 @@ type writerConn struct {
 type insert struct {
 	into, row, or string
 	rows          int
-}
-
-// A BLOB is bound in place of a text, since a string would be copied once more.
-var (
-	intoEvent   = insert{into: `INSERT INTO event (id, storage, line) VALUES `, row: `(?, ?, CAST(? AS TEXT))`}
-	intoPosting = insert{into: `INSERT INTO posting (storage, block, offsets) VALUES `, row: `(?, ?, ?)`,
-		or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
-)
-
-// maxRows is how many rows one statement inserts, and fewRows what is left in the end,
-// but for some that are inserted one by one.
-const (
-	maxRows = 64
-	fewRows = 8
-)
-
-// some returns how many of n rows the next statement inserts.
-func some(n int) int {
-	switch {
-	case n >= maxRows:
-		return maxRows
-	case n >= fewRows:
-		return fewRows
-	}
-	return 1
 }
 
 func (i insert) query() string {
@@ -145,71 +117,16 @@ func (c *writerConn) exec(i insert) (n int64, err error) {
 	return res.RowsAffected()
 }
 
-// insertEvents stores events with the numbers of their storages, but for those that
-// are held already, which it returns as indexes.
-func (c *writerConn) insertEvents(evs []event.Event, storages []int64) (held []int, err error) {
-	for at, n := 0, 0; at < len(evs); at += n {
-		n = some(len(evs) - at)
-		_, err := c.insertSome(evs[at:at+n], storages[at:], "")
-		if !isConstraint(err) {
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		for i := at; i < at+n; i++ { // one is held: which?
-			done, err := c.insertSome(evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
-			if err != nil {
-				return nil, err
-			}
-			if done == 0 {
-				held = append(held, i)
-			}
-		}
-	}
-	return held, nil
-}
-
-func (c *writerConn) insertSome(evs []event.Event, storages []int64, or string) (int64, error) {
-	for i := range evs {
-		c.bind(int64(evs[i].ID))
-		c.bind(storages[i])
-		c.bind(evs[i].Line())
-	}
-	into := intoEvent
-	into.rows, into.or = len(evs), or
-	return c.exec(into)
-}
-
 // isConstraint reports whether a statement was refused, and undone, for what is stored.
 func isConstraint(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
 }
 
-// insertPostings adds postings to those that are there.
-func (c *writerConn) insertPostings(p postings) error {
-	keys, offsets := p.sorted()
-	for len(keys) > 0 {
-		into := intoPosting
-		into.rows = some(len(keys))
-		for i := range into.rows {
-			c.bind(keys[i].storage)
-			c.bind(int64(keys[i].block))
-			c.bind(offsets[i])
-		}
-		if _, err := c.exec(into); err != nil {
-			return fmt.Errorf("index block %d: %w", keys[0].block, err)
-		}
-		keys, offsets = keys[into.rows:], offsets[into.rows:]
-	}
-	return nil
-}
-
 // connectWriter opens the writing connection, anew if there is one.
-func (db *DB) connectWriter() error {
+func (db *file) connectWriter() error {
 	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
-	connector, err := sqlite.NewConnector(dataSource(db.file, db.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
+	connector, err := sqlite.NewConnector(dataSource(db.real, db.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return err
 	}
@@ -225,7 +142,7 @@ func (db *DB) connectWriter() error {
 
 // begin begins a writing transaction on a connection that end gives back. The caller
 // has the right to write.
-func (db *DB) begin(ctx context.Context) (tx *sql.Tx, err error) {
+func (db *file) begin(ctx context.Context) (tx *sql.Tx, err error) {
 	if err := db.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -238,21 +155,9 @@ func (db *DB) begin(ctx context.Context) (tx *sql.Tx, err error) {
 	return tx, err
 }
 
-func (db *DB) end() { db.conn.Close() }
+func (db *file) end() { db.conn.Close() }
 
-// storeEvents stores events in the transaction that begin has begun.
-func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
-	err = db.conn.Raw(func(conn any) (err error) {
-		held, err = conn.(*writerConn).insertEvents(evs, storages)
-		return err
-	})
-	return held, err
-}
-
-// storePostings stores postings in the transaction that begin has begun.
-func (db *DB) storePostings(p postings) error {
-	if len(p) == 0 {
-		return nil
-	}
-	return db.conn.Raw(func(conn any) error { return conn.(*writerConn).insertPostings(p) })
+// raw runs fn with the connection of the transaction that begin has begun.
+func (db *file) raw(fn func(c *writerConn) error) error {
+	return db.conn.Raw(func(conn any) error { return fn(conn.(*writerConn)) })
 }

@@ -1,0 +1,39 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// copyInto copies the file through a connection of its own: the one that writes
+// would keep appends waiting, those that read must not write, not even elsewhere.
+func (db *file) copyInto(ctx context.Context, path string) error {
+	pool, err := db.connect(1, "")
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
+		return orDone(ctx, err)
+	}
+	return db.unchanged()
+}
+
+// markBackup says in the copy what it is, checks it and has it synced to disk.
+func markBackup(ctx context.Context, path string) (err error) {
+	pool, err := connect(path, 1, "mode=rw"+tuning)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(orDone(ctx, err), pool.Close()) }()
+	var result string
+	if err := pool.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&result); err != nil {
+		return err
+	}
+	if result != "ok" {
+		return fmt.Errorf("%w: %s", ErrCorrupt, result)
+	}
+	_, err = pool.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup))
+	return err
+}

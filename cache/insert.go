@@ -1,0 +1,104 @@
+package cache
+
+import (
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A BLOB is bound in place of a text, since a string would be copied once more.
+var (
+	intoEvent   = insert{into: `INSERT INTO event (id, storage, line) VALUES `, row: `(?, ?, CAST(? AS TEXT))`}
+	intoPosting = insert{into: `INSERT INTO posting (storage, block, offsets) VALUES `, row: `(?, ?, ?)`,
+		or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
+)
+
+// maxRows is how many rows one statement inserts, and fewRows what is left in the end,
+// but for some that are inserted one by one.
+const (
+	maxRows = 64
+	fewRows = 8
+)
+
+// some returns how many of n rows the next statement inserts.
+func some(n int) int {
+	switch {
+	case n >= maxRows:
+		return maxRows
+	case n >= fewRows:
+		return fewRows
+	}
+	return 1
+}
+
+// insertEvents stores events with the numbers of their storages, but for those that
+// are held already, which it returns as indexes.
+func insertEvents(c *writerConn, evs []event.Event, storages []int64) (held []int, err error) {
+	for at, n := 0, 0; at < len(evs); at += n {
+		n = some(len(evs) - at)
+		_, err := insertSome(c, evs[at:at+n], storages[at:], "")
+		if !isConstraint(err) {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		for i := at; i < at+n; i++ { // one is held: which?
+			done, err := insertSome(c, evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
+			if err != nil {
+				return nil, err
+			}
+			if done == 0 {
+				held = append(held, i)
+			}
+		}
+	}
+	return held, nil
+}
+
+func insertSome(c *writerConn, evs []event.Event, storages []int64, or string) (int64, error) {
+	for i := range evs {
+		c.bind(int64(evs[i].ID))
+		c.bind(storages[i])
+		c.bind(evs[i].Line())
+	}
+	into := intoEvent
+	into.rows, into.or = len(evs), or
+	return c.exec(into)
+}
+
+// insertPostings adds postings to those that are there.
+func insertPostings(c *writerConn, p postings) error {
+	keys, offsets := p.sorted()
+	for len(keys) > 0 {
+		into := intoPosting
+		into.rows = some(len(keys))
+		for i := range into.rows {
+			c.bind(keys[i].storage)
+			c.bind(int64(keys[i].block))
+			c.bind(offsets[i])
+		}
+		if _, err := c.exec(into); err != nil {
+			return fmt.Errorf("index block %d: %w", keys[0].block, err)
+		}
+		keys, offsets = keys[into.rows:], offsets[into.rows:]
+	}
+	return nil
+}
+
+// storeEvents stores events in the transaction that begin has begun.
+func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
+	err = db.raw(func(c *writerConn) (err error) {
+		held, err = insertEvents(c, evs, storages)
+		return err
+	})
+	return held, err
+}
+
+// storePostings stores postings in the transaction that begin has begun.
+func (db *DB) storePostings(p postings) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return db.raw(func(c *writerConn) error { return insertPostings(c, p) })
+}

@@ -17,7 +17,7 @@ func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.
 	args = append([]any{span.From, span.To}, args...)
 	one := `SELECT id FROM candidate WHERE id > ? AND id <= ? AND ` + where + ` ORDER BY id`
 	var first, last sql.NullInt64
-	err = db.viewRow(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...), &first, &last)
+	err = db.file.ViewRow(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...), &first, &last)
 	if err == nil && first.Valid && last.Valid {
 		s = window.Span{From: event.ID(first.Int64) - 1, To: event.ID(last.Int64)}
 	}
@@ -101,7 +101,7 @@ func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span windo
 		block := (left.From + 1).Block()
 		part := window.BlockSpan(block).Intersect(span)
 		var added []event.ID
-		err = db.update(ctx, func(tx *sql.Tx) error {
+		err = db.file.Update(ctx, func(tx *sql.Tx) error {
 			leaf, err := mixedLeaf(ctx, tx, topic, part)
 			if err != nil {
 				return err

@@ -14,11 +14,11 @@ import (
 var (
 	// ErrUnknown means that the transaction may or may not have been
 	// committed. Sending the same drafts again, keys and all, is safe.
-	ErrUnknown error = &StatusError{"outcome unknown; retry with the same key", 503}
+	ErrUnknown error = &StatusError{Text: "outcome unknown; retry with the same key", Status: 503}
 	// ErrClosed means that the file was closed before the append was written.
-	ErrClosed error = &StatusError{"the log is closed; nothing was appended", 503}
+	ErrClosed error = &StatusError{Text: "the log is closed; nothing was appended", Status: 503}
 	// ErrLogFull means that the log has given its last id.
-	ErrLogFull error = &StatusError{"the log has no ids left", 507}
+	ErrLogFull error = &StatusError{Text: "the log has no ids left", Status: 507}
 )
 
 // A committer takes at most this much into one transaction, so that no append
@@ -126,10 +126,10 @@ func (db *DB) loadHead(ctx context.Context) error {
 
 // logWindow returns the one window of a server's file.
 func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
-	if db.role == Client {
+	if db.file.Role == Client {
 		return s, fmt.Errorf("read the log's window: %w: it is a copy", ErrRole)
 	}
-	err = db.viewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
+	err = db.file.ViewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = errNoWindow
 	}
@@ -187,10 +187,10 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 	if err := w.db.mergeSome(w.tx, len(w.events)); err != nil {
 		return err
 	}
-	if _, err := w.db.exec(w.tx, `UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
+	if _, err := w.db.file.Exec(w.tx, `UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
 		return err
 	}
-	res, err := w.db.exec(w.tx, `UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
+	res, err := w.db.file.Exec(w.tx, `UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
 	if err != nil {
 		return err
 	}
@@ -204,13 +204,13 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 // the clock does.
 func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	var next, last int64
-	if err := w.db.scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
+	if err := w.db.file.Scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
 		return err
 	}
 	w.first, w.next = event.ID(next), event.ID(next)
-	w.time = max(event.TimeOf(w.db.now()), event.Time(last))
+	w.time = max(event.TimeOf(w.db.file.Now()), event.Time(last))
 	if !w.time.Valid() {
-		return fmt.Errorf("the clock shows %s, which has no text", w.db.now())
+		return fmt.Errorf("the clock shows %s, which has no text", w.db.file.Now())
 	}
 	if w.db.known == nil {
 		if w.db.known, err = w.db.loadKnown(w.tx); err != nil {
@@ -259,7 +259,7 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 // read returns the event that an append comes again of.
 func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	var line []byte
-	if err := w.db.scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
+	if err := w.db.file.Scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
 	return stored(id, line)
@@ -296,9 +296,9 @@ func (db *DB) storageID(tx *sql.Tx, user, path string) (id int64, err error) {
 	if id, ok := db.storages[string(name)]; ok {
 		return id, nil
 	}
-	err = db.scan(tx, `SELECT id FROM storage WHERE user = ? AND path = ?`, []any{user, path}, &id)
+	err = db.file.Scan(tx, `SELECT id FROM storage WHERE user = ? AND path = ?`, []any{user, path}, &id)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = db.scan(tx, `INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, []any{user, path}, &id)
+		err = db.file.Scan(tx, `INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, []any{user, path}, &id)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("storage %s: %w", name, err)

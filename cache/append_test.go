@@ -267,7 +267,7 @@ func TestTimeNeverGoesBack(t *testing.T) {
 func limitPages(t *testing.T, db *DB, n int) {
 	t.Helper()
 	var pages int
-	if err := db.viewRow(context.Background(), `PRAGMA page_count`, nil, &pages); err != nil {
+	if err := db.file.ViewRow(context.Background(), `PRAGMA page_count`, nil, &pages); err != nil {
 		t.Fatal(err)
 	}
 	if err := rawExec(db, fmt.Sprintf(`PRAGMA max_page_count = %d`, pages+n)); err != nil {

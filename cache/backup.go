@@ -8,21 +8,27 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
+
+// Backup is the role of a file that Backup wrote. Served, it becomes a new log that
+// goes on from the old one: ids given after the backup would otherwise be given
+// again, to other events.
+const Backup Role = dbfile.Backup
 
 // BackupTo writes a consistent copy of a server's file to path, which must not exist
 // yet. The log may be served meanwhile. The copy is whole or not there.
 func (db *DB) BackupTo(ctx context.Context, path string) error {
 	if err := db.backupTo(ctx, path); err != nil {
-		return fmt.Errorf("back up %s to %s: %w", db.path, path, classify(err))
+		return fmt.Errorf("back up %s to %s: %w", db.file.Path, path, dbfile.Classify(err))
 	}
 	return nil
 }
 
 func (db *DB) backupTo(ctx context.Context, path string) (err error) {
-	if db.role == Client {
-		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.role)
+	if db.file.Role == Client {
+		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.file.Role)
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return err
@@ -41,10 +47,10 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := db.copyInto(ctx, tmp); err != nil {
+	if err := db.file.CopyInto(ctx, tmp); err != nil {
 		return err
 	}
-	if err := markBackup(ctx, tmp); err != nil {
+	if err := dbfile.MarkBackup(ctx, tmp); err != nil {
 		return err
 	}
 	if err := absent(path); err != nil { // a copy takes its time
@@ -74,6 +80,6 @@ func removeFiles(path string) {
 // Parent returns the log that this one goes on from and the position at which they
 // parted, event.MaxID if that is not known; log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {
-	err = db.viewRow(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, ?)) FROM log`, []any{event.MaxID}, &log, &head)
+	err = db.file.ViewRow(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, ?)) FROM log`, []any{event.MaxID}, &log, &head)
 	return log, head, err
 }

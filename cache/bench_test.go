@@ -105,7 +105,7 @@ func BenchmarkRawInsert1000(b *testing.B) {
 	line := string(madeEventLine())
 	n := 0
 	for b.Loop() {
-		err := db.update(context.Background(), func(tx *sql.Tx) error {
+		err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 			stmt, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
 			if err != nil {
 				return err

@@ -15,7 +15,7 @@ func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) erro
 	if err != nil || len(news) == 0 {
 		return wrap(err, "note the times of windows")
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		for at, t := range news {
 			if _, err := tx.Exec(`INSERT OR REPLACE INTO bound (at, time) VALUES (?, ?)`, at, int64(t)); err != nil {
 				return err
@@ -30,7 +30,7 @@ func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) erro
 
 // newTimes returns those of times that the file is to have and does not.
 func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news map[event.ID]event.Time, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		news = make(map[event.ID]event.Time)
 		for at, t := range times {
 			var missing bool

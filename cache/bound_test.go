@@ -146,7 +146,7 @@ func TestTimesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		var n int
-		if err := db.read.QueryRow(`SELECT count(*) FROM bound`).Scan(&n); err != nil || n != 1 {
+		if err := db.file.Read.QueryRow(`SELECT count(*) FROM bound`).Scan(&n); err != nil || n != 1 {
 			t.Fatalf("%d times are kept, %v, want 1", n, err)
 		}
 	}

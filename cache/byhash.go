@@ -21,7 +21,7 @@ const hashChunk = 10_000
 func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	var ids []event.ID
 	for some := range slices.Chunk(hashes, hashChunk) {
-		err := db.view(ctx, func(tx *sql.Tx) error {
+		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			found, err := db.lookUpHashes(tx, some)
 			ids = slices.AppendSeq(ids, maps.Values(found))
 			return err
@@ -49,7 +49,7 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 // byIDs reads the first of the events with the given ids, as many as one read may,
 // and returns how many of the ids that were.
 func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id = ?`)
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 	if err := db.takesImports(); err != nil {
 		return 0, err
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		fresh, err := newCandidates(tx, evs)
 		if err != nil {
 			return err
@@ -66,7 +66,7 @@ func (db *DB) CheckCandidates(ctx context.Context, evs []event.Event) error {
 	if err := db.takesImports(); err != nil {
 		return err
 	}
-	err := db.view(ctx, func(tx *sql.Tx) error {
+	err := db.file.View(ctx, func(tx *sql.Tx) error {
 		_, err := newCandidates(tx, evs)
 		return err
 	})
@@ -76,7 +76,7 @@ func (db *DB) CheckCandidates(ctx context.Context, evs []event.Event) error {
 // takesImports refuses the file of a log itself: it has its events from those who
 // append them.
 func (db *DB) takesImports() error {
-	if db.role != Client {
+	if db.file.Role != Client {
 		return fmt.Errorf("import: %w: it is the log itself", ErrRole)
 	}
 	return nil
@@ -136,7 +136,7 @@ func affected(res sql.Result, err error) (int, error) {
 func (db *DB) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
 	for at := span.From; at < span.To; {
 		var evs []event.Event
-		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			evs, at, err = readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
 			return err
 		})
@@ -191,7 +191,7 @@ func importedOf(topic event.Topic) (where string, args []any) {
 
 // DropCandidates drops the candidates with these ids.
 func (db *DB) DropCandidates(ctx context.Context, ids []event.ID) error {
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range ids {
 			if _, err := tx.Exec(`DELETE FROM candidate WHERE id = ?`, id); err != nil {
 				return err

@@ -41,7 +41,7 @@ func (r *retainer) dropLeaves(ctx context.Context, before uint64) error {
 }
 
 func (r *retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
-	err = r.db.view(ctx, func(tx *sql.Tx) error {
+	err = r.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
 		if err != nil {
 			return err
@@ -76,10 +76,10 @@ func (r *retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 // retireSnapshot makes a snapshot one that nobody begins with, and that nobody but this
 // process removes, if there is one to go. Who has begun with it begins again with another.
 func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
-	err = r.db.update(ctx, func(tx *sql.Tx) error {
+	err = r.db.file.Update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
 			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
-			RETURNING id`, r.db.ownerName(), r.db.leaseEnd(), before).Scan(&id)
+			RETURNING id`, r.db.file.OwnerName(), r.db.file.LeaseEnd(), before).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -94,7 +94,7 @@ const partChunk = 16
 // dropSnapshot removes a snapshot that was retired.
 func (r *retainer) dropSnapshot(ctx context.Context, id int64) error {
 	var parts int
-	if err := r.db.viewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
+	if err := r.db.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
 		return err
 	}
 	var steps []changes

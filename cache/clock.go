@@ -58,7 +58,7 @@ func duration(t event.Time) time.Duration { return time.Duration(t) * time.Micro
 // WatchClock calls tell when the wall clock jumps ahead and when the log is ahead of
 // it, each time once, until ctx ends.
 func (db *DB) WatchClock(ctx context.Context, tell func(ClockNews)) {
-	watch := newClockWatch(db.now, db.mono)
+	watch := newClockWatch(db.file.Now, db.mono)
 	tick := time.NewTicker(clockTick)
 	defer tick.Stop()
 	for {
@@ -79,14 +79,14 @@ func (db *DB) WatchClock(ctx context.Context, tell func(ClockNews)) {
 // Clock returns how far the log's last event is ahead of the wall clock, 0 if it is
 // not, and how often WatchClock has seen the clock jump ahead.
 func (db *DB) Clock() (ahead time.Duration, jumps int64) {
-	ahead = duration(event.Time(db.lastTime.Load()) - event.TimeOf(db.now()))
+	ahead = duration(event.Time(db.lastTime.Load()) - event.TimeOf(db.file.Now()))
 	return max(ahead, 0), db.clockJumps.Load()
 }
 
 // loadTime reads the time of the log's last event.
 func (db *DB) loadTime(ctx context.Context) error {
 	var last int64
-	if err := db.viewRow(ctx, `SELECT time FROM log`, nil, &last); err != nil {
+	if err := db.file.ViewRow(ctx, `SELECT time FROM log`, nil, &last); err != nil {
 		return err
 	}
 	db.lastTime.Store(last)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -131,26 +132,26 @@ func (e *commitError) Unwrap() []error { return []error{ErrUnknown, e.err} }
 func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	// The transaction must not depend on any one caller's patience.
 	ctx := context.Background()
-	if err := db.lock(ctx); err != nil {
+	if err := db.file.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.unlock()
-	tx, err := db.begin(ctx)
+	defer db.file.Unlock()
+	tx, err := db.file.Begin(ctx)
 	if err != nil {
-		return fmt.Errorf("append: %w", classify(err))
+		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
-	defer db.end()
+	defer db.file.End()
 	w.tx = tx
 	if err := w.run(batch); err != nil {
 		tx.Rollback()
 		clear(db.storages)
 		db.known = nil
-		return fmt.Errorf("append: %w", classify(err))
+		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
 	if err := db.finish(tx); err != nil {
 		clear(db.storages)
 		db.known = nil
-		return fmt.Errorf("append: %w", &commitError{classify(err)})
+		return fmt.Errorf("append: %w", &commitError{dbfile.Classify(err)})
 	}
 	return nil
 }
@@ -169,7 +170,7 @@ func (db *DB) readBack(w *batchWriter, err error) error {
 	case w.first - 1:
 		return fmt.Errorf("append: %w", failed.err)
 	case w.next - 1:
-		if e := db.syncLog(); e != nil {
+		if e := db.file.SyncWAL(); e != nil {
 			return errors.Join(err, e)
 		}
 		return nil
@@ -188,11 +189,11 @@ func (db *DB) finish(tx *sql.Tx) error {
 // was written.
 func (db *DB) recoverWriter() error {
 	ctx := context.Background()
-	if err := db.lock(ctx); err != nil {
+	if err := db.file.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.unlock()
-	if err := db.connectWriter(); err != nil {
+	defer db.file.Unlock()
+	if err := db.file.Reconnect(); err != nil {
 		return err
 	}
 	return db.loadHead(ctx)

@@ -24,10 +24,10 @@ func TestCommitFullDisk(t *testing.T) {
 		{"nothing was written", func(_ *DB, tx *sql.Tx) error { return tx.Rollback() }, http.StatusInsufficientStorage, false},
 		{"all was written", func(_ *DB, tx *sql.Tx) error { return tx.Commit() }, http.StatusCreated, true},
 		{"written, and it cannot be read back", func(db *DB, tx *sql.Tx) error {
-			return errors.Join(tx.Commit(), db.read.Close())
+			return errors.Join(tx.Commit(), db.file.Read.Close())
 		}, http.StatusServiceUnavailable, true},
 		{"not written, and it cannot be read back", func(db *DB, tx *sql.Tx) error {
-			return errors.Join(tx.Rollback(), db.read.Close())
+			return errors.Join(tx.Rollback(), db.file.Read.Close())
 		}, http.StatusServiceUnavailable, false},
 		{"the log has ended elsewhere", func(_ *DB, tx *sql.Tx) error {
 			_, err := tx.Exec(`UPDATE window SET stop = 2`)

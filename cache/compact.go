@@ -46,7 +46,7 @@ func roleOf(ctx context.Context, path string) (Role, error) {
 	if err != nil {
 		return "", err
 	}
-	return db.role, db.Close()
+	return db.file.Role, db.Close()
 }
 
 func sizeOf(path string) (int64, error) {
@@ -67,5 +67,5 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 	if err := r.letGo(ctx); err != nil {
 		return err
 	}
-	return db.vacuum(ctx)
+	return db.file.Vacuum(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -19,7 +20,7 @@ const converting = -1
 // already, in steps that may be cut at any point: taken is emptied by the last one.
 func (db *DB) convertTaken(ctx context.Context) error {
 	for done := false; !done; {
-		err := db.update(ctx, func(tx *sql.Tx) (err error) {
+		err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 			done, err = db.convertSome(tx)
 			return err
 		})
@@ -82,7 +83,7 @@ func (db *DB) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error) {
 			return n, err
 		}
 		if len(hash) != len(event.Hash{}) {
-			return n, fmt.Errorf("%w: a hash has %d bytes", ErrCorrupt, len(hash))
+			return n, fmt.Errorf("%w: a hash has %d bytes", dbfile.ErrCorrupt, len(hash))
 		}
 		if g = g.appendEntry(hash, event.ID(id)); g.full() {
 			if err := db.writeGroup(tx, g, r); err != nil {
@@ -100,7 +101,7 @@ func (db *DB) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error) {
 // endConversion takes away what has become run r.
 func (db *DB) endConversion(tx *sql.Tx, r *run) error {
 	if r.moved != r.count {
-		return fmt.Errorf("%w: of %d hashes %d were found", ErrCorrupt, r.count, r.moved)
+		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, r.count, r.moved)
 	}
 	for r.level = 0; r.count > int64(hashSpan)<<(mergeBits*(r.level+1)); {
 		r.level++

@@ -210,7 +210,7 @@ func TestOpenYoungKilledFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := os.ReadFile(filepath.Join("migrations", "0001_log.sql"))
+	first, err := os.ReadFile(filepath.Join("internal", "dbfile", "migrations", "0001_log.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}

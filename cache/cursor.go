@@ -33,11 +33,11 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 		return nil, err
 	}
 	c := &Cursor{db: db, name: name}
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		have, err := db.readCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) {
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
-				name, topicLines(topics), db.ownerName(), db.leaseEnd())
+				name, topicLines(topics), db.file.OwnerName(), db.file.LeaseEnd())
 			return err
 		}
 		if err != nil {
@@ -50,7 +50,7 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 			return err
 		}
 		c.position, c.state = have.Position, have.state
-		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.ownerName(), db.leaseEnd(), name)
+		_, err = tx.Exec(`UPDATE cursor SET owner = ?, lease = ? WHERE name = ?`, db.file.OwnerName(), db.file.LeaseEnd(), name)
 		return err
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
 	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.owner, &w.lease); err != nil {
 		return c, err
 	}
-	c.Topics, c.Held = strings.Split(topics, "\n"), db.holds(w.owner, w.lease)
+	c.Topics, c.Held = strings.Split(topics, "\n"), db.file.Holds(w.owner, w.lease)
 	return c, nil
 }
 
@@ -118,7 +118,7 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 	if err := checkCursor(name); err != nil {
 		return c, err
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		c, err = db.free(tx, name)
 		if errors.Is(err, ErrNoCursor) && len(topics) > 0 {
 			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
@@ -143,7 +143,7 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 // DropCursors removes cursors, all or none, and returns what they were. One that a
 // process holds is ErrHeld, one that does not exist ErrNoCursor.
 func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []CursorInfo, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		dropped = dropped[:0]
 		for _, name := range names {
 			c, err := db.free(tx, name)
@@ -179,9 +179,9 @@ func (c *Cursor) State() []byte { return c.state }
 // keeps the cursor held. What state says is the holder's own affair. It returns ErrLost
 // if another process has the cursor now.
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
-	err := c.db.update(ctx, func(tx *sql.Tx) error {
+	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,
-			at, state, c.db.leaseEnd(), c.name, c.db.ownerName())
+			at, state, c.db.file.LeaseEnd(), c.name, c.db.file.OwnerName())
 		if err != nil {
 			return err
 		}
@@ -199,8 +199,8 @@ func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 
 // Release lets the cursor go.
 func (c *Cursor) Release(ctx context.Context) error {
-	return c.db.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.ownerName())
+	return c.db.file.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.file.OwnerName())
 		return err
 	})
 }
@@ -221,7 +221,7 @@ type cursorRow struct {
 
 // Cursors returns the named cursors in order of their names.
 func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(cursorQuery + ` ORDER BY name`)
 		if err != nil {
 			return err
@@ -241,7 +241,7 @@ func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
 
 // Followed returns the topics that a sync without topics is about.
 func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT topic FROM followed ORDER BY topic`)
 		if err != nil {
 			return err
@@ -266,7 +266,7 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 // Remember notes topics as followed and url, which must not have a password in it, as a
 // server of this log. Either may be empty.
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
-	return db.update(ctx, func(tx *sql.Tx) error {
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, t := range topics {
 			if _, err := tx.Exec(`INSERT INTO followed (topic) VALUES (?) ON CONFLICT DO NOTHING`, t.String()); err != nil {
 				return err
@@ -276,7 +276,7 @@ func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) er
 			return nil
 		}
 		_, err := tx.Exec(`INSERT INTO source (url, seen) VALUES (?, ?)
-			ON CONFLICT DO UPDATE SET seen = excluded.seen`, url, event.TimeOf(db.now()))
+			ON CONFLICT DO UPDATE SET seen = excluded.seen`, url, event.TimeOf(db.file.Now()))
 		return err
 	})
 }
@@ -290,7 +290,7 @@ type Count struct {
 
 // Count returns how much the file holds.
 func (db *DB) Count(ctx context.Context) (n Count, err error) {
-	err = db.viewRow(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
+	err = db.file.ViewRow(ctx, `SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM storage),
 		(SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)`, nil, &n.Events, &n.Storages, &n.Bytes)
 	return n, err
 }
@@ -298,7 +298,7 @@ func (db *DB) Count(ctx context.Context) (n Count, err error) {
 // Sources returns the URLs of the servers that were seen to serve the log, the
 // latest first.
 func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT url FROM source ORDER BY seen DESC, url`)
 		if err != nil {
 			return err
@@ -350,7 +350,7 @@ func (db *DB) CarryOver(ctx context.Context, old *DB, parted event.ID) error {
 	if err := db.Remember(ctx, topics, ""); err != nil {
 		return err
 	}
-	return db.update(ctx, func(tx *sql.Tx) error {
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, c := range cursors {
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 				c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted))

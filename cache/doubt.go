@@ -22,7 +22,7 @@ type Doubt struct {
 // of the server. If they differ, what is held of span is in doubt and no longer proven. All
 // of that is one transaction, so a repair in the meantime is not overlooked.
 func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, theirs window.Digest) (differs bool, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		leaves, err := checkedLeaves(ctx, tx, topic, span)
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (db *DB) unprove(tx *sql.Tx, windows []row, topic event.Topic, span window.
 
 // Doubts returns what is in doubt, in the order of topics and positions.
 func (db *DB) Doubts(ctx context.Context) (list []Doubt, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		list, err = loadDoubts(tx)
 		return err
 	})
@@ -79,7 +79,7 @@ func (db *DB) Doubts(ctx context.Context) (list []Doubt, err error) {
 // Doubted returns where what is held of topics is in doubt. A doubt about a topic concerns
 // all topics that have events in common with it, but not where these are proven.
 func (db *DB) Doubted(ctx context.Context, topics ...event.Topic) (doubted window.Spans, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		doubted, err = doubtedIn(tx, topics)
 		return err
 	})
@@ -179,7 +179,7 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 	if err := db.checkAgain(topic, span, evs); err != nil {
 		return nil, fmt.Errorf("merge %s %s: %w", topic, span, err)
 	}
-	err = db.update(ctx, func(tx *sql.Tx) (err error) {
+	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if added, err = db.insertEvents(tx, evs); err != nil || len(added) == 0 {
 			return err
 		}

@@ -191,7 +191,7 @@ func TestDoubtDropsSealedStates(t *testing.T) {
 		if err := db.SealStates(ctx, event.All); err != nil {
 			t.Fatal(err)
 		}
-		if err := db.read.QueryRow(`SELECT count(*) FROM snapshot WHERE whole AND form = 'ids'`).Scan(&n); err != nil {
+		if err := db.file.Read.QueryRow(`SELECT count(*) FROM snapshot WHERE whole AND form = 'ids'`).Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n

@@ -39,12 +39,12 @@ func (r *retainer) drop(ctx context.Context) error {
 // hashBlock makes a run of the hashes of the block behind a position, whose lines are to
 // be dropped: the log must know them for ever.
 func (db *DB) hashBlock(ctx context.Context, after event.ID) error {
-	if err := db.lock(ctx); err != nil {
+	if err := db.file.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.unlock()
+	defer db.file.Unlock()
 	// Nobody's patience may end it: what the committer knows would have to be read again.
-	err := db.transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
+	err := db.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
 		if db.known == nil {
 			if db.known, err = db.loadKnown(tx); err != nil {
 				return err
@@ -57,13 +57,13 @@ func (db *DB) hashBlock(ctx context.Context, after event.ID) error {
 		if err := db.sealHashes(tx, end); err != nil {
 			return err
 		}
-		_, err = db.exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
+		_, err = db.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
 		return err
 	})
 	if err != nil {
 		db.known = nil
 	}
-	return db.named(err)
+	return db.file.Named(err)
 }
 
 // A change is a statement, and some of them that must be made together.
@@ -78,7 +78,7 @@ type (
 // dropBlock drops what is to go once the horizon has passed a block.
 func (r *retainer) dropBlock(ctx context.Context, block uint64) error {
 	var steps []changes
-	err := r.db.view(ctx, func(tx *sql.Tx) error {
+	err := r.db.file.View(ctx, func(tx *sql.Tx) error {
 		b := blockDropper{tx: tx, block: block, last: map[int64]*lastEvent{}}
 		if err := b.read(ctx); err != nil {
 			return err
@@ -111,11 +111,11 @@ func (r *retainer) apply(ctx context.Context, steps []changes) error {
 	for len(steps) > 0 {
 		var n int
 		began := time.Now()
-		err := r.db.update(ctx, func(tx *sql.Tx) error {
+		err := r.db.file.Update(ctx, func(tx *sql.Tx) error {
 			n = 0
 			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < stepTime); n++ {
 				for _, c := range steps[n] {
-					if _, err := r.db.exec(tx, c.query, c.args...); err != nil {
+					if _, err := r.db.file.Exec(tx, c.query, c.args...); err != nil {
 						return err
 					}
 				}
@@ -127,7 +127,7 @@ func (r *retainer) apply(ctx context.Context, steps []changes) error {
 		}
 		steps = steps[n:]
 		if r.steps++; r.steps%checkpointSteps == 0 {
-			if err := r.db.checkpoint(ctx); err != nil {
+			if err := r.db.file.Checkpoint(ctx); err != nil {
 				return err
 			}
 		}

@@ -74,7 +74,7 @@ func (r *retainer) expireAge(ctx context.Context, x expiring) error {
 	for from := x.from(); from < x.until; {
 		began := time.Now()
 		var old []expiry
-		err := r.db.view(ctx, func(tx *sql.Tx) (err error) {
+		err := r.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			old, from, err = r.db.readOld(ctx, tx, from, &x)
 			return err
 		})
@@ -200,7 +200,7 @@ func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) 
 		x := &old[i]
 		last, ok := open[x.storage]
 		if !ok {
-			stmt, err := w.db.stmt(w.tx, lastPosting)
+			stmt, err := w.db.file.Stmt(w.tx, lastPosting)
 			if err != nil {
 				return err
 			}
@@ -217,7 +217,7 @@ func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) 
 		}
 	}
 	for _, t := range topics {
-		if _, err := w.db.exec(w.tx, `UPDATE expired SET position = ? WHERE topic = ?`, int64(upTo), t.String()); err != nil {
+		if _, err := w.db.file.Exec(w.tx, `UPDATE expired SET position = ? WHERE topic = ?`, int64(upTo), t.String()); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 )
 
 // systemChild is of the children that only some systems have.
@@ -43,17 +45,17 @@ func filesChild(path string) error {
 	}
 	var errs []error
 	for range 2 { // at once, so that each needs a connection of its own
-		tx, err := copied.read.BeginTx(ctx, nil)
+		tx, err := copied.file.Read.BeginTx(ctx, nil)
 		if err == nil {
 			err = tx.QueryRow(`SELECT count(*) FROM log`).Scan(new(int))
 		}
 		errs = append(errs, err)
 	}
 	_, err = copied.Count(ctx)
-	fmt.Println(errors.Is(classify(errors.Join(append(errs, err)...)), ErrFiles))
+	fmt.Println(errors.Is(dbfile.Classify(errors.Join(append(errs, err)...)), ErrFiles))
 	var held []error
-	for range log.read.Stats().MaxOpenConnections {
-		tx, err := log.read.BeginTx(ctx, nil)
+	for range log.file.Read.Stats().MaxOpenConnections {
+		tx, err := log.file.Read.BeginTx(ctx, nil)
 		if err == nil {
 			err = tx.QueryRow(`SELECT count(*) FROM log`).Scan(new(int))
 		}

@@ -17,7 +17,7 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 	if err := db.takesImports(); err != nil {
 		return 0, err
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		insert, err := tx.Prepare(`INSERT INTO foreign_event (hash, storage, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`)
 		if err != nil {
 			return err
@@ -47,7 +47,7 @@ func (db *DB) ForeignHashes(ctx context.Context, topic event.Topic, fn func(even
 	after := []byte{} // sorts before every hash
 	for more := true; more; {
 		var hashes []event.Hash
-		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			hashes, err = foreignAfter(ctx, tx, topic, after)
 			return err
 		})
@@ -93,7 +93,7 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	for len(hashes) > 0 {
 		var evs []event.Event
-		err := db.view(ctx, func(tx *sql.Tx) (err error) {
+		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			evs, hashes, err = foreignOf(ctx, tx, hashes)
 			return err
 		})

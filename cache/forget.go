@@ -29,20 +29,20 @@ var ErrInUse = errors.New("it is being filled")
 // returns a *HeldAsError if a wider window holds them all, and ErrInUse while
 // somebody fills windows that it would cut short.
 func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (removed int, err error) {
-	if db.role != Client {
+	if db.file.Role != Client {
 		return 0, fmt.Errorf("forget %s: %w: only a copy can forget", topic, ErrRole)
 	}
 	span := window.Span{From: event.Beginning, To: before}
 	// First the windows: from then on nobody is shown the events, and a kill
 	// leaves nothing but bytes.
-	err = db.update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, topic, span) })
+	err = db.file.Update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, topic, span) })
 	if err != nil {
 		return 0, fmt.Errorf("forget %s: %w", topic, err)
 	}
 	for at := (loosePosition{}); !at.end; {
 		var n int
 		next := at
-		err := db.update(ctx, func(tx *sql.Tx) (err error) {
+		err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 			n, next, err = removeLoose(ctx, tx, topic, span, at)
 			return err
 		})
@@ -51,7 +51,7 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 		}
 		removed, at = removed+n, next
 	}
-	if err := db.giveBack(ctx); err != nil {
+	if err := db.file.GiveBack(ctx); err != nil {
 		return removed, fmt.Errorf("forget %s: %w", topic, err)
 	}
 	return removed, nil

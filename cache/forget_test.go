@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -112,7 +113,7 @@ func (m *forgetModel) check(t *rapid.T) {
 
 func storedIDs(t fataler, db *DB) (ids []event.ID) {
 	t.Helper()
-	rows, err := db.read.Query(`SELECT id FROM event ORDER BY id`)
+	rows, err := db.file.Read.Query(`SELECT id FROM event ORDER BY id`)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -278,7 +279,7 @@ func checkForget(t *testing.T, c forgetCase) {
 	topic := topics(t, c.topic)[0]
 	l := c.begin(t, other, topic)
 	if c.dead {
-		at.add(2 * leaseTime)
+		at.add(2 * dbfile.LeaseTime)
 	}
 	_, err := db.Forget(context.Background(), topics(t, "alice/posts")[0], c.before)
 	var as *HeldAsError
@@ -386,7 +387,7 @@ func TestForgetKilled(t *testing.T) {
 	if _, err := db.Forget(context.Background(), event.All, clientLog[20].ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.update(context.Background(), func(tx *sql.Tx) error { return db.forgetWindows(tx, event.All, whole) }); err != nil {
+	if err := db.file.Update(context.Background(), func(tx *sql.Tx) error { return db.forgetWindows(tx, event.All, whole) }); err != nil {
 		t.Fatal(err)
 	}
 	kill(db)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -134,7 +135,7 @@ func (l *lastLines) add(ids, storages, lines []byte) error {
 		}
 		s, err := event.Skim(line)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
 		}
 		l.refs = append(l.refs, ref{Storage: event.Storage{User: string(s.User), Path: string(s.Path)}, id: event.ID(at[i]), line: line[:len(line):len(line)]})
 	}

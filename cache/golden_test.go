@@ -31,7 +31,7 @@ func goldenFiles(t *testing.T, kind string) []string {
 	for _, path := range paths {
 		names = append(names, filepath.Base(path))
 	}
-	migrations, err := os.ReadDir("migrations")
+	migrations, err := os.ReadDir("internal/dbfile/migrations")
 	if err != nil || len(names) != len(migrations) {
 		t.Fatalf("there are %s files of %d schemas, %v, and %d migrations", kind, len(names), err, len(migrations))
 	}
@@ -241,7 +241,7 @@ func checkSchema(t *testing.T, db *DB) {
 
 func schema(t *testing.T, db *DB) (statements []string) {
 	t.Helper()
-	rows, err := db.read.Query(`SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name`)
+	rows, err := db.file.Read.Query(`SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,7 +171,7 @@ func checkIDs(t fataler, what string, got []event.Event, want []event.ID) {
 func integrity(t fataler, db *DB) {
 	t.Helper()
 	var text string
-	if err := db.read.QueryRow(`PRAGMA integrity_check`).Scan(&text); err != nil || text != "ok" {
+	if err := db.file.Read.QueryRow(`PRAGMA integrity_check`).Scan(&text); err != nil || text != "ok" {
 		t.Fatalf("integrity_check: %s, %v", text, err)
 	}
 }
@@ -194,7 +194,7 @@ func wantError(t fataler, what string, err, want error) {
 
 // rawExec changes a file without its methods.
 func rawExec(db *DB, statements string, args ...any) error {
-	return db.update(context.Background(), func(tx *sql.Tx) error {
+	return db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		_, err := tx.Exec(statements, args...)
 		return err
 	})
@@ -202,7 +202,7 @@ func rawExec(db *DB, statements string, args ...any) error {
 
 // kill drops db as a killed process would: nothing is released.
 func kill(db *DB) {
-	db.abandon()
+	db.file.Abandon()
 	if db.closing != nil {
 		close(db.closing)
 	}

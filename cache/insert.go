@@ -3,14 +3,15 @@ package cache
 import (
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // A BLOB is bound in place of a text, since a string would be copied once more.
 var (
-	intoEvent   = insert{into: `INSERT INTO event (id, storage, line) VALUES `, row: `(?, ?, CAST(? AS TEXT))`}
-	intoPosting = insert{into: `INSERT INTO posting (storage, block, offsets) VALUES `, row: `(?, ?, ?)`,
-		or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
+	intoEvent   = dbfile.Insert{Into: `INSERT INTO event (id, storage, line) VALUES `, Row: `(?, ?, CAST(? AS TEXT))`}
+	intoPosting = dbfile.Insert{Into: `INSERT INTO posting (storage, block, offsets) VALUES `, Row: `(?, ?, ?)`,
+		Or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
 )
 
 // maxRows is how many rows one statement inserts, and fewRows what is left in the end,
@@ -33,11 +34,11 @@ func some(n int) int {
 
 // insertEvents stores events with the numbers of their storages, but for those that
 // are held already, which it returns as indexes.
-func insertEvents(c *writerConn, evs []event.Event, storages []int64) (held []int, err error) {
+func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (held []int, err error) {
 	for at, n := 0, 0; at < len(evs); at += n {
 		n = some(len(evs) - at)
 		_, err := insertSome(c, evs[at:at+n], storages[at:], "")
-		if !isConstraint(err) {
+		if !dbfile.IsConstraint(err) {
 			if err != nil {
 				return nil, err
 			}
@@ -56,39 +57,39 @@ func insertEvents(c *writerConn, evs []event.Event, storages []int64) (held []in
 	return held, nil
 }
 
-func insertSome(c *writerConn, evs []event.Event, storages []int64, or string) (int64, error) {
+func insertSome(c *dbfile.BulkWriter, evs []event.Event, storages []int64, or string) (int64, error) {
 	for i := range evs {
-		c.bind(int64(evs[i].ID))
-		c.bind(storages[i])
-		c.bind(evs[i].Line())
+		c.Bind(int64(evs[i].ID))
+		c.Bind(storages[i])
+		c.Bind(evs[i].Line())
 	}
 	into := intoEvent
-	into.rows, into.or = len(evs), or
-	return c.exec(into)
+	into.Rows, into.Or = len(evs), or
+	return c.Exec(into)
 }
 
 // insertPostings adds postings to those that are there.
-func insertPostings(c *writerConn, p postings) error {
+func insertPostings(c *dbfile.BulkWriter, p postings) error {
 	keys, offsets := p.sorted()
 	for len(keys) > 0 {
 		into := intoPosting
-		into.rows = some(len(keys))
-		for i := range into.rows {
-			c.bind(keys[i].storage)
-			c.bind(int64(keys[i].block))
-			c.bind(offsets[i])
+		into.Rows = some(len(keys))
+		for i := range into.Rows {
+			c.Bind(keys[i].storage)
+			c.Bind(int64(keys[i].block))
+			c.Bind(offsets[i])
 		}
-		if _, err := c.exec(into); err != nil {
+		if _, err := c.Exec(into); err != nil {
 			return fmt.Errorf("index block %d: %w", keys[0].block, err)
 		}
-		keys, offsets = keys[into.rows:], offsets[into.rows:]
+		keys, offsets = keys[into.Rows:], offsets[into.Rows:]
 	}
 	return nil
 }
 
 // storeEvents stores events in the transaction that begin has begun.
 func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
-	err = db.raw(func(c *writerConn) (err error) {
+	err = db.file.Bulk(func(c *dbfile.BulkWriter) (err error) {
 		held, err = insertEvents(c, evs, storages)
 		return err
 	})
@@ -100,5 +101,5 @@ func (db *DB) storePostings(p postings) error {
 	if len(p) == 0 {
 		return nil
 	}
-	return db.raw(func(c *writerConn) error { return insertPostings(c, p) })
+	return db.file.Bulk(func(c *dbfile.BulkWriter) error { return insertPostings(c, p) })
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -50,7 +51,7 @@ func linesOf(ctx context.Context, tx *sql.Tx, ids []event.ID, fn func(i int, lin
 
 var (
 	newline   = []byte("\n")
-	errJoined = fmt.Errorf("%w: there are other texts than asked for", ErrCorrupt)
+	errJoined = fmt.Errorf("%w: there are other texts than asked for", dbfile.ErrCorrupt)
 )
 
 // namesOf calls fn with the names of the storages that have the numbers.

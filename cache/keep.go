@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -48,7 +49,7 @@ const (
 // caller asks again later.
 func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
 	w = db.newSnapshot(topic, snapshotRow{at: at, form: formLines}, 0)
-	err = db.update(ctx, func(tx *sql.Tx) (err error) {
+	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if w.removals, err = removals(tx); err != nil {
 			return err
 		}
@@ -63,10 +64,10 @@ func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) 
 // newSnapshot returns a writer of a snapshot that is begun when something of it is
 // written. The file had so many removals when its members were read.
 func (db *DB) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *SnapshotWriter {
-	return &SnapshotWriter{db: db, topic: topic, row: row, removals: removals, due: db.now().Add(leaseTime / 4)}
+	return &SnapshotWriter{db: db, topic: topic, row: row, removals: removals, due: db.file.Now().Add(dbfile.LeaseTime / 4)}
 }
 
-var errBegun = fmt.Errorf("%w: the same state is being kept", ErrBusy)
+var errBegun = fmt.Errorf("%w: the same state is being kept", dbfile.ErrBusy)
 
 // begin makes the snapshot's row. It returns errBegun if somebody else is just writing
 // the same, and ErrLost if it was made here.
@@ -87,7 +88,7 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 		}
 	}
 	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.ownerName(), w.db.leaseEnd()).Scan(&w.row.id)
+		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.file.OwnerName(), w.db.file.LeaseEnd()).Scan(&w.row.id)
 }
 
 // wrap says what was being done when err happened.
@@ -113,7 +114,7 @@ func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy b
 		if err := rows.Scan(&w.id, &of, &ofAt, &w.owner, &w.lease); err != nil {
 			return false, errors.Join(err, rows.Close())
 		}
-		if db.stale(w.owner, w.lease) {
+		if db.file.Stale(w.owner, w.lease) {
 			left = append(left, w.id)
 		} else if of == topic.String() && ofAt == at {
 			busy = true
@@ -145,7 +146,7 @@ func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
 	if w.n++; w.n >= partMembers || len(w.members) >= partBytes {
 		w.endPart()
 	}
-	if w.bytes < writeBytes && w.db.now().Before(w.due) {
+	if w.bytes < writeBytes && w.db.file.Now().Before(w.due) {
 		return nil
 	}
 	return w.flush(ctx, false)
@@ -164,7 +165,7 @@ func (w *SnapshotWriter) endPart() {
 // flush writes the parts that are ready, as the last ones if the snapshot is whole then.
 func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 	begun := w.row.id
-	err := w.db.update(ctx, func(tx *sql.Tx) error {
+	err := w.db.file.Update(ctx, func(tx *sql.Tx) error {
 		switch now, err := removals(tx); {
 		case err != nil:
 			return err
@@ -203,8 +204,8 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 			return err
 		}
 	}
-	lease := sql.NullInt64{Int64: w.db.leaseEnd(), Valid: !whole}
-	owner := sql.NullString{String: w.db.ownerName(), Valid: !whole}
+	lease := sql.NullInt64{Int64: w.db.file.LeaseEnd(), Valid: !whole}
+	owner := sql.NullString{String: w.db.file.OwnerName(), Valid: !whole}
 	res, err := tx.Exec(`UPDATE snapshot SET count = ?, whole = ?, owner = ?, lease = ? WHERE id = ?`,
 		w.row.count, whole, owner, lease, w.row.id)
 	if err != nil {
@@ -216,7 +217,7 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	case n != 1:
 		return ErrLost // it was forgotten meanwhile, or given up for us
 	}
-	w.parts, w.bytes, w.due = nil, 0, w.db.now().Add(leaseTime/4)
+	w.parts, w.bytes, w.due = nil, 0, w.db.file.Now().Add(dbfile.LeaseTime/4)
 	return nil
 }
 
@@ -243,7 +244,7 @@ func (w *SnapshotWriter) Abort(ctx context.Context) error {
 	if w.row.id == 0 {
 		return nil
 	}
-	return w.db.update(ctx, func(tx *sql.Tx) error {
+	return w.db.file.Update(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM part WHERE snapshot IN (SELECT id FROM snapshot WHERE id = ? AND NOT whole)`, w.row.id); err != nil {
 			return err
 		}
@@ -268,7 +269,7 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 		}
 		err = db.sealState(ctx, topic, at, removals)
 		var passed *window.NotHeldError // by the horizon
-		if err != nil && !errors.Is(err, ErrLost) && (db.role == Client || !errors.As(err, &passed)) {
+		if err != nil && !errors.Is(err, ErrLost) && (db.file.Role == dbfile.Client || !errors.As(err, &passed)) {
 			return err
 		}
 	}
@@ -280,7 +281,7 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 func (db *DB) KeepStates(ctx context.Context) error {
 	for {
 		err := db.SealStates(ctx, event.All)
-		if err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull) {
+		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) {
 			return err
 		}
 		select {
@@ -294,7 +295,7 @@ func (db *DB) KeepStates(ctx context.Context) error {
 // nextSeal returns the position of the next snapshot to make, or Beginning, and the
 // file's removals.
 func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) (err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
 		if removed, err = removals(tx); err != nil {
 			return err
@@ -320,11 +321,11 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, rem
 }
 
 func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
-	if span.From != event.Beginning && db.role == Client {
+	if span.From != event.Beginning && db.file.Role == dbfile.Client {
 		return 0, nil // a state there has members that are not stored as events
 	}
 	known := span
-	if db.role != Client {
+	if db.file.Role != dbfile.Client {
 		known.From = event.Beginning // one from below the horizon will do
 	}
 	last, _, err := findSnapshot(ctx, tx, topic, known, false)

@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -80,7 +81,7 @@ func mustSeal(t fataler, db *DB, topic event.Topic) {
 
 func kept(t fataler, db *DB) (list []string) {
 	t.Helper()
-	rows, err := db.read.Query(`SELECT topic || ' ' || at || ' ' || form || ' ' || count || ' ' || whole FROM snapshot ORDER BY topic, at, id`)
+	rows, err := db.file.Read.Query(`SELECT topic || ' ' || at || ' ' || form || ' ' || count || ' ' || whole FROM snapshot ORDER BY topic, at, id`)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -297,11 +298,11 @@ func TestKeepSnapshotKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.endPart()
-	if err := one.update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) }); err != nil {
+	if err := one.file.Update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) }); err != nil {
 		t.Fatal(err)
 	}
 	now := newClock()
-	now.at = one.now()
+	now.at = one.file.Now()
 	two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
 	defer two.Close()
 	if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
@@ -309,12 +310,12 @@ func TestKeepSnapshotKilled(t *testing.T) {
 	}
 	wantNotHeld(t, two.State(ctx, event.All, 50, noEvent), window.NotHeldError{})
 	kill(one)
-	now.add(2 * leaseTime)
+	now.add(2 * dbfile.LeaseTime)
 	keep(t, two, evs, event.All, 50)
 	checkState(t, two, evs, event.All, 50)
 	checkKept(t, "after the kill", two, fmt.Sprintf("* 50 lines %d 1", len(fold(evs, event.All, 50))))
 	var parts int
-	if err := two.read.QueryRow(`SELECT count(*) FROM part`).Scan(&parts); err != nil || parts != 1 {
+	if err := two.file.Read.QueryRow(`SELECT count(*) FROM part`).Scan(&parts); err != nil || parts != 1 {
 		t.Errorf("%d parts are left, %v", parts, err)
 	}
 	wantError(t, "writing on", w2(two, w).Finish(ctx), ErrLost)
@@ -343,7 +344,7 @@ func TestKeepSnapshotSlowly(t *testing.T) {
 	}
 	state := stateLines(evs, event.All, 50)
 	for i := range state {
-		now.add(leaseTime / 2)
+		now.add(dbfile.LeaseTime / 2)
 		if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
 			t.Fatalf("a second writer beside member %d: busy %v, %v", i, busy, err)
 		}
@@ -410,7 +411,7 @@ func TestSealTwice(t *testing.T) {
 	ctx := context.Background()
 	first := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
 	second := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
-	if err := db.update(ctx, first.begin); err != nil {
+	if err := db.file.Update(ctx, first.begin); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, "Finish beside one that is begun", second.Finish(ctx), ErrBusy)
@@ -456,7 +457,7 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 	evs := bigLogFile().evs[:100]
 	keep(t, db, evs, event.All, 90)
 	var members []byte
-	if err := db.read.QueryRow(`SELECT members FROM part`).Scan(&members); err != nil {
+	if err := db.file.Read.QueryRow(`SELECT members FROM part`).Scan(&members); err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; i < len(members); i += 97 {
@@ -489,7 +490,7 @@ func TestStateOfLargeValues(t *testing.T) {
 		evs = append(evs, r.Event)
 	}
 	s := stateReader{db: db, topic: event.All, at: db.Head()}
-	tx, err := db.read.Begin()
+	tx, err := db.file.Read.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -553,7 +554,7 @@ func TestKeepStatesBusy(t *testing.T) {
 	mustAppend(t, db, drafts("alice", "posts", "a", event.BlockSize)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	w := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
-	if err := db.update(ctx, w.begin); err != nil {
+	if err := db.file.Update(ctx, w.begin); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)

@@ -270,7 +270,7 @@ func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 	var reached event.ID
 	var seen event.Point
 	var mark string
-	err := db.read.QueryRow(`SELECT (SELECT max(reached) FROM window), seen, seen_mark FROM log`).Scan(&reached, &seen.ID, &mark)
+	err := db.file.Read.QueryRow(`SELECT (SELECT max(reached) FROM window), seen, seen_mark FROM log`).Scan(&reached, &seen.ID, &mark)
 	if err == nil && mark != "" {
 		seen.Mark, err = event.ParseMark(mark)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -35,13 +36,13 @@ var hashSpan event.ID = 16 * event.BlockSize
 // prepareKnown reads what a server's log has taken, so that what is wrong with it is
 // said when the file is opened.
 func (db *DB) prepareKnown(ctx context.Context) error {
-	if err := db.update(ctx, giveSalt); err != nil {
+	if err := db.file.Update(ctx, giveSalt); err != nil {
 		return err
 	}
 	if err := db.convertTaken(ctx); err != nil {
 		return err
 	}
-	return db.update(ctx, func(tx *sql.Tx) (err error) {
+	return db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		db.known, err = db.loadKnown(tx)
 		return err
 	})
@@ -96,7 +97,7 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 			return nil, err
 		}
 		if r.count < 0 || r.count > most {
-			return nil, fmt.Errorf("%w: run %d has %d hashes", ErrCorrupt, r.id, r.count)
+			return nil, fmt.Errorf("%w: run %d has %d hashes", dbfile.ErrCorrupt, r.id, r.count)
 		}
 		runs = append(runs, &r)
 	}
@@ -118,7 +119,7 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 			return err
 		}
 		if len(r.fences) != len(r.groups)*groupSlabs {
-			return fmt.Errorf("%w: guard %d follows one that is not full", ErrCorrupt, id)
+			return fmt.Errorf("%w: guard %d follows one that is not full", dbfile.ErrCorrupt, id)
 		}
 		if err := r.addGuard(id, first, fences); err != nil {
 			return err
@@ -133,7 +134,7 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 func (r *run) addGuard(id int64, first, fences []byte) error {
 	n := len(fences) / 8
 	if n == 0 || n > groupSlabs || len(fences) != 8*n || len(first) != len(event.Hash{}) {
-		return fmt.Errorf("%w: guard %d has %d and %d bytes", ErrCorrupt, id, len(first), len(fences))
+		return fmt.Errorf("%w: guard %d has %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
 	}
 	r.groups = append(r.groups, id)
 	for ; len(fences) > 0; fences = fences[8:] {
@@ -186,7 +187,7 @@ func (db *DB) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, e
 	r.slabs(h, func(i int) bool {
 		var entries []byte
 		if entries, err = db.readSlab(tx, r.slabID(i)); err == nil && entries == nil && r.target == 0 {
-			err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, r.id, i)
+			err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, r.id, i)
 		}
 		id, ok = findEntry(entries, h)
 		return !ok && err == nil
@@ -208,7 +209,7 @@ func (db *DB) seal(tx *sql.Tx, head event.ID) error {
 			return err
 		}
 	}
-	_, err := db.exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
+	_, err := db.file.Exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
 	return err
 }
 

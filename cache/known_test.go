@@ -21,7 +21,7 @@ func checkLookUp(t fataler, db *DB, evs []event.Event) {
 	for i := range evs {
 		hashes = append(hashes, evs[i].Hash)
 	}
-	err := db.view(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
 		ids, err := db.lookUpHashes(tx, hashes)
 		if err != nil {
 			return err
@@ -104,7 +104,7 @@ func checkKnownAgain(t *testing.T, db *DB, all []event.Event, n int) {
 // makeOld gives a file the form that it had before there were runs.
 func makeOld(t *testing.T, db *DB, evs []event.Event) {
 	t.Helper()
-	err := db.update(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM run; DELETE FROM guard; DELETE FROM slab; UPDATE log SET hashed = next - 1, salt = 0`); err != nil {
 			return err
 		}
@@ -137,10 +137,10 @@ func TestConvertTaken(t *testing.T) {
 	kill(db)
 	for range 3 {
 		db = mustOpen(t, path, Config{}) // does not convert
-		if err := db.update(context.Background(), giveSalt); err != nil {
+		if err := db.file.Update(context.Background(), giveSalt); err != nil {
 			t.Fatal(err)
 		}
-		err := db.update(context.Background(), func(tx *sql.Tx) error {
+		err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 			_, err := db.convertSome(tx)
 			return err
 		})
@@ -177,7 +177,7 @@ func TestCrowdedHashes(t *testing.T) {
 		wanted = append(wanted, event.Event{ID: event.ID(i + 1), Hash: h})
 	}
 	rand.Shuffle(len(evs), func(i, j int) { evs[i], evs[j] = evs[j], evs[i] })
-	err := db.update(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		if err := db.writeRun(tx, evs); err != nil {
 			return err
 		}

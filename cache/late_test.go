@@ -140,7 +140,7 @@ func (f *follower) pages() error {
 // holdFile stops the committer before it begins, as another process does that
 // writes to the file.
 func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
-	pool, err := sql.Open("sqlite", "file:"+db.path+"?_txlock=immediate")
+	pool, err := sql.Open("sqlite", "file:"+db.file.Path+"?_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 	var leaves []window.Leaf
 	for at := span.From; at < span.To; {
 		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}, imported: imported}
-		err := db.view(ctx, func(tx *sql.Tx) error { return c.read(ctx, tx) })
+		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.read(ctx, tx) })
 		if err == nil {
 			err = c.keep(ctx)
 		}
@@ -112,7 +112,7 @@ func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.db.role != Client && len(windows) > 0 && c.span.From < windows[0].From {
+	if c.db.file.Role != Client && len(windows) > 0 && c.span.From < windows[0].From {
 		return nil, &window.NotHeldError{After: c.span.From, Oldest: windows[0].From, Some: true}
 	}
 	return setOf(windows).Held(c.topic), nil
@@ -179,7 +179,7 @@ func (c *leafChunk) keep(ctx context.Context) error {
 	if len(c.fresh) == 0 || len(c.topic.String()) > maxLeafTopic {
 		return nil
 	}
-	err := c.db.update(ctx, func(tx *sql.Tx) error {
+	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		if now, err := removals(tx); err != nil || now != c.removals {
 			return err
 		}
@@ -201,8 +201,8 @@ func (c *leafChunk) keep(ctx context.Context) error {
 
 // keepLeaf keeps a leaf that can change no more.
 func (db *DB) keepLeaf(tx *sql.Tx, topic event.Topic, l *window.Leaf) error {
-	_, err := db.exec(tx, `INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(db.now()))
+	_, err := db.file.Exec(tx, `INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(db.file.Now()))
 	return err
 }
 
@@ -214,7 +214,7 @@ func boundLeaves(tx *sql.Tx) error {
 
 // Removals returns how often stored events were removed from the file.
 func (db *DB) Removals(ctx context.Context) (n int64, err error) {
-	err = db.viewRow(ctx, `SELECT removals FROM log`, nil, &n)
+	err = db.file.ViewRow(ctx, `SELECT removals FROM log`, nil, &n)
 	return n, err
 }
 
@@ -225,7 +225,7 @@ func removals(tx *sql.Tx) (n int64, err error) {
 
 // removalsNow is removals in the transaction that begin has begun.
 func (db *DB) removalsNow(tx *sql.Tx) (n int64, err error) {
-	err = db.scan(tx, `SELECT removals FROM log`, nil, &n)
+	err = db.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
 	return n, err
 }
 
@@ -239,7 +239,7 @@ func noteRemoval(tx *sql.Tx) error {
 // taken; if events were removed since, Prove returns ErrLost. mark is that of the end
 // of span, zero if it is not known.
 func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		switch now, err := removals(tx); {
 		case err != nil:
 			return err
@@ -303,7 +303,7 @@ func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, e
 // LastAt is TimeAt that also returns the mark of the position. It is zero if it is not
 // known, which it may not be at the horizon of a file that an earlier version has made.
 func (db *DB) LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		t, mark, ok, err = db.lastIn(ctx, tx, at)
 		return err
 	})
@@ -332,7 +332,7 @@ func (db *DB) lastIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, 0, false, err
 	}
-	if id > horizon && db.role != Client {
+	if id > horizon && db.file.Role != Client {
 		return t, mark, ok, nil
 	}
 	gone, some, err := lastDropped(ctx, tx, at)

@@ -175,7 +175,7 @@ func mustCheckedLeaves(t fataler, db *DB, topic event.Topic, span window.Span) [
 // keptLeaves returns "topic block" of each kept leaf.
 func keptLeaves(t fataler, db *DB) (kept []string) {
 	t.Helper()
-	rows, err := db.read.Query(`SELECT topic || ' ' || block FROM leaf ORDER BY topic, block`)
+	rows, err := db.file.Read.Query(`SELECT topic || ' ' || block FROM leaf ORDER BY topic, block`)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -289,7 +289,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 		mustLeaves(t, db, topic, whole)
 	}
 	c := leafChunk{db: db, topic: event.All, span: whole}
-	if err := db.view(context.Background(), func(tx *sql.Tx) error { return c.read(context.Background(), tx) }); err != nil {
+	if err := db.file.View(context.Background(), func(tx *sql.Tx) error { return c.read(context.Background(), tx) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.fresh) != 1 {

@@ -84,12 +84,12 @@ func (m *leafing) end(db *DB, tx *sql.Tx) error {
 // cheap where no others are.
 func (m *leafing) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
 	var stored int
-	err := db.scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)
+	err := db.file.Scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)
 	if err != nil || stored == count {
 		return err == nil, err
 	}
 	where, args := storagesOf(m.topic)
-	err = db.scan(tx, `SELECT count(*) FROM event e CROSS JOIN storage s ON s.id = e.storage
+	err = db.file.Scan(tx, `SELECT count(*) FROM event e CROSS JOIN storage s ON s.id = e.storage
 		WHERE e.id > ? AND e.id <= ? AND `+where, append([]any{span.From, span.To}, args...), &stored)
 	return stored == count, err
 }

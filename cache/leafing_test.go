@@ -50,7 +50,7 @@ func checkKeptLeaves(t fataler, db *DB) {
 	t.Helper()
 	for _, topic := range topics(t, "alice", "alice/posts", "bob", "*") {
 		var kept map[uint64]window.Leaf
-		if err := db.view(context.Background(), func(tx *sql.Tx) (err error) {
+		if err := db.file.View(context.Background(), func(tx *sql.Tx) (err error) {
 			kept, err = loadLeaves(tx, topic, window.Span{From: 0, To: 4 * event.BlockSize})
 			return err
 		}); err != nil {
@@ -94,7 +94,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 			ev := near[random.IntN(len(near))]
 			switch random.IntN(6) {
 			case 0: // somebody else has stored it, or what the server does not send
-				err = db.update(context.Background(), func(tx *sql.Tx) error {
+				err = db.file.Update(context.Background(), func(tx *sql.Tx) error {
 					_, err := db.insertEvents(tx, []event.Event{ev})
 					return err
 				})

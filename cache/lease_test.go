@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -133,7 +134,7 @@ func TestClaimOfSeveral(t *testing.T) {
 
 func TestClaimAfterGoneOwner(t *testing.T) {
 	for name, pass := range map[string]func(*clock){
-		"lease over":     func(c *clock) { c.add(leaseTime) },
+		"lease over":     func(c *clock) { c.add(dbfile.LeaseTime) },
 		"clock set back": func(c *clock) { c.add(-time.Hour) },
 	} {
 		a, b, c := openTwo(t)
@@ -217,7 +218,7 @@ func TestOwnLeaseGrowsStale(t *testing.T) {
 	if _, busy, _ := a.Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy {
 		t.Error("claimed twice at once")
 	}
-	c.add(leaseTime)
+	c.add(dbfile.LeaseTime)
 	if l := mustClaim(t, a, "alice", 0, 10); l.Reached() != 3 {
 		t.Errorf("goes on at %s", l.Reached())
 	}
@@ -493,16 +494,16 @@ func TestCancelledCalls(t *testing.T) {
 	} {
 		wantError(t, name, call(), context.Canceled)
 	}
-	if err := db.lock(context.Background()); err != nil { // somebody writes for long
+	if err := db.file.Lock(context.Background()); err != nil { // somebody writes for long
 		t.Fatal(err)
 	}
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)
 	defer stop()
 	_, _, err := db.Claim(late, ts[:1], window.Span{To: 10})
 	wantError(t, "Claim while somebody writes", err, context.DeadlineExceeded)
-	db.unlock()
+	db.file.Unlock()
 	mustClaim(t, db, "alice", 0, 10)
-	if open := db.inUse(); open != 0 {
+	if open := db.file.InUse(); open != 0 {
 		t.Errorf("%d connections are in use", open)
 	}
 }

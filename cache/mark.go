@@ -28,7 +28,7 @@ func (db *DB) noteMark(tx *sql.Tx, p event.Point) error {
 	if p.Mark == 0 {
 		return nil
 	}
-	_, err := db.exec(tx, `UPDATE log SET seen = ?, seen_mark = ? WHERE seen < ?`, p.ID, p.Mark.String(), p.ID)
+	_, err := db.file.Exec(tx, `UPDATE log SET seen = ?, seen_mark = ? WHERE seen < ?`, p.ID, p.Mark.String(), p.ID)
 	return err
 }
 
@@ -42,8 +42,8 @@ type Newest struct {
 // Newest returns how far a copy has come. No removal takes that back: what was read once
 // tells the log's history from another for ever.
 func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
-	n.Log = db.log
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	n.Log = db.file.Log
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		var mark string
 		err := tx.QueryRowContext(ctx, `SELECT seen, seen_mark, (SELECT coalesce(max(reached), 0) FROM window
 			WHERE state <> 'pending') FROM log`).Scan(&n.Marked.ID, &mark, &n.Held)
@@ -75,7 +75,7 @@ func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
 // LastStored returns the last event that is stored at or before a position, as a point of
 // its log; the zero Point if there is none.
 func (db *DB) LastStored(ctx context.Context, at event.ID) (p event.Point, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		p, err = lastStored(ctx, tx, event.Beginning, at)
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -19,10 +20,10 @@ func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err er
 	}
 	for _, s := range rows {
 		err := db.checkState(ctx, s)
-		if errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, dbfile.ErrCorrupt) {
 			damaged, err = damaged+1, nil
 			if drop {
-				err = db.update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
+				err = db.file.Update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
 			}
 		}
 		if err != nil {
@@ -33,7 +34,7 @@ func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err er
 }
 
 func (db *DB) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		kept = nil
 		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count FROM snapshot WHERE whole ORDER BY id`)
 		if err != nil {
@@ -58,14 +59,14 @@ func (db *DB) checkState(ctx context.Context, s snapshotRow) error {
 	load := s.loader(event.All)
 	members, from := int64(0), event.Storage{}
 	for end := false; !end; {
-		err := db.view(ctx, func(tx *sql.Tx) error {
+		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			refs, next, last, err := load(ctx, tx, from)
 			if err != nil {
 				return err
 			}
 			for _, r := range refs {
 				if r.Compare(from) < 0 {
-					return fmt.Errorf("%w: members of snapshot %d are out of order", ErrCorrupt, s.id)
+					return fmt.Errorf("%w: members of snapshot %d are out of order", dbfile.ErrCorrupt, s.id)
 				}
 				from = r.Next()
 			}
@@ -76,7 +77,7 @@ func (db *DB) checkState(ctx context.Context, s snapshotRow) error {
 			var there bool
 			err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?)`, s.id).Scan(&there)
 			if err == nil && there {
-				err = fmt.Errorf("%w: snapshot %d has %d members and not %d", ErrCorrupt, s.id, members, s.count)
+				err = fmt.Errorf("%w: snapshot %d has %d members and not %d", dbfile.ErrCorrupt, s.id, members, s.count)
 			}
 			return err
 		})

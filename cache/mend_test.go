@@ -33,7 +33,7 @@ func TestDamagedStates(t *testing.T) {
 	}
 	check("nothing", db, 0)
 	var members []byte
-	if err := db.read.QueryRow(`SELECT members FROM part WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`).Scan(&members); err != nil {
+	if err := db.file.Read.QueryRow(`SELECT members FROM part WHERE snapshot = (SELECT id FROM snapshot WHERE at = 90)`).Scan(&members); err != nil {
 		t.Fatal(err)
 	}
 	bad := map[string][]byte{"no members": nil, "half": members[:len(members)/2]}

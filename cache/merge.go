@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 )
 
 // So many runs of a level become one of the next, as a power of two. It is a variable
@@ -81,7 +83,7 @@ func (db *DB) startMerges(tx *sql.Tx) error {
 		}
 		for _, r := range runs[:mergeFan()] {
 			r.target = out.id
-			if _, err := db.exec(tx, `UPDATE run SET target = ? WHERE id = ?`, r.target, r.id); err != nil {
+			if _, err := db.file.Exec(tx, `UPDATE run SET target = ? WHERE id = ?`, r.target, r.id); err != nil {
 				return err
 			}
 		}
@@ -153,7 +155,7 @@ func (db *DB) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 	i := len(r.fences) - 1
 	entries, err := db.readSlab(tx, r.slabID(i))
 	if err == nil && entries == nil {
-		err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, r.id, i)
+		err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, r.id, i)
 	}
 	if err != nil {
 		return nil, err
@@ -203,13 +205,13 @@ func (db *DB) advance(tx *sql.Tx, c *cursor) error {
 		c.key = fence(c.entries)
 		return nil
 	}
-	if _, err := db.exec(tx, `DELETE FROM slab WHERE id = ?`, c.run.slabID(c.slab)); err != nil {
+	if _, err := db.file.Exec(tx, `DELETE FROM slab WHERE id = ?`, c.run.slabID(c.slab)); err != nil {
 		return err
 	}
 	guard := c.run.groups[c.slab/groupSlabs]
 	c.slab++
 	if c.slab%groupSlabs == 0 || c.slab == len(c.run.fences) {
-		if _, err := db.exec(tx, `DELETE FROM guard WHERE id = ?`, guard); err != nil {
+		if _, err := db.file.Exec(tx, `DELETE FROM guard WHERE id = ?`, guard); err != nil {
 			return err
 		}
 	}
@@ -218,7 +220,7 @@ func (db *DB) advance(tx *sql.Tx, c *cursor) error {
 	}
 	var err error
 	if c.entries, err = db.readSlab(tx, c.run.slabID(c.slab)); err == nil && c.entries == nil {
-		err = fmt.Errorf("%w: run %d has no slab %d", ErrCorrupt, c.run.id, c.slab)
+		err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, c.run.id, c.slab)
 	}
 	if err != nil {
 		return err
@@ -231,11 +233,11 @@ func (db *DB) advance(tx *sql.Tx, c *cursor) error {
 func (db *DB) endMerge(tx *sql.Tx, m *merge) error {
 	k := db.known
 	if m.out.moved != m.out.count {
-		return fmt.Errorf("%w: of %d hashes %d were found", ErrCorrupt, m.out.count, m.out.moved)
+		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, m.out.count, m.out.moved)
 	}
 	for _, c := range m.in {
 		k.runs = slices.DeleteFunc(k.runs, func(r *run) bool { return r == c.run })
-		if _, err := db.exec(tx, `DELETE FROM run WHERE id = ?`, c.run.id); err != nil {
+		if _, err := db.file.Exec(tx, `DELETE FROM run WHERE id = ?`, c.run.id); err != nil {
 			return err
 		}
 	}

@@ -404,7 +404,7 @@ func (c *retainCheck) left() {
 		want = append(want, ev.ID)
 	}
 	slices.Sort(want)
-	err := c.db.view(context.Background(), func(tx *sql.Tx) error {
+	err := c.db.file.View(context.Background(), func(tx *sql.Tx) error {
 		err := eachOpen(tx, event.Beginning, func(ev openEvent) {
 			if ev.id <= c.horizon {
 				got = append(got, ev.id)

@@ -73,7 +73,9 @@ func TestServerAgainstSlice(t *testing.T) {
 	})
 }
 
-func (m *serverModel) open() { m.db = mustOpen(m.t, m.path, Config{Role: Server, Now: m.clock.now}) }
+func (m *serverModel) open() {
+	m.db = mustOpen(m.t, m.path, Config{Role: Server, Now: m.clock.now})
+}
 
 func (m *serverModel) reopen() {
 	if rapid.Bool().Draw(m.t, "kill") {

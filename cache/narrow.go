@@ -15,7 +15,7 @@ const maxNarrower = 32
 // on, and the position up to which exactly these are, at most until. A window of
 // topics that begins at at can leave them out of what it asks for.
 func (db *DB) Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := loadWindows(tx)
 		if err != nil {
 			return err

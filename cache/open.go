@@ -10,7 +10,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
+)
+
+// A Role says what a file is: the log itself or a copy of parts of it.
+type Role = dbfile.Role
+
+// The roles of a file.
+const (
+	Server Role = dbfile.Server
+	Client Role = dbfile.Client
 )
 
 // Config says how to open a file. The zero Config opens an existing file of any
@@ -32,7 +42,7 @@ type Config struct {
 
 // A DB is an open file. Its methods may be called from several goroutines.
 type DB struct {
-	*file
+	file *dbfile.File
 
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
@@ -60,13 +70,13 @@ type DB struct {
 }
 
 // Path returns the file's path as it was given to Open.
-func (db *DB) Path() string { return db.path }
+func (db *DB) Path() string { return db.file.Path }
 
 // Log returns the name of the log that the file belongs to.
-func (db *DB) Log() string { return db.log }
+func (db *DB) Log() string { return db.file.Log }
 
 // Role returns what the file is.
-func (db *DB) Role() Role { return db.role }
+func (db *DB) Role() Role { return db.file.Role }
 
 // Open opens the file at path and brings its schema up to date. An error wraps
 // one of the package's errors where there is one for it, and changed nothing.
@@ -76,18 +86,18 @@ func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 		err = at.Err // which names the path again
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, classify(err))
+		return nil, fmt.Errorf("open %s: %w", path, dbfile.Classify(err))
 	}
 	return db, nil
 }
 
 func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
-	f, err := openFile(ctx, path, options(cfg))
+	f, err := dbfile.Open(ctx, path, dbfile.Options(cfg))
 	if err != nil {
 		return nil, err
 	}
 	db := &DB{file: f, storages: map[string]int64{}, sealed: make(chan struct{}, 1)}
-	db.undone = func() { clear(db.storages) } // it may name storages that were rolled back
+	db.file.OnRollback = func() { clear(db.storages) } // it may name storages that were rolled back
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {
@@ -98,16 +108,16 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err := db.prepareReading(ctx); err != nil {
 		return nil, err
 	}
-	if db.role != Client {
+	if db.file.Role != Client {
 		if err := db.loadHead(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Role == Server {
-		if err := errors.Join(db.openReaders(ctx), db.prepareKnown(ctx)); err != nil {
+		if err := errors.Join(db.file.OpenReaders(ctx), db.prepareKnown(ctx)); err != nil {
 			return nil, err
 		}
-		if err := db.keepServing(); err != nil {
+		if err := db.file.KeepServing(); err != nil {
 			return nil, err
 		}
 		db.startCommitter()
@@ -123,7 +133,7 @@ func (db *DB) Close() error {
 			close(db.closing)
 			db.committer.Wait()
 		}
-		db.closeErr = db.close()
+		db.closeErr = db.file.Close()
 	})
 	return db.closeErr
 }

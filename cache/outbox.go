@@ -23,22 +23,22 @@ type Queued struct {
 // with their places there. It is durable when Queue returns. A draft that waits there
 // already keeps its place; if it was refused, it is to be tried again.
 func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued, err error) {
-	if db.role != Client {
-		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, db.role)
+	if db.file.Role != Client {
+		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, db.file.Role)
 	}
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("queue: %w", err)
 		}
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		queued = nil
 		for _, d := range drafts {
 			q := Queued{Draft: d, Hash: d.Hash()}
 			err := tx.QueryRow(`UPDATE outbox SET refused = NULL WHERE hash = ? RETURNING number, time`, q.Hash[:]).Scan(&q.Number, &q.Time)
 			if errors.Is(err, sql.ErrNoRows) {
 				err = tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?) RETURNING number, time`,
-					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(db.now())).Scan(&q.Number, &q.Time)
+					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(db.file.Now())).Scan(&q.Number, &q.Time)
 			}
 			if err != nil {
 				return err
@@ -53,7 +53,7 @@ func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued,
 // Outbox returns what is in the outbox behind place after, in order: at most limit
 // drafts and about a megabyte of them, and none only at its end.
 func (db *DB) Outbox(ctx context.Context, after int64, limit int) (queued []Queued, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT number, hash, draft, time, coalesce(refused, '')
 			FROM outbox WHERE number > ? ORDER BY number LIMIT ?`, after, limit)
 		if err != nil {
@@ -95,7 +95,7 @@ func (db *DB) DropQueued(ctx context.Context, numbers []int64) (n int, err error
 }
 
 func (db *DB) dropQueued(ctx context.Context, numbers []int64) (n int, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		n = 0
 		for _, number := range numbers {
 			some, err := affected(tx.Exec(`DELETE FROM outbox WHERE number = ?`, number))
@@ -112,7 +112,7 @@ func (db *DB) dropQueued(ctx context.Context, numbers []int64) (n int, err error
 // Refuse notes why the server will never take a draft. It stays in the outbox and is
 // not sent any more.
 func (db *DB) Refuse(ctx context.Context, number int64, reason string) error {
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE outbox SET refused = ? WHERE number = ?`, reason, number)
 		return err
 	})
@@ -130,7 +130,7 @@ type Aside struct {
 
 // Aside counts what the file has beside what it holds.
 func (db *DB) Aside(ctx context.Context) (n Aside, err error) {
-	err = db.viewRow(ctx, `SELECT
+	err = db.file.ViewRow(ctx, `SELECT
 		(SELECT count(*) FROM outbox WHERE refused IS NULL),
 		(SELECT count(*) FROM outbox WHERE refused IS NOT NULL),
 		(SELECT count(*) FROM candidate),

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -43,14 +44,14 @@ func TestGoneOwner(t *testing.T) {
 // is not the one that was locked.
 func TestOwnerWithoutLock(t *testing.T) {
 	for name, lose := range map[string]func(a, b *DB){
-		"the file was removed": func(a, _ *DB) { _ = a.ownerName(); os.Remove(a.path + ".owners") },
+		"the file was removed": func(a, _ *DB) { _ = a.file.OwnerName(); os.Remove(a.file.Path + ".owners") },
 		"the file was replaced": func(a, b *DB) {
-			_ = a.ownerName()
-			os.Remove(a.path + ".owners")
-			_ = b.ownerName()
+			_ = a.file.OwnerName()
+			os.Remove(a.file.Path + ".owners")
+			_ = b.file.OwnerName()
 		},
 		"no file may be made": func(a, _ *DB) {
-			if err := os.Mkdir(a.path+".owners", 0o700); err != nil {
+			if err := os.Mkdir(a.file.Path+".owners", 0o700); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -66,14 +67,14 @@ func TestOwnerWithoutLock(t *testing.T) {
 			}
 			_, err = b.HoldCursor(ctx, "mine", ts)
 			wantError(t, "in its lease", err, ErrHeld)
-			c.add(leaseTime / 2)
+			c.add(dbfile.LeaseTime / 2)
 			if err := cur.Move(ctx, 3, nil); err != nil {
 				t.Fatal(err)
 			}
-			c.add(leaseTime / 2)
+			c.add(dbfile.LeaseTime / 2)
 			_, err = b.HoldCursor(ctx, "mine", ts)
 			wantError(t, "in its renewed lease", err, ErrHeld)
-			c.add(leaseTime / 2)
+			c.add(dbfile.LeaseTime / 2)
 			if _, err := b.HoldCursor(ctx, "mine", ts); err != nil {
 				t.Error(err)
 			}
@@ -89,7 +90,7 @@ func TestReadingLocksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	list(t, db)
-	if _, err := os.Stat(db.path + ".owners"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(db.file.Path + ".owners"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("there is a file of locks (%v)", err)
 	}
 }
@@ -163,7 +164,7 @@ func TestZombieHoldsNothing(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(leaseTime / 4); ; {
+	for deadline := time.Now().Add(dbfile.LeaseTime / 4); ; {
 		err := holdBoth(ctx, db)
 		if err == nil {
 			break

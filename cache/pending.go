@@ -31,17 +31,17 @@ type Pending struct {
 // one pending window at a time: if there is another one, Pend returns its number instead,
 // and the caller tries again later. One whose process is gone or too slow is replaced.
 func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
-	if db.role != Client {
+	if db.file.Role != Client {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
 	}
 	p = &Pending{db: db, topic: topic, moment: moment}
-	err = db.update(ctx, func(tx *sql.Tx) (err error) {
+	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if busy, err = db.clearPending(tx); err != nil || busy != 0 {
 			return err
 		}
 		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
 			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), db.ownerName(), db.now().Add(pendTime).UnixMilli()).Scan(&p.number)
+			topic.String(), moment.String(), db.file.OwnerName(), db.file.Now().Add(pendTime).UnixMilli()).Scan(&p.number)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)
@@ -63,7 +63,7 @@ func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
 		w := &windows[i]
 		switch {
 		case w.State != window.Pending:
-		case !db.stale(w.owner, w.lease):
+		case !db.file.Stale(w.owner, w.lease):
 			return w.id, nil
 		default:
 			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)
@@ -82,7 +82,7 @@ type Answer struct {
 // Answers returns what servers said about windows of the same topic that were pending
 // since the one with a number was, the last one first.
 func (p *Pending) Answers(ctx context.Context, since int64) (answers []Answer, err error) {
-	err = p.db.view(ctx, func(tx *sql.Tx) error {
+	err = p.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT moment, body FROM answer
 			WHERE window >= ? AND topic = ? ORDER BY window DESC`, since, p.topic.String())
 		if err != nil {
@@ -107,7 +107,7 @@ func (p *Pending) End(ctx context.Context, body []byte) error {
 	if p.ended {
 		return nil
 	}
-	err := p.db.update(ctx, func(tx *sql.Tx) error {
+	err := p.db.file.Update(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, p.number); err != nil || body == nil {
 			return err
 		}

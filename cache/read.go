@@ -32,7 +32,7 @@ const (
 // behind after yet. Where the windows neither hold what follows after nor end there,
 // Read returns a *window.NotHeldError.
 func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		end, err := db.heldEnd(ctx, tx, topics, after)
 		if err != nil {
 			return err
@@ -51,7 +51,7 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 // AppendLines is Read for those who only pass the events on: it appends their lines to
 // b, each with a line feed. What they say is not looked at beyond the names.
 func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) (lines []byte, next event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		end, err := db.heldEnd(ctx, tx, topics, after)
 		if err != nil {
 			return err
@@ -95,17 +95,17 @@ type readStatements struct {
 // prepareReading prepares them. It needs a connection of its own, so it cannot be done
 // by who holds one.
 func (db *DB) prepareReading(ctx context.Context) (err error) {
-	if db.queries.windows, err = db.prepareRead(ctx, windowsQuery); err != nil {
+	if db.queries.windows, err = db.file.PrepareRead(ctx, windowsQuery); err != nil {
 		return err
 	}
-	db.queries.joined, err = db.prepareRead(ctx, joinedQuery)
+	db.queries.joined, err = db.file.PrepareRead(ctx, joinedQuery)
 	return err
 }
 
 // Held returns which stretches of the topics' history are held: of all of them. Of
 // no topics none are.
 func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Spans, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := loadWindows(tx)
 		held = setOf(windows).Held(topics...)
 		return err
@@ -556,7 +556,7 @@ func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from,
 	if n <= 0 || until <= from {
 		return max(until, from), nil
 	}
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		horizon, err := db.horizonIn(tx)
 		if err != nil {
 			return err
@@ -631,7 +631,7 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 // as stored events and known bounds of windows tell, or Beginning if there is none.
 // Times grow with ids, so it is found by halving.
 func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		at, err = positionIn(ctx, tx, t)
 		return err
 	})

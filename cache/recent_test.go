@@ -27,7 +27,7 @@ func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []ref)
 // storedIn returns the events that are stored, whatever windows say.
 func storedIn(t fataler, db *DB) (evs []event.Event) {
 	t.Helper()
-	rows, err := db.read.Query(`SELECT id, line FROM event ORDER BY id`)
+	rows, err := db.file.Read.Query(`SELECT id, line FROM event ORDER BY id`)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -100,7 +100,7 @@ func TestRecentModel(t *testing.T) {
 func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok bool) {
 	t.Helper()
 	var refs []ref
-	err := db.view(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
 		removals, err := removals(tx)
 		if err != nil {
 			return err
@@ -138,14 +138,14 @@ func TestSealsFromRecent(t *testing.T) {
 	client := openClient(t)
 	obtain(t, client, event.All, evs, window.Span{From: 0, To: server.Head()})
 	for _, db := range []*DB{server, client} {
-		if err := db.update(t.Context(), func(tx *sql.Tx) error {
+		if err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
 			_, err := tx.Exec(`UPDATE event SET line = '-' || line`)
 			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
 		mustSeal(t, db, event.All)
-		if err := db.update(t.Context(), func(tx *sql.Tx) error {
+		if err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
 			_, err := tx.Exec(`UPDATE event SET line = substr(line, 2)`)
 			return err
 		}); err != nil {

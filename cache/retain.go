@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -51,7 +52,7 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrFull) && !errors.Is(err, ErrUnknown):
+		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, ErrUnknown):
 			return err
 		case cfg.None() && err == nil:
 			return nil
@@ -91,7 +92,7 @@ type retainer struct {
 
 func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error) {
 	if db.commits == nil {
-		return nil, fmt.Errorf("retain: %w: it gives no ids", ErrRole)
+		return nil, fmt.Errorf("retain: %w: it gives no ids", dbfile.ErrRole)
 	}
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -190,10 +191,10 @@ type retained struct {
 }
 
 func (db *DB) loadRetained(ctx context.Context) (r retained, err error) {
-	err = db.viewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
+	err = db.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
 		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = db.named(errNoWindow)
+		err = db.file.Named(errNoWindow)
 	}
 	return r, err
 }
@@ -213,11 +214,11 @@ func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
 	if err != nil {
 		return err
 	}
-	return db.update(ctx, func(tx *sql.Tx) error {
-		if _, err := db.exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
+		if _, err := db.file.Exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
 			return err
 		}
-		_, err := db.exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
+		_, err := db.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
 		return err
 	})
 }

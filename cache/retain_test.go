@@ -31,7 +31,7 @@ func retainChild(path string) error {
 	if err != nil {
 		return err
 	}
-	r.clock.tick = event.TimeOf(db.now()) // what was appended has grown old
+	r.clock.tick = event.TimeOf(db.file.Now()) // what was appended has grown old
 	stepTime = 500 * time.Microsecond
 	steps := 0
 	r.rest = func(context.Context, time.Duration) error {
@@ -137,7 +137,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 	// The hashes of the first block need pages that there are not.
 	limit := func(pages string) {
 		t.Helper()
-		if err := db.update(ctx, func(tx *sql.Tx) error { _, err := tx.Exec(`PRAGMA max_page_count = ` + pages); return err }); err != nil {
+		if err := db.file.Update(ctx, func(tx *sql.Tx) error { _, err := tx.Exec(`PRAGMA max_page_count = ` + pages); return err }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,11 +183,11 @@ func TestRetainMaxBytes(t *testing.T) {
 			all = append(all, r.Event)
 		}
 	}
-	before, err := db.loadSize(ctx)
+	before, err := db.file.Size(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Retention{MaxBytes: before.used() * 11 / 20}
+	cfg := Retention{MaxBytes: before.Used() * 11 / 20}
 	r, err := db.newRetainer(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	ctx := context.Background()
 	rs := mustAppend(t, db, draft("alice", "old", "k"), draft("alice", "renewed", "k"), draft("alice", "ended", "k"))
 	var old []expiry
-	err := db.view(ctx, func(tx *sql.Tx) (err error) {
+	err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		rules := ttlRules{{event.All, time.Hour}}
 		x := expiring{rules: rules, scans: make([]ttlScan, 1), age: time.Hour, until: db.Head()}
 		old, _, err = db.readOld(ctx, tx, event.Beginning, &x)
@@ -306,7 +306,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 		t.Fatal(err)
 	}
 	var at, count int
-	if err := db.read.QueryRow(`SELECT at, count FROM snapshot ORDER BY at DESC`).Scan(&at, &count); err != nil {
+	if err := db.file.Read.QueryRow(`SELECT at, count FROM snapshot ORDER BY at DESC`).Scan(&at, &count); err != nil {
 		t.Fatal(err)
 	}
 	if want := len(fold(start.evs, event.All, event.ID(at))); at != 3*event.BlockSize || count != want {
@@ -322,7 +322,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 		t.Errorf("kept are the states at %v", got)
 	}
 	var parts int
-	if err := db.read.QueryRow(`SELECT count(*) FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`).Scan(&parts); err != nil || parts > 0 {
+	if err := db.file.Read.QueryRow(`SELECT count(*) FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`).Scan(&parts); err != nil || parts > 0 {
 		t.Errorf("%d parts belong to no state, %v", parts, err)
 	}
 	c.horizon = event.ID(at)
@@ -332,7 +332,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 // snapshotsOf returns the positions of the states that are kept.
 func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
 	t.Helper()
-	err := db.view(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT at FROM snapshot ORDER BY at`)
 		if err != nil {
 			return err
@@ -358,7 +358,7 @@ func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
 func TestBelowHorizonWhileAsked(t *testing.T) {
 	db, ctx := openServer(t), context.Background()
 	clock := newClock()
-	db.now = clock.now
+	db.file.Now = clock.now
 	mustAppend(t, db, draft("alice", "stays", "k"))
 	clock.add(1e9)
 	mustAppend(t, db, drafts("alice", "changes", "k", 2*event.BlockSize)...)

@@ -66,22 +66,22 @@ func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 // the time if there was no retention yet.
 func (db *DB) loadClock(ctx context.Context) (*retainClock, error) {
 	var tick, last event.Time
-	if err := db.viewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
+	if err := db.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
 		return nil, err
 	}
 	if tick == 0 {
 		tick = last
 	}
 	if tick == 0 {
-		tick = event.TimeOf(db.now())
+		tick = event.TimeOf(db.file.Now())
 	}
-	return newRetainClock(db.now, db.mono, tick), nil
+	return newRetainClock(db.file.Now, db.mono, tick), nil
 }
 
 // keepTick makes durable what the clock shows.
 func (db *DB) keepTick(ctx context.Context, c *retainClock) error {
-	return db.update(ctx, func(tx *sql.Tx) error {
-		_, err := db.exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
+		_, err := db.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
 		return err
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -44,7 +45,7 @@ func newRun(level int, count int64, salt uint64) *run {
 
 // insertRun gives the run its row.
 func (db *DB) insertRun(tx *sql.Tx, r *run) error {
-	return db.scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
+	return db.file.Scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
 }
 
 // slabs calls visit with the slabs that may have h, seldom more than one, until it
@@ -148,7 +149,7 @@ func (f *filter) appendLines(b []byte, g group) []byte {
 func (f *filter) addLines(first, b []byte) error {
 	from := f.line(first)
 	if len(b)%lineLen != 0 || from+len(b)/lineLen > len(f.lines) {
-		return fmt.Errorf("%w: a filter has %d bytes at line %d", ErrCorrupt, len(b), from)
+		return fmt.Errorf("%w: a filter has %d bytes at line %d", dbfile.ErrCorrupt, len(b), from)
 	}
 	for i := range len(b) / 8 {
 		f.lines[from+i/8][i%8] |= binary.LittleEndian.Uint64(b[8*i:])
@@ -196,7 +197,7 @@ func (db *DB) writeGroup(tx *sql.Tx, g group, r *run) error {
 		slab = slab[:min(len(slab), slabLen*entryLen)]
 		fences = append(fences, slab[:8]...)
 		r.fences = append(r.fences, fence(slab))
-		if _, err := db.exec(tx, `INSERT INTO slab (id, hashes) VALUES (?, ?)`, guard*groupSlabs+int64(i), []byte(slab)); err != nil {
+		if _, err := db.file.Exec(tx, `INSERT INTO slab (id, hashes) VALUES (?, ?)`, guard*groupSlabs+int64(i), []byte(slab)); err != nil {
 			return err
 		}
 	}
@@ -206,14 +207,14 @@ func (db *DB) writeGroup(tx *sql.Tx, g group, r *run) error {
 	if err := r.filter.addLines(g, lines); err != nil {
 		return err
 	}
-	_, err := db.exec(tx, `INSERT INTO guard (id, run, first, fences, lines) VALUES (?, ?, ?, ?, ?)`,
+	_, err := db.file.Exec(tx, `INSERT INTO guard (id, run, first, fences, lines) VALUES (?, ?, ?, ?, ?)`,
 		guard, r.id, []byte(g[:len(event.Hash{})]), fences, lines)
 	return err
 }
 
 // readSlab returns the entries of a slab; none if there is no such row.
 func (db *DB) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
-	err = db.scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
+	err = db.file.Scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -225,7 +226,7 @@ func (db *DB) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
 
 func checkSlab(id int64, entries []byte) error {
 	if len(entries) == 0 || len(entries)%entryLen != 0 {
-		return fmt.Errorf("%w: slab %d has %d bytes", ErrCorrupt, id, len(entries))
+		return fmt.Errorf("%w: slab %d has %d bytes", dbfile.ErrCorrupt, id, len(entries))
 	}
 	return nil
 }

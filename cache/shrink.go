@@ -12,8 +12,8 @@ import (
 // goes.
 func (r *retainer) fit(ctx context.Context) error {
 	for {
-		size, err := r.db.loadSize(ctx)
-		if err != nil || size.used() <= r.cfg.MaxBytes {
+		size, err := r.db.file.Size(ctx)
+		if err != nil || size.Used() <= r.cfg.MaxBytes {
 			return err
 		}
 		at, err := r.db.loadRetained(ctx)
@@ -43,20 +43,20 @@ const (
 // shrink gives free pages back to the file system.
 func (r *retainer) shrink(ctx context.Context) error {
 	for shrunk := false; ; shrunk = true {
-		size, err := r.db.loadSize(ctx)
+		size, err := r.db.file.Size(ctx)
 		if err != nil {
 			return err
 		}
-		many := size.free > shrinkLeast && size.free > size.pages/shrinkShare
-		large := r.cfg.MaxBytes > 0 && size.bytes() > r.cfg.MaxBytes && size.free > 0
+		many := size.Free > shrinkLeast && size.Free > size.Pages/shrinkShare
+		large := r.cfg.MaxBytes > 0 && size.Bytes() > r.cfg.MaxBytes && size.Free > 0
 		if !many && !large {
 			return r.truncate(ctx, shrunk)
 		}
 		began := time.Now()
-		if err := r.db.vacuumSome(ctx); err != nil {
+		if err := r.db.file.VacuumSome(ctx); err != nil {
 			return err
 		}
-		if after, err := r.db.loadSize(ctx); err != nil || after.free >= size.free {
+		if after, err := r.db.file.Size(ctx); err != nil || after.Free >= size.Free {
 			return err // a file that another program has made
 		}
 		if err := r.rest(ctx, time.Since(began)); err != nil {
@@ -71,5 +71,5 @@ func (r *retainer) truncate(ctx context.Context, shrunk bool) error {
 	if !shrunk {
 		return nil
 	}
-	return r.db.checkpoint(ctx)
+	return r.db.file.Checkpoint(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -38,7 +39,7 @@ func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at ev
 	if err != nil {
 		return base, err
 	}
-	if db.role != Client && len(windows) > 0 {
+	if db.file.Role != dbfile.Client && len(windows) > 0 {
 		return db.findLogBase(ctx, tx, topic, at, windows[0].Held())
 	}
 	held := setOf(windows).Held(topic)
@@ -71,7 +72,7 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 
 // horizonIn returns where a log's window begins, and Beginning in a copy.
 func (db *DB) horizonIn(tx *sql.Tx) (event.ID, error) {
-	if db.role == Client {
+	if db.file.Role == dbfile.Client {
 		return event.Beginning, nil
 	}
 	windows, err := loadWindows(tx)
@@ -112,7 +113,7 @@ func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span windo
 		}
 		t, err := event.ParseTopic(of)
 		if err != nil {
-			return s, false, fmt.Errorf("%w: snapshot %d: %w", ErrCorrupt, s.id, err)
+			return s, false, fmt.Errorf("%w: snapshot %d: %w", dbfile.ErrCorrupt, s.id, err)
 		}
 		if t.Contains(topic) {
 			return s, true, nil
@@ -156,7 +157,7 @@ const sumLen = 4
 func (s snapshotRow) decode(members []byte) (refs []ref, err error) {
 	n := len(members) - sumLen
 	if n < 0 || crc32.Checksum(members[:n], castagnoli) != binary.BigEndian.Uint32(members[n:]) {
-		return nil, fmt.Errorf("%w: a part of snapshot %d", ErrCorrupt, s.id)
+		return nil, fmt.Errorf("%w: a part of snapshot %d", dbfile.ErrCorrupt, s.id)
 	}
 	if members = members[:n]; s.form == formLines {
 		refs, err = decodeLines(members)
@@ -164,7 +165,7 @@ func (s snapshotRow) decode(members []byte) (refs []ref, err error) {
 		refs, err = decodeIDs(members)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: a part of snapshot %d: %w", ErrCorrupt, s.id, err)
+		return nil, fmt.Errorf("%w: a part of snapshot %d: %w", dbfile.ErrCorrupt, s.id, err)
 	}
 	return refs, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -39,7 +40,7 @@ func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, af
 // StateFrom returns the position from which the state of topic at position at is
 // folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
 func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		base, err := db.findBase(ctx, tx, topic, at)
 		from = base.at
 		return err
@@ -86,7 +87,7 @@ type stateReader struct {
 func (s *stateReader) each(ctx context.Context, fn func(*event.Event) error) error {
 	for more := true; more; {
 		var evs []event.Event
-		err := s.db.view(ctx, func(tx *sql.Tx) (err error) {
+		err := s.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			evs, more, err = s.next(ctx, tx)
 			return err
 		})
@@ -218,7 +219,7 @@ func (s *stateReader) event(r *ref) (event.Event, error) {
 	}
 	ev, err := s.stored(r)
 	if err == nil && ev.Storage() != r.Storage {
-		err = fmt.Errorf("%w: event %s is not of %s", ErrCorrupt, r.id, r.Storage)
+		err = fmt.Errorf("%w: event %s is not of %s", dbfile.ErrCorrupt, r.id, r.Storage)
 	}
 	return ev, err
 }
@@ -233,7 +234,7 @@ func (s *stateReader) stored(r *ref) (event.Event, error) {
 		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, r.id)
 	}
 	if err != nil {
-		return event.Event{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
 	}
 	return event.Event{ID: ev.ID, Draft: event.Draft{User: string(ev.User), Path: string(ev.Path), Type: ev.Type}}, nil
 }
@@ -507,7 +508,7 @@ func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span
 // stored events and known bounds of windows tell: ok is false if an event of the topic
 // may be missing next to it.
 func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		if at, err = positionIn(ctx, tx, t); err != nil {
 			return err
 		}
@@ -535,7 +536,7 @@ func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (a
 
 // LastState returns the newest position at which the state of topic is known.
 func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := loadWindows(tx)
 		if err != nil {
 			return err

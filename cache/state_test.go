@@ -105,7 +105,7 @@ func TestStateAboveHorizon(t *testing.T) {
 	for _, line := range fold(evs, event.All, horizon) {
 		left[line] = true
 	}
-	err := db.update(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		for i := range evs[:horizon] {
 			if left[string(evs[i].Line())] {
 				continue

@@ -36,7 +36,7 @@ func countFetched(tx *sql.Tx, n, bytes int) error {
 
 // CountSaved counts events that were asked for and did not have to be fetched.
 func (db *DB) CountSaved(ctx context.Context, n int64) error {
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET saved = saved + ?`, n)
 		return err
 	})
@@ -48,6 +48,6 @@ func (db *DB) CountSaved(ctx context.Context, n int64) error {
 
 // Tally returns what has been fetched and saved so far.
 func (db *DB) Tally(ctx context.Context) (t Tally, err error) {
-	err = db.viewRow(ctx, `SELECT fetched, received, saved FROM log`, nil, &t.Fetched, &t.Received, &t.Saved)
+	err = db.file.ViewRow(ctx, `SELECT fetched, received, saved FROM log`, nil, &t.Fetched, &t.Received, &t.Saved)
 	return t, err
 }

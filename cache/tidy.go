@@ -15,7 +15,7 @@ import (
 // until absorb (which may be nil) says that the caller goes on with it. tidy never
 // changes what is held.
 func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
-	if db.role != Client {
+	if db.file.Role != Client {
 		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
 	}
 	windows, err := loadWindows(tx)
@@ -26,9 +26,9 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
 	for i := range windows {
 		w := &windows[i]
 		switch {
-		case w.State == window.Committed, w.State == window.Live && db.stale(w.owner, w.lease), db.over(w, windows, absorb):
+		case w.State == window.Committed, w.State == window.Live && db.file.Stale(w.owner, w.lease), db.over(w, windows, absorb):
 			settled = append(settled, *w)
-		case w.State == window.Pulling && w.owner != "" && db.stale(w.owner, w.lease):
+		case w.State == window.Pulling && w.owner != "" && db.file.Stale(w.owner, w.lease):
 			if _, err := tx.Exec(`UPDATE window SET owner = NULL, lease = NULL WHERE id = ?`, w.id); err != nil {
 				return nil, err
 			}
@@ -48,7 +48,7 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
 // over reports whether the pull w has ended: nobody goes on with it, and what it
 // lacks is held by others or about to be pulled by the caller.
 func (db *DB) over(w *row, windows []row, absorb func(*row) bool) bool {
-	if w.State != window.Pulling && w.State != window.Failed || !db.stale(w.owner, w.lease) {
+	if w.State != window.Pulling && w.State != window.Failed || !db.file.Stale(w.owner, w.lease) {
 		return false
 	}
 	if absorb != nil && absorb(w) {

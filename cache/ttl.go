@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -74,7 +75,7 @@ func loadScans(tx *sql.Tx) (scans []ttlScan, err error) {
 			return nil, err
 		}
 		if s.topic, err = event.ParseTopic(topic); err != nil {
-			return nil, fmt.Errorf("%w: expired values: %w", ErrCorrupt, err)
+			return nil, fmt.Errorf("%w: expired values: %w", dbfile.ErrCorrupt, err)
 		}
 		scans = append(scans, s)
 	}
@@ -104,14 +105,14 @@ func (db *DB) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err
 	same := func(old []ttlScan) bool {
 		return slices.EqualFunc(old, rules, func(s ttlScan, r TTL) bool { return s.topic == r.Topic })
 	}
-	err = db.view(ctx, func(tx *sql.Tx) (err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		scans, err = loadScans(tx)
 		return err
 	})
 	if err != nil || same(scans) {
 		return scans, err
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		old, err := loadScans(tx)
 		if err != nil {
 			return err

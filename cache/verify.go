@@ -17,7 +17,7 @@ import (
 func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) (leaves []window.Leaf, err error) {
 	for at := span.From; at < span.To; {
 		part := window.Span{From: at, To: chunkEnd(at, span.To)}
-		err := db.view(ctx, func(tx *sql.Tx) error {
+		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			some, err := checkedLeaves(ctx, tx, topic, part)
 			leaves = append(leaves, some...)
 			return err
@@ -105,7 +105,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 	if err != nil {
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)
 	}
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		if err := db.removeAll(ctx, tx, topic, span, evs); err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 
 // checkAgain refuses what was not fetched again of topic in span.
 func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event) error {
-	if db.role != Client {
+	if db.file.Role != Client {
 		return fmt.Errorf("%w: it is the log itself", ErrRole)
 	}
 	at := span.From
@@ -229,8 +229,8 @@ func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
 
 // Check has SQLite look through the structure of the whole file.
 func (db *DB) Check(ctx context.Context) error {
-	if err := db.quickCheck(ctx); err != nil {
-		return fmt.Errorf("check %s: %w", db.path, err)
+	if err := db.file.QuickCheck(ctx); err != nil {
+		return fmt.Errorf("check %s: %w", db.file.Path, err)
 	}
 	return nil
 }

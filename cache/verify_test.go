@@ -76,7 +76,7 @@ func TestCheckedLeavesFindsDamage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ev := rapid.SampledFrom(clientLog).Draw(t, "event")
 		what := rapid.SampledFrom(kinds).Draw(t, "damage")
-		if err := db.update(context.Background(), func(tx *sql.Tx) error { return damages[what](t, tx, &ev) }); err != nil {
+		if err := db.file.Update(context.Background(), func(tx *sql.Tx) error { return damages[what](t, tx, &ev) }); err != nil {
 			t.Fatalf("%v", err)
 		}
 		for _, topic := range []event.Topic{event.All, event.Exactly(ev.Storage())} {
@@ -92,7 +92,7 @@ func TestCheckedLeavesFindsDamage(t *testing.T) {
 		block := window.BlockSpan(ev.ID.Block()).Intersect(span)
 		mend(t, db, event.All, block)
 		checkMended(t, db, span)
-		if err := db.update(context.Background(), func(tx *sql.Tx) error {
+		if err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 			return execute(tx, `DELETE FROM event WHERE id > ?`, span.To) // what was moved out of reach
 		}); err != nil {
 			t.Fatalf("%v", err)
@@ -141,7 +141,7 @@ func checkMended(t fataler, db *DB, span window.Span) {
 func checkPostings(t fataler, db *DB) {
 	t.Helper()
 	stored, posted := map[[2]int64]int{}, map[[2]int64]int{}
-	err := db.view(context.Background(), func(tx *sql.Tx) error {
+	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT storage, id FROM event WHERE storage > 0`)
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ func TestReplaceRemoves(t *testing.T) {
 	db, span := smallCopy(t)
 	extra := madeEvent("alice", "posts/1", clientLast)
 	moved := madeEvent("bob", "new", clientLast-1)
-	if err := db.update(context.Background(), func(tx *sql.Tx) error {
+	if err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		_, err := db.insertEvents(tx, []event.Event{moved, extra})
 		return err
 	}); err != nil {
@@ -250,7 +250,7 @@ func TestReplaceRefuses(t *testing.T) {
 func TestCheckedLeavesOfLog(t *testing.T) {
 	db, evs := bigLog(t)
 	span := window.Span{From: 0, To: db.Head()}
-	if err := db.update(context.Background(), func(tx *sql.Tx) error {
+	if err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		return execute(tx, `UPDATE event SET line = replace(line, '"key":"', '"key":"x') WHERE id IN (7, 8400)`)
 	}); err != nil {
 		t.Fatal(err)

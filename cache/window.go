@@ -83,10 +83,10 @@ func setOf(rows []row) window.Set {
 // Windows returns the windows of the file in order of their start. A pending window that
 // nobody asks about any more is none.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
-	err = db.view(ctx, func(tx *sql.Tx) error {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := loadWindows(tx)
 		for i := range rows {
-			if r := &rows[i]; r.State != window.Pending || !db.stale(r.owner, r.lease) {
+			if r := &rows[i]; r.State != window.Pending || !db.file.Stale(r.owner, r.lease) {
 				ws = append(ws, r.Window)
 			}
 		}
@@ -143,7 +143,7 @@ func (l *Lease) Reached() event.ID { return l.reached }
 // later.
 func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *Lease, busy bool, err error) {
 	topics = without(nil, topics)
-	err = db.update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		l, busy = nil, false
 		windows, err := db.tidy(tx, func(w *row) bool {
 			return containedIn(topics, w.Topic) && !w.Missing().Intersect(span).Empty()
@@ -198,7 +198,7 @@ func (p pulled) gapsOf(missing window.Spans) (free window.Spans) {
 // this process until they end.
 func (db *DB) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
 	l := &Lease{db: db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		if _, err := db.tidy(tx, nil); err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held wi
 	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
 		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		t.String(), state.String(), held.From, held.To, l.span.To,
-		l.db.ownerName(), l.db.leaseEnd()).Scan(&id)
+		l.db.file.OwnerName(), l.db.file.LeaseEnd()).Scan(&id)
 	return id, err
 }
 
@@ -266,7 +266,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	}
 	var rows, storages []int64
 	var removed int64
-	err = l.db.update(ctx, func(tx *sql.Tx) (err error) {
+	err = l.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.move(tx, reached); err != nil {
 			return err
 		}
@@ -308,7 +308,7 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
 		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
 			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
-			reached, l.db.ownerName(), l.db.leaseEnd(), id, l.db.ownerName())
+			reached, l.db.file.OwnerName(), l.db.file.LeaseEnd(), id, l.db.file.OwnerName())
 		if err != nil {
 			return nil, err
 		}
@@ -461,10 +461,10 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 	if !l.state().To(state) {
 		return fmt.Errorf("release the window: a %s one cannot become %s", l.state(), state)
 	}
-	err := l.db.update(ctx, func(tx *sql.Tx) error {
+	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range l.rows {
 			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.ownerName())
+				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.file.OwnerName())
 			if err != nil {
 				return err
 			}
@@ -480,10 +480,10 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 // commit commits rows where the lease is. Rows that it has lost were committed by
 // whoever took them.
 func (l *Lease) commit(ctx context.Context, rows []int64) error {
-	err := l.db.update(ctx, func(tx *sql.Tx) error {
+	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
 			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.ownerName())
+				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.file.OwnerName())
 			if err != nil {
 				return err
 			}
@@ -515,7 +515,7 @@ func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
 		return fmt.Errorf("follow more topics: %w", errEnded)
 	}
 	more := &Lease{db: l.db, topics: without(l.topics, topics), span: window.Span{From: l.reached, To: event.MaxID}, reached: l.reached}
-	err := l.db.update(ctx, func(tx *sql.Tx) error { return more.insert(tx, window.Live) })
+	err := l.db.file.Update(ctx, func(tx *sql.Tx) error { return more.insert(tx, window.Live) })
 	if err != nil {
 		return fmt.Errorf("follow more topics from %s: %w", l.reached, err)
 	}

@@ -27,7 +27,7 @@ func TestEventsAmongHeldOnes(t *testing.T) {
 		}
 		for _, evs := range [][]event.Event{held, all} {
 			var added []event.Event
-			if err := db.update(context.Background(), func(tx *sql.Tx) (err error) {
+			if err := db.file.Update(context.Background(), func(tx *sql.Tx) (err error) {
 				added, err = db.insertEvents(tx, evs)
 				return err
 			}); err != nil {
@@ -40,7 +40,7 @@ func TestEventsAmongHeldOnes(t *testing.T) {
 		}
 		checkPostings(t, db)
 		var stored []event.ID
-		if err := db.view(context.Background(), func(tx *sql.Tx) (err error) {
+		if err := db.file.View(context.Background(), func(tx *sql.Tx) (err error) {
 			stored, err = idsOf(context.Background(), tx, topics(t, "alice"), 0, 4*event.BlockSize)
 			return err
 		}); err != nil || !slices.Equal(stored, ids(all)) {

@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -36,7 +36,7 @@ type stamp struct {
 // in the -shm file. If that is not there, each connection makes an index of its own in
 // memory, which SQLite does for those alone that have a file for themselves. Without a
 // write-ahead log the file is all there is, and is read as one that never changes.
-func (db *file) lookAround() error {
+func (db *File) lookAround() error {
 	db.location = location{frozen: frozen(db.real), params: "mode=rw" + tuning}
 	if db.frozen == nil {
 		return nil
@@ -75,7 +75,7 @@ func frozen(file string) error {
 	return nil
 }
 
-func (db *file) stamps() (seen [2]stamp, err error) {
+func (db *File) stamps() (seen [2]stamp, err error) {
 	for i, path := range []string{db.real, db.real + "-wal"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
@@ -90,13 +90,13 @@ func (db *file) stamps() (seen [2]stamp, err error) {
 }
 
 // unchanged returns ErrChanged if what is read without locks has changed.
-func (db *file) unchanged() error {
+func (db *File) unchanged() error {
 	if !db.alone {
 		return nil
 	}
 	now, err := db.stamps()
 	if err == nil && now != db.seen {
-		err = fmt.Errorf("%s: %w", db.path, ErrChanged)
+		err = fmt.Errorf("%s: %w", db.Path, ErrChanged)
 	}
 	return err
 }
@@ -105,16 +105,16 @@ func (db *file) unchanged() error {
 const busyTime = 10 * time.Second
 
 // connect opens a pool of db's file.
-func (db *file) connect(most int, extra string) (*sql.DB, error) {
+func (db *File) connect(most int, extra string) (*sql.DB, error) {
 	return connect(db.real, most, db.params+extra)
 }
 
-// openReaders opens the connections that read before they are needed: later there may
+// OpenReaders opens the connections that read before they are needed: later there may
 // be no descriptors left for them.
-func (db *file) openReaders(ctx context.Context) (err error) {
-	conns := make([]*sql.Conn, db.read.Stats().MaxOpenConnections)
+func (db *File) OpenReaders(ctx context.Context) (err error) {
+	conns := make([]*sql.Conn, db.Read.Stats().MaxOpenConnections)
 	for i := 0; i < len(conns) && err == nil; i++ {
-		conns[i], err = db.read.Conn(ctx)
+		conns[i], err = db.Read.Conn(ctx)
 	}
 	for _, conn := range conns {
 		if conn != nil {

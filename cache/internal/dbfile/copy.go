@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// copyInto copies the file through a connection of its own: the one that writes
+// CopyInto copies the file through a connection of its own: the one that writes
 // would keep appends waiting, those that read must not write, not even elsewhere.
-func (db *file) copyInto(ctx context.Context, path string) error {
+func (db *File) CopyInto(ctx context.Context, path string) error {
 	pool, err := db.connect(1, "")
 	if err != nil {
 		return err
@@ -20,8 +20,8 @@ func (db *file) copyInto(ctx context.Context, path string) error {
 	return db.unchanged()
 }
 
-// markBackup says in the copy what it is, checks it and has it synced to disk.
-func markBackup(ctx context.Context, path string) (err error) {
+// MarkBackup says in the copy what it is, checks it and has it synced to disk.
+func MarkBackup(ctx context.Context, path string) (err error) {
 	pool, err := connect(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package cache
+package dbfile
 
 // processExists always says yes where there is no cheap way to know: then a lease
 // simply runs out.

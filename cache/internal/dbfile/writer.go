@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -23,25 +23,25 @@ type sqliteConn interface {
 	driver.Validator
 }
 
-// A writerConn is the connection that writes. It stores events without the detour
+// A BulkWriter is the connection that writes. It stores events without the detour
 // through database/sql, which costs a fifth of the time.
-type writerConn struct {
+type BulkWriter struct {
 	sqliteConn
 	inTx bool
 	// The inserts are prepared when they are first needed.
-	ready map[insert]driver.StmtExecContext
+	ready map[Insert]driver.StmtExecContext
 	args  []driver.NamedValue // of the one that is executed
 }
 
-// An insert is a statement that inserts so many rows at once. Most of what a statement
+// An Insert is a statement that inserts so many rows at once. Most of what a statement
 // takes is not for its rows.
-type insert struct {
-	into, row, or string
-	rows          int
+type Insert struct {
+	Into, Row, Or string
+	Rows          int
 }
 
-func (i insert) query() string {
-	return i.into + strings.Repeat(i.row+",", i.rows-1) + i.row + i.or
+func (i Insert) query() string {
+	return i.Into + strings.Repeat(i.Row+",", i.Rows-1) + i.Row + i.Or
 }
 
 type writerConnector struct{ driver.Connector }
@@ -51,10 +51,10 @@ func (c writerConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writerConn{sqliteConn: conn.(sqliteConn), ready: map[insert]driver.StmtExecContext{}}, nil
+	return &BulkWriter{sqliteConn: conn.(sqliteConn), ready: map[Insert]driver.StmtExecContext{}}, nil
 }
 
-func (c *writerConn) Close() error {
+func (c *BulkWriter) Close() error {
 	for _, stmt := range c.ready {
 		if stmt, ok := stmt.(driver.Stmt); ok {
 			stmt.Close() // or SQLite would keep the file open
@@ -63,7 +63,7 @@ func (c *writerConn) Close() error {
 	return c.sqliteConn.Close()
 }
 
-func (c *writerConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+func (c *BulkWriter) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	tx, err := c.sqliteConn.BeginTx(ctx, opts)
 	c.inTx = err == nil
 	return writerTx{tx, c}, err
@@ -73,7 +73,7 @@ func (c *writerConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver
 // transaction each insert would be one.
 type writerTx struct {
 	driver.Tx
-	conn *writerConn
+	conn *BulkWriter
 }
 
 func (tx writerTx) Commit() error {
@@ -86,13 +86,13 @@ func (tx writerTx) Rollback() error {
 	return tx.Tx.Rollback()
 }
 
-// bind adds an argument of the insert that is executed next.
-func (c *writerConn) bind(v driver.Value) {
+// Bind adds an argument of the insert that is executed next.
+func (c *BulkWriter) Bind(v driver.Value) {
 	c.args = append(c.args, driver.NamedValue{Ordinal: len(c.args) + 1, Value: v})
 }
 
-// exec executes an insert, in the transaction that is open, with what was bound.
-func (c *writerConn) exec(i insert) (n int64, err error) {
+// Exec executes an insert, in the transaction that is open, with what was bound.
+func (c *BulkWriter) Exec(i Insert) (n int64, err error) {
 	defer func() { clear(c.args); c.args = c.args[:0] }()
 	if !c.inTx {
 		return 0, sql.ErrTxDone
@@ -117,14 +117,14 @@ func (c *writerConn) exec(i insert) (n int64, err error) {
 	return res.RowsAffected()
 }
 
-// isConstraint reports whether a statement was refused, and undone, for what is stored.
-func isConstraint(err error) bool {
+// IsConstraint reports whether a statement was refused, and undone, for what is stored.
+func IsConstraint(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
 }
 
-// connectWriter opens the writing connection, anew if there is one.
-func (db *file) connectWriter() error {
+// Reconnect opens the writing connection, anew if there is one.
+func (db *File) Reconnect() error {
 	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
 	connector, err := sqlite.NewConnector(dataSource(db.real, db.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
@@ -140,9 +140,9 @@ func (db *file) connectWriter() error {
 	return nil
 }
 
-// begin begins a writing transaction on a connection that end gives back. The caller
+// Begin begins a writing transaction on a connection that end gives back. The caller
 // has the right to write.
-func (db *file) begin(ctx context.Context) (tx *sql.Tx, err error) {
+func (db *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
 	if err := db.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -150,14 +150,14 @@ func (db *file) begin(ctx context.Context) (tx *sql.Tx, err error) {
 		return nil, err
 	}
 	if tx, err = db.conn.BeginTx(ctx, nil); err != nil {
-		db.end()
+		db.End()
 	}
 	return tx, err
 }
 
-func (db *file) end() { db.conn.Close() }
+func (db *File) End() { db.conn.Close() }
 
-// raw runs fn with the connection of the transaction that begin has begun.
-func (db *file) raw(fn func(c *writerConn) error) error {
-	return db.conn.Raw(func(conn any) error { return fn(conn.(*writerConn)) })
+// Bulk runs fn with the connection of the transaction that begin has begun.
+func (db *File) Bulk(fn func(c *BulkWriter) error) error {
+	return db.conn.Raw(func(conn any) error { return fn(conn.(*BulkWriter)) })
 }

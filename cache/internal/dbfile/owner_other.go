@@ -1,13 +1,13 @@
 //go:build !linux && !darwin && !windows
 
-package cache
+package dbfile
 
 import (
 	"errors"
 	"os"
 )
 
-// lockAt refuses: there is no lock that belongs to one opening of a file.
+// lockAt refuses: there is no lock that belongs to one opening of a File.
 func lockAt(*os.File, int64) error { return errors.ErrUnsupported }
 
 func lockedAt(*os.File, int64) (bool, error) { return false, errors.ErrUnsupported }

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package cache
+package dbfile
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 )
 
 // lockByte locks lockOffset. The lock belongs to the process, and ends when it closes
-// any descriptor of the file.
+// any descriptor of the File.
 func lockByte(f *os.File) error { return setLock(f, unix.F_SETLK, unix.F_WRLCK) }
 
 func relockByte(f *os.File) error { return lockByte(f) }

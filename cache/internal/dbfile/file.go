@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -13,24 +13,24 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// options say how to open a file.
-type options struct {
+// Options say how to open a file.
+type Options struct {
 	Role     Role
 	Log      string
 	AsNewLog bool
 	Now      func() time.Time
 }
 
-// A file is an open SQLite file of a log.
-type file struct {
-	// Set once by openFile.
-	path    string // as it was given
+// A File is an open SQLite file of a log.
+type File struct {
+	// Set once by Open.
+	Path    string // as it was given
 	real    string // absolute, links resolved
-	log     string
-	role    Role
-	now     func() time.Time
+	Log     string
+	Role    Role
+	Now     func() time.Time
 	owner   *owner
-	read    *sql.DB
+	Read    *sql.DB
 	held    *heldFile
 	walless bool // it had no write-ahead log when it was opened
 	serving bool // a server's locks are taken: that of held, and
@@ -42,21 +42,21 @@ type file struct {
 	write      *sql.DB
 	conn       *sql.Conn // of the transaction that is open
 	statements statements
-	undone     func() // called after a transaction that was not committed
+	OnRollback func() // called after a transaction that was not committed
 }
 
-// openFile opens the file at path and brings its schema up to date.
-func openFile(ctx context.Context, path string, cfg options) (_ *file, err error) {
+// Open opens the file at path and brings its schema up to date.
+func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	db := &file{path: path, now: cfg.Now, writing: make(chan struct{}, 1), undone: func() {}}
-	if db.now == nil {
-		db.now = time.Now
+	db := &File{Path: path, Now: cfg.Now, writing: make(chan struct{}, 1), OnRollback: func() {}}
+	if db.Now == nil {
+		db.Now = time.Now
 	}
 	defer func() {
 		if err != nil {
-			db.close()
+			db.Close()
 		}
 	}()
 	if err := db.prepareFile(ctx, cfg); err != nil {
@@ -77,7 +77,7 @@ func openFile(ctx context.Context, path string, cfg options) (_ *file, err error
 
 // beginning returns what makes the file another log, nil if nothing is to. err is what
 // came of joining it.
-func (db *file) beginning(cfg options, err error) func(context.Context) error {
+func (db *File) beginning(cfg Options, err error) func(context.Context) error {
 	switch {
 	case errors.Is(err, errIsBackup):
 		return db.beginAnew
@@ -88,7 +88,7 @@ func (db *file) beginning(cfg options, err error) func(context.Context) error {
 }
 
 // check refuses what no file can satisfy, before anything is made.
-func (cfg *options) check() error {
+func (cfg *Options) check() error {
 	if cfg.Role != "" && cfg.Role != Server && cfg.Role != Client {
 		return fmt.Errorf("role %.40q: want %s or %s", string(cfg.Role), Server, Client)
 	}
@@ -101,8 +101,8 @@ func (cfg *options) check() error {
 	return nil
 }
 
-// close closes the file.
-func (db *file) close() error {
+// Close closes the file.
+func (db *File) Close() error {
 	errs := []error{db.disconnect()}
 	if db.owner != nil {
 		errs = append(errs, db.owner.close())
@@ -119,9 +119,9 @@ func (db *file) close() error {
 	return errors.Join(errs...)
 }
 
-// abandon drops the file as a killed process would: nothing is released. It is for tests.
-func (db *file) abandon() {
-	db.read.Close()
+// Abandon drops the file as a killed process would: nothing is released. It is for tests.
+func (db *File) Abandon() {
+	db.Read.Close()
 	db.write.Close()
 	db.owner.close()
 	if db.serving {
@@ -130,13 +130,13 @@ func (db *file) abandon() {
 	}
 }
 
-// inUse returns how many connections are in use. It is for tests.
-func (db *file) inUse() int { return db.read.Stats().InUse + db.write.Stats().InUse }
+// InUse returns how many connections are in use. It is for tests.
+func (db *File) InUse() int { return db.Read.Stats().InUse + db.write.Stats().InUse }
 
-// lock takes the right to write, which unlock gives back.
-func (db *file) lock(ctx context.Context) error {
+// Lock takes the right to write, which unlock gives back.
+func (db *File) Lock(ctx context.Context) error {
 	if db.frozen != nil {
-		return fmt.Errorf("%s: %w", db.path, db.frozen)
+		return fmt.Errorf("%s: %w", db.Path, db.frozen)
 	}
 	select {
 	case db.writing <- struct{}{}:
@@ -146,36 +146,36 @@ func (db *file) lock(ctx context.Context) error {
 	}
 }
 
-func (db *file) unlock() { <-db.writing }
+func (db *File) Unlock() { <-db.writing }
 
-// update runs fn in one writing transaction. The transaction is rolled back if fn
+// Update runs fn in one writing transaction. The transaction is rolled back if fn
 // returns an error or ctx ends.
-func (db *file) update(ctx context.Context, fn func(*sql.Tx) error) error {
-	if err := db.lock(ctx); err != nil {
+func (db *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
+	if err := db.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.unlock()
-	err := db.transact(ctx, fn)
+	defer db.Unlock()
+	err := db.Transact(ctx, fn)
 	if err != nil {
-		db.undone()
+		db.OnRollback()
 	}
-	return db.named(err)
+	return db.Named(err)
 }
 
-// named says which file is damaged: nobody could move it away otherwise.
-func (db *file) named(err error) error {
+// Named says which file is damaged: nobody could move it away otherwise.
+func (db *File) Named(err error) error {
 	if errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("%s: %w", db.path, err)
+		return fmt.Errorf("%s: %w", db.Path, err)
 	}
 	return err
 }
 
-func (db *file) transact(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := db.begin(ctx)
+func (db *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := db.Begin(ctx)
 	if err != nil {
 		return orDone(ctx, err)
 	}
-	defer db.end()
+	defer db.End()
 	if err := fn(tx); err != nil {
 		tx.Rollback()
 		return orDone(ctx, err)
@@ -183,27 +183,27 @@ func (db *file) transact(ctx context.Context, fn func(*sql.Tx) error) error {
 	return orDone(ctx, tx.Commit())
 }
 
-// view runs fn in one reading transaction: all that it sees is of one moment.
-func (db *file) view(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+// View runs fn in one reading transaction: all that it sees is of one moment.
+func (db *File) View(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := db.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return db.named(orDone(ctx, err))
+		return db.Named(orDone(ctx, err))
 	}
 	defer tx.Rollback()
 	err = orDone(ctx, fn(tx))
 	if changed := db.unchanged(); changed != nil {
 		return changed
 	}
-	return db.named(err)
+	return db.Named(err)
 }
 
-// viewRow scans the only row of a query.
-func (db *file) viewRow(ctx context.Context, query string, args []any, dest ...any) error {
-	return db.named(orDone(ctx, db.read.QueryRowContext(ctx, query, args...).Scan(dest...)))
+// ViewRow scans the only row of a query.
+func (db *File) ViewRow(ctx context.Context, query string, args []any, dest ...any) error {
+	return db.Named(orDone(ctx, db.Read.QueryRowContext(ctx, query, args...).Scan(dest...)))
 }
 
-// syncLog makes durable what has been written to the write-ahead log.
-func (db *file) syncLog() error {
+// SyncWAL makes durable what has been written to the write-ahead log.
+func (db *File) SyncWAL() error {
 	// Locks are on the other two files: closing this one takes none away.
 	f, err := os.OpenFile(db.real+"-wal", os.O_RDWR, 0)
 	if err != nil {
@@ -212,6 +212,6 @@ func (db *file) syncLog() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// keepServing takes a server's lock again where SQLite, closing a descriptor of its own,
+// KeepServing takes a server's lock again where SQLite, closing a descriptor of its own,
 // may have dropped it.
-func (db *file) keepServing() error { return db.held.keepServing() }
+func (db *File) KeepServing() error { return db.held.keepServing() }

@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -18,12 +18,12 @@ const applicationID = 0x72737472
 // migrate brings the schema up to date, each migration in a transaction of its
 // own. It refuses files of other programs, of later versions, of another role and
 // of another log before it writes.
-func (db *file) migrate(ctx context.Context, cfg options) error {
+func (db *File) migrate(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
-	version, err := schemaVersion(ctx, db.read)
+	version, err := schemaVersion(ctx, db.Read)
 	switch {
 	case err != nil:
 		return err
@@ -48,8 +48,8 @@ func (db *file) migrate(ctx context.Context, cfg options) error {
 	return nil
 }
 
-func (db *file) migrateTo(ctx context.Context, version int, files []string) error {
-	return db.update(ctx, func(tx *sql.Tx) error {
+func (db *File) migrateTo(ctx context.Context, version int, files []string) error {
+	return db.Update(ctx, func(tx *sql.Tx) error {
 		var now int
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&now); err != nil {
 			return err
@@ -61,19 +61,19 @@ func (db *file) migrateTo(ctx context.Context, version int, files []string) erro
 	})
 }
 
-func (db *file) loadIdentity(ctx context.Context, cfg options) error {
-	err := db.read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&db.log, &db.role)
+func (db *File) loadIdentity(ctx context.Context, cfg Options) error {
+	err := db.Read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&db.Log, &db.Role)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNoIdentity
 	case err != nil:
 		return err
-	case db.role == Backup && cfg.Role == Server:
+	case db.Role == Backup && cfg.Role == Server:
 		return errIsBackup
-	case cfg.Role != "" && db.role != cfg.Role:
-		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.role)
-	case cfg.Log != "" && db.log != cfg.Log:
-		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, db.log, cfg.Log)
+	case cfg.Role != "" && db.Role != cfg.Role:
+		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.Role)
+	case cfg.Log != "" && db.Log != cfg.Log:
+		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, db.Log, cfg.Log)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 
 // create gives an empty file its schema and its identity. Of several processes that
 // create a file one does; the others find it made.
-func (db *file) create(ctx context.Context, cfg options) error {
+func (db *File) create(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
@@ -39,14 +39,14 @@ func (db *file) create(ctx context.Context, cfg options) error {
 
 // changeIdentity changes which log a file belongs to, in the file itself. No
 // connection of this process may be open.
-func (db *file) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
+func (db *File) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
 	return db.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
 }
 
 // alter runs change in a transaction that goes into the file itself. The folder is
 // synced, too: a crash could bring back the journal otherwise, and undo the change
 // after others have built on it.
-func (db *file) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
+func (db *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
 	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		if _, err := pool.ExecContext(ctx, pragma+`; PRAGMA synchronous=EXTRA`); err != nil {
 			return err
@@ -63,7 +63,7 @@ func (db *file) alter(ctx context.Context, pragma string, change func(tx *sql.Tx
 }
 
 // beginWAL gives a file its write-ahead log.
-func (db *file) beginWAL(ctx context.Context) error {
+func (db *File) beginWAL(ctx context.Context) error {
 	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		_, err := pool.ExecContext(ctx, `PRAGMA journal_mode=WAL`)
 		return err
@@ -72,7 +72,7 @@ func (db *file) beginWAL(ctx context.Context) error {
 
 // aside runs fn with a connection of its own. SQLite refuses a change of the journal
 // mode at once if others are in its way, so it is tried again until they are not.
-func (db *file) aside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
+func (db *File) aside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, busyTime)
 	defer cancel()
 	for {
@@ -108,7 +108,7 @@ func applyMigrations(ctx context.Context, tx *sql.Tx, version int, files []strin
 }
 
 // insertIdentity makes an empty schema the file of a log.
-func insertIdentity(ctx context.Context, tx *sql.Tx, cfg options) error {
+func insertIdentity(ctx context.Context, tx *sql.Tx, cfg Options) error {
 	log := cfg.Log
 	if log == "" {
 		log = newLogID()
@@ -154,7 +154,7 @@ var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotE
 
 // beginAnew makes a backup the log of a server: a new log, whose parent is the old
 // one up to the head of the backup.
-func (db *file) beginAnew(ctx context.Context) error {
+func (db *File) beginAnew(ctx context.Context) error {
 	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = (SELECT stop FROM window WHERE topic = '*' AND state = 'committed'),
 			id = ?, role = 'server' WHERE role = 'backup'`, newLogID())
@@ -164,7 +164,7 @@ func (db *file) beginAnew(ctx context.Context) error {
 
 // goOnAsNewLog makes a server's file a new log that goes on from the one that it was.
 // Nobody knows where the two parted.
-func (db *file) goOnAsNewLog(ctx context.Context) error {
+func (db *File) goOnAsNewLog(ctx context.Context) error {
 	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = NULL, id = ?`, newLogID())
 		return err

@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func atLockOffset() *windows.Overlapped {
 	return &windows.Overlapped{OffsetHigh: lockOffset >> 32}
 }
 
-// mayRead and mayWrite say why this process may not read or write a file. Whether a
+// mayRead and mayWrite say why this process may not read or write a File. Whether a
 // folder may be written is found out by doing it.
 func mayRead(path string) error { return tryOpen(path, os.O_RDONLY) }
 

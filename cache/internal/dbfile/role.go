@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 // A Role says what a file is: the log itself or a copy of parts of it.
 type Role string

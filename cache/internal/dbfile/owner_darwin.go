@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 // Of <sys/fcntl.h>; x/sys does not name them.
 const (

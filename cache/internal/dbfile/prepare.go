@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 
 // prepareFile refuses a file that is not ours, takes a server's lock and creates what
 // is to be created. Without a role nothing is.
-func (db *file) prepareFile(ctx context.Context, cfg options) error {
+func (db *File) prepareFile(ctx context.Context, cfg Options) error {
 	if err := db.hold(cfg); err != nil {
 		return err
 	}
@@ -48,12 +48,12 @@ func (db *file) prepareFile(ctx context.Context, cfg options) error {
 }
 
 // hold finds the file, making an empty one if it is not there and may be.
-func (db *file) hold(cfg options) (err error) {
+func (db *File) hold(cfg Options) (err error) {
 	flags := 0
 	if cfg.Role != "" && !(cfg.Role == Client && cfg.Log == "") {
 		flags = os.O_CREATE
 	}
-	if db.held, err = openHeld(db.path, flags); err != nil {
+	if db.held, err = openHeld(db.Path, flags); err != nil {
 		if flags == 0 && cfg.Role != "" && errors.Is(err, fs.ErrNotExist) {
 			return errNoLog
 		}
@@ -61,7 +61,7 @@ func (db *file) hold(cfg options) (err error) {
 	}
 	// SQLite, too, keeps what belongs to a file beside the file itself, not
 	// beside a link to it.
-	if db.real, err = filepath.EvalSymlinks(db.path); err != nil {
+	if db.real, err = filepath.EvalSymlinks(db.Path); err != nil {
 		return err
 	}
 	if db.real, err = filepath.Abs(db.real); err != nil {
@@ -73,7 +73,7 @@ func (db *file) hold(cfg options) (err error) {
 // takeLock keeps other servers out for as long as the file is open: by a lock on the
 // file, which holds whatever name it is opened under, and by the lock file that earlier
 // versions take.
-func (db *file) takeLock() error {
+func (db *File) takeLock() error {
 	if err := db.held.serve(); err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (db *file) takeLock() error {
 // findWAL refuses a file that is served under another name: its write-ahead log lies
 // beside that one, and without it SQLite would read, or write, half of a log. A server
 // that has just begun, or is about to end, has none for a moment.
-func (db *file) findWAL(ctx context.Context) error {
+func (db *File) findWAL(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Second); ; {
 		switch {
 		case db.held.served || !servedElsewhere(db.held.File) || exists(db.real+"-wal"):
@@ -113,7 +113,7 @@ func exists(path string) bool {
 // join connects to the file and finds out which log it belongs to. Where nothing may be
 // written, what another process keeps beside the file may go at any time: then it is
 // looked for again.
-func (db *file) join(ctx context.Context, cfg options) (err error) {
+func (db *File) join(ctx context.Context, cfg Options) (err error) {
 	for range 3 {
 		if err = db.joinOnce(ctx, cfg); db.frozen == nil || !isVanished(err) {
 			return err
@@ -125,13 +125,13 @@ func (db *file) join(ctx context.Context, cfg options) (err error) {
 	return err
 }
 
-func (db *file) joinOnce(ctx context.Context, cfg options) (err error) {
+func (db *File) joinOnce(ctx context.Context, cfg Options) (err error) {
 	if db.frozen == nil {
-		if err := db.connectWriter(); err != nil {
+		if err := db.Reconnect(); err != nil {
 			return err
 		}
 	}
-	if db.read, err = db.connect(max(4, 2*runtime.GOMAXPROCS(0)), "&_pragma=query_only(1)"); err != nil {
+	if db.Read, err = db.connect(max(4, 2*runtime.GOMAXPROCS(0)), "&_pragma=query_only(1)"); err != nil {
 		return err
 	}
 	if err := db.migrate(ctx, cfg); err != nil {
@@ -152,9 +152,9 @@ func isVanished(err error) bool {
 }
 
 // disconnect closes the pools.
-func (db *file) disconnect() error {
+func (db *File) disconnect() error {
 	var errs []error
-	for _, pool := range []*sql.DB{db.read, db.write} {
+	for _, pool := range []*sql.DB{db.Read, db.write} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}

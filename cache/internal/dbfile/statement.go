@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"context"
@@ -15,7 +15,7 @@ type statements struct {
 
 // prepare prepares what the last transactions have used, before the next one has the
 // connection.
-func (db *file) prepare(ctx context.Context) error {
+func (db *File) prepare(ctx context.Context) error {
 	s := &db.statements
 	for _, query := range s.wanted {
 		stmt, err := db.write.PrepareContext(ctx, query)
@@ -29,8 +29,8 @@ func (db *file) prepare(ctx context.Context) error {
 	return nil
 }
 
-// stmt returns the statement of query in tx, which begin has begun.
-func (db *file) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
+// Stmt returns the statement of query in tx, which begin has begun.
+func (db *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 	s := &db.statements
 	if stmt := s.used[query]; stmt != nil {
 		return stmt, nil
@@ -49,26 +49,26 @@ func (db *file) stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 	return stmt, nil
 }
 
-// exec executes a statement in tx that is kept prepared.
-func (db *file) exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
-	stmt, err := db.stmt(tx, query)
+// Exec executes a statement in tx that is kept prepared.
+func (db *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
+	stmt, err := db.Stmt(tx, query)
 	if err != nil {
 		return nil, err
 	}
 	return stmt.Exec(args...)
 }
 
-// scan executes a query in tx that is kept prepared and scans its only row.
-func (db *file) scan(tx *sql.Tx, query string, args []any, dest ...any) error {
-	stmt, err := db.stmt(tx, query)
+// Scan executes a query in tx that is kept prepared and scans its only row.
+func (db *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
+	stmt, err := db.Stmt(tx, query)
 	if err != nil {
 		return err
 	}
 	return stmt.QueryRow(args...).Scan(dest...)
 }
 
-// prepareRead prepares a query on the reading connections. It needs one of its own, so it
+// PrepareRead prepares a query on the reading connections. It needs one of its own, so it
 // cannot be done by who holds one.
-func (db *file) prepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
-	return db.read.PrepareContext(ctx, query)
+func (db *File) PrepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
+	return db.Read.PrepareContext(ctx, query)
 }

@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ func lockAt(f *os.File, at int64) error {
 	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, overlappedAt(at))
 }
 
-// lockedAt reports whether another opening of the file holds the lock. It tries to
+// lockedAt reports whether another opening of the File holds the lock. It tries to
 // share it, so that two who look at the same time do not see each other.
 func lockedAt(f *os.File, at int64) (bool, error) {
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, overlappedAt(at))
@@ -30,7 +30,7 @@ func overlappedAt(at int64) *windows.Overlapped {
 	return &windows.Overlapped{Offset: uint32(at), OffsetHigh: uint32(at >> 32)}
 }
 
-// fileID tells an open file from every other one that is open.
+// fileID tells an open File from every other one that is open.
 func fileID(f *os.File) string {
 	var info windows.ByHandleFileInformation
 	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {

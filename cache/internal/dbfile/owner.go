@@ -1,4 +1,4 @@
-package cache
+package dbfile
 
 import (
 	"crypto/rand"
@@ -161,33 +161,33 @@ func processGone(self, other string) bool {
 	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
 }
 
-// leaseTime is how long a window stays with a process that says nothing. Each
+// LeaseTime is how long a window stays with a process that says nothing. Each
 // Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
-const leaseTime = 60 * time.Second
+const LeaseTime = 60 * time.Second
 
-// ownerName returns what rows call this opening of the file.
-func (db *file) ownerName() string { return db.owner.String() }
+// OwnerName returns what rows call this opening of the file.
+func (db *File) OwnerName() string { return db.owner.String() }
 
-// leaseEnd returns when a lease ends that is renewed now, in milliseconds.
-func (db *file) leaseEnd() int64 { return db.now().Add(leaseTime).UnixMilli() }
+// LeaseEnd returns when a lease ends that is renewed now, in milliseconds.
+func (db *File) LeaseEnd() int64 { return db.Now().Add(LeaseTime).UnixMilli() }
 
-// stale reports whether an owner has let its lease go: there is none, the lease
+// Stale reports whether an owner has let its lease go: there is none, the lease
 // has ended, or the owner is gone. Our own leases grow stale, too: one that nobody
 // fills must not keep others out for as long as the process lives.
-func (db *file) stale(owner string, lease int64) bool {
+func (db *File) Stale(owner string, lease int64) bool {
 	return owner == "" || db.leaseOver(lease) || db.owner.presenceOf(owner) == gone
 }
 
 // leaseOver reports whether a lease has ended, or lies much further ahead than any
 // lease: a clock was set back.
-func (db *file) leaseOver(lease int64) bool {
-	left := time.UnixMilli(lease).Sub(db.now())
-	return left <= 0 || left > 2*leaseTime
+func (db *File) leaseOver(lease int64) bool {
+	left := time.UnixMilli(lease).Sub(db.Now())
+	return left <= 0 || left > 2*LeaseTime
 }
 
-// holds reports whether an owner has what it holds for as long as it is there, however
+// Holds reports whether an owner has what it holds for as long as it is there, however
 // long it sleeps. Only of one whose lock cannot be seen the lease decides.
-func (db *file) holds(owner string, lease int64) bool {
+func (db *File) Holds(owner string, lease int64) bool {
 	if owner == "" {
 		return false
 	}

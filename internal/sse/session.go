@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/r3labs/sse/v2"
@@ -19,13 +18,8 @@ const (
 	defaultIdle     = 45 * time.Second
 )
 
-var (
-	// ErrIdle ends a session whose connection brought no byte for too long.
-	ErrIdle = errors.New("silent for too long")
-
-	// ErrClosed ends a session that was closed on this side.
-	ErrClosed = errors.New("closed on this side")
-)
+// ErrClosed ends a session that was closed on this side.
+var ErrClosed = errors.New("closed on this side")
 
 // A Frame is one complete block of an event stream.
 type Frame struct {
@@ -51,11 +45,11 @@ type Config struct {
 // reconnect, sends nothing and remembers nothing: what to do when it ends is
 // for the loop around it, which gets the true reason from Next.
 //
-// r3labs/sse splits the stream, behind a canonReader. On raw bytes it would
+// r3labs/sse splits the stream, behind a normalizer. On raw bytes it would
 // deliver an event cut short as a whole one and take comments for events.
 type Session struct {
 	body   *IdleBody
-	canon  *canonReader
+	stream *normalizer
 	events *sse.EventStreamReader
 
 	// The last frame's, kept so that a value that repeats is not copied again.
@@ -74,18 +68,18 @@ func NewSession(resp *http.Response, cfg Config) *Session {
 	if !ok {
 		body = NewIdleBody(resp.Body, cfg.Idle)
 	}
-	canon := newCanonReader(body, cfg.MaxEvent)
+	stream := newNormalizer(body, cfg.MaxEvent)
 	return &Session{
 		body:   body,
-		canon:  canon,
-		events: sse.NewEventStreamReader(canon, canonMax(cfg.MaxEvent)),
+		stream: stream,
+		events: sse.NewEventStreamReader(stream, maxNormalized(cfg.MaxEvent)),
 	}
 }
 
-// canonMax bounds the canonical form of a block of limit bytes, so that the
-// limit is always met in canonReader, which can say so. "data" may grow by two
+// maxNormalized bounds the canonical form of a block of limit bytes, so that the
+// limit is always met in normalizer, which can say so. "data" may grow by two
 // in five bytes, and an id as long as an earlier block may stand before it.
-func canonMax(limit int) int {
+func maxNormalized(limit int) int {
 	const overhead = 64
 	if limit > (math.MaxInt-overhead)/3 {
 		return math.MaxInt
@@ -100,7 +94,7 @@ func canonMax(limit int) int {
 func (s *Session) Next() (Frame, error) {
 	block, err := s.events.ReadEvent()
 	if errors.Is(err, io.EOF) {
-		return Frame{}, s.canon.cause()
+		return Frame{}, s.stream.cause()
 	}
 	if err != nil {
 		return Frame{}, fmt.Errorf("split event stream: %w", err)
@@ -110,14 +104,14 @@ func (s *Session) Next() (Frame, error) {
 
 // Retry is the reconnection delay that the server last asked for, if it did.
 // Like Next it belongs to the goroutine that reads.
-func (s *Session) Retry() (d time.Duration, ok bool) { return s.canon.retry() }
+func (s *Session) Retry() (d time.Duration, ok bool) { return s.stream.retry() }
 
 // Close ends the connection and waits for all that the session started. It
 // may be called from any goroutine, more than once, and unblocks Next, which
 // may still return blocks that had arrived.
 func (s *Session) Close() error { return s.body.Close() }
 
-// decode reads the form that canonReader writes.
+// decode reads the form that normalizer writes.
 func (s *Session) decode(block []byte) Frame {
 	id, rest, _ := cutField(block, "id: ")
 	if string(id) == noID {
@@ -161,99 +155,4 @@ func joinData(lines []byte) []byte {
 		data = append(data, value...)
 		lines = rest
 	}
-}
-
-// An IdleBody is a body whose reads fail once one has waited idle without a
-// byte. Time between reads does not count: a reader that is slow to come back
-// says nothing about the connection.
-type IdleBody struct {
-	body io.Reader
-	idle time.Duration
-	shut func() error // closes body, once
-
-	timers sync.WaitGroup // armed timers that have neither been stopped nor run
-
-	mu    sync.Mutex
-	timer *time.Timer
-	since time.Time // when the read under way began; zero between reads
-	ended error     // why reads fail, once they do
-}
-
-func NewIdleBody(body io.ReadCloser, idle time.Duration) *IdleBody {
-	return &IdleBody{body: body, idle: idle, shut: sync.OnceValue(body.Close)}
-}
-
-func (b *IdleBody) Read(p []byte) (int, error) {
-	if err := b.arm(); err != nil {
-		return 0, err
-	}
-	n, err := b.body.Read(p)
-	// A body that was closed here may fail in any way, io.EOF among them.
-	if ended := b.disarm(); ended != nil && err != nil {
-		err = ended
-	}
-	return n, err
-}
-
-// Close closes the body and waits for the timer if it is just running.
-func (b *IdleBody) Close() error {
-	b.mu.Lock()
-	if b.ended == nil {
-		b.ended = ErrClosed
-	}
-	b.stop()
-	b.mu.Unlock()
-	err := b.shut()
-	b.timers.Wait()
-	return err
-}
-
-func (b *IdleBody) arm() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended != nil {
-		return b.ended
-	}
-	b.timers.Add(1)
-	b.since = time.Now()
-	if b.timer == nil {
-		b.timer = time.AfterFunc(b.idle, b.expire)
-	} else {
-		b.timer.Reset(b.idle)
-	}
-	return nil
-}
-
-func (b *IdleBody) disarm() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.since = time.Time{}
-	b.stop()
-	return b.ended
-}
-
-// stop is called with mu held.
-func (b *IdleBody) stop() {
-	if b.timer != nil && b.timer.Stop() {
-		b.timers.Done()
-	}
-}
-
-// expire runs when the timer fires. It may come too late to be stopped, when
-// its read is over and another has begun; that one has an alarm of its own.
-func (b *IdleBody) expire() {
-	defer b.timers.Done()
-	if b.overdue() {
-		_ = b.shut()
-	}
-}
-
-func (b *IdleBody) overdue() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended != nil || b.since.IsZero() || time.Since(b.since) < b.idle {
-		return false
-	}
-	b.ended = ErrIdle
-	return true
 }

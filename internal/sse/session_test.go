@@ -133,8 +133,8 @@ func TestSessionLargeEvent(t *testing.T) {
 	}
 }
 
-// What canonical form adds to a block must not meet the parser's own limit.
-func TestSessionCanonicalGrowth(t *testing.T) {
+// What the normalizer adds to a block must not meet the parser's own limit.
+func TestSessionNormalizedGrowth(t *testing.T) {
 	limit := 1000
 	body := "id:" + strings.Repeat("i", limit-4) + "\n\n" + strings.Repeat("data\n", limit/5) + "\n"
 	want := specResult{err: io.EOF, frames: []specFrame{
@@ -336,12 +336,12 @@ func TestIdleBodyStaleTimer(t *testing.T) {
 	}
 }
 
-func TestCanonMax(t *testing.T) {
+func TestMaxNormalized(t *testing.T) {
 	for _, tt := range []struct{ limit, want int }{
 		{0, 64}, {1000, 3064}, {math.MaxInt / 2, math.MaxInt}, {math.MaxInt, math.MaxInt},
 	} {
-		if got := canonMax(tt.limit); got != tt.want {
-			t.Errorf("canonMax(%d) = %d, want %d", tt.limit, got, tt.want)
+		if got := maxNormalized(tt.limit); got != tt.want {
+			t.Errorf("maxNormalized(%d) = %d, want %d", tt.limit, got, tt.want)
 		}
 	}
 }

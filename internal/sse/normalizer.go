@@ -31,7 +31,7 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("read event: larger than %d bytes", e.Limit)
 }
 
-// A canonReader reads the raw body of an event stream and gives its complete
+// A normalizer reads the raw body of an event stream and gives its complete
 // blocks in one canonical form, so that a lenient parser behind it cannot go
 // wrong: LF only, no BOM, no comments, no retry, and in this order
 //
@@ -49,7 +49,7 @@ func (e *TooLargeError) Error() string {
 //
 // One call of Read gives bytes of one block only: the parser searches all that
 // it has buffered again for each block, and so has nothing else to search.
-type canonReader struct {
+type normalizer struct {
 	src   io.Reader
 	limit int
 
@@ -74,130 +74,130 @@ type canonReader struct {
 	err     error // why src ended
 }
 
-func newCanonReader(src io.Reader, limit int) *canonReader {
-	return &canonReader{src: src, limit: limit, raw: make([]byte, rawSize), lf: -1}
+func newNormalizer(src io.Reader, limit int) *normalizer {
+	return &normalizer{src: src, limit: limit, raw: make([]byte, rawSize), lf: -1}
 }
 
 // Read gives canonical bytes. It ends with io.EOF at the end of a block,
 // whatever ended the body; cause tells them apart.
-func (c *canonReader) Read(p []byte) (int, error) {
-	for c.pos == len(c.out) {
+func (n *normalizer) Read(p []byte) (int, error) {
+	for n.pos == len(n.out) {
 		switch {
-		case c.r < c.w:
-			c.parse()
-		case c.err != nil:
+		case n.r < n.w:
+			n.parse()
+		case n.err != nil:
 			return 0, io.EOF
 		default:
-			c.fill()
+			n.fill()
 		}
 	}
-	n := copy(p, c.out[c.pos:])
-	c.pos += n
-	return n, nil
+	given := copy(p, n.out[n.pos:])
+	n.pos += given
+	return given, nil
 }
 
 // cause is why the body ended: io.EOF if the other side ended it cleanly, a
 // *TooLargeError, or the error of the read. It is nil while more may come.
-func (c *canonReader) cause() error { return c.err }
+func (n *normalizer) cause() error { return n.err }
 
 // retry is the reconnection delay last asked for, if any was.
-func (c *canonReader) retry() (time.Duration, bool) { return c.delay, c.delayed }
+func (n *normalizer) retry() (time.Duration, bool) { return n.delay, n.delayed }
 
 // fill reads on once all of raw is parsed. At the start it waits for as many
 // bytes as a BOM has, which delays nothing: no block is so short.
-func (c *canonReader) fill() {
-	c.r, c.w, c.lf = 0, 0, -1
-	c.read()
-	if c.begun {
+func (n *normalizer) fill() {
+	n.r, n.w, n.lf = 0, 0, -1
+	n.read()
+	if n.begun {
 		return
 	}
-	for c.w < len(byteOrderMark) && c.err == nil {
-		c.read()
+	for n.w < len(byteOrderMark) && n.err == nil {
+		n.read()
 	}
-	if bytes.HasPrefix(c.raw[:c.w], byteOrderMark) {
-		c.r = len(byteOrderMark)
+	if bytes.HasPrefix(n.raw[:n.w], byteOrderMark) {
+		n.r = len(byteOrderMark)
 	}
-	c.begun = true
+	n.begun = true
 }
 
-func (c *canonReader) read() {
+func (n *normalizer) read() {
 	for range maxEmptyReads {
-		n, err := c.src.Read(c.raw[c.w:])
-		c.w += n
-		c.err = err
-		if n > 0 || err != nil {
+		got, err := n.src.Read(n.raw[n.w:])
+		n.w += got
+		n.err = err
+		if got > 0 || err != nil {
 			return
 		}
 	}
-	c.err = io.ErrNoProgress
+	n.err = io.ErrNoProgress
 }
 
 // parse takes one line off raw, or all of raw if the line does not end there.
-func (c *canonReader) parse() {
-	if c.skipLF {
-		c.skipLF = false
-		if c.raw[c.r] == '\n' {
-			c.r++
+func (n *normalizer) parse() {
+	if n.skipLF {
+		n.skipLF = false
+		if n.raw[n.r] == '\n' {
+			n.r++
 			return
 		}
 	}
-	end, ended := c.lineEnd()
-	part := c.raw[c.r:end]
-	if !c.grow(part) {
-		c.err = &TooLargeError{Limit: c.limit}
-		c.r = c.w
+	end, ended := n.lineEnd()
+	part := n.raw[n.r:end]
+	if !n.grow(part) {
+		n.err = &TooLargeError{Limit: n.limit}
+		n.r = n.w
 		return
 	}
 	if !ended {
-		c.line = append(c.line, part...)
-		c.r = c.w
+		n.line = append(n.line, part...)
+		n.r = n.w
 		return
 	}
-	c.skipLF = c.raw[end] == '\r'
-	c.r = end + 1
-	if len(c.line) > 0 {
-		part = append(c.line, part...)
-		c.line = part[:0]
+	n.skipLF = n.raw[end] == '\r'
+	n.r = end + 1
+	if len(n.line) > 0 {
+		part = append(n.line, part...)
+		n.line = part[:0]
 	}
-	c.take(part)
+	n.take(part)
 }
 
 // lineEnd finds the CR or LF that ends the line at r. The place of the next LF
 // is kept, or a body with none would be searched to its end for every CR.
-func (c *canonReader) lineEnd() (end int, ended bool) {
-	if c.lf < c.r {
-		c.lf = c.w
-		if i := bytes.IndexByte(c.raw[c.r:c.w], '\n'); i >= 0 {
-			c.lf = c.r + i
+func (n *normalizer) lineEnd() (end int, ended bool) {
+	if n.lf < n.r {
+		n.lf = n.w
+		if i := bytes.IndexByte(n.raw[n.r:n.w], '\n'); i >= 0 {
+			n.lf = n.r + i
 		}
 	}
-	if i := bytes.IndexByte(c.raw[c.r:c.lf], '\r'); i >= 0 {
-		return c.r + i, true
+	if i := bytes.IndexByte(n.raw[n.r:n.lf], '\r'); i >= 0 {
+		return n.r + i, true
 	}
-	return c.lf, c.lf < c.w
+	return n.lf, n.lf < n.w
 }
 
 // grow reports whether the line that part continues is within the limit. An
 // unfinished line is judged too, or one without end would fill the memory.
-func (c *canonReader) grow(part []byte) bool {
-	size := len(c.line) + len(part) + 1
-	if size > 1 && !c.isComment(part) {
-		size += c.size
+func (n *normalizer) grow(part []byte) bool {
+	size := len(n.line) + len(part) + 1
+	if size > 1 && !n.isComment(part) {
+		size += n.size
 	}
-	return size <= c.limit
+	return size <= n.limit
 }
 
-func (c *canonReader) isComment(part []byte) bool {
-	if len(c.line) > 0 {
-		return c.line[0] == ':'
+func (n *normalizer) isComment(part []byte) bool {
+	if len(n.line) > 0 {
+		return n.line[0] == ':'
 	}
 	return part[0] == ':'
 }
 
 // take applies one whole line, without its end.
-func (c *canonReader) take(line []byte) {
+func (n *normalizer) take(line []byte) {
 	if len(line) == 0 {
-		c.endBlock()
+		n.endBlock()
 		return
 	}
 	name, value := line, []byte(nil)
@@ -210,51 +210,51 @@ func (c *canonReader) take(line []byte) {
 	if len(name) == 0 && line[0] == ':' {
 		return
 	}
-	c.size += len(line) + 1
-	c.setField(name, value)
+	n.size += len(line) + 1
+	n.setField(name, value)
 }
 
-func (c *canonReader) setField(name, value []byte) {
+func (n *normalizer) setField(name, value []byte) {
 	switch string(name) {
 	case "data":
-		c.data = appendField(c.data, "data: ", value)
+		n.data = appendField(n.data, "data: ", value)
 	case "event":
-		c.kind = append(c.kind[:0], value...)
+		n.kind = append(n.kind[:0], value...)
 	case "id":
 		if bytes.IndexByte(value, 0) < 0 {
-			c.id = append(c.id[:0], value...)
-			c.moved = len(value) > 0
+			n.id = append(n.id[:0], value...)
+			n.moved = len(value) > 0
 		}
 	case "retry":
 		if d, ok := parseRetry(value); ok {
-			c.delay, c.delayed = d, true
+			n.delay, n.delayed = d, true
 		}
 	}
 }
 
 // endBlock completes the block: it is an event if it has data, and is worth
 // giving without data if it moved the reader's position.
-func (c *canonReader) endBlock() {
-	if len(c.data) > 0 || c.moved {
-		c.emit()
+func (n *normalizer) endBlock() {
+	if len(n.data) > 0 || n.moved {
+		n.emit()
 	}
-	c.size, c.moved = 0, false
-	c.kind, c.data = c.kind[:0], c.data[:0]
+	n.size, n.moved = 0, false
+	n.kind, n.data = n.kind[:0], n.data[:0]
 }
 
-func (c *canonReader) emit() {
-	id := c.id
-	c.out, c.pos = c.out[:0], 0
+func (n *normalizer) emit() {
+	id := n.id
+	n.out, n.pos = n.out[:0], 0
 	if len(id) == 0 {
-		c.out = append(c.out, "id: "+noID+"\n"...)
+		n.out = append(n.out, "id: "+noID+"\n"...)
 	} else {
-		c.out = appendField(c.out, "id: ", id)
+		n.out = appendField(n.out, "id: ", id)
 	}
-	if len(c.kind) > 0 && len(c.data) > 0 {
-		c.out = appendField(c.out, "event: ", c.kind)
+	if len(n.kind) > 0 && len(n.data) > 0 {
+		n.out = appendField(n.out, "event: ", n.kind)
 	}
-	c.out = append(c.out, c.data...)
-	c.out = append(c.out, '\n')
+	n.out = append(n.out, n.data...)
+	n.out = append(n.out, '\n')
 }
 
 func appendField(b []byte, name string, value []byte) []byte {

@@ -44,7 +44,7 @@ func (r specResult) String() string {
 }
 
 // specParse is the slow truth: the parser of the WHATWG text, step by step over
-// the whole body, and the law of the limit as canonReader states it.
+// the whole body, and the law of the limit as normalizer states it.
 func specParse(body string, limit int) specResult {
 	body = strings.TrimPrefix(body, "\xEF\xBB\xBF")
 	var res specResult
@@ -149,7 +149,7 @@ func splitAt(body []byte, i int) io.Reader {
 	return &piecesReader{pieces: [][]byte{body[:i], body[i:]}}
 }
 
-func TestCanonForm(t *testing.T) {
+func TestNormalizerForm(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"order", "data: a\nevent: PUT\nid: 1\n\n", "id: 1\nevent: PUT\ndata: a\n\n"},
 		{"no id yet", "data: a\n\n", "id: \x00\ndata: a\n\n"},
@@ -164,31 +164,31 @@ func TestCanonForm(t *testing.T) {
 		{"nothing", ": c\n\nretry: 1\n\nevent: x\n\nid:\n\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			canon := newCanonReader(strings.NewReader(tt.in), 1<<10)
-			got, err := io.ReadAll(iotest.OneByteReader(canon))
+			norm := newNormalizer(strings.NewReader(tt.in), 1<<10)
+			got, err := io.ReadAll(iotest.OneByteReader(norm))
 			if err != nil || string(got) != tt.want {
 				t.Errorf("canonical form of %q = %q, %v, want %q", tt.in, got, err, tt.want)
 			}
-			if canon.cause() != io.EOF {
-				t.Errorf("cause = %v, want %v", canon.cause(), io.EOF)
+			if norm.cause() != io.EOF {
+				t.Errorf("cause = %v, want %v", norm.cause(), io.EOF)
 			}
 		})
 	}
 }
 
 // The parser behind is slow over what it has buffered, so it gets little.
-func TestCanonGivesOneBlockAtATime(t *testing.T) {
-	canon := newCanonReader(strings.NewReader("id: 1\n\nid: 2\n\ndata: a\n\n"), 1<<10)
+func TestNormalizerGivesOneBlockAtATime(t *testing.T) {
+	norm := newNormalizer(strings.NewReader("id: 1\n\nid: 2\n\ndata: a\n\n"), 1<<10)
 	buf := make([]byte, 1<<10)
 	for _, want := range []string{"id: 1\n\n", "id: 2\n\n", "id: 2\ndata: a\n\n", ""} {
-		n, _ := canon.Read(buf)
+		n, _ := norm.Read(buf)
 		if string(buf[:n]) != want {
 			t.Errorf("Read = %q, want %q", buf[:n], want)
 		}
 	}
 }
 
-func TestCanonLimit(t *testing.T) {
+func TestNormalizerLimit(t *testing.T) {
 	for _, tt := range []struct {
 		name, in string
 		blocks   int
@@ -217,14 +217,14 @@ func TestCanonLimit(t *testing.T) {
 			for _, src := range []io.Reader{
 				strings.NewReader(tt.in), iotest.OneByteReader(strings.NewReader(tt.in)),
 			} {
-				canon := newCanonReader(src, 20)
-				got, err := io.ReadAll(canon)
+				norm := newNormalizer(src, 20)
+				got, err := io.ReadAll(norm)
 				if n := bytes.Count(got, []byte("\n\n")); n != tt.blocks || err != nil {
 					t.Errorf("%d blocks, %v, want %d", n, err, tt.blocks)
 				}
 				var tooLarge *TooLargeError
-				if errors.As(canon.cause(), &tooLarge) != tt.tooLarge {
-					t.Errorf("cause = %v, want too large = %v", canon.cause(), tt.tooLarge)
+				if errors.As(norm.cause(), &tooLarge) != tt.tooLarge {
+					t.Errorf("cause = %v, want too large = %v", norm.cause(), tt.tooLarge)
 				}
 				if tooLarge != nil && tooLarge.Limit != 20 {
 					t.Errorf("Limit = %d, want 20", tooLarge.Limit)
@@ -234,10 +234,10 @@ func TestCanonLimit(t *testing.T) {
 	}
 }
 
-func TestCanonEmptyReads(t *testing.T) {
-	canon := newCanonReader(emptyReader{}, 20)
-	if got, err := io.ReadAll(canon); len(got) > 0 || err != nil || canon.cause() != io.ErrNoProgress {
-		t.Errorf("ReadAll = %q, %v, cause %v, want %v", got, err, canon.cause(), io.ErrNoProgress)
+func TestNormalizerEmptyReads(t *testing.T) {
+	norm := newNormalizer(emptyReader{}, 20)
+	if got, err := io.ReadAll(norm); len(got) > 0 || err != nil || norm.cause() != io.ErrNoProgress {
+		t.Errorf("ReadAll = %q, %v, cause %v, want %v", got, err, norm.cause(), io.ErrNoProgress)
 	}
 }
 
@@ -245,12 +245,12 @@ type emptyReader struct{}
 
 func (emptyReader) Read([]byte) (int, error) { return 0, nil }
 
-func TestCanonAllocations(t *testing.T) {
-	canon := newCanonReader(&loopReader{body: benchBody(10, 300)}, 1<<20)
+func TestNormalizerAllocations(t *testing.T) {
+	norm := newNormalizer(&loopReader{body: benchBody(10, 300)}, 1<<20)
 	buf := make([]byte, 1<<10)
 	read := func() {
 		for range 100 {
-			if _, err := canon.Read(buf); err != nil {
+			if _, err := norm.Read(buf); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -291,7 +291,7 @@ func TestSessionAgainstSpec(t *testing.T) {
 	})
 }
 
-func FuzzCanon(f *testing.F) {
+func FuzzNormalizer(f *testing.F) {
 	for _, file := range streamFiles(f) {
 		f.Add(file.body)
 	}
@@ -334,14 +334,14 @@ func benchBody(n, size int) []byte {
 	return b.Bytes()
 }
 
-func BenchmarkCanon(b *testing.B) {
+func BenchmarkNormalizer(b *testing.B) {
 	body := benchBody(1000, 300)
-	canon := newCanonReader(&loopReader{body: body}, 1<<20)
+	norm := newNormalizer(&loopReader{body: body}, 1<<20)
 	buf := make([]byte, 1<<10)
 	b.SetBytes(int64(len(body) / 1000))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := canon.Read(buf); err != nil {
+		if _, err := norm.Read(buf); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,0 +1,106 @@
+package sse
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+)
+
+// ErrIdle ends the reads of a connection that brought no byte for too long.
+var ErrIdle = errors.New("silent for too long")
+
+// An IdleBody is a body whose reads fail once one has waited idle without a
+// byte. Time between reads does not count: a reader that is slow to come back
+// says nothing about the connection.
+type IdleBody struct {
+	body io.Reader
+	idle time.Duration
+	shut func() error // closes body, once
+
+	timers sync.WaitGroup // armed timers that have neither been stopped nor run
+
+	mu    sync.Mutex
+	timer *time.Timer
+	since time.Time // when the read under way began; zero between reads
+	ended error     // why reads fail, once they do
+}
+
+func NewIdleBody(body io.ReadCloser, idle time.Duration) *IdleBody {
+	return &IdleBody{body: body, idle: idle, shut: sync.OnceValue(body.Close)}
+}
+
+func (b *IdleBody) Read(p []byte) (int, error) {
+	if err := b.arm(); err != nil {
+		return 0, err
+	}
+	n, err := b.body.Read(p)
+	// A body that was closed here may fail in any way, io.EOF among them.
+	if ended := b.disarm(); ended != nil && err != nil {
+		err = ended
+	}
+	return n, err
+}
+
+// Close closes the body and waits for the timer if it is just running.
+func (b *IdleBody) Close() error {
+	b.mu.Lock()
+	if b.ended == nil {
+		b.ended = ErrClosed
+	}
+	b.stop()
+	b.mu.Unlock()
+	err := b.shut()
+	b.timers.Wait()
+	return err
+}
+
+func (b *IdleBody) arm() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended != nil {
+		return b.ended
+	}
+	b.timers.Add(1)
+	b.since = time.Now()
+	if b.timer == nil {
+		b.timer = time.AfterFunc(b.idle, b.expire)
+	} else {
+		b.timer.Reset(b.idle)
+	}
+	return nil
+}
+
+func (b *IdleBody) disarm() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since = time.Time{}
+	b.stop()
+	return b.ended
+}
+
+// stop is called with mu held.
+func (b *IdleBody) stop() {
+	if b.timer != nil && b.timer.Stop() {
+		b.timers.Done()
+	}
+}
+
+// expire runs when the timer fires. It may come too late to be stopped, when
+// its read is over and another has begun; that one has an alarm of its own.
+func (b *IdleBody) expire() {
+	defer b.timers.Done()
+	if b.overdue() {
+		_ = b.shut()
+	}
+}
+
+func (b *IdleBody) overdue() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended != nil || b.since.IsZero() || time.Since(b.since) < b.idle {
+		return false
+	}
+	b.ended = ErrIdle
+	return true
+}

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 // onlyIn lists imports that stay in one place.
 var onlyIn = map[string]string{
 	"github.com/r3labs/sse": "internal/sse/",
+	"gopkg.in/cenkalti/":    "internal/sse/",
 	"github.com/spf13/":     "cmd/rstream/",
 	"modernc.org/sqlite":    "cache/internal/dbfile/",
 

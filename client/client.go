@@ -137,10 +137,16 @@ func New(store Store, cfg Config) (*Client, error) {
 }
 
 func newClient(store Store, cfg Config) *Client {
-	c := &Client{store: store, cfg: cfg, http: cfg.HTTP, resting: make([]time.Time, len(cfg.Servers))}
-	if c.http == nil {
-		c.http = &http.Client{Transport: newTransport(cfg.longestWait())}
+	c := &Client{store: store, cfg: cfg, resting: make([]time.Time, len(cfg.Servers))}
+	over := http.Client{Transport: newTransport(cfg.longestWait())}
+	if cfg.HTTP != nil {
+		over = *cfg.HTTP
 	}
+	if over.Transport == nil {
+		over.Transport = http.DefaultTransport
+	}
+	over.Transport = countingTransport{over.Transport, &c.stats.bytes}
+	c.http = &over
 	return c
 }
 

@@ -284,14 +284,12 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 		}
 		l.behind = false
 	}
-	resp, err := l.open(ctx, base, lease.Reached(), topics)
+	s, head, err := l.open(ctx, base, lease.Reached(), topics)
 	if err != nil {
 		return err
 	}
-	head, _ := wire.PositionOf(resp.Header, wire.HeaderHead)
 	l.history.Store(&following{topics, head})
 	defer l.history.Store(nil)
-	s := sse.NewSession(resp, sse.Config{MaxEvent: 2 * wire.MaxLine, Idle: l.c.cfg.Idle})
 	r := receiver{c: l.c, base: base, topics: topics, s: s, at: lease.Reached()}
 	var reading sync.WaitGroup
 	in := newInbox()
@@ -326,21 +324,18 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	return err
 }
 
-// open asks for a stream from position at on.
-func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics []event.Topic) (*http.Response, error) {
+// open asks for a stream from position at on, and returns the head of the log, too.
+func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
-	header := http.Header{"Cache-Control": {"no-cache"}}
-	header.Set(wire.HeaderLastEventID, cursor.String()) // Set, since its canonical form is another
-	resp, err := l.c.get(ctx, base, &q, wire.SSE, header)
-	if err != nil {
-		return nil, err
-	}
-	if from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom); !ok || from != at {
-		resp.Body.Close()
-		return nil, &ProtocolError{base, fmt.Sprintf("was asked to go on from %s and begins at %s", at, from)}
-	}
-	return resp, nil
+	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
+		if from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom); !ok || from != at {
+			return &ProtocolError{base, fmt.Sprintf("was asked to go on from %s and begins at %s", at, from)}
+		}
+		head, _ = wire.PositionOf(resp.Header, wire.HeaderHead)
+		return nil
+	})
+	return s, head, err
 }
 
 // skipHeld moves the lease over what has come another way since the connection was

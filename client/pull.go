@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -144,49 +142,23 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusOK {
-		if err = c.ours(base, resp.Header, accept); err != nil && accept == wire.SSE && isStandIn(resp) {
-			err = &UnreachableError{URL: base, Err: errStandIn}
-		}
-	} else if resp.StatusCode < 300 {
-		err = &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
-	} else {
-		after, _ := q.Since.Cursor()
-		err = refusal(wire.ReadError(resp), after.ID)
-	}
-	if err != nil {
+	if err := c.checkEvents(base, q, accept, resp); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
 	return resp, nil
 }
 
-// errStandIn is an answer that a proxy gives for a server that is not there: an event
-// stream with no event, for browsers, which never come back after a 502.
-var errStandIn = errors.New("a proxy answers that the server is away")
-
-// standInTime is how long a stand-in for a stream may take to end.
-const standInTime = time.Second
-
-// isStandIn reports whether a stream that names no log says nothing and ends.
-func isStandIn(resp *http.Response) bool {
-	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil || media != wire.SSE || wire.LogOf(resp.Header) != "" {
-		return false
+// checkEvents checks that an answer has the events that q asks for.
+func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return c.ours(base, resp.Header, accept)
 	}
-	stop := time.AfterFunc(standInTime, func() { resp.Body.Close() })
-	defer stop.Stop()
-	const most = 1 << 10
-	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
-	if err != nil || len(body) == most {
-		return false
+	if resp.StatusCode < 300 {
+		return &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
 	}
-	for line := range strings.Lines(string(body)) {
-		if line = strings.TrimRight(line, "\r\n"); line != "" && line[0] != ':' && !strings.HasPrefix(line, "retry:") {
-			return false
-		}
-	}
-	return true
+	after, _ := q.Since.Cursor()
+	return refusal(wire.ReadError(resp), after.ID)
 }
 
 // busyPause is how long to wait before asking again whether another process has

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
@@ -75,7 +74,7 @@ func (r *receiver) read(f sse.Frame) (received, error) {
 	if !isEvent {
 		return received{isPos: true, at: cursor.Point()}, nil
 	}
-	ev, err := r.c.accept(r.base, slices.Clone(f.Data), r.topics)
+	ev, err := r.c.accept(r.base, f.Data, r.topics)
 	switch {
 	case err != nil:
 		return received{}, err

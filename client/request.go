@@ -219,10 +219,7 @@ func (b *backoff) next(rest time.Duration) time.Duration {
 // do makes one request and checks that the answer is of our log. The caller closes
 // the body, which fails after cfg.Idle without a byte.
 func (c *Client) do(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
-	var sent atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(info httptrace.WroteRequestInfo) { sent.Store(true) },
-	})
+	traced, sent := traceSent(ctx)
 	req, err := http.NewRequestWithContext(traced, method, base+path, body)
 	if err != nil {
 		return nil, &finalError{err}
@@ -230,13 +227,9 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	req.Header.Set("User-Agent", "rstream")
-	newest, err := c.newest(ctx)
+	newest, err := c.introduce(ctx, req.Header)
 	if err != nil {
 		return nil, err
-	}
-	if newest.Marked.Mark != 0 && req.Header.Get(wire.HeaderHeld) == "" {
-		req.Header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
 	}
 	c.stats.requests.Add(1)
 	answered := c.watchSilence(base)
@@ -245,13 +238,40 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	if err != nil {
 		return nil, c.noAnswer(base, err, sent.Load())
 	}
-	resp.Body = sse.NewIdleBody(countedBody{resp.Body, &c.stats.bytes}, c.longestSilence(resp))
-	if err := c.checkAnswer(base, method, resp, newest); err != nil {
+	if err := c.receive(base, method, resp, newest); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
-	c.answered()
 	return resp, nil
+}
+
+// traceSent returns a context for a request, and whether that has been sent.
+func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) {
+	sent = new(atomic.Bool)
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) { sent.Store(true) },
+	}), sent
+}
+
+// introduce adds to a request's header what each of them says: who asks, and what is
+// held, which is returned, too.
+func (c *Client) introduce(ctx context.Context, header http.Header) (cache.Newest, error) {
+	header.Set("User-Agent", "rstream")
+	newest, err := c.newest(ctx)
+	if err == nil && newest.Marked.Mark != 0 && header.Get(wire.HeaderHeld) == "" {
+		header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
+	}
+	return newest, err
+}
+
+// receive limits the silence in the body of an answer and checks that it is of our log.
+func (c *Client) receive(base, method string, resp *http.Response, newest cache.Newest) error {
+	resp.Body = sse.NewIdleBody(resp.Body, c.longestSilence(resp))
+	if err := c.checkAnswer(base, method, resp, newest); err != nil {
+		return err
+	}
+	c.answered()
+	return nil
 }
 
 // longestSilence is how long the body of resp may bring no byte. A stream is silent
@@ -272,12 +292,15 @@ const maxURL = 4 << 10
 // the body of a POST, which also proxies pass that do not know QUERY.
 func (c *Client) askEvents(ctx context.Context, base, params string, header http.Header) (*http.Response, error) {
 	const path = "/events"
-	if len(base)+len(path)+1+len(params) <= maxURL {
+	if fitsURL(base+path, params) {
 		return c.do(ctx, http.MethodGet, base, path+"?"+params, header, nil)
 	}
 	header.Set("Content-Type", wire.FormData)
 	return c.do(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
 }
+
+// fitsURL reports whether parameters can stand in the URL.
+func fitsURL(url, params string) bool { return len(url)+1+len(params) <= maxURL }
 
 // checkAnswer refuses what does not come from our log's server, or not in answer to
 // what was asked.
@@ -337,6 +360,27 @@ func (c *Client) ours(base string, h http.Header, mediaType string) error {
 		return &ProtocolError{base, fmt.Sprintf("answered %.60q instead of %s", h.Get("Content-Type"), mediaType)}
 	}
 	return nil
+}
+
+// A countingTransport counts the bytes of the bodies that come over it.
+type countingTransport struct {
+	base http.RoundTripper
+	n    *atomic.Int64
+}
+
+func (t countingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(req)
+	if err == nil {
+		resp.Body = countedBody{resp.Body, t.n}
+	}
+	return resp, err
+}
+
+// CloseIdleConnections is called by http.Client.
+func (t countingTransport) CloseIdleConnections() {
+	if base, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
 }
 
 // A countedBody counts what is read.

@@ -129,7 +129,7 @@ func TestNoticesAreNoEvents(t *testing.T) {
 	ex := readWireExample(t, "events-notices-stream.http")
 	resp := ex.response(t)
 	c := newTestClient(t, exampleStore{newFixture(t).newCache()}, hasty("http://127.0.0.1:0"))
-	s := sse.NewSession(resp, sse.Config{})
+	s := sessionOf(t, resp)
 	defer s.Close()
 	r := receiver{c: c, base: "server", topics: []event.Topic{event.All}, s: s}
 	for refused := 0; ; {
@@ -153,6 +153,20 @@ func TestNoticesAreNoEvents(t *testing.T) {
 	}
 }
 
+// sessionOf opens a session that is answered with resp.
+func sessionOf(t *testing.T, resp *http.Response) *sse.Session {
+	t.Helper()
+	over := &http.Client{Transport: stub(func(r *http.Request) (*http.Response, error) {
+		resp.Request = r
+		return resp, nil
+	})}
+	s, err := sse.Open(t.Context(), sse.Config{URL: "http://a/events", HTTP: over})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func checkStream(t *testing.T, file string, resp *http.Response) {
 	t.Helper()
 	f := newFixture(t)
@@ -162,7 +176,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 		t.Fatal(err)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(raw))
-	s := sse.NewSession(resp, sse.Config{})
+	s := sessionOf(t, resp)
 	defer s.Close()
 	r := receiver{c: c, base: file, topics: []event.Topic{event.All}, s: s}
 	events := 0

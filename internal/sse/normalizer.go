@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,7 +33,7 @@ func (e *TooLargeError) Error() string {
 }
 
 // A normalizer reads the raw body of an event stream and gives its complete
-// blocks in one canonical form, so that a lenient parser behind it cannot go
+// blocks in one canonical form, so that a lenient parser that reads it cannot go
 // wrong: LF only, no BOM, no comments, no retry, and in this order
 //
 //	id: ID         always; the id in force, or noID while there is none
@@ -69,9 +70,8 @@ type normalizer struct {
 	out []byte // the last complete block; out[pos:] is still to be given
 	pos int
 
-	delay   time.Duration // of the last retry
-	delayed bool
-	err     error // why src ended
+	delay atomic.Pointer[time.Duration] // of the last retry, if any
+	err   error                         // why src ended
 }
 
 func newNormalizer(src io.Reader, limit int) *normalizer {
@@ -100,8 +100,14 @@ func (n *normalizer) Read(p []byte) (int, error) {
 // *TooLargeError, or the error of the read. It is nil while more may come.
 func (n *normalizer) cause() error { return n.err }
 
-// retry is the reconnection delay last asked for, if any was.
-func (n *normalizer) retry() (time.Duration, bool) { return n.delay, n.delayed }
+// retry is the reconnection delay last asked for, if any was. It may be called while
+// another goroutine reads.
+func (n *normalizer) retry() (d time.Duration, ok bool) {
+	if asked := n.delay.Load(); asked != nil {
+		return *asked, true
+	}
+	return 0, false
+}
 
 // fill reads on once all of raw is parsed. At the start it waits for as many
 // bytes as a BOM has, which delays nothing: no block is so short.
@@ -227,7 +233,7 @@ func (n *normalizer) setField(name, value []byte) {
 		}
 	case "retry":
 		if d, ok := parseRetry(value); ok {
-			n.delay, n.delayed = d, true
+			n.delay.Store(&d)
 		}
 	}
 }

@@ -1,16 +1,18 @@
 package sse
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
+	"mime"
 	"net/http"
-	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/r3labs/sse/v2"
+	"gopkg.in/cenkalti/backoff.v1"
 )
 
 const (
@@ -27,11 +29,37 @@ type Frame struct {
 	Type   string // the event's type; "" means message
 
 	// Data is the data lines joined by LF, or nil when the block only moved
-	// the cursor. It is valid until the next call of Next.
+	// the cursor.
 	Data []byte
 }
 
+// Config says how a connection is made. Only URL is required.
 type Config struct {
+	// URL is asked for the stream.
+	URL string
+
+	// Form is sent as the body of a POST, for parameters that are too long for a
+	// URL. If empty, the request is a GET.
+	Form string
+
+	// HTTP makes the connection, with its redirects and cookies. If nil,
+	// http.DefaultClient.
+	HTTP *http.Client
+
+	// Header is sent along. Accept, Cache-Control and Last-Event-ID are set by Open.
+	Header http.Header
+
+	// Cursor is the last event id in force when the connection begins: it is sent as
+	// Last-Event-ID, and is the Cursor of the frames before the first id. If empty, the
+	// stream begins wherever the server likes.
+	Cursor string
+
+	// Check looks at the answer, whose body has not been read, and refuses it by
+	// returning an error. If nil, anything but a 200 text/event-stream is refused.
+	// An answer that is accepted is read as an event stream, so Check must not read
+	// its body then.
+	Check func(*http.Response) error
+
 	// MaxEvent is the limit of one event, comments left out, in bytes as they
 	// are on the wire. If zero, 4 MiB.
 	MaxEvent int
@@ -42,41 +70,113 @@ type Config struct {
 }
 
 // A Session is one connection that carries an event stream. It does not
-// reconnect, sends nothing and remembers nothing: what to do when it ends is
-// for the loop around it, which gets the true reason from Next.
+// reconnect and remembers nothing: what to do when it ends is for the loop
+// around it, which gets the true reason from Next.
 //
-// r3labs/sse splits the stream, behind a normalizer. On raw bytes it would
-// deliver an event cut short as a whole one and take comments for events.
+// The connection is made, read and dispatched by the Client of r3labs/sse. On a
+// raw stream it would deliver an event cut short as a whole one, take comments for
+// events, reconnect for ever at an event over its limit and move a cursor that
+// nobody has stored. So each of its Clients makes one connection, and what it
+// reads has been through a normalizer.
 type Session struct {
-	body   *IdleBody
-	stream *normalizer
-	events *sse.EventStreamReader
+	conn   *connection
+	cancel context.CancelFunc
+	frames chan Frame // closed when the connection has ended
 
-	// The last frame's, kept so that a value that repeats is not copied again.
-	cursor, kind string
+	closing sync.Once
+	closed  chan struct{}
+
+	err error // why the connection ended; valid once frames is closed
 }
 
-// NewSession reads resp, a 200 text/event-stream, and owns its body from now.
-func NewSession(resp *http.Response, cfg Config) *Session {
+// Open makes one connection and returns once its answer has begun and been
+// accepted. The error is that of Check, or that of the HTTP client. The
+// connection lasts until ctx ends, Close is called or it is lost.
+func Open(ctx context.Context, cfg Config) (*Session, error) {
+	if strings.ContainsFunc(cfg.Cursor, isControl) {
+		return nil, fmt.Errorf("open event stream: cursor %.80q has control characters", cfg.Cursor)
+	}
 	if cfg.MaxEvent == 0 {
 		cfg.MaxEvent = defaultMaxEvent
 	}
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
 	}
-	body, ok := resp.Body.(*IdleBody)
-	if !ok {
-		body = NewIdleBody(resp.Body, cfg.Idle)
+	if cfg.Check == nil {
+		cfg.Check = checkStream
 	}
-	stream := newNormalizer(body, cfg.MaxEvent)
-	return &Session{
-		body:   body,
-		stream: stream,
-		events: sse.NewEventStreamReader(stream, maxNormalized(cfg.MaxEvent)),
+	ctx, cancel := context.WithCancel(ctx)
+	s := &Session{conn: newConnection(&cfg), cancel: cancel, frames: make(chan Frame), closed: make(chan struct{})}
+	opened := make(chan error, 1)
+	go s.run(ctx, &cfg, opened)
+	if err := <-opened; err != nil {
+		cancel()
+		return nil, err
+	}
+	return s, nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == '\x7f' }
+
+// checkStream refuses an answer that is not an event stream.
+func checkStream(resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("open event stream: the answer is %s", resp.Status)
+	}
+	kind := resp.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "text/event-stream" {
+		return fmt.Errorf("open event stream: the answer is %.60q", kind)
+	}
+	return nil
+}
+
+// run makes the connection and dispatches what it brings until it ends. It sends
+// opened nil, or why there is no stream.
+func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
+	defer close(s.frames)
+	lib := sse.NewClient(cfg.URL, sse.ClientMaxBufferSize(maxNormalized(cfg.MaxEvent)))
+	lib.Connection = s.conn.client(cfg.HTTP)
+	lib.ReconnectStrategy = &backoff.StopBackOff{}
+	for name, values := range cfg.Header {
+		lib.Headers[name] = strings.Join(values, ", ")
+	}
+	if cfg.Cursor != "" {
+		lib.LastEventID.Store([]byte(cfg.Cursor))
+	}
+	accepted := false
+	lib.ResponseValidator = func(_ *sse.Client, resp *http.Response) error {
+		if err := cfg.Check(s.conn.raw(resp)); err != nil {
+			_ = resp.Body.Close() // the library leaves that to its validator
+			return err
+		}
+		accepted = true
+		opened <- nil
+		return nil
+	}
+	err := lib.SubscribeRawWithContext(ctx, s.dispatch)
+	switch {
+	case !accepted:
+		opened <- err
+	case err != nil:
+		s.err = fmt.Errorf("split event stream: %w", err)
+	default:
+		s.err = s.conn.stream.cause()
 	}
 }
 
-// maxNormalized bounds the canonical form of a block of limit bytes, so that the
+// dispatch hands on one event of the library.
+func (s *Session) dispatch(ev *sse.Event) {
+	f := Frame{Cursor: string(ev.ID), Type: string(ev.Event), Data: ev.Data}
+	if f.Cursor == noID {
+		f.Cursor = ""
+	}
+	select {
+	case s.frames <- f:
+	case <-s.closed:
+	}
+}
+
+// maxNormalized bounds the normalized form of a block of limit bytes, so that the
 // limit is always met in normalizer, which can say so. "data" may grow by two
 // in five bytes, and an id as long as an earlier block may stand before it.
 func maxNormalized(limit int) int {
@@ -92,67 +192,23 @@ func maxNormalized(limit int) int {
 // whatever point, ErrIdle, ErrClosed, a *TooLargeError, or the error of
 // the read. An event that the end cut short is never returned.
 func (s *Session) Next() (Frame, error) {
-	block, err := s.events.ReadEvent()
-	if errors.Is(err, io.EOF) {
-		return Frame{}, s.stream.cause()
+	if f, ok := <-s.frames; ok {
+		return f, nil
 	}
-	if err != nil {
-		return Frame{}, fmt.Errorf("split event stream: %w", err)
-	}
-	return s.decode(block), nil
+	return Frame{}, s.err
 }
 
 // Retry is the reconnection delay that the server last asked for, if it did.
-// Like Next it belongs to the goroutine that reads.
-func (s *Session) Retry() (d time.Duration, ok bool) { return s.stream.retry() }
+func (s *Session) Retry() (d time.Duration, ok bool) { return s.conn.stream.retry() }
 
 // Close ends the connection and waits for all that the session started. It
 // may be called from any goroutine, more than once, and unblocks Next, which
 // may still return blocks that had arrived.
-func (s *Session) Close() error { return s.body.Close() }
-
-// decode reads the form that normalizer writes.
-func (s *Session) decode(block []byte) Frame {
-	id, rest, _ := cutField(block, "id: ")
-	if string(id) == noID {
-		id = nil
+func (s *Session) Close() error {
+	s.closing.Do(func() { close(s.closed) })
+	err := s.conn.body.Close()
+	s.cancel()
+	for range s.frames { // until it is closed
 	}
-	kind, rest, _ := cutField(rest, "event: ")
-	if string(id) != s.cursor {
-		s.cursor = string(id)
-	}
-	if string(kind) != s.kind {
-		s.kind = string(kind)
-	}
-	return Frame{Cursor: s.cursor, Type: s.kind, Data: joinData(rest)}
-}
-
-// cutField takes the first line off block if it begins with name.
-func cutField(block []byte, name string) (value, rest []byte, ok bool) {
-	line, rest, _ := bytes.Cut(block, []byte("\n"))
-	value, ok = bytes.CutPrefix(line, []byte(name))
-	if !ok {
-		return nil, block, false
-	}
-	return value, rest, true
-}
-
-// joinData joins data lines where they stand: the block lies in the scanner's
-// buffer, where nothing reads it again. The result is clipped, so that an
-// append to it does not write into that buffer.
-func joinData(lines []byte) []byte {
-	var data []byte
-	for {
-		value, rest, ok := cutField(lines, "data: ")
-		if !ok {
-			return slices.Clip(data)
-		}
-		if data == nil {
-			data = value[:0]
-		} else {
-			data = append(data, '\n')
-		}
-		data = append(data, value...)
-		lines = rest
-	}
+	return err
 }

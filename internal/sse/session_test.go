@@ -2,6 +2,7 @@ package sse
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,12 +21,30 @@ import (
 	"github.com/r3labs/sse/v2"
 )
 
+// sessionOver opens a session whose server answers with src.
 func sessionOver(src io.Reader, cfg Config) *Session {
 	body, ok := src.(io.ReadCloser)
 	if !ok {
 		body = io.NopCloser(src)
 	}
-	return NewSession(&http.Response{Body: body}, cfg)
+	cfg.URL = "http://a/"
+	cfg.HTTP = &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+		return streamOf(req, body), nil
+	})}
+	s, err := Open(context.Background(), cfg)
+	if err != nil {
+		panic(err) // an answer that is a stream is accepted
+	}
+	return s
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (fn roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return fn(req) }
+
+func streamOf(req *http.Request, body io.ReadCloser) *http.Response {
+	header := http.Header{"Content-Type": {"text/event-stream"}}
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: header, Body: body, Request: req}
 }
 
 // readSession reads src to its end.
@@ -146,14 +165,17 @@ func TestSessionNormalizedGrowth(t *testing.T) {
 	}
 }
 
-// frame.Data lies in the parser's buffer, into which append must not write.
-func TestSessionDataIsClipped(t *testing.T) {
+// What a frame holds is the reader's: it may be kept, and appended to.
+func TestSessionDataIsKept(t *testing.T) {
 	s := sessionOver(strings.NewReader("data: a\ndata: b\n\ndata: c\n\n"), Config{})
-	for _, want := range []string{"a\nb", "c"} {
-		f, err := s.Next()
-		if err != nil || string(f.Data) != want || cap(f.Data) != len(want) {
-			t.Errorf("next = %q (cap %d), %v, want %q", f.Data, cap(f.Data), err, want)
-		}
+	defer func() { _ = s.Close() }()
+	first, err := s.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = append(first.Data, "xyz"...)
+	if f, err := s.Next(); err != nil || string(f.Data) != "c" || string(first.Data) != "a\nb" {
+		t.Errorf("frames = %q, %q, %v", first.Data, f.Data, err)
 	}
 }
 
@@ -293,7 +315,8 @@ func TestSessionClose(t *testing.T) {
 
 func TestSessionCloseFirst(t *testing.T) {
 	want := errors.New("close failed")
-	body := &failingCloser{Reader: strings.NewReader("data: a\n\n"), err: want}
+	pr, _ := io.Pipe()
+	body := &failingCloser{ReadCloser: pr, err: want}
 	s := sessionOver(body, Config{})
 	for range 2 {
 		if err := s.Close(); err != want {
@@ -309,13 +332,14 @@ func TestSessionCloseFirst(t *testing.T) {
 }
 
 type failingCloser struct {
-	io.Reader
+	io.ReadCloser
 	err    error
 	closed int
 }
 
 func (c *failingCloser) Close() error {
 	c.closed++
+	_ = c.ReadCloser.Close()
 	return c.err
 }
 
@@ -356,10 +380,6 @@ func TestSessionReadsR3labsServer(t *testing.T) {
 	srv := httptest.NewServer(hub)
 	defer srv.Close()
 
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"?stream=s", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const events = 100
 	go func() {
 		for i := range events {
@@ -370,11 +390,10 @@ func TestSessionReadsR3labsServer(t *testing.T) {
 		}
 		hub.Publish("s", &sse.Event{Comment: []byte("heartbeat")})
 	}()
-	resp, err := srv.Client().Do(req)
+	s, err := Open(t.Context(), Config{URL: srv.URL + "?stream=s", HTTP: srv.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewSession(resp, Config{})
 	for i := range events {
 		f, err := s.Next()
 		want := specFrame{fmt.Sprint(i), "PUT", fmt.Sprintf("line\n%d", i), true}
@@ -408,20 +427,16 @@ func TestSessionOverHTTP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
 				_, _ = io.WriteString(w, "id: 1\ndata: a\n\nid: 2\ndata: b\n")
 				_ = http.NewResponseController(w).Flush()
 				<-r.Context().Done()
 			}))
 			defer srv.Close()
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+			s, err := Open(t.Context(), Config{URL: srv.URL, HTTP: srv.Client()})
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := srv.Client().Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := NewSession(resp, Config{})
 			defer func() { _ = s.Close() }()
 			if f, err := s.Next(); err != nil || f.Cursor != "1" {
 				t.Fatalf("next = %+v, %v", f, err)
@@ -439,6 +454,7 @@ func BenchmarkSessionNext(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			body := benchBody(100, size)
 			s := sessionOver(&loopReader{body: body}, Config{})
+			defer func() { _ = s.Close() }()
 			b.SetBytes(int64(len(body) / 100))
 			b.ReportAllocs()
 			for b.Loop() {

@@ -1,0 +1,82 @@
+package sse
+
+import (
+	"io"
+	"net/http"
+	"strings"
+)
+
+// A connection is the transport of one Session. It sends what the library cannot,
+// and what it brings is an event stream in normal form that has ended at the end of
+// a block, whatever has become of the connection.
+type connection struct {
+	base http.RoundTripper
+	cfg  *Config
+
+	// Of the last answer.
+	body   *IdleBody
+	stream *normalizer
+}
+
+func newConnection(cfg *Config) *connection { return &connection{cfg: cfg} }
+
+// client returns h with its requests sent over c.
+func (c *connection) client(h *http.Client) *http.Client {
+	if h == nil {
+		h = http.DefaultClient
+	}
+	over := *h
+	if c.base = h.Transport; c.base == nil {
+		c.base = http.DefaultTransport
+	}
+	over.Transport = c
+	return &over
+}
+
+// RoundTrip sends a request of the library. The body of its answer is normalized.
+func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
+	if c.cfg.Form != "" && keepsMethod(req) {
+		req = posting(req, c.cfg.Form)
+	}
+	resp, err := c.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	c.body = NewIdleBody(resp.Body, c.cfg.Idle)
+	c.stream = newNormalizer(c.body, c.cfg.MaxEvent)
+	c.stream.id = append(c.stream.id, c.cfg.Cursor...)
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{c.stream, c.body}
+	return resp, nil
+}
+
+// raw returns an answer that came over c with its body as it comes.
+func (c *connection) raw(resp *http.Response) *http.Response {
+	raw := *resp
+	raw.Body = c.body
+	return &raw
+}
+
+// keepsMethod reports whether all the redirects to req ask for the same method and
+// body again. A POST that is redirected in another way becomes a GET.
+func keepsMethod(req *http.Request) bool {
+	for r := req.Response; r != nil; r = r.Request.Response {
+		if r.StatusCode != http.StatusTemporaryRedirect && r.StatusCode != http.StatusPermanentRedirect {
+			return false
+		}
+	}
+	return true
+}
+
+// posting returns req as a POST of form.
+func posting(req *http.Request, form string) *http.Request {
+	req = req.Clone(req.Context())
+	req.Method = http.MethodPost
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.ContentLength = int64(len(form))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(form)), nil }
+	req.Body, _ = req.GetBody()
+	return req
+}

@@ -42,7 +42,10 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 		return a.appendLines(ctx, o.delivery, a.in, parseNew)
 	}
 	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(o.from) })
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return (&lineClaim{delivery: o.delivery}).about(err, untaken)
+	case err != nil:
 		return err
 	}
 	defer f.Close()

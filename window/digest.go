@@ -10,11 +10,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Digest names the events of a topic in a stretch of one log: SHA-256 over its
-// leaves in order, each as its block number (8 bytes), its count (4 bytes) and its
-// sum, integers big-endian. Blocks without an event of the topic have no leaf, so
-// how a stretch is cut or merged changes nothing. Equal digests mean equal events,
-// ids and times included. Its text is 64 lower-case hex digits.
+// A Digest identifies the events of a topic in a range of one log. It is SHA-256 over
+// the leaves in order: for each, its block number (8 bytes), its count (4 bytes) and
+// its sum, integers big-endian. Blocks without an event of the topic have no leaf, so
+// the digest does not depend on how the range is divided into windows. Equal digests
+// mean equal events, including ids and times. The text of a Digest is 64 lower-case
+// hex digits.
 type Digest [sha256.Size]byte
 
 // String returns the 64 hex digits of d.
@@ -23,7 +24,7 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // MarshalText returns the 64 hex digits of d.
 func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
 
-// UnmarshalText reads 64 lower-case hex digits.
+// UnmarshalText parses 64 lower-case hex digits.
 func (d *Digest) UnmarshalText(b []byte) error {
 	h, err := event.ParseHash(b)
 	if err != nil {
@@ -33,17 +34,17 @@ func (d *Digest) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A Leaf is what a digest says of one block: how many events of the topic lie in
-// the stretch there, and SHA-256 over the id (8 bytes), the time in µs (8 bytes)
-// and the hash of each, in the order of ids, integers big-endian.
+// A Leaf summarizes one block of a digest: the number of the topic's events in that
+// part of the range, and SHA-256 over the id (8 bytes), the time in µs (8 bytes) and
+// the hash of each, in the order of ids, integers big-endian.
 type Leaf struct {
 	Block uint64
 	Count uint32
 	Sum   [sha256.Size]byte
 }
 
-// DigestOf returns the digest of leaves, which are in the order of their blocks,
-// and how many events they stand for.
+// DigestOf returns the digest of leaves, which must be in the order of their blocks,
+// and the number of events in them.
 func DigestOf(leaves []Leaf) (d Digest, count uint64) {
 	h := sha256.New()
 	var b [8 + 4]byte
@@ -59,14 +60,14 @@ func DigestOf(leaves []Leaf) (d Digest, count uint64) {
 	return d, count
 }
 
-// A Leafer makes leaves of events that are added in the order of their ids.
+// A Leafer computes the leaves of events. The zero Leafer is ready to use.
 type Leafer struct {
 	leaves []Leaf
 	open   hash.Hash
-	event  [8 + 8 + sha256.Size]byte // what is hashed of one, here so that it costs no allocation
+	event  [8 + 8 + sha256.Size]byte // the hashed bytes of one event, here to save an allocation
 }
 
-// Add adds one event.
+// Add adds one event. Events must be added in the order of their ids.
 func (l *Leafer) Add(id event.ID, t event.Time, h event.Hash) {
 	if n := len(l.leaves); n == 0 || l.leaves[n-1].Block != id.Block() {
 		l.seal()
@@ -91,7 +92,7 @@ func (l *Leafer) seal() {
 	}
 }
 
-// Leaves ends the Leafer and returns what it has made.
+// Leaves returns the leaves of the added events and resets the Leafer.
 func (l *Leafer) Leaves() []Leaf {
 	l.seal()
 	leaves := l.leaves
@@ -99,7 +100,7 @@ func (l *Leafer) Leaves() []Leaf {
 	return leaves
 }
 
-// BlockSpan returns the stretch of block b.
+// BlockSpan returns the span of block b.
 func BlockSpan(b uint64) Span {
 	const last = uint64(event.MaxID) / event.BlockSize
 	if b >= last {

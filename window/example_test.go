@@ -7,7 +7,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// What is held of a topic follows from the windows of all topics that contain it.
+// A topic is held where a window of the topic, or of one that contains it, is held.
 func ExampleSet_Gaps() {
 	topic := func(s string) event.Topic {
 		t, err := event.ParseTopic(s)
@@ -30,8 +30,8 @@ func ExampleSet_Gaps() {
 	// proven of alice/posts [0000000000000-0000000000034]
 }
 
-// Two sides that hold the same events of a topic have the same digest, however they
-// came by them.
+// Two copies that hold the same events of a topic have the same digest, no matter how
+// the events got there.
 func ExampleDigestOf() {
 	var l window.Leafer
 	for id := event.ID(4095); id <= 4098; id++ {

@@ -6,12 +6,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A NotHeldError says that what follows a position is not held: in a log because
-// the history before Oldest is gone, in a copy because it was not fetched.
+// A NotHeldError reports that the events just after a position are not held: in a log
+// because they were dropped, in a copy because they were not fetched.
 type NotHeldError struct {
 	After  event.ID
-	Oldest event.ID // the next position from which something is held
-	Some   bool     // whether anything is held after After at all
+	Oldest event.ID // the next position after which events are held, if Some
+	Some   bool     // whether any events after After are held
 }
 
 func (e *NotHeldError) Error() string {

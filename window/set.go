@@ -8,12 +8,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Set is the windows of one copy of a log, of whatever topics, in the order of
-// their starts. A window of a topic covers every topic that it contains. Methods
-// never change a Set in place.
+// A Set holds the windows of one copy of a log, of all topics, in the order of their
+// starts. A window covers its topic and every topic within it. Methods never change a
+// Set in place.
 type Set []Window
 
-// NewSet returns ws in order.
+// NewSet returns a Set of ws, sorted. It does not change ws.
 func NewSet(ws ...Window) Set {
 	s := slices.Clone(ws)
 	slices.SortStableFunc(s, func(a, b Window) int {
@@ -33,7 +33,8 @@ func (s Set) Covering(topic event.Topic) Set {
 	return out
 }
 
-// Held returns what is held of all of topics. Of no topics nothing is.
+// Held returns the spans in which each of topics is held. Without topics, it returns
+// none.
 func (s Set) Held(topics ...event.Topic) Spans {
 	if len(topics) == 0 {
 		return nil
@@ -45,8 +46,8 @@ func (s Set) Held(topics ...event.Topic) Spans {
 	return held
 }
 
-// heldSpans returns what each window that covers t holds: nothing, but at the place
-// where filling begins, if it holds nothing yet.
+// heldSpans returns the held span of each window that covers t. The span of a window
+// that holds nothing yet is empty, but its From is the start of the window.
 func (s Set) heldSpans(t event.Topic) (spans []Span) {
 	for i := range s {
 		if w := &s[i]; w.State != Pending && w.Topic.Contains(t) {
@@ -56,7 +57,7 @@ func (s Set) heldSpans(t event.Topic) (spans []Span) {
 	return spans
 }
 
-// Proven returns what is held of topic and known to be complete.
+// Proven returns the spans in which topic is held and proven to be complete.
 func (s Set) Proven(topic event.Topic) Spans {
 	var spans []Span
 	for _, w := range s.Covering(topic) {
@@ -67,11 +68,11 @@ func (s Set) Proven(topic event.Topic) Spans {
 	return Union(spans...)
 }
 
-// Gaps returns what of span is not held of topic.
+// Gaps returns the parts of span in which topic is not held.
 func (s Set) Gaps(topic event.Topic, span Span) Spans { return s.Held(topic).Gaps(span) }
 
-// At returns the window of topic between whose bounds the event at at lies. One that
-// holds it comes before one that is still to get it.
+// At returns a window that covers topic and has the event at at within its bounds. It
+// prefers a window that holds the event.
 func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
 	for _, c := range s.Covering(topic) {
 		if c.State == Pending || at <= c.From || at > c.To {
@@ -84,10 +85,10 @@ func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
 	return w, ok
 }
 
-// Edge returns how far all of topics are held from position p without a hole: p
-// itself where p is the edge of what is held of each. ok is false where p is neither:
-// then next is the position from which all are held again, and more tells whether
-// there is one.
+// Edge returns the position up to which all of topics are held from position p on
+// without a gap. That is p itself if p is within or at the edge of a held span of each
+// topic, and the events after it are not held of all. Otherwise ok is false: then next
+// is the next position from which all topics are held, if more is true.
 func (s Set) Edge(topics []event.Topic, p event.ID) (end event.ID, ok bool, next event.ID, more bool) {
 	held := s.Held(topics...)
 	if end = held.EndAfter(p); end > p || len(topics) > 0 && s.touches(topics, p) {
@@ -101,7 +102,7 @@ func (s Set) Edge(topics []event.Topic, p event.ID) (end event.ID, ok bool, next
 	return p, false, 0, false
 }
 
-// touches reports whether p lies in or at the edge of what is held of each topic.
+// touches reports whether p lies in or at the edge of a held span of each topic.
 func (s Set) touches(topics []event.Topic, p event.ID) bool {
 	for _, t := range topics {
 		if !slices.ContainsFunc(s.heldSpans(t), func(held Span) bool { return held.From <= p && p <= held.To }) {
@@ -111,9 +112,9 @@ func (s Set) touches(topics []event.Topic, p event.ID) bool {
 	return true
 }
 
-// Parts returns up to most topics that are held from position at on and have
-// something in common with topics, without containing all of them, and the position up
-// to which exactly these are, at most until. What belongs to them need not be fetched.
+// Parts returns up to most topics that are held from position at on and overlap topics
+// without containing all of them, and the position up to which exactly these topics are
+// held, at most until. Up to there, events of these topics need not be fetched.
 func (s Set) Parts(topics []event.Topic, at, until event.ID, most int) (parts []event.Topic, end event.ID) {
 	end = until
 	reach := map[event.Topic]event.ID{}
@@ -129,7 +130,7 @@ func (s Set) Parts(topics []event.Topic, at, until event.ID, most int) (parts []
 			reach[w.Topic] = max(reach[w.Topic], held.To)
 		}
 	}
-	// The same for whoever asks, whatever the order of the map.
+	// Sorted, so that the result does not depend on the order of the map.
 	for _, t := range slices.SortedFunc(maps.Keys(reach), compareTopics) {
 		covered := slices.ContainsFunc(parts, func(p event.Topic) bool { return p.Contains(t) })
 		if !covered && len(parts) < most {
@@ -143,13 +144,13 @@ func (s Set) Parts(topics []event.Topic, at, until event.ID, most int) (parts []
 	return parts, end
 }
 
-// narrower reports whether t is a part of wider and not all of it.
+// narrower reports whether t is a proper subset of wider.
 func narrower(t, wider event.Topic) bool { return wider.Contains(t) && !t.Contains(wider) }
 
 func compareTopics(a, b event.Topic) int { return cmp.Compare(a.String(), b.String()) }
 
-// Merged returns the fewest committed windows that hold what s holds, whatever the
-// states of its windows. What is proven stays apart from what is not.
+// Merged returns the fewest committed windows that hold the same events as the windows
+// of s, in any state. Proven and unproven spans are not merged with each other.
 func (s Set) Merged() Set {
 	proven, held := map[event.Topic]Spans{}, map[event.Topic]Spans{}
 	for i := range s {

@@ -8,28 +8,27 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Span is the stretch (From, To]: the events after position From up to and with
+// A Span is the range (From, To]: the events after position From, up to and including
 // position To. It is empty if To ≤ From.
 type Span struct{ From, To event.ID }
 
-// Empty reports whether no event can lie in s.
+// Empty reports whether s is empty.
 func (s Span) Empty() bool { return s.To <= s.From }
 
 // Contains reports whether every event of t lies in s.
 func (s Span) Contains(t Span) bool { return t.Empty() || s.From <= t.From && t.To <= s.To }
 
-// Intersect returns what lies in both s and t; it may be empty.
+// Intersect returns the intersection of s and t, which may be empty.
 func (s Span) Intersect(t Span) Span { return Span{max(s.From, t.From), min(s.To, t.To)} }
 
-// String returns the two positions with a dash between.
+// String returns the two positions, separated by a dash.
 func (s Span) String() string { return fmt.Sprintf("%s-%s", s.From, s.To) }
 
-// Spans is a set of events as spans: in order, none empty, none touching the
-// next. The zero Spans is the empty set. Its methods never change a Spans in
-// place.
+// Spans is a set of ids as spans: in order, not empty, and with a gap between any two.
+// A nil Spans is the empty set. Methods never change a Spans in place.
 type Spans []Span
 
-// Union returns the set of all events in any of the spans.
+// Union returns the union of spans, which may be empty, overlap and be in any order.
 func Union(spans ...Span) Spans {
 	in := slices.DeleteFunc(slices.Clone(spans), Span.Empty)
 	slices.SortFunc(in, func(a, b Span) int {
@@ -52,10 +51,10 @@ func Union(spans ...Span) Spans {
 	return out
 }
 
-// Add returns ss and s together.
+// Add returns the union of ss and s.
 func (ss Spans) Add(s Span) Spans { return Union(append(slices.Clone(ss), s)...) }
 
-// Intersect returns what lies in both ss and ts.
+// Intersect returns the intersection of ss and ts.
 func (ss Spans) Intersect(ts Spans) Spans {
 	var out Spans
 	for i, j := 0, 0; i < len(ss) && j < len(ts); {
@@ -71,7 +70,7 @@ func (ss Spans) Intersect(ts Spans) Spans {
 	return out
 }
 
-// Gaps returns what of within is not in ss.
+// Gaps returns the parts of within that are not in ss.
 func (ss Spans) Gaps(within Span) Spans {
 	var out Spans
 	from := within.From
@@ -102,8 +101,8 @@ func (ss Spans) Contains(s Span) bool {
 	return i < len(ss) && ss[i].Contains(s)
 }
 
-// EndAfter returns how far ss reaches from position p without a hole. It is p
-// itself if the event after p is not in ss.
+// EndAfter returns the position up to which ss reaches from position p without a gap.
+// That is p itself if the id after p is not in ss.
 func (ss Spans) EndAfter(p event.ID) event.ID {
 	i := sort.Search(len(ss), func(i int) bool { return ss[i].To > p })
 	if i < len(ss) && ss[i].From <= p {
@@ -112,7 +111,7 @@ func (ss Spans) EndAfter(p event.ID) event.ID {
 	return p
 }
 
-// Count returns how many positions lie in ss: an upper bound of its events.
+// Count returns the number of ids in ss, an upper bound on its events.
 func (ss Spans) Count() (n uint64) {
 	for _, s := range ss {
 		n += uint64(s.To - s.From)

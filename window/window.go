@@ -1,17 +1,16 @@
-// Package window divides a topic's history into stretches and tracks how much of
-// each is held here.
+// Package window divides a topic's history into ranges and tracks how much of each is
+// held locally.
 //
-// A [Span] is a stretch (From, To] between two positions; [Spans] is a set of
-// positions as disjoint spans. A [Window] is a span of one topic's history
-// together with its [State]: Pending when only a moment inside it is known,
-// Pulling once both bounds are known, Committed when every event between them is
-// held, Live while its end has not happened yet, Failed when pulling it ended for
-// good. What a window holds is one span that begins at From and only ever grows:
-// events are received in order, so there is nothing to remember but how far they
-// reach.
+// A [Span] is the range (From, To] between two positions; [Spans] is a set of disjoint
+// spans. A [Window] is a span of one topic's history with a [State]: Pending while only
+// a moment inside it is known, Pulling once both bounds are known, Committed when every
+// event between them is held, Live while its end has not happened yet, Failed after an
+// error that retrying cannot fix. Events arrive in order, so a window always holds one
+// span, which begins at From and only grows. A [Set] holds the windows of one copy. A
+// [Digest] identifies the events in a range, so that two copies can be compared.
 //
-// The package promises that what it calls held was added to it as held, no more.
-// It does no I/O, starts no goroutines and reads no clock.
+// The package reports a span as held only if the given windows hold all of it. It does
+// no I/O, starts no goroutines and reads no clock.
 package window
 
 import (
@@ -20,7 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A State is what is known of a window. The zero State is none.
+// A State is the state of a window. The zero State is not valid.
 type State uint8
 
 // The states of a window.
@@ -29,7 +28,7 @@ const (
 	Pulling                    // the bounds are known, events are arriving
 	Committed                  // every event between the bounds is held
 	Live                       // the end has not happened yet
-	Failed                     // pulling ended with an error that trying again does not mend
+	Failed                     // pulling ended with an error that retrying cannot fix
 )
 
 var stateNames = [...]string{Pending: "pending", Pulling: "pulling", Committed: "committed", Live: "live", Failed: "failed"}
@@ -45,7 +44,7 @@ func (s State) String() string {
 // MarshalText returns the state's name.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// ParseState reads a state's name.
+// ParseState returns the state with the given name.
 func ParseState(name string) (State, error) {
 	for s, n := range stateNames {
 		if n == name && n != "" {
@@ -55,9 +54,9 @@ func ParseState(name string) (State, error) {
 	return 0, fmt.Errorf("parse window state %.20q: want pending, pulling, committed, live or failed", name)
 }
 
-// next lists, for each state, the states that may follow it. A live window whose
-// query has ended is committed at the last position it reached; a pulling one
-// that is given up keeps what it read in the same way.
+// next lists the states that may follow each state. A live window whose query has ended
+// is committed up to the position that it reached, and so is a pulling window that is
+// abandoned.
 var next = map[State][]State{
 	Pending:   {Pulling, Committed, Failed},
 	Pulling:   {Pulling, Committed, Failed},
@@ -66,7 +65,7 @@ var next = map[State][]State{
 	Committed: {},
 }
 
-// To reports whether a window in state s may come into state t.
+// To reports whether a window in state s may change to state t.
 func (s State) To(t State) bool {
 	for _, n := range next[s] {
 		if n == t {
@@ -76,21 +75,21 @@ func (s State) To(t State) bool {
 	return false
 }
 
-// A Window is a stretch of one topic's history and how much of it is held.
+// A Window is a range of one topic's history and how much of it is held.
 type Window struct {
 	Topic   event.Topic
 	State   State
 	From    event.ID // the start; meaningless while pending
 	To      event.ID // the end; event.MaxID while live
-	Reached event.ID // how far events are held: From ≤ Reached ≤ To
-	Proven  bool     // committed, and its digest agreed with the server's
+	Reached event.ID // events are held up to here: From ≤ Reached ≤ To
+	Proven  bool     // committed, and its digest matched the server's
 	Err     string   // why it failed
 
-	At event.Moment // what is known of a pending one
+	At event.Moment // a moment inside, while pending
 }
 
-// Held returns the span of w whose events are all held. It is empty, but stands
-// at From, when none are; a pending window holds nothing anywhere.
+// Held returns the span of w whose events are all held. If none are, it is empty and
+// begins at From. A pending window has no start: its span is zero.
 func (w *Window) Held() Span {
 	switch w.State {
 	case 0, Pending:
@@ -101,7 +100,7 @@ func (w *Window) Held() Span {
 	return Span{w.From, w.Reached}
 }
 
-// Missing returns the span of w that is still to come.
+// Missing returns the span of w that is not yet held.
 func (w *Window) Missing() Span {
 	switch w.State {
 	case 0, Pending, Committed:

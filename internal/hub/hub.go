@@ -13,24 +13,24 @@ import (
 
 // A Source is an ordered log that can be read from any position.
 type Source interface {
-	// Read returns the events of topics with after < id ≤ until, each once,
-	// oldest first: at most limit of them and about 1 MiB. It also returns the
-	// position up to which it has looked, which may lie beyond the last of the
-	// events, and beyond after without any event, but never beyond until or
-	// beyond what the Source holds. If next is after, the Source has nothing
-	// there yet. The caller keeps the events.
+	// Read returns the events of topics with after < id ≤ until, each once, oldest
+	// first: at most limit of them, and about 1 MiB. next is the position up to
+	// which it searched. It may be beyond the last of the events, and beyond after
+	// even without events, but never beyond until or the end of the Source. If
+	// next equals after, the Source does not hold later positions yet. The caller
+	// may keep the events.
 	Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error)
 }
 
 // A Config sets the limits of a Hub.
 type Config struct {
-	// Queue is how many events may wait for a reader before it is sent to the
-	// Source. The events of one Publish may together exceed it sixteenfold, so
-	// that a large commit does not send every reader there at once. If not
+	// Queue is how many events may wait for a reader before its queue overflows and
+	// it must read the Source. The events of one Publish may exceed it sixteenfold,
+	// so that a large commit does not send all readers to the Source at once. If not
 	// positive, 256.
 	Queue int
-	// QueueBytes is the same for the bytes of the waiting events, which all
-	// queues share. If not positive, 1 MiB.
+	// QueueBytes is the same limit in bytes of waiting events, for each queue. All
+	// queues share the memory of an event. If not positive, 1 MiB.
 	QueueBytes int
 	// Chunk is how many events are read from the Source at a time. If not
 	// positive, 1,000.
@@ -38,25 +38,25 @@ type Config struct {
 }
 
 const (
-	burst = 16 // by how much one Publish may exceed the limits of a queue
-	round = 64 // after how many events of one Publish the readers are woken
+	burst = 16 // factor by which one Publish may exceed the limits of a queue
+	round = 64 // number of events of one Publish after which readers are woken
 )
 
 // ErrClosed is returned by Next of a closed subscription.
 var ErrClosed = errors.New("subscription is closed")
 
-// ErrQuiet is returned by Next after a Nudge when there was nothing.
-var ErrQuiet = errors.New("nothing has happened")
+// ErrQuiet is returned by Next after a Nudge if there are no events.
+var ErrQuiet = errors.New("no new events")
 
-// A Hub tells subscriptions what happens to a log. Its methods may be called from
-// any goroutine; publishing is meant to be done by one, which knows the order.
+// A Hub passes the events of a log on to subscriptions. Its methods are safe for
+// concurrent use, but one goroutine should publish, to keep the order of commits.
 type Hub struct {
 	src Source
 	cfg Config
 
-	// What is announced is committed and about to be queued; what the head has
-	// reached is queued. A subscription joins at the first, so that it misses
-	// nothing, and takes the second for its position, so that it passes nothing.
+	// Events up to announced are committed and about to be queued; events up to head
+	// are queued. A subscription joins at announced, so that it misses nothing, and
+	// takes its position from head, so that it skips nothing.
 	announced atomic.Uint64
 	head      atomic.Pointer[event.Point]
 	err       atomic.Pointer[error] // set once the hub is closed
@@ -66,18 +66,18 @@ type Hub struct {
 
 	stalls struct {
 		sync.Mutex
-		version uint64 // counts the calls of Publish and Advance
+		version uint64 // number of calls of Publish and Advance
 		subs    map[*Subscription]struct{}
 	}
 
 	pub struct {
 		sync.Mutex
-		hits  []ref           // of one event
-		woken []*Subscription // to be rung
+		hits  []ref           // the matches of one event
+		woken []*Subscription // readers to ring
 	}
 }
 
-// New returns a hub beside src, whose end is head.
+// New returns a hub of the log src, which ends at head.
 func New(src Source, head event.ID, cfg Config) *Hub {
 	h := &Hub{src: src, cfg: Config{
 		Queue:      orDefault(cfg.Queue, 256),
@@ -97,17 +97,17 @@ func orDefault(n, otherwise int) int {
 	return n
 }
 
-// Head returns the position up to which the subscriptions have been told.
+// Head returns the position up to which events were delivered to the subscriptions.
 func (h *Hub) Head() event.ID { return h.point().ID }
 
-// point is Head with its mark, if the event at that position was published.
+// point returns Head with its mark, if the event at that position was published.
 func (h *Hub) point() event.Point { return *h.head.Load() }
 
-// Publish says that evs have been committed and that the log now ends at head. It
-// must be called after the commit, and evs must be all that lies between the old
-// and the new head of any topic that is subscribed to; events at or before the old
-// head are ignored. No events at all, but not nil, means that there is nothing in
-// between. If evs is nil, or not in the order of ids, Publish is Advance.
+// Publish announces that evs are committed and that the log now ends at head. It must
+// be called after the commit. evs must contain all events between the old and the new
+// head whose topic has a subscription; events at or before the old head are ignored. An
+// empty evs that is not nil means that there are none. If evs is nil, or not in the
+// order of ids, Publish does the same as Advance.
 //
 // Publish never waits for a reader. It keeps copies of the events, not evs.
 func (h *Hub) Publish(evs []event.Event, head event.ID) {
@@ -125,7 +125,7 @@ func (h *Hub) Publish(evs []event.Event, head event.ID) {
 	h.retryStalled()
 }
 
-// survey returns the largest id of evs and whether the ids ascend.
+// survey returns the largest id of evs, and whether the ids are ascending.
 func survey(evs []event.Event) (last event.ID, ordered bool) {
 	ordered = true
 	for i := range evs {
@@ -135,8 +135,8 @@ func survey(evs []event.Event) (last event.ID, ordered bool) {
 	return last, ordered
 }
 
-// queue gives evs to those who asked for them. Readers are woken now and then, each
-// for all that has come together.
+// queue delivers evs to their subscriptions. It wakes readers once per round, for
+// all events of the round together.
 func (h *Hub) queue(evs []event.Event, old event.Point, head event.ID) {
 	if head <= old.ID || h.closed() {
 		return
@@ -155,7 +155,7 @@ func (h *Hub) queue(evs []event.Event, old event.Point, head event.ID) {
 	}
 }
 
-// deliver puts ev into the queues of those who asked for it.
+// deliver puts ev into the queues of the subscriptions that match it.
 func (h *Hub) deliver(ev *event.Event, old event.Point) {
 	h.pub.hits = h.table.match(h.pub.hits[:0], ev.User, ev.Path)
 	if len(h.pub.hits) == 0 {
@@ -181,10 +181,10 @@ func (h *Hub) ringWoken() {
 	h.pub.woken = h.pub.woken[:0]
 }
 
-// Advance says that the log now ends at head and that everyone must read the Source
-// to learn what is new: after a commit whose outcome was uncertain, or when the
-// events are not at hand. If head is not new, it says that the Source may hold more
-// than before, and wakes those who wait for that.
+// Advance announces that the log now ends at head, and makes all subscriptions read the
+// new events from the Source. It is for a commit whose outcome was uncertain, or if the
+// events are not at hand. If head is not new, Advance announces that the Source may hold
+// more than before, and wakes the readers that wait for it.
 func (h *Hub) Advance(head event.ID) {
 	h.pub.Lock()
 	defer h.pub.Unlock()
@@ -200,7 +200,7 @@ func (h *Hub) advance(head event.ID) {
 	h.retryStalled()
 }
 
-// retryStalled wakes those for whom the Source had nothing.
+// retryStalled wakes the readers for which the Source had nothing.
 func (h *Hub) retryStalled() {
 	h.stalls.Lock()
 	defer h.stalls.Unlock()
@@ -211,15 +211,15 @@ func (h *Hub) retryStalled() {
 	clear(h.stalls.subs)
 }
 
-// version names what the Source may hold at present; see stalled.
+// version identifies the current content of the Source; see stalled.
 func (h *Hub) version() uint64 {
 	h.stalls.Lock()
 	defer h.stalls.Unlock()
 	return h.stalls.version
 }
 
-// stalled enters s among those to be woken when the Source may hold more. It
-// reports false if that has happened since version.
+// stalled registers s to be woken when the Source may hold more. It returns false if
+// the Source may already hold more than at version.
 func (h *Hub) stalled(s *Subscription, version uint64) bool {
 	h.stalls.Lock()
 	defer h.stalls.Unlock()
@@ -230,9 +230,9 @@ func (h *Hub) stalled(s *Subscription, version uint64) bool {
 	return true
 }
 
-// Subscribe returns a subscription to the events of topics after the position
-// after, which may lie beyond the head: then what comes up to it is not given. The
-// caller must call its Close.
+// Subscribe returns a subscription to the events of topics after the position after,
+// which may be beyond the head: the events up to it are then skipped. The caller must
+// close the subscription.
 func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 	s := &Subscription{
 		hub:    h,
@@ -246,21 +246,21 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 	return s
 }
 
-// Matches returns how many topics of subscriptions hold a storage.
+// Matches returns the number of subscribed topics that contain the storage user/path.
 func (h *Hub) Matches(user, path string) int {
 	var hits [64]ref
 	return len(h.table.match(hits[:0], user, path))
 }
 
-// Stats is what a hub's subscriptions are at, at one moment.
+// Stats describes the subscriptions of a hub at one moment.
 type Stats struct {
 	Readers   int    // subscriptions
-	Behind    int    // those that read the Source
-	MaxLag    uint64 // by how many ids the last of them is behind the head
-	Overflows uint64 // how often a queue was emptied because it was full, ever
+	Behind    int    // subscriptions that read the Source
+	MaxLag    uint64 // the most ids by which a subscription is behind the head
+	Overflows uint64 // total number of queues emptied because they were full
 }
 
-// Stats looks at every subscription.
+// Stats returns statistics about all subscriptions. It visits each of them.
 func (h *Hub) Stats() Stats {
 	st := Stats{Overflows: h.overflows.Load()}
 	head := h.Head()
@@ -275,10 +275,10 @@ func (h *Hub) Stats() Stats {
 	return st
 }
 
-// Close ends every subscription with err, which must not be nil: a reader that has
-// caught up is still given what is in its queue, one that is reading the Source
-// stops where it is; then Next returns err for good. Publishing has no effect any
-// more. Only the first Close counts.
+// Close ends every subscription with err, which must not be nil. A reader that has
+// caught up still gets the events in its queue; one that is reading the Source stops
+// at its position. From then on, Next returns err and publishing has no effect. Later
+// calls of Close do nothing.
 func (h *Hub) Close(err error) {
 	h.pub.Lock() // no commit is half queued when a reader sees err
 	defer h.pub.Unlock()

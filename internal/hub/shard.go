@@ -6,9 +6,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A shard holds the sets of some users. Its slots are open addressing with linear
-// probing: a set stands at or behind the place that its hash names, with no free
-// slot in between.
+// A shard holds the sets of some users, in a hash table with open addressing and linear
+// probing: a set is in the slot of its hash, or after it with no free slot in between.
 type shard struct {
 	mu    sync.RWMutex
 	slots []slot
@@ -40,7 +39,7 @@ func (d *shard) add(hash uint32, user, path string, k event.Kind, r ref) {
 	d.slots[i].set.add(path, k, r)
 }
 
-// remove takes out a topic that has been added, and its user with the last.
+// remove removes an added topic, and its user along with the user's last topic.
 func (d *shard) remove(hash uint32, user, path string, k event.Kind, r ref) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,7 +55,8 @@ func (d *shard) remove(hash uint32, user, path string, k event.Kind, r ref) {
 	}
 }
 
-// find returns the slot of user, or the free one that it would get, if there are any.
+// find returns the slot of user, or the free slot that user would get. ok is false if
+// user has no slot.
 func (d *shard) find(hash uint32, user string) (at int, ok bool) {
 	if len(d.slots) == 0 {
 		return 0, false
@@ -71,7 +71,7 @@ func (d *shard) find(hash uint32, user string) (at int, ok bool) {
 	}
 }
 
-// home returns the slot that a hash names.
+// home returns the slot where the search for a hash begins.
 func (d *shard) home(hash uint32) int { return int(uint64(hash) * uint64(len(d.slots)) >> 32) }
 
 func (d *shard) after(i int) int {
@@ -83,7 +83,8 @@ func (d *shard) after(i int) int {
 
 const leastSlots = 8
 
-// enter gives a new user a slot. An eighth stays free, so that searches are short.
+// enter gives a new user a slot. An eighth of the slots stays free to keep searches
+// short.
 func (d *shard) enter(hash uint32, user string) int {
 	if d.used >= len(d.slots)*7/8 {
 		d.resize(max(leastSlots, len(d.slots)*3/2))
@@ -105,13 +106,13 @@ func (d *shard) resize(n int) {
 	}
 }
 
-// free frees slot i and closes the hole: each set behind it that may stand there
-// moves up.
+// free frees slot i. It fills the hole with the next set that may be there, and
+// continues with the hole that this leaves.
 func (d *shard) free(i int) {
 	d.used--
 	n := len(d.slots)
 	for j := d.after(i); d.slots[j].user > 0; j = d.after(j) {
-		// How far from its home a set stands, and how far the hole is behind that.
+		// Compare how far the hole and the set are from the set's home.
 		home := d.home(d.slots[j].hash)
 		if (i-home+n)%n < (j-home+n)%n {
 			d.slots[i] = d.slots[j]

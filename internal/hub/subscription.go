@@ -8,64 +8,63 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Subscription is one reader of a hub. One goroutine calls Next and Position; any
-// may call Close.
+// A Subscription is one reader of a hub. Only one goroutine may call Next and Position;
+// Close and Nudge may be called from any.
 type Subscription struct {
 	hub    *Hub
 	topics []event.Topic
 
-	// Of the table, guarded by its locks.
+	// Owned by the table, guarded by its locks.
 	places []int32
 	index  int32
 
-	// Guarded by mu. While joined, what the topics have after pos is at or before
-	// goal in the Source, or after goal in the queue.
+	// Guarded by mu. While joined, the events after pos are in the Source up to goal,
+	// and in the queue after goal.
 	joined bool
 	closed bool
-	parked bool // the reader sleeps; whoever clears it rings
-	nudged bool // a Next that finds nothing does not sleep
-	live   bool // owned by Next: what the last batch said
+	parked bool // the reader sleeps; the caller that clears parked must ring
+	nudged bool // the next sleep is skipped
+	live   bool // owned by Next: the last batch was live
 	mu     sync.Mutex
-	pos    event.ID   // what is at or before it has been given
-	mark   event.Mark // of pos, if it is known
-	goal   event.ID   // where the Source ended when the reader last joined; moved only by Next
-	seen   event.ID   // what is at or before it must not be queued any more
+	pos    event.ID   // events up to here were given
+	mark   event.Mark // of pos, if known
+	goal   event.ID   // end of the Source when the reader last joined; only Next changes it
+	seen   event.ID   // events up to here must not be queued again
 	queue  []*event.Event
 	bytes  int           // of the queued events
-	wake   chan struct{} // made when the reader first sleeps
+	wake   chan struct{} // created when the reader first sleeps
 
 	// Owned by Next.
-	given []*event.Event // the last batch, or an empty slice to use again
+	given []*event.Event // the last batch, or an empty slice to reuse
 }
 
-// keep is how large a slice a subscription keeps for the next events.
+// keep is the largest capacity of a slice that a subscription reuses.
 const keep = 64
 
-// A Batch is what Next gives a reader.
+// A Batch is the result of Next.
 type Batch struct {
-	// Events are in the order of ids. There may be none: the reader has only
-	// come further. The slice is valid until the next call of Next.
+	// Events are in the order of ids. If there are none, only the position has
+	// advanced. The slice is valid until the next call of Next.
 	Events []*event.Event
-	// Position is the position up to which the reader has been given
-	// everything of its topics, with this batch.
+	// Position is the position up to which the reader has received all events of
+	// its topics, including this batch.
 	Position event.ID
-	// Mark is that of Position, zero if it is not known.
+	// Mark is the mark of Position, zero if it is not known.
 	Mark event.Mark
-	// Live says that with this batch the reader has come to the end of the log
-	// as it was when it last joined: history is done. A reader that falls behind
-	// later gets batches that are not live again.
+	// Live reports that the reader has reached the end of the log as of its last
+	// join, so history is complete. A reader that falls behind later gets batches
+	// that are not live again.
 	Live bool
 }
 
-// Next returns what is new, all that waits in one batch, and blocks while there is
-// nothing. The first call does not block on a log without news: it returns a batch
-// that is live.
+// Next returns all new events in one batch, and blocks while there are none. Without
+// new events, the first call does not block: it returns an empty live batch.
 //
-// If ctx is done, Next returns its error; if the Source cannot be read, what it
-// said. Nothing is lost by either: the next call goes on. Once the hub is closed
-// Next returns the hub's error, once the subscription is, ErrClosed.
+// If ctx is done, Next returns the error of ctx. If the Source cannot be read, it
+// returns that error. Neither loses events: the next call continues. After the hub is
+// closed, Next returns the hub's error; after the subscription is closed, ErrClosed.
 //
-// Next returns ErrQuiet, once, if there is nothing after a call of Nudge.
+// After a call of Nudge, Next returns ErrQuiet once instead of blocking.
 func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 	s.recycle()
 	for {
@@ -85,8 +84,8 @@ func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// Nudge ends the waiting of Next, of the one that is under way or of the first that finds
-// nothing. It costs less than a context or a timer's channel for each call of Next.
+// Nudge makes the current call of Next, or else the next one, return instead of blocking.
+// It is cheaper than a context or a timer for each call of Next.
 func (s *Subscription) Nudge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,10 +102,10 @@ const (
 	give  step = iota // return the batch
 	read              // read the Source
 	rest              // sleep; parked is set
-	again             // begin anew
+	again             // poll again
 )
 
-// recycle takes back the last batch, for the reader is done with it.
+// recycle makes the slice of the last batch available for the next one.
 func (s *Subscription) recycle() {
 	clear(s.given)
 	if s.given = s.given[:0]; cap(s.given) > keep {
@@ -114,7 +113,7 @@ func (s *Subscription) recycle() {
 	}
 }
 
-// poll returns what is queued or decides what else to do.
+// poll returns the queued events, or the next step if there are none.
 func (s *Subscription) poll() (Batch, step, error) {
 	head := s.hub.point() // before mu: see settle
 	s.mu.Lock()
@@ -141,10 +140,10 @@ func (s *Subscription) poll() (Batch, step, error) {
 	return Batch{}, then, err
 }
 
-// join makes the hub queue what comes after the log's end, and makes that end the
-// goal. A commit is announced before its events are queued. So if one is announced
-// later than this, its events will find the subscription joined; if earlier, they
-// are in the Source, and if they are still being queued, seen keeps them out.
+// join makes the end of the log the goal, and makes the hub queue later events. A commit
+// is announced before its events are queued. If it is announced after the join, its
+// events find the subscription joined. If before, they are in the Source, and seen
+// keeps those out that are still being queued.
 func (s *Subscription) join() {
 	end := event.ID(s.hub.announced.Load())
 	s.goal = end
@@ -162,15 +161,15 @@ func (s *Subscription) take(head event.Point) Batch {
 	return Batch{Events: s.given, Position: s.pos, Mark: s.mark, Live: true}
 }
 
-// come moves the reader to a position, if that is further.
+// come advances the reader to a position. It never moves the reader back.
 func (s *Subscription) come(to event.Point) {
 	if to.ID > s.pos {
 		s.pos, s.mark = to.ID, to.Mark
 	}
 }
 
-// replay reads a chunk of what lies before the goal. If the Source has nothing
-// there yet, the reader is to sleep until that may have changed.
+// replay reads the next chunk of events up to the goal. If the Source does not hold
+// them yet, the reader sleeps until it may.
 func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 	version := s.hub.version()
 	after, until := s.stretch()
@@ -198,16 +197,16 @@ func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 	return Batch{Events: s.given, Position: next, Mark: s.mark, Live: s.live}, give, nil
 }
 
-// stretch returns what is to be read from the Source. As long as pos is before
-// goal, nobody but Next moves either.
+// stretch returns the range to read from the Source. While pos is before goal, only
+// Next changes them.
 func (s *Subscription) stretch() (after, until event.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pos, s.goal
 }
 
-// check refuses what a Source must not return. Events that it repeats or passes
-// over would otherwise be repeated or lost without a word.
+// check returns an error if the Source broke its contract. Otherwise events that it
+// repeats or skips would silently be repeated or lost.
 func check(evs []event.Event, after, next, until event.ID) error {
 	last := after
 	for i := range evs {
@@ -227,7 +226,7 @@ func (s *Subscription) stall(version uint64) (step, error) {
 	s.mu.Lock()
 	then, err := s.park()
 	s.mu.Unlock()
-	// Close of either kind may have come before that, and rung nobody.
+	// The hub or the subscription may have been closed before park, and rung nobody.
 	if err == nil && (s.over() || !s.hub.stalled(s, version)) {
 		s.unparkSelf()
 		return again, nil
@@ -235,16 +234,16 @@ func (s *Subscription) stall(version uint64) (step, error) {
 	return then, err
 }
 
-// over reports whether Next has an error to return.
+// over reports whether the hub or the subscription is closed.
 func (s *Subscription) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed || s.hub.closed()
 }
 
-// park says that the reader is about to sleep, if it has not been nudged. Whoever has
-// something for it from now on sees that under mu, so nothing can be missed between here
-// and sleep.
+// park marks the reader as about to sleep, unless it was nudged. The caller holds mu, so
+// every event from now on finds parked set and rings: nothing is missed between park and
+// sleep.
 func (s *Subscription) park() (step, error) {
 	if s.nudged {
 		s.nudged = false
@@ -265,15 +264,15 @@ func (s *Subscription) sleep(ctx context.Context) {
 	}
 }
 
-// unparkSelf takes park back. The bell may be rung all the same; the next sleep is
-// then short.
+// unparkSelf undoes park. The reader may be rung even so, which makes its next sleep
+// short.
 func (s *Subscription) unparkSelf() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.parked = false
 }
 
-// unpark reports whether the caller has to ring.
+// unpark clears parked and reports whether the caller must ring. The caller holds mu.
 func (s *Subscription) unpark() bool {
 	was := s.parked
 	s.parked = false
@@ -284,7 +283,7 @@ func (s *Subscription) unpark() bool {
 func (s *Subscription) ring() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // it has been rung already
+	default: // already rung
 	}
 }
 
@@ -297,9 +296,9 @@ func (s *Subscription) rouse() {
 	}
 }
 
-// push queues ev, which a Publish that began at the head old has brought. It
-// reports whether the caller has to ring. An event that several topics ask for
-// comes several times.
+// push queues ev, from a Publish that began at the head old. It reports whether the
+// caller must ring. It is called once for each topic that matches ev, and queues ev
+// only once.
 func (s *Subscription) push(ev *event.Event, old event.Point) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -318,8 +317,8 @@ func (s *Subscription) push(ev *event.Event, old event.Point) bool {
 	return s.unpark()
 }
 
-// full reports whether nothing more must be queued. If something of the same
-// Publish has been, the limits are wider.
+// full reports whether the queue is full. Its limits are wider once it holds an event of
+// the same Publish.
 func (s *Subscription) full(old event.ID) bool {
 	events, bytes := len(s.queue), s.bytes
 	if s.seen > old {
@@ -328,21 +327,21 @@ func (s *Subscription) full(old event.ID) bool {
 	return events >= s.hub.cfg.Queue || bytes >= s.hub.cfg.QueueBytes
 }
 
-// weight is about what ev takes in memory: its value stands in its line, too.
+// weight returns the approximate bytes of memory of ev. Its value is in its line as well.
 func weight(ev *event.Event) int { return 512 + 2*len(ev.Value) + 2*len(ev.Path) }
 
-// settle lets a reader that has been given everything keep up with the head, so
-// that a quiet topic is never read again from far back. The head must have been
-// loaded before mu was locked: then what is at or before it had been queued, and
-// since the queue is empty it has been given.
+// settle advances a reader that has received everything to the head, so that a quiet
+// topic is never read from far back again. The head must have been loaded before mu was
+// locked: then all events up to it had been queued, and since the queue is empty, they
+// were given.
 func (s *Subscription) settle(head event.Point) {
 	if s.joined && s.pos >= s.goal && len(s.queue) == 0 {
 		s.come(head)
 	}
 }
 
-// lose makes the reader read the Source from where it is. All that is at or before
-// the head old has been queued.
+// lose makes the reader read the Source from its position. All events up to the head
+// old have been queued.
 func (s *Subscription) lose(old event.Point) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -353,17 +352,17 @@ func (s *Subscription) lose(old event.Point) {
 	}
 }
 
-// drop empties the queue and leaves the hub until the next join.
+// drop empties the queue and leaves the joined state.
 func (s *Subscription) drop() {
 	s.queue, s.bytes, s.joined = nil, 0, false
 }
 
-// Position returns where the reader is: everything of its topics up to there has
-// been returned by Next. When there is nothing to give, it moves with the head of
-// the hub. It never goes back and never passes an event that waits to be given.
+// Position returns the position of the reader: Next has returned all events of its
+// topics up to there. While no events wait, it follows the head of the hub. It never
+// goes back, and never passes an event that waits.
 func (s *Subscription) Position() event.ID { return s.Point().ID }
 
-// Point is Position with its mark, which is zero if it is not known.
+// Point returns Position with its mark, which is zero if it is not known.
 func (s *Subscription) Point() event.Point {
 	head := s.hub.point() // before mu: see settle
 	s.mu.Lock()
@@ -372,7 +371,8 @@ func (s *Subscription) Point() event.Point {
 	return event.Point{ID: s.pos, Mark: s.mark}
 }
 
-// lag returns how far the reader is behind head and whether it reads the Source.
+// lag returns the number of ids by which the reader is behind head, and whether it reads
+// the Source.
 func (s *Subscription) lag(head event.ID) (ids uint64, behind bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,8 +383,8 @@ func (s *Subscription) lag(head event.ID) (ids uint64, behind bool) {
 	return uint64(head - s.pos), behind
 }
 
-// Close ends the subscription; a blocked Next returns ErrClosed. Closing twice is
-// fine.
+// Close ends the subscription: a blocked Next returns ErrClosed. It may be called more
+// than once.
 func (s *Subscription) Close() {
 	if !s.end() {
 		return
@@ -395,7 +395,7 @@ func (s *Subscription) Close() {
 	s.hub.stalls.Unlock()
 }
 
-// end closes s for its reader. It reports false if that had been done.
+// end closes s for its reader. It returns false if s was closed already.
 func (s *Subscription) end() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,11 +8,10 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A table finds the subscriptions that ask for a storage. It holds the topics of
-// each user that someone asks for, and those of any user; a match looks into two of
-// these sets and never at the topics of others. Its methods may be called from any
-// goroutine: the users are spread over shards, so that who joins or leaves one stops
-// hardly anybody else.
+// A table finds the subscriptions to a storage. It has one set of topics for each
+// subscribed user, and one for the topics of any user. A match searches only two of
+// these sets, no matter how many there are. Its methods are safe for concurrent use: the
+// users are spread over shards, so that adding or removing a topic blocks few others.
 type table struct {
 	shards [256]shard
 	any    struct {
@@ -23,22 +22,22 @@ type table struct {
 }
 
 // A set holds the topics of one user: a few in a list, more in a radix tree over the
-// paths. It never goes back to the list.
+// paths. It never goes back from the tree to the list.
 //
-// Among a million subscriptions what costs is waiting for memory. A match follows
-// two addresses that it knows at the same time: those of the names and of the list.
+// With a million subscriptions, cache misses dominate the cost. A match of a list follows
+// two pointers, to the names and to the list, and can load both at the same time.
 type set struct {
-	names string // the user, then the paths of the list, one behind the other
+	names string // the user, followed by the paths of the list
 	list  []entry
 	tree  *node
-	user  uint8 // how long the user's name is
+	user  uint8 // length of the user's name
 }
 
-// few is how many topics a list holds. Beyond about this many a tree is faster.
+// few is the most topics in a list. With more, a tree is faster.
 const few = 16
 
-// An entry is a topic in a list. Its path are the names from the end of the entry
-// before up to its own.
+// An entry is a topic in a list. Its path is in names, between the end of the previous
+// entry and its own.
 type entry struct {
 	sub   *Subscription
 	topic int32
@@ -52,10 +51,10 @@ type ref struct {
 	topic int32
 }
 
-// kinds is how many kinds of topics there are; event.Exact is the last.
+// kinds is the number of kinds of topics; event.Exact is the last.
 const kinds = event.Exact + 1
 
-// add enters s under each of its topics.
+// add adds s under each of its topics.
 func (t *table) add(s *Subscription) {
 	t.all.add(s)
 	for i, topic := range s.topics {
@@ -73,7 +72,7 @@ func (t *table) add(s *Subscription) {
 	}
 }
 
-// remove takes out s, which has been added.
+// remove removes s, which must have been added.
 func (t *table) remove(s *Subscription) {
 	t.all.remove(s)
 	for i, topic := range s.topics {
@@ -91,7 +90,7 @@ func (t *table) remove(s *Subscription) {
 	}
 }
 
-// match appends to hits the topics that hold the storage user/path.
+// match appends to hits the topics that contain the storage user/path.
 func (t *table) match(hits []ref, user, path string) []ref {
 	shard, hash := t.shard(user)
 	hits = shard.match(hits, hash, user, path)
@@ -101,7 +100,7 @@ func (t *table) match(hits []ref, user, path string) []ref {
 	return hits
 }
 
-// seed makes the hashes of users ones that nobody can choose.
+// seed keeps authors from choosing users whose hashes collide.
 var seed = maphash.MakeSeed()
 
 func (t *table) shard(user string) (*shard, uint32) {
@@ -167,11 +166,10 @@ func (u *set) remove(path string, k event.Kind, r ref) {
 
 func (u *set) empty() bool { return len(u.list) == 0 && (u.tree == nil || u.tree.empty()) }
 
-// settle tells the subscription where in a node its topic is now, to be found when
-// it leaves.
+// settle records in the subscription where in a node its topic is, for its removal.
 func (r ref) settle(place int) { r.sub.places[r.topic] = int32(place) }
 
-// A roster is all subscriptions. Each knows its place.
+// A roster is the list of all subscriptions. Each subscription knows its index.
 type roster struct {
 	sync.RWMutex
 	subs []*Subscription

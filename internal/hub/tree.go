@@ -7,25 +7,25 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A node stands for the path spelled by the labels down to it. The empty path is
-// the root. Among a million nodes every address followed is a wait for memory, and
-// most have one ref, so the first lives in the node.
+// A node stands for the path spelled by the labels down to it; the root is the empty
+// path. With a million nodes, every pointer followed is a cache miss, and most nodes have
+// a single ref, so the first one is stored in the node.
 type node struct {
 	label string
 	kids  []edge // by first byte
-	subs  []ref  // the topics that name this path, by kind
+	subs  []ref  // the topics with this path, by kind
 	ends  [kinds]int32
 	ref   [1]ref
 }
 
-// An edge leads to the kid whose label begins with first, which is repeated here so
-// that a search touches no kid but the right one.
+// An edge leads to the kid whose label begins with first. The byte is repeated here so
+// that a search visits no other kid.
 type edge struct {
 	first byte
 	kid   *node
 }
 
-// match appends to hits the topics that hold path, of which n's own has been cut off.
+// match appends to hits the topics that contain path, which is relative to n.
 func (n *node) match(hits []ref, path string) []ref {
 	for {
 		if path == "" {
@@ -48,7 +48,8 @@ func (n *node) match(hits []ref, path string) []ref {
 	}
 }
 
-// search returns where the edge for first is, or would be.
+// search returns the index of the edge for first. If ok is false, it is the index where
+// that edge would be inserted.
 func (n *node) search(first byte) (at int, ok bool) {
 	lo, hi := 0, len(n.kids)
 	for lo < hi {
@@ -61,7 +62,7 @@ func (n *node) search(first byte) (at int, ok bool) {
 	return lo, lo < len(n.kids) && n.kids[lo].first == first
 }
 
-// grow returns the node of path, which it makes if there is none.
+// grow returns the node of path and creates it if necessary.
 func (n *node) grow(path string) *node {
 	for path != "" {
 		i, ok := n.search(path[0])
@@ -73,7 +74,7 @@ func (n *node) grow(path string) *node {
 		kid := n.kids[i].kid
 		same := common(kid.label, path)
 		if same < len(kid.label) {
-			// The old node stays the node of its own path.
+			// The old node keeps its path and its refs.
 			upper := &node{label: kid.label[:same]}
 			kid.label = kid.label[same:]
 			upper.link(0, kid)
@@ -85,7 +86,7 @@ func (n *node) grow(path string) *node {
 	return n
 }
 
-// link makes kid the kid at place i.
+// link inserts kid at index i.
 func (n *node) link(i int, kid *node) {
 	n.kids = slices.Insert(n.kids, i, edge{kid.label[0], kid})
 }
@@ -98,7 +99,7 @@ func common(a, b string) int {
 	return i
 }
 
-// find returns the node of path, which exists.
+// find returns the node of path, which must exist.
 func (n *node) find(path string) *node {
 	for path != "" {
 		i, _ := n.search(path[0])
@@ -108,8 +109,7 @@ func (n *node) find(path string) *node {
 	return n
 }
 
-// put enters r among the topics of kind k, making room by moving one ref of each
-// kind behind it.
+// put adds r to the topics of kind k. To make room, it moves one ref of each later kind.
 func (n *node) put(k event.Kind, r ref) {
 	if n.subs == nil {
 		n.subs = n.ref[:0]
@@ -127,8 +127,8 @@ func (n *node) put(k event.Kind, r ref) {
 	r.settle(int(hole))
 }
 
-// cut takes out the ref at place, which is of kind k, and closes the hole by moving
-// one ref of that kind and of each behind it.
+// cut removes the ref of kind k at place. To close the hole, it moves one ref of that
+// kind and of each later one.
 func (n *node) cut(k event.Kind, place int32) {
 	for g := k; g < kinds; g++ {
 		n.ends[g]--
@@ -149,7 +149,7 @@ func (n *node) move(from, to int32) {
 	n.subs[to].settle(int(to))
 }
 
-// prune removes the nodes on the way to path that are of no more use.
+// prune removes the nodes on the way to path that are no longer needed.
 func (n *node) prune(path string) {
 	if path == "" {
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -21,7 +22,7 @@ func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.
 	if err == nil && first.Valid && last.Valid {
 		s = window.Span{From: event.ID(first.Int64) - 1, To: event.ID(last.Int64)}
 	}
-	return s, wrap(err, "read the candidates of %s", topic)
+	return s, dbfile.Wrap(err, "read the candidates of %s", topic)
 }
 
 // ImportedLeaves returns the leaves that topic would have in span if its candidates
@@ -113,10 +114,10 @@ func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span windo
 			return err
 		})
 		if err != nil {
-			return wrap(err, "adopt what was imported of %s %s", topic, part)
+			return dbfile.Wrap(err, "adopt what was imported of %s %s", topic, part)
 		}
 		if err := db.showAdded(ctx, topic, part, added, fresh); err != nil {
-			return wrap(err, "read what was adopted of %s %s", topic, part)
+			return dbfile.Wrap(err, "read what was adopted of %s %s", topic, part)
 		}
 		span.From = part.To
 	}

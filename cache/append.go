@@ -273,39 +273,3 @@ func (w *batchWriter) checkDropped(id event.ID) error {
 	}
 	return err
 }
-
-// stored reads a line of the event table.
-func stored(id event.ID, line []byte) (event.Event, error) {
-	ev, err := event.Stored(line)
-	if err == nil && ev.ID != id {
-		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, id)
-	}
-	if err != nil {
-		return event.Event{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return ev, nil
-}
-
-// maxStorages bounds the memory of storage numbers.
-const maxStorages = 1 << 16
-
-// storageID returns the number of a storage, giving it one if it has none.
-func (db *DB) storageID(tx *sql.Tx, user, path string) (id int64, err error) {
-	var buf [256]byte
-	name := append(append(append(buf[:0], user...), '/'), path...)
-	if id, ok := db.storages[string(name)]; ok {
-		return id, nil
-	}
-	err = db.file.Scan(tx, `SELECT id FROM storage WHERE user = ? AND path = ?`, []any{user, path}, &id)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = db.file.Scan(tx, `INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, []any{user, path}, &id)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("storage %s: %w", name, err)
-	}
-	if len(db.storages) >= maxStorages {
-		clear(db.storages)
-	}
-	db.storages[string(name)] = id
-	return id, nil
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -13,7 +14,7 @@ import (
 func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) error {
 	news, err := db.newTimes(ctx, times)
 	if err != nil || len(news) == 0 {
-		return wrap(err, "note the times of windows")
+		return dbfile.Wrap(err, "note the times of windows")
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		for at, t := range news {
@@ -25,7 +26,7 @@ func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) erro
 			(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window)`)
 		return err
 	})
-	return wrap(err, "note the times of windows")
+	return dbfile.Wrap(err, "note the times of windows")
 }
 
 // newTimes returns those of times that the file is to have and does not.
@@ -46,17 +47,4 @@ func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news
 		return nil
 	})
 	return news, err
-}
-
-// boundBefore returns the last position with a time at or before t that a server named,
-// or Beginning.
-func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ?`, int64(t)).Scan(&at)
-	return at, err
-}
-
-// boundTime returns the time of the last position up to at that a server named.
-func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ?`, at).Scan(&t, &some)
-	return t, some, err
 }

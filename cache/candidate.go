@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -58,7 +59,7 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 		}
 		return nil
 	})
-	return added, wrap(err, "import")
+	return added, dbfile.Wrap(err, "import")
 }
 
 // CheckCandidates returns the error that AddCandidates would return, and adds nothing.
@@ -70,7 +71,7 @@ func (db *DB) CheckCandidates(ctx context.Context, evs []event.Event) error {
 		_, err := newCandidates(tx, evs)
 		return err
 	})
-	return wrap(err, "import")
+	return dbfile.Wrap(err, "import")
 }
 
 // takesImports refuses the file of a log itself: it has its events from those who
@@ -141,7 +142,7 @@ func (db *DB) Candidates(ctx context.Context, topic event.Topic, span window.Spa
 			return err
 		})
 		if err != nil {
-			return wrap(err, "read the candidates of %s", topic)
+			return dbfile.Wrap(err, "read the candidates of %s", topic)
 		}
 		for i := range evs {
 			if err := fn(&evs[i]); err != nil {
@@ -199,7 +200,7 @@ func (db *DB) DropCandidates(ctx context.Context, ids []event.ID) error {
 		}
 		return nil
 	})
-	return wrap(err, "drop candidates")
+	return dbfile.Wrap(err, "drop candidates")
 }
 
 // dropImported drops what was imported of events that have become stored.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -49,7 +50,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		// No state may be begun with one that was sealed over it, or is being sealed.
 		return errors.Join(dropSnapshots(tx, topic, span), noteRemoval(tx))
 	})
-	return differs, wrap(err, "note that %s %s differs from the server", topic, span)
+	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
 }
 
 // unprove takes the proof from windows that have events in common with topic in span.
@@ -73,7 +74,7 @@ func (db *DB) Doubts(ctx context.Context) (list []Doubt, err error) {
 		list, err = loadDoubts(tx)
 		return err
 	})
-	return list, wrap(err, "read what is in doubt")
+	return list, dbfile.Wrap(err, "read what is in doubt")
 }
 
 // Doubted returns where what is held of topics is in doubt. A doubt about a topic concerns
@@ -83,7 +84,7 @@ func (db *DB) Doubted(ctx context.Context, topics ...event.Topic) (doubted windo
 		doubted, err = doubtedIn(tx, topics)
 		return err
 	})
-	return doubted, wrap(err, "read what is in doubt of %s", topicLines(topics))
+	return doubted, dbfile.Wrap(err, "read what is in doubt of %s", topicLines(topics))
 }
 
 func doubtedIn(tx *sql.Tx, topics []event.Topic) (window.Spans, error) {
@@ -192,5 +193,5 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 		// Whoever has read what is stored there must read it again, as after a removal.
 		return noteRemoval(tx)
 	})
-	return added, wrap(err, "merge %s %s", topic, span)
+	return added, dbfile.Wrap(err, "merge %s %s", topic, span)
 }

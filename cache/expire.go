@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -165,21 +164,6 @@ func (v *expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err e
 	v.draft = event.Expiry(&ev)
 	v.hash = v.draft.Hash()
 	return true, nil
-}
-
-// lastPosting finds the last posting of a storage.
-const lastPosting = `SELECT block, offsets FROM posting WHERE storage = ? ORDER BY block DESC LIMIT 1`
-
-// lastInPosting returns the last event that a posting names, or Beginning if there is none.
-func lastInPosting(row interface{ Scan(...any) error }) (last event.ID, err error) {
-	var block int64
-	var offsets []byte
-	err = row.Scan(&block, &offsets)
-	if errors.Is(err, sql.ErrNoRows) {
-		return event.Beginning, nil
-	}
-	positions(block, offsets, func(id event.ID) { last = max(last, id) })
-	return last, err
 }
 
 // endValues has the committer end the values that are still as they were found, and note that

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -38,7 +39,7 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 		}
 		return nil
 	})
-	return added, wrap(err, "import")
+	return added, dbfile.Wrap(err, "import")
 }
 
 // ForeignHashes calls fn with the hashes of the foreign events of topic, sorted as
@@ -52,7 +53,7 @@ func (db *DB) ForeignHashes(ctx context.Context, topic event.Topic, fn func(even
 			return err
 		})
 		if err != nil {
-			return wrap(err, "read the foreign events of %s", topic)
+			return dbfile.Wrap(err, "read the foreign events of %s", topic)
 		}
 		for _, h := range hashes {
 			if err := fn(h); err != nil {
@@ -98,7 +99,7 @@ func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.E
 			return err
 		})
 		if err != nil {
-			return wrap(err, "read foreign events")
+			return dbfile.Wrap(err, "read foreign events")
 		}
 		for i := range evs {
 			if err := fn(&evs[i]); err != nil {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -220,30 +219,6 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 	return n, next, err
 }
 
-type storageRow struct {
-	event.Storage
-	id int64
-}
-
-// storagesFrom returns some storages of topic, from name on.
-func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []storageRow, err error) {
-	where, args := storagesBehind(topic, from)
-	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
-		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s storageRow
-		if err := rows.Scan(&s.id, &s.User, &s.Path); err != nil {
-			return nil, err
-		}
-		storages = append(storages, s)
-	}
-	return storages, rows.Err()
-}
-
 func heldOfStorage(windows []row, s *storageRow) window.Spans {
 	var spans []window.Span
 	for i := range windows {
@@ -283,31 +258,4 @@ func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, g
 		return 0, block, true, nil
 	}
 	return n, block, true, replacePosting(tx, postingKey{storage, block}, left)
-}
-
-// splitPosting returns the offsets that are left when those of the gone events are
-// taken out, and these events, each once.
-func splitPosting(block uint64, offsets []byte, gone func(event.ID) bool) (left []byte, lost []event.ID) {
-	left = []byte{}
-	for ; len(offsets) >= 2; offsets = offsets[2:] {
-		positions(int64(block), offsets[:2], func(id event.ID) {
-			if gone(id) {
-				lost = append(lost, id)
-			} else {
-				left = append(left, offsets[:2]...)
-			}
-		})
-	}
-	slices.Sort(lost)
-	return left, slices.Compact(lost)
-}
-
-// replacePosting writes the offsets that a storage has left in a block.
-func replacePosting(tx *sql.Tx, key postingKey, left []byte) error {
-	if len(left) == 0 {
-		_, err := tx.Exec(`DELETE FROM posting WHERE storage = ? AND block = ?`, key.storage, key.block)
-		return err
-	}
-	_, err := tx.Exec(`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, left, key.storage, key.block)
-	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,7 +22,7 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 			return nil, err
 		}
 	}
-	last, err := lastIn(ctx, tx, span)
+	last, err := lastEvents(ctx, tx, span)
 	if err != nil {
 		return nil, err
 	}
@@ -38,36 +37,6 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.User, r.Path) })
 	slices.SortFunc(refs, func(a, b ref) int { return a.Compare(b.Storage) })
 	return refs, err
-}
-
-// lastIn returns the last event in span, which is short, of each storage that has one
-// there.
-func lastIn(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
-	var ids, storages []byte
-	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB)
-		FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&ids, &storages)
-	if err != nil {
-		return nil, err
-	}
-	at, of, err := pairs(ids, storages)
-	last := make(map[int64]event.ID, len(of))
-	for i, storage := range of {
-		last[storage] = max(last[storage], event.ID(at[i]))
-	}
-	return last, err
-}
-
-// pairs reads the joined ids of events and the joined numbers of their storages.
-func pairs(ids, storages []byte) (at, of []int64, err error) {
-	at, err = numbers(ids)
-	of, err2 := numbers(storages)
-	if err := errors.Join(err, err2); err != nil {
-		return nil, nil, err
-	}
-	if len(at) != len(of) {
-		return nil, nil, errJoined
-	}
-	return at, of, nil
 }
 
 // lastLines are the last events of storages with their lines.

@@ -88,8 +88,8 @@ func insertPostings(c *dbfile.BulkWriter, p postings) error {
 }
 
 // storeEvents stores events in the transaction that begin has begun.
-func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
-	err = db.file.Bulk(func(c *dbfile.BulkWriter) (err error) {
+func (t *tables) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
+	err = t.file.Bulk(func(c *dbfile.BulkWriter) (err error) {
 		held, err = insertEvents(c, evs, storages)
 		return err
 	})
@@ -97,9 +97,9 @@ func (db *DB) storeEvents(evs []event.Event, storages []int64) (held []int, err 
 }
 
 // storePostings stores postings in the transaction that begin has begun.
-func (db *DB) storePostings(p postings) error {
+func (t *tables) storePostings(p postings) error {
 	if len(p) == 0 {
 		return nil
 	}
-	return db.file.Bulk(func(c *dbfile.BulkWriter) error { return insertPostings(c, p) })
+	return t.file.Bulk(func(c *dbfile.BulkWriter) error { return insertPostings(c, p) })
 }

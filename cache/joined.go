@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
@@ -53,33 +52,6 @@ var (
 	newline   = []byte("\n")
 	errJoined = fmt.Errorf("%w: there are other texts than asked for", dbfile.ErrCorrupt)
 )
-
-// namesOf calls fn with the names of the storages that have the numbers.
-func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
-	if len(storages) == 0 {
-		return nil
-	}
-	var n int
-	var joined sql.NullString
-	err := tx.QueryRowContext(ctx, `SELECT count(*), group_concat(s.id || '/' || s.user || '/' || s.path, char(10))
-		FROM json_each(?) j CROSS JOIN storage s ON s.id = j.value`, jsonIDs(storages)).Scan(&n, &joined)
-	if err != nil {
-		return err
-	}
-	if n != len(storages) {
-		return errJoined
-	}
-	for text := range strings.SplitSeq(joined.String, "\n") {
-		number, text, _ := strings.Cut(text, "/")
-		user, path, ok := strings.Cut(text, "/")
-		storage, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || !ok {
-			return errJoined
-		}
-		fn(storage, event.Storage{User: user, Path: path})
-	}
-	return nil
-}
 
 // numbers reads joined numbers.
 func numbers(joined []byte) (ns []int64, err error) {

@@ -58,7 +58,7 @@ func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) 
 	if errors.Is(err, errBegun) {
 		return nil, true, nil
 	}
-	return w, false, wrap(err, "keep the state of %s at %s", topic, at)
+	return w, false, dbfile.Wrap(err, "keep the state of %s at %s", topic, at)
 }
 
 // newSnapshot returns a writer of a snapshot that is begun when something of it is
@@ -89,14 +89,6 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 	}
 	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
 		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.file.OwnerName(), w.db.file.LeaseEnd()).Scan(&w.row.id)
-}
-
-// wrap says what was being done when err happened.
-func wrap(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
 // clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
@@ -236,7 +228,7 @@ func (w *SnapshotWriter) Marked(mark event.Mark) { w.mark = mark }
 // what it stands on was removed meanwhile.
 func (w *SnapshotWriter) Finish(ctx context.Context) error {
 	w.endPart()
-	return wrap(w.flush(ctx, true), "keep a state")
+	return dbfile.Wrap(w.flush(ctx, true), "keep a state")
 }
 
 // Abort gives the snapshot up.
@@ -265,7 +257,7 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 	for {
 		at, removals, err := db.nextSeal(ctx, topic)
 		if err != nil || at == event.Beginning {
-			return wrap(err, "keep the states of %s", topic)
+			return dbfile.Wrap(err, "keep the states of %s", topic)
 		}
 		err = db.sealState(ctx, topic, at, removals)
 		var passed *window.NotHeldError // by the horizon

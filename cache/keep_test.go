@@ -593,7 +593,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		fewStorages, gatherMax = 0, 0
 		sealSpan = event.BlockSize
 		mustSeal(t, db, topics(t, "alice")[0])
-		db.storages = map[string]int64{} // of the writer, and bounded by itself
+		db.forgetStorages() // of the writer, and bounded by itself
 		var most uint64
 		n := 0
 		err := db.State(context.Background(), topics(t, "alice")[0], event.ID(members), func(*event.Event) error {

@@ -143,29 +143,6 @@ func (r *run) addGuard(id int64, first, fences []byte) error {
 	return nil
 }
 
-// eachOpen gives visit the events after a position.
-func eachOpen(tx *sql.Tx, after event.ID, visit func(openEvent)) error {
-	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? ORDER BY id`, after)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var ev openEvent
-		var line []byte
-		if err := rows.Scan(&ev.id, &ev.storage, &line); err != nil {
-			return err
-		}
-		whole, err := stored(ev.id, line)
-		if err != nil {
-			return err
-		}
-		ev.hash = whole.Hash
-		visit(ev)
-	}
-	return rows.Err()
-}
-
 // find returns the id of the event that the log took with hash h, if it did.
 func (db *DB) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
 	if id, ok = db.known.tail.find(h); ok {

@@ -218,22 +218,6 @@ func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-func removals(tx *sql.Tx) (n int64, err error) {
-	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
-	return n, err
-}
-
-// removalsNow is removals in the transaction that begin has begun.
-func (db *DB) removalsNow(tx *sql.Tx) (n int64, err error) {
-	err = db.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
-	return n, err
-}
-
-func noteRemoval(tx *sql.Tx) error {
-	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
-	return err
-}
-
 // Prove notes that what is stored of topic in span is all that the log has there:
 // its digest has agreed. before is what Removals said before the digest was
 // taken; if events were removed since, Prove returns ErrLost. mark is that of the end
@@ -304,44 +288,11 @@ func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, e
 // known, which it may not be at the horizon of a file that an earlier version has made.
 func (db *DB) LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		t, mark, ok, err = db.lastIn(ctx, tx, at)
+		t, mark, ok, err = db.lastAt(ctx, tx, at)
 		return err
 	})
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("time at %s: %w", at, err)
 	}
 	return t, mark, ok, nil
-}
-
-func (db *DB) lastIn(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
-	horizon, err := db.horizonIn(tx)
-	if err != nil {
-		return 0, 0, false, err
-	}
-	if at < horizon {
-		return 0, 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
-	}
-	var id event.ID
-	var line []byte
-	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
-	if err == nil {
-		var ev event.Event
-		ev, err = stored(id, line)
-		t, mark, ok = ev.Time, ev.Mark(), true
-	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, false, err
-	}
-	if id > horizon && db.file.Role != Client {
-		return t, mark, ok, nil
-	}
-	gone, some, err := lastDropped(ctx, tx, at)
-	if err != nil {
-		return 0, 0, false, err
-	}
-	if some {
-		mark = gone.mark
-	}
-	bound, bounded, err := boundTime(ctx, tx, at)
-	return max(t, gone.time, bound), mark, ok || some || bounded, err
 }

@@ -3,34 +3,11 @@ package cache
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
-
-// storedMark reads a mark as files keep it: empty if it is not known.
-func storedMark(s string) (event.Mark, error) {
-	if s == "" {
-		return 0, nil
-	}
-	m, err := event.ParseMark(s)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return m, nil
-}
-
-// noteMark keeps the mark of a position of a copy, which a server has told, if it is the
-// newest one so far. It belongs into the transaction that makes the copy hold what lies
-// before the position: what is held and not marked could be mixed with another history.
-func (db *DB) noteMark(tx *sql.Tx, p event.Point) error {
-	if p.Mark == 0 {
-		return nil
-	}
-	_, err := db.file.Exec(tx, `UPDATE log SET seen = ?, seen_mark = ? WHERE seen < ?`, p.ID, p.Mark.String(), p.ID)
-	return err
-}
 
 // A Newest is how far a copy of a log has come.
 type Newest struct {
@@ -79,22 +56,5 @@ func (db *DB) LastStored(ctx context.Context, at event.ID) (p event.Point, err e
 		p, err = lastStored(ctx, tx, event.Beginning, at)
 		return err
 	})
-	return p, wrap(err, "read the last event up to %s", at)
-}
-
-// lastStored returns the last stored event between two positions. A damaged one says
-// nothing of the log, and has no mark.
-func lastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
-	var line []byte
-	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1`, after, until).Scan(&p.ID, &line)
-	if errors.Is(err, sql.ErrNoRows) {
-		return p, nil
-	}
-	if err != nil {
-		return p, err
-	}
-	if ev, err := event.ParseLine(line); err == nil && ev.ID == p.ID {
-		p.Mark = ev.Mark()
-	}
-	return p, nil
+	return p, dbfile.Wrap(err, "read the last event up to %s", at)
 }

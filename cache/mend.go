@@ -16,7 +16,7 @@ import (
 func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
 	rows, err := db.keptStates(ctx)
 	if err != nil {
-		return 0, wrap(err, "check the kept states")
+		return 0, dbfile.Wrap(err, "check the kept states")
 	}
 	for _, s := range rows {
 		err := db.checkState(ctx, s)
@@ -27,7 +27,7 @@ func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err er
 			}
 		}
 		if err != nil {
-			return damaged, wrap(err, "check the state kept at %s", s.at)
+			return damaged, dbfile.Wrap(err, "check the state kept at %s", s.at)
 		}
 	}
 	return damaged, nil

@@ -43,6 +43,7 @@ type Config struct {
 // A DB is an open file. Its methods may be called from several goroutines.
 type DB struct {
 	file *dbfile.File
+	*tables
 
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
@@ -63,8 +64,7 @@ type DB struct {
 	clockJumps atomic.Int64
 
 	// Owned by who has the right to write.
-	storages map[string]int64 // numbers of storages written lately
-	known    *known           // on a server; nil: to be read
+	known *known // on a server; nil: to be read
 
 	recent recent
 }
@@ -96,8 +96,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{file: f, storages: map[string]int64{}, sealed: make(chan struct{}, 1)}
-	db.file.OnRollback = func() { clear(db.storages) } // it may name storages that were rolled back
+	db := &DB{file: f, tables: newTables(f), sealed: make(chan struct{}, 1)}
+	db.file.OnRollback = db.forgetStorages
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {

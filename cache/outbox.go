@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -47,7 +48,7 @@ func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued,
 		}
 		return nil
 	})
-	return queued, wrap(err, "queue")
+	return queued, dbfile.Wrap(err, "queue")
 }
 
 // Outbox returns what is in the outbox behind place after, in order: at most limit
@@ -77,21 +78,21 @@ func (db *DB) Outbox(ctx context.Context, after int64, limit int) (queued []Queu
 		}
 		return rows.Err()
 	})
-	return queued, wrap(err, "read the outbox")
+	return queued, dbfile.Wrap(err, "read the outbox")
 }
 
 // Acknowledge takes drafts out of the outbox: a server has said that they are in the
 // log.
 func (db *DB) Acknowledge(ctx context.Context, numbers []int64) error {
 	_, err := db.dropQueued(ctx, numbers)
-	return wrap(err, "acknowledge")
+	return dbfile.Wrap(err, "acknowledge")
 }
 
 // DropQueued takes drafts out of the outbox that are never to be sent, and returns how
 // many there were.
 func (db *DB) DropQueued(ctx context.Context, numbers []int64) (n int, err error) {
 	n, err = db.dropQueued(ctx, numbers)
-	return n, wrap(err, "drop from the outbox")
+	return n, dbfile.Wrap(err, "drop from the outbox")
 }
 
 func (db *DB) dropQueued(ctx context.Context, numbers []int64) (n int, err error) {
@@ -116,7 +117,7 @@ func (db *DB) Refuse(ctx context.Context, number int64, reason string) error {
 		_, err := tx.Exec(`UPDATE outbox SET refused = ? WHERE number = ?`, reason, number)
 		return err
 	})
-	return wrap(err, "note that a draft was refused")
+	return dbfile.Wrap(err, "note that a draft was refused")
 }
 
 // An Aside is what a file has that is not held: what waits to be sent, and what was

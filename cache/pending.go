@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -98,7 +99,7 @@ func (p *Pending) Answers(ctx context.Context, since int64) (answers []Answer, e
 		}
 		return rows.Err()
 	})
-	return answers, wrap(err, "read what was answered about %s", p.topic)
+	return answers, dbfile.Wrap(err, "read what was answered about %s", p.topic)
 }
 
 // End ends the pending window, with what the server said about it or, if it said
@@ -118,5 +119,5 @@ func (p *Pending) End(ctx context.Context, body []byte) error {
 		return errors.Join(err, err2)
 	})
 	p.ended = err == nil
-	return wrap(err, "end the pending window of %s at %s", p.topic, p.moment)
+	return dbfile.Wrap(err, "end the pending window of %s at %s", p.topic, p.moment)
 }

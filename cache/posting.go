@@ -2,10 +2,14 @@ package cache
 
 import (
 	"cmp"
+	"context"
+	"database/sql"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // postings gathers the places of the events that one transaction adds.
@@ -46,4 +50,115 @@ func positions(block int64, offsets []byte, visit func(event.ID)) {
 	for ; len(offsets) >= 2; offsets = offsets[2:] {
 		visit(base + event.ID(binary.BigEndian.Uint16(offsets)) + 1)
 	}
+}
+
+// splitPosting returns the offsets that are left when those of the gone events are
+// taken out, and these events, each once.
+func splitPosting(block uint64, offsets []byte, gone func(event.ID) bool) (left []byte, lost []event.ID) {
+	left = []byte{}
+	for ; len(offsets) >= 2; offsets = offsets[2:] {
+		positions(int64(block), offsets[:2], func(id event.ID) {
+			if gone(id) {
+				lost = append(lost, id)
+			} else {
+				left = append(left, offsets[:2]...)
+			}
+		})
+	}
+	slices.Sort(lost)
+	return left, slices.Compact(lost)
+}
+
+// replacePosting writes the offsets that a storage has left in a block.
+func replacePosting(tx *sql.Tx, key postingKey, left []byte) error {
+	if len(left) == 0 {
+		_, err := tx.Exec(`DELETE FROM posting WHERE storage = ? AND block = ?`, key.storage, key.block)
+		return err
+	}
+	_, err := tx.Exec(`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, left, key.storage, key.block)
+	return err
+}
+
+// lastPosting finds the last posting of a storage.
+const lastPosting = `SELECT block, offsets FROM posting WHERE storage = ? ORDER BY block DESC LIMIT 1`
+
+// lastInPosting returns the last event that a posting names, or Beginning if there is none.
+func lastInPosting(row interface{ Scan(...any) error }) (last event.ID, err error) {
+	var block int64
+	var offsets []byte
+	err = row.Scan(&block, &offsets)
+	if errors.Is(err, sql.ErrNoRows) {
+		return event.Beginning, nil
+	}
+	positions(block, offsets, func(id event.ID) { last = max(last, id) })
+	return last, err
+}
+
+// lastOffset returns the last of a block's postings that lies in span, or Beginning.
+func lastOffset(block int64, offsets []byte, span window.Span) (last event.ID) {
+	positions(block, offsets, func(id event.ID) {
+		if span.From < id && id <= span.To {
+			last = max(last, id)
+		}
+	})
+	return last
+}
+
+// lastPosted returns the last event in span that the postings of a storage name, or
+// Beginning.
+func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (event.ID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT block, offsets FROM posting
+		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block DESC`,
+		storage, uint64(span.From)/event.BlockSize, span.To.Block())
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var block int64
+		var offsets []byte
+		if err := rows.Scan(&block, &offsets); err != nil {
+			return 0, err
+		}
+		if id := lastOffset(block, offsets, span); id != event.Beginning {
+			return id, nil
+		}
+	}
+	return 0, rows.Err()
+}
+
+func eachPosting(rows *sql.Rows, visit func(event.ID)) error {
+	defer rows.Close()
+	var block int64
+	var offsets sql.RawBytes
+	for rows.Next() {
+		if err := rows.Scan(&block, &offsets); err != nil {
+			return err
+		}
+		positions(block, offsets, visit)
+	}
+	return rows.Err()
+}
+
+// eachStoragePosting calls fn with the postings of topic in the blocks of span.
+func eachStoragePosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(key postingKey, offsets []byte) error) error {
+	where, args := storagesOf(topic)
+	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.offsets FROM storage s CROSS JOIN posting p
+		ON p.storage = s.id AND p.block BETWEEN ? AND ? WHERE `+where,
+		append([]any{uint64(span.From) / event.BlockSize, span.To.Block()}, args...)...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key postingKey
+		var offsets []byte
+		if err := rows.Scan(&key.storage, &key.block, &offsets); err != nil {
+			return err
+		}
+		if err := fn(key, offsets); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }

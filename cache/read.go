@@ -209,23 +209,6 @@ func (r *reader) seeks() (int, error) {
 	return n, nil
 }
 
-// storagesOf returns the SQL condition on storage s for the storages of t.
-func storagesOf(t event.Topic) (where string, args []any) {
-	var ors []string
-	for from, to := range t.PathRanges() {
-		var ands []string
-		if user, ok := t.User(); ok {
-			ands, args = append(ands, "s.user = ?"), append(args, user)
-		}
-		ands, args = append(ands, "s.path >= ?"), append(args, from)
-		if to != "" {
-			ands, args = append(ands, "s.path < ?"), append(args, to)
-		}
-		ors = append(ors, "("+strings.Join(ands, " AND ")+")")
-	}
-	return "(" + strings.Join(ors, " OR ") + ")", args
-}
-
 func (r *reader) matches(user, path string) bool {
 	for _, t := range r.topics {
 		if t.Matches(user, path) {
@@ -536,19 +519,6 @@ func (r *reader) posted(after, until event.ID) ([]event.ID, error) {
 	return slices.Compact(ids), nil
 }
 
-func eachPosting(rows *sql.Rows, visit func(event.ID)) error {
-	defer rows.Close()
-	var block int64
-	var offsets sql.RawBytes
-	for rows.Next() {
-		if err := rows.Scan(&block, &offsets); err != nil {
-			return err
-		}
-		positions(block, offsets, visit)
-	}
-	return rows.Err()
-}
-
 // BeforeLast returns the newest position after which topics have n held events up to
 // position until, or from if they have no more than n there: the horizon of a log that
 // lies behind it.
@@ -637,50 +607,6 @@ func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err er
 	})
 	if err != nil {
 		return 0, fmt.Errorf("position at %s: %w", t, err)
-	}
-	return at, nil
-}
-
-func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
-	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
-	if err != nil {
-		return 0, err
-	}
-	defer stmt.Close()
-	at, err := positionAt(ctx, stmt, t)
-	if err != nil {
-		return 0, err
-	}
-	bound, err := boundBefore(ctx, tx, t)
-	if err != nil {
-		return 0, err
-	}
-	return notDropped(ctx, tx, max(at, bound), t)
-}
-
-// positionAt halves (low, high]: what is stored up to low is early enough, what is
-// stored after high is too late.
-func positionAt(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
-	for low, high := event.Beginning, event.MaxID; low < high; {
-		middle := low + (high-low+1)/2
-		var id event.ID
-		var line []byte
-		var ev event.Event
-		switch err := last.QueryRowContext(ctx, middle).Scan(&id, &line); {
-		case errors.Is(err, sql.ErrNoRows):
-			low = middle
-			continue
-		case err != nil:
-			return 0, err
-		}
-		if ev, err = stored(id, line); err != nil {
-			return 0, err
-		}
-		if ev.Time > t {
-			high = id - 1
-		} else {
-			at, low = id, middle
-		}
 	}
 	return at, nil
 }

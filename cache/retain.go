@@ -99,7 +99,7 @@ func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error)
 	}
 	clock, err := db.loadClock(ctx)
 	if err != nil {
-		return nil, wrap(err, "retain")
+		return nil, dbfile.Wrap(err, "retain")
 	}
 	return &retainer{db: db, cfg: cfg, clock: clock, kept: -tickTime, rest: restAfter}, nil
 }
@@ -146,7 +146,7 @@ func (r *retainer) round(ctx context.Context) error {
 	if err == nil && !r.cfg.None() {
 		err = r.shrink(ctx)
 	}
-	return wrap(err, "retain")
+	return dbfile.Wrap(err, "retain")
 }
 
 // letGo moves the horizon, durably, before it drops what lies below.
@@ -221,37 +221,4 @@ func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
 		_, err := db.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
 		return err
 	})
-}
-
-// notDropped returns the position of time t, of which at is the last stored event: the
-// horizon, if that event is from before and those up to the horizon are gone.
-func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (event.ID, error) {
-	var horizon event.ID
-	err := tx.QueryRowContext(ctx, `SELECT w.start FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
-		WHERE l.horizon_time BETWEEN 1 AND ?`, t).Scan(&horizon)
-	if errors.Is(err, sql.ErrNoRows) {
-		return at, nil
-	}
-	return max(at, horizon), err
-}
-
-// A dropped is what is still known of the last event at or before the horizon.
-type dropped struct {
-	time event.Time
-	mark event.Mark // zero if the horizon was moved by an earlier version
-}
-
-// lastDropped returns what is known of the last event at or before the horizon, if that
-// lies at or before a position and may be gone.
-func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some bool, err error) {
-	var mark string
-	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time, l.horizon_mark FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
-		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&d.time, &mark)
-	if errors.Is(err, sql.ErrNoRows) {
-		return d, false, nil
-	}
-	if err == nil {
-		d.mark, err = storedMark(mark)
-	}
-	return d, err == nil, err
 }

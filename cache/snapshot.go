@@ -70,18 +70,6 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 	return gap
 }
 
-// horizonIn returns where a log's window begins, and Beginning in a copy.
-func (db *DB) horizonIn(tx *sql.Tx) (event.ID, error) {
-	if db.file.Role == dbfile.Client {
-		return event.Beginning, nil
-	}
-	windows, err := loadWindows(tx)
-	if err != nil || len(windows) == 0 {
-		return event.Beginning, err
-	}
-	return windows[0].From, nil
-}
-
 // findLogBase is findBase in the log's own file, which holds all of its window, and
 // the state at the horizon. A snapshot from below it will do: of the storages that have
 // changed since, the log has what they became, and nothing of what they were.

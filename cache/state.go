@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
@@ -379,7 +378,7 @@ func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	}
 	l := lookUps{topic: topic, span: span}
 	if indexed < span.To { // at most a block and a batch
-		l.open, err = lastIn(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
+		l.open, err = lastEvents(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
 	}
 	return l.load, err
 }
@@ -389,10 +388,6 @@ type lookUps struct {
 	span  window.Span
 	open  map[int64]event.ID // the last events of storages behind what is indexed
 }
-
-// storageChunk is how many storages are looked at together. It is a variable for the
-// tests.
-var storageChunk = 500
 
 func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error) {
 	storages, err := l.lastBlocks(ctx, tx, from)
@@ -446,62 +441,6 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 		storages = append(storages, s)
 	}
 	return storages, rows.Err()
-}
-
-// storagesBehind returns the SQL condition on storage s for the storages of topic from
-// a name on, such that SQLite finds the first of them by its index and goes on from
-// there: what else must hold is hidden from its choice of an index by a plus sign.
-func storagesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
-	if user, ok := topic.User(); ok {
-		first, end := topic.StorageRange()
-		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, first.Path)}
-		if from.User > user {
-			where = "false AND " + where
-		}
-		if end.User == user {
-			where, args = where+" AND s.path < ?", append(args, end.Path)
-		}
-	} else {
-		where, args = "(s.user, s.path) >= (?, ?)", []any{from.User, from.Path}
-	}
-	var ors []string
-	for from, to := range topic.PathRanges() {
-		ors, args = append(ors, "+s.path >= ? AND (? = '' OR +s.path < ?)"), append(args, from, to, to)
-	}
-	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
-}
-
-// lastOffset returns the last of a block's postings that lies in span, or Beginning.
-func lastOffset(block int64, offsets []byte, span window.Span) (last event.ID) {
-	positions(block, offsets, func(id event.ID) {
-		if span.From < id && id <= span.To {
-			last = max(last, id)
-		}
-	})
-	return last
-}
-
-// lastPosted returns the last event in span that the postings of a storage name, or
-// Beginning.
-func lastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (event.ID, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT block, offsets FROM posting
-		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block DESC`,
-		storage, uint64(span.From)/event.BlockSize, span.To.Block())
-	if err != nil {
-		return 0, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var block int64
-		var offsets []byte
-		if err := rows.Scan(&block, &offsets); err != nil {
-			return 0, err
-		}
-		if id := lastOffset(block, offsets, span); id != event.Beginning {
-			return id, nil
-		}
-	}
-	return 0, rows.Err()
 }
 
 // StateTime returns a position at which the state of topic is that of time t, as far as

@@ -16,12 +16,6 @@ type tail struct {
 	places []uint32 // an index and one; 0 is empty
 }
 
-type openEvent struct {
-	id      event.ID
-	storage int64
-	hash    event.Hash
-}
-
 // add adds an event, to the table only if it is to be found.
 func (t *tail) add(ev openEvent, found bool) {
 	t.events = append(t.events, ev)

@@ -28,12 +28,6 @@ func tally(tx *sql.Tx, evs []event.Event) error {
 	return countFetched(tx, len(evs), bytes)
 }
 
-// countFetched counts events that came from a server.
-func countFetched(tx *sql.Tx, n, bytes int) error {
-	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
-	return err
-}
-
 // CountSaved counts events that were asked for and did not have to be fetched.
 func (db *DB) CountSaved(ctx context.Context, n int64) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {

@@ -75,29 +75,6 @@ func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 	return posted, indexed, err
 }
 
-// eachStoragePosting calls fn with the postings of topic in the blocks of span.
-func eachStoragePosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(key postingKey, offsets []byte) error) error {
-	where, args := storagesOf(topic)
-	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.offsets FROM storage s CROSS JOIN posting p
-		ON p.storage = s.id AND p.block BETWEEN ? AND ? WHERE `+where,
-		append([]any{uint64(span.From) / event.BlockSize, span.To.Block()}, args...)...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key postingKey
-		var offsets []byte
-		if err := rows.Scan(&key.storage, &key.block, &offsets); err != nil {
-			return err
-		}
-		if err := fn(key, offsets); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
 // Replace puts evs, which are all that the log has of topic in span, in the place of
 // what is stored there. Nothing outside of span or of other topics is touched.
 func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error {

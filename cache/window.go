@@ -23,63 +23,6 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("event %s differs from the one held under this id", e.ID)
 }
 
-// A row is a window as the file keeps it.
-type row struct {
-	window.Window
-	id    int64
-	owner string
-	lease int64
-}
-
-// loadWindows reads all windows: their number is small, since what is committed is
-// merged.
-func loadWindows(tx *sql.Tx) ([]row, error) {
-	rows, err := tx.Query(windowsQuery)
-	if err != nil {
-		return nil, err
-	}
-	return scanWindows(rows)
-}
-
-const windowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
-	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, '') FROM window ORDER BY start, stop, topic`
-
-func scanWindows(rows *sql.Rows) ([]row, error) {
-	defer rows.Close()
-	var ws []row
-	for rows.Next() {
-		var w row
-		var topic, state, moment string
-		err := rows.Scan(&w.id, &topic, &state, &w.From, &w.Reached, &w.To,
-			&w.Proven, &w.owner, &w.lease, &w.Err, &moment)
-		if err != nil {
-			return nil, err
-		}
-		if w.Topic, err = event.ParseTopic(topic); err != nil {
-			return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
-		}
-		if w.State, err = window.ParseState(state); err != nil {
-			return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
-		}
-		if moment != "" {
-			if w.At, err = event.ParseMoment(moment); err != nil {
-				return nil, fmt.Errorf("%w: window %d: %w", ErrCorrupt, w.id, err)
-			}
-		}
-		ws = append(ws, w)
-	}
-	return ws, rows.Err()
-}
-
-// setOf returns what rows are windows of.
-func setOf(rows []row) window.Set {
-	s := make(window.Set, len(rows))
-	for i := range rows {
-		s[i] = rows[i].Window
-	}
-	return s
-}
-
 // Windows returns the windows of the file in order of their start. A pending window that
 // nobody asks about any more is none.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
@@ -356,17 +299,6 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 		return nil, err
 	}
 	return db.insertStored(tx, evs, storages)
-}
-
-// storageIDs returns the numbers of the storages of evs.
-func (db *DB) storageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
-	storages = make([]int64, len(evs))
-	for i := range evs {
-		if storages[i], err = db.storageID(tx, evs[i].User, evs[i].Path); err != nil {
-			return nil, err
-		}
-	}
-	return storages, nil
 }
 
 // insertStored is insertEvents with the numbers of their storages.

@@ -17,7 +17,7 @@ func TestEventsAmongHeldOnes(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 5 {
 		db := openClient(t)
-		n := 1 + random.IntN(4*maxRows)
+		n := 1 + random.IntN(4*64)
 		var all, held []event.Event
 		for id := range event.ID(n) {
 			ev := madeEvent("alice", [...]string{"a", "b", "c"}[random.IntN(3)], event.BlockSize-event.ID(n)/2+id)

@@ -129,3 +129,11 @@ func isClassified(err error) bool {
 	}
 	return false
 }
+
+// Wrap says what was being done when err happened.
+func Wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}

@@ -1,0 +1,54 @@
+package cache
+
+import (
+	"database/sql"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// storedMark reads a mark as files keep it: empty if it is not known.
+func storedMark(s string) (event.Mark, error) {
+	if s == "" {
+		return 0, nil
+	}
+	m, err := event.ParseMark(s)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
+	}
+	return m, nil
+}
+
+// noteMark keeps the mark of a position of a copy, which a server has told, if it is the
+// newest one so far. It belongs into the transaction that makes the copy hold what lies
+// before the position: what is held and not marked could be mixed with another history.
+func (t *tables) noteMark(tx *sql.Tx, p event.Point) error {
+	if p.Mark == 0 {
+		return nil
+	}
+	_, err := t.file.Exec(tx, `UPDATE log SET seen = ?, seen_mark = ? WHERE seen < ?`, p.ID, p.Mark.String(), p.ID)
+	return err
+}
+
+func removals(tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
+	return n, err
+}
+
+// removalsNow is removals in the transaction that begin has begun.
+func (t *tables) removalsNow(tx *sql.Tx) (n int64, err error) {
+	err = t.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
+	return n, err
+}
+
+func noteRemoval(tx *sql.Tx) error {
+	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
+	return err
+}
+
+// countFetched counts events that came from a server.
+func countFetched(tx *sql.Tx, n, bytes int) error {
+	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
+	return err
+}

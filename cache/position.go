@@ -1,0 +1,134 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
+	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
+	if err != nil {
+		return 0, err
+	}
+	defer stmt.Close()
+	at, err := positionAt(ctx, stmt, t)
+	if err != nil {
+		return 0, err
+	}
+	bound, err := boundBefore(ctx, tx, t)
+	if err != nil {
+		return 0, err
+	}
+	return notDropped(ctx, tx, max(at, bound), t)
+}
+
+// positionAt halves (low, high]: what is stored up to low is early enough, what is
+// stored after high is too late.
+func positionAt(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
+	for low, high := event.Beginning, event.MaxID; low < high; {
+		middle := low + (high-low+1)/2
+		var id event.ID
+		var line []byte
+		var ev event.Event
+		switch err := last.QueryRowContext(ctx, middle).Scan(&id, &line); {
+		case errors.Is(err, sql.ErrNoRows):
+			low = middle
+			continue
+		case err != nil:
+			return 0, err
+		}
+		if ev, err = stored(id, line); err != nil {
+			return 0, err
+		}
+		if ev.Time > t {
+			high = id - 1
+		} else {
+			at, low = id, middle
+		}
+	}
+	return at, nil
+}
+
+func (t *tables) lastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last event.Time, mark event.Mark, ok bool, err error) {
+	horizon, err := t.horizonIn(tx)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if at < horizon {
+		return 0, 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
+	}
+	var id event.ID
+	var line []byte
+	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
+	if err == nil {
+		var ev event.Event
+		ev, err = stored(id, line)
+		last, mark, ok = ev.Time, ev.Mark(), true
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, 0, false, err
+	}
+	if id > horizon && t.file.Role != dbfile.Client {
+		return last, mark, ok, nil
+	}
+	gone, some, err := lastDropped(ctx, tx, at)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if some {
+		mark = gone.mark
+	}
+	bound, bounded, err := boundTime(ctx, tx, at)
+	return max(last, gone.time, bound), mark, ok || some || bounded, err
+}
+
+// boundBefore returns the last position with a time at or before t that a server named,
+// or Beginning.
+func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ?`, int64(t)).Scan(&at)
+	return at, err
+}
+
+// boundTime returns the time of the last position up to at that a server named.
+func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ?`, at).Scan(&t, &some)
+	return t, some, err
+}
+
+// notDropped returns the position of time t, of which at is the last stored event: the
+// horizon, if that event is from before and those up to the horizon are gone.
+func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (event.ID, error) {
+	var horizon event.ID
+	err := tx.QueryRowContext(ctx, `SELECT w.start FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+		WHERE l.horizon_time BETWEEN 1 AND ?`, t).Scan(&horizon)
+	if errors.Is(err, sql.ErrNoRows) {
+		return at, nil
+	}
+	return max(at, horizon), err
+}
+
+// A dropped is what is still known of the last event at or before the horizon.
+type dropped struct {
+	time event.Time
+	mark event.Mark // zero if the horizon was moved by an earlier version
+}
+
+// lastDropped returns what is known of the last event at or before the horizon, if that
+// lies at or before a position and may be gone.
+func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some bool, err error) {
+	var mark string
+	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time, l.horizon_mark FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
+		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&d.time, &mark)
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, false, nil
+	}
+	if err == nil {
+		d.mark, err = storedMark(mark)
+	}
+	return d, err == nil, err
+}

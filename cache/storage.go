@@ -1,0 +1,156 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// tables are those of an open file that several packages read and write.
+type tables struct {
+	file     *dbfile.File
+	storages map[string]int64 // numbers of storages written lately; of who has the right to write
+}
+
+func newTables(f *dbfile.File) *tables {
+	return &tables{file: f, storages: map[string]int64{}}
+}
+
+// forgetStorages forgets the numbers of storages: some may have been rolled back.
+func (t *tables) forgetStorages() { clear(t.storages) }
+
+// maxStorages bounds the memory of storage numbers.
+const maxStorages = 1 << 16
+
+// storageID returns the number of a storage, giving it one if it has none.
+func (t *tables) storageID(tx *sql.Tx, user, path string) (id int64, err error) {
+	var buf [256]byte
+	name := append(append(append(buf[:0], user...), '/'), path...)
+	if id, ok := t.storages[string(name)]; ok {
+		return id, nil
+	}
+	err = t.file.Scan(tx, `SELECT id FROM storage WHERE user = ? AND path = ?`, []any{user, path}, &id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = t.file.Scan(tx, `INSERT INTO storage (user, path) VALUES (?, ?) RETURNING id`, []any{user, path}, &id)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storage %s: %w", name, err)
+	}
+	if len(t.storages) >= maxStorages {
+		clear(t.storages)
+	}
+	t.storages[string(name)] = id
+	return id, nil
+}
+
+// storageIDs returns the numbers of the storages of evs.
+func (t *tables) storageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
+	storages = make([]int64, len(evs))
+	for i := range evs {
+		if storages[i], err = t.storageID(tx, evs[i].User, evs[i].Path); err != nil {
+			return nil, err
+		}
+	}
+	return storages, nil
+}
+
+// storagesOf returns the SQL condition on storage s for the storages of t.
+func storagesOf(t event.Topic) (where string, args []any) {
+	var ors []string
+	for from, to := range t.PathRanges() {
+		var ands []string
+		if user, ok := t.User(); ok {
+			ands, args = append(ands, "s.user = ?"), append(args, user)
+		}
+		ands, args = append(ands, "s.path >= ?"), append(args, from)
+		if to != "" {
+			ands, args = append(ands, "s.path < ?"), append(args, to)
+		}
+		ors = append(ors, "("+strings.Join(ands, " AND ")+")")
+	}
+	return "(" + strings.Join(ors, " OR ") + ")", args
+}
+
+// storagesBehind returns the SQL condition on storage s for the storages of topic from
+// a name on, such that SQLite finds the first of them by its index and goes on from
+// there: what else must hold is hidden from its choice of an index by a plus sign.
+func storagesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
+	if user, ok := topic.User(); ok {
+		first, end := topic.StorageRange()
+		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, first.Path)}
+		if from.User > user {
+			where = "false AND " + where
+		}
+		if end.User == user {
+			where, args = where+" AND s.path < ?", append(args, end.Path)
+		}
+	} else {
+		where, args = "(s.user, s.path) >= (?, ?)", []any{from.User, from.Path}
+	}
+	var ors []string
+	for from, to := range topic.PathRanges() {
+		ors, args = append(ors, "+s.path >= ? AND (? = '' OR +s.path < ?)"), append(args, from, to, to)
+	}
+	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
+}
+
+// storageChunk is how many storages are looked at together. It is a variable for the
+// tests.
+var storageChunk = 500
+
+type storageRow struct {
+	event.Storage
+	id int64
+}
+
+// storagesFrom returns some storages of topic, from name on.
+func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []storageRow, err error) {
+	where, args := storagesBehind(topic, from)
+	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s storageRow
+		if err := rows.Scan(&s.id, &s.User, &s.Path); err != nil {
+			return nil, err
+		}
+		storages = append(storages, s)
+	}
+	return storages, rows.Err()
+}
+
+// namesOf calls fn with the names of the storages that have the numbers.
+func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
+	if len(storages) == 0 {
+		return nil
+	}
+	var n int
+	var joined sql.NullString
+	err := tx.QueryRowContext(ctx, `SELECT count(*), group_concat(s.id || '/' || s.user || '/' || s.path, char(10))
+		FROM json_each(?) j CROSS JOIN storage s ON s.id = j.value`, jsonIDs(storages)).Scan(&n, &joined)
+	if err != nil {
+		return err
+	}
+	if n != len(storages) {
+		return errJoined
+	}
+	for text := range strings.SplitSeq(joined.String, "\n") {
+		number, text, _ := strings.Cut(text, "/")
+		user, path, ok := strings.Cut(text, "/")
+		storage, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || !ok {
+			return errJoined
+		}
+		fn(storage, event.Storage{User: user, Path: path})
+	}
+	return nil
+}

@@ -21,8 +21,9 @@ var mayImport = map[string][]string{
 	"event":                 {},
 	"window":                {"event"},
 	"reconcile":             {"event", "window"},
-	"cache":                 {"event", "window", "cache/internal/dbfile"},
+	"cache":                 {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
 	"cache/internal/dbfile": {"event", "internal/machine"},
+	"cache/internal/rows":   {"event", "window", "cache/internal/dbfile"},
 	"internal/wire":         {"event", "window"},
 	"internal/hub":          {"event"},
 	"internal/sse":          {},
@@ -126,6 +127,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"internal/server/set.go", "modernc.org/sqlite"},
 		{"cache/read.go", "modernc.org/sqlite"},
 		{"cache/internal/dbfile/file.go", module + "/cache"},
+		{"cache/internal/dbfile/file.go", module + "/cache/internal/rows"},
 		{"internal/server/set.go", "github.com/prometheus/client_golang/prometheus"},
 		{"window/span.go", "net/http"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -149,7 +150,7 @@ func (db *DB) showAdded(ctx context.Context, topic event.Topic, span window.Span
 // adoptBlock makes events of the candidates of a stretch that is proven with them, and
 // returns the ids of those that were not stored.
 func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.ID, err error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +171,7 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	}
 	if held {
 		// A window was without them, wrongly, and so is what was made of it.
-		err := errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), noteRemoval(tx))
+		err := errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), rows.NoteRemoval(tx))
 		if err != nil {
 			return nil, err
 		}
@@ -179,7 +180,7 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 }
 
 // wereHeld reports whether windows said that any of evs was held.
-func wereHeld(windows []row, evs []event.Event) bool {
+func wereHeld(windows []rows.Window, evs []event.Event) bool {
 	for i := range windows {
 		w := &windows[i]
 		for j := range evs {

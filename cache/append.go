@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -173,7 +174,7 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 	if w.next == w.first {
 		return nil
 	}
-	if held, err := w.db.storeEvents(w.events, w.storages); err != nil {
+	if held, err := w.db.tables.StoreEvents(w.events, w.storages); err != nil {
 		return err
 	} else if len(held) > 0 {
 		return fmt.Errorf("%w: there is an event %s already", ErrCorrupt, w.events[held[0]].ID)
@@ -244,13 +245,13 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	case w.next > event.MaxID-1:
 		return ErrLogFull
 	}
-	storage, err := w.db.storageID(w.tx, d.User, d.Path)
+	storage, err := w.db.tables.StorageID(w.tx, d.User, d.Path)
 	if err != nil {
 		return err
 	}
 	w.events = append(w.events, event.New(w.next, w.time, *d, *h))
 	receipt.Event = w.events[len(w.events)-1]
-	w.db.known.add(openEvent{w.next, storage, *h})
+	w.db.known.add(rows.OpenEvent{ID: w.next, Storage: storage, Hash: *h})
 	w.storages = append(w.storages, storage)
 	w.next++
 	return nil
@@ -262,12 +263,12 @@ func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	if err := w.db.file.Scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
-	return stored(id, line)
+	return rows.ParseStored(id, line)
 }
 
 // checkDropped checks that an event that is not there is one that may be gone.
 func (w *batchWriter) checkDropped(id event.ID) error {
-	horizon, err := w.db.horizonIn(w.tx)
+	horizon, err := w.db.tables.HorizonIn(w.tx)
 	if err == nil && id > horizon {
 		err = fmt.Errorf("%w: event %s is not there", ErrCorrupt, id)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -47,7 +48,7 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 		defer insert.Close()
 		added = 0
 		for _, ev := range fresh {
-			storage, err := db.storageID(tx, ev.User, ev.Path)
+			storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}
@@ -85,7 +86,7 @@ func (db *DB) takesImports() error {
 
 // newCandidates returns those of evs that are not stored.
 func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +111,7 @@ func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err err
 
 // provenWithout reports whether ev, which is not stored, would stand in a proven
 // window.
-func provenWithout(windows []row, ev *event.Event) bool {
+func provenWithout(windows []rows.Window, ev *event.Event) bool {
 	for i := range windows {
 		w := &windows[i]
 		if w.Proven && w.Topic.Matches(ev.User, ev.Path) && w.Held().Contains(spanOf(ev.ID)) {
@@ -157,19 +158,19 @@ func (db *DB) Candidates(ctx context.Context, topic event.Topic, span window.Spa
 // transaction may look at, and the position up to which these are all.
 func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (evs []event.Event, next event.ID, err error) {
 	where, args := importedOf(topic)
-	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM candidate WHERE id > ? AND id <= ? AND `+where+` ORDER BY id LIMIT ?`,
+	result, err := tx.QueryContext(ctx, `SELECT id, line FROM candidate WHERE id > ? AND id <= ? AND `+where+` ORDER BY id LIMIT ?`,
 		append(append([]any{span.From, span.To}, args...), importChunk)...)
 	if err != nil {
 		return nil, span.From, err
 	}
-	defer rows.Close()
-	for bytes := 0; rows.Next(); {
+	defer result.Close()
+	for bytes := 0; result.Next(); {
 		var id event.ID
 		var line []byte
-		if err := rows.Scan(&id, &line); err != nil {
+		if err := result.Scan(&id, &line); err != nil {
 			return nil, span.From, err
 		}
-		ev, err := stored(id, line)
+		ev, err := rows.ParseStored(id, line)
 		if err != nil {
 			return nil, span.From, err
 		}
@@ -178,7 +179,7 @@ func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span win
 			return evs, id, nil
 		}
 	}
-	return evs, span.To, rows.Err()
+	return evs, span.To, result.Err()
 }
 
 // importedOf returns the SQL condition on what was imported for what is of topic.
@@ -186,7 +187,7 @@ func importedOf(topic event.Topic) (where string, args []any) {
 	if topic == event.All {
 		return "TRUE", nil
 	}
-	where, args = storagesOf(topic)
+	where, args = rows.StoragesOf(topic)
 	return `storage IN (SELECT s.id FROM storage s WHERE ` + where + `)`, args
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -83,7 +84,7 @@ func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int6
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
-		return errors.Join(err, noteRemoval(tx))
+		return errors.Join(err, rows.NoteRemoval(tx))
 	})
 	return id, err
 }

@@ -144,12 +144,12 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	w.tx = tx
 	if err := w.run(batch); err != nil {
 		tx.Rollback()
-		db.forgetStorages()
+		db.tables.ForgetStorages()
 		db.known = nil
 		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
 	if err := db.finish(tx); err != nil {
-		db.forgetStorages()
+		db.tables.ForgetStorages()
 		db.known = nil
 		return fmt.Errorf("append: %w", &commitError{dbfile.Classify(err)})
 	}

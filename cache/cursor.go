@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -88,11 +89,11 @@ func (db *DB) readCursor(tx *sql.Tx, name string) (cursorRow, error) {
 // scanCursor reads a row of cursorQuery.
 func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
 	var topics string
-	var w row
-	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.owner, &w.lease); err != nil {
+	var w rows.Window
+	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.Owner, &w.Lease); err != nil {
 		return c, err
 	}
-	c.Topics, c.Held = strings.Split(topics, "\n"), db.file.Holds(w.owner, w.lease)
+	c.Topics, c.Held = strings.Split(topics, "\n"), db.file.Holds(w.Owner, w.Lease)
 	return c, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -32,7 +33,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		if differs = ours != theirs; !differs {
 			return dropLeaves(tx, topic, span) // what was kept of it may be wrong
 		}
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
@@ -40,7 +41,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		if err != nil {
 			return err
 		}
-		held := setOf(windows).Held(topic).Intersect(window.Spans{span})
+		held := rows.WindowSet(windows).Held(topic).Intersect(window.Spans{span})
 		if err := writeDoubts(tx, topic, window.Union(slices.Concat(doubtsOf(doubts, topic), held)...)); err != nil {
 			return err
 		}
@@ -48,19 +49,19 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 			return err
 		}
 		// No state may be begun with one that was sealed over it, or is being sealed.
-		return errors.Join(dropSnapshots(tx, topic, span), noteRemoval(tx))
+		return errors.Join(dropSnapshots(tx, topic, span), rows.NoteRemoval(tx))
 	})
 	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
 }
 
 // unprove takes the proof from windows that have events in common with topic in span.
-func (db *DB) unprove(tx *sql.Tx, windows []row, topic event.Topic, span window.Span) error {
+func (db *DB) unprove(tx *sql.Tx, windows []rows.Window, topic event.Topic, span window.Span) error {
 	for i := range windows {
 		w := &windows[i]
 		if !w.Proven || !w.Topic.Overlaps(topic) || w.Held().Intersect(span).Empty() {
 			continue
 		}
-		if _, err := tx.Exec(`UPDATE window SET proven = 0 WHERE id = ?`, w.id); err != nil {
+		if _, err := tx.Exec(`UPDATE window SET proven = 0 WHERE id = ?`, w.ID); err != nil {
 			return err
 		}
 	}
@@ -92,11 +93,11 @@ func doubtedIn(tx *sql.Tx, topics []event.Topic) (window.Spans, error) {
 	if err != nil || len(doubts) == 0 {
 		return nil, err
 	}
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
-	set := setOf(windows)
+	set := rows.WindowSet(windows)
 	var spans []window.Span
 	for _, t := range topics {
 		proven := set.Proven(t)
@@ -191,7 +192,7 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 			return err
 		}
 		// Whoever has read what is stored there must read it again, as after a removal.
-		return noteRemoval(tx)
+		return rows.NoteRemoval(tx)
 	})
 	return added, dbfile.Wrap(err, "merge %s %s", topic, span)
 }

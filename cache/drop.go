@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -167,17 +168,17 @@ const maxDelLine = 16 << 10
 
 func (b *blockDropper) read(ctx context.Context) error {
 	span := window.BlockSpan(b.block)
-	rows, err := b.tx.QueryContext(ctx, `SELECT id, storage, octet_length(line),
+	result, err := b.tx.QueryContext(ctx, `SELECT id, storage, octet_length(line),
 		CASE WHEN octet_length(line) < ? THEN line END
 		FROM event WHERE id > ? AND id <= ? ORDER BY id`, maxDelLine, span.From, span.To)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
+	defer result.Close()
+	for result.Next() {
 		var ev blockEvent
 		var line []byte
-		if err := rows.Scan(&ev.id, &ev.storage, &ev.bytes, &line); err != nil {
+		if err := result.Scan(&ev.id, &ev.storage, &ev.bytes, &line); err != nil {
 			return err
 		}
 		last := b.last[ev.storage]
@@ -187,7 +188,7 @@ func (b *blockDropper) read(ctx context.Context) error {
 		}
 		last.id, last.del = ev.id, false
 		if line != nil {
-			whole, err := stored(ev.id, line)
+			whole, err := rows.ParseStored(ev.id, line)
 			if err != nil {
 				return err
 			}
@@ -195,7 +196,7 @@ func (b *blockDropper) read(ctx context.Context) error {
 		}
 		b.events = append(b.events, ev)
 	}
-	return rows.Err()
+	return result.Err()
 }
 
 // dropEarlier drops what is left of the block's storages from the blocks before, and
@@ -218,12 +219,12 @@ func (b *blockDropper) dropEarlier(ctx context.Context) error {
 	return nil
 }
 
-func (b *blockDropper) dropPosted(storage int64, rows *sql.Rows) error {
-	defer rows.Close()
-	for rows.Next() {
+func (b *blockDropper) dropPosted(storage int64, result *sql.Rows) error {
+	defer result.Close()
+	for result.Next() {
 		var block uint64
 		var offsets sql.RawBytes
-		if err := rows.Scan(&block, &offsets); err != nil {
+		if err := result.Scan(&block, &offsets); err != nil {
 			return err
 		}
 		if block == b.block {
@@ -231,12 +232,12 @@ func (b *blockDropper) dropPosted(storage int64, rows *sql.Rows) error {
 			continue
 		}
 		var all changes
-		positions(int64(block), offsets, func(id event.ID) {
+		rows.EachPosition(int64(block), offsets, func(id event.ID) {
 			all = append(all, change{`DELETE FROM event WHERE id = ?`, []any{id}})
 		})
 		b.steps = append(b.steps, append(all, change{`DELETE FROM posting WHERE storage = ? AND block = ?`, []any{storage, block}}))
 	}
-	return rows.Err()
+	return result.Err()
 }
 
 // One statement drops at most so many neighbouring events, or so many bytes and one.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -109,7 +110,7 @@ type expiry struct {
 // readOld returns the values set after a position that x looks for and that nothing has
 // come for since, some of them, and the position up to which it has looked.
 func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []expiry, next event.ID, err error) {
-	last, err := tx.PrepareContext(ctx, lastPosting)
+	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
 	if err != nil {
 		return nil, after, err
 	}
@@ -150,14 +151,14 @@ func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiri
 // load reads the event of v and makes the draft that ends it. ok is false if it is no
 // value, or none any more.
 func (v *expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
-	if at, err := lastInPosting(last.QueryRowContext(ctx, v.storage)); err != nil || at > v.id {
+	if at, err := rows.LastInPosting(last.QueryRowContext(ctx, v.storage)); err != nil || at > v.id {
 		return false, err // others would be none either, but cost more to tell
 	}
 	var b []byte
 	if err := line.QueryRowContext(ctx, v.id).Scan(&b); err != nil {
 		return false, err
 	}
-	ev, err := stored(v.id, b)
+	ev, err := rows.ParseStored(v.id, b)
 	if err != nil || ev.Type != event.Put {
 		return false, err
 	}
@@ -178,17 +179,17 @@ func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) 
 	open := map[int64]event.ID{} // the last events that have no postings yet
 	tail := &w.db.known.tail
 	for _, ev := range tail.events[tail.after(w.db.known.indexed):] {
-		open[ev.storage] = ev.id
+		open[ev.Storage] = ev.ID
 	}
 	for i := range old {
 		x := &old[i]
 		last, ok := open[x.storage]
 		if !ok {
-			stmt, err := w.db.file.Stmt(w.tx, lastPosting)
+			stmt, err := w.db.file.Stmt(w.tx, rows.LastPostingQuery)
 			if err != nil {
 				return err
 			}
-			if last, err = lastInPosting(stmt.QueryRow(x.storage)); err != nil {
+			if last, err = rows.LastInPosting(stmt.QueryRow(x.storage)); err != nil {
 				return err
 			}
 		}

@@ -27,7 +27,7 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 		added = 0
 		for i := range evs {
 			ev := &evs[i]
-			storage, err := db.storageID(tx, ev.User, ev.Path)
+			storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -61,7 +62,7 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	// A pull that nobody goes on with ends at what it has reached. Were its
 	// process to wake up, it must not go on: it may have left out what it saw held.
-	windows, err := db.tidy(tx, func(w *row) bool {
+	windows, err := db.tidy(tx, func(w *rows.Window) bool {
 		return topic.Overlaps(w.Topic) && !w.Missing().Intersect(span).Empty()
 	})
 	if err != nil {
@@ -93,22 +94,22 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 	if err != nil {
 		return err
 	}
-	return noteRemoval(tx)
+	return rows.NoteRemoval(tx)
 }
 
 // cutWindow has a window begin at position start, or takes it away if it ends there.
-func cutWindow(tx *sql.Tx, w *row, start event.ID) error {
-	if w.id == 0 { // tidy has just written the row, so it is named by what it says
+func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
+	if w.ID == 0 { // tidy has just written the row, so it is named by what it says
 		where := `WHERE topic = ? AND state = 'committed' AND proven = ? AND start = ? AND stop = ?`
-		if err := tx.QueryRow(`SELECT id FROM window `+where, w.Topic.String(), w.Proven, w.From, w.To).Scan(&w.id); err != nil {
+		if err := tx.QueryRow(`SELECT id FROM window `+where, w.Topic.String(), w.Proven, w.From, w.To).Scan(&w.ID); err != nil {
 			return err
 		}
 	}
 	if w.State == window.Committed && w.To <= start {
-		_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)
+		_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.ID)
 		return err
 	}
-	_, err := tx.Exec(`UPDATE window SET start = ? WHERE id = ?`, min(start, w.Held().To), w.id)
+	_, err := tx.Exec(`UPDATE window SET start = ? WHERE id = ?`, min(start, w.Held().To), w.ID)
 	return err
 }
 
@@ -181,11 +182,11 @@ type loosePosition struct {
 // moment, some at a time. It goes by the postings, which a copy has of every event,
 // and reads no event, since one may be damaged.
 func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, at loosePosition) (n int, next loosePosition, err error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return 0, at, err
 	}
-	storages, err := storagesFrom(ctx, tx, topic, at.from)
+	storages, err := rows.StoragesFrom(ctx, tx, topic, at.from)
 	if err != nil {
 		return 0, at, err
 	}
@@ -198,7 +199,7 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 			return span.Contains(event) && !held.Contains(event)
 		}
 		for n < forgetChunk {
-			some, block, more, err := removePosted(ctx, tx, s.id, next.block, loose)
+			some, block, more, err := removePosted(ctx, tx, s.ID, next.block, loose)
 			if err != nil {
 				return 0, at, err
 			}
@@ -209,17 +210,17 @@ func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window
 			next.block = block + 1
 		}
 		if n >= forgetChunk {
-			return n, next, noteRemoval(tx)
+			return n, next, rows.NoteRemoval(tx)
 		}
 	}
-	next.end = len(storages) < storageChunk
+	next.end = len(storages) < rows.StorageChunk
 	if n > 0 {
-		err = noteRemoval(tx)
+		err = rows.NoteRemoval(tx)
 	}
 	return n, next, err
 }
 
-func heldOfStorage(windows []row, s *storageRow) window.Spans {
+func heldOfStorage(windows []rows.Window, s *rows.StorageRow) window.Spans {
 	var spans []window.Span
 	for i := range windows {
 		if w := &windows[i]; w.Topic.Matches(s.User, s.Path) {
@@ -242,7 +243,7 @@ func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, g
 	if err != nil {
 		return 0, 0, false, err
 	}
-	left, lost := splitPosting(block, offsets, gone)
+	left, lost := rows.SplitPosting(block, offsets, gone)
 	for _, id := range lost {
 		res, err := tx.Exec(`DELETE FROM event WHERE id = ? AND storage = ?`, id, storage)
 		if err != nil {
@@ -257,5 +258,5 @@ func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, g
 	if len(lost) == 0 {
 		return 0, block, true, nil
 	}
-	return n, block, true, replacePosting(tx, postingKey{storage, block}, left)
+	return n, block, true, rows.ReplacePosting(tx, rows.PostingKey{Storage: storage, Block: block}, left)
 }

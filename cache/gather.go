@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -22,7 +23,7 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 			return nil, err
 		}
 	}
-	last, err := lastEvents(ctx, tx, span)
+	last, err := rows.LastEvents(ctx, tx, span)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	}
 	maps.Copy(last, newest.long)
 	refs = slices.Grow(newest.refs, len(last))
-	err = namesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n event.Storage) {
+	err = rows.NamesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n event.Storage) {
 		refs = append(refs, ref{Storage: n, id: last[storage]})
 	})
 	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.User, r.Path) })
@@ -62,7 +63,7 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 		err := tx.QueryRowContext(ctx, `SELECT count(*), min(id), CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB),
 				CAST(group_concat(CASE WHEN octet_length(line) <= ? THEN line ELSE '' END, char(10)) AS BLOB)
 			FROM (SELECT id, storage, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT ?)`,
-			maxJoined, span.From, span.To, linesChunk).Scan(&n, &first, &ids, &storages, &lines)
+			rows.MaxJoined, span.From, span.To, linesChunk).Scan(&n, &first, &ids, &storages, &lines)
 		if err != nil {
 			return 0, err
 		}
@@ -83,17 +84,17 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 
 // add adds those of some events, the newest first, that are the last of their storage.
 func (l *lastLines) add(ids, storages, lines []byte) error {
-	at, of, err := pairs(ids, storages)
+	at, of, err := rows.SplitPairs(ids, storages)
 	if err != nil {
 		return err
 	}
-	if len(at) > 0 && bytes.Count(lines, newline)+1 != len(at) {
-		return errJoined
+	if len(at) > 0 && bytes.Count(lines, rows.Newline)+1 != len(at) {
+		return rows.ErrJoined
 	}
 	l.refs = slices.Grow(l.refs, len(at))
 	for i, storage := range of {
 		var line []byte
-		line, lines, _ = bytes.Cut(lines, newline)
+		line, lines, _ = bytes.Cut(lines, rows.Newline)
 		if _, ok := l.seen[storage]; ok {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -50,7 +51,7 @@ const (
 func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
 	w = db.newSnapshot(topic, snapshotRow{at: at, form: formLines}, 0)
 	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
-		if w.removals, err = removals(tx); err != nil {
+		if w.removals, err = rows.LoadRemovals(tx); err != nil {
 			return err
 		}
 		return w.begin(tx)
@@ -94,25 +95,25 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 // clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
 // is just writing the one of topic at position at.
 func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
-	rows, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
+	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
 	if err != nil {
 		return false, err
 	}
 	var left []int64
-	for rows.Next() {
-		var w row
+	for result.Next() {
+		var w rows.Window
 		var of string
 		var ofAt event.ID
-		if err := rows.Scan(&w.id, &of, &ofAt, &w.owner, &w.lease); err != nil {
-			return false, errors.Join(err, rows.Close())
+		if err := result.Scan(&w.ID, &of, &ofAt, &w.Owner, &w.Lease); err != nil {
+			return false, errors.Join(err, result.Close())
 		}
-		if db.file.Stale(w.owner, w.lease) {
-			left = append(left, w.id)
+		if db.file.Stale(w.Owner, w.Lease) {
+			left = append(left, w.ID)
 		} else if of == topic.String() && ofAt == at {
 			busy = true
 		}
 	}
-	err = errors.Join(rows.Err(), rows.Close())
+	err = errors.Join(result.Err(), result.Close())
 	for _, id := range left {
 		err = errors.Join(err, dropSnapshot(tx, id))
 	}
@@ -158,7 +159,7 @@ func (w *SnapshotWriter) endPart() {
 func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 	begun := w.row.id
 	err := w.db.file.Update(ctx, func(tx *sql.Tx) error {
-		switch now, err := removals(tx); {
+		switch now, err := rows.LoadRemovals(tx); {
 		case err != nil:
 			return err
 		case whole && w.row.form == formIDs && now != w.removals:
@@ -170,7 +171,7 @@ func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 			}
 		}
 		if whole {
-			if err := w.db.noteMark(tx, event.Point{ID: w.row.at, Mark: w.mark}); err != nil {
+			if err := w.db.tables.NoteMark(tx, event.Point{ID: w.row.at, Mark: w.mark}); err != nil {
 				return err
 			}
 		}
@@ -185,7 +186,7 @@ func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 // write writes the parts that are ready, in the snapshot that is begun.
 func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
-		if err := countFetched(tx, w.ready(), w.bytes); err != nil {
+		if err := rows.CountFetched(tx, w.ready(), w.bytes); err != nil {
 			return err
 		}
 	}
@@ -289,7 +290,7 @@ func (db *DB) KeepStates(ctx context.Context) error {
 func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
-		if removed, err = removals(tx); err != nil {
+		if removed, err = rows.LoadRemovals(tx); err != nil {
 			return err
 		}
 		if few, err := hasFew(ctx, tx, topic); err != nil || few {
@@ -298,11 +299,11 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, rem
 		if doubted, err := doubtedIn(tx, []event.Topic{topic}); err != nil || len(doubted) > 0 {
 			return err // a sealed state would outlive the doubt
 		}
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		for _, span := range setOf(windows).Held(topic) {
+		for _, span := range rows.WindowSet(windows).Held(topic) {
 			if at, err = db.nextSealIn(ctx, tx, topic, span, removed); err != nil || at != event.Beginning {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -24,18 +25,18 @@ const typicalLine = 205
 
 // setState has states folded in one of the ways that there are.
 func setState(t testing.TB) (draw func(*rapid.T)) {
-	chunk, gather, few, seal := storageChunk, gatherMax, fewStorages, sealSpan
-	joined, lines, size := maxJoined, linesChunk, linesBytes
+	chunk, gather, few, seal := rows.StorageChunk, gatherMax, fewStorages, sealSpan
+	joined, lines, size := rows.MaxJoined, linesChunk, linesBytes
 	t.Cleanup(func() {
-		storageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal
-		maxJoined, linesChunk, linesBytes = joined, lines, size
+		rows.StorageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal
+		rows.MaxJoined, linesChunk, linesBytes = joined, lines, size
 	})
 	sealSpan = event.BlockSize
 	return func(t *rapid.T) {
-		storageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
+		rows.StorageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
 		gatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
 		fewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
-		maxJoined = rapid.SampledFrom([]int{0, typicalLine, joined}).Draw(t, "joined")
+		rows.MaxJoined = rapid.SampledFrom([]int{0, typicalLine, joined}).Draw(t, "joined")
 		linesChunk = rapid.SampledFrom([]int{1, 5, lines}).Draw(t, "lines")
 		linesBytes = rapid.SampledFrom([]int{0, 3 * typicalLine, size}).Draw(t, "bytes")
 	}
@@ -593,7 +594,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		fewStorages, gatherMax = 0, 0
 		sealSpan = event.BlockSize
 		mustSeal(t, db, topics(t, "alice")[0])
-		db.forgetStorages() // of the writer, and bounded by itself
+		db.tables.ForgetStorages() // of the writer, and bounded by itself
 		var most uint64
 		n := 0
 		err := db.State(context.Background(), topics(t, "alice")[0], event.ID(members), func(*event.Event) error {

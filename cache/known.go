@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -28,7 +29,7 @@ type known struct {
 }
 
 // add takes up a new event.
-func (k *known) add(ev openEvent) { k.tail.add(ev, ev.id > k.hashed) }
+func (k *known) add(ev rows.OpenEvent) { k.tail.add(ev, ev.ID > k.hashed) }
 
 // hashSpan is how many events' hashes become a run. It is a variable for the tests.
 var hashSpan event.ID = 16 * event.BlockSize
@@ -77,7 +78,7 @@ func (db *DB) loadKnown(tx *sql.Tx) (k *known, err error) {
 	if k.merges, err = db.loadMerges(tx, k.runs); err != nil {
 		return nil, err
 	}
-	return k, eachOpen(tx, min(k.hashed, k.indexed), k.add)
+	return k, rows.EachOpenEvent(tx, min(k.hashed, k.indexed), k.add)
 }
 
 // loadRuns returns the runs without what they have.
@@ -191,12 +192,12 @@ func (db *DB) seal(tx *sql.Tx, head event.ID) error {
 }
 
 func (db *DB) sealPostings(sealed event.ID) error {
-	k, p := db.known, postings{}
+	k, p := db.known, rows.Postings{}
 	for _, ev := range k.tail.events[k.tail.after(k.indexed):k.tail.after(sealed)] {
-		p.add(ev.storage, ev.id)
+		p.Add(ev.Storage, ev.ID)
 	}
 	k.indexed = max(k.indexed, sealed)
-	return db.storePostings(p)
+	return db.tables.StorePostings(p)
 }
 
 func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
@@ -207,7 +208,7 @@ func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
 		return err
 	}
 	k.hashed = sealed
-	fresh := tail{salt: k.salt, events: make([]openEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
+	fresh := tail{salt: k.salt, events: make([]rows.OpenEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
 	for _, ev := range old.events[to:] {
 		fresh.add(ev, true)
 	}
@@ -216,7 +217,7 @@ func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
 }
 
 // writeRun makes a run of the hashes of some events.
-func (db *DB) writeRun(tx *sql.Tx, evs []openEvent) error {
+func (db *DB) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	if len(evs) == 0 {
 		return nil
 	}
@@ -226,7 +227,7 @@ func (db *DB) writeRun(tx *sql.Tx, evs []openEvent) error {
 	}
 	g := newGroup()
 	for _, ev := range sortedByHash(evs) {
-		if g = g.appendEntry(ev.hash[:], ev.id); g.full() {
+		if g = g.appendEntry(ev.Hash[:], ev.ID); g.full() {
 			if err := db.writeGroup(tx, g, r); err != nil {
 				return err
 			}
@@ -244,9 +245,9 @@ func (db *DB) writeRun(tx *sql.Tx, evs []openEvent) error {
 
 // sortedByHash returns evs in the order of their hashes: spread over buckets first,
 // which leaves little to sort, since hashes are spread evenly.
-func sortedByHash(evs []openEvent) []*openEvent {
+func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 	const buckets = 4096
-	bucket := func(ev *openEvent) int { return int(fence(ev.hash[:]) >> 52) }
+	bucket := func(ev *rows.OpenEvent) int { return int(fence(ev.Hash[:]) >> 52) }
 	var ends [buckets + 1]int
 	for i := range evs {
 		ends[bucket(&evs[i])+1]++
@@ -255,7 +256,7 @@ func sortedByHash(evs []openEvent) []*openEvent {
 		ends[b+1] += ends[b]
 	}
 	starts := ends
-	sorted := make([]*openEvent, len(evs))
+	sorted := make([]*rows.OpenEvent, len(evs))
 	for i := range evs {
 		b := bucket(&evs[i])
 		sorted[starts[b]] = &evs[i]
@@ -263,7 +264,7 @@ func sortedByHash(evs []openEvent) []*openEvent {
 	}
 	for b := range buckets {
 		if same := sorted[ends[b]:ends[b+1]]; len(same) > 1 {
-			slices.SortFunc(same, func(x, y *openEvent) int { return bytes.Compare(x.hash[:], y.hash[:]) })
+			slices.SortFunc(same, func(x, y *rows.OpenEvent) int { return bytes.Compare(x.Hash[:], y.Hash[:]) })
 		}
 	}
 	return sorted

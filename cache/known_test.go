@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -167,13 +168,13 @@ func TestConvertTaken(t *testing.T) {
 // Authors choose hashes: many that begin alike cost time, never an answer.
 func TestCrowdedHashes(t *testing.T) {
 	db := openServer(t)
-	var evs []openEvent
+	var evs []rows.OpenEvent
 	var wanted []event.Event
 	for i := range 5 * slabLen {
 		var h event.Hash
 		binary.BigEndian.PutUint64(h[:], 1<<63+uint64(i/(3*slabLen)))
 		binary.BigEndian.PutUint64(h[24:], uint64(i))
-		evs = append(evs, openEvent{id: event.ID(i + 1), hash: h})
+		evs = append(evs, rows.OpenEvent{ID: event.ID(i + 1), Hash: h})
 		wanted = append(wanted, event.Event{ID: event.ID(i + 1), Hash: h})
 	}
 	rand.Shuffle(len(evs), func(i, j int) { evs[i], evs[j] = evs[j], evs[i] })
@@ -218,13 +219,13 @@ func TestFilter(t *testing.T) {
 	const n = 20_000
 	f := newFilter(n, 7)
 	hash := func(i int) (h event.Hash) { return sha256.Sum256(fmt.Append(nil, i)) }
-	var evs []openEvent
+	var evs []rows.OpenEvent
 	for i := range n {
-		evs = append(evs, openEvent{hash: hash(i)})
+		evs = append(evs, rows.OpenEvent{Hash: hash(i)})
 	}
 	var g group
 	for _, ev := range sortedByHash(evs) {
-		if g = g.appendEntry(ev.hash[:], 0); g.full() || len(g) == n*entryLen {
+		if g = g.appendEntry(ev.Hash[:], 0); g.full() || len(g) == n*entryLen {
 			if err := f.addLines(g, f.appendLines(nil, g)); err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -67,7 +68,7 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.removals, err = removals(tx); err != nil {
+	if c.removals, err = rows.LoadRemovals(tx); err != nil {
 		return err
 	}
 	kept, err := loadLeaves(tx, c.topic, c.span)
@@ -108,14 +109,14 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 
 // final returns where the events of the topic change no more: what is held.
 func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
 	if c.db.file.Role != Client && len(windows) > 0 && c.span.From < windows[0].From {
 		return nil, &window.NotHeldError{After: c.span.From, Oldest: windows[0].From, Some: true}
 	}
-	return setOf(windows).Held(c.topic), nil
+	return rows.WindowSet(windows).Held(c.topic), nil
 }
 
 func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]window.Leaf, error) {
@@ -180,7 +181,7 @@ func (c *leafChunk) keep(ctx context.Context) error {
 		return nil
 	}
 	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
-		if now, err := removals(tx); err != nil || now != c.removals {
+		if now, err := rows.LoadRemovals(tx); err != nil || now != c.removals {
 			return err
 		}
 		for i := range c.fresh {
@@ -224,16 +225,16 @@ func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 // of span, zero if it is not known.
 func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
-		switch now, err := removals(tx); {
+		switch now, err := rows.LoadRemovals(tx); {
 		case err != nil:
 			return err
 		case now != before:
 			return ErrLost
 		}
-		if err := db.noteMark(tx, event.Point{ID: span.To, Mark: mark}); err != nil {
+		if err := db.tables.NoteMark(tx, event.Point{ID: span.To, Mark: mark}); err != nil {
 			return err
 		}
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
@@ -267,7 +268,7 @@ func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 }
 
 // isProven reports whether one window says so already.
-func isProven(windows []row, topic event.Topic, span window.Span) bool {
+func isProven(windows []rows.Window, topic event.Topic, span window.Span) bool {
 	for i := range windows {
 		w := &windows[i]
 		if w.Proven && w.Topic.Contains(topic) && w.Held().Contains(span) {
@@ -288,7 +289,7 @@ func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, e
 // known, which it may not be at the horizon of a file that an earlier version has made.
 func (db *DB) LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		t, mark, ok, err = db.lastAt(ctx, tx, at)
+		t, mark, ok, err = db.tables.LastAt(ctx, tx, at)
 		return err
 	})
 	if err != nil {

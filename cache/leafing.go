@@ -3,6 +3,7 @@ package cache
 import (
 	"database/sql"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -88,7 +89,7 @@ func (m *leafing) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool
 	if err != nil || stored == count {
 		return err == nil, err
 	}
-	where, args := storagesOf(m.topic)
+	where, args := rows.StoragesOf(m.topic)
 	err = db.file.Scan(tx, `SELECT count(*) FROM event e CROSS JOIN storage s ON s.id = e.storage
 		WHERE e.id > ? AND e.id <= ? AND `+where, append([]any{span.From, span.To}, args...), &stored)
 	return stored == count, err

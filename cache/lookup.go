@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -35,9 +36,9 @@ func (db *DB) lookUpHashes(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]even
 	if err := tx.QueryRow(`SELECT hashed FROM log`).Scan(&hashed); err != nil {
 		return nil, err
 	}
-	return ids, eachOpen(tx, hashed, func(ev openEvent) {
-		if _, ok := slices.BinarySearchFunc(left, ev.hash, compareHashes); ok {
-			ids[ev.hash] = ev.id
+	return ids, rows.EachOpenEvent(tx, hashed, func(ev rows.OpenEvent) {
+		if _, ok := slices.BinarySearchFunc(left, ev.Hash, compareHashes); ok {
+			ids[ev.Hash] = ev.ID
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -27,7 +28,7 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 		if err != nil {
 			return err
 		}
-		if n.Marked.Mark, err = storedMark(mark); err != nil {
+		if n.Marked.Mark, err = rows.ParseMark(mark); err != nil {
 			return err
 		}
 		n.Held = max(n.Held, n.Marked.ID)
@@ -42,7 +43,7 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 // addLast takes the mark of the last stored event if that is newer: whatever way an event
 // came, it is marked by itself.
 func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
-	last, err := lastStored(ctx, tx, n.Marked.ID, event.MaxID)
+	last, err := rows.LastStored(ctx, tx, n.Marked.ID, event.MaxID)
 	if last.Mark != 0 {
 		n.Marked, n.Held = last, max(n.Held, last.ID)
 	}
@@ -53,7 +54,7 @@ func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
 // its log; the zero Point if there is none.
 func (db *DB) LastStored(ctx context.Context, at event.ID) (p event.Point, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		p, err = lastStored(ctx, tx, event.Beginning, at)
+		p, err = rows.LastStored(ctx, tx, event.Beginning, at)
 		return err
 	})
 	return p, dbfile.Wrap(err, "read the last event up to %s", at)

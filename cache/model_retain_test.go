@@ -15,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -405,19 +406,19 @@ func (c *retainCheck) left() {
 	}
 	slices.Sort(want)
 	err := c.db.file.View(context.Background(), func(tx *sql.Tx) error {
-		err := eachOpen(tx, event.Beginning, func(ev openEvent) {
-			if ev.id <= c.horizon {
-				got = append(got, ev.id)
+		err := rows.EachOpenEvent(tx, event.Beginning, func(ev rows.OpenEvent) {
+			if ev.ID <= c.horizon {
+				got = append(got, ev.ID)
 			}
 		})
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(c.horizon)/event.BlockSize)
+		result, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(c.horizon)/event.BlockSize)
 		if err != nil {
 			return err
 		}
-		return eachPosting(rows, func(id event.ID) { posted = append(posted, id) })
+		return rows.EachPosting(result, func(id event.ID) { posted = append(posted, id) })
 	})
 	slices.Sort(posted)
 	if err != nil || !slices.Equal(got, want) || !slices.Equal(posted, want) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -16,11 +17,11 @@ const maxNarrower = 32
 // topics that begins at at can leave them out of what it asks for.
 func (db *DB) Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		parts, end = setOf(windows).Parts(topics, at, until, maxNarrower)
+		parts, end = rows.WindowSet(windows).Parts(topics, at, until, maxNarrower)
 		return nil
 	})
 	return parts, end, err

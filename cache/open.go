@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -42,8 +43,8 @@ type Config struct {
 
 // A DB is an open file. Its methods may be called from several goroutines.
 type DB struct {
-	file *dbfile.File
-	*tables
+	file   *dbfile.File
+	tables *rows.Tables
 
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
@@ -96,8 +97,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{file: f, tables: newTables(f), sealed: make(chan struct{}, 1)}
-	db.file.OnRollback = db.forgetStorages
+	db := &DB{file: f, tables: rows.New(f), sealed: make(chan struct{}, 1)}
+	db.file.OnRollback = db.tables.ForgetStorages
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -56,7 +57,7 @@ func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) 
 // clearPending removes the pending window if nobody asks about it any more. Otherwise it
 // returns its number.
 func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return 0, err
 	}
@@ -64,10 +65,10 @@ func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
 		w := &windows[i]
 		switch {
 		case w.State != window.Pending:
-		case !db.file.Stale(w.owner, w.lease):
-			return w.id, nil
+		case !db.file.Stale(w.Owner, w.Lease):
+			return w.ID, nil
 		default:
-			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id)
+			_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.ID)
 			return 0, err
 		}
 	}

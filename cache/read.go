@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -70,15 +71,15 @@ func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, a
 // heldEnd returns how far the windows hold all of topics without a hole after
 // position p: p itself where p is the edge of what is held.
 func (db *DB) heldEnd(ctx context.Context, tx *sql.Tx, topics []event.Topic, p event.ID) (event.ID, error) {
-	rows, err := tx.StmtContext(ctx, db.queries.windows).QueryContext(ctx)
+	result, err := tx.StmtContext(ctx, db.queries.windows).QueryContext(ctx)
 	if err != nil {
 		return 0, err
 	}
-	windows, err := scanWindows(rows)
+	windows, err := rows.ScanWindows(result)
 	if err != nil {
 		return 0, err
 	}
-	end, ok, next, more := setOf(windows).Edge(topics, p)
+	end, ok, next, more := rows.WindowSet(windows).Edge(topics, p)
 	if !ok {
 		return 0, &window.NotHeldError{After: p, Oldest: next, Some: more}
 	}
@@ -95,7 +96,7 @@ type readStatements struct {
 // prepareReading prepares them. It needs a connection of its own, so it cannot be done
 // by who holds one.
 func (db *DB) prepareReading(ctx context.Context) (err error) {
-	if db.queries.windows, err = db.file.PrepareRead(ctx, windowsQuery); err != nil {
+	if db.queries.windows, err = db.file.PrepareRead(ctx, rows.WindowsQuery); err != nil {
 		return err
 	}
 	db.queries.joined, err = db.file.PrepareRead(ctx, joinedQuery)
@@ -106,8 +107,8 @@ func (db *DB) prepareReading(ctx context.Context) (err error) {
 // no topics none are.
 func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Spans, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		windows, err := loadWindows(tx)
-		held = setOf(windows).Held(topics...)
+		windows, err := rows.LoadWindows(tx)
+		held = rows.WindowSet(windows).Held(topics...)
 		return err
 	})
 	return held, err
@@ -195,7 +196,7 @@ func (r *reader) seeks() (int, error) {
 		if t == event.All {
 			return -1, nil
 		}
-		where, args := storagesOf(t)
+		where, args := rows.StoragesOf(t)
 		var some int
 		err := r.tx.QueryRowContext(r.ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
 			append(args, maxSeeks+1)...).Scan(&some)
@@ -259,7 +260,7 @@ func (r *reader) scan(after, until event.ID, few bool, most int) (event.ID, erro
 			continue
 		}
 		n, at, err := r.scanRows(after, until)(r.tx.QueryContext(r.ctx, joinedLines+`(SELECT id, line FROM event WHERE id > ? AND id <= ? `+filter+`
-			ORDER BY id LIMIT ?)`, append(append([]any{maxJoined, after, until}, names...), limit)...))
+			ORDER BY id LIMIT ?)`, append(append([]any{rows.MaxJoined, after, until}, names...), limit)...))
 		if err != nil || r.full() {
 			return at, err
 		}
@@ -284,16 +285,18 @@ const (
 func (r *reader) scanAll(after, until event.ID) (n int, at event.ID, err error) {
 	read := r.scanRows(after, until)
 	if r.kept == nil {
-		return read(r.tx.QueryContext(r.ctx, joinedQuery, maxJoined, after, until))
+		return read(r.tx.QueryContext(r.ctx, joinedQuery, rows.MaxJoined, after, until))
 	}
-	return read(r.tx.StmtContext(r.ctx, r.kept).QueryContext(r.ctx, maxJoined, after, until))
+	return read(r.tx.StmtContext(r.ctx, r.kept).QueryContext(r.ctx, rows.MaxJoined, after, until))
 }
 
 // maxJoin is how many lines come joined at most.
 const maxJoin = 1000
 
 // room returns how many more lines may come joined, however long they are.
-func (r *reader) room() int { return max(1, min(maxJoin, (maxReadBytes-r.bytes)/max(maxJoined, 1))) }
+func (r *reader) room() int {
+	return max(1, min(maxJoin, (maxReadBytes-r.bytes)/max(rows.MaxJoined, 1)))
+}
 
 // scanRows returns what reads the joined lines of events in (after, until], and returns
 // how many events it has looked at and the last of them.
@@ -327,20 +330,20 @@ func (r *reader) addJoined(joined []byte, sum, after, until event.ID) (n int, at
 	}
 	for at = after; len(joined) > 0 && !r.full(); n++ {
 		var line []byte
-		line, joined, _ = bytes.Cut(joined, newline)
+		line, joined, _ = bytes.Cut(joined, rows.Newline)
 		id, err := r.add(line)
 		if err != nil {
 			return 0, after, err
 		}
 		if id <= at || id > until {
-			return 0, after, errJoined
+			return 0, after, rows.ErrJoined
 		}
 		at = id
 		sum -= id & joinedBits
 	}
 	for rest := joined; len(rest) > 0; {
 		var line []byte
-		line, rest, _ = bytes.Cut(rest, newline)
+		line, rest, _ = bytes.Cut(rest, rows.Newline)
 		id, err := joinedID(line)
 		if err != nil {
 			return 0, after, err
@@ -348,7 +351,7 @@ func (r *reader) addJoined(joined []byte, sum, after, until event.ID) (n int, at
 		sum -= id & joinedBits
 	}
 	if sum != 0 {
-		return 0, after, errJoined
+		return 0, after, rows.ErrJoined
 	}
 	return n, at, nil
 }
@@ -360,7 +363,7 @@ func joinedID(line []byte) (event.ID, error) {
 	}
 	id, err := strconv.ParseUint(string(line), 10, 63)
 	if err != nil {
-		return 0, errJoined
+		return 0, rows.ErrJoined
 	}
 	return event.ID(id), nil
 }
@@ -409,7 +412,7 @@ func (r *reader) addRaw(line []byte) (id event.ID, err error) {
 func lineID(line []byte) (id event.ID, err error) {
 	const before = `{"id":"`
 	if len(line) < len(before)+event.IDLen || string(line[:len(before)]) != before || line[len(line)-1] != '}' {
-		return 0, errJoined
+		return 0, rows.ErrJoined
 	}
 	err = id.UnmarshalText(line[len(before):][:event.IDLen])
 	return id, err
@@ -430,7 +433,7 @@ func (r *reader) all() bool { return len(r.topics) > 0 && r.topics[0] == event.A
 func (r *reader) storages() (where string, args []any) {
 	var ors []string
 	for _, t := range r.topics {
-		or, some := storagesOf(t)
+		or, some := rows.StoragesOf(t)
 		ors, args = append(ors, or), append(args, some...)
 	}
 	return strings.Join(ors, " OR "), args
@@ -442,7 +445,7 @@ func (r *reader) take(row *sql.Row) (id event.ID, err error) {
 	if err := row.Scan(&id, &line); err != nil {
 		return 0, err
 	}
-	ev, err := stored(id, line)
+	ev, err := rows.ParseStored(id, line)
 	switch {
 	case err != nil:
 		return 0, err
@@ -477,7 +480,7 @@ func (r *reader) seek(after, until event.ID) (event.ID, error) {
 func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
 	at := ids[len(ids)-1]
 	var failed error
-	err := linesOf(r.ctx, r.tx, ids, func(i int, line []byte, long bool) {
+	err := rows.LinesOf(r.ctx, r.tx, ids, func(i int, line []byte, long bool) {
 		switch {
 		case failed != nil || r.full():
 			at = min(at, ids[i]-1)
@@ -487,7 +490,7 @@ func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
 		case line != nil:
 			var id event.ID
 			if id, failed = r.add(line); failed == nil && id != ids[i] {
-				failed = errJoined
+				failed = rows.ErrJoined
 			}
 		}
 	})
@@ -499,14 +502,14 @@ func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
 func (r *reader) posted(after, until event.ID) ([]event.ID, error) {
 	var ids []event.ID
 	for _, t := range r.topics {
-		where, args := storagesOf(t)
-		rows, err := r.tx.QueryContext(r.ctx, `SELECT p.block, p.offsets FROM storage s CROSS JOIN posting p
+		where, args := rows.StoragesOf(t)
+		result, err := r.tx.QueryContext(r.ctx, `SELECT p.block, p.offsets FROM storage s CROSS JOIN posting p
 			ON p.storage = s.id AND p.block BETWEEN ? AND ? WHERE `+where,
 			append([]any{int64((after + 1).Block()), int64(until.Block())}, args...)...)
 		if err != nil {
 			return nil, err
 		}
-		err = eachPosting(rows, func(id event.ID) {
+		err = rows.EachPosting(result, func(id event.ID) {
 			if after < id && id <= until {
 				ids = append(ids, id)
 			}
@@ -527,17 +530,17 @@ func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from,
 		return max(until, from), nil
 	}
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		horizon, err := db.horizonIn(tx)
+		horizon, err := db.tables.HorizonIn(tx)
 		if err != nil {
 			return err
 		}
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
 		at = min(max(from, horizon), until)
 		b := backReader{ctx: ctx, tx: tx, topics: topics, n: n}
-		held := setOf(windows).Held(topics...).Intersect(window.Spans{{From: from, To: until}})
+		held := rows.WindowSet(windows).Held(topics...).Intersect(window.Spans{{From: from, To: until}})
 		for i := len(held) - 1; i >= 0 && len(b.found) <= n && err == nil; i-- {
 			err = b.read(held[i])
 		}
@@ -602,7 +605,7 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 // Times grow with ids, so it is found by halving.
 func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		at, err = positionIn(ctx, tx, t)
+		at, err = rows.PositionAt(ctx, tx, t)
 		return err
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -269,9 +270,9 @@ func TestReadInShortScans(t *testing.T) {
 func TestReadJoined(t *testing.T) {
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
-	defer func(n int) { maxJoined = n }(maxJoined)
+	defer func(n int) { rows.MaxJoined = n }(rows.MaxJoined)
 	span := window.Span{From: event.BlockSize - 300, To: min(event.BlockSize+900, server.Head())}
-	for _, maxJoined = range []int{0, typicalLine, maxJoined} {
+	for _, rows.MaxJoined = range []int{0, typicalLine, rows.MaxJoined} {
 		for _, name := range append([]string{"*"}, modelTopics...) {
 			for _, limit := range []int{90, 1000}[:size(1, 2)] {
 				ts := topics(t, name)

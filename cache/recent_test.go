@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -27,18 +28,18 @@ func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []ref)
 // storedIn returns the events that are stored, whatever windows say.
 func storedIn(t fataler, db *DB) (evs []event.Event) {
 	t.Helper()
-	rows, err := db.file.Read.Query(`SELECT id, line FROM event ORDER BY id`)
+	result, err := db.file.Read.Query(`SELECT id, line FROM event ORDER BY id`)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
+	defer result.Close()
+	for result.Next() {
 		var id event.ID
 		var line []byte
-		if err := rows.Scan(&id, &line); err != nil {
+		if err := result.Scan(&id, &line); err != nil {
 			t.Fatalf("%v", err)
 		}
-		ev, err := stored(id, line)
+		ev, err := rows.ParseStored(id, line)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -101,7 +102,7 @@ func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok boo
 	t.Helper()
 	var refs []ref
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
-		removals, err := removals(tx)
+		removals, err := rows.LoadRemovals(tx)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -35,14 +36,14 @@ type snapshotRow struct {
 // at can be folded: all that has happened since is held. Where all that has ever
 // happened is held, what a server said of a state counts for nothing.
 func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return base, err
 	}
 	if db.file.Role != dbfile.Client && len(windows) > 0 {
 		return db.findLogBase(ctx, tx, topic, at, windows[0].Held())
 	}
-	held := setOf(windows).Held(topic)
+	held := rows.WindowSet(windows).Held(topic)
 	from := at // a snapshot at the very position needs no events
 	for _, span := range held {
 		if span.From <= at && at <= span.To {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -122,11 +123,11 @@ func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 // meanwhile: what was found before that may not be there any more. A horizon that moves
 // changes no plan, until it has passed by.
 func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
-	now, err := removals(tx)
+	now, err := rows.LoadRemovals(tx)
 	if err != nil {
 		return err
 	}
-	if s.horizon, err = s.db.horizonIn(tx); err != nil {
+	if s.horizon, err = s.db.tables.HorizonIn(tx); err != nil {
 		return err
 	}
 	if s.planned && now == s.removals && s.at >= s.horizon {
@@ -154,7 +155,7 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 // merge gathers the next refs: what happened since the snapshot stands for what the
 // snapshot has of the same storage.
 func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
-	s.chunk = min(max(2*s.chunk, storageChunk), 4*storageChunk) // the first of it soon
+	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // the first of it soon
 	s.merged = make([]ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < maxReadBytes; {
@@ -226,7 +227,7 @@ func (s *stateReader) event(r *ref) (event.Event, error) {
 // stored reads what is asked for of the event of r.
 func (s *stateReader) stored(r *ref) (event.Event, error) {
 	if !s.names {
-		return stored(r.id, r.line)
+		return rows.ParseStored(r.id, r.line)
 	}
 	ev, err := event.Skim(r.line)
 	if err == nil && ev.ID != r.id {
@@ -258,7 +259,7 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 		ids[i] = s.merged[j].id
 	}
 	var long []int
-	err = linesOf(ctx, tx, ids, func(i int, line []byte, isLong bool) {
+	err = rows.LinesOf(ctx, tx, ids, func(i int, line []byte, isLong bool) {
 		if s.merged[wanted[i]].line = line; isLong {
 			long = append(long, wanted[i])
 		}
@@ -362,7 +363,7 @@ func loadFrom(refs []ref) func(context.Context, *sql.Tx, event.Storage) ([]ref, 
 
 // hasFew reports whether topic has only a few storages.
 func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err error) {
-	where, args := storagesOf(topic)
+	where, args := rows.StoragesOf(topic)
 	var n int
 	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
 		append(args, fewStorages+1)...).Scan(&n)
@@ -378,7 +379,7 @@ func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	}
 	l := lookUps{topic: topic, span: span}
 	if indexed < span.To { // at most a block and a batch
-		l.open, err = lastEvents(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
+		l.open, err = rows.LastEvents(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
 	}
 	return l.load, err
 }
@@ -398,10 +399,10 @@ func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (ref
 		s := &storages[i]
 		id := l.open[s.id]
 		if id == event.Beginning {
-			id = lastOffset(s.block, s.offsets, l.span)
+			id = rows.LastOffset(s.block, s.offsets, l.span)
 		}
 		if id == event.Beginning && len(s.offsets) > 0 {
-			if id, err = lastPosted(ctx, tx, s.id, l.span); err != nil {
+			if id, err = rows.LastPosted(ctx, tx, s.id, l.span); err != nil {
 				return nil, from, false, err
 			}
 		}
@@ -410,7 +411,7 @@ func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (ref
 		}
 		from = s.Next()
 	}
-	return refs, from, len(storages) < storageChunk, nil
+	return refs, from, len(storages) < rows.StorageChunk, nil
 }
 
 // A postedStorage is a storage and its postings in the last block of a stretch that
@@ -423,12 +424,12 @@ type postedStorage struct {
 }
 
 func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage) (storages []postedStorage, err error) {
-	where, args := storagesBehind(l.topic, from)
+	where, args := rows.StoragesBehind(l.topic, from)
 	args = append([]any{uint64(l.span.From) / event.BlockSize, l.span.To.Block()}, args...)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path, coalesce(p.block, 0), p.offsets
 		FROM storage s LEFT JOIN posting p ON p.storage = s.id AND p.block =
 			(SELECT max(block) FROM posting WHERE storage = s.id AND block BETWEEN ? AND ?)
-		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, rows.StorageChunk)...)
 	if err != nil {
 		return nil, err
 	}
@@ -448,7 +449,7 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 // may be missing next to it.
 func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		if at, err = positionIn(ctx, tx, t); err != nil {
+		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
 		}
 		var later sql.NullInt64 // the first position that is known to be too late
@@ -457,12 +458,12 @@ func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (a
 		if err != nil || !later.Valid {
 			return err
 		}
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
 		between := window.Span{From: at, To: event.ID(later.Int64) - 1}
-		for _, span := range setOf(windows).Held(topic) {
+		for _, span := range rows.WindowSet(windows).Held(topic) {
 			ok = ok || span.From <= between.From && between.To <= span.To
 		}
 		return nil
@@ -476,11 +477,11 @@ func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (a
 // LastState returns the newest position at which the state of topic is known.
 func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		windows, err := loadWindows(tx)
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		held := setOf(windows).Held(topic)
+		held := rows.WindowSet(windows).Held(topic)
 		for _, span := range slices.Backward(held) {
 			_, err := db.findBase(ctx, tx, topic, span.To)
 			var hole *window.NotHeldError

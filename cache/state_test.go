@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -53,17 +54,17 @@ func checkState(t fataler, db *DB, evs []event.Event, topic event.Topic, at even
 }
 
 func setStorageChunk(t testing.TB, n int) {
-	old := storageChunk
-	storageChunk = n
-	t.Cleanup(func() { storageChunk = old })
+	old := rows.StorageChunk
+	rows.StorageChunk = n
+	t.Cleanup(func() { rows.StorageChunk = old })
 }
 
 func TestStateAgainstMap(t *testing.T) {
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
-	setStorageChunk(t, storageChunk)
+	setStorageChunk(t, rows.StorageChunk)
 	rapid.Check(t, func(t *rapid.T) {
-		storageChunk = rapid.SampledFrom([]int{1, 2, 7, 500}).Draw(t, "chunk")
+		rows.StorageChunk = rapid.SampledFrom([]int{1, 2, 7, 500}).Draw(t, "chunk")
 		topic := topics(t, rapid.SampledFrom(modelTopics).Draw(t, "topic"))[0]
 		at := drawSpan(t, server.Head()).To
 		checkState(t, server, evs, topic, at)
@@ -170,7 +171,7 @@ func TestStateEndsWithItsReader(t *testing.T) {
 func TestStateOfManyStorages(t *testing.T) {
 	db := openServer(t)
 	var ds []event.Draft
-	for i := range 2*storageChunk + 1 {
+	for i := range 2*rows.StorageChunk + 1 {
 		ds = append(ds, draft("alice", fmt.Sprintf("p/%d", i), "k"))
 	}
 	var evs []event.Event

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -11,13 +12,13 @@ import (
 // one stands where its hash says or behind, before the next empty place.
 type tail struct {
 	salt   uint64
-	events []openEvent
+	events []rows.OpenEvent
 	from   int      // the first event that is in the table
 	places []uint32 // an index and one; 0 is empty
 }
 
 // add adds an event, to the table only if it is to be found.
-func (t *tail) add(ev openEvent, found bool) {
+func (t *tail) add(ev rows.OpenEvent, found bool) {
 	t.events = append(t.events, ev)
 	if !found {
 		t.from = len(t.events)
@@ -42,7 +43,7 @@ func (t *tail) grow(n int) {
 }
 
 func (t *tail) put(i int) {
-	p := t.place(&t.events[i].hash)
+	p := t.place(&t.events[i].Hash)
 	for t.places[p] != 0 {
 		p = (p + 1) & uint64(len(t.places)-1)
 	}
@@ -57,8 +58,8 @@ func (t *tail) find(h *event.Hash) (event.ID, bool) {
 		return 0, false
 	}
 	for p := t.place(h); t.places[p] != 0; p = (p + 1) & uint64(len(t.places)-1) {
-		if ev := &t.events[t.places[p]-1]; ev.hash == *h {
-			return ev.id, true
+		if ev := &t.events[t.places[p]-1]; ev.Hash == *h {
+			return ev.ID, true
 		}
 	}
 	return 0, false
@@ -66,6 +67,6 @@ func (t *tail) find(h *event.Hash) (event.ID, bool) {
 
 // after returns the index of the first event behind a position.
 func (t *tail) after(p event.ID) int {
-	i, _ := slices.BinarySearchFunc(t.events, p+1, func(ev openEvent, id event.ID) int { return cmp.Compare(ev.id, id) })
+	i, _ := slices.BinarySearchFunc(t.events, p+1, func(ev rows.OpenEvent, id event.ID) int { return cmp.Compare(ev.ID, id) })
 	return i
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -25,7 +26,7 @@ func tally(tx *sql.Tx, evs []event.Event) error {
 	for i := range evs {
 		bytes += len(evs[i].Line())
 	}
-	return countFetched(tx, len(evs), bytes)
+	return rows.CountFetched(tx, len(evs), bytes)
 }
 
 // CountSaved counts events that were asked for and did not have to be fetched.

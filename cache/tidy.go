@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -14,47 +15,47 @@ import (
 // interrupted pull stays to be seen until others hold what it still lacked, or
 // until absorb (which may be nil) says that the caller goes on with it. tidy never
 // changes what is held.
-func (db *DB) tidy(tx *sql.Tx, absorb func(*row) bool) ([]row, error) {
+func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
 	if db.file.Role != Client {
 		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
 	}
-	windows, err := loadWindows(tx)
+	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
-	var settled, open []row
+	var settled, open []rows.Window
 	for i := range windows {
 		w := &windows[i]
 		switch {
-		case w.State == window.Committed, w.State == window.Live && db.file.Stale(w.owner, w.lease), db.over(w, windows, absorb):
+		case w.State == window.Committed, w.State == window.Live && db.file.Stale(w.Owner, w.Lease), db.over(w, windows, absorb):
 			settled = append(settled, *w)
-		case w.State == window.Pulling && w.owner != "" && db.file.Stale(w.owner, w.lease):
-			if _, err := tx.Exec(`UPDATE window SET owner = NULL, lease = NULL WHERE id = ?`, w.id); err != nil {
+		case w.State == window.Pulling && w.Owner != "" && db.file.Stale(w.Owner, w.Lease):
+			if _, err := tx.Exec(`UPDATE window SET owner = NULL, lease = NULL WHERE id = ?`, w.ID); err != nil {
 				return nil, err
 			}
-			w.owner = ""
+			w.Owner = ""
 			open = append(open, *w)
 		default:
 			open = append(open, *w)
 		}
 	}
-	var merged []row
-	for _, w := range setOf(settled).Merged() {
-		merged = append(merged, row{Window: w})
+	var merged []rows.Window
+	for _, w := range rows.WindowSet(settled).Merged() {
+		merged = append(merged, rows.Window{Window: w})
 	}
 	return append(merged, open...), replace(tx, settled, merged)
 }
 
 // over reports whether the pull w has ended: nobody goes on with it, and what it
 // lacks is held by others or about to be pulled by the caller.
-func (db *DB) over(w *row, windows []row, absorb func(*row) bool) bool {
-	if w.State != window.Pulling && w.State != window.Failed || !db.file.Stale(w.owner, w.lease) {
+func (db *DB) over(w *rows.Window, windows []rows.Window, absorb func(*rows.Window) bool) bool {
+	if w.State != window.Pulling && w.State != window.Failed || !db.file.Stale(w.Owner, w.Lease) {
 		return false
 	}
 	if absorb != nil && absorb(w) {
 		return true
 	}
-	return setOf(windows).Held(w.Topic).Contains(w.Missing())
+	return rows.WindowSet(windows).Held(w.Topic).Contains(w.Missing())
 }
 
 // A stretch is what identifies a committed window.
@@ -65,7 +66,7 @@ type stretch struct {
 }
 
 // replace writes merged in place of settled, touching only what differs.
-func replace(tx *sql.Tx, settled, merged []row) error {
+func replace(tx *sql.Tx, settled, merged []rows.Window) error {
 	missing := map[stretch]bool{}
 	for i := range merged {
 		missing[stretchOf(&merged[i])] = true
@@ -76,7 +77,7 @@ func replace(tx *sql.Tx, settled, merged []row) error {
 			delete(missing, k)
 			continue
 		}
-		if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.id); err != nil {
+		if _, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.ID); err != nil {
 			return err
 		}
 	}
@@ -90,4 +91,4 @@ func replace(tx *sql.Tx, settled, merged []row) error {
 	return nil
 }
 
-func stretchOf(w *row) stretch { return stretch{w.Topic, w.Held(), w.Proven} }
+func stretchOf(w *rows.Window) stretch { return stretch{w.Topic, w.Held(), w.Proven} }

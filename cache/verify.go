@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -35,7 +36,7 @@ func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span wind
 	if err != nil {
 		return nil, err
 	}
-	where, args := storagesOf(topic)
+	where, args := rows.StoragesOf(topic)
 	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.storage, e.line, s.user, s.path FROM event e JOIN storage s ON s.id = e.storage
 		WHERE e.id > ? AND e.id <= ? AND `+where+` ORDER BY e.id`, append([]any{span.From, span.To}, args...)...)
 	if err != nil {
@@ -68,8 +69,8 @@ func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 		return nil, 0, err
 	}
 	posted = map[event.ID]int64{}
-	err = eachStoragePosting(ctx, tx, topic, span, func(key postingKey, offsets []byte) error {
-		positions(int64(key.block), offsets, func(id event.ID) { posted[id] = key.storage })
+	err = rows.EachStoragePosting(ctx, tx, topic, span, func(key rows.PostingKey, offsets []byte) error {
+		rows.EachPosition(int64(key.Block), offsets, func(id event.ID) { posted[id] = key.Storage })
 		return nil
 	})
 	return posted, indexed, err
@@ -117,9 +118,9 @@ func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event)
 // evs. Events of other topics that stand among what it removes are put where they
 // belong.
 func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
-	lost := map[postingKey][]byte{}
-	err := eachStoragePosting(ctx, tx, topic, span, func(key postingKey, offsets []byte) error {
-		left, gone := splitPosting(key.block, offsets, func(id event.ID) bool { return id > span.From && id <= span.To })
+	lost := map[rows.PostingKey][]byte{}
+	err := rows.EachStoragePosting(ctx, tx, topic, span, func(key rows.PostingKey, offsets []byte) error {
+		left, gone := rows.SplitPosting(key.Block, offsets, func(id event.ID) bool { return id > span.From && id <= span.To })
 		if len(gone) > 0 {
 			lost[key] = left
 		}
@@ -129,7 +130,7 @@ func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 		return err
 	}
 	for key, left := range lost {
-		if err := replacePosting(tx, key, left); err != nil {
+		if err := rows.ReplacePosting(tx, key, left); err != nil {
 			return err
 		}
 	}
@@ -137,7 +138,7 @@ func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 	if err != nil {
 		return err
 	}
-	where, args := storagesOf(topic)
+	where, args := rows.StoragesOf(topic)
 	_, err = tx.Exec(`DELETE FROM event WHERE id > ? AND id <= ? AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`,
 		append([]any{span.From, span.To}, args...)...)
 	if err != nil {
@@ -151,13 +152,13 @@ func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 			return err
 		}
 	}
-	return noteRemoval(tx)
+	return rows.NoteRemoval(tx)
 }
 
 // straysIn returns the sound events of other topics that stand in the storages of
 // topic.
 func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (strays []event.Event, err error) {
-	where, args := storagesOf(topic)
+	where, args := rows.StoragesOf(topic)
 	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ?
 		AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`, append([]any{span.From, span.To}, args...)...)
 	if err != nil {
@@ -181,21 +182,21 @@ func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
 	for i := range strays {
 		ev := &strays[i]
-		storage, err := db.storageID(tx, ev.User, ev.Path)
+		storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
 		if err != nil {
 			return err
 		}
-		key := postingKey{storage, ev.ID.Block()}
+		key := rows.PostingKey{Storage: storage, Block: ev.ID.Block()}
 		var offsets []byte
-		err = tx.QueryRow(`SELECT offsets FROM posting WHERE storage = ? AND block = ?`, key.storage, int64(key.block)).Scan(&offsets)
+		err = tx.QueryRow(`SELECT offsets FROM posting WHERE storage = ? AND block = ?`, key.Storage, int64(key.Block)).Scan(&offsets)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if left, gone := splitPosting(key.block, offsets, func(id event.ID) bool { return id == ev.ID }); len(gone) > 0 {
-			if err := replacePosting(tx, key, left); err != nil {
+		if left, gone := rows.SplitPosting(key.Block, offsets, func(id event.ID) bool { return id == ev.ID }); len(gone) > 0 {
+			if err := rows.ReplacePosting(tx, key, left); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -142,25 +143,25 @@ func checkPostings(t fataler, db *DB) {
 	t.Helper()
 	stored, posted := map[[2]int64]int{}, map[[2]int64]int{}
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT storage, id FROM event WHERE storage > 0`)
+		result, err := tx.Query(`SELECT storage, id FROM event WHERE storage > 0`)
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
+		defer result.Close()
+		for result.Next() {
 			var key [2]int64
-			if err := rows.Scan(&key[0], &key[1]); err != nil {
+			if err := result.Scan(&key[0], &key[1]); err != nil {
 				return err
 			}
 			stored[key]++
 		}
 		all := window.Span{From: 0, To: event.MaxID}
-		return eachStoragePosting(context.Background(), tx, event.All, all, func(key postingKey, offsets []byte) error {
+		return rows.EachStoragePosting(context.Background(), tx, event.All, all, func(key rows.PostingKey, offsets []byte) error {
 			if len(offsets) == 0 {
-				return fmt.Errorf("storage %d has an empty posting of block %d", key.storage, key.block)
+				return fmt.Errorf("storage %d has an empty posting of block %d", key.Storage, key.Block)
 			}
-			positions(int64(key.block), offsets, func(id event.ID) { posted[[2]int64{key.storage, int64(id)}]++ })
-			return rows.Err()
+			rows.EachPosition(int64(key.Block), offsets, func(id event.ID) { posted[[2]int64{key.Storage, int64(id)}]++ })
+			return result.Err()
 		})
 	})
 	if err != nil {

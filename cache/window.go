@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -27,9 +28,9 @@ func (e *ConflictError) Error() string {
 // nobody asks about any more is none.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		rows, err := loadWindows(tx)
+		rows, err := rows.LoadWindows(tx)
 		for i := range rows {
-			if r := &rows[i]; r.State != window.Pending || !db.file.Stale(r.owner, r.lease) {
+			if r := &rows[i]; r.State != window.Pending || !db.file.Stale(r.Owner, r.Lease) {
 				ws = append(ws, r.Window)
 			}
 		}
@@ -88,13 +89,13 @@ func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span)
 	topics = without(nil, topics)
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		l, busy = nil, false
-		windows, err := db.tidy(tx, func(w *row) bool {
+		windows, err := db.tidy(tx, func(w *rows.Window) bool {
 			return containedIn(topics, w.Topic) && !w.Missing().Intersect(span).Empty()
 		})
 		if err != nil {
 			return err
 		}
-		missing := setOf(windows).Held(topics...).Gaps(span)
+		missing := rows.WindowSet(windows).Held(topics...).Gaps(span)
 		if len(missing) == 0 {
 			return nil
 		}
@@ -120,10 +121,10 @@ type pulled window.Spans
 
 // beingPulled returns what processes are pulling of topics, or of what they have in
 // common with others, which need not be asked for once it has come.
-func beingPulled(windows []row, topics []event.Topic) pulled {
+func beingPulled(windows []rows.Window, topics []event.Topic) pulled {
 	var spans []window.Span
 	for _, w := range windows {
-		if w.State == window.Pulling && w.owner != "" && slices.ContainsFunc(topics, w.Topic.Overlaps) {
+		if w.State == window.Pulling && w.Owner != "" && slices.ContainsFunc(topics, w.Topic.Overlaps) {
 			spans = append(spans, w.Missing())
 		}
 	}
@@ -213,16 +214,16 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		if rows, err = l.move(tx, reached); err != nil {
 			return err
 		}
-		if err := l.db.noteMark(tx, l.mark(evs, reached)); err != nil {
+		if err := l.db.tables.NoteMark(tx, l.mark(evs, reached)); err != nil {
 			return err
 		}
-		if storages, err = l.db.storageIDs(tx, evs); err != nil {
+		if storages, err = l.db.tables.StorageIDs(tx, evs); err != nil {
 			return err
 		}
 		if added, err = l.db.insertStored(tx, evs, storages); err != nil {
 			return err
 		}
-		if removed, err = l.db.removalsNow(tx); err != nil {
+		if removed, err = l.db.tables.Removals(tx); err != nil {
 			return err
 		}
 		if l.leafing != nil {
@@ -294,7 +295,7 @@ func (l *Lease) check(evs []event.Event, reached event.ID) error {
 // insertEvents stores events, which are in order, with their postings and returns those
 // that were not held.
 func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, err error) {
-	storages, err := db.storageIDs(tx, evs)
+	storages, err := db.tables.StorageIDs(tx, evs)
 	if err != nil {
 		return nil, err
 	}
@@ -306,11 +307,11 @@ func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (add
 	if len(evs) == 0 {
 		return nil, nil
 	}
-	held, err := db.storeEvents(evs, storages)
+	held, err := db.tables.StoreEvents(evs, storages)
 	if err != nil {
 		return nil, err
 	}
-	p := make(postings, 0, len(evs))
+	p := make(rows.Postings, 0, len(evs))
 	added = make([]event.Event, 0, len(evs)-len(held))
 	for i := range evs {
 		if len(held) > 0 && held[0] == i {
@@ -320,13 +321,13 @@ func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (add
 			held = held[1:]
 			continue
 		}
-		p.add(storages[i], evs[i].ID)
+		p.Add(storages[i], evs[i].ID)
 		added = append(added, evs[i])
 	}
 	if err := dropImported(tx, added); err != nil {
 		return nil, err
 	}
-	return added, db.storePostings(p)
+	return added, db.tables.StorePostings(p)
 }
 
 // sameEvent checks that ev is the event held under its id.
@@ -335,7 +336,7 @@ func sameEvent(tx *sql.Tx, ev *event.Event) error {
 	if err := tx.QueryRow(`SELECT line FROM event WHERE id = ?`, ev.ID).Scan(&line); err != nil {
 		return fmt.Errorf("read event %s: %w", ev.ID, err)
 	}
-	held, err := stored(ev.ID, line)
+	held, err := rows.ParseStored(ev.ID, line)
 	if err != nil {
 		return err
 	}

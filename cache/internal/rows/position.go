@@ -1,4 +1,4 @@
-package cache
+package rows
 
 import (
 	"context"
@@ -10,13 +10,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
+func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
 	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
 	if err != nil {
 		return 0, err
 	}
 	defer stmt.Close()
-	at, err := positionAt(ctx, stmt, t)
+	at, err := halvePositions(ctx, stmt, t)
 	if err != nil {
 		return 0, err
 	}
@@ -27,9 +27,9 @@ func positionIn(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 	return notDropped(ctx, tx, max(at, bound), t)
 }
 
-// positionAt halves (low, high]: what is stored up to low is early enough, what is
+// halvePositions halves (low, high]: what is stored up to low is early enough, what is
 // stored after high is too late.
-func positionAt(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
+func halvePositions(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
 	for low, high := event.Beginning, event.MaxID; low < high; {
 		middle := low + (high-low+1)/2
 		var id event.ID
@@ -42,7 +42,7 @@ func positionAt(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID,
 		case err != nil:
 			return 0, err
 		}
-		if ev, err = stored(id, line); err != nil {
+		if ev, err = ParseStored(id, line); err != nil {
 			return 0, err
 		}
 		if ev.Time > t {
@@ -54,8 +54,8 @@ func positionAt(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID,
 	return at, nil
 }
 
-func (t *tables) lastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last event.Time, mark event.Mark, ok bool, err error) {
-	horizon, err := t.horizonIn(tx)
+func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last event.Time, mark event.Mark, ok bool, err error) {
+	horizon, err := t.HorizonIn(tx)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -67,7 +67,7 @@ func (t *tables) lastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
 	if err == nil {
 		var ev event.Event
-		ev, err = stored(id, line)
+		ev, err = ParseStored(id, line)
 		last, mark, ok = ev.Time, ev.Mark(), true
 	}
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -128,7 +128,7 @@ func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some 
 		return d, false, nil
 	}
 	if err == nil {
-		d.mark, err = storedMark(mark)
+		d.mark, err = ParseMark(mark)
 	}
 	return d, err == nil, err
 }

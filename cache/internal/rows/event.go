@@ -1,4 +1,4 @@
-package cache
+package rows
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// stored reads a line of the event table.
-func stored(id event.ID, line []byte) (event.Event, error) {
+// ParseStored reads a line of the event table.
+func ParseStored(id event.ID, line []byte) (event.Event, error) {
 	ev, err := event.Stored(line)
 	if err == nil && ev.ID != id {
 		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, id)
@@ -23,45 +23,45 @@ func stored(id event.ID, line []byte) (event.Event, error) {
 	return ev, nil
 }
 
-type openEvent struct {
-	id      event.ID
-	storage int64
-	hash    event.Hash
+type OpenEvent struct {
+	ID      event.ID
+	Storage int64
+	Hash    event.Hash
 }
 
-// eachOpen gives visit the events after a position.
-func eachOpen(tx *sql.Tx, after event.ID, visit func(openEvent)) error {
+// EachOpenEvent gives visit the events after a position.
+func EachOpenEvent(tx *sql.Tx, after event.ID, visit func(OpenEvent)) error {
 	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? ORDER BY id`, after)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var ev openEvent
+		var ev OpenEvent
 		var line []byte
-		if err := rows.Scan(&ev.id, &ev.storage, &line); err != nil {
+		if err := rows.Scan(&ev.ID, &ev.Storage, &line); err != nil {
 			return err
 		}
-		whole, err := stored(ev.id, line)
+		whole, err := ParseStored(ev.ID, line)
 		if err != nil {
 			return err
 		}
-		ev.hash = whole.Hash
+		ev.Hash = whole.Hash
 		visit(ev)
 	}
 	return rows.Err()
 }
 
-// lastEvents returns the last event in span, which is short, of each storage that has one
+// LastEvents returns the last event in span, which is short, of each storage that has one
 // there.
-func lastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
+func LastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
 	var ids, storages []byte
 	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB)
 		FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&ids, &storages)
 	if err != nil {
 		return nil, err
 	}
-	at, of, err := pairs(ids, storages)
+	at, of, err := SplitPairs(ids, storages)
 	last := make(map[int64]event.ID, len(of))
 	for i, storage := range of {
 		last[storage] = max(last[storage], event.ID(at[i]))
@@ -69,22 +69,22 @@ func lastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]ev
 	return last, err
 }
 
-// pairs reads the joined ids of events and the joined numbers of their storages.
-func pairs(ids, storages []byte) (at, of []int64, err error) {
+// SplitPairs reads the joined ids of events and the joined numbers of their storages.
+func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
 	at, err = numbers(ids)
 	of, err2 := numbers(storages)
 	if err := errors.Join(err, err2); err != nil {
 		return nil, nil, err
 	}
 	if len(at) != len(of) {
-		return nil, nil, errJoined
+		return nil, nil, ErrJoined
 	}
 	return at, of, nil
 }
 
-// lastStored returns the last stored event between two positions. A damaged one says
+// LastStored returns the last stored event between two positions. A damaged one says
 // nothing of the log, and has no mark.
-func lastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
+func LastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
 	var line []byte
 	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1`, after, until).Scan(&p.ID, &line)
 	if errors.Is(err, sql.ErrNoRows) {

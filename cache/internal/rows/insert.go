@@ -1,4 +1,4 @@
-package cache
+package rows
 
 import (
 	"fmt"
@@ -69,26 +69,26 @@ func insertSome(c *dbfile.BulkWriter, evs []event.Event, storages []int64, or st
 }
 
 // insertPostings adds postings to those that are there.
-func insertPostings(c *dbfile.BulkWriter, p postings) error {
+func insertPostings(c *dbfile.BulkWriter, p Postings) error {
 	keys, offsets := p.sorted()
 	for len(keys) > 0 {
 		into := intoPosting
 		into.Rows = some(len(keys))
 		for i := range into.Rows {
-			c.Bind(keys[i].storage)
-			c.Bind(int64(keys[i].block))
+			c.Bind(keys[i].Storage)
+			c.Bind(int64(keys[i].Block))
 			c.Bind(offsets[i])
 		}
 		if _, err := c.Exec(into); err != nil {
-			return fmt.Errorf("index block %d: %w", keys[0].block, err)
+			return fmt.Errorf("index block %d: %w", keys[0].Block, err)
 		}
 		keys, offsets = keys[into.Rows:], offsets[into.Rows:]
 	}
 	return nil
 }
 
-// storeEvents stores events in the transaction that begin has begun.
-func (t *tables) storeEvents(evs []event.Event, storages []int64) (held []int, err error) {
+// StoreEvents stores events in the transaction that begin has begun.
+func (t *Tables) StoreEvents(evs []event.Event, storages []int64) (held []int, err error) {
 	err = t.file.Bulk(func(c *dbfile.BulkWriter) (err error) {
 		held, err = insertEvents(c, evs, storages)
 		return err
@@ -96,8 +96,8 @@ func (t *tables) storeEvents(evs []event.Event, storages []int64) (held []int, e
 	return held, err
 }
 
-// storePostings stores postings in the transaction that begin has begun.
-func (t *tables) storePostings(p postings) error {
+// StorePostings stores postings in the transaction that begin has begun.
+func (t *Tables) StorePostings(p Postings) error {
 	if len(p) == 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package cache
+package rows
 
 import (
 	"database/sql"
@@ -8,8 +8,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// storedMark reads a mark as files keep it: empty if it is not known.
-func storedMark(s string) (event.Mark, error) {
+// ParseMark reads a mark as files keep it: empty if it is not known.
+func ParseMark(s string) (event.Mark, error) {
 	if s == "" {
 		return 0, nil
 	}
@@ -20,10 +20,10 @@ func storedMark(s string) (event.Mark, error) {
 	return m, nil
 }
 
-// noteMark keeps the mark of a position of a copy, which a server has told, if it is the
+// NoteMark keeps the mark of a position of a copy, which a server has told, if it is the
 // newest one so far. It belongs into the transaction that makes the copy hold what lies
 // before the position: what is held and not marked could be mixed with another history.
-func (t *tables) noteMark(tx *sql.Tx, p event.Point) error {
+func (t *Tables) NoteMark(tx *sql.Tx, p event.Point) error {
 	if p.Mark == 0 {
 		return nil
 	}
@@ -31,24 +31,24 @@ func (t *tables) noteMark(tx *sql.Tx, p event.Point) error {
 	return err
 }
 
-func removals(tx *sql.Tx) (n int64, err error) {
+func LoadRemovals(tx *sql.Tx) (n int64, err error) {
 	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
 	return n, err
 }
 
-// removalsNow is removals in the transaction that begin has begun.
-func (t *tables) removalsNow(tx *sql.Tx) (n int64, err error) {
+// Removals is removals in the transaction that begin has begun.
+func (t *Tables) Removals(tx *sql.Tx) (n int64, err error) {
 	err = t.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
 	return n, err
 }
 
-func noteRemoval(tx *sql.Tx) error {
+func NoteRemoval(tx *sql.Tx) error {
 	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
 	return err
 }
 
-// countFetched counts events that came from a server.
-func countFetched(tx *sql.Tx, n, bytes int) error {
+// CountFetched counts events that came from a server.
+func CountFetched(tx *sql.Tx, n, bytes int) error {
 	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
 	return err
 }

@@ -1,4 +1,4 @@
-package cache
+package rows
 
 import (
 	"context"
@@ -12,24 +12,24 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// tables are those of an open file that several packages read and write.
-type tables struct {
+// Tables are those of an open file that several packages read and write.
+type Tables struct {
 	file     *dbfile.File
 	storages map[string]int64 // numbers of storages written lately; of who has the right to write
 }
 
-func newTables(f *dbfile.File) *tables {
-	return &tables{file: f, storages: map[string]int64{}}
+func New(f *dbfile.File) *Tables {
+	return &Tables{file: f, storages: map[string]int64{}}
 }
 
-// forgetStorages forgets the numbers of storages: some may have been rolled back.
-func (t *tables) forgetStorages() { clear(t.storages) }
+// ForgetStorages forgets the numbers of storages: some may have been rolled back.
+func (t *Tables) ForgetStorages() { clear(t.storages) }
 
 // maxStorages bounds the memory of storage numbers.
 const maxStorages = 1 << 16
 
-// storageID returns the number of a storage, giving it one if it has none.
-func (t *tables) storageID(tx *sql.Tx, user, path string) (id int64, err error) {
+// StorageID returns the number of a storage, giving it one if it has none.
+func (t *Tables) StorageID(tx *sql.Tx, user, path string) (id int64, err error) {
 	var buf [256]byte
 	name := append(append(append(buf[:0], user...), '/'), path...)
 	if id, ok := t.storages[string(name)]; ok {
@@ -49,19 +49,19 @@ func (t *tables) storageID(tx *sql.Tx, user, path string) (id int64, err error) 
 	return id, nil
 }
 
-// storageIDs returns the numbers of the storages of evs.
-func (t *tables) storageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
+// StorageIDs returns the numbers of the storages of evs.
+func (t *Tables) StorageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
 	storages = make([]int64, len(evs))
 	for i := range evs {
-		if storages[i], err = t.storageID(tx, evs[i].User, evs[i].Path); err != nil {
+		if storages[i], err = t.StorageID(tx, evs[i].User, evs[i].Path); err != nil {
 			return nil, err
 		}
 	}
 	return storages, nil
 }
 
-// storagesOf returns the SQL condition on storage s for the storages of t.
-func storagesOf(t event.Topic) (where string, args []any) {
+// StoragesOf returns the SQL condition on storage s for the storages of t.
+func StoragesOf(t event.Topic) (where string, args []any) {
 	var ors []string
 	for from, to := range t.PathRanges() {
 		var ands []string
@@ -77,10 +77,10 @@ func storagesOf(t event.Topic) (where string, args []any) {
 	return "(" + strings.Join(ors, " OR ") + ")", args
 }
 
-// storagesBehind returns the SQL condition on storage s for the storages of topic from
+// StoragesBehind returns the SQL condition on storage s for the storages of topic from
 // a name on, such that SQLite finds the first of them by its index and goes on from
 // there: what else must hold is hidden from its choice of an index by a plus sign.
-func storagesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
+func StoragesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
 	if user, ok := topic.User(); ok {
 		first, end := topic.StorageRange()
 		where, args = "s.user = ? AND s.path >= ?", []any{user, max(from.Path, first.Path)}
@@ -100,27 +100,27 @@ func storagesBehind(topic event.Topic, from event.Storage) (where string, args [
 	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
 }
 
-// storageChunk is how many storages are looked at together. It is a variable for the
+// StorageChunk is how many storages are looked at together. It is a variable for the
 // tests.
-var storageChunk = 500
+var StorageChunk = 500
 
-type storageRow struct {
+type StorageRow struct {
 	event.Storage
-	id int64
+	ID int64
 }
 
-// storagesFrom returns some storages of topic, from name on.
-func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []storageRow, err error) {
-	where, args := storagesBehind(topic, from)
+// StoragesFrom returns some storages of topic, from name on.
+func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []StorageRow, err error) {
+	where, args := StoragesBehind(topic, from)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
-		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, storageChunk)...)
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, StorageChunk)...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var s storageRow
-		if err := rows.Scan(&s.id, &s.User, &s.Path); err != nil {
+		var s StorageRow
+		if err := rows.Scan(&s.ID, &s.User, &s.Path); err != nil {
 			return nil, err
 		}
 		storages = append(storages, s)
@@ -128,8 +128,8 @@ func storagesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event
 	return storages, rows.Err()
 }
 
-// namesOf calls fn with the names of the storages that have the numbers.
-func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
+// NamesOf calls fn with the names of the storages that have the numbers.
+func NamesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
 	if len(storages) == 0 {
 		return nil
 	}
@@ -141,14 +141,14 @@ func namesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage 
 		return err
 	}
 	if n != len(storages) {
-		return errJoined
+		return ErrJoined
 	}
 	for text := range strings.SplitSeq(joined.String, "\n") {
 		number, text, _ := strings.Cut(text, "/")
 		user, path, ok := strings.Cut(text, "/")
 		storage, err := strconv.ParseInt(number, 10, 64)
 		if err != nil || !ok {
-			return errJoined
+			return ErrJoined
 		}
 		fn(storage, event.Storage{User: user, Path: path})
 	}

@@ -260,3 +260,24 @@ func appendString(b []byte, s string) []byte {
 	}
 	return append(b, '"')
 }
+
+// Text returns m's value, which must be a string.
+func (m Member) Text() (string, error) {
+	if len(m.Value) < 2 || m.Value[0] != '"' {
+		return "", fmt.Errorf("%s: want a string, not %.40q", m.Name, m.Value)
+	}
+	s, ok := unquote(m.Value)
+	if !ok {
+		return "", fmt.Errorf("%s: %.40q has half of a surrogate pair", m.Name, m.Value)
+	}
+	return s, nil
+}
+
+// hash returns m's value, which must be the text of a hash.
+func (m Member) hash() (Hash, error) {
+	s, err := m.Text()
+	if err != nil {
+		return Hash{}, err
+	}
+	return ParseHash(s)
+}

@@ -59,6 +59,10 @@ func (m Moment) Time(now time.Time) (t Time, ok bool) {
 	return 0, false
 }
 
+// FixedTime returns the time that m names; ok is false if it names none or one that
+// depends on when it is asked.
+func (m Moment) FixedTime() (t Time, ok bool) { return m.time, m.kind == momentTime }
+
 // String returns m as a request writes it; ParseMoment reads it back.
 func (m Moment) String() string {
 	switch m.kind {

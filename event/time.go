@@ -104,3 +104,12 @@ func daysBefore(year, month int) int {
 	}
 	return days
 }
+
+// MarshalText returns the text of t.
+func (t Time) MarshalText() ([]byte, error) { return t.AppendTo(nil), nil }
+
+// UnmarshalText reads the canonical text of a Time.
+func (t *Time) UnmarshalText(b []byte) (err error) {
+	*t, err = parseTime(b)
+	return err
+}

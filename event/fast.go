@@ -2,9 +2,13 @@ package event
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 )
+
+// These are shortcuts for the module's other packages, which read many lines that have
+// been checked before: Stored and Skim for the cache, SkimMark for the server's streams,
+// ScanBody for the bodies that wire reads. They are here since they need to know how an
+// event keeps its line.
 
 // Stored reads an event's line that came from a trusted place, where ParseLine had
 // been before it: it cuts the line into its members without checking the names,
@@ -89,42 +93,11 @@ func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	return s, time, nil
 }
 
-// AppendNotice appends what tells of an event without its time, key and value: which event
-// it is, and of which storage. No notice is an event's line, or the other way round.
-func (ev *Event) AppendNotice(b []byte) []byte {
-	b = append(b, `{"id":"`...)
-	b = ev.ID.AppendTo(b)
-	b = append(append(b, `","type":"`...), ev.Type...)
-	b = appendString(append(b, `","user":`...), ev.User)
-	b = appendString(append(b, `,"path":`...), ev.Path)
-	b = hex.AppendEncode(append(b, `,"hash":"`...), ev.Hash[:])
-	return append(b, `"}`...)
+// ScanBody returns the draft that a JSON object with value, key and type makes for a
+// storage, if that is as it nearly always is, and whether it names a key. What it does
+// not take may still be right.
+func ScanBody(object []byte, user, path string) (d Draft, keyed, ok bool) {
+	d = Draft{User: user, Path: path, Type: Put}
+	given, ok := scanDraft(object, &d, hasType|hasKey|hasValue)
+	return d, given&hasKey != 0, ok
 }
-
-// MarshalText returns the text of t.
-func (t Time) MarshalText() ([]byte, error) { return t.AppendTo(nil), nil }
-
-// UnmarshalText reads the canonical text of a Time.
-func (t *Time) UnmarshalText(b []byte) (err error) {
-	*t, err = parseTime(b)
-	return err
-}
-
-// Text returns the string that m holds.
-func (m Member) Text() (string, error) { return m.text() }
-
-// AppendJSON appends d as the JSON object that ParseDraft reads.
-func (d *Draft) AppendJSON(b []byte) []byte {
-	b = appendString(append(b, `{"user":`...), d.User)
-	b = appendString(append(b, `,"path":`...), d.Path)
-	b = appendString(append(b, `,"type":`...), string(d.Type))
-	b = appendString(append(b, `,"key":`...), d.Key)
-	if len(d.Value) > 0 {
-		b = append(append(b, `,"value":`...), d.Value...)
-	}
-	return append(b, '}')
-}
-
-// FixedTime returns the time that m names; ok is false if it names none or one that
-// depends on when it is asked.
-func (m Moment) FixedTime() (t Time, ok bool) { return m.time, m.kind == momentTime }

@@ -1,0 +1,191 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A Draft is an append as its author writes it: an event without a place in a
+// log.
+type Draft struct {
+	User, Path string
+	Type       Type
+	Key        string // the author's idempotency key: the same draft sent twice is one event
+	Value      []byte // compact JSON, as CompactValue returns it; nil for DEL
+}
+
+// Storage returns the storage that d is written to.
+func (d *Draft) Storage() Storage { return Storage{d.User, d.Path} }
+
+// Check says what is wrong with d. It does not look at the value's bytes: those
+// have been through CompactValue.
+func (d *Draft) Check() error {
+	if err := d.Storage().Check(); err != nil {
+		return err
+	}
+	if err := CheckKey(d.Key); err != nil {
+		return err
+	}
+	switch {
+	case d.Type != Put && d.Type != Del:
+		return fmt.Errorf("type %.40q: want PUT or DEL", string(d.Type))
+	case d.Type == Put && len(d.Value) == 0:
+		return errors.New("value: is missing; a PUT needs one (null is a value)")
+	case d.Type == Del && len(d.Value) != 0:
+		return errors.New("value: must not be given; a DEL has none")
+	}
+	return nil
+}
+
+// Hash returns the hash of what d says.
+func (d *Draft) Hash() Hash { return sum(d.User, d.Path, d.Type, d.Key, d.Value) }
+
+// AppendJSON appends d as the JSON object that ParseDraft reads.
+func (d *Draft) AppendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"user":`...), d.User)
+	b = appendString(append(b, `,"path":`...), d.Path)
+	b = appendString(append(b, `,"type":`...), string(d.Type))
+	b = appendString(append(b, `,"key":`...), d.Key)
+	if len(d.Value) > 0 {
+		b = append(append(b, `,"value":`...), d.Value...)
+	}
+	return append(b, '}')
+}
+
+// ParseDraft reads an append written as a JSON object: user, path, type (PUT if
+// not given), key and value, in any order. It also reads an event's line, whose id, time
+// and reason it leaves aside (another log gives its own) and whose hash must match.
+// Any other member is refused. The draft shares no bytes with object.
+func ParseDraft(object []byte) (Draft, error) {
+	d, _, err := ParseAppend(object)
+	return d, err
+}
+
+// ParseAppend is ParseDraft for a log, which has to know whether the author has settled
+// which event this is: by a key, an empty one included, or by a hash, which covers the
+// key. If not, the log makes a key, or a second append of the same value would be the
+// first one.
+func ParseAppend(object []byte) (d Draft, settled bool, err error) {
+	d = Draft{Type: Put}
+	if given, ok := scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue); ok {
+		return d, given&hasKey != 0, nil
+	}
+	return parseDraft(object)
+}
+
+// parseDraft is ParseAppend of whatever comes.
+func parseDraft(object []byte) (d Draft, settled bool, err error) {
+	ms, err := members(object)
+	if err != nil {
+		return Draft{}, false, err
+	}
+	d = Draft{Type: Put}
+	var claimed *Hash
+	for _, m := range ms {
+		switch m.Name {
+		case "user":
+			d.User, err = m.Text()
+		case "path":
+			d.Path, err = m.Text()
+		case "type":
+			var s string
+			s, err = m.Text()
+			d.Type = Type(s)
+		case "key":
+			settled = true
+			d.Key, err = m.Text()
+		case "value":
+			d.Value, err = CompactValue(m.Value)
+		case "hash":
+			settled = true
+			claimed = new(Hash)
+			*claimed, err = m.hash()
+		case "id", "time", "reason":
+		default:
+			err = fmt.Errorf("unknown member %.40q", m.Name)
+		}
+		if err != nil {
+			return Draft{}, false, err
+		}
+	}
+	if err := d.Check(); err != nil {
+		return Draft{}, false, err
+	}
+	if claimed != nil && *claimed != d.Hash() {
+		return Draft{}, false, ErrHash
+	}
+	return d, settled, nil
+}
+
+// The members of a draft.
+const (
+	hasUser = 1 << iota
+	hasPath
+	hasType
+	hasKey
+	hasValue
+)
+
+// scanDraft reads the members of d that a JSON object gives, if it is as an append nearly
+// always is: none but those allowed, each at most once, and without escapes but in the
+// value. given are those that are there. The draft shares no bytes with object.
+func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
+	s := scanner{b: object}
+	s.space()
+	if !s.skip('{') {
+		return 0, false
+	}
+	for more := true; more; more = s.skip(',') {
+		s.space()
+		name, ok := s.plain()
+		s.space()
+		if !ok || !s.skip(':') {
+			return 0, false
+		}
+		s.space()
+		bit := 0
+		switch string(name) {
+		case "user":
+			bit, ok = hasUser, s.draftText(&d.User)
+		case "path":
+			bit, ok = hasPath, s.draftText(&d.Path)
+		case "type":
+			bit, ok = hasType, s.draftType(&d.Type)
+		case "key":
+			bit, ok = hasKey, s.draftText(&d.Key)
+		case "value":
+			bit, ok = hasValue, s.draftValue(&d.Value)
+		}
+		if !ok || allowed&bit&^given == 0 {
+			return 0, false
+		}
+		given |= bit
+		s.space()
+	}
+	if !s.skip('}') {
+		return 0, false
+	}
+	s.space()
+	return given, s.i == len(object) && s.isText() && d.Check() == nil
+}
+
+func (s *scanner) draftText(to *string) bool {
+	b, ok := s.plain()
+	*to = string(b)
+	return ok
+}
+
+func (s *scanner) draftType(to *Type) bool {
+	b, ok := s.plain()
+	*to = typeOf(b)
+	return ok
+}
+
+func (s *scanner) draftValue(to *[]byte) bool {
+	from, spaces := s.i, s.spaces
+	ok := s.value(MaxDepth)
+	if ok {
+		*to = compact(s.b[from:s.i], s.spaces-spaces)
+	}
+	return ok
+}

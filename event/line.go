@@ -1,0 +1,186 @@
+package event
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrHash is wrapped by ParseLine when a line's hash is not that of its contents.
+var ErrHash = errors.New("hash does not match the contents")
+
+// ParseLine reads an event's line and checks all of it: the order and form of its
+// members, its names, its value and its hash. The event keeps the line, which the
+// caller must not change any more. A line that ParseLine accepts is the line that
+// the event prints.
+func ParseLine(line []byte) (Event, error) {
+	ev, err := parseLine(line)
+	if err != nil {
+		return Event{}, fmt.Errorf("parse event %.60q: %w", line, err)
+	}
+	return ev, nil
+}
+
+func parseLine(line []byte) (Event, error) {
+	ev, tail, err := cutLine(line)
+	if err != nil {
+		return ev, err
+	}
+	if ev.Extra, ev.Value, err = splitTail(tail); err != nil {
+		return ev, err
+	}
+	if err := ev.Check(); err != nil {
+		return ev, err
+	}
+	if ev.Draft.Hash() != ev.Hash {
+		return ev, ErrHash
+	}
+	return ev, nil
+}
+
+// cutLine reads a line up to its hash and returns what follows as its tail. It
+// checks the form of the members, not the names in them.
+func cutLine(line []byte) (ev Event, tail []byte, err error) {
+	p := lineParser{rest: line}
+	id, t := p.text(`{"id":`), p.text(`,"time":`)
+	user, path := p.text(`,"user":`), p.text(`,"path":`)
+	typ, key, hash := p.text(`,"type":`), p.text(`,"key":`), p.text(`,"hash":`)
+	if p.err != nil {
+		return ev, nil, p.err
+	}
+	var ok bool
+	if ev.ID, ok = parseID(id); !ok {
+		return ev, nil, idError(string(id))
+	}
+	if ev.ID == Beginning {
+		return ev, nil, errors.New("id: must not be zero, the position before the first event")
+	}
+	if ev.Time, err = parseTime(t); err != nil {
+		return ev, nil, err
+	}
+	if ev.Hash, err = ParseHash(hash); err != nil {
+		return ev, nil, err
+	}
+	ev.User, ev.Path, ev.Type, ev.Key = unescape(user), unescape(path), typeOf(typ), unescape(key)
+	ev.line = line
+	return ev, p.rest, nil
+}
+
+// typeOf avoids an allocation for the types there are.
+func typeOf(b []byte) Type {
+	switch string(b) {
+	case "PUT":
+		return Put
+	case "DEL":
+		return Del
+	}
+	return Type(b)
+}
+
+// A lineParser cuts the leading members off a line; the first thing that is wrong
+// sticks.
+type lineParser struct {
+	rest []byte
+	err  error
+}
+
+// text cuts off label and the JSON string behind it and returns what stands
+// between the quotes, accepting only the escapes that appendString writes.
+func (p *lineParser) text(label string) []byte {
+	if p.err != nil {
+		return nil
+	}
+	n := len(label)
+	if len(p.rest) <= n || string(p.rest[:n]) != label || p.rest[n] != '"' {
+		p.err = fmt.Errorf("want the member %s and a string, not %.30q", strings.Trim(label, "{,:"), p.rest)
+		return nil
+	}
+	b := p.rest[n+1:]
+	if i := bytes.IndexByte(b, '"'); i >= 0 && bytes.IndexByte(b[:i], '\\') < 0 {
+		p.rest = b[i+1:]
+		return b[:i]
+	}
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			p.rest = b[i+1:]
+			return b[:i]
+		case '\\':
+			if i++; i < len(b) && b[i] != '"' && b[i] != '\\' {
+				p.err = fmt.Errorf("%s is not a string in its shortest form", strings.Trim(label, "{,:"))
+				return nil
+			}
+		}
+	}
+	p.err = fmt.Errorf("%s is a string without an end", strings.Trim(label, "{,:"))
+	return nil
+}
+
+// unescape undoes what appendString does.
+func unescape(b []byte) string {
+	if bytes.IndexByte(b, '\\') < 0 {
+		return string(b)
+	}
+	s := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if b[i] == '\\' {
+			i++
+		}
+		s = append(s, b[i])
+	}
+	return string(s)
+}
+
+// splitTail splits what follows the hash of a line into the unknown members and
+// the value. Both share b's bytes.
+func splitTail(b []byte) (extra, value []byte, err error) {
+	if string(b) == "}" {
+		return nil, nil, nil
+	}
+	if len(b) < 3 || b[0] != ',' || b[1] != '"' || b[len(b)-1] != '}' {
+		return nil, nil, fmt.Errorf("want a member or the end behind the hash, not %.30q", b)
+	}
+	b = b[1 : len(b)-1]
+	if v, ok := bytes.CutPrefix(b, []byte(`"value":`)); ok {
+		return nil, v, checkCompact(v)
+	}
+	object := slices.Concat([]byte{'{'}, b, []byte{'}'})
+	spaces, err := checkJSON(object, MaxDepth+1)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the members behind the hash: %w", err)
+	}
+	if spaces > 0 {
+		return nil, nil, fmt.Errorf("the members behind the hash: %w", errSpaced)
+	}
+	ms, err := members(object)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, m := range ms {
+		switch {
+		case isLineMember(m.Name):
+			return nil, nil, fmt.Errorf("has the member %q twice", m.Name)
+		case m.Name == "value" && i < len(ms)-1:
+			return nil, nil, errors.New("value: is not the last member")
+		case m.Name == "value":
+			n := len(b) - len(m.Value)
+			extra, ok := bytes.CutSuffix(b[:n], []byte(`,"value":`))
+			if !ok {
+				return nil, nil, errors.New(`value: its name is not written "value"`)
+			}
+			return extra, b[n:], nil
+		}
+	}
+	return b, nil, nil
+}
+
+// isLineMember reports whether name is one of the members that begin every line.
+func isLineMember(name string) bool {
+	switch name {
+	case "id", "time", "user", "path", "type", "key", "hash":
+		return true
+	}
+	return false
+}

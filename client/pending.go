@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,8 +17,9 @@ import (
 // SyncAt makes the window around a moment held, which is the bounded stretch that the
 // server offers for it, and the state where that begins: from then on the state at each
 // moment in it is known without a server. One window is pending at a time; a moment in
-// one that was answered before asks nothing.
+// one that was answered before asks nothing. The zero Moment is now.
 func (c *Client) SyncAt(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
+	at = cmp.Or(at, event.Now)
 	s, err := c.syncWindow(ctx, topic, at, fresh)
 	if err == nil {
 		s.Members, err = c.ensureState(ctx, topic, s.Span.From, s.Span.To)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +13,12 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// StateAt makes the state of topic at a moment known here and returns its position.
+// StateAt makes the state of topic at a moment known here and returns its position. The
+// zero Moment is now.
 // It fetches no more than the window around the moment and the state where that
 // begins, and of these what is missing; if nothing is, no server is asked.
 func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	at = cmp.Or(at, event.Now)
 	id, err := c.stateAt(ctx, topic, at)
 	if err != nil {
 		return 0, fmt.Errorf("state of %s at %s: %w", topic, at, err)
@@ -46,16 +49,19 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 
 // heldState returns the position of a moment whose state is known here for sure.
 func (c *Client) heldState(ctx context.Context, topic event.Topic, at event.Moment) (id event.ID, ok bool, err error) {
-	if cursor, is := at.Cursor(); is && cursor.Of(c.store.Log()) {
-		id, ok = cursor.ID, true
-	} else if t, is := at.Time(time.Now()); is && !at.IsNow() {
-		id, ok, err = c.store.StateTime(ctx, topic, t)
+	if at.IsNow() {
+		return 0, false, nil // only a server knows
 	}
-	if err != nil || !ok {
+	sure := true
+	cursor, err := at.Resolve(time.Now(), event.Cursor{ID: event.MaxID}, func(t event.Time) (id event.ID, err error) {
+		id, sure, err = c.store.StateTime(ctx, topic, t)
+		return id, err
+	})
+	if err != nil || !sure || !cursor.Of(c.store.Log()) {
 		return 0, false, err
 	}
-	ok, err = c.knownState(ctx, topic, id)
-	return id, ok, err
+	ok, err = c.knownState(ctx, topic, cursor.ID)
+	return cursor.ID, ok, err
 }
 
 func (c *Client) knownState(ctx context.Context, topic event.Topic, at event.ID) (bool, error) {
@@ -181,7 +187,7 @@ func (c *Client) abort(ctx context.Context, how func(context.Context) error) err
 }
 
 // State gives the state of topic at a moment: the event that set each storage's value,
-// in the order of users and paths. What is missing here is fetched first, see
+// in the order of users and paths. The zero Moment is now. What is missing here is fetched first, see
 // StateAt. An error is the last thing given.
 func (c *Client) State(ctx context.Context, topic event.Topic, at event.Moment) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {

@@ -411,3 +411,29 @@ func TestLyingSnapshots(t *testing.T) {
 		same(t, "the state over a bad wire", got, slowState(all, event.All, func(c *change) bool { return c.ID <= (bound + 10).String() }))
 	})
 }
+
+// A Moment that was forgotten is now, not the beginning, whose state is nothing.
+func TestStateOfTheZeroMoment(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/posts/1", 3)
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	if s, err := c.SyncAt(t.Context(), event.All, event.Moment{}, nil); err != nil || s.Span.To != 3 {
+		t.Errorf("SyncAt = %v, %v, want all three events", s.Span, err)
+	}
+	f.put("alice/posts/2", 1)
+	for at, want := range map[event.Moment]int{{}: 2, event.Now: 2, event.FromBeginning: 0} {
+		n := 0
+		for _, err := range c.State(t.Context(), event.All, at) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != want {
+			t.Errorf("the state at %#v has %d events, want %d", at, n, want)
+		}
+	}
+	if at, err := c.StateAt(t.Context(), event.All, event.Moment{}); err != nil || at != 4 {
+		t.Errorf("StateAt = %s, %v, want the head", at, err)
+	}
+}

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// A Moment is a point in a log as a person or a request writes it. The server
-// turns it into a position once; from then on positions travel.
+// A Moment is a point in a log as a person or a request writes it. It is resolved to a
+// position once; from then on positions travel. Moments can be compared with ==.
+//
+// The zero Moment names no point: the doc of what takes it says which one it stands for. Where
+// a range begins it is the beginning, and so it is written and resolved; a state of no
+// moment is that of now.
 type Moment struct {
 	kind   momentKind
 	cursor Cursor
@@ -19,16 +23,17 @@ type Moment struct {
 type momentKind uint8
 
 const (
-	momentBeginning momentKind = iota
+	momentNone momentKind = iota
+	momentBeginning
 	momentNow
 	momentID
 	momentTime
 	momentAge
 )
 
-// The moments at the two ends of a log. The zero Moment is FromBeginning.
+// The moments at the two ends of a log.
 var (
-	FromBeginning = Moment{}
+	FromBeginning = Moment{kind: momentBeginning}
 	Now           = Moment{kind: momentNow}
 )
 
@@ -41,7 +46,27 @@ func AtTime(t Time) Moment { return Moment{kind: momentTime, time: t} }
 // Cursor returns the position that m names by itself; ok is false if m is a time
 // or now.
 func (m Moment) Cursor() (c Cursor, ok bool) {
-	return m.cursor, m.kind == momentID || m.kind == momentBeginning
+	return m.cursor, m.kind == momentID || m.kind == momentBeginning || m.kind == momentNone
+}
+
+// Resolve returns the position that m stands for in a log that ends at end: the one that
+// m names, end if m is now, or else that of its time, an age being taken back from now.
+// positionAt returns the position of the last event at or before a time; what it finds
+// after end, since more has been appended meanwhile, counts as end. A position that m
+// names is returned as it is: it may belong to another log.
+func (m Moment) Resolve(now time.Time, end Cursor, positionAt func(Time) (ID, error)) (Cursor, error) {
+	if m.IsNow() {
+		return end, nil
+	}
+	t, ok := m.Time(now)
+	if !ok {
+		return m.cursor, nil
+	}
+	at, err := positionAt(t)
+	if err != nil {
+		return Cursor{}, err
+	}
+	return Cursor{ID: min(at, end.ID)}, nil
 }
 
 // IsNow reports whether m is "now".

@@ -125,10 +125,13 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 		return err
 	}
 	defer db.Close()
-	at, err := offlinePosition(ctx, db, m, event.Beginning)
-	if err == nil && m.IsNow() {
-		at, err = endOfHeld(ctx, db, name, topics)
+	end := event.MaxID
+	if m.IsNow() {
+		if end, err = endOfHeld(ctx, db, name, topics); err != nil {
+			return err
+		}
 	}
+	at, err := offlinePosition(ctx, db, m, end)
 	if err != nil {
 		return err
 	}

@@ -83,13 +83,10 @@ func checkOrder(since, until *event.Moment) error {
 
 // offlinePosition turns a moment into a position by what is held.
 func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {
-	if m.IsNow() {
-		return end, nil
+	c, err := m.Resolve(time.Now(), event.Cursor{ID: end}, func(t event.Time) (event.ID, error) { return db.PositionAt(ctx, t) })
+	if err != nil {
+		return 0, err
 	}
-	if t, ok := m.Time(time.Now()); ok {
-		return db.PositionAt(ctx, t)
-	}
-	c, _ := m.Cursor()
 	if !c.Of(db.Log()) {
 		return 0, usagef("%s is a position of another log; %s holds %s", c, db.Path(), db.Log())
 	}

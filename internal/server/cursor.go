@@ -29,16 +29,11 @@ func (s *Server) point(ctx context.Context, at event.ID, head event.Point) (even
 // position turns a moment into a position of this log. Below the horizon it has no mark,
 // and nothing can be read from there.
 func (s *Server) position(r *http.Request, m event.Moment, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
-	if m.IsNow() {
-		return head, nil
-	}
-	c, _ := m.Cursor()
-	if t, ok := m.Time(s.cfg.Now()); ok {
-		at, err := s.log.PositionAt(r.Context(), t)
-		if err != nil {
-			return p, s.failure(r, err)
-		}
-		c.ID = min(at, head.ID) // an event after head has been committed meanwhile
+	c, err := m.Resolve(s.cfg.Now(), head.Cursor(s.log.Log()), func(t event.Time) (event.ID, error) {
+		return s.log.PositionAt(r.Context(), t)
+	})
+	if err != nil {
+		return p, s.failure(r, err)
 	}
 	return s.checkCursor(r, c, horizon, head)
 }

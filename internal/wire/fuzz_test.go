@@ -53,7 +53,7 @@ func FuzzParseWindows(f *testing.F) {
 			}
 			return
 		}
-		if q.At != nil && (q.Sum || q.Until != nil || q.Since != event.FromBeginning) {
+		if q.At != nil && (q.Sum || q.Until != nil || q.Since != (event.Moment{})) {
 			t.Fatalf("ParseWindows(%q) = %+v", query, q)
 		}
 		again, err := ParseWindows(q.Values().Encode())
@@ -85,7 +85,7 @@ func FuzzParseSnapshot(f *testing.F) {
 // checkQuery wants what every parsed query keeps to.
 func checkQuery(t *testing.T, q *Query) {
 	t.Helper()
-	if len(q.Topics) == 0 || len(q.Topics) > MaxTopics || q.Last != nil && q.Since != event.FromBeginning {
+	if len(q.Topics) == 0 || len(q.Topics) > MaxTopics || q.Last != nil && q.Since != (event.Moment{}) {
 		t.Fatalf("query %+v", q)
 	}
 	for _, n := range []*int{q.Limit, q.Last} {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -37,7 +38,7 @@ func (q *Query) Values() url.Values {
 	for _, t := range q.Except {
 		v.Add("except", t.String())
 	}
-	if q.Since != event.FromBeginning {
+	if cmp.Or(q.Since, event.FromBeginning) != event.FromBeginning {
 		v.Set("since", q.Since.String())
 	}
 	if q.Until != nil {
@@ -128,10 +129,13 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	if v.Has("since") && v.Has("last") {
 		return nil, errors.New("since and last: only one of them can be given")
 	}
-	if v.Has("since") {
+	switch {
+	case v.Has("since"):
 		if q.Since, err = event.ParseMoment(v.Get("since")); err != nil {
 			return nil, fmt.Errorf("since: %w", err)
 		}
+	case !v.Has("last"):
+		q.Since = event.FromBeginning
 	}
 	if v.Has("until") {
 		m, err := event.ParseMoment(v.Get("until"))

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A DifferentLogsError says that the servers of a Client are not of one log. Its
@@ -87,14 +85,14 @@ func (c *Client) askLogs(ctx context.Context) ([]string, error) {
 		asking.Go(func() {
 			info, err := c.askInfo(ctx, base)
 			var other *OtherLogError
-			var problem *wire.Error
+			var problem *StatusError
 			switch {
 			case err == nil:
 				logs[i] = info.Log
 			case errors.As(err, &other):
 				logs[i] = other.Got
-			case errors.As(err, &problem) && problem.Log != "":
-				logs[i] = problem.Log // it refuses what is held of another log
+			case errors.As(err, &problem) && problem.log != "":
+				logs[i] = problem.log // it refuses what is held of another log
 			case errors.As(err, new(*ProtocolError)):
 				errs[i] = err
 			}

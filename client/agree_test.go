@@ -76,7 +76,7 @@ func checkAgreement(t *testing.T, logs map[string]string, want string) {
 	if took := time.Since(start); took > agreeTime {
 		t.Errorf("took %v", took)
 	}
-	var full *wire.Error
+	var full *StatusError
 	switch isFull := errors.As(err, &full) && full.Status == 507; {
 	case want == "" && !isFull:
 		t.Errorf("put = %v, want it sent to a server", err)

@@ -36,7 +36,7 @@ func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, er
 		}
 		return nil
 	})
-	var status *wire.Error
+	var status *StatusError
 	if errors.As(err, &status) && status.Status == http.StatusRequestEntityTooLarge {
 		return nil, &reconcile.FrameError{TooLarge: true, Detail: status.Detail}
 	}
@@ -52,7 +52,7 @@ func (c *Client) post(ctx context.Context, base, path string, header http.Header
 	if resp.StatusCode == http.StatusOK {
 		err = c.ours(base, resp.Header, mediaType)
 	} else {
-		err = refusal(wire.ReadError(resp), event.Beginning)
+		err = refusal(readStatus(resp), event.Beginning)
 	}
 	if err != nil {
 		resp.Body.Close()

@@ -120,9 +120,9 @@ func final(err error) bool {
 	if errors.As(err, &timeout) {
 		return true
 	}
-	var status *wire.Error
+	var status *StatusError
 	if errors.As(err, &status) {
-		return status.Final()
+		return status.permanent()
 	}
 	var (
 		gap      *GapError
@@ -169,9 +169,9 @@ func dropped(base string, err error) error {
 
 // refusal turns a server's refusal of a position into the error that says what it
 // means.
-func refusal(e *wire.Error, after event.ID) error {
-	if e.Status == http.StatusGone && e.Oldest != nil {
-		return &GapError{After: after, Oldest: *e.Oldest}
+func refusal(e *StatusError, after event.ID) error {
+	if e.Status == http.StatusGone && e.oldest != nil {
+		return &GapError{After: after, Oldest: *e.oldest}
 	}
 	return e
 }

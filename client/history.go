@@ -34,8 +34,8 @@ func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
 	case resp.StatusCode != http.StatusConflict:
 		return nil
 	}
-	problem := wire.ReadError(resp)
-	if problem.Reason != wire.ReasonMark {
+	problem := readStatus(resp)
+	if problem.reason != wire.ReasonMark {
 		return problem
 	}
 	return back

@@ -90,7 +90,7 @@ func (c *Client) locate(ctx context.Context, imports Candidates, topic event.Top
 // refusedFrames reports whether a server would rather be asked by hashes: it is older
 // than the frames, or they ask for too much.
 func refusedFrames(err error) bool {
-	var status *wire.Error
+	var status *StatusError
 	return tooLarge(err) || errors.As(err, &status) && status.Status == http.StatusBadRequest
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // An Outbox keeps what was written here until a server has acknowledged it. *cache.DB
@@ -118,8 +117,8 @@ func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, number
 // refusedDrafts returns the answer that refuses drafts for what they are, nil if err is
 // none. Only one of a log is about the drafts themselves: a proxy's 413 is about the size
 // of the request.
-func refusedDrafts(err error) *wire.Error {
-	var answer *wire.Error
+func refusedDrafts(err error) *StatusError {
+	var answer *StatusError
 	if errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge) {
 		return answer
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // queue puts drafts with these keys into a copy's outbox.
@@ -146,7 +145,7 @@ func TestSendThroughNarrowProxy(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	var answer *wire.Error
+	var answer *StatusError
 	sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
 	if !errors.As(err, &answer) || answer.Status != 413 || answer.FromLog {
 		t.Errorf("Send = %v, want the proxy's 413", err)

@@ -61,14 +61,14 @@ func (c *Client) shares(ctx context.Context, p event.Point) (shared bool, err er
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return wire.ReadError(resp)
+			return readStatus(resp)
 		}
 		return nil
 	})
 	var back *PutBackError
-	var problem *wire.Error
+	var problem *StatusError
 	switch {
-	case errors.As(err, &back), errors.As(err, &problem) && problem.Reason == wire.ReasonAhead:
+	case errors.As(err, &back), errors.As(err, &problem) && problem.reason == wire.ReasonAhead:
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("find out where the logs parted: %w", err)

@@ -94,7 +94,7 @@ func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window
 
 // unsupported reports whether a server is older than what it was asked for.
 func unsupported(err error) bool {
-	var status *wire.Error
+	var status *StatusError
 	return errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed)
 }
 

@@ -49,7 +49,7 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 		if q.At != nil {
 			after, _ = q.At.Cursor()
 		}
-		return nil, refusal(wire.ReadError(resp), after.ID)
+		return nil, refusal(readStatus(resp), after.ID)
 	}
 	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
 		return nil, err

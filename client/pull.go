@@ -158,7 +158,7 @@ func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *ht
 		return &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
 	}
 	after, _ := q.Since.Cursor()
-	return refusal(wire.ReadError(resp), after.ID)
+	return refusal(readStatus(resp), after.ID)
 }
 
 // busyPause is how long to wait before asking again whether another process has

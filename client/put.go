@@ -75,15 +75,15 @@ func refusedByLog(err error) bool {
 	if errors.As(err, &back) {
 		return back.refused
 	}
-	var answer *wire.Error
-	return errors.As(err, &answer) && answer.FromLog && answer.NotAppended()
+	var answer *StatusError
+	return errors.As(err, &answer) && answer.notAppended()
 }
 
 // isOtherLog reports whether a server has refused an append because the log that it serves
 // is not the one that is held, where that does not matter. From then on it is not named.
 func (c *Client) isOtherLog(err error) bool {
-	var problem *wire.Error
-	return c.logName() == "" && errors.As(err, &problem) && problem.Reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
+	var problem *StatusError
+	return c.logName() == "" && errors.As(err, &problem) && problem.reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
 }
 
 func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
@@ -135,7 +135,7 @@ func receiptOf(r *wire.SetResult, d event.Draft) event.Receipt {
 // putRefusal tells what a server has decided about drafts from what something before
 // it thinks of the request.
 func putRefusal(base string, resp *http.Response) error {
-	err := wire.ReadError(resp)
+	err := readStatus(resp)
 	if err.Status == http.StatusBadRequest && wire.LogOf(resp.Header) == "" {
 		return &ProtocolError{base, fmt.Sprintf("is not an rstream server: it answers an append with %q", err.Error())}
 	}

@@ -15,53 +15,9 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
-	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
-
-// Probe asks the servers of cfg what they serve: the first one that answers.
-func Probe(ctx context.Context, cfg Config) (wire.Info, error) {
-	cfg, err := cfg.checked()
-	if err != nil {
-		return wire.Info{}, err
-	}
-	c := newClient(nil, cfg)
-	defer c.closeIdle()
-	return c.Info(ctx)
-}
-
-// Info asks the server what it serves.
-func (c *Client) Info(ctx context.Context) (info wire.Info, err error) {
-	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
-		info, err = c.askInfo(ctx, base)
-		return err
-	})
-	if err == nil {
-		err = c.agree(ctx)
-	}
-	return info, err
-}
-
-// askInfo asks one server what it serves.
-func (c *Client) askInfo(ctx context.Context, base string) (info wire.Info, err error) {
-	resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
-	if err != nil {
-		return info, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return info, wire.ReadError(resp)
-	}
-	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
-		return info, err // before its body, which may never end
-	}
-	_, err = readObject(base, "/", resp.Body, &info)
-	if errors.As(err, new(*ProtocolError)) || err == nil && !event.ValidLogID(info.Log) {
-		return info, &ProtocolError{base, "is not an rstream server"}
-	}
-	return info, err
-}
 
 // base returns the server that is asked at present.
 func (c *Client) base() string {
@@ -76,7 +32,7 @@ func (c *Client) failed(base string, cause error) (rest time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.Index(c.cfg.Servers, base)
-	var status *wire.Error
+	var status *StatusError
 	if errors.As(cause, &status) && status.RetryAfter > 0 {
 		c.resting[i] = time.Now().Add(status.RetryAfter)
 	}
@@ -306,11 +262,11 @@ func fitsURL(url, params string) bool { return len(url)+1+len(params) <= maxURL 
 // what was asked.
 func (c *Client) checkAnswer(base, method string, resp *http.Response, newest cache.Newest) error {
 	if wire.LogOf(resp.Header) == "" && fromGateway(resp.StatusCode) {
-		return &UnreachableError{URL: base, Err: wire.ReadError(resp)}
+		return &UnreachableError{URL: base, Err: readStatus(resp)}
 	}
 	if wire.LogOf(resp.Header) == "" && fromStranger(resp.StatusCode) {
 		resp.Body = sse.NewIdleBody(resp.Body, time.Second) // which has said enough
-		return &ProtocolError{base, "is not an rstream server: it answers with " + wire.ReadError(resp).Error()}
+		return &ProtocolError{base, "is not an rstream server: it answers with " + readStatus(resp).Error()}
 	}
 	if resp.Request != nil && resp.Request.Method != method {
 		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, host(resp.Request.URL.String()))}

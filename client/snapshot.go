@@ -50,7 +50,7 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusal(wire.ReadError(resp), s.at)
+		return refusal(readStatus(resp), s.at)
 	}
 	if err := s.c.ours(base, resp.Header, wire.JSON); err != nil {
 		return err

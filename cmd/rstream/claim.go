@@ -195,7 +195,7 @@ var batchLine = regexp.MustCompile(`\bline (\d+): `)
 // alone: that nothing was appended, and the numbers of its lines, in whose place come
 // those of the file.
 func refusalText(err error, items []lineItem) string {
-	var answer *wire.Error
+	var answer *client.StatusError
 	if !errors.As(err, &answer) || !answer.FromLog {
 		return err.Error()
 	}

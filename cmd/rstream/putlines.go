@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -241,7 +242,7 @@ func (c *lineClaim) send(batch []lineItem, send sendFunc) error {
 }
 
 func isTooLarge(err error) bool {
-	var answer *wire.Error
+	var answer *client.StatusError
 	return errors.As(err, &answer) && answer.Status == http.StatusRequestEntityTooLarge
 }
 

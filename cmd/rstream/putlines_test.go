@@ -9,7 +9,6 @@ import (
 
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // numbered returns lines that bring their keys.
@@ -23,7 +22,7 @@ func numbered(n int) (in string) {
 // What takes a few lines at a time, such as a proxy with a limit on requests, gets a few at
 // a time, each once and in order, and is not asked for more again.
 func TestSendLinesInParts(t *testing.T) {
-	tooLarge := &client.UnknownOutcomeError{Err: &wire.Error{Status: http.StatusRequestEntityTooLarge}}
+	tooLarge := &client.UnknownOutcomeError{Err: &client.StatusError{Status: http.StatusRequestEntityTooLarge}}
 	const most = 7
 	refused, next := 0, 0
 	send := func(ds []event.Draft) (fate, error) {
@@ -65,7 +64,7 @@ func TestSendLinesInPartsFails(t *testing.T) {
 		asked := 0
 		err := (&lineClaim{name: "in"}).send(batch, func([]event.Draft) (fate, error) {
 			if asked++; asked == 1 {
-				return c.first, &wire.Error{Status: http.StatusRequestEntityTooLarge}
+				return c.first, &client.StatusError{Status: http.StatusRequestEntityTooLarge}
 			}
 			return untaken, errors.New("no")
 		})

@@ -109,7 +109,7 @@ func status(err error) int {
 		usage       *usageError
 		gap         *client.GapError
 		unreachable *client.UnreachableError
-		answer      *wire.Error
+		answer      *client.StatusError
 		timeout     *client.TimeoutError
 		exit        *exitError
 	)
@@ -142,7 +142,7 @@ func hint(cmd *cobra.Command, err error) string {
 		shortened   *client.ShortenedError
 		differs     *differsError
 		heldAs      *cache.HeldAsError
-		answer      *wire.Error
+		answer      *client.StatusError
 		carried     *carriedError
 		claim       *claimError
 		different   *client.DifferentLogsError

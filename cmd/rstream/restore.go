@@ -10,7 +10,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // check makes something of an error that concerns the cache as a whole: a server
@@ -91,14 +90,14 @@ func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (p
 }
 
 // parted returns where the log of the copy and the one that goes on from it parted.
-func (s *session) parted(ctx context.Context, c *client.Client, parent *wire.Parent) (event.ID, error) {
+func (s *session) parted(ctx context.Context, c *client.Client, parent *client.Parent) (event.ID, error) {
 	if parent.Head != nil {
 		return *parent.Head, nil
 	}
 	return c.Parted(ctx, s.db)
 }
 
-func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info wire.Info) error {
+func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info client.Info) error {
 	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
 	if err != nil {
 		return err

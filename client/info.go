@@ -1,0 +1,88 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Info is what a server says of itself and of its log.
+type Info struct {
+	Name    string // of the program: rstream
+	Version string // of the program
+	Log     string // the name of the log
+	Head    event.Cursor
+	Horizon event.Cursor // the oldest position that is still served
+	Parent  *Parent      // nil if the log goes on from no other
+	Limits  Limits
+}
+
+// A Parent is the log that a server's log goes on from. Up to Head the two are the
+// same; if Head is nil, nobody knows where they parted.
+type Parent struct {
+	Log  string
+	Head *event.ID
+}
+
+// Limits are what a server refuses to go beyond.
+type Limits struct {
+	Value  int // bytes of one value
+	Batch  int // bytes of one batch
+	Page   int // events of one page
+	Topics int // topics of one request
+}
+
+func infoOf(w *wire.Info) Info {
+	info := Info{Name: w.Name, Version: w.Version, Log: w.Log, Head: w.Head, Horizon: w.Horizon, Limits: Limits(w.Limits)}
+	if w.Parent != nil {
+		info.Parent = &Parent{Log: w.Parent.Log, Head: w.Parent.Head}
+	}
+	return info
+}
+
+// Probe asks the servers of cfg what they serve: the first one that answers.
+func Probe(ctx context.Context, cfg Config) (Info, error) {
+	cfg, err := cfg.checked()
+	if err != nil {
+		return Info{}, err
+	}
+	c := newClient(nil, cfg)
+	defer c.closeIdle()
+	return c.Info(ctx)
+}
+
+// Info asks the server what it serves.
+func (c *Client) Info(ctx context.Context) (info Info, err error) {
+	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
+		info, err = c.askInfo(ctx, base)
+		return err
+	})
+	if err == nil {
+		err = c.agree(ctx)
+	}
+	return info, err
+}
+
+// askInfo asks one server what it serves.
+func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
+	resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
+	if err != nil {
+		return Info{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Info{}, readStatus(resp)
+	}
+	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
+		return Info{}, err // before its body, which may never end
+	}
+	var info wire.Info
+	_, err = readObject(base, "/", resp.Body, &info)
+	if errors.As(err, new(*ProtocolError)) || err == nil && !event.ValidLogID(info.Log) {
+		return Info{}, &ProtocolError{base, "is not an rstream server"}
+	}
+	return infoOf(&info), err
+}

@@ -23,6 +23,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/rstream-dev/rstream/internal/demo"
 )
 
 // commands is what scripts can say besides testscript's own words.
@@ -193,11 +195,11 @@ func cmdBadWire(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 3, "badwire VAR URL N")
 	n, err := strconv.ParseInt(args[2], 10, 64)
 	ts.Check(err)
-	w, err := newBadWire(context.Background(), strings.TrimPrefix(args[1], "http://"))
+	w, err := demo.NewBadWire(context.Background(), strings.TrimPrefix(args[1], "http://"))
 	ts.Check(err)
-	ts.Defer(w.close)
-	w.cutAfter(n)
-	ts.Setenv(args[0], "http://"+w.addr())
+	ts.Defer(w.Close)
+	w.CutAfter(n)
+	ts.Setenv(args[0], "http://"+w.Addr())
 }
 
 func cmdStub(ts *testscript.TestScript, neg bool, args []string) {
@@ -233,7 +235,7 @@ func cmdRaw(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdQuakes(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "quakes FILE [N]")
-	b, err := quakes()
+	b, err := demo.Quakes()
 	ts.Check(err)
 	if len(args) > 1 {
 		n, err := strconv.Atoi(args[1])

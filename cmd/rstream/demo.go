@@ -1,26 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/rstream-dev/rstream/cache"
-	"github.com/rstream-dev/rstream/client"
-	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/server"
-	"github.com/rstream-dev/rstream/window"
+	"github.com/rstream-dev/rstream/internal/demo"
 )
 
 func newDemoCommand(a *app) *cobra.Command {
@@ -37,224 +24,14 @@ the copy offline. Everything happens in a temporary folder, which is removed at 
 	}
 }
 
-// A demo is the one server, the bad connection to it and the one copy.
-type demo struct {
-	app    *app
-	log    *cache.DB
-	copy   *cache.DB
-	http   *http.Server
-	srv    *server.Server
-	wire   *badWire
-	client *client.Client
-	quakes []event.Draft
-}
-
-func runDemo(ctx context.Context, a *app) (err error) {
-	dir, err := os.MkdirTemp("", "rstream-demo-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := demo{app: a}
-	defer func() { err = errors.Join(err, d.close()) }()
-	for _, step := range []func(context.Context, string) error{d.serve, d.append, d.sync, d.tail, d.offline} {
-		if err := step(ctx, dir); err != nil {
-			return err
+func runDemo(ctx context.Context, a *app) error {
+	return demo.Run(ctx, func(s demo.Step) error {
+		var err error
+		if a.out.text() {
+			err = a.out.printf("$ %s\n  %s\n\n", s.Command, strings.ReplaceAll(s.Text, "\n", "\n  "))
+		} else {
+			err = a.out.json(map[string]string{"type": "step", "command": s.Command, "text": s.Text})
 		}
-	}
-	return nil
-}
-
-// say prints one step: what a person would have typed, and what came of it.
-func (d *demo) say(command, format string, args ...any) error {
-	text := fmt.Sprintf(format, args...)
-	var err error
-	if d.app.out.text() {
-		err = d.app.out.printf("$ %s\n  %s\n\n", command, strings.ReplaceAll(text, "\n", "\n  "))
-	} else {
-		err = d.app.out.json(map[string]string{"type": "step", "command": command, "text": text})
-	}
-	return errors.Join(err, d.app.out.flush())
-}
-
-// serve starts a server on a free port, behind a connection that can be cut.
-func (d *demo) serve(ctx context.Context, dir string) (err error) {
-	if d.log, err = cache.Open(ctx, filepath.Join(dir, "rstream.db"), cache.Config{Role: cache.Server}); err != nil {
-		return err
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	d.srv = server.New(d.log, server.Config{Loopback: true, Retry: 20 * time.Millisecond})
-	d.http = &http.Server{Handler: d.srv, ReadHeaderTimeout: time.Second}
-	go d.http.Serve(l) // ends with d.close
-	if d.wire, err = newBadWire(ctx, l.Addr().String()); err != nil {
-		return err
-	}
-	if d.copy, err = cache.Open(ctx, filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: d.log.Log()}); err != nil {
-		return err
-	}
-	d.client, err = client.New(d.copy, client.Config{
-		Servers: []string{"http://" + d.wire.addr()}, RetryMin: 20 * time.Millisecond, PageLimit: 200})
-	if err != nil {
-		return err
-	}
-	return d.say("rstream serve", "a server on http://%s, its log %s in one SQLite file", l.Addr(), d.log.Log())
-}
-
-// append puts the first part of the earthquakes; the rest comes while they are
-// tailed.
-func (d *demo) append(ctx context.Context, _ string) error {
-	lines, err := quakes()
-	if err != nil {
-		return err
-	}
-	for line := range bytes.Lines(lines) {
-		q, err := event.ParseDraft(line)
-		if err != nil {
-			return err
-		}
-		d.quakes = append(d.quakes, q)
-	}
-	began := time.Now()
-	first := len(d.quakes) * 3 / 4
-	if _, err := d.client.Put(ctx, d.quakes[:first]); err != nil {
-		return err
-	}
-	return d.say("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013 appended and synced to disk in %s", first, len(d.quakes), since(began))
-}
-
-func since(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }
-
-// sync fetches one network, and fetches it again.
-func (d *demo) sync(ctx context.Context, _ string) error {
-	topic, err := event.ParseTopic("*/quakes")
-	if err != nil {
-		return err
-	}
-	half := event.At(event.CursorOf(event.ID(len(d.quakes)/2), d.log.Log()))
-	var text []string
-	for range 2 {
-		before, began := d.client.Stats(), time.Now()
-		if _, err := d.client.Sync(ctx, topic, client.Range{Until: &half}); err != nil {
-			return err
-		}
-		got := d.client.Stats()
-		text = append(text, fmt.Sprintf("%s fetched in %s (%s)", count(got.Events-before.Events, "event"), since(began), size(got.Bytes-before.Bytes)))
-	}
-	return d.say("rstream sync '*/quakes' --until "+half.String()+"; again",
-		"the older half into a local file: %s\nthe same again: %s", text[0], text[1])
-}
-
-// tail follows all of it from the beginning while the connection is cut after every
-// few events and the rest is appended.
-func (d *demo) tail(ctx context.Context, _ string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var rest sync.WaitGroup
-	var putErr error
-	rest.Go(func() {
-		for _, q := range d.quakes[len(d.quakes)*3/4:] {
-			if _, putErr = d.log.Append(ctx, []event.Draft{q}); putErr != nil {
-				cancel()
-				return
-			}
-		}
+		return errors.Join(err, a.out.flush())
 	})
-	defer rest.Wait()
-	before := d.client.Stats()
-	d.wire.cutAfter(16 << 10)
-	defer d.wire.cutAfter(0)
-	n, ordered := 0, true
-	topic, err := event.ParseTopic("*/quakes")
-	if err != nil {
-		return err
-	}
-	var last event.ID
-	for ev, err := range d.client.Tail(ctx, topic, client.TailOptions{}) {
-		if err != nil {
-			return errors.Join(putErr, err)
-		}
-		ordered = ordered && ev.ID > last && ev.Hash == d.quakes[n].Hash()
-		last = ev.ID
-		if n++; n == len(d.quakes) {
-			break
-		}
-	}
-	if !ordered {
-		return errors.New("the tail gave other events than were appended")
-	}
-	got := d.client.Stats()
-	return d.say("rstream tail '*/quakes' --since beginning",
-		"%d events, each once and in order, over a connection that was cut %d times\n%s of them came over the wire; the rest was held already",
-		n, d.wire.cuts(), fmt.Sprint(got.Events-before.Events))
-}
-
-// offline reads the copy with the server gone.
-func (d *demo) offline(ctx context.Context, _ string) error {
-	if err := d.stop(); err != nil {
-		return err
-	}
-	topic, err := event.ParseTopic("*/quakes")
-	if err != nil {
-		return err
-	}
-	held, err := d.copy.Held(ctx, topic)
-	if err != nil || len(held) == 0 {
-		return errors.Join(err, errors.New("the copy holds nothing"))
-	}
-	strongest, mag, err := strongestQuake(ctx, d.copy, topic, held[0])
-	if err != nil {
-		return err
-	}
-	return d.say("rstream log '*/quakes' | jq …   (the server is gone)",
-		"the strongest earthquake of the week, read from the local file: magnitude %s, %s", mag, strongest)
-}
-
-func strongestQuake(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (place, mag string, err error) {
-	most := 0.0
-	err = db.Each(ctx, []event.Topic{topic}, span, func(ev *event.Event) error {
-		var q struct {
-			Mag   float64
-			Place string
-		}
-		if err := json.Unmarshal(ev.Value, &q); err != nil {
-			return err
-		}
-		if q.Mag > most {
-			most, place = q.Mag, q.Place
-		}
-		return nil
-	})
-	return place, fmt.Sprint(most), err
-}
-
-// stop ends the server; twice is fine.
-func (d *demo) stop() error {
-	if d.http == nil {
-		return nil
-	}
-	d.srv.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
-	defer cancel()
-	err := d.http.Shutdown(ctx)
-	d.http = nil
-	return err
-}
-
-func (d *demo) close() error {
-	if d.client != nil {
-		d.client.Close()
-	}
-	if d.wire != nil {
-		d.wire.close()
-	}
-	errs := []error{d.stop()}
-	for _, db := range []*cache.DB{d.copy, d.log} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
-	}
-	return errors.Join(errs...)
 }

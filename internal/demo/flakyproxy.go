@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// A badWire is a connection to a server that breaks: it passes on bytes and cuts
+// A BadWire is a connection to a server that breaks: it passes on bytes and cuts
 // each connection after a while, in the middle of whatever is being said.
-type badWire struct {
+type BadWire struct {
 	l      net.Listener
 	target string
 	limit  atomic.Int64 // bytes of answers after which a connection is cut; 0 never cuts
@@ -22,21 +22,23 @@ type badWire struct {
 	open   sync.WaitGroup
 }
 
-func newBadWire(ctx context.Context, target string) (*badWire, error) {
+// NewBadWire returns a connection to the server at target that is not cut yet.
+func NewBadWire(ctx context.Context, target string) (*BadWire, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	w := &badWire{l: l, target: target, conns: map[net.Conn]bool{}}
+	w := &BadWire{l: l, target: target, conns: map[net.Conn]bool{}}
 	w.open.Go(w.accept)
 	return w, nil
 }
 
-func (w *badWire) addr() string { return w.l.Addr().String() }
+// Addr returns the address to connect to.
+func (w *BadWire) Addr() string { return w.l.Addr().String() }
 
-// cutAfter sets after how many bytes connections are cut, and cuts those that there
+// CutAfter sets after how many bytes connections are cut, and cuts those that there
 // are.
-func (w *badWire) cutAfter(n int64) {
+func (w *BadWire) CutAfter(n int64) {
 	w.limit.Store(n)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,9 +47,10 @@ func (w *badWire) cutAfter(n int64) {
 	}
 }
 
-func (w *badWire) cuts() int64 { return w.broken.Load() }
+// Cuts returns how many connections were cut.
+func (w *BadWire) Cuts() int64 { return w.broken.Load() }
 
-func (w *badWire) accept() {
+func (w *BadWire) accept() {
 	for {
 		near, err := w.l.Accept()
 		if err != nil {
@@ -67,7 +70,7 @@ func (w *badWire) accept() {
 }
 
 // answer passes on what the server says until the limit is reached.
-func (w *badWire) answer(near, far net.Conn) {
+func (w *BadWire) answer(near, far net.Conn) {
 	limit := w.limit.Load()
 	if limit == 0 {
 		io.Copy(near, far)
@@ -78,7 +81,7 @@ func (w *badWire) answer(near, far net.Conn) {
 	}
 }
 
-func (w *badWire) keep(conns ...net.Conn) bool {
+func (w *BadWire) keep(conns ...net.Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range conns {
@@ -91,7 +94,7 @@ func (w *badWire) keep(conns ...net.Conn) bool {
 	return !w.closed
 }
 
-func (w *badWire) drop(conns ...net.Conn) {
+func (w *BadWire) drop(conns ...net.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range conns {
@@ -100,11 +103,12 @@ func (w *badWire) drop(conns ...net.Conn) {
 	}
 }
 
-func (w *badWire) close() {
+// Close cuts all connections and takes no more.
+func (w *BadWire) Close() {
 	w.l.Close()
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
-	w.cutAfter(0)
+	w.CutAfter(0)
 	w.open.Wait()
 }

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -10,9 +10,9 @@ import (
 //go:embed quakes.jsonl.gz
 var quakesGz []byte
 
-// quakes returns a real week of earthquakes as appends, one JSON object a line,
+// Quakes returns a real week of earthquakes as appends, one JSON object a line,
 // oldest first. The user is the seismic network that reported them.
-func quakes() ([]byte, error) {
+func Quakes() ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(quakesGz))
 	if err != nil {
 		return nil, err

@@ -319,7 +319,8 @@ func (c *connection) replay(until event.ID) error {
 		if err := c.lines(p.lines); err != nil {
 			return err
 		}
-		if len(p.lines) == 0 && c.overdue() {
+		ends := at < until && c.aged()
+		if len(p.lines) == 0 && (ends || c.overdue()) { // without a position, the next connection would begin where this one did
 			if err := c.position(event.Point{ID: at}); err != nil {
 				return err
 			}
@@ -328,7 +329,7 @@ func (c *connection) replay(until event.ID) error {
 			return err
 		}
 		c.at.Store(uint64(at))
-		if at < until && c.aged() {
+		if ends {
 			return errAged
 		}
 	}

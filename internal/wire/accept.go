@@ -16,26 +16,26 @@ const (
 	Frames   = "application/vnd.rstream.reconcile" // of package reconcile
 )
 
-// Form is how a response's events are written.
+// Form is the encoding of the events in a response.
 type Form int
 
 // The forms.
 const (
-	Page Form = iota // one JSON object
-	Lines
-	Stream
+	Page   Form = iota // one JSON object
+	Lines              // NDJSON
+	Stream             // Server-Sent Events
 )
 
-// A mediaRange is one item of an Accept header that may mean one of the forms.
+// A mediaRange is an item of an Accept header that selects one of the forms.
 type mediaRange struct {
 	form Form
-	wild bool // it names no form but would take one
+	wild bool // a wildcard
 	q    float64
 }
 
-// Negotiate picks the form from the Accept headers: the one with the highest q,
-// among equals one that is named before one that a wildcard takes, then the first.
-// Any will do is a page. ok is false if none of ours is accepted.
+// Negotiate returns the form for the given Accept headers: the one with the highest q,
+// among equals one listed by name before a wildcard, and then the first. Without a
+// preference, it is Page. ok is false if no form is acceptable.
 func Negotiate(accept []string) (form Form, ok bool) {
 	header := strings.Join(accept, ",")
 	if strings.Trim(header, ", \t") == "" {
@@ -45,7 +45,7 @@ func Negotiate(accept []string) (form Form, ok bool) {
 	ranges, named := parseAccept(header)
 	for _, r := range ranges {
 		if r.wild && named[r.form] {
-			continue // what is said of the form itself counts
+			continue // the q of the form itself takes precedence
 		}
 		if r.q > best.q || r.q == best.q && best.wild && !r.wild {
 			best = r
@@ -54,7 +54,7 @@ func Negotiate(accept []string) (form Form, ok bool) {
 	return best.form, best.q > 0
 }
 
-// parseAccept reads an Accept header, leaving out what it does not know.
+// parseAccept parses an Accept header. It skips unknown types and invalid items.
 func parseAccept(header string) (ranges []mediaRange, named [Stream + 1]bool) {
 	for part := range strings.SplitSeq(header, ",") {
 		mediaType, params, err := mime.ParseMediaType(part)
@@ -77,7 +77,7 @@ func parseAccept(header string) (ranges []mediaRange, named [Stream + 1]bool) {
 
 func rangeOf(mediaType string) (r mediaRange, known bool) {
 	switch mediaType {
-	case SSE, "event/text-stream": // as some spell it
+	case SSE, "event/text-stream": // a common misspelling
 		return mediaRange{form: Stream, q: 1}, true
 	case NDJSON, "application/ndjson", "application/jsonl", "application/jsonlines":
 		return mediaRange{form: Lines, q: 1}, true

@@ -11,63 +11,63 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// ParseNegotiation reads the parameters of a POST /bloom of frames: the topic, or a
-// storage as id. The stretch stands in the frames.
+// ParseNegotiation parses the parameters of a POST /bloom of frames: the topic, or a
+// storage as id. The range is in the frames.
 func ParseNegotiation(rawQuery string) (event.Topic, error) {
 	v, err := params(rawQuery, []string{"topic", "id"})
 	if err != nil {
 		return event.Topic{}, err
 	}
 	if !v.Has("id") && !v.Has("topic") {
-		return event.Topic{}, errors.New("topic or id: one of them is needed")
+		return event.Topic{}, errors.New("topic or id is required")
 	}
 	item, err := bloomItem(v)
 	return item.Of, err
 }
 
-// A BloomQuery is what /bloom asks in JSON: who lacks what of some sets in a stretch.
+// A BloomQuery is a request to /bloom in JSON, which compares sets in a range.
 type BloomQuery struct {
 	Since event.Moment  // the zero Moment is the beginning
 	Until *event.Moment // nil is the head
 	Items []BloomItem
-	One   bool // items is an object and no list, and so it is in the answer
+	One   bool // items is an object and not a list, here and in the response
 }
 
-// A BloomItem is one set that is asked about, and what the asking side has of it.
+// A BloomItem is one set to compare, and what the requesting side has of it.
 type BloomItem struct {
-	ID    string // the storage as it was named, or
-	Topic string // the topic
+	ID    string // the storage as given, or
+	Topic string // the topic as given
 	Of    event.Topic
 	Known
-	Count *uint64 // how many events the asking side has, if it says so
-	Back  bool    // the answer shall have a filter, whoever has more
+	Count *uint64 // number of events that the requesting side has, if given
+	Back  bool    // send a filter in any case, whichever side has more events
 }
 
-// A BloomAnswer says what the asking side lacks of one set.
+// A BloomAnswer is the difference between the two sides of one set.
 type BloomAnswer struct {
 	ID      string        `json:"id,omitempty"`
 	Topic   string        `json:"topic,omitempty"`
 	Count   uint64        `json:"count"`
 	Digest  window.Digest `json:"digest"`            // SHA-256 over the hashes in ascending order
-	Missing []event.Hash  `json:"missing,omitzero"`  // what the asking side certainly lacks; nil if it said nothing
-	More    bool          `json:"more,omitempty"`    // there is more missing than fits
-	Unknown []event.Hash  `json:"unknown,omitempty"` // what only the asking side has
+	Missing []event.Hash  `json:"missing,omitzero"`  // events that the requesting side certainly lacks; nil if its Known is zero
+	More    bool          `json:"more,omitempty"`    // more events are missing than listed
+	Unknown []event.Hash  `json:"unknown,omitempty"` // events that only the requesting side has
 	Filter  string        `json:"bloomFilter,omitempty"`
 }
 
-// BloomAnswers answers a POST of a list of items.
+// BloomAnswers is the response to a POST of a list of items.
 type BloomAnswers struct {
 	Items []BloomAnswer `json:"items"`
 }
 
-// A BloomSingle answers a POST of one item that stands in no list.
+// A BloomSingle is the response to a POST of one item without a list.
 type BloomSingle struct {
 	Item BloomAnswer `json:"items"`
 }
 
 var stretchParams = []string{"since", "until"}
 
-// ParseBloom reads the parameters of GET /bloom.
+// ParseBloom parses the parameters of GET /bloom.
 func ParseBloom(rawQuery string) (*BloomQuery, error) {
 	v, err := params(rawQuery, append([]string{"topic", "id", "bloomFilter", "have", "count", "back"}, stretchParams...))
 	if err != nil {
@@ -92,17 +92,17 @@ func ParseBloom(rawQuery string) (*BloomQuery, error) {
 	return q, q.stretch(v)
 }
 
-// parseCount reads how many events the asking side has.
+// parseCount parses the number of events that the requesting side has.
 func parseCount(s string) (*uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("count: %.20s is not a number of events; want an integer from 0 to 2^64-1", s)
+		return nil, fmt.Errorf("count: want an integer from 0 to 2^64-1, not %.20s", s)
 	}
 	return &n, nil
 }
 
-// ParsePostBloom reads POST /bloom {"items": ITEM} or {"items": [ITEM, …]}, an item being
-// {"id": …, …}, and the stretch from the URL.
+// ParsePostBloom parses POST /bloom. The body is {"items": ITEM} or {"items": [ITEM, …]},
+// and an item is {"id": …, …}. The range is in the URL.
 func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
 	v, err := params(rawQuery, stretchParams)
 	if err != nil {
@@ -122,7 +122,7 @@ func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
 	return q, q.items(ms[0].Value)
 }
 
-// items reads one item or a list of them.
+// items parses one item or a list of items.
 func (q *BloomQuery) items(value json.RawMessage) error {
 	list := []json.RawMessage{value}
 	if q.One = value[0] == '{'; !q.One {
@@ -168,10 +168,10 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 			item.Count, err = parseCount(string(m.Value))
 		case "back":
 			if item.Back = string(m.Value) == "true"; !item.Back && string(m.Value) != "false" {
-				err = fmt.Errorf("back: %.20s is neither true nor false", m.Value)
+				err = fmt.Errorf("back: want true or false, not %.20s", m.Value)
 			}
 		default:
-			err = fmt.Errorf("unknown member %.40q; known are id, topic, bloomFilter, have, count, back", m.Name)
+			err = fmt.Errorf("unknown member %.40q; want id, topic, bloomFilter, have, count or back", m.Name)
 		}
 		if err != nil {
 			return item, err
@@ -185,12 +185,12 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 	return item, err
 }
 
-// bloomItem reads what a comparison is about: a topic, or one storage as id, or the whole
-// log if neither is named.
+// bloomItem parses the set to compare: a topic, one storage as id, or the whole log if
+// neither is given.
 func bloomItem(v url.Values) (item BloomItem, err error) {
 	switch {
 	case v.Has("id") && v.Has("topic"):
-		err = errors.New("id and topic: only one of them can be given")
+		err = errors.New("id and topic cannot be combined")
 	case v.Has("id"):
 		item.ID = v.Get("id")
 		storage, err := event.ParseStorage(item.ID)

@@ -1,8 +1,8 @@
-// Package wire is what client and server must agree on, written once: paths,
-// parameters, headers, bodies, the NDJSON and SSE encodings and the form of errors.
-// docs/protocol.md is its specification.
+// Package wire implements the parts of the protocol that client and server share:
+// paths, parameters, headers, bodies, the NDJSON and SSE encodings and the form of
+// errors. docs/protocol.md is its specification.
 //
-// The package promises that what one end writes the other reads as the same thing,
-// and that a request which could mean two things is refused. It opens no
-// connections and knows neither client nor server.
+// A value that one end writes is read by the other end as the same value, and an
+// ambiguous request is refused. The package opens no connections and imports neither
+// client nor server.
 package wire

@@ -11,9 +11,9 @@ const (
 	Gzip = "gzip"
 )
 
-// NegotiateEncoding picks the encoding of a body from the Accept-Encoding headers:
-// zstd or gzip, whichever has the higher q, zstd among equals, and "" if neither is
-// asked for by its name.
+// NegotiateEncoding returns the encoding of a body for the given Accept-Encoding headers:
+// Zstd or Gzip by the higher q, Zstd if they are equal, and "" if neither is listed by
+// name.
 func NegotiateEncoding(accept []string) string {
 	q := map[string]float64{}
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {

@@ -12,8 +12,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ParseGet reads the parameters of GET /get: id, or items, repeatable, what the reader
-// has of them, and the range. A filter may stand behind a second question mark.
+// ParseGet parses the parameters of GET /get: id or items, which may be repeated, the
+// events that the reader has of them, and the range. A filter may follow a second question
+// mark.
 func ParseGet(rawQuery string) (*Query, error) {
 	rawQuery = strings.Replace(rawQuery, "?bloomFilter=", "&bloomFilter=", 1)
 	v, err := params(rawQuery, append([]string{"id", "items", "bloomFilter", "have"}, rangeParams...))
@@ -31,7 +32,7 @@ func ParseGet(rawQuery string) (*Query, error) {
 	if !known.IsZero() {
 		for i := range items {
 			if !items[i].IsZero() {
-				return nil, errors.New("bloomFilter and have: stand in items and beside them; want one of the two")
+				return nil, errors.New("bloomFilter and have are given both in items and as parameters; want one of the two")
 			}
 			items[i].Known = known
 		}
@@ -39,20 +40,20 @@ func ParseGet(rawQuery string) (*Query, error) {
 	return storages(items, v)
 }
 
-// An item is one storage that is read, and what the reader has of it.
+// An item is a storage to read, and the events that the reader has of it.
 type item struct {
 	id string
 	Known
 }
 
-// parseNames reads id or items from the parameters of a GET.
+// parseNames parses id or items from the parameters of a GET.
 func parseNames(rawQuery string, v url.Values) (items []item, err error) {
 	if v.Has("id") && v.Has("items") {
-		return nil, errors.New("id and items: only one of them can be given")
+		return nil, errors.New("id and items cannot be combined")
 	}
 	for _, id := range v["id"] {
 		if isJSON(id) && event.CheckJSON([]byte(id)) == nil {
-			return nil, fmt.Errorf("id: is one storage such as alice/posts/1, not JSON: %.40q; items takes JSON", id)
+			return nil, fmt.Errorf("id: want one storage such as alice/posts/1, not JSON: %.40q; use items for JSON", id)
 		}
 		items = append(items, item{id: id})
 	}
@@ -62,20 +63,20 @@ func parseNames(rawQuery string, v url.Values) (items []item, err error) {
 			return nil, fmt.Errorf("items: %w", err)
 		}
 		if items = append(items, more...); len(items) > MaxTopics {
-			break // those that follow make it only worse
+			break // storages returns the error
 		}
 	}
 	return items, nil
 }
 
-// isJSON reports whether a parameter is meant as JSON. A user's name may begin so, too;
-// one that does has to be named within JSON.
+// isJSON reports whether a parameter is meant as JSON. A user that begins like this must
+// be given within JSON.
 func isJSON(s string) bool {
 	return strings.HasPrefix(s, "[") || strings.HasPrefix(s, "{") || strings.HasPrefix(s, `"`)
 }
 
-// parseItemsParam reads one value of items, escaped as it came: JSON, or storages
-// separated by commas (a comma in a path is written %2C).
+// parseItemsParam parses one value of items, still escaped: JSON, or storages separated by
+// commas (a comma in a path is written %2C).
 func parseItemsParam(raw string) (items []item, err error) {
 	text, err := url.QueryUnescape(raw)
 	if err != nil {
@@ -83,7 +84,7 @@ func parseItemsParam(raw string) (items []item, err error) {
 	}
 	if text = strings.Trim(text, " \t\r\n"); isJSON(text) {
 		if err := event.CheckJSON([]byte(text)); err != nil {
-			return nil, fmt.Errorf("begins as JSON does, but %w", err)
+			return nil, fmt.Errorf("looks like JSON, but %w", err)
 		}
 		return parseItems(json.RawMessage(text))
 	}
@@ -93,12 +94,12 @@ func parseItemsParam(raw string) (items []item, err error) {
 	return items, nil
 }
 
-// ParseHashes reads POST /get {"hashes": [HASH, …]} that asks for events wherever they are.
-// q says in which form; it is nil if the body asks for something else.
+// ParseHashes parses POST /get with {"hashes": [HASH, …]}, which reads events of any topic.
+// q has the form of the events. It is nil, without an error, if the body is of another kind.
 func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, q *Query, err error) {
 	ms, err := event.Members(body)
 	if err != nil || len(ms) != 1 || ms[0].Name != "hashes" {
-		return nil, nil, nil // whoever reads it as something else says what is wrong
+		return nil, nil, nil // ParsePostGet reports the error, if it is one
 	}
 	v, err := params(rawQuery, formParams)
 	if err != nil {
@@ -114,7 +115,7 @@ func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, q *Query, e
 	return hashes, q, nil
 }
 
-// AppendHashes appends the body of POST /get that asks for hashes.
+// AppendHashes appends the body of a POST /get of hashes to b.
 func AppendHashes(b []byte, hashes []event.Hash) []byte {
 	b = append(b, `{"hashes":[`...)
 	for i, h := range hashes {
@@ -126,8 +127,8 @@ func AppendHashes(b []byte, hashes []event.Hash) []byte {
 	return append(b, "]}"...)
 }
 
-// ParsePostGet reads POST /get: {"items": ITEM} or {"items": [ITEM, …]}, an item being
-// "id" or {"id": "id", "bloomFilter": …, "have": …}, and the range from the URL.
+// ParsePostGet parses POST /get. The body is {"items": ITEM} or {"items": [ITEM, …]}, and
+// an item is "id" or {"id": "id", "bloomFilter": …, "have": …}. The range is in the URL.
 func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	v, err := params(rawQuery, rangeParams)
 	if err != nil {
@@ -147,7 +148,7 @@ func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	return storages(items, v)
 }
 
-// storages asks for each item as a topic of one storage, within a range.
+// storages returns a Query with one topic for each item, and the range in v.
 func storages(items []item, v url.Values) (*Query, error) {
 	if len(items) == 0 {
 		return nil, errors.New("id or items: want at least one storage such as alice/posts/1")
@@ -170,8 +171,8 @@ func storages(items []item, v url.Values) (*Query, error) {
 	return q.withRange(v)
 }
 
-// rawValues returns the values of a parameter as they stand in a query that
-// url.ParseQuery has accepted.
+// rawValues returns the escaped values of a parameter in a query that url.ParseQuery has
+// accepted.
 func rawValues(rawQuery, name string) (values []string) {
 	for pair := range strings.SplitSeq(rawQuery, "&") {
 		key, value, _ := strings.Cut(pair, "=")
@@ -182,8 +183,8 @@ func rawValues(rawQuery, name string) (values []string) {
 	return values
 }
 
-// splitRaw splits a raw value at the commas that stand as they are and not as %2C, and
-// unescapes its parts. A comma cannot stand within an escape that has been accepted.
+// splitRaw splits an escaped value at its commas, but not at %2C, and unescapes the parts.
+// A valid escape contains no comma.
 func splitRaw(value string) (list []string) {
 	for part := range strings.SplitSeq(value, ",") {
 		s, _ := url.QueryUnescape(part)
@@ -192,7 +193,7 @@ func splitRaw(value string) (list []string) {
 	return list
 }
 
-// parseItems reads an item or a list of items. value is well-formed JSON.
+// parseItems parses an item or a list of items. value is well-formed JSON.
 func parseItems(value json.RawMessage) (items []item, err error) {
 	list := []json.RawMessage{value}
 	if value[0] == '[' {
@@ -202,7 +203,7 @@ func parseItems(value json.RawMessage) (items []item, err error) {
 		}
 	}
 	if len(list) > MaxTopics {
-		return nil, fmt.Errorf("%d are asked for, at most %d are allowed", len(list), MaxTopics)
+		return nil, fmt.Errorf("%d given, but at most %d are allowed", len(list), MaxTopics)
 	}
 	for _, raw := range list {
 		it, err := parseItem(raw)
@@ -214,7 +215,7 @@ func parseItems(value json.RawMessage) (items []item, err error) {
 	return items, nil
 }
 
-// parseItem reads "id" or {"id": "id", …}.
+// parseItem parses "id" or {"id": "id", …}.
 func parseItem(raw json.RawMessage) (it item, err error) {
 	switch raw[0] {
 	case '"':

@@ -8,51 +8,51 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Headers of every response (Log, Head) and of those of /events and /get.
+// Headers of every response (Log, Head), and of responses to /events and /get.
 const (
-	HeaderLog  = "Rstream-Log"  // the name of the log
-	HeaderHead = "Rstream-Head" // the newest position when the request was taken up, after an append that of after it
-	HeaderFrom = "Rstream-From" // the position that since, last or Last-Event-ID came to
-	HeaderTo   = "Rstream-To"   // the position that until came to: the head if it was not given
-	HeaderNext = "Rstream-Next" // pages: the position to go on from
-	HeaderLive = "Rstream-Live" // pages: "true" if Next had reached the end that was asked for
+	HeaderLog  = "Rstream-Log"  // the id of the log
+	HeaderHead = "Rstream-Head" // the head at the start of the request, or after its append
+	HeaderFrom = "Rstream-From" // the resolved position of since, last or Last-Event-ID
+	HeaderTo   = "Rstream-To"   // the resolved position of until, by default the head
+	HeaderNext = "Rstream-Next" // pages: where the next page begins
+	HeaderLive = "Rstream-Live" // pages: "true" if Next is the end of the requested range
 
-	// How many events the body has: of pages, and of other answers that the server knew
-	// as a whole before it began to write.
+	// HeaderEvents is the number of events in the body: in pages, and in other responses
+	// that are complete before the server begins to send them.
 	HeaderEvents = "Rstream-Events"
 
-	// Of what has a filter: how many events there are in the stretch, and SHA-256
-	// over their hashes in ascending order.
+	// Responses to a request with a filter or hashes: the number of events in the range,
+	// and SHA-256 over their hashes in ascending order.
 	HeaderCount  = "Rstream-Count"
 	HeaderDigest = "Rstream-Digest"
 
 	HeaderLastEventID = "Last-Event-ID"
-	HeaderAcceptQuery = "Accept-Query" // RFC 10008: the types of what QUERY takes
+	HeaderAcceptQuery = "Accept-Query" // RFC 10008: the media types that QUERY accepts
 
-	// Of requests: the newest position that the reader knows the mark of. It is
-	// checked as any cursor is, whatever is asked for.
+	// HeaderHeld, of requests, is the newest position whose mark the reader knows. The
+	// server checks it like any cursor, in every request.
 	HeaderHeld = "Rstream-Held"
 )
 
 // MethodQuery is GET with a body (RFC 10008).
 const MethodQuery = "QUERY"
 
-// LogOf reads the name of the log that a response is of.
+// LogOf returns the id of the log that sent a response, or "".
 func LogOf(h http.Header) string { return h.Get(HeaderLog) }
 
-// CursorOf reads a cursor from a header; ok is false if it is not there or is none.
+// CursorOf parses a cursor from a header. ok is false if it is missing or invalid.
 func CursorOf(h http.Header, name string) (event.Cursor, bool) {
 	c, err := event.ParseCursor(h.Get(name))
 	return c, err == nil
 }
 
-// PositionOf is CursorOf for the position alone.
+// PositionOf is like CursorOf, but returns only the position.
 func PositionOf(h http.Header, name string) (event.ID, bool) {
 	c, ok := CursorOf(h, name)
 	return c.ID, ok
 }
 
-// EventsOf reads how many events a body has; told is false if the answer does not say.
+// EventsOf parses the number of events in a body. told is false if the header is missing.
 func EventsOf(h http.Header) (n int, told bool, err error) {
 	text := h.Get(HeaderEvents)
 	if text == "" {
@@ -60,18 +60,18 @@ func EventsOf(h http.Header) (n int, told bool, err error) {
 	}
 	count, err := strconv.ParseUint(text, 10, 31)
 	if err != nil || len(h.Values(HeaderEvents)) > 1 {
-		return 0, true, fmt.Errorf("%s: %.60q is no number of events", HeaderEvents, h.Values(HeaderEvents))
+		return 0, true, fmt.Errorf("%s: %.60q is not a number of events", HeaderEvents, h.Values(HeaderEvents))
 	}
 	return int(count), true, nil
 }
 
-// SetEvents tells how many events the body has.
+// SetEvents sets the number of events in the body.
 func SetEvents(h http.Header, n int) { h.Set(HeaderEvents, strconv.Itoa(n)) }
 
-// Limits of a server. They are told by GET /.
+// Limits of a server. GET / returns them.
 const (
-	DefaultLimit = 1000
-	MaxLimit     = 10_000
+	DefaultLimit = 1000             // events of a page without a limit parameter
+	MaxLimit     = 10_000           // events of a page
 	MaxValue     = 1 << 20          // bytes of one value
 	MaxBatch     = 64 << 20         // bytes of one batch's body
 	MaxLine      = MaxValue + 8<<10 // bytes of one event's line
@@ -80,7 +80,7 @@ const (
 	MaxForm      = 2 << 20          // bytes of topics and other parameters in a body
 )
 
-// Info is what GET / tells of a server.
+// Info describes a server, as GET / returns it.
 type Info struct {
 	Name    string       `json:"name"`
 	Version string       `json:"version"`
@@ -92,14 +92,14 @@ type Info struct {
 	Salt    string       `json:"salt"` // 16 random bytes in hex, new with each start
 }
 
-// A Parent is the log that a server's log goes on from. Up to Head the two are the
-// same; if Head is nil, nobody knows where they parted.
+// A Parent is the log from which a server's log was made. The two are equal up to Head; if
+// Head is nil, it is not known where they diverged.
 type Parent struct {
 	Log  string    `json:"log"`
 	Head *event.ID `json:"head,omitempty"`
 }
 
-// Limits are what a server refuses to go beyond.
+// Limits are the limits that a server enforces.
 type Limits struct {
 	Value  int `json:"value"`  // bytes of one value
 	Batch  int `json:"batch"`  // bytes of one batch

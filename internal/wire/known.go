@@ -11,34 +11,34 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Known is what the asking side says that it holds of a set: a filter, or the
-// hashes themselves. The zero Known says nothing.
+// A Known describes the events of a set that the requesting side has: by a filter, or by
+// their hashes. The zero Known describes nothing.
 type Known struct {
-	Filter []byte       // a frame of package reconcile, not looked at here
+	Filter []byte       // a frame of package reconcile, not parsed here
 	Have   []event.Hash // not nil if given
 }
 
-// IsZero reports whether k says nothing.
+// IsZero reports whether k has neither a filter nor hashes.
 func (k *Known) IsZero() bool { return k.Filter == nil && k.Have == nil }
 
-// MaxHashes is how many hashes one request names.
+// MaxHashes is the most hashes in one request.
 const MaxHashes = 10_000
 
-// maxFilterText bounds a filter in base64, so that one that would be refused costs
-// nothing.
+// maxFilterText is the most bytes of a filter in base64. A larger one is refused before it
+// is decoded.
 const maxFilterText = 6 << 20
 
-// EncodeFilter writes a filter's frame as the value of bloomFilter.
+// EncodeFilter encodes a filter's frame as the value of bloomFilter.
 func EncodeFilter(frame []byte) string { return base64.RawURLEncoding.EncodeToString(frame) }
 
-// anyAlphabet makes base64url of what is written in the standard alphabet.
+// anyAlphabet converts standard base64 to base64url.
 var anyAlphabet = strings.NewReplacer("+", "-", "/", "_")
 
-// ParseFilterText reads the value of bloomFilter, in either alphabet of base64, with or
-// without padding.
+// ParseFilterText decodes the value of bloomFilter: base64 or base64url, with or without
+// padding. It returns a TooLargeError if the value is too long.
 func ParseFilterText(s string) ([]byte, error) {
 	if len(s) > maxFilterText {
-		return nil, &TooLargeError{fmt.Sprintf("bloomFilter: is over %d bytes long", maxFilterText)}
+		return nil, &TooLargeError{fmt.Sprintf("bloomFilter is longer than %d bytes", maxFilterText)}
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(anyAlphabet.Replace(strings.TrimRight(s, "=")))
 	if err != nil || len(b) == 0 {
@@ -47,15 +47,15 @@ func ParseFilterText(s string) ([]byte, error) {
 	return b, nil
 }
 
-// A TooLargeError is a request that asks for too much: 413.
+// A TooLargeError reports a request that is too large. Servers answer it with 413.
 type TooLargeError struct{ Detail string }
 
 func (e *TooLargeError) Error() string { return e.Detail }
 
-// parseKnown reads bloomFilter and have from the parameters of a GET.
+// parseKnown parses bloomFilter and have from the parameters of a GET.
 func parseKnown(rawQuery string, v url.Values) (k Known, err error) {
 	if v.Has("bloomFilter") {
-		// The plus signs of an alphabet that was not escaped have become spaces.
+		// If the value was not escaped, its plus signs are spaces now.
 		if k.Filter, err = ParseFilterText(strings.ReplaceAll(v.Get("bloomFilter"), " ", "+")); err != nil {
 			return k, err
 		}
@@ -71,7 +71,7 @@ func parseKnown(rawQuery string, v url.Values) (k Known, err error) {
 	return k, k.check()
 }
 
-// member reads a member of an item, if it is one of ours.
+// member parses a member of an item. ok is false if the member is not a part of Known.
 func (k *Known) member(m event.Member) (ok bool, err error) {
 	switch m.Name {
 	case "bloomFilter":
@@ -91,7 +91,7 @@ func (k *Known) member(m event.Member) (ok bool, err error) {
 func (k *Known) haveList(hashes []string) error {
 	for _, s := range hashes {
 		if s == "" {
-			continue // have= is nothing
+			continue // have= is an empty list
 		}
 		h, err := event.ParseHash(s)
 		if err != nil {
@@ -106,16 +106,16 @@ func (k *Known) haveList(hashes []string) error {
 
 func (k *Known) check() error {
 	if k.Filter != nil && k.Have != nil {
-		return errors.New("bloomFilter and have: only one of them can be given")
+		return errors.New("bloomFilter and have cannot be combined")
 	}
 	return nil
 }
 
 func tooManyHashes(name string) error {
-	return &TooLargeError{fmt.Sprintf("%s: more than %d hashes are named; ask for some at a time", name, MaxHashes)}
+	return &TooLargeError{fmt.Sprintf("%s has more than %d hashes; send fewer per request", name, MaxHashes)}
 }
 
-// parseHashes reads a list of hashes.
+// parseHashes parses a JSON list of hashes.
 func parseHashes(name string, value []byte) ([]event.Hash, error) {
 	var list []json.RawMessage
 	if err := json.Unmarshal(value, &list); err != nil || list == nil {

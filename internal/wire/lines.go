@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// AppendLines appends events as NDJSON.
+// AppendLines appends events to b as NDJSON.
 func AppendLines(b []byte, evs []event.Event) []byte {
 	for i := range evs {
 		b = append(append(b, evs[i].Line()...), '\n')
@@ -19,14 +19,14 @@ func AppendLines(b []byte, evs []event.Event) []byte {
 	return b
 }
 
-// A Stub names an event that its reader has without its value, in one log.
+// A Stub identifies an event of one log to a reader that knows its other members.
 type Stub struct {
 	ID   event.ID   `json:"id"`
 	Time event.Time `json:"time"`
 	Hash event.Hash `json:"hash"`
 }
 
-// AppendStub appends an event's stub, with the members that its hash does not cover.
+// AppendStub appends the stub of ev to b, with the members that its hash does not cover.
 func AppendStub(ev *event.Event, b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = ev.ID.AppendTo(b)
@@ -40,17 +40,16 @@ func AppendStub(ev *event.Event, b []byte) []byte {
 	return append(b, '}')
 }
 
-// ErrLineTooLong means that a line of NDJSON is longer than allowed.
+// ErrLineTooLong reports that a line of NDJSON is longer than allowed.
 var ErrLineTooLong = errors.New("line is too long")
 
-// A LineReader cuts NDJSON into lines of at most a given length. Empty lines are
-// skipped.
+// A LineReader reads lines of NDJSON up to a given length. It skips empty lines.
 type LineReader struct {
 	r      *bufio.Reader
 	most   int
 	number int
-	open   bool   // the line that was read last has no line feed
-	long   []byte // a line that the buffer does not hold as a whole
+	open   bool   // the last line has no line feed
+	long   []byte // a line that is larger than the buffer
 }
 
 // NewLineReader returns a LineReader of r for lines of at most most bytes.
@@ -58,14 +57,14 @@ func NewLineReader(r io.Reader, most int) *LineReader {
 	return &LineReader{r: bufio.NewReaderSize(r, 64<<10), most: most}
 }
 
-// Next returns the next line as a slice of its own, and io.EOF after the last. A
-// last line without a line feed counts. After any other error the rest is lost.
+// Next returns a copy of the next line without its line end, or io.EOF after the last line,
+// which may lack a line feed. After any other error, the rest of the input is lost.
 func (l *LineReader) Next() ([]byte, error) {
 	line, err := l.Peek()
 	return bytes.Clone(line), err
 }
 
-// Peek is Next with a line that is good only until the next call.
+// Peek is like Next, but the line is valid only until the next call of either.
 func (l *LineReader) Peek() ([]byte, error) {
 	for {
 		line, err := l.next()
@@ -84,8 +83,8 @@ func (l *LineReader) Peek() ([]byte, error) {
 	}
 }
 
-// next returns the next line with its end, in the buffer or in l.long. It reads no more
-// than one buffer of a line that is too long.
+// next returns the next line with its line end, in the buffer or in l.long. It stops
+// reading a line at most one buffer beyond the limit.
 func (l *LineReader) next() ([]byte, error) {
 	l.long = l.long[:0]
 	for {
@@ -103,9 +102,9 @@ func (l *LineReader) next() ([]byte, error) {
 	}
 }
 
-// Number returns the number of the line that Next returned last, from 1.
+// Number returns the number of the last line that Next returned, from 1. Empty lines count.
 func (l *LineReader) Number() int { return l.number }
 
-// Open reports whether the line that Next returned last had no line feed: it may have been
-// cut.
+// Open reports whether the last line that Next returned had no line feed, so that it may
+// have been truncated.
 func (l *LineReader) Open() bool { return l.open }

@@ -15,27 +15,27 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// An Error is a response that is not what was asked for, as RFC 9457
-// problem+json. Both ends use it: the server writes it, the client returns it.
+// An Error is an error response in the form of RFC 9457, problem+json. Both ends use
+// it: the server sends it, and the client returns it.
 type Error struct {
 	Status int    `json:"status"`
-	Title  string `json:"title"`            // what kind of thing was wrong
-	Detail string `json:"detail,omitempty"` // what was wrong, and what would be right
+	Title  string `json:"title"`            // the kind of error
+	Detail string `json:"detail,omitempty"` // the error, and how to fix the request
 
-	Oldest *event.ID     `json:"oldest,omitempty"` // 410: the oldest position that is still served
+	Oldest *event.ID     `json:"oldest,omitempty"` // 410: the oldest position still served
 	Head   *event.Cursor `json:"head,omitempty"`   // 409: the log's head
-	Log    string        `json:"log,omitempty"`    // 409: the log's name
-	Reason string        `json:"reason,omitempty"` // 409: one of the reasons below
-	Lines  []int         `json:"lines,omitempty"`  // 400 of a batch: the bad lines, from 1
+	Log    string        `json:"log,omitempty"`    // 409: the log's id
+	Reason string        `json:"reason,omitempty"` // 409: one of the Reason constants
+	Lines  []int         `json:"lines,omitempty"`  // 400 of a batch: numbers of the bad lines, from 1
 
-	RetryAfter time.Duration `json:"-"` // 429, 503: how long to wait, if told
-	FromLog    bool          `json:"-"` // read: the answer names its log, so no proxy has written it
+	RetryAfter time.Duration `json:"-"` // 429, 503: how long to wait, if not zero
+	FromLog    bool          `json:"-"` // read: the response has a log id, so no proxy wrote it
 }
 
-// Why a cursor, or what a request says of the log, is refused with 409.
+// Reasons for which a cursor, or a log id in a request, is refused with 409.
 const (
-	ReasonLog   = "log"   // it is of another log
-	ReasonAhead = "ahead" // it lies above the head
+	ReasonLog   = "log"   // it belongs to another log
+	ReasonAhead = "ahead" // it is above the head
 	ReasonMark  = "mark"  // the log has another event at its position
 )
 
@@ -46,12 +46,12 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (%d)", e.Detail, e.Status)
 }
 
-// Errorf returns an Error with a detail.
+// Errorf returns an Error with the status, its text as the title, and a formatted detail.
 func Errorf(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Title: strings.ToLower(http.StatusText(status)), Detail: fmt.Sprintf(format, args...)}
 }
 
-// Write answers a request with e.
+// Write sends e as the response to a request.
 func (e *Error) Write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", Problem)
@@ -61,20 +61,19 @@ func (e *Error) Write(w http.ResponseWriter) {
 	}
 	w.WriteHeader(e.Status)
 	b, err := json.Marshal(e)
-	if err != nil { // no field of it can fail
+	if err != nil { // cannot happen: every field can be marshaled
 		panic(err)
 	}
-	_, _ = w.Write(append(b, '\n')) // the client may have gone
+	_, _ = w.Write(append(b, '\n')) // fails only if the client is gone
 }
 
-// maxProblem bounds what is read of an error's body: the numbers of MaxBatchLen
+// maxProblem is how many bytes of an error's body are read. The numbers of MaxBatchLen
 // bad lines must fit.
 const maxProblem = 1 << 20
 
-// ReadError makes an Error of a response that is not what was asked for. What does
-// not speak problem+json is still told by its status and the beginning of its
-// body. What it returns can be shown on a terminal. The body is left to the caller
-// to close.
+// ReadError returns the Error in a response. If the body is not problem+json, the Error
+// has the status and the first line of the body. Its texts are safe to print on a
+// terminal. The caller must close the body.
 func ReadError(resp *http.Response) *Error {
 	e := &Error{}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
@@ -95,7 +94,7 @@ func ReadError(resp *http.Response) *Error {
 	return e
 }
 
-// firstLine returns the beginning of a plain text.
+// firstLine returns the first line of a plain text, or "" for HTML.
 func firstLine(body []byte) string {
 	s, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if strings.HasPrefix(s, "<") {
@@ -104,8 +103,8 @@ func firstLine(body []byte) string {
 	return printable(s, 200)
 }
 
-// printable returns the beginning of s, at most most bytes, without what would do
-// something to a terminal.
+// printable returns at most the first most bytes of s, without characters that control a
+// terminal.
 func printable(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
@@ -116,11 +115,11 @@ func printable(s string, most int) string {
 	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }
 
-// maxRetryAfter keeps a server's mistake from putting a client to sleep for ever.
+// maxRetryAfter keeps a server's mistake from stopping a client for ever.
 const maxRetryAfter = 5 * time.Minute
 
-// retryAfter reads either form of Retry-After. A date is measured against the server's
-// own clock, if it tells what that says.
+// retryAfter parses both forms of Retry-After. A date is relative to the server's Date
+// header, if it has one.
 func retryAfter(h http.Header) time.Duration {
 	s := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
@@ -137,8 +136,8 @@ func retryAfter(h http.Header) time.Duration {
 	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
-// Final reports whether asking again cannot help. 408, 425, 429 and the 5xx of
-// servers that are overloaded, starting or unreachable may be asked again.
+// Final reports whether a retry cannot help. Not final are 408, 425, 429, and the 5xx of
+// servers that are overloaded, starting or unreachable.
 func (e *Error) Final() bool {
 	switch e.Status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
@@ -148,11 +147,11 @@ func (e *Error) Final() bool {
 	return true
 }
 
-// NothingAppended is what a detail says of an append, before or after the reason.
+// NothingAppended is part of the detail of a failed append, before or after the reason.
 const NothingAppended = "nothing was appended"
 
-// NotAppended reports whether e, of a log, says of an append that nothing was appended.
-// 408 and the other 5xx leave it open.
+// NotAppended reports whether e, the response of a log to an append, means that nothing
+// was appended. After 408, and 5xx other than 507, the outcome is unknown.
 func (e *Error) NotAppended() bool {
 	return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusRequestTimeout || e.Status == http.StatusInsufficientStorage
 }

@@ -12,20 +12,20 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Query is what GET /events and /get ask: which topics, from where to where.
+// A Query holds the parameters of GET /events and /get: topics and a range.
 type Query struct {
 	Topics []event.Topic
-	Except []event.Topic // leave out what belongs to these, too: the reader holds it
+	Except []event.Topic // leave out events of these topics, which the reader holds
 	Since  event.Moment  // the zero Moment is the beginning
-	Until  *event.Moment
-	Limit  *int // events of a page; nil is the default, 0 only resolves Since
-	Last   *int // begin so that this many events follow; excludes Since
-	Stubs  bool // what is Known, or all if nothing is said to be, comes without its value
+	Until  *event.Moment // nil is the head, or no end for a stream
+	Limit  *int          // events of a page; nil is the default, 0 only resolves Since
+	Last   *int          // start so that this many events follow; excludes Since
+	Stubs  bool          // send known events (all, if Known is nil) as stubs
 
-	Notices bool // all comes as notices of events
+	Notices bool // send all events as notices
 
-	// Known is what the reader says that it has of each of Topics; nil if it says
-	// nothing.
+	// Known describes the events that the reader has of each of Topics; nil if the
+	// request does not say.
 	Known []Known
 }
 
@@ -59,21 +59,21 @@ func (q *Query) Values() url.Values {
 	return v
 }
 
-// formParams are the parameters that say how much of each event is wanted, rangeParams those
-// that say from where to where, too.
+// formParams are the parameters that select how much of each event is sent. rangeParams
+// also include those of the range.
 var (
 	formParams  = []string{"stubs", "values"}
 	rangeParams = append([]string{"since", "until", "limit", "last"}, formParams...)
 )
 
-// ParseEvents reads the parameters of GET /events.
+// ParseEvents parses the parameters of GET /events.
 func ParseEvents(rawQuery string) (*Query, error) {
 	v, err := params(rawQuery, append([]string{"topic", "except"}, rangeParams...))
 	if err != nil {
 		return nil, err
 	}
 	if len(v["topic"]) == 0 {
-		return nil, errors.New("topic: is missing; topic=* asks for everything")
+		return nil, errors.New("topic is missing; topic=* selects everything")
 	}
 	q := &Query{}
 	if q.Topics, err = topics(v["topic"]); err != nil {
@@ -96,8 +96,8 @@ func topics(names []string) (ts []event.Topic, err error) {
 	return ts, nil
 }
 
-// params splits a query and refuses unknown parameters and, but for those that are
-// lists, ones that stand twice.
+// params parses a query. It refuses unknown parameters, and repeated ones that are not
+// lists.
 func params(rawQuery string, known []string) (url.Values, error) {
 	v, err := url.ParseQuery(rawQuery)
 	if err != nil {
@@ -105,10 +105,10 @@ func params(rawQuery string, known []string) (url.Values, error) {
 	}
 	for name, values := range v {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("parameter %.40q: is unknown; known are %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown parameter %.40q; want one of %s", name, strings.Join(known, ", "))
 		}
 		if many := name == "topic" || name == "except" || name == "items" || name == "have"; len(values) > 1 && !many {
-			return nil, fmt.Errorf("parameter %s: stands %d times", name, len(values))
+			return nil, fmt.Errorf("parameter %s is given %d times", name, len(values))
 		}
 		if err := notTooMany(name, len(values)); err != nil {
 			return nil, err
@@ -119,15 +119,15 @@ func params(rawQuery string, known []string) (url.Values, error) {
 
 func notTooMany(name string, n int) error {
 	if n > MaxTopics {
-		return fmt.Errorf("%s: %d are asked for, at most %d are allowed", name, n, MaxTopics)
+		return fmt.Errorf("%s: %d given, but at most %d are allowed", name, n, MaxTopics)
 	}
 	return nil
 }
 
-// withRange adds to q from where to where it goes.
+// withRange adds the range in v to q.
 func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	if v.Has("since") && v.Has("last") {
-		return nil, errors.New("since and last: only one of them can be given")
+		return nil, errors.New("since and last cannot be combined")
 	}
 	switch {
 	case v.Has("since"):
@@ -156,7 +156,7 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 	return q, nil
 }
 
-// withForm adds to q how much of each event is wanted.
+// withForm adds formParams in v to q.
 func (q *Query) withForm(v url.Values) (err error) {
 	if q.Stubs, err = flag(v, "stubs", false); err != nil {
 		return err
@@ -164,31 +164,31 @@ func (q *Query) withForm(v url.Values) (err error) {
 	values, err := flag(v, "values", true)
 	q.Notices = !values
 	if err == nil && q.Stubs && q.Notices {
-		err = errors.New("stubs and values: a stub has no value; leave values out")
+		err = errors.New("stubs=1 and values=0 cannot be combined: a stub never has a value")
 	}
 	return err
 }
 
-// flag reads a parameter that is 0 or 1.
+// flag parses a parameter that is 0 or 1.
 func flag(v url.Values, name string, otherwise bool) (bool, error) {
 	if !v.Has(name) {
 		return otherwise, nil
 	}
 	on := v.Get(name) == "1"
 	if !on && v.Get(name) != "0" {
-		return false, fmt.Errorf("%s: %.20q is neither 0 nor 1", name, v.Get(name))
+		return false, fmt.Errorf("%s: want 0 or 1, not %.20q", name, v.Get(name))
 	}
 	return on, nil
 }
 
-// count reads a number of events. It is nil if it is not given.
+// count parses a number of events. It returns nil if the parameter is missing.
 func count(v url.Values, name string) (*int, error) {
 	if !v.Has(name) {
 		return nil, nil
 	}
 	n, err := strconv.ParseUint(v.Get(name), 10, 31)
 	if err != nil || n > MaxLimit {
-		return nil, fmt.Errorf("%s: %.20q is not a number from 0 to %d", name, v.Get(name), MaxLimit)
+		return nil, fmt.Errorf("%s: want a number from 0 to %d, not %.20q", name, MaxLimit, v.Get(name))
 	}
 	limit := int(n)
 	return &limit, nil

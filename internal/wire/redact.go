@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// RedactURL returns a URL, or what was meant as one, with *** in place of its user and
-// password. All URLs that people may have written are shown through it.
+// RedactURL returns a URL with *** in place of its user and password. It also redacts text
+// that is not a valid URL. Every URL that a user may have entered must be printed through
+// it.
 func RedactURL(s string) string {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
@@ -19,15 +20,15 @@ func RedactURL(s string) string {
 	} else {
 		scheme = ""
 	}
-	// Without a user, what follows the host may have an @ of its own, unless it can be
-	// the end of a password that has a / ? or # in it.
+	// A URL without a user may have an @ after the host, but only where it cannot be the
+	// end of a password that contains a /, ? or #.
 	if u, err := url.Parse(s); err == nil && u.User == nil && u.Path != "" && !strings.Contains(u.Path+u.Fragment, "@") {
 		return s
 	}
 	return scheme + "***" + s[at:]
 }
 
-// WithoutUser returns a URL without its user and password, as it may be stored.
+// WithoutUser returns a URL without its user and password, so that it may be stored.
 func WithoutUser(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || u.User == nil {
@@ -39,5 +40,5 @@ func WithoutUser(s string) string {
 
 var inText = regexp.MustCompile("([A-Za-z][A-Za-z0-9+.-]*://)[^\\s\"'`<>]*@")
 
-// Redact does in a text what RedactURL does: errors of other packages quote URLs.
+// Redact redacts all URLs in a text, such as the errors of other packages.
 func Redact(text string) string { return inText.ReplaceAllString(text, "$1***@") }

@@ -12,7 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// setPrefix begins the path of POST /set/{user}/{path}.
+// setPrefix is the first part of the path of POST /set/{user}/{path}.
 const setPrefix = "/set/"
 
 // SetPath returns the path of POST /set/{user}/{path}, escaped.
@@ -24,9 +24,9 @@ func SetPath(user, path string) string {
 	return setPrefix + url.PathEscape(user) + "/" + strings.Join(segments, "/")
 }
 
-// ParseSetPath reads the user and the path from the raw, escaped path of a request.
-// It is split before it is unescaped, so %2F cannot end a user, unless the storage is one
-// segment as a whole, as routers write /set/:id.
+// ParseSetPath parses the user and the path from the escaped path of a request. It splits
+// the path before it unescapes it, so that %2F cannot end a user. Only if the whole storage
+// is one segment, as routers write /set/:id, may its slashes be escaped.
 func ParseSetPath(escaped string) (user, path string, err error) {
 	rest, ok := strings.CutPrefix(escaped, setPrefix)
 	rawUser, rawPath, ok2 := strings.Cut(rest, "/")
@@ -54,8 +54,8 @@ func ParseSetPath(escaped string) (user, path string, err error) {
 	return user, path, nil
 }
 
-// ParseSetBody reads the body of POST /set/{user}/{path}: value, key and type. keyed
-// reports whether it names a key, an empty one included.
+// ParseSetBody parses the body of POST /set/{user}/{path}: value, key and type. keyed
+// reports whether it has a key, which may be empty.
 func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
 	d, keyed, ok := event.ScanBody(body, user, path)
 	if !ok {
@@ -69,7 +69,7 @@ func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, er
 	return d, keyed, nil
 }
 
-// parseSetBody is ParseSetBody of whatever comes.
+// parseSetBody parses every body that ParseSetBody's fast path does not accept.
 func parseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
 	ms, err := event.Members(body)
 	if err != nil {
@@ -88,7 +88,7 @@ func parseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, er
 			s, err = m.Text()
 			d.Type = event.Type(s)
 		default:
-			err = fmt.Errorf("unknown member %.40q; known are value, key, type", m.Name)
+			err = fmt.Errorf("unknown member %.40q; want value, key or type", m.Name)
 		}
 		if err != nil {
 			return event.Draft{}, false, fmt.Errorf("body: %w", err)
@@ -100,21 +100,21 @@ func parseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, er
 	return d, keyed, nil
 }
 
-// SetResult is one line of the answer to a batch: what became of the draft in the
-// same line of the request, empty lines not counted.
+// A SetResult is one line of the response to a batch: the result of the draft in the same
+// line of the request, not counting empty lines.
 type SetResult struct {
 	Status int        `json:"status"` // 201, or 200 if the log knew the hash
 	ID     event.ID   `json:"id"`
-	Time   event.Time `json:"time"` // of an event that was dropped left out
+	Time   event.Time `json:"time"` // absent if Dropped
 	Hash   event.Hash `json:"hash"`
-	// Dropped means that the log took the event once, and has dropped it since.
+	// Dropped reports that the log once had the event, and has dropped it since.
 	Dropped bool `json:"dropped,omitempty"`
 }
 
-// resultLen is about as long as a SetResult is.
+// resultLen is the approximate length of a SetResult in bytes.
 const resultLen = 160
 
-// AppendResults appends a batch's results, each a SetResult, as NDJSON.
+// AppendResults appends the results of a batch to b as NDJSON, each line a SetResult.
 func AppendResults(b []byte, receipts []event.Receipt) []byte {
 	b = slices.Grow(b, resultLen*len(receipts))
 	for i := range receipts {
@@ -141,8 +141,8 @@ func AppendResults(b []byte, receipts []event.Receipt) []byte {
 	return b
 }
 
-// AppendReceipt appends the answer to a single append, with a line feed: the event's
-// line, or what is still known of it.
+// AppendReceipt appends the response to a single append to b, with a line feed: the
+// event's line, or if it was dropped, its id and hash.
 func AppendReceipt(b []byte, r *event.Receipt) []byte {
 	if r.Dropped {
 		return appendDropped(append(b, '{'), r)
@@ -150,8 +150,8 @@ func AppendReceipt(b []byte, r *event.Receipt) []byte {
 	return append(r.AppendLine(b), '\n')
 }
 
-// appendDropped appends the last members of an object, which are all that a log tells of
-// an event that it took and has dropped since.
+// appendDropped appends the last members of an object: all that a log still knows of an
+// event that it dropped.
 func appendDropped(b []byte, r *event.Receipt) []byte {
 	b = append(b, `"id":"`...)
 	b = r.ID.AppendTo(b)

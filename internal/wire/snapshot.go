@@ -7,11 +7,11 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A SnapshotQuery is what GET /snapshot asks: the state of a topic at a moment.
+// A SnapshotQuery holds the parameters of GET /snapshot: the state of Topic at a moment.
 type SnapshotQuery struct {
 	Topic event.Topic
 	At    event.Moment
-	After event.Storage // storages up to this one are left out; if zero, none are
+	After event.Storage // leaves out storages up to this one; if zero, none
 }
 
 // Values returns q as URL parameters.
@@ -23,7 +23,7 @@ func (q *SnapshotQuery) Values() url.Values {
 	return v
 }
 
-// ParseSnapshot reads the parameters of GET /snapshot. Without at it is now.
+// ParseSnapshot parses the parameters of GET /snapshot. Without at, it is event.Now.
 func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
 	v, err := params(rawQuery, []string{"topic", "at", "after"})
 	if err != nil {

@@ -9,23 +9,23 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// LiveEvent is the type of the SSE control event that says that history is done.
+// LiveEvent is the type of the SSE control event that ends the history of a stream.
 const LiveEvent = "live"
 
-// AppendEvent appends ev as one SSE event. Its id is a cursor of the log named log.
+// AppendEvent appends ev to b as an SSE event. Its id is a cursor of log, a whole log id.
 func AppendEvent(b []byte, ev *event.Event, log string) []byte {
 	return AppendEventLine(b, event.Point{ID: ev.ID, Mark: ev.Mark()}, ev.Type, ev.Line(), log)
 }
 
-// AppendEventLine is AppendEvent for who has no more than an event's line, and what it
-// begins with.
+// AppendEventLine is like AppendEvent for an event of which only the line, the position
+// and the type are known.
 func AppendEventLine(b []byte, at event.Point, typ event.Type, line []byte, log string) []byte {
 	b = appendEventHead(b, at, typ, log)
 	b = append(b, line...)
 	return append(b, "\n\n"...)
 }
 
-// AppendNotice appends ev's notice as one SSE event.
+// AppendNotice appends the notice of ev to b as an SSE event.
 func AppendNotice(b []byte, ev *event.Event, log string) []byte {
 	b = appendEventHead(b, event.Point{ID: ev.ID, Mark: ev.Mark()}, ev.Type, log)
 	return append(ev.AppendNotice(b), "\n\n"...)
@@ -38,14 +38,14 @@ func appendEventHead(b []byte, at event.Point, typ event.Type, log string) []byt
 	return append(b, "\ndata: "...)
 }
 
-// AppendPosition appends a block that only moves the reader's cursor to at.
+// AppendPosition appends a block to b that only moves the reader's cursor to at.
 func AppendPosition(b []byte, at event.Point, log string) []byte {
 	return append(appendID(b, at, log), '\n')
 }
 
-// AppendLive appends the control event that says that a reader at position at has
-// been sent all that it asked for, of a log that ends at head. sum, if not nil, is of all
-// that lies up to there, what the reader had included.
+// AppendLive appends the control event to b that tells a reader at position at that it has
+// all requested history of a log whose head is head. sum, if not nil, covers all events up
+// to at, including those that the reader had before.
 func AppendLive(b []byte, at, head event.Point, log string, sum *Sum) []byte {
 	b = appendID(b, at, log)
 	b = append(b, "event: "+LiveEvent+"\ndata: {\"type\":\"live\",\"head\":\""...)
@@ -54,29 +54,29 @@ func AppendLive(b []byte, at, head event.Point, log string, sum *Sum) []byte {
 	return append(b, "}\n\n"...)
 }
 
-// appendID appends the line that makes at a reader's cursor. log is the whole name
-// of a log.
+// appendID appends the line that sets a reader's cursor to at. log is a whole log id.
 func appendID(b []byte, at event.Point, log string) []byte {
 	b = append(b, "id: "...)
 	b = at.Cursor(log).AppendTo(b)
 	return append(b, '\n')
 }
 
-// AppendPreamble appends what an SSE stream begins with: the delay before the
-// first reconnection and a comment.
+// AppendPreamble appends the first block of an SSE stream to b: the delay before a
+// reconnection, and a comment.
 func AppendPreamble(b []byte, retry time.Duration) []byte {
 	b = append(b, "retry: "...)
 	b = strconv.AppendInt(b, retry.Milliseconds(), 10)
 	return append(b, "\n: rstream\n\n"...)
 }
 
-// A Sum says how many events storages have in a stretch, and their digest as a set.
+// A Sum is the number of events of some storages in a range, and their digest as a set.
 type Sum struct {
 	Count  uint64
 	Digest window.Digest
 }
 
-// appendTo appends the members of s, if there are any, to an object that has some.
+// appendTo appends the members of s to an object that already has members. A nil Sum has
+// none.
 func (s *Sum) appendTo(b []byte) []byte {
 	if s == nil {
 		return b
@@ -87,14 +87,14 @@ func (s *Sum) appendTo(b []byte) []byte {
 	return append(append(b, s.Digest.String()...), '"')
 }
 
-// A Tail is what stands in a page behind its events.
+// A Tail holds the members of a page after its events.
 type Tail struct {
 	Next event.Cursor
 	Live bool
-	Sum  *Sum // of what has a filter
+	Sum  *Sum // if the request has a filter or hashes
 }
 
-// AppendPage appends a JSON page of events that are given as NDJSON.
+// AppendPage appends a JSON page to b. lines are its events as NDJSON.
 func AppendPage(b, lines []byte, tail Tail) []byte {
 	b = append(b, `{"events":[`...)
 	at := len(b)

@@ -9,36 +9,36 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Window is what GET /windows tells of a stretch of a topic's history.
+// A Window describes a range of a topic's history, as GET /windows returns it.
 type Window struct {
 	From   event.Cursor  `json:"from"`
 	To     event.Cursor  `json:"to"`
-	Start  *event.Time   `json:"start,omitempty"` // of the last event at or before From; left out from the beginning and in a sum
+	Start  *event.Time   `json:"start,omitempty"` // of the last event at or before From; absent if From is the beginning, and in a sum
 	End    *event.Time   `json:"end,omitempty"`   // of the last event at or before To
-	Count  uint64        `json:"count"`           // events of the topic in it
+	Count  uint64        `json:"count"`           // events of the topic in the range
 	Digest window.Digest `json:"digest"`
 }
 
-// Span returns the stretch of w.
+// Span returns the range of w.
 func (w *Window) Span() window.Span { return window.Span{From: w.From.ID, To: w.To.ID} }
 
-// A WindowList is the windows of a stretch, block by block. Blocks without an event
+// A WindowList holds the windows of a range, one for each block. Blocks without an event
 // of the topic are left out.
 type WindowList struct {
 	From    event.Cursor `json:"from"`
 	To      event.Cursor `json:"to"`
 	Windows []Window     `json:"windows"`
-	Next    event.Cursor `json:"next"` // go on from here; To when the list is complete
+	Next    event.Cursor `json:"next"` // where the next list begins; To if this one is the last
 }
 
-// A WindowQuery is what GET /windows asks: the window around a moment, the windows
-// of a stretch, or the stretch as one.
+// A WindowQuery holds the parameters of GET /windows: a request for the window around a
+// moment, for the windows of a range, or for the range as a single window.
 type WindowQuery struct {
 	Topic event.Topic
-	At    *event.Moment // excludes the others
+	At    *event.Moment // excludes Since, Until and Sum
 	Since event.Moment
 	Until *event.Moment // nil is the head
-	Sum   bool
+	Sum   bool          // the range as a single window
 }
 
 // Values returns q as URL parameters.
@@ -58,7 +58,7 @@ func (q *WindowQuery) Values() url.Values {
 	return v
 }
 
-// ParseWindows reads the parameters of GET /windows.
+// ParseWindows parses the parameters of GET /windows.
 func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	v, err := params(rawQuery, []string{"topic", "at", "since", "until", "sum"})
 	if err != nil {
@@ -70,12 +70,12 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	}
 	if v.Has("sum") {
 		if q.Sum = v.Get("sum") == "1"; !q.Sum && v.Get("sum") != "0" {
-			return nil, fmt.Errorf("sum: %.20q is neither 0 nor 1", v.Get("sum"))
+			return nil, fmt.Errorf("sum: want 0 or 1, not %.20q", v.Get("sum"))
 		}
 	}
 	if v.Has("at") {
 		if v.Has("since") || v.Has("until") || v.Has("sum") {
-			return nil, errors.New("at: names one window; since, until and sum do not go with it")
+			return nil, errors.New("at cannot be combined with since, until or sum")
 		}
 		m, err := event.ParseMoment(v.Get("at"))
 		if err != nil {
@@ -85,7 +85,7 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 		return q, nil
 	}
 	if !v.Has("since") {
-		return nil, errors.New("at or since: one of them is needed; since=beginning is all")
+		return nil, errors.New("at or since is required; since=beginning selects all windows")
 	}
 	r, err := (&Query{}).withRange(v)
 	if err != nil {
@@ -95,10 +95,10 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	return q, nil
 }
 
-// oneTopic reads the topic of a request that is about one.
+// oneTopic parses the topic of a request that has exactly one.
 func oneTopic(v url.Values) (event.Topic, error) {
 	if n := len(v["topic"]); n != 1 {
-		return event.Topic{}, fmt.Errorf("topic: stands %d times; want one", n)
+		return event.Topic{}, fmt.Errorf("want exactly one topic, not %d", n)
 	}
 	return event.ParseTopic(v.Get("topic"))
 }

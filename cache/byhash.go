@@ -22,7 +22,7 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 	var ids []event.ID
 	for some := range slices.Chunk(hashes, hashChunk) {
 		err := db.file.View(ctx, func(tx *sql.Tx) error {
-			found, err := db.lookUpHashes(tx, some)
+			found, err := lookUpHashes(tx, some)
 			ids = slices.AppendSeq(ids, maps.Values(found))
 			return err
 		})

@@ -18,7 +18,7 @@ const converting = -1
 
 // convertTaken makes a run of what an earlier version kept in taken, which is sorted
 // already, in steps that may be cut at any point: taken is emptied by the last one.
-func (db *DB) convertTaken(ctx context.Context) error {
+func (db *Index) convertTaken(ctx context.Context) error {
 	for done := false; !done; {
 		err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 			done, err = db.convertSome(tx)
@@ -31,14 +31,12 @@ func (db *DB) convertTaken(ctx context.Context) error {
 	return nil
 }
 
-func (db *DB) convertSome(tx *sql.Tx) (done bool, err error) {
+func (db *Index) convertSome(tx *sql.Tx) (done bool, err error) {
 	if some, err := hasTaken(tx); err != nil || !some {
 		return true, err
 	}
-	if db.known == nil {
-		if db.known, err = db.loadKnown(tx); err != nil {
-			return false, err
-		}
+	if err := db.ready(tx); err != nil {
+		return false, err
 	}
 	r, last, err := db.conversion(tx)
 	if err != nil {
@@ -52,7 +50,7 @@ func (db *DB) convertSome(tx *sql.Tx) (done bool, err error) {
 }
 
 // conversion returns the run that taken becomes and the last hash that it has.
-func (db *DB) conversion(tx *sql.Tx) (r *run, last []byte, err error) {
+func (db *Index) conversion(tx *sql.Tx) (r *run, last []byte, err error) {
 	for _, r := range db.known.runs {
 		if r.level == converting {
 			last, err := db.lastEntry(tx, r)
@@ -69,7 +67,7 @@ func (db *DB) conversion(tx *sql.Tx) (r *run, last []byte, err error) {
 }
 
 // convertAfter appends the hashes behind last to r and returns how many there were.
-func (db *DB) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error) {
+func (db *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error) {
 	rows, err := tx.Query(`SELECT hash, id FROM taken WHERE hash > ? ORDER BY hash LIMIT ?`, last, convertGroups*groupLen)
 	if err != nil {
 		return 0, err
@@ -99,7 +97,7 @@ func (db *DB) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error) {
 }
 
 // endConversion takes away what has become run r.
-func (db *DB) endConversion(tx *sql.Tx, r *run) error {
+func (db *Index) endConversion(tx *sql.Tx, r *run) error {
 	if r.moved != r.count {
 		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, r.count, r.moved)
 	}

@@ -27,7 +27,7 @@ func (r *retainer) drop(ctx context.Context) error {
 		case at.dropped >= at.horizon:
 			return r.clear(ctx, at.horizon)
 		case at.hashed < window.BlockSpan(block).To:
-			err = r.db.hashBlock(ctx, at.hashed)
+			err = r.db.seen.SealBlock(ctx, at.hashed)
 		default:
 			err = r.dropBlock(ctx, block)
 		}
@@ -35,36 +35,6 @@ func (r *retainer) drop(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// hashBlock makes a run of the hashes of the block behind a position, whose lines are to
-// be dropped: the log must know them for ever.
-func (db *DB) hashBlock(ctx context.Context, after event.ID) error {
-	if err := db.file.Lock(ctx); err != nil {
-		return err
-	}
-	defer db.file.Unlock()
-	// Nobody's patience may end it: what the committer knows would have to be read again.
-	err := db.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
-		if db.known == nil {
-			if db.known, err = db.loadKnown(tx); err != nil {
-				return err
-			}
-		}
-		end := window.BlockSpan(uint64(after) / event.BlockSize).To
-		if db.known.hashed >= end {
-			return nil // an append has done it
-		}
-		if err := db.sealHashes(tx, end); err != nil {
-			return err
-		}
-		_, err = db.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
-		return err
-	})
-	if err != nil {
-		db.known = nil
-	}
-	return db.file.Named(err)
 }
 
 // A change is a statement, and some of them that must be made together.

@@ -176,11 +176,7 @@ func (db *DB) endValues(ctx context.Context, old []expiry, topics []event.Topic,
 
 // expire appends the events that end values.
 func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
-	open := map[int64]event.ID{} // the last events that have no postings yet
-	tail := &w.db.known.tail
-	for _, ev := range tail.events[tail.after(w.db.known.indexed):] {
-		open[ev.Storage] = ev.ID
-	}
+	open := w.db.seen.lastOpen()
 	for i := range old {
 		x := &old[i]
 		last, ok := open[x.storage]

@@ -12,6 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // known is what the committer knows of what the log has taken: the events that are in
@@ -34,19 +35,53 @@ func (k *known) add(ev rows.OpenEvent) { k.tail.add(ev, ev.ID > k.hashed) }
 // hashSpan is how many events' hashes become a run. It is a variable for the tests.
 var hashSpan event.ID = 16 * event.BlockSize
 
-// prepareKnown reads what a server's log has taken, so that what is wrong with it is
+// An Index finds the events that a log has taken by their hashes. Its methods, but for
+// SealBlock, are for those that have the right to write.
+type Index struct {
+	file   *dbfile.File
+	tables *rows.Tables
+	known  *known // nil: to be read
+}
+
+// openIndex reads what a server's log has taken, so that what is wrong with it is
 // said when the file is opened.
-func (db *DB) prepareKnown(ctx context.Context) error {
+func openIndex(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
+	db := &Index{file: f, tables: t}
 	if err := db.file.Update(ctx, giveSalt); err != nil {
-		return err
+		return nil, err
 	}
 	if err := db.convertTaken(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	return db.file.Update(ctx, func(tx *sql.Tx) (err error) {
+	err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		db.known, err = db.loadKnown(tx)
 		return err
 	})
+	return db, err
+}
+
+// ready reads what the log has taken if what is in memory was invalidated.
+func (db *Index) ready(tx *sql.Tx) (err error) {
+	if db.known == nil {
+		db.known, err = db.loadKnown(tx)
+	}
+	return err
+}
+
+// invalidate forgets what is in memory: it may say more than was committed.
+func (db *Index) invalidate() { db.known = nil }
+
+// add takes up a new event.
+func (db *Index) add(ev rows.OpenEvent) { db.known.add(ev) }
+
+// lastOpen returns the last event of each storage that has events without postings.
+func (db *Index) lastOpen() map[int64]event.ID {
+	open := map[int64]event.ID{}
+	tail := &db.known.tail
+	for _, ev := range tail.events[tail.after(db.known.indexed):] {
+		open[ev.Storage] = ev.ID
+	}
+	return open
 }
 
 // giveSalt gives a log that has none what makes its filters its own.
@@ -58,7 +93,7 @@ func giveSalt(tx *sql.Tx) error {
 }
 
 // loadKnown reads what the log has taken.
-func (db *DB) loadKnown(tx *sql.Tx) (k *known, err error) {
+func (db *Index) loadKnown(tx *sql.Tx) (k *known, err error) {
 	k = &known{}
 	var hashed, indexed, salt int64
 	if err := tx.QueryRow(`SELECT hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard) FROM log`).
@@ -145,7 +180,7 @@ func (r *run) addGuard(id int64, first, fences []byte) error {
 }
 
 // find returns the id of the event that the log took with hash h, if it did.
-func (db *DB) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
+func (db *Index) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
 	if id, ok = db.known.tail.find(h); ok {
 		return id, ok, nil
 	}
@@ -161,7 +196,7 @@ func (db *DB) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) 
 	return 0, false, nil
 }
 
-func (db *DB) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, err error) {
+func (db *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, err error) {
 	r.slabs(h, func(i int) bool {
 		var entries []byte
 		if entries, err = db.readSlab(tx, r.slabID(i)); err == nil && entries == nil && r.target == 0 {
@@ -176,7 +211,7 @@ func (db *DB) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, e
 // seal does what is done once for a block, not for each event: it writes the postings
 // of the blocks that head has filled and, once there are enough, a run of their hashes.
 // That costs a fraction of what an index does; what is open is scanned instead.
-func (db *DB) seal(tx *sql.Tx, head event.ID) error {
+func (db *Index) seal(tx *sql.Tx, head event.ID) error {
 	k := db.known
 	sealed := head / event.BlockSize * event.BlockSize
 	if err := db.sealPostings(sealed); err != nil {
@@ -191,7 +226,7 @@ func (db *DB) seal(tx *sql.Tx, head event.ID) error {
 	return err
 }
 
-func (db *DB) sealPostings(sealed event.ID) error {
+func (db *Index) sealPostings(sealed event.ID) error {
 	k, p := db.known, rows.Postings{}
 	for _, ev := range k.tail.events[k.tail.after(k.indexed):k.tail.after(sealed)] {
 		p.Add(ev.Storage, ev.ID)
@@ -200,7 +235,7 @@ func (db *DB) sealPostings(sealed event.ID) error {
 	return db.tables.StorePostings(p)
 }
 
-func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
+func (db *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {
 	k := db.known
 	old := &k.tail
 	from, to := old.after(k.hashed), old.after(sealed)
@@ -217,7 +252,7 @@ func (db *DB) sealHashes(tx *sql.Tx, sealed event.ID) error {
 }
 
 // writeRun makes a run of the hashes of some events.
-func (db *DB) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
+func (db *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	if len(evs) == 0 {
 		return nil
 	}
@@ -268,4 +303,32 @@ func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 		}
 	}
 	return sorted
+}
+
+// SealBlock makes a run of the hashes of the block behind a position, whose lines are to
+// be dropped: the log must know them for ever.
+func (db *Index) SealBlock(ctx context.Context, after event.ID) error {
+	if err := db.file.Lock(ctx); err != nil {
+		return err
+	}
+	defer db.file.Unlock()
+	// Nobody's patience may end it: what the committer knows would have to be read again.
+	err := db.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
+		if err := db.ready(tx); err != nil {
+			return err
+		}
+		end := window.BlockSpan(uint64(after) / event.BlockSize).To
+		if db.known.hashed >= end {
+			return nil // an append has done it
+		}
+		if err := db.sealHashes(tx, end); err != nil {
+			return err
+		}
+		_, err = db.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
+		return err
+	})
+	if err != nil {
+		db.known = nil
+	}
+	return db.file.Named(err)
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
-	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -23,7 +20,7 @@ func checkLookUp(t fataler, db *DB, evs []event.Event) {
 		hashes = append(hashes, evs[i].Hash)
 	}
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
-		ids, err := db.lookUpHashes(tx, hashes)
+		ids, err := lookUpHashes(tx, hashes)
 		if err != nil {
 			return err
 		}
@@ -40,6 +37,15 @@ func checkLookUp(t fataler, db *DB, evs []event.Event) {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+}
+
+// countRuns counts the runs of hashes for which a condition holds.
+func countRuns(t *testing.T, db *DB, where string) (n int) {
+	t.Helper()
+	if err := db.file.ViewRow(context.Background(), `SELECT count(*) FROM run WHERE `+where, nil, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // However often a log is killed and whichever COMMIT fails, while its runs are merged,
@@ -75,10 +81,10 @@ func TestKnownForEver(t *testing.T) {
 			}
 			all = append(all, r.Event)
 		}
-		merged = merged || len(db.known.merges) > 0
+		merged = merged || countRuns(t, db, `target IS NOT NULL`) > 0
 		checkKnownAgain(t, db, all, 20)
 	}
-	if n := len(db.known.runs); !merged || n > 12 {
+	if n := countRuns(t, db, `TRUE`); !merged || n > 12 {
 		t.Errorf("merged: %v; there are %d runs", merged, n)
 	}
 	checkKnownAgain(t, db, all, 1000)
@@ -121,40 +127,22 @@ func makeOld(t *testing.T, db *DB, evs []event.Event) {
 	}
 }
 
-// An old file becomes a new one in steps, and is killed after each.
+// An old file becomes a new one when it is opened.
 func TestConvertTaken(t *testing.T) {
 	onlyLong(t)
 	setHashSpan(t, event.BlockSize)
-	before := convertGroups
-	convertGroups = 1
-	defer func() { convertGroups = before }()
 	path := t.TempDir() + "/log.db"
 	db := mustOpen(t, path, Config{Role: Server})
 	var all []event.Event
-	for _, r := range mustAppend(t, db, drafts("alice", "x", "k", 3*groupLen+7)...) {
+	for _, r := range mustAppend(t, db, drafts("alice", "x", "k", 5000)...) {
 		all = append(all, r.Event)
 	}
 	makeOld(t, db, all)
 	kill(db)
-	for range 3 {
-		db = mustOpen(t, path, Config{}) // does not convert
-		if err := db.file.Update(context.Background(), giveSalt); err != nil {
-			t.Fatal(err)
-		}
-		err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
-			_, err := db.convertSome(tx)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkLookUp(t, db, all)
-		kill(db)
-	}
 	db = mustOpen(t, path, Config{Role: Server})
 	defer db.Close()
-	if len(db.known.runs) != 1 || db.known.runs[0].count != int64(len(all)) || db.known.runs[0].level != 0 {
-		t.Errorf("the runs are %v", db.known.runs)
+	if n := countRuns(t, db, `TRUE`); n != 1 {
+		t.Errorf("there are %d runs", n)
 	}
 	checkKnownAgain(t, db, all, 500)
 	checkLookUp(t, db, all)
@@ -163,90 +151,4 @@ func TestConvertTaken(t *testing.T) {
 	}
 	checkKnownAgain(t, db, all, 500)
 	checkLookUp(t, db, all)
-}
-
-// Authors choose hashes: many that begin alike cost time, never an answer.
-func TestCrowdedHashes(t *testing.T) {
-	db := openServer(t)
-	var evs []rows.OpenEvent
-	var wanted []event.Event
-	for i := range 5 * slabLen {
-		var h event.Hash
-		binary.BigEndian.PutUint64(h[:], 1<<63+uint64(i/(3*slabLen)))
-		binary.BigEndian.PutUint64(h[24:], uint64(i))
-		evs = append(evs, rows.OpenEvent{ID: event.ID(i + 1), Hash: h})
-		wanted = append(wanted, event.Event{ID: event.ID(i + 1), Hash: h})
-	}
-	rand.Shuffle(len(evs), func(i, j int) { evs[i], evs[j] = evs[j], evs[i] })
-	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
-		if err := db.writeRun(tx, evs); err != nil {
-			return err
-		}
-		for i := range wanted {
-			id, ok, err := db.find(tx, &wanted[i].Hash)
-			if err != nil || !ok || id != wanted[i].ID {
-				t.Errorf("hash %d is event %s, %v, %v", i, id, ok, err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkLookUp(t, db, wanted)
-}
-
-func TestLastFence(t *testing.T) {
-	for range 200 {
-		fences := make([]uint64, rand.IntN(40))
-		for i := range fences {
-			fences[i] = rand.Uint64N(20)
-		}
-		slices.Sort(fences)
-		x, want := rand.Uint64N(22), -1
-		for i, f := range fences {
-			if f <= x {
-				want = i
-			}
-		}
-		if got := lastFence(fences, x); got != want {
-			t.Fatalf("lastFence(%v, %d) = %d, want %d", fences, x, got, want)
-		}
-	}
-}
-
-func TestFilter(t *testing.T) {
-	const n = 20_000
-	f := newFilter(n, 7)
-	hash := func(i int) (h event.Hash) { return sha256.Sum256(fmt.Append(nil, i)) }
-	var evs []rows.OpenEvent
-	for i := range n {
-		evs = append(evs, rows.OpenEvent{Hash: hash(i)})
-	}
-	var g group
-	for _, ev := range sortedByHash(evs) {
-		if g = g.appendEntry(ev.Hash[:], 0); g.full() || len(g) == n*entryLen {
-			if err := f.addLines(g, f.appendLines(nil, g)); err != nil {
-				t.Fatal(err)
-			}
-			g = g[:0]
-		}
-	}
-	if err := f.addLines(g, f.appendLines(nil, g)); err != nil {
-		t.Fatal(err)
-	}
-	wrong := 0
-	for i := range 2 * n {
-		h := hash(i)
-		may := f.mayHave(&h, mix(&h, f.salt))
-		if i < n && !may {
-			t.Fatalf("hash %d seems not to be there", i)
-		}
-		if i >= n && may {
-			wrong++
-		}
-	}
-	if wrong > n/200 {
-		t.Errorf("%d of %d hashes seem to be there", wrong, n)
-	}
 }

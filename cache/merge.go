@@ -35,7 +35,7 @@ type cursor struct {
 
 // mergeSome merges as much as n new events pay for. A hash is moved once for each
 // level, so that much is merged for each, and a little more.
-func (db *DB) mergeSome(tx *sql.Tx, n int) error {
+func (db *Index) mergeSome(tx *sql.Tx, n int) error {
 	k := db.known
 	if err := db.startMerges(tx); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (db *DB) mergeSome(tx *sql.Tx, n int) error {
 
 // startMerges begins to merge the oldest runs of each level that has enough of them
 // and is not being merged.
-func (db *DB) startMerges(tx *sql.Tx) error {
+func (db *Index) startMerges(tx *sql.Tx) error {
 	k := db.known
 	byLevel := map[int][]*run{}
 	for _, r := range k.runs {
@@ -97,7 +97,7 @@ func (db *DB) startMerges(tx *sql.Tx) error {
 }
 
 // loadMerges returns the merges that were begun.
-func (db *DB) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
+func (db *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
 	for _, out := range runs {
 		var in []*run
 		for _, r := range runs {
@@ -118,7 +118,7 @@ func (db *DB) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
 }
 
 // resume goes on where a merge was left: behind the last hash that was moved.
-func (db *DB) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
+func (db *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 	last, err := db.lastEntry(tx, out)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (db *DB) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 
 // lastEntry returns the last entry of a run, nil if it has none, and counts what the
 // run has.
-func (db *DB) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
+func (db *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 	if len(r.fences) == 0 {
 		return nil, nil
 	}
@@ -165,7 +165,7 @@ func (db *DB) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 }
 
 // mergeStep moves one group, and ends the merge if it was the last.
-func (db *DB) mergeStep(tx *sql.Tx, m *merge) error {
+func (db *Index) mergeStep(tx *sql.Tx, m *merge) error {
 	g := make(group, 0, groupLen*entryLen)
 	for !g.full() {
 		c := m.first()
@@ -200,7 +200,7 @@ func (m *merge) first() (first *cursor) {
 
 // advance takes the first entry off c. A slab without any, and a guard without slabs,
 // are removed.
-func (db *DB) advance(tx *sql.Tx, c *cursor) error {
+func (db *Index) advance(tx *sql.Tx, c *cursor) error {
 	if c.entries = c.entries[entryLen:]; len(c.entries) > 0 {
 		c.key = fence(c.entries)
 		return nil
@@ -230,7 +230,7 @@ func (db *DB) advance(tx *sql.Tx, c *cursor) error {
 }
 
 // endMerge lets the runs go that were merged.
-func (db *DB) endMerge(tx *sql.Tx, m *merge) error {
+func (db *Index) endMerge(tx *sql.Tx, m *merge) error {
 	k := db.known
 	if m.out.moved != m.out.count {
 		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, m.out.count, m.out.moved)

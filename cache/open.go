@@ -49,6 +49,7 @@ type DB struct {
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
 	queries readStatements       // of read
+	seen    *Index               // of a server; used by who has the right to write
 
 	// The committer and its writing connection.
 	commits   chan *appendRequest
@@ -63,9 +64,6 @@ type DB struct {
 	commitTx  func(*sql.Tx) error         // tests: called in place of COMMIT
 
 	clockJumps atomic.Int64
-
-	// Owned by who has the right to write.
-	known *known // on a server; nil: to be read
 
 	recent recent
 }
@@ -115,7 +113,10 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		}
 	}
 	if cfg.Role == Server {
-		if err := errors.Join(db.file.OpenReaders(ctx), db.prepareKnown(ctx)); err != nil {
+		if err := db.file.OpenReaders(ctx); err != nil {
+			return nil, err
+		}
+		if db.seen, err = openIndex(ctx, db.file, db.tables); err != nil {
 			return nil, err
 		}
 		if err := db.file.KeepServing(); err != nil {

@@ -44,7 +44,7 @@ func newRun(level int, count int64, salt uint64) *run {
 }
 
 // insertRun gives the run its row.
-func (db *DB) insertRun(tx *sql.Tx, r *run) error {
+func (db *Index) insertRun(tx *sql.Tx, r *run) error {
 	return db.file.Scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
 }
 
@@ -188,7 +188,7 @@ func (g group) appendEntry(hash []byte, id event.ID) group {
 }
 
 // writeGroup appends a group to run r.
-func (db *DB) writeGroup(tx *sql.Tx, g group, r *run) error {
+func (db *Index) writeGroup(tx *sql.Tx, g group, r *run) error {
 	guard := db.known.guard
 	db.known.guard++
 	var fences []byte
@@ -213,7 +213,7 @@ func (db *DB) writeGroup(tx *sql.Tx, g group, r *run) error {
 }
 
 // readSlab returns the entries of a slab; none if there is no such row.
-func (db *DB) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
+func (db *Index) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
 	err = db.file.Scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil

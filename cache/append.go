@@ -181,11 +181,11 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 	}
 	head := w.next - 1
 	if head.Block() != w.first.Block() || head%event.BlockSize == 0 {
-		if err := w.db.seen.seal(w.tx, head); err != nil {
+		if err := w.db.seen.Seal(w.tx, head); err != nil {
 			return err
 		}
 	}
-	if err := w.db.seen.mergeSome(w.tx, len(w.events)); err != nil {
+	if err := w.db.seen.MergeSome(w.tx, len(w.events)); err != nil {
 		return err
 	}
 	if _, err := w.db.file.Exec(w.tx, `UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
@@ -213,7 +213,7 @@ func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	if !w.time.Valid() {
 		return fmt.Errorf("the clock shows %s, which has no text", w.db.file.Now())
 	}
-	if err := w.db.seen.ready(w.tx); err != nil {
+	if err := w.db.seen.Ready(w.tx); err != nil {
 		return err
 	}
 	n := 0
@@ -225,7 +225,7 @@ func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 }
 
 func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Hash) error {
-	id, known, err := w.db.seen.find(w.tx, h)
+	id, known, err := w.db.seen.Find(w.tx, h)
 	switch {
 	case err != nil:
 		return err
@@ -249,7 +249,7 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	}
 	w.events = append(w.events, event.New(w.next, w.time, *d, *h))
 	receipt.Event = w.events[len(w.events)-1]
-	w.db.seen.add(rows.OpenEvent{ID: w.next, Storage: storage, Hash: *h})
+	w.db.seen.Add(rows.OpenEvent{ID: w.next, Storage: storage, Hash: *h})
 	w.storages = append(w.storages, storage)
 	w.next++
 	return nil

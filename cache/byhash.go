@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -22,7 +23,7 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 	var ids []event.ID
 	for some := range slices.Chunk(hashes, hashChunk) {
 		err := db.file.View(ctx, func(tx *sql.Tx) error {
-			found, err := lookUpHashes(tx, some)
+			found, err := seen.LookUp(tx, some)
 			ids = slices.AppendSeq(ids, maps.Values(found))
 			return err
 		})

@@ -145,12 +145,12 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	if err := w.run(batch); err != nil {
 		tx.Rollback()
 		db.tables.ForgetStorages()
-		db.seen.invalidate()
+		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
 	if err := db.finish(tx); err != nil {
 		db.tables.ForgetStorages()
-		db.seen.invalidate()
+		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", &commitError{dbfile.Classify(err)})
 	}
 	return nil

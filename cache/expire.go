@@ -176,7 +176,7 @@ func (db *DB) endValues(ctx context.Context, old []expiry, topics []event.Topic,
 
 // expire appends the events that end values.
 func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
-	open := w.db.seen.lastOpen()
+	open := w.db.seen.LastOpen()
 	for i := range old {
 		x := &old[i]
 		last, ok := open[x.storage]

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -229,7 +230,7 @@ func snapshot(t testing.TB, dir string) map[string]string {
 // for the time of a test.
 func setHashSpan(t testing.TB, n event.ID) {
 	t.Helper()
-	span, bits := hashSpan, mergeBits
-	hashSpan, mergeBits = n, 1
-	t.Cleanup(func() { hashSpan, mergeBits = span, bits })
+	span, bits := seen.HashSpan, seen.MergeBits
+	seen.HashSpan, seen.MergeBits = n, 1
+	t.Cleanup(func() { seen.HashSpan, seen.MergeBits = span, bits })
 }

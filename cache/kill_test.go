@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -48,7 +49,7 @@ func runChild(name string) int {
 // acknowledged: id and hash.
 func appendChild(path string) error {
 	ctx := context.Background()
-	hashSpan, mergeBits = event.BlockSize, 1 // so that there is always something to merge
+	seen.HashSpan, seen.MergeBits = event.BlockSize, 1 // so that there is always something to merge
 	db, err := Open(ctx, path, Config{Role: Server})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -20,7 +21,7 @@ func checkLookUp(t fataler, db *DB, evs []event.Event) {
 		hashes = append(hashes, evs[i].Hash)
 	}
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
-		ids, err := lookUpHashes(tx, hashes)
+		ids, err := seen.LookUp(tx, hashes)
 		if err != nil {
 			return err
 		}

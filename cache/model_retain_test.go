@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -77,9 +78,9 @@ var retainStartFile = sync.OnceValue(func() (s retainStart) {
 
 func TestRetainAgainstSlice(t *testing.T) {
 	dir := t.TempDir()
-	span := hashSpan
+	span := seen.HashSpan
 	step := stepTime
-	t.Cleanup(func() { hashSpan, stepTime = span, step })
+	t.Cleanup(func() { seen.HashSpan, stepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
 	n, logs := 0, size(2, 20) // each has three blocks, which are read whole again and again
 	rapid.Check(t, func(t *rapid.T) {
@@ -88,7 +89,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 		}
 		draw(t)
 		stepTime = rapid.SampledFrom([]time.Duration{step, 20 * step}).Draw(t, "stepTime")
-		hashSpan = rapid.SampledFrom([]event.ID{span, event.BlockSize}).Draw(t, "hashSpan")
+		seen.HashSpan = rapid.SampledFrom([]event.ID{span, event.BlockSize}).Draw(t, "hashSpan")
 		m := retainModel{t: t, path: filepath.Join(dir, fmt.Sprint(n)), clock: newClock(), log: slices.Clone(start.evs)}
 		m.clock.at = start.clock
 		if err := os.WriteFile(m.path, start.bytes, 0o600); err != nil {

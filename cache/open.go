@@ -12,6 +12,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -49,7 +50,7 @@ type DB struct {
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
 	queries readStatements       // of read
-	seen    *Index               // of a server; used by who has the right to write
+	seen    *seen.Index          // of a server; used by who has the right to write
 
 	// The committer and its writing connection.
 	commits   chan *appendRequest
@@ -116,7 +117,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		if err := db.file.OpenReaders(ctx); err != nil {
 			return nil, err
 		}
-		if db.seen, err = openIndex(ctx, db.file, db.tables); err != nil {
+		if db.seen, err = seen.Open(ctx, db.file, db.tables); err != nil {
 			return nil, err
 		}
 		if err := db.file.KeepServing(); err != nil {

@@ -11,14 +11,15 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // A state that is read in pieces stays that of its position whatever retention, seals
 // and appends do between two of them.
 func TestStateWhileRetaining(t *testing.T) {
-	span, step := hashSpan, stepTime
-	t.Cleanup(func() { hashSpan, stepTime = span, step })
+	span, step := seen.HashSpan, stepTime
+	t.Cleanup(func() { seen.HashSpan, stepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
 	n, most := 0, size(1, 10)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -26,7 +27,7 @@ func TestStateWhileRetaining(t *testing.T) {
 			return
 		}
 		draw(rt)
-		hashSpan, stepTime = event.BlockSize, 0
+		seen.HashSpan, stepTime = event.BlockSize, 0
 		db := openBytes(t, start.bytes, Config{Role: Server})
 		defer db.Close()
 		all := slices.Clone(start.evs)

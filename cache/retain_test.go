@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -21,7 +22,7 @@ import (
 // meanwhile. It says so after each step.
 func retainChild(path string) error {
 	ctx := context.Background()
-	hashSpan, mergeBits = 2*event.BlockSize, 1
+	seen.HashSpan, seen.MergeBits = 2*event.BlockSize, 1
 	db, err := Open(ctx, path, Config{Role: Server})
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package cache
+package seen
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 
 // So many runs of a level become one of the next, as a power of two. It is a variable
 // for the tests.
-var mergeBits = 4
+var MergeBits = 4
 
-func mergeFan() int { return 1 << mergeBits }
+func mergeFan() int { return 1 << MergeBits }
 
 // A merge makes one run of several. Each append pays for some of it, in its own
 // transaction: so the hashes of one block never have to wait for those of a thousand,
@@ -33,9 +33,9 @@ type cursor struct {
 	key     uint64 // the fence of the first
 }
 
-// mergeSome merges as much as n new events pay for. A hash is moved once for each
+// MergeSome merges as much as n new events pay for. A hash is moved once for each
 // level, so that much is merged for each, and a little more.
-func (db *Index) mergeSome(tx *sql.Tx, n int) error {
+func (db *Index) MergeSome(tx *sql.Tx, n int) error {
 	k := db.known
 	if err := db.startMerges(tx); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package cache
+package seen
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func (db *Index) convertSome(tx *sql.Tx) (done bool, err error) {
 	if some, err := hasTaken(tx); err != nil || !some {
 		return true, err
 	}
-	if err := db.ready(tx); err != nil {
+	if err := db.Ready(tx); err != nil {
 		return false, err
 	}
 	r, last, err := db.conversion(tx)
@@ -101,7 +101,7 @@ func (db *Index) endConversion(tx *sql.Tx, r *run) error {
 	if r.moved != r.count {
 		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, r.count, r.moved)
 	}
-	for r.level = 0; r.count > int64(hashSpan)<<(mergeBits*(r.level+1)); {
+	for r.level = 0; r.count > int64(HashSpan)<<(MergeBits*(r.level+1)); {
 		r.level++
 	}
 	if _, err := tx.Exec(`UPDATE run SET level = ? WHERE id = ?`, r.level, r.id); err != nil {

@@ -1,4 +1,4 @@
-package cache
+package seen
 
 import (
 	"bytes"
@@ -32,8 +32,8 @@ type known struct {
 // add takes up a new event.
 func (k *known) add(ev rows.OpenEvent) { k.tail.add(ev, ev.ID > k.hashed) }
 
-// hashSpan is how many events' hashes become a run. It is a variable for the tests.
-var hashSpan event.ID = 16 * event.BlockSize
+// HashSpan is how many events' hashes become a run. It is a variable for the tests.
+var HashSpan event.ID = 16 * event.BlockSize
 
 // An Index finds the events that a log has taken by their hashes. Its methods, but for
 // SealBlock, are for those that have the right to write.
@@ -43,9 +43,9 @@ type Index struct {
 	known  *known // nil: to be read
 }
 
-// openIndex reads what a server's log has taken, so that what is wrong with it is
+// Open reads what a server's log has taken, so that what is wrong with it is
 // said when the file is opened.
-func openIndex(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
+func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 	db := &Index{file: f, tables: t}
 	if err := db.file.Update(ctx, giveSalt); err != nil {
 		return nil, err
@@ -60,22 +60,22 @@ func openIndex(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, err
 	return db, err
 }
 
-// ready reads what the log has taken if what is in memory was invalidated.
-func (db *Index) ready(tx *sql.Tx) (err error) {
+// Ready reads what the log has taken if what is in memory was invalidated.
+func (db *Index) Ready(tx *sql.Tx) (err error) {
 	if db.known == nil {
 		db.known, err = db.loadKnown(tx)
 	}
 	return err
 }
 
-// invalidate forgets what is in memory: it may say more than was committed.
-func (db *Index) invalidate() { db.known = nil }
+// Invalidate forgets what is in memory: it may say more than was committed.
+func (db *Index) Invalidate() { db.known = nil }
 
-// add takes up a new event.
-func (db *Index) add(ev rows.OpenEvent) { db.known.add(ev) }
+// Add takes up a new event.
+func (db *Index) Add(ev rows.OpenEvent) { db.known.add(ev) }
 
-// lastOpen returns the last event of each storage that has events without postings.
-func (db *Index) lastOpen() map[int64]event.ID {
+// LastOpen returns the last event of each storage that has events without postings.
+func (db *Index) LastOpen() map[int64]event.ID {
 	open := map[int64]event.ID{}
 	tail := &db.known.tail
 	for _, ev := range tail.events[tail.after(db.known.indexed):] {
@@ -179,8 +179,8 @@ func (r *run) addGuard(id int64, first, fences []byte) error {
 	return nil
 }
 
-// find returns the id of the event that the log took with hash h, if it did.
-func (db *Index) find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
+// Find returns the id of the event that the log took with hash h, if it did.
+func (db *Index) Find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
 	if id, ok = db.known.tail.find(h); ok {
 		return id, ok, nil
 	}
@@ -208,16 +208,16 @@ func (db *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool
 	return id, ok, err
 }
 
-// seal does what is done once for a block, not for each event: it writes the postings
+// Seal does what is done once for a block, not for each event: it writes the postings
 // of the blocks that head has filled and, once there are enough, a run of their hashes.
 // That costs a fraction of what an index does; what is open is scanned instead.
-func (db *Index) seal(tx *sql.Tx, head event.ID) error {
+func (db *Index) Seal(tx *sql.Tx, head event.ID) error {
 	k := db.known
 	sealed := head / event.BlockSize * event.BlockSize
 	if err := db.sealPostings(sealed); err != nil {
 		return err
 	}
-	if sealed >= k.hashed+hashSpan {
+	if sealed >= k.hashed+HashSpan {
 		if err := db.sealHashes(tx, sealed); err != nil {
 			return err
 		}
@@ -314,7 +314,7 @@ func (db *Index) SealBlock(ctx context.Context, after event.ID) error {
 	defer db.file.Unlock()
 	// Nobody's patience may end it: what the committer knows would have to be read again.
 	err := db.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
-		if err := db.ready(tx); err != nil {
+		if err := db.Ready(tx); err != nil {
 			return err
 		}
 		end := window.BlockSpan(uint64(after) / event.BlockSize).To

@@ -1,4 +1,4 @@
-package cache
+package seen
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func mustOpenFile(t *testing.T, path string) *dbfile.File {
 
 func mustOpenIndex(t *testing.T, f *dbfile.File) *Index {
 	t.Helper()
-	x, err := openIndex(context.Background(), f, rows.New(f))
+	x, err := Open(context.Background(), f, rows.New(f))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func checkHashes(t *testing.T, f *dbfile.File, x *Index, evs []rows.OpenEvent) {
 		hashes = append(hashes, evs[i].Hash)
 	}
 	err := f.Update(context.Background(), func(tx *sql.Tx) error {
-		ids, err := lookUpHashes(tx, hashes)
+		ids, err := LookUp(tx, hashes)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func checkHashes(t *testing.T, f *dbfile.File, x *Index, evs []rows.OpenEvent) {
 			if x == nil {
 				continue
 			}
-			if id, ok, err := x.find(tx, &evs[i].Hash); err != nil || !ok || id != evs[i].ID {
+			if id, ok, err := x.Find(tx, &evs[i].Hash); err != nil || !ok || id != evs[i].ID {
 				t.Fatalf("hash %d is event %s, %v, %v", i, id, ok, err)
 			}
 		}

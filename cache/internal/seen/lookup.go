@@ -1,4 +1,4 @@
-package cache
+package seen
 
 import (
 	"bytes"
@@ -12,10 +12,10 @@ import (
 
 func compareHashes(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) }
 
-// lookUpHashes returns which of hashes the log ever took, and the ids of their events.
+// LookUp returns which of hashes the log ever took, and the ids of their events.
 // It needs nothing but the transaction: the file may be one that another process
 // serves.
-func lookUpHashes(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
+func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	left := slices.Clone(hashes)
 	slices.SortFunc(left, compareHashes)
 	left = slices.Compact(left)

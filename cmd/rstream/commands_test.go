@@ -55,7 +55,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"deadport": cmdDeadPort,
 	// badwire VAR URL N: set a variable to a URL that leads to another but breaks
 	// each connection after N bytes of answers.
-	"badwire": cmdBadWire,
+	"badwire": cmdFlakyProxy,
 	// wire VAR URL [VAR2]: set a variable to a URL that leads to another and counts
 	// the events that come over it, together with those of the wire VAR2.
 	"wire": cmdWire,
@@ -191,11 +191,11 @@ func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
 }
 
-func cmdBadWire(ts *testscript.TestScript, neg bool, args []string) {
+func cmdFlakyProxy(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 3, "badwire VAR URL N")
 	n, err := strconv.ParseInt(args[2], 10, 64)
 	ts.Check(err)
-	w, err := demo.NewBadWire(context.Background(), strings.TrimPrefix(args[1], "http://"))
+	w, err := demo.NewFlakyProxy(context.Background(), strings.TrimPrefix(args[1], "http://"))
 	ts.Check(err)
 	ts.Defer(w.Close)
 	w.CutAfter(n)

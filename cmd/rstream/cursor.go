@@ -168,9 +168,9 @@ func endOfHeld(ctx context.Context, db *cache.DB, name string, topics []event.To
 
 func newCursorRmCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "rm NAME...",
-		Short:             "Remove named cursors",
-		Long:              `Remove cursors, all or none, and print them. The next "tail --name" with such a name
+		Use:   "rm NAME...",
+		Short: "Remove named cursors",
+		Long: `Remove cursors, all or none, and print them. The next "tail --name" with such a name
 starts at the beginning.`,
 		Example:           `  rstream cursor rm indexer`,
 		ValidArgsFunction: a.completeCursors,

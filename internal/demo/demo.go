@@ -23,14 +23,14 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A demo is the one server, the bad connection to it and the one copy.
+// A demo is the server, the flaky connection to it and the copy.
 type demo struct {
 	report func(Step) error
 	log    *cache.DB
 	copy   *cache.DB
 	http   *http.Server
 	srv    *server.Server
-	wire   *BadWire
+	proxy  *FlakyProxy
 	client *client.Client
 	quakes []event.Draft
 }
@@ -38,8 +38,8 @@ type demo struct {
 // A Step is what a person would have typed, and what came of it.
 type Step struct{ Command, Text string }
 
-// Run runs the demo in a temporary folder, which is gone afterwards, and reports each step
-// once it is done.
+// Run runs the demo in a temporary folder, which it removes, and reports each step once it is
+// done.
 func Run(ctx context.Context, report func(Step) error) (err error) {
 	dir, err := os.MkdirTemp("", "rstream-demo-")
 	if err != nil {
@@ -63,7 +63,7 @@ func (d *demo) say(command, format string, args ...any) error {
 // shutdownTime is how long requests may go on after the server was stopped.
 const shutdownTime = 10 * time.Second
 
-// serve starts a server on a free port, behind a connection that can be cut.
+// serve starts a server on a free port, and a proxy in front of it.
 func (d *demo) serve(ctx context.Context, dir string) (err error) {
 	if d.log, err = cache.Open(ctx, filepath.Join(dir, "rstream.db"), cache.Config{Role: cache.Server}); err != nil {
 		return err
@@ -75,14 +75,14 @@ func (d *demo) serve(ctx context.Context, dir string) (err error) {
 	d.srv = server.New(d.log, server.Config{Loopback: true, Retry: 20 * time.Millisecond})
 	d.http = &http.Server{Handler: d.srv, ReadHeaderTimeout: time.Second}
 	go d.http.Serve(l) // ends with d.close
-	if d.wire, err = NewBadWire(ctx, l.Addr().String()); err != nil {
+	if d.proxy, err = NewFlakyProxy(ctx, l.Addr().String()); err != nil {
 		return err
 	}
 	if d.copy, err = cache.Open(ctx, filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: d.log.Log()}); err != nil {
 		return err
 	}
 	d.client, err = client.New(d.copy, client.Config{
-		Servers: []string{"http://" + d.wire.Addr()}, RetryMin: 20 * time.Millisecond, PageLimit: 200})
+		Servers: []string{"http://" + d.proxy.Addr()}, RetryMin: 20 * time.Millisecond, PageLimit: 200})
 	if err != nil {
 		return err
 	}
@@ -150,8 +150,8 @@ func (d *demo) tail(ctx context.Context, _ string) error {
 	})
 	defer rest.Wait()
 	before := d.client.Stats()
-	d.wire.CutAfter(16 << 10)
-	defer d.wire.CutAfter(0)
+	d.proxy.CutAfter(16 << 10)
+	defer d.proxy.CutAfter(0)
 	n, ordered := 0, true
 	topic, err := event.ParseTopic("*/quakes")
 	if err != nil {
@@ -174,7 +174,7 @@ func (d *demo) tail(ctx context.Context, _ string) error {
 	got := d.client.Stats()
 	return d.say("rstream tail '*/quakes' --since beginning",
 		"%d events, each once and in order, over a connection that was cut %d times\n%s of them came over the wire; the rest was held already",
-		n, d.wire.Cuts(), fmt.Sprint(got.Events-before.Events))
+		n, d.proxy.Cuts(), fmt.Sprint(got.Events-before.Events))
 }
 
 // offline reads the copy with the server gone.
@@ -233,8 +233,8 @@ func (d *demo) close() error {
 	if d.client != nil {
 		d.client.Close()
 	}
-	if d.wire != nil {
-		d.wire.Close()
+	if d.proxy != nil {
+		d.proxy.Close()
 	}
 	errs := []error{d.stop()}
 	for _, db := range []*cache.DB{d.copy, d.log} {

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// A BadWire is a connection to a server that breaks: it passes on bytes and cuts
-// each connection after a while, in the middle of whatever is being said.
-type BadWire struct {
+// A FlakyProxy forwards connections to a server and cuts each of them after a number of
+// bytes, in the middle of an answer.
+type FlakyProxy struct {
 	l      net.Listener
 	target string
 	limit  atomic.Int64 // bytes of answers after which a connection is cut; 0 never cuts
@@ -22,93 +22,93 @@ type BadWire struct {
 	open   sync.WaitGroup
 }
 
-// NewBadWire returns a connection to the server at target that is not cut yet.
-func NewBadWire(ctx context.Context, target string) (*BadWire, error) {
+// NewFlakyProxy returns a proxy to the server at target. It cuts nothing before CutAfter.
+func NewFlakyProxy(ctx context.Context, target string) (*FlakyProxy, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	w := &BadWire{l: l, target: target, conns: map[net.Conn]bool{}}
-	w.open.Go(w.accept)
-	return w, nil
+	p := &FlakyProxy{l: l, target: target, conns: map[net.Conn]bool{}}
+	p.open.Go(p.accept)
+	return p, nil
 }
 
 // Addr returns the address to connect to.
-func (w *BadWire) Addr() string { return w.l.Addr().String() }
+func (p *FlakyProxy) Addr() string { return p.l.Addr().String() }
 
-// CutAfter sets after how many bytes connections are cut, and cuts those that there
-// are.
-func (w *BadWire) CutAfter(n int64) {
-	w.limit.Store(n)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.conns {
+// CutAfter sets after how many bytes of answers connections are cut, and cuts all that
+// are open. 0 never cuts.
+func (p *FlakyProxy) CutAfter(n int64) {
+	p.limit.Store(n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
 		c.Close()
 	}
 }
 
 // Cuts returns how many connections were cut.
-func (w *BadWire) Cuts() int64 { return w.broken.Load() }
+func (p *FlakyProxy) Cuts() int64 { return p.broken.Load() }
 
-func (w *BadWire) accept() {
+func (p *FlakyProxy) accept() {
 	for {
-		near, err := w.l.Accept()
+		near, err := p.l.Accept()
 		if err != nil {
 			return
 		}
-		far, err := net.Dial("tcp", w.target)
+		far, err := net.Dial("tcp", p.target)
 		if err != nil {
 			near.Close()
 			continue
 		}
-		if !w.keep(near, far) {
+		if !p.keep(near, far) {
 			return
 		}
-		w.open.Go(func() { defer w.drop(near, far); io.Copy(far, near) })
-		w.open.Go(func() { defer w.drop(near, far); w.answer(near, far) })
+		p.open.Go(func() { defer p.drop(near, far); io.Copy(far, near) })
+		p.open.Go(func() { defer p.drop(near, far); p.answer(near, far) })
 	}
 }
 
 // answer passes on what the server says until the limit is reached.
-func (w *BadWire) answer(near, far net.Conn) {
-	limit := w.limit.Load()
+func (p *FlakyProxy) answer(near, far net.Conn) {
+	limit := p.limit.Load()
 	if limit == 0 {
 		io.Copy(near, far)
 		return
 	}
 	if n, _ := io.CopyN(near, far, limit); n == limit {
-		w.broken.Add(1)
+		p.broken.Add(1)
 	}
 }
 
-func (w *BadWire) keep(conns ...net.Conn) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (p *FlakyProxy) keep(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, c := range conns {
-		if w.closed {
+		if p.closed {
 			c.Close()
 			continue
 		}
-		w.conns[c] = true
+		p.conns[c] = true
 	}
-	return !w.closed
+	return !p.closed
 }
 
-func (w *BadWire) drop(conns ...net.Conn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (p *FlakyProxy) drop(conns ...net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, c := range conns {
 		c.Close()
-		delete(w.conns, c)
+		delete(p.conns, c)
 	}
 }
 
-// Close cuts all connections and takes no more.
-func (w *BadWire) Close() {
-	w.l.Close()
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
-	w.CutAfter(0)
-	w.open.Wait()
+// Close cuts all connections and accepts no more.
+func (p *FlakyProxy) Close() {
+	p.l.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.CutAfter(0)
+	p.open.Wait()
 }

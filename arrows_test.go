@@ -29,12 +29,12 @@ var mayImport = map[string][]string{
 	"internal/hub":          {"event"},
 	"internal/sse":          {},
 	"internal/machine":      {},
-	"internal/bench":        {"event"},
+	"internal/bench":        {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":         {"event", "window", "cache", "client", "internal/server"},
 	"internal/doctor":       {"event", "internal/wire"},
 	"internal/server":       {"event", "window", "reconcile", "internal/wire", "internal/hub"},
 	"client":                {"event", "window", "cache", "reconcile", "internal/sse", "internal/wire", "internal/hub"},
-	"cmd/rstream":           {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
+	"cmd/rstream":           {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.

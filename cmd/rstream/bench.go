@@ -2,46 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/internal/bench"
 )
 
-type benchOptions struct {
-	events int
-	time   time.Duration
-	server string // empty: one of its own
-}
-
-// A benchWork is one thing to measure.
-type benchWork struct {
-	name, short string
-	run         func(*benchRun, context.Context) error
-}
-
-var benchWorks = []benchWork{
-	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*benchRun).append},
-	{"sync", "Fetch a log into a local copy", (*benchRun).sync},
-	{"replay", "Read a log from its beginning over one stream", (*benchRun).replay},
-	{"fanout", "Send events to 100 and to 1,000 subscribers", (*benchRun).fanout},
-	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*benchRun).readers},
-	{"idle", "Hold 2,000 idle subscribers", (*benchRun).idle},
-	{"state", "Read the state of 10,000 storages at random moments", (*benchRun).state},
-	{"open", "Open a log, and read one storage", (*benchRun).open},
-	{"reconcile", "Find the missing events of a log", (*benchRun).reconcile},
-	{"match", "Match an event against a million subscriptions", (*benchRun).match},
-}
-
 func newBenchCommand(a *app) *cobra.Command {
-	var o benchOptions
+	var cfg bench.Config
 	cmd := &cobra.Command{
 		Use:     "bench [COMMAND]",
 		GroupID: groupTools,
@@ -61,16 +35,18 @@ open and reconcile always start their own.`,
   rstream bench append --for 30s
   rstream bench sync --events 1000000 -o json`,
 		Args: knownCommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd, a, o, benchWorks) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd.Context(), a, cfg, bench.Benchmarks) },
 	}
 	f := cmd.PersistentFlags()
 	f.SortFlags = false
-	f.IntVar(&o.events, "events", 100_000, "number of `EVENTS` in a log that is read, and the most that are appended")
-	f.DurationVar(&o.time, "for", 3*time.Second, "append one by one for `DURATION`, alone or to subscribers")
-	for _, w := range benchWorks {
+	f.IntVar(&cfg.Events, "events", 100_000, "number of `EVENTS` in a log that is read, and the most that are appended")
+	f.DurationVar(&cfg.Time, "for", 3*time.Second, "append one by one for `DURATION`, alone or to subscribers")
+	for _, b := range bench.Benchmarks {
 		cmd.AddCommand(&cobra.Command{
-			Use: w.name, Short: w.short, Long: w.short + ".", Example: "  rstream bench " + w.name, Args: noArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd, a, o, []benchWork{w}) },
+			Use: b.Name, Short: b.Short, Long: b.Short + ".", Example: "  rstream bench " + b.Name, Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return runBench(cmd.Context(), a, cfg, []bench.Benchmark{b})
+			},
 		})
 	}
 	cmd.AddCommand(newBenchLimitCommand(), newBenchServerCommand(a))
@@ -80,161 +56,47 @@ open and reconcile always start their own.`,
 // errGoalMissed ends the program with status 1: what there is to say has been said.
 var errGoalMissed = &exitError{status: exitFailed}
 
-func runBench(cmd *cobra.Command, a *app, o benchOptions, works []benchWork) (err error) {
-	if o.events < 1 {
-		return usagef("--events %d: want at least 1", o.events)
+func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.Benchmark) error {
+	if cfg.Events < 1 {
+		return usagef("--events %d: want at least 1", cfg.Events)
 	}
-	if o.time < time.Millisecond {
-		return usagef("--for %s: want at least 1ms", o.time)
+	if cfg.Time < time.Millisecond {
+		return usagef("--for %s: want at least 1ms", cfg.Time)
 	}
 	if a.named { // what is only set up somewhere must not get test events
-		o.server = a.servers[0]
+		cfg.Server = a.servers[0]
 	}
-	dir, err := os.MkdirTemp("", "rstream-bench-")
+	cfg.Progress = a.showProgress
+	results, err := bench.Run(ctx, cfg, benchmarks)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r := &benchRun{benchOptions: o, app: a, dir: dir}
-	for _, w := range works {
-		if err := w.run(r, cmd.Context()); err != nil {
-			return fmt.Errorf("bench %s: %w", w.name, err)
-		}
-	}
-	if err := r.print(); err != nil {
+	a.showProgress("", 0)
+	if err := a.printResults(results); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(r.results, func(b benchResult) bool { return !b.Pass }) {
+	if slices.ContainsFunc(results, func(r bench.Result) bool { return !r.Pass }) {
 		return errGoalMissed
 	}
 	return nil
 }
 
-// A benchRun is one run of the command.
-type benchRun struct {
-	benchOptions
-	app     *app
-	dir     string
-	log     *filledLog // see filled
-	results []benchResult
-}
-
-// A benchResult is one line of the output. The limit is in the value's unit.
-type benchResult struct {
-	Type  string   `json:"type"`
-	Name  string   `json:"name"`
-	Value float64  `json:"value"`
-	Unit  string   `json:"unit"`
-	Limit *float64 `json:"limit,omitempty"`
-	Ratio *float64 `json:"ratio,omitempty"` // of value to limit
-	Goal  *float64 `json:"goal,omitempty"`  // for the ratio, or without a limit for the value: at least for a rate, at most for anything else
-	Pass  bool     `json:"pass"`
-}
-
-// say adds a figure that has no goal.
-func (r *benchRun) say(name string, value float64, unit string) {
-	r.add(benchResult{Name: name, Value: value, Unit: unit, Pass: true})
-}
-
-// atLeast adds a figure whose ratio to its limit has a goal.
-func (r *benchRun) atLeast(name string, value, limit float64, unit string, goal float64) {
-	ratio := value / limit
-	r.add(benchResult{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Goal: &goal, Pass: ratio >= goal})
-}
-
-// compare adds a figure of which less is better, beside its limit; their ratio has a
-// goal unless that is 0.
-func (r *benchRun) compare(name string, value, limit float64, unit string, goal float64) {
-	ratio := value / limit
-	b := benchResult{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Pass: true}
-	if goal > 0 {
-		b.Goal, b.Pass = &goal, ratio <= goal
+func (a *app) printResults(results []bench.Result) error {
+	if a.out.text() {
+		return a.out.named(bench.WriteTable(a.out.w, results))
 	}
-	r.add(b)
-}
-
-// atMost adds a figure that has a goal itself.
-func (r *benchRun) atMost(name string, value float64, unit string, goal float64) {
-	r.add(benchResult{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
-}
-
-func (r *benchRun) add(b benchResult) {
-	b.Type, b.Value = "bench", rounded(b.Value)
-	for _, v := range []*float64{b.Limit, b.Ratio} {
-		if v != nil {
-			*v = rounded(*v)
+	for _, r := range results {
+		if err := a.out.json(r); err != nil {
+			return err
 		}
 	}
-	r.results = append(r.results, b)
+	return nil
 }
 
-func rounded(v float64) float64 { return math.Round(v*1000) / 1000 }
-
-func (r *benchRun) print() error {
-	r.progress("", 0)
-	if !r.app.out.text() {
-		for _, b := range r.results {
-			if err := r.app.out.json(b); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	w := tabwriter.NewWriter(r.app.out.w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tvalue\tlimit\tratio\tgoal\t")
-	for _, b := range r.results {
-		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\t%s\n", b.Name, figure(b.Value), b.Unit,
-			ifGiven(b.Limit, figure), ifGiven(b.Ratio, ratio), b.goal(), b.verdict())
-	}
-	return r.app.out.named(w.Flush())
-}
-
-func (b *benchResult) goal() string {
-	switch {
-	case b.Goal == nil:
-		return ""
-	case strings.HasSuffix(b.Unit, "/s"):
-		return "≥ " + ratio(*b.Goal)
-	case b.Limit != nil:
-		return "≤ " + ratio(*b.Goal)
-	}
-	return "≤ " + figure(*b.Goal)
-}
-
-func (b *benchResult) verdict() string {
-	switch {
-	case b.Goal == nil:
-		return ""
-	case b.Pass:
-		return "ok"
-	}
-	return "missed"
-}
-
-func ifGiven(v *float64, form func(float64) string) string {
-	if v == nil {
-		return ""
-	}
-	return form(*v)
-}
-
-func ratio(v float64) string { return fmt.Sprintf("%.2f", v) }
-
-// figure writes a number with three digits that count.
-func figure(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
-// progress shows a person how far some work is; an empty name takes the bar away.
-func (r *benchRun) progress(name string, part float64) {
-	f, ok := r.app.err.(*os.File)
-	if !ok || r.app.quiet || !isatty.IsTerminal(f.Fd()) {
+// showProgress shows a person how far some work is; an empty name takes the bar away.
+func (a *app) showProgress(name string, part float64) {
+	f, ok := a.err.(*os.File)
+	if !ok || a.quiet || !isatty.IsTerminal(f.Fd()) {
 		return
 	}
 	const width = 30
@@ -244,4 +106,35 @@ func (r *benchRun) progress(name string, part float64) {
 		bar = fmt.Sprintf("%-14s [%s%s]", name, strings.Repeat("#", n), strings.Repeat(" ", width-n))
 	}
 	fmt.Fprintf(f, "\r%-*s\r%s", width+20, "", bar)
+}
+
+// newBenchLimitCommand serves what does nothing.
+func newBenchLimitCommand() *cobra.Command {
+	var urlFile string
+	cmd := &cobra.Command{
+		Use: "limit", Short: "Serve what does nothing", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
+			return bench.ServeLimit(cmd.Context(), func(url string) error { return writeURL(urlFile, url) })
+		},
+	}
+	cmd.Flags().StringVar(&urlFile, "url-file", "", "write the URL to `FILE`")
+	return cmd
+}
+
+// newBenchServerCommand serves a log as serve does, in a process that collects its
+// garbage on demand.
+func newBenchServerCommand(a *app) *cobra.Command {
+	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second, operating: operating{logFormat: "text", logLevel: "info"}}
+	cmd := &cobra.Command{
+		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.quiet = true
+			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
+			return runServe(cmd.Context(), a, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.db, "db", "", "`FILE` of the log")
+	cmd.Flags().StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE`")
+	return cmd
 }

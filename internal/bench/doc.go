@@ -1,7 +1,10 @@
-// Package bench loads servers as a crowd of clients does and runs, beside what is
-// measured, the limits: handlers that do nothing but answer, and SQLite that does
-// nothing but insert. Both sides of a comparison get the same input from the same
-// client, in turns, so that what else happens on the machine happens to both.
+// Package bench measures a server and a client in turns with the limits of the machine:
+// handlers that only answer, and SQLite that only inserts. Both sides of a comparison get the
+// same input from the same client, so that other work on the machine slows both.
 //
-// It measures; it knows neither rstream's server nor its client nor any goal.
+// A Benchmark is one thing to measure, a Result one figure with its limit and goal. Run starts
+// the servers as processes of the program that calls it, by its commands "serve",
+// "bench server" and "bench limit".
+//
+// The package parses no flags, and writes only the table of results.
 package bench

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -18,7 +18,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/bench"
 	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -55,9 +54,9 @@ const (
 )
 
 // benchInput returns events that no log has yet.
-func benchInput() bench.Input {
+func benchInput() Input {
 	run := rand.Text()[:10]
-	return bench.Input{User: "bench-" + run, Run: run}
+	return Input{User: "bench-" + run, Run: run}
 }
 
 // append measures appends of one event and of batches.
@@ -79,12 +78,12 @@ func (r *benchRun) append(ctx context.Context) (err error) {
 
 func (r *benchRun) appendOne(ctx context.Context, p *benchPair) error {
 	in := benchInput()
-	load := bench.Load{Publishers: benchPublishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
+	load := Load{Publishers: benchPublishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
 		return wire.SetPath(d.User, d.Path), in.Body(i)
 	}}
-	var ours, limit bench.Rate
-	turn, most := r.time/(2*benchRounds), max(r.events/benchRounds, 1)
+	var ours, limit Rate
+	turn, most := r.cfg.Time/(2*benchRounds), max(r.cfg.Events/benchRounds, 1)
 	for i := range benchRounds {
 		r.progress("append one", float64(i)/benchRounds)
 		rate, err := load.Run(ctx, p.limit.url, turn, 0, most)
@@ -108,10 +107,10 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 func (r *benchRun) appendBatch(ctx context.Context, p *benchPair) error {
 	in := benchInput()
-	size := min(benchBatch, r.events)
+	size := min(benchBatch, r.cfg.Events)
 	load := batches(in, size)
-	n := max(r.events/size/benchRounds, 1)
-	var ours bench.Rate
+	n := max(r.cfg.Events/size/benchRounds, 1)
+	var ours Rate
 	var raw time.Duration
 	for i := range benchRounds {
 		r.progress("append batch", float64(i)/benchRounds)
@@ -132,8 +131,8 @@ func (r *benchRun) appendBatch(ctx context.Context, p *benchPair) error {
 }
 
 // batches appends so many events at a time, while another batch is on its way.
-func batches(in bench.Input, size int) bench.Load {
-	return bench.Load{Publishers: 4, Events: size, Type: wire.NDJSON, Body: func(i int) (string, []byte) {
+func batches(in Input, size int) Load {
+	return Load{Publishers: 4, Events: size, Type: wire.NDJSON, Body: func(i int) (string, []byte) {
 		var body []byte
 		for j := range size {
 			body = append(body, in.Line(i*size+j)...)
@@ -149,19 +148,19 @@ func (r *benchRun) rawInserts(ctx context.Context, evs []event.Event) (took time
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return bench.RawInserts(ctx, dir, evs, benchBatch)
+	return RawInserts(ctx, dir, evs, benchBatch)
 }
 
 // fill appends the events that are to be read.
-func (r *benchRun) fill(ctx context.Context, p *benchPair) (bench.Input, error) {
+func (r *benchRun) fill(ctx context.Context, p *benchPair) (Input, error) {
 	in := benchInput()
-	size := min(benchBatch, r.events)
+	size := min(benchBatch, r.cfg.Events)
 	load := batches(in, size)
-	if _, err := load.Run(ctx, p.url, time.Hour, 0, r.events/size); err != nil {
+	if _, err := load.Run(ctx, p.url, time.Hour, 0, r.cfg.Events/size); err != nil {
 		return in, err
 	}
 	rest := batches(in, 1)
-	_, err := rest.Run(ctx, p.url, time.Hour, r.events/size*size, r.events)
+	_, err := rest.Run(ctx, p.url, time.Hour, r.cfg.Events/size*size, r.cfg.Events)
 	return in, err
 }
 
@@ -181,7 +180,7 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	evs := in.Events(r.events)
+	evs := in.Events(r.cfg.Events)
 	var first, raw time.Duration
 	var again []time.Duration
 	var copied string
@@ -193,14 +192,14 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 		}
 		raw += took
 		copied = filepath.Join(r.dir, fmt.Sprintf("copy-%d.db", i))
-		s, err := r.syncOnce(ctx, p.url, topic, copied, r.events)
+		s, err := r.syncOnce(ctx, p.url, topic, copied, r.cfg.Events)
 		if err != nil {
 			return err
 		}
 		first, again = first+s.first, append(again, s.again)
 	}
 	slices.Sort(again)
-	n := float64(benchRounds * r.events)
+	n := float64(benchRounds * r.cfg.Events)
 	r.atLeast("sync", n/first.Seconds(), n/raw.Seconds(), "events/s", goalSync)
 	r.atMost("sync again", milliseconds(again[len(again)/2]), "ms", goalSyncAgain)
 	r.sayMemory("sync", p)
@@ -288,20 +287,20 @@ func (r *benchRun) replay(ctx context.Context) (err error) {
 	var bytes int64
 	for i := range benchRounds {
 		r.progress("replay", float64(i+1)/(benchRounds+1))
-		took, _, err := bench.Replay(ctx, fmt.Sprintf("%s/?events=%d", p.limit.url, r.events), r.events)
+		took, _, err := Replay(ctx, fmt.Sprintf("%s/?events=%d", p.limit.url, r.cfg.Events), r.cfg.Events)
 		if err != nil {
 			return err
 		}
 		limit += took
-		took, size, err := bench.Replay(ctx, p.url+"/events?topic="+url.QueryEscape(in.User)+"&since=beginning", r.events)
+		took, size, err := Replay(ctx, p.url+"/events?topic="+url.QueryEscape(in.User)+"&since=beginning", r.cfg.Events)
 		if err != nil {
 			return err
 		}
 		ours, bytes = ours+took, size
 	}
-	n := float64(benchRounds * r.events)
+	n := float64(benchRounds * r.cfg.Events)
 	r.atLeast("replay", n/ours.Seconds(), n/limit.Seconds(), "events/s", goalReplay)
-	r.say("replay bytes", float64(bytes)/float64(r.events), "bytes/event")
+	r.say("replay bytes", float64(bytes)/float64(r.cfg.Events), "bytes/event")
 	r.sayMemory("replay", p)
 	return nil
 }
@@ -309,7 +308,7 @@ func (r *benchRun) replay(ctx context.Context) (err error) {
 // match measures the tables of subscriptions, here and without a server.
 func (r *benchRun) match(ctx context.Context) error {
 	const subscriptions, most = 1_000_000, 10
-	n := min(subscriptions, most*r.events)
+	n := min(subscriptions, most*r.cfg.Events)
 	h := hub.New(nil, event.Beginning, hub.Config{})
 	defer h.Close(context.Canceled)
 	for i := range n {

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bytes"
@@ -16,7 +16,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/bench"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
@@ -31,7 +30,7 @@ const (
 // A filledLog is a log in a file, written without a server.
 type filledLog struct {
 	file string
-	in   bench.Input
+	in   Input
 }
 
 // filled returns a log with events, which is written when it is first needed.
@@ -47,9 +46,9 @@ func (r *benchRun) filled(ctx context.Context) (l *filledLog, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	const together = 5000
-	for i := 0; i < r.events; i += together {
-		r.progress("fill a log", float64(i)/float64(r.events))
-		drafts := make([]event.Draft, min(together, r.events-i))
+	for i := 0; i < r.cfg.Events; i += together {
+		r.progress("fill a log", float64(i)/float64(r.cfg.Events))
+		drafts := make([]event.Draft, min(together, r.cfg.Events-i))
 		for j := range drafts {
 			drafts[j] = l.in.Draft(i + j)
 		}
@@ -143,7 +142,7 @@ func (r *benchRun) open(ctx context.Context) (err error) {
 	var pages []time.Duration
 	for i := range benchMoments {
 		r.progress("open", float64(i)/benchMoments)
-		topic := l.in.User + "/" + l.in.Draft(i*7919%r.events).Path + "$"
+		topic := l.in.User + "/" + l.in.Draft(i*7919%r.cfg.Events).Path + "$"
 		start := time.Now()
 		if err := getPage(ctx, p.url+"/events?limit=100&topic="+url.QueryEscape(topic)); err != nil {
 			return err
@@ -158,7 +157,7 @@ func (r *benchRun) open(ctx context.Context) (err error) {
 	}
 	r.atMost("open server memory", p.memory(), "MiB", goalOpenMemory)
 	r.say("open server memory after a collection", now, "MiB")
-	r.say("open events", float64(r.events), "events")
+	r.say("open events", float64(r.cfg.Events), "events")
 	return nil
 }
 

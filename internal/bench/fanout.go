@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/rstream-dev/rstream/internal/bench"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -25,23 +24,23 @@ const (
 )
 
 // fanLoad returns a load of one event a request, and the path of a stream of them.
-func fanLoad(publishers int) (load bench.Load, stream string) {
+func fanLoad(publishers int) (load Load, stream string) {
 	in := benchInput()
-	load = bench.Load{Publishers: publishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
+	load = Load{Publishers: publishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
 		return wire.SetPath(d.User, d.Path), in.Body(i)
 	}}
 	return load, liveStream(in)
 }
 
-func liveStream(in bench.Input) string {
+func liveStream(in Input) string {
 	return "/events?since=now&topic=" + url.QueryEscape(in.User)
 }
 
 // fan posts for one turn while subscribers read.
-func (r *benchRun) fan(ctx context.Context, server string, subscribers, publishers int) (bench.Rate, error) {
+func (r *benchRun) fan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
 	load, stream := fanLoad(publishers)
-	return bench.FanOut(ctx, server, stream, subscribers, load, r.time/benchRounds, min(r.events, fanEvents))
+	return FanOut(ctx, server, stream, subscribers, load, r.cfg.Time/benchRounds, min(r.cfg.Events, fanEvents))
 }
 
 // fanout measures events on their way to many at once.
@@ -56,7 +55,7 @@ func (r *benchRun) fanout(ctx context.Context) (err error) {
 		goal, wait              float64 // without a goal for the wait, none is known
 	}{{100, benchPublishers, goalFanout, 0}, {1000, 1, goalFanoutWide, goalFanoutWait}} {
 		name := fmt.Sprintf("fanout %d", f.subscribers)
-		var ours, limit bench.Rate
+		var ours, limit Rate
 		for i := range benchRounds {
 			r.progress(name, float64(i)/benchRounds)
 			rate, err := r.fan(ctx, p.limit.url+broadcast, f.subscribers, f.publishers)
@@ -96,14 +95,14 @@ func (r *benchRun) idle(ctx context.Context) error {
 // idleMemory returns how much a process that has collected its garbage grows by each
 // of many subscribers.
 func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
-	n := min(benchIdle, r.events)
+	n := min(benchIdle, r.cfg.Events)
 	p, err := r.startProcess(ctx, args...)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	stream := p.url + base + liveStream(benchInput())
-	warm, err := bench.Gather(ctx, stream, 10, 0)
+	warm, err := Gather(ctx, stream, 10, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +111,7 @@ func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) 
 	if err != nil {
 		return 0, err
 	}
-	crowd, err := bench.Gather(ctx, stream, n, 0)
+	crowd, err := Gather(ctx, stream, n, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -133,17 +132,17 @@ func (r *benchRun) readers(ctx context.Context) (err error) {
 	}
 	without, with := servers[0], servers[1]
 	all := "/events?since=now&topic=*"
-	never, err := bench.Lag(ctx, with.url+all, 0)
+	never, err := Lag(ctx, with.url+all, 0)
 	if err != nil {
 		return err
 	}
 	defer never.Close()
-	slow, err := bench.Lag(ctx, with.url+all, 20*time.Millisecond)
+	slow, err := Lag(ctx, with.url+all, 20*time.Millisecond)
 	if err != nil {
 		return err
 	}
 	defer slow.Close()
-	var rates [2]bench.Rate
+	var rates [2]Rate
 	for i, p := range servers {
 		r.progress("readers", float64(i)/(benchRounds+2))
 		if err := r.flood(ctx, p.url); err != nil {
@@ -160,7 +159,7 @@ func (r *benchRun) readers(ctx context.Context) (err error) {
 			rates[i] = rates[i].Add(rate)
 		}
 	}
-	if read := slow.Close(); r.events >= floodEvents && read > floodBytes {
+	if read := slow.Close(); r.cfg.Events >= floodEvents && read > floodBytes {
 		return fmt.Errorf("the slow reader has read %d bytes and was not behind", read)
 	}
 	r.compare("readers p99", milliseconds(rates[1].Wait(0.99)), milliseconds(rates[0].Wait(0.99)), "ms", goalReaders)
@@ -172,7 +171,7 @@ func (r *benchRun) readers(ctx context.Context) (err error) {
 
 // flood appends more than the system takes for a reader that does not read.
 func (r *benchRun) flood(ctx context.Context, server string) error {
-	n := min(r.events, floodEvents)
+	n := min(r.cfg.Events, floodEvents)
 	load := batches(benchInput(), min(n, benchBatch))
 	_, err := load.Run(ctx, server, time.Hour, 0, n/min(n, benchBatch))
 	return err

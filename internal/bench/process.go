@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -17,10 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
-
-	"github.com/rstream-dev/rstream/internal/bench"
 )
 
 // A benchProcess is this program in a process of its own, serving something.
@@ -28,9 +24,15 @@ type benchProcess struct {
 	cmd    *exec.Cmd
 	url    string
 	errors bytes.Buffer
-	ask    io.Writer // see collectOnDemand
+	ask    io.Writer // see CollectOnDemand
 	answer *bufio.Reader
 }
+
+// stopTime is how long a process may take to end.
+const stopTime = 10 * time.Second
+
+// interrupted is the status of a program that an interrupt ended.
+const interrupted = 130
 
 // startProcess runs this program with args and waits until it says where it serves.
 func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProcess, error) {
@@ -51,7 +53,7 @@ func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProc
 	p.answer = bufio.NewReader(answer)
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
-	p.cmd.WaitDelay = shutdownTime
+	p.cmd.WaitDelay = stopTime
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -75,7 +77,7 @@ func (p *benchProcess) stop() error {
 	_ = p.cmd.Process.Signal(os.Interrupt) // it may be gone
 	err := p.cmd.Wait()
 	var exit *exec.ExitError
-	if err == nil || errors.As(err, &exit) && (exit.ExitCode() == exitInterrupted || exit.ExitCode() == exitDone) {
+	if err == nil || errors.As(err, &exit) && exit.ExitCode() == interrupted {
 		return nil
 	}
 	return fmt.Errorf("the server: %w: %s", err, bytes.TrimSpace(p.errors.Bytes()))
@@ -116,7 +118,7 @@ type benchPair struct {
 
 // pair starts a server with an empty log, unless one was named, and the limit.
 func (r *benchRun) pair(ctx context.Context) (p *benchPair, err error) {
-	p = &benchPair{url: r.server}
+	p = &benchPair{url: r.cfg.Server}
 	if p.limit, err = r.startProcess(ctx, "bench", "limit"); err != nil {
 		return nil, err
 	}
@@ -170,40 +172,9 @@ func (r *benchRun) sayMemory(name string, p *benchPair) {
 	}
 }
 
-// newBenchLimitCommand serves what does nothing.
-func newBenchLimitCommand() *cobra.Command {
-	var urlFile string
-	cmd := &cobra.Command{
-		Use: "limit", Short: "Serve what does nothing", Hidden: true, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			go collectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
-			return runBenchLimit(cmd.Context(), urlFile)
-		},
-	}
-	cmd.Flags().StringVar(&urlFile, "url-file", "", "write the URL to `FILE`")
-	return cmd
-}
-
-// newBenchServerCommand serves a log as serve does, in a process that collects its
-// garbage on demand.
-func newBenchServerCommand(a *app) *cobra.Command {
-	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second, operating: operating{logFormat: "text", logLevel: "info"}}
-	cmd := &cobra.Command{
-		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			a.quiet = true
-			go collectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
-			return runServe(cmd.Context(), a, o)
-		},
-	}
-	cmd.Flags().StringVar(&o.db, "db", "", "`FILE` of the log")
-	cmd.Flags().StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE`")
-	return cmd
-}
-
-// collectOnDemand gives all free memory back to the system for each line that it
+// CollectOnDemand gives all free memory back to the system for each line that it
 // reads, and answers with a line. It ends with the process.
-func collectOnDemand(in io.Reader, out io.Writer) {
+func CollectOnDemand(in io.Reader, out io.Writer) {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		for range 5 { // each halves a stack that was deep once
@@ -215,13 +186,14 @@ func collectOnDemand(in io.Reader, out io.Writer) {
 	}
 }
 
-func runBenchLimit(ctx context.Context, urlFile string) error {
+// ServeLimit serves what does nothing on a free port, whose URL it publishes, until ctx ends.
+func ServeLimit(ctx context.Context, publish func(url string) error) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	hs := &http.Server{Handler: bench.Nothing(), ReadHeaderTimeout: 10 * time.Second}
-	if err := writeURL(urlFile, "http://"+listener.Addr().String()); err != nil {
+	hs := &http.Server{Handler: Nothing(), ReadHeaderTimeout: 10 * time.Second}
+	if err := publish("http://" + listener.Addr().String()); err != nil {
 		return err
 	}
 	failed := make(chan error, 1)

@@ -8,7 +8,7 @@ import (
 )
 
 // A topic is held where a window of the topic, or of one that contains it, is held.
-func ExampleSet_Gaps() {
+func ExampleSet_Held() {
 	topic := func(s string) event.Topic {
 		t, err := event.ParseTopic(s)
 		if err != nil {
@@ -16,14 +16,14 @@ func ExampleSet_Gaps() {
 		}
 		return t
 	}
-	held := window.NewSet(
+	windows := window.NewSet(
 		window.Window{Topic: topic("alice"), From: 0, To: 100, State: window.Committed, Proven: true},
 		window.Window{Topic: topic("alice/posts"), From: 100, To: 200, State: window.Pulling, Reached: 150},
 	)
 	all := window.Span{From: 0, To: 200}
-	fmt.Println("alice/posts lacks", held.Gaps(topic("alice/posts"), all))
-	fmt.Println("alice lacks", held.Gaps(topic("alice"), all))
-	fmt.Println("proven of alice/posts", held.Proven(topic("alice/posts")))
+	fmt.Println("alice/posts lacks", windows.Held(topic("alice/posts")).Gaps(all))
+	fmt.Println("alice lacks", windows.Held(topic("alice")).Gaps(all))
+	fmt.Println("proven of alice/posts", windows.Proven(topic("alice/posts")))
 	// Output:
 	// alice/posts lacks [000000000004P-0000000000068]
 	// alice lacks [0000000000034-0000000000068]

@@ -68,23 +68,6 @@ func (s Set) Proven(topic event.Topic) Spans {
 	return Union(spans...)
 }
 
-// Gaps returns the parts of span in which topic is not held.
-func (s Set) Gaps(topic event.Topic, span Span) Spans { return s.Held(topic).Gaps(span) }
-
-// At returns a window that covers topic and has the event at at within its bounds. It
-// prefers a window that holds the event.
-func (s Set) At(topic event.Topic, at event.ID) (w Window, ok bool) {
-	for _, c := range s.Covering(topic) {
-		if c.State == Pending || at <= c.From || at > c.To {
-			continue
-		}
-		if !ok || at <= c.Held().To && at > w.Held().To {
-			w, ok = c, true
-		}
-	}
-	return w, ok
-}
-
 // Edge returns the position up to which all of topics are held from position p on
 // without a gap. That is p itself if p is within or at the edge of a held span of each
 // topic, and the events after it are not held of all. Otherwise ok is false: then next

@@ -62,7 +62,6 @@ func TestSetAgainstBits(t *testing.T) {
 		}
 		topics := rapid.SliceOfN(anyTopic, 0, 3).Draw(t, "topics")
 		checkHeld(t, s, ws, topics)
-		checkAt(t, s, anyTopic.Draw(t, "at"))
 		checkParts(t, s, ws)
 		checkMerged(t, s, s.Merged())
 		if !slices.Equal(ws, before) {
@@ -81,7 +80,6 @@ func checkHeld(t *rapid.T, s Set, ws []Window, topics []event.Topic) {
 		want = want.and(held)
 		checkSpans(t, "Held", s.Held(topic), held)
 		checkSpans(t, "Proven", s.Proven(topic), proven)
-		checkSpans(t, "Gaps", s.Gaps(topic, Span{3, 20}), bitsOf(Span{3, 20}).without(held))
 		for _, w := range s.Covering(topic) {
 			if !w.Topic.Contains(topic) {
 				t.Fatalf("Covering(%s) has %v", topic, w)
@@ -119,23 +117,6 @@ func checkEdge(t *rapid.T, s Set, ws []Window, topics []event.Topic, held bits, 
 	}
 	if more != wantMore || more && next != wantNext {
 		t.Fatalf("Edge(%v, %d) goes on at %d, %v, want %d, %v", topics, p, next, more, wantNext, wantMore)
-	}
-}
-
-func checkAt(t *rapid.T, s Set, topic event.Topic) {
-	for at := event.Beginning; at <= positions; at++ {
-		var in, holding bool
-		for _, w := range s.Covering(topic) {
-			in = in || w.State != Pending && at > w.From && at <= w.To
-			holding = holding || at > w.Held().From && at <= w.Held().To
-		}
-		w, ok := s.At(topic, at)
-		if ok != in || ok && (at <= w.From || at > w.To || w.State == Pending || !w.Topic.Contains(topic)) {
-			t.Fatalf("At(%s, %d) = %v, %v, want %v", topic, at, w, ok, in)
-		}
-		if ok && holding != (at <= w.Held().To) {
-			t.Fatalf("At(%s, %d) = %v, although another holds it", topic, at, w)
-		}
 	}
 }
 

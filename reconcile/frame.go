@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -44,21 +45,15 @@ type Limits struct {
 }
 
 func (l Limits) orDefaults() Limits {
-	set := func(p *int, v int) {
-		if *p == 0 {
-			*p = v
-		}
+	return Limits{
+		Body:    cmp.Or(l.Body, 8<<20),
+		Filter:  cmp.Or(l.Filter, 4<<20),
+		Cells:   cmp.Or(l.Cells, 1<<16),
+		Leaves:  cmp.Or(l.Leaves, 1<<14),
+		Missing: cmp.Or(l.Missing, 1<<16),
+		Stubs:   cmp.Or(l.Stubs, 1<<18),
+		Items:   cmp.Or(l.Items, 4<<20),
 	}
-	set(&l.Body, 8<<20)
-	set(&l.Filter, 4<<20)
-	set(&l.Cells, 1<<16)
-	set(&l.Leaves, 1<<14)
-	set(&l.Missing, 1<<16)
-	set(&l.Stubs, 1<<18)
-	if l.Items == 0 {
-		l.Items = 4 << 20
-	}
-	return l
 }
 
 // Bounds that are the same for all.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -80,21 +81,14 @@ type Hub struct {
 // New returns a hub of the log src, which ends at head.
 func New(src Source, head event.ID, cfg Config) *Hub {
 	h := &Hub{src: src, cfg: Config{
-		Queue:      orDefault(cfg.Queue, 256),
-		QueueBytes: orDefault(cfg.QueueBytes, 1<<20),
-		Chunk:      orDefault(cfg.Chunk, 1000),
+		Queue:      cmp.Or(max(cfg.Queue, 0), 256),
+		QueueBytes: cmp.Or(max(cfg.QueueBytes, 0), 1<<20),
+		Chunk:      cmp.Or(max(cfg.Chunk, 0), 1000),
 	}}
 	h.announced.Store(uint64(head))
 	h.head.Store(&event.Point{ID: head})
 	h.stalls.subs = make(map[*Subscription]struct{})
 	return h
-}
-
-func orDefault(n, otherwise int) int {
-	if n <= 0 {
-		return otherwise
-	}
-	return n
 }
 
 // Head returns the position up to which events were delivered to the subscriptions.

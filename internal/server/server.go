@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -126,10 +127,10 @@ var ErrStopped = errors.New("server is stopping")
 
 // New returns a server of log. It takes over the log's OnCommit.
 func New(log Log, cfg Config) *Server {
-	orElse(&cfg.Heartbeat, 15*time.Second)
-	orElse(&cfg.Retry, time.Second)
-	orElse(&cfg.WriteTimeout, 30*time.Second)
-	orElse(&cfg.BodyTimeout, time.Minute)
+	cfg.Heartbeat = cmp.Or(max(cfg.Heartbeat, 0), 15*time.Second)
+	cfg.Retry = cmp.Or(max(cfg.Retry, 0), time.Second)
+	cfg.WriteTimeout = cmp.Or(max(cfg.WriteTimeout, 0), 30*time.Second)
+	cfg.BodyTimeout = cmp.Or(max(cfg.BodyTimeout, 0), time.Minute)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -147,12 +148,6 @@ func New(log Log, cfg Config) *Server {
 	// What was committed between the two lines above was shown to nobody.
 	s.hub.Advance(log.Head())
 	return s
-}
-
-func orElse(d *time.Duration, otherwise time.Duration) {
-	if *d <= 0 {
-		*d = otherwise
-	}
 }
 
 // Stop ends all streams at the end of an event. New ones end at once; other

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -279,7 +278,7 @@ func (m *importModel) check(t *rapid.T) {
 			t.Fatalf("candidate %s is not the one that came last", got[i].ID)
 		}
 	}
-	slices.SortFunc(hashes, func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(hashes, event.Hash.Compare)
 	if got := foreignHashes(t, m.db, topic); !slices.Equal(got, hashes) {
 		t.Fatalf("foreign hashes of %s are %v, want %v", topic, got, hashes)
 	}

@@ -1,8 +1,6 @@
 package client
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +69,7 @@ func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span,
 		}
 		l.reach(gap, l.candidates[before:])
 	}
-	slices.SortFunc(l.candidates, compareItems)
+	slices.SortFunc(l.candidates, reconcile.Item.Compare)
 	l.candidates = slices.Compact(l.candidates)
 	if l.span.Empty() {
 		return l, nil
@@ -81,7 +79,7 @@ func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span,
 		return l, err
 	}
 	l.candidates = slices.DeleteFunc(l.candidates, func(it reconcile.Item) bool {
-		_, ok := slices.BinarySearchFunc(l.stored, it, compareItems)
+		_, ok := slices.BinarySearchFunc(l.stored, it, reconcile.Item.Compare)
 		return ok
 	})
 	return l, nil
@@ -154,8 +152,4 @@ func (c *Client) each(ctx context.Context, topics []event.Topic, span window.Spa
 		at = next
 	}
 	return nil
-}
-
-func compareItems(a, b reconcile.Item) int {
-	return cmp.Or(cmp.Compare(a.ID, b.ID), bytes.Compare(a.Hash[:], b.Hash[:]), cmp.Compare(a.Time, b.Time))
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,7 +27,7 @@ func (f *foreign) has(it reconcile.Item) bool {
 	if !told {
 		return false
 	}
-	_, ok := slices.BinarySearchFunc(f.hashes, it.Hash, func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	_, ok := slices.BinarySearchFunc(f.hashes, it.Hash, event.Hash.Compare)
 	return ok
 }
 

@@ -119,7 +119,7 @@ func (c *Client) badAnswer(err error) error {
 func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile.Result, sum wire.Window) error {
 	extra := res.Extra
 	isExtra := func(it reconcile.Item) bool {
-		_, ok := slices.BinarySearchFunc(extra, it, compareItems)
+		_, ok := slices.BinarySearchFunc(extra, it, reconcile.Item.Compare)
 		return ok
 	}
 	known := p.span
@@ -127,9 +127,9 @@ func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile
 		known.To = p.pull[0].From
 	}
 	p.want = slices.Concat(slices.DeleteFunc(slices.Clone(l.candidates), isExtra), res.Missing)
-	slices.SortFunc(p.want, compareItems)
+	slices.SortFunc(p.want, reconcile.Item.Compare)
 	whole := slices.Concat(slices.DeleteFunc(slices.Clone(l.stored), isExtra), p.want)
-	slices.SortFunc(whole, compareItems)
+	slices.SortFunc(whole, reconcile.Item.Compare)
 	if known != sum.Span() {
 		until := c.at(known.To)
 		var err error
@@ -163,7 +163,7 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 	var ids []event.ID
 	err := imports.Candidates(ctx, topic, span, func(ev *event.Event) error {
 		it := reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}
-		if _, ok := slices.BinarySearchFunc(extra, it, compareItems); ok {
+		if _, ok := slices.BinarySearchFunc(extra, it, reconcile.Item.Compare); ok {
 			ids = append(ids, ev.ID)
 		}
 		return nil

@@ -69,7 +69,7 @@ func (s *importing) DropCandidates(_ context.Context, ids []event.ID) error {
 }
 
 func (s *importing) ForeignHashes(_ context.Context, topic event.Topic, fn func(event.Hash) error) error {
-	hashes := slices.SortedFunc(maps.Keys(s.foreign), func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	hashes := slices.SortedFunc(maps.Keys(s.foreign), event.Hash.Compare)
 	for _, h := range hashes {
 		if ev := s.foreign[h]; topic.Matches(ev.User, ev.Path) {
 			if err := fn(h); err != nil {

@@ -21,6 +21,10 @@ const hashDomain = "rstream1"
 // String returns the 64 hex digits of h.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
+// Compare returns -1, 0 or +1 as h stands before, at or after other in the order of
+// their bytes.
+func (h Hash) Compare(other Hash) int { return bytes.Compare(h[:], other[:]) }
+
 // MarshalText returns the 64 hex digits of h.
 func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
 

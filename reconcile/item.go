@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
@@ -20,10 +19,10 @@ type Item struct {
 	Hash event.Hash
 }
 
-// compare is the order of a Set. Where ids are not shared it is that of the
+// Compare is the order of a Set. Where ids are not shared it is that of the
 // hashes.
-func (it Item) compare(other Item) int {
-	return cmp.Or(cmp.Compare(it.ID, other.ID), bytes.Compare(it.Hash[:], other.Hash[:]), cmp.Compare(it.Time, other.Time))
+func (it Item) Compare(other Item) int {
+	return cmp.Or(cmp.Compare(it.ID, other.ID), it.Hash.Compare(other.Hash), cmp.Compare(it.Time, other.Time))
 }
 
 // Items is a Set's items in order, each once. An error is the last thing yielded.
@@ -97,7 +96,7 @@ func inOrder(items Items, f func(Item) bool) error {
 		switch {
 		case err != nil:
 			return err
-		case !first && last.compare(it) >= 0:
+		case !first && last.Compare(it) >= 0:
 			return ErrOrder
 		}
 		if !f(it) {

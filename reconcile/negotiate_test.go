@@ -105,7 +105,7 @@ func TestTailIsPulled(t *testing.T) {
 	for _, with := range []Strategy{Auto, Gaps, Sketch, Bloom, Exact} {
 		w := scattered(3, true, 3000, 100, 0)
 		w.local = slices.DeleteFunc(w.local, func(it Item) bool { return it.ID > 2000 })
-		last := slices.MaxFunc(w.local, Item.compare).ID
+		last := slices.MaxFunc(w.local, Item.Compare).ID
 		res, _ := w.mustUnite(t, Config{Strategy: with})
 		if want := (window.Spans{{From: last, To: 3000}}); !slices.Equal(res.Pull, want) {
 			t.Errorf("%s: Pull = %v, want %v", with, res.Pull, want)
@@ -435,7 +435,7 @@ func TestSums(t *testing.T) {
 	w := scattered(13, true, 10_000, 5000, 0)
 	for _, upTo := range []event.ID{0, 1, 4096, 4097, 9_999, event.MaxID} {
 		var leafer window.Leafer
-		items := slices.SortedFunc(slices.Values(w.local), Item.compare)
+		items := slices.SortedFunc(slices.Values(w.local), Item.Compare)
 		want := Sum{}
 		for _, it := range items {
 			if it.ID <= upTo {

@@ -216,7 +216,7 @@ func parseItems(r *reader, shared bool, span window.Span, limit int) []Item {
 			it.Time = event.Time(r.uint64("time"))
 		}
 		r.fixed("hash", it.Hash[:])
-		if r.err == nil && (i > 0 && items[i-1].compare(*it) >= 0 || shared && (it.ID <= span.From || it.ID > span.To)) {
+		if r.err == nil && (i > 0 && items[i-1].Compare(*it) >= 0 || shared && (it.ID <= span.From || it.ID > span.To)) {
 			r.fail(malformed("items: %s is out of order, or not in %s", it.ID, span))
 		}
 	}

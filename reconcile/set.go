@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"bytes"
 	"slices"
 	"sort"
 
@@ -45,7 +44,7 @@ type IDSet struct {
 // FromItems returns the set of items, which lie in span. It takes over and sorts
 // the slice.
 func FromItems(span window.Span, items []Item) *IDSet {
-	slices.SortFunc(items, Item.compare)
+	slices.SortFunc(items, Item.Compare)
 	return &IDSet{span, slices.Compact(items)}
 }
 
@@ -84,7 +83,7 @@ type HashSet struct {
 // holds, to be compared with what another log has in span. It takes over and
 // sorts the slice.
 func FromHashes(span window.Span, hashes []event.Hash) *HashSet {
-	slices.SortFunc(hashes, func(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(hashes, event.Hash.Compare)
 	return &HashSet{span, slices.Compact(hashes)}
 }
 

@@ -44,7 +44,7 @@ func (v *view) Items() Items {
 			if _, gone := v.gone[it]; gone {
 				continue
 			}
-			for ; len(added) > 0 && added[0].compare(it) < 0; added = added[1:] {
+			for ; len(added) > 0 && added[0].Compare(it) < 0; added = added[1:] {
 				if !yield(added[0], nil) {
 					return
 				}
@@ -89,7 +89,7 @@ func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, 
 		}
 		v.added = append(v.added, it)
 	}
-	slices.SortFunc(v.added, Item.compare)
+	slices.SortFunc(v.added, Item.Compare)
 	before := len(v.gone)
 	if len(extra) > 0 {
 		if err := v.remove(extra); err != nil {
@@ -168,6 +168,6 @@ func (v *view) extra() []Item {
 	for it := range v.gone {
 		items = append(items, it)
 	}
-	slices.SortFunc(items, Item.compare)
+	slices.SortFunc(items, Item.Compare)
 	return items
 }

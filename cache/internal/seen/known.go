@@ -1,7 +1,6 @@
 package seen
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -299,7 +298,7 @@ func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 	}
 	for b := range buckets {
 		if same := sorted[ends[b]:ends[b+1]]; len(same) > 1 {
-			slices.SortFunc(same, func(x, y *rows.OpenEvent) int { return bytes.Compare(x.Hash[:], y.Hash[:]) })
+			slices.SortFunc(same, func(x, y *rows.OpenEvent) int { return x.Hash.Compare(y.Hash) })
 		}
 	}
 	return sorted

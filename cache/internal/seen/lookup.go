@@ -10,14 +10,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-func compareHashes(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) }
-
 // LookUp returns which of hashes the log ever took, and the ids of their events.
 // It needs nothing but the transaction: the file may be one that another process
 // serves.
 func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	left := slices.Clone(hashes)
-	slices.SortFunc(left, compareHashes)
+	slices.SortFunc(left, event.Hash.Compare)
 	left = slices.Compact(left)
 	ids := make(map[event.Hash]event.ID)
 	runs, err := loadRuns(tx)
@@ -37,7 +35,7 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 		return nil, err
 	}
 	return ids, rows.EachOpenEvent(tx, hashed, func(ev rows.OpenEvent) {
-		if _, ok := slices.BinarySearchFunc(left, ev.Hash, compareHashes); ok {
+		if _, ok := slices.BinarySearchFunc(left, ev.Hash, event.Hash.Compare); ok {
 			ids[ev.Hash] = ev.ID
 		}
 	})

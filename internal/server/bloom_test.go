@@ -250,7 +250,7 @@ func TestBloomJSON(t *testing.T) {
 		}
 		all = append(all, ev.Hash)
 	}
-	slices.SortFunc(all, compareHashes)
+	slices.SortFunc(all, event.Hash.Compare)
 	stranger := event.Hash{9}
 	have = append(have, stranger)
 	set := reconcile.FromHashes(window.Span{To: event.MaxID}, slices.Clone(have))

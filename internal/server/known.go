@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
-	"github.com/rstream-dev/rstream/window"
 )
 
 // A known is what the asking side says that it has. What seen says no to, it
@@ -153,13 +151,11 @@ func (c *comparison) compare(a *wire.BloomAnswer, hashes []event.Hash, theirs *k
 		}
 	}
 	for _, h := range theirs.whole {
-		if _, ok := slices.BinarySearchFunc(hashes, h, compareHashes); !ok {
+		if _, ok := slices.BinarySearchFunc(hashes, h, event.Hash.Compare); !ok {
 			a.Unknown = append(a.Unknown, h)
 		}
 	}
 }
-
-func compareHashes(a, b event.Hash) int { return bytes.Compare(a[:], b[:]) }
 
 // theirCount is how many events the asking side has, if it says so: in so many words, or
 // with its filter. Who names the hashes learns all from the answer without a filter.
@@ -207,7 +203,7 @@ func (s *Server) sumOf(r *http.Request, st *stretch) (*wire.Sum, *wire.Error) {
 		return nil, problem
 	}
 	defer leave()
-	span := window.Span{From: st.from.ID, To: st.to.ID}
+	span := st.span()
 	set := logSet{ctx: r.Context(), log: s.log, topics: st.topics, span: span}
 	hashes, err := set.hashes(maxHashes)
 	if err != nil {

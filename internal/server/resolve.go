@@ -57,8 +57,10 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 			return st, s.readProblem(r, err)
 		}
 	}
-	if problem == nil {
-		problem = st.check(horizon, form)
+	// A stream's reader that comes back from the end it asked for is not wrong: see stream.
+	isDone := form == wire.Stream && st.resume && horizon <= st.to.ID && st.to.ID < st.from.ID
+	if problem == nil && !isDone {
+		problem = checkSpan(st.span(), horizon)
 	}
 	return st, problem
 }
@@ -111,16 +113,16 @@ func cursorIn(r *http.Request, name string) (c event.Cursor, ok bool, problem *w
 	return c, true, nil
 }
 
-// check refuses a stretch that cannot be answered whole. A stream's reader that
-// comes back from the end it asked for is not wrong: see stream.
-func (st *stretch) check(horizon event.ID, form wire.Form) *wire.Error {
-	switch {
-	case st.to.ID < horizon:
-		return gone(min(st.from.ID, st.to.ID), horizon)
-	case st.from.ID < horizon:
-		return gone(st.from.ID, horizon)
-	case st.from.ID > st.to.ID && !(st.resume && form == wire.Stream):
-		return wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", st.from.ID, st.to.ID)
+// span is what the stretch asks for, in positions.
+func (st *stretch) span() window.Span { return window.Span{From: st.from.ID, To: st.to.ID} }
+
+// checkSpan refuses a span that cannot be answered whole.
+func checkSpan(span window.Span, horizon event.ID) *wire.Error {
+	switch oldest := min(span.From, span.To); {
+	case oldest < horizon:
+		return gone(oldest, horizon)
+	case span.From > span.To:
+		return wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", span.From, span.To)
 	}
 	return nil
 }

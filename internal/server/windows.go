@@ -175,13 +175,7 @@ func (s *Server) spanOf(r *http.Request, since event.Moment, until *event.Moment
 		}
 	}
 	span = window.Span{From: from.ID, To: to.ID}
-	if span.From < horizon {
-		return span, gone(span.From, horizon)
-	}
-	if span.From > span.To {
-		return span, wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", span.From, span.To)
-	}
-	return span, nil
+	return span, checkSpan(span, horizon)
 }
 
 // matchesTag reports whether If-None-Match headers name tag.

@@ -48,20 +48,20 @@ const (
 )
 
 const (
-	benchPublishers = 64
-	benchBatch      = 1000 // events of a batch
-	benchRounds     = 3    // turns of what is measured and its limit
+	publisherCount = 64
+	batchSize      = 1000 // events of a batch
+	roundCount     = 3    // turns of what is measured and its limit
 )
 
-// benchInput returns events that no log has yet.
-func benchInput() Input {
+// newInput returns events that no log has yet.
+func newInput() Input {
 	run := rand.Text()[:10]
 	return Input{User: "bench-" + run, Run: run}
 }
 
 // append measures appends of one event and of batches.
-func (r *benchRun) append(ctx context.Context) (err error) {
-	p, err := r.pair(ctx)
+func (r *runner) append(ctx context.Context) (err error) {
+	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,16 +76,16 @@ func (r *benchRun) append(ctx context.Context) (err error) {
 	return nil
 }
 
-func (r *benchRun) appendOne(ctx context.Context, p *benchPair) error {
-	in := benchInput()
-	load := Load{Publishers: benchPublishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
+func (r *runner) appendOne(ctx context.Context, p *pair) error {
+	in := newInput()
+	load := Load{Publishers: publisherCount, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
 		return wire.SetPath(d.User, d.Path), in.Body(i)
 	}}
 	var ours, limit Rate
-	turn, most := r.cfg.Time/(2*benchRounds), max(r.cfg.Events/benchRounds, 1)
-	for i := range benchRounds {
-		r.progress("append one", float64(i)/benchRounds)
+	turn, most := r.cfg.Time/(2*roundCount), max(r.cfg.Events/roundCount, 1)
+	for i := range roundCount {
+		r.progress("append one", float64(i)/roundCount)
 		rate, err := load.Run(ctx, p.limit.url, turn, 0, most)
 		if err != nil {
 			return err
@@ -105,15 +105,15 @@ func (r *benchRun) appendOne(ctx context.Context, p *benchPair) error {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func (r *benchRun) appendBatch(ctx context.Context, p *benchPair) error {
-	in := benchInput()
-	size := min(benchBatch, r.cfg.Events)
+func (r *runner) appendBatch(ctx context.Context, p *pair) error {
+	in := newInput()
+	size := min(batchSize, r.cfg.Events)
 	load := batches(in, size)
-	n := max(r.cfg.Events/size/benchRounds, 1)
+	n := max(r.cfg.Events/size/roundCount, 1)
 	var ours Rate
 	var raw time.Duration
-	for i := range benchRounds {
-		r.progress("append batch", float64(i)/benchRounds)
+	for i := range roundCount {
+		r.progress("append batch", float64(i)/roundCount)
 		took, err := r.rawInserts(ctx, in.Events(n*size))
 		if err != nil {
 			return err
@@ -142,19 +142,19 @@ func batches(in Input, size int) Load {
 }
 
 // rawInserts measures SQLite alone, in a file that is gone afterwards.
-func (r *benchRun) rawInserts(ctx context.Context, evs []event.Event) (took time.Duration, err error) {
+func (r *runner) rawInserts(ctx context.Context, evs []event.Event) (took time.Duration, err error) {
 	dir, err := os.MkdirTemp(r.dir, "raw-")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return RawInserts(ctx, dir, evs, benchBatch)
+	return RawInserts(ctx, dir, evs, batchSize)
 }
 
 // fill appends the events that are to be read.
-func (r *benchRun) fill(ctx context.Context, p *benchPair) (Input, error) {
-	in := benchInput()
-	size := min(benchBatch, r.cfg.Events)
+func (r *runner) fill(ctx context.Context, p *pair) (Input, error) {
+	in := newInput()
+	size := min(batchSize, r.cfg.Events)
 	load := batches(in, size)
 	if _, err := load.Run(ctx, p.url, time.Hour, 0, r.cfg.Events/size); err != nil {
 		return in, err
@@ -165,8 +165,8 @@ func (r *benchRun) fill(ctx context.Context, p *benchPair) (Input, error) {
 }
 
 // sync measures the first sync of a log and the second.
-func (r *benchRun) sync(ctx context.Context) (err error) {
-	p, err := r.pair(ctx)
+func (r *runner) sync(ctx context.Context) (err error) {
+	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
@@ -184,8 +184,8 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 	var first, raw time.Duration
 	var again []time.Duration
 	var copied string
-	for i := range benchRounds {
-		r.progress("sync", float64(i+1)/(benchRounds+1))
+	for i := range roundCount {
+		r.progress("sync", float64(i+1)/(roundCount+1))
 		took, err := r.rawInserts(ctx, evs)
 		if err != nil {
 			return err
@@ -199,7 +199,7 @@ func (r *benchRun) sync(ctx context.Context) (err error) {
 		first, again = first+s.first, append(again, s.again)
 	}
 	slices.Sort(again)
-	n := float64(benchRounds * r.cfg.Events)
+	n := float64(roundCount * r.cfg.Events)
 	r.atLeast("sync", n/first.Seconds(), n/raw.Seconds(), "events/s", goalSync)
 	r.atMost("sync again", milliseconds(again[len(again)/2]), "ms", goalSyncAgain)
 	r.sayMemory("sync", p)
@@ -224,7 +224,7 @@ type syncTimes struct {
 }
 
 // syncOnce syncs a copy twice. The first adds so many events.
-func (r *benchRun) syncOnce(ctx context.Context, server string, topic event.Topic, file string, adds int) (t syncTimes, err error) {
+func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic, file string, adds int) (t syncTimes, err error) {
 	sent := &queryCounter{}
 	cfg := client.Config{Servers: []string{server}}
 	info, err := client.Probe(ctx, cfg)
@@ -272,8 +272,8 @@ func (q *queryCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // replay measures one stream of a whole log.
-func (r *benchRun) replay(ctx context.Context) (err error) {
-	p, err := r.pair(ctx)
+func (r *runner) replay(ctx context.Context) (err error) {
+	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
@@ -285,8 +285,8 @@ func (r *benchRun) replay(ctx context.Context) (err error) {
 	}
 	var ours, limit time.Duration
 	var bytes int64
-	for i := range benchRounds {
-		r.progress("replay", float64(i+1)/(benchRounds+1))
+	for i := range roundCount {
+		r.progress("replay", float64(i+1)/(roundCount+1))
 		took, _, err := Replay(ctx, fmt.Sprintf("%s/?events=%d", p.limit.url, r.cfg.Events), r.cfg.Events)
 		if err != nil {
 			return err
@@ -298,7 +298,7 @@ func (r *benchRun) replay(ctx context.Context) (err error) {
 		}
 		ours, bytes = ours+took, size
 	}
-	n := float64(benchRounds * r.cfg.Events)
+	n := float64(roundCount * r.cfg.Events)
 	r.atLeast("replay", n/ours.Seconds(), n/limit.Seconds(), "events/s", goalReplay)
 	r.say("replay bytes", float64(bytes)/float64(r.cfg.Events), "bytes/event")
 	r.sayMemory("replay", p)
@@ -306,7 +306,7 @@ func (r *benchRun) replay(ctx context.Context) (err error) {
 }
 
 // match measures the tables of subscriptions, here and without a server.
-func (r *benchRun) match(ctx context.Context) error {
+func (r *runner) match(ctx context.Context) error {
 	const subscriptions, most = 1_000_000, 10
 	n := min(subscriptions, most*r.cfg.Events)
 	h := hub.New(nil, event.Beginning, hub.Config{})
@@ -315,7 +315,7 @@ func (r *benchRun) match(ctx context.Context) error {
 		if i%1000 == 0 {
 			r.progress("match", float64(i)/float64(n))
 		}
-		topic, err := event.ParseTopic(benchTopic(i))
+		topic, err := event.ParseTopic(matchTopic(i))
 		if err != nil {
 			return err
 		}
@@ -323,7 +323,7 @@ func (r *benchRun) match(ctx context.Context) error {
 	}
 	users := make([]string, 1<<16)
 	for i := range users {
-		users[i] = benchUser(i * 7919 % n)
+		users[i] = matchUser(i * 7919 % n)
 	}
 	// What else the machine does can only add: the fastest round counts.
 	const rounds = 16
@@ -346,9 +346,9 @@ func (r *benchRun) match(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func benchUser(i int) string { return fmt.Sprintf("user%06d", i/8) }
+func matchUser(i int) string { return fmt.Sprintf("user%06d", i/8) }
 
-// benchTopic returns a topic such that an event of a user matches about five.
-func benchTopic(i int) string {
-	return benchUser(i) + [...]string{"", "/posts", "/posts/", "/po*", "/posts/2026", "/posts/2026/11$", "/likes", "/profile$"}[i%8]
+// matchTopic returns a topic such that an event of a user matches about five.
+func matchTopic(i int) string {
+	return matchUser(i) + [...]string{"", "/posts", "/posts/", "/po*", "/posts/2026", "/posts/2026/11$", "/likes", "/profile$"}[i%8]
 }

@@ -15,9 +15,9 @@ import (
 const broadcast = "/broadcast"
 
 const (
-	benchIdle  = 2000 // idle subscribers
-	benchCrowd = 1000 // readers, two of whom lag
-	fanEvents  = 100_000
+	idleCount = 2000 // idle subscribers
+	crowdSize = 1000 // readers, two of whom lag
+	fanEvents = 100_000
 
 	floodEvents = 40_000
 	floodBytes  = 250 * floodEvents
@@ -25,7 +25,7 @@ const (
 
 // fanLoad returns a load of one event a request, and the path of a stream of them.
 func fanLoad(publishers int) (load Load, stream string) {
-	in := benchInput()
+	in := newInput()
 	load = Load{Publishers: publishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
 		return wire.SetPath(d.User, d.Path), in.Body(i)
@@ -38,14 +38,14 @@ func liveStream(in Input) string {
 }
 
 // fan posts for one turn while subscribers read.
-func (r *benchRun) fan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
+func (r *runner) fan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
 	load, stream := fanLoad(publishers)
-	return FanOut(ctx, server, stream, subscribers, load, r.cfg.Time/benchRounds, min(r.cfg.Events, fanEvents))
+	return FanOut(ctx, server, stream, subscribers, load, r.cfg.Time/roundCount, min(r.cfg.Events, fanEvents))
 }
 
 // fanout measures events on their way to many at once.
-func (r *benchRun) fanout(ctx context.Context) (err error) {
-	p, err := r.pair(ctx)
+func (r *runner) fanout(ctx context.Context) (err error) {
+	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
@@ -53,11 +53,11 @@ func (r *benchRun) fanout(ctx context.Context) (err error) {
 	for _, f := range []struct {
 		subscribers, publishers int
 		goal, wait              float64 // without a goal for the wait, none is known
-	}{{100, benchPublishers, goalFanout, 0}, {1000, 1, goalFanoutWide, goalFanoutWait}} {
+	}{{100, publisherCount, goalFanout, 0}, {1000, 1, goalFanoutWide, goalFanoutWait}} {
 		name := fmt.Sprintf("fanout %d", f.subscribers)
 		var ours, limit Rate
-		for i := range benchRounds {
-			r.progress(name, float64(i)/benchRounds)
+		for i := range roundCount {
+			r.progress(name, float64(i)/roundCount)
 			rate, err := r.fan(ctx, p.limit.url+broadcast, f.subscribers, f.publishers)
 			if err != nil {
 				return fmt.Errorf("the limit: %w", err)
@@ -77,7 +77,7 @@ func (r *benchRun) fanout(ctx context.Context) (err error) {
 }
 
 // idle measures what a subscriber costs to whom nothing is sent.
-func (r *benchRun) idle(ctx context.Context) error {
+func (r *runner) idle(ctx context.Context) error {
 	r.progress("idle", 0)
 	ours, err := r.idleMemory(ctx, "", "bench", "server", "--db", filepath.Join(r.dir, "idle.db"))
 	if err != nil {
@@ -94,14 +94,14 @@ func (r *benchRun) idle(ctx context.Context) error {
 
 // idleMemory returns how much a process that has collected its garbage grows by each
 // of many subscribers.
-func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
-	n := min(benchIdle, r.cfg.Events)
+func (r *runner) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
+	n := min(idleCount, r.cfg.Events)
 	p, err := r.startProcess(ctx, args...)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	stream := p.url + base + liveStream(benchInput())
+	stream := p.url + base + liveStream(newInput())
 	warm, err := Gather(ctx, stream, 10, 0)
 	if err != nil {
 		return 0, err
@@ -122,8 +122,8 @@ func (r *benchRun) idleMemory(ctx context.Context, base string, args ...string) 
 
 // readers measures what all others notice of a reader that never reads and of a slow
 // one. Both servers are ours and are sent the same; only one has the two.
-func (r *benchRun) readers(ctx context.Context) (err error) {
-	var servers [2]*benchProcess
+func (r *runner) readers(ctx context.Context) (err error) {
+	var servers [2]*process
 	for i := range servers {
 		if servers[i], err = r.serve(ctx, fmt.Sprintf("readers-%d.db", i)); err != nil {
 			return err
@@ -144,15 +144,15 @@ func (r *benchRun) readers(ctx context.Context) (err error) {
 	defer slow.Close()
 	var rates [2]Rate
 	for i, p := range servers {
-		r.progress("readers", float64(i)/(benchRounds+2))
+		r.progress("readers", float64(i)/(roundCount+2))
 		if err := r.flood(ctx, p.url); err != nil {
 			return err
 		}
 	}
-	for round := range benchRounds {
-		r.progress("readers", float64(round+2)/(benchRounds+2))
+	for round := range roundCount {
+		r.progress("readers", float64(round+2)/(roundCount+2))
 		for i, p := range servers {
-			rate, err := r.fan(ctx, p.url, benchCrowd-2, 1)
+			rate, err := r.fan(ctx, p.url, crowdSize-2, 1)
 			if err != nil {
 				return err
 			}
@@ -170,9 +170,9 @@ func (r *benchRun) readers(ctx context.Context) (err error) {
 }
 
 // flood appends more than the system takes for a reader that does not read.
-func (r *benchRun) flood(ctx context.Context, server string) error {
+func (r *runner) flood(ctx context.Context, server string) error {
 	n := min(r.cfg.Events, floodEvents)
-	load := batches(benchInput(), min(n, benchBatch))
-	_, err := load.Run(ctx, server, time.Hour, 0, n/min(n, benchBatch))
+	load := batches(newInput(), min(n, batchSize))
+	_, err := load.Run(ctx, server, time.Hour, 0, n/min(n, batchSize))
 	return err
 }

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	benchStorages = 10_000 // of the log that is filled without a server
-	benchMoments  = 30
-	benchSets     = 1_000_000 // events that are compared at most
+	logStorages = 10_000 // of the log that is filled without a server
+	momentCount = 30
+	comparedMax = 1_000_000 // events that are compared at most
 )
 
 // A filledLog is a log in a file, written without a server.
@@ -34,12 +34,12 @@ type filledLog struct {
 }
 
 // filled returns a log with events, which is written when it is first needed.
-func (r *benchRun) filled(ctx context.Context) (l *filledLog, err error) {
+func (r *runner) filled(ctx context.Context) (l *filledLog, err error) {
 	if r.log != nil {
 		return r.log, nil
 	}
-	l = &filledLog{file: filepath.Join(r.dir, "filled.db"), in: benchInput()}
-	l.in.Storages = benchStorages
+	l = &filledLog{file: filepath.Join(r.dir, "filled.db"), in: newInput()}
+	l.in.Storages = logStorages
 	db, err := cache.Open(ctx, l.file, cache.Config{Role: cache.Server})
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (r *benchRun) filled(ctx context.Context) (l *filledLog, err error) {
 }
 
 // state measures the states of a held log at random moments.
-func (r *benchRun) state(ctx context.Context) (err error) {
+func (r *runner) state(ctx context.Context) (err error) {
 	l, err := r.filled(ctx)
 	if err != nil {
 		return err
@@ -82,11 +82,11 @@ func (r *benchRun) state(ctx context.Context) (err error) {
 	var whole, first []time.Duration
 	members := 0
 	rng := rand.New(rand.NewPCG(1, 1))
-	for i := range benchMoments {
-		r.progress("state", float64(i)/benchMoments)
+	for i := range momentCount {
+		r.progress("state", float64(i)/momentCount)
 		at := 1 + event.ID(rng.Uint64N(uint64(db.Head())))
 		best := stateTimes{whole: math.MaxInt64}
-		for range benchRounds {
+		for range roundCount {
 			s, err := readState(ctx, db, topic, at)
 			if err != nil {
 				return err
@@ -95,7 +95,7 @@ func (r *benchRun) state(ctx context.Context) (err error) {
 				best = s
 			}
 		}
-		if want := min(int(at), benchStorages); best.members != want {
+		if want := min(int(at), logStorages); best.members != want {
 			return fmt.Errorf("the state at %s has %d members, not %d", at, best.members, want)
 		}
 		whole, first, members = append(whole, best.whole), append(first, best.first), max(members, best.members)
@@ -126,7 +126,7 @@ func readState(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID
 }
 
 // open measures a server that begins to serve a log that is there.
-func (r *benchRun) open(ctx context.Context) (err error) {
+func (r *runner) open(ctx context.Context) (err error) {
 	l, err := r.filled(ctx)
 	if err != nil {
 		return err
@@ -140,8 +140,8 @@ func (r *benchRun) open(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.stop()) }()
 	r.say("open", milliseconds(time.Since(start)), "ms")
 	var pages []time.Duration
-	for i := range benchMoments {
-		r.progress("open", float64(i)/benchMoments)
+	for i := range momentCount {
+		r.progress("open", float64(i)/momentCount)
 		topic := l.in.User + "/" + l.in.Draft(i*7919%r.cfg.Events).Path + "$"
 		start := time.Now()
 		if err := getPage(ctx, p.url+"/events?limit=100&topic="+url.QueryEscape(topic)); err != nil {
@@ -182,7 +182,7 @@ func getPage(ctx context.Context, url string) error {
 
 // reconcile measures how it is found out over HTTP which events of a log are missing,
 // one of a hundred here and there.
-func (r *benchRun) reconcile(ctx context.Context) (err error) {
+func (r *runner) reconcile(ctx context.Context) (err error) {
 	l, err := r.filled(ctx)
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (r *benchRun) reconcile(ctx context.Context) (err error) {
 	}{{"reconcile", reconcile.FromItems(span, held), goalGaps}, {"reconcile hashes", reconcile.FromHashes(span, hashes), goalSketch}} {
 		r.progress(c.name, 0.5)
 		start := time.Now()
-		res, err := reconcile.Negotiate(ctx, c.set, framePeer(p.url+"/bloom?topic=*"), reconcile.Config{})
+		res, err := reconcile.Negotiate(ctx, c.set, bloomURL(p.url+"/bloom?topic=*"), reconcile.Config{})
 		took := time.Since(start)
 		if err == nil && (len(res.Missing) != missing || len(res.Pull) > 0 || !res.Proven) {
 			err = fmt.Errorf("%s: %d of %d missing events were found", c.name, len(res.Missing), missing)
@@ -238,7 +238,7 @@ func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	err = db.Each(ctx, []event.Topic{event.All}, window.Span{To: min(db.Head(), benchSets)}, func(ev *event.Event) error {
+	err = db.Each(ctx, []event.Topic{event.All}, window.Span{To: min(db.Head(), comparedMax)}, func(ev *event.Event) error {
 		items = append(items, reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash})
 		return nil
 	})
@@ -260,11 +260,11 @@ func leastBytes(n, k int) float64 {
 	return (choose(n) - choose(k) - choose(n-k)) / math.Ln2 / 8
 }
 
-// A framePeer is the URL of a server that answers reconcile's requests.
-type framePeer string
+// A bloomURL is the URL of a server that answers reconcile's requests.
+type bloomURL string
 
 // Ask is for reconcile.Negotiate.
-func (p framePeer) Ask(ctx context.Context, request []byte) ([]byte, error) {
+func (p bloomURL) Ask(ctx context.Context, request []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, string(p), bytes.NewReader(request))
 	if err != nil {
 		return nil, err

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// A benchProcess is this program in a process of its own, serving something.
-type benchProcess struct {
+// A process is this program in a process of its own, serving something.
+type process struct {
 	cmd    *exec.Cmd
 	url    string
 	errors bytes.Buffer
@@ -35,13 +35,13 @@ const stopTime = 10 * time.Second
 const interrupted = 130
 
 // startProcess runs this program with args and waits until it says where it serves.
-func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProcess, error) {
+func (r *runner) startProcess(ctx context.Context, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	file := filepath.Join(r.dir, "url-"+strconv.Itoa(len(args))+args[0])
-	p := &benchProcess{cmd: exec.CommandContext(ctx, self, append(args, "--url-file", file)...)}
+	p := &process{cmd: exec.CommandContext(ctx, self, append(args, "--url-file", file)...)}
 	p.cmd.Stderr = &p.errors
 	if p.ask, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (r *benchRun) startProcess(ctx context.Context, args ...string) (*benchProc
 }
 
 // stop ends the process; whoever is interrupted has done its work.
-func (p *benchProcess) stop() error {
+func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(os.Interrupt) // it may be gone
 	err := p.cmd.Wait()
 	var exit *exec.ExitError
@@ -85,11 +85,11 @@ func (p *benchProcess) stop() error {
 
 // memory returns the most memory that the process has had, in MiB, 0 if the system
 // does not say.
-func (p *benchProcess) memory() float64 { return p.status("VmHWM:") }
+func (p *process) memory() float64 { return p.status("VmHWM:") }
 
 // residentNow returns how much memory the process has now, without its garbage. The
 // process must collect on demand.
-func (p *benchProcess) residentNow() (float64, error) {
+func (p *process) residentNow() (float64, error) {
 	if _, err := fmt.Fprintln(p.ask); err != nil {
 		return 0, err
 	}
@@ -97,7 +97,7 @@ func (p *benchProcess) residentNow() (float64, error) {
 	return p.status("VmRSS:"), err
 }
 
-func (p *benchProcess) status(name string) (mib float64) {
+func (p *process) status(name string) (mib float64) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, name); ok {
@@ -108,17 +108,17 @@ func (p *benchProcess) status(name string) (mib float64) {
 	return 0
 }
 
-// A benchPair is what is measured and its limit.
-type benchPair struct {
-	server *benchProcess // nil if it was named
-	file   string        // of its log
-	limit  *benchProcess
+// A pair is what is measured and its limit.
+type pair struct {
+	server *process // nil if it was named
+	file   string   // of its log
+	limit  *process
 	url    string
 }
 
-// pair starts a server with an empty log, unless one was named, and the limit.
-func (r *benchRun) pair(ctx context.Context) (p *benchPair, err error) {
-	p = &benchPair{url: r.cfg.Server}
+// startPair starts a server with an empty log, unless one was named, and the limit.
+func (r *runner) startPair(ctx context.Context) (p *pair, err error) {
+	p = &pair{url: r.cfg.Server}
 	if p.limit, err = r.startProcess(ctx, "bench", "limit"); err != nil {
 		return nil, err
 	}
@@ -134,12 +134,12 @@ func (r *benchRun) pair(ctx context.Context) (p *benchPair, err error) {
 }
 
 // serve starts a server of the log in a file of the run's.
-func (r *benchRun) serve(ctx context.Context, file string) (*benchProcess, error) {
+func (r *runner) serve(ctx context.Context, file string) (*process, error) {
 	return r.startProcess(ctx, "serve", "--quiet", "--listen", "127.0.0.1:0", "--db", filepath.Join(r.dir, file))
 }
 
 // restart ends the server and starts it again, unless it was named.
-func (p *benchPair) restart(ctx context.Context, r *benchRun) error {
+func (p *pair) restart(ctx context.Context, r *runner) error {
 	if p.server == nil {
 		return nil
 	}
@@ -154,7 +154,7 @@ func (p *benchPair) restart(ctx context.Context, r *benchRun) error {
 	return nil
 }
 
-func (p *benchPair) stop() error {
+func (p *pair) stop() error {
 	err := p.limit.stop()
 	if p.server != nil {
 		err = errors.Join(err, p.server.stop())
@@ -163,7 +163,7 @@ func (p *benchPair) stop() error {
 }
 
 // sayMemory adds how much memory the server has had.
-func (r *benchRun) sayMemory(name string, p *benchPair) {
+func (r *runner) sayMemory(name string, p *pair) {
 	if p.server == nil {
 		return
 	}

@@ -21,19 +21,19 @@ type Result struct {
 }
 
 // say adds a figure that has no goal.
-func (r *benchRun) say(name string, value float64, unit string) {
+func (r *runner) say(name string, value float64, unit string) {
 	r.add(Result{Name: name, Value: value, Unit: unit, Pass: true})
 }
 
 // atLeast adds a figure whose ratio to its limit has a goal.
-func (r *benchRun) atLeast(name string, value, limit float64, unit string, goal float64) {
+func (r *runner) atLeast(name string, value, limit float64, unit string, goal float64) {
 	ratio := value / limit
 	r.add(Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Goal: &goal, Pass: ratio >= goal})
 }
 
 // compare adds a figure of which less is better, beside its limit; their ratio has a
 // goal unless that is 0.
-func (r *benchRun) compare(name string, value, limit float64, unit string, goal float64) {
+func (r *runner) compare(name string, value, limit float64, unit string, goal float64) {
 	ratio := value / limit
 	b := Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Pass: true}
 	if goal > 0 {
@@ -43,11 +43,11 @@ func (r *benchRun) compare(name string, value, limit float64, unit string, goal 
 }
 
 // atMost adds a figure that has a goal itself.
-func (r *benchRun) atMost(name string, value float64, unit string, goal float64) {
+func (r *runner) atMost(name string, value float64, unit string, goal float64) {
 	r.add(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
 }
 
-func (r *benchRun) add(b Result) {
+func (r *runner) add(b Result) {
 	b.Type, b.Value = "bench", rounded(b.Value)
 	for _, v := range []*float64{b.Limit, b.Ratio} {
 		if v != nil {

@@ -11,53 +11,53 @@ import (
 // A Benchmark is one thing to measure.
 type Benchmark struct {
 	Name, Short string
-	run         func(*benchRun, context.Context) error
+	run         func(*runner, context.Context) error
 }
 
 // Benchmarks are all that there are, in the order in which they run.
 var Benchmarks = []Benchmark{
-	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*benchRun).append},
-	{"sync", "Fetch a log into a local copy", (*benchRun).sync},
-	{"replay", "Read a log from its beginning over one stream", (*benchRun).replay},
-	{"fanout", "Send events to 100 and to 1,000 subscribers", (*benchRun).fanout},
-	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*benchRun).readers},
-	{"idle", "Hold 2,000 idle subscribers", (*benchRun).idle},
-	{"state", "Read the state of 10,000 storages at random moments", (*benchRun).state},
-	{"open", "Open a log, and read one storage", (*benchRun).open},
-	{"reconcile", "Find the missing events of a log", (*benchRun).reconcile},
-	{"match", "Match an event against a million subscriptions", (*benchRun).match},
+	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*runner).append},
+	{"sync", "Fetch a log into a local copy", (*runner).sync},
+	{"replay", "Read a log from its beginning over one stream", (*runner).replay},
+	{"fanout", "Send events to 100 and to 1,000 subscribers", (*runner).fanout},
+	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*runner).readers},
+	{"idle", "Hold 2,000 idle subscribers", (*runner).idle},
+	{"state", "Read the state of 10,000 storages at random moments", (*runner).state},
+	{"open", "Open a log, and read one storage", (*runner).open},
+	{"reconcile", "Find the missing events of a log", (*runner).reconcile},
+	{"match", "Match an event against a million subscriptions", (*runner).match},
 }
 
 // Config configures a Run.
 type Config struct {
-	Events   int                             // in a log that is read, and the most that are appended
-	Time     time.Duration                   // for how long events are appended one by one
-	Server   string                          // that is measured; if empty, one of its own
-	Progress func(name string, part float64) // is told how far some work is
+	Events   int                             // of a log that is read, and the most that are appended
+	Time     time.Duration                   // how long events are appended one by one
+	Server   string                          // URL of the server to measure; if empty, Run starts one
+	Progress func(name string, part float64) // called as a step proceeds, part going from 0 to 1
 }
 
-// Run measures works and returns the results.
-func Run(ctx context.Context, cfg Config, works []Benchmark) (results []Result, err error) {
+// Run runs benchmarks and returns the results.
+func Run(ctx context.Context, cfg Config, benchmarks []Benchmark) (results []Result, err error) {
 	dir, err := os.MkdirTemp("", "rstream-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r := &benchRun{cfg: cfg, dir: dir}
-	for _, w := range works {
-		if err := w.run(r, ctx); err != nil {
-			return nil, fmt.Errorf("bench %s: %w", w.Name, err)
+	r := &runner{cfg: cfg, dir: dir}
+	for _, b := range benchmarks {
+		if err := b.run(r, ctx); err != nil {
+			return nil, fmt.Errorf("bench %s: %w", b.Name, err)
 		}
 	}
 	return r.results, nil
 }
 
-// A benchRun is one run of the command.
-type benchRun struct {
+// A runner is one Run.
+type runner struct {
 	cfg     Config
 	dir     string
 	log     *filledLog // see filled
 	results []Result
 }
 
-func (r *benchRun) progress(name string, part float64) { r.cfg.Progress(name, part) }
+func (r *runner) progress(name string, part float64) { r.cfg.Progress(name, part) }

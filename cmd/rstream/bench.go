@@ -125,7 +125,7 @@ func newBenchLimitCommand() *cobra.Command {
 // newBenchServerCommand serves a log as serve does, in a process that collects its
 // garbage on demand.
 func newBenchServerCommand(a *app) *cobra.Command {
-	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second, operating: operating{logFormat: "text", logLevel: "info"}}
+	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second, logFlags: logFlags{logFormat: "text", logLevel: "info"}}
 	cmd := &cobra.Command{
 		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -32,10 +32,10 @@ func topicsOf(file string) string {
 	return shellTopics(topics)
 }
 
-// noteOthers says how to bring over what copies of other logs hold, if this server has
+// suggestImport says how to import what copies of other logs hold, if this server has
 // events of them. It is said once, when a copy is made; whatever it fails with, the
 // command does without.
-func (s *session) noteOthers(ctx context.Context) {
+func (s *session) suggestImport(ctx context.Context) {
 	dir, err := dataDir()
 	if err != nil || s.app.quiet {
 		return

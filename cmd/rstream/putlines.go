@@ -136,9 +136,6 @@ func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse p
 	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, c, send, parse) })
 }
 
-// maxBadLines is how many bad lines of a file are explained.
-const maxBadLines = 10
-
 // checkFile reads a file once before anything of it is appended, so that a bad line
 // in its middle leaves nothing half done. What cannot be read twice is checked as
 // it comes.

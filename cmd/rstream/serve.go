@@ -28,7 +28,7 @@ type serveOptions struct {
 	asNewLog  bool
 	retain    retainOptions
 
-	operating
+	logFlags
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -79,7 +79,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest silence on a stream, as a `DURATION`")
 	o.retain.add(f)
-	o.operating.add(f)
+	o.logFlags.add(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
 	return cmd
 }
@@ -93,7 +93,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
-	if err := errors.Join(o.operating.check(), checkListen("--listen", o.listen, o.insecure)); err != nil {
+	if err := errors.Join(o.logFlags.check(), checkListen("--listen", o.listen, o.insecure)); err != nil {
 		return err
 	}
 	if o.pprof != "" {
@@ -105,7 +105,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		a.onServe(o)
 		return nil
 	}
-	say := newServeLog(a, &o.operating)
+	say := newServeLog(a, &o.logFlags)
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) })
 	defer stop()
 	return say.failed(serve(ctx, a, o, say))

@@ -16,22 +16,22 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-// operating are the flags of a server that is watched.
-type operating struct {
+// logFlags are the flags that say what serve logs, and how.
+type logFlags struct {
 	maxStreamAge time.Duration
 	logFormat    string
 	logLevel     string
 	pprof        string
 }
 
-func (o *operating) add(f *pflag.FlagSet) {
+func (o *logFlags) add(f *pflag.FlagSet) {
 	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end streams between half of `AGE` and `AGE`; 0 is never")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log on standard error, text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "log messages of this `LEVEL` and above: debug, info, warn or error")
 	f.StringVar(&o.pprof, "pprof", "", "serve profiles on a separate `ADDRESS`")
 }
 
-func (o *operating) check() error {
+func (o *logFlags) check() error {
 	if o.maxStreamAge != 0 && o.maxStreamAge < time.Second {
 		return usagef("--max-stream-age %s: want at least 1s, or 0 for never", o.maxStreamAge)
 	}
@@ -56,7 +56,7 @@ type serveLog struct {
 }
 
 // newServeLog makes a's notes part of the log.
-func newServeLog(a *app, o *operating) *serveLog {
+func newServeLog(a *app, o *logFlags) *serveLog {
 	l := &serveLog{a: a, json: o.logFormat == "json"}
 	l.setLevel(o)
 	options := &slog.HandlerOptions{Level: &l.level}
@@ -74,7 +74,7 @@ func newServeLog(a *app, o *operating) *serveLog {
 }
 
 // setLevel says from which level on something is said.
-func (l *serveLog) setLevel(o *operating) {
+func (l *serveLog) setLevel(o *logFlags) {
 	l.level.Set(logLevels[o.logLevel])
 	if l.a.quiet {
 		l.level.Set(slog.LevelError)

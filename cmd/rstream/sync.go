@@ -116,7 +116,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	}
 	defer s.Close()
 	if s.made {
-		s.noteOthers(ctx)
+		s.suggestImport(ctx)
 	}
 	followed, err := s.db.Followed(ctx)
 	if err != nil {

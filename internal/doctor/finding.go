@@ -32,16 +32,16 @@ type Finding struct {
 }
 
 func found(check string, s Severity, advice, format string, args ...any) Finding {
-	return Finding{check, s, printable(fmt.Sprintf(format, args...)), printable(advice)}
+	return Finding{check, s, oneLine(fmt.Sprintf(format, args...)), oneLine(advice)}
 }
 
 func ok(check, format string, args ...any) Finding {
 	return found(check, OK, "", format, args...)
 }
 
-// printable replaces line ends, tabs and invalid UTF-8. Findings quote text of foreign
+// oneLine replaces line ends, tabs and invalid UTF-8. Findings quote text of foreign
 // servers.
-func printable(s string) string {
+func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '

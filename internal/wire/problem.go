@@ -82,7 +82,7 @@ func ReadError(resp *http.Response) *Error {
 		*e = Error{Detail: firstLine(body)}
 	}
 	e.Status = resp.StatusCode
-	e.Title, e.Detail = printable(e.Title, 200), printable(e.Detail, 4000)
+	e.Title, e.Detail = dropControls(e.Title, 200), dropControls(e.Detail, 4000)
 	if e.Title == "" {
 		e.Title = strings.ToLower(http.StatusText(resp.StatusCode))
 	}
@@ -100,12 +100,12 @@ func firstLine(body []byte) string {
 	if strings.HasPrefix(s, "<") {
 		return ""
 	}
-	return printable(s, 200)
+	return dropControls(s, 200)
 }
 
-// printable returns at most the first most bytes of s, without characters that control a
+// dropControls returns at most the first most bytes of s, without characters that control a
 // terminal.
-func printable(s string, most int) string {
+func dropControls(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return -1

@@ -22,6 +22,9 @@ type Adopted struct {
 // logs parted, and only what agrees is taken: nothing from below the server's horizon,
 // which cannot be compared.
 func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
+	if err := c.needCopy(); err != nil {
+		return a, err
+	}
 	info, err := c.Info(ctx)
 	if err != nil {
 		return a, err

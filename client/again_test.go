@@ -64,7 +64,7 @@ func TestHeldAndDifferent(t *testing.T) {
 			lacking(t, f, db, tc.lack)
 			c := newTestClient(t, db, hasty(f.http.URL))
 			var shown int
-			s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+			s, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
 				for i := range evs {
 					if !tc.lack(int(evs[i].ID) - 1) {
 						t.Errorf("event %s was held and is shown", evs[i].ID)
@@ -102,7 +102,7 @@ func TestDifferentForEver(t *testing.T) {
 	var mismatch *MismatchError
 	for _, want := range []int{2, 1} { // it is fetched, and once more; then only once more
 		pages = 0
-		if _, err := c.Sync(t.Context(), topic, Range{}); !errors.As(err, &mismatch) || mismatch.Held != 39 || mismatch.Server != 40 {
+		if _, err := c.Sync(t.Context(), topic, SyncOptions{}); !errors.As(err, &mismatch) || mismatch.Held != 39 || mismatch.Server != 40 {
 			t.Fatalf("sync = %v, want a mismatch", err)
 		}
 		if pages != want {
@@ -113,7 +113,7 @@ func TestDifferentForEver(t *testing.T) {
 		}
 	}
 	f.through(nil)
-	s, err := c.Sync(t.Context(), topic, Range{})
+	s, err := c.Sync(t.Context(), topic, SyncOptions{})
 	synced(t, f, db, s, err)
 	if doubted := inDoubt(t, db); doubted != nil {
 		t.Errorf("in doubt is %v", doubted)
@@ -130,7 +130,7 @@ func TestDifferentBytes(t *testing.T) {
 	topic := mustTopic(t, "alice")
 	c := newTestClient(t, db, hasty(f.http.URL))
 	// The newest event is right: the log was not put back.
-	if _, err := c.Sync(t.Context(), topic, Range{Since: c.at(40)}); err != nil {
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Since: c.at(40)}}); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := db.Claim(t.Context(), []event.Topic{topic}, window.Span{To: 40})
@@ -146,7 +146,7 @@ func TestDifferentBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mismatch *MismatchError
-	if _, err := c.Sync(t.Context(), topic, Range{}); !errors.As(err, &mismatch) {
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{}); !errors.As(err, &mismatch) {
 		t.Fatalf("sync = %v, want a mismatch", err)
 	}
 	evs, _, err := db.Read(t.Context(), []event.Topic{topic}, 6, 7, 1)
@@ -160,7 +160,7 @@ func TestDifferentBytes(t *testing.T) {
 	if err != nil || len(v.Found) != 1 || !v.Found[0].Repaired || inDoubt(t, db) != nil {
 		t.Errorf("repaired %+v, %v; in doubt %v", v.Found, err, inDoubt(t, db))
 	}
-	s, err := c.Sync(t.Context(), topic, Range{})
+	s, err := c.Sync(t.Context(), topic, SyncOptions{})
 	synced(t, f, db, s, err)
 }
 

@@ -65,7 +65,7 @@ func checkAgreement(t *testing.T, logs map[string]string, want string) {
 		return answer(r, 507, wire.Problem, text(`{}`), wire.HeaderLog, stubLog), nil
 	})}
 	start := time.Now()
-	c, err := New(anyStore{}, Config{Servers: []string{"http://a", "http://b", "http://c"}, HTTP: httpClient})
+	c, err := New(nil, Config{Servers: []string{"http://a", "http://b", "http://c"}, HTTP: httpClient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestSilence(t *testing.T) {
 				time.Sleep(delay)
 				return answer(r, 200, wire.JSON, text(`{"log":"`+stubLog+`"}`)), nil
 			})}}
-		c, err := New(anyStore{}, cfg)
+		c, err := New(nil, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

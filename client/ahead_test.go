@@ -24,7 +24,7 @@ func TestPagesAhead(t *testing.T) {
 		})
 	})
 	var order []event.ID
-	s, err := newTestClient(t, f.newCache(), hasty(f.http.URL)).SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+	s, err := syncNew(t.Context(), newTestClient(t, f.newCache(), hasty(f.http.URL)), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
 		eventually(t, "that the other pages are asked for", func() bool { return pages.Load() == 3 })
 		for i := range evs {
 			order = append(order, evs[i].ID)

@@ -11,19 +11,6 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Candidates are events that are here and that nothing reads: they were imported, and
-// become events once the log is known to have them. A Store that has some is one, too.
-type Candidates interface {
-	// Candidates calls fn with events of this log that were imported and are not
-	// held, in the order of ids. No transaction is open while fn runs.
-	Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error
-	DropCandidates(ctx context.Context, ids []event.ID) error
-	// ForeignHashes calls fn with the hashes of events that were imported from
-	// another log, in ascending order; Foreign calls it with some of them.
-	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error
-	Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
-}
-
 // maxItems bounds how many events are compared with a log at a time: 48 bytes each.
 const maxItems = 1 << 21
 
@@ -46,10 +33,6 @@ func (l *local) all() []reconcile.Item { return slices.Concat(l.stored, l.candid
 // other logs stand.
 func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span, lacking uint64) (*local, error) {
 	l := &local{}
-	imports, ok := c.store.(Candidates)
-	if !ok {
-		return l, nil
-	}
 	held, err := c.store.Held(ctx, topic)
 	if err != nil {
 		return l, inStore(err)
@@ -58,12 +41,12 @@ func (c *Client) local(ctx context.Context, topic event.Topic, span window.Span,
 	if len(gaps) == 0 {
 		return l, nil
 	}
-	if err := c.locate(ctx, imports, topic, gaps, lacking, l); err != nil {
+	if err := c.locate(ctx, topic, gaps, lacking, l); err != nil {
 		return l, err
 	}
 	for _, gap := range gaps {
 		before := len(l.candidates)
-		err := imports.Candidates(ctx, topic, gap, l.adder(&l.candidates))
+		err := c.store.Candidates(ctx, topic, gap, l.adder(&l.candidates))
 		if err != nil {
 			return l, inStore(err)
 		}

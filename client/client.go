@@ -20,36 +20,6 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Store keeps what the client receives. *cache.DB is one.
-type Store interface {
-	hub.Source
-	Log() string
-	Newest(ctx context.Context) (cache.Newest, error)
-	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
-	Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
-	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
-	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *cache.Pending, busy int64, err error)
-	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
-	Removals(ctx context.Context) (int64, error)
-	CountSaved(ctx context.Context, n int64) error
-	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
-	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
-	CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (window.Span, error)
-	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
-	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
-	NoteTimes(ctx context.Context, times map[event.ID]event.Time) error
-	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64, mark event.Mark) error
-	Doubt(ctx context.Context, topic event.Topic, span window.Span, theirs window.Digest) (differs bool, err error)
-	Doubted(ctx context.Context, topics ...event.Topic) (window.Spans, error)
-	Merge(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) (added []event.Event, err error)
-	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
-	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
-	StateFrom(ctx context.Context, topic event.Topic, at event.ID) (event.ID, error)
-	StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error)
-	KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *cache.SnapshotWriter, busy bool, err error)
-	SealStates(ctx context.Context, topic event.Topic) error
-}
-
 // Config says whom to ask and how patiently. The zero Config but for Servers
 // works.
 type Config struct {
@@ -81,15 +51,22 @@ type Config struct {
 	Idle time.Duration
 	// PageLimit is how many events are asked for at a time. If zero, 5,000.
 	PageLimit int
-	// Reconcile says how it is found out which of the Store's Candidates the log
-	// has, and what is missing beside them.
+	// Reconcile says how it is found out which of the events that were imported the
+	// log has, and what is missing besides them.
 	Reconcile reconcile.Config
+	// Newest is how far a copy is that somebody else has open, for a Client without
+	// one: a server whose log was put back to before it takes nothing. The zero Newest
+	// means that there is no copy.
+	Newest cache.Newest
 }
+
+// ErrNoCopy is the error of what cannot be done without a copy.
+var ErrNoCopy = errors.New("client has no copy")
 
 // A Client keeps a local copy of a remote event stream.
 type Client struct {
 	// Set once by New.
-	store Store
+	store store // nil: nothing is kept
 	cfg   Config
 	http  *http.Client
 	hub   *hub.Hub
@@ -123,21 +100,28 @@ type Stats struct {
 	Retries  int64 // attempts that failed and were made again
 }
 
-// New returns a client that keeps what it receives in store.
-func New(store Store, cfg Config) (*Client, error) {
+// New returns a client that keeps in db what it receives. If db is nil it keeps nothing:
+// Put, Info, CheckServers and Stats work, and all else is ErrNoCopy. The caller
+// closes the Client first, then db.
+func New(db *cache.DB, cfg Config) (*Client, error) {
 	cfg, err := cfg.checked()
 	if err != nil {
 		return nil, err
 	}
-	c := newClient(store, cfg)
-	c.hub = hub.New(patient{store}, event.Beginning, hub.Config{})
-	c.live.c = c
-	c.pending = newPending()
-	return c, nil
+	if db == nil {
+		return newClient(nil, cfg), nil
+	}
+	return newClient(db, cfg), nil
 }
 
-func newClient(store Store, cfg Config) *Client {
-	c := &Client{store: store, cfg: cfg, resting: make([]time.Time, len(cfg.Servers))}
+// newClient returns a client with a configuration that was checked. If st is nil it
+// keeps nothing.
+func newClient(st store, cfg Config) *Client {
+	c := &Client{store: st, cfg: cfg, resting: make([]time.Time, len(cfg.Servers)), pending: newPending()}
+	c.live.c = c
+	if st != nil {
+		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
+	}
 	over := http.Client{Transport: newTransport(cfg.longestWait())}
 	if cfg.HTTP != nil {
 		over = *cfg.HTTP
@@ -148,6 +132,14 @@ func newClient(store Store, cfg Config) *Client {
 	over.Transport = countingTransport{over.Transport, &c.stats.bytes}
 	c.http = &over
 	return c
+}
+
+// needCopy returns ErrNoCopy if nothing can be kept.
+func (c *Client) needCopy() error {
+	if c.store == nil {
+		return ErrNoCopy
+	}
+	return nil
 }
 
 func (cfg Config) checked() (Config, error) {
@@ -241,10 +233,10 @@ func (c *Client) closeIdle() {
 
 // patient is the store as a hub's Source: where nothing is held yet it says
 // "nothing yet" and not "never", since somebody is about to fetch it.
-type patient struct{ Store }
+type patient struct{ store hub.Source }
 
 func (p patient) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
-	evs, next, err := p.Store.Read(ctx, topics, after, until, limit)
+	evs, next, err := p.store.Read(ctx, topics, after, until, limit)
 	var hole *window.NotHeldError
 	if errors.As(err, &hole) {
 		return nil, after, nil

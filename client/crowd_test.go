@@ -79,7 +79,7 @@ func TestForgottenWhileSyncing(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 300)
 	store := &forgetting{DB: f.newCache(), t: t}
-	s, err := newTestClient(t, store, hasty(f.http.URL)).Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := newTestClient(t, store, hasty(f.http.URL)).Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, store.DB, s, err)
 	if s.Added != 350 || store.calls < 3 {
 		t.Errorf("%d events were added; leaves were made %d times", s.Added, store.calls)
@@ -105,7 +105,7 @@ func oneOf(ctx context.Context, c *Client, db *cache.DB, topic event.Topic, rand
 	case 3:
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		_, err := c.SyncNew(ctx, topic, Range{}, func([]event.Event) error {
+		_, err := syncNew(ctx, c, topic, Range{}, func([]event.Event) error {
 			if random.IntN(2) == 0 {
 				cancel()
 			}
@@ -116,7 +116,7 @@ func oneOf(ctx context.Context, c *Client, db *cache.DB, topic event.Topic, rand
 		}
 		return err
 	}
-	_, err := c.Sync(ctx, topic, Range{})
+	_, err := c.Sync(ctx, topic, SyncOptions{})
 	return err
 }
 

@@ -92,7 +92,7 @@ func ExampleClient_Sync() {
 		return
 	}
 	for range 2 {
-		s, err := c.Sync(ctx, alice, client.Range{})
+		s, err := c.Sync(ctx, alice, client.SyncOptions{})
 		if err != nil {
 			fmt.Println(err)
 			return

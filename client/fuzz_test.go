@@ -15,18 +15,14 @@ import (
 )
 
 // A namedStore is a store that only has a name.
-type namedStore struct{ Store }
+type namedStore struct{ store }
 
 func (namedStore) Newest(context.Context) (cache.Newest, error) { return cache.Newest{}, nil }
 
 func (namedStore) Log() string { return stubLog }
 
 func stubClient(t testing.TB, s stub) *Client {
-	c, err := New(namedStore{}, Config{Servers: []string{"http://a"}, HTTP: &http.Client{Transport: s}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return newTestClient(t, namedStore{}, Config{Servers: []string{"http://a"}, HTTP: &http.Client{Transport: s}})
 }
 
 func goodLine(id event.ID, storage string) string {

@@ -3,6 +3,7 @@ package client
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -194,14 +195,26 @@ func nervous(servers ...string) Config {
 	return cfg
 }
 
-func newTestClient(t testing.TB, store Store, cfg Config) *Client {
+// newTestClient returns a client of st, which may be a cache with faults.
+func newTestClient(t testing.TB, st store, cfg Config) *Client {
 	t.Helper()
-	c, err := New(store, cfg)
+	cfg, err := cfg.checked()
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := newClient(st, cfg)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// syncNew is a Sync that shows fresh what is new.
+func syncNew(ctx context.Context, c *Client, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
+	return c.Sync(ctx, topic, SyncOptions{Range: r, OnNew: fresh})
+}
+
+// syncAt is a Sync of the window around a moment.
+func syncAt(ctx context.Context, c *Client, topic event.Topic, at event.Moment) (Synced, error) {
+	return c.Sync(ctx, topic, SyncOptions{At: &at})
 }
 
 func mustTopic(t testing.TB, s string) event.Topic {

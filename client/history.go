@@ -12,9 +12,13 @@ import (
 // is compared with it: nothing of a log that was put back must come together with what
 // is held, whatever was asked for.
 func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
-	if c.store != nil && !c.otherLog.Load() {
-		n, err = c.store.Newest(ctx)
+	switch {
+	case c.otherLog.Load():
+		return n, nil
+	case c.store == nil:
+		return c.cfg.Newest, nil
 	}
+	n, err = c.store.Newest(ctx)
 	return n, inStore(err)
 }
 

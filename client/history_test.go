@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -46,7 +45,7 @@ func TestPutBack(t *testing.T) {
 	f.put("alice/x", 10)
 	f.put("bob/y", 5)
 	db, alice := f.newCache(), mustTopic(t, "alice")
-	if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), alice, Range{}); err != nil {
+	if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), alice, SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := db.Newest(t.Context())
@@ -83,13 +82,16 @@ func (f *fixture) wantPutBack(t *testing.T, db *cache.DB, head event.ID, leaveOu
 	c, one, alice := newTestClient(t, db, hasty(f.http.URL)), 1, mustTopic(t, "alice")
 	for name, do := range map[string]func() error{
 		"info":       func() error { _, err := c.Info(t.Context()); return err },
-		"sync":       func() error { _, err := c.Sync(t.Context(), alice, Range{}); return err },
-		"sync carol": func() error { _, err := c.Sync(t.Context(), mustTopic(t, "carol"), Range{}); return err },
-		"sync at":    func() error { _, err := c.SyncAt(t.Context(), alice, event.Now, nil); return err },
-		"fetch":      func() error { _, err := c.Fetch(t.Context(), mustTopic(t, "carol"), Range{Last: &one}); return err },
-		"state":      func() error { _, err := c.StateAt(t.Context(), alice, event.Now); return err },
-		"verify":     func() error { _, err := c.Verify(t.Context(), alice, true); return err },
-		"tail":       func() error { return tailError(t, c, "alice") },
+		"sync":       func() error { _, err := c.Sync(t.Context(), alice, SyncOptions{}); return err },
+		"sync carol": func() error { _, err := c.Sync(t.Context(), mustTopic(t, "carol"), SyncOptions{}); return err },
+		"sync at":    func() error { _, err := syncAt(t.Context(), c, alice, event.Now); return err },
+		"fetch": func() error {
+			_, err := c.Sync(t.Context(), mustTopic(t, "carol"), SyncOptions{Range: Range{Last: &one}})
+			return err
+		},
+		"state":  func() error { _, err := c.StateAt(t.Context(), alice, event.Now); return err },
+		"verify": func() error { _, err := c.Verify(t.Context(), alice, true); return err },
+		"tail":   func() error { return tailError(t, c, "alice") },
 		"put": func() error {
 			_, err := c.Put(t.Context(), []event.Draft{{User: "alice", Path: "x", Type: event.Put, Key: "never", Value: []byte("1")}})
 			return err
@@ -114,7 +116,9 @@ func TestPutToOtherLog(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 3)
 	newest := cache.Newest{Log: "ZZZZZZZZZZZZZZZZ", Held: 9, Marked: event.Point{ID: 9, Mark: 1 << 30}}
-	c := newTestClient(t, anyStore{newest: newest}, hasty(f.http.URL))
+	cfg := hasty(f.http.URL)
+	cfg.Newest = newest
+	c := newTestClient(t, nil, cfg)
 	for i := range 2 {
 		d := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: fmt.Sprint("new ", i), Value: []byte("1")}
 		if rs, err := c.Put(t.Context(), []event.Draft{d}); err != nil || rs[0].Known {
@@ -122,16 +126,6 @@ func TestPutToOtherLog(t *testing.T) {
 		}
 	}
 }
-
-// An anyStore is a store of no log.
-type anyStore struct {
-	namedStore
-	newest cache.Newest
-}
-
-func (anyStore) Log() string { return "" }
-
-func (s anyStore) Newest(context.Context) (cache.Newest, error) { return s.newest, nil }
 
 // Where a log and the one that goes on from it have parted is found from what a copy of the
 // old one holds, whatever that is.
@@ -146,7 +140,7 @@ func TestParted(t *testing.T) {
 		f.put("alice/x", c.lost)
 		copies := map[string]*cache.DB{"alice": f.newCache(), "bob": f.newCache(), "*": f.newCache(), "carol": f.newCache()}
 		for topic, db := range copies {
-			if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), mustTopic(t, topic), Range{}); err != nil {
+			if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), mustTopic(t, topic), SyncOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

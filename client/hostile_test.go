@@ -204,7 +204,7 @@ func TestHostileServers(t *testing.T) {
 				return
 			}
 			// What was left behind is right: an honest server completes it.
-			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +246,7 @@ func TestConflict(t *testing.T) {
 	f.put("alice/x", 3)
 	db := f.newCache()
 	c := newTestClient(t, db, hasty(f.http.URL))
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice/x"), Range{}); err != nil {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice/x"), SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	f.through(func(h http.Handler) http.Handler {
@@ -384,7 +384,7 @@ func TestErrorWording(t *testing.T) {
 	f := newFixture(t)
 	c := newTestClient(t, f.newCache(), cfg)
 	_, put := c.Put(t.Context(), drafts("alice/x", "k"))
-	_, sync := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	_, sync := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	said := map[string]error{
 		"tail alice/posts/: connect " + addr + ": connection refused": tailError(t, c, "alice/posts/"),
 		"sync alice: connect " + addr + ": connection refused":        sync,

@@ -72,7 +72,7 @@ func TestSyncOfImported(t *testing.T) {
 			importAll(t, db, tt.file)
 			f.put("alice/x", tt.more)
 			var fresh []string
-			s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+			s, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
 				for i := range evs {
 					fresh = append(fresh, string(evs[i].Line()))
 				}
@@ -130,7 +130,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 			}
 			_, _ = db.AddCandidates(t.Context(), some) // it is refused if it differs from what is held
 			topic := mustTopic(t, []string{"alice", "bob/1", "*", "*/2"}[rng.IntN(4)])
-			s, err := c.Sync(t.Context(), topic, Range{})
+			s, err := c.Sync(t.Context(), topic, SyncOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -62,7 +62,7 @@ func TestLyingWindows(t *testing.T) {
 				t.Error(err)
 			}
 			f.through(nil)
-			s, err := c.Sync(t.Context(), topic, Range{})
+			s, err := c.Sync(t.Context(), topic, SyncOptions{})
 			if err != nil || s.Held != n {
 				t.Fatalf("then %+v, %v", s, err)
 			}
@@ -83,14 +83,14 @@ func syncsFrom(topic event.Topic, from, to event.ID) asking {
 			until := c.at(to)
 			r.Until = &until
 		}
-		_, err := c.Sync(ctx, topic, r)
+		_, err := c.Sync(ctx, topic, SyncOptions{Range: r})
 		return err
 	}
 }
 
 func syncsAt(topic event.Topic, at event.Moment) asking {
 	return func(ctx context.Context, c *Client) error {
-		_, err := c.SyncAt(ctx, topic, at, nil)
+		_, err := syncAt(ctx, c, topic, at)
 		return err
 	}
 }

@@ -166,7 +166,7 @@ func TestTailOfHeld(t *testing.T) {
 	f.put("carol/x", 100)
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	for _, name := range []string{"alice", "bob"} {
-		if _, err := c.Sync(t.Context(), mustTopic(t, name), Range{}); err != nil {
+		if _, err := c.Sync(t.Context(), mustTopic(t, name), SyncOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,7 +223,7 @@ func TestTailEndsAnywhere(t *testing.T) {
 		}
 		cancel(nil)
 		f.through(nil)
-		if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil {
+		if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
 			t.Fatal(err) // a window that was left behind would be waited for
 		}
 		if n := c.Stats().Events; n != 300 {
@@ -316,7 +316,7 @@ func TestSyncWaitsForLive(t *testing.T) {
 	eventually(t, "the connection", func() bool { return c.live.history.Load() != nil })
 	synced := make(chan error, 1)
 	tails.Go(func() {
-		_, err := c.Sync(t.Context(), topic, Range{})
+		_, err := c.Sync(t.Context(), topic, SyncOptions{})
 		synced <- err
 	})
 	eventually(t, "sync asking", func() bool { return c.Stats().Requests >= 6 })

@@ -59,8 +59,8 @@ const maxAsked = 16
 // locate finds out where in the log the events of other logs stand, and adds those
 // that are in gaps. What it adds is a guess until the sums agree: short hashes of two
 // events may be the same.
-func (c *Client) locate(ctx context.Context, imports Candidates, topic event.Topic, gaps window.Spans, lacking uint64, l *local) error {
-	err := imports.ForeignHashes(ctx, topic, func(h event.Hash) error {
+func (c *Client) locate(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, l *local) error {
+	err := c.store.ForeignHashes(ctx, topic, func(h event.Hash) error {
 		if len(l.foreign.hashes) >= maxItems {
 			return errTooMany
 		}

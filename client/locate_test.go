@@ -114,7 +114,7 @@ func TestMoveToAnotherLog(t *testing.T) {
 		var m meter
 		b.through(m.watch)
 		c := newTestClient(t, db, hasty(b.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		b.through(func(h http.Handler) http.Handler { return h })
 		synced(t, b, db, s, err)
 		truth := b.truth("alice", "", s.Span.To.String())
@@ -153,7 +153,7 @@ func TestMoveOfAPart(t *testing.T) {
 		cfg := hasty(b.http.URL)
 		cfg.PageLimit = 1000
 		c := newTestClient(t, db, cfg)
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
 		if got := int(c.Stats().Events); got != n-len(known) || s.Compared.Saved != len(known) {
 			t.Errorf("%.4f: %d events came and %d were saved of %d known: %s", tt.share, got, s.Compared.Saved, len(known), s.Compared.Why)
@@ -177,12 +177,12 @@ func TestUnmatchedForeignCostNothing(t *testing.T) {
 	}
 	db := foreignCopy(t, b, evs)
 	c := newTestClient(t, db, hasty(b.http.URL))
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
 		b.put("alice/new", 4)
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		if cost := stubBytes(&s.Compared); err != nil || s.Added != 4 || cost > 120 {
 			t.Errorf("%+v, %v: %d bytes to ask for 4 events", s, err, cost)
 		}
@@ -216,7 +216,7 @@ func TestFalseMatches(t *testing.T) {
 		}))
 		db := foreignCopy(t, b, known)
 		c := newTestClient(t, db, hasty(b.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
 		// If the lie is about the last ones, these are behind all that is known, and pulled.
 		if got := int(c.Stats().Events); got < 100 || got > 110 || got > 100 && every == 100 {
@@ -245,7 +245,7 @@ func TestLocateWithoutFrames(t *testing.T) {
 		})
 		db := foreignCopy(t, b, known)
 		c := newTestClient(t, db, hasty(b.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
 		if got := c.Stats().Events; got != 0 || !strings.Contains(s.Compared.Rounds[0].Why, "by their hashes") {
 			t.Errorf("%d: %d events came: %+v", status, got, s.Compared)
@@ -279,7 +279,7 @@ func TestMembersAreNotLost(t *testing.T) {
 	check := func(how string) {
 		db := foreignCopy(t, b, known)
 		c := newTestClient(t, db, hasty(b.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err) // compares lines byte by byte
 		if got := int(c.Stats().Events); got != more || !strings.Contains(s.Compared.Rounds[0].Why, how) {
 			t.Errorf("%d events came, want %d: %+v", got, more, s.Compared)
@@ -316,7 +316,7 @@ func TestLocateWhileGrowing(t *testing.T) {
 	})
 	c := newTestClient(t, db, hasty(b.http.URL))
 	for range 3 {
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
 	}
 	if got := c.Stats().Events; got > 400+12 {
@@ -350,12 +350,12 @@ func TestLyingStubs(t *testing.T) {
 		}))
 		db := foreignCopy(t, b, known)
 		c := newTestClient(t, db, hasty(b.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		if err == nil {
 			synced(t, b, db, s, nil)
 		}
 		b.through(func(h http.Handler) http.Handler { return h })
-		s, err = c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err = c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		if err != nil {
 			t.Fatalf("seed %d, lie %d: an honest server afterwards: %+v, %v", seed, i, s, err)
 		}

@@ -130,7 +130,7 @@ func (m *model) forget(topic string) {
 func (m *model) at(i int, topic string) {
 	parsed, _ := event.ParseTopic(topic)
 	at := m.position("at")
-	s, err := m.clients[i].SyncAt(m.f.t.Context(), parsed, m.moment(at), nil)
+	s, err := syncAt(m.f.t.Context(), m.clients[i], parsed, m.moment(at))
 	if err != nil || at < s.Span.From || at > s.Span.To {
 		m.t.Fatalf("sync %s at %s = %v, %v", topic, at, s, err)
 	}
@@ -171,7 +171,7 @@ func (m *model) sync(i int, topic string) {
 	}
 	until := m.moment(span.To)
 	parsed, _ := event.ParseTopic(topic)
-	s, err := m.clients[i].Sync(m.f.t.Context(), parsed, Range{Since: m.moment(span.From), Until: &until})
+	s, err := m.clients[i].Sync(m.f.t.Context(), parsed, SyncOptions{Range: Range{Since: m.moment(span.From), Until: &until}})
 	if err != nil || s.Span != span {
 		m.t.Fatalf("sync %s %s = %v, %v", topic, span, s, err)
 	}

@@ -10,14 +10,6 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// An Outbox keeps what was written here until a server has acknowledged it. *cache.DB
-// is one.
-type Outbox interface {
-	Outbox(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
-	Acknowledge(ctx context.Context, numbers []int64) error
-	Refuse(ctx context.Context, number int64, reason string) error
-}
-
 // Sent says what Send has come to.
 type Sent struct {
 	Sent    int // drafts that the log has now
@@ -28,16 +20,19 @@ type Sent struct {
 // sendLimit is how many drafts are sent at a time.
 const sendLimit = 1000
 
-// Send appends what waits in box, in its order. A draft leaves the box when a server
+// Send appends what waits in the copy's outbox, in its order. A draft leaves it when a server
 // has acknowledged it: whatever is cut or killed, it is sent again and is one event by
 // its hash, and nothing overtakes it. One that the server refuses for what it is
-// stays in the box as refused, and the others go on. What only a proxy refuses is not
+// stays in it as refused, and the others go on. What only a proxy refuses is not
 // refused: it goes on waiting, and Send returns the proxy's answer. shown, which may be nil, is told
 // of each draft that the log has.
-func (c *Client) Send(ctx context.Context, box Outbox, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
-	s := sending{c: c, box: box, shown: shown}
+func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
+	if err := c.needCopy(); err != nil {
+		return Sent{}, err
+	}
+	s := sending{c: c, box: c.store, shown: shown}
 	for after := int64(0); ; {
-		queued, err := box.Outbox(ctx, after, sendLimit)
+		queued, err := s.box.Outbox(ctx, after, sendLimit)
 		if err != nil {
 			return s.sum, inStore(err)
 		}
@@ -64,7 +59,7 @@ func waiting(queued []cache.Queued) (some []cache.Queued) {
 // A sending is one call of Send.
 type sending struct {
 	c     *Client
-	box   Outbox
+	box   outboxStore
 	shown func(*cache.Queued, *event.Receipt)
 	sum   Sent
 }

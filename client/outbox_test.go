@@ -59,7 +59,7 @@ func TestSend(t *testing.T) {
 	queue(t, db, "alice/x", "a", "b")
 	put(t, c, "alice/x", "b")
 	var shown string
-	sent, err := c.Send(t.Context(), db, func(q *cache.Queued, r *event.Receipt) { shown += fmt.Sprint(q.Key, r.ID, " ") })
+	sent, err := c.Send(t.Context(), func(q *cache.Queued, r *event.Receipt) { shown += fmt.Sprint(q.Key, r.ID, " ") })
 	if err != nil || sent != (Sent{Sent: 2, Known: 1}) {
 		t.Errorf("Send = %+v, %v", sent, err)
 	}
@@ -97,7 +97,7 @@ func TestSendRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sent, err := c.Send(t.Context(), db, nil)
+	sent, err := c.Send(t.Context(), nil)
 	if err != nil || sent != (Sent{Sent: 4, Refused: 2}) {
 		t.Errorf("Send = %+v, %v", sent, err)
 	}
@@ -105,7 +105,7 @@ func TestSendRefused(t *testing.T) {
 		t.Errorf("the log has %s, the outbox %s", keys, outboxKeys(t, db))
 	}
 	requests := c.Stats().Requests
-	if sent, err = c.Send(t.Context(), db, nil); err != nil || sent != (Sent{}) || c.Stats().Requests != requests {
+	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{}) || c.Stats().Requests != requests {
 		t.Errorf("Send of what was refused = %+v, %v, with %d requests", sent, err, c.Stats().Requests-requests)
 	}
 }
@@ -119,7 +119,7 @@ func TestSendThroughStranger(t *testing.T) {
 		f.through(func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy rules", status) })
 		})
-		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), nil)
 		if err == nil || sent != (Sent{}) {
 			t.Errorf("%d: Send = %+v, %v", status, sent, err)
 		}
@@ -146,7 +146,7 @@ func TestSendThroughNarrowProxy(t *testing.T) {
 		})
 	})
 	var answer *StatusError
-	sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+	sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), nil)
 	if !errors.As(err, &answer) || answer.Status != 413 || answer.FromLog {
 		t.Errorf("Send = %v, want the proxy's 413", err)
 	}
@@ -164,7 +164,7 @@ func TestSendToAnotherLog(t *testing.T) {
 	db := f.newCache()
 	queue(t, db, "alice/x", "a")
 	var another *OtherLogError
-	if _, err := newTestClient(t, db, hasty(other.http.URL)).Send(t.Context(), db, nil); !errors.As(err, &another) {
+	if _, err := newTestClient(t, db, hasty(other.http.URL)).Send(t.Context(), nil); !errors.As(err, &another) {
 		t.Errorf("Send = %v, want an OtherLogError", err)
 	}
 	if keys := other.logKeys("*"); keys != "" || outboxKeys(t, db) != "a " {
@@ -230,10 +230,9 @@ func TestSendOnceInOrder(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			c := newTestClient(t, db, hasty(f.http.URL))
-			box := killable{db, func() bool { return chance(3) }}
+			c := newTestClient(t, killable{db, func() bool { return chance(3) }}, hasty(f.http.URL))
 			for {
-				_, err := c.Send(t.Context(), box, nil)
+				_, err := c.Send(t.Context(), nil)
 				var unreachable *UnreachableError
 				if err == nil {
 					return

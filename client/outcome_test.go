@@ -80,11 +80,11 @@ func TestPutOutcome(t *testing.T) {
 			if len(c.answers) == 0 {
 				cfg.HTTP = nobodyThere()
 			}
-			var store Store
+			var st store
 			if c.other {
-				store = namedStore{}
+				st = namedStore{}
 			}
-			client := newTestClient(t, store, cfg)
+			client := newTestClient(t, st, cfg)
 			before := f.db.Head()
 			_, err := client.Put(t.Context(), drafts("alice/x", c.name))
 			var unknown *UnknownOutcomeError

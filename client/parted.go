@@ -16,6 +16,9 @@ import (
 // It halves what the copy holds, so it asks some 40 times at most. Below the server's horizon
 // nothing can be compared, and all counts as the same.
 func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
+	if err := c.needCopy(); err != nil {
+		return 0, err
+	}
 	newest, err := old.Newest(ctx)
 	if err != nil {
 		return 0, inStore(err)

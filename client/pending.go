@@ -1,7 +1,6 @@
 package client
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,32 +12,6 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
-
-// SyncAt makes the window around a moment held, which is the bounded stretch that the
-// server offers for it, and the state where that begins: from then on the state at each
-// moment in it is known without a server. One window is pending at a time; a moment in
-// one that was answered before asks nothing. The zero Moment is now.
-func (c *Client) SyncAt(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
-	at = cmp.Or(at, event.Now)
-	s, err := c.syncWindow(ctx, topic, at, fresh)
-	if err == nil {
-		s.Members, err = c.ensureState(ctx, topic, s.Span.From, s.Span.To)
-	}
-	if err != nil {
-		return s, fmt.Errorf("sync %s at %s: %w", topic, at, err)
-	}
-	return s, nil
-}
-
-// syncWindow is SyncAt without the state.
-func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
-	w, err := c.windowAt(ctx, topic, at)
-	if err != nil {
-		return Synced{}, err
-	}
-	s := Synced{Span: w.Span()}
-	return s, c.settle(ctx, topic, w, &s, s.counting(fresh))
-}
 
 // pendPause is how long to wait before looking again whether the pending window of
 // another process has ended.

@@ -20,7 +20,7 @@ import (
 
 func mustSyncAt(t *testing.T, c *Client, topic event.Topic, at event.Moment) Synced {
 	t.Helper()
-	s, err := c.SyncAt(t.Context(), topic, at, nil)
+	s, err := syncAt(t.Context(), c, topic, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestSyncAtAfterSync(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
-	if _, err := c.Sync(t.Context(), event.All, Range{}); err != nil {
+	if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := c.Stats()
@@ -137,7 +137,7 @@ func TestSyncAtWhileTheHorizonMoves(t *testing.T) {
 		})
 	})
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
-	_, err := c.SyncAt(t.Context(), topic, position(t, 3*event.BlockSize+5), nil)
+	_, err := syncAt(t.Context(), c, topic, position(t, 3*event.BlockSize+5))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestSyncAtWhileTheHorizonMoves(t *testing.T) {
 	f.checkOffline(c, topic, window.Span{From: 3 * event.BlockSize, To: 3*event.BlockSize + 10}, all)
 	f.through(nil)
 	var gap *GapError
-	if _, err := c.SyncAt(t.Context(), topic, position(t, 5), nil); !errors.As(err, &gap) || gap.Oldest != 3*event.BlockSize {
+	if _, err := syncAt(t.Context(), c, topic, position(t, 5)); !errors.As(err, &gap) || gap.Oldest != 3*event.BlockSize {
 		t.Errorf("below the horizon: %v", err)
 	}
 	// At the horizon there is no window before, only the state.
@@ -280,7 +280,7 @@ func TestPendingEndsWithAFailure(t *testing.T) {
 	} {
 		f.through(wrap)
 		c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
-		if _, err := c.SyncAt(t.Context(), topic, position(t, 5), nil); err == nil {
+		if _, err := syncAt(t.Context(), c, topic, position(t, 5)); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		f.noPending(path)
@@ -291,7 +291,7 @@ func TestPendingEndsWithAFailure(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
 	ended := make(chan error)
-	go func() { _, err := c.SyncAt(ctx, topic, position(t, 5), nil); ended <- err }()
+	go func() { _, err := syncAt(ctx, c, topic, position(t, 5)); ended <- err }()
 	eventually(t, "the question", func() bool { return q.all.Load() == 1 })
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -307,7 +307,7 @@ func TestPendingEndsWithAFailure(t *testing.T) {
 	waiting.Wait, waiting.OnRetry = true, func(error, time.Duration) { tries.Add(1) }
 	ctx, cancel = context.WithCancel(t.Context())
 	lost := newTestClient(t, f.openCache(path, nil), waiting)
-	go func() { _, err := lost.SyncAt(ctx, topic, event.Now, nil); ended <- err }()
+	go func() { _, err := syncAt(ctx, lost, topic, event.Now); ended <- err }()
 	eventually(t, "trying again", func() bool { return tries.Load() > 2 })
 	mustSyncAt(t, newTestClient(t, f.openCache(path, nil), hasty(f.http.URL)), topic, position(t, 5))
 	cancel()

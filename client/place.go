@@ -159,9 +159,8 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 	if len(extra) == 0 {
 		return nil
 	}
-	imports := c.store.(Candidates)
 	var ids []event.ID
-	err := imports.Candidates(ctx, topic, span, func(ev *event.Event) error {
+	err := c.store.Candidates(ctx, topic, span, func(ev *event.Event) error {
 		it := reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}
 		if _, ok := slices.BinarySearchFunc(extra, it, reconcile.Item.Compare); ok {
 			ids = append(ids, ev.ID)
@@ -169,7 +168,7 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 		return nil
 	})
 	if err == nil && len(ids) > 0 {
-		err = imports.DropCandidates(ctx, ids)
+		err = c.store.DropCandidates(ctx, ids)
 	}
 	return inStore(err)
 }
@@ -177,17 +176,13 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 // dropRest drops the candidates that are left in a stretch that is proven: what the log
 // has of them is stored by now.
 func (c *Client) dropRest(ctx context.Context, topic event.Topic, span window.Span) error {
-	imports, ok := c.store.(Candidates)
-	if !ok {
-		return nil
-	}
 	var ids []event.ID
-	err := imports.Candidates(ctx, topic, span, func(ev *event.Event) error {
+	err := c.store.Candidates(ctx, topic, span, func(ev *event.Event) error {
 		ids = append(ids, ev.ID)
 		return nil
 	})
 	if err == nil && len(ids) > 0 {
-		err = imports.DropCandidates(ctx, ids)
+		err = c.store.DropCandidates(ctx, ids)
 	}
 	return inStore(err)
 }
@@ -273,8 +268,7 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (found 
 		span.To, size = it.ID, 0
 		return errFull
 	}
-	imports := c.store.(Candidates)
-	err = imports.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
+	err = c.store.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
 		return add(reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}, *ev)
 	})
 	if err != nil && !errors.Is(err, errFull) || len(p.foreign.ids) == 0 {
@@ -290,7 +284,7 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (found 
 			wanted[it.Hash], hashes = it, append(hashes, it.Hash)
 		}
 	}
-	err = imports.Foreign(ctx, hashes, func(ev *event.Event) error {
+	err = c.store.Foreign(ctx, hashes, func(ev *event.Event) error {
 		it := wanted[ev.Hash]
 		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
 		if d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {

@@ -177,7 +177,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 			cfg.PageLimit, cfg.Reconcile.Strategy = 5000, strategy
 			c := newTestClient(t, store, cfg)
 			fresh := 0
-			s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error { fresh += len(evs); return nil })
+			s, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func(evs []event.Event) error { fresh += len(evs); return nil })
 			synced(t, f, db, s, err)
 			how := s.Compared
 			used := slices.ContainsFunc(how.Rounds, func(r reconcile.Round) bool { return r.Strategy == strategy })
@@ -199,7 +199,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 			}
 			t.Logf("%s: %d of %d were missing; %d rounds, %d bytes up, %d down; %d bytes in all", how.Outcome, missing, len(all), len(how.Rounds), up, down, c.Stats().Bytes)
 			before := c.Stats()
-			if s, err = c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil || s.Added != 0 || c.Stats().Requests != before.Requests+1 || s.Compared.Outcome != "equal" {
+			if s, err = c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil || s.Added != 0 || c.Stats().Requests != before.Requests+1 || s.Compared.Outcome != "equal" {
 				t.Errorf("again: %+v, %v", s, err)
 			}
 		})
@@ -219,15 +219,15 @@ func TestCandidatesAmongWindows(t *testing.T) {
 	store := &importing{DB: db, events: slices.Concat(all[310:590], all[650:800])}
 	c := newTestClient(t, store, hasty(f.http.URL))
 	until := c.at(200)
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{Until: &until}); err != nil {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Until: &until}}); err != nil {
 		t.Fatal(err)
 	}
 	since := c.at(700)
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice/x"), Range{Since: since}); err != nil {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice/x"), SyncOptions{Range: Range{Since: since}}); err != nil {
 		t.Fatal(err)
 	}
 	before := c.Stats().Events
-	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, db, s, err)
 	// 201-310, 591-650 and nothing else.
 	if got := c.Stats().Events - before; got != 170 || s.Compared.Saved != 280+50 {
@@ -254,7 +254,7 @@ func TestHeldExtraIsMismatch(t *testing.T) {
 	}
 	c := newTestClient(t, &importing{DB: db, events: all[120:180]}, hasty(f.http.URL))
 	var mismatch *MismatchError
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); !errors.As(err, &mismatch) {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); !errors.As(err, &mismatch) {
 		t.Errorf("sync = %v, want a mismatch", err)
 	}
 }
@@ -281,7 +281,7 @@ func TestCandidatesWithoutComparison(t *testing.T) {
 		db := f.newCache()
 		store := &importing{DB: db, events: slices.Concat([]event.Event{invented(3, "bob's place")}, all[10:90])}
 		c := newTestClient(t, store, hasty(f.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, f, db, s, err)
 		if s.Compared.Outcome != "pull" || c.Stats().Events != 100 {
 			t.Errorf("%d: %+v, %d events came", status, s.Compared, c.Stats().Events)
@@ -310,7 +310,7 @@ func TestForeignArePlaced(t *testing.T) {
 	stranger := invented(3, "elsewhere")
 	store.foreign[stranger.Hash] = stranger
 	c := newTestClient(t, store, hasty(f.http.URL))
-	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, db, s, err)
 	if got := c.Stats().Events; got != 400 || s.Compared.Saved != 1100 || len(store.dropped) > 0 {
 		t.Errorf("%d events came, %d saved, %v dropped: %s", got, s.Compared.Saved, store.dropped, s.Compared.Why)
@@ -338,7 +338,7 @@ func TestPlacesAreBounded(t *testing.T) {
 			}
 		}
 		c := newTestClient(t, store, hasty(f.http.URL))
-		s, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
+		s, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func(evs []event.Event) error {
 			size := 0
 			for i := range evs {
 				size += len(evs[i].Line())
@@ -375,7 +375,7 @@ func TestPlacedBeforeGone(t *testing.T) {
 		return bytes.Replace(answer, []byte(",]"), []byte("]"), 1)
 	}))
 	c := newTestClient(t, store, hasty(f.http.URL))
-	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, db, s, err)
 	if got := c.Stats().Events; got > 9+9+70 || s.Compared.Saved != 27 {
 		t.Errorf("%d events came, %d saved: %s", got, s.Compared.Saved, s.Compared.Why)
@@ -448,7 +448,7 @@ func TestLyingFilters(t *testing.T) {
 			cfg := hasty(f.http.URL)
 			cfg.Reconcile.Strategy = strategy
 			c := newTestClient(t, &importing{DB: db, events: slices.Clone(some)}, cfg)
-			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 			synced(t, f, db, s, err)
 			if got := int(c.Stats().Events); got != len(all)-len(some) {
 				t.Errorf("%s, %s: %d events came, %d were missing: %s, %s", name, strategy, got, len(all)-len(some), s.Compared.Outcome, s.Compared.Why)
@@ -491,7 +491,7 @@ func TestLyingAnswers(t *testing.T) {
 		c := newTestClient(t, &importing{DB: db, events: slices.Clone(candidates)}, cfg)
 		ctx, cancel := context.WithCancel(t.Context())
 		c.cfg.OnRetry = countdown(4, cancel) // an answer that is always cut is asked for again for ever
-		s, err := c.Sync(ctx, mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(ctx, mustTopic(t, "alice"), SyncOptions{})
 		cancel()
 		if err == nil {
 			right++
@@ -513,7 +513,7 @@ func TestLyingAnswers(t *testing.T) {
 			t.Fatalf("seed %d, lie %d: %d wrong events are held, %v", seed, i, wrong, err)
 		}
 		f.through(func(h http.Handler) http.Handler { return h })
-		if s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil {
+		if s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
 			t.Fatalf("seed %d, lie %d: an honest server afterwards: %+v, %v", seed, i, s, err)
 		}
 	}
@@ -566,7 +566,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 		var both sync.WaitGroup
 		for _, c := range []*Client{c, other} {
 			both.Go(func() {
-				if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{Until: &until}); err != nil {
+				if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Until: &until}}); err != nil {
 					t.Errorf("%s: %v", strategy, err)
 				}
 			})
@@ -576,7 +576,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 		if got := int(c.Stats().Events + other.Stats().Events); got > most {
 			t.Errorf("%s: %d events came, %d were missing", strategy, got, most)
 		}
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, f, db, s, err)
 	}
 }

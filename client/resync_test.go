@@ -58,12 +58,12 @@ func TestResyncIsOneRoundTrip(t *testing.T) {
 	fillLog(t, f, size(event.BlockSize+100, 5*event.BlockSize))
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	for _, topic := range []event.Topic{event.All, mustTopic(t, "alice/posts/7$")} {
-		if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {
+		if _, err := c.Sync(t.Context(), topic, SyncOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		var talks []talk
 		f.through(overhear(&talks))
-		s, err := c.Sync(t.Context(), topic, Range{})
+		s, err := c.Sync(t.Context(), topic, SyncOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,18 +86,18 @@ func BenchmarkResync(b *testing.B) {
 	f := newFixture(b)
 	fillLog(b, f, *resyncEvents)
 	c := newTestClient(b, f.newCache(), hasty(f.http.URL))
-	if _, err := c.Sync(b.Context(), event.All, Range{}); err != nil {
+	if _, err := c.Sync(b.Context(), event.All, SyncOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	began := time.Now()
-	if _, err := c.Sync(b.Context(), event.All, Range{}); err != nil {
+	if _, err := c.Sync(b.Context(), event.All, SyncOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	cold := time.Since(began)
 	before := c.Stats()
 	b.ReportAllocs()
 	for b.Loop() {
-		if s, err := c.Sync(b.Context(), event.All, Range{}); err != nil || s.Added > 0 {
+		if s, err := c.Sync(b.Context(), event.All, SyncOptions{}); err != nil || s.Added > 0 {
 			b.Fatal(s, err)
 		}
 	}

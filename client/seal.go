@@ -10,7 +10,7 @@ import (
 // A sealer keeps the states of what is held of a topic, beside the sync that makes it
 // held. That only makes later answers faster, so it may fail.
 type sealer struct {
-	store   Store
+	store   stateStore
 	topic   event.Topic
 	stop    context.CancelFunc
 	more    chan struct{} // there is more to do

@@ -38,7 +38,7 @@ func TestStatesAreKeptBesideASync(t *testing.T) {
 	c := newTestClient(t, store.DB, hasty(f.http.URL))
 	c.store = store
 	why, pages := errors.New("enough"), 0
-	_, err := c.SyncNew(t.Context(), mustTopic(t, "alice"), Range{}, func([]event.Event) error {
+	_, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func([]event.Event) error {
 		if pages++; pages == 2 {
 			return why
 		}
@@ -48,7 +48,7 @@ func TestStatesAreKeptBesideASync(t *testing.T) {
 	if !errors.Is(err, why) || store.begun.Load() != store.ended.Load() {
 		t.Fatalf("sync = %v, and states were to be kept %d times, of which %d have ended", err, store.begun.Load(), store.ended.Load())
 	}
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil || store.last != f.db.Head() {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil || store.last != f.db.Head() {
 		t.Errorf("sync = %v, and the states are kept up to %s, want %s", err, store.last, f.db.Head())
 	}
 }

@@ -23,7 +23,7 @@ func TestBasicAuth(t *testing.T) {
 	defer hs.Close()
 	base := "http://user:p%40%2Fw@" + strings.TrimPrefix(hs.URL, "http://")
 	_, _ = Probe(t.Context(), Config{Servers: []string{base}})
-	c, err := New(anyStore{}, Config{Servers: []string{base}})
+	c, err := New(nil, Config{Servers: []string{base}})
 	if err != nil {
 		t.Fatal(err)
 	}

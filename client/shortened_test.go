@@ -97,7 +97,7 @@ func TestShortenedOnce(t *testing.T) {
 						t.Errorf("%d events are stored of a page that is refused, %v", n.Events, err)
 					}
 				}
-				s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+				s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 				synced(t, f, db, s, err)
 			})
 		}
@@ -121,7 +121,7 @@ func TestShortenedAlways(t *testing.T) {
 				f.behind("/events", -1, change)
 				db := f.newCache()
 				c := newTestClient(t, db, hasty(f.http.URL))
-				_, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+				_, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 				if !errors.As(err, new(*ShortenedError)) || !strings.Contains(err.Error(), want) {
 					t.Errorf("sync = %v, want a ShortenedError with %q", err, want)
 				}
@@ -133,7 +133,7 @@ func TestShortenedAlways(t *testing.T) {
 					t.Errorf("%s held with %d events, %v, %v", held, n.Events, err, failed)
 				}
 				f.through(nil)
-				s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+				s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 				synced(t, f, db, s, err)
 			})
 		}
@@ -170,7 +170,7 @@ func TestFalseCounts(t *testing.T) {
 			f.behind("/events", -1, tc.change)
 			db := f.newCache()
 			c := newTestClient(t, db, hasty(f.http.URL))
-			if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); !errors.As(err, tc.want) {
+			if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); !errors.As(err, tc.want) {
 				t.Errorf("sync = %v, want a %T", err, tc.want)
 			}
 			if n, err := db.Count(t.Context()); err != nil || n.Events > 0 {
@@ -188,7 +188,7 @@ func TestServerThatDoesNotCount(t *testing.T) {
 	f.behind("/events", -1, uncount(func(_ http.Header, b []byte) []byte { return b }))
 	db := f.newCache()
 	c := newTestClient(t, db, hasty(f.http.URL))
-	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, db, s, err)
 	if got := c.Stats().Requests; got != 1+1+4+0 {
 		t.Errorf("%d requests, want one that finds out and one for each of 4 pages", got-1)
@@ -228,7 +228,7 @@ func TestPageWithoutLength(t *testing.T) {
 			})
 			db := f.newCache()
 			c := newTestClient(t, db, hasty(f.http.URL))
-			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 			synced(t, f, db, s, err)
 		})
 	}
@@ -243,7 +243,7 @@ func TestShortenedWindows(t *testing.T) {
 		f.behind("/windows", 1, func(_ http.Header, b []byte) []byte { return b[:left] })
 		db := f.newCache()
 		c := newTestClient(t, db, hasty(f.http.URL))
-		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, f, db, s, err)
 	}
 }

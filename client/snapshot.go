@@ -22,6 +22,10 @@ func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) i
 // snapshot is Snapshot that tells marked the mark of the position.
 func (c *Client) snapshot(ctx context.Context, topic event.Topic, at event.ID, marked func(event.Mark)) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
+		if err := c.needCopy(); err != nil {
+			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
+			return
+		}
 		s := snapshot{c: c, topic: topic, at: at, marked: marked, yield: yield, b: c.newBackoff()}
 		err := c.retryWith(ctx, s.b, s.read)
 		if err != nil && !s.stopped {

@@ -27,6 +27,9 @@ func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment
 }
 
 func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+	if err := c.needCopy(); err != nil {
+		return 0, err
+	}
 	id, ok, err := c.heldState(ctx, topic, at)
 	if err != nil || ok {
 		return id, inStore(err)
@@ -116,7 +119,7 @@ func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, fro
 		return err
 	}
 	until := c.at(from)
-	_, err := c.SyncNew(ctx, topic, Range{Since: c.at(before), Until: &until}, nil)
+	_, err := c.Sync(ctx, topic, SyncOptions{Range: Range{Since: c.at(before), Until: &until}})
 	var gone *GapError
 	if errors.As(err, &gone) {
 		_, err = c.ensureState(ctx, topic, from, at)

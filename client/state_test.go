@@ -133,7 +133,7 @@ func TestStateModel(t *testing.T) {
 				f.putSome(func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "n") }, 5)
 				all = append(all, f.changes(all[len(all)-1].ID)...)
 			case "sync":
-				if _, err := c.SyncAt(t.Context(), topic, moment(t, at.ID), nil); err != nil {
+				if _, err := syncAt(t.Context(), c, topic, moment(t, at.ID)); err != nil {
 					rt.Fatal(err)
 				}
 			case "forget":
@@ -417,7 +417,7 @@ func TestStateOfTheZeroMoment(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 3)
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
-	if s, err := c.SyncAt(t.Context(), event.All, event.Moment{}, nil); err != nil || s.Span.To != 3 {
+	if s, err := syncAt(t.Context(), c, event.All, event.Moment{}); err != nil || s.Span.To != 3 {
 		t.Errorf("SyncAt = %v, %v, want all three events", s.Span, err)
 	}
 	f.put("alice/posts/2", 1)

@@ -106,6 +106,9 @@ type tail struct {
 // run resolves the range, has what is missing fetched and gives what is held, all
 // from the cache. It returns nil when the tail is over or the caller wants no more.
 func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool) error {
+	if err := t.c.needCopy(); err != nil {
+		return err
+	}
 	defer t.filler.Wait()
 	defer t.cancel(nil)
 	span, err := t.c.resolve(ctx, t.topics, opts.Range)

@@ -112,7 +112,7 @@ func TestSyncUnderCuts(t *testing.T) {
 	db := f.newCache()
 	c := newTestClient(t, db, cfg)
 	topic := mustTopic(t, "alice")
-	s, err := c.Sync(t.Context(), topic, Range{})
+	s, err := c.Sync(t.Context(), topic, SyncOptions{})
 	if err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -134,7 +134,7 @@ func TestSyncChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = newTestClient(t, db, hasty(args[2])).Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	_, err = newTestClient(t, db, hasty(args[2])).Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	t.Fatal("not killed: ", err)
 }
 
@@ -180,7 +180,7 @@ func TestKilledSync(t *testing.T) {
 	f.through(nil)
 	db := f.openCache(path, nil)
 	c := newTestClient(t, db, hasty(f.http.URL))
-	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{})
+	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,14 +211,14 @@ func TestLeaseTakenOver(t *testing.T) {
 	f.through(func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.FormValue("limit") == "100" && pages.Add(1) == 4 {
-				if _, err := b.Sync(r.Context(), topic, Range{}); err != nil {
+				if _, err := b.Sync(r.Context(), topic, SyncOptions{}); err != nil {
 					t.Error(err)
 				}
 			}
 			h.ServeHTTP(w, r)
 		})
 	})
-	s, err := a.Sync(t.Context(), topic, Range{})
+	s, err := a.Sync(t.Context(), topic, SyncOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestLeaseTakenOver(t *testing.T) {
 		}
 		got = append(got, string(ev.Line()))
 		if len(got) == n && n < 1005 {
-			if _, err := b.Sync(t.Context(), mustTopic(t, "zoe"), Range{}); err != nil {
+			if _, err := b.Sync(t.Context(), mustTopic(t, "zoe"), SyncOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			f.put("alice/posts/1", 1)
@@ -254,25 +254,25 @@ func TestCancelledSync(t *testing.T) {
 	topic := mustTopic(t, "alice")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
-	_, err := c.SyncNew(ctx, topic, Range{}, func([]event.Event) error {
+	_, err := syncNew(ctx, c, topic, Range{}, func([]event.Event) error {
 		cancel(why)
 		return nil
 	})
 	if !errors.Is(err, why) {
 		t.Errorf("sync = %v, want %v", err, why)
 	}
-	if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := c.Stats().Events; n != 500 {
 		t.Errorf("%d events came, want 500", n)
 	}
-	_, err = c.SyncNew(t.Context(), topic, Range{}, func([]event.Event) error { return why })
+	_, err = syncNew(t.Context(), c, topic, Range{}, func([]event.Event) error { return why })
 	if err != nil {
 		t.Errorf("nothing is new, but sync = %v", err)
 	}
 	f.put("alice/posts/1", 1)
-	if _, err = c.SyncNew(t.Context(), topic, Range{}, func([]event.Event) error { return why }); !errors.Is(err, why) {
+	if _, err = syncNew(t.Context(), c, topic, Range{}, func([]event.Event) error { return why }); !errors.Is(err, why) {
 		t.Errorf("sync = %v, want %v", err, why)
 	}
 }
@@ -303,7 +303,7 @@ func TestCancelledInPage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var syncing sync.WaitGroup
 	syncing.Go(func() {
-		if _, err := c.Sync(ctx, mustTopic(t, "alice"), Range{}); !errors.Is(err, context.Canceled) {
+		if _, err := c.Sync(ctx, mustTopic(t, "alice"), SyncOptions{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("sync = %v", err)
 		}
 	})
@@ -311,7 +311,7 @@ func TestCancelledInPage(t *testing.T) {
 	cancel()
 	syncing.Wait()
 	f.through(nil)
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{}); err != nil {
+	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if n := c.Stats().Events; n != 80 {
@@ -346,7 +346,7 @@ func TestCutBehindLastEvent(t *testing.T) {
 	db := f.newCache()
 	c := newTestClient(t, db, hasty(f.http.URL))
 	topic := mustTopic(t, "alice")
-	s, err := c.Sync(t.Context(), topic, Range{})
+	s, err := c.Sync(t.Context(), topic, SyncOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

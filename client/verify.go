@@ -35,6 +35,9 @@ type Verified struct {
 // of what is stored, touching nothing else. What differs even then stays a Finding
 // that is not repaired.
 func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v Verified, err error) {
+	if err := c.needCopy(); err != nil {
+		return v, fmt.Errorf("verify %s: %w", topic, err)
+	}
 	info, err := c.Info(ctx)
 	if err != nil {
 		return v, fmt.Errorf("verify %s: %w", topic, err)

@@ -45,7 +45,7 @@ func TestRepairOfAnyDamage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy.db")
 	c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
 	for _, topic := range topics {
-		if _, err := c.Sync(t.Context(), topic, Range{}); err != nil {
+		if _, err := c.Sync(t.Context(), topic, SyncOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,7 +109,7 @@ func TestRepairFromLiar(t *testing.T) {
 	f.put("alice/x", 20)
 	db := f.newCache()
 	topic := mustTopic(t, "alice")
-	if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, Range{}); err != nil {
+	if _, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, SyncOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	pages := 0
@@ -151,7 +151,7 @@ func TestVerifyWhileRetaining(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "copy.db")
 		db := f.openCache(path, nil)
 		topic := mustTopic(t, "alice")
-		s, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, Range{})
+		s, err := newTestClient(t, db, hasty(f.http.URL)).Sync(t.Context(), topic, SyncOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -85,7 +85,7 @@ func (ex *wireExample) serve(t *testing.T) *Client {
 }
 
 // An exampleStore is a store of the examples' log.
-type exampleStore struct{ Store }
+type exampleStore struct{ store }
 
 func (exampleStore) Log() string { return exampleLog }
 
@@ -286,7 +286,7 @@ func TestWireExampleBatch(t *testing.T) {
 func TestWireExampleGone(t *testing.T) {
 	ex := readWireExample(t, "events-gone.http")
 	c := ex.serve(t)
-	_, err := c.Sync(t.Context(), mustTopic(t, "alice"), Range{Since: c.at(2)})
+	_, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Since: c.at(2)}})
 	var gap *GapError
 	if !errors.As(err, &gap) || gap.Oldest != 4 {
 		t.Errorf("sync = %v, want a gap up to 4", err)

@@ -57,11 +57,11 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	if at != nil {
 		return a.gapLine(s.check(ctx, a.getAt(ctx, s, topic, *at)))
 	}
-	r := client.Range{Last: &one}
-	if o.events {
-		r = client.Range{}
+	opts := client.SyncOptions{Unproven: true}
+	if !o.events {
+		opts.Last = &one
 	}
-	synced, err := s.Fetch(ctx, topic, r)
+	synced, err := s.Sync(ctx, topic, opts)
 	if err != nil {
 		return s.check(ctx, err)
 	}

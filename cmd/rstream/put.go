@@ -219,7 +219,9 @@ type sendFunc func(drafts []event.Draft) (fate, error)
 
 // append gives fn a way to append.
 func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
-	c, err := client.New(anyLog{newest: a.newest(ctx)}, a.clientConfig())
+	cfg := a.clientConfig()
+	cfg.Newest = a.newest(ctx) // so that a log that was put back takes nothing
+	c, err := client.New(nil, cfg)
 	if err != nil {
 		return &usageError{err}
 	}
@@ -243,19 +245,6 @@ func (a *app) printReceipts(receipts []event.Receipt) error {
 	}
 	return a.out.flush()
 }
-
-// anyLog stands where a client needs a store and only appends: it belongs to
-// whatever log answers.
-type anyLog struct {
-	client.Store
-	newest cache.Newest // of the copy that there is, so that a log that was put back takes nothing
-}
-
-// Log returns no name.
-func (anyLog) Log() string { return "" }
-
-// Newest returns what is known of the copy.
-func (l anyLog) Newest(context.Context) (cache.Newest, error) { return l.newest, nil }
 
 // newest returns how far the copy is, if there is one that can be read.
 func (a *app) newest(ctx context.Context) cache.Newest {

@@ -238,7 +238,7 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 		return &usageError{err}
 	}
 	defer c.Close()
-	_, err = c.Send(ctx, q.s.db, func(sent *cache.Queued, r *event.Receipt) {
+	_, err = c.Send(ctx, func(sent *cache.Queued, r *event.Receipt) {
 		if _, ok := ours[sent.Number]; ok {
 			ours[sent.Number] = r
 		}
@@ -302,7 +302,7 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 	if aside.Queued == 0 {
 		return 0, nil
 	}
-	sent, err := s.Send(ctx, s.db, nil)
+	sent, err := s.Send(ctx, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -370,7 +370,7 @@ func (a *app) sendNow(ctx context.Context, s *session) error {
 	if err != nil || aside.Queued == 0 {
 		return err
 	}
-	sent, err := s.Send(ctx, s.db, nil)
+	sent, err := s.Send(ctx, nil)
 	if err == nil {
 		a.note("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
 	}

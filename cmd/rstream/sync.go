@@ -172,15 +172,12 @@ type stretch struct {
 // sync makes a stretch held. One that ends at the head and of which something was
 // missing took a while: then the head is looked at once more.
 func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
-	if r.at != nil {
-		return s.SyncAt(ctx, t, *r.at, fresh)
-	}
-	synced, err := s.SyncNew(ctx, t, r.Range, fresh)
-	if err != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
+	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh})
+	if err != nil || r.at != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
 		return synced, err
 	}
 	end := client.Range{Since: event.At(event.CursorOf(synced.Span.To, s.db.Log()))}
-	more, err := s.SyncNew(ctx, t, end, fresh)
+	more, err := s.Sync(ctx, t, client.SyncOptions{Range: end, OnNew: fresh})
 	synced.Span.To = max(synced.Span.To, more.Span.To)
 	synced.Windows += more.Windows
 	synced.Added += more.Added

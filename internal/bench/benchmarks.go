@@ -243,7 +243,7 @@ func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic,
 	}
 	defer c.Close()
 	start := time.Now()
-	synced, err := c.Sync(ctx, topic, client.Range{})
+	synced, err := c.Sync(ctx, topic, client.SyncOptions{})
 	if err == nil && synced.Added != adds {
 		err = fmt.Errorf("%d of %d events have come", synced.Added, adds)
 	}
@@ -252,7 +252,7 @@ func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic,
 	}
 	t.first = time.Since(start)
 	before, up, start := c.Stats(), sent.bytes.Load(), time.Now()
-	if _, err := c.Sync(ctx, topic, client.Range{}); err != nil {
+	if _, err := c.Sync(ctx, topic, client.SyncOptions{}); err != nil {
 		return t, err
 	}
 	t.again = time.Since(start)

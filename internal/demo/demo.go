@@ -123,7 +123,7 @@ func (d *demo) sync(ctx context.Context, _ string) error {
 	var text []string
 	for range 2 {
 		before, began := d.client.Stats(), time.Now()
-		if _, err := d.client.Sync(ctx, topic, client.Range{Until: &half}); err != nil {
+		if _, err := d.client.Sync(ctx, topic, client.SyncOptions{Range: client.Range{Until: &half}}); err != nil {
 			return err
 		}
 		got := d.client.Stats()

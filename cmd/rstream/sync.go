@@ -118,27 +118,44 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if s.made {
 		s.suggestImport(ctx)
 	}
-	followed, err := s.db.Followed(ctx)
-	if err != nil {
-		return err
-	}
-	if len(topics) == 0 {
-		if topics = followed; len(topics) == 0 {
-			topics = []event.Topic{event.All}
-		}
-	}
-	if err := s.db.Remember(ctx, topics, wire.WithoutUser(a.servers[0])); err != nil {
+	if topics, err = s.rememberTopics(ctx, topics); err != nil {
 		return err
 	}
 	refused, err := a.sendOutbox(ctx, s, !o.print)
 	if err != nil {
 		return s.check(ctx, err)
 	}
-	var end event.ID
+	end, err := a.syncTopics(ctx, s, topics, r, o)
+	switch {
+	case err != nil:
+		return a.gapLine(s.check(ctx, err))
+	case !o.follow:
+		return refusedError(refused)
+	}
+	return a.gapLine(s.check(ctx, a.followTopics(ctx, s, topics, end, o.print)))
+}
+
+// rememberTopics has the topics followed from now on. Without any, it returns those that
+// are followed already, or else everything.
+func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]event.Topic, error) {
+	if len(topics) == 0 {
+		followed, err := s.db.Followed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if topics = followed; len(topics) == 0 {
+			topics = []event.Topic{event.All}
+		}
+	}
+	return topics, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
+}
+
+// syncTopics syncs each topic and returns the position where the last one ends.
+func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, r stretch, o syncOptions) (end event.ID, err error) {
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
 		if err != nil {
-			return a.gapLine(s.check(ctx, err))
+			return end, err
 		}
 		if meant := dottedTopic(t); meant != "" && synced.Held == 0 && o.since+o.until+o.at == "" {
 			a.note("%s has no events; did you mean %s?", t, shellWord(meant))
@@ -149,18 +166,19 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 			r.Until = &until
 		}
 	}
-	if !o.follow {
-		return refusedError(refused)
-	}
+	return end, nil
+}
+
+// followTopics keeps topics up to date, and sends what comes into the outbox, until ctx
+// ends or, if events are printed, nobody reads them any more.
+func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
 	follow := func(ctx context.Context) error {
-		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, end, o.print) })
+		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, from, print) })
 	}
-	if o.print {
-		err = a.out.untilClosed(ctx, follow)
-	} else {
-		err = follow(ctx)
+	if print {
+		return a.out.untilClosed(ctx, follow)
 	}
-	return a.gapLine(s.check(ctx, err))
+	return follow(ctx)
 }
 
 // A stretch is what sync is asked for: a range, or the window around a moment.

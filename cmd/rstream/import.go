@@ -176,7 +176,7 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 	name = "standard input"
 	done = func() {}
 	if path != "-" {
-		file, err := orSignal(ctx, func() (*os.File, error) { return os.Open(path) })
+		file, err := openInput(ctx, path)
 		if err != nil {
 			return nil, "", nil, err
 		}

@@ -130,6 +130,21 @@ func orSignal[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
+// An inputError is that a file that was to be read cannot be opened.
+type inputError struct{ err error }
+
+func (e *inputError) Error() string { return e.err.Error() }
+func (e *inputError) Unwrap() error { return e.err }
+
+// openInput opens a file to be read, which may be a FIFO that nobody writes to yet.
+func openInput(ctx context.Context, path string) (*os.File, error) {
+	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(path) })
+	if err != nil && ctx.Err() == nil {
+		err = &inputError{err}
+	}
+	return f, err
+}
+
 // restOf returns the command that appends the lines of a file from one on, %d.
 func restOf(f *os.File, name string) string {
 	name = strings.ReplaceAll(shellWord(name), "%", "%%")

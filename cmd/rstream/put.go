@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -169,7 +168,7 @@ func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, er
 		a.noteTerminal("a value")
 		raw, err = orSignal(ctx, func() ([]byte, error) { return readValue(a.in) })
 	case strings.HasPrefix(args[0], "@"):
-		raw, err = orSignal(ctx, func() ([]byte, error) { return readValueFile(args[0][1:]) })
+		raw, err = readValueFile(ctx, args[0][1:])
 	}
 	if err != nil {
 		return nil, err
@@ -193,13 +192,15 @@ func jsonString(s string) ([]byte, error) {
 	return []byte(strings.TrimSuffix(b.String(), "\n")), err
 }
 
-func readValueFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+func readValueFile(ctx context.Context, path string) ([]byte, error) {
+	f, err := openInput(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return readValue(f)
+	return orSignal(ctx, func() ([]byte, error) {
+		defer f.Close() // the read may outlive ctx
+		return readValue(f)
+	})
 }
 
 // readValue reads a value, with some room for the white space that compacting takes

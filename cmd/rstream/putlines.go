@@ -42,7 +42,7 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 	if o.from == "" || o.from == "-" {
 		return a.appendLines(ctx, o.delivery, a.in, parseNew)
 	}
-	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(o.from) })
+	f, err := openInput(ctx, o.from)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return (&lineClaim{delivery: o.delivery}).about(err, untaken)

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// hintFor says what to do about err, "" if there is nothing to say.
+func hintFor(cmd *cobra.Command, err error) string {
+	for _, hint := range typeHints {
+		if text, ok := hint(cmd, err); ok {
+			return text
+		}
+	}
+	for _, h := range valueHints {
+		if errors.Is(err, h.err) {
+			return h.text
+		}
+	}
+	return ""
+}
+
+// A typeHint is the hint for one type of error; ok is false if err is none, or no hint is
+// known for it.
+type typeHint func(cmd *cobra.Command, err error) (text string, ok bool)
+
+// hintAs makes a typeHint of errors of type E. A text of "" is none.
+func hintAs[E error](text func(cmd *cobra.Command, e E) string) typeHint {
+	return func(cmd *cobra.Command, err error) (string, bool) {
+		var e E
+		if !errors.As(err, &e) {
+			return "", false
+		}
+		t := text(cmd, e)
+		return t, t != ""
+	}
+}
+
+// typeHints come before valueHints, and the first that applies counts: an error about a
+// server may wrap one of the network.
+var typeHints = []typeHint{
+	hintAs(func(_ *cobra.Command, e *claimError) string { return e.hint }),
+	hintOfExit,
+	hintAs(func(_ *cobra.Command, e *carriedError) string {
+		return fmt.Sprintf("go on with --cache %s; %s stays as it is", e.path, e.old)
+	}),
+	hintAs(hintOfUsage),
+	hintAs(hintOfGap),
+	hintAs(hintOfOtherLog),
+	hintOfUnreachable,
+	hintAs(func(*cobra.Command, *client.PutBackError) string {
+		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
+	}),
+	hintAs(func(_ *cobra.Command, e *client.StatusError) string {
+		if e.Status != http.StatusConflict {
+			return ""
+		}
+		return "\"rstream status\" shows where the server's log ends"
+	}),
+	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
+		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the way to the server", e.URL)
+	}),
+	hintAs(func(*cobra.Command, *client.MismatchError) string { return repairHint }),
+	hintAs(func(*cobra.Command, *differsError) string { return repairHint }),
+	hintAs(func(_ *cobra.Command, e *cache.HeldAsError) string {
+		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(e.As.String()))
+	}),
+	hintAs(func(cmd *cobra.Command, e *client.ProtocolError) string {
+		return fmt.Sprintf("\"rstream doctor %s\" says what answers there", shellWord(wire.RedactURL(e.URL))) + sourcesHint(cmd, serverAnnotation)
+	}),
+	hintAs(func(cmd *cobra.Command, _ *client.DifferentLogsError) string {
+		return "name servers of one log" + sourcesHint(cmd, serverAnnotation)
+	}),
+	hintOfInput,
+	hintOfBackup,
+}
+
+const repairHint = "\"rstream verify --repair\" fetches what differs again"
+
+// valueHints are the hints for errors without a type of their own.
+var valueHints = []struct {
+	err  error
+	text string
+}{
+	{cache.ErrInUse, "stop the tail or sync that is running, and run the command again"},
+	{syscall.EADDRINUSE, "another program listens there; is a server running already? --listen 127.0.0.1:0 takes a free port"},
+	{cache.ErrNewer, "upgrade rstream, or name another file"},
+	{cache.ErrNoIdentity, "put the -wal file that belongs to it back beside it, or move the file away to begin a new one"},
+	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a folder that you may write"},
+	{cache.ErrLinked, "name the file as the server does, or ask the server"},
+	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet"},
+	{cache.ErrLocked, "stop the other server, or name another file with --db"},
+	{cache.ErrCorrupt, "move the file away and sync again; what the server has is not lost"},
+	{cache.ErrHeld, "a cursor is held by one process at a time; use another --name"},
+	{cache.ErrNoCursor, "\"rstream cursor\" lists them; to make one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
+	{cache.ErrIO, "is the disk full, or a limit on the size of files reached? Nothing that was acknowledged is lost"},
+	{cache.ErrFull, "free some space and run the command again"},
+	{fs.ErrPermission, writableHint},
+	{syscall.EROFS, writableHint},
+}
+
+const writableHint = "name a file in a folder that you may write with --cache FILE (or --db FILE for serve)"
+
+// hintOfExit is also known if it is empty: what is to be said then has been said.
+func hintOfExit(_ *cobra.Command, err error) (text string, ok bool) {
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		return "", false
+	}
+	return exit.hint, true
+}
+
+// hintOfInput has no hint: that a file cannot be read says what is to be done.
+func hintOfInput(_ *cobra.Command, err error) (text string, ok bool) {
+	var input *inputError
+	return "", errors.As(err, &input)
+}
+
+func hintOfBackup(cmd *cobra.Command, err error) (text string, ok bool) {
+	if cmd == nil || cmd.Name() != "backup" || !errors.Is(err, fs.ErrPermission) {
+		return "", false
+	}
+	return "name a file in a folder that you may write", true
+}
+
+func hintOfUsage(cmd *cobra.Command, _ *usageError) string {
+	if cmd == nil {
+		return ""
+	}
+	return fmt.Sprintf("see \"%s --help\"", cmd.CommandPath()) + sourcesHint(cmd, sourcesAnnotation)
+}
+
+func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
+	if cmd != nil && cmd.Name() == "state" {
+		return "the oldest state that the server can tell is that --at " + gap.Oldest.String()
+	}
+	return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String() + skipHint(cmd)
+}
+
+func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
+	if !cacheNamed(cmd) {
+		return "run the command again to go on with a copy of the new log, or name the old server with --server"
+	}
+	return "name another file with --cache, or the server of this log with --server; to begin one with what this one has, run " +
+		moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+shellWord(wire.RedactURL(other.URL)))
+}
+
+func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
+	var unreachable *client.UnreachableError
+	var proxy *wire.ProxyError
+	switch {
+	case !errors.As(err, &unreachable):
+		return "", false
+	case errors.As(err, &proxy):
+		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "is a server running? start one with \"rstream serve\", or name one with --server URL" + sourcesHint(cmd, serverAnnotation), true
+	}
+	return "check the name and the network, or name another server with --server URL" + sourcesHint(cmd, serverAnnotation), true
+}
+
+// sourcesHint says which flags are not from the command line.
+func sourcesHint(cmd *cobra.Command, annotation string) string {
+	if cmd == nil || cmd.Annotations[annotation] == "" {
+		return ""
+	}
+	return "; " + cmd.Annotations[annotation]
+}
+
+// skipHint is the other way on over a gap, for commands that have it.
+func skipHint(cmd *cobra.Command) string {
+	if cmd == nil || cmd.Flags().Lookup("skip-gap") == nil {
+		return ""
+	}
+	return ", or go on behind what is gone with --skip-gap"
+}
+
+// cacheNamed reports whether the person has chosen the copy's file.
+func cacheNamed(cmd *cobra.Command) bool {
+	if cmd == nil {
+		return false
+	}
+	f := cmd.Flags().Lookup("cache")
+	return f != nil && f.Changed
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+)
+
+// The first hint that applies counts, and none is better than a wrong one.
+func TestHints(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrPermission}
+	backup := &cobra.Command{Use: "backup"}
+	for _, c := range []struct {
+		cmd  *cobra.Command
+		err  error
+		want string
+	}{
+		{nil, errors.New("x"), ""},
+		{nil, denied, "--cache FILE"},
+		{nil, &inputError{denied}, ""},
+		{nil, fmt.Errorf("import: %w", &inputError{denied}), ""},
+		{nil, &claimError{err: &inputError{denied}}, ""},
+		{backup, denied, "name a file in a folder that you may write"},
+		{nil, &exitError{status: 1, text: "x"}, ""},
+		{nil, errors.Join(&exitError{status: 1, text: "x"}, cache.ErrFull), ""},
+		{nil, &claimError{err: cache.ErrFull}, "free some space"},
+		{nil, &claimError{err: cache.ErrFull, hint: "go on"}, "go on"},
+		{nil, &usageError{errors.New("x")}, ""},
+		{backup, &usageError{errors.New("x")}, `see "backup --help"`},
+		{nil, &client.UnreachableError{URL: "http://x", Err: syscall.ECONNREFUSED}, "is a server running?"},
+		{nil, &client.UnreachableError{URL: "http://x", Err: syscall.EHOSTUNREACH}, "check the name and the network"},
+		{nil, &client.StatusError{Status: http.StatusConflict}, "shows where the server's log ends"},
+		{nil, &client.StatusError{Status: http.StatusNotFound}, ""},
+		{nil, fmt.Errorf("open x: %w", cache.ErrLocked), "stop the other server"},
+	} {
+		if got := hintFor(c.cmd, c.err); !strings.Contains(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("the hint for %v is %q, want %q", c.err, got, c.want)
+		}
+	}
+	for _, h := range valueHints {
+		if got := hintFor(nil, fmt.Errorf("x: %w", h.err)); got != h.text {
+			t.Errorf("the hint for %v is %q, want %q", h.err, got, h.text)
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package cache
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A time between two windows resolves to nothing that is known, from either side.
+func TestStateTimeInHole(t *testing.T) {
+	db := openClient(t)
+	for _, span := range []window.Span{{From: 0, To: 10}, {From: 20, To: 30}} {
+		l := mustClaim(t, db, "alice", span.From, span.To)
+		mustApply(t, l, span.To, madeEvent("alice", "x", span.From+1), madeEvent("alice", "y", span.To-1))
+		mustDo(t, l.Commit)
+	}
+	at := func(id event.ID) event.Time { return madeEvent("alice", "x", id).Time }
+	for _, c := range []struct {
+		time event.Time
+		want event.ID
+		ok   bool
+	}{{at(1), 1, true}, {at(5), 1, true}, {at(9), 9, false}, {at(15), 9, false}, {at(21) - 1, 9, false}, {at(21), 21, true}, {at(25), 21, true}} {
+		got, ok, err := db.StateTime(context.Background(), topics(t, "alice")[0], c.time)
+		if err != nil || ok != c.ok || got != c.want {
+			t.Errorf("StateTime(%s) = %s, %v, %v, want %s, %v", c.time, got, ok, err, c.want, c.ok)
+		}
+	}
+}
+
+// The state at a position stays as it is while the horizon comes to that position and a DEL
+// there is dropped.
+func TestStateWhileHorizonComes(t *testing.T) {
+	setState(t)
+	fewStorages, linesBytes = 0, 0
+	setStorageChunk(t, 1)
+	db := openServer(t)
+	ds := drafts("alice", "changes", "k", event.BlockSize-11)
+	for _, path := range strings.Fields("a b c d e f g h i j") {
+		ds = append(ds, draft("bob", path, "k"))
+	}
+	end := draft("bob", "j", "end")
+	end.Type, end.Value = event.Del, nil
+	ds = append(ds, end)
+	rs := mustAppend(t, db, append(ds, drafts("alice", "changes", "later", 10)...)...)
+	evs := make([]event.Event, len(rs))
+	for i := range rs {
+		evs[i] = rs[i].Event
+	}
+	const at = event.BlockSize
+	want := fold(evs, event.All, at)
+	var got []string
+	err := db.State(context.Background(), event.All, at, func(ev *event.Event) error {
+		if got = append(got, string(ev.Line())); len(got) > 1 {
+			return nil
+		}
+		return db.RetainOnce(context.Background(), Retention{MaxBytes: 1})
+	})
+	if horizon, herr := db.Horizon(context.Background()); horizon != at || herr != nil {
+		t.Fatalf("the horizon is %s, %v", horizon, herr)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("the state is %d events, %v, want %d", len(got), err, len(want))
+	}
+	checkState(t, db, evs, event.All, at)
+}
+
+// The positions of times do not move when the events around the horizon are dropped.
+func TestTimesAcrossHorizon(t *testing.T) {
+	db, ctx, clock := openServer(t), context.Background(), newClock()
+	db.file.Now = clock.now
+	mustAppend(t, db, draft("alice", "stays", "k"))
+	clock.add(time.Hour)
+	mustAppend(t, db, drafts("alice", "changes", "k", event.BlockSize-2)...)
+	clock.add(time.Hour)
+	end := draft("alice", "changes", "last of the block")
+	end.Type, end.Value = event.Del, nil // which goes with its block
+	mustAppend(t, db, end)
+	last := clock.now()
+	clock.add(time.Hour)
+	mustAppend(t, db, drafts("alice", "changes", "later", 5)...)
+	times := []time.Time{last, last.Add(time.Minute), clock.now().Add(-1), clock.now()}
+	position := func(at time.Time) event.ID {
+		id, err := db.PositionAt(ctx, event.TimeOf(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	var before []event.ID
+	for _, at := range times {
+		before = append(before, position(at))
+	}
+	if want := []event.ID{event.BlockSize, event.BlockSize, event.BlockSize, event.BlockSize + 5}; !slices.Equal(before, want) {
+		t.Fatalf("the positions are %v, want %v", before, want)
+	}
+	r, err := db.newRetainer(ctx, Retention{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rest = noRest
+	if err := db.moveHorizon(ctx, event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		for i, at := range times {
+			if got := position(at); got != before[i] {
+				t.Errorf("%s, %s is position %s, want %s", when, at, got, before[i])
+			}
+		}
+		if got, ok, err := db.TimeAt(ctx, event.BlockSize); got != event.TimeOf(last) || !ok || err != nil {
+			t.Errorf("%s, the horizon is of %s, %v, %v, want %s", when, got, ok, err, last)
+		}
+	}
+	check("before anything is dropped")
+	// What is appended next hides that the last event of the block is gone.
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	clock.add(time.Hour)
+	mustAppend(t, db, drafts("alice", "changes", "filling", event.BlockSize)...)
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check("afterwards")
+}
+
+// After each transaction that drops something of a block, the state at the horizon and above
+// is right: above all, no value comes to life whose DEL goes first.
+func TestStateWhileBlockIsDropped(t *testing.T) {
+	setState(t)
+	db, ctx := openServer(t), context.Background()
+	step := stepTime
+	stepTime = 0
+	t.Cleanup(func() { stepTime = step })
+	paths := strings.Fields("a b c d e f g h i j")
+	var ds []event.Draft
+	put := func(names []string, key string, del bool) {
+		for _, path := range names {
+			d := draft("bob", path, key)
+			if del {
+				d.Type, d.Value = event.Del, nil
+			}
+			ds = append(ds, d)
+		}
+	}
+	put(paths, "first", false)
+	ds = append(ds, drafts("alice", "fill", "k", event.BlockSize-18)...)
+	put(paths[:5], "end", true)
+	put(paths[2:4], "again", false)
+	put(paths[3:4], "again", true)
+	put(paths[5:], "later", false)
+	evs := make([]event.Event, 0, len(ds))
+	for _, r := range mustAppend(t, db, ds...) {
+		evs = append(evs, r.Event)
+	}
+	r, err := db.newRetainer(ctx, Retention{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const horizon = event.BlockSize
+	steps := 0
+	r.rest = func(context.Context, time.Duration) error {
+		steps++
+		for _, fewStorages = range []int{0, 256} { // events that are scanned, and those that postings name
+			checkState(t, db, evs, topics(t, "bob")[0], horizon)
+		}
+		return nil
+	}
+	if err := db.moveHorizon(ctx, horizon); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if steps < 20 {
+		t.Errorf("it took %d transactions", steps)
+	}
+	checkState(t, db, evs, event.All, horizon)
+}

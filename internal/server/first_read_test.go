@@ -1,0 +1,67 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// An unreadableLog is one that cannot be read, although what is asked of it besides works.
+type unreadableLog struct{ *memLog }
+
+var errUnreadable = errors.New("disk I/O error")
+
+func (l *unreadableLog) Read(_ context.Context, _ []event.Topic, after, _ event.ID, _ int) ([]event.Event, event.ID, error) {
+	return nil, after, errUnreadable
+}
+
+func (l *unreadableLog) AppendLines(_ context.Context, b []byte, _ []event.Topic, after, _ event.ID, _ int) ([]byte, event.ID, error) {
+	return b, after, errUnreadable
+}
+
+// A stream that cannot even begin is refused: a browser comes back after a 500 no more than
+// after a stream that is cut, but a program and a proxy can tell.
+func TestStreamOfUnreadableLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		log.put(t, "a", "p", 3)
+		s, stop := serve(t, &unreadableLog{log}, Config{})
+		defer stop()
+		for _, target := range []string{"/events?topic=a", "/events?topic=a&values=0", "/events?topic=a&until=0000000000002"} {
+			for _, accept := range []string{wire.SSE, wire.NDJSON} {
+				resp := s.get(target, "Accept", accept)
+				if b := body(t, resp); resp.StatusCode != http.StatusInternalServerError {
+					t.Errorf("%s as %s = %s: %.100s", target, accept, resp.Status, b)
+				}
+			}
+		}
+	})
+}
+
+// The live event comes after all that there was when the stream began, however much that
+// is, and names a position that is not before it.
+func TestLiveAfterAllHistory(t *testing.T) {
+	for _, n := range []int{1, chunk - 1, chunk, chunk + 1, 3*chunk + 7} {
+		for _, target := range []string{"/events?topic=a", "/events?topic=a&except=a/x"} {
+			t.Run(fmt.Sprint(n, target), func(t *testing.T) {
+				bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
+					log.put(t, "a", "p", n)
+					fs, end := s.stream(target)
+					defer end.Close()
+					for i := range n {
+						fs.want(t, "PUT", event.ID(i+1))
+					}
+					fs.want(t, "live", event.ID(n))
+					log.put(t, "a", "p", 1)
+					fs.want(t, "PUT", event.ID(n+1))
+				})
+			})
+		}
+	}
+}

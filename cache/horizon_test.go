@@ -183,3 +183,15 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	}
 	checkState(t, db, evs, event.All, horizon)
 }
+
+// The horizon never passes what has postings: what is below it is found by them.
+func TestHorizonStaysBehindPostings(t *testing.T) {
+	db := openServer(t)
+	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
+	if err := db.moveHorizon(context.Background(), 5); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := db.Horizon(context.Background()); at != event.Beginning || err != nil {
+		t.Errorf("the horizon is %s, %v", at, err)
+	}
+}

@@ -25,7 +25,7 @@ func TestPeerThatListsMore(t *testing.T) {
 			for i := range resp.Missing { // what is not shared is named by its hash
 				resp.Missing[i] = Item{Hash: resp.Missing[i].Hash}
 			}
-			slices.SortFunc(resp.Missing, Item.compare)
+			slices.SortFunc(resp.Missing, Item.Compare)
 		}
 		res := w.negotiate(t, s, Config{Strategy: with})
 		if res.Proven || res.Outcome != Pull || res.Why != "the peer lists more events than it has" || len(res.Rounds) > 5 {

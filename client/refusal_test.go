@@ -40,7 +40,7 @@ func TestSendRefusedForNow(t *testing.T) {
 		queue(t, db, "alice/x", "a", "b")
 		f.refusing(status, "")
 		var answer *StatusError
-		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), nil)
 		if !errors.As(err, &answer) || answer.Status != status || sent != (Sent{}) {
 			t.Errorf("%d: Send = %+v, %v", status, sent, err)
 		}
@@ -58,7 +58,7 @@ func TestSendAroundRefused(t *testing.T) {
 		db := f.newCache()
 		queue(t, db, "alice/x", "a", "b", "bad1", "c", "bad2", "d", "e")
 		f.refusing(status, "bad")
-		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), db, nil)
+		sent, err := newTestClient(t, db, hasty(f.http.URL)).Send(t.Context(), nil)
 		if err != nil || sent != (Sent{Sent: 5, Refused: 2}) {
 			t.Errorf("%d: Send = %+v, %v", status, sent, err)
 		}

@@ -120,7 +120,7 @@ func TestSyncWhoseWindowIsTakenOver(t *testing.T) {
 	alice := mustTopic(t, "alice")
 	done := make(chan error, 1)
 	go func() {
-		s, err := newTestClient(t, slow, cfg).Sync(context.Background(), alice, Range{})
+		s, err := newTestClient(t, slow, cfg).Sync(context.Background(), alice, SyncOptions{})
 		if err == nil && s.Held != 300 {
 			t.Errorf("the slow one holds %d events", s.Held)
 		}
@@ -128,7 +128,7 @@ func TestSyncWhoseWindowIsTakenOver(t *testing.T) {
 	}()
 	<-reached
 	clock.ahead.Store(int64(5 * time.Minute)) // longer than a lease
-	s, err := newTestClient(t, quick, hasty(f.http.URL)).Sync(t.Context(), alice, Range{})
+	s, err := newTestClient(t, quick, hasty(f.http.URL)).Sync(t.Context(), alice, SyncOptions{})
 	if err != nil || s.Held != 300 || s.Windows == 0 {
 		t.Errorf("the quick one: %+v, %v", s, err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // publicPackages are those that programs outside the module import.
-var publicPackages = []string{"event", "window", "reconcile", "cache", "client"}
+var publicPackages = []string{"event", "window", "reconcile", "cache", "client", "rstreamtest"}
 
 // Whatever a public package exports can be named by the programs that import it: no
 // signature, field or embedded type is of an internal package or unexported.

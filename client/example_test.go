@@ -3,14 +3,13 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/rstreamtest"
 )
 
 // example starts a server with three events and opens a copy of its log.
@@ -19,30 +18,19 @@ func example(ctx context.Context) (c *client.Client, end func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, err := cache.Open(ctx, filepath.Join(dir, "log.db"), cache.Config{Role: cache.Server})
+	s := rstreamtest.NewServer(nil)
+	s.Put("alice/posts/1", map[string]int{"n": 1})
+	s.Put("bob/posts/1", map[string]int{"n": 2})
+	s.Put("alice/posts/2", map[string]int{"n": 3})
+	copied, err := cache.Open(ctx, filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: s.Log()})
 	if err != nil {
 		return nil, nil, err
 	}
-	srv := server.New(log, server.Config{})
-	web := httptest.NewServer(srv)
-	copied, err := cache.Open(ctx, filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: log.Log()})
-	if err != nil {
-		return nil, nil, err
-	}
-	if c, err = client.New(copied, client.Config{Servers: []string{web.URL}}); err != nil {
-		return nil, nil, err
-	}
-	_, err = c.Put(ctx, []event.Draft{
-		{User: "alice", Path: "posts/1", Type: event.Put, Key: "a", Value: []byte(`{"n":1}`)},
-		{User: "bob", Path: "posts/1", Type: event.Put, Key: "b", Value: []byte(`{"n":2}`)},
-		{User: "alice", Path: "posts/2", Type: event.Put, Key: "c", Value: []byte(`{"n":3}`)},
-	})
+	c, err = client.New(copied, client.Config{Servers: []string{s.URL}})
 	return c, func() {
 		c.Close()
-		srv.Stop()
-		web.Close()
 		copied.Close()
-		log.Close()
+		s.Close()
 		os.RemoveAll(dir)
 	}, err
 }

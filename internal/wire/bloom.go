@@ -33,13 +33,13 @@ type BloomQuery struct {
 	One   bool // items is an object and not a list, here and in the response
 }
 
-// A BloomItem is one set to compare, and what the requesting side has of it.
+// A BloomItem is one set to compare, and what the requester has of it.
 type BloomItem struct {
 	ID    string // the storage as given, or
 	Topic string // the topic as given
 	Of    event.Topic
 	Known
-	Count *uint64 // number of events that the requesting side has, if given
+	Count *uint64 // number of events that the requester has, if given
 	Back  bool    // send a filter in any case, whichever side has more events
 }
 
@@ -49,9 +49,9 @@ type BloomAnswer struct {
 	Topic   string        `json:"topic,omitempty"`
 	Count   uint64        `json:"count"`
 	Digest  window.Digest `json:"digest"`            // SHA-256 over the hashes in ascending order
-	Missing []event.Hash  `json:"missing,omitzero"`  // events that the requesting side certainly lacks; nil if its Known is zero
+	Missing []event.Hash  `json:"missing,omitzero"`  // events that the requester certainly lacks; nil if its Known is zero
 	More    bool          `json:"more,omitempty"`    // more events are missing than listed
-	Unknown []event.Hash  `json:"unknown,omitempty"` // events that only the requesting side has
+	Unknown []event.Hash  `json:"unknown,omitempty"` // events that only the requester has
 	Filter  string        `json:"bloomFilter,omitempty"`
 }
 
@@ -92,7 +92,7 @@ func ParseBloom(rawQuery string) (*BloomQuery, error) {
 	return q, q.stretch(v)
 }
 
-// parseCount parses the number of events that the requesting side has.
+// parseCount parses the number of events that the requester has.
 func parseCount(s string) (*uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Known describes the events of a set that the requesting side has: by a filter, or by
+// A Known describes the events of a set that the requester has: by a filter, or by
 // their hashes. The zero Known describes nothing.
 type Known struct {
 	Filter []byte       // a frame of package reconcile, not parsed here

@@ -5,20 +5,19 @@ import (
 	"fmt"
 )
 
-// A Draft is an append as its author writes it: an event without a place in a
-// log.
+// A Draft is an append as its author writes it: an event without an ID and a time.
 type Draft struct {
 	User, Path string
 	Type       Type
 	Key        string // the author's idempotency key: the same draft sent twice is one event
-	Value      []byte // compact JSON, as CompactValue returns it; nil for DEL
+	Value      []byte // compact JSON, as returned by CompactValue; nil for Del
 }
 
-// Storage returns the storage that d is written to.
+// Storage returns the storage of d.
 func (d *Draft) Storage() Storage { return Storage{d.User, d.Path} }
 
-// Check says what is wrong with d. It does not look at the value's bytes: those
-// have been through CompactValue.
+// Check returns an error if d is not valid. It does not check the bytes of Value, which
+// must come from CompactValue.
 func (d *Draft) Check() error {
 	if err := d.Storage().Check(); err != nil {
 		return err
@@ -30,17 +29,17 @@ func (d *Draft) Check() error {
 	case d.Type != Put && d.Type != Del:
 		return fmt.Errorf("type %.40q: want PUT or DEL", string(d.Type))
 	case d.Type == Put && len(d.Value) == 0:
-		return errors.New("value: is missing; a PUT needs one (null is a value)")
+		return errors.New("value is missing; a PUT needs one (null is a value)")
 	case d.Type == Del && len(d.Value) != 0:
-		return errors.New("value: must not be given; a DEL has none")
+		return errors.New("value is not allowed; a DEL has none")
 	}
 	return nil
 }
 
-// Hash returns the hash of what d says.
+// Hash returns the hash of d.
 func (d *Draft) Hash() Hash { return sum(d.User, d.Path, d.Type, d.Key, d.Value) }
 
-// AppendJSON appends d as the JSON object that ParseDraft reads.
+// AppendJSON appends d to b as a JSON object, which ParseDraft parses.
 func (d *Draft) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"user":`...), d.User)
 	b = appendString(append(b, `,"path":`...), d.Path)
@@ -52,19 +51,19 @@ func (d *Draft) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// ParseDraft reads an append written as a JSON object: user, path, type (PUT if
-// not given), key and value, in any order. It also reads an event's line, whose id, time
-// and reason it leaves aside (another log gives its own) and whose hash must match.
-// Any other member is refused. The draft shares no bytes with object.
+// ParseDraft parses an append in the form of a JSON object: user, path, type (by default
+// PUT), key and value, in any order. It also parses an event's line: its hash must match,
+// and its id, time and reason are ignored, since another log assigns its own. All other
+// members are refused. The draft shares no bytes with object.
 func ParseDraft(object []byte) (Draft, error) {
 	d, _, err := ParseAppend(object)
 	return d, err
 }
 
-// ParseAppend is ParseDraft for a log, which has to know whether the author has settled
-// which event this is: by a key, an empty one included, or by a hash, which covers the
-// key. If not, the log makes a key, or a second append of the same value would be the
-// first one.
+// ParseAppend is ParseDraft for a log. settled reports whether the author determined the
+// event's identity: by a key, which may be empty, or by a hash, which covers the key. If
+// not, the log must make a key. Otherwise a second append of the same value would count as
+// the first one again.
 func ParseAppend(object []byte) (d Draft, settled bool, err error) {
 	d = Draft{Type: Put}
 	if given, ok := scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue); ok {
@@ -73,7 +72,7 @@ func ParseAppend(object []byte) (d Draft, settled bool, err error) {
 	return parseDraft(object)
 }
 
-// parseDraft is ParseAppend of whatever comes.
+// parseDraft parses every draft that ParseAppend's fast path does not accept.
 func parseDraft(object []byte) (d Draft, settled bool, err error) {
 	ms, err := members(object)
 	if err != nil {
@@ -126,9 +125,10 @@ const (
 	hasValue
 )
 
-// scanDraft reads the members of d that a JSON object gives, if it is as an append nearly
-// always is: none but those allowed, each at most once, and without escapes but in the
-// value. given are those that are there. The draft shares no bytes with object.
+// scanDraft is the fast path of ParseAppend and ScanBody. It sets the members of d from a
+// JSON object in the usual form: only allowed members, each at most once, and no escapes
+// except in the value. given is the set of members in object. The draft shares no bytes
+// with object.
 func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 	s := scanner{b: object}
 	s.space()

@@ -2,7 +2,7 @@ package event
 
 import "encoding/hex"
 
-// A Type says what an event does to the state of its storage.
+// A Type is the effect of an event on its storage.
 type Type string
 
 // The types of events.
@@ -11,29 +11,27 @@ const (
 	Del Type = "DEL" // removes it
 )
 
-// An Event is one immutable entry of a log. One that New or ParseLine returned
-// keeps its line and is not changed any more.
+// An Event is one immutable entry of a log. An Event returned by New or ParseLine keeps its
+// line and must not be changed.
 type Event struct {
 	ID   ID
 	Time Time
 	Draft
 	Hash  Hash
-	Extra []byte // members that stand before the value, as they are written: `"a":1,"b":2`
+	Extra []byte // further members of the line, before the value, as written: `"a":1,"b":2`
 	line  []byte
-	mark  Mark // if KeepMark has made it
+	mark  Mark // set by KeepMark
 }
 
-// New returns the event that a log makes of d: its place, its time and its hash
-// given, its line encoded once. d has passed Check, id is not Beginning, t is
-// Valid and h is d's hash.
+// New returns the event of d at id and t, with its line encoded once. d must have passed
+// Check, id must not be Beginning, t must be Valid, and h must be d's hash.
 func New(id ID, t Time, d Draft, h Hash) Event {
 	ev := Event{ID: id, Time: t, Draft: d, Hash: h, Extra: d.extra()}
 	ev.line = ev.AppendLine(make([]byte, 0, len(d.Value)+len(d.User)+len(d.Path)+len(d.Key)+224))
 	return ev
 }
 
-// Line returns the event's one line, without a line feed. The caller must not
-// change it.
+// Line returns the event's line, without a line feed. The caller must not change it.
 func (ev *Event) Line() []byte {
 	if ev.line == nil {
 		return ev.AppendLine(nil)
@@ -41,7 +39,7 @@ func (ev *Event) Line() []byte {
 	return ev.line
 }
 
-// Mark returns the mark of the event's own position.
+// Mark returns the mark of the event's position.
 func (ev *Event) Mark() Mark {
 	if ev.mark != 0 {
 		return ev.mark
@@ -49,7 +47,8 @@ func (ev *Event) Mark() Mark {
 	return MarkOf(ev.ID, ev.Time, ev.Hash)
 }
 
-// KeepMark makes Mark once for all. It must not run beside anything that uses ev.
+// KeepMark computes and stores the result of Mark. It must not be called while another
+// goroutine uses ev.
 func (ev *Event) KeepMark() { ev.mark = ev.Mark() }
 
 // AppendLine appends the event's line, without a line feed, to b.
@@ -83,8 +82,8 @@ func (ev *Event) AppendLine(b []byte) []byte {
 	return append(b, '}')
 }
 
-// AppendNotice appends what tells of an event without its time, key and value: which event
-// it is, and of which storage. No notice is an event's line, or the other way round.
+// AppendNotice appends the notice of ev to b: its id, type, storage and hash, without time,
+// key and value. No notice is a valid line of an event, and no line a valid notice.
 func (ev *Event) AppendNotice(b []byte) []byte {
 	b = append(b, `{"id":"`...)
 	b = ev.ID.AppendTo(b)
@@ -95,12 +94,11 @@ func (ev *Event) AppendNotice(b []byte) []byte {
 	return append(b, `"}`...)
 }
 
-// A Receipt is the log's answer to one draft: the event that it is now, and
-// whether the log had taken it before.
+// A Receipt is the log's answer to a draft: its event, and whether the log had it before.
 type Receipt struct {
 	Event
-	Known bool // the log already knew the hash; Event is the first one
-	// Dropped means that the log has dropped the event since: besides what the draft
-	// says, only its id is known.
+	Known bool // the log already knew the hash; Event is the first event with it
+	// Dropped reports that the log has dropped the event since. Apart from the
+	// draft, only its ID is known.
 	Dropped bool
 }

@@ -36,7 +36,7 @@ func ExampleTopic() {
 }
 
 func ExampleTopic_Contains() {
-	// What was granted, and what is asked for.
+	// The topic that was granted, compared with topics that are requested.
 	granted, err := event.ParseTopic("alice/po*")
 	if err != nil {
 		fmt.Println(err)

@@ -5,17 +5,16 @@ import (
 	"strings"
 )
 
-// expiryKey is how the key of a DEL begins that ends a value which was not renewed in
-// time. The hash of the PUT follows: so it ends once, whoever does it.
+// expiryKey is the prefix of the key of a DEL that expires a value. The hash of the PUT
+// follows, so that a value expires only once, no matter who appends the DEL.
 const expiryKey = "expired:"
 
-// Expiry returns the append that ends the value that ev, a PUT, has set.
+// Expiry returns the DEL that expires the value of ev, a PUT.
 func Expiry(ev *Event) Draft {
 	return Draft{User: ev.User, Path: ev.Path, Type: Del, Key: expiryKey + ev.Hash.String()}
 }
 
-// IsExpiry reports whether d ends a value that was not renewed in time. Its event's line
-// says so as its reason.
+// IsExpiry reports whether d expires a value. The line of its event then has a reason.
 func (d *Draft) IsExpiry() bool {
 	if d.Type != Del {
 		return false
@@ -28,7 +27,7 @@ func (d *Draft) IsExpiry() bool {
 	return err == nil
 }
 
-// extra returns the members that a log puts before the value of d's event.
+// extra returns the members that a log adds to the line of d's event, before the value.
 func (d *Draft) extra() []byte {
 	if d.IsExpiry() {
 		return []byte(`"reason":"expired"`)
@@ -36,6 +35,6 @@ func (d *Draft) extra() []byte {
 	return nil
 }
 
-// Covered reports whether ev's line says nothing but what follows from what its hash
-// covers, besides the id and the time, which digests cover.
+// Covered reports whether ev's line can be rebuilt from its ID, its time and the draft that
+// its hash covers: it has no other members.
 func (ev *Event) Covered() bool { return bytes.Equal(ev.Extra, ev.extra()) }

@@ -5,15 +5,14 @@ import (
 	"fmt"
 )
 
-// These are shortcuts for the module's other packages, which read many lines that have
-// been checked before: Stored and Skim for the cache, SkimMark for the server's streams,
-// ScanBody for the bodies that wire reads. They are here since they need to know how an
-// event keeps its line.
+// The functions of this file are fast paths for other packages of the module, which read
+// many lines that were checked before: Stored and Skim for the cache, SkimMark for the
+// server's streams, ScanBody for the bodies of requests. They are here because they need to
+// know how an event keeps its line.
 
-// Stored reads an event's line that came from a trusted place, where ParseLine had
-// been before it: it cuts the line into its members without checking the names,
-// the value and the hash again. The event keeps the line, which the caller must
-// not change any more.
+// Stored parses a line that ParseLine has accepted before, from a trusted source such as the
+// file. It does not check the names, the value and the hash again. The event keeps the
+// line, which the caller must not change.
 func Stored(line []byte) (Event, error) {
 	ev, tail, err := cutLine(line)
 	if err == nil {
@@ -29,15 +28,15 @@ func Stored(line []byte) (Event, error) {
 	return ev, nil
 }
 
-// A Skimmed line is the beginning of an event's line. It shares the line's bytes.
+// Skimmed holds the first members of an event's line. It shares the line's bytes.
 type Skimmed struct {
 	ID         ID
 	User, Path []byte
 	Type       Type
 }
 
-// Skim is Stored for what a line begins with: it looks no further, and allocates
-// nothing unless a name has a quote or a backslash.
+// Skim is Stored for the first members of a line. It reads no further, and allocates
+// nothing unless a name contains a quote or a backslash.
 func Skim(line []byte) (s Skimmed, err error) {
 	p := lineParser{rest: line}
 	s, _, err = p.skim()
@@ -47,7 +46,7 @@ func Skim(line []byte) (s Skimmed, err error) {
 	return s, nil
 }
 
-// SkimMark is Skim that also returns the mark of the event's own position.
+// SkimMark is Skim, and also returns the mark of the event's position.
 func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 	p := lineParser{rest: line}
 	s, text, err := p.skim()
@@ -70,8 +69,7 @@ func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 	return s, MarkOf(s.ID, t, h), nil
 }
 
-// skim cuts off what a line begins with, up to its type, and returns its time as it
-// stands.
+// skim parses the first members of a line, up to its type, and returns its time as text.
 func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	id := p.text(`{"id":`)
 	time = p.text(`,"time":`)
@@ -93,9 +91,9 @@ func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	return s, time, nil
 }
 
-// ScanBody returns the draft that a JSON object with value, key and type makes for a
-// storage, if that is as it nearly always is, and whether it names a key. What it does
-// not take may still be right.
+// ScanBody returns the draft of a JSON object with value, key and type for a storage, and
+// whether the object has a key. ok is false if object is not in the usual form: it may still
+// be valid.
 func ScanBody(object []byte, user, path string) (d Draft, keyed, ok bool) {
 	d = Draft{User: user, Path: path, Type: Put}
 	given, ok := scanDraft(object, &d, hasType|hasKey|hasValue)

@@ -7,39 +7,38 @@ import (
 	"fmt"
 )
 
-// A Hash names what an author wrote: SHA-256 over
+// A Hash identifies a draft. It is SHA-256 over
 //
 //	rstream1 NUL user NUL path NUL type NUL key NUL value
 //
-// with the value's bytes as stored (none for DEL). No name can contain NUL, so no
-// two appends share the hashed bytes. Its text is 64 lower-case hex digits.
+// with the bytes of the value as stored (none for Del). No name contains NUL, so no two
+// drafts have the same hashed bytes. Its text is 64 lower-case hex digits.
 type Hash [sha256.Size]byte
 
-// hashDomain keeps these hashes apart from any other use of SHA-256.
+// hashDomain separates these hashes from other uses of SHA-256.
 const hashDomain = "rstream1"
 
 // String returns the 64 hex digits of h.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// Compare returns -1, 0 or +1 as h stands before, at or after other in the order of
-// their bytes.
+// Compare compares h and other in the order of their bytes. It returns -1, 0 or +1.
 func (h Hash) Compare(other Hash) int { return bytes.Compare(h[:], other[:]) }
 
 // MarshalText returns the 64 hex digits of h.
 func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
 
-// UnmarshalText is ParseHash.
+// UnmarshalText parses 64 lower-case hex digits.
 func (h *Hash) UnmarshalText(b []byte) (err error) {
 	*h, err = ParseHash(b)
 	return err
 }
 
-// ParseHash reads 64 lower-case hex digits.
+// ParseHash parses 64 lower-case hex digits.
 func ParseHash[T string | []byte](s T) (h Hash, err error) {
 	if len(s) != 2*len(h) {
 		return h, fmt.Errorf("parse hash %.80q: want 64 hex digits", string(s))
 	}
-	var all byte // looked at once: this is done for each event of a replay
+	var all byte // checked once at the end: this runs for each event of a replay
 	for i := range h {
 		hi, lo := hexDigits[s[2*i]], hexDigits[s[2*i+1]]
 		all |= hi | lo
@@ -51,7 +50,7 @@ func ParseHash[T string | []byte](s T) (h Hash, err error) {
 	return h, nil
 }
 
-// hexDigits are the values of lower-case hex digits; 0xff is none.
+// hexDigits maps lower-case hex digits to their values, and all other bytes to 0xff.
 var hexDigits = func() (values [256]byte) {
 	for c := range values {
 		values[c] = 0xff
@@ -63,7 +62,7 @@ var hexDigits = func() (values [256]byte) {
 }()
 
 func sum(user, path string, typ Type, key string, value []byte) (h Hash) {
-	b := make([]byte, 0, 512) // on the stack, hence the clone below
+	b := make([]byte, 0, 512) // on the stack only because of the Clone below
 	b = append(append(b, hashDomain...), 0)
 	b = append(append(b, user...), 0)
 	b = append(append(b, path...), 0)

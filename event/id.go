@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// An ID is the place of an event in its log: 1 to [MaxID], given in the order of
-// commit. Read as a position it means "just after that event". Its text is
-// always 13 characters of Crockford base32, so IDs sort as text.
+// An ID is the place of an event in its log: 1 to [MaxID], assigned in the order of commit.
+// Read as a position, it means "just after that event". Its text is always 13 characters of
+// Crockford base32, so that IDs sort as text.
 type ID uint64
 
 const (
 	// Beginning is the position before the first event of a log.
 	Beginning ID = 0
-	// MaxID is the largest ID. As the end of a stretch it means "no end".
+	// MaxID is the largest ID. As the end of a range it means "no end".
 	MaxID ID = math.MaxInt64
 	// IDLen is the length of an ID's text in bytes.
 	IDLen = 13
@@ -25,8 +25,8 @@ const (
 
 const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-// crockfordValue maps an upper-case Crockford character to its value; 0xff
-// marks a byte that is none.
+// crockfordValue maps upper-case Crockford characters to their values, and all other bytes
+// to 0xff.
 var crockfordValue = func() (t [256]byte) {
 	for i := range t {
 		t[i] = 0xff
@@ -51,14 +51,14 @@ func (id ID) String() string { return string(id.AppendTo(make([]byte, 0, IDLen))
 // MarshalText returns the 13 characters of id.
 func (id ID) MarshalText() ([]byte, error) { return id.AppendTo(nil), nil }
 
-// UnmarshalText is [ParseID].
+// UnmarshalText parses an ID as [ParseID] does.
 func (id *ID) UnmarshalText(b []byte) (err error) {
 	*id, err = ParseID(string(b))
 	return err
 }
 
-// Block returns the number of the block that holds id. The position Beginning
-// lies in no block; it is counted to block 0.
+// Block returns the number of the block that contains id. Beginning, which is in no block,
+// counts as part of block 0.
 func (id ID) Block() uint64 {
 	if id == 0 {
 		return 0
@@ -66,8 +66,8 @@ func (id ID) Block() uint64 {
 	return uint64(id-1) / BlockSize
 }
 
-// ParseID reads the 13 characters of an ID or of a position. There is exactly one
-// text for each ID: lower case, other lengths and values over MaxID are refused.
+// ParseID parses the 13 characters of an ID or a position. Each ID has exactly one text:
+// lower case, other lengths and values over MaxID are refused.
 func ParseID(s string) (ID, error) {
 	id, ok := parseID(s)
 	if !ok {
@@ -84,7 +84,7 @@ func parseID[T string | []byte](s T) (ID, bool) {
 	if len(s) != IDLen {
 		return 0, false
 	}
-	if s[0] > '7' { // 13 characters hold 65 bits; an ID has 63
+	if s[0] > '7' { // 13 characters have 65 bits, an ID 63
 		return 0, false
 	}
 	var id ID
@@ -98,18 +98,17 @@ func parseID[T string | []byte](s T) (ID, bool) {
 	return id, true
 }
 
-// LogIDLen and LogSuffixLen are the lengths of a log's name and of the part of
-// it that a cursor carries, in bytes.
+// LogIDLen is the length of a log id in bytes, and LogSuffixLen that of its part in a
+// cursor.
 const (
 	LogIDLen     = 16
 	LogSuffixLen = 5
 )
 
-// ValidLogID reports whether s can be the name of a log: 16 characters of
-// Crockford base32.
+// ValidLogID reports whether s is a valid log id: 16 characters of Crockford base32.
 func ValidLogID(s string) bool { return len(s) == LogIDLen && isCrockford(s) }
 
-// NewLogID returns the name of a log made from 10 random bytes.
+// NewLogID returns a log id made from 10 random bytes.
 func NewLogID(random [10]byte) string {
 	var b strings.Builder
 	var acc, bits uint

@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how deep arrays and objects in a value may nest.
+// MaxDepth is how deep arrays and objects in a value may be nested.
 const MaxDepth = 512
 
-// CompactValue returns the one form in which a value is stored: the JSON text v
-// without the white space between its tokens and otherwise byte for byte as it
-// was written. It refuses what is not one JSON value, invalid UTF-8 and nesting
-// over MaxDepth. The result shares no bytes with v.
+// CompactValue returns the form in which a value is stored: the JSON text v without the
+// white space between its tokens, and otherwise unchanged byte for byte. It returns an error
+// if v is not exactly one JSON value, has invalid UTF-8 or is nested deeper than MaxDepth.
+// The result shares no bytes with v.
 func CompactValue(v []byte) ([]byte, error) {
 	spaces, err := checkJSON(v, MaxDepth)
 	if err != nil {
@@ -25,15 +25,15 @@ func CompactValue(v []byte) ([]byte, error) {
 	return compact(v, spaces), nil
 }
 
-// CheckJSON says what is wrong with v if it is not one JSON value in valid UTF-8 that nests
-// no deeper than MaxDepth.
+// CheckJSON returns an error if v is not exactly one JSON value in valid UTF-8, nested no
+// deeper than MaxDepth.
 func CheckJSON(v []byte) error {
 	_, err := checkJSON(v, MaxDepth)
 	return err
 }
 
-// compact returns a JSON value without so many bytes of white space that stand between its
-// tokens.
+// compact returns a copy of a JSON value without the white space between its tokens, which
+// takes the given number of bytes.
 func compact(v []byte, spaces int) []byte {
 	if spaces == 0 {
 		return bytes.Clone(v)
@@ -55,7 +55,7 @@ func compact(v []byte, spaces int) []byte {
 	return b
 }
 
-// checkCompact refuses a value that CompactValue would not have written.
+// checkCompact returns an error if CompactValue would not return v unchanged.
 func checkCompact(v []byte) error {
 	spaces, err := checkJSON(v, MaxDepth)
 	if err == nil && spaces > 0 {
@@ -67,11 +67,11 @@ func checkCompact(v []byte) error {
 	return nil
 }
 
-var errSpaced = errors.New("has white space between its tokens")
+var errSpaced = errors.New("white space between tokens")
 
-// checkJSON refuses what is not one JSON value in valid UTF-8 that nests at most
-// deepest deep, and counts the bytes of white space between its tokens. It
-// allocates nothing.
+// checkJSON returns an error if v is not exactly one JSON value in valid UTF-8, nested at
+// most deepest deep. It returns the number of bytes of white space between its tokens. For a
+// valid value, it does not allocate.
 func checkJSON(v []byte, deepest int) (spaces int, err error) {
 	if spaces, ok := isJSON(v, deepest); ok {
 		return spaces, nil
@@ -79,14 +79,14 @@ func checkJSON(v []byte, deepest int) (spaces int, err error) {
 	return checkJSONStrictly(v, deepest)
 }
 
-// checkJSONStrictly is checkJSON that can say what is wrong.
+// checkJSONStrictly is the slow path of checkJSON, which can explain an error.
 func checkJSONStrictly(v []byte, deepest int) (spaces int, err error) {
 	if !utf8.Valid(v) {
-		return 0, errors.New("is not valid UTF-8")
+		return 0, errors.New("not valid UTF-8")
 	}
 	depth, spaces := survey(v)
 	if depth > deepest {
-		return 0, fmt.Errorf("is nested deeper than %d", deepest)
+		return 0, fmt.Errorf("nested deeper than %d", deepest)
 	}
 	if !json.Valid(v) {
 		return 0, syntaxError(v)
@@ -94,8 +94,8 @@ func checkJSONStrictly(v []byte, deepest int) (spaces int, err error) {
 	return spaces, nil
 }
 
-// survey returns how deep the brackets of v nest and how many bytes of white
-// space stand between its tokens.
+// survey returns how deep the brackets of v are nested, and the number of bytes of white
+// space between its tokens.
 func survey(v []byte) (deepest, spaces int) {
 	depth, inString := 0, false
 	for i := 0; i < len(v); i++ {
@@ -119,41 +119,41 @@ func survey(v []byte) (deepest, spaces int) {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-// syntaxError says where v, which is not JSON, goes wrong.
+// syntaxError returns the error in v, which is not valid JSON, and its place.
 func syntaxError(v []byte) error {
 	if len(bytes.Trim(v, " \t\r\n")) == 0 {
-		return errors.New("is empty; want JSON")
+		return errors.New("empty; want JSON")
 	}
 	var discard any
 	err := json.Unmarshal(v, &discard)
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("is not JSON at byte %d: %w", syntax.Offset, err)
+		return fmt.Errorf("invalid JSON at byte %d: %w", syntax.Offset, err)
 	}
-	return fmt.Errorf("is not JSON: %w", err)
+	return fmt.Errorf("invalid JSON: %w", err)
 }
 
-// A Member is one name and value of a JSON object, the value's bytes as written.
+// A Member is one name and value of a JSON object, with the bytes of the value as written.
 type Member struct {
 	Name  string
 	Value json.RawMessage
 }
 
-// Members splits one JSON object into its members, in their order. Names are
-// exact: encoding/json would fold their case, keep the last of two and replace
-// what is no text. A name that stands twice is refused, and so is one with half
-// of a surrogate pair. The result shares no bytes with object.
+// Members splits one JSON object into its members, in their order. Names are exact, while
+// encoding/json would fold their case, keep the last of two and replace lone surrogates. It
+// returns an error if a name is given twice or has a lone surrogate. The result shares no
+// bytes with object.
 func Members(object []byte) ([]Member, error) { return members(bytes.Clone(object)) }
 
-// members is Members, with values that share object's bytes.
+// members is like Members, but the values share the bytes of object.
 func members(object []byte) ([]Member, error) {
 	if _, err := checkJSON(object, MaxDepth+2); err != nil {
 		return nil, err
 	}
 	rest := trimSpace(object)
 	if rest[0] != '{' {
-		return nil, errors.New("is not a JSON object")
+		return nil, errors.New("not a JSON object")
 	}
-	// From here on object is known to be well formed.
+	// From here on, object is known to be well formed.
 	var ms []Member
 	seen := map[string]bool{}
 	rest = trimSpace(rest[1:])
@@ -161,10 +161,10 @@ func members(object []byte) ([]Member, error) {
 		n := valueLen(rest)
 		name, ok := unquote(rest[:n])
 		if !ok {
-			return nil, fmt.Errorf("has the name %.40q, which has half of a surrogate pair", rest[:n])
+			return nil, fmt.Errorf("name %.40q contains a lone surrogate", rest[:n])
 		}
 		if seen[name] {
-			return nil, fmt.Errorf("has the member %.40q twice", name)
+			return nil, fmt.Errorf("member %.40q is given twice", name)
 		}
 		seen[name] = true
 		rest = trimSpace(rest[n:])
@@ -185,8 +185,7 @@ func trimSpace(b []byte) []byte {
 	return b
 }
 
-// valueLen returns the length of the value that b, well-formed JSON from there
-// on, begins with.
+// valueLen returns the length of the value at the start of b, which must be well formed.
 func valueLen(b []byte) int {
 	depth, inString := 0, false
 	for i := 0; i < len(b); i++ {
@@ -213,9 +212,8 @@ func valueLen(b []byte) int {
 	return len(b)
 }
 
-// unquote returns the text of the JSON string b. It is not ok if b has half of a
-// surrogate pair, such as \ud800: that is no text, and encoding/json would
-// silently make it U+FFFD.
+// unquote returns the text of the JSON string b. ok is false if b contains a lone surrogate
+// such as \ud800: it is not text, and encoding/json would silently replace it by U+FFFD.
 func unquote(b []byte) (s string, ok bool) {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return string(b[1 : len(b)-1]), true
@@ -241,15 +239,15 @@ func unquote(b []byte) (s string, ok bool) {
 	return s, json.Unmarshal(b, &s) == nil
 }
 
-// hexRune reads the four hex digits that b begins with.
+// hexRune parses the four hex digits at the start of b.
 func hexRune(b []byte) rune {
 	n, _ := strconv.ParseUint(string(b[:4]), 16, 16)
 	return rune(n)
 }
 
-// appendString appends s as JSON, escaping nothing but what must be: names hold
-// no control characters, so that is the quote and the backslash. encoding/json
-// would rewrite < > & and more.
+// appendString appends s as a JSON string. It escapes only the quote and the backslash, which
+// is enough because names contain no control characters. encoding/json would also escape
+// < > & and more.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
@@ -268,7 +266,7 @@ func (m Member) Text() (string, error) {
 	}
 	s, ok := unquote(m.Value)
 	if !ok {
-		return "", fmt.Errorf("%s: %.40q has half of a surrogate pair", m.Name, m.Value)
+		return "", fmt.Errorf("%s: %.40q contains a lone surrogate", m.Name, m.Value)
 	}
 	return s, nil
 }

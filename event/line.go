@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// ErrHash is wrapped by ParseLine when a line's hash is not that of its contents.
+// ErrHash is wrapped by the error of ParseLine if a line's hash does not match its contents.
 var ErrHash = errors.New("hash does not match the contents")
 
-// ParseLine reads an event's line and checks all of it: the order and form of its
-// members, its names, its value and its hash. The event keeps the line, which the
-// caller must not change any more. A line that ParseLine accepts is the line that
-// the event prints.
+// ParseLine parses an event's line and checks all of it: the order and form of its members,
+// its names, its value and its hash. The event keeps the line, which the caller must not
+// change. A line that ParseLine accepts is exactly the line that the event prints.
 func ParseLine(line []byte) (Event, error) {
 	ev, err := parseLine(line)
 	if err != nil {
@@ -40,8 +39,8 @@ func parseLine(line []byte) (Event, error) {
 	return ev, nil
 }
 
-// cutLine reads a line up to its hash and returns what follows as its tail. It
-// checks the form of the members, not the names in them.
+// cutLine parses a line up to its hash and returns the rest as tail. It checks the form of
+// the members, but not the names in them.
 func cutLine(line []byte) (ev Event, tail []byte, err error) {
 	p := lineParser{rest: line}
 	id, t := p.text(`{"id":`), p.text(`,"time":`)
@@ -68,7 +67,7 @@ func cutLine(line []byte) (ev Event, tail []byte, err error) {
 	return ev, p.rest, nil
 }
 
-// typeOf avoids an allocation for the types there are.
+// typeOf converts b without an allocation for the known types.
 func typeOf(b []byte) Type {
 	switch string(b) {
 	case "PUT":
@@ -79,15 +78,14 @@ func typeOf(b []byte) Type {
 	return Type(b)
 }
 
-// A lineParser cuts the leading members off a line; the first thing that is wrong
-// sticks.
+// A lineParser parses the leading members of a line. It keeps its first error.
 type lineParser struct {
 	rest []byte
 	err  error
 }
 
-// text cuts off label and the JSON string behind it and returns what stands
-// between the quotes, accepting only the escapes that appendString writes.
+// text parses label and the JSON string after it, and returns the bytes between the quotes.
+// It accepts only the escapes that appendString writes.
 func (p *lineParser) text(label string) []byte {
 	if p.err != nil {
 		return nil
@@ -109,16 +107,16 @@ func (p *lineParser) text(label string) []byte {
 			return b[:i]
 		case '\\':
 			if i++; i < len(b) && b[i] != '"' && b[i] != '\\' {
-				p.err = fmt.Errorf("%s is not a string in its shortest form", strings.Trim(label, "{,:"))
+				p.err = fmt.Errorf("%s: not a string in its shortest form", strings.Trim(label, "{,:"))
 				return nil
 			}
 		}
 	}
-	p.err = fmt.Errorf("%s is a string without an end", strings.Trim(label, "{,:"))
+	p.err = fmt.Errorf("%s: unterminated string", strings.Trim(label, "{,:"))
 	return nil
 }
 
-// unescape undoes what appendString does.
+// unescape reverses appendString.
 func unescape(b []byte) string {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return string(b)
@@ -133,14 +131,14 @@ func unescape(b []byte) string {
 	return string(s)
 }
 
-// splitTail splits what follows the hash of a line into the unknown members and
-// the value. Both share b's bytes.
+// splitTail splits the rest of a line after its hash into the unknown members and the
+// value. Both share b's bytes.
 func splitTail(b []byte) (extra, value []byte, err error) {
 	if string(b) == "}" {
 		return nil, nil, nil
 	}
 	if len(b) < 3 || b[0] != ',' || b[1] != '"' || b[len(b)-1] != '}' {
-		return nil, nil, fmt.Errorf("want a member or the end behind the hash, not %.30q", b)
+		return nil, nil, fmt.Errorf("want a member or the end after the hash, not %.30q", b)
 	}
 	b = b[1 : len(b)-1]
 	if v, ok := bytes.CutPrefix(b, []byte(`"value":`)); ok {
@@ -149,10 +147,10 @@ func splitTail(b []byte) (extra, value []byte, err error) {
 	object := slices.Concat([]byte{'{'}, b, []byte{'}'})
 	spaces, err := checkJSON(object, MaxDepth+1)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the members behind the hash: %w", err)
+		return nil, nil, fmt.Errorf("members after the hash: %w", err)
 	}
 	if spaces > 0 {
-		return nil, nil, fmt.Errorf("the members behind the hash: %w", errSpaced)
+		return nil, nil, fmt.Errorf("members after the hash: %w", errSpaced)
 	}
 	ms, err := members(object)
 	if err != nil {
@@ -161,14 +159,14 @@ func splitTail(b []byte) (extra, value []byte, err error) {
 	for i, m := range ms {
 		switch {
 		case isLineMember(m.Name):
-			return nil, nil, fmt.Errorf("has the member %q twice", m.Name)
+			return nil, nil, fmt.Errorf("member %q is given twice", m.Name)
 		case m.Name == "value" && i < len(ms)-1:
-			return nil, nil, errors.New("value: is not the last member")
+			return nil, nil, errors.New("value: not the last member")
 		case m.Name == "value":
 			n := len(b) - len(m.Value)
 			extra, ok := bytes.CutSuffix(b[:n], []byte(`,"value":`))
 			if !ok {
-				return nil, nil, errors.New(`value: its name is not written "value"`)
+				return nil, nil, errors.New(`value: its name must be written "value"`)
 			}
 			return extra, b[n:], nil
 		}
@@ -176,7 +174,7 @@ func splitTail(b []byte) (extra, value []byte, err error) {
 	return b, nil, nil
 }
 
-// isLineMember reports whether name is one of the members that begin every line.
+// isLineMember reports whether name is one of the first members of every line.
 func isLineMember(name string) bool {
 	switch name {
 	case "id", "time", "user", "path", "type", "key", "hash":

@@ -6,23 +6,24 @@ import (
 	"time"
 )
 
-// A LocalMoment is a moment as a person writes it. A local time may be doubtful around a
-// change of the zone's clock, such as the one to daylight saving time.
+// A LocalMoment is a moment as a person writes it, in local time. A local time is ambiguous
+// or missing around a change of the zone's clock, such as the start of daylight saving
+// time.
 type LocalMoment struct {
 	Moment
 
-	// First and Last are the two times at which the clock showed the local time, if it was
-	// set back over it. Otherwise they are zero.
+	// First and Last are the two times at which the clock showed the local time, if it
+	// was set back over it. Otherwise they are zero.
 	First, Last time.Time
-	// Skipped is when the clock was set forward over the local time. Otherwise it is zero.
+	// Skipped is the time at which the clock was set forward over the local time.
+	// Otherwise it is zero.
 	Skipped time.Time
 }
 
-// ParseLocalMoment reads what ParseMoment reads and what a person would also
-// write: 14:05 or 14:05:30, the last one that is not in the future, and a date or
-// a date and time, all in now's zone. Where the zone's clock is set back, a date
-// and time is the first of the two; where it is set forward, a time that is left
-// out is the moment of the jump.
+// ParseLocalMoment parses the forms of ParseMoment, and local ones in now's zone: 14:05 or
+// 14:05:30 is the last such time that is not in the future; a date, and a date and time,
+// are as written. If the clock showed a date and time twice, the result is the first one.
+// If the clock skipped it, the result is the time of the jump.
 func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
 	for _, layout := range []string{"15:04", "15:04:05"} {
 		if clock, err := time.Parse(layout, s); err == nil {
@@ -45,7 +46,7 @@ func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
 
 var errNoMoment = errors.New("want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
 
-// wallMoment returns the moment at which a calendar and clock in loc show what wall shows.
+// wallMoment returns the moment at which the calendar and clock in loc show the same as wall.
 func wallMoment(wall time.Time, loc *time.Location) LocalMoment {
 	first, last, jump := shownAt(wall, loc)
 	switch {
@@ -57,7 +58,8 @@ func wallMoment(wall time.Time, loc *time.Location) LocalMoment {
 	return LocalMoment{Moment: AtTime(TimeOf(first)), First: first, Last: last}
 }
 
-// clockMoment returns the last moment not after now at which a clock shows what clock shows.
+// clockMoment returns the last moment not after now at which the clock in now's zone shows
+// the same as clock.
 func clockMoment(clock, now time.Time) LocalMoment {
 	at := lastAt(clock, now)
 	m := LocalMoment{Moment: AtTime(TimeOf(at))}
@@ -65,17 +67,16 @@ func clockMoment(clock, now time.Time) LocalMoment {
 	if first, last, _ := shownAt(wall, now.Location()); !first.Equal(last) && !last.After(now) {
 		m.First, m.Last = first, last
 	}
-	// A day later the clock has shown it again by now, unless it was set forward over it.
+	// A day later, the clock must have shown it again by now, unless it skipped it.
 	if first, _, jump := shownAt(wall.AddDate(0, 0, 1), now.Location()); first.IsZero() && !jump.After(now) {
 		m.Skipped = jump
 	}
 	return m
 }
 
-// lastAt returns the last time not after now at which the clock on the wall shows
-// what clock shows. It goes back through the stretches in which the zone's offset
-// does not change, so that it finds the second of two 02:30 and leaves out a day
-// that has none.
+// lastAt returns the last time not after now at which the clock in now's zone shows the same
+// as clock. It goes back through the periods with a constant zone offset, so that it finds
+// the second of two 02:30 and skips a day without one.
 func lastAt(clock, now time.Time) time.Time {
 	for t := now; ; {
 		back := sinceMidnight(t) - sinceMidnight(clock)
@@ -91,15 +92,15 @@ func lastAt(clock, now time.Time) time.Time {
 	}
 }
 
-// sinceMidnight returns how far the hands of t's clock have come.
+// sinceMidnight returns the time of day that t's clock shows.
 func sinceMidnight(t time.Time) time.Duration {
 	hour, minute, sec := t.Clock()
 	return time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute +
 		time.Duration(sec)*time.Second + time.Duration(t.Nanosecond())
 }
 
-// shownAt returns the first and the last time at which a calendar and clock in loc show
-// what wall shows. If they never do, both are zero, and jump is when they skip it.
+// shownAt returns the first and the last time at which the calendar and clock in loc show
+// the same as wall. If they never do, both are zero, and jump is when they skipped it.
 func shownAt(wall time.Time, loc *time.Location) (first, last, jump time.Time) {
 	for t := wall.Add(-48 * time.Hour).In(loc); ; {
 		_, offset := t.Zone()

@@ -8,11 +8,11 @@ import (
 )
 
 // A Moment is a point in a log as a person or a request writes it. It is resolved to a
-// position once; from then on positions travel. Moments can be compared with ==.
+// position once; later requests send the position. Moments can be compared with ==.
 //
-// The zero Moment names no point: the doc of what takes it says which one it stands for. Where
-// a range begins it is the beginning, and so it is written and resolved; a state of no
-// moment is that of now.
+// The zero Moment is a default: each function that accepts a Moment documents its meaning.
+// As the start of a range it is the beginning, which is also how it is printed and resolved;
+// for a state it is now.
 type Moment struct {
 	kind   momentKind
 	cursor Cursor
@@ -31,7 +31,7 @@ const (
 	momentAge
 )
 
-// The moments at the two ends of a log.
+// FromBeginning and Now are the moments at the two ends of a log.
 var (
 	FromBeginning = Moment{kind: momentBeginning}
 	Now           = Moment{kind: momentNow}
@@ -43,17 +43,17 @@ func At(c Cursor) Moment { return Moment{kind: momentID, cursor: c} }
 // AtTime returns the moment of a time.
 func AtTime(t Time) Moment { return Moment{kind: momentTime, time: t} }
 
-// Cursor returns the position that m names by itself; ok is false if m is a time
-// or now.
+// Cursor returns the position of m. ok is false if m is a time, an age or now, whose position
+// depends on the log.
 func (m Moment) Cursor() (c Cursor, ok bool) {
 	return m.cursor, m.kind == momentID || m.kind == momentBeginning || m.kind == momentNone
 }
 
-// Resolve returns the position that m stands for in a log that ends at end: the one that
-// m names, end if m is now, or else that of its time, an age being taken back from now.
-// positionAt returns the position of the last event at or before a time; what it finds
-// after end, since more has been appended meanwhile, counts as end. A position that m
-// names is returned as it is: it may belong to another log.
+// Resolve returns the position of m in a log that ends at end: end if m is now, the position
+// that m contains, or the position at its time. An age is relative to now. positionAt must
+// return the position of the last event at or before a time; if that is after end, because
+// events were appended meanwhile, Resolve returns end. Resolve does not check a position
+// that m contains: it may belong to another log.
 func (m Moment) Resolve(now time.Time, end Cursor, positionAt func(Time) (ID, error)) (Cursor, error) {
 	if m.IsNow() {
 		return end, nil
@@ -69,11 +69,11 @@ func (m Moment) Resolve(now time.Time, end Cursor, positionAt func(Time) (ID, er
 	return Cursor{ID: min(at, end.ID)}, nil
 }
 
-// IsNow reports whether m is "now".
+// IsNow reports whether m is Now.
 func (m Moment) IsNow() bool { return m.kind == momentNow }
 
-// Time returns the time that m names, an age being taken back from now; ok is
-// false if m names none.
+// Time returns the time of m, where an age is relative to now. ok is false if m is neither a
+// time nor an age.
 func (m Moment) Time(now time.Time) (t Time, ok bool) {
 	switch m.kind {
 	case momentTime:
@@ -84,11 +84,10 @@ func (m Moment) Time(now time.Time) (t Time, ok bool) {
 	return 0, false
 }
 
-// FixedTime returns the time that m names; ok is false if it names none or one that
-// depends on when it is asked.
+// FixedTime returns the time of m. ok is false if m is not a time; an age is not.
 func (m Moment) FixedTime() (t Time, ok bool) { return m.time, m.kind == momentTime }
 
-// String returns m as a request writes it; ParseMoment reads it back.
+// String returns m as it is written in a request, which ParseMoment parses.
 func (m Moment) String() string {
 	switch m.kind {
 	case momentNow:
@@ -103,11 +102,11 @@ func (m Moment) String() string {
 	return "beginning"
 }
 
-// ParseMoment reads a moment as a request writes it: an id or a cursor, an RFC
-// 3339 time, an age such as 90s, 24h, 7d or 2w, "beginning" or 0, or "now".
+// ParseMoment parses a moment as it is written in a request: an id or a cursor, an RFC 3339
+// time, an age such as 90s, 24h, 7d or 2w, "beginning" or 0, or "now".
 func ParseMoment(s string) (Moment, error) {
 	switch s {
-	case "beginning", "0": // 0 is where a feed begins elsewhere; an age has a unit
+	case "beginning", "0": // other feeds begin at 0; an age always has a unit
 		return FromBeginning, nil
 	case "now":
 		return Now, nil
@@ -124,7 +123,7 @@ func ParseMoment(s string) (Moment, error) {
 	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
 }
 
-// ParseAge reads an age such as 90s, 24h, 7d or 2w.
+// ParseAge parses an age such as 90s, 24h, 7d or 2w.
 func ParseAge(s string) (time.Duration, error) {
 	age, ok := parseAge(s)
 	if !ok {
@@ -133,8 +132,8 @@ func ParseAge(s string) (time.Duration, error) {
 	return age, nil
 }
 
-// parseRFC3339 reads what RFC 3339 calls a time. time.Parse alone would also take
-// hours of one digit, a comma before the fraction and zones of 24 hours.
+// parseRFC3339 parses a time by RFC 3339. time.Parse alone also accepts hours of one digit,
+// a comma before the fraction and zones of 24 hours.
 func parseRFC3339(s string) (Time, bool) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || s[len("2006-01-02T15")] != ':' || strings.Contains(s, ",") {
@@ -146,8 +145,8 @@ func parseRFC3339(s string) (Time, bool) {
 	return TimeOf(t), true
 }
 
-// parseAge reads a duration, in which d and w may stand for days of 24 hours and
-// weeks of 7 such days.
+// parseAge parses a duration in the form of time.ParseDuration, or a number of days (d, 24
+// hours each) or weeks (w, 7 days each).
 func parseAge(s string) (time.Duration, bool) {
 	if n, ok := cutUnit(s, "d"); ok {
 		return n * 24 * time.Hour, n <= 100*366

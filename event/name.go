@@ -14,9 +14,9 @@ const (
 	MaxKey  = 256
 )
 
-// CheckUser says what is wrong with a user's name: it has 1 to 128 bytes of valid
-// UTF-8 without control characters and without / * $ and comma, and is not "." or
-// "..", which every URL parser takes away.
+// CheckUser returns an error if user is not a valid user: 1 to 128 bytes of UTF-8 without
+// control characters and without / * $ and comma, and not "." or "..", which URL parsers
+// remove.
 func CheckUser(user string) error {
 	if user == "" {
 		return errors.New("user: must not be empty")
@@ -28,14 +28,14 @@ func CheckUser(user string) error {
 		return fmt.Errorf("user %.40q: must not contain %q", user, user[i])
 	}
 	if user == "." || user == ".." {
-		return fmt.Errorf("user %q: is taken away from a URL", user)
+		return fmt.Errorf("user %q: not allowed, because URL parsers remove it", user)
 	}
 	return nil
 }
 
-// CheckPath says what is wrong with a path: it has 1 to 1,024 bytes of valid UTF-8
-// without control characters, no empty, "." or ".." segment, no * and no $ at its
-// end.
+// CheckPath returns an error if path is not valid: 1 to 1,024 bytes of UTF-8 without
+// control characters, without an empty, "." or ".." segment, without * and without a $ at
+// its end.
 func CheckPath(path string) error {
 	if path == "" {
 		return errors.New("path: must not be empty")
@@ -54,8 +54,8 @@ func CheckPath(path string) error {
 	return nil
 }
 
-// CheckKey says what is wrong with a key: it has at most 256 bytes of valid UTF-8
-// without control characters.
+// CheckKey returns an error if key is not valid: at most 256 bytes of UTF-8 without control
+// characters.
 func CheckKey(key string) error { return checkText("key", key, MaxKey) }
 
 func checkPathText(path string) error {
@@ -80,13 +80,13 @@ func checkSegment(path, segment string) error {
 
 func checkText(what, s string, most int) error {
 	if len(s) > most {
-		return fmt.Errorf("%s %.40q…: is %d bytes long, at most %d are allowed", what, s[:min(len(s), 32)], len(s), most)
+		return fmt.Errorf("%s %.40q…: must be at most %d bytes long, not %d", what, s[:min(len(s), 32)], most, len(s))
 	}
 	if isPlain(s) {
 		return nil
 	}
 	if !utf8.ValidString(s) {
-		return fmt.Errorf("%s %.40q: is not valid UTF-8", what, s)
+		return fmt.Errorf("%s %.40q: must be valid UTF-8", what, s)
 	}
 	for _, r := range s {
 		if r < 0x20 || 0x7f <= r && r < 0xa0 {

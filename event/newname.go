@@ -7,16 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// TurnsText reports whether r is a mark that turns the direction of the text around it:
-// what is shown is not in the order of its bytes.
+// TurnsText reports whether r is a bidirectional control character, which changes the
+// direction of the text around it, so that the text is not shown in the order of its bytes.
 func TurnsText(r rune) bool {
 	return r == 0x061c || r == 0x200e || r == 0x200f || 0x202a <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069
 }
 
-// CheckNew is Check of a draft that is about to be appended. It also refuses what logs
-// may have from earlier versions: names with marks that turn text around, and values
-// with half of a surrogate pair, which is no text and which parsers replace, each in its
-// own way. A DEL may have any name, so that what is there can be removed.
+// CheckNew is Check for a draft that is to be appended. It also refuses drafts that logs may
+// contain from earlier versions: names with bidirectional control characters, and values
+// with lone surrogates, which are not text and which each parser replaces in its own way. A
+// DEL may have such a name, so that the value there can be removed.
 func (d *Draft) CheckNew() error {
 	if err := d.Check(); err != nil || d.Type == Del {
 		return err
@@ -27,17 +27,17 @@ func (d *Draft) CheckNew() error {
 		}
 		for _, r := range name.text {
 			if TurnsText(r) {
-				return fmt.Errorf("%s %.40q: must not contain %U, which turns text around", name.what, name.text, r)
+				return fmt.Errorf("%s %.40q: must not contain %U, which changes the direction of text", name.what, name.text, r)
 			}
 		}
 	}
 	if at := halfPair(d.Value); at >= 0 {
-		return fmt.Errorf("value: has half of a surrogate pair, %s, at byte %d of the compact value", d.Value[at:at+6], at+1)
+		return fmt.Errorf("value: lone surrogate %s at byte %d of the compact value", d.Value[at:at+6], at+1)
 	}
 	return nil
 }
 
-// halfPair returns where in a JSON value half of a surrogate pair is, -1 if nowhere.
+// halfPair returns the index of the first lone surrogate in a JSON value, or -1.
 func halfPair(v []byte) int {
 	for i := bytes.IndexByte(v, '\\'); 0 <= i && i+1 < len(v); i++ {
 		if v[i] != '\\' {

@@ -345,14 +345,14 @@ func TestMembers(t *testing.T) {
 		}
 	}
 	for object, want := range map[string]string{
-		``:                             "is empty",
-		` `:                            "is empty",
+		``:                             "empty; want JSON",
+		` `:                            "empty; want JSON",
 		`null`:                         "not a JSON object",
 		`[]`:                           "not a JSON object",
 		`"{}"`:                         "not a JSON object",
-		`{`:                            "not JSON",
-		`{"a":1}{}`:                    "not JSON at byte 8",
-		`{"a":1,}`:                     "not JSON at byte 8",
+		`{`:                            "invalid JSON",
+		`{"a":1}{}`:                    "invalid JSON at byte 8",
+		`{"a":1,}`:                     "invalid JSON at byte 8",
 		`{"a":1,"a":1}`:                "twice",
 		`{"a":1,"\u0061":1}`:           "twice",
 		`{"\ud800":1}`:                 "surrogate",
@@ -362,7 +362,7 @@ func TestMembers(t *testing.T) {
 		"{\"a\":\"\xff\"}":             "valid UTF-8",
 		strings.Repeat(`{"a":`, 600):   "nested deeper",
 		strings.Repeat("[", 1_000_000): "nested deeper",
-		"\ufeff{}":                     "not JSON at byte 1",
+		"\ufeff{}":                     "invalid JSON at byte 1",
 		`{"a":1` + strings.Repeat(`,"a":1`, 9) + `}`: "twice",
 	} {
 		if ms, err := Members([]byte(object)); err == nil || !strings.Contains(err.Error(), want) {
@@ -383,9 +383,9 @@ func TestParseDraftRefuses(t *testing.T) {
 		`{"user":null,"path":"p","value":1}`:                                                          "user: want a string",
 		`{"user":"u","path":["p"],"value":1}`:                                                         "path: want a string",
 		`{"user":"u","path":"p","key":1,"value":1}`:                                                   "key: want a string",
-		`{"user":"u\ud800","path":"p","value":1}`:                                                     "user: \"\\\"u\\\\ud800\\\"\" has half",
-		`{"user":"u","path":"\udc00","value":1}`:                                                      "half of a surrogate pair",
-		`{"user":"u","path":"p","key":"\ud83d\ud83d\ude42","value":1}`:                                "half of a surrogate pair",
+		`{"user":"u\ud800","path":"p","value":1}`:                                                     "user: \"\\\"u\\\\ud800\\\"\" contains a lone surrogate",
+		`{"user":"u","path":"\udc00","value":1}`:                                                      "lone surrogate",
+		`{"user":"u","path":"p","key":"\ud83d\ud83d\ude42","value":1}`:                                "lone surrogate",
 		`{"user":"u\u0000","path":"p","value":1}`:                                                     "control character",
 		`{"user":"u","path":"p","key":"\n","value":1}`:                                                "control character",
 		`{"user":"u","path":"p","value":1,"Value":1}`:                                                 `unknown member "Value"`,

@@ -5,18 +5,18 @@ import (
 	"unicode/utf8"
 )
 
-// A scanner reads JSON as it nearly always is. It knows no errors: what it does not
-// accept is for the strict functions to accept or to refuse, and to say why. What it
-// accepts they accept, too, and read in the same way.
+// A scanner reads JSON in its usual form, as a fast path. It has no errors: the strict
+// functions parse the input that it does not accept, or explain why it is invalid. They
+// accept everything that it accepts, with the same result.
 type scanner struct {
 	b      []byte
-	i      int  // what is before it has been read
+	i      int  // index of the next byte
 	spaces int  // bytes of white space between tokens
 	high   bool // there are bytes beyond ASCII
 }
 
-// isJSON reports whether v is one JSON value in valid UTF-8 that nests at most deepest
-// deep, and counts the bytes of white space between its tokens.
+// isJSON reports whether v is exactly one JSON value in valid UTF-8, nested at most deepest
+// deep, and returns the number of bytes of white space between its tokens.
 func isJSON(v []byte, deepest int) (spaces int, ok bool) {
 	s := scanner{b: v}
 	s.space()
@@ -36,7 +36,7 @@ func (s *scanner) space() {
 	}
 }
 
-// at returns the next byte, 0 at the end.
+// at returns the next byte, or 0 at the end.
 func (s *scanner) at() byte {
 	if s.i < len(s.b) {
 		return s.b[s.i]
@@ -58,7 +58,7 @@ func (s *scanner) value(deepest int) bool {
 	case '"':
 		return s.text()
 	case '{', '[':
-		return deepest > 0 && s.nested(c+2, deepest-1) // } and ] are two behind
+		return deepest > 0 && s.nested(c+2, deepest-1) // '{'+2 is '}', and '['+2 is ']'
 	case 't':
 		return s.word("true")
 	case 'f':
@@ -70,7 +70,7 @@ func (s *scanner) value(deepest int) bool {
 	}
 }
 
-// nested reads an object or an array up to its end.
+// nested reads an object or an array, including its end.
 func (s *scanner) nested(end byte, deepest int) bool {
 	s.i++
 	s.space()
@@ -126,7 +126,7 @@ func (s *scanner) text() bool {
 	return false
 }
 
-// escape reads what follows a backslash.
+// escape reads the rest of an escape after its backslash.
 func (s *scanner) escape() bool {
 	c := s.at()
 	s.i++
@@ -174,7 +174,7 @@ func (s *scanner) number() bool {
 	return true
 }
 
-// digits reads one digit or more.
+// digits reads one or more digits.
 func (s *scanner) digits() bool {
 	from := s.i
 	for c := s.at(); '0' <= c && c <= '9'; c = s.at() {
@@ -183,7 +183,7 @@ func (s *scanner) digits() bool {
 	return s.i > from
 }
 
-// plain reads a string without escapes and returns what it says.
+// plain reads a string. It returns its text, and whether it has no escapes.
 func (s *scanner) plain() ([]byte, bool) {
 	from := s.i + 1
 	if !s.text() {

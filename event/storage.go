@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// A Storage is one user's path: a place that holds one value at a time, the value
-// that its last event set. Storages are values and can be compared with ==. The
-// zero Storage is none, and stands before all others.
+// A Storage is one path of a user. It has one value at a time, which its last event set.
+// Storages can be compared with ==. The zero Storage is not valid, and sorts before all
+// others.
 type Storage struct{ User, Path string }
 
-// ParseStorage reads "user/path" and checks both names.
+// ParseStorage parses "user/path" and checks both names.
 func ParseStorage(s string) (Storage, error) {
 	user, path, ok := strings.Cut(s, "/")
 	if !ok {
@@ -24,7 +24,7 @@ func ParseStorage(s string) (Storage, error) {
 	return st, nil
 }
 
-// Check says what is wrong with the names of s.
+// Check returns an error if the user or the path of s is not valid.
 func (s Storage) Check() error {
 	if err := CheckUser(s.User); err != nil {
 		return err
@@ -32,7 +32,7 @@ func (s Storage) Check() error {
 	return CheckPath(s.Path)
 }
 
-// String returns "user/path", or nothing for the zero Storage.
+// String returns "user/path", or "" for the zero Storage.
 func (s Storage) String() string {
 	if s == (Storage{}) {
 		return ""
@@ -40,13 +40,12 @@ func (s Storage) String() string {
 	return s.User + "/" + s.Path
 }
 
-// Compare returns -1, 0 or +1 as s stands before, at or after t in the order of
-// storages: by the bytes of the user, then by those of the path. States and
-// snapshots come in this order.
+// Compare compares s and t by the bytes of the user, then by those of the path. It returns
+// -1, 0 or +1. States and snapshots are in this order.
 func (s Storage) Compare(t Storage) int {
 	return cmp.Or(strings.Compare(s.User, t.User), strings.Compare(s.Path, t.Path))
 }
 
-// Next returns the bound just after s: every storage after s stands at or after it.
-// It is no storage itself, since its path ends in NUL.
+// Next returns the bound just after s: every storage after s is at or after it. It is not a
+// valid Storage, since its path ends in NUL.
 func (s Storage) Next() Storage { return Storage{s.User, s.Path + "\x00"} }

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// A Time is a moment on the server's clock, in microseconds since the Unix epoch,
-// UTC. Within a log it never goes back.
+// A Time is a time of the server's clock, in microseconds since the Unix epoch, UTC. Within
+// a log, times never decrease.
 type Time int64
 
-// timeLayout has a fixed width, so times sort as text, too.
+// timeLayout has a fixed width, so that times also sort as text.
 const (
 	timeLayout = "2006-01-02T15:04:05.000000Z"
 	timeLen    = len(timeLayout)
@@ -17,8 +17,8 @@ const (
 	maxTime    = Time(253402300799999999) // the end of year 9999
 )
 
-// TimeOf returns t cut to microseconds, so that "the last event with a time at or
-// before t" means the same for t and for what is sent.
+// TimeOf returns t truncated to microseconds, so that "the last event with a time at or
+// before t" is the same event for t and for the Time that is sent.
 func TimeOf(t time.Time) Time { return Time(t.UnixMicro()) }
 
 // Time returns t as a time.Time in UTC.
@@ -42,7 +42,7 @@ func (t Time) AppendTo(b []byte) []byte {
 // String returns the text of t.
 func (t Time) String() string { return string(t.AppendTo(nil)) }
 
-// Valid reports whether t has a text: it lies in the years 0 to 9999.
+// Valid reports whether t has a text, which is true in the years 0 to 9999.
 func (t Time) Valid() bool { return t >= minTime && t <= maxTime }
 
 func appendDigits(b []byte, n, width int) []byte {
@@ -56,7 +56,7 @@ func appendDigits(b []byte, n, width int) []byte {
 	return b
 }
 
-// parseTime reads the canonical text of a Time and nothing else.
+// parseTime parses the canonical text of a Time and accepts no other form.
 func parseTime(s []byte) (Time, error) {
 	if len(s) != timeLen || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' ||
 		s[16] != ':' || s[19] != '.' || s[26] != 'Z' {
@@ -79,8 +79,8 @@ func parseTime(s []byte) (Time, error) {
 	return Time(seconds)*1_000_000 + Time(micro), nil
 }
 
-// monthDays are the days of the year before each month, and of the year, without the
-// leap day.
+// monthDays are the days of a year before each month, and of the whole year, without a leap
+// day.
 var monthDays = [...]int{0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365}
 
 func isLeap(year int) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }
@@ -92,7 +92,8 @@ func daysIn(year, month int) int {
 	return monthDays[month] - monthDays[month-1]
 }
 
-// daysBefore returns the days from the beginning of 1970 to that of a month.
+// daysBefore returns the number of days from the beginning of 1970 to the beginning of a
+// month.
 func daysBefore(year, month int) int {
 	const until1970 = 719528 // from the beginning of year 0
 	days := 365*year + monthDays[month-1] - until1970
@@ -108,7 +109,7 @@ func daysBefore(year, month int) int {
 // MarshalText returns the text of t.
 func (t Time) MarshalText() ([]byte, error) { return t.AppendTo(nil), nil }
 
-// UnmarshalText reads the canonical text of a Time.
+// UnmarshalText parses the canonical text of a Time.
 func (t *Time) UnmarshalText(b []byte) (err error) {
 	*t, err = parseTime(b)
 	return err

@@ -7,34 +7,34 @@ import (
 	"strings"
 )
 
-// A Topic is what a reader asks for: a set of storages given by a user and a
-// prefix of the path. Topics are values and can be compared with ==; equal sets
-// are equal topics. The zero Topic is "*", everything.
+// A Topic is a set of storages that a reader selects, by a user and a path or a prefix of
+// paths. Topics can be compared with ==: equal sets are equal topics. The zero Topic is "*",
+// everything.
 //
 //	alice           all of alice, never alice2
 //	alice/posts     that path and everything below it, by segment
-//	alice/posts/    only what is below
-//	alice/po*       any path that begins so
-//	alice/posts/1$  that path alone
-//	*/posts         of any user
+//	alice/posts/    only the paths below posts
+//	alice/po*       every path that begins with po
+//	alice/posts/1$  only that path
+//	*/posts         the same of any user
 //	*               everything
 type Topic struct {
-	user string // "" stands for any user
+	user string // "" is any user
 	path string
 	kind Kind
 }
 
-// A Kind says which paths a topic asks for, given the path that it names.
+// A Kind determines the paths that a topic selects, relative to its own path.
 type Kind uint8
 
 // The kinds of topics.
 const (
-	Prefix  Kind = iota // any path that begins with the named one, which may be empty
-	Subtree             // the named path, and any that begins with it and a slash
-	Exact               // the named path alone
+	Prefix  Kind = iota // paths that begin with the topic's path, which may be empty
+	Subtree             // the topic's path, and paths that begin with it and a slash
+	Exact               // only the topic's path
 )
 
-// Matches reports whether a topic of kind k that names the path named asks for path.
+// Matches reports whether a topic of kind k with the path named selects path.
 func (k Kind) Matches(named, path string) bool {
 	if !strings.HasPrefix(path, named) {
 		return false
@@ -51,8 +51,7 @@ func (k Kind) Matches(named, path string) bool {
 // All is the topic of everything.
 var All = Topic{}
 
-// Exactly returns the topic of one storage. It panics if the storage's names are not
-// valid: they come from a checked place.
+// Exactly returns the topic of one storage. It panics if the storage is not valid.
 func Exactly(s Storage) Topic {
 	if err := s.Check(); err != nil {
 		panic(err)
@@ -60,8 +59,8 @@ func Exactly(s Storage) Topic {
 	return Topic{user: s.User, path: s.Path, kind: Exact}
 }
 
-// ParseTopic reads a topic. Several spellings of one set ("alice", "alice/",
-// "alice/*") are the same topic.
+// ParseTopic parses a topic. Different spellings of one set ("alice", "alice/", "alice/*")
+// return the same topic.
 func ParseTopic(s string) (Topic, error) {
 	t, err := parseTopic(s)
 	if err != nil {
@@ -100,8 +99,8 @@ func parseTopic(s string) (Topic, error) {
 	return t, CheckPath(path)
 }
 
-// checkPrefix accepts what some longer path can begin with: all segments but the
-// last, unfinished one are as in a path.
+// checkPrefix returns an error unless path can be the beginning of a valid path: all segments
+// except the last, which may be incomplete, must be valid.
 func checkPrefix(path string) error {
 	if err := checkPathText(path); err != nil {
 		return err
@@ -118,7 +117,7 @@ func checkPrefix(path string) error {
 	return nil
 }
 
-// String returns the shortest spelling of t, which ParseTopic reads back.
+// String returns the shortest spelling of t, which ParseTopic parses.
 func (t Topic) String() string {
 	user := t.user
 	if user == "" {
@@ -137,10 +136,10 @@ func (t Topic) String() string {
 	return user + "/" + t.path + "*"
 }
 
-// MarshalText is String.
+// MarshalText returns the shortest spelling of t.
 func (t Topic) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// UnmarshalText is ParseTopic.
+// UnmarshalText parses a topic as ParseTopic does.
 func (t *Topic) UnmarshalText(b []byte) (err error) {
 	*t, err = ParseTopic(string(b))
 	return err
@@ -165,8 +164,8 @@ func (t Topic) Contains(u Topic) bool {
 	case Exact:
 		return t.matchesPath(u.path)
 	case Subtree:
-		// u holds its own path and what is below, so t must match the path
-		// and be more than that path alone.
+		// u has its own path and those below, so t must match the path, and not
+		// only that path.
 		return t.kind != Exact && t.matchesPath(u.path)
 	}
 	switch t.kind {
@@ -219,17 +218,17 @@ func NarrowestFirst(t, u Topic) int {
 	)
 }
 
-// User returns the user that t asks for; ok is false if it is any.
+// User returns the user of t. ok is false if t is a topic of any user.
 func (t Topic) User() (user string, ok bool) { return t.user, t.user != "" }
 
-// Path returns the path that t names: its [Kind] says which paths t asks for.
+// Path returns the path of t. The [Kind] of t determines which paths t selects.
 func (t Topic) Path() string { return t.path }
 
 // Kind returns the kind of t.
 func (t Topic) Kind() Kind { return t.kind }
 
-// PathRanges yields the ranges of paths, in byte order, that hold exactly the paths
-// of t: a path p belongs to t if from ≤ p, and p < to or to is empty, for one of them.
+// PathRanges yields ranges of paths, in byte order, that together contain exactly the paths
+// of t. A range contains a path p if from ≤ p, and p < to or to is empty.
 func (t Topic) PathRanges() iter.Seq2[string, string] {
 	return func(yield func(from, to string) bool) {
 		switch t.kind {
@@ -243,8 +242,8 @@ func (t Topic) PathRanges() iter.Seq2[string, string] {
 	}
 }
 
-// StorageRange returns bounds of the storages of t: each stands at or after from and,
-// unless to is zero, before to. Other storages may stand between them.
+// StorageRange returns bounds of the storages of t: each is at or after from and, unless to
+// is zero, before to. Other storages may be between them.
 func (t Topic) StorageRange() (from, to Storage) {
 	if t.user == "" {
 		return Storage{}, Storage{}
@@ -258,7 +257,7 @@ func (t Topic) StorageRange() (from, to Storage) {
 	return Storage{t.user, t.path}, end
 }
 
-// after returns the least string greater than all that begin with p, or "" if
+// after returns the smallest string greater than all strings that begin with p, or "" if
 // there is none.
 func after(p string) string {
 	for i := len(p) - 1; i >= 0; i-- {

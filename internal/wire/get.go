@@ -84,7 +84,7 @@ func parseItemsParam(raw string) (items []item, err error) {
 	}
 	if text = strings.Trim(text, " \t\r\n"); isJSON(text) {
 		if err := event.CheckJSON([]byte(text)); err != nil {
-			return nil, fmt.Errorf("looks like JSON, but %w", err)
+			return nil, err
 		}
 		return parseItems(json.RawMessage(text))
 	}

@@ -65,7 +65,7 @@ func benchMatch(b *testing.B, ts []event.Topic, storages [][2]string) {
 	b.ReportAllocs()
 	for b.Loop() {
 		at := storages[i&(1<<16-1)]
-		hits = h.table.match(hits[:0], at[0], at[1])
+		hits = h.table.matchStorage(hits[:0], at[0], at[1])
 		total += len(hits)
 		i++
 	}
@@ -187,7 +187,7 @@ func BenchmarkPush(b *testing.B) {
 	ev := newEvent(1, "a", "p/q")
 	for b.Loop() {
 		for _, s := range h.table.all.subs {
-			s.push(&ev, event.Point{})
+			s.enqueue(&ev, event.Point{})
 		}
 		ev.ID++
 	}

@@ -74,7 +74,7 @@ type Hub struct {
 	pub struct {
 		sync.Mutex
 		hits  []ref           // the matches of one event
-		woken []*Subscription // readers to ring
+		woken []*Subscription // readers to signal
 	}
 }
 
@@ -92,10 +92,10 @@ func New(src Source, head event.ID, cfg Config) *Hub {
 }
 
 // Head returns the position up to which events were delivered to the subscriptions.
-func (h *Hub) Head() event.ID { return h.point().ID }
+func (h *Hub) Head() event.ID { return h.headPoint().ID }
 
-// point returns Head with its mark, if the event at that position was published.
-func (h *Hub) point() event.Point { return *h.head.Load() }
+// headPoint returns Head with its mark, if the event at that position was published.
+func (h *Hub) headPoint() event.Point { return *h.head.Load() }
 
 // Publish announces that evs are committed and that the log now ends at head. It must
 // be called after the commit. evs must contain all events between the old and the new
@@ -107,11 +107,11 @@ func (h *Hub) point() event.Point { return *h.head.Load() }
 func (h *Hub) Publish(evs []event.Event, head event.ID) {
 	h.pub.Lock()
 	defer h.pub.Unlock()
-	old := h.point()
-	last, ordered := survey(evs)
+	old := h.headPoint()
+	last, ordered := surveyIDs(evs)
 	head = max(head, last)
 	if evs == nil || !ordered {
-		h.advance(head)
+		h.advanceTo(head)
 		return
 	}
 	known := sort.Search(len(evs), func(i int) bool { return evs[i].ID > old.ID })
@@ -119,8 +119,8 @@ func (h *Hub) Publish(evs []event.Event, head event.ID) {
 	h.retryStalled()
 }
 
-// survey returns the largest id of evs, and whether the ids are ascending.
-func survey(evs []event.Event) (last event.ID, ordered bool) {
+// surveyIDs returns the largest id of evs, and whether the ids are ascending.
+func surveyIDs(evs []event.Event) (last event.ID, ordered bool) {
 	ordered = true
 	for i := range evs {
 		ordered = ordered && evs[i].ID > last
@@ -138,20 +138,20 @@ func (h *Hub) queue(evs []event.Event, old event.Point, head event.ID) {
 	h.announced.Store(uint64(head))
 	for some := range slices.Chunk(evs, round) {
 		for i := range some {
-			h.deliver(&some[i], old)
+			h.deliverEvent(&some[i], old)
 		}
 		last := &some[len(some)-1]
 		h.head.Store(&event.Point{ID: last.ID, Mark: last.Mark()})
-		h.ringWoken()
+		h.signalWoken()
 	}
 	if head > h.Head() {
 		h.head.Store(&event.Point{ID: head})
 	}
 }
 
-// deliver puts ev into the queues of the subscriptions that match it.
-func (h *Hub) deliver(ev *event.Event, old event.Point) {
-	h.pub.hits = h.table.match(h.pub.hits[:0], ev.User, ev.Path)
+// deliverEvent puts ev into the queues of the subscriptions that match it.
+func (h *Hub) deliverEvent(ev *event.Event, old event.Point) {
+	h.pub.hits = h.table.matchStorage(h.pub.hits[:0], ev.User, ev.Path)
 	if len(h.pub.hits) == 0 {
 		return
 	}
@@ -160,16 +160,16 @@ func (h *Hub) deliver(ev *event.Event, old event.Point) {
 	*own = *ev
 	own.KeepMark() // once for all readers
 	for _, hit := range h.pub.hits {
-		if hit.sub.push(own, old) {
+		if hit.sub.enqueue(own, old) {
 			h.pub.woken = append(h.pub.woken, hit.sub)
 		}
 	}
 	clear(h.pub.hits)
 }
 
-func (h *Hub) ringWoken() {
+func (h *Hub) signalWoken() {
 	for _, s := range h.pub.woken {
-		s.ring()
+		s.signalReader()
 	}
 	clear(h.pub.woken)
 	h.pub.woken = h.pub.woken[:0]
@@ -182,13 +182,13 @@ func (h *Hub) ringWoken() {
 func (h *Hub) Advance(head event.ID) {
 	h.pub.Lock()
 	defer h.pub.Unlock()
-	h.advance(head)
+	h.advanceTo(head)
 }
 
-func (h *Hub) advance(head event.ID) {
-	if old := h.point(); head > old.ID && !h.closed() {
+func (h *Hub) advanceTo(head event.ID) {
+	if old := h.headPoint(); head > old.ID && !h.closed() {
 		h.announced.Store(uint64(head))
-		h.table.all.each(func(s *Subscription) { s.lose(old) })
+		h.table.all.eachSubscription(func(s *Subscription) { s.fallBehind(old) })
 		h.head.Store(&event.Point{ID: head})
 	}
 	h.retryStalled()
@@ -200,21 +200,21 @@ func (h *Hub) retryStalled() {
 	defer h.stalls.Unlock()
 	h.stalls.version++
 	for s := range h.stalls.subs {
-		s.rouse()
+		s.wakeReader()
 	}
 	clear(h.stalls.subs)
 }
 
-// version identifies the current content of the Source; see stalled.
-func (h *Hub) version() uint64 {
+// sourceVersion identifies the current content of the Source; see addStalled.
+func (h *Hub) sourceVersion() uint64 {
 	h.stalls.Lock()
 	defer h.stalls.Unlock()
 	return h.stalls.version
 }
 
-// stalled registers s to be woken when the Source may hold more. It returns false if
+// addStalled registers s to be woken when the Source may hold more. It returns false if
 // the Source may already hold more than at version.
-func (h *Hub) stalled(s *Subscription, version uint64) bool {
+func (h *Hub) addStalled(s *Subscription, version uint64) bool {
 	h.stalls.Lock()
 	defer h.stalls.Unlock()
 	if h.stalls.version != version {
@@ -236,14 +236,14 @@ func (h *Hub) Subscribe(topics []event.Topic, after event.ID) *Subscription {
 		goal:   after,
 		seen:   after,
 	}
-	h.table.add(s)
+	h.table.addSubscription(s)
 	return s
 }
 
 // Matches returns the number of subscribed topics that contain the storage user/path.
 func (h *Hub) Matches(user, path string) int {
 	var hits [64]ref
-	return len(h.table.match(hits[:0], user, path))
+	return len(h.table.matchStorage(hits[:0], user, path))
 }
 
 // Stats describes the subscriptions of a hub at one moment.
@@ -258,7 +258,7 @@ type Stats struct {
 func (h *Hub) Stats() Stats {
 	st := Stats{Overflows: h.overflows.Load()}
 	head := h.Head()
-	h.table.all.each(func(s *Subscription) {
+	h.table.all.eachSubscription(func(s *Subscription) {
 		lag, behind := s.lag(head)
 		st.Readers++
 		if behind {
@@ -277,7 +277,7 @@ func (h *Hub) Close(err error) {
 	h.pub.Lock() // no commit is half queued when a reader sees err
 	defer h.pub.Unlock()
 	if h.err.CompareAndSwap(nil, &err) {
-		h.table.all.each((*Subscription).rouse)
+		h.table.all.eachSubscription((*Subscription).wakeReader)
 	}
 }
 

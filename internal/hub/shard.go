@@ -20,48 +20,48 @@ type slot struct {
 	hash uint32
 }
 
-func (d *shard) match(hits []ref, hash uint32, user, path string) []ref {
+func (d *shard) matchUser(hits []ref, hash uint32, user, path string) []ref {
 	d.mu.RLock()
-	if i, ok := d.find(hash, user); ok {
-		hits = d.slots[i].match(hits, path)
+	if i, ok := d.findSlot(hash, user); ok {
+		hits = d.slots[i].matchPath(hits, path)
 	}
 	d.mu.RUnlock()
 	return hits
 }
 
-func (d *shard) add(hash uint32, user, path string, k event.Kind, r ref) {
+func (d *shard) addTopic(hash uint32, user, path string, k event.Kind, r ref) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	i, ok := d.find(hash, user)
+	i, ok := d.findSlot(hash, user)
 	if !ok {
-		i = d.enter(hash, user)
+		i = d.claimSlot(hash, user)
 	}
-	d.slots[i].set.add(path, k, r)
+	d.slots[i].set.addPath(path, k, r)
 }
 
-// remove removes an added topic, and its user along with the user's last topic.
-func (d *shard) remove(hash uint32, user, path string, k event.Kind, r ref) {
+// removeTopic removes an added topic, and its user along with the user's last topic.
+func (d *shard) removeTopic(hash uint32, user, path string, k event.Kind, r ref) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	i, _ := d.find(hash, user)
+	i, _ := d.findSlot(hash, user)
 	u := &d.slots[i].set
-	u.remove(path, k, r)
+	u.removePath(path, k, r)
 	if !u.empty() {
 		return
 	}
-	d.free(i)
+	d.freeSlot(i)
 	if len(d.slots) > leastSlots && d.used < len(d.slots)/4 {
 		d.resize(len(d.slots) / 2)
 	}
 }
 
-// find returns the slot of user, or the free slot that user would get. ok is false if
+// findSlot returns the slot of user, or the free slot that user would get. ok is false if
 // user has no slot.
-func (d *shard) find(hash uint32, user string) (at int, ok bool) {
+func (d *shard) findSlot(hash uint32, user string) (at int, ok bool) {
 	if len(d.slots) == 0 {
 		return 0, false
 	}
-	for i := d.home(hash); ; i = d.after(i) {
+	for i := d.home(hash); ; i = d.slotAfter(i) {
 		switch s := &d.slots[i]; {
 		case s.user == 0:
 			return i, false
@@ -74,7 +74,7 @@ func (d *shard) find(hash uint32, user string) (at int, ok bool) {
 // home returns the slot where the search for a hash begins.
 func (d *shard) home(hash uint32) int { return int(uint64(hash) * uint64(len(d.slots)) >> 32) }
 
-func (d *shard) after(i int) int {
+func (d *shard) slotAfter(i int) int {
 	if i++; i < len(d.slots) {
 		return i
 	}
@@ -83,13 +83,13 @@ func (d *shard) after(i int) int {
 
 const leastSlots = 8
 
-// enter gives a new user a slot. An eighth of the slots stays free to keep searches
+// claimSlot gives a new user a slot. An eighth of the slots stays free to keep searches
 // short.
-func (d *shard) enter(hash uint32, user string) int {
+func (d *shard) claimSlot(hash uint32, user string) int {
 	if d.used >= len(d.slots)*7/8 {
 		d.resize(max(leastSlots, len(d.slots)*3/2))
 	}
-	i, _ := d.find(hash, user)
+	i, _ := d.findSlot(hash, user)
 	d.slots[i] = slot{set: set{names: user, user: uint8(len(user))}, hash: hash}
 	d.used++
 	return i
@@ -100,18 +100,18 @@ func (d *shard) resize(n int) {
 	d.slots = make([]slot, n)
 	for i := range old {
 		if s := &old[i]; s.user > 0 {
-			at, _ := d.find(s.hash, s.names[:s.user])
+			at, _ := d.findSlot(s.hash, s.names[:s.user])
 			d.slots[at] = *s
 		}
 	}
 }
 
-// free frees slot i. It fills the hole with the next set that may be there, and
+// freeSlot frees slot i. It fills the hole with the next set that may be there, and
 // continues with the hole that this leaves.
-func (d *shard) free(i int) {
+func (d *shard) freeSlot(i int) {
 	d.used--
 	n := len(d.slots)
-	for j := d.after(i); d.slots[j].user > 0; j = d.after(j) {
+	for j := d.slotAfter(i); d.slots[j].user > 0; j = d.slotAfter(j) {
 		// Compare how far the hole and the set are from the set's home.
 		home := d.home(d.slots[j].hash)
 		if (i-home+n)%n < (j-home+n)%n {

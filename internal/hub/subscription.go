@@ -22,7 +22,7 @@ type Subscription struct {
 	// and in the queue after goal.
 	joined bool
 	closed bool
-	parked bool // the reader sleeps; the caller that clears parked must ring
+	parked bool // the reader sleeps; the caller that clears parked must signal it
 	nudged bool // the next sleep is skipped
 	live   bool // owned by Next: the last batch was live
 	mu     sync.Mutex
@@ -72,13 +72,13 @@ func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 			return Batch{}, err
 		}
 		b, then, err := s.poll()
-		if then == read {
-			b, then, err = s.replay(ctx)
+		if then == stepRead {
+			b, then, err = s.readSource(ctx)
 		}
-		if err != nil || then == give {
+		if err != nil || then == stepGive {
 			return b, err
 		}
-		if then == rest {
+		if then == stepSleep {
 			s.sleep(ctx)
 		}
 	}
@@ -91,7 +91,7 @@ func (s *Subscription) Nudge() {
 	defer s.mu.Unlock()
 	s.nudged = true
 	if s.unpark() {
-		s.ring()
+		s.signalReader()
 	}
 }
 
@@ -99,10 +99,10 @@ func (s *Subscription) Nudge() {
 type step int
 
 const (
-	give  step = iota // return the batch
-	read              // read the Source
-	rest              // sleep; parked is set
-	again             // poll again
+	stepGive   step = iota // return the batch
+	stepRead               // read the Source
+	stepSleep              // sleep; parked is set
+	stepRepeat             // poll again
 )
 
 // recycle makes the slice of the last batch available for the next one.
@@ -115,73 +115,73 @@ func (s *Subscription) recycle() {
 
 // poll returns the queued events, or the next step if there are none.
 func (s *Subscription) poll() (Batch, step, error) {
-	head := s.hub.point() // before mu: see settle
+	head := s.hub.headPoint() // before mu: see followHead
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return Batch{}, give, ErrClosed
+		return Batch{}, stepGive, ErrClosed
 	case s.pos >= s.goal && len(s.queue) > 0:
-		return s.take(head), give, nil
+		return s.takeQueue(head), stepGive, nil
 	case s.hub.closed():
-		return Batch{}, give, *s.hub.err.Load()
+		return Batch{}, stepGive, *s.hub.err.Load()
 	}
 	if !s.joined && s.pos >= s.goal {
-		s.join()
+		s.joinHub()
 	}
 	switch {
 	case s.pos < s.goal:
-		return Batch{}, read, nil
+		return Batch{}, stepRead, nil
 	case !s.live:
 		s.live = true
-		return Batch{Position: s.pos, Mark: s.mark, Live: true}, give, nil
+		return Batch{Position: s.pos, Mark: s.mark, Live: true}, stepGive, nil
 	}
 	then, err := s.park()
 	return Batch{}, then, err
 }
 
-// join makes the end of the log the goal, and makes the hub queue later events. A commit
+// joinHub makes the end of the log the goal, and makes the hub queue later events. A commit
 // is announced before its events are queued. If it is announced after the join, its
 // events find the subscription joined. If before, they are in the Source, and seen
 // keeps those out that are still being queued.
-func (s *Subscription) join() {
+func (s *Subscription) joinHub() {
 	end := event.ID(s.hub.announced.Load())
 	s.goal = end
 	s.seen = max(s.seen, end)
 	s.joined = true
 }
 
-// take empties the queue. head was loaded before mu was locked.
-func (s *Subscription) take(head event.Point) Batch {
+// takeQueue empties the queue. head was loaded before mu was locked.
+func (s *Subscription) takeQueue(head event.Point) Batch {
 	s.given, s.queue, s.bytes = s.queue, s.given, 0
 	last := s.given[len(s.given)-1]
 	s.pos, s.mark = last.ID, last.Mark()
-	s.come(head)
+	s.moveTo(head)
 	s.live = true
 	return Batch{Events: s.given, Position: s.pos, Mark: s.mark, Live: true}
 }
 
-// come advances the reader to a position. It never moves the reader back.
-func (s *Subscription) come(to event.Point) {
+// moveTo advances the reader to a position. It never moves the reader back.
+func (s *Subscription) moveTo(to event.Point) {
 	if to.ID > s.pos {
 		s.pos, s.mark = to.ID, to.Mark
 	}
 }
 
-// replay reads the next chunk of events up to the goal. If the Source does not hold
+// readSource reads the next chunk of events up to the goal. If the Source does not hold
 // them yet, the reader sleeps until it may.
-func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
-	version := s.hub.version()
-	after, until := s.stretch()
+func (s *Subscription) readSource(ctx context.Context) (Batch, step, error) {
+	version := s.hub.sourceVersion()
+	after, until := s.unreadRange()
 	evs, next, err := s.hub.src.Read(ctx, s.topics, after, until, s.hub.cfg.Chunk)
 	if err == nil {
-		err = check(evs, after, next, until)
+		err = checkRead(evs, after, next, until)
 	}
 	if err != nil {
-		return Batch{}, give, fmt.Errorf("read source after %s: %w", after, err)
+		return Batch{}, stepGive, fmt.Errorf("read source after %s: %w", after, err)
 	}
 	if next == after {
-		then, err := s.stall(version)
+		then, err := s.waitForSource(version)
 		return Batch{}, then, err
 	}
 	for i := range evs {
@@ -194,20 +194,20 @@ func (s *Subscription) replay(ctx context.Context) (Batch, step, error) {
 		s.mark = evs[n-1].Mark()
 	}
 	s.live = next == until
-	return Batch{Events: s.given, Position: next, Mark: s.mark, Live: s.live}, give, nil
+	return Batch{Events: s.given, Position: next, Mark: s.mark, Live: s.live}, stepGive, nil
 }
 
-// stretch returns the range to read from the Source. While pos is before goal, only
+// unreadRange returns the range to read from the Source. While pos is before goal, only
 // Next changes them.
-func (s *Subscription) stretch() (after, until event.ID) {
+func (s *Subscription) unreadRange() (after, until event.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pos, s.goal
 }
 
-// check returns an error if the Source broke its contract. Otherwise events that it
+// checkRead returns an error if the Source broke its contract. Otherwise events that it
 // repeats or skips would silently be repeated or lost.
-func check(evs []event.Event, after, next, until event.ID) error {
+func checkRead(evs []event.Event, after, next, until event.ID) error {
 	last := after
 	for i := range evs {
 		if evs[i].ID <= last {
@@ -221,21 +221,21 @@ func check(evs []event.Event, after, next, until event.ID) error {
 	return nil
 }
 
-// stall makes the reader sleep until the Source may hold more than at version.
-func (s *Subscription) stall(version uint64) (step, error) {
+// waitForSource makes the reader sleep until the Source may hold more than at version.
+func (s *Subscription) waitForSource(version uint64) (step, error) {
 	s.mu.Lock()
 	then, err := s.park()
 	s.mu.Unlock()
-	// The hub or the subscription may have been closed before park, and rung nobody.
-	if err == nil && (s.over() || !s.hub.stalled(s, version)) {
+	// The hub or the subscription may have been closed before park, and signalled nobody.
+	if err == nil && (s.hasEnded() || !s.hub.addStalled(s, version)) {
 		s.unparkSelf()
-		return again, nil
+		return stepRepeat, nil
 	}
 	return then, err
 }
 
-// over reports whether the hub or the subscription is closed.
-func (s *Subscription) over() bool {
+// hasEnded reports whether the hub or the subscription is closed.
+func (s *Subscription) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed || s.hub.closed()
@@ -247,13 +247,13 @@ func (s *Subscription) over() bool {
 func (s *Subscription) park() (step, error) {
 	if s.nudged {
 		s.nudged = false
-		return give, ErrQuiet
+		return stepGive, ErrQuiet
 	}
 	if s.wake == nil {
 		s.wake = make(chan struct{}, 1)
 	}
 	s.parked = true
-	return rest, nil
+	return stepSleep, nil
 }
 
 func (s *Subscription) sleep(ctx context.Context) {
@@ -264,7 +264,7 @@ func (s *Subscription) sleep(ctx context.Context) {
 	}
 }
 
-// unparkSelf undoes park. The reader may be rung even so, which makes its next sleep
+// unparkSelf undoes park. The reader may be signalled even so, which makes its next sleep
 // short.
 func (s *Subscription) unparkSelf() {
 	s.mu.Lock()
@@ -272,54 +272,54 @@ func (s *Subscription) unparkSelf() {
 	s.parked = false
 }
 
-// unpark clears parked and reports whether the caller must ring. The caller holds mu.
+// unpark clears parked and reports whether the caller must signal it. The caller holds mu.
 func (s *Subscription) unpark() bool {
 	was := s.parked
 	s.parked = false
 	return was
 }
 
-// ring wakes the reader.
-func (s *Subscription) ring() {
+// signalReader wakes the reader.
+func (s *Subscription) signalReader() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // already rung
+	default: // already signalled
 	}
 }
 
-// rouse wakes the reader if it sleeps.
-func (s *Subscription) rouse() {
+// wakeReader wakes the reader if it sleeps.
+func (s *Subscription) wakeReader() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unpark() {
-		s.ring()
+		s.signalReader()
 	}
 }
 
-// push queues ev, from a Publish that began at the head old. It reports whether the
-// caller must ring. It is called once for each topic that matches ev, and queues ev
+// enqueue queues ev, from a Publish that began at the head old. It reports whether the
+// caller must signal it. It is called once for each topic that matches ev, and queues ev
 // only once.
-func (s *Subscription) push(ev *event.Event, old event.Point) bool {
+func (s *Subscription) enqueue(ev *event.Event, old event.Point) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.joined || ev.ID <= s.seen {
 		return false
 	}
-	if s.full(old.ID) {
+	if s.isFull(old.ID) {
 		s.hub.overflows.Add(1)
-		s.drop()
+		s.leaveHub()
 		return s.unpark()
 	}
-	s.settle(old)
+	s.followHead(old)
 	s.queue = append(s.queue, ev)
 	s.bytes += weight(ev)
 	s.seen = ev.ID
 	return s.unpark()
 }
 
-// full reports whether the queue is full. Its limits are wider once it holds an event of
+// isFull reports whether the queue is full. Its limits are wider once it holds an event of
 // the same Publish.
-func (s *Subscription) full(old event.ID) bool {
+func (s *Subscription) isFull(old event.ID) bool {
 	events, bytes := len(s.queue), s.bytes
 	if s.seen > old {
 		events, bytes = events/burst, bytes/burst
@@ -330,30 +330,30 @@ func (s *Subscription) full(old event.ID) bool {
 // weight returns the approximate bytes of memory of ev. Its value is in its line as well.
 func weight(ev *event.Event) int { return 512 + 2*len(ev.Value) + 2*len(ev.Path) }
 
-// settle advances a reader that has received everything to the head, so that a quiet
+// followHead advances a reader that has received everything to the head, so that a quiet
 // topic is never read from far back again. The head must have been loaded before mu was
 // locked: then all events up to it had been queued, and since the queue is empty, they
 // were given.
-func (s *Subscription) settle(head event.Point) {
+func (s *Subscription) followHead(head event.Point) {
 	if s.joined && s.pos >= s.goal && len(s.queue) == 0 {
-		s.come(head)
+		s.moveTo(head)
 	}
 }
 
-// lose makes the reader read the Source from its position. All events up to the head
+// fallBehind makes the reader read the Source from its position. All events up to the head
 // old have been queued.
-func (s *Subscription) lose(old event.Point) {
+func (s *Subscription) fallBehind(old event.Point) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(old)
-	s.drop()
+	s.followHead(old)
+	s.leaveHub()
 	if s.unpark() {
-		s.ring()
+		s.signalReader()
 	}
 }
 
-// drop empties the queue and leaves the joined state.
-func (s *Subscription) drop() {
+// leaveHub empties the queue and leaves the joined state.
+func (s *Subscription) leaveHub() {
 	s.queue, s.bytes, s.joined = nil, 0, false
 }
 
@@ -364,10 +364,10 @@ func (s *Subscription) Position() event.ID { return s.Point().ID }
 
 // Point returns Position with its mark, which is zero if it is not known.
 func (s *Subscription) Point() event.Point {
-	head := s.hub.point() // before mu: see settle
+	head := s.hub.headPoint() // before mu: see followHead
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle(head)
+	s.followHead(head)
 	return event.Point{ID: s.pos, Mark: s.mark}
 }
 
@@ -386,26 +386,26 @@ func (s *Subscription) lag(head event.ID) (ids uint64, behind bool) {
 // Close ends the subscription: a blocked Next returns ErrClosed. It may be called more
 // than once.
 func (s *Subscription) Close() {
-	if !s.end() {
+	if !s.markClosed() {
 		return
 	}
-	s.hub.table.remove(s)
+	s.hub.table.removeSubscription(s)
 	s.hub.stalls.Lock()
 	delete(s.hub.stalls.subs, s)
 	s.hub.stalls.Unlock()
 }
 
-// end closes s for its reader. It returns false if s was closed already.
-func (s *Subscription) end() bool {
+// markClosed closes s for its reader. It returns false if s was closed already.
+func (s *Subscription) markClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.closed = true
-	s.drop()
+	s.leaveHub()
 	if s.unpark() {
-		s.ring()
+		s.signalReader()
 	}
 	return true
 }

@@ -54,48 +54,48 @@ type ref struct {
 // kinds is the number of kinds of topics; event.Exact is the last.
 const kinds = event.Exact + 1
 
-// add adds s under each of its topics.
-func (t *table) add(s *Subscription) {
-	t.all.add(s)
+// addSubscription adds s under each of its topics.
+func (t *table) addSubscription(s *Subscription) {
+	t.all.enlist(s)
 	for i, topic := range s.topics {
 		path, k := topic.Path(), topic.Kind()
 		r := ref{s, int32(i)}
 		user, ok := topic.User()
 		if !ok {
 			t.any.Lock()
-			t.any.add(path, k, r)
+			t.any.addPath(path, k, r)
 			t.any.Unlock()
 			continue
 		}
 		shard, hash := t.shard(user)
-		shard.add(hash, user, path, k, r)
+		shard.addTopic(hash, user, path, k, r)
 	}
 }
 
-// remove removes s, which must have been added.
-func (t *table) remove(s *Subscription) {
-	t.all.remove(s)
+// removeSubscription removes s, which must have been added.
+func (t *table) removeSubscription(s *Subscription) {
+	t.all.strike(s)
 	for i, topic := range s.topics {
 		path, k := topic.Path(), topic.Kind()
 		r := ref{s, int32(i)}
 		user, ok := topic.User()
 		if !ok {
 			t.any.Lock()
-			t.any.remove(path, k, r)
+			t.any.removePath(path, k, r)
 			t.any.Unlock()
 			continue
 		}
 		shard, hash := t.shard(user)
-		shard.remove(hash, user, path, k, r)
+		shard.removeTopic(hash, user, path, k, r)
 	}
 }
 
-// match appends to hits the topics that contain the storage user/path.
-func (t *table) match(hits []ref, user, path string) []ref {
+// matchStorage appends to hits the topics that contain the storage user/path.
+func (t *table) matchStorage(hits []ref, user, path string) []ref {
 	shard, hash := t.shard(user)
-	hits = shard.match(hits, hash, user, path)
+	hits = shard.matchUser(hits, hash, user, path)
 	t.any.RLock()
-	hits = t.any.match(hits, path)
+	hits = t.any.matchPath(hits, path)
 	t.any.RUnlock()
 	return hits
 }
@@ -108,9 +108,9 @@ func (t *table) shard(user string) (*shard, uint32) {
 	return &t.shards[h>>56], uint32(h)
 }
 
-func (u *set) match(hits []ref, path string) []ref {
+func (u *set) matchPath(hits []ref, path string) []ref {
 	if u.tree != nil {
-		return u.tree.match(hits, path)
+		return u.tree.collectRefs(hits, path)
 	}
 	from := uint16(u.user)
 	for i := range u.list {
@@ -123,12 +123,12 @@ func (u *set) match(hits []ref, path string) []ref {
 	return hits
 }
 
-func (u *set) add(path string, k event.Kind, r ref) {
+func (u *set) addPath(path string, k event.Kind, r ref) {
 	if u.tree == nil && len(u.list) == few {
 		u.plant()
 	}
 	if u.tree != nil {
-		u.tree.grow(path).put(k, r)
+		u.tree.growPath(path).putRef(k, r)
 		return
 	}
 	u.names += path
@@ -143,15 +143,15 @@ func (u *set) plant() {
 	u.tree = new(node)
 	from := uint16(u.user)
 	for _, e := range u.list {
-		u.tree.grow(u.names[from:e.end]).put(e.kind, ref{e.sub, e.topic})
+		u.tree.growPath(u.names[from:e.end]).putRef(e.kind, ref{e.sub, e.topic})
 		from = e.end
 	}
 	u.list, u.names = nil, u.names[:u.user]
 }
 
-func (u *set) remove(path string, k event.Kind, r ref) {
+func (u *set) removePath(path string, k event.Kind, r ref) {
 	if u.tree != nil {
-		u.tree.find(path).cut(k, r.sub.places[r.topic])
+		u.tree.findNode(path).cutRef(k, r.sub.places[r.topic])
 		u.tree.prune(path)
 		return
 	}
@@ -166,8 +166,8 @@ func (u *set) remove(path string, k event.Kind, r ref) {
 
 func (u *set) empty() bool { return len(u.list) == 0 && (u.tree == nil || u.tree.empty()) }
 
-// settle records in the subscription where in a node its topic is, for its removal.
-func (r ref) settle(place int) { r.sub.places[r.topic] = int32(place) }
+// notePlace records in the subscription where in a node its topic is, for its removal.
+func (r ref) notePlace(place int) { r.sub.places[r.topic] = int32(place) }
 
 // A roster is the list of all subscriptions. Each subscription knows its index.
 type roster struct {
@@ -175,14 +175,14 @@ type roster struct {
 	subs []*Subscription
 }
 
-func (r *roster) add(s *Subscription) {
+func (r *roster) enlist(s *Subscription) {
 	r.Lock()
 	defer r.Unlock()
 	s.index = int32(len(r.subs))
 	r.subs = append(r.subs, s)
 }
 
-func (r *roster) remove(s *Subscription) {
+func (r *roster) strike(s *Subscription) {
 	r.Lock()
 	defer r.Unlock()
 	last := len(r.subs) - 1
@@ -192,7 +192,7 @@ func (r *roster) remove(s *Subscription) {
 	r.subs = r.subs[:last]
 }
 
-func (r *roster) each(f func(*Subscription)) {
+func (r *roster) eachSubscription(f func(*Subscription)) {
 	r.RLock()
 	defer r.RUnlock()
 	for _, s := range r.subs {

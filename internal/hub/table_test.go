@@ -45,7 +45,7 @@ func findsWhatMatches(t *rapid.T) {
 	t.Repeat(map[string]func(*rapid.T){
 		"add": func(t *rapid.T) {
 			s := asking(rapid.SliceOfN(anyTopic, 0, 4).Draw(t, "topics")...)
-			tab.add(s)
+			tab.addSubscription(s)
 			subs = append(subs, s)
 		},
 		"remove": func(t *rapid.T) {
@@ -53,7 +53,7 @@ func findsWhatMatches(t *rapid.T) {
 				t.Skip("nobody")
 			}
 			i := rapid.IntRange(0, len(subs)-1).Draw(t, "sub")
-			tab.remove(subs[i])
+			tab.removeSubscription(subs[i])
 			subs = append(subs[:i], subs[i+1:]...)
 		},
 		"": func(t *rapid.T) {
@@ -61,7 +61,7 @@ func findsWhatMatches(t *rapid.T) {
 		},
 	})
 	for _, s := range subs {
-		tab.remove(s)
+		tab.removeSubscription(s)
 	}
 	if n := tab.users(); n != 0 || !tab.any.empty() || len(tab.all.subs) != 0 {
 		t.Errorf("empty table still holds %d users, %v, %v", n, tab.any.set, tab.all.subs)
@@ -74,7 +74,7 @@ func asking(ts ...event.Topic) *Subscription {
 
 func checkMatch(t *rapid.T, tab *table, subs []*Subscription, user, path string) {
 	got := make(map[ref]int)
-	for _, hit := range tab.match(nil, user, path) {
+	for _, hit := range tab.matchStorage(nil, user, path) {
 		got[hit]++
 	}
 	for _, s := range subs {
@@ -123,20 +123,20 @@ func TestShardKeepsUsers(t *testing.T) {
 				user := crowding.Draw(t, "user")
 				if there[user] == nil {
 					there[user] = asking(event.All)
-					d.add(crowdedHash(user), user, "", event.Prefix, ref{there[user], 0})
+					d.addTopic(crowdedHash(user), user, "", event.Prefix, ref{there[user], 0})
 				}
 			},
 			"remove": func(t *rapid.T) {
 				user := crowding.Draw(t, "user")
 				if s := there[user]; s != nil {
-					d.remove(crowdedHash(user), user, "", event.Prefix, ref{s, 0})
+					d.removeTopic(crowdedHash(user), user, "", event.Prefix, ref{s, 0})
 					delete(there, user)
 				}
 			},
 			"": func(t *rapid.T) {
 				for i := range crowd {
 					user := string(rune('A' + i))
-					hits := d.match(nil, crowdedHash(user), user, "p")
+					hits := d.matchUser(nil, crowdedHash(user), user, "p")
 					if s := there[user]; s == nil && len(hits) > 0 || s != nil && !slices.Equal(hits, []ref{{s, 0}}) {
 						t.Fatalf("match(%s) = %v, want %v", user, hits, s)
 					}
@@ -165,7 +165,7 @@ func TestTableWhileItChanges(t *testing.T) {
 	var stay []*Subscription
 	for _, name := range fewTopics {
 		stay = append(stay, asking(topics(t, name)...))
-		tab.add(stay[len(stay)-1])
+		tab.addSubscription(stay[len(stay)-1])
 	}
 	var comers, readers sync.WaitGroup
 	var done atomic.Bool
@@ -192,20 +192,20 @@ func comeAndGo(t *testing.T, tab *table, r *rand.Rand) {
 	for i := range 500 {
 		names := []string{fewTopics[r.IntN(len(fewTopics))], fmt.Sprintf("user%d/p", i%500)}
 		here = append(here, asking(topics(t, names...)...))
-		tab.add(here[len(here)-1])
+		tab.addSubscription(here[len(here)-1])
 		if len(here) > 40 {
 			gone := r.IntN(len(here))
-			tab.remove(here[gone])
+			tab.removeSubscription(here[gone])
 			here = slices.Delete(here, gone, gone+1)
 		}
 	}
 	for _, s := range here {
-		tab.remove(s)
+		tab.removeSubscription(s)
 	}
 }
 
 func found(t *testing.T, tab *table, stay []*Subscription, user, path string) {
-	hits := tab.match(nil, user, path)
+	hits := tab.matchStorage(nil, user, path)
 	for _, hit := range hits {
 		if topic := hit.sub.topics[hit.topic]; !topic.Matches(user, path) {
 			t.Errorf("match(%s/%s) found %s", user, path, topic)
@@ -248,7 +248,7 @@ func TestSubscriptionIsSmall(t *testing.T) {
 			subs[i] = asking(ts[i])
 		}
 		var tab table
-		if got := heapOf(n, func(i int) { tab.add(subs[i]) }); got > c.most {
+		if got := heapOf(n, func(i int) { tab.addSubscription(subs[i]) }); got > c.most {
 			t.Errorf("%s: %d bytes a topic, want at most %d", c.name, got, c.most)
 		}
 		h := New(&log{}, 0, Config{})

@@ -25,8 +25,8 @@ type edge struct {
 	kid   *node
 }
 
-// match appends to hits the topics that contain path, which is relative to n.
-func (n *node) match(hits []ref, path string) []ref {
+// collectRefs appends to hits the topics that contain path, which is relative to n.
+func (n *node) collectRefs(hits []ref, path string) []ref {
 	for {
 		if path == "" {
 			return append(hits, n.subs...)
@@ -62,8 +62,8 @@ func (n *node) search(first byte) (at int, ok bool) {
 	return lo, lo < len(n.kids) && n.kids[lo].first == first
 }
 
-// grow returns the node of path and creates it if necessary.
-func (n *node) grow(path string) *node {
+// growPath returns the node of path and creates it if necessary.
+func (n *node) growPath(path string) *node {
 	for path != "" {
 		i, ok := n.search(path[0])
 		if !ok {
@@ -72,7 +72,7 @@ func (n *node) grow(path string) *node {
 			return leaf
 		}
 		kid := n.kids[i].kid
-		same := common(kid.label, path)
+		same := commonPrefix(kid.label, path)
 		if same < len(kid.label) {
 			// The old node keeps its path and its refs.
 			upper := &node{label: kid.label[:same]}
@@ -91,7 +91,7 @@ func (n *node) link(i int, kid *node) {
 	n.kids = slices.Insert(n.kids, i, edge{kid.label[0], kid})
 }
 
-func common(a, b string) int {
+func commonPrefix(a, b string) int {
 	i := 0
 	for i < len(a) && i < len(b) && a[i] == b[i] {
 		i++
@@ -99,8 +99,8 @@ func common(a, b string) int {
 	return i
 }
 
-// find returns the node of path, which must exist.
-func (n *node) find(path string) *node {
+// findNode returns the node of path, which must exist.
+func (n *node) findNode(path string) *node {
 	for path != "" {
 		i, _ := n.search(path[0])
 		n = n.kids[i].kid
@@ -109,8 +109,8 @@ func (n *node) find(path string) *node {
 	return n
 }
 
-// put adds r to the topics of kind k. To make room, it moves one ref of each later kind.
-func (n *node) put(k event.Kind, r ref) {
+// putRef adds r to the topics of kind k. To make room, it moves one ref of each later kind.
+func (n *node) putRef(k event.Kind, r ref) {
 	if n.subs == nil {
 		n.subs = n.ref[:0]
 	}
@@ -118,21 +118,21 @@ func (n *node) put(k event.Kind, r ref) {
 	n.subs = append(n.subs, ref{})
 	for g := event.Exact; g > k; g-- {
 		first := n.ends[g-1]
-		n.move(first, hole)
+		n.moveRef(first, hole)
 		n.ends[g]++
 		hole = first
 	}
 	n.ends[k]++
 	n.subs[hole] = r
-	r.settle(int(hole))
+	r.notePlace(int(hole))
 }
 
-// cut removes the ref of kind k at place. To close the hole, it moves one ref of that
+// cutRef removes the ref of kind k at place. To close the hole, it moves one ref of that
 // kind and of each later one.
-func (n *node) cut(k event.Kind, place int32) {
+func (n *node) cutRef(k event.Kind, place int32) {
 	for g := k; g < kinds; g++ {
 		n.ends[g]--
-		n.move(n.ends[g], place)
+		n.moveRef(n.ends[g], place)
 		place = n.ends[g]
 	}
 	n.subs[place] = ref{}
@@ -141,12 +141,12 @@ func (n *node) cut(k event.Kind, place int32) {
 	}
 }
 
-func (n *node) move(from, to int32) {
+func (n *node) moveRef(from, to int32) {
 	if from == to { // the hole itself
 		return
 	}
 	n.subs[to] = n.subs[from]
-	n.subs[to].settle(int(to))
+	n.subs[to].notePlace(int(to))
 }
 
 // prune removes the nodes on the way to path that are no longer needed.

@@ -230,10 +230,10 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	case err != nil:
 		return err
 	case known && id >= w.first:
-		*receipt = event.Receipt{Event: w.events[id-w.first], Known: true}
+		*receipt = event.Receipt{Event: w.events[id-w.first], Duplicate: true}
 		return nil
 	case known:
-		receipt.Known = true
+		receipt.Duplicate = true
 		receipt.Event, err = w.read(id)
 		if errors.Is(err, sql.ErrNoRows) {
 			receipt.Event, receipt.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true

@@ -54,7 +54,7 @@ func TestAppendIsAllOrNone(t *testing.T) {
 	if rs, err := db.Append(context.Background(), nil); rs != nil || err != nil {
 		t.Errorf("Append of nothing: %v, %v", rs, err)
 	}
-	if rs := mustAppend(t, db, drafts("alice", "x", "k", 3)...); rs[0].ID != 1 || rs[2].ID != 3 || rs[0].Known {
+	if rs := mustAppend(t, db, drafts("alice", "x", "k", 3)...); rs[0].ID != 1 || rs[2].ID != 3 || rs[0].Duplicate {
 		t.Errorf("Append gave %v", rs)
 	}
 }
@@ -156,8 +156,8 @@ func TestAppendUnknownOutcome(t *testing.T) {
 			t.Errorf("Append = %v, %v", rs, err)
 		}
 		again := mustAppend(t, db, ds...)
-		if again[0].ID != 2 || again[1].ID != 3 || again[0].Known != afterwards {
-			t.Errorf("again: %v, known %v", again[1].ID, again[0].Known)
+		if again[0].ID != 2 || again[1].ID != 3 || again[0].Duplicate != afterwards {
+			t.Errorf("again: %v, known %v", again[1].ID, again[0].Duplicate)
 		}
 		want := "[-1 2] [1 3]"
 		if afterwards {
@@ -187,8 +187,8 @@ func TestAppendCancelled(t *testing.T) {
 	_, err := db.Append(ctx, drafts("alice", "x", "late", 1))
 	wantError(t, "afterwards", err, context.Canceled)
 	release()
-	if rs := mustAppend(t, db, draft("alice", "x", "writing-0"), draft("alice", "x", "waiting-0")); !rs[0].Known || rs[1].Known {
-		t.Errorf("written %v, waiting %v; want true, false", rs[0].Known, rs[1].Known)
+	if rs := mustAppend(t, db, draft("alice", "x", "writing-0"), draft("alice", "x", "waiting-0")); !rs[0].Duplicate || rs[1].Duplicate {
+		t.Errorf("written %v, waiting %v; want true, false", rs[0].Duplicate, rs[1].Duplicate)
 	}
 }
 

@@ -79,7 +79,7 @@ func TestBackup(t *testing.T) {
 	span := window.Span{From: 0, To: parted}
 	checkIDs(t, "restored", readAll(t, restored, []event.Topic{event.All}, span, 1000), ids(evs))
 	rs := mustAppend(t, restored, evs[0].Draft, draft("alice", "other", "k"))
-	if !rs[0].Known || rs[0].ID != 1 || rs[1].ID != parted+1 || rs[1].Time < evs[len(evs)-1].Time {
+	if !rs[0].Duplicate || rs[0].ID != 1 || rs[1].ID != parted+1 || rs[1].Time < evs[len(evs)-1].Time {
 		t.Errorf("the restored log gives %v", rs)
 	}
 	name := restored.Log()

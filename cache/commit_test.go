@@ -55,8 +55,8 @@ func TestCommitFullDisk(t *testing.T) {
 			}
 			db = reopened(t, db)
 			again := mustAppend(t, db, ds...)
-			if again[0].Known != c.knownAgain || again[0].ID != 2 || again[1].ID != 3 {
-				t.Errorf("again: %s known %v", again[0].ID, again[0].Known)
+			if again[0].Duplicate != c.knownAgain || again[0].ID != 2 || again[1].ID != 3 {
+				t.Errorf("again: %s known %v", again[0].ID, again[0].Duplicate)
 			}
 		})
 	}

@@ -69,7 +69,7 @@ func fullChild(dir string) error {
 		if err != nil {
 			return fmt.Errorf("with room: %w", err)
 		}
-		fmt.Fprintln(out, "again", receipts[0].Known)
+		fmt.Fprintln(out, "again", receipts[0].Duplicate)
 	}
 	return nil
 }

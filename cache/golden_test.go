@@ -142,7 +142,7 @@ func checkGoldenServer(t *testing.T, name string) {
 	checkIDs(t, "*", readAll(t, db, topics(t, "*"), window.Span{To: event.MaxID}, 10), allIDs(13))
 	checkIDs(t, "alice/posts/1", readAll(t, db, topics(t, "alice/posts/1$"), window.Span{To: 13}, 10), allIDs(8)[4:])
 	rs := mustAppend(t, db, append(drafts("alice", "posts/2", "k", 1), draft("alice", "x", "new"))...)
-	if !rs[0].Known || rs[0].ID != 9 || rs[1].ID != 14 {
+	if !rs[0].Duplicate || rs[0].ID != 9 || rs[1].ID != 14 {
 		t.Errorf("appended are %v", rs)
 	}
 	integrity(t, db)
@@ -170,7 +170,7 @@ func TestGoldenRetain(t *testing.T) {
 			c.below()
 			c.time(c.horizon)
 			checkLookUp(t, db, all)
-			if rs := mustAppend(t, db, drafts("alice", "posts/0", "k", 1)...); !rs[0].Known || !rs[0].Dropped || rs[0].ID != 1 {
+			if rs := mustAppend(t, db, drafts("alice", "posts/0", "k", 1)...); !rs[0].Duplicate || !rs[0].Dropped || rs[0].ID != 1 {
 				t.Errorf("the first event again is %+v", rs[0])
 			}
 			integrity(t, db)

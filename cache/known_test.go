@@ -77,8 +77,8 @@ func TestKnownForEver(t *testing.T) {
 			}
 		}
 		for _, r := range mustAppend(t, db, drafts("alice", "x", fmt.Sprint(round), 1+rand.IntN(3000))...) {
-			if r.Known || r.ID != event.ID(len(all)+1) {
-				t.Fatalf("event %d is %s, known %v", len(all)+1, r.ID, r.Known)
+			if r.Duplicate || r.ID != event.ID(len(all)+1) {
+				t.Fatalf("event %d is %s, known %v", len(all)+1, r.ID, r.Duplicate)
 			}
 			all = append(all, r.Event)
 		}
@@ -103,8 +103,8 @@ func checkKnownAgain(t *testing.T, db *DB, all []event.Event, n int) {
 		ds, want = append(ds, ev.Draft), append(want, ev.ID)
 	}
 	for i, r := range mustAppend(t, db, ds...) {
-		if !r.Known || r.ID != want[i] {
-			t.Fatalf("event %s again is %s, known %v", want[i], r.ID, r.Known)
+		if !r.Duplicate || r.ID != want[i] {
+			t.Fatalf("event %s again is %s, known %v", want[i], r.ID, r.Duplicate)
 		}
 	}
 }

@@ -119,7 +119,7 @@ func (f *follower) pages() error {
 		if err != nil {
 			return err
 		}
-		next, ok := wire.PositionOf(resp.Header, wire.HeaderNext)
+		next, ok := wire.PositionIn(resp.Header, wire.HeaderNext)
 		if !ok {
 			return fmt.Errorf("a page does not say where the next one begins")
 		}

@@ -172,7 +172,7 @@ func (m *retainModel) append(n int) {
 		ds = append(ds, d)
 	}
 	for _, r := range mustAppend(m.t, m.db, ds...) {
-		if !r.Known {
+		if !r.Duplicate {
 			m.take(r.Event)
 		} else {
 			m.checkKnown(&r)

@@ -124,8 +124,8 @@ func (m *serverModel) send(ds []event.Draft) {
 			m.taken[h] = want
 			m.log = append(m.log, rs[i].Event)
 		}
-		if rs[i].ID != want || rs[i].Hash != h || rs[i].Known != known && !retried {
-			m.t.Fatalf("draft %d is event %s, known %v, want %s, %v", i, rs[i].ID, rs[i].Known, want, known)
+		if rs[i].ID != want || rs[i].Hash != h || rs[i].Duplicate != known && !retried {
+			m.t.Fatalf("draft %d is event %s, known %v, want %s, %v", i, rs[i].ID, rs[i].Duplicate, want, known)
 		}
 	}
 	if m.db.Head() != event.ID(len(m.log)) {

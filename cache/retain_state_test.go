@@ -99,7 +99,7 @@ func (w *meddler) meddle() {
 	case 3:
 		rs := mustAppend(w.t, w.db, retainedDrafts(fmt.Sprint("meddle", len(*w.all)), w.n)...)
 		for i := range rs {
-			if !rs[i].Known {
+			if !rs[i].Duplicate {
 				*w.all = append(*w.all, rs[i].Event)
 			}
 		}

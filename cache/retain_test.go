@@ -263,7 +263,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 		t.Errorf("the state is %v", state)
 	}
 	// Setting it again to the same is the first append: it stays ended.
-	if again := mustAppend(t, db, rs[0].Draft); !again[0].Known {
+	if again := mustAppend(t, db, rs[0].Draft); !again[0].Duplicate {
 		t.Error("the value came to life again")
 	}
 }

@@ -55,8 +55,8 @@ func TestRepeatedInOneAppend(t *testing.T) {
 		id    event.ID
 		known bool
 	}{{2, false}, {2, true}, {3, false}, {3, true}, {2, true}} {
-		if rs[i].ID != want.id || rs[i].Known != want.known || rs[i].Key != []string{"a", "a", "b", "b", "a"}[i] {
-			t.Errorf("receipt %d is %s of %q, known %v, want %s, %v", i, rs[i].ID, rs[i].Key, rs[i].Known, want.id, want.known)
+		if rs[i].ID != want.id || rs[i].Duplicate != want.known || rs[i].Key != []string{"a", "a", "b", "b", "a"}[i] {
+			t.Errorf("receipt %d is %s of %q, known %v, want %s, %v", i, rs[i].ID, rs[i].Key, rs[i].Duplicate, want.id, want.known)
 		}
 	}
 	checkIDs(t, "the log", readAll(t, db, topics(t, "*"), window.Span{To: db.Head()}, 10), allIDs(3))

@@ -26,7 +26,7 @@ func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
 // was when it was asked, and what a server answers to a cursor that its log has not given.
 // What happened since can only have made the log longer.
 func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
-	head, told := wire.CursorOf(resp.Header, wire.HeaderHead)
+	head, told := wire.CursorIn(resp.Header, wire.HeaderHead)
 	told = told && wire.LogOf(resp.Header) == newest.Log
 	back := &PutBackError{URL: base, Held: newest.Marked.ID, Head: head.ID, refused: resp.StatusCode == http.StatusConflict}
 	switch {

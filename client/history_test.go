@@ -121,7 +121,7 @@ func TestPutToOtherLog(t *testing.T) {
 	c := newTestClient(t, nil, cfg)
 	for i := range 2 {
 		d := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: fmt.Sprint("new ", i), Value: []byte("1")}
-		if rs, err := c.Put(t.Context(), []event.Draft{d}); err != nil || rs[0].Known {
+		if rs, err := c.Put(t.Context(), []event.Draft{d}); err != nil || rs[0].Duplicate {
 			t.Errorf("Put = %v, %v", rs, err)
 		}
 	}

@@ -329,10 +329,10 @@ func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics 
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
 	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
-		if from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom); !ok || from != at {
+		if from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom); !ok || from != at {
 			return &ProtocolError{base, fmt.Sprintf("was asked to go on from %s and begins at %s", at, from)}
 		}
-		head, _ = wire.PositionOf(resp.Header, wire.HeaderHead)
+		head, _ = wire.PositionIn(resp.Header, wire.HeaderHead)
 		return nil
 	})
 	return s, head, err

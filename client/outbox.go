@@ -99,7 +99,7 @@ func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, number
 	}
 	for i := range receipts {
 		s.sum.Sent++
-		if receipts[i].Known {
+		if receipts[i].Duplicate {
 			s.sum.Known++
 		}
 		if s.shown != nil {

@@ -34,8 +34,8 @@ func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topi
 		return span, err
 	}
 	defer resp.Body.Close()
-	from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
-	to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
+	from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom)
+	to, ok2 := wire.PositionIn(resp.Header, wire.HeaderTo)
 	if !ok || !ok2 || to < from {
 		return span, &ProtocolError{base, "did not say which stretch it means"}
 	}
@@ -326,10 +326,10 @@ func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, f
 
 // checkPage refuses a page of another stretch than was asked for.
 func checkPage(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
-	cursor, ok := wire.CursorOf(resp.Header, wire.HeaderNext)
+	cursor, ok := wire.CursorIn(resp.Header, wire.HeaderNext)
 	next = cursor.Point()
-	from, ok2 := wire.PositionOf(resp.Header, wire.HeaderFrom)
-	to, ok3 := wire.PositionOf(resp.Header, wire.HeaderTo)
+	from, ok2 := wire.PositionIn(resp.Header, wire.HeaderFrom)
+	to, ok3 := wire.PositionIn(resp.Header, wire.HeaderTo)
 	if !ok || !ok2 || !ok3 || from != span.From || to != span.To || next.ID <= from || next.ID > to {
 		return next, &ProtocolError{base, fmt.Sprintf("was asked for %s and answered %s-%s up to %s", span, from, to, next.ID)}
 	}

@@ -127,9 +127,9 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 // receiptOf returns the receipt of a draft.
 func receiptOf(r *wire.SetResult, d event.Draft) event.Receipt {
 	if r.Dropped {
-		return event.Receipt{Event: event.Event{ID: r.ID, Draft: d, Hash: r.Hash}, Known: true, Dropped: true}
+		return event.Receipt{Event: event.Event{ID: r.ID, Draft: d, Hash: r.Hash}, Duplicate: true, Dropped: true}
 	}
-	return event.Receipt{Event: event.New(r.ID, r.Time, d, r.Hash), Known: r.Status == http.StatusOK}
+	return event.Receipt{Event: event.New(r.ID, r.Time, d, r.Hash), Duplicate: r.Status == http.StatusOK}
 }
 
 // putRefusal tells what a server has decided about drafts from what something before

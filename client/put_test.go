@@ -32,11 +32,11 @@ func TestPut(t *testing.T) {
 	f := newFixture(t)
 	c := newTestClient(t, nil, hasty(f.http.URL))
 	first := put(t, c, "alice/x", "a", "b", "a")
-	if first[0].Known || first[1].Known || !first[2].Known || first[2].ID != first[0].ID {
+	if first[0].Duplicate || first[1].Duplicate || !first[2].Duplicate || first[2].ID != first[0].ID {
 		t.Errorf("receipts %+v", first)
 	}
 	again := put(t, c, "alice/x", "b", "c")
-	if !again[0].Known || again[0].ID != first[1].ID || again[1].Known {
+	if !again[0].Duplicate || again[0].ID != first[1].ID || again[1].Duplicate {
 		t.Errorf("receipts %+v", again)
 	}
 	for i, ev := range f.truth("*", "", "") {
@@ -46,7 +46,7 @@ func TestPut(t *testing.T) {
 		}
 	}
 	c.Put(t.Context(), drafts("alice/x", ""))
-	if keyless := put(t, c, "alice/x", ""); !keyless[0].Known {
+	if keyless := put(t, c, "alice/x", ""); !keyless[0].Duplicate {
 		t.Error("a draft without a key was taken twice")
 	}
 	if got, err := c.Put(t.Context(), nil); err != nil || len(got) != 0 {

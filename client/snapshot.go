@@ -59,7 +59,7 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	if err := s.c.ours(base, resp.Header, wire.JSON); err != nil {
 		return err
 	}
-	to, ok := wire.CursorOf(resp.Header, wire.HeaderTo)
+	to, ok := wire.CursorIn(resp.Header, wire.HeaderTo)
 	if !ok || to.ID != s.at {
 		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
 	}

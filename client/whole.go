@@ -67,7 +67,7 @@ func eventsOf(base string, resp *http.Response, accept string) (lineSource, erro
 	if accept == wire.JSON {
 		return newObjectLines(base, resp.Body), nil
 	}
-	count, told, err := wire.EventsOf(resp.Header)
+	count, told, err := wire.EventsIn(resp.Header)
 	switch {
 	case err != nil:
 		return nil, &ProtocolError{base, err.Error()}

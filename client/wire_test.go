@@ -254,7 +254,7 @@ func TestWireExampleDropped(t *testing.T) {
 		drafts = append(drafts, d)
 	}
 	rs, err := ex.serve(t).Put(t.Context(), drafts)
-	if err != nil || len(rs) != 2 || !rs[0].Known || !rs[0].Dropped || rs[0].ID != 1 || rs[0].Hash != drafts[0].Hash() || !rs[1].Known || rs[1].Dropped {
+	if err != nil || len(rs) != 2 || !rs[0].Duplicate || !rs[0].Dropped || rs[0].ID != 1 || rs[0].Hash != drafts[0].Hash() || !rs[1].Duplicate || rs[1].Dropped {
 		t.Errorf("Put = %+v, %v", rs, err)
 	}
 }
@@ -278,7 +278,7 @@ func TestWireExampleBatch(t *testing.T) {
 	for _, r := range receipts {
 		ids = append(ids, r.ID)
 	}
-	if !slices.Equal(ids, []event.ID{7, 1, 8}) || receipts[0].Known || !receipts[1].Known {
+	if !slices.Equal(ids, []event.ID{7, 1, 8}) || receipts[0].Duplicate || !receipts[1].Duplicate {
 		t.Errorf("receipts %v, %+v", ids, receipts)
 	}
 }

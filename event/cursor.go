@@ -16,8 +16,8 @@ type Mark uint32
 // MarkLen is the length of a Mark's text in bytes.
 const MarkLen = 6
 
-// known is a bit that is set in every Mark except zero. The 30 bits below it are the text.
-const known Mark = 1 << (5 * MarkLen)
+// markSet is a bit that is set in every Mark except zero. The 30 bits below it are the text.
+const markSet Mark = 1 << (5 * MarkLen)
 
 // MarkOf returns the mark of positions whose last event has this id, time and hash: the
 // first 30 bits of SHA-256 over the id and the time in microseconds, 8 bytes each,
@@ -29,7 +29,7 @@ func MarkOf(id ID, t Time, h Hash) Mark {
 	binary.BigEndian.PutUint64(b[8:], uint64(t))
 	copy(b[16:], h[:])
 	sum := sha256.Sum256(b[:])
-	return known | Mark(binary.BigEndian.Uint32(sum[:])>>2)
+	return markSet | Mark(binary.BigEndian.Uint32(sum[:])>>2)
 }
 
 // Agrees reports whether m and n may be the mark of the same position: they are equal, or one

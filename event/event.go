@@ -97,7 +97,7 @@ func (ev *Event) AppendNotice(b []byte) []byte {
 // A Receipt is the log's answer to a draft: its event, and whether the log had it before.
 type Receipt struct {
 	Event
-	Known bool // the log already knew the hash; Event is the first event with it
+	Duplicate bool // the log already knew the hash; Event is the first event with it
 	// Dropped reports that the log has dropped the event since. Apart from the
 	// draft, only its ID is known.
 	Dropped bool

@@ -193,7 +193,7 @@ func FuzzCompactValue(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, v []byte) {
 		got, err := CompactValue(v)
-		deepest, _ := survey(v)
+		deepest, _ := surveyJSON(v)
 		if want := json.Valid(v) && utf8.Valid(v) && deepest <= MaxDepth; (err == nil) != want {
 			t.Fatalf("CompactValue(%q): %v, want it taken: %v", v, err, want)
 		}

@@ -84,7 +84,7 @@ func checkJSONStrictly(v []byte, deepest int) (spaces int, err error) {
 	if !utf8.Valid(v) {
 		return 0, errors.New("not valid UTF-8")
 	}
-	depth, spaces := survey(v)
+	depth, spaces := surveyJSON(v)
 	if depth > deepest {
 		return 0, fmt.Errorf("nested deeper than %d", deepest)
 	}
@@ -94,9 +94,9 @@ func checkJSONStrictly(v []byte, deepest int) (spaces int, err error) {
 	return spaces, nil
 }
 
-// survey returns how deep the brackets of v are nested, and the number of bytes of white
+// surveyJSON returns how deep the brackets of v are nested, and the number of bytes of white
 // space between its tokens.
-func survey(v []byte) (deepest, spaces int) {
+func surveyJSON(v []byte) (deepest, spaces int) {
 	depth, inString := 0, false
 	for i := 0; i < len(v); i++ {
 		switch c := v[i]; {

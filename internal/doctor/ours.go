@@ -98,8 +98,8 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	if lines.Err != nil || lines.Status != http.StatusOK {
 		return found(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
 	}
-	from, okFrom := wire.PositionOf(lines.Header, wire.HeaderFrom)
-	to, okTo := wire.PositionOf(lines.Header, wire.HeaderTo)
+	from, okFrom := wire.PositionIn(lines.Header, wire.HeaderFrom)
+	to, okTo := wire.PositionIn(lines.Header, wire.HeaderTo)
 	switch {
 	case !okFrom || !okTo:
 		return found(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)

@@ -56,9 +56,9 @@ func pages(t tester, h http.Handler, q wire.Query, limit int, accept string, rea
 	until := q.Until
 	for {
 		header, text := ask(t, h, "/events?"+q.Values().Encode(), accept)
-		next, ok := wire.PositionOf(header, wire.HeaderNext)
-		from, ok2 := wire.PositionOf(header, wire.HeaderFrom)
-		to, ok3 := wire.PositionOf(header, wire.HeaderTo)
+		next, ok := wire.PositionIn(header, wire.HeaderNext)
+		from, ok2 := wire.PositionIn(header, wire.HeaderFrom)
+		to, ok3 := wire.PositionIn(header, wire.HeaderTo)
 		live, err := strconv.ParseBool(header.Get(wire.HeaderLive))
 		page := read(text)
 		if !ok || !ok2 || !ok3 || err != nil || next > to || len(page) > limit || live != (next == to) {

@@ -23,7 +23,7 @@ type known struct {
 
 // readKnown checks what a stranger says that it has before it costs anything. It is
 // nil if nothing was said.
-func readKnown(k *wire.Known) (*known, error) {
+func readKnown(k *wire.PeerHas) (*known, error) {
 	switch {
 	case k.Filter != nil:
 		f, err := reconcile.ParseFilter(k.Filter, reconcile.Limits{})
@@ -107,7 +107,7 @@ type comparison struct {
 }
 
 func (c *comparison) answer(item *wire.BloomItem) error {
-	theirs, err := readKnown(&item.Known)
+	theirs, err := readKnown(&item.PeerHas)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (c *comparison) answer(item *wire.BloomItem) error {
 	if theirs != nil {
 		c.compare(&a, hashes, theirs)
 	}
-	if count, said := theirCount(item, theirs); item.Back || said && sum.Count > count {
+	if count, said := theirCount(item, theirs); item.WantFilter || said && sum.Count > count {
 		inverse := theirs != nil && theirs.inverse
 		if a.Filter, err = ownFilter(set, sum.Count, count, inverse); err != nil {
 			return err

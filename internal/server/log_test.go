@@ -183,9 +183,9 @@ func (l *memLog) knownReceipt(ev *event.Event) event.Receipt {
 		return other.ID > ev.ID && other.ID <= l.horizon && other.Storage() == ev.Storage()
 	}
 	if ev.ID > l.horizon || ev.Type == event.Put && !slices.ContainsFunc(l.evs, later) {
-		return event.Receipt{Event: *ev, Known: true}
+		return event.Receipt{Event: *ev, Duplicate: true}
 	}
-	return event.Receipt{Event: event.Event{ID: ev.ID, Draft: ev.Draft, Hash: ev.Hash}, Known: true, Dropped: true}
+	return event.Receipt{Event: event.Event{ID: ev.ID, Draft: ev.Draft, Hash: ev.Hash}, Duplicate: true, Dropped: true}
 }
 
 // set changes the log behind the server's back.

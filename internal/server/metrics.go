@@ -110,7 +110,7 @@ func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err 
 	}
 	known := 0
 	for i := range receipts {
-		if receipts[i].Known {
+		if receipts[i].Duplicate {
 			known++
 		}
 	}

@@ -27,7 +27,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	tail := wire.Tail{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
+	tail := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
 	if sum, problem := s.sumOf(r, &st); problem != nil {
 		return problem
 	} else if sum != nil {

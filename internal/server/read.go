@@ -18,7 +18,7 @@ type reading func(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Er
 func (s *Server) reads(parse reading) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		w.Header().Add("Vary", "Accept")
-		form, ok := wire.Negotiate(r.Header.Values("Accept"))
+		form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 		if !ok {
 			return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s, %s or %s", wire.JSON, wire.NDJSON, wire.SSE)
 		}
@@ -99,7 +99,7 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 // byHash reads the events that have the hashes, wherever they are, in the form of st.
 func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, st *stretch) *wire.Error {
 	w.Header().Add("Vary", "Accept")
-	form, ok := wire.Negotiate(r.Header.Values("Accept"))
+	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
 	}

@@ -485,7 +485,7 @@ func TestBatch(t *testing.T) {
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != wire.NDJSON || !slices.Equal(got, c.want) {
 			t.Errorf("POST /set %q = %s %v, want %v", c.body, resp.Status, got, c.want)
 		}
-		if h, _ := wire.PositionOf(resp.Header, wire.HeaderHead); h != log.Head() {
+		if h, _ := wire.PositionIn(resp.Header, wire.HeaderHead); h != log.Head() {
 			t.Errorf("Rstream-Head is %s, want %s", h, log.Head())
 		}
 	}

@@ -129,8 +129,8 @@ func checkSpan(span window.Span, horizon event.ID) *wire.Error {
 
 // resolveKnown reads what the reader says that it has.
 func (s *Server) resolveKnown(r *http.Request, q *wire.Query, st *stretch) *wire.Error {
-	for i := range q.Known {
-		k, err := readKnown(&q.Known[i])
+	for i := range q.PeerHas {
+		k, err := readKnown(&q.PeerHas[i])
 		if err != nil {
 			return s.setProblem(r, err)
 		}

@@ -202,7 +202,7 @@ func TestRetainOvertakesSnapshot(t *testing.T) {
 	l := newRetainedLog(t)
 	inOrder := func(ev, before *event.Event) bool { return before == nil || ev.Path > before.Path }
 	whole := l.get("/snapshot?topic=*", wire.NDJSON, "")
-	if to, _ := wire.PositionOf(whole.Header, wire.HeaderTo); to != l.retain() {
+	if to, _ := wire.PositionIn(whole.Header, wire.HeaderTo); to != l.retain() {
 		t.Fatalf("the state is that at %s", to)
 	}
 	b, err := io.ReadAll(whole.Body)

@@ -50,7 +50,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return problem
 	}
 	w.Header().Set("Content-Type", wire.JSON)
-	if !receipts[0].Known {
+	if !receipts[0].Duplicate {
 		w.WriteHeader(http.StatusCreated)
 	}
 	_, _ = w.Write(wire.AppendReceipt(nil, &receipts[0])) // the client may have gone

@@ -11,7 +11,7 @@ import (
 // it: GET /snapshot. It is written as it is read, so its size does not matter.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Add("Vary", "Accept")
-	form, ok := wire.Negotiate(r.Header.Values("Accept"))
+	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
 	}

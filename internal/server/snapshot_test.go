@@ -92,7 +92,7 @@ func TestSnapshotIsFold(t *testing.T) {
 					t.Fatalf("the state of %s at %s after %s as %s is\n%s", topic, moment, ev.Storage(), accept, got)
 				}
 			}
-			to, _ := wire.PositionOf(header, wire.HeaderTo)
+			to, _ := wire.PositionIn(header, wire.HeaderTo)
 			if to != at || header.Get("Content-Type") != accept || header.Get("Cache-Control") != "no-store" || !slices.Contains(header.Values("Vary"), "Accept") {
 				t.Fatalf("the state at %s as %s has the headers %v", moment, accept, header)
 			}

@@ -201,7 +201,7 @@ func (c *connection) flush() error {
 // event gathers one event.
 func (c *connection) event(ev *event.Event) {
 	if c.notices {
-		c.gather(wire.AppendNotice(c.room(), ev, c.s.log.Log()))
+		c.gather(wire.AppendNoticeEvent(c.room(), ev, c.s.log.Log()))
 	} else {
 		c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
 	}
@@ -219,7 +219,7 @@ func (c *connection) lines(lines []byte) error {
 			if err != nil {
 				return err
 			}
-			c.gather(wire.AppendNotice(c.room(), &ev, log))
+			c.gather(wire.AppendNoticeEvent(c.room(), &ev, log))
 		} else {
 			s, mark, err := event.SkimMark(line)
 			if err != nil {

@@ -220,8 +220,8 @@ func TestTimes(t *testing.T) {
 			"last=3&until=2m": {3, 6},
 		} {
 			resp := s.get("/events?limit=0&topic=a&" + query)
-			from, ok := wire.PositionOf(resp.Header, wire.HeaderFrom)
-			to, ok2 := wire.PositionOf(resp.Header, wire.HeaderTo)
+			from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom)
+			to, ok2 := wire.PositionIn(resp.Header, wire.HeaderTo)
 			if got := body(t, resp); !ok || !ok2 || from != want[0] || to != want[1] {
 				t.Errorf("%s: %s-%s, want %v: %s", query, from, to, want, got)
 			}

@@ -33,10 +33,10 @@ type mediaRange struct {
 	q    float64
 }
 
-// Negotiate returns the form for the given Accept headers: the one with the highest q,
+// NegotiateForm returns the form for the given Accept headers: the one with the highest q,
 // among equals one listed by name before a wildcard, and then the first. Without a
 // preference, it is Page. ok is false if no form is acceptable.
-func Negotiate(accept []string) (form Form, ok bool) {
+func NegotiateForm(accept []string) (form Form, ok bool) {
 	header := strings.Join(accept, ",")
 	if strings.Trim(header, ", \t") == "" {
 		return Page, true

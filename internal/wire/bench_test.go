@@ -49,7 +49,7 @@ func BenchmarkAppendPage(b *testing.B) {
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = AppendPage(buf[:0], lines, Tail{})
+		buf = AppendPage(buf[:0], lines, PageEnd{})
 	}
 	perEvent(b, len(buf))
 }

@@ -14,7 +14,7 @@ import (
 // ParseNegotiation parses the parameters of a POST /bloom of frames: the topic, or a
 // storage as id. The range is in the frames.
 func ParseNegotiation(rawQuery string) (event.Topic, error) {
-	v, err := params(rawQuery, []string{"topic", "id"})
+	v, err := parseParams(rawQuery, []string{"topic", "id"})
 	if err != nil {
 		return event.Topic{}, err
 	}
@@ -38,9 +38,9 @@ type BloomItem struct {
 	ID    string // the storage as given, or
 	Topic string // the topic as given
 	Of    event.Topic
-	Known
-	Count *uint64 // number of events that the requester has, if given
-	Back  bool    // send a filter in any case, whichever side has more events
+	PeerHas
+	Count      *uint64 // number of events that the requester has, if given
+	WantFilter bool    // send a filter in any case, whichever side has more events
 }
 
 // A BloomAnswer is the difference between the two sides of one set.
@@ -49,7 +49,7 @@ type BloomAnswer struct {
 	Topic   string        `json:"topic,omitempty"`
 	Count   uint64        `json:"count"`
 	Digest  window.Digest `json:"digest"`            // SHA-256 over the hashes in ascending order
-	Missing []event.Hash  `json:"missing,omitzero"`  // events that the requester certainly lacks; nil if its Known is zero
+	Missing []event.Hash  `json:"missing,omitzero"`  // events that the requester certainly lacks; nil if its PeerHas is zero
 	More    bool          `json:"more,omitempty"`    // more events are missing than listed
 	Unknown []event.Hash  `json:"unknown,omitempty"` // events that only the requester has
 	Filter  string        `json:"bloomFilter,omitempty"`
@@ -65,11 +65,11 @@ type BloomSingle struct {
 	Item BloomAnswer `json:"items"`
 }
 
-var stretchParams = []string{"since", "until"}
+var boundParams = []string{"since", "until"}
 
 // ParseBloom parses the parameters of GET /bloom.
 func ParseBloom(rawQuery string) (*BloomQuery, error) {
-	v, err := params(rawQuery, append([]string{"topic", "id", "bloomFilter", "have", "count", "back"}, stretchParams...))
+	v, err := parseParams(rawQuery, append([]string{"topic", "id", "bloomFilter", "have", "count", "back"}, boundParams...))
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func ParseBloom(rawQuery string) (*BloomQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	if item.Known, err = parseKnown(rawQuery, v); err != nil {
+	if item.PeerHas, err = parsePeerHas(rawQuery, v); err != nil {
 		return nil, err
 	}
 	if v.Has("count") {
@@ -85,11 +85,11 @@ func ParseBloom(rawQuery string) (*BloomQuery, error) {
 			return nil, err
 		}
 	}
-	if item.Back, err = flag(v, "back", false); err != nil {
+	if item.WantFilter, err = parseFlag(v, "back", false); err != nil {
 		return nil, err
 	}
 	q := &BloomQuery{Items: []BloomItem{item}}
-	return q, q.stretch(v)
+	return q, q.parseRange(v)
 }
 
 // parseCount parses the number of events that the requester has.
@@ -104,12 +104,12 @@ func parseCount(s string) (*uint64, error) {
 // ParsePostBloom parses POST /bloom. The body is {"items": ITEM} or {"items": [ITEM, …]},
 // and an item is {"id": …, …}. The range is in the URL.
 func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
-	v, err := params(rawQuery, stretchParams)
+	v, err := parseParams(rawQuery, boundParams)
 	if err != nil {
 		return nil, err
 	}
 	q := &BloomQuery{}
-	if err := q.stretch(v); err != nil {
+	if err := q.parseRange(v); err != nil {
 		return nil, err
 	}
 	ms, err := event.Members(body)
@@ -119,11 +119,11 @@ func ParsePostBloom(rawQuery string, body []byte) (*BloomQuery, error) {
 	if len(ms) != 1 || ms[0].Name != "items" {
 		return nil, errors.New(`body: want {"items": [{"id": …}, …]} and nothing else`)
 	}
-	return q, q.items(ms[0].Value)
+	return q, q.parseItems(ms[0].Value)
 }
 
-// items parses one item or a list of items.
-func (q *BloomQuery) items(value json.RawMessage) error {
+// parseItems parses one item or a list of items.
+func (q *BloomQuery) parseItems(value json.RawMessage) error {
 	list := []json.RawMessage{value}
 	if q.One = value[0] == '{'; !q.One {
 		if list = nil; json.Unmarshal(value, &list) != nil || len(list) == 0 {
@@ -153,7 +153,7 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 	}
 	names := url.Values{}
 	for _, m := range ms {
-		switch ours, err := item.Known.member(m); {
+		switch ours, err := item.PeerHas.parseMember(m); {
 		case err != nil:
 			return item, err
 		case ours:
@@ -167,7 +167,7 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 		case "count":
 			item.Count, err = parseCount(string(m.Value))
 		case "back":
-			if item.Back = string(m.Value) == "true"; !item.Back && string(m.Value) != "false" {
+			if item.WantFilter = string(m.Value) == "true"; !item.WantFilter && string(m.Value) != "false" {
 				err = fmt.Errorf("back: want true or false, not %.20s", m.Value)
 			}
 		default:
@@ -177,7 +177,7 @@ func parseBloomItem(raw json.RawMessage) (item BloomItem, err error) {
 			return item, err
 		}
 	}
-	if err := item.Known.check(); err != nil {
+	if err := item.PeerHas.checkOneForm(); err != nil {
 		return item, err
 	}
 	named, err := bloomItem(names)
@@ -202,12 +202,12 @@ func bloomItem(v url.Values) (item BloomItem, err error) {
 		item.Topic, item.Of = event.All.String(), event.All
 	default:
 		item.Topic = v.Get("topic")
-		item.Of, err = oneTopic(v)
+		item.Of, err = parseTopic(v)
 	}
 	return item, err
 }
 
-func (q *BloomQuery) stretch(v url.Values) error {
+func (q *BloomQuery) parseRange(v url.Values) error {
 	r, err := (&Query{}).withRange(v)
 	if err == nil {
 		q.Since, q.Until = r.Since, r.Until

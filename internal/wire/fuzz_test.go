@@ -137,11 +137,11 @@ func FuzzParseGet(f *testing.F) {
 // checkKnown wants what the reader has of each topic, or of none.
 func checkKnown(t *testing.T, q *Query) {
 	t.Helper()
-	if q.Known != nil && len(q.Known) != len(q.Topics) || q.Stubs && q.Notices {
+	if q.PeerHas != nil && len(q.PeerHas) != len(q.Topics) || q.Stubs && q.Notices {
 		t.Fatalf("query %+v", q)
 	}
-	said := q.Known == nil
-	for _, k := range q.Known {
+	said := q.PeerHas == nil
+	for _, k := range q.PeerHas {
 		said = said || !k.IsZero()
 		if k.Filter != nil && k.Have != nil || len(k.Have) > MaxHashes {
 			t.Fatalf("query %+v", q)
@@ -316,12 +316,12 @@ func FuzzNegotiate(f *testing.F) {
 	f.Add("a/b;x=\"", ",;q=1,")
 	f.Add("event/text-stream;q=0.5", "text/event-stream;q=0.1, */*")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		form, ok := Negotiate([]string{a, b})
+		form, ok := NegotiateForm([]string{a, b})
 		if form < Page || form > Stream || !ok && form != Page {
 			t.Fatalf("Negotiate(%q, %q) = %v, %t", a, b, form, ok)
 		}
 		// What is said twice means the same.
-		if again, ok2 := Negotiate([]string{a, b, a, b}); again != form || ok2 != ok {
+		if again, ok2 := NegotiateForm([]string{a, b, a, b}); again != form || ok2 != ok {
 			t.Fatalf("Negotiate(%q, %q) = %v, twice %v", a, b, form, again)
 		}
 	})

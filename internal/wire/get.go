@@ -17,7 +17,7 @@ import (
 // mark.
 func ParseGet(rawQuery string) (*Query, error) {
 	rawQuery = strings.Replace(rawQuery, "?bloomFilter=", "&bloomFilter=", 1)
-	v, err := params(rawQuery, append([]string{"id", "items", "bloomFilter", "have"}, rangeParams...))
+	v, err := parseParams(rawQuery, append([]string{"id", "items", "bloomFilter", "have"}, rangeParams...))
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func ParseGet(rawQuery string) (*Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := parseKnown(rawQuery, v)
+	known, err := parsePeerHas(rawQuery, v)
 	if err != nil {
 		return nil, err
 	}
@@ -34,16 +34,16 @@ func ParseGet(rawQuery string) (*Query, error) {
 			if !items[i].IsZero() {
 				return nil, errors.New("bloomFilter and have are given both in items and as parameters; want one of the two")
 			}
-			items[i].Known = known
+			items[i].PeerHas = known
 		}
 	}
-	return storages(items, v)
+	return storagesQuery(items, v)
 }
 
 // An item is a storage to read, and the events that the reader has of it.
 type item struct {
 	id string
-	Known
+	PeerHas
 }
 
 // parseNames parses id or items from the parameters of a GET.
@@ -52,7 +52,7 @@ func parseNames(rawQuery string, v url.Values) (items []item, err error) {
 		return nil, errors.New("id and items cannot be combined")
 	}
 	for _, id := range v["id"] {
-		if isJSON(id) && event.CheckJSON([]byte(id)) == nil {
+		if looksLikeJSON(id) && event.CheckJSON([]byte(id)) == nil {
 			return nil, fmt.Errorf("id: want one storage such as alice/posts/1, not JSON: %.40q; use items for JSON", id)
 		}
 		items = append(items, item{id: id})
@@ -69,9 +69,9 @@ func parseNames(rawQuery string, v url.Values) (items []item, err error) {
 	return items, nil
 }
 
-// isJSON reports whether a parameter is meant as JSON. A user that begins like this must
+// looksLikeJSON reports whether a parameter is meant as JSON. A user that begins like this must
 // be given within JSON.
-func isJSON(s string) bool {
+func looksLikeJSON(s string) bool {
 	return strings.HasPrefix(s, "[") || strings.HasPrefix(s, "{") || strings.HasPrefix(s, `"`)
 }
 
@@ -82,11 +82,11 @@ func parseItemsParam(raw string) (items []item, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if text = strings.Trim(text, " \t\r\n"); isJSON(text) {
+	if text = strings.Trim(text, " \t\r\n"); looksLikeJSON(text) {
 		if err := event.CheckJSON([]byte(text)); err != nil {
 			return nil, err
 		}
-		return parseItems(json.RawMessage(text))
+		return parseItemList(json.RawMessage(text))
 	}
 	for _, id := range splitRaw(raw) {
 		items = append(items, item{id: id})
@@ -101,7 +101,7 @@ func ParseHashes(rawQuery string, body []byte) (hashes []event.Hash, q *Query, e
 	if err != nil || len(ms) != 1 || ms[0].Name != "hashes" {
 		return nil, nil, nil // ParsePostGet reports the error, if it is one
 	}
-	v, err := params(rawQuery, formParams)
+	v, err := parseParams(rawQuery, formParams)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,7 +130,7 @@ func AppendHashes(b []byte, hashes []event.Hash) []byte {
 // ParsePostGet parses POST /get. The body is {"items": ITEM} or {"items": [ITEM, …]}, and
 // an item is "id" or {"id": "id", "bloomFilter": …, "have": …}. The range is in the URL.
 func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
-	v, err := params(rawQuery, rangeParams)
+	v, err := parseParams(rawQuery, rangeParams)
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +141,15 @@ func ParsePostGet(rawQuery string, body []byte) (*Query, error) {
 	if len(ms) != 1 || ms[0].Name != "items" {
 		return nil, errors.New(`body: want {"items": …} or {"hashes": …} and nothing else`)
 	}
-	items, err := parseItems(ms[0].Value)
+	items, err := parseItemList(ms[0].Value)
 	if err != nil {
 		return nil, fmt.Errorf("body: items: %w", err)
 	}
-	return storages(items, v)
+	return storagesQuery(items, v)
 }
 
-// storages returns a Query with one topic for each item, and the range in v.
-func storages(items []item, v url.Values) (*Query, error) {
+// storagesQuery returns a Query with one topic for each item, and the range in v.
+func storagesQuery(items []item, v url.Values) (*Query, error) {
 	if len(items) == 0 {
 		return nil, errors.New("id or items: want at least one storage such as alice/posts/1")
 	}
@@ -163,10 +163,10 @@ func storages(items []item, v url.Values) (*Query, error) {
 			return nil, err
 		}
 		q.Topics = append(q.Topics, event.Exactly(storage))
-		q.Known = append(q.Known, it.Known)
+		q.PeerHas = append(q.PeerHas, it.PeerHas)
 	}
-	if !slices.ContainsFunc(q.Known, func(k Known) bool { return !k.IsZero() }) {
-		q.Known = nil
+	if !slices.ContainsFunc(q.PeerHas, func(k PeerHas) bool { return !k.IsZero() }) {
+		q.PeerHas = nil
 	}
 	return q.withRange(v)
 }
@@ -193,8 +193,8 @@ func splitRaw(value string) (list []string) {
 	return list
 }
 
-// parseItems parses an item or a list of items. value is well-formed JSON.
-func parseItems(value json.RawMessage) (items []item, err error) {
+// parseItemList parses an item or a list of items. value is well-formed JSON.
+func parseItemList(value json.RawMessage) (items []item, err error) {
 	list := []json.RawMessage{value}
 	if value[0] == '[' {
 		list = nil
@@ -231,7 +231,7 @@ func parseItem(raw json.RawMessage) (it item, err error) {
 	}
 	named := false
 	for _, m := range ms {
-		ours, err := it.member(m)
+		ours, err := it.parseMember(m)
 		switch {
 		case err != nil:
 		case m.Name == "id":
@@ -247,5 +247,5 @@ func parseItem(raw json.RawMessage) (it item, err error) {
 	if !named {
 		return it, fmt.Errorf(`want {"id": …}, not %.80s`, raw)
 	}
-	return it, it.check()
+	return it, it.checkOneForm()
 }

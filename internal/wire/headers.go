@@ -40,20 +40,20 @@ const MethodQuery = "QUERY"
 // LogOf returns the id of the log that sent a response, or "".
 func LogOf(h http.Header) string { return h.Get(HeaderLog) }
 
-// CursorOf parses a cursor from a header. ok is false if it is missing or invalid.
-func CursorOf(h http.Header, name string) (event.Cursor, bool) {
+// CursorIn parses a cursor from a header. ok is false if it is missing or invalid.
+func CursorIn(h http.Header, name string) (event.Cursor, bool) {
 	c, err := event.ParseCursor(h.Get(name))
 	return c, err == nil
 }
 
-// PositionOf is like CursorOf, but returns only the position.
-func PositionOf(h http.Header, name string) (event.ID, bool) {
-	c, ok := CursorOf(h, name)
+// PositionIn is like CursorOf, but returns only the position.
+func PositionIn(h http.Header, name string) (event.ID, bool) {
+	c, ok := CursorIn(h, name)
 	return c.ID, ok
 }
 
-// EventsOf parses the number of events in a body. told is false if the header is missing.
-func EventsOf(h http.Header) (n int, told bool, err error) {
+// EventsIn parses the number of events in a body. told is false if the header is missing.
+func EventsIn(h http.Header) (n int, told bool, err error) {
 	text := h.Get(HeaderEvents)
 	if text == "" {
 		return 0, false, nil

@@ -67,7 +67,7 @@ func (l *LineReader) Next() ([]byte, error) {
 // Peek is like Next, but the line is valid only until the next call of either.
 func (l *LineReader) Peek() ([]byte, error) {
 	for {
-		line, err := l.next()
+		line, err := l.readLine()
 		if err != nil {
 			return nil, err
 		}
@@ -83,9 +83,9 @@ func (l *LineReader) Peek() ([]byte, error) {
 	}
 }
 
-// next returns the next line with its line end, in the buffer or in l.long. It stops
+// readLine returns the next line with its line end, in the buffer or in l.long. It stops
 // reading a line at most one buffer beyond the limit.
-func (l *LineReader) next() ([]byte, error) {
+func (l *LineReader) readLine() ([]byte, error) {
 	l.long = l.long[:0]
 	for {
 		part, err := l.r.ReadSlice('\n')

@@ -20,13 +20,13 @@ type Query struct {
 	Until  *event.Moment // nil is the head, or no end for a stream
 	Limit  *int          // events of a page; nil is the default, 0 only resolves Since
 	Last   *int          // start so that this many events follow; excludes Since
-	Stubs  bool          // send known events (all, if Known is nil) as stubs
+	Stubs  bool          // send known events (all, if PeerHas is nil) as stubs
 
 	Notices bool // send all events as notices
 
-	// Known describes the events that the reader has of each of Topics; nil if the
+	// PeerHas describes the events that the reader has of each of Topics; nil if the
 	// request does not say.
-	Known []Known
+	PeerHas []PeerHas
 }
 
 // Values returns q as URL parameters.
@@ -68,7 +68,7 @@ var (
 
 // ParseEvents parses the parameters of GET /events.
 func ParseEvents(rawQuery string) (*Query, error) {
-	v, err := params(rawQuery, append([]string{"topic", "except"}, rangeParams...))
+	v, err := parseParams(rawQuery, append([]string{"topic", "except"}, rangeParams...))
 	if err != nil {
 		return nil, err
 	}
@@ -76,16 +76,16 @@ func ParseEvents(rawQuery string) (*Query, error) {
 		return nil, errors.New("topic is missing; topic=* selects everything")
 	}
 	q := &Query{}
-	if q.Topics, err = topics(v["topic"]); err != nil {
+	if q.Topics, err = parseTopics(v["topic"]); err != nil {
 		return nil, err
 	}
-	if q.Except, err = topics(v["except"]); err != nil {
+	if q.Except, err = parseTopics(v["except"]); err != nil {
 		return nil, err
 	}
 	return q.withRange(v)
 }
 
-func topics(names []string) (ts []event.Topic, err error) {
+func parseTopics(names []string) (ts []event.Topic, err error) {
 	for _, name := range names {
 		t, err := event.ParseTopic(name)
 		if err != nil {
@@ -96,9 +96,9 @@ func topics(names []string) (ts []event.Topic, err error) {
 	return ts, nil
 }
 
-// params parses a query. It refuses unknown parameters, and repeated ones that are not
+// parseParams parses a query. It refuses unknown parameters, and repeated ones that are not
 // lists.
-func params(rawQuery string, known []string) (url.Values, error) {
+func parseParams(rawQuery string, known []string) (url.Values, error) {
 	v, err := url.ParseQuery(rawQuery)
 	if err != nil {
 		return nil, fmt.Errorf("query: %w", err)
@@ -144,10 +144,10 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 		}
 		q.Until = &m
 	}
-	if q.Limit, err = count(v, "limit"); err != nil {
+	if q.Limit, err = parseLimit(v, "limit"); err != nil {
 		return nil, err
 	}
-	if q.Last, err = count(v, "last"); err != nil {
+	if q.Last, err = parseLimit(v, "last"); err != nil {
 		return nil, err
 	}
 	if err := q.withForm(v); err != nil {
@@ -158,10 +158,10 @@ func (q *Query) withRange(v url.Values) (_ *Query, err error) {
 
 // withForm adds formParams in v to q.
 func (q *Query) withForm(v url.Values) (err error) {
-	if q.Stubs, err = flag(v, "stubs", false); err != nil {
+	if q.Stubs, err = parseFlag(v, "stubs", false); err != nil {
 		return err
 	}
-	values, err := flag(v, "values", true)
+	values, err := parseFlag(v, "values", true)
 	q.Notices = !values
 	if err == nil && q.Stubs && q.Notices {
 		err = errors.New("stubs=1 and values=0 cannot be combined: a stub never has a value")
@@ -169,8 +169,8 @@ func (q *Query) withForm(v url.Values) (err error) {
 	return err
 }
 
-// flag parses a parameter that is 0 or 1.
-func flag(v url.Values, name string, otherwise bool) (bool, error) {
+// parseFlag parses a parameter that is 0 or 1.
+func parseFlag(v url.Values, name string, otherwise bool) (bool, error) {
 	if !v.Has(name) {
 		return otherwise, nil
 	}
@@ -181,8 +181,8 @@ func flag(v url.Values, name string, otherwise bool) (bool, error) {
 	return on, nil
 }
 
-// count parses a number of events. It returns nil if the parameter is missing.
-func count(v url.Values, name string) (*int, error) {
+// parseLimit parses a number of events. It returns nil if the parameter is missing.
+func parseLimit(v url.Values, name string) (*int, error) {
 	if !v.Has(name) {
 		return nil, nil
 	}

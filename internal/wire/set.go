@@ -120,7 +120,7 @@ func AppendResults(b []byte, receipts []event.Receipt) []byte {
 	for i := range receipts {
 		r := &receipts[i]
 		status := 201
-		if r.Known {
+		if r.Duplicate {
 			status = 200
 		}
 		b = append(b, `{"status":`...)

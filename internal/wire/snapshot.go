@@ -25,12 +25,12 @@ func (q *SnapshotQuery) Values() url.Values {
 
 // ParseSnapshot parses the parameters of GET /snapshot. Without at, it is event.Now.
 func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
-	v, err := params(rawQuery, []string{"topic", "at", "after"})
+	v, err := parseParams(rawQuery, []string{"topic", "at", "after"})
 	if err != nil {
 		return nil, err
 	}
 	q := &SnapshotQuery{At: event.Now}
-	if q.Topic, err = oneTopic(v); err != nil {
+	if q.Topic, err = parseTopic(v); err != nil {
 		return nil, err
 	}
 	if v.Has("at") {

@@ -25,8 +25,8 @@ func AppendEventLine(b []byte, at event.Point, typ event.Type, line []byte, log 
 	return append(b, "\n\n"...)
 }
 
-// AppendNotice appends the notice of ev to b as an SSE event.
-func AppendNotice(b []byte, ev *event.Event, log string) []byte {
+// AppendNoticeEvent appends the notice of ev to b as an SSE event.
+func AppendNoticeEvent(b []byte, ev *event.Event, log string) []byte {
 	b = appendEventHead(b, event.Point{ID: ev.ID, Mark: ev.Mark()}, ev.Type, log)
 	return append(ev.AppendNotice(b), "\n\n"...)
 }
@@ -87,15 +87,15 @@ func (s *Sum) appendTo(b []byte) []byte {
 	return append(append(b, s.Digest.String()...), '"')
 }
 
-// A Tail holds the members of a page after its events.
-type Tail struct {
+// A PageEnd holds the members of a page after its events.
+type PageEnd struct {
 	Next event.Cursor
 	Live bool
 	Sum  *Sum // if the request has a filter or hashes
 }
 
 // AppendPage appends a JSON page to b. lines are its events as NDJSON.
-func AppendPage(b, lines []byte, tail Tail) []byte {
+func AppendPage(b, lines []byte, end PageEnd) []byte {
 	b = append(b, `{"events":[`...)
 	at := len(b)
 	b = append(b, bytes.TrimSuffix(lines, []byte("\n"))...)
@@ -104,9 +104,9 @@ func AppendPage(b, lines []byte, tail Tail) []byte {
 		b[at] = ','
 	}
 	b = append(b, `],"next":"`...)
-	b = tail.Next.AppendTo(b)
+	b = end.Next.AppendTo(b)
 	b = append(b, `","live":`...)
-	b = strconv.AppendBool(b, tail.Live)
-	b = tail.Sum.appendTo(b)
+	b = strconv.AppendBool(b, end.Live)
+	b = end.Sum.appendTo(b)
 	return append(b, "}\n"...)
 }

@@ -60,12 +60,12 @@ func (q *WindowQuery) Values() url.Values {
 
 // ParseWindows parses the parameters of GET /windows.
 func ParseWindows(rawQuery string) (*WindowQuery, error) {
-	v, err := params(rawQuery, []string{"topic", "at", "since", "until", "sum"})
+	v, err := parseParams(rawQuery, []string{"topic", "at", "since", "until", "sum"})
 	if err != nil {
 		return nil, err
 	}
 	q := &WindowQuery{}
-	if q.Topic, err = oneTopic(v); err != nil {
+	if q.Topic, err = parseTopic(v); err != nil {
 		return nil, err
 	}
 	if v.Has("sum") {
@@ -95,8 +95,8 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	return q, nil
 }
 
-// oneTopic parses the topic of a request that has exactly one.
-func oneTopic(v url.Values) (event.Topic, error) {
+// parseTopic parses the topic of a request that has exactly one.
+func parseTopic(v url.Values) (event.Topic, error) {
 	if n := len(v["topic"]); n != 1 {
 		return event.Topic{}, fmt.Errorf("want exactly one topic, not %d", n)
 	}

@@ -47,7 +47,7 @@ func TestNegotiate(t *testing.T) {
 		"json":      -1,
 		"\x00":      -1,
 	} {
-		form, ok := Negotiate([]string{accept})
+		form, ok := NegotiateForm([]string{accept})
 		if !ok {
 			form = -1
 		}
@@ -55,10 +55,10 @@ func TestNegotiate(t *testing.T) {
 			t.Errorf("Negotiate(%q) = %v, want %v", accept, form, want)
 		}
 	}
-	if form, ok := Negotiate(nil); form != Page || !ok {
+	if form, ok := NegotiateForm(nil); form != Page || !ok {
 		t.Errorf("Negotiate() = %v, %t", form, ok)
 	}
-	if form, _ := Negotiate([]string{"text/html", SSE}); form != Stream {
+	if form, _ := NegotiateForm([]string{"text/html", SSE}); form != Stream {
 		t.Errorf("Negotiate of two headers = %v", form)
 	}
 }
@@ -201,7 +201,7 @@ func TestFinal(t *testing.T) {
 func TestResults(t *testing.T) {
 	d := event.Draft{User: "alice", Path: "posts/1", Type: event.Put, Key: "k1", Value: []byte(`{"n":1}`)}
 	ev := event.New(1, 0, d, d.Hash())
-	got := string(AppendResults(nil, []event.Receipt{{Event: ev}, {Event: ev, Known: true}}))
+	got := string(AppendResults(nil, []event.Receipt{{Event: ev}, {Event: ev, Duplicate: true}}))
 	rest := `"id":"0000000000001","time":"1970-01-01T00:00:00.000000Z","hash":"90657bc6092ddb0659c8fde359202b9a7415786fa82671d01cfa3fde0a589b4a"}` + "\n"
 	if want := `{"status":201,` + rest + `{"status":200,` + rest; got != want {
 		t.Errorf("AppendResults = %s, want %s", got, want)
@@ -292,7 +292,7 @@ func TestPage(t *testing.T) {
 	line := string(ev.Line())
 	for n, want := range []string{`[]`, `[` + line + `]`, `[` + line + `,` + line + `]`} {
 		evs := []event.Event{ev, ev}[:n]
-		got := string(AppendPage([]byte("x"), AppendLines(nil, evs), Tail{Next: event.Cursor{ID: 32, Log: "K7Q2M", Mark: 1 << 30}, Live: n == 0}))
+		got := string(AppendPage([]byte("x"), AppendLines(nil, evs), PageEnd{Next: event.Cursor{ID: 32, Log: "K7Q2M", Mark: 1 << 30}, Live: n == 0}))
 		if want := `x{"events":` + want + `,"next":"0000000000010.K7Q2M.000000","live":` + map[bool]string{true: "true", false: "false"}[n == 0] + "}\n"; got != want {
 			t.Errorf("page of %d is %s, want %s", n, got, want)
 		}

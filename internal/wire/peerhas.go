@@ -11,15 +11,15 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Known describes the events of a set that the requester has: by a filter, or by
-// their hashes. The zero Known describes nothing.
-type Known struct {
+// A PeerHas describes the events of a set that the requester has: by a filter, or by
+// their hashes. The zero PeerHas describes nothing.
+type PeerHas struct {
 	Filter []byte       // a frame of package reconcile, not parsed here
 	Have   []event.Hash // not nil if given
 }
 
 // IsZero reports whether k has neither a filter nor hashes.
-func (k *Known) IsZero() bool { return k.Filter == nil && k.Have == nil }
+func (k *PeerHas) IsZero() bool { return k.Filter == nil && k.Have == nil }
 
 // MaxHashes is the most hashes in one request.
 const MaxHashes = 10_000
@@ -52,8 +52,8 @@ type TooLargeError struct{ Detail string }
 
 func (e *TooLargeError) Error() string { return e.Detail }
 
-// parseKnown parses bloomFilter and have from the parameters of a GET.
-func parseKnown(rawQuery string, v url.Values) (k Known, err error) {
+// parsePeerHas parses bloomFilter and have from the parameters of a GET.
+func parsePeerHas(rawQuery string, v url.Values) (k PeerHas, err error) {
 	if v.Has("bloomFilter") {
 		// If the value was not escaped, its plus signs are spaces now.
 		if k.Filter, err = ParseFilterText(strings.ReplaceAll(v.Get("bloomFilter"), " ", "+")); err != nil {
@@ -63,16 +63,16 @@ func parseKnown(rawQuery string, v url.Values) (k Known, err error) {
 	if v.Has("have") {
 		k.Have = []event.Hash{}
 		for _, raw := range rawValues(rawQuery, "have") {
-			if err := k.haveList(splitRaw(raw)); err != nil {
+			if err := k.addHashes(splitRaw(raw)); err != nil {
 				return k, err
 			}
 		}
 	}
-	return k, k.check()
+	return k, k.checkOneForm()
 }
 
-// member parses a member of an item. ok is false if the member is not a part of Known.
-func (k *Known) member(m event.Member) (ok bool, err error) {
+// parseMember parses a member of an item. ok is false if the member is not a part of PeerHas.
+func (k *PeerHas) parseMember(m event.Member) (ok bool, err error) {
 	switch m.Name {
 	case "bloomFilter":
 		s, err := m.Text()
@@ -88,7 +88,7 @@ func (k *Known) member(m event.Member) (ok bool, err error) {
 	return false, nil
 }
 
-func (k *Known) haveList(hashes []string) error {
+func (k *PeerHas) addHashes(hashes []string) error {
 	for _, s := range hashes {
 		if s == "" {
 			continue // have= is an empty list
@@ -104,7 +104,7 @@ func (k *Known) haveList(hashes []string) error {
 	return nil
 }
 
-func (k *Known) check() error {
+func (k *PeerHas) checkOneForm() error {
 	if k.Filter != nil && k.Have != nil {
 		return errors.New("bloomFilter and have cannot be combined")
 	}

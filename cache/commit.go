@@ -64,7 +64,7 @@ func (db *DB) commit(batch []*appendRequest) {
 	}
 	switch {
 	case err == nil:
-		db.recent.add(w.events, w.storages, w.removals)
+		db.snapshots.eventsStored(w.events, w.storages, w.removals)
 		db.lastTime.Store(int64(w.time))
 		if n := len(w.events); n > 0 {
 			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})
@@ -93,10 +93,7 @@ func (db *DB) noteSealed(before event.ID) {
 	if db.Head()/event.BlockSize == before/event.BlockSize {
 		return
 	}
-	select {
-	case db.sealed <- struct{}{}:
-	default: // it knows
-	}
+	db.snapshots.blockSealed()
 }
 
 // patient returns the requests that somebody still waits for and answers the

@@ -100,7 +100,7 @@ func TestLostWALKeepsIdentity(t *testing.T) {
 func copyFiles(t *testing.T, path string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, bytes := range snapshot(t, filepath.Dir(path)) {
+	for name, bytes := range folderFiles(t, filepath.Dir(path)) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(bytes), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -164,12 +164,12 @@ func TestOpenRefusesLostIdentity(t *testing.T) {
 				mustOpen(t, path, Config{Role: Server}).Close()
 			}
 			execSQL(t, path, statements)
-			before := snapshot(t, dir)
+			before := folderFiles(t, dir)
 			for _, cfg := range []Config{{}, {Role: Server}, {Role: Client, Log: testLog}} {
 				_, err := Open(context.Background(), path, cfg)
 				wantError(t, fmt.Sprintf("Open as %q", cfg.Role), err, ErrNoIdentity)
 			}
-			after := snapshot(t, dir)
+			after := folderFiles(t, dir)
 			delete(before, "x.db.lock")
 			delete(after, "x.db.lock")
 			if fmt.Sprint(before) != fmt.Sprint(after) {
@@ -221,12 +221,12 @@ func TestOpenYoungKilledFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed := t.TempDir()
-	for name, bytes := range snapshot(t, dir) {
+	for name, bytes := range folderFiles(t, dir) {
 		if err := os.WriteFile(filepath.Join(killed, name), []byte(bytes), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if app := snapshot(t, killed)["log.db"][68:72]; app != "\x00\x00\x00\x00" {
+	if app := folderFiles(t, killed)["log.db"][68:72]; app != "\x00\x00\x00\x00" {
 		t.Fatalf("the header has the program %x: this test tests nothing", app)
 	}
 	again := mustOpen(t, filepath.Join(killed, "log.db"), Config{Role: Server, Log: testLog})

@@ -210,8 +210,8 @@ func kill(db *DB) {
 	db.closeOnce.Do(func() {})
 }
 
-// snapshot returns the bytes of every file in a folder.
-func snapshot(t testing.TB, dir string) map[string]string {
+// folderFiles returns the bytes of every file in a folder.
+func folderFiles(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	entries, err := os.ReadDir(dir)

@@ -16,9 +16,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
-type SnapshotWriter struct {
-	db       *DB
+// A writer keeps a snapshot as it comes. Until Finish nobody sees it.
+type writer struct {
+	db       *snapshots
 	topic    event.Topic
 	row      snapshotRow // its id is 0 until it is begun
 	removals int64
@@ -48,7 +48,7 @@ const (
 // KeepSnapshot begins to keep the state of topic at position at, whose events the
 // caller has fetched. If another process is just doing the same, busy is true and the
 // caller asks again later.
-func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
+func (db *snapshots) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *writer, busy bool, err error) {
 	w = db.newSnapshot(topic, snapshotRow{at: at, form: formLines}, 0)
 	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if w.removals, err = rows.LoadRemovals(tx); err != nil {
@@ -64,15 +64,15 @@ func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) 
 
 // newSnapshot returns a writer of a snapshot that is begun when something of it is
 // written. The file had so many removals when its members were read.
-func (db *DB) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *SnapshotWriter {
-	return &SnapshotWriter{db: db, topic: topic, row: row, removals: removals, due: db.file.Now().Add(dbfile.LeaseTime / 4)}
+func (db *snapshots) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *writer {
+	return &writer{db: db, topic: topic, row: row, removals: removals, due: db.file.Now().Add(dbfile.LeaseTime / 4)}
 }
 
 var errBegun = fmt.Errorf("%w: the same state is being kept", dbfile.ErrBusy)
 
 // begin makes the snapshot's row. It returns errBegun if somebody else is just writing
-// the same, and ErrLost if it was made here.
-func (w *SnapshotWriter) begin(tx *sql.Tx) error {
+// the same, and dbfile.ErrLost if it was made here.
+func (w *writer) begin(tx *sql.Tx) error {
 	busy, err := w.db.clearSnapshots(tx, w.topic, w.row.at)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 		err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM snapshot WHERE at = ? AND topic = ? AND form = 'ids' AND whole)`,
 			w.row.at, w.topic.String()).Scan(&made)
 		if err != nil || made {
-			return cmp.Or(err, ErrLost)
+			return cmp.Or(err, dbfile.ErrLost)
 		}
 	}
 	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
@@ -94,7 +94,7 @@ func (w *SnapshotWriter) begin(tx *sql.Tx) error {
 
 // clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
 // is just writing the one of topic at position at.
-func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
+func (db *snapshots) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
 	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
 	if err != nil {
 		return false, err
@@ -121,7 +121,7 @@ func (db *DB) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy b
 }
 
 // Add adds the next member, in the order of users and paths.
-func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
+func (w *writer) Add(ctx context.Context, ev *event.Event) error {
 	n := ev.Storage()
 	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
 		return fmt.Errorf("keep a state: %s does not follow %s", ev.Storage(), w.last)
@@ -145,7 +145,7 @@ func (w *SnapshotWriter) Add(ctx context.Context, ev *event.Event) error {
 	return w.flush(ctx, false)
 }
 
-func (w *SnapshotWriter) endPart() {
+func (w *writer) endPart() {
 	if w.n == 0 {
 		return
 	}
@@ -156,14 +156,14 @@ func (w *SnapshotWriter) endPart() {
 }
 
 // flush writes the parts that are ready, as the last ones if the snapshot is whole then.
-func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
+func (w *writer) flush(ctx context.Context, whole bool) error {
 	begun := w.row.id
 	err := w.db.file.Update(ctx, func(tx *sql.Tx) error {
 		switch now, err := rows.LoadRemovals(tx); {
 		case err != nil:
 			return err
 		case whole && w.row.form == formIDs && now != w.removals:
-			return ErrLost
+			return dbfile.ErrLost
 		}
 		if begun == 0 {
 			if err := w.begin(tx); err != nil {
@@ -184,7 +184,7 @@ func (w *SnapshotWriter) flush(ctx context.Context, whole bool) error {
 }
 
 // write writes the parts that are ready, in the snapshot that is begun.
-func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
+func (w *writer) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
 		if err := rows.CountFetched(tx, w.ready(), w.bytes); err != nil {
 			return err
@@ -208,14 +208,14 @@ func (w *SnapshotWriter) write(tx *sql.Tx, whole bool) error {
 	case err != nil:
 		return err
 	case n != 1:
-		return ErrLost // it was forgotten meanwhile, or given up for us
+		return dbfile.ErrLost // it was forgotten meanwhile, or given up for us
 	}
 	w.parts, w.bytes, w.due = nil, 0, w.db.file.Now().Add(dbfile.LeaseTime/4)
 	return nil
 }
 
 // ready returns how many members the parts have that are ready.
-func (w *SnapshotWriter) ready() (n int) {
+func (w *writer) ready() (n int) {
 	for _, p := range w.parts {
 		n += p.n
 	}
@@ -223,17 +223,17 @@ func (w *SnapshotWriter) ready() (n int) {
 }
 
 // Marked tells the mark of the snapshot's position. Finish keeps it.
-func (w *SnapshotWriter) Marked(mark event.Mark) { w.mark = mark }
+func (w *writer) Marked(mark event.Mark) { w.mark = mark }
 
-// Finish makes the snapshot one that states are folded from. It returns ErrLost if
+// Finish makes the snapshot one that states are folded from. It returns dbfile.ErrLost if
 // what it stands on was removed meanwhile.
-func (w *SnapshotWriter) Finish(ctx context.Context) error {
+func (w *writer) Finish(ctx context.Context) error {
 	w.endPart()
 	return dbfile.Wrap(w.flush(ctx, true), "keep a state")
 }
 
 // Abort gives the snapshot up.
-func (w *SnapshotWriter) Abort(ctx context.Context) error {
+func (w *writer) Abort(ctx context.Context) error {
 	if w.row.id == 0 {
 		return nil
 	}
@@ -254,7 +254,7 @@ var sealSpan event.ID = 2 * event.BlockSize
 // that was not done: from then on a question for any moment folds little. Each
 // stands behind as many stored events as it has members, so that they take little room
 // however large the state becomes, or quiet the topic. A topic of a few storages needs none.
-func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
+func (db *snapshots) SealStates(ctx context.Context, topic event.Topic) error {
 	for {
 		at, removals, err := db.nextSeal(ctx, topic)
 		if err != nil || at == event.Beginning {
@@ -262,7 +262,7 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 		}
 		err = db.sealState(ctx, topic, at, removals)
 		var passed *window.NotHeldError // by the horizon
-		if err != nil && !errors.Is(err, ErrLost) && (db.file.Role == dbfile.Client || !errors.As(err, &passed)) {
+		if err != nil && !errors.Is(err, dbfile.ErrLost) && (db.file.Role == dbfile.Client || !errors.As(err, &passed)) {
 			return err
 		}
 	}
@@ -271,7 +271,7 @@ func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
 // KeepStates seals the states of a log as it grows, beside the appends and in small
 // steps, until ctx ends. What another writer or a full disk keeps it from is done when
 // the next block is sealed.
-func (db *DB) KeepStates(ctx context.Context) error {
+func (db *snapshots) KeepStates(ctx context.Context) error {
 	for {
 		err := db.SealStates(ctx, event.All)
 		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) {
@@ -287,7 +287,7 @@ func (db *DB) KeepStates(ctx context.Context) error {
 
 // nextSeal returns the position of the next snapshot to make, or Beginning, and the
 // file's removals.
-func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
+func (db *snapshots) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
 		if removed, err = rows.LoadRemovals(tx); err != nil {
@@ -296,7 +296,7 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, rem
 		if few, err := hasFew(ctx, tx, topic); err != nil || few {
 			return err
 		}
-		if doubted, err := doubtedIn(tx, []event.Topic{topic}); err != nil || len(doubted) > 0 {
+		if doubted, err := db.doubted(tx, []event.Topic{topic}); err != nil || len(doubted) > 0 {
 			return err // a sealed state would outlive the doubt
 		}
 		windows, err := rows.LoadWindows(tx)
@@ -313,7 +313,7 @@ func (db *DB) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, rem
 	return at, removed, err
 }
 
-func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
+func (db *snapshots) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
 	if span.From != event.Beginning && db.file.Role == dbfile.Client {
 		return 0, nil // a state there has members that are not stored as events
 	}
@@ -342,10 +342,16 @@ func (db *DB) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	return at, nil
 }
 
+// newSealed returns a writer of a state that is made here, of the names and ids of events
+// that are stored.
+func (db *snapshots) newSealed(topic event.Topic, at event.ID, removals int64) *writer {
+	return db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
+}
+
 // sealState keeps the state of topic at position at, unless something was removed since
 // the file had so many removals.
-func (db *DB) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
-	w := db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
+func (db *snapshots) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
+	w := db.newSealed(topic, at, removals)
 	s := stateReader{db: db, topic: topic, at: at, names: true}
 	s.from, _ = topic.StorageRange()
 	err := s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })

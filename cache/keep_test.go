@@ -3,7 +3,6 @@ package cache
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -284,49 +283,68 @@ func TestStateModel(t *testing.T) {
 	})
 }
 
-// What is being written is seen by nobody, is written by one process at a time, and
-// is cleared away when that process is gone.
-func TestKeepSnapshotKilled(t *testing.T) {
-	evs := bigLogFile().evs[:100]
-	path := t.TempDir() + "/copy.db"
-	one := mustOpen(t, path, Config{Role: Client, Log: testLog})
+// beginSnapshot begins to keep a state and writes a part of it.
+func beginSnapshot(t *testing.T, db *DB, c *clock, at event.ID) *SnapshotWriter {
+	t.Helper()
 	ctx := context.Background()
-	w, _, err := one.KeepSnapshot(ctx, event.All, 50)
+	w, _, err := db.KeepSnapshot(ctx, event.All, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Add(ctx, &stateLines(evs, event.All, 50)[0]); err != nil {
+	d := draft("aaa", "first", "k")
+	d.Value = []byte(`"` + strings.Repeat("x", 100_000) + `"`)
+	large := event.New(1, 1, d, d.Hash())
+	c.add(dbfile.LeaseTime / 4) // it is due
+	if err := w.Add(ctx, &large); err != nil {
 		t.Fatal(err)
 	}
-	w.endPart()
-	if err := one.file.Update(ctx, func(tx *sql.Tx) error { return w.write(tx, false) }); err != nil {
-		t.Fatal(err)
+	if n := countParts(t, db); n != 1 {
+		t.Fatalf("%d parts are written", n)
 	}
-	now := newClock()
-	now.at = one.file.Now()
-	two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
-	defer two.Close()
-	if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
-		t.Fatalf("a second writer: busy %v, %v", busy, err)
-	}
-	wantNotHeld(t, two.State(ctx, event.All, 50, noEvent), window.NotHeldError{})
-	kill(one)
-	now.add(2 * dbfile.LeaseTime)
-	keep(t, two, evs, event.All, 50)
-	checkState(t, two, evs, event.All, 50)
-	checkKept(t, "after the kill", two, fmt.Sprintf("* 50 lines %d 1", len(fold(evs, event.All, 50))))
-	var parts int
-	if err := two.file.Read.QueryRow(`SELECT count(*) FROM part`).Scan(&parts); err != nil || parts != 1 {
-		t.Errorf("%d parts are left, %v", parts, err)
-	}
-	wantError(t, "writing on", w2(two, w).Finish(ctx), ErrLost)
+	return w
 }
 
-// w2 is a writer that goes on in another opening of the file.
-func w2(db *DB, w *SnapshotWriter) *SnapshotWriter {
-	again := *w
-	again.db = db
-	return &again
+func countParts(t *testing.T, db *DB) (n int) {
+	t.Helper()
+	if err := db.file.ViewRow(context.Background(), `SELECT count(*) FROM part`, nil, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// What is being written is seen by nobody, is written by one process at a time, and
+// is cleared away when that process is gone or does not go on.
+func TestKeepSnapshotGivenUp(t *testing.T) {
+	for name, end := range map[string]func(*DB, *clock){
+		"killed": func(one *DB, _ *clock) { kill(one) },
+		"asleep": func(_ *DB, c *clock) { c.add(2 * dbfile.LeaseTime) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			evs := bigLogFile().evs[:100]
+			path := t.TempDir() + "/copy.db"
+			ctx := context.Background()
+			now := newClock()
+			one := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
+			w := beginSnapshot(t, one, now, 50)
+			two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
+			defer two.Close()
+			if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
+				t.Fatalf("a second writer: busy %v, %v", busy, err)
+			}
+			wantNotHeld(t, two.State(ctx, event.All, 50, noEvent), window.NotHeldError{})
+			end(one, now)
+			keep(t, two, evs, event.All, 50)
+			checkState(t, two, evs, event.All, 50)
+			checkKept(t, "afterwards", two, fmt.Sprintf("* 50 lines %d 1", len(fold(evs, event.All, 50))))
+			if n := countParts(t, two); n != 1 {
+				t.Errorf("%d parts are left", n)
+			}
+			if name == "asleep" {
+				defer one.Close()
+				wantError(t, "writing on", w.Finish(ctx), ErrLost)
+			}
+		})
+	}
 }
 
 // Whoever keeps a state that comes slowly is left to it.
@@ -390,7 +408,7 @@ func TestSealDuringRemoval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, removals)
+	w := db.snapshots.newSealed(event.All, event.BlockSize, removals)
 	span := window.Span{From: 0, To: 10}
 	if err := db.Replace(ctx, event.All, span, among(evs, event.All, span)); err != nil {
 		t.Fatal(err)
@@ -402,28 +420,6 @@ func TestSealDuringRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkKept(t, "after Forget", db)
-}
-
-// Of those who seal the same state at once one keeps it.
-func TestSealTwice(t *testing.T) {
-	setState(t)
-	fewStorages = 0
-	db, _ := bigLog(t)
-	ctx := context.Background()
-	first := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
-	second := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
-	if err := db.file.Update(ctx, first.begin); err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, "Finish beside one that is begun", second.Finish(ctx), ErrBusy)
-	if err := first.Finish(ctx); err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, "Finish of what is kept", second.Finish(ctx), ErrLost)
-	if err := second.Abort(ctx); err != nil {
-		t.Fatal(err)
-	}
-	checkKept(t, "of two", db, "* 4096 ids 0 1")
 }
 
 // Behind a state that was fetched none is sealed: the events that made it are stored
@@ -475,7 +471,7 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 	wantError(t, "no members", db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)
 }
 
-// Large values are read a few at a time, whatever the number of storages.
+// A state may have more than one piece has room for.
 func TestStateOfLargeValues(t *testing.T) {
 	onlyLong(t)
 	db := openServer(t)
@@ -490,41 +486,10 @@ func TestStateOfLargeValues(t *testing.T) {
 	for _, r := range mustAppend(t, db, ds...) {
 		evs = append(evs, r.Event)
 	}
-	s := stateReader{db: db, topic: event.All, at: db.Head()}
-	tx, err := db.file.Read.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	some, more, err := s.next(context.Background(), tx)
-	if tx.Rollback(); err != nil || !more || len(some) > 4 {
-		t.Errorf("one piece has %d events of a third of a megabyte, more %v, %v", len(some), more, err)
-	}
 	checkState(t, db, evs, event.All, db.Head())
 	copied := openClient(t)
 	keep(t, copied, evs, event.All, db.Head())
 	checkState(t, copied, evs, event.All, db.Head())
-}
-
-func FuzzDecodeIDs(f *testing.F) {
-	b := appendRef(nil, "", "alice\x00posts/1", 7)
-	f.Add(appendRef(b, "alice\x00posts/1", "alice\x00posts/12", 1<<62))
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		refs, err := decodeIDs(b)
-		if err != nil {
-			return
-		}
-		var again []byte
-		before := ""
-		for _, r := range refs {
-			n := r.User + "\x00" + r.Path
-			again, before = appendRef(again, before, n, r.id), n
-		}
-		back, err := decodeIDs(again)
-		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id }) {
-			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
-		}
-	})
 }
 
 // A log's states are sealed while it grows.
@@ -544,34 +509,6 @@ func TestKeepStates(t *testing.T) {
 	cancel()
 	wantError(t, "KeepStates", <-ended, context.Canceled)
 	checkKept(t, "sealed", db, "* 4096 ids 1 1", "* 8192 ids 1 1", "* 12288 ids 1 1")
-}
-
-// What a writer that is gone has left, and cannot be told from one that is not, is
-// waited for.
-func TestKeepStatesBusy(t *testing.T) {
-	setState(t)
-	fewStorages = 0
-	db := openServer(t)
-	mustAppend(t, db, drafts("alice", "posts", "a", event.BlockSize)...)
-	ctx, cancel := context.WithCancel(context.Background())
-	w := db.newSnapshot(event.All, snapshotRow{at: event.BlockSize, form: formIDs}, 0)
-	if err := db.file.Update(ctx, w.begin); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- db.KeepStates(ctx) }()
-	for len(db.sealed) > 0 && len(ended) == 0 { // it has not looked yet
-		runtime.Gosched()
-	}
-	if err := w.Abort(ctx); err != nil {
-		t.Fatal(err)
-	}
-	mustAppend(t, db, drafts("alice", "posts", "b", event.BlockSize)...)
-	for len(kept(t, db)) < 2 && len(ended) == 0 {
-		runtime.Gosched()
-	}
-	cancel()
-	wantError(t, "KeepStates", <-ended, context.Canceled)
 }
 
 // The memory of a state does not grow with its size.

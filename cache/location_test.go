@@ -76,7 +76,7 @@ func filled(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	store(t, db, "bob", madeEvent("bob", "x", 5))
-	return snapshot(t, filepath.Dir(db.Path()))
+	return folderFiles(t, filepath.Dir(db.Path()))
 }
 
 // What may only be read is read whole, with what is in its write-ahead log alone, and
@@ -103,9 +103,9 @@ func TestOpenFrozen(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := snapshot(t, dir)
+			before := folderFiles(t, dir)
 			asNobody(t, dir, func() { checkFrozen(t, filepath.Join(dir, "x.db"), c.ids) })
-			if fmt.Sprint(snapshot(t, dir)) != fmt.Sprint(before) {
+			if fmt.Sprint(folderFiles(t, dir)) != fmt.Sprint(before) {
 				t.Error("the files have changed")
 			}
 		})
@@ -177,8 +177,8 @@ func TestOpenFrozenOlder(t *testing.T) {
 				wantError(t, name, err, ErrOlder)
 				wantError(t, name, err, ErrReadOnly)
 			})
-			if len(snapshot(t, dir)) != 1 {
-				t.Errorf("%s: left are %v", name, snapshot(t, dir))
+			if len(folderFiles(t, dir)) != 1 {
+				t.Errorf("%s: left are %v", name, folderFiles(t, dir))
 			}
 		}
 	}

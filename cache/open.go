@@ -46,6 +46,7 @@ type Config struct {
 type DB struct {
 	file   *dbfile.File
 	tables *rows.Tables
+	*snapshots
 
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
@@ -61,12 +62,9 @@ type DB struct {
 	onCommit  atomic.Pointer[func([]event.Event, event.ID)]
 	head      atomic.Pointer[event.Point] // nil: the beginning
 	lastTime  atomic.Int64                // of the last event, as event.Time
-	sealed    chan struct{}               // a block was sealed since somebody looked
 	commitTx  func(*sql.Tx) error         // tests: called in place of COMMIT
 
 	clockJumps atomic.Int64
-
-	recent recent
 }
 
 // Path returns the file's path as it was given to Open.
@@ -96,7 +94,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{file: f, tables: rows.New(f), sealed: make(chan struct{}, 1)}
+	db := &DB{file: f, tables: rows.New(f)}
+	db.snapshots = openSnapshots(f, db.tables, doubtedIn)
 	db.file.OnRollback = db.tables.ForgetStorages
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }

@@ -75,7 +75,7 @@ func foreign(t *testing.T, name string) (dir string) {
 			return
 		}
 		copyDir := t.TempDir() // as a killed program leaves it
-		for file, bytes := range snapshot(t, dir) {
+		for file, bytes := range folderFiles(t, dir) {
 			if err := os.WriteFile(filepath.Join(copyDir, file), []byte(bytes), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -127,12 +127,12 @@ func TestOpenRefusesAndLeavesAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := foreign(t, name)
-			before := snapshot(t, dir)
+			before := folderFiles(t, dir)
 			for _, cfg := range []Config{{}, {Role: Server}, {Role: Client, Log: testLog}} {
 				_, err := Open(context.Background(), filepath.Join(dir, "x.db"), cfg)
 				wantError(t, fmt.Sprintf("Open as %q", cfg.Role), err, want)
 			}
-			after := snapshot(t, dir)
+			after := folderFiles(t, dir)
 			delete(after, "x.db.lock")
 			if fmt.Sprint(before) != fmt.Sprint(after) {
 				t.Errorf("the files have changed")
@@ -154,12 +154,12 @@ func TestOpenChecksRoleAndLog(t *testing.T) {
 			t.Errorf("%v is accepted", cfg)
 		}
 	}
-	if files := snapshot(t, dir); len(files) > 0 {
+	if files := folderFiles(t, dir); len(files) > 0 {
 		t.Fatalf("made were %d files", len(files))
 	}
 	mustOpen(t, server, Config{Role: Server}).Close()
 	mustOpen(t, client, Config{Role: Client, Log: testLog}).Close()
-	before := snapshot(t, dir)
+	before := folderFiles(t, dir)
 	_, err = Open(ctx, server, Config{Role: Client, Log: testLog})
 	wantError(t, "server as client", err, ErrRole)
 	_, err = Open(ctx, client, Config{Role: Server})
@@ -169,7 +169,7 @@ func TestOpenChecksRoleAndLog(t *testing.T) {
 	_, err = Open(ctx, client, Config{Log: "FEDCBA9876543210"})
 	wantError(t, "other log, any role", err, ErrOtherLog)
 	for file, bytes := range before {
-		if after := snapshot(t, dir)[file]; after != bytes {
+		if after := folderFiles(t, dir)[file]; after != bytes {
 			t.Errorf("%s has changed", file)
 		}
 	}

@@ -19,8 +19,8 @@ import (
 // One call of Read looks at no more than this.
 const (
 	maxReadEvents = 10_000
-	maxReadBytes  = 1 << 20
-	maxReadTime   = 250 * time.Millisecond
+	maxReadBytes  = rows.MaxReadBytes
+	maxReadTime   = rows.MaxReadTime
 	// maxSeeks is how many storages may be looked up one by one before
 	// scanning the events is cheaper.
 	maxSeeks = 8192

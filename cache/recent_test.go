@@ -106,7 +106,7 @@ func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok boo
 		if err != nil {
 			return err
 		}
-		refs, ok, err = db.recent.last(context.Background(), tx, topic, span, removals)
+		refs, ok, err = db.snapshots.lastRecent(context.Background(), tx, topic, span, removals)
 		return err
 	})
 	if err != nil {

@@ -35,7 +35,7 @@ type snapshotRow struct {
 // findBase returns the latest kept snapshot from which the state of topic at position
 // at can be folded: all that has happened since is held. Where all that has ever
 // happened is held, what a server said of a state counts for nothing.
-func (db *DB) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
+func (db *snapshots) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return base, err
@@ -74,7 +74,7 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 // findLogBase is findBase in the log's own file, which holds all of its window, and
 // the state at the horizon. A snapshot from below it will do: of the storages that have
 // changed since, the log has what they became, and nothing of what they were.
-func (db *DB) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
+func (db *snapshots) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
 	switch {
 	case at < log.From:
 		return base, &window.NotHeldError{After: at, Oldest: log.From, Some: true}

@@ -15,6 +15,41 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+// snapshots are the kept snapshots of a file, and the states that are folded from them.
+type snapshots struct {
+	file    *dbfile.File
+	tables  *rows.Tables
+	doubted func(tx *sql.Tx, topics []event.Topic) (window.Spans, error)
+	sealed  chan struct{} // a block was sealed since somebody looked
+	recent  recent
+}
+
+// openSnapshots returns the snapshots of a file. doubted returns where what is held of
+// topics is in doubt: no state is kept of that.
+func openSnapshots(f *dbfile.File, t *rows.Tables, doubted func(*sql.Tx, []event.Topic) (window.Spans, error)) *snapshots {
+	return &snapshots{file: f, tables: t, doubted: doubted, sealed: make(chan struct{}, 1)}
+}
+
+// blockSealed wakes the one who waits for a block to be sealed.
+func (db *snapshots) blockSealed() {
+	select {
+	case db.sealed <- struct{}{}:
+	default: // it knows
+	}
+}
+
+// eventsStored takes up the events that a transaction has stored, or has found stored,
+// with the numbers of their storages. It is committed, and the file had so many removals then.
+func (db *snapshots) eventsStored(evs []event.Event, storages []int64, removals int64) {
+	db.recent.add(evs, storages, removals)
+}
+
+// lastRecent returns the last event in span of each storage of topic, in the order of
+// their names; ok is false if others are stored there than this process remembers.
+func (db *snapshots) lastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []ref, ok bool, err error) {
+	return db.recent.last(ctx, tx, topic, span, removals)
+}
+
 // State calls fn with the events that make the state of topic at position at: for
 // each storage its last event up to there, if that is a PUT. They come in the order
 // of users and paths. Nothing is open while fn runs, and the memory does not grow
@@ -23,12 +58,12 @@ import (
 // The state is known where all history up to at is held, or all of it since a kept
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
 // Elsewhere State returns a *window.NotHeldError.
-func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+func (db *snapshots) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
 	return db.StateAfter(ctx, topic, at, event.Storage{}, fn)
 }
 
 // StateAfter is State without the storages up to after.
-func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
+func (db *snapshots) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
 	s := stateReader{db: db, topic: topic, at: at}
 	s.from, _ = topic.StorageRange()
 	if n := after.Next(); n.Compare(s.from) > 0 {
@@ -39,7 +74,7 @@ func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, af
 
 // StateFrom returns the position from which the state of topic at position at is
 // folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
-func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
+func (db *snapshots) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		base, err := db.findBase(ctx, tx, topic, at)
 		from = base.at
@@ -68,7 +103,7 @@ type ref struct {
 
 // A stateReader reads a state in pieces, each in a transaction of its own.
 type stateReader struct {
-	db    *DB
+	db    *snapshots
 	topic event.Topic
 	at    event.ID
 	names bool          // only the names and ids are asked for, where no more is needed
@@ -142,7 +177,7 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	s.over = refQueue{at: s.from}
 	lines := !s.names && base.count <= int64(gatherMax) // the first of a large state soon
 	if s.names {
-		refs, ok, err := s.db.recent.last(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
+		refs, ok, err := s.db.lastRecent(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
 		if err != nil || ok {
 			s.over.load = loadFrom(refs)
 			return err
@@ -158,8 +193,8 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // the first of it soon
 	s.merged = make([]ref, 0, s.chunk)
 	size := 0
-	for started := time.Now(); len(s.merged) < s.chunk && size < maxReadBytes; {
-		if (s.base.empty() || s.over.empty()) && time.Since(started) >= maxReadTime {
+	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {
+		if (s.base.empty() || s.over.empty()) && time.Since(started) >= rows.MaxReadTime {
 			return nil
 		}
 		if err := errors.Join(s.base.fill(ctx, tx), s.over.fill(ctx, tx)); err != nil {
@@ -275,7 +310,7 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n int, err error) {
 	size := 0
 	for _, i := range long {
-		if size >= maxReadBytes {
+		if size >= rows.MaxReadBytes {
 			return i, nil
 		}
 		r := &s.merged[i]
@@ -447,7 +482,7 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 // StateTime returns a position at which the state of topic is that of time t, as far as
 // stored events and known bounds of windows tell: ok is false if an event of the topic
 // may be missing next to it.
-func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
+func (db *snapshots) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
@@ -475,7 +510,7 @@ func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (a
 }
 
 // LastState returns the newest position at which the state of topic is known.
-func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+func (db *snapshots) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {

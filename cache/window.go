@@ -8,13 +8,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // ErrLost means that a lease, of a window or a cursor, has passed to another process.
-var ErrLost = errors.New("it was taken over by another process")
+var ErrLost = dbfile.ErrLost
 
 // A ConflictError says that a received event is not the one held under its id:
 // the two come from different logs, or one of them was tampered with.
@@ -239,7 +240,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
-	l.db.recent.add(evs, storages, removed)
+	l.db.snapshots.eventsStored(evs, storages, removed)
 	l.rows, l.reached = rows, reached
 	return added, nil
 }

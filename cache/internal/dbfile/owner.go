@@ -2,6 +2,7 @@ package dbfile
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -160,6 +161,9 @@ func processGone(self, other string) bool {
 	pid, err := strconv.Atoi(number)
 	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
 }
+
+// ErrLost means that a lease, of a window or a cursor, has passed to another process.
+var ErrLost = errors.New("it was taken over by another process")
 
 // LeaseTime is how long a window stays with a process that says nothing. Each
 // Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.

@@ -5,10 +5,17 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
+)
+
+// One transaction reads about as much as this, and for about as long.
+const (
+	MaxReadBytes = 1 << 20
+	MaxReadTime  = 250 * time.Millisecond
 )
 
 // ParseStored reads a line of the event table.

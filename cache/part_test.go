@@ -1,0 +1,28 @@
+package cache
+
+import (
+	"slices"
+	"testing"
+)
+
+func FuzzDecodeIDs(f *testing.F) {
+	b := appendRef(nil, "", "alice\x00posts/1", 7)
+	f.Add(appendRef(b, "alice\x00posts/1", "alice\x00posts/12", 1<<62))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		refs, err := decodeIDs(b)
+		if err != nil {
+			return
+		}
+		var again []byte
+		before := ""
+		for _, r := range refs {
+			n := r.User + "\x00" + r.Path
+			again, before = appendRef(again, before, n, r.id), n
+		}
+		back, err := decodeIDs(again)
+		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id }) {
+			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
+		}
+	})
+}

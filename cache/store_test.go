@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// openLog opens the file of a log that has nothing but storages, events and a window.
+func openLog(t *testing.T) *snapshots {
+	t.Helper()
+	f, err := dbfile.Open(context.Background(), t.TempDir()+"/log.db", dbfile.Options{Role: dbfile.Server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	none := func(*sql.Tx, []event.Topic) (window.Spans, error) { return nil, nil }
+	return openSnapshots(f, rows.New(f), none)
+}
+
+// appendPuts appends an event to each of n storages.
+func appendPuts(t *testing.T, s *snapshots, n int, value []byte) (head event.ID) {
+	t.Helper()
+	err := s.file.Update(context.Background(), func(tx *sql.Tx) error {
+		if err := tx.QueryRow(`SELECT next - 1 FROM log`).Scan(&head); err != nil {
+			return err
+		}
+		var evs []event.Event
+		for i := range n {
+			d := event.Draft{User: "alice", Path: fmt.Sprint(i), Type: event.Put, Key: fmt.Sprint(head), Value: value}
+			head++
+			evs = append(evs, event.New(head, 1, d, d.Hash()))
+		}
+		storages, err := s.tables.StorageIDs(tx, evs)
+		if err != nil {
+			return err
+		}
+		if _, err := s.tables.StoreEvents(evs, storages); err != nil {
+			return err
+		}
+		_, err = tx.Exec(`UPDATE log SET next = ?1 + 1, time = 1; UPDATE window SET reached = ?1, stop = ?1`, head)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return head
+}
+
+// Large values are read a few at a time, whatever the number of storages.
+func TestLargeValuesInPieces(t *testing.T) {
+	s := openLog(t)
+	head := appendPuts(t, s, 20, []byte(`"`+strings.Repeat("x", rows.MaxReadBytes/3)+`"`))
+	r := stateReader{db: s, topic: event.All, at: head}
+	n, pieces := 0, 0
+	for more := true; more; pieces++ {
+		err := s.file.View(context.Background(), func(tx *sql.Tx) (err error) {
+			var evs []event.Event
+			evs, more, err = r.next(context.Background(), tx)
+			if n += len(evs); len(evs) > 4 {
+				t.Errorf("one piece has %d events of a third of a megabyte", len(evs))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 20 || pieces < 5 {
+		t.Errorf("%d events came in %d pieces", n, pieces)
+	}
+}
+
+// What a writer that is gone has left, and cannot be told from one that is not, is
+// waited for.
+func TestKeepStatesBusy(t *testing.T) {
+	defer func(few int) { fewStorages = few }(fewStorages)
+	fewStorages = 0
+	s := openLog(t)
+	appendPuts(t, s, 2*event.BlockSize, []byte("1"))
+	ctx, cancel := context.WithCancel(context.Background())
+	w := s.newSealed(event.All, 2*event.BlockSize, 0)
+	if err := s.file.Update(ctx, w.begin); err != nil {
+		t.Fatal(err)
+	}
+	s.blockSealed()
+	ended := make(chan error, 1)
+	go func() { ended <- s.KeepStates(ctx) }()
+	for len(s.sealed) > 0 && len(ended) == 0 { // it has not looked yet
+		runtime.Gosched()
+	}
+	if err := w.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.blockSealed()
+	for kept := 0; kept == 0 && len(ended) == 0; {
+		if err := s.file.ViewRow(ctx, `SELECT count(*) FROM snapshot WHERE whole`, nil, &kept); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("KeepStates: %v", err)
+	}
+}
+
+// Of those who seal the same state at once one keeps it.
+func TestSealTwice(t *testing.T) {
+	s := openLog(t)
+	ctx := context.Background()
+	first, second := s.newSealed(event.All, event.BlockSize, 0), s.newSealed(event.All, event.BlockSize, 0)
+	if err := s.file.Update(ctx, first.begin); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Finish(ctx); !errors.Is(err, dbfile.ErrBusy) {
+		t.Errorf("Finish beside one that is begun: %v", err)
+	}
+	if err := first.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Finish(ctx); !errors.Is(err, dbfile.ErrLost) {
+		t.Errorf("Finish of what is kept: %v", err)
+	}
+	if err := second.Abort(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var kept int
+	if err := s.file.ViewRow(ctx, `SELECT count(*) FROM snapshot WHERE whole`, nil, &kept); err != nil || kept != 1 {
+		t.Errorf("%d are kept, %v", kept, err)
+	}
+}

@@ -18,24 +18,27 @@ const module = "github.com/rstream-dev/rstream"
 // mayImport is the house: for each room, the rooms that it may know. What is not
 // listed may not be imported, and a room that is not listed may not exist.
 var mayImport = map[string][]string{
-	"event":                 {},
-	"window":                {"event"},
-	"reconcile":             {"event", "window"},
-	"cache":                 {"event", "window", "cache/internal/dbfile", "cache/internal/rows", "cache/internal/seen"},
-	"cache/internal/dbfile": {"event", "internal/machine"},
-	"cache/internal/rows":   {"event", "window", "cache/internal/dbfile"},
-	"cache/internal/seen":   {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
-	"internal/wire":         {"event", "window"},
-	"internal/hub":          {"event"},
-	"internal/sse":          {},
-	"internal/machine":      {},
-	"internal/bench":        {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
-	"internal/demo":         {"event", "window", "cache", "client", "internal/server"},
-	"internal/doctor":       {"event", "internal/wire"},
-	"internal/server":       {"event", "window", "reconcile", "internal/wire", "internal/hub"},
-	"client":                {"event", "window", "cache", "reconcile", "internal/sse", "internal/wire", "internal/hub"},
-	"rstreamtest":           {"event", "cache", "internal/server"},
-	"cmd/rstream":           {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
+	"event":     {},
+	"window":    {"event"},
+	"reconcile": {"event", "window"},
+
+	"cache":                   {"event", "window", "cache/internal/dbfile", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot"},
+	"cache/internal/dbfile":   {"event", "internal/machine"},
+	"cache/internal/rows":     {"event", "window", "cache/internal/dbfile"},
+	"cache/internal/seen":     {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
+	"cache/internal/snapshot": {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
+
+	"internal/wire":    {"event", "window"},
+	"internal/hub":     {"event"},
+	"internal/sse":     {},
+	"internal/machine": {},
+	"internal/bench":   {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
+	"internal/demo":    {"event", "window", "cache", "client", "internal/server"},
+	"internal/doctor":  {"event", "internal/wire"},
+	"internal/server":  {"event", "window", "reconcile", "internal/wire", "internal/hub"},
+	"client":           {"event", "window", "cache", "reconcile", "internal/sse", "internal/wire", "internal/hub"},
+	"rstreamtest":      {"event", "cache", "internal/server"},
+	"cmd/rstream":      {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.

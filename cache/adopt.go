@@ -8,6 +8,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -171,7 +172,7 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	}
 	if held {
 		// A window was without them, wrongly, and so is what was made of it.
-		err := errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), rows.NoteRemoval(tx))
+		err := errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 		if err != nil {
 			return nil, err
 		}

@@ -64,7 +64,7 @@ func (db *DB) commit(batch []*appendRequest) {
 	}
 	switch {
 	case err == nil:
-		db.snapshots.eventsStored(w.events, w.storages, w.removals)
+		db.snapshots.EventsStored(w.events, w.storages, w.removals)
 		db.lastTime.Store(int64(w.time))
 		if n := len(w.events); n > 0 {
 			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})
@@ -93,7 +93,7 @@ func (db *DB) noteSealed(before event.ID) {
 	if db.Head()/event.BlockSize == before/event.BlockSize {
 		return
 	}
-	db.snapshots.blockSealed()
+	db.snapshots.BlockSealed()
 }
 
 // patient returns the requests that somebody still waits for and answers the

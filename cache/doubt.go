@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -49,7 +50,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 			return err
 		}
 		// No state may be begun with one that was sealed over it, or is being sealed.
-		return errors.Join(dropSnapshots(tx, topic, span), rows.NoteRemoval(tx))
+		return errors.Join(snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 	})
 	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
 }
@@ -188,7 +189,7 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 		if err := dropLeaves(tx, topic, span); err != nil {
 			return err
 		}
-		if err := dropSnapshots(tx, topic, span); err != nil {
+		if err := snapshot.Drop(tx, topic, span); err != nil {
 			return err
 		}
 		// Whoever has read what is stored there must read it again, as after a removal.

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -174,8 +175,8 @@ func TestMerge(t *testing.T) {
 // A state that was sealed over a stretch in doubt is dropped, and none is sealed again while
 // the doubt lasts.
 func TestDoubtDropsSealedStates(t *testing.T) {
-	defer func(span event.ID) { sealSpan = span }(sealSpan)
-	sealSpan = 1
+	defer func(span event.ID) { snapshot.SealSpan = span }(snapshot.SealSpan)
+	snapshot.SealSpan = 1
 	db := openClient(t)
 	ctx := t.Context()
 	var evs []event.Event

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -90,7 +91,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 			return err
 		}
 	}
-	err = errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span), forgetSnapshots(tx, topic, span.To), forgetImported(tx, topic, span), endDoubts(tx, topic, span))
+	err = errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span), snapshot.DropFetched(tx, topic, span.To), forgetImported(tx, topic, span), endDoubts(tx, topic, span))
 	if err != nil {
 		return err
 	}

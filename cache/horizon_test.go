@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -36,7 +37,7 @@ func TestStateTimeInHole(t *testing.T) {
 // there is dropped.
 func TestStateWhileHorizonComes(t *testing.T) {
 	setState(t)
-	fewStorages, linesBytes = 0, 0
+	snapshot.FewStorages, snapshot.LinesBytes = 0, 0
 	setStorageChunk(t, 1)
 	db := openServer(t)
 	ds := drafts("alice", "changes", "k", event.BlockSize-11)
@@ -167,7 +168,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	steps := 0
 	r.rest = func(context.Context, time.Duration) error {
 		steps++
-		for _, fewStorages = range []int{0, 256} { // events that are scanned, and those that postings name
+		for _, snapshot.FewStorages = range []int{0, 256} { // events that are scanned, and those that postings name
 			checkState(t, db, evs, topics(t, "bob")[0], horizon)
 		}
 		return nil

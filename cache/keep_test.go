@@ -15,6 +15,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -24,20 +25,20 @@ const typicalLine = 205
 
 // setState has states folded in one of the ways that there are.
 func setState(t testing.TB) (draw func(*rapid.T)) {
-	chunk, gather, few, seal := rows.StorageChunk, gatherMax, fewStorages, sealSpan
-	joined, lines, size := rows.MaxJoined, linesChunk, linesBytes
+	chunk, gather, few, seal := rows.StorageChunk, snapshot.GatherMax, snapshot.FewStorages, snapshot.SealSpan
+	joined, lines, size := rows.MaxJoined, snapshot.LinesChunk, snapshot.LinesBytes
 	t.Cleanup(func() {
-		rows.StorageChunk, gatherMax, fewStorages, sealSpan = chunk, gather, few, seal
-		rows.MaxJoined, linesChunk, linesBytes = joined, lines, size
+		rows.StorageChunk, snapshot.GatherMax, snapshot.FewStorages, snapshot.SealSpan = chunk, gather, few, seal
+		rows.MaxJoined, snapshot.LinesChunk, snapshot.LinesBytes = joined, lines, size
 	})
-	sealSpan = event.BlockSize
+	snapshot.SealSpan = event.BlockSize
 	return func(t *rapid.T) {
 		rows.StorageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
-		gatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
-		fewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
+		snapshot.GatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
+		snapshot.FewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
 		rows.MaxJoined = rapid.SampledFrom([]int{0, typicalLine, joined}).Draw(t, "joined")
-		linesChunk = rapid.SampledFrom([]int{1, 5, lines}).Draw(t, "lines")
-		linesBytes = rapid.SampledFrom([]int{0, 3 * typicalLine, size}).Draw(t, "bytes")
+		snapshot.LinesChunk = rapid.SampledFrom([]int{1, 5, lines}).Draw(t, "lines")
+		snapshot.LinesBytes = rapid.SampledFrom([]int{0, 3 * typicalLine, size}).Draw(t, "bytes")
 	}
 }
 
@@ -109,7 +110,7 @@ func TestSealedStatesAgainstMap(t *testing.T) {
 	draw := setState(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	for _, db := range []*DB{server, client} {
 		mustSeal(t, db, event.All)
 		mustSeal(t, db, topics(t, "alice")[0])
@@ -133,7 +134,7 @@ func TestSealedStatesAgainstMap(t *testing.T) {
 func TestSealsKeepTheirDistance(t *testing.T) {
 	setState(t)
 	db, _ := bigLog(t)
-	fewStorages = 1000
+	snapshot.FewStorages = 1000
 	mustSeal(t, db, event.All)
 	checkKept(t, "of a few storages", db)
 	var ds []event.Draft
@@ -156,7 +157,7 @@ func TestSealsKeepTheirDistance(t *testing.T) {
 // the log grows by billions of ids has few.
 func TestSealsOfQuietTopic(t *testing.T) {
 	setState(t)
-	fewStorages, sealSpan = 0, 10
+	snapshot.FewStorages, snapshot.SealSpan = 0, 10
 	var evs []event.Event
 	for i := range event.ID(25) {
 		evs = append(evs, madeEvent("alice", fmt.Sprint("p/", i), 1+i<<30))
@@ -401,14 +402,14 @@ func TestKeepSnapshotAborted(t *testing.T) {
 // A seal that stands on what was removed meanwhile is not kept.
 func TestSealDuringRemoval(t *testing.T) {
 	setState(t)
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	db, evs := bigCopy(t)
 	ctx := context.Background()
 	removals, err := db.Removals(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := db.snapshots.newSealed(event.All, event.BlockSize, removals)
+	w := db.snapshots.NewSealed(event.All, event.BlockSize, removals)
 	span := window.Span{From: 0, To: 10}
 	if err := db.Replace(ctx, event.All, span, among(evs, event.All, span)); err != nil {
 		t.Fatal(err)
@@ -426,7 +427,7 @@ func TestSealDuringRemoval(t *testing.T) {
 // nowhere. Once all history is held, what a server said of a state counts for nothing.
 func TestSealBehindFetched(t *testing.T) {
 	setState(t)
-	fewStorages, sealSpan = 0, 10
+	snapshot.FewStorages, snapshot.SealSpan = 0, 10
 	var evs []event.Event
 	for id := event.ID(100); id <= 2*event.BlockSize; id += 100 {
 		evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%d", id%1500), id))
@@ -495,7 +496,7 @@ func TestStateOfLargeValues(t *testing.T) {
 // A log's states are sealed while it grows.
 func TestKeepStates(t *testing.T) {
 	setState(t)
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	db := openServer(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -520,16 +521,16 @@ func TestStateInBoundedMemory(t *testing.T) {
 	}
 	alive := func(members int) uint64 {
 		db := openClient(t)
-		defer func(most int) { recentEvents = most }(recentEvents)
-		recentEvents = 0 // they have a bound of their own
+		defer func(most int) { snapshot.RecentEvents = most }(snapshot.RecentEvents)
+		snapshot.RecentEvents = 0 // they have a bound of their own
 		var evs []event.Event
 		for id := range event.ID(members) {
 			evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%06d", id), id+1))
 		}
 		store(t, db, "alice", evs...)
 		evs = nil
-		fewStorages, gatherMax = 0, 0
-		sealSpan = event.BlockSize
+		snapshot.FewStorages, snapshot.GatherMax = 0, 0
+		snapshot.SealSpan = event.BlockSize
 		mustSeal(t, db, topics(t, "alice")[0])
 		db.tables.ForgetStorages() // of the writer, and bounded by itself
 		var most uint64

@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -44,9 +45,9 @@ type Config struct {
 
 // A DB is an open file. Its methods may be called from several goroutines.
 type DB struct {
-	file   *dbfile.File
-	tables *rows.Tables
-	*snapshots
+	file      *dbfile.File
+	tables    *rows.Tables
+	snapshots *snapshot.Store
 
 	// Set once by Open.
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
@@ -95,7 +96,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		return nil, err
 	}
 	db := &DB{file: f, tables: rows.New(f)}
-	db.snapshots = openSnapshots(f, db.tables, doubtedIn)
+	db.snapshots = snapshot.New(f, db.tables, doubtedIn)
 	db.file.OnRollback = db.tables.ForgetStorages
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }

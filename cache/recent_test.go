@@ -11,18 +11,19 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // lastOf is the slow truth: the last event in span of each storage of topic.
-func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []ref) {
-	last := map[event.Storage]ref{}
+func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []snapshot.Ref) {
+	last := map[event.Storage]snapshot.Ref{}
 	for _, ev := range among(evs, topic, span) {
 		n := ev.Storage()
-		last[n] = ref{Storage: n, id: ev.ID, put: ev.Type == event.Put, del: ev.Type != event.Put}
+		last[n] = snapshot.Ref{Storage: n, ID: ev.ID, Put: ev.Type == event.Put, Del: ev.Type != event.Put}
 	}
-	return slices.SortedFunc(maps.Values(last), func(a, b ref) int { return a.Compare(b.Storage) })
+	return slices.SortedFunc(maps.Values(last), func(a, b snapshot.Ref) int { return a.Compare(b.Storage) })
 }
 
 // storedIn returns the events that are stored, whatever windows say.
@@ -51,15 +52,15 @@ func storedIn(t fataler, db *DB) (evs []event.Event) {
 // What is known of the recent events is what is stored, or is not known: two processes
 // obtain, forget and replace in one file.
 func TestRecentModel(t *testing.T) {
-	most, names := recentEvents, recentNames
-	t.Cleanup(func() { recentEvents, recentNames = most, names })
+	most, names := snapshot.RecentEvents, snapshot.RecentNames
+	t.Cleanup(func() { snapshot.RecentEvents, snapshot.RecentNames = most, names })
 	const head = 120
 	evs := bigLogFile().evs[:head]
 	root := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(t *rapid.T) {
-		recentEvents = rapid.SampledFrom([]int{10, 50, most}).Draw(t, "most")
-		recentNames = rapid.SampledFrom([]int{20, names}).Draw(t, "names")
+		snapshot.RecentEvents = rapid.SampledFrom([]int{10, 50, most}).Draw(t, "most")
+		snapshot.RecentNames = rapid.SampledFrom([]int{20, names}).Draw(t, "names")
 		path := fmt.Sprintf("%s/%d.db", root, runs)
 		dbs := []*DB{mustOpen(t, path, Config{Role: Client, Log: testLog}), mustOpen(t, path, Config{Role: Client, Log: testLog})}
 		defer dbs[0].Close()
@@ -100,19 +101,21 @@ func TestRecentModel(t *testing.T) {
 // checkRecent reports whether the recent events were known.
 func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok bool) {
 	t.Helper()
-	var refs []ref
+	var refs []snapshot.Ref
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
 		removals, err := rows.LoadRemovals(tx)
 		if err != nil {
 			return err
 		}
-		refs, ok, err = db.snapshots.lastRecent(context.Background(), tx, topic, span, removals)
+		refs, ok, err = db.snapshots.LastRecent(context.Background(), tx, topic, span, removals)
 		return err
 	})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	same := func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id && a.put == b.put && a.del == b.del }
+	same := func(a, b snapshot.Ref) bool {
+		return a.Storage == b.Storage && a.ID == b.ID && a.Put == b.Put && a.Del == b.Del
+	}
 	if want := lastOf(storedIn(t, db), topic, span); ok && !slices.EqualFunc(refs, want, same) {
 		t.Fatalf("of %s %s the last recent events are %v, want %v", topic, span, refs, want)
 	}
@@ -123,7 +126,7 @@ func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok boo
 // nobody could.
 func TestSealsFromRecent(t *testing.T) {
 	setState(t)
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	server := openServer(t)
 	var ds []event.Draft
 	for i := range 3 * event.BlockSize {
@@ -167,7 +170,7 @@ func TestSealsFromRecent(t *testing.T) {
 // process has not stored all.
 func TestSealsBesideOthers(t *testing.T) {
 	setState(t)
-	fewStorages, sealSpan = 0, 10
+	snapshot.FewStorages, snapshot.SealSpan = 0, 10
 	evs := bigLogFile().evs[:event.BlockSize]
 	path := t.TempDir() + "/copy.db"
 	one := mustOpen(t, path, Config{Role: Client, Log: testLog})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/seen"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -272,7 +273,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 // begin: also one that has members which are gone by then.
 func TestRetainKeepsOneState(t *testing.T) {
 	setState(t)
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	start := retainStartFile()
 	db := openBytes(t, start.bytes, Config{Role: Server})
 	ctx := context.Background()

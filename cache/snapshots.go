@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -64,7 +65,7 @@ func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err er
 }
 
 // A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
-type SnapshotWriter struct{ w *writer }
+type SnapshotWriter struct{ w *snapshot.Writer }
 
 // KeepSnapshot begins to keep the state of topic at position at, whose events the
 // caller has fetched. If another process is just doing the same, busy is true and the

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -195,7 +196,7 @@ func TestStateOfLongLines(t *testing.T) {
 		}
 		evs = append(evs, mustAppend(t, db, d)[0].Event)
 	}
-	for _, fewStorages = range []int{0, 100} {
+	for _, snapshot.FewStorages = range []int{0, 100} {
 		checkState(t, db, evs, event.All, db.Head())
 	}
 }
@@ -207,9 +208,9 @@ func TestStateMissesName(t *testing.T) {
 	if err := rawExec(db, `DELETE FROM storage WHERE id = 3`); err != nil {
 		t.Fatal(err)
 	}
-	fewStorages = 0
+	snapshot.FewStorages = 0
 	checkState(t, db, evs, event.All, db.Head()) // the lines have the names
-	linesBytes = 0
+	snapshot.LinesBytes = 0
 	err := db.State(context.Background(), event.All, db.Head(), func(*event.Event) error { return nil })
 	wantError(t, "State", err, ErrCorrupt)
 }

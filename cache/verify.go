@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -90,7 +91,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 		if _, err := db.insertEvents(tx, evs); err != nil {
 			return err
 		}
-		return errors.Join(dropLeaves(tx, topic, span), dropSnapshots(tx, topic, span))
+		return errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span))
 	})
 	if err != nil {
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)

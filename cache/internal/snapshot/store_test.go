@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // openLog opens the file of a log that has nothing but storages, events and a window.
-func openLog(t *testing.T) *snapshots {
+func openLog(t *testing.T) *Store {
 	t.Helper()
 	f, err := dbfile.Open(context.Background(), t.TempDir()+"/log.db", dbfile.Options{Role: dbfile.Server})
 	if err != nil {
@@ -24,11 +24,11 @@ func openLog(t *testing.T) *snapshots {
 	}
 	t.Cleanup(func() { f.Close() })
 	none := func(*sql.Tx, []event.Topic) (window.Spans, error) { return nil, nil }
-	return openSnapshots(f, rows.New(f), none)
+	return New(f, rows.New(f), none)
 }
 
 // appendPuts appends an event to each of n storages.
-func appendPuts(t *testing.T, s *snapshots, n int, value []byte) (head event.ID) {
+func appendPuts(t *testing.T, s *Store, n int, value []byte) (head event.ID) {
 	t.Helper()
 	err := s.file.Update(context.Background(), func(tx *sql.Tx) error {
 		if err := tx.QueryRow(`SELECT next - 1 FROM log`).Scan(&head); err != nil {
@@ -83,16 +83,16 @@ func TestLargeValuesInPieces(t *testing.T) {
 // What a writer that is gone has left, and cannot be told from one that is not, is
 // waited for.
 func TestKeepStatesBusy(t *testing.T) {
-	defer func(few int) { fewStorages = few }(fewStorages)
-	fewStorages = 0
+	defer func(few int) { FewStorages = few }(FewStorages)
+	FewStorages = 0
 	s := openLog(t)
 	appendPuts(t, s, 2*event.BlockSize, []byte("1"))
 	ctx, cancel := context.WithCancel(context.Background())
-	w := s.newSealed(event.All, 2*event.BlockSize, 0)
+	w := s.NewSealed(event.All, 2*event.BlockSize, 0)
 	if err := s.file.Update(ctx, w.begin); err != nil {
 		t.Fatal(err)
 	}
-	s.blockSealed()
+	s.BlockSealed()
 	ended := make(chan error, 1)
 	go func() { ended <- s.KeepStates(ctx) }()
 	for len(s.sealed) > 0 && len(ended) == 0 { // it has not looked yet
@@ -101,7 +101,7 @@ func TestKeepStatesBusy(t *testing.T) {
 	if err := w.Abort(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.blockSealed()
+	s.BlockSealed()
 	for kept := 0; kept == 0 && len(ended) == 0; {
 		if err := s.file.ViewRow(ctx, `SELECT count(*) FROM snapshot WHERE whole`, nil, &kept); err != nil {
 			t.Fatal(err)
@@ -117,7 +117,7 @@ func TestKeepStatesBusy(t *testing.T) {
 func TestSealTwice(t *testing.T) {
 	s := openLog(t)
 	ctx := context.Background()
-	first, second := s.newSealed(event.All, event.BlockSize, 0), s.newSealed(event.All, event.BlockSize, 0)
+	first, second := s.NewSealed(event.All, event.BlockSize, 0), s.NewSealed(event.All, event.BlockSize, 0)
 	if err := s.file.Update(ctx, first.begin); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"slices"
@@ -18,10 +18,10 @@ func FuzzDecodeIDs(f *testing.F) {
 		before := ""
 		for _, r := range refs {
 			n := r.User + "\x00" + r.Path
-			again, before = appendRef(again, before, n, r.id), n
+			again, before = appendRef(again, before, n, r.ID), n
 		}
 		back, err := decodeIDs(again)
-		if err != nil || !slices.EqualFunc(refs, back, func(a, b ref) bool { return a.Storage == b.Storage && a.id == b.id }) {
+		if err != nil || !slices.EqualFunc(refs, back, func(a, b Ref) bool { return a.Storage == b.Storage && a.ID == b.ID }) {
 			t.Fatalf("%v, written and read again, are %v, %v", refs, back, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ type snapshotRow struct {
 // findBase returns the latest kept snapshot from which the state of topic at position
 // at can be folded: all that has happened since is held. Where all that has ever
 // happened is held, what a server said of a state counts for nothing.
-func (db *snapshots) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
+func (db *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return base, err
@@ -74,7 +74,7 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 // findLogBase is findBase in the log's own file, which holds all of its window, and
 // the state at the horizon. A snapshot from below it will do: of the storages that have
 // changed since, the log has what they became, and nothing of what they were.
-func (db *snapshots) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
+func (db *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
 	switch {
 	case at < log.From:
 		return base, &window.NotHeldError{After: at, Oldest: log.From, Some: true}
@@ -112,8 +112,8 @@ func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span windo
 }
 
 // loader returns the loader of a snapshot's members that belong to topic.
-func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error) {
-	return func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error) {
+func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
+	return func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 		var last event.Storage
 		var members []byte
 		err = tx.QueryRowContext(ctx, `SELECT user, path, members FROM part
@@ -143,7 +143,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // sumLen is the length of the checksum behind a part's members.
 const sumLen = 4
 
-func (s snapshotRow) decode(members []byte) (refs []ref, err error) {
+func (s snapshotRow) decode(members []byte) (refs []Ref, err error) {
 	n := len(members) - sumLen
 	if n < 0 || crc32.Checksum(members[:n], castagnoli) != binary.BigEndian.Uint32(members[n:]) {
 		return nil, fmt.Errorf("%w: a part of snapshot %d", dbfile.ErrCorrupt, s.id)
@@ -159,14 +159,14 @@ func (s snapshotRow) decode(members []byte) (refs []ref, err error) {
 	return refs, nil
 }
 
-func decodeLines(members []byte) (refs []ref, err error) {
+func decodeLines(members []byte) (refs []Ref, err error) {
 	for line := range bytes.Lines(members) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		ev, err := event.Stored(line)
 		if err != nil {
 			return nil, err
 		}
-		refs = append(refs, ref{Storage: ev.Storage(), id: ev.ID, put: true, line: line})
+		refs = append(refs, Ref{Storage: ev.Storage(), ID: ev.ID, Put: true, line: line})
 	}
 	return refs, nil
 }
@@ -186,9 +186,9 @@ func appendRef(b []byte, before, n string, id event.ID) []byte {
 
 var errBadMember = errors.New("a member has another form")
 
-func decodeIDs(b []byte) (refs []ref, err error) {
+func decodeIDs(b []byte) (refs []Ref, err error) {
 	var before []byte
-	refs = make([]ref, 0, partMembers)
+	refs = make([]Ref, 0, partMembers)
 	for len(b) > 0 {
 		same, n := binary.Uvarint(b)
 		if n <= 0 || same > uint64(len(before)) {
@@ -204,20 +204,20 @@ func decodeIDs(b []byte) (refs []ref, err error) {
 			return nil, errBadMember
 		}
 		user, path, _ := strings.Cut(string(before), "\x00")
-		refs, b = append(refs, ref{Storage: event.Storage{User: user, Path: path}, id: event.ID(id), put: true}), b[rest:][n:]
+		refs, b = append(refs, Ref{Storage: event.Storage{User: user, Path: path}, ID: event.ID(id), Put: true}), b[rest:][n:]
 	}
 	return refs, nil
 }
 
-// dropSnapshots gives up the snapshots that were made here and may have come from
+// Drop gives up the snapshots that were made here and may have come from
 // events of topic in span.
-func dropSnapshots(tx *sql.Tx, topic event.Topic, span window.Span) error {
+func Drop(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	return dropSnapshotsWhere(tx, topic.Overlaps, `form = 'ids' AND at > ?`, span.From)
 }
 
-// forgetSnapshots gives up the snapshots of topic and its parts that were fetched,
+// DropFetched gives up the snapshots of topic and its parts that were fetched,
 // up to position before.
-func forgetSnapshots(tx *sql.Tx, topic event.Topic, before event.ID) error {
+func DropFetched(tx *sql.Tx, topic event.Topic, before event.ID) error {
 	return dropSnapshotsWhere(tx, topic.Contains, `form = 'lines' AND at <= ?`, before)
 }
 

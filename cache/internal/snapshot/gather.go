@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 
 // gather goes through the events of span, which is short, and returns the last of
 // each storage of topic: if lines are wanted, the newest with theirs.
-func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []ref, err error) {
+func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []Ref, err error) {
 	newest := lastLines{seen: map[int64]struct{}{}, long: map[int64]event.ID{}}
 	if lines {
 		if span.To, err = newest.read(ctx, tx, span); err != nil {
@@ -33,37 +33,37 @@ func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span
 	maps.Copy(last, newest.long)
 	refs = slices.Grow(newest.refs, len(last))
 	err = rows.NamesOf(ctx, tx, slices.Sorted(maps.Keys(last)), func(storage int64, n event.Storage) {
-		refs = append(refs, ref{Storage: n, id: last[storage]})
+		refs = append(refs, Ref{Storage: n, ID: last[storage]})
 	})
-	refs = slices.DeleteFunc(refs, func(r ref) bool { return !topic.Matches(r.User, r.Path) })
-	slices.SortFunc(refs, func(a, b ref) int { return a.Compare(b.Storage) })
+	refs = slices.DeleteFunc(refs, func(r Ref) bool { return !topic.Matches(r.User, r.Path) })
+	slices.SortFunc(refs, func(a, b Ref) int { return a.Compare(b.Storage) })
 	return refs, err
 }
 
 // lastLines are the last events of storages with their lines.
 type lastLines struct {
-	refs []ref
+	refs []Ref
 	seen map[int64]struct{} // the storages that an event was found of
 	long map[int64]event.ID // those of them whose line does not come joined
 }
 
 // They are variables for the tests.
 var (
-	linesChunk = 2000    // events that are looked at together
-	linesBytes = 4 << 20 // about how many bytes of lines are kept
+	LinesChunk = 2000    // events that are looked at together
+	LinesBytes = 4 << 20 // about how many bytes of lines are kept
 )
 
 // read goes back through span as long as most of the lines are needed and they are not
 // too much. It returns what it has come back to.
 func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (event.ID, error) {
-	for size := 0; span.To > span.From && size < linesBytes; {
+	for size := 0; span.To > span.From && size < LinesBytes; {
 		var n int
 		var first sql.NullInt64
 		var ids, storages, lines []byte
 		err := tx.QueryRowContext(ctx, `SELECT count(*), min(id), CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB),
 				CAST(group_concat(CASE WHEN octet_length(line) <= ? THEN line ELSE '' END, char(10)) AS BLOB)
 			FROM (SELECT id, storage, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT ?)`,
-			rows.MaxJoined, span.From, span.To, linesChunk).Scan(&n, &first, &ids, &storages, &lines)
+			rows.MaxJoined, span.From, span.To, LinesChunk).Scan(&n, &first, &ids, &storages, &lines)
 		if err != nil {
 			return 0, err
 		}
@@ -71,7 +71,7 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 		if err := l.add(ids, storages, lines); err != nil {
 			return 0, err
 		}
-		if n < linesChunk {
+		if n < LinesChunk {
 			return span.From, nil
 		}
 		size, span.To = size+len(lines), event.ID(first.Int64)-1
@@ -107,7 +107,7 @@ func (l *lastLines) add(ids, storages, lines []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
 		}
-		l.refs = append(l.refs, ref{Storage: event.Storage{User: string(s.User), Path: string(s.Path)}, id: event.ID(at[i]), line: line[:len(line):len(line)]})
+		l.refs = append(l.refs, Ref{Storage: event.Storage{User: string(s.User), Path: string(s.Path)}, ID: event.ID(at[i]), line: line[:len(line):len(line)]})
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"cmp"
@@ -15,8 +15,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// snapshots are the kept snapshots of a file, and the states that are folded from them.
-type snapshots struct {
+// Store are the kept snapshots of a file, and the states that are folded from them.
+type Store struct {
 	file    *dbfile.File
 	tables  *rows.Tables
 	doubted func(tx *sql.Tx, topics []event.Topic) (window.Spans, error)
@@ -24,29 +24,29 @@ type snapshots struct {
 	recent  recent
 }
 
-// openSnapshots returns the snapshots of a file. doubted returns where what is held of
+// New returns the snapshots of a file. doubted returns where what is held of
 // topics is in doubt: no state is kept of that.
-func openSnapshots(f *dbfile.File, t *rows.Tables, doubted func(*sql.Tx, []event.Topic) (window.Spans, error)) *snapshots {
-	return &snapshots{file: f, tables: t, doubted: doubted, sealed: make(chan struct{}, 1)}
+func New(f *dbfile.File, t *rows.Tables, doubted func(*sql.Tx, []event.Topic) (window.Spans, error)) *Store {
+	return &Store{file: f, tables: t, doubted: doubted, sealed: make(chan struct{}, 1)}
 }
 
-// blockSealed wakes the one who waits for a block to be sealed.
-func (db *snapshots) blockSealed() {
+// BlockSealed wakes the one who waits for a block to be sealed.
+func (db *Store) BlockSealed() {
 	select {
 	case db.sealed <- struct{}{}:
 	default: // it knows
 	}
 }
 
-// eventsStored takes up the events that a transaction has stored, or has found stored,
+// EventsStored takes up the events that a transaction has stored, or has found stored,
 // with the numbers of their storages. It is committed, and the file had so many removals then.
-func (db *snapshots) eventsStored(evs []event.Event, storages []int64, removals int64) {
+func (db *Store) EventsStored(evs []event.Event, storages []int64, removals int64) {
 	db.recent.add(evs, storages, removals)
 }
 
-// lastRecent returns the last event in span of each storage of topic, in the order of
+// LastRecent returns the last event in span of each storage of topic, in the order of
 // their names; ok is false if others are stored there than this process remembers.
-func (db *snapshots) lastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []ref, ok bool, err error) {
+func (db *Store) LastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
 	return db.recent.last(ctx, tx, topic, span, removals)
 }
 
@@ -58,12 +58,12 @@ func (db *snapshots) lastRecent(ctx context.Context, tx *sql.Tx, topic event.Top
 // The state is known where all history up to at is held, or all of it since a kept
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
 // Elsewhere State returns a *window.NotHeldError.
-func (db *snapshots) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+func (db *Store) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
 	return db.StateAfter(ctx, topic, at, event.Storage{}, fn)
 }
 
 // StateAfter is State without the storages up to after.
-func (db *snapshots) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
+func (db *Store) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
 	s := stateReader{db: db, topic: topic, at: at}
 	s.from, _ = topic.StorageRange()
 	if n := after.Next(); n.Compare(s.from) > 0 {
@@ -74,7 +74,7 @@ func (db *snapshots) StateAfter(ctx context.Context, topic event.Topic, at event
 
 // StateFrom returns the position from which the state of topic at position at is
 // folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
-func (db *snapshots) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
+func (db *Store) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		base, err := db.findBase(ctx, tx, topic, at)
 		from = base.at
@@ -92,18 +92,18 @@ func beyond(topic event.Topic, s event.Storage) bool {
 	return end != (event.Storage{}) && s.Compare(end) >= 0
 }
 
-// A ref is a storage and the event that set its value, or ended it.
-type ref struct {
+// A Ref is a storage and the event that set its value, or ended it.
+type Ref struct {
 	event.Storage
-	id   event.ID
-	put  bool   // it is known to be a PUT
-	del  bool   // or to be none
+	ID   event.ID
+	Put  bool   // it is known to be a PUT
+	Del  bool   // or to be none
 	line []byte // of a member that a snapshot keeps itself; nil if it is stored under id
 }
 
 // A stateReader reads a state in pieces, each in a transaction of its own.
 type stateReader struct {
-	db    *snapshots
+	db    *Store
 	topic event.Topic
 	at    event.ID
 	names bool          // only the names and ids are asked for, where no more is needed
@@ -115,7 +115,7 @@ type stateReader struct {
 	baseAt   event.ID
 	base     refQueue // the members of the snapshot that the fold begins with
 	over     refQueue // the last event since of each storage that has one
-	merged   []ref    // to be read
+	merged   []Ref    // to be read
 	chunk    int      // how many were merged at a time
 }
 
@@ -175,9 +175,9 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	s.planned, s.removals, s.baseAt, s.merged = true, now, base.at, nil
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
 	s.over = refQueue{at: s.from}
-	lines := !s.names && base.count <= int64(gatherMax) // the first of a large state soon
+	lines := !s.names && base.count <= int64(GatherMax) // the first of a large state soon
 	if s.names {
-		refs, ok, err := s.db.lastRecent(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
+		refs, ok, err := s.db.LastRecent(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
 		if err != nil || ok {
 			s.over.load = loadFrom(refs)
 			return err
@@ -191,7 +191,7 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 // snapshot has of the same storage.
 func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // the first of it soon
-	s.merged = make([]ref, 0, s.chunk)
+	s.merged = make([]Ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {
 		if (s.base.empty() || s.over.empty()) && time.Since(started) >= rows.MaxReadTime {
@@ -238,35 +238,35 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 
 // bare reports whether what is asked for of r is known without its line. Members of a
 // snapshot from below the horizon may be gone.
-func (s *stateReader) bare(r *ref) bool {
-	return r.del || s.names && r.put && s.baseAt >= s.horizon
+func (s *stateReader) bare(r *Ref) bool {
+	return r.Del || s.names && r.Put && s.baseAt >= s.horizon
 }
 
-func (s *stateReader) event(r *ref) (event.Event, error) {
-	if r.del {
+func (s *stateReader) event(r *Ref) (event.Event, error) {
+	if r.Del {
 		return event.Event{}, nil
 	}
 	if s.bare(r) {
-		return event.Event{ID: r.id, Draft: event.Draft{User: r.User, Path: r.Path, Type: event.Put}}, nil
+		return event.Event{ID: r.ID, Draft: event.Draft{User: r.User, Path: r.Path, Type: event.Put}}, nil
 	}
-	if r.line == nil && r.id <= s.horizon {
+	if r.line == nil && r.ID <= s.horizon {
 		return event.Event{}, nil
 	}
 	ev, err := s.stored(r)
 	if err == nil && ev.Storage() != r.Storage {
-		err = fmt.Errorf("%w: event %s is not of %s", dbfile.ErrCorrupt, r.id, r.Storage)
+		err = fmt.Errorf("%w: event %s is not of %s", dbfile.ErrCorrupt, r.ID, r.Storage)
 	}
 	return ev, err
 }
 
 // stored reads what is asked for of the event of r.
-func (s *stateReader) stored(r *ref) (event.Event, error) {
+func (s *stateReader) stored(r *Ref) (event.Event, error) {
 	if !s.names {
-		return rows.ParseStored(r.id, r.line)
+		return rows.ParseStored(r.ID, r.line)
 	}
 	ev, err := event.Skim(r.line)
-	if err == nil && ev.ID != r.id {
-		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, r.id)
+	if err == nil && ev.ID != r.ID {
+		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, r.ID)
 	}
 	if err != nil {
 		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
@@ -288,10 +288,10 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 		return len(s.merged), nil
 	}
 	// Neighbours share a page.
-	slices.SortFunc(wanted, func(a, b int) int { return cmp.Compare(s.merged[a].id, s.merged[b].id) })
+	slices.SortFunc(wanted, func(a, b int) int { return cmp.Compare(s.merged[a].ID, s.merged[b].ID) })
 	ids := make([]event.ID, len(wanted))
 	for i, j := range wanted {
-		ids[i] = s.merged[j].id
+		ids[i] = s.merged[j].ID
 	}
 	var long []int
 	err = rows.LinesOf(ctx, tx, ids, func(i int, line []byte, isLong bool) {
@@ -314,7 +314,7 @@ func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n 
 			return i, nil
 		}
 		r := &s.merged[i]
-		if err := tx.QueryRowContext(ctx, `SELECT line FROM event WHERE id = ?`, r.id).Scan(&r.line); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT line FROM event WHERE id = ?`, r.ID).Scan(&r.line); err != nil {
 			return 0, err
 		}
 		size += len(r.line)
@@ -324,8 +324,8 @@ func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n 
 
 // A refQueue has refs in the order of their storages, loaded some at a time.
 type refQueue struct {
-	load func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error)
-	refs []ref
+	load func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error)
+	refs []Ref
 	at   event.Storage // what stands before it was loaded
 	end  bool          // nothing is left to load
 }
@@ -344,14 +344,14 @@ func (q *refQueue) fill(ctx context.Context, tx *sql.Tx) (err error) {
 	return err
 }
 
-func (q *refQueue) first() *ref {
+func (q *refQueue) first() *Ref {
 	if len(q.refs) == 0 {
 		return nil
 	}
 	return &q.refs[0]
 }
 
-func (q *refQueue) pop() ref {
+func (q *refQueue) pop() Ref {
 	r := q.refs[0]
 	q.refs = q.refs[1:]
 	return r
@@ -365,19 +365,19 @@ func (q *refQueue) reaches(s event.Storage) bool {
 	return q.end || q.at.Compare(s) > 0
 }
 
-// gatherMax is how many ids are looked through to find what has happened since a
+// GatherMax is how many ids are looked through to find what has happened since a
 // snapshot; beyond that each storage is looked up. It is a variable for the tests.
-var gatherMax event.ID = 8 * event.BlockSize
+var GatherMax event.ID = 8 * event.BlockSize
 
-// fewStorages is how many storages are looked up one by one wherever they are: that
+// FewStorages is how many storages are looked up one by one wherever they are: that
 // costs less than any snapshot.
-var fewStorages = 256
+var FewStorages = 256
 
 // overlay returns the loader of the last event of each storage of topic after base
 // and up to position at, whose lines are wanted or not.
-func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error), err error) {
+func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	span := window.Span{From: base.at, To: at}
-	if span.To-span.From > gatherMax {
+	if span.To-span.From > GatherMax {
 		return lookUp(ctx, tx, topic, span)
 	}
 	if few, err := hasFew(ctx, tx, topic); err != nil || few {
@@ -389,9 +389,9 @@ func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRo
 }
 
 // loadFrom returns the loader of refs that are all there.
-func loadFrom(refs []ref) func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error) {
-	return func(_ context.Context, _ *sql.Tx, from event.Storage) ([]ref, event.Storage, bool, error) {
-		i, _ := slices.BinarySearchFunc(refs, from, func(r ref, s event.Storage) int { return r.Compare(s) })
+func loadFrom(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
+	return func(_ context.Context, _ *sql.Tx, from event.Storage) ([]Ref, event.Storage, bool, error) {
+		i, _ := slices.BinarySearchFunc(refs, from, func(r Ref, s event.Storage) int { return r.Compare(s) })
 		return refs[i:], from, true, nil
 	}
 }
@@ -401,13 +401,13 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 	where, args := rows.StoragesOf(topic)
 	var n int
 	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
-		append(args, fewStorages+1)...).Scan(&n)
-	return n <= fewStorages, err
+		append(args, FewStorages+1)...).Scan(&n)
+	return n <= FewStorages, err
 }
 
 // lookUp returns a loader that looks up the last event in span of one storage after
 // the other.
-func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]ref, event.Storage, bool, error), err error) {
+func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	var indexed event.ID
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
 		return nil, err
@@ -425,7 +425,7 @@ type lookUps struct {
 	open  map[int64]event.ID // the last events of storages behind what is indexed
 }
 
-func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []ref, at event.Storage, end bool, err error) {
+func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 	storages, err := l.lastBlocks(ctx, tx, from)
 	if err != nil {
 		return nil, from, false, err
@@ -442,7 +442,7 @@ func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (ref
 			}
 		}
 		if id != event.Beginning {
-			refs = append(refs, ref{Storage: s.Storage, id: id})
+			refs = append(refs, Ref{Storage: s.Storage, ID: id})
 		}
 		from = s.Next()
 	}
@@ -482,7 +482,7 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 // StateTime returns a position at which the state of topic is that of time t, as far as
 // stored events and known bounds of windows tell: ok is false if an event of the topic
 // may be missing next to it.
-func (db *snapshots) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
+func (db *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
@@ -510,7 +510,7 @@ func (db *snapshots) StateTime(ctx context.Context, topic event.Topic, t event.T
 }
 
 // LastState returns the newest position at which the state of topic is known.
-func (db *snapshots) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+func (db *Store) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {

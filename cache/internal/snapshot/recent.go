@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"cmp"
@@ -32,14 +32,14 @@ type recentEvent struct {
 // So many events are kept, and about so many bytes of names. They are variables for
 // the tests.
 var (
-	recentEvents = int(8 * event.BlockSize)
-	recentNames  = 2 << 20
+	RecentEvents = int(8 * event.BlockSize)
+	RecentNames  = 2 << 20
 )
 
 // add takes up the events that a transaction has stored, or has found stored, with the
 // numbers of their storages. It is committed, and the file had so many removals then.
 func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
-	more := max(len(evs)-recentEvents, 0)
+	more := max(len(evs)-RecentEvents, 0)
 	if evs, storages = evs[more:], storages[more:]; len(evs) == 0 {
 		return
 	}
@@ -47,7 +47,7 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 	defer r.mu.Unlock()
 	n := len(r.events)
 	if r.names == nil || removals != r.removals || n > 0 && evs[0].ID <= r.events[n-1].id ||
-		len(r.names) > recentEvents || r.bytes > recentNames {
+		len(r.names) > RecentEvents || r.bytes > RecentNames {
 		r.removals, r.events, r.names, r.bytes = removals, nil, map[int64]event.Storage{}, 0
 	}
 	for i := range evs {
@@ -58,8 +58,8 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 		}
 		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
 	}
-	if more = len(r.events) - recentEvents; more > 0 {
-		r.events = slices.Delete(r.events, 0, more+recentEvents/4) // so that it is seldom
+	if more = len(r.events) - RecentEvents; more > 0 {
+		r.events = slices.Delete(r.events, 0, more+RecentEvents/4) // so that it is seldom
 	}
 }
 
@@ -87,7 +87,7 @@ func (r *recent) isDense(span window.Span, removals int64) bool {
 
 // last returns the last event in span of each storage of topic, in the order of their
 // names; ok is false if others are stored there than those that are here.
-func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []ref, ok bool, err error) {
+func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
 	refs, n := r.lastHere(topic, span, removals)
 	if n == 0 || n == int(span.To-span.From) {
 		return refs, n > 0, nil
@@ -98,23 +98,23 @@ func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span w
 }
 
 // lastHere is last of the events that are here, of which there are n in span.
-func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []ref, n int) {
+func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []Ref, n int) {
 	r.mu.Lock()
 	evs := r.in(span, removals)
 	most := min(len(evs), len(r.names))
 	seen := make(map[int64]struct{}, most)
-	refs = make([]ref, 0, most)
+	refs = make([]Ref, 0, most)
 	for _, ev := range slices.Backward(evs) {
 		if _, ok := seen[ev.storage]; ok {
 			continue
 		}
 		seen[ev.storage] = struct{}{}
 		if n := r.names[ev.storage]; topic.Matches(n.User, n.Path) {
-			refs = append(refs, ref{Storage: n, id: ev.id, put: ev.put, del: !ev.put})
+			refs = append(refs, Ref{Storage: n, ID: ev.id, Put: ev.put, Del: !ev.put})
 		}
 	}
 	n = len(evs)
 	r.mu.Unlock()
-	slices.SortFunc(refs, func(a, b ref) int { return a.Compare(b.Storage) })
+	slices.SortFunc(refs, func(a, b Ref) int { return a.Compare(b.Storage) })
 	return refs, n
 }

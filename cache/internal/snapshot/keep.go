@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"cmp"
@@ -16,9 +16,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A writer keeps a snapshot as it comes. Until Finish nobody sees it.
-type writer struct {
-	db       *snapshots
+// A Writer keeps a snapshot as it comes. Until Finish nobody sees it.
+type Writer struct {
+	db       *Store
 	topic    event.Topic
 	row      snapshotRow // its id is 0 until it is begun
 	removals int64
@@ -48,7 +48,7 @@ const (
 // KeepSnapshot begins to keep the state of topic at position at, whose events the
 // caller has fetched. If another process is just doing the same, busy is true and the
 // caller asks again later.
-func (db *snapshots) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *writer, busy bool, err error) {
+func (db *Store) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *Writer, busy bool, err error) {
 	w = db.newSnapshot(topic, snapshotRow{at: at, form: formLines}, 0)
 	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if w.removals, err = rows.LoadRemovals(tx); err != nil {
@@ -64,15 +64,15 @@ func (db *snapshots) KeepSnapshot(ctx context.Context, topic event.Topic, at eve
 
 // newSnapshot returns a writer of a snapshot that is begun when something of it is
 // written. The file had so many removals when its members were read.
-func (db *snapshots) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *writer {
-	return &writer{db: db, topic: topic, row: row, removals: removals, due: db.file.Now().Add(dbfile.LeaseTime / 4)}
+func (db *Store) newSnapshot(topic event.Topic, row snapshotRow, removals int64) *Writer {
+	return &Writer{db: db, topic: topic, row: row, removals: removals, due: db.file.Now().Add(dbfile.LeaseTime / 4)}
 }
 
 var errBegun = fmt.Errorf("%w: the same state is being kept", dbfile.ErrBusy)
 
 // begin makes the snapshot's row. It returns errBegun if somebody else is just writing
 // the same, and dbfile.ErrLost if it was made here.
-func (w *writer) begin(tx *sql.Tx) error {
+func (w *Writer) begin(tx *sql.Tx) error {
 	busy, err := w.db.clearSnapshots(tx, w.topic, w.row.at)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (w *writer) begin(tx *sql.Tx) error {
 
 // clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
 // is just writing the one of topic at position at.
-func (db *snapshots) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
+func (db *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
 	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
 	if err != nil {
 		return false, err
@@ -121,7 +121,7 @@ func (db *snapshots) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) 
 }
 
 // Add adds the next member, in the order of users and paths.
-func (w *writer) Add(ctx context.Context, ev *event.Event) error {
+func (w *Writer) Add(ctx context.Context, ev *event.Event) error {
 	n := ev.Storage()
 	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
 		return fmt.Errorf("keep a state: %s does not follow %s", ev.Storage(), w.last)
@@ -145,7 +145,7 @@ func (w *writer) Add(ctx context.Context, ev *event.Event) error {
 	return w.flush(ctx, false)
 }
 
-func (w *writer) endPart() {
+func (w *Writer) endPart() {
 	if w.n == 0 {
 		return
 	}
@@ -156,7 +156,7 @@ func (w *writer) endPart() {
 }
 
 // flush writes the parts that are ready, as the last ones if the snapshot is whole then.
-func (w *writer) flush(ctx context.Context, whole bool) error {
+func (w *Writer) flush(ctx context.Context, whole bool) error {
 	begun := w.row.id
 	err := w.db.file.Update(ctx, func(tx *sql.Tx) error {
 		switch now, err := rows.LoadRemovals(tx); {
@@ -184,7 +184,7 @@ func (w *writer) flush(ctx context.Context, whole bool) error {
 }
 
 // write writes the parts that are ready, in the snapshot that is begun.
-func (w *writer) write(tx *sql.Tx, whole bool) error {
+func (w *Writer) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
 		if err := rows.CountFetched(tx, w.ready(), w.bytes); err != nil {
 			return err
@@ -215,7 +215,7 @@ func (w *writer) write(tx *sql.Tx, whole bool) error {
 }
 
 // ready returns how many members the parts have that are ready.
-func (w *writer) ready() (n int) {
+func (w *Writer) ready() (n int) {
 	for _, p := range w.parts {
 		n += p.n
 	}
@@ -223,17 +223,17 @@ func (w *writer) ready() (n int) {
 }
 
 // Marked tells the mark of the snapshot's position. Finish keeps it.
-func (w *writer) Marked(mark event.Mark) { w.mark = mark }
+func (w *Writer) Marked(mark event.Mark) { w.mark = mark }
 
 // Finish makes the snapshot one that states are folded from. It returns dbfile.ErrLost if
 // what it stands on was removed meanwhile.
-func (w *writer) Finish(ctx context.Context) error {
+func (w *Writer) Finish(ctx context.Context) error {
 	w.endPart()
 	return dbfile.Wrap(w.flush(ctx, true), "keep a state")
 }
 
 // Abort gives the snapshot up.
-func (w *writer) Abort(ctx context.Context) error {
+func (w *Writer) Abort(ctx context.Context) error {
 	if w.row.id == 0 {
 		return nil
 	}
@@ -246,15 +246,15 @@ func (w *writer) Abort(ctx context.Context) error {
 	})
 }
 
-// sealSpan is how many stored events lie between two snapshots that are made here, at
+// SealSpan is how many stored events lie between two snapshots that are made here, at
 // least: folding them takes some milliseconds. It is a variable for the tests.
-var sealSpan event.ID = 2 * event.BlockSize
+var SealSpan event.ID = 2 * event.BlockSize
 
 // SealStates keeps the state of topic at sealed blocks up to what is held, as far as
 // that was not done: from then on a question for any moment folds little. Each
 // stands behind as many stored events as it has members, so that they take little room
 // however large the state becomes, or quiet the topic. A topic of a few storages needs none.
-func (db *snapshots) SealStates(ctx context.Context, topic event.Topic) error {
+func (db *Store) SealStates(ctx context.Context, topic event.Topic) error {
 	for {
 		at, removals, err := db.nextSeal(ctx, topic)
 		if err != nil || at == event.Beginning {
@@ -271,7 +271,7 @@ func (db *snapshots) SealStates(ctx context.Context, topic event.Topic) error {
 // KeepStates seals the states of a log as it grows, beside the appends and in small
 // steps, until ctx ends. What another writer or a full disk keeps it from is done when
 // the next block is sealed.
-func (db *snapshots) KeepStates(ctx context.Context) error {
+func (db *Store) KeepStates(ctx context.Context) error {
 	for {
 		err := db.SealStates(ctx, event.All)
 		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) {
@@ -287,7 +287,7 @@ func (db *snapshots) KeepStates(ctx context.Context) error {
 
 // nextSeal returns the position of the next snapshot to make, or Beginning, and the
 // file's removals.
-func (db *snapshots) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
+func (db *Store) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
 		if removed, err = rows.LoadRemovals(tx); err != nil {
@@ -313,7 +313,7 @@ func (db *snapshots) nextSeal(ctx context.Context, topic event.Topic) (at event.
 	return at, removed, err
 }
 
-func (db *snapshots) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
+func (db *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
 	if span.From != event.Beginning && db.file.Role == dbfile.Client {
 		return 0, nil // a state there has members that are not stored as events
 	}
@@ -325,7 +325,7 @@ func (db *snapshots) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Top
 	if err != nil {
 		return 0, err
 	}
-	from, step := max(last.at, span.From), max(sealSpan, event.ID(last.count))
+	from, step := max(last.at, span.From), max(SealSpan, event.ID(last.count))
 	if span.To-from < step {
 		return 0, nil
 	}
@@ -342,16 +342,16 @@ func (db *snapshots) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Top
 	return at, nil
 }
 
-// newSealed returns a writer of a state that is made here, of the names and ids of events
+// NewSealed returns a writer of a state that is made here, of the names and ids of events
 // that are stored.
-func (db *snapshots) newSealed(topic event.Topic, at event.ID, removals int64) *writer {
+func (db *Store) NewSealed(topic event.Topic, at event.ID, removals int64) *Writer {
 	return db.newSnapshot(topic, snapshotRow{at: at, form: formIDs}, removals)
 }
 
 // sealState keeps the state of topic at position at, unless something was removed since
 // the file had so many removals.
-func (db *snapshots) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
-	w := db.newSealed(topic, at, removals)
+func (db *Store) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
+	w := db.NewSealed(topic, at, removals)
 	s := stateReader{db: db, topic: topic, at: at, names: true}
 	s.from, _ = topic.StorageRange()
 	err := s.each(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })

@@ -1,4 +1,4 @@
-package cache
+package snapshot
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // DamagedStates reads all kept states and returns how many are not what was written.
 // If drop is set these are given up: each is made again of events that are held, or
 // asked for again, when it is wanted.
-func (db *snapshots) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
+func (db *Store) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
 	rows, err := db.keptStates(ctx)
 	if err != nil {
 		return 0, dbfile.Wrap(err, "check the kept states")
@@ -33,7 +33,7 @@ func (db *snapshots) DamagedStates(ctx context.Context, drop bool) (damaged int,
 	return damaged, nil
 }
 
-func (db *snapshots) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
+func (db *Store) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		kept = nil
 		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count FROM snapshot WHERE whole ORDER BY id`)
@@ -55,7 +55,7 @@ func (db *snapshots) keptStates(ctx context.Context) (kept []snapshotRow, err er
 
 // checkState reads a kept state, each part in its own transaction. One that was given
 // up meanwhile is not damaged.
-func (db *snapshots) checkState(ctx context.Context, s snapshotRow) error {
+func (db *Store) checkState(ctx context.Context, s snapshotRow) error {
 	load := s.loader(event.All)
 	members, from := int64(0), event.Storage{}
 	for end := false; !end; {

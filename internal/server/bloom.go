@@ -34,13 +34,13 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	leave, problem := s.compare(r)
+	leave, problem := s.waitForTurn(r)
 	if problem != nil {
 		return problem
 	}
 	defer leave()
 	if reconcile.IsStubRequest(body) {
-		return s.where(w, r, topic, body)
+		return s.locateEvents(w, r, topic, body)
 	}
 	req, err := reconcile.ParseRequest(body, reconcile.Limits{})
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if span.To == event.MaxID {
 		span.To = head.ID
 	}
-	if problem := s.checkSpan(r, span, head.ID); problem != nil {
+	if problem := s.checkComparable(r, span, head.ID); problem != nil {
 		return problem
 	}
 	set, err := s.setFor(r, topic, req, span)
@@ -70,14 +70,14 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return nil
 }
 
-// where says where events stand: to who has them from another log.
-func (s *Server) where(w http.ResponseWriter, r *http.Request, topic event.Topic, body []byte) *wire.Error {
+// locateEvents says where events stand: to who has them from another log.
+func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic event.Topic, body []byte) *wire.Error {
 	req, err := reconcile.ParseStubRequest(body, reconcile.Limits{})
 	if err != nil {
 		return s.setProblem(r, err)
 	}
 	head := s.log.HeadPoint()
-	if problem := s.checkSpan(r, req.Span, head.ID); problem != nil {
+	if problem := s.checkComparable(r, req.Span, head.ID); problem != nil {
 		return problem
 	}
 	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: req.Span, hashed: true}
@@ -92,12 +92,12 @@ func (s *Server) where(w http.ResponseWriter, r *http.Request, topic event.Topic
 	return nil
 }
 
-// checkSpan refuses to compare a stretch that the log does not have all of.
-func (s *Server) checkSpan(r *http.Request, span window.Span, head event.ID) *wire.Error {
+// checkComparable refuses to compare a stretch that the log does not have all of.
+func (s *Server) checkComparable(r *http.Request, span window.Span, head event.ID) *wire.Error {
 	horizon, err := s.log.Horizon(r.Context())
 	switch {
 	case err != nil:
-		return s.failure(r, err)
+		return s.internalProblem(r, err)
 	case span.From > head || span.To > head:
 		return s.setProblem(r, reconcile.ErrAhead)
 	case span.From < horizon:
@@ -139,8 +139,8 @@ const maxComparing = 4
 // variable for the tests.
 var compareWait = time.Second
 
-// compare waits for a turn to compare sets, and returns what ends it.
-func (s *Server) compare(r *http.Request) (leave func(), problem *wire.Error) {
+// waitForTurn waits for a turn to compare sets, and returns what ends it.
+func (s *Server) waitForTurn(r *http.Request) (leave func(), problem *wire.Error) {
 	timer := time.NewTimer(compareWait)
 	defer timer.Stop()
 	select {

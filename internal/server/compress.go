@@ -65,7 +65,7 @@ func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter,
 		return w, func() {}
 	}
 	c := &compressor{ResponseWriter: w, rc: http.NewResponseController(w), encoding: encoding, status: http.StatusOK}
-	return c, c.end
+	return c, c.finish
 }
 
 // isAppend reports whether the answer at a path is to an append. It is made of hashes for
@@ -134,7 +134,7 @@ func (c *compressor) FlushError() error {
 // Unwrap is for http.ResponseController.
 func (c *compressor) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-func (c *compressor) end() {
+func (c *compressor) finish() {
 	if c.enc == nil {
 		return
 	}

@@ -8,14 +8,14 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// tell puts a position of the log into a header.
-func (s *Server) tell(h http.Header, name string, p event.Point) {
+// setPosition puts a position of the log into a header.
+func (s *Server) setPosition(h http.Header, name string, p event.Point) {
 	h.Set(name, p.Cursor(s.log.Log()).String())
 }
 
-// point adds its mark to a position, which is not below the horizon. That of the head
+// markedPoint adds its mark to a position, which is not below the horizon. That of the head
 // costs nothing.
-func (s *Server) point(ctx context.Context, at event.ID, head event.Point) (event.Point, error) {
+func (s *Server) markedPoint(ctx context.Context, at event.ID, head event.Point) (event.Point, error) {
 	switch at {
 	case head.ID:
 		return head, nil
@@ -26,20 +26,20 @@ func (s *Server) point(ctx context.Context, at event.ID, head event.Point) (even
 	return event.Point{ID: at, Mark: mark}, err
 }
 
-// position turns a moment into a position of this log. Below the horizon it has no mark,
+// resolveMoment turns a moment into a position of this log. Below the horizon it has no mark,
 // and nothing can be read from there.
-func (s *Server) position(r *http.Request, m event.Moment, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
+func (s *Server) resolveMoment(r *http.Request, m event.Moment, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
 	c, err := m.Resolve(s.cfg.Now(), head.Cursor(s.log.Log()), func(t event.Time) (event.ID, error) {
 		return s.log.PositionAt(r.Context(), t)
 	})
 	if err != nil {
-		return p, s.failure(r, err)
+		return p, s.internalProblem(r, err)
 	}
-	return s.checkCursor(r, c, horizon, head)
+	return s.resolveCursor(r, c, horizon, head)
 }
 
-// checkCursor returns the position of a cursor, if it can be one of this log.
-func (s *Server) checkCursor(r *http.Request, c event.Cursor, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
+// resolveCursor returns the position of a cursor, if it can be one of this log.
+func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
 	if !c.Of(s.log.Log()) {
 		return p, s.conflict(wire.ReasonLog, head, "cursor %s belongs to another log; this one is %s", c, s.log.Log())
 	}
@@ -53,7 +53,7 @@ func (s *Server) checkCursor(r *http.Request, c event.Cursor, horizon event.ID, 
 	if c.ID < horizon {
 		return event.Point{ID: c.ID}, nil
 	}
-	p, err := s.point(brief(r), c.ID, head)
+	p, err := s.markedPoint(uncancelled(r), c.ID, head)
 	if err != nil {
 		return p, s.readProblem(r, err)
 	}
@@ -70,11 +70,11 @@ func (s *Server) checkHeld(r *http.Request) *wire.Error {
 	if problem != nil || !ok {
 		return problem
 	}
-	horizon, err := s.log.Horizon(brief(r))
+	horizon, err := s.log.Horizon(uncancelled(r))
 	if err != nil {
-		return s.failure(r, err)
+		return s.internalProblem(r, err)
 	}
-	_, problem = s.checkCursor(r, c, horizon, s.log.HeadPoint())
+	_, problem = s.resolveCursor(r, c, horizon, s.log.HeadPoint())
 	if problem != nil && problem.Status == http.StatusGone {
 		return nil // the horizon has passed it just now
 	}

@@ -27,18 +27,18 @@ func (s *Server) writeEvents(r *http.Request, out *eventWriter, read func() erro
 	err := read()
 	switch {
 	case err == nil:
-		out.end()
+		out.endBody()
 	case errors.Is(err, errWrite):
 	case !out.begun:
 		return s.readProblem(r, err)
 	default:
-		s.failure(r, err)
+		s.internalProblem(r, err)
 		panic(http.ErrAbortHandler)
 	}
 	return nil
 }
 
-func (o *eventWriter) begin() {
+func (o *eventWriter) beginBody() {
 	o.begun = true
 	h := o.w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -51,7 +51,7 @@ func (o *eventWriter) begin() {
 // eventPiece is how much is gathered before it is written.
 const eventPiece = 64 << 10
 
-func (o *eventWriter) add(ev *event.Event) error {
+func (o *eventWriter) addEvent(ev *event.Event) error {
 	o.separate()
 	o.count++
 	o.buf = o.line(ev, o.buf)
@@ -61,7 +61,7 @@ func (o *eventWriter) add(ev *event.Event) error {
 	if len(o.buf) < eventPiece {
 		return nil
 	}
-	return o.flush()
+	return o.flushEvents()
 }
 
 // separate writes what stands before an event of a JSON object.
@@ -76,9 +76,9 @@ func (o *eventWriter) separate() {
 	o.some = true
 }
 
-func (o *eventWriter) flush() error {
+func (o *eventWriter) flushEvents() error {
 	if !o.begun {
-		o.begin()
+		o.beginBody()
 	}
 	_, err := o.w.Write(o.buf)
 	o.buf = o.buf[:0]
@@ -88,7 +88,7 @@ func (o *eventWriter) flush() error {
 	return nil
 }
 
-func (o *eventWriter) end() {
+func (o *eventWriter) endBody() {
 	if !o.some {
 		o.separate()
 	}
@@ -98,6 +98,6 @@ func (o *eventWriter) end() {
 	if !o.begun {
 		wire.SetEvents(o.w.Header(), o.count)
 	}
-	_ = o.flush() // the client may have gone
+	_ = o.flushEvents() // the client may have gone
 	recorderOf(o.w).delivered(o.count)
 }

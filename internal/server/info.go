@@ -10,14 +10,14 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// info says what this server is: GET /.
-func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
+// getInfo says what this server is: GET /.
+func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := s.log.HeadPoint()
 	at, err := s.log.Horizon(r.Context())
 	if err != nil {
-		return s.failure(r, err)
+		return s.internalProblem(r, err)
 	}
-	horizon, err := s.point(r.Context(), at, head)
+	horizon, err := s.markedPoint(r.Context(), at, head)
 	if err != nil {
 		return s.readProblem(r, err)
 	}
@@ -28,7 +28,7 @@ func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
 	}
 	parent, parted, err := s.log.Parent(r.Context())
 	if err != nil {
-		return s.failure(r, err)
+		return s.internalProblem(r, err)
 	}
 	if parent != "" {
 		info.Parent = &wire.Parent{Log: parent}
@@ -36,22 +36,22 @@ func (s *Server) info(w http.ResponseWriter, r *http.Request) *wire.Error {
 			info.Parent.Head = &parted
 		}
 	}
-	s.tell(w.Header(), wire.HeaderHead, head)
+	s.setPosition(w.Header(), wire.HeaderHead, head)
 	return writeJSON(w, info)
 }
 
-// health says that the process answers: GET /healthz.
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) *wire.Error {
+// getHealth says that the process answers: GET /healthz.
+func (s *Server) getHealth(w http.ResponseWriter, _ *http.Request) *wire.Error {
 	return writeJSON(w, map[string]string{"status": "ok"})
 }
 
-// ready says whether the log can be read and streams are taken: GET /readyz.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) *wire.Error {
+// getReady says whether the log can be read and streams are taken: GET /readyz.
+func (s *Server) getReady(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.isStopped() {
 		return wire.Errorf(http.StatusServiceUnavailable, "%v", ErrStopped)
 	}
 	if _, err := s.log.Horizon(r.Context()); err != nil {
-		s.failure(r, err)
+		s.internalProblem(r, err)
 		return wire.Errorf(http.StatusServiceUnavailable, "the log cannot be read")
 	}
 	return writeJSON(w, map[string]string{"status": "ready"})
@@ -73,10 +73,10 @@ func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 	return nil
 }
 
-// failure is the answer to an error of the log. What it says may name files, so it
+// internalProblem is the answer to an error of the log. What it says may name files, so it
 // goes to the server's own log only. What may pass, as when too many files are open, is
 // 503.
-func (s *Server) failure(r *http.Request, err error) *wire.Error {
+func (s *Server) internalProblem(r *http.Request, err error) *wire.Error {
 	if r.Context().Err() == nil { // else the client has gone and nothing failed
 		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}

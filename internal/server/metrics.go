@@ -68,7 +68,7 @@ func newMetrics(s *Server) *metrics {
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &present{s, describe()})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges()})
 	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
 		m.refused.WithLabelValues(reason) // so that the first one is seen as an increase
 	}
@@ -118,15 +118,15 @@ func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err 
 	m.appended.WithLabelValues("new").Add(float64(len(receipts) - known))
 }
 
-// scrape answers with the metrics: GET /metrics.
-func (s *Server) scrape(w http.ResponseWriter, r *http.Request) *wire.Error {
+// getMetrics answers with the metrics: GET /metrics.
+func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Set("Cache-Control", "no-store")
 	s.metrics.handler.ServeHTTP(w, r)
 	return nil
 }
 
-// A present is what a server is at when it is asked.
-type present struct {
+// The gauges are what a server is at when it is asked.
+type gauges struct {
 	s *Server
 	d descriptions
 }
@@ -135,7 +135,7 @@ type descriptions struct {
 	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps *prometheus.Desc
 }
 
-func describe() descriptions {
+func describeGauges() descriptions {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
@@ -156,7 +156,7 @@ func describe() descriptions {
 }
 
 // Describe is of prometheus.Collector.
-func (p *present) Describe(ch chan<- *prometheus.Desc) {
+func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
 	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps} {
 		ch <- desc
@@ -164,12 +164,12 @@ func (p *present) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect is of prometheus.Collector. It looks at every reader once.
-func (p *present) Collect(ch chan<- prometheus.Metric) {
+func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 	}
 	head := p.s.log.Head()
-	readers := p.s.readers(head)
+	readers := p.s.readerStats(head)
 	tell(p.d.build, prometheus.GaugeValue, 1, p.s.cfg.Version, runtime.Version())
 	tell(p.d.readers, prometheus.GaugeValue, float64(readers.Readers))
 	tell(p.d.behind, prometheus.GaugeValue, float64(readers.Behind))

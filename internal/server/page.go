@@ -12,35 +12,35 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// page answers with one bounded page, as JSON or NDJSON. It may be shorter than
+// sendPage answers with one bounded page, as JSON or NDJSON. It may be shorter than
 // asked for; its next position says how far it went.
-func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form wire.Form, limit *int) *wire.Error {
+func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQuery, form wire.Form, limit *int) *wire.Error {
 	n := wire.DefaultLimit
 	if limit != nil {
 		n = *limit
 	}
-	lines, next, err := s.readPage(r, st, n)
+	lines, next, err := s.fillPage(r, st, n)
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	at, err := s.point(r.Context(), next, st.to)
+	at, err := s.markedPoint(r.Context(), next, st.to)
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	tail := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
+	end := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
 	if sum, problem := s.sumOf(r, &st); problem != nil {
 		return problem
 	} else if sum != nil {
-		tail.Sum = sum
+		end.Sum = sum
 		announceSum(w.Header(), sum)
 	}
 	mediaType, body := wire.NDJSON, lines
 	if form == wire.Page {
-		mediaType, body = wire.JSON, wire.AppendPage(nil, lines, tail)
+		mediaType, body = wire.JSON, wire.AppendPage(nil, lines, end)
 	}
 	s.announce(w.Header(), &st, mediaType, "no-store")
-	s.tell(w.Header(), wire.HeaderNext, at)
-	w.Header().Set(wire.HeaderLive, strconv.FormatBool(tail.Live))
+	s.setPosition(w.Header(), wire.HeaderNext, at)
+	w.Header().Set(wire.HeaderLive, strconv.FormatBool(end.Live))
 	events := countLines(lines)
 	wire.SetEvents(w.Header(), events)
 	_, _ = w.Write(body) // the client may have gone
@@ -51,13 +51,13 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, st stretch, form w
 // pageTime is how long a page that leaves out most of what it reads is filled up.
 const pageTime = 250 * time.Millisecond
 
-// readPage reads up to n events, going on for a while where all that it reads is
+// fillPage reads up to n events, going on for a while where all that it reads is
 // left out: a reader that holds most of a stretch should not ask for empty pages.
-func (s *Server) readPage(r *http.Request, st stretch, n int) (lines []byte, next event.ID, err error) {
+func (s *Server) fillPage(r *http.Request, st resolvedQuery, n int) (lines []byte, next event.ID, err error) {
 	next = st.from.ID
 	for began := time.Now(); n > 0 && next < st.to.ID && time.Since(began) < pageTime; {
 		at := next
-		if lines, next, err = s.readLines(r.Context(), nil, &st, at, st.to.ID, n); err != nil {
+		if lines, next, err = s.readChunk(r.Context(), nil, &st, at, st.to.ID, n); err != nil {
 			return nil, at, err
 		}
 		if len(lines) > 0 || next == at {
@@ -67,22 +67,22 @@ func (s *Server) readPage(r *http.Request, st stretch, n int) (lines []byte, nex
 	return lines, next, nil
 }
 
-// readLines appends to b the events of a stretch up to position until, at most n, as
+// readChunk appends to b the events of a stretch up to position until, at most n, as
 // their reader wants them.
-func (s *Server) readLines(ctx context.Context, b []byte, st *stretch, at, until event.ID, n int) (lines []byte, next event.ID, err error) {
+func (s *Server) readChunk(ctx context.Context, b []byte, st *resolvedQuery, at, until event.ID, n int) (lines []byte, next event.ID, err error) {
 	if st.passes() {
 		return s.log.AppendLines(ctx, b, st.topics, at, until, n)
 	}
 	evs, next, err := s.log.Read(ctx, st.topics, at, until, n)
-	return st.appendLines(b, evs), next, err
+	return st.appendWanted(b, evs), next, err
 }
 
 // chunk is how many events are read from the log at a time.
 const chunk = 1000
 
-// lines answers with the whole stretch as NDJSON. If it cannot be read to its end,
+// sendLines answers with the whole stretch as NDJSON. If it cannot be read to its end,
 // the connection is cut, so that nobody takes the part for the whole.
-func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire.Error {
+func (s *Server) sendLines(w http.ResponseWriter, r *http.Request, st resolvedQuery) *wire.Error {
 	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID)
 	if p.err != nil {
 		return s.readProblem(r, p.err)
@@ -101,11 +101,11 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request, st stretch) *wire
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	ahead := s.readAhead(r.Context(), &st, p.next, st.to.ID)
-	defer ahead.end()
-	for ; ; p = ahead.next() {
+	ahead := s.prefetch(r.Context(), &st, p.next, st.to.ID)
+	defer ahead.stopFetching()
+	for ; ; p = ahead.nextPiece() {
 		if p.err != nil {
-			s.failure(r, fmt.Errorf("lines cut: %w", p.err))
+			s.internalProblem(r, fmt.Errorf("lines cut: %w", p.err))
 			panic(http.ErrAbortHandler)
 		}
 		_, err := w.Write(p.lines)

@@ -98,7 +98,7 @@ func TestStreamOfTopicsInABody(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		synctest.Wait()
-		if n := s.readers(event.MaxID).Readers; n != 0 {
+		if n := s.readerStats(event.MaxID).Readers; n != 0 {
 			t.Errorf("%d readers are left", n)
 		}
 	})

@@ -26,27 +26,27 @@ func (s *Server) reads(parse reading) handler {
 		if problem != nil {
 			return problem
 		}
-		st, problem := s.resolve(r, q, form)
+		st, problem := s.resolveQuery(r, q, form)
 		switch {
 		case problem != nil:
 			return problem
 		case form == wire.Stream:
-			return s.stream(w, r, &st)
+			return s.prepareStream(w, r, &st)
 		case form == wire.Page || q.Limit != nil:
-			return s.page(w, r, st, form, q.Limit)
+			return s.sendPage(w, r, st, form, q.Limit)
 		}
-		return s.lines(w, r, st)
+		return s.sendLines(w, r, st)
 	}
 }
 
-// events reads topics: GET /events.
-func (s *Server) events(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+// parseGetEvents reads topics: GET /events.
+func (s *Server) parseGetEvents(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	return badRequest(wire.ParseEvents(r.URL.RawQuery))
 }
 
-// eventsForm reads topics that do not fit a URL: POST and QUERY /events. Parameters in the
+// parsePostEvents reads topics that do not fit a URL: POST and QUERY /events. Parameters in the
 // body and in the URL are one form.
-func (s *Server) eventsForm(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+func (s *Server) parsePostEvents(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	body, problem := readBody(w, r, wire.MaxForm)
 	if problem != nil {
 		return nil, problem
@@ -72,8 +72,8 @@ func checkForm(r *http.Request, body []byte) *wire.Error {
 	return nil
 }
 
-// get reads storages: GET /get.
-func (s *Server) get(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+// parseGetStorages reads storages: GET /get.
+func (s *Server) parseGetStorages(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	return badRequest(wire.ParseGet(r.URL.RawQuery))
 }
 
@@ -89,7 +89,7 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if hashes, form, err := wire.ParseHashes(r.URL.RawQuery, body); err != nil {
 		return badParameters(err)
 	} else if form != nil {
-		return s.byHash(w, r, hashes, &stretch{stubs: form.Stubs, notices: form.Notices})
+		return s.byHash(w, r, hashes, &resolvedQuery{stubs: form.Stubs, notices: form.Notices})
 	}
 	return s.reads(func(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 		return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
@@ -97,14 +97,14 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 }
 
 // byHash reads the events that have the hashes, wherever they are, in the form of st.
-func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, st *stretch) *wire.Error {
+func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, st *resolvedQuery) *wire.Error {
 	w.Header().Add("Vary", "Accept")
 	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
-	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.add) })
+	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.addEvent) })
 }
 
 func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {

@@ -41,7 +41,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 func (rec *recorder) WriteHeader(status int) {
 	if rec.status == 0 && status >= http.StatusOK {
 		rec.status = status
-		rec.release()
+		rec.releaseBody()
 	}
 	rec.ResponseWriter.WriteHeader(status)
 }
@@ -49,7 +49,7 @@ func (rec *recorder) WriteHeader(status int) {
 func (rec *recorder) Write(b []byte) (int, error) {
 	if rec.status == 0 {
 		rec.status = http.StatusOK
-		rec.release()
+		rec.releaseBody()
 	}
 	n, err := rec.ResponseWriter.Write(b)
 	if !rec.bodiless {
@@ -58,8 +58,8 @@ func (rec *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// release gives back what the request's body held.
-func (rec *recorder) release() {
+// releaseBody gives back what the request's body held.
+func (rec *recorder) releaseBody() {
 	rec.s.holding.Add(-rec.held)
 	rec.held = 0
 }
@@ -88,7 +88,7 @@ const statusLeft = 499
 
 // observe counts and logs a request that has been answered.
 func (s *Server) observe(rec *recorder, r *http.Request) {
-	rec.release()
+	rec.releaseBody()
 	status := rec.status
 	if status == 0 {
 		status = http.StatusOK

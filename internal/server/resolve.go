@@ -11,13 +11,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A stretch is a query whose moments have become positions.
-type stretch struct {
-	topics []event.Topic
-	except []event.Topic // left out, though of topics
-	known  []*known      // what the reader says that it has of each topic; nil if nothing
-	stubs  bool          // what is known, or all if nothing is, comes as stubs
-	sum    *wire.Sum     // of a stream's part that is compared with known
+// A resolvedQuery is a query whose moments have become positions.
+type resolvedQuery struct {
+	topics  []event.Topic
+	except  []event.Topic // left out, though of topics
+	peerHas []*peerHas    // what the reader says that it has of each topic; nil if nothing
+	stubs   bool          // what is known, or all if nothing is, comes as stubs
+	sum     *wire.Sum     // of a stream's part that is compared with known
 
 	notices bool        // all comes as notices of events
 	head    event.Point // of the log, when the request was taken up
@@ -27,37 +27,37 @@ type stretch struct {
 	resume  bool        // from came as Last-Event-ID
 }
 
-// resolve turns the moments of q into positions, once, against the head of this
+// resolveQuery turns the moments of q into positions, once, against the head of this
 // moment. Nothing is clamped: what cannot be answered whole is refused.
-func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretch, *wire.Error) {
-	st := stretch{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.HeadPoint()}
+func (s *Server) resolveQuery(r *http.Request, q *wire.Query, form wire.Form) (resolvedQuery, *wire.Error) {
+	st := resolvedQuery{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.HeadPoint()}
 	if form == wire.Stream && q.Limit != nil {
 		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or ask for %s", wire.NDJSON)
 	}
 	if form == wire.Stream && q.Stubs {
 		return st, wire.Errorf(http.StatusBadRequest, "stubs: a stream has none; leave it out, or ask for %s", wire.NDJSON)
 	}
-	if problem := s.resolveKnown(r, q, &st); problem != nil {
+	if problem := s.resolvePeerHas(r, q, &st); problem != nil {
 		return st, problem
 	}
-	horizon, err := s.log.Horizon(brief(r))
+	horizon, err := s.log.Horizon(uncancelled(r))
 	if err != nil {
-		return st, s.failure(r, err)
+		return st, s.internalProblem(r, err)
 	}
 	problem := s.resolveEnds(r, q, horizon, &st)
 	if form == wire.Stream && st.resume {
-		st.known = nil // the cursor says what the reader has
+		st.peerHas = nil // the cursor says what the reader has
 	}
 	if problem == nil && q.Last != nil && !st.resume && st.to.ID >= horizon {
 		from, err := s.log.BeforeLast(r.Context(), q.Topics, *q.Last, horizon, st.to.ID)
 		if err == nil {
-			st.from, err = s.point(brief(r), from, st.head)
+			st.from, err = s.markedPoint(uncancelled(r), from, st.head)
 		}
 		if err != nil {
 			return st, s.readProblem(r, err)
 		}
 	}
-	// A stream's reader that comes back from the end it asked for is not wrong: see stream.
+	// A stream's reader that comes back from the end it asked for is not wrong: see prepareStream.
 	isDone := form == wire.Stream && st.resume && horizon <= st.to.ID && st.to.ID < st.from.ID
 	if problem == nil && !isDone {
 		problem = checkSpan(st.span(), horizon)
@@ -65,13 +65,13 @@ func (s *Server) resolve(r *http.Request, q *wire.Query, form wire.Form) (stretc
 	return st, problem
 }
 
-// brief returns the context of a read of so little that it is not interrupted when the
+// uncancelled returns the context of a read of so little that it is not interrupted when the
 // client of r leaves. What can be interrupted has a goroutine for it, and leaves behind in
 // r's context that it was there: that is much beside a stream that waits.
-func brief(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
+func uncancelled(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // resolveEnds turns since, or what stands for it, and until into positions.
-func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, st *stretch) (problem *wire.Error) {
+func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, st *resolvedQuery) (problem *wire.Error) {
 	since := q.Since
 	if cursor, ok, problem := lastEventID(r); problem != nil {
 		return problem
@@ -81,13 +81,13 @@ func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, s
 	if q.Last != nil && !st.resume {
 		since = event.Now // until it is known
 	}
-	if st.from, problem = s.position(r, since, horizon, st.head); problem != nil {
+	if st.from, problem = s.resolveMoment(r, since, horizon, st.head); problem != nil {
 		return problem
 	}
 	st.to = st.head
 	if q.Until != nil {
 		st.ends = true
-		st.to, problem = s.position(r, *q.Until, horizon, st.head)
+		st.to, problem = s.resolveMoment(r, *q.Until, horizon, st.head)
 	}
 	return problem
 }
@@ -114,7 +114,7 @@ func cursorIn(r *http.Request, name string) (c event.Cursor, ok bool, problem *w
 }
 
 // span is what the stretch asks for, in positions.
-func (st *stretch) span() window.Span { return window.Span{From: st.from.ID, To: st.to.ID} }
+func (st *resolvedQuery) span() window.Span { return window.Span{From: st.from.ID, To: st.to.ID} }
 
 // checkSpan refuses a span that cannot be answered whole.
 func checkSpan(span window.Span, horizon event.ID) *wire.Error {
@@ -127,21 +127,21 @@ func checkSpan(span window.Span, horizon event.ID) *wire.Error {
 	return nil
 }
 
-// resolveKnown reads what the reader says that it has.
-func (s *Server) resolveKnown(r *http.Request, q *wire.Query, st *stretch) *wire.Error {
+// resolvePeerHas reads what the reader says that it has.
+func (s *Server) resolvePeerHas(r *http.Request, q *wire.Query, st *resolvedQuery) *wire.Error {
 	for i := range q.PeerHas {
-		k, err := readKnown(&q.PeerHas[i])
+		k, err := parsePeerHas(&q.PeerHas[i])
 		if err != nil {
 			return s.setProblem(r, err)
 		}
-		st.known = append(st.known, k)
+		st.peerHas = append(st.peerHas, k)
 	}
 	return nil
 }
 
-// isKnown reports whether the reader says that it has ev.
-func (st *stretch) isKnown(ev *event.Event) bool {
-	for i, k := range st.known {
+// peerHasEvent reports whether the reader says that it has ev.
+func (st *resolvedQuery) peerHasEvent(ev *event.Event) bool {
+	for i, k := range st.peerHas {
 		if k != nil && st.topics[i].Matches(ev.User, ev.Path) && k.seen(ev.Hash) {
 			return true
 		}
@@ -150,18 +150,18 @@ func (st *stretch) isKnown(ev *event.Event) bool {
 }
 
 // appendEvent appends ev as its reader wants it.
-func (st *stretch) appendEvent(ev *event.Event, b []byte) []byte {
+func (st *resolvedQuery) appendEvent(ev *event.Event, b []byte) []byte {
 	switch {
 	case st.notices:
 		return ev.AppendNotice(b)
-	case st.stubs && (st.known == nil || st.isKnown(ev)):
+	case st.stubs && (st.peerHas == nil || st.peerHasEvent(ev)):
 		return wire.AppendStub(ev, b)
 	}
 	return ev.AppendLine(b)
 }
 
-// appendLines appends evs as their reader wants them, but for what is left out.
-func (st *stretch) appendLines(b []byte, evs []event.Event) []byte {
+// appendWanted appends evs as their reader wants them, but for what is left out.
+func (st *resolvedQuery) appendWanted(b []byte, evs []event.Event) []byte {
 	for i := range evs {
 		if !st.leavesOut(&evs[i]) {
 			b = append(st.appendEvent(&evs[i], b), '\n')
@@ -171,12 +171,12 @@ func (st *stretch) appendLines(b []byte, evs []event.Event) []byte {
 }
 
 // leavesOut reports whether ev is not to be sent, though it belongs to the topics.
-func (st *stretch) leavesOut(ev *event.Event) bool {
-	return !st.stubs && st.isKnown(ev) || st.excepts(ev.User, ev.Path)
+func (st *resolvedQuery) leavesOut(ev *event.Event) bool {
+	return !st.stubs && st.peerHasEvent(ev) || st.excepts(ev.User, ev.Path)
 }
 
 // excepts reports whether a storage is left out.
-func (st *stretch) excepts(user, path string) bool {
+func (st *resolvedQuery) excepts(user, path string) bool {
 	for _, t := range st.except {
 		if t.Matches(user, path) {
 			return true
@@ -186,27 +186,27 @@ func (st *stretch) excepts(user, path string) bool {
 }
 
 // passes reports whether the reader wants each event of the topics, and all of it.
-func (st *stretch) passes() bool {
-	return len(st.except) == 0 && st.known == nil && !st.stubs && !st.notices
+func (st *resolvedQuery) passes() bool {
+	return len(st.except) == 0 && st.peerHas == nil && !st.stubs && !st.notices
 }
 
 // announce puts into the answer's headers what the request came to.
-func (s *Server) announce(h http.Header, st *stretch, mediaType, cache string) {
-	s.tell(h, wire.HeaderHead, st.head)
-	s.tell(h, wire.HeaderFrom, st.from)
-	s.tell(h, wire.HeaderTo, st.to)
+func (s *Server) announce(h http.Header, st *resolvedQuery, mediaType, cache string) {
+	s.setPosition(h, wire.HeaderHead, st.head)
+	s.setPosition(h, wire.HeaderFrom, st.from)
+	s.setPosition(h, wire.HeaderTo, st.to)
 	h.Set("Content-Type", mediaType)
 	h.Set("Cache-Control", cache)
 }
 
 // announceSpan is announce for what is about a stretch of positions, and is not kept.
 func (s *Server) announceSpan(w http.ResponseWriter, r *http.Request, head event.Point, span window.Span, mediaType string) *wire.Error {
-	from, err := s.point(r.Context(), span.From, head)
-	to, err2 := s.point(r.Context(), span.To, head)
+	from, err := s.markedPoint(r.Context(), span.From, head)
+	to, err2 := s.markedPoint(r.Context(), span.To, head)
 	if err := errors.Join(err, err2); err != nil {
 		return s.readProblem(r, err)
 	}
-	s.announce(w.Header(), &stretch{head: head, from: from, to: to}, mediaType, "no-store")
+	s.announce(w.Header(), &resolvedQuery{head: head, from: from, to: to}, mediaType, "no-store")
 	return nil
 }
 
@@ -228,5 +228,5 @@ func (s *Server) readProblem(r *http.Request, err error) *wire.Error {
 	if errors.As(err, &hole) {
 		return gone(hole.After, hole.Oldest)
 	}
-	return s.failure(r, err)
+	return s.internalProblem(r, err)
 }

@@ -19,24 +19,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
 	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // also where the answer is cut
-	end := s.answer(rec, r)
+	end := s.answerRequest(rec, r)
 	if rec.stream != nil {
-		rec.stream.run()
+		rec.stream.runStream()
 	}
 	end()
 }
 
-// answer answers r, or makes the stream that does. end must be called when all is
+// answerRequest answers r, or makes the stream that does. end must be called when all is
 // written. A stream runs only after this has returned: while it waits, its goroutine
 // keeps the frames of all that have not.
-func (s *Server) answer(rec *recorder, r *http.Request) (end func()) {
+func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	w, end := compressed(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
-	s.tell(h, wire.HeaderHead, s.log.HeadPoint())
+	s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
-	rec.problem = s.guard(w, r)
+	rec.problem = s.checkOrigin(w, r)
 	if rec.problem == nil {
 		rec.problem = s.checkHeld(r)
 	}
@@ -51,19 +51,19 @@ func (s *Server) answer(rec *recorder, r *http.Request) (end func()) {
 
 // routes returns what answers at each path.
 func (s *Server) routes() map[string]methods {
-	form := s.reads(s.eventsForm)
+	form := s.reads(s.parsePostEvents)
 	return map[string]methods{
-		"/":         {http.MethodGet: bare(s.info)},
-		"/healthz":  {http.MethodGet: bare(s.health)},
-		"/readyz":   {http.MethodGet: bare(s.ready)},
-		"/metrics":  {http.MethodGet: bare(s.scrape)},
-		"/set":      {http.MethodPost: bare(s.setBatch)},
-		"/set/":     {http.MethodPost: bare(s.setOne)},
-		"/events":   {http.MethodGet: s.reads(s.events), http.MethodPost: form, wire.MethodQuery: form},
-		"/windows":  {http.MethodGet: s.windows},
-		"/snapshot": {http.MethodGet: s.snapshot},
+		"/":         {http.MethodGet: noParams(s.getInfo)},
+		"/healthz":  {http.MethodGet: noParams(s.getHealth)},
+		"/readyz":   {http.MethodGet: noParams(s.getReady)},
+		"/metrics":  {http.MethodGet: noParams(s.getMetrics)},
+		"/set":      {http.MethodPost: noParams(s.setBatch)},
+		"/set/":     {http.MethodPost: noParams(s.setOne)},
+		"/events":   {http.MethodGet: s.reads(s.parseGetEvents), http.MethodPost: form, wire.MethodQuery: form},
+		"/windows":  {http.MethodGet: s.getWindows},
+		"/snapshot": {http.MethodGet: s.getSnapshot},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
-		"/get":      {http.MethodGet: s.reads(s.get), http.MethodPost: s.postGet},
+		"/get":      {http.MethodGet: s.reads(s.parseGetStorages), http.MethodPost: s.postGet},
 	}
 }
 
@@ -71,7 +71,7 @@ func (s *Server) routes() map[string]methods {
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	path := rawPath(r)
 	if ms, ok := s.paths[routeOf(path)]; ok {
-		return on(w, r, ms)
+		return pickMethod(w, r, ms)
 	}
 	return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz and /readyz", path)
 }
@@ -97,8 +97,8 @@ func rawPath(r *http.Request) string {
 // methods are what a path answers to. GET stands for HEAD, too.
 type methods map[string]handler
 
-// on picks the handler of r's method.
-func on(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
+// pickMethod picks the handler of r's method.
+func pickMethod(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet // net/http leaves the body out
@@ -133,8 +133,8 @@ func (ms methods) allowed() []string {
 	return allow
 }
 
-// bare refuses parameters: h knows none.
-func bare(h handler) handler {
+// noParams refuses parameters: h knows none.
+func noParams(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		if r.URL.RawQuery != "" {
 			return wire.Errorf(http.StatusBadRequest, "query: no parameters are known here")

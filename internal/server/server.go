@@ -105,13 +105,13 @@ type Config struct {
 
 // A Server answers requests about one log.
 type Server struct {
-	log     Log
-	hub     *hub.Hub
-	cfg     Config
-	salt    string
-	metrics *metrics
-	paths   map[string]methods
-	past    past
+	log       Log
+	hub       *hub.Hub
+	cfg       Config
+	salt      string
+	metrics   *metrics
+	paths     map[string]methods
+	replaying replaying
 
 	holding  atomic.Int64 // bytes of requests' bodies in memory
 	slowTold atomic.Int64 // when it was last said that an append was slow, in Unix nanoseconds

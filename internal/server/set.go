@@ -24,7 +24,7 @@ type Refused interface {
 
 // setOne appends one event: POST /set/{user}/{path}.
 func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
-	if problem := s.checkMeant(r); problem != nil {
+	if problem := s.checkTargetLog(r); problem != nil {
 		return problem
 	}
 	user, path, err := wire.ParseSetPath(rawPath(r))
@@ -43,9 +43,9 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 		draft.Key = rand.Text()
 	}
 	if len(draft.Value) > wire.MaxValue {
-		return tooLarge(&draft)
+		return valueTooLarge(&draft)
 	}
-	receipts, problem := s.append(w, r, []event.Draft{draft})
+	receipts, problem := s.appendDrafts(w, r, []event.Draft{draft})
 	if problem != nil {
 		return problem
 	}
@@ -57,21 +57,21 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return nil
 }
 
-// checkMeant refuses an append that names another log.
-func (s *Server) checkMeant(r *http.Request) *wire.Error {
+// checkTargetLog refuses an append that names another log.
+func (s *Server) checkTargetLog(r *http.Request) *wire.Error {
 	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
 		return s.conflict(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this one is %s", log, s.log.Log())
 	}
 	return nil
 }
 
-func tooLarge(d *event.Draft) *wire.Error {
+func valueTooLarge(d *event.Draft) *wire.Error {
 	return wire.Errorf(http.StatusRequestEntityTooLarge, "value: is %d bytes long, at most %d are allowed", len(d.Value), wire.MaxValue)
 }
 
 // setBatch appends the lines of an NDJSON body, all or none: POST /set.
 func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
-	if problem := s.checkMeant(r); problem != nil {
+	if problem := s.checkTargetLog(r); problem != nil {
 		return problem
 	}
 	body, problem := openBody(w, r, wire.MaxBatch)
@@ -82,7 +82,7 @@ func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	receipts, problem := s.append(w, r, drafts)
+	receipts, problem := s.appendDrafts(w, r, drafts)
 	if problem != nil {
 		return problem
 	}
@@ -109,7 +109,7 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 		}
 		d, err := parseAppend(line)
 		if err != nil {
-			bad.add(lines.Number(), err)
+			bad.addLine(lines.Number(), err)
 			continue
 		}
 		drafts = append(drafts, d)
@@ -126,7 +126,7 @@ func parseAppend(line []byte) (event.Draft, error) {
 		err = d.CheckNew()
 	}
 	if err == nil && len(d.Value) > wire.MaxValue {
-		err = errors.New(tooLarge(&d).Detail)
+		err = errors.New(valueTooLarge(&d).Detail)
 	}
 	return d, err
 }
@@ -140,7 +140,7 @@ type badLines struct {
 // maxReasons is how many bad lines are explained; all are numbered.
 const maxReasons = 5
 
-func (b *badLines) add(number int, err error) {
+func (b *badLines) addLine(number int, err error) {
 	b.numbers = append(b.numbers, number)
 	if len(b.reasons) < maxReasons {
 		b.reasons = append(b.reasons, fmt.Sprintf("line %d: %v", number, err))
@@ -159,18 +159,18 @@ func (b *badLines) problem() *wire.Error {
 	return e
 }
 
-// append gives drafts to the log and says where it then ends.
-func (s *Server) append(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
+// appendDrafts gives drafts to the log and says where it then ends.
+func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
 	if len(drafts) == 0 {
 		return nil, nil
 	}
 	receipts, err := s.timedAppend(r, drafts)
-	s.tell(w.Header(), wire.HeaderHead, s.log.HeadPoint())
+	s.setPosition(w.Header(), wire.HeaderHead, s.log.HeadPoint())
 	w.Header().Set("Cache-Control", "no-store")
 	if err == nil {
 		return receipts, nil
 	}
-	problem := s.failure(r, err)
+	problem := s.internalProblem(r, err)
 	var refused Refused
 	if errors.As(err, &refused) {
 		problem = wire.Errorf(refused.HTTPStatus(), "%v", refused)

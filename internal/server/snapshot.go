@@ -7,9 +7,9 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// snapshot answers with the state of a topic at a moment, as the events that made
+// getSnapshot answers with the state of a topic at a moment, as the events that made
 // it: GET /snapshot. It is written as it is read, so its size does not matter.
-func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
+func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Add("Vary", "Accept")
 	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
@@ -22,23 +22,23 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := s.log.HeadPoint()
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
-		return s.failure(r, err)
+		return s.internalProblem(r, err)
 	}
-	at, problem := s.position(r, q.At, horizon, head)
+	at, problem := s.resolveMoment(r, q.At, horizon, head)
 	if problem != nil {
 		return problem
 	}
 	if at.ID < horizon {
 		return gone(at.ID, horizon)
 	}
-	s.tell(w.Header(), wire.HeaderHead, head) // To is never beyond it
-	s.tell(w.Header(), wire.HeaderTo, at)
+	s.setPosition(w.Header(), wire.HeaderHead, head) // To is never beyond it
+	s.setPosition(w.Header(), wire.HeaderTo, at)
 	out := eventWriter{w: w, form: form, before: `{"at":"` + at.Cursor(s.log.Log()).String() + `","events":[`, line: (*event.Event).AppendLine}
 	if r.Method == http.MethodHead {
-		out.begin()
+		out.beginBody()
 		return nil
 	}
-	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.add) })
+	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.addEvent) })
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// stream prepares an answer with SSE: history, a live event, then what happens.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wire.Error {
+// prepareStream prepares an answer with SSE: history, a live event, then what happens.
+func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resolvedQuery) *wire.Error {
 	if st.ends && st.resume && st.from.ID >= st.to.ID {
 		// An EventSource would come back for ever; 204 tells it not to.
 		w.WriteHeader(http.StatusNoContent)
@@ -27,7 +27,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stretch) *wi
 	// The first read decides between a stream and a refusal: browsers give up
 	// for good on anything but 200. At the head there is nothing to read.
 	if st.from.ID < st.head.ID {
-		if _, _, err := s.log.Read(brief(r), st.topics, st.from.ID, st.from.ID, 0); err != nil {
+		if _, _, err := s.log.Read(uncancelled(r), st.topics, st.from.ID, st.from.ID, 0); err != nil {
 			return s.readProblem(r, err)
 		}
 	}
@@ -56,7 +56,7 @@ type connection struct {
 	rc      *http.ResponseController
 	r       *http.Request
 	to      *recorder
-	st      stretch       // what is left of it: from moves
+	st      resolvedQuery // what is left of it: from moves
 	notices bool          // it sends notices of events
 	age     time.Duration // at which it ends; 0 is never
 	written time.Time
@@ -67,45 +67,45 @@ type connection struct {
 	err     error         // of a write: nothing is written any more
 }
 
-// run sends the stream to its end. Almost all streams wait almost all of the time, in
+// runStream sends the stream to its end. Almost all streams wait almost all of the time, in
 // follow: what comes before is done in functions that have returned by then.
-func (c *connection) run() {
-	follows, err := c.begin()
+func (c *connection) runStream() {
+	follows, err := c.sendExisting()
 	if follows {
-		err = c.follow()
+		err = c.followLog()
 	}
-	c.ended(err)
+	c.noteEnd(err)
 }
 
-// begin sends what there is. It reports whether the stream goes on from there.
-func (c *connection) begin() (follows bool, err error) {
-	c.gather(wire.AppendPreamble(c.room(), c.s.cfg.Retry))
-	if err := c.flush(); err != nil {
+// sendExisting sends what there is. It reports whether the stream goes on from there.
+func (c *connection) sendExisting() (follows bool, err error) {
+	c.gatherBytes(wire.AppendPreamble(c.gatherRoom(), c.s.cfg.Retry))
+	if err := c.flushGathered(); err != nil {
 		return false, err
 	}
-	if c.st.ends || c.st.known != nil {
-		if err := c.replay(c.st.to.ID); err != nil {
+	if c.st.ends || c.st.peerHas != nil {
+		if err := c.replayUntil(c.st.to.ID); err != nil {
 			return false, err
 		}
-		c.live(c.st.to)
-		if err := c.flush(); err != nil || c.st.ends {
+		c.gatherLive(c.st.to)
+		if err := c.flushGathered(); err != nil || c.st.ends {
 			return false, err
 		}
 		// A filter must leave out nothing that came after it was made.
-		c.st.from, c.st.known, c.st.sum = c.st.to, nil, nil
+		c.st.from, c.st.peerHas, c.st.sum = c.st.to, nil, nil
 	}
-	err = c.history()
+	err = c.catchUp()
 	return err == nil, err
 }
 
-// history sends what there is, but for a rest so short that the hub may read it.
-func (c *connection) history() error {
+// catchUp sends what there is, but for a rest so short that the hub may read it.
+func (c *connection) catchUp() error {
 	st := &c.st
 	c.at.Store(uint64(st.from.ID))
-	c.s.past.enter(c)
-	defer c.s.past.leave(c)
+	c.s.replaying.addStream(c)
+	defer c.s.replaying.removeStream(c)
 	for head := st.to; st.from.ID < head.ID; {
-		if err := c.replay(head.ID); err != nil {
+		if err := c.replayUntil(head.ID); err != nil {
 			return err
 		}
 		st.from = head
@@ -132,8 +132,8 @@ func (s *Server) streamAge() time.Duration {
 	return most - rand.N(most/2+1)
 }
 
-// aged reports whether the stream is to end.
-func (c *connection) aged() bool { return c.age > 0 && time.Since(c.to.began) >= c.age }
+// isAged reports whether the stream is to end.
+func (c *connection) isAged() bool { return c.age > 0 && time.Since(c.to.began) >= c.age }
 
 // patience returns how long to wait for news: until the heartbeat or the end is due.
 func (c *connection) patience() time.Duration {
@@ -150,25 +150,25 @@ type buffer struct{ b []byte }
 
 var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, eventPiece+4<<10)} }}
 
-// room returns what has been gathered, to append to.
-func (c *connection) room() []byte {
+// gatherRoom returns what has been gathered, to append to.
+func (c *connection) gatherRoom() []byte {
 	if c.buf == nil {
 		c.buf = buffers.Get().(*buffer)
 	}
 	return c.buf.b
 }
 
-// gather takes b, which was appended to room. All that is gathered between two flushes
+// gatherBytes takes b, which was appended to room. All that is gathered between two flushes
 // is written in one go, but for pieces of eventPiece: a reader that takes nothing shall
 // not cost much.
-func (c *connection) gather(b []byte) {
+func (c *connection) gatherBytes(b []byte) {
 	if c.buf.b = b; len(b) >= eventPiece {
-		c.write()
+		c.writeGathered()
 	}
 }
 
-// write writes what is gathered and gives the buffer back.
-func (c *connection) write() {
+// writeGathered writes what is gathered and gives the buffer back.
+func (c *connection) writeGathered() {
 	if c.err == nil {
 		_, c.err = c.w.Write(c.buf.b)
 	}
@@ -179,10 +179,10 @@ func (c *connection) write() {
 	c.buf = nil
 }
 
-// flush sends all that has been gathered.
-func (c *connection) flush() error {
+// flushGathered sends all that has been gathered.
+func (c *connection) flushGathered() error {
 	if c.buf != nil {
-		c.write()
+		c.writeGathered()
 	} else if c.events == 0 {
 		return nil
 	}
@@ -198,18 +198,18 @@ func (c *connection) flush() error {
 	return nil
 }
 
-// event gathers one event.
-func (c *connection) event(ev *event.Event) {
+// gatherEvent gathers one event.
+func (c *connection) gatherEvent(ev *event.Event) {
 	if c.notices {
-		c.gather(wire.AppendNoticeEvent(c.room(), ev, c.s.log.Log()))
+		c.gatherBytes(wire.AppendNoticeEvent(c.gatherRoom(), ev, c.s.log.Log()))
 	} else {
-		c.gather(wire.AppendEvent(c.room(), ev, c.s.log.Log()))
+		c.gatherBytes(wire.AppendEvent(c.gatherRoom(), ev, c.s.log.Log()))
 	}
 	c.events++
 }
 
-// lines gathers events that are given as NDJSON, as their reader wants them.
-func (c *connection) lines(lines []byte) error {
+// gatherLines gathers events that are given as NDJSON, as their reader wants them.
+func (c *connection) gatherLines(lines []byte) error {
 	log := c.s.log.Log()
 	for len(lines) > 0 {
 		var line []byte
@@ -219,39 +219,39 @@ func (c *connection) lines(lines []byte) error {
 			if err != nil {
 				return err
 			}
-			c.gather(wire.AppendNoticeEvent(c.room(), &ev, log))
+			c.gatherBytes(wire.AppendNoticeEvent(c.gatherRoom(), &ev, log))
 		} else {
 			s, mark, err := event.SkimMark(line)
 			if err != nil {
 				return err
 			}
-			c.gather(wire.AppendEventLine(c.room(), event.Point{ID: s.ID, Mark: mark}, s.Type, line, log))
+			c.gatherBytes(wire.AppendEventLine(c.gatherRoom(), event.Point{ID: s.ID, Mark: mark}, s.Type, line, log))
 		}
 		c.events++
 	}
 	return nil
 }
 
-// position gathers how far the reader is, so that a long silence moves its cursor,
+// gatherPosition gathers how far the reader is, so that a long silence moves its cursor,
 // too.
-func (c *connection) position(at event.Point) error {
-	at, err := c.marked(at)
+func (c *connection) gatherPosition(at event.Point) error {
+	at, err := c.withMark(at)
 	if err == nil {
-		c.gather(wire.AppendPosition(c.room(), at, c.s.log.Log()))
+		c.gatherBytes(wire.AppendPosition(c.gatherRoom(), at, c.s.log.Log()))
 	}
 	return err
 }
 
-// marked looks up the mark of a position, if nobody has told it.
-func (c *connection) marked(at event.Point) (event.Point, error) {
+// withMark looks up the mark of a position, if nobody has told it.
+func (c *connection) withMark(at event.Point) (event.Point, error) {
 	if at.Mark != 0 {
 		return at, nil
 	}
-	return c.s.point(brief(c.r), at.ID, c.s.log.HeadPoint())
+	return c.s.markedPoint(uncancelled(c.r), at.ID, c.s.log.HeadPoint())
 }
 
-// ended notes why the stream has ended.
-func (c *connection) ended(err error) {
+// noteEnd notes why the stream has ended.
+func (c *connection) noteEnd(err error) {
 	reason := c.reason(err)
 	c.s.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	log := c.s.cfg.Logger.Debug
@@ -294,38 +294,38 @@ func (c *connection) reason(err error) string {
 	return endFailed
 }
 
-// live gathers, once, that the reader has come to the end of what was there.
-func (c *connection) live(at event.Point) {
+// gatherLive gathers, once, that the reader has come to the end of what was there.
+func (c *connection) gatherLive(at event.Point) {
 	c.told = true
-	c.gather(wire.AppendLive(c.room(), at, c.s.log.HeadPoint(), c.s.log.Log(), c.st.sum))
+	c.gatherBytes(wire.AppendLive(c.gatherRoom(), at, c.s.log.HeadPoint(), c.s.log.Log(), c.st.sum))
 }
 
-// overdue reports whether the reader should have had a sign of life.
-func (c *connection) overdue() bool { return time.Since(c.written) >= c.s.cfg.Heartbeat }
+// isSilent reports whether the reader should have had a sign of life.
+func (c *connection) isSilent() bool { return time.Since(c.written) >= c.s.cfg.Heartbeat }
 
-// replay sends what there is up to position until, in chunks.
-func (c *connection) replay(until event.ID) error {
-	ahead := c.s.readAhead(c.r.Context(), &c.st, c.st.from.ID, until)
-	defer ahead.end()
+// replayUntil sends what there is up to position until, in chunks.
+func (c *connection) replayUntil(until event.ID) error {
+	ahead := c.s.prefetch(c.r.Context(), &c.st, c.st.from.ID, until)
+	defer ahead.stopFetching()
 	for at := c.st.from.ID; at < until; {
 		if c.s.isStopped() {
 			return ErrStopped
 		}
-		p := ahead.next()
+		p := ahead.nextPiece()
 		if p.err != nil {
 			return p.err
 		}
 		at = p.next
-		if err := c.lines(p.lines); err != nil {
+		if err := c.gatherLines(p.lines); err != nil {
 			return err
 		}
-		ends := at < until && c.aged()
-		if len(p.lines) == 0 && (ends || c.overdue()) { // without a position, the next connection would begin where this one did
-			if err := c.position(event.Point{ID: at}); err != nil {
+		ends := at < until && c.isAged()
+		if len(p.lines) == 0 && (ends || c.isSilent()) { // without a position, the next connection would begin where this one did
+			if err := c.gatherPosition(event.Point{ID: at}); err != nil {
 				return err
 			}
 		}
-		if err := c.flush(); err != nil {
+		if err := c.flushGathered(); err != nil {
 			return err
 		}
 		c.at.Store(uint64(at))
@@ -336,9 +336,9 @@ func (c *connection) replay(until event.ID) error {
 	return nil
 }
 
-// follow sends the rest of history and then what happens, until the reader or the server
+// followLog sends the rest of history and then what happens, until the reader or the server
 // ends it.
-func (c *connection) follow() error {
+func (c *connection) followLog() error {
 	sub := c.s.hub.Subscribe(c.st.topics, c.st.from.ID)
 	defer sub.Close()
 	alarm := time.AfterFunc(c.patience(), sub.Nudge)
@@ -346,9 +346,9 @@ func (c *connection) follow() error {
 	for {
 		batch, err := sub.Next(c.r.Context())
 		if err == nil {
-			err = c.news(&batch)
+			err = c.sendBatch(&batch)
 		} else if errors.Is(err, hub.ErrQuiet) {
-			err = c.beat(sub, alarm)
+			err = c.sendHeartbeat(sub, alarm)
 		}
 		if err != nil {
 			return err
@@ -356,37 +356,37 @@ func (c *connection) follow() error {
 	}
 }
 
-// news sends a batch.
-func (c *connection) news(batch *hub.Batch) error {
+// sendBatch sends a batch.
+func (c *connection) sendBatch(batch *hub.Batch) error {
 	for _, ev := range batch.Events {
 		if !c.st.leavesOut(ev) {
-			c.event(ev)
+			c.gatherEvent(ev)
 		}
 	}
 	at := event.Point{ID: batch.Position, Mark: batch.Mark}
 	if batch.Live && !c.told {
-		at, err := c.marked(at)
+		at, err := c.withMark(at)
 		if err != nil {
 			return err
 		}
-		c.live(at)
+		c.gatherLive(at)
 	}
-	if c.buf == nil && c.events == 0 && c.overdue() {
-		if err := c.position(at); err != nil {
+	if c.buf == nil && c.events == 0 && c.isSilent() {
+		if err := c.gatherPosition(at); err != nil {
 			return err
 		}
 	}
-	return c.sent()
+	return c.flushOrEnd()
 }
 
-// beat sends a quiet stream a sign of life: the position of this very reader, never the
+// sendHeartbeat sends a quiet stream a sign of life: the position of this very reader, never the
 // log's head.
-func (c *connection) beat(sub *hub.Subscription, alarm *time.Timer) error {
+func (c *connection) sendHeartbeat(sub *hub.Subscription, alarm *time.Timer) error {
 	if c.patience() <= 0 { // else something was written since the alarm was set
-		if err := c.position(sub.Point()); err != nil {
+		if err := c.gatherPosition(sub.Point()); err != nil {
 			return err
 		}
-		if err := c.sent(); err != nil {
+		if err := c.flushOrEnd(); err != nil {
 			return err
 		}
 	}
@@ -394,12 +394,12 @@ func (c *connection) beat(sub *hub.Subscription, alarm *time.Timer) error {
 	return nil
 }
 
-// sent flushes, and ends a stream that is old enough.
-func (c *connection) sent() error {
-	if err := c.flush(); err != nil {
+// flushOrEnd flushes, and ends a stream that is old enough.
+func (c *connection) flushOrEnd() error {
+	if err := c.flushGathered(); err != nil {
 		return err
 	}
-	if c.aged() {
+	if c.isAged() {
 		return errAged
 	}
 	return nil

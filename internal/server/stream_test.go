@@ -432,7 +432,7 @@ func TestStalledReaderLeavesNothing(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(30*time.Second - time.Nanosecond)
 		synctest.Wait()
-		if n := s.readers(log.Head()).Readers; n != 1 {
+		if n := s.readerStats(log.Head()).Readers; n != 1 {
 			t.Errorf("%d readers just before the write timeout", n)
 		}
 		time.Sleep(time.Second)

@@ -12,8 +12,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// windows answers bounded history queries: GET /windows.
-func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
+// getWindows answers bounded history queries: GET /windows.
+func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	q, err := wire.ParseWindows(r.URL.RawQuery)
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
@@ -29,8 +29,8 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	}
 	digest, count := window.DigestOf(leaves)
 	bounds := bounds{s: s, ctx: r.Context()}
-	from, err := bounds.of(span.From)
-	to, err2 := bounds.of(span.To)
+	from, err := bounds.boundAt(span.From)
+	to, err2 := bounds.boundAt(span.To)
 	if err := errors.Join(err, err2); err != nil {
 		return s.readProblem(r, err)
 	}
@@ -43,11 +43,11 @@ func (s *Server) windows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	case q.Sum || q.At != nil:
 		answer = windowOf(from, to, digest, count, q.At != nil)
 	default:
-		if answer, err = bounds.list(span, leaves); err != nil {
+		if answer, err = bounds.listWindows(span, leaves); err != nil {
 			return s.readProblem(r, err)
 		}
 	}
-	s.tell(h, wire.HeaderHead, head)
+	s.setPosition(h, wire.HeaderHead, head)
 	h.Set(wire.HeaderFrom, from.at.String())
 	h.Set(wire.HeaderTo, to.at.String())
 	h.Set("ETag", tag)
@@ -72,8 +72,8 @@ type bounds struct {
 	last bound // the one that was asked for last
 }
 
-// of returns the bound at a position.
-func (b *bounds) of(at event.ID) (bound, error) {
+// boundAt returns the bound at a position.
+func (b *bounds) boundAt(at event.ID) (bound, error) {
 	if at == b.last.at.ID && b.last.at.Log != "" { // neighbours share a bound
 		return b.last, nil
 	}
@@ -104,7 +104,7 @@ func windowOf(from, to bound, d window.Digest, count uint64, start bool) wire.Wi
 // maxWindows is how many windows one list holds. It is a variable for the tests.
 var maxWindows = 10_000
 
-func (b *bounds) list(span window.Span, leaves []window.Leaf) (list wire.WindowList, err error) {
+func (b *bounds) listWindows(span window.Span, leaves []window.Leaf) (list wire.WindowList, err error) {
 	end := span.To
 	list.Windows = []wire.Window{}
 	for i := range leaves {
@@ -114,11 +114,11 @@ func (b *bounds) list(span window.Span, leaves []window.Leaf) (list wire.WindowL
 			break
 		}
 		digest, count := window.DigestOf(leaves[i : i+1])
-		from, err := b.of(part.From)
+		from, err := b.boundAt(part.From)
 		if err != nil {
 			return list, err
 		}
-		to, err := b.of(part.To)
+		to, err := b.boundAt(part.To)
 		if err != nil {
 			return list, err
 		}
@@ -128,7 +128,7 @@ func (b *bounds) list(span window.Span, leaves []window.Leaf) (list wire.WindowL
 		of *event.Cursor
 		id event.ID
 	}{{&list.Next, end}, {&list.From, span.From}, {&list.To, span.To}} {
-		bound, err := b.of(at.id)
+		bound, err := b.boundAt(at.id)
 		if err != nil {
 			return list, err
 		}
@@ -143,9 +143,9 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Poi
 	if q.At != nil {
 		horizon, err := s.log.Horizon(r.Context())
 		if err != nil {
-			return span, s.failure(r, err)
+			return span, s.internalProblem(r, err)
 		}
-		at, problem := s.position(r, *q.At, horizon, head)
+		at, problem := s.resolveMoment(r, *q.At, horizon, head)
 		if problem != nil {
 			return span, problem
 		}
@@ -154,23 +154,23 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Poi
 		}
 		return window.BlockSpan(at.ID.Block()).Intersect(window.Span{From: horizon, To: head.ID}), nil
 	}
-	return s.spanOf(r, q.Since, q.Until, head)
+	return s.resolveSpan(r, q.Since, q.Until, head)
 }
 
-// spanOf turns two moments into a stretch that can be answered whole. Without until it
+// resolveSpan turns two moments into a stretch that can be answered whole. Without until it
 // ends at the head.
-func (s *Server) spanOf(r *http.Request, since event.Moment, until *event.Moment, head event.Point) (span window.Span, problem *wire.Error) {
+func (s *Server) resolveSpan(r *http.Request, since event.Moment, until *event.Moment, head event.Point) (span window.Span, problem *wire.Error) {
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
-		return span, s.failure(r, err)
+		return span, s.internalProblem(r, err)
 	}
-	from, problem := s.position(r, since, horizon, head)
+	from, problem := s.resolveMoment(r, since, horizon, head)
 	if problem != nil {
 		return span, problem
 	}
 	to := head
 	if until != nil {
-		if to, problem = s.position(r, *until, horizon, head); problem != nil {
+		if to, problem = s.resolveMoment(r, *until, horizon, head); problem != nil {
 			return span, problem
 		}
 	}

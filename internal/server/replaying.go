@@ -7,13 +7,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/hub"
 )
 
-// A past is the streams that read history before they follow the log.
-type past struct {
+// replaying is the streams that read history before they follow the log.
+type replaying struct {
 	mu      sync.Mutex
 	streams map[*connection]struct{}
 }
 
-func (p *past) enter(c *connection) {
+func (p *replaying) addStream(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.streams == nil {
@@ -22,21 +22,21 @@ func (p *past) enter(c *connection) {
 	p.streams[c] = struct{}{}
 }
 
-func (p *past) leave(c *connection) {
+func (p *replaying) removeStream(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.streams, c)
 }
 
-// readers returns what the readers of the log are at: those of the hub, and those that
+// readerStats returns what the readers of the log are at: those of the hub, and those that
 // are on their way there.
-func (s *Server) readers(head event.ID) hub.Stats {
+func (s *Server) readerStats(head event.ID) hub.Stats {
 	st := s.hub.Stats()
-	s.past.mu.Lock()
-	defer s.past.mu.Unlock()
-	st.Readers += len(s.past.streams)
-	st.Behind += len(s.past.streams)
-	for c := range s.past.streams {
+	s.replaying.mu.Lock()
+	defer s.replaying.mu.Unlock()
+	st.Readers += len(s.replaying.streams)
+	st.Behind += len(s.replaying.streams)
+	for c := range s.replaying.streams {
 		if at := event.ID(c.at.Load()); at < head {
 			st.MaxLag = max(st.MaxLag, uint64(head-at))
 		}

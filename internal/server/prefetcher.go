@@ -7,13 +7,13 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A reader ahead reads a stretch in chunks, the next while the last one is being
+// A prefetcher reads a stretch in chunks, the next while the last one is being
 // written. No transaction is open meanwhile but that of the chunk's own reading.
-type ahead struct {
+type prefetcher struct {
 	s      *Server
 	ctx    context.Context
 	cancel context.CancelFunc
-	st     *stretch
+	st     *resolvedQuery
 	until  event.ID
 	coming chan piece // nil: nothing is being read
 	given  []byte     // the lines that next has returned
@@ -27,16 +27,16 @@ type piece struct {
 	err   error
 }
 
-// readAhead begins to read (at, until] of a stretch, if that is not empty. The caller
+// prefetch begins to read (at, until] of a stretch, if that is not empty. The caller
 // must call end.
-func (s *Server) readAhead(ctx context.Context, st *stretch, at, until event.ID) *ahead {
+func (s *Server) prefetch(ctx context.Context, st *resolvedQuery, at, until event.ID) *prefetcher {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &ahead{s: s, ctx: ctx, cancel: cancel, st: st, until: until}
-	a.begin(at, nil)
+	a := &prefetcher{s: s, ctx: ctx, cancel: cancel, st: st, until: until}
+	a.fetchPiece(at, nil)
 	return a
 }
 
-func (a *ahead) begin(at event.ID, buf []byte) {
+func (a *prefetcher) fetchPiece(at event.ID, buf []byte) {
 	if at >= a.until {
 		return
 	}
@@ -45,20 +45,20 @@ func (a *ahead) begin(at event.ID, buf []byte) {
 	go func() { coming <- a.s.readPiece(a.ctx, buf, a.st, at, a.until) }()
 }
 
-// next returns the next piece and begins to read the one after it, into the buffer of
+// nextPiece returns the next piece and begins to read the one after it, into the buffer of
 // the last, with which the caller is done.
-func (a *ahead) next() piece {
+func (a *prefetcher) nextPiece() piece {
 	p := <-a.coming
 	a.coming = nil
 	if p.err == nil {
-		a.begin(p.next, a.given[:0])
+		a.fetchPiece(p.next, a.given[:0])
 	}
 	a.given = p.lines
 	return p
 }
 
-// end waits for what is being read, which nobody wants any more.
-func (a *ahead) end() {
+// stopFetching waits for what is being read, which nobody wants any more.
+func (a *prefetcher) stopFetching() {
 	a.cancel()
 	if a.coming != nil {
 		<-a.coming
@@ -66,8 +66,8 @@ func (a *ahead) end() {
 }
 
 // readPiece reads the next events of a stretch that is known to reach until.
-func (s *Server) readPiece(ctx context.Context, buf []byte, st *stretch, at, until event.ID) (p piece) {
-	p.lines, p.next, p.err = s.readLines(ctx, buf, st, at, until, chunk)
+func (s *Server) readPiece(ctx context.Context, buf []byte, st *resolvedQuery, at, until event.ID) (p piece) {
+	p.lines, p.next, p.err = s.readChunk(ctx, buf, st, at, until, chunk)
 	if p.err == nil && p.next <= at && at < until {
 		p.err = fmt.Errorf("the log ends at %s, before %s", at, until)
 	}

@@ -17,16 +17,16 @@ var exposed = strings.Join([]string{
 	wire.HeaderCount, wire.HeaderDigest, "ETag", "Retry-After",
 }, ", ")
 
-// guard keeps web pages of other origins out. A page can reach a server on this
+// checkOrigin keeps web pages of other origins out. A page can reach a server on this
 // machine under a name of its own (DNS rebinding), which Host shows, or plainly
 // across origins, which Origin shows. Errors carry the same headers as answers, so
 // that an allowed page can read them.
-func (s *Server) guard(w http.ResponseWriter, r *http.Request) *wire.Error {
+func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.cfg.Loopback && !isLoopback(r.Host) {
 		return notLoopback(r)
 	}
 	origin := r.Header.Get("Origin")
-	if origin == "" || sameOrigin(origin, r.Host) {
+	if origin == "" || isSameOrigin(origin, r.Host) {
 		return nil
 	}
 	if !slices.Contains(s.cfg.Origins, origin) && !slices.Contains(s.cfg.Origins, "*") {
@@ -58,7 +58,7 @@ func notLoopback(r *http.Request) *wire.Error {
 	return wire.Errorf(http.StatusForbidden, "host %.80q is not this machine; this server answers only to localhost", r.Host)
 }
 
-func sameOrigin(origin, host string) bool {
+func isSameOrigin(origin, host string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/rstream-dev/rstream/reconcile"
 )
 
-// A known is what the asking side says that it has. What seen says no to, it
+// A peerHas is what the asking side says that it has. What seen says no to, it
 // certainly lacks.
-type known struct {
+type peerHas struct {
 	seen  func(event.Hash) bool
 	count uint64       // how many events it says that it has
 	whole []event.Hash // those that it named as a whole
@@ -21,9 +21,9 @@ type known struct {
 	inverse bool // it said so with an inverse filter
 }
 
-// readKnown checks what a stranger says that it has before it costs anything. It is
+// parsePeerHas checks what a stranger says that it has before it costs anything. It is
 // nil if nothing was said.
-func readKnown(k *wire.PeerHas) (*known, error) {
+func parsePeerHas(k *wire.PeerHas) (*peerHas, error) {
 	switch {
 	case k.Filter != nil:
 		f, err := reconcile.ParseFilter(k.Filter, reconcile.Limits{})
@@ -33,14 +33,14 @@ func readKnown(k *wire.PeerHas) (*known, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		return &known{seen: f.Seen, count: f.Count, whole: f.Hashes(), inverse: f.Inverse()}, nil
+		return &peerHas{seen: f.Seen, count: f.Count, whole: f.Hashes(), inverse: f.Inverse()}, nil
 	case k.Have != nil:
 		have := make(map[event.Hash]struct{}, len(k.Have))
 		for _, h := range k.Have {
 			have[h] = struct{}{}
 		}
 		seen := func(h event.Hash) bool { _, ok := have[h]; return ok }
-		return &known{seen: seen, count: uint64(len(have)), whole: k.Have}, nil
+		return &peerHas{seen: seen, count: uint64(len(have)), whole: k.Have}, nil
 	}
 	return nil, nil
 }
@@ -51,7 +51,7 @@ func (s *Server) getBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return badParameters(err)
 	}
-	return s.bloom(w, r, q, func(answers []wire.BloomAnswer) any { return answers[0] })
+	return s.compareSets(w, r, q, func(answers []wire.BloomAnswer) any { return answers[0] })
 }
 
 // listBloom says what the asking side lacks of several sets: POST /bloom in JSON.
@@ -64,7 +64,7 @@ func (s *Server) listBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return badParameters(err)
 	}
-	return s.bloom(w, r, q, func(answers []wire.BloomAnswer) any {
+	return s.compareSets(w, r, q, func(answers []wire.BloomAnswer) any {
 		if q.One {
 			return wire.BloomSingle{Item: answers[0]}
 		}
@@ -72,20 +72,20 @@ func (s *Server) listBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	})
 }
 
-func (s *Server) bloom(w http.ResponseWriter, r *http.Request, q *wire.BloomQuery, form func([]wire.BloomAnswer) any) *wire.Error {
-	leave, problem := s.compare(r)
+func (s *Server) compareSets(w http.ResponseWriter, r *http.Request, q *wire.BloomQuery, form func([]wire.BloomAnswer) any) *wire.Error {
+	leave, problem := s.waitForTurn(r)
 	if problem != nil {
 		return problem
 	}
 	defer leave()
 	head := s.log.HeadPoint()
-	span, problem := s.spanOf(r, q.Since, q.Until, head)
+	span, problem := s.resolveSpan(r, q.Since, q.Until, head)
 	if problem != nil {
 		return problem
 	}
 	c := comparison{set: logSet{ctx: r.Context(), log: s.log, span: span}, hashes: maxHashes, missing: maxMissing}
 	for i := range q.Items {
-		if err := c.answer(&q.Items[i]); err != nil {
+		if err := c.answerItem(&q.Items[i]); err != nil {
 			return s.setProblem(r, err)
 		}
 	}
@@ -106,8 +106,8 @@ type comparison struct {
 	answers []wire.BloomAnswer
 }
 
-func (c *comparison) answer(item *wire.BloomItem) error {
-	theirs, err := readKnown(&item.PeerHas)
+func (c *comparison) answerItem(item *wire.BloomItem) error {
+	theirs, err := parsePeerHas(&item.PeerHas)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (c *comparison) answer(item *wire.BloomItem) error {
 	}
 	a := wire.BloomAnswer{ID: item.ID, Topic: item.Topic, Count: sum.Count, Digest: sum.Digest}
 	if theirs != nil {
-		c.compare(&a, hashes, theirs)
+		c.listMissing(&a, hashes, theirs)
 	}
 	if count, said := theirCount(item, theirs); item.WantFilter || said && sum.Count > count {
 		inverse := theirs != nil && theirs.inverse
@@ -136,9 +136,9 @@ func (c *comparison) answer(item *wire.BloomItem) error {
 	return nil
 }
 
-// compare lists what is in hashes, which are in order, and not in theirs, and what
+// listMissing lists what is in hashes, which are in order, and not in theirs, and what
 // of theirs is not in hashes, as far as that is told.
-func (c *comparison) compare(a *wire.BloomAnswer, hashes []event.Hash, theirs *known) {
+func (c *comparison) listMissing(a *wire.BloomAnswer, hashes []event.Hash, theirs *peerHas) {
 	a.Missing = []event.Hash{}
 	for _, h := range hashes {
 		switch {
@@ -159,7 +159,7 @@ func (c *comparison) compare(a *wire.BloomAnswer, hashes []event.Hash, theirs *k
 
 // theirCount is how many events the asking side has, if it says so: in so many words, or
 // with its filter. Who names the hashes learns all from the answer without a filter.
-func theirCount(item *wire.BloomItem, theirs *known) (n uint64, said bool) {
+func theirCount(item *wire.BloomItem, theirs *peerHas) (n uint64, said bool) {
 	switch {
 	case item.Count != nil:
 		return *item.Count, true
@@ -194,11 +194,11 @@ func ownFilter(set *reconcile.HashSet, n, theirs uint64, inverse bool) (string, 
 
 // sumOf returns the count and the digest of all that a stretch with filters has, so
 // that its reader can tell whether that is what it has then.
-func (s *Server) sumOf(r *http.Request, st *stretch) (*wire.Sum, *wire.Error) {
-	if st.known == nil {
+func (s *Server) sumOf(r *http.Request, st *resolvedQuery) (*wire.Sum, *wire.Error) {
+	if st.peerHas == nil {
 		return nil, nil
 	}
-	leave, problem := s.compare(r)
+	leave, problem := s.waitForTurn(r)
 	if problem != nil {
 		return nil, problem
 	}

@@ -220,6 +220,9 @@ func parseItem(raw json.RawMessage) (it item, err error) {
 	switch raw[0] {
 	case '"':
 		it.id, err = event.Member{Name: "id", Value: raw}.Text()
+		if err == nil && looksLikeJSON(it.id) && event.CheckJSON([]byte(it.id)) == nil {
+			err = fmt.Errorf("want a storage such as \"alice/posts/1\", not JSON in a string: %.80s", raw)
+		}
 		return it, err
 	case '{':
 	default:

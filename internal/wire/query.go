@@ -103,6 +103,11 @@ func parseParams(rawQuery string, known []string) (url.Values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("query: %w", err)
 	}
+	for _, name := range known { // such a name would be part of the value before it
+		if strings.Contains(rawQuery, "?"+name+"=") {
+			return nil, fmt.Errorf("?%s= follows another parameter; want &%[1]s=, or %%3F for a question mark in a value", name)
+		}
+	}
 	for name, values := range v {
 		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("unknown parameter %.40q; want one of %s", name, strings.Join(known, ", "))

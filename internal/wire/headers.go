@@ -46,7 +46,7 @@ func CursorIn(h http.Header, name string) (event.Cursor, bool) {
 	return c, err == nil
 }
 
-// PositionIn is like CursorOf, but returns only the position.
+// PositionIn is like CursorIn, but returns only the position.
 func PositionIn(h http.Header, name string) (event.ID, bool) {
 	c, ok := CursorIn(h, name)
 	return c.ID, ok

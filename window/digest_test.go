@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// slowDigest is the definition, word by word.
+// slowDigest is the literal definition of a digest.
 func slowDigest(evs []event.Event) (d Digest, count uint64) {
 	var outer []byte
 	for i := 0; i < len(evs); {

@@ -39,7 +39,7 @@ var anyWindow = rapid.Custom(func(t *rapid.T) Window {
 	return w
 })
 
-// truth returns what the windows that cover topic hold, and what they have proven.
+// truth returns the positions that windows covering topic hold, and those they have proven.
 func truth(ws []Window, topic event.Topic) (held, proven bits) {
 	for i := range ws {
 		if w := &ws[i]; w.Topic.Contains(topic) {
@@ -120,8 +120,8 @@ func checkEdge(t *rapid.T, s Set, ws []Window, topics []event.Topic, held bits, 
 	}
 }
 
-// checkParts checks that what is left out is held, all the way, and that as much is
-// left out for whoever asks.
+// checkParts checks that the parts are held all the way, overlap the topics, and are the same
+// each time.
 func checkParts(t *rapid.T, s Set, ws []Window) {
 	topics := rapid.SliceOfN(anyTopic, 1, 3).Draw(t, "whole")
 	at := event.ID(rapid.Uint64Range(0, positions-1).Draw(t, "from"))
@@ -149,8 +149,8 @@ func all(topics []event.Topic, is func(event.Topic) bool) bool {
 	return !slices.ContainsFunc(topics, func(t event.Topic) bool { return !is(t) })
 }
 
-// checkMerged checks that merging changes neither what is held nor what is proven,
-// of any topic, and leaves as few windows as there can be.
+// checkMerged checks that merging changes neither the held nor the proven spans of any topic,
+// and leaves as few windows as possible.
 func checkMerged(t *rapid.T, s, merged Set) {
 	for _, name := range setTopics {
 		topic := mustTopic(t, name)

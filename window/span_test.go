@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// positions is how many events the slow truth knows: bit i is event i+1.
+// positions is the number of events of the slow oracle: bit i is event i+1.
 const positions = 24
 
 type bits [positions]bool

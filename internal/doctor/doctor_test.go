@@ -53,8 +53,7 @@ func TestGoodServer(t *testing.T) {
 	r.want(t, "heartbeat", OK, "the longest silence in 20s was 15s")
 }
 
-// A bad server differs from the good one in one thing, and that one is found. Where no
-// other severity is named, nothing but it is worse than a note.
+// A bad server differs from the good one in one thing, which is found.
 func TestBadServers(t *testing.T) {
 	const minute = time.Minute
 	for _, c := range []struct {
@@ -216,7 +215,7 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
-// A stream that never stops is read up to a bound, and said to be longer.
+// A stream that never ends is read only up to a limit, which the report says.
 func TestEndlessStream(t *testing.T) {
 	cfg := Config{URL: mustParse("http://127.0.0.1/stream"), Listen: time.Hour, MaxBytes: 1 << 20}
 	r := examineAt(t, cfg, func(w http.ResponseWriter, r *http.Request) {
@@ -240,7 +239,7 @@ func sends(text string) http.HandlerFunc {
 	}
 }
 
-// Where a client that comes back is let on.
+// Positions at which a stream may resume after a reconnection.
 func TestResume(t *testing.T) {
 	at := func(from int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -295,7 +294,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// What becomes of an id that cannot be is told as it is.
+// The report says how the server handles an invalid id.
 func TestStrangeID(t *testing.T) {
 	on := func(strange http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -326,7 +325,7 @@ func TestStrangeID(t *testing.T) {
 	}
 }
 
-// What is no stream is said to be what it is, and no more is asked.
+// A response that is not a stream is reported, and no further request is made.
 func TestNoStream(t *testing.T) {
 	answers := func(status int, media, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -478,7 +477,7 @@ func TestCompression(t *testing.T) {
 	})
 	r.want(t, "compression", Warning, "406 no")
 
-	// What was not asked for is read all the same, if it can be.
+	// An encoding that was not requested is decoded if possible.
 	r = examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Set("Accept-Encoding", "gzip")
 		zipped(true)(w, r)
@@ -492,7 +491,7 @@ func TestCompression(t *testing.T) {
 	r.want(t, "encoding", Error, "Content-Encoding: br, though")
 }
 
-// nginx takes X-Accel-Buffering away, so nobody can tell that it was there.
+// nginx removes X-Accel-Buffering, so its absence means nothing there.
 func TestNginxTakesHeader(t *testing.T) {
 	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server", "nginx/1.22.1")
@@ -505,7 +504,7 @@ func TestNginxTakesHeader(t *testing.T) {
 	r.want(t, "proxies", OK, "Server: nginx/1.22.1")
 }
 
-// An HTTP/1.0 answer has no end of its own.
+// The end of an HTTP/1.0 response cannot be detected.
 func TestWithoutChunks(t *testing.T) {
 	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		raw(t, w, func(rw *bufio.ReadWriter) {
@@ -516,7 +515,7 @@ func TestWithoutChunks(t *testing.T) {
 	r.want(t, "ids", OK, "3 events")
 }
 
-// Over TLS, it is told what of it is wrong.
+// Errors of TLS are explained.
 func TestTLS(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(good))
 	defer plain.Close()
@@ -545,7 +544,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// What is cancelled ends at once and says why.
+// A cancelled examination ends at once, with the error of its context.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)

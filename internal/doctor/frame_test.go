@@ -50,8 +50,8 @@ func scan(stream string, part int) (Text, []Frame) {
 	return s.end()
 }
 
-// However a stream is cut into parts, the scanner finds the events that the standard
-// says, and the same facts.
+// No matter how a stream is split into parts, the scanner finds the events of the standard,
+// and the same facts.
 func FuzzScanner(f *testing.F) {
 	seeds, err := filepath.Glob("../../testdata/stream/*.sse")
 	if err != nil || len(seeds) < 20 {
@@ -104,7 +104,7 @@ func checkEvents(t *testing.T, frames []Frame, want []plainFrame) {
 	}
 }
 
-// What a stranger sends costs no more memory than the bounds say.
+// A stream of any kind costs no more memory than the bounds allow.
 func TestScannerIsBounded(t *testing.T) {
 	s := newScanner()
 	write := func(text string, times int) {
@@ -134,7 +134,7 @@ func TestScannerIsBounded(t *testing.T) {
 	}
 }
 
-// A comment is complete when its line is, and what is not is unfinished.
+// A comment is complete with its line; a partial line is unfinished.
 func TestScannerComments(t *testing.T) {
 	text, frames := scan(":a\n:b\n\n: c\ndata: 1\n: d\n\n:e", 100)
 	if len(frames) != 4 || frames[3].Comment != ": d" || !frames[3].IsEvent() || text.Unfinished == nil {

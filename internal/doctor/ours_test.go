@@ -15,14 +15,14 @@ import (
 
 const testLog = "K7Q2M4X9C0V3B8RT"
 
-// line is the line of an event of our own logs.
+// line returns the line of an event of an rstream log.
 func line(id int) []byte {
 	d := event.Draft{User: "alice", Path: "posts/1", Type: event.Put, Key: fmt.Sprint(id), Value: fmt.Appendf(nil, `{"n":%d}`, id)}
 	ev := event.New(event.ID(id), event.TimeOf(time.Unix(1_790_000_000, 0)), d, d.Hash())
 	return ev.AppendLine(nil)
 }
 
-// block is it as an event of a stream.
+// block returns the same event as a block of a stream.
 func block(id int) string {
 	return fmt.Sprintf("id: %s\nevent: PUT\ndata: %s\n\n", event.CursorOf(event.ID(id), testLog), line(id))
 }
@@ -38,7 +38,7 @@ func liveBlock(id int) string {
 	return string(wire.AppendLive(nil, event.Point{ID: event.ID(id)}, event.Point{ID: event.ID(id)}, testLog, nil))
 }
 
-// head answers as our own servers do.
+// head sends the head of an rstream server.
 func head(w http.ResponseWriter, media string) {
 	h := w.Header()
 	h.Set(wire.HeaderLog, testLog)
@@ -47,8 +47,8 @@ func head(w http.ResponseWriter, media string) {
 	h.Set("X-Accel-Buffering", "no")
 }
 
-// ours is one of our servers with six events, in the words of the protocol. What bend does
-// not answer is right.
+// ours is an rstream server with six events, written from the protocol. It answers correctly
+// what bend does not answer.
 func ours(bend func(w http.ResponseWriter, r *http.Request) bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if bend != nil && bend(w, r) {
@@ -97,7 +97,7 @@ func TestOurServer(t *testing.T) {
 	}
 }
 
-// Only the newest events are asked for, of what was asked for alone.
+// Doctor requests only the newest events, and only of the given topic.
 func TestOurServerIsAskedForLittle(t *testing.T) {
 	for _, c := range []struct{ url, topic string }{{"http://127.0.0.1", "bob/x"}, {"http://127.0.0.1/events?topic=bob/x", ""}} {
 		cfg := Config{URL: mustParse(c.url), Listen: 20 * time.Second}
@@ -126,7 +126,7 @@ func TestOurServerIsAskedForLittle(t *testing.T) {
 	}
 }
 
-// What stands between us and the server may bend its promises.
+// A proxy may break the server's promises.
 func TestOurServerBent(t *testing.T) {
 	stream := func(w http.ResponseWriter, text string) {
 		head(w, wire.SSE)
@@ -249,7 +249,7 @@ func TestCompareParts(t *testing.T) {
 	}
 }
 
-// A stranger cannot make us take it for one of our servers by a bad name.
+// A foreign server with an invalid log id is not taken for an rstream server.
 func TestBadLogName(t *testing.T) {
 	r := examine(t, 20*time.Second, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(wire.HeaderLog, "X")
@@ -274,7 +274,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// A reader of our server behind a proxy is told what a restart does to browsers.
+// With a proxy in front of an rstream server, doctor warns about restarts.
 func TestProxyInFront(t *testing.T) {
 	for name, value := range map[string]string{"Server": "nginx/1.22.1", "Via": "1.1 Caddy"} {
 		h := ours(func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set(name, value); return false })

@@ -38,7 +38,7 @@ func BenchmarkMatch(b *testing.B) {
 		ts, storages := manyTopics(b, n)
 		b.Run(fmt.Sprintf("subs=%d", n), func(b *testing.B) { benchMatch(b, ts, storages) })
 	}
-	// All of one user, each of another path: nothing but the tree.
+	// All of one user, each of another path: only the tree.
 	ts, storages := onePerPath(b, 1e6)
 	b.Run("user=1/subs=1000000", func(b *testing.B) { benchMatch(b, ts, storages) })
 }
@@ -98,7 +98,7 @@ func BenchmarkSubscribeAndClose(b *testing.B) {
 	}
 }
 
-// BenchmarkLeaveCrowd is leaving a topic that 100,000 others ask for, too.
+// BenchmarkLeaveCrowd closes a subscription to a topic that 100,000 others subscribe to.
 func BenchmarkLeaveCrowd(b *testing.B) {
 	h := New(&log{}, 0, Config{})
 	all := topics(b, "*")
@@ -114,8 +114,8 @@ func BenchmarkLeaveCrowd(b *testing.B) {
 	}
 }
 
-// BenchmarkFanOut is one event, in commits of some size, to that many sleeping
-// readers, until all have it.
+// BenchmarkFanOut sends one event, in commits of some size, to a number of sleeping readers,
+// until all have it.
 func BenchmarkFanOut(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
 		for _, size := range []int{1, 64, 1000} {
@@ -174,8 +174,8 @@ func (*empty) Read(context.Context, []event.Topic, event.ID, event.ID, int) ([]e
 	panic("read")
 }
 
-// BenchmarkPush is what one event costs for each of those who ask for it, none of
-// whom reads: their queues fill up and are emptied.
+// BenchmarkPush is the cost of one event for each of its subscriptions if none of them reads:
+// their queues fill up and are emptied.
 func BenchmarkPush(b *testing.B) {
 	h := New(&empty{}, 0, Config{})
 	for range 1000 {

@@ -44,8 +44,8 @@ func TestHistoryThenLive(t *testing.T) {
 	next(t, s, []event.ID{4, 5}, 5, true)
 }
 
-// History is done where it ended when the reader came, even if its queue has
-// overflowed since.
+// History ends where the log ended when the reader joined, even if its queue has overflowed
+// since.
 func TestLiveInSpiteOfOverflow(t *testing.T) {
 	l := &log{}
 	h := New(l, 0, Config{Queue: 1, Chunk: 2})
@@ -117,7 +117,7 @@ func TestPublishAgain(t *testing.T) {
 	}
 }
 
-// What is published out of order is read from the Source.
+// Events published out of order are read from the Source.
 func TestPublishOutOfOrder(t *testing.T) {
 	l := &log{}
 	h := New(l, 0, Config{})
@@ -139,7 +139,7 @@ func TestPositionFollowsTheHead(t *testing.T) {
 	if pos := quiet.Position(); pos != 3 {
 		t.Errorf("Position() = %d, want 3", pos)
 	}
-	// It is read on from there, not from the beginning, even if nobody had asked.
+	// It is read from there, not from the beginning, even if Position was never called.
 	publish(l, h, 3)
 	h.Advance(9)
 	if pos := quiet.Position(); pos != 6 {
@@ -151,7 +151,7 @@ func TestPositionFollowsTheHead(t *testing.T) {
 	}
 }
 
-// A quiet reader that overflows at last does not read all the log again.
+// A quiet reader whose queue overflows does not read the whole log again.
 func TestOverflowReadsOnFromTheQueue(t *testing.T) {
 	l := &log{}
 	h := New(l, 0, Config{Queue: 2})
@@ -221,7 +221,7 @@ func TestNextWaits(t *testing.T) {
 	})
 }
 
-// A Source that is behind is asked again when it may hold more, and not before.
+// A Source that is behind is read again when it may hold more, and not before.
 func TestSourceBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, reads := &log{}, 0
@@ -251,7 +251,8 @@ func TestSourceBehind(t *testing.T) {
 	})
 }
 
-// What the Source learns between a read and the wait for it is not slept through.
+// A reader does not sleep through events that reach the Source between its read and its
+// sleep.
 func TestSourceBehindCatchesUpMeanwhile(t *testing.T) {
 	l := &log{}
 	h := New(l, 1, Config{})
@@ -304,7 +305,7 @@ func TestCloseWakes(t *testing.T) {
 	}
 }
 
-// A hub that closes lets those who have caught up have what is queued.
+// After Close, readers that have caught up still get their queued events.
 func TestCloseGivesTheQueue(t *testing.T) {
 	why := errors.New("why")
 	l := &log{}
@@ -324,7 +325,7 @@ func TestCloseGivesTheQueue(t *testing.T) {
 	}
 }
 
-// A Source that breaks its word is not believed.
+// A Source that breaks its contract is an error.
 func TestLyingSource(t *testing.T) {
 	one, two, nine := newEvent(1, "a", "p"), newEvent(2, "a", "p"), newEvent(9, "a", "p")
 	for name, c := range map[string]struct {
@@ -356,7 +357,7 @@ func (l liar) Read(context.Context, []event.Topic, event.ID, event.ID, int) ([]e
 	return l.evs, l.next, nil
 }
 
-// A subscription without topics is told when history is done and when all ends.
+// A subscription without topics still learns of the end of history and of Close.
 func TestNoTopics(t *testing.T) {
 	l := &log{}
 	h := New(l, 0, Config{})
@@ -399,7 +400,7 @@ func TestStats(t *testing.T) {
 	want(Stats{Overflows: 1})
 }
 
-// A nudge ends only the waiting: what is there is given, and nothing is lost by it.
+// A nudge only ends the waiting: Next returns the events there are, and loses none.
 func TestNudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &log{}

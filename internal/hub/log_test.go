@@ -9,7 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A log is the slow truth: all events in order, looked through one by one.
+// A log is the slow oracle: all events in order, searched one by one.
 type log struct {
 	mu     sync.Mutex
 	evs    []event.Event

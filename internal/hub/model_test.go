@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// An impatient context is done as soon as someone would wait for it, so that a
-// model in one goroutine can call Next at any time.
+// An impatient context is done as soon as anything waits for it, so that a model in one
+// goroutine can call Next at any time.
 type impatient struct {
 	context.Context
 	waited bool
@@ -31,13 +31,13 @@ func (c *impatient) Err() error {
 	return nil
 }
 
-// A reader is a subscription and what it must not forget.
+// A reader is a subscription and the expectations of it.
 type reader struct {
 	sub *Subscription
 	pos event.ID
 }
 
-// A world is a hub beside the slow truth, and its readers.
+// A world is a hub, the slow oracle, and the readers.
 type world struct {
 	log     *log
 	hub     *Hub
@@ -66,7 +66,7 @@ func newWorld(t *rapid.T) *world {
 	}
 	w.told = w.log.end
 	w.hub = New(w.log, w.told, w.cfg)
-	// While the Source is read, the world goes on, or the read fails.
+	// While the Source is read, events are published, or the read fails.
 	w.log.before = func() error {
 		switch rapid.IntRange(0, 9).Draw(t, "meanwhile") {
 		case 0:
@@ -97,8 +97,7 @@ func (w *world) commit(t *rapid.T, n int) []event.Event {
 	return evs
 }
 
-// publish tells the hub of a few events, of some of them again, of none, or in more
-// than one call.
+// publish publishes a few events, some of them again, none, or in more than one call.
 func (w *world) publish(t *rapid.T) {
 	n := rapid.SampledFrom([]int{0, 1, 1, 1, 1, 2, 2, 3, 3, 7, 70}).Draw(t, "events")
 	evs := []event.Event{}
@@ -119,10 +118,10 @@ func (w *world) publish(t *rapid.T) {
 	w.hub.Publish(slices.Clone(evs), w.told)
 }
 
-// firstFresh returns a place before which nothing needs to be repeated.
+// firstFresh returns an index before which nothing needs to be repeated.
 func (w *world) firstFresh(known int) int { return max(0, known-3) }
 
-// uncertain tells the hub no more than how far the log has come.
+// uncertain announces only the new head.
 func (w *world) uncertain(t *rapid.T) {
 	w.commit(t, rapid.IntRange(1, 3).Draw(t, "events"))
 	w.told = w.log.end
@@ -133,7 +132,7 @@ func (w *world) uncertain(t *rapid.T) {
 	}
 }
 
-// hide makes the Source fall behind what the hub has been told; show ends that.
+// hide makes the Source fall behind the announced head; show ends that.
 func (w *world) hide(t *rapid.T) {
 	w.log.end = event.ID(rapid.Uint64Range(0, uint64(w.log.end)).Draw(t, "end"))
 }
@@ -177,7 +176,7 @@ func (w *world) read(t *rapid.T, r *reader) bool {
 	return true
 }
 
-// position checks that Position passes nothing that has not been given.
+// position checks that Position never passes an event that was not given.
 func (w *world) position(t *rapid.T, r *reader) {
 	pos := r.sub.Position()
 	if pos < r.pos {
@@ -192,8 +191,8 @@ func (w *world) position(t *rapid.T, r *reader) {
 	r.pos = pos
 }
 
-// Whatever happens in whatever order, each reader is given exactly what follows
-// its start, in order, once, and in the end is where the log is.
+// In any order of operations, each reader gets exactly the events after its start, in order
+// and once, and in the end is at the head.
 func TestNobodyMissesAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)

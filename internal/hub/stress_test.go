@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Fifty readers of all speeds come and go while a publisher commits; each gets what
-// the log has.
+// Fifty readers of all speeds come and go while a publisher commits; each gets the events of
+// the log.
 func TestStress(t *testing.T) {
 	l := &log{}
 	h := New(l, 0, Config{Queue: 4, Chunk: 50})
@@ -40,7 +40,7 @@ func TestStress(t *testing.T) {
 	}
 }
 
-// commitALot tells h of 1,500 events in commits of all sizes, some uncertain.
+// commitALot publishes 1,500 events in commits of all sizes, some uncertain.
 func commitALot(l *log, h *Hub) {
 	r := rand.New(rand.NewPCG(2, 2))
 	for id := event.ID(1); id <= 1500; {

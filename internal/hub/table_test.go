@@ -33,8 +33,8 @@ var (
 	})
 )
 
-// A table finds what Topic.Matches says, whoever has come and gone, and is empty
-// when all have gone.
+// A table agrees with Topic.Matches, no matter which subscriptions were added and removed, and
+// is empty when all are removed.
 func TestTableFindsWhatMatches(t *testing.T) { rapid.Check(t, findsWhatMatches) }
 
 func FuzzTable(f *testing.F) { f.Fuzz(rapid.MakeFuzz(findsWhatMatches)) }
@@ -94,8 +94,8 @@ func checkMatch(t *rapid.T, tab *table, subs []*Subscription, user, path string)
 	}
 }
 
-// users returns how many users the shards say that they have, or -1 if their slots
-// say something else.
+// users returns the number of users that the shards count, or -1 if it is not the number of
+// used slots.
 func (t *table) users() (n int) {
 	for i := range t.shards {
 		used := 0
@@ -112,8 +112,8 @@ func (t *table) users() (n int) {
 	return n
 }
 
-// Users whose hashes crowd, at the end of the slots, too, are found as long as they
-// are there.
+// Users whose hashes collide, including at the end of the slots, are found until they are
+// removed.
 func TestShardKeepsUsers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d shard
@@ -158,8 +158,7 @@ func crowdedHash(user string) uint32 {
 	return [...]uint32{0, 1 << 30, 1 << 31, 1<<32 - 2, 1<<32 - 1}[user[0]%5]
 }
 
-// While others come and go, who stays is found each time, and nobody else who did not
-// ask.
+// While others come and go, the topics that stay are always found, and no others.
 func TestTableWhileItChanges(t *testing.T) {
 	var tab table
 	var stay []*Subscription
@@ -227,8 +226,8 @@ func count(hits []ref, r ref) (n int) {
 	return n
 }
 
-// What a topic costs in the table is tens of bytes, and a subscription with its
-// queue and position is a few hundred.
+// A topic costs tens of bytes in the table, and a subscription with its queue and position a
+// few hundred.
 func TestSubscriptionIsSmall(t *testing.T) {
 	const n = 30_000
 	for _, c := range []struct {

@@ -54,8 +54,8 @@ func BenchmarkAppendPage(b *testing.B) {
 	perEvent(b, len(buf))
 }
 
-// BenchmarkReadLines cuts 1,000 lines out of NDJSON, parses and checks them: what a
-// client does with a page before it is stored.
+// BenchmarkReadLines splits NDJSON into 1,000 lines, parses and checks them, as a client does
+// with a page before it stores it.
 func BenchmarkReadLines(b *testing.B) {
 	var page []byte
 	for _, ev := range pageOf(benchPage) {

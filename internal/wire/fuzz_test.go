@@ -82,7 +82,7 @@ func FuzzParseSnapshot(f *testing.F) {
 	})
 }
 
-// checkQuery wants what every parsed query keeps to.
+// checkQuery checks the invariants of a parsed query.
 func checkQuery(t *testing.T, q *Query) {
 	t.Helper()
 	if len(q.Topics) == 0 || len(q.Topics) > MaxTopics || q.Last != nil && q.Since != (event.Moment{}) {
@@ -114,7 +114,7 @@ func FuzzParseGet(f *testing.F) {
 		}
 		checkStorages(t, q)
 		checkKnown(t, q)
-		// Whatever they are called, storages can be named as JSON, in a parameter and in a body.
+		// Storages of any name can be given as JSON, in a parameter and in a body.
 		var names []string
 		for _, topic := range q.Topics {
 			names = append(names, strings.TrimSuffix(topic.String(), "$"))
@@ -320,15 +320,14 @@ func FuzzNegotiate(f *testing.F) {
 		if form < Page || form > Stream || !ok && form != Page {
 			t.Fatalf("Negotiate(%q, %q) = %v, %t", a, b, form, ok)
 		}
-		// What is said twice means the same.
+		// Repeating the header changes nothing.
 		if again, ok2 := NegotiateForm([]string{a, b, a, b}); again != form || ok2 != ok {
 			t.Fatalf("Negotiate(%q, %q) = %v, twice %v", a, b, form, again)
 		}
 	})
 }
 
-// A question about sets that is understood names what it is about, and no more of it
-// than is allowed.
+// A parsed comparison has its sets, and no more of them than allowed.
 func FuzzParsePostBloom(f *testing.F) {
 	f.Add("since=now", []byte(`{"items":[{"id":"a/p","have":["90657bc6092ddb0659c8fde359202b9a7415786fa82671d01cfa3fde0a589b4a"],"count":1}]}`))
 	f.Add("", []byte(`{"items":[{"topic":"a","bloomFilter":"9XIBBA==","back":true},{"id":"a/p"}]}`))

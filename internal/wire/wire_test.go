@@ -317,7 +317,7 @@ func TestNegotiateEncoding(t *testing.T) {
 	}
 }
 
-// A stub tells what its event's hash does not cover, and is JSON.
+// A stub has the members that its event's hash does not cover, and is JSON.
 func TestStubTellsMembers(t *testing.T) {
 	ev := event.Event{ID: 1, Extra: []byte(`"origin":"x","n":[1]`)}
 	const want = `{"id":"0000000000001","time":"1970-01-01T00:00:00.000000Z","hash":"0000000000000000000000000000000000000000000000000000000000000000","origin":"x","n":[1]}`

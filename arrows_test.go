@@ -36,9 +36,12 @@ var mayImport = map[string][]string{
 	"internal/demo":    {"event", "window", "cache", "client", "internal/server"},
 	"internal/doctor":  {"event", "internal/wire"},
 	"internal/server":  {"event", "window", "reconcile", "internal/wire", "internal/hub"},
-	"client":           {"event", "window", "cache", "reconcile", "internal/sse", "internal/wire", "internal/hub"},
-	"rstreamtest":      {"event", "cache", "internal/server"},
-	"cmd/rstream":      {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
+
+	"client":                  {"event", "window", "cache", "reconcile", "client/internal/imports", "internal/sse", "internal/wire", "internal/hub"},
+	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
+
+	"rstreamtest": {"event", "cache", "internal/server"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.

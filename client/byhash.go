@@ -124,6 +124,12 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcil
 	return stubs, err
 }
 
+// Known returns how many of the events with these hashes, at most 10,000, the log has.
+func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
+	stubs, err := c.stubs(ctx, hashes, &reconcile.Round{})
+	return len(stubs), err
+}
+
 // fetchItems asks for the events that items, in order, name, and returns those that
 // came, which are the first of those that the log has.
 func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic, items []reconcile.Item) (evs []event.Event, err error) {

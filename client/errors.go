@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client/internal/imports"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -131,10 +132,11 @@ func final(err error) bool {
 		protocol *ProtocolError
 		conflict *cache.ConflictError
 		here     *finalError
+		imported *imports.StoreError
 		large    *sse.TooLargeError
 	)
 	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &back) || errors.As(err, &protocol) ||
-		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &large)
+		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &imported) || errors.As(err, &large)
 }
 
 // A finalError is an error of the cache or of the caller, as against one of the

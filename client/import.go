@@ -5,8 +5,10 @@ import (
 	"errors"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client/internal/imports"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -34,3 +36,33 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 		}
 	}
 }
+
+// importer returns what finds out which imported events the log has.
+func (c *Client) importer() *imports.Importer {
+	return &imports.Importer{Store: c.store, Server: importServer{c}, Reconcile: c.cfg.Reconcile,
+		PageLimit: c.cfg.PageLimit, PageBytes: maxPageBytes}
+}
+
+// An importServer is the servers of a client as its importer sees them.
+type importServer struct{ *Client }
+
+func (s importServer) Peer(topic event.Topic) reconcile.Peer { return framePeer{s.Client, topic} }
+
+func (s importServer) Stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) ([]wire.Stub, error) {
+	return s.stubs(ctx, hashes, round)
+}
+
+func (s importServer) Sum(ctx context.Context, topic event.Topic, span window.Span) (wire.Window, error) {
+	until := s.at(span.To)
+	return s.sum(ctx, topic, Range{Since: s.at(span.From), Until: &until})
+}
+
+func (s importServer) Status(err error) int {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.Status
+	}
+	return 0
+}
+
+func (s importServer) WrongAnswer(reason string) error { return &ProtocolError{s.base(), reason} }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client/internal/imports"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
@@ -119,13 +120,14 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
-	s.Compared = Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d", sum.Count)}
+	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d", sum.Count)}
+	defer func() { s.Compared = Comparison(found) }()
 	if err == nil && !ok { // what came by file may be all that is missing
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
 	if err == nil && !ok {
-		known, failed := c.compare(ctx, topic, sum, held, s)
-		if failed != nil && !errors.As(failed, new(*MismatchError)) {
+		known, failed := c.importer().Compare(ctx, topic, sum, held, &found)
+		if failed != nil {
 			return failed
 		}
 		ok, held, err = c.complete(ctx, topic, sum, known, s, fresh)
@@ -133,7 +135,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 			ok, held, err = c.fetchAgain(ctx, topic, sum, fresh)
 		}
 		if err == nil && ok {
-			err = c.dropRest(ctx, topic, sum.Span())
+			err = c.importer().DropRest(ctx, topic, sum.Span())
 		}
 	}
 	switch {
@@ -142,7 +144,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 	case !ok:
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
 	}
-	s.Imported += s.Compared.Saved
+	s.Imported += found.Saved
 	if err := c.noteTimes(ctx, sum); err != nil {
 		return err
 	}
@@ -166,7 +168,7 @@ func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
 
 // complete fetches what is missing of a stretch and proves it. If events were removed
 // meanwhile they are missing once more, and nobody is to blame for what differs.
-func (c *Client) complete(ctx context.Context, topic event.Topic, sum wire.Window, known *placing, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+func (c *Client) complete(ctx context.Context, topic event.Topic, sum wire.Window, known *imports.Plan, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
 	for ; ; known = nil {
 		before, err := c.store.Removals(ctx)
 		if err != nil {

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client/internal/imports"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -98,7 +100,7 @@ func (c *Client) fill(ctx context.Context, topics []event.Topic, span window.Spa
 }
 
 // fillKnown is fill that knows, as far as known says, what is missing.
-func (c *Client) fillKnown(ctx context.Context, topics []event.Topic, span window.Span, known *placing, s *Synced, fresh func([]event.Event) error) error {
+func (c *Client) fillKnown(ctx context.Context, topics []event.Topic, span window.Span, known *imports.Plan, s *Synced, fresh func([]event.Event) error) error {
 	for {
 		lease, busy, err := c.claim(ctx, topics, span)
 		switch {
@@ -153,13 +155,16 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // pull fills one window page by page. Whatever ends it, what was read stays held.
-func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *placing, fresh func([]event.Event) error) error {
+func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
 	b := c.newBackoff()
 	for !lease.Span().Empty() {
 		err := c.retryWith(ctx, b, func(ctx context.Context, base string) error {
-			end, until := known.knows(lease.Reached())
+			end, until := known.Knows(lease.Reached())
 			if end > lease.Reached() {
-				return c.place(ctx, base, known, lease, min(end, lease.Span().To), b, fresh)
+				fetch := func(ctx context.Context, topic event.Topic, items []reconcile.Item) ([]event.Event, error) {
+					return c.fetchItems(ctx, base, topic, items)
+				}
+				return c.importer().Assemble(ctx, known, lease, min(end, lease.Span().To), fetch, b.reset, fresh)
 			}
 			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), b, fresh)
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -35,6 +36,15 @@ type SyncOptions struct {
 	// order within each window. It may be called with none. An error of it ends the Sync.
 	// If nil, nothing is called.
 	OnNew func([]event.Event) error
+}
+
+// A Comparison says how a Sync found out what was missing.
+type Comparison struct {
+	Outcome string            // equal, pull, or what ended the negotiation
+	Why     string            // the same in words
+	Rounds  []reconcile.Round // of the negotiation, if there was one
+	Asked   int               // events that were asked for by their hashes
+	Saved   int               // events that were here, and were placed without being fetched
 }
 
 // A Synced says what a Sync has come to.

@@ -321,30 +321,6 @@ func TestWireExampleFrames(t *testing.T) {
 	}
 }
 
-// Where the events of another log stand is asked and answered as the specification
-// shows.
-func TestWireExampleShortStubs(t *testing.T) {
-	ex := readWireExample(t, "bloom-stubs.http")
-	c := ex.serve(t)
-	sent := ""
-	c.http.Transport = recorder{http.DefaultTransport, &sent}
-	c.cfg.Reconcile.Salt = func() (s reconcile.Salt) { copy(s[:], "a salt of 16 byt"); return s }
-	evs := exampleEvents(t)
-	l := &local{}
-	l.foreign.hashes = []event.Hash{evs[5].Hash, evs[0].Hash}
-	gaps := window.Spans{{From: 0, To: 6}}
-	if err := c.locateShort(t.Context(), mustTopic(t, "alice/posts"), gaps, 4, byAll, l); err != nil {
-		t.Fatal(err)
-	}
-	want := []reconcile.Item{{ID: 1, Time: evs[0].Time, Hash: evs[0].Hash}, {ID: 6, Time: evs[5].Time, Hash: evs[5].Hash}}
-	if !slices.Equal(l.candidates, want) || !slices.Equal(l.foreign.ids, []event.ID{1, 2, 4, 6}) {
-		t.Errorf("%+v, want %+v", l, want)
-	}
-	if sent != strings.TrimSuffix(ex.body, "\n") {
-		t.Errorf("sent %x, want %x", sent, ex.body)
-	}
-}
-
 // A recorder keeps the last body that was sent.
 type recorder struct {
 	http.RoundTripper

@@ -1,4 +1,4 @@
-package client
+package imports
 
 import (
 	"cmp"
@@ -16,18 +16,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Comparison says how a sync found out what was missing.
-type Comparison struct {
-	Outcome string            // equal, pull, or what ended the negotiation
-	Why     string            // the same in words
-	Rounds  []reconcile.Round // of the negotiation, if there was one
-	Asked   int               // events that were asked for by their hashes
-	Saved   int               // events that were here, and were placed without being fetched
-}
-
-// A placing is what is known to be missing of a topic's windows: which events, and
+// A Plan is what is known to be missing of a topic's windows: which events, and
 // where they come from. What is known holds for span but for pull.
-type placing struct {
+type Plan struct {
 	topic   event.Topic
 	span    window.Span
 	pull    window.Spans
@@ -39,9 +30,9 @@ type placing struct {
 	compared *Comparison
 }
 
-// knows returns how far what is known holds from position at on: at itself if it does
+// Knows returns how far what is known holds from position at on: at itself if it does
 // not, and then until is where it does again, if anywhere.
-func (p *placing) knows(at event.ID) (end, until event.ID) {
+func (p *Plan) Knows(at event.ID) (end, until event.ID) {
 	if p == nil || at >= p.span.To {
 		return at, event.MaxID
 	}
@@ -58,44 +49,44 @@ func (p *placing) knows(at event.ID) (end, until event.ID) {
 }
 
 // forget makes all be pulled that is not placed yet.
-func (p *placing) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
+func (p *Plan) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
 
-// compare finds out what is missing of a stretch that has candidates, and of which held
-// events are stored. Without any, or if the two sides do not come to agree, it is nil:
-// all gaps are to be pulled.
-func (c *Client) compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, s *Synced) (*placing, error) {
-	s.Compared = Comparison{Outcome: reconcile.Pull.String(), Why: "nothing is here of what is missing"}
-	l, err := c.local(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
-	s.Compared.Rounds = l.rounds
-	if errors.Is(err, errTooMany) || unsupported(err) {
-		s.Compared.Why = err.Error()
+// Compare finds out what is missing of a stretch that has candidates, and of which held
+// events are stored, and says in found how. Without any, or if the two sides do not come
+// to agree, the Plan is nil: all gaps are to be pulled.
+func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, found *Comparison) (*Plan, error) {
+	*found = Comparison{Outcome: reconcile.Pull.String(), Why: "nothing is here of what is missing"}
+	l, err := m.local(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
+	found.Rounds = l.rounds
+	if errors.Is(err, errTooMany) || m.unsupported(err) {
+		found.Why = err.Error()
 		return nil, nil
 	}
 	if err != nil || l.span.Empty() {
-		return nil, c.badAnswer(err)
+		return nil, m.badAnswer(err)
 	}
-	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), framePeer{c, topic}, c.cfg.Reconcile)
-	if unsupported(err) || tooLarge(err) {
-		s.Compared.Why = err.Error()
+	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), m.Server.Peer(topic), m.Reconcile)
+	if m.unsupported(err) || tooLarge(err) {
+		found.Why = err.Error()
 		return nil, nil
 	}
 	if err != nil {
-		return nil, c.badAnswer(err)
+		return nil, m.badAnswer(err)
 	}
-	s.Compared = Comparison{Outcome: res.Outcome.String(), Why: res.Why, Rounds: slices.Concat(l.rounds, res.Rounds)}
+	*found = Comparison{Outcome: res.Outcome.String(), Why: res.Why, Rounds: slices.Concat(l.rounds, res.Rounds)}
 	if !res.Proven || res.Span != l.span {
 		return nil, nil
 	}
 	// What was taken for another one is here, too.
 	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.has(it) })
-	p := &placing{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: &s.Compared}
-	return p, c.check(ctx, p, l, res, sum)
+	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: found}
+	return p, m.check(ctx, p, l, res, sum)
 }
 
 // unsupported reports whether a server is older than what it was asked for.
-func unsupported(err error) bool {
-	var status *StatusError
-	return errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusMethodNotAllowed)
+func (m *Importer) unsupported(err error) bool {
+	status := m.Server.Status(err)
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
 }
 
 // tooLarge reports whether one side would have to look at more than it may.
@@ -105,10 +96,10 @@ func tooLarge(err error) bool {
 }
 
 // badAnswer says whose answer is no answer.
-func (c *Client) badAnswer(err error) error {
+func (m *Importer) badAnswer(err error) error {
 	var frame *reconcile.FrameError
 	if errors.As(err, &frame) || errors.Is(err, reconcile.ErrOrder) {
-		return &ProtocolError{c.base(), fmt.Sprintf("answered a comparison with what is none: %v", err)}
+		return m.Server.WrongAnswer(fmt.Sprintf("answered a comparison with what is none: %v", err))
 	}
 	return err
 }
@@ -116,7 +107,7 @@ func (c *Client) badAnswer(err error) error {
 // check believes the outcome of a negotiation only if what would be stored then has the
 // digest that the log has. It sorts out what only this side has: candidates are dropped,
 // and what is stored should not be.
-func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile.Result, sum wire.Window) error {
+func (m *Importer) check(ctx context.Context, p *Plan, l *localSet, res *reconcile.Result, sum wire.Window) error {
 	extra := res.Extra
 	isExtra := func(it reconcile.Item) bool {
 		_, ok := slices.BinarySearchFunc(extra, it, reconcile.Item.Compare)
@@ -131,19 +122,18 @@ func (c *Client) check(ctx context.Context, p *placing, l *local, res *reconcile
 	whole := slices.Concat(slices.DeleteFunc(slices.Clone(l.stored), isExtra), p.want)
 	slices.SortFunc(whole, reconcile.Item.Compare)
 	if known != sum.Span() {
-		until := c.at(known.To)
 		var err error
-		if sum, err = c.sum(ctx, p.topic, Range{Since: c.at(known.From), Until: &until}); err != nil {
+		if sum, err = m.Server.Sum(ctx, p.topic, known); err != nil {
 			return err
 		}
 	}
 	if digest, count := digestOf(whole); digest != sum.Digest || count != sum.Count {
-		return &ProtocolError{c.base(), fmt.Sprintf("contradicts itself about %s in %s", p.topic, known)}
+		return m.Server.WrongAnswer(fmt.Sprintf("contradicts itself about %s in %s", p.topic, known))
 	}
-	if n := len(l.stored) + len(p.want) - len(whole); n > 0 {
-		return &MismatchError{p.topic, known, uint64(len(whole) + n), sum.Count}
+	if len(l.stored)+len(p.want) > len(whole) {
+		return nil // what is stored differs: that shows again once all is here
 	}
-	return c.drop(ctx, p.topic, known, extra)
+	return m.drop(ctx, p.topic, known, extra)
 }
 
 func digestOf(items []reconcile.Item) (window.Digest, uint64) {
@@ -155,12 +145,12 @@ func digestOf(items []reconcile.Item) (window.Digest, uint64) {
 }
 
 // drop drops candidates that the log does not have.
-func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, extra []reconcile.Item) error {
+func (m *Importer) drop(ctx context.Context, topic event.Topic, span window.Span, extra []reconcile.Item) error {
 	if len(extra) == 0 {
 		return nil
 	}
 	var ids []event.ID
-	err := c.store.Candidates(ctx, topic, span, func(ev *event.Event) error {
+	err := m.Store.Candidates(ctx, topic, span, func(ev *event.Event) error {
 		it := reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}
 		if _, ok := slices.BinarySearchFunc(extra, it, reconcile.Item.Compare); ok {
 			ids = append(ids, ev.ID)
@@ -168,35 +158,35 @@ func (c *Client) drop(ctx context.Context, topic event.Topic, span window.Span, 
 		return nil
 	})
 	if err == nil && len(ids) > 0 {
-		err = c.store.DropCandidates(ctx, ids)
+		err = m.Store.DropCandidates(ctx, ids)
 	}
-	return inStore(err)
+	return storeError(err)
 }
 
-// dropRest drops the candidates that are left in a stretch that is proven: what the log
+// DropRest drops the candidates that are left in a stretch that is proven: what the log
 // has of them is stored by now.
-func (c *Client) dropRest(ctx context.Context, topic event.Topic, span window.Span) error {
+func (m *Importer) DropRest(ctx context.Context, topic event.Topic, span window.Span) error {
 	var ids []event.ID
-	err := c.store.Candidates(ctx, topic, span, func(ev *event.Event) error {
+	err := m.Store.Candidates(ctx, topic, span, func(ev *event.Event) error {
 		ids = append(ids, ev.ID)
 		return nil
 	})
 	if err == nil && len(ids) > 0 {
-		err = c.store.DropCandidates(ctx, ids)
+		err = m.Store.DropCandidates(ctx, ids)
 	}
-	return inStore(err)
+	return storeError(err)
 }
 
 // placeChunk is how many events are placed in one transaction; as soon as they have
-// maxPageBytes there are no more of them.
+// m.PageBytes there are no more of them.
 const placeChunk = 1000
 
 // errFull ends a search when enough has been found.
 var errFull = errors.New("enough was found")
 
-// place stores what comes next of a window up to end: what is here and what is fetched
-// by its hash, in one order, as one page.
-func (c *Client) place(ctx context.Context, base string, p *placing, lease *cache.Lease, end event.ID, b *backoff, fresh func([]event.Event) error) error {
+// Assemble stores what comes next of a window up to end: what is here and what fetch fetches
+// by its hash, in one order, as one page. It calls progress once there is something.
+func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, end event.ID, fetch FetchFunc, progress func(), fresh func([]event.Event) error) error {
 	at := lease.Reached()
 	next := after(p.want, at)
 	next = next[:sort.Search(len(next), func(i int) bool { return next[i].ID > end })]
@@ -205,9 +195,9 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 		next = next[:placeChunk]
 		reached = next[placeChunk-1].ID
 	}
-	here, reached, err := c.here(ctx, p, window.Span{From: at, To: reached})
+	here, reached, err := m.here(ctx, p, window.Span{From: at, To: reached})
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	evs, size := make([]event.Event, 0, len(next)), 0
 	var fetched []event.Event
@@ -215,13 +205,13 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 		if it.ID > reached {
 			break
 		}
-		if size >= maxPageBytes {
+		if size >= m.PageBytes {
 			reached = evs[len(evs)-1].ID
 			break
 		}
 		ev, ok := here[it]
 		if !ok {
-			if ev, ok, err = c.fetched(ctx, base, p, it); err != nil {
+			if ev, ok, err = m.fetched(ctx, fetch, p, it); err != nil {
 				return err
 			}
 			if !ok {
@@ -239,7 +229,7 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 	if reached == at {
 		return nil
 	}
-	b.reset()
+	progress()
 	// Even if ctx has ended: what has come need not come again.
 	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached)
 	p.placed(lease.Reached())
@@ -247,7 +237,7 @@ func (c *Client) place(ctx context.Context, base string, p *placing, lease *cach
 		p.compared.Saved += len(added) - len(fetched)
 		err = fresh(added)
 	}
-	return inStore(err)
+	return storeError(err)
 }
 
 // after returns the items behind position at.
@@ -256,19 +246,19 @@ func after(items []reconcile.Item, at event.ID) []reconcile.Item {
 }
 
 // here returns those of what is wanted in span that are here, and the position up to
-// which these are all: where they have maxPageBytes.
-func (c *Client) here(ctx context.Context, p *placing, span window.Span) (found map[reconcile.Item]event.Event, until event.ID, err error) {
+// which these are all: where they have m.PageBytes.
+func (m *Importer) here(ctx context.Context, p *Plan, span window.Span) (found map[reconcile.Item]event.Event, until event.ID, err error) {
 	found = map[reconcile.Item]event.Event{}
 	size := 0
 	add := func(it reconcile.Item, ev event.Event) error {
 		found[it] = ev
-		if size += len(ev.Line()); size < maxPageBytes {
+		if size += len(ev.Line()); size < m.PageBytes {
 			return nil
 		}
 		span.To, size = it.ID, 0
 		return errFull
 	}
-	err = c.store.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
+	err = m.Store.Candidates(ctx, p.topic, span, func(ev *event.Event) error {
 		return add(reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}, *ev)
 	})
 	if err != nil && !errors.Is(err, errFull) || len(p.foreign.ids) == 0 {
@@ -284,7 +274,7 @@ func (c *Client) here(ctx context.Context, p *placing, span window.Span) (found 
 			wanted[it.Hash], hashes = it, append(hashes, it.Hash)
 		}
 	}
-	err = c.store.Foreign(ctx, hashes, func(ev *event.Event) error {
+	err = m.Store.Foreign(ctx, hashes, func(ev *event.Event) error {
 		it := wanted[ev.Hash]
 		d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
 		if d.Hash() == it.Hash && p.topic.Matches(d.User, d.Path) {
@@ -304,7 +294,7 @@ func notFull(err error) error {
 
 // fetched returns a missing event, fetching it together with those that follow if
 // need be. ok is false if the log does not have it any more.
-func (c *Client) fetched(ctx context.Context, base string, p *placing, it reconcile.Item) (ev event.Event, ok bool, err error) {
+func (m *Importer) fetched(ctx context.Context, fetch FetchFunc, p *Plan, it reconcile.Item) (ev event.Event, ok bool, err error) {
 	if ev, ok = p.find(it); ok {
 		return ev, true, nil
 	}
@@ -312,9 +302,9 @@ func (c *Client) fetched(ctx context.Context, base string, p *placing, it reconc
 	if len(batch) == 0 || batch[0] != it {
 		batch = []reconcile.Item{it} // it was here, and is not any more
 	}
-	batch = batch[:min(len(batch), c.cfg.PageLimit, wire.MaxHashes)]
+	batch = batch[:min(len(batch), m.PageLimit, wire.MaxHashes)]
 	p.compared.Asked += len(batch)
-	evs, err := c.fetchItems(ctx, base, p.topic, batch)
+	evs, err := fetch(ctx, p.topic, batch)
 	if err != nil {
 		return ev, false, err
 	}
@@ -324,7 +314,7 @@ func (c *Client) fetched(ctx context.Context, base string, p *placing, it reconc
 	return ev, ok, nil
 }
 
-func (p *placing) find(it reconcile.Item) (ev event.Event, ok bool) {
+func (p *Plan) find(it reconcile.Item) (ev event.Event, ok bool) {
 	i, ok := slices.BinarySearchFunc(p.got, it.ID, func(ev event.Event, id event.ID) int { return cmp.Compare(ev.ID, id) })
 	if !ok || p.got[i].Hash != it.Hash {
 		return ev, false
@@ -333,6 +323,6 @@ func (p *placing) find(it reconcile.Item) (ev event.Event, ok bool) {
 }
 
 // placed lets go of what was fetched and has been stored up to position at.
-func (p *placing) placed(at event.ID) {
+func (p *Plan) placed(at event.ID) {
 	p.got = slices.DeleteFunc(p.got, func(ev event.Event) bool { return ev.ID <= at })
 }

@@ -1,9 +1,8 @@
-package client
+package imports
 
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -31,19 +30,19 @@ func (f *foreign) has(it reconcile.Item) bool {
 	return ok
 }
 
-// A way is how it is found out where events of other logs stand.
-type way int
+// A lookupMethod is how it is found out where events of other logs stand.
+type lookupMethod int
 
 const (
-	byAll    way = iota // by stubs of all that is missing
-	byFilter            // by stubs of what is in a filter of what is known
-	byHash              // by the hashes of what is known
+	byAll    lookupMethod = iota // by stubs of all that is missing
+	byFilter                     // by stubs of what is in a filter of what is known
+	byHash                       // by the hashes of what is known
 )
 
-// pickWay picks the cheapest way for so many known hashes, when so many events are
+// pickMethod picks the cheapest method for so many known hashes, when so many events are
 // lacking. A stub takes about eight bytes, a filter ten bits for each that is known,
 // and one hash in 128 of the others is in it; to ask for one by its hash takes 200.
-func pickWay(known, lacking uint64) way {
+func pickMethod(known, lacking uint64) lookupMethod {
 	switch {
 	case lacking > 1000*known:
 		return byHash
@@ -56,11 +55,11 @@ func pickWay(known, lacking uint64) way {
 // maxAsked is how many gaps are asked about one by one.
 const maxAsked = 16
 
-// locate finds out where in the log the events of other logs stand, and adds those
+// resolveForeign finds out where in the log the events of other logs stand, and adds those
 // that are in gaps. What it adds is a guess until the sums agree: short hashes of two
 // events may be the same.
-func (c *Client) locate(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, l *local) error {
-	err := c.store.ForeignHashes(ctx, topic, func(h event.Hash) error {
+func (m *Importer) resolveForeign(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, l *localSet) error {
+	err := m.Store.ForeignHashes(ctx, topic, func(h event.Hash) error {
 		if len(l.foreign.hashes) >= maxItems {
 			return errTooMany
 		}
@@ -68,19 +67,19 @@ func (c *Client) locate(ctx context.Context, topic event.Topic, gaps window.Span
 		return nil
 	})
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	known := uint64(len(l.foreign.hashes))
 	if known == 0 || lacking == 0 {
 		return nil
 	}
-	how := pickWay(known, lacking)
+	how := pickMethod(known, lacking)
 	if how != byHash {
-		err = c.locateShort(ctx, topic, gaps, lacking, how, l)
+		err = m.locateShort(ctx, topic, gaps, lacking, how, l)
 	}
-	if how == byHash || refusedFrames(err) {
+	if how == byHash || m.refusedFrames(err) {
 		l.candidates, l.foreign.ids = nil, nil
-		err = c.locateHashes(ctx, gaps, lacking, l)
+		err = m.locateHashes(ctx, gaps, lacking, l)
 	}
 	slices.Sort(l.foreign.ids)
 	return err
@@ -88,14 +87,13 @@ func (c *Client) locate(ctx context.Context, topic event.Topic, gaps window.Span
 
 // refusedFrames reports whether a server would rather be asked by hashes: it is older
 // than the frames, or they ask for too much.
-func refusedFrames(err error) bool {
-	var status *StatusError
-	return tooLarge(err) || errors.As(err, &status) && status.Status == http.StatusBadRequest
+func (m *Importer) refusedFrames(err error) bool {
+	return tooLarge(err) || m.Server.Status(err) == http.StatusBadRequest
 }
 
 // located adds what a stub says, if that is in gaps: where an event stands, which is
 // here if its hash is known.
-func (l *local) located(gaps window.Spans, it reconcile.Item, known bool) error {
+func (l *localSet) located(gaps window.Spans, it reconcile.Item, known bool) error {
 	if len(l.foreign.ids) >= 2*maxItems {
 		return errTooMany
 	}
@@ -110,11 +108,11 @@ func (l *local) located(gaps window.Spans, it reconcile.Item, known bool) error 
 }
 
 // locateHashes asks by the hashes of what is known.
-func (c *Client) locateHashes(ctx context.Context, gaps window.Spans, lacking uint64, l *local) error {
+func (m *Importer) locateHashes(ctx context.Context, gaps window.Spans, lacking uint64, l *localSet) error {
 	round := reconcile.Round{Strategy: reconcile.Stubs,
 		Why: fmt.Sprintf("%d of other logs are here, asked for by their hashes, and %d are missing", len(l.foreign.hashes), lacking)}
 	for some := range slices.Chunk(l.foreign.hashes, wire.MaxHashes) {
-		stubs, err := c.stubs(ctx, some, &round)
+		stubs, err := m.Server.Stubs(ctx, some, &round)
 		if err != nil {
 			return err
 		}
@@ -129,14 +127,14 @@ func (c *Client) locateHashes(ctx context.Context, gaps window.Spans, lacking ui
 }
 
 // locateShort asks for stubs with short hashes, whose salt nobody knows before.
-func (c *Client) locateShort(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how way, l *local) error {
+func (m *Importer) locateShort(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
 	known := uint64(len(l.foreign.hashes))
-	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: c.salt()}
+	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.salt()}
 	round := reconcile.Round{Strategy: reconcile.Stubs, Why: fmt.Sprintf("%d of other logs are here, and all of %d that are missing are named", known, lacking)}
 	if how == byFilter {
 		round.Why = fmt.Sprintf("%d of other logs are here, told by a filter, and %d are missing", known, lacking)
 		var err error
-		if req.Filter, err = reconcile.NewBloom(reconcile.FromHashes(window.Span{}, l.foreign.hashes).Items(), known, filterBits, c.salt()); err != nil {
+		if req.Filter, err = reconcile.NewBloom(reconcile.FromHashes(window.Span{}, l.foreign.hashes).Items(), known, filterBits, m.salt()); err != nil {
 			return err
 		}
 	}
@@ -150,7 +148,7 @@ func (c *Client) locateShort(ctx context.Context, topic event.Topic, gaps window
 	}
 	for _, req.Span = range asked {
 		for !req.Span.Empty() {
-			resp, err := c.askStubs(ctx, topic, &req, &round)
+			resp, err := m.askStubs(ctx, topic, &req, &round)
 			if err != nil {
 				return err
 			}
@@ -171,27 +169,21 @@ func (c *Client) locateShort(ctx context.Context, topic event.Topic, gaps window
 const filterBits = 7
 
 // salt returns what keys short hashes.
-func (c *Client) salt() (s reconcile.Salt) {
-	if c.cfg.Reconcile.Salt != nil {
-		return c.cfg.Reconcile.Salt()
+func (m *Importer) salt() (s reconcile.Salt) {
+	if m.Reconcile.Salt != nil {
+		return m.Reconcile.Salt()
 	}
 	rand.Read(s[:]) // never fails
 	return s
 }
 
 // askStubs asks once.
-func (c *Client) askStubs(ctx context.Context, topic event.Topic, req *reconcile.StubRequest, round *reconcile.Round) (*reconcile.StubResponse, error) {
+func (m *Importer) askStubs(ctx context.Context, topic event.Topic, req *reconcile.StubRequest, round *reconcile.Round) (*reconcile.StubResponse, error) {
 	request := req.AppendTo(nil)
-	response, err := framePeer{c, topic}.Ask(ctx, request)
+	response, err := m.Server.Peer(topic).Ask(ctx, request)
 	if err != nil {
 		return nil, err
 	}
 	round.Up, round.Down = round.Up+len(request), round.Down+len(response)
-	return reconcile.ParseStubs(response, req, c.cfg.Reconcile.Limits)
-}
-
-// Known returns how many of the events with these hashes, at most 10,000, the log has.
-func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
-	stubs, err := c.stubs(ctx, hashes, &reconcile.Round{})
-	return len(stubs), err
+	return reconcile.ParseStubs(response, req, m.Reconcile.Limits)
 }

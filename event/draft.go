@@ -37,7 +37,7 @@ func (d *Draft) Check() error {
 }
 
 // Hash returns the hash of d.
-func (d *Draft) Hash() Hash { return sum(d.User, d.Path, d.Type, d.Key, d.Value) }
+func (d *Draft) Hash() Hash { return hashOf(d.User, d.Path, d.Type, d.Key, d.Value) }
 
 // AppendJSON appends d to b as a JSON object, which ParseDraft parses.
 func (d *Draft) AppendJSON(b []byte) []byte {
@@ -137,7 +137,7 @@ func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 	}
 	for more := true; more; more = s.skip(',') {
 		s.space()
-		name, ok := s.plain()
+		name, ok := s.scanPlain()
 		s.space()
 		if !ok || !s.skip(':') {
 			return 0, false
@@ -170,22 +170,22 @@ func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 }
 
 func (s *scanner) draftText(to *string) bool {
-	b, ok := s.plain()
+	b, ok := s.scanPlain()
 	*to = string(b)
 	return ok
 }
 
 func (s *scanner) draftType(to *Type) bool {
-	b, ok := s.plain()
+	b, ok := s.scanPlain()
 	*to = typeOf(b)
 	return ok
 }
 
 func (s *scanner) draftValue(to *[]byte) bool {
 	from, spaces := s.i, s.spaces
-	ok := s.value(MaxDepth)
+	ok := s.scanValue(MaxDepth)
 	if ok {
-		*to = compact(s.b[from:s.i], s.spaces-spaces)
+		*to = compactJSON(s.b[from:s.i], s.spaces-spaces)
 	}
 	return ok
 }

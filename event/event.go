@@ -26,7 +26,7 @@ type Event struct {
 // New returns the event of d at id and t, with its line encoded once. d must have passed
 // Check, id must not be Beginning, t must be Valid, and h must be d's hash.
 func New(id ID, t Time, d Draft, h Hash) Event {
-	ev := Event{ID: id, Time: t, Draft: d, Hash: h, Extra: d.extra()}
+	ev := Event{ID: id, Time: t, Draft: d, Hash: h, Extra: d.expiryExtra()}
 	ev.line = ev.AppendLine(make([]byte, 0, len(d.Value)+len(d.User)+len(d.Path)+len(d.Key)+224))
 	return ev
 }

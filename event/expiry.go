@@ -27,8 +27,8 @@ func (d *Draft) IsExpiry() bool {
 	return err == nil
 }
 
-// extra returns the members that a log adds to the line of d's event, before the value.
-func (d *Draft) extra() []byte {
+// expiryExtra returns the members that a log adds to the line of d's event, before the value.
+func (d *Draft) expiryExtra() []byte {
 	if d.IsExpiry() {
 		return []byte(`"reason":"expired"`)
 	}
@@ -37,4 +37,4 @@ func (d *Draft) extra() []byte {
 
 // Covered reports whether ev's line can be rebuilt from its ID, its time and the draft that
 // its hash covers: it has no other members.
-func (ev *Event) Covered() bool { return bytes.Equal(ev.Extra, ev.extra()) }
+func (ev *Event) Covered() bool { return bytes.Equal(ev.Extra, ev.expiryExtra()) }

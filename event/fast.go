@@ -50,8 +50,8 @@ func Skim(line []byte) (s Skimmed, err error) {
 func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 	p := lineParser{rest: line}
 	s, text, err := p.skim()
-	p.text(`,"key":`)
-	hash := p.text(`,"hash":`)
+	p.cutText(`,"key":`)
+	hash := p.cutText(`,"hash":`)
 	if err == nil {
 		err = p.err
 	}
@@ -71,9 +71,9 @@ func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 
 // skim parses the first members of a line, up to its type, and returns its time as text.
 func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
-	id := p.text(`{"id":`)
-	time = p.text(`,"time":`)
-	user, path, typ := p.text(`,"user":`), p.text(`,"path":`), p.text(`,"type":`)
+	id := p.cutText(`{"id":`)
+	time = p.cutText(`,"time":`)
+	user, path, typ := p.cutText(`,"user":`), p.cutText(`,"path":`), p.cutText(`,"type":`)
 	if p.err != nil {
 		return s, nil, p.err
 	}

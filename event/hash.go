@@ -61,7 +61,7 @@ var hexDigits = func() (values [256]byte) {
 	return values
 }()
 
-func sum(user, path string, typ Type, key string, value []byte) (h Hash) {
+func hashOf(user, path string, typ Type, key string, value []byte) (h Hash) {
 	b := make([]byte, 0, 512) // on the stack only because of the Clone below
 	b = append(append(b, hashDomain...), 0)
 	b = append(append(b, user...), 0)

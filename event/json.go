@@ -22,7 +22,7 @@ func CompactValue(v []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("value: %w", err)
 	}
-	return compact(v, spaces), nil
+	return compactJSON(v, spaces), nil
 }
 
 // CheckJSON returns an error if v is not exactly one JSON value in valid UTF-8, nested no
@@ -32,9 +32,9 @@ func CheckJSON(v []byte) error {
 	return err
 }
 
-// compact returns a copy of a JSON value without the white space between its tokens, which
+// compactJSON returns a copy of a JSON value without the white space between its tokens, which
 // takes the given number of bytes.
-func compact(v []byte, spaces int) []byte {
+func compactJSON(v []byte, spaces int) []byte {
 	if spaces == 0 {
 		return bytes.Clone(v)
 	}

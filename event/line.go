@@ -43,9 +43,9 @@ func parseLine(line []byte) (Event, error) {
 // the members, but not the names in them.
 func cutLine(line []byte) (ev Event, tail []byte, err error) {
 	p := lineParser{rest: line}
-	id, t := p.text(`{"id":`), p.text(`,"time":`)
-	user, path := p.text(`,"user":`), p.text(`,"path":`)
-	typ, key, hash := p.text(`,"type":`), p.text(`,"key":`), p.text(`,"hash":`)
+	id, t := p.cutText(`{"id":`), p.cutText(`,"time":`)
+	user, path := p.cutText(`,"user":`), p.cutText(`,"path":`)
+	typ, key, hash := p.cutText(`,"type":`), p.cutText(`,"key":`), p.cutText(`,"hash":`)
 	if p.err != nil {
 		return ev, nil, p.err
 	}
@@ -84,9 +84,9 @@ type lineParser struct {
 	err  error
 }
 
-// text parses label and the JSON string after it, and returns the bytes between the quotes.
+// cutText parses label and the JSON string after it, and returns the bytes between the quotes.
 // It accepts only the escapes that appendString writes.
-func (p *lineParser) text(label string) []byte {
+func (p *lineParser) cutText(label string) []byte {
 	if p.err != nil {
 		return nil
 	}

@@ -20,7 +20,7 @@ type scanner struct {
 func isJSON(v []byte, deepest int) (spaces int, ok bool) {
 	s := scanner{b: v}
 	s.space()
-	if !s.value(deepest) {
+	if !s.scanValue(deepest) {
 		return 0, false
 	}
 	s.space()
@@ -36,8 +36,8 @@ func (s *scanner) space() {
 	}
 }
 
-// at returns the next byte, or 0 at the end.
-func (s *scanner) at() byte {
+// peekByte returns the next byte, or 0 at the end.
+func (s *scanner) peekByte() byte {
 	if s.i < len(s.b) {
 		return s.b[s.i]
 	}
@@ -46,17 +46,17 @@ func (s *scanner) at() byte {
 
 // skip reads the byte c if it comes next.
 func (s *scanner) skip(c byte) bool {
-	if s.at() != c {
+	if s.peekByte() != c {
 		return false
 	}
 	s.i++
 	return true
 }
 
-func (s *scanner) value(deepest int) bool {
-	switch c := s.at(); c {
+func (s *scanner) scanValue(deepest int) bool {
+	switch c := s.peekByte(); c {
 	case '"':
-		return s.text()
+		return s.scanText()
 	case '{', '[':
 		return deepest > 0 && s.nested(c+2, deepest-1) // '{'+2 is '}', and '['+2 is ']'
 	case 't':
@@ -79,7 +79,7 @@ func (s *scanner) nested(end byte, deepest int) bool {
 	}
 	for {
 		if end == '}' {
-			if !s.text() {
+			if !s.scanText() {
 				return false
 			}
 			s.space()
@@ -88,7 +88,7 @@ func (s *scanner) nested(end byte, deepest int) bool {
 			}
 			s.space()
 		}
-		if !s.value(deepest) {
+		if !s.scanValue(deepest) {
 			return false
 		}
 		s.space()
@@ -102,8 +102,8 @@ func (s *scanner) nested(end byte, deepest int) bool {
 	}
 }
 
-// text reads a string.
-func (s *scanner) text() bool {
+// scanText reads a string.
+func (s *scanner) scanText() bool {
 	if !s.skip('"') {
 		return false
 	}
@@ -114,7 +114,7 @@ func (s *scanner) text() bool {
 		case c == '"':
 			return true
 		case c == '\\':
-			if !s.escape() {
+			if !s.scanEscape() {
 				return false
 			}
 		case c < ' ':
@@ -126,16 +126,16 @@ func (s *scanner) text() bool {
 	return false
 }
 
-// escape reads the rest of an escape after its backslash.
-func (s *scanner) escape() bool {
-	c := s.at()
+// scanEscape reads the rest of an escape after its backslash.
+func (s *scanner) scanEscape() bool {
+	c := s.peekByte()
 	s.i++
 	switch c {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		return true
 	case 'u':
 		for range 4 {
-			if !isHex(s.at()) {
+			if !isHex(s.peekByte()) {
 				return false
 			}
 			s.i++
@@ -177,16 +177,16 @@ func (s *scanner) number() bool {
 // digits reads one or more digits.
 func (s *scanner) digits() bool {
 	from := s.i
-	for c := s.at(); '0' <= c && c <= '9'; c = s.at() {
+	for c := s.peekByte(); '0' <= c && c <= '9'; c = s.peekByte() {
 		s.i++
 	}
 	return s.i > from
 }
 
-// plain reads a string. It returns its text, and whether it has no escapes.
-func (s *scanner) plain() ([]byte, bool) {
+// scanPlain reads a string. It returns its text, and whether it has no escapes.
+func (s *scanner) scanPlain() ([]byte, bool) {
 	from := s.i + 1
-	if !s.text() {
+	if !s.scanText() {
 		return nil, false
 	}
 	b := s.b[from : s.i-1]

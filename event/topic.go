@@ -62,14 +62,14 @@ func Exactly(s Storage) Topic {
 // ParseTopic parses a topic. Different spellings of one set ("alice", "alice/", "alice/*")
 // return the same topic.
 func ParseTopic(s string) (Topic, error) {
-	t, err := parseTopic(s)
+	t, err := readTopic(s)
 	if err != nil {
 		return Topic{}, fmt.Errorf("parse topic %.80q: %w", s, err)
 	}
 	return t, nil
 }
 
-func parseTopic(s string) (Topic, error) {
+func readTopic(s string) (Topic, error) {
 	user, path, _ := strings.Cut(s, "/")
 	t := Topic{}
 	if user != "*" {
@@ -237,7 +237,7 @@ func (t Topic) PathRanges() iter.Seq2[string, string] {
 		case Subtree:
 			_ = yield(t.path, t.path+"\x00") && yield(t.path+"/", t.path+"0") // '0' follows '/'
 		default:
-			yield(t.path, after(t.path))
+			yield(t.path, prefixEnd(t.path))
 		}
 	}
 }
@@ -257,9 +257,9 @@ func (t Topic) StorageRange() (from, to Storage) {
 	return Storage{t.user, t.path}, end
 }
 
-// after returns the smallest string greater than all strings that begin with p, or "" if
+// prefixEnd returns the smallest string greater than all strings that begin with p, or "" if
 // there is none.
-func after(p string) string {
+func prefixEnd(p string) string {
 	for i := len(p) - 1; i >= 0; i-- {
 		if p[i] < 0xff {
 			return p[:i] + string([]byte{p[i] + 1})

@@ -232,7 +232,7 @@ func TestPathRangesOnBytes(t *testing.T) {
 			kind: rapid.SampledFrom([]Kind{Prefix, Subtree, Exact}).Draw(t, "kind"),
 		}
 		other := text.Draw(t, "other")
-		for _, path := range []string{other, topic.path, topic.path + other, topic.path + "/" + other, after(topic.path), after(topic.path) + other} {
+		for _, path := range []string{other, topic.path, topic.path + other, topic.path + "/" + other, prefixEnd(topic.path), prefixEnd(topic.path) + other} {
 			if got, want := inRanges(topic, path), topic.matchesPath(path); got != want {
 				t.Fatalf("the ranges of %q hold %q: %v, want %v", topic, path, got, want)
 			}
@@ -251,7 +251,7 @@ func TestAfter(t *testing.T) {
 	for p, want := range map[string]string{
 		"": "", "\xff": "", "\xff\xff": "", "a": "b", "a\xff": "b", "a\xff\xff": "b", "\x00": "\x01", "a/": "a0", "\xfe\xff": "\xff",
 	} {
-		if got := after(p); got != want {
+		if got := prefixEnd(p); got != want {
 			t.Errorf("after(%q) = %q, want %q", p, got, want)
 		}
 	}

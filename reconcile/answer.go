@@ -37,12 +37,12 @@ func Answer(local Set, req *Request, limits Limits) (*Response, error) {
 		return &a.resp, nil
 	}
 	if a.resp.Sum.Count > a.limits.Items {
-		return nil, tooLarge("set: %d events are more than %d; ask for a part of the stretch", a.resp.Sum.Count, a.limits.Items)
+		return nil, frameTooLarge("set: %d events are more than %d; ask for a part of the stretch", a.resp.Sum.Count, a.limits.Items)
 	}
-	if err := a.answer(); err != nil {
+	if err := a.answerBody(); err != nil {
 		return nil, err
 	}
-	return &a.resp, a.back()
+	return &a.resp, a.addFilter()
 }
 
 type answerer struct {
@@ -71,20 +71,20 @@ func (a *answerer) sums() (err error) {
 	return nil
 }
 
-func (a *answerer) answer() error {
+func (a *answerer) answerBody() error {
 	switch b := a.req.body.(type) {
 	case gaps:
-		return a.gaps(b)
+		return a.answerGaps(b)
 	case list:
-		return a.list(b)
+		return a.answerList(b)
 	case *Filter:
-		return a.filter(b)
+		return a.answerFilter(b)
 	case sketched:
-		return a.sketch(b)
+		return a.answerSketch(b)
 	case leaves:
-		return a.leaves(b)
+		return a.answerLeaves(b)
 	case blocks:
-		return a.blocks(b)
+		return a.answerBlocks(b)
 	}
 	return nil
 }
@@ -110,9 +110,9 @@ func (a *answerer) missing(f func(Item) bool) error {
 	return nil
 }
 
-// gaps lists what lies outside the stretches, up to the asker's last event: what
+// answerGaps lists what lies outside the stretches, up to the asker's last event: what
 // is behind that is pulled anyway.
-func (a *answerer) gaps(g gaps) error {
+func (a *answerer) answerGaps(g gaps) error {
 	last := a.req.Sum.Last
 	held := g.held
 	return a.missing(func(it Item) bool {
@@ -124,11 +124,11 @@ func (a *answerer) gaps(g gaps) error {
 	})
 }
 
-func (a *answerer) list(l list) error {
+func (a *answerer) answerList(l list) error {
 	key := l.salt.keyer()
 	found := make([]bool, len(l.shorts))
 	err := a.missing(func(it Item) bool {
-		i, ok := slices.BinarySearch(l.shorts, key.short(&it.Hash))
+		i, ok := slices.BinarySearch(l.shorts, key.shortHash(&it.Hash))
 		if ok {
 			found[i] = true
 		}
@@ -145,18 +145,18 @@ func (a *answerer) list(l list) error {
 	return nil
 }
 
-// filter lists what f does not have. An inverse filter has whole hashes, so those
+// answerFilter lists what f does not have. An inverse filter has whole hashes, so those
 // that are not here can be told.
-func (a *answerer) filter(f *Filter) error {
+func (a *answerer) answerFilter(f *Filter) error {
 	if f.slots == nil {
 		return a.missing(func(it Item) bool { return !f.Seen(it.Hash) })
 	}
 	found := make([]bool, len(f.slots.hashes))
 	err := a.missing(func(it Item) bool {
-		short := f.key.short(&it.Hash)
+		short := f.key.shortHash(&it.Hash)
 		seen := f.slots.seen(short, &it.Hash)
 		if seen {
-			found[f.slots.place(short)] = true
+			found[f.slots.slotOf(short)] = true
 		}
 		return !seen
 	})
@@ -164,8 +164,8 @@ func (a *answerer) filter(f *Filter) error {
 		return err
 	}
 	for i := range found {
-		if f.slots.has(uint64(i)) && !found[i] {
-			a.resp.Unknown = append(a.resp.Unknown, f.key.short(&f.slots.hashes[i]))
+		if f.slots.isUsed(uint64(i)) && !found[i] {
+			a.resp.Unknown = append(a.resp.Unknown, f.key.shortHash(&f.slots.hashes[i]))
 		}
 	}
 	slices.Sort(a.resp.Unknown)
@@ -173,10 +173,10 @@ func (a *answerer) filter(f *Filter) error {
 	return nil
 }
 
-// sketch subtracts the asker's cells from those of the own set and peels what is
+// answerSketch subtracts the asker's cells from those of the own set and peels what is
 // left. Cells that peel into something that cannot be the difference are taken for
 // too few.
-func (a *answerer) sketch(s sketched) error {
+func (a *answerer) answerSketch(s sketched) error {
 	key := s.salt.keyer()
 	diff, err := newSketch(a.local.Items(), len(s.cells), key)
 	if err != nil {
@@ -191,7 +191,7 @@ func (a *answerer) sketch(s sketched) error {
 	slices.Sort(plus)
 	slices.Sort(minus)
 	err = a.missing(func(it Item) bool {
-		_, ok := slices.BinarySearch(plus, key.short(&it.Hash))
+		_, ok := slices.BinarySearch(plus, key.shortHash(&it.Hash))
 		return ok
 	})
 	if err != nil {
@@ -205,14 +205,14 @@ func (a *answerer) sketch(s sketched) error {
 	return nil
 }
 
-func (a *answerer) leaves(l leaves) (err error) {
+func (a *answerer) answerLeaves(l leaves) (err error) {
 	a.resp.Blocks, a.resp.Partial, err = differing(a.local.Items(), a.req.Shared, l, a.limits.Leaves)
 	return err
 }
 
-// blocks lists all items of the blocks asked for, in whole blocks. If the first
+// answerBlocks lists all items of the blocks asked for, in whole blocks. If the first
 // does not fit none is covered, and the asker asks for smaller ones.
-func (a *answerer) blocks(bs blocks) error {
+func (a *answerer) answerBlocks(bs blocks) error {
 	left, whole, covered := bs.numbers, 0, 0
 	pass := func(until uint64) {
 		for ; len(left) > 0 && left[0] < until; left = left[1:] {
@@ -234,14 +234,14 @@ func (a *answerer) blocks(bs blocks) error {
 	return nil
 }
 
-// back adds the own filter, with the salt that the asker drew.
-func (a *answerer) back() (err error) {
+// addFilter adds the own filter, with the salt that the asker drew.
+func (a *answerer) addFilter() (err error) {
 	if a.req.Back == 0 {
 		return nil
 	}
 	n, k := a.resp.Sum.Count, a.req.Back
 	if bloomBytes(n, k) > float64(a.limits.Filter) {
-		return tooLarge("filter: %d events with %d hash functions are more than %d bytes", n, k, a.limits.Filter)
+		return frameTooLarge("filter: %d events with %d hash functions are more than %d bytes", n, k, a.limits.Filter)
 	}
 	a.resp.Filter, err = NewBloom(a.local.Items(), n, k, a.req.BackSalt)
 	return err

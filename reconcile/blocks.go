@@ -71,7 +71,7 @@ func shiftFor(n uint64, most int) int {
 func parseShift(r *reader) int {
 	shift := int(r.byte("shift"))
 	if r.err == nil && shift > 64 {
-		r.fail(malformed("shift: %d is more than 64", shift))
+		r.setError(malformed("shift: %d is more than 64", shift))
 	}
 	return shift
 }
@@ -80,7 +80,7 @@ func parseLeaves(r *reader, limit int) leaves {
 	l := leaves{shift: parseShift(r)}
 	n := r.limited("leaves", limit)
 	if r.err == nil && n*(1+sha256.Size) > len(r.b) {
-		r.fail(malformed("leaves: %d in %d bytes", n, len(r.b)))
+		r.setError(malformed("leaves: %d in %d bytes", n, len(r.b)))
 	}
 	if r.err != nil {
 		return l
@@ -88,7 +88,7 @@ func parseLeaves(r *reader, limit int) leaves {
 	l.of = make([]leaf, n)
 	at := uint64(0)
 	for i := range l.of {
-		at = r.next("block", i, at)
+		at = r.readAscending("block", i, at)
 		l.of[i].block = at
 		r.fixed("leaf", l.of[i].sum[:])
 	}

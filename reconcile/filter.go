@@ -33,7 +33,7 @@ func NewBloom(items Items, n uint64, bits int, salt Salt) (*Filter, error) {
 		if err != nil {
 			return nil, err
 		}
-		key := f.bytes(&it.Hash)
+		key := f.shortBytes(&it.Hash)
 		f.bloom.Add(key[:])
 	}
 	return f, nil
@@ -52,14 +52,14 @@ func bloomBytes(n uint64, k int) float64 { return float64(bloomSize(n, k))/8 + 5
 // Seen reports whether h may be in the set. If it is false, h is not.
 func (f *Filter) Seen(h event.Hash) bool {
 	if f.slots != nil {
-		return f.slots.seen(f.key.short(&h), &h)
+		return f.slots.seen(f.key.shortHash(&h), &h)
 	}
-	key := f.bytes(&h)
+	key := f.shortBytes(&h)
 	return f.bloom.Test(key[:])
 }
 
-func (f *Filter) bytes(h *event.Hash) (b [8]byte) {
-	binary.BigEndian.PutUint64(b[:], f.key.short(h))
+func (f *Filter) shortBytes(h *event.Hash) (b [8]byte) {
+	binary.BigEndian.PutUint64(b[:], f.key.shortHash(h))
 	return b
 }
 
@@ -105,7 +105,7 @@ func ParseFilter(frame []byte, limits Limits) (*Filter, error) {
 
 func parseFilter(k kind, body []byte, limits Limits) (*Filter, error) {
 	if len(body) > limits.Filter {
-		return nil, tooLarge("filter: %d bytes are more than %d", len(body), limits.Filter)
+		return nil, frameTooLarge("filter: %d bytes are more than %d", len(body), limits.Filter)
 	}
 	r := reader{b: body}
 	f := &Filter{}
@@ -114,7 +114,7 @@ func parseFilter(k kind, body []byte, limits Limits) (*Filter, error) {
 	f.key = f.salt.keyer()
 	if r.err == nil && k == kindInverse {
 		f.slots = parseSlots(&r)
-		return f, r.end()
+		return f, r.checkEnd()
 	}
 	if r.err != nil {
 		return nil, r.err

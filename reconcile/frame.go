@@ -79,7 +79,7 @@ func malformed(format string, args ...any) error {
 	return &FrameError{Detail: fmt.Sprintf(format, args...)}
 }
 
-func tooLarge(format string, args ...any) error {
+func frameTooLarge(format string, args ...any) error {
 	return &FrameError{TooLarge: true, Detail: fmt.Sprintf(format, args...)}
 }
 
@@ -106,8 +106,8 @@ func cutFrame(b []byte) (k kind, body, rest []byte, err error) {
 	}
 	k = kind(b[3])
 	r := reader{b: b[headerSize:]}
-	n := r.count("length", uint64(len(b)))
-	body = r.bytes("body", n)
+	n := r.readCount("length", uint64(len(b)))
+	body = r.readBytes("body", n)
 	return k, body, r.b, r.err
 }
 
@@ -118,7 +118,7 @@ type reader struct {
 	err error
 }
 
-func (r *reader) fail(err error) {
+func (r *reader) setError(err error) {
 	if r.err == nil {
 		r.err, r.b = err, nil
 	}
@@ -133,25 +133,25 @@ func (r *reader) uvarint(what string, most uint64) uint64 {
 	v, n := binary.Uvarint(r.b)
 	switch {
 	case n <= 0:
-		r.fail(malformed("%s: want an integer", what))
+		r.setError(malformed("%s: want an integer", what))
 		return 0
 	case n != max(1, (bits.Len64(v)+6)/7):
-		r.fail(malformed("%s: the integer is not in its shortest form", what))
+		r.setError(malformed("%s: the integer is not in its shortest form", what))
 		return 0
 	case v > most:
-		r.fail(malformed("%s: %d is more than %d", what, v, most))
+		r.setError(malformed("%s: %d is more than %d", what, v, most))
 		return 0
 	}
 	r.b = r.b[n:]
 	return v
 }
 
-// count is uvarint for a number of things of which each needs a byte at least:
+// readCount is uvarint for a number of things of which each needs a byte at least:
 // one that cannot be is refused before anything is made for it.
-func (r *reader) count(what string, most uint64) int {
+func (r *reader) readCount(what string, most uint64) int {
 	n := r.uvarint(what, most)
 	if r.err == nil && n > uint64(len(r.b)) {
-		r.fail(malformed("%s: %d, but %d bytes are left", what, n, len(r.b)))
+		r.setError(malformed("%s: %d, but %d bytes are left", what, n, len(r.b)))
 		return 0
 	}
 	return int(n)
@@ -159,18 +159,18 @@ func (r *reader) count(what string, most uint64) int {
 
 // limited is count with a limit of this side.
 func (r *reader) limited(what string, limit int) int {
-	n := r.count(what, maxCount)
+	n := r.readCount(what, maxCount)
 	if r.err == nil && n > limit {
-		r.fail(tooLarge("%s: %d is more than %d", what, n, limit))
+		r.setError(frameTooLarge("%s: %d is more than %d", what, n, limit))
 		return 0
 	}
 	return n
 }
 
-// bytes returns the next n bytes. They are not copied.
-func (r *reader) bytes(what string, n int) []byte {
+// readBytes returns the next n bytes. They are not copied.
+func (r *reader) readBytes(what string, n int) []byte {
 	if r.err == nil && (n < 0 || n > len(r.b)) {
-		r.fail(malformed("%s: want %d bytes, %d are left", what, n, len(r.b)))
+		r.setError(malformed("%s: want %d bytes, %d are left", what, n, len(r.b)))
 	}
 	if r.err != nil {
 		return nil
@@ -181,7 +181,7 @@ func (r *reader) bytes(what string, n int) []byte {
 }
 
 // fixed fills p.
-func (r *reader) fixed(what string, p []byte) { copy(p, r.bytes(what, len(p))) }
+func (r *reader) fixed(what string, p []byte) { copy(p, r.readBytes(what, len(p))) }
 
 func (r *reader) byte(what string) byte {
 	var b [1]byte
@@ -201,10 +201,10 @@ func (r *reader) uint32(what string) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// end returns what was wrong, or that something is left.
-func (r *reader) end() error {
+// checkEnd returns what was wrong, or that something is left.
+func (r *reader) checkEnd() error {
 	if r.err == nil && len(r.b) > 0 {
-		r.fail(malformed("%d bytes are left behind the body", len(r.b)))
+		r.setError(malformed("%d bytes are left behind the body", len(r.b)))
 	}
 	return r.err
 }

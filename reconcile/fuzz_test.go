@@ -141,10 +141,10 @@ func FuzzPeel(f *testing.F) {
 		}
 		again := make(sketch, len(whole))
 		for _, short := range plus {
-			again.put(short, 1, nil)
+			again.putShort(short, 1, nil)
 		}
 		for _, short := range minus {
-			again.put(short, -1, nil)
+			again.putShort(short, -1, nil)
 		}
 		if !slices.Equal(again, whole) {
 			t.Fatalf("%v peels into %v and %v, which are %v", whole, plus, minus, again)

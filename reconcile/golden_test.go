@@ -75,7 +75,7 @@ func goldenRequests(t testing.TB) (names []string, reqs []*Request) {
 	add("list", false, items(append(some, 9)...), func(s Set, _ Sum) body {
 		l := list{salt: salt}
 		for it := range s.Items() {
-			l.shorts = append(l.shorts, salt.keyer().short(&it.Hash))
+			l.shorts = append(l.shorts, salt.keyer().shortHash(&it.Hash))
 		}
 		slices.Sort(l.shorts)
 		return l

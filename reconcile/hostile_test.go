@@ -266,7 +266,7 @@ func TestDearestRequests(t *testing.T) {
 	set := setOf(false, stretch(0, n), scattered(1, false, n, 0, 0).peer)
 	random := make([]byte, 13*65_536)
 	for i := range len(random) / 8 {
-		binary.BigEndian.PutUint64(random[8*i:], mix(uint64(i)))
+		binary.BigEndian.PutUint64(random[8*i:], mixBits(uint64(i)))
 	}
 	var cells []byte
 	for i := range 65_536 {
@@ -274,7 +274,7 @@ func TestDearestRequests(t *testing.T) {
 	}
 	var pure []byte // each cell claims to hold one
 	for i := range 65_536 {
-		x := mix(uint64(i) + 1)
+		x := mixBits(uint64(i) + 1)
 		pure = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(pure, x), checkOf(x))
 		pure = binary.AppendVarint(pure, 1-expected(65_536, i))
 	}

@@ -30,38 +30,38 @@ func NewInverse(items Items, n uint64, m int, salt Salt) (*Filter, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.slots.put(f.key, it.Hash)
+		f.slots.putHash(f.key, it.Hash)
 	}
 	return f, nil
 }
 
 func newSlots(m int) *slots { return &slots{make([]byte, (m+7)/8), make([]event.Hash, m)} }
 
-// put puts h in its place. Of those that share one, which stays depends on the salt
+// putHash puts h in its place. Of those that share one, which stays depends on the salt
 // and not on their order: what is forgotten this time is likely to stay the next.
-func (s *slots) put(key keyer, h event.Hash) {
-	short := key.short(&h)
-	i := s.place(short)
-	if s.has(i) && key.short(&s.hashes[i]) > short {
+func (s *slots) putHash(key keyer, h event.Hash) {
+	short := key.shortHash(&h)
+	i := s.slotOf(short)
+	if s.isUsed(i) && key.shortHash(&s.hashes[i]) > short {
 		return
 	}
 	s.used[i/8] |= 1 << (i % 8)
 	s.hashes[i] = h
 }
 
-func (s *slots) place(short uint64) uint64 { return short % uint64(len(s.hashes)) }
+func (s *slots) slotOf(short uint64) uint64 { return short % uint64(len(s.hashes)) }
 
-func (s *slots) has(i uint64) bool { return s.used[i/8]>>(i%8)&1 == 1 }
+func (s *slots) isUsed(i uint64) bool { return s.used[i/8]>>(i%8)&1 == 1 }
 
 func (s *slots) seen(short uint64, h *event.Hash) bool {
-	i := s.place(short)
-	return s.has(i) && s.hashes[i] == *h
+	i := s.slotOf(short)
+	return s.isUsed(i) && s.hashes[i] == *h
 }
 
 func (s *slots) appendTo(b []byte) []byte {
 	b = append(binary.AppendUvarint(b, uint64(len(s.hashes))), s.used...)
 	for i := range s.hashes {
-		if s.has(uint64(i)) {
+		if s.isUsed(uint64(i)) {
 			b = append(b, s.hashes[i][:]...)
 		}
 	}
@@ -71,18 +71,18 @@ func (s *slots) appendTo(b []byte) []byte {
 func parseSlots(r *reader) *slots {
 	m := r.uvarint("slots", maxSlots)
 	if r.err == nil && (m == 0 || (m+7)/8 > uint64(len(r.b))) {
-		r.fail(malformed("inverse: %d slots in %d bytes", m, len(r.b)))
+		r.setError(malformed("inverse: %d slots in %d bytes", m, len(r.b)))
 	}
-	used := r.bytes("used slots", int(m+7)/8)
+	used := r.readBytes("used slots", int(m+7)/8)
 	n := 0
 	for _, c := range used {
 		n += bits.OnesCount8(c)
 	}
 	if r.err == nil && m%8 != 0 && used[m/8]>>(m%8) != 0 {
-		r.fail(malformed("inverse: slots behind the last are used"))
+		r.setError(malformed("inverse: slots behind the last are used"))
 	}
 	if r.err == nil && len(r.b) != n*len(event.Hash{}) {
-		r.fail(malformed("inverse: %d bytes for %d used slots", len(r.b), n))
+		r.setError(malformed("inverse: %d bytes for %d used slots", len(r.b), n))
 	}
 	if r.err != nil {
 		return nil
@@ -91,7 +91,7 @@ func parseSlots(r *reader) *slots {
 	s := newSlots(int(m))
 	copy(s.used, used)
 	for i := range s.hashes {
-		if s.has(uint64(i)) {
+		if s.isUsed(uint64(i)) {
 			r.fixed("slot", s.hashes[i][:])
 		}
 	}
@@ -108,7 +108,7 @@ func (f *Filter) Hashes() (hashes []event.Hash) {
 		return nil
 	}
 	for i := range f.slots.hashes {
-		if f.slots.has(uint64(i)) {
+		if f.slots.isUsed(uint64(i)) {
 			hashes = append(hashes, f.slots.hashes[i])
 		}
 	}

@@ -105,7 +105,7 @@ func Negotiate(ctx context.Context, local Set, peer Peer, cfg Config) (*Result, 
 		return nil, fmt.Errorf("read the own set: %w", err)
 	}
 	n := &negotiation{Config: cfg, ctx: ctx, peer: peer, view: v, gaps: -1}
-	if err := n.run(); err != nil {
+	if err := n.runRounds(); err != nil {
 		return nil, fmt.Errorf("negotiate %s: %w", local.Span(), err)
 	}
 	return n.result(), nil
@@ -133,31 +133,31 @@ type negotiation struct {
 }
 
 func (n *negotiation) result() *Result {
-	n.res.Missing, n.res.Extra = n.view.added, n.view.extra()
+	n.res.Missing, n.res.Extra = n.view.added, n.view.sortedExtra()
 	return &n.res
 }
 
-func (n *negotiation) settle(by Strategy, format string, args ...any) {
+func (n *negotiation) conclude(by Strategy, format string, args ...any) {
 	n.done, n.res.Proven = true, true
 	n.res.Outcome, n.res.Why = by, fmt.Sprintf(format, args...)
 }
 
-// giveUp leaves everything to be pulled. What was learned is dropped: if the peer
+// pullAll leaves everything to be pulled. What was learned is dropped: if the peer
 // contradicts itself, none of it can be believed.
-func (n *negotiation) giveUp(why string) {
+func (n *negotiation) pullAll(why string) {
 	n.done, n.res.Proven = true, false
 	n.res.Outcome, n.res.Why = Pull, why
 	n.res.Pull = window.Union(n.res.Span)
 	n.view.added, n.view.gone = nil, nil
 }
 
-func (n *negotiation) run() error {
+func (n *negotiation) runRounds() error {
 	if err := n.hello(); err != nil || n.done {
 		return err
 	}
 	why := ""
 	for !n.done && why == "" {
-		switch p := n.next(); {
+		switch p := n.nextPlan(); {
 		case p.strategy == Exact:
 			why = p.why
 		case len(n.res.Rounds) >= n.MaxRounds:
@@ -165,7 +165,7 @@ func (n *negotiation) run() error {
 		case n.corrections > maxCorrections:
 			why = fmt.Sprintf("%d corrections were not enough", maxCorrections)
 		default:
-			if err := n.try(p); refused(err) {
+			if err := n.tryPlan(p); refused(err) {
 				why = err.Error()
 			} else if err != nil {
 				return err
@@ -176,7 +176,7 @@ func (n *negotiation) run() error {
 		return nil
 	}
 	if err := n.exact(why); refused(err) {
-		n.giveUp(err.Error())
+		n.pullAll(err.Error())
 	} else if err != nil {
 		return err
 	}
@@ -189,12 +189,12 @@ func refused(err error) bool {
 	return errors.As(err, &f) && f.TooLarge
 }
 
-func (n *negotiation) request() *Request {
+func (n *negotiation) newRequest() *Request {
 	return &Request{Shared: n.view.base.Shared(), Span: n.view.span, Sum: n.view.sum}
 }
 
-// ask sends one request. It counts as a round of what strategy says.
-func (n *negotiation) ask(req *Request, strategy Strategy, why string) (*Response, error) {
+// askPeer sends one request. It counts as a round of what strategy says.
+func (n *negotiation) askPeer(req *Request, strategy Strategy, why string) (*Response, error) {
 	if err := n.ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -223,14 +223,14 @@ const freeGaps = 4096
 // hello tells the sums. Most negotiations end here.
 func (n *negotiation) hello() error {
 	v := n.view
-	req := n.request()
+	req := n.newRequest()
 	if err := n.offerGaps(req); err != nil {
 		return err
 	}
-	resp, err := n.ask(req, req.Strategy(), "the sums are told first")
+	resp, err := n.askPeer(req, req.Strategy(), "the sums are told first")
 	if refused(err) && req.body != nil {
 		req.body = nil
-		resp, err = n.ask(req, Summary, "the gaps were refused")
+		resp, err = n.askPeer(req, Summary, "the gaps were refused")
 	}
 	if err != nil {
 		return err
@@ -239,11 +239,11 @@ func (n *negotiation) hello() error {
 	v.span = n.res.Span
 	switch {
 	case v.sum.Equal(resp.Sum):
-		n.settle(Equal, "both sides have the same %d", resp.Sum.Count)
+		n.conclude(Equal, "both sides have the same %d", resp.Sum.Count)
 		return nil
 	case v.sum.Count == 0:
 		n.res.Pull = window.Union(n.res.Span)
-		n.settle(Empty, "nothing is held of %d", resp.Sum.Count)
+		n.conclude(Empty, "nothing is held of %d", resp.Sum.Count)
 		return nil
 	case resp.Sum.Count == 0:
 		return n.peerEmpty()
@@ -252,11 +252,11 @@ func (n *negotiation) hello() error {
 		n.narrow(resp)
 	}
 	if resp.Prefix {
-		n.settle(Prefix, "the first %d of %d are held", v.sum.Count, resp.Sum.Count)
+		n.conclude(Prefix, "the first %d of %d are held", v.sum.Count, resp.Sum.Count)
 		return nil
 	}
 	if n.theirs.Count > n.Limits.Items {
-		n.giveUp(fmt.Sprintf("%d events are too many to compare", n.theirs.Count))
+		n.pullAll(fmt.Sprintf("%d events are too many to compare", n.theirs.Count))
 		return nil
 	}
 	n.recount()
@@ -296,7 +296,7 @@ func (n *negotiation) measureGaps() error {
 }
 
 func (n *negotiation) peerEmpty() error {
-	extra, err := n.view.where(func(Item) bool { return true })
+	extra, err := n.view.findItems(func(Item) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -304,10 +304,10 @@ func (n *negotiation) peerEmpty() error {
 		return err
 	}
 	if !n.view.sum.Equal(n.theirs) {
-		n.giveUp("the peer has nothing, and a digest of something")
+		n.pullAll("the peer has nothing, and a digest of something")
 		return nil
 	}
-	n.settle(Empty, "the peer has nothing")
+	n.conclude(Empty, "the peer has nothing")
 	return nil
 }
 
@@ -331,8 +331,8 @@ func (n *negotiation) recount() {
 
 func (n *negotiation) diff() float64 { return float64(n.theirs.Count) - float64(n.view.sum.Count) }
 
-// next returns what to try.
-func (n *negotiation) next() plan {
+// nextPlan returns what to try.
+func (n *negotiation) nextPlan() plan {
 	count, peer := n.view.sum.Count, n.theirs.Count
 	forced := plan{strategy: n.Strategy, why: "it was asked for"}
 	cannot := func(why string) plan { return plan{strategy: Exact, why: why} }

@@ -25,7 +25,7 @@ func drawWorld(t *rapid.T, most int) *world {
 	for i := range n {
 		w.head += event.ID(step)
 		it := itemAt(w.head)
-		r := mix(seed + uint64(i))
+		r := mixBits(seed + uint64(i))
 		if int(r%100) >= here {
 			w.local = append(w.local, it)
 		}
@@ -116,7 +116,7 @@ func TestUnionWithLies(t *testing.T) {
 		cfg := Config{Strategy: rapid.SampledFrom(strategies).Draw(t, "strategy"), Salt: salts(1)}
 		lie := rapid.Uint64().Draw(t, "lie")
 		share := rapid.Uint64Range(0, 100).Draw(t, "lies %")
-		lies := func(it Item) bool { return mix(lie^it.key(false))%100 < share }
+		lies := func(it Item) bool { return mixBits(lie^it.key(false))%100 < share }
 		s := newServer(w)
 		s.tamper = func(req *Request, resp *Response) {
 			if req.Strategy() != Exact {
@@ -171,7 +171,7 @@ func TestRing(t *testing.T) {
 			replicas[r] = map[event.Hash]bool{}
 		}
 		for i := range n {
-			in := mix(seed+uint64(i))%7 + 1 // at least one has it
+			in := mixBits(seed+uint64(i))%7 + 1 // at least one has it
 			for r := range replicas {
 				if in>>r&1 == 1 {
 					replicas[r][itemAt(event.ID(i+1)).Hash] = true
@@ -249,11 +249,11 @@ func TestSketchIsTheDifference(t *testing.T) {
 		w := drawWorld(t, 200)
 		m := rapid.IntRange(1, 400).Draw(t, "cells")
 		key := salts(rapid.Uint64().Draw(t, "salt"))().keyer()
-		local, err := newSketch(all(w.local), m, key)
+		local, err := newSketch(yieldItems(w.local), m, key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer, err := newSketch(all(w.peer), m, key)
+		peer, err := newSketch(yieldItems(w.peer), m, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func TestSketchIsTheDifference(t *testing.T) {
 		want := func(from []Item, not map[event.Hash]bool) (shorts []uint64) {
 			for _, it := range from {
 				if !not[it.Hash] {
-					shorts = append(shorts, key.short(&it.Hash))
+					shorts = append(shorts, key.shortHash(&it.Hash))
 				}
 			}
 			slices.Sort(shorts)

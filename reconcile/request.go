@@ -125,7 +125,7 @@ func appendSum(b []byte, s Sum) []byte {
 	return append(binary.AppendUvarint(b, s.Count), s.Digest[:]...)
 }
 
-func (r *reader) sum() (s Sum) {
+func (r *reader) readSum() (s Sum) {
 	s.Count = r.uvarint("count", maxCount)
 	r.fixed("digest", s.Digest[:])
 	return s
@@ -136,7 +136,7 @@ func (r *reader) sum() (s Sum) {
 func ParseRequest(b []byte, limits Limits) (*Request, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
-		return nil, tooLarge("request: %d bytes are more than %d", len(b), limits.Body)
+		return nil, frameTooLarge("request: %d bytes are more than %d", len(b), limits.Body)
 	}
 	k, summary, rest, err := cutFrame(b)
 	if err != nil {
@@ -168,14 +168,14 @@ func parseSummary(b []byte) (*Request, error) {
 	req := &Request{Shared: flags&flagShared != 0, Back: int(back)}
 	req.Span.From = event.ID(r.uvarint("from", uint64(event.MaxID)))
 	req.Span.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
-	req.Sum = r.sum()
+	req.Sum = r.readSum()
 	if req.Shared {
 		req.Sum.Last = event.ID(r.uvarint("last", uint64(event.MaxID)))
 	}
 	if req.Back > 0 {
 		r.fixed("salt", req.BackSalt[:])
 	}
-	if err := r.end(); err != nil {
+	if err := r.checkEnd(); err != nil {
 		return nil, err
 	}
 	if req.Span.To == 0 {
@@ -204,24 +204,24 @@ func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
 			return nil, malformed("a list of gaps needs shared ids")
 		}
 		spans := parseSpans(&r, req.Span)
-		return gaps{spans}, r.end()
+		return gaps{spans}, r.checkEnd()
 	case kindList:
 		var l list
 		r.fixed("salt", l.salt[:])
 		l.shorts = parseShorts(&r, maxList)
-		return l, r.end()
+		return l, r.checkEnd()
 	case kindSketch:
 		var s sketched
 		s.n = req.Sum.Count
 		s.cells, s.salt = parseSketch(&r, s.n, limits.Cells)
-		return s, r.end()
+		return s, r.checkEnd()
 	case kindLeaves:
 		l := parseLeaves(&r, limits.Leaves)
-		return l, r.end()
+		return l, r.checkEnd()
 	case kindBlocks:
 		bs := blocks{shift: parseShift(&r)}
 		bs.numbers = parseAscending(&r, "blocks", limits.Leaves)
-		return bs, r.end()
+		return bs, r.checkEnd()
 	}
 	return nil, malformed("kind %d: not known behind a summary", k)
 }
@@ -246,7 +246,7 @@ func appendSpans(b []byte, spans window.Spans) []byte {
 func parseSpans(r *reader, within window.Span) window.Spans {
 	n := r.limited("spans", maxSpans)
 	if r.err == nil && 2*n > len(r.b) {
-		r.fail(malformed("spans: %d in %d bytes", n, len(r.b)))
+		r.setError(malformed("spans: %d in %d bytes", n, len(r.b)))
 	}
 	if r.err != nil {
 		return nil
@@ -257,7 +257,7 @@ func parseSpans(r *reader, within window.Span) window.Spans {
 		from := at + event.ID(r.uvarint("gap", uint64(event.MaxID-at)))
 		to := from + event.ID(r.uvarint("span", uint64(event.MaxID-from)))
 		if r.err == nil && (to <= from || i > 0 && from == at || !within.Contains(window.Span{From: from, To: to})) {
-			r.fail(malformed("spans: %s-%s after %s in %s", from, to, at, within))
+			r.setError(malformed("spans: %s-%s after %s in %s", from, to, at, within))
 		}
 		spans[i], at = window.Span{From: from, To: to}, to
 	}
@@ -280,7 +280,7 @@ func appendShorts(b []byte, shorts []uint64) []byte {
 func parseShorts(r *reader, limit int) []uint64 {
 	n := r.limited("short hashes", limit)
 	if r.err == nil && 8*n > len(r.b) {
-		r.fail(malformed("short hashes: %d in %d bytes", n, len(r.b)))
+		r.setError(malformed("short hashes: %d in %d bytes", n, len(r.b)))
 	}
 	if r.err != nil {
 		return nil
@@ -289,7 +289,7 @@ func parseShorts(r *reader, limit int) []uint64 {
 	for i := range shorts {
 		shorts[i] = r.uint64("short hash")
 		if i > 0 && shorts[i] <= shorts[i-1] {
-			r.fail(malformed("short hashes: not in order"))
+			r.setError(malformed("short hashes: not in order"))
 		}
 	}
 	return shorts
@@ -334,17 +334,17 @@ func parseAscending(r *reader, what string, limit int) []uint64 {
 	numbers := make([]uint64, n)
 	at := uint64(0)
 	for i := range numbers {
-		numbers[i] = r.next(what, i, at)
+		numbers[i] = r.readAscending(what, i, at)
 		at = numbers[i]
 	}
 	return numbers
 }
 
-// next reads the ith of ascending numbers, the last of which was at.
-func (r *reader) next(what string, i int, at uint64) uint64 {
+// readAscending reads the ith of ascending numbers, the last of which was at.
+func (r *reader) readAscending(what string, i int, at uint64) uint64 {
 	step := r.uvarint(what, ^uint64(0)-at)
 	if r.err == nil && i > 0 && step == 0 {
-		r.fail(malformed("%s: not in order", what))
+		r.setError(malformed("%s: not in order", what))
 	}
 	return at + step
 }

@@ -142,7 +142,7 @@ func (p *Response) appendBlocks(b []byte) []byte {
 func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
-		return nil, tooLarge("response: %d bytes are more than %d", len(b), limits.Body)
+		return nil, frameTooLarge("response: %d bytes are more than %d", len(b), limits.Body)
 	}
 	k, body, rest, err := cutFrame(b)
 	if err != nil {
@@ -153,27 +153,27 @@ func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
 	}
 	r := reader{b: body}
 	p := &Response{}
-	flags := p.parse(&r, req, limits)
-	if err := r.end(); err != nil {
+	flags := p.parseParts(&r, req, limits)
+	if err := r.checkEnd(); err != nil {
 		return nil, err
 	}
-	if err := p.check(req); err != nil {
+	if err := p.checkAgainst(req); err != nil {
 		return nil, err
 	}
-	return p, p.parseFilter(rest, flags&hasFilter != 0, limits)
+	return p, p.parseOwnFilter(rest, flags&hasFilter != 0, limits)
 }
 
-func (p *Response) parse(r *reader, req *Request, limits Limits) (flags byte) {
+func (p *Response) parseParts(r *reader, req *Request, limits Limits) (flags byte) {
 	flags = r.byte("flags")
 	p.Prefix, p.Partial = flags&isPrefix != 0, flags&isPartial != 0
 	p.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
-	p.Sum = r.sum()
+	p.Sum = r.readSum()
 	if flags&hasUpTo != 0 {
-		s := r.sum()
+		s := r.readSum()
 		p.UpTo = &s
 	}
 	if flags&hasMissing != 0 {
-		p.Missing = parseItems(r, req.Shared, window.Span{From: req.Span.From, To: p.To}, limits.Missing)
+		p.Missing = parseMissing(r, req.Shared, window.Span{From: req.Span.From, To: p.To}, limits.Missing)
 	}
 	if flags&hasUnknown != 0 {
 		p.Unknown = parseShorts(r, max(limits.Cells, maxSlots))
@@ -195,11 +195,11 @@ func itemSize(shared bool) int {
 	return len(event.Hash{})
 }
 
-// parseItems reads items that lie in span and are in order.
-func parseItems(r *reader, shared bool, span window.Span, limit int) []Item {
+// parseMissing reads items that lie in span and are in order.
+func parseMissing(r *reader, shared bool, span window.Span, limit int) []Item {
 	n := r.limited("items", limit)
 	if r.err == nil && n > len(r.b)/itemSize(shared) {
-		r.fail(malformed("items: %d in %d bytes", n, len(r.b)))
+		r.setError(malformed("items: %d in %d bytes", n, len(r.b)))
 	}
 	if r.err != nil {
 		return nil
@@ -217,7 +217,7 @@ func parseItems(r *reader, shared bool, span window.Span, limit int) []Item {
 		}
 		r.fixed("hash", it.Hash[:])
 		if r.err == nil && (i > 0 && items[i-1].Compare(*it) >= 0 || shared && (it.ID <= span.From || it.ID > span.To)) {
-			r.fail(malformed("items: %s is out of order, or not in %s", it.ID, span))
+			r.setError(malformed("items: %s is out of order, or not in %s", it.ID, span))
 		}
 	}
 	return items
@@ -232,13 +232,13 @@ func (p *Response) parseBlocks(r *reader, limit int) {
 	p.Blocks = make([]Block, n)
 	at := uint64(0)
 	for i := range p.Blocks {
-		at = r.next("block", i, at)
+		at = r.readAscending("block", i, at)
 		p.Blocks[i] = Block{at, r.uvarint("block's count", maxCount)}
 	}
 }
 
-// check refuses what no answer to req can say.
-func (p *Response) check(req *Request) error {
+// checkAgainst refuses what no answer to req can say.
+func (p *Response) checkAgainst(req *Request) error {
 	switch {
 	case p.To < req.Span.From || p.To > req.Span.To || req.Span.To != event.MaxID && p.To != req.Span.To:
 		return malformed("to: %s for a stretch %s", p.To, req.Span)
@@ -250,7 +250,7 @@ func (p *Response) check(req *Request) error {
 	return nil
 }
 
-func (p *Response) parseFilter(rest []byte, has bool, limits Limits) (err error) {
+func (p *Response) parseOwnFilter(rest []byte, has bool, limits Limits) (err error) {
 	switch {
 	case has && len(rest) > 0:
 		p.Filter, err = ParseFilter(rest, limits)

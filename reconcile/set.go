@@ -57,13 +57,13 @@ func (s *IDSet) Shared() bool { return true }
 // Sum returns the Sum of the items up to upTo.
 func (s *IDSet) Sum(upTo event.ID) (Sum, error) {
 	n := sort.Search(len(s.items), func(i int) bool { return s.items[i].ID > upTo })
-	return SumOf(all(s.items[:n]), true)
+	return SumOf(yieldItems(s.items[:n]), true)
 }
 
 // Items yields the items in the order of their ids.
-func (s *IDSet) Items() Items { return all(s.items) }
+func (s *IDSet) Items() Items { return yieldItems(s.items) }
 
-func all(items []Item) Items {
+func yieldItems(items []Item) Items {
 	return func(yield func(Item, error) bool) {
 		for _, it := range items {
 			if !yield(it, nil) {

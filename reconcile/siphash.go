@@ -19,37 +19,37 @@ func (s Salt) keyer() keyer {
 	return keyer{binary.LittleEndian.Uint64(s[:]), binary.LittleEndian.Uint64(s[8:])}
 }
 
-// short returns the short hash of h.
-func (k keyer) short(h *event.Hash) uint64 { return k.sum(h[:]) }
+// shortHash returns the short hash of h.
+func (k keyer) shortHash(h *event.Hash) uint64 { return k.hashBytes(h[:]) }
 
-// sum returns the SipHash-2-4 of b.
-func (k keyer) sum(b []byte) uint64 {
+// hashBytes returns the SipHash-2-4 of b.
+func (k keyer) hashBytes(b []byte) uint64 {
 	v := sipState{k.k0 ^ 0x736f6d6570736575, k.k1 ^ 0x646f72616e646f6d, k.k0 ^ 0x6c7967656e657261, k.k1 ^ 0x7465646279746573}
 	last := uint64(len(b)) << 56
 	for ; len(b) >= 8; b = b[8:] {
-		v.compress(binary.LittleEndian.Uint64(b))
+		v.mixWord(binary.LittleEndian.Uint64(b))
 	}
 	for i, c := range b {
 		last |= uint64(c) << (8 * i)
 	}
-	v.compress(last)
+	v.mixWord(last)
 	v.v2 ^= 0xff
 	for range 4 {
-		v.round()
+		v.sipRound()
 	}
 	return v.v0 ^ v.v1 ^ v.v2 ^ v.v3
 }
 
 type sipState struct{ v0, v1, v2, v3 uint64 }
 
-func (v *sipState) compress(m uint64) {
+func (v *sipState) mixWord(m uint64) {
 	v.v3 ^= m
-	v.round()
-	v.round()
+	v.sipRound()
+	v.sipRound()
 	v.v0 ^= m
 }
 
-func (v *sipState) round() {
+func (v *sipState) sipRound() {
 	v.v0 += v.v1
 	v.v1 = bits.RotateLeft64(v.v1, 13) ^ v.v0
 	v.v0 = bits.RotateLeft64(v.v0, 32)

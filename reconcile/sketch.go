@@ -25,34 +25,34 @@ const cellBytes = 13.5
 
 const golden = 0x9e3779b97f4a7c15
 
-// mix is the finalizer of splitmix64 (Steele, Lea and Flood, 2014).
-func mix(z uint64) uint64 {
+// mixBits is the finalizer of splitmix64 (Steele, Lea and Flood, 2014).
+func mixBits(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
 }
 
 // checkOf tells one short hash from the xor of several.
-func checkOf(short uint64) uint32 { return uint32(mix(short)) }
+func checkOf(short uint64) uint32 { return uint32(mixBits(short)) }
 
 // A walk goes through the cells of one short hash, the first of which is 0.
 type walk struct{ state, cell uint64 }
 
-// next moves to the next cell. The distance follows the inverse of the
+// advance moves to the next cell. The distance follows the inverse of the
 // probability that a cell is the next one. Only operations that IEEE 754 defines
 // to the last bit are used, so every language comes to the same cell.
-func (w *walk) next() {
+func (w *walk) advance() {
 	w.state += golden
-	u := float64(mix(w.state)>>32 + 1)
+	u := float64(mixBits(w.state)>>32 + 1)
 	skip := math.Ceil((float64(w.cell) + 1.5) * (65536/math.Sqrt(u) - 1))
 	w.cell += max(1, uint64(skip))
 }
 
-// put adds sign times the short hash to all of its cells, and returns how many
+// putShort adds sign times the short hash to all of its cells, and returns how many
 // those are.
-func (s sketch) put(short uint64, sign int64, touched func(uint64)) (n int) {
+func (s sketch) putShort(short uint64, sign int64, touched func(uint64)) (n int) {
 	check := checkOf(short)
-	for w := (walk{state: short}); w.cell < uint64(len(s)); w.next() {
+	for w := (walk{state: short}); w.cell < uint64(len(s)); w.advance() {
 		c := &s[w.cell]
 		c.sum ^= short
 		c.check ^= check
@@ -71,7 +71,7 @@ func newSketch(items Items, m int, key keyer) (sketch, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.put(key.short(&it.Hash), 1, nil)
+		s.putShort(key.shortHash(&it.Hash), 1, nil)
 	}
 	return s, nil
 }
@@ -114,15 +114,15 @@ func (s sketch) peel() (plus, minus []uint64, ok bool) {
 		} else {
 			minus = append(minus, c.sum)
 		}
-		work -= s.put(c.sum, -c.count, pure)
+		work -= s.putShort(c.sum, -c.count, pure)
 		if steps--; steps < 0 || work < 0 || len(plus)+len(minus) > len(s) {
 			return nil, nil, false
 		}
 	}
-	return plus, minus, s.empty()
+	return plus, minus, s.isEmpty()
 }
 
-func (s sketch) empty() bool {
+func (s sketch) isEmpty() bool {
 	for i := range s {
 		if s[i] != (cell{}) {
 			return false
@@ -170,7 +170,7 @@ func parseSketch(r *reader, n uint64, limit int) (s sketch, salt Salt) {
 	r.fixed("salt", salt[:])
 	m := r.limited("cells", limit)
 	if r.err == nil && (m == 0 || len(r.b) < 13*m) {
-		r.fail(malformed("sketch: %d cells in %d bytes", m, len(r.b)))
+		r.setError(malformed("sketch: %d cells in %d bytes", m, len(r.b)))
 	}
 	if r.err != nil {
 		return nil, salt
@@ -181,7 +181,7 @@ func parseSketch(r *reader, n uint64, limit int) (s sketch, salt Salt) {
 		z := r.uvarint("cell's count", 4*maxCount)
 		s[i].count = expected(n, i) + (int64(z>>1) ^ -int64(z&1))
 		if r.err == nil && (s[i].count < 0 || s[i].count > int64(n)) {
-			r.fail(malformed("sketch: cell %d counts %d of %d", i, s[i].count, n))
+			r.setError(malformed("sketch: cell %d counts %d of %d", i, s[i].count, n))
 		}
 	}
 	return s, salt

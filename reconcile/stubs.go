@@ -51,10 +51,10 @@ func WidthFor(known, there uint64) int {
 }
 
 // Short returns the short hash that the answer has for h.
-func (r *StubRequest) Short(h event.Hash) uint64 { return r.cut(r.Salt.keyer().short(&h)) }
+func (r *StubRequest) Short(h event.Hash) uint64 { return r.cutShort(r.Salt.keyer().shortHash(&h)) }
 
-// cut leaves the first bytes of a short hash.
-func (r *StubRequest) cut(short uint64) uint64 { return short >> (64 - 8*r.Width) }
+// cutShort leaves the first bytes of a short hash.
+func (r *StubRequest) cutShort(short uint64) uint64 { return short >> (64 - 8*r.Width) }
 
 // AppendTo appends the request's frames to b.
 func (r *StubRequest) AppendTo(b []byte) []byte {
@@ -78,7 +78,7 @@ func IsStubRequest(b []byte) bool {
 func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
-		return nil, tooLarge("request: %d bytes are more than %d", len(b), limits.Body)
+		return nil, frameTooLarge("request: %d bytes are more than %d", len(b), limits.Body)
 	}
 	k, body, rest, err := cutFrame(b)
 	if err != nil {
@@ -93,7 +93,7 @@ func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 	req.Span.From = event.ID(r.uvarint("from", uint64(event.MaxID)))
 	req.Span.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
 	r.fixed("salt", req.Salt[:])
-	if err := r.end(); err != nil {
+	if err := r.checkEnd(); err != nil {
 		return nil, err
 	}
 	switch {
@@ -125,7 +125,7 @@ func AnswerStubs(local Set, req *StubRequest, limits Limits) (*StubResponse, err
 		}
 		looked, last = looked+1, it.ID
 		if req.Filter == nil || req.Filter.Seen(it.Hash) {
-			s.Stubs = append(s.Stubs, Stub{it.ID, it.Time, req.cut(key.short(&it.Hash))})
+			s.Stubs = append(s.Stubs, Stub{it.ID, it.Time, req.cutShort(key.shortHash(&it.Hash))})
 		}
 		return true
 	})
@@ -154,7 +154,7 @@ func (s *StubResponse) AppendTo(b []byte, width int) []byte {
 func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
-		return nil, tooLarge("answer: %d bytes are more than %d", len(b), limits.Body)
+		return nil, frameTooLarge("answer: %d bytes are more than %d", len(b), limits.Body)
 	}
 	k, body, rest, err := cutFrame(b)
 	switch {
@@ -177,7 +177,7 @@ func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error
 		return nil, malformed("stubs: %d in %d bytes", n, len(r.b))
 	}
 	s.Stubs = parseStubs(&r, n, req, s.To)
-	return s, r.end()
+	return s, r.checkEnd()
 }
 
 // parseStubs reads n stubs, which lie in the stretch of req up to to, in order.
@@ -188,11 +188,11 @@ func parseStubs(r *reader, n int, req *StubRequest, to event.ID) []Stub {
 		id := at.ID + event.ID(r.uvarint("id", uint64(event.MaxID-at.ID)))
 		time := at.Time + event.Time(r.uvarint("time", ^uint64(0)))
 		short := uint64(0)
-		for _, c := range r.bytes("short hash", req.Width) {
+		for _, c := range r.readBytes("short hash", req.Width) {
 			short = short<<8 | uint64(c)
 		}
 		if r.err == nil && (id <= max(at.ID, req.Span.From) || id > to || i > 0 && time < at.Time || !time.Valid()) {
-			r.fail(malformed("stubs: %s at %s is out of order, or not in %s", id, time, req.Span))
+			r.setError(malformed("stubs: %s at %s is out of order, or not in %s", id, time, req.Span))
 		}
 		if r.err != nil {
 			return nil

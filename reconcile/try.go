@@ -6,25 +6,25 @@ import (
 	"slices"
 )
 
-// try sends one request as planned and takes in what it brings.
-func (n *negotiation) try(p plan) error {
-	req := n.request()
+// tryPlan sends one request as planned and takes in what it brings.
+func (n *negotiation) tryPlan(p plan) error {
+	req := n.newRequest()
 	var err error
-	if req.body, err = n.body(p); err != nil {
+	if req.body, err = n.makeBody(p); err != nil {
 		return err
 	}
 	if p.back > 0 {
 		req.Back, req.BackSalt = p.back, n.Salt()
 	}
-	resp, err := n.ask(req, p.strategy, p.why)
+	resp, err := n.askPeer(req, p.strategy, p.why)
 	if err != nil {
 		return err
 	}
 	return n.learned(p, req, resp)
 }
 
-// body makes what the request carries.
-func (n *negotiation) body(p plan) (body, error) {
+// makeBody makes what the request carries.
+func (n *negotiation) makeBody(p plan) (body, error) {
 	v, count := n.view, n.view.sum.Count
 	switch p.strategy {
 	case Gaps:
@@ -36,7 +36,7 @@ func (n *negotiation) body(p plan) (body, error) {
 			if err != nil {
 				return nil, err
 			}
-			l.shorts = append(l.shorts, key.short(&it.Hash))
+			l.shorts = append(l.shorts, key.shortHash(&it.Hash))
 		}
 		slices.Sort(l.shorts)
 		l.shorts = slices.Compact(l.shorts)
@@ -47,17 +47,17 @@ func (n *negotiation) body(p plan) (body, error) {
 		s.cells, err = newSketch(v.Items(), p.cells, s.salt.keyer())
 		return s, err
 	case Inverse:
-		return n.filter(NewInverse(v.Items(), count, int(max(count, n.theirs.Count)), n.Salt()))
+		return n.filterBody(NewInverse(v.Items(), count, int(max(count, n.theirs.Count)), n.Salt()))
 	case Bloom:
 		if p.up > 0 {
-			return n.filter(NewBloom(v.Items(), count, p.up, n.Salt()))
+			return n.filterBody(NewBloom(v.Items(), count, p.up, n.Salt()))
 		}
 	}
 	return nil, nil
 }
 
-// filter keeps a nil *Filter out of the interface.
-func (n *negotiation) filter(f *Filter, err error) (body, error) {
+// filterBody keeps a nil *Filter out of the interface.
+func (n *negotiation) filterBody(f *Filter, err error) (body, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 		return err
 	}
 	if resp.Filter != nil && p.back > 0 {
-		if extra, err = n.view.where(func(it Item) bool { return !resp.Filter.Seen(it.Hash) }); err != nil {
+		if extra, err = n.view.findItems(func(it Item) bool { return !resp.Filter.Seen(it.Hash) }); err != nil {
 			return err
 		}
 	}
@@ -85,7 +85,7 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 		return nil
 	}
 	if n.view.sum.Equal(n.theirs) {
-		n.settle(p.strategy, "%d were missing here and %d there", len(n.view.added), len(n.view.gone))
+		n.conclude(p.strategy, "%d were missing here and %d there", len(n.view.added), len(n.view.gone))
 		return nil
 	}
 	if p.strategy == Gaps || added+gone > 0 {
@@ -108,7 +108,7 @@ func (n *negotiation) tooMany() bool {
 	if uint64(len(n.view.added)) <= n.theirs.Count {
 		return false
 	}
-	n.giveUp("the peer lists more events than it has")
+	n.pullAll("the peer lists more events than it has")
 	return true
 }
 
@@ -158,34 +158,34 @@ func (n *negotiation) guessAfter(p plan, resp *Response, added, gone float64) {
 // contradicts itself.
 func (n *negotiation) exact(why string) error {
 	for range maxExact {
-		req := n.request()
-		l, err := n.leaves()
+		req := n.newRequest()
+		l, err := n.makeLeaves()
 		if err != nil {
 			return err
 		}
 		req.body = l
-		resp, err := n.ask(req, Exact, why)
+		resp, err := n.askPeer(req, Exact, why)
 		if err != nil {
 			return err
 		}
-		if err := n.fetch(l.shift, resp.Blocks, why); err != nil || n.done {
+		if err := n.fetchBlocks(l.shift, resp.Blocks, why); err != nil || n.done {
 			return err
 		}
 		if n.view.sum.Equal(n.theirs) {
-			n.settle(Exact, "%s; %d were missing here and %d there", why, len(n.view.added), len(n.view.gone))
+			n.conclude(Exact, "%s; %d were missing here and %d there", why, len(n.view.added), len(n.view.gone))
 			return nil
 		}
 		if !resp.Partial || len(resp.Blocks) == 0 {
 			break
 		}
 	}
-	n.giveUp("all blocks were compared and the digests differ: the peer contradicts itself")
+	n.pullAll("all blocks were compared and the digests differ: the peer contradicts itself")
 	return nil
 }
 
-// leaves makes the digests of the own blocks: those of the log if ids are shared,
+// makeLeaves makes the digests of the own blocks: those of the log if ids are shared,
 // unless they are too many.
-func (n *negotiation) leaves() (leaves, error) {
+func (n *negotiation) makeLeaves() (leaves, error) {
 	v, shared := n.view, n.view.base.Shared()
 	shift := blockShift
 	if !shared {
@@ -203,23 +203,23 @@ func (n *negotiation) leaves() (leaves, error) {
 	}
 }
 
-// fetch asks for the items of blocks, in as many requests as they need. A block
+// fetchBlocks asks for the items of blocks, in as many requests as they need. A block
 // that does not fit in an answer is asked for in sixteen parts.
-func (n *negotiation) fetch(shift int, of []Block, why string) error {
+func (n *negotiation) fetchBlocks(shift int, of []Block, why string) error {
 	for len(of) > 0 && !n.done && !n.view.sum.Equal(n.theirs) {
-		batch := n.batch(of)
-		req := n.request()
+		batch := n.firstBatch(of)
+		req := n.newRequest()
 		bs := blocks{shift: shift}
 		for _, b := range batch {
 			bs.numbers = append(bs.numbers, b.Number)
 		}
 		req.body = bs
-		resp, err := n.ask(req, Exact, why)
+		resp, err := n.askPeer(req, Exact, why)
 		if err != nil {
 			return err
 		}
 		covered := min(resp.Covered, len(batch))
-		if err := n.replace(shift, bs.numbers[:covered], resp.Missing); err != nil {
+		if err := n.replaceBlocks(shift, bs.numbers[:covered], resp.Missing); err != nil {
 			return err
 		}
 		if n.tooMany() {
@@ -233,7 +233,7 @@ func (n *negotiation) fetch(shift int, of []Block, why string) error {
 			of = of[1:]
 		}
 		if len(n.res.Rounds) > maxExact {
-			n.giveUp(fmt.Sprintf("%d rounds were not enough", len(n.res.Rounds)))
+			n.pullAll(fmt.Sprintf("%d rounds were not enough", len(n.res.Rounds)))
 		}
 	}
 	return nil
@@ -242,18 +242,18 @@ func (n *negotiation) fetch(shift int, of []Block, why string) error {
 func (n *negotiation) split(shift int, b Block, why string) error {
 	down := min(4, shift)
 	if down == 0 {
-		n.giveUp(fmt.Sprintf("block %d of one key does not fit in an answer", b.Number))
+		n.pullAll(fmt.Sprintf("block %d of one key does not fit in an answer", b.Number))
 		return nil
 	}
 	parts := make([]Block, 1<<down)
 	for i := range parts {
 		parts[i] = Block{b.Number<<down | uint64(i), b.Count >> down}
 	}
-	return n.fetch(shift-down, parts, why)
+	return n.fetchBlocks(shift-down, parts, why)
 }
 
-// batch returns the first of blocks whose items fit in an answer, at least one.
-func (n *negotiation) batch(of []Block) []Block {
+// firstBatch returns the first of blocks whose items fit in an answer, at least one.
+func (n *negotiation) firstBatch(of []Block) []Block {
 	items := uint64(0)
 	for i, b := range of[:min(len(of), n.Limits.Leaves)] {
 		if items += b.Count; i > 0 && items > uint64(n.Limits.Missing) {
@@ -263,14 +263,14 @@ func (n *negotiation) batch(of []Block) []Block {
 	return of[:min(len(of), n.Limits.Leaves)]
 }
 
-// replace makes the own items of some blocks those of the peer.
-func (n *negotiation) replace(shift int, numbers []uint64, theirs []Item) error {
+// replaceBlocks makes the own items of some blocks those of the peer.
+func (n *negotiation) replaceBlocks(shift int, numbers []uint64, theirs []Item) error {
 	shared := n.view.base.Shared()
 	within := func(it Item) bool {
 		_, ok := slices.BinarySearch(numbers, it.key(shared)>>shift)
 		return ok
 	}
-	extra, err := n.view.where(within)
+	extra, err := n.view.findItems(within)
 	if err != nil {
 		return err
 	}

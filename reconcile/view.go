@@ -20,10 +20,10 @@ type view struct {
 
 func newView(base Set) (*view, error) {
 	v := &view{base: base, span: base.Span(), gone: map[Item]struct{}{}}
-	return v, v.count()
+	return v, v.recount()
 }
 
-func (v *view) count() (err error) {
+func (v *view) recount() (err error) {
 	if len(v.added) == 0 && len(v.gone) == 0 {
 		v.sum, err = v.base.Sum(event.MaxID)
 		return err
@@ -92,15 +92,15 @@ func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, 
 	slices.SortFunc(v.added, Item.Compare)
 	before := len(v.gone)
 	if len(extra) > 0 {
-		if err := v.remove(extra); err != nil {
+		if err := v.removeItems(extra); err != nil {
 			return 0, 0, err
 		}
 	}
-	return len(wanted), len(v.gone) - before, v.count()
+	return len(wanted), len(v.gone) - before, v.recount()
 }
 
-// remove marks what of extra is in base as gone.
-func (v *view) remove(extra map[Item]struct{}) error {
+// removeItems marks what of extra is in base as gone.
+func (v *view) removeItems(extra map[Item]struct{}) error {
 	for it, err := range v.base.Items() {
 		if err != nil {
 			return err
@@ -118,14 +118,14 @@ func (v *view) matching(shorts []uint64, salt Salt) (map[Item]struct{}, error) {
 		return nil, nil
 	}
 	key := salt.keyer()
-	return v.where(func(it Item) bool {
-		_, ok := slices.BinarySearch(shorts, key.short(&it.Hash))
+	return v.findItems(func(it Item) bool {
+		_, ok := slices.BinarySearch(shorts, key.shortHash(&it.Hash))
 		return ok
 	})
 }
 
-// where returns the items for which f returns true.
-func (v *view) where(f func(Item) bool) (map[Item]struct{}, error) {
+// findItems returns the items for which f returns true.
+func (v *view) findItems(f func(Item) bool) (map[Item]struct{}, error) {
 	found := map[Item]struct{}{}
 	for it, err := range v.Items() {
 		if err != nil {
@@ -162,8 +162,8 @@ func (v *view) held(most int) (spans window.Spans, more bool, err error) {
 	return spans, false, nil
 }
 
-// extra returns what is gone, in order.
-func (v *view) extra() []Item {
+// sortedExtra returns what is gone, in order.
+func (v *view) sortedExtra() []Item {
 	items := make([]Item, 0, len(v.gone))
 	for it := range v.gone {
 		items = append(items, it)

@@ -93,7 +93,7 @@ func checkRedirects(t *Transcript, asked *url.URL) []Finding {
 	switch {
 	case len(t.Hops) == 0:
 		return nil
-	case !sameOrigin(t.URL, asked):
+	case !hasSameOrigin(t.URL, asked):
 		return []Finding{found("redirect", Warning, "request the last URL directly: credentials are not sent to another origin", "redirected to %s", strings.Join(t.Hops, ", then "))}
 	}
 	return []Finding{found("redirect", Note, "request the last URL directly: each reconnection repeats the redirects", "redirected to %s", strings.Join(t.Hops, ", then "))}

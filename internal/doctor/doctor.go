@@ -61,41 +61,41 @@ func Examine(ctx context.Context, cfg Config) (Report, error) {
 	}
 	e := &exam{cfg: cfg, probe: newProbe(&cfg), target: cfg.URL}
 	defer e.probe.Close()
-	e.run(ctx)
+	e.examine(ctx)
 	e.report.Requests = e.probe.requests
 	return e.report, ctx.Err()
 }
 
-func (e *exam) run(ctx context.Context) {
+func (e *exam) examine(ctx context.Context) {
 	if path := e.cfg.URL.Path; path == "" || strings.HasSuffix(path, "/") {
 		if !e.findServer(ctx) {
 			return
 		}
 	}
-	first := e.listen(ctx)
-	if ctx.Err() != nil || !e.answered(first) {
+	first := e.recordStream(ctx)
+	if ctx.Err() != nil || !e.checkAnswer(first) {
 		return
 	}
 	e.late = min(first.Answered, answerTime)
-	e.found(checkHead(first))
-	e.found(checkLength(first)...)
-	e.found(checkEncoding(first)...)
-	e.found(checkCaching(first), checkProxies(first))
-	e.found(checkClock(first)...)
-	e.found(checkFormat(first)...)
-	e.found(checkBuffered(first))
-	e.found(checkHeartbeat(first)...)
-	e.found(checkEnd(first))
-	e.found(checkIDs(first)...)
-	e.found(checkRetry(first)...)
-	e.comeBack(ctx, first)
-	e.compress(ctx, first)
+	e.addFindings(checkHead(first))
+	e.addFindings(checkLength(first)...)
+	e.addFindings(checkEncoding(first)...)
+	e.addFindings(checkCaching(first), checkProxies(first))
+	e.addFindings(checkClock(first)...)
+	e.addFindings(checkFormat(first)...)
+	e.addFindings(checkBuffered(first))
+	e.addFindings(checkHeartbeat(first)...)
+	e.addFindings(checkEnd(first))
+	e.addFindings(checkIDs(first)...)
+	e.addFindings(checkRetry(first)...)
+	e.checkReconnects(ctx, first)
+	e.checkCompression(ctx, first)
 	if first.isOurs() {
 		e.examineOurs(ctx, first)
 	}
 }
 
-func (e *exam) found(all ...Finding) {
+func (e *exam) addFindings(all ...Finding) {
 	for _, f := range all {
 		e.report.Findings = append(e.report.Findings, f)
 		e.report.Severity = max(e.report.Severity, f.Severity)
@@ -108,17 +108,17 @@ func (e *exam) found(all ...Finding) {
 // findServer requests the root. If an rstream server answers, the target becomes the
 // stream of the newest events of the topic. It reports whether there was a response.
 func (e *exam) findServer(ctx context.Context) bool {
-	t := e.probe.do(ctx, ask{url: e.cfg.URL, accept: wire.JSON, listen: answerTime,
+	t := e.probe.recordAnswer(ctx, ask{url: e.cfg.URL, accept: wire.JSON, listen: answerTime,
 		stop: func(*Transcript, []Frame) bool { return true }})
 	if ctx.Err() != nil {
 		return false
 	}
 	if t.Err != nil && t.Address == "" {
-		return e.answered(t)
+		return e.checkAnswer(t)
 	}
 	if t.Err == nil && t.Status == http.StatusOK && t.isOurs() {
 		e.root = t
-		e.target = e.at("events")
+		e.target = e.urlOf("events")
 		topic := e.cfg.Topic
 		if topic == (event.Topic{}) {
 			topic = event.All
@@ -131,8 +131,8 @@ func (e *exam) findServer(ctx context.Context) bool {
 // newest is how many events are requested of an rstream server.
 const newest = "100"
 
-// at returns the URL of the name in the server's root.
-func (e *exam) at(name string) *url.URL {
+// urlOf returns the URL of the name in the server's root.
+func (e *exam) urlOf(name string) *url.URL {
 	u := *e.cfg.URL
 	u.RawQuery, u.Fragment, u.RawPath = "", "", ""
 	u.Path = u.Path[:strings.LastIndex(u.Path, "/")+1] + name
@@ -142,12 +142,12 @@ func (e *exam) at(name string) *url.URL {
 	return &u
 }
 
-// listen records the stream. An rstream server would send its whole log, so of one it
+// recordStream records the stream. An rstream server would send its whole log, so of one it
 // reads only the newest events.
-func (e *exam) listen(ctx context.Context) *Transcript {
+func (e *exam) recordStream(ctx context.Context) *Transcript {
 	whole := func(t *Transcript, _ []Frame) bool { return t.isOurs() && isUnbounded(t.URL) }
-	t := e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen, stop: whole})
-	if t.IsStream && sameOrigin(t.URL, e.target) {
+	t := e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen, stop: whole})
+	if t.IsStream && hasSameOrigin(t.URL, e.target) {
 		target := *t.URL // no redirect is followed twice
 		target.User = e.target.User
 		e.target = &target
@@ -159,7 +159,7 @@ func (e *exam) listen(ctx context.Context) *Transcript {
 	q.Set("last", newest)
 	target.RawQuery = q.Encode()
 	e.target = &target
-	return e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen})
+	return e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, listen: e.cfg.Listen})
 }
 
 func isUnbounded(u *url.URL) bool {
@@ -167,19 +167,19 @@ func isUnbounded(u *url.URL) bool {
 	return !q.Has("since") && !q.Has("last") && !q.Has("until")
 }
 
-// answered adds the findings about the response and reports whether it is a stream.
-func (e *exam) answered(t *Transcript) bool {
-	e.found(checkReach(t))
+// checkAnswer adds the findings about the response and reports whether it is a stream.
+func (e *exam) checkAnswer(t *Transcript) bool {
+	e.addFindings(checkReach(t))
 	if t.Err != nil {
 		e.report.Unreachable = len(t.Hops) <= maxHops && !(t.Address != "" && isTimeout(t.Err))
 		return false
 	}
-	e.found(checkRedirects(t, e.cfg.URL)...)
-	e.found(checkTLS(t)...)
-	e.found(checkStatus(t))
+	e.addFindings(checkRedirects(t, e.cfg.URL)...)
+	e.addFindings(checkTLS(t)...)
+	e.addFindings(checkStatus(t))
 	switch t.Status {
 	case http.StatusOK:
-		e.found(checkType(t))
+		e.addFindings(checkType(t))
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 		e.report.Refused = true
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -188,40 +188,40 @@ func (e *exam) answered(t *Transcript) bool {
 	return t.IsStream
 }
 
-// comeBack reconnects twice: with the id of a received event, and with an invalid id.
-func (e *exam) comeBack(ctx context.Context, first *Transcript) {
-	r, can := comeBack(first.places())
+// checkReconnects reconnects twice: with the id of a received event, and with an invalid id.
+func (e *exam) checkReconnects(ctx context.Context, first *Transcript) {
+	r, can := chooseReturn(first.places())
 	if !can || ctx.Err() != nil {
 		return
 	}
 	t := e.reconnect(ctx, r.id, resumeTime)
 	if ctx.Err() == nil {
-		e.found(checkResume(r, t))
+		e.addFindings(checkResume(r, t))
 	}
 	if !first.isOurs() && ctx.Err() == nil {
 		if t = e.reconnect(ctx, noSuchID, glanceTime); ctx.Err() == nil {
-			e.found(checkStrangeID(t, first))
+			e.addFindings(checkStrangeID(t, first))
 		}
 	}
 }
 
 // reconnect listens until an event arrives.
 func (e *exam) reconnect(ctx context.Context, id string, listen time.Duration) *Transcript {
-	return e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasEvent})
+	return e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, cursor: id, listen: e.late + listen, stop: hasEvent})
 }
 
 func hasEvent(_ *Transcript, frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return f.IsEvent() })
 }
 
-// compress requests the stream again, with compression.
-func (e *exam) compress(ctx context.Context, plain *Transcript) {
+// checkCompression requests the stream again, with compression.
+func (e *exam) checkCompression(ctx context.Context, plain *Transcript) {
 	if ctx.Err() != nil || plain.Header.Get("Content-Encoding") != "" {
 		return
 	}
-	t := e.probe.do(ctx, ask{url: e.target, accept: wire.SSE, encoding: gzipAnswers, listen: e.late + glanceTime,
+	t := e.probe.recordAnswer(ctx, ask{url: e.target, accept: wire.SSE, encoding: gzipAnswers, listen: e.late + glanceTime,
 		stop: func(_ *Transcript, frames []Frame) bool { return len(frames) > 0 }})
 	if ctx.Err() == nil {
-		e.found(checkCompression(t, plain))
+		e.addFindings(checkCompression(t, plain))
 	}
 }

@@ -176,7 +176,7 @@ func checkEnd(t *Transcript) Finding {
 		return found(check, Warning, "send heartbeats at least twice as often, or raise the proxy's timeout (nginx: proxy_read_timeout 1h; HAProxy: timeout tunnel 1h)", "the stream %s after %s without a byte", how, brief(silence))
 	case t.End == dropped:
 		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), plainly(t.Cause))
-	case len(t.events()) == 0 && len(t.Text.Retries) == 0:
+	case len(t.dispatched()) == 0 && len(t.Text.Retries) == 0:
 		return found(check, Warning, "see the logs of the server and its proxies", "the stream ended after %s without an event", brief(listened))
 	}
 	return found(check, Note, "clients reconnect after the delay of retry; nothing to do if this is intended", "the server ended the stream after %s", brief(listened))

@@ -44,7 +44,7 @@ type place struct {
 	Text  string // the first bytes of that line
 }
 
-func (p *place) add(line int, text []byte) {
+func (p *place) addPlace(line int, text []byte) {
 	if p.Count++; p.Count == 1 {
 		p.Line = line
 		p.Text = string(text[:min(len(text), maxName)])
@@ -93,8 +93,8 @@ type scanner struct {
 
 func newScanner() *scanner { return &scanner{sum: sha256.New()} }
 
-// write scans bytes that arrived together.
-func (s *scanner) write(b []byte, at time.Duration) {
+// scanBytes scans bytes that arrived together.
+func (s *scanner) scanBytes(b []byte, at time.Duration) {
 	if len(b) == 0 {
 		return
 	}
@@ -112,11 +112,11 @@ func (s *scanner) write(b []byte, at time.Duration) {
 	for len(b) > 0 {
 		i := bytes.IndexAny(b, "\r\n")
 		if i < 0 {
-			s.grow(b)
+			s.growLine(b)
 			return
 		}
-		s.grow(b[:i])
-		b = s.lineEnd(b[i:])
+		s.growLine(b[:i])
+		b = s.scanLineEnd(b[i:])
 		s.endLine()
 	}
 }
@@ -124,8 +124,8 @@ func (s *scanner) write(b []byte, at time.Duration) {
 // within reports whether a frame has begun but not ended.
 func (s *scanner) within() bool { return s.fields || s.length > 0 }
 
-// lineEnd counts the line end at the start of b and returns the rest of b.
-func (s *scanner) lineEnd(b []byte) []byte {
+// scanLineEnd counts the line end at the start of b and returns the rest of b.
+func (s *scanner) scanLineEnd(b []byte) []byte {
 	switch {
 	case b[0] == '\n':
 		s.text.LF++
@@ -139,8 +139,8 @@ func (s *scanner) lineEnd(b []byte) []byte {
 	return b[1:]
 }
 
-// grow appends a part to the current line.
-func (s *scanner) grow(part []byte) {
+// growLine appends a part to the current line.
+func (s *scanner) growLine(part []byte) {
 	if len(part) == 0 {
 		return
 	}
@@ -169,11 +169,11 @@ func (s *scanner) endLine() {
 		return
 	}
 	if !cut && !utf8.Valid(line) {
-		s.text.BadUTF8.add(s.text.Lines, line)
+		s.text.BadUTF8.addPlace(s.text.Lines, line)
 	}
 	if bytes.HasPrefix(line, byteOrderMark) {
 		s.fields = true
-		s.text.LateBOM.add(s.text.Lines, line)
+		s.text.LateBOM.addPlace(s.text.Lines, line)
 		return
 	}
 	if line[0] == ':' {
@@ -202,12 +202,12 @@ func (s *scanner) field(line []byte, name string, value []byte) {
 	case "id":
 		s.id(line, value)
 	case "retry":
-		s.retry(line, value)
+		s.scanRetry(line, value)
 	default:
 		if isLookalike(name) {
-			s.text.Lookalike.add(s.text.Lines, line)
+			s.text.Lookalike.addPlace(s.text.Lines, line)
 		} else {
-			s.text.Unknown.add(s.text.Lines, line)
+			s.text.Unknown.addPlace(s.text.Lines, line)
 		}
 	}
 }
@@ -236,21 +236,21 @@ func (s *scanner) data(value []byte) {
 func (s *scanner) id(line, value []byte) {
 	switch {
 	case bytes.IndexByte(value, 0) >= 0:
-		s.text.NULs.add(s.text.Lines, line)
+		s.text.NULs.addPlace(s.text.Lines, line)
 	case len(value) > maxID:
-		s.text.LongIDs.add(s.text.Lines, line)
+		s.text.LongIDs.addPlace(s.text.Lines, line)
 	default:
 		if len(value) == 0 {
-			s.text.EmptyIDs.add(s.text.Lines, line)
+			s.text.EmptyIDs.addPlace(s.text.Lines, line)
 		}
 		s.frame.ID, s.frame.HasID = string(value), true
 	}
 }
 
-func (s *scanner) retry(line, value []byte) {
+func (s *scanner) scanRetry(line, value []byte) {
 	ms, err := strconv.ParseUint(string(value[:min(len(value), maxName)]), 10, 63)
 	if err != nil {
-		s.text.BadRetry.add(s.text.Lines, line)
+		s.text.BadRetry.addPlace(s.text.Lines, line)
 		return
 	}
 	s.frame.Retry = true
@@ -267,7 +267,7 @@ func (s *scanner) endFrame() {
 		f := s.frame
 		f.At = s.arrived
 		if f.Event != "" && !f.IsEvent() {
-			s.text.Nameless.add(s.text.Lines, []byte(f.Event))
+			s.text.Nameless.addPlace(s.text.Lines, []byte(f.Event))
 		}
 		if len(s.frames) < maxFrames {
 			s.sum.Sum(f.Sum[:0])
@@ -280,8 +280,8 @@ func (s *scanner) endFrame() {
 	s.sum.Reset()
 }
 
-// end returns the results after the last bytes.
-func (s *scanner) end() (Text, []Frame) {
+// finish returns the results after the last bytes.
+func (s *scanner) finish() (Text, []Frame) {
 	text := s.text
 	if s.within() {
 		f := s.frame

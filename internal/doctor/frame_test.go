@@ -45,9 +45,9 @@ func slowly(stream string) (evs []plainFrame) {
 func scan(stream string, part int) (Text, []Frame) {
 	s := newScanner()
 	for i := 0; i < len(stream); i += part {
-		s.write([]byte(stream[i:min(i+part, len(stream))]), time.Duration(i))
+		s.scanBytes([]byte(stream[i:min(i+part, len(stream))]), time.Duration(i))
 	}
-	return s.end()
+	return s.finish()
 }
 
 // No matter how a stream is split into parts, the scanner finds the events of the standard,
@@ -109,7 +109,7 @@ func TestScannerIsBounded(t *testing.T) {
 	s := newScanner()
 	write := func(text string, times int) {
 		for range times {
-			s.write([]byte(text), 0)
+			s.scanBytes([]byte(text), 0)
 		}
 	}
 	write("id: "+strings.Repeat("i", maxID)+"\nevent: "+strings.Repeat("e", 1000)+"\n", 1)
@@ -118,7 +118,7 @@ func TestScannerIsBounded(t *testing.T) {
 	write(strings.Repeat("x", 1<<20), 5) // a line without end
 	write("\n", 1)
 	write(strings.Repeat("retry: 1\ndata: 1\n\n", 1000), 10)
-	text, frames := s.end()
+	text, frames := s.finish()
 	if cap(s.line) > 2*maxLine {
 		t.Errorf("a line takes %d bytes", cap(s.line))
 	}
@@ -152,9 +152,9 @@ func TestScannerPauses(t *testing.T) {
 		at   time.Duration
 		text string
 	}{{0, "data: 1\n\n"}, {5, ":beat\n"}, {9, "data: "}, {12, "2\n"}, {20, "\n"}, {50, "data: 3\n\n"}} {
-		s.write([]byte(w.text), w.at)
+		s.scanBytes([]byte(w.text), w.at)
 	}
-	_, frames := s.end()
+	_, frames := s.finish()
 	var got []time.Duration
 	for _, f := range frames {
 		got = append(got, f.Start, f.At, f.Pause)

@@ -12,7 +12,7 @@ import (
 // places returns the events that have an id of their own: all but the control events of
 // rstream servers, which repeat the id before them.
 func (t *Transcript) places() (evs []Frame) {
-	for _, f := range t.events() {
+	for _, f := range t.dispatched() {
 		if !t.isOurs() || f.Event != wire.LiveEvent {
 			evs = append(evs, f)
 		}
@@ -81,7 +81,7 @@ func order(a, b string) int {
 	}
 	split := func(r rune) bool { return r == '.' || r == '-' }
 	as, bs := strings.FieldsFunc(a, split), strings.FieldsFunc(b, split)
-	if len(as) != len(bs) || !numbers(as) || !numbers(bs) {
+	if len(as) != len(bs) || !areNumbers(as) || !areNumbers(bs) {
 		return 0
 	}
 	for i := range as {
@@ -96,7 +96,7 @@ func order(a, b string) int {
 	return 0
 }
 
-func numbers(parts []string) bool {
+func areNumbers(parts []string) bool {
 	for _, p := range parts {
 		if strings.Trim(p, "0123456789") != "" {
 			return false
@@ -132,9 +132,9 @@ type returning struct {
 	next int     // index in evs of the next event; len(evs) if it is not known
 }
 
-// comeBack chooses the event to resume from: the first one from the middle on with a
+// chooseReturn chooses the event to resume from: the first one from the middle on with a
 // unique id that fits a header.
-func comeBack(evs []Frame) (returning, bool) {
+func chooseReturn(evs []Frame) (returning, bool) {
 	count := map[string]int{}
 	for _, f := range evs {
 		count[f.ID]++

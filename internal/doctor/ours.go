@@ -20,12 +20,12 @@ const maxStretch = 8 << 20
 func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 	log := wire.LogOf(first.Header)
 	if e.root == nil {
-		e.root = e.plain(ctx, e.at(""), wire.JSON)
+		e.root = e.plain(ctx, e.urlOf(""), wire.JSON)
 	}
 	for _, step := range []func() Finding{
 		func() Finding { return checkServer(e.root, log) },
 		func() Finding {
-			return checkHealth(e.plain(ctx, e.at("healthz"), "*/*"), e.plain(ctx, e.at("readyz"), "*/*"))
+			return checkHealth(e.plain(ctx, e.urlOf("healthz"), "*/*"), e.plain(ctx, e.urlOf("readyz"), "*/*"))
 		},
 		func() Finding { return checkOtherLog(e.reconnect(ctx, strangeCursor(log), glanceTime), log) },
 		func() Finding { return e.checkExact(ctx) },
@@ -34,12 +34,12 @@ func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 		if ctx.Err() != nil {
 			return
 		}
-		e.found(f)
+		e.addFindings(f)
 	}
 }
 
 func (e *exam) plain(ctx context.Context, u *url.URL, accept string) *Transcript {
-	return e.probe.do(ctx, ask{url: u, accept: accept, listen: answerTime})
+	return e.probe.recordAnswer(ctx, ask{url: u, accept: accept, listen: answerTime})
 }
 
 // checkServer checks the server information at /.
@@ -111,8 +111,8 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 		return found(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
 	}
 	stretch := e.query("since", from.String(), "until", to.String())
-	cut := e.probe.do(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
-	rest := e.probe.do(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
+	cut := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
+	rest := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
 	return compareParts(lines.Body, cut, rest)
 }
 

@@ -69,29 +69,29 @@ type ask struct {
 // errTimeUp is the cause of a request that ends because its listening time is over.
 var errTimeUp = errors.New("time is up")
 
-// do makes a request and records the response for as long as a.listen.
-func (p *probe) do(ctx context.Context, a ask) *Transcript {
+// recordAnswer makes a request and records the response for as long as a.listen.
+func (p *probe) recordAnswer(ctx context.Context, a ask) *Transcript {
 	t := &Transcript{Began: time.Now(), URL: a.url, Length: -1, most: p.most}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.listen, errTimeUp)
 	defer cancel()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
-		t.Connected, t.Address = t.since(), c.Conn.RemoteAddr().String()
+		t.Connected, t.Address = t.elapsed(), c.Conn.RemoteAddr().String()
 	}})
-	resp, err := p.follow(ctx, a, t)
+	resp, err := p.followRedirects(ctx, a, t)
 	if err != nil {
-		t.Err, t.Ended = err, t.since()
+		t.Err, t.Ended = err, t.elapsed()
 		return t
 	}
 	defer resp.Body.Close()
-	t.read(resp, a, func() bool { return ctx.Err() != nil })
+	t.readAnswer(resp, a, func() bool { return ctx.Err() != nil })
 	return t
 }
 
-// follow makes the request and follows redirects.
-func (p *probe) follow(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
+// followRedirects makes the request and follows redirects.
+func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
 	for at := a.url; ; {
 		t.URL = at
-		req, err := p.request(ctx, a, at)
+		req, err := p.newRequest(ctx, a, at)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +100,7 @@ func (p *probe) follow(ctx context.Context, a ask, t *Transcript) (*http.Respons
 		if err != nil {
 			return nil, err
 		}
-		t.Answered = t.since()
+		t.Answered = t.elapsed()
 		next, err := resp.Location()
 		if err != nil || !isRedirect(resp.StatusCode) {
 			return resp, nil
@@ -121,7 +121,7 @@ func isRedirect(status int) bool {
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308
 }
 
-func (p *probe) request(ctx context.Context, a ask, at *url.URL) (*http.Request, error) {
+func (p *probe) newRequest(ctx context.Context, a ask, at *url.URL) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (p *probe) request(ctx context.Context, a ask, at *url.URL) (*http.Request,
 	if a.cursor != "" {
 		req.Header.Set(wire.HeaderLastEventID, a.cursor)
 	}
-	if sameOrigin(at, a.url) {
+	if hasSameOrigin(at, a.url) {
 		p.dress(req, a.url.User)
 	}
 	return req, nil
@@ -159,12 +159,12 @@ func (p *probe) dress(req *http.Request, user *url.Userinfo) {
 	}
 }
 
-func sameOrigin(a, b *url.URL) bool {
+func hasSameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
 }
 
-// read records the response.
-func (t *Transcript) read(resp *http.Response, a ask, done func() bool) {
+// readAnswer records the response.
+func (t *Transcript) readAnswer(resp *http.Response, a ask, done func() bool) {
 	t.Proto, t.Status, t.Header, t.Length = resp.Proto, resp.StatusCode, resp.Header, resp.ContentLength
 	t.Chunked = len(resp.TransferEncoding) > 0
 	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
@@ -187,7 +187,7 @@ func (t *Transcript) read(resp *http.Response, a ask, done func() bool) {
 		limit = maxStretch
 	}
 	t.Body, t.Cause = io.ReadAll(io.LimitReader(body, limit))
-	t.Ended = t.since()
+	t.Ended = t.elapsed()
 }
 
 // A gunzip decompresses gzip as it arrives. It reads the gzip header in the first Read,

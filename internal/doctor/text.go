@@ -60,7 +60,7 @@ func checkFields(t *Transcript) (all []Finding) {
 	}
 	if p := text.Unknown; p.Count > 0 {
 		severity, advice := Warning, "begin each line of data with data: because clients ignore unknown fields"
-		if len(t.events()) == 0 {
+		if len(t.dispatched()) == 0 {
 			severity = Error
 		}
 		if strings.HasPrefix(p.Text, "{") {
@@ -86,11 +86,11 @@ func checkBlankLines(t *Transcript) []Finding {
 	switch {
 	case f == nil:
 		return nil
-	case t.End == clean && len(t.events()) == 0:
+	case t.End == clean && len(t.dispatched()) == 0:
 		return []Finding{found("blank-lines", Error, "end each event with a blank line: without one, clients dispatch nothing", "the stream ended after %d lines of data without a blank line", f.Lines)}
 	case t.End == clean || t.End == dropped:
 		return []Finding{found("cut-event", Warning, "end streams between events, even when the server stops: some clients take a partial event for a complete one", "the stream ended in the middle of an event")}
-	case t.Ended-f.Start > unfinishedAfter && f.Lines > 1 && len(t.events()) == 0:
+	case t.Ended-f.Start > unfinishedAfter && f.Lines > 1 && len(t.dispatched()) == 0:
 		return []Finding{found("blank-lines", Error, "end each event with a blank line: without one, clients dispatch nothing", "%d lines of data in %s without a blank line", f.Lines, brief(t.Ended-f.Start))}
 	case t.Ended-t.Last > unfinishedAfter:
 		return []Finding{found("blank-lines", Error, "end each event with a blank line and flush after it; a proxy that forwards only full buffers looks the same", "an event has been incomplete for %s", brief(t.Ended-t.Last))}

@@ -63,8 +63,8 @@ type Transcript struct {
 	most int64 // bytes of a stream to read
 }
 
-// since returns the time since the start of the request.
-func (t *Transcript) since() time.Duration { return time.Since(t.Began) }
+// elapsed returns the time since the start of the request.
+func (t *Transcript) elapsed() time.Duration { return time.Since(t.Began) }
 
 // record reads a stream until it ends, stop returns true, or the request is done.
 func (t *Transcript) record(body io.Reader, done func() bool, stop func(*Transcript, []Frame) bool) {
@@ -73,24 +73,24 @@ func (t *Transcript) record(body io.Reader, done func() bool, stop func(*Transcr
 	t.Last = t.Answered
 	for empty := 0; ; {
 		n, err := body.Read(buf)
-		now := t.since()
+		now := t.elapsed()
 		if n > 0 {
 			empty = 0
 			t.heard(now, n)
-			s.write(buf[:n], now)
+			s.scanBytes(buf[:n], now)
 		} else if empty++; err == nil && empty > 100 {
 			err = io.ErrNoProgress
 		}
-		if t.over(err, done) || s.text.Bytes > t.most || stop != nil && stop(t, s.frames) {
+		if t.endsStream(err, done) || s.text.Bytes > t.most || stop != nil && stop(t, s.frames) {
 			break
 		}
 	}
-	t.Ended = t.since()
+	t.Ended = t.elapsed()
 	if t.End == enough && s.text.Bytes > t.most {
 		t.End = full
 	}
 	t.Silence = max(t.Silence, t.Ended-t.Last)
-	t.Text, t.Frames = s.end()
+	t.Text, t.Frames = s.finish()
 }
 
 // heard records that n bytes arrived.
@@ -102,8 +102,8 @@ func (t *Transcript) heard(at time.Duration, n int) {
 	}
 }
 
-// over reports whether the error of a read ends the stream, and records why.
-func (t *Transcript) over(err error, done func() bool) bool {
+// endsStream reports whether the error of a read ends the stream, and records why.
+func (t *Transcript) endsStream(err error, done func() bool) bool {
 	switch {
 	case err == nil:
 		return false
@@ -117,8 +117,8 @@ func (t *Transcript) over(err error, done func() bool) bool {
 	return true
 }
 
-// events returns the frames that clients dispatch.
-func (t *Transcript) events() (evs []Frame) {
+// dispatched returns the frames that clients dispatch.
+func (t *Transcript) dispatched() (evs []Frame) {
 	for _, f := range t.Frames {
 		if f.IsEvent() {
 			evs = append(evs, f)

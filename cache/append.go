@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -15,7 +16,7 @@ import (
 var (
 	// ErrUnknown means that the transaction may or may not have been
 	// committed. Sending the same drafts again, keys and all, is safe.
-	ErrUnknown error = &StatusError{Text: "outcome unknown; retry with the same key", Status: 503}
+	ErrUnknown = dbfile.ErrUnknown
 	// ErrClosed means that the file was closed before the append was written.
 	ErrClosed error = &StatusError{Text: "the log is closed; nothing was appended", Status: 503}
 	// ErrLogFull means that the log has given its last id.
@@ -132,15 +133,13 @@ func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
 	}
 	err = db.file.ViewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = errNoWindow
+		err = rows.ErrNoWindow
 	}
 	if err != nil {
 		return s, fmt.Errorf("read the log's window: %w", err)
 	}
 	return s, nil
 }
-
-var errNoWindow = fmt.Errorf("%w: the log has no window", ErrCorrupt)
 
 // A batchWriter writes one transaction of the committer.
 type batchWriter struct {
@@ -196,7 +195,7 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 		return err
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, errNoWindow) // what no window holds would never be read
+		return errors.Join(err, rows.ErrNoWindow) // what no window holds would never be read
 	}
 	return nil
 }

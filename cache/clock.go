@@ -34,14 +34,14 @@ type clockWatch struct {
 }
 
 func newClockWatch(wall func() time.Time, mono func() time.Duration) *clockWatch {
-	return &clockWatch{wall: wall, mono: mono, lead: event.TimeOf(wall()) - micros(mono())}
+	return &clockWatch{wall: wall, mono: mono, lead: event.TimeOf(wall()) - event.Time(mono().Microseconds())}
 }
 
 // look tells each jump once, and once that the last event is ahead, until it is no
 // longer.
 func (c *clockWatch) look(last event.Time, tell func(ClockNews)) {
 	now := event.TimeOf(c.wall())
-	lead := now - micros(c.mono())
+	lead := now - event.Time(c.mono().Microseconds())
 	if jumped := duration(lead - c.lead); jumped > clockSlack {
 		tell(ClockNews{Jumped: jumped})
 	}

@@ -62,9 +62,7 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 	if err != nil {
 		return err
 	}
-	r.clock.set()
-	r.rest = noRest
-	if err := r.letGo(ctx); err != nil {
+	if err := r.onceByWall(ctx); err != nil {
 		return err
 	}
 	return db.file.Vacuum(ctx)

@@ -22,7 +22,7 @@ func (r *retainer) expire(ctx context.Context, now event.Time) error {
 		return err
 	}
 	for _, age := range rules.ages() {
-		until, err := r.db.PositionAt(ctx, now-micros(age))
+		until, err := r.db.positionAt(ctx, now-micros(age))
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (r *retainer) expireAge(ctx context.Context, x expiring) error {
 		if err != nil {
 			return err
 		}
-		if err := r.db.endValues(ctx, old, x.note(from), from); err != nil {
+		if err := r.db.committer.Expire(ctx, old, x.note(from), from); err != nil {
 			return err
 		}
 		if err := r.rest(ctx, time.Since(began)); err != nil {
@@ -109,7 +109,7 @@ type expiry struct {
 
 // readOld returns the values set after a position that x looks for and that nothing has
 // come for since, some of them, and the position up to which it has looked.
-func (db *DB) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []expiry, next event.ID, err error) {
+func (db *history) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []expiry, next event.ID, err error) {
 	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
 	if err != nil {
 		return nil, after, err
@@ -165,42 +165,4 @@ func (v *expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err e
 	v.draft = event.Expiry(&ev)
 	v.hash = v.draft.Hash()
 	return true, nil
-}
-
-// endValues has the committer end the values that are still as they were found, and note that
-// those of topics up to a position have had their time.
-func (db *DB) endValues(ctx context.Context, old []expiry, topics []event.Topic, upTo event.ID) error {
-	r := &appendRequest{ctx: ctx, old: old, scanned: topics, expired: upTo, done: make(chan error, 1)}
-	return db.submit(ctx, r)
-}
-
-// expire appends the events that end values.
-func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
-	open := w.db.seen.LastOpen()
-	for i := range old {
-		x := &old[i]
-		last, ok := open[x.storage]
-		if !ok {
-			stmt, err := w.db.file.Stmt(w.tx, rows.LastPostingQuery)
-			if err != nil {
-				return err
-			}
-			if last, err = rows.LastInPosting(stmt.QueryRow(x.storage)); err != nil {
-				return err
-			}
-		}
-		if last != x.id {
-			continue // it was renewed, or ended
-		}
-		var receipt event.Receipt
-		if err := w.append(&receipt, &x.draft, &x.hash); err != nil {
-			return err
-		}
-	}
-	for _, t := range topics {
-		if _, err := w.db.file.Exec(w.tx, `UPDATE expired SET position = ? WHERE topic = ?`, int64(upTo), t.String()); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -104,7 +104,7 @@ func TestTimesAcrossHorizon(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.rest = noRest
-	if err := db.moveHorizon(ctx, event.BlockSize); err != nil {
+	if err := db.history.moveHorizon(ctx, event.BlockSize); err != nil {
 		t.Fatal(err)
 	}
 	check := func(when string) {
@@ -173,7 +173,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 		}
 		return nil
 	}
-	if err := db.moveHorizon(ctx, horizon); err != nil {
+	if err := db.history.moveHorizon(ctx, horizon); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.round(ctx); err != nil {
@@ -189,7 +189,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 func TestHorizonStaysBehindPostings(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
-	if err := db.moveHorizon(context.Background(), 5); err != nil {
+	if err := db.history.moveHorizon(context.Background(), 5); err != nil {
 		t.Fatal(err)
 	}
 	if at, err := db.Horizon(context.Background()); at != event.Beginning || err != nil {

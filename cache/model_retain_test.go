@@ -255,8 +255,7 @@ func (m *retainModel) retainer(cfg Retention) {
 		}
 		m.watch.begin(m.clock.now(), m.passed)
 	}
-	m.r.cfg = cfg
-	m.r.kept = -tickTime // each round makes the clock durable
+	m.r.setPolicy(cfg.policy())
 }
 
 // A watch is what retention's clock should show.

@@ -8,43 +8,60 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Retention says what a log lets go. The zero Retention keeps everything.
-type Retention struct {
-	// History is how old events may become: older ones are dropped by blocks, and
-	// what is left of them is the state. If zero, any age.
-	History time.Duration
-	// TTL is how old values may become: one that was not set again since is ended by
-	// a DEL. Values of other topics may have any age.
-	TTL []TTL
-	// MaxBytes is how large the file may become, its write-ahead log aside: the oldest
-	// history is dropped until it fits. If zero, any size.
-	MaxBytes int64
+// A policy says what a log lets go. The zero policy keeps everything.
+type policy struct {
+	History  time.Duration // how old events may become; if zero, any age
+	TTL      []rule
+	MaxBytes int64 // how large the file may become; if zero, any size
 }
 
-// None reports whether r keeps everything.
-func (r Retention) None() bool {
-	return r.History == 0 && r.MaxBytes == 0 && len(ttlRules(r.TTL).ages()) == 0
+// none reports whether p keeps everything.
+func (p policy) none() bool {
+	return p.History == 0 && p.MaxBytes == 0 && len(ttlRules(p.TTL).ages()) == 0
 }
 
-func (r Retention) check() error {
-	if r.History < 0 || r.MaxBytes < 0 {
-		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", r.History, r.MaxBytes)
+func (p policy) check() error {
+	if p.History < 0 || p.MaxBytes < 0 {
+		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", p.History, p.MaxBytes)
 	}
-	return newRules(r.TTL).check()
+	return newRules(p.TTL).check()
 }
 
-// Retain lets go of a log, beside the appends and in small steps, what cfg says, until
-// ctx ends. What another writer or a full disk keeps it from is done in the next round.
-// What was begun by a process that was killed is brought to its end even if cfg keeps
-// everything.
-func (db *DB) Retain(ctx context.Context, cfg Retention) error {
-	r, err := db.newRetainer(ctx, cfg)
-	if err != nil {
-		return err
-	}
+// A committer appends events to the log: it alone gives ids.
+type committer interface {
+	// Expire ends the values that are still as they were found, and notes that those of
+	// topics up to a position have had their time.
+	Expire(ctx context.Context, old []expiry, topics []event.Topic, upTo event.ID) error
+}
+
+// A history is what a log has kept, and from which retention lets go.
+type history struct {
+	file      *dbfile.File
+	tables    *rows.Tables
+	seen      *seen.Index
+	committer committer
+	mono      func() time.Duration // since some moment: the time that has passed
+}
+
+func newHistory(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *history {
+	return &history{file: f, tables: t, seen: x, committer: c, mono: mono}
+}
+
+// noRest goes on at once.
+func noRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+
+// setPolicy has the following rounds let go of what another policy says. The first of them
+// makes the clock durable.
+func (r *retainer) setPolicy(p policy) { r.cfg, r.kept = p, r.clock.seen-tickTime }
+
+// run lets go of what the policy says, beside the appends and in small steps, until ctx
+// ends or, if the policy keeps everything, until what was begun is brought to its end.
+func (r *retainer) run(ctx context.Context) error {
 	rest := time.NewTicker(r.interval())
 	defer rest.Stop()
 	for {
@@ -52,9 +69,9 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, ErrUnknown):
+		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, dbfile.ErrUnknown):
 			return err
-		case cfg.None() && err == nil:
+		case r.cfg.none() && err == nil:
 			return nil
 		}
 		select {
@@ -65,23 +82,26 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 	}
 }
 
-// RetainOnce lets go of what cfg says, all at once: nobody else is to use the log.
-func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
-	r, err := db.newRetainer(ctx, cfg)
-	if err != nil {
-		return err
-	}
+// once lets go of what the policy says, all at once.
+func (r *retainer) once(ctx context.Context) error {
 	r.rest = noRest
 	return r.round(ctx)
 }
 
-// noRest goes on at once.
-func noRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+// trustWall makes the clock show what the wall clock does.
+func (r *retainer) trustWall() { r.clock.set() }
+
+// onceByWall is once by the clock on the wall, without giving space back.
+func (r *retainer) onceByWall(ctx context.Context) error {
+	r.trustWall()
+	r.rest = noRest
+	return r.letGo(ctx)
+}
 
 // A retainer lets go of what a log need not keep. There is one at a time.
 type retainer struct {
-	db    *DB
-	cfg   Retention
+	db    *history
+	cfg   policy
 	clock *retainClock
 	kept  time.Duration // when the clock was made durable
 	rest  func(context.Context, time.Duration) error
@@ -90,10 +110,7 @@ type retainer struct {
 	cleared event.ID // the horizon below which nothing is kept but events
 }
 
-func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error) {
-	if db.commits == nil {
-		return nil, fmt.Errorf("retain: %w: it gives no ids", dbfile.ErrRole)
-	}
+func (db *history) newRetainer(ctx context.Context, cfg policy) (*retainer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -143,7 +160,7 @@ func restAfter(ctx context.Context, took time.Duration) error {
 // round lets go of what has had its time by now, and gives back the space.
 func (r *retainer) round(ctx context.Context) error {
 	err := r.letGo(ctx)
-	if err == nil && !r.cfg.None() {
+	if err == nil && !r.cfg.none() {
 		err = r.shrink(ctx)
 	}
 	return dbfile.Wrap(err, "retain")
@@ -178,11 +195,29 @@ func (r *retainer) letGo(ctx context.Context) error {
 // raise moves the horizon up to the last block of which all events are from before or
 // at a time.
 func (r *retainer) raise(ctx context.Context, t event.Time) error {
-	at, err := r.db.PositionAt(ctx, t)
+	at, err := r.db.positionAt(ctx, t)
 	if err != nil {
 		return err
 	}
 	return r.db.moveHorizon(ctx, at/event.BlockSize*event.BlockSize)
+}
+
+// positionAt returns the position of the last event with a time at or before t.
+func (db *history) positionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
+		at, err = rows.PositionAt(ctx, tx, t)
+		return err
+	})
+	return at, dbfile.Wrap(err, "position at %s", t)
+}
+
+// lastAt returns the time of the last event at or before a position, and its mark.
+func (db *history) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
+		t, mark, _, err = db.tables.LastAt(ctx, tx, at)
+		return err
+	})
+	return t, mark, dbfile.Wrap(err, "time at %s", at)
 }
 
 // A retained is how far retention has come.
@@ -190,18 +225,18 @@ type retained struct {
 	horizon, dropped, indexed, hashed event.ID
 }
 
-func (db *DB) loadRetained(ctx context.Context) (r retained, err error) {
+func (db *history) loadRetained(ctx context.Context) (r retained, err error) {
 	err = db.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
 		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = db.file.Named(errNoWindow)
+		err = db.file.Named(rows.ErrNoWindow)
 	}
 	return r, err
 }
 
 // moveHorizon moves the horizon up to a position, the end of a block, if it lies below:
 // from then on nobody is told of what was before, and it may be dropped.
-func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
+func (db *history) moveHorizon(ctx context.Context, to event.ID) error {
 	at, err := db.loadRetained(ctx)
 	if err != nil {
 		return err
@@ -210,7 +245,7 @@ func (db *DB) moveHorizon(ctx context.Context, to event.ID) error {
 	if to <= at.horizon {
 		return nil
 	}
-	last, mark, _, err := db.LastAt(ctx, to) // as long as it is there
+	last, mark, err := db.lastAt(ctx, to) // as long as it is there
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (w *meddler) retain(ctx context.Context) {
 		return nil
 	}
 	if rapid.IntRange(0, 3).Draw(w.t, "raise") == 0 {
-		if err := w.db.moveHorizon(ctx, w.horizon()+event.BlockSize); err != nil {
+		if err := w.db.history.moveHorizon(ctx, w.horizon()+event.BlockSize); err != nil {
 			w.t.Fatalf("%v", err)
 		}
 	}

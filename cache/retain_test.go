@@ -33,7 +33,7 @@ func retainChild(path string) error {
 	if err != nil {
 		return err
 	}
-	r.clock.tick = event.TimeOf(db.file.Now()) // what was appended has grown old
+	r.trustWall() // what was appended has grown old
 	stepTime = 500 * time.Microsecond
 	steps := 0
 	r.rest = func(context.Context, time.Duration) error {
@@ -239,19 +239,25 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	ctx := context.Background()
 	rs := mustAppend(t, db, draft("alice", "old", "k"), draft("alice", "renewed", "k"), draft("alice", "ended", "k"))
 	var old []expiry
-	err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
-		rules := ttlRules{{event.All, time.Hour}}
-		x := expiring{rules: rules, scans: make([]ttlScan, 1), age: time.Hour, until: db.Head()}
-		old, _, err = db.readOld(ctx, tx, event.Beginning, &x)
-		return err
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		for i := range rs {
+			ev := &rs[i].Event
+			storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
+			if err != nil {
+				return err
+			}
+			end := event.Expiry(ev)
+			old = append(old, expiry{storage: storage, id: ev.ID, draft: end, hash: end.Hash()})
+		}
+		return nil
 	})
-	if err != nil || len(old) != 3 {
-		t.Fatalf("found %v, %v", old, err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	mustAppend(t, db, draft("alice", "renewed", "k2"), event.Draft{User: "alice", Path: "ended", Type: event.Del, Key: "k"})
 	head := db.Head()
 	for range 2 { // the second time there is nothing left to do
-		if err := db.endValues(ctx, old, []event.Topic{event.All}, head); err != nil {
+		if err := (endsValues{db}).Expire(ctx, old, []event.Topic{event.All}, head); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -291,7 +297,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if err := rawExec(db, `DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.moveHorizon(ctx, horizon); err != nil {
+	if err := db.history.moveHorizon(ctx, horizon); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.round(ctx); err != nil {
@@ -314,7 +320,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if want := len(fold(start.evs, event.All, event.ID(at))); at != 3*event.BlockSize || count != want {
 		t.Errorf("the state at %d has %d members, want %d", at, count, want)
 	}
-	if err := db.moveHorizon(ctx, event.ID(at)); err != nil {
+	if err := db.history.moveHorizon(ctx, event.ID(at)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.round(ctx); err != nil {

@@ -95,51 +95,6 @@ func TestTTLsAgainstSlice(t *testing.T) {
 	})
 }
 
-// What was looked through under other rules is not looked through again, as far as a rule
-// counted for it.
-func TestTTLScansStart(t *testing.T) {
-	db, ctx := openServer(t), context.Background()
-	mustAppend(t, db, drafts("alice", "x", "k", 100)...)
-	for _, step := range []struct {
-		rules []string
-		at    []event.ID // as they are made, the narrowest first
-		moved []event.ID
-	}{
-		{[]string{"*"}, []event.ID{0}, []event.ID{50}},
-		{[]string{"*", "alice"}, []event.ID{50, 50}, []event.ID{70, 60}},
-		{[]string{"alice", "*", "alice/posts"}, []event.ID{70, 70, 60}, []event.ID{75, 72, 61}},
-		{[]string{"*/posts", "*"}, []event.ID{61, 61}, []event.ID{80, 90}},
-		{[]string{"alice/posts"}, []event.ID{80}, []event.ID{85}},
-		{[]string{"alice"}, []event.ID{0}, []event.ID{99}},
-		{[]string{"alice/x$", "bob"}, []event.ID{99, 0}, nil},
-	} {
-		var rules []TTL
-		for _, topic := range topics(t, step.rules...) {
-			rules = append(rules, TTL{topic, time.Hour})
-		}
-		for range 2 {
-			scans, err := db.scansOf(ctx, newRules(rules))
-			if err != nil || len(scans) != len(step.at) {
-				t.Fatalf("%v: %v, %v", step.rules, scans, err)
-			}
-			for i, s := range scans {
-				if s.position != step.at[i] {
-					t.Errorf("%v: %s begins at %d, want %d", step.rules, s.topic, s.position, step.at[i])
-				}
-			}
-		}
-		scans, err := db.scansOf(ctx, newRules(rules))
-		for i, at := range step.moved {
-			if err == nil {
-				err = db.endValues(ctx, nil, []event.Topic{scans[i].topic}, at)
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestTTLsThatCannotBe(t *testing.T) {
 	db := openServer(t)
 	for _, ttls := range [][]TTL{

@@ -46,6 +46,9 @@ var (
 	// ErrBusy means that another process was writing for too long; nothing
 	// was written.
 	ErrBusy error = &StatusError{Text: "the file is being written by another process", Status: 503}
+	// ErrUnknown means that the transaction may or may not have been
+	// committed.
+	ErrUnknown error = &StatusError{Text: "outcome unknown; retry with the same key", Status: 503}
 	// ErrFiles means that the process or the system has too many files open, so
 	// that nothing could be read or written. It may pass.
 	ErrFiles error = &StatusError{Text: "too many files are open", Status: 503}

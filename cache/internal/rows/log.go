@@ -52,3 +52,6 @@ func CountFetched(tx *sql.Tx, n, bytes int) error {
 	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
 	return err
 }
+
+// ErrNoWindow means that a log does not say which of its history it has.
+var ErrNoWindow = fmt.Errorf("%w: the log has no window", dbfile.ErrCorrupt)

@@ -1,0 +1,37 @@
+package cache
+
+import (
+	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// expire appends the events that end values.
+func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
+	open := w.db.seen.LastOpen()
+	for i := range old {
+		x := &old[i]
+		last, ok := open[x.storage]
+		if !ok {
+			stmt, err := w.db.file.Stmt(w.tx, rows.LastPostingQuery)
+			if err != nil {
+				return err
+			}
+			if last, err = rows.LastInPosting(stmt.QueryRow(x.storage)); err != nil {
+				return err
+			}
+		}
+		if last != x.id {
+			continue // it was renewed, or ended
+		}
+		var receipt event.Receipt
+		if err := w.append(&receipt, &x.draft, &x.hash); err != nil {
+			return err
+		}
+	}
+	for _, t := range topics {
+		if _, err := w.db.file.Exec(w.tx, `UPDATE expired SET position = ? WHERE topic = ?`, int64(upTo), t.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -37,9 +38,9 @@ type appendRequest struct {
 	hashes   []event.Hash
 	bytes    int
 	receipts []event.Receipt
-	old      []expiry      // of retention: values that may have had their time,
-	scanned  []event.Topic // the topics of which it has looked for them,
-	expired  event.ID      // and the position up to which it has
+	old      []retention.Expiry // of retention: values that may have had their time,
+	scanned  []event.Topic      // the topics of which it has looked for them,
+	expired  event.ID           // and the position up to which it has
 	done     chan error
 }
 

@@ -1,30 +1,31 @@
 package cache
 
 import (
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // expire appends the events that end values.
-func (w *batchWriter) expire(old []expiry, topics []event.Topic, upTo event.ID) error {
+func (w *batchWriter) expire(old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
 	open := w.db.seen.LastOpen()
 	for i := range old {
 		x := &old[i]
-		last, ok := open[x.storage]
+		last, ok := open[x.Storage]
 		if !ok {
 			stmt, err := w.db.file.Stmt(w.tx, rows.LastPostingQuery)
 			if err != nil {
 				return err
 			}
-			if last, err = rows.LastInPosting(stmt.QueryRow(x.storage)); err != nil {
+			if last, err = rows.LastInPosting(stmt.QueryRow(x.Storage)); err != nil {
 				return err
 			}
 		}
-		if last != x.id {
+		if last != x.ID {
 			continue // it was renewed, or ended
 		}
 		var receipt event.Receipt
-		if err := w.append(&receipt, &x.draft, &x.hash); err != nil {
+		if err := w.append(&receipt, &x.Draft, &x.Hash); err != nil {
 			return err
 		}
 	}

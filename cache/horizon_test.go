@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -103,8 +104,8 @@ func TestTimesAcrossHorizon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.rest = noRest
-	if err := db.history.moveHorizon(ctx, event.BlockSize); err != nil {
+	r.Rest = retention.NoRest
+	if err := db.history.MoveHorizon(ctx, event.BlockSize); err != nil {
 		t.Fatal(err)
 	}
 	check := func(when string) {
@@ -120,12 +121,12 @@ func TestTimesAcrossHorizon(t *testing.T) {
 	}
 	check("before anything is dropped")
 	// What is appended next hides that the last event of the block is gone.
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	clock.add(time.Hour)
 	mustAppend(t, db, drafts("alice", "changes", "filling", event.BlockSize)...)
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	check("afterwards")
@@ -136,9 +137,9 @@ func TestTimesAcrossHorizon(t *testing.T) {
 func TestStateWhileBlockIsDropped(t *testing.T) {
 	setState(t)
 	db, ctx := openServer(t), context.Background()
-	step := stepTime
-	stepTime = 0
-	t.Cleanup(func() { stepTime = step })
+	step := retention.StepTime
+	retention.StepTime = 0
+	t.Cleanup(func() { retention.StepTime = step })
 	paths := strings.Fields("a b c d e f g h i j")
 	var ds []event.Draft
 	put := func(names []string, key string, del bool) {
@@ -166,17 +167,17 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	}
 	const horizon = event.BlockSize
 	steps := 0
-	r.rest = func(context.Context, time.Duration) error {
+	r.Rest = func(context.Context, time.Duration) error {
 		steps++
 		for _, snapshot.FewStorages = range []int{0, 256} { // events that are scanned, and those that postings name
 			checkState(t, db, evs, topics(t, "bob")[0], horizon)
 		}
 		return nil
 	}
-	if err := db.history.moveHorizon(ctx, horizon); err != nil {
+	if err := db.history.MoveHorizon(ctx, horizon); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if steps < 20 {
@@ -189,7 +190,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 func TestHorizonStaysBehindPostings(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
-	if err := db.history.moveHorizon(context.Background(), 5); err != nil {
+	if err := db.history.MoveHorizon(context.Background(), 5); err != nil {
 		t.Fatal(err)
 	}
 	if at, err := db.Horizon(context.Background()); at != event.Beginning || err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
@@ -30,7 +31,7 @@ type retainModel struct {
 	passed  time.Duration // by the monotonic clock
 	watch   watch
 	db      *DB
-	r       *retainer
+	r       *retention.Retainer
 	log     []event.Event
 	horizon event.ID
 	done    bool // nothing is left to do for retention
@@ -79,8 +80,8 @@ var retainStartFile = sync.OnceValue(func() (s retainStart) {
 func TestRetainAgainstSlice(t *testing.T) {
 	dir := t.TempDir()
 	span := seen.HashSpan
-	step := stepTime
-	t.Cleanup(func() { seen.HashSpan, stepTime = span, step })
+	step := retention.StepTime
+	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
 	n, logs := 0, size(2, 20) // each has three blocks, which are read whole again and again
 	rapid.Check(t, func(t *rapid.T) {
@@ -88,7 +89,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 			return
 		}
 		draw(t)
-		stepTime = rapid.SampledFrom([]time.Duration{step, 20 * step}).Draw(t, "stepTime")
+		retention.StepTime = rapid.SampledFrom([]time.Duration{step, 20 * step}).Draw(t, "stepTime")
 		seen.HashSpan = rapid.SampledFrom([]event.ID{span, event.BlockSize}).Draw(t, "hashSpan")
 		m := retainModel{t: t, path: filepath.Join(dir, fmt.Sprint(n)), clock: newClock(), log: slices.Clone(start.evs)}
 		m.clock.at = start.clock
@@ -214,7 +215,7 @@ func (m *retainModel) retain() {
 	if rapid.Bool().Draw(m.t, "cut") {
 		cuts = rapid.IntRange(0, 12).Draw(m.t, "steps")
 	}
-	m.r.rest = func(context.Context, time.Duration) error {
+	m.r.Rest = func(context.Context, time.Duration) error {
 		if cuts--; cuts == -1 {
 			return errInjected
 		}
@@ -225,7 +226,7 @@ func (m *retainModel) retain() {
 	if cfg.History > 0 {
 		m.raise(now - old)
 	}
-	err := m.r.round(context.Background())
+	err := m.r.Round(context.Background())
 	if err != nil && !errors.Is(err, errInjected) {
 		m.t.Fatalf("%v", err)
 	}
@@ -255,7 +256,7 @@ func (m *retainModel) retainer(cfg Retention) {
 		}
 		m.watch.begin(m.clock.now(), m.passed)
 	}
-	m.r.setPolicy(cfg.policy())
+	m.r.SetPolicy(cfg.policy())
 }
 
 // A watch is what retention's clock should show.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
@@ -53,7 +54,7 @@ type DB struct {
 	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
 	queries readStatements       // of read
 	seen    *seen.Index          // of a server; used by who has the right to write
-	history *history             // of a server
+	history *retention.History   // of a server
 
 	// The committer and its writing connection.
 	commits   chan *appendRequest
@@ -121,7 +122,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		if db.seen, err = seen.Open(ctx, db.file, db.tables); err != nil {
 			return nil, err
 		}
-		db.history = newHistory(db.file, db.tables, db.seen, endsValues{db}, func() time.Duration { return db.mono() })
+		db.history = retention.New(db.file, db.tables, db.seen, endsValues{db}, func() time.Duration { return db.mono() })
 		if err := db.file.KeepServing(); err != nil {
 			return nil, err
 		}

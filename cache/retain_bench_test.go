@@ -30,13 +30,13 @@ func BenchmarkAppendWhileRetaining(b *testing.B) {
 					return
 				}
 				r, err := db.newRetainer(ctx, Retention{MaxBytes: 1})
-				rest := r.rest
-				r.rest = func(ctx context.Context, d time.Duration) error {
+				rest := r.Rest
+				r.Rest = func(ctx context.Context, d time.Duration) error {
 					steps = append(steps, d)
 					return rest(ctx, d)
 				}
 				for err == nil && ctx.Err() == nil {
-					err = r.round(ctx)
+					err = r.Round(ctx)
 				}
 				done <- err
 			}()

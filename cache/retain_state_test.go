@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -18,8 +19,8 @@ import (
 // A state that is read in pieces stays that of its position whatever retention, seals
 // and appends do between two of them.
 func TestStateWhileRetaining(t *testing.T) {
-	span, step := seen.HashSpan, stepTime
-	t.Cleanup(func() { seen.HashSpan, stepTime = span, step })
+	span, step := seen.HashSpan, retention.StepTime
+	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
 	n, most := 0, size(1, 10)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -27,7 +28,7 @@ func TestStateWhileRetaining(t *testing.T) {
 			return
 		}
 		draw(rt)
-		seen.HashSpan, stepTime = event.BlockSize, 0
+		seen.HashSpan, retention.StepTime = event.BlockSize, 0
 		db := openBytes(t, start.bytes, Config{Role: Server})
 		defer db.Close()
 		all := slices.Clone(start.evs)
@@ -73,7 +74,7 @@ func TestStateWhileRetaining(t *testing.T) {
 type meddler struct {
 	t   *rapid.T
 	db  *DB
-	r   *retainer
+	r   *retention.Retainer
 	all *[]event.Event
 	n   int
 }
@@ -116,18 +117,18 @@ func (w *meddler) retain(ctx context.Context) {
 		w.r = r
 	}
 	cuts := rapid.IntRange(1, 300).Draw(w.t, "cuts")
-	w.r.rest = func(context.Context, time.Duration) error {
+	w.r.Rest = func(context.Context, time.Duration) error {
 		if cuts--; cuts == 0 {
 			return errInjected
 		}
 		return nil
 	}
 	if rapid.IntRange(0, 3).Draw(w.t, "raise") == 0 {
-		if err := w.db.history.moveHorizon(ctx, w.horizon()+event.BlockSize); err != nil {
+		if err := w.db.history.MoveHorizon(ctx, w.horizon()+event.BlockSize); err != nil {
 			w.t.Fatalf("%v", err)
 		}
 	}
-	if err := w.r.drop(ctx); err != nil && !errors.Is(err, errInjected) {
+	if err := w.r.Drop(ctx); err != nil && !errors.Is(err, errInjected) {
 		w.t.Fatalf("%v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
@@ -33,10 +34,10 @@ func retainChild(path string) error {
 	if err != nil {
 		return err
 	}
-	r.trustWall() // what was appended has grown old
-	stepTime = 500 * time.Microsecond
+	r.TrustWall() // what was appended has grown old
+	retention.StepTime = 500 * time.Microsecond
 	steps := 0
-	r.rest = func(context.Context, time.Duration) error {
+	r.Rest = func(context.Context, time.Duration) error {
 		if steps++; steps%8 != 0 {
 			return nil
 		}
@@ -47,7 +48,7 @@ func retainChild(path string) error {
 		return err
 	}
 	for {
-		if err := errors.Join(r.round(ctx), r.rest(ctx, 0)); err != nil {
+		if err := errors.Join(r.Round(ctx), r.Rest(ctx, 0)); err != nil {
 			return err
 		}
 	}
@@ -135,7 +136,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.rest = func(context.Context, time.Duration) error { return nil }
+	r.Rest = func(context.Context, time.Duration) error { return nil }
 	// The hashes of the first block need pages that there are not.
 	limit := func(pages string) {
 		t.Helper()
@@ -144,7 +145,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 		}
 	}
 	limit("1") // that is what there are
-	if err := r.round(ctx); !errors.Is(err, ErrFull) {
+	if err := r.Round(ctx); !errors.Is(err, ErrFull) {
 		t.Fatalf("with a full disk: %v", err)
 	}
 	c := retainCheck{t, db, start.evs, 3 * event.BlockSize}
@@ -153,7 +154,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 	c.state(event.All, db.Head())
 	checkLookUp(t, db, start.evs)
 	limit("1000000")
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	c.left()
@@ -194,8 +195,8 @@ func TestRetainMaxBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.rest = func(context.Context, time.Duration) error { return nil }
-	if err := r.round(ctx); err != nil {
+	r.Rest = func(context.Context, time.Duration) error { return nil }
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	c := retainCheck{t, db, all, 2 * event.BlockSize}
@@ -223,7 +224,7 @@ func TestRetainMaxBytesOfState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if at, err := db.Horizon(ctx); at != event.BlockSize || err != nil {
@@ -238,7 +239,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	defer db.Close()
 	ctx := context.Background()
 	rs := mustAppend(t, db, draft("alice", "old", "k"), draft("alice", "renewed", "k"), draft("alice", "ended", "k"))
-	var old []expiry
+	var old []retention.Expiry
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		for i := range rs {
 			ev := &rs[i].Event
@@ -247,7 +248,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 				return err
 			}
 			end := event.Expiry(ev)
-			old = append(old, expiry{storage: storage, id: ev.ID, draft: end, hash: end.Hash()})
+			old = append(old, retention.Expiry{Storage: storage, ID: ev.ID, Draft: end, Hash: end.Hash()})
 		}
 		return nil
 	})
@@ -291,16 +292,16 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.rest = func(context.Context, time.Duration) error { return nil }
+	r.Rest = func(context.Context, time.Duration) error { return nil }
 	horizon := event.ID(2 * event.BlockSize)
 	// The last state before the horizon lies a block before it.
 	if err := rawExec(db, `DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.history.moveHorizon(ctx, horizon); err != nil {
+	if err := db.history.MoveHorizon(ctx, horizon); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if from, err := db.StateFrom(ctx, event.All, horizon); from != event.BlockSize || err != nil {
@@ -320,10 +321,10 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if want := len(fold(start.evs, event.All, event.ID(at))); at != 3*event.BlockSize || count != want {
 		t.Errorf("the state at %d has %d members, want %d", at, count, want)
 	}
-	if err := db.history.moveHorizon(ctx, event.ID(at)); err != nil {
+	if err := db.history.MoveHorizon(ctx, event.ID(at)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.round(ctx); err != nil {
+	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if got := snapshotsOf(t, db); len(got) != 1 || got[0] != event.ID(at) {

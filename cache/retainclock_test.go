@@ -60,7 +60,7 @@ func TestRetainWhileClockJumps(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(time.Hour)
-	if err := r.round(context.Background()); err != nil {
+	if err := r.Round(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if at, err := db.Horizon(context.Background()); at != event.BlockSize || err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -29,13 +30,13 @@ type TTL struct {
 }
 
 // None reports whether r keeps everything.
-func (r Retention) None() bool { return r.policy().none() }
+func (r Retention) None() bool { return r.policy().None() }
 
 // policy returns r as retention takes it.
-func (r Retention) policy() policy {
-	p := policy{History: r.History, MaxBytes: r.MaxBytes}
+func (r Retention) policy() retention.Policy {
+	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes}
 	for _, t := range r.TTL {
-		p.TTL = append(p.TTL, rule(t))
+		p.TTL = append(p.TTL, retention.Rule(t))
 	}
 	return p
 }
@@ -49,7 +50,7 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 	if err != nil {
 		return err
 	}
-	return r.run(ctx)
+	return r.Run(ctx)
 }
 
 // RetainOnce lets go of what cfg says, all at once: nobody else is to use the log.
@@ -58,14 +59,14 @@ func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 	if err != nil {
 		return err
 	}
-	return r.once(ctx)
+	return r.Once(ctx)
 }
 
-func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retainer, error) {
+func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retainer, error) {
 	if db.commits == nil {
 		return nil, fmt.Errorf("retain: %w: it gives no ids", ErrRole)
 	}
-	return db.history.newRetainer(ctx, cfg.policy())
+	return db.history.NewRetainer(ctx, cfg.policy())
 }
 
 // endsValues has the committer append what retention has found.
@@ -73,7 +74,7 @@ type endsValues struct{ db *DB }
 
 // Expire has the committer end the values that are still as they were found, and note that
 // those of topics up to a position have had their time.
-func (e endsValues) Expire(ctx context.Context, old []expiry, topics []event.Topic, upTo event.ID) error {
+func (e endsValues) Expire(ctx context.Context, old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
 	r := &appendRequest{ctx: ctx, old: old, scanned: topics, expired: upTo, done: make(chan error, 1)}
 	return e.db.submit(ctx, r)
 }

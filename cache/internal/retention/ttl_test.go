@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func TestTTLScansStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	h := history{file: f}
+	h := History{file: f}
 	for _, step := range []struct {
 		rules []string
 		at    []event.ID // as they are made, the narrowest first
@@ -33,13 +33,13 @@ func TestTTLScansStart(t *testing.T) {
 		{[]string{"alice"}, []event.ID{0}, []event.ID{99}},
 		{[]string{"alice/x$", "bob"}, []event.ID{99, 0}, nil},
 	} {
-		var rules []rule
+		var rules []Rule
 		for _, name := range step.rules {
 			topic, err := event.ParseTopic(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			rules = append(rules, rule{topic, time.Hour})
+			rules = append(rules, Rule{topic, time.Hour})
 		}
 		for range 2 {
 			scans, err := h.scansOf(ctx, newRules(rules))

@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -11,18 +11,18 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A rule is how old the values of a topic may become. Of several for one storage, that of
+// A Rule is how old the values of a topic may become. Of several for one storage, that of
 // the narrowest topic counts, see [event.NarrowestFirst].
-type rule struct {
+type Rule struct {
 	Topic event.Topic
 	Age   time.Duration // if zero, any age
 }
 
 // ttlRules are the TTLs of a log, the narrowest first.
-type ttlRules []rule
+type ttlRules []Rule
 
-func newRules(ttls []rule) ttlRules {
-	return slices.SortedFunc(slices.Values(ttls), func(a, b rule) int { return event.NarrowestFirst(a.Topic, b.Topic) })
+func newRules(ttls []Rule) ttlRules {
+	return slices.SortedFunc(slices.Values(ttls), func(a, b Rule) int { return event.NarrowestFirst(a.Topic, b.Topic) })
 }
 
 func (rs ttlRules) check() error {
@@ -39,7 +39,7 @@ func (rs ttlRules) check() error {
 
 // of returns which rule counts for a storage, -1 if none does.
 func (rs ttlRules) of(user, path string) int {
-	return slices.IndexFunc(rs, func(r rule) bool { return r.Topic.Matches(user, path) })
+	return slices.IndexFunc(rs, func(r Rule) bool { return r.Topic.Matches(user, path) })
 }
 
 // ages returns the ages of the rules, each once.
@@ -101,9 +101,9 @@ func scanStart(old []ttlScan, topic event.Topic) event.ID {
 
 // scansOf returns how far retention has looked for values, for each rule. If the topics
 // of the rules are not those that were in force last, it makes them so.
-func (db *history) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
+func (db *History) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
 	same := func(old []ttlScan) bool {
-		return slices.EqualFunc(old, rules, func(s ttlScan, r rule) bool { return s.topic == r.Topic })
+		return slices.EqualFunc(old, rules, func(s ttlScan, r Rule) bool { return s.topic == r.Topic })
 	}
 	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
 		scans, err = loadScans(tx)

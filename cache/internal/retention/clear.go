@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // clear drops what was kept of the history below the horizon: leaves, and all snapshots
 // but the last, with which the state at the horizon begins.
-func (r *retainer) clear(ctx context.Context, horizon event.ID) error {
+func (r *Retainer) clear(ctx context.Context, horizon event.ID) error {
 	if r.cleared == horizon {
 		return nil
 	}
@@ -29,7 +29,7 @@ func (r *retainer) clear(ctx context.Context, horizon event.ID) error {
 const clearChunk = 10_000
 
 // dropLeaves drops the leaves of the blocks before one.
-func (r *retainer) dropLeaves(ctx context.Context, before uint64) error {
+func (r *Retainer) dropLeaves(ctx context.Context, before uint64) error {
 	for {
 		steps, err := r.oldLeaves(ctx, before)
 		if err != nil || len(steps) == 0 {
@@ -41,7 +41,7 @@ func (r *retainer) dropLeaves(ctx context.Context, before uint64) error {
 	}
 }
 
-func (r *retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
+func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
 	err = r.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
 		if err != nil {
@@ -62,7 +62,7 @@ func (r *retainer) oldLeaves(ctx context.Context, before uint64) (steps []change
 }
 
 // dropSnapshots drops the snapshots below a position, but for the last of each topic.
-func (r *retainer) dropSnapshots(ctx context.Context, before event.ID) error {
+func (r *Retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 	for {
 		id, err := r.retireSnapshot(ctx, before)
 		if err != nil || id == 0 {
@@ -76,7 +76,7 @@ func (r *retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 
 // retireSnapshot makes a snapshot one that nobody begins with, and that nobody but this
 // process removes, if there is one to go. Who has begun with it begins again with another.
-func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
+func (r *Retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
 	err = r.db.file.Update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
 			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
@@ -93,7 +93,7 @@ func (r *retainer) retireSnapshot(ctx context.Context, before event.ID) (id int6
 const partChunk = 16
 
 // dropSnapshot removes a snapshot that was retired.
-func (r *retainer) dropSnapshot(ctx context.Context, id int64) error {
+func (r *Retainer) dropSnapshot(ctx context.Context, id int64) error {
 	var parts int
 	if err := r.db.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
 		return err

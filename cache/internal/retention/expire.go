@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 // expire ends the values that have not been set again for as long as their rules say.
 // Each event is looked at once: if it is the last of its storage then, the committer ends
 // it, and otherwise it is no value any more.
-func (r *retainer) expire(ctx context.Context, now event.Time) error {
+func (r *Retainer) expire(ctx context.Context, now event.Time) error {
 	rules := newRules(r.cfg.TTL)
 	if len(rules) == 0 {
 		return nil
@@ -70,10 +70,10 @@ func (x *expiring) note(at event.ID) (topics []event.Topic) {
 	return topics
 }
 
-func (r *retainer) expireAge(ctx context.Context, x expiring) error {
+func (r *Retainer) expireAge(ctx context.Context, x expiring) error {
 	for from := x.from(); from < x.until; {
 		began := time.Now()
-		var old []expiry
+		var old []Expiry
 		err := r.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			old, from, err = r.db.readOld(ctx, tx, from, &x)
 			return err
@@ -84,7 +84,7 @@ func (r *retainer) expireAge(ctx context.Context, x expiring) error {
 		if err := r.db.committer.Expire(ctx, old, x.note(from), from); err != nil {
 			return err
 		}
-		if err := r.rest(ctx, time.Since(began)); err != nil {
+		if err := r.Rest(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -98,18 +98,18 @@ const (
 	expireEvents = 4096
 )
 
-// An expiry is a value that may have had its time: that of the event, if it is still the
+// An Expiry is a value that may have had its time: that of the event, if it is still the
 // last one of its storage.
-type expiry struct {
-	storage int64
-	id      event.ID
-	draft   event.Draft
-	hash    event.Hash
+type Expiry struct {
+	Storage int64
+	ID      event.ID
+	Draft   event.Draft
+	Hash    event.Hash
 }
 
 // readOld returns the values set after a position that x looks for and that nothing has
 // come for since, some of them, and the position up to which it has looked.
-func (db *history) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []expiry, next event.ID, err error) {
+func (db *History) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []Expiry, next event.ID, err error) {
 	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
 	if err != nil {
 		return nil, after, err
@@ -128,12 +128,12 @@ func (db *history) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *e
 	defer rows.Close()
 	n := 0
 	for ; rows.Next() && len(old) < expireValues; n++ {
-		var v expiry
+		var v Expiry
 		var user, path string
-		if err := rows.Scan(&v.id, &v.storage, &user, &path); err != nil {
+		if err := rows.Scan(&v.ID, &v.Storage, &user, &path); err != nil {
 			return nil, after, err
 		}
-		if after = v.id; !x.wants(v.id, user, path) {
+		if after = v.ID; !x.wants(v.ID, user, path) {
 			continue
 		}
 		if ok, err := v.load(ctx, last, line); err != nil {
@@ -150,19 +150,19 @@ func (db *history) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *e
 
 // load reads the event of v and makes the draft that ends it. ok is false if it is no
 // value, or none any more.
-func (v *expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
-	if at, err := rows.LastInPosting(last.QueryRowContext(ctx, v.storage)); err != nil || at > v.id {
+func (v *Expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
+	if at, err := rows.LastInPosting(last.QueryRowContext(ctx, v.Storage)); err != nil || at > v.ID {
 		return false, err // others would be none either, but cost more to tell
 	}
 	var b []byte
-	if err := line.QueryRowContext(ctx, v.id).Scan(&b); err != nil {
+	if err := line.QueryRowContext(ctx, v.ID).Scan(&b); err != nil {
 		return false, err
 	}
-	ev, err := rows.ParseStored(v.id, b)
+	ev, err := rows.ParseStored(v.ID, b)
 	if err != nil || ev.Type != event.Put {
 		return false, err
 	}
-	v.draft = event.Expiry(&ev)
-	v.hash = v.draft.Hash()
+	v.Draft = event.Expiry(&ev)
+	v.Hash = v.Draft.Hash()
 	return true, nil
 }

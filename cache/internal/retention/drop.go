@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// drop drops what the horizon has left behind, block by block: of each storage all but
+// Drop drops what the horizon has left behind, block by block: of each storage all but
 // its last event, and that too if it is a DEL. Each block is dropped in several
 // transactions, in such an order that wherever they end, what is left of a storage is the
 // end of its history or, if that is a DEL, nothing. So the state at the horizon and above
 // is the same all the time, and a block that was begun can be begun again.
-func (r *retainer) drop(ctx context.Context) error {
+func (r *Retainer) Drop(ctx context.Context) error {
 	for {
 		at, err := r.db.loadRetained(ctx)
 		if err != nil {
@@ -47,7 +47,7 @@ type (
 )
 
 // dropBlock drops what is to go once the horizon has passed a block.
-func (r *retainer) dropBlock(ctx context.Context, block uint64) error {
+func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	var steps []changes
 	err := r.db.file.View(ctx, func(tx *sql.Tx) error {
 		b := blockDropper{tx: tx, block: block, last: map[int64]*lastEvent{}}
@@ -69,22 +69,22 @@ func (r *retainer) dropBlock(ctx context.Context, block uint64) error {
 	return r.apply(ctx, steps)
 }
 
-// stepTime is how long a transaction may go on with further changes: an append waits
+// StepTime is how long a transaction may go on with further changes: an append waits
 // for one of them at most. It is a variable for the tests.
-var stepTime = time.Millisecond
+var StepTime = time.Millisecond
 
 // checkpointSteps is after how many transactions what they wrote is copied into the file:
 // beside the appends, which would have to wait if it were left to one of them.
 const checkpointSteps = 8
 
 // apply makes changes, in transactions that are short.
-func (r *retainer) apply(ctx context.Context, steps []changes) error {
+func (r *Retainer) apply(ctx context.Context, steps []changes) error {
 	for len(steps) > 0 {
 		var n int
 		began := time.Now()
 		err := r.db.file.Update(ctx, func(tx *sql.Tx) error {
 			n = 0
-			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < stepTime); n++ {
+			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < StepTime); n++ {
 				for _, c := range steps[n] {
 					if _, err := r.db.file.Exec(tx, c.query, c.args...); err != nil {
 						return err
@@ -102,7 +102,7 @@ func (r *retainer) apply(ctx context.Context, steps []changes) error {
 				return err
 			}
 		}
-		if err := r.rest(ctx, time.Since(began)); err != nil {
+		if err := r.Rest(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -64,7 +64,7 @@ func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 
 // loadClock returns retention's clock as it was left, or as the last append has seen
 // the time if there was no retention yet.
-func (db *history) loadClock(ctx context.Context) (*retainClock, error) {
+func (db *History) loadClock(ctx context.Context) (*retainClock, error) {
 	var tick, last event.Time
 	if err := db.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (db *history) loadClock(ctx context.Context) (*retainClock, error) {
 }
 
 // keepTick makes durable what the clock shows.
-func (db *history) keepTick(ctx context.Context, c *retainClock) error {
+func (db *History) keepTick(ctx context.Context, c *retainClock) error {
 	return db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := db.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
 		return err

@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 // fit moves the horizon on, a block at a time, until what the file uses fits. Below the
 // horizon stay the state and the hashes: if these alone are too large, all sealed history
 // goes.
-func (r *retainer) fit(ctx context.Context) error {
+func (r *Retainer) fit(ctx context.Context) error {
 	for {
 		size, err := r.db.file.Size(ctx)
 		if err != nil || size.Used() <= r.cfg.MaxBytes {
@@ -24,10 +24,10 @@ func (r *retainer) fit(ctx context.Context) error {
 		if next > at.indexed {
 			return nil
 		}
-		if err := r.db.moveHorizon(ctx, next); err != nil {
+		if err := r.db.MoveHorizon(ctx, next); err != nil {
 			return err
 		}
-		if err := r.drop(ctx); err != nil {
+		if err := r.Drop(ctx); err != nil {
 			return err
 		}
 	}
@@ -41,7 +41,7 @@ const (
 )
 
 // shrink gives free pages back to the file system.
-func (r *retainer) shrink(ctx context.Context) error {
+func (r *Retainer) shrink(ctx context.Context) error {
 	for shrunk := false; ; shrunk = true {
 		size, err := r.db.file.Size(ctx)
 		if err != nil {
@@ -59,7 +59,7 @@ func (r *retainer) shrink(ctx context.Context) error {
 		if after, err := r.db.file.Size(ctx); err != nil || after.Free >= size.Free {
 			return err // a file that another program has made
 		}
-		if err := r.rest(ctx, time.Since(began)); err != nil {
+		if err := r.Rest(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -67,7 +67,7 @@ func (r *retainer) shrink(ctx context.Context) error {
 
 // truncate brings what has been given back from the write-ahead log into the file. It
 // keeps nobody from writing.
-func (r *retainer) truncate(ctx context.Context, shrunk bool) error {
+func (r *Retainer) truncate(ctx context.Context, shrunk bool) error {
 	if !shrunk {
 		return nil
 	}

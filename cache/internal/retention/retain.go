@@ -1,4 +1,4 @@
-package cache
+package retention
 
 import (
 	"context"
@@ -13,19 +13,19 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A policy says what a log lets go. The zero policy keeps everything.
-type policy struct {
+// A Policy says what a log lets go. The zero policy keeps everything.
+type Policy struct {
 	History  time.Duration // how old events may become; if zero, any age
-	TTL      []rule
+	TTL      []Rule
 	MaxBytes int64 // how large the file may become; if zero, any size
 }
 
-// none reports whether p keeps everything.
-func (p policy) none() bool {
+// None reports whether p keeps everything.
+func (p Policy) None() bool {
 	return p.History == 0 && p.MaxBytes == 0 && len(ttlRules(p.TTL).ages()) == 0
 }
 
-func (p policy) check() error {
+func (p Policy) check() error {
 	if p.History < 0 || p.MaxBytes < 0 {
 		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", p.History, p.MaxBytes)
 	}
@@ -36,11 +36,11 @@ func (p policy) check() error {
 type committer interface {
 	// Expire ends the values that are still as they were found, and notes that those of
 	// topics up to a position have had their time.
-	Expire(ctx context.Context, old []expiry, topics []event.Topic, upTo event.ID) error
+	Expire(ctx context.Context, old []Expiry, topics []event.Topic, upTo event.ID) error
 }
 
-// A history is what a log has kept, and from which retention lets go.
-type history struct {
+// A History is what a log has kept, and from which retention lets go.
+type History struct {
 	file      *dbfile.File
 	tables    *rows.Tables
 	seen      *seen.Index
@@ -48,30 +48,30 @@ type history struct {
 	mono      func() time.Duration // since some moment: the time that has passed
 }
 
-func newHistory(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *history {
-	return &history{file: f, tables: t, seen: x, committer: c, mono: mono}
+func New(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *History {
+	return &History{file: f, tables: t, seen: x, committer: c, mono: mono}
 }
 
-// noRest goes on at once.
-func noRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+// NoRest goes on at once.
+func NoRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
-// setPolicy has the following rounds let go of what another policy says. The first of them
+// SetPolicy has the following rounds let go of what another policy says. The first of them
 // makes the clock durable.
-func (r *retainer) setPolicy(p policy) { r.cfg, r.kept = p, r.clock.seen-tickTime }
+func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.kept = p, r.clock.seen-tickTime }
 
-// run lets go of what the policy says, beside the appends and in small steps, until ctx
+// Run lets go of what the policy says, beside the appends and in small steps, until ctx
 // ends or, if the policy keeps everything, until what was begun is brought to its end.
-func (r *retainer) run(ctx context.Context) error {
+func (r *Retainer) Run(ctx context.Context) error {
 	rest := time.NewTicker(r.interval())
 	defer rest.Stop()
 	for {
-		err := r.round(ctx)
+		err := r.Round(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, dbfile.ErrUnknown):
 			return err
-		case r.cfg.none() && err == nil:
+		case r.cfg.None() && err == nil:
 			return nil
 		}
 		select {
@@ -82,35 +82,35 @@ func (r *retainer) run(ctx context.Context) error {
 	}
 }
 
-// once lets go of what the policy says, all at once.
-func (r *retainer) once(ctx context.Context) error {
-	r.rest = noRest
-	return r.round(ctx)
+// Once lets go of what the policy says, all at once.
+func (r *Retainer) Once(ctx context.Context) error {
+	r.Rest = NoRest
+	return r.Round(ctx)
 }
 
-// trustWall makes the clock show what the wall clock does.
-func (r *retainer) trustWall() { r.clock.set() }
+// TrustWall makes the clock show what the wall clock does.
+func (r *Retainer) TrustWall() { r.clock.set() }
 
-// onceByWall is once by the clock on the wall, without giving space back.
-func (r *retainer) onceByWall(ctx context.Context) error {
-	r.trustWall()
-	r.rest = noRest
+// OnceByWall is once by the clock on the wall, without giving space back.
+func (r *Retainer) OnceByWall(ctx context.Context) error {
+	r.TrustWall()
+	r.Rest = NoRest
 	return r.letGo(ctx)
 }
 
-// A retainer lets go of what a log need not keep. There is one at a time.
-type retainer struct {
-	db    *history
-	cfg   policy
+// A Retainer lets go of what a log need not keep. There is one at a time.
+type Retainer struct {
+	db    *History
+	cfg   Policy
 	clock *retainClock
 	kept  time.Duration // when the clock was made durable
-	rest  func(context.Context, time.Duration) error
+	Rest  func(context.Context, time.Duration) error
 
 	steps   int
 	cleared event.ID // the horizon below which nothing is kept but events
 }
 
-func (db *history) newRetainer(ctx context.Context, cfg policy) (*retainer, error) {
+func (db *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (db *history) newRetainer(ctx context.Context, cfg policy) (*retainer, erro
 	if err != nil {
 		return nil, dbfile.Wrap(err, "retain")
 	}
-	return &retainer{db: db, cfg: cfg, clock: clock, kept: -tickTime, rest: restAfter}, nil
+	return &Retainer{db: db, cfg: cfg, clock: clock, kept: -tickTime, Rest: restAfter}, nil
 }
 
 // Retention looks around as often as ten times in the shortest of its ages, within
@@ -132,7 +132,7 @@ const (
 	tickTime = time.Minute
 )
 
-func (r *retainer) interval() time.Duration {
+func (r *Retainer) interval() time.Duration {
 	most := maxRound
 	for _, age := range append(ttlRules(r.cfg.TTL).ages(), r.cfg.History) {
 		if age > 0 {
@@ -157,17 +157,17 @@ func restAfter(ctx context.Context, took time.Duration) error {
 	}
 }
 
-// round lets go of what has had its time by now, and gives back the space.
-func (r *retainer) round(ctx context.Context) error {
+// Round lets go of what has had its time by now, and gives back the space.
+func (r *Retainer) Round(ctx context.Context) error {
 	err := r.letGo(ctx)
-	if err == nil && !r.cfg.none() {
+	if err == nil && !r.cfg.None() {
 		err = r.shrink(ctx)
 	}
 	return dbfile.Wrap(err, "retain")
 }
 
 // letGo moves the horizon, durably, before it drops what lies below.
-func (r *retainer) letGo(ctx context.Context) error {
+func (r *Retainer) letGo(ctx context.Context) error {
 	now := r.clock.now()
 	if seen := r.clock.seen; seen-r.kept >= tickTime {
 		if err := r.db.keepTick(ctx, r.clock); err != nil {
@@ -183,7 +183,7 @@ func (r *retainer) letGo(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.drop(ctx); err != nil {
+	if err := r.Drop(ctx); err != nil {
 		return err
 	}
 	if r.cfg.MaxBytes > 0 {
@@ -194,16 +194,16 @@ func (r *retainer) letGo(ctx context.Context) error {
 
 // raise moves the horizon up to the last block of which all events are from before or
 // at a time.
-func (r *retainer) raise(ctx context.Context, t event.Time) error {
+func (r *Retainer) raise(ctx context.Context, t event.Time) error {
 	at, err := r.db.positionAt(ctx, t)
 	if err != nil {
 		return err
 	}
-	return r.db.moveHorizon(ctx, at/event.BlockSize*event.BlockSize)
+	return r.db.MoveHorizon(ctx, at/event.BlockSize*event.BlockSize)
 }
 
 // positionAt returns the position of the last event with a time at or before t.
-func (db *history) positionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
+func (db *History) positionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		at, err = rows.PositionAt(ctx, tx, t)
 		return err
@@ -212,7 +212,7 @@ func (db *history) positionAt(ctx context.Context, t event.Time) (at event.ID, e
 }
 
 // lastAt returns the time of the last event at or before a position, and its mark.
-func (db *history) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
+func (db *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		t, mark, _, err = db.tables.LastAt(ctx, tx, at)
 		return err
@@ -225,7 +225,7 @@ type retained struct {
 	horizon, dropped, indexed, hashed event.ID
 }
 
-func (db *history) loadRetained(ctx context.Context) (r retained, err error) {
+func (db *History) loadRetained(ctx context.Context) (r retained, err error) {
 	err = db.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
 		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -234,9 +234,9 @@ func (db *history) loadRetained(ctx context.Context) (r retained, err error) {
 	return r, err
 }
 
-// moveHorizon moves the horizon up to a position, the end of a block, if it lies below:
+// MoveHorizon moves the horizon up to a position, the end of a block, if it lies below:
 // from then on nobody is told of what was before, and it may be dropped.
-func (db *history) moveHorizon(ctx context.Context, to event.ID) error {
+func (db *History) MoveHorizon(ctx context.Context, to event.ID) error {
 	at, err := db.loadRetained(ctx)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 	}
 	windows, err := old.Windows(ctx)
 	if err != nil {
-		return a, inStore(err)
+		return a, storeError(err)
 	}
 	for _, w := range window.NewSet(windows...).Merged() {
 		span := w.Held().Intersect(window.Span{From: info.Horizon.ID, To: parted})
@@ -53,7 +53,7 @@ func (c *Client) adopt(ctx context.Context, old *cache.DB, topic event.Topic, sp
 	}
 	leaves, err := old.CheckedLeaves(ctx, topic, span)
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	if digest, count := window.DigestOf(leaves); digest != sum.Digest || count != sum.Count {
 		a.Refused++
@@ -68,7 +68,7 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 	for {
 		lease, busy, err := c.store.Claim(ctx, []event.Topic{topic}, sum.Span())
 		if err != nil {
-			return inStore(err)
+			return storeError(err)
 		}
 		if busy {
 			if err := wait(ctx, busyPause); err != nil {
@@ -84,16 +84,16 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 		for !lease.Span().Empty() {
 			evs, next, err := old.Read(ctx, []event.Topic{topic}, lease.Reached(), lease.Span().To, c.cfg.PageLimit)
 			if err != nil {
-				return inStore(err)
+				return storeError(err)
 			}
 			added, err := lease.Apply(ctx, evs, next)
 			if err != nil {
-				return inStore(err)
+				return storeError(err)
 			}
 			a.Events += len(added)
 		}
 		if err := lease.Commit(ctx); err != nil {
-			return inStore(err)
+			return storeError(err)
 		}
 	}
 	_, _, err := c.prove(ctx, topic, sum)

@@ -20,13 +20,13 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 	}
 	ours, err := c.leaves(ctx, topic, sum.Span())
 	if err != nil {
-		return false, 0, inStore(err)
+		return false, 0, storeError(err)
 	}
 	var different []Finding
 	for _, f := range compare(topic, sum.Span(), ours, theirs, &Verified{}) {
 		differs, err := c.store.Doubt(ctx, topic, f.Span, f.theirs)
 		if err != nil {
-			return false, 0, inStore(err)
+			return false, 0, storeError(err)
 		}
 		if differs {
 			different = append(different, f)
@@ -66,7 +66,7 @@ func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Sp
 		var p page
 		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
 			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
-			if p.next.ID > at.From && !final(err) {
+			if p.next.ID > at.From && !permanent(err) {
 				return nil // what has come before a cut is whole
 			}
 			return err
@@ -75,7 +75,7 @@ func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Sp
 			return err
 		}
 		if err := fn(window.Span{From: at.From, To: p.next.ID}, p.events); err != nil {
-			return inStore(err)
+			return storeError(err)
 		}
 		at.From = p.next.ID
 	}

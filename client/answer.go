@@ -55,10 +55,10 @@ func (c *Client) noAnswer(base string, err error, sent bool) error {
 	}
 	target, _ := url.Parse(base) // which New has done before
 	if proxy := wire.AsProxyError(err, target); proxy != nil {
-		proxy.Err = plain(proxy.Err)
+		proxy.Err = trimNetError(proxy.Err)
 		return &UnreachableError{URL: base, Err: proxy}
 	}
-	return &UnreachableError{URL: base, Err: plain(err), sent: sent}
+	return &UnreachableError{URL: base, Err: trimNetError(err), sent: sent}
 }
 
 // otherProtocol says what speaks at the other end if it is not HTTP, or not over TLS.
@@ -84,9 +84,9 @@ func otherProtocol(err error) string {
 	return fmt.Sprintf("it answers %.60s, which is not HTTP", line)
 }
 
-// plain takes the method, the URL, the addresses and the system call off an error
+// trimNetError takes the method, the URL, the addresses and the system call off an error
 // of net/http: who is asked for what is said by the callers.
-func plain(err error) error {
+func trimNetError(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err

@@ -50,7 +50,7 @@ func (c *Client) post(ctx context.Context, base, path string, header http.Header
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		err = c.ours(base, resp.Header, mediaType)
+		err = c.checkIsRstream(base, resp.Header, mediaType)
 	} else {
 		err = refusal(readStatus(resp), event.Beginning)
 	}
@@ -78,7 +78,7 @@ func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.H
 			return true, nil
 		}
 		if err != nil {
-			if final(err) || n == 0 {
+			if permanent(err) || n == 0 {
 				return false, err
 			}
 			return false, nil

@@ -111,9 +111,9 @@ func host(base string) string {
 // ErrClosed ends the tails of a client that was closed.
 var ErrClosed = errors.New("client is closed")
 
-// final reports whether trying again cannot mend err. What comes from the network
+// permanent reports whether trying again cannot mend err. What comes from the network
 // can be mended; what a server has decided, or the store, or the caller, cannot.
-func final(err error) bool {
+func permanent(err error) bool {
 	if err == nil {
 		return false
 	}
@@ -146,15 +146,15 @@ type finalError struct{ err error }
 func (e *finalError) Error() string { return e.err.Error() }
 func (e *finalError) Unwrap() error { return e.err }
 
-func inStore(err error) error {
+func storeError(err error) error {
 	if err == nil {
 		return nil
 	}
 	return &finalError{err}
 }
 
-// also adds to err what went wrong besides. Either may be nil.
-func also(err, more error) error {
+// joinErrors is errors.Join on one line.
+func joinErrors(err, more error) error {
 	switch {
 	case err == nil:
 		return more
@@ -166,7 +166,7 @@ func also(err, more error) error {
 
 // dropped says whose answer ended before its end.
 func dropped(base string, err error) error {
-	return fmt.Errorf("read %s: %w", host(base), plain(err))
+	return fmt.Errorf("read %s: %w", host(base), trimNetError(err))
 }
 
 // refusal turns a server's refusal of a position into the error that says what it

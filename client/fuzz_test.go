@@ -60,7 +60,7 @@ func FuzzReceive(f *testing.F) {
 		}
 		got, err := r.read(fr)
 		if err != nil {
-			if !final(err) {
+			if !permanent(err) {
 				t.Errorf("%v would be tried again", err)
 			}
 			return

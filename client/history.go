@@ -19,7 +19,7 @@ func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
 		return c.cfg.Newest, nil
 	}
 	n, err = c.store.Newest(ctx)
-	return n, inStore(err)
+	return n, storeError(err)
 }
 
 // checkHistory refuses an answer of a log that is not the one of which the copy is as it

@@ -18,11 +18,11 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 	for {
 		imported, err := c.store.CandidateSpan(ctx, topic, w.Span())
 		if err != nil || imported.Empty() {
-			return false, inStore(err)
+			return false, storeError(err)
 		}
 		leaves, err := c.store.ImportedLeaves(ctx, topic, w.Span())
 		if err != nil {
-			return false, inStore(err)
+			return false, storeError(err)
 		}
 		if digest, count := window.DigestOf(leaves); digest != w.Digest || count != w.Count {
 			return false, nil
@@ -32,7 +32,7 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 			return fresh(evs)
 		})
 		if !errors.Is(err, cache.ErrLost) {
-			return err == nil, inStore(err)
+			return err == nil, storeError(err)
 		}
 	}
 }

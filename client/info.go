@@ -76,7 +76,7 @@ func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
 	if resp.StatusCode != http.StatusOK {
 		return Info{}, readStatus(resp)
 	}
-	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
+	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return Info{}, err // before its body, which may never end
 	}
 	var info wire.Info

@@ -90,7 +90,7 @@ func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (eve
 	}
 	if l.lease == nil || len(fresh) > 0 {
 		if err := l.widen(ctx, f.topics, start); err != nil {
-			return 0, inStore(err)
+			return 0, storeError(err)
 		}
 	}
 	for _, t := range f.topics {
@@ -152,11 +152,11 @@ func (l *liveCursor) leave(f *follower) error {
 	if len(l.all) == 0 {
 		lease := l.lease
 		l.lease = nil
-		return inStore(lease.Commit(ctx))
+		return storeError(lease.Commit(ctx))
 	}
 	err := l.lease.Leave(ctx, gone)
 	l.run()
-	return inStore(err)
+	return storeError(err)
 }
 
 // lastOf reports whether f is the last one to ask for some topic.
@@ -240,7 +240,7 @@ func (l *liveCursor) end(cause error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
-	cause = also(cause, inStore(l.lease.Commit(ctx)))
+	cause = joinErrors(cause, storeError(l.lease.Commit(ctx)))
 	for f := range l.all {
 		f.fail(cause)
 	}
@@ -257,7 +257,7 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if final(err) {
+		if permanent(err) {
 			return err
 		}
 		l.behind = true
@@ -314,7 +314,7 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	if err != nil {
 		return err
 	}
-	err = l.c.fill(ctx, topics, span, &Synced{}, func([]event.Event) error { return l.skipHeld(ctx, lease, topics) })
+	err = l.c.pullMissing(ctx, topics, span, &Synced{}, func([]event.Event) error { return l.skipHeld(ctx, lease, topics) })
 	if err == nil {
 		err = l.skipHeld(ctx, lease, topics)
 	}
@@ -343,14 +343,14 @@ func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics 
 func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
 	held, err := l.c.store.Held(ctx, topics...)
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	end := held.EndAfter(lease.Reached())
 	if end == lease.Reached() {
 		return nil
 	}
 	if _, err := lease.Apply(context.WithoutCancel(ctx), nil, end); err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	l.at.Store(uint64(end))
 	l.c.hub.Advance(end)
@@ -365,11 +365,11 @@ func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s
 		evs, at, err := in.take()
 		moved = moved || err == nil || at.ID > event.Beginning
 		// A heartbeat renews the lease even where the position stays.
-		if at.ID > lease.Reached() && !final(err) || at.ID == lease.Reached() && err == nil {
+		if at.ID > lease.Reached() && !permanent(err) || at.ID == lease.Reached() && err == nil {
 			b.reset()
 			lease.Marked(at)
 			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at.ID); err != nil {
-				return inStore(err)
+				return storeError(err)
 			}
 			l.at.Store(uint64(at.ID))
 			l.c.hub.Publish(evs, at.ID)

@@ -34,7 +34,7 @@ func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Rece
 	for after := int64(0); ; {
 		queued, err := s.box.Outbox(ctx, after, sendLimit)
 		if err != nil {
-			return s.sum, inStore(err)
+			return s.sum, storeError(err)
 		}
 		if len(queued) == 0 {
 			return s.sum, nil
@@ -83,7 +83,7 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 		return err
 	case len(queued) == 1:
 		s.sum.Refused++
-		return inStore(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
+		return storeError(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
 	}
 	half := len(queued) / 2
 	if err := s.send(ctx, queued[:half]); err != nil {
@@ -95,7 +95,7 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
 	// Even if ctx has ended: what has arrived need not be sent again.
 	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbers); err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	for i := range receipts {
 		s.sum.Sent++

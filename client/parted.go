@@ -21,7 +21,7 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 	}
 	newest, err := old.Newest(ctx)
 	if err != nil {
-		return 0, inStore(err)
+		return 0, storeError(err)
 	}
 	same, high := event.Beginning, newest.Marked.ID
 	shared, err := c.shares(ctx, newest.Marked)
@@ -32,7 +32,7 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 		mid := low + (high-low)/2
 		p, err := old.LastStored(ctx, mid)
 		if err != nil {
-			return 0, inStore(err)
+			return 0, storeError(err)
 		}
 		if p.ID <= same || p.Mark == 0 { // nothing can be asked of what lies up to there
 			low = mid + 1

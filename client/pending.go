@@ -55,7 +55,7 @@ func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, 
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
-	return w, errors.Join(err, inStore(p.End(cleanup, body)))
+	return w, errors.Join(err, storeError(p.End(cleanup, body)))
 }
 
 // pend makes a moment the copy's pending window. If it had to wait, waited is the number
@@ -64,7 +64,7 @@ func (c *Client) pend(ctx context.Context, topic event.Topic, at event.Moment) (
 	for {
 		p, busy, err := c.store.Pend(ctx, topic, at)
 		if err != nil || p != nil {
-			return p, waited, inStore(err)
+			return p, waited, storeError(err)
 		}
 		if waited == 0 {
 			waited = busy
@@ -83,7 +83,7 @@ func answered(ctx context.Context, p *cache.Pending, waited int64, at event.Mome
 	}
 	answers, err := p.Answers(ctx, waited)
 	if err != nil {
-		return w, false, inStore(err)
+		return w, false, storeError(err)
 	}
 	for _, a := range answers {
 		if err := json.Unmarshal(a.Body, &w); err != nil {

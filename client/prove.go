@@ -52,7 +52,7 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 		}
 		return nil, refusal(readStatus(resp), after.ID)
 	}
-	if err := c.ours(base, resp.Header, wire.JSON); err != nil {
+	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return nil, err
 	}
 	return readObject(base, "/windows", resp.Body, answer)
@@ -96,11 +96,11 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 	for {
 		removals, err := c.store.Removals(ctx)
 		if err != nil {
-			return false, 0, inStore(err)
+			return false, 0, storeError(err)
 		}
 		leaves, err := c.leaves(ctx, topic, sum.Span())
 		if err != nil {
-			return false, 0, inStore(err)
+			return false, 0, storeError(err)
 		}
 		digest, count := window.DigestOf(leaves)
 		if digest != sum.Digest || count != sum.Count {
@@ -108,16 +108,16 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 		}
 		err = c.store.Prove(ctx, topic, sum.Span(), removals, sum.To.Mark)
 		if !errors.Is(err, cache.ErrLost) {
-			return err == nil, count, inStore(err)
+			return err == nil, count, storeError(err)
 		}
 	}
 }
 
-// settle makes a stretch held and proven: by comparison alone if nothing is
+// ensureProven makes a stretch held and proven: by comparison alone if nothing is
 // missing, or else by fetching what is. If there are candidates for what is missing, it
 // is found out first which events these are. Blocks that differ although all of the stretch
 // is held are fetched once more.
-func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
+func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d", sum.Count)}
@@ -130,7 +130,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		if failed != nil {
 			return failed
 		}
-		ok, held, err = c.complete(ctx, topic, sum, known, s, fresh)
+		ok, held, err = c.pullAndProve(ctx, topic, sum, known, s, fresh)
 		if err == nil && !ok {
 			ok, held, err = c.fetchAgain(ctx, topic, sum, fresh)
 		}
@@ -149,7 +149,7 @@ func (c *Client) settle(ctx context.Context, topic event.Topic, sum wire.Window,
 		return err
 	}
 	if fetched := int64(s.Added) - int64(s.Imported); fetched < int64(sum.Count) {
-		return inStore(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
+		return storeError(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil
 }
@@ -163,25 +163,25 @@ func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
 	if sum.End != nil {
 		times[sum.To.ID] = *sum.End
 	}
-	return inStore(c.store.NoteTimes(ctx, times))
+	return storeError(c.store.NoteTimes(ctx, times))
 }
 
-// complete fetches what is missing of a stretch and proves it. If events were removed
+// pullAndProve fetches what is missing of a stretch and proves it. If events were removed
 // meanwhile they are missing once more, and nobody is to blame for what differs.
-func (c *Client) complete(ctx context.Context, topic event.Topic, sum wire.Window, known *imports.Plan, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+func (c *Client) pullAndProve(ctx context.Context, topic event.Topic, sum wire.Window, known *imports.Plan, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
 	for ; ; known = nil {
 		before, err := c.store.Removals(ctx)
 		if err != nil {
-			return false, 0, inStore(err)
+			return false, 0, storeError(err)
 		}
-		if err := c.fillKnown(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
+		if err := c.pullPlanned(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
 			return false, 0, err
 		}
 		if ok, held, err = c.prove(ctx, topic, sum); err != nil || ok {
 			return ok, held, err
 		}
 		if now, err := c.store.Removals(ctx); err != nil || now == before {
-			return false, held, inStore(err)
+			return false, held, storeError(err)
 		}
 	}
 }

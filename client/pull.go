@@ -79,7 +79,7 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 // checkEvents checks that an answer has the events that q asks for.
 func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
-		return c.ours(base, resp.Header, accept)
+		return c.checkIsRstream(base, resp.Header, accept)
 	}
 	if resp.StatusCode < 300 {
 		return &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
@@ -92,20 +92,20 @@ func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *ht
 // fetched what is missing.
 const busyPause = 100 * time.Millisecond
 
-// fill pulls, window by window, what is missing of span, and shows fresh what was
+// pullMissing pulls, window by window, what is missing of span, and shows fresh what was
 // stored. While it waits for others it shows fresh nothing, now and then: they may
 // have stored something.
-func (c *Client) fill(ctx context.Context, topics []event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
-	return c.fillKnown(ctx, topics, span, nil, s, fresh)
+func (c *Client) pullMissing(ctx context.Context, topics []event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
+	return c.pullPlanned(ctx, topics, span, nil, s, fresh)
 }
 
-// fillKnown is fill that knows, as far as known says, what is missing.
-func (c *Client) fillKnown(ctx context.Context, topics []event.Topic, span window.Span, known *imports.Plan, s *Synced, fresh func([]event.Event) error) error {
+// pullPlanned is pullMissing that knows, as far as known says, what is missing.
+func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span window.Span, known *imports.Plan, s *Synced, fresh func([]event.Event) error) error {
 	for {
 		lease, busy, err := c.claim(ctx, topics, span)
 		switch {
 		case err != nil:
-			return orCause(ctx, inStore(err))
+			return orCause(ctx, storeError(err))
 		case busy:
 			if err := wait(ctx, busyPause); err != nil {
 				return err
@@ -169,7 +169,7 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), b, fresh)
 		})
 		if err != nil {
-			return also(err, c.giveUp(ctx, lease, err))
+			return joinErrors(err, c.giveUp(ctx, lease, err))
 		}
 	}
 	return c.commit(ctx, lease)
@@ -179,7 +179,7 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
-	return inStore(lease.Commit(ctx))
+	return storeError(lease.Commit(ctx))
 }
 
 // pullPages fetches and stores what comes next of a window, up to until. While a page is
@@ -221,10 +221,10 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 	for at := span.From; at < span.To; {
 		parts, end, err := c.store.Narrower(ctx, topics, at, span.To)
 		if err != nil {
-			return inStore(err)
+			return storeError(err)
 		}
 		p, err := c.page(ctx, base, topics, parts, window.Span{From: at, To: end})
-		if p.next.ID > at && !final(err) { // or from a server that cannot be trusted
+		if p.next.ID > at && !permanent(err) { // or from a server that cannot be trusted
 			in.putPage(p)
 		}
 		if err != nil {
@@ -246,9 +246,9 @@ func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) er
 	defer cancel()
 	var protocol *ProtocolError
 	if errors.As(cause, &protocol) {
-		return inStore(lease.Fail(ctx, cause))
+		return storeError(lease.Fail(ctx, cause))
 	}
-	return inStore(lease.Release(ctx))
+	return storeError(lease.Release(ctx))
 }
 
 // A page is what has come whole of one answer of GET /events: the events up to

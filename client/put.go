@@ -99,7 +99,7 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 	if resp.StatusCode != http.StatusOK {
 		return nil, putRefusal(base, resp)
 	}
-	if err := c.ours(base, resp.Header, wire.NDJSON); err != nil {
+	if err := c.checkIsRstream(base, resp.Header, wire.NDJSON); err != nil {
 		return nil, err
 	}
 	receipts := make([]event.Receipt, 0, len(drafts))

@@ -75,7 +75,7 @@ func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.
 	for tries := 1; ; tries++ {
 		base := c.base()
 		err := fn(ctx, base)
-		if err == nil || ctx.Err() != nil || final(err) {
+		if err == nil || ctx.Err() != nil || permanent(err) {
 			return orCause(ctx, err)
 		}
 		if errors.As(err, new(*ShortenedError)) {
@@ -306,8 +306,8 @@ func (c *Client) logName() string {
 	return c.firstLog
 }
 
-// ours refuses a 200 that no rstream server has sent.
-func (c *Client) ours(base string, h http.Header, mediaType string) error {
+// checkIsRstream refuses a 200 that no rstream server has sent.
+func (c *Client) checkIsRstream(base string, h http.Header, mediaType string) error {
 	if wire.LogOf(h) == "" {
 		return &ProtocolError{base, "is not an rstream server: it does not name its log"}
 	}

@@ -56,7 +56,7 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	if resp.StatusCode != http.StatusOK {
 		return refusal(readStatus(resp), s.at)
 	}
-	if err := s.c.ours(base, resp.Header, wire.JSON); err != nil {
+	if err := s.c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return err
 	}
 	to, ok := wire.CursorIn(resp.Header, wire.HeaderTo)

@@ -32,7 +32,7 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 	}
 	id, ok, err := c.heldState(ctx, topic, at)
 	if err != nil || ok {
-		return id, inStore(err)
+		return id, storeError(err)
 	}
 	// Positions travel: what now is, or a time, is asked once.
 	span, err := c.resolve(ctx, []event.Topic{topic}, Range{Since: at})
@@ -42,7 +42,7 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 	for {
 		known, err := c.knownState(ctx, topic, span.From)
 		if err != nil || known {
-			return span.From, inStore(err)
+			return span.From, storeError(err)
 		}
 		if err := c.fetchState(ctx, topic, span.From); err != nil {
 			return 0, err
@@ -85,7 +85,7 @@ const nearEnough = 2 * event.BlockSize
 func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID) error {
 	held, err := c.store.Held(ctx, topic)
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	before := event.Beginning // the end of what is held before the window
 	for _, span := range held {
@@ -111,7 +111,7 @@ func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, fro
 	if before > event.Beginning && from-before <= nearEnough {
 		var err error
 		if known, err = c.knownState(ctx, topic, before); err != nil {
-			return inStore(err)
+			return storeError(err)
 		}
 	}
 	if !known {
@@ -135,7 +135,7 @@ func (c *Client) ensureState(ctx context.Context, topic event.Topic, from, until
 	for {
 		known, err := c.knownState(ctx, topic, from)
 		if err != nil || known {
-			return members, inStore(err)
+			return members, storeError(err)
 		}
 		n, err := c.keepSnapshot(ctx, topic, from)
 		members += n
@@ -154,14 +154,14 @@ func (c *Client) ensureState(ctx context.Context, topic event.Topic, from, until
 func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (members int, err error) {
 	w, busy, err := c.store.KeepSnapshot(ctx, topic, at)
 	if err != nil {
-		return 0, inStore(err)
+		return 0, storeError(err)
 	}
 	if busy {
 		return 0, wait(ctx, busyPause)
 	}
 	members, err = c.fillSnapshot(ctx, w, topic, at)
 	if err != nil {
-		err = also(err, c.abort(ctx, w.Abort))
+		err = joinErrors(err, c.abort(ctx, w.Abort))
 	}
 	if errors.Is(err, cache.ErrLost) {
 		return members, nil // we were so slow that another process fetches it
@@ -172,21 +172,21 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) (members int, err error) {
 	for ev, err := range c.snapshot(ctx, topic, at, w.Marked) {
 		if err == nil {
-			err = inStore(w.Add(ctx, ev))
+			err = storeError(w.Add(ctx, ev))
 		}
 		if err != nil {
 			return members, err
 		}
 		members++
 	}
-	return members, inStore(w.Finish(ctx))
+	return members, storeError(w.Finish(ctx))
 }
 
 // abort gives up what was begun, even if the work was cancelled.
 func (c *Client) abort(ctx context.Context, how func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
-	return inStore(how(ctx))
+	return storeError(how(ctx))
 }
 
 // State gives the state of topic at a moment: the event that set each storage's value,

@@ -99,7 +99,7 @@ func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fre
 	}
 	s := Synced{Span: sum.Span()}
 	states := c.newSealer(ctx, topic)
-	err = c.settle(ctx, topic, sum, &s, s.counting(states.beside(fresh)))
+	err = c.ensureProven(ctx, topic, sum, &s, s.counting(states.beside(fresh)))
 	states.end(ctx, err == nil)
 	return s, err
 }
@@ -111,7 +111,7 @@ func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, f
 		return Synced{}, err
 	}
 	s := Synced{Span: span}
-	return s, c.fill(ctx, []event.Topic{topic}, span, &s, s.counting(fresh))
+	return s, c.pullMissing(ctx, []event.Topic{topic}, span, &s, s.counting(fresh))
 }
 
 // syncAround makes the window around a moment held, and the state where it begins.
@@ -130,7 +130,7 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 		return Synced{}, err
 	}
 	s := Synced{Span: w.Span()}
-	return s, c.settle(ctx, topic, w, &s, s.counting(fresh))
+	return s, c.ensureProven(ctx, topic, w, &s, s.counting(fresh))
 }
 
 // heldGap returns the stretch that err says is gone from the server, if all of it is

@@ -154,7 +154,7 @@ func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) 
 	if err != nil {
 		return orCause(ctx, err)
 	}
-	defer func() { err = also(err, t.c.live.leave(f)) }()
+	defer func() { err = joinErrors(err, t.c.live.leave(f)) }()
 	t.hub = t.c.hub
 	t.fill(ctx, window.Span{From: span.From, To: at})
 	sub := t.hub.Subscribe(t.topics, span.From)
@@ -195,7 +195,7 @@ func (t *tail) fill(ctx context.Context, span window.Span) {
 	}
 	t.filler.Go(func() {
 		for _, topic := range t.topics {
-			err := t.c.fill(ctx, []event.Topic{topic}, span, &Synced{}, func([]event.Event) error {
+			err := t.c.pullMissing(ctx, []event.Topic{topic}, span, &Synced{}, func([]event.Event) error {
 				t.hub.Advance(event.Beginning)
 				return nil
 			})

@@ -44,7 +44,7 @@ func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v 
 	}
 	held, err := c.store.Held(ctx, topic)
 	if err != nil {
-		return v, inStore(err)
+		return v, storeError(err)
 	}
 	v.Older = held.Intersect(window.Spans{{From: event.Beginning, To: info.Horizon.ID}})
 	for _, span := range held.Intersect(window.Spans{{From: info.Horizon.ID, To: event.MaxID}}) {
@@ -80,16 +80,16 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	}
 	removals, err := c.store.Removals(ctx)
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	ours, err := c.store.CheckedLeaves(ctx, topic, span)
 	if err != nil {
-		return inStore(err)
+		return storeError(err)
 	}
 	found := compare(topic, span, ours, theirs, v)
 	for _, equal := range spansOf(found).Gaps(span) {
 		if err := c.store.Prove(ctx, topic, equal, removals, 0); !isNoted(err) {
-			return inStore(err)
+			return storeError(err)
 		}
 	}
 	for i := range found {
@@ -110,7 +110,7 @@ func isNoted(err error) bool {
 // verifyFound remembers that a window differs, until it is proven, and repairs it.
 func (c *Client) verifyFound(ctx context.Context, f *Finding, repair bool) error {
 	if _, err := c.store.Doubt(ctx, f.Topic, f.Span, f.theirs); !isNoted(err) {
-		return inStore(err)
+		return storeError(err)
 	}
 	if !repair {
 		return nil
@@ -191,16 +191,16 @@ func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) 
 		}
 		removals, err := c.store.Removals(ctx)
 		if err != nil {
-			return false, inStore(err)
+			return false, storeError(err)
 		}
 		leaves, err := c.store.CheckedLeaves(ctx, topic, span)
 		if err != nil {
-			return false, inStore(err)
+			return false, storeError(err)
 		}
 		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
 			err := c.store.Prove(ctx, topic, span, removals, sum.To.Mark)
 			if !errors.Is(err, cache.ErrLost) {
-				return err == nil, inStore(err)
+				return err == nil, storeError(err)
 			}
 		}
 	}

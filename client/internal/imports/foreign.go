@@ -75,11 +75,11 @@ func (m *Importer) resolveForeign(ctx context.Context, topic event.Topic, gaps w
 	}
 	how := pickMethod(known, lacking)
 	if how != byHash {
-		err = m.locateShort(ctx, topic, gaps, lacking, how, l)
+		err = m.resolveByStubs(ctx, topic, gaps, lacking, how, l)
 	}
 	if how == byHash || m.refusedFrames(err) {
 		l.candidates, l.foreign.ids = nil, nil
-		err = m.locateHashes(ctx, gaps, lacking, l)
+		err = m.resolveByHash(ctx, gaps, lacking, l)
 	}
 	slices.Sort(l.foreign.ids)
 	return err
@@ -91,9 +91,9 @@ func (m *Importer) refusedFrames(err error) bool {
 	return tooLarge(err) || m.Server.Status(err) == http.StatusBadRequest
 }
 
-// located adds what a stub says, if that is in gaps: where an event stands, which is
+// addResolved adds what a stub says, if that is in gaps: where an event stands, which is
 // here if its hash is known.
-func (l *localSet) located(gaps window.Spans, it reconcile.Item, known bool) error {
+func (l *localSet) addResolved(gaps window.Spans, it reconcile.Item, known bool) error {
 	if len(l.foreign.ids) >= 2*maxItems {
 		return errTooMany
 	}
@@ -107,8 +107,8 @@ func (l *localSet) located(gaps window.Spans, it reconcile.Item, known bool) err
 	return nil
 }
 
-// locateHashes asks by the hashes of what is known.
-func (m *Importer) locateHashes(ctx context.Context, gaps window.Spans, lacking uint64, l *localSet) error {
+// resolveByHash asks by the hashes of what is known.
+func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking uint64, l *localSet) error {
 	round := reconcile.Round{Strategy: reconcile.Stubs,
 		Why: fmt.Sprintf("%d of other logs are here, asked for by their hashes, and %d are missing", len(l.foreign.hashes), lacking)}
 	for some := range slices.Chunk(l.foreign.hashes, wire.MaxHashes) {
@@ -117,7 +117,7 @@ func (m *Importer) locateHashes(ctx context.Context, gaps window.Spans, lacking 
 			return err
 		}
 		for _, s := range stubs {
-			if err := l.located(gaps, reconcile.Item{ID: s.ID, Time: s.Time, Hash: s.Hash}, true); err != nil {
+			if err := l.addResolved(gaps, reconcile.Item{ID: s.ID, Time: s.Time, Hash: s.Hash}, true); err != nil {
 				return err
 			}
 		}
@@ -126,8 +126,8 @@ func (m *Importer) locateHashes(ctx context.Context, gaps window.Spans, lacking 
 	return nil
 }
 
-// locateShort asks for stubs with short hashes, whose salt nobody knows before.
-func (m *Importer) locateShort(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
+// resolveByStubs asks for stubs with short hashes, whose salt nobody knows before.
+func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
 	known := uint64(len(l.foreign.hashes))
 	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.salt()}
 	round := reconcile.Round{Strategy: reconcile.Stubs, Why: fmt.Sprintf("%d of other logs are here, and all of %d that are missing are named", known, lacking)}
@@ -154,7 +154,7 @@ func (m *Importer) locateShort(ctx context.Context, topic event.Topic, gaps wind
 			}
 			for _, s := range resp.Stubs {
 				h, ok := byShort[s.Short]
-				if err := l.located(gaps, reconcile.Item{ID: s.ID, Time: s.Time, Hash: h}, ok); err != nil {
+				if err := l.addResolved(gaps, reconcile.Item{ID: s.ID, Time: s.Time, Hash: h}, ok); err != nil {
 					return err
 				}
 			}

@@ -62,7 +62,7 @@ func TestResolveByExample(t *testing.T) {
 	m.Reconcile.Salt = func() (s reconcile.Salt) { copy(s[:], "a salt of 16 byt"); return s }
 	l := &localSet{}
 	l.foreign.hashes = []event.Hash{evs[5].Hash, evs[0].Hash}
-	if err := m.locateShort(t.Context(), topic, window.Spans{{From: 0, To: 6}}, 4, byAll, l); err != nil {
+	if err := m.resolveByStubs(t.Context(), topic, window.Spans{{From: 0, To: 6}}, 4, byAll, l); err != nil {
 		t.Fatal(err)
 	}
 	want := []reconcile.Item{{ID: 1, Time: evs[0].Time, Hash: evs[0].Hash}, {ID: 6, Time: evs[5].Time, Hash: evs[5].Hash}}

@@ -28,10 +28,10 @@ type localSet struct {
 // all returns the items of both kinds.
 func (l *localSet) all() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
 
-// local finds out what is here of a stretch whose gaps have candidates, and in which
+// findLocal finds out what is here of a stretch whose gaps have candidates, and in which
 // lacking events are not stored. It asks the server for nothing but where events of
 // other logs stand.
-func (m *Importer) local(ctx context.Context, topic event.Topic, span window.Span, lacking uint64) (*localSet, error) {
+func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window.Span, lacking uint64) (*localSet, error) {
 	l := &localSet{}
 	held, err := m.Store.Held(ctx, topic)
 	if err != nil {

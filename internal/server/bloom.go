@@ -12,11 +12,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// maxBloomBody bounds the body of POST /bloom: what reconcile lets a request be.
+// maxBloomBody is the most bytes of the body of POST /bloom, as the limits of reconcile.
 const maxBloomBody = 8 << 20
 
-// postBloom says what two sides lack of each other: POST /bloom. What it is asked in
-// is told by the Content-Type, and nothing is kept between two requests.
+// postBloom compares sets: POST /bloom. The Content-Type selects frames or JSON. It keeps
+// nothing between requests.
 func (s *Server) postBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind == wire.Frames {
 		return s.negotiate(w, r)
@@ -24,7 +24,7 @@ func (s *Server) postBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return s.listBloom(w, r)
 }
 
-// negotiate answers one request of package reconcile.
+// negotiate sends the response to a request of package reconcile.
 func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	topic, err := wire.ParseNegotiation(r.URL.RawQuery)
 	if err != nil {
@@ -66,11 +66,11 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem := s.announceSpan(w, r, head, window.Span{From: req.Span.From, To: resp.To}, wire.Frames); problem != nil {
 		return problem
 	}
-	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // the client may have gone
+	_, _ = w.Write(resp.AppendTo(nil, req.Shared)) // fails only if the client is gone
 	return nil
 }
 
-// locateEvents says where events stand: to who has them from another log.
+// locateEvents sends the places of events to a client that has them from another log.
 func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic event.Topic, body []byte) *wire.Error {
 	req, err := reconcile.ParseStubRequest(body, reconcile.Limits{})
 	if err != nil {
@@ -88,11 +88,11 @@ func (s *Server) locateEvents(w http.ResponseWriter, r *http.Request, topic even
 	if problem := s.announceSpan(w, r, head, req.Span, wire.Frames); problem != nil {
 		return problem
 	}
-	_, _ = w.Write(resp.AppendTo(nil, req.Width)) // the client may have gone
+	_, _ = w.Write(resp.AppendTo(nil, req.Width)) // fails only if the client is gone
 	return nil
 }
 
-// checkComparable refuses to compare a stretch that the log does not have all of.
+// checkComparable refuses a range that the log does not have as a whole.
 func (s *Server) checkComparable(r *http.Request, span window.Span, head event.ID) *wire.Error {
 	horizon, err := s.log.Horizon(r.Context())
 	switch {
@@ -106,7 +106,7 @@ func (s *Server) checkComparable(r *http.Request, span window.Span, head event.I
 	return nil
 }
 
-// setFor returns what the log has in span, the stretch of req with its end pinned.
+// setFor returns the set of the log's events in span, the range of req with a fixed end.
 func (s *Server) setFor(r *http.Request, topic event.Topic, req *reconcile.Request, span window.Span) (reconcile.Set, error) {
 	set := logSet{ctx: r.Context(), log: s.log, topics: []event.Topic{topic}, span: span}
 	if req.Shared {
@@ -116,7 +116,7 @@ func (s *Server) setFor(r *http.Request, topic event.Topic, req *reconcile.Reque
 	return reconcile.FromHashes(span, hashes), err
 }
 
-// setProblem is the answer to an error of comparing sets.
+// setProblem returns the response to an error in a comparison.
 func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 	var frame *reconcile.FrameError
 	switch {
@@ -126,20 +126,20 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 		return wire.Errorf(http.StatusBadRequest, "%s", frame.Detail)
 	case errors.Is(err, reconcile.ErrAhead):
 		head := s.log.HeadPoint()
-		return s.conflict(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is of another log, or this one was put back to an older state", head.ID)
+		return s.conflict(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is for another log, or this log was put back to an older state", head.ID)
 	}
 	return s.readProblem(r, err)
 }
 
-// maxComparing is how many comparisons of sets are made at a time. Each may read
-// millions of events, and hold maxHashes of them.
+// maxComparing is how many comparisons run at a time. Each may read millions of events, and
+// keep maxHashes hashes in memory.
 const maxComparing = 4
 
-// compareWait is how long one waits for its turn before it is sent away. It is a
+// compareWait is how long a comparison waits for its turn before it is refused. It is a
 // variable for the tests.
 var compareWait = time.Second
 
-// waitForTurn waits for a turn to compare sets, and returns what ends it.
+// waitForTurn waits for a turn to compare sets, and returns a function that ends the turn.
 func (s *Server) waitForTurn(r *http.Request) (leave func(), problem *wire.Error) {
 	timer := time.NewTimer(compareWait)
 	defer timer.Stop()
@@ -149,7 +149,7 @@ func (s *Server) waitForTurn(r *http.Request) (leave func(), problem *wire.Error
 	case <-r.Context().Done():
 	case <-timer.C:
 	}
-	problem = wire.Errorf(http.StatusTooManyRequests, "%d comparisons are under way; ask again", maxComparing)
+	problem = wire.Errorf(http.StatusTooManyRequests, "%d comparisons are running; try again", maxComparing)
 	problem.RetryAfter = compareWait
 	return nil, problem
 }

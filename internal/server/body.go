@@ -10,40 +10,40 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// maxHolding is how many bytes of bodies are held at a time, beside the first freeBody
-// of each: small appends are never sent away because large ones are under way. They are
-// variables for the tests.
+// maxHolding is how many bytes of request bodies are in memory at a time, not counting the
+// first freeBody bytes of each, so that large appends never cause small ones to be refused.
+// They are variables for the tests.
 var (
 	maxHolding int64 = 2 * wire.MaxBatch
 	freeBody   int64 = 64 << 10
 )
 
-// errHolding means that a body would be one too many.
-var errHolding = errors.New("too much is being sent at once")
+// errHolding reports that a body exceeds maxHolding.
+var errHolding = errors.New("too many large requests at once")
 
-// openBody returns the body of r, of most bytes at most.
+// openBody returns the body of r, which may have at most most bytes.
 func openBody(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, *wire.Error) {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, wire.Errorf(http.StatusUnsupportedMediaType, "content-encoding %.40q is not known; send the body as it is", coding)
+		return nil, wire.Errorf(http.StatusUnsupportedMediaType, "Content-Encoding %.40q is not supported; send the body unencoded", coding)
 	}
-	if r.ContentLength > most { // before a client that waits for 100 Continue sends it
+	if r.ContentLength > most { // before a client sends it that waits for 100 Continue
 		return nil, bodyError(&http.MaxBytesError{Limit: most})
 	}
 	rec := recorderOf(w)
 	if r.ContentLength > freeBody && rec.s.holding.Load()+r.ContentLength-freeBody > maxHolding {
 		return nil, bodyError(errHolding)
 	}
-	// net/http's own writer learns of a body that is too large and closes the connection.
+	// net/http's own writer must see a body that is too large, to close the connection.
 	return &heldBody{http.MaxBytesReader(rec.ResponseWriter, r.Body, most), rec, -freeBody}, nil
 }
 
-// A heldBody counts what is read of a body as held, until the answer begins: nobody could
-// say when a client will have read that. One that goes over the limit fails, so that the
-// others come to an end.
+// A heldBody counts the bytes read of a body as held until the response begins, since a
+// client may take any time to read that. A body that exceeds the limit fails, so that
+// the others can finish.
 type heldBody struct {
 	io.Reader
 	rec  *recorder
-	read int64 // beyond what is free
+	read int64 // bytes beyond freeBody
 }
 
 func (b *heldBody) Read(p []byte) (n int, err error) {
@@ -74,11 +74,11 @@ func bodyError(err error) *wire.Error {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return wire.Errorf(http.StatusRequestEntityTooLarge, "body: is over %d bytes long", large.Limit)
+		return wire.Errorf(http.StatusRequestEntityTooLarge, "body is longer than %d bytes", large.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return wire.Errorf(http.StatusRequestTimeout, "body: did not arrive in time")
+		return wire.Errorf(http.StatusRequestTimeout, "body did not arrive in time")
 	case errors.Is(err, errHolding):
-		e := wire.Errorf(http.StatusTooManyRequests, "body: %v; nothing was done, send it again", err)
+		e := wire.Errorf(http.StatusTooManyRequests, "body: %v; the request had no effect, send it again", err)
 		e.RetryAfter = time.Second
 		return e
 	}

@@ -11,18 +11,18 @@ import (
 	"github.com/rstream-dev/rstream/reconcile"
 )
 
-// A peerHas is what the asking side says that it has. What seen says no to, it
-// certainly lacks.
+// A peerHas describes the events that the requester has. If seen returns false for a hash, the
+// requester certainly lacks the event.
 type peerHas struct {
 	seen  func(event.Hash) bool
-	count uint64       // how many events it says that it has
-	whole []event.Hash // those that it named as a whole
+	count uint64       // number of events that the requester has
+	whole []event.Hash // hashes that it sent, in have or an inverse filter
 
-	inverse bool // it said so with an inverse filter
+	inverse bool // it sent an inverse filter
 }
 
-// parsePeerHas checks what a stranger says that it has before it costs anything. It is
-// nil if nothing was said.
+// parsePeerHas parses a wire.Known. It checks untrusted input before that costs anything. It
+// returns nil if k is zero.
 func parsePeerHas(k *wire.PeerHas) (*peerHas, error) {
 	switch {
 	case k.Filter != nil:
@@ -45,7 +45,7 @@ func parsePeerHas(k *wire.PeerHas) (*peerHas, error) {
 	return nil, nil
 }
 
-// getBloom says what the asking side lacks of one set: GET /bloom.
+// getBloom compares one set: GET /bloom.
 func (s *Server) getBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	q, err := wire.ParseBloom(r.URL.RawQuery)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Server) getBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return s.compareSets(w, r, q, func(answers []wire.BloomAnswer) any { return answers[0] })
 }
 
-// listBloom says what the asking side lacks of several sets: POST /bloom in JSON.
+// listBloom compares several sets: POST /bloom in JSON.
 func (s *Server) listBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	body, problem := readBody(w, r, maxBloomBody)
 	if problem != nil {
@@ -95,14 +95,14 @@ func (s *Server) compareSets(w http.ResponseWriter, r *http.Request, q *wire.Blo
 	return writeJSON(w, form(c.answers))
 }
 
-// maxMissing is how many hashes one answer lists.
+// maxMissing is the most hashes in one response.
 const maxMissing = 1 << 16
 
-// A comparison answers the items of one request, which share its bounds.
+// A comparison compares the items of one request, which share its limits.
 type comparison struct {
 	set     logSet
-	hashes  int // that may still be looked at
-	missing int // that may still be listed
+	hashes  int // hashes that may still be read
+	missing int // hashes that may still be listed
 	answers []wire.BloomAnswer
 }
 
@@ -117,7 +117,7 @@ func (c *comparison) answerItem(item *wire.BloomItem) error {
 		return err
 	}
 	c.hashes -= len(hashes)
-	set := reconcile.FromHashes(c.set.span, hashes) // in order from now on
+	set := reconcile.FromHashes(c.set.span, hashes) // sorts hashes
 	sum, err := set.Sum(event.MaxID)
 	if err != nil {
 		return err
@@ -136,8 +136,8 @@ func (c *comparison) answerItem(item *wire.BloomItem) error {
 	return nil
 }
 
-// listMissing lists what is in hashes, which are in order, and not in theirs, and what
-// of theirs is not in hashes, as far as that is told.
+// listMissing lists the hashes that are not in theirs, and those of theirs.whole that are not in
+// hashes, which must be sorted.
 func (c *comparison) listMissing(a *wire.BloomAnswer, hashes []event.Hash, theirs *peerHas) {
 	a.Missing = []event.Hash{}
 	for _, h := range hashes {
@@ -157,8 +157,8 @@ func (c *comparison) listMissing(a *wire.BloomAnswer, hashes []event.Hash, their
 	}
 }
 
-// theirCount is how many events the asking side has, if it says so: in so many words, or
-// with its filter. Who names the hashes learns all from the answer without a filter.
+// theirCount returns how many events the requester has, if it sent a count or a filter. A
+// requester that sent its hashes needs no filter: it learns everything from the response.
 func theirCount(item *wire.BloomItem, theirs *peerHas) (n uint64, said bool) {
 	switch {
 	case item.Count != nil:
@@ -169,13 +169,13 @@ func theirCount(item *wire.BloomItem, theirs *peerHas) (n uint64, said bool) {
 	return 0, false
 }
 
-// ownBits is how many hash functions the server's own filters have: one in 128 of what
-// the log does not have is seen in them.
+// ownBits is the number of hash functions of the server's filters, which then have one false
+// positive in 128.
 const ownBits = 7
 
-// ownFilter makes a filter of n events with a salt that nobody could know before, an
-// inverse one if that is what the asking side speaks. Its slots are for the larger of both
-// counts, as far as a filter may be long.
+// ownFilter returns a filter of n events with an unpredictable salt, inverse if the
+// requester's is. An inverse filter has slots for the larger of both counts, up to the
+// maximum size of a filter.
 func ownFilter(set *reconcile.HashSet, n, theirs uint64, inverse bool) (string, error) {
 	var salt reconcile.Salt
 	rand.Read(salt[:]) // never fails
@@ -192,8 +192,8 @@ func ownFilter(set *reconcile.HashSet, n, theirs uint64, inverse bool) (string, 
 	return wire.EncodeFilter(f.AppendTo(nil)), nil
 }
 
-// sumOf returns the count and the digest of all that a stretch with filters has, so
-// that its reader can tell whether that is what it has then.
+// sumOf returns the count and the digest of all events in a range with filters, so that the
+// reader can check its set afterwards. Without filters, it returns nil.
 func (s *Server) sumOf(r *http.Request, st *resolvedQuery) (*wire.Sum, *wire.Error) {
 	if st.peerHas == nil {
 		return nil, nil

@@ -12,17 +12,17 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A compressor writes lines and streams compressed to clients that ask for it, and
-// everything else as it is. What is flushed can be read at once: an event never waits
-// in it for the next.
+// A compressor compresses lines and streams for clients that accept it, and leaves other
+// responses as they are. After a flush, the client can decode all bytes so far, so that no
+// event waits for the next one.
 type compressor struct {
 	http.ResponseWriter
 	rc       *http.ResponseController
-	encoding string // that was asked for
+	encoding string // the negotiated encoding
 
 	decided bool
 	status  int
-	enc     encoder // nil: as it is
+	enc     encoder // nil if the response is not compressed
 	pool    *sync.Pool
 }
 
@@ -34,14 +34,14 @@ type encoder interface {
 	Reset(io.Writer)
 }
 
-// The encoders' memory is kept small, since every stream has one of its own. Blocks
-// of events look much alike, so a short window finds most of it.
+// The encoders use little memory, since every stream has its own. Successive events are
+// similar, so a short window finds most repetitions.
 var (
 	zstdEncoders = sync.Pool{New: func() any {
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 			zstd.WithWindowSize(64<<10), zstd.WithLowerEncoderMem(true))
 		if err != nil {
-			panic(err) // of its options alone
+			panic(err) // only for invalid options
 		}
 		return e
 	}}
@@ -54,8 +54,8 @@ var (
 	}}
 )
 
-// compressed returns what to write an answer to, and end, which must be called when it
-// is whole, and only then: an answer that is cut off has to look like it.
+// compressed returns the writer for a response, and a function to call when the response is
+// complete. It must not be called otherwise: a truncated response must look truncated.
 func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter, end func()) {
 	if r.Method == http.MethodHead || isAppend(rawPath(r)) {
 		return w, func() {}
@@ -68,11 +68,11 @@ func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter,
 	return c, c.finish
 }
 
-// isAppend reports whether the answer at a path is to an append. It is made of hashes for
-// the most part, and to compress it would take longer than to append.
+// isAppend reports whether path is that of an append. Its response consists mostly of hashes,
+// and compressing it would take longer than the append.
 func isAppend(path string) bool { return path == "/set" || strings.HasPrefix(path, "/set/") }
 
-// WriteHeader notes the status until it is known whether to compress.
+// WriteHeader keeps the status until it is known whether to compress.
 func (c *compressor) WriteHeader(status int) {
 	if c.decided || status < http.StatusOK {
 		c.ResponseWriter.WriteHeader(status)
@@ -82,11 +82,11 @@ func (c *compressor) WriteHeader(status int) {
 	c.decide(nil)
 }
 
-// worthwhile is the least size of an answer that is compressed.
+// worthwhile is the minimum size in bytes of a response that is compressed.
 const worthwhile = 1 << 10
 
-// decide looks at what the answer is, before its first byte. A short page stays as it
-// is; what a stream will have nobody knows.
+// decide decides before the first byte whether to compress. Short lines are not compressed;
+// streams are, since their size is not known.
 func (c *compressor) decide(first []byte) {
 	c.decided = true
 	h := c.Header()
@@ -118,7 +118,7 @@ func (c *compressor) Write(b []byte) (int, error) {
 	return c.enc.Write(b)
 }
 
-// FlushError sends all that was written.
+// FlushError sends all bytes written so far.
 func (c *compressor) FlushError() error {
 	if !c.decided {
 		c.decide(nil)
@@ -131,14 +131,14 @@ func (c *compressor) FlushError() error {
 	return c.rc.Flush()
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap implements the interface of http.ResponseController.
 func (c *compressor) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 func (c *compressor) finish() {
 	if c.enc == nil {
 		return
 	}
-	_ = c.enc.Close() // the client may have gone
+	_ = c.enc.Close() // fails only if the client is gone
 	c.enc.Reset(io.Discard)
 	c.pool.Put(c.enc)
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Patient returns l with connections that are cut when nothing of what waits could be
-// sent for the write timeout, and not before: whoever takes something, however
-// little, is served. Without it nobody is cut.
+// Patient wraps l. Its connections are closed if no byte of the pending data could be sent
+// for the write timeout, so that a reader that makes any progress is never cut off. Without
+// Patient, no connection is closed for being slow.
 func (s *Server) Patient(l net.Listener) net.Listener {
 	return &patientListener{l, s.cfg.WriteTimeout}
 }
@@ -28,8 +28,8 @@ func (l *patientListener) Accept() (net.Conn, error) {
 	return &patientConn{c, l.patience}, nil
 }
 
-// A patientConn begins its write timeout anew whenever a byte has gone out. A deadline
-// around a whole write would cut a slow line for the size of what is written.
+// A patientConn restarts its write timeout after each byte sent. A deadline for a whole
+// write would close slow connections only because the write is large.
 type patientConn struct {
 	net.Conn
 	patience time.Duration
@@ -47,7 +47,7 @@ func (c *patientConn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// CloseWrite lets net/http end an answer before it cuts what is still being sent.
+// CloseWrite lets net/http end a response while the client is still sending.
 func (c *patientConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

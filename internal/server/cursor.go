@@ -8,13 +8,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// setPosition puts a position of the log into a header.
+// setPosition sets a header to a position of the log.
 func (s *Server) setPosition(h http.Header, name string, p event.Point) {
 	h.Set(name, p.Cursor(s.log.Log()).String())
 }
 
-// markedPoint adds its mark to a position, which is not below the horizon. That of the head
-// costs nothing.
+// markedPoint returns a position with its mark. The position must not be below the horizon. For the
+// head, it does not read the log.
 func (s *Server) markedPoint(ctx context.Context, at event.ID, head event.Point) (event.Point, error) {
 	switch at {
 	case head.ID:
@@ -26,8 +26,8 @@ func (s *Server) markedPoint(ctx context.Context, at event.ID, head event.Point)
 	return event.Point{ID: at, Mark: mark}, err
 }
 
-// resolveMoment turns a moment into a position of this log. Below the horizon it has no mark,
-// and nothing can be read from there.
+// resolveMoment resolves a moment to a position of this log. A position below the horizon has no
+// mark, and cannot be read from.
 func (s *Server) resolveMoment(r *http.Request, m event.Moment, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
 	c, err := m.Resolve(s.cfg.Now(), head.Cursor(s.log.Log()), func(t event.Time) (event.ID, error) {
 		return s.log.PositionAt(r.Context(), t)
@@ -38,14 +38,15 @@ func (s *Server) resolveMoment(r *http.Request, m event.Moment, horizon event.ID
 	return s.resolveCursor(r, c, horizon, head)
 }
 
-// resolveCursor returns the position of a cursor, if it can be one of this log.
+// resolveCursor returns the position of a cursor, or a problem if the cursor is not one of this
+// log.
 func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
 	if !c.Of(s.log.Log()) {
-		return p, s.conflict(wire.ReasonLog, head, "cursor %s belongs to another log; this one is %s", c, s.log.Log())
+		return p, s.conflict(wire.ReasonLog, head, "cursor %s belongs to another log; this log is %s", c, s.log.Log())
 	}
 	if c.ID > head.ID {
-		why := "it belongs to another log, or this one was put back to an older state"
-		if c.Mark != 0 { // this log has given it
+		why := "it belongs to another log, or this log was put back to an older state"
+		if c.Mark != 0 { // only this log can have sent it
 			why = "the log was put back to an older state"
 		}
 		return p, s.conflict(wire.ReasonAhead, head, "cursor %s is ahead of this log, whose head is %s: %s", c, head.ID, why)
@@ -63,8 +64,8 @@ func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID
 	return p, nil
 }
 
-// checkHeld checks the position that a request says its reader has come to, whatever it
-// asks for. Below the horizon nothing can be said of it.
+// checkHeld checks the position in Rstream-Held, for every request. It cannot check a
+// position below the horizon.
 func (s *Server) checkHeld(r *http.Request) *wire.Error {
 	c, ok, problem := cursorIn(r, wire.HeaderHeld)
 	if problem != nil || !ok {
@@ -76,7 +77,7 @@ func (s *Server) checkHeld(r *http.Request) *wire.Error {
 	}
 	_, problem = s.resolveCursor(r, c, horizon, s.log.HeadPoint())
 	if problem != nil && problem.Status == http.StatusGone {
-		return nil // the horizon has passed it just now
+		return nil // the horizon has just passed it
 	}
 	return problem
 }

@@ -1,13 +1,12 @@
-// Package server answers requests about one log: appends, and reads as a JSON
-// page, as NDJSON or as a Server-Sent-Events stream.
+// Package server implements the HTTP server of one log: appends, and reads as a JSON
+// page, as NDJSON or as a Server-Sent Events stream.
 //
-// A handler of reads only names topics and a range, as a [wire.Query]. One
-// middleware does all the rest for all of them: it turns moments into positions,
-// decides from Accept how events are written, refuses cursors that are not of this
-// log, replays, subscribes, beats and ends.
+// The handler of a read only returns topics and a range, as a [wire.Query]. One
+// middleware does the rest for all reads: it resolves moments to positions, picks the
+// form of the events by Accept, refuses cursors of other logs, replays history,
+// subscribes, sends heartbeats and ends the stream.
 //
-// The package promises that a stream ends only at the end of an event, that a
-// cursor sent is never ahead of what this reader was given, and that a slow reader
-// costs nobody else anything. It knows nothing of files: a [Log] is what it
-// serves.
+// A stream ends only at the end of an event. A cursor that it sends is never ahead of
+// the events that its reader was given. A slow reader does not slow down others. The
+// package does not access files: a server serves a [Log].
 package server

@@ -8,21 +8,21 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An eventWriter writes events as one JSON object or as NDJSON, many at a time, as
-// they are read.
+// An eventWriter writes events while they are read, as one JSON object or as NDJSON. It
+// writes many at a time.
 type eventWriter struct {
 	w      http.ResponseWriter
 	form   wire.Form
-	before string                                 // the beginning of the JSON object, up to its events
+	before string                                 // the start of the JSON object, up to its events
 	line   func(ev *event.Event, b []byte) []byte // appends an event
-	begun  bool                                   // something was written: it is too late for another answer
-	some   bool                                   // there was an event
-	count  int                                    // of events
+	begun  bool                                   // something was written: too late for another response
+	some   bool                                   // before was written
+	count  int                                    // number of events
 	buf    []byte
 }
 
-// writeEvents answers with what read adds to out. If it cannot be read to its end, the
-// connection is cut, so that nobody takes the part for the whole.
+// writeEvents sends the events that read adds to out. If read fails after the response has
+// begun, it aborts the connection, so that no client takes a part for the whole.
 func (s *Server) writeEvents(r *http.Request, out *eventWriter, read func() error) *wire.Error {
 	err := read()
 	switch {
@@ -48,7 +48,7 @@ func (o *eventWriter) beginBody() {
 	}
 }
 
-// eventPiece is how much is gathered before it is written.
+// eventPiece is how many bytes are collected before they are written.
 const eventPiece = 64 << 10
 
 func (o *eventWriter) addEvent(ev *event.Event) error {
@@ -64,7 +64,7 @@ func (o *eventWriter) addEvent(ev *event.Event) error {
 	return o.flushEvents()
 }
 
-// separate writes what stands before an event of a JSON object.
+// separate writes the text before an event in a JSON object.
 func (o *eventWriter) separate() {
 	switch {
 	case o.form != wire.Page:
@@ -98,6 +98,6 @@ func (o *eventWriter) endBody() {
 	if !o.begun {
 		wire.SetEvents(o.w.Header(), o.count)
 	}
-	_ = o.flushEvents() // the client may have gone
+	_ = o.flushEvents() // fails only if the client is gone
 	recorderOf(o.w).delivered(o.count)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// getInfo says what this server is: GET /.
+// getInfo returns the server information: GET /.
 func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := s.log.HeadPoint()
 	at, err := s.log.Horizon(r.Context())
@@ -40,12 +40,12 @@ func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 	return writeJSON(w, info)
 }
 
-// getHealth says that the process answers: GET /healthz.
+// getHealth reports that the process is running: GET /healthz.
 func (s *Server) getHealth(w http.ResponseWriter, _ *http.Request) *wire.Error {
 	return writeJSON(w, map[string]string{"status": "ok"})
 }
 
-// getReady says whether the log can be read and streams are taken: GET /readyz.
+// getReady reports whether the log can be read and the server accepts streams: GET /readyz.
 func (s *Server) getReady(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.isStopped() {
 		return wire.Errorf(http.StatusServiceUnavailable, "%v", ErrStopped)
@@ -62,22 +62,21 @@ func writeJSON(w http.ResponseWriter, v any) *wire.Error {
 	return writeFresh(w, v)
 }
 
-// writeFresh is writeJSON for what may be kept.
+// writeFresh is writeJSON for a response that may be cached.
 func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 	b, err := json.Marshal(v)
-	if err != nil { // what is passed has no field that can fail
+	if err != nil { // cannot happen: every field of v can be marshaled
 		panic(err)
 	}
 	w.Header().Set("Content-Type", wire.JSON)
-	_, _ = w.Write(append(b, '\n')) // the client may have gone
+	_, _ = w.Write(append(b, '\n')) // fails only if the client is gone
 	return nil
 }
 
-// internalProblem is the answer to an error of the log. What it says may name files, so it
-// goes to the server's own log only. What may pass, as when too many files are open, is
-// 503.
+// internalProblem returns the response to an error of the log. The error may name files, so only the
+// server's own log has it. A temporary error, such as too many open files, is 503.
 func (s *Server) internalProblem(r *http.Request, err error) *wire.Error {
-	if r.Context().Err() == nil { // else the client has gone and nothing failed
+	if r.Context().Err() == nil { // else the client is gone and nothing failed
 		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	var refused Refused
@@ -86,5 +85,5 @@ func (s *Server) internalProblem(r *http.Request, err error) *wire.Error {
 		problem.RetryAfter = time.Second
 		return problem
 	}
-	return wire.Errorf(http.StatusInternalServerError, "the server could not do this; its own log says why")
+	return wire.Errorf(http.StatusInternalServerError, "internal error; see the server's log")
 }

@@ -9,22 +9,22 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A logSet is what the log has of topics in a stretch that ends at or before its
-// head, as a set with ids. It holds nothing: events are read as they are asked for,
-// and no read is open meanwhile.
+// A logSet is the set of the log's events of topics in a range that ends at or before the
+// head, with ids. It keeps nothing in memory: it reads events as they are needed, and
+// leaves no read open in between.
 type logSet struct {
 	ctx    context.Context
 	log    Log
 	topics []event.Topic
 	span   window.Span
-	hashed bool // without the events of which the hash does not cover all
+	hashed bool // leave out events that their hash does not cover entirely
 }
 
 func (l *logSet) Span() window.Span { return l.span }
 func (l *logSet) Shared() bool      { return true }
 
-// Sum returns the Sum of the one topic up to upTo without its Last, for which an
-// answer has no use. It is made of leaves that the log keeps.
+// Sum returns the Sum of the only topic up to upTo, made of leaves that the log keeps. It
+// has no Last, which responses do not need.
 func (l *logSet) Sum(upTo event.ID) (sum reconcile.Sum, err error) {
 	leaves, err := l.log.Leaves(l.ctx, l.topics[0], window.Span{From: l.span.From, To: min(upTo, l.span.To)})
 	sum.Digest, sum.Count = window.DigestOf(leaves)
@@ -55,8 +55,8 @@ func (l *logSet) Items() reconcile.Items {
 	}
 }
 
-// maxHashes is how many hashes one comparison holds in memory: 32 MiB of them. It is
-// a variable for the tests.
+// maxHashes is the most hashes that one comparison keeps in memory, 32 MiB. It is a
+// variable for the tests.
 var maxHashes = 1 << 20
 
 // hashes returns the hashes of all items, or a FrameError if they are more than most.
@@ -67,7 +67,7 @@ func (l *logSet) hashes(most int) (hashes []event.Hash, err error) {
 		}
 		if len(hashes) == most {
 			return nil, &reconcile.FrameError{TooLarge: true,
-				Detail: fmt.Sprintf("there are more than %d events to compare by their hashes; ask for a part of the stretch", most)}
+				Detail: fmt.Sprintf("more than %d events to compare by their hashes; request a smaller range", most)}
 		}
 		hashes = append(hashes, it.Hash)
 	}

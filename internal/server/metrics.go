@@ -15,17 +15,17 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// metrics are what GET /metrics tells. What happens is counted as it happens, each
-// time by an atomic addition; what is, is looked at when it is asked for.
+// metrics are the metrics of GET /metrics. Counters are atomic and updated as things happen;
+// gauges are read when they are requested.
 type metrics struct {
 	registry *prometheus.Registry
 	handler  http.Handler
 
 	appends       *prometheus.CounterVec // by outcome
-	appended      *prometheus.CounterVec // by whether the log knew them
+	appended      *prometheus.CounterVec // by result: known to the log, or new
 	appendSeconds prometheus.Histogram
 
-	events, bytes *prometheus.CounterVec // that were delivered
+	events, bytes *prometheus.CounterVec // delivered, by form and encoding
 	delivered     map[[2]string]delivery
 	streamsEnded  *prometheus.CounterVec // by reason
 	rounds        *prometheus.CounterVec // by strategy
@@ -36,11 +36,11 @@ type metrics struct {
 	refused   *prometheus.CounterVec // cursors, by reason
 }
 
-// A delivery counts what goes out in one form and encoding.
+// A delivery counts the events and bytes sent in one form and encoding.
 type delivery struct{ events, bytes prometheus.Counter }
 
-// seconds are the bounds of durations: from a read out of memory to a batch over a slow
-// line.
+// seconds are the buckets of durations: from a read from memory to a batch over a slow
+// connection.
 var seconds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60}
 
 func newMetrics(s *Server) *metrics {
@@ -52,25 +52,25 @@ func newMetrics(s *Server) *metrics {
 	}
 	m := &metrics{
 		registry: reg,
-		appends:  counters("rstream_append_requests_total", "Calls of the log to append: done, refused for what they are, refused because the log or its disk is full, failed, or left by who asked.", "outcome"),
-		appended: counters("rstream_append_events_total", "Events that were sent to be appended: new, or known to the log before.", "result"),
+		appends:  counters("rstream_append_requests_total", "Append requests: done, refused as invalid, full if the log or its disk is full, failed, or left if the client went away.", "outcome"),
+		appended: counters("rstream_append_events_total", "Events in append requests: new, or already known to the log.", "result"),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "rstream_append_duration_seconds", Help: "How long the log took to make an append durable and show it, waiting included.", Buckets: seconds}),
+			Name: "rstream_append_duration_seconds", Help: "Time that the log took to make an append durable and visible, including waiting.", Buckets: seconds}),
 		events:       counters("rstream_delivered_events_total", "Events sent to readers, by form and content encoding.", "form", "encoding"),
-		bytes:        counters("rstream_delivered_bytes_total", "Bytes of bodies with events sent to readers, as they went out.", "form", "encoding"),
-		streamsEnded: counters("rstream_streams_ended_total", "Streams that have ended: done, aged, stopped, stalled, left, gone or failed.", "reason"),
-		rounds:       counters("rstream_negotiation_rounds_total", "Requests of POST /bloom that were answered, by strategy.", "strategy"),
-		requests:     counters("rstream_http_requests_total", "Requests that have been answered, streams when they end.", "route", "method", "code"),
-		problems:     counters("rstream_problems_total", "Requests that were answered with a problem, by its title.", "kind"),
-		refused:      counters("rstream_cursors_refused_total", "Cursors and appends answered with 409: of another log (log), above the head (ahead), or with another event at their position (mark).", "reason"),
+		bytes:        counters("rstream_delivered_bytes_total", "Bytes of bodies with events as sent to readers.", "form", "encoding"),
+		streamsEnded: counters("rstream_streams_ended_total", "Streams that ended: done, aged, stopped, stalled, left, gone or failed.", "reason"),
+		rounds:       counters("rstream_negotiation_rounds_total", "Answered requests of POST /bloom in frames, by strategy.", "strategy"),
+		requests:     counters("rstream_http_requests_total", "Answered requests; a stream counts when it ends.", "route", "method", "code"),
+		problems:     counters("rstream_problems_total", "Requests answered with a problem, by its title.", "kind"),
+		refused:      counters("rstream_cursors_refused_total", "Cursors and appends answered with 409: from another log (log), above the head (ahead), or with another event at their position (mark).", "reason"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "rstream_http_request_duration_seconds", Help: "How long answers took, without streams.", Buckets: seconds}, []string{"route", "method"}),
+			Name: "rstream_http_request_duration_seconds", Help: "Duration of requests, without streams.", Buckets: seconds}, []string{"route", "method"}),
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges()})
 	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
-		m.refused.WithLabelValues(reason) // so that the first one is seen as an increase
+		m.refused.WithLabelValues(reason) // starts at 0, so that the first one is an increase
 	}
 	for mediaType, form := range forms {
 		for _, encoding := range []string{"", wire.Gzip, wire.Zstd} {
@@ -85,14 +85,14 @@ func newMetrics(s *Server) *metrics {
 	return m
 }
 
-// forms are what events are delivered in.
+// forms are the labels of the forms in which events are delivered, by media type.
 var forms = map[string]string{wire.SSE: "stream", wire.NDJSON: "lines", wire.JSON: "page"}
 
 func (m *metrics) deliveries(mediaType, encoding string) delivery {
 	return m.delivered[[2]string{mediaType, encoding}]
 }
 
-// noteAppend counts one call of the log.
+// noteAppend counts one append to the log.
 func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err error, took time.Duration) {
 	m.appendSeconds.Observe(took.Seconds())
 	var refused Refused
@@ -118,14 +118,14 @@ func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err 
 	m.appended.WithLabelValues("new").Add(float64(len(receipts) - known))
 }
 
-// getMetrics answers with the metrics: GET /metrics.
+// getMetrics returns the metrics: GET /metrics.
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Set("Cache-Control", "no-store")
 	s.metrics.handler.ServeHTTP(w, r)
 	return nil
 }
 
-// The gauges are what a server is at when it is asked.
+// The gauges collector returns the metrics that are read when they are requested.
 type gauges struct {
 	s *Server
 	d descriptions
@@ -140,22 +140,22 @@ func describeGauges() descriptions {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return descriptions{
-		build:     d("rstream_build_info", "The version of the server and of Go; always 1.", "version", "goversion"),
-		readers:   d("rstream_readers", "Streams that follow the log."),
-		behind:    d("rstream_readers_behind", "Of these, those that are reading from the log what they have missed."),
-		lag:       d("rstream_readers_max_lag_events", "By how many ids the reader that is furthest behind the head is behind it."),
-		overflows: d("rstream_queue_overflows_total", "How often the queue of a reader was full and the reader was sent to the log."),
+		build:     d("rstream_build_info", "Always 1; the labels are the versions of the server and of Go.", "version", "goversion"),
+		readers:   d("rstream_readers", "Open streams."),
+		behind:    d("rstream_readers_behind", "Open streams that are catching up from the log."),
+		lag:       d("rstream_readers_max_lag_events", "Distance of the slowest stream from the head, in ids."),
+		overflows: d("rstream_queue_overflows_total", "Times that a reader's queue was full and the reader went back to the log."),
 		head:      d("rstream_log_head_position", "The newest position of the log."),
-		horizon:   d("rstream_log_horizon_position", "The position below which history is gone."),
-		sealed:    d("rstream_log_sealed_blocks", "Blocks that the head has left."),
+		horizon:   d("rstream_log_horizon_position", "The position below which history was dropped."),
+		sealed:    d("rstream_log_sealed_blocks", "Complete blocks."),
 		file:      d("rstream_log_file_bytes", "Size of the log's file."),
-		wal:       d("rstream_log_wal_bytes", "Size of the write-ahead log beside it."),
-		ahead:     d("rstream_log_clock_ahead_seconds", "How far the last event is ahead of the clock; new events get its time until the clock reaches it."),
-		jumps:     d("rstream_clock_jumps_total", "How often the clock went ahead of the time that passed by more than a minute."),
+		wal:       d("rstream_log_wal_bytes", "Size of the write-ahead log of that file."),
+		ahead:     d("rstream_log_clock_ahead_seconds", "How far the last event's time is ahead of the clock; new events get that time until the clock reaches it."),
+		jumps:     d("rstream_clock_jumps_total", "Times that the clock jumped forward by more than a minute."),
 	}
 }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
 	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps} {
@@ -163,7 +163,7 @@ func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is of prometheus.Collector. It looks at every reader once.
+// Collect implements prometheus.Collector. It visits every reader.
 func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	tell := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)

@@ -11,16 +11,16 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// exposed are the headers that a page of another origin may read.
+// exposed are the response headers that pages of other origins may read.
 var exposed = strings.Join([]string{
 	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, wire.HeaderEvents,
 	wire.HeaderCount, wire.HeaderDigest, "ETag", "Retry-After",
 }, ", ")
 
-// checkOrigin keeps web pages of other origins out. A page can reach a server on this
-// machine under a name of its own (DNS rebinding), which Host shows, or plainly
-// across origins, which Origin shows. Errors carry the same headers as answers, so
-// that an allowed page can read them.
+// checkOrigin refuses requests of web pages from other origins. A page can reach a server on this
+// machine by a name of its own (DNS rebinding), which Host reveals, or simply across
+// origins, which Origin reveals. Errors have the same headers as other responses, so that an
+// allowed page can read them.
 func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.cfg.Loopback && !isLoopback(r.Host) {
 		return notLoopback(r)
@@ -30,7 +30,7 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) *wire.Error
 		return nil
 	}
 	if !slices.Contains(s.cfg.Origins, origin) && !slices.Contains(s.cfg.Origins, "*") {
-		return wire.Errorf(http.StatusForbidden, "origin %.80q is not allowed; start the server with --allow-origin to allow it", origin)
+		return wire.Errorf(http.StatusForbidden, "origin %.80q is not allowed; to allow it, start the server with --allow-origin", origin)
 	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
@@ -43,7 +43,7 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) *wire.Error
 	return nil
 }
 
-// LoopbackOnly refuses requests of h whose Host is not of this machine.
+// LoopbackOnly wraps h and refuses requests whose Host is not this machine.
 func LoopbackOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isLoopback(r.Host) {
@@ -63,8 +63,8 @@ func isSameOrigin(origin, host string) bool {
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
 }
 
-// isLoopback reports whether host, with or without a port, is this machine by a
-// name that no DNS server decides about.
+// isLoopback reports whether host, with or without a port, is this machine by a name that no
+// DNS server controls.
 func isLoopback(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// sendPage answers with one bounded page, as JSON or NDJSON. It may be shorter than
-// asked for; its next position says how far it went.
+// sendPage sends one page, as JSON or NDJSON. It may have fewer events than requested; its next
+// position is where the next page begins.
 func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQuery, form wire.Form, limit *int) *wire.Error {
 	n := wire.DefaultLimit
 	if limit != nil {
@@ -43,16 +43,16 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQue
 	w.Header().Set(wire.HeaderLive, strconv.FormatBool(end.Live))
 	events := countLines(lines)
 	wire.SetEvents(w.Header(), events)
-	_, _ = w.Write(body) // the client may have gone
+	_, _ = w.Write(body) // fails only if the client is gone
 	recorderOf(w).delivered(events)
 	return nil
 }
 
-// pageTime is how long a page that leaves out most of what it reads is filled up.
+// pageTime is how long fillPage searches for an event if it leaves out all that it reads.
 const pageTime = 250 * time.Millisecond
 
-// fillPage reads up to n events, going on for a while where all that it reads is
-// left out: a reader that holds most of a stretch should not ask for empty pages.
+// fillPage reads up to n events. If it leaves out all events that it reads, it continues for
+// a while, so that a reader that holds most of a range does not get many empty pages.
 func (s *Server) fillPage(r *http.Request, st resolvedQuery, n int) (lines []byte, next event.ID, err error) {
 	next = st.from.ID
 	for began := time.Now(); n > 0 && next < st.to.ID && time.Since(began) < pageTime; {
@@ -67,8 +67,8 @@ func (s *Server) fillPage(r *http.Request, st resolvedQuery, n int) (lines []byt
 	return lines, next, nil
 }
 
-// readChunk appends to b the events of a stretch up to position until, at most n, as
-// their reader wants them.
+// readChunk appends to b at most n events of a range up to position until, in the form that
+// the reader requested.
 func (s *Server) readChunk(ctx context.Context, b []byte, st *resolvedQuery, at, until event.ID, n int) (lines []byte, next event.ID, err error) {
 	if st.passes() {
 		return s.log.AppendLines(ctx, b, st.topics, at, until, n)
@@ -80,8 +80,8 @@ func (s *Server) readChunk(ctx context.Context, b []byte, st *resolvedQuery, at,
 // chunk is how many events are read from the log at a time.
 const chunk = 1000
 
-// sendLines answers with the whole stretch as NDJSON. If it cannot be read to its end,
-// the connection is cut, so that nobody takes the part for the whole.
+// sendLines sends the whole range as NDJSON. If it cannot be read to its end, sendLines aborts
+// the connection, so that no client takes a part for the whole.
 func (s *Server) sendLines(w http.ResponseWriter, r *http.Request, st resolvedQuery) *wire.Error {
 	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID)
 	if p.err != nil {
@@ -95,7 +95,7 @@ func (s *Server) sendLines(w http.ResponseWriter, r *http.Request, st resolvedQu
 		announceSum(w.Header(), sum)
 	}
 	s.announce(w.Header(), &st, wire.NDJSON, "no-store")
-	if p.next >= st.to.ID { // there are no more pieces
+	if p.next >= st.to.ID { // this is the only piece
 		wire.SetEvents(w.Header(), countLines(p.lines))
 	}
 	if r.Method == http.MethodHead {
@@ -105,13 +105,13 @@ func (s *Server) sendLines(w http.ResponseWriter, r *http.Request, st resolvedQu
 	defer ahead.stopFetching()
 	for ; ; p = ahead.nextPiece() {
 		if p.err != nil {
-			s.internalProblem(r, fmt.Errorf("lines cut: %w", p.err))
+			s.internalProblem(r, fmt.Errorf("response aborted: %w", p.err))
 			panic(http.ErrAbortHandler)
 		}
 		_, err := w.Write(p.lines)
 		recorderOf(w).delivered(countLines(p.lines))
 		if err != nil || p.next >= st.to.ID {
-			return nil // the reader has gone, or has it all
+			return nil // the reader is gone, or has all lines
 		}
 	}
 }

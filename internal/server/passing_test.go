@@ -25,7 +25,7 @@ func TestPassingErrorsAre503(t *testing.T) {
 			detail string
 		}{
 			{fmt.Errorf("read /secret/log.db: %w", passing{errors.New("too many files are open")}), 503, "1", "too many files are open"},
-			{errors.New("read /secret/log.db: broken"), 500, "", "its own log says why"},
+			{errors.New("read /secret/log.db: broken"), 500, "", "see the server's log"},
 		} {
 			for _, target := range []string{"/events?topic=a&limit=2", "/events?topic=a", "/get?id=a/p", "/snapshot?topic=a"} {
 				log.set(func() { log.err = c.err })

@@ -7,28 +7,28 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A prefetcher reads a stretch in chunks, the next while the last one is being
-// written. No transaction is open meanwhile but that of the chunk's own reading.
+// A prefetcher reads a range in chunks, each while the previous one is being written. A
+// transaction is open only while a chunk is read.
 type prefetcher struct {
 	s      *Server
 	ctx    context.Context
 	cancel context.CancelFunc
 	st     *resolvedQuery
 	until  event.ID
-	coming chan piece // nil: nothing is being read
-	given  []byte     // the lines that next has returned
+	coming chan piece // nil if no piece is being read
+	given  []byte     // the lines of the last piece that next returned
 }
 
-// A piece is some events as their reader wants them, with all up to next. The lines
-// are valid until the next one is asked for.
+// A piece is the events of a range up to position next, in the form that the reader
+// requested. The lines are valid until the next call of next.
 type piece struct {
 	lines []byte
 	next  event.ID
 	err   error
 }
 
-// prefetch begins to read (at, until] of a stretch, if that is not empty. The caller
-// must call end.
+// prefetch starts to read the range (at, until], unless it is empty. The caller must call
+// end.
 func (s *Server) prefetch(ctx context.Context, st *resolvedQuery, at, until event.ID) *prefetcher {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &prefetcher{s: s, ctx: ctx, cancel: cancel, st: st, until: until}
@@ -45,8 +45,8 @@ func (a *prefetcher) fetchPiece(at event.ID, buf []byte) {
 	go func() { coming <- a.s.readPiece(a.ctx, buf, a.st, at, a.until) }()
 }
 
-// nextPiece returns the next piece and begins to read the one after it, into the buffer of
-// the last, with which the caller is done.
+// nextPiece returns the next piece and starts to read the one after it, into the buffer of the
+// previous piece, which the caller must no longer use.
 func (a *prefetcher) nextPiece() piece {
 	p := <-a.coming
 	a.coming = nil
@@ -57,7 +57,7 @@ func (a *prefetcher) nextPiece() piece {
 	return p
 }
 
-// stopFetching waits for what is being read, which nobody wants any more.
+// stopFetching cancels the current read and waits for it.
 func (a *prefetcher) stopFetching() {
 	a.cancel()
 	if a.coming != nil {
@@ -65,7 +65,7 @@ func (a *prefetcher) stopFetching() {
 	}
 }
 
-// readPiece reads the next events of a stretch that is known to reach until.
+// readPiece reads the next events of a range of which the log has everything up to until.
 func (s *Server) readPiece(ctx context.Context, buf []byte, st *resolvedQuery, at, until event.ID) (p piece) {
 	p.lines, p.next, p.err = s.readChunk(ctx, buf, st, at, until, chunk)
 	if p.err == nil && p.next <= at && at < until {

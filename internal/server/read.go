@@ -10,17 +10,17 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A reading handler names what a request reads.
+// A reading parses a request to read events.
 type reading func(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error)
 
-// reads is the middleware of all reads. What it is given only names topics and a
-// range; how that becomes a page, lines or a stream is decided here alone.
+// reads is the middleware of all reads. parse only returns topics and a range; reads alone
+// decides whether the response is a page, lines or a stream.
 func (s *Server) reads(parse reading) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		w.Header().Add("Vary", "Accept")
 		form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 		if !ok {
-			return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s, %s or %s", wire.JSON, wire.NDJSON, wire.SSE)
+			return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s, %s or %s", wire.JSON, wire.NDJSON, wire.SSE)
 		}
 		q, problem := parse(w, r)
 		if problem != nil {
@@ -39,13 +39,13 @@ func (s *Server) reads(parse reading) handler {
 	}
 }
 
-// parseGetEvents reads topics: GET /events.
+// parseGetEvents parses a read of topics: GET /events.
 func (s *Server) parseGetEvents(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	return badRequest(wire.ParseEvents(r.URL.RawQuery))
 }
 
-// parsePostEvents reads topics that do not fit a URL: POST and QUERY /events. Parameters in the
-// body and in the URL are one form.
+// parsePostEvents parses a read of topics that do not fit into a URL: POST and QUERY /events. The
+// parameters in the body and in the URL are one form.
 func (s *Server) parsePostEvents(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	body, problem := readBody(w, r, wire.MaxForm)
 	if problem != nil {
@@ -57,30 +57,31 @@ func (s *Server) parsePostEvents(w http.ResponseWriter, r *http.Request) (*wire.
 	return badRequest(wire.ParseEvents(strings.Trim(r.URL.RawQuery+"&"+string(body), "&")))
 }
 
-// checkForm refuses a body of another type. RFC 10008 wants none to be guessed.
+// checkForm refuses a body that is not a form. RFC 10008 forbids guessing its type.
 func checkForm(r *http.Request, body []byte) *wire.Error {
 	kind := r.Header.Get("Content-Type")
 	if len(body) == 0 && kind == "" {
 		return nil
 	}
 	if kind == "" {
-		return wire.Errorf(http.StatusBadRequest, "body: has no Content-Type; want %s", wire.FormData)
+		return wire.Errorf(http.StatusBadRequest, "Content-Type is missing; want %s", wire.FormData)
 	}
 	if got, _, err := mime.ParseMediaType(kind); err != nil || got != wire.FormData {
-		return wire.Errorf(http.StatusUnsupportedMediaType, "content-type %.80q is not known here; want %s", kind, wire.FormData)
+		return wire.Errorf(http.StatusUnsupportedMediaType, "Content-Type %.80q is not supported; want %s", kind, wire.FormData)
 	}
 	return nil
 }
 
-// parseGetStorages reads storages: GET /get.
+// parseGetStorages parses a read of storages: GET /get.
 func (s *Server) parseGetStorages(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 	return badRequest(wire.ParseGet(r.URL.RawQuery))
 }
 
-// maxGetBody bounds the body of POST /get: MaxTopics of the longest names, escaped.
+// maxGetBody is the most bytes of the body of POST /get: MaxTopics of the longest names,
+// escaped.
 const maxGetBody = 8 << 20
 
-// postGet reads storages, or events by their hashes, named in the body: POST /get.
+// postGet reads the storages in the body, or the events with the hashes in it: POST /get.
 func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	body, problem := readBody(w, r, maxGetBody)
 	if problem != nil {
@@ -96,12 +97,12 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	})(w, r)
 }
 
-// byHash reads the events that have the hashes, wherever they are, in the form of st.
+// byHash sends the events with the given hashes, of any topic, in the form of st.
 func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.Hash, st *resolvedQuery) *wire.Error {
 	w.Header().Add("Vary", "Accept")
 	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
-		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
+		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
 	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.addEvent) })
@@ -114,7 +115,7 @@ func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {
 	return q, nil
 }
 
-// badParameters is the answer to a request that cannot be read.
+// badParameters returns the response to a request that cannot be parsed.
 func badParameters(err error) *wire.Error {
 	var large *wire.TooLargeError
 	if errors.As(err, &large) {

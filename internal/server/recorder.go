@@ -10,24 +10,24 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A recorder notes what becomes of a request.
+// A recorder records the response to a request, for the metrics and the log.
 type recorder struct {
 	http.ResponseWriter
 	s        *Server
 	began    time.Time
-	bodiless bool // what is written is left out
-	status   int  // 0: nothing was written
+	bodiless bool // of a HEAD request: the body is not sent
+	status   int  // 0 if nothing was written
 	problem  *wire.Error
-	stream   *connection // that answers; nil if none does
+	stream   *connection // the stream that sends the body, or nil
 
-	bytes   int64    // of the body, as sent
-	counted int64    // of them, as delivered
-	to      delivery // zero: the body has no events
+	bytes   int64    // bytes of the body as sent
+	counted int64    // bytes that delivered has counted
+	to      delivery // zero if the body has no events
 
-	held int64 // bytes of the request's body in memory, that count
+	held int64 // bytes of the request's body that count as held
 }
 
-// recorderOf returns the recorder of the request that w answers.
+// recorderOf returns the recorder of w.
 func recorderOf(w http.ResponseWriter) *recorder {
 	for {
 		if rec, ok := w.(*recorder); ok {
@@ -37,7 +37,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 	}
 }
 
-// WriteHeader notes the first final status.
+// WriteHeader records the first final status.
 func (rec *recorder) WriteHeader(status int) {
 	if rec.status == 0 && status >= http.StatusOK {
 		rec.status = status
@@ -58,17 +58,16 @@ func (rec *recorder) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// releaseBody gives back what the request's body held.
+// releaseBody releases the held bytes of the request's body.
 func (rec *recorder) releaseBody() {
 	rec.s.holding.Add(-rec.held)
 	rec.held = 0
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap implements the interface of http.ResponseController.
 func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
 
-// delivered counts events that were written, and the bytes that have gone out since it
-// was last called.
+// delivered counts events that were written, and the bytes sent since the last call.
 func (rec *recorder) delivered(events int) {
 	if rec.bodiless {
 		return
@@ -82,11 +81,11 @@ func (rec *recorder) delivered(events int) {
 	rec.counted = rec.bytes
 }
 
-// statusLeft stands in counts and logs for the answer to a client that has gone, which
-// nobody got. Others use the same number.
+// statusLeft is the status in metrics and logs of a response that no client received,
+// because it was gone. Other servers use the same number.
 const statusLeft = 499
 
-// observe counts and logs a request that has been answered.
+// observe counts and logs a finished request.
 func (s *Server) observe(rec *recorder, r *http.Request) {
 	rec.releaseBody()
 	status := rec.status
@@ -94,10 +93,10 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 		status = http.StatusOK
 	}
 	if status >= http.StatusInternalServerError && r.Context().Err() != nil {
-		rec.problem, status = nil, statusLeft // nothing has failed but the asking
+		rec.problem, status = nil, statusLeft // the client left; nothing else failed
 	}
 	if rec.to.events != nil {
-		rec.delivered(0) // what the encoder held back
+		rec.delivered(0) // the last bytes of the encoder
 	}
 	took := time.Since(rec.began)
 	route, method := routeOf(rawPath(r)), methodOf(r.Method)
@@ -117,7 +116,8 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	s.cfg.Logger.Log(r.Context(), level, said, args...)
 }
 
-// routeOf returns what path is counted under: strangers must not make labels.
+// routeOf returns the label of a path. Unknown paths share one, so that clients cannot
+// create labels.
 func routeOf(path string) string {
 	switch path {
 	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/bloom", "/get":

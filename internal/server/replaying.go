@@ -7,7 +7,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/hub"
 )
 
-// replaying is the streams that read history before they follow the log.
+// replaying is the set of streams that are reading history, before they follow the log.
 type replaying struct {
 	mu      sync.Mutex
 	streams map[*connection]struct{}
@@ -28,8 +28,8 @@ func (p *replaying) removeStream(c *connection) {
 	delete(p.streams, c)
 }
 
-// readerStats returns what the readers of the log are at: those of the hub, and those that
-// are on their way there.
+// readerStats returns statistics about the readers of the log: the subscriptions of the hub,
+// and the streams that still read history.
 func (s *Server) readerStats(head event.ID) hub.Stats {
 	st := s.hub.Stats()
 	s.replaying.mu.Lock()

@@ -11,31 +11,31 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A resolvedQuery is a query whose moments have become positions.
+// A resolvedQuery is a query with its moments resolved to positions.
 type resolvedQuery struct {
 	topics  []event.Topic
-	except  []event.Topic // left out, though of topics
-	peerHas []*peerHas    // what the reader says that it has of each topic; nil if nothing
-	stubs   bool          // what is known, or all if nothing is, comes as stubs
-	sum     *wire.Sum     // of a stream's part that is compared with known
+	except  []event.Topic // topics to leave out
+	peerHas []*peerHas    // the events of each topic that the reader has; nil if not given
+	stubs   bool          // send known events (all, if peerHas is nil) as stubs
+	sum     *wire.Sum     // of the part of a stream that is compared with peerHas
 
-	notices bool        // all comes as notices of events
-	head    event.Point // of the log, when the request was taken up
+	notices bool        // send all events as notices
+	head    event.Point // of the log at the start of the request
 	from    event.Point
 	to      event.Point // the end: until, or the head
 	ends    bool        // until was given
-	resume  bool        // from came as Last-Event-ID
+	resume  bool        // from is the Last-Event-ID
 }
 
-// resolveQuery turns the moments of q into positions, once, against the head of this
-// moment. Nothing is clamped: what cannot be answered whole is refused.
+// resolveQuery resolves the moments of q to positions, once, with the current head. It never clamps
+// a range: it refuses one that the log does not have as a whole.
 func (s *Server) resolveQuery(r *http.Request, q *wire.Query, form wire.Form) (resolvedQuery, *wire.Error) {
 	st := resolvedQuery{topics: q.Topics, except: q.Except, stubs: q.Stubs, notices: q.Notices, head: s.log.HeadPoint()}
 	if form == wire.Stream && q.Limit != nil {
-		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or ask for %s", wire.NDJSON)
+		return st, wire.Errorf(http.StatusBadRequest, "limit: a stream has no pages; leave it out, or request %s", wire.NDJSON)
 	}
 	if form == wire.Stream && q.Stubs {
-		return st, wire.Errorf(http.StatusBadRequest, "stubs: a stream has none; leave it out, or ask for %s", wire.NDJSON)
+		return st, wire.Errorf(http.StatusBadRequest, "stubs: a stream has no stubs; leave it out, or request %s", wire.NDJSON)
 	}
 	if problem := s.resolvePeerHas(r, q, &st); problem != nil {
 		return st, problem
@@ -46,7 +46,7 @@ func (s *Server) resolveQuery(r *http.Request, q *wire.Query, form wire.Form) (r
 	}
 	problem := s.resolveEnds(r, q, horizon, &st)
 	if form == wire.Stream && st.resume {
-		st.peerHas = nil // the cursor says what the reader has
+		st.peerHas = nil // the reader has everything up to the cursor
 	}
 	if problem == nil && q.Last != nil && !st.resume && st.to.ID >= horizon {
 		from, err := s.log.BeforeLast(r.Context(), q.Topics, *q.Last, horizon, st.to.ID)
@@ -57,7 +57,7 @@ func (s *Server) resolveQuery(r *http.Request, q *wire.Query, form wire.Form) (r
 			return st, s.readProblem(r, err)
 		}
 	}
-	// A stream's reader that comes back from the end it asked for is not wrong: see prepareStream.
+	// A stream that resumes at its own end is not an error: see prepareStream.
 	isDone := form == wire.Stream && st.resume && horizon <= st.to.ID && st.to.ID < st.from.ID
 	if problem == nil && !isDone {
 		problem = checkSpan(st.span(), horizon)
@@ -65,12 +65,12 @@ func (s *Server) resolveQuery(r *http.Request, q *wire.Query, form wire.Form) (r
 	return st, problem
 }
 
-// uncancelled returns the context of a read of so little that it is not interrupted when the
-// client of r leaves. What can be interrupted has a goroutine for it, and leaves behind in
-// r's context that it was there: that is much beside a stream that waits.
+// uncancelled returns a context for a short read, which is not cancelled when the client of r
+// leaves. A read that can be cancelled needs a goroutine and leaves state in the request
+// context, which is costly for idle streams.
 func uncancelled(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
-// resolveEnds turns since, or what stands for it, and until into positions.
+// resolveEnds resolves since, Last-Event-ID or last, and until to positions.
 func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, st *resolvedQuery) (problem *wire.Error) {
 	since := q.Since
 	if cursor, ok, problem := lastEventID(r); problem != nil {
@@ -79,7 +79,7 @@ func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, s
 		since, st.resume = event.At(cursor), true
 	}
 	if q.Last != nil && !st.resume {
-		since = event.Now // until it is known
+		since = event.Now // resolveQuery sets it
 	}
 	if st.from, problem = s.resolveMoment(r, since, horizon, st.head); problem != nil {
 		return problem
@@ -92,16 +92,16 @@ func (s *Server) resolveEnds(r *http.Request, q *wire.Query, horizon event.ID, s
 	return problem
 }
 
-// lastEventID returns the cursor that a reader comes back with.
+// lastEventID returns the cursor with which a reader resumes.
 func lastEventID(r *http.Request) (c event.Cursor, ok bool, problem *wire.Error) {
 	return cursorIn(r, wire.HeaderLastEventID)
 }
 
-// cursorIn reads a cursor from a header of a request; ok is false if there is none.
+// cursorIn parses a cursor in a header of a request. ok is false if the header is missing.
 func cursorIn(r *http.Request, name string) (c event.Cursor, ok bool, problem *wire.Error) {
 	values := r.Header.Values(name)
 	if len(values) > 1 {
-		return c, false, wire.Errorf(http.StatusBadRequest, "%s: stands %d times", name, len(values))
+		return c, false, wire.Errorf(http.StatusBadRequest, "%s is given %d times", name, len(values))
 	}
 	if len(values) == 0 || values[0] == "" {
 		return c, false, nil
@@ -113,21 +113,21 @@ func cursorIn(r *http.Request, name string) (c event.Cursor, ok bool, problem *w
 	return c, true, nil
 }
 
-// span is what the stretch asks for, in positions.
+// span returns the range of the query.
 func (st *resolvedQuery) span() window.Span { return window.Span{From: st.from.ID, To: st.to.ID} }
 
-// checkSpan refuses a span that cannot be answered whole.
+// checkSpan refuses a span that the log does not have as a whole.
 func checkSpan(span window.Span, horizon event.ID) *wire.Error {
 	switch oldest := min(span.From, span.To); {
 	case oldest < horizon:
 		return gone(oldest, horizon)
 	case span.From > span.To:
-		return wire.Errorf(http.StatusBadRequest, "since %s lies after until %s", span.From, span.To)
+		return wire.Errorf(http.StatusBadRequest, "since %s is after until %s", span.From, span.To)
 	}
 	return nil
 }
 
-// resolvePeerHas reads what the reader says that it has.
+// resolvePeerHas parses the filters and hashes of the reader's events.
 func (s *Server) resolvePeerHas(r *http.Request, q *wire.Query, st *resolvedQuery) *wire.Error {
 	for i := range q.PeerHas {
 		k, err := parsePeerHas(&q.PeerHas[i])
@@ -139,7 +139,7 @@ func (s *Server) resolvePeerHas(r *http.Request, q *wire.Query, st *resolvedQuer
 	return nil
 }
 
-// peerHasEvent reports whether the reader says that it has ev.
+// peerHasEvent reports whether the reader may have ev, according to its filters and hashes.
 func (st *resolvedQuery) peerHasEvent(ev *event.Event) bool {
 	for i, k := range st.peerHas {
 		if k != nil && st.topics[i].Matches(ev.User, ev.Path) && k.seen(ev.Hash) {
@@ -149,7 +149,7 @@ func (st *resolvedQuery) peerHasEvent(ev *event.Event) bool {
 	return false
 }
 
-// appendEvent appends ev as its reader wants it.
+// appendEvent appends ev in the form that the reader requested.
 func (st *resolvedQuery) appendEvent(ev *event.Event, b []byte) []byte {
 	switch {
 	case st.notices:
@@ -160,7 +160,8 @@ func (st *resolvedQuery) appendEvent(ev *event.Event, b []byte) []byte {
 	return ev.AppendLine(b)
 }
 
-// appendWanted appends evs as their reader wants them, but for what is left out.
+// appendWanted appends evs as lines in the form that the reader requested, except those to
+// leave out.
 func (st *resolvedQuery) appendWanted(b []byte, evs []event.Event) []byte {
 	for i := range evs {
 		if !st.leavesOut(&evs[i]) {
@@ -170,12 +171,12 @@ func (st *resolvedQuery) appendWanted(b []byte, evs []event.Event) []byte {
 	return b
 }
 
-// leavesOut reports whether ev is not to be sent, though it belongs to the topics.
+// leavesOut reports whether ev must not be sent, although it belongs to the topics.
 func (st *resolvedQuery) leavesOut(ev *event.Event) bool {
 	return !st.stubs && st.peerHasEvent(ev) || st.excepts(ev.User, ev.Path)
 }
 
-// excepts reports whether a storage is left out.
+// excepts reports whether a storage belongs to an excepted topic.
 func (st *resolvedQuery) excepts(user, path string) bool {
 	for _, t := range st.except {
 		if t.Matches(user, path) {
@@ -185,12 +186,12 @@ func (st *resolvedQuery) excepts(user, path string) bool {
 	return false
 }
 
-// passes reports whether the reader wants each event of the topics, and all of it.
+// passes reports whether the reader requested whole lines of all events of the topics.
 func (st *resolvedQuery) passes() bool {
 	return len(st.except) == 0 && st.peerHas == nil && !st.stubs && !st.notices
 }
 
-// announce puts into the answer's headers what the request came to.
+// announce sets the headers of the resolved range and of the form of the response.
 func (s *Server) announce(h http.Header, st *resolvedQuery, mediaType, cache string) {
 	s.setPosition(h, wire.HeaderHead, st.head)
 	s.setPosition(h, wire.HeaderFrom, st.from)
@@ -199,7 +200,7 @@ func (s *Server) announce(h http.Header, st *resolvedQuery, mediaType, cache str
 	h.Set("Cache-Control", cache)
 }
 
-// announceSpan is announce for what is about a stretch of positions, and is not kept.
+// announceSpan is announce for a range of positions without marks, and forbids caching.
 func (s *Server) announceSpan(w http.ResponseWriter, r *http.Request, head event.Point, span window.Span, mediaType string) *wire.Error {
 	from, err := s.markedPoint(r.Context(), span.From, head)
 	to, err2 := s.markedPoint(r.Context(), span.To, head)
@@ -210,19 +211,19 @@ func (s *Server) announceSpan(w http.ResponseWriter, r *http.Request, head event
 	return nil
 }
 
-// announceSum puts the sum of what has a filter into the answer's headers.
+// announceSum sets the headers of the sum of a range with filters.
 func announceSum(h http.Header, sum *wire.Sum) {
 	h.Set(wire.HeaderCount, strconv.FormatUint(sum.Count, 10))
 	h.Set(wire.HeaderDigest, sum.Digest.String())
 }
 
 func gone(at, oldest event.ID) *wire.Error {
-	e := wire.Errorf(http.StatusGone, "history after %s is gone; the oldest position still served is %s", at, oldest)
+	e := wire.Errorf(http.StatusGone, "history after %s was dropped; the oldest position still served is %s", at, oldest)
 	e.Oldest = &oldest
 	return e
 }
 
-// readProblem is the answer to an error of reading.
+// readProblem returns the response to an error of a read.
 func (s *Server) readProblem(r *http.Request, err error) *wire.Error {
 	var hole *window.NotHeldError
 	if errors.As(err, &hole) {

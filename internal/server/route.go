@@ -9,16 +9,15 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A handler answers a request or returns what is wrong with it, having written
-// nothing.
+// A handler sends the response to a request, or returns a problem before it writes anything.
 type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 
-// ServeHTTP routes by the raw path. It never redirects: a cleaned path would be
-// another name.
+// ServeHTTP handles a request. It routes by the raw path and never redirects, since a cleaned
+// path would be another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
 	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
-	defer s.observe(rec, r) // also where the answer is cut
+	defer s.observe(rec, r) // even if the response is aborted
 	end := s.answerRequest(rec, r)
 	if rec.stream != nil {
 		rec.stream.runStream()
@@ -26,9 +25,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	end()
 }
 
-// answerRequest answers r, or makes the stream that does. end must be called when all is
-// written. A stream runs only after this has returned: while it waits, its goroutine
-// keeps the frames of all that have not.
+// answerRequest sends the response to r, or creates its stream. end must be called after the
+// response. A stream runs only after answerRequest has returned, because while it waits,
+// its goroutine's stack keeps the frames of all functions that have not.
 func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	w, end := compressed(rec, r)
 	h := w.Header()
@@ -49,7 +48,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	return end
 }
 
-// routes returns what answers at each path.
+// routes returns the handlers of each path.
 func (s *Server) routes() map[string]methods {
 	form := s.reads(s.parsePostEvents)
 	return map[string]methods{
@@ -67,26 +66,25 @@ func (s *Server) routes() map[string]methods {
 	}
 }
 
-// route finds what answers a request.
+// route passes a request to its handler.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	path := rawPath(r)
 	if ms, ok := s.paths[routeOf(path)]; ok {
 		return pickMethod(w, r, ms)
 	}
-	return wire.Errorf(http.StatusNotFound, "%.80q is not a path of this server; there are /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz and /readyz", path)
+	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz or /readyz", path)
 }
 
-// rawPath returns the path as it stands in the request. r.URL will not do: where
-// the path has a byte that should have been escaped, EscapedPath has lost which
-// slashes were written %2F.
+// rawPath returns the path as written in the request. r.URL is not enough: if the path has a
+// byte that should have been escaped, EscapedPath has lost which slashes were %2F.
 func rawPath(r *http.Request) string {
 	target, _, _ := strings.Cut(r.RequestURI, "?")
 	if strings.HasPrefix(target, "/") {
 		return target
 	}
-	_, rest, absolute := strings.Cut(target, "://") // as to a proxy
+	_, rest, absolute := strings.Cut(target, "://") // an absolute URL, as sent to proxies
 	if !absolute {
-		return target // of CONNECT
+		return target // a CONNECT request
 	}
 	if i := strings.IndexByte(rest, '/'); i >= 0 {
 		return rest[i:]
@@ -94,21 +92,21 @@ func rawPath(r *http.Request) string {
 	return "/"
 }
 
-// methods are what a path answers to. GET stands for HEAD, too.
+// methods are the handlers of a path by method. GET also handles HEAD.
 type methods map[string]handler
 
-// pickMethod picks the handler of r's method.
+// pickMethod calls the handler of r's method.
 func pickMethod(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
 	method := r.Method
 	if method == http.MethodHead {
-		method = http.MethodGet // net/http leaves the body out
+		method = http.MethodGet // net/http does not send the body
 	}
 	if _, ok := ms[wire.MethodQuery]; ok && method != http.MethodGet {
 		w.Header().Set(wire.HeaderAcceptQuery, wire.FormData)
 	}
 	if h, ok := ms[method]; ok {
 		if method == http.MethodGet && r.ContentLength != 0 {
-			return wire.Errorf(http.StatusBadRequest, "body: a %s has none", r.Method)
+			return wire.Errorf(http.StatusBadRequest, "a %s request must not have a body", r.Method)
 		}
 		return h(w, r)
 	}
@@ -118,7 +116,7 @@ func pickMethod(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error 
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return wire.Errorf(http.StatusMethodNotAllowed, "%.20q is not allowed here; there are %s", r.Method, allow)
+	return wire.Errorf(http.StatusMethodNotAllowed, "method %.20q is not allowed here; want one of %s", r.Method, allow)
 }
 
 func (ms methods) allowed() []string {
@@ -133,18 +131,18 @@ func (ms methods) allowed() []string {
 	return allow
 }
 
-// noParams refuses parameters: h knows none.
+// noParams wraps h and refuses parameters.
 func noParams(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		if r.URL.RawQuery != "" {
-			return wire.Errorf(http.StatusBadRequest, "query: no parameters are known here")
+			return wire.Errorf(http.StatusBadRequest, "this path takes no parameters")
 		}
 		return h(w, r)
 	}
 }
 
-// boundBody bounds how long a client may take to send its request's body, whether or
-// not anyone reads it. net/http takes the deadline away once the body has been read.
+// boundBody limits how long a client may take to send the body of its request, even if no
+// handler reads it. net/http removes the deadline after the body was read.
 func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		// An error only means that the connection has no deadlines.

@@ -13,11 +13,11 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A Refused error is one of a log's that says by itself which status it deserves
-// and whose text is fit for clients.
+// A Refused error is an error of a Log that has an HTTP status, and whose text may be sent to
+// clients.
 type Refused interface {
 	error
-	// HTTPStatus returns 503 for "retry with the same key", 507 for a full
+	// HTTPStatus returns the status: 503 to retry with the same key, 507 for a full
 	// disk.
 	HTTPStatus() int
 }
@@ -53,20 +53,20 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if !receipts[0].Duplicate {
 		w.WriteHeader(http.StatusCreated)
 	}
-	_, _ = w.Write(wire.AppendReceipt(nil, &receipts[0])) // the client may have gone
+	_, _ = w.Write(wire.AppendReceipt(nil, &receipts[0])) // fails only if the client is gone
 	return nil
 }
 
-// checkTargetLog refuses an append that names another log.
+// checkTargetLog refuses an append to another log.
 func (s *Server) checkTargetLog(r *http.Request) *wire.Error {
 	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
-		return s.conflict(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this one is %s", log, s.log.Log())
+		return s.conflict(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this log is %s", log, s.log.Log())
 	}
 	return nil
 }
 
 func valueTooLarge(d *event.Draft) *wire.Error {
-	return wire.Errorf(http.StatusRequestEntityTooLarge, "value: is %d bytes long, at most %d are allowed", len(d.Value), wire.MaxValue)
+	return wire.Errorf(http.StatusRequestEntityTooLarge, "value must be at most %d bytes long, not %d", wire.MaxValue, len(d.Value))
 }
 
 // setBatch appends the lines of an NDJSON body, all or none: POST /set.
@@ -87,7 +87,7 @@ func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return problem
 	}
 	w.Header().Set("Content-Type", wire.NDJSON)
-	_, _ = w.Write(wire.AppendResults(nil, receipts)) // the client may have gone
+	_, _ = w.Write(wire.AppendResults(nil, receipts)) // fails only if the client is gone
 	return nil
 }
 
@@ -104,8 +104,8 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: %v", err)
 		case err != nil:
 			return nil, bodyError(err)
-		case n == wire.MaxBatchLen: // good or bad: both take memory
-			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: has over %d lines", wire.MaxBatchLen)
+		case n == wire.MaxBatchLen: // including bad lines, which take memory as well
+			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body has more than %d lines", wire.MaxBatchLen)
 		}
 		d, err := parseAppend(line)
 		if err != nil {
@@ -116,7 +116,7 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 	}
 }
 
-// parseAppend reads one line of a batch.
+// parseAppend parses one line of a batch.
 func parseAppend(line []byte) (event.Draft, error) {
 	d, settled, err := event.ParseAppend(line)
 	if err == nil && !settled {
@@ -137,7 +137,7 @@ type badLines struct {
 	reasons []string
 }
 
-// maxReasons is how many bad lines are explained; all are numbered.
+// maxReasons is how many bad lines are explained. The numbers of all are listed.
 const maxReasons = 5
 
 func (b *badLines) addLine(number int, err error) {
@@ -159,7 +159,7 @@ func (b *badLines) problem() *wire.Error {
 	return e
 }
 
-// appendDrafts gives drafts to the log and says where it then ends.
+// appendDrafts appends drafts to the log, and sets the header of the new head.
 func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
 	if len(drafts) == 0 {
 		return nil, nil
@@ -184,11 +184,11 @@ func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []e
 	return nil, problem
 }
 
-// slowAppend is how long an append may take before it is worth a warning.
+// slowAppend is the duration from which an append is logged as slow.
 const slowAppend = time.Second
 
-// timedAppend appends and notes what came of it. Of many appends that wait for the same
-// disk one a second is told.
+// timedAppend appends drafts, counts the outcome, and logs slow appends: at most one a second,
+// since many may wait for the same disk.
 func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Receipt, error) {
 	began := time.Now()
 	receipts, err := s.log.Append(r.Context(), drafts)

@@ -7,13 +7,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// getSnapshot answers with the state of a topic at a moment, as the events that made
-// it: GET /snapshot. It is written as it is read, so its size does not matter.
+// getSnapshot returns the state of a topic at a moment, as the events that made it: GET
+// /snapshot. It writes events while it reads them, so a large state needs no memory.
 func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Add("Vary", "Accept")
 	form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
 	if !ok || form == wire.Stream {
-		return wire.Errorf(http.StatusNotAcceptable, "want to be asked for %s or %s", wire.JSON, wire.NDJSON)
+		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
 	q, err := wire.ParseSnapshot(r.URL.RawQuery)
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 	if at.ID < horizon {
 		return gone(at.ID, horizon)
 	}
-	s.setPosition(w.Header(), wire.HeaderHead, head) // To is never beyond it
+	s.setPosition(w.Header(), wire.HeaderHead, head) // To is never after it
 	s.setPosition(w.Header(), wire.HeaderTo, at)
 	out := eventWriter{w: w, form: form, before: `{"at":"` + at.Cursor(s.log.Log()).String() + `","events":[`, line: (*event.Event).AppendLine}
 	if r.Method == http.MethodHead {

@@ -17,15 +17,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// prepareStream prepares an answer with SSE: history, a live event, then what happens.
+// prepareStream prepares a response of Server-Sent Events: history, a live event, then new events.
 func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resolvedQuery) *wire.Error {
 	if st.ends && st.resume && st.from.ID >= st.to.ID {
-		// An EventSource would come back for ever; 204 tells it not to.
+		// An EventSource would reconnect for ever; 204 stops it.
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	// The first read decides between a stream and a refusal: browsers give up
-	// for good on anything but 200. At the head there is nothing to read.
+	// The first read decides between a stream and an error response: browsers never
+	// reconnect after any status but 200. At the head there is nothing to read.
 	if st.from.ID < st.head.ID {
 		if _, _, err := s.log.Read(uncancelled(r), st.topics, st.from.ID, st.from.ID, 0); err != nil {
 			return s.readProblem(r, err)
@@ -38,37 +38,37 @@ func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resol
 		announceSum(w.Header(), st.sum)
 	}
 	s.announce(w.Header(), st, wire.SSE, "no-cache, no-transform")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events to the end
+	w.Header().Set("X-Accel-Buffering", "no") // else nginx delays events
 	if r.Method == http.MethodHead {
 		return nil
 	}
 	to := recorderOf(w)
 	to.stream = &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge()}
-	to.stream.st.notices = false // what is read must have all that marks are made of
+	to.stream.st.notices = false // read whole lines, from which marks are computed
 	return nil
 }
 
-// A connection is one SSE stream on its way out. It ends only at the end of an
-// event, but for a reader that takes nothing.
+// A connection sends one SSE stream. It ends only at the end of an event, unless the reader
+// stalls.
 type connection struct {
 	s       *Server
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	r       *http.Request
 	to      *recorder
-	st      resolvedQuery // what is left of it: from moves
-	notices bool          // it sends notices of events
-	age     time.Duration // at which it ends; 0 is never
+	st      resolvedQuery // the rest of the range: from advances
+	notices bool          // send notices of events
+	age     time.Duration // age at which it ends; 0 is never
 	written time.Time
-	at      atomic.Uint64 // how far history was sent
-	buf     *buffer       // what has been gathered; nil if nothing
-	events  int           // of them
-	told    bool          // that it is live
-	err     error         // of a write: nothing is written any more
+	at      atomic.Uint64 // position up to which history was sent
+	buf     *buffer       // pending output, or nil
+	events  int           // number of pending events
+	told    bool          // the live event was sent
+	err     error         // of a write; nothing is written after it
 }
 
-// runStream sends the stream to its end. Almost all streams wait almost all of the time, in
-// follow: what comes before is done in functions that have returned by then.
+// runStream sends the stream to its end. Most streams spend nearly all of their time waiting in
+// followLog, so the earlier steps are in functions that have returned by then.
 func (c *connection) runStream() {
 	follows, err := c.sendExisting()
 	if follows {
@@ -77,7 +77,7 @@ func (c *connection) runStream() {
 	c.noteEnd(err)
 }
 
-// sendExisting sends what there is. It reports whether the stream goes on from there.
+// sendExisting sends the requested history. It reports whether the stream then follows the log.
 func (c *connection) sendExisting() (follows bool, err error) {
 	c.gatherBytes(wire.AppendPreamble(c.gatherRoom(), c.s.cfg.Retry))
 	if err := c.flushGathered(); err != nil {
@@ -91,14 +91,15 @@ func (c *connection) sendExisting() (follows bool, err error) {
 		if err := c.flushGathered(); err != nil || c.st.ends {
 			return false, err
 		}
-		// A filter must leave out nothing that came after it was made.
+		// The filter does not apply to events after it was made.
 		c.st.from, c.st.peerHas, c.st.sum = c.st.to, nil, nil
 	}
 	err = c.catchUp()
 	return err == nil, err
 }
 
-// catchUp sends what there is, but for a rest so short that the hub may read it.
+// catchUp sends history up to the head, except for a rest that is short enough for the hub to
+// read.
 func (c *connection) catchUp() error {
 	st := &c.st
 	c.at.Store(uint64(st.from.ID))
@@ -116,14 +117,15 @@ func (c *connection) catchUp() error {
 	return nil
 }
 
-// errWrite means that the reader has gone or takes nothing.
+// errWrite reports that the reader is gone or stalls.
 var errWrite = errors.New("write")
 
-// errAged means that the stream was to end at its age.
+// errAged reports that the stream ends because of its age.
 var errAged = errors.New("stream has reached its age")
 
-// streamAge returns when a stream ends that begins now. Streams that begin together
-// end within half of the age, or their readers would come back together for ever.
+// streamAge returns the age at which a new stream ends. It is random between half of
+// MaxStreamAge and MaxStreamAge. Otherwise readers that connect together would reconnect
+// together for ever.
 func (s *Server) streamAge() time.Duration {
 	most := s.cfg.MaxStreamAge
 	if most <= 0 {
@@ -132,10 +134,10 @@ func (s *Server) streamAge() time.Duration {
 	return most - rand.N(most/2+1)
 }
 
-// isAged reports whether the stream is to end.
+// isAged reports whether the stream must end because of its age.
 func (c *connection) isAged() bool { return c.age > 0 && time.Since(c.to.began) >= c.age }
 
-// patience returns how long to wait for news: until the heartbeat or the end is due.
+// patience returns how long to wait for events: until the next heartbeat or the end is due.
 func (c *connection) patience() time.Duration {
 	d := c.s.cfg.Heartbeat - time.Since(c.written)
 	if c.age > 0 {
@@ -144,13 +146,12 @@ func (c *connection) patience() time.Duration {
 	return d
 }
 
-// A buffer is what a connection gathers in as long as it has something to write. Readers
-// that wait have none.
+// A buffer collects the output of a connection. Idle connections have none.
 type buffer struct{ b []byte }
 
 var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, eventPiece+4<<10)} }}
 
-// gatherRoom returns what has been gathered, to append to.
+// gatherRoom returns the pending output, to append to.
 func (c *connection) gatherRoom() []byte {
 	if c.buf == nil {
 		c.buf = buffers.Get().(*buffer)
@@ -158,16 +159,16 @@ func (c *connection) gatherRoom() []byte {
 	return c.buf.b
 }
 
-// gatherBytes takes b, which was appended to room. All that is gathered between two flushes
-// is written in one go, but for pieces of eventPiece: a reader that takes nothing shall
-// not cost much.
+// gatherBytes sets the pending output to b, which was appended to gatherRoom. It writes the output when
+// it exceeds eventPiece, so that a stalled reader does not cost much memory, and otherwise
+// leaves it to the next flush.
 func (c *connection) gatherBytes(b []byte) {
 	if c.buf.b = b; len(b) >= eventPiece {
 		c.writeGathered()
 	}
 }
 
-// writeGathered writes what is gathered and gives the buffer back.
+// writeGathered writes the pending output and returns the buffer to the pool.
 func (c *connection) writeGathered() {
 	if c.err == nil {
 		_, c.err = c.w.Write(c.buf.b)
@@ -179,7 +180,7 @@ func (c *connection) writeGathered() {
 	c.buf = nil
 }
 
-// flushGathered sends all that has been gathered.
+// flushGathered sends all pending output.
 func (c *connection) flushGathered() error {
 	if c.buf != nil {
 		c.writeGathered()
@@ -198,7 +199,7 @@ func (c *connection) flushGathered() error {
 	return nil
 }
 
-// gatherEvent gathers one event.
+// gatherEvent appends one event to the output.
 func (c *connection) gatherEvent(ev *event.Event) {
 	if c.notices {
 		c.gatherBytes(wire.AppendNoticeEvent(c.gatherRoom(), ev, c.s.log.Log()))
@@ -208,7 +209,8 @@ func (c *connection) gatherEvent(ev *event.Event) {
 	c.events++
 }
 
-// gatherLines gathers events that are given as NDJSON, as their reader wants them.
+// gatherLines appends events, given as NDJSON, to the output in the form that the reader
+// requested.
 func (c *connection) gatherLines(lines []byte) error {
 	log := c.s.log.Log()
 	for len(lines) > 0 {
@@ -232,8 +234,8 @@ func (c *connection) gatherLines(lines []byte) error {
 	return nil
 }
 
-// gatherPosition gathers how far the reader is, so that a long silence moves its cursor,
-// too.
+// gatherPosition appends the reader's position to the output, so that its cursor advances even
+// without events.
 func (c *connection) gatherPosition(at event.Point) error {
 	at, err := c.withMark(at)
 	if err == nil {
@@ -242,7 +244,7 @@ func (c *connection) gatherPosition(at event.Point) error {
 	return err
 }
 
-// withMark looks up the mark of a position, if nobody has told it.
+// withMark looks up the mark of a position if it is not known.
 func (c *connection) withMark(at event.Point) (event.Point, error) {
 	if at.Mark != 0 {
 		return at, nil
@@ -250,7 +252,7 @@ func (c *connection) withMark(at event.Point) (event.Point, error) {
 	return c.s.markedPoint(uncancelled(c.r), at.ID, c.s.log.HeadPoint())
 }
 
-// noteEnd notes why the stream has ended.
+// noteEnd counts and logs the end of the stream.
 func (c *connection) noteEnd(err error) {
 	reason := c.reason(err)
 	c.s.metrics.streamsEnded.WithLabelValues(reason).Inc()
@@ -264,14 +266,14 @@ func (c *connection) noteEnd(err error) {
 	log("stream ended", "reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "age", time.Since(c.to.began), "error", err)
 }
 
-// Why streams end.
+// Reasons for which streams end.
 const (
-	endDone    = "done"    // its reader has all of the stretch
+	endDone    = "done"    // the reader has the whole range
 	endAged    = "aged"    // MaxStreamAge
 	endStopped = "stopped" // the server stops
-	endStalled = "stalled" // the reader took nothing for WriteTimeout
-	endLeft    = "left"    // the reader has gone
-	endGone    = "gone"    // what the reader needs next is no longer held
+	endStalled = "stalled" // the reader made no progress for WriteTimeout
+	endLeft    = "left"    // the reader is gone
+	endGone    = "gone"    // the events that the reader needs next were dropped
 	endFailed  = "failed"  // the log could not be read
 )
 
@@ -294,16 +296,17 @@ func (c *connection) reason(err error) string {
 	return endFailed
 }
 
-// gatherLive gathers, once, that the reader has come to the end of what was there.
+// gatherLive appends the live event to the output, which tells the reader that history is
+// complete.
 func (c *connection) gatherLive(at event.Point) {
 	c.told = true
 	c.gatherBytes(wire.AppendLive(c.gatherRoom(), at, c.s.log.HeadPoint(), c.s.log.Log(), c.st.sum))
 }
 
-// isSilent reports whether the reader should have had a sign of life.
+// isSilent reports whether a heartbeat is due.
 func (c *connection) isSilent() bool { return time.Since(c.written) >= c.s.cfg.Heartbeat }
 
-// replayUntil sends what there is up to position until, in chunks.
+// replayUntil sends history up to position until, in chunks.
 func (c *connection) replayUntil(until event.ID) error {
 	ahead := c.s.prefetch(c.r.Context(), &c.st, c.st.from.ID, until)
 	defer ahead.stopFetching()
@@ -320,7 +323,7 @@ func (c *connection) replayUntil(until event.ID) error {
 			return err
 		}
 		ends := at < until && c.isAged()
-		if len(p.lines) == 0 && (ends || c.isSilent()) { // without a position, the next connection would begin where this one did
+		if len(p.lines) == 0 && (ends || c.isSilent()) { // without a position, the next connection would start where this one did
 			if err := c.gatherPosition(event.Point{ID: at}); err != nil {
 				return err
 			}
@@ -336,8 +339,8 @@ func (c *connection) replayUntil(until event.ID) error {
 	return nil
 }
 
-// followLog sends the rest of history and then what happens, until the reader or the server
-// ends it.
+// followLog sends the rest of history and then new events, until the reader or the server ends
+// the stream.
 func (c *connection) followLog() error {
 	sub := c.s.hub.Subscribe(c.st.topics, c.st.from.ID)
 	defer sub.Close()
@@ -356,7 +359,7 @@ func (c *connection) followLog() error {
 	}
 }
 
-// sendBatch sends a batch.
+// sendBatch sends a batch of events.
 func (c *connection) sendBatch(batch *hub.Batch) error {
 	for _, ev := range batch.Events {
 		if !c.st.leavesOut(ev) {
@@ -379,10 +382,9 @@ func (c *connection) sendBatch(batch *hub.Batch) error {
 	return c.flushOrEnd()
 }
 
-// sendHeartbeat sends a quiet stream a sign of life: the position of this very reader, never the
-// log's head.
+// sendHeartbeat sends a heartbeat on a quiet stream: the position of this reader, never the log's head.
 func (c *connection) sendHeartbeat(sub *hub.Subscription, alarm *time.Timer) error {
-	if c.patience() <= 0 { // else something was written since the alarm was set
+	if c.patience() <= 0 { // else there was output since the alarm was set
 		if err := c.gatherPosition(sub.Point()); err != nil {
 			return err
 		}
@@ -394,7 +396,7 @@ func (c *connection) sendHeartbeat(sub *hub.Subscription, alarm *time.Timer) err
 	return nil
 }
 
-// flushOrEnd flushes, and ends a stream that is old enough.
+// flushOrEnd flushes the output. It returns errAged if the stream must end because of its age.
 func (c *connection) flushOrEnd() error {
 	if err := c.flushGathered(); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// getWindows answers bounded history queries: GET /windows.
+// getWindows returns windows of a topic's history: GET /windows.
 func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error {
 	q, err := wire.ParseWindows(r.URL.RawQuery)
 	if err != nil {
@@ -34,12 +34,12 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	if err := errors.Join(err, err2); err != nil {
 		return s.readProblem(r, err)
 	}
-	// The digest names the events, the URL the form of the answer.
+	// The digest identifies the events, and the URL the form of the response.
 	tag := fmt.Sprintf(`"%s-%s-%s"`, from.at, to.at, digest)
 	h, same := w.Header(), matchesTag(r.Header.Values("If-None-Match"), tag)
 	var answer any
 	switch {
-	case same: // The client has it.
+	case same: // the client has this response
 	case q.Sum || q.At != nil:
 		answer = windowOf(from, to, digest, count, q.At != nil)
 	default:
@@ -51,7 +51,7 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	h.Set(wire.HeaderFrom, from.at.String())
 	h.Set(wire.HeaderTo, to.at.String())
 	h.Set("ETag", tag)
-	h.Set("Cache-Control", "no-cache") // it may be kept, and asked about
+	h.Set("Cache-Control", "no-cache") // caches may store it, but must revalidate
 	if same {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -59,22 +59,22 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	return writeFresh(w, answer)
 }
 
-// A bound is where a window begins or ends.
+// A bound is the start or the end of a window.
 type bound struct {
 	at   event.Cursor
-	time *event.Time // of the last event at or before it, nil if there is none
+	time *event.Time // of the last event at or before it, or nil
 }
 
-// bounds tells the bounds of windows.
+// bounds looks up the bounds of windows.
 type bounds struct {
 	s    *Server
 	ctx  context.Context
-	last bound // the one that was asked for last
+	last bound // the last result
 }
 
 // boundAt returns the bound at a position.
 func (b *bounds) boundAt(at event.ID) (bound, error) {
-	if at == b.last.at.ID && b.last.at.Log != "" { // neighbours share a bound
+	if at == b.last.at.ID && b.last.at.Log != "" { // adjacent windows share a bound
 		return b.last, nil
 	}
 	p, now := event.Point{ID: at}, bound{}
@@ -92,7 +92,7 @@ func (b *bounds) boundAt(at event.ID) (bound, error) {
 	return now, nil
 }
 
-// windowOf describes a stretch as one. A sum is to be short and leaves out its start.
+// windowOf returns a range as a single window. A sum leaves out its start, to be short.
 func windowOf(from, to bound, d window.Digest, count uint64, start bool) wire.Window {
 	w := wire.Window{From: from.at, To: to.at, End: to.time, Count: count, Digest: d}
 	if start {
@@ -101,7 +101,7 @@ func windowOf(from, to bound, d window.Digest, count uint64, start bool) wire.Wi
 	return w
 }
 
-// maxWindows is how many windows one list holds. It is a variable for the tests.
+// maxWindows is the most windows in a list. It is a variable for the tests.
 var maxWindows = 10_000
 
 func (b *bounds) listWindows(span window.Span, leaves []window.Leaf) (list wire.WindowList, err error) {
@@ -137,8 +137,8 @@ func (b *bounds) listWindows(span window.Span, leaves []window.Leaf) (list wire.
 	return list, nil
 }
 
-// windowSpan turns the moments of q into a stretch. The window around a moment is a
-// block, so that all clients share its bounds; the open block ends at the head.
+// windowSpan resolves the moments of q to a range. The window around a moment is a block, so
+// that all clients get the same bounds; the open block ends at the head.
 func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Point) (span window.Span, problem *wire.Error) {
 	if q.At != nil {
 		horizon, err := s.log.Horizon(r.Context())
@@ -157,8 +157,8 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Poi
 	return s.resolveSpan(r, q.Since, q.Until, head)
 }
 
-// resolveSpan turns two moments into a stretch that can be answered whole. Without until it
-// ends at the head.
+// resolveSpan resolves two moments to a range that the log has as a whole. Without until, it ends
+// at the head.
 func (s *Server) resolveSpan(r *http.Request, since event.Moment, until *event.Moment, head event.Point) (span window.Span, problem *wire.Error) {
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *Server) resolveSpan(r *http.Request, since event.Moment, until *event.M
 	return span, checkSpan(span, horizon)
 }
 
-// matchesTag reports whether If-None-Match headers name tag.
+// matchesTag reports whether If-None-Match headers match tag.
 func matchesTag(headers []string, tag string) bool {
 	for t := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == tag || t == "*" {

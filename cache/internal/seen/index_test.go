@@ -68,14 +68,14 @@ func checkHashes(t *testing.T, f *dbfile.File, x *Index, evs []rows.OpenEvent) {
 
 // What earlier versions kept becomes a run in steps that may be cut after each.
 func TestConvertInSteps(t *testing.T) {
-	before := convertGroups
-	convertGroups = 1
-	defer func() { convertGroups = before }()
+	before := convertBatches
+	convertBatches = 1
+	defer func() { convertBatches = before }()
 	path := t.TempDir() + "/log.db"
 	f := mustOpenFile(t, path)
 	var evs []rows.OpenEvent
 	err := f.Update(context.Background(), func(tx *sql.Tx) error {
-		for i := range 3*groupLen + 7 {
+		for i := range 3*batchLen + 7 {
 			ev := rows.OpenEvent{ID: event.ID(i + 1), Hash: sha256.Sum256(fmt.Append(nil, i))}
 			if _, err := tx.Exec(`INSERT INTO taken (hash, id) VALUES (?, ?)`, ev.Hash[:], int64(ev.ID)); err != nil {
 				return err
@@ -104,7 +104,7 @@ func TestConvertInSteps(t *testing.T) {
 	}
 	defer func() { f.Close() }()
 	x := mustOpenIndex(t, f)
-	if runs := x.known.runs; len(runs) != 1 || runs[0].count != int64(len(evs)) || runs[0].level != 0 {
+	if runs := x.memory.runs; len(runs) != 1 || runs[0].count != int64(len(evs)) || runs[0].level != 0 {
 		t.Errorf("the runs are %v", runs)
 	}
 	checkHashes(t, f, x, evs)
@@ -116,9 +116,9 @@ func TestCrowdedHashes(t *testing.T) {
 	defer f.Close()
 	x := mustOpenIndex(t, f)
 	var evs []rows.OpenEvent
-	for i := range 5 * slabLen {
+	for i := range 5 * pageLen {
 		var h event.Hash
-		binary.BigEndian.PutUint64(h[:], 1<<63+uint64(i/(3*slabLen)))
+		binary.BigEndian.PutUint64(h[:], 1<<63+uint64(i/(3*pageLen)))
 		binary.BigEndian.PutUint64(h[24:], uint64(i))
 		evs = append(evs, rows.OpenEvent{ID: event.ID(i + 1), Hash: h})
 	}

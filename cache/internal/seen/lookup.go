@@ -27,7 +27,7 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 			return nil, err
 		}
 	}
-	if err := lookUpTaken(tx, left, ids); err != nil {
+	if err := lookUpOld(tx, left, ids); err != nil {
 		return nil, err
 	}
 	var hashed event.ID
@@ -41,13 +41,13 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	})
 }
 
-// A runLookup looks hashes up in a run of which nothing is in memory but one group.
+// A runLookup looks hashes up in a run of which nothing is in memory but one batch.
 type runLookup struct {
-	run    *run
-	guards *sql.Stmt
-	slabs  *sql.Stmt
-	group  *run   // the group of the last hash, nil if it would stand before the first
-	next   []byte // where the group behind that begins, empty if there is none
+	run     *run
+	indexes *sql.Stmt
+	pages   *sql.Stmt
+	batch   *run   // the batch of the last hash, nil if it would stand before the first
+	next    []byte // where the next batch begins, empty if there is none
 }
 
 // lookUp adds to ids what the run has of hashes, which are sorted.
@@ -63,7 +63,7 @@ func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.I
 		return err
 	}
 	defer slabs.Close()
-	l := runLookup{run: r, guards: guards, slabs: slabs}
+	l := runLookup{run: r, indexes: guards, pages: slabs}
 	for i := range hashes {
 		id, ok, err := l.find(&hashes[i])
 		if err != nil {
@@ -77,20 +77,20 @@ func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.I
 }
 
 func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
-	if l.group == nil || len(l.next) > 0 && bytes.Compare(h[:], l.next) >= 0 {
+	if l.batch == nil || len(l.next) > 0 && bytes.Compare(h[:], l.next) >= 0 {
 		if err := l.load(h); err != nil {
 			return 0, false, err
 		}
 	}
-	if l.group == nil {
+	if l.batch == nil {
 		return 0, false, nil
 	}
-	l.group.slabs(h, func(i int) bool {
+	l.batch.pages(h, func(i int) bool {
 		var entries []byte
-		err = l.slabs.QueryRow(l.group.slabID(i)).Scan(&entries)
+		err = l.pages.QueryRow(l.batch.pageID(i)).Scan(&entries)
 		switch {
 		case err == nil:
-			err = checkSlab(l.group.slabID(i), entries)
+			err = checkPage(l.batch.pageID(i), entries)
 		case errors.Is(err, sql.ErrNoRows) && l.run.target != 0:
 			err = nil // it was merged
 		}
@@ -100,25 +100,25 @@ func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
 	return id, ok, err
 }
 
-// load reads the group that h would stand in.
+// load reads the batch that h would stand in.
 func (l *runLookup) load(h *event.Hash) error {
 	var id int64
 	var first, fences []byte
-	l.group = nil
-	err := l.guards.QueryRow(l.run.id, h[:]).Scan(&id, &first, &fences, &l.next)
+	l.batch = nil
+	err := l.indexes.QueryRow(l.run.id, h[:]).Scan(&id, &first, &fences, &l.next)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	l.group = &run{}
-	return l.group.addGuard(id, first, fences)
+	l.batch = &run{}
+	return l.batch.addPageIndex(id, first, fences)
 }
 
-// lookUpTaken looks hashes up where earlier versions kept them.
-func lookUpTaken(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
-	if some, err := hasTaken(tx); err != nil || !some {
+// lookUpOld looks hashes up where earlier versions kept them.
+func lookUpOld(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
+	if some, err := hasOld(tx); err != nil || !some {
 		return err
 	}
 	stmt, err := tx.Prepare(`SELECT id FROM taken WHERE hash = ?`)
@@ -138,7 +138,7 @@ func lookUpTaken(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) e
 	return nil
 }
 
-func hasTaken(tx *sql.Tx) (some bool, err error) {
+func hasOld(tx *sql.Tx) (some bool, err error) {
 	err = tx.QueryRow(`SELECT EXISTS (SELECT * FROM taken)`).Scan(&some)
 	return some, err
 }

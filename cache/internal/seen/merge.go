@@ -22,22 +22,22 @@ func mergeFan() int { return 1 << MergeBits }
 // wherever it is cut, each hash is in one of the runs.
 type merge struct {
 	out *run
-	in  []*cursor
+	in  []*mergeInput
 }
 
-// A cursor is how far a run has been merged.
-type cursor struct {
+// A mergeInput is how far a run has been merged.
+type mergeInput struct {
 	run     *run
-	slab    int
-	entries []byte // of the slab, those that are still to be moved
+	page    int
+	entries []byte // of the page, those that are still to be moved
 	key     uint64 // the fence of the first
 }
 
 // MergeSome merges as much as n new events pay for. A hash is moved once for each
 // level, so that much is merged for each, and a little more.
-func (db *Index) MergeSome(tx *sql.Tx, n int) error {
-	k := db.known
-	if err := db.startMerges(tx); err != nil {
+func (x *Index) MergeSome(tx *sql.Tx, n int) error {
+	k := x.memory
+	if err := x.startMerges(tx); err != nil {
 		return err
 	}
 	if len(k.merges) == 0 {
@@ -48,10 +48,10 @@ func (db *Index) MergeSome(tx *sql.Tx, n int) error {
 	for _, r := range k.runs {
 		top = max(top, r.level)
 	}
-	for k.credit += n * (top + 2); k.credit >= groupLen && len(k.merges) > 0; k.credit -= groupLen {
+	for k.credit += n * (top + 2); k.credit >= batchLen && len(k.merges) > 0; k.credit -= batchLen {
 		// The small ones first: a large one must not hold them up.
 		m := slices.MinFunc(k.merges, func(a, b *merge) int { return cmp.Compare(a.out.level, b.out.level) })
-		if err := db.mergeStep(tx, m); err != nil {
+		if err := x.mergeStep(tx, m); err != nil {
 			return fmt.Errorf("merge into run %d: %w", m.out.id, err)
 		}
 	}
@@ -60,8 +60,8 @@ func (db *Index) MergeSome(tx *sql.Tx, n int) error {
 
 // startMerges begins to merge the oldest runs of each level that has enough of them
 // and is not being merged.
-func (db *Index) startMerges(tx *sql.Tx) error {
-	k := db.known
+func (x *Index) startMerges(tx *sql.Tx) error {
+	k := x.memory
 	byLevel := map[int][]*run{}
 	for _, r := range k.runs {
 		if r.target == 0 && !slices.ContainsFunc(k.merges, func(m *merge) bool { return m.out == r }) {
@@ -78,16 +78,16 @@ func (db *Index) startMerges(tx *sql.Tx) error {
 			count += r.count
 		}
 		out := newRun(level+1, count, k.salt)
-		if err := db.insertRun(tx, out); err != nil {
+		if err := x.insertRun(tx, out); err != nil {
 			return err
 		}
 		for _, r := range runs[:mergeFan()] {
 			r.target = out.id
-			if _, err := db.file.Exec(tx, `UPDATE run SET target = ? WHERE id = ?`, r.target, r.id); err != nil {
+			if _, err := x.file.Exec(tx, `UPDATE run SET target = ? WHERE id = ?`, r.target, r.id); err != nil {
 				return err
 			}
 		}
-		m, err := db.resume(tx, out, runs[:mergeFan()])
+		m, err := x.resume(tx, out, runs[:mergeFan()])
 		if err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func (db *Index) startMerges(tx *sql.Tx) error {
 }
 
 // loadMerges returns the merges that were begun.
-func (db *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
+func (x *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
 	for _, out := range runs {
 		var in []*run
 		for _, r := range runs {
@@ -108,7 +108,7 @@ func (db *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error
 		if len(in) == 0 {
 			continue
 		}
-		m, err := db.resume(tx, out, in)
+		m, err := x.resume(tx, out, in)
 		if err != nil {
 			return nil, err
 		}
@@ -117,27 +117,27 @@ func (db *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error
 	return merges, nil
 }
 
-// resume goes on where a merge was left: behind the last hash that was moved.
-func (db *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
-	last, err := db.lastEntry(tx, out)
+// resume goes on where a merge was left: after the last hash that was moved.
+func (x *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
+	last, err := x.lastEntry(tx, out)
 	if err != nil {
 		return nil, err
 	}
 	m := &merge{out: out}
 	for _, r := range in {
-		c := &cursor{run: r}
-		for c.slab < len(r.fences) && len(c.entries) == 0 {
-			if c.entries, err = db.readSlab(tx, r.slabID(c.slab)); err != nil {
+		c := &mergeInput{run: r}
+		for c.page < len(r.fences) && len(c.entries) == 0 {
+			if c.entries, err = x.readPage(tx, r.pageID(c.page)); err != nil {
 				return nil, err
 			}
 			if c.entries == nil {
-				c.slab++ // it was moved
+				c.page++ // it was moved
 				continue
 			}
 			c.key = fence(c.entries)
 		}
 		for len(c.entries) > 0 && bytes.Compare(c.entries[:entryLen], last) <= 0 {
-			if err := db.advance(tx, c); err != nil {
+			if err := x.advance(tx, c); err != nil {
 				return nil, err
 			}
 		}
@@ -148,48 +148,48 @@ func (db *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 
 // lastEntry returns the last entry of a run, nil if it has none, and counts what the
 // run has.
-func (db *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
+func (x *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 	if len(r.fences) == 0 {
 		return nil, nil
 	}
 	i := len(r.fences) - 1
-	entries, err := db.readSlab(tx, r.slabID(i))
+	entries, err := x.readPage(tx, r.pageID(i))
 	if err == nil && entries == nil {
-		err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, r.id, i)
+		err = fmt.Errorf("%w: run %d has no page %d", dbfile.ErrCorrupt, r.id, i)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.moved = int64(i*slabLen + len(entries)/entryLen)
+	r.moved = int64(i*pageLen + len(entries)/entryLen)
 	return entries[len(entries)-entryLen:], nil
 }
 
-// mergeStep moves one group, and ends the merge if it was the last.
-func (db *Index) mergeStep(tx *sql.Tx, m *merge) error {
-	g := make(group, 0, groupLen*entryLen)
+// mergeStep moves one batch, and ends the merge if it was the last.
+func (x *Index) mergeStep(tx *sql.Tx, m *merge) error {
+	g := make(pageBatch, 0, batchLen*entryLen)
 	for !g.full() {
 		c := m.first()
 		if c == nil {
 			break
 		}
 		g = append(g, c.entries[:entryLen]...)
-		if err := db.advance(tx, c); err != nil {
+		if err := x.advance(tx, c); err != nil {
 			return err
 		}
 	}
 	if len(g) > 0 {
-		if err := db.writeGroup(tx, g, m.out); err != nil {
+		if err := x.writeBatch(tx, g, m.out); err != nil {
 			return err
 		}
 	}
 	if m.first() != nil {
 		return nil
 	}
-	return db.endMerge(tx, m)
+	return x.endMerge(tx, m)
 }
 
 // first returns the cursor with the first hash, nil if there is none left.
-func (m *merge) first() (first *cursor) {
+func (m *merge) first() (first *mergeInput) {
 	for _, c := range m.in {
 		if len(c.entries) > 0 && (first == nil || c.key < first.key || c.key == first.key && bytes.Compare(c.entries, first.entries) < 0) {
 			first = c
@@ -198,29 +198,29 @@ func (m *merge) first() (first *cursor) {
 	return first
 }
 
-// advance takes the first entry off c. A slab without any, and a guard without slabs,
+// advance takes the first entry off c. A page without any, and an index without pages,
 // are removed.
-func (db *Index) advance(tx *sql.Tx, c *cursor) error {
+func (x *Index) advance(tx *sql.Tx, c *mergeInput) error {
 	if c.entries = c.entries[entryLen:]; len(c.entries) > 0 {
 		c.key = fence(c.entries)
 		return nil
 	}
-	if _, err := db.file.Exec(tx, `DELETE FROM slab WHERE id = ?`, c.run.slabID(c.slab)); err != nil {
+	if _, err := x.file.Exec(tx, `DELETE FROM slab WHERE id = ?`, c.run.pageID(c.page)); err != nil {
 		return err
 	}
-	guard := c.run.groups[c.slab/groupSlabs]
-	c.slab++
-	if c.slab%groupSlabs == 0 || c.slab == len(c.run.fences) {
-		if _, err := db.file.Exec(tx, `DELETE FROM guard WHERE id = ?`, guard); err != nil {
+	guard := c.run.indexes[c.page/batchPages]
+	c.page++
+	if c.page%batchPages == 0 || c.page == len(c.run.fences) {
+		if _, err := x.file.Exec(tx, `DELETE FROM guard WHERE id = ?`, guard); err != nil {
 			return err
 		}
 	}
-	if c.slab == len(c.run.fences) {
+	if c.page == len(c.run.fences) {
 		return nil
 	}
 	var err error
-	if c.entries, err = db.readSlab(tx, c.run.slabID(c.slab)); err == nil && c.entries == nil {
-		err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, c.run.id, c.slab)
+	if c.entries, err = x.readPage(tx, c.run.pageID(c.page)); err == nil && c.entries == nil {
+		err = fmt.Errorf("%w: run %d has no page %d", dbfile.ErrCorrupt, c.run.id, c.page)
 	}
 	if err != nil {
 		return err
@@ -230,14 +230,14 @@ func (db *Index) advance(tx *sql.Tx, c *cursor) error {
 }
 
 // endMerge lets the runs go that were merged.
-func (db *Index) endMerge(tx *sql.Tx, m *merge) error {
-	k := db.known
+func (x *Index) endMerge(tx *sql.Tx, m *merge) error {
+	k := x.memory
 	if m.out.moved != m.out.count {
 		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, m.out.count, m.out.moved)
 	}
 	for _, c := range m.in {
 		k.runs = slices.DeleteFunc(k.runs, func(r *run) bool { return r == c.run })
-		if _, err := db.file.Exec(tx, `DELETE FROM run WHERE id = ?`, c.run.id); err != nil {
+		if _, err := x.file.Exec(tx, `DELETE FROM run WHERE id = ?`, c.run.id); err != nil {
 			return err
 		}
 	}

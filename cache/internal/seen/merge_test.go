@@ -43,28 +43,28 @@ func mergeOn(x *Index, n int) error {
 
 // Wherever a merge is left and gone on with, each hash is in one run, once.
 func TestMergeGoesOn(t *testing.T) {
-	const n = groupLen + 7
-	for _, first := range []int{groupLen/3 + 1, 2*groupLen/3 + 1} {
+	const n = batchLen + 7
+	for _, first := range []int{batchLen/3 + 1, 2*batchLen/3 + 1} {
 		x, hashes := twoRuns(t, n)
 		if err := mergeOn(x, first); err != nil {
 			t.Fatal(err)
 		}
-		if len(x.known.merges) != 1 {
-			t.Fatalf("%d merges are going on", len(x.known.merges))
+		if len(x.memory.merges) != 1 {
+			t.Fatalf("%d merges are going on", len(x.memory.merges))
 		}
 		for range 6 {
 			if err := x.file.Update(context.Background(), func(tx *sql.Tx) (err error) {
-				x.known, err = x.loadKnown(tx) // as a process that was killed
+				x.memory, err = x.load(tx) // as a process that was killed
 				return err
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if err := mergeOn(x, groupLen/3+1); err != nil {
+			if err := mergeOn(x, batchLen/3+1); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if len(x.known.merges) > 0 || len(x.known.runs) != 1 || x.known.runs[0].count != 2*n {
-			t.Fatalf("after %d there are %d merges and %d runs", first, len(x.known.merges), len(x.known.runs))
+		if len(x.memory.merges) > 0 || len(x.memory.runs) != 1 || x.memory.runs[0].count != 2*n {
+			t.Fatalf("after %d there are %d merges and %d runs", first, len(x.memory.merges), len(x.memory.runs))
 		}
 		checkRun(t, x, hashes)
 	}
@@ -74,10 +74,10 @@ func TestMergeGoesOn(t *testing.T) {
 func checkRun(t *testing.T, x *Index, hashes []event.Hash) {
 	t.Helper()
 	err := x.file.Update(context.Background(), func(tx *sql.Tx) error {
-		r, n := x.known.runs[0], 0
+		r, n := x.memory.runs[0], 0
 		var last []byte
 		for i := range r.fences {
-			entries, err := x.readSlab(tx, r.slabID(i))
+			entries, err := x.readPage(tx, r.pageID(i))
 			if err != nil {
 				return err
 			}
@@ -106,14 +106,14 @@ func checkRun(t *testing.T, x *Index, hashes []event.Hash) {
 
 // A run that has lost hashes is damaged: what it has taken would be taken again.
 func TestMergeMissesLostHashes(t *testing.T) {
-	x, _ := twoRuns(t, 2*groupLen)
-	cut := fmt.Sprintf(`UPDATE slab SET hashes = CAST(substr(hashes, 1, %d) AS BLOB) WHERE id = (SELECT max(id) - 3 FROM slab)`, entryLen*(slabLen-1))
+	x, _ := twoRuns(t, 2*batchLen)
+	cut := fmt.Sprintf(`UPDATE slab SET hashes = CAST(substr(hashes, 1, %d) AS BLOB) WHERE id = (SELECT max(id) - 3 FROM slab)`, entryLen*(pageLen-1))
 	if err := x.file.Update(context.Background(), func(tx *sql.Tx) error { _, err := tx.Exec(cut); return err }); err != nil {
 		t.Fatal(err)
 	}
 	var err error
 	for i := 0; i < 10 && err == nil; i++ {
-		err = mergeOn(x, groupLen)
+		err = mergeOn(x, batchLen)
 	}
 	if !errors.Is(err, dbfile.ErrCorrupt) {
 		t.Errorf("the merge = %v", err)

@@ -13,30 +13,31 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A run is a sorted list of hashes and the ids of their events. It is cut into slabs
-// that fill a page each; sixteen slabs, a group, are written at a time. In memory are
-// only a filter of the whole run and where each slab begins: 27 bits a hash. So a hash
+// A run is a sorted list of hashes and the ids of their events. It is cut into pages,
+// each of which fills one of SQLite; sixteen pages, a batch, are written at a time. In memory are
+// only a filter of the whole run and where each page begins: 27 bits a hash. So a hash
 // that is not in the run costs no read, and one that is costs one.
 //
 // The hashes are there in full: the event's line, which could tell two apart, may be
 // gone long before its hash may be taken again.
 const (
 	entryLen   = len(event.Hash{}) + 8
-	slabLen    = 100 // entries: with what SQLite adds they fill its page of 4,096 bytes
-	groupSlabs = 16
-	groupLen   = groupSlabs * slabLen
+	pageLen    = 100 // entries: with what SQLite adds they fill its page of 4,096 bytes
+	batchPages = 16
+	batchLen   = batchPages * pageLen
 )
 
-// A run of the file, as the committer knows it. Slab i is in groups[i/groupSlabs].
+// A run of the file, as the committer knows it. Page i is in the batch
+// of indexes[i/batchPages]. The file calls pages slabs, and page indexes guards.
 type run struct {
-	id     int64
-	level  int
-	count  int64 // of its hashes, those that are still to come included
-	filter filter
-	target int64    // the run that it is being merged into, or 0
-	groups []int64  // guards
-	fences []uint64 // of each slab
-	moved  int64    // how many of the hashes are there
+	id      int64
+	level   int
+	count   int64 // of its hashes, those that are still to come included
+	filter  filter
+	target  int64    // the run that it is being merged into, or 0
+	indexes []int64  // page indexes
+	fences  []uint64 // of each page
+	moved   int64    // how many of the hashes are there
 }
 
 func newRun(level int, count int64, salt uint64) *run {
@@ -44,20 +45,20 @@ func newRun(level int, count int64, salt uint64) *run {
 }
 
 // insertRun gives the run its row.
-func (db *Index) insertRun(tx *sql.Tx, r *run) error {
-	return db.file.Scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
+func (x *Index) insertRun(tx *sql.Tx, r *run) error {
+	return x.file.Scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
 }
 
-// slabs calls visit with the slabs that may have h, seldom more than one, until it
+// pages calls visit with the pages that may have h, seldom more than one, until it
 // returns false.
-func (r *run) slabs(h *event.Hash, visit func(slab int) bool) {
+func (r *run) pages(h *event.Hash, visit func(slab int) bool) {
 	x := fence(h[:])
 	for i := lastFence(r.fences, x); i >= 0 && visit(i) && r.fences[i] == x; i-- {
 	}
 }
 
-// slabID returns the row of slab i.
-func (r *run) slabID(i int) int64 { return r.groups[i/groupSlabs]*groupSlabs + int64(i%groupSlabs) }
+// pageID returns the row of page i.
+func (r *run) pageID(i int) int64 { return r.indexes[i/batchPages]*batchPages + int64(i%batchPages) }
 
 // fence returns the first bytes of a hash as a number.
 func fence(hash []byte) uint64 { return binary.BigEndian.Uint64(hash) }
@@ -74,30 +75,30 @@ func lastFence(fences []uint64, x uint64) int {
 	return i
 }
 
-// A filter tells hashes that are not in a run. It is made of lines of 512 bits; which
-// line a hash belongs to grows with the hash, so a run that is written in order can
-// write its filter beside it. Which bits of the line it sets depends on the salt: who
-// chooses hashes can crowd a line with them, and so make lookups of their own slow, but
+// A filter tells hashes that are not in a run. It is made of blocks of 512 bits; which
+// block a hash belongs to grows with the hash, so a run that is written in order can
+// write its filter beside it. Which bits of the block it sets depends on the salt: who
+// chooses hashes can crowd a block with them, and so make lookups of their own slow, but
 // nobody else's.
 type filter struct {
-	salt  uint64
-	lines []line
+	salt   uint64
+	blocks []filterBlock
 }
 
-type line [8]uint64
+type filterBlock [8]uint64
 
 const (
-	lineHashes = 20 // so that one hash in several thousand seems to be there and is not
-	lineLen    = 64
+	blockHashes = 20 // so that one hash in several thousand seems to be there and is not
+	blockLen    = 64
 )
 
 func newFilter(count int64, salt uint64) filter {
-	return filter{salt: salt, lines: make([]line, count/lineHashes+1)}
+	return filter{salt: salt, blocks: make([]filterBlock, count/blockHashes+1)}
 }
 
-// line returns which line a hash belongs to.
-func (f *filter) line(h []byte) int {
-	i, _ := bits.Mul64(fence(h), uint64(len(f.lines)))
+// block returns which block a hash belongs to.
+func (f *filter) block(h []byte) int {
+	i, _ := bits.Mul64(fence(h), uint64(len(f.blocks)))
 	return int(i)
 }
 
@@ -108,10 +109,10 @@ func mix(h *event.Hash, salt uint64) uint64 {
 	return x ^ x>>32
 }
 
-// A hash has filterPlaces bits in its line, each told by nine bits of mix.
+// A hash has filterPlaces bits in its block, each told by nine bits of mix.
 const filterPlaces = 6
 
-func (l *line) set(x uint64) {
+func (l *filterBlock) set(x uint64) {
 	for range filterPlaces {
 		l[x>>6&7] |= 1 << (x & 63)
 		x >>= 9
@@ -120,7 +121,7 @@ func (l *line) set(x uint64) {
 
 // mayHave reports whether h, of which mix has made x, may have been added.
 func (f *filter) mayHave(h *event.Hash, x uint64) bool {
-	l := &f.lines[f.line(h[:])]
+	l := &f.blocks[f.block(h[:])]
 	for range filterPlaces {
 		if l[x>>6&7]&(1<<(x&63)) == 0 {
 			return false
@@ -130,29 +131,29 @@ func (f *filter) mayHave(h *event.Hash, x uint64) bool {
 	return true
 }
 
-// appendLines returns the lines of a group with the bits of its own hashes.
-func (f *filter) appendLines(b []byte, g group) []byte {
-	own := filter{salt: f.salt, lines: make([]line, f.line(g[len(g)-entryLen:])-f.line(g)+1)}
-	from := f.line(g)
+// appendBlocks returns the blocks of a batch with the bits of its own hashes.
+func (f *filter) appendBlocks(b []byte, g pageBatch) []byte {
+	own := filter{salt: f.salt, blocks: make([]filterBlock, f.block(g[len(g)-entryLen:])-f.block(g)+1)}
+	from := f.block(g)
 	for ; len(g) > 0; g = g[entryLen:] {
-		own.lines[f.line(g)-from].set(mix((*event.Hash)(g), f.salt))
+		own.blocks[f.block(g)-from].set(mix((*event.Hash)(g), f.salt))
 	}
-	for i := range own.lines {
-		for _, x := range own.lines[i] {
+	for i := range own.blocks {
+		for _, x := range own.blocks[i] {
 			b = binary.LittleEndian.AppendUint64(b, x)
 		}
 	}
 	return b
 }
 
-// addLines takes over what appendLines returned for a group that begins with first.
-func (f *filter) addLines(first, b []byte) error {
-	from := f.line(first)
-	if len(b)%lineLen != 0 || from+len(b)/lineLen > len(f.lines) {
-		return fmt.Errorf("%w: a filter has %d bytes at line %d", dbfile.ErrCorrupt, len(b), from)
+// addBlocks takes over what appendBlocks returned for a batch that begins with first.
+func (f *filter) addBlocks(first, b []byte) error {
+	from := f.block(first)
+	if len(b)%blockLen != 0 || from+len(b)/blockLen > len(f.blocks) {
+		return fmt.Errorf("%w: a filter has %d bytes at block %d", dbfile.ErrCorrupt, len(b), from)
 	}
 	for i := range len(b) / 8 {
-		f.lines[from+i/8][i%8] |= binary.LittleEndian.Uint64(b[8*i:])
+		f.blocks[from+i/8][i%8] |= binary.LittleEndian.Uint64(b[8*i:])
 	}
 	return nil
 }
@@ -175,58 +176,58 @@ func findEntry(entries []byte, h *event.Hash) (event.ID, bool) {
 	return 0, false
 }
 
-// A group is what is written at a time: sorted entries on their way into a run.
-type group []byte
+// A pageBatch is what is written at a time: sorted entries on their way into a run.
+type pageBatch []byte
 
-func newGroup() group { return make(group, 0, groupLen*entryLen) }
+func newPageBatch() pageBatch { return make(pageBatch, 0, batchLen*entryLen) }
 
-func (g group) full() bool { return len(g) >= groupLen*entryLen }
+func (g pageBatch) full() bool { return len(g) >= batchLen*entryLen }
 
 // appendEntry adds a hash and the id of its event.
-func (g group) appendEntry(hash []byte, id event.ID) group {
+func (g pageBatch) appendEntry(hash []byte, id event.ID) pageBatch {
 	return binary.BigEndian.AppendUint64(append(g, hash...), uint64(id))
 }
 
-// writeGroup appends a group to run r.
-func (db *Index) writeGroup(tx *sql.Tx, g group, r *run) error {
-	guard := db.known.guard
-	db.known.guard++
+// writeBatch appends a batch to run r.
+func (x *Index) writeBatch(tx *sql.Tx, g pageBatch, r *run) error {
+	guard := x.memory.nextIndex
+	x.memory.nextIndex++
 	var fences []byte
-	for i := 0; len(g) > i*slabLen*entryLen; i++ {
-		slab := g[i*slabLen*entryLen:]
-		slab = slab[:min(len(slab), slabLen*entryLen)]
+	for i := 0; len(g) > i*pageLen*entryLen; i++ {
+		slab := g[i*pageLen*entryLen:]
+		slab = slab[:min(len(slab), pageLen*entryLen)]
 		fences = append(fences, slab[:8]...)
 		r.fences = append(r.fences, fence(slab))
-		if _, err := db.file.Exec(tx, `INSERT INTO slab (id, hashes) VALUES (?, ?)`, guard*groupSlabs+int64(i), []byte(slab)); err != nil {
+		if _, err := x.file.Exec(tx, `INSERT INTO slab (id, hashes) VALUES (?, ?)`, guard*batchPages+int64(i), []byte(slab)); err != nil {
 			return err
 		}
 	}
-	r.groups = append(r.groups, guard)
+	r.indexes = append(r.indexes, guard)
 	r.moved += int64(len(g) / entryLen)
-	lines := r.filter.appendLines(nil, g)
-	if err := r.filter.addLines(g, lines); err != nil {
+	lines := r.filter.appendBlocks(nil, g)
+	if err := r.filter.addBlocks(g, lines); err != nil {
 		return err
 	}
-	_, err := db.file.Exec(tx, `INSERT INTO guard (id, run, first, fences, lines) VALUES (?, ?, ?, ?, ?)`,
+	_, err := x.file.Exec(tx, `INSERT INTO guard (id, run, first, fences, lines) VALUES (?, ?, ?, ?, ?)`,
 		guard, r.id, []byte(g[:len(event.Hash{})]), fences, lines)
 	return err
 }
 
-// readSlab returns the entries of a slab; none if there is no such row.
-func (db *Index) readSlab(tx *sql.Tx, id int64) (entries []byte, err error) {
-	err = db.file.Scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
+// readPage returns the entries of a page; none if there is no such row.
+func (x *Index) readPage(tx *sql.Tx, id int64) (entries []byte, err error) {
+	err = x.file.Scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err == nil {
-		err = checkSlab(id, entries)
+		err = checkPage(id, entries)
 	}
 	return entries, err
 }
 
-func checkSlab(id int64, entries []byte) error {
+func checkPage(id int64, entries []byte) error {
 	if len(entries) == 0 || len(entries)%entryLen != 0 {
-		return fmt.Errorf("%w: slab %d has %d bytes", dbfile.ErrCorrupt, id, len(entries))
+		return fmt.Errorf("%w: page %d has %d bytes", dbfile.ErrCorrupt, id, len(entries))
 	}
 	return nil
 }

@@ -38,16 +38,16 @@ func TestFilter(t *testing.T) {
 	for i := range n {
 		evs = append(evs, rows.OpenEvent{Hash: hash(i)})
 	}
-	var g group
+	var g pageBatch
 	for _, ev := range sortedByHash(evs) {
 		if g = g.appendEntry(ev.Hash[:], 0); g.full() || len(g) == n*entryLen {
-			if err := f.addLines(g, f.appendLines(nil, g)); err != nil {
+			if err := f.addBlocks(g, f.appendBlocks(nil, g)); err != nil {
 				t.Fatal(err)
 			}
 			g = g[:0]
 		}
 	}
-	if err := f.addLines(g, f.appendLines(nil, g)); err != nil {
+	if err := f.addBlocks(g, f.appendBlocks(nil, g)); err != nil {
 		t.Fatal(err)
 	}
 	wrong := 0

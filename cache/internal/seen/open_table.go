@@ -8,9 +8,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A tail finds open events by hash: a table of their indexes, half empty, in which
-// one stands where its hash says or behind, before the next empty place.
-type tail struct {
+// An openTable finds open events by hash: a table of their indexes, half empty, in which
+// one stands where its hash says or after, before the next empty place.
+type openTable struct {
 	salt   uint64
 	events []rows.OpenEvent
 	from   int      // the first event that is in the table
@@ -18,7 +18,7 @@ type tail struct {
 }
 
 // add adds an event, to the table only if it is to be found.
-func (t *tail) add(ev rows.OpenEvent, found bool) {
+func (t *openTable) add(ev rows.OpenEvent, found bool) {
 	t.events = append(t.events, ev)
 	if !found {
 		t.from = len(t.events)
@@ -31,7 +31,7 @@ func (t *tail) add(ev rows.OpenEvent, found bool) {
 }
 
 // grow makes a table with at least n places.
-func (t *tail) grow(n int) {
+func (t *openTable) grow(n int) {
 	size := 1 << 10
 	for size < 2*n {
 		size *= 2
@@ -42,7 +42,7 @@ func (t *tail) grow(n int) {
 	}
 }
 
-func (t *tail) put(i int) {
+func (t *openTable) put(i int) {
 	p := t.place(&t.events[i].Hash)
 	for t.places[p] != 0 {
 		p = (p + 1) & uint64(len(t.places)-1)
@@ -50,10 +50,10 @@ func (t *tail) put(i int) {
 	t.places[p] = uint32(i + 1)
 }
 
-func (t *tail) place(h *event.Hash) uint64 { return mix(h, t.salt) & uint64(len(t.places)-1) }
+func (t *openTable) place(h *event.Hash) uint64 { return mix(h, t.salt) & uint64(len(t.places)-1) }
 
 // find returns the id of the event with hash h.
-func (t *tail) find(h *event.Hash) (event.ID, bool) {
+func (t *openTable) find(h *event.Hash) (event.ID, bool) {
 	if len(t.places) == 0 {
 		return 0, false
 	}
@@ -65,8 +65,8 @@ func (t *tail) find(h *event.Hash) (event.ID, bool) {
 	return 0, false
 }
 
-// after returns the index of the first event behind a position.
-func (t *tail) after(p event.ID) int {
+// after returns the index of the first event after a position.
+func (t *openTable) after(p event.ID) int {
 	i, _ := slices.BinarySearchFunc(t.events, p+1, func(ev rows.OpenEvent, id event.ID) int { return cmp.Compare(ev.ID, id) })
 	return i
 }

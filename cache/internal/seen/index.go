@@ -14,22 +14,22 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// known is what the committer knows of what the log has taken: the events that are in
+// A memory is what the committer knows of what the log has taken: the events that are in
 // no sealed block yet, and the runs of hashes. It is as its last transaction left it;
 // if that was not committed, it is read again.
-type known struct {
-	salt    uint64   // of filters and tables: who chooses hashes does not know it
-	tail    tail     // the events after hashed or indexed
-	hashed  event.ID // the hashes up to here are in runs
-	indexed event.ID // the events up to here have postings
-	runs    []*run
-	merges  []*merge
-	guard   int64 // the number of the next one
-	credit  int   // hashes that may be merged
+type memory struct {
+	salt      uint64    // of filters and tables: who chooses hashes does not know it
+	open      openTable // the events after hashed or indexed
+	hashed    event.ID  // the hashes up to here are in runs
+	indexed   event.ID  // the events up to here have postings
+	runs      []*run
+	merges    []*merge
+	nextIndex int64 // the number of the next one
+	credit    int   // hashes that may be merged
 }
 
 // add takes up a new event.
-func (k *known) add(ev rows.OpenEvent) { k.tail.add(ev, ev.ID > k.hashed) }
+func (k *memory) add(ev rows.OpenEvent) { k.open.add(ev, ev.ID > k.hashed) }
 
 // HashSpan is how many events' hashes become a run. It is a variable for the tests.
 var HashSpan event.ID = 16 * event.BlockSize
@@ -39,45 +39,45 @@ var HashSpan event.ID = 16 * event.BlockSize
 type Index struct {
 	file   *dbfile.File
 	tables *rows.Tables
-	known  *known // nil: to be read
+	memory *memory // nil: to be read
 }
 
 // Open reads what a server's log has taken, so that what is wrong with it is
 // said when the file is opened.
 func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
-	db := &Index{file: f, tables: t}
-	if err := db.file.Update(ctx, giveSalt); err != nil {
+	x := &Index{file: f, tables: t}
+	if err := x.file.Update(ctx, giveSalt); err != nil {
 		return nil, err
 	}
-	if err := db.convertTaken(ctx); err != nil {
+	if err := x.convertOld(ctx); err != nil {
 		return nil, err
 	}
-	err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
-		db.known, err = db.loadKnown(tx)
+	err := x.file.Update(ctx, func(tx *sql.Tx) (err error) {
+		x.memory, err = x.load(tx)
 		return err
 	})
-	return db, err
+	return x, err
 }
 
 // Ready reads what the log has taken if what is in memory was invalidated.
-func (db *Index) Ready(tx *sql.Tx) (err error) {
-	if db.known == nil {
-		db.known, err = db.loadKnown(tx)
+func (x *Index) Ready(tx *sql.Tx) (err error) {
+	if x.memory == nil {
+		x.memory, err = x.load(tx)
 	}
 	return err
 }
 
 // Invalidate forgets what is in memory: it may say more than was committed.
-func (db *Index) Invalidate() { db.known = nil }
+func (x *Index) Invalidate() { x.memory = nil }
 
 // Add takes up a new event.
-func (db *Index) Add(ev rows.OpenEvent) { db.known.add(ev) }
+func (x *Index) Add(ev rows.OpenEvent) { x.memory.add(ev) }
 
 // LastOpen returns the last event of each storage that has events without postings.
-func (db *Index) LastOpen() map[int64]event.ID {
+func (x *Index) LastOpen() map[int64]event.ID {
 	open := map[int64]event.ID{}
-	tail := &db.known.tail
-	for _, ev := range tail.events[tail.after(db.known.indexed):] {
+	tail := &x.memory.open
+	for _, ev := range tail.events[tail.after(x.memory.indexed):] {
 		open[ev.Storage] = ev.ID
 	}
 	return open
@@ -91,16 +91,16 @@ func giveSalt(tx *sql.Tx) error {
 	return err
 }
 
-// loadKnown reads what the log has taken.
-func (db *Index) loadKnown(tx *sql.Tx) (k *known, err error) {
-	k = &known{}
+// load reads what the log has taken.
+func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
+	k = &memory{}
 	var hashed, indexed, salt int64
 	if err := tx.QueryRow(`SELECT hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard) FROM log`).
-		Scan(&hashed, &indexed, &salt, &k.guard); err != nil {
+		Scan(&hashed, &indexed, &salt, &k.nextIndex); err != nil {
 		return nil, err
 	}
 	k.hashed, k.indexed, k.salt = event.ID(hashed), event.ID(indexed), uint64(salt)
-	k.tail.salt = k.salt
+	k.open.salt = k.salt
 	if k.runs, err = loadRuns(tx); err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (db *Index) loadKnown(tx *sql.Tx) (k *known, err error) {
 			return nil, err
 		}
 	}
-	if k.merges, err = db.loadMerges(tx, k.runs); err != nil {
+	if k.merges, err = x.loadMerges(tx, k.runs); err != nil {
 		return nil, err
 	}
 	return k, rows.EachOpenEvent(tx, min(k.hashed, k.indexed), k.add)
@@ -139,7 +139,7 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 	return runs, rows.Err()
 }
 
-// load reads where the run's slabs begin and its filter.
+// load reads where the run's pages begin and its filter.
 func (r *run) load(tx *sql.Tx, salt uint64) error {
 	r.filter = newFilter(r.count, salt)
 	rows, err := tx.Query(`SELECT id, first, fences, lines FROM guard WHERE run = ? ORDER BY first`, r.id)
@@ -153,25 +153,25 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 		if err := rows.Scan(&id, &first, &fences, &lines); err != nil {
 			return err
 		}
-		if len(r.fences) != len(r.groups)*groupSlabs {
-			return fmt.Errorf("%w: guard %d follows one that is not full", dbfile.ErrCorrupt, id)
+		if len(r.fences) != len(r.indexes)*batchPages {
+			return fmt.Errorf("%w: page index %d follows one that is not full", dbfile.ErrCorrupt, id)
 		}
-		if err := r.addGuard(id, first, fences); err != nil {
+		if err := r.addPageIndex(id, first, fences); err != nil {
 			return err
 		}
-		if err := r.filter.addLines(first, lines); err != nil {
+		if err := r.filter.addBlocks(first, lines); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
 }
 
-func (r *run) addGuard(id int64, first, fences []byte) error {
+func (r *run) addPageIndex(id int64, first, fences []byte) error {
 	n := len(fences) / 8
-	if n == 0 || n > groupSlabs || len(fences) != 8*n || len(first) != len(event.Hash{}) {
-		return fmt.Errorf("%w: guard %d has %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
+	if n == 0 || n > batchPages || len(fences) != 8*n || len(first) != len(event.Hash{}) {
+		return fmt.Errorf("%w: page index %d has %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
 	}
-	r.groups = append(r.groups, id)
+	r.indexes = append(r.indexes, id)
 	for ; len(fences) > 0; fences = fences[8:] {
 		r.fences = append(r.fences, fence(fences))
 	}
@@ -179,27 +179,27 @@ func (r *run) addGuard(id int64, first, fences []byte) error {
 }
 
 // Find returns the id of the event that the log took with hash h, if it did.
-func (db *Index) Find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
-	if id, ok = db.known.tail.find(h); ok {
+func (x *Index) Find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
+	if id, ok = x.memory.open.find(h); ok {
 		return id, ok, nil
 	}
-	bits := mix(h, db.known.salt)
-	for _, r := range db.known.runs {
+	bits := mix(h, x.memory.salt)
+	for _, r := range x.memory.runs {
 		if !r.filter.mayHave(h, bits) {
 			continue
 		}
-		if id, ok, err = db.findIn(tx, r, h); ok || err != nil {
+		if id, ok, err = x.findIn(tx, r, h); ok || err != nil {
 			return id, ok, err
 		}
 	}
 	return 0, false, nil
 }
 
-func (db *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, err error) {
-	r.slabs(h, func(i int) bool {
+func (x *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool, err error) {
+	r.pages(h, func(i int) bool {
 		var entries []byte
-		if entries, err = db.readSlab(tx, r.slabID(i)); err == nil && entries == nil && r.target == 0 {
-			err = fmt.Errorf("%w: run %d has no slab %d", dbfile.ErrCorrupt, r.id, i)
+		if entries, err = x.readPage(tx, r.pageID(i)); err == nil && entries == nil && r.target == 0 {
+			err = fmt.Errorf("%w: run %d has no page %d", dbfile.ErrCorrupt, r.id, i)
 		}
 		id, ok = findEntry(entries, h)
 		return !ok && err == nil
@@ -210,70 +210,70 @@ func (db *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool
 // Seal does what is done once for a block, not for each event: it writes the postings
 // of the blocks that head has filled and, once there are enough, a run of their hashes.
 // That costs a fraction of what an index does; what is open is scanned instead.
-func (db *Index) Seal(tx *sql.Tx, head event.ID) error {
-	k := db.known
+func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
+	k := x.memory
 	sealed := head / event.BlockSize * event.BlockSize
-	if err := db.sealPostings(sealed); err != nil {
+	if err := x.sealPostings(sealed); err != nil {
 		return err
 	}
 	if sealed >= k.hashed+HashSpan {
-		if err := db.sealHashes(tx, sealed); err != nil {
+		if err := x.sealHashes(tx, sealed); err != nil {
 			return err
 		}
 	}
-	_, err := db.file.Exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
+	_, err := x.file.Exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
 	return err
 }
 
-func (db *Index) sealPostings(sealed event.ID) error {
-	k, p := db.known, rows.Postings{}
-	for _, ev := range k.tail.events[k.tail.after(k.indexed):k.tail.after(sealed)] {
+func (x *Index) sealPostings(sealed event.ID) error {
+	k, p := x.memory, rows.Postings{}
+	for _, ev := range k.open.events[k.open.after(k.indexed):k.open.after(sealed)] {
 		p.Add(ev.Storage, ev.ID)
 	}
 	k.indexed = max(k.indexed, sealed)
-	return db.tables.StorePostings(p)
+	return x.tables.StorePostings(p)
 }
 
-func (db *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {
-	k := db.known
-	old := &k.tail
+func (x *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {
+	k := x.memory
+	old := &k.open
 	from, to := old.after(k.hashed), old.after(sealed)
-	if err := db.writeRun(tx, old.events[from:to]); err != nil {
+	if err := x.writeRun(tx, old.events[from:to]); err != nil {
 		return err
 	}
 	k.hashed = sealed
-	fresh := tail{salt: k.salt, events: make([]rows.OpenEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
+	fresh := openTable{salt: k.salt, events: make([]rows.OpenEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
 	for _, ev := range old.events[to:] {
 		fresh.add(ev, true)
 	}
-	k.tail = fresh
+	k.open = fresh
 	return nil
 }
 
 // writeRun makes a run of the hashes of some events.
-func (db *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
+func (x *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	if len(evs) == 0 {
 		return nil
 	}
-	r := newRun(0, int64(len(evs)), db.known.salt)
-	if err := db.insertRun(tx, r); err != nil {
+	r := newRun(0, int64(len(evs)), x.memory.salt)
+	if err := x.insertRun(tx, r); err != nil {
 		return err
 	}
-	g := newGroup()
+	g := newPageBatch()
 	for _, ev := range sortedByHash(evs) {
 		if g = g.appendEntry(ev.Hash[:], ev.ID); g.full() {
-			if err := db.writeGroup(tx, g, r); err != nil {
+			if err := x.writeBatch(tx, g, r); err != nil {
 				return err
 			}
 			g = g[:0]
 		}
 	}
 	if len(g) > 0 {
-		if err := db.writeGroup(tx, g, r); err != nil {
+		if err := x.writeBatch(tx, g, r); err != nil {
 			return err
 		}
 	}
-	db.known.runs = append(db.known.runs, r)
+	x.memory.runs = append(x.memory.runs, r)
 	return nil
 }
 
@@ -304,30 +304,30 @@ func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 	return sorted
 }
 
-// SealBlock makes a run of the hashes of the block behind a position, whose lines are to
+// SealBlock makes a run of the hashes of the block after a position, whose lines are to
 // be dropped: the log must know them for ever.
-func (db *Index) SealBlock(ctx context.Context, after event.ID) error {
-	if err := db.file.Lock(ctx); err != nil {
+func (x *Index) SealBlock(ctx context.Context, after event.ID) error {
+	if err := x.file.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.file.Unlock()
+	defer x.file.Unlock()
 	// Nobody's patience may end it: what the committer knows would have to be read again.
-	err := db.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
-		if err := db.Ready(tx); err != nil {
+	err := x.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
+		if err := x.Ready(tx); err != nil {
 			return err
 		}
 		end := window.BlockSpan(uint64(after) / event.BlockSize).To
-		if db.known.hashed >= end {
+		if x.memory.hashed >= end {
 			return nil // an append has done it
 		}
-		if err := db.sealHashes(tx, end); err != nil {
+		if err := x.sealHashes(tx, end); err != nil {
 			return err
 		}
-		_, err = db.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(db.known.hashed))
+		_, err = x.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(x.memory.hashed))
 		return err
 	})
 	if err != nil {
-		db.known = nil
+		x.memory = nil
 	}
-	return db.file.Named(err)
+	return x.file.Named(err)
 }

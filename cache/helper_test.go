@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -8,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -45,8 +48,28 @@ func (c *clock) add(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
+// newFiles are what Open makes.
+var newFiles = map[Role]*testfile.Template{
+	Server: testfile.New(func(path string) (string, error) { return makeFile(path, Config{Role: Server}) }),
+	Client: testfile.New(func(path string) (string, error) { return makeFile(path, Config{Role: Client, Log: testLog}) }),
+}
+
+func makeFile(path string, cfg Config) (log string, err error) {
+	db, err := Open(context.Background(), path, cfg)
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+}
+
+// mustOpen opens a file. One that is not there is a copy of one that Open has made.
 func mustOpen(t fataler, path string, cfg Config) *DB {
 	t.Helper()
+	if newFile := newFiles[cfg.Role]; newFile != nil && (cfg.Role == Server || cfg.Log != "") && !strings.HasPrefix(path, "file:") {
+		if err := newFile.WriteNew(path, cfg.Log); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
 	db, err := Open(context.Background(), path, cfg)
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -144,13 +167,13 @@ func checkLines(t fataler, db *DB, ts []event.Topic, span window.Span, limit int
 	if err != nil || next > span.To || next == span.From && span.From < span.To {
 		t.Fatalf("AppendLines of %s-%s ends at %s, %v", span.From, span.To, next, err)
 	}
-	want := "before\n"
+	want := []byte("before\n")
 	for i := range evs {
 		if evs[i].ID <= next {
-			want += string(evs[i].Line()) + "\n"
+			want = append(append(want, evs[i].Line()...), '\n')
 		}
 	}
-	if string(got) != want {
+	if !bytes.Equal(got, want) {
 		t.Fatalf("AppendLines of %s-%s gives\n%s\nwant\n%s", span.From, next, got, want)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 var longForm = flag.Bool("long", false, "run the random tests for longer")
@@ -64,7 +65,26 @@ func newFixture(t testing.TB) *fixture {
 	return f
 }
 
+// newFiles are what cache.Open makes.
+var (
+	newLog  = testfile.New(func(path string) (string, error) { return makeFile(path, cache.Config{Role: cache.Server}) })
+	newCopy = testfile.New(func(path string) (string, error) {
+		return makeFile(path, cache.Config{Role: cache.Client, Log: otherLog})
+	})
+)
+
+func makeFile(path string, cfg cache.Config) (log string, err error) {
+	db, err := cache.Open(context.Background(), path, cfg)
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+}
+
 func (f *fixture) start() {
+	if err := newLog.WriteNew(f.path, ""); err != nil {
+		f.t.Fatal(err)
+	}
 	db, err := cache.Open(f.t.Context(), f.path, cache.Config{Role: cache.Server})
 	if err != nil {
 		f.t.Fatal(err)
@@ -169,6 +189,9 @@ func (f *fixture) newCache() *cache.DB {
 
 func (f *fixture) openCache(path string, now func() time.Time) *cache.DB {
 	f.t.Helper()
+	if err := newCopy.WriteNew(path, f.db.Log()); err != nil {
+		f.t.Fatal(err)
+	}
 	db, err := cache.Open(f.t.Context(), path, cache.Config{Role: cache.Client, Log: f.db.Log(), Now: now})
 	if err != nil {
 		f.t.Fatal(err)

@@ -40,10 +40,7 @@ type trial struct {
 
 func newTrial(t *testing.T, f failure, c claimant) *trial {
 	tr := &trial{t: t, f: f, c: c, dir: t.TempDir(), reached: make(chan struct{}), release: make(chan struct{})}
-	var err error
-	if tr.db, err = cache.Open(t.Context(), filepath.Join(tr.dir, "log.db"), cache.Config{Role: cache.Server}); err != nil {
-		t.Fatal(err)
-	}
+	tr.db = openNewLog(t, filepath.Join(tr.dir, "log.db"))
 	tr.srv = server.New(tr.db, server.Config{})
 	tr.good, tr.bad = httptest.NewServer(tr.srv), httptest.NewUnstartedServer(http.HandlerFunc(tr.serve))
 	tr.bad.Start() // serve closes its listener

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 // spots is how many places of a file are damaged, one at a time.
@@ -73,13 +75,32 @@ func TestDamageAnywhere(t *testing.T) {
 	}
 }
 
-// serveEvents serves n events of two users.
-func serveEvents(t *testing.T, path string, n int) (url string) {
+// newLog is what cache.Open makes.
+var newLog = testfile.New(func(path string) (log string, err error) {
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+})
+
+// openNewLog opens a log that is not there yet.
+func openNewLog(t *testing.T, path string) *cache.DB {
 	t.Helper()
+	if err := newLog.WriteNew(path, ""); err != nil {
+		t.Fatal(err)
+	}
 	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return db
+}
+
+// serveEvents serves n events of two users.
+func serveEvents(t *testing.T, path string, n int) (url string) {
+	t.Helper()
+	db := openNewLog(t, path)
 	var drafts []event.Draft
 	for i := range n {
 		drafts = append(drafts, event.Draft{User: []string{"alice", "bob"}[i%2], Path: fmt.Sprint("x/", i%7), Type: event.Put,

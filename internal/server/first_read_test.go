@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -64,4 +65,38 @@ func TestLiveAfterAllHistory(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What is appended while history is sent, and read by the hub in pieces, comes before the
+// live event, too: only then is the reader current.
+func TestLiveAfterWhatCameMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, more = chunk + 5, 50
+		log := newLog()
+		log.put(t, "a", "p", n)
+		log.look = 7
+		l := &burstLog{memLog: log}
+		l.burst = func() { log.put(t, "a", "p", more) }
+		s, stop := serve(t, l, Config{})
+		defer stop()
+		fs, end := s.stream("/events?topic=a")
+		defer end.Close()
+		for i := range n + more {
+			fs.want(t, "PUT", event.ID(i+1))
+		}
+		fs.want(t, "live", n+more)
+	})
+}
+
+// A burstLog gets more events while its first are read.
+type burstLog struct {
+	*memLog
+	burst func()
+	once  sync.Once
+}
+
+func (l *burstLog) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) ([]byte, event.ID, error) {
+	lines, next, err := l.memLog.AppendLines(ctx, b, topics, after, until, limit)
+	l.once.Do(l.burst)
+	return lines, next, err
 }

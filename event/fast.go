@@ -94,8 +94,8 @@ func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 // ScanBody returns the draft of a JSON object with value, key and type for a storage, and
 // whether the object has a key. ok is false if object is not in the usual form: it may still
 // be valid.
-func ScanBody(object []byte, user, path string) (d Draft, keyed, ok bool) {
-	d = Draft{User: user, Path: path, Type: Put}
+func ScanBody(object []byte, of Storage) (d Draft, keyed, ok bool) {
+	d = Draft{User: of.User, Path: of.Path, Type: Put}
 	given, ok := scanDraft(object, &d, hasType|hasKey|hasValue)
 	return d, given&hasKey != 0, ok
 }

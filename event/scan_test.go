@@ -85,10 +85,10 @@ func TestScanTakesTheUsual(t *testing.T) {
 			t.Errorf("scanDraft does not take %s", v)
 		}
 	}
-	if d, keyed, ok := ScanBody([]byte(`{"key":"k","value":1}`), "alice", "posts/1"); !ok || !keyed || d.User != "alice" || d.Key != "k" {
+	if d, keyed, ok := ScanBody([]byte(`{"key":"k","value":1}`), Storage{"alice", "posts/1"}); !ok || !keyed || d.User != "alice" || d.Key != "k" {
 		t.Errorf("ScanBody = %+v, %v, %v", d, keyed, ok)
 	}
-	if _, _, ok := ScanBody([]byte(`{"user":"bob","value":1}`), "alice", "posts/1"); ok {
+	if _, _, ok := ScanBody([]byte(`{"user":"bob","value":1}`), Storage{"alice", "posts/1"}); ok {
 		t.Error("ScanBody takes a body that names a user")
 	}
 }

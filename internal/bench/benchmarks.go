@@ -80,7 +80,7 @@ func (r *runner) appendOne(ctx context.Context, p *pair) error {
 	in := newInput()
 	load := Load{Publishers: publisherCount, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
-		return wire.SetPath(d.User, d.Path), in.Body(i)
+		return wire.SetPath(d.Storage()), in.Body(i)
 	}}
 	var ours, limit Rate
 	turn, most := r.cfg.Time/(2*roundCount), max(r.cfg.Events/roundCount, 1)

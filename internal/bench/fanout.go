@@ -28,7 +28,7 @@ func fanLoad(publishers int) (load Load, stream string) {
 	in := newInput()
 	load = Load{Publishers: publishers, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
-		return wire.SetPath(d.User, d.Path), in.Body(i)
+		return wire.SetPath(d.Storage()), in.Body(i)
 	}}
 	return load, liveStream(in)
 }

@@ -27,7 +27,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem := s.checkTargetLog(r); problem != nil {
 		return problem
 	}
-	user, path, err := wire.ParseSetPath(rawPath(r))
+	storage, err := wire.ParseSetPath(rawPath(r))
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
@@ -35,7 +35,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	draft, keyed, err := wire.ParseSetBody(body, user, path)
+	draft, keyed, err := wire.ParseSetBody(body, storage)
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}

@@ -206,22 +206,22 @@ func FuzzParseSetPath(f *testing.F) {
 	f.Add("/set/a+b/c%20d//")
 	f.Add("/set/alice%2Fposts%2F1")
 	f.Fuzz(func(t *testing.T, escaped string) {
-		user, path, err := ParseSetPath(escaped)
+		storage, err := ParseSetPath(escaped)
 		if err != nil {
-			if user != "" || path != "" {
-				t.Fatalf("ParseSetPath(%q) = %q, %q beside an error", escaped, user, path)
+			if storage != (event.Storage{}) {
+				t.Fatalf("ParseSetPath(%q) = %q beside an error", escaped, storage)
 			}
 			return
 		}
-		if event.CheckUser(user) != nil || event.CheckPath(path) != nil {
-			t.Fatalf("ParseSetPath(%q) = %q, %q", escaped, user, path)
+		if storage.Check() != nil {
+			t.Fatalf("ParseSetPath(%q) = %q", escaped, storage)
 		}
 		if raw, _, split := strings.Cut(strings.TrimPrefix(escaped, "/set/"), "/"); split && strings.Contains(strings.ToLower(raw), "%2f") {
 			t.Fatalf("ParseSetPath(%q) takes an escaped slash in a user", escaped)
 		}
-		user2, path2, err := ParseSetPath(SetPath(user, path))
-		if err != nil || user2 != user || path2 != path {
-			t.Fatalf("SetPath(%q, %q) is read as %q, %q, %v", user, path, user2, path2, err)
+		again, err := ParseSetPath(SetPath(storage))
+		if err != nil || again != storage {
+			t.Fatalf("SetPath(%q) is read as %q, %v", storage, again, err)
 		}
 	})
 }
@@ -231,8 +231,9 @@ func FuzzParseSetBody(f *testing.F) {
 	f.Add([]byte(` { "type" : "DEL" , "key":"\u006b" }`))
 	f.Add([]byte(`{"value":"\ud800","type":"PUT"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		d, keyed, err := ParseSetBody(body, "alice", "posts/1")
-		strict, named, refused := parseSetBody(body, "alice", "posts/1")
+		storage := event.Storage{User: "alice", Path: "posts/1"}
+		d, keyed, err := ParseSetBody(body, storage)
+		strict, named, refused := parseSetBody(body, storage)
 		if refused == nil {
 			if refused = strict.CheckNew(); refused != nil {
 				strict, named = event.Draft{}, false

@@ -16,50 +16,46 @@ import (
 const setPrefix = "/set/"
 
 // SetPath returns the path of POST /set/{user}/{path}, escaped.
-func SetPath(user, path string) string {
-	segments := strings.Split(path, "/")
+func SetPath(of event.Storage) string {
+	segments := strings.Split(of.Path, "/")
 	for i, s := range segments {
 		segments[i] = url.PathEscape(s)
 	}
-	return setPrefix + url.PathEscape(user) + "/" + strings.Join(segments, "/")
+	return setPrefix + url.PathEscape(of.User) + "/" + strings.Join(segments, "/")
 }
 
-// ParseSetPath parses the user and the path from the escaped path of a request. It splits
+// ParseSetPath parses the storage from the escaped path of a request. It splits
 // the path before it unescapes it, so that %2F cannot end a user. Only if the whole storage
 // is one segment, as routers write /set/:id, may its slashes be escaped.
-func ParseSetPath(escaped string) (user, path string, err error) {
+func ParseSetPath(escaped string) (of event.Storage, err error) {
 	rest, ok := strings.CutPrefix(escaped, setPrefix)
 	rawUser, rawPath, ok2 := strings.Cut(rest, "/")
 	if ok && !ok2 {
 		if id, err := url.PathUnescape(rest); err == nil && strings.Contains(id, "/") {
-			s, err := event.ParseStorage(id)
-			return s.User, s.Path, err
+			return event.ParseStorage(id)
 		}
 	}
 	if !ok || !ok2 {
-		return "", "", errors.New("path: want /set/{user}/{path}")
+		return event.Storage{}, errors.New("path: want /set/{user}/{path}")
 	}
-	if user, err = url.PathUnescape(rawUser); err != nil {
-		return "", "", fmt.Errorf("user: %w", err)
+	if of.User, err = url.PathUnescape(rawUser); err != nil {
+		return event.Storage{}, fmt.Errorf("user: %w", err)
 	}
-	if path, err = url.PathUnescape(rawPath); err != nil {
-		return "", "", fmt.Errorf("path: %w", err)
+	if of.Path, err = url.PathUnescape(rawPath); err != nil {
+		return event.Storage{}, fmt.Errorf("path: %w", err)
 	}
-	if err := event.CheckUser(user); err != nil {
-		return "", "", err
+	if err := of.Check(); err != nil {
+		return event.Storage{}, err
 	}
-	if err := event.CheckPath(path); err != nil {
-		return "", "", err
-	}
-	return user, path, nil
+	return of, nil
 }
 
 // ParseSetBody parses the body of POST /set/{user}/{path}: value, key and type. keyed
 // reports whether it has a key, which may be empty.
-func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
-	d, keyed, ok := event.ScanBody(body, user, path)
+func ParseSetBody(body []byte, of event.Storage) (d event.Draft, keyed bool, err error) {
+	d, keyed, ok := event.ScanBody(body, of)
 	if !ok {
-		if d, keyed, err = parseSetBody(body, user, path); err != nil {
+		if d, keyed, err = parseSetBody(body, of); err != nil {
 			return event.Draft{}, false, err
 		}
 	}
@@ -70,12 +66,12 @@ func ParseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, er
 }
 
 // parseSetBody parses every body that ParseSetBody's fast path does not accept.
-func parseSetBody(body []byte, user, path string) (d event.Draft, keyed bool, err error) {
+func parseSetBody(body []byte, of event.Storage) (d event.Draft, keyed bool, err error) {
 	ms, err := event.Members(body)
 	if err != nil {
 		return event.Draft{}, false, fmt.Errorf("body: %w", err)
 	}
-	d = event.Draft{User: user, Path: path, Type: event.Put}
+	d = event.Draft{User: of.User, Path: of.Path, Type: event.Put}
 	for _, m := range ms {
 		switch m.Name {
 		case "value":

@@ -233,12 +233,13 @@ func TestSetPathRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		user := hardName.Filter(func(s string) bool { return event.CheckUser(s) == nil }).Draw(t, "user")
 		path := strings.Join(rapid.SliceOfN(hardName, 1, 4).Draw(t, "path"), "/")
-		if event.CheckPath(path) != nil {
+		storage := event.Storage{User: user, Path: path}
+		if storage.Check() != nil {
 			t.Skip()
 		}
-		gotUser, gotPath, err := ParseSetPath(SetPath(user, path))
-		if err != nil || gotUser != user || gotPath != path {
-			t.Fatalf("ParseSetPath(%q) = %q, %q, %v", SetPath(user, path), gotUser, gotPath, err)
+		got, err := ParseSetPath(SetPath(storage))
+		if err != nil || got != storage {
+			t.Fatalf("ParseSetPath(%q) = %q, %v", SetPath(storage), got, err)
 		}
 	})
 }

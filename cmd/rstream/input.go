@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -20,6 +22,19 @@ var (
 	gzipMagic     = []byte("\x1f\x8b")
 	zstdMagic     = []byte("\x28\xb5\x2f\xfd")
 )
+
+// otherMagic tells what files begin with that cannot be read, and what they are. No JSON
+// begins so.
+var otherMagic = []struct {
+	magic []byte
+	form  string
+}{
+	{[]byte("BZh"), "compressed with bzip2"},
+	{[]byte("\xfd7zXZ"), "compressed with xz"},
+	{[]byte("PK\x03\x04"), "a zip archive"},
+	{[]byte("\xff\xfe"), "UTF-16 text"}, // as PowerShell redirects it
+	{[]byte("\xfe\xff"), "UTF-16 text"},
+}
 
 // maxWindow bounds the memory that a zstd file can ask for.
 const maxWindow = 128 << 20
@@ -64,6 +79,11 @@ func (p *plainReader) open() (io.Reader, error) {
 		p.name = "zstd"
 		z, err := zstd.NewReader(p.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)) // without goroutines
 		return &markSkipper{src: z}, err
+	}
+	for _, other := range otherMagic {
+		if startsWith(p.src, other.magic) {
+			return nil, fmt.Errorf("%s; want plain UTF-8 text, gzip or zstd", other.form)
+		}
 	}
 	return &markSkipper{src: p.src}, nil
 }
@@ -139,6 +159,12 @@ func (e *inputError) Unwrap() error { return e.err }
 // openInput opens a file to be read, which may be a FIFO that nobody writes to yet.
 func openInput(ctx context.Context, path string) (*os.File, error) {
 	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(path) })
+	if err == nil {
+		if info, statErr := f.Stat(); statErr == nil && info.IsDir() {
+			f.Close()
+			f, err = nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		err = &inputError{err}
 	}

@@ -54,6 +54,11 @@ func TestPlainReader(t *testing.T) {
 		{"not gzip after all", "\x1f\x8bxxxxxxxxxxxxxx", "", "decompress gzip: "},
 		{"half of a magic number", "\x1f", "\x1f", ""},
 		{"a bracket", "(x)", "(x)", ""},
+		{"bzip2", "BZh91AY&SY", "", "compressed with bzip2; want plain UTF-8 text, gzip or zstd"},
+		{"xz", "\xfd7zXZ\x00\x00", "", "compressed with xz; want"},
+		{"zip", "PK\x03\x04\x14", "", "a zip archive; want"},
+		{"UTF-16", "\xff\xfe{\x00", "", "UTF-16 text; want"},
+		{"UTF-16 of the other order", "\xfe\xff\x00{", "", "UTF-16 text; want"},
 	} {
 		for how, wrap := range map[string]func(io.Reader) io.Reader{
 			"whole": func(r io.Reader) io.Reader { return r }, "by bytes": iotest.OneByteReader, "with its end": iotest.DataErrReader} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -208,10 +209,13 @@ func readValueFile(ctx context.Context, path string) ([]byte, error) {
 func readValue(r io.Reader) ([]byte, error) {
 	const most = 16 * wire.MaxValue
 	b, err := io.ReadAll(io.LimitReader(newPlainReader(r), most+1))
-	if len(b) > most {
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read value: %w", err)
+	case len(b) > most:
 		return nil, usagef("value: is over %s long", size(most))
 	}
-	return b, err
+	return b, nil
 }
 
 // A sendFunc appends drafts and prints what the log made of them. The fate is theirs

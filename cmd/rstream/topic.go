@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,9 @@ func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
 		if err != nil {
 			return nil, &usageError{err}
 		}
-		topics = append(topics, t)
+		if !slices.Contains(topics, t) {
+			topics = append(topics, t)
+		}
 	}
 	return topics, nil
 }

@@ -62,7 +62,7 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 	if err != nil {
 		return err
 	}
-	if err := r.OnceByWall(ctx); err != nil {
+	if err := r.RunOnceByWall(ctx); err != nil {
 		return err
 	}
 	return db.file.Vacuum(ctx)

@@ -104,7 +104,7 @@ func TestTimesAcrossHorizon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Rest = retention.NoRest
+	r.Throttle = retention.NoThrottle
 	if err := db.history.MoveHorizon(ctx, event.BlockSize); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	}
 	const horizon = event.BlockSize
 	steps := 0
-	r.Rest = func(context.Context, time.Duration) error {
+	r.Throttle = func(context.Context, time.Duration) error {
 		steps++
 		for _, snapshot.FewStorages = range []int{0, 256} { // events that are scanned, and those that postings name
 			checkState(t, db, evs, topics(t, "bob")[0], horizon)

@@ -215,7 +215,7 @@ func (m *retainModel) retain() {
 	if rapid.Bool().Draw(m.t, "cut") {
 		cuts = rapid.IntRange(0, 12).Draw(m.t, "steps")
 	}
-	m.r.Rest = func(context.Context, time.Duration) error {
+	m.r.Throttle = func(context.Context, time.Duration) error {
 		if cuts--; cuts == -1 {
 			return errInjected
 		}

@@ -30,8 +30,8 @@ func BenchmarkAppendWhileRetaining(b *testing.B) {
 					return
 				}
 				r, err := db.newRetainer(ctx, Retention{MaxBytes: 1})
-				rest := r.Rest
-				r.Rest = func(ctx context.Context, d time.Duration) error {
+				rest := r.Throttle
+				r.Throttle = func(ctx context.Context, d time.Duration) error {
 					steps = append(steps, d)
 					return rest(ctx, d)
 				}

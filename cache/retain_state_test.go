@@ -117,7 +117,7 @@ func (w *meddler) retain(ctx context.Context) {
 		w.r = r
 	}
 	cuts := rapid.IntRange(1, 300).Draw(w.t, "cuts")
-	w.r.Rest = func(context.Context, time.Duration) error {
+	w.r.Throttle = func(context.Context, time.Duration) error {
 		if cuts--; cuts == 0 {
 			return errInjected
 		}
@@ -128,7 +128,7 @@ func (w *meddler) retain(ctx context.Context) {
 			w.t.Fatalf("%v", err)
 		}
 	}
-	if err := w.r.Drop(ctx); err != nil && !errors.Is(err, errInjected) {
+	if err := w.r.DropBelow(ctx); err != nil && !errors.Is(err, errInjected) {
 		w.t.Fatalf("%v", err)
 	}
 }

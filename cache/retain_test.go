@@ -37,7 +37,7 @@ func retainChild(path string) error {
 	r.TrustWall() // what was appended has grown old
 	retention.StepTime = 500 * time.Microsecond
 	steps := 0
-	r.Rest = func(context.Context, time.Duration) error {
+	r.Throttle = func(context.Context, time.Duration) error {
 		if steps++; steps%8 != 0 {
 			return nil
 		}
@@ -48,7 +48,7 @@ func retainChild(path string) error {
 		return err
 	}
 	for {
-		if err := errors.Join(r.Round(ctx), r.Rest(ctx, 0)); err != nil {
+		if err := errors.Join(r.Round(ctx), r.Throttle(ctx, 0)); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Rest = func(context.Context, time.Duration) error { return nil }
+	r.Throttle = func(context.Context, time.Duration) error { return nil }
 	// The hashes of the first block need pages that there are not.
 	limit := func(pages string) {
 		t.Helper()
@@ -195,7 +195,7 @@ func TestRetainMaxBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Rest = func(context.Context, time.Duration) error { return nil }
+	r.Throttle = func(context.Context, time.Duration) error { return nil }
 	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Rest = func(context.Context, time.Duration) error { return nil }
+	r.Throttle = func(context.Context, time.Duration) error { return nil }
 	horizon := event.ID(2 * event.BlockSize)
 	// The last state before the horizon lies a block before it.
 	if err := rawExec(db, `DELETE FROM snapshot WHERE at >= ?; DELETE FROM part WHERE snapshot NOT IN (SELECT id FROM snapshot)`, horizon); err != nil {

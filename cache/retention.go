@@ -59,7 +59,7 @@ func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 	if err != nil {
 		return err
 	}
-	return r.Once(ctx)
+	return r.RunOnce(ctx)
 }
 
 func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retainer, error) {

@@ -8,14 +8,14 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A retainClock tells what has grown old. What it lets go is gone for good, so it never
+// A clock tells what has grown old. What it lets go is gone for good, so it never
 // runs ahead of the wall clock, nor of the time that has passed while somebody looked: a
 // wall clock that jumps ahead and comes back destroys nothing.
 //
 // Time that nobody has seen pass, while the log was not served or the machine slept, is
 // indistinguishable from such a jump. It counts once the wall clock has gone evenly for
 // trustTime, if it is no longer than trustMost.
-type retainClock struct {
+type clock struct {
 	wall func() time.Time
 	mono func() time.Duration
 
@@ -32,18 +32,18 @@ const (
 	trustSlack = 10 * time.Second
 )
 
-// newRetainClock returns a clock that goes on from tick.
-func newRetainClock(wall func() time.Time, mono func() time.Duration, tick event.Time) *retainClock {
-	c := &retainClock{wall: wall, mono: mono, tick: tick, seen: mono()}
+// newClock returns a clock that goes on from tick.
+func newClock(wall func() time.Time, mono func() time.Duration, tick event.Time) *clock {
+	c := &clock{wall: wall, mono: mono, tick: tick, seen: mono()}
 	c.even, c.ahead = c.seen, c.lead()
 	return c
 }
 
 // lead returns how far the wall clock is ahead of the monotonic one.
-func (c *retainClock) lead() event.Time { return event.TimeOf(c.wall()) - micros(c.mono()) }
+func (c *clock) lead() event.Time { return event.TimeOf(c.wall()) - micros(c.mono()) }
 
 // now returns the time. It is to be called every now and then.
-func (c *retainClock) now() event.Time {
+func (c *clock) now() event.Time {
 	now, wall, lead := c.mono(), event.TimeOf(c.wall()), c.lead()
 	if max(lead-c.ahead, c.ahead-lead) > micros(trustSlack) {
 		c.even = now
@@ -58,30 +58,30 @@ func (c *retainClock) now() event.Time {
 }
 
 // set makes the clock show what the wall clock does: somebody is there who answers for it.
-func (c *retainClock) set() { c.tick = event.TimeOf(c.wall()) }
+func (c *clock) set() { c.tick = event.TimeOf(c.wall()) }
 
 func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 
 // loadClock returns retention's clock as it was left, or as the last append has seen
 // the time if there was no retention yet.
-func (db *History) loadClock(ctx context.Context) (*retainClock, error) {
+func (h *History) loadClock(ctx context.Context) (*clock, error) {
 	var tick, last event.Time
-	if err := db.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
+	if err := h.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
 		return nil, err
 	}
 	if tick == 0 {
 		tick = last
 	}
 	if tick == 0 {
-		tick = event.TimeOf(db.file.Now())
+		tick = event.TimeOf(h.file.Now())
 	}
-	return newRetainClock(db.file.Now, db.mono, tick), nil
+	return newClock(h.file.Now, h.mono, tick), nil
 }
 
 // keepTick makes durable what the clock shows.
-func (db *History) keepTick(ctx context.Context, c *retainClock) error {
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
-		_, err := db.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
+func (h *History) keepTick(ctx context.Context, c *clock) error {
+	return h.file.Update(ctx, func(tx *sql.Tx) error {
+		_, err := h.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
 		return err
 	})
 }

@@ -26,7 +26,7 @@ func TestRetainClock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
 			var passed, ahead time.Duration
-			c := newRetainClock(func() time.Time { return start.Add(passed + ahead) }, func() time.Duration { return passed }, event.TimeOf(start))
+			c := newClock(func() time.Time { return start.Add(passed + ahead) }, func() time.Duration { return passed }, event.TimeOf(start))
 			for i, s := range steps {
 				passed, ahead = passed+s.passes, s.ahead
 				if got := c.now().Time().Sub(start); got != s.want {

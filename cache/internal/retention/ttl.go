@@ -37,8 +37,8 @@ func (rs ttlRules) check() error {
 	return nil
 }
 
-// of returns which rule counts for a storage, -1 if none does.
-func (rs ttlRules) of(user, path string) int {
+// indexOf returns which rule counts for a storage, -1 if none does.
+func (rs ttlRules) indexOf(user, path string) int {
 	return slices.IndexFunc(rs, func(r Rule) bool { return r.Topic.Matches(user, path) })
 }
 
@@ -101,18 +101,18 @@ func scanStart(old []ttlScan, topic event.Topic) event.ID {
 
 // scansOf returns how far retention has looked for values, for each rule. If the topics
 // of the rules are not those that were in force last, it makes them so.
-func (db *History) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
+func (h *History) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
 	same := func(old []ttlScan) bool {
 		return slices.EqualFunc(old, rules, func(s ttlScan, r Rule) bool { return s.topic == r.Topic })
 	}
-	err = db.file.View(ctx, func(tx *sql.Tx) (err error) {
+	err = h.file.View(ctx, func(tx *sql.Tx) (err error) {
 		scans, err = loadScans(tx)
 		return err
 	})
 	if err != nil || same(scans) {
 		return scans, err
 	}
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = h.file.Update(ctx, func(tx *sql.Tx) error {
 		old, err := loadScans(tx)
 		if err != nil {
 			return err

@@ -7,16 +7,16 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// fit moves the horizon on, a block at a time, until what the file uses fits. Below the
+// trimToSize moves the horizon on, a block at a time, until what the file uses fits. Below the
 // horizon stay the state and the hashes: if these alone are too large, all sealed history
 // goes.
-func (r *Retainer) fit(ctx context.Context) error {
+func (r *Retainer) trimToSize(ctx context.Context) error {
 	for {
-		size, err := r.db.file.Size(ctx)
+		size, err := r.history.file.Size(ctx)
 		if err != nil || size.Used() <= r.cfg.MaxBytes {
 			return err
 		}
-		at, err := r.db.loadRetained(ctx)
+		at, err := r.history.loadRetained(ctx)
 		if err != nil {
 			return err
 		}
@@ -24,10 +24,10 @@ func (r *Retainer) fit(ctx context.Context) error {
 		if next > at.indexed {
 			return nil
 		}
-		if err := r.db.MoveHorizon(ctx, next); err != nil {
+		if err := r.history.MoveHorizon(ctx, next); err != nil {
 			return err
 		}
-		if err := r.Drop(ctx); err != nil {
+		if err := r.DropBelow(ctx); err != nil {
 			return err
 		}
 	}
@@ -40,10 +40,10 @@ const (
 	shrinkShare = 8
 )
 
-// shrink gives free pages back to the file system.
-func (r *Retainer) shrink(ctx context.Context) error {
+// giveBackSpace gives free pages back to the file system.
+func (r *Retainer) giveBackSpace(ctx context.Context) error {
 	for shrunk := false; ; shrunk = true {
-		size, err := r.db.file.Size(ctx)
+		size, err := r.history.file.Size(ctx)
 		if err != nil {
 			return err
 		}
@@ -53,13 +53,13 @@ func (r *Retainer) shrink(ctx context.Context) error {
 			return r.truncate(ctx, shrunk)
 		}
 		began := time.Now()
-		if err := r.db.file.VacuumSome(ctx); err != nil {
+		if err := r.history.file.VacuumSome(ctx); err != nil {
 			return err
 		}
-		if after, err := r.db.file.Size(ctx); err != nil || after.Free >= size.Free {
+		if after, err := r.history.file.Size(ctx); err != nil || after.Free >= size.Free {
 			return err // a file that another program has made
 		}
-		if err := r.Rest(ctx, time.Since(began)); err != nil {
+		if err := r.Throttle(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -71,5 +71,5 @@ func (r *Retainer) truncate(ctx context.Context, shrunk bool) error {
 	if !shrunk {
 		return nil
 	}
-	return r.db.file.Checkpoint(ctx)
+	return r.history.file.Checkpoint(ctx)
 }

@@ -9,32 +9,32 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// expire ends the values that have not been set again for as long as their rules say.
+// expireValues ends the values that have not been set again for as long as their rules say.
 // Each event is looked at once: if it is the last of its storage then, the committer ends
 // it, and otherwise it is no value any more.
-func (r *Retainer) expire(ctx context.Context, now event.Time) error {
+func (r *Retainer) expireValues(ctx context.Context, now event.Time) error {
 	rules := newRules(r.cfg.TTL)
 	if len(rules) == 0 {
 		return nil
 	}
-	scans, err := r.db.scansOf(ctx, rules)
+	scans, err := r.history.scansOf(ctx, rules)
 	if err != nil {
 		return err
 	}
 	for _, age := range rules.ages() {
-		until, err := r.db.positionAt(ctx, now-micros(age))
+		until, err := r.history.positionAtTime(ctx, now-micros(age))
 		if err != nil {
 			return err
 		}
-		if err := r.expireAge(ctx, expiring{rules, scans, age, until}); err != nil {
+		if err := r.expireAge(ctx, expirySearch{rules, scans, age, until}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// An expiring looks for values of all rules with one age that were set up to a position.
-type expiring struct {
+// An expirySearch looks for values of all rules with one age that were set up to a position.
+type expirySearch struct {
 	rules ttlRules
 	scans []ttlScan // of the rules
 	age   time.Duration
@@ -42,7 +42,7 @@ type expiring struct {
 }
 
 // from returns from where it has to look.
-func (x *expiring) from() event.ID {
+func (x *expirySearch) from() event.ID {
 	from := x.until
 	for i := range x.rules {
 		if x.rules[i].Age == x.age {
@@ -53,14 +53,14 @@ func (x *expiring) from() event.ID {
 }
 
 // wants reports whether an event may be such a value.
-func (x *expiring) wants(id event.ID, user, path string) bool {
-	i := x.rules.of(user, path)
+func (x *expirySearch) wants(id event.ID, user, path string) bool {
+	i := x.rules.indexOf(user, path)
 	return i >= 0 && x.rules[i].Age == x.age && id > x.scans[i].position
 }
 
-// note notes that all up to a position were looked at, and returns the topics for which
+// noteScanned notes that all up to a position were looked at, and returns the topics for which
 // that is news.
-func (x *expiring) note(at event.ID) (topics []event.Topic) {
+func (x *expirySearch) noteScanned(at event.ID) (topics []event.Topic) {
 	for i := range x.rules {
 		if x.rules[i].Age == x.age && x.scans[i].position < at {
 			x.scans[i].position = at
@@ -70,21 +70,21 @@ func (x *expiring) note(at event.ID) (topics []event.Topic) {
 	return topics
 }
 
-func (r *Retainer) expireAge(ctx context.Context, x expiring) error {
+func (r *Retainer) expireAge(ctx context.Context, x expirySearch) error {
 	for from := x.from(); from < x.until; {
 		began := time.Now()
 		var old []Expiry
-		err := r.db.file.View(ctx, func(tx *sql.Tx) (err error) {
-			old, from, err = r.db.readOld(ctx, tx, from, &x)
+		err := r.history.file.View(ctx, func(tx *sql.Tx) (err error) {
+			old, from, err = r.history.findExpired(ctx, tx, from, &x)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if err := r.db.committer.Expire(ctx, old, x.note(from), from); err != nil {
+		if err := r.history.committer.Expire(ctx, old, x.noteScanned(from), from); err != nil {
 			return err
 		}
-		if err := r.Rest(ctx, time.Since(began)); err != nil {
+		if err := r.Throttle(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -107,9 +107,9 @@ type Expiry struct {
 	Hash    event.Hash
 }
 
-// readOld returns the values set after a position that x looks for and that nothing has
+// findExpired returns the values set after a position that x looks for and that nothing has
 // come for since, some of them, and the position up to which it has looked.
-func (db *History) readOld(ctx context.Context, tx *sql.Tx, after event.ID, x *expiring) (old []Expiry, next event.ID, err error) {
+func (h *History) findExpired(ctx context.Context, tx *sql.Tx, after event.ID, x *expirySearch) (old []Expiry, next event.ID, err error) {
 	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
 	if err != nil {
 		return nil, after, err

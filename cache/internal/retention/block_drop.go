@@ -11,23 +11,23 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Drop drops what the horizon has left behind, block by block: of each storage all but
+// DropBelow drops what the horizon has left behind, block by block: of each storage all but
 // its last event, and that too if it is a DEL. Each block is dropped in several
 // transactions, in such an order that wherever they end, what is left of a storage is the
 // end of its history or, if that is a DEL, nothing. So the state at the horizon and above
 // is the same all the time, and a block that was begun can be begun again.
-func (r *Retainer) Drop(ctx context.Context) error {
+func (r *Retainer) DropBelow(ctx context.Context) error {
 	for {
-		at, err := r.db.loadRetained(ctx)
+		at, err := r.history.loadRetained(ctx)
 		if err != nil {
 			return err
 		}
 		block := uint64(at.dropped) / event.BlockSize
 		switch {
 		case at.dropped >= at.horizon:
-			return r.clear(ctx, at.horizon)
+			return r.clearBelow(ctx, at.horizon)
 		case at.hashed < window.BlockSpan(block).To:
-			err = r.db.seen.SealBlock(ctx, at.hashed)
+			err = r.history.seen.SealBlock(ctx, at.hashed)
 		default:
 			err = r.dropBlock(ctx, block)
 		}
@@ -49,7 +49,7 @@ type (
 // dropBlock drops what is to go once the horizon has passed a block.
 func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	var steps []changes
-	err := r.db.file.View(ctx, func(tx *sql.Tx) error {
+	err := r.history.file.View(ctx, func(tx *sql.Tx) error {
 		b := blockDropper{tx: tx, block: block, last: map[int64]*lastEvent{}}
 		if err := b.read(ctx); err != nil {
 			return err
@@ -66,7 +66,7 @@ func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 		return err
 	}
 	steps = append(steps, changes{{`UPDATE log SET dropped = ?`, []any{window.BlockSpan(block).To}}})
-	return r.apply(ctx, steps)
+	return r.applySteps(ctx, steps)
 }
 
 // StepTime is how long a transaction may go on with further changes: an append waits
@@ -77,16 +77,16 @@ var StepTime = time.Millisecond
 // beside the appends, which would have to wait if it were left to one of them.
 const checkpointSteps = 8
 
-// apply makes changes, in transactions that are short.
-func (r *Retainer) apply(ctx context.Context, steps []changes) error {
+// applySteps makes changes, in transactions that are short.
+func (r *Retainer) applySteps(ctx context.Context, steps []changes) error {
 	for len(steps) > 0 {
 		var n int
 		began := time.Now()
-		err := r.db.file.Update(ctx, func(tx *sql.Tx) error {
+		err := r.history.file.Update(ctx, func(tx *sql.Tx) error {
 			n = 0
 			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < StepTime); n++ {
 				for _, c := range steps[n] {
-					if _, err := r.db.file.Exec(tx, c.query, c.args...); err != nil {
+					if _, err := r.history.file.Exec(tx, c.query, c.args...); err != nil {
 						return err
 					}
 				}
@@ -98,11 +98,11 @@ func (r *Retainer) apply(ctx context.Context, steps []changes) error {
 		}
 		steps = steps[n:]
 		if r.steps++; r.steps%checkpointSteps == 0 {
-			if err := r.db.file.Checkpoint(ctx); err != nil {
+			if err := r.history.file.Checkpoint(ctx); err != nil {
 				return err
 			}
 		}
-		if err := r.Rest(ctx, time.Since(began)); err != nil {
+		if err := r.Throttle(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}

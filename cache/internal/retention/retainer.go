@@ -13,7 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Policy says what a log lets go. The zero policy keeps everything.
+// A Policy says what a log keeps. The zero Policy keeps everything.
 type Policy struct {
 	History  time.Duration // how old events may become; if zero, any age
 	TTL      []Rule
@@ -39,7 +39,7 @@ type committer interface {
 	Expire(ctx context.Context, old []Expiry, topics []event.Topic, upTo event.ID) error
 }
 
-// A History is what a log has kept, and from which retention lets go.
+// A History is the history that a log still has.
 type History struct {
 	file      *dbfile.File
 	tables    *rows.Tables
@@ -48,16 +48,18 @@ type History struct {
 	mono      func() time.Duration // since some moment: the time that has passed
 }
 
+// New returns the history of a log's file. c appends to the log, and mono returns how much
+// time has passed since some moment.
 func New(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *History {
 	return &History{file: f, tables: t, seen: x, committer: c, mono: mono}
 }
 
-// NoRest goes on at once.
-func NoRest(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+// NoThrottle goes on at once.
+func NoThrottle(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // SetPolicy has the following rounds let go of what another policy says. The first of them
 // makes the clock durable.
-func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.kept = p, r.clock.seen-tickTime }
+func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.clockKept = p, r.clock.seen-tickTime }
 
 // Run lets go of what the policy says, beside the appends and in small steps, until ctx
 // ends or, if the policy keeps everything, until what was begun is brought to its end.
@@ -82,43 +84,45 @@ func (r *Retainer) Run(ctx context.Context) error {
 	}
 }
 
-// Once lets go of what the policy says, all at once.
-func (r *Retainer) Once(ctx context.Context) error {
-	r.Rest = NoRest
+// RunOnce lets go of what the policy says, all at once.
+func (r *Retainer) RunOnce(ctx context.Context) error {
+	r.Throttle = NoThrottle
 	return r.Round(ctx)
 }
 
 // TrustWall makes the clock show what the wall clock does.
 func (r *Retainer) TrustWall() { r.clock.set() }
 
-// OnceByWall is once by the clock on the wall, without giving space back.
-func (r *Retainer) OnceByWall(ctx context.Context) error {
+// RunOnceByWall is RunOnce by the clock on the wall, and gives no space back.
+func (r *Retainer) RunOnceByWall(ctx context.Context) error {
 	r.TrustWall()
-	r.Rest = NoRest
-	return r.letGo(ctx)
+	r.Throttle = NoThrottle
+	return r.enforce(ctx)
 }
 
 // A Retainer lets go of what a log need not keep. There is one at a time.
 type Retainer struct {
-	db    *History
-	cfg   Policy
-	clock *retainClock
-	kept  time.Duration // when the clock was made durable
-	Rest  func(context.Context, time.Duration) error
+	history   *History
+	cfg       Policy
+	clock     *clock
+	clockKept time.Duration                              // when the clock was made durable
+	Throttle  func(context.Context, time.Duration) error // called after a step that took so long
 
 	steps   int
 	cleared event.ID // the horizon below which nothing is kept but events
 }
 
-func (db *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
+// NewRetainer returns a Retainer whose clock goes on where the last one has left it. It
+// refuses a policy that cannot be.
+func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	clock, err := db.loadClock(ctx)
+	clock, err := h.loadClock(ctx)
 	if err != nil {
 		return nil, dbfile.Wrap(err, "retain")
 	}
-	return &Retainer{db: db, cfg: cfg, clock: clock, kept: -tickTime, Rest: restAfter}, nil
+	return &Retainer{history: h, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle}, nil
 }
 
 // Retention looks around as often as ten times in the shortest of its ages, within
@@ -145,8 +149,8 @@ func (r *Retainer) interval() time.Duration {
 	return max(most, minRound)
 }
 
-// restAfter leaves the file to others after a step that took some time.
-func restAfter(ctx context.Context, took time.Duration) error {
+// throttle leaves the file to others after a step that took some time.
+func throttle(ctx context.Context, took time.Duration) error {
 	rest := time.NewTimer(min(max(3*took, time.Millisecond), time.Second))
 	defer rest.Stop()
 	select {
@@ -159,52 +163,52 @@ func restAfter(ctx context.Context, took time.Duration) error {
 
 // Round lets go of what has had its time by now, and gives back the space.
 func (r *Retainer) Round(ctx context.Context) error {
-	err := r.letGo(ctx)
+	err := r.enforce(ctx)
 	if err == nil && !r.cfg.None() {
-		err = r.shrink(ctx)
+		err = r.giveBackSpace(ctx)
 	}
 	return dbfile.Wrap(err, "retain")
 }
 
-// letGo moves the horizon, durably, before it drops what lies below.
-func (r *Retainer) letGo(ctx context.Context) error {
+// enforce moves the horizon, durably, before it drops what lies below.
+func (r *Retainer) enforce(ctx context.Context) error {
 	now := r.clock.now()
-	if seen := r.clock.seen; seen-r.kept >= tickTime {
-		if err := r.db.keepTick(ctx, r.clock); err != nil {
+	if seen := r.clock.seen; seen-r.clockKept >= tickTime {
+		if err := r.history.keepTick(ctx, r.clock); err != nil {
 			return err
 		}
-		r.kept = seen
+		r.clockKept = seen
 	}
-	if err := r.expire(ctx, now); err != nil {
+	if err := r.expireValues(ctx, now); err != nil {
 		return err
 	}
 	if r.cfg.History > 0 {
-		if err := r.raise(ctx, now-micros(r.cfg.History)); err != nil {
+		if err := r.advanceHorizon(ctx, now-micros(r.cfg.History)); err != nil {
 			return err
 		}
 	}
-	if err := r.Drop(ctx); err != nil {
+	if err := r.DropBelow(ctx); err != nil {
 		return err
 	}
 	if r.cfg.MaxBytes > 0 {
-		return r.fit(ctx)
+		return r.trimToSize(ctx)
 	}
 	return nil
 }
 
-// raise moves the horizon up to the last block of which all events are from before or
+// advanceHorizon moves the horizon up to the last block of which all events are from before or
 // at a time.
-func (r *Retainer) raise(ctx context.Context, t event.Time) error {
-	at, err := r.db.positionAt(ctx, t)
+func (r *Retainer) advanceHorizon(ctx context.Context, t event.Time) error {
+	at, err := r.history.positionAtTime(ctx, t)
 	if err != nil {
 		return err
 	}
-	return r.db.MoveHorizon(ctx, at/event.BlockSize*event.BlockSize)
+	return r.history.MoveHorizon(ctx, at/event.BlockSize*event.BlockSize)
 }
 
-// positionAt returns the position of the last event with a time at or before t.
-func (db *History) positionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
+// positionAtTime returns the position of the last event with a time at or before t.
+func (h *History) positionAtTime(ctx context.Context, t event.Time) (at event.ID, err error) {
+	err = h.file.View(ctx, func(tx *sql.Tx) error {
 		at, err = rows.PositionAt(ctx, tx, t)
 		return err
 	})
@@ -212,9 +216,9 @@ func (db *History) positionAt(ctx context.Context, t event.Time) (at event.ID, e
 }
 
 // lastAt returns the time of the last event at or before a position, and its mark.
-func (db *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		t, mark, _, err = db.tables.LastAt(ctx, tx, at)
+func (h *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
+	err = h.file.View(ctx, func(tx *sql.Tx) error {
+		t, mark, _, err = h.tables.LastAt(ctx, tx, at)
 		return err
 	})
 	return t, mark, dbfile.Wrap(err, "time at %s", at)
@@ -225,19 +229,19 @@ type retained struct {
 	horizon, dropped, indexed, hashed event.ID
 }
 
-func (db *History) loadRetained(ctx context.Context) (r retained, err error) {
-	err = db.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
+func (h *History) loadRetained(ctx context.Context) (r retained, err error) {
+	err = h.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
 		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = db.file.Named(rows.ErrNoWindow)
+		err = h.file.Named(rows.ErrNoWindow)
 	}
 	return r, err
 }
 
 // MoveHorizon moves the horizon up to a position, the end of a block, if it lies below:
 // from then on nobody is told of what was before, and it may be dropped.
-func (db *History) MoveHorizon(ctx context.Context, to event.ID) error {
-	at, err := db.loadRetained(ctx)
+func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
+	at, err := h.loadRetained(ctx)
 	if err != nil {
 		return err
 	}
@@ -245,15 +249,15 @@ func (db *History) MoveHorizon(ctx context.Context, to event.ID) error {
 	if to <= at.horizon {
 		return nil
 	}
-	last, mark, err := db.lastAt(ctx, to) // as long as it is there
+	last, mark, err := h.lastAt(ctx, to) // as long as it is there
 	if err != nil {
 		return err
 	}
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := db.file.Exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
+	return h.file.Update(ctx, func(tx *sql.Tx) error {
+		if _, err := h.file.Exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
 			return err
 		}
-		_, err := db.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
+		_, err := h.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
 		return err
 	})
 }

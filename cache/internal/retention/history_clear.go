@@ -9,9 +9,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// clear drops what was kept of the history below the horizon: leaves, and all snapshots
+// clearBelow drops what was kept of the history below the horizon: leaves, and all snapshots
 // but the last, with which the state at the horizon begins.
-func (r *Retainer) clear(ctx context.Context, horizon event.ID) error {
+func (r *Retainer) clearBelow(ctx context.Context, horizon event.ID) error {
 	if r.cleared == horizon {
 		return nil
 	}
@@ -35,14 +35,14 @@ func (r *Retainer) dropLeaves(ctx context.Context, before uint64) error {
 		if err != nil || len(steps) == 0 {
 			return err
 		}
-		if err := r.apply(ctx, steps); err != nil {
+		if err := r.applySteps(ctx, steps); err != nil {
 			return err
 		}
 	}
 }
 
 func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
-	err = r.db.file.View(ctx, func(tx *sql.Tx) error {
+	err = r.history.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
 		if err != nil {
 			return err
@@ -77,10 +77,10 @@ func (r *Retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 // retireSnapshot makes a snapshot one that nobody begins with, and that nobody but this
 // process removes, if there is one to go. Who has begun with it begins again with another.
 func (r *Retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
-	err = r.db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = r.history.file.Update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
 			WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
-			RETURNING id`, r.db.file.OwnerName(), r.db.file.LeaseEnd(), before).Scan(&id)
+			RETURNING id`, r.history.file.OwnerName(), r.history.file.LeaseEnd(), before).Scan(&id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -95,12 +95,12 @@ const partChunk = 16
 // dropSnapshot removes a snapshot that was retired.
 func (r *Retainer) dropSnapshot(ctx context.Context, id int64) error {
 	var parts int
-	if err := r.db.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
+	if err := r.history.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
 		return err
 	}
 	var steps []changes
 	for ; parts > 0; parts -= partChunk {
 		steps = append(steps, changes{{`DELETE FROM part WHERE rowid IN (SELECT rowid FROM part WHERE snapshot = ? LIMIT ?)`, []any{id, partChunk}}})
 	}
-	return r.apply(ctx, append(steps, changes{{`DELETE FROM snapshot WHERE id = ?`, []any{id}}}))
+	return r.applySteps(ctx, append(steps, changes{{`DELETE FROM snapshot WHERE id = ?`, []any{id}}}))
 }

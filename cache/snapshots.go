@@ -47,21 +47,21 @@ func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, er
 // stands behind as many stored events as it has members, so that they take little room
 // however large the state becomes, or quiet the topic. A topic of a few storages needs none.
 func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
-	return db.snapshots.SealStates(ctx, topic)
+	return db.snapshots.Build(ctx, topic)
 }
 
 // KeepStates seals the states of a log as it grows, beside the appends and in small
 // steps, until ctx ends. What another writer or a full disk keeps it from is done when
 // the next block is sealed.
 func (db *DB) KeepStates(ctx context.Context) error {
-	return db.snapshots.KeepStates(ctx)
+	return db.snapshots.Run(ctx)
 }
 
 // DamagedStates reads all kept states and returns how many are not what was written.
 // If drop is set these are given up: each is made again of events that are held, or
 // asked for again, when it is wanted.
 func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
-	return db.snapshots.DamagedStates(ctx, drop)
+	return db.snapshots.Scrub(ctx, drop)
 }
 
 // A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
@@ -71,7 +71,7 @@ type SnapshotWriter struct{ w *snapshot.Writer }
 // caller has fetched. If another process is just doing the same, busy is true and the
 // caller asks again later.
 func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
-	kept, busy, err := db.snapshots.KeepSnapshot(ctx, topic, at)
+	kept, busy, err := db.snapshots.NewWriter(ctx, topic, at)
 	if err != nil || busy {
 		return nil, busy, err
 	}

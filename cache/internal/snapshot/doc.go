@@ -12,5 +12,5 @@
 // else the answer is a *window.NotHeldError. Nothing is open while a caller's function
 // runs, and memory does not grow with the state.
 //
-// When to seal, and which snapshots retention removes, is decided by others.
+// When states are sealed, and which snapshots retention removes, is decided by others.
 package snapshot

@@ -63,17 +63,17 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 	}
 }
 
-// in returns the events in span, none if any were removed from the file since. The
+// within returns the events in span, none if any were removed from the file since. The
 // caller has mu.
-func (r *recent) in(span window.Span, removals int64) []recentEvent {
+func (r *recent) within(span window.Span, removals int64) []recentEvent {
 	if removals != r.removals {
 		return nil
 	}
-	return r.events[r.after(span.From):r.after(span.To)]
+	return r.events[r.indexAfter(span.From):r.indexAfter(span.To)]
 }
 
-// after returns the index of the first event behind a position.
-func (r *recent) after(at event.ID) int {
+// indexAfter returns the index of the first event after a position.
+func (r *recent) indexAfter(at event.ID) int {
 	i, _ := slices.BinarySearchFunc(r.events, at+1, func(ev recentEvent, id event.ID) int { return cmp.Compare(ev.id, id) })
 	return i
 }
@@ -82,7 +82,7 @@ func (r *recent) after(at event.ID) int {
 func (r *recent) isDense(span window.Span, removals int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.in(span, removals)) == int(span.To-span.From)
+	return len(r.within(span, removals)) == int(span.To-span.From)
 }
 
 // last returns the last event in span of each storage of topic, in the order of their
@@ -100,7 +100,7 @@ func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span w
 // lastHere is last of the events that are here, of which there are n in span.
 func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []Ref, n int) {
 	r.mu.Lock()
-	evs := r.in(span, removals)
+	evs := r.within(span, removals)
 	most := min(len(evs), len(r.names))
 	seen := make(map[int64]struct{}, most)
 	refs = make([]Ref, 0, most)

@@ -23,9 +23,9 @@ const (
 	formLines = "lines"
 )
 
-// A snapshotRow is a kept snapshot. The zero one stands for the beginning, where
+// A keptSnapshot is a kept snapshot. The zero one stands for the beginning, where
 // every state is empty.
-type snapshotRow struct {
+type keptSnapshot struct {
 	id    int64
 	at    event.ID
 	form  string
@@ -35,13 +35,13 @@ type snapshotRow struct {
 // findBase returns the latest kept snapshot from which the state of topic at position
 // at can be folded: all that has happened since is held. Where all that has ever
 // happened is held, what a server said of a state counts for nothing.
-func (db *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base snapshotRow, err error) {
+func (s *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base keptSnapshot, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return base, err
 	}
-	if db.file.Role != dbfile.Client && len(windows) > 0 {
-		return db.findLogBase(ctx, tx, topic, at, windows[0].Held())
+	if s.file.Role != dbfile.Client && len(windows) > 0 {
+		return s.findLogBase(ctx, tx, topic, at, windows[0].Held())
 	}
 	held := rows.WindowSet(windows).Held(topic)
 	from := at // a snapshot at the very position needs no events
@@ -74,7 +74,7 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 // findLogBase is findBase in the log's own file, which holds all of its window, and
 // the state at the horizon. A snapshot from below it will do: of the storages that have
 // changed since, the log has what they became, and nothing of what they were.
-func (db *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base snapshotRow, err error) {
+func (s *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base keptSnapshot, err error) {
 	switch {
 	case at < log.From:
 		return base, &window.NotHeldError{After: at, Oldest: log.From, Some: true}
@@ -88,7 +88,7 @@ func (db *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic,
 // findSnapshot returns the latest kept snapshot with the storages of topic at a
 // position of span, its bounds included: one that was made here or, if that will do,
 // fetched.
-func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fetched bool) (s snapshotRow, ok bool, err error) {
+func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fetched bool) (s keptSnapshot, ok bool, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT id, topic, at, form, count FROM snapshot
 		WHERE whole AND at BETWEEN ? AND ? AND (form = 'ids' OR ?) ORDER BY at DESC`, span.From, span.To, fetched)
 	if err != nil {
@@ -108,11 +108,11 @@ func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span windo
 			return s, true, nil
 		}
 	}
-	return snapshotRow{}, false, rows.Err()
+	return keptSnapshot{}, false, rows.Err()
 }
 
 // loader returns the loader of a snapshot's members that belong to topic.
-func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
+func (s keptSnapshot) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
 	return func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 		var last event.Storage
 		var members []byte
@@ -140,10 +140,10 @@ func (s snapshotRow) loader(topic event.Topic) func(context.Context, *sql.Tx, ev
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sumLen is the length of the checksum behind a part's members.
+// sumLen is the length of the checksum after a part's members.
 const sumLen = 4
 
-func (s snapshotRow) decode(members []byte) (refs []Ref, err error) {
+func (s keptSnapshot) decode(members []byte) (refs []Ref, err error) {
 	n := len(members) - sumLen
 	if n < 0 || crc32.Checksum(members[:n], castagnoli) != binary.BigEndian.Uint32(members[n:]) {
 		return nil, fmt.Errorf("%w: a part of snapshot %d", dbfile.ErrCorrupt, s.id)

@@ -15,41 +15,6 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Store are the kept snapshots of a file, and the states that are folded from them.
-type Store struct {
-	file    *dbfile.File
-	tables  *rows.Tables
-	doubted func(tx *sql.Tx, topics []event.Topic) (window.Spans, error)
-	sealed  chan struct{} // a block was sealed since somebody looked
-	recent  recent
-}
-
-// New returns the snapshots of a file. doubted returns where what is held of
-// topics is in doubt: no state is kept of that.
-func New(f *dbfile.File, t *rows.Tables, doubted func(*sql.Tx, []event.Topic) (window.Spans, error)) *Store {
-	return &Store{file: f, tables: t, doubted: doubted, sealed: make(chan struct{}, 1)}
-}
-
-// BlockSealed wakes the one who waits for a block to be sealed.
-func (db *Store) BlockSealed() {
-	select {
-	case db.sealed <- struct{}{}:
-	default: // it knows
-	}
-}
-
-// EventsStored takes up the events that a transaction has stored, or has found stored,
-// with the numbers of their storages. It is committed, and the file had so many removals then.
-func (db *Store) EventsStored(evs []event.Event, storages []int64, removals int64) {
-	db.recent.add(evs, storages, removals)
-}
-
-// LastRecent returns the last event in span of each storage of topic, in the order of
-// their names; ok is false if others are stored there than this process remembers.
-func (db *Store) LastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
-	return db.recent.last(ctx, tx, topic, span, removals)
-}
-
 // State calls fn with the events that make the state of topic at position at: for
 // each storage its last event up to there, if that is a PUT. They come in the order
 // of users and paths. Nothing is open while fn runs, and the memory does not grow
@@ -58,25 +23,25 @@ func (db *Store) LastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, 
 // The state is known where all history up to at is held, or all of it since a kept
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
 // Elsewhere State returns a *window.NotHeldError.
-func (db *Store) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	return db.StateAfter(ctx, topic, at, event.Storage{}, fn)
+func (s *Store) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
+	return s.StateAfter(ctx, topic, at, event.Storage{}, fn)
 }
 
 // StateAfter is State without the storages up to after.
-func (db *Store) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
-	s := stateReader{db: db, topic: topic, at: at}
+func (store *Store) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
+	s := stateReader{db: store, topic: topic, at: at}
 	s.from, _ = topic.StorageRange()
 	if n := after.Next(); n.Compare(s.from) > 0 {
 		s.from = n
 	}
-	return s.each(ctx, fn)
+	return s.eachEvent(ctx, fn)
 }
 
 // StateFrom returns the position from which the state of topic at position at is
 // folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
-func (db *Store) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		base, err := db.findBase(ctx, tx, topic, at)
+func (s *Store) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
+	err = s.file.View(ctx, func(tx *sql.Tx) error {
+		base, err := s.findBase(ctx, tx, topic, at)
 		from = base.at
 		return err
 	})
@@ -114,12 +79,12 @@ type stateReader struct {
 	horizon  event.ID // what a log has dropped below it stands for nothing
 	baseAt   event.ID
 	base     refQueue // the members of the snapshot that the fold begins with
-	over     refQueue // the last event since of each storage that has one
+	since    refQueue // the last event since of each storage that has one
 	merged   []Ref    // to be read
 	chunk    int      // how many were merged at a time
 }
 
-func (s *stateReader) each(ctx context.Context, fn func(*event.Event) error) error {
+func (s *stateReader) eachEvent(ctx context.Context, fn func(*event.Event) error) error {
 	for more := true; more; {
 		var evs []event.Event
 		err := s.db.file.View(ctx, func(tx *sql.Tx) (err error) {
@@ -151,7 +116,7 @@ func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	if evs, err = s.read(ctx, tx); err != nil {
 		return nil, false, err
 	}
-	return evs, len(s.merged) > 0 || !s.base.ended() || !s.over.ended(), nil
+	return evs, len(s.merged) > 0 || !s.base.ended() || !s.since.ended(), nil
 }
 
 // plan decides what to fold, at first and whenever stored events were removed
@@ -174,16 +139,16 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	}
 	s.planned, s.removals, s.baseAt, s.merged = true, now, base.at, nil
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
-	s.over = refQueue{at: s.from}
+	s.since = refQueue{at: s.from}
 	lines := !s.names && base.count <= int64(GatherMax) // the first of a large state soon
 	if s.names {
 		refs, ok, err := s.db.LastRecent(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
 		if err != nil || ok {
-			s.over.load = loadFrom(refs)
+			s.since.load = loaderOf(refs)
 			return err
 		}
 	}
-	s.over.load, err = overlay(ctx, tx, s.topic, base, s.at, lines)
+	s.since.load, err = loadSince(ctx, tx, s.topic, base, s.at, lines)
 	return err
 }
 
@@ -194,21 +159,21 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	s.merged = make([]Ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {
-		if (s.base.empty() || s.over.empty()) && time.Since(started) >= rows.MaxReadTime {
+		if (s.base.empty() || s.since.empty()) && time.Since(started) >= rows.MaxReadTime {
 			return nil
 		}
-		if err := errors.Join(s.base.fill(ctx, tx), s.over.fill(ctx, tx)); err != nil {
+		if err := errors.Join(s.base.fill(ctx, tx), s.since.fill(ctx, tx)); err != nil {
 			return err
 		}
-		switch b, o := s.base.first(), s.over.first(); {
-		case s.base.ended() && s.over.ended():
+		switch b, o := s.base.first(), s.since.first(); {
+		case s.base.ended() && s.since.ended():
 			return nil
 		case o != nil && s.base.reaches(o.Storage):
 			if b != nil && b.Storage == o.Storage {
 				s.base.pop()
 			}
-			s.merged = append(s.merged, s.over.pop())
-		case b != nil && s.over.reaches(b.Storage):
+			s.merged = append(s.merged, s.since.pop())
+		case b != nil && s.since.reaches(b.Storage):
 			s.merged = append(s.merged, s.base.pop())
 			size += len(b.line)
 		}
@@ -236,9 +201,9 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	return evs, nil
 }
 
-// bare reports whether what is asked for of r is known without its line. Members of a
+// knownByName reports whether what is asked for of r is known without its line. Members of a
 // snapshot from below the horizon may be gone.
-func (s *stateReader) bare(r *Ref) bool {
+func (s *stateReader) knownByName(r *Ref) bool {
 	return r.Del || s.names && r.Put && s.baseAt >= s.horizon
 }
 
@@ -246,7 +211,7 @@ func (s *stateReader) event(r *Ref) (event.Event, error) {
 	if r.Del {
 		return event.Event{}, nil
 	}
-	if s.bare(r) {
+	if s.knownByName(r) {
 		return event.Event{ID: r.ID, Draft: event.Draft{User: r.User, Path: r.Path, Type: event.Put}}, nil
 	}
 	if r.line == nil && r.ID <= s.horizon {
@@ -280,7 +245,7 @@ func (s *stateReader) stored(r *Ref) (event.Event, error) {
 func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) {
 	wanted := make([]int, 0, len(s.merged))
 	for i := range s.merged {
-		if r := &s.merged[i]; r.line == nil && !s.bare(r) {
+		if r := &s.merged[i]; r.line == nil && !s.knownByName(r) {
 			wanted = append(wanted, i)
 		}
 	}
@@ -373,23 +338,23 @@ var GatherMax event.ID = 8 * event.BlockSize
 // costs less than any snapshot.
 var FewStorages = 256
 
-// overlay returns the loader of the last event of each storage of topic after base
+// loadSince returns the loader of the last event of each storage of topic after base
 // and up to position at, whose lines are wanted or not.
-func overlay(ctx context.Context, tx *sql.Tx, topic event.Topic, base snapshotRow, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
+func loadSince(ctx context.Context, tx *sql.Tx, topic event.Topic, base keptSnapshot, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	span := window.Span{From: base.at, To: at}
 	if span.To-span.From > GatherMax {
-		return lookUp(ctx, tx, topic, span)
+		return lookUpLast(ctx, tx, topic, span)
 	}
 	if few, err := hasFew(ctx, tx, topic); err != nil || few {
-		load, err2 := lookUp(ctx, tx, topic, span)
+		load, err2 := lookUpLast(ctx, tx, topic, span)
 		return load, errors.Join(err, err2)
 	}
-	refs, err := gather(ctx, tx, topic, span, lines)
-	return loadFrom(refs), err
+	refs, err := scanLast(ctx, tx, topic, span, lines)
+	return loaderOf(refs), err
 }
 
-// loadFrom returns the loader of refs that are all there.
-func loadFrom(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
+// loaderOf returns the loader of refs that are all there.
+func loaderOf(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
 	return func(_ context.Context, _ *sql.Tx, from event.Storage) ([]Ref, event.Storage, bool, error) {
 		i, _ := slices.BinarySearchFunc(refs, from, func(r Ref, s event.Storage) int { return r.Compare(s) })
 		return refs[i:], from, true, nil
@@ -405,27 +370,27 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 	return n <= FewStorages, err
 }
 
-// lookUp returns a loader that looks up the last event in span of one storage after
+// lookUpLast returns a loader that looks up the last event in span of one storage after
 // the other.
-func lookUp(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
+func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	var indexed event.ID
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
 		return nil, err
 	}
-	l := lookUps{topic: topic, span: span}
+	l := lastLookup{topic: topic, span: span}
 	if indexed < span.To { // at most a block and a batch
 		l.open, err = rows.LastEvents(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
 	}
 	return l.load, err
 }
 
-type lookUps struct {
+type lastLookup struct {
 	topic event.Topic
 	span  window.Span
-	open  map[int64]event.ID // the last events of storages behind what is indexed
+	open  map[int64]event.ID // the last events of storages after the last one that is indexed
 }
 
-func (l *lookUps) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
+func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 	storages, err := l.lastBlocks(ctx, tx, from)
 	if err != nil {
 		return nil, from, false, err
@@ -458,7 +423,7 @@ type postedStorage struct {
 	offsets []byte
 }
 
-func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage) (storages []postedStorage, err error) {
+func (l *lastLookup) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage) (storages []postedStorage, err error) {
 	where, args := rows.StoragesBehind(l.topic, from)
 	args = append([]any{uint64(l.span.From) / event.BlockSize, l.span.To.Block()}, args...)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path, coalesce(p.block, 0), p.offsets
@@ -482,8 +447,8 @@ func (l *lookUps) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage
 // StateTime returns a position at which the state of topic is that of time t, as far as
 // stored events and known bounds of windows tell: ok is false if an event of the topic
 // may be missing next to it.
-func (db *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
+func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
+	err = s.file.View(ctx, func(tx *sql.Tx) error {
 		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
 		}
@@ -510,15 +475,15 @@ func (db *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time)
 }
 
 // LastState returns the newest position at which the state of topic is known.
-func (db *Store) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
+func (s *Store) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+	err = s.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
 		held := rows.WindowSet(windows).Held(topic)
 		for _, span := range slices.Backward(held) {
-			_, err := db.findBase(ctx, tx, topic, span.To)
+			_, err := s.findBase(ctx, tx, topic, span.To)
 			var hole *window.NotHeldError
 			if !errors.As(err, &hole) {
 				at = span.To

@@ -94,7 +94,7 @@ func TestKeepStatesBusy(t *testing.T) {
 	}
 	s.BlockSealed()
 	ended := make(chan error, 1)
-	go func() { ended <- s.KeepStates(ctx) }()
+	go func() { ended <- s.Run(ctx) }()
 	for len(s.sealed) > 0 && len(ended) == 0 { // it has not looked yet
 		runtime.Gosched()
 	}

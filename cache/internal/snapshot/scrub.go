@@ -10,20 +10,20 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// DamagedStates reads all kept states and returns how many are not what was written.
+// Scrub reads all kept states and returns how many are not what was written.
 // If drop is set these are given up: each is made again of events that are held, or
 // asked for again, when it is wanted.
-func (db *Store) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
-	rows, err := db.keptStates(ctx)
+func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err error) {
+	rows, err := store.keptSnapshots(ctx)
 	if err != nil {
 		return 0, dbfile.Wrap(err, "check the kept states")
 	}
 	for _, s := range rows {
-		err := db.checkState(ctx, s)
+		err := store.checkSnapshot(ctx, s)
 		if errors.Is(err, dbfile.ErrCorrupt) {
 			damaged, err = damaged+1, nil
 			if drop {
-				err = db.file.Update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
+				err = store.file.Update(ctx, func(tx *sql.Tx) error { return dropSnapshot(tx, s.id) })
 			}
 		}
 		if err != nil {
@@ -33,8 +33,8 @@ func (db *Store) DamagedStates(ctx context.Context, drop bool) (damaged int, err
 	return damaged, nil
 }
 
-func (db *Store) keptStates(ctx context.Context) (kept []snapshotRow, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
+func (store *Store) keptSnapshots(ctx context.Context) (kept []keptSnapshot, err error) {
+	err = store.file.View(ctx, func(tx *sql.Tx) error {
 		kept = nil
 		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count FROM snapshot WHERE whole ORDER BY id`)
 		if err != nil {
@@ -42,7 +42,7 @@ func (db *Store) keptStates(ctx context.Context) (kept []snapshotRow, err error)
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var s snapshotRow
+			var s keptSnapshot
 			if err := rows.Scan(&s.id, &s.at, &s.form, &s.count); err != nil {
 				return err
 			}
@@ -53,13 +53,13 @@ func (db *Store) keptStates(ctx context.Context) (kept []snapshotRow, err error)
 	return kept, err
 }
 
-// checkState reads a kept state, each part in its own transaction. One that was given
+// checkSnapshot reads a kept state, each part in its own transaction. One that was given
 // up meanwhile is not damaged.
-func (db *Store) checkState(ctx context.Context, s snapshotRow) error {
+func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
 	load := s.loader(event.All)
 	members, from := int64(0), event.Storage{}
 	for end := false; !end; {
-		err := db.file.View(ctx, func(tx *sql.Tx) error {
+		err := store.file.View(ctx, func(tx *sql.Tx) error {
 			refs, next, last, err := load(ctx, tx, from)
 			if err != nil {
 				return err

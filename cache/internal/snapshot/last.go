@@ -14,9 +14,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// gather goes through the events of span, which is short, and returns the last of
+// scanLast goes through the events of span, which is short, and returns the last of
 // each storage of topic: if lines are wanted, the newest with theirs.
-func gather(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []Ref, err error) {
+func scanLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []Ref, err error) {
 	newest := lastLines{seen: map[int64]struct{}{}, long: map[int64]event.ID{}}
 	if lines {
 		if span.To, err = newest.read(ctx, tx, span); err != nil {
@@ -68,7 +68,7 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 			return 0, err
 		}
 		found := len(l.seen)
-		if err := l.add(ids, storages, lines); err != nil {
+		if err := l.addLast(ids, storages, lines); err != nil {
 			return 0, err
 		}
 		if n < LinesChunk {
@@ -82,8 +82,8 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 	return span.To, nil
 }
 
-// add adds those of some events, the newest first, that are the last of their storage.
-func (l *lastLines) add(ids, storages, lines []byte) error {
+// addLast adds those of some events, the newest first, that are the last of their storage.
+func (l *lastLines) addLast(ids, storages, lines []byte) error {
 	at, of, err := rows.SplitPairs(ids, storages)
 	if err != nil {
 		return err

@@ -1,0 +1,130 @@
+package snapshot
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// SealSpan is how many stored events lie between two snapshots that are made here, at
+// least: folding them takes some milliseconds. It is a variable for the tests.
+var SealSpan event.ID = 2 * event.BlockSize
+
+// Build keeps the state of topic at sealed blocks up to what is held, as far as
+// that was not done: from then on a question for any moment folds little. Each
+// stands behind as many stored events as it has members, so that they take little room
+// however large the state becomes, or quiet the topic. A topic of a few storages needs none.
+func (s *Store) Build(ctx context.Context, topic event.Topic) error {
+	for {
+		at, removals, err := s.nextSeal(ctx, topic)
+		if err != nil || at == event.Beginning {
+			return dbfile.Wrap(err, "keep the states of %s", topic)
+		}
+		err = s.seal(ctx, topic, at, removals)
+		var passed *window.NotHeldError // by the horizon
+		if err != nil && !errors.Is(err, dbfile.ErrLost) && (s.file.Role == dbfile.Client || !errors.As(err, &passed)) {
+			return err
+		}
+	}
+}
+
+// Run seals the states of a log as it grows, beside the appends and in small
+// steps, until ctx ends. What another writer or a full disk keeps it from is done when
+// the next block is sealed.
+func (s *Store) Run(ctx context.Context) error {
+	for {
+		err := s.Build(ctx, event.All)
+		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) {
+			return err
+		}
+		select {
+		case <-s.sealed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nextSeal returns the position of the next snapshot to make, or Beginning, and the
+// file's removals.
+func (s *Store) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
+	err = s.file.View(ctx, func(tx *sql.Tx) (err error) {
+		at = event.Beginning
+		if removed, err = rows.LoadRemovals(tx); err != nil {
+			return err
+		}
+		if few, err := hasFew(ctx, tx, topic); err != nil || few {
+			return err
+		}
+		if doubted, err := s.doubted(tx, []event.Topic{topic}); err != nil || len(doubted) > 0 {
+			return err // a sealed state would outlive the doubt
+		}
+		windows, err := rows.LoadWindows(tx)
+		if err != nil {
+			return err
+		}
+		for _, span := range rows.WindowSet(windows).Held(topic) {
+			if at, err = s.nextSealIn(ctx, tx, topic, span, removed); err != nil || at != event.Beginning {
+				return err
+			}
+		}
+		return nil
+	})
+	return at, removed, err
+}
+
+func (s *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
+	if span.From != event.Beginning && s.file.Role == dbfile.Client {
+		return 0, nil // a state there has members that are not stored as events
+	}
+	known := span
+	if s.file.Role != dbfile.Client {
+		known.From = event.Beginning // one from below the horizon will do
+	}
+	last, _, err := findSnapshot(ctx, tx, topic, known, false)
+	if err != nil {
+		return 0, err
+	}
+	from, step := max(last.at, span.From), max(SealSpan, event.ID(last.count))
+	if span.To-from < step {
+		return 0, nil
+	}
+	// A topic may be quiet for millions of ids, which are no reason for a snapshot.
+	if at = from + step; !s.recent.isDense(window.Span{From: from, To: at}, removed) {
+		err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if at = (at + event.BlockSize - 1) / event.BlockSize * event.BlockSize; err != nil || at > span.To {
+		return 0, err
+	}
+	return at, nil
+}
+
+// NewSealed returns a writer of a state that is made here, of the names and ids of events
+// that are stored.
+func (s *Store) NewSealed(topic event.Topic, at event.ID, removals int64) *Writer {
+	return s.newWriter(topic, keptSnapshot{at: at, form: formIDs}, removals)
+}
+
+// seal keeps the state of topic at position at, unless something was removed since
+// the file had so many removals.
+func (store *Store) seal(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
+	w := store.NewSealed(topic, at, removals)
+	s := stateReader{db: store, topic: topic, at: at, names: true}
+	s.from, _ = topic.StorageRange()
+	err := s.eachEvent(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
+	if err == nil {
+		err = w.Finish(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort(context.WithoutCancel(ctx)))
+	}
+	return nil
+}

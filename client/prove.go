@@ -120,7 +120,7 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
-	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d", sum.Count)}
+	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
 	defer func() { s.Compared = Comparison(found) }()
 	if err == nil && !ok { // what came by file may be all that is missing
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)

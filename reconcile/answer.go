@@ -8,21 +8,19 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ErrAhead is returned by Answer if the asking side knows ids that the log has
-// not given yet: it asks the wrong log, or one that was set back.
+// ErrAhead is returned by Answer if the requester has ids that the log has not assigned
+// yet: its events are from another log, or this log was rolled back.
 var ErrAhead = errors.New("reconcile: the request is ahead of the log")
 
-// Answer says what req, which ParseRequest returned, asks of local. It keeps
-// nothing between requests and holds no more of local than it says. local is what
-// the answering side has in the stretch of req, its end pinned, with ids if req
-// shares them.
+// Answer returns the response to req, which ParseRequest returned. It keeps nothing between
+// requests, and of local only the parts in the response. local holds the responder's
+// events in the range of req with a fixed end, and with ids if req shares them.
 //
-// Answer returns a FrameError if the request would cost more than limits, and
-// ErrAhead.
+// Answer returns a FrameError if the request would exceed limits, or ErrAhead.
 func Answer(local Set, req *Request, limits Limits) (*Response, error) {
 	a := answerer{local: local, req: req, limits: limits.orDefaults()}
 	if local.Shared() != req.Shared || local.Span().From != req.Span.From || local.Span().To > req.Span.To {
-		return nil, fmt.Errorf("reconcile: a request about %s is answered from %s", req.Span, local.Span())
+		return nil, fmt.Errorf("reconcile: a set of %s cannot answer a request for %s", local.Span(), req.Span)
 	}
 	end := local.Span().To
 	if pinned := req.Span.To != event.MaxID; req.Shared && req.Sum.Last > end || pinned && req.Span.To > end {
@@ -37,7 +35,7 @@ func Answer(local Set, req *Request, limits Limits) (*Response, error) {
 		return &a.resp, nil
 	}
 	if a.resp.Sum.Count > a.limits.Items {
-		return nil, frameTooLarge("set: %d events are more than %d; ask for a part of the stretch", a.resp.Sum.Count, a.limits.Items)
+		return nil, frameTooLarge("set: %d events are more than %d; request a smaller range", a.resp.Sum.Count, a.limits.Items)
 	}
 	if err := a.answerBody(); err != nil {
 		return nil, err
@@ -52,8 +50,8 @@ type answerer struct {
 	resp   Response
 }
 
-// sums fills in the Sum, and what is known of the part that ends with the last
-// event of the asker: that it is the same, or its Sum.
+// sums sets the Sum of the response. If ids are shared, it also compares the part up to the
+// requester's last event, and sets Prefix if it is equal, else its Sum.
 func (a *answerer) sums() (err error) {
 	if a.resp.Sum, err = a.local.Sum(event.MaxID); err != nil {
 		return fmt.Errorf("sum: %w", err)
@@ -89,7 +87,7 @@ func (a *answerer) answerBody() error {
 	return nil
 }
 
-// missing lists the items for which f returns true, as many as fit.
+// missing adds the items for which f returns true to the response, as many as fit.
 func (a *answerer) missing(f func(Item) bool) error {
 	for it, err := range a.local.Items() {
 		if err != nil {
@@ -102,7 +100,7 @@ func (a *answerer) missing(f func(Item) bool) error {
 			a.resp.Partial = true
 			return nil
 		}
-		if n := len(a.resp.Missing); n == cap(a.resp.Missing) { // in large steps, which leave little behind
+		if n := len(a.resp.Missing); n == cap(a.resp.Missing) { // in large steps, which leave little garbage
 			a.resp.Missing = slices.Grow(a.resp.Missing, min(7*n+64, a.limits.Missing-n))
 		}
 		a.resp.Missing = append(a.resp.Missing, it)
@@ -110,8 +108,8 @@ func (a *answerer) missing(f func(Item) bool) error {
 	return nil
 }
 
-// answerGaps lists what lies outside the stretches, up to the asker's last event: what
-// is behind that is pulled anyway.
+// answerGaps lists the items outside the requester's ranges, up to its last event. It pulls later
+// ones anyway.
 func (a *answerer) answerGaps(g gaps) error {
 	last := a.req.Sum.Last
 	held := g.held
@@ -145,8 +143,8 @@ func (a *answerer) answerList(l list) error {
 	return nil
 }
 
-// answerFilter lists what f does not have. An inverse filter has whole hashes, so those
-// that are not here can be told.
+// answerFilter lists the items that are not in f. An inverse filter has whole hashes, so
+// those that the responder lacks are listed as well.
 func (a *answerer) answerFilter(f *Filter) error {
 	if f.slots == nil {
 		return a.missing(func(it Item) bool { return !f.Seen(it.Hash) })
@@ -173,9 +171,8 @@ func (a *answerer) answerFilter(f *Filter) error {
 	return nil
 }
 
-// answerSketch subtracts the asker's cells from those of the own set and peels what is
-// left. Cells that peel into something that cannot be the difference are taken for
-// too few.
+// answerSketch subtracts the requester's cells from those of the local set and peels the result.
+// If that cannot be the difference, it reports that the cells were too few.
 func (a *answerer) answerSketch(s sketched) error {
 	key := s.salt.keyer()
 	diff, err := newSketch(a.local.Items(), len(s.cells), key)
@@ -210,8 +207,8 @@ func (a *answerer) answerLeaves(l leaves) (err error) {
 	return err
 }
 
-// answerBlocks lists all items of the blocks asked for, in whole blocks. If the first
-// does not fit none is covered, and the asker asks for smaller ones.
+// answerBlocks lists all items of the requested blocks, as many whole blocks as fit. If the first
+// does not fit, none is covered, and the requester asks for smaller ones.
 func (a *answerer) answerBlocks(bs blocks) error {
 	left, whole, covered := bs.numbers, 0, 0
 	pass := func(until uint64) {
@@ -234,14 +231,14 @@ func (a *answerer) answerBlocks(bs blocks) error {
 	return nil
 }
 
-// addFilter adds the own filter, with the salt that the asker drew.
+// addFilter adds the responder's filter, with the salt of the requester.
 func (a *answerer) addFilter() (err error) {
 	if a.req.Back == 0 {
 		return nil
 	}
 	n, k := a.resp.Sum.Count, a.req.Back
 	if bloomBytes(n, k) > float64(a.limits.Filter) {
-		return frameTooLarge("filter: %d events with %d hash functions are more than %d bytes", n, k, a.limits.Filter)
+		return frameTooLarge("filter: %d events with %d hash functions take more than %d bytes", n, k, a.limits.Filter)
 	}
 	a.resp.Filter, err = NewBloom(a.local.Items(), n, k, a.req.BackSalt)
 	return err

@@ -6,19 +6,19 @@ import (
 	"math/bits"
 )
 
-// blockShift makes the blocks of shared ids those of the log.
+// blockShift is the shift with which blocks of shared ids are the blocks of the log.
 const blockShift = 12
 
-// A leaf is the digest of one block: SHA-256 over its items in order, each as in a
-// leaf of package window if ids are shared, else its hash alone.
+// A leaf is the digest of one block: SHA-256 over its items in order, each as in a leaf of
+// package window if ids are shared, else only its hash.
 type leaf struct {
 	block uint64
 	sum   [sha256.Size]byte
 }
 
-// eachLeaf calls f with the leaves of items in order and how many items each is
-// of, until f returns false. It holds one leaf at a time: a shift that makes a
-// block of every event costs no memory.
+// eachLeaf calls f with each leaf of items in order and its number of items, until f
+// returns false. It keeps one leaf at a time, so that even a shift that makes a block of
+// every event costs no memory.
 func eachLeaf(items Items, shared bool, shift int, f func(l leaf, count uint64) bool) error {
 	h := sha256.New()
 	buf := make([]byte, 0, 16+sha256.Size)
@@ -51,7 +51,7 @@ func eachLeaf(items Items, shared bool, shift int, f func(l leaf, count uint64) 
 	return nil
 }
 
-// appendDigested appends what digests are made of.
+// appendDigested appends the bytes of an item that are hashed for a digest.
 func (it *Item) appendDigested(b []byte, shared bool) []byte {
 	if shared {
 		b = binary.BigEndian.AppendUint64(b, uint64(it.ID))
@@ -60,8 +60,8 @@ func (it *Item) appendDigested(b []byte, shared bool) []byte {
 	return append(b, it.Hash[:]...)
 }
 
-// shiftFor returns a shift that makes about perBlock items a block of n hashes and
-// at most most blocks.
+// shiftFor returns a shift that divides n hashes into blocks of about perBlock items, but
+// into at most most blocks.
 func shiftFor(n uint64, most int) int {
 	const perBlock = 256
 	blocks := min(max(1, n/perBlock), uint64(most))
@@ -95,12 +95,11 @@ func parseLeaves(r *reader, limit int) leaves {
 	return l
 }
 
-// A Block is how many items the answering side has in a block.
+// A Block is the number of items that the responder has in a block.
 type Block struct{ Number, Count uint64 }
 
-// differing returns the blocks in which items are not those of theirs, at most
-// most of them, with the number of items. more tells that there are others behind
-// the last.
+// differing returns at most most blocks in which items and theirs differ, with their
+// numbers of items. more reports that further blocks differ.
 func differing(items Items, shared bool, theirs leaves, most int) (out []Block, more bool, err error) {
 	left := theirs.of
 	add := func(b Block) bool {

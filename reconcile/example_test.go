@@ -10,8 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A server answers each request from its own set; over HTTP it does so in a
-// handler, which takes the bytes from a body and writes them to one.
+// A server answers each request from its own set. Over HTTP, its handler would read the
+// request from a body and write the response to one.
 type server struct{ hashes []event.Hash }
 
 func (s server) Ask(_ context.Context, request []byte) ([]byte, error) {
@@ -48,6 +48,6 @@ func ExampleNegotiate() {
 	}
 	// Output:
 	// 1 missing, 0 extra, proven true
-	// summary: the sums are told first
-	// sketch: about 1 of 100 differ: a sketch takes 432 bytes
+	// summary: the sums come first
+	// sketch: about 1 of 100 events differ: a sketch takes 432 bytes
 }

@@ -11,21 +11,20 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Filter says of each hash that it is certainly not in a set, or that it may
-// be. It is a frame of its own, in a request, in an answer, or alone as the
-// bloomFilter of an HTTP request. It is not safe for concurrent use.
+// A Filter reports of each hash whether it may be in a set, or certainly is not. It is a
+// frame of its own: in a request, in a response, or alone as the bloomFilter of an HTTP
+// request. It is not safe for concurrent use.
 type Filter struct {
-	Count uint64 // how many events the set has that it is of
+	Count uint64 // number of events in the set
 	salt  Salt
 	key   keyer
 	bloom *bloom.BloomFilter
 	slots *slots // in place of bloom: an inverse filter
 }
 
-// NewBloom returns a bloom filter (Bloom, "Space/time trade-offs in hash coding
-// with allowable errors", 1970) of n items, with bits hash functions, 1 to 32: one
-// in 2^bits of what is not in the set is seen in it. The keys are short hashes,
-// since bloom/v3 hashes without a seed.
+// NewBloom returns a bloom filter (Bloom, "Space/time trade-offs in hash coding with
+// allowable errors", 1970) of n items, with bits hash functions, 1 to 32: it has one false
+// positive in 2^bits. Its keys are short hashes, because bloom/v3 hashes without a seed.
 func NewBloom(items Items, n uint64, bits int, salt Salt) (*Filter, error) {
 	f := &Filter{Count: n, salt: salt, key: salt.keyer()}
 	f.bloom = bloom.New(uint(bloomSize(n, bits)), uint(bits))
@@ -39,17 +38,17 @@ func NewBloom(items Items, n uint64, bits int, salt Salt) (*Filter, error) {
 	return f, nil
 }
 
-// bloomSize returns the bits of a filter that will be half full, which is where k
-// functions do best. Small ones miss their rate, so none is made for less than
+// bloomSize returns the size in bits of a filter that will be half full, which is best for
+// k functions. Small filters have a higher error rate, so each has room for at least
 // minBits items.
 func bloomSize(n uint64, k int) uint64 {
 	return uint64(math.Ceil(float64(max(n, minBits)) * float64(k) / math.Ln2))
 }
 
-// bloomBytes returns the length of the frame of such a filter, about.
+// bloomBytes returns the approximate length of the frame of that filter.
 func bloomBytes(n uint64, k int) float64 { return float64(bloomSize(n, k))/8 + 50 }
 
-// Seen reports whether h may be in the set. If it is false, h is not.
+// Seen reports whether h may be in the set. If it returns false, h is certainly not.
 func (f *Filter) Seen(h event.Hash) bool {
 	if f.slots != nil {
 		return f.slots.seen(f.key.shortHash(&h), &h)
@@ -76,7 +75,7 @@ func (f *Filter) AppendTo(b []byte) []byte {
 		}
 		w := appender(slices.Grow(b, 24+8*len(f.bloom.BitSet().Words())))
 		if _, err := f.bloom.WriteTo(&w); err != nil {
-			panic(err) // memory takes every write
+			panic(err) // cannot happen: appender never fails
 		}
 		return w
 	})
@@ -89,14 +88,15 @@ func (a *appender) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ParseFilter reads a filter that stands alone.
+// ParseFilter parses the frame of a filter. It returns a FrameError if the frame is invalid
+// or exceeds limits.
 func ParseFilter(frame []byte, limits Limits) (*Filter, error) {
 	k, body, rest, err := cutFrame(frame)
 	switch {
 	case err != nil:
 		return nil, err
 	case len(rest) > 0:
-		return nil, malformed("%d bytes are left behind the filter", len(rest))
+		return nil, malformed("%d bytes are left after the filter", len(rest))
 	case k != kindBloom && k != kindInverse:
 		return nil, malformed("kind %d is not a filter", k)
 	}
@@ -124,10 +124,10 @@ func parseFilter(k kind, body []byte, limits Limits) (*Filter, error) {
 	return f, err
 }
 
-// parseBloom reads what bloom/v3 marshals. Its own decoder believes the header:
-// it would make a bitset of any length, divide by an m of zero, say yes to
-// everything with a k of zero and try for ever with a large one. So the header
-// must be consistent, with the length of b above all, before it is called.
+// parseBloom parses the output of bloom/v3. That package's decoder trusts the header: it
+// would allocate a bitset of any length, divide by an m of zero, match everything with a k
+// of zero, and loop for ever with a large k. So parseBloom checks the header first, above
+// all against the length of b.
 func parseBloom(b []byte) (*bloom.BloomFilter, error) {
 	r := reader{b: b}
 	m, k, length := r.uint64("m"), r.uint64("k"), r.uint64("length")
@@ -154,8 +154,8 @@ func parseBloom(b []byte) (*bloom.BloomFilter, error) {
 	return f, nil
 }
 
-// checkFill refuses a filter that says yes to too much: at 0.6 even one of many
-// functions is far above its rate. Bits behind m must not be set.
+// checkFill refuses a filter that matches too much: with 0.6 of its bits set, even one with
+// many functions is far above its error rate. Bits after m must not be set.
 func checkFill(words []byte, m uint64) error {
 	ones := uint64(0)
 	for i := 0; i < len(words); i += 8 {
@@ -165,7 +165,7 @@ func checkFill(words []byte, m uint64) error {
 		return malformed("bloom: %d of %d bits are set, want at most 0.6", ones, m)
 	}
 	if last := binary.BigEndian.Uint64(words[len(words)-8:]); m%64 != 0 && last>>(m%64) != 0 {
-		return malformed("bloom: bits behind m are set")
+		return malformed("bloom: bits after m are set")
 	}
 	return nil
 }

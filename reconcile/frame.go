@@ -7,41 +7,41 @@ import (
 	"math/bits"
 )
 
-// Every frame is the two bytes of magic, the version, its kind, the length of its
-// body as a uvarint, and the body. The first byte cannot stand in UTF-8, so no
-// text is taken for a frame.
+// Every frame has two magic bytes, the version, its kind, the length of its body as a
+// uvarint, and the body. The first byte is not valid in UTF-8, so a text is never taken for
+// a frame.
 const (
 	magic0  = 0xf5
 	magic1  = 0x72
 	version = 1
 )
 
-// A kind says what a frame's body is.
+// A kind is the kind of a frame.
 type kind byte
 
 const (
-	kindSummary kind = 1  // who asks, about what, and the Sum
-	kindGaps    kind = 2  // the stretches in which the asker is whole
-	kindList    kind = 3  // short hashes of all that the asker holds
+	kindSummary kind = 1  // first frame of a request: the range and the Sum
+	kindGaps    kind = 2  // the ranges in which the requester is complete
+	kindList    kind = 3  // short hashes of all events of the requester
 	kindBloom   kind = 4  // a bloom filter
 	kindSketch  kind = 5  // cells of a rateless IBLT
 	kindInverse kind = 6  // an inverse bloom filter
 	kindLeaves  kind = 7  // a digest for each block
-	kindBlocks  kind = 8  // blocks of which all items are wanted
-	kindWhere   kind = 9  // in place of a summary: where events stand
-	kindAnswer  kind = 16 // what is said to a summary, and to what follows it
-	kindStubs   kind = 17 // where events stand
+	kindBlocks  kind = 8  // blocks whose items are requested
+	kindWhere   kind = 9  // a stub request, instead of a summary
+	kindAnswer  kind = 16 // the response to a summary and its second frame
+	kindStubs   kind = 17 // the response to a stub request
 )
 
-// Limits bound what a frame may cost. A field that is zero has the default.
+// Limits bound the cost of a frame. A field that is zero has the default.
 type Limits struct {
-	Body    int    // bytes of a request or an answer; 8 MiB
+	Body    int    // bytes of a request or a response; 8 MiB
 	Filter  int    // bytes of a filter; 4 MiB
 	Cells   int    // cells of a sketch; 65,536
 	Leaves  int    // digests of blocks in a message; 16,384
-	Missing int    // items that one answer lists; 65,536
-	Stubs   int    // stubs of one answer; 262,144
-	Items   uint64 // events that one answer may look at; 4,194,304
+	Missing int    // items in one response; 65,536
+	Stubs   int    // stubs in one response; 262,144
+	Items   uint64 // events read for one response; 4,194,304
 }
 
 func (l Limits) orDefaults() Limits {
@@ -56,20 +56,20 @@ func (l Limits) orDefaults() Limits {
 	}
 }
 
-// Bounds that are the same for all.
+// Bounds that Limits do not change.
 const (
 	maxCount   = 1 << 40 // events of a set; keeps sums of counts far from overflow
 	maxList    = 64      // short hashes of a list
-	maxSpans   = 1 << 18 // spans of a gap list: 4 MiB of them
+	maxSpans   = 1 << 18 // spans of a list of gaps, 4 MiB
 	maxHashes  = 32      // hash functions of a bloom filter
 	minBits    = 64      // bits of a bloom filter
 	headerSize = 4
 )
 
-// A FrameError says what is wrong with a frame. Over HTTP it is 413 if TooLarge,
-// else 400.
+// A FrameError reports an invalid frame, or one that exceeds Limits. Over HTTP its status
+// is 413 if TooLarge, else 400.
 type FrameError struct {
-	TooLarge bool // a frame that asks for less may be taken
+	TooLarge bool // a smaller request may be accepted
 	Detail   string
 }
 
@@ -83,8 +83,8 @@ func frameTooLarge(format string, args ...any) error {
 	return &FrameError{TooLarge: true, Detail: fmt.Sprintf(format, args...)}
 }
 
-// appendFrame appends the frame around what body appends to b. The body is written
-// in place and then moved up to its header, since it may be large.
+// appendFrame appends a frame to b whose body is what body appends. The body may be large,
+// so it is written in place and then moved up to its header.
 func appendFrame(b []byte, k kind, body func([]byte) []byte) []byte {
 	var header [headerSize + binary.MaxVarintLen64]byte
 	start := len(b)
@@ -96,13 +96,13 @@ func appendFrame(b []byte, k kind, body func([]byte) []byte) []byte {
 	return b[:start+len(h)+len(written)]
 }
 
-// cutFrame cuts the first frame off b, which is not empty.
+// cutFrame splits the first frame off b, which must not be empty.
 func cutFrame(b []byte) (k kind, body, rest []byte, err error) {
 	if len(b) < headerSize || b[0] != magic0 || b[1] != magic1 {
 		return 0, nil, nil, malformed("does not begin with %#x %#x", magic0, magic1)
 	}
 	if b[2] != version {
-		return 0, nil, nil, malformed("version %d: this side knows %d", b[2], version)
+		return 0, nil, nil, malformed("version %d is not supported, only %d", b[2], version)
 	}
 	k = kind(b[3])
 	r := reader{b: b[headerSize:]}
@@ -111,8 +111,7 @@ func cutFrame(b []byte) (k kind, body, rest []byte, err error) {
 	return k, body, r.b, r.err
 }
 
-// A reader takes a body apart. The first thing that is wrong sticks; everything
-// read after it is zero.
+// A reader parses a body. It keeps its first error; after an error, all values are zero.
 type reader struct {
 	b   []byte
 	err error
@@ -124,8 +123,8 @@ func (r *reader) setError(err error) {
 	}
 }
 
-// uvarint reads an integer up to most in its shortest form, so that there are
-// never two frames that say the same.
+// uvarint reads an integer up to most. It accepts only the shortest form, so that no two
+// frames mean the same.
 func (r *reader) uvarint(what string, most uint64) uint64 {
 	if r.err != nil {
 		return 0
@@ -146,8 +145,8 @@ func (r *reader) uvarint(what string, most uint64) uint64 {
 	return v
 }
 
-// readCount is uvarint for a number of things of which each needs a byte at least:
-// one that cannot be is refused before anything is made for it.
+// readCount reads a number of things that take at least a byte each. It refuses a number that
+// is larger than the rest of the body before anything is allocated for it.
 func (r *reader) readCount(what string, most uint64) int {
 	n := r.uvarint(what, most)
 	if r.err == nil && n > uint64(len(r.b)) {
@@ -157,7 +156,7 @@ func (r *reader) readCount(what string, most uint64) int {
 	return int(n)
 }
 
-// limited is count with a limit of this side.
+// limited is like count, with a limit of the reading side.
 func (r *reader) limited(what string, limit int) int {
 	n := r.readCount(what, maxCount)
 	if r.err == nil && n > limit {
@@ -167,7 +166,7 @@ func (r *reader) limited(what string, limit int) int {
 	return n
 }
 
-// readBytes returns the next n bytes. They are not copied.
+// readBytes returns the next n bytes, without copying them.
 func (r *reader) readBytes(what string, n int) []byte {
 	if r.err == nil && (n < 0 || n > len(r.b)) {
 		r.setError(malformed("%s: want %d bytes, %d are left", what, n, len(r.b)))
@@ -201,10 +200,10 @@ func (r *reader) uint32(what string) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// checkEnd returns what was wrong, or that something is left.
+// checkEnd returns the first error, or an error if bytes are left.
 func (r *reader) checkEnd() error {
 	if r.err == nil && len(r.b) > 0 {
-		r.setError(malformed("%d bytes are left behind the body", len(r.b)))
+		r.setError(malformed("%d bytes are left after the body", len(r.b)))
 	}
 	return r.err
 }

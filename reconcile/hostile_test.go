@@ -102,7 +102,7 @@ func hostileRequests() []hostile {
 		{"bloom: 39 of 64 ones", behind(kindBloom, bloomBody(64, 1, 64, []byte{0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0})), false, "set"},
 		{"bloom: trailing bytes", behind(kindBloom, bloomBody(64, 1, 64, words(1, 0)), 0), false, "bits for m"},
 		{"bloom: a trailing word", behind(kindBloom, bloomBody(64, 1, 64, words(2, 0))), false, "bits for m"},
-		{"bloom: bits behind m", behind(kindBloom, bloomBody(65, 1, 65, be(words(1, 0), 0x80, 0, 0, 0, 0, 0, 0, 0))), false, "behind m"},
+		{"bloom: bits behind m", behind(kindBloom, bloomBody(65, 1, 65, be(words(1, 0), 0x80, 0, 0, 0, 0, 0, 0, 0))), false, "bits after m"},
 		{"bloom: half a header", behind(kindBloom, bloomBody(64, 1, 64, nil)[:30]), false, "want 8"},
 		{"bloom: nothing", behind(kindBloom), false, "salt"},
 		{"bloom: 5 MiB", behind(kindBloom, make([]byte, 5<<20)), true, "filter"},
@@ -113,7 +113,7 @@ func hostileRequests() []hostile {
 		{"inverse: 2^17 slots of nothing", behind(kindInverse, salt0, 1, uint64(1)<<17), false, "slots"},
 		{"inverse: hashes missing", behind(kindInverse, salt0, 1, 8, 0xff, digest0), false, "used"},
 		{"inverse: hashes too many", behind(kindInverse, salt0, 1, 8, 0, digest0), false, "used"},
-		{"inverse: slots behind the last", behind(kindInverse, salt0, 1, 1, 0x2, digest0), false, "behind"},
+		{"inverse: slots behind the last", behind(kindInverse, salt0, 1, 1, 0x2, digest0), false, "slots after"},
 
 		{"sketch: no cells", behind(kindSketch, salt0, 0), false, "cells"},
 		{"sketch: 2^40 cells", behind(kindSketch, salt0, uint64(1)<<40), false, "cells"},

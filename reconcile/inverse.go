@@ -7,23 +7,23 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// slots are the slots of an inverse bloom filter (Hodges, "The opposite of a
-// bloom filter", 2012): each holds one hash of those that belong there. It may have
-// forgotten what it saw, but since the slots hold whole hashes it never claims
-// what it did not see. It is large; it is here for those who speak nothing else.
+// slots are the slots of an inverse bloom filter (Hodges, "The opposite of a bloom
+// filter", 2012). Each holds one of the hashes that map to it. The filter may forget
+// hashes, but never claims one that was not added, since the slots hold whole hashes. It is
+// large, and exists for clients that support no other filter.
 type slots struct {
-	used   []byte // a bit for each slot, the first one the lowest of the first byte
+	used   []byte // one bit for each slot, starting with the lowest bit of the first byte
 	hashes []event.Hash
 }
 
 const maxSlots = 1 << 17 // 4 MiB of hashes
 
-// MaxFullSlots is the most slots of an inverse filter of any number of items whose frame is
-// no longer than the default Limits.
+// MaxFullSlots is the most slots of an inverse filter that fits into a frame of the default
+// Limits even if all slots are used.
 const MaxFullSlots = 130_000
 
-// NewInverse returns an inverse bloom filter of n items with m slots, at least 1.
-// One with more than 131,072 is refused by whoever reads it.
+// NewInverse returns an inverse bloom filter of n items with m slots, at least 1. Readers
+// refuse a filter with more than 131,072 slots.
 func NewInverse(items Items, n uint64, m int, salt Salt) (*Filter, error) {
 	f := &Filter{Count: n, salt: salt, key: salt.keyer(), slots: newSlots(max(1, m))}
 	for it, err := range items {
@@ -37,8 +37,8 @@ func NewInverse(items Items, n uint64, m int, salt Salt) (*Filter, error) {
 
 func newSlots(m int) *slots { return &slots{make([]byte, (m+7)/8), make([]event.Hash, m)} }
 
-// putHash puts h in its place. Of those that share one, which stays depends on the salt
-// and not on their order: what is forgotten this time is likely to stay the next.
+// putHash adds h to its slot. If hashes share a slot, the salt and not their order decides which
+// one stays, so that a hash that this filter forgets is likely to be in the next.
 func (s *slots) putHash(key keyer, h event.Hash) {
 	short := key.shortHash(&h)
 	i := s.slotOf(short)
@@ -79,7 +79,7 @@ func parseSlots(r *reader) *slots {
 		n += bits.OnesCount8(c)
 	}
 	if r.err == nil && m%8 != 0 && used[m/8]>>(m%8) != 0 {
-		r.setError(malformed("inverse: slots behind the last are used"))
+		r.setError(malformed("inverse: slots after the last are used"))
 	}
 	if r.err == nil && len(r.b) != n*len(event.Hash{}) {
 		r.setError(malformed("inverse: %d bytes for %d used slots", len(r.b), n))
@@ -101,8 +101,8 @@ func parseSlots(r *reader) *slots {
 // Inverse reports whether f is an inverse filter.
 func (f *Filter) Inverse() bool { return f.slots != nil }
 
-// Hashes returns the hashes that an inverse filter has kept, which may be fewer than
-// were put in. A bloom filter has none.
+// Hashes returns the hashes in an inverse filter, which may be fewer than were added. For
+// a bloom filter, it returns none.
 func (f *Filter) Hashes() (hashes []event.Hash) {
 	if f.slots == nil {
 		return nil

@@ -11,26 +11,25 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// An Item names one event of a Set. ID and Time are zero where ids are not
-// shared.
+// An Item identifies an event of a Set. ID and Time are zero if ids are not shared.
 type Item struct {
 	ID   event.ID
 	Time event.Time
 	Hash event.Hash
 }
 
-// Compare is the order of a Set. Where ids are not shared it is that of the
-// hashes.
+// Compare compares two items in the order of a Set: by id if ids are shared, else by hash.
+// It returns -1, 0 or +1.
 func (it Item) Compare(other Item) int {
 	return cmp.Or(cmp.Compare(it.ID, other.ID), it.Hash.Compare(other.Hash), cmp.Compare(it.Time, other.Time))
 }
 
-// Items is a Set's items in order, each once. An error is the last thing yielded.
+// Items yields each item of a Set once, in order. An error is the last thing yielded.
 type Items = iter.Seq2[Item, error]
 
-// A Sum says how many events a set has and which they are. Where ids are shared,
-// Digest is that of package window and Last is the newest id. Between different
-// logs Digest is SHA-256 over the hashes in ascending order, and Last is zero.
+// A Sum is the number of events in a set and a digest of them. If ids are shared, Digest is
+// that of package window and Last is the newest id. Between different logs, Digest is
+// SHA-256 over the hashes in ascending order, and Last is zero.
 type Sum struct {
 	Count  uint64
 	Digest window.Digest
@@ -40,11 +39,10 @@ type Sum struct {
 // Equal reports whether s and t are sums of the same events.
 func (s Sum) Equal(t Sum) bool { return s.Count == t.Count && s.Digest == t.Digest }
 
-// ErrOrder is returned for a Set whose items are not in order, or stand twice.
+// ErrOrder is returned for a Set whose items are not in order, or not unique.
 var ErrOrder = errors.New("the items of a set are out of order")
 
-// SumOf reads items, which must be in order, and returns their Sum. It holds
-// nothing of them in memory.
+// SumOf returns the Sum of items, which must be in order. It does not keep them in memory.
 func SumOf(items Items, shared bool) (Sum, error) {
 	if shared {
 		return sumOfIDs(items)
@@ -52,7 +50,7 @@ func SumOf(items Items, shared bool) (Sum, error) {
 	return sumOfHashes(items)
 }
 
-// sumOfIDs is window.DigestOf without holding the leaves.
+// sumOfIDs computes window.DigestOf without keeping the leaves in memory.
 func sumOfIDs(items Items) (sum Sum, err error) {
 	h := sha256.New()
 	noteLast := func(yield func(Item, error) bool) {
@@ -87,8 +85,8 @@ func sumOfHashes(items Items) (sum Sum, err error) {
 	return sum, err
 }
 
-// inOrder calls f with each item until f returns false, and fails if one does not
-// come after the one before it.
+// inOrder calls f with each item until f returns false. It returns ErrOrder if an item does
+// not come after the one before it.
 func inOrder(items Items, f func(Item) bool) error {
 	var last Item
 	first := true
@@ -107,8 +105,8 @@ func inOrder(items Items, f func(Item) bool) error {
 	return nil
 }
 
-// key is the place of an item among 2^64, from which the number of its block is
-// made: its id, or the leading bits of its hash.
+// key returns the place of an item among 2^64, which determines its block: its id − 1, or
+// the leading bits of its hash.
 func (it Item) key(shared bool) uint64 {
 	if shared {
 		return uint64(it.ID) - 1

@@ -9,60 +9,58 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Peer answers requests: bytes that AppendTo of a Request made, with bytes that
-// AppendTo of a Response made. An error that wraps a FrameError which is TooLarge
-// says that the peer would answer something cheaper; any other ends the
-// negotiation.
+// A Peer sends a request, as encoded by Request.AppendTo, and returns the response, as
+// encoded by Response.AppendTo. If the error wraps a FrameError with TooLarge, Negotiate
+// tries a cheaper request; any other error ends the negotiation.
 type Peer interface {
 	Ask(ctx context.Context, request []byte) (response []byte, err error)
 }
 
-// A Config says how to negotiate. The zero Config works.
+// A Config configures Negotiate. The zero Config works.
 type Config struct {
-	// Strategy is what is tried once the sums differ. If it is Auto, the plan
-	// picks. One that does not apply, or does not get there, ends in Exact.
+	// Strategy is the strategy if the sums differ. If it is Auto, the plan picks one.
+	// If it does not apply or does not find the whole difference, Exact follows.
 	Strategy Strategy
 
-	// MaxRounds is how many requests are sent before Exact. If zero, 8.
+	// MaxRounds is the maximum number of requests before Exact. If zero, 8.
 	MaxRounds int
 
-	// Salt returns a salt that nobody can know before. If nil, crypto/rand.
+	// Salt returns an unpredictable salt. If nil, crypto/rand is used.
 	Salt func() Salt
 
-	// Limits bound what is sent and what is read. Where the peer has tighter
-	// ones it says so.
+	// Limits bound the requests that are sent and the responses that are read. The
+	// peer may refuse requests because its own limits are lower.
 	Limits Limits
 }
 
-// maxCorrections is how often a strategy that should have found everything may be
-// followed by another before Exact.
+// maxCorrections is how many times a strategy may fail to find the whole difference before
+// Exact follows.
 const maxCorrections = 3
 
-// maxExact bounds the requests of Exact, of which each brings a block at least.
+// maxExact is the maximum number of requests of Exact. Each brings at least one block.
 const maxExact = 256
 
-// A Result says what two sides lack of each other.
+// A Result is the difference between two sides.
 type Result struct {
-	// Span is the stretch of the peer's log, its end pinned when first asked.
+	// Span is the range of the peer's log, with the end as of the first request.
 	Span window.Span
 
-	// Sum is what the peer has in Span. Whoever has pulled Pull and fetched
-	// Missing holds that, with nothing of Extra counted in.
+	// Sum is the Sum of the peer's events in Span. A side that pulls Pull and fetches
+	// Missing has it, not counting Extra.
 	Sum Sum
 
-	// Missing is what this side lacks, and Extra what the peer lacks, in order.
+	// Missing are the events that this side lacks, and Extra those that the peer
+	// lacks, in order.
 	Missing, Extra []Item
 
-	// Pull are stretches of which everything is to be pulled; Missing and Extra
-	// say nothing of them.
+	// Pull are the ranges to pull as a whole. Missing and Extra do not cover them.
 	Pull window.Spans
 
-	// Proven reports that outside of Pull the digests agree; by what the peer
-	// says, if the Outcome is Prefix. It is false if nothing better was left than
-	// to pull all of Span.
+	// Proven reports that the digests agree outside of Pull; if Outcome is Prefix, the
+	// peer says so. It is false if all of Span must be pulled.
 	Proven bool
 
-	// Outcome is what ended the negotiation, and Why says so in words.
+	// Outcome is the strategy that ended the negotiation, and Why explains it.
 	Outcome Strategy
 	Why     string
 
@@ -70,16 +68,16 @@ type Result struct {
 	Rounds []Round
 }
 
-// A Round is one request and its answer.
+// A Round is one request and its response.
 type Round struct {
 	Strategy Strategy
-	Why      string // why it was picked
+	Why      string // why Strategy was picked
 	Up, Down int    // bytes of the request and of the response
-	Listed   int    // bytes of Down that name missing events; sending those instead makes them unnecessary
+	Listed   int    // bytes of Down that list missing events
 }
 
-// Bytes returns the bytes of all rounds, there and back, and how many of them name
-// missing events.
+// Bytes returns the total bytes of all requests and of all responses, and how many of the
+// latter list missing events.
 func (r *Result) Bytes() (up, down, listed int) {
 	for _, round := range r.Rounds {
 		up, down, listed = up+round.Up, down+round.Down, listed+round.Listed
@@ -87,11 +85,11 @@ func (r *Result) Bytes() (up, down, listed int) {
 	return up, down, listed
 }
 
-// Negotiate finds out what local and peer lack of each other. What either log
-// takes on meanwhile lies behind Span and is not looked at.
+// Negotiate finds the events that local and peer lack of each other. Events that are
+// appended to either log meanwhile are after Span and not compared.
 //
-// An error means that nothing is known: the peer could not be asked, its answers
-// are none, or local could not be read.
+// After an error, nothing is known: a request failed, a response was invalid, or local
+// could not be read.
 func Negotiate(ctx context.Context, local Set, peer Peer, cfg Config) (*Result, error) {
 	if cfg.MaxRounds == 0 {
 		cfg.MaxRounds = 8
@@ -102,7 +100,7 @@ func Negotiate(ctx context.Context, local Set, peer Peer, cfg Config) (*Result, 
 	cfg.Limits = cfg.Limits.orDefaults()
 	v, err := newView(local)
 	if err != nil {
-		return nil, fmt.Errorf("read the own set: %w", err)
+		return nil, fmt.Errorf("read the local set: %w", err)
 	}
 	n := &negotiation{Config: cfg, ctx: ctx, peer: peer, view: v, gaps: -1}
 	if err := n.runRounds(); err != nil {
@@ -122,7 +120,7 @@ type negotiation struct {
 	peer Peer
 	view *view
 
-	theirs      Sum // of the stretch of view
+	theirs      Sum // the peer's, of the range of view
 	guess       guess
 	held        window.Spans
 	gaps        int // bytes of the list of gaps; -1 if there is none
@@ -142,8 +140,8 @@ func (n *negotiation) conclude(by Strategy, format string, args ...any) {
 	n.res.Outcome, n.res.Why = by, fmt.Sprintf(format, args...)
 }
 
-// pullAll leaves everything to be pulled. What was learned is dropped: if the peer
-// contradicts itself, none of it can be believed.
+// pullAll ends the negotiation with everything to pull. It drops what was learned: if the
+// peer contradicts itself, none of it can be trusted.
 func (n *negotiation) pullAll(why string) {
 	n.done, n.res.Proven = true, false
 	n.res.Outcome, n.res.Why = Pull, why
@@ -183,7 +181,7 @@ func (n *negotiation) runRounds() error {
 	return nil
 }
 
-// refused reports whether the peer, or this side, found something too large.
+// refused reports whether the peer or this side refused a frame as too large.
 func refused(err error) bool {
 	var f *FrameError
 	return errors.As(err, &f) && f.TooLarge
@@ -193,7 +191,7 @@ func (n *negotiation) newRequest() *Request {
 	return &Request{Shared: n.view.base.Shared(), Span: n.view.span, Sum: n.view.sum}
 }
 
-// askPeer sends one request. It counts as a round of what strategy says.
+// askPeer sends one request, as a round of strategy.
 func (n *negotiation) askPeer(req *Request, strategy Strategy, why string) (*Response, error) {
 	if err := n.ctx.Err(); err != nil {
 		return nil, err
@@ -217,17 +215,17 @@ func (n *negotiation) askPeer(req *Request, strategy Strategy, why string) (*Res
 	return resp, nil
 }
 
-// A list of gaps goes along with the first request if it is no longer than this.
+// freeGaps is the most bytes of a list of gaps in the first request.
 const freeGaps = 4096
 
-// hello tells the sums. Most negotiations end here.
+// hello exchanges the sums, which ends most negotiations.
 func (n *negotiation) hello() error {
 	v := n.view
 	req := n.newRequest()
 	if err := n.offerGaps(req); err != nil {
 		return err
 	}
-	resp, err := n.askPeer(req, req.Strategy(), "the sums are told first")
+	resp, err := n.askPeer(req, req.Strategy(), "the sums come first")
 	if refused(err) && req.body != nil {
 		req.body = nil
 		resp, err = n.askPeer(req, Summary, "the gaps were refused")
@@ -239,11 +237,11 @@ func (n *negotiation) hello() error {
 	v.span = n.res.Span
 	switch {
 	case v.sum.Equal(resp.Sum):
-		n.conclude(Equal, "both sides have the same %d", resp.Sum.Count)
+		n.conclude(Equal, "both sides have the same %d events", resp.Sum.Count)
 		return nil
 	case v.sum.Count == 0:
 		n.res.Pull = window.Union(n.res.Span)
-		n.conclude(Empty, "nothing is held of %d", resp.Sum.Count)
+		n.conclude(Empty, "none of %d events are held", resp.Sum.Count)
 		return nil
 	case resp.Sum.Count == 0:
 		return n.peerEmpty()
@@ -252,7 +250,7 @@ func (n *negotiation) hello() error {
 		n.narrow(resp)
 	}
 	if resp.Prefix {
-		n.conclude(Prefix, "the first %d of %d are held", v.sum.Count, resp.Sum.Count)
+		n.conclude(Prefix, "the first %d of %d events are held", v.sum.Count, resp.Sum.Count)
 		return nil
 	}
 	if n.theirs.Count > n.Limits.Items {
@@ -263,11 +261,11 @@ func (n *negotiation) hello() error {
 	if req.body == nil {
 		return n.measureGaps()
 	}
-	return n.learned(plan{strategy: Gaps, why: "the gaps were told with the sums"}, req, resp)
+	return n.learned(plan{strategy: Gaps, why: "the gaps were sent with the sums"}, req, resp)
 }
 
-// offerGaps adds a list of gaps to the first request if that is short and says
-// more than the Sum does.
+// offerGaps adds a list of gaps to the first request if it is short and says more than the
+// Sum.
 func (n *negotiation) offerGaps(req *Request) error {
 	if !req.Shared || req.Sum.Count == 0 || n.Strategy != Auto && n.Strategy != Gaps {
 		return nil
@@ -281,8 +279,8 @@ func (n *negotiation) offerGaps(req *Request) error {
 	return nil
 }
 
-// measureGaps finds out what a list of gaps would take. Windows do not know what
-// was learned since, so theirs are told once only.
+// measureGaps measures the size of a list of gaps. A Holder's ranges do not include what
+// was learned since, so they are sent only once.
 func (n *negotiation) measureGaps() error {
 	_, isHolder := n.view.base.(Holder)
 	if !n.view.base.Shared() || isHolder && len(n.view.added) > 0 {
@@ -304,15 +302,14 @@ func (n *negotiation) peerEmpty() error {
 		return err
 	}
 	if !n.view.sum.Equal(n.theirs) {
-		n.pullAll("the peer has nothing, and a digest of something")
+		n.pullAll("the peer has no events, but the digest of some")
 		return nil
 	}
-	n.conclude(Empty, "the peer has nothing")
+	n.conclude(Empty, "the peer has no events")
 	return nil
 }
 
-// narrow leaves what lies behind the last event that is held to be pulled: there
-// is nothing to find out about it.
+// narrow leaves the range after the last held event to be pulled: nothing of it is held.
 func (n *negotiation) narrow(resp *Response) {
 	last := n.view.sum.Last
 	n.res.Pull = window.Union(window.Span{From: last, To: resp.To})
@@ -322,8 +319,8 @@ func (n *negotiation) narrow(resp *Response) {
 	}
 }
 
-// recount takes the guess from the counts alone: the difference is at least that
-// of the counts.
+// recount sets the guess from the counts: the sets differ by at least the difference of
+// the counts.
 func (n *negotiation) recount() {
 	diff := n.diff()
 	n.guess = guess{max(0, diff), max(0, -diff)}
@@ -331,10 +328,10 @@ func (n *negotiation) recount() {
 
 func (n *negotiation) diff() float64 { return float64(n.theirs.Count) - float64(n.view.sum.Count) }
 
-// nextPlan returns what to try.
+// nextPlan returns the next plan.
 func (n *negotiation) nextPlan() plan {
 	count, peer := n.view.sum.Count, n.theirs.Count
-	forced := plan{strategy: n.Strategy, why: "it was asked for"}
+	forced := plan{strategy: n.Strategy, why: "the strategy was requested"}
 	cannot := func(why string) plan { return plan{strategy: Exact, why: why} }
 	switch n.Strategy {
 	case Auto:

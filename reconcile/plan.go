@@ -5,48 +5,48 @@ import (
 	"math"
 )
 
-// A guess says about how many events each side lacks.
+// A guess is an estimate of how many events each side lacks.
 type guess struct{ missing, extra float64 }
 
 func (g guess) total() float64 { return g.missing + g.extra }
 
-// A plan is what to do next, and why.
+// A plan is the next step, and the reason for it.
 type plan struct {
 	strategy Strategy
 	why      string
 	cells    int // of a sketch
-	up, back int // hash functions of the bloom filters there and back; zero for none
+	up, back int // hash functions of the bloom filters of the request and the response; zero for none
 }
 
-// The rates of bloom filters: what they wrongly hide is cheap to repair with a
-// sketch, so a large one is best there, and a small one where only another filter
-// can repair it.
+// Hash functions of bloom filters. Events that a filter wrongly hides are cheap to find
+// with a sketch, so with one a high error rate is best. A low rate is best if only
+// another filter can find them.
 const (
 	fewestHashes = 2
 	mostHashes   = 7
 	aloneHashes  = 7
 )
 
-// probeCells is a sketch that is sent when nothing is known: it peels if few
-// events differ, and tells about how many if not.
+// probeCells is the size of the first sketch, when nothing is known. It peels if few
+// events differ. Otherwise it yields an estimate of how many do.
 const probeCells = 32
 
-// cellsFor returns how many cells peel with d differences, almost always.
+// cellsFor returns the number of cells that almost always peel with d differences.
 func cellsFor(d float64) int {
 	return max(probeCells, int(math.Ceil(1.35*d+3.5*math.Sqrt(d)+8)))
 }
 
-// pick is the rule by which Auto goes on after the sums differ, within limits. A
-// short list is exact at once. A list of gaps has a known price and is exact, too.
-// Then it is a sketch as long as few events differ; above about five in a hundred
-// it is a bloom filter, whose price does not grow with the difference, and later a
-// sketch for what that hid. Since that takes a round more, it must save a fifth.
+// pick returns the plan of Auto if the sums differ, within limits. A short list is exact
+// at once. A list of gaps has a known cost and is exact as well. Otherwise a sketch is
+// cheapest if few events differ. Above about five in a hundred it is a bloom filter, whose
+// cost does not grow with the difference, and later a sketch for the events that the filter
+// hid. Because that takes one more round, it must save a fifth.
 //
-// gaps is what a list of gaps takes, or -1; least is how many cells a sketch must
-// have because fewer were not enough.
+// gaps is the size of a list of gaps in bytes, or -1; least is the minimum number of cells
+// of a sketch, because fewer were not enough.
 func pick(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
 	if n <= maxList {
-		return plan{strategy: List, why: fmt.Sprintf("%d hashes are few", n)}
+		return plan{strategy: List, why: fmt.Sprintf("a list of %d hashes is short", n)}
 	}
 	best, cost := plan{}, math.Inf(1)
 	offer := func(p plan, c float64) {
@@ -56,7 +56,7 @@ func pick(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
 	}
 	if cells := max(least, cellsFor(g.total())); cells <= limits.Cells {
 		c := float64(cells) * cellBytes
-		offer(plan{strategy: Sketch, cells: cells, why: fmt.Sprintf("about %.0f of %d differ: a sketch takes %.0f bytes", g.total(), max(n, peer), c)}, c)
+		offer(plan{strategy: Sketch, cells: cells, why: fmt.Sprintf("about %.0f of %d events differ: a sketch takes %.0f bytes", g.total(), max(n, peer), c)}, c)
 	}
 	for k := fewestHashes; k <= mostHashes; k++ {
 		up, back := bloomBytes(n, k), bloomBytes(peer, k)
@@ -73,16 +73,16 @@ func pick(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
 			c := 1.25 * (f.bytes + float64(cellsFor(f.left.total()))*cellBytes)
 			if f.largest <= float64(limits.Filter) {
 				f.strategy = Bloom
-				f.why = fmt.Sprintf("about %.0f of %d differ: a filter of one in %.0f takes %.0f bytes", g.total(), max(n, peer), 1/hidden, f.bytes)
+				f.why = fmt.Sprintf("about %.0f of %d events differ: a filter with 1 false positive in %.0f takes %.0f bytes", g.total(), max(n, peer), 1/hidden, f.bytes)
 				offer(f.plan, c)
 			}
 		}
 	}
 	if gaps >= 0 {
-		offer(plan{strategy: Gaps, why: fmt.Sprintf("the gaps take %d bytes", gaps)}, float64(gaps))
+		offer(plan{strategy: Gaps, why: fmt.Sprintf("a list of gaps takes %d bytes", gaps)}, float64(gaps))
 	}
 	if best.strategy == Auto {
-		return plan{strategy: Exact, why: fmt.Sprintf("%d and %d are too many for a sketch and for a filter", n, peer)}
+		return plan{strategy: Exact, why: fmt.Sprintf("%d and %d events are too many for a sketch or a filter", n, peer)}
 	}
 	return best
 }

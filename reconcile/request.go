@@ -7,30 +7,29 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Request is what the asking side sends: its Sum, and at most one frame more
-// that says more about what it holds.
+// A Request describes the requester's set: its Sum, and at most one further frame.
 type Request struct {
-	// Shared reports whether ids are shared; the set that answers must say the
-	// same.
+	// Shared reports whether ids are shared. It must be the same for the responder's
+	// set.
 	Shared bool
 
-	// Span is the stretch that is asked about, in positions of the answering
-	// side. To is event.MaxID for the head; the answer pins it.
+	// Span is the range to compare, in positions of the responder. To is event.MaxID
+	// for the head; the response then has the fixed end.
 	Span window.Span
 
-	// Sum is that of all that the asking side holds there. A Last above the head
-	// comes from another log.
+	// Sum is the Sum of all events of the requester in the range. A Last above the
+	// head is from another log.
 	Sum Sum
 
-	// Back, if not zero, asks for a bloom filter of the answering side's set with
-	// so many hash functions, and BackSalt for its salt.
+	// Back, if not zero, requests a bloom filter of the responder's set with that many
+	// hash functions, and with the salt BackSalt.
 	Back     int
 	BackSalt Salt
 
 	body body
 }
 
-// Strategy says what the request carries beside the Sum.
+// Strategy returns the strategy of the request's second frame, or Summary.
 func (r *Request) Strategy() Strategy {
 	if r.body == nil {
 		return Summary
@@ -38,36 +37,36 @@ func (r *Request) Strategy() Strategy {
 	return r.body.strategy()
 }
 
-// A body is the second frame of a request, of one of the kinds below.
+// A body is the second frame of a request: one of the types below, or a *Filter.
 type body interface {
 	strategy() Strategy
 	appendTo(b []byte) []byte
 }
 
-// gaps are the stretches in which the asker is whole.
+// gaps are the ranges in which the requester is complete.
 type gaps struct{ held window.Spans }
 
-// A list has the short hashes of all that the asker holds, in ascending order.
+// A list has the short hashes of all events of the requester, in ascending order.
 type list struct {
 	salt   Salt
 	shorts []uint64
 }
 
-// sketched is a sketch of n items, as many as the Sum counts.
+// sketched is a sketch of n items, where n is the Count of the Sum.
 type sketched struct {
 	salt  Salt
 	n     uint64
 	cells sketch
 }
 
-// leaves are the digests of the asker's blocks. Block b has the items whose key
-// is b after it was shifted to the right.
+// leaves are the digests of the requester's blocks. Block b has the items with
+// key >> shift == b.
 type leaves struct {
 	shift int
 	of    []leaf
 }
 
-// blocks are the numbers of blocks, in ascending order, whose items are wanted.
+// blocks are the numbers of blocks whose items are requested, in ascending order.
 type blocks struct {
 	shift   int
 	numbers []uint64
@@ -131,8 +130,9 @@ func (r *reader) readSum() (s Sum) {
 	return s
 }
 
-// ParseRequest reads a request. Beside b it holds no more than 4 MiB with the
-// default limits, and nothing of what it refuses.
+// ParseRequest parses a request. Apart from b, it allocates at most 4 MiB with the default
+// limits, and nothing for parts that it refuses. It returns a FrameError if the request is
+// invalid or exceeds limits.
 func ParseRequest(b []byte, limits Limits) (*Request, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
@@ -154,7 +154,7 @@ func ParseRequest(b []byte, limits Limits) (*Request, error) {
 	case err != nil:
 		return nil, err
 	case len(rest) > 0:
-		return nil, malformed("%d bytes are left behind the request", len(rest))
+		return nil, malformed("%d bytes are left after the request", len(rest))
 	}
 	if req.body, err = parseBody(k, second, req, limits); err != nil {
 		return nil, err
@@ -183,11 +183,11 @@ func parseSummary(b []byte) (*Request, error) {
 	}
 	switch {
 	case flags&^flagShared != 0:
-		return nil, malformed("flags %#x: this side knows %#x", flags, flagShared)
+		return nil, malformed("flags %#x: only %#x is supported", flags, flagShared)
 	case req.Back > maxHashes:
-		return nil, malformed("back: %d hash functions, want at most %d", req.Back, maxHashes)
+		return nil, malformed("back: %d hash functions are more than %d", req.Back, maxHashes)
 	case req.Span.To < req.Span.From:
-		return nil, malformed("the stretch %s ends before it begins", req.Span)
+		return nil, malformed("the range %s ends before it begins", req.Span)
 	case req.Shared && (req.Sum.Last > req.Span.To || (req.Sum.Count > 0) != (req.Sum.Last > req.Span.From)):
 		return nil, malformed("last: %s of %d events in %s", req.Sum.Last, req.Sum.Count, req.Span)
 	}
@@ -223,14 +223,14 @@ func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
 		bs.numbers = parseAscending(&r, "blocks", limits.Leaves)
 		return bs, r.checkEnd()
 	}
-	return nil, malformed("kind %d: not known behind a summary", k)
+	return nil, malformed("kind %d is unknown after a summary", k)
 }
 
 func (g gaps) appendTo(b []byte) []byte {
 	return appendFrame(b, kindGaps, func(b []byte) []byte { return appendSpans(b, g.held) })
 }
 
-// appendSpans appends spans as what lies before and in each.
+// appendSpans appends the length of the gap before each span and of the span itself.
 func appendSpans(b []byte, spans window.Spans) []byte {
 	b = binary.AppendUvarint(b, uint64(len(spans)))
 	at := event.Beginning
@@ -242,7 +242,7 @@ func appendSpans(b []byte, spans window.Spans) []byte {
 	return b
 }
 
-// parseSpans reads spans that lie in within.
+// parseSpans parses spans, which must lie in within.
 func parseSpans(r *reader, within window.Span) window.Spans {
 	n := r.limited("spans", maxSpans)
 	if r.err == nil && 2*n > len(r.b) {
@@ -276,7 +276,7 @@ func appendShorts(b []byte, shorts []uint64) []byte {
 	return b
 }
 
-// parseShorts reads up to limit short hashes in ascending order.
+// parseShorts parses up to limit short hashes, which must be in ascending order.
 func parseShorts(r *reader, limit int) []uint64 {
 	n := r.limited("short hashes", limit)
 	if r.err == nil && 8*n > len(r.b) {
@@ -340,7 +340,7 @@ func parseAscending(r *reader, what string, limit int) []uint64 {
 	return numbers
 }
 
-// readAscending reads the ith of ascending numbers, the last of which was at.
+// readAscending reads the number at index i of an ascending sequence; at is the previous one.
 func (r *reader) readAscending(what string, i int, at uint64) uint64 {
 	step := r.uvarint(what, ^uint64(0)-at)
 	if r.err == nil && i > 0 && step == 0 {

@@ -8,50 +8,50 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Response is what the answering side says to one Request.
+// A Response is the responder's answer to a Request.
 type Response struct {
-	// To is the end of the stretch that was looked at, the head if that was
-	// asked for.
+	// To is the end of the compared range: the head, if the request was up to the
+	// head.
 	To event.ID
 
-	// Sum is that of all that the answering side has in the stretch; its Last is
-	// not told.
+	// Sum is the Sum of all events of the responder in the range, without Last.
 	Sum Sum
 
-	// Prefix reports that up to the Last of the request both sides have the same.
+	// Prefix reports that both sides have the same events up to the Last of the
+	// request.
 	Prefix bool
 
-	// UpTo is the Sum up to the Last of the request, if ids are shared, there is
-	// more behind it, and Prefix is not set.
+	// UpTo is the Sum up to the Last of the request, if ids are shared, later events
+	// exist, and Prefix is false.
 	UpTo *Sum
 
-	// Missing is what the asking side certainly lacks, in order. Behind a list of
-	// gaps it goes up to the Last of the request; to a request for blocks it is
-	// all that they hold, and to an inverse filter also what that has forgotten.
+	// Missing are events that the requester certainly lacks, in order. For a list of
+	// gaps they end at the Last of the request. For blocks they are all events in
+	// them. For an inverse filter they include those that the filter forgot.
 	Missing []Item
 
-	// Partial reports that there is more than fits, in Missing or in Blocks.
+	// Partial reports that Missing or Blocks is not complete, because more did not
+	// fit.
 	Partial bool
 
-	// Unknown are short hashes, under the salt of the request, of what only the
-	// asking side has.
+	// Unknown are the short hashes, under the salt of the request, of events that
+	// only the requester has.
 	Unknown []uint64
 
-	// Estimate is about how many events differ, if a sketch was too small.
-	// Otherwise it is zero.
+	// Estimate is about how many events differ, if a sketch was too small, else zero.
 	Estimate uint64
 
-	// Blocks are those that differ, to a request with leaves.
+	// Blocks are the blocks that differ, for a request with leaves.
 	Blocks []Block
 
-	// Covered is how many of the blocks asked for Missing has as a whole.
+	// Covered is the number of requested blocks whose events are all in Missing.
 	Covered int
 
-	// Filter is the answering side's own, if it was asked for.
+	// Filter is the responder's filter, if it was requested.
 	Filter *Filter
 }
 
-// The flags of an answer, which say what is in it.
+// The flags of a response: the optional parts that it has.
 const (
 	hasFilter byte = 1 << iota
 	hasUpTo
@@ -63,7 +63,7 @@ const (
 	isPrefix
 )
 
-// AppendTo appends the response's frames to b. shared is that of the request.
+// AppendTo appends the response's frames to b. shared is Shared of the request.
 func (p *Response) AppendTo(b []byte, shared bool) []byte {
 	b = appendFrame(b, kindAnswer, func(b []byte) []byte { return p.appendBody(b, shared) })
 	if p.Filter != nil {
@@ -110,7 +110,7 @@ func (p *Response) flags() (f byte) {
 	return f
 }
 
-// appendItems appends items: an id as how far it is from the one before.
+// appendItems appends items, each id as the difference to the previous one.
 func appendItems(b []byte, items []Item, shared bool) []byte {
 	b = slices.Grow(b, len(items)*(itemSize(shared)+2)+binary.MaxVarintLen64)
 	b = binary.AppendUvarint(b, uint64(len(items)))
@@ -138,7 +138,8 @@ func (p *Response) appendBlocks(b []byte) []byte {
 	return b
 }
 
-// ParseResponse reads the response to req.
+// ParseResponse parses the response to req. It returns a FrameError if the response is
+// invalid or exceeds limits.
 func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
@@ -149,7 +150,7 @@ func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
 		return nil, err
 	}
 	if k != kindAnswer {
-		return nil, malformed("kind %d: want an answer", k)
+		return nil, malformed("kind %d: want a response", k)
 	}
 	r := reader{b: body}
 	p := &Response{}
@@ -187,7 +188,7 @@ func (p *Response) parseParts(r *reader, req *Request, limits Limits) (flags byt
 	return flags
 }
 
-// itemSize is the least that an item takes.
+// itemSize returns the minimum size of an item in bytes.
 func itemSize(shared bool) int {
 	if shared {
 		return 1 + 8 + len(event.Hash{})
@@ -195,7 +196,7 @@ func itemSize(shared bool) int {
 	return len(event.Hash{})
 }
 
-// parseMissing reads items that lie in span and are in order.
+// parseMissing parses items, which must be in order and in span.
 func parseMissing(r *reader, shared bool, span window.Span, limit int) []Item {
 	n := r.limited("items", limit)
 	if r.err == nil && n > len(r.b)/itemSize(shared) {
@@ -237,11 +238,11 @@ func (p *Response) parseBlocks(r *reader, limit int) {
 	}
 }
 
-// checkAgainst refuses what no answer to req can say.
+// checkAgainst returns an error if p cannot be a response to req.
 func (p *Response) checkAgainst(req *Request) error {
 	switch {
 	case p.To < req.Span.From || p.To > req.Span.To || req.Span.To != event.MaxID && p.To != req.Span.To:
-		return malformed("to: %s for a stretch %s", p.To, req.Span)
+		return malformed("to: %s for the range %s", p.To, req.Span)
 	case uint64(len(p.Missing)) > p.Sum.Count:
 		return malformed("items: %d of a set of %d", len(p.Missing), p.Sum.Count)
 	case p.UpTo != nil && p.UpTo.Count > p.Sum.Count:
@@ -257,7 +258,7 @@ func (p *Response) parseOwnFilter(rest []byte, has bool, limits Limits) (err err
 	case has:
 		err = malformed("the filter is missing")
 	case len(rest) > 0:
-		err = malformed("%d bytes are left behind the answer", len(rest))
+		err = malformed("%d bytes are left after the response", len(rest))
 	}
 	return err
 }

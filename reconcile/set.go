@@ -8,31 +8,30 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Set is what one side holds of a stretch of the peer's log. It does not change
-// while it is used: what is appended meanwhile lies behind the stretch. A server
-// makes one of its file, [IDSet] and [HashSet] are ones in memory.
+// A Set is what one side holds of a range of the responder's log. It must not change while
+// it is in use: events that are appended meanwhile are after the range. A server implements
+// it over its file; [IDSet] and [HashSet] are in memory.
 type Set interface {
-	// Span is the stretch, in positions of the answering side's log. To may be
-	// event.MaxID on the asking side: then it is the head when first asked.
+	// Span returns the range, in positions of the responder's log. On the requester's
+	// side, To may be event.MaxID for the head at the first request.
 	Span() window.Span
 
-	// Shared reports whether the items carry ids that both sides have from the
-	// same log.
+	// Shared reports whether the items have ids that both sides got from the same log.
 	Shared() bool
 
-	// Sum returns the Sum of the items with ids up to and with upTo, or of all
-	// if upTo is event.MaxID or ids are not shared. A log that keeps its leaves
-	// answers without reading its events; others return SumOf their items.
+	// Sum returns the Sum of the items with ids up to and including upTo, or of all
+	// items if upTo is event.MaxID or ids are not shared. A log that keeps its leaves
+	// can return it without reading events; others return SumOf their items.
 	Sum(upTo event.ID) (Sum, error)
 
-	// Items yields the items in ascending order, of ids if they are shared, of
-	// hashes if not, each once.
+	// Items yields each item once, in ascending order of the ids if they are shared,
+	// else of the hashes.
 	Items() Items
 }
 
-// A Holder is a Set that knows in which stretches it is whole, as windows do.
-// Then a list of gaps is short however sparse the ids are. It is only a hint:
-// what is wrong with it shows in the sums.
+// A Holder is a Set that knows the ranges in which it is complete, for example from
+// windows. A list of gaps is then short even if the ids are sparse. It is only a hint: if
+// it is wrong, the sums differ.
 type Holder interface{ Held() window.Spans }
 
 // An IDSet is a Set of events of one log, in memory.
@@ -41,20 +40,20 @@ type IDSet struct {
 	items []Item
 }
 
-// FromItems returns the set of items, which lie in span. It takes over and sorts
-// the slice.
+// FromItems returns the set of items, which must lie in span. It keeps and sorts the
+// slice.
 func FromItems(span window.Span, items []Item) *IDSet {
 	slices.SortFunc(items, Item.Compare)
 	return &IDSet{span, slices.Compact(items)}
 }
 
-// Span returns the stretch of s.
+// Span returns the range of s.
 func (s *IDSet) Span() window.Span { return s.span }
 
-// Shared is true.
+// Shared returns true.
 func (s *IDSet) Shared() bool { return true }
 
-// Sum returns the Sum of the items up to upTo.
+// Sum returns the Sum of the items with ids up to and including upTo.
 func (s *IDSet) Sum(upTo event.ID) (Sum, error) {
 	n := sort.Search(len(s.items), func(i int) bool { return s.items[i].ID > upTo })
 	return SumOf(yieldItems(s.items[:n]), true)
@@ -79,18 +78,17 @@ type HashSet struct {
 	hashes []event.Hash
 }
 
-// FromHashes returns the set of hashes: what one log has in span, or what anyone
-// holds, to be compared with what another log has in span. It takes over and
-// sorts the slice.
+// FromHashes returns the set of hashes: the events that a log has in span, or any events
+// to compare with those that another log has in span. It keeps and sorts the slice.
 func FromHashes(span window.Span, hashes []event.Hash) *HashSet {
 	slices.SortFunc(hashes, event.Hash.Compare)
 	return &HashSet{span, slices.Compact(hashes)}
 }
 
-// Span returns the stretch of s.
+// Span returns the range of s.
 func (s *HashSet) Span() window.Span { return s.span }
 
-// Shared is false.
+// Shared returns false.
 func (s *HashSet) Shared() bool { return false }
 
 // Sum returns the Sum of all hashes.

@@ -7,12 +7,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Salt keys the short hashes of one frame. It is random, new for each frame,
-// and not known to anyone before the frame is sent.
+// A Salt keys the short hashes of one frame. It is random, new for each frame, and secret
+// until the frame is sent.
 type Salt [16]byte
 
-// A keyer makes short hashes: SipHash-2-4 (Aumasson and Bernstein, "SipHash: a
-// fast short-input PRF", 2012) keyed with a salt.
+// A keyer computes short hashes: SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast
+// short-input PRF", 2012) keyed with a salt.
 type keyer struct{ k0, k1 uint64 }
 
 func (s Salt) keyer() keyer {

@@ -8,19 +8,19 @@ import (
 // A sketch is the first cells of a rateless IBLT (Yang, Gilad and Alizadeh,
 // "Practical Rateless Set Reconciliation", SIGCOMM 2024, after Eppstein, Goodrich,
 // Uyeda and Varghese, "What's the Difference?", SIGCOMM 2011). Each short hash is
-// in cell 0 and in cell i with probability 2/(i+2). Two sketches with one salt
-// subtract to that of the difference, which peels: a cell with one short hash in
-// it names it, and taking it out of its other cells leaves more such cells. About
-// 1.4 cells for each difference are enough.
+// in cell 0 and in cell i with probability 2/(i+2). Two sketches with the same salt
+// subtract to the sketch of the difference, which peels: a cell with a single short hash
+// reveals it, and removing it from its other cells leaves more cells with a single one.
+// About 1.4 cells for each difference are enough.
 type sketch []cell
 
 type cell struct {
-	sum   uint64 // xor of the short hashes in it
+	sum   uint64 // xor of its short hashes
 	check uint32 // xor of their checks
-	count int64  // how many
+	count int64  // number of short hashes
 }
 
-// cellBytes is what a cell takes on the wire, about.
+// cellBytes is the approximate size of a cell on the wire.
 const cellBytes = 13.5
 
 const golden = 0x9e3779b97f4a7c15
@@ -32,15 +32,15 @@ func mixBits(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// checkOf tells one short hash from the xor of several.
+// checkOf returns the check of a short hash, which distinguishes it from a xor of several.
 func checkOf(short uint64) uint32 { return uint32(mixBits(short)) }
 
-// A walk goes through the cells of one short hash, the first of which is 0.
+// A walk visits the cells of one short hash, beginning with cell 0.
 type walk struct{ state, cell uint64 }
 
-// advance moves to the next cell. The distance follows the inverse of the
-// probability that a cell is the next one. Only operations that IEEE 754 defines
-// to the last bit are used, so every language comes to the same cell.
+// advance moves to the next cell. The distance follows the inverse of the probability that a
+// cell is the next one. It uses only operations that IEEE 754 defines to the last bit, so
+// that every language computes the same cell.
 func (w *walk) advance() {
 	w.state += golden
 	u := float64(mixBits(w.state)>>32 + 1)
@@ -48,8 +48,8 @@ func (w *walk) advance() {
 	w.cell += max(1, uint64(skip))
 }
 
-// putShort adds sign times the short hash to all of its cells, and returns how many
-// those are.
+// putShort adds the short hash with a sign of 1 or -1 to all its cells, calls touched, if it is
+// not nil, for each, and returns their number.
 func (s sketch) putShort(short uint64, sign int64, touched func(uint64)) (n int) {
 	check := checkOf(short)
 	for w := (walk{state: short}); w.cell < uint64(len(s)); w.advance() {
@@ -76,7 +76,7 @@ func newSketch(items Items, m int, key keyer) (sketch, error) {
 	return s, nil
 }
 
-// minus takes t out of s.
+// minus subtracts t from s.
 func (s sketch) minus(t sketch) {
 	for i := range s {
 		s[i].sum ^= t[i].sum
@@ -87,10 +87,9 @@ func (s sketch) minus(t sketch) {
 
 func (c *cell) pure() bool { return (c.count == 1 || c.count == -1) && c.check == checkOf(c.sum) }
 
-// peel takes apart the difference of two sketches: plus is what only the first
-// has, minus what only the second. ok is false if something is left, or if the
-// cells do not come from sets. The work is bounded by the number of cells
-// whatever is in them.
+// peel decodes the difference of two sketches: plus has the short hashes that only the
+// first has, minus those that only the second has. ok is false if cells are left over, or
+// are not a difference of sets. The number of cells bounds the work, whatever is in them.
 func (s sketch) peel() (plus, minus []uint64, ok bool) {
 	var queue []uint64
 	pure := func(i uint64) {
@@ -131,8 +130,8 @@ func (s sketch) isEmpty() bool {
 	return true
 }
 
-// estimate guesses from the counts of a difference that did not peel how many
-// short hashes it has: how far they scatter around what the difference in size
+// estimate returns an estimate of the number of short hashes in a difference that did not
+// peel. It uses the variance of the counts around the values that the difference in size
 // alone would give.
 func (s sketch) estimate() uint64 {
 	var total, n float64
@@ -150,8 +149,8 @@ func (s sketch) estimate() uint64 {
 	return uint64(min(guess, maxCount))
 }
 
-// expected is about what cell i counts of n short hashes. Only how far a count is
-// from it travels.
+// expected returns the approximate count of cell i for n short hashes. A frame has only the
+// deviation from it.
 func expected(n uint64, i int) int64 { return int64(2 * n / uint64(i+2)) }
 
 // appendTo appends the body of a sketch of n items.
@@ -165,7 +164,7 @@ func (s sketch) appendTo(b []byte, salt Salt, n uint64) []byte {
 	return b
 }
 
-// parseSketch reads a sketch of n items.
+// parseSketch parses the body of a sketch of n items.
 func parseSketch(r *reader, n uint64, limit int) (s sketch, salt Salt) {
 	r.fixed("salt", salt[:])
 	m := r.limited("cells", limit)

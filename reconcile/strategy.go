@@ -2,25 +2,25 @@ package reconcile
 
 import "fmt"
 
-// A Strategy is a way to find out what is missing.
+// A Strategy is a way to find the difference of two sets.
 type Strategy uint8
 
-// The strategies. The first six cost no filter; those from Gaps to Exact can be
-// forced. Stubs is none of Negotiate, but what comes before it between two logs.
+// The strategies. Those before Gaps send only sums; those from Gaps to Exact can be
+// forced. Negotiate does not use Stubs: between two logs, it comes before Negotiate.
 const (
-	Auto    Strategy = iota // the plan picks
-	Summary                 // the sums alone: where each negotiation begins
-	Equal                   // both sides have the same
-	Empty                   // one side has nothing
-	Prefix                  // the asking side has the first part of what the other has
-	Pull                    // everything is to be pulled: nothing better was left
-	Gaps                    // the stretches in which the asking side is whole; needs shared ids
-	List                    // the short hashes of all that it holds, if they are few
-	Bloom                   // a bloom filter, and a sketch or another filter for what it hides
+	Auto    Strategy = iota // the plan picks a strategy
+	Summary                 // only the sums: the start of each negotiation
+	Equal                   // both sides have the same events
+	Empty                   // one side has no events
+	Prefix                  // the requester has the first part of the responder's events
+	Pull                    // pull everything: no better way was left
+	Gaps                    // the ranges in which the requester is complete; needs shared ids
+	List                    // the short hashes of all events of the requester, if they are few
+	Bloom                   // a bloom filter, and a sketch or another filter for the events that it hides
 	Sketch                  // a rateless IBLT of the difference
 	Inverse                 // an inverse bloom filter
-	Exact                   // digests of blocks, then all of those that differ
-	Stubs                   // where events of another log stand
+	Exact                   // digests of blocks, then all events of those that differ
+	Stubs                   // the places of events of another log
 )
 
 var strategyNames = [...]string{
@@ -36,7 +36,7 @@ func (s Strategy) String() string {
 	return fmt.Sprintf("strategy(%d)", uint8(s))
 }
 
-// ParseStrategy reads the name of a strategy that can be forced, or auto.
+// ParseStrategy parses the name of a strategy that can be forced, or "auto".
 func ParseStrategy(name string) (Strategy, error) {
 	for s, n := range strategyNames {
 		if n == name && (Strategy(s) == Auto || Strategy(s) >= Gaps && Strategy(s) <= Exact) {

@@ -9,51 +9,51 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A StubRequest asks where events stand in the answering side's log. It is for a side
-// that has many of them with their values, from another log, so under other ids and at
-// other times.
+// A StubRequest asks for the places of events in the responder's log. It is for a requester
+// that has many of them, with their values, from another log, where their ids and times
+// are different.
 type StubRequest struct {
-	// Span is the stretch that is asked about, in positions of the answering side.
+	// Span is the requested range, in positions of the responder.
 	Span window.Span
 
-	// Width is how many bytes a short hash has in the answer, 1 to 8, and Salt is
-	// what it is made with.
+	// Width is the number of bytes of each short hash in the response, 1 to 8, and
+	// Salt is its salt.
 	Width int
 	Salt  Salt
 
-	// Filter, if not nil, asks only for what may be in it.
+	// Filter, if not nil, limits the response to events that may be in it.
 	Filter *Filter
 }
 
-// A Stub says where an event stands that the asking side may know by its hash.
+// A Stub is the place of an event that the requester may know by its hash.
 type Stub struct {
 	ID    event.ID
 	Time  event.Time
-	Short uint64 // as StubRequest.Short makes it
+	Short uint64 // as returned by StubRequest.Short
 }
 
-// A StubResponse is the answer to a StubRequest.
+// A StubResponse is the response to a StubRequest.
 type StubResponse struct {
-	// To is how far the answer goes. Before the end of the stretch it is asked for
-	// what follows.
+	// To is the position up to which the response goes. If it is before the end of
+	// the range, the requester asks for the rest.
 	To event.ID
 
 	// Stubs are in the order of ids.
 	Stubs []Stub
 }
 
-// WidthFor returns how many bytes of a short hash tell what one side knows from what
-// the other has: in fewer than one of 64 answers an event is taken for another.
+// WidthFor returns how many bytes of a short hash are enough to compare known events with
+// there events of the other side: fewer than one in 64 responses confuse two events.
 func WidthFor(known, there uint64) int {
 	const rarely = 6
 	pairs := bits.Len64(known) + bits.Len64(there)
 	return min(max((pairs+rarely+7)/8, 1), 8)
 }
 
-// Short returns the short hash that the answer has for h.
+// Short returns the short hash of h in the response, of Width bytes.
 func (r *StubRequest) Short(h event.Hash) uint64 { return r.cutShort(r.Salt.keyer().shortHash(&h)) }
 
-// cutShort leaves the first bytes of a short hash.
+// cutShort returns the first Width bytes of a short hash.
 func (r *StubRequest) cutShort(short uint64) uint64 { return short >> (64 - 8*r.Width) }
 
 // AppendTo appends the request's frames to b.
@@ -69,12 +69,13 @@ func (r *StubRequest) AppendTo(b []byte) []byte {
 	return b
 }
 
-// IsStubRequest reports whether b begins as a StubRequest does, and not as a Request.
+// IsStubRequest reports whether b begins with the frame of a StubRequest.
 func IsStubRequest(b []byte) bool {
 	return len(b) >= headerSize && b[0] == magic0 && b[1] == magic1 && kind(b[3]) == kindWhere
 }
 
-// ParseStubRequest reads a request. Beside b it holds no more than its filter.
+// ParseStubRequest parses a request. Apart from b, it allocates memory only for the filter.
+// It returns a FrameError if the request is invalid or exceeds limits.
 func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
@@ -85,7 +86,7 @@ func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 		return nil, err
 	}
 	if k != kindWhere {
-		return nil, malformed("kind %d: want a request for stubs", k)
+		return nil, malformed("kind %d: want a stub request", k)
 	}
 	req := &StubRequest{}
 	r := reader{b: body}
@@ -98,22 +99,23 @@ func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 	}
 	switch {
 	case req.Width < 1 || req.Width > 8:
-		return nil, malformed("width: %d bytes of a short hash, want 1 to 8", req.Width)
+		return nil, malformed("width: want 1 to 8 bytes of a short hash, not %d", req.Width)
 	case req.Span.To < req.Span.From:
-		return nil, malformed("the stretch %s ends before it begins", req.Span)
+		return nil, malformed("the range %s ends before it begins", req.Span)
 	case len(rest) > 0:
 		req.Filter, err = ParseFilter(rest, limits)
 	}
 	return req, err
 }
 
-// AnswerStubs answers req, which ParseStubRequest returned. It keeps nothing between
-// requests. local is what the answering side has in the stretch of req, with ids; what
-// is not to be rebuilt from a stub is not in it. An answer goes as far as limits allow.
+// AnswerStubs returns the response to req, which ParseStubRequest returned. It keeps nothing
+// between requests. local holds the responder's events in the range of req, with ids,
+// without those that cannot be rebuilt from a stub. The response goes as far as limits
+// allow.
 func AnswerStubs(local Set, req *StubRequest, limits Limits) (*StubResponse, error) {
 	limits = limits.orDefaults()
 	if !local.Shared() || local.Span() != req.Span {
-		return nil, fmt.Errorf("reconcile: a set of %s with ids %v cannot answer about %s", local.Span(), local.Shared(), req.Span)
+		return nil, fmt.Errorf("reconcile: a set of %s (shared ids: %v) cannot answer a request for %s", local.Span(), local.Shared(), req.Span)
 	}
 	s := &StubResponse{To: req.Span.To}
 	looked, last := uint64(0), req.Span.From
@@ -132,7 +134,7 @@ func AnswerStubs(local Set, req *StubRequest, limits Limits) (*StubResponse, err
 	return s, err
 }
 
-// AppendTo appends the answer's frame to b. width is that of the request.
+// AppendTo appends the response's frame to b. width is the Width of the request.
 func (s *StubResponse) AppendTo(b []byte, width int) []byte {
 	return appendFrame(b, kindStubs, func(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(s.To))
@@ -150,11 +152,12 @@ func (s *StubResponse) AppendTo(b []byte, width int) []byte {
 	})
 }
 
-// ParseStubs reads the answer to req.
+// ParseStubs parses the response to req. It returns a FrameError if the response is invalid
+// or exceeds limits.
 func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error) {
 	limits = limits.orDefaults()
 	if len(b) > limits.Body {
-		return nil, frameTooLarge("answer: %d bytes are more than %d", len(b), limits.Body)
+		return nil, frameTooLarge("response: %d bytes are more than %d", len(b), limits.Body)
 	}
 	k, body, rest, err := cutFrame(b)
 	switch {
@@ -163,7 +166,7 @@ func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error
 	case k != kindStubs:
 		return nil, malformed("kind %d: want stubs", k)
 	case len(rest) > 0:
-		return nil, malformed("%d bytes are left behind the stubs", len(rest))
+		return nil, malformed("%d bytes are left after the stubs", len(rest))
 	}
 	r := reader{b: body}
 	s := &StubResponse{To: event.ID(r.uvarint("to", uint64(event.MaxID)))}
@@ -172,7 +175,7 @@ func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error
 	case r.err != nil:
 		return nil, r.err
 	case s.To > req.Span.To || s.To <= req.Span.From && !req.Span.Empty():
-		return nil, malformed("to: %s for a stretch %s", s.To, req.Span)
+		return nil, malformed("to: %s for the range %s", s.To, req.Span)
 	case n > len(r.b)/(2+req.Width):
 		return nil, malformed("stubs: %d in %d bytes", n, len(r.b))
 	}
@@ -180,7 +183,7 @@ func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error
 	return s, r.checkEnd()
 }
 
-// parseStubs reads n stubs, which lie in the stretch of req up to to, in order.
+// parseStubs parses n stubs in order, in the range of req up to to.
 func parseStubs(r *reader, n int, req *StubRequest, to event.ID) []Stub {
 	stubs := make([]Stub, n)
 	var at Stub

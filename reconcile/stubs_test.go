@@ -192,7 +192,7 @@ func TestHostileStubs(t *testing.T) {
 		{"a time without a text", stubs(8, 1, 1, uint64(math.MaxInt64), five), false, "order"},
 		{"a cut hash", stubs(8, 1, uint64(1), 0, "1234"), false, "stubs"},
 		{"a byte too many", stubs(8, 1, 1, 1, five, 0), false, "left"},
-		{"9 MiB", make([]byte, 9<<20), true, "answer"},
+		{"9 MiB", make([]byte, 9<<20), true, "response"},
 	} {
 		var err error
 		cost := allocated(func() { _, err = ParseStubs(h.frame, reqs[0], Limits{}) })

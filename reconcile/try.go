@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// tryPlan sends one request as planned and takes in what it brings.
+// tryPlan sends one request as planned and learns from the response.
 func (n *negotiation) tryPlan(p plan) error {
 	req := n.newRequest()
 	var err error
@@ -23,7 +23,7 @@ func (n *negotiation) tryPlan(p plan) error {
 	return n.learned(p, req, resp)
 }
 
-// makeBody makes what the request carries.
+// makeBody returns the second frame of the request, or nil.
 func (n *negotiation) makeBody(p plan) (body, error) {
 	v, count := n.view, n.view.sum.Count
 	switch p.strategy {
@@ -64,9 +64,9 @@ func (n *negotiation) filterBody(f *Filter, err error) (body, error) {
 	return f, nil
 }
 
-// learned takes in what a response says, and ends the negotiation if the sums then
-// agree. If they do not although the strategy should have found all there is, the
-// next round is a correction.
+// learned updates the view with a response, and ends the negotiation if the sums then
+// agree. If they do not, although the strategy should have found the whole difference, the
+// next round counts as a correction.
 func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 	extra, err := n.view.matching(resp.Unknown, saltOf(req.body))
 	if err != nil {
@@ -85,7 +85,7 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 		return nil
 	}
 	if n.view.sum.Equal(n.theirs) {
-		n.conclude(p.strategy, "%d were missing here and %d there", len(n.view.added), len(n.view.gone))
+		n.conclude(p.strategy, "%d events were missing here and %d there", len(n.view.added), len(n.view.gone))
 		return nil
 	}
 	if p.strategy == Gaps || added+gone > 0 {
@@ -103,7 +103,7 @@ func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
 	return nil
 }
 
-// tooMany ends the negotiation with a peer that lists more than it has.
+// tooMany ends the negotiation if the peer lists more events than it has.
 func (n *negotiation) tooMany() bool {
 	if uint64(len(n.view.added)) <= n.theirs.Count {
 		return false
@@ -112,7 +112,7 @@ func (n *negotiation) tooMany() bool {
 	return true
 }
 
-// saltOf returns the salt of the short hashes in the answer to b.
+// saltOf returns the salt of the short hashes in the response to b.
 func saltOf(b body) Salt {
 	switch b := b.(type) {
 	case list:
@@ -125,15 +125,16 @@ func saltOf(b body) Salt {
 	return Salt{}
 }
 
-// guessAfter guesses what is left. A filter that found some has hidden as many of
-// them as its rate says; a sketch that was too small has told how many there are.
+// guessAfter estimates the remaining difference. A filter that found events has hidden as
+// many as its error rate implies; the response to a sketch that was too small has an
+// estimate.
 func (n *negotiation) guessAfter(p plan, resp *Response, added, gone float64) {
 	before := n.guess
 	n.recount()
 	diff := n.diff()
 	switch {
 	case p.strategy == Sketch && resp.Estimate > 0:
-		// The estimate scatters by about a quarter.
+		// The estimate deviates by about a quarter.
 		total := min(float64(resp.Estimate), float64(n.theirs.Count)+float64(n.view.sum.Count))
 		n.guess.missing = max(n.guess.missing, (1.2*total+diff)/2)
 		n.guess.extra = max(n.guess.extra, (1.2*total-diff)/2)
@@ -153,9 +154,9 @@ func (n *negotiation) guessAfter(p plan, resp *Response, added, gone float64) {
 	}
 }
 
-// exact compares digests of blocks and then asks for all items of those that
-// differ. It finds everything whatever the peer's filters did, or that the peer
-// contradicts itself.
+// exact compares digests of blocks, then requests all items of those that differ. It finds
+// the whole difference, whatever filters did before, or finds that the peer contradicts
+// itself.
 func (n *negotiation) exact(why string) error {
 	for range maxExact {
 		req := n.newRequest()
@@ -172,19 +173,19 @@ func (n *negotiation) exact(why string) error {
 			return err
 		}
 		if n.view.sum.Equal(n.theirs) {
-			n.conclude(Exact, "%s; %d were missing here and %d there", why, len(n.view.added), len(n.view.gone))
+			n.conclude(Exact, "%s; %d events were missing here and %d there", why, len(n.view.added), len(n.view.gone))
 			return nil
 		}
 		if !resp.Partial || len(resp.Blocks) == 0 {
 			break
 		}
 	}
-	n.pullAll("all blocks were compared and the digests differ: the peer contradicts itself")
+	n.pullAll("all blocks were compared, but the digests still differ: the peer contradicts itself")
 	return nil
 }
 
-// makeLeaves makes the digests of the own blocks: those of the log if ids are shared,
-// unless they are too many.
+// makeLeaves returns the digests of the local blocks. These are the blocks of the log if ids
+// are shared, but larger if they were too many.
 func (n *negotiation) makeLeaves() (leaves, error) {
 	v, shared := n.view, n.view.base.Shared()
 	shift := blockShift
@@ -203,8 +204,8 @@ func (n *negotiation) makeLeaves() (leaves, error) {
 	}
 }
 
-// fetchBlocks asks for the items of blocks, in as many requests as they need. A block
-// that does not fit in an answer is asked for in sixteen parts.
+// fetchBlocks requests the items of blocks, in as many requests as necessary. It splits a block
+// that does not fit into a response into sixteen parts.
 func (n *negotiation) fetchBlocks(shift int, of []Block, why string) error {
 	for len(of) > 0 && !n.done && !n.view.sum.Equal(n.theirs) {
 		batch := n.firstBatch(of)
@@ -242,7 +243,7 @@ func (n *negotiation) fetchBlocks(shift int, of []Block, why string) error {
 func (n *negotiation) split(shift int, b Block, why string) error {
 	down := min(4, shift)
 	if down == 0 {
-		n.pullAll(fmt.Sprintf("block %d of one key does not fit in an answer", b.Number))
+		n.pullAll(fmt.Sprintf("block %d with a single key does not fit into a response", b.Number))
 		return nil
 	}
 	parts := make([]Block, 1<<down)
@@ -252,7 +253,7 @@ func (n *negotiation) split(shift int, b Block, why string) error {
 	return n.fetchBlocks(shift-down, parts, why)
 }
 
-// firstBatch returns the first of blocks whose items fit in an answer, at least one.
+// firstBatch returns the first blocks whose items fit into one response, at least one block.
 func (n *negotiation) firstBatch(of []Block) []Block {
 	items := uint64(0)
 	for i, b := range of[:min(len(of), n.Limits.Leaves)] {
@@ -263,7 +264,7 @@ func (n *negotiation) firstBatch(of []Block) []Block {
 	return of[:min(len(of), n.Limits.Leaves)]
 }
 
-// replaceBlocks makes the own items of some blocks those of the peer.
+// replaceBlocks replaces the local items of some blocks by those of the peer.
 func (n *negotiation) replaceBlocks(shift int, numbers []uint64, theirs []Item) error {
 	shared := n.view.base.Shared()
 	within := func(it Item) bool {

@@ -7,14 +7,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A view is a Set as it will be: with what is known to be missing, without what
-// only this side has. When it has the peer's Sum, what was learned is the whole
-// difference.
+// A view is the local Set with the missing events that were found, and without those that
+// only this side has. Once it has the peer's Sum, the whole difference is known.
 type view struct {
 	base  Set
 	span  window.Span
-	added []Item // in order; none is in base
-	gone  map[Item]struct{}
+	added []Item            // in order; none is in base
+	gone  map[Item]struct{} // items of base that the peer lacks
 	sum   Sum
 }
 
@@ -32,7 +31,7 @@ func (v *view) recount() (err error) {
 	return err
 }
 
-// Items yields base and what was added in one order, without what is gone.
+// Items yields the items of base and added in order, without those in gone.
 func (v *view) Items() Items {
 	return func(yield func(Item, error) bool) {
 		added := v.added
@@ -61,10 +60,9 @@ func (v *view) Items() Items {
 	}
 }
 
-// learn takes in what the peer says is missing and what only this side has, and
-// returns how much of it is new. Neither is believed: what is held is not missing,
-// what lies behind the stretch is not asked about, and only what base holds can be
-// gone.
+// learn adds the items that the peer reports as missing, and removes those that only this
+// side has. It returns how many of each are new. It does not trust the peer: items that are
+// held or after the range are not missing, and only items of base can be gone.
 func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, err error) {
 	wanted := make(map[Item]struct{}, len(missing))
 	for _, it := range missing {
@@ -84,7 +82,7 @@ func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, 
 	})
 	for it := range wanted {
 		if _, ok := v.gone[it]; ok {
-			delete(v.gone, it) // it was taken for ours alone, wrongly
+			delete(v.gone, it) // the peer has it after all
 			continue
 		}
 		v.added = append(v.added, it)
@@ -99,7 +97,7 @@ func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, 
 	return len(wanted), len(v.gone) - before, v.recount()
 }
 
-// removeItems marks what of extra is in base as gone.
+// removeItems marks the items of base that are in extra as gone.
 func (v *view) removeItems(extra map[Item]struct{}) error {
 	for it, err := range v.base.Items() {
 		if err != nil {
@@ -138,8 +136,8 @@ func (v *view) findItems(f func(Item) bool) (map[Item]struct{}, error) {
 	return found, nil
 }
 
-// held returns the stretches in which base is whole as far as it knows: those that
-// it tells, or the runs of its ids. more tells that there are more than most.
+// held returns the ranges in which base is complete: those of a Holder, or else the runs of
+// its ids. more reports that there are more than most.
 func (v *view) held(most int) (spans window.Spans, more bool, err error) {
 	if h, ok := v.base.(Holder); ok {
 		spans = h.Held().Intersect(window.Spans{{From: v.span.From, To: v.sum.Last}})
@@ -162,7 +160,7 @@ func (v *view) held(most int) (spans window.Spans, more bool, err error) {
 	return spans, false, nil
 }
 
-// sortedExtra returns what is gone, in order.
+// sortedExtra returns the items in gone, in order.
 func (v *view) sortedExtra() []Item {
 	items := make([]Item, 0, len(v.gone))
 	for it := range v.gone {

@@ -321,7 +321,7 @@ func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
 // was refused there is to be tried again.
 func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
 	for after := int64(0); ; {
-		queued, err := old.Outbox(ctx, after, maxReadEvents)
+		queued, err := old.Outbox().List(ctx, after, maxReadEvents)
 		if err != nil || len(queued) == 0 {
 			return err
 		}
@@ -329,7 +329,7 @@ func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
 		for i := range queued {
 			drafts[i] = queued[i].Draft
 		}
-		if _, err := db.Queue(ctx, drafts); err != nil {
+		if _, err := db.Outbox().Queue(ctx, drafts); err != nil {
 			return err
 		}
 		after = queued[len(queued)-1].Number

@@ -20,26 +20,33 @@ type Queued struct {
 	event.Draft
 }
 
+// An Outbox keeps the drafts that were written here until a server has acknowledged
+// them.
+type Outbox struct{ db *DB }
+
+// Outbox returns the outbox of a client's file.
+func (db *DB) Outbox() Outbox { return Outbox{db} }
+
 // Queue puts drafts into the outbox in their order, all or none, and returns them
 // with their places there. It is durable when Queue returns. A draft that waits there
 // already keeps its place; if it was refused, it is to be tried again.
-func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued, err error) {
-	if db.file.Role != Client {
-		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, db.file.Role)
+func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued, err error) {
+	if o.db.file.Role != Client {
+		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, o.db.file.Role)
 	}
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("queue: %w", err)
 		}
 	}
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = o.db.file.Update(ctx, func(tx *sql.Tx) error {
 		queued = nil
 		for _, d := range drafts {
 			q := Queued{Draft: d, Hash: d.Hash()}
 			err := tx.QueryRow(`UPDATE outbox SET refused = NULL WHERE hash = ? RETURNING number, time`, q.Hash[:]).Scan(&q.Number, &q.Time)
 			if errors.Is(err, sql.ErrNoRows) {
 				err = tx.QueryRow(`INSERT INTO outbox (hash, draft, time) VALUES (?, ?, ?) RETURNING number, time`,
-					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(db.file.Now())).Scan(&q.Number, &q.Time)
+					q.Hash[:], string(d.AppendJSON(nil)), event.TimeOf(o.db.file.Now())).Scan(&q.Number, &q.Time)
 			}
 			if err != nil {
 				return err
@@ -51,10 +58,10 @@ func (db *DB) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued,
 	return queued, dbfile.Wrap(err, "queue")
 }
 
-// Outbox returns what is in the outbox behind place after, in order: at most limit
+// List returns what is in the outbox behind place after, in order: at most limit
 // drafts and about a megabyte of them, and none only at its end.
-func (db *DB) Outbox(ctx context.Context, after int64, limit int) (queued []Queued, err error) {
-	err = db.file.View(ctx, func(tx *sql.Tx) error {
+func (o Outbox) List(ctx context.Context, after int64, limit int) (queued []Queued, err error) {
+	err = o.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT number, hash, draft, time, coalesce(refused, '')
 			FROM outbox WHERE number > ? ORDER BY number LIMIT ?`, after, limit)
 		if err != nil {
@@ -83,20 +90,20 @@ func (db *DB) Outbox(ctx context.Context, after int64, limit int) (queued []Queu
 
 // Acknowledge takes drafts out of the outbox: a server has said that they are in the
 // log.
-func (db *DB) Acknowledge(ctx context.Context, numbers []int64) error {
-	_, err := db.dropQueued(ctx, numbers)
+func (o Outbox) Acknowledge(ctx context.Context, numbers []int64) error {
+	_, err := o.remove(ctx, numbers)
 	return dbfile.Wrap(err, "acknowledge")
 }
 
-// DropQueued takes drafts out of the outbox that are never to be sent, and returns how
+// Discard takes drafts out of the outbox that are never to be sent, and returns how
 // many there were.
-func (db *DB) DropQueued(ctx context.Context, numbers []int64) (n int, err error) {
-	n, err = db.dropQueued(ctx, numbers)
+func (o Outbox) Discard(ctx context.Context, numbers []int64) (n int, err error) {
+	n, err = o.remove(ctx, numbers)
 	return n, dbfile.Wrap(err, "drop from the outbox")
 }
 
-func (db *DB) dropQueued(ctx context.Context, numbers []int64) (n int, err error) {
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+func (o Outbox) remove(ctx context.Context, numbers []int64) (n int, err error) {
+	err = o.db.file.Update(ctx, func(tx *sql.Tx) error {
 		n = 0
 		for _, number := range numbers {
 			some, err := affected(tx.Exec(`DELETE FROM outbox WHERE number = ?`, number))
@@ -112,8 +119,8 @@ func (db *DB) dropQueued(ctx context.Context, numbers []int64) (n int, err error
 
 // Refuse notes why the server will never take a draft. It stays in the outbox and is
 // not sent any more.
-func (db *DB) Refuse(ctx context.Context, number int64, reason string) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+func (o Outbox) Refuse(ctx context.Context, number int64, reason string) error {
+	err := o.db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE outbox SET refused = ? WHERE number = ?`, reason, number)
 		return err
 	})

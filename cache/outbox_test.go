@@ -19,7 +19,7 @@ func outboxText(t fataler, db *DB, limit int) string {
 	t.Helper()
 	var list []string
 	for after := int64(0); ; {
-		some, err := db.Outbox(context.Background(), after, limit)
+		some, err := db.Outbox().List(context.Background(), after, limit)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -79,7 +79,7 @@ func (m *outboxModel) queue(t *rapid.T) {
 		}
 		m.want = append(m.want, Queued{Hash: d.Hash(), Draft: d})
 	}
-	got, err := m.db(t).Queue(context.Background(), ds)
+	got, err := m.db(t).Outbox().Queue(context.Background(), ds)
 	if err != nil || len(got) != len(ds) {
 		t.Fatalf("Queue of %d = %v, %v", len(ds), got, err)
 	}
@@ -105,7 +105,7 @@ func (m *outboxModel) some(t *rapid.T) (numbers []int64) {
 
 func (m *outboxModel) acknowledge(t *rapid.T) {
 	numbers := m.some(t)
-	if err := m.db(t).Acknowledge(context.Background(), append(numbers, m.last+1)); err != nil {
+	if err := m.db(t).Outbox().Acknowledge(context.Background(), append(numbers, m.last+1)); err != nil {
 		t.Fatalf("%v", err)
 	}
 	m.want = slices.DeleteFunc(m.want, func(q Queued) bool { return slices.Contains(numbers, q.Number) })
@@ -113,7 +113,7 @@ func (m *outboxModel) acknowledge(t *rapid.T) {
 
 func (m *outboxModel) refuse(t *rapid.T) {
 	for _, number := range m.some(t) {
-		if err := m.db(t).Refuse(context.Background(), number, "bad"); err != nil {
+		if err := m.db(t).Outbox().Refuse(context.Background(), number, "bad"); err != nil {
 			t.Fatalf("%v", err)
 		}
 		m.want[slices.IndexFunc(m.want, func(q Queued) bool { return q.Number == number })].Refused = "bad"
@@ -144,16 +144,16 @@ func TestOutboxStays(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
 	store(t, db, "alice", madeEvent("alice", "x", 2))
-	if _, err := db.Queue(ctx, drafts("alice", "x", "k", 2)); err != nil {
+	if _, err := db.Outbox().Queue(ctx, drafts("alice", "x", "k", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Queue(ctx, []event.Draft{draft("alice", "y", "k"), {User: "alice"}}); err == nil {
+	if _, err := db.Outbox().Queue(ctx, []event.Draft{draft("alice", "y", "k"), {User: "alice"}}); err == nil {
 		t.Error("a bad draft was queued")
 	}
 	if _, err := db.Forget(ctx, event.All, event.MaxID); err != nil {
 		t.Fatal(err)
 	}
 	checkOutbox(t, db, "1 alice/x k-0, 2 alice/x k-1")
-	_, err := openServer(t).Queue(ctx, drafts("alice", "x", "k", 1))
+	_, err := openServer(t).Outbox().Queue(ctx, drafts("alice", "x", "k", 1))
 	wantError(t, "a server's outbox", err, ErrRole)
 }

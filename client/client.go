@@ -111,7 +111,7 @@ func New(db *cache.DB, cfg Config) (*Client, error) {
 	if db == nil {
 		return newClient(nil, cfg), nil
 	}
-	return newClient(db, cfg), nil
+	return newClient(storeOf(db), cfg), nil
 }
 
 // newClient returns a client with a configuration that was checked. If st is nil it

@@ -60,7 +60,7 @@ func TestLeavesAmongOthers(t *testing.T) {
 
 // A forgetting store forgets some of alice before it makes leaves for the second time.
 type forgetting struct {
-	*cache.DB
+	dbStore
 	t     *testing.T
 	calls int
 }
@@ -78,7 +78,7 @@ func (s *forgetting) Leaves(ctx context.Context, topic event.Topic, span window.
 func TestForgottenWhileSyncing(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 300)
-	store := &forgetting{DB: f.newCache(), t: t}
+	store := &forgetting{dbStore: storeOf(f.newCache()), t: t}
 	s, err := newTestClient(t, store, hasty(f.http.URL)).Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, store.DB, s, err)
 	if s.Added != 350 || store.calls < 3 {

@@ -218,12 +218,22 @@ func nervous(servers ...string) Config {
 	return cfg
 }
 
-// newTestClient returns a client of st, which may be a cache with faults.
-func newTestClient(t testing.TB, st store, cfg Config) *Client {
+// newTestClient returns a client of copied, a *cache.DB, a store with faults or nil.
+func newTestClient(t testing.TB, copied any, cfg Config) *Client {
 	t.Helper()
 	cfg, err := cfg.checked()
 	if err != nil {
 		t.Fatal(err)
+	}
+	var st store
+	switch copied := copied.(type) {
+	case *cache.DB:
+		st = storeOf(copied)
+	case store:
+		st = copied
+	case nil:
+	default:
+		t.Fatalf("a %T is no store", copied)
 	}
 	c := newClient(st, cfg)
 	t.Cleanup(c.Close)

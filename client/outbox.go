@@ -32,7 +32,7 @@ func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Rece
 	}
 	s := sending{c: c, box: c.store, shown: shown}
 	for after := int64(0); ; {
-		queued, err := s.box.Outbox(ctx, after, sendLimit)
+		queued, err := s.box.List(ctx, after, sendLimit)
 		if err != nil {
 			return s.sum, storeError(err)
 		}

@@ -19,7 +19,7 @@ import (
 // queue puts drafts with these keys into a copy's outbox.
 func queue(t testing.TB, db *cache.DB, storage string, keys ...string) {
 	t.Helper()
-	if _, err := db.Queue(t.Context(), drafts(storage, keys...)); err != nil {
+	if _, err := db.Outbox().Queue(t.Context(), drafts(storage, keys...)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -27,7 +27,7 @@ func queue(t testing.TB, db *cache.DB, storage string, keys ...string) {
 func outboxKeys(t testing.TB, db *cache.DB) (keys string) {
 	t.Helper()
 	for after := int64(0); ; {
-		queued, err := db.Outbox(t.Context(), after, 1000)
+		queued, err := db.Outbox().List(t.Context(), after, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestSendRefused(t *testing.T) {
 	for i := range 2 {
 		queue(t, db, "alice/x", fmt.Sprint("a", i), fmt.Sprint("b", i))
 		large.Key = fmt.Sprint("large", i)
-		if _, err := db.Queue(t.Context(), []event.Draft{large}); err != nil {
+		if _, err := db.Outbox().Queue(t.Context(), []event.Draft{large}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +123,7 @@ func TestSendThroughStranger(t *testing.T) {
 		if err == nil || sent != (Sent{}) {
 			t.Errorf("%d: Send = %+v, %v", status, sent, err)
 		}
-		queued, err := db.Outbox(t.Context(), 0, 10)
+		queued, err := db.Outbox().List(t.Context(), 0, 10)
 		if err != nil || len(queued) != 2 || queued[0].Refused != "" || queued[1].Refused != "" {
 			t.Errorf("%d: the outbox has %+v, %v", status, queued, err)
 		}
@@ -175,7 +175,7 @@ func TestSendToAnotherLog(t *testing.T) {
 // A killable box forgets, now and then, to note what was acknowledged, as a process
 // does that is killed.
 type killable struct {
-	*cache.DB
+	dbStore
 	kill func() bool
 }
 
@@ -185,12 +185,12 @@ func (k killable) Acknowledge(ctx context.Context, numbers []int64) error {
 	if k.kill() {
 		return errKilled
 	}
-	return k.DB.Acknowledge(ctx, numbers)
+	return k.dbStore.Acknowledge(ctx, numbers)
 }
 
-// Outbox gives a few at a time, so that there are several batches.
-func (k killable) Outbox(ctx context.Context, after int64, _ int) ([]cache.Queued, error) {
-	return k.DB.Outbox(ctx, after, 7)
+// List gives a few at a time, so that there are several batches.
+func (k killable) List(ctx context.Context, after int64, _ int) ([]cache.Queued, error) {
+	return k.dbStore.List(ctx, after, 7)
 }
 
 // Several processes send one outbox over connections that lose answers, and are killed
@@ -230,7 +230,7 @@ func TestSendOnceInOrder(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			c := newTestClient(t, killable{db, func() bool { return chance(3) }}, hasty(f.http.URL))
+			c := newTestClient(t, killable{storeOf(db), func() bool { return chance(3) }}, hasty(f.http.URL))
 			for {
 				_, err := c.Send(t.Context(), nil)
 				var unreachable *UnreachableError

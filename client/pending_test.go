@@ -156,7 +156,7 @@ func TestSyncAtWhileTheHorizonMoves(t *testing.T) {
 
 // A pollingStore counts how often its process was told to wait.
 type pollingStore struct {
-	*cache.DB
+	dbStore
 	busy atomic.Int64
 }
 
@@ -215,7 +215,7 @@ func TestPendingIsShared(t *testing.T) {
 			f.through(q.wrap)
 			path := filepath.Join(t.TempDir(), "copy.db")
 			first := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
-			store := &pollingStore{DB: f.openCache(path, nil)}
+			store := &pollingStore{dbStore: storeOf(f.openCache(path, nil))}
 			second := newTestClient(t, store, hasty(f.http.URL))
 			var both sync.WaitGroup
 			both.Go(func() { mustSyncAt(t, first, mustTopic(t, "alice"), position(t, at)) })

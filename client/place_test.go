@@ -25,7 +25,7 @@ import (
 
 // An importing store is a cache with events beside it that were imported.
 type importing struct {
-	*cache.DB
+	dbStore
 	mu      sync.Mutex
 	events  []event.Event // of this log, in order
 	foreign map[event.Hash]event.Event
@@ -164,7 +164,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 		}
 		t.Run(strategy.String(), func(t *testing.T) {
 			db := f.newCache()
-			store := &importing{DB: db, events: slices.Clone(most)}
+			store := &importing{dbStore: storeOf(db), events: slices.Clone(most)}
 			if strategy != reconcile.Auto { // in the place of one of bob's
 				store.events = append(store.events, invented(950, "extra"))
 				slices.SortFunc(store.events, func(a, b event.Event) int { return cmp.Compare(a.ID, b.ID) })
@@ -216,7 +216,7 @@ func TestCandidatesAmongWindows(t *testing.T) {
 	f.put("alice/x", 300)
 	all := logged(t, f, "alice")
 	db := f.newCache()
-	store := &importing{DB: db, events: slices.Concat(all[310:590], all[650:800])}
+	store := &importing{dbStore: storeOf(db), events: slices.Concat(all[310:590], all[650:800])}
 	c := newTestClient(t, store, hasty(f.http.URL))
 	until := c.at(200)
 	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Until: &until}}); err != nil {
@@ -252,7 +252,7 @@ func TestHeldExtraIsMismatch(t *testing.T) {
 	if err := lease.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := newTestClient(t, &importing{DB: db, events: all[120:180]}, hasty(f.http.URL))
+	c := newTestClient(t, &importing{dbStore: storeOf(db), events: all[120:180]}, hasty(f.http.URL))
 	var mismatch *MismatchError
 	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); !errors.As(err, &mismatch) {
 		t.Errorf("sync = %v, want a mismatch", err)
@@ -279,7 +279,7 @@ func TestCandidatesWithoutComparison(t *testing.T) {
 			})
 		})
 		db := f.newCache()
-		store := &importing{DB: db, events: slices.Concat([]event.Event{invented(3, "bob's place")}, all[10:90])}
+		store := &importing{dbStore: storeOf(db), events: slices.Concat([]event.Event{invented(3, "bob's place")}, all[10:90])}
 		c := newTestClient(t, store, hasty(f.http.URL))
 		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, f, db, s, err)
@@ -300,7 +300,7 @@ func TestForeignArePlaced(t *testing.T) {
 	f.put("alice/x", 1500)
 	all := logged(t, f, "alice")
 	db := f.newCache()
-	store := &importing{DB: db, foreign: map[event.Hash]event.Event{}, events: slices.Clone(all[1000:1200])}
+	store := &importing{dbStore: storeOf(db), foreign: map[event.Hash]event.Event{}, events: slices.Clone(all[1000:1200])}
 	for i, ev := range all[:1000] {
 		if i%10 > 0 {
 			d := event.Draft{User: ev.User, Path: ev.Path, Type: ev.Type, Key: ev.Key, Value: ev.Value}
@@ -327,7 +327,7 @@ func TestPlacesAreBounded(t *testing.T) {
 	all := logged(t, f, "alice")
 	for _, foreign := range []bool{false, true} {
 		db := f.newCache()
-		store := &importing{DB: db, foreign: map[event.Hash]event.Event{}}
+		store := &importing{dbStore: storeOf(db), foreign: map[event.Hash]event.Event{}}
 		for i, ev := range all {
 			switch d := ev.Draft; {
 			case i%10 == 0:
@@ -362,7 +362,7 @@ func TestPlacedBeforeGone(t *testing.T) {
 	f.put("alice/x", 100)
 	all := logged(t, f, "alice")
 	db := f.newCache()
-	store := &importing{DB: db}
+	store := &importing{dbStore: storeOf(db)}
 	for i, ev := range all {
 		if i%10 > 0 {
 			store.events = append(store.events, ev)
@@ -447,7 +447,7 @@ func TestLyingFilters(t *testing.T) {
 			db := f.newCache()
 			cfg := hasty(f.http.URL)
 			cfg.Reconcile.Strategy = strategy
-			c := newTestClient(t, &importing{DB: db, events: slices.Clone(some)}, cfg)
+			c := newTestClient(t, &importing{dbStore: storeOf(db), events: slices.Clone(some)}, cfg)
 			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 			synced(t, f, db, s, err)
 			if got := int(c.Stats().Events); got != len(all)-len(some) {
@@ -488,7 +488,7 @@ func TestLyingAnswers(t *testing.T) {
 		db := f.newCache()
 		cfg := hasty(f.http.URL)
 		cfg.Reconcile.Strategy = strategies[rng.IntN(len(strategies))]
-		c := newTestClient(t, &importing{DB: db, events: slices.Clone(candidates)}, cfg)
+		c := newTestClient(t, &importing{dbStore: storeOf(db), events: slices.Clone(candidates)}, cfg)
 		ctx, cancel := context.WithCancel(t.Context())
 		c.cfg.OnRetry = countdown(4, cancel) // an answer that is always cut is asked for again for ever
 		s, err := c.Sync(ctx, mustTopic(t, "alice"), SyncOptions{})
@@ -543,7 +543,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 	some := keep(rng, all, 0.7)
 	for _, strategy := range []reconcile.Strategy{reconcile.Auto, reconcile.Bloom} {
 		db := f.newCache()
-		store := &importing{DB: db, events: slices.Clone(some[:300])}
+		store := &importing{dbStore: storeOf(db), events: slices.Clone(some[:300])}
 		f.through(func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPost {
@@ -562,7 +562,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 		c := newTestClient(t, store, cfg)
 		until := c.at(event.ID(len(all)))
 		// As another process would: with a file and a client of its own.
-		other := newTestClient(t, &importing{DB: f.openCache(db.Path(), nil), events: slices.Clone(some[:300])}, cfg)
+		other := newTestClient(t, &importing{dbStore: storeOf(f.openCache(db.Path(), nil)), events: slices.Clone(some[:300])}, cfg)
 		var both sync.WaitGroup
 		for _, c := range []*Client{c, other} {
 			both.Go(func() {

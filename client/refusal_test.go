@@ -44,7 +44,7 @@ func TestSendRefusedForNow(t *testing.T) {
 		if !errors.As(err, &answer) || answer.Status != status || sent != (Sent{}) {
 			t.Errorf("%d: Send = %+v, %v", status, sent, err)
 		}
-		queued, err := db.Outbox(t.Context(), 0, 10)
+		queued, err := db.Outbox().List(t.Context(), 0, 10)
 		if err != nil || len(queued) != 2 || queued[0].Refused != "" || queued[1].Refused != "" {
 			t.Errorf("%d: the outbox has %+v, %v", status, queued, err)
 		}

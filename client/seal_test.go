@@ -6,14 +6,13 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // A sealCounter is a store that counts how often it was to keep states and how many of
 // those have ended, and fails at it.
 type sealCounter struct {
-	*cache.DB
+	dbStore
 	begun, ended atomic.Int64
 	last         event.ID // the end of what was held the last time
 }
@@ -34,7 +33,7 @@ func TestStatesAreKeptBesideASync(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 500)
-	store := &sealCounter{DB: f.newCache()}
+	store := &sealCounter{dbStore: storeOf(f.newCache())}
 	c := newTestClient(t, store.DB, hasty(f.http.URL))
 	c.store = store
 	why, pages := errors.New("enough"), 0

@@ -9,7 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A store is the copy of a Client, a *cache.DB but in tests of what fails.
+// A store is the copy of a Client: a dbStore, except in tests of what fails.
 type store interface {
 	hub.Source
 	copyReader
@@ -19,6 +19,14 @@ type store interface {
 	importStore
 	outboxStore
 }
+
+// A dbStore is a cache with its parts.
+type dbStore struct {
+	*cache.DB
+	cache.Outbox
+}
+
+func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Outbox()} }
 
 // A copyReader knows what is held.
 type copyReader interface {
@@ -76,7 +84,7 @@ type importStore interface {
 
 // An outboxStore keeps what was written here until a server has acknowledged it.
 type outboxStore interface {
-	Outbox(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
+	List(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
 	Acknowledge(ctx context.Context, numbers []int64) error
 	Refuse(ctx context.Context, number int64, reason string) error
 }

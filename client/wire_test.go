@@ -81,7 +81,7 @@ func (ex *wireExample) serve(t *testing.T) *Client {
 	f := newFixture(t)
 	cfg := hasty(srv.URL)
 	cfg.OnRetry = func(err error, _ time.Duration) { t.Errorf("the answer is not understood: %v", err) }
-	return newTestClient(t, exampleStore{f.newCache()}, cfg)
+	return newTestClient(t, exampleStore{storeOf(f.newCache())}, cfg)
 }
 
 // An exampleStore is a store of the examples' log.
@@ -128,7 +128,7 @@ func TestWireExamples(t *testing.T) {
 func TestNoticesAreNoEvents(t *testing.T) {
 	ex := readWireExample(t, "events-notices-stream.http")
 	resp := ex.response(t)
-	c := newTestClient(t, exampleStore{newFixture(t).newCache()}, hasty("http://127.0.0.1:0"))
+	c := newTestClient(t, exampleStore{storeOf(newFixture(t).newCache())}, hasty("http://127.0.0.1:0"))
 	s := sessionOf(t, resp)
 	defer s.Close()
 	r := receiver{c: c, base: "server", topics: []event.Topic{event.All}, s: s}
@@ -170,7 +170,7 @@ func sessionOf(t *testing.T, resp *http.Response) *sse.Session {
 func checkStream(t *testing.T, file string, resp *http.Response) {
 	t.Helper()
 	f := newFixture(t)
-	c := newTestClient(t, exampleStore{f.newCache()}, hasty("http://127.0.0.1:0"))
+	c := newTestClient(t, exampleStore{storeOf(f.newCache())}, hasty("http://127.0.0.1:0"))
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)

@@ -121,6 +121,6 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []stri
 	if err := a.printQueued(picked); err != nil {
 		return fmt.Errorf("%w; nothing was dropped", err)
 	}
-	_, err = db.DropQueued(ctx, drop)
+	_, err = db.Outbox().Discard(ctx, drop)
 	return err
 }

@@ -101,7 +101,7 @@ func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error 
 	}
 	defer db.Close()
 	return fn(func(drafts []event.Draft) (fate, error) {
-		queued, err := db.Queue(ctx, drafts)
+		queued, err := db.Outbox().Queue(ctx, drafts)
 		if err != nil {
 			return queuedFate(err), err
 		}
@@ -187,7 +187,7 @@ type queueing struct {
 }
 
 func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error) {
-	queued, err := q.s.db.Queue(ctx, drafts)
+	queued, err := q.s.db.Outbox().Queue(ctx, drafts)
 	if err != nil {
 		return queuedFate(err), err
 	}
@@ -268,7 +268,7 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 		return nil
 	})
 	if err == nil && len(numbers) > 0 {
-		_, err = q.s.db.DropQueued(ctx, numbers)
+		_, err = q.s.db.Outbox().Discard(ctx, numbers)
 	}
 	return refused, err
 }
@@ -276,7 +276,7 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 // eachQueued calls fn with what is in the outbox, in order.
 func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error) error {
 	for after := int64(0); ; {
-		queued, err := db.Outbox(ctx, after, 1000)
+		queued, err := db.Outbox().List(ctx, after, 1000)
 		if err != nil || len(queued) == 0 {
 			return err
 		}

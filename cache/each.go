@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
@@ -10,6 +11,18 @@ import (
 
 // eachChunk is how many events Each reads at a time.
 const eachChunk = 1000
+
+// ErrStop is returned by a function that State, StateAfter or Each calls, and ends the
+// call, which then returns nil.
+var ErrStop = errors.New("stop")
+
+// unlessStopped is err, unless that is ErrStop.
+func unlessStopped(err error) error {
+	if errors.Is(err, ErrStop) {
+		return nil
+	}
+	return err
+}
 
 // Each calls fn with the events of topics in span, in order, reading them in
 // chunks: no transaction is open while fn runs. All of span must be held.
@@ -24,7 +37,7 @@ func (db *DB) Each(ctx context.Context, topics []event.Topic, span window.Span, 
 		}
 		for i := range evs {
 			if err := fn(&evs[i]); err != nil {
-				return err
+				return unlessStopped(err)
 			}
 		}
 		at = next

@@ -14,14 +14,14 @@ import (
 //
 // The state is known where all history up to at is held, or all of it since a kept
 // snapshot. What a server has dropped below its horizon leaves the state as it was.
-// Elsewhere State returns a *window.NotHeldError.
+// Elsewhere State returns a *window.NotHeldError. At the beginning there is no state.
 func (db *DB) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
-	return db.snapshots.State(ctx, topic, at, fn)
+	return unlessStopped(db.snapshots.State(ctx, topic, at, fn))
 }
 
 // StateAfter is State without the storages up to after.
 func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
-	return db.snapshots.StateAfter(ctx, topic, at, after, fn)
+	return unlessStopped(db.snapshots.StateAfter(ctx, topic, at, after, fn))
 }
 
 // StateFrom returns the position from which the state of topic at position at is

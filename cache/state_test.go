@@ -169,6 +169,23 @@ func TestStateEndsWithItsReader(t *testing.T) {
 	wantError(t, "Snapshot", db.State(ctx, event.All, db.Head(), noEvent), context.Canceled)
 }
 
+// A reader that has enough says so, and that is no error.
+func TestErrStop(t *testing.T) {
+	db, _ := bigLog(t)
+	ctx, n := t.Context(), 0
+	stop := func(*event.Event) error {
+		n++
+		return ErrStop
+	}
+	err := errors.Join(
+		db.State(ctx, event.All, db.Head(), stop),
+		db.StateAfter(ctx, event.All, db.Head(), event.Storage{}, stop),
+		db.Each(ctx, []event.Topic{event.All}, window.Span{To: db.Head()}, stop))
+	if err != nil || n != 3 {
+		t.Errorf("three reads gave %d events and %v, want one each and no error", n, err)
+	}
+}
+
 func TestStateOfManyStorages(t *testing.T) {
 	db := openServer(t)
 	var ds []event.Draft

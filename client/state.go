@@ -190,30 +190,31 @@ func (c *Client) abort(ctx context.Context, how func(context.Context) error) err
 }
 
 // State gives the state of topic at a moment: the event that set each storage's value,
-// in the order of users and paths. The zero Moment is now. What is missing here is fetched first, see
-// StateAt. An error is the last thing given.
+// in the order of users and paths. The zero Moment is now. What is missing here is
+// fetched first, see StateAt. An error is the last thing given.
 func (c *Client) State(ctx context.Context, topic event.Topic, at event.Moment) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		id, err := c.StateAt(ctx, topic, at)
 		if err == nil {
-			err = c.state(ctx, topic, id, func(ev *event.Event) bool { return yield(ev, nil) })
+			_, err = c.eachOfState(ctx, topic, id, func(ev *event.Event) bool { return yield(ev, nil) })
 		}
-		if err != nil && !errors.Is(err, errEnough) {
+		if err != nil {
 			yield(nil, err)
 		}
 	}
 }
 
-// errEnough ends the reading of a state that nobody wants more of.
-var errEnough = errors.New("enough")
-
-func (c *Client) state(ctx context.Context, topic event.Topic, at event.ID, yield func(*event.Event) bool) error {
-	return c.store.State(ctx, topic, at, func(ev *event.Event) error {
-		if !yield(ev) {
-			return errEnough
+// eachOfState calls yield with the events of a known state until that returns false. It
+// reports whether it never did.
+func (c *Client) eachOfState(ctx context.Context, topic event.Topic, at event.ID, yield func(*event.Event) bool) (whole bool, err error) {
+	whole = true
+	err = c.store.State(ctx, topic, at, func(ev *event.Event) error {
+		if whole = yield(ev); !whole {
+			return cache.ErrStop
 		}
 		return nil
 	})
+	return whole, err
 }
 
 // Follow gives the state of topic as of now, marked as such, and then each change as
@@ -223,18 +224,17 @@ func (c *Client) Follow(ctx context.Context, topic event.Topic) iter.Seq2[Batch,
 	return func(yield func(Batch, error) bool) {
 		// The position first, then the state: whatever is appended meanwhile follows.
 		at, err := c.StateAt(ctx, topic, event.Now)
+		whole := true
 		if err == nil {
-			err = c.state(ctx, topic, at, func(ev *event.Event) bool {
+			whole, err = c.eachOfState(ctx, topic, at, func(ev *event.Event) bool {
 				return yield(Batch{Events: []*event.Event{ev}, State: true}, nil)
 			})
 		}
 		if err != nil {
-			if !errors.Is(err, errEnough) {
-				yield(Batch{}, err)
-			}
+			yield(Batch{}, err)
 			return
 		}
-		if !yield(Batch{Position: at, State: true}, nil) {
+		if !whole || !yield(Batch{Position: at, State: true}, nil) {
 			return
 		}
 		c.Batches(ctx, []event.Topic{topic}, TailOptions{Range: Range{Since: c.at(at)}})(yield)

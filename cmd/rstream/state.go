@@ -293,11 +293,15 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 
 // quiet reports whether nothing happened to topic in span, as far as that is known.
 func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (bool, error) {
-	err := db.Each(ctx, []event.Topic{topic}, span, func(*event.Event) error { return errEnough })
-	if errors.Is(err, errEnough) || errors.As(err, new(*window.NotHeldError)) {
+	some := false
+	err := db.Each(ctx, []event.Topic{topic}, span, func(*event.Event) error {
+		some = true
+		return cache.ErrStop
+	})
+	if errors.As(err, new(*window.NotHeldError)) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && !some, err
 }
 
 // stateEvents is the state of topic at position at as an iterator.
@@ -305,18 +309,15 @@ func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) 
 	return func(yield func(*event.Event, error) bool) {
 		err := s.file().State(ctx, topic, at, func(ev *event.Event) error {
 			if !yield(ev, nil) {
-				return errEnough
+				return cache.ErrStop
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errEnough) {
+		if err != nil {
 			yield(nil, err)
 		}
 	}
 }
-
-// errEnough ends the reading of a state that nobody wants more of.
-var errEnough = errors.New("enough")
 
 // A statePair is what two states have of a storage: either may be nil.
 type statePair struct{ before, after *event.Event }

@@ -49,15 +49,15 @@ func inDoubt(t *testing.T, db *cache.DB) window.Spans {
 func TestHeldAndDifferent(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	f.put("alice/x", 3*event.BlockSize)
+	f.put("alice/x", 2*event.BlockSize)
 	for name, tc := range map[string]struct {
 		lack    func(i int) bool
 		fetched int64
 	}{
-		"all":              {func(int) bool { return true }, 3 * event.BlockSize},
+		"all":              {func(int) bool { return true }, 2 * event.BlockSize},
 		"the first":        {func(i int) bool { return i == 0 }, event.BlockSize},
 		"one in block 1":   {func(i int) bool { return i == event.BlockSize+7 }, event.BlockSize},
-		"an end and a one": {func(i int) bool { return i == 1 || i > 2*event.BlockSize+100 }, 2 * event.BlockSize},
+		"an end and a one": {func(i int) bool { return i == 1 || i > event.BlockSize+100 }, 2 * event.BlockSize},
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := f.newCache()

@@ -86,6 +86,7 @@ func (m *boundModel) check(topic event.Topic, t event.Time) {
 // Whichever windows a copy holds, a time in one of them is resolved without a server, and
 // never to another state than the log has.
 func TestTimesInWindows(t *testing.T) {
+	alone(t)
 	dir, n := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++

@@ -138,6 +138,7 @@ func setForgetChunk(t testing.TB, n int) {
 }
 
 func TestForgetAgainstSets(t *testing.T) {
+	alone(t)
 	setForgetChunk(t, 3)
 	setStorageChunk(t, 2)
 	dir := t.TempDir()
@@ -232,6 +233,7 @@ func pending(t *testing.T, db *DB, topic event.Topic) *Lease {
 }
 
 func TestForgetStates(t *testing.T) {
+	alone(t)
 	all, rest := event.MaxID, window.Spans{{From: forgetPart, To: forgetHalf}}
 	half := window.Spans{{From: clientFirst, To: forgetHalf}}
 	heldAs := &HeldAsError{}

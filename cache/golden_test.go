@@ -130,6 +130,7 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 }
 
 func TestGoldenServer(t *testing.T) {
+	alone(t)
 	for _, name := range goldenFiles(t, "server") {
 		t.Run(name, func(t *testing.T) { checkGoldenServer(t, name) })
 	}
@@ -150,6 +151,7 @@ func checkGoldenServer(t *testing.T, name string) {
 
 // A file of every version can let go of its history.
 func TestGoldenRetain(t *testing.T) {
+	alone(t)
 	files := goldenFiles(t, "server")
 	for _, name := range files[:size(1, len(files))] {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +181,7 @@ func TestGoldenRetain(t *testing.T) {
 }
 
 func TestGoldenClient(t *testing.T) {
+	alone(t)
 	for _, name := range goldenFiles(t, "client") {
 		t.Run(name, func(t *testing.T) { checkGoldenClient(t, name) })
 	}

@@ -73,6 +73,7 @@ func TestStateWhileHorizonComes(t *testing.T) {
 
 // The positions of times do not move when the events around the horizon are dropped.
 func TestTimesAcrossHorizon(t *testing.T) {
+	alone(t)
 	db, ctx, clock := openServer(t), context.Background(), newClock()
 	db.file.Now = clock.now
 	mustAppend(t, db, draft("alice", "stays", "k"))
@@ -135,6 +136,7 @@ func TestTimesAcrossHorizon(t *testing.T) {
 // After each transaction that drops something of a block, the state at the horizon and above
 // is right: above all, no value comes to life whose DEL goes first.
 func TestStateWhileBlockIsDropped(t *testing.T) {
+	alone(t)
 	setState(t)
 	db, ctx := openServer(t), context.Background()
 	step := retention.StepTime

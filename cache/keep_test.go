@@ -107,6 +107,7 @@ func checkKept(t fataler, what string, db *DB, want ...string) {
 // Folded from a sealed snapshot, every state is what it was without one, in the log
 // and in a copy.
 func TestSealedStatesAgainstMap(t *testing.T) {
+	alone(t)
 	draw := setState(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)

@@ -52,6 +52,7 @@ func countRuns(t *testing.T, db *DB, where string) (n int) {
 // However often a log is killed and whichever COMMIT fails, while its runs are merged,
 // it never takes an append again.
 func TestKnownForEver(t *testing.T) {
+	alone(t)
 	setHashSpan(t, event.BlockSize)
 	path := t.TempDir() + "/log.db"
 	db := mustOpen(t, path, Config{Role: Server})

@@ -205,6 +205,7 @@ func drawSpan(t *rapid.T, head event.ID) window.Span {
 // Leaves, cold and warm, of a log and of its copy, whole and put together of parts,
 // are those of the events.
 func TestLeavesAgainstEvents(t *testing.T) {
+	alone(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
 	rapid.Check(t, func(t *rapid.T) {

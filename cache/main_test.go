@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if *long {
 		checks, kills = "100", "10"
 	}
+	if underRace {
+		checks, kills = "2", "1"
+	}
 	unlessGiven("rapid.checks", checks)
 	unlessGiven("kill.rounds", kills)
 	os.Exit(m.Run())
@@ -43,6 +46,18 @@ func onlyLong(t testing.TB) {
 	t.Helper()
 	if !*long {
 		t.Skip("runs with -long")
+	}
+}
+
+// underRace is set under the race detector, which makes SQLite twenty times slower.
+var underRace bool
+
+// alone leaves a test that does one thing after the other to the run without the race
+// detector.
+func alone(t testing.TB) {
+	t.Helper()
+	if underRace {
+		t.Skip("runs without the race detector")
 	}
 }
 

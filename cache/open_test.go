@@ -298,6 +298,7 @@ func TestDamagedFile(t *testing.T) {
 }
 
 func TestDamagedLines(t *testing.T) {
+	alone(t)
 	good := madeEvent("alice", "x", 1)
 	other := madeEvent("alice", "x", 2)
 	for _, line := range []string{"", "{}", "\x00", string(good.Line()[:40]), string(good.Line()[:len(good.Line())-2]), string(other.Line()), `{"id":"`} {

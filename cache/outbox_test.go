@@ -52,6 +52,7 @@ type outboxModel struct {
 }
 
 func TestOutboxAgainstList(t *testing.T) {
+	alone(t)
 	dir := t.TempDir()
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {

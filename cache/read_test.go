@@ -94,6 +94,7 @@ func TestReadBytes(t *testing.T) {
 
 // Where the postings end and the open block begins nothing may be missed.
 func TestReadAcrossBlocks(t *testing.T) {
+	alone(t)
 	db := openServer(t)
 	want := map[string][]event.ID{}
 	var ds []event.Draft
@@ -268,6 +269,7 @@ func TestReadInShortScans(t *testing.T) {
 
 // Events are the same however many of their lines come joined.
 func TestReadJoined(t *testing.T) {
+	alone(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
 	defer func(n int) { rows.MaxJoined = n }(rows.MaxJoined)

@@ -61,6 +61,7 @@ func setStorageChunk(t testing.TB, n int) {
 }
 
 func TestStateAgainstMap(t *testing.T) {
+	alone(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
 	setStorageChunk(t, rows.StorageChunk)

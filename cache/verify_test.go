@@ -72,6 +72,7 @@ func smallCopy(t *testing.T) (*DB, window.Span) {
 // Whatever is done to a stored event, the leaf of its block is another one, all
 // others are the same, nothing fails, and Replace mends it.
 func TestCheckedLeavesFindsDamage(t *testing.T) {
+	alone(t)
 	db, span := smallCopy(t)
 	kinds := slices.Sorted(maps.Keys(damages))
 	rapid.Check(t, func(t *rapid.T) {

@@ -59,6 +59,9 @@ func TestHeldAndDifferent(t *testing.T) {
 		"one in block 1":   {func(i int) bool { return i == event.BlockSize+7 }, event.BlockSize},
 		"an end and a one": {func(i int) bool { return i == 1 || i > event.BlockSize+100 }, 2 * event.BlockSize},
 	} {
+		if underRace && name != "one in block 1" {
+			continue // nothing else happens at once in the others
+		}
 		t.Run(name, func(t *testing.T) {
 			db := f.newCache()
 			lacking(t, f, db, tc.lack)

@@ -130,7 +130,11 @@ func TestPutToOtherLog(t *testing.T) {
 // Where a log and the one that goes on from it have parted is found from what a copy of the
 // old one holds, whatever that is.
 func TestParted(t *testing.T) {
-	for _, c := range []struct{ kept, lost, more int }{{0, 5, 9}, {1, 30, 0}, {7, 1, 1}, {40, 3, 200}, {40, 0, 0}, {33, 33, 33}} {
+	cases := []struct{ kept, lost, more int }{{7, 1, 1}, {40, 3, 200}, {0, 5, 9}, {1, 30, 0}, {40, 0, 0}, {33, 33, 33}}
+	if underRace {
+		cases = cases[:2]
+	}
+	for _, c := range cases {
 		f := newFixture(t)
 		for range c.kept {
 			f.put("alice/x", 1)

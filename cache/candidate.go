@@ -14,7 +14,7 @@ import (
 
 // ErrNotInLog means that an event cannot be of the log that it is said to be of: all
 // that the log has where it should stand is held and proven, and it is not there.
-var ErrNotInLog = errors.New("is not in the log: what is proven there is without it")
+var ErrNotInLog = errors.New("is not in the log: the proven range does not have it")
 
 // ErrUnproven means that an event that came by file says more than its hash covers: no
 // digest would ever tell whether the log says so, too.

@@ -15,7 +15,7 @@ var (
 	// ErrHeld means that another process holds a cursor.
 	ErrHeld = errors.New("is held by another process")
 	// ErrNoCursor means that there is no cursor of a name.
-	ErrNoCursor = errors.New("there is none of that name")
+	ErrNoCursor = errors.New("no such cursor")
 )
 
 // A Cursor is a named reader's durable position. It is held by one open file at a time,

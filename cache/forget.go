@@ -17,11 +17,11 @@ import (
 type HeldAsError struct{ Topic, As event.Topic }
 
 func (e *HeldAsError) Error() string {
-	return fmt.Sprintf("%s is held as a part of %s and can only be forgotten with it", e.Topic, e.As)
+	return fmt.Sprintf("%s is held as part of %s and can only be forgotten together with it", e.Topic, e.As)
 }
 
 // ErrInUse means that a process is filling what was to be forgotten.
-var ErrInUse = errors.New("it is being filled")
+var ErrInUse = errors.New("is being filled")
 
 // Forget gives up what is held of topic up to position before, and of its parts,
 // and returns how many events that removed. Up to event.MaxID it also ends

@@ -35,7 +35,7 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 		return n.addLast(ctx, tx)
 	})
 	if err != nil {
-		return Newest{}, fmt.Errorf("read how far the copy is: %w", err)
+		return Newest{}, fmt.Errorf("read the newest position of the copy: %w", err)
 	}
 	return n, nil
 }

@@ -36,7 +36,7 @@ func (db *DB) CountSaved(ctx context.Context, n int64) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("count what was saved: %w", err)
+		return fmt.Errorf("count saved events: %w", err)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ var ErrLost = dbfile.ErrLost
 type ConflictError struct{ ID event.ID }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("event %s differs from the one held under this id", e.ID)
+	return fmt.Sprintf("event %s differs from the held event with this id", e.ID)
 }
 
 // Windows returns the windows of the file in order of their start. A pending window that

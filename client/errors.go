@@ -83,9 +83,9 @@ type PutBackError struct {
 
 func (e *PutBackError) Error() string {
 	if e.Head < e.Held {
-		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, and is held up to %s", host(e.URL), e.Head, e.Held)
+		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, but this copy holds it up to %s", host(e.URL), e.Head, e.Held)
 	}
-	return fmt.Sprintf("%s: the log was put back to an older state and has gone on: it has other events than those held up to %s", host(e.URL), e.Held)
+	return fmt.Sprintf("%s: the log was put back to an older state and has grown since: its events differ from those held up to %s", host(e.URL), e.Held)
 }
 
 // A ProtocolError says that a server answered what it must not.

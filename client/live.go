@@ -86,7 +86,7 @@ func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (eve
 	fresh := l.without(f.topics)
 	if n := len(l.topics) + len(fresh); n > wire.MaxTopics {
 		// A request that names more would be refused, to the harm of the others.
-		return 0, fmt.Errorf("follow %d topics at a time: at most %d can be", n, wire.MaxTopics)
+		return 0, fmt.Errorf("follow %d topics: at most %d are allowed", n, wire.MaxTopics)
 	}
 	if l.lease == nil || len(fresh) > 0 {
 		if err := l.widen(ctx, f.topics, start); err != nil {
@@ -330,7 +330,7 @@ func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics 
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
 	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
 		if from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom); !ok || from != at {
-			return &ProtocolError{base, fmt.Sprintf("was asked to go on from %s and begins at %s", at, from)}
+			return &ProtocolError{base, fmt.Sprintf("was asked to continue from %s but begins at %s", at, from)}
 		}
 		head, _ = wire.PositionIn(resp.Header, wire.HeaderHead)
 		return nil

@@ -144,7 +144,7 @@ func TestMoveOfAPart(t *testing.T) {
 	for _, tt := range []struct {
 		share float64
 		how   string
-	}{{1, "are named"}, {0.9, "are named"}, {0.6, "are named"}, {0.3, "by a filter"}, {0.01, "by a filter"}, {0, "by their hashes"}} {
+	}{{1, "are named"}, {0.9, "are named"}, {0.6, "are named"}, {0.3, "by a filter"}, {0.01, "by a filter"}, {0, "by hash"}} {
 		if !*longForm && tt.share > 0.5 {
 			continue
 		}
@@ -247,7 +247,7 @@ func TestLocateWithoutFrames(t *testing.T) {
 		c := newTestClient(t, db, hasty(b.http.URL))
 		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
-		if got := c.Stats().Events; got != 0 || !strings.Contains(s.Compared.Rounds[0].Why, "by their hashes") {
+		if got := c.Stats().Events; got != 0 || !strings.Contains(s.Compared.Rounds[0].Why, "by hash") {
 			t.Errorf("%d: %d events came: %+v", status, got, s.Compared)
 		}
 	}
@@ -292,7 +292,7 @@ func TestMembersAreNotLost(t *testing.T) {
 		}
 		return answer
 	}))
-	check("by their hashes")
+	check("by hash")
 }
 
 // Both logs and what is here of the one grow meanwhile: what is held is the log's.

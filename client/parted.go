@@ -74,7 +74,7 @@ func (c *Client) shares(ctx context.Context, p event.Point) (shared bool, err er
 	case errors.As(err, &back), errors.As(err, &problem) && problem.reason == wire.ReasonAhead:
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("find out where the logs parted: %w", err)
+		return false, fmt.Errorf("find where the logs diverge: %w", err)
 	}
 	return true, nil
 }

@@ -24,7 +24,7 @@ type MismatchError struct {
 }
 
 func (e *MismatchError) Error() string {
-	return fmt.Sprintf("what is held of %s in %s is not what the server has: %d events here, %d there", e.Topic, e.Span, e.Held, e.Server)
+	return fmt.Sprintf("the copy of %s in %s differs from the server: %d events here, %d there", e.Topic, e.Span, e.Held, e.Server)
 }
 
 // maxAnswer bounds the body of an answer that is read as a whole.
@@ -84,7 +84,7 @@ func (c *Client) checkBounds(r Range, w wire.Window) error {
 		}
 	}
 	if wrong {
-		return &ProtocolError{c.base(), fmt.Sprintf("was asked about another stretch than %s", span)}
+		return &ProtocolError{c.base(), fmt.Sprintf("answered about another range than %s", span)}
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func (s *snapshot) give(base string, line []byte) error {
 	}
 	this := ev.Storage()
 	if ev.ID > s.at || ev.Type != event.Put || this.Compare(s.given) <= 0 {
-		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not of the state at %s in its order", ev.ID, s.at)}
+		return &ProtocolError{base, fmt.Sprintf("sent event %s, which does not belong in the state at %s in this order", ev.ID, s.at)}
 	}
 	s.c.stats.events.Add(1)
 	s.given = this

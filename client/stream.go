@@ -58,7 +58,7 @@ func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cur
 
 // errStandIn is an answer that a proxy gives for a server that is not there: an event
 // stream with no event, for browsers, which never come back after a 502.
-var errStandIn = errors.New("a proxy answers that the server is away")
+var errStandIn = errors.New("a proxy answered that the server is unavailable")
 
 // standInTime is how long a stand-in for a stream may take to end.
 const standInTime = time.Second

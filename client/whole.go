@@ -144,7 +144,7 @@ const readAhead = 64 << 10
 
 var (
 	errObjectEnd  = errors.New("the object has ended")
-	errObjectForm = errors.New("it is no object with a list of events")
+	errObjectForm = errors.New("it is not an object with a list of events")
 )
 
 // next reads one step: a member that is no event gives nothing.

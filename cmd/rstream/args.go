@@ -23,7 +23,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 // noArgs refuses arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("%s takes no argument such as %q", cmd.Name(), args[0])
+		return usagef("%s takes no argument, got %q", cmd.Name(), args[0])
 	}
 	return nil
 }

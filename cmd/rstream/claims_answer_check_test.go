@@ -259,9 +259,9 @@ var sentences = []sentence{
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.at == 0 || tr.f.gone }),
 	says(`rstream: hint: check the name and the network, or name another server with --server URL`,
 		func(tr *answerTrial, r ran, _ []string) bool { return len(tr.failed) > 0 || tooLong(tr, r, nil) }),
-	says(`rstream: hint: "rstream verify --repair" fetches what differs again`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.c.copy == "damaged" }),
-	says(`rstream: hint: "rstream doctor http://\S+" says what answers there`, func(tr *answerTrial, _ ran, _ []string) bool { return len(tr.failed) > 0 }),
-	says(`rstream: hint: a proxy or filter cuts answers; "rstream doctor http://\S+" checks the way to the server`, answered("shortened", "emptied")),
+	says(`rstream: hint: "rstream verify --repair" fetches the differing blocks again`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.c.copy == "damaged" }),
+	says(`rstream: hint: "rstream doctor http://\S+" shows what answers there`, func(tr *answerTrial, _ ran, _ []string) bool { return len(tr.failed) > 0 }),
+	says(`rstream: hint: a proxy or filter cuts answers; "rstream doctor http://\S+" checks the path to the server`, answered("shortened", "emptied")),
 	says(`rstream: hint: (?:free some space|is the disk full).*`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
 }
 

@@ -112,7 +112,7 @@ func onlyDocument(b []byte) (*yaml.Node, error) {
 		return nil, plainYAML(err)
 	}
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, errors.New("has a second document; everything belongs in one")
+		return nil, errors.New("has a second document; put all settings in one")
 	}
 	top := doc.Content[0]
 	if top.Kind == yaml.ScalarNode && top.Tag == "!!null" {
@@ -134,7 +134,7 @@ func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error
 	for i := 0; i < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		if first, doubled := seen[key.Value]; doubled {
-			return fmt.Errorf("line %d: %q is set before, in line %d", key.Line, key.Value, first)
+			return fmt.Errorf("line %d: %q is already set in line %d", key.Line, key.Value, first)
 		}
 		seen[key.Value] = key.Line
 		if err := fn(key.Value, value); err != nil {
@@ -178,7 +178,7 @@ func scalar(node *yaml.Node) (string, error) {
 	case value.Value == "":
 		return "", fmt.Errorf("line %d: must not be empty", node.Line)
 	case value.Tag == "!!null":
-		return "", fmt.Errorf("line %d: %s is no value in YAML; if it is meant, put it in quotes", node.Line, value.Value)
+		return "", fmt.Errorf("line %d: %s means no value in YAML; quote it to use it as text", node.Line, value.Value)
 	}
 	return value.Value, nil
 }

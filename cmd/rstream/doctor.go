@@ -85,7 +85,7 @@ func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
 			return cfg, &usageError{err}
 		}
 		if strings.Trim(cfg.URL.Path, "/") != "" && !strings.HasSuffix(cfg.URL.Path, "/") {
-			return cfg, usagef("--topic goes with the root of a server; %s names what is read itself", wire.RedactURL(cfg.URL.String()))
+			return cfg, usagef("--topic needs the root of a server; %s is the URL of a stream", wire.RedactURL(cfg.URL.String()))
 		}
 	}
 	cfg.Header, err = parseHeaders(o.headers)

@@ -71,7 +71,7 @@ func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
 	case err != nil || len(doubted) == 0:
 		return err
 	case p.keep != nil:
-		return &exitError{exitGap, fmt.Sprintf("the copy of %s differs from the server between %s and %s; the cursor stays before that",
+		return &exitError{exitGap, fmt.Sprintf("the copy of %s differs from the server between %s and %s; the cursor stops before it",
 			topicList(p.topics), positionName(doubted[0].From), doubted[0].To), fmt.Sprintf("run \"rstream sync %s\" first", shellTopics(p.topics))}
 	}
 	p.doubt = p.a.noteDoubted(p.topics, doubted)

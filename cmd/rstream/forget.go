@@ -82,7 +82,7 @@ func (a *app) noteQueued(ctx context.Context, db *cache.DB, topics []event.Topic
 		return nil
 	})
 	if n > 0 {
-		a.note("%s of them in the outbox stay; \"rstream outbox drop\" drops such", count(n, "append"))
+		a.note("%s of them stay in the outbox; \"rstream outbox drop\" removes them", count(n, "append"))
 	}
 	return err
 }

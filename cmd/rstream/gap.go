@@ -31,7 +31,7 @@ func (a *app) printGap(gap *client.GapError) error {
 // hold between gaps.
 func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, keep *keeper) error {
 	if a.out.text() {
-		a.note("history from %s to %s is gone from the server; this is what was left of it", gap.After, gap.Oldest)
+		a.note("history from %s to %s is gone from the server; this is the state it left", gap.After, gap.Oldest)
 	} else if err := a.printGap(gap); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 	}
 	hint := fmt.Sprintf("fetch it with \"rstream sync %s\"", shellTopics(topics))
 	if len(others) > 0 {
-		hint += "; what is held is of " + topicList(others[:min(len(others), namedTopics)])
+		hint += "; held topics: " + topicList(others[:min(len(others), namedTopics)])
 	}
 	if more := len(others) - namedTopics; more > 0 {
 		hint += fmt.Sprintf(" and %d more", more)
@@ -34,7 +34,7 @@ const namedTopics = 5
 // reportGaps says what is not held of what was asked for.
 func (a *app) reportGaps(gaps window.Spans) error {
 	for _, gap := range gaps {
-		a.note("not held: what happened between %s and %s", positionName(gap.From), gap.To)
+		a.note("not held: events between %s and %s", positionName(gap.From), gap.To)
 	}
 	if len(gaps) > 0 {
 		return &exitError{status: exitGap}

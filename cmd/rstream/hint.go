@@ -51,7 +51,7 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *claimError) string { return e.hint }),
 	hintOfExit,
 	hintAs(func(_ *cobra.Command, e *carriedError) string {
-		return fmt.Sprintf("go on with --cache %s; %s stays as it is", e.path, e.old)
+		return fmt.Sprintf("continue with --cache %s; %s is unchanged", e.path, e.old)
 	}),
 	hintAs(hintOfUsage),
 	hintAs(hintOfGap),
@@ -67,7 +67,7 @@ var typeHints = []typeHint{
 		return "\"rstream status\" shows where the server's log ends"
 	}),
 	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
-		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the way to the server", e.URL)
+		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
 	}),
 	hintAs(func(*cobra.Command, *client.MismatchError) string { return repairHint }),
 	hintAs(func(*cobra.Command, *differsError) string { return repairHint }),
@@ -75,16 +75,16 @@ var typeHints = []typeHint{
 		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(e.As.String()))
 	}),
 	hintAs(func(cmd *cobra.Command, e *client.ProtocolError) string {
-		return fmt.Sprintf("\"rstream doctor %s\" says what answers there", shellWord(wire.RedactURL(e.URL))) + sourcesHint(cmd, serverAnnotation)
+		return fmt.Sprintf("\"rstream doctor %s\" shows what answers there", shellWord(wire.RedactURL(e.URL))) + sourcesHint(cmd, serverAnnotation)
 	}),
 	hintAs(func(cmd *cobra.Command, _ *client.DifferentLogsError) string {
-		return "name servers of one log" + sourcesHint(cmd, serverAnnotation)
+		return "use servers of one log" + sourcesHint(cmd, serverAnnotation)
 	}),
 	hintOfInput,
 	hintOfBackup,
 }
 
-const repairHint = "\"rstream verify --repair\" fetches what differs again"
+const repairHint = "\"rstream verify --repair\" fetches the differing blocks again"
 
 // valueHints are the hints for errors without a type of their own.
 var valueHints = []struct {
@@ -92,23 +92,23 @@ var valueHints = []struct {
 	text string
 }{
 	{cache.ErrInUse, "stop the tail or sync that is running, and run the command again"},
-	{syscall.EADDRINUSE, "another program listens there; is a server running already? --listen 127.0.0.1:0 takes a free port"},
+	{syscall.EADDRINUSE, "another program listens there; is a server running already? --listen 127.0.0.1:0 picks a free port"},
 	{cache.ErrNewer, "upgrade rstream, or name another file"},
-	{cache.ErrNoIdentity, "put the -wal file that belongs to it back beside it, or move the file away to begin a new one"},
-	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a folder that you may write"},
+	{cache.ErrNoIdentity, "put its -wal file back next to it, or move the file away to start a new one"},
+	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a writable folder"},
 	{cache.ErrLinked, "name the file as the server does, or ask the server"},
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},
-	{cache.ErrCorrupt, "move the file away and sync again; what the server has is not lost"},
-	{cache.ErrHeld, "a cursor is held by one process at a time; use another --name"},
-	{cache.ErrNoCursor, "\"rstream cursor\" lists them; to make one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
-	{cache.ErrIO, "is the disk full, or a limit on the size of files reached? Nothing that was acknowledged is lost"},
+	{cache.ErrCorrupt, "move the file away and sync again; the server's events are not lost"},
+	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
+	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
+	{cache.ErrIO, "is the disk full, or a file size limit reached? No acknowledged event is lost"},
 	{cache.ErrFull, "free some space and run the command again"},
 	{fs.ErrPermission, writableHint},
 	{syscall.EROFS, writableHint},
 }
 
-const writableHint = "name a file in a folder that you may write with --cache FILE (or --db FILE for serve)"
+const writableHint = "use a file in a writable folder: --cache FILE (--db FILE for serve)"
 
 // hintOfExit is also known if it is empty: what is to be said then has been said.
 func hintOfExit(_ *cobra.Command, err error) (text string, ok bool) {
@@ -129,7 +129,7 @@ func hintOfBackup(cmd *cobra.Command, err error) (text string, ok bool) {
 	if cmd == nil || cmd.Name() != "backup" || !errors.Is(err, fs.ErrPermission) {
 		return "", false
 	}
-	return "name a file in a folder that you may write", true
+	return "use a file in a writable folder", true
 }
 
 func hintOfUsage(cmd *cobra.Command, _ *usageError) string {
@@ -141,16 +141,16 @@ func hintOfUsage(cmd *cobra.Command, _ *usageError) string {
 
 func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
 	if cmd != nil && cmd.Name() == "state" {
-		return "the oldest state that the server can tell is that --at " + gap.Oldest.String()
+		return "the oldest state on the server is --at " + gap.Oldest.String()
 	}
-	return "the server keeps history only from there on; begin again with --since " + gap.Oldest.String() + skipHint(cmd)
+	return "the server keeps only later history; start again with --since " + gap.Oldest.String() + skipHint(cmd)
 }
 
 func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 	if !cacheNamed(cmd) {
-		return "run the command again to go on with a copy of the new log, or name the old server with --server"
+		return "run the command again to continue with a copy of the new log, or name the old server with --server"
 	}
-	return "name another file with --cache, or the server of this log with --server; to begin one with what this one has, run " +
+	return "name another file with --cache, or the server of this log with --server; to start a new copy with the events of this one, run " +
 		moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+shellWord(wire.RedactURL(other.URL)))
 }
 
@@ -181,7 +181,7 @@ func skipHint(cmd *cobra.Command) string {
 	if cmd == nil || cmd.Flags().Lookup("skip-gap") == nil {
 		return ""
 	}
-	return ", or go on behind what is gone with --skip-gap"
+	return ", or skip the gap with --skip-gap"
 }
 
 // cacheNamed reports whether the person has chosen the copy's file.

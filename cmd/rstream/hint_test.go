@@ -29,7 +29,7 @@ func TestHints(t *testing.T) {
 		{nil, &inputError{denied}, ""},
 		{nil, fmt.Errorf("import: %w", &inputError{denied}), ""},
 		{nil, &claimError{err: &inputError{denied}}, ""},
-		{backup, denied, "name a file in a folder that you may write"},
+		{backup, denied, "use a file in a writable folder"},
 		{nil, &exitError{status: 1, text: "x"}, ""},
 		{nil, errors.Join(&exitError{status: 1, text: "x"}, cache.ErrFull), ""},
 		{nil, &claimError{err: cache.ErrFull}, "free some space"},

@@ -134,7 +134,7 @@ func (t *importTarget) check(ctx context.Context, evs []event.Event, log string)
 	err := t.db.CheckCandidates(ctx, evs)
 	var conflict *cache.ConflictError
 	if errors.As(err, &conflict) || errors.Is(err, cache.ErrNotInLog) {
-		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is of another log than it says, or was changed"}
+		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is from another log than it says, or was modified"}
 	}
 	return err
 }
@@ -402,7 +402,7 @@ func (r *importReader) take(line []byte) error {
 	case err != nil:
 		return lineError(err)
 	case r.log == "":
-		return errors.New("does not say which log it is of; name it with --log, or write the file with \"rstream export\"")
+		return errors.New("does not name its log; use --log ID, or write the file with \"rstream export\"")
 	case !ev.Covered():
 		return fmt.Errorf("event %s %w: %.60s", ev.ID, cache.ErrUnproven, ev.Extra)
 	}

@@ -318,7 +318,7 @@ func (k *keeper) release() error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	if err := k.cursor.Release(ctx); err != nil {
-		return fmt.Errorf("let the cursor go: %w", err)
+		return fmt.Errorf("release the cursor: %w", err)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (s *session) suggestImport(ctx context.Context) {
 	}
 	for _, file := range files {
 		if n, err := s.known(ctx, file); err == nil && n > 0 {
-			s.app.note("%s holds events of another log that this one has, too; to fetch them again is not necessary: %s", file, moveCommand(file, into))
+			s.app.note("%s holds events of another log that this log also has; they need not be fetched again: %s", file, moveCommand(file, into))
 		}
 	}
 }

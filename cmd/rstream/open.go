@@ -77,7 +77,7 @@ func (a *app) clientConfig() client.Config {
 }
 
 func (a *app) onSilence(server string) {
-	a.note("%s has not answered yet; still waiting (\"rstream doctor %s\" says what answers there)", server, server)
+	a.note("%s has not answered yet; still waiting (\"rstream doctor %s\" shows what answers there)", server, server)
 }
 
 func (a *app) onRetry(err error, pause time.Duration) {
@@ -160,7 +160,7 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, err
 	}
 	if path == "" {
-		return nil, &exitError{exitFailed, fmt.Sprintf("nothing is held of %s yet", wire.RedactURL(a.servers[0])),
+		return nil, &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" first, or name a file with --cache FILE"}
 	}
 	return openFile(ctx, path, "name one that is there with --cache FILE; \"rstream sync\" makes one")
@@ -206,7 +206,7 @@ func loadServers() (map[string]string, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &known); err != nil {
-		return nil, fmt.Errorf("read %s: %w (remove the file to begin anew)", path, err)
+		return nil, fmt.Errorf("read %s: %w (remove the file to start over)", path, err)
 	}
 	for url, log := range known { // earlier versions kept passwords
 		if bare := wire.WithoutUser(url); bare != url {

@@ -60,7 +60,7 @@ once. "rstream outbox" lists the outbox.`,
 		DisableFlagsInUseLine: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 2 {
-				return usagef("want one value, not also %q; quote what has spaces", args[2])
+				return usagef("want one value, not also %q; quote a value with spaces", args[2])
 			}
 			return nil
 		},
@@ -184,7 +184,7 @@ func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, er
 // jsonString encodes s without the escapes that encoding/json adds for HTML.
 func jsonString(s string) ([]byte, error) {
 	if !utf8.ValidString(s) {
-		return nil, usagef("--text: is not valid UTF-8")
+		return nil, usagef("--text is not valid UTF-8")
 	}
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
@@ -213,7 +213,7 @@ func readValue(r io.Reader) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read value: %w", err)
 	case len(b) > most:
-		return nil, usagef("value: is over %s long", size(most))
+		return nil, usagef("value is longer than %s", size(most))
 	}
 	return b, nil
 }

@@ -20,7 +20,7 @@ type parseFunc func(line []byte) (d event.Draft, made bool, err error)
 
 // errNoDraft says that a line is one of rstream's about a stream, such as that it is
 // live, and no event of it.
-var errNoDraft = errors.New("is no event")
+var errNoDraft = errors.New("is not an event")
 
 func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
 	if _, err := draft(args[0], event.Put, ""); err != nil {

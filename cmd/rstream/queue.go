@@ -116,7 +116,7 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 		return nil, err
 	}
 	if log == "" {
-		return nil, &exitError{exitFailed, fmt.Sprintf("it is not known which log %s serves", wire.RedactURL(a.servers[0])),
+		return nil, &exitError{exitFailed, fmt.Sprintf("cannot find out which log %s serves", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" once while it can be reached, or name the file of a copy with --cache FILE"}
 	}
 	return cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
@@ -134,7 +134,7 @@ func (a *app) sendBefore(ctx context.Context) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cache.ErrRole), err == nil && waiting == 0:
 		return nil
 	case err != nil:
-		a.note("the outbox is left aside: %v", err)
+		a.note("the outbox was not sent: %v", err)
 		return nil
 	}
 	defer s.Close()
@@ -297,7 +297,7 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 		return 0, err
 	}
 	if aside.Refused > 0 {
-		a.note("%s in the outbox will never be taken; \"rstream outbox\" lists them", count(aside.Refused, "append"))
+		a.note("refused for good: %s in the outbox; \"rstream outbox\" lists them", count(aside.Refused, "append"))
 	}
 	if aside.Queued == 0 {
 		return 0, nil

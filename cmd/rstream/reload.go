@@ -40,7 +40,7 @@ func (a *app) reloadLevel(say *serveLog, old serveOptions) error {
 		return err
 	}
 	say.setLevel(&now.logFlags)
-	a.note("read the settings again; the log level is %s", now.logLevel)
+	a.note("settings reloaded; the log level is %s", now.logLevel)
 	if old.logLevel = now.logLevel; !reflect.DeepEqual(old, now) {
 		say.Warn("settings other than log-level have changed: they take effect when the server is started again")
 	}

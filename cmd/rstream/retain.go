@@ -40,7 +40,7 @@ func (a *age) Set(s string) error {
 		return err
 	}
 	if d == 0 {
-		return errors.New("want more than no time")
+		return errors.New("want an age above zero")
 	}
 	*a = age(d)
 	return nil
@@ -78,7 +78,7 @@ func (l *ttls) Set(s string) error {
 		}
 	}
 	if slices.ContainsFunc(l.rules, func(r cache.TTL) bool { return r.Topic == rule.Topic }) {
-		return fmt.Errorf("%s has an age already", rule.Topic)
+		return fmt.Errorf("%s already has an age", rule.Topic)
 	}
 	l.rules = append(l.rules, rule)
 	return nil

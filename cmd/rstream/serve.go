@@ -176,7 +176,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
 	old, _, err := log.Parent(ctx)
 	if err == nil {
-		a.note("the log is %s now and goes on from %s; start the server without --as-new-log next time", log.Log(), old)
+		a.note("the log is now %s and continues %s; start the server without --as-new-log next time", log.Log(), old)
 	}
 	return err
 }
@@ -222,7 +222,7 @@ func checkListen(flag, address string, insecure bool) error {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return usagef("%s %s: is reachable from other machines, and anyone there could read and write; use 127.0.0.1, or say --insecure", flag, address)
+		return usagef("%s %s: is reachable from other machines, where anyone could read and write; use 127.0.0.1, or --insecure", flag, address)
 	}
 	return nil
 }

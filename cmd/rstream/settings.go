@@ -202,6 +202,6 @@ func (a *app) noteZone() {
 		_, err = os.Stat(name)
 	}
 	if err != nil {
-		a.note("TZ %q is not known; local times are those of UTC", name)
+		a.note("the time zone %q in TZ is unknown; using UTC", name)
 	}
 }

@@ -76,7 +76,7 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 	if damaged > 1 {
 		verb = "are"
 	}
-	return &exitError{exitFailed, fmt.Sprintf("%s %s damaged", count(damaged, "kept state"), verb), "\"rstream verify --repair\" drops what is damaged"}
+	return &exitError{exitFailed, fmt.Sprintf("%s %s damaged", count(damaged, "kept state"), verb), "\"rstream verify --repair\" drops the damaged parts"}
 }
 
 // verifyStates checks the states that are kept, and says so if any of them is damaged.

@@ -110,7 +110,7 @@ func (l *localSet) addResolved(gaps window.Spans, it reconcile.Item, known bool)
 // resolveByHash asks by the hashes of what is known.
 func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking uint64, l *localSet) error {
 	round := reconcile.Round{Strategy: reconcile.Stubs,
-		Why: fmt.Sprintf("%d of other logs are here, asked for by their hashes, and %d are missing", len(l.foreign.hashes), lacking)}
+		Why: fmt.Sprintf("%d held from other logs, requested by hash; %d missing", len(l.foreign.hashes), lacking)}
 	for some := range slices.Chunk(l.foreign.hashes, wire.MaxHashes) {
 		stubs, err := m.Server.Stubs(ctx, some, &round)
 		if err != nil {
@@ -130,9 +130,9 @@ func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking
 func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
 	known := uint64(len(l.foreign.hashes))
 	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.salt()}
-	round := reconcile.Round{Strategy: reconcile.Stubs, Why: fmt.Sprintf("%d of other logs are here, and all of %d that are missing are named", known, lacking)}
+	round := reconcile.Round{Strategy: reconcile.Stubs, Why: fmt.Sprintf("%d held from other logs; all %d missing are named", known, lacking)}
 	if how == byFilter {
-		round.Why = fmt.Sprintf("%d of other logs are here, told by a filter, and %d are missing", known, lacking)
+		round.Why = fmt.Sprintf("%d held from other logs, described by a filter; %d missing", known, lacking)
 		var err error
 		if req.Filter, err = reconcile.NewBloom(reconcile.FromHashes(window.Span{}, l.foreign.hashes).Items(), known, filterBits, m.salt()); err != nil {
 			return err

@@ -188,7 +188,7 @@ func (t Topic) Overlaps(u Topic) bool {
 	if t.kind == Prefix {
 		t, u = u, t
 	}
-	// t is a path, alone or with what is below it.
+	// t is Exact or a Subtree.
 	if u.matchesPath(t.path) {
 		return true
 	}
@@ -198,10 +198,10 @@ func (t Topic) Overlaps(u Topic) bool {
 	return strings.HasPrefix(u.path, t.path+"/")
 }
 
-// NarrowestFirst orders topics for [slices.SortFunc], so that of those that a storage
-// belongs to the narrowest comes first: one of a user before one of any user, then the
-// one with the longer path, then a path alone before it and what is below, and that
-// before any path that begins so. A topic comes after all that it contains.
+// NarrowestFirst orders topics for [slices.SortFunc], so that the narrowest topic of a
+// storage comes first: a topic of one user before one of any user, then the longer path
+// first, then Exact before Subtree before Prefix. A topic comes after all topics that it
+// contains.
 func NarrowestFirst(t, u Topic) int {
 	anyUser := func(t Topic) int {
 		if t.user == "" {

@@ -26,7 +26,7 @@ type tester interface {
 	Helper()
 }
 
-// ask makes a request of a handler. It ends by itself, so no network is needed.
+// ask sends a request to a handler. The response ends, so no network is needed.
 func ask(t tester, h http.Handler, target, accept string) (http.Header, string) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, target, nil)
@@ -39,7 +39,7 @@ func ask(t tester, h http.Handler, target, accept string) (http.Header, string) 
 	return w.Header(), w.Body.String()
 }
 
-// A way is one of the ways to read a query's events, as lines.
+// A way is one way to read the events of a query, as lines.
 type way func(t tester, h http.Handler, q wire.Query, limit int) []string
 
 var ways = map[string]way{
@@ -49,7 +49,7 @@ var ways = map[string]way{
 	"SSE":          allFrames,
 }
 
-// pages asks page by page until one is live.
+// pages requests page after page until one is live.
 func pages(t tester, h http.Handler, q wire.Query, limit int, accept string, read func(string) []string) (lines []string) {
 	t.Helper()
 	q.Limit = &limit
@@ -136,7 +136,7 @@ func allFrames(t tester, h http.Handler, q wire.Query, _ int) (lines []string) {
 	return lines
 }
 
-// checkWays wants every way to give what a look through the whole list gives.
+// checkWays checks that every way returns the same events as a search of the whole list.
 func checkWays(t tester, h http.Handler, q wire.Query, limit int, want []event.Event) {
 	t.Helper()
 	var lines []string
@@ -175,7 +175,7 @@ func drawLog(t *rapid.T) *memLog {
 	return log
 }
 
-// drawMoment returns a moment and the position that it names.
+// drawMoment returns a moment and its position.
 func drawMoment(t *rapid.T, log *memLog, name string) (event.Moment, event.ID) {
 	at := event.ID(rapid.Uint64Range(0, uint64(log.Head())).Draw(t, name))
 	switch rapid.IntRange(0, 3).Draw(t, name+" is") {
@@ -228,7 +228,7 @@ func TestWaysAgree(t *testing.T) {
 	})
 }
 
-// The log that is really served gives the same.
+// A log on disk gives the same results.
 func TestWaysAgreeOnDisk(t *testing.T) {
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName})
 	if err != nil {

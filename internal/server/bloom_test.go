@@ -32,7 +32,7 @@ func socket(t *testing.T, log Log) (*Server, string) {
 	return s, h.URL
 }
 
-// tryPost makes a request and returns its answer whole.
+// tryPost makes a request and returns its whole response.
 func tryPost(ctx context.Context, url, kind string, body []byte) (*http.Response, []byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
@@ -64,7 +64,7 @@ func (p framePeer) Ask(ctx context.Context, request []byte) ([]byte, error) {
 	return b, nil
 }
 
-// A half is what one side holds of the log: its even events but the last, and two
+// A half is one side's part of the log: the even events except the last, and two events
 // that the log does not have.
 func half(log *memLog) (items []reconcile.Item, missing int) {
 	for _, ev := range log.filter(topicsOf(fatal{}, "a"), 0, event.MaxID) {
@@ -82,7 +82,7 @@ type fatal struct{}
 
 func (fatal) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
-// Every strategy gets to the truth over HTTP, with ids and without.
+// Every strategy finds the difference over HTTP, with and without ids.
 func TestNegotiate(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 200)
@@ -115,8 +115,8 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
-// Where events stand keeps to the rules of all reads, and leaves out what cannot be
-// rebuilt from its hash.
+// Stub requests follow the rules of all reads, and leave out events that cannot be rebuilt
+// from a stub.
 func TestStubFrames(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 5)
@@ -177,7 +177,7 @@ func TestStubFrames(t *testing.T) {
 	}
 }
 
-// What is asked about positions keeps to the rules of all reads.
+// Comparisons follow the rules of all reads.
 func TestNegotiatePositions(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 9)
@@ -214,7 +214,7 @@ func TestNegotiatePositions(t *testing.T) {
 	}
 }
 
-// Who asks while too many do is sent away, and told when to come back.
+// One comparison too many is refused, with Retry-After.
 func TestComparingIsBounded(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 3)
@@ -234,8 +234,8 @@ func TestComparingIsBounded(t *testing.T) {
 	}
 }
 
-// The three ways of saying what is held, of storages and of topics: what is missing and
-// unknown is exactly that, or with a bloom filter nothing that it should not be.
+// With hashes and inverse filters, of storages and of topics, missing and unknown are exact.
+// With a bloom filter, they contain no wrong events.
 func TestBloomJSON(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 50)
@@ -302,7 +302,7 @@ func TestBloomJSON(t *testing.T) {
 	}
 }
 
-// A reader that says what it has gets the rest, as pages, as lines and as stubs.
+// A reader that sends a filter or hashes gets the other events, as pages, lines and stubs.
 func TestGetKnown(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 20)
@@ -383,7 +383,7 @@ func hostileFilters() map[string][]byte {
 	}
 }
 
-// Hostile filters and frames are refused, cost nothing, and the server serves on.
+// Hostile filters and frames are refused and cost nothing, and the server keeps running.
 func TestHostileFrames(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 5)
@@ -452,7 +452,7 @@ func TestHostileFrames(t *testing.T) {
 
 func linesOf(evs []event.Event) string { return string(wire.AppendLines(nil, evs)) }
 
-// The client in JavaScript, which shares no code with this one, gets there.
+// The client in JavaScript, which shares no code with this one, finds the difference.
 func TestFilterClient(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -487,8 +487,7 @@ func TestFilterClient(t *testing.T) {
 	}
 }
 
-// The conversation with curl, jq and sha256sum stands in the specification as it is
-// run here.
+// The specification has exactly the commands with curl, jq and sha256sum that run here.
 func TestListConversation(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "jq", "xxd", "sha256sum"} {
 		if _, err := exec.LookPath(tool); err != nil {

@@ -31,7 +31,7 @@ func (s *served) begin(head, part string) net.Conn {
 	return conn
 }
 
-// status reads the status of an answer, and what it says of coming back.
+// status reads the status of a response, and its Retry-After.
 func (s *served) status(conn net.Conn) (status int, after string) {
 	s.t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -42,8 +42,8 @@ func (s *served) status(conn net.Conn) (status int, after string) {
 	return resp.StatusCode, resp.Header.Get("Retry-After")
 }
 
-// While large bodies are under way, others are told to come back, and small ones are
-// taken. What was sent away is taken later, and all memory is given back.
+// While large bodies arrive, further ones are refused for a while, and small ones are
+// accepted. The refused ones are accepted later, and all memory is released.
 func TestTooMuchAtOnce(t *testing.T) {
 	defer func(most int64) { maxHolding = most }(maxHolding)
 	maxHolding = 256 << 10
@@ -93,8 +93,8 @@ func TestTooMuchAtOnce(t *testing.T) {
 	})
 }
 
-// Who does not read the answer holds nothing any more, nor does who stops sending, once
-// the body should have arrived.
+// A client that does not read the response holds no memory, nor does one that stops sending,
+// after BodyTimeout.
 func TestNothingIsHeldForEver(t *testing.T) {
 	bubble(t, Config{BodyTimeout: time.Minute}, func(t *testing.T, s *served, log *memLog) {
 		var batch strings.Builder
@@ -124,7 +124,7 @@ func TestNothingIsHeldForEver(t *testing.T) {
 	})
 }
 
-// A body of the largest size is taken when nothing else is under way.
+// A body of the maximum size is accepted if no other is being received.
 func TestOneLargestBody(t *testing.T) {
 	if maxHolding < wire.MaxBatch {
 		t.Errorf("a batch may have %d bytes, but only %d are held", wire.MaxBatch, maxHolding)

@@ -21,7 +21,7 @@ type peerHas struct {
 	inverse bool // it sent an inverse filter
 }
 
-// parsePeerHas parses a wire.Known. It checks untrusted input before that costs anything. It
+// parsePeerHas parses a wire.PeerHas. It checks untrusted input before that costs anything. It
 // returns nil if k is zero.
 func parsePeerHas(k *wire.PeerHas) (*peerHas, error) {
 	switch {

@@ -30,7 +30,7 @@ func decode(t *testing.T, encoding string, r io.Reader) io.Reader {
 	return d
 }
 
-// manyValues is a log with events that are alike.
+// manyValues returns a log with similar events.
 func manyValues(t *testing.T, n int) *memLog {
 	t.Helper()
 	log := newLog()
@@ -43,7 +43,7 @@ func manyValues(t *testing.T, n int) *memLog {
 	return log
 }
 
-// To compress the answer to a batch would take longer than the append.
+// The response to a batch is not compressed: that would take longer than the append.
 func TestAnswersToAppendsAreNotCompressed(t *testing.T) {
 	s, stop := serve(t, newLog(), Config{})
 	defer stop()
@@ -65,7 +65,7 @@ func TestAnswersToAppendsAreNotCompressed(t *testing.T) {
 	}
 }
 
-// Lines are the same lines, in a fraction of the bytes, to whoever asks for it.
+// Compressed lines are the same lines in a fraction of the bytes.
 func TestCompressedLines(t *testing.T) {
 	log := manyValues(t, 2500)
 	s, stop := serve(t, log, Config{})
@@ -92,7 +92,8 @@ func TestCompressedLines(t *testing.T) {
 	}
 }
 
-// What is not lines or a stream, was not asked for so, or has no body, stays as it is.
+// Responses that are not lines or a stream, were not requested compressed, or have no body are
+// not compressed.
 func TestNotCompressed(t *testing.T) {
 	s, stop := serve(t, manyValues(t, 100), Config{})
 	defer stop()
@@ -115,7 +116,7 @@ func TestNotCompressed(t *testing.T) {
 	}
 }
 
-// Each event of a compressed stream can be read when it happens, before the next.
+// Each event of a compressed stream can be decoded when it happens, before the next one.
 func TestCompressedStream(t *testing.T) {
 	for encoding := range decoders {
 		log := newLog()
@@ -138,7 +139,7 @@ func TestCompressedStream(t *testing.T) {
 	}
 }
 
-// An answer that is cut off looks like it, compressed, too.
+// A truncated response looks truncated, even if it is compressed.
 func TestCompressedIsCut(t *testing.T) {
 	for encoding := range decoders {
 		s, stop := serve(t, brokenLog{memLog: manyValues(t, 400), snapshot: errors.New("on fire"), after: 300}, Config{})

@@ -69,7 +69,7 @@ func listenOnDisk(t *testing.T, cfg Config) *listened {
 	return s
 }
 
-// put appends n events with values of so many bytes, a megabyte at a time.
+// put appends n events with values of the given size, a megabyte at a time.
 func (s *listened) put(user string, n, bytes int) {
 	s.t.Helper()
 	for n > 0 {
@@ -126,7 +126,7 @@ func (s *listened) tryTap(query string) (*tap, error) {
 
 var idField = []byte("id: ")
 
-// next reads up to the end of the next event or position.
+// next reads up to and including the next event or position.
 func (tp *tap) next() error {
 	for id := event.ID(0); ; {
 		line, err := tp.br.ReadSlice('\n')
@@ -151,7 +151,8 @@ func (tp *tap) next() error {
 	}
 }
 
-// until reads up to position at, with nothing left out. Whoever was cut comes back.
+// until reads up to position at, and checks that no event is missing. It reconnects if the
+// stream was cut.
 func (s *listened) until(tp *tap, at event.ID) {
 	s.t.Helper()
 	for tp.last < at {
@@ -207,8 +208,8 @@ func (c *crowd) note(at time.Time) {
 	c.got.Done()
 }
 
-// p99 publishes n events, each when all have the one before, and returns how long the
-// slowest of a hundred deliveries took.
+// p99 publishes n events, each after all readers have the previous one, and returns the 99th
+// percentile of the delivery times.
 func (c *crowd) p99(n int) time.Duration {
 	c.took = c.took[:0]
 	for range n {
@@ -230,9 +231,9 @@ func (c *crowd) leave() {
 	c.reading.Wait()
 }
 
-// A thousand readers do not notice that one of them never reads and one reads a byte a
-// second. Nothing is kept for those two beyond a bounded queue, and in the end they have
-// everything.
+// One reader that never reads and one that reads a byte a second do not slow down a thousand
+// others. The server keeps only a bounded queue for those two, and in the end they have all
+// events.
 func TestCrowd(t *testing.T) {
 	s := listenOnDisk(t, Config{Heartbeat: time.Hour})
 	s.put("b", 32, 1<<19) // more than all buffers of a socket take
@@ -316,7 +317,7 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// The write-ahead log stays small, whatever is appended while a reader stalls in the
+// The write-ahead log stays small, no matter how much is appended while a reader stalls in the
 // middle of its replay.
 func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	s := listenOnDisk(t, Config{})
@@ -341,7 +342,7 @@ func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	s.until(stalled, s.db.Head())
 }
 
-// Readers that come and go leave nothing behind.
+// Readers that come and go leak nothing.
 func TestConnectAndLeave(t *testing.T) {
 	s := listenOnDisk(t, Config{})
 	s.put("a", 3, 100)
@@ -377,8 +378,8 @@ func TestConnectAndLeave(t *testing.T) {
 	}
 }
 
-// openFiles returns how many files and sockets this process has open, 0 where the system
-// does not tell.
+// openFiles returns the number of open files and sockets of this process, or 0 if the system
+// does not report it.
 func openFiles() int {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return len(entries)
@@ -389,7 +390,7 @@ func (s *listened) wantReaders(n int) {
 	s.eventually(fmt.Sprint(n, " readers"), func() bool { return s.hub.Stats().Readers == n })
 }
 
-// eventually waits for a condition itself, never for time to pass.
+// eventually waits until a condition is true, not for a fixed time.
 func (s *listened) eventually(what string, done func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {

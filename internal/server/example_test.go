@@ -28,7 +28,7 @@ const (
 	protocolFile = "../../docs/protocol.md"
 )
 
-// An example is a file of testdata/wire, whose README says what its form is.
+// An example is a file of testdata/wire, in the form that the README there describes.
 type example struct {
 	name     string
 	remarks  string // as they stand
@@ -60,7 +60,7 @@ func readExample(t *testing.T, file string) *example {
 	return ex
 }
 
-// remark reads the remarks that tell the server something.
+// remark parses the remarks that configure the server.
 func (ex *example) remark(line string) (err error) {
 	name, value, _ := strings.Cut(strings.TrimPrefix(line, "# "), ": ")
 	switch name {
@@ -80,7 +80,7 @@ func (ex *example) remark(line string) (err error) {
 	return err
 }
 
-// wire returns the request as it goes over the wire.
+// wire returns the request as it is sent.
 func (ex *example) wire(t *testing.T) string {
 	t.Helper()
 	head, rest, _ := strings.Cut(ex.request, "\n\n")
@@ -161,8 +161,8 @@ func replay(t *testing.T, ex *example) {
 	}
 }
 
-// readResponse reads a response, with LF in its head and the chunks of its body put
-// together. A stream that goes on is read until it has beaten twice.
+// readResponse reads a response, with LF in its head and its body reassembled from chunks. It
+// reads an endless stream up to the second heartbeat.
 func readResponse(t *testing.T, conn net.Conn, headOnly bool) (text string, open bool) {
 	t.Helper()
 	_ = conn.SetReadDeadline(time.Now().Add(35 * time.Second))
@@ -198,14 +198,13 @@ func readResponse(t *testing.T, conn net.Conn, headOnly bool) (text string, open
 	return head.String() + string(b), open
 }
 
-// any stands in a response for one or more bytes of a line that are not always the
-// same.
+// any stands for one or more bytes in a line of a response that vary.
 const anything = "{{*}}"
 
 var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":")[^"\n]+`)
 
-// madeKey is a key that the server has made, and the hash that depends on it, as does
-// the mark of the head.
+// madeKey matches a key that the server made, and the hash and the mark of the head that depend
+// on it.
 var madeKey = regexp.MustCompile(`"key":"[A-Z2-7]{26}","hash":"[0-9a-f]+"`)
 
 var headMark = regexp.MustCompile(`(?m)^(Rstream-Head: [0-9A-Z]+\.[0-9A-Z]+\.)[0-9A-Z]+`)
@@ -218,8 +217,8 @@ func generalize(response string) string {
 	return changing.ReplaceAllString(response, "${1}"+anything)
 }
 
-// like reports whether text is pattern, with something where that has {{*}}. Both may
-// have bytes that are no text.
+// like reports whether text matches pattern, in which {{*}} matches any text. Both may contain
+// invalid UTF-8.
 func like(pattern, text string) bool {
 	parts := strings.Split(pattern, anything)
 	text, ok := strings.CutPrefix(text, parts[0])
@@ -239,8 +238,7 @@ func like(pattern, text string) bool {
 // quotation is an example in the specification: its name, then its text.
 var quotation = regexp.MustCompile("(?s)<!-- example (\\S+) -->\n```http\n(.*?)```\n")
 
-// The specification names every example, and what it quotes is what the server
-// was seen to answer.
+// The specification names every example, and its quotations are the recorded examples.
 func TestProtocolQuotesExamples(t *testing.T) {
 	b, err := os.ReadFile(protocolFile)
 	if err != nil {
@@ -273,7 +271,7 @@ func TestProtocolQuotesExamples(t *testing.T) {
 	}
 }
 
-// The digest that the specification computes by hand is the one of its example.
+// The digest computed by hand in the specification is that of its example.
 func TestProtocolComputesDigest(t *testing.T) {
 	b, err := os.ReadFile(protocolFile)
 	if err != nil {

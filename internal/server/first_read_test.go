@@ -13,7 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An unreadableLog is one that cannot be read, although what is asked of it besides works.
+// An unreadableLog fails in Read; its other methods work.
 type unreadableLog struct{ *memLog }
 
 var errUnreadable = errors.New("disk I/O error")
@@ -26,8 +26,8 @@ func (l *unreadableLog) AppendLines(_ context.Context, b []byte, _ []event.Topic
 	return b, after, errUnreadable
 }
 
-// A stream that cannot even begin is refused: a browser comes back after a 500 no more than
-// after a stream that is cut, but a program and a proxy can tell.
+// A stream that cannot begin gets an error status. A browser does not reconnect after a 500, but
+// programs and proxies can detect it.
 func TestStreamOfUnreadableLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -45,8 +45,8 @@ func TestStreamOfUnreadableLog(t *testing.T) {
 	})
 }
 
-// The live event comes after all that there was when the stream began, however much that
-// is, and names a position that is not before it.
+// The live event comes after all events that existed when the stream began, no matter how many,
+// and its position is not before them.
 func TestLiveAfterAllHistory(t *testing.T) {
 	for _, n := range []int{1, chunk - 1, chunk, chunk + 1, 3*chunk + 7} {
 		for _, target := range []string{"/events?topic=a", "/events?topic=a&except=a/x"} {
@@ -67,8 +67,8 @@ func TestLiveAfterAllHistory(t *testing.T) {
 	}
 }
 
-// What is appended while history is sent, and read by the hub in pieces, comes before the
-// live event, too: only then is the reader current.
+// Events that are appended while history is sent, and that the hub reads in pieces, also come
+// before the live event: only then is the reader current.
 func TestLiveAfterWhatCameMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, more = chunk + 5, 50

@@ -44,7 +44,7 @@ func filterOf(t *testing.T, inverse bool, hashes ...event.Hash) (text string, fr
 	return wire.EncodeFilter(frame), frame
 }
 
-// Storages may be named in every form there is, and each means the same.
+// All forms of naming storages mean the same.
 func TestGetForms(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 2)       // 1, 2
@@ -113,7 +113,7 @@ func TestGetForms(t *testing.T) {
 	}
 }
 
-// rawGet gets a URL whose query is sent as it stands.
+// rawGet gets a URL and sends its query unchanged.
 func rawGet(t *testing.T, base, query string, header ...string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base, nil)
@@ -131,8 +131,8 @@ func rawGet(t *testing.T, base, query string, header ...string) (*http.Response,
 	return resp, body(t, resp)
 }
 
-// Who tells how many events it has gets the server's filter if that has more, of the kind
-// that it speaks, and in the form in which it asked.
+// A requester that sends its count gets the server's filter if the server has more events, of
+// the kind of its own filter and in the form of its request.
 func TestBloomForms(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 40)
@@ -209,8 +209,8 @@ func TestBloomForms(t *testing.T) {
 	}
 }
 
-// kindOf returns the kind of an answer's filter, which must be of the answer's count, or
-// "" if there is none.
+// kindOf returns the kind of the filter in a response, whose count must be that of the
+// response, or "" if there is none.
 func kindOf(t *testing.T, a wire.BloomAnswer, evs []event.Event) string {
 	t.Helper()
 	if a.Filter == "" {

@@ -13,9 +13,9 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A reader that waits takes little more than one of a bare net/http handler: its goroutine
-// has come back from all that has large frames, and no buffer is kept for it. The race
-// detector makes frames larger.
+// An idle reader takes little more memory than that of a bare net/http handler: its goroutine
+// has returned from all functions with large frames, and it has no buffer. The race detector
+// makes frames larger.
 func TestIdleReader(t *testing.T) {
 	const readers, mostStack, mostHeap = 200, 6 << 10, 4 << 10
 	ours, bare := listenOnDisk(t, Config{}), &listened{t: t, addr: listenBare(t)}
@@ -52,7 +52,7 @@ func listenBare(t *testing.T) (addr string) {
 	return l.Addr().String()
 }
 
-// memoryOf returns how much memory each of n streams takes once all wait.
+// memoryOf returns the memory in bytes of each of n idle streams.
 func (s *listened) memoryOf(query string, n int) memory {
 	s.t.Helper()
 	var taps []*tap
@@ -79,7 +79,7 @@ func (s *listened) memoryOf(query string, n int) memory {
 	return memory{(after.stack - before.stack) / int64(n), (after.heap - before.heap) / int64(n)}
 }
 
-// settled returns how much memory is in use once no stack shrinks any more.
+// settled returns the memory in use after all stacks have shrunk.
 func settled() memory {
 	for range 5 { // each halves a stack that was deep once
 		debug.FreeOSMemory()

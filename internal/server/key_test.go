@@ -27,7 +27,7 @@ func (s *served) set(target, body string, status int) event.Event {
 	return ev
 }
 
-// A lamp that is switched on, off and on is on, though nobody has thought of a key.
+// A lamp that is switched on, off and on is on, even without keys.
 func TestAppendWithoutKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -51,7 +51,7 @@ func TestAppendWithoutKey(t *testing.T) {
 	})
 }
 
-// An empty key is a key, and an event's line says which key it has, if only by its hash.
+// An empty key is a key, and an event's line determines its key, if only by its hash.
 func TestAppendWithEmptyKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()

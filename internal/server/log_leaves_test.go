@@ -29,7 +29,7 @@ func (l *memLog) LastAt(_ context.Context, at event.ID) (t event.Time, mark even
 	return ev.Time, event.MarkOf(ev.ID, ev.Time, ev.Hash), true, nil
 }
 
-// cursor is the cursor of a position, as the server must tell it.
+// cursor returns the cursor of a position, as the server must send it.
 func (l *memLog) cursor(at event.ID) event.Cursor {
 	_, mark, _, _ := l.LastAt(context.Background(), at)
 	return event.Point{ID: at, Mark: mark}.Cursor(logName)

@@ -14,10 +14,10 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// logName is the name of every log in these tests.
+// logName is the id of every log in these tests.
 const logName = "K7Q2M4X9C0V3B8RT"
 
-// A memLog is the slow truth: a list that is looked through from its beginning.
+// A memLog is the slow oracle: a list that is searched from its beginning.
 type memLog struct {
 	now     func() time.Time
 	look    int           // a Read looks at this many events at most; 0 is all
@@ -176,8 +176,8 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 	return receipts, fresh, nil
 }
 
-// knownReceipt is the receipt of an event that the log has taken before: it has dropped
-// what is no part of the state at its horizon.
+// knownReceipt returns the receipt of an event that the log already had. Events that are not
+// part of the state at its horizon are dropped.
 func (l *memLog) knownReceipt(ev *event.Event) event.Receipt {
 	later := func(other event.Event) bool {
 		return other.ID > ev.ID && other.ID <= l.horizon && other.Storage() == ev.Storage()
@@ -188,14 +188,14 @@ func (l *memLog) knownReceipt(ev *event.Event) event.Receipt {
 	return event.Receipt{Event: event.Event{ID: ev.ID, Draft: ev.Draft, Hash: ev.Hash}, Duplicate: true, Dropped: true}
 }
 
-// set changes the log behind the server's back.
+// set changes the log without the server.
 func (l *memLog) set(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
 }
 
-// put appends n events to a storage and fails the test if that does.
+// put appends n events to a storage and fails the test on an error.
 func (l *memLog) put(t *testing.T, user, path string, n int) {
 	t.Helper()
 	for range n {

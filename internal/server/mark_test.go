@@ -19,8 +19,8 @@ import (
 
 var cursorText = regexp.MustCompile(`[0-9A-Z]{13}\.` + logName[:event.LogSuffixLen] + `(\.[0-9A-Z]+)?`)
 
-// given returns all cursors that answers of all kinds give of a log, and fails where one of
-// them is not the one that the law says.
+// given returns all cursors in responses of all kinds, and fails the test if one of them is not
+// the expected cursor.
 func given(t tester, log *memLog) map[string]event.Cursor {
 	h, all := New(log, Config{}), map[string]event.Cursor{}
 	head := log.Head().String()
@@ -46,7 +46,7 @@ func given(t tester, log *memLog) map[string]event.Cursor {
 	return all
 }
 
-// uses are the ways in which a cursor comes to a server.
+// uses are the ways to send a cursor to a server.
 func uses(c string) (requests []*http.Request) {
 	q := url.QueryEscape(c)
 	for _, target := range []string{
@@ -73,8 +73,8 @@ func uses(c string) (requests []*http.Request) {
 	return requests
 }
 
-// A cursor is refused everywhere, before one event, if and only if the log has another event
-// at its position than it had when it gave it: whatever the log has become since.
+// A cursor is refused everywhere, before any event, if and only if the log has another event at
+// its position than when it sent the cursor, whatever happened to the log since.
 func TestMarksTellHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log := drawLog(t)
@@ -109,8 +109,8 @@ func TestMarksTellHistories(t *testing.T) {
 	})
 }
 
-// back puts a log back to its first events and lets it go on: with what it had then in
-// another order, and with others.
+// back rolls a log back to its first events and appends others, and some of the old ones in
+// another order.
 func back(t *rapid.T, log *memLog, kept int) {
 	lost := slices.Clone(log.evs[kept:])
 	log.evs = log.evs[:kept:kept]
@@ -139,8 +139,8 @@ func indexes(n int) (all []int) {
 	return all
 }
 
-// The ids of a stream have the marks of their positions: of history, of what happens, of
-// heartbeats, and where the hub has not seen the event of a position.
+// The ids of a stream have the marks of their positions: in history, live events and
+// heartbeats, even if the hub has not seen the event of a position.
 func TestStreamMarks(t *testing.T) {
 	bubble(t, Config{Queue: 2}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 3)
@@ -179,8 +179,8 @@ func TestStreamMarks(t *testing.T) {
 	})
 }
 
-// A position that a reader holds cannot be checked below the horizon, which is no error;
-// at the horizon it can, though the event may be gone.
+// A held position below the horizon cannot be checked, which is not an error. At the horizon it
+// can, even if the event was dropped.
 func TestHeldBelowHorizon(t *testing.T) {
 	log := longLog(20)
 	log.horizon = 10

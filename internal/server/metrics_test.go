@@ -27,7 +27,7 @@ func (s *served) scraped(t *testing.T) []string {
 	return strings.Split(body(t, s.get("/metrics")), "\n")
 }
 
-// wantMetric wants these lines among the metrics.
+// wantMetric checks that the metrics contain these lines.
 func (s *served) wantMetric(t *testing.T, want ...string) {
 	t.Helper()
 	got := s.scraped(t)
@@ -43,7 +43,7 @@ func (s *served) wantMetric(t *testing.T, want ...string) {
 
 const metricsFile = "testdata/metrics.txt"
 
-// The names are a promise: testdata/metrics.txt has each with what it is.
+// The names of metrics never change: testdata/metrics.txt has each with its help.
 func TestMetricNames(t *testing.T) {
 	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }})
 	s.metrics.touch()
@@ -94,7 +94,7 @@ func (m *metrics) touch() {
 	m.problems.WithLabelValues("gone")
 }
 
-// What happens is what is told.
+// The metrics count what happens.
 func TestMetrics(t *testing.T) {
 	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 },
 		Clock: func() (time.Duration, int64) { return 1500 * time.Millisecond, 7 }}, func(t *testing.T, s *served, log *memLog) {
@@ -164,7 +164,7 @@ func TestMetrics(t *testing.T) {
 
 func metricLine(name string, v int) string { return fmt.Sprintf("%s %d", name, v) }
 
-// Rounds of comparing are counted by what they carried.
+// Rounds of comparisons are counted by strategy.
 func TestMetricsOfRounds(t *testing.T) {
 	log := newLog()
 	log.put(t, "a", "p", 200)
@@ -188,8 +188,8 @@ func (l slowLog) Append(ctx context.Context, drafts []event.Draft) ([]event.Rece
 	return l.memLog.Append(ctx, drafts)
 }
 
-// What is refused, slow or cut is worth a warning, what is done is not; of many appends
-// that are slow together one is told.
+// Refused, slow and aborted requests are logged as warnings, successful ones are not. Of many
+// appends that are slow together, one is logged.
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said lines
@@ -228,7 +228,7 @@ func TestLog(t *testing.T) {
 	})
 }
 
-// A client that has gone is neither a failure nor a problem.
+// A client that left counts neither as a failure nor as a problem.
 func TestLogOfThoseWhoLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said lines
@@ -264,7 +264,7 @@ func TestLogOfThoseWhoLeft(t *testing.T) {
 	})
 }
 
-// A hastyLog appends when nobody waits any more, which is an error.
+// A hastyLog appends after the client has left, and returns an error.
 type hastyLog struct{ *memLog }
 
 func (l hastyLog) Append(ctx context.Context, _ []event.Draft) ([]event.Receipt, error) {
@@ -272,7 +272,7 @@ func (l hastyLog) Append(ctx context.Context, _ []event.Draft) ([]event.Receipt,
 	return nil, ctx.Err()
 }
 
-// lines are what a logger has said.
+// lines are the lines that a logger wrote.
 type lines struct {
 	mu   sync.Mutex
 	text []string
@@ -285,7 +285,7 @@ func (l *lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// want wants a line so many times.
+// want checks that a line occurs that many times.
 func (l *lines) want(t *testing.T, n int, line string) {
 	t.Helper()
 	l.mu.Lock()

@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// wantSum reads the live event and checks what it says of all that lies up to its position.
+// wantSum reads the live event and checks its sum of all events up to its position.
 func (fs *frames) wantSum(t *testing.T, at event.ID, evs []event.Event) {
 	t.Helper()
 	f, err := fs.next()
@@ -44,8 +44,8 @@ func (fs *frames) wantSum(t *testing.T, at event.ID, evs []event.Event) {
 	}
 }
 
-// A stream's reader that says what it has gets what is missing, the sum of all that there
-// is, and then all that happens: no filter leaves out what came after it was made.
+// The reader of a stream with a filter gets the missing events, the sum of all, and then all new
+// events: the filter does not apply to events after it was made.
 func TestStreamOfWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -88,7 +88,7 @@ func TestStreamOfWhatIsMissing(t *testing.T) {
 	})
 }
 
-// Who comes back with a cursor gets all behind it, whatever the filter in the URL says.
+// A reader that resumes with a cursor gets all later events, whatever filter is in the URL.
 func TestStreamCursorBeforeFilter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -104,7 +104,7 @@ func TestStreamCursorBeforeFilter(t *testing.T) {
 	})
 }
 
-// A stream of what is missing of a long history beats, and its positions are the reader's.
+// A filtered stream of a long history sends heartbeats, and their positions are the reader's.
 func TestStreamOfWhatIsMissingIsAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -136,7 +136,7 @@ func TestStreamOfWhatIsMissingIsAlive(t *testing.T) {
 	})
 }
 
-// Both spellings of the type ask for a stream, which has the right one.
+// Both spellings of the media type request a stream, which has the correct one.
 func TestStreamSpelledOtherwise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -156,7 +156,7 @@ func TestStreamSpelledOtherwise(t *testing.T) {
 	})
 }
 
-// Notices say which event there is and nothing of what is in it, in every form.
+// Notices identify an event without its contents, in every form.
 func TestNotices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()

@@ -50,11 +50,10 @@ type served struct {
 	conns atomic.Int32 // that are open
 }
 
-// quiet takes what net/http says of connections that are cut.
+// quiet discards what net/http logs about aborted connections.
 var quiet = log.New(io.Discard, "", 0)
 
-// serve serves l until the test has ended or the function that is returned is
-// called.
+// serve serves l until the test ends or the returned function is called.
 func serve(t *testing.T, l Log, cfg Config) (*served, func()) {
 	t.Helper()
 	srv := New(l, cfg)
@@ -93,7 +92,7 @@ func (s *served) dial() net.Conn {
 	return client
 }
 
-// get makes a request with pairs of headers.
+// get makes a request with the headers in pairs.
 func (s *served) get(target string, header ...string) *http.Response {
 	s.t.Helper()
 	resp, err := s.tryGet(s.t.Context(), target, header...)
@@ -194,7 +193,7 @@ func (fs *frames) next() (f frame, err error) {
 	}
 }
 
-// stream opens a stream and reads what it begins with.
+// stream opens a stream and reads its preamble.
 func (s *served) stream(target string, header ...string) (*frames, io.Closer) {
 	s.t.Helper()
 	resp := s.get(target, append(header, "Accept", wire.SSE)...)

@@ -8,13 +8,12 @@ import (
 	"testing"
 )
 
-// A passing is an error of the log that may pass, as when too many files are open.
+// A passing is a temporary error of the log, such as too many open files.
 type passing struct{ error }
 
 func (passing) HTTPStatus() int { return http.StatusServiceUnavailable }
 
-// What may pass is 503 for every reader, who is told to come back. What may not is
-// 500.
+// A temporary error is 503 with Retry-After for every reader, and any other is 500.
 func TestPassingErrorsAre503(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 3)

@@ -16,11 +16,11 @@ type prefetcher struct {
 	st     *resolvedQuery
 	until  event.ID
 	coming chan piece // nil if no piece is being read
-	given  []byte     // the lines of the last piece that next returned
+	given  []byte     // the lines of the last piece that nextPiece returned
 }
 
 // A piece is the events of a range up to position next, in the form that the reader
-// requested. The lines are valid until the next call of next.
+// requested. The lines are valid until the next call of nextPiece.
 type piece struct {
 	lines []byte
 	next  event.ID
@@ -28,7 +28,7 @@ type piece struct {
 }
 
 // prefetch starts to read the range (at, until], unless it is empty. The caller must call
-// end.
+// stopFetching.
 func (s *Server) prefetch(ctx context.Context, st *resolvedQuery, at, until event.ID) *prefetcher {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &prefetcher{s: s, ctx: ctx, cancel: cancel, st: st, until: until}

@@ -13,7 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// request makes a request with a form as its body and pairs of headers.
+// request makes a request with a form as its body and the headers in pairs.
 func (s *served) request(ctx context.Context, method, target, form string, header ...string) *http.Response {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+target, strings.NewReader(form))
@@ -31,7 +31,7 @@ func (s *served) request(ctx context.Context, method, target, form string, heade
 	return resp
 }
 
-// Parameters mean the same in a URL, in a body and in both, in every form of answer.
+// Parameters mean the same in a URL, in a body and in both, for every form of response.
 func TestEventsInABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()
@@ -60,8 +60,8 @@ func TestEventsInABody(t *testing.T) {
 	})
 }
 
-// As many topics as there may be fit a body, and a stream of them is one like any: it
-// follows, beats, and goes on from a cursor.
+// A body has room for the maximum number of topics, and a stream of them is like any other: it
+// follows the log, sends heartbeats and resumes from a cursor.
 func TestStreamOfTopicsInABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog()

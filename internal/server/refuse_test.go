@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A refusal is a request that must change nothing, and what is said about it.
+// A refusal is a request that must have no effect, and the expected response.
 type refusal struct {
 	request string // "METHOD target", or a whole request
 	status  int
@@ -499,7 +499,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// All bad lines are numbered, and the client can read as many as there may be.
+// The numbers of all bad lines are listed, and the client can read the maximum number.
 func TestBatchOfBadLines(t *testing.T) {
 	s, stop := serve(t, newLog(), Config{})
 	defer stop()
@@ -518,8 +518,8 @@ type readCloser struct{ *strings.Reader }
 
 func (readCloser) Close() error { return nil }
 
-// What the log says of itself goes to the server's log, not to the client, but for
-// what is meant for it.
+// Errors of the log go to the server's log and not to the client, except those meant for
+// clients.
 func TestFailures(t *testing.T) {
 	var told strings.Builder
 	log := newLog()
@@ -561,7 +561,7 @@ type full struct{}
 func (full) Error() string   { return "no space left for the file" }
 func (full) HTTPStatus() int { return http.StatusInsufficientStorage }
 
-// A full disk has a status, a sentence and a metric of its own.
+// A full disk has its own status, detail and metric.
 func TestFullDisk(t *testing.T) {
 	log := newLog()
 	s, stop := serve(t, log, Config{})

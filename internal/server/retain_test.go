@@ -19,8 +19,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A retainedLog is a log on the disk that is served over TCP, and that is far larger
-// than what a connection takes whose other end reads nothing.
+// A retainedLog is a log on disk that is served over TCP. It is much larger than the buffers of a
+// connection whose reader stalls.
 type retainedLog struct {
 	*testing.T
 	db   *cache.DB
@@ -56,7 +56,7 @@ func newRetainedLog(t *testing.T) *retainedLog {
 	return l
 }
 
-// fill appends blocks of events of half a kilobyte, each of another storage.
+// fill appends blocks of events of half a kilobyte, each to another storage.
 func (l *retainedLog) fill(blocks int) {
 	l.Helper()
 	value := []byte(`"` + strings.Repeat("x", 512) + `"`)
@@ -85,7 +85,7 @@ func (l *retainedLog) retain() event.ID {
 	return horizon
 }
 
-// get asks for something and reads no more of it than is asked.
+// get makes a request and reads only as much of the response as the caller reads.
 func (l *retainedLog) get(path, accept, last string) *http.Response {
 	l.Helper()
 	transport := &http.Transport{
@@ -116,7 +116,7 @@ func (l *retainedLog) get(path, accept, last string) *http.Response {
 	return resp
 }
 
-// wantGone checks that an answer tells where history begins.
+// wantGone checks that a response is 410 with the oldest position.
 func wantGone(t *testing.T, resp *http.Response, oldest event.ID) {
 	t.Helper()
 	if resp.StatusCode != http.StatusGone {
@@ -127,8 +127,8 @@ func wantGone(t *testing.T, resp *http.Response, oldest event.ID) {
 	}
 }
 
-// A reader whose history goes while it stalls gets every event up to some point, in
-// order, then the end of the stream between two blocks; and when it comes back, the gap.
+// A stalled reader whose history is dropped gets every event up to some point, in order, then the
+// end of the stream between two blocks. When it reconnects, it gets the gap.
 func TestRetainOvertakesStream(t *testing.T) {
 	l := newRetainedLog(t)
 	resp := l.get("/events?topic=*&since=beginning", wire.SSE, "")
@@ -161,7 +161,8 @@ func TestRetainOvertakesStream(t *testing.T) {
 	wantGone(t, l.get("/events?topic=*", wire.SSE, cursor), horizon)
 }
 
-// All of a stretch as lines cannot go on: it is cut, so that nobody takes it for whole.
+// A response of lines cannot continue then: it is aborted, so that no client takes it for
+// complete.
 func TestRetainOvertakesLines(t *testing.T) {
 	l := newRetainedLog(t)
 	resp := l.get("/events?topic=*&since=beginning", wire.NDJSON, "")
@@ -172,8 +173,7 @@ func TestRetainOvertakesLines(t *testing.T) {
 	wantGone(t, l.get("/events?topic=*&since="+at.ID.String(), wire.NDJSON, ""), horizon)
 }
 
-// wantCut reads lines that must end with an error, each in its place behind the one
-// before, and returns the last one that is whole.
+// wantCut reads lines in order that must end with an error, and returns the last complete one.
 func wantCut(t *testing.T, resp *http.Response, follows func(ev, before *event.Event) bool) *event.Event {
 	t.Helper()
 	var last *event.Event
@@ -196,8 +196,8 @@ func wantCut(t *testing.T, resp *http.Response, follows func(ev, before *event.E
 	}
 }
 
-// A state is told as long as the horizon has not passed by its position, whatever is
-// dropped below; then it is cut, and asked for again it is gone.
+// A state can be read until the horizon passes its position, whatever is dropped below. Then the
+// response is aborted, and another request gets 410.
 func TestRetainOvertakesSnapshot(t *testing.T) {
 	l := newRetainedLog(t)
 	inOrder := func(ev, before *event.Event) bool { return before == nil || ev.Path > before.Path }

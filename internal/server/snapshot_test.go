@@ -43,7 +43,7 @@ var snapshotForms = map[string]func(t tester, text string, at event.ID) []string
 	},
 }
 
-// fold is the state that lines of GET /events lead to.
+// fold returns the state after the lines of GET /events.
 func fold(t tester, text string) (lines []string) {
 	state := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -100,7 +100,7 @@ func TestSnapshotIsFold(t *testing.T) {
 	})
 }
 
-// A state that is larger than what is written at a time comes whole.
+// A state that is larger than one write is sent completely.
 func TestSnapshotOfMuch(t *testing.T) {
 	log := newLog()
 	value := []byte(`"` + strings.Repeat("x", 1000) + `"`)
@@ -132,8 +132,8 @@ func TestSnapshotHead(t *testing.T) {
 	}
 }
 
-// An error before the first event is an answer; after it, the connection is cut, so
-// that nobody takes the part for the whole.
+// An error before the first event gets a status. After it, the connection is aborted, so that no
+// client takes a part for the whole.
 func TestSnapshotFails(t *testing.T) {
 	log := longLog(50)
 	for _, c := range []struct {
@@ -167,7 +167,7 @@ func TestSnapshotFails(t *testing.T) {
 	}
 }
 
-// GET / tells what a log was restored from.
+// GET / returns the log from which a log was restored.
 func TestInfoParent(t *testing.T) {
 	seven := event.ID(7)
 	for _, c := range []struct {

@@ -17,7 +17,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// prepareStream prepares a response of Server-Sent Events: history, a live event, then new events.
+// prepareStream prepares a response of Server-Sent Events: history, a live event, then new
+// events.
 func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resolvedQuery) *wire.Error {
 	if st.ends && st.resume && st.from.ID >= st.to.ID {
 		// An EventSource would reconnect for ever; 204 stops it.
@@ -159,9 +160,9 @@ func (c *connection) gatherRoom() []byte {
 	return c.buf.b
 }
 
-// gatherBytes sets the pending output to b, which was appended to gatherRoom. It writes the output when
-// it exceeds eventPiece, so that a stalled reader does not cost much memory, and otherwise
-// leaves it to the next flush.
+// gatherBytes sets the pending output to b, which was appended to gatherRoom. It writes the
+// output when it exceeds eventPiece, so that a stalled reader does not cost much memory, and
+// otherwise leaves it to the next flush.
 func (c *connection) gatherBytes(b []byte) {
 	if c.buf.b = b; len(b) >= eventPiece {
 		c.writeGathered()
@@ -382,7 +383,8 @@ func (c *connection) sendBatch(batch *hub.Batch) error {
 	return c.flushOrEnd()
 }
 
-// sendHeartbeat sends a heartbeat on a quiet stream: the position of this reader, never the log's head.
+// sendHeartbeat sends a heartbeat on a quiet stream: the position of this reader, never the
+// log's head.
 func (c *connection) sendHeartbeat(sub *hub.Subscription, alarm *time.Timer) error {
 	if c.patience() <= 0 { // else there was output since the alarm was set
 		if err := c.gatherPosition(sub.Point()); err != nil {

@@ -66,8 +66,7 @@ func TestStreamBeats(t *testing.T) {
 	})
 }
 
-// A stream beats, too, while more happens than it can wait between, all of which is
-// left out of it.
+// A stream also sends heartbeats while many events happen that it leaves out.
 func TestStreamBeatsWhileLeavingOut(t *testing.T) {
 	bubble(t, Config{Heartbeat: 10 * time.Millisecond}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 1)
@@ -88,9 +87,8 @@ func TestStreamBeatsWhileLeavingOut(t *testing.T) {
 	})
 }
 
-// While history is being looked through, the stream beats with how far that is,
-// though the log is far ahead and each read takes longer than the patience that is
-// left.
+// While a stream searches history, it sends heartbeats with its position, even if the log is far
+// ahead and each read takes longer than the time to the next heartbeat.
 func TestStreamBeatsWhileReading(t *testing.T) {
 	for _, until := range []string{"", "&until=0000000000010"} {
 		bubble(t, Config{Heartbeat: 3 * time.Second}, func(t *testing.T, s *served, log *memLog) {
@@ -112,7 +110,7 @@ func TestStreamBeatsWhileReading(t *testing.T) {
 	}
 }
 
-// A heartbeat must not tell of an event that waits to be sent.
+// The position of a heartbeat must not be after an event that waits to be sent.
 func TestStreamNeverAhead(t *testing.T) {
 	bubble(t, Config{Queue: 1, Heartbeat: time.Second}, func(t *testing.T, s *served, log *memLog) {
 		fs, body := s.stream("/events?topic=a")
@@ -197,7 +195,7 @@ func TestStreamResumes(t *testing.T) {
 	})
 }
 
-// Times are positions: what two stretches that meet hold, one of both holds.
+// Two ranges that meet at a time have the same events as one range of both.
 func TestTimes(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		for range 4 {
@@ -259,8 +257,8 @@ func TestStopEndsStreams(t *testing.T) {
 	})
 }
 
-// A horizon that overtakes a reader ends its stream between two events, and its
-// next request says why.
+// A horizon that overtakes a reader ends its stream between two events, and its next request gets
+// 410.
 func TestHorizonOvertakes(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 9)
@@ -280,8 +278,8 @@ func TestHorizonOvertakes(t *testing.T) {
 	})
 }
 
-// Lines that cannot be sent to their end are cut, so that they are not taken for
-// all there is.
+// A response of lines that cannot be completed is aborted, so that no client takes it for
+// complete.
 func TestLinesAreCut(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 9)
@@ -297,7 +295,7 @@ func TestLinesAreCut(t *testing.T) {
 	})
 }
 
-// stall opens a connection, sends a request and takes nothing of the answer.
+// stall opens a connection, sends a request and does not read the response.
 func (s *served) stall(target, accept string) net.Conn {
 	conn := s.dial()
 	_, _ = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: localhost\r\nAccept: "+accept+"\r\n\r\n")
@@ -315,8 +313,8 @@ func readTo(t *testing.T, r io.Reader, end string) {
 	}
 }
 
-// A reader that takes nothing is cut by the write timeout, holds no read of the
-// log meanwhile, and nobody else notices.
+// A stalled reader is disconnected by the write timeout, keeps no read of the log open meanwhile,
+// and does not slow down others.
 func TestStalledReaders(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 500)
@@ -345,7 +343,7 @@ func TestStalledReaders(t *testing.T) {
 	})
 }
 
-// wantConns checks how many connections are open, once all are at rest.
+// wantConns checks the number of open connections when all are idle.
 func (s *served) wantConns(t *testing.T, want int32) {
 	t.Helper()
 	synctest.Wait()
@@ -354,7 +352,7 @@ func (s *served) wantConns(t *testing.T, want int32) {
 	}
 }
 
-// A slow reader that takes something now and then is not cut.
+// A slow reader that makes progress now and then is not disconnected.
 func TestSlowReader(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		d := event.Draft{User: "a", Path: "p", Type: event.Put, Value: []byte(`"` + strings.Repeat("x", wire.MaxValue-2) + `"`)}
@@ -372,7 +370,7 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-// A slow reader takes one piece each 14 seconds.
+// A slow reader reads one piece every 14 seconds.
 type slow struct{ r io.Reader }
 
 func (s slow) Read(b []byte) (n int, err error) {
@@ -385,8 +383,8 @@ func (s slow) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// A reader of a byte a second is not cut, whatever it reads, nor at a stream's age in the
-// middle of an event.
+// A reader of one byte a second is not disconnected, whatever it reads, and not in the middle of
+// an event when the stream reaches its age.
 func TestByteASecond(t *testing.T) {
 	bubble(t, Config{MaxStreamAge: time.Minute}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 3)
@@ -413,15 +411,15 @@ func TestByteASecond(t *testing.T) {
 	})
 }
 
-// inBubble returns how many goroutines there are in the bubble, once all of them wait.
-// Those of the runtime and of tests before come and go.
+// inBubble returns the number of goroutines in the bubble when all of them wait. It does not count
+// those of the runtime and of earlier tests, which come and go.
 func inBubble() int {
 	synctest.Wait()
 	b := make([]byte, 1<<20)
 	return bytes.Count(b[:runtime.Stack(b, true)], []byte("synctest bubble"))
 }
 
-// What a reader that takes nothing has had is given back when it is cut.
+// The memory of a stalled reader is released when it is disconnected.
 func TestStalledReaderLeavesNothing(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		before := inBubble()
@@ -444,8 +442,8 @@ func TestStalledReaderLeavesNothing(t *testing.T) {
 	})
 }
 
-// Streams end at their age, each at another time, at the end of an event; who comes back
-// has everything once.
+// Streams end because of their age, each at another time, at the end of an event. Readers that
+// reconnect get every event once.
 func TestStreamsAge(t *testing.T) {
 	const age, readers = time.Hour, 40
 	bubble(t, Config{MaxStreamAge: age, Heartbeat: 7 * time.Minute}, func(t *testing.T, s *served, log *memLog) {
@@ -481,8 +479,8 @@ func TestStreamsAge(t *testing.T) {
 	})
 }
 
-// A stream that reads a long log and finds nothing in it ends after a position, so that
-// its reader gets on however young streams end.
+// A stream that finds nothing in a long log ends after a position, so that its reader makes
+// progress even if streams end early.
 func TestAgedStreamsGetOn(t *testing.T) {
 	bubble(t, Config{MaxStreamAge: time.Minute, Heartbeat: time.Hour}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "b", "p", 100)
@@ -502,8 +500,8 @@ func TestAgedStreamsGetOn(t *testing.T) {
 	})
 }
 
-// readOut reads a stream of all that is in the log, from at to its clean end, and returns
-// where that is.
+// readOut reads a stream of the whole log from position at to its clean end, and returns the last
+// position.
 func readOut(t *testing.T, s *served, at event.ID) event.ID {
 	return readPositions(t, s, at, func(f frame, at, next event.ID) {
 		if f.event == string(event.Put) && next != at+1 || next > at+1 {
@@ -512,8 +510,8 @@ func readOut(t *testing.T, s *served, at event.ID) event.ID {
 	})
 }
 
-// readPositions reads a stream from at to its clean end and returns where that is. It calls
-// check for each frame that has a position, with the position before it.
+// readPositions reads a stream from position at to its clean end and returns the last position. It
+// calls check for each frame with a position, and with the position before it.
 func readPositions(t *testing.T, s *served, at event.ID, check func(f frame, at, next event.ID)) event.ID {
 	resp, err := s.tryGet(t.Context(), "/events?topic=a", "Accept", wire.SSE, wire.HeaderLastEventID, event.CursorOf(at, logName).String())
 	if err != nil {
@@ -541,7 +539,7 @@ func readPositions(t *testing.T, s *served, at event.ID, check func(f frame, at,
 	}
 }
 
-// The deadlines of one request do not reach into the next one on its connection.
+// The deadlines of a request do not apply to the next one on its connection.
 func TestKeptConnection(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 1)
@@ -565,7 +563,7 @@ func TestKeptConnection(t *testing.T) {
 	})
 }
 
-// A stream asked for by POST outlives the deadline of the request's body.
+// A stream requested by POST outlives the deadline of the request's body.
 func TestPostedStream(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/get", strings.NewReader(`{"items":"a/p"}`))
@@ -592,7 +590,7 @@ func TestPostedStream(t *testing.T) {
 	})
 }
 
-// A body that does not come ends its request in time, whoever was to read it.
+// A body that does not arrive ends its request in time, no matter which handler reads it.
 func TestSlowBody(t *testing.T) {
 	for target, read := range map[string]bool{"/set/a/p": true, "/set": true, "/get": true, "/nothing": false, "/events?topic=a": false} {
 		bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
@@ -621,7 +619,7 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// A reader that goes away is forgotten at once.
+// A reader that leaves is removed at once.
 func TestReaderGoes(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *served, log *memLog) {
 		fs, body := s.stream("/events?topic=a")
@@ -649,7 +647,7 @@ func TestHead(t *testing.T) {
 	})
 }
 
-// What is committed while the server is being made reaches its readers.
+// Events committed while the server is created reach its readers.
 func TestCommitWhileMade(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, _ *served, _ *memLog) {
 		log := &lateLog{newLog()}
@@ -664,7 +662,7 @@ func TestCommitWhileMade(t *testing.T) {
 	})
 }
 
-// A lateLog takes an append just before it is told whom to show appends to.
+// A lateLog commits an append just before OnCommit is set.
 type lateLog struct{ *memLog }
 
 func (l *lateLog) OnCommit(f func([]event.Event, event.ID)) {
@@ -672,8 +670,8 @@ func (l *lateLog) OnCommit(f func([]event.Event, event.ID)) {
 	l.memLog.OnCommit(f)
 }
 
-// What is committed while history is read comes behind it, be it much or little, each
-// once, and no reader gets ahead of what it was sent.
+// Events committed while history is read come after it, each once, be they many or few, and no
+// cursor is ahead of the events sent.
 func TestHistoryGrows(t *testing.T) {
 	for _, more := range []int{1, chunk - 1, chunk, 2*chunk + 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -694,7 +692,7 @@ func TestHistoryGrows(t *testing.T) {
 	}
 }
 
-// A growingLog takes appends while it is read.
+// A growingLog grows while it is read.
 type growingLog struct {
 	*memLog
 	more, times int

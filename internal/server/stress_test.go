@@ -35,7 +35,7 @@ func TestStress(t *testing.T) {
 	}
 }
 
-// lastPath is where the event is written that ends everyone's reading.
+// lastPath is the path of the event that ends all readers.
 const lastPath = "p/q/last"
 
 func appendRandomly(t *testing.T, log *memLog, rnd *rand.Rand, commits int) {

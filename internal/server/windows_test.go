@@ -21,7 +21,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// call makes a request of a handler and returns whatever it answers.
+// call sends a request to a handler and returns its response.
 func call(h http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -47,8 +47,8 @@ func windowsOf[T any](t tester, h http.Handler, query string) (answer T) {
 	return answer
 }
 
-// longLog is a log whose blocks are not all begun by the same topics: three and a
-// bit, one event a second.
+// longLog returns a log of a little more than three blocks, whose topics differ, with one event a
+// second.
 func longLog(events int) *memLog {
 	log := newLog()
 	begin := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
@@ -62,7 +62,7 @@ func longLog(events int) *memLog {
 	return log
 }
 
-// slowWindow is a window as its definition has it.
+// slowWindow computes a window by its definition.
 func slowWindow(log *memLog, topic event.Topic, span window.Span, start bool) wire.Window {
 	var leaves window.Leafer
 	for _, ev := range log.filter([]event.Topic{topic}, span.From, span.To) {
@@ -154,7 +154,7 @@ func TestWindowList(t *testing.T) {
 	}
 }
 
-// A list that is too long is gone on with at its next position.
+// A list that is too long continues at its next position.
 func TestWindowListGoesOn(t *testing.T) {
 	defer func(n int) { maxWindows = n }(maxWindows)
 	maxWindows = 2
@@ -175,7 +175,7 @@ func TestWindowListGoesOn(t *testing.T) {
 	}
 }
 
-// What proves a long stretch is small, whatever its length.
+// The proof of a range is small, no matter how long the range is.
 func TestWindowSumIsSmall(t *testing.T) {
 	log := longLog(event.BlockSize + 10)
 	far := event.ID(1_234_567)
@@ -194,7 +194,7 @@ func TestWindowSumIsSmall(t *testing.T) {
 	}
 }
 
-// many is a log that says to have a million events.
+// many is a log that claims to have a million events.
 type many struct{ *memLog }
 
 func (many) Leaves(_ ctx, _ event.Topic, span window.Span) (leaves []window.Leaf, err error) {
@@ -237,8 +237,7 @@ func TestWindowsNotModified(t *testing.T) {
 	}
 }
 
-// A stretch is one, whichever way it is asked for: block by block or as one, and
-// what GET /events has of it.
+// A range is the same block by block, as a single window and as the events of GET /events.
 func TestWindowsAgreeWithEvents(t *testing.T) {
 	log := longLog(event.BlockSize + 300)
 	h := New(onDisk(t, log), Config{})
@@ -299,8 +298,8 @@ func onDisk(t *testing.T, log *memLog) *cache.DB {
 	return db
 }
 
-// The log's own refusal, should its horizon have moved, is a 410, and what fails is
-// no answer that may be kept.
+// If the horizon has moved, the log's error becomes a 410, and responses to errors must not be
+// cached.
 func TestWindowsFail(t *testing.T) {
 	log := longLog(10)
 	for _, c := range []struct {

@@ -58,3 +58,30 @@ func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err er
 	}
 	return topics, nil
 }
+
+// heldOf returns what is held of topics, which must be something, and the stretch that
+// is asked for.
+func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
+	if held, err = db.Held(ctx, topics...); err != nil {
+		return nil, span, err
+	}
+	if len(held) == 0 {
+		return nil, span, notHeld(ctx, db, topics)
+	}
+	end := held[len(held)-1].To
+	span = window.Span{From: event.Beginning, To: end}
+	if r.since != nil {
+		if span.From, err = offlinePosition(ctx, db, *r.since, end); err != nil {
+			return nil, span, err
+		}
+	}
+	if r.until != nil {
+		if span.To, err = offlinePosition(ctx, db, *r.until, end); err != nil {
+			return nil, span, err
+		}
+	}
+	if span.To < span.From {
+		return nil, span, usagef("--since %s lies after --until %s", span.From, span.To)
+	}
+	return held, span, nil
+}

@@ -45,12 +45,12 @@ interrupted, nothing changes. Without --to, events go to standard output.`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&o.to, "to", "", "write to `FILE`; - is standard output")
 	forLineOnly(cmd.Flags(), "to")
-	o.logOptions.add(cmd)
+	o.rangeFlags.add(cmd)
 	return cmd
 }
 
 type exportOptions struct {
-	logOptions
+	rangeFlags
 	to string
 }
 

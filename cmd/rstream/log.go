@@ -11,14 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-type logOptions struct {
-	topicFlags
-	since string
-	until string
-}
-
 func newLogCommand(a *app) *cobra.Command {
-	var o logOptions
+	var o rangeFlags
 	cmd := &cobra.Command{
 		Use:     "log TOPIC...",
 		GroupID: groupRead,
@@ -40,16 +34,7 @@ are missing or differ from the server, standard error says where and the status 
 	return cmd
 }
 
-// add adds the flags of commands that read a stretch of the local copy.
-func (o *logOptions) add(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.SortFlags = false
-	addMoment(cmd, &o.since, "since", "start at `MOMENT` (default: beginning)")
-	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last held event)")
-	o.topicFlags.add(cmd)
-}
-
-func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) error {
+func runLog(ctx context.Context, a *app, o rangeFlags, topics []event.Topic) error {
 	r, err := a.readRange(o.since, o.until)
 	if err != nil {
 		return err

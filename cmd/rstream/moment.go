@@ -124,3 +124,18 @@ func addMoment(cmd *cobra.Command, at *string, name, usage string) {
 }
 
 var moments = []string{"beginning", "now", "1h", "24h", "7d"}
+
+// rangeFlags are the flags of commands that read a range of topics from the local copy.
+type rangeFlags struct {
+	topicFlags
+	since string
+	until string
+}
+
+func (o *rangeFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	addMoment(cmd, &o.since, "since", "start at `MOMENT` (default: beginning)")
+	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last held event)")
+	o.topicFlags.add(cmd)
+}

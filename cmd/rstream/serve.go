@@ -16,6 +16,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 type serveOptions struct {
@@ -216,7 +217,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *s
 func checkListen(flag, address string, insecure bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, address)
+		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, wire.RedactURL(address))
 	}
 	if insecure || host == "localhost" {
 		return nil

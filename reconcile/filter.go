@@ -114,7 +114,7 @@ func parseFilter(k kind, body []byte, limits Limits) (*Filter, error) {
 	f.key = f.salt.keyer()
 	if r.err == nil && k == kindInverse {
 		f.slots = parseSlots(&r)
-		return f, r.checkEnd()
+		return f, r.endError()
 	}
 	if r.err != nil {
 		return nil, r.err

@@ -200,8 +200,8 @@ func (r *reader) uint32(what string) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// checkEnd returns the first error, or an error if bytes are left.
-func (r *reader) checkEnd() error {
+// endError returns the first error, or an error if bytes are left.
+func (r *reader) endError() error {
 	if r.err == nil && len(r.b) > 0 {
 		r.setError(malformed("%d bytes are left after the body", len(r.b)))
 	}

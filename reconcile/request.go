@@ -175,7 +175,7 @@ func parseSummary(b []byte) (*Request, error) {
 	if req.Back > 0 {
 		r.fixed("salt", req.BackSalt[:])
 	}
-	if err := r.checkEnd(); err != nil {
+	if err := r.endError(); err != nil {
 		return nil, err
 	}
 	if req.Span.To == 0 {
@@ -204,24 +204,24 @@ func parseBody(k kind, b []byte, req *Request, limits Limits) (body, error) {
 			return nil, malformed("a list of gaps needs shared ids")
 		}
 		spans := parseSpans(&r, req.Span)
-		return gaps{spans}, r.checkEnd()
+		return gaps{spans}, r.endError()
 	case kindList:
 		var l list
 		r.fixed("salt", l.salt[:])
 		l.shorts = parseShorts(&r, maxList)
-		return l, r.checkEnd()
+		return l, r.endError()
 	case kindSketch:
 		var s sketched
 		s.n = req.Sum.Count
 		s.cells, s.salt = parseSketch(&r, s.n, limits.Cells)
-		return s, r.checkEnd()
+		return s, r.endError()
 	case kindLeaves:
 		l := parseLeaves(&r, limits.Leaves)
-		return l, r.checkEnd()
+		return l, r.endError()
 	case kindBlocks:
 		bs := blocks{shift: parseShift(&r)}
 		bs.numbers = parseAscending(&r, "blocks", limits.Leaves)
-		return bs, r.checkEnd()
+		return bs, r.endError()
 	}
 	return nil, malformed("kind %d is unknown after a summary", k)
 }

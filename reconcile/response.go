@@ -88,7 +88,7 @@ func (p *Response) appendBody(b []byte, shared bool) []byte {
 		b = binary.AppendUvarint(b, p.Estimate)
 	}
 	if len(p.Blocks) > 0 || p.Covered > 0 {
-		b = p.appendBlocks(b)
+		b = p.appendDiffering(b)
 	}
 	return b
 }
@@ -126,7 +126,7 @@ func appendItems(b []byte, items []Item, shared bool) []byte {
 	return b
 }
 
-func (p *Response) appendBlocks(b []byte) []byte {
+func (p *Response) appendDiffering(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(p.Covered))
 	b = binary.AppendUvarint(b, uint64(len(p.Blocks)))
 	at := uint64(0)
@@ -155,7 +155,7 @@ func ParseResponse(b []byte, req *Request, limits Limits) (*Response, error) {
 	r := reader{b: body}
 	p := &Response{}
 	flags := p.parseParts(&r, req, limits)
-	if err := r.checkEnd(); err != nil {
+	if err := r.endError(); err != nil {
 		return nil, err
 	}
 	if err := p.checkAgainst(req); err != nil {

@@ -94,7 +94,7 @@ func ParseStubRequest(b []byte, limits Limits) (*StubRequest, error) {
 	req.Span.From = event.ID(r.uvarint("from", uint64(event.MaxID)))
 	req.Span.To = event.ID(r.uvarint("to", uint64(event.MaxID)))
 	r.fixed("salt", req.Salt[:])
-	if err := r.checkEnd(); err != nil {
+	if err := r.endError(); err != nil {
 		return nil, err
 	}
 	switch {
@@ -180,7 +180,7 @@ func ParseStubs(b []byte, req *StubRequest, limits Limits) (*StubResponse, error
 		return nil, malformed("stubs: %d in %d bytes", n, len(r.b))
 	}
 	s.Stubs = parseStubs(&r, n, req, s.To)
-	return s, r.checkEnd()
+	return s, r.endError()
 }
 
 // parseStubs parses n stubs in order, in the range of req up to to.

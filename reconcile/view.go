@@ -19,10 +19,10 @@ type view struct {
 
 func newView(base Set) (*view, error) {
 	v := &view{base: base, span: base.Span(), gone: map[Item]struct{}{}}
-	return v, v.recount()
+	return v, v.countItems()
 }
 
-func (v *view) recount() (err error) {
+func (v *view) countItems() (err error) {
 	if len(v.added) == 0 && len(v.gone) == 0 {
 		v.sum, err = v.base.Sum(event.MaxID)
 		return err
@@ -94,7 +94,7 @@ func (v *view) learn(missing []Item, extra map[Item]struct{}) (added, gone int, 
 			return 0, 0, err
 		}
 	}
-	return len(wanted), len(v.gone) - before, v.recount()
+	return len(wanted), len(v.gone) - before, v.countItems()
 }
 
 // removeItems marks the items of base that are in extra as gone.

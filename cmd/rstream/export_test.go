@@ -70,7 +70,7 @@ func TestImportOfCutFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			im := importing{name: name}
-			err := im.read(f, func([]event.Event, string) error { return nil })
+			err := im.readFile(f, func([]event.Event, string) error { return nil })
 			complete := err == nil && im.missing == 0 && im.topics == 0 && im.first != ""
 			// Without its last line feed the last line is still whole.
 			if whole := n == size || name == "x.jsonl" && n == size-1; complete != whole || whole && im.events != topics*events {

@@ -68,16 +68,16 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	t := importTarget{a: a}
 	defer t.close()
 	im := importing{name: name, given: o.log}
-	if err := im.read(f, func(evs []event.Event, log string) error { return t.check(ctx, evs, log) }); err != nil {
+	if err := im.readFile(f, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
 		return err
 	}
 	if err := t.make(ctx, im.first); err != nil {
 		return err
 	}
-	if err := im.again(f, func(evs []event.Event, log string) error { return im.add(ctx, t.db, evs, log) }); err != nil {
+	if err := im.again(f, func(evs []event.Event, log string) error { return im.addEvents(ctx, t.db, evs, log) }); err != nil {
 		return err
 	}
-	return im.report(a)
+	return im.reportFile(a)
 }
 
 // An importTarget is the copy that events go into: the one that is named, or that of
@@ -126,8 +126,8 @@ func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 	return err
 }
 
-// check refuses events of the copy's log that the log cannot have.
-func (t *importTarget) check(ctx context.Context, evs []event.Event, log string) error {
+// checkForeign refuses events of the copy's log that the log cannot have.
+func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log string) error {
 	if err := t.find(ctx, log); err != nil || t.db == nil || t.log != log {
 		return err
 	}
@@ -237,14 +237,14 @@ type importing struct {
 	topics     int    // the same of topics
 }
 
-// read checks every line of f and passes on the events, of one log at a time.
-func (im *importing) read(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
+// readFile checks every line of f and passes on the events, of one log at a time.
+func (im *importing) readFile(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
 	if im.start, err = f.Seek(0, io.SeekCurrent); err != nil {
 		return err
 	}
 	counted := &countingReader{r: f}
 	r := importReader{importing: im, lines: wire.NewLineReader(newPlainReader(counted), wire.MaxLine), fn: fn, log: im.given}
-	if err := r.run(); err != nil {
+	if err := r.readImport(); err != nil {
 		return err
 	}
 	im.size, im.events, im.missing, im.topics = counted.n, r.events, r.missing, r.topicsMissing
@@ -257,13 +257,13 @@ func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) er
 		return err
 	}
 	r := importReader{importing: im, lines: wire.NewLineReader(newPlainReader(io.LimitReader(f, im.size)), wire.MaxLine), fn: fn, log: im.given}
-	if err := r.run(); err != nil {
+	if err := r.readImport(); err != nil {
 		return err
 	}
 	return r.bad.err(im.name, "the file was changed while it was read, and some of it may have been imported")
 }
 
-func (im *importing) add(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
+func (im *importing) addEvents(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
 	if log != db.Log() {
 		n, err := db.AddForeign(ctx, evs)
 		im.foreign += n
@@ -274,8 +274,8 @@ func (im *importing) add(ctx context.Context, db *cache.DB, evs []event.Event, l
 	return err
 }
 
-// report says what has come of a file.
-func (im *importing) report(a *app) error {
+// reportFile says what has come of a file.
+func (im *importing) reportFile(a *app) error {
 	known := im.events - im.candidates - im.foreign
 	var err error
 	switch {
@@ -324,8 +324,8 @@ type importReader struct {
 	topicsMissing int
 }
 
-// run returns what fn or the file fails with; what is wrong with lines is in bad.
-func (r *importReader) run() error {
+// readImport returns what fn or the file fails with; what is wrong with lines is in bad.
+func (r *importReader) readImport() error {
 	for {
 		line, err := r.lines.Next()
 		if errors.Is(err, io.EOF) {
@@ -333,7 +333,7 @@ func (r *importReader) run() error {
 			return r.flush()
 		}
 		if errors.Is(err, wire.ErrLineTooLong) {
-			r.bad.add(r.lines.Number(), wire.ErrLineTooLong) // nothing can be read behind it
+			r.bad.addLine(r.lines.Number(), wire.ErrLineTooLong) // nothing can be read behind it
 			return nil
 		}
 		if err != nil {
@@ -345,9 +345,9 @@ func (r *importReader) run() error {
 			}
 			r.endExport(head)
 			r.log, r.left, r.more = head.Log, head.Count, head.More
-			r.begin()
-		} else if err := r.take(line); err != nil {
-			r.bad.add(r.lines.Number(), err)
+			r.noteLog()
+		} else if err := r.takeLine(line); err != nil {
+			r.bad.addLine(r.lines.Number(), err)
 		}
 		if len(r.batch) >= maxBatchLen || r.bytes >= maxBatchBytes {
 			if err := r.flush(); err != nil {
@@ -392,9 +392,9 @@ func exportHead(line []byte) (head exportStart, ok bool) {
 	return head, err == nil && event.ValidLogID(head.Log)
 }
 
-// take reads the line of an event. Those that only say something of a stream are left
+// takeLine reads the line of an event. Those that only say something of a stream are left
 // aside.
-func (r *importReader) take(line []byte) error {
+func (r *importReader) takeLine(line []byte) error {
 	ev, err := event.ParseLine(line)
 	switch {
 	case err != nil && isAside(line):
@@ -406,7 +406,7 @@ func (r *importReader) take(line []byte) error {
 	case !ev.Covered():
 		return fmt.Errorf("event %s %w: %.60s", ev.ID, cache.ErrUnproven, ev.Extra)
 	}
-	r.begin()
+	r.noteLog()
 	r.batch, r.bytes = append(r.batch, ev), r.bytes+len(line)
 	r.events++
 	if r.left > 0 {
@@ -415,8 +415,8 @@ func (r *importReader) take(line []byte) error {
 	return nil
 }
 
-// begin notes the first log that is spoken of.
-func (r *importReader) begin() {
+// noteLog notes the first log that is spoken of.
+func (r *importReader) noteLog() {
 	if r.first == "" {
 		r.first = r.log
 	}

@@ -65,17 +65,17 @@ func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, conte
 	}
 	k.in = k.ledger.written
 	a.out.divert(k)
-	if err := k.begin(ctx, same && !k.outlet.kept, same && before.Cut || k.outlet.endsInLine()); err != nil {
-		return nil, nil, k.end(parent, err)
+	if err := k.openOutput(ctx, same && !k.outlet.kept, same && before.Cut || k.outlet.endsInLine()); err != nil {
+		return nil, nil, k.endOutput(parent, err)
 	}
-	k.ended.Go(k.run)
+	k.ended.Go(k.keepCursor)
 	return k, ctx, nil
 }
 
-// begin waits for a predecessor's bytes to be taken, if there may be some and what they
+// openOutput waits for a predecessor's bytes to be taken, if there may be some and what they
 // are is not known: written again and again, they could come faster than the reader is.
 // What a killed predecessor may have left of a line is ended.
-func (k *keeper) begin(ctx context.Context, wait, cut bool) error {
+func (k *keeper) openOutput(ctx context.Context, wait, cut bool) error {
 	if wait && k.outlet.measured {
 		if err := k.drain(ctx, true); err != nil {
 			return err
@@ -106,7 +106,7 @@ func (k *keeper) printed(at event.ID) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ledger.add(k.in+int64(k.out.w.Buffered()), at)
+	k.ledger.addWritten(k.in+int64(k.out.w.Buffered()), at)
 }
 
 // reached says that nothing is to come up to at but what was printed.
@@ -163,8 +163,8 @@ func (k *keeper) beginLong() error {
 	return k.save(true)
 }
 
-// run moves the cursor until the keeper ends.
-func (k *keeper) run() {
+// keepCursor moves the cursor until the keeper ends.
+func (k *keeper) keepCursor() {
 	tick := time.NewTicker(keepTime)
 	defer tick.Stop()
 	for {
@@ -200,7 +200,7 @@ func (k *keeper) look() (queued int64) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ledger.take(taken)
+	k.ledger.takeWritten(taken)
 	k.late = written
 	return queued
 }
@@ -259,9 +259,9 @@ func (k *keeper) drain(ctx context.Context, empty bool) error {
 	}
 }
 
-// end stores where the reader is, once err has ended the printing, and lets the cursor
+// endOutput stores where the reader is, once err has ended the printing, and lets the cursor
 // go. Only an end that no signal asks for waits for the reader.
-func (k *keeper) end(ctx context.Context, err error) error {
+func (k *keeper) endOutput(ctx context.Context, err error) error {
 	if k == nil {
 		return err
 	}
@@ -300,9 +300,9 @@ func (k *keeper) failed() error {
 func (k *keeper) settle(err error, gone bool) error {
 	k.look()
 	k.mu.Lock()
-	k.long = k.ledger.cut()
+	k.long = k.ledger.endsWithinLine()
 	if !k.outlet.measured && (err == nil || !k.outlet.mayQueue()) {
-		k.ledger.take(k.ledger.written) // it is in the file, or on the screen
+		k.ledger.takeWritten(k.ledger.written) // it is in the file, or on the screen
 	}
 	back := k.ledger.position(k.ledger.taken - k.outlet.back())
 	k.mu.Unlock()

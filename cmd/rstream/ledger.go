@@ -27,8 +27,8 @@ type line struct {
 	at  event.ID
 }
 
-// add notes a line, which begins where the one before ended.
-func (l *ledger) add(end int64, at event.ID) { l.lines = append(l.lines, line{end, at}) }
+// addWritten notes a line, which begins where the one before ended.
+func (l *ledger) addWritten(end int64, at event.ID) { l.lines = append(l.lines, line{end, at}) }
 
 // raise notes that the position has moved on without a line: what comes next lies
 // behind at.
@@ -42,30 +42,30 @@ func (l *ledger) raise(at event.ID) {
 
 // position returns the position when all bytes before offset are done with.
 func (l *ledger) position(offset int64) event.ID {
-	if n := l.before(offset); n > 0 {
+	if n := l.countBefore(offset); n > 0 {
 		return l.lines[n-1].at
 	}
 	return l.start
 }
 
-// before returns how many of the lines end at or before offset.
-func (l *ledger) before(offset int64) int {
+// countBefore returns how many of the lines end at or before offset.
+func (l *ledger) countBefore(offset int64) int {
 	return sort.Search(len(l.lines), func(i int) bool { return l.lines[i].end > offset })
 }
 
-// take notes that the bytes before offset are taken, and forgets the lines that need not
+// takeWritten notes that the bytes before offset are taken, and forgets the lines that need not
 // stay known.
-func (l *ledger) take(offset int64) {
+func (l *ledger) takeWritten(offset int64) {
 	l.taken = max(l.taken, offset)
-	if n := l.before(l.taken - l.back); n > 0 {
+	if n := l.countBefore(l.taken - l.back); n > 0 {
 		l.start, l.from = l.lines[n-1].at, l.lines[n-1].end
 		l.lines = l.lines[n:]
 	}
 }
 
-// cut reports whether what was written ends within a line.
-func (l *ledger) cut() bool {
-	n := l.before(l.written)
+// endsWithinLine reports whether what was written ends within a line.
+func (l *ledger) endsWithinLine() bool {
+	n := l.countBefore(l.written)
 	return l.written > l.from && (n == 0 || l.lines[n-1].end < l.written)
 }
 
@@ -87,7 +87,7 @@ type pipe struct {
 func (l *ledger) pipe() *pipe {
 	p := &pipe{Start: uint64(l.start), Taken: max(l.taken-l.from, 0)}
 	end, at := l.from, l.start
-	for _, line := range l.lines[:l.before(l.written)] {
+	for _, line := range l.lines[:l.countBefore(l.written)] {
 		p.Lines = append(p.Lines, line.end-end, int64(line.at-at))
 		end, at = line.end, line.at
 	}
@@ -106,9 +106,9 @@ func (p *pipe) ledger(back int64) ledger {
 	for i := 0; i+1 < len(p.Lines); i += 2 {
 		l.written += p.Lines[i]
 		at += event.ID(p.Lines[i+1])
-		l.add(l.written, at)
+		l.addWritten(l.written, at)
 	}
-	l.take(min(p.Taken, l.written))
+	l.takeWritten(min(p.Taken, l.written))
 	return l
 }
 

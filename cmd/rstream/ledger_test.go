@@ -38,7 +38,7 @@ func TestLedger(t *testing.T) {
 			case "print":
 				end += rapid.Int64Range(0, 20).Draw(t, "length")
 				last += event.ID(rapid.Uint64Range(0, 3).Draw(t, "ids"))
-				l.add(end, last)
+				l.addWritten(end, last)
 				b.ends, b.at = append(b.ends, end), append(b.at, last)
 			case "raise":
 				last += event.ID(rapid.Uint64Range(0, 3).Draw(t, "ids"))
@@ -51,7 +51,7 @@ func TestLedger(t *testing.T) {
 			case "write":
 				l.written = rapid.Int64Range(l.written, max(end, l.written)).Draw(t, "written")
 			case "take":
-				l.take(rapid.Int64Range(-5, l.written).Draw(t, "taken"))
+				l.takeWritten(rapid.Int64Range(-5, l.written).Draw(t, "taken"))
 			case "restart":
 				l, b, end, last = restart(t, l, b)
 			}

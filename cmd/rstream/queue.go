@@ -201,7 +201,7 @@ func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error)
 	err = q.trySend(ctx, ours)
 	refused, failed := q.withdraw(ctx, ours)
 	for i := range queued {
-		failed = errors.Join(failed, q.print(&queued[i], ours))
+		failed = errors.Join(failed, q.printSent(&queued[i], ours))
 	}
 	f := taken
 	if refused != nil {
@@ -210,8 +210,8 @@ func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error)
 	return f, errors.Join(err, refused, failed, q.a.out.flush())
 }
 
-// print prints what became of a draft, unless it was refused.
-func (q *queueing) print(draft *cache.Queued, ours map[int64]*event.Receipt) error {
+// printSent prints what became of a draft, unless it was refused.
+func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt) error {
 	r, still := ours[draft.Number]
 	switch {
 	case q.a.quiet, !still:

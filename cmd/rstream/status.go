@@ -95,7 +95,7 @@ func runStatus(ctx context.Context, a *app) error {
 	}
 	print := func() error { return a.out.json(r) }
 	if a.out.text() {
-		print = func() error { return r.print(a.out) }
+		print = func() error { return r.printStatus(a.out) }
 	}
 	if err := errors.Join(print(), back); err != nil || len(r.Doubted) == 0 {
 		return err
@@ -234,7 +234,7 @@ func (r *statusReport) anyOlder(ctx context.Context, db *cache.DB) (bool, error)
 	return false, nil
 }
 
-func (r *statusReport) print(out *output) error {
+func (r *statusReport) printStatus(out *output) error {
 	row := func(name, format string, args ...any) {
 		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush says it
 	}

@@ -113,7 +113,7 @@ func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []even
 		return err
 	}
 	opts.Since = event.At(event.CursorOf(keep.position(), s.db.Log()))
-	return keep.end(ctx, o.follow(keeping, s, topics, opts, keep))
+	return keep.endOutput(ctx, o.follow(keeping, s, topics, opts, keep))
 }
 
 // holdCursor takes a cursor. A holder that was just killed takes a moment to end.
@@ -141,12 +141,12 @@ func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Top
 	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.begin(ctx, o.fromState, &opts)
 		if err == nil {
-			err = p.print(ctx, opts)
+			err = p.printAll(ctx, opts)
 		}
 		for gap := (*client.GapError)(nil); o.skipGap && errors.As(err, &gap); {
 			if err = a.skipGap(ctx, s, topics, gap, keep); err == nil {
 				opts.Since, opts.Last = event.At(event.CursorOf(gap.Oldest, s.db.Log())), nil
-				err = p.print(ctx, opts)
+				err = p.printAll(ctx, opts)
 			}
 		}
 		return err
@@ -211,7 +211,7 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 	return errors.Join(err, p.a.out.flush())
 }
 
-func (p *tailPrinter) print(ctx context.Context, opts client.TailOptions) error {
+func (p *tailPrinter) printAll(ctx context.Context, opts client.TailOptions) error {
 	for b, err := range p.s.Batches(ctx, p.topics, opts) {
 		if err != nil {
 			return err

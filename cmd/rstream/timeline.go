@@ -79,7 +79,7 @@ func columns() int {
 	return 80
 }
 
-func (t *timeline) print(out *output) error {
+func (t *timeline) printTimeline(out *output) error {
 	if t.end == event.Beginning {
 		return nil
 	}

@@ -108,7 +108,7 @@ func runWindows(ctx context.Context, a *app) error {
 	if a.out.text() && len(windows) > 0 {
 		a.out.printf("\n")
 		t := newTimeline(windows, columns(), a.out.colour())
-		if err := t.print(a.out); err != nil {
+		if err := t.printTimeline(a.out); err != nil {
 			return err
 		}
 	}

@@ -73,7 +73,7 @@ func (e *exam) examine(ctx context.Context) {
 		}
 	}
 	first := e.recordStream(ctx)
-	if ctx.Err() != nil || !e.checkAnswer(first) {
+	if ctx.Err() != nil || !e.judgeAnswer(first) {
 		return
 	}
 	e.late = min(first.Answered, answerTime)
@@ -89,7 +89,7 @@ func (e *exam) examine(ctx context.Context) {
 	e.addFindings(checkIDs(first)...)
 	e.addFindings(checkRetry(first)...)
 	e.checkReconnects(ctx, first)
-	e.checkCompression(ctx, first)
+	e.tryCompression(ctx, first)
 	if first.isOurs() {
 		e.examineOurs(ctx, first)
 	}
@@ -114,7 +114,7 @@ func (e *exam) findServer(ctx context.Context) bool {
 		return false
 	}
 	if t.Err != nil && t.Address == "" {
-		return e.checkAnswer(t)
+		return e.judgeAnswer(t)
 	}
 	if t.Err == nil && t.Status == http.StatusOK && t.isOurs() {
 		e.root = t
@@ -167,8 +167,8 @@ func isUnbounded(u *url.URL) bool {
 	return !q.Has("since") && !q.Has("last") && !q.Has("until")
 }
 
-// checkAnswer adds the findings about the response and reports whether it is a stream.
-func (e *exam) checkAnswer(t *Transcript) bool {
+// judgeAnswer adds the findings about the response and reports whether it is a stream.
+func (e *exam) judgeAnswer(t *Transcript) bool {
 	e.addFindings(checkReach(t))
 	if t.Err != nil {
 		e.report.Unreachable = len(t.Hops) <= maxHops && !(t.Address != "" && isTimeout(t.Err))
@@ -214,8 +214,8 @@ func hasEvent(_ *Transcript, frames []Frame) bool {
 	return slices.ContainsFunc(frames, func(f Frame) bool { return f.IsEvent() })
 }
 
-// checkCompression requests the stream again, with compression.
-func (e *exam) checkCompression(ctx context.Context, plain *Transcript) {
+// tryCompression requests the stream again, with compression.
+func (e *exam) tryCompression(ctx context.Context, plain *Transcript) {
 	if ctx.Err() != nil || plain.Header.Get("Content-Encoding") != "" {
 		return
 	}

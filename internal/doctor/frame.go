@@ -280,8 +280,8 @@ func (s *scanner) endFrame() {
 	s.sum.Reset()
 }
 
-// finish returns the results after the last bytes.
-func (s *scanner) finish() (Text, []Frame) {
+// finishScan returns the results after the last bytes.
+func (s *scanner) finishScan() (Text, []Frame) {
 	text := s.text
 	if s.within() {
 		f := s.frame

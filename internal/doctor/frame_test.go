@@ -47,7 +47,7 @@ func scan(stream string, part int) (Text, []Frame) {
 	for i := 0; i < len(stream); i += part {
 		s.scanBytes([]byte(stream[i:min(i+part, len(stream))]), time.Duration(i))
 	}
-	return s.finish()
+	return s.finishScan()
 }
 
 // No matter how a stream is split into parts, the scanner finds the events of the standard,
@@ -118,7 +118,7 @@ func TestScannerIsBounded(t *testing.T) {
 	write(strings.Repeat("x", 1<<20), 5) // a line without end
 	write("\n", 1)
 	write(strings.Repeat("retry: 1\ndata: 1\n\n", 1000), 10)
-	text, frames := s.finish()
+	text, frames := s.finishScan()
 	if cap(s.line) > 2*maxLine {
 		t.Errorf("a line takes %d bytes", cap(s.line))
 	}
@@ -154,7 +154,7 @@ func TestScannerPauses(t *testing.T) {
 	}{{0, "data: 1\n\n"}, {5, ":beat\n"}, {9, "data: "}, {12, "2\n"}, {20, "\n"}, {50, "data: 3\n\n"}} {
 		s.scanBytes([]byte(w.text), w.at)
 	}
-	_, frames := s.finish()
+	_, frames := s.finishScan()
 	var got []time.Duration
 	for _, f := range frames {
 		got = append(got, f.Start, f.At, f.Pause)

@@ -169,7 +169,7 @@ func checkResume(r returning, t *Transcript) Finding {
 		return found(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", short(r.id))
 	}
 	first := evs[0]
-	at := indexOf(r.evs, first.ID)
+	at := frameIndex(r.evs, first.ID)
 	switch {
 	case due && first.ID != "" && at == r.next:
 		return ok(check, "after the id %q, the stream resumes with the next event", short(r.id))
@@ -191,7 +191,7 @@ func checkResume(r returning, t *Transcript) Finding {
 	return found(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", short(r.id), short(first.ID), short(r.evs[r.next].ID))
 }
 
-func indexOf(evs []Frame, id string) int {
+func frameIndex(evs []Frame, id string) int {
 	for i, f := range evs {
 		if id != "" && f.ID == id {
 			return i

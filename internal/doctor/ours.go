@@ -94,7 +94,7 @@ func checkOtherLog(t *Transcript, log string) Finding {
 // resumed, and compares the two.
 func (e *exam) checkExact(ctx context.Context) Finding {
 	const check = "exact"
-	lines := e.plain(ctx, e.query("last", newest, "until", "now"), wire.NDJSON)
+	lines := e.plain(ctx, e.urlWith("last", newest, "until", "now"), wire.NDJSON)
 	if lines.Err != nil || lines.Status != http.StatusOK {
 		return found(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
 	}
@@ -110,14 +110,14 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	case len(lines.Body) == 0:
 		return found(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
 	}
-	stretch := e.query("since", from.String(), "until", to.String())
+	stretch := e.urlWith("since", from.String(), "until", to.String())
 	cut := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
 	rest := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
 	return compareParts(lines.Body, cut, rest)
 }
 
-// query returns the URL of the stream with another range.
-func (e *exam) query(pairs ...string) *url.URL {
+// urlWith returns the URL of the stream with another range.
+func (e *exam) urlWith(pairs ...string) *url.URL {
 	u, q := *e.target, e.target.Query()
 	for _, name := range []string{"since", "last", "until", "limit", "values"} {
 		q.Del(name)

@@ -90,7 +90,7 @@ func (t *Transcript) record(body io.Reader, done func() bool, stop func(*Transcr
 		t.End = full
 	}
 	t.Silence = max(t.Silence, t.Ended-t.Last)
-	t.Text, t.Frames = s.finish()
+	t.Text, t.Frames = s.finishScan()
 }
 
 // heard records that n bytes arrived.

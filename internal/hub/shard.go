@@ -20,7 +20,7 @@ type slot struct {
 	hash uint32
 }
 
-func (d *shard) matchUser(hits []ref, hash uint32, user, path string) []ref {
+func (d *shard) matchTopics(hits []ref, hash uint32, user, path string) []ref {
 	d.mu.RLock()
 	if i, ok := d.findSlot(hash, user); ok {
 		hits = d.slots[i].matchPath(hits, path)

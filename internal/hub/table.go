@@ -93,7 +93,7 @@ func (t *table) removeSubscription(s *Subscription) {
 // matchStorage appends to hits the topics that contain the storage user/path.
 func (t *table) matchStorage(hits []ref, user, path string) []ref {
 	shard, hash := t.shard(user)
-	hits = shard.matchUser(hits, hash, user, path)
+	hits = shard.matchTopics(hits, hash, user, path)
 	t.any.RLock()
 	hits = t.any.matchPath(hits, path)
 	t.any.RUnlock()

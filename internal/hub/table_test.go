@@ -136,7 +136,7 @@ func TestShardKeepsUsers(t *testing.T) {
 			"": func(t *rapid.T) {
 				for i := range crowd {
 					user := string(rune('A' + i))
-					hits := d.matchUser(nil, crowdedHash(user), user, "p")
+					hits := d.matchTopics(nil, crowdedHash(user), user, "p")
 					if s := there[user]; s == nil && len(hits) > 0 || s != nil && !slices.Equal(hits, []ref{{s, 0}}) {
 						t.Fatalf("match(%s) = %v, want %v", user, hits, s)
 					}

@@ -65,7 +65,7 @@ func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter,
 		return w, func() {}
 	}
 	c := &compressor{ResponseWriter: w, rc: http.NewResponseController(w), encoding: encoding, status: http.StatusOK}
-	return c, c.finish
+	return c, c.finishBody
 }
 
 // isAppend reports whether path is that of an append. Its response consists mostly of hashes,
@@ -134,7 +134,7 @@ func (c *compressor) FlushError() error {
 // Unwrap implements the interface of http.ResponseController.
 func (c *compressor) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-func (c *compressor) finish() {
+func (c *compressor) finishBody() {
 	if c.enc == nil {
 		return
 	}

@@ -51,7 +51,7 @@ func (o *eventWriter) beginBody() {
 // eventPiece is how many bytes are collected before they are written.
 const eventPiece = 64 << 10
 
-func (o *eventWriter) addEvent(ev *event.Event) error {
+func (o *eventWriter) writeEvent(ev *event.Event) error {
 	o.separate()
 	o.count++
 	o.buf = o.line(ev, o.buf)

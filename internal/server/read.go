@@ -105,7 +105,7 @@ func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.H
 		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
-	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.addEvent) })
+	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.writeEvent) })
 }
 
 func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {

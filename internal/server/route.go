@@ -70,7 +70,7 @@ func (s *Server) routes() map[string]methods {
 func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	path := rawPath(r)
 	if ms, ok := s.paths[routeOf(path)]; ok {
-		return pickMethod(w, r, ms)
+		return serveMethod(w, r, ms)
 	}
 	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz or /readyz", path)
 }
@@ -95,8 +95,8 @@ func rawPath(r *http.Request) string {
 // methods are the handlers of a path by method. GET also handles HEAD.
 type methods map[string]handler
 
-// pickMethod calls the handler of r's method.
-func pickMethod(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
+// serveMethod calls the handler of r's method.
+func serveMethod(w http.ResponseWriter, r *http.Request, ms methods) *wire.Error {
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet // net/http does not send the body

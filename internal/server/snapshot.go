@@ -38,7 +38,7 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 		out.beginBody()
 		return nil
 	}
-	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.addEvent) })
+	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.writeEvent) })
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)
 	}

@@ -95,13 +95,13 @@ func (c *connection) sendExisting() (follows bool, err error) {
 		// The filter does not apply to events after it was made.
 		c.st.from, c.st.peerHas, c.st.sum = c.st.to, nil, nil
 	}
-	err = c.catchUp()
+	err = c.replayHistory()
 	return err == nil, err
 }
 
-// catchUp sends history up to the head, except for a rest that is short enough for the hub to
+// replayHistory sends history up to the head, except for a rest that is short enough for the hub to
 // read.
-func (c *connection) catchUp() error {
+func (c *connection) replayHistory() error {
 	st := &c.st
 	c.at.Store(uint64(st.from.ID))
 	c.s.replaying.addStream(c)

@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// benchLines are a line as most are, one with names that need escapes, and one
-// with a large value.
+// benchLines are a typical line, one with names that need escapes, and one with a large value.
 func benchLines() map[string][]byte {
 	lines := map[string][]byte{}
 	for name, d := range map[string]Draft{

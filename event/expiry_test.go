@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A value ends with one and the same event, whoever appends it, and its line says why.
+// A value expires with the same event no matter who appends it, and its line has the reason.
 func TestExpiry(t *testing.T) {
 	put := Draft{User: "alice", Path: "posts/1", Type: Put, Key: "k1", Value: []byte(`{"n":1}`)}
 	ev := New(7, 7, put, put.Hash())

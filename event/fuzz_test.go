@@ -226,7 +226,7 @@ func FuzzCompactValue(f *testing.F) {
 	})
 }
 
-// A notice says which event it is of, and is no event's line.
+// A notice identifies its event, and is not a valid line.
 func FuzzNotice(f *testing.F) {
 	f.Add(uint64(1), "alice", "posts/1", true)
 	f.Add(uint64(MaxID), `a"b\`, "p/é", false)

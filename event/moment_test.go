@@ -48,7 +48,7 @@ func TestMomentResolve(t *testing.T) {
 	}
 }
 
-// The zero Moment is written and resolved as the beginning, but is told from it.
+// The zero Moment is printed and resolved as the beginning, but is not equal to it.
 func TestZeroMoment(t *testing.T) {
 	if (Moment{}) == FromBeginning || (Moment{}).IsNow() || (Moment{}).String() != FromBeginning.String() {
 		t.Errorf("the zero Moment is %s", Moment{})

@@ -227,7 +227,7 @@ func TestLineRoundTrip(t *testing.T) {
 	})
 }
 
-// Whatever an author writes, and in whatever order, is the same append.
+// The order of the members and the spelling of strings do not change an append.
 func TestDraftRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := anyDraft.Draw(t, "draft")

@@ -24,7 +24,7 @@ var unusual = []string{
 	"{\"user\":\"\u00e9\",\"path\":\"p\",\"value\":1}", "{\"user\":\"a\xff\",\"path\":\"p\",\"value\":1}", "{\"user\":\"a\",\"path\":\"p\",\"value\":\"\xff\"}", "\t{\n\"user\" :\r\"a\" , \"path\": \"p\",\"value\" : [ 1 , 2 ]\n}\r",
 }
 
-// checkScan checks that the fast ways accept and read what the strict ones do.
+// checkScan checks that the fast paths return the same as the strict functions.
 func checkScan(t *testing.T, v []byte) {
 	t.Helper()
 	for _, deepest := range []int{0, 1, MaxDepth} {
@@ -73,7 +73,7 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, v []byte) { checkScan(t, v) })
 }
 
-// An append as nearly all are is read the fast way.
+// A typical append takes the fast path.
 func TestScanTakesTheUsual(t *testing.T) {
 	for _, v := range []string{
 		`{"user":"alice","path":"posts/1","key":"k","value":{"n":1}}`,
@@ -93,7 +93,7 @@ func TestScanTakesTheUsual(t *testing.T) {
 	}
 }
 
-// Only a key or a hash settles which event an append is. An empty key is one.
+// Only a key or a hash determines the identity of an append. An empty key counts.
 func TestParseAppendSettled(t *testing.T) {
 	line := New(1, 0, Draft{User: "a", Path: "p", Type: Put, Value: []byte("1")}, Hash{}).Draft
 	hash := line.Hash()
@@ -114,7 +114,7 @@ func TestParseAppendSettled(t *testing.T) {
 	}
 }
 
-// Times are what package time says they are, and no others.
+// Times are valid if and only if package time says so.
 func TestParseTimeAgainstTheCalendar(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -219,8 +219,8 @@ func TestNarrowestFirst(t *testing.T) {
 	}
 }
 
-// A topic's ranges must hold on any bytes, not on valid paths alone: a database
-// compares bytes.
+// A topic's ranges must be correct for any bytes, not only for valid paths: a database compares
+// bytes.
 func TestPathRangesOnBytes(t *testing.T) {
 	piece := rapid.SampledFrom([]string{"a", "/", "0", ".", "\xfe", "\xff", "\x00", "é", "\U0010ffff", "\x7f"})
 	text := rapid.Custom(func(t *rapid.T) string {
@@ -257,8 +257,8 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-// At the greatest length of a path there is no room below or behind, and kinds
-// that differ elsewhere are the same set.
+// At the maximum length of a path, no longer path exists, and kinds that differ elsewhere are the
+// same set.
 func TestTopicsAtTheLongestPath(t *testing.T) {
 	for n := MaxPath - 3; n <= MaxPath+1; n++ {
 		path := strings.Repeat("p", n)

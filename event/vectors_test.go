@@ -216,7 +216,7 @@ func TestLineVectors(t *testing.T) {
 	}
 }
 
-// checkLine checks what must be true of every line that ParseLine accepts.
+// checkLine checks the invariants of every line that ParseLine accepts.
 func checkLine(t testing.TB, ev Event, line []byte) {
 	t.Helper()
 	fresh := ev
@@ -333,7 +333,7 @@ func TestMomentVectors(t *testing.T) {
 	}
 }
 
-// A clock of the day must be the one that a walk back, second by second, meets.
+// A time of day must be the one found by a walk back, second by second.
 func TestLastAtAgainstWalk(t *testing.T) {
 	for _, around := range []struct{ zone, from string }{
 		{"Europe/Berlin", "2026-03-29T00:00:00Z"},
@@ -394,7 +394,7 @@ func TestLastAtAgainstWalk(t *testing.T) {
 	}
 }
 
-// Around the changes of a clock, what it has shown twice and what it has skipped is said.
+// Around a change of the clock, times that it showed twice or skipped are reported.
 func TestClockChanges(t *testing.T) {
 	for _, c := range []struct {
 		zone, now, text     string

@@ -10,7 +10,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A shape is a case of the table in docs: what differs of n events.
+// A shape is a case of the table in docs: how n events differ.
 type shape struct {
 	name           string
 	n              int
@@ -46,8 +46,8 @@ func (s shape) world(shared bool) *world {
 	return w
 }
 
-// bound is the least that could name the difference to sides that both know the
-// union: log2 C(n, d) bits for each direction.
+// bound is the information-theoretic minimum for sides that both know the union: log2 C(n, d) bits
+// for each direction.
 func (s shape) bound() float64 {
 	bits := func(n, d int) float64 {
 		a, _ := math.Lgamma(float64(n + 1))
@@ -58,9 +58,8 @@ func (s shape) bound() float64 {
 	return (bits(s.n-s.extra, s.missing) + bits(s.n-s.missing, s.extra)) / 8
 }
 
-// BenchmarkNegotiate prints for each case and strategy what goes over the wire,
-// without what names missing events, beside the bound; and all of it as a table of
-// bytes/rounds.
+// BenchmarkNegotiate prints, for each case and strategy, the bytes sent, without those that list
+// missing events, and the bound; and a table of bytes and rounds.
 func BenchmarkNegotiate(b *testing.B) {
 	var table strings.Builder
 	table.WriteString("| case | bound | auto | sketch | bloom | inverse | exact | auto-ids |\n|---|---|---|---|---|---|---|---|\n")
@@ -109,7 +108,7 @@ func BenchmarkNegotiate(b *testing.B) {
 	fmt.Print(table.String())
 }
 
-// BenchmarkSet is what it costs to make a set and its sum.
+// BenchmarkSet is the cost of a set and its sum.
 func BenchmarkSet(b *testing.B) {
 	n := 100_000
 	if *long {
@@ -128,8 +127,7 @@ func BenchmarkSet(b *testing.B) {
 	}
 }
 
-// The bytes and rounds of the cases above stay where they were when they were
-// measured, with some room.
+// The bytes and rounds of the cases above do not exceed the measured ones by much.
 func TestTable(t *testing.T) {
 	if !*long {
 		t.Skip("needs -long")
@@ -165,7 +163,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// BenchmarkBloom is a filter of 100,000 events, made and asked.
+// BenchmarkBloom builds a filter of 100,000 events and looks them up.
 func BenchmarkBloom(b *testing.B) {
 	const n = 100_000
 	w := scattered(1, false, n, 0, 0)

@@ -18,8 +18,7 @@ func addGolden(f *testing.F, pick func(goldenFrame) string) {
 	}
 }
 
-// Whatever is taken for a request is written as the same bytes, is answered, and
-// its answer is read.
+// Every accepted request encodes to the same bytes, gets a response, and the response parses.
 func FuzzRequest(f *testing.F) {
 	addGolden(f, func(g goldenFrame) string { return g.Request })
 	for _, h := range hostileRequests() {
@@ -57,8 +56,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// toleratesWords reports whether a differs from b only in a bitset whose length is
-// told in whole words.
+// toleratesWords reports whether a differs from b only in a bitset whose length is in whole words.
 func toleratesWords(a, b []byte) bool {
 	differ := 0
 	for i := range min(len(a), len(b)) {
@@ -87,7 +85,7 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
-// A filter that stands alone says of its bits what the specification says.
+// The bits of a filter match the specification.
 func FuzzFilter(f *testing.F) {
 	addGolden(f, func(g goldenFrame) string { return g.Filter })
 	for _, h := range hostileRequests() {
@@ -120,7 +118,7 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// Any cells peel in bounded work, and what is left when all is empty adds up.
+// Any cells peel in bounded work, and if all end empty, the result adds up.
 func FuzzPeel(f *testing.F) {
 	f.Add([]byte{})
 	x := make([]byte, 13)
@@ -152,8 +150,7 @@ func FuzzPeel(f *testing.F) {
 	})
 }
 
-// Any two small sets, drawn from bytes, reconcile by every strategy as a plain
-// difference of sets says.
+// For any two small sets, drawn from bytes, every strategy finds the plain difference.
 func FuzzNegotiate(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 0, 1, 2, 3}, uint8(0), uint64(1))
 	f.Add(bytes.Repeat([]byte{3, 1, 3, 2}, 40), uint8(3), uint64(2))

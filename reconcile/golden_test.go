@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden frames anew")
 
-// golden frames, in testdata/reconcile/frames.jsonl: what each is and its bytes.
+// golden frames, in testdata/reconcile/frames.jsonl: a description and the bytes of each.
 type goldenFrame struct {
 	Name     string   `json:"name"`
 	Request  string   `json:"request,omitempty"`  // hex of a request
@@ -42,8 +42,8 @@ func items(ids ...event.ID) (out []Item) {
 	return out
 }
 
-// goldenRequests is one request of each kind, from small sets. The peer holds the
-// events 1 to 8 of its log.
+// goldenRequests returns one request of each kind, from small sets. The peer holds the events 1 to
+// 8 of its log.
 func goldenRequests(t testing.TB) (names []string, reqs []*Request) {
 	salt := goldenSalt()
 	add := func(name string, shared bool, mine []Item, body func(Set, Sum) body) {
@@ -167,7 +167,7 @@ func TestGoldenFrames(t *testing.T) {
 	}
 }
 
-// What the golden frames say is read back as it was.
+// The golden frames parse to their original contents.
 func TestFramesReadBack(t *testing.T) {
 	names, reqs := goldenRequests(t)
 	for i, req := range reqs {
@@ -217,8 +217,8 @@ func normal(r *Response) Response {
 	return n
 }
 
-// An independentBloom reads a bloom frame from its specification alone, bit by bit:
-// neither bloom/v3 nor anything else of this package is used.
+// An independentBloom reads a bloom frame bit by bit, only by its specification: it uses neither
+// bloom/v3 nor anything else of this package.
 type independentBloom struct {
 	salt  []byte
 	m, k  uint64
@@ -302,7 +302,7 @@ func murmur3(b []byte) (h1, h2 uint64) {
 	return h1, h2 + h1
 }
 
-// The words of docs/protocol.md are enough to test membership.
+// docs/protocol.md is sufficient to test membership.
 func TestBloomBySpecificationAlone(t *testing.T) {
 	for _, k := range []int{1, 2, 3, 7, 16} {
 		w := scattered(21, false, 3000, 1000, 0)
@@ -337,7 +337,7 @@ func TestBloomBySpecificationAlone(t *testing.T) {
 	}
 }
 
-// The golden filters hold what they say.
+// The golden filters contain the listed events.
 func TestGoldenFilters(t *testing.T) {
 	for _, g := range goldenFrames(t) {
 		if g.Filter == "" {

@@ -58,7 +58,7 @@ type hostile struct {
 	want  string // in the error
 }
 
-// hostileRequests is what must be refused before it costs anything.
+// hostileRequests must be refused before they cost anything.
 func hostileRequests() []hostile {
 	return []hostile{
 		{"nothing", nil, false, "begin"},
@@ -170,7 +170,7 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// What is cut anywhere, or goes on behind its end, is refused; so is a filter alone.
+// Truncated requests, requests with further bytes, and a filter alone are refused.
 func TestCutFrames(t *testing.T) {
 	names, reqs := goldenRequests(t)
 	for i, req := range reqs {
@@ -200,7 +200,7 @@ func TestCutFrames(t *testing.T) {
 	}
 }
 
-// appendSummary is the first frame of req: a request that is cut behind it is one.
+// appendSummary appends the first frame of req, which alone is a valid request.
 func appendSummary(req *Request) []byte {
 	alone := *req
 	alone.body = nil
@@ -258,7 +258,7 @@ func TestHostileResponses(t *testing.T) {
 
 const hasMissingByte = 1 << 2
 
-// Well-formed requests cost no more than their limits, whatever is in them.
+// Well-formed requests cost no more than their limits, no matter what they contain.
 func TestDearestRequests(t *testing.T) {
 	const n = 20_000
 	many := frameOf(nil, kindSummary, be(0, 0, 0, 0, uint64(65_536), digest0))
@@ -323,7 +323,7 @@ func TestDearestRequests(t *testing.T) {
 	}
 }
 
-// Cells made to peel for ever do not.
+// Cells that are crafted to peel for ever do not.
 func TestPeelEnds(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := salts(seed)
@@ -350,7 +350,7 @@ func TestPeelEnds(t *testing.T) {
 	}
 }
 
-// A request about more than the set that answers it is a fault of the program.
+// A request for a larger range than the set that answers it is an error of the caller.
 func TestAnswerChecksItsSet(t *testing.T) {
 	req, err := ParseRequest(summary, Limits{})
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A peer that lists more events than it says it has is left at once: else it would make the
-// other side gather as many as it likes.
+// A negotiation ends at once if the peer lists more events than it claims to have. Otherwise the
+// peer could make the other side collect any number.
 func TestPeerThatListsMore(t *testing.T) {
 	for _, with := range []Strategy{Bloom} {
 		w := scattered(6, false, 3000, 30, 5)

@@ -13,13 +13,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// tailWorld is one whose local side lacks the newest events.
+// tailWorld returns a world whose local side lacks the newest events.
 func tailWorld(shared bool, n, missing int) *world {
 	return shape{n: n, missing: missing, tail: true}.world(shared)
 }
 
-// Each strategy does its own work: the fallback is never asked, and the bytes are
-// those of the table, with a little room.
+// Each strategy works without the fallback, and the bytes are those of the table, with a little
+// room.
 func TestEachStrategyDoesItsWork(t *testing.T) {
 	only := func(counts ...any) map[Strategy]int {
 		m := map[Strategy]int{}
@@ -83,7 +83,7 @@ func TestEachStrategyDoesItsWork(t *testing.T) {
 	}
 }
 
-// peerSmall is a world whose peer has 100 events, half of them unknown here.
+// peerSmall returns a world whose peer has 100 events, of which the local side has half.
 func peerSmall(n int) *world {
 	w := scattered(1, false, n, 50, 0)
 	w.peer = append(w.peer[:0:0], w.peer...)
@@ -99,8 +99,8 @@ func peerSmall(n int) *world {
 	return w
 }
 
-// With shared ids, what lies behind the newest event that is held is pulled, and
-// only what is before is negotiated.
+// With shared ids, the range after the newest held event is pulled, and only the range before it is
+// negotiated.
 func TestTailIsPulled(t *testing.T) {
 	for _, with := range []Strategy{Auto, Gaps, Sketch, Bloom, Exact} {
 		w := scattered(3, true, 3000, 100, 0)
@@ -119,7 +119,7 @@ func TestTailIsPulled(t *testing.T) {
 	}
 }
 
-// A Holder's windows make the gaps short, however sparse the ids are.
+// A Holder's windows make the list of gaps short even if the ids are sparse.
 func TestHolder(t *testing.T) {
 	w := &world{shared: true, head: 30_000}
 	for id := event.ID(3); id <= w.head; id += 3 {
@@ -140,8 +140,8 @@ func TestHolder(t *testing.T) {
 	w.mustUnite(t, Config{})
 }
 
-// A filter that says "seen" of everything, of half, or of one chosen event only
-// delays: the run stays within its rounds and then compares exactly.
+// A filter that claims to contain everything, half, or one chosen event only causes delay: the
+// negotiation stays within its rounds and then compares exactly.
 func TestFilterThatLies(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -179,7 +179,7 @@ func TestFilterThatLies(t *testing.T) {
 	}
 }
 
-// A peer that contradicts itself is not believed: everything is left to be pulled.
+// A peer that contradicts itself is not trusted: everything is left to be pulled.
 func TestPeerThatContradictsItself(t *testing.T) {
 	for _, with := range []Strategy{Auto, Bloom, Exact} {
 		w := scattered(6, false, 3000, 30, 5)
@@ -212,8 +212,8 @@ func TestPeerThatContradictsItself(t *testing.T) {
 	}
 }
 
-// A peer that refuses filters as too large is asked exactly, and pulled if it
-// refuses that.
+// If a peer refuses filters as too large, Exact follows, and if it refuses that, everything is
+// pulled.
 func TestRefusals(t *testing.T) {
 	w := scattered(7, false, 5000, 1000, 0)
 	s := newServer(w)
@@ -244,8 +244,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Small answers are asked for until nothing is left; a block that never fits is
-// asked for in parts.
+// Partial responses are repeated until nothing is left; a block that never fits is split.
 func TestPartialAnswers(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		for _, with := range []Strategy{Auto, Bloom, List, Exact} {
@@ -263,7 +262,7 @@ func TestPartialAnswers(t *testing.T) {
 	}
 }
 
-// What both logs take on meanwhile lies behind the stretch.
+// Events that are appended to both logs meanwhile are after the range.
 func TestAppendsMeanwhile(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		for _, with := range []Strategy{Auto, Bloom, Sketch, Exact} {
@@ -287,7 +286,7 @@ func TestAppendsMeanwhile(t *testing.T) {
 	}
 }
 
-// A log that was set back does not answer one that is ahead of it.
+// A log that was rolled back refuses a requester that is ahead of it.
 func TestAhead(t *testing.T) {
 	w := scattered(1, true, 100, 0, 0)
 	w.head = 50
@@ -296,8 +295,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// Responses that are cut, repeated or of other rounds are found out: by their form,
-// or because the sums do not agree.
+// Responses that are truncated, repeated or of other rounds are detected by their form, or because
+// the sums differ.
 func TestSpoiledResponses(t *testing.T) {
 	for _, with := range []Strategy{Auto, Bloom, Exact} {
 		w := scattered(10, false, 2000, 300, 20)
@@ -332,8 +331,8 @@ func TestSpoiledResponses(t *testing.T) {
 	}
 }
 
-// Without a fresh salt a false positive would be one for ever: an event that was
-// written to be one is delayed by one round, not hidden.
+// Without a fresh salt, a false positive would be one for ever. With one, an event crafted to be a
+// false positive is delayed by one round, not hidden.
 func TestFreshSaltsConverge(t *testing.T) {
 	w := scattered(11, false, 50, 0, 0)
 	known := Salt{1}
@@ -429,8 +428,7 @@ func (u unordered) Items() Items {
 	}
 }
 
-// The digests are those of package window, and what sha256sum says of sorted
-// hashes.
+// The digests are those of package window, and those of sha256sum over sorted hashes.
 func TestSums(t *testing.T) {
 	w := scattered(13, true, 10_000, 5000, 0)
 	for _, upTo := range []event.ID{0, 1, 4096, 4097, 9_999, event.MaxID} {

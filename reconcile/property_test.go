@@ -56,8 +56,8 @@ func drawLimits(t *rapid.T) Limits {
 	}
 }
 
-// Whatever the sets, the strategy and the budgets, both sides end with the union,
-// and it is proven unless the budgets forbid even Exact.
+// For all sets, strategies and limits, both sides end with the union, and it is proven unless the
+// limits forbid even Exact.
 func TestUnion(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t, 400)
@@ -81,8 +81,7 @@ func TestUnion(t *testing.T) {
 	})
 }
 
-// provenIs checks that Proven is true only if the sets without what is pulled are
-// equal indeed.
+// provenIs checks that Proven is true only if the sets are equal outside of Pull.
 func provenIs(t *rapid.T, w *world, res *Result) {
 	if !res.Proven {
 		return
@@ -109,7 +108,7 @@ func provenIs(t *rapid.T, w *world, res *Result) {
 	}
 }
 
-// A peer whose filters lie as they like delays and never loses.
+// A peer with false filters causes delay but never loss.
 func TestUnionWithLies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t, 300)
@@ -137,8 +136,8 @@ func TestUnionWithLies(t *testing.T) {
 	})
 }
 
-// A peer that says anything at all, as long as it is an answer, leaves the own side
-// with what is true after pulling, or tells that nothing is proven.
+// With a peer that sends any valid responses, the local side is correct after pulling, or nothing is
+// proven.
 func TestLiesAreNotProven(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t, 100)
@@ -202,7 +201,7 @@ func TestRing(t *testing.T) {
 	})
 }
 
-// itemsOf returns hashes as the items of a world without ids, all at position 1.
+// itemsOf returns hashes as items of a world without ids, all at position 1.
 func itemsOf(m map[event.Hash]bool) (items []Item) {
 	for h := range m {
 		items = append(items, Item{ID: 1, Hash: h})
@@ -210,8 +209,8 @@ func itemsOf(m map[event.Hash]bool) (items []Item) {
 	return items
 }
 
-// Two ways to hold one id, in a copy that was damaged: the hash that the peer has
-// is missing and the other is extra.
+// A damaged copy has another event with the same id: the peer's hash is missing, and the other one is
+// extra.
 func TestIDCollisions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{shared: true, head: event.ID(rapid.IntRange(1, 200).Draw(t, "events"))}
@@ -243,7 +242,7 @@ func TestIDCollisions(t *testing.T) {
 	})
 }
 
-// A sketch peels into the difference, or says that it does not; it is never wrong.
+// A sketch peels to the difference or reports that it does not; it is never wrong.
 func TestSketchIsTheDifference(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t, 200)
@@ -280,7 +279,7 @@ func TestSketchIsTheDifference(t *testing.T) {
 	})
 }
 
-// The largest inverse filter that an answer has is no longer than a reader takes.
+// The largest inverse filter of a response is within the limit of its reader.
 func TestMaxFullSlots(t *testing.T) {
 	s := newSlots(MaxFullSlots)
 	for i := range s.hashes {

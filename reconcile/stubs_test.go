@@ -13,7 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// goldenStubs are a request for all that the peer has, and one for what is in a filter.
+// goldenStubs are a request for all stubs, and one for those of events in a filter.
 func goldenStubs(t testing.TB) (names []string, reqs []*StubRequest) {
 	known := setOf(false, stretch(0, 8), items(2, 5, 7))
 	f, err := NewBloom(known.Items(), 3, 7, Salt{15: 1})
@@ -45,8 +45,8 @@ func goldenStubFrames(t testing.TB) (frames []goldenFrame) {
 	return frames
 }
 
-// What is said of stubs is read back as it was, and nothing that is cut or goes on
-// behind its end is.
+// Frames of stubs parse to their original contents. Truncated ones, and ones with further bytes, are
+// refused.
 func TestStubsReadBack(t *testing.T) {
 	names, reqs := goldenStubs(t)
 	for i, req := range reqs {
@@ -88,7 +88,7 @@ func TestStubsReadBack(t *testing.T) {
 	}
 }
 
-// The words of docs/protocol.md are enough to read stubs.
+// docs/protocol.md is sufficient to read stubs.
 func TestStubsBySpecificationAlone(t *testing.T) {
 	_, reqs := goldenStubs(t)
 	answer := answerStubs(t, reqs[0], Limits{}).AppendTo(nil, 5)
@@ -112,8 +112,8 @@ func TestStubsBySpecificationAlone(t *testing.T) {
 	}
 }
 
-// Answers that are bounded, by what they list or by what they look at, are gone on
-// with and come to the same.
+// Responses that are limited, by their stubs or by the events read, continue and have the same
+// result.
 func TestStubsGoOn(t *testing.T) {
 	_, reqs := goldenStubs(t)
 	for _, whole := range reqs {
@@ -136,7 +136,7 @@ func TestStubsGoOn(t *testing.T) {
 	}
 }
 
-// So wide a short hash tells what is known from what is there.
+// A short hash of this width distinguishes the events of both sides.
 func TestWidthFor(t *testing.T) {
 	for _, tt := range []struct {
 		known, there uint64
@@ -151,7 +151,7 @@ func TestWidthFor(t *testing.T) {
 	}
 }
 
-// What must be refused before it costs anything.
+// These requests must be refused before they cost anything.
 func TestHostileStubs(t *testing.T) {
 	where := func(v ...any) []byte { return frameOf(nil, kindWhere, be(v...)) }
 	filter := frameOf(nil, kindBloom, bloomBody(64, 1, 64, words(1, 0)))
@@ -211,7 +211,7 @@ func checkHostile(t *testing.T, h hostile, err error, cost uint64) {
 	}
 }
 
-// A set that is not what the request asks about is a fault of the program.
+// A set that does not match the request is an error of the caller.
 func TestAnswerStubsChecksItsSet(t *testing.T) {
 	req := &StubRequest{Span: stretch(0, 8), Width: 5}
 	if _, err := AnswerStubs(setOf(false, stretch(0, 8), items(1)), req, Limits{}); err == nil {
@@ -222,8 +222,8 @@ func TestAnswerStubsChecksItsSet(t *testing.T) {
 	}
 }
 
-// A log of 100,000 events takes eight bytes for each: an id, up to two milliseconds
-// since the one before, and five bytes of a hash.
+// Each of 100,000 stubs takes eight bytes: an id, a time at most two milliseconds after the previous
+// one, and five bytes of a hash.
 func TestStubsAreSmall(t *testing.T) {
 	const n = 100_000
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -245,8 +245,8 @@ func TestStubsAreSmall(t *testing.T) {
 	}
 }
 
-// Whatever is taken for a request is written as the same bytes, is answered, and its
-// answer is read; whatever is taken for an answer is written as the same bytes.
+// Every accepted request encodes to the same bytes, gets a response, and the response parses. Every
+// accepted response encodes to the same bytes.
 func FuzzStubs(f *testing.F) {
 	for _, g := range goldenStubFrames(f) {
 		f.Add(unhex(f, g.Request), uint8(5))

@@ -24,8 +24,7 @@ func itemAt(id event.ID) Item {
 	return Item{ID: id, Time: event.Time(1_700_000_000_000_000 + uint64(id)*1000), Hash: sha256.Sum256(b[:])}
 }
 
-// A world is what two sides hold: events of one log by their ids, or events of two
-// logs by their hashes.
+// A world is the sets of two sides: events of one log by id, or events of two logs by hash.
 type world struct {
 	shared bool
 	local  []Item
@@ -80,8 +79,8 @@ func (w *world) set() Set {
 	return s
 }
 
-// A server answers as a stateless server would: it parses the bytes, makes a set of
-// what it has in the stretch, and writes bytes. Its fields distort it.
+// A server is a stateless server: it parses the bytes of a request, makes a set of its events in the
+// range, and returns bytes. Its fields make it misbehave.
 type server struct {
 	w       *world
 	limits  Limits
@@ -121,8 +120,7 @@ func (s *server) Ask(_ context.Context, request []byte) ([]byte, error) {
 	return b, nil
 }
 
-// set is the stretch of the log that req is about. It is kept, as a server keeps its
-// leaves.
+// set returns the set of the range of req. It is cached, as a server caches its leaves.
 func (s *server) set(req *Request) Set {
 	to := min(req.Span.To, s.w.head)
 	if set, ok := s.sets[to]; ok {
@@ -179,8 +177,8 @@ func (w *world) check(res *Result) error {
 	return nil
 }
 
-// negotiate runs one negotiation with salts from seed and checks what must hold of
-// all of them.
+// negotiate runs one negotiation with salts from seed and checks the invariants of all
+// negotiations.
 func (w *world) negotiate(t testing.TB, s *server, cfg Config) *Result {
 	t.Helper()
 	if cfg.Salt == nil {
@@ -213,7 +211,7 @@ func explain(res *Result) (s string) {
 	return s + fmt.Sprintf("%s: %s\n", res.Outcome, res.Why)
 }
 
-// salts returns salts that are the same in every run.
+// salts returns the same salts in every run.
 func salts(seed uint64) func() Salt {
 	r := rand.New(rand.NewPCG(seed, 2))
 	return func() (s Salt) {
@@ -223,8 +221,7 @@ func salts(seed uint64) func() Salt {
 	}
 }
 
-// overhead is what a table of strategies counts: all bytes but those that stand for
-// events.
+// overhead returns the bytes that a table of strategies counts: all except those that list events.
 func overhead(res *Result) int {
 	up, down, listed := res.Bytes()
 	return up + down - listed

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -216,7 +217,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *s
 // checkListen refuses to listen beyond this machine without --insecure.
 func checkListen(flag, address string, insecure bool) error {
 	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if err != nil || strings.Contains(address, "@") {
 		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, wire.RedactURL(address))
 	}
 	if insecure || host == "localhost" {

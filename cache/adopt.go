@@ -15,12 +15,12 @@ import (
 
 // CandidateSpan returns the stretch from the first to the last candidate of topic in
 // span; it is empty if there is none.
-func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (s window.Span, err error) {
+func (im Imports) CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (s window.Span, err error) {
 	where, args := importedOf(topic)
 	args = append([]any{span.From, span.To}, args...)
 	one := `SELECT id FROM candidate WHERE id > ? AND id <= ? AND ` + where + ` ORDER BY id`
 	var first, last sql.NullInt64
-	err = db.file.ViewRow(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...), &first, &last)
+	err = im.db.file.ViewRow(ctx, `SELECT (`+one+` LIMIT 1), (`+one+` DESC LIMIT 1)`, append(args, args...), &first, &last)
 	if err == nil && first.Valid && last.Valid {
 		s = window.Span{From: event.ID(first.Int64) - 1, To: event.ID(last.Int64)}
 	}
@@ -29,8 +29,8 @@ func (db *DB) CandidateSpan(ctx context.Context, topic event.Topic, span window.
 
 // ImportedLeaves returns the leaves that topic would have in span if its candidates
 // there were events.
-func (db *DB) ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
-	return db.leaves(ctx, topic, span, true)
+func (im Imports) ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	return im.db.leaves(ctx, topic, span, true)
 }
 
 // candidateBlocks returns the blocks in which topic has candidates in span.
@@ -91,20 +91,20 @@ func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 // candidates is held and proven as far as span goes, in the transaction that makes
 // them events. What came of each is then shown to fresh. AdoptCandidates returns
 // ErrLost if anything has changed since the leaves were taken.
-func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
+func (im Imports) AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
 	agreed := map[uint64]window.Leaf{}
 	for _, l := range leaves {
 		agreed[l.Block] = l
 	}
 	for {
-		left, err := db.CandidateSpan(ctx, topic, span)
+		left, err := im.CandidateSpan(ctx, topic, span)
 		if err != nil || left.Empty() {
 			return err
 		}
 		block := (left.From + 1).Block()
 		part := window.BlockSpan(block).Intersect(span)
 		var added []event.ID
-		err = db.file.Update(ctx, func(tx *sql.Tx) error {
+		err = im.db.file.Update(ctx, func(tx *sql.Tx) error {
 			leaf, err := mixedLeaf(ctx, tx, topic, part)
 			if err != nil {
 				return err
@@ -112,13 +112,13 @@ func (db *DB) AdoptCandidates(ctx context.Context, topic event.Topic, span windo
 			if leaf != agreed[block] {
 				return ErrLost
 			}
-			added, err = db.adoptBlock(ctx, tx, topic, part)
+			added, err = im.db.adoptBlock(ctx, tx, topic, part)
 			return err
 		})
 		if err != nil {
 			return dbfile.Wrap(err, "adopt what was imported of %s %s", topic, part)
 		}
-		if err := db.showAdded(ctx, topic, part, added, fresh); err != nil {
+		if err := im.db.showAdded(ctx, topic, part, added, fresh); err != nil {
 			return dbfile.Wrap(err, "read what was adopted of %s %s", topic, part)
 		}
 		span.From = part.To

@@ -24,6 +24,13 @@ var ErrUnproven = errors.New("has members that its hash does not cover")
 // for the tests.
 var importChunk = 1000
 
+// Imports are the events that came by file, of this log or of another one, and that
+// nothing reads before a server is known to have them.
+type Imports struct{ db *DB }
+
+// Imports returns the imported events of a client's file.
+func (db *DB) Imports() Imports { return Imports{db} }
+
 // AddCandidates keeps events of this log that came by file, each of which
 // event.ParseLine has accepted, all or none. They are candidates: nothing reads them
 // as events before a window that contains them is proven. What is stored already is
@@ -31,11 +38,11 @@ var importChunk = 1000
 // file mends what a bad one brought. AddCandidates returns how many are new or
 // another, a *ConflictError if an event differs from the one stored under its id,
 // ErrNotInLog, and ErrUnproven.
-func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, err error) {
-	if err := db.takesImports(); err != nil {
+func (im Imports) AddCandidates(ctx context.Context, evs []event.Event) (added int, err error) {
+	if err := im.db.takesImports(); err != nil {
 		return 0, err
 	}
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = im.db.file.Update(ctx, func(tx *sql.Tx) error {
 		fresh, err := newCandidates(tx, evs)
 		if err != nil {
 			return err
@@ -48,7 +55,7 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 		defer insert.Close()
 		added = 0
 		for _, ev := range fresh {
-			storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
+			storage, err := im.db.tables.StorageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}
@@ -64,11 +71,11 @@ func (db *DB) AddCandidates(ctx context.Context, evs []event.Event) (added int, 
 }
 
 // CheckCandidates returns the error that AddCandidates would return, and adds nothing.
-func (db *DB) CheckCandidates(ctx context.Context, evs []event.Event) error {
-	if err := db.takesImports(); err != nil {
+func (im Imports) CheckCandidates(ctx context.Context, evs []event.Event) error {
+	if err := im.db.takesImports(); err != nil {
 		return err
 	}
-	err := db.file.View(ctx, func(tx *sql.Tx) error {
+	err := im.db.file.View(ctx, func(tx *sql.Tx) error {
 		_, err := newCandidates(tx, evs)
 		return err
 	})
@@ -135,10 +142,10 @@ func affected(res sql.Result, err error) (int, error) {
 
 // Candidates calls fn with the candidates of topic in span, in the order of their
 // ids, reading them in chunks: no transaction is open while fn runs.
-func (db *DB) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
+func (im Imports) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
 	for at := span.From; at < span.To; {
 		var evs []event.Event
-		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
+		err := im.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			evs, at, err = readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
 			return err
 		})
@@ -192,8 +199,8 @@ func importedOf(topic event.Topic) (where string, args []any) {
 }
 
 // DropCandidates drops the candidates with these ids.
-func (db *DB) DropCandidates(ctx context.Context, ids []event.ID) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+func (im Imports) DropCandidates(ctx context.Context, ids []event.ID) error {
+	err := im.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range ids {
 			if _, err := tx.Exec(`DELETE FROM candidate WHERE id = ?`, id); err != nil {
 				return err

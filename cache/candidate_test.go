@@ -33,7 +33,7 @@ func forged(ev event.Event) event.Event {
 
 func candidates(t fataler, db *DB, topic event.Topic, span window.Span) (evs []event.Event) {
 	t.Helper()
-	err := db.Candidates(context.Background(), topic, span, func(ev *event.Event) error {
+	err := db.Imports().Candidates(context.Background(), topic, span, func(ev *event.Event) error {
 		// It would wait for ever if a transaction were open here.
 		if err := db.CountSaved(context.Background(), 0); err != nil {
 			return err
@@ -49,7 +49,7 @@ func candidates(t fataler, db *DB, topic event.Topic, span window.Span) (evs []e
 
 func foreignHashes(t fataler, db *DB, topic event.Topic) (hashes []event.Hash) {
 	t.Helper()
-	err := db.ForeignHashes(context.Background(), topic, func(h event.Hash) error {
+	err := db.Imports().ForeignHashes(context.Background(), topic, func(h event.Hash) error {
 		hashes = append(hashes, h)
 		return db.CountSaved(context.Background(), 0)
 	})
@@ -110,8 +110,8 @@ func (m *importModel) add(t *rapid.T) {
 			after[ev.ID] = ev
 		}
 	}
-	checked := m.db.CheckCandidates(context.Background(), evs)
-	added, err := m.db.AddCandidates(context.Background(), evs)
+	checked := m.db.Imports().CheckCandidates(context.Background(), evs)
+	added, err := m.db.Imports().AddCandidates(context.Background(), evs)
 	if (err != nil) != bad || (checked != nil) != bad {
 		t.Fatalf("AddCandidates: %v, CheckCandidates: %v; an event differs from a held one: %v", err, checked, bad)
 	}
@@ -131,7 +131,7 @@ func (m *importModel) addForeign(t *rapid.T) {
 		}
 		m.foreign[ev.Hash] = ev
 	}
-	if added, err := m.db.AddForeign(context.Background(), evs); added != want || err != nil {
+	if added, err := m.db.Imports().AddForeign(context.Background(), evs); added != want || err != nil {
 		t.Fatalf("AddForeign = %d, %v, want %d", added, err, want)
 	}
 }
@@ -181,7 +181,7 @@ func (m *importModel) adopt(t *rapid.T) {
 			here.Add(ev.ID, ev.Time, ev.Hash)
 		}
 	}
-	leaves, err := m.db.ImportedLeaves(ctx, topic, span)
+	leaves, err := m.db.Imports().ImportedLeaves(ctx, topic, span)
 	if want := here.Leaves(); err != nil || !slices.Equal(leaves, want) {
 		t.Fatalf("ImportedLeaves(%s, %s) = %v, %v, want %v", topic, span, leaves, err, want)
 	}
@@ -189,14 +189,14 @@ func (m *importModel) adopt(t *rapid.T) {
 		for i := range leaves {
 			leaves[i].Sum[0]++ // as if they had changed
 		}
-		err := m.db.AdoptCandidates(ctx, topic, span, leaves, nil)
+		err := m.db.Imports().AdoptCandidates(ctx, topic, span, leaves, nil)
 		if len(blocks) > 0 {
 			wantError(t, "candidates that are not the log's", err, ErrLost)
 		}
 		return
 	}
 	var adopted []event.ID
-	err = m.db.AdoptCandidates(ctx, topic, span, leaves, func(evs []event.Event) error {
+	err = m.db.Imports().AdoptCandidates(ctx, topic, span, leaves, func(evs []event.Event) error {
 		adopted = append(adopted, ids(evs)...)
 		return m.db.CountSaved(ctx, 0)
 	})
@@ -237,7 +237,7 @@ func (m *importModel) drop(t *rapid.T) {
 		some = append(some, ev.ID)
 		delete(m.candidates, ev.ID)
 	}
-	if err := m.db.DropCandidates(context.Background(), some); err != nil {
+	if err := m.db.Imports().DropCandidates(context.Background(), some); err != nil {
 		t.Fatalf("%v", err)
 	}
 }
@@ -297,7 +297,7 @@ func (m *importModel) checkForeign(t *rapid.T) {
 			want = append(want, string(ev.Line()))
 		}
 	}
-	err := m.db.Foreign(context.Background(), hashes, func(ev *event.Event) error {
+	err := m.db.Imports().Foreign(context.Background(), hashes, func(ev *event.Event) error {
 		got = append(got, string(ev.Line()))
 		return nil
 	})
@@ -312,7 +312,7 @@ func TestCandidatesBesideProof(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
 	alice := topics(t, "alice")[0]
-	if _, err := db.AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 9), madeEvent("bob", "x", 4)}); err != nil {
+	if _, err := db.Imports().AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 9), madeEvent("bob", "x", 4)}); err != nil {
 		t.Fatal(err)
 	}
 	store(t, db, "alice", madeEvent("alice", "x", 2), madeEvent("alice", "x", 5))
@@ -324,12 +324,12 @@ func TestCandidatesBesideProof(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
-	_, err = db.AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 6), madeEvent("alice", "y", 3)})
+	_, err = db.Imports().AddCandidates(ctx, []event.Event{madeEvent("alice", "x", 6), madeEvent("alice", "y", 3)})
 	wantError(t, "an event that a proven window is without", err, ErrNotInLog)
 	more := event.Event{ID: 7, Time: 7, Draft: draft("alice", "y", "k"), Extra: []byte(`"snapshot":true`)}
-	_, err = db.AddCandidates(ctx, []event.Event{madeEvent("alice", "y", 8), more})
+	_, err = db.Imports().AddCandidates(ctx, []event.Event{madeEvent("alice", "y", 8), more})
 	wantError(t, "an event with a member more", err, ErrUnproven)
-	_, err = openServer(t).AddCandidates(ctx, nil)
+	_, err = openServer(t).Imports().AddCandidates(ctx, nil)
 	wantError(t, "an import into the log itself", err, ErrRole)
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
 }
@@ -346,7 +346,7 @@ func TestLargeForeign(t *testing.T) {
 		evs = append(evs, event.New(event.ID(i+1), 1, d, d.Hash()))
 		hashes = append(hashes, d.Hash())
 	}
-	if _, err := db.AddForeign(t.Context(), evs); err != nil {
+	if _, err := db.Imports().AddForeign(t.Context(), evs); err != nil {
 		t.Fatal(err)
 	}
 	shown := 0
@@ -357,14 +357,14 @@ func TestLargeForeign(t *testing.T) {
 		shown++
 		return nil
 	}
-	if err := db.Foreign(t.Context(), hashes, show); err != nil || shown != 4 {
+	if err := db.Imports().Foreign(t.Context(), hashes, show); err != nil || shown != 4 {
 		t.Fatalf("%d events, %v", shown, err)
 	}
 	if err := rawExec(db, `UPDATE foreign_event SET line = 'damaged' WHERE hash = ?`, hashes[3][:]); err != nil {
 		t.Fatal(err)
 	}
 	shown = 0
-	if err := db.Foreign(t.Context(), hashes, show); !errors.Is(err, ErrCorrupt) || shown != 2 {
+	if err := db.Imports().Foreign(t.Context(), hashes, show); !errors.Is(err, ErrCorrupt) || shown != 2 {
 		t.Errorf("%d events are shown before %v, want 2", shown, err)
 	}
 }
@@ -381,15 +381,15 @@ func TestLargeCandidates(t *testing.T) {
 	span, ctx := window.Span{To: 6}, t.Context()
 	for _, forget := range []bool{false, true} {
 		db := openClient(t)
-		if _, err := db.AddCandidates(ctx, evs); err != nil {
+		if _, err := db.Imports().AddCandidates(ctx, evs); err != nil {
 			t.Fatal(err)
 		}
-		leaves, err := db.ImportedLeaves(ctx, event.All, span)
+		leaves, err := db.Imports().ImportedLeaves(ctx, event.All, span)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var shown []event.ID
-		err = db.AdoptCandidates(ctx, event.All, span, leaves, func(some []event.Event) error {
+		err = db.Imports().AdoptCandidates(ctx, event.All, span, leaves, func(some []event.Event) error {
 			if len(some) > 2 {
 				t.Errorf("%d events are shown at a time", len(some))
 			}

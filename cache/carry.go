@@ -14,24 +14,24 @@ import (
 // of another log now, as what was foreign there is.
 func (db *DB) CarryImported(ctx context.Context, old *DB, parted event.ID) error {
 	ours := batch{add: func(evs []event.Event) error { return db.carryCandidates(ctx, evs) }}
-	err := old.Candidates(ctx, event.All, window.Span{From: event.Beginning, To: parted}, ours.take)
+	err := old.Imports().Candidates(ctx, event.All, window.Span{From: event.Beginning, To: parted}, ours.take)
 	if err = errors.Join(err, ours.flush()); err != nil {
 		return err
 	}
-	others := batch{add: func(evs []event.Event) error { _, err := db.AddForeign(ctx, evs); return err }}
-	err = old.Candidates(ctx, event.All, window.Span{From: parted, To: event.MaxID}, others.take)
+	others := batch{add: func(evs []event.Event) error { _, err := db.Imports().AddForeign(ctx, evs); return err }}
+	err = old.Imports().Candidates(ctx, event.All, window.Span{From: parted, To: event.MaxID}, others.take)
 	if err != nil {
 		return err
 	}
-	err = old.ForeignHashes(ctx, event.All, func(h event.Hash) error {
-		return old.Foreign(ctx, []event.Hash{h}, others.take)
+	err = old.Imports().ForeignHashes(ctx, event.All, func(h event.Hash) error {
+		return old.Imports().Foreign(ctx, []event.Hash{h}, others.take)
 	})
 	return errors.Join(err, others.flush())
 }
 
 // carryCandidates adds candidates, one by one if one of them cannot be of this log.
 func (db *DB) carryCandidates(ctx context.Context, evs []event.Event) error {
-	_, err := db.AddCandidates(ctx, evs)
+	_, err := db.Imports().AddCandidates(ctx, evs)
 	var conflict *ConflictError
 	if !errors.As(err, &conflict) && !errors.Is(err, ErrNotInLog) {
 		return err

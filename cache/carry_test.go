@@ -21,10 +21,10 @@ func TestCarryImported(t *testing.T) {
 		evs = append(evs, madeEvent("alice", fmt.Sprint(id%2), id))
 		foreign = append(foreign, forged(madeEvent("bob", "x", id)))
 	}
-	if _, err := old.AddCandidates(ctx, evs); err != nil {
+	if _, err := old.Imports().AddCandidates(ctx, evs); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := old.AddForeign(ctx, foreign); err != nil {
+	if _, err := old.Imports().AddForeign(ctx, foreign); err != nil {
 		t.Fatal(err)
 	}
 	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another one there

@@ -14,11 +14,11 @@ import (
 // event.ParseLine has accepted, all or none. They are known by their hashes: this log
 // may have taken the same, under another id and at another time, and then their
 // values need not be fetched. AddForeign returns how many are new.
-func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err error) {
-	if err := db.takesImports(); err != nil {
+func (im Imports) AddForeign(ctx context.Context, evs []event.Event) (added int, err error) {
+	if err := im.db.takesImports(); err != nil {
 		return 0, err
 	}
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = im.db.file.Update(ctx, func(tx *sql.Tx) error {
 		insert, err := tx.Prepare(`INSERT INTO foreign_event (hash, storage, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`)
 		if err != nil {
 			return err
@@ -27,7 +27,7 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 		added = 0
 		for i := range evs {
 			ev := &evs[i]
-			storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
+			storage, err := im.db.tables.StorageID(tx, ev.User, ev.Path)
 			if err != nil {
 				return err
 			}
@@ -44,11 +44,11 @@ func (db *DB) AddForeign(ctx context.Context, evs []event.Event) (added int, err
 
 // ForeignHashes calls fn with the hashes of the foreign events of topic, sorted as
 // bytes, reading them in chunks: no transaction is open while fn runs.
-func (db *DB) ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error {
+func (im Imports) ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error {
 	after := []byte{} // sorts before every hash
 	for more := true; more; {
 		var hashes []event.Hash
-		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
+		err := im.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			hashes, err = foreignAfter(ctx, tx, topic, after)
 			return err
 		})
@@ -91,10 +91,10 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 // Foreign calls fn with the foreign events that have the given hashes, in the order of
 // these, with the ids and times that the other log has given them. Those that are not
 // there are left out. No transaction is open while fn runs.
-func (db *DB) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
+func (im Imports) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	for len(hashes) > 0 {
 		var evs []event.Event
-		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
+		err := im.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			evs, hashes, err = foreignOf(ctx, tx, hashes)
 			return err
 		})

@@ -111,10 +111,10 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		}
 		state := []event.Event{madeEvent("carol", "y", 38), madeEvent("carol", "z", 35)}
 		keep(t, db, state, topics(t, "carol")[0], 40)
-		if _, err := db.AddCandidates(ctx, []event.Event{madeEvent("dave", "x", 7), madeEvent("dave", "y", 9)}); err != nil {
+		if _, err := db.Imports().AddCandidates(ctx, []event.Event{madeEvent("dave", "x", 7), madeEvent("dave", "y", 9)}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.AddForeign(ctx, []event.Event{madeEvent("erin", "x", 8)}); err != nil {
+		if _, err := db.Imports().AddForeign(ctx, []event.Event{madeEvent("erin", "x", 8)}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := db.Outbox().Queue(ctx, []event.Draft{draft("alice", "x", "k1"), draft("alice", "x", "k2"), draft("alice", "y", "k3")}); err != nil {

@@ -26,7 +26,7 @@ func (f *fixture) fileOf(topic string) (evs []event.Event) {
 func importAll(t testing.TB, db *cache.DB, evs []event.Event) {
 	t.Helper()
 	for part := range slices.Chunk(evs, 1000) {
-		if _, err := db.AddCandidates(t.Context(), part); err != nil {
+		if _, err := db.Imports().AddCandidates(t.Context(), part); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestSyncOfImported(t *testing.T) {
 			if len(slices.Compact(fresh)) != len(truth) {
 				t.Errorf("%d events were shown as new, want %d", len(fresh), len(truth))
 			}
-			if left, err := db.CandidateSpan(t.Context(), event.All, window.Span{To: event.MaxID}); err != nil || !left.Empty() {
+			if left, err := db.Imports().CandidateSpan(t.Context(), event.All, window.Span{To: event.MaxID}); err != nil || !left.Empty() {
 				t.Errorf("candidates are left in %s, %v", left, err)
 			}
 			if v, err := c.Verify(t.Context(), mustTopic(t, "alice"), false); err != nil || len(v.Found) > 0 {
@@ -128,7 +128,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 					some = append(some, ev)
 				}
 			}
-			_, _ = db.AddCandidates(t.Context(), some) // it is refused if it differs from what is held
+			_, _ = db.Imports().AddCandidates(t.Context(), some) // it is refused if it differs from what is held
 			topic := mustTopic(t, []string{"alice", "bob/1", "*", "*/2"}[rng.IntN(4)])
 			s, err := c.Sync(t.Context(), topic, SyncOptions{})
 			if err != nil {

@@ -75,7 +75,7 @@ func foreignCopy(t testing.TB, f *fixture, evs []event.Event) *cache.DB {
 	t.Helper()
 	db := f.newCache()
 	for some := range slices.Chunk(evs, 1000) {
-		if _, err := db.AddForeign(t.Context(), some); err != nil {
+		if _, err := db.Imports().AddForeign(t.Context(), some); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -306,7 +306,7 @@ func TestLocateWhileGrowing(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost && added < 1000 {
 				b.put("alice/y", 3)
-				if _, err := db.AddForeign(r.Context(), known[added:added+100]); err != nil {
+				if _, err := db.Imports().AddForeign(r.Context(), known[added:added+100]); err != nil {
 					t.Error(err)
 				}
 				added += 100

@@ -23,10 +23,11 @@ type store interface {
 // A dbStore is a cache with its parts.
 type dbStore struct {
 	*cache.DB
+	cache.Imports
 	cache.Outbox
 }
 
-func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Outbox()} }
+func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Imports(), db.Outbox()} }
 
 // A copyReader knows what is held.
 type copyReader interface {

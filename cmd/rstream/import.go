@@ -131,7 +131,7 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 	if err := t.find(ctx, log); err != nil || t.db == nil || t.log != log {
 		return err
 	}
-	err := t.db.CheckCandidates(ctx, evs)
+	err := t.db.Imports().CheckCandidates(ctx, evs)
 	var conflict *cache.ConflictError
 	if errors.As(err, &conflict) || errors.Is(err, cache.ErrNotInLog) {
 		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is from another log than it says, or was modified"}
@@ -265,11 +265,11 @@ func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) er
 
 func (im *importing) addEvents(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
 	if log != db.Log() {
-		n, err := db.AddForeign(ctx, evs)
+		n, err := db.Imports().AddForeign(ctx, evs)
 		im.foreign += n
 		return err
 	}
-	n, err := db.AddCandidates(ctx, evs)
+	n, err := db.Imports().AddCandidates(ctx, evs)
 	im.candidates += n
 	return err
 }

@@ -301,7 +301,7 @@ func TestAppendFullDisk(t *testing.T) {
 func TestApplyFullDisk(t *testing.T) {
 	db := openClient(t)
 	alice := topics(t, "alice")
-	l, _, err := db.Claim(context.Background(), alice, window.Span{To: 100})
+	l, _, err := db.Leases().Claim(context.Background(), alice, window.Span{To: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

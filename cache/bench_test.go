@@ -78,7 +78,7 @@ func BenchmarkReadElevenOf1000(b *testing.B) { benchRead(b, "alice/posts/77*", 1
 
 func BenchmarkApply1000(b *testing.B) {
 	db := openClient(b)
-	l, err := db.Follow(context.Background(), topics(b, "alice"), 0)
+	l, err := db.Leases().Follow(context.Background(), topics(b, "alice"), 0)
 	if err != nil {
 		b.Fatal(err)
 	}

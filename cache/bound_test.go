@@ -41,11 +41,11 @@ func (m *boundModel) timeAt(at event.ID) event.Time {
 
 func (m *boundModel) sync(topic event.Topic, span window.Span) {
 	ctx := context.Background()
-	l, busy, err := m.db.Claim(ctx, []event.Topic{topic}, span)
+	l, busy, err := m.db.Leases().Claim(ctx, []event.Topic{topic}, span)
 	if err != nil || busy {
 		m.t.Fatalf("Claim: busy %v, %v", busy, err)
 	}
-	for ; l != nil && err == nil; l, _, err = m.db.Claim(ctx, []event.Topic{topic}, span) {
+	for ; l != nil && err == nil; l, _, err = m.db.Leases().Claim(ctx, []event.Topic{topic}, span) {
 		to := l.Span().To
 		if _, err := l.Apply(ctx, among(m.log, topic, l.Span()), to); err != nil {
 			m.t.Fatalf("%v", err)

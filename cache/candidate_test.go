@@ -139,7 +139,7 @@ func (m *importModel) addForeign(t *rapid.T) {
 // hold pulls what is missing of a stretch.
 func (m *importModel) hold(t *rapid.T) {
 	topic := topics(t, rapid.SampledFrom([]string{"alice", "alice2", "bob", "alice/posts", "bob/p*"}).Draw(t, "topic"))[0]
-	l, busy, err := m.db.Claim(context.Background(), []event.Topic{topic}, window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")})
+	l, busy, err := m.db.Leases().Claim(context.Background(), []event.Topic{topic}, window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")})
 	if l == nil || busy || err != nil {
 		return
 	}

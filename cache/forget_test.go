@@ -177,7 +177,7 @@ var (
 
 // pulling has pulled the first half.
 func pulling(t *testing.T, db *DB, topic event.Topic) *Lease {
-	l, _, err := db.Claim(context.Background(), []event.Topic{topic}, forgetSpan)
+	l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func applyHalf(t *testing.T, l *Lease, topic event.Topic) {
 }
 
 func begun(t *testing.T, db *DB, topic event.Topic) *Lease {
-	l, _, err := db.Claim(context.Background(), []event.Topic{topic}, forgetSpan)
+	l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func begun(t *testing.T, db *DB, topic event.Topic) *Lease {
 }
 
 func live(t *testing.T, db *DB, topic event.Topic) *Lease {
-	l, err := db.Follow(context.Background(), []event.Topic{topic}, clientFirst)
+	l, err := db.Leases().Follow(context.Background(), []event.Topic{topic}, clientFirst)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func failed(t *testing.T, db *DB, topic event.Topic) *Lease {
 }
 
 func pending(t *testing.T, db *DB, topic event.Topic) *Lease {
-	if p, _, err := db.Pend(context.Background(), topic, event.Now); p == nil {
+	if p, _, err := db.Leases().Pend(context.Background(), topic, event.Now); p == nil {
 		t.Fatal(err)
 	}
 	return nil
@@ -455,7 +455,7 @@ func TestForgetWhileSyncing(t *testing.T) {
 // syncLikeAClient pulls what is missing of a topic without what is held of its parts.
 func syncLikeAClient(t *testing.T, db *DB, topic event.Topic) {
 	ctx := context.Background()
-	l, _, err := db.Claim(ctx, []event.Topic{topic}, forgetSpan)
+	l, _, err := db.Leases().Claim(ctx, []event.Topic{topic}, forgetSpan)
 	if err != nil {
 		t.Error(err)
 	}

@@ -90,7 +90,7 @@ func applyChild(path string) error {
 		return err
 	}
 	for from := event.Beginning; from < childLog; from += childPiece {
-		lease, busy, err := db.Claim(ctx, []event.Topic{alice}, window.Span{From: from, To: from + childPiece})
+		lease, busy, err := db.Leases().Claim(ctx, []event.Topic{alice}, window.Span{From: from, To: from + childPiece})
 		if err != nil {
 			return err
 		}
@@ -278,7 +278,7 @@ func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 	if err != nil || seen.ID != reached || reached > 0 && seen != childMark(reached) {
 		t.Fatalf("held is up to %s, the newest mark is %v, %v", reached, seen, err)
 	}
-	if _, busy, err := db.Claim(context.Background(), alice, window.Span{To: 1}); busy || err != nil {
+	if _, busy, err := db.Leases().Claim(context.Background(), alice, window.Span{To: 1}); busy || err != nil {
 		t.Fatalf("Claim: busy %v, %v", busy, err)
 	}
 }

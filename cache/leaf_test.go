@@ -55,7 +55,7 @@ var bigCopyFile = sync.OnceValue(func() []byte {
 	evs := bigLogFile().evs
 	return fileOf(Config{Role: Client, Log: testLog}, func(db *DB) error {
 		head := evs[len(evs)-1].ID
-		l, _, err := db.Claim(context.Background(), []event.Topic{event.All}, window.Span{From: 0, To: head})
+		l, _, err := db.Leases().Claim(context.Background(), []event.Topic{event.All}, window.Span{From: 0, To: head})
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func bigCopy(t testing.TB) (*DB, []event.Event) {
 func obtain(t fataler, db *DB, topic event.Topic, evs []event.Event, span window.Span) (held window.Spans) {
 	t.Helper()
 	for {
-		l, _, err := db.Claim(context.Background(), []event.Topic{topic}, span)
+		l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, span)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}

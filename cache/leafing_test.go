@@ -26,7 +26,7 @@ func TestLeasesKeepLeaves(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	for _, topic := range topics(t, "alice", "bob", "*") {
-		l, _, err := db.Claim(context.Background(), []event.Topic{topic}, window.Span{From: 0, To: 2*event.BlockSize + 100})
+		l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, window.Span{From: 0, To: 2*event.BlockSize + 100})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 		db := openClient(t)
 		topic := topics(t, "alice", "alice/posts", "*")[random.IntN(3)]
 		own := slices.Clone(among(evs, topic, window.Span{From: 0, To: 2*event.BlockSize + 300}))
-		l, _, err := db.Claim(context.Background(), []event.Topic{topic}, window.Span{From: event.ID(random.IntN(2)), To: 2*event.BlockSize + 100})
+		l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, window.Span{From: event.ID(random.IntN(2)), To: 2*event.BlockSize + 100})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func openTwo(t *testing.T) (a, b *DB, c *clock) {
 
 func mustClaim(t *testing.T, db *DB, topic string, from, to event.ID) *Lease {
 	t.Helper()
-	l, busy, err := db.Claim(context.Background(), topics(t, topic), window.Span{From: from, To: to})
+	l, busy, err := db.Leases().Claim(context.Background(), topics(t, topic), window.Span{From: from, To: to})
 	if err != nil || busy || l == nil {
 		t.Fatalf("Claim(%s, %d-%d) = %v, busy %v, %v", topic, from, to, l, busy, err)
 	}
@@ -36,7 +36,7 @@ func mustClaim(t *testing.T, db *DB, topic string, from, to event.ID) *Lease {
 
 func mustFollow(t *testing.T, db *DB, from event.ID, names ...string) *Lease {
 	t.Helper()
-	l, err := db.Follow(context.Background(), topics(t, names...), from)
+	l, err := db.Leases().Follow(context.Background(), topics(t, names...), from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func checkList(t *testing.T, what string, db *DB, want string) {
 func TestClaimTakesWhatIsFree(t *testing.T) {
 	a, b, _ := openTwo(t)
 	first := mustClaim(t, a, "alice", 0, 10)
-	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/posts"), window.Span{To: 10}); l != nil || !busy || err != nil {
+	if l, busy, err := b.Leases().Claim(context.Background(), topics(t, "alice/posts"), window.Span{To: 10}); l != nil || !busy || err != nil {
 		t.Errorf("a part of what is being pulled: %v, busy %v, %v", l, busy, err)
 	}
 	second := mustClaim(t, b, "alice", 5, 20)
@@ -99,7 +99,7 @@ func TestClaimTakesWhatIsFree(t *testing.T) {
 	mustDo(t, first.Commit)
 	mustDo(t, second.Release) // complete, so the same
 	checkList(t, "both done", a, "alice committed 0-20")
-	if l, busy, err := b.Claim(context.Background(), topics(t, "alice/x$"), window.Span{From: 3, To: 20}); l != nil || busy || err != nil {
+	if l, busy, err := b.Leases().Claim(context.Background(), topics(t, "alice/x$"), window.Span{From: 3, To: 20}); l != nil || busy || err != nil {
 		t.Errorf("what is held: %v, busy %v, %v", l, busy, err)
 	}
 }
@@ -112,13 +112,13 @@ func TestClaimOfSeveral(t *testing.T) {
 	mustApply(t, held, 10)
 	mustDo(t, held.Commit)
 	both := topics(t, "alice", "bob", "alice")
-	l, busy, err := a.Claim(context.Background(), both, window.Span{From: 5, To: 20})
+	l, busy, err := a.Leases().Claim(context.Background(), both, window.Span{From: 5, To: 20})
 	if err != nil || busy || l.Span() != (window.Span{From: 5, To: 20}) {
 		t.Fatalf("Claim = %v, busy %v, %v", l, busy, err)
 	}
 	checkList(t, "claimed", a, "alice committed 0-10, alice pulling 5-5…20, bob pulling 5-5…20")
 	for _, name := range []string{"alice", "bob/x", "*/y"} {
-		if l, busy, err := b.Claim(context.Background(), topics(t, name), window.Span{From: 10, To: 20}); l != nil || !busy || err != nil {
+		if l, busy, err := b.Leases().Claim(context.Background(), topics(t, name), window.Span{From: 10, To: 20}); l != nil || !busy || err != nil {
 			t.Errorf("%s meanwhile: %v, busy %v, %v", name, l, busy, err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestClockSetBackALittle(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
 	c.add(-5 * time.Second)
-	if _, busy, err := b.Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy || err != nil {
+	if _, busy, err := b.Leases().Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy || err != nil {
 		t.Errorf("busy %v, %v", busy, err)
 	}
 	mustApply(t, l, 10)
@@ -215,7 +215,7 @@ func TestLateLeaseTouchesNothingElse(t *testing.T) {
 func TestOwnLeaseGrowsStale(t *testing.T) {
 	a, _, c := openTwo(t)
 	mustApply(t, mustClaim(t, a, "alice", 0, 10), 3)
-	if _, busy, _ := a.Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy {
+	if _, busy, _ := a.Leases().Claim(context.Background(), topics(t, "alice"), window.Span{To: 10}); !busy {
 		t.Error("claimed twice at once")
 	}
 	c.add(dbfile.LeaseTime)
@@ -485,8 +485,8 @@ func TestCancelledCalls(t *testing.T) {
 		"Read":       func() error { _, _, err := db.Read(ctx, ts, 0, 3, 10); return err },
 		"Held":       func() error { _, err := db.Held(ctx, ts...); return err },
 		"Windows":    func() error { _, err := db.Windows(ctx); return err },
-		"Claim":      func() error { _, _, err := db.Claim(ctx, ts[:1], window.Span{To: 10}); return err },
-		"Follow":     func() error { _, err := db.Follow(ctx, ts, 3); return err },
+		"Claim":      func() error { _, _, err := db.Leases().Claim(ctx, ts[:1], window.Span{To: 10}); return err },
+		"Follow":     func() error { _, err := db.Leases().Follow(ctx, ts, 3); return err },
 		"HoldCursor": func() error { _, err := db.HoldCursor(ctx, "c", ts); return err },
 		"PositionAt": func() error { _, err := db.PositionAt(ctx, 0); return err },
 		"BeforeLast": func() error { _, err := db.BeforeLast(ctx, ts, 1, 0, 3); return err },
@@ -499,7 +499,7 @@ func TestCancelledCalls(t *testing.T) {
 	}
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)
 	defer stop()
-	_, _, err := db.Claim(late, ts[:1], window.Span{To: 10})
+	_, _, err := db.Leases().Claim(late, ts[:1], window.Span{To: 10})
 	wantError(t, "Claim while somebody writes", err, context.DeadlineExceeded)
 	db.file.Unlock()
 	mustClaim(t, db, "alice", 0, 10)

@@ -109,7 +109,7 @@ func (m *clientModel) claim(t *rapid.T) {
 	i := rapid.IntRange(0, 1).Draw(t, "process")
 	topic, span := m.topic(t), window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")}
 	missing := m.missing(topic, span)
-	l, busy, err := m.dbs[i].Claim(context.Background(), []event.Topic{topic}, span)
+	l, busy, err := m.dbs[i].Leases().Claim(context.Background(), []event.Topic{topic}, span)
 	switch {
 	case err != nil:
 		t.Fatalf("%v", err)
@@ -127,7 +127,7 @@ func (m *clientModel) claim(t *rapid.T) {
 func (m *clientModel) follow(t *rapid.T) {
 	i := rapid.IntRange(0, 1).Draw(t, "process")
 	ts := []event.Topic{m.topic(t), m.topic(t)}
-	l, err := m.dbs[i].Follow(context.Background(), ts, anyPosition(t, "from"))
+	l, err := m.dbs[i].Leases().Follow(context.Background(), ts, anyPosition(t, "from"))
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -234,7 +234,7 @@ func (m *clientModel) jump(t *rapid.T) {
 }
 
 func (m *clientModel) tidy(t *rapid.T) {
-	if _, _, err := m.dbs[0].Claim(context.Background(), []event.Topic{event.All}, window.Span{}); err != nil {
+	if _, _, err := m.dbs[0].Leases().Claim(context.Background(), []event.Topic{event.All}, window.Span{}); err != nil {
 		t.Fatalf("%v", err)
 	}
 }

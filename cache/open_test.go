@@ -208,9 +208,9 @@ func TestOpenOneServer(t *testing.T) {
 func TestServerFileTakesNoLeases(t *testing.T) {
 	db := openServer(t)
 	ctx := context.Background()
-	_, _, err := db.Claim(ctx, []event.Topic{event.All}, window.Span{To: 10})
+	_, _, err := db.Leases().Claim(ctx, []event.Topic{event.All}, window.Span{To: 10})
 	wantError(t, "Claim", err, ErrRole)
-	_, err = db.Follow(ctx, topics(t, "*"), 0)
+	_, err = db.Leases().Follow(ctx, topics(t, "*"), 0)
 	wantError(t, "Follow", err, ErrRole)
 	mustAppend(t, db, draft("alice", "x", "1"))
 	checkIDs(t, "after it", readAll(t, db, topics(t, "alice"), window.Span{To: 1}, 10), []event.ID{1})
@@ -232,7 +232,7 @@ func TestOpenAtOnce(t *testing.T) {
 				return
 			}
 			defer db.Close()
-			if _, _, err := db.Claim(context.Background(), []event.Topic{event.All}, window.Span{To: 10}); err != nil {
+			if _, _, err := db.Leases().Claim(context.Background(), []event.Topic{event.All}, window.Span{To: 10}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -366,7 +366,7 @@ func store(t fataler, db *DB, topic string, evs ...event.Event) {
 	t.Helper()
 	ctx := context.Background()
 	to := evs[len(evs)-1].ID
-	l, busy, err := db.Claim(ctx, topics(t, topic), window.Span{To: to})
+	l, busy, err := db.Leases().Claim(ctx, topics(t, topic), window.Span{To: to})
 	if err != nil || busy || l == nil {
 		t.Fatalf("Claim: %v, busy %v, %v", l, busy, err)
 	}

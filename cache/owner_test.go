@@ -25,7 +25,7 @@ func TestGoneOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustApply(t, mustClaim(t, a, "alice", 0, 10), 4)
-	if _, busy, err := b.Claim(ctx, ts, window.Span{To: 10}); !busy || err != nil {
+	if _, busy, err := b.Leases().Claim(ctx, ts, window.Span{To: 10}); !busy || err != nil {
 		t.Fatalf("beside its owner: busy %v, %v", busy, err)
 	}
 	kill(a)
@@ -124,7 +124,7 @@ func holdBoth(ctx context.Context, db *DB) error {
 	if _, err := db.HoldCursor(ctx, "mine", ts); err != nil {
 		return err
 	}
-	l, busy, err := db.Claim(ctx, ts, window.Span{To: 10})
+	l, busy, err := db.Leases().Claim(ctx, ts, window.Span{To: 10})
 	if err != nil {
 		return err
 	}

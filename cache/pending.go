@@ -32,18 +32,18 @@ type Pending struct {
 // Pend makes the pending window of topic around a moment. All processes of a copy share
 // one pending window at a time: if there is another one, Pend returns its number instead,
 // and the caller tries again later. One whose process is gone or too slow is replaced.
-func (db *DB) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
-	if db.file.Role != Client {
+func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
+	if ls.db.file.Role != Client {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
 	}
-	p = &Pending{db: db, topic: topic, moment: moment}
-	err = db.file.Update(ctx, func(tx *sql.Tx) (err error) {
-		if busy, err = db.clearPending(tx); err != nil || busy != 0 {
+	p = &Pending{db: ls.db, topic: topic, moment: moment}
+	err = ls.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
+		if busy, err = ls.db.clearPending(tx); err != nil || busy != 0 {
 			return err
 		}
 		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
 			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), db.file.OwnerName(), db.file.Now().Add(pendTime).UnixMilli()).Scan(&p.number)
+			topic.String(), moment.String(), ls.db.file.OwnerName(), ls.db.file.Now().Add(pendTime).UnixMilli()).Scan(&p.number)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)

@@ -13,7 +13,7 @@ import (
 
 func mustPend(t *testing.T, db *DB, topic string, at event.Moment) *Pending {
 	t.Helper()
-	p, busy, err := db.Pend(context.Background(), topics(t, topic)[0], at)
+	p, busy, err := db.Leases().Pend(context.Background(), topics(t, topic)[0], at)
 	if p == nil || busy != 0 || err != nil {
 		t.Fatalf("Pend of %s: %v, busy %d, %v", topic, p, busy, err)
 	}
@@ -22,7 +22,7 @@ func mustPend(t *testing.T, db *DB, topic string, at event.Moment) *Pending {
 
 func wantBusy(t *testing.T, db *DB, want int64) {
 	t.Helper()
-	if p, busy, err := db.Pend(context.Background(), event.All, event.Now); p != nil || busy != want || err != nil {
+	if p, busy, err := db.Leases().Pend(context.Background(), event.All, event.Now); p != nil || busy != want || err != nil {
 		t.Fatalf("Pend while %d is pending: %v, busy %d, %v", want, p, busy, err)
 	}
 }
@@ -94,7 +94,7 @@ func TestPendAfterOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustEnd(t, mustPend(t, a, "*", event.Now), "") // the clock was set back
-	_, _, err := openServer(t).Pend(context.Background(), event.All, event.Now)
+	_, _, err := openServer(t).Leases().Pend(context.Background(), event.All, event.Now)
 	wantError(t, "a log", err, ErrRole)
 }
 

@@ -180,7 +180,7 @@ func TestSealsBesideOthers(t *testing.T) {
 	alice := topics(t, "alice")[0]
 	span := window.Span{From: 0, To: event.BlockSize}
 	obtain(t, two, alice, evs, span)
-	l, _, err := one.Claim(t.Context(), []event.Topic{event.All}, span)
+	l, _, err := one.Leases().Claim(t.Context(), []event.Topic{event.All}, span)
 	if err != nil {
 		t.Fatal(err)
 	}

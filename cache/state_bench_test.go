@@ -21,7 +21,7 @@ func stateCopy(b *testing.B, storages int) (*DB, event.ID) {
 	db := openClient(b)
 	ctx := context.Background()
 	head := event.ID(*stateEvents)
-	l, _, err := db.Claim(ctx, []event.Topic{event.All}, window.Span{To: head})
+	l, _, err := db.Leases().Claim(ctx, []event.Topic{event.All}, window.Span{To: head})
 	if err != nil {
 		b.Fatal(err)
 	}

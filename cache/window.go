@@ -82,15 +82,21 @@ func (l *Lease) Span() window.Span { return window.Span{From: l.reached, To: l.s
 // Reached returns how far the lease has been filled.
 func (l *Lease) Reached() event.ID { return l.reached }
 
+// Leases give out what is to be filled, to one process at a time.
+type Leases struct{ db *DB }
+
+// Leases returns the leases of a client's file.
+func (db *DB) Leases() Leases { return Leases{db} }
+
 // Claim takes the first stretch of span that is not held of all of topics and makes
 // pulling windows of it, one of each topic. If nothing is missing the lease is nil. If
 // another process is pulling what is missing, busy is true and the caller asks again
 // later.
-func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *Lease, busy bool, err error) {
+func (ls Leases) Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *Lease, busy bool, err error) {
 	topics = without(nil, topics)
-	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = ls.db.file.Update(ctx, func(tx *sql.Tx) error {
 		l, busy = nil, false
-		windows, err := db.tidy(tx, func(w *rows.Window) bool {
+		windows, err := ls.db.tidy(tx, func(w *rows.Window) bool {
 			return containedIn(topics, w.Topic) && !w.Missing().Intersect(span).Empty()
 		})
 		if err != nil {
@@ -105,7 +111,7 @@ func (db *DB) Claim(ctx context.Context, topics []event.Topic, span window.Span)
 			busy = true
 			return nil
 		}
-		l = &Lease{db: db, topics: topics, span: free[0], reached: free[0].From, leafing: newLeafing(topics, free[0].From)}
+		l = &Lease{db: ls.db, topics: topics, span: free[0], reached: free[0].From, leafing: newLeafing(topics, free[0].From)}
 		return l.insert(tx, window.Pulling)
 	})
 	if err != nil {
@@ -141,10 +147,10 @@ func (p pulled) gapsOf(missing window.Spans) (free window.Spans) {
 
 // Follow makes live windows of topics that begin at position from and belong to
 // this process until they end.
-func (db *DB) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
-	l := &Lease{db: db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := db.tidy(tx, nil); err != nil {
+func (ls Leases) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
+	l := &Lease{db: ls.db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
+	err := ls.db.file.Update(ctx, func(tx *sql.Tx) error {
+		if _, err := ls.db.tidy(tx, nil); err != nil {
 			return err
 		}
 		return l.insert(tx, window.Live)

@@ -17,7 +17,7 @@ import (
 func lacking(t *testing.T, f *fixture, db *cache.DB, lack func(i int) bool) {
 	t.Helper()
 	topic := mustTopic(t, "alice")
-	l, _, err := db.Claim(t.Context(), []event.Topic{topic}, window.Span{To: f.db.Head()})
+	l, _, err := db.Leases().Claim(t.Context(), []event.Topic{topic}, window.Span{To: f.db.Head()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestDifferentBytes(t *testing.T) {
 	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Since: c.at(40)}}); err != nil {
 		t.Fatal(err)
 	}
-	l, _, err := db.Claim(t.Context(), []event.Topic{topic}, window.Span{To: 40})
+	l, _, err := db.Leases().Claim(t.Context(), []event.Topic{topic}, window.Span{To: 40})
 	if err != nil {
 		t.Fatal(err)
 	}

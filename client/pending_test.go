@@ -161,7 +161,7 @@ type pollingStore struct {
 }
 
 func (s *pollingStore) Pend(ctx context.Context, topic event.Topic, at event.Moment) (*cache.Pending, int64, error) {
-	p, busy, err := s.DB.Pend(ctx, topic, at)
+	p, busy, err := s.dbStore.Pend(ctx, topic, at)
 	if busy != 0 {
 		s.busy.Add(1)
 	}

@@ -242,7 +242,7 @@ func TestHeldExtraIsMismatch(t *testing.T) {
 	f.put("alice/x", 200)
 	all := logged(t, f, "alice")
 	db := f.newCache()
-	lease, _, err := db.Claim(t.Context(), []event.Topic{mustTopic(t, "alice")}, window.Span{To: 100})
+	lease, _, err := db.Leases().Claim(t.Context(), []event.Topic{mustTopic(t, "alice")}, window.Span{To: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,7 +196,7 @@ func runFollow(t *testing.T, cfg Config, until time.Duration) {
 		t.Fatal(err)
 	}
 	topics := []event.Topic{event.All}
-	lease, err := db.Follow(t.Context(), topics, 7)
+	lease, err := db.Leases().Follow(t.Context(), topics, 7)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 		err  error
 		want int64
 	}{{"a lie", &ProtocolError{f.http.URL, "sent a foreign event"}, 0}, {"a cut", io.ErrUnexpectedEOF, 1}} {
-		lease, err := db.Follow(t.Context(), []event.Topic{mustTopic(t, "alice")}, event.Beginning)
+		lease, err := db.Leases().Follow(t.Context(), []event.Topic{mustTopic(t, "alice")}, event.Beginning)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,11 +23,12 @@ type store interface {
 // A dbStore is a cache with its parts.
 type dbStore struct {
 	*cache.DB
+	cache.Leases
 	cache.Imports
 	cache.Outbox
 }
 
-func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Imports(), db.Outbox()} }
+func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Leases(), db.Imports(), db.Outbox()} }
 
 // A copyReader knows what is held.
 type copyReader interface {

@@ -67,7 +67,7 @@ func (m *boundModel) sync(topic event.Topic, span window.Span) {
 // check asks for a time. What is told has to be right, and inside a window that was
 // synced it has to be told.
 func (m *boundModel) check(topic event.Topic, t event.Time) {
-	at, ok, err := m.db.StateTime(context.Background(), topic, t)
+	at, ok, err := m.db.Snapshots().StateTime(context.Background(), topic, t)
 	if err != nil {
 		m.t.Fatalf("%v", err)
 	}
@@ -130,7 +130,7 @@ func TestTimesThatAreShared(t *testing.T) {
 		at event.ID
 		ok bool
 	}{base - 1: {0, true}, base: {1, true}, base + 2: {3, true}, base + 9: {3, true}, base + 10: {4, false}, base + 11: {4, false}} {
-		at, ok, err := db.StateTime(ctx, topics(t, "alice")[0], t0)
+		at, ok, err := db.Snapshots().StateTime(ctx, topics(t, "alice")[0], t0)
 		if at != want.at || ok != want.ok || err != nil {
 			t.Errorf("the state at %d is that of %s, %v, %v, want %s, %v", t0-base, at, ok, err, want.at, want.ok)
 		}

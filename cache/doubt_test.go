@@ -189,7 +189,7 @@ func TestDoubtDropsSealedStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	sealed := func() (n int) {
-		if err := db.SealStates(ctx, event.All); err != nil {
+		if err := db.Snapshots().SealStates(ctx, event.All); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.file.Read.QueryRow(`SELECT count(*) FROM snapshot WHERE whole AND form = 'ids'`).Scan(&n); err != nil {

@@ -27,7 +27,7 @@ func TestStateTimeInHole(t *testing.T) {
 		want event.ID
 		ok   bool
 	}{{at(1), 1, true}, {at(5), 1, true}, {at(9), 9, false}, {at(15), 9, false}, {at(21) - 1, 9, false}, {at(21), 21, true}, {at(25), 21, true}} {
-		got, ok, err := db.StateTime(context.Background(), topics(t, "alice")[0], c.time)
+		got, ok, err := db.Snapshots().StateTime(context.Background(), topics(t, "alice")[0], c.time)
 		if err != nil || ok != c.ok || got != c.want {
 			t.Errorf("StateTime(%s) = %s, %v, %v, want %s, %v", c.time, got, ok, err, c.want, c.ok)
 		}

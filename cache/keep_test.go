@@ -58,7 +58,7 @@ func stateLines(evs []event.Event, topic event.Topic, at event.ID) (state []even
 func keep(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) {
 	t.Helper()
 	ctx := context.Background()
-	w, busy, err := db.KeepSnapshot(ctx, topic, at)
+	w, busy, err := db.Snapshots().KeepSnapshot(ctx, topic, at)
 	if err != nil || busy {
 		t.Fatalf("KeepSnapshot: busy %v, %v", busy, err)
 	}
@@ -75,7 +75,7 @@ func keep(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) 
 
 func mustSeal(t fataler, db *DB, topic event.Topic) {
 	t.Helper()
-	if err := db.SealStates(context.Background(), topic); err != nil {
+	if err := db.Snapshots().SealStates(context.Background(), topic); err != nil {
 		t.Fatalf("%v", err)
 	}
 }
@@ -117,7 +117,7 @@ func TestSealedStatesAgainstMap(t *testing.T) {
 		mustSeal(t, db, topics(t, "alice")[0])
 		checkKept(t, "a part of the whole needs none of its own", db,
 			fmt.Sprintf("* 4096 ids %d 1", len(fold(evs, event.All, 4096))), fmt.Sprintf("* 8192 ids %d 1", len(fold(evs, event.All, 8192))))
-		if from, err := db.StateFrom(context.Background(), event.All, 5000); from != 4096 || err != nil {
+		if from, err := db.Snapshots().StateFrom(context.Background(), event.All, 5000); from != 4096 || err != nil {
 			t.Fatalf("the state at 5000 comes from %d, %v", from, err)
 		}
 	}
@@ -289,7 +289,7 @@ func TestStateModel(t *testing.T) {
 func beginSnapshot(t *testing.T, db *DB, c *clock, at event.ID) *SnapshotWriter {
 	t.Helper()
 	ctx := context.Background()
-	w, _, err := db.KeepSnapshot(ctx, event.All, at)
+	w, _, err := db.Snapshots().KeepSnapshot(ctx, event.All, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestKeepSnapshotGivenUp(t *testing.T) {
 			w := beginSnapshot(t, one, now, 50)
 			two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
 			defer two.Close()
-			if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
+			if _, busy, err := two.Snapshots().KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
 				t.Fatalf("a second writer: busy %v, %v", busy, err)
 			}
 			wantNotHeld(t, two.State(ctx, event.All, 50, noEvent), window.NotHeldError{})
@@ -359,14 +359,14 @@ func TestKeepSnapshotSlowly(t *testing.T) {
 	two := mustOpen(t, path, Config{Role: Client, Log: testLog, Now: now.now})
 	defer two.Close()
 	ctx := context.Background()
-	w, _, err := one.KeepSnapshot(ctx, event.All, 50)
+	w, _, err := one.Snapshots().KeepSnapshot(ctx, event.All, 50)
 	if err != nil {
 		t.Fatal(err)
 	}
 	state := stateLines(evs, event.All, 50)
 	for i := range state {
 		now.add(dbfile.LeaseTime / 2)
-		if _, busy, err := two.KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
+		if _, busy, err := two.Snapshots().KeepSnapshot(ctx, event.All, 50); !busy || err != nil {
 			t.Fatalf("a second writer beside member %d: busy %v, %v", i, busy, err)
 		}
 		if err := w.Add(ctx, &state[i]); err != nil {
@@ -382,7 +382,7 @@ func TestKeepSnapshotSlowly(t *testing.T) {
 func TestKeepSnapshotAborted(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
-	w, _, err := db.KeepSnapshot(ctx, event.All, 50)
+	w, _, err := db.Snapshots().KeepSnapshot(ctx, event.All, 50)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +392,7 @@ func TestKeepSnapshotAborted(t *testing.T) {
 	checkKept(t, "after Abort", db)
 	wantError(t, "Finish", w.Finish(ctx), ErrLost)
 	evs := bigLogFile().evs[:2]
-	if w, _, err = db.KeepSnapshot(ctx, event.All, 50); err != nil {
+	if w, _, err = db.Snapshots().KeepSnapshot(ctx, event.All, 50); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(w.Add(ctx, &evs[0]), w.Add(ctx, &evs[0])); err == nil {
@@ -501,7 +501,7 @@ func TestKeepStates(t *testing.T) {
 	db := openServer(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- db.KeepStates(ctx) }()
+	go func() { ended <- db.Snapshots().KeepStates(ctx) }()
 	for i := range 3 {
 		mustAppend(t, db, drafts("alice", "posts", fmt.Sprint(i), event.BlockSize)...)
 		for len(kept(t, db)) <= i || !strings.HasSuffix(kept(t, db)[i], " 1") {

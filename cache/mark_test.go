@@ -53,7 +53,7 @@ func TestNewest(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNewest(t, "after a proof", db, Newest{Held: 20, Marked: told(20)})
-	w, _, err := db.KeepSnapshot(ctx, topics(t, "carol")[0], 30)
+	w, _, err := db.Snapshots().KeepSnapshot(ctx, topics(t, "carol")[0], 30)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,11 +16,11 @@ func TestDamagedStates(t *testing.T) {
 	check := func(what string, db *DB, want int) {
 		t.Helper()
 		for _, drop := range []bool{false, false, true} {
-			if n, err := db.DamagedStates(ctx, drop); n != want || err != nil {
+			if n, err := db.Snapshots().DamagedStates(ctx, drop); n != want || err != nil {
 				t.Fatalf("%s: %d are damaged, %v, want %d", what, n, err, want)
 			}
 		}
-		if n, err := db.DamagedStates(ctx, true); n != 0 || err != nil {
+		if n, err := db.Snapshots().DamagedStates(ctx, true); n != 0 || err != nil {
 			t.Fatalf("%s: %d are damaged still, %v", what, n, err)
 		}
 	}

@@ -115,7 +115,7 @@ func (m *retainModel) step() {
 	case 1:
 		m.append(event.BlockSize - len(m.log)%event.BlockSize + rapid.IntRange(-1, 1).Draw(m.t, "over"))
 	case 2:
-		if err := m.db.SealStates(context.Background(), event.All); err != nil {
+		if err := m.db.Snapshots().SealStates(context.Background(), event.All); err != nil {
 			m.t.Fatalf("%v", err)
 		}
 	case 3:

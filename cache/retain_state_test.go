@@ -61,7 +61,7 @@ func TestStateWhileRetaining(t *testing.T) {
 				rt.Fatalf("the state of %s at %s is\n%s\nwant\n%s", topic, at, strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 		}
-		if err := db.SealStates(context.Background(), event.All); err != nil {
+		if err := db.Snapshots().SealStates(context.Background(), event.All); err != nil {
 			rt.Fatalf("%v", err)
 		}
 		c := retainCheck{rt, db, all, w.horizon()}
@@ -94,7 +94,7 @@ func (w *meddler) meddle() {
 	case 0, 1:
 		w.retain(ctx)
 	case 2:
-		if err := w.db.SealStates(ctx, event.All); err != nil {
+		if err := w.db.Snapshots().SealStates(ctx, event.All); err != nil {
 			w.t.Fatalf("%v", err)
 		}
 	case 3:

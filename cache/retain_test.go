@@ -284,7 +284,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	start := retainStartFile()
 	db := openBytes(t, start.bytes, Config{Role: Server})
 	ctx := context.Background()
-	if err := db.SealStates(ctx, event.All); err != nil {
+	if err := db.Snapshots().SealStates(ctx, event.All); err != nil {
 		t.Fatal(err)
 	}
 	sealed := snapshotsOf(t, db)
@@ -304,14 +304,14 @@ func TestRetainKeepsOneState(t *testing.T) {
 	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if from, err := db.StateFrom(ctx, event.All, horizon); from != event.BlockSize || err != nil {
+	if from, err := db.Snapshots().StateFrom(ctx, event.All, horizon); from != event.BlockSize || err != nil {
 		t.Errorf("the state at the horizon begins with that at %s, %v, of %v", from, err, sealed)
 	}
 	c := retainCheck{t, db, start.evs, horizon}
 	c.left()
 	c.state(event.All, horizon)
 	c.state(event.All, db.Head())
-	if err := db.SealStates(ctx, event.All); err != nil {
+	if err := db.Snapshots().SealStates(ctx, event.All); err != nil {
 		t.Fatal(err)
 	}
 	var at, count int

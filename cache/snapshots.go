@@ -24,44 +24,51 @@ func (db *DB) StateAfter(ctx context.Context, topic event.Topic, at event.ID, af
 	return unlessStopped(db.snapshots.StateAfter(ctx, topic, at, after, fn))
 }
 
+// Snapshots are the states of topics that are kept at moments, so that a state need not
+// be made of all events before it.
+type Snapshots struct{ db *DB }
+
+// Snapshots returns the kept states of a file.
+func (db *DB) Snapshots() Snapshots { return Snapshots{db} }
+
 // StateFrom returns the position from which the state of topic at position at is
 // folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
-func (db *DB) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
-	return db.snapshots.StateFrom(ctx, topic, at)
+func (sn Snapshots) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
+	return sn.db.snapshots.StateFrom(ctx, topic, at)
 }
 
 // StateTime returns a position at which the state of topic is that of time t, as far as
 // stored events and known bounds of windows tell: ok is false if an event of the topic
 // may be missing next to it.
-func (db *DB) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
-	return db.snapshots.StateTime(ctx, topic, t)
+func (sn Snapshots) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
+	return sn.db.snapshots.StateTime(ctx, topic, t)
 }
 
 // LastState returns the newest position at which the state of topic is known.
-func (db *DB) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
-	return db.snapshots.LastState(ctx, topic)
+func (sn Snapshots) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
+	return sn.db.snapshots.LastState(ctx, topic)
 }
 
 // SealStates keeps the state of topic at sealed blocks up to what is held, as far as
 // that was not done: from then on a question for any moment folds little. Each
 // stands behind as many stored events as it has members, so that they take little room
 // however large the state becomes, or quiet the topic. A topic of a few storages needs none.
-func (db *DB) SealStates(ctx context.Context, topic event.Topic) error {
-	return db.snapshots.Build(ctx, topic)
+func (sn Snapshots) SealStates(ctx context.Context, topic event.Topic) error {
+	return sn.db.snapshots.Build(ctx, topic)
 }
 
 // KeepStates seals the states of a log as it grows, beside the appends and in small
 // steps, until ctx ends. What another writer or a full disk keeps it from is done when
 // the next block is sealed.
-func (db *DB) KeepStates(ctx context.Context) error {
-	return db.snapshots.Run(ctx)
+func (sn Snapshots) KeepStates(ctx context.Context) error {
+	return sn.db.snapshots.Run(ctx)
 }
 
 // DamagedStates reads all kept states and returns how many are not what was written.
 // If drop is set these are given up: each is made again of events that are held, or
 // asked for again, when it is wanted.
-func (db *DB) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
-	return db.snapshots.Scrub(ctx, drop)
+func (sn Snapshots) DamagedStates(ctx context.Context, drop bool) (damaged int, err error) {
+	return sn.db.snapshots.Scrub(ctx, drop)
 }
 
 // A SnapshotWriter keeps a snapshot as it comes. Until Finish nobody sees it.
@@ -70,8 +77,8 @@ type SnapshotWriter struct{ w *snapshot.Writer }
 // KeepSnapshot begins to keep the state of topic at position at, whose events the
 // caller has fetched. If another process is just doing the same, busy is true and the
 // caller asks again later.
-func (db *DB) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
-	kept, busy, err := db.snapshots.NewWriter(ctx, topic, at)
+func (sn Snapshots) KeepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (w *SnapshotWriter, busy bool, err error) {
+	kept, busy, err := sn.db.snapshots.NewWriter(ctx, topic, at)
 	if err != nil || busy {
 		return nil, busy, err
 	}

@@ -157,7 +157,7 @@ func TestStateModel(t *testing.T) {
 			case "before":
 				same(rt, "state before all", collectState(rt, c, topic, moment(t, "2000-01-01T00:00:00Z")), nil)
 			case "alone":
-				id, err := db.LastState(t.Context(), topic)
+				id, err := db.Snapshots().LastState(t.Context(), topic)
 				if err != nil {
 					break // nothing is known
 				}
@@ -398,7 +398,7 @@ func TestLyingSnapshots(t *testing.T) {
 			if _, err := c.StateAt(t.Context(), event.All, at); !errors.As(err, &lie) {
 				t.Errorf("%v, want a ProtocolError", err)
 			}
-			if at, err := db.LastState(t.Context(), event.All); err == nil {
+			if at, err := db.Snapshots().LastState(t.Context(), event.All); err == nil {
 				t.Errorf("a state is known at %s", at)
 			}
 		})

@@ -25,10 +25,13 @@ type dbStore struct {
 	*cache.DB
 	cache.Leases
 	cache.Imports
+	cache.Snapshots
 	cache.Outbox
 }
 
-func storeOf(db *cache.DB) dbStore { return dbStore{db, db.Leases(), db.Imports(), db.Outbox()} }
+func storeOf(db *cache.DB) dbStore {
+	return dbStore{db, db.Leases(), db.Imports(), db.Snapshots(), db.Outbox()}
+}
 
 // A copyReader knows what is held.
 type copyReader interface {

@@ -49,7 +49,7 @@ func (a *app) noteDoubted(topics []event.Topic, doubted window.Spans) error {
 // stateDoubted returns where the history that the state of topic at a position is made of
 // is in doubt.
 func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID) (window.Spans, error) {
-	from, err := db.StateFrom(ctx, topic, at)
+	from, err := db.Snapshots().StateFrom(ctx, topic, at)
 	if err != nil {
 		return nil, err
 	}

@@ -198,7 +198,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *s
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
 	tending.Go(func() {
-		if err := log.KeepStates(ctx); err != nil && ctx.Err() == nil {
+		if err := log.Snapshots().KeepStates(ctx); err != nil && ctx.Err() == nil {
 			a.note("%v", err)
 		}
 	})

@@ -170,7 +170,7 @@ func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Momen
 	case !errors.As(err, new(*client.UnreachableError)):
 		return 0, err
 	}
-	id, last := s.db.LastState(ctx, topic)
+	id, last := s.db.Snapshots().LastState(ctx, topic)
 	if last != nil {
 		return 0, err // there is nothing to fall back on
 	}

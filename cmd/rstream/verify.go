@@ -81,7 +81,7 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 
 // verifyStates checks the states that are kept, and says so if any of them is damaged.
 func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (damaged int, err error) {
-	damaged, err = db.DamagedStates(ctx, repair)
+	damaged, err = db.Snapshots().DamagedStates(ctx, repair)
 	if err != nil || damaged == 0 {
 		return damaged, err
 	}

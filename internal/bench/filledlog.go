@@ -57,7 +57,7 @@ func (r *runner) filled(ctx context.Context) (l *filledLog, err error) {
 		}
 	}
 	r.progress("seal states", 1)
-	if err := db.SealStates(ctx, event.All); err != nil {
+	if err := db.Snapshots().SealStates(ctx, event.All); err != nil {
 		return nil, err
 	}
 	r.log = l

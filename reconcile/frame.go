@@ -83,8 +83,8 @@ func frameTooLarge(format string, args ...any) error {
 	return &FrameError{TooLarge: true, Detail: fmt.Sprintf(format, args...)}
 }
 
-// appendFrame appends a frame to b whose body is what body appends. The body may be large,
-// so it is written in place and then moved up to its header.
+// appendFrame appends a frame to b. body appends the frame's body, which may be large, so it
+// is written in place and then moved up to its header.
 func appendFrame(b []byte, k kind, body func([]byte) []byte) []byte {
 	var header [headerSize + binary.MaxVarintLen64]byte
 	start := len(b)

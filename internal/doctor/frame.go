@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds on what is kept of a stream, whatever it sends.
+// Bounds on the parts of a stream that are kept, whatever it sends.
 const (
 	maxLine   = 2 << 20 // bytes of a line that are parsed
 	maxFrames = 5000    // frames that are kept; later ones are only counted

@@ -33,6 +33,7 @@ type StatusError struct {
 	Status int
 }
 
+// Error returns the text.
 func (e *StatusError) Error() string { return e.Text }
 
 // HTTPStatus returns the status.

@@ -13,19 +13,19 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Options say how to open a file.
+// Options say how to open a file. The zero Options open an existing file of any role.
 type Options struct {
-	Role     Role
-	Log      string
-	AsNewLog bool
-	Now      func() time.Time
+	Role     Role             // what it must be; if empty, any, and it must exist
+	Log      string           // the log that it must belong to; if empty, any
+	AsNewLog bool             // a server's file becomes a new log that goes on from the old one
+	Now      func() time.Time // if nil, time.Now
 }
 
 // A File is an open SQLite file of a log.
 type File struct {
 	// Set once by Open.
 	Path    string // as it was given
-	real    string // absolute, links resolved
+	absPath string // absolute, links resolved
 	Log     string
 	Role    Role
 	Now     func() time.Time
@@ -62,7 +62,7 @@ func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 	if err := db.prepareFile(ctx, cfg); err != nil {
 		return nil, err
 	}
-	db.owner = newOwner(db.real)
+	db.owner = newOwner(db.absPath)
 	err = db.join(ctx, cfg)
 	if begin := db.beginning(cfg, err); begin != nil {
 		if err = errors.Join(db.disconnect(), begin(ctx)); err == nil {
@@ -77,12 +77,12 @@ func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 
 // beginning returns what makes the file another log, nil if nothing is to. err is what
 // came of joining it.
-func (db *File) beginning(cfg Options, err error) func(context.Context) error {
+func (f *File) beginning(cfg Options, err error) func(context.Context) error {
 	switch {
 	case errors.Is(err, errIsBackup):
-		return db.beginAnew
+		return f.becomeNewLog
 	case err == nil && cfg.AsNewLog:
-		return db.goOnAsNewLog
+		return f.goOnAsNewLog
 	}
 	return nil
 }
@@ -102,80 +102,82 @@ func (cfg *Options) check() error {
 }
 
 // Close closes the file.
-func (db *File) Close() error {
-	errs := []error{db.disconnect()}
-	if db.owner != nil {
-		errs = append(errs, db.owner.close())
+func (f *File) Close() error {
+	errs := []error{f.disconnect()}
+	if f.owner != nil {
+		errs = append(errs, f.owner.close())
 	}
-	if db.flock != nil {
-		errs = append(errs, db.flock.Close())
+	if f.flock != nil {
+		errs = append(errs, f.flock.Close())
 	}
-	if db.serving {
-		errs = append(errs, db.held.endServing())
+	if f.serving {
+		errs = append(errs, f.held.endServing())
 	}
-	if db.held != nil {
-		errs = append(errs, db.held.release())
+	if f.held != nil {
+		errs = append(errs, f.held.release())
 	}
 	return errors.Join(errs...)
 }
 
 // Abandon drops the file as a killed process would: nothing is released. It is for tests.
-func (db *File) Abandon() {
-	db.Read.Close()
-	db.write.Close()
-	db.owner.close()
-	if db.serving {
-		db.flock.Close()
-		db.held.endServing()
+func (f *File) Abandon() {
+	f.Read.Close()
+	f.write.Close()
+	f.owner.close()
+	if f.serving {
+		f.flock.Close()
+		f.held.endServing()
 	}
 }
 
 // InUse returns how many connections are in use. It is for tests.
-func (db *File) InUse() int { return db.Read.Stats().InUse + db.write.Stats().InUse }
+func (f *File) InUse() int { return f.Read.Stats().InUse + f.write.Stats().InUse }
 
 // Lock takes the right to write, which unlock gives back.
-func (db *File) Lock(ctx context.Context) error {
-	if db.frozen != nil {
-		return fmt.Errorf("%s: %w", db.Path, db.frozen)
+func (f *File) Lock(ctx context.Context) error {
+	if f.frozen != nil {
+		return fmt.Errorf("%s: %w", f.Path, f.frozen)
 	}
 	select {
-	case db.writing <- struct{}{}:
+	case f.writing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (db *File) Unlock() { <-db.writing }
+// Unlock gives the right to write back.
+func (f *File) Unlock() { <-f.writing }
 
 // Update runs fn in one writing transaction. The transaction is rolled back if fn
 // returns an error or ctx ends.
-func (db *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
-	if err := db.Lock(ctx); err != nil {
+func (f *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
+	if err := f.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.Unlock()
-	err := db.Transact(ctx, fn)
+	defer f.Unlock()
+	err := f.Transact(ctx, fn)
 	if err != nil {
-		db.OnRollback()
+		f.OnRollback()
 	}
-	return db.Named(err)
+	return f.Named(err)
 }
 
 // Named says which file is damaged: nobody could move it away otherwise.
-func (db *File) Named(err error) error {
+func (f *File) Named(err error) error {
 	if errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("%s: %w", db.Path, err)
+		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return err
 }
 
-func (db *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := db.Begin(ctx)
+// Transact is Update for those that have the right to write.
+func (f *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := f.Begin(ctx)
 	if err != nil {
 		return orDone(ctx, err)
 	}
-	defer db.End()
+	defer f.End()
 	if err := fn(tx); err != nil {
 		tx.Rollback()
 		return orDone(ctx, err)
@@ -184,28 +186,28 @@ func (db *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
 }
 
 // View runs fn in one reading transaction: all that it sees is of one moment.
-func (db *File) View(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := db.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+func (f *File) View(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := f.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return db.Named(orDone(ctx, err))
+		return f.Named(orDone(ctx, err))
 	}
 	defer tx.Rollback()
 	err = orDone(ctx, fn(tx))
-	if changed := db.unchanged(); changed != nil {
+	if changed := f.unchanged(); changed != nil {
 		return changed
 	}
-	return db.Named(err)
+	return f.Named(err)
 }
 
 // ViewRow scans the only row of a query.
-func (db *File) ViewRow(ctx context.Context, query string, args []any, dest ...any) error {
-	return db.Named(orDone(ctx, db.Read.QueryRowContext(ctx, query, args...).Scan(dest...)))
+func (f *File) ViewRow(ctx context.Context, query string, args []any, dest ...any) error {
+	return f.Named(orDone(ctx, f.Read.QueryRowContext(ctx, query, args...).Scan(dest...)))
 }
 
 // SyncWAL makes durable what has been written to the write-ahead log.
-func (db *File) SyncWAL() error {
+func (file *File) SyncWAL() error {
 	// Locks are on the other two files: closing this one takes none away.
-	f, err := os.OpenFile(db.real+"-wal", os.O_RDWR, 0)
+	f, err := os.OpenFile(file.absPath+"-wal", os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -214,4 +216,4 @@ func (db *File) SyncWAL() error {
 
 // KeepServing takes a server's lock again where SQLite, closing a descriptor of its own,
 // may have dropped it.
-func (db *File) KeepServing() error { return db.held.keepServing() }
+func (f *File) KeepServing() error { return f.held.keepServing() }

@@ -170,36 +170,36 @@ var ErrLost = errors.New("it was taken over by another process")
 const LeaseTime = 60 * time.Second
 
 // OwnerName returns what rows call this opening of the file.
-func (db *File) OwnerName() string { return db.owner.String() }
+func (f *File) OwnerName() string { return f.owner.String() }
 
 // LeaseEnd returns when a lease ends that is renewed now, in milliseconds.
-func (db *File) LeaseEnd() int64 { return db.Now().Add(LeaseTime).UnixMilli() }
+func (f *File) LeaseEnd() int64 { return f.Now().Add(LeaseTime).UnixMilli() }
 
 // Stale reports whether an owner has let its lease go: there is none, the lease
 // has ended, or the owner is gone. Our own leases grow stale, too: one that nobody
 // fills must not keep others out for as long as the process lives.
-func (db *File) Stale(owner string, lease int64) bool {
-	return owner == "" || db.leaseOver(lease) || db.owner.presenceOf(owner) == gone
+func (f *File) Stale(owner string, lease int64) bool {
+	return owner == "" || f.leaseOver(lease) || f.owner.presenceOf(owner) == gone
 }
 
 // leaseOver reports whether a lease has ended, or lies much further ahead than any
 // lease: a clock was set back.
-func (db *File) leaseOver(lease int64) bool {
-	left := time.UnixMilli(lease).Sub(db.Now())
+func (f *File) leaseOver(lease int64) bool {
+	left := time.UnixMilli(lease).Sub(f.Now())
 	return left <= 0 || left > 2*LeaseTime
 }
 
 // Holds reports whether an owner has what it holds for as long as it is there, however
 // long it sleeps. Only of one whose lock cannot be seen the lease decides.
-func (db *File) Holds(owner string, lease int64) bool {
+func (f *File) Holds(owner string, lease int64) bool {
 	if owner == "" {
 		return false
 	}
-	switch db.owner.presenceOf(owner) {
+	switch f.owner.presenceOf(owner) {
 	case present:
 		return true
 	case gone:
 		return false
 	}
-	return !db.leaseOver(lease)
+	return !f.leaseOver(lease)
 }

@@ -30,6 +30,7 @@ func ParseStored(id event.ID, line []byte) (event.Event, error) {
 	return ev, nil
 }
 
+// An OpenEvent is an event whose block has no postings, or no run of hashes, yet.
 type OpenEvent struct {
 	ID      event.ID
 	Storage int64

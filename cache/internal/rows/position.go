@@ -10,6 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+// PositionAt returns the position of the last event with a time at or before t, as far
+// as stored events and known bounds of windows tell, or Beginning if there is none.
 func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
 	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
 	if err != nil {
@@ -54,6 +56,8 @@ func halvePositions(ctx context.Context, last *sql.Stmt, t event.Time) (at event
 	return at, nil
 }
 
+// LastAt returns the time of the last event at or before position at, and the mark of the
+// position, zero if it is not known; ok is false if there is none.
 func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last event.Time, mark event.Mark, ok bool, err error) {
 	horizon, err := t.HorizonIn(tx)
 	if err != nil {

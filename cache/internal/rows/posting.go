@@ -21,11 +21,13 @@ type place struct {
 	id      event.ID
 }
 
+// A PostingKey is the key of a posting: a storage and a block.
 type PostingKey struct {
 	Storage int64
 	Block   uint64
 }
 
+// Add adds an event of a storage.
 func (p *Postings) Add(storage int64, id event.ID) { *p = append(*p, place{storage, id}) }
 
 // sorted returns the offsets of each storage and block, in the order of the table.
@@ -127,6 +129,7 @@ func LastPosted(ctx context.Context, tx *sql.Tx, storage int64, span window.Span
 	return 0, rows.Err()
 }
 
+// EachPosting calls visit with the events that postings name, and closes rows.
 func EachPosting(rows *sql.Rows, visit func(event.ID)) error {
 	defer rows.Close()
 	var block int64

@@ -18,6 +18,7 @@ type Tables struct {
 	storages map[string]int64 // numbers of storages written lately; of who has the right to write
 }
 
+// New returns the tables of an open file.
 func New(f *dbfile.File) *Tables {
 	return &Tables{file: f, storages: map[string]int64{}}
 }
@@ -104,6 +105,7 @@ func StoragesBehind(topic event.Topic, from event.Storage) (where string, args [
 // tests.
 var StorageChunk = 500
 
+// A StorageRow is a storage and its number.
 type StorageRow struct {
 	event.Storage
 	ID int64

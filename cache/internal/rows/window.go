@@ -27,9 +27,11 @@ func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	return ScanWindows(rows)
 }
 
+// WindowsQuery reads all windows, as ScanWindows scans them.
 const WindowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
 	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, '') FROM window ORDER BY start, stop, topic`
 
+// ScanWindows scans the rows of WindowsQuery, and closes them.
 func ScanWindows(rows *sql.Rows) ([]Window, error) {
 	defer rows.Close()
 	var ws []Window

@@ -21,8 +21,8 @@ const (
 	fewRows = 8
 )
 
-// some returns how many of n rows the next statement inserts.
-func some(n int) int {
+// rowsPerStatement returns how many of n rows the next statement inserts.
+func rowsPerStatement(n int) int {
 	switch {
 	case n >= maxRows:
 		return maxRows
@@ -36,8 +36,8 @@ func some(n int) int {
 // are held already, which it returns as indexes.
 func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (held []int, err error) {
 	for at, n := 0, 0; at < len(evs); at += n {
-		n = some(len(evs) - at)
-		_, err := insertSome(c, evs[at:at+n], storages[at:], "")
+		n = rowsPerStatement(len(evs) - at)
+		_, err := insertChunk(c, evs[at:at+n], storages[at:], "")
 		if !dbfile.IsConstraint(err) {
 			if err != nil {
 				return nil, err
@@ -45,7 +45,7 @@ func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (he
 			continue
 		}
 		for i := at; i < at+n; i++ { // one is held: which?
-			done, err := insertSome(c, evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
+			done, err := insertChunk(c, evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
 			if err != nil {
 				return nil, err
 			}
@@ -57,7 +57,7 @@ func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (he
 	return held, nil
 }
 
-func insertSome(c *dbfile.BulkWriter, evs []event.Event, storages []int64, or string) (int64, error) {
+func insertChunk(c *dbfile.BulkWriter, evs []event.Event, storages []int64, or string) (int64, error) {
 	for i := range evs {
 		c.Bind(int64(evs[i].ID))
 		c.Bind(storages[i])
@@ -73,7 +73,7 @@ func insertPostings(c *dbfile.BulkWriter, p Postings) error {
 	keys, offsets := p.sorted()
 	for len(keys) > 0 {
 		into := intoPosting
-		into.Rows = some(len(keys))
+		into.Rows = rowsPerStatement(len(keys))
 		for i := range into.Rows {
 			c.Bind(keys[i].Storage)
 			c.Bind(int64(keys[i].Block))

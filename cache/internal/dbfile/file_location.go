@@ -30,35 +30,35 @@ type stamp struct {
 	time time.Time
 }
 
-// lookAround finds out how db's file can be opened. Nothing is written to find out.
+// locate finds out how db's file can be opened. Nothing is written to find out.
 //
 // Where SQLite may not write, it reads a write-ahead log only together with its index
 // in the -shm file. If that is not there, each connection makes an index of its own in
 // memory, which SQLite does for those alone that have a file for themselves. Without a
 // write-ahead log the file is all there is, and is read as one that never changes.
-func (db *File) lookAround() error {
-	db.location = location{frozen: frozen(db.real), params: "mode=rw" + tuning}
-	if db.frozen == nil {
+func (f *File) locate() error {
+	f.location = location{frozen: frozen(f.absPath), params: "mode=rw" + tuning}
+	if f.frozen == nil {
 		return nil
 	}
-	log := db.real + "-wal"
+	log := f.absPath + "-wal"
 	info, err := os.Stat(log)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	unreadable := mayRead(log)
 	switch {
-	case err != nil || info.Size() == 0 && (unreadable != nil || mayRead(db.real+"-shm") != nil):
-		db.params, db.alone = "mode=ro&immutable=1"+tuning, true
+	case err != nil || info.Size() == 0 && (unreadable != nil || mayRead(f.absPath+"-shm") != nil):
+		f.params, f.alone = "mode=ro&immutable=1"+tuning, true
 	case unreadable != nil:
 		return fmt.Errorf("read its write-ahead log: %w", unreadable)
-	case mayRead(db.real+"-shm") == nil:
-		db.params = "mode=ro" + tuning
+	case mayRead(f.absPath+"-shm") == nil:
+		f.params = "mode=ro" + tuning
 	default:
 		// No PRAGMA that reads the file may come first.
-		db.params, db.alone = "mode=ro&vfs="+lockless+"&_pragma=locking_mode(exclusive)", true
+		f.params, f.alone = "mode=ro&vfs="+lockless+"&_pragma=locking_mode(exclusive)", true
 	}
-	db.seen, err = db.stamps()
+	f.seen, err = f.stamps()
 	return err
 }
 
@@ -75,8 +75,8 @@ func frozen(file string) error {
 	return nil
 }
 
-func (db *File) stamps() (seen [2]stamp, err error) {
-	for i, path := range []string{db.real, db.real + "-wal"} {
+func (f *File) stamps() (seen [2]stamp, err error) {
+	for i, path := range []string{f.absPath, f.absPath + "-wal"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && i > 0 {
 			continue
@@ -90,13 +90,13 @@ func (db *File) stamps() (seen [2]stamp, err error) {
 }
 
 // unchanged returns ErrChanged if what is read without locks has changed.
-func (db *File) unchanged() error {
-	if !db.alone {
+func (f *File) unchanged() error {
+	if !f.alone {
 		return nil
 	}
-	now, err := db.stamps()
-	if err == nil && now != db.seen {
-		err = fmt.Errorf("%s: %w", db.Path, ErrChanged)
+	now, err := f.stamps()
+	if err == nil && now != f.seen {
+		err = fmt.Errorf("%s: %w", f.Path, ErrChanged)
 	}
 	return err
 }
@@ -105,16 +105,16 @@ func (db *File) unchanged() error {
 const busyTime = 10 * time.Second
 
 // connect opens a pool of db's file.
-func (db *File) connect(most int, extra string) (*sql.DB, error) {
-	return connect(db.real, most, db.params+extra)
+func (f *File) connect(most int, extra string) (*sql.DB, error) {
+	return connect(f.absPath, most, f.params+extra)
 }
 
 // OpenReaders opens the connections that read before they are needed: later there may
 // be no descriptors left for them.
-func (db *File) OpenReaders(ctx context.Context) (err error) {
-	conns := make([]*sql.Conn, db.Read.Stats().MaxOpenConnections)
+func (f *File) OpenReaders(ctx context.Context) (err error) {
+	conns := make([]*sql.Conn, f.Read.Stats().MaxOpenConnections)
 	for i := 0; i < len(conns) && err == nil; i++ {
-		conns[i], err = db.Read.Conn(ctx)
+		conns[i], err = f.Read.Conn(ctx)
 	}
 	for _, conn := range conns {
 		if conn != nil {

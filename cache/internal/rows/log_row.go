@@ -31,6 +31,7 @@ func (t *Tables) NoteMark(tx *sql.Tx, p event.Point) error {
 	return err
 }
 
+// LoadRemovals returns how often stored events were removed from the file.
 func LoadRemovals(tx *sql.Tx) (n int64, err error) {
 	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
 	return n, err
@@ -42,6 +43,7 @@ func (t *Tables) Removals(tx *sql.Tx) (n int64, err error) {
 	return n, err
 }
 
+// NoteRemoval counts a removal of stored events: who has read them must read again.
 func NoteRemoval(tx *sql.Tx) error {
 	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
 	return err

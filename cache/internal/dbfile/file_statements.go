@@ -15,10 +15,10 @@ type statements struct {
 
 // prepare prepares what the last transactions have used, before the next one has the
 // connection.
-func (db *File) prepare(ctx context.Context) error {
-	s := &db.statements
+func (f *File) prepare(ctx context.Context) error {
+	s := &f.statements
 	for _, query := range s.wanted {
-		stmt, err := db.write.PrepareContext(ctx, query)
+		stmt, err := f.write.PrepareContext(ctx, query)
 		if err != nil {
 			return err
 		}
@@ -30,8 +30,8 @@ func (db *File) prepare(ctx context.Context) error {
 }
 
 // Stmt returns the statement of query in tx, which begin has begun.
-func (db *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
-	s := &db.statements
+func (f *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
+	s := &f.statements
 	if stmt := s.used[query]; stmt != nil {
 		return stmt, nil
 	}
@@ -50,8 +50,8 @@ func (db *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 }
 
 // Exec executes a statement in tx that is kept prepared.
-func (db *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
-	stmt, err := db.Stmt(tx, query)
+func (f *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
+	stmt, err := f.Stmt(tx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +59,8 @@ func (db *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) 
 }
 
 // Scan executes a query in tx that is kept prepared and scans its only row.
-func (db *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
-	stmt, err := db.Stmt(tx, query)
+func (f *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
+	stmt, err := f.Stmt(tx, query)
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,6 @@ func (db *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 
 // PrepareRead prepares a query on the reading connections. It needs one of its own, so it
 // cannot be done by who holds one.
-func (db *File) PrepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
-	return db.Read.PrepareContext(ctx, query)
+func (f *File) PrepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
+	return f.Read.PrepareContext(ctx, query)
 }

@@ -17,43 +17,43 @@ import (
 
 // prepareFile refuses a file that is not ours, takes a server's lock and creates what
 // is to be created. Without a role nothing is.
-func (db *File) prepareFile(ctx context.Context, cfg Options) error {
-	if err := db.hold(cfg); err != nil {
+func (f *File) prepareFile(ctx context.Context, cfg Options) error {
+	if err := f.holdFile(cfg); err != nil {
 		return err
 	}
-	kind, h, err := db.held.inspect(db.real)
+	kind, h, err := f.held.inspect(f.absPath)
 	if err != nil {
 		return err
 	}
-	db.walless = !h.isWAL()
+	f.walless = !h.isWAL()
 	switch {
-	case cfg.Role == Server && db.frozen != nil:
-		return db.frozen
-	case cfg.Role == "" && kind == emptyFile, db.frozen != nil && kind != ourFile:
+	case cfg.Role == Server && f.frozen != nil:
+		return f.frozen
+	case cfg.Role == "" && kind == emptyFile, f.frozen != nil && kind != ourFile:
 		return ErrNoLog
 	case cfg.Role == Client && cfg.Log == "" && kind != ourFile:
 		return errNoLog
 	}
 	if cfg.Role == Server {
-		if err := db.takeLock(); err != nil {
+		if err := f.takeLock(); err != nil {
 			return err
 		}
-	} else if err := db.findWAL(ctx); err != nil {
+	} else if err := f.findWAL(ctx); err != nil {
 		return err
 	}
-	if cfg.Role == "" || kind == ourFile && (!db.walless || !exists(db.real+"-journal")) {
+	if cfg.Role == "" || kind == ourFile && (!f.walless || !exists(f.absPath+"-journal")) {
 		return nil
 	}
-	return db.create(ctx, cfg)
+	return f.create(ctx, cfg)
 }
 
-// hold finds the file, making an empty one if it is not there and may be.
-func (db *File) hold(cfg Options) (err error) {
+// holdFile finds the file, making an empty one if it is not there and may be.
+func (f *File) holdFile(cfg Options) (err error) {
 	flags := 0
 	if cfg.Role != "" && !(cfg.Role == Client && cfg.Log == "") {
 		flags = os.O_CREATE
 	}
-	if db.held, err = openHeld(db.Path, flags); err != nil {
+	if f.held, err = openHeld(f.Path, flags); err != nil {
 		if flags == 0 && cfg.Role != "" && errors.Is(err, fs.ErrNotExist) {
 			return errNoLog
 		}
@@ -61,25 +61,25 @@ func (db *File) hold(cfg Options) (err error) {
 	}
 	// SQLite, too, keeps what belongs to a file beside the file itself, not
 	// beside a link to it.
-	if db.real, err = filepath.EvalSymlinks(db.Path); err != nil {
+	if f.absPath, err = filepath.EvalSymlinks(f.Path); err != nil {
 		return err
 	}
-	if db.real, err = filepath.Abs(db.real); err != nil {
+	if f.absPath, err = filepath.Abs(f.absPath); err != nil {
 		return err
 	}
-	return db.lookAround()
+	return f.locate()
 }
 
 // takeLock keeps other servers out for as long as the file is open: by a lock on the
 // file, which holds whatever name it is opened under, and by the lock file that earlier
 // versions take.
-func (db *File) takeLock() error {
-	if err := db.held.serve(); err != nil {
+func (f *File) takeLock() error {
+	if err := f.held.serve(); err != nil {
 		return err
 	}
-	db.serving = true
-	db.flock = flock.New(db.real + ".lock")
-	ok, err := db.flock.TryLock()
+	f.serving = true
+	f.flock = flock.New(f.absPath + ".lock")
+	ok, err := f.flock.TryLock()
 	if err == nil && !ok {
 		err = ErrLocked
 	}
@@ -89,10 +89,10 @@ func (db *File) takeLock() error {
 // findWAL refuses a file that is served under another name: its write-ahead log lies
 // beside that one, and without it SQLite would read, or write, half of a log. A server
 // that has just begun, or is about to end, has none for a moment.
-func (db *File) findWAL(ctx context.Context) error {
+func (f *File) findWAL(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Second); ; {
 		switch {
-		case db.held.served || !servedElsewhere(db.held.File) || exists(db.real+"-wal"):
+		case f.held.served || !servedElsewhere(f.held.File) || exists(f.absPath+"-wal"):
 			return nil
 		case time.Now().After(deadline):
 			return ErrLinked
@@ -113,36 +113,36 @@ func exists(path string) bool {
 // join connects to the file and finds out which log it belongs to. Where nothing may be
 // written, what another process keeps beside the file may go at any time: then it is
 // looked for again.
-func (db *File) join(ctx context.Context, cfg Options) (err error) {
+func (f *File) join(ctx context.Context, cfg Options) (err error) {
 	for range 3 {
-		if err = db.joinOnce(ctx, cfg); db.frozen == nil || !isVanished(err) {
+		if err = f.joinOnce(ctx, cfg); f.frozen == nil || !isVanished(err) {
 			return err
 		}
-		if err := errors.Join(db.disconnect(), db.lookAround()); err != nil {
+		if err := errors.Join(f.disconnect(), f.locate()); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-func (db *File) joinOnce(ctx context.Context, cfg Options) (err error) {
-	if db.frozen == nil {
-		if err := db.Reconnect(); err != nil {
+func (f *File) joinOnce(ctx context.Context, cfg Options) (err error) {
+	if f.frozen == nil {
+		if err := f.Reconnect(); err != nil {
 			return err
 		}
 	}
-	if db.Read, err = db.connect(max(4, 2*runtime.GOMAXPROCS(0)), "&_pragma=query_only(1)"); err != nil {
+	if f.Read, err = f.connect(max(4, 2*runtime.GOMAXPROCS(0)), "&_pragma=query_only(1)"); err != nil {
 		return err
 	}
-	if err := db.migrate(ctx, cfg); err != nil {
+	if err := f.migrate(ctx, cfg); err != nil {
 		return err
 	}
-	if cfg.Role != "" && db.frozen == nil && db.walless {
-		if err := db.beginWAL(ctx); err != nil {
+	if cfg.Role != "" && f.frozen == nil && f.walless {
+		if err := f.beginWAL(ctx); err != nil {
 			return err
 		}
 	}
-	return db.unchanged()
+	return f.unchanged()
 }
 
 // isVanished reports whether SQLite found a write-ahead log, or its index, gone.
@@ -152,9 +152,9 @@ func isVanished(err error) bool {
 }
 
 // disconnect closes the pools.
-func (db *File) disconnect() error {
+func (f *File) disconnect() error {
 	var errs []error
-	for _, pool := range []*sql.DB{db.Read, db.write} {
+	for _, pool := range []*sql.DB{f.Read, f.write} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}

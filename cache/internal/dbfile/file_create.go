@@ -20,12 +20,12 @@ import (
 
 // create gives an empty file its schema and its identity. Of several processes that
 // create a file one does; the others find it made.
-func (db *File) create(ctx context.Context, cfg Options) error {
+func (f *File) create(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
-	return db.alter(ctx, `PRAGMA auto_vacuum=2`, func(tx *sql.Tx) error {
+	return f.alter(ctx, `PRAGMA auto_vacuum=2`, func(tx *sql.Tx) error {
 		version, err := schemaVersion(ctx, tx)
 		if err != nil || version > 0 {
 			return err
@@ -39,15 +39,15 @@ func (db *File) create(ctx context.Context, cfg Options) error {
 
 // changeIdentity changes which log a file belongs to, in the file itself. No
 // connection of this process may be open.
-func (db *File) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
-	return db.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
+func (f *File) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
+	return f.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
 }
 
 // alter runs change in a transaction that goes into the file itself. The folder is
 // synced, too: a crash could bring back the journal otherwise, and undo the change
 // after others have built on it.
-func (db *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
-	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
+func (f *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
+	return f.runAside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		if _, err := pool.ExecContext(ctx, pragma+`; PRAGMA synchronous=EXTRA`); err != nil {
 			return err
 		}
@@ -63,20 +63,20 @@ func (db *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx
 }
 
 // beginWAL gives a file its write-ahead log.
-func (db *File) beginWAL(ctx context.Context) error {
-	return db.aside(ctx, func(ctx context.Context, pool *sql.DB) error {
+func (f *File) beginWAL(ctx context.Context) error {
+	return f.runAside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		_, err := pool.ExecContext(ctx, `PRAGMA journal_mode=WAL`)
 		return err
 	})
 }
 
-// aside runs fn with a connection of its own. SQLite refuses a change of the journal
+// runAside runs fn with a connection of its own. SQLite refuses a change of the journal
 // mode at once if others are in its way, so it is tried again until they are not.
-func (db *File) aside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
+func (f *File) runAside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, busyTime)
 	defer cancel()
 	for {
-		pool, err := db.connect(1, "&_txlock=immediate")
+		pool, err := f.connect(1, "&_txlock=immediate")
 		if err != nil {
 			return err
 		}
@@ -152,10 +152,10 @@ func schemaVersion(ctx context.Context, db interface {
 
 var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotExist)
 
-// beginAnew makes a backup the log of a server: a new log, whose parent is the old
+// becomeNewLog makes a backup the log of a server: a new log, whose parent is the old
 // one up to the head of the backup.
-func (db *File) beginAnew(ctx context.Context) error {
-	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
+func (f *File) becomeNewLog(ctx context.Context) error {
+	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = (SELECT stop FROM window WHERE topic = '*' AND state = 'committed'),
 			id = ?, role = 'server' WHERE role = 'backup'`, newLogID())
 		return err
@@ -164,8 +164,8 @@ func (db *File) beginAnew(ctx context.Context) error {
 
 // goOnAsNewLog makes a server's file a new log that goes on from the one that it was.
 // Nobody knows where the two parted.
-func (db *File) goOnAsNewLog(ctx context.Context) error {
-	return db.changeIdentity(ctx, func(tx *sql.Tx) error {
+func (f *File) goOnAsNewLog(ctx context.Context) error {
+	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = NULL, id = ?`, newLogID())
 		return err
 	})

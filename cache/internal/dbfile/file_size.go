@@ -12,13 +12,15 @@ import (
 // A Size is how large a file is, its write-ahead log aside.
 type Size struct{ Pages, Free, page int64 }
 
+// Bytes is how large the file is.
 func (s Size) Bytes() int64 { return s.Pages * s.page }
 
 // Used is what the file would have if it were as small as it can be.
 func (s Size) Used() int64 { return (s.Pages - s.Free) * s.page }
 
-func (db *File) Size(ctx context.Context) (s Size, err error) {
-	err = db.ViewRow(ctx, `SELECT c.page_count, f.freelist_count, s.page_size
+// Size returns how large the file is.
+func (f *File) Size(ctx context.Context) (s Size, err error) {
+	err = f.ViewRow(ctx, `SELECT c.page_count, f.freelist_count, s.page_size
 		FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s`, nil, &s.Pages, &s.Free, &s.page)
 	return s, err
 }
@@ -28,8 +30,8 @@ func (db *File) Size(ctx context.Context) (s Size, err error) {
 const vacuumPages = 64
 
 // VacuumSome moves some pages from the end of the file to where it has free ones.
-func (db *File) VacuumSome(ctx context.Context) error {
-	return db.Update(ctx, func(tx *sql.Tx) error {
+func (f *File) VacuumSome(ctx context.Context) error {
+	return f.Update(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`PRAGMA incremental_vacuum(` + strconv.Itoa(vacuumPages) + `)`)
 		if err != nil {
 			return err
@@ -43,22 +45,22 @@ func (db *File) VacuumSome(ctx context.Context) error {
 
 // Checkpoint copies what is in the write-ahead log into the file. It keeps nobody from
 // writing.
-func (db *File) Checkpoint(ctx context.Context) error {
-	_, err := db.Read.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
-	return db.Named(orDone(ctx, err))
+func (f *File) Checkpoint(ctx context.Context) error {
+	_, err := f.Read.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	return f.Named(orDone(ctx, err))
 }
 
 // Vacuum writes the file anew, without a free page.
-func (db *File) Vacuum(ctx context.Context) error {
-	if err := db.Lock(ctx); err != nil {
+func (f *File) Vacuum(ctx context.Context) error {
+	if err := f.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.Unlock()
-	if err := db.Reconnect(); err != nil { // statements would keep it from that
+	defer f.Unlock()
+	if err := f.Reconnect(); err != nil { // statements would keep it from that
 		return err
 	}
-	_, err := db.write.ExecContext(ctx, `VACUUM`)
-	return db.Named(orDone(ctx, err))
+	_, err := f.write.ExecContext(ctx, `VACUUM`)
+	return f.Named(orDone(ctx, err))
 }
 
 // shrinkPages is how many pages one transaction gives back to the disk.
@@ -66,20 +68,20 @@ const shrinkPages = 4096
 
 // GiveBack gives free pages back to the disk, a few at a time, so that no other writer
 // waits long.
-func (db *File) GiveBack(ctx context.Context) error {
-	if err := db.Lock(ctx); err != nil {
+func (f *File) GiveBack(ctx context.Context) error {
+	if err := f.Lock(ctx); err != nil {
 		return err
 	}
-	defer db.Unlock()
+	defer f.Unlock()
 	for {
 		var free, now int
-		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
+		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
 			return orDone(ctx, err)
 		}
-		if _, err := db.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkPages)); err != nil {
+		if _, err := f.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkPages)); err != nil {
 			return orDone(ctx, err)
 		}
-		if err := db.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
+		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {
 			return orDone(ctx, err)
 		}
 		if now == 0 || now >= free {
@@ -88,14 +90,14 @@ func (db *File) GiveBack(ctx context.Context) error {
 	}
 	// The file itself becomes shorter when it gets what the write-ahead log has.
 	// That readers keep it from that is no failure: it happens later.
-	_, err := db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	_, err := f.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return orDone(ctx, err)
 }
 
 // QuickCheck has SQLite look through the structure of the whole file.
-func (db *File) QuickCheck(ctx context.Context) error {
+func (f *File) QuickCheck(ctx context.Context) error {
 	var result string
-	if err := db.Read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {
+	if err := f.Read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {
 		return Classify(err)
 	}
 	if result != "ok" {

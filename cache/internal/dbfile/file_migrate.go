@@ -18,38 +18,38 @@ const applicationID = 0x72737472
 // migrate brings the schema up to date, each migration in a transaction of its
 // own. It refuses files of other programs, of later versions, of another role and
 // of another log before it writes.
-func (db *File) migrate(ctx context.Context, cfg Options) error {
+func (f *File) migrate(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return err
 	}
-	version, err := schemaVersion(ctx, db.Read)
+	version, err := schemaVersion(ctx, f.Read)
 	switch {
 	case err != nil:
 		return err
 	case version > len(files):
 		return fmt.Errorf("%w (schema %d, this one knows %d)", ErrNewer, version, len(files))
-	case version == 0 && cfg.Role == "" && db.walless:
+	case version == 0 && cfg.Role == "" && f.walless:
 		return ErrNoLog // being created
 	case version == 0:
 		return ErrNoIdentity
 	}
-	if err := db.loadIdentity(ctx, cfg); err != nil {
+	if err := f.loadIdentity(ctx, cfg); err != nil {
 		return err
 	}
-	if version < len(files) && db.frozen != nil {
-		return fmt.Errorf("%w, and its schema %d is older than this version's: %w", db.frozen, version, ErrOlder)
+	if version < len(files) && f.frozen != nil {
+		return fmt.Errorf("%w, and its schema %d is older than this version's: %w", f.frozen, version, ErrOlder)
 	}
 	for ; version < len(files); version++ {
-		if err := db.migrateTo(ctx, version+1, files[:version+1]); err != nil {
+		if err := f.migrateTo(ctx, version+1, files[:version+1]); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
 		}
 	}
 	return nil
 }
 
-func (db *File) migrateTo(ctx context.Context, version int, files []string) error {
-	return db.Update(ctx, func(tx *sql.Tx) error {
+func (f *File) migrateTo(ctx context.Context, version int, files []string) error {
+	return f.Update(ctx, func(tx *sql.Tx) error {
 		var now int
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&now); err != nil {
 			return err
@@ -61,19 +61,19 @@ func (db *File) migrateTo(ctx context.Context, version int, files []string) erro
 	})
 }
 
-func (db *File) loadIdentity(ctx context.Context, cfg Options) error {
-	err := db.Read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&db.Log, &db.Role)
+func (f *File) loadIdentity(ctx context.Context, cfg Options) error {
+	err := f.Read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&f.Log, &f.Role)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNoIdentity
 	case err != nil:
 		return err
-	case db.Role == Backup && cfg.Role == Server:
+	case f.Role == Backup && cfg.Role == Server:
 		return errIsBackup
-	case cfg.Role != "" && db.Role != cfg.Role:
-		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.Role)
-	case cfg.Log != "" && db.Log != cfg.Log:
-		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, db.Log, cfg.Log)
+	case cfg.Role != "" && f.Role != cfg.Role:
+		return fmt.Errorf("%w: it is a %s's file", ErrRole, f.Role)
+	case cfg.Log != "" && f.Log != cfg.Log:
+		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, f.Log, cfg.Log)
 	}
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 
 // CopyInto copies the file through a connection of its own: the one that writes
 // would keep appends waiting, those that read must not write, not even elsewhere.
-func (db *File) CopyInto(ctx context.Context, path string) error {
-	pool, err := db.connect(1, "")
+func (f *File) CopyInto(ctx context.Context, path string) error {
+	pool, err := f.connect(1, "")
 	if err != nil {
 		return err
 	}
@@ -17,7 +17,7 @@ func (db *File) CopyInto(ctx context.Context, path string) error {
 	if _, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
 		return orDone(ctx, err)
 	}
-	return db.unchanged()
+	return f.unchanged()
 }
 
 // MarkBackup says in the copy what it is, checks it and has it synced to disk.

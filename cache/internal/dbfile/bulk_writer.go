@@ -124,40 +124,41 @@ func IsConstraint(err error) bool {
 }
 
 // Reconnect opens the writing connection, anew if there is one.
-func (db *File) Reconnect() error {
+func (f *File) Reconnect() error {
 	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
-	connector, err := sqlite.NewConnector(dataSource(db.real, db.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
+	connector, err := sqlite.NewConnector(dataSource(f.absPath, f.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return err
 	}
-	if db.write != nil {
-		db.write.Close() // and its statements
+	if f.write != nil {
+		f.write.Close() // and its statements
 	}
-	db.write = sql.OpenDB(writerConnector{connector})
-	db.write.SetMaxOpenConns(1)
-	db.write.SetMaxIdleConns(1)
-	db.statements = statements{ready: map[string]*sql.Stmt{}, used: map[string]*sql.Stmt{}}
+	f.write = sql.OpenDB(writerConnector{connector})
+	f.write.SetMaxOpenConns(1)
+	f.write.SetMaxIdleConns(1)
+	f.statements = statements{ready: map[string]*sql.Stmt{}, used: map[string]*sql.Stmt{}}
 	return nil
 }
 
 // Begin begins a writing transaction on a connection that end gives back. The caller
 // has the right to write.
-func (db *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
-	if err := db.prepare(ctx); err != nil {
+func (f *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
+	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if db.conn, err = db.write.Conn(ctx); err != nil {
+	if f.conn, err = f.write.Conn(ctx); err != nil {
 		return nil, err
 	}
-	if tx, err = db.conn.BeginTx(ctx, nil); err != nil {
-		db.End()
+	if tx, err = f.conn.BeginTx(ctx, nil); err != nil {
+		f.End()
 	}
 	return tx, err
 }
 
-func (db *File) End() { db.conn.Close() }
+// End gives back the connection that Begin has taken, after the transaction.
+func (f *File) End() { f.conn.Close() }
 
 // Bulk runs fn with the connection of the transaction that begin has begun.
-func (db *File) Bulk(fn func(c *BulkWriter) error) error {
-	return db.conn.Raw(func(conn any) error { return fn(conn.(*BulkWriter)) })
+func (f *File) Bulk(fn func(c *BulkWriter) error) error {
+	return f.conn.Raw(func(conn any) error { return fn(conn.(*BulkWriter)) })
 }

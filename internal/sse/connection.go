@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A connection is the transport of one Session. It sends what the library cannot,
-// and what it brings is an event stream in normal form that has ended at the end of
-// a block, whatever has become of the connection.
+// A connection is the transport of one Session. It sends requests that the library
+// cannot, and delivers the event stream in normal form. The stream always ends at the
+// end of a block, however the connection ends.
 type connection struct {
 	base http.RoundTripper
 	cfg  *Config
 
-	// Of the last answer.
+	// Of the last response.
 	body   *IdleBody
 	stream *normalizer
 }
@@ -33,7 +33,7 @@ func (c *connection) client(h *http.Client) *http.Client {
 	return &over
 }
 
-// RoundTrip sends a request of the library. The body of its answer is normalized.
+// RoundTrip sends a request of the library. The body of the response is normalized.
 func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.cfg.Form != "" && keepsMethod(req) {
 		req = posting(req, c.cfg.Form)
@@ -52,7 +52,7 @@ func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// raw returns an answer that came over c with its body as it comes.
+// raw returns a response that came over c with its body not normalized.
 func (c *connection) raw(resp *http.Response) *http.Response {
 	raw := *resp
 	raw.Body = c.body
@@ -60,7 +60,7 @@ func (c *connection) raw(resp *http.Response) *http.Response {
 }
 
 // keepsMethod reports whether all the redirects to req ask for the same method and
-// body again. A POST that is redirected in another way becomes a GET.
+// body again. Any other redirect turns a POST into a GET.
 func keepsMethod(req *http.Request) bool {
 	for r := req.Response; r != nil; r = r.Request.Response {
 		if r.StatusCode != http.StatusTemporaryRedirect && r.StatusCode != http.StatusPermanentRedirect {

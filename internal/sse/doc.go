@@ -1,15 +1,14 @@
-// Package sse makes one connection that carries an event stream, as the WHATWG
-// text defines it.
+// Package sse reads one connection that carries server-sent events, as the WHATWG
+// HTML standard defines them.
 //
-// A [Session] is the connection. It gives a [Frame] for each complete block: an
-// event, or only a new cursor, which is the last event id in force. A frame is given
-// as soon as its blank line has arrived; what the end of the connection cuts off is
-// dropped together with its id.
+// A [Session] is the connection. It returns a [Frame] for each complete block: an
+// event, or only a new cursor, which is the last event id in force. A frame is returned
+// as soon as its blank line has arrived. A block that the end of the connection cuts
+// off is dropped, including its id.
 //
 // The Client of r3labs/sse makes the connection, over a transport that normalizes
-// the stream. Nothing else in the module imports that library.
+// the stream. No other package of the module imports that library.
 //
-// The package does not reconnect and stores no cursor: the loop around it does both,
-// gives Open the cursor that it has stored, and gets from Next why the connection
-// ended.
+// The package does not reconnect and stores no cursor. The caller's loop does both: it
+// passes its stored cursor to Open and learns from Next why the connection ended.
 package sse

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// ErrIdle ends the reads of a connection that brought no byte for too long.
+// ErrIdle is the error of reads from a connection that was silent for too long.
 var ErrIdle = errors.New("silent for too long")
 
-// An IdleBody is a body whose reads fail once one has waited idle without a
-// byte. Time between reads does not count: a reader that is slow to come back
-// says nothing about the connection.
+// An IdleBody is a body whose reads fail once one of them has waited for idle without
+// receiving a byte. Time between reads does not count: a slow reader says nothing
+// about the connection.
 type IdleBody struct {
 	body io.Reader
 	idle time.Duration
@@ -26,6 +26,7 @@ type IdleBody struct {
 	ended error     // why reads fail, once they do
 }
 
+// NewIdleBody returns body with reads that fail with ErrIdle after idle without a byte.
 func NewIdleBody(body io.ReadCloser, idle time.Duration) *IdleBody {
 	return &IdleBody{body: body, idle: idle, shut: sync.OnceValue(body.Close)}
 }
@@ -35,14 +36,14 @@ func (b *IdleBody) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := b.body.Read(p)
-	// A body that was closed here may fail in any way, io.EOF among them.
+	// A body that was closed here may fail in any way, including io.EOF.
 	if ended := b.disarm(); ended != nil && err != nil {
 		err = ended
 	}
 	return n, err
 }
 
-// Close closes the body and waits for the timer if it is just running.
+// Close closes the body and waits for the timer function if it is running.
 func (b *IdleBody) Close() error {
 	b.mu.Lock()
 	if b.ended == nil {
@@ -86,8 +87,8 @@ func (b *IdleBody) stop() {
 	}
 }
 
-// expire runs when the timer fires. It may come too late to be stopped, when
-// its read is over and another has begun; that one has an alarm of its own.
+// expire runs when the timer fires. It may have fired too late to be stopped, when its
+// read is over and another has begun. That read has its own timer.
 func (b *IdleBody) expire() {
 	defer b.timers.Done()
 	if b.overdue() {

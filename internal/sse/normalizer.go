@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// rawSize is how much of the body one read may bring.
+	// rawSize is how many bytes of the body one read may return.
 	rawSize = 16 << 10
 
-	// noID stands in an id line while no id is in force. No id from the wire
-	// can equal it, because an id that holds NUL is ignored.
+	// noID is written in the id line while no id is in force. No id from the wire
+	// can equal it, because an id that contains NUL is ignored.
 	noID = "\x00"
 
-	// maxEmptyReads is how many reads in a row may bring neither bytes nor an
+	// maxEmptyReads is how many reads in a row may return neither bytes nor an
 	// error before the body counts as broken.
 	maxEmptyReads = 100
 )
@@ -25,49 +25,49 @@ const (
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
 // A TooLargeError ends a stream in which one event is larger than Limit bytes.
-// Reconnecting would only meet the same event again.
+// Reconnecting does not help: the same event would come again.
 type TooLargeError struct{ Limit int }
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("read event: larger than %d bytes", e.Limit)
 }
 
-// A normalizer reads the raw body of an event stream and gives its complete
-// blocks in one canonical form, so that a lenient parser that reads it cannot go
-// wrong: LF only, no BOM, no comments, no retry, and in this order
+// A normalizer reads the raw body of an event stream and returns its complete
+// blocks in one canonical form, so that even a lenient parser reads them correctly:
+// LF only, no BOM, no comments, no retry, and in this order
 //
 //	id: ID         always; the id in force, or noID while there is none
 //	event: TYPE    unless the type is empty
 //	data: LINE     for each line of data; none if the block only moved the id
 //
-// and a blank line. A block is given once its blank line has arrived, without
-// waiting for another byte; what the end of the body cuts off is dropped, id
-// included. Text is passed on as it came, valid UTF-8 or not.
+// and a blank line. A block is returned once its blank line has arrived, without
+// waiting for another byte. A block that the end of the body cuts off is dropped,
+// including its id. Text is passed on unchanged, valid UTF-8 or not.
 //
-// The limit is on the lines of one block, an end counted as one byte. Comments
-// are left out, so that heartbeats cannot add up to an error, but no line may
+// The limit applies to the lines of one block; a line end counts as one byte. Comments
+// do not count, so that heartbeats cannot add up to an error, but no single line may
 // be longer than the limit, comments included.
 //
-// One call of Read gives bytes of one block only: the parser searches all that
-// it has buffered again for each block, and so has nothing else to search.
+// One call of Read returns bytes of one block only: the library's parser searches its
+// whole buffer again for each block, so the buffer must not hold more than one.
 type normalizer struct {
 	src   io.Reader
 	limit int
 
 	raw    []byte // raw[r:w] is read and not yet parsed
 	r, w   int
-	lf     int    // the next LF in raw, w if there is none; behind r: not known
-	begun  bool   // the place where a BOM may stand is past
-	skipLF bool   // the last line ended in CR: an LF that follows is part of that
+	lf     int    // the next LF in raw, w if there is none; less than r: not known
+	begun  bool   // the position where a BOM is allowed is past
+	skipLF bool   // the last line ended in CR: an LF that follows belongs to it
 	line   []byte // the start of a line whose end has not been read
 
-	size  int // what the block counts for the limit
+	size  int // bytes of the block that count towards the limit
 	moved bool
 	kind  []byte
 	data  []byte // canonical data lines
 	id    []byte // outlives the block
 
-	out []byte // the last complete block; out[pos:] is still to be given
+	out []byte // the last complete block; out[pos:] has not been returned yet
 	pos int
 
 	delay atomic.Pointer[time.Duration] // of the last retry, if any
@@ -78,8 +78,8 @@ func newNormalizer(src io.Reader, limit int) *normalizer {
 	return &normalizer{src: src, limit: limit, raw: make([]byte, rawSize), lf: -1}
 }
 
-// Read gives canonical bytes. It ends with io.EOF at the end of a block,
-// whatever ended the body; cause tells them apart.
+// Read returns canonical bytes. It ends with io.EOF at the end of a block, however
+// the body ended; cause returns the reason.
 func (n *normalizer) Read(p []byte) (int, error) {
 	for n.pos == len(n.out) {
 		switch {
@@ -96,12 +96,12 @@ func (n *normalizer) Read(p []byte) (int, error) {
 	return given, nil
 }
 
-// cause is why the body ended: io.EOF if the other side ended it cleanly, a
-// *TooLargeError, or the error of the read. It is nil while more may come.
+// cause returns why the body ended: io.EOF if the other side ended it cleanly, a
+// *TooLargeError, or the error of the read. It returns nil while more may come.
 func (n *normalizer) cause() error { return n.err }
 
-// retry is the reconnection delay last asked for, if any was. It may be called while
-// another goroutine reads.
+// retry returns the reconnection delay that the stream last asked for. ok is false if
+// it has not. It may be called while another goroutine reads.
 func (n *normalizer) retry() (d time.Duration, ok bool) {
 	if asked := n.delay.Load(); asked != nil {
 		return *asked, true
@@ -109,8 +109,8 @@ func (n *normalizer) retry() (d time.Duration, ok bool) {
 	return 0, false
 }
 
-// fill reads on once all of raw is parsed. At the start it waits for as many
-// bytes as a BOM has, which delays nothing: no block is so short.
+// fill reads more once all of raw is parsed. At the start it waits for as many
+// bytes as a BOM has, which delays nothing: every block is longer.
 func (n *normalizer) fill() {
 	n.r, n.w, n.lf = 0, 0, -1
 	n.read()
@@ -168,8 +168,8 @@ func (n *normalizer) parse() {
 	n.take(part)
 }
 
-// lineEnd finds the CR or LF that ends the line at r. The place of the next LF
-// is kept, or a body with none would be searched to its end for every CR.
+// lineEnd finds the CR or LF that ends the line at r. The position of the next LF
+// is kept, or a body without any would be searched to its end for every CR.
 func (n *normalizer) lineEnd() (end int, ended bool) {
 	if n.lf < n.r {
 		n.lf = n.w
@@ -184,7 +184,7 @@ func (n *normalizer) lineEnd() (end int, ended bool) {
 }
 
 // grow reports whether the line that part continues is within the limit. An
-// unfinished line is judged too, or one without end would fill the memory.
+// unfinished line counts too, or one without an end would fill the memory.
 func (n *normalizer) grow(part []byte) bool {
 	size := len(n.line) + len(part) + 1
 	if size > 1 && !n.isComment(part) {
@@ -200,7 +200,7 @@ func (n *normalizer) isComment(part []byte) bool {
 	return part[0] == ':'
 }
 
-// take applies one whole line, without its end.
+// take applies one whole line, given without its line end.
 func (n *normalizer) take(line []byte) {
 	if len(line) == 0 {
 		n.endBlock()
@@ -238,8 +238,8 @@ func (n *normalizer) setField(name, value []byte) {
 	}
 }
 
-// endBlock completes the block: it is an event if it has data, and is worth
-// giving without data if it moved the reader's position.
+// endBlock completes the block. A block with data is an event. A block without data
+// is returned only if it moved the reader's position.
 func (n *normalizer) endBlock() {
 	if len(n.data) > 0 || n.moved {
 		n.emit()
@@ -269,8 +269,8 @@ func appendField(b []byte, name string, value []byte) []byte {
 	return append(b, '\n')
 }
 
-// parseRetry reads milliseconds: ASCII digits and nothing else. More than a
-// Duration can hold is the longest that it can.
+// parseRetry parses milliseconds: ASCII digits and nothing else. A value that does not
+// fit a Duration becomes the longest Duration.
 func parseRetry(value []byte) (time.Duration, bool) {
 	const most = math.MaxInt64 / int64(time.Millisecond)
 	var ms int64

@@ -20,7 +20,7 @@ const (
 	defaultIdle     = 45 * time.Second
 )
 
-// ErrClosed ends a session that was closed on this side.
+// ErrClosed is returned by Next after Close.
 var ErrClosed = errors.New("closed on this side")
 
 // A Frame is one complete block of an event stream.
@@ -33,51 +33,51 @@ type Frame struct {
 	Data []byte
 }
 
-// Config says how a connection is made. Only URL is required.
+// Config configures a connection. Only URL is required.
 type Config struct {
-	// URL is asked for the stream.
+	// URL is the address of the stream.
 	URL string
 
 	// Form is sent as the body of a POST, for parameters that are too long for a
 	// URL. If empty, the request is a GET.
 	Form string
 
-	// HTTP makes the connection, with its redirects and cookies. If nil,
+	// HTTP makes the connection, with its policy for redirects and cookies. If nil,
 	// http.DefaultClient.
 	HTTP *http.Client
 
-	// Header is sent along. Accept, Cache-Control and Last-Event-ID are set by Open.
+	// Header is added to the request. Open sets Accept, Cache-Control and Last-Event-ID.
 	Header http.Header
 
-	// Cursor is the last event id in force when the connection begins: it is sent as
+	// Cursor is the last event id in force when the connection begins. It is sent as
 	// Last-Event-ID, and is the Cursor of the frames before the first id. If empty, the
-	// stream begins wherever the server likes.
+	// server chooses where the stream begins.
 	Cursor string
 
-	// Check looks at the answer, whose body has not been read, and refuses it by
+	// Check inspects the response, whose body has not been read, and refuses it by
 	// returning an error. If nil, anything but a 200 text/event-stream is refused.
-	// An answer that is accepted is read as an event stream, so Check must not read
-	// its body then.
+	// If Check returns nil it must not have read the body, because the body is then
+	// read as an event stream.
 	Check func(*http.Response) error
 
-	// MaxEvent is the limit of one event, comments left out, in bytes as they
-	// are on the wire. If zero, 4 MiB.
+	// MaxEvent is the largest event, in bytes on the wire without comments. If zero,
+	// 4 MiB.
 	MaxEvent int
 
-	// Idle is the longest silence, no byte at all, before the connection
-	// counts as dead. If zero, 45 seconds.
+	// Idle is how long the connection may bring no byte at all before it counts as
+	// dead. If zero, 45 seconds.
 	Idle time.Duration
 }
 
-// A Session is one connection that carries an event stream. It does not
-// reconnect and remembers nothing: what to do when it ends is for the loop
-// around it, which gets the true reason from Next.
+// A Session is one connection that carries an event stream. It does not reconnect
+// and keeps no state beyond the connection: the caller's loop decides how to go on,
+// and Next returns the true reason for the end.
 //
-// The connection is made, read and dispatched by the Client of r3labs/sse. On a
-// raw stream it would deliver an event cut short as a whole one, take comments for
-// events, reconnect for ever at an event over its limit and move a cursor that
-// nobody has stored. So each of its Clients makes one connection, and what it
-// reads has been through a normalizer.
+// The Client of r3labs/sse makes, reads and dispatches the connection. On a raw
+// stream it would deliver a truncated event as a whole one, mistake comments for
+// events, reconnect forever at an event over its limit, and advance a cursor that
+// nobody has stored. So each of its Clients makes only one connection and reads it
+// through a normalizer.
 type Session struct {
 	conn   *connection
 	cancel context.CancelFunc
@@ -89,9 +89,9 @@ type Session struct {
 	err error // why the connection ended; valid once frames is closed
 }
 
-// Open makes one connection and returns once its answer has begun and been
-// accepted. The error is that of Check, or that of the HTTP client. The
-// connection lasts until ctx ends, Close is called or it is lost.
+// Open makes one connection and returns once the response has begun and Check has
+// accepted it. The error is that of Check or of the HTTP client. The connection lasts
+// until ctx ends, Close is called or the connection is lost.
 func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if strings.ContainsFunc(cfg.Cursor, isControl) {
 		return nil, fmt.Errorf("open event stream: cursor %.80q has control characters", cfg.Cursor)
@@ -118,20 +118,20 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 
 func isControl(r rune) bool { return r < ' ' || r == '\x7f' }
 
-// checkStream refuses an answer that is not an event stream.
+// checkStream refuses a response that is not an event stream.
 func checkStream(resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("open event stream: the answer is %s", resp.Status)
+		return fmt.Errorf("open event stream: the server answered %s", resp.Status)
 	}
 	kind := resp.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "text/event-stream" {
-		return fmt.Errorf("open event stream: the answer is %.60q", kind)
+		return fmt.Errorf("open event stream: the content type is %.60q, want text/event-stream", kind)
 	}
 	return nil
 }
 
-// run makes the connection and dispatches what it brings until it ends. It sends
-// opened nil, or why there is no stream.
+// run makes the connection and dispatches its events until it ends. It sends one value
+// on opened: nil, or the reason why there is no stream.
 func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 	defer close(s.frames)
 	lib := sse.NewClient(cfg.URL, sse.ClientMaxBufferSize(maxNormalized(cfg.MaxEvent)))
@@ -146,7 +146,7 @@ func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 	accepted := false
 	lib.ResponseValidator = func(_ *sse.Client, resp *http.Response) error {
 		if err := cfg.Check(s.conn.raw(resp)); err != nil {
-			_ = resp.Body.Close() // the library leaves that to its validator
+			_ = resp.Body.Close() // the library does not close it
 			return err
 		}
 		accepted = true
@@ -164,7 +164,7 @@ func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 	}
 }
 
-// dispatch hands on one event of the library.
+// dispatch passes one event of the library to Next.
 func (s *Session) dispatch(ev *sse.Event) {
 	f := Frame{Cursor: string(ev.ID), Type: string(ev.Event), Data: ev.Data}
 	if f.Cursor == noID {
@@ -177,8 +177,9 @@ func (s *Session) dispatch(ev *sse.Event) {
 }
 
 // maxNormalized bounds the normalized form of a block of limit bytes, so that the
-// limit is always met in normalizer, which can say so. "data" may grow by two
-// in five bytes, and an id as long as an earlier block may stand before it.
+// normalizer always reaches its limit first, since only it reports a clear error. A
+// "data" line of five bytes may grow by two, and an id as long as an earlier block may
+// precede it.
 func maxNormalized(limit int) int {
 	const overhead = 64
 	if limit > (math.MaxInt-overhead)/3 {
@@ -187,10 +188,10 @@ func maxNormalized(limit int) int {
 	return 3*limit + overhead
 }
 
-// Next returns the next complete block as soon as it has arrived. At the end,
-// which repeats, the error is io.EOF if the server ended the stream cleanly at
-// whatever point, ErrIdle, ErrClosed, a *TooLargeError, or the error of
-// the read. An event that the end cut short is never returned.
+// Next returns the next complete block as soon as it has arrived. When the stream has
+// ended it returns the same error each time: io.EOF if the server ended the stream
+// cleanly, even within a block, ErrIdle, ErrClosed, a *TooLargeError, or the error of
+// the read. A truncated event is never returned.
 func (s *Session) Next() (Frame, error) {
 	if f, ok := <-s.frames; ok {
 		return f, nil
@@ -198,12 +199,13 @@ func (s *Session) Next() (Frame, error) {
 	return Frame{}, s.err
 }
 
-// Retry is the reconnection delay that the server last asked for, if it did.
+// Retry returns the reconnection delay that the server last asked for. ok is false if
+// it has not.
 func (s *Session) Retry() (d time.Duration, ok bool) { return s.conn.stream.retry() }
 
-// Close ends the connection and waits for all that the session started. It
-// may be called from any goroutine, more than once, and unblocks Next, which
-// may still return blocks that had arrived.
+// Close ends the connection and waits for all goroutines of the session. It may be
+// called from any goroutine, more than once. It unblocks Next, which may still return
+// blocks that had arrived before.
 func (s *Session) Close() error {
 	s.closing.Do(func() { close(s.closed) })
 	err := s.conn.body.Close()

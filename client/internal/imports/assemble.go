@@ -14,15 +14,16 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// placeChunk is how many events are placed in one transaction; as soon as they have
-// m.PageBytes there are no more of them.
+// placeChunk is how many events one transaction stores at most. It stores fewer if they
+// reach Importer.PageBytes.
 const placeChunk = 1000
 
-// errFull ends a search when enough has been found.
+// errFull ends a search when it has found enough.
 var errFull = errors.New("enough was found")
 
-// Assemble stores what comes next of a window up to end: what is here and what fetch fetches
-// by its hash, in one order, as one page. It calls progress once there is something.
+// Assemble stores the next page of a window, up to end: local events merged with events
+// that fetch fetches by hash. It calls progress once there is something to store, and
+// fresh with the stored events that were not held before.
 func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, end event.ID, fetch FetchFunc, progress func(), fresh func([]event.Event) error) error {
 	at := lease.Reached()
 	next := itemsAfter(p.want, at)
@@ -52,9 +53,9 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 				return err
 			}
 			if !ok {
-				p.forget() // the log has dropped it, or this side has: all is told by pulling
+				p.forget() // one side has dropped it: pull the rest
 				reached = at
-				if len(evs) > 0 { // what has come need not come again
+				if len(evs) > 0 { // received events need not be fetched again
 					reached = evs[len(evs)-1].ID
 				}
 				break
@@ -67,7 +68,7 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 		return nil
 	}
 	progress()
-	// Even if ctx has ended: what has come need not come again.
+	// Even if ctx has ended: received events need not be fetched again.
 	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached)
 	p.placed(lease.Reached())
 	if err == nil && len(added) > 0 {
@@ -77,13 +78,13 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 	return storeError(err)
 }
 
-// itemsAfter returns the items behind position at.
+// itemsAfter returns the items after position at.
 func itemsAfter(items []reconcile.Item, at event.ID) []reconcile.Item {
 	return items[sort.Search(len(items), func(i int) bool { return items[i].ID > at }):]
 }
 
-// wantedHere returns those of what is wanted in span that are here, and the position up to
-// which these are all: where they have m.PageBytes.
+// wantedHere returns the wanted events in span that are here. They are complete up to
+// until, which is before the end of span if they reach m.PageBytes.
 func (m *Importer) wantedHere(ctx context.Context, p *Plan, span window.Span) (found map[reconcile.Item]event.Event, until event.ID, err error) {
 	found = map[reconcile.Item]event.Event{}
 	size := 0
@@ -129,15 +130,15 @@ func exceptFull(err error) error {
 	return err
 }
 
-// fetchMissing returns a missing event, fetching it together with those that follow if
-// need be. ok is false if the log does not have it any more.
+// fetchMissing returns a missing event. If necessary it fetches it, together with those
+// that follow. ok is false if the log no longer has it.
 func (m *Importer) fetchMissing(ctx context.Context, fetch FetchFunc, p *Plan, it reconcile.Item) (ev event.Event, ok bool, err error) {
 	if ev, ok = p.find(it); ok {
 		return ev, true, nil
 	}
 	batch := itemsAfter(p.missing, it.ID-1)
 	if len(batch) == 0 || batch[0] != it {
-		batch = []reconcile.Item{it} // it was here, and is not any more
+		batch = []reconcile.Item{it} // it was here, and no longer is
 	}
 	batch = batch[:min(len(batch), m.PageLimit, wire.MaxHashes)]
 	p.compared.Asked += len(batch)
@@ -159,7 +160,7 @@ func (p *Plan) find(it reconcile.Item) (ev event.Event, ok bool) {
 	return p.got[i], true
 }
 
-// placed lets go of what was fetched and has been stored up to position at.
+// placed releases the fetched events that are stored, up to position at.
 func (p *Plan) placed(at event.ID) {
 	p.got = slices.DeleteFunc(p.got, func(ev event.Event) bool { return ev.ID <= at })
 }

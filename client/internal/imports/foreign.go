@@ -13,14 +13,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A foreign is what is here of other logs, and where it stands in this one.
+// A foreign is the set of local events that come from other logs, with their ids in this
+// log.
 type foreign struct {
 	hashes []event.Hash // in ascending order
-	ids    []event.ID   // of which stubs were sent, in ascending order
+	ids    []event.ID   // those in the server's stubs, in ascending order
 }
 
-// has reports whether an item is here. Where no stub was sent, it is not: the log has
-// more of it than its hash covers.
+// has reports whether the event of an item is here. If the server sent no stub for it, it
+// is not: the log's event has more than its hash covers, and must be fetched.
 func (f *foreign) has(it reconcile.Item) bool {
 	_, told := slices.BinarySearch(f.ids, it.ID)
 	if !told {
@@ -30,18 +31,18 @@ func (f *foreign) has(it reconcile.Item) bool {
 	return ok
 }
 
-// A lookupMethod is how it is found out where events of other logs stand.
+// A lookupMethod is a way to find the ids that events of other logs have in this one.
 type lookupMethod int
 
 const (
-	byAll    lookupMethod = iota // by stubs of all that is missing
-	byFilter                     // by stubs of what is in a filter of what is known
-	byHash                       // by the hashes of what is known
+	byAll    lookupMethod = iota // get the stubs of all missing events
+	byFilter                     // get the stubs of the missing events in a filter of the known hashes
+	byHash                       // send the known hashes
 )
 
-// pickMethod picks the cheapest method for so many known hashes, when so many events are
-// lacking. A stub takes about eight bytes, a filter ten bits for each that is known,
-// and one hash in 128 of the others is in it; to ask for one by its hash takes 200.
+// pickMethod picks the cheapest method for a number of known hashes and a number of
+// missing events. A stub takes about 8 bytes. A filter takes 10 bits for each known hash,
+// and one in 128 of the other hashes passes it. A lookup by hash takes 200 bytes.
 func pickMethod(known, lacking uint64) lookupMethod {
 	switch {
 	case lacking > 1000*known:
@@ -52,12 +53,12 @@ func pickMethod(known, lacking uint64) lookupMethod {
 	return byAll
 }
 
-// maxAsked is how many gaps are asked about one by one.
+// maxAsked is the largest number of gaps that are requested one by one.
 const maxAsked = 16
 
-// resolveForeign finds out where in the log the events of other logs stand, and adds those
-// that are in gaps. What it adds is a guess until the sums agree: short hashes of two
-// events may be the same.
+// resolveForeign looks up the ids that events of other logs have in this log, and adds
+// those that fall into gaps. They are a guess until the digests agree, because short
+// hashes may collide.
 func (m *Importer) resolveForeign(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, l *localSet) error {
 	err := m.Store.ForeignHashes(ctx, topic, func(h event.Hash) error {
 		if len(l.foreign.hashes) >= maxItems {
@@ -85,14 +86,14 @@ func (m *Importer) resolveForeign(ctx context.Context, topic event.Topic, gaps w
 	return err
 }
 
-// refusedFrames reports whether a server would rather be asked by hashes: it is older
-// than the frames, or they ask for too much.
+// refusedFrames reports whether the server must be asked by hash: it is too old to
+// know the frames, or they ask for too much.
 func (m *Importer) refusedFrames(err error) bool {
 	return tooLarge(err) || m.Server.Status(err) == http.StatusBadRequest
 }
 
-// addResolved adds what a stub says, if that is in gaps: where an event stands, which is
-// here if its hash is known.
+// addResolved adds the id in a stub if it falls into gaps. If known, the event itself is
+// here and becomes a candidate.
 func (l *localSet) addResolved(gaps window.Spans, it reconcile.Item, known bool) error {
 	if len(l.foreign.ids) >= 2*maxItems {
 		return errTooMany
@@ -107,7 +108,7 @@ func (l *localSet) addResolved(gaps window.Spans, it reconcile.Item, known bool)
 	return nil
 }
 
-// resolveByHash asks by the hashes of what is known.
+// resolveByHash sends the known hashes.
 func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking uint64, l *localSet) error {
 	round := reconcile.Round{Strategy: reconcile.Stubs,
 		Why: fmt.Sprintf("%d held from other logs, requested by hash; %d missing", len(l.foreign.hashes), lacking)}
@@ -126,7 +127,8 @@ func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking
 	return nil
 }
 
-// resolveByStubs asks for stubs with short hashes, whose salt nobody knows before.
+// resolveByStubs requests stubs with short hashes. The salt is random, so that nobody can
+// prepare collisions.
 func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
 	known := uint64(len(l.foreign.hashes))
 	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.salt()}
@@ -165,10 +167,10 @@ func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps w
 	return nil
 }
 
-// filterBits is how many hash functions a filter of what is known has.
+// filterBits is the number of hash functions of a filter of the known hashes.
 const filterBits = 7
 
-// salt returns what keys short hashes.
+// salt returns a new key for short hashes.
 func (m *Importer) salt() (s reconcile.Salt) {
 	if m.Reconcile.Salt != nil {
 		return m.Reconcile.Salt()
@@ -177,7 +179,7 @@ func (m *Importer) salt() (s reconcile.Salt) {
 	return s
 }
 
-// askStubs asks once.
+// askStubs sends one request for stubs.
 func (m *Importer) askStubs(ctx context.Context, topic event.Topic, req *reconcile.StubRequest, round *reconcile.Round) (*reconcile.StubResponse, error) {
 	request := req.AppendTo(nil)
 	response, err := m.Server.Peer(topic).Ask(ctx, request)

@@ -1,13 +1,14 @@
-// Package imports finds out which imported events a log has, and makes them events of a copy.
+// Package imports determines which imported events a log has, and adds them to the copy.
 //
-// What was imported is a candidate until the log is known to have it. An [Importer]
-// resolves where events of other logs stand in this one, and compares what is here of a
-// topic with the log: [Importer.Compare] returns a [Plan], which says what is missing and
-// which of it is here. [Importer.Assemble] stores a window by a Plan: what is here and
-// what is fetched by its hash, in one order.
+// An imported event is a candidate until the log is known to have it. An [Importer]
+// looks up the positions that events of other logs have in this log, and compares the
+// local events of a topic with the log. [Importer.Compare] returns a [Plan], which lists
+// the missing events and marks those that are available locally. [Importer.Assemble] fills a
+// window according to a Plan: it merges local events with events fetched by hash, in
+// order of their ids.
 //
-// A Plan is believed only if all that would be stored then has the log's digest. The
-// package makes no requests: a [Server] answers, and decides about retries.
+// A Plan is accepted only if the events that it would store have the log's digest. The
+// package makes no requests: a [Server] makes them and decides about retries.
 package imports
 
 import (
@@ -19,60 +20,60 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// An Importer finds out which of the imported events a log has, and stores them.
+// An Importer determines which of the imported events a log has, and stores them.
 type Importer struct {
 	Store     Store
 	Server    Server
 	Reconcile reconcile.Config
-	PageLimit int // events that are read or fetched at a time
-	PageBytes int // of the events of a page
+	PageLimit int // events to read or fetch at a time
+	PageBytes int // bytes of the events of a page
 }
 
-// A Store has what is held of a log, and candidates: events that are here and that nothing
-// reads.
+// A Store holds events of a log, and candidates: imported events that no read returns yet.
 type Store interface {
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
 	Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error)
 
-	// Candidates calls fn with events of this log that were imported and are not
-	// held, in the order of ids. No transaction is open while fn runs.
+	// Candidates calls fn with the imported events of this log that are not held, in
+	// order of their ids. No transaction is open while fn runs.
 	Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error
 	DropCandidates(ctx context.Context, ids []event.ID) error
-	// ForeignHashes calls fn with the hashes of events that were imported from
-	// another log, in ascending order; Foreign calls it with some of them.
+	// ForeignHashes calls fn with the hashes of the events imported from other logs, in
+	// ascending order. Foreign calls fn with the events that have some of these hashes.
 	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error
 	Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
 }
 
-// A Server answers for a log.
+// A Server makes requests to the servers of a log.
 type Server interface {
-	// Peer answers comparisons of a topic.
+	// Peer returns the other side of a reconciliation of a topic.
 	Peer(topic event.Topic) reconcile.Peer
-	// Stubs asks where events with some hashes stand, and counts the bytes in round.
+	// Stubs returns the ids of the events with the given hashes that the log has, and
+	// adds the bytes transferred to round.
 	Stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) ([]wire.Stub, error)
-	// Sum asks for the digest of a stretch.
+	// Sum returns the digest of a range.
 	Sum(ctx context.Context, topic event.Topic, span window.Span) (wire.Window, error)
-	// Status returns the status of HTTP with which err refuses what was asked for, or 0.
+	// Status returns the HTTP status if err is the server's refusal of a request, or 0.
 	Status(err error) int
-	// WrongAnswer returns the error of an answer that is none.
+	// WrongAnswer returns the error for an invalid response.
 	WrongAnswer(reason string) error
 }
 
-// A FetchFunc fetches the events that items, in order, name. It returns those that came,
-// which are the first of those that the log has.
+// A FetchFunc fetches the events named by items, which are in order. It returns a prefix
+// of those that the log has: the response may have been cut off.
 type FetchFunc func(ctx context.Context, topic event.Topic, items []reconcile.Item) ([]event.Event, error)
 
-// A Comparison says how it was found out what was missing.
+// A Comparison reports how the missing events were determined.
 type Comparison struct {
-	Outcome string            // equal, pull, or what ended the negotiation
-	Why     string            // the same in words
+	Outcome string            // equal, pull, or the outcome of the negotiation
+	Why     string            // the reason, in words
 	Rounds  []reconcile.Round // of the negotiation, if there was one
-	Asked   int               // events that were asked for by their hashes
-	Saved   int               // events that were here, and were placed without being fetched
+	Asked   int               // events requested by hash
+	Saved   int               // local events that were stored without fetching them
 }
 
-// A StoreError is an error of the Store, or of the caller's functions, as against one of the Server.
+// A StoreError is an error of the Store or of the caller's functions, not of the Server.
 type StoreError struct{ Err error }
 
 func (e *StoreError) Error() string { return e.Err.Error() }

@@ -11,26 +11,26 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// maxItems bounds how many events are compared with a log at a time: 48 bytes each.
+// maxItems bounds the events that are compared with a log at a time. Each takes 48 bytes.
 const maxItems = 1 << 21
 
 var errTooMany = errors.New("too many events to compare")
 
-// A localSet is what is here of a topic in a stretch, in the order of ids.
+// A localSet is the set of local events of a topic in a range, in order of their ids.
 type localSet struct {
-	span       window.Span      // what is worth comparing: empty if there are no candidates
-	stored     []reconcile.Item // in the file, of this topic's windows or of narrower ones
-	candidates []reconcile.Item // not in them, of both kinds
+	span       window.Span      // the part worth comparing: empty if there are no candidates
+	stored     []reconcile.Item // held in windows of this topic or of narrower ones
+	candidates []reconcile.Item // not held: imported from this log or from others
 	foreign    foreign
-	rounds     []reconcile.Round // that told where they stand
+	rounds     []reconcile.Round // the requests that looked up foreign events
 }
 
 // all returns the items of both kinds.
 func (l *localSet) all() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
 
-// findLocal finds out what is here of a stretch whose gaps have candidates, and in which
-// lacking events are not stored. It asks the server for nothing but where events of
-// other logs stand.
+// findLocal collects the local events of a range whose gaps have candidates, and which
+// lacks the given number of events. It asks the server only for the ids of events of
+// other logs.
 func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window.Span, lacking uint64) (*localSet, error) {
 	l := &localSet{}
 	held, err := m.Store.Held(ctx, topic)
@@ -68,7 +68,7 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 	return l, nil
 }
 
-// reach widens what is worth comparing to a gap that has candidates.
+// reach begins the part worth comparing at the first gap that has candidates.
 func (l *localSet) reach(gap window.Span, found []reconcile.Item) {
 	has := len(found) > 0 || slices.ContainsFunc(l.candidates, func(it reconcile.Item) bool { return it.ID > gap.From && it.ID <= gap.To })
 	if has && l.span.Empty() {
@@ -76,7 +76,7 @@ func (l *localSet) reach(gap window.Span, found []reconcile.Item) {
 	}
 }
 
-// adder returns what adds events to items.
+// adder returns a function that adds events to items.
 func (l *localSet) adder(items *[]reconcile.Item) func(*event.Event) error {
 	return func(ev *event.Event) error {
 		if len(l.stored)+len(l.candidates) >= maxItems {
@@ -87,8 +87,8 @@ func (l *localSet) adder(items *[]reconcile.Item) func(*event.Event) error {
 	}
 }
 
-// addStored adds what is in the file: all of what is held, and in the gaps what narrower
-// topics hold.
+// addStored adds the stored events: all held events of the topic and, in its gaps, those
+// that narrower topics hold.
 func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window.Spans, l *localSet) error {
 	for at := l.span.From; at < l.span.To; {
 		parts, end := []event.Topic{topic}, min(held.EndAfter(at), l.span.To)
@@ -100,7 +100,7 @@ func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window
 			}
 		}
 		if len(parts) > 0 {
-			// The parts may have more in common with the topic than it has with them.
+			// A part may match events that the topic does not.
 			add := l.adder(&l.stored)
 			err := m.each(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
 				if !topic.Matches(ev.User, ev.Path) {

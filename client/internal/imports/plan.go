@@ -13,22 +13,22 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Plan is what is known to be missing of a topic's windows: which events, and
-// where they come from. What is known holds for span but for pull.
+// A Plan lists the events known to be missing from a topic's windows, and where each
+// comes from. It covers span except for pull.
 type Plan struct {
 	topic   event.Topic
 	span    window.Span
 	pull    window.Spans
-	want    []reconcile.Item // all that is to be placed, in order
-	missing []reconcile.Item // those of them that are not here
-	foreign foreign          // what is here of other logs
+	want    []reconcile.Item // all events to be stored, in order
+	missing []reconcile.Item // those of want that are not here
+	foreign foreign          // local events from other logs
 
-	got      []event.Event // of missing, fetched and not yet placed
+	got      []event.Event // those of missing that are fetched and not yet stored
 	compared *Comparison
 }
 
-// Knows returns how far what is known holds from position at on: at itself if it does
-// not, and then until is where it does again, if anywhere.
+// Knows returns the end of the range from position at on that the plan covers. If it does
+// not cover at, end is at, and until is the next position that it covers, or MaxID.
 func (p *Plan) Knows(at event.ID) (end, until event.ID) {
 	if p == nil || at >= p.span.To {
 		return at, event.MaxID
@@ -45,14 +45,15 @@ func (p *Plan) Knows(at event.ID) (end, until event.ID) {
 	return at, event.MaxID
 }
 
-// forget makes all be pulled that is not placed yet.
+// forget drops the plan, so that all events not yet stored are pulled.
 func (p *Plan) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
 
-// Compare finds out what is missing of a stretch that has candidates, and of which held
-// events are stored, and says in found how. Without any, or if the two sides do not come
-// to agree, the Plan is nil: all gaps are to be pulled.
+// Compare determines which events are missing from a range that has candidates, and of
+// which held events are stored. It reports in found how it did so. If there are no
+// candidates, or the two sides do not reach agreement, the Plan is nil and all gaps must
+// be pulled.
 func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, found *Comparison) (*Plan, error) {
-	*found = Comparison{Outcome: reconcile.Pull.String(), Why: "nothing is here of what is missing"}
+	*found = Comparison{Outcome: reconcile.Pull.String(), Why: "no missing event is available locally"}
 	l, err := m.findLocal(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
 	found.Rounds = l.rounds
 	if errors.Is(err, errTooMany) || m.unsupported(err) {
@@ -74,25 +75,25 @@ func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Wind
 	if !res.Proven || res.Span != l.span {
 		return nil, nil
 	}
-	// What was taken for another one is here, too.
+	// An event whose short hash was mistaken for another's is here, too.
 	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.has(it) })
 	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: found}
 	return p, m.checkPlan(ctx, p, l, res, sum)
 }
 
-// unsupported reports whether a server is older than what it was asked for.
+// unsupported reports whether the server is too old to know the request.
 func (m *Importer) unsupported(err error) bool {
 	status := m.Server.Status(err)
 	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
 }
 
-// tooLarge reports whether one side would have to look at more than it may.
+// tooLarge reports whether a comparison exceeds the limits of one side.
 func tooLarge(err error) bool {
 	var frame *reconcile.FrameError
 	return errors.As(err, &frame) && frame.TooLarge
 }
 
-// badAnswer says whose answer is no answer.
+// badAnswer turns an error about the form of a response into the Server's error for it.
 func (m *Importer) badAnswer(err error) error {
 	var frame *reconcile.FrameError
 	if errors.As(err, &frame) || errors.Is(err, reconcile.ErrOrder) {
@@ -101,9 +102,9 @@ func (m *Importer) badAnswer(err error) error {
 	return err
 }
 
-// checkPlan believes the outcome of a negotiation only if what would be stored then has the
-// digest that the log has. It sorts out what only this side has: candidates are dropped,
-// and what is stored should not be.
+// checkPlan accepts the result of a negotiation only if the events that it would store
+// have the log's digest. Candidates that only this side has are dropped. Stored events
+// that only this side has should not exist.
 func (m *Importer) checkPlan(ctx context.Context, p *Plan, l *localSet, res *reconcile.Result, sum wire.Window) error {
 	extra := res.Extra
 	isExtra := func(it reconcile.Item) bool {
@@ -128,7 +129,7 @@ func (m *Importer) checkPlan(ctx context.Context, p *Plan, l *localSet, res *rec
 		return m.Server.WrongAnswer(fmt.Sprintf("contradicts itself about %s in %s", p.topic, known))
 	}
 	if len(l.stored)+len(p.want) > len(whole) {
-		return nil // what is stored differs: that shows again once all is here
+		return nil // the stored events differ: the proof fails once all events are here
 	}
 	return m.dropExtra(ctx, p.topic, known, extra)
 }
@@ -160,8 +161,8 @@ func (m *Importer) dropExtra(ctx context.Context, topic event.Topic, span window
 	return storeError(err)
 }
 
-// DropRest drops the candidates that are left in a stretch that is proven: what the log
-// has of them is stored by now.
+// DropRest drops the candidates that are left in a proven range: those that the log has
+// are stored by now.
 func (m *Importer) DropRest(ctx context.Context, topic event.Topic, span window.Span) error {
 	var ids []event.ID
 	err := m.Store.Candidates(ctx, topic, span, func(ev *event.Event) error {

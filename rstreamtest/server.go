@@ -1,11 +1,12 @@
 // Package rstreamtest runs rstream servers for tests, as net/http/httptest does for HTTP.
 //
-// A [Server] is a real one: on a port of the loopback interface, with a log in a
-// file of its own, which is empty at first and goes away with the server. Programs
-// under test reach it by its URL; tests append with its methods, or with a client.
+// A [Server] is a real server: it listens on a port of the loopback interface and keeps
+// its log in a temporary file, which is empty at first and removed with the server.
+// Programs under test reach it by its URL. Tests append events with its methods or with
+// a client.
 //
-// The package is for tests alone: it panics or ends the test where something fails
-// that cannot be a fault of the program under test.
+// The package is for tests only: if the server itself fails, it ends the test, or panics
+// if there is none.
 package rstreamtest
 
 import (
@@ -27,8 +28,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-// A Server serves an empty log on the loopback interface. Its methods may be called from
-// several goroutines.
+// A Server serves a log, empty at first, on the loopback interface. Its methods may be
+// called from several goroutines.
 type Server struct {
 	// URL is the base URL, of the form http://127.0.0.1:PORT. Set by NewServer.
 	URL string
@@ -43,8 +44,8 @@ type Server struct {
 	closing sync.Once
 }
 
-// NewServer starts a server with an empty log, and closes it when the test ends. An
-// Example has no test: then tb is nil, failures panic, and the caller closes the server.
+// NewServer starts a server with an empty log and closes it when the test ends. An
+// Example has no testing.TB: it passes nil, failures panic, and it closes the server.
 func NewServer(tb testing.TB) *Server {
 	s := &Server{tb: tb}
 	var err error
@@ -56,7 +57,8 @@ func NewServer(tb testing.TB) *Server {
 		_ = os.RemoveAll(s.dir)
 		s.fail(err)
 	}
-	// Readers need not wait: a stream tells its position often, and comes back at once.
+	// Tests should not wait: streams report their position often, and clients reconnect at
+	// once.
 	s.srv = server.New(s.db, server.Config{Heartbeat: 100 * time.Millisecond, Retry: 10 * time.Millisecond})
 	s.web = httptest.NewServer(s.srv)
 	s.URL = s.web.URL
@@ -72,9 +74,8 @@ func (s *Server) Log() string { return s.db.Log() }
 // Head returns the newest position of the log.
 func (s *Server) Head() event.ID { return s.db.Head() }
 
-// Put sets the value of a storage, user/path, to value, which must be something that
-// package encoding/json can encode. It appends an event even if the value is the same as
-// before.
+// Put sets the value of a storage, written user/path, to the JSON encoding of value, and
+// returns the event. It appends an event even if the value has not changed.
 func (s *Server) Put(storage string, value any) event.Event {
 	s.helper()
 	text, err := json.Marshal(value)
@@ -84,13 +85,13 @@ func (s *Server) Put(storage string, value any) event.Event {
 	return s.append(storage, event.Put, text)
 }
 
-// Delete deletes the value of a storage, user/path.
+// Delete deletes the value of a storage, written user/path, and returns the event.
 func (s *Server) Delete(storage string) event.Event {
 	s.helper()
 	return s.append(storage, event.Del, nil)
 }
 
-// PutDrafts appends drafts, all or none, and returns what the log made of them.
+// PutDrafts appends drafts, all or none, and returns their receipts.
 func (s *Server) PutDrafts(drafts ...event.Draft) []event.Receipt {
 	s.helper()
 	receipts, err := s.db.Append(context.Background(), drafts)
@@ -106,15 +107,15 @@ func (s *Server) append(storage string, kind event.Type, value []byte) event.Eve
 	if err != nil {
 		s.fail(err)
 	}
-	// The key makes each event one of its own.
+	// Without a key of its own, an equal draft would be a duplicate.
 	key := strconv.FormatInt(s.keys.Add(1), 10)
 	return s.PutDrafts(event.Draft{User: at.User, Path: at.Path, Type: kind, Key: key, Value: value})[0].Event
 }
 
-// CloseClientConnections cuts every connection, as a network does.
+// CloseClientConnections cuts every connection, as a network failure does.
 func (s *Server) CloseClientConnections() { s.web.CloseClientConnections() }
 
-// Close ends all streams and the server, and removes its log. Closing twice is fine.
+// Close ends all streams, stops the server and removes its log. Closing twice is fine.
 func (s *Server) Close() {
 	s.closing.Do(func() {
 		s.srv.Stop()
@@ -131,7 +132,7 @@ func (s *Server) helper() {
 	}
 }
 
-// fail ends the test.
+// fail ends the test, or panics if there is none.
 func (s *Server) fail(err error) {
 	s.helper()
 	err = fmt.Errorf("rstreamtest: %w", err)

@@ -1,7 +1,7 @@
 // Indexer keeps an index of a remote event stream: how many events each user has
-// written. It shows where a durable cursor belongs: beside what the events were made
-// into, stored in one step with it. Then an event counts once, wherever the program
-// is killed.
+// written. It shows where a durable cursor belongs: in the same file as the data derived
+// from the events, written in the same step. Then each event counts once, even if the
+// program is killed at any point.
 //
 //	indexer -server http://127.0.0.1:8420 -index index.json
 package main
@@ -35,7 +35,8 @@ func main() {
 	}
 }
 
-// run brings the index up to date and, unless once, keeps it so until ctx ends.
+// run brings the index up to date. Unless once is set, it keeps it up to date until ctx
+// ends.
 func run(ctx context.Context, server, file string, once bool) error {
 	cfg := client.Config{Servers: []string{server}}
 	info, err := client.Probe(ctx, cfg)
@@ -73,7 +74,7 @@ func run(ctx context.Context, server, file string, once bool) error {
 	return nil
 }
 
-// An Index is what the events up to Cursor were made into.
+// An Index is the result of all events up to Cursor.
 type Index struct {
 	Cursor event.Cursor   `json:"cursor"`
 	Events map[string]int `json:"events"` // of each user
@@ -91,7 +92,7 @@ func readIndex(file string) (*Index, error) {
 	return index, err
 }
 
-// write replaces the file, cursor and counts in one step.
+// write replaces the file atomically, with the cursor and the counts.
 func (index *Index) write(file string) error {
 	text, err := json.Marshal(index)
 	if err != nil {

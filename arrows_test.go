@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 
 	"cache":                    {"event", "window", "cache/internal/dbfile", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot", "cache/internal/retention"},
 	"cache/internal/dbfile":    {"event", "internal/machine"},
+	"cache/internal/pages":     {"event", "window", "cache/internal/dbfile"},
 	"cache/internal/rows":      {"event", "window", "cache/internal/dbfile"},
 	"cache/internal/seen":      {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
 	"cache/internal/snapshot":  {"event", "window", "cache/internal/dbfile", "cache/internal/rows"},
@@ -139,6 +140,8 @@ func TestArrowsCatch(t *testing.T) {
 		{"cache/read.go", "modernc.org/sqlite"},
 		{"cache/internal/dbfile/file.go", module + "/cache"},
 		{"cache/internal/dbfile/file.go", module + "/cache/internal/rows"},
+		{"cache/internal/pages/store.go", module + "/cache/internal/rows"},
+		{"cache/internal/pages/store.go", "modernc.org/sqlite"},
 		{"internal/server/set.go", "github.com/prometheus/client_golang/prometheus"},
 		{"window/span.go", "net/http"},
 	} {

@@ -1,0 +1,97 @@
+package pages
+
+import (
+	"cmp"
+	"database/sql"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+)
+
+// Tables are the pages and postings of an open file.
+type Tables struct {
+	file *dbfile.File
+	open *openPage // the one that was written last; owned by the writer
+}
+
+// New returns the pages of f.
+func New(f *dbfile.File) *Tables { return &Tables{file: f} }
+
+// ForgetPage forgets the page that was written last. It must be called after a
+// transaction that was not committed, or may not have been.
+func (t *Tables) ForgetPage() { t.open = nil }
+
+// A batch has the postings that a transaction changes, each read once.
+type batch struct {
+	*Tables
+	tx       *sql.Tx
+	postings map[PostingKey]*posting
+}
+
+func (t *Tables) newBatch(tx *sql.Tx) *batch {
+	return &batch{t, tx, map[PostingKey]*posting{}}
+}
+
+// posting returns the posting of key, an empty one if there is none.
+func (b *batch) posting(key PostingKey) (*posting, error) {
+	if p := b.postings[key]; p != nil {
+		return p, nil
+	}
+	stmt, err := b.file.Stmt(b.tx, postingQuery)
+	if err != nil {
+		return nil, err
+	}
+	p, err := scanPosting(stmt.QueryRow(key.Storage, int64(key.Block)))
+	if errors.Is(err, sql.ErrNoRows) {
+		p, err = newPosting(key), nil
+	}
+	if err == nil {
+		b.postings[key] = p
+	}
+	return p, err
+}
+
+const postingQuery = `SELECT storage, block, count, chunks FROM page_posting WHERE storage = ? AND block = ?`
+
+// scanPosting reads a row and checks all of it.
+func scanPosting(row interface{ Scan(...any) error }) (*posting, error) {
+	var key PostingKey
+	var count int64
+	var chunks []byte
+	if err := row.Scan(&key.Storage, &key.Block, &count, &chunks); err != nil {
+		return nil, err
+	}
+	return decodePosting(key, count, chunks)
+}
+
+// writePostings writes the postings that have changed, in the order of the table.
+func (b *batch) writePostings() error {
+	for _, key := range slices.SortedFunc(maps.Keys(b.postings), comparePostingKeys) {
+		p := b.postings[key]
+		if !p.changed && len(p.added) == 0 {
+			continue
+		}
+		if err := b.writePosting(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func comparePostingKeys(a, b PostingKey) int {
+	return cmp.Or(cmp.Compare(a.Storage, b.Storage), cmp.Compare(a.Block, b.Block))
+}
+
+func (b *batch) writePosting(p *posting) error {
+	chunks, count := p.encode()
+	if count == 0 {
+		_, err := b.file.Exec(b.tx, `DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.key.Storage, int64(p.key.Block))
+		return err
+	}
+	_, err := b.file.Exec(b.tx, `INSERT INTO page_posting (storage, block, count, chunks) VALUES (?, ?, ?, ?)
+		ON CONFLICT (storage, block) DO UPDATE SET count = excluded.count, chunks = excluded.chunks`,
+		p.key.Storage, int64(p.key.Block), count, chunks)
+	return err
+}

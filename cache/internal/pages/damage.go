@@ -1,0 +1,45 @@
+package pages
+
+import (
+	"fmt"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A DamageError says that a page or a posting is not as it was written. It wraps
+// dbfile.ErrCorrupt.
+type DamageError struct {
+	Page     int64    // the key of the page, or 0
+	Storage  int64    // of the posting, or 0
+	ID, Last event.ID // the first and the last event of the page, as far as can be known
+	Block    uint64   // of ID, or of the posting
+	Reason   string
+}
+
+func (e *DamageError) Error() string {
+	switch {
+	case e.Storage != 0:
+		return fmt.Sprintf("%s: posting of storage %d in block %d: %s", dbfile.ErrCorrupt, e.Storage, e.Block, e.Reason)
+	case e.Page == 0:
+		return fmt.Sprintf("%s: block %d: %s", dbfile.ErrCorrupt, e.Block, e.Reason)
+	}
+	return fmt.Sprintf("%s: page %d at event %s, block %d: %s", dbfile.ErrCorrupt, e.Page, e.ID, e.Block, e.Reason)
+}
+
+func (e *DamageError) Unwrap() error { return dbfile.ErrCorrupt }
+
+func pageDamage(key int64, first, last event.ID, format string, args ...any) error {
+	return &DamageError{Page: key, ID: first, Last: last, Block: first.Block(), Reason: fmt.Sprintf(format, args...)}
+}
+
+func postingDamage(key PostingKey, format string, args ...any) error {
+	return &DamageError{Storage: key.Storage, Block: key.Block, Reason: fmt.Sprintf(format, args...)}
+}
+
+// A HeldError says that another event is held under an id: its hash or its time differs.
+type HeldError struct{ ID event.ID }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("event %s differs from the one that is held", e.ID)
+}

@@ -1,0 +1,156 @@
+package pages
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A handle is an opening of a file and its tables.
+type handle struct {
+	file *dbfile.File
+	*Tables
+}
+
+func openHandle(tb testing.TB, path string) *handle {
+	tb.Helper()
+	f, err := dbfile.Open(context.Background(), path, dbfile.Options{Role: dbfile.Client, Log: "0123456789ABCDEF"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { f.Close() })
+	h := &handle{f, New(f)}
+	f.OnRollback = h.ForgetPage
+	return h
+}
+
+// openTables opens a new file that has the tables.
+func openTables(tb testing.TB) *handle {
+	tb.Helper()
+	h := openHandle(tb, tb.TempDir()+"/pages.db")
+	h.update(tb, func(tx *sql.Tx) error { _, err := tx.Exec(Schema); return err })
+	return h
+}
+
+// clear removes everything.
+func (h *handle) clear(t fataler) {
+	t.Helper()
+	h.update(t, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`DELETE FROM page; DELETE FROM page_posting`)
+		return err
+	})
+	h.ForgetPage()
+}
+
+// A fataler is a test of either kind.
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func (h *handle) update(t fataler, fn func(tx *sql.Tx) error) {
+	t.Helper()
+	if err := h.file.Update(context.Background(), fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *handle) view(t fataler, fn func(tx *sql.Tx) error) {
+	t.Helper()
+	if err := h.file.View(context.Background(), fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mustStore stores events in one transaction and returns those that were held.
+func (h *handle) mustStore(t fataler, evs []event.Event, storages []int64) (held []int) {
+	t.Helper()
+	h.update(t, func(tx *sql.Tx) (err error) {
+		held, err = h.Store(tx, evs, storages)
+		return err
+	})
+	return held
+}
+
+func (h *handle) mustAppend(t fataler, evs []event.Event, storages []int64) {
+	t.Helper()
+	h.update(t, func(tx *sql.Tx) error { return h.Append(tx, evs, storages) })
+}
+
+// madeEvent returns an event whose value has so many bytes.
+func madeEvent(id event.ID, storage int64, size int) event.Event {
+	d := event.Draft{User: "alice", Path: "posts/" + strconv.FormatInt(storage, 10), Type: event.Put,
+		Key: strconv.FormatUint(uint64(id), 36), Value: []byte(`"` + strings.Repeat("x", size) + `"`)}
+	return event.New(id, event.Time(1e15+int64(id)), d, d.Hash())
+}
+
+// madeEvents returns events with ids from first on, step apart, of storages 1 to n in
+// turn.
+func madeEvents(first, step event.ID, count int, n int64, size int) (evs []event.Event, storages []int64) {
+	for i := range count {
+		storage := int64(i)%n + 1
+		evs = append(evs, madeEvent(first+event.ID(i)*step, storage, size))
+		storages = append(storages, storage)
+	}
+	return evs, storages
+}
+
+// scanLines returns what a scan finds.
+func scanLines(tx *sql.Tx, q Query) (lines []Line, err error) {
+	err = Scan(context.Background(), tx, q, func(l Line) error { lines = append(lines, l); return nil })
+	return lines, err
+}
+
+// mustScan checks that a scan finds exactly evs.
+func (h *handle) mustScan(t fataler, span window.Span, evs []event.Event) {
+	t.Helper()
+	h.view(t, func(tx *sql.Tx) error {
+		lines, err := scanLines(tx, Query{Span: span})
+		if err != nil {
+			return err
+		}
+		if len(lines) != len(evs) {
+			return fmt.Errorf("%s has %d lines, want %d", span, len(lines), len(evs))
+		}
+		for i := range lines {
+			if lines[i].ID != evs[i].ID || !bytes.Equal(lines[i].Text, evs[i].Line()) {
+				return fmt.Errorf("line %d is %.80q, want %.80q", i, lines[i].Text, evs[i].Line())
+			}
+		}
+		return nil
+	})
+}
+
+// mustCheck checks that a file is sound.
+func (h *handle) mustCheck(t fataler, s Scope) {
+	t.Helper()
+	h.view(t, func(tx *sql.Tx) error {
+		return Check(context.Background(), tx, s, func(e *DamageError) error { return e })
+	})
+}
+
+var everything = window.Span{To: event.MaxID}
+
+var allPosted = Scope{Posted: event.MaxID}
+
+// number returns the only number of a query.
+func (h *handle) number(t fataler, query string, args ...any) (n int) {
+	t.Helper()
+	h.view(t, func(tx *sql.Tx) error { return tx.QueryRow(query, args...).Scan(&n) })
+	return n
+}
+
+func isDamage(err error) bool {
+	var damage *DamageError
+	return errors.As(err, &damage)
+}

@@ -1,0 +1,103 @@
+package pages
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"strconv"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// linesChunk is how many lines one query cuts out.
+const linesChunk = 1000
+
+var newline = []byte("\n")
+
+// ReadLines calls fn with the lines of events, in their order. SQLite cuts them out of the
+// pages, so that no page is copied for one of its lines. Each is checked by its checksum
+// and its id; where that fails, the locator may be an old one, and the event is looked for
+// by its id. ReadLines returns a *DamageError if it is not found.
+func ReadLines(ctx context.Context, tx *sql.Tx, evs []Posted, fn func(i int, line []byte) error) error {
+	for from := 0; from < len(evs); from += linesChunk {
+		some := evs[from:min(from+linesChunk, len(evs))]
+		cut, err := cutLines(ctx, tx, some)
+		if err != nil {
+			return err
+		}
+		for i := range some {
+			line := cut[i]
+			if !some[i].matches(line) {
+				if line, err = findLine(ctx, tx, &some[i]); err != nil {
+					return err
+				}
+			}
+			if err := fn(from+i, line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// matches reports whether a line is that of p.
+func (p *Posted) matches(line []byte) bool {
+	if len(line) == 0 || checksum(line) != p.Sum {
+		return false
+	}
+	s, err := event.Skim(line)
+	return err == nil && s.ID == p.ID
+}
+
+// cutLines returns the texts that locators point to; none where there is no page, or all
+// of a page is meant.
+func cutLines(ctx context.Context, tx *sql.Tx, evs []Posted) ([][]byte, error) {
+	var joined []byte
+	// One row has all texts, since each row costs more to carry to Go than its text.
+	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(CASE WHEN p.key IS NULL THEN ''
+			ELSE CAST(substr(p.lines, (j.value >> 12) & 4095, j.value & 4095) AS TEXT) END, char(10)) AS BLOB)
+		FROM json_each(?) j LEFT JOIN page p ON p.key = j.value >> 24`, packLocators(evs)).Scan(&joined)
+	if err != nil {
+		return nil, err
+	}
+	cut := make([][]byte, len(evs))
+	if bytes.Count(joined, newline)+1 != len(evs) {
+		return cut, nil // a damaged line has a line feed in it
+	}
+	for i := range cut {
+		cut[i], joined, _ = bytes.Cut(joined, newline)
+		cut[i] = cut[i][:len(cut[i]):len(cut[i])]
+	}
+	return cut, nil
+}
+
+// packLocators writes locators as json_each reads them.
+func packLocators(evs []Posted) string {
+	b := make([]byte, 0, 20*len(evs)+2)
+	b = append(b, '[')
+	for i := range evs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, evs[i].packed(), 10)
+	}
+	return string(append(b, ']'))
+}
+
+// findLine returns the line of p by its page, or by its id if that has another.
+func findLine(ctx context.Context, tx *sql.Tx, p *Posted) ([]byte, error) {
+	if p.Length == 0 {
+		whole, err := loadPage(ctx, tx, p.Page)
+		if err == nil && whole != nil && p.matches(whole.lines) {
+			return whole.lines, nil
+		}
+	}
+	line, _, err := Find(ctx, tx, p.ID)
+	if err != nil {
+		return nil, err
+	}
+	if line == nil {
+		return nil, pageDamage(p.Page, p.ID, p.ID, "event %s is not there", p.ID)
+	}
+	return line, nil
+}

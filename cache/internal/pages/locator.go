@@ -1,0 +1,31 @@
+package pages
+
+import "github.com/rstream-dev/rstream/event"
+
+// A Locator says where a line is. It holds for one transaction: later, the page may have
+// been rewritten under another key.
+//
+// Sum is the checksum of the line, since the hash in the line does not cover its time.
+type Locator struct {
+	Page           int64
+	Offset, Length uint16 // Length 0 means all lines of the page
+	Sum            uint32
+}
+
+// A Posted is an event and where its line is.
+type Posted struct {
+	ID event.ID
+	Locator
+}
+
+// maxKey is the largest key that packs: the rest is for offset and length.
+const maxKey = 1<<39 - 1
+
+// packed returns l, except for its sum, as the number that SQL cuts lines by; there
+// offsets begin at one.
+func (l Locator) packed() int64 {
+	if l.Length == 0 {
+		return l.Page << 24
+	}
+	return l.Page<<24 | int64(l.Offset+1)<<12 | int64(l.Length)
+}

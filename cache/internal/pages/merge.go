@@ -1,0 +1,118 @@
+package pages
+
+import (
+	"container/heap"
+	"errors"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A merger puts the events of pages that overlap in order.
+type merger struct {
+	query *Query
+	fn    func(Line) error
+	pages pageHeap
+	at    event.ID // of the last event
+	last  event.ID // of the pages
+}
+
+// A reader stands at an entry of a page.
+type reader struct {
+	page *page
+	next int
+}
+
+func (r *reader) entry() *entry { return &r.page.entries[r.next] }
+
+// A pageHeap has the reader with the least id first.
+type pageHeap []*reader
+
+func (h pageHeap) Len() int           { return len(h) }
+func (h pageHeap) Less(i, j int) bool { return h[i].entry().id < h[j].entry().id }
+func (h pageHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *pageHeap) Push(r any)        { *h = append(*h, r.(*reader)) }
+
+func (h *pageHeap) Pop() any {
+	last := len(*h) - 1
+	r := (*h)[last]
+	*h = (*h)[:last]
+	return r
+}
+
+// addPage adds a page. Those that are added later do not begin before it.
+func (m *merger) addPage(p *page) {
+	r := &reader{page: p}
+	if r.skip(m.query.Span.From) {
+		heap.Push(&m.pages, r)
+		m.last = max(m.last, p.last())
+	}
+}
+
+// skip moves r to the first live entry from where it stands that is after a position.
+func (r *reader) skip(after event.ID) bool {
+	for ; r.next < len(r.page.entries); r.next++ {
+		if e := r.entry(); !e.dead && e.id > after {
+			return true
+		}
+	}
+	return false
+}
+
+// mergeBefore visits the events before id.
+func (m *merger) mergeBefore(id event.ID) error {
+	for len(m.pages) > 0 && m.pages[0].entry().id < id {
+		r := m.pages[0]
+		if err := m.visit(r.page, r.entry()); err != nil {
+			return err
+		}
+		r.next++
+		if r.skip(m.query.Span.From) {
+			heap.Fix(&m.pages, 0)
+		} else {
+			heap.Pop(&m.pages)
+		}
+	}
+	return nil
+}
+
+// mergeToDamage visits the events before a damaged page, if none of the pages before reaches into
+// it, and returns the damage.
+func (m *merger) mergeToDamage(damage error) error {
+	var e *DamageError
+	if errors.As(damage, &e) && m.last < e.ID {
+		if err := m.mergeBefore(e.ID); err != nil {
+			return err
+		}
+	}
+	return damage
+}
+
+func (m *merger) finish() error {
+	if err := m.mergeBefore(event.MaxID + 1); err != nil {
+		return err
+	}
+	if m.query.Dense && m.at < m.query.Span.To {
+		return missing(0, m.at+1)
+	}
+	return nil
+}
+
+func missing(key int64, id event.ID) error {
+	return pageDamage(key, id, id, "event %s is missing", id)
+}
+
+func (m *merger) visit(p *page, e *entry) error {
+	switch {
+	case m.query.Dense && e.id > m.at+1 && m.at < m.query.Span.To:
+		return missing(p.key, m.at+1)
+	case e.id > m.query.Span.To:
+		return errDone
+	case e.id == m.at:
+		return pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id)
+	}
+	m.at = e.id
+	if m.query.Want != nil && !m.query.Want(e.storage) {
+		return nil
+	}
+	return m.fn(Line{e.id, e.storage, p.line(e), p, e})
+}

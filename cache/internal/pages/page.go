@@ -1,0 +1,124 @@
+package pages
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A page is some events in the order of their ids.
+type page struct {
+	key      int64 // 0 if it has no row
+	entries  []entry
+	lines    []byte
+	linesSum uint32
+	index    []byte // as the row has it
+}
+
+func (p *page) first() event.ID { return p.entries[0].id }
+func (p *page) last() event.ID  { return p.entries[len(p.entries)-1].id }
+
+func (p *page) line(e *entry) []byte { return p.lines[e.offset:e.end():e.end()] }
+
+// locator returns where the line of e is.
+func (p *page) locator(e *entry) Locator {
+	l := Locator{Page: p.key, Sum: checksum(p.line(e))}
+	if e.end() <= maxRecord {
+		l.Offset, l.Length = uint16(e.offset), uint16(e.length)
+	}
+	return l
+}
+
+// find returns the live entry of an id, or nil.
+func (p *page) find(id event.ID) *entry {
+	i, ok := slices.BinarySearchFunc(p.entries, id, func(e entry, id event.ID) int {
+		return cmp.Compare(e.id, id)
+	})
+	if !ok || p.entries[i].dead {
+		return nil
+	}
+	return &p.entries[i]
+}
+
+// pageColumns are those that scanPage scans.
+const pageColumns = `key, first, last, count, entries, lines`
+
+// scanPage reads a row and checks all of it.
+func scanPage(row interface{ Scan(...any) error }) (*page, error) {
+	var p page
+	var first, last event.ID
+	var count int64
+	if err := row.Scan(&p.key, &first, &last, &count, &p.index, &p.lines); err != nil {
+		return nil, err
+	}
+	err := p.decode(first, last, count)
+	if err != nil {
+		return nil, pageDamage(p.key, first, last, "%v", err)
+	}
+	return &p, nil
+}
+
+func (p *page) decode(first, last event.ID, count int64) (err error) {
+	if p.entries, err = decodeIndex(first, count, p.index, len(p.lines)); err != nil {
+		return err
+	}
+	if p.last() != last {
+		return errIndexForm
+	}
+	p.linesSum = binary.BigEndian.Uint32(p.index[4:])
+	if checksum(p.lines) != p.linesSum {
+		return errLinesSum
+	}
+	return nil
+}
+
+// loadPage returns the page that has a key, or nil.
+func loadPage(ctx context.Context, tx *sql.Tx, key int64) (*page, error) {
+	p, err := scanPage(tx.QueryRowContext(ctx, `SELECT `+pageColumns+` FROM page WHERE key = ?`, key))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return p, err
+}
+
+// insertPage gives p a row.
+func (t *Tables) insertPage(tx *sql.Tx, p *page) error {
+	p.index = encodeIndex(p.entries, p.linesSum)
+	res, err := t.file.Exec(tx, `INSERT INTO page (first, last, count, entries, lines) VALUES (?, ?, ?, ?, ?)`,
+		int64(p.first()), int64(p.last()), len(p.entries), p.index, p.lines)
+	if err == nil {
+		p.key, err = res.LastInsertId()
+	}
+	if err == nil && p.key > maxKey {
+		err = fmt.Errorf("page %d: no locator has room for its key", p.key)
+	}
+	return err
+}
+
+// updatePage writes p, if its row still has count events and the index that p was read
+// with. It reports whether it did.
+func (t *Tables) updatePage(tx *sql.Tx, p *page, count int) (done bool, err error) {
+	index := encodeIndex(p.entries, p.linesSum)
+	res, err := t.file.Exec(tx, `UPDATE page SET last = ?, count = ?, entries = ?, lines = ?
+		WHERE key = ? AND count = ? AND substr(entries, 1, 4) = ?`,
+		int64(p.last()), len(p.entries), index, p.lines, p.key, count, p.index[:4])
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	if n == 1 {
+		p.index = index
+	}
+	return n == 1, err
+}
+
+func (t *Tables) deletePage(tx *sql.Tx, key int64) error {
+	_, err := t.file.Exec(tx, `DELETE FROM page WHERE key = ?`, key)
+	return err
+}

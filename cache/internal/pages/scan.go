@@ -1,0 +1,86 @@
+package pages
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A Line is a stored event.
+type Line struct {
+	ID      event.ID
+	Storage int64
+	Text    []byte
+	page    *page
+	entry   *entry
+}
+
+// Posted returns where the line is.
+func (l *Line) Posted() Posted { return Posted{l.ID, l.page.locator(l.entry)} }
+
+// A Query says what Scan reads.
+type Query struct {
+	Span window.Span
+	// Want reports whether events of a storage are wanted. If nil, all are.
+	Want func(storage int64) bool
+	// Dense says that every id of Span was stored by Append, and none was dropped. Then a
+	// missing one is damage, and pages do not overlap.
+	Dense bool
+}
+
+// Scan calls fn with the lines that q asks for, in the order of their ids. It returns a
+// *DamageError at the first page that is damaged, at an event that is stored twice and, if
+// q is dense, at one that is missing; what fn was called with until then is right. fn may
+// keep the line.
+func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
+	if q.Span.Empty() {
+		return nil
+	}
+	from, err := q.firstPage(ctx, tx)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+pageColumns+` FROM page
+		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, from, int64(q.Span.To), int64(q.Span.From))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	m := merger{query: &q, at: q.Span.From, fn: fn}
+	for rows.Next() {
+		p, err := scanPage(rows)
+		if err != nil {
+			return ignoreDone(m.mergeToDamage(err))
+		}
+		if err := m.mergeBefore(p.first()); err != nil {
+			return ignoreDone(err)
+		}
+		m.addPage(p)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return ignoreDone(m.finish())
+}
+
+// errDone ends a scan at the end of its span.
+var errDone = errors.New("done")
+
+func ignoreDone(err error) error {
+	if err == errDone {
+		return nil
+	}
+	return err
+}
+
+// firstPage returns the least id that a page which reaches into the span can begin with.
+func (q *Query) firstPage(ctx context.Context, tx *sql.Tx) (first int64, err error) {
+	if !q.Dense {
+		return int64(q.Span.From) + 1 - maxSpan, nil
+	}
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(first), 0) FROM page WHERE first <= ?`, int64(q.Span.From)+1).Scan(&first)
+	return first, err
+}

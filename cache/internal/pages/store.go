@@ -1,0 +1,233 @@
+package pages
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Store stores events, whose ids ascend, with the numbers of their storages, but for those
+// that are held already, which it returns as indexes. It returns a *HeldError if a held
+// event has another hash or another time. An id that is held for another storage is not
+// noticed here: every read that meets both returns a *DamageError.
+func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (held []int, err error) {
+	if err := checkAscending(evs); err != nil {
+		return nil, err
+	}
+	b := t.newBatch(tx)
+	fresh, held, err := b.splitHeld(evs, storages)
+	if err != nil {
+		return nil, err
+	}
+	if b.open == nil && len(fresh) > 0 {
+		b.open = b.newestPageOf(fresh[0].storage)
+	}
+	places, err := b.fillPages(fresh)
+	if err != nil {
+		return nil, err
+	}
+	for i := range fresh {
+		p := b.postings[fresh[i].key()]
+		p.added = append(p.added, places[i])
+	}
+	return held, b.writePostings()
+}
+
+// Append stores new events, whose ids ascend from the last one that was stored. It reads
+// and writes no postings: PostBlock does, once for a whole block.
+func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) error {
+	if err := checkAscending(evs); err != nil {
+		return err
+	}
+	fresh := make([]incoming, len(evs))
+	for i := range evs {
+		fresh[i] = incoming{evs[i].ID, storages[i], evs[i].Line()}
+	}
+	b := t.newBatch(tx)
+	if b.open == nil {
+		b.open = b.newestPage()
+	}
+	_, err := b.fillPages(fresh)
+	return err
+}
+
+func checkAscending(evs []event.Event) error {
+	for i := 1; i < len(evs); i++ {
+		if evs[i].ID <= evs[i-1].ID {
+			return fmt.Errorf("event %s does not follow %s", evs[i].ID, evs[i-1].ID)
+		}
+	}
+	return nil
+}
+
+// An incoming is an event that is to be stored.
+type incoming struct {
+	id      event.ID
+	storage int64
+	line    []byte
+}
+
+func (in *incoming) key() PostingKey { return PostingKey{in.storage, in.id.Block()} }
+
+// splitHeld returns the events that are not held, and the indexes of the others.
+func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming, held []int, err error) {
+	fresh = make([]incoming, 0, len(evs))
+	var there []Posted
+	var p *posting
+	for i := range evs {
+		in := incoming{evs[i].ID, storages[i], evs[i].Line()}
+		if p == nil || p.key != in.key() {
+			if p, err = b.posting(in.key()); err != nil {
+				return nil, nil, err
+			}
+		}
+		if e := p.find(in.id); e != nil {
+			held, there = append(held, i), append(there, *e)
+			continue
+		}
+		fresh = append(fresh, in)
+	}
+	err = ReadLines(context.Background(), b.tx, there, func(i int, line []byte) error { return checkSame(line, &evs[held[i]]) })
+	return fresh, held, err
+}
+
+// checkSame checks that ev is the event whose line is held.
+func checkSame(line []byte, ev *event.Event) error {
+	stored, err := event.Stored(line)
+	if err != nil {
+		return err
+	}
+	if stored.Hash != ev.Hash || stored.Time != ev.Time {
+		return &HeldError{ID: ev.ID}
+	}
+	return nil
+}
+
+// An openPage is a page that is being filled.
+type openPage struct {
+	page
+	stored int // how many of its entries its row has
+	size   int // of its index
+}
+
+// hasRoom reports whether in fits into p, after its last event.
+func (p *openPage) hasRoom(in *incoming) bool {
+	first, last := p.first(), p.last()
+	if in.id <= last || in.id-first >= maxSpan {
+		return false
+	}
+	e := entry{id: in.id, storage: in.storage, length: len(in.line)}
+	grown := p.size + entrySize(&e, last)
+	return recordSize(first, in.id, len(p.entries)+1, grown, len(p.lines)+1+len(in.line)) <= maxRecord
+}
+
+func entrySize(e *entry, before event.ID) int {
+	var buf [30]byte
+	return len(appendEntry(buf[:0], e, before))
+}
+
+// addEvent adds an event.
+func (p *openPage) addEvent(in *incoming) {
+	e, before := entry{id: in.id, storage: in.storage, length: len(in.line)}, in.id
+	from := len(p.lines)
+	if len(p.entries) == 0 {
+		p.size = sumsLen
+		p.lines = make([]byte, 0, max(maxRecord, len(in.line)))
+	} else {
+		before = p.last()
+		p.lines = append(p.lines, '\n')
+	}
+	e.offset = len(p.lines)
+	p.size += entrySize(&e, before)
+	p.lines = append(p.lines, in.line...)
+	p.entries = append(p.entries, e)
+	p.linesSum = crc32.Update(p.linesSum, castagnoli, p.lines[from:])
+}
+
+// splitAdded returns the events that the row of p lacks, as a page without a row.
+func (p *openPage) splitAdded() *openPage {
+	rest := &openPage{}
+	for i := p.stored; i < len(p.entries); i++ {
+		e := &p.entries[i]
+		rest.addEvent(&incoming{e.id, e.storage, p.line(e)})
+	}
+	return rest
+}
+
+// fillPages stores events in pages, the first of them in the one that is open if it has room,
+// and returns where they are.
+func (b *batch) fillPages(evs []incoming) (places []Posted, err error) {
+	places = make([]Posted, 0, len(evs))
+	p := b.open
+	for i := range evs {
+		if p != nil && !p.hasRoom(&evs[i]) {
+			if places, err = b.writeOpen(p, places); err != nil {
+				return nil, err
+			}
+			p = nil
+		}
+		if p == nil {
+			p = &openPage{}
+		}
+		p.addEvent(&evs[i])
+	}
+	if p == nil {
+		return places, nil
+	}
+	return b.writeOpen(p, places)
+}
+
+// writeOpen writes the events that the row of p lacks, and appends their places to places.
+// The page then stays open.
+func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
+	b.open = nil // what fails is not remembered
+	if p.stored < len(p.entries) {
+		done, err := false, error(nil)
+		if p.stored > 0 {
+			if done, err = b.updatePage(b.tx, &p.page, p.stored); err == nil && !done {
+				p = p.splitAdded() // another process has changed the row
+			}
+		}
+		if err == nil && !done {
+			err = b.insertPage(b.tx, &p.page)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("store events from %s: %w", p.first(), err)
+		}
+	}
+	for i := p.stored; i < len(p.entries); i++ {
+		places = append(places, Posted{p.entries[i].id, p.locator(&p.entries[i])})
+	}
+	p.stored = len(p.entries)
+	b.open = p
+	return places, nil
+}
+
+// newestPageOf returns the page that the newest posting of a storage names, so that many short
+// transactions, each of a new process, fill one. It returns nil if there is none, or it is
+// damaged.
+func (b *batch) newestPageOf(storage int64) *openPage {
+	posting, err := scanPosting(b.tx.QueryRow(`SELECT storage, block, count, chunks FROM page_posting
+		WHERE storage = ? ORDER BY block DESC LIMIT 1`, storage))
+	if err != nil {
+		return nil
+	}
+	p, err := loadPage(context.Background(), b.tx, posting.lastPage())
+	return reopen(p, err)
+}
+
+// newestPage returns the page with the newest events, nil if there is none or it is damaged.
+func (b *batch) newestPage() *openPage {
+	return reopen(scanPage(b.tx.QueryRow(`SELECT ` + pageColumns + ` FROM page ORDER BY first DESC LIMIT 1`)))
+}
+
+// reopen returns a page to go on with, unless it could not be read: then a new one begins.
+func reopen(p *page, err error) *openPage {
+	if err != nil || p == nil {
+		return nil
+	}
+	return &openPage{page: *p, stored: len(p.entries), size: len(p.index)}
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usageArgs makes the errors of an argument check usage errors.
+// usageArgs turns the errors of an argument check into usage errors.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -28,7 +28,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// oneStorage wants the name of one storage.
+// oneStorage requires one argument, a storage.
 func oneStorage(_ *cobra.Command, args []string) error {
 	switch len(args) {
 	case 0:
@@ -39,7 +39,7 @@ func oneStorage(_ *cobra.Command, args []string) error {
 	return usagef("want one storage, not also %q", args[1])
 }
 
-// knownCommand refuses what is no command, and says which one may be meant.
+// knownCommand rejects an unknown command and suggests a similar one.
 func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -52,7 +52,7 @@ func knownCommand(root *cobra.Command, args []string) error {
 	return usagef("%s", text)
 }
 
-// flagError says what is wrong with a flag, without the words of strconv.
+// flagError describes what is wrong with a flag, without the wording of strconv.
 func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
@@ -82,8 +82,8 @@ func plainCause(invalid *pflag.InvalidValueError) error {
 	return cause
 }
 
-// numbersLast lets a value of put be a number below zero: it puts arguments such as
-// -5 behind a --, since they would be read as flags.
+// numbersLast lets the value of put be a negative number: it moves arguments such as -5
+// to the end, after a --, because they would be parsed as flags.
 func numbersLast(root *cobra.Command, args []string) []string {
 	cmd, _, err := root.Find(args)
 	if err != nil || cmd.Name() != "put" {
@@ -128,7 +128,7 @@ func wantsNext(flags *pflag.FlagSet, arg string) bool {
 		if f == nil {
 			return false
 		}
-		if f.NoOptDefVal == "" { // what follows in arg is its value
+		if f.NoOptDefVal == "" { // the rest of arg is its value
 			return i == len(arg)-1
 		}
 	}

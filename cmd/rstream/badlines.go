@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// invalidLines are the lines of a file that are no events: the first ones with reasons,
-// all with their numbers.
+// invalidLines collects the lines of a file that are not events: the first ones with
+// errors, all by number.
 type invalidLines struct {
 	reasons []string
 	numbers []int
@@ -35,7 +35,7 @@ func (b *invalidLines) err(name, hint string) error {
 	return &exitError{exitFailed, strings.Join(text, "\n"), hint}
 }
 
-// ranges writes ascending numbers such as 3, 5-9.
+// ranges formats ascending numbers, for example "3, 5-9".
 func ranges(numbers []int) string {
 	var b strings.Builder
 	for i := 0; i < len(numbers); {
@@ -55,7 +55,7 @@ func ranges(numbers []int) string {
 	return b.String()
 }
 
-// lineError takes off an error what repeats the line.
+// lineError removes the part of an error that repeats the line.
 func lineError(err error) error {
 	if cause := errors.Unwrap(err); cause != nil {
 		return cause
@@ -63,5 +63,5 @@ func lineError(err error) error {
 	return err
 }
 
-// maxBadLines is how many bad lines of a file are explained.
+// maxBadLines limits how many bad lines of a file are explained.
 const maxBadLines = 10

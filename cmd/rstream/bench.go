@@ -53,7 +53,7 @@ open and reconcile always start their own.`,
 	return cmd
 }
 
-// errGoalMissed ends the program with status 1: what there is to say has been said.
+// errGoalMissed ends the program with status 1. The results have already been printed.
 var errGoalMissed = &exitError{status: exitFailed}
 
 func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.Benchmark) error {
@@ -63,7 +63,7 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 	if cfg.Time < time.Millisecond {
 		return usagef("--for %s: want at least 1ms", cfg.Time)
 	}
-	if a.named { // what is only set up somewhere must not get test events
+	if a.named { // a server that is only configured must not receive test events
 		cfg.Server = a.servers[0]
 	}
 	cfg.Progress = a.showProgress
@@ -93,7 +93,7 @@ func (a *app) printResults(results []bench.Result) error {
 	return nil
 }
 
-// showProgress shows a person how far some work is; an empty name takes the bar away.
+// showProgress shows a person how far a step has come. An empty name removes the bar.
 func (a *app) showProgress(name string, part float64) {
 	f, ok := a.err.(*os.File)
 	if !ok || a.quiet || !isatty.IsTerminal(f.Fd()) {
@@ -108,13 +108,13 @@ func (a *app) showProgress(name string, part float64) {
 	fmt.Fprintf(f, "\r%-*s\r%s", width+20, "", bar)
 }
 
-// newBenchLimitCommand serves what does nothing.
+// newBenchLimitCommand serves bench.Nothing, the limit that servers are compared with.
 func newBenchLimitCommand() *cobra.Command {
 	var urlFile string
 	cmd := &cobra.Command{
 		Use: "limit", Short: "Serve what does nothing", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
+			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // not buffered
 			return bench.ServeLimit(cmd.Context(), func(url string) error { return writeURL(urlFile, url) })
 		},
 	}
@@ -122,15 +122,15 @@ func newBenchLimitCommand() *cobra.Command {
 	return cmd
 }
 
-// newBenchServerCommand serves a log as serve does, in a process that collects its
-// garbage on demand.
+// newBenchServerCommand serves a log as serve does, in a process that collects garbage
+// on demand.
 func newBenchServerCommand(a *app) *cobra.Command {
 	o := serveOptions{listen: "127.0.0.1:0", heartbeat: 15 * time.Second, logFlags: logFlags{logFormat: "text", logLevel: "info"}}
 	cmd := &cobra.Command{
 		Use: "server", Short: "Serve a log whose memory is measured", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quiet = true
-			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // each line at once
+			go bench.CollectOnDemand(cmd.InOrStdin(), os.Stdout) // not buffered
 			return runServe(cmd.Context(), a, o)
 		},
 	}

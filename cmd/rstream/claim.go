@@ -14,30 +14,30 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A fate is what is known of drafts that a command was to append.
+// A fate says what is known about drafts that a command tried to append.
 type fate int
 
 const (
-	untaken    fate = iota // none of them was taken
-	unknown                // all of them were taken, or none
+	untaken    fate = iota // none was taken
+	unknown                // all were taken, or none
 	butRefused             // all were taken, except those whose refusal is in the error
 	taken                  // all were taken
 )
 
-// A claimError adds to an error what is known of what was appended. All that put and del
-// say about that is made in this file, from a fate: a sentence that is written anywhere
-// else would soon be false.
+// A claimError adds to an error what is known about the appends. Everything that put
+// and del say about them comes from this file and is derived from a fate: a sentence
+// written elsewhere would soon be false.
 type claimError struct {
 	err   error
-	text  string // of err, in terms of this command
+	text  string // of err, in this command's terms
 	claim string
-	hint  string // a safe way to go on; if "", the hint is that of err
+	hint  string // a safe next step; if empty, the hint for err
 }
 
 func (e *claimError) Error() string { return e.text + "; " + e.claim }
 func (e *claimError) Unwrap() error { return e.err }
 
-// sentFate returns the fate of drafts that a server was sent.
+// sentFate returns the fate of drafts sent to a server.
 func sentFate(err error) fate {
 	var open *client.UnknownOutcomeError
 	switch {
@@ -49,8 +49,8 @@ func sentFate(err error) fate {
 	return untaken
 }
 
-// queuedFate returns the fate of drafts that were put into the outbox. After an input or
-// output error, a COMMIT may still have reached the disk.
+// queuedFate returns the fate of drafts put into the outbox. After an I/O error, a
+// COMMIT may still have reached the disk.
 func queuedFate(err error) fate {
 	switch {
 	case err == nil:
@@ -61,7 +61,7 @@ func queuedFate(err error) fate {
 	return untaken
 }
 
-// taken says what became of what the server or the outbox took.
+// taken is the verb for drafts that the server or the outbox took.
 func (d delivery) taken() string {
 	switch {
 	case d.offline:
@@ -72,7 +72,7 @@ func (d delivery) taken() string {
 	return "appended"
 }
 
-// claimOne adds to err what became of one draft.
+// claimOne adds to err the fate of one draft.
 func (d delivery) claimOne(err error, f fate, draft *event.Draft) error {
 	e := &claimError{err: err, text: refusalText(err, nil)}
 	switch f {
@@ -87,19 +87,19 @@ func (d delivery) claimOne(err error, f fate, draft *event.Draft) error {
 	return e
 }
 
-// A lineClaim is how far a command has come with the lines of its input.
+// A lineClaim tracks how far a command has come with the lines of its input.
 type lineClaim struct {
 	delivery
 	name string // of the input
-	rest string // a command that takes its lines from a number on, as a format; may be ""
+	rest string // format of a command that continues at a line number; may be empty
 
-	done     int  // the last line up to which all were taken
-	doneMade bool // the key of one of them was made here, and is gone
+	done     int  // all lines up to this one were taken
+	doneMade bool // the key of one of them was generated here, and is lost
 	batch    []lineItem
-	most     int // lines of a request that are not too many; 0 is not known
+	most     int // lines that one request may have; 0 if not known
 }
 
-// took notes that the batch was taken.
+// took records that the batch was taken.
 func (c *lineClaim) took() {
 	c.doneMade = c.doneMade || keysMade(c.batch)
 	c.done, c.batch = c.batch[len(c.batch)-1].number, nil
@@ -109,7 +109,7 @@ func keysMade(items []lineItem) bool {
 	return slices.ContainsFunc(items, func(it lineItem) bool { return it.made })
 }
 
-// about adds to err what became of the lines, of which the batch under way has the fate f.
+// about adds to err what is known about the lines. f is the fate of the current batch.
 func (c *lineClaim) about(err error, f fate) error {
 	e := &claimError{err: err, text: refusalText(err, c.batch)}
 	batch := c.batch
@@ -135,10 +135,10 @@ func (c *lineClaim) about(err error, f fate) error {
 	return e
 }
 
-// again is the hint if every line so far brought its key.
+// again is the hint if every line so far has a key of its own.
 const again = "run the command again: each line so far has a key and is appended once"
 
-// repeat is the hint for lines of which nothing is unknown.
+// repeat is the hint if the fate of every line is known.
 func (c *lineClaim) repeat(f fate) string {
 	if !c.doneMade && f != butRefused {
 		return again
@@ -146,8 +146,8 @@ func (c *lineClaim) repeat(f fate) string {
 	return c.goOn(c.done + 1)
 }
 
-// retry is the hint if the fate of batch is unknown. A server appends all of a request or
-// nothing, so one line of it tells.
+// retry is the hint if the fate of batch is unknown. A server appends a request as a
+// whole or not at all, so the fate of one line decides for all.
 func (c *lineClaim) retry(batch []lineItem) string {
 	first, last := batch[0].number, batch[len(batch)-1].number
 	place := "log"
@@ -173,7 +173,7 @@ func (c *lineClaim) goOn(line int) string {
 	return fmt.Sprintf("go on from line %d, with the same flags: "+c.rest, line, line)
 }
 
-// lines names lines of a file.
+// lines names a range of lines of a file.
 func lines(first, last int) string {
 	if first == last {
 		return fmt.Sprintf("line %d", first)
@@ -188,12 +188,12 @@ func were(n int) string {
 	return " were "
 }
 
-// batchLine is how a server's text names a line of a request.
+// batchLine matches the number of a line in a server's message about a request.
 var batchLine = regexp.MustCompile(`\bline (\d+): `)
 
-// refusalText is the text of err without what a server's refusal says of one request
-// alone: that nothing was appended, and the numbers of its lines, in whose place come
-// those of the file.
+// refusalText returns the text of err without the parts of a server's refusal that are
+// true of one request only: that nothing was appended, and line numbers of the request.
+// The latter become line numbers of the file.
 func refusalText(err error, items []lineItem) string {
 	var answer *client.StatusError
 	if !errors.As(err, &answer) || !answer.FromLog {

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// neverOpened says no: writing to what is not open fails.
+// neverOpened returns false: here, writing to a closed stream fails.
 func neverOpened(*os.File, ...*os.File) bool { return false }

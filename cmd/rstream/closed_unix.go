@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// neverOpened reports whether the standard stream f was closed when the program began.
-// The Go runtime opens /dev/null on its descriptor then, for reading and writing. Others
-// who do the same share that opening among several streams, as daemon(3) does; one that
-// is alone cannot be told from a closed one. Those of a shell's > and < are open for one
-// of the two only.
+// neverOpened reports whether the standard stream f was closed when the program
+// started. The Go runtime then opens /dev/null on its descriptor, for reading and
+// writing. Programs that do this on purpose, as daemon(3) does, share one open file
+// among several streams; a single one cannot be distinguished from a closed stream. A
+// shell's > and < open /dev/null in one direction only.
 func neverOpened(f *os.File, others ...*os.File) bool {
 	is, err := f.Stat()
 	null, err2 := os.Stat(os.DevNull)
 	if err != nil || err2 != nil {
-		return err != nil // it is not there at all
+		return err != nil // f is not open
 	}
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err != nil || !os.SameFile(is, null) || flags&unix.O_ACCMODE != unix.O_RDWR {
@@ -31,9 +31,9 @@ func neverOpened(f *os.File, others ...*os.File) bool {
 	return true
 }
 
-// sameOpening reports whether two descriptors of /dev/null share one opening: then a
-// flag that is set through the one is seen through the other. To append to /dev/null
-// changes nothing.
+// sameOpening reports whether two descriptors of /dev/null share one open file: then a
+// flag set through one is seen through the other. O_APPEND changes nothing on
+// /dev/null.
 func sameOpening(f, other *os.File, flags int) bool {
 	was, err := unix.FcntlInt(other.Fd(), unix.F_GETFL, 0)
 	if err != nil || was != flags {

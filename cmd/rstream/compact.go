@@ -24,8 +24,8 @@ func newCompactCommand(a *app) *cobra.Command {
 		Long: `Rewrite the log in --db without free space, while no server uses it. A running server
 also returns free space as it drops history, but keeps some for new events.
 
-With the retention flags of "rstream serve", first drop and expire what they say, at
-once and by the clock of this machine: check that it is right.`,
+With the retention flags of "rstream serve", compact first drops and expires events as
+they say, at once and by the clock of this machine: check that the clock is right.`,
 		Example: `  rstream compact
   rstream compact --db events.db --history 30d --ttl sensors=1d`,
 		Args: noArgs,

@@ -14,9 +14,9 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completeServers completes names of servers.
+// completeServers completes the names of servers.
 func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	a.servers = nil // what is being typed is no name yet
+	a.servers = nil // the word being completed is not a name yet
 	if a.configure(cmd, nil) == nil && a.settings.file != nil {
 		for _, s := range a.settings.file.servers {
 			names = append(names, s.name)
@@ -25,7 +25,7 @@ func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names [
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeTopics completes topics with those that are followed.
+// completeTopics completes topics that are followed.
 func (a *app) completeTopics(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	a.completeFrom(cmd, func(db *cache.DB) error {
 		topics, err := db.Followed(cmd.Context())
@@ -39,7 +39,7 @@ func (a *app) completeTopics(cmd *cobra.Command, args []string, _ string) (names
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeCursors completes names of cursors.
+// completeCursors completes the names of cursors.
 func (a *app) completeCursors(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	a.completeFrom(cmd, func(db *cache.DB) error {
 		cursors, err := db.Cursors(cmd.Context())
@@ -51,8 +51,8 @@ func (a *app) completeCursors(cmd *cobra.Command, _ []string, _ string) (names [
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeFrom reads completions from the copy, if there is one. A shell that
-// completes wants no errors.
+// completeFrom reads completions from the local copy, if there is one. Errors are
+// dropped: a shell cannot show them.
 func (a *app) completeFrom(cmd *cobra.Command, read func(*cache.DB) error) {
 	if a.configure(cmd, nil) != nil {
 		return
@@ -65,7 +65,7 @@ func (a *app) completeFrom(cmd *cobra.Command, read func(*cache.DB) error) {
 	_ = read(db)
 }
 
-// describeCompletion fits cobra's command into our help.
+// describeCompletion adapts cobra's completion command to our help.
 func describeCompletion(cmd *cobra.Command) {
 	cmd.Use = "completion SHELL"
 	cmd.DisableFlagsInUseLine = true
@@ -81,6 +81,6 @@ func describeCompletion(cmd *cobra.Command) {
 		}
 		return usagef("shell %q: want bash, zsh, fish or powershell", args[0])
 	}
-	// Only what runs has its arguments checked.
+	// cobra checks the arguments of runnable commands only.
 	cmd.RunE = func(*cobra.Command, []string) error { return nil }
 }

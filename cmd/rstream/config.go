@@ -13,7 +13,7 @@ import (
 
 const defaultServer = "http://127.0.0.1:8420"
 
-// nameServers turns names of servers into their URLs.
+// nameServers resolves the names of servers to URLs.
 func (a *app) nameServers() error {
 	var urls []string
 	for _, s := range a.servers {
@@ -38,7 +38,7 @@ func (a *app) nameServers() error {
 	return nil
 }
 
-// urlsOf returns the URLs of the servers that have a name in the config file.
+// urlsOf returns the URLs of a server that has a name in the config file.
 func (s *settings) urlsOf(name string) ([]string, error) {
 	var servers []namedServer
 	if s.file != nil {
@@ -54,8 +54,8 @@ func (s *settings) urlsOf(name string) ([]string, error) {
 	return servers[i].urls, nil
 }
 
-// configDir and dataDir are the directories of the XDG base directory
-// specification, or what the system has for them.
+// configDir and dataDir are the directories of the XDG base directory specification, or
+// the system's equivalents.
 func configDir() string {
 	if dir := os.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
 		return dir

@@ -17,27 +17,27 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A configFile is what a file of settings says. Its scalars are taken as they are
-// written: YAML would make numbers of 0123 and 14:05 and drop the zeros of an id.
+// A configFile holds the settings of a config file. Scalars keep their text: YAML would
+// turn 0123 and 14:05 into numbers and drop zeros of an id.
 type configFile struct {
 	path    string
 	lines   map[string]int // of each setting
 	servers []namedServer
 }
 
-// A namedServer gives the servers of one log a name.
+// A namedServer names the servers of one log.
 type namedServer struct {
 	name string
 	urls []string
 }
 
-// placeOf says where in the file a setting is.
+// placeOf returns the file and line of a setting.
 func (c *configFile) placeOf(setting string) string {
 	return fmt.Sprintf("%s:%d", c.path, c.lines[setting])
 }
 
-// readConfig reads the config file into v: the one that was named must be there, the
-// usual one need not.
+// readConfig reads the config file into v. A file named by the user must exist; the
+// default one need not.
 func (s *settings) readConfig(path string, v *viper.Viper, root *cobra.Command) error {
 	if path == "" {
 		path = v.GetString("config")
@@ -116,7 +116,7 @@ func onlyDocument(b []byte) (*yaml.Node, error) {
 	}
 	top := doc.Content[0]
 	if top.Kind == yaml.ScalarNode && top.Tag == "!!null" {
-		return nil, nil // comments alone
+		return nil, nil // only comments
 	}
 	return top, nil
 }
@@ -125,7 +125,7 @@ func plainYAML(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 }
 
-// eachKey calls fn with the keys of a mapping, none of which may be there twice.
+// eachKey calls fn for each key of a mapping. A repeated key is an error.
 func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error {
 	if node = target(node); node.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: want lines such as \"name: value\"", node.Line)
@@ -144,7 +144,7 @@ func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error
 	return nil
 }
 
-// target returns the node that an alias stands for.
+// target returns the node that an alias refers to.
 func target(node *yaml.Node) *yaml.Node {
 	if node.Kind == yaml.AliasNode {
 		return node.Alias
@@ -169,7 +169,7 @@ func scalars(node *yaml.Node) ([]string, error) {
 	return []string{s}, err
 }
 
-// scalar returns a value as it is written.
+// scalar returns a value as written.
 func scalar(node *yaml.Node) (string, error) {
 	value := target(node)
 	switch {

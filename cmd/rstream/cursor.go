@@ -73,7 +73,7 @@ func (o *output) cursor(c cache.CursorInfo) error {
 	return o.printf("%s\n", r)
 }
 
-// String says it as a person reads it.
+// String formats the report for a person.
 func (c cursorReport) String() string {
 	held := ""
 	if c.Held {
@@ -142,8 +142,8 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 	return a.out.cursor(c)
 }
 
-// endOfHeld returns the end of what is held of topics or, without any, of those of the
-// cursor.
+// endOfHeld returns the end of the range held for topics or, if there are none, for the
+// topics of the cursor.
 func endOfHeld(ctx context.Context, db *cache.DB, name string, topics []event.Topic) (event.ID, error) {
 	if len(topics) == 0 {
 		cursors, err := db.Cursors(ctx)
@@ -170,8 +170,8 @@ func newCursorRmCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm NAME...",
 		Short: "Remove named cursors",
-		Long: `Remove cursors, all or none, and print them. The next "tail --name" with such a name
-starts at the beginning.`,
+		Long: `Remove cursors, all or none, and print them. A later "tail --name" with one of these
+names starts at the beginning.`,
 		Example:           `  rstream cursor rm indexer`,
 		ValidArgsFunction: a.completeCursors,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),

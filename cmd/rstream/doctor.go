@@ -66,10 +66,10 @@ func newDoctorCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// maxListen keeps what is recorded within bounds.
+// maxListen bounds how much is recorded.
 const maxListen = time.Hour
 
-// config reads what was asked for.
+// config turns the flags into a doctor.Config.
 func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
 	if o.listen < time.Second || o.listen > maxListen {
 		return cfg, usagef("--for %s: want 1s to %s", o.listen, maxListen)
@@ -92,7 +92,7 @@ func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
 	return cfg, err
 }
 
-// parseHeaders reads headers, "Name: value" or the lines of @FILE.
+// parseHeaders parses headers: each is "Name: value", or @FILE with one header a line.
 func parseHeaders(args []string) (http.Header, error) {
 	headers := http.Header{}
 	for _, arg := range args {
@@ -115,14 +115,14 @@ func parseHeaders(args []string) (http.Header, error) {
 	return headers, nil
 }
 
-// isToken reports whether a header may have this name.
+// isToken reports whether name is valid for a header.
 func isToken(name string) bool {
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	})
 }
 
-// A checkLine is one check, a doctorLine all of them.
+// A checkLine is one check as JSON, a doctorLine the whole report.
 type checkLine struct {
 	Type     string          `json:"type"`
 	Check    string          `json:"check"`
@@ -167,7 +167,7 @@ func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) 
 	return doctorStatus(report, o.strict)
 }
 
-// printCheck prints a finding; with --quiet only if it is a warning or an error.
+// printCheck prints a finding; with --quiet, only a warning or an error.
 func (a *app) printCheck(f doctor.Finding) error {
 	if a.quiet && f.Severity < doctor.Warning {
 		return nil
@@ -203,8 +203,8 @@ func (a *app) printDoctor(target string, r doctor.Report) error {
 	return a.out.printf("%s: %s, %s, %s\n", visible(target), count(counts[doctor.Error], "error"), count(counts[doctor.Warning], "warning"), count(counts[doctor.Note], "note"))
 }
 
-// doctorStatus ends the program with the status that scripts ask for. What there is to say
-// has been said.
+// doctorStatus returns the error that carries the exit status for scripts. The findings
+// have already been printed.
 func doctorStatus(r doctor.Report, strict bool) error {
 	switch {
 	case r.Unreachable:

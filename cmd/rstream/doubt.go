@@ -10,7 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A doubtLine is a stretch of a topic in which the copy was found to differ from the server.
+// A doubtLine is a range of a topic in which the copy was found to differ from the
+// server.
 type doubtLine struct {
 	Topic event.Topic `json:"topic"`
 	From  event.ID    `json:"from"`
@@ -26,15 +27,15 @@ func doubtLines(ctx context.Context, db *cache.DB) ([]doubtLine, error) {
 	return lines, err
 }
 
-// doubtedIn returns where in span the copy of topics is in doubt. Readers ask before they
-// read: what is repaired while they do so may have come too late for them.
+// doubtedIn returns the parts of span in which the copy of topics is in doubt. Readers
+// call it before they read: a repair during the read may come too late for them.
 func doubtedIn(ctx context.Context, db *cache.DB, topics []event.Topic, span window.Span) (window.Spans, error) {
 	doubted, err := db.Doubted(ctx, topics...)
 	return doubted.Intersect(window.Spans{span}), err
 }
 
-// noteDoubted says where the copy differs, and has the command end with the status of a
-// gap, since events may be missing there.
+// noteDoubted reports where the copy differs. The command then exits with the status of
+// a gap, since events may be missing there.
 func (a *app) noteDoubted(topics []event.Topic, doubted window.Spans) error {
 	for _, span := range doubted {
 		a.note("the copy of %s differs from the server between %s and %s; run \"rstream sync %s\"",
@@ -46,8 +47,8 @@ func (a *app) noteDoubted(topics []event.Topic, doubted window.Spans) error {
 	return nil
 }
 
-// stateDoubted returns where the history that the state of topic at a position is made of
-// is in doubt.
+// stateDoubted returns the doubted parts of the history from which the state of topic
+// at a position is built.
 func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID) (window.Spans, error) {
 	from, err := db.Snapshots().StateFrom(ctx, topic, at)
 	if err != nil {
@@ -56,8 +57,9 @@ func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event
 	return doubtedIn(ctx, db, []event.Topic{topic}, window.Span{From: from, To: at})
 }
 
-// passDoubt looks at what a tail is about to pass. A cursor must not pass events that may be
-// missing, so a tail with a name ends there; others go on and say so.
+// passDoubt checks the range that a tail is about to pass. A cursor must not pass
+// events that may be missing, so a tail with a name ends there; others continue with a
+// note.
 func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
 	from := p.at
 	if p.keep != nil {

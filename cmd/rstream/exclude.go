@@ -6,20 +6,19 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// excludes annotates a flag with the flags, and the arguments, that it cannot be
-// combined with.
+// excludes annotates a flag with the flags and arguments that it cannot be combined
+// with.
 const excludes = "excludes"
 
-// exclude says that a flag of cmd cannot be combined with others. One in capitals is
-// an argument; which one says its place in argumentNames.
+// exclude records that a flag of cmd cannot be combined with others. A name in capitals
+// is an argument; see argumentNames.
 func exclude(cmd *cobra.Command, flag string, others ...string) {
 	if f := cmd.Flags().Lookup(flag); f != nil {
 		_ = cmd.Flags().SetAnnotation(flag, excludes, append(f.Annotations[excludes], others...))
 	}
 }
 
-// The arguments that flags exclude, and their number: the first of all or, for VALUE,
-// the second.
+// argumentNames maps an argument that flags exclude to its position, counted from 1.
 var argumentNames = map[string]int{"TOPIC": 1, "STORAGE": 1, "COMMAND": 1, "NUMBER": 1, "VALUE": 2}
 
 // excluded reports whether a flag cannot be combined with one of others or with args.
@@ -27,7 +26,8 @@ func excluded(cmd *cobra.Command, flag string, others, args []string) bool {
 	return excludedBy(cmd, flag, others, args) != ""
 }
 
-// excludedBy returns what a flag cannot be combined with, "" if it can.
+// excludedBy returns the flag or argument that flag cannot be combined with, "" if
+// there is none.
 func excludedBy(cmd *cobra.Command, flag string, others, args []string) string {
 	f := cmd.Flags().Lookup(flag)
 	for _, name := range f.Annotations[excludes] {
@@ -44,7 +44,7 @@ func excludedBy(cmd *cobra.Command, flag string, others, args []string) string {
 	return ""
 }
 
-// checkCombined refuses flags that cannot be combined.
+// checkCombined rejects flags that cannot be combined.
 func (s *settings) checkCombined(cmd *cobra.Command, args []string) error {
 	names := given(cmd.Flags())
 	for _, name := range names {
@@ -55,7 +55,7 @@ func (s *settings) checkCombined(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// nameOf names a flag, with where it comes from, or an argument.
+// nameOf describes an argument, or a flag and where its value comes from.
 func (s *settings) nameOf(cmd *cobra.Command, name string) string {
 	f := cmd.Flags().Lookup(name)
 	if f == nil {

@@ -14,8 +14,8 @@ import (
 // strategyNames are the values of --strategy.
 const strategyNames = "auto, gaps, list, bloom, inverse, iblt, exact"
 
-// parseStrategy reads a strategy by its name on the command line, where the sketch has
-// that of what it is.
+// parseStrategy parses a strategy by its name on the command line, where a sketch is
+// called iblt, as the literature does.
 func parseStrategy(name string) (reconcile.Strategy, error) {
 	if name == "iblt" {
 		return reconcile.Sketch, nil
@@ -34,16 +34,16 @@ func strategyName(name string) string {
 	return name
 }
 
-// An explanation says how sync found out what was missing of one topic.
+// An explanation says how sync found the missing events of one topic.
 type explanation struct {
 	Type     string         `json:"type"`
 	Topic    event.Topic    `json:"topic"`
-	Strategy string         `json:"strategy"` // what ended it
+	Strategy string         `json:"strategy"` // the last one used
 	Why      string         `json:"why"`
 	Up       int            `json:"up"`    // bytes of all rounds' requests
-	Down     int            `json:"down"`  // and answers
-	Asked    int            `json:"asked"` // events asked for by their hashes
-	Saved    int            `json:"saved"` // events that were here and were not fetched
+	Down     int            `json:"down"`  // and of the responses
+	Asked    int            `json:"asked"` // events requested by hash
+	Saved    int            `json:"saved"` // events held here and not fetched
 	Rounds   []explainRound `json:"rounds"`
 }
 
@@ -55,8 +55,8 @@ type explainRound struct {
 	Down     int    `json:"down"`
 }
 
-// explain says how it was found out what was missing: as a table on standard error, or
-// as a JSON line where the output is one of JSON and not of events.
+// explain reports how the missing events were found: as a table on standard error, or
+// as a JSON line if the output is JSON without events.
 func (a *app) explain(t event.Topic, c *client.Comparison, events bool) error {
 	e := explanation{Type: "explain", Topic: t, Strategy: strategyName(c.Outcome), Why: c.Why, Asked: c.Asked, Saved: c.Saved, Rounds: []explainRound{}}
 	for _, r := range c.Rounds {
@@ -74,7 +74,7 @@ func (a *app) explain(t event.Topic, c *client.Comparison, events bool) error {
 	for i, r := range e.Rounds {
 		fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%s\n", i+1, r.Strategy, r.Up, r.Down, r.Why)
 	}
-	_ = w.Flush() // to memory
+	_ = w.Flush() // memory: it does not fail
 	fmt.Fprintf(&b, "%s: %s: %s; %s asked for, %d saved\n", t, e.Strategy, e.Why, count(e.Asked, "event"), e.Saved)
 	_, err := io.WriteString(a.err, visibleLines(b.String()))
 	return err

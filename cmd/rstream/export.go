@@ -54,19 +54,19 @@ type exportOptions struct {
 	to string
 }
 
-// An exportLine stands before the events of a topic.
+// An exportLine precedes the events of a topic.
 type exportLine struct {
 	Type    string         `json:"type"`
 	Log     string         `json:"log"`
 	Topic   event.Topic    `json:"topic"`
-	From    event.ID       `json:"from"` // the stretch that was asked for
+	From    event.ID       `json:"from"` // the requested range
 	To      event.ID       `json:"to"`
 	Count   uint64         `json:"count"`          // events that follow
-	Windows []exportWindow `json:"windows"`        // where they are all that the log has
+	Windows []exportWindow `json:"windows"`        // ranges in which they are all events of the log
 	More    int            `json:"more,omitempty"` // topics that follow this one
 }
 
-// An exportWindow is a stretch that an export is whole in.
+// An exportWindow is a range in which an export is complete.
 type exportWindow struct {
 	From   event.ID       `json:"from"`
 	To     event.ID       `json:"to"`
@@ -117,11 +117,11 @@ type exporter struct {
 	out *output
 
 	events uint64
-	gaps   window.Spans // that are not held
+	gaps   window.Spans // ranges that are not held
 	doubt  error        // the copy differs from the server
 }
 
-// incomplete says what is missing from what was written.
+// incomplete returns an error if events are missing from the output.
 func (e *exporter) incomplete() error { return cmp.Or(e.a.reportGaps(e.gaps), e.doubt) }
 
 func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r momentRange) error {
@@ -144,8 +144,8 @@ func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r mome
 	return e.out.flush()
 }
 
-// writeTopic writes what is held of a topic, and claims to be whole except where it is in
-// doubt.
+// writeTopic writes the held events of a topic. Its header claims that they are
+// complete, except in ranges that are in doubt.
 func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubted window.Spans) error {
 	proven, err := provenOf(ctx, e.db, head.Topic)
 	if err != nil {
@@ -185,7 +185,8 @@ func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubte
 	return nil
 }
 
-// provenOf returns where what is held of t is proven: all of it in a log's own file.
+// provenOf returns the held ranges of t that are proven: all of them in a log's own
+// file.
 func provenOf(ctx context.Context, db *cache.DB, t event.Topic) (proven window.Spans, err error) {
 	windows, err := db.Windows(ctx)
 	if err != nil {

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// A counter is the value of a flag: a whole number within bounds.
+// A counter is a flag value: a whole number within bounds.
 type counter struct {
 	n           *int
-	least, most int // most is no bound if it is 0
+	least, most int // if most is 0, there is no upper bound
 }
 
 func (c counter) String() string {
-	if c.n == nil { // pflag asks a zero value of the type
+	if c.n == nil { // pflag calls String on a zero value
 		return ""
 	}
 	return strconv.Itoa(*c.n)
 }
 
-// Set refuses what is no whole number within bounds.
+// Set rejects anything but a whole number within bounds.
 func (c counter) Set(s string) error {
 	n, err := strconv.Atoi(s)
 	switch {
@@ -38,8 +38,7 @@ func (c counter) Set(s string) error {
 // Type names the flag's value.
 func (c counter) Type() string { return "number" }
 
-// A waitLimit is a flag that says how long to wait: a duration such as 30s, longer than
-// none.
+// A waitLimit is a flag value that limits a wait: a positive duration such as 30s.
 type waitLimit time.Duration
 
 func (p *waitLimit) String() string {
@@ -49,7 +48,7 @@ func (p *waitLimit) String() string {
 	return time.Duration(*p).String()
 }
 
-// Set refuses what is no time to wait.
+// Set rejects anything but a positive duration.
 func (p *waitLimit) Set(s string) error {
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {

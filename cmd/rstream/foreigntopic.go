@@ -9,12 +9,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// noteForeignTopics says what topics with wildcards of NATS and MQTT are called here.
-// They are legal names, so they are not refused.
+// noteForeignTopics suggests the equivalent of topics with wildcards of NATS or MQTT.
+// They are valid names, so they are not rejected.
 func (a *app) noteForeignTopics(cmd *cobra.Command, args []string) {
 	all, exact := cmd.Flags().Lookup("all"), cmd.Flags().Lookup("exact")
 	if all == nil || exact == nil || exact.Changed || !slices.Contains(all.Annotations[excludes], "TOPIC") {
-		return // takes no topics, or names them as they are
+		return // takes no topics, or takes them literally
 	}
 	for _, arg := range args {
 		if wildcard, meant := foreignTopic(arg); wildcard != "" {
@@ -23,8 +23,8 @@ func (a *app) noteForeignTopics(cmd *cobra.Command, args []string) {
 	}
 }
 
-// foreignTopic returns the first wildcard that NATS or MQTT would see in a topic, and
-// the topic that it would be here. Without one, wildcard is "".
+// foreignTopic returns the first wildcard of NATS or MQTT in a topic, and the
+// equivalent topic. If there is none, wildcard is empty.
 func foreignTopic(arg string) (wildcard, meant string) {
 	separator := "."
 	if strings.Contains(arg, "/") {
@@ -41,8 +41,8 @@ func foreignTopic(arg string) (wildcard, meant string) {
 		tokens[0] = "*"
 		n = slices.IndexFunc(tokens, func(s string) bool { return s == "+" || s == ">" || s == "#" })
 	}
-	if n > 1 && tokens[n] != "#" { // # is also the topic above it
-		tokens[n] = "" // what is below it
+	if n > 1 && tokens[n] != "#" { // # also matches the topic above it
+		tokens[n] = "" // everything below it
 		n++
 	}
 	if n >= 0 {
@@ -55,8 +55,8 @@ func foreignTopic(arg string) (wildcard, meant string) {
 	return wildcard, "*"
 }
 
-// dottedTopic returns the topic that one with dots in place of slashes would be here,
-// "" if it has none.
+// dottedTopic returns the equivalent of a topic written with dots instead of slashes,
+// "" if there is none.
 func dottedTopic(t event.Topic) string {
 	text := t.String()
 	if strings.Contains(text, "/") || !strings.Contains(text, ".") {

@@ -39,7 +39,7 @@ changed.`,
 	}
 	addMoment(cmd, &o.before, "before", "remove only events up to `MOMENT`, and keep following the topics")
 	o.topicFlags.add(cmd)
-	forLineOnly(cmd.Flags(), "all") // a setting for readers must not give up everything
+	forLineOnly(cmd.Flags(), "all") // --all set for readers must not make forget remove everything
 	return cmd
 }
 
@@ -72,7 +72,7 @@ func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topi
 	return a.noteQueued(ctx, db, topics)
 }
 
-// noteQueued says what forgetting has left in the outbox: it exists nowhere else.
+// noteQueued notes appends that stay in the outbox: they exist nowhere else.
 func (a *app) noteQueued(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 	n := 0
 	err := eachQueued(ctx, db, func(q *cache.Queued) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// gapLine tells a consumer of a gap in the stream's own language.
+// gapLine reports a gap to a consumer of JSON as a line of the stream.
 func (a *app) gapLine(err error) error {
 	var gap *client.GapError
 	if errors.As(err, &gap) && !a.out.text() {
@@ -25,10 +25,10 @@ func (a *app) printGap(gap *client.GapError) error {
 	}{"gap", gap.After, gap.Oldest})
 }
 
-// skipGap bridges history that is gone: the gap line, upon which a consumer forgets
-// the topics, then what their state was where history begins again, each event
-// marked, then a line that says that from here on it is history. once and in order
-// hold between gaps.
+// skipGap bridges history that is gone. It prints the gap line, upon which a consumer
+// discards the topics; then their state at the position where history resumes, each
+// event marked; then a line that says that history follows. Between gaps, each event
+// comes once and in order.
 func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, keep *keeper) error {
 	if a.out.text() {
 		a.note("history from %s to %s is gone from the server; this is the state it left", gap.After, gap.Oldest)

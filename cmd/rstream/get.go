@@ -35,7 +35,7 @@ no value.`,
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
 	exclude(cmd, "events", "at")
-	forLineOnly(cmd.Flags(), "events") // bench counts events
+	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
 }
 
@@ -82,7 +82,7 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	case err != nil:
 		return err
 	case doubt != nil && (last == nil || last.Type == event.Del):
-		return doubt // nobody can say that it has no value
+		return doubt // the value may be among the missing events
 	case last == nil:
 		return &exitError{status: exitFailed, text: storage.String() + ": has never been written"}
 	case o.events:
@@ -113,7 +113,7 @@ func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event
 	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value at %s", strings.TrimSuffix(topic.String(), "$"), at)}
 }
 
-// printValue prints the value that ev left in its storage.
+// printValue prints the value of ev's storage after ev.
 func (a *app) printValue(ev *event.Event) error {
 	switch {
 	case ev.Type == event.Del:

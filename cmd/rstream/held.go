@@ -9,7 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// notHeld says that nothing of topics is held, and what is.
+// notHeld returns the error for topics of which nothing is held. Its hint names the
+// held topics.
 func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 	others, err := heldTopics(ctx, db)
 	if err != nil {
@@ -28,10 +29,10 @@ func notHeld(ctx context.Context, db *cache.DB, topics []event.Topic) error {
 	return &exitError{exitGap, fmt.Sprintf("nothing of %s is held in %s", topicList(topics), db.Path()), hint}
 }
 
-// namedTopics is how many topics a hint names.
+// namedTopics limits how many topics a hint names.
 const namedTopics = 5
 
-// reportGaps says what is not held of what was asked for.
+// reportGaps notes the requested ranges that are not held.
 func (a *app) reportGaps(gaps window.Spans) error {
 	for _, gap := range gaps {
 		a.note("not held: events between %s and %s", positionName(gap.From), gap.To)
@@ -42,7 +43,7 @@ func (a *app) reportGaps(gaps window.Spans) error {
 	return nil
 }
 
-// heldTopics returns the topics of which something is held, wider ones first.
+// heldTopics returns the topics with a held range, wider ones first.
 func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err error) {
 	windows, err := db.Windows(ctx)
 	if err != nil {
@@ -59,8 +60,7 @@ func heldTopics(ctx context.Context, db *cache.DB) (topics []event.Topic, err er
 	return topics, nil
 }
 
-// heldOf returns what is held of topics, which must be something, and the stretch that
-// is asked for.
+// heldOf returns the held ranges of topics, at least one, and the requested range.
 func (r momentRange) heldOf(ctx context.Context, db *cache.DB, topics []event.Topic) (held window.Spans, span window.Span, err error) {
 	if held, err = db.Held(ctx, topics...); err != nil {
 		return nil, span, err

@@ -4,8 +4,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usageTemplate is what follows the description in every help. It is cobra's, but
-// for the end: the exit statuses are a part of what a command promises.
+// usageTemplate follows the description in each help. It is cobra's, plus the exit
+// statuses: they are part of a command's contract.
 const usageTemplate = `Usage:
   {{if and .HasAvailableSubCommands (not (and .HasParent .Runnable))}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
 
@@ -31,10 +31,10 @@ Exit status:
 ` + exitStatuses + `{{with index .Annotations "` + exitAnnotation + `"}}  {{.}}
 {{end}}`
 
-// exitAnnotation annotates a command with what its exit statuses mean besides.
+// exitAnnotation annotates a command with further meanings of its exit statuses.
 const exitAnnotation = "exit"
 
-// exitStatuses says what every status means.
+// exitStatuses describes every exit status.
 const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing or differs
   4 not allowed   5 server unreachable   129 hung up   130 interrupted
 `

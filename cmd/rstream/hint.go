@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// hintFor says what to do about err, "" if there is nothing to say.
+// hintFor returns what to do about err, "" if there is no advice.
 func hintFor(cmd *cobra.Command, err error) string {
 	for _, hint := range typeHints {
 		if text, ok := hint(cmd, err); ok {
@@ -29,11 +29,11 @@ func hintFor(cmd *cobra.Command, err error) string {
 	return ""
 }
 
-// A typeHint is the hint for one type of error; ok is false if err is none, or no hint is
-// known for it.
+// A typeHint returns the hint for one type of error. ok is false if err is not of that
+// type or the hint is not known.
 type typeHint func(cmd *cobra.Command, err error) (text string, ok bool)
 
-// hintAs makes a typeHint of errors of type E. A text of "" is none.
+// hintAs makes a typeHint for errors of type E. An empty text is no hint.
 func hintAs[E error](text func(cmd *cobra.Command, e E) string) typeHint {
 	return func(cmd *cobra.Command, err error) (string, bool) {
 		var e E
@@ -45,7 +45,7 @@ func hintAs[E error](text func(cmd *cobra.Command, e E) string) typeHint {
 	}
 }
 
-// typeHints come before valueHints, and the first that applies counts: an error about a
+// typeHints are tried before valueHints, and the first match counts: an error about a
 // server may wrap one of the network.
 var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *claimError) string { return e.hint }),
@@ -110,7 +110,7 @@ var valueHints = []struct {
 
 const writableHint = "use a file in a writable folder: --cache FILE (--db FILE for serve)"
 
-// hintOfExit is also known if it is empty: what is to be said then has been said.
+// hintOfExit also returns ok for an empty hint: the error then needs none.
 func hintOfExit(_ *cobra.Command, err error) (text string, ok bool) {
 	var exit *exitError
 	if !errors.As(err, &exit) {
@@ -119,7 +119,7 @@ func hintOfExit(_ *cobra.Command, err error) (text string, ok bool) {
 	return exit.hint, true
 }
 
-// hintOfInput has no hint: that a file cannot be read says what is to be done.
+// hintOfInput returns an empty hint: the error already says what to do.
 func hintOfInput(_ *cobra.Command, err error) (text string, ok bool) {
 	var input *inputError
 	return "", errors.As(err, &input)
@@ -168,7 +168,7 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	return "check the name and the network, or name another server with --server URL" + sourcesHint(cmd, serverAnnotation), true
 }
 
-// sourcesHint says which flags are not from the command line.
+// sourcesHint names the flags that were not set on the command line.
 func sourcesHint(cmd *cobra.Command, annotation string) string {
 	if cmd == nil || cmd.Annotations[annotation] == "" {
 		return ""
@@ -176,7 +176,7 @@ func sourcesHint(cmd *cobra.Command, annotation string) string {
 	return "; " + cmd.Annotations[annotation]
 }
 
-// skipHint is the other way on over a gap, for commands that have it.
+// skipHint offers --skip-gap, for commands that have it.
 func skipHint(cmd *cobra.Command) string {
 	if cmd == nil || cmd.Flags().Lookup("skip-gap") == nil {
 		return ""
@@ -184,7 +184,7 @@ func skipHint(cmd *cobra.Command) string {
 	return ", or skip the gap with --skip-gap"
 }
 
-// cacheNamed reports whether the person has chosen the copy's file.
+// cacheNamed reports whether the user chose the file of the copy.
 func cacheNamed(cmd *cobra.Command) bool {
 	if cmd == nil {
 		return false

@@ -80,14 +80,14 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	return im.reportFile(a)
 }
 
-// An importTarget is the copy that events go into: the one that is named, or that of
-// the server's log if that is known or the server was named, or else that of the file's
-// own log.
+// An importTarget is the copy that receives the events: the one named by --cache; else
+// that of the server's log, if the log is known or the server was named; else that of
+// the file's own log.
 type importTarget struct {
 	a         *app
 	path, log string
-	learned   bool      // which log it is of was asked of the server
-	db        *cache.DB // nil until it is needed, and as long as there is no file
+	learned   bool      // the log was asked from the server
+	db        *cache.DB // nil until it is needed, and while there is no file
 }
 
 func (t *importTarget) close() {
@@ -96,7 +96,7 @@ func (t *importTarget) close() {
 	}
 }
 
-// find finds out which copy it is and opens it if it is there.
+// find determines the copy and opens it if it exists.
 func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 	if t.log != "" {
 		return nil
@@ -120,13 +120,13 @@ func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 		}
 	}
 	if info, err := os.Stat(t.path); err != nil || info.Size() == 0 {
-		return nil // cache.Open will say what is wrong, if it is more than that
+		return nil // if there is more wrong, cache.Open reports it
 	}
 	t.db, err = cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
 	return err
 }
 
-// checkForeign refuses events of the copy's log that the log cannot have.
+// checkForeign rejects events of the copy's log that contradict the log.
 func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log string) error {
 	if err := t.find(ctx, log); err != nil || t.db == nil || t.log != log {
 		return err
@@ -139,7 +139,7 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 	return err
 }
 
-// make opens the copy, making it if it is not there.
+// make opens the copy, and creates it if it does not exist.
 func (t *importTarget) make(ctx context.Context, fileLog string) error {
 	if fileLog == "" {
 		return &exitError{status: exitFailed, text: "the file is empty", hint: "nothing was imported"}
@@ -157,8 +157,8 @@ func (t *importTarget) make(ctx context.Context, fileLog string) error {
 	return err
 }
 
-// makeRoom makes the folder of a copy that was not named, and remembers of which log
-// the server is.
+// makeRoom makes the folder of a copy that was not named, and remembers which log the
+// server serves.
 func (t *importTarget) makeRoom() (err error) {
 	switch {
 	case t.learned:
@@ -169,8 +169,8 @@ func (t *importTarget) makeRoom() (err error) {
 	return err
 }
 
-// openTwice opens a file so that it can be read more than once: what comes through a
-// pipe is put into a temporary file first.
+// openTwice opens a file that can be read more than once: input from a pipe is copied
+// to a temporary file first.
 func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name string, done func(), err error) {
 	var in io.Reader = a.in
 	name = "standard input"
@@ -187,7 +187,7 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 			return file, name, done, nil
 		}
 	}
-	defer done() // once it is copied
+	defer done() // after the copy
 	tmp, err := os.CreateTemp("", "rstream-import-*")
 	if err != nil {
 		return nil, "", nil, err
@@ -203,8 +203,8 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 	return tmp, name, remove, nil
 }
 
-// copyAll copies in into tmp, which is at its beginning then. If ctx ends first, the
-// reading goes on until the program ends: a read of a terminal cannot be ended.
+// copyAll copies in to tmp and rewinds tmp. If ctx ends first, the read continues until
+// the program ends: a read from a terminal cannot be interrupted.
 func copyAll(ctx context.Context, tmp *os.File, in io.Reader) error {
 	done := make(chan error, 1)
 	go func() {
@@ -222,22 +222,23 @@ func copyAll(ctx context.Context, tmp *os.File, in io.Reader) error {
 	}
 }
 
-// An importing reads a file of events, several times over.
+// An importing reads a file of events more than once.
 type importing struct {
 	name  string
 	given string // --log
-	start int64  // where the file began when it was opened
-	size  int64  // what was read the first time
+	start int64  // offset of the file when it was opened
+	size  int64  // bytes read the first time
 
 	first      string // the log of the first events
 	events     int
 	candidates int
 	foreign    int
-	missing    uint64 // events that a header promises and that do not follow
-	topics     int    // the same of topics
+	missing    uint64 // events announced by a header that do not follow
+	topics     int    // the same for topics
 }
 
-// readFile checks every line of f and passes on the events, of one log at a time.
+// readFile checks every line of f and passes the events to fn, those of one log at a
+// time.
 func (im *importing) readFile(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
 	if im.start, err = f.Seek(0, io.SeekCurrent); err != nil {
 		return err
@@ -251,7 +252,7 @@ func (im *importing) readFile(f *os.File, fn func(evs []event.Event, log string)
 	return r.bad.err(im.name, "nothing was imported")
 }
 
-// again reads what read has read.
+// again reads the same bytes as readFile.
 func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) error) error {
 	if _, err := f.Seek(im.start, io.SeekStart); err != nil {
 		return err
@@ -274,7 +275,7 @@ func (im *importing) addEvents(ctx context.Context, db *cache.DB, evs []event.Ev
 	return err
 }
 
-// reportFile says what has come of a file.
+// reportFile prints the result of an import.
 func (im *importing) reportFile(a *app) error {
 	known := im.events - im.candidates - im.foreign
 	var err error
@@ -289,7 +290,7 @@ func (im *importing) reportFile(a *app) error {
 			Events     int    `json:"events"`     // in the file
 			Candidates int    `json:"candidates"` // of this log, to be proven
 			Foreign    int    `json:"foreign"`    // of other logs
-			Known      int    `json:"known"`      // that the copy had already
+			Known      int    `json:"known"`      // events that the copy already had
 		}{"imported", im.events, im.candidates, im.foreign, known})
 	}
 	var missing []string
@@ -316,15 +317,15 @@ type importReader struct {
 	batch  []event.Event
 	bytes  int
 	events int
-	left   uint64 // events that the last header promises
-	more   int    // topics that it promises
+	left   uint64 // events that the last header announces
+	more   int    // topics that it announces
 	bad    invalidLines
 
 	missing       uint64
 	topicsMissing int
 }
 
-// readImport returns what fn or the file fails with; what is wrong with lines is in bad.
+// readImport returns an error of fn or of reading. Errors of single lines are in bad.
 func (r *importReader) readImport() error {
 	for {
 		line, err := r.lines.Next()
@@ -333,7 +334,7 @@ func (r *importReader) readImport() error {
 			return r.flush()
 		}
 		if errors.Is(err, wire.ErrLineTooLong) {
-			r.bad.addLine(r.lines.Number(), wire.ErrLineTooLong) // nothing can be read behind it
+			r.bad.addLine(r.lines.Number(), wire.ErrLineTooLong) // the rest cannot be read
 			return nil
 		}
 		if err != nil {
@@ -357,7 +358,7 @@ func (r *importReader) readImport() error {
 	}
 }
 
-// flush passes on the events that were read.
+// flush passes the events read so far to fn.
 func (r *importReader) flush() error {
 	evs := r.batch
 	r.batch, r.bytes = nil, 0
@@ -367,8 +368,8 @@ func (r *importReader) flush() error {
 	return r.fn(evs, r.log)
 }
 
-// endExport notes what the last header has promised and what is missing where next, which
-// may be none, begins.
+// endExport adds up what the last header announced and what is missing before next,
+// which is zero at the end of the file.
 func (r *importReader) endExport(next exportStart) {
 	r.missing += r.left
 	if r.more > 0 && (next.Log == "" || next.More != r.more-1) {
@@ -376,14 +377,14 @@ func (r *importReader) endExport(next exportStart) {
 	}
 }
 
-// An exportStart is what import reads of an exportLine.
+// An exportStart has the members of an exportLine that import needs.
 type exportStart struct {
 	Log   string `json:"log"`
 	Count uint64 `json:"count"`
 	More  int    `json:"more"`
 }
 
-// exportHead reads the line that stands before the events of a topic.
+// exportHead parses the line that precedes the events of a topic.
 func exportHead(line []byte) (head exportStart, ok bool) {
 	if !bytes.HasPrefix(line, []byte(`{"type":"export",`)) {
 		return head, false
@@ -392,8 +393,7 @@ func exportHead(line []byte) (head exportStart, ok bool) {
 	return head, err == nil && event.ValidLogID(head.Log)
 }
 
-// takeLine reads the line of an event. Those that only say something of a stream are left
-// aside.
+// takeLine parses the line of an event. Lines that only describe a stream are skipped.
 func (r *importReader) takeLine(line []byte) error {
 	ev, err := event.ParseLine(line)
 	switch {
@@ -415,14 +415,14 @@ func (r *importReader) takeLine(line []byte) error {
 	return nil
 }
 
-// noteLog notes the first log that is spoken of.
+// noteLog records the first log that the file names.
 func (r *importReader) noteLog() {
 	if r.first == "" {
 		r.first = r.log
 	}
 }
 
-// A countingReader counts what is read.
+// A countingReader counts the bytes read.
 type countingReader struct {
 	r io.Reader
 	n int64

@@ -16,15 +16,15 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// What files begin with besides their text. No JSON begins so.
+// Prefixes of files that can be read. No JSON begins with one.
 var (
 	byteOrderMark = []byte("\xef\xbb\xbf")
 	gzipMagic     = []byte("\x1f\x8b")
 	zstdMagic     = []byte("\x28\xb5\x2f\xfd")
 )
 
-// otherMagic tells what files begin with that cannot be read, and what they are. No JSON
-// begins so.
+// otherMagic maps the prefixes of files that cannot be read to their formats. No JSON
+// begins with one.
 var otherMagic = []struct {
 	magic []byte
 	form  string
@@ -32,16 +32,16 @@ var otherMagic = []struct {
 	{[]byte("BZh"), "compressed with bzip2"},
 	{[]byte("\xfd7zXZ"), "compressed with xz"},
 	{[]byte("PK\x03\x04"), "a zip archive"},
-	{[]byte("\xff\xfe"), "UTF-16 text"}, // as PowerShell redirects it
+	{[]byte("\xff\xfe"), "UTF-16 text"}, // written by redirection in PowerShell
 	{[]byte("\xfe\xff"), "UTF-16 text"},
 }
 
-// maxWindow bounds the memory that a zstd file can ask for.
+// maxWindow bounds the memory that a zstd file can request.
 const maxWindow = 128 << 20
 
-// A plainReader reads a text without the byte order mark that editors put before it,
-// and out of gzip or zstd. It looks at what comes first when it is read first, and waits
-// for no more of it than it needs.
+// A plainReader reads a text without the byte order mark that some editors write, and
+// decompresses gzip and zstd. The first Read looks at the beginning of the input, and
+// waits for no more bytes than needed.
 type plainReader struct {
 	src  *bufio.Reader
 	text io.Reader // nil before the first read
@@ -77,7 +77,7 @@ func (p *plainReader) open() (io.Reader, error) {
 		return &markSkipper{src: z}, err
 	case startsWith(p.src, zstdMagic):
 		p.name = "zstd"
-		z, err := zstd.NewReader(p.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)) // without goroutines
+		z, err := zstd.NewReader(p.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)) // no goroutines
 		return &markSkipper{src: z}, err
 	}
 	for _, other := range otherMagic {
@@ -88,7 +88,7 @@ func (p *plainReader) open() (io.Reader, error) {
 	return &markSkipper{src: p.src}, nil
 }
 
-// A markSkipper reads src without a byte order mark at its beginning.
+// A markSkipper reads src without a leading byte order mark.
 type markSkipper struct {
 	src  io.Reader
 	text *bufio.Reader // nil before the first read
@@ -98,14 +98,15 @@ func (m *markSkipper) Read(b []byte) (int, error) {
 	if m.text == nil {
 		m.text = bufio.NewReader(m.src)
 		if startsWith(m.text, byteOrderMark) {
-			_, _ = m.text.Discard(len(byteOrderMark)) // which are there
+			_, _ = m.text.Discard(len(byteOrderMark)) // they are buffered
 		}
 	}
 	return m.text.Read(b)
 }
 
-// startsWith reports whether r begins with a prefix. A slow writer may have sent one
-// byte that is none of the prefix: it reads on only while they agree.
+// startsWith reports whether r begins with a prefix. A slow writer may have sent only
+// one byte, and that byte may rule the prefix out, so startsWith reads on only while
+// they agree.
 func startsWith(r *bufio.Reader, prefix []byte) bool {
 	for n := 1; n <= len(prefix); n++ {
 		b, err := r.Peek(n)
@@ -116,21 +117,22 @@ func startsWith(r *bufio.Reader, prefix []byte) bool {
 	return true
 }
 
-// isTerminal reports whether in is a person at a terminal.
+// isTerminal reports whether in is a terminal.
 func isTerminal(in io.Reader) bool {
 	f, ok := in.(*os.File)
 	return ok && (isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()))
 }
 
-// noteTerminal says that a person is waited for.
+// noteTerminal says that the program waits for input from a person.
 func (a *app) noteTerminal(what string) {
 	if isTerminal(a.in) {
 		a.note("reading %s from the terminal; ^D ends it", what)
 	}
 }
 
-// orSignal runs fn, which reads what cannot be told to end, such as a terminal or a
-// FIFO that nobody writes to. If ctx ends first, fn goes on until the program ends.
+// orSignal runs fn, which may block in a read that cannot be interrupted: of a
+// terminal, or of a FIFO without a writer. If ctx ends first, fn continues until the
+// program ends.
 func orSignal[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -150,13 +152,13 @@ func orSignal[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
-// An inputError is that a file that was to be read cannot be opened.
+// An inputError says that an input file cannot be opened.
 type inputError struct{ err error }
 
 func (e *inputError) Error() string { return e.err.Error() }
 func (e *inputError) Unwrap() error { return e.err }
 
-// openInput opens a file to be read, which may be a FIFO that nobody writes to yet.
+// openInput opens an input file, which may be a FIFO without a writer.
 func openInput(ctx context.Context, path string) (*os.File, error) {
 	f, err := orSignal(ctx, func() (*os.File, error) { return os.Open(path) })
 	if err == nil {
@@ -171,11 +173,11 @@ func openInput(ctx context.Context, path string) (*os.File, error) {
 	return f, err
 }
 
-// restOf returns the command that appends the lines of a file from one on, %d.
+// restOf returns the format of a command that appends the lines of a file from %d on.
 func restOf(f *os.File, name string) string {
 	name = strings.ReplaceAll(shellWord(name), "%", "%%")
 	begin := make([]byte, len(zstdMagic))
-	n, _ := f.ReadAt(begin, 0) // what cannot be read is no compressed file
+	n, _ := f.ReadAt(begin, 0) // a file that cannot be read counts as not compressed
 	switch begin = begin[:n]; {
 	case bytes.HasPrefix(begin, gzipMagic):
 		return "gzip -dc " + name + " | tail -n +%d | rstream put --from -"

@@ -6,24 +6,26 @@ import (
 	"time"
 )
 
-// An interruptible writes to a file. Once ctx has ended it waits no more for room there:
-// otherwise a program whose reader has stopped could not be ended.
+// An interruptible writes to a file, and stops waiting for room there once ctx has
+// ended. Otherwise the program could not be interrupted while its reader has stopped
+// reading.
 type interruptible struct {
 	ctx   context.Context
 	file  *os.File
-	stuck bool // a write was given up
+	stuck bool // a write was abandoned
 }
 
 const (
-	// waitTime is how long a wait for room lasts before the context is looked at again.
+	// waitTime is how long to wait for room before checking the context again.
 	waitTime = 50 * time.Millisecond
-	// graceTime is how long a write may take after the context has ended. It has begun
-	// with room for it, so it takes long only if others write there, too.
+	// graceTime is how long a write may take after the context has ended. The write
+	// began with room for it, so it takes long only if others write there too.
 	graceTime = time.Second
 )
 
-// Write is the file's. A write that is given up may still be made, of p as it is then, so
-// the caller must leave p alone. It counts as nothing, and so does each one after it.
+// Write writes p to the file. An abandoned write may still happen later, with the bytes
+// that p has then, so the caller must not change p. It counts as zero bytes, as does
+// every later write.
 func (w *interruptible) Write(p []byte) (int, error) {
 	for !w.stuck && !hasRoom(w.file, waitTime) {
 		w.stuck = w.ctx.Err() != nil

@@ -13,18 +13,19 @@ import (
 )
 
 const (
-	keepTime  = 200 * time.Millisecond // how late a cursor follows its reader
-	renewTime = 15 * time.Second       // how often one that stands still is renewed
-	leaveTime = 100 * time.Millisecond // how long a signalled program waits to see its reader end, too
-	endTime   = 5 * time.Second        // how long the last change of a cursor may take
+	keepTime  = 200 * time.Millisecond // how far a cursor lags its reader
+	renewTime = 15 * time.Second       // how often an unchanged cursor is renewed
+	leaveTime = 100 * time.Millisecond // how long a signalled program waits for its reader to end too
+	endTime   = 5 * time.Second        // how long the last update of a cursor may take
 	drainPoll = 10 * time.Millisecond
 )
 
-// A keeper moves a named cursor behind the reader of the output: to what it has taken,
-// or, if the system does not tell, to what was written keepTime ago.
+// A keeper moves a named cursor as the reader of the output advances: to the last line
+// that the reader has taken or, if the system does not tell, that was written keepTime
+// ago.
 //
-// It stands between the output and the file, since it counts what is written: lines go
-// out whole. A nil keeper keeps nothing.
+// It sits between the output and the file to count bytes, and writes whole lines. A nil
+// keeper does nothing.
 type keeper struct {
 	out    *output
 	outlet outlet
@@ -33,24 +34,24 @@ type keeper struct {
 	quit   chan struct{}
 	ended  sync.WaitGroup
 
-	// Of the goroutine that prints.
-	rest []byte // the beginning of a line whose end has not come
-	in   int64  // the offset behind all that came, rest included
-	half bool   // half a line of a predecessor stands there still; set before run
+	// Owned by the goroutine that prints.
+	rest []byte // the beginning of an incomplete line
+	in   int64  // offset of the end of all input, rest included
+	half bool   // the output still ends in half a line of a predecessor; set before run
 
 	mu     sync.Mutex
 	ledger ledger
-	long   bool  // a line was begun that does not go out in one piece
-	late   int64 // written when the cursor was moved last
+	long   bool  // a line has been written in more than one piece
+	late   int64 // bytes written when the cursor was last moved
 
-	saving sync.Mutex // guards what follows
+	saving sync.Mutex // guards the fields below
 	cursor *cache.Cursor
 	saved  time.Time
-	lost   error // why the cursor cannot be moved any more
+	lost   error // why the cursor cannot be moved any longer
 }
 
-// keep begins to move the cursor, which it lets go in the end, also if it fails. The
-// context ends if the cursor cannot be moved, and with parent.
+// keep starts to move the cursor, and releases it at the end or if keep fails. The
+// returned context ends with parent, and if the cursor cannot be moved.
 func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, context.Context, error) {
 	ctx, fail := context.WithCancelCause(parent)
 	k := &keeper{out: a.out, outlet: newOutlet(a.out.file), fail: fail, cursor: cursor, quit: make(chan struct{}), saved: time.Now()}
@@ -72,9 +73,9 @@ func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, conte
 	return k, ctx, nil
 }
 
-// openOutput waits for a predecessor's bytes to be taken, if there may be some and what they
-// are is not known: written again and again, they could come faster than the reader is.
-// What a killed predecessor may have left of a line is ended.
+// openOutput waits until a predecessor's bytes have been read, if there may be some and
+// their lines are not known: otherwise restarts could add lines faster than the reader
+// takes them. It ends a partial line that a killed predecessor may have left.
 func (k *keeper) openOutput(ctx context.Context, wait, cut bool) error {
 	if wait && k.outlet.measured {
 		if err := k.drain(ctx, true); err != nil {
@@ -92,14 +93,14 @@ func (k *keeper) openOutput(ctx context.Context, wait, cut bool) error {
 	return nil
 }
 
-// position returns from where to go on: behind what was written.
+// position returns the position to resume from: after the last line written.
 func (k *keeper) position() event.ID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ledger.position(k.ledger.written)
 }
 
-// printed says that the line just printed moves the position to at.
+// printed records that the line just printed moves the position to at.
 func (k *keeper) printed(at event.ID) {
 	if k == nil {
 		return
@@ -109,7 +110,7 @@ func (k *keeper) printed(at event.ID) {
 	k.ledger.addWritten(k.in+int64(k.out.w.Buffered()), at)
 }
 
-// reached says that nothing is to come up to at but what was printed.
+// reached records that nothing more will be printed up to at.
 func (k *keeper) reached(at event.ID) {
 	if k == nil {
 		return
@@ -119,7 +120,7 @@ func (k *keeper) reached(at event.ID) {
 	k.ledger.raise(at)
 }
 
-// Write takes what the output has buffered and writes the whole lines of it.
+// Write writes the whole lines of the output's buffer and keeps the rest.
 func (k *keeper) Write(p []byte) (int, error) {
 	k.in += int64(len(p))
 	k.rest = append(k.rest, p...)
@@ -135,7 +136,7 @@ func (k *keeper) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// writeSome writes as many lines as fit into a piece, or a piece of one that is longer.
+// writeSome writes as many lines as fit into one piece, or a piece of a longer line.
 func (k *keeper) writeSome(lines []byte) (int, error) {
 	piece := lines[:min(len(lines), k.outlet.piece())]
 	if end := bytes.LastIndexByte(piece, '\n') + 1; end > 0 {
@@ -150,8 +151,8 @@ func (k *keeper) writeSome(lines []byte) (int, error) {
 	return n, err
 }
 
-// beginLong stores, once, that lines are written in pieces: of a process that is killed
-// meanwhile, half a line may stand in the outlet, which the next one has to end.
+// beginLong stores, once, that a line is written in pieces: if the process is killed,
+// half a line may be left in the outlet, and the next process has to end it.
 func (k *keeper) beginLong() error {
 	k.mu.Lock()
 	known := k.long || !k.outlet.mayQueue()
@@ -181,11 +182,11 @@ func (k *keeper) keepCursor() {
 	}
 }
 
-// look finds out what the reader has taken, and returns how many bytes wait for it, -1
-// if that is not known.
+// look determines how much the reader has taken, and returns how many bytes wait for
+// it, -1 if that is not known.
 //
-// All that waits counts as ours, and what was written is looked at first: other writers,
-// and a reader that reads in between, can only make the position too low.
+// It counts all waiting bytes as ours, and samples the bytes written first: then other
+// writers, and a reader that reads in between, can only make the position too low.
 func (k *keeper) look() (queued int64) {
 	k.mu.Lock()
 	written := k.ledger.written
@@ -205,8 +206,8 @@ func (k *keeper) look() (queued int64) {
 	return queued
 }
 
-// save stores the cursor where the last look has seen the reader. now is whether to do so
-// even if nothing has changed.
+// save stores the position of the reader as last seen; with now, even if nothing has
+// changed.
 func (k *keeper) save(now bool) error {
 	k.saving.Lock()
 	defer k.saving.Unlock()
@@ -227,7 +228,7 @@ func (k *keeper) move(at event.ID, state []byte, now bool) error {
 	if !now && at == k.cursor.Position() && bytes.Equal(state, k.cursor.State()) && time.Since(k.saved) < renewTime {
 		return nil
 	}
-	// What has ended the program must not end this.
+	// The signal that ended the program must not abort this.
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	k.lost = k.cursor.Move(ctx, at, state)
@@ -235,10 +236,10 @@ func (k *keeper) move(at event.ID, state []byte, now bool) error {
 	return k.lost
 }
 
-// drain waits until the reader has taken all that was written or, if empty is set, until
-// nothing at all waits for it. It returns errClosedStdout if the reader leaves, and ends
-// with ctx. If others write to the same outlet it may never be known, so then it waits a
-// few seconds only.
+// drain waits until the reader has taken everything that was written; with empty, until
+// no bytes wait at all. It returns errClosedStdout if the reader leaves, and an error
+// if ctx ends. If others write to the same outlet the answer may never be known, so it
+// then waits only a few seconds.
 func (k *keeper) drain(ctx context.Context, empty bool) error {
 	begun, others := time.Now(), false
 	for last := int64(-1); ; {
@@ -259,15 +260,15 @@ func (k *keeper) drain(ctx context.Context, empty bool) error {
 	}
 }
 
-// endOutput stores where the reader is, once err has ended the printing, and lets the cursor
-// go. Only an end that no signal asks for waits for the reader.
+// endOutput stores the position of the reader after printing has ended with err, and
+// releases the cursor. It waits for the reader unless a signal ended the program.
 func (k *keeper) endOutput(ctx context.Context, err error) error {
 	if k == nil {
 		return err
 	}
 	gone := errors.Is(err, errClosedStdout)
 	if ctx.Err() == nil && !gone && k.failed() == nil {
-		k.out.flush() // it says again what err does, if that is an error of writing
+		k.out.flush() // a write error is in err already
 		waited := k.drain(ctx, false)
 		gone = errors.Is(waited, errClosedStdout)
 		if err == nil {
@@ -281,22 +282,22 @@ func (k *keeper) endOutput(ctx context.Context, err error) error {
 	if !gone && k.outlet.mayQueue() && ctx.Err() != nil {
 		gone = readerLeaves(k.outlet.file, leaveTime) // a signal often ends both
 	}
-	// Whatever else has happened, a cursor that is not where it should be is the news.
+	// Whatever else has failed, a cursor at the wrong position matters most.
 	if lost := errors.Join(k.settle(err, gone), k.release()); lost != nil {
 		return lost
 	}
 	return err
 }
 
-// failed returns why the cursor cannot be moved any more.
+// failed returns why the cursor cannot be moved any longer.
 func (k *keeper) failed() error {
 	k.saving.Lock()
 	defer k.saving.Unlock()
 	return k.lost
 }
 
-// settle stores the last position. A reader that has gone may have read what it has not
-// used.
+// settle stores the last position. A reader that has left may not have processed all
+// that it read.
 func (k *keeper) settle(err error, gone bool) error {
 	k.look()
 	k.mu.Lock()

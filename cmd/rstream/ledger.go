@@ -7,31 +7,30 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A ledger knows which bytes of the output are which lines, so that a number of bytes
-// that a reader has taken becomes a position. Offsets count all bytes since some moment.
+// A ledger maps bytes of the output to lines, and so turns a number of bytes that a
+// reader has taken into a position. Offsets count all bytes since an arbitrary start.
 //
-// Every number of taken bytes is a lower bound, so a position may be too low and lines
-// come again, but none is too high: no line is lost.
+// Every number of taken bytes is a lower bound. So a position may be too low, and lines
+// are printed again; it is never too high, and no line is lost.
 type ledger struct {
-	back    int64    // how many taken bytes stay known, as lines
-	start   event.ID // the position before the first of lines
-	from    int64    // the offset where the first of lines begins
+	back    int64    // how many taken bytes are still kept as lines
+	start   event.ID // the position before the first line
+	from    int64    // the offset of the first line
 	lines   []line   // in order
-	written int64    // handed to the system
+	written int64    // bytes handed to the system
 	taken   int64    // of these, taken by the reader
 }
 
-// A line ends at an offset. When all before that is taken, the position is at.
+// A line ends at an offset. Once all bytes before it are taken, the position is at.
 type line struct {
 	end int64
 	at  event.ID
 }
 
-// addWritten notes a line, which begins where the one before ended.
+// addWritten adds a line, which begins where the last one ended.
 func (l *ledger) addWritten(end int64, at event.ID) { l.lines = append(l.lines, line{end, at}) }
 
-// raise notes that the position has moved on without a line: what comes next lies
-// behind at.
+// raise moves the position to at without a line: all later events follow at.
 func (l *ledger) raise(at event.ID) {
 	last := &l.start
 	if n := len(l.lines); n > 0 {
@@ -40,7 +39,7 @@ func (l *ledger) raise(at event.ID) {
 	*last = max(*last, at)
 }
 
-// position returns the position when all bytes before offset are done with.
+// position returns the position once all bytes before offset are processed.
 func (l *ledger) position(offset int64) event.ID {
 	if n := l.countBefore(offset); n > 0 {
 		return l.lines[n-1].at
@@ -53,8 +52,8 @@ func (l *ledger) countBefore(offset int64) int {
 	return sort.Search(len(l.lines), func(i int) bool { return l.lines[i].end > offset })
 }
 
-// takeWritten notes that the bytes before offset are taken, and forgets the lines that need not
-// stay known.
+// takeWritten records that the bytes before offset are taken, and drops lines that are
+// no longer needed.
 func (l *ledger) takeWritten(offset int64) {
 	l.taken = max(l.taken, offset)
 	if n := l.countBefore(l.taken - l.back); n > 0 {
@@ -63,27 +62,27 @@ func (l *ledger) takeWritten(offset int64) {
 	}
 }
 
-// endsWithinLine reports whether what was written ends within a line.
+// endsWithinLine reports whether the last byte written is within a line.
 func (l *ledger) endsWithinLine() bool {
 	n := l.countBefore(l.written)
 	return l.written > l.from && (n == 0 || l.lines[n-1].end < l.written)
 }
 
-// A cursorState is what is stored with the position of a named cursor.
+// A cursorState is stored with the position of a named cursor.
 type cursorState struct {
-	Output string `json:"output"`         // which, see outlet.id
+	Output string `json:"output"`         // see outlet.id
 	Cut    bool   `json:"cut,omitempty"`  // a line may have been written in part
-	Pipe   *pipe  `json:"pipe,omitempty"` // what stands in the output, if only its reader can take it away
+	Pipe   *pipe  `json:"pipe,omitempty"` // bytes left in the output, if only its reader can remove them
 }
 
-// A pipe is what is known of a ledger's lines that were written, counted from the first.
+// A pipe records the written lines of a ledger, counted from its first.
 type pipe struct {
 	Start uint64  `json:"start"`
 	Lines []int64 `json:"lines"` // of each, its length and how far it moves the position
 	Taken int64   `json:"taken"`
 }
 
-// pipe returns what is written.
+// pipe returns the written lines.
 func (l *ledger) pipe() *pipe {
 	p := &pipe{Start: uint64(l.start), Taken: max(l.taken-l.from, 0)}
 	end, at := l.from, l.start
@@ -92,14 +91,14 @@ func (l *ledger) pipe() *pipe {
 		end, at = line.end, line.at
 	}
 	if l.written > end {
-		p.Lines = append(p.Lines, l.written-end, 0) // of half a line the bytes count, too
+		p.Lines = append(p.Lines, l.written-end, 0) // the bytes of half a line count, too
 	}
 	return p
 }
 
-// ledger returns what a process knows that goes on with the same pipe. Lines that were
-// written after p was stored may stand in it, too: they only make taken bytes fewer than
-// they are.
+// ledger returns the ledger of a process that continues with the same pipe. The pipe
+// may also hold lines written after p was stored: they only make the number of taken
+// bytes too low.
 func (p *pipe) ledger(back int64) ledger {
 	l := ledger{back: back, start: event.ID(p.Start)}
 	at := l.start

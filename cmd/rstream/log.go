@@ -51,7 +51,7 @@ func runLog(ctx context.Context, a *app, o rangeFlags, topics []event.Topic) err
 	return a.printHeld(ctx, db, topics, held, span)
 }
 
-// printHeld prints what is held of span and says what is not.
+// printHeld prints the held events of span and reports the ranges that are not held.
 func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span) error {
 	doubted, err := doubtedIn(ctx, db, topics, span)
 	if err != nil {

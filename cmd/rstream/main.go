@@ -1,10 +1,9 @@
-// Command rstream keeps a local, queryable, complete copy of remote event streams
-// and lets a shell pipe them. It is a client of a server that the same binary
-// holds.
+// Command rstream keeps a local, queryable, complete copy of remote event streams and
+// lets a shell pipe them. The same binary also contains the server.
 //
-// One file a command: newXCommand builds it, xOptions holds its flags, runX does
-// the work and can be tested. Everything that speaks to a person, flags, hints and
-// exit statuses, lives here and nowhere below.
+// Each command has a file: newXCommand builds it, xOptions holds its flags, and runX
+// does the work and can be tested. Flags, hints, exit statuses and everything else that
+// addresses a person live here, and in no package below.
 package main
 
 import (

@@ -51,7 +51,7 @@ func printManual(out *output, about *cobra.Command) error {
 	return out.printf("%s", page)
 }
 
-// writeManuals writes the pages of a command and of all below it.
+// writeManuals writes the manual pages of a command and of all its subcommands.
 func writeManuals(dir string, about *cobra.Command) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -74,7 +74,7 @@ func writeManuals(dir string, about *cobra.Command) error {
 	return nil
 }
 
-// manual returns the manual page of a command, for roff.
+// manual returns the manual page of a command in roff.
 func manual(about *cobra.Command) ([]byte, error) {
 	about.InitDefaultHelpFlag()
 	about.InitDefaultVersionFlag()
@@ -99,7 +99,7 @@ const manualEnd = `
 .nf
 ` + exitStatuses
 
-// literalColumns marks the indented lines of a help text as what must not be filled.
+// literalColumns marks the indented lines of a help text as not to be filled.
 func literalColumns(text string) string {
 	var b strings.Builder
 	within := false

@@ -11,14 +11,14 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// readMoment reads a moment as a person writes it, nil if there is none. name is the flag
-// or argument that it is the value of.
+// readMoment parses a moment as a person writes it, and returns nil for "". name is the
+// flag or argument it belongs to.
 func (a *app) readMoment(name, s string) (*event.Moment, error) {
 	return a.readMomentOf(name, s, false)
 }
 
-// readMomentOf is readMoment. If the clock showed a local time twice, a moment at which
-// something ends is the later of the two: all that happened up to then is wanted.
+// readMomentOf is readMoment. If the clock showed a local time twice and isEnd is set,
+// it returns the later moment, so that the range includes both.
 func (a *app) readMomentOf(name, s string, isEnd bool) (*event.Moment, error) {
 	if s == "" {
 		return nil, nil
@@ -35,8 +35,8 @@ func (a *app) readMomentOf(name, s string, isEnd bool) (*event.Moment, error) {
 	return &m, nil
 }
 
-// noteClockChange says which time was taken for a local time that the clock showed twice
-// or never.
+// noteClockChange says which moment was chosen for a local time that the clock showed
+// twice or never.
 func (a *app) noteClockChange(what string, local *event.LocalMoment, taken event.Moment) {
 	at := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
 	t, _ := taken.Time(time.Now())
@@ -50,10 +50,10 @@ func (a *app) noteClockChange(what string, local *event.LocalMoment, taken event
 	}
 }
 
-// A momentRange is where a command begins and ends, nil if that is not said.
+// A momentRange is the range that a command reads. A nil bound was not given.
 type momentRange struct{ since, until *event.Moment }
 
-// readRange reads the values of --since and --until.
+// readRange parses the values of --since and --until.
 func (a *app) readRange(since, until string) (r momentRange, err error) {
 	if r.since, err = a.readMoment("--since", since); err != nil {
 		return r, err
@@ -64,8 +64,7 @@ func (a *app) readRange(since, until string) (r momentRange, err error) {
 	return r, checkOrder(r.since, r.until)
 }
 
-// checkOrder refuses an end before the beginning where that can be seen without a
-// server.
+// checkOrder rejects an end before the beginning, if that shows without a server.
 func checkOrder(since, until *event.Moment) error {
 	if since == nil || until == nil {
 		return nil
@@ -81,7 +80,7 @@ func checkOrder(since, until *event.Moment) error {
 	return nil
 }
 
-// offlinePosition turns a moment into a position by what is held.
+// offlinePosition turns a moment into a position, using only the copy.
 func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end event.ID) (event.ID, error) {
 	c, err := m.Resolve(time.Now(), event.Cursor{ID: end}, func(t event.Time) (event.ID, error) { return db.PositionAt(ctx, t) })
 	if err != nil {
@@ -100,15 +99,16 @@ func positionName(id event.ID) string {
 	return id.String()
 }
 
-// momentText is the value of a flag that names a moment.
+// momentText is a flag value that names a moment.
 type momentText string
 
 func (m *momentText) String() string { return string(*m) }
 
-// Set refuses what names no moment. That a value is empty is said for all flags.
+// Set rejects text that names no moment. Empty values are rejected elsewhere, for all
+// flags.
 func (m *momentText) Set(s string) error {
 	if _, err := event.ParseLocalMoment(s, time.Now()); err != nil && s != "" {
-		return errors.Unwrap(err) // which moment it is, the flag's error says
+		return errors.Unwrap(err) // the flag's error already names the moment
 	}
 	*m = momentText(s)
 	return nil
@@ -125,7 +125,7 @@ func addMoment(cmd *cobra.Command, at *string, name, usage string) {
 
 var moments = []string{"beginning", "now", "1h", "24h", "7d"}
 
-// rangeFlags are the flags of commands that read a range of topics from the local copy.
+// rangeFlags are the flags of commands that read a range of topics from the copy.
 type rangeFlags struct {
 	topicFlags
 	since string

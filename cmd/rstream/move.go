@@ -11,13 +11,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// moveCommand is what brings over what the copy in a file holds.
+// moveCommand returns the command that moves events from the copy in a file.
 func moveCommand(file, into string) string {
 	return "\"rstream export " + topicsOf(file) + " --cache " + file + " | rstream import - " + into + "\" and sync"
 }
 
-// topicsOf returns the topics that the copy in a file holds, as export takes them. If
-// they cannot be told, export will say why.
+// topicsOf returns the topics of the copy in a file as arguments of export. On an error
+// it returns --all, and export will report the error.
 func topicsOf(file string) string {
 	const all = "--all"
 	db, err := cache.Open(context.Background(), file, cache.Config{})
@@ -32,9 +32,8 @@ func topicsOf(file string) string {
 	return shellTopics(topics)
 }
 
-// suggestImport says how to import what copies of other logs hold, if this server has
-// events of them. It is said once, when a copy is made; whatever it fails with, the
-// command does without.
+// suggestImport says how to import from copies of other logs, if this server also has
+// some of their events. It runs once, when a copy is created, and ignores errors.
 func (s *session) suggestImport(ctx context.Context) {
 	dir, err := dataDir()
 	if err != nil || s.app.quiet {
@@ -55,11 +54,11 @@ func (s *session) suggestImport(ctx context.Context) {
 	}
 }
 
-// sampled is how many of the first and of the last events of another copy are asked
-// for.
+// sampled is how many events to look up from the beginning and from the end of another
+// copy.
 const sampled = 10
 
-// known returns how many of some events that another copy holds the server has.
+// known returns how many events of a sample from another copy the server has.
 func (s *session) known(ctx context.Context, file string) (int, error) {
 	db, err := cache.Open(ctx, file, cache.Config{})
 	if err != nil || db.Log() == s.db.Log() {
@@ -80,7 +79,7 @@ func (s *session) known(ctx context.Context, file string) (int, error) {
 	return s.Known(ctx, hashes)
 }
 
-// sample returns the hashes of the first and of the last events of a window.
+// sample returns the hashes of the first and last events of a window.
 func sample(ctx context.Context, db *cache.DB, w window.Window) (hashes []event.Hash, err error) {
 	topics, span := []event.Topic{w.Topic}, w.Held()
 	last, err := db.BeforeLast(ctx, topics, sampled, span.From, span.To)

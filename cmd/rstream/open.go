@@ -16,16 +16,16 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A session is a command's cache and the client that fills it.
+// A session is a command's copy and the client that fills it.
 type session struct {
 	*client.Client
 	db   *cache.DB
 	app  *app
-	made bool // the copy was not there before
+	made bool // the copy did not exist before
 }
 
-// connect opens the copy of the log that the servers serve, making it if it is not
-// there, and a client that fills it. wait keeps trying to reach a server.
+// connect opens the copy of the servers' log, creates it if it does not exist, and
+// opens a client that fills it. With wait, it keeps trying to reach a server.
 func (a *app) connect(ctx context.Context, wait bool) (*session, error) {
 	cfg := a.clientConfig()
 	cfg.Wait = wait
@@ -65,13 +65,13 @@ func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, err
 	return s, nil
 }
 
-// Close ends the client and closes the cache.
+// Close closes the client and the copy.
 func (s *session) Close() error {
 	s.Client.Close()
 	return s.db.Close()
 }
 
-// clientConfig is how to ask the servers.
+// clientConfig returns the configuration of a client of the servers.
 func (a *app) clientConfig() client.Config {
 	return client.Config{Servers: a.servers, OnRetry: a.onRetry, OnSilence: a.onSilence, Timeout: a.timeout}
 }
@@ -84,8 +84,8 @@ func (a *app) onRetry(err error, pause time.Duration) {
 	a.note("%v; trying again in %s", err, pause.Round(100*time.Millisecond))
 }
 
-// cacheFile returns the file of the copy and its log, as far as they are known
-// without asking a server.
+// cacheFile returns the file of the copy and its log, as far as they are known without
+// a server.
 func (a *app) cacheFile() (path, log string, err error) {
 	if a.cache != "" {
 		log, err := logOfFile(a.cache)
@@ -104,14 +104,14 @@ func (a *app) cacheFile() (path, log string, err error) {
 	return "", "", nil
 }
 
-// cacheFileOf returns the usual file of the copy of a log.
+// cacheFileOf returns the default file for the copy of a log.
 func cacheFileOf(log string) (string, error) {
 	dir, err := dataDir()
 	return filepath.Join(dir, log+".db"), err
 }
 
-// newCacheFile returns the file for a log that was just learned and remembers
-// which servers serve it.
+// newCacheFile returns the file for a log that was just learned, and remembers which
+// servers serve it.
 func (a *app) newCacheFile(path, log string) (string, error) {
 	if path != "" {
 		return path, nil
@@ -128,7 +128,7 @@ func (a *app) newCacheFile(path, log string) (string, error) {
 	return path, err
 }
 
-// newDataFile returns the usual file of the copy of a log, in a folder that is there.
+// newDataFile returns the default file for the copy of a log, in a folder that exists.
 func newDataFile(log string) (string, error) {
 	path, err := cacheFileOf(log)
 	if err != nil {
@@ -144,7 +144,7 @@ func logOfFile(path string) (string, error) {
 	}
 	db, err := cache.Open(context.Background(), path, cache.Config{})
 	if errors.Is(err, cache.ErrNoLog) {
-		return "", nil // another process is just making it, or was killed doing so
+		return "", nil // another process is creating it, or was killed while it did
 	}
 	if err != nil {
 		return "", err
@@ -153,7 +153,7 @@ func logOfFile(path string) (string, error) {
 	return db.Log(), nil
 }
 
-// openOffline opens the copy for reading only what is there.
+// openOffline opens an existing copy for reading.
 func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 	path, _, err := a.cacheFile()
 	if err != nil {
@@ -166,7 +166,7 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 	return openFile(ctx, path, "name one that is there with --cache FILE; \"rstream sync\" makes one")
 }
 
-// openFile opens a file that must be there. hint says what to do if it is not.
+// openFile opens a file that must exist. hint says what to do if it does not.
 func openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
 	if err := mustExist(path, hint); err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
 	return cache.Open(ctx, path, cache.Config{})
 }
 
-// mustExist says what to do about a file that is not there.
+// mustExist returns an error with hint if a file does not exist.
 func mustExist(path, hint string) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return &exitError{exitFailed, fmt.Sprintf("open %s: no such file or directory", path), hint}
@@ -182,11 +182,11 @@ func mustExist(path, hint string) error {
 	return nil
 }
 
-// noLog is the hint where a server's file is not there.
+// noLog is the hint if a server's file does not exist.
 const noLog = "name the file of the log with --db FILE, as for \"rstream serve\""
 
-// Which server serves which log is remembered in a small file beside the copies, so
-// that offline commands work.
+// serversFile returns the path of a small file, next to the copies, that records which
+// server serves which log, so that offline commands work.
 func serversFile() (string, error) {
 	dir, err := dataDir()
 	return filepath.Join(dir, "servers.json"), err
@@ -217,7 +217,7 @@ func loadServers() (map[string]string, error) {
 	return known, nil
 }
 
-// changeServers replaces the file whole, so that a reader never sees half of it.
+// changeServers replaces the file as a whole, so that a reader never sees half of it.
 func changeServers(change func(map[string]string)) error {
 	path, err := serversFile()
 	if err != nil {

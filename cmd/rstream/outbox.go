@@ -35,7 +35,7 @@ listed, with the reason.`,
 func runOutbox(ctx context.Context, a *app) error {
 	path, _, err := a.cacheFile()
 	if err != nil || path == "" {
-		return err // nothing was ever kept
+		return err // nothing was ever put in
 	}
 	db, err := cache.Open(ctx, path, cache.Config{})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,12 +65,12 @@ them. They exist nowhere else.`,
 	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
 	exclude(cmd, "all", "NUMBER", "refused")
 	exclude(cmd, "refused", "NUMBER")
-	forLineOnly(cmd.Flags(), "all") // elsewhere it is a topic
+	forLineOnly(cmd.Flags(), "all") // in other commands, all is a topic
 	return cmd
 }
 
-// picks returns what says whether a draft is to be dropped, and the numbers that must
-// be there.
+// picks returns a function that reports whether to drop a draft, and the numbers that
+// must exist.
 func (o outboxDropOptions) picks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
 	if len(args) == 0 && !o.all && !o.refused {
 		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or --refused, or --all")
@@ -116,7 +116,7 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []stri
 			return fmt.Errorf("drop %d: there is no such number in the outbox; nothing was dropped", n)
 		}
 	}
-	// First they are printed: they exist nowhere else.
+	// Print them first: they exist nowhere else.
 	a.out.outlive()
 	if err := a.printQueued(picked); err != nil {
 		return fmt.Errorf("%w; nothing was dropped", err)

@@ -16,21 +16,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// An outFile is a file that is written as a whole or not at all: until it is complete it
-// has a temporary name in the same folder. The suffix of its name says how it is compressed.
-// A device or FIFO is written to as it is.
+// An outFile is written as a whole or not at all: until it is complete, it has a
+// temporary name in the same folder. The suffix of its name selects the compression. A
+// device or FIFO is written to directly.
 type outFile struct {
 	file     *os.File
-	w        io.Writer      // compresses, if it is to be compressed
+	w        io.Writer      // compresses, if the name says so
 	compress io.WriteCloser // nil if it is not
-	temp     string         // "" if it is written to as it is
-	path     string         // that it gets in the end
+	temp     string         // empty if the file is written to directly
+	path     string         // the final name
 }
 
-// tempPrefix begins the names of files that are not complete.
+// tempPrefix begins the names of incomplete files.
 const tempPrefix = ".rstream-part-"
 
-// checkSuffix refuses the suffixes of compressions that an outFile does not have.
+// checkSuffix rejects suffixes of compressions that outFile does not support.
 func checkSuffix(path string) error {
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {
 	case ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".zip", ".7z", ".z", ".tgz", ".tar":
@@ -39,7 +39,7 @@ func checkSuffix(path string) error {
 	return nil
 }
 
-// createOutFile begins to write a file. One that is there already is replaced by commit.
+// createOutFile starts to write a file. commit replaces an existing one.
 func createOutFile(ctx context.Context, path string) (*outFile, error) {
 	f := &outFile{path: path}
 	mode, exists, err := f.lookAt()
@@ -66,14 +66,15 @@ func createOutFile(ctx context.Context, path string) (*outFile, error) {
 	if err != nil {
 		f.abort()
 		if at := (*fs.PathError)(nil); errors.As(err, &at) && at.Path == f.temp {
-			at.Path = path // which is what the person has named
+			at.Path = path // the name that the user gave
 		}
 		return nil, err
 	}
 	return f, nil
 }
 
-// lookAt looks at what has the name already, and refuses what must not be replaced.
+// lookAt examines an existing file of that name, and rejects files that must not be
+// replaced.
 func (f *outFile) lookAt() (mode fs.FileMode, exists bool, err error) {
 	if info, err := os.Lstat(f.path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		if info, err := os.Stat(f.path); err != nil || !info.Mode().IsRegular() {
@@ -90,7 +91,7 @@ func (f *outFile) lookAt() (mode fs.FileMode, exists bool, err error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return modeOf(info), err == nil, err
 	}
-	old, err := os.OpenFile(f.path, os.O_RDWR, 0) // a file that may not be written is not replaced
+	old, err := os.OpenFile(f.path, os.O_RDWR, 0) // a file without write permission is not replaced
 	if err != nil {
 		return 0, false, err
 	}
@@ -111,13 +112,13 @@ func modeOf(info fs.FileInfo) fs.FileMode {
 	return info.Mode()
 }
 
-// addCompression has what is written be compressed if the name says so.
+// addCompression compresses the output if the name says so.
 func (f *outFile) addCompression() (err error) {
 	switch strings.ToLower(filepath.Ext(f.path)) {
 	case ".gz":
 		f.compress = gzip.NewWriter(f.w)
 	case ".zst":
-		f.compress, err = zstd.NewWriter(f.w, zstd.WithEncoderConcurrency(1)) // without goroutines
+		f.compress, err = zstd.NewWriter(f.w, zstd.WithEncoderConcurrency(1)) // no goroutines
 	}
 	if err == nil && f.compress != nil {
 		f.w = f.compress
@@ -125,10 +126,10 @@ func (f *outFile) addCompression() (err error) {
 	return err
 }
 
-// Write writes to the file, under the name that it has until it is complete.
+// Write writes to the file under its temporary name.
 func (f *outFile) Write(p []byte) (int, error) { return f.w.Write(p) }
 
-// commit gives the file its name, once it is on the disk.
+// commit syncs the file and gives it its name.
 func (f *outFile) commit() error {
 	if f.compress != nil {
 		if err := f.compress.Close(); err != nil {
@@ -144,16 +145,16 @@ func (f *outFile) commit() error {
 		return err
 	}
 	if err := os.Rename(f.temp, f.path); err != nil {
-		return errors.Unwrap(err) // without the temporary name
+		return errors.Unwrap(err) // drop the temporary name
 	}
 	f.temp = ""
 	return nil
 }
 
-// abort removes what was not committed.
+// abort removes a file that was not committed.
 func (f *outFile) abort() {
 	if f.file != nil {
-		f.file.Close() // it may have been closed
+		f.file.Close() // it may be closed already
 	}
 	if f.temp != "" {
 		os.Remove(f.temp)

@@ -5,18 +5,19 @@ import (
 	"os"
 )
 
-// An outlet is what standard output leads to, and how much can be known there of what a
-// reader has taken.
+// An outlet is the target of standard output, with what the system tells about how much
+// its reader has taken.
 type outlet struct {
 	file *os.File
 	mode fs.FileMode
-	// id tells the outlet from every other one, "" if that cannot be known.
+	// id distinguishes the outlet from every other one; it is empty if there is no
+	// unique id.
 	id string
 	// measured: the system tells how many bytes wait for the reader.
 	measured bool
-	// kept: only the reader takes bytes away, whatever writers come and go, so what a
-	// predecessor has written stands there or was taken. A named pipe is not kept: it is
-	// emptied when all that had it open are gone.
+	// kept: only the reader removes bytes, whatever writers come and go, so bytes of a
+	// predecessor are still there or were taken. A named pipe is not kept: the system
+	// empties it when the last process closes it.
 	kept bool
 }
 
@@ -35,12 +36,12 @@ func newOutlet(f *os.File) outlet {
 	return o
 }
 
-// mayQueue reports whether bytes may wait for the reader of the outlet, which may go
-// away and leave them.
+// mayQueue reports whether bytes may wait for the reader of the outlet, which may leave
+// without reading them.
 func (o *outlet) mayQueue() bool { return o.mode&(fs.ModeNamedPipe|fs.ModeSocket) != 0 }
 
-// piece is how much may be written at a time. In a pipe a piece of at most so many bytes
-// comes whole or not at all, so one of whole lines leaves no line in part.
+// piece is how much may be written at a time. A pipe takes a piece of up to this size
+// whole or not at all, so a piece of whole lines leaves no partial line.
 func (o *outlet) piece() int {
 	if o.mayQueue() {
 		return pipePiece
@@ -48,9 +49,9 @@ func (o *outlet) piece() int {
 	return 64 << 10
 }
 
-// back is by how much a cursor goes back when the reader has left: it may have read so
-// many bytes and not used them. If the bytes that it has not read are not known, there
-// may be as many.
+// back is how far a cursor moves back when the reader has left: the reader may have
+// read that many bytes without processing them. If the number of unread bytes is not
+// known, as many again may be unread.
 func (o *outlet) back() int64 {
 	if o.mayQueue() && !o.measured {
 		return 2 * readerBuffer
@@ -60,13 +61,13 @@ func (o *outlet) back() int64 {
 
 const readerBuffer = 64 << 10
 
-// endsInLine reports whether the outlet is a file that ends within a line: whoever wrote
-// it before was killed, or the disk was full.
+// endsInLine reports whether the outlet is a file that ends within a line, because an
+// earlier writer was killed or the disk was full.
 func (o *outlet) endsInLine() bool {
 	if !o.mode.IsRegular() {
 		return false
 	}
-	f, err := os.Open(o.file.Name()) // it may be open for writing only
+	f, err := os.Open(o.file.Name()) // f may be open for writing only
 	if err != nil {
 		return false
 	}

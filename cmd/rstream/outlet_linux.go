@@ -11,8 +11,8 @@ import (
 
 const pipePiece = 4096 // PIPE_BUF
 
-// identify sets the outlet's id, and whether it is an anonymous pipe. The numbers of
-// pipes begin again with each boot.
+// identify sets the outlet's id, and kept if it is an anonymous pipe. The numbers of
+// pipes start over at each boot.
 func (o *outlet) identify() {
 	var st unix.Stat_t
 	boot := machine.Boot()
@@ -25,9 +25,9 @@ func (o *outlet) identify() {
 }
 
 // queued returns how many bytes wait for the reader, of all writers together; ok is
-// false if the system does not tell. Of a socket it may be more than there are.
+// false if the system does not tell. For a socket it may be too high.
 func (o *outlet) queued() (n int64, ok bool) {
-	request := uint(unix.TIOCINQ) // FIONREAD: a pipe tells it at both ends
+	request := uint(unix.TIOCINQ) // FIONREAD: a pipe answers it at both ends
 	if o.mode&fs.ModeSocket != 0 {
 		request = unix.TIOCOUTQ
 	}

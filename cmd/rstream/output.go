@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A form is how output is written.
+// A form is a format of output.
 type form string
 
 const (
@@ -26,10 +26,10 @@ const (
 	formJSON form = "json"
 )
 
-// String, Set and Type make a form a flag.
+// String, Set and Type implement pflag.Value.
 func (f *form) String() string { return string(*f) }
 
-// Set refuses what is no form.
+// Set rejects unknown forms.
 func (f *form) Set(s string) error {
 	if s != string(formText) && s != string(formJSON) {
 		return fmt.Errorf("want text or json")
@@ -41,18 +41,19 @@ func (f *form) Set(s string) error {
 // Type names the flag's value.
 func (f *form) Type() string { return "form" }
 
-// errClosedStdout means that nobody reads the output any more: head has had
-// enough. That is a normal end.
+// errClosedStdout means that the reader of the output has closed it, as head does when
+// it has enough. That is a normal end.
 var errClosedStdout = errors.New("standard output is closed")
 
-// An output is standard output, or a file in its place: data, and nothing else.
+// An output is standard output, or a file in its place. It carries data, and nothing
+// else.
 type output struct {
 	name     string // of the file; "" is standard output
 	file     *os.File
 	pipe     *pipeWriter
 	w        *bufio.Writer
 	terminal bool
-	form     form // "" decides by terminal
+	form     form // "" means text on a terminal, else JSON
 }
 
 func newOutput(ctx context.Context, f *os.File) *output {
@@ -60,14 +61,14 @@ func newOutput(ctx context.Context, f *os.File) *output {
 	return &output{file: f, pipe: p, w: bufio.NewWriterSize(p, 64<<10), terminal: isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())}
 }
 
-// outlive has the command go on when the reader of its output has left: its work is not
-// for that reader, who only loses the report of it.
+// outlive lets the command continue when the reader of its output has left: the reader
+// loses only the report of the work.
 func (o *output) outlive() { o.pipe.outlives = true }
 
 // A pipeWriter writes to standard output, whose reader may leave.
 type pipeWriter struct {
 	to       io.Writer
-	outlives bool // then what nobody reads counts as written
+	outlives bool // writes succeed after the reader has left
 	left     bool
 }
 
@@ -83,8 +84,8 @@ func (p *pipeWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// divert has everything written to w in place of the file, or, if w is nil, to the file
-// again. What is not flushed is dropped.
+// divert redirects output to w, or back to the file if w is nil. Unflushed output is
+// dropped.
 func (o *output) divert(w *keeper) {
 	if w == nil {
 		o.w.Reset(o.pipe)
@@ -93,7 +94,7 @@ func (o *output) divert(w *keeper) {
 	o.w.Reset(w)
 }
 
-// text reports whether a person reads the output.
+// text reports whether the output is for a person.
 func (o *output) text() bool {
 	if o.form == "" {
 		return o.terminal
@@ -104,9 +105,9 @@ func (o *output) text() bool {
 // colour reports whether the output may have colours.
 func (o *output) colour() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
 
-// line writes bytes and a line feed.
+// line writes b and a line feed.
 func (o *output) line(b []byte) error {
-	o.w.Write(o.safe(b)) // a bufio.Writer keeps its first error
+	o.w.Write(o.safe(b)) // bufio.Writer keeps its first error
 	return o.named(o.w.WriteByte('\n'))
 }
 
@@ -127,7 +128,7 @@ func (o *output) json(v any) error {
 	return o.named(err)
 }
 
-// event writes one event: its line, or what a person wants to see of it.
+// event writes one event: its line or, for a person, its text form.
 func (o *output) event(ev *event.Event) error {
 	if !o.text() {
 		return o.line(ev.Line())
@@ -143,8 +144,8 @@ func (o *output) event(ev *event.Event) error {
 		visible(ev.Storage().String()), ev.Type, value)
 }
 
-// receipt writes what a log made of an append: the event or, if the log has taken it
-// once and dropped it since, what is still known of it.
+// receipt writes the result of an append: the event or, if the log took it before and
+// has dropped it since, the members that are still known.
 func (o *output) receipt(r *event.Receipt) error {
 	switch {
 	case !r.Dropped:
@@ -164,8 +165,8 @@ func (o *output) receipt(r *event.Receipt) error {
 
 func (o *output) flush() error { return o.named(o.w.Flush()) }
 
-// untilClosed runs fn until it ends or until nobody can read the output any more.
-// Then the error is errClosedStdout.
+// untilClosed runs fn until it ends or the reader closes the output. Then it returns
+// errClosedStdout.
 func (o *output) untilClosed(ctx context.Context, fn func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -178,7 +179,7 @@ func (o *output) untilClosed(ctx context.Context, fn func(context.Context) error
 	return err
 }
 
-// named says of an error where it was written.
+// named adds the name of the output to an error.
 func (o *output) named(err error) error {
 	if o.name == "" && errors.Is(err, syscall.EPIPE) {
 		return errClosedStdout
@@ -193,7 +194,7 @@ func (o *output) named(err error) error {
 	return nil
 }
 
-// size writes a number of bytes for a person.
+// size formats a number of bytes for a person.
 func size(n int64) string {
 	switch {
 	case n < 1000:
@@ -206,7 +207,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
 }
 
-// count writes a number and its noun.
+// count formats a number and its noun.
 func count[T int | int64 | uint64](n T, noun string) string {
 	if n == 1 {
 		return fmt.Sprintf("%d %s", n, noun)

@@ -79,11 +79,11 @@ once. "rstream outbox" lists the outbox.`,
 	exclude(cmd, "text", "VALUE", "lines", "from")
 	exclude(cmd, "lines", "VALUE", "key", "from")
 	exclude(cmd, "from", "STORAGE", "key")
-	forLineOnly(f, "lines") // tail counts lines
+	forLineOnly(f, "lines") // in tail, lines is a number
 	return cmd
 }
 
-// draft returns an append to a storage without its value.
+// draft returns an append to a storage, without its value.
 func draft(name string, typ event.Type, key string) (event.Draft, error) {
 	storage, err := event.ParseStorage(name)
 	if err != nil {
@@ -124,7 +124,7 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	return a.deliverOne(ctx, o.delivery, d)
 }
 
-// value returns the value that the arguments mean.
+// value returns the value that the arguments give.
 func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, error) {
 	switch {
 	case o.isTxt:
@@ -151,7 +151,7 @@ func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, er
 	return v, nil
 }
 
-// jsonString encodes s without the escapes that encoding/json adds for HTML.
+// jsonString encodes s without the HTML escapes of encoding/json.
 func jsonString(s string) ([]byte, error) {
 	if !utf8.ValidString(s) {
 		return nil, usagef("--text is not valid UTF-8")
@@ -174,8 +174,7 @@ func readValueFile(ctx context.Context, path string) ([]byte, error) {
 	})
 }
 
-// readValue reads a value, with some room for the white space that compacting takes
-// away.
+// readValue reads a value, with some room for white space that compacting removes.
 func readValue(r io.Reader) ([]byte, error) {
 	const most = 16 * wire.MaxValue
 	b, err := io.ReadAll(io.LimitReader(newPlainReader(r), most+1))
@@ -188,14 +187,14 @@ func readValue(r io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// A sendFunc appends drafts and prints what the log made of them. The fate is theirs
-// whatever the error is: that they could not be printed says nothing about the log.
+// A sendFunc appends drafts and prints the log's answers. The fate holds whatever the
+// error is: an error of printing says nothing about the log.
 type sendFunc func(drafts []event.Draft) (fate, error)
 
-// append gives fn a way to append.
+// append calls fn with a function that appends.
 func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
 	cfg := a.clientConfig()
-	cfg.Newest = a.newest(ctx) // so that a log that was put back takes nothing
+	cfg.Newest = a.newest(ctx) // a log that was restored from a backup must take nothing
 	c, err := client.New(nil, cfg)
 	if err != nil {
 		return &usageError{err}

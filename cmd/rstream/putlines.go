@@ -14,12 +14,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A parseFunc makes an append of a line. made reports whether it has made the key: sent
-// again, the line is another event. The error is errNoDraft if the line means none.
+// A parseFunc parses a line as an append. made reports whether it generated the key:
+// sent again, the line would be another event. The error is errNoDraft for a line that
+// is not an append.
 type parseFunc func(line []byte) (d event.Draft, made bool, err error)
 
-// errNoDraft says that a line is one of rstream's about a stream, such as that it is
-// live, and no event of it.
+// errNoDraft marks a line that rstream prints about a stream, for example that it is
+// live, and that is not an event.
 var errNoDraft = errors.New("is not an event")
 
 func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
@@ -53,7 +54,7 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 	return a.appendLines(ctx, o.delivery, f, parseNew)
 }
 
-// parseNew is parseEvent of what is about to be appended.
+// parseNew is parseEvent, for events that are about to be appended.
 func parseNew(line []byte) (d event.Draft, made bool, err error) {
 	if d, made, err = parseEvent(line); err == nil {
 		err = d.CheckNew()
@@ -61,11 +62,11 @@ func parseNew(line []byte) (d event.Draft, made bool, err error) {
 	return d, made, err
 }
 
-// parseEvent reads an event as a person writes it or as rstream prints it. Only one
-// without a hash gets a new key: with another key the event would be another one.
+// parseEvent parses an event as a person writes it or as rstream prints it. Only an
+// event without a hash gets a new key: another key would make it another event.
 func parseEvent(line []byte) (d event.Draft, made bool, err error) {
 	if ev, err := event.ParseLine(line); err == nil {
-		return ev.Draft, false, nil // with members that are the reader's, such as snapshot
+		return ev.Draft, false, nil // with members of the reader's own, such as snapshot
 	}
 	ms, err := event.Members(line)
 	if err != nil {
@@ -91,14 +92,14 @@ func parseEvent(line []byte) (d event.Draft, made bool, err error) {
 	return d, made, err
 }
 
-// isAside reports whether a line is one that rstream prints among events and that
-// only says something of the stream.
+// isAside reports whether a line is one that rstream prints between events to describe
+// the stream.
 func isAside(line []byte) bool {
 	var o struct{ Type, User string }
 	return json.Unmarshal(line, &o) == nil && (o.Type == "live" || o.Type == "gap") && o.User == ""
 }
 
-// parseQueued reads what the outbox prints. What has no value is a DEL.
+// parseQueued parses a line that outbox prints. A line without a value is a DEL.
 func parseQueued(line []byte) (event.Draft, error) {
 	var q queuedLine
 	if err := json.Unmarshal(line, &q); err != nil {
@@ -117,7 +118,7 @@ func parseQueued(line []byte) (event.Draft, error) {
 	return d, nil
 }
 
-// appendLines appends what the lines of in mean.
+// appendLines appends the lines of in.
 func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse parseFunc) error {
 	c := &lineClaim{delivery: d, name: "standard input"}
 	name := c.name
@@ -136,15 +137,15 @@ func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse p
 	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, c, send, parse) })
 }
 
-// checkFile reads a file once before anything of it is appended, so that a bad line
-// in its middle leaves nothing half done. What cannot be read twice is checked as
-// it comes.
+// checkFile reads a file once before the first append, so that a bad line in the middle
+// does not leave the file half appended. Input that cannot be read twice is checked as
+// it is read.
 func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) error {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	start, err := f.Seek(0, io.SeekCurrent) // standard input may have been read from
+	start, err := f.Seek(0, io.SeekCurrent) // part of standard input may have been read already
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) er
 			break
 		}
 		if err != nil {
-			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and nothing can be read behind it
+			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and the rest cannot be read
 			break
 		}
 		if _, _, err = parse(line); err != nil && !errors.Is(err, errNoDraft) {
@@ -173,29 +174,29 @@ func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) er
 	return err
 }
 
-// A batch is sent when nothing more is waiting or when it is this large.
+// A batch is sent when no line is waiting or when it has reached one of these sizes.
 const (
 	maxBatchLen   = 1000
 	maxBatchBytes = 4 << 20
 )
 
-// A lineItem is one line on its way from a reader to what sends it. After one with
-// an error nothing follows.
+// A lineItem is a line on its way from the reader to the sender. An item with an error
+// is the last one.
 type lineItem struct {
 	number int // of the line
 	draft  event.Draft
-	made   bool // its key was made here
+	made   bool // its key was generated here
 	err    error
 }
 
-// sendLines appends what the lines mean, many at a time where they come fast and
-// each at once where they come slowly.
+// sendLines appends the lines: many at a time if they come fast, each at once if they
+// come slowly.
 func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, parse parseFunc) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	items := make(chan lineItem, maxBatchLen)
-	// It ends with its input, or with the program: a read of a terminal cannot be
-	// ended.
+	// It ends with its input, or with the program: a read from a terminal cannot be
+	// interrupted.
 	go readLines(ctx, in, c.name, parse, items)
 	for {
 		batch, open, err := nextBatch(ctx, items)
@@ -211,10 +212,10 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	}
 }
 
-// send sends a batch, in parts if something says that it is too large: a server or a proxy
-// may take less than maxBatchBytes.
+// send sends a batch, in parts if it is rejected as too large: a server or a proxy may
+// accept less than maxBatchBytes.
 func (c *lineClaim) send(batch []lineItem, send sendFunc) error {
-	passed := false // a proxy refused what it may have passed on
+	passed := false // a proxy rejected a batch that it may have passed on
 	for len(batch) > 0 {
 		n := len(batch)
 		if c.most > 0 {
@@ -284,8 +285,8 @@ func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, 
 	}
 }
 
-// nextBatch waits for an item and takes what else is there. open is false once no
-// more will come.
+// nextBatch waits for an item and takes all others that are ready. open is false once
+// no more will come.
 func nextBatch(ctx context.Context, items <-chan lineItem) (batch []lineItem, open bool, err error) {
 	var it lineItem
 	select {

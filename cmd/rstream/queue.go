@@ -16,10 +16,10 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// delivery says how what put and del write gets to the log.
+// A delivery says how put and del send drafts to the log.
 type delivery struct {
-	offline bool // into the outbox, without asking a server
-	queue   bool // into the outbox if no server can be reached
+	offline bool // put into the outbox, without contacting a server
+	queue   bool // put into the outbox if no server can be reached
 }
 
 func (d *delivery) add(cmd *cobra.Command) {
@@ -29,7 +29,7 @@ func (d *delivery) add(cmd *cobra.Command) {
 	exclude(cmd, "offline", "queue")
 }
 
-// A queuedLine is a draft in the outbox, in JSON. One without a value is a DEL.
+// A queuedLine is a draft in the outbox, in JSON. A line without a value is a DEL.
 type queuedLine struct {
 	Type    string          `json:"type"`
 	Number  int64           `json:"number"`
@@ -78,7 +78,7 @@ func (a *app) deliverOne(ctx context.Context, d delivery, draft event.Draft) err
 	})
 }
 
-// deliver gives fn a way to append that d describes.
+// deliver calls fn with a function that appends as d says.
 func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) error {
 	a.out.outlive()
 	switch {
@@ -93,7 +93,7 @@ func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) 
 	return a.append(ctx, fn)
 }
 
-// appendOffline has fn append to the outbox.
+// appendOffline calls fn with a function that appends to the outbox.
 func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error {
 	db, err := a.openOutbox(ctx)
 	if err != nil {
@@ -122,8 +122,8 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 	return cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
 }
 
-// sendBefore sends what waits in the outbox, so that what is appended next does not
-// overtake it. A copy that is not there or cannot be read has nothing that waits.
+// sendBefore sends the drafts that wait in the outbox, so that later appends do not
+// overtake them. If the copy does not exist or cannot be read, nothing waits.
 func (a *app) sendBefore(ctx context.Context) error {
 	path, log, err := a.cacheFile()
 	if err != nil || log == "" {
@@ -142,7 +142,7 @@ func (a *app) sendBefore(ctx context.Context) error {
 	return s.check(ctx, err)
 }
 
-// openWaiting opens an existing copy if its outbox has drafts that wait to be sent.
+// openWaiting opens an existing copy if drafts wait in its outbox.
 func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, waiting int64, err error) {
 	db, err := cache.Open(ctx, path, cache.Config{})
 	if err != nil {
@@ -164,8 +164,9 @@ func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, wa
 	return &session{Client: c, db: db, app: a}, aside.Queued, nil
 }
 
-// appendOrQueue has fn append through the outbox: what is written is durable before a
-// server is asked, what was written before goes first, and what cannot be sent stays.
+// appendOrQueue calls fn with a function that appends through the outbox. Drafts are
+// durable before a server is contacted, earlier drafts are sent first, and drafts that
+// cannot be sent stay.
 func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error {
 	s, err := a.connect(ctx, false)
 	if err != nil {
@@ -210,7 +211,7 @@ func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error)
 	return f, errors.Join(err, refused, failed, q.a.out.flush())
 }
 
-// printSent prints what became of a draft, unless it was refused.
+// printSent prints the result of a draft, unless it was refused.
 func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt) error {
 	r, still := ours[draft.Number]
 	switch {
@@ -222,8 +223,8 @@ func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt)
 	return q.a.out.queued(draft)
 }
 
-// trySend sends the outbox and notes what the log made of ours. That no server can be
-// reached is no error.
+// trySend sends the outbox and records the log's answers to ours. That no server can be
+// reached is not an error.
 func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -255,8 +256,8 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 	return nil
 }
 
-// withdraw takes out of the outbox, and out of ours, what the server has just refused
-// for good: whoever wrote it is there to be told.
+// withdraw removes drafts that the server has just refused for good from the outbox and
+// from ours: put is still running and reports them.
 func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) (refused, err error) {
 	var numbers []int64
 	err = eachQueued(ctx, q.s.db, func(now *cache.Queued) error {
@@ -273,7 +274,7 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 	return refused, err
 }
 
-// eachQueued calls fn with what is in the outbox, in order.
+// eachQueued calls fn for each draft in the outbox, in order.
 func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error) error {
 	for after := int64(0); ; {
 		queued, err := db.Outbox().List(ctx, after, 1000)
@@ -289,8 +290,9 @@ func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error)
 	}
 }
 
-// sendOutbox sends what waits in the outbox of a session and says so: on standard
-// output if summary, else on standard error. It returns how many drafts were refused.
+// sendOutbox sends the drafts that wait in a session's outbox and reports it: on
+// standard output if summary is set, else on standard error. It returns how many were
+// refused.
 func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused int, err error) {
 	aside, err := s.db.Aside(ctx)
 	if err != nil {
@@ -317,14 +319,14 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 		err = a.out.json(struct {
 			Type    string `json:"type"`
 			Sent    int    `json:"sent"`
-			Known   int    `json:"known"` // of these, those that the log had already
+			Known   int    `json:"known"` // of these, how many the log had already
 			Refused int    `json:"refused"`
 		}{"sent", sent.Sent, sent.Known, sent.Refused})
 	}
 	return sent.Refused, err
 }
 
-// refusedError says that n appends will never be taken.
+// refusedError returns the error for n appends that the server refused for good.
 func refusedError(n int) error {
 	if n == 0 {
 		return nil
@@ -333,10 +335,10 @@ func refusedError(n int) error {
 		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one, and putting it again tries again"}
 }
 
-// sendPause is how often a sync that goes on looks into the outbox.
+// sendPause is how often sync --follow checks the outbox.
 const sendPause = time.Second
 
-// whileSending runs fn and sends meanwhile what comes into the outbox.
+// whileSending runs fn and meanwhile sends drafts that are put into the outbox.
 func (a *app) whileSending(ctx context.Context, s *session, fn func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
@@ -364,7 +366,8 @@ func (a *app) whileSending(ctx context.Context, s *session, fn func(context.Cont
 	return err
 }
 
-// sendNow is sendOutbox for one that goes on, which need not repeat what it has said.
+// sendNow is sendOutbox for sync --follow. It does not repeat what was already
+// reported.
 func (a *app) sendNow(ctx context.Context, s *session) error {
 	aside, err := s.db.Aside(ctx)
 	if err != nil || aside.Queued == 0 {

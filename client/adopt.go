@@ -10,17 +10,17 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// An Adopted says what Adopt has carried over.
+// An Adopted reports the result of Adopt.
 type Adopted struct {
-	Events  int // carried over
-	Windows int // that agreed
-	Refused int // windows that did not agree and have to be fetched
+	Events  int // events carried over
+	Windows int // windows that matched the server
+	Refused int // windows that did not match and must be fetched
 }
 
-// Adopt carries over what another copy holds: of the log that the server's log was
-// restored from. Each window is compared with the server up to parted, where the two
-// logs parted, and only what agrees is taken: nothing from below the server's horizon,
-// which cannot be compared.
+// Adopt carries over events from old, a copy of the log that the server's log was
+// restored from. Parted is the position where the two logs diverge. Each window is
+// compared with the server up to there and taken only if it matches. Nothing below the
+// server's horizon is taken, because it cannot be compared.
 func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a Adopted, err error) {
 	if err := c.needCopy(); err != nil {
 		return a, err
@@ -63,7 +63,7 @@ func (c *Client) adopt(ctx context.Context, old *cache.DB, topic event.Topic, sp
 	return c.copyFrom(ctx, old, topic, sum, a)
 }
 
-// copyFrom takes the events of a stretch out of another copy.
+// copyFrom copies the events of a range from another copy.
 func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic, sum wire.Window, a *Adopted) error {
 	for {
 		lease, busy, err := c.store.Claim(ctx, []event.Topic{topic}, sum.Span())

@@ -10,9 +10,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// fetchAgain finds the blocks of a held stretch that differ from the server, notes them as
-// in doubt, fetches each once more and tries to prove the stretch. It adds events that are
-// missing and never removes or replaces one: the server may be the one that is wrong.
+// fetchAgain finds the blocks of a held range that differ from the server, marks them as
+// in doubt, fetches each once more and tries to prove the range. It adds missing events
+// and never removes or replaces one: the server may be the side that is wrong.
 func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Window, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
 	theirs, err := c.windowsOf(ctx, topic, sum.Span())
 	if err != nil {
@@ -47,8 +47,8 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 	return c.prove(ctx, topic, sum)
 }
 
-// leaves returns the leaves of what is stored. What is in doubt may be damaged where only
-// reading every event again can show it.
+// leaves returns the leaves of the stored events. A range in doubt may have damage that
+// only reading every event again can show.
 func (c *Client) leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	doubted, err := c.store.Doubted(ctx, topic)
 	switch {
@@ -60,14 +60,14 @@ func (c *Client) leaves(ctx context.Context, topic event.Topic, span window.Span
 	return c.store.Leaves(ctx, topic, span)
 }
 
-// eachPage fetches a stretch page by page, whatever is held of it.
+// eachPage fetches a range page by page, even the parts that are held.
 func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
 	for at := span; !at.Empty(); {
 		var p page
 		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
 			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
 			if p.next.ID > at.From && !permanent(err) {
-				return nil // what has come before a cut is whole
+				return nil // the events before a cut are whole
 			}
 			return err
 		})

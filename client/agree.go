@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// A DifferentLogsError says that the servers of a Client are not of one log. Its
-// events would depend on which of them was down.
+// A DifferentLogsError reports that the servers of a Client do not serve the same log.
+// The Client's events would depend on which of them was down.
 type DifferentLogsError struct{ URL, Log, OtherURL, OtherLog string }
 
 func (e *DifferentLogsError) Error() string {
 	return fmt.Sprintf("%s serves the log %s, and %s serves the log %s", public(e.URL), e.Log, public(e.OtherURL), e.OtherLog)
 }
 
-// agreeTime is how long servers may take to say which log they serve. One that is down
-// is checked when it is asked for events.
+// agreeTime is how long servers may take to name their log. A server that is down is
+// checked when it answers later.
 const agreeTime = 2 * time.Second
 
-// An agreement is what was found out, once, about several servers.
+// An agreement is the result of the check, made once, that several servers serve one log.
 type agreement struct {
 	mu   sync.Mutex
-	done bool // guarded by mu, as err
-	err  error
+	done bool  // guarded by mu
+	err  error // guarded by mu
 }
 
 // CheckServers returns a *DifferentLogsError if several servers are configured and
-// those that answer within two seconds are not of one log. Every request checks that
-// before the first one is sent; a caller that does something else before it should, too.
+// those that answer within two seconds do not serve the same log. A Client checks this
+// before its first request. A caller that acts before its first request calls
+// CheckServers first.
 func (c *Client) CheckServers(ctx context.Context) error { return c.agree(ctx) }
 
-// agree checks once that several servers serve one log, and begins with one that
-// answers.
+// agree checks once that several servers serve one log, and selects one that answers.
 func (c *Client) agree(ctx context.Context) error {
 	if len(c.cfg.Servers) < 2 {
 		return nil
@@ -64,7 +64,8 @@ func (c *Client) agree(ctx context.Context) error {
 	return err
 }
 
-// begin notes the log of all servers and leaves those that did not answer aside.
+// begin records the log that the servers serve, and begins with server if the current one
+// did not answer.
 func (c *Client) begin(server int, logs []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,8 +75,8 @@ func (c *Client) begin(server int, logs []string) {
 	}
 }
 
-// askLogs asks every server for its log, "" if it does not say. The error is that of
-// one that is no rstream server.
+// askLogs asks every server for its log, "" if it does not answer. It returns an error if
+// one of them is not an rstream server.
 func (c *Client) askLogs(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, agreeTime)
 	defer cancel()
@@ -92,7 +93,7 @@ func (c *Client) askLogs(ctx context.Context) ([]string, error) {
 			case errors.As(err, &other):
 				logs[i] = other.Got
 			case errors.As(err, &problem) && problem.log != "":
-				logs[i] = problem.log // it refuses what is held of another log
+				logs[i] = problem.log // it refuses a request about another log, and names its own
 			case errors.As(err, new(*ProtocolError)):
 				errs[i] = err
 			}

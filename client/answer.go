@@ -15,11 +15,11 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// silentTime is how long a first answer may take before OnSilence is called.
+// silentTime is how long the first response may take before OnSilence is called.
 const silentTime = 2 * time.Second
 
-// watchSilence calls OnSilence if no answer comes in time. The caller calls answered
-// when one has come, or none will.
+// watchSilence calls OnSilence if no response begins in time. The caller calls answered
+// when one has begun, or none will.
 func (c *Client) watchSilence(base string) (answered func()) {
 	if c.cfg.OnSilence == nil || c.everReached() {
 		return func() {}
@@ -36,8 +36,8 @@ func (c *Client) watchSilence(base string) (answered func()) {
 	return func() { timer.Stop() }
 }
 
-// fromStranger reports whether a status is one that an rstream server gives only with
-// the name of its log, and that no proxy before it gives.
+// fromStranger reports whether status is one that an rstream server sends only together
+// with the name of its log, and that proxies in front of it do not send.
 func fromStranger(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone,
@@ -47,13 +47,13 @@ func fromStranger(status int) bool {
 	return false
 }
 
-// noAnswer is the error of a request that got no answer of HTTP. What answers in
-// another protocol from the first is no server that will come back.
+// noAnswer returns the error of a request that got no HTTP response. If the first thing
+// that answers speaks another protocol, retrying cannot help.
 func (c *Client) noAnswer(base string, err error, sent bool) error {
 	if reason := otherProtocol(err); reason != "" && !c.everReached() {
 		return &ProtocolError{base, "is not an rstream server: " + reason}
 	}
-	target, _ := url.Parse(base) // which New has done before
+	target, _ := url.Parse(base) // cannot fail: New has parsed it before
 	if proxy := wire.AsProxyError(err, target); proxy != nil {
 		proxy.Err = trimNetError(proxy.Err)
 		return &UnreachableError{URL: base, Err: proxy}
@@ -61,8 +61,9 @@ func (c *Client) noAnswer(base string, err error, sent bool) error {
 	return &UnreachableError{URL: base, Err: trimNetError(err), sent: sent}
 }
 
-// otherProtocol says what speaks at the other end if it is not HTTP, or not over TLS.
-// net/http has no type for a malformed answer.
+// otherProtocol says which protocol the other end speaks if it is not that of the URL,
+// and returns "" if err is about something else. net/http has no error type for a
+// malformed response.
 func otherProtocol(err error) string {
 	var record tls.RecordHeaderError
 	switch {
@@ -84,8 +85,8 @@ func otherProtocol(err error) string {
 	return fmt.Sprintf("it answers %.60s, which is not HTTP", line)
 }
 
-// trimNetError takes the method, the URL, the addresses and the system call off an error
-// of net/http: who is asked for what is said by the callers.
+// trimNetError removes the method, the URL, the addresses and the system call from an
+// error of net/http. Callers add the server and the request.
 func trimNetError(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
@@ -105,5 +106,5 @@ func trimNetError(err error) error {
 	return err
 }
 
-// errNoAnswer is what io.EOF means where an answer should stand.
+// errNoAnswer replaces an io.EOF that came in place of a response.
 var errNoAnswer = errors.New("the connection was closed without an answer")

@@ -14,13 +14,13 @@ import (
 	"github.com/rstream-dev/rstream/reconcile"
 )
 
-// A framePeer asks servers what two sides lack of each other.
+// A framePeer is the servers of a log as the other side of a reconciliation.
 type framePeer struct {
 	c     *Client
 	topic event.Topic
 }
 
-// Ask is for reconcile.Negotiate.
+// Ask implements reconcile.Peer.
 func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, err error) {
 	path := "/bloom?" + (&wire.Query{Topics: []event.Topic{p.topic}}).Values().Encode()
 	err = p.c.retry(ctx, func(ctx context.Context, base string) error {
@@ -43,7 +43,7 @@ func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, er
 	return response, err
 }
 
-// post makes a POST request whose answer is of a type.
+// post makes a POST request and checks the media type of the response.
 func (c *Client) post(ctx context.Context, base, path string, header http.Header, body []byte, mediaType string) (*http.Response, error) {
 	resp, err := c.do(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
 	if err != nil {
@@ -61,8 +61,9 @@ func (c *Client) post(ctx context.Context, base, path string, header http.Header
 	return resp, nil
 }
 
-// hashed asks for events by their hashes and calls fn with the lines of the answer, up
-// to maxPageBytes of them. If fn was called and the answer was cut, it is no error.
+// hashed requests events by their hashes and calls fn with the lines of the response, up
+// to maxPageBytes. whole reports whether these are all. A response that is cut off after
+// its first line is not an error.
 func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
 	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.JSON}}
 	resp, err := c.post(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
@@ -91,8 +92,9 @@ func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.H
 	return false, nil
 }
 
-// stubs asks where events with some hashes stand in the log. Those whose stubs say
-// more than that are left out: the hash does not cover it, so they are to be fetched.
+// stubs returns the ids in the log of the events with the given hashes. Stubs with
+// members unknown to this version are left out: the hash does not cover these members,
+// so the events must be fetched.
 func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
 	asked := make(map[event.Hash]struct{}, len(hashes))
 	for _, h := range hashes {
@@ -124,14 +126,15 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcil
 	return stubs, err
 }
 
-// Known returns how many of the events with these hashes, at most 10,000, the log has.
+// Known returns how many of the events with these hashes, at most 10,000 of them, the
+// log has.
 func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
 	stubs, err := c.stubs(ctx, hashes, &reconcile.Round{})
 	return len(stubs), err
 }
 
-// fetchItems asks for the events that items, in order, name, and returns those that
-// came, which are the first of those that the log has.
+// fetchItems fetches the events named by items, which are in order. It returns a prefix
+// of those that the log has: the response may have been cut off.
 func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic, items []reconcile.Item) (evs []event.Event, err error) {
 	hashes := make([]event.Hash, len(items))
 	for i, it := range items {

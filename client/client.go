@@ -20,47 +20,47 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Config says whom to ask and how patiently. The zero Config but for Servers
-// works.
+// Config configures a Client. Only Servers is required.
 type Config struct {
-	// Servers are the base URLs of servers of the same log. The next one is
-	// asked when one fails.
+	// Servers are the base URLs of servers of the same log. If one fails, the Client
+	// tries the next.
 	Servers []string
-	// HTTP makes the requests. If nil, a client with time limits for
-	// connecting and for headers, and none for bodies.
+	// HTTP makes the requests. If nil, a client with time limits for connections and
+	// headers, and none for bodies.
 	HTTP *http.Client
-	// Wait keeps trying when no server can be reached at first. Otherwise the
-	// first connection must succeed.
+	// Wait keeps trying while no server has been reached yet. If false, the first
+	// connection must succeed.
 	Wait bool
-	// OnRetry is told of each failed attempt and of the pause before the next.
-	// It may be called from several goroutines, and must not call the Client.
+	// OnRetry is called after each failed attempt, with the pause before the next. It
+	// may be called from several goroutines and must not call the Client. If nil,
+	// nothing is called.
 	OnRetry func(err error, pause time.Duration)
-	// OnSilence is called once if a server, and none before it, has not begun to answer
-	// after two seconds. The Client goes on waiting. It may be called from any goroutine.
-	// If nil, nothing is called.
+	// OnSilence is called once, when a server has not begun to answer within two seconds
+	// and none has answered before. The Client keeps waiting. It may be called from any
+	// goroutine. If nil, nothing is called.
 	OnSilence func(server string)
-	// RetryMin and RetryMax bound the pause between attempts. If zero, half a
-	// second and 30 seconds. A server that asks for a longer one gets it.
+	// RetryMin and RetryMax bound the pause between attempts. If zero, half a second and
+	// 30 seconds. If a server asks for a longer pause, the Client waits that long.
 	RetryMin, RetryMax time.Duration
-	// Timeout ends a call with a TimeoutError once it has made no progress for so long:
-	// no event stored, no append answered, nothing heard of a stream that was open. If
-	// zero, calls keep trying.
+	// Timeout ends a call with a TimeoutError once it has made no progress for this long:
+	// no event stored, no append answered, nothing received on an open stream. If zero,
+	// calls keep trying.
 	Timeout time.Duration
-	// Idle is the longest silence of a connection, before the answer begins as
-	// well as in it. If zero, 45 seconds: three heartbeats.
+	// Idle is how long a connection may be silent, before the response begins as well as
+	// within it. If zero, 45 seconds: three heartbeats.
 	Idle time.Duration
-	// PageLimit is how many events are asked for at a time. If zero, 5,000.
+	// PageLimit is how many events to request at a time. If zero, 5,000.
 	PageLimit int
-	// Reconcile says how it is found out which of the events that were imported the
-	// log has, and what is missing besides them.
+	// Reconcile configures how the Client determines which imported events the log has
+	// and which others are missing.
 	Reconcile reconcile.Config
-	// Newest is how far a copy is that somebody else has open, for a Client without
-	// one: a server whose log was put back to before it takes nothing. The zero Newest
-	// means that there is no copy.
+	// Newest is the newest position of a copy that another process has open, for a
+	// Client without a copy: a server whose log was put back to before that position
+	// takes nothing. If zero, there is no copy.
 	Newest cache.Newest
 }
 
-// ErrNoCopy is the error of what cannot be done without a copy.
+// ErrNoCopy is the error of calls that need a copy, on a Client without one.
 var ErrNoCopy = errors.New("client has no copy")
 
 // A Client keeps a local copy of a remote event stream.
@@ -75,34 +75,34 @@ type Client struct {
 	pending pendingWindow
 	agreed  agreement
 
-	otherLog atomic.Bool // of a store that belongs to any log: the server's is not the one that it knows
+	otherLog atomic.Bool // the store is not bound to a log, and the server's is not the one it knows
 
-	uncounted atomic.Bool // a server does not count the lines of its answers
+	uncounted atomic.Bool // a server does not count the lines of its responses
 
 	stats stats
 
 	mu      sync.Mutex
-	current int         // guarded by mu: the server that is asked
+	current int         // guarded by mu: the index of the server in use
 	reached bool        // guarded by mu: some server has answered
-	resting []time.Time // guarded by mu: until when each server wants to be left alone
+	resting []time.Time // guarded by mu: when each server accepts requests again
 
-	firstLog string // guarded by mu: what several servers serve, "" if that is not known
+	firstLog string // guarded by mu: the log that several servers serve, "" if not known
 	silent   bool   // guarded by mu: OnSilence was called
 }
 
 type stats struct{ events, bytes, requests, retries atomic.Int64 }
 
-// Stats says what a Client has received so far.
+// Stats counts the traffic of a Client so far.
 type Stats struct {
 	Events   int64 // events received
 	Bytes    int64 // bytes of response bodies received
 	Requests int64 // requests made
-	Retries  int64 // attempts that failed and were made again
+	Retries  int64 // failed attempts that were repeated
 }
 
-// New returns a client that keeps in db what it receives. If db is nil it keeps nothing:
-// Put, Info, CheckServers and Stats work, and all else is ErrNoCopy. The caller
-// closes the Client first, then db.
+// New returns a Client that stores the events it receives in db. If db is nil it stores
+// nothing: Put, Info, CheckServers and Stats work, and other calls return ErrNoCopy.
+// New returns an error if cfg is invalid. The caller closes the Client first, then db.
 func New(db *cache.DB, cfg Config) (*Client, error) {
 	cfg, err := cfg.checked()
 	if err != nil {
@@ -114,8 +114,8 @@ func New(db *cache.DB, cfg Config) (*Client, error) {
 	return newClient(storeOf(db), cfg), nil
 }
 
-// newClient returns a client with a configuration that was checked. If st is nil it
-// keeps nothing.
+// newClient returns a Client with a checked configuration. If st is nil it stores
+// nothing.
 func newClient(st store, cfg Config) *Client {
 	c := &Client{store: st, cfg: cfg, resting: make([]time.Time, len(cfg.Servers)), pending: newPending()}
 	c.live.c = c
@@ -134,7 +134,7 @@ func newClient(st store, cfg Config) *Client {
 	return c
 }
 
-// needCopy returns ErrNoCopy if nothing can be kept.
+// needCopy returns ErrNoCopy if the Client has no copy.
 func (c *Client) needCopy() error {
 	if c.store == nil {
 		return ErrNoCopy
@@ -149,14 +149,14 @@ func (cfg Config) checked() (Config, error) {
 	servers := make([]string, len(cfg.Servers))
 	for i, s := range cfg.Servers {
 		u, err := url.Parse(s)
-		// What url.Parse says is wrong may be a part of a password.
+		// The error of url.Parse may quote a part of a password.
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", public(s))
 		}
 		if u.RawQuery != "" || u.Fragment != "" {
 			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", public(s))
 		}
-		if strings.Contains(u.Path, "@") { // or half of a password would be a host and be looked up
+		if strings.Contains(u.Path, "@") { // or half of a password would be looked up as a host
 			return cfg, fmt.Errorf("client: server %.80q: write an @ or / of a password as %%40 or %%2F", public(s))
 		}
 		servers[i] = strings.TrimSuffix(u.String(), "/")
@@ -186,7 +186,7 @@ func (cfg Config) checked() (Config, error) {
 	return cfg, nil
 }
 
-// longestWait is how long to wait for an answer to begin.
+// longestWait is how long to wait for a response to begin.
 func (cfg *Config) longestWait() time.Duration {
 	d := min(cfg.Idle, 30*time.Second)
 	if cfg.Timeout > 0 {
@@ -195,8 +195,8 @@ func (cfg *Config) longestWait() time.Duration {
 	return d
 }
 
-// newTransport returns a transport that waits so long for an answer to begin: what
-// begins is watched by an sse.IdleBody.
+// newTransport returns a transport that waits this long for a response to begin. Its
+// body is then limited by an sse.IdleBody.
 func newTransport(answer time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -211,28 +211,28 @@ func newTransport(answer time.Duration) *http.Transport {
 	}
 }
 
-// Stats returns what has been received so far.
+// Stats returns the traffic so far.
 func (c *Client) Stats() Stats {
 	return Stats{c.stats.events.Load(), c.stats.bytes.Load(), c.stats.requests.Load(), c.stats.retries.Load()}
 }
 
-// Close ends the live cursor and waits for it; the tails that follow it end with
-// ErrClosed. What has an end of its own goes on to it. Closing twice is fine.
+// Close ends the live cursor and waits for it. Tails that follow it end with ErrClosed.
+// Calls with an end of their own, like Sync, go on until they reach it. Closing twice is
+// fine.
 func (c *Client) Close() {
 	c.live.close()
 	c.closeIdle()
 }
 
-// closeIdle closes connections that wait for a next request, unless they belong to
-// the caller.
+// closeIdle closes idle connections, unless they belong to the caller.
 func (c *Client) closeIdle() {
 	if c.cfg.HTTP == nil {
 		c.http.CloseIdleConnections()
 	}
 }
 
-// patient is the store as a hub's Source: where nothing is held yet it says
-// "nothing yet" and not "never", since somebody is about to fetch it.
+// patient is the store as a hub's Source. If an event is not held yet it returns
+// nothing instead of an error, because another goroutine is about to fetch it.
 type patient struct{ store hub.Source }
 
 func (p patient) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) ([]event.Event, event.ID, error) {

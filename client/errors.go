@@ -14,8 +14,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An UnreachableError says that no server answered: there was no connection, it
-// ended before an answer came, or a proxy answered for a server that is not there.
+// An UnreachableError reports that no server answered: there was no connection, it
+// ended before a response came, or a proxy answered because the server is down.
 type UnreachableError struct {
 	URL string
 	Err error
@@ -28,8 +28,8 @@ func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v",
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// A TimeoutError says that a call gave up because it had made no progress for the
-// Timeout of its Config. Err is what the last attempt ended with.
+// A TimeoutError reports that a call made no progress for Config.Timeout and gave up.
+// Err is the error of the last attempt.
 type TimeoutError struct {
 	After time.Duration
 	Err   error
@@ -42,17 +42,17 @@ func (e *TimeoutError) Error() string {
 // Unwrap returns the cause.
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
-// A GapError says that the server no longer has the history that follows After:
-// the oldest position that it serves is Oldest.
+// A GapError reports that the server no longer has the history after After. Oldest is
+// the oldest position that it still serves.
 type GapError struct{ After, Oldest event.ID }
 
 func (e *GapError) Error() string {
 	return fmt.Sprintf("history from %s to %s is gone from the server", e.After, e.Oldest)
 }
 
-// An UnknownOutcomeError says that drafts may or may not have been appended: they may
-// have arrived, and no answer of the log says what became of them. Putting the same
-// drafts again, keys and all, is safe.
+// An UnknownOutcomeError reports that drafts may or may not have been appended: the
+// request may have arrived, and the log has not answered it. It is safe to put the same
+// drafts again, with the same keys.
 type UnknownOutcomeError struct{ Err error }
 
 func (e *UnknownOutcomeError) Error() string { return e.Err.Error() }
@@ -60,25 +60,26 @@ func (e *UnknownOutcomeError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
 
-// An OtherLogError says that a server serves another log than the cache holds.
+// An OtherLogError reports that the server at URL serves log Got, but the copy holds log
+// Want.
 type OtherLogError struct {
 	URL, Got, Want string
 
-	refused bool // the server did nothing: the request named the log that it is for
+	refused bool // the server did nothing, because the request named its log
 }
 
 func (e *OtherLogError) Error() string {
 	return fmt.Sprintf("%s serves the log %s, the cache holds %s", public(e.URL), e.Got, e.Want)
 }
 
-// A PutBackError says that a server's log was put back to an older state: it ends
-// before what is held, or has another event at a position up to which it is held.
+// A PutBackError reports that a server's log was put back to an older state: it ends
+// before a held position, or has another event there.
 type PutBackError struct {
 	URL  string
-	Held event.ID // the position
-	Head event.ID // of the server's log, which may have gone on since
+	Held event.ID // the held position
+	Head event.ID // of the server's log, which may have grown since
 
-	refused bool // by a server that looked before it did anything
+	refused bool // the server checked this first and did nothing
 }
 
 func (e *PutBackError) Error() string {
@@ -88,7 +89,7 @@ func (e *PutBackError) Error() string {
 	return fmt.Sprintf("%s: the log was put back to an older state and has grown since: its events differ from those held up to %s", host(e.URL), e.Held)
 }
 
-// A ProtocolError says that a server answered what it must not.
+// A ProtocolError reports an invalid response of a server.
 type ProtocolError struct {
 	URL    string
 	Reason string
@@ -96,10 +97,10 @@ type ProtocolError struct {
 
 func (e *ProtocolError) Error() string { return fmt.Sprintf("%s: %s", public(e.URL), e.Reason) }
 
-// public is a server's URL as it may be shown.
+// public returns a server's URL without its secrets, to be shown.
 func public(base string) string { return wire.RedactURL(base) }
 
-// host is how errors name the other end of a connection.
+// host returns the name that errors use for the server of a URL.
 func host(base string) string {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
@@ -111,8 +112,8 @@ func host(base string) string {
 // ErrClosed ends the tails of a client that was closed.
 var ErrClosed = errors.New("client is closed")
 
-// permanent reports whether trying again cannot mend err. What comes from the network
-// can be mended; what a server has decided, or the store, or the caller, cannot.
+// permanent reports whether retrying cannot help. An error of the network may go away;
+// a decision of a server, and an error of the store or of the caller, does not.
 func permanent(err error) bool {
 	if err == nil {
 		return false
@@ -139,8 +140,7 @@ func permanent(err error) bool {
 		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &imported) || errors.As(err, &large)
 }
 
-// A finalError is an error of the cache or of the caller, as against one of the
-// network.
+// A finalError is an error of the cache or of the caller, not of the network.
 type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
@@ -153,7 +153,7 @@ func storeError(err error) error {
 	return &finalError{err}
 }
 
-// joinErrors is errors.Join on one line.
+// joinErrors is like errors.Join, but the text is one line.
 func joinErrors(err, more error) error {
 	switch {
 	case err == nil:
@@ -164,13 +164,13 @@ func joinErrors(err, more error) error {
 	return fmt.Errorf("%w; %w", err, more)
 }
 
-// dropped says whose answer ended before its end.
+// dropped returns the error of a response that was cut off, naming the server.
 func dropped(base string, err error) error {
 	return fmt.Errorf("read %s: %w", host(base), trimNetError(err))
 }
 
-// refusal turns a server's refusal of a position into the error that says what it
-// means.
+// refusal turns a server's refusal of a position into a *GapError if its history is
+// gone.
 func refusal(e *StatusError, after event.ID) error {
 	if e.Status == http.StatusGone && e.oldest != nil {
 		return &GapError{After: after, Oldest: *e.oldest}

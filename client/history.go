@@ -8,9 +8,9 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// newest returns how far the copy is. Each request names that position, and each answer
-// is compared with it: nothing of a log that was put back must come together with what
-// is held, whatever was asked for.
+// newest returns the newest position of the copy. Each request names it and each
+// response is compared with it: events of a log that was put back must never be mixed
+// with held ones, whatever the request.
 func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
 	switch {
 	case c.otherLog.Load():
@@ -22,9 +22,9 @@ func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
 	return n, storeError(err)
 }
 
-// checkHistory refuses an answer of a log that is not the one of which the copy is as it
-// was when it was asked, and what a server answers to a cursor that its log has not given.
-// What happened since can only have made the log longer.
+// checkHistory returns an error if the server's log does not continue the history of the
+// copy, whose newest position was newest when the request was made. Since then the log
+// can only have grown. It also returns the error of a 409.
 func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
 	head, told := wire.CursorIn(resp.Header, wire.HeaderHead)
 	told = told && wire.LogOf(resp.Header) == newest.Log

@@ -12,8 +12,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// adoptImported has events that came by file become held and proven, if they and what
-// is stored are all that the server has of a stretch.
+// adoptImported makes imported events held and proven, if they and the stored events are
+// all that the server has in a range.
 func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Window, s *Synced, fresh func([]event.Event) error) (ok bool, err error) {
 	for {
 		imported, err := c.store.CandidateSpan(ctx, topic, w.Span())
@@ -37,13 +37,13 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 	}
 }
 
-// importer returns what finds out which imported events the log has.
+// importer returns an Importer for the Client's store and servers.
 func (c *Client) importer() *imports.Importer {
 	return &imports.Importer{Store: c.store, Server: importServer{c}, Reconcile: c.cfg.Reconcile,
 		PageLimit: c.cfg.PageLimit, PageBytes: maxPageBytes}
 }
 
-// An importServer is the servers of a client as its importer sees them.
+// An importServer is a Client as an imports.Server.
 type importServer struct{ *Client }
 
 func (s importServer) Peer(topic event.Topic) reconcile.Peer { return framePeer{s.Client, topic} }

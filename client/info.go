@@ -9,25 +9,25 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Info is what a server says of itself and of its log.
+// Info describes a server and its log.
 type Info struct {
-	Name    string // of the program: rstream
-	Version string // of the program
-	Log     string // the name of the log
-	Head    event.Cursor
+	Name    string       // of the program: rstream
+	Version string       // of the program
+	Log     string       // the name of the log
+	Head    event.Cursor // the newest position
 	Horizon event.Cursor // the oldest position that is still served
-	Parent  *Parent      // nil if the log goes on from no other
+	Parent  *Parent      // the log that this one continues, or nil
 	Limits  Limits
 }
 
-// A Parent is the log that a server's log goes on from. Up to Head the two are the
-// same; if Head is nil, nobody knows where they parted.
+// A Parent is the log that a server's log continues. Up to Head the two are the same. If
+// Head is nil, it is not known where they diverge.
 type Parent struct {
 	Log  string
 	Head *event.ID
 }
 
-// Limits are what a server refuses to go beyond.
+// Limits are the limits of a server. It refuses larger requests.
 type Limits struct {
 	Value  int // bytes of one value
 	Batch  int // bytes of one batch
@@ -43,7 +43,7 @@ func infoOf(w *wire.Info) Info {
 	return info
 }
 
-// Probe asks the servers of cfg what they serve: the first one that answers.
+// Probe returns the Info of the first server of cfg that answers.
 func Probe(ctx context.Context, cfg Config) (Info, error) {
 	cfg, err := cfg.checked()
 	if err != nil {
@@ -54,7 +54,7 @@ func Probe(ctx context.Context, cfg Config) (Info, error) {
 	return c.Info(ctx)
 }
 
-// Info asks the server what it serves.
+// Info asks the server for its Info.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {
 	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
 		info, err = c.askInfo(ctx, base)
@@ -66,7 +66,7 @@ func (c *Client) Info(ctx context.Context) (info Info, err error) {
 	return info, err
 }
 
-// askInfo asks one server what it serves.
+// askInfo asks one server for its Info.
 func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
 	resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
 		return Info{}, readStatus(resp)
 	}
 	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
-		return Info{}, err // before its body, which may never end
+		return Info{}, err // before reading the body, which may never end
 	}
 	var info wire.Info
 	_, err = readObject(base, "/", resp.Body, &info)

@@ -11,7 +11,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// A sqliteConn is what database/sql uses of a connection.
+// A sqliteConn is the part of a connection that database/sql uses.
 type sqliteConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -23,18 +23,18 @@ type sqliteConn interface {
 	driver.Validator
 }
 
-// A BulkWriter is the connection that writes. It stores events without the detour
-// through database/sql, which costs a fifth of the time.
+// A BulkWriter is the writing connection. It stores events without the detour through
+// database/sql, which costs a fifth of the time.
 type BulkWriter struct {
 	sqliteConn
 	inTx bool
-	// The inserts are prepared when they are first needed.
+	// Inserts are prepared on first use.
 	ready map[Insert]driver.StmtExecContext
-	args  []driver.NamedValue // of the one that is executed
+	args  []driver.NamedValue // of the next insert
 }
 
-// An Insert is a statement that inserts so many rows at once. Most of what a statement
-// takes is not for its rows.
+// An Insert is a statement that inserts Rows rows at once: per-statement overhead
+// dominates.
 type Insert struct {
 	Into, Row, Or string
 	Rows          int
@@ -57,7 +57,7 @@ func (c writerConnector) Connect(ctx context.Context) (driver.Conn, error) {
 func (c *BulkWriter) Close() error {
 	for _, stmt := range c.ready {
 		if stmt, ok := stmt.(driver.Stmt); ok {
-			stmt.Close() // or SQLite would keep the file open
+			stmt.Close() // otherwise SQLite would keep the file open
 		}
 	}
 	return c.sqliteConn.Close()
@@ -69,8 +69,8 @@ func (c *BulkWriter) BeginTx(ctx context.Context, opts driver.TxOptions) (driver
 	return writerTx{tx, c}, err
 }
 
-// A writerTx knows when it is over, which database/sql may decide: without a
-// transaction each insert would be one.
+// A writerTx records when it is over, which database/sql may decide: without a
+// transaction, each insert would be one of its own.
 type writerTx struct {
 	driver.Tx
 	conn *BulkWriter
@@ -86,18 +86,19 @@ func (tx writerTx) Rollback() error {
 	return tx.Tx.Rollback()
 }
 
-// Bind adds an argument of the insert that is executed next.
+// Bind appends an argument of the next insert.
 func (c *BulkWriter) Bind(v driver.Value) {
 	c.args = append(c.args, driver.NamedValue{Ordinal: len(c.args) + 1, Value: v})
 }
 
-// Exec executes an insert, in the transaction that is open, with what was bound.
+// Exec executes an insert with the bound arguments, in the open transaction, and returns
+// the number of rows inserted.
 func (c *BulkWriter) Exec(i Insert) (n int64, err error) {
 	defer func() { clear(c.args); c.args = c.args[:0] }()
 	if !c.inTx {
 		return 0, sql.ErrTxDone
 	}
-	ctx := context.Background() // of a short while
+	ctx := context.Background() // it runs only briefly
 	stmt := c.ready[i]
 	if stmt == nil {
 		ready, err := c.PrepareContext(ctx, i.query())
@@ -117,15 +118,16 @@ func (c *BulkWriter) Exec(i Insert) (n int64, err error) {
 	return res.RowsAffected()
 }
 
-// IsConstraint reports whether a statement was refused, and undone, for what is stored.
+// IsConstraint reports whether a constraint refused a statement, which then had no
+// effect.
 func IsConstraint(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
 }
 
-// Reconnect opens the writing connection, anew if there is one.
+// Reconnect opens the writing connection, replacing the one that is open.
 func (f *File) Reconnect() error {
-	// A checkpoint keeps appends waiting, however little there is to copy: every 16 MB.
+	// A checkpoint blocks appends, however little it copies: run one every 16 MB.
 	connector, err := sqlite.NewConnector(dataSource(f.absPath, f.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
 	if err != nil {
 		return err
@@ -140,8 +142,8 @@ func (f *File) Reconnect() error {
 	return nil
 }
 
-// Begin begins a writing transaction on a connection that end gives back. The caller
-// has the right to write.
+// Begin begins a writing transaction on a connection that End gives back. The caller must
+// hold the right to write.
 func (f *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
@@ -158,7 +160,7 @@ func (f *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
 // End gives back the connection that Begin has taken, after the transaction.
 func (f *File) End() { f.conn.Close() }
 
-// Bulk runs fn with the connection of the transaction that begin has begun.
+// Bulk runs fn with the connection of the transaction that Begin has begun.
 func (f *File) Bulk(fn func(c *BulkWriter) error) error {
 	return f.conn.Raw(func(conn any) error { return fn(conn.(*BulkWriter)) })
 }

@@ -12,10 +12,10 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// The errors of opening a file that callers branch on.
+// Errors of opening a file, for callers to branch on.
 var (
 	ErrNotCache   = errors.New("is not an rstream file")
-	ErrNoLog      = fmt.Errorf("%w: it has not been given a log yet", ErrNotCache)
+	ErrNoLog      = fmt.Errorf("%w: it has no log yet", ErrNotCache)
 	ErrNoIdentity = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
 	ErrOlder      = errors.New("only a process that may write it can upgrade it")
 	ErrLinked     = errors.New("is being served, but its write-ahead log is not next to it: the server knows the file by another name, or the -wal file was removed")
@@ -27,45 +27,44 @@ var (
 	ErrIO         = errors.New("cannot be read or written")
 )
 
-// A StatusError is an error for which HTTP has a status.
+// A StatusError is an error with an HTTP status.
 type StatusError struct {
 	Text   string
 	Status int
 }
 
-// Error returns the text.
+// Error returns Text.
 func (e *StatusError) Error() string { return e.Text }
 
-// HTTPStatus returns the status.
+// HTTPStatus returns the HTTP status code.
 func (e *StatusError) HTTPStatus() int { return e.Status }
 
-// The errors of using a file that callers branch on.
+// Errors of using a file, for callers to branch on.
 var (
-	// ErrFull means that the disk or the file can take no more; nothing was
-	// written, unless it comes with ErrUnknown, and then it may have been.
+	// ErrFull means that the disk or the file is full. Nothing was written, unless
+	// ErrUnknown is wrapped too: then it may have been.
 	ErrFull error = &StatusError{Text: "no space left for the file", Status: 507}
-	// ErrBusy means that another process was writing for too long; nothing
-	// was written.
+	// ErrBusy means that another process was writing for too long. Nothing was written.
 	ErrBusy error = &StatusError{Text: "the file is being written by another process", Status: 503}
 	// ErrUnknown means that the transaction may or may not have been
 	// committed.
 	ErrUnknown error = &StatusError{Text: "outcome unknown; retry with the same key", Status: 503}
-	// ErrFiles means that the process or the system has too many files open, so
-	// that nothing could be read or written. It may pass.
+	// ErrFiles means that the process or the system has too many open files to read or
+	// write. It may pass.
 	ErrFiles error = &StatusError{Text: "too many files are open", Status: 503}
 )
 
-// The errors of files that may only be read.
+// Errors of files that may only be read.
 var (
-	// ErrReadOnly means that the file, its folder or what SQLite keeps beside it
-	// may not be written by this process.
+	// ErrReadOnly means that this process may not write the file, its folder or SQLite's
+	// files next to it.
 	ErrReadOnly = errors.New("is read-only")
-	// ErrChanged means that somebody wrote a file that is read without locks.
+	// ErrChanged means that a file was written while it was read without locks.
 	ErrChanged = errors.New("was changed while it was being read; try again")
 )
 
-// orDone names err, and says that ctx has ended where SQLite would only say that it
-// was interrupted, or database/sql that the transaction is over.
+// orDone classifies err. If ctx has ended it says so, where SQLite would only report an
+// interrupt, and database/sql a finished transaction.
 func orDone(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
 		return Classify(err)
@@ -73,8 +72,8 @@ func orDone(ctx context.Context, err error) error {
 	return fmt.Errorf("%w (%w)", ctx.Err(), Classify(err))
 }
 
-// Classify gives SQLite's errors the package's names, so that callers need not
-// know SQLite's.
+// Classify maps SQLite's errors to those of this package, so that callers need not know
+// SQLite's. The original error stays wrapped.
 func Classify(err error) error {
 	if err == nil || isClassified(err) {
 		return err
@@ -90,7 +89,7 @@ func Classify(err error) error {
 	case sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("%w (%w)", ErrNotCache, err)
 	case sqlite3.SQLITE_CORRUPT,
-		// What is asked of a file never changes, and a sound one can answer it.
+		// The statements are fixed, and a sound file can run them.
 		sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG:
 		return fmt.Errorf("%w (%w)", ErrCorrupt, &printable{err})
 	case sqlite3.SQLITE_FULL:
@@ -109,8 +108,8 @@ func Classify(err error) error {
 	return err
 }
 
-// A printable is an error that may quote a damaged file: its text is the first line,
-// without what a terminal would act upon.
+// A printable is an error that may quote a damaged file. Its text is the first line,
+// without characters that a terminal would act on.
 type printable struct{ err error }
 
 func (e *printable) Unwrap() error { return e.err }
@@ -134,7 +133,8 @@ func isClassified(err error) bool {
 	return false
 }
 
-// Wrap says what was being done when err happened.
+// Wrap prefixes err with the step that failed, formatted as by fmt.Sprintf. It returns
+// nil if err is nil.
 func Wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil

@@ -13,15 +13,15 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Options say how to open a file. The zero Options open an existing file of any role.
+// Options configure Open. The zero Options open an existing file of any role and log.
 type Options struct {
-	Role     Role             // what it must be; if empty, any, and it must exist
-	Log      string           // the log that it must belong to; if empty, any
-	AsNewLog bool             // a server's file becomes a new log that goes on from the old one
+	Role     Role             // expected role; if empty, any, and the file must exist
+	Log      string           // id of the expected log; if empty, any
+	AsNewLog bool             // turn a server's file into a new log that continues the old one
 	Now      func() time.Time // if nil, time.Now
 }
 
-// A File is an open SQLite file of a log.
+// A File is the open SQLite file of a log.
 type File struct {
 	// Set once by Open.
 	Path    string // as it was given
@@ -32,15 +32,16 @@ type File struct {
 	owner   *owner
 	Read    *sql.DB
 	held    *heldFile
-	walless bool // it had no write-ahead log when it was opened
+	walless bool // the file had no write-ahead log when it was opened
 	serving bool // a server's locks are taken: that of held, and
 	flock   *flock.Flock
 	location
 
-	// Whoever writes holds the one place in writing, and with it what follows. It is a channel so that waiting for it can end.
+	// The writer holds the one slot in writing, which guards the fields below. It is a
+	// channel so that waiting for it can be cancelled.
 	writing    chan struct{}
 	write      *sql.DB
-	conn       *sql.Conn // of the transaction that is open
+	conn       *sql.Conn // of the open transaction
 	statements statements
 	OnRollback func() // called after a transaction that was not committed
 }
@@ -75,8 +76,8 @@ func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 	return db, nil
 }
 
-// beginning returns what makes the file another log, nil if nothing is to. err is what
-// came of joining it.
+// beginning returns the function that makes the file another log, or nil if none is
+// needed. err is the result of joining the file.
 func (f *File) beginning(cfg Options, err error) func(context.Context) error {
 	switch {
 	case errors.Is(err, errIsBackup):
@@ -87,7 +88,7 @@ func (f *File) beginning(cfg Options, err error) func(context.Context) error {
 	return nil
 }
 
-// check refuses what no file can satisfy, before anything is made.
+// check refuses options that no file can satisfy, before anything is created.
 func (cfg *Options) check() error {
 	if cfg.Role != "" && cfg.Role != Server && cfg.Role != Client {
 		return fmt.Errorf("role %.40q: want %s or %s", string(cfg.Role), Server, Client)
@@ -119,7 +120,8 @@ func (f *File) Close() error {
 	return errors.Join(errs...)
 }
 
-// Abandon drops the file as a killed process would: nothing is released. It is for tests.
+// Abandon drops the file as if the process were killed: it releases nothing. It is for
+// tests.
 func (f *File) Abandon() {
 	f.Read.Close()
 	f.write.Close()
@@ -130,10 +132,11 @@ func (f *File) Abandon() {
 	}
 }
 
-// InUse returns how many connections are in use. It is for tests.
+// InUse returns the number of connections in use. It is for tests.
 func (f *File) InUse() int { return f.Read.Stats().InUse + f.write.Stats().InUse }
 
-// Lock takes the right to write, which unlock gives back.
+// Lock acquires the right to write, or returns an error if ctx ends first or the file may
+// not be written. Unlock releases it.
 func (f *File) Lock(ctx context.Context) error {
 	if f.frozen != nil {
 		return fmt.Errorf("%s: %w", f.Path, f.frozen)
@@ -146,11 +149,11 @@ func (f *File) Lock(ctx context.Context) error {
 	}
 }
 
-// Unlock gives the right to write back.
+// Unlock releases the right to write.
 func (f *File) Unlock() { <-f.writing }
 
-// Update runs fn in one writing transaction. The transaction is rolled back if fn
-// returns an error or ctx ends.
+// Update runs fn in one writing transaction. It rolls back if fn returns an error or ctx
+// ends.
 func (f *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
 	if err := f.Lock(ctx); err != nil {
 		return err
@@ -163,7 +166,8 @@ func (f *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
 	return f.Named(err)
 }
 
-// Named says which file is damaged: nobody could move it away otherwise.
+// Named adds the file's path to the error of a damaged file, so that its owner can move
+// it away.
 func (f *File) Named(err error) error {
 	if errors.Is(err, ErrCorrupt) {
 		return fmt.Errorf("%s: %w", f.Path, err)
@@ -171,7 +175,7 @@ func (f *File) Named(err error) error {
 	return err
 }
 
-// Transact is Update for those that have the right to write.
+// Transact is Update for a caller that holds the right to write.
 func (f *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
 	tx, err := f.Begin(ctx)
 	if err != nil {
@@ -185,7 +189,7 @@ func (f *File) Transact(ctx context.Context, fn func(*sql.Tx) error) error {
 	return orDone(ctx, tx.Commit())
 }
 
-// View runs fn in one reading transaction: all that it sees is of one moment.
+// View runs fn in one reading transaction, which sees the file at one moment.
 func (f *File) View(ctx context.Context, fn func(*sql.Tx) error) error {
 	tx, err := f.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -199,14 +203,14 @@ func (f *File) View(ctx context.Context, fn func(*sql.Tx) error) error {
 	return f.Named(err)
 }
 
-// ViewRow scans the only row of a query.
+// ViewRow runs a query and scans its only row into dest.
 func (f *File) ViewRow(ctx context.Context, query string, args []any, dest ...any) error {
 	return f.Named(orDone(ctx, f.Read.QueryRowContext(ctx, query, args...).Scan(dest...)))
 }
 
-// SyncWAL makes durable what has been written to the write-ahead log.
+// SyncWAL syncs the write-ahead log to disk.
 func (file *File) SyncWAL() error {
-	// Locks are on the other two files: closing this one takes none away.
+	// The locks are on the other two files, so closing this one drops none.
 	f, err := os.OpenFile(file.absPath+"-wal", os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -214,6 +218,6 @@ func (file *File) SyncWAL() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// KeepServing takes a server's lock again where SQLite, closing a descriptor of its own,
-// may have dropped it.
+// KeepServing takes a server's lock again, since SQLite may have dropped it by closing a
+// descriptor of its own.
 func (f *File) KeepServing() error { return f.held.keepServing() }

@@ -6,8 +6,9 @@ import (
 	"fmt"
 )
 
-// CopyInto copies the file through a connection of its own: the one that writes
-// would keep appends waiting, those that read must not write, not even elsewhere.
+// CopyInto writes a compact copy of the file to path. It uses a connection of its own:
+// the writing connection would block appends, and the reading ones may not write
+// anywhere.
 func (f *File) CopyInto(ctx context.Context, path string) error {
 	pool, err := f.connect(1, "")
 	if err != nil {
@@ -20,7 +21,8 @@ func (f *File) CopyInto(ctx context.Context, path string) error {
 	return f.unchanged()
 }
 
-// MarkBackup says in the copy what it is, checks it and has it synced to disk.
+// MarkBackup checks the integrity of the copy at path, gives it the role Backup and syncs
+// it.
 func MarkBackup(ctx context.Context, path string) (err error) {
 	pool, err := connect(path, 1, "mode=rw"+tuning)
 	if err != nil {

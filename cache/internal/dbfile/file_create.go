@@ -13,13 +13,13 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// What says which log a file belongs to is written before the file has a write-ahead
-// log: it stands in the file itself, in one transaction with the schema. So a file is
-// empty or has its identity, wherever its making is cut, and one whose write-ahead log
-// was lost is never taken for a new one.
+// The identity of a log is written before the file has a write-ahead log: to the file
+// itself, in one transaction with the schema. So a file is empty or has its identity,
+// wherever its creation is interrupted, and a file that lost its write-ahead log is never
+// mistaken for a new one.
 
-// create gives an empty file its schema and its identity. Of several processes that
-// create a file one does; the others find it made.
+// create gives an empty file its schema and its identity. If several processes create a
+// file, one does and the others find it created.
 func (f *File) create(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
@@ -37,15 +37,15 @@ func (f *File) create(ctx context.Context, cfg Options) error {
 	})
 }
 
-// changeIdentity changes which log a file belongs to, in the file itself. No
-// connection of this process may be open.
+// changeIdentity changes which log a file belongs to, in the file itself. This process
+// must have no connection open.
 func (f *File) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
 	return f.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
 }
 
-// alter runs change in a transaction that goes into the file itself. The folder is
-// synced, too: a crash could bring back the journal otherwise, and undo the change
-// after others have built on it.
+// alter runs change in a transaction written to the file itself. It also syncs the
+// folder: otherwise a crash could bring back the journal and undo the change after others
+// have built on it.
 func (f *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx) error) error {
 	return f.runAside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		if _, err := pool.ExecContext(ctx, pragma+`; PRAGMA synchronous=EXTRA`); err != nil {
@@ -62,7 +62,7 @@ func (f *File) alter(ctx context.Context, pragma string, change func(tx *sql.Tx)
 	})
 }
 
-// beginWAL gives a file its write-ahead log.
+// beginWAL switches the file to a write-ahead log.
 func (f *File) beginWAL(ctx context.Context) error {
 	return f.runAside(ctx, func(ctx context.Context, pool *sql.DB) error {
 		_, err := pool.ExecContext(ctx, `PRAGMA journal_mode=WAL`)
@@ -70,8 +70,8 @@ func (f *File) beginWAL(ctx context.Context) error {
 	})
 }
 
-// runAside runs fn with a connection of its own. SQLite refuses a change of the journal
-// mode at once if others are in its way, so it is tried again until they are not.
+// runAside runs fn with a connection of its own. SQLite refuses to change the journal
+// mode at once if another connection is in the way, so runAside retries until none is.
 func (f *File) runAside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, busyTime)
 	defer cancel()
@@ -91,7 +91,7 @@ func (f *File) runAside(ctx context.Context, fn func(ctx context.Context, pool *
 	}
 }
 
-// applyMigrations brings a schema of a version up to that of files.
+// applyMigrations brings the schema from version up to that of files.
 func applyMigrations(ctx context.Context, tx *sql.Tx, version int, files []string) error {
 	for _, file := range files[version:] {
 		text, err := migrations.ReadFile(file)
@@ -134,7 +134,7 @@ func newLogID() string {
 	return event.NewLogID(random)
 }
 
-// schemaVersion returns a file's schema, 0 if it is empty.
+// schemaVersion returns the version of a file's schema, 0 if the file is empty.
 func schemaVersion(ctx context.Context, db interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }) (int, error) {
@@ -152,7 +152,7 @@ func schemaVersion(ctx context.Context, db interface {
 
 var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotExist)
 
-// becomeNewLog makes a backup the log of a server: a new log, whose parent is the old
+// becomeNewLog turns a backup into a server's file: a new log, whose parent is the old
 // one up to the head of the backup.
 func (f *File) becomeNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
@@ -162,8 +162,8 @@ func (f *File) becomeNewLog(ctx context.Context) error {
 	})
 }
 
-// goOnAsNewLog makes a server's file a new log that goes on from the one that it was.
-// Nobody knows where the two parted.
+// goOnAsNewLog makes a server's file a new log that continues the old one. Nobody knows
+// where the two diverged.
 func (f *File) goOnAsNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = NULL, id = ?`, newLogID())

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// A location says how a file can be opened where it lies.
+// A location says how a file can be opened in its place.
 type location struct {
-	frozen error    // why nothing may be written there; nil if it may
-	params string   // of the name under which SQLite opens the file
-	alone  bool     // SQLite locks nothing there, so changes must be looked for
-	seen   [2]stamp // the file and its write-ahead log, as they were when it was opened
+	frozen error    // why the file may not be written; nil if it may
+	params string   // of SQLite's name for the file
+	alone  bool     // SQLite takes no locks, so changes must be checked for
+	seen   [2]stamp // the file and its write-ahead log when they were opened
 }
 
 // A stamp changes when a file does.
@@ -30,12 +30,12 @@ type stamp struct {
 	time time.Time
 }
 
-// locate finds out how db's file can be opened. Nothing is written to find out.
+// locate finds out how f can be opened. It writes nothing.
 //
-// Where SQLite may not write, it reads a write-ahead log only together with its index
-// in the -shm file. If that is not there, each connection makes an index of its own in
-// memory, which SQLite does for those alone that have a file for themselves. Without a
-// write-ahead log the file is all there is, and is read as one that never changes.
+// Where SQLite may not write, it reads a write-ahead log only with its index, the -shm
+// file. If there is none, each connection builds an index in memory, which SQLite allows
+// only if the connection has the file to itself. Without a write-ahead log, the file is
+// complete and is read as immutable.
 func (f *File) locate() error {
 	f.location = location{frozen: frozen(f.absPath), params: "mode=rw" + tuning}
 	if f.frozen == nil {
@@ -55,17 +55,17 @@ func (f *File) locate() error {
 	case mayRead(f.absPath+"-shm") == nil:
 		f.params = "mode=ro" + tuning
 	default:
-		// No PRAGMA that reads the file may come first.
+		// This must precede any PRAGMA that reads the file.
 		f.params, f.alone = "mode=ro&vfs="+lockless+"&_pragma=locking_mode(exclusive)", true
 	}
 	f.seen, err = f.stamps()
 	return err
 }
 
-// lockless is SQLite's way to open files without locks.
+// lockless names SQLite's VFS without locks.
 var lockless = map[bool]string{true: "win32-none", false: "unix-none"}[runtime.GOOS == "windows"]
 
-// frozen says why a file may not be written, nil if it may.
+// frozen returns why a file may not be written, or nil if it may.
 func frozen(file string) error {
 	for _, path := range []string{file, filepath.Dir(file), file + "-wal", file + "-shm"} {
 		if err := mayWrite(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -89,7 +89,7 @@ func (f *File) stamps() (seen [2]stamp, err error) {
 	return seen, nil
 }
 
-// unchanged returns ErrChanged if what is read without locks has changed.
+// unchanged returns ErrChanged if a file that is read without locks has changed.
 func (f *File) unchanged() error {
 	if !f.alone {
 		return nil
@@ -101,16 +101,16 @@ func (f *File) unchanged() error {
 	return err
 }
 
-// busyTime is how long to wait for another process that writes.
+// busyTime is how long to wait for another writing process.
 const busyTime = 10 * time.Second
 
-// connect opens a pool of db's file.
+// connect opens a pool of connections to f.
 func (f *File) connect(most int, extra string) (*sql.DB, error) {
 	return connect(f.absPath, most, f.params+extra)
 }
 
-// OpenReaders opens the connections that read before they are needed: later there may
-// be no descriptors left for them.
+// OpenReaders opens the reading connections ahead of their first use: later there may be
+// no file descriptors left.
 func (f *File) OpenReaders(ctx context.Context) (err error) {
 	conns := make([]*sql.Conn, f.Read.Stats().MaxOpenConnections)
 	for i := 0; i < len(conns) && err == nil; i++ {
@@ -134,7 +134,7 @@ func outOfFiles() bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// connect opens a pool.
+// connect opens a pool of connections to a file.
 func connect(file string, most int, params string) (*sql.DB, error) {
 	pool, err := sql.Open("sqlite", dataSource(file, params))
 	if err != nil {
@@ -145,10 +145,10 @@ func connect(file string, most int, params string) (*sql.DB, error) {
 	return pool, nil
 }
 
-// dataSource returns the name under which a file is opened. The PRAGMAs stand in the
-// name because one Exec would reach one connection of a pool only. They run in the
-// order of their names. params begin with the mode: with mode=rw, a file that was moved
-// away is not made again by the next connection.
+// dataSource returns SQLite's name for a file. It contains the PRAGMAs because an Exec
+// would reach only one connection of a pool; they run in the order of their names. params
+// begin with the mode: with mode=rw, a file that was moved away is not created again by
+// the next connection.
 func dataSource(file, params string) string {
 	file = filepath.ToSlash(file)
 	if !strings.HasPrefix(file, "/") {

@@ -15,9 +15,9 @@ var migrations embed.FS
 // applicationID marks our files among all SQLite files: "rstr".
 const applicationID = 0x72737472
 
-// migrate brings the schema up to date, each migration in a transaction of its
-// own. It refuses files of other programs, of later versions, of another role and
-// of another log before it writes.
+// migrate brings the schema up to date, each migration in a transaction of its own.
+// Before it writes, it refuses files of other programs, of later versions, of another
+// role and of another log.
 func (f *File) migrate(ctx context.Context, cfg Options) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
@@ -78,5 +78,5 @@ func (f *File) loadIdentity(ctx context.Context, cfg Options) error {
 	return nil
 }
 
-// errIsBackup says that a backup is to become the file of a log.
+// errIsBackup means that the file is a backup and is to become a server's file.
 var errIsBackup = errors.New("is a backup")

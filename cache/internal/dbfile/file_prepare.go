@@ -15,8 +15,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// prepareFile refuses a file that is not ours, takes a server's lock and creates what
-// is to be created. Without a role nothing is.
+// prepareFile refuses foreign files, takes a server's lock and creates the missing parts.
+// Without a role it creates nothing.
 func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 	if err := f.holdFile(cfg); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 	return f.create(ctx, cfg)
 }
 
-// holdFile finds the file, making an empty one if it is not there and may be.
+// holdFile opens the file, creating an empty one if there is none and the role allows it.
 func (f *File) holdFile(cfg Options) (err error) {
 	flags := 0
 	if cfg.Role != "" && !(cfg.Role == Client && cfg.Log == "") {
@@ -59,8 +59,8 @@ func (f *File) holdFile(cfg Options) (err error) {
 		}
 		return err
 	}
-	// SQLite, too, keeps what belongs to a file beside the file itself, not
-	// beside a link to it.
+	// SQLite, too, puts its other files next to the file itself, not next to a link to
+	// it.
 	if f.absPath, err = filepath.EvalSymlinks(f.Path); err != nil {
 		return err
 	}
@@ -70,9 +70,8 @@ func (f *File) holdFile(cfg Options) (err error) {
 	return f.locate()
 }
 
-// takeLock keeps other servers out for as long as the file is open: by a lock on the
-// file, which holds whatever name it is opened under, and by the lock file that earlier
-// versions take.
+// takeLock keeps other servers out while the file is open: with a lock on the file, which
+// holds for all its names, and with the lock file that earlier versions use.
 func (f *File) takeLock() error {
 	if err := f.held.serve(); err != nil {
 		return err
@@ -86,9 +85,9 @@ func (f *File) takeLock() error {
 	return err
 }
 
-// findWAL refuses a file that is served under another name: its write-ahead log lies
-// beside that one, and without it SQLite would read, or write, half of a log. A server
-// that has just begun, or is about to end, has none for a moment.
+// findWAL refuses a file that is served under another name: its write-ahead log has that
+// name, and without it SQLite would read, or write, half of a log. A server that is just
+// starting or stopping has none for a moment.
 func (f *File) findWAL(ctx context.Context) error {
 	for deadline := time.Now().Add(time.Second); ; {
 		switch {
@@ -110,9 +109,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// join connects to the file and finds out which log it belongs to. Where nothing may be
-// written, what another process keeps beside the file may go at any time: then it is
-// looked for again.
+// join connects to the file and finds out which log it belongs to. If the file may not be
+// written, another process may remove SQLite's other files at any time; then join looks
+// again.
 func (f *File) join(ctx context.Context, cfg Options) (err error) {
 	for range 3 {
 		if err = f.joinOnce(ctx, cfg); f.frozen == nil || !isVanished(err) {
@@ -145,7 +144,7 @@ func (f *File) joinOnce(ctx context.Context, cfg Options) (err error) {
 	return f.unchanged()
 }
 
-// isVanished reports whether SQLite found a write-ahead log, or its index, gone.
+// isVanished reports whether SQLite found a write-ahead log, or its index, missing.
 func isVanished(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CANTOPEN || e.Code()&0xff == sqlite3.SQLITE_READONLY)

@@ -9,27 +9,27 @@ import (
 	"strings"
 )
 
-// A Size is how large a file is, its write-ahead log aside.
+// A Size is the size of a file in pages, without its write-ahead log.
 type Size struct{ Pages, Free, page int64 }
 
-// Bytes is how large the file is.
+// Bytes returns the size in bytes.
 func (s Size) Bytes() int64 { return s.Pages * s.page }
 
-// Used is what the file would have if it were as small as it can be.
+// Used returns the bytes of the pages in use: the size of the file if it were compact.
 func (s Size) Used() int64 { return (s.Pages - s.Free) * s.page }
 
-// Size returns how large the file is.
+// Size returns the size of the file.
 func (f *File) Size(ctx context.Context) (s Size, err error) {
 	err = f.ViewRow(ctx, `SELECT c.page_count, f.freelist_count, s.page_size
 		FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s`, nil, &s.Pages, &s.Free, &s.page)
 	return s, err
 }
 
-// vacuumPages is how many pages one transaction gives back. Each costs about as much as
-// an event.
+// vacuumPages is how many pages one transaction frees. Each costs about as much as an
+// event.
 const vacuumPages = 64
 
-// VacuumSome moves some pages from the end of the file to where it has free ones.
+// VacuumSome moves a few pages from the end of the file to free ones.
 func (f *File) VacuumSome(ctx context.Context) error {
 	return f.Update(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`PRAGMA incremental_vacuum(` + strconv.Itoa(vacuumPages) + `)`)
@@ -43,31 +43,30 @@ func (f *File) VacuumSome(ctx context.Context) error {
 	})
 }
 
-// Checkpoint copies what is in the write-ahead log into the file. It keeps nobody from
-// writing.
+// Checkpoint copies the write-ahead log into the file, without blocking writers.
 func (f *File) Checkpoint(ctx context.Context) error {
 	_, err := f.Read.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return f.Named(orDone(ctx, err))
 }
 
-// Vacuum writes the file anew, without a free page.
+// Vacuum rewrites the whole file without free pages.
 func (f *File) Vacuum(ctx context.Context) error {
 	if err := f.Lock(ctx); err != nil {
 		return err
 	}
 	defer f.Unlock()
-	if err := f.Reconnect(); err != nil { // statements would keep it from that
+	if err := f.Reconnect(); err != nil { // open statements would prevent it
 		return err
 	}
 	_, err := f.write.ExecContext(ctx, `VACUUM`)
 	return f.Named(orDone(ctx, err))
 }
 
-// shrinkPages is how many pages one transaction gives back to the disk.
+// shrinkPages is how many pages one transaction returns to the disk.
 const shrinkPages = 4096
 
-// GiveBack gives free pages back to the disk, a few at a time, so that no other writer
-// waits long.
+// GiveBack returns free pages to the disk, a few at a time, so that no other writer waits
+// long.
 func (f *File) GiveBack(ctx context.Context) error {
 	if err := f.Lock(ctx); err != nil {
 		return err
@@ -88,13 +87,14 @@ func (f *File) GiveBack(ctx context.Context) error {
 			break
 		}
 	}
-	// The file itself becomes shorter when it gets what the write-ahead log has.
-	// That readers keep it from that is no failure: it happens later.
+	// The file itself shrinks when it takes over the write-ahead log. If readers prevent
+	// that now, it is no failure: it happens later.
 	_, err := f.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return orDone(ctx, err)
 }
 
-// QuickCheck has SQLite look through the structure of the whole file.
+// QuickCheck has SQLite check the structure of the whole file. It returns ErrCorrupt with
+// SQLite's findings.
 func (f *File) QuickCheck(ctx context.Context) error {
 	var result string
 	if err := f.Read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&result); err != nil {

@@ -5,16 +5,16 @@ import (
 	"database/sql"
 )
 
-// statements are those that the writing connection keeps prepared across its
+// statements are the statements that the writing connection keeps prepared across
 // transactions: preparing one takes as long as several inserts.
 type statements struct {
 	ready  map[string]*sql.Stmt
 	wanted []string             // used once and prepared before the next transaction
-	used   map[string]*sql.Stmt // by the transaction that is open
+	used   map[string]*sql.Stmt // by the open transaction
 }
 
-// prepare prepares what the last transactions have used, before the next one has the
-// connection.
+// prepare prepares the statements that recent transactions used, before the next one
+// takes the connection.
 func (f *File) prepare(ctx context.Context) error {
 	s := &f.statements
 	for _, query := range s.wanted {
@@ -29,7 +29,7 @@ func (f *File) prepare(ctx context.Context) error {
 	return nil
 }
 
-// Stmt returns the statement of query in tx, which begin has begun.
+// Stmt returns the prepared statement of query in tx, a transaction of Begin.
 func (f *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 	s := &f.statements
 	if stmt := s.used[query]; stmt != nil {
@@ -49,7 +49,7 @@ func (f *File) Stmt(tx *sql.Tx, query string) (*sql.Stmt, error) {
 	return stmt, nil
 }
 
-// Exec executes a statement in tx that is kept prepared.
+// Exec executes a statement in tx and keeps it prepared.
 func (f *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
 	stmt, err := f.Stmt(tx, query)
 	if err != nil {
@@ -58,7 +58,7 @@ func (f *File) Exec(tx *sql.Tx, query string, args ...any) (sql.Result, error) {
 	return stmt.Exec(args...)
 }
 
-// Scan executes a query in tx that is kept prepared and scans its only row.
+// Scan runs a query in tx, keeps it prepared, and scans its only row into dest.
 func (f *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 	stmt, err := f.Stmt(tx, query)
 	if err != nil {
@@ -67,8 +67,8 @@ func (f *File) Scan(tx *sql.Tx, query string, args []any, dest ...any) error {
 	return stmt.QueryRow(args...).Scan(dest...)
 }
 
-// PrepareRead prepares a query on the reading connections. It needs one of its own, so it
-// cannot be done by who holds one.
+// PrepareRead prepares a query on the reading connections. It needs a connection of its
+// own, so the caller must not hold one.
 func (f *File) PrepareRead(ctx context.Context, query string) (*sql.Stmt, error) {
 	return f.Read.PrepareContext(ctx, query)
 }

@@ -8,17 +8,16 @@ import (
 	"os"
 )
 
-// What is known of a file before SQLite touches it.
+// A fileKind says what kind of file the header shows, before SQLite opens it.
 type fileKind int
 
 const (
-	emptyFile fileKind = iota // or a database without a table, which SQLite makes
+	emptyFile fileKind = iota // or a database without tables, as SQLite creates one
 	ourFile
 )
 
-// inspect tells a file by its bytes and refuses what is not ours: merely opening
-// another program's database would empty its write-ahead log and could change its
-// journal mode.
+// inspect identifies a file by its bytes and refuses foreign ones: merely opening another
+// program's database would empty its write-ahead log and could change its journal mode.
 func (f *heldFile) inspect(path string) (fileKind, header, error) {
 	var h header
 	n, err := f.ReadAt(h[:], 0)
@@ -38,9 +37,9 @@ func (f *heldFile) inspect(path string) (fileKind, header, error) {
 	return kind, h, err
 }
 
-// inspectLog decides on a file whose header does not name a program. Earlier versions
-// wrote it to the write-ahead log first, so a file of theirs that was killed early is
-// known by the newer headers there. Without them, such a file has lost what it was.
+// inspectLog identifies a file whose header names no program. Earlier versions wrote the
+// header to the write-ahead log first, so their file, if they were killed early, is
+// recognized by the newer headers there. Without them, such a file has lost its identity.
 func inspectLog(path string, h header) (fileKind, error) {
 	tables, begun := h.cookie() != 0, h.isWAL()
 	err := eachLogHeader(path+"-wal", func(newer header) bool {
@@ -61,7 +60,7 @@ func inspectLog(path string, h header) (fileKind, error) {
 	return emptyFile, nil
 }
 
-// A header is how a SQLite file begins.
+// A header is the first 100 bytes of a SQLite file.
 type header [100]byte
 
 func (h *header) app() uint32     { return binary.BigEndian.Uint32(h[68:]) }
@@ -70,9 +69,9 @@ func (h *header) cookie() uint32  { return binary.BigEndian.Uint32(h[40:]) } // 
 
 func (h *header) isWAL() bool { return h[18] == 2 }
 
-// eachLogHeader calls visit with the versions of the database's header in a
-// write-ahead log, until it returns false. A log has a header of 32 bytes, then
-// frames: 24 bytes that begin with the page's number, and the page.
+// eachLogHeader calls visit with each version of the database's header in a write-ahead
+// log, until it returns false. The log has a header of 32 bytes, then frames: a frame
+// header of 24 bytes, which begins with the page number, and the page.
 func eachLogHeader(path string, visit func(header) bool) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

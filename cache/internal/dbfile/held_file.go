@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// A heldFile is a file that this process has open beside SQLite: to look at its
-// header, and to lock it as a server.
+// A heldFile is a second opening of the file next to SQLite's own: to inspect the header
+// and to lock the file as a server.
 //
-// There is one for each file, whatever its names are, and it stays open until the last
-// DB of the file is closed: POSIX drops every lock that a process has on a file when the
-// process closes any descriptor of it, and SQLite's locks are POSIX locks.
+// There is one per file, whatever its names, and it stays open until the last DB of the
+// file is closed: POSIX drops all locks of a process on a file when the process closes
+// any descriptor of it, and SQLite's locks are POSIX locks.
 type heldFile struct {
 	*os.File
 	info   os.FileInfo
@@ -23,14 +23,14 @@ type heldFile struct {
 	served bool
 }
 
-// openFiles are those of this process.
+// openFiles holds the heldFiles of this process.
 var openFiles struct {
 	sync.Mutex
 	files []*heldFile
 }
 
-// openHeld opens a regular file, or returns the one that this process has open. flags
-// may say os.O_CREATE. A file that may not be written is opened for reading.
+// openHeld opens a regular file, or returns the heldFile that this process already has.
+// flags may be os.O_CREATE. A file that may not be written is opened for reading.
 func openHeld(path string, flags int) (*heldFile, error) {
 	openFiles.Lock()
 	defer openFiles.Unlock()
@@ -58,7 +58,7 @@ func openHeld(path string, flags int) (*heldFile, error) {
 	if info, err = f.Stat(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if h := heldAlready(info); h != nil { // the path has changed meanwhile
+	if h := heldAlready(info); h != nil { // the path has changed in the meantime
 		h.others = append(h.others, f)
 		h.users++
 		return h, nil
@@ -76,7 +76,7 @@ func heldAlready(info os.FileInfo) *heldFile {
 	return openFiles.files[i]
 }
 
-// release gives up what openHeld returned, after SQLite has closed the file.
+// release drops a reference from openHeld, after SQLite has closed the file.
 func (h *heldFile) release() error {
 	openFiles.Lock()
 	defer openFiles.Unlock()
@@ -91,12 +91,12 @@ func (h *heldFile) release() error {
 	return errors.Join(errs...)
 }
 
-// lockOffset is the byte of a file that its server has locked. SQLite locks others,
-// and no database is that long.
+// lockOffset is the byte that a server locks. SQLite locks others, and no database is
+// that long.
 const lockOffset = 1 << 56
 
-// serve keeps other servers out, under whatever name they open the file, until
-// endServing or until the process ends.
+// serve keeps other servers out, under any name of the file, until endServing or the end
+// of the process.
 func (h *heldFile) serve() error {
 	openFiles.Lock()
 	defer openFiles.Unlock()
@@ -110,8 +110,8 @@ func (h *heldFile) serve() error {
 	return nil
 }
 
-// keepServing takes the lock again where SQLite, closing a descriptor of its own, may
-// have dropped it. Once SQLite has the file open it closes none.
+// keepServing takes the lock again, since SQLite may have dropped it by closing a
+// descriptor of its own. Once SQLite has the file open it closes none.
 func (h *heldFile) keepServing() error { return relockByte(h.File) }
 
 func (h *heldFile) endServing() error {

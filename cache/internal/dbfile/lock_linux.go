@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockByte locks lockOffset for as long as f is open. The lock belongs to the open
-// file, not to the process, so no other descriptor takes it away.
+// lockByte locks lockOffset while f is open. The lock belongs to the open file, not to
+// the process, so closing another descriptor does not drop it.
 func lockByte(f *os.File) error {
 	err := setLock(f, unix.F_OFD_SETLK, unix.F_WRLCK)
-	if errors.Is(err, unix.EINVAL) { // this file system has only those of processes
+	if errors.Is(err, unix.EINVAL) { // this file system has only locks of processes
 		err = setLock(f, unix.F_SETLK, unix.F_WRLCK)
 	}
 	return err
@@ -27,7 +27,7 @@ func unlockByte(f *os.File) error {
 	return err
 }
 
-// servedElsewhere reports whether another process has the lock.
+// servedElsewhere reports whether another process holds the lock.
 func servedElsewhere(f *os.File) bool {
 	lock := byteLock(unix.F_RDLCK)
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK

@@ -22,7 +22,7 @@ func setLock(f *os.File, cmd int, kind int16) error {
 	return err
 }
 
-// mayRead and mayWrite say why this process may not read or write a file or folder.
+// mayRead and mayWrite return why this process may not read or write a file or folder.
 func mayRead(path string) error { return access(path, unix.R_OK) }
 
 func mayWrite(path string) error { return access(path, unix.W_OK) }

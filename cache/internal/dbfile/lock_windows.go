@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockByte locks lockOffset for as long as f is open.
+// lockByte locks lockOffset while f is open.
 func lockByte(f *os.File) error { return lockFile(f, windows.LOCKFILE_EXCLUSIVE_LOCK) }
 
-// relockByte has nothing to do: the lock belongs to f alone.
+// relockByte does nothing: the lock belongs to f alone.
 func relockByte(*os.File) error { return nil }
 
 func unlockByte(f *os.File) error {
 	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, atLockOffset())
 }
 
-// servedElsewhere reports whether another process has the lock.
+// servedElsewhere reports whether another process holds the lock.
 func servedElsewhere(f *os.File) bool {
 	if err := lockFile(f, 0); err != nil {
 		return errors.Is(err, ErrLocked)
@@ -37,8 +37,8 @@ func atLockOffset() *windows.Overlapped {
 	return &windows.Overlapped{OffsetHigh: lockOffset >> 32}
 }
 
-// mayRead and mayWrite say why this process may not read or write a File. Whether a
-// folder may be written is found out by doing it.
+// mayRead and mayWrite return why this process may not read or write a file. Only trying
+// shows whether a folder may be written.
 func mayRead(path string) error { return tryOpen(path, os.O_RDONLY) }
 
 func mayWrite(path string) error {

@@ -14,13 +14,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/machine"
 )
 
-// An owner is one opening of a file, as rows name it: HOST/PID/RANDOM, and after that,
-// if it could take its lock, the file of locks in which it holds one, as BOOT.DEV.INODE.
+// An owner is one opening of a file, by its name in rows: HOST/PID/RANDOM. If it could
+// take its lock, the name ends with the id of the lock file, as BOOT.DEV.INODE.
 //
-// The lock is one byte of FILE.owners, at a place that follows from the name. The kernel
-// takes it away with the process, also with one that was killed and that nobody has waited
-// for. Without a lock, on a file system that has none, an owner is known by its process
-// number and by its lease.
+// The lock is one byte of FILE.owners, at an offset derived from the name. The kernel
+// releases it with the process, even if the process was killed and is still a zombie.
+// Without a lock, on a file system that has none, the process number and the lease decide
+// whether an owner is alive.
 type owner struct {
 	base string // HOST/PID/RANDOM
 	path string // FILE.owners
@@ -30,8 +30,8 @@ type owner struct {
 	file *os.File // set by once: holds the lock; nil without one
 }
 
-// newOwner names this process's use of a file: where and what it is, and something
-// random, since process numbers come again.
+// newOwner names this opening of a file by host, process and random bytes, since process
+// numbers are reused.
 func newOwner(file string) *owner {
 	host, err := os.Hostname()
 	if err != nil {
@@ -43,14 +43,14 @@ func newOwner(file string) *owner {
 	}
 }
 
-// String returns the name for rows. It takes the lock first: what only reads makes no
-// file of locks.
+// String returns the name for rows. The first call takes the lock, so that a process that
+// only reads creates no lock file.
 func (o *owner) String() string {
 	o.once.Do(func() {
 		o.name = o.base
 		f, err := os.OpenFile(o.path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return // the lease has to do
+			return // the lease has to suffice
 		}
 		name := o.base + "/" + lockFileID(f)
 		if lockAt(f, lockPlace(name)) != nil || !o.seesLock(name) {
@@ -62,8 +62,8 @@ func (o *owner) String() string {
 	return o.name
 }
 
-// seesLock reports whether the lock of our own name is seen through another opening of
-// the file: some file systems grant every lock and know of none.
+// seesLock reports whether another opening of the file sees the lock of our own name:
+// some file systems grant every lock and enforce none.
 func (o *owner) seesLock(name string) bool {
 	f, err := os.Open(o.path)
 	if err != nil {
@@ -74,16 +74,16 @@ func (o *owner) seesLock(name string) bool {
 	return err == nil && locked && strings.HasSuffix(name, "/"+lockFileID(f))
 }
 
-// lockPlace returns which byte the owner name locks. Nothing is ever written there.
+// lockPlace returns the byte that the owner name locks. Nothing is ever written there.
 func lockPlace(name string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte(name))
 	return int64(h.Sum64() >> 2)
 }
 
-// close lets the lock go.
+// close releases the lock.
 func (o *owner) close() error {
-	o.once.Do(func() {}) // none is taken any more
+	o.once.Do(func() {}) // take no lock from now on
 	if o.file == nil {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (o *owner) is(name string) bool {
 	return name == o.base || strings.HasPrefix(name, o.base+"/")
 }
 
-// A presence is what can be known of another owner.
+// A presence says whether another owner is alive.
 type presence int
 
 const (
@@ -104,7 +104,7 @@ const (
 	present
 )
 
-// presenceOf finds out whether the owner name is still there.
+// presenceOf finds out whether the owner name is alive.
 func (o *owner) presenceOf(name string) presence {
 	if o.is(name) {
 		return present
@@ -118,8 +118,8 @@ func (o *owner) presenceOf(name string) presence {
 	return unknown
 }
 
-// lockOf looks for the lock of the owner name. If its file of locks is not the one that
-// lies there now, or belongs to another kernel, nothing follows from what is seen.
+// lockOf looks for the lock of the owner name. If the owner's lock file is not the
+// current one, or belongs to another kernel, the answer is unknown.
 func (o *owner) lockOf(name string) presence {
 	parts := strings.SplitN(name, "/", 4)
 	if len(parts) < 4 {
@@ -142,16 +142,16 @@ func (o *owner) lockOf(name string) presence {
 	return gone
 }
 
-// lockFileID names an open file of locks, and the kernel that keeps its locks.
+// lockFileID identifies an open lock file and the kernel that keeps its locks.
 func lockFileID(f *os.File) string {
 	kernel := machine.Boot()
 	if kernel == "" {
-		kernel, _ = os.Hostname() // empty is a name, too
+		kernel, _ = os.Hostname() // an empty name will do, too
 	}
 	return strings.ReplaceAll(kernel, "/", "_") + "." + fileID(f)
 }
 
-// processGone reports whether other is a process of our machine that has ended.
+// processGone reports whether other names a process of our machine that has ended.
 func processGone(self, other string) bool {
 	host, rest, _ := strings.Cut(other, "/")
 	if !strings.HasPrefix(self, host+"/") {
@@ -162,35 +162,35 @@ func processGone(self, other string) bool {
 	return err == nil && pid > 0 && pid != os.Getpid() && !processExists(pid)
 }
 
-// ErrLost means that a lease, of a window or a cursor, has passed to another process.
+// ErrLost means that another process has taken over a lease, of a window or a cursor.
 var ErrLost = errors.New("it was taken over by another process")
 
-// LeaseTime is how long a window stays with a process that says nothing. Each
+// LeaseTime is how long a window stays with a process that does not renew its lease. Each
 // Apply renews it, and a quiet live window gets a heartbeat every 15 seconds.
 const LeaseTime = 60 * time.Second
 
-// OwnerName returns what rows call this opening of the file.
+// OwnerName returns the name of this opening of the file in rows.
 func (f *File) OwnerName() string { return f.owner.String() }
 
-// LeaseEnd returns when a lease ends that is renewed now, in milliseconds.
+// LeaseEnd returns the end of a lease renewed now, in Unix milliseconds.
 func (f *File) LeaseEnd() int64 { return f.Now().Add(LeaseTime).UnixMilli() }
 
-// Stale reports whether an owner has let its lease go: there is none, the lease
-// has ended, or the owner is gone. Our own leases grow stale, too: one that nobody
-// fills must not keep others out for as long as the process lives.
+// Stale reports whether a lease is free to take: it has no owner, has ended, or its owner
+// is gone. lease is its end in Unix milliseconds. Our own leases become stale, too: one
+// that nobody fills must not keep others out while the process lives.
 func (f *File) Stale(owner string, lease int64) bool {
 	return owner == "" || f.leaseOver(lease) || f.owner.presenceOf(owner) == gone
 }
 
-// leaseOver reports whether a lease has ended, or lies much further ahead than any
-// lease: a clock was set back.
+// leaseOver reports whether a lease has ended, or ends later than any lease can, since a
+// clock was set back.
 func (f *File) leaseOver(lease int64) bool {
 	left := time.UnixMilli(lease).Sub(f.Now())
 	return left <= 0 || left > 2*LeaseTime
 }
 
-// Holds reports whether an owner has what it holds for as long as it is there, however
-// long it sleeps. Only of one whose lock cannot be seen the lease decides.
+// Holds reports whether an owner is still alive, however long it sleeps. The lease
+// decides only if the owner's lock cannot be seen.
 func (f *File) Holds(owner string, lease int64) bool {
 	if owner == "" {
 		return false

@@ -1,6 +1,6 @@
 package dbfile
 
-// Of <sys/fcntl.h>; x/sys does not name them.
+// From <sys/fcntl.h>; x/sys lacks them.
 const (
 	setOFD = 90
 	getOFD = 92

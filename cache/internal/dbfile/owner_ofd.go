@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockAt locks a byte of f for as long as f is open. The lock belongs to the opening,
-// not to the process: two of one process keep each other out, and closing another
-// opening of the file frees nothing. Programs that are started do not inherit it.
+// lockAt locks a byte of f while f is open. The lock belongs to the opening, not to the
+// process: two openings of one process exclude each other, closing another opening
+// releases nothing, and child processes do not inherit the lock.
 func lockAt(f *os.File, at int64) error {
 	return unix.FcntlFlock(f.Fd(), setOFD, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1})
 }
@@ -24,7 +24,7 @@ func lockedAt(f *os.File, at int64) (bool, error) {
 	return l.Type != unix.F_UNLCK, err
 }
 
-// fileID tells an open file from every other one that is open.
+// fileID returns an id that no other file of this kernel has while f is open.
 func fileID(f *os.File) string {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {

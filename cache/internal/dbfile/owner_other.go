@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// lockAt refuses: there is no lock that belongs to one opening of a File.
+// lockAt is unsupported: there is no lock that belongs to one opening of a file.
 func lockAt(*os.File, int64) error { return errors.ErrUnsupported }
 
 func lockedAt(*os.File, int64) (bool, error) { return false, errors.ErrUnsupported }

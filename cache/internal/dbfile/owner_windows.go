@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockAt locks a byte of f for as long as f is open.
+// lockAt locks a byte of f while f is open.
 func lockAt(f *os.File, at int64) error {
 	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, overlappedAt(at))
 }
 
-// lockedAt reports whether another opening of the File holds the lock. It tries to
-// share it, so that two who look at the same time do not see each other.
+// lockedAt reports whether another opening of the file holds the lock. It tries a shared
+// lock, so that two simultaneous checks do not see each other.
 func lockedAt(f *os.File, at int64) (bool, error) {
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, overlappedAt(at))
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
@@ -30,7 +30,7 @@ func overlappedAt(at int64) *windows.Overlapped {
 	return &windows.Overlapped{Offset: uint32(at), OffsetHigh: uint32(at >> 32)}
 }
 
-// fileID tells an open File from every other one that is open.
+// fileID returns an id that no other file has while f is open.
 func fileID(f *os.File) string {
 	var info windows.ByHandleFileInformation
 	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {

@@ -2,6 +2,6 @@
 
 package dbfile
 
-// processExists always says yes where there is no cheap way to know: then a lease
-// simply runs out.
+// processExists always returns true, for lack of a cheap way to know: a lease then simply
+// expires.
 func processExists(int) bool { return true }

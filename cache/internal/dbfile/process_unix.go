@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// processExists reports whether a process of this machine has the number pid.
+// processExists reports whether this machine has a process with the number pid.
 func processExists(pid int) bool {
 	err := syscall.Kill(pid, 0)
 	return err == nil || errors.Is(err, syscall.EPERM)

@@ -1,6 +1,6 @@
 package dbfile
 
-// A Role says what a file is: the log itself or a copy of parts of it.
+// A Role says what a file holds: the log itself or a copy of parts of it.
 type Role string
 
 // The roles of a file.
@@ -9,7 +9,7 @@ const (
 	Client Role = "client"
 )
 
-// Backup is the role of a file that Backup wrote. Served, it becomes a new log that
-// goes on from the old one: ids given after the backup would otherwise be given
+// Backup is the role of a file written by a backup. When served, it becomes a new log
+// that continues the old one: otherwise ids assigned after the backup would be assigned
 // again, to other events.
 const Backup Role = "backup"

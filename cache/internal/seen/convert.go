@@ -9,15 +9,15 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// convertBatches is how many batches of taken one transaction makes a run of. It is a
-// variable for the tests.
+// convertBatches is how many batches of taken one transaction converts. It is a variable
+// for the tests.
 var convertBatches = 32
 
-// converting is the level of a run that is being made of taken.
+// converting is the level of a run that is being made from taken.
 const converting = -1
 
-// convertOld makes a run of what an earlier version kept in taken, which is sorted
-// already, in steps that may be cut at any point: taken is emptied by the last one.
+// convertOld makes a run from taken, the sorted table of an earlier version. It works in
+// steps that may be interrupted at any point; the last one empties taken.
 func (x *Index) convertOld(ctx context.Context) error {
 	for done := false; !done; {
 		err := x.file.Update(ctx, func(tx *sql.Tx) (err error) {
@@ -49,7 +49,7 @@ func (x *Index) convertSome(tx *sql.Tx) (done bool, err error) {
 	return true, x.endConversion(tx, r)
 }
 
-// conversion returns the run that taken becomes and the last hash that it has.
+// conversion returns the run that taken becomes and the last hash in it so far.
 func (x *Index) conversion(tx *sql.Tx) (r *run, last []byte, err error) {
 	for _, r := range x.memory.runs {
 		if r.level == converting {
@@ -81,7 +81,7 @@ func (x *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error)
 			return n, err
 		}
 		if len(hash) != len(event.Hash{}) {
-			return n, fmt.Errorf("%w: a hash has %d bytes", dbfile.ErrCorrupt, len(hash))
+			return n, fmt.Errorf("%w: a hash of %d bytes", dbfile.ErrCorrupt, len(hash))
 		}
 		if g = g.appendEntry(hash, event.ID(id)); g.full() {
 			if err := x.writeBatch(tx, g, r); err != nil {
@@ -96,10 +96,10 @@ func (x *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error)
 	return n, x.writeBatch(tx, g, r)
 }
 
-// endConversion takes away what has become run r.
+// endConversion empties taken, which is now run r.
 func (x *Index) endConversion(tx *sql.Tx, r *run) error {
 	if r.moved != r.count {
-		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, r.count, r.moved)
+		return fmt.Errorf("%w: found %d of %d hashes", dbfile.ErrCorrupt, r.moved, r.count)
 	}
 	for r.level = 0; r.count > int64(HashSpan)<<(MergeBits*(r.level+1)); {
 		r.level++

@@ -14,11 +14,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A memory is what the committer knows of what the log has taken: the events that are in
-// no sealed block yet, and the runs of hashes. It is as its last transaction left it;
-// if that was not committed, it is read again.
+// A memory is the committer's view of the hashes taken: the events that are in no sealed
+// block yet, and the runs of hashes. It reflects the last transaction; if that was not
+// committed, it is read again.
 type memory struct {
-	salt      uint64    // of filters and tables: who chooses hashes does not know it
+	salt      uint64    // of filters and tables: unknown to authors, who choose the hashes
 	open      openTable // the events after hashed or indexed
 	hashed    event.ID  // the hashes up to here are in runs
 	indexed   event.ID  // the events up to here have postings
@@ -28,22 +28,22 @@ type memory struct {
 	credit    int   // hashes that may be merged
 }
 
-// add takes up a new event.
+// add adds a new event.
 func (k *memory) add(ev rows.OpenEvent) { k.open.add(ev, ev.ID > k.hashed) }
 
 // HashSpan is how many events' hashes become a run. It is a variable for the tests.
 var HashSpan event.ID = 16 * event.BlockSize
 
-// An Index finds the events that a log has taken by their hashes. Its methods, but for
-// SealBlock, are for those that have the right to write.
+// An Index finds the events of a log by their hashes. All its methods but SealBlock
+// require the right to write.
 type Index struct {
 	file   *dbfile.File
 	tables *rows.Tables
-	memory *memory // nil: to be read
+	memory *memory // nil if it must be read
 }
 
-// Open reads what a server's log has taken, so that what is wrong with it is
-// said when the file is opened.
+// Open reads the index of a server's log, so that damage is reported when the file is
+// opened.
 func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 	x := &Index{file: f, tables: t}
 	if err := x.file.Update(ctx, giveSalt); err != nil {
@@ -59,7 +59,7 @@ func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 	return x, err
 }
 
-// Ready reads what the log has taken if what is in memory was invalidated.
+// Ready reads the index again if Invalidate has dropped it.
 func (x *Index) Ready(tx *sql.Tx) (err error) {
 	if x.memory == nil {
 		x.memory, err = x.load(tx)
@@ -67,10 +67,10 @@ func (x *Index) Ready(tx *sql.Tx) (err error) {
 	return err
 }
 
-// Invalidate forgets what is in memory: it may say more than was committed.
+// Invalidate drops the index from memory, which may contain more than was committed.
 func (x *Index) Invalidate() { x.memory = nil }
 
-// Add takes up a new event.
+// Add adds a new event.
 func (x *Index) Add(ev rows.OpenEvent) { x.memory.add(ev) }
 
 // LastOpen returns the last event of each storage that has events without postings.
@@ -83,7 +83,7 @@ func (x *Index) LastOpen() map[int64]event.ID {
 	return open
 }
 
-// giveSalt gives a log that has none what makes its filters its own.
+// giveSalt gives a log without a salt for its filters a random one.
 func giveSalt(tx *sql.Tx) error {
 	var salt [8]byte
 	rand.Read(salt[:]) // never fails
@@ -91,7 +91,7 @@ func giveSalt(tx *sql.Tx) error {
 	return err
 }
 
-// load reads what the log has taken.
+// load reads the index.
 func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	k = &memory{}
 	var hashed, indexed, salt int64
@@ -115,9 +115,9 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	return k, rows.EachOpenEvent(tx, min(k.hashed, k.indexed), k.add)
 }
 
-// loadRuns returns the runs without what they have.
+// loadRuns returns the runs without their pages and filters.
 func loadRuns(tx *sql.Tx) (runs []*run, err error) {
-	var most int64 // a damaged count must not make us ask for more memory than the file has bytes
+	var most int64 // bounds the memory that a damaged count can ask for by the size of the file
 	if err := tx.QueryRow(`SELECT c.page_count * s.page_size / ? FROM pragma_page_count c, pragma_page_size s`, entryLen).Scan(&most); err != nil {
 		return nil, err
 	}
@@ -132,14 +132,14 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 			return nil, err
 		}
 		if r.count < 0 || r.count > most {
-			return nil, fmt.Errorf("%w: run %d has %d hashes", dbfile.ErrCorrupt, r.id, r.count)
+			return nil, fmt.Errorf("%w: run %d of %d hashes", dbfile.ErrCorrupt, r.id, r.count)
 		}
 		runs = append(runs, &r)
 	}
 	return runs, rows.Err()
 }
 
-// load reads where the run's pages begin and its filter.
+// load reads the run's filter and the fences of its pages.
 func (r *run) load(tx *sql.Tx, salt uint64) error {
 	r.filter = newFilter(r.count, salt)
 	rows, err := tx.Query(`SELECT id, first, fences, lines FROM guard WHERE run = ? ORDER BY first`, r.id)
@@ -154,7 +154,7 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 			return err
 		}
 		if len(r.fences) != len(r.indexes)*batchPages {
-			return fmt.Errorf("%w: page index %d follows one that is not full", dbfile.ErrCorrupt, id)
+			return fmt.Errorf("%w: page index %d follows a partial one", dbfile.ErrCorrupt, id)
 		}
 		if err := r.addPageIndex(id, first, fences); err != nil {
 			return err
@@ -169,7 +169,7 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 func (r *run) addPageIndex(id int64, first, fences []byte) error {
 	n := len(fences) / 8
 	if n == 0 || n > batchPages || len(fences) != 8*n || len(first) != len(event.Hash{}) {
-		return fmt.Errorf("%w: page index %d has %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
+		return fmt.Errorf("%w: page index %d of %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
 	}
 	r.indexes = append(r.indexes, id)
 	for ; len(fences) > 0; fences = fences[8:] {
@@ -178,7 +178,7 @@ func (r *run) addPageIndex(id int64, first, fences []byte) error {
 	return nil
 }
 
-// Find returns the id of the event that the log took with hash h, if it did.
+// Find returns the id of the log's event with hash h; ok is false if there is none.
 func (x *Index) Find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
 	if id, ok = x.memory.open.find(h); ok {
 		return id, ok, nil
@@ -207,9 +207,9 @@ func (x *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool,
 	return id, ok, err
 }
 
-// Seal does what is done once for a block, not for each event: it writes the postings
-// of the blocks that head has filled and, once there are enough, a run of their hashes.
-// That costs a fraction of what an index does; what is open is scanned instead.
+// Seal does the work of a whole block at once: it writes the postings of the blocks that
+// head has filled and, once there are enough of them, a run of their hashes. That costs a
+// fraction of an index updated with each event; the open events are scanned instead.
 func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
 	k := x.memory
 	sealed := head / event.BlockSize * event.BlockSize
@@ -250,7 +250,7 @@ func (x *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {
 	return nil
 }
 
-// writeRun makes a run of the hashes of some events.
+// writeRun makes a run of the hashes of evs.
 func (x *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	if len(evs) == 0 {
 		return nil
@@ -277,8 +277,8 @@ func (x *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	return nil
 }
 
-// sortedByHash returns evs in the order of their hashes: spread over buckets first,
-// which leaves little to sort, since hashes are spread evenly.
+// sortedByHash returns evs sorted by hash. It first distributes them over buckets, which
+// leaves little to sort, since hashes are evenly distributed.
 func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 	const buckets = 4096
 	bucket := func(ev *rows.OpenEvent) int { return int(fence(ev.Hash[:]) >> 52) }
@@ -304,21 +304,21 @@ func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {
 	return sorted
 }
 
-// SealBlock makes a run of the hashes of the block after a position, whose lines are to
-// be dropped: the log must know them for ever.
+// SealBlock makes a run of the hashes of the block after a position, before its lines are
+// dropped: the log must know the hashes for ever.
 func (x *Index) SealBlock(ctx context.Context, after event.ID) error {
 	if err := x.file.Lock(ctx); err != nil {
 		return err
 	}
 	defer x.file.Unlock()
-	// Nobody's patience may end it: what the committer knows would have to be read again.
+	// Do not let the caller's context end it: the index would have to be read again.
 	err := x.file.Transact(context.WithoutCancel(ctx), func(tx *sql.Tx) (err error) {
 		if err := x.Ready(tx); err != nil {
 			return err
 		}
 		end := window.BlockSpan(uint64(after) / event.BlockSize).To
 		if x.memory.hashed >= end {
-			return nil // an append has done it
+			return nil // an append has done it already
 		}
 		if err := x.sealHashes(tx, end); err != nil {
 			return err

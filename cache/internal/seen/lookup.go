@@ -10,9 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// LookUp returns which of hashes the log ever took, and the ids of their events.
-// It needs nothing but the transaction: the file may be one that another process
-// serves.
+// LookUp returns those of hashes that the log ever took, with the ids of their events. It
+// needs only a transaction, even in a file that another process serves.
 func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	left := slices.Clone(hashes)
 	slices.SortFunc(left, event.Hash.Compare)
@@ -41,16 +40,16 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	})
 }
 
-// A runLookup looks hashes up in a run of which nothing is in memory but one batch.
+// A runLookup looks up hashes in a run, with one batch of it in memory.
 type runLookup struct {
 	run     *run
 	indexes *sql.Stmt
 	pages   *sql.Stmt
-	batch   *run   // the batch of the last hash, nil if it would stand before the first
-	next    []byte // where the next batch begins, empty if there is none
+	batch   *run   // the batch of the last hash, nil if the hash precedes the first one
+	next    []byte // first hash of the next batch, empty if there is none
 }
 
-// lookUp adds to ids what the run has of hashes, which are sorted.
+// lookUp adds to ids those of hashes, which are sorted, that the run contains.
 func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
 	guards, err := tx.Prepare(`SELECT g.id, g.first, g.fences, coalesce((SELECT min(n.first) FROM guard n WHERE n.run = g.run AND n.first > g.first), x'')
 		FROM guard g WHERE g.run = ? AND g.first <= ? ORDER BY g.first DESC LIMIT 1`)
@@ -100,7 +99,7 @@ func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
 	return id, ok, err
 }
 
-// load reads the batch that h would stand in.
+// load reads the batch that would contain h.
 func (l *runLookup) load(h *event.Hash) error {
 	var id int64
 	var first, fences []byte
@@ -116,7 +115,7 @@ func (l *runLookup) load(h *event.Hash) error {
 	return l.batch.addPageIndex(id, first, fences)
 }
 
-// lookUpOld looks hashes up where earlier versions kept them.
+// lookUpOld looks up hashes in the table of earlier versions.
 func lookUpOld(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.ID) error {
 	if some, err := hasOld(tx); err != nil || !some {
 		return err

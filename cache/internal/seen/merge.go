@@ -10,31 +10,31 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 )
 
-// So many runs of a level become one of the next, as a power of two. It is a variable
-// for the tests.
+// MergeBits is, as a power of two, how many runs of one level become one of the next. It
+// is a variable for the tests.
 var MergeBits = 4
 
 func mergeFan() int { return 1 << MergeBits }
 
-// A merge makes one run of several. Each append pays for some of it, in its own
-// transaction: so the hashes of one block never have to wait for those of a thousand,
-// and nothing is synced more often. What has been moved is gone from where it was:
-// wherever it is cut, each hash is in one of the runs.
+// A merge makes one run of several. Each append pays for a part of it, in its own
+// transaction: so the hashes of one block never wait for those of a thousand, and nothing
+// is synced more often. Entries that were moved are removed from their old run: wherever
+// the merge is interrupted, each hash is in exactly one of the runs.
 type merge struct {
 	out *run
 	in  []*mergeInput
 }
 
-// A mergeInput is how far a run has been merged.
+// A mergeInput is how far one run has been merged.
 type mergeInput struct {
 	run     *run
 	page    int
-	entries []byte // of the page, those that are still to be moved
-	key     uint64 // the fence of the first
+	entries []byte // of the page, not yet moved
+	key     uint64 // the fence of the first entry
 }
 
-// MergeSome merges as much as n new events pay for. A hash is moved once for each
-// level, so that much is merged for each, and a little more.
+// MergeSome merges as much as n new events pay for. A hash is moved once per level, so
+// each event pays for that many moves, and a few more.
 func (x *Index) MergeSome(tx *sql.Tx, n int) error {
 	k := x.memory
 	if err := x.startMerges(tx); err != nil {
@@ -49,7 +49,7 @@ func (x *Index) MergeSome(tx *sql.Tx, n int) error {
 		top = max(top, r.level)
 	}
 	for k.credit += n * (top + 2); k.credit >= batchLen && len(k.merges) > 0; k.credit -= batchLen {
-		// The small ones first: a large one must not hold them up.
+		// Small ones first: a large one must not hold them up.
 		m := slices.MinFunc(k.merges, func(a, b *merge) int { return cmp.Compare(a.out.level, b.out.level) })
 		if err := x.mergeStep(tx, m); err != nil {
 			return fmt.Errorf("merge into run %d: %w", m.out.id, err)
@@ -58,8 +58,8 @@ func (x *Index) MergeSome(tx *sql.Tx, n int) error {
 	return nil
 }
 
-// startMerges begins to merge the oldest runs of each level that has enough of them
-// and is not being merged.
+// startMerges starts to merge the oldest runs of each level that has enough of them and
+// no merge yet.
 func (x *Index) startMerges(tx *sql.Tx) error {
 	k := x.memory
 	byLevel := map[int][]*run{}
@@ -96,7 +96,7 @@ func (x *Index) startMerges(tx *sql.Tx) error {
 	return nil
 }
 
-// loadMerges returns the merges that were begun.
+// loadMerges returns the unfinished merges.
 func (x *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error) {
 	for _, out := range runs {
 		var in []*run
@@ -117,7 +117,7 @@ func (x *Index) loadMerges(tx *sql.Tx, runs []*run) (merges []*merge, err error)
 	return merges, nil
 }
 
-// resume goes on where a merge was left: after the last hash that was moved.
+// resume continues an interrupted merge after the last hash moved.
 func (x *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 	last, err := x.lastEntry(tx, out)
 	if err != nil {
@@ -131,7 +131,7 @@ func (x *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 				return nil, err
 			}
 			if c.entries == nil {
-				c.page++ // it was moved
+				c.page++ // its entries were moved
 				continue
 			}
 			c.key = fence(c.entries)
@@ -146,8 +146,8 @@ func (x *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 	return m, nil
 }
 
-// lastEntry returns the last entry of a run, nil if it has none, and counts what the
-// run has.
+// lastEntry returns the last entry of a run, nil if it has none, and counts the entries
+// that the run has.
 func (x *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 	if len(r.fences) == 0 {
 		return nil, nil
@@ -164,7 +164,7 @@ func (x *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 	return entries[len(entries)-entryLen:], nil
 }
 
-// mergeStep moves one batch, and ends the merge if it was the last.
+// mergeStep moves one batch, and ends the merge if it was the last one.
 func (x *Index) mergeStep(tx *sql.Tx, m *merge) error {
 	g := make(pageBatch, 0, batchLen*entryLen)
 	for !g.full() {
@@ -188,7 +188,7 @@ func (x *Index) mergeStep(tx *sql.Tx, m *merge) error {
 	return x.endMerge(tx, m)
 }
 
-// first returns the cursor with the first hash, nil if there is none left.
+// first returns the input with the lowest hash, nil if all are exhausted.
 func (m *merge) first() (first *mergeInput) {
 	for _, c := range m.in {
 		if len(c.entries) > 0 && (first == nil || c.key < first.key || c.key == first.key && bytes.Compare(c.entries, first.entries) < 0) {
@@ -198,8 +198,8 @@ func (m *merge) first() (first *mergeInput) {
 	return first
 }
 
-// advance takes the first entry off c. A page without any, and an index without pages,
-// are removed.
+// advance removes the first entry of c. It deletes a page without entries, and an index
+// without pages.
 func (x *Index) advance(tx *sql.Tx, c *mergeInput) error {
 	if c.entries = c.entries[entryLen:]; len(c.entries) > 0 {
 		c.key = fence(c.entries)
@@ -229,11 +229,11 @@ func (x *Index) advance(tx *sql.Tx, c *mergeInput) error {
 	return nil
 }
 
-// endMerge lets the runs go that were merged.
+// endMerge deletes the runs that were merged.
 func (x *Index) endMerge(tx *sql.Tx, m *merge) error {
 	k := x.memory
 	if m.out.moved != m.out.count {
-		return fmt.Errorf("%w: of %d hashes %d were found", dbfile.ErrCorrupt, m.out.count, m.out.moved)
+		return fmt.Errorf("%w: found %d of %d hashes", dbfile.ErrCorrupt, m.out.moved, m.out.count)
 	}
 	for _, c := range m.in {
 		k.runs = slices.DeleteFunc(k.runs, func(r *run) bool { return r == c.run })

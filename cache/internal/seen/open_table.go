@@ -8,16 +8,16 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// An openTable finds open events by hash: a table of their indexes, half empty, in which
-// one stands where its hash says or after, before the next empty place.
+// An openTable finds open events by hash. It is a hash table with linear probing, at most
+// half full, of indexes into events.
 type openTable struct {
 	salt   uint64
 	events []rows.OpenEvent
-	from   int      // the first event that is in the table
-	places []uint32 // an index and one; 0 is empty
+	from   int      // the first event in the table
+	places []uint32 // an index plus one; 0 is empty
 }
 
-// add adds an event, to the table only if it is to be found.
+// add adds an event, and enters it in the table only if it is to be found.
 func (t *openTable) add(ev rows.OpenEvent, found bool) {
 	t.events = append(t.events, ev)
 	if !found {

@@ -14,42 +14,43 @@ import (
 )
 
 // A run is a sorted list of hashes and the ids of their events. It is cut into pages,
-// each of which fills one of SQLite; sixteen pages, a batch, are written at a time. In memory are
-// only a filter of the whole run and where each page begins: 27 bits a hash. So a hash
-// that is not in the run costs no read, and one that is costs one.
+// each of which fills one of SQLite's; a batch of sixteen pages is written at a time.
+// Only a filter of the whole run and the fence of each page are in memory: 27 bits a
+// hash. So looking up a hash that is not in the run reads nothing, and one that is reads
+// one page.
 //
-// The hashes are there in full: the event's line, which could tell two apart, may be
-// gone long before its hash may be taken again.
+// The run has the full hashes: the event's line, which could distinguish two, may be gone
+// long before its hash may be taken again.
 const (
 	entryLen   = len(event.Hash{}) + 8
-	pageLen    = 100 // entries: with what SQLite adds they fill its page of 4,096 bytes
+	pageLen    = 100 // entries: with SQLite's overhead they fill its page of 4,096 bytes
 	batchPages = 16
 	batchLen   = batchPages * pageLen
 )
 
-// A run of the file, as the committer knows it. Page i is in the batch
-// of indexes[i/batchPages]. The file calls pages slabs, and page indexes guards.
+// A run is the committer's view of a run in the file. Page i is in the batch of
+// indexes[i/batchPages]. The file calls pages slabs, and page indexes guards.
 type run struct {
 	id      int64
 	level   int
-	count   int64 // of its hashes, those that are still to come included
+	count   int64 // of all its hashes, also those not written yet
 	filter  filter
-	target  int64    // the run that it is being merged into, or 0
+	target  int64    // the run it is being merged into, or 0
 	indexes []int64  // page indexes
 	fences  []uint64 // of each page
-	moved   int64    // how many of the hashes are there
+	moved   int64    // how many hashes were written
 }
 
 func newRun(level int, count int64, salt uint64) *run {
 	return &run{level: level, count: count, filter: newFilter(count, salt)}
 }
 
-// insertRun gives the run its row.
+// insertRun inserts the run's row.
 func (x *Index) insertRun(tx *sql.Tx, r *run) error {
 	return x.file.Scan(tx, `INSERT INTO run (level, count) VALUES (?, ?) RETURNING id`, []any{r.level, r.count}, &r.id)
 }
 
-// pages calls visit with the pages that may have h, seldom more than one, until it
+// pages calls visit with the pages that may contain h, seldom more than one, until it
 // returns false.
 func (r *run) pages(h *event.Hash, visit func(slab int) bool) {
 	x := fence(h[:])
@@ -75,11 +76,11 @@ func lastFence(fences []uint64, x uint64) int {
 	return i
 }
 
-// A filter tells hashes that are not in a run. It is made of blocks of 512 bits; which
-// block a hash belongs to grows with the hash, so a run that is written in order can
-// write its filter beside it. Which bits of the block it sets depends on the salt: who
-// chooses hashes can crowd a block with them, and so make lookups of their own slow, but
-// nobody else's.
+// A filter rules out most hashes that are not in a run. It consists of blocks of 512
+// bits; the block of a hash grows with the hash, so that a run written in order can write
+// its filter along with it. The bits within the block depend on the salt: authors can
+// crowd a block with hashes of their choice, and slow down their own lookups, but nobody
+// else's.
 type filter struct {
 	salt   uint64
 	blocks []filterBlock
@@ -88,7 +89,7 @@ type filter struct {
 type filterBlock [8]uint64
 
 const (
-	blockHashes = 20 // so that one hash in several thousand seems to be there and is not
+	blockHashes = 20 // for one false positive in several thousand hashes
 	blockLen    = 64
 )
 
@@ -96,20 +97,21 @@ func newFilter(count int64, salt uint64) filter {
 	return filter{salt: salt, blocks: make([]filterBlock, count/blockHashes+1)}
 }
 
-// block returns which block a hash belongs to.
+// block returns the block of a hash.
 func (f *filter) block(h []byte) int {
 	i, _ := bits.Mul64(fence(h), uint64(len(f.blocks)))
 	return int(i)
 }
 
-// mix returns bits that only who knows the salt can tell from a hash.
+// mix returns bits that only the holder of the salt can tell from a hash.
 func mix(h *event.Hash, salt uint64) uint64 {
 	x := (binary.LittleEndian.Uint64(h[8:]) ^ salt) * 0x9E3779B97F4A7C15
 	x = (x ^ x>>32) * 0xD6E8FEB86659FD93
 	return x ^ x>>32
 }
 
-// A hash has filterPlaces bits in its block, each told by nine bits of mix.
+// filterPlaces is how many bits a hash sets in its block, each chosen by nine bits of
+// mix.
 const filterPlaces = 6
 
 func (l *filterBlock) set(x uint64) {
@@ -119,7 +121,7 @@ func (l *filterBlock) set(x uint64) {
 	}
 }
 
-// mayHave reports whether h, of which mix has made x, may have been added.
+// mayHave reports whether h, with x = mix(h), may have been added.
 func (f *filter) mayHave(h *event.Hash, x uint64) bool {
 	l := &f.blocks[f.block(h[:])]
 	for range filterPlaces {
@@ -131,7 +133,8 @@ func (f *filter) mayHave(h *event.Hash, x uint64) bool {
 	return true
 }
 
-// appendBlocks returns the blocks of a batch with the bits of its own hashes.
+// appendBlocks appends the filter blocks of a batch, with the bits of its own hashes
+// only.
 func (f *filter) appendBlocks(b []byte, g pageBatch) []byte {
 	own := filter{salt: f.salt, blocks: make([]filterBlock, f.block(g[len(g)-entryLen:])-f.block(g)+1)}
 	from := f.block(g)
@@ -146,11 +149,11 @@ func (f *filter) appendBlocks(b []byte, g pageBatch) []byte {
 	return b
 }
 
-// addBlocks takes over what appendBlocks returned for a batch that begins with first.
+// addBlocks adds the result of appendBlocks for a batch that begins with first.
 func (f *filter) addBlocks(first, b []byte) error {
 	from := f.block(first)
 	if len(b)%blockLen != 0 || from+len(b)/blockLen > len(f.blocks) {
-		return fmt.Errorf("%w: a filter has %d bytes at block %d", dbfile.ErrCorrupt, len(b), from)
+		return fmt.Errorf("%w: a filter of %d bytes at block %d", dbfile.ErrCorrupt, len(b), from)
 	}
 	for i := range len(b) / 8 {
 		f.blocks[from+i/8][i%8] |= binary.LittleEndian.Uint64(b[8*i:])
@@ -158,7 +161,7 @@ func (f *filter) addBlocks(first, b []byte) error {
 	return nil
 }
 
-// findEntry returns the id that entries, sorted, have for hash h.
+// findEntry returns the id that the sorted entries have for hash h.
 func findEntry(entries []byte, h *event.Hash) (event.ID, bool) {
 	low, high := 0, len(entries)/entryLen
 	for low < high {
@@ -176,14 +179,14 @@ func findEntry(entries []byte, h *event.Hash) (event.ID, bool) {
 	return 0, false
 }
 
-// A pageBatch is what is written at a time: sorted entries on their way into a run.
+// A pageBatch is the unit of writing: sorted entries on their way into a run.
 type pageBatch []byte
 
 func newPageBatch() pageBatch { return make(pageBatch, 0, batchLen*entryLen) }
 
 func (g pageBatch) full() bool { return len(g) >= batchLen*entryLen }
 
-// appendEntry adds a hash and the id of its event.
+// appendEntry appends a hash and the id of its event.
 func (g pageBatch) appendEntry(hash []byte, id event.ID) pageBatch {
 	return binary.BigEndian.AppendUint64(append(g, hash...), uint64(id))
 }
@@ -213,7 +216,7 @@ func (x *Index) writeBatch(tx *sql.Tx, g pageBatch, r *run) error {
 	return err
 }
 
-// readPage returns the entries of a page; none if there is no such row.
+// readPage returns the entries of a page, none if it has no row.
 func (x *Index) readPage(tx *sql.Tx, id int64) (entries []byte, err error) {
 	err = x.file.Scan(tx, `SELECT hashes FROM slab WHERE id = ?`, []any{id}, &entries)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -227,7 +230,7 @@ func (x *Index) readPage(tx *sql.Tx, id int64) (entries []byte, err error) {
 
 func checkPage(id int64, entries []byte) error {
 	if len(entries) == 0 || len(entries)%entryLen != 0 {
-		return fmt.Errorf("%w: page %d has %d bytes", dbfile.ErrCorrupt, id, len(entries))
+		return fmt.Errorf("%w: page %d of %d bytes", dbfile.ErrCorrupt, id, len(entries))
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func TestFanOutRefusesWrongStreams(t *testing.T) {
 	}{
 		{"right", "", func(_ int, frame string) string { return frame }},
 		{"twice", "twice", func(n int, frame string) string { return strings.Repeat(frame, 1+n/9) }},
-		{"made up", "what was not posted", func(n int, frame string) string {
+		{"made up", "that was not posted", func(n int, frame string) string {
 			return strings.Repeat("data: {\"n\":11}\n\n", n/9) + frame
 		}},
 		{"cut", "EOF", func(n int, frame string) string {
@@ -139,7 +139,7 @@ func TestCrowdMissesAnEvent(t *testing.T) {
 		t.Errorf("wait for what came: %v", err)
 	}
 	c.silence = time.Nanosecond
-	if _, err := c.wait(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "has been sent 9 of 10 events") {
+	if _, err := c.wait(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "received 9 of 10 events") {
 		t.Errorf("wait for what does not come: %v", err)
 	}
 }

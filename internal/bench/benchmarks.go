@@ -22,16 +22,16 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// The goals. They are what is known to be possible on a machine with two processors
-// and the load on the same ones; see docs/benchmarks.md.
+// The goals: ratios and figures that are known to be possible on a machine with two
+// processors that also run the load. See docs/benchmarks.md.
 const (
 	goalAppendOne   = 0.45
-	goalAppendWait  = 10.0 // ms, 99 of 100
+	goalAppendWait  = 10.0 // ms, 99th percentile
 	goalAppendBatch = 0.7
 	goalSync        = 0.7
 	goalSyncAgain   = 50.0 // ms
 	goalSyncCold    = 1000 // ms
-	goalSyncBytes   = 200  // each way
+	goalSyncBytes   = 200  // in each direction
 	goalReplay      = 0.4
 	goalMatch       = 500.0 // ns
 
@@ -43,17 +43,17 @@ const (
 	goalIdle          = 1.1
 	goalState         = 50.0  // ms
 	goalOpenMemory    = 200.0 // MiB
-	goalGaps          = 2.5   // where ids are shared
+	goalGaps          = 2.5   // if ids are shared
 	goalSketch        = 23.4
 )
 
 const (
 	publisherCount = 64
 	batchSize      = 1000 // events of a batch
-	roundCount     = 3    // turns of what is measured and its limit
+	roundCount     = 3    // turns of a measurement and its limit
 )
 
-// newInput returns events that no log has yet.
+// newInput returns events that are new to every log.
 func newInput() Input {
 	run := rand.Text()[:10]
 	return Input{User: "bench-" + run, Run: run}
@@ -130,7 +130,7 @@ func (r *runner) appendBatch(ctx context.Context, p *pair) error {
 	return nil
 }
 
-// batches appends so many events at a time, while another batch is on its way.
+// batches returns a load of batches, each with size events, several in flight.
 func batches(in Input, size int) Load {
 	return Load{Publishers: 4, Events: size, Type: wire.NDJSON, Body: func(i int) (string, []byte) {
 		var body []byte
@@ -141,7 +141,7 @@ func batches(in Input, size int) Load {
 	}}
 }
 
-// rawInserts measures SQLite alone, in a file that is gone afterwards.
+// rawInserts measures SQLite alone, in a file that it removes.
 func (r *runner) rawInserts(ctx context.Context, evs []event.Event) (took time.Duration, err error) {
 	dir, err := os.MkdirTemp(r.dir, "raw-")
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *runner) rawInserts(ctx context.Context, evs []event.Event) (took time.D
 	return RawInserts(ctx, dir, evs, batchSize)
 }
 
-// fill appends the events that are to be read.
+// fill appends the events to be read.
 func (r *runner) fill(ctx context.Context, p *pair) (Input, error) {
 	in := newInput()
 	size := min(batchSize, r.cfg.Events)
@@ -164,7 +164,7 @@ func (r *runner) fill(ctx context.Context, p *pair) (Input, error) {
 	return in, err
 }
 
-// sync measures the first sync of a log and the second.
+// sync measures the first and the second sync of a log.
 func (r *runner) sync(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
@@ -217,13 +217,13 @@ func (r *runner) sync(ctx context.Context) (err error) {
 	return nil
 }
 
-// Of two syncs one after the other, of which the second adds nothing.
+// syncTimes are the figures of two syncs. The second one adds nothing.
 type syncTimes struct {
 	first, again       time.Duration
 	requests, up, down int64 // of the second: queries and bodies
 }
 
-// syncOnce syncs a copy twice. The first adds so many events.
+// syncOnce syncs a copy twice. The first sync must add adds events.
 func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic, file string, adds int) (t syncTimes, err error) {
 	sent := &queryCounter{}
 	cfg := client.Config{Servers: []string{server}}
@@ -245,7 +245,7 @@ func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic,
 	start := time.Now()
 	synced, err := c.Sync(ctx, topic, client.SyncOptions{})
 	if err == nil && synced.Added != adds {
-		err = fmt.Errorf("%d of %d events have come", synced.Added, adds)
+		err = fmt.Errorf("received %d of %d events", synced.Added, adds)
 	}
 	if err != nil {
 		return t, err
@@ -261,11 +261,11 @@ func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic,
 	return t, nil
 }
 
-// A queryCounter makes requests and counts the bytes of their paths, queries and
+// A queryCounter is an http.RoundTripper that counts the bytes of paths, queries and
 // bodies.
 type queryCounter struct{ bytes atomic.Int64 }
 
-// RoundTrip is for http.Client.
+// RoundTrip implements http.RoundTripper.
 func (q *queryCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 	q.bytes.Add(int64(len(r.URL.RequestURI())) + max(r.ContentLength, 0))
 	return http.DefaultTransport.RoundTrip(r)
@@ -325,7 +325,7 @@ func (r *runner) match(ctx context.Context) error {
 	for i := range users {
 		users[i] = matchUser(i * 7919 % n)
 	}
-	// What else the machine does can only add: the fastest round counts.
+	// Other work on the machine can only add time, so take the fastest round.
 	const rounds = 16
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -348,7 +348,7 @@ func (r *runner) match(ctx context.Context) error {
 
 func matchUser(i int) string { return fmt.Sprintf("user%06d", i/8) }
 
-// matchTopic returns a topic such that an event of a user matches about five.
+// matchTopic returns topics of which an event of a user matches about five.
 func matchTopic(i int) string {
 	return matchUser(i) + [...]string{"", "/posts", "/posts/", "/po*", "/posts/2026", "/posts/2026/11$", "/likes", "/profile$"}[i%8]
 }

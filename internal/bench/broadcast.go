@@ -7,24 +7,24 @@ import (
 	"sync"
 )
 
-// A broadcaster is the least that fan-out can cost over net/http: POST is answered
-// once the event is in the queues of all subscribers, and each subscriber writes what
-// has come together in one piece. It keeps nothing, checks nothing, hashes nothing and
-// drops nothing; a queue has no bound.
+// A broadcaster has the minimal cost of fan-out over net/http: a POST is answered once
+// the event is in the queues of all subscribers, and each subscriber writes its queue
+// in one piece. It stores nothing, checks nothing, hashes nothing and drops nothing;
+// queues are unbounded.
 type broadcaster struct {
 	mu   sync.Mutex
 	last int
 	subs map[*outgoing]struct{}
 }
 
-// An outgoing is what waits for one subscriber.
+// An outgoing is the queue of one subscriber.
 type outgoing struct {
 	mu     sync.Mutex
 	frames [][]byte
 	wake   chan struct{}
 }
 
-// post hands an event to all. Its frame is as long as that of a log would be.
+// post sends an event to all subscribers. Its frame is as long as a log's would be.
 func (b *broadcaster) post(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil || len(body) == 0 {
@@ -42,7 +42,7 @@ func (b *broadcaster) post(w http.ResponseWriter, r *http.Request) {
 	}
 	b.mu.Unlock()
 	w.WriteHeader(http.StatusCreated)
-	_, _ = w.Write(line) // the client may have gone
+	_, _ = w.Write(line) // the client may have disconnected
 }
 
 func (s *outgoing) push(frame []byte) {
@@ -51,11 +51,11 @@ func (s *outgoing) push(frame []byte) {
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
-	default: // it has been woken already
+	default: // already woken
 	}
 }
 
-// take appends all that waits to buf and leaves the queue empty.
+// take appends the queued frames to buf and empties the queue.
 func (s *outgoing) take(buf []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *outgoing) take(buf []byte) []byte {
 	return buf
 }
 
-// stream sends what is posted from now on.
+// stream sends events posted from now on.
 func (b *broadcaster) stream(w http.ResponseWriter, r *http.Request) {
 	s := &outgoing{wake: make(chan struct{}, 1)}
 	b.mu.Lock()

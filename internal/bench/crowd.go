@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// liveLine is in a stream where what is new begins.
+// liveLine marks in a stream where live events begin.
 const liveLine = "event: live"
 
-// A Crowd is subscribers to one stream, each of which must be sent every event once.
+// A Crowd is a set of subscribers to one stream. Each must receive every event once.
 type Crowd struct {
 	client  *http.Client
 	cancel  context.CancelFunc
 	start   time.Time
-	began   []atomic.Int64 // when each event was posted, from start
-	silence time.Duration  // how long it waits for the next event
+	began   []atomic.Int64 // when each event was posted, relative to start
+	silence time.Duration  // how long to wait for the next event
 	subs    []*subscriber
 	failed  chan error
 	reads   sync.WaitGroup
@@ -36,16 +36,16 @@ type subscriber struct {
 	body  io.ReadCloser
 	live  chan struct{}
 	got   atomic.Int64
-	last  atomic.Int64 // when the last event came, from start
+	last  atomic.Int64 // when the last event arrived, relative to start
 
 	// Owned by run.
 	told  bool
-	seen  []uint64 // a bit for each event
+	seen  []uint64 // one bit per event
 	waits []time.Duration
 }
 
-// Gather connects n subscribers to the stream at url and returns once what is new will
-// be sent to all of them. They expect events of Input, at most so many.
+// Gather connects n subscribers to the stream at url and returns once all of them receive
+// live events. They expect the first most events of an Input.
 func Gather(ctx context.Context, url string, n, most int) (*Crowd, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Crowd{
@@ -87,7 +87,7 @@ func (c *Crowd) gather(ctx context.Context, url string, n int) error {
 	return nil
 }
 
-// Close disconnects all.
+// Close disconnects all subscribers.
 func (c *Crowd) Close() {
 	c.cancel()
 	c.reads.Wait()
@@ -109,14 +109,14 @@ func (c *Crowd) connect(ctx context.Context, url string) (*subscriber, error) {
 	return &subscriber{crowd: c, body: body, live: make(chan struct{}), seen: make([]uint64, (len(c.began)+63)/64)}, nil
 }
 
-// open begins to read an event stream.
+// open opens an event stream.
 func open(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", "text/event-stream")
-	req.Header.Set("Accept-Encoding", "identity") // net/http would ask for gzip, which the limits do not have
+	req.Header.Set("Accept-Encoding", "identity") // net/http would ask for gzip, which the limits do not support
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func open(ctx context.Context, client *http.Client, url string) (io.ReadCloser, 
 	return resp.Body, nil
 }
 
-// await waits until the stream has said that it is live.
+// await waits until the stream is live.
 func (s *subscriber) await(ctx context.Context, failed <-chan error) error {
 	select {
 	case <-s.live:
@@ -140,7 +140,7 @@ func (s *subscriber) await(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// run reads the stream to its end, which only the crowd's may be.
+// run reads the stream to its end. Only the crowd may end it.
 func (s *subscriber) run() error {
 	defer s.body.Close()
 	buf := make([]byte, 32<<10)
@@ -157,14 +157,14 @@ func (s *subscriber) run() error {
 	}
 }
 
-// take looks at whole lines and returns what is left.
+// take processes whole lines and returns the rest.
 func (s *subscriber) take(b []byte) (rest []byte, err error) {
 	now := time.Since(s.crowd.start)
 	for {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
 			if n := int64(len(s.waits)); n > s.got.Load() {
-				s.last.Store(int64(now)) // before got, which is waited for
+				s.last.Store(int64(now)) // before got, which wait polls
 				s.got.Store(n)
 			}
 			return b, nil
@@ -183,7 +183,7 @@ func (s *subscriber) take(b []byte) (rest []byte, err error) {
 	}
 }
 
-// event notes the event that a line has, if it has one.
+// event records the event in a line, if there is one.
 func (s *subscriber) event(line []byte, now time.Duration) error {
 	_, number, ok := bytes.Cut(line, []byte(numberMember))
 	if !ok {
@@ -194,17 +194,18 @@ func (s *subscriber) event(line []byte, now time.Duration) error {
 		i = i*10 + int(number[digits]-'0')
 	}
 	if digits == 0 || i >= len(s.crowd.began) {
-		return fmt.Errorf("has been sent what was not posted: %.300s", line)
+		return fmt.Errorf("received an event that was not posted: %.300s", line)
 	}
 	if s.seen[i/64]>>(i%64)&1 == 1 {
-		return fmt.Errorf("has been sent event %d twice", i)
+		return fmt.Errorf("received event %d twice", i)
 	}
 	s.seen[i/64] |= 1 << (i % 64)
 	s.waits = append(s.waits, now-time.Duration(s.crowd.began[i].Load()))
 	return nil
 }
 
-// wait returns once each subscriber has so many events, and when the last came.
+// wait waits until each subscriber has so many events, and returns when the last one
+// arrived.
 func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err error) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -218,7 +219,7 @@ func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err e
 			had, changed = sum, time.Now()
 		}
 		if time.Since(changed) > c.silence {
-			return 0, fmt.Errorf("subscriber %d has been sent %d of %d events", behind, c.subs[behind].got.Load(), events)
+			return 0, fmt.Errorf("subscriber %d received %d of %d events", behind, c.subs[behind].got.Load(), events)
 		}
 		select {
 		case err := <-c.failed:
@@ -230,8 +231,8 @@ func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err e
 	}
 }
 
-// progress returns how many events have come in all, when the last did, and somebody
-// who has not got all of them, or -1.
+// progress returns how many events have arrived in total, when the last one did, and a
+// subscriber that lacks some, or -1.
 func (c *Crowd) progress(events int) (sum int64, last time.Duration, behind int) {
 	behind = -1
 	for i, s := range c.subs {
@@ -244,10 +245,9 @@ func (c *Crowd) progress(events int) (sum int64, last time.Duration, behind int)
 	return sum, last, behind
 }
 
-// FanOut posts to a server for so long, or so many events, while a crowd of n reads
-// the stream at path. It returns the deliveries up to the last of them, each with its
-// time from the post. A crowd in which anybody lacks an event, or has one twice, is an
-// error.
+// FanOut posts to a server for the duration d, or until most events are posted, while a
+// crowd of n reads the stream at path. It returns all deliveries, each with the time since
+// its post. It is an error if a subscriber misses an event or receives one twice.
 func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Duration, most int) (r Rate, err error) {
 	c, err := Gather(ctx, url+path, n, most+1)
 	if err != nil {
@@ -269,7 +269,7 @@ func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Dura
 	if err != nil {
 		return r, err
 	}
-	// One more, behind which nothing can be late.
+	// Post one more event: anything late arrives before it.
 	if err := load.post(ctx, c.client, url, posted.Events); err != nil {
 		return r, err
 	}
@@ -290,17 +290,17 @@ func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Dura
 	return r, nil
 }
 
-// A Laggard is a subscriber that is behind.
+// A Laggard is a subscriber that lags.
 type Laggard struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	read   int64
 }
 
-// Lag connects to the stream at url, reads until what is new begins, and from then on
-// 4 KiB now and then, or nothing at all if every is zero.
+// Lag connects to the stream at url and reads until it is live. From then on it reads 4
+// KiB at each interval, or nothing if every is zero.
 func Lag(ctx context.Context, url string, every time.Duration) (*Laggard, error) {
-	// The system must not read for it.
+	// Keep the receive buffer small, or the system reads ahead for it.
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -322,7 +322,7 @@ func Lag(ctx context.Context, url string, every time.Duration) (*Laggard, error)
 	return l, nil
 }
 
-// readUntil reads a little beyond the first mark.
+// readUntil reads up to the first mark, and a little more.
 func readUntil(r io.Reader, mark []byte) error {
 	var b []byte
 	for !bytes.Contains(b, mark) {
@@ -358,14 +358,14 @@ func (l *Laggard) run(ctx context.Context, body io.ReadCloser, every time.Durati
 	}
 }
 
-// Close disconnects and returns how many bytes were read since what is new began.
+// Close disconnects and returns how many bytes were read after the stream was live.
 func (l *Laggard) Close() (read int64) {
 	l.cancel()
 	<-l.done
 	return l.read
 }
 
-// numberMember is what stands before the number of an event of Input.
+// numberMember precedes the number of an event of Input.
 const numberMember = `"n":`
 
 func appendValue(b []byte, i int) []byte {

@@ -11,12 +11,12 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// broadcast is where the limit serves what is compared with fan-out.
+// broadcast is the path where the limit serves its fan-out.
 const broadcast = "/broadcast"
 
 const (
 	idleCount = 2000 // idle subscribers
-	crowdSize = 1000 // readers, two of whom lag
+	crowdSize = 1000 // readers, including two that lag
 	fanEvents = 100_000
 
 	floodEvents = 40_000
@@ -43,7 +43,7 @@ func (r *runner) fan(ctx context.Context, server string, subscribers, publishers
 	return FanOut(ctx, server, stream, subscribers, load, r.cfg.Time/roundCount, min(r.cfg.Events, fanEvents))
 }
 
-// fanout measures events on their way to many at once.
+// fanout measures the delivery of events to many subscribers.
 func (r *runner) fanout(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
@@ -52,7 +52,7 @@ func (r *runner) fanout(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.stop()) }()
 	for _, f := range []struct {
 		subscribers, publishers int
-		goal, wait              float64 // without a goal for the wait, none is known
+		goal, wait              float64 // wait: if zero, there is no goal
 	}{{100, publisherCount, goalFanout, 0}, {1000, 1, goalFanoutWide, goalFanoutWait}} {
 		name := fmt.Sprintf("fanout %d", f.subscribers)
 		var ours, limit Rate
@@ -76,7 +76,7 @@ func (r *runner) fanout(ctx context.Context) (err error) {
 	return nil
 }
 
-// idle measures what a subscriber costs to whom nothing is sent.
+// idle measures the cost of a subscriber that receives nothing.
 func (r *runner) idle(ctx context.Context) error {
 	r.progress("idle", 0)
 	ours, err := r.idleMemory(ctx, "", "bench", "server", "--db", filepath.Join(r.dir, "idle.db"))
@@ -85,15 +85,15 @@ func (r *runner) idle(ctx context.Context) error {
 	}
 	r.progress("idle", 0.5)
 	limit, err := r.idleMemory(ctx, broadcast, "bench", "limit")
-	if err != nil || ours == 0 { // the system does not say
+	if err != nil || ours == 0 { // the system does not tell
 		return err
 	}
 	r.compare("idle", ours, limit, "KiB/subscriber", goalIdle)
 	return nil
 }
 
-// idleMemory returns how much a process that has collected its garbage grows by each
-// of many subscribers.
+// idleMemory returns how much a process grows per idle subscriber, after it has
+// collected its garbage.
 func (r *runner) idleMemory(ctx context.Context, base string, args ...string) (kib float64, err error) {
 	n := min(idleCount, r.cfg.Events)
 	p, err := r.startProcess(ctx, args...)
@@ -120,8 +120,8 @@ func (r *runner) idleMemory(ctx context.Context, base string, args ...string) (k
 	return (after - before) * 1024 / float64(n), err
 }
 
-// readers measures what all others notice of a reader that never reads and of a slow
-// one. Both servers are ours and are sent the same; only one has the two.
+// readers measures how a reader that never reads, and a slow one, affect all others.
+// Both servers are ours and receive the same load; only one has these two readers.
 func (r *runner) readers(ctx context.Context) (err error) {
 	var servers [2]*process
 	for i := range servers {
@@ -160,7 +160,7 @@ func (r *runner) readers(ctx context.Context) (err error) {
 		}
 	}
 	if read := slow.Close(); r.cfg.Events >= floodEvents && read > floodBytes {
-		return fmt.Errorf("the slow reader has read %d bytes and was not behind", read)
+		return fmt.Errorf("the slow reader read %d bytes and did not lag", read)
 	}
 	r.compare("readers p99", milliseconds(rates[1].Wait(0.99)), milliseconds(rates[0].Wait(0.99)), "ms", goalReaders)
 	if m := with.memory(); m > 0 {
@@ -169,7 +169,7 @@ func (r *runner) readers(ctx context.Context) (err error) {
 	return nil
 }
 
-// flood appends more than the system takes for a reader that does not read.
+// flood appends more than the system buffers for a reader that does not read.
 func (r *runner) flood(ctx context.Context, server string) error {
 	n := min(r.cfg.Events, floodEvents)
 	load := batches(newInput(), min(n, batchSize))

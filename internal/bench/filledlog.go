@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	logStorages = 10_000 // of the log that is filled without a server
+	logStorages = 10_000 // in the log that is written without a server
 	momentCount = 30
-	comparedMax = 1_000_000 // events that are compared at most
+	comparedMax = 1_000_000 // the most events to compare
 )
 
 // A filledLog is a log in a file, written without a server.
@@ -33,7 +33,7 @@ type filledLog struct {
 	in   Input
 }
 
-// filled returns a log with events, which is written when it is first needed.
+// filled returns a log with events. It writes the log on first use.
 func (r *runner) filled(ctx context.Context) (l *filledLog, err error) {
 	if r.log != nil {
 		return r.log, nil
@@ -91,7 +91,7 @@ func (r *runner) state(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			if s.whole < best.whole { // what else the machine does can only add
+			if s.whole < best.whole { // other work on the machine can only add time
 				best = s
 			}
 		}
@@ -125,7 +125,7 @@ func readState(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID
 	return s, err
 }
 
-// open measures a server that begins to serve a log that is there.
+// open measures how a server opens an existing log.
 func (r *runner) open(ctx context.Context) (err error) {
 	l, err := r.filled(ctx)
 	if err != nil {
@@ -152,7 +152,7 @@ func (r *runner) open(ctx context.Context) (err error) {
 	r.say("open first page of a storage", milliseconds(pages[0]), "ms")
 	r.say("open slowest page of a storage", milliseconds(slices.Max(pages)), "ms")
 	now, err := p.residentNow()
-	if err != nil || now == 0 { // the system does not say
+	if err != nil || now == 0 { // the system does not tell
 		return err
 	}
 	r.atMost("open server memory", p.memory(), "MiB", goalOpenMemory)
@@ -161,7 +161,7 @@ func (r *runner) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// getPage reads a page that must not be empty.
+// getPage reads a page, which must not be empty.
 func getPage(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -180,8 +180,8 @@ func getPage(ctx context.Context, url string) error {
 	return err
 }
 
-// reconcile measures how it is found out over HTTP which events of a log are missing,
-// one of a hundred here and there.
+// reconcile measures a reconciliation over HTTP that finds the missing events of a log,
+// one in a hundred at random.
 func (r *runner) reconcile(ctx context.Context) (err error) {
 	l, err := r.filled(ctx)
 	if err != nil {
@@ -231,7 +231,7 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 	return nil
 }
 
-// items returns what is compared of the log.
+// items returns the items of the log to compare.
 func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err error) {
 	db, err := cache.Open(ctx, l.file, cache.Config{})
 	if err != nil {
@@ -245,7 +245,7 @@ func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err erro
 	return items, err
 }
 
-// scattered marks k of n, the same each time.
+// scattered marks k of n items, the same ones each time.
 func scattered(n, k int) []bool {
 	marks := make([]bool, n)
 	for _, i := range rand.New(rand.NewPCG(2, 2)).Perm(n)[:k] {
@@ -254,7 +254,8 @@ func scattered(n, k int) []bool {
 	return marks
 }
 
-// leastBytes is the least that can name k of n to somebody who knows all n.
+// leastBytes is the information-theoretic minimum to identify k of n to a peer that
+// knows all n.
 func leastBytes(n, k int) float64 {
 	choose := func(n int) float64 { v, _ := math.Lgamma(float64(n) + 1); return v }
 	return (choose(n) - choose(k) - choose(n-k)) / math.Ln2 / 8
@@ -263,7 +264,7 @@ func leastBytes(n, k int) float64 {
 // A bloomURL is the URL of a server that answers reconcile's requests.
 type bloomURL string
 
-// Ask is for reconcile.Negotiate.
+// Ask sends a request; see reconcile.Negotiate.
 func (p bloomURL) Ask(ctx context.Context, request []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, string(p), bytes.NewReader(request))
 	if err != nil {

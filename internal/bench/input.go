@@ -7,18 +7,19 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// An Input makes the events of a run. Two inputs with the same User and Run make the
-// same.
+// An Input generates the events of a run. Two inputs with the same User and Run
+// generate the same events.
 type Input struct {
 	User string
-	Run  string // makes the keys of this run new
-	// Storages is how many storages the events are spread over. If zero, 1,000.
+	Run  string // makes the keys of this run unique
+	// Storages is the number of storages that the events are spread over. If zero,
+	// 1,000.
 	Storages int
 }
 
 const storages = 1000
 
-// Draft returns append i: about 250 bytes once it is a line.
+// Draft returns append i. Its line has about 250 bytes.
 func (in Input) Draft(i int) event.Draft {
 	n := in.Storages
 	if n == 0 {
@@ -40,7 +41,7 @@ func (in Input) Line(i int) []byte {
 	return fmt.Appendf(nil, "{\"user\":%q,\"path\":%q,\"key\":%q,\"value\":%s}\n", d.User, d.Path, d.Key, d.Value)
 }
 
-// Events returns events as a log would make them of the first n appends.
+// Events returns the events that a log would make of the first n appends.
 func (in Input) Events(n int) []event.Event {
 	evs := make([]event.Event, n)
 	for i := range evs {

@@ -15,9 +15,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Nothing is a handler that does as little as can be done: POST is read and answered
-// with a line, and GET /?events=N streams events from memory. Below /broadcast what is
-// posted goes to whoever reads /broadcast/events.
+// Nothing returns a handler that does as little as possible: it answers each POST with
+// a line, and GET /?events=N streams events from memory. Events posted below /broadcast
+// go to every reader of /broadcast/events.
 func Nothing() http.Handler {
 	line := Input{User: "bench", Run: "limit"}.Events(1)[0].Line()
 	mux := http.NewServeMux()
@@ -27,7 +27,7 @@ func Nothing() http.Handler {
 			return
 		}
 		w.WriteHeader(http.StatusCreated)
-		_, _ = w.Write(line) // the client may have gone
+		_, _ = w.Write(line) // the client may have disconnected
 	})
 	mux.HandleFunc("GET /", streamNothing)
 	b := &broadcaster{subs: make(map[*outgoing]struct{})}
@@ -49,10 +49,10 @@ func streamNothing(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	_, _ = w.Write(streamOf(n)) // the client may have gone
+	_, _ = w.Write(streamOf(n)) // the client may have disconnected
 }
 
-// streamOf returns the first n events of an input as a stream.
+// streamOf returns the first n events of an input as an event stream.
 func streamOf(n int) (frames []byte) {
 	for _, ev := range (Input{User: "bench", Run: "limit"}).Events(n) {
 		frames = fmt.Appendf(frames, "id: %s.00000\nevent: PUT\ndata: %s\n\n", ev.ID, ev.Line())
@@ -60,9 +60,9 @@ func streamOf(n int) (frames []byte) {
 	return frames
 }
 
-// RawInserts inserts events into a new SQLite file in dir, so many a transaction, each
-// synced to disk, without any index, and returns how long that took. The driver is the
-// one that package cache registers, with its defaults.
+// RawInserts inserts events into a new SQLite file in dir, without an index, and returns
+// how long that took. A transaction has up to most events and is synced to disk. The driver
+// is the one that package cache registers, with its defaults.
 func RawInserts(ctx context.Context, dir string, evs []event.Event, most int) (elapsed time.Duration, err error) {
 	name := (&url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(dir, "raw.db"))}).String()
 	db, err := sql.Open("sqlite", name+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)")

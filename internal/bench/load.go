@@ -13,29 +13,29 @@ import (
 	"time"
 )
 
-// A Load is a crowd of publishers, each of which posts and waits for the answer
-// before it posts again.
+// A Load is a set of publishers. Each waits for the response to one request before it
+// sends the next.
 type Load struct {
 	Publishers int
-	// Body makes request i.
+	// Body returns the path and body of request i.
 	Body func(i int) (path string, body []byte)
-	// Events is how many events a request has. If zero, one.
+	// Events is the number of events in a request. If zero, 1.
 	Events int
-	// Type is the content type.
+	// Type is the content type of requests.
 	Type string
 }
 
-// A Rate is what came of some load.
+// A Rate is the result of a load.
 type Rate struct {
 	Events  int
 	Elapsed time.Duration
 	Waits   []time.Duration // for each request, sorted
 }
 
-// PerSecond returns the events in a second.
+// PerSecond returns the events per second.
 func (r Rate) PerSecond() float64 { return float64(r.Events) / r.Elapsed.Seconds() }
 
-// Wait returns how long the given part of the requests took at most.
+// Wait returns the quantile of the waits at part, from 0 to 1.
 func (r Rate) Wait(part float64) time.Duration {
 	if len(r.Waits) == 0 {
 		return 0
@@ -43,14 +43,14 @@ func (r Rate) Wait(part float64) time.Duration {
 	return r.Waits[min(int(part*float64(len(r.Waits))), len(r.Waits)-1)]
 }
 
-// Add joins two rates of the same load.
+// Add combines two rates of the same load.
 func (r Rate) Add(other Rate) Rate {
 	waits := slices.Concat(r.Waits, other.Waits)
 	slices.Sort(waits)
 	return Rate{r.Events + other.Events, r.Elapsed + other.Elapsed, waits}
 }
 
-// Run posts to a server for so long, or until requests from to to-1 have been made.
+// Run posts to a server for the duration d, or until requests from to to-1 are done.
 func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to int) (Rate, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)
 	defer cancel()
@@ -102,8 +102,8 @@ func (l *Load) post(ctx context.Context, client *http.Client, url string, i int)
 	return err
 }
 
-// Replay reads a stream until n events have come and returns how long that took and
-// how many bytes it was.
+// Replay reads a stream until n events have arrived, and returns how long that took and
+// how many bytes it read.
 func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size int64, err error) {
 	start := time.Now()
 	body, err := open(ctx, http.DefaultClient, url)
@@ -124,12 +124,12 @@ func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size
 	return time.Since(start), size, nil
 }
 
-// A lineCounter counts the lines that begin with prefix in bytes that come in pieces.
+// A lineCounter counts the lines that begin with prefix in a stream of chunks.
 type lineCounter struct {
 	prefix string
 	n      int
-	at     int  // how much of the prefix this line has
-	past   bool // this line is counted, or has another beginning
+	at     int  // how much of the prefix this line has matched
+	past   bool // this line is decided: counted, or without the prefix
 }
 
 func (c *lineCounter) count(b []byte) {

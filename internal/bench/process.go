@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// A process is this program in a process of its own, serving something.
+// A process is this program, running as a server in a separate process.
 type process struct {
 	cmd    *exec.Cmd
 	url    string
@@ -31,10 +31,10 @@ type process struct {
 // stopTime is how long a process may take to end.
 const stopTime = 10 * time.Second
 
-// interrupted is the status of a program that an interrupt ended.
+// interrupted is the exit status of a program that was interrupted.
 const interrupted = 130
 
-// startProcess runs this program with args and waits until it says where it serves.
+// startProcess runs this program with args and waits until it has published its URL.
 func (r *runner) startProcess(ctx context.Context, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -72,9 +72,9 @@ func (r *runner) startProcess(ctx context.Context, args ...string) (*process, er
 	return nil, errors.Join(errors.New("the server does not start"), p.stop())
 }
 
-// stop ends the process; whoever is interrupted has done its work.
+// stop ends the process. To be interrupted is not an error.
 func (p *process) stop() error {
-	_ = p.cmd.Process.Signal(os.Interrupt) // it may be gone
+	_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended
 	err := p.cmd.Wait()
 	var exit *exec.ExitError
 	if err == nil || errors.As(err, &exit) && exit.ExitCode() == interrupted {
@@ -83,12 +83,11 @@ func (p *process) stop() error {
 	return fmt.Errorf("the server: %w: %s", err, bytes.TrimSpace(p.errors.Bytes()))
 }
 
-// memory returns the most memory that the process has had, in MiB, 0 if the system
-// does not say.
+// memory returns the peak memory of the process in MiB, 0 if the system does not tell.
 func (p *process) memory() float64 { return p.status("VmHWM:") }
 
-// residentNow returns how much memory the process has now, without its garbage. The
-// process must collect on demand.
+// residentNow returns the current memory of the process without garbage. The process
+// must run CollectOnDemand.
 func (p *process) residentNow() (float64, error) {
 	if _, err := fmt.Fprintln(p.ask); err != nil {
 		return 0, err
@@ -108,15 +107,16 @@ func (p *process) status(name string) (mib float64) {
 	return 0
 }
 
-// A pair is what is measured and its limit.
+// A pair is a server and the limit it is compared with.
 type pair struct {
-	server *process // nil if it was named
+	server *process // nil if Config names a server
 	file   string   // of its log
 	limit  *process
 	url    string
 }
 
-// startPair starts a server with an empty log, unless one was named, and the limit.
+// startPair starts the limit and, unless Config names a server, a server with an empty
+// log.
 func (r *runner) startPair(ctx context.Context) (p *pair, err error) {
 	p = &pair{url: r.cfg.Server}
 	if p.limit, err = r.startProcess(ctx, "bench", "limit"); err != nil {
@@ -133,12 +133,12 @@ func (r *runner) startPair(ctx context.Context) (p *pair, err error) {
 	return p, nil
 }
 
-// serve starts a server of the log in a file of the run's.
+// serve starts a server of a log in the run's directory.
 func (r *runner) serve(ctx context.Context, file string) (*process, error) {
 	return r.startProcess(ctx, "serve", "--quiet", "--listen", "127.0.0.1:0", "--db", filepath.Join(r.dir, file))
 }
 
-// restart ends the server and starts it again, unless it was named.
+// restart restarts the server, unless Config names it.
 func (p *pair) restart(ctx context.Context, r *runner) error {
 	if p.server == nil {
 		return nil
@@ -162,7 +162,7 @@ func (p *pair) stop() error {
 	return err
 }
 
-// sayMemory adds how much memory the server has had.
+// sayMemory adds the peak memory of the server.
 func (r *runner) sayMemory(name string, p *pair) {
 	if p.server == nil {
 		return
@@ -172,12 +172,12 @@ func (r *runner) sayMemory(name string, p *pair) {
 	}
 }
 
-// CollectOnDemand gives all free memory back to the system for each line that it
-// reads, and answers with a line. It ends with the process.
+// CollectOnDemand returns free memory to the system for each line it reads, and answers
+// with a line. It ends with its input.
 func CollectOnDemand(in io.Reader, out io.Writer) {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
-		for range 5 { // each halves a stack that was deep once
+		for range 5 { // each halves a stack that was once deep
 			debug.FreeOSMemory()
 		}
 		if _, err := fmt.Fprintln(out); err != nil {
@@ -186,7 +186,8 @@ func CollectOnDemand(in io.Reader, out io.Writer) {
 	}
 }
 
-// ServeLimit serves what does nothing on a free port, whose URL it publishes, until ctx ends.
+// ServeLimit serves Nothing on a free port until ctx ends. It calls publish with the
+// URL.
 func ServeLimit(ctx context.Context, publish func(url string) error) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// A Result is one line of the output. The limit is in the value's unit.
+// A Result is one line of the output. Its limit has the unit of the value.
 type Result struct {
 	Type  string   `json:"type"`
 	Name  string   `json:"name"`
@@ -20,7 +20,7 @@ type Result struct {
 	Pass  bool     `json:"pass"`
 }
 
-// say adds a figure that has no goal.
+// say adds a figure without a goal.
 func (r *runner) say(name string, value float64, unit string) {
 	r.add(Result{Name: name, Value: value, Unit: unit, Pass: true})
 }
@@ -31,8 +31,8 @@ func (r *runner) atLeast(name string, value, limit float64, unit string, goal fl
 	r.add(Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Goal: &goal, Pass: ratio >= goal})
 }
 
-// compare adds a figure of which less is better, beside its limit; their ratio has a
-// goal unless that is 0.
+// compare adds a figure with its limit, where less is better. Their ratio has a goal
+// unless goal is 0.
 func (r *runner) compare(name string, value, limit float64, unit string, goal float64) {
 	ratio := value / limit
 	b := Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Pass: true}
@@ -42,7 +42,7 @@ func (r *runner) compare(name string, value, limit float64, unit string, goal fl
 	r.add(b)
 }
 
-// atMost adds a figure that has a goal itself.
+// atMost adds a figure with an absolute goal.
 func (r *runner) atMost(name string, value float64, unit string, goal float64) {
 	r.add(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
 }
@@ -59,7 +59,7 @@ func (r *runner) add(b Result) {
 
 func rounded(v float64) float64 { return math.Round(v*1000) / 1000 }
 
-// WriteTable writes results as a table for a person.
+// WriteTable writes results as a table for people.
 func WriteTable(out io.Writer, results []Result) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "what\tvalue\tlimit\tratio\tgoal\t")
@@ -101,7 +101,7 @@ func ifGiven(v *float64, form func(float64) string) string {
 
 func ratio(v float64) string { return fmt.Sprintf("%.2f", v) }
 
-// figure writes a number with three digits that count.
+// figure formats a number with three significant digits.
 func figure(v float64) string {
 	switch {
 	case v >= 100:

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A Benchmark is one thing to measure.
+// A Benchmark is one benchmark of Run.
 type Benchmark struct {
 	Name, Short string
 	run         func(*runner, context.Context) error
 }
 
-// Benchmarks are all that there are, in the order in which they run.
+// Benchmarks lists all benchmarks in the order in which they run.
 var Benchmarks = []Benchmark{
 	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*runner).append},
 	{"sync", "Fetch a log into a local copy", (*runner).sync},
@@ -30,10 +30,10 @@ var Benchmarks = []Benchmark{
 
 // Config configures a Run.
 type Config struct {
-	Events   int                             // of a log that is read, and the most that are appended
-	Time     time.Duration                   // how long events are appended one by one
+	Events   int                             // events in a log that is read, and the most that are appended
+	Time     time.Duration                   // how long to append events one by one
 	Server   string                          // URL of the server to measure; if empty, Run starts one
-	Progress func(name string, part float64) // called as a step proceeds, part going from 0 to 1
+	Progress func(name string, part float64) // called as a step proceeds; part goes from 0 to 1
 }
 
 // Run runs benchmarks and returns the results.
@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg Config, benchmarks []Benchmark) (results []Res
 	return r.results, nil
 }
 
-// A runner is one Run.
+// A runner holds the state of one Run.
 type runner struct {
 	cfg     Config
 	dir     string

@@ -1,6 +1,6 @@
-// Package demo shows what rstream does: a server, a client and a connection between them
-// that is cut again and again, with a real week of earthquakes. Its Quakes and its proxy
-// serve tests, too.
+// Package demo shows what rstream does. It runs a server, a client and a connection
+// between them that is cut again and again, with a real week of earthquakes. Tests use
+// its Quakes and its proxy, too.
 package demo
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A demo is the server, the flaky connection to it and the copy.
+// A demo has a server, the flaky connection to it, and the copy.
 type demo struct {
 	report func(Step) error
 	log    *cache.DB
@@ -35,11 +35,11 @@ type demo struct {
 	quakes []event.Draft
 }
 
-// A Step is what a person would have typed, and what came of it.
+// A Step is a command as a person would type it, and its result.
 type Step struct{ Command, Text string }
 
-// Run runs the demo in a temporary folder, which it removes, and reports each step once it is
-// done.
+// Run runs the demo in a temporary folder, which it removes, and reports each step when
+// it is done.
 func Run(ctx context.Context, report func(Step) error) (err error) {
 	dir, err := os.MkdirTemp("", "rstream-demo-")
 	if err != nil {
@@ -60,7 +60,7 @@ func (d *demo) say(command, format string, args ...any) error {
 	return d.report(Step{command, fmt.Sprintf(format, args...)})
 }
 
-// shutdownTime is how long requests may go on after the server was stopped.
+// shutdownTime is how long requests may continue after the server is stopped.
 const shutdownTime = 10 * time.Second
 
 // serve starts a server on a free port, and a proxy in front of it.
@@ -89,8 +89,7 @@ func (d *demo) serve(ctx context.Context, dir string) (err error) {
 	return d.say("rstream serve", "a server on http://%s, its log %s in one SQLite file", l.Addr(), d.log.Log())
 }
 
-// append puts the first part of the earthquakes; the rest comes while they are
-// tailed.
+// append appends the first part of the earthquakes. The rest follows during tail.
 func (d *demo) append(ctx context.Context, _ string) error {
 	lines, err := Quakes()
 	if err != nil {
@@ -113,7 +112,7 @@ func (d *demo) append(ctx context.Context, _ string) error {
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }
 
-// sync fetches one network, and fetches it again.
+// sync fetches one network twice.
 func (d *demo) sync(ctx context.Context, _ string) error {
 	topic, err := event.ParseTopic("*/quakes")
 	if err != nil {
@@ -133,8 +132,8 @@ func (d *demo) sync(ctx context.Context, _ string) error {
 		"the older half into a local file: %s\nthe same again: %s", text[0], text[1])
 }
 
-// tail follows all of it from the beginning while the connection is cut after every
-// few events and the rest is appended.
+// tail reads everything from the beginning while the connection is cut every few events
+// and the rest is appended.
 func (d *demo) tail(ctx context.Context, _ string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -169,7 +168,7 @@ func (d *demo) tail(ctx context.Context, _ string) error {
 		}
 	}
 	if !ordered {
-		return errors.New("the tail gave other events than were appended")
+		return errors.New("the tail received other events than were appended")
 	}
 	got := d.client.Stats()
 	return d.say("rstream tail '*/quakes' --since beginning",
@@ -177,7 +176,7 @@ func (d *demo) tail(ctx context.Context, _ string) error {
 		n, d.proxy.Cuts(), fmt.Sprint(got.Events-before.Events))
 }
 
-// offline reads the copy with the server gone.
+// offline reads the copy after the server has stopped.
 func (d *demo) offline(ctx context.Context, _ string) error {
 	if err := d.stop(); err != nil {
 		return err
@@ -216,7 +215,7 @@ func strongestQuake(ctx context.Context, db *cache.DB, topic event.Topic, span w
 	return place, fmt.Sprint(most), err
 }
 
-// stop ends the server; twice is fine.
+// stop stops the server. It may be called twice.
 func (d *demo) stop() error {
 	if d.http == nil {
 		return nil

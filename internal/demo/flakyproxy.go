@@ -8,12 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// A FlakyProxy forwards connections to a server and cuts each of them after a number of
-// bytes, in the middle of an answer.
+// A FlakyProxy forwards connections to a server, and cuts each one after a number of
+// bytes, in the middle of a response.
 type FlakyProxy struct {
 	l      net.Listener
 	target string
-	limit  atomic.Int64 // bytes of answers after which a connection is cut; 0 never cuts
+	limit  atomic.Int64 // bytes of responses after which to cut a connection; 0 means never
 	broken atomic.Int64
 
 	mu     sync.Mutex
@@ -22,7 +22,8 @@ type FlakyProxy struct {
 	open   sync.WaitGroup
 }
 
-// NewFlakyProxy returns a proxy to the server at target. It cuts nothing before CutAfter.
+// NewFlakyProxy returns a proxy for the server at target. It cuts nothing until
+// CutAfter is called.
 func NewFlakyProxy(ctx context.Context, target string) (*FlakyProxy, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,11 +34,11 @@ func NewFlakyProxy(ctx context.Context, target string) (*FlakyProxy, error) {
 	return p, nil
 }
 
-// Addr returns the address to connect to.
+// Addr returns the address of the proxy.
 func (p *FlakyProxy) Addr() string { return p.l.Addr().String() }
 
-// CutAfter sets after how many bytes of answers connections are cut, and cuts all that
-// are open. 0 never cuts.
+// CutAfter sets after how many bytes of responses to cut a connection, and cuts all
+// open ones. 0 means never.
 func (p *FlakyProxy) CutAfter(n int64) {
 	p.limit.Store(n)
 	p.mu.Lock()
@@ -69,7 +70,7 @@ func (p *FlakyProxy) accept() {
 	}
 }
 
-// answer passes on what the server says until the limit is reached.
+// answer forwards the server's response until the limit is reached.
 func (p *FlakyProxy) answer(near, far net.Conn) {
 	limit := p.limit.Load()
 	if limit == 0 {

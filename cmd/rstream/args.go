@@ -52,7 +52,7 @@ func knownCommand(root *cobra.Command, args []string) error {
 	return usagef("%s", text)
 }
 
-// flagError describes what is wrong with a flag, without the wording of strconv.
+// flagError rewrites an error about a flag without the wording of strconv.
 func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {

@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A fate says what is known about drafts that a command tried to append.
+// A fate is the known outcome of drafts that a command tried to append.
 type fate int
 
 const (
@@ -24,8 +24,8 @@ const (
 	taken                  // all were taken
 )
 
-// A claimError adds to an error what is known about the appends. Everything that put
-// and del say about them comes from this file and is derived from a fate: a sentence
+// A claimError adds the known outcome of the appends to an error. Everything that put
+// and del say about it comes from this file and is derived from a fate: a sentence
 // written elsewhere would soon be false.
 type claimError struct {
 	err   error
@@ -109,7 +109,7 @@ func keysMade(items []lineItem) bool {
 	return slices.ContainsFunc(items, func(it lineItem) bool { return it.made })
 }
 
-// about adds to err what is known about the lines. f is the fate of the current batch.
+// about adds to err the outcome for the lines. f is the fate of the current batch.
 func (c *lineClaim) about(err error, f fate) error {
 	e := &claimError{err: err, text: refusalText(err, c.batch)}
 	batch := c.batch

@@ -304,7 +304,7 @@ func (im *importing) reportFile(a *app) error {
 		return err
 	}
 	return &exitError{exitGap, fmt.Sprintf("%s is incomplete: %s missing", im.name, strings.Join(missing, " and ")),
-		"the rest was imported; the next sync fetches what is missing"}
+		"the rest was imported; the next sync fetches the missing ones"}
 }
 
 // An importReader reads a file once.
@@ -368,8 +368,8 @@ func (r *importReader) flush() error {
 	return r.fn(evs, r.log)
 }
 
-// endExport adds up what the last header announced and what is missing before next,
-// which is zero at the end of the file.
+// endExport counts the events and topics that the last header announced and that did
+// not follow. next is the next header, zero at the end of the file.
 func (r *importReader) endExport(next exportStart) {
 	r.missing += r.left
 	if r.more > 0 && (next.Log == "" || next.More != r.more-1) {

@@ -119,7 +119,7 @@ func (s *cursorState) encode() []byte {
 	return b
 }
 
-// decodeState reads the state of a cursor; what it cannot read is no state.
+// decodeState decodes the state of a cursor. Invalid bytes count as no state.
 func decodeState(b []byte) (s cursorState) {
 	if json.Unmarshal(b, &s) != nil {
 		return cursorState{}

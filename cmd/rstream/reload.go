@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// reloadOnHangup calls load at each SIGHUP, one function after the other, until stop.
-// What cannot be read is said, and what was read before stays.
+// reloadOnHangup calls the load functions in order at each SIGHUP, until stop. It
+// reports errors, and the old settings stay.
 func (a *app) reloadOnHangup(say *serveLog, load ...func() error) (stop func()) {
 	signals, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, syscall.SIGHUP)
@@ -20,7 +20,7 @@ func (a *app) reloadOnHangup(say *serveLog, load ...func() error) (stop func()) 
 		for range signals {
 			for _, read := range load {
 				if err := read(); err != nil {
-					say.Error("not read again; the old settings stay", "error", err)
+					say.Error("reload failed; the old settings stay", "error", err)
 				}
 			}
 		}
@@ -32,8 +32,8 @@ func (a *app) reloadOnHangup(say *serveLog, load ...func() error) (stop func()) 
 	}
 }
 
-// reloadLevel takes the log's level from the settings as they are now. old are those
-// that the server was started with.
+// reloadLevel takes the log level from the current settings. old are the settings that
+// the server was started with.
 func (a *app) reloadLevel(say *serveLog, old serveOptions) error {
 	now, err := a.rereadServe()
 	if err != nil {
@@ -42,13 +42,13 @@ func (a *app) reloadLevel(say *serveLog, old serveOptions) error {
 	say.setLevel(&now.logFlags)
 	a.note("settings reloaded; the log level is %s", now.logLevel)
 	if old.logLevel = now.logLevel; !reflect.DeepEqual(old, now) {
-		say.Warn("settings other than log-level have changed: they take effect when the server is started again")
+		say.Warn("settings other than log-level have changed: they take effect when the server is restarted")
 	}
 	return nil
 }
 
-// rereadServe returns what serve would be told by the same command line and
-// environment and by the config file as it is now.
+// rereadServe returns the options that serve would have with the same command line and
+// environment, and the current config file.
 func (a *app) rereadServe() (o serveOptions, err error) {
 	again := &app{in: strings.NewReader(""), out: &output{}, err: io.Discard, onServe: func(got serveOptions) { o = got }}
 	root := newRootCommand(again)

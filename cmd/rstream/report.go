@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Exit statuses. They are a promise to scripts.
+// Exit statuses. They are part of the contract with scripts.
 const (
 	exitDone        = 0
 	exitFailed      = 1
@@ -29,8 +29,8 @@ const (
 	exitTerminated  = 143
 )
 
-// An exitError ends the program with a status and, if text is not empty, an error
-// and what to do about it.
+// An exitError ends the program with a status. If text is not empty, the error and its
+// hint are printed.
 type exitError struct {
 	status int
 	text   string
@@ -39,12 +39,12 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.text }
 
-// report says what failed and what to do about it and returns the exit status.
+// report prints an error and its hint, and returns the exit status.
 func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
 	var sig *signalError
 	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
 		var claim *claimError
-		if errors.As(err, &claim) { // what was appended must be said, however the command ends
+		if errors.As(err, &claim) { // say what was appended, however the command ends
 			say(stderr, cmd, err)
 		}
 		return signalStatus(cmd, sig)
@@ -60,7 +60,7 @@ func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error
 	return status(err)
 }
 
-// onlyClosed reports whether nothing is wrong but that the reader of the output has left.
+// onlyClosed reports whether err is nothing but closed standard output.
 func onlyClosed(err error) bool {
 	var many interface{ Unwrap() []error }
 	if !errors.As(err, &many) {
@@ -69,7 +69,7 @@ func onlyClosed(err error) bool {
 	return !slices.ContainsFunc(many.Unwrap(), func(err error) bool { return !onlyClosed(err) })
 }
 
-// say writes an error and its hint.
+// say prints an error and its hint.
 func say(stderr io.Writer, cmd *cobra.Command, err error) {
 	for line := range strings.SplitSeq(visibleLines(wire.Redact(err.Error())), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
@@ -79,9 +79,8 @@ func say(stderr io.Writer, cmd *cobra.Command, err error) {
 	}
 }
 
-// signalStatus is 130 for an interrupt and 129 for a hangup. The commands that run until they are told
-// to stop have done their work when they are told by SIGTERM, and a server when it
-// is told at all.
+// signalStatus returns 130 for an interrupt and 129 for a hangup. For commands that run
+// until they are stopped, SIGTERM is a normal end; for serve, every signal is.
 func signalStatus(cmd *cobra.Command, sig *signalError) int {
 	name := ""
 	if cmd != nil {

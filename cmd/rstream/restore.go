@@ -12,11 +12,11 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// check makes something of an error that concerns the cache as a whole: a server
-// that serves another log now is learned anew by the next command. If its log was
-// restored from the one that is held, what agrees is carried over first. The old
-// copy stays. A file that was named is that of the old log for good: what is carried
-// over goes into one beside it, which has to be named then.
+// check handles the error that the server now serves another log than the copy's: the
+// next command will learn the server's log. If that log was restored from the copy's,
+// the part that agrees is carried over first. The old copy stays. A file named by
+// --cache belongs to the old log for good, so the new copy goes into a file next to it,
+// which the user then has to name.
 func (s *session) check(ctx context.Context, err error) error {
 	var other *client.OtherLogError
 	if !errors.As(err, &other) {
@@ -40,13 +40,12 @@ func (s *session) check(ctx context.Context, err error) error {
 	return &carriedError{err, s.app.cache, path}
 }
 
-// A leftError says that what waits to be sent was not carried over: it exists nowhere
-// else.
+// A leftError says that waiting appends were not carried over: they exist nowhere else.
 type leftError struct{ error }
 
 func (e *leftError) Unwrap() error { return e.error }
 
-// noteLeft says what waits to be sent to a log that the server does not serve any more.
+// noteLeft notes appends that wait for a log that the server no longer serves.
 func (s *session) noteLeft(ctx context.Context) {
 	if aside, err := s.db.Aside(ctx); err == nil && aside.Queued+aside.Refused > 0 {
 		s.app.note("%s for the old log: left in %s; \"rstream outbox --cache %s | rstream put --from -\" appends to the new one",
@@ -54,7 +53,7 @@ func (s *session) noteLeft(ctx context.Context) {
 	}
 }
 
-// A carriedError says that the server's log goes on in another file.
+// A carriedError says that the server's log continues in another file.
 type carriedError struct {
 	error
 	old, path string
@@ -62,7 +61,7 @@ type carriedError struct {
 
 func (e *carriedError) Unwrap() error { return e.error }
 
-// newFile returns where the copy of a restored log belongs.
+// newFile returns the file for the copy of a restored log.
 func (s *session) newFile(log string) (string, error) {
 	if s.app.cache == "" {
 		return cacheFileOf(log)
@@ -71,8 +70,8 @@ func (s *session) newFile(log string) (string, error) {
 	return strings.TrimSuffix(s.app.cache, kind) + "-" + log + kind, nil
 }
 
-// carryOver returns the file that it has made, "" if the server's log does not go on
-// from the one that is held.
+// carryOver returns the file that it created, "" if the server's log does not continue
+// the copy's.
 func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (path string, err error) {
 	cfg := s.app.clientConfig()
 	cfg.Servers = []string{other.URL}
@@ -89,7 +88,7 @@ func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (p
 	return path, s.carryInto(ctx, path, cfg, info)
 }
 
-// parted returns where the log of the copy and the one that goes on from it parted.
+// parted returns where the copy's log and the log that continues it diverge.
 func (s *session) parted(ctx context.Context, c *client.Client, parent *client.Parent) (event.ID, error) {
 	if parent.Head != nil {
 		return *parent.Head, nil

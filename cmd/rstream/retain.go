@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// retainOptions says what a log lets go.
+// retainOptions say which events a log drops or expires.
 type retainOptions struct {
 	history  time.Duration
 	ttl      ttls
@@ -31,7 +31,7 @@ func (o *retainOptions) retention() cache.Retention {
 	return cache.Retention{History: o.history, TTL: o.ttl.rules, MaxBytes: o.maxBytes}
 }
 
-// An age is the value of a flag.
+// An age is a flag value.
 type age time.Duration
 
 func (a *age) Set(s string) error {
@@ -55,16 +55,16 @@ func (a *age) String() string {
 	return time.Duration(*a).String()
 }
 
-// ttls is the value of a flag that may be given several times, as AGE or TOPIC=AGE.
+// ttls is the value of a flag that may be repeated, as AGE or TOPIC=AGE.
 type ttls struct{ rules []cache.TTL }
 
-// never is the age of values that do not end.
+// never is the age of values that do not expire.
 const never = "never"
 
-// Set adds one.
+// Set adds a rule.
 func (l *ttls) Set(s string) error {
 	rule, text := cache.TTL{Topic: event.All}, s
-	// An age has no equals sign, a path may have several.
+	// An age contains no equals sign; a path may contain several.
 	if i := strings.LastIndexByte(s, '='); i >= 0 {
 		topic, err := event.ParseTopic(s[:i])
 		if err != nil {
@@ -84,10 +84,10 @@ func (l *ttls) Set(s string) error {
 	return nil
 }
 
-// Append is Set: it makes the flag one that takes a list.
+// Append is Set. With Replace and GetSlice, it makes ttls a pflag.SliceValue.
 func (l *ttls) Append(s string) error { return l.Set(s) }
 
-// Replace sets all of them.
+// Replace replaces all rules.
 func (l *ttls) Replace(list []string) error {
 	l.rules = nil
 	for _, s := range list {
@@ -98,7 +98,7 @@ func (l *ttls) Replace(list []string) error {
 	return nil
 }
 
-// GetSlice returns what Replace takes.
+// GetSlice returns the rules in the form that Replace takes.
 func (l *ttls) GetSlice() (list []string) {
 	for _, r := range l.rules {
 		text := never
@@ -114,17 +114,17 @@ func (l *ttls) Type() string { return "ttl" }
 
 func (l *ttls) String() string { return strings.Join(l.GetSlice(), " ") }
 
-// A byteSize is the value of a flag.
+// A byteSize is a flag value.
 type byteSize int64
 
-// units are those of sizes, as people write them.
+// units are the units of sizes.
 var units = map[string]int64{
 	"": 1, "B": 1,
 	"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
 	"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
 }
 
-// minByteSize is how small a log cannot be kept.
+// minByteSize is the smallest size that a log can be kept to.
 const minByteSize = 1e6
 
 func (b *byteSize) Set(s string) error {

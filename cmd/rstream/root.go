@@ -16,28 +16,28 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An app is what all commands share: the streams and the global flags.
+// An app holds what the commands share: the streams and the global flags.
 type app struct {
 	in  io.Reader
 	out *output
 	err io.Writer
-	say func(text string) // takes notes in place of err; may be nil
+	say func(text string) // if set, receives notes instead of err
 
-	noOut bool // standard output was closed when the program began
-	ran   bool // a command was let run
+	noOut bool // standard output was closed when the program started
+	ran   bool // a command was started
 
 	servers []string
-	named   bool // the servers stand on the command line itself
+	named   bool // --server is on the command line
 	cache   string
 	quiet   bool
 	config  string
-	timeout time.Duration // 0 is for ever
+	timeout time.Duration // 0 means no limit
 
 	settings *settings
 
 	args     []string               // of the program
-	onServe  func(serveOptions)     // gets what serve would do; may be nil
-	onHangup atomic.Pointer[func()] // what SIGHUP does in place of ending the program
+	onServe  func(serveOptions)     // if set, receives the options and serve does not run
+	onHangup atomic.Pointer[func()] // if set, SIGHUP calls it instead of ending the program
 }
 
 // Groups of commands in the help.
@@ -50,7 +50,7 @@ const (
 )
 
 func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
-	// A closed pipe is an error of the write, not a signal that kills.
+	// Writing to a closed pipe must be an error, not a signal that kills.
 	signal.Ignore(syscall.SIGPIPE)
 	a := &app{in: stdin, err: stderr}
 	ctx, stop := a.withSignals(context.Background())
@@ -79,7 +79,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	return report(ctx, stderr, cmd, err)
 }
 
-// before is what comes before each command.
+// before runs before each command.
 func (a *app) before(cmd *cobra.Command, args []string) error {
 	if err := a.configure(cmd, args); err != nil {
 		return err
@@ -91,13 +91,13 @@ func (a *app) before(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// errNoStdout comes before anything is done: what a command would print is all that
-// tells what it did.
+// errNoStdout is returned before a command does anything: its output would be the only
+// report of what it did.
 var errNoStdout = &exitError{exitFailed, "standard output is closed, or is /dev/null opened for reading and writing, which looks the same",
 	"to discard the output, redirect it with >/dev/null"}
 
-// silentAnnotation marks commands that print nothing to standard output: always, or with
-// --quiet, if they were not told to print something by --print, or with a file in --to.
+// silentAnnotation marks commands that print nothing to standard output: always; with
+// --quiet and without --print; or with a file in --to.
 const (
 	silentAnnotation = "silent"
 	silentAlways     = "always"
@@ -120,22 +120,22 @@ func (a *app) prints(cmd *cobra.Command) bool {
 	return true
 }
 
-// A closedInput is standard input that was closed when the program began. It is not an
-// empty one, which would be an end.
+// A closedInput is standard input that was closed when the program started. It must not
+// look like empty input, which is a valid end.
 type closedInput struct{}
 
 func (closedInput) Read([]byte) (int, error) {
 	return 0, errors.New("standard input is closed, or is /dev/null opened for reading and writing, which looks the same")
 }
 
-// A signalError is why a context ended: a signal.
+// A signalError is the cause of a context that a signal ended.
 type signalError struct{ signal os.Signal }
 
 func (e *signalError) Error() string { return e.signal.String() }
 
 // withSignals returns a context that the first interrupt, termination or hangup ends. A
-// second one kills, as it would without us. A hangup that was ignored when the program
-// began, as under nohup, stays ignored; a command that sets onHangup gets it instead.
+// second signal kills, as usual. A hangup that was ignored when the program started, as
+// under nohup, stays ignored; onHangup, if set, handles it otherwise.
 func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
@@ -196,8 +196,9 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate("rstream {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	// What cobra itself prints, such as help, goes where all output goes: cobra drops the
-	// errors of its writes. The completion commands keep what is set when they are made.
+	// Output of cobra itself, such as help, goes through a.out, since cobra drops write
+	// errors. Set it first: the completion commands keep the writer that is set when
+	// they are created.
 	root.SetOut(a.out.w)
 	a.addFlags(root)
 	addCommands(a, root)
@@ -239,7 +240,7 @@ func addCommands(a *app, root *cobra.Command) {
 	}
 }
 
-// A usageError is a mistake in how the program was called.
+// A usageError is a mistake in the command line or the settings.
 type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
@@ -247,7 +248,7 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// note says something to a person, unless they asked for quiet.
+// note prints a note for a person, except with --quiet.
 func (a *app) note(format string, args ...any) {
 	text := visibleLines(wire.Redact(fmt.Sprintf(format, args...)))
 	switch {

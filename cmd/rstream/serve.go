@@ -86,11 +86,11 @@ Files written by "rstream backup" do not need this.`,
 	return cmd
 }
 
-// shutdownTime is how long requests may go on after the server was told to stop.
+// shutdownTime is how long requests may continue after the server is stopped.
 const shutdownTime = 10 * time.Second
 
 func runServe(ctx context.Context, a *app, o serveOptions) error {
-	ignored := func() {} // a server goes on when its terminal is closed
+	ignored := func() {} // a server continues when its terminal is closed
 	a.onHangup.Store(&ignored)
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
@@ -114,7 +114,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 }
 
 func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err error) {
-	// First the ports, so that no file is made for a server that cannot start.
+	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 			return err
 		}
 	}
-	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps what belongs to it beside the file itself
+	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps the WAL next to the file itself
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 	return serveUntil(ctx, hs, srv, listener)
 }
 
-// noteNewLog says what the log was.
+// noteNewLog notes the log's old and new id.
 func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
 	old, _, err := log.Parent(ctx)
 	if err == nil {
@@ -183,7 +183,7 @@ func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
 	return err
 }
 
-// sizeOf returns how long a file is, 0 if it is not there.
+// sizeOf returns the size of a file, 0 if it does not exist.
 func sizeOf(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -192,8 +192,8 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
-// tend does beside the server what its log needs; stop ends it and waits. A failure
-// ends no server: what was to be kept only makes answers faster.
+// tend runs the log's background work while the server runs; stop ends it and waits. An
+// error is noted and does not stop the server.
 func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *serveLog) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
@@ -214,7 +214,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *s
 	}
 }
 
-// checkListen refuses to listen beyond this machine without --insecure.
+// checkListen refuses addresses that other machines can reach, without --insecure.
 func checkListen(flag, address string, insecure bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil || strings.Contains(address, "@") {
@@ -229,7 +229,7 @@ func checkListen(flag, address string, insecure bool) error {
 	return nil
 }
 
-// listen listens, or says where nobody can, and why.
+// listen listens. An error names the address and the cause.
 func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err == nil {
@@ -246,8 +246,8 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("listen %s: %w", address, err)
 }
 
-// writeURL replaces the file whole, so that a process that waits for it never reads half
-// a URL.
+// writeURL replaces the file as a whole, so that a process that waits for it never
+// reads half a URL.
 func writeURL(path, url string) error {
 	publish, err := stageURL(path, url)
 	if err != nil {
@@ -268,8 +268,8 @@ func stageURL(path, url string) (publish func() error, err error) {
 	return func() error { return os.Rename(tmp, path) }, nil
 }
 
-// serveUntil serves until ctx ends. Streams are ended first, each at the end of an
-// event: Shutdown would wait for them for ever.
+// serveUntil serves until ctx ends. It first ends streams, each after an event:
+// Shutdown would wait for them forever.
 func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(srv.Patient(l)) }()

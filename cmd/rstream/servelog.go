@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-// logFlags are the flags that say what serve logs, and how.
+// logFlags are the flags that control the server's log.
 type logFlags struct {
 	maxStreamAge time.Duration
 	logFormat    string
@@ -46,8 +46,8 @@ func (o *logFlags) check() error {
 
 var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 
-// A serveLog is what a server says. As text, what a person waits for is said as by any
-// other command.
+// A serveLog is the log of serve. In text form, messages that a person waits for look
+// like the notes of other commands.
 type serveLog struct {
 	*slog.Logger
 	a     *app
@@ -55,7 +55,7 @@ type serveLog struct {
 	level slog.LevelVar
 }
 
-// newServeLog makes a's notes part of the log.
+// newServeLog redirects a's notes to the log.
 func newServeLog(a *app, o *logFlags) *serveLog {
 	l := &serveLog{a: a, json: o.logFormat == "json"}
 	l.setLevel(o)
@@ -73,7 +73,7 @@ func newServeLog(a *app, o *logFlags) *serveLog {
 	return l
 }
 
-// setLevel says from which level on something is said.
+// setLevel sets the lowest level that is logged.
 func (l *serveLog) setLevel(o *logFlags) {
 	l.level.Set(logLevels[o.logLevel])
 	if l.a.quiet {
@@ -81,7 +81,7 @@ func (l *serveLog) setLevel(o *logFlags) {
 	}
 }
 
-// clock says what is wrong with the clock.
+// clock logs problems with the clock.
 func (l *serveLog) clock(news cache.ClockNews) {
 	if news.Jumped > 0 {
 		l.Warn("the clock jumped ahead: it was set, or the machine slept", "by", news.Jumped.Round(time.Second).String())
@@ -107,7 +107,8 @@ func (l *serveLog) stopped(head event.ID) {
 	l.a.note("stopped at %s", head)
 }
 
-// failed is the error that ends a server: as JSON it is said here.
+// failed logs the error that ends a server, if the log is JSON; the program then does
+// not print it again.
 func (l *serveLog) failed(err error) error {
 	var sig *signalError
 	if err == nil || !l.json || errors.As(err, &sig) {
@@ -117,7 +118,7 @@ func (l *serveLog) failed(err error) error {
 	return &exitError{status: status(err)}
 }
 
-// serveProfiles serves profiles on an address of their own, until stop.
+// serveProfiles serves profiles on a separate address, until stop.
 func serveProfiles(l net.Listener, loopback bool, log *slog.Logger) (stop func()) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/viper"
 )
 
-// An origin is where the value of a flag comes from. A lower one wins.
+// An origin is where the value of a flag comes from. Lower values take precedence.
 type origin int
 
 const (
@@ -21,15 +21,15 @@ const (
 	inConfig
 )
 
-// settings is what the environment and the config file say.
+// settings are the settings from the environment and the config file.
 type settings struct {
 	file    *configFile // nil if there is none
 	origins map[string]origin
 }
 
-// configure gives every flag that is not on the command line its value from
-// RSTREAM_NAME or from the config file, in this order. What is set further away and
-// cannot be combined with what is set nearer is left out.
+// configure sets every flag that is not on the command line from RSTREAM_NAME or else
+// from the config file. A setting is ignored if it cannot be combined with one that
+// takes precedence.
 func (a *app) configure(cmd *cobra.Command, args []string) error {
 	s := &settings{origins: map[string]origin{}}
 	a.settings = s
@@ -41,7 +41,7 @@ func (a *app) configure(cmd *cobra.Command, args []string) error {
 	v := viper.New()
 	v.SetEnvPrefix("RSTREAM")
 	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
-	v.AutomaticEnv() // a variable that is empty is not set
+	v.AutomaticEnv() // an empty variable counts as not set
 	if err := s.readConfig(a.config, v, cmd.Root()); err != nil {
 		return err
 	}
@@ -65,11 +65,11 @@ func (a *app) configure(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// unconfigured stands for configure where neither environment nor file is read.
+// unconfigured replaces configure for commands that read neither environment nor file.
 func unconfigured(cmd *cobra.Command, _ []string) error { return checkEmpty(cmd.Flags()) }
 
-// checkEmpty refuses empty values of flags on the command line: most come from a
-// variable of a shell that is not set.
+// checkEmpty rejects empty flag values on the command line: most come from an unset
+// shell variable.
 func checkEmpty(flags *pflag.FlagSet) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		if err == nil && f.Name != "text" && isEmpty(f) {
@@ -86,7 +86,7 @@ func isEmpty(f *pflag.Flag) bool {
 	return f.Value.String() == ""
 }
 
-// setFlags gives the flags their values from one place.
+// setFlags sets flags from one origin.
 func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, from origin) (err error) {
 	nearer := given(cmd.Flags())
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -104,7 +104,7 @@ func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, f
 	return err
 }
 
-// given returns the flags that are set, without switches that are off.
+// given returns the flags that are set, except switches that are off.
 func given(flags *pflag.FlagSet) (names []string) {
 	flags.Visit(func(f *pflag.Flag) {
 		if !isOff(f, f.Value.String()) {
@@ -116,10 +116,10 @@ func given(flags *pflag.FlagSet) (names []string) {
 
 func isOff(f *pflag.Flag, value string) bool { return f.Value.Type() == "bool" && value == "false" }
 
-// setFlag sets f from v. A list is several uses of the flag; in the environment it
-// is separated by spaces.
+// setFlag sets f from v. For a list, it sets the flag repeatedly; in the environment,
+// spaces separate the values.
 func setFlag(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
-	values, _ := v.Get(f.Name).([]string) // of the file
+	values, _ := v.Get(f.Name).([]string) // from the config file
 	_, list := f.Value.(pflag.SliceValue)
 	switch {
 	case values == nil && list:
@@ -137,16 +137,16 @@ func setFlag(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
 	return nil
 }
 
-// isOurs reports whether a flag is for the command line alone.
+// isOurs reports whether a flag can only be set on the command line.
 func isOurs(f *pflag.Flag) bool {
 	return f.Name == "help" || f.Name == "version" || f.Name == "config" || f.Annotations[lineOnly] != nil
 }
 
-// lineOnly annotates flags that have the name of another command's flag and mean
+// lineOnly annotates flags that share their name with another command's flag but mean
 // something else: one setting cannot be both.
 const lineOnly = "command line only"
 
-// forLineOnly marks a flag as one that only the command line sets.
+// forLineOnly marks a flag that only the command line sets.
 func forLineOnly(flags *pflag.FlagSet, name string) {
 	_ = flags.SetAnnotation(name, lineOnly, []string{""}) // fails only for an unknown flag
 }
@@ -157,7 +157,7 @@ func envName(flag string) string {
 
 func fromEnvironment(flag string) bool { return os.Getenv(envName(flag)) != "" }
 
-// sourceOf says where the value of a flag comes from, "" for the command line.
+// sourceOf returns where the value of a flag comes from, "" for the command line.
 func (s *settings) sourceOf(flag string) string {
 	switch s.origins[flag] {
 	case inEnvironment:
@@ -168,11 +168,11 @@ func (s *settings) sourceOf(flag string) string {
 	return ""
 }
 
-// sourcesAnnotation annotates a command with what sets its flags besides the command
-// line, for the hint of an error.
+// sourcesAnnotation annotates a command with flags that were not set on the command
+// line and their sources, for hints.
 const sourcesAnnotation = "sources"
 
-// serverAnnotation says where --server comes from, for errors of the connection.
+// serverAnnotation is the same for --server, for hints about connections.
 const serverAnnotation = "server"
 
 func (s *settings) annotate(cmd *cobra.Command) {
@@ -191,7 +191,7 @@ func (s *settings) annotate(cmd *cobra.Command) {
 	}
 }
 
-// noteZone says that TZ names no zone that Go knows: it would be UTC without a word.
+// noteZone notes that TZ names an unknown time zone: Go would use UTC silently.
 func (a *app) noteZone() {
 	name := strings.TrimPrefix(os.Getenv("TZ"), ":")
 	if name == "" {

@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// shellWord writes s as one word of a shell, in quotes only if it needs them.
+// shellWord quotes s as one word of a shell command, if it needs quotes.
 func shellWord(s string) string {
 	plain := strings.Trim(s, "/-._:@%+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == ""
 	if plain && s != "" {

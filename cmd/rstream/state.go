@@ -63,7 +63,7 @@ the storage and the events "before" and "after", or null.`,
 	return cmd
 }
 
-// oneTopic wants no more than one topic.
+// oneTopic accepts at most one topic.
 func oneTopic(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usagef("want one topic, not also %q", args[1])
@@ -124,15 +124,15 @@ func (a *app) showState(ctx context.Context, o stateOptions, s states, topic eve
 	return a.printState(ctx, s, topic, at)
 }
 
-// states knows the state at any moment.
+// states gives access to the state at any moment.
 type states interface {
-	// stateAt returns the position of a moment at which the state is known.
+	// stateAt returns the position of a moment, and makes the state there readable.
 	stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error)
-	// file is where it can be read then.
+	// file returns the file to read it from.
 	file() *cache.DB
 }
 
-// logStates are the states of a server's own file.
+// logStates are the states in a server's own file.
 type logStates struct{ db *cache.DB }
 
 func (l logStates) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
@@ -141,8 +141,8 @@ func (l logStates) stateAt(ctx context.Context, topic event.Topic, at event.Mome
 
 func (l logStates) file() *cache.DB { return l.db }
 
-// openLog opens the file of --cache if it is a server's own, or a backup of it: it
-// has all there is, and nobody need be asked.
+// openLog opens the file of --cache if it is a server's own or a backup of one: it is
+// complete, so no server is needed.
 func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	if a.cache == "" {
 		return nil, nil
@@ -157,8 +157,9 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	return nil, db.Close()
 }
 
-// stateAt makes a state known, as Client.StateAt does. If now cannot be had, because no
-// server is there or the copy is read-only, it is the newest that is held.
+// stateAt makes a state readable, as Client.StateAt does. If the current state is not
+// available, because no server can be reached or the copy is read-only, it falls back
+// to the newest state held.
 func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	id, err := s.StateAt(ctx, topic, at)
 	why := "no server can be reached"
@@ -172,7 +173,7 @@ func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Momen
 	}
 	id, last := s.db.Snapshots().LastState(ctx, topic)
 	if last != nil {
-		return 0, err // there is nothing to fall back on
+		return 0, err // there is no state to fall back on
 	}
 	when := ""
 	if t, ok, err := s.db.TimeAt(ctx, id); err == nil && ok {
@@ -227,8 +228,7 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 	return doubt
 }
 
-// printLive says that what was there has been printed, and that from here on comes
-// what happens.
+// printLive says that everything so far has been printed, and that live events follow.
 func (a *app) printLive() error {
 	if a.out.text() {
 		return nil
@@ -236,7 +236,7 @@ func (a *app) printLive() error {
 	return a.out.json(map[string]string{"type": "live"})
 }
 
-// A stateChange is what --diff prints of a storage.
+// A stateChange is a line of --diff: the change of one storage.
 type stateChange struct {
 	Type   string   `json:"type"`
 	User   string   `json:"user"`
@@ -245,7 +245,7 @@ type stateChange struct {
 	After  rawEvent `json:"after"`
 }
 
-// A rawEvent is an event in another line: its own bytes, or null.
+// A rawEvent is an event as a JSON value in another line: its own bytes, or null.
 type rawEvent struct{ *event.Event }
 
 // MarshalJSON returns the event's line.
@@ -256,8 +256,8 @@ func (e rawEvent) MarshalJSON() ([]byte, error) {
 	return e.Line(), nil
 }
 
-// diffStates prints what changed between two moments. Both states are read side by
-// side in the order of their storages, so their size does not matter.
+// diffStates prints the changes between two moments. It reads both states side by side
+// in the order of their storages, so memory use does not depend on their size.
 func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since, until event.Moment) error {
 	from, err := s.stateAt(ctx, topic, since)
 	if err != nil {
@@ -268,8 +268,8 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 		return err
 	}
 	if to < from {
-		// A time comes to the last event that is held before it, which may lie before a
-		// position that is the same moment to the topic.
+		// A time resolves to the last event held before it, which may lie before a
+		// position that is the same moment for this topic.
 		same, err := quiet(ctx, s.file(), topic, window.Span{From: to, To: from})
 		if err == nil && !same {
 			err = usagef("--diff %s lies after --at %s", since, until)
@@ -291,7 +291,7 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 	return cmp.Or(a.out.flush(), a.noteDoubted([]event.Topic{topic}, doubted))
 }
 
-// quiet reports whether nothing happened to topic in span, as far as that is known.
+// quiet reports whether span has no events of topic, as far as is known.
 func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (bool, error) {
 	some := false
 	err := db.Each(ctx, []event.Topic{topic}, span, func(*event.Event) error {
@@ -304,7 +304,7 @@ func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Spa
 	return err == nil && !some, err
 }
 
-// stateEvents is the state of topic at position at as an iterator.
+// stateEvents returns an iterator over the state of topic at a position.
 func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		err := s.file().State(ctx, topic, at, func(ev *event.Event) error {
@@ -319,10 +319,10 @@ func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) 
 	}
 }
 
-// A statePair is what two states have of a storage: either may be nil.
+// A statePair holds the events of one storage in two states. Either may be nil.
 type statePair struct{ before, after *event.Event }
 
-// sideBySide goes through two states in the order of their storages.
+// sideBySide merges two states in the order of their storages.
 func sideBySide(before, after iter.Seq2[*event.Event, error]) iter.Seq2[statePair, error] {
 	return func(yield func(statePair, error) bool) {
 		nextBefore, stop := iter.Pull2(before)
@@ -353,8 +353,7 @@ func sideBySide(before, after iter.Seq2[*event.Event, error]) iter.Seq2[statePai
 	}
 }
 
-// compareStorages orders the storages of two events; one that is nil stands behind
-// all others.
+// compareStorages orders events by storage. nil sorts last.
 func compareStorages(a, b *event.Event) int {
 	switch {
 	case a == nil:

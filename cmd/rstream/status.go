@@ -36,8 +36,8 @@ the copy.`,
 	}
 }
 
-// A report is what status has to say. Members about the server are left out when
-// it cannot be reached, those about the file when there is none.
+// A statusReport is the output of status. Members about the server are omitted if it
+// cannot be reached, those about the file if there is none.
 type statusReport struct {
 	Type      string         `json:"type"`
 	Server    string         `json:"server"`
@@ -54,20 +54,20 @@ type statusReport struct {
 	Bytes     int64          `json:"bytes"`
 	Fetched   int64          `json:"fetched"`           // events received so far
 	Received  int64          `json:"received"`          // bytes of their lines
-	Saved     int64          `json:"saved"`             // events that were asked for and held already
+	Saved     int64          `json:"saved"`             // events that were requested and already held
 	Reached   *event.ID      `json:"reached,omitempty"` // the newest position held of any topic
-	Lag       *uint64        `json:"lag,omitempty"`     // ids between it and the head
-	Queued    int64          `json:"queued"`            // appends that wait to be sent
-	Refused   int64          `json:"refused"`           // appends that a server will never take
-	Imported  int64          `json:"imported"`          // events that were imported and are not held
-	Foreign   int64          `json:"foreign"`           // events that were imported from other logs
+	Lag       *uint64        `json:"lag,omitempty"`     // ids from there to the head
+	Queued    int64          `json:"queued"`            // appends waiting to be sent
+	Refused   int64          `json:"refused"`           // appends that a server refused for good
+	Imported  int64          `json:"imported"`          // events that were imported and are not yet held
+	Foreign   int64          `json:"foreign"`           // events imported from other logs
 	Followed  []event.Topic  `json:"followed"`
 	Windows   map[string]int `json:"windows"`
 	Cursors   []cursorReport `json:"cursors"`
-	Doubted   []doubtLine    `json:"doubted"` // where the copy was found to differ from the server
+	Doubted   []doubtLine    `json:"doubted"` // ranges in which the copy was found to differ from the server
 
-	refused bool // a server answered, but not as it should
-	older   bool // something that is followed is not held up to Reached
+	refused bool // the server answered with an error
+	older   bool // a followed topic is not held up to Reached
 }
 
 type cursorReport struct {
@@ -103,8 +103,8 @@ func runStatus(ctx context.Context, a *app) error {
 	return &exitError{status: exitGap}
 }
 
-// compare asks the server whether its log still is the one of which the copy is. Only a log
-// that was put back is an error: what else goes wrong was said.
+// compare asks the server whether its log still matches the copy. Only a log that was
+// put back is an error; other failures have been reported.
 func (r *statusReport) compare(ctx context.Context, a *app) error {
 	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
 		return nil
@@ -147,8 +147,8 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	return context.Cause(contextWithoutDeadline(ctx))
 }
 
-// contextWithoutDeadline keeps a probe that took too long from failing the command,
-// but lets a signal do so.
+// contextWithoutDeadline removes an expired deadline: a slow probe must not fail the
+// command, but a signal must.
 func contextWithoutDeadline(ctx context.Context) context.Context {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return context.WithoutCancel(ctx)
@@ -159,8 +159,8 @@ func contextWithoutDeadline(ctx context.Context) context.Context {
 func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	path, _, err := a.cacheFile()
 	if err == nil && path == "" && r.ServerLog != "" {
-		// Another server of this log, or this one under another name, may have
-		// been asked before.
+		// The copy may exist already, from another server of this log or another name
+		// of this server.
 		path, err = cacheFileOf(r.ServerLog)
 	}
 	if err != nil || path == "" {
@@ -194,7 +194,7 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	r.Followed = append(r.Followed, followed...) // a list in JSON, also if it is empty
+	r.Followed = append(r.Followed, followed...) // a list in JSON, even if empty
 	windows, err := db.Windows(ctx)
 	if err != nil {
 		return err
@@ -219,8 +219,8 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	return err
 }
 
-// anyOlder reports whether a topic that is followed is not held up to r.Reached, which is
-// the newest position of any topic.
+// anyOlder reports whether some followed topic is not held up to r.Reached, the newest
+// position of any topic.
 func (r *statusReport) anyOlder(ctx context.Context, db *cache.DB) (bool, error) {
 	if r.Reached == nil || *r.Reached == event.Beginning {
 		return false, nil
@@ -236,7 +236,7 @@ func (r *statusReport) anyOlder(ctx context.Context, db *cache.DB) (bool, error)
 
 func (r *statusReport) printStatus(out *output) error {
 	row := func(name, format string, args ...any) {
-		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush says it
+		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush returns the error
 	}
 	switch {
 	case r.Reachable:

@@ -83,7 +83,7 @@ fetched for the state at the start of the window, and bytes received.`,
 	return cmd
 }
 
-// stretch turns the flags into what is asked for.
+// stretch turns the flags into a stretch.
 func (o *syncOptions) stretch(a *app) (r stretch, err error) {
 	if r.at, err = a.readMoment("--at", o.at); err != nil {
 		return r, err
@@ -135,8 +135,8 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	return a.gapLine(s.check(ctx, a.followTopics(ctx, s, topics, end, o.print)))
 }
 
-// rememberTopics has the topics followed from now on. Without any, it returns those that
-// are followed already, or else everything.
+// rememberTopics marks topics as followed. If there are none, it returns the topics
+// that are followed already or, without those, event.All.
 func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]event.Topic, error) {
 	if len(topics) == 0 {
 		followed, err := s.db.Followed(ctx)
@@ -161,7 +161,7 @@ func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, 
 			a.note("%s has no events; did you mean %s?", t, shellWord(meant))
 		}
 		if end = synced.Span.To; o.follow && r.Until == nil {
-			// All end at one position, from which they are followed together.
+			// End all at one position, from which they are followed together.
 			until := event.At(event.CursorOf(end, s.db.Log()))
 			r.Until = &until
 		}
@@ -169,8 +169,8 @@ func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, 
 	return end, nil
 }
 
-// followTopics keeps topics up to date, and sends what comes into the outbox, until ctx
-// ends or, if events are printed, nobody reads them any more.
+// followTopics keeps topics up to date and sends the outbox, until ctx ends or, if
+// events are printed, the reader of the output leaves.
 func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
 	follow := func(ctx context.Context) error {
 		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, from, print) })
@@ -181,14 +181,14 @@ func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic
 	return follow(ctx)
 }
 
-// A stretch is what sync is asked for: a range, or the window around a moment.
+// A stretch is what sync fetches: a range, or the window around a moment.
 type stretch struct {
 	client.Range
 	at *event.Moment
 }
 
-// sync makes a stretch held. One that ends at the head and of which something was
-// missing took a while: then the head is looked at once more.
+// sync fetches a stretch. If the stretch ends at the head and events were missing, the
+// fetch took time, so sync checks the head once more.
 func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
 	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh})
 	if err != nil || r.at != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
@@ -204,24 +204,24 @@ func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh fun
 	return synced, err
 }
 
-// A summary is what sync has to say of one topic.
+// A summary is the result of syncing one topic.
 type summary struct {
 	Type    string      `json:"type"`
 	Topic   event.Topic `json:"topic"`
 	From    event.ID    `json:"from"`
 	To      event.ID    `json:"to"`
 	Fetched int         `json:"fetched"` // events received
-	Held    uint64      `json:"held"`    // events of the stretch that are held now
+	Held    uint64      `json:"held"`    // events of the stretch that are now held
 	Windows int         `json:"windows"` // windows pulled
 	Bytes   int64       `json:"bytes"`   // received
 	Saved   int64       `json:"saved"`   // events that did not have to be fetched
 
-	Imported int `json:"imported,omitempty"` // of those, the ones that had come by file
-	Members  int `json:"members,omitempty"`  // of those fetched, the ones of the state where the window begins
+	Imported int `json:"imported,omitempty"` // of those held, events that came from an import
+	Members  int `json:"members,omitempty"`  // of those fetched, events of the state where the window begins
 }
 
-// newSummary says what came of syncing topic t, before which the client had received
-// what before says.
+// newSummary returns the summary of syncing topic t. before and after are the client's
+// statistics around the sync.
 func newSummary(t event.Topic, synced *client.Synced, before, after client.Stats) summary {
 	fetched := int(after.Events - before.Events)
 	return summary{
@@ -247,7 +247,8 @@ func (s *summary) text() string {
 	return text
 }
 
-// syncOver syncs a topic, from where history begins if it may and must.
+// syncOver syncs a topic. With --skip-gap, it starts where history begins, if it has
+// to.
 func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
 	synced, err := a.syncOne(ctx, s, t, r, o)
 	var gap *client.GapError
@@ -306,7 +307,7 @@ func (a *app) printNew(evs []event.Event) error {
 	return a.out.flush()
 }
 
-// syncFollow keeps the topics up to date until it is told to stop.
+// syncFollow keeps topics up to date until ctx ends.
 func (a *app) syncFollow(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
 	if err := a.out.flush(); err != nil {
 		return err

@@ -102,7 +102,7 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 	return a.gapLine(s.check(ctx, err))
 }
 
-// followNamed is follow with a cursor, which goes where the reader does.
+// followNamed is follow with a cursor that moves with the reader of the output.
 func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions) error {
 	cursor, err := holdCursor(ctx, s.db, o.name, topics)
 	if err != nil {
@@ -116,7 +116,8 @@ func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []even
 	return keep.endOutput(ctx, o.follow(keeping, s, topics, opts, keep))
 }
 
-// holdCursor takes a cursor. A holder that was just killed takes a moment to end.
+// holdCursor acquires a cursor. It retries for a moment, since a holder that was just
+// killed may not have ended yet.
 func holdCursor(ctx context.Context, db *cache.DB, name string, topics []event.Topic) (*cache.Cursor, error) {
 	for begun := time.Now(); ; {
 		cursor, err := db.HoldCursor(ctx, name, topics)
@@ -131,7 +132,7 @@ func holdCursor(ctx context.Context, db *cache.DB, name string, topics []event.T
 	}
 }
 
-// holdTime is how long a tail waits for a cursor that another process has.
+// holdTime is how long a tail waits for a cursor held by another process.
 const holdTime = time.Second
 
 // follow prints until there is nothing more to print.
@@ -154,7 +155,7 @@ func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Top
 	return cmp.Or(err, p.doubt)
 }
 
-// moments turns the flags into what the client understands.
+// moments turns the flags into client options.
 func (o *tailOptions) moments(a *app) (opts client.TailOptions, err error) {
 	opts.UntilLive = o.untilLive
 	given, err := a.readRange(o.since, o.until)
@@ -168,20 +169,20 @@ func (o *tailOptions) moments(a *app) (opts client.TailOptions, err error) {
 	return opts, err
 }
 
-// A tailPrinter writes events as they come.
+// A tailPrinter prints events as they arrive.
 type tailPrinter struct {
 	a       *app
 	s       *session
 	topics  []event.Topic
-	most    int // 0 is no end
+	most    int // 0 means no limit
 	written int
 	keep    *keeper // nil without a name
 
-	at    event.ID // what was passed
-	doubt error    // it differs from the server somewhere
+	at    event.ID // the position passed so far
+	doubt error    // set if the copy differs from the server somewhere
 }
 
-// begin prints the state if that is what the tail begins with, and has it go on from
+// begin prints the state if the tail starts with it, and sets opts to continue from
 // there.
 func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.TailOptions) error {
 	if !fromState || p.keep != nil && p.keep.position() != event.Beginning {
@@ -189,7 +190,7 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 	}
 	at, when := event.Beginning, event.Now
 	for i, t := range p.topics {
-		// All are of one position.
+		// Read all states at one position.
 		id, err := p.s.StateAt(ctx, t, when)
 		if err != nil {
 			return err

@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A mark is what one cell of the timeline shows, the least first: what is missing
-// must not hide behind what is held.
+// A mark is what one cell of the timeline shows, in ascending order: missing ranges
+// must not be hidden by held ones.
 type mark int
 
 const (
@@ -29,7 +29,7 @@ const (
 var marks = [...]struct {
 	char   rune
 	name   string
-	colour string // of a terminal, as in SGR
+	colour string // SGR code
 }{
 	missing: {'·', "missing", "2"},
 	partly:  {'▒', "held in part", "33"},
@@ -41,8 +41,8 @@ var marks = [...]struct {
 	proven:  {'█', "proven", "32"},
 }
 
-// A timeline draws, for each topic, which stretches of the log are held and how
-// well, from the beginning to the newest position that any window knows.
+// A timeline draws, for each topic, which ranges of the log are held and whether they
+// are proven, from the beginning to the newest position known to any window.
 type timeline struct {
 	windows []window.Window
 	end     event.ID
@@ -50,7 +50,7 @@ type timeline struct {
 	colour  bool
 }
 
-// maxLabel is how much of a topic's name a row shows.
+// maxLabel limits the length of a topic's name in a row.
 const maxLabel = 24
 
 func newTimeline(windows []window.Window, columns int, colour bool) timeline {
@@ -132,7 +132,7 @@ func (t *timeline) row(topic event.Topic, used map[mark]bool) string {
 	return b.String()
 }
 
-// span returns the stretch that cell i stands for; it is never empty.
+// span returns the range that cell i stands for. It is never empty.
 func (t *timeline) span(i int) window.Span {
 	at := func(i int) event.ID { return event.ID(float64(t.end) * float64(i) / float64(t.width)) }
 	s := window.Span{From: at(i), To: at(i + 1)}
@@ -145,7 +145,7 @@ func (t *timeline) span(i int) window.Span {
 	return s
 }
 
-// cell returns what is known of a stretch of topic.
+// cell returns the mark for a range of topic.
 func (t *timeline) cell(topic event.Topic, span window.Span) mark {
 	var all, sure, tail []window.Span
 	other := missing

@@ -20,7 +20,7 @@ func (f *topicFlags) add(cmd *cobra.Command) {
 	exclude(cmd, "all", "TOPIC")
 }
 
-// parse turns arguments into topics.
+// parse parses arguments as topics.
 func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
 	if f.all {
 		return []event.Topic{event.All}, nil
@@ -41,7 +41,7 @@ func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
 	return topics, nil
 }
 
-// need is parse for commands that do nothing without a topic.
+// need is parse for commands that require a topic.
 func (f *topicFlags) need(args []string) ([]event.Topic, error) {
 	topics, err := f.parse(args)
 	if err == nil && len(topics) == 0 {
@@ -62,7 +62,7 @@ func topicList(topics []event.Topic) (s string) {
 	return s
 }
 
-// shellTopics writes topics as arguments for a shell.
+// shellTopics formats topics as arguments for a shell.
 func shellTopics(topics []event.Topic) (s string) {
 	for i, t := range topics {
 		if i > 0 {

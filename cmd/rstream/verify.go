@@ -79,7 +79,7 @@ func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topi
 	return &exitError{exitFailed, fmt.Sprintf("%s %s damaged", count(damaged, "kept state"), verb), "\"rstream verify --repair\" drops the damaged parts"}
 }
 
-// verifyStates checks the states that are kept, and says so if any of them is damaged.
+// verifyStates checks the kept states and reports damaged ones.
 func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (damaged int, err error) {
 	damaged, err = db.Snapshots().DamagedStates(ctx, repair)
 	if err != nil || damaged == 0 {
@@ -116,13 +116,13 @@ func (a *app) verifyTopics(ctx context.Context, s *session, topics []event.Topic
 	}
 }
 
-// maxRounds is how often a repair looks at all topics. What it mends in one may have
-// stood in the place of another's.
+// maxRounds is how often a repair goes over all topics. A repair in one topic may
+// uncover a difference in another.
 const maxRounds = 3
 
-// verifyAll compares topics one by one and prints what comes out: of each, or only of
-// those in which something differs. It returns how many windows were repaired and how
-// many differ still.
+// verifyAll compares topics one by one and prints the results, of all topics or only of
+// those that differ. It returns how many windows were repaired and how many still
+// differ.
 func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, repair, all bool) (repaired, different int, err error) {
 	for _, t := range topics {
 		v, err := s.Verify(ctx, t, repair)
@@ -152,7 +152,7 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 // equal.
 func nothingHeld(v client.Verified) bool { return v.Windows == 0 && v.Older.Count() == 0 }
 
-// A differsError says that a copy is not what the server has.
+// A differsError says that the copy differs from the server.
 type differsError struct{ windows int }
 
 func (e *differsError) Error() string {
@@ -162,7 +162,7 @@ func (e *differsError) Error() string {
 	return fmt.Sprintf("%d windows differ from the server", e.windows)
 }
 
-// A findingLine is a window that differs, a verifiedLine what was compared of a
+// A findingLine is a window that differs. A verifiedLine is the result of comparing a
 // topic.
 type findingLine struct {
 	Type     string      `json:"type"`

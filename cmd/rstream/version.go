@@ -7,10 +7,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// release is set by the linker when a release is built.
+// release is set by the linker in release builds.
 var release = ""
 
-// version returns the release, or what the module was built from.
+// version returns the release, or the version of the module that was built.
 func version() string {
 	if release != "" {
 		return release

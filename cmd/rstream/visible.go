@@ -9,14 +9,15 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// steers reports whether r may do something to a terminal, or turns text around.
+// steers reports whether r may control a terminal or change the direction of text.
 func steers(r rune) bool { return r < 0x20 || 0x7f <= r && r < 0xa0 || event.TurnsText(r) }
 
-// visible writes what could steer a terminal as JSON escapes it: names and values may
-// hold the control characters U+007F to U+009F and marks that turn text around.
+// visible escapes, as JSON does, characters that could control a terminal: names and
+// values may contain U+007F to U+009F and marks that change the direction of text.
 func visible(s string) string { return escape(s, steers) }
 
-// visibleLines is visible for what the program itself has laid out, in lines and colours.
+// visibleLines is visible for text laid out by the program, with its line feeds and
+// colours.
 func visibleLines(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steers(r) }) {
 		return s
@@ -34,8 +35,8 @@ func visibleLines(s string) string {
 	return b.String()
 }
 
-// colours are the only sequences that the program writes. In a name or value they have
-// been escaped before.
+// colours matches the only control sequences that the program writes. Those in names
+// and values were escaped before.
 var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func escape(s string, which func(rune) bool) string {
@@ -57,8 +58,8 @@ func escape(s string, which func(rune) bool) string {
 	return b.String()
 }
 
-// safe is what line, JSON, is on the output: as it is in a pipe, and on a terminal the
-// same JSON with what could steer it escaped.
+// safe returns a line of JSON as it is written: unchanged in a pipe and, on a terminal,
+// with characters that could control it escaped.
 func (o *output) safe(line []byte) []byte {
 	if !o.terminal {
 		return line

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchClosed calls closed when nobody can read the pipe f any more, so that a tail
-// of a quiet topic ends with its reader and not with the next event. What is no
-// pipe is not watched.
+// watchClosed calls closed when nobody can read the pipe f any longer, so that a tail
+// of a quiet topic ends with its reader and not at the next event. Only pipes are
+// watched.
 func watchClosed(f *os.File, closed func()) (stop func()) {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
@@ -43,15 +43,16 @@ func watchClosed(f *os.File, closed func()) (stop func()) {
 	})
 }
 
-// readerLeaves waits a while for the reader of f to leave and reports whether it has.
+// readerLeaves waits up to wait for the reader of f to leave, and reports whether it
+// has.
 func readerLeaves(f *os.File, wait time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
 	_, err := unix.Poll(fds, int(wait.Milliseconds()))
 	return err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
-// hasRoom waits a while for room to write to f and reports whether there is some, or an
-// error to be had.
+// hasRoom waits up to wait until a write to f would not block, and reports whether that
+// is so: there is room, or the write would fail.
 func hasRoom(f *os.File, wait time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
 	n, err := unix.Poll(fds, int(wait.Milliseconds()))

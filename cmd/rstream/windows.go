@@ -115,7 +115,7 @@ func runWindows(ctx context.Context, a *app) error {
 	return a.out.flush()
 }
 
-// differs reports whether some of what w holds is in doubt.
+// differs reports whether some of the range that w holds is in doubt.
 func differs(w *window.Window, doubts []cache.Doubt) bool {
 	return !w.Proven && slices.ContainsFunc(doubts, func(d cache.Doubt) bool {
 		return w.Topic.Overlaps(d.Topic) && !w.Held().Intersect(d.Span).Empty()

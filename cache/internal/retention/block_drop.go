@@ -11,11 +11,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// DropBelow drops what the horizon has left behind, block by block: of each storage all but
-// its last event, and that too if it is a DEL. Each block is dropped in several
-// transactions, in such an order that wherever they end, what is left of a storage is the
-// end of its history or, if that is a DEL, nothing. So the state at the horizon and above
-// is the same all the time, and a block that was begun can be begun again.
+// DropBelow drops the events below the horizon, block by block: of each storage all but
+// the last event, and that too if it is a DEL. Each block is dropped in several
+// transactions, in such an order that after any of them a storage has the end of its
+// history left or, if that is a DEL, nothing. So the state at the horizon and above never
+// changes, and an unfinished block can be started again.
 func (r *Retainer) DropBelow(ctx context.Context) error {
 	for {
 		at, err := r.history.loadRetained(ctx)
@@ -37,7 +37,7 @@ func (r *Retainer) DropBelow(ctx context.Context) error {
 	}
 }
 
-// A change is a statement, and some of them that must be made together.
+// A change is a statement; changes are some that must be made together.
 type (
 	change struct {
 		query string
@@ -46,7 +46,7 @@ type (
 	changes []change
 )
 
-// dropBlock drops what is to go once the horizon has passed a block.
+// dropBlock drops the events of a block that the horizon has passed.
 func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	var steps []changes
 	err := r.history.file.View(ctx, func(tx *sql.Tx) error {
@@ -69,15 +69,15 @@ func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	return r.applySteps(ctx, steps)
 }
 
-// StepTime is how long a transaction may go on with further changes: an append waits
-// for one of them at most. It is a variable for the tests.
+// StepTime is how long a transaction may take on further changes: an append waits for one
+// transaction at most. It is a variable for the tests.
 var StepTime = time.Millisecond
 
-// checkpointSteps is after how many transactions what they wrote is copied into the file:
-// beside the appends, which would have to wait if it were left to one of them.
+// checkpointSteps is how many transactions to run between checkpoints, which run
+// alongside the appends: left to an append, a checkpoint would make it wait.
 const checkpointSteps = 8
 
-// applySteps makes changes, in transactions that are short.
+// applySteps applies changes in short transactions.
 func (r *Retainer) applySteps(ctx context.Context, steps []changes) error {
 	for len(steps) > 0 {
 		var n int
@@ -109,13 +109,13 @@ func (r *Retainer) applySteps(ctx context.Context, steps []changes) error {
 	return nil
 }
 
-// A blockDropper finds out what is to go with a block.
+// A blockDropper determines what to drop with a block.
 type blockDropper struct {
 	tx    *sql.Tx
 	block uint64
 
 	events   []blockEvent
-	storages []int64 // in the order of their first events in the block
+	storages []int64 // sorted by first event in the block
 	last     map[int64]*lastEvent
 	steps    []changes
 }
@@ -126,14 +126,14 @@ type blockEvent struct {
 	bytes   int
 }
 
-// A lastEvent is the last one of a storage in the block.
+// A lastEvent is the last event of a storage in the block.
 type lastEvent struct {
 	id     event.ID
 	del    bool
-	posted int // how many events the posting of the storage and the block names
+	posted int // how many of the storage's events the block's posting names
 }
 
-// maxDelLine is a length that the line of a DEL never has: values need not be read.
+// maxDelLine exceeds the line of any DEL, so that long values need not be read.
 const maxDelLine = 16 << 10
 
 func (b *blockDropper) read(ctx context.Context) error {
@@ -169,8 +169,8 @@ func (b *blockDropper) read(ctx context.Context) error {
 	return result.Err()
 }
 
-// dropEarlier drops what is left of the block's storages from the blocks before, and
-// notes what has postings in the block.
+// dropEarlier drops the remaining events of the block's storages in earlier blocks, and
+// records which storages have postings in the block.
 func (b *blockDropper) dropEarlier(ctx context.Context) error {
 	stmt, err := b.tx.PrepareContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block <= ? ORDER BY block`)
 	if err != nil {
@@ -210,14 +210,15 @@ func (b *blockDropper) dropPosted(storage int64, result *sql.Rows) error {
 	return result.Err()
 }
 
-// One statement drops at most so many neighbouring events, or so many bytes and one.
+// maxDropIDs and maxDropBytes bound the neighboring events that one statement drops; the
+// bytes may exceed the bound by one event.
 const (
 	maxDropIDs   = 64
 	maxDropBytes = 256 << 10
 )
 
-// dropWithin drops the events of the block that later ones of it stand for, in their
-// order and many at a time.
+// dropWithin drops the block's events that later ones of the block supersede, in order
+// and many at a time.
 func (b *blockDropper) dropWithin() {
 	var from, to event.ID
 	ids, bytes := 0, 0
@@ -243,7 +244,7 @@ func (b *blockDropper) dropWithin() {
 	flush()
 }
 
-// end drops the DELs that were last, and leaves in the postings what is left.
+// end drops DELs that were the last event, and leaves the rest in the postings.
 func (b *blockDropper) end() {
 	for _, storage := range b.storages {
 		switch last := b.last[storage]; {

@@ -8,31 +8,31 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A clock tells what has grown old. What it lets go is gone for good, so it never
-// runs ahead of the wall clock, nor of the time that has passed while somebody looked: a
-// wall clock that jumps ahead and comes back destroys nothing.
+// A clock decides what is old. Removals are final, so the clock never runs ahead of the
+// wall clock, nor of the time that has passed while the log was served: a wall clock that
+// jumps ahead and back destroys nothing.
 //
-// Time that nobody has seen pass, while the log was not served or the machine slept, is
-// indistinguishable from such a jump. It counts once the wall clock has gone evenly for
+// Time that passed unobserved, while the log was not served or the machine slept, is
+// indistinguishable from a jump. It counts once the wall clock has been steady for
 // trustTime, if it is no longer than trustMost.
 type clock struct {
 	wall func() time.Time
 	mono func() time.Duration
 
-	tick  event.Time    // what it has shown, the wall clock aside
-	seen  time.Duration // when, by mono
-	even  time.Duration // since when the wall clock goes as mono does
-	ahead event.Time    // how far the wall clock was ahead of mono
+	tick  event.Time    // the last time shown, apart from the wall clock
+	seen  time.Duration // mono at tick
+	even  time.Duration // mono since which the wall clock is steady
+	ahead event.Time    // the wall clock's lead over mono
 }
 
 const (
 	trustTime = time.Hour
 	trustMost = 30 * 24 * time.Hour
-	// trustSlack is how much a wall clock may be corrected at once.
+	// trustSlack is how far a steady wall clock may be corrected at once.
 	trustSlack = 10 * time.Second
 )
 
-// newClock returns a clock that goes on from tick.
+// newClock returns a clock that continues from tick.
 func newClock(wall func() time.Time, mono func() time.Duration, tick event.Time) *clock {
 	c := &clock{wall: wall, mono: mono, tick: tick, seen: mono()}
 	c.even, c.ahead = c.seen, c.lead()
@@ -42,7 +42,7 @@ func newClock(wall func() time.Time, mono func() time.Duration, tick event.Time)
 // lead returns how far the wall clock is ahead of the monotonic one.
 func (c *clock) lead() event.Time { return event.TimeOf(c.wall()) - micros(c.mono()) }
 
-// now returns the time. It is to be called every now and then.
+// now returns the time. It must be called regularly.
 func (c *clock) now() event.Time {
 	now, wall, lead := c.mono(), event.TimeOf(c.wall()), c.lead()
 	if max(lead-c.ahead, c.ahead-lead) > micros(trustSlack) {
@@ -57,13 +57,13 @@ func (c *clock) now() event.Time {
 	return min(wall, c.tick)
 }
 
-// set makes the clock show what the wall clock does: somebody is there who answers for it.
+// set sets the clock to the wall clock, on an operator's responsibility.
 func (c *clock) set() { c.tick = event.TimeOf(c.wall()) }
 
 func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 
-// loadClock returns retention's clock as it was left, or as the last append has seen
-// the time if there was no retention yet.
+// loadClock returns retention's clock as it was left or, before the first retention, set
+// to the time of the last append.
 func (h *History) loadClock(ctx context.Context) (*clock, error) {
 	var tick, last event.Time
 	if err := h.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
@@ -78,7 +78,7 @@ func (h *History) loadClock(ctx context.Context) (*clock, error) {
 	return newClock(h.file.Now, h.mono, tick), nil
 }
 
-// keepTick makes durable what the clock shows.
+// keepTick makes the clock's time durable.
 func (h *History) keepTick(ctx context.Context, c *clock) error {
 	return h.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := h.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))

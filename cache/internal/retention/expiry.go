@@ -9,9 +9,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// expireValues ends the values that have not been set again for as long as their rules say.
-// Each event is looked at once: if it is the last of its storage then, the committer ends
-// it, and otherwise it is no value any more.
+// expireValues expires the values that were not set again for the age of their rule. It
+// looks at each event once: if the event is the latest of its storage then, the committer
+// deletes the value; otherwise there is nothing to do.
 func (r *Retainer) expireValues(ctx context.Context, now event.Time) error {
 	rules := newRules(r.cfg.TTL)
 	if len(rules) == 0 {
@@ -33,15 +33,15 @@ func (r *Retainer) expireValues(ctx context.Context, now event.Time) error {
 	return nil
 }
 
-// An expirySearch looks for values of all rules with one age that were set up to a position.
+// An expirySearch looks for values, of all rules with one age, set up to a position.
 type expirySearch struct {
 	rules ttlRules
-	scans []ttlScan // of the rules
+	scans []ttlScan // one for each rule
 	age   time.Duration
 	until event.ID
 }
 
-// from returns from where it has to look.
+// from returns the position to search from.
 func (x *expirySearch) from() event.ID {
 	from := x.until
 	for i := range x.rules {
@@ -52,14 +52,14 @@ func (x *expirySearch) from() event.ID {
 	return from
 }
 
-// wants reports whether an event may be such a value.
+// wants reports whether an event may be a value of the search.
 func (x *expirySearch) wants(id event.ID, user, path string) bool {
 	i := x.rules.indexOf(user, path)
 	return i >= 0 && x.rules[i].Age == x.age && id > x.scans[i].position
 }
 
-// noteScanned notes that all up to a position were looked at, and returns the topics for which
-// that is news.
+// noteScanned records that all values up to a position were looked at, and returns the
+// topics for which the position is higher than before.
 func (x *expirySearch) noteScanned(at event.ID) (topics []event.Topic) {
 	for i := range x.rules {
 		if x.rules[i].Age == x.age && x.scans[i].position < at {
@@ -91,15 +91,15 @@ func (r *Retainer) expireAge(ctx context.Context, x expirySearch) error {
 	return nil
 }
 
-// One transaction ends at most so many values, and one that looks for them looks at so
-// many events.
+// expireValues and expireEvents bound the values that one transaction expires, and the
+// events that one looks at.
 const (
 	expireValues = 256
 	expireEvents = 4096
 )
 
-// An Expiry is a value that may have had its time: that of the event, if it is still the
-// last one of its storage.
+// An Expiry is a value that may have expired: that of the event, if it is still the last
+// one of its storage.
 type Expiry struct {
 	Storage int64
 	ID      event.ID
@@ -107,8 +107,8 @@ type Expiry struct {
 	Hash    event.Hash
 }
 
-// findExpired returns the values set after a position that x looks for and that nothing has
-// come for since, some of them, and the position up to which it has looked.
+// findExpired returns some of the values of x that were set after a position and not
+// since, and the position up to which it has looked.
 func (h *History) findExpired(ctx context.Context, tx *sql.Tx, after event.ID, x *expirySearch) (old []Expiry, next event.ID, err error) {
 	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
 	if err != nil {
@@ -148,11 +148,11 @@ func (h *History) findExpired(ctx context.Context, tx *sql.Tx, after event.ID, x
 	return old, after, rows.Err()
 }
 
-// load reads the event of v and makes the draft that ends it. ok is false if it is no
-// value, or none any more.
+// load reads the event of v and makes the draft of the DEL for it. ok is false if v is
+// not, or no longer, a value.
 func (v *Expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
 	if at, err := rows.LastInPosting(last.QueryRowContext(ctx, v.Storage)); err != nil || at > v.ID {
-		return false, err // others would be none either, but cost more to tell
+		return false, err // others are not values either, but cost more to recognize
 	}
 	var b []byte
 	if err := line.QueryRowContext(ctx, v.ID).Scan(&b); err != nil {

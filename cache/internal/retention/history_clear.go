@@ -9,8 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// clearBelow drops what was kept of the history below the horizon: leaves, and all snapshots
-// but the last, with which the state at the horizon begins.
+// clearBelow drops the leaves below the horizon, and all snapshots but the last, from
+// which the state at the horizon is folded.
 func (r *Retainer) clearBelow(ctx context.Context, horizon event.ID) error {
 	if r.cleared == horizon {
 		return nil
@@ -25,10 +25,10 @@ func (r *Retainer) clearBelow(ctx context.Context, horizon event.ID) error {
 	return nil
 }
 
-// clearChunk is how many leaves are found at a time.
+// clearChunk is how many leaves to find at a time.
 const clearChunk = 10_000
 
-// dropLeaves drops the leaves of the blocks before one.
+// dropLeaves drops the leaves of all earlier blocks.
 func (r *Retainer) dropLeaves(ctx context.Context, before uint64) error {
 	for {
 		steps, err := r.oldLeaves(ctx, before)
@@ -61,7 +61,7 @@ func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []change
 	return steps, err
 }
 
-// dropSnapshots drops the snapshots below a position, but for the last of each topic.
+// dropSnapshots drops the snapshots below a position, except the last one of each topic.
 func (r *Retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 	for {
 		id, err := r.retireSnapshot(ctx, before)
@@ -74,8 +74,9 @@ func (r *Retainer) dropSnapshots(ctx context.Context, before event.ID) error {
 	}
 }
 
-// retireSnapshot makes a snapshot one that nobody begins with, and that nobody but this
-// process removes, if there is one to go. Who has begun with it begins again with another.
+// retireSnapshot retires a snapshot, if there is one to drop: no fold starts with it any
+// more, and only this process removes it. A fold that has started with it starts again
+// with another.
 func (r *Retainer) retireSnapshot(ctx context.Context, before event.ID) (id int64, err error) {
 	err = r.history.file.Update(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
@@ -89,10 +90,10 @@ func (r *Retainer) retireSnapshot(ctx context.Context, before event.ID) (id int6
 	return id, err
 }
 
-// partChunk is how many parts of a snapshot are removed at a time.
+// partChunk is how many parts of a snapshot to remove at a time.
 const partChunk = 16
 
-// dropSnapshot removes a snapshot that was retired.
+// dropSnapshot removes a retired snapshot.
 func (r *Retainer) dropSnapshot(ctx context.Context, id int64) error {
 	var parts int
 	if err := r.history.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {

@@ -15,9 +15,9 @@ import (
 
 // A Policy says what a log keeps. The zero Policy keeps everything.
 type Policy struct {
-	History  time.Duration // how old events may become; if zero, any age
+	History  time.Duration // maximum age of events; if zero, any
 	TTL      []Rule
-	MaxBytes int64 // how large the file may become; if zero, any size
+	MaxBytes int64 // maximum size of the file; if zero, any
 }
 
 // None reports whether p keeps everything.
@@ -32,37 +32,37 @@ func (p Policy) check() error {
 	return newRules(p.TTL).check()
 }
 
-// A committer appends events to the log: it alone gives ids.
+// A committer appends events to the log: it alone assigns ids.
 type committer interface {
-	// Expire ends the values that are still as they were found, and notes that those of
-	// topics up to a position have had their time.
+	// Expire deletes those of the old values that are still current, and records that the
+	// values of topics up to a position have been dealt with.
 	Expire(ctx context.Context, old []Expiry, topics []event.Topic, upTo event.ID) error
 }
 
-// A History is the history that a log still has.
+// A History is the retained history of a log.
 type History struct {
 	file      *dbfile.File
 	tables    *rows.Tables
 	seen      *seen.Index
 	committer committer
-	mono      func() time.Duration // since some moment: the time that has passed
+	mono      func() time.Duration // time passed since some moment
 }
 
-// New returns the history of a log's file. c appends to the log, and mono returns how much
-// time has passed since some moment.
+// New returns the History of a log's file. c appends to the log, and mono returns the
+// time passed since some fixed moment.
 func New(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *History {
 	return &History{file: f, tables: t, seen: x, committer: c, mono: mono}
 }
 
-// NoThrottle goes on at once.
+// NoThrottle is a Throttle that does not wait.
 func NoThrottle(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
-// SetPolicy has the following rounds let go of what another policy says. The first of them
-// makes the clock durable.
+// SetPolicy replaces the policy for the rounds that follow. The first of them makes the
+// clock durable.
 func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.clockKept = p, r.clock.seen-tickTime }
 
-// Run lets go of what the policy says, beside the appends and in small steps, until ctx
-// ends or, if the policy keeps everything, until what was begun is brought to its end.
+// Run enforces the policy, alongside the appends and in small steps, until ctx ends. If
+// the policy keeps everything, Run returns once interrupted work is complete.
 func (r *Retainer) Run(ctx context.Context) error {
 	rest := time.NewTicker(r.interval())
 	defer rest.Stop()
@@ -84,36 +84,36 @@ func (r *Retainer) Run(ctx context.Context) error {
 	}
 }
 
-// RunOnce lets go of what the policy says, all at once.
+// RunOnce enforces the policy once, without pauses.
 func (r *Retainer) RunOnce(ctx context.Context) error {
 	r.Throttle = NoThrottle
 	return r.Round(ctx)
 }
 
-// TrustWall makes the clock show what the wall clock does.
+// TrustWall sets the clock to the wall clock.
 func (r *Retainer) TrustWall() { r.clock.set() }
 
-// RunOnceByWall is RunOnce by the clock on the wall, and gives no space back.
+// RunOnceByWall is RunOnce by the wall clock. It does not return the free space.
 func (r *Retainer) RunOnceByWall(ctx context.Context) error {
 	r.TrustWall()
 	r.Throttle = NoThrottle
 	return r.enforce(ctx)
 }
 
-// A Retainer lets go of what a log need not keep. There is one at a time.
+// A Retainer removes what a log need not keep. A log has at most one at a time.
 type Retainer struct {
 	history   *History
 	cfg       Policy
 	clock     *clock
-	clockKept time.Duration                              // when the clock was made durable
-	Throttle  func(context.Context, time.Duration) error // called after a step that took so long
+	clockKept time.Duration                              // when the clock was last made durable
+	Throttle  func(context.Context, time.Duration) error // called after each step, with its duration
 
 	steps   int
-	cleared event.ID // the horizon below which nothing is kept but events
+	cleared event.ID // the horizon below which only events are left
 }
 
-// NewRetainer returns a Retainer whose clock goes on where the last one has left it. It
-// refuses a policy that cannot be.
+// NewRetainer returns a Retainer whose clock continues from that of the last one. It
+// returns an error if the policy is invalid.
 func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -125,12 +125,11 @@ func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error
 	return &Retainer{history: h, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle}, nil
 }
 
-// Retention looks around as often as ten times in the shortest of its ages, within
-// these bounds.
+// The pause between rounds is a tenth of the shortest age, within these bounds.
 const (
 	minRound = 50 * time.Millisecond
 	maxRound = 10 * time.Second
-	// sizeRound is how often it looks at the size of the file, if that is bounded.
+	// sizeRound is how often the size of the file is checked, if it is bounded.
 	sizeRound = time.Second
 	// tickTime is how often the clock is made durable.
 	tickTime = time.Minute
@@ -149,7 +148,8 @@ func (r *Retainer) interval() time.Duration {
 	return max(most, minRound)
 }
 
-// throttle leaves the file to others after a step that took some time.
+// throttle pauses after a step, in proportion to its duration, to let others use the
+// file.
 func throttle(ctx context.Context, took time.Duration) error {
 	rest := time.NewTimer(min(max(3*took, time.Millisecond), time.Second))
 	defer rest.Stop()
@@ -161,7 +161,7 @@ func throttle(ctx context.Context, took time.Duration) error {
 	}
 }
 
-// Round lets go of what has had its time by now, and gives back the space.
+// Round removes what has expired by now, and returns the space.
 func (r *Retainer) Round(ctx context.Context) error {
 	err := r.enforce(ctx)
 	if err == nil && !r.cfg.None() {
@@ -170,7 +170,7 @@ func (r *Retainer) Round(ctx context.Context) error {
 	return dbfile.Wrap(err, "retain")
 }
 
-// enforce moves the horizon, durably, before it drops what lies below.
+// enforce moves the horizon, durably, then drops what lies below it.
 func (r *Retainer) enforce(ctx context.Context) error {
 	now := r.clock.now()
 	if seen := r.clock.seen; seen-r.clockKept >= tickTime {
@@ -196,8 +196,8 @@ func (r *Retainer) enforce(ctx context.Context) error {
 	return nil
 }
 
-// advanceHorizon moves the horizon up to the last block of which all events are from before or
-// at a time.
+// advanceHorizon moves the horizon up to the end of the last block whose events all have
+// times at or before t.
 func (r *Retainer) advanceHorizon(ctx context.Context, t event.Time) error {
 	at, err := r.history.positionAtTime(ctx, t)
 	if err != nil {
@@ -224,7 +224,7 @@ func (h *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark e
 	return t, mark, dbfile.Wrap(err, "time at %s", at)
 }
 
-// A retained is how far retention has come.
+// A retained is the progress of retention.
 type retained struct {
 	horizon, dropped, indexed, hashed event.ID
 }
@@ -238,8 +238,8 @@ func (h *History) loadRetained(ctx context.Context) (r retained, err error) {
 	return r, err
 }
 
-// MoveHorizon moves the horizon up to a position, the end of a block, if it lies below:
-// from then on nobody is told of what was before, and it may be dropped.
+// MoveHorizon moves the horizon up to a position, the end of a block, if that is higher.
+// From then on nothing below it is served, and it may be dropped.
 func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 	at, err := h.loadRetained(ctx)
 	if err != nil {
@@ -249,7 +249,7 @@ func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 	if to <= at.horizon {
 		return nil
 	}
-	last, mark, err := h.lastAt(ctx, to) // as long as it is there
+	last, mark, err := h.lastAt(ctx, to) // while it is there
 	if err != nil {
 		return err
 	}

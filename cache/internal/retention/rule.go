@@ -11,14 +11,14 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Rule is how old the values of a topic may become. Of several for one storage, that of
-// the narrowest topic counts, see [event.NarrowestFirst].
+// A Rule is the maximum age of the values of a topic. If several match a storage, the one
+// of the narrowest topic counts; see [event.NarrowestFirst].
 type Rule struct {
 	Topic event.Topic
-	Age   time.Duration // if zero, any age
+	Age   time.Duration // if zero, any
 }
 
-// ttlRules are the TTLs of a log, the narrowest first.
+// ttlRules are the TTLs of a log, narrowest first.
 type ttlRules []Rule
 
 func newRules(ttls []Rule) ttlRules {
@@ -37,12 +37,12 @@ func (rs ttlRules) check() error {
 	return nil
 }
 
-// indexOf returns which rule counts for a storage, -1 if none does.
+// indexOf returns the index of the rule for a storage, -1 if there is none.
 func (rs ttlRules) indexOf(user, path string) int {
 	return slices.IndexFunc(rs, func(r Rule) bool { return r.Topic.Matches(user, path) })
 }
 
-// ages returns the ages of the rules, each once.
+// ages returns the distinct ages of the rules.
 func (rs ttlRules) ages() (ages []time.Duration) {
 	for i := range rs {
 		if rs[i].Age > 0 {
@@ -53,15 +53,15 @@ func (rs ttlRules) ages() (ages []time.Duration) {
 	return slices.Compact(ages)
 }
 
-// A ttlScan is how far retention has looked for values of a topic: those that its rule
-// counted for, set up to a position, were ended or are none any more. That stays true
-// whatever the rules become, so an age may change.
+// A ttlScan is how far retention has scanned for values of a topic: those set up to a
+// position, and matched by its rule, were deleted or replaced. That stays true under
+// other rules, so an age may change.
 type ttlScan struct {
 	topic    event.Topic
 	position event.ID
 }
 
-// loadScans reads the scans of the rules that were in force last, the narrowest first.
+// loadScans reads the scans of the previous rules, narrowest first.
 func loadScans(tx *sql.Tx) (scans []ttlScan, err error) {
 	rows, err := tx.Query(`SELECT topic, position FROM expired`)
 	if err != nil {
@@ -83,8 +83,8 @@ func loadScans(tx *sql.Tx) (scans []ttlScan, err error) {
 	return scans, rows.Err()
 }
 
-// scanStart returns from where values of a new rule's topic have to be looked for: up to
-// there each of its storages was looked at, by whichever old rule counted for it.
+// scanStart returns the position from which to scan for values of a new rule's topic: up
+// to there each of its storages was scanned under the old rule that matched it.
 func scanStart(old []ttlScan, topic event.Topic) event.ID {
 	start := event.MaxID
 	for _, s := range old {
@@ -93,14 +93,14 @@ func scanStart(old []ttlScan, topic event.Topic) event.ID {
 		}
 		start = min(start, s.position)
 		if s.topic.Contains(topic) {
-			return start // no wider rule counted for any of its storages
+			return start // no wider rule matched any of its storages
 		}
 	}
 	return event.Beginning
 }
 
-// scansOf returns how far retention has looked for values, for each rule. If the topics
-// of the rules are not those that were in force last, it makes them so.
+// scansOf returns the scan of each rule. If the rules' topics are not the previous ones,
+// it replaces them.
 func (h *History) scansOf(ctx context.Context, rules ttlRules) (scans []ttlScan, err error) {
 	same := func(old []ttlScan) bool {
 		return slices.EqualFunc(old, rules, func(s ttlScan, r Rule) bool { return s.topic == r.Topic })

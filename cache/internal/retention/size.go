@@ -7,9 +7,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// trimToSize moves the horizon on, a block at a time, until what the file uses fits. Below the
-// horizon stay the state and the hashes: if these alone are too large, all sealed history
-// goes.
+// trimToSize advances the horizon, block by block, until the used part of the file fits.
+// The state and the hashes stay below the horizon: if these alone are too large, all
+// sealed history goes.
 func (r *Retainer) trimToSize(ctx context.Context) error {
 	for {
 		size, err := r.history.file.Size(ctx)
@@ -33,14 +33,14 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 	}
 }
 
-// Pages that are free are left for what is appended, so long as they are no more than
-// these and one in shrinkShare.
+// Free pages are kept for new appends if they are no more than shrinkLeast, or than one
+// in shrinkShare of all pages.
 const (
 	shrinkLeast = 256
 	shrinkShare = 8
 )
 
-// giveBackSpace gives free pages back to the file system.
+// giveBackSpace returns free pages to the file system.
 func (r *Retainer) giveBackSpace(ctx context.Context) error {
 	for shrunk := false; ; shrunk = true {
 		size, err := r.history.file.Size(ctx)
@@ -57,7 +57,7 @@ func (r *Retainer) giveBackSpace(ctx context.Context) error {
 			return err
 		}
 		if after, err := r.history.file.Size(ctx); err != nil || after.Free >= size.Free {
-			return err // a file that another program has made
+			return err // a file created by another program
 		}
 		if err := r.Throttle(ctx, time.Since(began)); err != nil {
 			return err
@@ -65,8 +65,8 @@ func (r *Retainer) giveBackSpace(ctx context.Context) error {
 	}
 }
 
-// truncate brings what has been given back from the write-ahead log into the file. It
-// keeps nobody from writing.
+// truncate shortens the file, by copying the write-ahead log into it. It does not block
+// writers.
 func (r *Retainer) truncate(ctx context.Context, shrunk bool) error {
 	if !shrunk {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// One transaction reads about as much as this, and for about as long.
+// MaxReadBytes and MaxReadTime are roughly how much one transaction reads, and for how long.
 const (
 	MaxReadBytes = 1 << 20
 	MaxReadTime  = 250 * time.Millisecond
@@ -22,7 +22,7 @@ const (
 func ParseStored(id event.ID, line []byte) (event.Event, error) {
 	ev, err := event.Stored(line)
 	if err == nil && ev.ID != id {
-		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, id)
+		err = fmt.Errorf("event %s is stored as %s", ev.ID, id)
 	}
 	if err != nil {
 		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
@@ -37,7 +37,7 @@ type OpenEvent struct {
 	Hash    event.Hash
 }
 
-// EachOpenEvent gives visit the events after a position.
+// EachOpenEvent calls visit with the events after a position.
 func EachOpenEvent(tx *sql.Tx, after event.ID, visit func(OpenEvent)) error {
 	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? ORDER BY id`, after)
 	if err != nil {
@@ -60,8 +60,8 @@ func EachOpenEvent(tx *sql.Tx, after event.ID, visit func(OpenEvent)) error {
 	return rows.Err()
 }
 
-// LastEvents returns the last event in span, which is short, of each storage that has one
-// there.
+// LastEvents returns the last event in span, which must be short, of each storage with
+// events there.
 func LastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
 	var ids, storages []byte
 	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB)
@@ -77,7 +77,7 @@ func LastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]ev
 	return last, err
 }
 
-// SplitPairs reads the joined ids of events and the joined numbers of their storages.
+// SplitPairs parses joined event ids and the joined numbers of their storages.
 func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
 	at, err = numbers(ids)
 	of, err2 := numbers(storages)
@@ -90,8 +90,8 @@ func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
 	return at, of, nil
 }
 
-// LastStored returns the last stored event between two positions. A damaged one says
-// nothing of the log, and has no mark.
+// LastStored returns the last stored event between two positions. A damaged event yields
+// no mark.
 func LastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
 	var line []byte
 	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1`, after, until).Scan(&p.ID, &line)

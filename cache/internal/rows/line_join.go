@@ -11,16 +11,16 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// To carry a row from SQLite to Go costs more than to find it. So what is short comes
-// joined: one row has the texts of many, with line feeds between them.
+// Passing a row from SQLite to Go costs more than finding it. So short texts come joined:
+// one row contains many of them, separated by line feeds.
 
-// MaxJoined is the longest line that comes joined with others; so many of them are in
-// memory at once, however long the rest is. It is a variable for the tests.
+// MaxJoined is the length of the longest line that comes joined with others. It bounds
+// memory use, however long other lines are. It is a variable for the tests.
 var MaxJoined = 1 << 10
 
-// LinesOf calls fn with the lines of the events that have the ids, in their order. An
-// event that is not stored has none, and long says that it is, but with a line that is
-// too long to come joined.
+// LinesOf calls fn with the lines of the events with the given ids, in their order. The
+// line of an event that is not stored is nil; if long is set, it is stored but too long
+// to come joined.
 func LinesOf(ctx context.Context, tx *sql.Tx, ids []event.ID, fn func(i int, line []byte, long bool)) error {
 	var n int
 	var joined []byte
@@ -50,10 +50,10 @@ func LinesOf(ctx context.Context, tx *sql.Tx, ids []event.ID, fn func(i int, lin
 
 var (
 	Newline   = []byte("\n")
-	ErrJoined = fmt.Errorf("%w: there are other texts than asked for", dbfile.ErrCorrupt)
+	ErrJoined = fmt.Errorf("%w: unexpected joined texts", dbfile.ErrCorrupt)
 )
 
-// numbers reads joined numbers.
+// numbers parses joined numbers.
 func numbers(joined []byte) (ns []int64, err error) {
 	if len(joined) == 0 {
 		return nil, nil
@@ -69,7 +69,7 @@ func numbers(joined []byte) (ns []int64, err error) {
 	return ns, nil
 }
 
-// jsonIDs writes ids, or the numbers of storages, as SQLite's json_each reads them.
+// jsonIDs formats ids, or the numbers of storages, for SQLite's json_each.
 func jsonIDs[T ~int64 | ~uint64](ids []T) string {
 	b := []byte{'['}
 	for i, id := range ids {

@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ParseMark reads a mark as files keep it: empty if it is not known.
+// ParseMark parses a stored mark; an empty one is unknown, and zero.
 func ParseMark(s string) (event.Mark, error) {
 	if s == "" {
 		return 0, nil
@@ -20,9 +20,9 @@ func ParseMark(s string) (event.Mark, error) {
 	return m, nil
 }
 
-// NoteMark keeps the mark of a position of a copy, which a server has told, if it is the
-// newest one so far. It belongs into the transaction that makes the copy hold what lies
-// before the position: what is held and not marked could be mixed with another history.
+// NoteMark keeps the mark that a server has sent for a position of a copy, if it is the
+// newest one so far. It belongs in the transaction that makes the copy hold the events
+// before the position: held events without a mark could be mixed with another history.
 func (t *Tables) NoteMark(tx *sql.Tx, p event.Point) error {
 	if p.Mark == 0 {
 		return nil
@@ -37,23 +37,23 @@ func LoadRemovals(tx *sql.Tx) (n int64, err error) {
 	return n, err
 }
 
-// Removals is removals in the transaction that begin has begun.
+// Removals returns the file's count of removals, in the transaction of File.Begin.
 func (t *Tables) Removals(tx *sql.Tx) (n int64, err error) {
 	err = t.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
 	return n, err
 }
 
-// NoteRemoval counts a removal of stored events: who has read them must read again.
+// NoteRemoval counts a removal of stored events: readers of them must read again.
 func NoteRemoval(tx *sql.Tx) error {
 	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
 	return err
 }
 
-// CountFetched counts events that came from a server.
+// CountFetched adds to the counts of events and bytes fetched from a server.
 func CountFetched(tx *sql.Tx, n, bytes int) error {
 	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
 	return err
 }
 
-// ErrNoWindow means that a log does not say which of its history it has.
+// ErrNoWindow means that the row of a log's own window is missing.
 var ErrNoWindow = fmt.Errorf("%w: the log has no window", dbfile.ErrCorrupt)

@@ -29,8 +29,8 @@ func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 	return notDropped(ctx, tx, max(at, bound), t)
 }
 
-// halvePositions halves (low, high]: what is stored up to low is early enough, what is
-// stored after high is too late.
+// halvePositions does a binary search in (low, high]: events up to low are early enough,
+// events after high are too late.
 func halvePositions(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
 	for low, high := event.Beginning, event.MaxID; low < high; {
 		middle := low + (high-low+1)/2
@@ -91,21 +91,21 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 	return max(last, gone.time, bound), mark, ok || some || bounded, err
 }
 
-// boundBefore returns the last position with a time at or before t that a server named,
-// or Beginning.
+// boundBefore returns the last position with a time at or before t among those that a
+// server has named, or Beginning.
 func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ?`, int64(t)).Scan(&at)
 	return at, err
 }
 
-// boundTime returns the time of the last position up to at that a server named.
+// boundTime returns the time of the last position up to at that a server has named.
 func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ?`, at).Scan(&t, &some)
 	return t, some, err
 }
 
-// notDropped returns the position of time t, of which at is the last stored event: the
-// horizon, if that event is from before and those up to the horizon are gone.
+// notDropped corrects at, the position of the last stored event at or before time t: it
+// returns the horizon if that event is older and those up to the horizon were dropped.
 func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (event.ID, error) {
 	var horizon event.ID
 	err := tx.QueryRowContext(ctx, `SELECT w.start FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
@@ -116,14 +116,14 @@ func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (eve
 	return max(at, horizon), err
 }
 
-// A dropped is what is still known of the last event at or before the horizon.
+// A dropped is the remaining record of the last event at or before the horizon.
 type dropped struct {
 	time event.Time
 	mark event.Mark // zero if the horizon was moved by an earlier version
 }
 
-// lastDropped returns what is known of the last event at or before the horizon, if that
-// lies at or before a position and may be gone.
+// lastDropped returns the record of the last event at or before the horizon, if that is
+// at or before a position and the event may be gone.
 func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some bool, err error) {
 	var mark string
 	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time, l.horizon_mark FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'

@@ -12,10 +12,10 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Postings gathers the places of the events that one transaction adds.
+// Postings collects the events that one transaction adds to the postings.
 type Postings []place
 
-// A place is an event's storage and its id.
+// A place is a storage's number and the id of an event.
 type place struct {
 	storage int64
 	id      event.ID
@@ -46,7 +46,7 @@ func (p Postings) sorted() (keys []PostingKey, offsets [][]byte) {
 	return keys, offsets
 }
 
-// EachPosition turns the offsets of a block back into ids.
+// EachPosition calls visit with the ids for the offsets of a block.
 func EachPosition(block int64, offsets []byte, visit func(event.ID)) {
 	base := event.ID(block) * event.BlockSize
 	for ; len(offsets) >= 2; offsets = offsets[2:] {
@@ -54,8 +54,8 @@ func EachPosition(block int64, offsets []byte, visit func(event.ID)) {
 	}
 }
 
-// SplitPosting returns the offsets that are left when those of the gone events are
-// taken out, and these events, each once.
+// SplitPosting removes the offsets of gone events. It returns the other offsets and the
+// gone events, each once.
 func SplitPosting(block uint64, offsets []byte, gone func(event.ID) bool) (left []byte, lost []event.ID) {
 	left = []byte{}
 	for ; len(offsets) >= 2; offsets = offsets[2:] {
@@ -71,7 +71,7 @@ func SplitPosting(block uint64, offsets []byte, gone func(event.ID) bool) (left 
 	return left, slices.Compact(lost)
 }
 
-// ReplacePosting writes the offsets that a storage has left in a block.
+// ReplacePosting stores the remaining offsets of a storage in a block.
 func ReplacePosting(tx *sql.Tx, key PostingKey, left []byte) error {
 	if len(left) == 0 {
 		_, err := tx.Exec(`DELETE FROM posting WHERE storage = ? AND block = ?`, key.Storage, key.Block)
@@ -81,7 +81,7 @@ func ReplacePosting(tx *sql.Tx, key PostingKey, left []byte) error {
 	return err
 }
 
-// LastPostingQuery finds the last posting of a storage.
+// LastPostingQuery selects the last posting of a storage.
 const LastPostingQuery = `SELECT block, offsets FROM posting WHERE storage = ? ORDER BY block DESC LIMIT 1`
 
 // LastInPosting returns the last event that a posting names, or Beginning if there is none.
@@ -96,7 +96,7 @@ func LastInPosting(row interface{ Scan(...any) error }) (last event.ID, err erro
 	return last, err
 }
 
-// LastOffset returns the last of a block's postings that lies in span, or Beginning.
+// LastOffset returns the last event in span that a block's posting names, or Beginning.
 func LastOffset(block int64, offsets []byte, span window.Span) (last event.ID) {
 	EachPosition(block, offsets, func(id event.ID) {
 		if span.From < id && id <= span.To {

@@ -12,10 +12,10 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Tables are those of an open file that several packages read and write.
+// Tables are the shared tables of an open file.
 type Tables struct {
 	file     *dbfile.File
-	storages map[string]int64 // numbers of storages written lately; of who has the right to write
+	storages map[string]int64 // numbers of recent storages; guarded by the right to write
 }
 
 // New returns the tables of an open file.
@@ -23,13 +23,13 @@ func New(f *dbfile.File) *Tables {
 	return &Tables{file: f, storages: map[string]int64{}}
 }
 
-// ForgetStorages forgets the numbers of storages: some may have been rolled back.
+// ForgetStorages forgets the remembered numbers, some of which may have been rolled back.
 func (t *Tables) ForgetStorages() { clear(t.storages) }
 
-// maxStorages bounds the memory of storage numbers.
+// maxStorages bounds the number of remembered storages.
 const maxStorages = 1 << 16
 
-// StorageID returns the number of a storage, giving it one if it has none.
+// StorageID returns the number of a storage, assigning one if it has none.
 func (t *Tables) StorageID(tx *sql.Tx, user, path string) (id int64, err error) {
 	var buf [256]byte
 	name := append(append(append(buf[:0], user...), '/'), path...)
@@ -61,7 +61,8 @@ func (t *Tables) StorageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, er
 	return storages, nil
 }
 
-// StoragesOf returns the SQL condition on storage s for the storages of t.
+// StoragesOf returns an SQL condition on storage s, true for the storages of t, and its
+// arguments.
 func StoragesOf(t event.Topic) (where string, args []any) {
 	var ors []string
 	for from, to := range t.PathRanges() {
@@ -78,9 +79,9 @@ func StoragesOf(t event.Topic) (where string, args []any) {
 	return "(" + strings.Join(ors, " OR ") + ")", args
 }
 
-// StoragesBehind returns the SQL condition on storage s for the storages of topic from
-// a name on, such that SQLite finds the first of them by its index and goes on from
-// there: what else must hold is hidden from its choice of an index by a plus sign.
+// StoragesBehind returns an SQL condition on storage s, true for the storages of topic
+// from a name on. With it SQLite finds the first one by its index and continues from
+// there: a plus sign hides the other terms from its choice of an index.
 func StoragesBehind(topic event.Topic, from event.Storage) (where string, args []any) {
 	if user, ok := topic.User(); ok {
 		first, end := topic.StorageRange()
@@ -101,8 +102,7 @@ func StoragesBehind(topic event.Topic, from event.Storage) (where string, args [
 	return where + " AND (" + strings.Join(ors, " OR ") + ")", args
 }
 
-// StorageChunk is how many storages are looked at together. It is a variable for the
-// tests.
+// StorageChunk is how many storages to look at together. It is a variable for the tests.
 var StorageChunk = 500
 
 // A StorageRow is a storage and its number.
@@ -111,7 +111,7 @@ type StorageRow struct {
 	ID int64
 }
 
-// StoragesFrom returns some storages of topic, from name on.
+// StoragesFrom returns some storages of topic, from a name on.
 func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []StorageRow, err error) {
 	where, args := StoragesBehind(topic, from)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
@@ -130,7 +130,7 @@ func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event
 	return storages, rows.Err()
 }
 
-// NamesOf calls fn with the names of the storages that have the numbers.
+// NamesOf calls fn with the names of the storages that have the given numbers.
 func NamesOf(ctx context.Context, tx *sql.Tx, storages []int64, fn func(storage int64, n event.Storage)) error {
 	if len(storages) == 0 {
 		return nil

@@ -7,15 +7,15 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A BLOB is bound in place of a text, since a string would be copied once more.
+// BLOBs are bound in place of texts, since binding a string copies it once more.
 var (
 	intoEvent   = dbfile.Insert{Into: `INSERT INTO event (id, storage, line) VALUES `, Row: `(?, ?, CAST(? AS TEXT))`}
 	intoPosting = dbfile.Insert{Into: `INSERT INTO posting (storage, block, offsets) VALUES `, Row: `(?, ?, ?)`,
 		Or: ` ON CONFLICT (storage, block) DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)`}
 )
 
-// maxRows is how many rows one statement inserts, and fewRows what is left in the end,
-// but for some that are inserted one by one.
+// maxRows is how many rows one statement inserts, fewRows how many of the remaining ones
+// do; the last few are inserted one by one.
 const (
 	maxRows = 64
 	fewRows = 8
@@ -32,8 +32,8 @@ func rowsPerStatement(n int) int {
 	return 1
 }
 
-// insertEvents stores events with the numbers of their storages, but for those that
-// are held already, which it returns as indexes.
+// insertEvents inserts events with the numbers of their storages. It returns the indexes
+// of the events that are already stored, which it skips.
 func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (held []int, err error) {
 	for at, n := 0, 0; at < len(evs); at += n {
 		n = rowsPerStatement(len(evs) - at)
@@ -44,7 +44,7 @@ func insertEvents(c *dbfile.BulkWriter, evs []event.Event, storages []int64) (he
 			}
 			continue
 		}
-		for i := at; i < at+n; i++ { // one is held: which?
+		for i := at; i < at+n; i++ { // one is already stored: find it
 			done, err := insertChunk(c, evs[i:i+1], storages[i:], ` ON CONFLICT DO NOTHING`)
 			if err != nil {
 				return nil, err
@@ -68,7 +68,7 @@ func insertChunk(c *dbfile.BulkWriter, evs []event.Event, storages []int64, or s
 	return c.Exec(into)
 }
 
-// insertPostings adds postings to those that are there.
+// insertPostings appends to the stored postings.
 func insertPostings(c *dbfile.BulkWriter, p Postings) error {
 	keys, offsets := p.sorted()
 	for len(keys) > 0 {
@@ -87,7 +87,8 @@ func insertPostings(c *dbfile.BulkWriter, p Postings) error {
 	return nil
 }
 
-// StoreEvents stores events in the transaction that begin has begun.
+// StoreEvents inserts events, with the numbers of their storages, in the transaction of
+// File.Begin. It returns the indexes of the events that are already stored.
 func (t *Tables) StoreEvents(evs []event.Event, storages []int64) (held []int, err error) {
 	err = t.file.Bulk(func(c *dbfile.BulkWriter) (err error) {
 		held, err = insertEvents(c, evs, storages)
@@ -96,7 +97,7 @@ func (t *Tables) StoreEvents(evs []event.Event, storages []int64) (held []int, e
 	return held, err
 }
 
-// StorePostings stores postings in the transaction that begin has begun.
+// StorePostings inserts postings in the transaction of File.Begin.
 func (t *Tables) StorePostings(p Postings) error {
 	if len(p) == 0 {
 		return nil

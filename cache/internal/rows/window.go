@@ -9,7 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Window is a window as the file keeps it.
+// A Window is a window as stored in the file.
 type Window struct {
 	window.Window
 	ID    int64
@@ -17,8 +17,7 @@ type Window struct {
 	Lease int64
 }
 
-// LoadWindows reads all windows: their number is small, since what is committed is
-// merged.
+// LoadWindows reads all windows: they are few, since committed ones are merged.
 func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	rows, err := tx.Query(WindowsQuery)
 	if err != nil {
@@ -59,7 +58,7 @@ func ScanWindows(rows *sql.Rows) ([]Window, error) {
 	return ws, rows.Err()
 }
 
-// WindowSet returns what rows are windows of.
+// WindowSet returns the windows of rows.
 func WindowSet(rows []Window) window.Set {
 	s := make(window.Set, len(rows))
 	for i := range rows {
@@ -68,7 +67,7 @@ func WindowSet(rows []Window) window.Set {
 	return s
 }
 
-// HorizonIn returns where a log's window begins, and Beginning in a copy.
+// HorizonIn returns the start of a log's own window, and Beginning in a copy.
 func (t *Tables) HorizonIn(tx *sql.Tx) (event.ID, error) {
 	if t.file.Role == dbfile.Client {
 		return event.Beginning, nil

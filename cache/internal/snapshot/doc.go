@@ -1,16 +1,17 @@
-// Package snapshot folds the state of a topic at any position, and keeps snapshots from
-// which it can be folded quickly.
+// Package snapshot computes the state of a topic at any position, and keeps snapshots
+// that make this fast.
 //
-// A state has, for each storage, its last event up to a position, if that is a PUT. A
-// [Store] begins with the nearest kept snapshot at or before the position and puts over it
-// the last events since, in pieces, each in a transaction of its own. Snapshots are sealed
-// here, as names and ids, or fetched from a server, with their lines; a [Writer] writes
-// either, and nobody sees it until Finish. The events that this process has stored last
-// are remembered, so that sealing does not read them again.
+// The state at a position contains, for each storage, the last event up to there, if that
+// is a PUT. A [Store] folds it: it starts with the nearest kept snapshot at or before the
+// position and overlays the last events since, in chunks, each in a transaction of its
+// own. Snapshots are either sealed here, as names and ids, or fetched from a server, with
+// their lines. A [Writer] writes both; they become visible with Finish. The process
+// remembers the events that it stored last, so that sealing need not read them again.
 //
-// A state is known where all history is held, or all of it since a kept snapshot; anywhere
-// else the answer is a *window.NotHeldError. Nothing is open while a caller's function
-// runs, and memory does not grow with the state.
+// A state is known where all history is held, or all of it since a kept snapshot;
+// elsewhere the answer is a *window.NotHeldError. No transaction is open while a caller's
+// function runs, and memory use does not grow with the state.
 //
-// When states are sealed, and which snapshots retention removes, is decided by others.
+// The package does not decide when states are sealed, nor which snapshots retention
+// removes.
 package snapshot

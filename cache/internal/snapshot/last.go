@@ -14,8 +14,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// scanLast goes through the events of span, which is short, and returns the last of
-// each storage of topic: if lines are wanted, the newest with theirs.
+// scanLast reads the events of span, which is short, and returns the last one of each
+// storage of topic: with lines, if they are wanted, for the newest.
 func scanLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []Ref, err error) {
 	newest := lastLines{seen: map[int64]struct{}{}, long: map[int64]event.ID{}}
 	if lines {
@@ -43,18 +43,18 @@ func scanLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 // lastLines are the last events of storages with their lines.
 type lastLines struct {
 	refs []Ref
-	seen map[int64]struct{} // the storages that an event was found of
-	long map[int64]event.ID // those of them whose line does not come joined
+	seen map[int64]struct{} // the storages of the events found
+	long map[int64]event.ID // the last event of those whose line does not come joined
 }
 
-// They are variables for the tests.
+// These are variables for the tests.
 var (
-	LinesChunk = 2000    // events that are looked at together
-	LinesBytes = 4 << 20 // about how many bytes of lines are kept
+	LinesChunk = 2000    // events per read
+	LinesBytes = 4 << 20 // approximate bytes of lines kept
 )
 
-// read goes back through span as long as most of the lines are needed and they are not
-// too much. It returns what it has come back to.
+// read goes backwards through span while most of the lines are needed and they fit into
+// LinesBytes. It returns the position that it has reached.
 func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (event.ID, error) {
 	for size := 0; span.To > span.From && size < LinesBytes; {
 		var n int
@@ -82,7 +82,8 @@ func (l *lastLines) read(ctx context.Context, tx *sql.Tx, span window.Span) (eve
 	return span.To, nil
 }
 
-// addLast adds those of some events, the newest first, that are the last of their storage.
+// addLast adds those of the given events, newest first, that are the last of their
+// storage.
 func (l *lastLines) addLast(ids, storages, lines []byte) error {
 	at, of, err := rows.SplitPairs(ids, storages)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// recent are the events that this process has stored last, in the order of their ids
-// and without what they say. Beside the writing a state is sealed from them where there
-// are no others: to read what was just written would cost nearly as much as to write it.
+// recent holds the events that this process stored last, sorted by id and without their
+// values. During appends a state is sealed from them if they are complete: reading back
+// the events would cost nearly as much as writing them.
 type recent struct {
 	mu       sync.Mutex
-	removals int64 // of the file when they were stored
+	removals int64 // of the file when the events were stored
 	events   []recentEvent
-	names    map[int64]event.Storage // of the storages that they have
+	names    map[int64]event.Storage // of the events' storages
 	bytes    int                     // of names
 }
 
@@ -29,15 +29,15 @@ type recentEvent struct {
 	put     bool
 }
 
-// So many events are kept, and about so many bytes of names. They are variables for
-// the tests.
+// RecentEvents and RecentNames bound the events kept and the bytes of their names. They
+// are variables for the tests.
 var (
 	RecentEvents = int(8 * event.BlockSize)
 	RecentNames  = 2 << 20
 )
 
-// add takes up the events that a transaction has stored, or has found stored, with the
-// numbers of their storages. It is committed, and the file had so many removals then.
+// add records the events that a committed transaction stored, or found stored, with the
+// numbers of their storages. removals is the file's count of removals after it.
 func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 	more := max(len(evs)-RecentEvents, 0)
 	if evs, storages = evs[more:], storages[more:]; len(evs) == 0 {
@@ -59,12 +59,12 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
 	}
 	if more = len(r.events) - RecentEvents; more > 0 {
-		r.events = slices.Delete(r.events, 0, more+RecentEvents/4) // so that it is seldom
+		r.events = slices.Delete(r.events, 0, more+RecentEvents/4) // make room for many, so that it is seldom
 	}
 }
 
-// within returns the events in span, none if any were removed from the file since. The
-// caller has mu.
+// within returns the events in span, none if the file has had removals since. The caller
+// holds mu.
 func (r *recent) within(span window.Span, removals int64) []recentEvent {
 	if removals != r.removals {
 		return nil
@@ -78,15 +78,15 @@ func (r *recent) indexAfter(at event.ID) int {
 	return i
 }
 
-// isDense reports whether every id in span has its event here.
+// isDense reports whether the event of every id in span is recent.
 func (r *recent) isDense(span window.Span, removals int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.within(span, removals)) == int(span.To-span.From)
 }
 
-// last returns the last event in span of each storage of topic, in the order of their
-// names; ok is false if others are stored there than those that are here.
+// last returns the last event in span of each storage of topic, sorted by name; ok is
+// false if the file has events there that are not recent.
 func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
 	refs, n := r.lastHere(topic, span, removals)
 	if n == 0 || n == int(span.To-span.From) {
@@ -97,7 +97,8 @@ func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span w
 	return refs, n == stored, err
 }
 
-// lastHere is last of the events that are here, of which there are n in span.
+// lastHere returns the last recent event in span of each storage of topic. n is how many
+// recent events there are in span.
 func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (refs []Ref, n int) {
 	r.mu.Lock()
 	evs := r.within(span, removals)

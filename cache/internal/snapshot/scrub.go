@@ -10,9 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Scrub reads all kept states and returns how many are not what was written.
-// If drop is set these are given up: each is made again of events that are held, or
-// asked for again, when it is wanted.
+// Scrub reads all kept states and returns how many are damaged. If drop is set, it drops
+// them: each is made again from held events, or fetched again, when it is needed.
 func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err error) {
 	rows, err := store.keptSnapshots(ctx)
 	if err != nil {
@@ -53,8 +52,8 @@ func (store *Store) keptSnapshots(ctx context.Context) (kept []keptSnapshot, err
 	return kept, err
 }
 
-// checkSnapshot reads a kept state, each part in its own transaction. One that was given
-// up meanwhile is not damaged.
+// checkSnapshot reads a kept state, each part in its own transaction. A state dropped in
+// the meantime is not damaged.
 func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
 	load := s.loader(event.All)
 	members, from := int64(0), event.Storage{}
@@ -77,7 +76,7 @@ func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
 			var there bool
 			err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM snapshot WHERE id = ?)`, s.id).Scan(&there)
 			if err == nil && there {
-				err = fmt.Errorf("%w: snapshot %d has %d members and not %d", dbfile.ErrCorrupt, s.id, members, s.count)
+				err = fmt.Errorf("%w: snapshot %d has %d members, not %d", dbfile.ErrCorrupt, s.id, members, s.count)
 			}
 			return err
 		})

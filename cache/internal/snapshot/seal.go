@@ -11,14 +11,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// SealSpan is how many stored events lie between two snapshots that are made here, at
-// least: folding them takes some milliseconds. It is a variable for the tests.
+// SealSpan is the minimum number of stored events between two snapshots sealed here:
+// folding that many takes some milliseconds. It is a variable for the tests.
 var SealSpan event.ID = 2 * event.BlockSize
 
-// Build keeps the state of topic at sealed blocks up to what is held, as far as
-// that was not done: from then on a question for any moment folds little. Each
-// stands behind as many stored events as it has members, so that they take little room
-// however large the state becomes, or quiet the topic. A topic of a few storages needs none.
+// Build seals the missing states of topic at sealed blocks, up to the end of the events
+// held, so that the state at any moment can be folded from few events. Each snapshot
+// comes after at least as many stored events as it has members, so that snapshots take
+// little room, however large the state becomes or however quiet the topic is. A topic of
+// a few storages needs none.
 func (s *Store) Build(ctx context.Context, topic event.Topic) error {
 	for {
 		at, removals, err := s.nextSeal(ctx, topic)
@@ -26,16 +27,16 @@ func (s *Store) Build(ctx context.Context, topic event.Topic) error {
 			return dbfile.Wrap(err, "keep the states of %s", topic)
 		}
 		err = s.seal(ctx, topic, at, removals)
-		var passed *window.NotHeldError // by the horizon
+		var passed *window.NotHeldError // the horizon has passed
 		if err != nil && !errors.Is(err, dbfile.ErrLost) && (s.file.Role == dbfile.Client || !errors.As(err, &passed)) {
 			return err
 		}
 	}
 }
 
-// Run seals the states of a log as it grows, beside the appends and in small
-// steps, until ctx ends. What another writer or a full disk keeps it from is done when
-// the next block is sealed.
+// Run seals the states of a log as it grows, alongside the appends and in small steps,
+// until ctx ends. Work that another writer or a full disk prevents is done when the next
+// block is sealed.
 func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.Build(ctx, event.All)
@@ -50,8 +51,8 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// nextSeal returns the position of the next snapshot to make, or Beginning, and the
-// file's removals.
+// nextSeal returns the position of the next snapshot to seal, or Beginning if there is
+// none, and the file's count of removals.
 func (s *Store) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, removed int64, err error) {
 	err = s.file.View(ctx, func(tx *sql.Tx) (err error) {
 		at = event.Beginning
@@ -80,11 +81,11 @@ func (s *Store) nextSeal(ctx context.Context, topic event.Topic) (at event.ID, r
 
 func (s *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removed int64) (at event.ID, err error) {
 	if span.From != event.Beginning && s.file.Role == dbfile.Client {
-		return 0, nil // a state there has members that are not stored as events
+		return 0, nil // a state there has members not stored as events
 	}
 	known := span
 	if s.file.Role != dbfile.Client {
-		known.From = event.Beginning // one from below the horizon will do
+		known.From = event.Beginning // a snapshot below the horizon will do
 	}
 	last, _, err := findSnapshot(ctx, tx, topic, known, false)
 	if err != nil {
@@ -94,7 +95,7 @@ func (s *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, s
 	if span.To-from < step {
 		return 0, nil
 	}
-	// A topic may be quiet for millions of ids, which are no reason for a snapshot.
+	// A topic may be quiet for millions of ids, which need no snapshot.
 	if at = from + step; !s.recent.isDense(window.Span{From: from, To: at}, removed) {
 		err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
 	}
@@ -107,14 +108,14 @@ func (s *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, s
 	return at, nil
 }
 
-// NewSealed returns a writer of a state that is made here, of the names and ids of events
-// that are stored.
+// NewSealed returns a writer of a snapshot with the names and ids of stored events.
+// removals is the file's count of removals when the events were read.
 func (s *Store) NewSealed(topic event.Topic, at event.ID, removals int64) *Writer {
 	return s.newWriter(topic, keptSnapshot{at: at, form: formIDs}, removals)
 }
 
-// seal keeps the state of topic at position at, unless something was removed since
-// the file had so many removals.
+// seal keeps the state of topic at position at, unless the file has had a removal since
+// its count was removals.
 func (store *Store) seal(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
 	w := store.NewSealed(topic, at, removals)
 	s := stateReader{db: store, topic: topic, at: at, names: true}

@@ -16,15 +16,15 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// The forms of a kept snapshot: the names and ids of events that are stored anyway,
-// or the events' lines.
+// The forms of a kept snapshot: names and ids of events that are stored anyway, or the
+// events' lines.
 const (
 	formIDs   = "ids"
 	formLines = "lines"
 )
 
-// A keptSnapshot is a kept snapshot. The zero one stands for the beginning, where
-// every state is empty.
+// A keptSnapshot is a kept snapshot. The zero value stands for the beginning, where every
+// state is empty.
 type keptSnapshot struct {
 	id    int64
 	at    event.ID
@@ -32,9 +32,9 @@ type keptSnapshot struct {
 	count int64
 }
 
-// findBase returns the latest kept snapshot from which the state of topic at position
-// at can be folded: all that has happened since is held. Where all that has ever
-// happened is held, what a server said of a state counts for nothing.
+// findBase returns the latest kept snapshot from which the state of topic at position at
+// can be folded, because all events since are held. If all of history is held, fetched
+// snapshots are not used.
 func (s *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID) (base keptSnapshot, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -44,7 +44,7 @@ func (s *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at 
 		return s.findLogBase(ctx, tx, topic, at, windows[0].Held())
 	}
 	held := rows.WindowSet(windows).Held(topic)
-	from := at // a snapshot at the very position needs no events
+	from := at // a snapshot at exactly this position needs no events
 	for _, span := range held {
 		if span.From <= at && at <= span.To {
 			from = span.From
@@ -57,8 +57,8 @@ func (s *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at 
 	return base, gapAt(held, from)
 }
 
-// gapAt says what is missing beside position at, where something held begins or
-// which lies in a gap.
+// gapAt describes the gap around position at, or next to it if held events begin or end
+// there.
 func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 	gap := &window.NotHeldError{}
 	for _, span := range held {
@@ -71,9 +71,9 @@ func gapAt(held window.Spans, at event.ID) *window.NotHeldError {
 	return gap
 }
 
-// findLogBase is findBase in the log's own file, which holds all of its window, and
-// the state at the horizon. A snapshot from below it will do: of the storages that have
-// changed since, the log has what they became, and nothing of what they were.
+// findLogBase is findBase in the log's own file, which holds all of its window, and the
+// state at the horizon. A snapshot from below the horizon will do: for each storage
+// changed since, the log has the later event, and no older one.
 func (s *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at event.ID, log window.Span) (base keptSnapshot, err error) {
 	switch {
 	case at < log.From:
@@ -85,9 +85,8 @@ func (s *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, 
 	return base, err
 }
 
-// findSnapshot returns the latest kept snapshot with the storages of topic at a
-// position of span, its bounds included: one that was made here or, if that will do,
-// fetched.
+// findSnapshot returns the latest kept snapshot with the storages of topic at a position
+// of span, including its bounds: one sealed here or, if fetched is set, a fetched one.
 func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fetched bool) (s keptSnapshot, ok bool, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT id, topic, at, form, count FROM snapshot
 		WHERE whole AND at BETWEEN ? AND ? AND (form = 'ids' OR ?) ORDER BY at DESC`, span.From, span.To, fetched)
@@ -111,7 +110,7 @@ func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span windo
 	return keptSnapshot{}, false, rows.Err()
 }
 
-// loader returns the loader of a snapshot's members that belong to topic.
+// loader returns a loader of the snapshot's members that belong to topic.
 func (s keptSnapshot) loader(topic event.Topic) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
 	return func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 		var last event.Storage
@@ -140,7 +139,7 @@ func (s keptSnapshot) loader(topic event.Topic) func(context.Context, *sql.Tx, e
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sumLen is the length of the checksum after a part's members.
+// sumLen is the length of the checksum that follows a part's members.
 const sumLen = 4
 
 func (s keptSnapshot) decode(members []byte) (refs []Ref, err error) {
@@ -171,8 +170,8 @@ func decodeLines(members []byte) (refs []Ref, err error) {
 	return refs, nil
 }
 
-// appendRef writes a member as a name and an id: how many bytes the name has in
-// common with the one before it, the rest, and the id.
+// appendRef appends a member as a name and an id: the number of bytes that the name
+// shares with the previous one, the rest of the name, and the id.
 func appendRef(b []byte, before, n string, id event.ID) []byte {
 	same := 0
 	for same < len(before) && same < len(n) && before[same] == n[same] {
@@ -184,7 +183,7 @@ func appendRef(b []byte, before, n string, id event.ID) []byte {
 	return binary.AppendUvarint(b, uint64(id))
 }
 
-var errBadMember = errors.New("a member has another form")
+var errBadMember = errors.New("malformed member")
 
 func decodeIDs(b []byte) (refs []Ref, err error) {
 	var before []byte
@@ -209,14 +208,12 @@ func decodeIDs(b []byte) (refs []Ref, err error) {
 	return refs, nil
 }
 
-// Drop gives up the snapshots that were made here and may have come from
-// events of topic in span.
+// Drop deletes the snapshots sealed here that may contain events of topic in span.
 func Drop(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	return dropSnapshotsWhere(tx, topic.Overlaps, `form = 'ids' AND at > ?`, span.From)
 }
 
-// DropFetched gives up the snapshots of topic and its parts that were fetched,
-// up to position before.
+// DropFetched deletes the fetched snapshots of topic and its parts up to position before.
 func DropFetched(tx *sql.Tx, topic event.Topic, before event.ID) error {
 	return dropSnapshotsWhere(tx, topic.Contains, `form = 'lines' AND at <= ?`, before)
 }

@@ -15,19 +15,19 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// State calls fn with the events that make the state of topic at position at: for
-// each storage its last event up to there, if that is a PUT. They come in the order
-// of users and paths. Nothing is open while fn runs, and the memory does not grow
-// with the state; what happens after at meanwhile changes nothing.
+// State calls fn with the state of topic at position at: for each storage the last event
+// up to there, if that is a PUT. The events are sorted by user and path. No transaction
+// is open while fn runs, memory use does not grow with the state, and events after at do
+// not change it.
 //
 // The state is known where all history up to at is held, or all of it since a kept
-// snapshot. What a server has dropped below its horizon leaves the state as it was.
-// Elsewhere State returns a *window.NotHeldError.
+// snapshot; events that a server dropped below its horizon do not matter. Elsewhere State
+// returns a *window.NotHeldError.
 func (s *Store) State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error {
 	return s.StateAfter(ctx, topic, at, event.Storage{}, fn)
 }
 
-// StateAfter is State without the storages up to after.
+// StateAfter is State for the storages that follow after.
 func (store *Store) StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error {
 	s := stateReader{db: store, topic: topic, at: at}
 	s.from, _ = topic.StorageRange()
@@ -37,8 +37,9 @@ func (store *Store) StateAfter(ctx context.Context, topic event.Topic, at event.
 	return s.eachEvent(ctx, fn)
 }
 
-// StateFrom returns the position from which the state of topic at position at is
-// folded: of a kept snapshot, or the beginning. Where it is not known, State's error.
+// StateFrom returns the position from which the state of topic at position at is folded:
+// that of a kept snapshot, or the beginning. If the state is not known, it returns
+// State's error.
 func (s *Store) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (from event.ID, err error) {
 	err = s.file.View(ctx, func(tx *sql.Tx) error {
 		base, err := s.findBase(ctx, tx, topic, at)
@@ -51,37 +52,37 @@ func (s *Store) StateFrom(ctx context.Context, topic event.Topic, at event.ID) (
 	return from, nil
 }
 
-// beyond reports whether no storage of topic stands at s or after it.
+// beyond reports whether s comes after all storages of topic.
 func beyond(topic event.Topic, s event.Storage) bool {
 	_, end := topic.StorageRange()
 	return end != (event.Storage{}) && s.Compare(end) >= 0
 }
 
-// A Ref is a storage and the event that set its value, or ended it.
+// A Ref is a storage and the last event of it.
 type Ref struct {
 	event.Storage
 	ID   event.ID
-	Put  bool   // it is known to be a PUT
-	Del  bool   // or to be none
-	line []byte // of a member that a snapshot keeps itself; nil if it is stored under id
+	Put  bool   // known to be a PUT
+	Del  bool   // known not to be one
+	line []byte // if the snapshot itself has it; nil if it is stored under id
 }
 
-// A stateReader reads a state in pieces, each in a transaction of its own.
+// A stateReader reads a state in chunks, each in a transaction of its own.
 type stateReader struct {
 	db    *Store
 	topic event.Topic
 	at    event.ID
-	names bool          // only the names and ids are asked for, where no more is needed
-	from  event.Storage // what stands before it was read
+	names bool          // only names and ids are wanted, if nothing else is needed
+	from  event.Storage // the storages before it were read
 
 	planned  bool
 	removals int64
-	horizon  event.ID // what a log has dropped below it stands for nothing
+	horizon  event.ID // nothing below it that a log has dropped counts
 	baseAt   event.ID
-	base     refQueue // the members of the snapshot that the fold begins with
-	since    refQueue // the last event since of each storage that has one
-	merged   []Ref    // to be read
-	chunk    int      // how many were merged at a time
+	base     refQueue // the members of the base snapshot
+	since    refQueue // the last event of each storage changed since
+	merged   []Ref    // not read yet
+	chunk    int      // how many refs to merge at a time
 }
 
 func (s *stateReader) eachEvent(ctx context.Context, fn func(*event.Event) error) error {
@@ -119,9 +120,9 @@ func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	return evs, len(s.merged) > 0 || !s.base.ended() || !s.since.ended(), nil
 }
 
-// plan decides what to fold, at first and whenever stored events were removed
-// meanwhile: what was found before that may not be there any more. A horizon that moves
-// changes no plan, until it has passed by.
+// plan decides what to fold, at first and after each removal of stored events, which may
+// have removed the events planned for. A horizon that moves changes no plan until it has
+// passed the state's position.
 func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	now, err := rows.LoadRemovals(tx)
 	if err != nil {
@@ -140,7 +141,7 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	s.planned, s.removals, s.baseAt, s.merged = true, now, base.at, nil
 	s.base = refQueue{at: s.from, end: base.id == 0, load: base.loader(s.topic)}
 	s.since = refQueue{at: s.from}
-	lines := !s.names && base.count <= int64(GatherMax) // the first of a large state soon
+	lines := !s.names && base.count <= int64(GatherMax) // return the first of a large state soon
 	if s.names {
 		refs, ok, err := s.db.LastRecent(ctx, tx, s.topic, window.Span{From: base.at, To: s.at}, now)
 		if err != nil || ok {
@@ -152,10 +153,10 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// merge gathers the next refs: what happened since the snapshot stands for what the
-// snapshot has of the same storage.
+// merge merges the next refs: a ref since the snapshot replaces the snapshot's ref of the
+// same storage.
 func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
-	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // the first of it soon
+	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // return the first chunk soon
 	s.merged = make([]Ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {
@@ -181,7 +182,7 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// read reads the events of merged refs.
+// read reads the events of the merged refs.
 func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, err error) {
 	n, err := s.fetch(ctx, tx)
 	if err != nil || n == 0 {
@@ -201,8 +202,8 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	return evs, nil
 }
 
-// knownByName reports whether what is asked for of r is known without its line. Members of a
-// snapshot from below the horizon may be gone.
+// knownByName reports whether r can be answered without its line. Members of a snapshot
+// from below the horizon may be gone.
 func (s *stateReader) knownByName(r *Ref) bool {
 	return r.Del || s.names && r.Put && s.baseAt >= s.horizon
 }
@@ -219,19 +220,19 @@ func (s *stateReader) event(r *Ref) (event.Event, error) {
 	}
 	ev, err := s.stored(r)
 	if err == nil && ev.Storage() != r.Storage {
-		err = fmt.Errorf("%w: event %s is not of %s", dbfile.ErrCorrupt, r.ID, r.Storage)
+		err = fmt.Errorf("%w: event %s does not belong to %s", dbfile.ErrCorrupt, r.ID, r.Storage)
 	}
 	return ev, err
 }
 
-// stored reads what is asked for of the event of r.
+// stored returns the stored event of r, or only its name and id if s.names is set.
 func (s *stateReader) stored(r *Ref) (event.Event, error) {
 	if !s.names {
 		return rows.ParseStored(r.ID, r.line)
 	}
 	ev, err := event.Skim(r.line)
 	if err == nil && ev.ID != r.ID {
-		err = fmt.Errorf("event %s stands in the place of %s", ev.ID, r.ID)
+		err = fmt.Errorf("event %s is stored as %s", ev.ID, r.ID)
 	}
 	if err != nil {
 		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
@@ -239,9 +240,9 @@ func (s *stateReader) stored(r *Ref) (event.Event, error) {
 	return event.Event{ID: ev.ID, Draft: event.Draft{User: string(ev.User), Path: string(ev.Path), Type: ev.Type}}, nil
 }
 
-// fetch reads the lines of merged refs that are stored elsewhere, but of long ones a
-// megabyte or so at a time, and returns how many refs from the first on are complete. A
-// line that is not there stays nil.
+// fetch reads the lines of the merged refs that are stored as events, about a megabyte of
+// long ones at a time. It returns n so that the first n refs are complete. A missing line
+// stays nil.
 func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) {
 	wanted := make([]int, 0, len(s.merged))
 	for i := range s.merged {
@@ -252,7 +253,7 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 	if len(wanted) == 0 {
 		return len(s.merged), nil
 	}
-	// Neighbours share a page.
+	// Neighbors share a page.
 	slices.SortFunc(wanted, func(a, b int) int { return cmp.Compare(s.merged[a].ID, s.merged[b].ID) })
 	ids := make([]event.ID, len(wanted))
 	for i, j := range wanted {
@@ -271,7 +272,7 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 	return s.fetchLong(ctx, tx, long)
 }
 
-// fetchLong reads the lines of some of the merged refs one by one.
+// fetchLong reads the long lines of the given merged refs one by one.
 func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n int, err error) {
 	size := 0
 	for _, i := range long {
@@ -287,20 +288,20 @@ func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n 
 	return len(s.merged), nil
 }
 
-// A refQueue has refs in the order of their storages, loaded some at a time.
+// A refQueue yields refs sorted by storage, loaded some at a time.
 type refQueue struct {
 	load func(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error)
 	refs []Ref
-	at   event.Storage // what stands before it was loaded
+	at   event.Storage // the storages before it were loaded
 	end  bool          // nothing is left to load
 }
 
 func (q *refQueue) ended() bool { return q.end && len(q.refs) == 0 }
 
-// empty reports whether something has to be loaded.
+// empty reports whether the queue must be filled.
 func (q *refQueue) empty() bool { return len(q.refs) == 0 && !q.end }
 
-// fill loads once if there is nothing to take.
+// fill loads more refs once if the queue has none.
 func (q *refQueue) fill(ctx context.Context, tx *sql.Tx) (err error) {
 	if !q.empty() {
 		return nil
@@ -322,7 +323,7 @@ func (q *refQueue) pop() Ref {
 	return r
 }
 
-// reaches reports whether nothing in the queue stands before s, now or later.
+// reaches reports whether the queue will never return a storage before s.
 func (q *refQueue) reaches(s event.Storage) bool {
 	if r := q.first(); r != nil {
 		return r.Compare(s) >= 0
@@ -330,16 +331,16 @@ func (q *refQueue) reaches(s event.Storage) bool {
 	return q.end || q.at.Compare(s) > 0
 }
 
-// GatherMax is how many ids are looked through to find what has happened since a
-// snapshot; beyond that each storage is looked up. It is a variable for the tests.
+// GatherMax is how many ids to scan for the events since a snapshot; beyond that, each
+// storage is looked up. It is a variable for the tests.
 var GatherMax event.ID = 8 * event.BlockSize
 
-// FewStorages is how many storages are looked up one by one wherever they are: that
-// costs less than any snapshot.
+// FewStorages is how many storages are always looked up one by one: that costs less than
+// any snapshot.
 var FewStorages = 256
 
-// loadSince returns the loader of the last event of each storage of topic after base
-// and up to position at, whose lines are wanted or not.
+// loadSince returns a loader of the last event of each storage of topic after base, up to
+// position at, with lines if lines is set.
 func loadSince(ctx context.Context, tx *sql.Tx, topic event.Topic, base keptSnapshot, at event.ID, lines bool) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	span := window.Span{From: base.at, To: at}
 	if span.To-span.From > GatherMax {
@@ -353,7 +354,7 @@ func loadSince(ctx context.Context, tx *sql.Tx, topic event.Topic, base keptSnap
 	return loaderOf(refs), err
 }
 
-// loaderOf returns the loader of refs that are all there.
+// loaderOf returns a loader of refs, all at once.
 func loaderOf(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error) {
 	return func(_ context.Context, _ *sql.Tx, from event.Storage) ([]Ref, event.Storage, bool, error) {
 		i, _ := slices.BinarySearchFunc(refs, from, func(r Ref, s event.Storage) int { return r.Compare(s) })
@@ -361,7 +362,7 @@ func loaderOf(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, 
 	}
 }
 
-// hasFew reports whether topic has only a few storages.
+// hasFew reports whether topic has at most FewStorages storages.
 func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err error) {
 	where, args := rows.StoragesOf(topic)
 	var n int
@@ -370,8 +371,8 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 	return n <= FewStorages, err
 }
 
-// lookUpLast returns a loader that looks up the last event in span of one storage after
-// the other.
+// lookUpLast returns a loader that looks up the last event in span of each storage, one
+// after another.
 func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	var indexed event.ID
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
@@ -387,7 +388,7 @@ func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 type lastLookup struct {
 	topic event.Topic
 	span  window.Span
-	open  map[int64]event.ID // the last events of storages after the last one that is indexed
+	open  map[int64]event.ID // the last events of storages after the last indexed one
 }
 
 func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
@@ -414,8 +415,8 @@ func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (
 	return refs, from, len(storages) < rows.StorageChunk, nil
 }
 
-// A postedStorage is a storage and its postings in the last block of a stretch that
-// has any.
+// A postedStorage is a storage with its postings in the last block of a span that has
+// any.
 type postedStorage struct {
 	event.Storage
 	id      int64
@@ -444,15 +445,15 @@ func (l *lastLookup) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Stor
 	return storages, rows.Err()
 }
 
-// StateTime returns a position at which the state of topic is that of time t, as far as
-// stored events and known bounds of windows tell: ok is false if an event of the topic
-// may be missing next to it.
+// StateTime returns a position at which topic has its state of time t, judging by stored
+// events and known bounds of windows. ok is false if an event of the topic may be missing
+// there.
 func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) (at event.ID, ok bool, err error) {
 	err = s.file.View(ctx, func(tx *sql.Tx) error {
 		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
 		}
-		var later sql.NullInt64 // the first position that is known to be too late
+		var later sql.NullInt64 // the first position known to be too late
 		err := tx.QueryRowContext(ctx, `SELECT min(at) FROM (SELECT min(id) AS at FROM event WHERE id > ?
 			UNION ALL SELECT min(at) FROM bound WHERE time > ?)`, at, int64(t)).Scan(&later)
 		if err != nil || !later.Valid {
@@ -474,7 +475,7 @@ func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) 
 	return at, ok, nil
 }
 
-// LastState returns the newest position at which the state of topic is known.
+// LastState returns the latest position at which the state of topic is known.
 func (s *Store) LastState(ctx context.Context, topic event.Topic) (at event.ID, err error) {
 	err = s.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := rows.LoadWindows(tx)

@@ -15,18 +15,18 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Writer keeps a snapshot as it comes. Until Finish nobody sees it.
+// A Writer writes a snapshot member by member. It becomes visible with Finish.
 type Writer struct {
 	db       *Store
 	topic    event.Topic
-	row      keptSnapshot // its id is 0 until it is begun
+	row      keptSnapshot // its id is 0 until begin
 	removals int64
 	last     event.Storage
 	members  []byte
-	n        int // members that are not written yet
+	n        int // members not written yet
 	parts    []snapshotPart
 	bytes    int       // of parts
-	due      time.Time // to write something, so that the lease does not end
+	due      time.Time // when to write something, so that the lease does not end
 	mark     event.Mark
 }
 
@@ -36,17 +36,17 @@ type snapshotPart struct {
 	n       int
 }
 
-// One part has at most so many members, or about so many bytes; a transaction writes
-// at most so many bytes.
+// partMembers and partBytes bound the members and the approximate bytes of a part;
+// writeBytes bounds the bytes of a transaction.
 const (
 	partMembers = 500
 	partBytes   = 64 << 10
 	writeBytes  = 1 << 20
 )
 
-// NewWriter begins to keep the state of topic at position at, whose events the
-// caller has fetched. If another process is just doing the same, busy is true and the
-// caller asks again later.
+// NewWriter starts to keep the state of topic at position at, whose events the caller has
+// fetched. If another process is doing the same, busy is true and the caller tries again
+// later.
 func (s *Store) NewWriter(ctx context.Context, topic event.Topic, at event.ID) (w *Writer, busy bool, err error) {
 	w = s.newWriter(topic, keptSnapshot{at: at, form: formLines}, 0)
 	err = s.file.Update(ctx, func(tx *sql.Tx) (err error) {
@@ -61,16 +61,16 @@ func (s *Store) NewWriter(ctx context.Context, topic event.Topic, at event.ID) (
 	return w, false, dbfile.Wrap(err, "keep the state of %s at %s", topic, at)
 }
 
-// newWriter returns a writer of a snapshot that is begun when something of it is
-// written. The file had so many removals when its members were read.
+// newWriter returns a writer of a snapshot whose row is created with its first write.
+// removals is the file's count of removals when the members were read.
 func (s *Store) newWriter(topic event.Topic, row keptSnapshot, removals int64) *Writer {
 	return &Writer{db: s, topic: topic, row: row, removals: removals, due: s.file.Now().Add(dbfile.LeaseTime / 4)}
 }
 
 var errBegun = fmt.Errorf("%w: the same state is being kept", dbfile.ErrBusy)
 
-// begin makes the snapshot's row. It returns errBegun if somebody else is just writing
-// the same, and dbfile.ErrLost if it was made here.
+// begin inserts the snapshot's row. It returns errBegun if another process is writing the
+// same state, and dbfile.ErrLost if it was already sealed here.
 func (w *Writer) begin(tx *sql.Tx) error {
 	busy, err := w.db.clearSnapshots(tx, w.topic, w.row.at)
 	if err != nil {
@@ -91,8 +91,8 @@ func (w *Writer) begin(tx *sql.Tx) error {
 		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.file.OwnerName(), w.db.file.LeaseEnd()).Scan(&w.row.id)
 }
 
-// clearSnapshots drops the snapshots that nobody goes on with. It is busy if somebody
-// is just writing the one of topic at position at.
+// clearSnapshots deletes unfinished snapshots whose writer is gone. busy is true if
+// another process is writing the one of topic at position at.
 func (s *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
 	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy
 	return busy, err
 }
 
-// Add adds the next member, in the order of users and paths.
+// Add adds the next member. Members must be sorted by user and path.
 func (w *Writer) Add(ctx context.Context, ev *event.Event) error {
 	n := ev.Storage()
 	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
@@ -154,7 +154,7 @@ func (w *Writer) endPart() {
 	w.members, w.n = nil, 0
 }
 
-// flush writes the parts that are ready, as the last ones if the snapshot is whole then.
+// flush writes the complete parts, and ends the snapshot if whole is set.
 func (w *Writer) flush(ctx context.Context, whole bool) error {
 	begun := w.row.id
 	err := w.db.file.Update(ctx, func(tx *sql.Tx) error {
@@ -182,7 +182,7 @@ func (w *Writer) flush(ctx context.Context, whole bool) error {
 	return err
 }
 
-// write writes the parts that are ready, in the snapshot that is begun.
+// write writes the complete parts into the snapshot that begin created.
 func (w *Writer) write(tx *sql.Tx, whole bool) error {
 	if w.row.form == formLines {
 		if err := rows.CountFetched(tx, w.readyMembers(), w.bytes); err != nil {
@@ -207,13 +207,13 @@ func (w *Writer) write(tx *sql.Tx, whole bool) error {
 	case err != nil:
 		return err
 	case n != 1:
-		return dbfile.ErrLost // it was forgotten meanwhile, or given up for us
+		return dbfile.ErrLost // the row was deleted in the meantime
 	}
 	w.parts, w.bytes, w.due = nil, 0, w.db.file.Now().Add(dbfile.LeaseTime/4)
 	return nil
 }
 
-// readyMembers returns how many members the parts have that are ready.
+// readyMembers returns the number of members in the complete parts.
 func (w *Writer) readyMembers() (n int) {
 	for _, p := range w.parts {
 		n += p.n
@@ -221,17 +221,17 @@ func (w *Writer) readyMembers() (n int) {
 	return n
 }
 
-// Marked tells the mark of the snapshot's position. Finish keeps it.
+// Marked sets the mark of the snapshot's position, which Finish keeps.
 func (w *Writer) Marked(mark event.Mark) { w.mark = mark }
 
-// Finish makes the snapshot one that states are folded from. It returns dbfile.ErrLost if
-// what it stands on was removed meanwhile.
+// Finish makes the snapshot available to states. It returns dbfile.ErrLost if the events
+// it depends on were removed in the meantime.
 func (w *Writer) Finish(ctx context.Context) error {
 	w.endPart()
 	return dbfile.Wrap(w.flush(ctx, true), "keep a state")
 }
 
-// Abort gives the snapshot up.
+// Abort deletes the unfinished snapshot.
 func (w *Writer) Abort(ctx context.Context) error {
 	if w.row.id == 0 {
 		return nil

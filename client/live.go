@@ -18,32 +18,32 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// The liveCursor is the one connection over which a Client follows whatever its
-// tails ask for. It starts with the first of them and ends with the last. Topics
-// join and leave at the cursor's own position: the connection is ended, the set
-// changed, and the connection made again from there, so nothing is missed and
-// nothing comes twice. Who asks for topics that are followed already only joins.
+// The liveCursor is the one connection over which a Client follows the topics of all its
+// tails. It starts with the first tail and ends with the last. Topics join and leave at
+// the cursor's own position: the cursor closes the connection, changes the set and
+// reconnects from there, so no event is missed and none comes twice. A follower of topics
+// that are followed already only joins.
 type liveCursor struct {
 	c       *Client
-	running sync.WaitGroup // what run has started
+	running sync.WaitGroup // the goroutines of run
 
 	mu     sync.Mutex
 	closed bool
-	topics map[event.Topic]int // how many followers ask for each
+	topics map[event.Topic]int // the number of followers of each
 	all    map[*follower]struct{}
 	lease  *cache.Lease // owned by the running goroutine, by the holder of mu while none runs
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the running goroutine has ended
 	failed error         // why it ended, if not by stop; valid after done
-	behind bool          // as lease: the connection was lost, and what happened since has to be pulled
+	behind bool          // owned like lease: the connection was lost; pull the events since then
 
-	// Written by the running goroutine, read by anyone.
+	// Written by the running goroutine, read by all.
 	at      atomic.Uint64             // how far the lease is filled
 	history atomic.Pointer[following] // the connection, while there is one
 }
 
-// A following is one connection of the cursor: all that topics had up to head when
-// it was made is about to come.
+// A following is one connection of the cursor. It is about to bring all events of topics
+// up to head, the head of the log when it was made.
 type following struct {
 	topics []event.Topic
 	head   event.ID
@@ -55,17 +55,18 @@ func (f *following) brings(topics []event.Topic) bool {
 	})
 }
 
-// A follower is one who asks the live cursor for topics.
+// A follower is a tail that follows topics over the live cursor.
 type follower struct {
 	topics []event.Topic
 	fail   context.CancelCauseFunc
 }
 
-// position returns how far the cursor has come; it may have come further.
+// position returns the position of the cursor, which may have advanced by the time it
+// returns.
 func (l *liveCursor) position() event.ID { return event.ID(l.at.Load()) }
 
-// bringing returns which stretch of the topics' history is about to come over the
-// connection of this moment, and where the cursor was; an empty one if none is.
+// bringing returns the range of the topics' history that the current connection is about
+// to bring, empty if there is none, and the position of the cursor before it looked.
 func (l *liveCursor) bringing(topics []event.Topic) (coming window.Span, from event.ID) {
 	from = l.position()
 	f := l.history.Load()
@@ -75,8 +76,8 @@ func (l *liveCursor) bringing(topics []event.Topic) (coming window.Span, from ev
 	return window.Span{From: from, To: f.head}, from
 }
 
-// join adds f's topics to the cursor and returns the position from which they are
-// live: the cursor's own, or start if f is the first.
+// join adds f's topics to the cursor and returns the position from which they are live:
+// the cursor's own, or start if f is the first follower.
 func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (event.ID, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +86,7 @@ func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (eve
 	}
 	fresh := l.without(f.topics)
 	if n := len(l.topics) + len(fresh); n > wire.MaxTopics {
-		// A request that names more would be refused, to the harm of the others.
+		// The server would refuse a request with more, and the other followers would fail.
 		return 0, fmt.Errorf("follow %d topics: at most %d are allowed", n, wire.MaxTopics)
 	}
 	if l.lease == nil || len(fresh) > 0 {
@@ -103,13 +104,13 @@ func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (eve
 	return l.position(), nil
 }
 
-// without returns those of topics that nobody follows yet.
+// without returns those of topics that have no follower yet.
 func (l *liveCursor) without(topics []event.Topic) []event.Topic {
 	return slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return l.topics[t] > 0 })
 }
 
-// widen halts the cursor and adds topics to its lease. The caller holds mu and runs
-// the cursor again.
+// widen halts the cursor and adds topics to its lease. The caller holds mu and restarts
+// the cursor.
 func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start event.ID) error {
 	l.halt()
 	if l.lease != nil {
@@ -130,20 +131,20 @@ func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start even
 	return nil
 }
 
-// leave takes f's topics off the cursor. With the last follower the live windows
-// are committed where they are.
+// leave removes f's topics from the cursor. When the last follower leaves, the live
+// windows are committed where they are.
 func (l *liveCursor) leave(f *follower) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, in := l.all[f]; !in {
-		return nil // it was told that the cursor has ended
+		return nil // f has failed because the cursor ended
 	}
 	if !l.lastOf(f) {
 		l.remove(f)
 		return nil
 	}
 	l.halt()
-	if l.lease == nil { // it has failed meanwhile
+	if l.lease == nil { // the cursor failed before it was halted
 		return nil
 	}
 	gone := l.remove(f)
@@ -159,12 +160,12 @@ func (l *liveCursor) leave(f *follower) error {
 	return storeError(err)
 }
 
-// lastOf reports whether f is the last one to ask for some topic.
+// lastOf reports whether f is the last follower of one of its topics.
 func (l *liveCursor) lastOf(f *follower) bool {
 	return slices.ContainsFunc(f.topics, func(t event.Topic) bool { return l.topics[t] == 1 })
 }
 
-// remove forgets f and returns the topics that nobody asks for any more.
+// remove removes f and returns the topics that no longer have a follower.
 func (l *liveCursor) remove(f *follower) (gone []event.Topic) {
 	delete(l.all, f)
 	for _, t := range f.topics {
@@ -176,7 +177,7 @@ func (l *liveCursor) remove(f *follower) (gone []event.Topic) {
 	return gone
 }
 
-// close ends the cursor for good; its followers fail with ErrClosed.
+// close ends the cursor for good. Its followers fail with ErrClosed.
 func (l *liveCursor) close() {
 	l.mu.Lock()
 	l.closed = true
@@ -186,7 +187,7 @@ func (l *liveCursor) close() {
 	l.running.Wait()
 }
 
-// run starts following from where the lease is. The caller holds mu.
+// run starts following from the position of the lease. The caller holds mu.
 func (l *liveCursor) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	var topics []event.Topic
@@ -209,8 +210,8 @@ func (l *liveCursor) run() {
 	})
 }
 
-// halt ends following, waits for it and deals with how it ended. The caller holds
-// mu.
+// halt stops following and waits for it. If it had failed before, the followers fail. The
+// caller holds mu.
 func (l *liveCursor) halt() {
 	if l.done == nil {
 		return
@@ -223,8 +224,8 @@ func (l *liveCursor) halt() {
 	}
 }
 
-// died tells the followers of a final error, unless somebody has halted the cursor
-// first and done so.
+// died fails the followers with a final error, unless another goroutine has halted the
+// cursor first and done so.
 func (l *liveCursor) died(done chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -233,7 +234,7 @@ func (l *liveCursor) died(done chan struct{}) {
 	}
 }
 
-// end commits what was reached and fails every follower. The caller holds mu.
+// end commits the lease where it is and fails every follower. The caller holds mu.
 func (l *liveCursor) end(cause error) {
 	if l.lease == nil {
 		return
@@ -247,8 +248,8 @@ func (l *liveCursor) end(cause error) {
 	l.lease, l.all, l.topics = nil, nil, nil
 }
 
-// follow keeps a connection open and stores what comes, whatever happens to the
-// connection, until ctx ends or an error that cannot be mended.
+// follow keeps a connection open and stores the events that arrive. It reconnects after
+// every loss, and returns when ctx ends or at an error that retrying cannot help.
 func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
 	b := l.c.newBackoff()
 	for {
@@ -272,8 +273,8 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 	}
 }
 
-// connect makes one connection and stores what comes until it ends, which is always
-// an error.
+// connect makes one connection and stores the events that arrive until it ends. It always
+// returns an error.
 func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	if err := l.skipHeld(ctx, lease, topics); err != nil {
 		return err
@@ -299,15 +300,15 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 	defer in.drop()
 	defer func(since time.Time) {
 		if time.Since(since) >= l.c.cfg.RetryMax {
-			b.reset() // it was a healthy one, only quiet
+			b.reset() // the connection was healthy, only quiet
 		}
 	}(time.Now())
 	return l.store(ctx, lease, in, s, b)
 }
 
-// catchUp has what happened while there was no connection pulled as windows, like any
-// history: other processes see that and wait for it, what they are pulling is waited
-// for, and what is held of a part of topics is not asked for.
+// catchUp pulls the events that happened while there was no connection, as windows, like
+// any history. So other processes can wait for it, it waits for windows that they are
+// pulling, and events that are held for a part of topics are not requested.
 func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	from := lease.Reached()
 	span, err := l.c.resolveBy(ctx, base, topics, Range{Since: l.c.at(from)})
@@ -324,7 +325,7 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	return err
 }
 
-// open asks for a stream from position at on, and returns the head of the log, too.
+// open opens a stream from position at on, and also returns the head of the log.
 func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
@@ -338,8 +339,8 @@ func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics 
 	return s, head, err
 }
 
-// skipHeld moves the lease over what has come another way since the connection was
-// lost: another process may have fetched it.
+// skipHeld moves the lease over events that were stored another way since the connection
+// was lost: another process may have fetched them.
 func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
 	held, err := l.c.store.Held(ctx, topics...)
 	if err != nil {
@@ -357,14 +358,14 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 	return nil
 }
 
-// store stores and publishes what arrives until nothing more does. Even if ctx has
-// ended: what has come need not come again. What came together with an answer that
-// is wrong is left.
+// store stores and publishes arriving events until the stream ends. It stores them even
+// if ctx has ended, because received events need not be fetched again. Events that came
+// together with a wrong answer are dropped.
 func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *sse.Session, b *backoff) error {
 	for moved := false; ; {
 		evs, at, err := in.take()
 		moved = moved || err == nil || at.ID > event.Beginning
-		// A heartbeat renews the lease even where the position stays.
+		// A heartbeat renews the lease even if the position stays.
 		if at.ID > lease.Reached() && !permanent(err) || at.ID == lease.Reached() && err == nil {
 			b.reset()
 			lease.Marked(at)

@@ -10,22 +10,24 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Sent says what Send has come to.
+// Sent reports the result of Send.
 type Sent struct {
 	Sent    int // drafts that the log has now
-	Known   int // of these, those that it had before
-	Refused int // drafts that it will never take
+	Known   int // those of Sent that it had before
+	Refused int // drafts that it will never accept
 }
 
 // sendLimit is how many drafts are sent at a time.
 const sendLimit = 1000
 
-// Send appends what waits in the copy's outbox, in its order. A draft leaves it when a server
-// has acknowledged it: whatever is cut or killed, it is sent again and is one event by
-// its hash, and nothing overtakes it. One that the server refuses for what it is
-// stays in it as refused, and the others go on. What only a proxy refuses is not
-// refused: it goes on waiting, and Send returns the proxy's answer. shown, which may be nil, is told
-// of each draft that the log has.
+// Send appends the waiting drafts of the copy's outbox, in order. A draft leaves the
+// outbox when a server has acknowledged it. If the connection is cut or the program is
+// killed before that, the draft is sent again and is still one event, by its hash; no
+// later draft overtakes it. A draft that the server refuses for its content stays in the
+// outbox, marked as refused, and Send goes on with the next. A draft that only a proxy
+// refuses keeps waiting, and Send returns the proxy's answer.
+//
+// If shown is not nil it is called for each draft that the log has, with its receipt.
 func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
 	if err := c.needCopy(); err != nil {
 		return Sent{}, err
@@ -46,7 +48,7 @@ func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Rece
 	}
 }
 
-// waiting returns the drafts that were not refused.
+// waiting returns the drafts that are not marked as refused.
 func waiting(queued []cache.Queued) (some []cache.Queued) {
 	for i := range queued {
 		if queued[i].Refused == "" {
@@ -64,8 +66,8 @@ type sending struct {
 	sum   Sent
 }
 
-// send sends drafts, all or none. If some of them are refused it sends one half after
-// the other, until it knows which.
+// send sends drafts as one batch. If the server refuses the batch, it sends the two
+// halves in turn, until it knows which drafts are refused.
 func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 	if len(queued) == 0 {
 		return nil
@@ -93,7 +95,7 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 }
 
 func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
-	// Even if ctx has ended: what has arrived need not be sent again.
+	// Even if ctx has ended: acknowledged drafts need not be sent again.
 	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbers); err != nil {
 		return storeError(err)
 	}
@@ -109,9 +111,9 @@ func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, number
 	return nil
 }
 
-// refusedDrafts returns the answer that refuses drafts for what they are, nil if err is
-// none. Only one of a log is about the drafts themselves: a proxy's 413 is about the size
-// of the request.
+// refusedDrafts returns err as the answer that refuses drafts for their content or size,
+// nil if it is not one. Only an answer of a log is about the drafts themselves: a proxy's
+// 413 is about the size of the request.
 func refusedDrafts(err error) *StatusError {
 	var answer *StatusError
 	if errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge) {

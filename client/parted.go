@@ -11,10 +11,10 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Parted finds out how far another copy is the same as the server's log, which goes on from
-// the log of the copy: the newest position known there whose mark the server's log has, too.
-// It halves what the copy holds, so it asks some 40 times at most. Below the server's horizon
-// nothing can be compared, and all counts as the same.
+// Parted returns the position where the server's log diverges from the log of old,
+// another copy, which the server's log continues: the newest position of old whose mark
+// the server's log has, too. It searches by bisection, so it makes some 40 requests at
+// most. Positions below the server's horizon cannot be compared and count as the same.
 func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 	if err := c.needCopy(); err != nil {
 		return 0, err
@@ -34,7 +34,7 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 		if err != nil {
 			return 0, storeError(err)
 		}
-		if p.ID <= same || p.Mark == 0 { // nothing can be asked of what lies up to there
+		if p.ID <= same || p.Mark == 0 { // no event up to there has a mark to compare
 			low = mid + 1
 			continue
 		}
@@ -50,7 +50,8 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 	return same, nil
 }
 
-// shares reports whether the server's log has an event of another log at the same place.
+// shares reports whether the server's log has the same event at position p as the copy's
+// log.
 func (c *Client) shares(ctx context.Context, p event.Point) (shared bool, err error) {
 	if p.Mark == 0 {
 		return p.ID == event.Beginning, nil

@@ -13,13 +13,12 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// pendPause is how long to wait before looking again whether the pending window of
+// pendPause is how long to wait before checking again whether the pending window of
 // another process has ended.
 const pendPause = 20 * time.Millisecond
 
-// windowAt returns the window around a moment. Those who ask at the same time, also in
-// other processes of the copy, wait for each other: the answer of one is often the
-// answer of the next.
+// windowAt returns the window around a moment. Concurrent calls, also in other processes
+// of the copy, wait for each other: the answer for one is often the answer for the next.
 func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
 	if err := c.pending.lock(ctx); err != nil {
 		return w, err
@@ -28,7 +27,7 @@ func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Momen
 	if w, ok := c.pending.find(topic, at); ok {
 		return w, nil
 	}
-	// Between two attempts nothing is pending: another process may have a server that
+	// Between two attempts no window is pending: another process may have a server that
 	// answers.
 	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
 		w, err = c.pendingAt(ctx, base, topic, at)
@@ -41,8 +40,8 @@ func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Momen
 	return w, nil
 }
 
-// pendingAt waits for its turn, and asks one server unless what was answered meanwhile
-// will do.
+// pendingAt waits for its turn. It asks one server, unless a window that was answered
+// meanwhile contains the moment.
 func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, err error) {
 	p, waited, err := c.pend(ctx, topic, at)
 	if err != nil {
@@ -59,7 +58,7 @@ func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, 
 }
 
 // pend makes a moment the copy's pending window. If it had to wait, waited is the number
-// of the one that it found first.
+// of the pending window that it found first.
 func (c *Client) pend(ctx context.Context, topic event.Topic, at event.Moment) (p *cache.Pending, waited int64, err error) {
 	for {
 		p, busy, err := c.store.Pend(ctx, topic, at)
@@ -87,7 +86,7 @@ func answered(ctx context.Context, p *cache.Pending, waited int64, at event.Mome
 	}
 	for _, a := range answers {
 		if err := json.Unmarshal(a.Body, &w); err != nil {
-			continue // of a version that says it in another way
+			continue // written in another form by another version
 		}
 		if covers(&w, a.Moment == at.String(), at) {
 			return w, true, nil
@@ -107,9 +106,9 @@ func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, 
 	return w, body, nil
 }
 
-// covers reports whether the window around a moment is surely w, which was the answer to
-// the same moment or to another one. What now is, and a time that no event came after
-// yet, has to be asked again: it may be in a later window by now, or in a longer one.
+// covers reports whether w is certainly the window around a moment. w was the answer for
+// the same moment, or for another one. Now, and a time after the newest event, must be
+// asked again: they may be in a later window by now, or in a longer one.
 func covers(w *wire.Window, same bool, at event.Moment) bool {
 	if id, ok := at.Cursor(); ok {
 		return same || w.From.ID < id.ID && id.ID <= w.To.ID
@@ -118,12 +117,12 @@ func covers(w *wire.Window, same bool, at event.Moment) bool {
 	if !ok || w.End == nil || t >= *w.End {
 		return false
 	}
-	// At its first time the window before it may be the one.
+	// A time equal to its first event's may belong to the window before it.
 	return same || w.From.ID == event.Beginning || w.Start != nil && *w.Start < t
 }
 
-// A pendingWindow is the one window whose bounds are being asked for, and those
-// that were answered lately.
+// A pendingWindow serializes the requests for the bounds of windows and keeps the recent
+// answers.
 type pendingWindow struct {
 	turn  chan struct{} // holds one token
 	known []knownWindow // owned by the holder of the token
@@ -157,13 +156,13 @@ func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
 func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
 	whole := window.BlockSpan(w.To.ID.Block())
 	if w.Span() != whole {
-		return // the open block goes on growing
+		return // the open block is still growing
 	}
 	p.known = append(p.known, knownWindow{topic, w})
 	p.known = p.known[max(0, len(p.known)-maxKnown):]
 }
 
-// find returns an answered window that the moment falls into.
+// find returns an answered window that contains the moment.
 func (p *pendingWindow) find(topic event.Topic, at event.Moment) (wire.Window, bool) {
 	for _, k := range p.known {
 		if k.topic != topic {

@@ -14,23 +14,23 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A MismatchError says that what is stored of a stretch is not what the server
-// says it has, although all of the stretch was received.
+// A MismatchError reports that the copy differs from the server in a range, although all
+// of the range was received.
 type MismatchError struct {
 	Topic  event.Topic
 	Span   window.Span
-	Held   uint64 // events here
-	Server uint64 // events there
+	Held   uint64 // events in the copy
+	Server uint64 // events on the server
 }
 
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("the copy of %s in %s differs from the server: %d events here, %d there", e.Topic, e.Span, e.Held, e.Server)
 }
 
-// maxAnswer bounds the body of an answer that is read as a whole.
+// maxAnswer bounds the body of a response that is read as a whole, in bytes.
 const maxAnswer = 8 << 20
 
-// ask asks about windows.
+// ask requests windows and decodes the response into answer.
 func (c *Client) ask(ctx context.Context, q *wire.WindowQuery, answer any) error {
 	return c.retry(ctx, func(ctx context.Context, base string) error {
 		_, err := c.askOnce(ctx, base, q, answer)
@@ -38,7 +38,7 @@ func (c *Client) ask(ctx context.Context, q *wire.WindowQuery, answer any) error
 	})
 }
 
-// askOnce is ask of one server. It also returns the answer as it came.
+// askOnce is ask of one server, without retries. It also returns the response body.
 func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, answer any) (body []byte, err error) {
 	resp, err := c.do(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
@@ -58,11 +58,11 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 	return readObject(base, "/windows", resp.Body, answer)
 }
 
-// at is a position as a moment of this client's log.
+// at returns a position as a moment of this client's log.
 func (c *Client) at(id event.ID) event.Moment { return event.At(event.CursorOf(id, c.store.Log())) }
 
-// sum asks for a stretch as one: its bounds, how many events it has and their
-// digest. It also turns the moments of r into positions, once.
+// sum requests the sum of a range: its bounds, the number of its events and their
+// digest. The server also resolves the moments of r to positions, once.
 func (c *Client) sum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
 	if err = c.ask(ctx, &q, &w); err != nil {
@@ -71,7 +71,7 @@ func (c *Client) sum(ctx context.Context, topic event.Topic, r Range) (w wire.Wi
 	return w, c.checkBounds(r, w)
 }
 
-// checkBounds refuses an answer about another stretch than was asked.
+// checkBounds refuses an answer about a range other than the one requested.
 func (c *Client) checkBounds(r Range, w wire.Window) error {
 	span := w.Span()
 	wrong := span.To < span.From
@@ -89,9 +89,8 @@ func (c *Client) checkBounds(r Range, w wire.Window) error {
 	return nil
 }
 
-// prove compares what is stored of a stretch with what the server says of it. If
-// they agree, all of the stretch is held from now on, however it came here, and
-// proven.
+// prove compares the stored events of a range with the server's digest. If they agree,
+// all of the range is held and proven from now on, however its events came here.
 func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) (ok bool, held uint64, err error) {
 	for {
 		removals, err := c.store.Removals(ctx)
@@ -113,16 +112,16 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 	}
 }
 
-// ensureProven makes a stretch held and proven: by comparison alone if nothing is
-// missing, or else by fetching what is. If there are candidates for what is missing, it
-// is found out first which events these are. Blocks that differ although all of the stretch
-// is held are fetched once more.
+// ensureProven makes a range held and proven: by comparison alone if nothing is missing,
+// otherwise by fetching the missing events. If there are candidates, it determines first
+// which events are missing. Blocks that differ although all of the range is held are
+// fetched once more.
 func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.prove(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
 	defer func() { s.Compared = Comparison(found) }()
-	if err == nil && !ok { // what came by file may be all that is missing
+	if err == nil && !ok { // the imported events may be all that is missing
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
 	if err == nil && !ok {
@@ -154,7 +153,7 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 	return nil
 }
 
-// noteTimes keeps what the server said of the times at the bounds of a stretch.
+// noteTimes stores the times that the server reported for the bounds of a range.
 func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
 	times := map[event.ID]event.Time{}
 	if sum.Start != nil {
@@ -166,8 +165,9 @@ func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
 	return storeError(c.store.NoteTimes(ctx, times))
 }
 
-// pullAndProve fetches what is missing of a stretch and proves it. If events were removed
-// meanwhile they are missing once more, and nobody is to blame for what differs.
+// pullAndProve fetches the missing events of a range and proves it. If events were
+// removed meanwhile, it tries again: they are missing again, so a difference is not an
+// error.
 func (c *Client) pullAndProve(ctx context.Context, topic event.Topic, sum wire.Window, known *imports.Plan, s *Synced, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
 	for ; ; known = nil {
 		before, err := c.store.Removals(ctx)
@@ -186,7 +186,8 @@ func (c *Client) pullAndProve(ctx context.Context, topic event.Topic, sum wire.W
 	}
 }
 
-// counting counts what is fresh and passes it on, if it is anything.
+// counting returns fresh, which may be nil, preceded by counting the events. It does not
+// call fresh without events.
 func (s *Synced) counting(fresh func([]event.Event) error) func([]event.Event) error {
 	return func(evs []event.Event) error {
 		s.Added += len(evs)

@@ -17,8 +17,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// resolve has the server turn the moments of r into positions, once. From then on
-// positions travel.
+// resolve asks the server to resolve the moments of r to positions, once. All later
+// requests use the positions.
 func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
 	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
 		span, err = c.resolveBy(ctx, base, topics, r)
@@ -27,7 +27,7 @@ func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (sp
 	return span, err
 }
 
-// resolveBy is resolve by one server, asked once.
+// resolveBy is resolve by one server, without retries.
 func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topic, r Range) (span window.Span, err error) {
 	none := 0
 	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
@@ -39,13 +39,13 @@ func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topi
 	from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom)
 	to, ok2 := wire.PositionIn(resp.Header, wire.HeaderTo)
 	if !ok || !ok2 || to < from {
-		return span, &ProtocolError{base, "did not say which stretch it means"}
+		return span, &ProtocolError{base, "did not say which range it means"}
 	}
 	span = window.Span{From: from, To: to}
 	return span, c.checkResolved(base, &q, span)
 }
 
-// checkResolved refuses other positions than those that were given as such.
+// checkResolved refuses a span that differs from the positions in the query.
 func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) error {
 	since, given := q.Since.Cursor()
 	wrong := given && q.Last == nil && since.ID != span.From
@@ -54,12 +54,12 @@ func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) err
 		wrong = wrong || given && until.ID != span.To
 	}
 	if wrong {
-		return &ProtocolError{base, fmt.Sprintf("answered %s, another stretch than was asked for", span)}
+		return &ProtocolError{base, fmt.Sprintf("answered about %s, which is not the range requested", span)}
 	}
 	return nil
 }
 
-// get asks for events and checks that the answer is ours and 200.
+// get requests events and checks that the response is a 200 from our log.
 func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
 	if header == nil {
 		header = http.Header{}
@@ -88,18 +88,19 @@ func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *ht
 	return refusal(readStatus(resp), after.ID)
 }
 
-// busyPause is how long to wait before asking again whether another process has
-// fetched what is missing.
+// busyPause is how long to wait before checking again whether another process has
+// fetched the missing events.
 const busyPause = 100 * time.Millisecond
 
-// pullMissing pulls, window by window, what is missing of span, and shows fresh what was
-// stored. While it waits for others it shows fresh nothing, now and then: they may
-// have stored something.
+// pullMissing pulls the missing events of span, window by window, and calls fresh with
+// the events that it stores. While it waits for other processes it calls fresh without
+// events from time to time, because they may have stored some.
 func (c *Client) pullMissing(ctx context.Context, topics []event.Topic, span window.Span, s *Synced, fresh func([]event.Event) error) error {
 	return c.pullPlanned(ctx, topics, span, nil, s, fresh)
 }
 
-// pullPlanned is pullMissing that knows, as far as known says, what is missing.
+// pullPlanned is pullMissing with a plan: as far as known covers the span, it determines
+// which events are missing.
 func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span window.Span, known *imports.Plan, s *Synced, fresh func([]event.Event) error) error {
 	for {
 		lease, busy, err := c.claim(ctx, topics, span)
@@ -118,16 +119,16 @@ func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span win
 			return nil
 		}
 		s.Windows++
-		// A window that another process has taken over is asked for again: what
-		// it has not fetched by then is ours once more.
+		// If another process has taken the window over, claim again: the part that it
+		// has not fetched by then is ours again.
 		if err := c.pull(ctx, topics, lease, known, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
 			return err
 		}
 	}
 }
 
-// claim takes the next missing window. It is busy, too, while our own live cursor
-// is about to bring what is missing.
+// claim claims the next missing window. It also reports busy while our own live cursor is
+// about to bring the missing events.
 func (c *Client) claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
 	coming, from := c.live.bringing(topics)
 	if !coming.Empty() {
@@ -135,7 +136,7 @@ func (c *Client) claim(ctx context.Context, topics []event.Topic, span window.Sp
 		if err != nil {
 			return nil, false, err
 		}
-		// What is missing from where the cursor was, before we looked, lies ahead of it.
+		// A gap that begins at or after the earlier position of the cursor is ahead of it.
 		if gaps := held.Gaps(span); len(gaps) > 0 && gaps[0].From >= from && gaps[0].From < coming.To {
 			return nil, true, nil
 		}
@@ -154,7 +155,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// pull fills one window page by page. Whatever ends it, what was read stays held.
+// pull fills one window page by page. However it ends, the events received stay held.
 func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
 	b := c.newBackoff()
 	for !lease.Span().Empty() {
@@ -175,16 +176,16 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 	return c.commit(ctx, lease)
 }
 
-// commit ends a lease at what it has reached, even if the work was cancelled.
+// commit ends a lease at the position it has reached, even if the work was cancelled.
 func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	return storeError(lease.Commit(ctx))
 }
 
-// pullPages fetches and stores what comes next of a window, up to until. While a page is
-// stored, the next ones are fetched; what has come by then is one transaction. Whatever
-// ends it, all that came whole is stored.
+// pullPages fetches and stores the next part of a window, up to until. While it stores a
+// page it fetches the next ones; all that have arrived by then are one transaction.
+// However it ends, all events that came whole are stored.
 func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
 	fetch, stop := context.WithCancel(ctx)
 	in, from := newInbox(), lease.Reached()
@@ -198,7 +199,7 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 		if at.ID > lease.Reached() {
 			b.reset()
 			lease.Marked(at)
-			// Even if ctx has ended: what has come need not come again.
+			// Even if ctx has ended: received events need not be fetched again.
 			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at.ID)
 			if failed == nil && len(added) > 0 {
 				failed = fresh(added)
@@ -214,9 +215,9 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 	return nil
 }
 
-// fetchPages puts the events of span into in, page by page. What is held there of
-// narrower topics is not asked for. Of an answer that is cut off, the events that
-// came whole are taken: a connection that never lasts for a page gets on, too.
+// fetchPages puts the events of span into in, page by page. It does not request events
+// that are held for narrower topics. If a response is cut off, the events that came whole
+// are used, so that there is progress even if no connection lasts for a page.
 func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Topic, span window.Span, in *inbox) error {
 	for at := span.From; at < span.To; {
 		parts, end, err := c.store.Narrower(ctx, topics, at, span.To)
@@ -224,7 +225,7 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 			return storeError(err)
 		}
 		p, err := c.page(ctx, base, topics, parts, window.Span{From: at, To: end})
-		if p.next.ID > at && !permanent(err) { // or from a server that cannot be trusted
+		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
 			in.putPage(p)
 		}
 		if err != nil {
@@ -235,12 +236,11 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 	return nil
 }
 
-// releaseTime is how long giving a window up may take after the work was
-// cancelled.
+// releaseTime is how long releasing a window may take after the work was cancelled.
 const releaseTime = 5 * time.Second
 
-// giveUp lets go of a window. A gap or a cancelled request leaves it to be gone on
-// with; what a server will always answer so is noted in it.
+// giveUp releases a window. After a gap or a cancelled request another call can continue
+// it. An error that the server would repeat is stored in it.
 func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
@@ -251,7 +251,7 @@ func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) er
 	return storeError(lease.Release(ctx))
 }
 
-// A page is what has come whole of one answer of GET /events: the events up to
+// A page is the whole events of one response of GET /events. They are complete up to
 // next.
 type page struct {
 	events []event.Event
@@ -259,13 +259,13 @@ type page struct {
 	size   int // of their lines
 }
 
-// maxPageBytes bounds the events of a page. What a server sends beyond it is asked
-// for again. It is a variable for the tests.
+// maxPageBytes bounds the events of a page. Events that a server sends beyond it are
+// requested again. It is a variable for the tests.
 var maxPageBytes = 8 << 20
 
-// page asks for the next events of span and checks every one of them. What it
-// returns beside an error can be used. A server that does not count the lines of a page
-// is asked for pages as JSON, which costs one more request, once.
+// page requests the next events of span and checks each of them. The page that it returns
+// with an error can be used. If the server does not count the lines of a page, page
+// requests JSON instead, which costs one additional request, once.
 func (c *Client) page(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
 	until := c.at(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
@@ -281,7 +281,7 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 	return p, err
 }
 
-// pageAs is page in one form.
+// pageAs is page in one format.
 func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) (page, error) {
 	nothing := page{next: event.Point{ID: span.From}}
 	resp, err := c.get(ctx, base, q, accept, nil)
@@ -299,12 +299,12 @@ func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span wi
 	}
 	p, err := c.readPage(base, q.Topics, lines, span.From, next)
 	if errors.As(err, new(*ShortenedError)) {
-		return nothing, err // nobody knows which events are missing
+		return nothing, err // it is not known which events are missing
 	}
 	return p, err
 }
 
-// readPage reads a page of what follows from, up to next.
+// readPage reads a page of the events after from, up to next.
 func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, from event.ID, next event.Point) (page, error) {
 	p := page{next: event.Point{ID: from}}
 	for p.size < maxPageBytes {
@@ -329,7 +329,7 @@ func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, f
 	return p, nil
 }
 
-// checkPage refuses a page of another stretch than was asked for.
+// checkPage refuses a page of a range other than the one requested.
 func checkPage(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
 	cursor, ok := wire.CursorIn(resp.Header, wire.HeaderNext)
 	next = cursor.Point()
@@ -341,8 +341,8 @@ func checkPage(base string, span window.Span, resp *http.Response) (next event.P
 	return next, nil
 }
 
-// badLine sorts the errors of reading a line: one that is too long will be so the
-// next time.
+// badLine returns the error for a line that could not be read. If the line is too long the
+// error is permanent: it would be too long again.
 func badLine(base string, err error) error {
 	if errors.Is(err, wire.ErrLineTooLong) {
 		return &ProtocolError{base, fmt.Sprintf("answered with a line too long: %v", err)}
@@ -350,7 +350,7 @@ func badLine(base string, err error) error {
 	return dropped(base, err)
 }
 
-// accept reads a received event: its form, its hash and that it was asked for.
+// accept parses a received event and checks its form, its hash and that it was requested.
 func (c *Client) accept(base string, line []byte, topics []event.Topic) (event.Event, error) {
 	ev, err := event.ParseLine(line)
 	if err != nil {

@@ -15,11 +15,10 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Put appends drafts in their order, all or none, and returns what the log made of
-// them. It may send them more than once: equal drafts are one event for ever, so those
-// that are not meant to be need different keys. If the error is an
-// *UnknownOutcomeError the drafts may have been appended; if it is another one, they
-// were not.
+// Put appends drafts in order, all or none, and returns their receipts. It may send them
+// more than once. Equal drafts are always the same event, so drafts that are meant to be
+// different events need different keys. If the error is an *UnknownOutcomeError the
+// drafts may have been appended; after any other error they were not.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
 	var body []byte
 	for i := range drafts {
@@ -29,7 +28,7 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		body = append(drafts[i].AppendJSON(body), '\n')
 	}
 	var receipts []event.Receipt
-	unknown := false // once it is, no later refusal says what became of the earlier request
+	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
 	err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -53,8 +52,9 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 }
 
 // watchConn returns a context for one request, and a function that reports whether any
-// of the request may have left. That it has not is known only of a transport that asked
-// for a connection and got none: a transport that reports nothing proves nothing.
+// part of the request may have been sent. It was certainly not sent only if the transport
+// asked for a connection and got none. A transport that does not report this proves
+// nothing.
 func watchConn(ctx context.Context) (traced context.Context, left func() bool) {
 	var asked, got atomic.Bool
 	traced = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -64,8 +64,8 @@ func watchConn(ctx context.Context) (traced context.Context, left func() bool) {
 	return traced, func() bool { return got.Load() || !asked.Load() }
 }
 
-// refusedByLog reports whether err is the answer of a log that has appended nothing. What
-// a proxy answers proves nothing: it may have passed the request on.
+// refusedByLog reports whether err is the answer of a log that has appended nothing. The
+// answer of a proxy proves nothing: it may have forwarded the request.
 func refusedByLog(err error) bool {
 	var other *OtherLogError
 	if errors.As(err, &other) {
@@ -79,8 +79,9 @@ func refusedByLog(err error) bool {
 	return errors.As(err, &answer) && answer.notAppended()
 }
 
-// isOtherLog reports whether a server has refused an append because the log that it serves
-// is not the one that is held, where that does not matter. From then on it is not named.
+// isOtherLog reports whether a server has refused an append because it serves another log
+// than the one held, although this client is not bound to a log. From then on requests
+// do not name the held log.
 func (c *Client) isOtherLog(err error) bool {
 	var problem *StatusError
 	return c.logName() == "" && errors.As(err, &problem) && problem.reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
@@ -89,7 +90,7 @@ func (c *Client) isOtherLog(err error) bool {
 func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
 	header := http.Header{"Content-Type": {wire.NDJSON}, "Accept": {wire.NDJSON}}
 	if log := c.logName(); log != "" {
-		header.Set(wire.HeaderLog, log) // the answer would tell too late that it is another one
+		header.Set(wire.HeaderLog, log) // the response would tell too late that it is another log
 	}
 	resp, err := c.do(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
 	if err != nil {
@@ -132,8 +133,8 @@ func receiptOf(r *wire.SetResult, d event.Draft) event.Receipt {
 	return event.Receipt{Event: event.New(r.ID, r.Time, d, r.Hash), Duplicate: r.Status == http.StatusOK}
 }
 
-// putRefusal tells what a server has decided about drafts from what something before
-// it thinks of the request.
+// putRefusal returns the error of a response that refuses drafts. A bad request without
+// the name of a log does not come from an rstream server.
 func putRefusal(base string, resp *http.Response) error {
 	err := readStatus(resp)
 	if err.Status == http.StatusBadRequest && wire.LogOf(resp.Header) == "" {

@@ -19,7 +19,7 @@ import (
 
 var topicA, _ = event.ParseTopic("a")
 
-// checkCopy compares all that the copy claims to hold with the log.
+// checkCopy compares everything that the copy claims to hold with the log.
 func (tr *answerTrial) checkCopy(r ran) {
 	tr.t.Helper()
 	if info, err := os.Stat(tr.cache); err != nil || info.Size() == 0 {
@@ -65,11 +65,11 @@ func (tr *answerTrial) checkCopy(r ran) {
 	}
 }
 
-// asOf is what state says if it prints an older one than it was asked for.
+// asOf matches the note of state when it prints an older state than requested.
 var asOf = regexp.MustCompile(`(?m)^rstream: no server can be reached; this is the state as of (\w+)(?:, .*)?$`)
 
-// checkOutput compares what was printed with the log. What a command that failed has
-// printed is the beginning of what it had to print.
+// checkOutput compares the output with the log. The output of a command that failed
+// must be a prefix of the full output.
 func (tr *answerTrial) checkOutput(r ran) {
 	tr.t.Helper()
 	if tr.c.name == "status as text" {
@@ -91,12 +91,12 @@ func (tr *answerTrial) checkOutput(r ran) {
 		want = tr.l.state(id)
 	}
 	if r.status == exitDone && r.out != want || !strings.HasPrefix(want, r.out) {
-		tr.t.Errorf("the status is %d, and it printed %d lines that are not what was to be printed, of %d: %.200s", r.status,
+		tr.t.Errorf("status %d, and %d lines differ from the %d expected: %.200s", r.status,
 			strings.Count(r.out, "\n"), strings.Count(want, "\n"), r.out)
 	}
 }
 
-// checkStatus checks what status says to a person of a copy that is up to date.
+// checkStatus checks the text output of status for an up-to-date copy.
 func (tr *answerTrial) checkStatus(out string) {
 	tr.t.Helper()
 	reached, log := strings.Contains(out, ", head "+tr.l.head.String()+"\n"), strings.HasSuffix(tr.f.what, "of the log")
@@ -109,7 +109,7 @@ func (tr *answerTrial) checkStatus(out string) {
 	}
 }
 
-// checkSummary checks a line that says what a command has done.
+// checkSummary checks the summary line of a command.
 func (tr *answerTrial) checkSummary(r ran, line string) {
 	tr.t.Helper()
 	var s struct {
@@ -166,8 +166,8 @@ func (tr *answerTrial) checkSummary(r ran, line string) {
 	}
 }
 
-// A sentence is what may be said on standard error, and when it is true. What stands in
-// parentheses is given to true.
+// A sentence is a message allowed on standard error, with the condition under which it
+// is true. The condition receives the submatches.
 type sentence struct {
 	re   *regexp.Regexp
 	true func(tr *answerTrial, r ran, m []string) bool
@@ -179,7 +179,7 @@ func says(re string, when func(tr *answerTrial, r ran, m []string) bool) sentenc
 
 func always(*answerTrial, ran, []string) bool { return true }
 
-// causes are what the end of a sentence may say of an answer.
+// causes are the endings of a sentence that blame a response.
 var causes = []sentence{
 	says(`connect \S+: connection refused`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.at == 0 || tr.f.gone }),
 	says(`(?:connect|read) \S+: (?:unexpected EOF|EOF|connection reset by peer|the connection was (?:closed|cut).*|cut off)`, answered("killed")),
@@ -210,13 +210,13 @@ var causes = []sentence{
 	says(`.*(?:disk I/O error|no space left|disk is full|file too large).*`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
 }
 
-// tooLong is true of a command that has waited for as long as it was to wait. A machine
-// that is busy can be as slow as a server that is stuck.
+// tooLong reports whether a command has waited for its full timeout. A busy machine can
+// be as slow as a stuck server.
 func tooLong(tr *answerTrial, _ ran, _ []string) bool {
 	return tr.took >= answerTimeout && (tr.f.gone || tr.f.n == 0)
 }
 
-// answered returns a condition: a wrong answer of one of these kinds was given.
+// answered returns the condition that a bad response of one of these kinds was sent.
 func answered(kinds ...string) func(tr *answerTrial, _ ran, _ []string) bool {
 	return func(tr *answerTrial, _ ran, _ []string) bool {
 		for _, kind := range kinds {
@@ -228,7 +228,7 @@ func answered(kinds ...string) func(tr *answerTrial, _ ran, _ []string) bool {
 	}
 }
 
-// status is the status that was answered wrongly, "" if none was.
+// status is the HTTP status of the bad response, "" if there was none.
 func (tr *answerTrial) status() string {
 	if len(tr.failed) == 0 || len(tr.f.what) < 3 {
 		return ""
@@ -236,7 +236,7 @@ func (tr *answerTrial) status() string {
 	return tr.f.what[:3]
 }
 
-// sentences are what may be said besides.
+// sentences are all other messages that are allowed.
 var sentences = []sentence{
 	says(`rstream: (.*); trying again in [0-9.]+m?s`, func(tr *answerTrial, _ ran, m []string) bool { return tr.isCause(m[1]) }),
 	says(`rstream: error: (?:(?:sync|fetch|verify|state of|tail|get) \S+(?: at \S+)?: )?(?:ask which log to import for: )?(no progress for 700ms: )?(.*)`,
@@ -251,7 +251,7 @@ var sentences = []sentence{
 	says(`rstream: error: 1 window differs from the server`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.c.copy == "damaged" }),
 	{asOf, func(tr *answerTrial, r ran, _ []string) bool {
 		return len(tr.failed) > 0 || tr.f.at == 0 || tooLong(tr, r, nil)
-	}}, // checkOutput looks at what was printed
+	}}, // checkOutput checks the output
 	says(`rstream: a: \d+ events? fetched, \d+ held, .*`, always),
 	says(`rstream: http://\S+ has not answered yet; still waiting \("rstream doctor http://\S+" says what answers there\)`,
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.took >= 2*time.Second }),
@@ -274,8 +274,8 @@ func (tr *answerTrial) isCause(text string) bool {
 	return false
 }
 
-// checkSentences compares each sentence with what has happened. One that is not in the
-// table is wrong as well: add it there, with what makes it true.
+// checkSentences checks each message against what happened. A message that is not in
+// the table is an error, too: add it with its condition.
 func (tr *answerTrial) checkSentences(r ran) {
 	tr.t.Helper()
 	errors := 0

@@ -23,18 +23,18 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An answerFault is what goes wrong on the other side of a command that fills, checks or
-// reads a copy.
+// An answerFault is a fault on the other side of a command that fills, checks or reads
+// a copy.
 type answerFault struct {
 	name string
-	what string // as in badAnswers; "" is nothing
-	at   int    // the request that it begins with, from 1; if 0, nobody listens at all
-	n    int    // requests that it lasts for; if 0, for ever
-	gone bool   // and nobody listens afterwards
-	disk int    // the most bytes that a file may have; if 0, there is no bound
+	what string // a key of badAnswers; "" is none
+	at   int    // the first request with the fault, from 1; if 0, no server listens at all
+	n    int    // the number of requests with the fault; if 0, all
+	gone bool   // no server listens afterwards
+	disk int    // the maximum size of a file; if 0, no limit
 }
 
-// badAnswers are the answers that take the place of the right one.
+// badAnswers are the responses sent instead of the right one.
 var badAnswers = map[string]func(w http.ResponseWriter, right *httptest.ResponseRecorder){
 	"killed": func(w http.ResponseWriter, right *httptest.ResponseRecorder) {
 		copyAnswer(w, right, right.Body.Bytes()[:right.Body.Len()/2], right.Body.Len())
@@ -75,7 +75,7 @@ func copyAnswer(w http.ResponseWriter, right *httptest.ResponseRecorder, body []
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(length))
 	w.WriteHeader(right.Code)
-	_, _ = w.Write(body) // the client may have left
+	_, _ = w.Write(body) // the client may have disconnected
 }
 
 func refuseAs(w http.ResponseWriter, log string, status int) {
@@ -87,14 +87,14 @@ func refuseAs(w http.ResponseWriter, log string, status int) {
 
 // answerFaults is one side of the table.
 func answerFaults() (all []answerFault) {
-	all = append(all, answerFault{name: "none", at: 1, n: 1}, answerFault{name: "nobody is there"},
+	all = append(all, answerFault{name: "none", at: 1, n: 1}, answerFault{name: "no server"},
 		answerFault{name: "small files", at: 1, disk: 40 << 10}, answerFault{name: "files less small", at: 1, disk: 160 << 10})
 	for _, what := range slices.Sorted(mapsKeys(badAnswers)) {
 		for _, at := range []int{1, 2, 3} {
 			all = append(all,
 				answerFault{name: fmt.Sprintf("%s at %d", what, at), what: what, at: at, n: 1},
 				answerFault{name: fmt.Sprintf("%s from %d on", what, at), what: what, at: at},
-				answerFault{name: fmt.Sprintf("%s at %d, then nobody", what, at), what: what, at: at, n: 1, gone: true})
+				answerFault{name: fmt.Sprintf("%s at %d, then no server", what, at), what: what, at: at, n: 1, gone: true})
 		}
 	}
 	return all
@@ -113,19 +113,19 @@ func mapsKeys[V any](m map[string]V) func(yield func(string) bool) {
 // A copyReader is a command that fills, checks or reads a copy.
 type copyReader struct {
 	name  string
-	copy  string // what it begins with: none, half, whole, damaged or imported
+	copy  string // the copy at the start: none, half, whole, damaged or imported
 	args  []string
-	want  func(l *truthLog) string // what it prints once it has worked; nil if that is a summary
-	fails string                   // what it says although the server is well
+	want  func(l *truthLog) string // its output if it succeeds; nil if that is a summary
+	fails string                   // its error although the server works
 }
 
-// copyReaders is the other side.
+// copyReaders is the other side of the table.
 var copyReaders = []copyReader{
 	{name: "sync", args: []string{"sync", "a"}},
 	{name: "sync the rest", copy: "half", args: []string{"sync", "a"}},
 	{name: "sync nothing", copy: "whole", args: []string{"sync", "a"}},
 	{name: "sync what differs", copy: "damaged", args: []string{"sync", "a"}},
-	{name: "sync what was imported", copy: "imported", args: []string{"sync", "a"}},
+	{name: "sync after import", copy: "imported", args: []string{"sync", "a"}},
 	{name: "sync --print", copy: "half", args: []string{"sync", "a", "--print"},
 		want: func(l *truthLog) string { return l.lines(l.half, l.head, ofA) }},
 	{name: "sync --at", args: []string{"sync", "a", "--at", "MIDDLE"}},
@@ -138,7 +138,7 @@ var copyReaders = []copyReader{
 	{name: "state without a copy", args: []string{"state", "a"}, want: func(l *truthLog) string { return l.state(l.head) }},
 	{name: "state --at", args: []string{"state", "a", "--at", "MIDDLE"}, want: func(l *truthLog) string { return l.state(l.half) }},
 	{name: "get", copy: "half", args: []string{"get", "a/x1", "-o", "text"}, want: func(l *truthLog) string { return l.value("x1", l.head) }},
-	{name: "get what was deleted", args: []string{"get", "a/x0"}, fails: "a/x0: has no value, it was deleted at "},
+	{name: "get of a deleted value", args: []string{"get", "a/x0"}, fails: "a/x0: has no value, it was deleted at "},
 	{name: "get what never was", copy: "half", args: []string{"get", "a/never"}, fails: "a/never: has never been written"},
 	{name: "get --at", copy: "half", args: []string{"get", "a/x1", "--at", "MIDDLE", "-o", "text"}, want: func(l *truthLog) string { return l.value("x1", l.half) }},
 	{name: "get --at before all", args: []string{"get", "a/x1", "--at", "FIRST"}, fails: "a/x1: had no value at 0000000000001"},
@@ -156,7 +156,7 @@ var copyReaders = []copyReader{
 
 func ofA(ev *event.Event) bool { return ev.User == "a" }
 
-// A truthLog is the log that all cells of the table ask, and copies of it.
+// A truthLog is the log for all cells of the table, and copies of it.
 type truthLog struct {
 	db   *cache.DB
 	srv  *server.Server
@@ -166,7 +166,8 @@ type truthLog struct {
 	head event.ID
 }
 
-// answerEvents is less than a block: nothing keeps digests of what a damaged copy had.
+// answerEvents is less than a block, so there are no block digests of the events in a
+// damaged copy.
 const answerEvents = 400
 
 func newTruthLog(t *testing.T) *truthLog {
@@ -210,7 +211,7 @@ func newTruthLog(t *testing.T) *truthLog {
 	return l
 }
 
-// makeCopies makes what the commands begin with.
+// makeCopies creates the copies that commands start with.
 func (l *truthLog) makeCopies(t *testing.T, url string) {
 	must := func(name string, args ...string) ran {
 		t.Helper()
@@ -234,7 +235,7 @@ func (l *truthLog) makeCopies(t *testing.T, url string) {
 func (l *truthLog) copyOf(name string) string { return filepath.Join(l.dir, name+".db") }
 func (l *truthLog) exported() string          { return filepath.Join(l.dir, "exported.jsonl") }
 
-// lines are the events of (from, to] that one may see.
+// lines returns the lines of the events in (from, to] that of accepts.
 func (l *truthLog) lines(from, to event.ID, of func(*event.Event) bool) string {
 	var b strings.Builder
 	for i := range l.evs {
@@ -284,11 +285,11 @@ type answerTrial struct {
 	took     time.Duration
 	mu       sync.Mutex
 	requests int
-	failed   []*httptest.ResponseRecorder // the right answers in place of which bad ones were given
+	failed   []*httptest.ResponseRecorder // the right responses that were replaced by bad ones
 }
 
-// Whatever a server answers, or does not, to a command that fills, checks or reads a copy:
-// each of its sentences is true of the log, of the copy and of what was answered.
+// Whatever a server responds, or does not, to a command that fills, checks or reads a
+// copy: each message of the command is true of the log, the copy and the responses.
 func TestAnswerClaims(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
@@ -358,10 +359,10 @@ func (tr *answerTrial) run() {
 	tr.checkSentences(r)
 }
 
-// answerTimeout ends what would be tried for ever.
+// answerTimeout ends commands that would retry forever.
 const answerTimeout = 700 * time.Millisecond
 
-// command runs the command: in this process, unless the size of its files is bounded.
+// command runs the command: in this process, unless the size of its files is limited.
 func (tr *answerTrial) command() ran {
 	args := append(slices.Clone(tr.c.args), "--cache", tr.cache, "-s", tr.bad.URL)
 	if tr.f.gone || tr.f.n == 0 {
@@ -385,6 +386,6 @@ func (tr *answerTrial) command() ran {
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(tr.cache))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	_ = cmd.Run() // the status says more
+	_ = cmd.Run() // the exit status says more
 	return ran{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }

@@ -11,20 +11,20 @@ import (
 	"testing"
 )
 
-// A copyWork is a command that changes the copy, and how to see that it has, all of it.
+// A copyWork is a command that changes the copy, with a way to check that it is done.
 type copyWork struct {
 	name   string
-	before string // a script that makes something to do
-	damage string // and a statement that does
+	before string // a script that creates work
+	damage string // an SQL statement that does
 	args   []string
-	show   string // a script that prints what is there
-	done   string // what it prints once all is done
-	none   string // if the command may stop before: what it says of that
+	show   string // a script that prints the result
+	done   string // its output when all work is done
+	none   string // if the command may stop first: what it prints then
 }
 
 const syncTwo = `rstream sync -q a b; `
 
-// copyWorks is one side of a table. Add a command that changes the copy.
+// copyWorks is one side of the table. Add each command that changes the copy.
 var copyWorks = []copyWork{
 	{name: "sync", args: []string{"sync", "a", "b"}, show: "rstream log a b | wc -l", done: "14"},
 	{name: "forget", before: syncTwo, args: []string{"forget", "a", "b"}, show: "rstream windows | wc -l", done: "0"},
@@ -38,8 +38,8 @@ var copyWorks = []copyWork{
 		show: "rstream outbox | wc -l", done: "0", none: "; nothing was dropped\n"},
 }
 
-// Whatever becomes of the output, a command that ends with 0 has done all of its work, and
-// one that says that it has done nothing has done nothing.
+// Whatever happens to its output, a command that exits with 0 has done all its work,
+// and a command that says that it did nothing did nothing.
 func TestCopyClaims(t *testing.T) {
 	for _, w := range copyWorks {
 		for _, output := range []string{"none", "full", "closed"} {

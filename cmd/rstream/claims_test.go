@@ -17,26 +17,26 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A failure is what goes wrong under a command.
+// A failure is a fault during a command.
 type failure struct {
 	name    string
-	at      int  // the append that it happens to, from 1; if 0, to none
-	there   bool // the log has taken that append before
-	status  int  // what is answered; if 0, the connection is cut
-	log     bool // and the answer is of the log
-	gone    bool // from then on nobody listens
-	held    bool // the answer is held back until the command has ended
+	at      int  // the append that fails, from 1; if 0, none
+	there   bool // the log took that append first
+	status  int  // the HTTP status; if 0, the connection is cut
+	log     bool // the response is the log's own
+	gone    bool // no server listens afterwards
+	held    bool // the response is held until the command has ended
 	stdout  string
-	timeout string         // after which the command gives up
-	signal  syscall.Signal // sent once a request is held, or tried again
+	timeout string         // the command's --timeout
+	signal  syscall.Signal // sent once a request is held or retried
 }
 
-// failures is one side of the table. Add a row, and every command is tried with it.
+// failures is one side of the table. Each row is tried with every command.
 var failures = []failure{
 	{name: "none"},
-	{name: "nobody is there", gone: true},
-	{name: "cut before, then nobody", at: 1, gone: true},
-	{name: "cut after, then nobody", at: 1, there: true, gone: true},
+	{name: "no server", gone: true},
+	{name: "cut before, then no server", at: 1, gone: true},
+	{name: "cut after, then no server", at: 1, there: true, gone: true},
 	{name: "killed before the third, interrupted", at: 3, gone: true, signal: syscall.SIGINT},
 	{name: "killed after the third, terminated", at: 3, there: true, gone: true, signal: syscall.SIGTERM},
 	{name: "killed after the third, given up", at: 3, there: true, gone: true, timeout: "1s"},
@@ -48,30 +48,30 @@ var failures = []failure{
 	{name: "403 of a proxy before", at: 1, status: 403},
 	{name: "403 of a proxy after", at: 2, there: true, status: 403},
 	{name: "413 of a proxy", at: 3, status: 413},
-	{name: "502 of a proxy after, then nobody", at: 1, there: true, status: 502, gone: true},
+	{name: "502 of a proxy after, then no server", at: 1, there: true, status: 502, gone: true},
 	{name: "full disk", at: 1, status: 507, log: true},
 	{name: "full disk later", at: 3, status: 507, log: true},
-	{name: "unknown to the server, then nobody", at: 1, there: true, status: 503, log: true, gone: true, signal: syscall.SIGINT},
+	{name: "unknown to the server, then no server", at: 1, there: true, status: 503, log: true, gone: true, signal: syscall.SIGINT},
 	{name: "403 of the log later", at: 2, status: 403, log: true},
 	{name: "full output and cut", stdout: "full", at: 1, there: true, gone: true},
 	{name: "closed output, killed after the second", stdout: "closed", at: 2, there: true, gone: true, signal: syscall.SIGINT},
 }
 
-// A claimant is a command that says what became of what it was to append.
+// A claimant is a command that reports the fate of its appends.
 type claimant struct {
 	name  string
 	args  []string
 	input func(line int) string // the lines of its input, if it reads any
-	pipe  bool                  // and they come through a pipe
+	pipe  bool                  // its input is a pipe
 	copy  bool                  // it needs a copy
 }
 
 const claimLines = 2500
 
-// aside reports whether a line is one that means no event.
+// aside reports whether a line is not an append.
 func aside(n int) bool { return n%97 == 0 || n%101 == 0 }
 
-// eventLine is a line of a file of events: numbered, some of them empty, some aside.
+// eventLine returns the lines of a file of events: numbered, some empty, some aside.
 func eventLine(keyed func(n int) bool) func(int) string {
 	return func(n int) string {
 		switch {
@@ -115,8 +115,8 @@ var claimants = []claimant{
 	{name: "del --queue", args: []string{"del", "a/x", "--queue"}, copy: true},
 }
 
-// Whatever fails under an append: what is said of it is what the log then has, and what
-// is advised leads to every line being in the log once.
+// Whatever fails during an append: the command's claims match the log, and its advice
+// leads to every line being in the log once.
 func TestClaims(t *testing.T) {
 	for i, f := range failures {
 		for j, c := range claimants {
@@ -131,10 +131,10 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// A truth is how often each line is in the log or waits in the outbox.
+// A truth counts how often each line is in the log or waits in the outbox.
 type truth map[int]int
 
-// want is a truth with every line once.
+// want returns the truth that has every line once.
 func (tr *trial) want() truth {
 	all := truth{}
 	for n := 1; n <= claimLines; n++ {
@@ -145,7 +145,8 @@ func (tr *trial) want() truth {
 	return all
 }
 
-// has reports how often the lines that mean events are there, at least and at most.
+// has returns the least and the largest count of the lines from first to last that are
+// appends.
 func (tr *trial) has(now truth, first, last int) (least, most int) {
 	least = 1 << 30
 	for n := range tr.want() {
@@ -159,7 +160,7 @@ func (tr *trial) has(now truth, first, last int) (least, most int) {
 	return least, most
 }
 
-// look reads the log and the outbox themselves.
+// look reads the log and the outbox directly.
 func (tr *trial) look() truth {
 	tr.t.Helper()
 	now, sent := truth{}, map[string]bool{}
@@ -182,7 +183,7 @@ func (tr *trial) look() truth {
 			if err := json.Unmarshal([]byte(line), &q); err != nil {
 				tr.t.Fatal(err)
 			}
-			if !sent[q.Hash.String()] { // else it waits only for the acknowledgement
+			if !sent[q.Hash.String()] { // otherwise it only waits for the acknowledgement
 				now[lineOf(q.Value)]++
 			}
 		}
@@ -190,7 +191,7 @@ func (tr *trial) look() truth {
 	return now
 }
 
-// lineOf returns the line whose value it is. A DEL is the first.
+// lineOf returns the number of the line with a value. A DEL is the first line.
 func lineOf(value []byte) int {
 	n, err := strconv.Atoi(string(value))
 	if err != nil {
@@ -199,7 +200,7 @@ func lineOf(value []byte) int {
 	return n
 }
 
-// What may be said of appends, and nothing else may.
+// The only claims about appends that are allowed.
 var (
 	saidDone   = regexp.MustCompile(`\blines? (\d+)(?:-(\d+))? of (?:in 100%|standard input) (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox)\b`)
 	saidOpen   = regexp.MustCompile(`\bwhether lines? (\d+)(?:-(\d+))?(?: of (?:in 100%|standard input))? (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox) is unknown$`)
@@ -208,7 +209,7 @@ var (
 	saidOneOpn = regexp.MustCompile(`; whether it was (?:appended|appended or kept in the outbox) is unknown$`)
 )
 
-// check compares what was said with what is there.
+// check compares the claims with the truth.
 func (tr *trial) check(status int, said string) {
 	tr.t.Helper()
 	now := tr.look()
@@ -226,7 +227,7 @@ func (tr *trial) check(status int, said string) {
 		all = claimLines
 	}
 	done, open := saidDone.FindStringSubmatch(claim), saidOpen.FindStringSubmatch(claim)
-	known := 0 // up to here all is there; behind end nothing is
+	known := 0 // all lines up to known are there; none after end is
 	end := 0
 	switch {
 	case status == 0, saidOne.MatchString(claim):
@@ -235,7 +236,7 @@ func (tr *trial) check(status int, said string) {
 	case saidOneOpn.MatchString(claim):
 		end = 1
 	case done == nil && open == nil:
-		tr.t.Errorf("it says nothing of what was appended: %q", claim)
+		tr.t.Errorf("no claim about the appends: %q", claim)
 		return
 	default:
 		if done != nil && (open == nil || len(done[0]) < len(claim) && !strings.HasPrefix(open[0], "whether "+done[0])) {
@@ -264,7 +265,7 @@ func (tr *trial) check(status int, said string) {
 	}
 }
 
-// number is the last line that a claim names.
+// number returns the last line that a claim names.
 func number(match []string) int {
 	n, _ := strconv.Atoi(match[1])
 	if m, err := strconv.Atoi(match[2]); err == nil {
@@ -273,7 +274,7 @@ func number(match []string) int {
 	return n
 }
 
-// What may be advised.
+// The only advice that is allowed.
 var (
 	adviceKey  = regexp.MustCompile(`(?m)^rstream: hint: run the command again with --key (.*): it is appended once$`)
 	adviceSame = regexp.MustCompile(`(?m)^rstream: hint: run the command again: each line so far has a key and is appended once$`)
@@ -281,7 +282,7 @@ var (
 	adviceLook = regexp.MustCompile(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then go on from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then go on from line (\d+) or (\d+)$`)
 )
 
-// follow does what the hint says, against a server that works. Then all is there once.
+// follow follows the hint, against a server that works. Then every line is there once.
 func (tr *trial) follow(status int, said string) {
 	tr.t.Helper()
 	same := append([]string{"rstream"}, tr.c.args...)
@@ -319,7 +320,7 @@ func (tr *trial) follow(status int, said string) {
 	case saidNone.MatchString(firstError(claim)), adviceSame.MatchString(said):
 		tr.must(input, same...)
 	default:
-		tr.t.Errorf("no safe way to go on is advised: %s", said)
+		tr.t.Errorf("no safe next step is advised: %s", said)
 	}
 	if tr.c.copy {
 		tr.must(nil, "rstream", "sync", "-q")
@@ -327,12 +328,12 @@ func (tr *trial) follow(status int, said string) {
 	now, want := tr.look(), tr.want()
 	for n := range want {
 		if now[n] != 1 {
-			tr.t.Fatalf("after what was advised, line %d is there %d times: %s", n, now[n], said)
+			tr.t.Fatalf("after following the hint, line %d is there %d times: %s", n, now[n], said)
 		}
 	}
 }
 
-// firstError is the last line that is an error, without what follows.
+// firstError returns the last error line without the lines after it.
 func firstError(said string) string {
 	claim := ""
 	for line := range strings.Lines(said) {
@@ -343,7 +344,7 @@ func firstError(said string) string {
 	return claim
 }
 
-// shellCommand writes a call of the program for a shell, without its key.
+// shellCommand formats a command line for a shell, without its key.
 func shellCommand(args []string) string {
 	text := "rstream"
 	for i, arg := range args {

@@ -30,11 +30,11 @@ type trial struct {
 	db  *cache.DB
 	srv *server.Server
 
-	good, bad *httptest.Server // two ways to one log
+	good, bad *httptest.Server // two ways to the same log
 
 	mu      sync.Mutex
-	appends int           // that have come the bad way
-	reached chan struct{} // the one that fails has come
+	appends int           // received by bad
+	reached chan struct{} // the failing append has arrived
 	release chan struct{} // closed when the command has ended
 }
 
@@ -73,7 +73,7 @@ func (tr *trial) write(path string, b []byte) {
 	}
 }
 
-// serve is the way on which the failure happens.
+// serve handles requests to bad, where the failure happens.
 func (tr *trial) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost || r.URL.Path != "/set" {
 		tr.srv.ServeHTTP(w, r)
@@ -111,7 +111,7 @@ func (tr *trial) serve(w http.ResponseWriter, r *http.Request) {
 	wire.Errorf(tr.f.status, "no").Write(w)
 }
 
-// A noticing is a buffer that tells when a text has come.
+// A noticing is a buffer that signals when a text appears.
 type noticing struct {
 	mu   sync.Mutex
 	b    bytes.Buffer
@@ -130,7 +130,7 @@ func (n *noticing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// command returns a program that asks the server at url.
+// command returns a program that uses the server at url.
 func (tr *trial) command(ctx context.Context, url string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = tr.dir
@@ -141,7 +141,7 @@ func (tr *trial) command(ctx context.Context, url string, args ...string) *exec.
 	return cmd
 }
 
-// must runs a program that has to succeed against the good server.
+// must runs a program that must succeed against the good server.
 func (tr *trial) must(in []byte, args ...string) string {
 	tr.t.Helper()
 	cmd := tr.command(tr.t.Context(), tr.good.URL, args...)
@@ -166,7 +166,7 @@ func (tr *trial) run() {
 	tr.follow(status, said)
 }
 
-// fail runs the command under the failure.
+// fail runs the command with the failure.
 func (tr *trial) fail() (status int, said string) {
 	ctx, cancel := context.WithTimeout(tr.t.Context(), patience)
 	defer cancel()
@@ -207,7 +207,7 @@ func (tr *trial) fail() (status int, said string) {
 	return cmd.ProcessState.ExitCode(), stderr.b.String()
 }
 
-// interrupt sends the signal when the failure has happened.
+// interrupt sends the signal once the failure has happened.
 func (tr *trial) interrupt(cmd *exec.Cmd, retried, ended chan struct{}) {
 	if tr.f.signal == 0 {
 		return
@@ -219,7 +219,7 @@ func (tr *trial) interrupt(cmd *exec.Cmd, retried, ended chan struct{}) {
 	select {
 	case <-happened:
 		_ = cmd.Process.Signal(tr.f.signal) // it may have ended
-	case <-ended: // nothing was sent
+	case <-ended: // nothing to signal
 	}
 }
 

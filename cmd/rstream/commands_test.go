@@ -27,79 +27,80 @@ import (
 	"github.com/rstream-dev/rstream/internal/demo"
 )
 
-// commands is what scripts can say besides testscript's own words.
+// commands are the commands of scripts, in addition to testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	// exits STATUS PROGRAM ARG...: run a program that must end with a status.
+	// exits STATUS PROGRAM ARG...: run a program that must exit with a status.
 	"exits": cmdExits,
-	// nobody STATUS PROGRAM ARG...: run a program as a user who owns nothing, if the
-	// script is run by root; it must end with a status.
+	// nobody STATUS PROGRAM ARG...: run a program as a user who owns nothing, if root
+	// runs the script; it must exit with a status.
 	"nobody": cmdNobody,
-	// start NAME PROGRAM ARG...: run a program beside the script. It writes to
-	// NAME.out and NAME.err.
+	// start NAME PROGRAM ARG...: run a program in the background. It writes to NAME.out
+	// and NAME.err.
 	"start": cmdStart,
 	// signal SIGNAL NAME: send TERM, INT, HUP, KILL, STOP or CONT.
 	"signal": cmdSignal,
-	// ended NAME STATUS: wait for its end. A status such as KILL is a signal.
+	// ended NAME STATUS: wait until it ends. STATUS may be a signal such as KILL.
 	"ended": cmdEnded,
-	// waitfile FILE [N]: wait until a file is there and has N lines, or anything.
+	// waitfile FILE [N]: wait until a file exists and has N lines, or any content.
 	"waitfile": cmdWaitFile,
 	// waitgrep PATTERN FILE: wait until a file matches.
 	"waitgrep": cmdWaitGrep,
-	// waitout PATTERN PROGRAM ARG...: run a program until what it prints matches.
+	// waitout PATTERN PROGRAM ARG...: run a program until its output matches.
 	"waitout": cmdWaitOut,
-	// setenvfile VAR FILE: wait for a file and set a variable to what it says.
+	// setenvfile VAR FILE: wait for a file and set a variable to its content.
 	"setenvfile": cmdSetenvFile,
 	// address VAR URL: set a variable to the host and port of a URL.
 	"address": cmdAddress,
-	// deadport VAR: set a variable to an address where nobody listens.
+	// deadport VAR: set a variable to an address that refuses connections.
 	"deadport": cmdDeadPort,
-	// badwire VAR URL N: set a variable to a URL that leads to another but breaks
-	// each connection after N bytes of answers.
+	// badwire VAR URL N: set a variable to a URL that forwards to another, but cuts
+	// each connection after N bytes of responses.
 	"badwire": cmdFlakyProxy,
-	// wire VAR URL [VAR2]: set a variable to a URL that leads to another and counts
-	// the events that come over it, together with those of the wire VAR2.
+	// wire VAR URL [VAR2]: set a variable to a URL that forwards to another and counts
+	// the events that cross it, together with those of the wire VAR2.
 	"wire": cmdWire,
-	// gate VAR URL PATH: set a variable to a URL that leads to another and holds the
-	// first request to PATH. atgate VAR: wait for that request. opengate VAR: let it go.
+	// gate VAR URL PATH: set a variable to a URL that forwards to another and holds the
+	// first request to PATH. atgate VAR: wait for that request. opengate VAR: release
+	// it.
 	"gate":     cmdGate,
 	"atgate":   cmdAtGate,
 	"opengate": cmdOpenGate,
-	// shorten VAR URL HOW N: set a variable to a URL that leads to another and changes the
-	// first N answers with events: empty, cut, compressed or uncounted.
+	// shorten VAR URL HOW N: set a variable to a URL that forwards to another and
+	// changes the first N responses with events: empty, cut, compressed or uncounted.
 	"shorten": cmdShorten,
-	// held VAR FILE TOPIC...: what a copy holds of topics now must not come over the
-	// wire again.
+	// held VAR FILE TOPIC...: events of the topics that a copy holds now must not cross
+	// the wire again.
 	"held": cmdHeld,
-	// crossed VAR EVENTS [AGAIN]: so many events have come over the wire, at most
-	// AGAIN of all crossings were repeated, and none that was held was.
+	// crossed VAR EVENTS [AGAIN]: EVENTS events have crossed the wire, at most AGAIN
+	// crossings were repeats, and no held event crossed.
 	"crossed": cmdCrossed,
-	// stub VAR STATUS TYPE BODY [HEADER VALUE]...: set a variable to the URL of a server that is not
-	// rstream.
+	// stub VAR STATUS TYPE BODY [HEADER VALUE]...: set a variable to the URL of a
+	// server that is not rstream.
 	"stub": cmdStub,
-	// raw ADDRESS FILE: send a file over a connection and print what comes.
+	// raw ADDRESS FILE: send a file over a connection and print the response.
 	"raw": cmdRaw,
-	// quakes FILE [N]: write the earthquakes, or the first N.
+	// quakes FILE [N]: write the earthquakes, or the first N of them.
 	"quakes": cmdQuakes,
-	// sql FILE STATEMENT: change a file behind the program's back, or ask it.
+	// sql FILE STATEMENT: change or query a file with SQL, without the program.
 	"sql": cmdSQL,
-	// ago VAR DURATION LAYOUT: set a variable to a time before now in the zone TZ.
+	// ago VAR DURATION LAYOUT: set a variable to a time in the past, in the zone TZ.
 	"ago": cmdAgo,
-	// plain FILE: print a file with what differs from run to run made plain.
+	// plain FILE: print a file with everything that differs between runs replaced.
 	"plain": cmdPlain,
 	// jsonl FILE MEMBER...: print these members of each line, as JSON.
 	"jsonl": cmdJSONL,
-	// lines N FILE: a file has N lines.
+	// lines N FILE: check that a file has N lines.
 	"lines": cmdLines,
-	// ordered FILE: the events in a file come once and in order.
+	// ordered FILE: check that the events in a file are in order, each once.
 	"ordered": cmdOrdered,
-	// fold FILE [ID]: print the state that the events in a file make, up to one.
+	// fold FILE [ID]: print the state after the events in a file, up to ID.
 	"fold": cmdFold,
 }
 
-// patience is how long a script waits for what must happen.
+// patience limits how long a script waits for something that must happen.
 const patience = 30 * time.Second
 
-// poll waits for a condition itself, never for time to pass.
+// poll polls the condition itself instead of sleeping for a fixed time.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -177,8 +178,8 @@ func cmdAddress(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimPrefix(args[1], "http://"))
 }
 
-// cmdDeadPort binds a socket on which it never listens, so that nobody else gets
-// the port while the script runs.
+// cmdDeadPort binds a socket and never listens on it, so that no other process gets the
+// port while the script runs.
 func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "deadport VAR")
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
@@ -270,7 +271,7 @@ func cmdAgo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], time.Now().Add(-d).In(zone).Format(args[2]))
 }
 
-// What differs from run to run, and what stands for it in golden files.
+// plainWords replace text that differs between runs in golden files.
 var plainWords = []struct {
 	re   *regexp.Regexp
 	word string
@@ -328,7 +329,7 @@ func cmdOrdered(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdFold keeps a map, as any script would.
+// cmdFold folds events into a map, as any script would.
 func cmdFold(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "fold FILE [ID]")
 	state := map[[2]string]string{}

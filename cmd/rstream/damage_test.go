@@ -27,8 +27,9 @@ func spots() int {
 	return 6
 }
 
-// Wherever a copy is damaged, a command either works or ends with status 1, one line
-// that names the file and a hint; and what verify finds equal is what the server has.
+// Wherever a copy is damaged, a command either works or exits with status 1, one line
+// that names the file, and a hint. Events that verify finds equal are equal to the
+// server's.
 func TestDamageAnywhere(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
@@ -55,7 +56,7 @@ func TestDamageAnywhere(t *testing.T) {
 		try := func(args ...string) ran {
 			t.Helper()
 			for _, beside := range []string{"-wal", "-shm"} {
-				_ = os.Remove(damaged + beside) // most often there is none
+				_ = os.Remove(damaged + beside) // usually there is none
 			}
 			if err := os.WriteFile(damaged, bad, 0o600); err != nil {
 				t.Fatal(err)
@@ -75,7 +76,7 @@ func TestDamageAnywhere(t *testing.T) {
 	}
 }
 
-// newLog is what cache.Open makes.
+// newLog is the template of a new log.
 var newLog = testfile.New(func(path string) (log string, err error) {
 	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
 	if err != nil {
@@ -84,7 +85,7 @@ var newLog = testfile.New(func(path string) (log string, err error) {
 	return db.Log(), db.Close()
 })
 
-// openNewLog opens a log that is not there yet.
+// openNewLog opens a log that does not exist yet.
 func openNewLog(t *testing.T, path string) *cache.DB {
 	t.Helper()
 	if err := newLog.WriteNew(path, ""); err != nil {
@@ -122,7 +123,7 @@ func serveEvents(t *testing.T, path string, n int) (url string) {
 	return http.URL
 }
 
-// A ran is what came of a command.
+// A ran is the result of a command.
 type ran struct {
 	status   int
 	out, err string
@@ -150,8 +151,7 @@ func runCommand(t *testing.T, args ...string) ran {
 	return r
 }
 
-// right reports whether a command has either worked or said what is wrong and what
-// can be done about it.
+// right reports whether a command either worked or said what is wrong and what to do.
 func (r ran) right() bool {
 	if r.status == exitDone || r.status == exitGap {
 		return true
@@ -160,7 +160,7 @@ func (r ran) right() bool {
 		strings.Count(r.err, "\n") == 2
 }
 
-// partOf reports whether lines are some of all, in their order.
+// partOf reports whether lines is a subsequence of all.
 func partOf(lines, all string) bool {
 	for line := range strings.Lines(lines) {
 		_, rest, found := strings.Cut(all, line)

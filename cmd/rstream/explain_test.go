@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/reconcile"
 )
 
-// What a negotiation took is told round by round, by the names of --strategy.
+// The explanation has one line a round, with the names of --strategy.
 func TestExplain(t *testing.T) {
 	c := &client.Comparison{Outcome: reconcile.Sketch.String(), Why: "1 events were missing here and 0 there", Asked: 1, Saved: 9,
 		Rounds: []reconcile.Round{{Strategy: reconcile.Summary, Why: "the sums come first", Up: 44, Down: 40},

@@ -19,7 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// exportOf returns what export would print of topics with so many events each.
+// exportOf returns the export of topics with so many events each.
 func exportOf(t *testing.T, topics, events int) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -40,7 +40,7 @@ func exportOf(t *testing.T, topics, events int) []byte {
 	return b.Bytes()
 }
 
-// A file that was cut anywhere is never taken for a whole one.
+// A file that was cut at any byte never counts as complete.
 func TestImportOfCutFiles(t *testing.T) {
 	const topics, events = 2, 2
 	text := exportOf(t, topics, events)
@@ -72,7 +72,7 @@ func TestImportOfCutFiles(t *testing.T) {
 			im := importing{name: name}
 			err := im.readFile(f, func([]event.Event, string) error { return nil })
 			complete := err == nil && im.missing == 0 && im.topics == 0 && im.first != ""
-			// Without its last line feed the last line is still whole.
+			// Without its final line feed, the last line is still complete.
 			if whole := n == size || name == "x.jsonl" && n == size-1; complete != whole || whole && im.events != topics*events {
 				t.Errorf("%s, %d of %d bytes: %d events, %d missing, %d topics missing, %v", name, n, size, im.events, im.missing, im.topics, err)
 			}
@@ -85,7 +85,7 @@ func seekStart(f *os.File) error {
 	return err
 }
 
-// What was not committed leaves the file as it was.
+// A file that is not committed leaves the old one unchanged.
 func TestOutFileNotCommitted(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.gz")
@@ -113,8 +113,8 @@ func TestOutFileNotCommitted(t *testing.T) {
 	}
 }
 
-// An export that is interrupted ends with its status, leaves no file, or a whole one, and
-// removes the temporary one. One that is killed leaves no file under the name.
+// An interrupted export exits with its status, leaves no file or a complete one, and
+// removes the temporary file. A killed one leaves no file of that name.
 func TestInterruptedExport(t *testing.T) {
 	dir := t.TempDir()
 	db, err := cache.Open(t.Context(), filepath.Join(dir, "log.db"), cache.Config{Role: cache.Server})

@@ -25,7 +25,7 @@ func TestForeignTopics(t *testing.T) {
 		{"+", "+", "*"},
 		{"$SYS/#", "#", "*"},
 		{"//#", "#", "*"},
-		// Names that only have such a character in them.
+		// Names that only contain a wildcard character.
 		{"alice", "", ""},
 		{"alice/posts/", "", ""},
 		{"c#/x", "", ""},

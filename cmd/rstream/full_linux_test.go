@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// smallDisk begins a script: the folder small is a disk of 1 MB, and room gives it more.
-// Where nothing may be mounted, the size of the files of what "small" runs is limited.
+// smallDisk begins a script: small is a folder on a disk of 1 MB, and room enlarges it.
+// If mounting is not allowed, the file size of programs run by small is limited.
 const smallDisk = `set -u
 mkdir small
 if mount -t tmpfs -o size=1m tmpfs small 2>/dev/null; then
@@ -33,8 +33,8 @@ RSTREAM_SERVER=$(echo "$line" | grep -o 'http://[0-9.:]*')
 export RSTREAM_SERVER
 `
 
-// A copy on a full disk: that is said, what is stored can be read, and with room the next
-// sync stores the rest.
+// A copy on a full disk: the error says so, stored events can be read, and the next
+// sync with room stores the rest.
 const fullCopy = smallDisk + `
 rstream put -q --from ev
 small rstream sync a --cache small/c.db >out 2>err
@@ -48,8 +48,8 @@ echo "room: $?"
 rstream log a --cache small/c.db >all
 `
 
-// A copy whose disk is full takes lines for its outbox as long as it can, and says which
-// those are.
+// A copy on a full disk puts lines into its outbox as long as it can, and names the
+// lines that it took.
 const fullOutbox = smallDisk + `
 rstream put -q a/first 1
 rstream sync -q a/first --cache small/c.db
@@ -60,7 +60,7 @@ room
 rstream outbox --cache small/c.db >all
 `
 
-// inSmall runs a script with a way to mount a small disk, if this machine has one.
+// inSmall runs a script on a small disk, if this machine can mount one.
 func inSmall(t *testing.T, script string) (dir, said string) {
 	t.Helper()
 	ids := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }

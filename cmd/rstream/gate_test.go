@@ -14,7 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A gate leads to a server and holds the first request to a path until it is opened.
+// A gate forwards to a server and holds the first request to a path until it is opened.
 type gate struct {
 	held, open      chan struct{}
 	hold, openedNow sync.Once
@@ -22,7 +22,7 @@ type gate struct {
 
 type gatesKey struct{}
 
-// gates are the gates of a script by the variables of their URLs.
+// gates are the gates of a script, by the variable of their URL.
 type gates map[string]*gate
 
 func gateOf(ts *testscript.TestScript, name string) *gate {
@@ -50,7 +50,7 @@ func cmdGate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], srv.URL)
 }
 
-// pass lets what is held, and all that follows, go on.
+// pass releases the held request and lets all later ones pass.
 func (g *gate) pass() { g.openedNow.Do(func() { close(g.open) }) }
 
 func cmdAtGate(ts *testscript.TestScript, neg bool, args []string) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The help of each command has an example and its exit statuses.
+// The help of each command has an example and exit statuses.
 func TestHelpOfEachCommand(t *testing.T) {
 	names := runCommand(t, "__complete", "").out
 	if n := strings.Count(names, "\n"); n < 20 {
@@ -16,7 +16,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 	for line := range strings.Lines(names) {
 		name, _, ok := strings.Cut(line, "\t")
 		if !ok {
-			continue // what a shell is told besides
+			continue // other completions
 		}
 		r := runCommand(t, name, "--help")
 		for _, want := range []string{"Examples:", "Exit status:", "rstream " + name} {

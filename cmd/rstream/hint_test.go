@@ -15,7 +15,7 @@ import (
 	"github.com/rstream-dev/rstream/client"
 )
 
-// The first hint that applies counts, and none is better than a wrong one.
+// The first matching hint counts, and no hint is better than a wrong one.
 func TestHints(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrPermission}
 	backup := &cobra.Command{Use: "backup"}

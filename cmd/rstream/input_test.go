@@ -73,7 +73,7 @@ func TestPlainReader(t *testing.T) {
 	}
 }
 
-// A line that came is passed on, although more may come.
+// A line is passed on as soon as it arrives, although more may follow.
 func TestPlainReaderDoesNotWait(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()

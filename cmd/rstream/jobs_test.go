@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// jobs are the programs that run beside a script, by name.
+// jobs are the background programs of a script, by name.
 type jobs map[string]*job
 
 type jobsKey struct{}
@@ -24,7 +24,7 @@ type jobsKey struct{}
 type job struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // how; valid once done is closed
+	err  error         // valid once done is closed
 }
 
 func jobOf(ts *testscript.TestScript, name string) *job {
@@ -46,13 +46,13 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer errs.Close()
 	cmd := &exec.Cmd{Path: find(ts, args[1]), Args: args[1:], Dir: ts.MkAbs("."), Env: env, Stdout: out, Stderr: errs,
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}} // a shell ends with its children
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}} // kill a shell together with its children
 	ts.Check(cmd.Start())
 	j := &job{cmd: cmd, done: make(chan struct{})}
 	go func() { j.err = cmd.Wait(); close(j.done) }()
 	ts.Value(jobsKey{}).(jobs)[name] = j
 	ts.Defer(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it has most often ended
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it has usually ended
 		<-j.done
 		if said, err := os.ReadFile(errs.Name()); err == nil && len(said) > 0 {
 			ts.Logf("[%s.err]\n%s", name, said)
@@ -60,7 +60,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// environment returns the script's environment, which testscript does not tell.
+// environment returns the script's environment, which testscript does not export.
 func environment(ts *testscript.TestScript) []string {
 	ts.Check(ts.Exec("env", "-0"))
 	return strings.Split(strings.TrimRight(ts.ReadFile("stdout"), "\x00"), "\x00")

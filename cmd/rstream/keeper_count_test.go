@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A named tail that ends after some events resumes after the last one printed, not after
-// the batch that it came in; one whose output failed resumes where it was.
+// A named tail that ends after a number of events resumes after the last one printed,
+// not after its batch. A tail whose output failed resumes at its old position.
 func TestNamedTailCount(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {

@@ -39,23 +39,23 @@ func roundsOfTail() int {
 }
 
 // A rig is a server with a log and a program that tails it by name. The test itself is
-// the reader, so it knows what was read.
+// the reader, so it knows exactly what was read.
 type rig struct {
 	*testing.T
 	program string
 	url     string
 	copy    string
-	lines   []string // of the log: that of id n at n-1
+	lines   []string // the lines of the log: id n is at n-1
 	rand    *rand.Rand
 
 	r, w    *os.File // the pipe
 	cmd     *exec.Cmd
 	errs    *bytes.Buffer
-	behind  int // the bytes between the cursor and the reader after the tail before
+	behind  int // bytes between the cursor and the reader after the last tail
 	done    chan error
-	read    int  // so many lines of the log were read whole, without a hole
-	exact   bool // what comes next must be the next line
-	unknown bool // a tail that was killed may have written to the pipe what its cursor has not heard of
+	read    int  // lines of the log read completely, without a hole
+	exact   bool // the next line read must be the next of the log
+	unknown bool // a killed tail may have written lines to the pipe that its cursor does not know of
 	repeats int
 }
 
@@ -85,7 +85,7 @@ func newRig(t *testing.T, seed uint64, drafts []event.Draft) *rig {
 	}
 	self, err := os.Executable()
 	if err == nil {
-		err = os.Symlink(self, g.program) // by its name the test is the program
+		err = os.Symlink(self, g.program) // under this name, the test binary is the program
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +94,8 @@ func newRig(t *testing.T, seed uint64, drafts []event.Draft) *rig {
 	return g
 }
 
-// smallDrafts are events of which some three hundred stand in a pipe; every largeth of
-// them is larger than what a pipe takes in one piece.
+// smallDrafts returns events of which a pipe holds about three hundred; every largeth
+// of them is larger than a piece.
 func smallDrafts(n, large int) (ds []event.Draft) {
 	for i := range n {
 		value := fmt.Sprint(i)
@@ -118,7 +118,7 @@ func (g *rig) openPipe() {
 	}
 }
 
-// closePipe leaves as a reader, and forgets what it had not read.
+// closePipe closes the reader and drops the unread bytes.
 func (g *rig) closePipe() {
 	if g.r != nil {
 		g.r.Close()
@@ -146,7 +146,7 @@ func (g *rig) start(to *os.File, args ...string) {
 	g.Cleanup(func() { g.cmd.Process.Kill() })
 }
 
-// ended waits for the end of the tail.
+// ended waits until the tail ends.
 func (g *rig) ended() int {
 	g.Helper()
 	select {
@@ -162,7 +162,7 @@ func (g *rig) ended() int {
 	return 0
 }
 
-// take reads n more lines of the log, or fewer if the writers are gone. It reads not a
+// take reads n more lines of the log, or fewer if the writers are gone. It reads no
 // byte beyond them.
 func (g *rig) take(n int) {
 	g.Helper()
@@ -178,7 +178,8 @@ func (g *rig) take(n int) {
 	}
 }
 
-// check looks at a line that came. Part of one does not count, whatever is glued to it.
+// check checks a line that was read. A partial line does not count, whatever follows
+// it.
 func (g *rig) check(line string) {
 	g.Helper()
 	const id = `{"id":"0000000000001"`
@@ -200,7 +201,7 @@ func (g *rig) check(line string) {
 	}
 }
 
-// readLine reads a byte at a time, as a shell does.
+// readLine reads one byte at a time, as a shell does.
 func (g *rig) readLine() (string, error) {
 	if err := g.r.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
@@ -217,7 +218,7 @@ func (g *rig) readLine() (string, error) {
 	}
 }
 
-// position returns where the cursor is.
+// position returns the position of the cursor.
 func (g *rig) position() int {
 	g.Helper()
 	return int(g.cursor().Position)
@@ -227,7 +228,7 @@ func (g *rig) cursor() (c cache.CursorInfo) {
 	g.Helper()
 	db, err := cache.Open(context.Background(), g.copy, cache.Config{})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, cache.ErrNoLog) {
-		return c // the tail has no copy yet
+		return c // the tail has not created the copy yet
 	}
 	if err != nil {
 		g.Fatal(err)
@@ -243,7 +244,7 @@ func (g *rig) cursor() (c cache.CursorInfo) {
 	return c
 }
 
-// until waits for a condition of the cursor.
+// until waits until the cursor satisfies a condition.
 func (g *rig) until(what string, done func(cache.CursorInfo) bool) {
 	g.Helper()
 	look := time.NewTicker(2 * time.Millisecond)
@@ -257,8 +258,8 @@ func (g *rig) until(what string, done func(cache.CursorInfo) bool) {
 	}
 }
 
-// isRecorded reports whether the cursor knows all that stands in the pipe, and the pipe is
-// too full for more: what a tail has written and not recorded makes the next one careful.
+// isRecorded reports whether the cursor knows all bytes in the pipe, and the pipe is
+// too full for more: unrecorded bytes make the next tail cautious.
 func (g *rig) isRecorded() bool {
 	g.Helper()
 	db, err := sql.Open("sqlite", "file:"+g.copy+"?_pragma=busy_timeout(10000)")
@@ -283,7 +284,7 @@ func (g *rig) isRecorded() bool {
 	return written == queued
 }
 
-// bytesBetween returns how long the lines after one position and up to another are.
+// bytesBetween returns the length of the lines after one position, up to another.
 func (g *rig) bytesBetween(from, to int) (n int) {
 	for _, line := range g.lines[from:to] {
 		n += len(line) + 1
@@ -291,18 +292,18 @@ func (g *rig) bytesBetween(from, to int) (n int) {
 	return n
 }
 
-// An ending is a way to end a tail, with what must be true then.
+// An ending is a way to end a tail, and what must hold then.
 type ending struct {
 	name   string
-	signal syscall.Signal // 0: the reader leaves
+	signal syscall.Signal // if 0, the reader leaves
 	status int
 }
 
 var endings = []ending{{"KILL", syscall.SIGKILL, -1}, {"TERM", syscall.SIGTERM, 0}, {"INT", syscall.SIGINT, 130},
 	{"HUP", syscall.SIGHUP, 129}, {"the reader leaves", 0, 0}}
 
-// finish ends the tail so, after the reader has stopped, and checks the cursor: it never
-// passes what was read.
+// finish ends the tail after the reader has stopped, and checks the cursor: it never
+// passes unread lines.
 func (g *rig) finish(e ending, before int) {
 	g.Helper()
 	if e.signal == 0 {
@@ -318,14 +319,14 @@ func (g *rig) finish(e ending, before int) {
 		g.Fatalf("%s: the cursor is at %d, %d lines were read", e.name, at, g.read)
 	}
 	if runtime.GOOS != "linux" {
-		return // where the reader is can only be guessed
+		return // the position of the reader can only be guessed
 	}
 	ordered := e.signal != 0 && e.signal != syscall.SIGKILL
 	g.exact = ordered && !g.unknown
 	if g.exact && at != g.read {
 		g.Fatalf("%s: the cursor is at %d, %d lines were read", e.name, at, g.read)
 	}
-	line := len(g.lines[min(at, len(g.lines)-1)]) + 1 // the one that begins before what is repeated
+	line := len(g.lines[min(at, len(g.lines)-1)]) + 1 // the line that begins before the repeated bytes
 	back, most := g.bytesBetween(min(at, before), before), 0
 	if e.signal == 0 {
 		most = readerBuffer + line
@@ -333,9 +334,9 @@ func (g *rig) finish(e ending, before int) {
 	if back > most {
 		g.Fatalf("%s: the cursor went back from %d to %d", e.name, before, at)
 	}
-	// What stood in the pipe, known and unknown, what was read before the cursor was first
-	// moved, and what a reader may not have used; and what had been read when the tail
-	// before was killed, which nobody recorded.
+	// The bound adds up the pipe's content, known and unknown; the bytes read before
+	// the cursor first moved; the bytes a reader may not have processed; and those
+	// read, but not recorded, when the previous tail was killed.
 	behind := g.bytesBetween(at, g.read)
 	if most = g.behind + 3*readerBuffer + line; (ordered || e.signal == 0) && behind > most {
 		g.Fatalf("%s: the cursor is at %d, %d lines were read", e.name, at, g.read)
@@ -344,7 +345,7 @@ func (g *rig) finish(e ending, before int) {
 	g.unknown = g.unknown || e.signal == syscall.SIGKILL
 }
 
-// However a named tail ends, no line is lost, and an orderly end repeats none.
+// However a named tail ends, no line is lost; an orderly end repeats none.
 func TestNamedTailLosesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		onePipe bool
@@ -372,7 +373,7 @@ func TestNamedTailLosesNothing(t *testing.T) {
 	}
 }
 
-// round starts a tail, reads some lines and ends it in some way.
+// round starts a tail, reads some lines and ends it.
 func (g *rig) round(onePipe bool) {
 	g.Helper()
 	before := g.position()
@@ -383,19 +384,19 @@ func (g *rig) round(onePipe bool) {
 	g.start(nil)
 	e, n := endings[g.rand.IntN(len(endings))], g.rand.IntN(120)
 	if e.signal != syscall.SIGKILL {
-		n++ // so that the cursor comes to where the reader is
+		n++ // so that the cursor reaches the reader
 	}
 	g.take(n)
-	if e.status >= 0 { // it must be there to hear it
+	if e.status >= 0 { // it must have set up its signals
 		g.until("the tail has begun", func(c cache.CursorInfo) bool { return c.Held })
 	}
 	g.finish(e, before)
 	if !onePipe && g.r != nil {
-		g.closePipe() // and what stood in it is gone
+		g.closePipe() // the unread bytes are gone
 	}
 }
 
-// fullDisk has the tail write to where there is no room.
+// fullDisk lets the tail write to a full device.
 func (g *rig) fullDisk(before int) {
 	g.Helper()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -413,12 +414,11 @@ func (g *rig) fullDisk(before int) {
 	if at := g.position(); at != before {
 		g.Fatalf("the cursor went from %d to %d, nothing could be written", before, at)
 	}
-	g.exact, g.unknown = false, true // the cursor knows of another outlet now
+	g.exact, g.unknown = false, true // the cursor now refers to another outlet
 }
 
-// The cursor goes where the reader is, line by line, and a tail that is killed repeats
-// nothing of what the cursor has passed. Into the same pipe it does not even repeat what
-// stands there unread.
+// The cursor follows the reader line by line, and after a kill no line before the
+// cursor is repeated. Into the same pipe, not even its unread lines are repeated.
 func TestCursorFollowsReader(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Log("the system does not tell what waits in a pipe")
@@ -437,7 +437,7 @@ func TestCursorFollowsReader(t *testing.T) {
 					g.closePipe()
 				}
 			}
-			// A write may have been made that the cursor had not heard of.
+			// There may be a write that was not yet recorded.
 			most := 5 * (pipePiece / len(g.lines[0]))
 			if !onePipe {
 				most = 0
@@ -466,13 +466,13 @@ func TestNamedTailWaitsForReader(t *testing.T) {
 	}
 }
 
-// Two tails of two names into one pipe: each line comes from both, and neither cursor
-// passes what was read.
+// Two tails with different names write to one pipe: each line arrives from both, and
+// neither cursor passes unread lines.
 func TestTwoTailsOnePipe(t *testing.T) {
 	g := newRig(t, 1, smallDrafts(1000, 0))
 	g.start(nil, "--until-live")
 	other := *g
-	other.copy += "2" // else the same: its lines are counted as repeated
+	other.copy += "2" // otherwise identical: its lines count as repeated
 	other.start(nil, "--until-live")
 	g.w.Close()
 	g.take(len(g.lines))
@@ -490,8 +490,7 @@ func TestTwoTailsOnePipe(t *testing.T) {
 	}
 }
 
-// A named pipe forgets what stood in it when it is closed: nothing is taken for read
-// that was not.
+// A named pipe loses its content when it is closed: unread lines never count as read.
 func TestNamedPipeForgets(t *testing.T) {
 	g := newRig(t, 1, smallDrafts(1000, 0))
 	path := filepath.Join(t.TempDir(), "fifo")
@@ -524,7 +523,8 @@ func TestNamedPipeForgets(t *testing.T) {
 	}
 }
 
-// Half a line at the end of a file, left by a full disk, is not glued to a whole one.
+// Half a line at the end of a file, left by a full disk, is not joined with the next
+// line.
 func TestHalfLineInFile(t *testing.T) {
 	g := newRig(t, 1, smallDrafts(3, 0))
 	path := filepath.Join(t.TempDir(), "out")

@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A book is what a ledger should say, kept whole and looked through from the start.
+// A book is the model of a ledger: it keeps everything and searches from the start.
 type book struct {
 	start event.ID
 	ends  []int64
@@ -25,7 +25,7 @@ func (b *book) position(offset int64) event.ID {
 	return at
 }
 
-// What a ledger says, before and after it was stored, is what the lines say.
+// A ledger agrees with its model, before and after it is stored.
 func TestLedger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := event.ID(rapid.Uint64Range(0, 5).Draw(t, "start"))
@@ -70,8 +70,8 @@ func TestLedger(t *testing.T) {
 	})
 }
 
-// restart stores the ledger and goes on with what was stored: the lines that were
-// written. Offsets begin again where the first known line does.
+// restart stores the ledger and continues with the stored form, the written lines.
+// Offsets start again at the first known line.
 func restart(t *rapid.T, l ledger, b book) (ledger, book, int64, event.ID) {
 	state := cursorState{Output: "x", Pipe: l.pipe()}
 	again := decodeState(state.encode())

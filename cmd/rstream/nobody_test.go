@@ -18,8 +18,8 @@ import (
 // nobody is a user who owns nothing.
 const nobody = 65534
 
-// cmdNobody runs a program as a user to whom permissions apply, which they do not to
-// root. The script's folder and the program are made reachable.
+// cmdNobody runs a program as a user to whom permissions apply, as they do not to root.
+// It makes the script's folder and the program accessible.
 func cmdNobody(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "nobody STATUS PROGRAM ARG...")
 	cmd := &exec.Cmd{Path: find(ts, args[1]), Args: args[1:], Dir: ts.MkAbs("."), Env: environment(ts)}
@@ -42,7 +42,7 @@ func cmdNobody(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// reachable lets everyone into a folder of the test's own.
+// reachable makes a folder of the test accessible to everyone.
 func reachable(ts *testscript.TestScript, dir string) {
 	for ; len(dir) > len(filepath.Clean(os.TempDir())); dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)

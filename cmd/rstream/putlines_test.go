@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// numbered returns lines that bring their keys.
+// numbered returns lines with keys.
 func numbered(n int) (in string) {
 	for i := range n {
 		in += fmt.Sprintf(`{"user":"a","path":"x","key":"%d","value":%d}`+"\n", i, i)
@@ -19,8 +19,8 @@ func numbered(n int) (in string) {
 	return in
 }
 
-// What takes a few lines at a time, such as a proxy with a limit on requests, gets a few at
-// a time, each once and in order, and is not asked for more again.
+// A server or proxy that accepts only a few lines a request gets a few at a time, each
+// once and in order, and is never sent a larger request again.
 func TestSendLinesInParts(t *testing.T) {
 	tooLarge := &client.UnknownOutcomeError{Err: &client.StatusError{Status: http.StatusRequestEntityTooLarge}}
 	const most = 7
@@ -47,11 +47,11 @@ func TestSendLinesInParts(t *testing.T) {
 	}
 }
 
-// What was too large for a proxy may have passed it all the same, so a later refusal of a
-// part leaves all of it open.
+// A proxy may have passed on a request that it rejected as too large, so a later
+// refusal of a part leaves the fate of all lines unknown.
 func TestSendLinesInPartsFails(t *testing.T) {
 	for _, c := range []struct {
-		first fate // of what was too large
+		first fate // of the request that was too large
 		want  string
 	}{
 		{unknown, "no; whether lines 1-8 of in were appended is unknown"},

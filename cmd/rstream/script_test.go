@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	update  = flag.Bool("update", false, "write what was printed into the scripts' golden files")
+	update  = flag.Bool("update", false, "update the scripts' golden files")
 	long    = flag.Bool("long", false, "run the long forms of the scripts")
 	program = flag.String("program", "", "run the scripts with the rstream that lies in this `directory`, as one of a release")
 )
@@ -26,13 +26,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main})
 }
 
-// manyAtOnce runs more scripts at once than there are processors, unless the command
-// line says how many: they wait for programs most of the time.
+// manyAtOnce runs more scripts in parallel than there are processors, unless a flag
+// sets the number: scripts mostly wait for programs.
 type manyAtOnce struct{ m *testing.M }
 
 func (r manyAtOnce) Run() int {
 	flag.Parse()
-	// Programs that are started would inherit it from a nohup that ignores hangups.
+	// Programs started by the test would inherit an ignored hangup from nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
@@ -42,8 +42,8 @@ func (r manyAtOnce) Run() int {
 	return r.m.Run()
 }
 
-// TestScripts runs the conversations of testdata/script. What they can say besides
-// testscript's own commands stands in commands, each with its usage.
+// TestScripts runs the conversations of testdata/script. See commands for the commands
+// that they use in addition to testscript's own.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition tells scripts [long]: whether they are to run in their long form.
+// condition tells scripts whether to run in their long form, as [long].
 func condition(name string) (bool, error) {
 	if name == "long" {
 		return *long, nil
@@ -64,7 +64,7 @@ func condition(name string) (bool, error) {
 	return false, fmt.Errorf("unknown condition %q", name)
 }
 
-// setUp gives a script a home of its own and nothing of the person who runs it.
+// setUp gives a script its own home and removes the settings of the user who runs it.
 func setUp(env *testscript.Env) error {
 	home := filepath.Join(env.WorkDir, "home")
 	env.Setenv("HOME", home)

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// The file of known servers has no passwords, and loses those of an earlier version.
+// The file of known servers contains no passwords, and loses those of an earlier
+// version.
 func TestServersFileHasNoPasswords(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_DATA_HOME", dir)

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// configured runs a command line up to where its command would begin and returns the
-// flags that are set, "name=value" each.
+// configured runs a command line up to the start of its command and returns the flags
+// that are set, each as "name=value".
 func configured(t *testing.T, args ...string) (set []string, err error) {
 	t.Helper()
 	root := newRootCommand(testApp(t))
@@ -39,7 +39,7 @@ func testApp(t *testing.T) *app {
 	return &app{in: strings.NewReader(""), out: newOutput(t.Context(), out), err: out}
 }
 
-// alone takes the settings of whoever runs the test away.
+// alone hides the settings of the user who runs the test.
 func alone(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	for _, v := range os.Environ() {
@@ -49,7 +49,7 @@ func alone(t *testing.T) {
 	}
 }
 
-// eachCommand calls fn with every command that runs and arguments that it takes.
+// eachCommand calls fn with every runnable command and arguments that it accepts.
 func eachCommand(t *testing.T, fn func(cmd *cobra.Command, line []string)) {
 	t.Helper()
 	var walk func(cmd *cobra.Command)
@@ -70,7 +70,7 @@ func eachCommand(t *testing.T, fn func(cmd *cobra.Command, line []string)) {
 		t.Errorf("%s: takes none of the arguments that were tried", cmd.CommandPath())
 	}
 	root := newRootCommand(testApp(t))
-	root.RunE = nil // takes the names of commands
+	root.RunE = nil // it accepts the names of commands
 	for _, c := range root.Commands() {
 		if c.Name() != "completion" {
 			walk(c)
@@ -102,7 +102,8 @@ func TestEmptyValues(t *testing.T) {
 	}
 }
 
-// A setting is for every command that has the flag, so it must mean the same to all.
+// A setting applies to every command that has the flag, so it must mean the same to
+// all.
 func TestSettingsMeanOneThing(t *testing.T) {
 	types := map[string]string{}
 	eachCommand(t, func(cmd *cobra.Command, _ []string) {
@@ -119,7 +120,7 @@ func TestSettingsMeanOneThing(t *testing.T) {
 	})
 }
 
-// valueOf returns a value that a flag takes.
+// valueOf returns a value that a flag accepts.
 func valueOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":
@@ -155,7 +156,7 @@ func TestExcludedFlags(t *testing.T) {
 	}
 }
 
-// checkPair checks what becomes of two flags that cannot be combined.
+// checkPair checks two flags that cannot be combined.
 func checkPair(t *testing.T, path []string, f, other *pflag.Flag) {
 	near, far := "--"+f.Name+"="+valueOf(f), "--"+other.Name+"="+valueOf(other)
 	if len(path) == 1 && slices.Contains([]string{"get", "del", "put"}, path[0]) && f.Name != "from" && other.Name != "from" {
@@ -192,7 +193,7 @@ func TestConfigFile(t *testing.T) {
 		env        string // RSTREAM_NAME=value
 		args       string
 		want       string // the flags that are set, or
-		refused    string // what the error says
+		refused    string // the text of the error
 	}{
 		{name: "a number with a zero", text: "key: 0123", want: "key=0123"},
 		{name: "an octal number", text: "key: 0o17", want: "key=0o17"},

@@ -20,7 +20,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// shortenings are what a middlebox does to an answer with events.
+// shortenings are changes that a middlebox makes to a response with events.
 var shortenings = map[string]func(h http.Header, body []byte) []byte{
 	"empty": func(_ http.Header, _ []byte) []byte { return nil },
 	"cut": func(_ http.Header, b []byte) []byte {
@@ -30,7 +30,7 @@ var shortenings = map[string]func(h http.Header, body []byte) []byte{
 	"compressed": func(h http.Header, b []byte) []byte {
 		var out bytes.Buffer
 		w := gzip.NewWriter(&out)
-		_, _ = w.Write(b) // to memory
+		_, _ = w.Write(b) // memory: it does not fail
 		_ = w.Close()
 		h.Set("Content-Encoding", "gzip")
 		return out.Bytes()
@@ -41,8 +41,8 @@ var shortenings = map[string]func(h http.Header, body []byte) []byte{
 	},
 }
 
-// cmdShorten sets a variable to a URL that leads to another and changes the first answers
-// with events on their way, with a length that fits.
+// cmdShorten sets a variable to a URL that forwards to another and changes the first
+// responses with events, including their length.
 func cmdShorten(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 4, "shorten VAR URL HOW N")
 	target, err := url.Parse(args[1])

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A copy is up to date only if all that is followed is: the newest position held may be
-// that of another topic.
+// A copy is up to date only if all followed topics are: the newest position held may
+// belong to another topic.
 func TestStatusOfOlderTopic(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {

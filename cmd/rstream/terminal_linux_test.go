@@ -21,8 +21,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-// openTerminal returns both ends of a terminal: what is written to the person's end is
-// typed, what is read there is shown.
+// openTerminal returns both ends of a terminal: writes to person are typed, reads from
+// it see the screen.
 func openTerminal(t *testing.T) (person, program *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -45,11 +45,11 @@ func openTerminal(t *testing.T) (person, program *os.File) {
 	return person, program
 }
 
-// A screen is what a program has shown so far.
+// A screen collects the output of a program.
 type screen struct {
 	mu   sync.Mutex
 	text bytes.Buffer
-	more chan struct{} // has something when there is more
+	more chan struct{} // receives when there is more
 }
 
 func (s *screen) Write(p []byte) (int, error) {
@@ -81,7 +81,7 @@ func (s *screen) waitFor(t *testing.T, text string) {
 	}
 }
 
-// logServer serves a log, and returns its URL.
+// logServer serves a log and returns its URL.
 func logServer(t *testing.T) string {
 	t.Helper()
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server})
@@ -94,7 +94,7 @@ func logServer(t *testing.T) string {
 	return srv.URL
 }
 
-// rstreamCommand returns the program with a home of its own.
+// rstreamCommand returns the program with its own home.
 func rstreamCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	dir := t.TempDir()
@@ -106,7 +106,7 @@ func rstreamCommand(t *testing.T, args ...string) *exec.Cmd {
 
 const interruptKey = "\x03" // ^C
 
-// put at a terminal says that it reads, takes what is typed up to ^D, and ends at the
+// put on a terminal says that it reads, takes what is typed up to ^D, and ends at the
 // first ^C.
 func TestPutAtTerminal(t *testing.T) {
 	url := logServer(t)
@@ -126,7 +126,7 @@ func TestPutAtTerminal(t *testing.T) {
 			person, program := openTerminal(t)
 			cmd := rstreamCommand(t, append(c.args, "-s", url, "-o", "json")...)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
-			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // ^C is a signal to it
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // ^C sends it a signal
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +146,7 @@ func TestPutAtTerminal(t *testing.T) {
 	}
 }
 
-// waitWithin waits for a program that has been told to end.
+// waitWithin waits for a program that is about to end.
 func waitWithin(t *testing.T, cmd *exec.Cmd) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -162,8 +162,8 @@ func waitWithin(t *testing.T, cmd *exec.Cmd) error {
 	}
 }
 
-// put --from a FIFO ends within a second of an interrupt, and says how far it came: where
-// nobody has opened it, where the writer is silent, and in the middle of a line.
+// put --from FIFO ends within a second of an interrupt and says how far it came: if
+// nobody has opened the FIFO, if the writer is silent, and in the middle of a line.
 func TestPutFromSilentFIFO(t *testing.T) {
 	url := logServer(t)
 	line := func(n int) string { return `{"user":"a","path":"` + strconv.Itoa(n) + `","value":1,"key":"k"}` + "\n" }
@@ -171,17 +171,17 @@ func TestPutFromSilentFIFO(t *testing.T) {
 		name   string
 		opened bool
 		writes string
-		lines  int // that are appended before the interrupt
+		lines  int // lines appended before the interrupt
 		says   string
 	}{
-		{"nobody writes", false, "", 0, "rstream: error: interrupt; nothing was appended\n"},
+		{"no writer", false, "", 0, "rstream: error: interrupt; nothing was appended\n"},
 		{"silent", true, "", 0, "rstream: error: interrupt; nothing was appended\n"},
 		{"silent after lines", true, line(1) + line(2), 2, "; lines 1-2 of FIFO were appended\nrstream: hint: run the command again: each line so far has a key and is appended once\n"},
 		{"silent within a line", true, line(1) + `{"user"`, 1, "; line 1 of FIFO was appended\nrstream: hint: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fastest := patience
-			for range 3 { // what else the machine does can only add
+			for range 3 { // other work on the machine can only add time
 				fastest = min(fastest, interruptFIFO(t, url, c.opened, c.writes, c.lines, c.says))
 			}
 			if fastest > time.Second {
@@ -191,7 +191,7 @@ func TestPutFromSilentFIFO(t *testing.T) {
 	}
 }
 
-// interruptFIFO returns how long after an interrupt put --from ended.
+// interruptFIFO returns how long put --from ran after an interrupt.
 func interruptFIFO(t *testing.T, url string, opened bool, writes string, lines int, says string) time.Duration {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "FIFO")
@@ -231,7 +231,8 @@ func interruptFIFO(t *testing.T, url string, opened bool, writes string, lines i
 	return time.Since(start)
 }
 
-// waitBlocked waits until a thread of a program opens a FIFO that nobody writes to.
+// waitBlocked waits until a thread of a program blocks on opening a FIFO without a
+// writer.
 func waitBlocked(t *testing.T, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {

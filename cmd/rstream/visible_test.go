@@ -10,7 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// steering are characters that do something to a terminal or turn text around.
+// steering returns the characters that control a terminal or change the direction of
+// text.
 func steering() (s string) {
 	for r := rune(1); r < 0x20; r++ {
 		s += string(r)
@@ -21,7 +22,7 @@ func steering() (s string) {
 	return s + "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 }
 
-// written returns what an output writes.
+// written returns the bytes that an output writes.
 func written(t *testing.T, terminal bool, f form, write func(*output) error) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "out")
@@ -45,8 +46,8 @@ func written(t *testing.T, terminal bool, f form, write func(*output) error) str
 	return string(b)
 }
 
-// Nothing that an event has reaches a terminal as it is, in no form; in a pipe bytes
-// are exact; and the JSON on a terminal is the same JSON.
+// No control character of an event reaches a terminal, in any form. In a pipe, bytes
+// are exact. The JSON on a terminal is equivalent.
 func TestTerminalIsNotSteered(t *testing.T) {
 	raw := strings.TrimLeftFunc(steering(), func(r rune) bool { return r < 0x20 }) // a value has no raw C0
 	d := event.Draft{User: "zoë\u202e", Path: "日本\u2066/x", Type: event.Put, Key: "k\u200f", Value: []byte(`"` + raw + `\u001b[2J"`)}

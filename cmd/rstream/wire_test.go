@@ -21,19 +21,19 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A countedWire leads to a server and counts the events that come back over it: a
-// whole line each, in whatever form, on whatever connection.
+// A countedWire forwards to a server and counts the events that come back: whole lines,
+// in every format, on all connections.
 type countedWire struct {
 	mu      sync.Mutex
 	crossed int
 	times   map[event.ID]int
-	held    map[event.ID]bool // of these none may cross any more
+	held    map[event.ID]bool // these must not cross again
 	again   []event.ID        // those that did
 }
 
 type wiresKey struct{}
 
-// wires are the counted wires of a script by the variables of their URLs.
+// wires are the counted wires of a script, by the variable of their URL.
 type wires map[string]*countedWire
 
 func wireOf(ts *testscript.TestScript, name string) *countedWire {
@@ -52,14 +52,15 @@ func cmdWire(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 2 {
 		w = wireOf(ts, args[2])
 	}
-	// A connection each, so that what breaks behind the wire breaks before it.
+	// One connection a request, so that a connection cut by the server is also cut for
+	// the client.
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	srv := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:      transport,
 		FlushInterval:  -1,
 		ModifyResponse: w.watch,
-		// A server that is not there has no proxy that says so.
+		// Without a server, there must not be a proxy that responds.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	})
 	ts.Defer(func() { srv.CloseClientConnections(); srv.Close() })
@@ -67,8 +68,8 @@ func cmdWire(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], srv.URL)
 }
 
-// watch counts what an answer brings. The answer to an append brings back what was
-// sent, which is not fetched.
+// watch counts the events in a response. The response to an append repeats what was
+// sent, so it does not count.
 func (w *countedWire) watch(resp *http.Response) error {
 	if resp.Request.Method == http.MethodGet {
 		resp.Body = &watchedBody{ReadCloser: resp.Body, w: w}
@@ -76,12 +77,12 @@ func (w *countedWire) watch(resp *http.Response) error {
 	return nil
 }
 
-// A watchedBody notes the lines that are read through it. What asks readers to stay
-// away for a second it makes shorter: a script waits for them.
+// A watchedBody counts the lines read through it. It shortens retry delays of a second,
+// since a script waits for them.
 type watchedBody struct {
 	io.ReadCloser
 	w    *countedWire
-	line []byte // what has come of the last one
+	line []byte // the incomplete last line
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -124,7 +125,7 @@ func cmdHeld(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// heldIDs returns the ids of what a copy holds of topics at this moment.
+// heldIDs returns the ids of the events that a copy holds of topics.
 func heldIDs(path string, topics []string) (ids []event.ID, err error) {
 	ctx := context.Background()
 	db, err := cache.Open(ctx, path, cache.Config{})

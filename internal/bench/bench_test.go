@@ -57,11 +57,11 @@ func TestFanOutFromTheBroadcaster(t *testing.T) {
 	}
 }
 
-// A server that doubles, makes up or cuts off an event is not measured.
+// A server that duplicates, invents or truncates an event fails the benchmark.
 func TestFanOutRefusesWrongStreams(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
-		send       func(n int, frame string) string // what becomes of the frame of event n
+		send       func(n int, frame string) string // what is sent for event n
 	}{
 		{"right", "", func(_ int, frame string) string { return frame }},
 		{"twice", "twice", func(n int, frame string) string { return strings.Repeat(frame, 1+n/9) }},
@@ -88,8 +88,8 @@ func TestFanOutRefusesWrongStreams(t *testing.T) {
 	}
 }
 
-// distort is a server that sends what it is posted otherwise than it came. A stream
-// ends with an empty frame.
+// distort returns a server that sends posted events through send. An empty frame ends a
+// stream.
 func distort(send func(n int, frame string) string) http.Handler {
 	var mu sync.Mutex
 	var streams []chan string
@@ -122,7 +122,7 @@ func distort(send func(n int, frame string) string) http.Handler {
 	return mux
 }
 
-// Whoever waits for an event that does not come is told who lacks it.
+// The error for a missing event names the subscriber that lacks it.
 func TestCrowdMissesAnEvent(t *testing.T) {
 	srv := httptest.NewServer(Nothing())
 	defer srv.Close()
@@ -144,7 +144,7 @@ func TestCrowdMissesAnEvent(t *testing.T) {
 	}
 }
 
-// A crowd that cannot be gathered is no crowd.
+// Gather fails if a subscriber cannot connect.
 func TestGatherFails(t *testing.T) {
 	var few atomic.Int32
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -161,7 +161,7 @@ func TestGatherFails(t *testing.T) {
 	}
 }
 
-// A reader that never reads and one that is slow have read what they say.
+// A reader that never reads and a slow one report what they read.
 func TestLag(t *testing.T) {
 	srv := httptest.NewServer(Nothing())
 	defer srv.Close()
@@ -185,7 +185,7 @@ func TestLag(t *testing.T) {
 	}
 }
 
-// What the limits send is as long as what a log sends.
+// The frames of the limits are as long as those of a log.
 func TestLimitsAreAsLong(t *testing.T) {
 	in := Input{User: "bench-0123456789", Run: "0123456789"}
 	want := len(in.Events(1)[0].Line())
@@ -217,7 +217,7 @@ func BenchmarkCount(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/event")
 }
 
-// BenchmarkTake is what a subscriber of a crowd costs an event.
+// BenchmarkTake measures the cost of an event for a subscriber.
 func BenchmarkTake(b *testing.B) {
 	frames := streamOf(1000)
 	c := &Crowd{began: make([]atomic.Int64, 1000)}

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
@@ -28,6 +29,11 @@ func (e *DamageError) Error() string {
 }
 
 func (e *DamageError) Unwrap() error { return dbfile.ErrCorrupt }
+
+func isDamage(err error) bool {
+	var damage *DamageError
+	return errors.As(err, &damage)
+}
 
 func pageDamage(key int64, first, last event.ID, format string, args ...any) error {
 	return &DamageError{Page: key, ID: first, Last: last, Block: first.Block(), Reason: fmt.Sprintf(format, args...)}

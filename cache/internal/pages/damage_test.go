@@ -17,7 +17,7 @@ func damagePage(t *testing.T, h *handle, id event.ID, column string, at int) (ke
 	t.Helper()
 	h.update(t, func(tx *sql.Tx) error {
 		var b []byte
-		err := tx.QueryRow(`SELECT key, `+column+` FROM page WHERE first <= ? AND last >= ?`, id, id).Scan(&key, &b)
+		err := tx.QueryRow(`SELECT key, `+column+` FROM page WHERE first <= ? AND last >= ? ORDER BY count`, id, id).Scan(&key, &b)
 		if err != nil {
 			return err
 		}

@@ -180,45 +180,12 @@ func (p *page) overwrite() {
 	p.lines, p.linesSum = lines, checksum(lines)
 }
 
-// rewrite moves the live events of p to a page under a new key, and their postings with
-// it: making a row shorter where it is would free nothing. It does nothing if one of the
-// postings is damaged, since that would go on to name the old page.
+// rewrite moves the live events of p to a page under a new key: making a row shorter where
+// it is would free nothing. It does nothing if one of their postings is damaged.
 func (d *dropper) rewrite(p *page) (moved bool, err error) {
-	fresh, postings, err := d.liveOf(p)
+	evs, err := d.liveOf(p)
 	if err != nil {
 		return false, d.noteDamage(err)
 	}
-	if err := d.deletePage(d.tx, p.key); err != nil {
-		return false, err
-	}
-	if err := d.insertPage(d.tx, &fresh.page); err != nil {
-		return false, err
-	}
-	for i := range fresh.entries {
-		e := &fresh.entries[i]
-		if at := postings[i].find(e.id); at != nil && at.Page == p.key {
-			at.Locator = fresh.locator(e)
-			postings[i].changed = true
-		}
-	}
-	return true, nil
-}
-
-// liveOf returns a page of the live events of p, and the posting of each.
-func (d *dropper) liveOf(p *page) (fresh *openPage, postings []*posting, err error) {
-	fresh = &openPage{}
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.dead {
-			continue
-		}
-		in := incoming{e.id, e.storage, p.line(e)}
-		posting, err := d.posting(in.key())
-		if err != nil {
-			return nil, nil, err
-		}
-		fresh.addEvent(&in)
-		postings = append(postings, posting)
-	}
-	return fresh, postings, nil
+	return true, d.move(evs, []int64{p.key})
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -148,9 +147,4 @@ func (h *handle) number(t fataler, query string, args ...any) (n int) {
 	t.Helper()
 	h.view(t, func(tx *sql.Tx) error { return tx.QueryRow(query, args...).Scan(&n) })
 	return n
-}
-
-func isDamage(err error) bool {
-	var damage *DamageError
-	return errors.As(err, &damage)
 }

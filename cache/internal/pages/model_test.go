@@ -132,6 +132,9 @@ func (m *pagesModel) drop(*rapid.T) {
 	})
 }
 
+// pack packs what is in a stretch, and in the model changes nothing.
+func (m *pagesModel) pack(*rapid.T) { m.handle().mustPack(m.t, m.drawSpan()) }
+
 // contradict stores an event that differs from the one that is held.
 func (m *pagesModel) contradict(*rapid.T) {
 	h, n := m.handle(), rapid.IntRange(0, modelEvents-1).Draw(m.t, "n")
@@ -222,12 +225,14 @@ func (m *pagesModel) check(*rapid.T) {
 // Two processes store, drop and fail; a map knows what has to be there.
 func TestAgainstMap(t *testing.T) {
 	h := openTables(t)
+	defer func(before int) { minCrumbs = before }(minCrumbs)
+	minCrumbs = 1
 	handles := [2]*handle{h, openHandle(t, h.file.Path)}
 	rapid.Check(t, func(rt *rapid.T) {
 		h.clear(rt)
 		m := &pagesModel{t: rt, handles: handles, held: map[int]bool{}}
 		rt.Repeat(map[string]func(*rapid.T){
-			"": m.check, "store": m.store, "drop": m.drop, "contradict": m.contradict,
+			"": m.check, "store": m.store, "drop": m.drop, "contradict": m.contradict, "pack": m.pack,
 			"scan": m.scan, "lookUp": m.lookUp, "find": m.find,
 		})
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// CandidateSpan returns the stretch from the first to the last candidate of topic in
-// span; it is empty if there is none.
+// CandidateSpan returns the span from the first to the last candidate of topic in span;
+// it is empty if there is none.
 func (im Imports) CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (s window.Span, err error) {
 	where, args := importedOf(topic)
 	args = append([]any{span.From, span.To}, args...)
@@ -27,13 +27,13 @@ func (im Imports) CandidateSpan(ctx context.Context, topic event.Topic, span win
 	return s, dbfile.Wrap(err, "read the candidates of %s", topic)
 }
 
-// ImportedLeaves returns the leaves that topic would have in span if its candidates
-// there were events.
+// ImportedLeaves returns the leaves that topic would have in span if the candidates there
+// were events.
 func (im Imports) ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	return im.db.leaves(ctx, topic, span, true)
 }
 
-// candidateBlocks returns the blocks in which topic has candidates in span.
+// candidateBlocks returns the blocks of span in which topic has candidates.
 func candidateBlocks(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]bool, error) {
 	where, args := importedOf(topic)
 	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT (id - 1) / ? FROM candidate WHERE id > ? AND id <= ? AND `+where,
@@ -53,15 +53,15 @@ func candidateBlocks(ctx context.Context, tx *sql.Tx, topic event.Topic, span wi
 	return blocks, rows.Err()
 }
 
-// mixedLeaf makes the leaf that a stretch of one block would have if its candidates
-// were events.
+// mixedLeaf returns the leaf that a span of one block would have if its candidates were
+// events.
 func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
 	type entry struct {
 		id   event.ID
 		time event.Time
 		hash event.Hash
 	}
-	var waiting []entry // without their values: a block of them fits
+	var waiting []entry // without their values, so that a block of them fits in memory
 	for at := span.From; at < span.To; {
 		evs, next, err := readCandidates(ctx, tx, topic, window.Span{From: at, To: span.To})
 		if err != nil {
@@ -86,11 +86,11 @@ func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 	return oneLeaf(&l, span), err
 }
 
-// AdoptCandidates makes events of the candidates of topic in span. leaves are what
-// ImportedLeaves gave of span, and they have agreed with the log: so each block with
-// candidates is held and proven as far as span goes, in the transaction that makes
-// them events. What came of each is then shown to fresh. AdoptCandidates returns
-// ErrLost if anything has changed since the leaves were taken.
+// AdoptCandidates turns the candidates of topic in span into events. leaves are the
+// result of ImportedLeaves for span, and have agreed with the log: so the transaction
+// that adopts the candidates of a block also makes the block, as far as span goes, held
+// and proven. AdoptCandidates then calls fresh with the new events. It returns ErrLost if
+// anything has changed since ImportedLeaves.
 func (im Imports) AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
 	agreed := map[uint64]window.Leaf{}
 	for _, l := range leaves {
@@ -116,17 +116,18 @@ func (im Imports) AdoptCandidates(ctx context.Context, topic event.Topic, span w
 			return err
 		})
 		if err != nil {
-			return dbfile.Wrap(err, "adopt what was imported of %s %s", topic, part)
+			return dbfile.Wrap(err, "adopt imported events of %s %s", topic, part)
 		}
 		if err := im.db.showAdded(ctx, topic, part, added, fresh); err != nil {
-			return dbfile.Wrap(err, "read what was adopted of %s %s", topic, part)
+			return dbfile.Wrap(err, "read adopted events of %s %s", topic, part)
 		}
 		span.From = part.To
 	}
 }
 
-// showAdded shows the events with the ids to fresh, reading them again: all of a block
-// could be too much for the memory. What somebody has forgotten by then is not shown.
+// showAdded calls fresh with the events with the given ids. It reads them again, since
+// those of a whole block could take too much memory. Events forgotten in the meantime are
+// left out.
 func (db *DB) showAdded(ctx context.Context, topic event.Topic, span window.Span, ids []event.ID, fresh func([]event.Event) error) error {
 	for at := span.From; at < span.To && len(ids) > 0; {
 		evs, next, err := db.Read(ctx, []event.Topic{topic}, at, span.To, maxReadEvents)
@@ -148,7 +149,7 @@ func (db *DB) showAdded(ctx context.Context, topic event.Topic, span window.Span
 	return nil
 }
 
-// adoptBlock makes events of the candidates of a stretch that is proven with them, and
+// adoptBlock turns the candidates of a span, which is proven with them, into events. It
 // returns the ids of those that were not stored.
 func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.ID, err error) {
 	windows, err := rows.LoadWindows(tx)
@@ -171,7 +172,8 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 		held, at = held || wereHeld(windows, some), next
 	}
 	if held {
-		// A window was without them, wrongly, and so is what was made of it.
+		// A window wrongly lacked them, and so do the leaves and snapshots derived from
+		// it.
 		err := errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 		if err != nil {
 			return nil, err
@@ -180,7 +182,7 @@ func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, spa
 	return added, db.noteProof(tx, topic, span)
 }
 
-// wereHeld reports whether windows said that any of evs was held.
+// wereHeld reports whether any of evs lies in a held window.
 func wereHeld(windows []rows.Window, evs []event.Event) bool {
 	for i := range windows {
 		w := &windows[i]

@@ -13,46 +13,45 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// The errors of Append that callers branch on.
+// Errors of Append, for callers to branch on.
 var (
-	// ErrUnknown means that the transaction may or may not have been
-	// committed. Sending the same drafts again, keys and all, is safe.
+	// ErrUnknown means that the transaction may or may not have been committed. It is
+	// safe to send the same drafts again, with the same keys.
 	ErrUnknown = dbfile.ErrUnknown
 	// ErrClosed means that the file was closed before the append was written.
 	ErrClosed error = &StatusError{Text: "the log is closed; nothing was appended", Status: 503}
-	// ErrLogFull means that the log has given its last id.
+	// ErrLogFull means that the log has assigned its last id.
 	ErrLogFull error = &StatusError{Text: "the log has no ids left", Status: 507}
 )
 
-// A committer takes at most this much into one transaction, so that no append
-// waits long for the others.
+// Bounds of one transaction of the committer, so that no append waits long for others.
 const (
 	maxBatchDrafts = 8192
 	maxBatchBytes  = 16 << 20
 )
 
-// An appendRequest is one call of Append on its way through the committer.
+// An appendRequest is a call of Append waiting for the committer.
 type appendRequest struct {
 	ctx      context.Context
 	drafts   []event.Draft
 	hashes   []event.Hash
 	bytes    int
 	receipts []event.Receipt
-	old      []retention.Expiry // of retention: values that may have had their time,
-	scanned  []event.Topic      // the topics of which it has looked for them,
-	expired  event.ID           // and the position up to which it has
+	old      []retention.Expiry // of retention: values that may have expired,
+	scanned  []event.Topic      // the topics scanned for them,
+	expired  event.ID           // and the position up to which they were
 	done     chan error
 }
 
-// Append gives drafts their ids and makes them durable: all or none, in their
-// order, next to one another. A draft whose hash the log knows gets the receipt of
-// the first event with it. Append returns when the events have been synced to disk
-// and shown to the OnCommit function; before that nobody sees them. If ctx ends
-// first, the outcome is unknown to the caller. The drafts become part of the events
-// and must not be changed any more, whatever Append returns.
+// Append assigns ids to drafts and makes them durable: all or none, in order, and
+// consecutively. A draft whose hash is already in the log gets the receipt of the first
+// event with it. Append returns once the events are synced to disk and the OnCommit
+// function has seen them; before that they are visible to nobody. If ctx ends first, the
+// outcome is unknown to the caller. The drafts become part of the events and must not be
+// modified afterwards, whatever Append returns.
 func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
 	if db.commits == nil {
-		return nil, fmt.Errorf("append: %w: it gives no ids", ErrRole)
+		return nil, fmt.Errorf("append: %w: only a server assigns ids", ErrRole)
 	}
 	r := &appendRequest{ctx: ctx, drafts: drafts, done: make(chan error, 1)}
 	for i := range drafts {
@@ -71,7 +70,7 @@ func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 	return r.receipts, nil
 }
 
-// submit gives a request to the committer and waits for what becomes of it.
+// submit passes a request to the committer and waits for its outcome.
 func (db *DB) submit(ctx context.Context, r *appendRequest) error {
 	select {
 	case db.commits <- r:
@@ -88,25 +87,25 @@ func (db *DB) submit(ctx context.Context, r *appendRequest) error {
 	}
 }
 
-// OnCommit sets the function that is shown the new events of each transaction, in id
-// order, from one goroutine, before their appends return. The second argument is
-// the new head; after an append with an unknown outcome the events are nil and
-// what lies below the head must be read.
+// OnCommit sets the function that receives the new events of each transaction, sorted by
+// id, from one goroutine, before their appends return. The second argument is the new
+// head. After an append with an unknown outcome the events are nil, and the function must
+// read the events up to the head itself.
 func (db *DB) OnCommit(fn func(evs []event.Event, head event.ID)) { db.onCommit.Store(&fn) }
 
-// Horizon returns the position below which a server's file does not hold the whole
-// history: the start of its window.
+// Horizon returns the position below which a server's file lacks part of the history: the
+// start of its window.
 func (db *DB) Horizon(ctx context.Context) (event.ID, error) {
 	span, err := db.logWindow(ctx)
 	return span.From, err
 }
 
-// Head returns the newest position of the log in a server's file: if the file was
-// not opened as a Server, that of the time of opening. In a client's file it is
+// Head returns the newest position of the log in a server's file. If the file was not
+// opened as a Server, it is the head at the time of opening. In a client's file it is
 // Beginning.
 func (db *DB) Head() event.ID { return db.HeadPoint().ID }
 
-// HeadPoint is Head with its mark.
+// HeadPoint returns Head with its mark.
 func (db *DB) HeadPoint() event.Point {
 	if p := db.head.Load(); p != nil {
 		return *p
@@ -123,7 +122,7 @@ func (db *DB) loadHead(ctx context.Context) error {
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	db.head.Store(&event.Point{ID: span.To, Mark: mark}) // without one if the last event is damaged
+	db.head.Store(&event.Point{ID: span.To, Mark: mark}) // without a mark if the last event is damaged
 	return db.loadTime(ctx)
 }
 
@@ -149,8 +148,8 @@ type batchWriter struct {
 	first    event.ID // of the transaction
 	next     event.ID
 	time     event.Time
-	events   []event.Event // the new ones
-	storages []int64       // and the numbers of their storages
+	events   []event.Event // new ones
+	storages []int64       // the numbers of their storages
 	removals int64         // of the file
 }
 
@@ -177,7 +176,7 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 	if held, err := w.db.tables.StoreEvents(w.events, w.storages); err != nil {
 		return err
 	} else if len(held) > 0 {
-		return fmt.Errorf("%w: there is an event %s already", ErrCorrupt, w.events[held[0]].ID)
+		return fmt.Errorf("%w: event %s already exists", ErrCorrupt, w.events[held[0]].ID)
 	}
 	head := w.next - 1
 	if head.Block() != w.first.Block() || head%event.BlockSize == 0 {
@@ -196,13 +195,13 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 		return err
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, rows.ErrNoWindow) // what no window holds would never be read
+		return errors.Join(err, rows.ErrNoWindow) // events outside a window would never be read
 	}
 	return nil
 }
 
-// begin reads the counter and the clock. The log's time never goes back, whatever
-// the clock does.
+// begin reads the counter and the clock. The log's time never goes back, even if the
+// clock does.
 func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	var next, last int64
 	if err := w.db.file.Scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
@@ -211,7 +210,7 @@ func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	w.first, w.next = event.ID(next), event.ID(next)
 	w.time = max(event.TimeOf(w.db.file.Now()), event.Time(last))
 	if !w.time.Valid() {
-		return fmt.Errorf("the clock shows %s, which has no text", w.db.file.Now())
+		return fmt.Errorf("the clock shows %s, which is out of range", w.db.file.Now())
 	}
 	if err := w.db.seen.Ready(w.tx); err != nil {
 		return err
@@ -255,7 +254,7 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	return nil
 }
 
-// read returns the event that an append comes again of.
+// read returns the stored event of a repeated append.
 func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	var line []byte
 	if err := w.db.file.Scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
@@ -264,11 +263,11 @@ func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	return rows.ParseStored(id, line)
 }
 
-// checkDropped checks that an event that is not there is one that may be gone.
+// checkDropped checks that a missing event may have been dropped.
 func (w *batchWriter) checkDropped(id event.ID) error {
 	horizon, err := w.db.tables.HorizonIn(w.tx)
 	if err == nil && id > horizon {
-		err = fmt.Errorf("%w: event %s is not there", ErrCorrupt, id)
+		err = fmt.Errorf("%w: event %s is missing", ErrCorrupt, id)
 	}
 	return err
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Backup is the role of a file that Backup wrote. Served, it becomes a new log that
-// goes on from the old one: ids given after the backup would otherwise be given
+// Backup is the role of a file written by BackupTo. When served, it becomes a new log
+// that continues the old one: otherwise ids assigned after the backup would be assigned
 // again, to other events.
 const Backup Role = dbfile.Backup
 
-// BackupTo writes a consistent copy of a server's file to path, which must not exist
-// yet. The log may be served meanwhile. The copy is whole or not there.
+// BackupTo writes a consistent copy of a server's file to path, which must not exist. The
+// log may be served at the same time. On error there is no file at path.
 func (db *DB) BackupTo(ctx context.Context, path string) error {
 	if err := db.backupTo(ctx, path); err != nil {
 		return fmt.Errorf("back up %s to %s: %w", db.file.Path, path, dbfile.Classify(err))
@@ -36,8 +36,8 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if err := absent(path); err != nil {
 		return err
 	}
-	// A name of its own, so that two backups never write into each other's file,
-	// readable by its owner only.
+	// A unique name, so that two backups never write into each other's file, readable by
+	// its owner only.
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
 	if err != nil {
 		return err
@@ -70,15 +70,15 @@ func absent(path string) error {
 	return err
 }
 
-// removeFiles removes a database and what SQLite keeps beside it.
+// removeFiles removes a database and SQLite's other files.
 func removeFiles(path string) {
 	for _, suffix := range []string{"", "-journal", "-wal", "-shm"} {
 		os.Remove(path + suffix)
 	}
 }
 
-// Parent returns the log that this one goes on from and the position at which they
-// parted, event.MaxID if that is not known; log is empty if there is none.
+// Parent returns the log that this one continues and the position at which they diverged,
+// event.MaxID if that is unknown. log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {
 	err = db.file.ViewRow(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, ?)) FROM log`, []any{event.MaxID}, &log, &head)
 	return log, head, err

@@ -8,9 +8,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// NoteTimes keeps what a server said of positions where windows begin or end: the time
-// of the last event at or before each. Moments are resolved with them offline.
-// Positions that no window begins or ends at any more are dropped.
+// NoteTimes stores, for positions at which windows begin or end, the time of the last
+// event at or before each, as a server reported it. Moments are resolved with these times
+// offline. Positions at which no window begins or ends any more are dropped.
 func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) error {
 	news, err := db.newTimes(ctx, times)
 	if err != nil || len(news) == 0 {
@@ -29,7 +29,7 @@ func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) erro
 	return dbfile.Wrap(err, "note the times of windows")
 }
 
-// newTimes returns those of times that the file is to have and does not.
+// newTimes returns those of times that belong in the file and are missing.
 func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news map[event.ID]event.Time, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		news = make(map[event.ID]event.Time)

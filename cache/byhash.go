@@ -13,12 +13,12 @@ import (
 )
 
 // hashChunk is how many hashes ByHash looks up in one transaction: many, since each
-// time the hashes of the last events are read from their lines.
+// transaction reads the hashes of the last events from their lines.
 const hashChunk = 10_000
 
-// ByHash calls fn with the events of a log that have the given hashes, in the order
-// of their ids, each once. Hashes that the log does not know, or whose events it has
-// dropped since, are left out. No transaction is open while fn runs.
+// ByHash calls fn with the events that have the given hashes, sorted by id, each once. It
+// skips hashes that the log does not know or whose events were dropped. No transaction is
+// open while fn runs.
 func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	var ids []event.ID
 	for some := range slices.Chunk(hashes, hashChunk) {
@@ -47,8 +47,8 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 	return nil
 }
 
-// byIDs reads the first of the events with the given ids, as many as one read may,
-// and returns how many of the ids that were.
+// byIDs reads the first of the events with the given ids, up to the limits of one read,
+// and returns how many of the ids it has read.
 func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id = ?`)

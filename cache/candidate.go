@@ -12,32 +12,31 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// ErrNotInLog means that an event cannot be of the log that it is said to be of: all
-// that the log has where it should stand is held and proven, and it is not there.
-var ErrNotInLog = errors.New("is not in the log: the proven range does not have it")
+// ErrNotInLog means that an event is not in the log it claims to belong to: the range in
+// which it would be is held and proven without it.
+var ErrNotInLog = errors.New("is not in the log: the proven range does not contain it")
 
-// ErrUnproven means that an event that came by file says more than its hash covers: no
-// digest would ever tell whether the log says so, too.
+// ErrUnproven means that an imported event has members that its hash does not cover, so
+// that no digest could ever confirm them.
 var ErrUnproven = errors.New("has members that its hash does not cover")
 
-// importChunk is how many imported events one transaction looks at. It is a variable
-// for the tests.
+// importChunk is how many imported events one transaction looks at. It is a variable for
+// the tests.
 var importChunk = 1000
 
-// Imports are the events that came by file, of this log or of another one, and that
-// nothing reads before a server is known to have them.
+// Imports are the events imported from files, of this log or of another one. They are not
+// read as events until a server is known to have them.
 type Imports struct{ db *DB }
 
 // Imports returns the imported events of a client's file.
 func (db *DB) Imports() Imports { return Imports{db} }
 
-// AddCandidates keeps events of this log that came by file, each of which
-// event.ParseLine has accepted, all or none. They are candidates: nothing reads them
-// as events before a window that contains them is proven. What is stored already is
-// skipped. A candidate with the id of an earlier one takes its place, so that a good
-// file mends what a bad one brought. AddCandidates returns how many are new or
-// another, a *ConflictError if an event differs from the one stored under its id,
-// ErrNotInLog, and ErrUnproven.
+// AddCandidates stores imported events of this log, each accepted by event.ParseLine, all
+// or none. They are candidates: they are not read as events until a window that contains
+// them is proven. Events that are already stored are skipped. A candidate replaces an
+// earlier one with the same id, so that a good file can correct a bad one. AddCandidates
+// returns how many candidates are new or changed. It returns a *ConflictError if an event
+// differs from the one stored under its id, ErrNotInLog, or ErrUnproven.
 func (im Imports) AddCandidates(ctx context.Context, evs []event.Event) (added int, err error) {
 	if err := im.db.takesImports(); err != nil {
 		return 0, err
@@ -70,7 +69,7 @@ func (im Imports) AddCandidates(ctx context.Context, evs []event.Event) (added i
 	return added, dbfile.Wrap(err, "import")
 }
 
-// CheckCandidates returns the error that AddCandidates would return, and adds nothing.
+// CheckCandidates returns the error that AddCandidates would return, but adds nothing.
 func (im Imports) CheckCandidates(ctx context.Context, evs []event.Event) error {
 	if err := im.db.takesImports(); err != nil {
 		return err
@@ -82,8 +81,8 @@ func (im Imports) CheckCandidates(ctx context.Context, evs []event.Event) error 
 	return dbfile.Wrap(err, "import")
 }
 
-// takesImports refuses the file of a log itself: it has its events from those who
-// append them.
+// takesImports returns an error for the file of a log itself, which gets its events from
+// Append.
 func (db *DB) takesImports() error {
 	if db.file.Role != Client {
 		return fmt.Errorf("import: %w: it is the log itself", ErrRole)
@@ -116,8 +115,7 @@ func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err err
 	return fresh, nil
 }
 
-// provenWithout reports whether ev, which is not stored, would stand in a proven
-// window.
+// provenWithout reports whether ev, which is not stored, lies in a proven window.
 func provenWithout(windows []rows.Window, ev *event.Event) bool {
 	for i := range windows {
 		w := &windows[i]
@@ -128,7 +126,7 @@ func provenWithout(windows []rows.Window, ev *event.Event) bool {
 	return false
 }
 
-// spanOf is the stretch that has room for one event.
+// spanOf returns the span that contains only id.
 func spanOf(id event.ID) window.Span { return window.Span{From: id - 1, To: id} }
 
 // affected returns how many rows a statement has changed.
@@ -140,8 +138,8 @@ func affected(res sql.Result, err error) (int, error) {
 	return int(n), err
 }
 
-// Candidates calls fn with the candidates of topic in span, in the order of their
-// ids, reading them in chunks: no transaction is open while fn runs.
+// Candidates calls fn with the candidates of topic in span, sorted by id. It reads them
+// in chunks: no transaction is open while fn runs.
 func (im Imports) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
 	for at := span.From; at < span.To; {
 		var evs []event.Event
@@ -161,8 +159,8 @@ func (im Imports) Candidates(ctx context.Context, topic event.Topic, span window
 	return nil
 }
 
-// readCandidates returns the first candidates of topic in span, as many as one
-// transaction may look at, and the position up to which these are all.
+// readCandidates returns the first candidates of topic in span, up to the limits of one
+// transaction, and the position up to which these are complete.
 func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (evs []event.Event, next event.ID, err error) {
 	where, args := importedOf(topic)
 	result, err := tx.QueryContext(ctx, `SELECT id, line FROM candidate WHERE id > ? AND id <= ? AND `+where+` ORDER BY id LIMIT ?`,
@@ -189,7 +187,8 @@ func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span win
 	return evs, span.To, result.Err()
 }
 
-// importedOf returns the SQL condition on what was imported for what is of topic.
+// importedOf returns an SQL condition on imported events, true for those of topic, and
+// its arguments.
 func importedOf(topic event.Topic) (where string, args []any) {
 	if topic == event.All {
 		return "TRUE", nil
@@ -198,7 +197,7 @@ func importedOf(topic event.Topic) (where string, args []any) {
 	return `storage IN (SELECT s.id FROM storage s WHERE ` + where + `)`, args
 }
 
-// DropCandidates drops the candidates with these ids.
+// DropCandidates drops the candidates with the given ids.
 func (im Imports) DropCandidates(ctx context.Context, ids []event.ID) error {
 	err := im.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range ids {
@@ -211,7 +210,7 @@ func (im Imports) DropCandidates(ctx context.Context, ids []event.ID) error {
 	return dbfile.Wrap(err, "drop candidates")
 }
 
-// dropImported drops what was imported of events that have become stored.
+// dropImported drops the imported copies of events that are now stored.
 func dropImported(tx *sql.Tx, evs []event.Event) error {
 	if len(evs) == 0 {
 		return nil
@@ -245,8 +244,8 @@ func eachExec(tx *sql.Tx, statement string, evs []event.Event, arg func(*event.E
 	return nil
 }
 
-// forgetImported drops what was imported of topic in span. A foreign event has no
-// position in this log: it goes with the whole topic.
+// forgetImported drops the imported events of topic in span. A foreign event has no
+// position in this log: it is dropped if span has no end.
 func forgetImported(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	where, args := importedOf(topic)
 	_, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...)

@@ -8,10 +8,10 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// CarryImported takes over what was imported into another copy, of the log that this
-// one was restored from, and not proven there. Candidates up to parted, where the two
-// logs parted, are candidates here, but for those that cannot be; those behind it are
-// of another log now, as what was foreign there is.
+// CarryImported copies the unproven imported events of another copy, whose log this
+// copy's log was restored from. Candidates up to parted, where the two logs diverged,
+// remain candidates, except those that cannot be in this log. Candidates after it are
+// foreign events now, as are the foreign ones.
 func (db *DB) CarryImported(ctx context.Context, old *DB, parted event.ID) error {
 	ours := batch{add: func(evs []event.Event) error { return db.carryCandidates(ctx, evs) }}
 	err := old.Imports().Candidates(ctx, event.All, window.Span{From: event.Beginning, To: parted}, ours.take)
@@ -29,7 +29,7 @@ func (db *DB) CarryImported(ctx context.Context, old *DB, parted event.ID) error
 	return errors.Join(err, others.flush())
 }
 
-// carryCandidates adds candidates, one by one if one of them cannot be of this log.
+// carryCandidates adds candidates; one by one, if one of them cannot be in this log.
 func (db *DB) carryCandidates(ctx context.Context, evs []event.Event) error {
 	_, err := db.Imports().AddCandidates(ctx, evs)
 	var conflict *ConflictError
@@ -47,7 +47,7 @@ func (db *DB) carryCandidates(ctx context.Context, evs []event.Event) error {
 	return nil
 }
 
-// A batch gathers events, some at a time.
+// A batch collects events to pass on in groups.
 type batch struct {
 	add   func([]event.Event) error
 	evs   []event.Event

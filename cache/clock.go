@@ -7,38 +7,37 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// ClockNews says that the wall clock cannot be right, or was not. One of its members is
-// not zero.
+// ClockNews reports that the wall clock is, or was, wrong. One of its fields is not zero.
 type ClockNews struct {
-	// Jumped is how much more time the wall clock has shown to pass than has
-	// passed: it was set, or the machine slept.
+	// Jumped is by how much the wall clock has advanced more than real time: it was set,
+	// or the machine slept.
 	Jumped time.Duration
-	// Ahead is how far the log's last event lies ahead of the wall clock. Times
-	// never go back, so new events get that time until the clock reaches it.
+	// Ahead is how far the log's last event is ahead of the wall clock. Times never go
+	// back, so new events get that time until the clock reaches it.
 	Ahead time.Duration
 }
 
 const (
-	// clockSlack is how far clocks may be apart before it is told.
+	// clockSlack is the difference between clocks that is reported.
 	clockSlack = time.Minute
 	clockTick  = 10 * time.Second
 )
 
-// A clockWatch compares the wall clock with the time that passes and with the last
+// A clockWatch compares the wall clock with monotonic time and with the time of the last
 // event.
 type clockWatch struct {
 	wall  func() time.Time
 	mono  func() time.Duration
-	lead  event.Time // of the wall clock over mono, when it was last looked at
-	ahead bool       // it was told that the last event is
+	lead  event.Time // of the wall clock over mono, at the last look
+	ahead bool       // it was reported that the last event is ahead
 }
 
 func newClockWatch(wall func() time.Time, mono func() time.Duration) *clockWatch {
 	return &clockWatch{wall: wall, mono: mono, lead: event.TimeOf(wall()) - event.Time(mono().Microseconds())}
 }
 
-// look tells each jump once, and once that the last event is ahead, until it is no
-// longer.
+// look reports each jump once, and once that the last event is ahead, until it no longer
+// is.
 func (c *clockWatch) look(last event.Time, tell func(ClockNews)) {
 	now := event.TimeOf(c.wall())
 	lead := now - event.Time(c.mono().Microseconds())
@@ -55,8 +54,8 @@ func (c *clockWatch) look(last event.Time, tell func(ClockNews)) {
 
 func duration(t event.Time) time.Duration { return time.Duration(t) * time.Microsecond }
 
-// WatchClock calls tell when the wall clock jumps ahead and when the log is ahead of
-// it, each time once, until ctx ends.
+// WatchClock calls tell when the wall clock jumps ahead and when the log is ahead of it,
+// once for each time, until ctx ends.
 func (db *DB) WatchClock(ctx context.Context, tell func(ClockNews)) {
 	watch := newClockWatch(db.file.Now, db.mono)
 	tick := time.NewTicker(clockTick)
@@ -76,8 +75,8 @@ func (db *DB) WatchClock(ctx context.Context, tell func(ClockNews)) {
 	}
 }
 
-// Clock returns how far the log's last event is ahead of the wall clock, 0 if it is
-// not, and how often WatchClock has seen the clock jump ahead.
+// Clock returns how far the log's last event is ahead of the wall clock, 0 if it is not,
+// and how often WatchClock has seen the clock jump ahead.
 func (db *DB) Clock() (ahead time.Duration, jumps int64) {
 	ahead = duration(event.Time(db.lastTime.Load()) - event.TimeOf(db.file.Now()))
 	return max(ahead, 0), db.clockJumps.Load()

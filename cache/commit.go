@@ -17,8 +17,8 @@ func (db *DB) startCommitter() {
 	db.committer.Go(db.commitLoop)
 }
 
-// commitLoop is the committer: it takes whatever waits, writes it in one
-// transaction, shows it and only then answers.
+// commitLoop is the committer: it takes all waiting requests, writes them in one
+// transaction, publishes their events and only then replies.
 func (db *DB) commitLoop() {
 	for {
 		select {
@@ -30,8 +30,8 @@ func (db *DB) commitLoop() {
 	}
 }
 
-// gather adds to first what else is waiting now, or is about to: whoever can run may run
-// once more before. A transaction of many takes little longer than one of few.
+// gather adds to first the other waiting requests. It yields once, so that more appends
+// join the batch: a transaction of many takes little longer than one of few.
 func (db *DB) gather(first *appendRequest) []*appendRequest {
 	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
 	for yielded := false; drafts < maxBatchDrafts && bytes < maxBatchBytes; {
@@ -50,8 +50,8 @@ func (db *DB) gather(first *appendRequest) []*appendRequest {
 	return batch
 }
 
-// commit writes the batch, shows it and answers. Where one request cannot be
-// written, the others do not suffer for it: each is tried alone.
+// commit writes the batch, publishes its events and replies. If one request cannot be
+// written, the others must not suffer: each is then tried alone.
 func (db *DB) commit(batch []*appendRequest) {
 	live := patient(batch)
 	if len(live) == 0 {
@@ -87,8 +87,8 @@ func (db *DB) commit(batch []*appendRequest) {
 	}
 }
 
-// noteSealed wakes whoever waits for a block to be sealed, if one was since the head
-// was before.
+// noteSealed wakes those who wait for a block to be sealed, if the head has passed the
+// end of one since it was before.
 func (db *DB) noteSealed(before event.ID) {
 	if db.Head()/event.BlockSize == before/event.BlockSize {
 		return
@@ -96,8 +96,7 @@ func (db *DB) noteSealed(before event.ID) {
 	db.snapshots.BlockSealed()
 }
 
-// patient returns the requests that somebody still waits for and answers the
-// others.
+// patient returns the requests whose callers still wait, and replies to the others.
 func patient(batch []*appendRequest) []*appendRequest {
 	live := batch[:0]
 	for _, r := range batch {
@@ -116,18 +115,17 @@ func (db *DB) show(evs []event.Event) {
 	}
 }
 
-// A commitError is what COMMIT itself failed with: one with ErrUnknown.
+// A commitError is an error of COMMIT itself; it comes with ErrUnknown.
 type commitError struct{ err error }
 
 func (e *commitError) Error() string   { return ErrUnknown.Error() + ": " + e.err.Error() }
 func (e *commitError) Unwrap() []error { return []error{ErrUnknown, e.err} }
 
-// writeBatch writes the batch in one transaction. An error of COMMIT itself says
-// nothing about what is on the disk, even if it can be read back or not: a log that
-// was written but not synced may come to life after the next crash. It becomes
-// ErrUnknown.
+// writeBatch writes the batch in one transaction. An error of COMMIT itself does not say
+// what is on disk, and reading back does not tell either: a log written but not synced may
+// reappear after the next crash. writeBatch then returns ErrUnknown.
 func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
-	// The transaction must not depend on any one caller's patience.
+	// No caller's context may end the transaction.
 	ctx := context.Background()
 	if err := db.file.Lock(ctx); err != nil {
 		return err
@@ -153,11 +151,11 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	return nil
 }
 
-// readBack opens the file again after a COMMIT that failed and finds out, if that can be
-// known, what became of the batch. It can if there was no room: SQLite says that only of
-// a write to the write-ahead log, before anything is synced, and without its last frame a
-// transaction is none, neither now nor after a crash. If the batch is there it is made
-// durable, and nothing has failed.
+// readBack opens the file again after a failed COMMIT and determines, if possible, the
+// outcome of the batch. That is possible if there was no space: SQLite reports this only
+// for a write to the write-ahead log, before anything is synced, and a transaction
+// without its last frame does not count, neither now nor after a crash. If the batch is
+// in the file, readBack makes it durable, and the append succeeds.
 func (db *DB) readBack(w *batchWriter, err error) error {
 	var failed *commitError
 	if e := db.recoverWriter(); e != nil || !errors.Is(err, ErrFull) || !errors.As(err, &failed) {
@@ -182,8 +180,7 @@ func (db *DB) finish(tx *sql.Tx) error {
 	return tx.Commit()
 }
 
-// recoverWriter opens the file anew after a COMMIT that failed and reads back what
-// was written.
+// recoverWriter reopens the file after a failed COMMIT and reads back the log.
 func (db *DB) recoverWriter() error {
 	ctx := context.Background()
 	if err := db.file.Lock(ctx); err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// expire appends the events that end values.
+// expire appends the DELs of expired values.
 func (w *batchWriter) expire(old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
 	open := w.db.seen.LastOpen()
 	for i := range old {
@@ -22,7 +22,7 @@ func (w *batchWriter) expire(old []retention.Expiry, topics []event.Topic, upTo 
 			}
 		}
 		if last != x.ID {
-			continue // it was renewed, or ended
+			continue // it was set again, or deleted
 		}
 		var receipt event.Receipt
 		if err := w.append(&receipt, &x.Draft, &x.Hash); err != nil {

@@ -6,12 +6,12 @@ import (
 	"os"
 )
 
-// Compacted says how large a file was and has become, in bytes.
+// Compacted has the size of a file before and after Compact, in bytes.
 type Compacted struct{ Before, After int64 }
 
-// Compact makes a server's file as small as it can be: it lets go of what cfg says, at
-// once, by the clock on the wall, then writes the file anew. Nobody may serve the log
-// meanwhile, and none is made.
+// Compact makes a server's file as small as possible: it enforces retention at once, by
+// the wall clock, then rewrites the file. The log must not be served at the same time.
+// Compact does not create a file.
 func Compact(ctx context.Context, path string, cfg Config, retention Retention) (c Compacted, err error) {
 	if cfg.Role, err = roleOf(ctx, path); err != nil {
 		return c, err
@@ -40,7 +40,7 @@ func Compact(ctx context.Context, path string, cfg Config, retention Retention) 
 	return c, nil
 }
 
-// roleOf returns the role of a file that is there.
+// roleOf returns the role of an existing file.
 func roleOf(ctx context.Context, path string) (Role, error) {
 	db, err := Open(ctx, path, Config{})
 	if err != nil {

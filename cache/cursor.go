@@ -14,12 +14,12 @@ import (
 var (
 	// ErrHeld means that another process holds a cursor.
 	ErrHeld = errors.New("is held by another process")
-	// ErrNoCursor means that there is no cursor of a name.
+	// ErrNoCursor means that no cursor has that name.
 	ErrNoCursor = errors.New("no such cursor")
 )
 
-// A Cursor is a named reader's durable position. It is held by one open file at a time,
-// for as long as that is open or until Release, and used by one goroutine.
+// A Cursor is a named reader's durable position. One open file holds it at a time, until
+// Release or Close. It may be used by one goroutine.
 type Cursor struct {
 	db       *DB
 	name     string
@@ -27,8 +27,8 @@ type Cursor struct {
 	state    []byte
 }
 
-// HoldCursor takes the cursor name for this process, making it at position
-// Beginning if there is none. A cursor belongs to the topics it was made with.
+// HoldCursor takes the cursor name for this process. If there is none, it creates one at
+// Beginning. A cursor belongs to the topics it was created with.
 func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic) (*Cursor, error) {
 	if err := checkCursor(name); err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 	return c, nil
 }
 
-// cursorError says which cursor an error is about.
+// cursorError adds the cursor's name to err.
 func cursorError(name string, err error) error {
 	if err == nil {
 		return nil
@@ -113,8 +113,8 @@ func (db *DB) free(tx *sql.Tx, name string) (CursorInfo, error) {
 	return c.CursorInfo, err
 }
 
-// SetCursor sets the cursor name, which no process may hold, to position at. If there
-// is none, it is made for topics; without topics that is ErrNoCursor.
+// SetCursor sets the cursor name, which no process may hold, to position at. If there is
+// none, it creates one for topics; without topics it returns ErrNoCursor.
 func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, at event.ID) (c CursorInfo, err error) {
 	if err := checkCursor(name); err != nil {
 		return c, err
@@ -141,8 +141,8 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 	return c, cursorError(name, err)
 }
 
-// DropCursors removes cursors, all or none, and returns what they were. One that a
-// process holds is ErrHeld, one that does not exist ErrNoCursor.
+// DropCursors removes cursors, all or none, and returns them. It returns ErrHeld if a
+// process holds one, and ErrNoCursor if one does not exist.
 func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []CursorInfo, err error) {
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		dropped = dropped[:0]
@@ -169,16 +169,16 @@ func topicLines(topics []event.Topic) string {
 	return strings.Join(lines, "\n")
 }
 
-// Position returns where the cursor is.
+// Position returns the cursor's position.
 func (c *Cursor) Position() event.ID { return c.position }
 
-// State returns what Move has stored with the position, nil if the position was set
-// since by other means.
+// State returns the state that Move stored with the position, nil if the position was set
+// by other means since.
 func (c *Cursor) State() []byte { return c.state }
 
 // Move sets the cursor to position at, stores state with it in the same transaction, and
-// keeps the cursor held. What state says is the holder's own affair. It returns ErrLost
-// if another process has the cursor now.
+// renews the lease. state is opaque to the package. Move returns ErrLost if another
+// process has taken the cursor.
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,
@@ -198,7 +198,7 @@ func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	return nil
 }
 
-// Release lets the cursor go.
+// Release releases the cursor.
 func (c *Cursor) Release(ctx context.Context) error {
 	return c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.file.OwnerName())
@@ -206,21 +206,21 @@ func (c *Cursor) Release(ctx context.Context) error {
 	})
 }
 
-// A CursorInfo is what is known of a named cursor.
+// A CursorInfo describes a named cursor.
 type CursorInfo struct {
 	Name     string
 	Topics   []string
 	Position event.ID
-	Held     bool // a process has it
+	Held     bool // by a process
 }
 
-// A cursorRow is a cursor as the file keeps it.
+// A cursorRow is a cursor as stored in the file.
 type cursorRow struct {
 	CursorInfo
 	state []byte
 }
 
-// Cursors returns the named cursors in order of their names.
+// Cursors returns the named cursors, sorted by name.
 func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(cursorQuery + ` ORDER BY name`)
@@ -240,7 +240,7 @@ func (db *DB) Cursors(ctx context.Context) (cs []CursorInfo, err error) {
 	return cs, err
 }
 
-// Followed returns the topics that a sync without topics is about.
+// Followed returns the topics of a sync without topics.
 func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT topic FROM followed ORDER BY topic`)
@@ -264,8 +264,8 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 	return topics, err
 }
 
-// Remember notes topics as followed and url, which must not have a password in it, as a
-// server of this log. Either may be empty.
+// Remember records topics as followed, and url as a server of this log. url must not
+// contain a password. Either may be empty.
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
 	return db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, t := range topics {
@@ -286,7 +286,7 @@ func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) er
 type Count struct {
 	Events   int64
 	Storages int64
-	Bytes    int64 // of the file, without its write-ahead log
+	Bytes    int64 // of the file, excluding its write-ahead log
 }
 
 // Count returns how much the file holds.
@@ -296,8 +296,7 @@ func (db *DB) Count(ctx context.Context) (n Count, err error) {
 	return n, err
 }
 
-// Sources returns the URLs of the servers that were seen to serve the log, the
-// latest first.
+// Sources returns the URLs of servers known to serve the log, most recent first.
 func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT url FROM source ORDER BY seen DESC, url`)
@@ -317,8 +316,8 @@ func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
 	return urls, err
 }
 
-// CarryOutbox takes over what waits in the outbox of another copy, in its order. What
-// was refused there is to be tried again.
+// CarryOutbox copies the drafts in the outbox of another copy, in order. Drafts that were
+// refused there are queued again.
 func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
 	for after := int64(0); ; {
 		queued, err := old.Outbox().List(ctx, after, maxReadEvents)
@@ -336,9 +335,9 @@ func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
 	}
 }
 
-// CarryOver takes over the cursors and the followed topics of another copy, of the
-// log that this one was restored from. A cursor that had come further than parted,
-// where the two logs parted, is set back to there. What is here already stays.
+// CarryOver copies the cursors and the followed topics of another copy, whose log this
+// copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
+// set back to parted. Cursors and topics already in this copy are kept.
 func (db *DB) CarryOver(ctx context.Context, old *DB, parted event.ID) error {
 	cursors, err := old.Cursors(ctx)
 	if err != nil {

@@ -1,16 +1,14 @@
-// Package cache is the SQLite file of one log: its events, the windows that say
-// which stretches of which topics are held, the cursors of named readers.
+// Package cache is the SQLite file of one log: its events, the windows that record which
+// spans of which topics are held, and the cursors of named readers.
 //
-// A file belongs to one log and has a [Role]. A server's file is the log itself:
-// its one window, "*" from the horizon to the head, is committed, and [DB.Append]
-// is the only giver of ids. A client's file is a copy that is filled stretch by
-// stretch: a [Lease] is the right to fill one window, and [Lease.Apply] stores
-// events and moves the window in one transaction. Everything is read the same way
-// from both: [DB.Read] gives what the windows say is held and nothing else, so an
-// event that arrived by accident is never shown as part of a whole.
+// A file belongs to one log and has a [Role]. A server's file is the log itself: its one
+// window, "*" from the horizon to the head, is committed, and only [DB.Append] assigns
+// ids. A client's file is a copy, filled span by span: a [Lease] is the right to fill one
+// window, and [Lease.Apply] stores events and advances the window in one transaction.
+// Both are read the same way: [DB.Read] returns only events in held windows, so an event
+// that arrived by accident is never presented as part of a complete range.
 //
-// The package promises that what it has acknowledged survives a kill and a power
-// cut, that no event is stored twice, that no read transaction outlives a call,
-// and that several processes may use one client file at once. It knows nothing of
-// networks.
+// Acknowledged writes survive a kill and a power failure, no event is stored twice, no
+// read transaction outlives a call, and several processes may use one client file at
+// once. The package does no network I/O.
 package cache

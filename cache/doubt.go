@@ -14,16 +14,16 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Doubt is a stretch of a topic that is held but differs from the server: a comparison
-// has found it, and none has agreed since.
+// A Doubt is a held span of a topic that differs from the server: a comparison has shown
+// it, and none has agreed since.
 type Doubt struct {
 	Topic event.Topic
 	Span  window.Span
 }
 
-// Doubt compares what is stored of topic in span, which lies in one block, with the digest
-// of the server. If they differ, what is held of span is in doubt and no longer proven. All
-// of that is one transaction, so a repair in the meantime is not overlooked.
+// Doubt compares the stored events of topic in span, which lies in one block, with the
+// server's digest. If they differ, span becomes doubted and is no longer proven. It is
+// all one transaction, so a concurrent repair is not overlooked.
 func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, theirs window.Digest) (differs bool, err error) {
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		leaves, err := checkedLeaves(ctx, tx, topic, span)
@@ -32,7 +32,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		}
 		ours, _ := window.DigestOf(leaves)
 		if differs = ours != theirs; !differs {
-			return dropLeaves(tx, topic, span) // what was kept of it may be wrong
+			return dropLeaves(tx, topic, span) // the kept leaves of it may be wrong
 		}
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {
@@ -49,13 +49,13 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		if err := db.unprove(tx, windows, topic, span); err != nil {
 			return err
 		}
-		// No state may be begun with one that was sealed over it, or is being sealed.
+		// No state may start with a snapshot sealed over it, or being sealed.
 		return errors.Join(snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 	})
 	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
 }
 
-// unprove takes the proof from windows that have events in common with topic in span.
+// unprove marks the windows that share events with topic in span as not proven.
 func (db *DB) unprove(tx *sql.Tx, windows []rows.Window, topic event.Topic, span window.Span) error {
 	for i := range windows {
 		w := &windows[i]
@@ -70,23 +70,23 @@ func (db *DB) unprove(tx *sql.Tx, windows []rows.Window, topic event.Topic, span
 	return err
 }
 
-// Doubts returns what is in doubt, in the order of topics and positions.
+// Doubts returns all doubts, sorted by topic and position.
 func (db *DB) Doubts(ctx context.Context) (list []Doubt, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		list, err = loadDoubts(tx)
 		return err
 	})
-	return list, dbfile.Wrap(err, "read what is in doubt")
+	return list, dbfile.Wrap(err, "read the doubts")
 }
 
-// Doubted returns where what is held of topics is in doubt. A doubt about a topic concerns
-// all topics that have events in common with it, but not where these are proven.
+// Doubted returns the doubted spans of topics. A doubt about a topic extends to all
+// topics that share events with it, except where they are proven.
 func (db *DB) Doubted(ctx context.Context, topics ...event.Topic) (doubted window.Spans, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		doubted, err = doubtedIn(tx, topics)
 		return err
 	})
-	return doubted, dbfile.Wrap(err, "read what is in doubt of %s", topicLines(topics))
+	return doubted, dbfile.Wrap(err, "read the doubts about %s", topicLines(topics))
 }
 
 func doubtedIn(tx *sql.Tx, topics []event.Topic) (window.Spans, error) {
@@ -131,7 +131,7 @@ func loadDoubts(tx *sql.Tx) (list []Doubt, err error) {
 	return list, rows.Err()
 }
 
-// doubtsOf returns the stretches of topic itself.
+// doubtsOf returns the spans doubted of topic itself.
 func doubtsOf(list []Doubt, topic event.Topic) (spans window.Spans) {
 	for _, d := range list {
 		if d.Topic == topic {
@@ -153,8 +153,8 @@ func writeDoubts(tx *sql.Tx, topic event.Topic, spans window.Spans) error {
 	return nil
 }
 
-// endDoubts removes doubts about topic and its parts in span: it is proven, or not held
-// any more.
+// endDoubts removes the doubts about topic and its parts in span, which is proven or no
+// longer held.
 func endDoubts(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	doubts, err := loadDoubts(tx)
 	if err != nil {
@@ -175,8 +175,8 @@ func endDoubts(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	return nil
 }
 
-// Merge stores events of topic in span, which is held, beside those that are stored there:
-// all that the log has of it was fetched again. It removes nothing, and returns the events
+// Merge adds events to the stored ones of topic in span, which is held. evs are all
+// events of the log there, fetched again. Merge removes nothing and returns the events
 // that are new.
 func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) (added []event.Event, err error) {
 	if err := db.checkAgain(topic, span, evs); err != nil {
@@ -192,7 +192,7 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 		if err := snapshot.Drop(tx, topic, span); err != nil {
 			return err
 		}
-		// Whoever has read what is stored there must read it again, as after a removal.
+		// Readers of the stored events must read them again, as after a removal.
 		return rows.NoteRemoval(tx)
 	})
 	return added, dbfile.Wrap(err, "merge %s %s", topic, span)

@@ -12,11 +12,11 @@ import (
 // eachChunk is how many events Each reads at a time.
 const eachChunk = 1000
 
-// ErrStop is returned by a function that State, StateAfter or Each calls, and ends the
+// ErrStop may be returned by a function that State, StateAfter or Each calls. It ends the
 // call, which then returns nil.
 var ErrStop = errors.New("stop")
 
-// unlessStopped is err, unless that is ErrStop.
+// unlessStopped returns err, or nil if it is ErrStop.
 func unlessStopped(err error) error {
 	if errors.Is(err, ErrStop) {
 		return nil
@@ -24,8 +24,8 @@ func unlessStopped(err error) error {
 	return err
 }
 
-// Each calls fn with the events of topics in span, in order, reading them in
-// chunks: no transaction is open while fn runs. All of span must be held.
+// Each calls fn with the events of topics in span, in order. It reads them in chunks: no
+// transaction is open while fn runs. All of span must be held.
 func (db *DB) Each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
 	for at := span.From; at < span.To; {
 		evs, next, err := db.Read(ctx, topics, at, span.To, eachChunk)

@@ -2,7 +2,7 @@ package cache
 
 import "github.com/rstream-dev/rstream/cache/internal/dbfile"
 
-// The errors of opening a file that callers branch on.
+// Errors of opening a file, for callers to branch on.
 var (
 	ErrNotCache   = dbfile.ErrNotCache
 	ErrNoLog      = dbfile.ErrNoLog
@@ -17,28 +17,26 @@ var (
 	ErrIO         = dbfile.ErrIO
 )
 
-// The errors of using a file that callers branch on.
+// Errors of using a file, for callers to branch on.
 var (
-	// ErrFull means that the disk or the file can take no more; nothing was
-	// written, unless it comes with ErrUnknown, and then it may have been.
+	// ErrFull means that the disk or the file is full. Nothing was written, unless
+	// ErrUnknown is wrapped too: then it may have been.
 	ErrFull = dbfile.ErrFull
-	// ErrBusy means that another process was writing for too long; nothing
-	// was written.
+	// ErrBusy means that another process was writing for too long. Nothing was written.
 	ErrBusy = dbfile.ErrBusy
-	// ErrFiles means that the process or the system has too many files open, so
-	// that nothing could be read or written. It may pass.
+	// ErrFiles means that the process or the system has too many open files to read or
+	// write. It may pass.
 	ErrFiles = dbfile.ErrFiles
 )
 
-// The errors of files that may only be read.
+// Errors of files that may only be read.
 var (
-	// ErrReadOnly means that the file, its folder or what SQLite keeps beside it
-	// may not be written by this process.
+	// ErrReadOnly means that this process may not write the file, its folder or SQLite's
+	// files next to it.
 	ErrReadOnly = dbfile.ErrReadOnly
-	// ErrChanged means that somebody wrote a file that is read without locks.
+	// ErrChanged means that a file was written while it was read without locks.
 	ErrChanged = dbfile.ErrChanged
 )
 
-// A StatusError is an error for which HTTP has a status, which its method HTTPStatus
-// returns.
+// A StatusError is an error with an HTTP status, which its method HTTPStatus returns.
 type StatusError = dbfile.StatusError

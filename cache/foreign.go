@@ -10,10 +10,10 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// AddForeign keeps events of other logs that came by file, each of which
-// event.ParseLine has accepted, all or none. They are known by their hashes: this log
-// may have taken the same, under another id and at another time, and then their
-// values need not be fetched. AddForeign returns how many are new.
+// AddForeign stores imported events of other logs, each accepted by event.ParseLine, all
+// or none. They are identified by their hashes: this log may have taken the same events,
+// with other ids and times, and then their values need not be fetched. AddForeign returns
+// how many are new.
 func (im Imports) AddForeign(ctx context.Context, evs []event.Event) (added int, err error) {
 	if err := im.db.takesImports(); err != nil {
 		return 0, err
@@ -42,8 +42,8 @@ func (im Imports) AddForeign(ctx context.Context, evs []event.Event) (added int,
 	return added, dbfile.Wrap(err, "import")
 }
 
-// ForeignHashes calls fn with the hashes of the foreign events of topic, sorted as
-// bytes, reading them in chunks: no transaction is open while fn runs.
+// ForeignHashes calls fn with the hashes of the foreign events of topic, sorted as bytes.
+// It reads them in chunks: no transaction is open while fn runs.
 func (im Imports) ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error {
 	after := []byte{} // sorts before every hash
 	for more := true; more; {
@@ -88,9 +88,9 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 	return hashes, rows.Err()
 }
 
-// Foreign calls fn with the foreign events that have the given hashes, in the order of
-// these, with the ids and times that the other log has given them. Those that are not
-// there are left out. No transaction is open while fn runs.
+// Foreign calls fn with the foreign events that have the given hashes, in that order,
+// with the ids and times of the other log. Hashes without an event are skipped. No
+// transaction is open while fn runs.
 func (im Imports) Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	for len(hashes) > 0 {
 		var evs []event.Event
@@ -110,8 +110,8 @@ func (im Imports) Foreign(ctx context.Context, hashes []event.Hash, fn func(*eve
 	return nil
 }
 
-// foreignOf returns the foreign events of the first hashes, as many as one transaction may
-// look at, and the hashes that are left.
+// foreignOf returns the foreign events of the first hashes, up to the limits of one
+// transaction, and the remaining hashes.
 func foreignOf(ctx context.Context, tx *sql.Tx, hashes []event.Hash) (evs []event.Event, left []event.Hash, err error) {
 	stmt, err := tx.PrepareContext(ctx, `SELECT line FROM foreign_event WHERE hash = ?`)
 	if err != nil {
@@ -131,7 +131,7 @@ func foreignOf(ctx context.Context, tx *sql.Tx, hashes []event.Hash) (evs []even
 		}
 		ev, err := event.Stored(line)
 		if err == nil && ev.Hash != h {
-			err = fmt.Errorf("event %s stands in the place of %s", ev.Hash, h)
+			err = fmt.Errorf("event %s is stored as %s", ev.Hash, h)
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)

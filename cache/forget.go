@@ -12,30 +12,29 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A HeldAsError says that a topic cannot be forgotten by itself: it is held as a
-// part of a wider one.
+// A HeldAsError means that a topic cannot be forgotten alone: it is held as part of a
+// wider one.
 type HeldAsError struct{ Topic, As event.Topic }
 
 func (e *HeldAsError) Error() string {
 	return fmt.Sprintf("%s is held as part of %s and can only be forgotten together with it", e.Topic, e.As)
 }
 
-// ErrInUse means that a process is filling what was to be forgotten.
+// ErrInUse means that a process is filling a window to be forgotten.
 var ErrInUse = errors.New("is being filled")
 
-// Forget gives up what is held of topic up to position before, and of its parts,
-// and returns how many events that removed. Up to event.MaxID it also ends
-// following them. Events that a window of an overlapping topic holds stay. What was
-// imported goes as well; what waits in the outbox stays. Forget
-// returns a *HeldAsError if a wider window holds them all, and ErrInUse while
-// somebody fills windows that it would cut short.
+// Forget drops the held events of topic and its parts up to position before, and returns
+// how many events it removed. Up to event.MaxID it also stops following them. Events in a
+// window of an overlapping topic stay. Imported events are dropped too; the outbox stays.
+// Forget returns a *HeldAsError if a wider window holds all the events, and ErrInUse
+// while a process fills windows that it would cut.
 func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (removed int, err error) {
 	if db.file.Role != Client {
 		return 0, fmt.Errorf("forget %s: %w: only a copy can forget", topic, ErrRole)
 	}
 	span := window.Span{From: event.Beginning, To: before}
-	// First the windows: from then on nobody is shown the events, and a kill
-	// leaves nothing but bytes.
+	// Cut the windows first: from then on no reader sees the events, and a kill leaves
+	// only unused bytes.
 	err = db.file.Update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, topic, span) })
 	if err != nil {
 		return 0, fmt.Errorf("forget %s: %w", topic, err)
@@ -58,11 +57,11 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 	return removed, nil
 }
 
-// forgetWindows cuts span, which begins at the beginning, out of the windows of
-// topic and its parts.
+// forgetWindows cuts span, which begins at Beginning, out of the windows of topic and its
+// parts.
 func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) error {
-	// A pull that nobody goes on with ends at what it has reached. Were its
-	// process to wake up, it must not go on: it may have left out what it saw held.
+	// An abandoned pull ends where it is. If its process wakes up, it must not continue:
+	// it may have left out events because they were held.
 	windows, err := db.tidy(tx, func(w *rows.Window) bool {
 		return topic.Overlaps(w.Topic) && !w.Missing().Intersect(span).Empty()
 	})
@@ -79,8 +78,8 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 				return err
 			}
 		case topic.Contains(w.Topic), w.State == window.Pulling && !coming.Empty():
-			// The one that pulls more than topic may have left out what is to
-			// be removed, because it is held.
+			// The process that pulls more than topic may have left out events to be
+			// removed, because they were held.
 			return ErrInUse
 		case w.Topic.Contains(topic) && !held.Empty():
 			return &HeldAsError{topic, w.Topic}
@@ -98,9 +97,9 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 	return rows.NoteRemoval(tx)
 }
 
-// cutWindow has a window begin at position start, or takes it away if it ends there.
+// cutWindow moves the start of a window to start, or deletes it if it ends there.
 func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
-	if w.ID == 0 { // tidy has just written the row, so it is named by what it says
+	if w.ID == 0 { // tidy has just inserted the row, so it is found by its contents
 		where := `WHERE topic = ? AND state = 'committed' AND proven = ? AND start = ? AND stop = ?`
 		if err := tx.QueryRow(`SELECT id FROM window `+where, w.Topic.String(), w.Proven, w.From, w.To).Scan(&w.ID); err != nil {
 			return err
@@ -130,8 +129,8 @@ func unfollow(tx *sql.Tx, topic event.Topic) error {
 	return nil
 }
 
-// dropLeaves drops kept leaves of every topic that has events in common with topic
-// in the blocks that span touches.
+// dropLeaves drops the kept leaves of all topics that share events with topic, in the
+// blocks that span touches.
 func dropLeaves(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	names, err := texts(tx, `SELECT DISTINCT topic FROM leaf`)
 	if err != nil {
@@ -150,7 +149,7 @@ func dropLeaves(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	return nil
 }
 
-// texts reads one column of text.
+// texts reads a column of texts.
 func texts(tx *sql.Tx, query string) (list []string, err error) {
 	rows, err := tx.Query(query)
 	if err != nil {
@@ -167,21 +166,21 @@ func texts(tx *sql.Tx, query string) (list []string, err error) {
 	return list, rows.Err()
 }
 
-// forgetChunk is about how many events one transaction of Forget removes. It is a
+// forgetChunk is roughly how many events one transaction of Forget removes. It is a
 // variable for the tests.
 var forgetChunk = 5000
 
-// A loosePosition is how far Forget has looked: behind all blocks of the storages
-// before from, and below block of the next one.
+// A loosePosition is the progress of Forget: all blocks of the storages before from, and
+// the blocks below block of the next one.
 type loosePosition struct {
 	from  event.Storage
 	block uint64
 	end   bool
 }
 
-// removeLoose removes the events of topic in span that no window holds at this
-// moment, some at a time. It goes by the postings, which a copy has of every event,
-// and reads no event, since one may be damaged.
+// removeLoose removes some of the events of topic in span that no window holds now. It
+// uses the postings, which a copy has for every event, and reads no event, since one may
+// be damaged.
 func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, at loosePosition) (n int, next loosePosition, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -231,9 +230,8 @@ func heldOfStorage(windows []rows.Window, s *rows.StorageRow) window.Spans {
 	return window.Union(spans...)
 }
 
-// removePosted removes the gone events of the first block from block on in which a
-// storage has any events, and says which block that was. more is false if there is
-// none.
+// removePosted removes the gone events of a storage in its first block at or after from,
+// and returns that block. more is false if there is none.
 func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, gone func(event.ID) bool) (n int, block uint64, more bool, err error) {
 	var offsets []byte
 	err = tx.QueryRowContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block >= ? ORDER BY block LIMIT 1`,

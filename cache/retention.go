@@ -64,7 +64,7 @@ func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 
 func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retainer, error) {
 	if db.commits == nil {
-		return nil, fmt.Errorf("retain: %w: it gives no ids", ErrRole)
+		return nil, fmt.Errorf("retain: %w: only a server assigns ids", ErrRole)
 	}
 	return db.history.NewRetainer(ctx, cfg.policy())
 }

@@ -160,17 +160,17 @@ func (c *lineClaim) retry(batch []lineItem) string {
 	case !keysMade(batch):
 		return c.goOn(first)
 	case first == last:
-		return fmt.Sprintf("line %d has no key, and sent twice it is two events: look for it in the %s, then go on from line %d or %d", first, place, first, last+1)
+		return fmt.Sprintf("line %d has no key, and sent twice it becomes two events: look for it in the %s, then continue from line %d or %d", first, place, first, last+1)
 	}
-	return fmt.Sprintf("%s are taken together or not at all, and sent twice those without keys are new events: look for line %d in the %s, then go on from line %d or %d",
+	return fmt.Sprintf("%s are taken together or not at all, and lines without keys become new events if sent twice: look for line %d in the %s, then continue from line %d or %d",
 		lines(first, last), first, place, first, last+1)
 }
 
 func (c *lineClaim) goOn(line int) string {
 	if c.rest == "" {
-		return fmt.Sprintf("go on from line %d", line)
+		return fmt.Sprintf("continue from line %d", line)
 	}
-	return fmt.Sprintf("go on from line %d, with the same flags: "+c.rest, line, line)
+	return fmt.Sprintf("continue from line %d, with the same flags: "+c.rest, line, line)
 }
 
 // lines names a range of lines of a file.

@@ -278,8 +278,8 @@ func number(match []string) int {
 var (
 	adviceKey  = regexp.MustCompile(`(?m)^rstream: hint: run the command again with --key (.*): it is appended once$`)
 	adviceSame = regexp.MustCompile(`(?m)^rstream: hint: run the command again: each line so far has a key and is appended once$`)
-	adviceRest = regexp.MustCompile(`(?m)^rstream: hint: go on from line (\d+)(?:, with the same flags: (tail .*))?$`)
-	adviceLook = regexp.MustCompile(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then go on from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then go on from line (\d+) or (\d+)$`)
+	adviceRest = regexp.MustCompile(`(?m)^rstream: hint: continue from line (\d+)(?:, with the same flags: (tail .*))?$`)
+	adviceLook = regexp.MustCompile(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then continue from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then continue from line (\d+) or (\d+)$`)
 )
 
 // follow follows the hint, against a server that works. Then every line is there once.

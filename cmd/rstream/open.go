@@ -163,7 +163,7 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" first, or name a file with --cache FILE"}
 	}
-	return openFile(ctx, path, "name one that is there with --cache FILE; \"rstream sync\" makes one")
+	return openFile(ctx, path, "name an existing copy with --cache FILE, or create one with \"rstream sync\"")
 }
 
 // openFile opens a file that must exist. hint says what to do if it does not.

@@ -121,9 +121,9 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	if err := errors.Join(db.CarryOver(ctx, s.db, parted), db.CarryImported(ctx, s.db, parted)); err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
-	what := "the server was restored: its log %s goes on from %s at %s; %s in %s carried over, %s did not agree"
+	what := "the server was restored: its log %s continues %s from %s; %s in %s carried over, %s did not agree"
 	if info.Parent.Head == nil {
-		what = "the log of the server was put back and goes on as a new one: %s is the same as %s up to %s; %s in %s carried over, %s did not agree"
+		what = "the server's log was put back and continues as a new one: %s equals %s up to %s; %s in %s carried over, %s did not agree"
 	}
 	s.app.note(what, info.Log, info.Parent.Log, parted, count(adopted.Events, "event"), count(adopted.Windows, "window"), count(adopted.Refused, "window"))
 	return nil

@@ -247,7 +247,7 @@ func (r *statusReport) printStatus(out *output) error {
 		row("server", "%s, not reachable: %s", r.Server, r.Error)
 	}
 	if r.File == "" {
-		row("file", "none yet; \"rstream sync\" makes one")
+		row("file", "none yet; \"rstream sync\" creates it")
 		return out.flush()
 	}
 	row("file", "%s, %s, %s's file of log %s", r.File, size(r.Bytes), r.Role, r.Log)

@@ -136,7 +136,7 @@ func TestCrowdMissesAnEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.wait(t.Context(), 9); err != nil {
-		t.Errorf("wait for what came: %v", err)
+		t.Errorf("wait for events that came: %v", err)
 	}
 	c.silence = time.Nanosecond
 	if _, err := c.wait(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "received 9 of 10 events") {

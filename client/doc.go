@@ -10,6 +10,14 @@
 // while it runs. After a disconnection it resumes from the position that is durably
 // stored.
 //
+// A program that resumes after a restart stores the Position of each [Batch] that it has
+// handled, in its own data or in a [cache.Cursor], and begins its next tail there:
+//
+//	Since: event.At(event.CursorOf(position, db.Log()))
+//
+// Events that it handled after the last position it stored come again: up to a batch, which
+// has a thousand events of history, or the live events that came since the last one.
+//
 // The package promises that held events are not requested again, that every event is
 // checked against its hash before it is stored, and that a reader gets each event of its
 // topics once and in order. It prints nothing and knows no flags.

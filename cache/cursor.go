@@ -19,7 +19,8 @@ var (
 )
 
 // A Cursor is a named reader's durable position. One open file holds it at a time, until
-// Release or Close. It may be used by one goroutine.
+// Release or Close. It may be used by one goroutine. If the holder is killed, the next one
+// begins at the last Move, so events handled since then are repeated.
 type Cursor struct {
 	db       *DB
 	name     string
@@ -28,7 +29,8 @@ type Cursor struct {
 }
 
 // HoldCursor takes the cursor name for this process. If there is none, it creates one at
-// Beginning. A cursor belongs to the topics it was created with.
+// Beginning. A cursor belongs to the topics it was created with; other topics are an
+// error. If another process has the cursor, HoldCursor returns ErrHeld.
 func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic) (*Cursor, error) {
 	if err := checkCursor(name); err != nil {
 		return nil, err
@@ -178,7 +180,8 @@ func (c *Cursor) State() []byte { return c.state }
 
 // Move sets the cursor to position at, stores state with it in the same transaction, and
 // renews the lease. state is opaque to the package. Move returns ErrLost if another
-// process has taken the cursor.
+// process has taken the cursor. Call it with a context that outlives a signal, so that
+// events handled before a shutdown are not repeated.
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,

@@ -34,7 +34,8 @@ type Config struct {
 	// empty, any role will do and the file must exist.
 	Role Role
 	// Log is the name of the log that the file must belong to. If empty, any;
-	// a new server file gets a random name, a new client file needs one.
+	// a new server file gets a random name, a new client file needs one, which
+	// client.Probe asks the server for.
 	Log string
 	// AsNewLog gives a Server's file a new log that goes on from the one that it was:
 	// for a file that was put back to an older one, whose log may have given the same

@@ -111,7 +111,7 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcil
 				return &ProtocolError{base, fmt.Sprintf("sent a bad stub: %.80q", line)}
 			}
 			if _, ok := asked[s.Hash]; !ok || s.ID == event.Beginning || !s.Time.Valid() {
-				return &ProtocolError{base, fmt.Sprintf("sent the stub of event %s, which was not asked for", s.ID)}
+				return &ProtocolError{base, fmt.Sprintf("sent the stub of event %s, which was not requested", s.ID)}
 			}
 			if buf = wire.AppendStub(&event.Event{ID: s.ID, Time: s.Time, Hash: s.Hash}, buf[:0]); bytes.Equal(buf, line) {
 				stubs = append(stubs, s)
@@ -149,7 +149,7 @@ func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic,
 			items = items[1:]
 		}
 		if len(items) == 0 || items[0] != (reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash}) {
-			return &ProtocolError{base, fmt.Sprintf("sent event %s, which was not asked for", ev.ID)}
+			return &ProtocolError{base, fmt.Sprintf("sent event %s, which was not requested", ev.ID)}
 		}
 		items = items[1:]
 		c.stats.events.Add(1)

@@ -84,7 +84,7 @@ func (c *Client) checkBounds(r Range, w wire.Window) error {
 		}
 	}
 	if wrong {
-		return &ProtocolError{c.base(), fmt.Sprintf("answered about another range than %s", span)}
+		return &ProtocolError{c.base(), fmt.Sprintf("answered about %s, which is not the range requested", span)}
 	}
 	return nil
 }

@@ -76,13 +76,13 @@ func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept str
 	return resp, nil
 }
 
-// checkEvents checks that an answer has the events that q asks for.
+// checkEvents checks that a response has the events that q requests.
 func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return c.checkIsRstream(base, resp.Header, accept)
 	}
 	if resp.StatusCode < 300 {
-		return &ProtocolError{base, fmt.Sprintf("answered %d, although there is more to come", resp.StatusCode)}
+		return &ProtocolError{base, fmt.Sprintf("answered %d instead of 200", resp.StatusCode)}
 	}
 	after, _ := q.Since.Cursor()
 	return refusal(readStatus(resp), after.ID)
@@ -321,7 +321,7 @@ func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, f
 			return p, err
 		}
 		if ev.ID <= p.next.ID || ev.ID > next.ID {
-			return p, &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in %s-%s in its order", ev.ID, p.next.ID, next.ID)}
+			return p, &ProtocolError{base, fmt.Sprintf("sent event %s out of order or outside %s-%s", ev.ID, p.next.ID, next.ID)}
 		}
 		c.stats.events.Add(1)
 		p.next, p.events, p.size = event.Point{ID: ev.ID}, append(p.events, ev), p.size+len(line)
@@ -345,7 +345,7 @@ func checkPage(base string, span window.Span, resp *http.Response) (next event.P
 // error is permanent: it would be too long again.
 func badLine(base string, err error) error {
 	if errors.Is(err, wire.ErrLineTooLong) {
-		return &ProtocolError{base, fmt.Sprintf("answered with a line too long: %v", err)}
+		return &ProtocolError{base, fmt.Sprintf("sent a line that is too long: %v", err)}
 	}
 	return dropped(base, err)
 }
@@ -361,5 +361,5 @@ func (c *Client) accept(base string, line []byte, topics []event.Topic) (event.E
 			return ev, nil
 		}
 	}
-	return ev, &ProtocolError{base, fmt.Sprintf("sent event %s of %s, which was not asked for", ev.ID, ev.Storage())}
+	return ev, &ProtocolError{base, fmt.Sprintf("sent event %s of %s, which was not requested", ev.ID, ev.Storage())}
 }

@@ -115,10 +115,10 @@ func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, bod
 		}
 		var r wire.SetResult
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, &ProtocolError{base, fmt.Sprintf("answered an append with %.60q", line)}
+			return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to an append: %.60q", line)}
 		}
 		if r.Hash != drafts[i].Hash() || r.ID == event.Beginning {
-			return nil, &ProtocolError{base, fmt.Sprintf("acknowledged another event than the one sent (%s)", r.ID)}
+			return nil, &ProtocolError{base, fmt.Sprintf("acknowledged event %s, which is not the one sent", r.ID)}
 		}
 		receipts = append(receipts, receiptOf(&r, drafts[i]))
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/sse"
 )
 
-// A receiver reads and checks a stream beside the goroutine that stores it.
+// A receiver reads and checks a stream, in a goroutine other than the one that stores it.
 type receiver struct {
 	c      *Client
 	base   string
 	topics []event.Topic
 	s      *sse.Session
-	at     event.ID // what is at or before it has come
+	at     event.ID // the events up to here have been received
 }
 
 // A received is one step of a stream: an event, or only a position.
@@ -26,14 +26,14 @@ type received struct {
 	at    event.Point
 }
 
-// errEnded means that a server has ended a stream, as it may at any time.
+// errEnded reports that a server has ended a stream, as it may at any time.
 var errEnded = errors.New("the server ended the stream")
 
-// errRotated is errEnded of a stream that has told at least where it was: nothing is
+// errRotated is errEnded for a stream that has reported at least its position: nothing is
 // wrong.
-var errRotated = errors.New("the server ended a stream that worked")
+var errRotated = errors.New("the server ended a healthy stream")
 
-// run puts what comes into in and returns why nothing more does.
+// run puts the received events into in until the stream ends, and returns the reason.
 func (r *receiver) run(in *inbox) error {
 	for {
 		f, err := r.s.Next()
@@ -55,10 +55,10 @@ func (r *receiver) run(in *inbox) error {
 	}
 }
 
-// read checks one frame. A block without data moves the position; so does the live
-// event, and any control event that a later version may send. The event that the
-// reader came back with may come again; one before it may be new, and nobody could
-// tell, so it is refused.
+// read checks one frame. A block without data moves the position. So does the live
+// event, and any control event that a later version may send. The event at the position
+// from which the reader resumed may come again. An earlier event is refused, because it
+// could be a new one.
 func (r *receiver) read(f sse.Frame) (received, error) {
 	isEvent := f.Data != nil && (f.Type == string(event.Put) || f.Type == string(event.Del))
 	if f.Cursor == "" && !isEvent {
@@ -66,7 +66,7 @@ func (r *receiver) read(f sse.Frame) (received, error) {
 	}
 	cursor, err := event.ParseCursor(f.Cursor)
 	if err != nil {
-		return received{}, &ProtocolError{r.base, fmt.Sprintf("sent the id %.40q: %v", f.Cursor, err)}
+		return received{}, &ProtocolError{r.base, fmt.Sprintf("sent the invalid id %.40q: %v", f.Cursor, err)}
 	}
 	if !cursor.Of(r.c.store.Log()) {
 		return received{}, &OtherLogError{URL: r.base, Got: cursor.Log, Want: r.c.store.Log()}
@@ -87,15 +87,15 @@ func (r *receiver) read(f sse.Frame) (received, error) {
 	return received{ev: ev, at: cursor.Point()}, nil
 }
 
-// What waits to be stored is bounded, in events and in bytes.
+// Limits of the events that wait to be stored.
 const (
 	maxInbox      = 2000
 	maxInboxBytes = 4 << 20
 	maxAhead      = 2 << 20 // bytes of pages
 )
 
-// An inbox holds what has been received and not yet been stored: one goroutine puts,
-// another takes all there is, which is then one transaction.
+// An inbox holds received events that are not yet stored. One goroutine puts events,
+// another takes all of them at once and stores them in one transaction.
 type inbox struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -105,8 +105,8 @@ type inbox struct {
 	at    event.Point
 	bytes int
 	moved bool  // there is something to take
-	err   error // why nothing more will come
-	shut  bool  // nobody takes any more
+	err   error // why no more events will come
+	shut  bool  // the taker has left
 }
 
 func newInbox() *inbox {
@@ -115,7 +115,7 @@ func newInbox() *inbox {
 	return in
 }
 
-// put adds one step, waiting while there is too much.
+// put adds one step. It waits while the inbox is full.
 func (in *inbox) put(got received) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -133,8 +133,8 @@ func (in *inbox) put(got received) {
 	in.changed.Broadcast()
 }
 
-// putPage adds a page, waiting while there are too many bytes. There are never more of
-// them than that and one page.
+// putPage adds a page. It waits while the inbox has maxAhead bytes or more, so the inbox
+// never holds more than maxAhead and one page.
 func (in *inbox) putPage(p page) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -150,7 +150,7 @@ func (in *inbox) putPage(p page) {
 	in.changed.Broadcast()
 }
 
-// end says that nothing more will come, and why.
+// end records that no more events will come, and why.
 func (in *inbox) end(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -158,7 +158,7 @@ func (in *inbox) end(err error) {
 	in.changed.Broadcast()
 }
 
-// drop lets the one who puts go on: what it puts is forgotten.
+// drop discards all later events and unblocks the goroutine that puts them.
 func (in *inbox) drop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -166,9 +166,9 @@ func (in *inbox) drop() {
 	in.changed.Broadcast()
 }
 
-// take waits for something to come and returns all there is. evs is never nil,
-// which to a hub would mean that they are unknown. With err nothing more will come;
-// what came before is returned with it.
+// take waits until there is something and returns all of it. evs is never nil, because
+// nil events mean to a hub that they are unknown. If err is not nil no more events will
+// come; those that came before are returned with it.
 func (in *inbox) take() (evs []event.Event, at event.Point, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -19,15 +19,15 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// base returns the server that is asked at present.
+// base returns the URL of the server in use.
 func (c *Client) base() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cfg.Servers[c.current]
 }
 
-// failed notes what came of asking base and goes on to the next server, unless
-// somebody else has done so. It returns how long that one wants to be left alone.
+// failed records that a request to base failed and moves on to the next server, unless
+// another goroutine has done so. It returns how long that server asked to wait.
 func (c *Client) failed(base string, cause error) (rest time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,8 +42,8 @@ func (c *Client) failed(base string, cause error) (rest time.Duration) {
 	return max(0, time.Until(c.resting[c.current]))
 }
 
-// answered notes that a server has been reached: from now on a drop is only a
-// drop.
+// answered records that a server has been reached. From now on a failed connection is
+// retried, even the first one of a call.
 func (c *Client) answered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,7 +61,7 @@ func (c *Client) retry(ctx context.Context, fn func(ctx context.Context, base st
 	return c.retryWith(ctx, c.newBackoff(), fn)
 }
 
-// retryWith is retry with a backoff that fn may reset when it has come further.
+// retryWith is retry with a backoff that fn may reset when it has made progress.
 func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
 	if err := c.agree(ctx); err != nil {
 		return err
@@ -69,8 +69,8 @@ func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.
 	return c.retryEach(ctx, b, fn)
 }
 
-// retryEach is retryWith for servers that may be of several logs. As long as no server
-// has ever answered there is an end, unless the configuration says to wait.
+// retryEach is retryWith for servers that may serve different logs. As long as no server
+// has ever answered the number of attempts is limited, unless Config.Wait is set.
 func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
 	for tries := 1; ; tries++ {
 		base := c.base()
@@ -89,7 +89,7 @@ func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.
 			}
 			if tries < len(c.cfg.Servers) {
 				c.failed(base, err)
-				continue // another one may be there
+				continue // the next one may be up
 			}
 		}
 		if err := c.pause(ctx, b, base, err); err != nil {
@@ -98,8 +98,8 @@ func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.
 	}
 }
 
-// firstTries is how many attempts a first connection gets: one with each server,
-// and a few where the request may have arrived and only the answer was lost.
+// firstTries is how many attempts a first connection gets: one with each server, or a
+// few if the request may have arrived and only the response was lost.
 func (c *Client) firstTries(err error) int {
 	var unreachable *UnreachableError
 	if errors.As(err, &unreachable) && !unreachable.sent {
@@ -108,7 +108,8 @@ func (c *Client) firstTries(err error) int {
 	return 3 * len(c.cfg.Servers)
 }
 
-// orCause prefers the reason for which ctx ended to what that did to a request.
+// orCause returns the cause for which ctx ended, if it has, in place of the error that
+// this caused in a request.
 func orCause(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -116,8 +117,8 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// pause goes on to the next server and waits before it is asked. It returns an
-// error only if ctx ends, or if there was no progress for too long.
+// pause moves on to the next server and waits before the next attempt. It returns an
+// error only if ctx ends or there was no progress for too long.
 func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error) error {
 	d := b.next(c.failed(base, cause))
 	if most := c.cfg.Timeout; most > 0 {
@@ -134,34 +135,35 @@ func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error
 	return wait(ctx, d)
 }
 
-// rest is pause where nothing has failed: nobody is told, and the server stays.
+// rest is pause when nothing has failed: OnRetry is not called, and the server stays.
 func (c *Client) rest(ctx context.Context, b *backoff) error { return wait(ctx, b.next(0)) }
 
-// A backoff says how long to wait between attempts: twice as long each time, and up to
-// half of that more, at random, so that a thousand clients of a restarted server do not
-// come back as one. Nothing is taken off: a pause is never shorter than the server asked.
+// A backoff determines the pauses between attempts. Each is twice as long as the last,
+// plus a random part of up to half of that, so that a thousand clients of a restarted
+// server do not reconnect at once. The jitter is only added, so that a pause is never
+// shorter than the server asked.
 type backoff struct {
 	cfg      *Config
-	base     time.Duration // what retry: asked for, if it did
+	base     time.Duration // the delay in the stream's retry field, zero if it had none
 	failures int
 	moved    time.Time // when there was progress last
 
-	shortened int // answers in a row that something has shortened
+	shortened int // shortened responses in a row
 }
 
 func (c *Client) newBackoff() *backoff { return &backoff{cfg: &c.cfg, moved: time.Now()} }
 
-// maxRetryDelay bounds what retry: can ask for, so that a server's mistake does not put a
-// client to sleep for ever.
+// maxRetryDelay bounds the delay of a retry field, so that a server's mistake does not
+// make a client sleep forever.
 const maxRetryDelay = 5 * time.Minute
 
 func (b *backoff) reset() { b.failures, b.shortened, b.moved = 0, 0, time.Now() }
 
-// next returns the next pause: no shorter than rest, which a server has asked for, nor
-// than its retry:.
+// next returns the next pause. It is no shorter than rest, which a server has asked for,
+// nor than the delay in its retry field.
 func (b *backoff) next(rest time.Duration) time.Duration {
 	d := max(min(b.base, maxRetryDelay), min(b.cfg.RetryMin, b.cfg.RetryMax))
-	most := max(d, b.cfg.RetryMax*2/3) // and RetryMax with all of the jitter
+	most := max(d, b.cfg.RetryMax*2/3) // RetryMax, including the longest jitter
 	for range b.failures {
 		if d *= 2; d >= most {
 			d = most
@@ -172,7 +174,7 @@ func (b *backoff) next(rest time.Duration) time.Duration {
 	return max(d, rest) + rand.N(d/2+1)
 }
 
-// do makes one request and checks that the answer is of our log. The caller closes
+// do makes one request and checks that the response is from our log. The caller closes
 // the body, which fails after cfg.Idle without a byte.
 func (c *Client) do(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	traced, sent := traceSent(ctx)
@@ -201,7 +203,8 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	return resp, nil
 }
 
-// traceSent returns a context for a request, and whether that has been sent.
+// traceSent returns a context for a request, and a value that is set once the request
+// has been sent.
 func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) {
 	sent = new(atomic.Bool)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -209,8 +212,8 @@ func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) 
 	}), sent
 }
 
-// introduce adds to a request's header what each of them says: who asks, and what is
-// held, which is returned, too.
+// introduce adds the header fields of every request: the user agent and the newest
+// position of the copy, which it also returns.
 func (c *Client) introduce(ctx context.Context, header http.Header) (cache.Newest, error) {
 	header.Set("User-Agent", "rstream")
 	newest, err := c.newest(ctx)
@@ -220,7 +223,8 @@ func (c *Client) introduce(ctx context.Context, header http.Header) (cache.Newes
 	return newest, err
 }
 
-// receive limits the silence in the body of an answer and checks that it is of our log.
+// receive limits the silence in the body of a response and checks that it is from our
+// log.
 func (c *Client) receive(base, method string, resp *http.Response, newest cache.Newest) error {
 	resp.Body = sse.NewIdleBody(resp.Body, c.longestSilence(resp))
 	if err := c.checkAnswer(base, method, resp, newest); err != nil {
@@ -230,8 +234,8 @@ func (c *Client) receive(base, method string, resp *http.Response, newest cache.
 	return nil
 }
 
-// longestSilence is how long the body of resp may bring no byte. A stream is silent
-// between heartbeats, whatever the Timeout.
+// longestSilence returns how long the body of resp may bring no byte. A stream is silent
+// between heartbeats, so Timeout does not apply to it.
 func (c *Client) longestSilence(resp *http.Response) time.Duration {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if c.cfg.Timeout > 0 && media != wire.SSE {
@@ -240,12 +244,12 @@ func (c *Client) longestSilence(resp *http.Response) time.Duration {
 	return c.cfg.Idle
 }
 
-// maxURL is the longest URL that is asked for. Proxies take request lines of 8 KiB, nginx
-// for one, and answer longer ones with 414.
+// maxURL is the longest URL of a request, in bytes. Proxies, nginx for one, accept request
+// lines of up to 8 KiB and answer longer ones with 414.
 const maxURL = 4 << 10
 
-// askEvents asks for /events with parameters, in the URL or, if that would be too long, in
-// the body of a POST, which also proxies pass that do not know QUERY.
+// askEvents requests /events with parameters. They are in the URL or, if that would be too
+// long, in the body of a POST, which even proxies that do not know QUERY forward.
 func (c *Client) askEvents(ctx context.Context, base, params string, header http.Header) (*http.Response, error) {
 	const path = "/events"
 	if fitsURL(base+path, params) {
@@ -255,17 +259,17 @@ func (c *Client) askEvents(ctx context.Context, base, params string, header http
 	return c.do(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
 }
 
-// fitsURL reports whether parameters can stand in the URL.
+// fitsURL reports whether the URL with parameters is at most maxURL long.
 func fitsURL(url, params string) bool { return len(url)+1+len(params) <= maxURL }
 
-// checkAnswer refuses what does not come from our log's server, or not in answer to
-// what was asked.
+// checkAnswer refuses a response that is not from a server of our log, or not to the
+// request that was made.
 func (c *Client) checkAnswer(base, method string, resp *http.Response, newest cache.Newest) error {
 	if wire.LogOf(resp.Header) == "" && fromGateway(resp.StatusCode) {
 		return &UnreachableError{URL: base, Err: readStatus(resp)}
 	}
 	if wire.LogOf(resp.Header) == "" && fromStranger(resp.StatusCode) {
-		resp.Body = sse.NewIdleBody(resp.Body, time.Second) // which has said enough
+		resp.Body = sse.NewIdleBody(resp.Body, time.Second) // a stranger's body may never end
 		return &ProtocolError{base, "is not an rstream server: it answers with " + readStatus(resp).Error()}
 	}
 	if resp.Request != nil && resp.Request.Method != method {
@@ -282,13 +286,12 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response, newest ca
 	return checkHistory(base, resp, newest)
 }
 
-// fromGateway reports whether status is what a proxy says when the server behind it
-// is not there.
+// fromGateway reports whether status is one that a proxy sends when its server is down.
 func fromGateway(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// checkLog refuses the answer of another log. A proxy's own error page names none.
+// checkLog refuses a response from another log. A proxy's own error page names none.
 func (c *Client) checkLog(base string, h http.Header) error {
 	if got, want := wire.LogOf(h), c.logName(); got != "" && want != "" && got != want {
 		return &OtherLogError{URL: base, Got: got, Want: want}
@@ -296,7 +299,7 @@ func (c *Client) checkLog(base string, h http.Header) error {
 	return nil
 }
 
-// logName returns the log that the client is of, "" if that is not known.
+// logName returns the name of the client's log, "" if it is not known.
 func (c *Client) logName() string {
 	if c.store != nil && c.store.Log() != "" {
 		return c.store.Log()
@@ -306,19 +309,19 @@ func (c *Client) logName() string {
 	return c.firstLog
 }
 
-// checkIsRstream refuses a 200 that no rstream server has sent.
+// checkIsRstream refuses a 200 that does not come from an rstream server.
 func (c *Client) checkIsRstream(base string, h http.Header, mediaType string) error {
 	if wire.LogOf(h) == "" {
 		return &ProtocolError{base, "is not an rstream server: it does not name its log"}
 	}
 	got, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || got != mediaType {
-		return &ProtocolError{base, fmt.Sprintf("answered %.60q instead of %s", h.Get("Content-Type"), mediaType)}
+		return &ProtocolError{base, fmt.Sprintf("sent the content type %.60q instead of %s", h.Get("Content-Type"), mediaType)}
 	}
 	return nil
 }
 
-// A countingTransport counts the bytes of the bodies that come over it.
+// A countingTransport counts the bytes of response bodies.
 type countingTransport struct {
 	base http.RoundTripper
 	n    *atomic.Int64
@@ -332,14 +335,14 @@ func (t countingTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	return resp, err
 }
 
-// CloseIdleConnections is called by http.Client.
+// CloseIdleConnections closes those of the base transport. It is called by http.Client.
 func (t countingTransport) CloseIdleConnections() {
 	if base, ok := t.base.(interface{ CloseIdleConnections() }); ok {
 		base.CloseIdleConnections()
 	}
 }
 
-// A countedBody counts what is read.
+// A countedBody adds the bytes that are read to n.
 type countedBody struct {
 	io.ReadCloser
 	n *atomic.Int64

@@ -7,13 +7,13 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A sealer keeps the states of what is held of a topic, beside the sync that makes it
-// held. That only makes later answers faster, so it may fail.
+// A sealer stores the states of the held windows of a topic while a sync fills them. They
+// only make later answers faster, so errors are ignored.
 type sealer struct {
 	store   stateStore
 	topic   event.Topic
 	stop    context.CancelFunc
-	more    chan struct{} // there is more to do
+	more    chan struct{} // has a value if events were added
 	running sync.WaitGroup
 }
 
@@ -28,12 +28,12 @@ func (c *Client) newSealer(ctx context.Context, topic event.Topic) *sealer {
 	return s
 }
 
-// beside returns fresh, which may be nil, with the sealer told that there is more.
+// beside returns a function that wakes the sealer and then calls fresh, which may be nil.
 func (s *sealer) beside(fresh func([]event.Event) error) func([]event.Event) error {
 	return func(evs []event.Event) error {
 		select {
 		case s.more <- struct{}{}:
-		default: // it knows
+		default: // it has been woken already
 		}
 		if fresh == nil {
 			return nil
@@ -42,7 +42,8 @@ func (s *sealer) beside(fresh func([]event.Event) error) func([]event.Event) err
 	}
 }
 
-// end lets the sealer do the rest if the sync has come to its end, and waits for it.
+// end stops the sealer and waits for it. If the sync was completed, whole, it first stores
+// the remaining states.
 func (s *sealer) end(ctx context.Context, whole bool) {
 	if !whole {
 		s.stop()

@@ -12,14 +12,15 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Snapshot gives the state of topic at position at, as the server has it: the event
-// that set each storage's value, in the order of users and paths. They are checked
-// but not kept. A cut connection is gone on with behind the last storage.
+// Snapshot returns the server's state of topic at position at: the event that set the
+// value of each storage, in order of users and paths. The events are checked but not
+// stored. If the connection is cut, Snapshot resumes after the last storage. An error is
+// the last value.
 func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return c.snapshot(ctx, topic, at, func(event.Mark) {})
 }
 
-// snapshot is Snapshot that tells marked the mark of the position.
+// snapshot is Snapshot that also calls marked with the mark of the position.
 func (c *Client) snapshot(ctx context.Context, topic event.Topic, at event.ID, marked func(event.Mark)) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		if err := c.needCopy(); err != nil {
@@ -43,7 +44,7 @@ type snapshot struct {
 	yield   func(*event.Event, error) bool
 	b       *backoff
 	stopped bool
-	given   event.Storage // the last one that was given
+	given   event.Storage // the last one that was yielded
 }
 
 func (s *snapshot) read(ctx context.Context, base string) error {
@@ -61,7 +62,7 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	}
 	to, ok := wire.CursorIn(resp.Header, wire.HeaderTo)
 	if !ok || to.ID != s.at {
-		return &ProtocolError{base, fmt.Sprintf("was asked for the state at %s and answered with another", s.at)}
+		return &ProtocolError{base, fmt.Sprintf("did not return the state at %s", s.at)}
 	}
 	s.marked(to.Mark)
 	lines := newObjectLines(base, resp.Body)
@@ -81,7 +82,7 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 	return nil
 }
 
-// give checks one event and passes it on.
+// give checks one event and yields it.
 func (s *snapshot) give(base string, line []byte) error {
 	ev, err := s.c.accept(base, line, []event.Topic{s.topic})
 	if err != nil {
@@ -89,7 +90,7 @@ func (s *snapshot) give(base string, line []byte) error {
 	}
 	this := ev.Storage()
 	if ev.ID > s.at || ev.Type != event.Put || this.Compare(s.given) <= 0 {
-		return &ProtocolError{base, fmt.Sprintf("sent event %s, which does not belong in the state at %s in this order", ev.ID, s.at)}
+		return &ProtocolError{base, fmt.Sprintf("sent event %s, which is not in the state at %s or is out of order", ev.ID, s.at)}
 	}
 	s.c.stats.events.Add(1)
 	s.given = this

@@ -15,8 +15,9 @@ import (
 
 // StateAt makes the state of topic at a moment known here and returns its position. The
 // zero Moment is now.
-// It fetches no more than the window around the moment and the state where that
-// begins, and of these what is missing; if nothing is, no server is asked.
+//
+// It fetches at most the window around the moment and the state at the beginning of that
+// window, and only the missing parts of these. If nothing is missing it makes no request.
 func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	at = cmp.Or(at, event.Now)
 	id, err := c.stateAt(ctx, topic, at)
@@ -34,7 +35,7 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 	if err != nil || ok {
 		return id, storeError(err)
 	}
-	// Positions travel: what now is, or a time, is asked once.
+	// Resolve now, or a time, to a position once; all further requests use the position.
 	span, err := c.resolve(ctx, []event.Topic{topic}, Range{Since: at})
 	if err != nil {
 		return 0, err
@@ -50,7 +51,7 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 	}
 }
 
-// heldState returns the position of a moment whose state is known here for sure.
+// heldState returns the position of a moment, if its state is certainly known here.
 func (c *Client) heldState(ctx context.Context, topic event.Topic, at event.Moment) (id event.ID, ok bool, err error) {
 	if at.IsNow() {
 		return 0, false, nil // only a server knows
@@ -76,18 +77,18 @@ func (c *Client) knownState(ctx context.Context, topic event.Topic, at event.ID)
 	return err == nil, err
 }
 
-// nearEnough is how many ids a gap may have to be fetched rather than bridged by a
+// nearEnough is the largest gap, in ids, that is fetched instead of being bridged by a
 // snapshot.
 const nearEnough = 2 * event.BlockSize
 
-// fetchState fetches one of the things that are missing for a state: the window, or
-// what lies between it and what is held before it, or the snapshot where it begins.
+// fetchState fetches one missing part of a state: the window, or the gap between it and
+// the held window before it, or the snapshot at its beginning.
 func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID) error {
 	held, err := c.store.Held(ctx, topic)
 	if err != nil {
 		return storeError(err)
 	}
-	before := event.Beginning // the end of what is held before the window
+	before := event.Beginning // the end of the held window before
 	for _, span := range held {
 		if span.From <= at && at <= span.To {
 			return c.fetchBefore(ctx, topic, before, span.From, at)
@@ -103,9 +104,8 @@ func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID)
 	return err
 }
 
-// fetchBefore fetches what is missing of a state where a window that begins at from
-// is held: a short gap behind position before, if the state is known there, or else
-// the snapshot.
+// fetchBefore fetches the missing part of a state in a held window that begins at from:
+// a short gap after position before, if the state is known there, or else the snapshot.
 func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, from, at event.ID) error {
 	known := false
 	if before > event.Beginning && from-before <= nearEnough {
@@ -127,10 +127,9 @@ func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, fro
 	return err
 }
 
-// ensureState makes the state known at position from, where something held begins, and
-// returns how many members were fetched for it. If history up to there is gone from the
-// server, it is the state at the oldest position that there is, unless that lies after
-// until.
+// ensureState makes the state known at position from, where a held window begins, and
+// returns how many members it fetched. If history up to there is gone from the server, it
+// uses the oldest position that the server still has, unless that is after until.
 func (c *Client) ensureState(ctx context.Context, topic event.Topic, from, until event.ID) (members int, err error) {
 	for {
 		known, err := c.knownState(ctx, topic, from)
@@ -149,8 +148,8 @@ func (c *Client) ensureState(ctx context.Context, topic event.Topic, from, until
 	}
 }
 
-// keepSnapshot fetches the state at a position and keeps it, unless another process
-// does: then it waits, and the caller looks again.
+// keepSnapshot fetches the state at a position and stores it. If another process is doing
+// so it only waits a little, and the caller checks again.
 func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.ID) (members int, err error) {
 	w, busy, err := c.store.KeepSnapshot(ctx, topic, at)
 	if err != nil {
@@ -164,7 +163,7 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 		err = joinErrors(err, c.abort(ctx, w.Abort))
 	}
 	if errors.Is(err, cache.ErrLost) {
-		return members, nil // we were so slow that another process fetches it
+		return members, nil // we were so slow that another process has taken over
 	}
 	return members, err
 }
@@ -182,16 +181,16 @@ func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topi
 	return members, storeError(w.Finish(ctx))
 }
 
-// abort gives up what was begun, even if the work was cancelled.
+// abort calls how to give up unfinished work, even if ctx was cancelled.
 func (c *Client) abort(ctx context.Context, how func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	return storeError(how(ctx))
 }
 
-// State gives the state of topic at a moment: the event that set each storage's value,
-// in the order of users and paths. The zero Moment is now. What is missing here is
-// fetched first, see StateAt. An error is the last thing given.
+// State returns the state of topic at a moment: the event that set the value of each
+// storage, in order of users and paths. The zero Moment is now. State fetches missing
+// parts first, see StateAt. An error is the last value.
 func (c *Client) State(ctx context.Context, topic event.Topic, at event.Moment) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		id, err := c.StateAt(ctx, topic, at)
@@ -204,7 +203,7 @@ func (c *Client) State(ctx context.Context, topic event.Topic, at event.Moment) 
 	}
 }
 
-// eachOfState calls yield with the events of a known state until that returns false. It
+// eachOfState calls yield with the events of a known state until it returns false. whole
 // reports whether it never did.
 func (c *Client) eachOfState(ctx context.Context, topic event.Topic, at event.ID, yield func(*event.Event) bool) (whole bool, err error) {
 	whole = true
@@ -217,12 +216,12 @@ func (c *Client) eachOfState(ctx context.Context, topic event.Topic, at event.ID
 	return whole, err
 }
 
-// Follow gives the state of topic as of now, marked as such, and then each change as
-// it happens, once and in order: nothing that happened between the two is left out,
-// and nothing that the state has comes again. It ends as Tail does.
+// Follow returns the state of topic as of now, in batches with State set, and then each
+// change as it happens, once and in order. No change between the two is missed, and no
+// event of the state comes again. It ends as Tail does.
 func (c *Client) Follow(ctx context.Context, topic event.Topic) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		// The position first, then the state: whatever is appended meanwhile follows.
+		// Take the position first, then the state: events appended meanwhile follow.
 		at, err := c.StateAt(ctx, topic, event.Now)
 		whole := true
 		if err == nil {

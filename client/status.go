@@ -8,18 +8,18 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A StatusError is an answer that refuses what was asked for: Status tells why, 401 from
-// 413, for example. Its texts can be shown on a terminal.
+// A StatusError is a response that refuses a request. Status gives the reason, for example
+// 401 or 413. The texts are safe to show on a terminal.
 type StatusError struct {
-	Status int    // of HTTP
-	Title  string // what kind of thing was wrong
-	Detail string // what was wrong, and what would be right; may be empty
+	Status int    // the HTTP status
+	Title  string // the kind of problem
+	Detail string // the problem and how to correct it; may be empty
 
-	// FromLog is true if the answer names its log, so no proxy has written it.
+	// FromLog is true if the response names its log, so a proxy has not written it.
 	FromLog bool
-	// Lines are the bad drafts of a batch, counted from 1.
+	// Lines are the numbers of the bad drafts of a batch, counted from 1.
 	Lines []int
-	// RetryAfter is how long the server asks to wait, zero if it does not.
+	// RetryAfter is how long the server asks to wait. Zero if it does not ask.
 	RetryAfter time.Duration
 
 	log    string    // of a 409: the server's log
@@ -27,7 +27,7 @@ type StatusError struct {
 	oldest *event.ID // of a 410: the oldest position that is still served
 }
 
-// readStatus makes a StatusError of an answer. The body is left to the caller to close.
+// readStatus returns a response as a StatusError. The caller closes the body.
 func readStatus(resp *http.Response) *StatusError {
 	e := wire.ReadError(resp)
 	return &StatusError{Status: e.Status, Title: e.Title, Detail: e.Detail, FromLog: e.FromLog, Lines: e.Lines,
@@ -40,8 +40,9 @@ func (e *StatusError) wire() *wire.Error {
 
 func (e *StatusError) Error() string { return e.wire().Error() }
 
-// permanent reports whether asking again cannot help.
+// permanent reports whether retrying cannot help.
 func (e *StatusError) permanent() bool { return e.wire().Final() }
 
-// notAppended reports whether the answer to an append says that nothing was appended.
+// notAppended reports whether the response to an append guarantees that nothing was
+// appended.
 func (e *StatusError) notAppended() bool { return e.FromLog && e.wire().NotAppended() }

@@ -9,7 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A store is the copy of a Client: a dbStore, except in tests of what fails.
+// A store is the copy of a Client: a dbStore, except in tests that inject errors.
 type store interface {
 	hub.Source
 	copyReader
@@ -33,7 +33,7 @@ func storeOf(db *cache.DB) dbStore {
 	return dbStore{db, db.Leases(), db.Imports(), db.Snapshots(), db.Outbox()}
 }
 
-// A copyReader knows what is held.
+// A copyReader reports which events are held.
 type copyReader interface {
 	Log() string
 	Newest(ctx context.Context) (cache.Newest, error)
@@ -43,14 +43,15 @@ type copyReader interface {
 	CountSaved(ctx context.Context, n int64) error
 }
 
-// A leaser gives out what is to be filled.
+// A leaser gives out leases on windows to be filled.
 type leaser interface {
 	Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error)
 	Follow(ctx context.Context, topics []event.Topic, from event.ID) (*cache.Lease, error)
 	Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *cache.Pending, busy int64, err error)
 }
 
-// A prover compares what is held with a server's digests, and corrects it.
+// A prover provides the leaves of held events, which are compared with a server's digests,
+// and corrects the events.
 type prover interface {
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
@@ -61,7 +62,7 @@ type prover interface {
 	Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error
 }
 
-// A stateStore knows the state at moments.
+// A stateStore stores and returns states.
 type stateStore interface {
 	NoteTimes(ctx context.Context, times map[event.ID]event.Time) error
 	State(ctx context.Context, topic event.Topic, at event.ID, fn func(*event.Event) error) error
@@ -71,23 +72,23 @@ type stateStore interface {
 	SealStates(ctx context.Context, topic event.Topic) error
 }
 
-// An importStore has candidates: events that are here and that nothing reads. They were
-// imported, and become events once the log is known to have them.
+// An importStore holds candidates: imported events that no read returns until the log is
+// known to have them.
 type importStore interface {
-	// Candidates calls fn with events of this log that were imported and are not
-	// held, in the order of ids. No transaction is open while fn runs.
+	// Candidates calls fn with the imported events of this log that are not held, in
+	// order of their ids. No transaction is open while fn runs.
 	Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error
 	CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (window.Span, error)
 	DropCandidates(ctx context.Context, ids []event.ID) error
 	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
-	// ForeignHashes calls fn with the hashes of events that were imported from
-	// another log, in ascending order; Foreign calls it with some of them.
+	// ForeignHashes calls fn with the hashes of the events imported from other logs, in
+	// ascending order. Foreign calls fn with the events that have some of these hashes.
 	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error
 	Foreign(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error
 }
 
-// An outboxStore keeps what was written here until a server has acknowledged it.
+// An outboxStore keeps local drafts until a server has acknowledged them.
 type outboxStore interface {
 	List(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
 	Acknowledge(ctx context.Context, numbers []int64) error

@@ -14,8 +14,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// openStream makes one connection for the events that q asks for, which follow cursor.
-// check refuses an answer that is otherwise right.
+// openStream opens one connection for the events of q, which follow cursor. check is
+// called with a response that is otherwise valid, and may refuse it.
 func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cursor event.Cursor, check func(*http.Response) error) (*sse.Session, error) {
 	traced, sent := traceSent(ctx)
 	header := http.Header{}
@@ -56,14 +56,15 @@ func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cur
 	return s, err
 }
 
-// errStandIn is an answer that a proxy gives for a server that is not there: an event
-// stream with no event, for browsers, which never come back after a 502.
+// errStandIn reports a proxy's response in place of a server that is down: an event
+// stream without events, meant for browsers, which do not reconnect after a 502.
 var errStandIn = errors.New("a proxy answered that the server is unavailable")
 
 // standInTime is how long a stand-in for a stream may take to end.
 const standInTime = time.Second
 
-// isStandIn reports whether a stream that names no log says nothing and ends.
+// isStandIn reports whether a response is a stream that names no log and ends without an
+// event.
 func isStandIn(resp *http.Response) bool {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil || media != wire.SSE || wire.LogOf(resp.Header) != "" {

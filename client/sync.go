@@ -11,57 +11,57 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Range says which part of a topic's history is meant. The zero Range is all of
-// it, up to the head at the time of asking.
+// A Range selects a part of a topic's history. The zero Range is all of it, up to the
+// head at the time of the call.
 type Range struct {
 	Since event.Moment  // the zero Moment is the beginning
 	Until *event.Moment // nil is the head
-	Last  *int          // begin so that this many events follow; instead of Since
+	Last  *int          // if not nil, begin this many events before the end, not at Since
 }
 
-// SyncOptions say what a Sync makes held, and how. The zero SyncOptions are all history
-// up to the head, proven.
+// SyncOptions configure a Sync. The zero SyncOptions select all history up to the head,
+// proven.
 type SyncOptions struct {
 	Range
-	// At asks for the window around a moment instead of the Range: the bounded stretch
-	// that the server offers for it. The state where that begins is made known, too, so that
-	// from then on the state at each moment in it is known without a server. One such window is
-	// pending at a time; a moment in one that was answered before asks nothing. The zero
-	// Moment is now.
+	// At selects the window around a moment instead of the Range: the bounded range
+	// that the server offers for it. Sync then also fetches the state at its beginning,
+	// so that the state at each moment in it is known without a server. One window is
+	// requested at a time; a moment in a window that was answered before needs no
+	// request. The zero Moment is now.
 	At *event.Moment
-	// Unproven compares nothing with the server: what is missing is fetched, and that is
-	// all. A Range with a Last is unproven, too.
+	// Unproven fetches the missing events without comparing anything with the server. A
+	// Range with a Last is unproven, too.
 	Unproven bool
 	// OnNew is called with the events that were not held before, once they are stored, in
-	// order within each window. It may be called with none. An error of it ends the Sync.
-	// If nil, nothing is called.
+	// order within each window. It may be called without events. If it returns an error
+	// the Sync ends. If nil, nothing is called.
 	OnNew func([]event.Event) error
 }
 
-// A Comparison says how a Sync found out what was missing.
+// A Comparison reports how a Sync determined the missing events.
 type Comparison struct {
-	Outcome string            // equal, pull, or what ended the negotiation
-	Why     string            // the same in words
+	Outcome string            // equal, pull, or the outcome of the negotiation
+	Why     string            // the reason, in words
 	Rounds  []reconcile.Round // of the negotiation, if there was one
-	Asked   int               // events that were asked for by their hashes
-	Saved   int               // events that were here, and were placed without being fetched
+	Asked   int               // events requested by hash
+	Saved   int               // local events that were stored without fetching them
 }
 
-// A Synced says what a Sync has come to.
+// A Synced reports the result of a Sync.
 type Synced struct {
-	Span    window.Span // the stretch that is held now
-	Windows int         // how many windows were pulled for it
+	Span    window.Span // the range that is held now
+	Windows int         // the number of windows pulled for it
 	Added   int         // events that were not held before
-	Held    uint64      // events of the stretch that are held now, if it was proven
-	Members int         // events that were fetched of the state where it begins, with At
+	Held    uint64      // events of the range that are held now, if it was proven
+	Members int         // events fetched for the state at its beginning, with At
 
-	Imported int        // of those added, the ones that had come by file
-	Compared Comparison // how it was found out what was missing, if it was proven
+	Imported int        // those of Added that had been imported
+	Compared Comparison // how the missing events were determined, if it was proven
 }
 
-// Sync fetches what is missing of a stretch of topic's history. When it returns
-// without an error, all of the stretch is held. What was held before is not asked
-// for; what another process is fetching is waited for.
+// Sync fetches the missing events of a range of topic's history. When it returns without
+// an error, all of the range is held. Events held before are not requested. If another
+// process is fetching events of the range, Sync waits for it.
 func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) (s Synced, err error) {
 	if err = c.needCopy(); err != nil {
 		return s, fmt.Errorf("sync %s: %w", topic, err)
@@ -87,7 +87,7 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 	return s, err
 }
 
-// syncProven makes a stretch held that has the digest which the server tells.
+// syncProven makes a range held and proven.
 func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
 	sum, err := c.sum(ctx, topic, r)
 	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
@@ -104,7 +104,7 @@ func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fre
 	return s, err
 }
 
-// syncUnproven makes a stretch held and compares nothing.
+// syncUnproven makes a range held and compares nothing.
 func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
 	span, err := c.resolve(ctx, []event.Topic{topic}, r)
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, f
 	return s, c.pullMissing(ctx, []event.Topic{topic}, span, &s, s.counting(fresh))
 }
 
-// syncAround makes the window around a moment held, and the state where it begins.
+// syncAround makes the window around a moment held, and the state at its beginning known.
 func (c *Client) syncAround(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
 	s, err := c.syncWindow(ctx, topic, at, fresh)
 	if err == nil {
@@ -133,8 +133,8 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 	return s, c.ensureProven(ctx, topic, w, &s, s.counting(fresh))
 }
 
-// heldGap returns the stretch that err says is gone from the server, if all of it is
-// held here: then nothing is missing.
+// heldGap returns the range that is gone from the server according to err, if all of it
+// is held here: then nothing is missing.
 func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (gap window.Span, ok bool) {
 	var gone *GapError
 	since, fixed := r.Since.Cursor()

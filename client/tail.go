@@ -15,27 +15,26 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// TailOptions say what a tail begins with and where it ends. The zero TailOptions
-// give all history and then go on live.
+// TailOptions configure a tail. The zero TailOptions return all history and then follow
+// live.
 type TailOptions struct {
 	Range
-	// UntilLive ends the tail at the head at the time of asking, as a Range with
-	// an Until ends it there.
+	// UntilLive ends the tail at the head at the time of the call. A Range with an Until
+	// ends it there.
 	UntilLive bool
 }
 
-// A Batch is what a tail gives at a time.
+// A Batch is a piece of a tail.
 type Batch struct {
-	Events   []*event.Event // in the order of their ids; valid until the next batch
-	Position event.ID       // all of the topics' events up to here have been given
-	Live     bool           // history has been given
-	State    bool           // the events are of the state at the position that the last such batch names
+	Events   []*event.Event // in order of their ids; valid until the next batch
+	Position event.ID       // all events of the topics up to here have been returned
+	Live     bool           // all history has been returned
+	State    bool           // the events are part of a state; the last batch of it has its position
 }
 
-// Tail gives the events of topic, each once and in order: those of the range, then
-// those that happen, until the range ends, ctx ends or something fails for good.
-// Such an error is the last thing given; a drop of the connection is not one, see
-// Config.OnRetry.
+// Tail returns the events of topic, each once and in order: those of the range, then
+// new ones as they happen, until the range ends, ctx ends or there is a permanent error.
+// An error is the last value. A lost connection is not an error, see Config.OnRetry.
 func (c *Client) Tail(ctx context.Context, topic event.Topic, opts TailOptions) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		for b, err := range c.Batches(ctx, []event.Topic{topic}, opts) {
@@ -52,8 +51,8 @@ func (c *Client) Tail(ctx context.Context, topic event.Topic, opts TailOptions) 
 	}
 }
 
-// Batches is Tail for several topics, whatever has come together in one piece. A
-// batch may have no events, when only the position has moved.
+// Batches is Tail for several topics, with events that arrive together in one Batch. A
+// Batch has no events if only the position has moved.
 func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOptions) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -69,8 +68,8 @@ func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOpt
 	}
 }
 
-// widest returns topics without those that others contain: their events would be
-// asked for twice.
+// widest returns topics without those contained in others, whose events would be
+// requested twice.
 func widest(topics []event.Topic) (wide []event.Topic) {
 	for _, t := range topics {
 		covered := slices.ContainsFunc(wide, func(w event.Topic) bool { return w.Contains(t) })
@@ -103,8 +102,8 @@ type tail struct {
 	filler sync.WaitGroup
 }
 
-// run resolves the range, has what is missing fetched and gives what is held, all
-// from the cache. It returns nil when the tail is over or the caller wants no more.
+// run resolves the range, starts fetching the missing events and yields events from the
+// cache as they are held. It returns nil when the tail is over or yield returns false.
 func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool) error {
 	if err := t.c.needCopy(); err != nil {
 		return err
@@ -126,7 +125,7 @@ func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool
 	return t.endless(ctx, span, yield)
 }
 
-// bounded gives a stretch whose end is known.
+// bounded yields the events of a range that ends.
 func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) bool) error {
 	t.hub = hub.New(patient{t.c.store}, span.To, hub.Config{})
 	t.fill(ctx, span)
@@ -145,9 +144,9 @@ func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) 
 	return nil
 }
 
-// endless gives history and goes on live from the head. History is pulled, not
-// followed: a window that is pulled can be waited for by others, and leaves out what
-// is held inside it. The cursor itself skips what is held beyond the head.
+// endless yields history and then follows live from the head. History is pulled, not
+// followed: other processes can wait for a pulled window, and pulling leaves out events
+// held within it. The cursor itself skips events held beyond the head.
 func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) bool) (err error) {
 	f := &follower{topics: t.topics, fail: t.cancel}
 	at, err := t.c.live.join(ctx, f, span.To)
@@ -164,19 +163,19 @@ func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) 
 		if err != nil {
 			return orCause(ctx, err)
 		}
-		// The hub calls a reader live that has come to where the cursor is, which
-		// may be far from the head.
+		// The hub calls a reader live once it has reached the cursor, which may be far
+		// from the head.
 		if !yield(Batch{Events: b.Events, Position: b.Position, Live: b.Position >= span.To}) {
 			return nil
 		}
 	}
 }
 
-// quietTime is how long a tail is silent at most: then its reader is told how far it
-// is, so that a durable position keeps up on a quiet topic and stays held.
+// quietTime is the longest silence of a tail. Then its reader gets a batch with only a
+// position, so that a durable position keeps up on a quiet topic and stays held.
 const quietTime = 15 * time.Second
 
-// nextOrQuiet returns what sub has next, or a batch without events after quietTime.
+// nextOrQuiet returns the next batch of sub, or one without events after quietTime.
 func nextOrQuiet(ctx context.Context, sub *hub.Subscription) (hub.Batch, error) {
 	waiting, cancel := context.WithTimeout(ctx, quietTime)
 	defer cancel()
@@ -187,8 +186,8 @@ func nextOrQuiet(ctx context.Context, sub *hub.Subscription) (hub.Batch, error) 
 	return b, err
 }
 
-// fill fetches what is missing of span beside the goroutine that gives it. If that
-// fails, the tail does.
+// fill fetches the missing events of span in another goroutine than the one that yields
+// them. If that fails, the tail fails.
 func (t *tail) fill(ctx context.Context, span window.Span) {
 	if span.Empty() {
 		return

@@ -11,29 +11,29 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Finding is a window whose events are not those of the server.
+// A Finding is a window whose events differ from the server's.
 type Finding struct {
 	Topic    event.Topic
 	Span     window.Span
-	Held     uint64 // events here
-	Server   uint64 // events there
-	Repaired bool   // it was fetched again, and is now equal
+	Held     uint64 // events in the copy
+	Server   uint64 // events on the server
+	Repaired bool   // the window was fetched again and is equal now
 
 	theirs window.Digest
 }
 
-// Verified says what Verify has looked at.
+// A Verified reports the result of Verify.
 type Verified struct {
-	Windows int          // blocks that were compared
-	Events  uint64       // events that the server has in them
-	Older   window.Spans // held, but older than what the server still has: no difference
-	Found   []Finding
+	Windows int          // blocks compared
+	Events  uint64       // events of the server in them
+	Older   window.Spans // held ranges below the server's horizon, which cannot be compared
+	Found   []Finding    // windows that differ
 }
 
-// Verify compares what is held of topic with the server, reading every event again.
-// With repair it fetches the windows that differ again and puts them in the place
-// of what is stored, touching nothing else. What differs even then stays a Finding
-// that is not repaired.
+// Verify compares the held events of topic with the server, reading every event again.
+// With repair, it fetches the windows that differ again and replaces their stored events,
+// touching nothing else. A window that differs even then is a Finding that is not
+// Repaired.
 func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v Verified, err error) {
 	if err := c.needCopy(); err != nil {
 		return v, fmt.Errorf("verify %s: %w", topic, err)
@@ -55,7 +55,7 @@ func (c *Client) Verify(ctx context.Context, topic event.Topic, repair bool) (v 
 	return v, nil
 }
 
-// verifyLeft verifies what the server still has of a span: its horizon may move
+// verifyLeft verifies the part of a span that the server still has. The horizon may move
 // meanwhile.
 func (c *Client) verifyLeft(ctx context.Context, topic event.Topic, span window.Span, repair bool, v *Verified) error {
 	for !span.Empty() {
@@ -101,13 +101,13 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	return nil
 }
 
-// isNoted reports whether a store has noted what a comparison found, or need not: it was
-// overtaken by a removal, or the file may only be read.
+// isNoted reports whether a store has recorded the result of a comparison, or need not: a
+// removal has overtaken it, or the file is read-only.
 func isNoted(err error) bool {
 	return err == nil || errors.Is(err, cache.ErrLost) || errors.Is(err, cache.ErrReadOnly)
 }
 
-// verifyFound remembers that a window differs, until it is proven, and repairs it.
+// verifyFound marks a window as in doubt until it is proven and, with repair, repairs it.
 func (c *Client) verifyFound(ctx context.Context, f *Finding, repair bool) error {
 	if _, err := c.store.Doubt(ctx, f.Topic, f.Span, f.theirs); !isNoted(err) {
 		return storeError(err)
@@ -128,7 +128,7 @@ func spansOf(found []Finding) window.Spans {
 	return window.Union(spans...)
 }
 
-// windowsOf asks for the windows of a stretch, block by block.
+// windowsOf requests the windows of a range, one for each block.
 func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.Span) (theirs []wire.Window, err error) {
 	until := c.at(span.To)
 	for at := span.From; at < span.To; {
@@ -175,10 +175,10 @@ func ownBlock(l *window.Leaf, d *window.Digest, n *uint64) window.Span {
 	return window.BlockSpan(l.Block)
 }
 
-// maxRepairs is how often a window is fetched again that differs still.
+// maxRepairs is how many times a window that still differs is fetched again.
 const maxRepairs = 3
 
-// mend repairs a stretch and reports whether it is equal then.
+// mend repairs a range and reports whether it is then equal to the server's.
 func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) (equal bool, err error) {
 	for range maxRepairs {
 		if err := c.repair(ctx, topic, span); err != nil {
@@ -207,7 +207,7 @@ func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) 
 	return false, nil
 }
 
-// repair fetches a stretch again and replaces what is stored of it, page by page.
+// repair fetches a range again and replaces its stored events, page by page.
 func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span) error {
 	return c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 		return c.store.Replace(ctx, topic, part, evs)

@@ -11,13 +11,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A ShortenedError says that an answer of the server came without its end, although the
-// connection was not cut: something in between has taken part of it away. Nothing of
-// that answer is used.
+// A ShortenedError reports a response that came without its end, although the connection
+// was not cut: something between the client and the server has removed a part. No event
+// of the response is used.
 type ShortenedError struct {
 	URL  string
-	Got  int // events of the answer
-	Want int // events that the server says it has; -1 if only its end is missing
+	Got  int // events received
+	Want int // events that the server announced; -1 if it announces no number
 }
 
 func (e *ShortenedError) Error() string {
@@ -28,12 +28,13 @@ func (e *ShortenedError) Error() string {
 	return fmt.Sprintf("read %s: %s: something between here and the server shortened it", host(e.URL), what)
 }
 
-// maxShortened is how many shortened answers, without progress, each server may give before it is
-// given up. What shortens an answer now and then is worth a retry; what shortens all of
-// them would keep a client waiting for ever.
+// maxShortened is how many shortened responses, without progress, each server may send
+// before the client gives up. A proxy that shortens a response now and then is worth a
+// retry; one that shortens all of them would keep a client waiting forever.
 const maxShortened = 5
 
-// readObject reads the JSON object of a short answer, and returns it as it came.
+// readObject decodes a short response, a JSON object, into answer. It also returns the
+// body.
 func readObject(base, path string, body io.Reader, answer any) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {
@@ -46,23 +47,23 @@ func readObject(base, path string, body io.Reader, answer any) ([]byte, error) {
 	case len(b) < maxAnswer && endsEarly(b):
 		return nil, &ShortenedError{public(base), 0, -1}
 	}
-	return nil, &ProtocolError{base, fmt.Sprintf("answered %s with what is not its form: %v", path, err)}
+	return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to %s: %v", path, err)}
 }
 
-// endsEarly reports whether b is only the beginning of a JSON value, or nothing at all.
+// endsEarly reports whether b is only the beginning of a JSON value, or empty.
 func endsEarly(b []byte) bool {
 	var value json.RawMessage
 	err := json.NewDecoder(bytes.NewReader(b)).Decode(&value)
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// A lineSource gives the lines of an answer's events, and io.EOF after the last. It knows
-// whether that was the end which the server gave the answer.
+// A lineSource returns the lines of the events of a response, and io.EOF after the last.
+// It returns another error if the response ends before the end that the server gave it.
 type lineSource interface{ Next() ([]byte, error) }
 
-// eventsOf returns the events of an answer as they come. It is for answers whose end
-// cannot be cut off unseen: lines that the server has counted, and JSON objects. Other
-// lines give errUncounted.
+// eventsOf returns the events of a response as they arrive. It accepts only responses
+// whose end cannot be cut off unnoticed: JSON objects, and lines that the server has
+// counted. For other lines it returns errUncounted.
 func eventsOf(base string, resp *http.Response, accept string) (lineSource, error) {
 	if accept == wire.JSON {
 		return newObjectLines(base, resp.Body), nil
@@ -77,10 +78,10 @@ func eventsOf(base string, resp *http.Response, accept string) (lineSource, erro
 	return &countedLines{base: base, lines: wire.NewLineReader(resp.Body, wire.MaxLine), want: count}, nil
 }
 
-// errUncounted means that lines may have been cut off where nobody could see it.
+// errUncounted reports that lines may have been cut off unnoticed.
 var errUncounted = errors.New("the answer does not say how many events it has")
 
-// countedLines are lines of which the header says how many there are.
+// countedLines are lines whose number the response header announces.
 type countedLines struct {
 	base      string
 	lines     *wire.LineReader
@@ -99,7 +100,7 @@ func (l *countedLines) Next() ([]byte, error) {
 		return line, nil
 	case errors.Is(err, wire.ErrLineTooLong):
 		return nil, badLine(l.base, err)
-	case l.got == l.want: // if anything was cut off, it is only the end of the connection
+	case l.got == l.want: // all events are here, even if the connection was cut
 		return nil, io.EOF
 	case errors.Is(err, io.EOF):
 		return nil, &ShortenedError{public(l.base), l.got, l.want}
@@ -108,7 +109,7 @@ func (l *countedLines) Next() ([]byte, error) {
 }
 
 // objectLines are the lines in the member "events" of a JSON object, which is read as it
-// comes. Its closing brackets are its end.
+// arrives. Its closing brackets are the end of the response.
 type objectLines struct {
 	base   string
 	body   *boundedBody
@@ -122,8 +123,7 @@ func newObjectLines(base string, body io.Reader) *objectLines {
 	return &objectLines{base: base, body: b, dec: json.NewDecoder(b)}
 }
 
-// Next returns the next event. It reads no more at a time than the longest line and
-// what a decoder reads ahead.
+// Next returns the next event. It reads at most the longest line and readAhead at a time.
 func (o *objectLines) Next() ([]byte, error) {
 	for {
 		o.body.left = wire.MaxLine + readAhead
@@ -139,15 +139,15 @@ func (o *objectLines) Next() ([]byte, error) {
 	}
 }
 
-// readAhead is more than a decoder reads of what follows a value.
+// readAhead is more bytes than a decoder reads after the end of a value.
 const readAhead = 64 << 10
 
 var (
 	errObjectEnd  = errors.New("the object has ended")
-	errObjectForm = errors.New("it is not an object with a list of events")
+	errObjectForm = errors.New("not an object with a list of events")
 )
 
-// next reads one step: a member that is no event gives nothing.
+// next reads one step. It returns a nil line for anything but an event.
 func (o *objectLines) next() (line json.RawMessage, err error) {
 	if o.inside && o.dec.More() {
 		err = o.dec.Decode(&line)
@@ -179,7 +179,7 @@ func (o *objectLines) next() (line json.RawMessage, err error) {
 	return nil, o.dec.Decode(&other)
 }
 
-// end looks whether anything follows the object.
+// end returns errObjectEnd if nothing follows the object.
 func (o *objectLines) end() error {
 	_, err := o.dec.Token()
 	switch {
@@ -191,19 +191,19 @@ func (o *objectLines) end() error {
 	return err
 }
 
-// failure tells an answer that was shortened from one that was cut and one that is none.
+// failure returns the error for a response that was shortened, was cut or is invalid.
 func (o *objectLines) failure(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case o.body.ended && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 		return &ShortenedError{public(o.base), 0, -1}
 	case errors.As(err, &syntax), errors.Is(err, errObjectForm):
-		return &ProtocolError{o.base, fmt.Sprintf("answered with what is not a list of events: %v", err)}
+		return &ProtocolError{o.base, fmt.Sprintf("sent an invalid list of events: %v", err)}
 	}
 	return badLine(o.base, err)
 }
 
-// A boundedBody gives no more bytes than it is told to, and notes its end.
+// A boundedBody returns at most left bytes, and records that the body has ended.
 type boundedBody struct {
 	r     io.Reader
 	left  int

@@ -19,7 +19,7 @@ import (
 const placeChunk = 1000
 
 // errFull ends a search when it has found enough.
-var errFull = errors.New("enough was found")
+var errFull = errors.New("found enough")
 
 // Assemble stores the next page of a window, up to end: local events merged with events
 // that fetch fetches by hash. It calls progress once there is something to store, and

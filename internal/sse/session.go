@@ -162,13 +162,29 @@ func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 	default:
 		s.err = s.conn.stream.cause()
 	}
+	if s.isClosed() {
+		s.err = ErrClosed // blocks that had arrived may have been dropped
+	}
 }
 
-// dispatch passes one event of the library to Next.
+func (s *Session) isClosed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// dispatch passes one event of the library to Next. After Close it drops all of them:
+// Next must not return a block that follows a dropped one.
 func (s *Session) dispatch(ev *sse.Event) {
 	f := Frame{Cursor: string(ev.ID), Type: string(ev.Event), Data: ev.Data}
 	if f.Cursor == noID {
 		f.Cursor = ""
+	}
+	if s.isClosed() {
+		return
 	}
 	select {
 	case s.frames <- f:
@@ -205,7 +221,7 @@ func (s *Session) Retry() (d time.Duration, ok bool) { return s.conn.stream.retr
 
 // Close ends the connection and waits for all goroutines of the session. It may be
 // called from any goroutine, more than once. It unblocks Next, which may still return
-// blocks that had arrived before.
+// a block that had arrived before, but none after one that was dropped.
 func (s *Session) Close() error {
 	s.closing.Do(func() { close(s.closed) })
 	err := s.conn.body.Close()

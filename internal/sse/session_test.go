@@ -313,6 +313,37 @@ func TestSessionClose(t *testing.T) {
 	}
 }
 
+// Of the blocks that had arrived before the close, those that are returned are the first.
+func TestSessionCloseDropsTheRest(t *testing.T) {
+	var body strings.Builder
+	const blocks = 100
+	for i := range blocks {
+		fmt.Fprintf(&body, "id: %d\n\n", i+1)
+	}
+	for after := range blocks {
+		s := sessionOver(iotest.DataErrReader(strings.NewReader(body.String())), Config{})
+		closed := make(chan error, 1)
+		for got := 1; ; got++ {
+			if got == after {
+				go func() { closed <- s.Close() }()
+			}
+			f, err := s.Next()
+			if err == nil && f.Cursor == fmt.Sprint(got) {
+				continue
+			}
+			if err != ErrClosed && (err != io.EOF || got <= blocks) {
+				t.Errorf("after %d blocks, and Close after %d: Next = %q, %v", got-1, after-1, f.Cursor, err)
+			}
+			break
+		}
+		if after == 0 {
+			closeSession(t, s)
+		} else if err := <-closed; err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+}
+
 func TestSessionCloseFirst(t *testing.T) {
 	want := errors.New("close failed")
 	pr, _ := io.Pipe()

@@ -1,21 +1,20 @@
 package sse
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"strings"
 )
 
 // A connection is the transport of one Session. It sends requests that the library
-// cannot, and delivers the event stream in normal form. The stream always ends at the
-// end of a block, however the connection ends.
+// cannot, and limits the silence of every body, also that of a redirect.
 type connection struct {
 	base http.RoundTripper
 	cfg  *Config
 
-	// Of the last response.
-	body   *IdleBody
-	stream *normalizer
+	body   *IdleBody   // of the last response
+	stream *normalizer // reads body, once it is accepted as an event stream
 }
 
 func newConnection(cfg *Config) *connection { return &connection{cfg: cfg} }
@@ -33,30 +32,35 @@ func (c *connection) client(h *http.Client) *http.Client {
 	return &over
 }
 
-// RoundTrip sends a request of the library. The body of the response is normalized.
+// RoundTrip sends a request of the library.
 func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.cfg.Form != "" && keepsMethod(req) {
 		req = posting(req, c.cfg.Form)
 	}
 	resp, err := c.base.RoundTrip(req)
-	if err != nil {
+	if err != nil || resp == nil {
 		return nil, err
 	}
+	// Transports of tests leave these out, and http.Client tolerates it.
+	resp.Request = cmp.Or(resp.Request, req)
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
 	c.body = NewIdleBody(resp.Body, c.cfg.Idle)
+	resp.Body = c.body
+	return resp, nil
+}
+
+// normalize makes the body of resp an event stream in normal form. It always ends at
+// the end of a block, however the connection ends. A redirect's body is never normalized:
+// http.Client reads a little of it, and without a blank line would wait for all of it.
+func (c *connection) normalize(resp *http.Response) {
 	c.stream = newNormalizer(c.body, c.cfg.MaxEvent)
 	c.stream.id = append(c.stream.id, c.cfg.Cursor...)
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{c.stream, c.body}
-	return resp, nil
-}
-
-// raw returns a response that came over c with its body not normalized.
-func (c *connection) raw(resp *http.Response) *http.Response {
-	raw := *resp
-	raw.Body = c.body
-	return &raw
+	}{c.stream, resp.Body}
 }
 
 // keepsMethod reports whether all the redirects to req ask for the same method and

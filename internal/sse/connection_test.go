@@ -159,6 +159,55 @@ func TestOpenRedirects(t *testing.T) {
 	}
 }
 
+// The body of a redirect may be anything, even comments without end.
+func TestOpenRedirectBody(t *testing.T) {
+	const size = 1 << 20
+	comments := &io.LimitedReader{R: &loopReader{body: []byte(":\n")}, N: size}
+	s, err := answering(t, Config{}, func(req *http.Request) (*http.Response, error) {
+		if req.URL.Host == "b" {
+			return streamOf(req, io.NopCloser(strings.NewReader(""))), nil
+		}
+		resp := streamOf(req, io.NopCloser(comments))
+		resp.StatusCode, resp.ContentLength = http.StatusFound, -1
+		resp.Header.Set("Location", "http://b/")
+		return resp, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeSession(t, s)
+	if n := size - comments.N; n > 64<<10 {
+		t.Errorf("%d bytes of a redirect were read", n)
+	}
+}
+
+// What http.Client tolerates of a transport, Open does too.
+func TestOpenTolerates(t *testing.T) {
+	for name, fn := range map[string]func(*http.Request) *http.Response{
+		"no response": func(*http.Request) *http.Response { return nil },
+		"no body":     func(req *http.Request) *http.Response { return streamOf(req, nil) },
+		"no request": func(req *http.Request) *http.Response {
+			resp := streamOf(nil, nil)
+			if hops := len(req.URL.Path); hops < 4 {
+				resp.StatusCode = http.StatusTemporaryRedirect
+				resp.Header.Set("Location", "/"+strings.Repeat("x", hops))
+			}
+			return resp
+		},
+	} {
+		s, err := answering(t, Config{URL: "http://a/", Form: "a=b"}, func(req *http.Request) (*http.Response, error) { return fn(req), nil })
+		if (err == nil) == (name == "no response") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			if f, err := s.Next(); err != io.EOF {
+				t.Errorf("%s: Next = %+v, %v", name, f, err)
+			}
+			closeSession(t, s)
+		}
+	}
+}
+
 // Secrets in headers do not follow a redirect to another host.
 func TestOpenKeepsSecrets(t *testing.T) {
 	header := http.Header{"Authorization": {"Bearer x"}, "X-Plain": {"y"}}

@@ -145,10 +145,12 @@ func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 	}
 	accepted := false
 	lib.ResponseValidator = func(_ *sse.Client, resp *http.Response) error {
-		if err := cfg.Check(s.conn.raw(resp)); err != nil {
+		checked := *resp // Check may replace the body
+		if err := cfg.Check(&checked); err != nil {
 			_ = resp.Body.Close() // the library does not close it
 			return err
 		}
+		s.conn.normalize(resp)
 		accepted = true
 		opened <- nil
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// lacking fills a copy of alice with all events of the log but those that lack says, as if
-// these had been taken out of an answer.
+// lacking fills a copy of alice with all events of the log except those for which lack
+// returns true, as if these had been removed from a response.
 func lacking(t *testing.T, f *fixture, db *cache.DB, lack func(i int) bool) {
 	t.Helper()
 	topic := mustTopic(t, "alice")
@@ -44,8 +44,8 @@ func inDoubt(t *testing.T, db *cache.DB) window.Spans {
 	return doubted
 }
 
-// A copy that lacks events of a held stretch is completed by the sync that finds it, which
-// fetches the blocks that differ and no others.
+// If a copy lacks events of a held range, the sync that notices it completes the copy. It
+// fetches only the blocks that differ.
 func TestHeldAndDifferent(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -84,8 +84,8 @@ func TestHeldAndDifferent(t *testing.T) {
 	}
 }
 
-// A server that answers with other events than it sums up: the sync tries once, fails, and
-// the stretch stays in doubt until a server that agrees with itself is asked.
+// If a server's events do not match its own digest, the sync tries once and fails. The
+// range stays in doubt until a consistent server is asked.
 func TestDifferentForEver(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -167,7 +167,7 @@ func TestDifferentBytes(t *testing.T) {
 	synced(t, f, db, s, err)
 }
 
-// A verify that finds all to be equal proves it, and so ends a doubt.
+// A verify that finds no difference proves the range, and so ends a doubt.
 func TestVerifyProves(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

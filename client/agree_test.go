@@ -16,13 +16,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// Servers of different logs are found out before anything is asked of one of them, or
-// appended to it, and whichever of them is down at first.
+// Servers of different logs are detected before any request for events or append, no
+// matter which of them is down at first.
 func TestServersAgree(t *testing.T) {
 	const otherLog = "5ZC8Y0M7Q2KJ4T1R"
 	for _, c := range []struct {
 		name string
-		logs map[string]string // by host: a log, or what is wrong
+		logs map[string]string // by host: a log, or another kind of server
 		want string            // in the error, or "" if there is none
 	}{
 		{"one log", map[string]string{"a": stubLog, "b": stubLog, "c": stubLog}, ""},
@@ -87,7 +87,7 @@ func checkAgreement(t *testing.T, logs map[string]string, want string) {
 	}
 }
 
-// A first answer that does not come is said once; later ones are the business of the
+// A first response that does not come is reported once. Later ones are reported by the
 // retries.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// What is certainly no rstream server ends the first attempt.
+// A server that is certainly not an rstream server ends the first attempt.
 func TestStrangers(t *testing.T) {
 	for _, c := range []struct{ name, answer, want string }{
 		{"SSH", "SSH-2.0-OpenSSH_9.6\r\n", `it answers "SSH-2.0-OpenSSH_9.6", which is not HTTP`},
@@ -164,8 +164,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// answering returns the address of what answers each connection with a text, once it
-// was sent something, and leaves it open.
+// answering returns the address of a listener that answers each connection with a text,
+// once it has received something, and leaves the connection open.
 func answering(t *testing.T, text string) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

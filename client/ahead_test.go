@@ -41,7 +41,7 @@ func TestPagesAhead(t *testing.T) {
 	}
 }
 
-// No more pages are fetched ahead than have so many bytes, and one.
+// The pages fetched ahead never exceed the limit in bytes by more than one page.
 func TestPagesAheadAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in, n := newInbox(), 0

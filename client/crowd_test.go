@@ -14,8 +14,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Several who sync, cancel, forget and repair overlapping topics of one file at once never
-// come to hold or to prove anything but what the log has, nor to keep a false leaf.
+// Concurrent syncs, cancellations, forgets and repairs of overlapping topics of one file
+// never hold or prove an event that the log does not have, and never keep a false leaf.
 func TestLeavesAmongOthers(t *testing.T) {
 	f := newFixture(t)
 	storages := []string{"alice/posts/1", "alice/x", "bob/posts", "bob/y"}
@@ -74,7 +74,8 @@ func (s *forgetting) Leaves(ctx context.Context, topic event.Topic, span window.
 	return s.DB.Leaves(ctx, topic, span)
 }
 
-// What is forgotten while it is being synced is fetched once more, and no mismatch.
+// Events that are forgotten while they are being synced are fetched once more. This is not
+// a mismatch.
 func TestForgottenWhileSyncing(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 300)
@@ -120,7 +121,7 @@ func oneOf(ctx context.Context, c *Client, db *cache.DB, topic event.Topic, rand
 	return err
 }
 
-// checkAll checks what a file holds and keeps of a topic against the log.
+// checkAll compares a file's events and leaves of a topic with the log.
 func checkAll(t *testing.T, f *fixture, db *cache.DB, topic event.Topic) {
 	t.Helper()
 	spans, err := db.Held(t.Context(), topic)

@@ -16,7 +16,7 @@ import (
 )
 
 // An index counts the events of each user up to a cursor. The two are stored in one
-// step, so an event counts once, wherever the program is killed.
+// step, so an event counts once, even if the program is killed at any point.
 type index struct {
 	Cursor event.Cursor   `json:"cursor"`
 	Events map[string]int `json:"events"`
@@ -46,7 +46,7 @@ func (x *index) write(file string) error {
 }
 
 // update brings the index in a file up to the head of the log. Without UntilLive it would
-// go on with what happens.
+// then follow the log live.
 func update(ctx context.Context, server, file string) (*index, error) {
 	cfg := client.Config{Servers: []string{server}}
 	info, err := client.Probe(ctx, cfg)
@@ -84,8 +84,8 @@ func update(ctx context.Context, server, file string) (*index, error) {
 	return x, nil
 }
 
-// An indexer stores its cursor beside what it makes of the events. The program starts
-// again from there, also after a crash.
+// An indexer stores its cursor together with the data that it derives from the events. It
+// resumes from there, even after a crash.
 func Example_indexer() {
 	dir, err := os.MkdirTemp("", "indexer")
 	if err != nil {

@@ -35,7 +35,7 @@ func example(ctx context.Context) (c *client.Client, end func(), err error) {
 	}, err
 }
 
-// A tail gives history and goes on with what happens.
+// A tail returns history and then follows live.
 func ExampleClient_Tail() {
 	ctx := context.Background()
 	c, end, err := example(ctx)
@@ -65,7 +65,7 @@ func ExampleClient_Tail() {
 	// 0000000000003 alice/posts/2 {"n":3}
 }
 
-// A second sync of the same stretch fetches nothing.
+// A second sync of the same range fetches nothing.
 func ExampleClient_Sync() {
 	ctx := context.Background()
 	c, end, err := example(ctx)
@@ -92,8 +92,9 @@ func ExampleClient_Sync() {
 	// 0 new, held up to 0000000000003
 }
 
-// The state is what is left of a topic's events at a moment: here after two of the
-// three, and now. What is fetched for it stays, so asking again needs no server.
+// The state of a topic at a moment is the last value of each storage: here after two of
+// the three events, and now. The events fetched for it are kept, so asking again needs no
+// server.
 func ExampleClient_State() {
 	ctx := context.Background()
 	c, end, err := example(ctx)

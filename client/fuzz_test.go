@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A namedStore is a store that only has a name.
+// A namedStore is a store that has only a name.
 type namedStore struct{ store }
 
 func (namedStore) Newest(context.Context) (cache.Newest, error) { return cache.Newest{}, nil }
@@ -32,15 +32,15 @@ func goodLine(id event.ID, storage string) string {
 	return string(ev.Line())
 }
 
-// checkEvent fails if a reader must not have been given ev.
+// checkEvent fails if a reader must not receive ev.
 func checkEvent(t *testing.T, ev *event.Event, topic event.Topic) {
 	if ev.Draft.Hash() != ev.Hash || ev.Draft.Check() != nil || !topic.Matches(ev.User, ev.Path) {
 		t.Errorf("accepted %s", ev.Line())
 	}
 }
 
-// Whatever a frame holds, what is accepted is an event that was asked for, right in
-// itself, under its own id and not before what has come.
+// For any frame, an accepted event was requested, is valid, has its own id and does not
+// precede earlier events.
 func FuzzReceive(f *testing.F) {
 	id := event.ID(9).String()
 	f.Add(id, "PUT", goodLine(9, "alice/x"), true)
@@ -75,8 +75,8 @@ func FuzzReceive(f *testing.F) {
 	})
 }
 
-// Whatever a page holds, what is used of it are events of the topic in their order
-// within the stretch that was asked for.
+// For any page, the events used from it belong to the topic, are in order and lie within
+// the requested range.
 func FuzzPage(f *testing.F) {
 	next := event.ID(20).String()
 	f.Add(next, goodLine(6, "alice/x")+"\n"+goodLine(8, "alice/y")+"\n", false)

@@ -28,7 +28,7 @@ import (
 
 var longForm = flag.Bool("long", false, "run the random tests for longer")
 
-// onlyLong leaves a test to the long form, where another tells its story shorter.
+// onlyLong skips a test unless the long form runs, because a shorter test covers it.
 func onlyLong(t testing.TB) {
 	t.Helper()
 	if !*longForm {
@@ -65,7 +65,7 @@ func newFixture(t testing.TB) *fixture {
 	return f
 }
 
-// newFiles are what cache.Open makes.
+// newLog and newCopy are new files as cache.Open creates them.
 var (
 	newLog  = testfile.New(func(path string) (string, error) { return makeFile(path, cache.Config{Role: cache.Server}) })
 	newCopy = testfile.New(func(path string) (string, error) {
@@ -111,7 +111,7 @@ func (f *fixture) stop() {
 	}
 }
 
-// through puts h before the server.
+// through puts a handler in front of the server.
 func (f *fixture) through(wrap func(http.Handler) http.Handler) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -145,8 +145,8 @@ type plainEvent struct {
 	line string
 }
 
-// truth reads a topic's events from the server as anyone would: one GET, a line
-// each.
+// truth reads a topic's events from the server in the simplest way: one GET, one line for
+// each event.
 func (f *fixture) truth(topic, since, until string) (evs []plainEvent) {
 	f.t.Helper()
 	q := url.Values{"topic": {topic}}
@@ -210,8 +210,8 @@ func hasty(servers ...string) Config {
 		Idle: 10 * time.Second, PageLimit: 100}
 }
 
-// nervous is hasty and takes a short silence for the end of a connection: every
-// stall costs as much, and a machine under load must still be faster.
+// nervous is hasty and takes a short silence for the end of a connection. Every stall
+// costs that long, but the limit must still be longer than a loaded machine takes.
 func nervous(servers ...string) Config {
 	cfg := hasty(servers...)
 	cfg.Idle = 200 * time.Millisecond
@@ -240,7 +240,7 @@ func newTestClient(t testing.TB, copied any, cfg Config) *Client {
 	return c
 }
 
-// syncNew is a Sync that shows fresh what is new.
+// syncNew is a Sync that calls fresh with the new events.
 func syncNew(ctx context.Context, c *Client, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
 	return c.Sync(ctx, topic, SyncOptions{Range: r, OnNew: fresh})
 }
@@ -259,7 +259,7 @@ func mustTopic(t testing.TB, s string) event.Topic {
 	return topic
 }
 
-// sameEvents compares what a reader got with the truth.
+// sameEvents compares the events that a reader received with the truth.
 func sameEvents(t testing.TB, what string, got []string, want []plainEvent) {
 	t.Helper()
 	for i := range min(len(got), len(want)) {
@@ -272,7 +272,7 @@ func sameEvents(t testing.TB, what string, got []string, want []plainEvent) {
 	}
 }
 
-// held returns what a cache holds of a stretch.
+// held returns the events that a cache holds in a range.
 func held(t testing.TB, db *cache.DB, topic event.Topic, s Synced) (lines []string) {
 	t.Helper()
 	err := db.Each(t.Context(), []event.Topic{topic}, s.Span, func(ev *event.Event) error {
@@ -346,7 +346,7 @@ func (p *tearingProxy) accept() {
 	}
 }
 
-// track keeps c to be closed at the end. It reports false if that has come.
+// track registers c to be closed with the proxy, and returns a function that closes it.
 func (p *tearingProxy) track(c net.Conn) func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// file returns the bytes of the log's file; the server is started again.
+// file returns the bytes of the log's file. It restarts the server.
 func (f *fixture) file() []byte {
 	f.t.Helper()
 	f.stop()
@@ -36,8 +36,8 @@ func (f *fixture) putBack(b []byte) {
 	f.start()
 }
 
-// All that a client does is refused by a log that was put back, also by a server that does
-// not look at what is held as long as its head tells; and nothing comes of it.
+// Every request to a log that was put back is refused and has no effect. This also holds
+// for a server that does not check the held position, as long as its head shows it.
 func TestPutBack(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 20)
@@ -75,8 +75,8 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
-// wantPutBack does all that a client can do but for what is left out: a server that does not
-// check has appended before its head can be seen.
+// wantPutBack makes every call of a client except those left out: a server that does not
+// check has appended before the client sees its head.
 func (f *fixture) wantPutBack(t *testing.T, db *cache.DB, head event.ID, leaveOut ...string) {
 	t.Helper()
 	c, one, alice := newTestClient(t, db, hasty(f.http.URL)), 1, mustTopic(t, "alice")
@@ -110,8 +110,8 @@ func (f *fixture) wantPutBack(t *testing.T, db *cache.DB, head event.ID, leaveOu
 	}
 }
 
-// A put of a program that belongs to no log names the copy's history, but where the server
-// has another log by now it appends all the same.
+// A put by a client that is not bound to a log names the copy's history. If the server
+// has another log by now, it appends all the same.
 func TestPutToOtherLog(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 3)
@@ -127,8 +127,8 @@ func TestPutToOtherLog(t *testing.T) {
 	}
 }
 
-// Where a log and the one that goes on from it have parted is found from what a copy of the
-// old one holds, whatever that is.
+// Parted finds the position where a log and its continuation diverge, whatever part of the
+// old log a copy holds.
 func TestParted(t *testing.T) {
 	cases := []struct{ kept, lost, more int }{{7, 1, 1}, {40, 3, 200}, {0, 5, 9}, {1, 30, 0}, {40, 0, 0}, {33, 33, 33}}
 	if underRace {

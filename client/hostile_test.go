@@ -48,7 +48,7 @@ type liar struct {
 	r     *http.Request
 }
 
-// page sends what an honest server would say in the headers of a page and lines.
+// page sends lines with the headers of an honest server's page.
 func (l *liar) page(lines ...string) {
 	l.header(wire.NDJSON)
 	if l.h.Get(wire.HeaderNext) == "" {
@@ -93,7 +93,7 @@ func (l *liar) block(id, kind, data string) string {
 	return fmt.Sprintf("id: %s.%s\nevent: %s\ndata: %s\n\n", id, l.f.db.Log()[:5], kind, data)
 }
 
-// event makes a line that is right in itself.
+// event makes a valid line.
 func (l *liar) event(id event.ID, storage string) string {
 	user, path, _ := strings.Cut(storage, "/")
 	d := event.Draft{User: user, Path: path, Type: event.Put, Key: "forged", Value: []byte("1")}
@@ -103,8 +103,8 @@ func (l *liar) event(id event.ID, storage string) string {
 
 const otherLog = "ZZZZZZZZZZZZZZZZ"
 
-// Whatever a server answers, the tail ends with an error that says so, is not
-// repeated for ever and leaves nothing in the cache that was not right.
+// Whatever a server answers, the tail ends with an error that describes it, does not
+// retry forever and leaves only valid events in the cache.
 func TestHostileServers(t *testing.T) {
 	const n = 20 // events of the log
 	id := func(i int) string { return event.ID(i).String() }
@@ -200,7 +200,7 @@ func TestHostileServers(t *testing.T) {
 			if tc.held > n {
 				return
 			}
-			// What was left behind is right: an honest server completes it.
+			// The events left are right: an honest server completes them.
 			s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -226,7 +226,7 @@ func (l *liar) hijack(status, body string) {
 	conn.Close()
 }
 
-// tailError returns what a tail that must fail ends with.
+// tailError returns the error of a tail that must fail.
 func tailError(t *testing.T, c *Client, topic string) (last error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -237,7 +237,8 @@ func tailError(t *testing.T, c *Client, topic string) (last error) {
 	return last
 }
 
-// An event that is held under its id and differs is told, and stays as it is.
+// An event that differs from the held one with the same id is reported, and the held one
+// stays.
 func TestConflict(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 3)
@@ -266,8 +267,8 @@ func TestConflict(t *testing.T) {
 	sameEvents(t, "held", held(t, db, mustTopic(t, "alice/x"), s), f.truth("*", "", ""))
 }
 
-// What is odd but harmless ends nothing: an event that the reader came back with, a
-// control event without an id, unknown ones, positions that go back.
+// Odd but harmless blocks do not end a stream: the event at the position from which the
+// reader resumed, a control event without an id, unknown ones, positions that go back.
 func TestHarmlessStream(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 2)
@@ -330,7 +331,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// The next server of the same log goes on where the one before has ended.
+// The next server of the same log continues where the one before has ended.
 func TestSeveralServers(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -408,8 +409,8 @@ func TestErrorWording(t *testing.T) {
 	}
 }
 
-// No tail may make the cursor ask for more topics than a server takes: it would
-// fail the others.
+// No tail may make the cursor request more topics than a server accepts: the other tails
+// would fail.
 func TestTooManyTopics(t *testing.T) {
 	f := newFixture(t)
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
@@ -424,7 +425,7 @@ func TestTooManyTopics(t *testing.T) {
 	}
 }
 
-// A full disk, or a file that is gone, ends the tail and is told.
+// A full disk, or a file that is gone, ends the tail with an error.
 func TestStoreFails(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

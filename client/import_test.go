@@ -39,8 +39,8 @@ func forged(ev event.Event) event.Event {
 	return event.New(ev.ID, ev.Time, d, d.Hash())
 }
 
-// A file that is complete costs a question; of any other, what it lacks is fetched and
-// no more.
+// A complete file costs one request. For any other, only the events that it lacks are
+// fetched.
 func TestSyncOfImported(t *testing.T) {
 	onlyLong(t)
 	const half = 100 // events of alice in a block
@@ -103,7 +103,7 @@ func TestSyncOfImported(t *testing.T) {
 	}
 }
 
-// Whatever comes by file, in whatever order with syncs: what is held is the log's.
+// Imports and syncs in any order never make an event held that the log does not have.
 func TestSyncOfAnyImport(t *testing.T) {
 	onlyLong(t)
 	f := newFixture(t)
@@ -128,7 +128,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 					some = append(some, ev)
 				}
 			}
-			_, _ = db.Imports().AddCandidates(t.Context(), some) // it is refused if it differs from what is held
+			_, _ = db.Imports().AddCandidates(t.Context(), some) // refused if it differs from a held event
 			topic := mustTopic(t, []string{"alice", "bob/1", "*", "*/2"}[rng.IntN(4)])
 			s, err := c.Sync(t.Context(), topic, SyncOptions{})
 			if err != nil {

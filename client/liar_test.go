@@ -13,8 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A server that lies about a stretch is refused, proves nothing and takes nothing from
-// what is held; an honest one is believed afterwards.
+// A server that lies about a range is refused, proves nothing and removes no held event.
+// An honest server is accepted afterwards.
 func TestLyingWindows(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -26,7 +26,7 @@ func TestLyingWindows(t *testing.T) {
 	head := f.db.Head().String()
 	digest := strings.Repeat("a", 64)
 	for name, tc := range map[string]struct {
-		from, to string // what of the answer becomes what
+		from, to string // from is replaced by to in the response
 		ask      asking
 		want     any
 	}{
@@ -71,7 +71,7 @@ func TestLyingWindows(t *testing.T) {
 	}
 }
 
-// An asking is one way of asking for a stretch.
+// An asking is one way of requesting a range.
 type asking func(context.Context, *Client) error
 
 func syncs(topic event.Topic) asking { return syncsFrom(topic, 0, 0) }

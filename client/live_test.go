@@ -53,7 +53,7 @@ func TestTailsComeAndGo(t *testing.T) {
 	}
 }
 
-// oneTail reads a while and compares with the slow reader up to where it came.
+// oneTail reads for a while and compares its events with the slow reader's.
 func oneTail(t *testing.T, f *fixture, c *Client, names []string) {
 	var topics []event.Topic
 	for _, n := range names {
@@ -106,8 +106,8 @@ func oneTail(t *testing.T, f *fixture, c *Client, names []string) {
 	}
 }
 
-// A second tail of what is followed already costs no connection, one of a new topic
-// a single one, and nothing comes twice.
+// A second tail of a followed topic costs no connection, one of a new topic costs a single
+// one, and no event comes twice.
 func TestJoinCosts(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -150,14 +150,14 @@ func TestJoinCosts(t *testing.T) {
 	eventually(t, "the third tail", func() bool { return d.Load() == 50 && streams.Load() == 2 })
 	f.put("alice/x", 1)
 	f.put("bob/x", 1)
-	eventually(t, "what is new", func() bool { return a.Load() == 51 && b.Load() == 51 && d.Load() == 51 })
+	eventually(t, "new events", func() bool { return a.Load() == 51 && b.Load() == 51 && d.Load() == 51 })
 	if n := c.Stats().Events; n != 102 {
 		t.Errorf("%d events came, want 102", n)
 	}
 }
 
-// What is held when a tail begins is not asked for, whichever of its topics it
-// belongs to.
+// Events held when a tail begins are not requested, whichever of its topics they belong
+// to.
 func TestTailOfHeld(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -188,8 +188,8 @@ func TestTailOfHeld(t *testing.T) {
 	}
 }
 
-// A tail ends at once and leaves nothing behind wherever its context ends or its
-// caller stops.
+// A tail ends at once and leaves no goroutine and no lease, wherever its context ends or
+// its caller stops.
 func TestTailEndsAnywhere(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -224,7 +224,7 @@ func TestTailEndsAnywhere(t *testing.T) {
 		cancel(nil)
 		f.through(nil)
 		if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
-			t.Fatal(err) // a window that was left behind would be waited for
+			t.Fatal(err) // the sync would wait for a window left over
 		}
 		if n := c.Stats().Events; n != 300 {
 			t.Errorf("after %d requests: %d events came, want 300", after, n)
@@ -242,7 +242,7 @@ func TestTailEndsAnywhere(t *testing.T) {
 	}
 }
 
-// Close ends tails, from outside and from inside one, and they say why.
+// Close, called from outside or from within a tail, ends all tails with ErrClosed.
 func TestCloseDuringTail(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -282,8 +282,8 @@ func TestCloseDuringTail(t *testing.T) {
 	}
 }
 
-// What has happened when the live cursor asks is about to come over its connection: a
-// sync waits for it instead of fetching it as well.
+// Events that precede the live cursor's connection are about to come over it: a sync waits
+// for them instead of fetching them as well.
 func TestSyncWaitsForLive(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -300,7 +300,7 @@ func TestSyncWaitsForLive(t *testing.T) {
 	asked, missed, began, rest := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	f.through(func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Last-Event-ID") != "" { // what was missed comes slowly
+			if r.Header.Get("Last-Event-ID") != "" { // missed events come slowly
 				close(asked)
 				<-missed
 				w = &slowWriter{ResponseWriter: w, began: began, gate: rest}
@@ -331,7 +331,7 @@ func TestSyncWaitsForLive(t *testing.T) {
 	}
 }
 
-// A slowWriter holds back what comes after the first flush.
+// A slowWriter delays everything after the first flush.
 type slowWriter struct {
 	http.ResponseWriter
 	began, gate chan struct{}

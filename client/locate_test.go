@@ -70,7 +70,7 @@ func twoLogs(t testing.TB, n int) (a, b *fixture) {
 	return a, b
 }
 
-// foreignCopy is a copy of f's log that has events of another one beside it.
+// foreignCopy is a copy of f's log that also has events imported from another log.
 func foreignCopy(t testing.TB, f *fixture, evs []event.Event) *cache.DB {
 	t.Helper()
 	db := f.newCache()
@@ -89,7 +89,7 @@ func lengthOf(evs []plainEvent) (n int64) {
 	return n
 }
 
-// stubBytes is what the asking for places took.
+// stubBytes returns the bytes of the requests for stubs, both ways.
 func stubBytes(c *Comparison) (n int) {
 	for _, r := range c.Rounds {
 		if r.Strategy == reconcile.Stubs {
@@ -99,8 +99,8 @@ func stubBytes(c *Comparison) (n int) {
 	return n
 }
 
-// A client that moves to another log with the same events fetches none of them, and
-// what it asks for instead is a twentieth of them, both ways together.
+// A client that moves to another log with the same events fetches none of them. The
+// requests for their ids take a twentieth of their bytes, both ways together.
 func TestMoveToAnotherLog(t *testing.T) {
 	noLeaks(t)
 	a, b := twoLogs(t, size(1000, 50_000))
@@ -132,8 +132,8 @@ func TestMoveToAnotherLog(t *testing.T) {
 	}
 }
 
-// However much is known, the rest is fetched and no more, and asking where the known
-// ones stand takes no more than a twentieth of all.
+// However many events are known, only the others are fetched. Looking up the ids of the
+// known ones takes at most a twentieth of the bytes of all.
 func TestMoveOfAPart(t *testing.T) {
 	noLeaks(t)
 	n := size(1100, 4000)
@@ -159,7 +159,7 @@ func TestMoveOfAPart(t *testing.T) {
 			t.Errorf("%.4f: %d events came and %d were saved of %d known: %s", tt.share, got, s.Compared.Saved, len(known), s.Compared.Why)
 		}
 		if len(s.Compared.Rounds) == 0 || !strings.Contains(s.Compared.Rounds[0].Why, tt.how) {
-			t.Errorf("%.4f: %+v, want what is %q", tt.share, s.Compared.Rounds, tt.how)
+			t.Errorf("%.4f: %+v, want %q", tt.share, s.Compared.Rounds, tt.how)
 		}
 		if cost := stubBytes(&s.Compared); int64(20*cost) > whole {
 			t.Errorf("%.4f: %d bytes to ask where %d of %d events stand", tt.share, cost, len(known), n)
@@ -167,8 +167,8 @@ func TestMoveOfAPart(t *testing.T) {
 	}
 }
 
-// What another log never had is not asked for again and again: a sync asks about what
-// is missing.
+// Foreign events that this log never had cost nothing in later syncs: a sync asks only
+// about missing events.
 func TestUnmatchedForeignCostNothing(t *testing.T) {
 	a, b := twoLogs(t, 300)
 	evs := logged(t, a, "alice")
@@ -189,7 +189,7 @@ func TestUnmatchedForeignCostNothing(t *testing.T) {
 	}
 }
 
-// Short hashes that are those of other events, known or not, delay and do no more.
+// Short hashes that collide with those of other events, known or not, cause only a delay.
 func TestFalseMatches(t *testing.T) {
 	noLeaks(t)
 	n := size(500, 1000)
@@ -218,15 +218,14 @@ func TestFalseMatches(t *testing.T) {
 		c := newTestClient(t, db, hasty(b.http.URL))
 		s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 		synced(t, b, db, s, err)
-		// If the lie is about the last ones, these are behind all that is known, and pulled.
+		// If the lie is about the last events, they come after all known ones, and are pulled.
 		if got := int(c.Stats().Events); got < 100 || got > 110 || got > 100 && every == 100 {
 			t.Errorf("one in %d: %d events came, 100 were missing: %s", every, got, s.Compared.Why)
 		}
 	}
 }
 
-// A server that does not know the frames, or would have to look at too much, is asked
-// by hashes.
+// A server that does not know the frames, or refuses them as too large, is asked by hash.
 func TestLocateWithoutFrames(t *testing.T) {
 	a, b := twoLogs(t, 500)
 	known := logged(t, a, "alice")
@@ -254,7 +253,7 @@ func TestLocateWithoutFrames(t *testing.T) {
 }
 
 // Members of a line that the hash does not cover are not lost: such events are fetched,
-// however it is asked where they stand.
+// whatever the lookup method.
 func TestMembersAreNotLost(t *testing.T) {
 	a, b := twoLogs(t, 500)
 	raw, err := sql.Open("sqlite", b.path)
@@ -295,7 +294,7 @@ func TestMembersAreNotLost(t *testing.T) {
 	check("by hash")
 }
 
-// Both logs and what is here of the one grow meanwhile: what is held is the log's.
+// While both logs and the imported events grow, only events of the log are ever held.
 func TestLocateWhileGrowing(t *testing.T) {
 	noLeaks(t)
 	a, b := twoLogs(t, 1000)
@@ -324,8 +323,8 @@ func TestLocateWhileGrowing(t *testing.T) {
 	}
 }
 
-// A server that lies in its stubs, in whichever byte, ends with an error or with what
-// the log has.
+// If a server lies in any byte of its stubs, the sync ends with an error or with the log's
+// events.
 func TestLyingStubs(t *testing.T) {
 	noLeaks(t)
 	a, b := twoLogs(t, 200)

@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A narrow proxy refuses a request line of over 8 KiB, as nginx does, and counts what it
-// passes on.
+// A narrow proxy refuses request lines over 8 KiB, as nginx does, and counts the requests
+// that it forwards.
 type narrow struct {
 	next             http.Handler
 	gets, posts, too atomic.Int64
@@ -37,7 +37,7 @@ func (n *narrow) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.next.ServeHTTP(w, r)
 }
 
-// longTopics returns topics of which 40 are too many for that.
+// longTopics returns topics of which 40 are too long for a request line.
 func longTopics(t *testing.T, n int) (topics []event.Topic) {
 	for i := range n {
 		topics = append(topics, mustTopic(t, fmt.Sprintf("did:plc:longidentifier%010d/app.feed.%0200d", i, i)))
@@ -45,8 +45,8 @@ func longTopics(t *testing.T, n int) (topics []event.Topic) {
 	return topics
 }
 
-// Topics that do not fit a URL can be followed through a proxy that takes no long ones,
-// with all that happens, also after a cut; few topics stay in the URL.
+// Topics that do not fit a URL can be followed through a proxy that refuses long URLs,
+// without missing an event, even after a cut. A few topics stay in the URL.
 func TestManyTopicsThroughProxy(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

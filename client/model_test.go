@@ -116,7 +116,7 @@ func (m *model) restart(lost int) {
 	m.servers[1-lost].point(m.f.http.URL)
 }
 
-// forget gives a topic up, unless it is held as a part of another.
+// forget forgets a topic, unless it is held as a part of another.
 func (m *model) forget(topic string) {
 	parsed, _ := event.ParseTopic(topic)
 	n, err := m.dbs[0].Forget(m.f.t.Context(), parsed, event.MaxID)

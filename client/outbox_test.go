@@ -83,7 +83,7 @@ func events(t testing.TB, db *cache.DB) int64 {
 	return n.Events
 }
 
-// What a server refuses for what it is stays and holds nothing up.
+// A draft refused for its content stays in the outbox and does not hold up the others.
 func TestSendRefused(t *testing.T) {
 	onlyLong(t)
 	f := newFixture(t)
@@ -106,11 +106,12 @@ func TestSendRefused(t *testing.T) {
 	}
 	requests := c.Stats().Requests
 	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{}) || c.Stats().Requests != requests {
-		t.Errorf("Send of what was refused = %+v, %v, with %d requests", sent, err, c.Stats().Requests-requests)
+		t.Errorf("Send of refused drafts = %+v, %v, with %d requests", sent, err, c.Stats().Requests-requests)
 	}
 }
 
-// What no server of a log has written says nothing of the drafts, whatever its status.
+// A response that does not come from a log's server says nothing about the drafts, whatever
+// its status.
 func TestSendThroughStranger(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 404, 405, 413, 414, 415, 421, 431, 451, 501} {
 		f := newFixture(t)
@@ -130,8 +131,8 @@ func TestSendThroughStranger(t *testing.T) {
 	}
 }
 
-// A proxy that takes small requests only gets small ones, in order. What is too large for
-// it alone waits, with all that was written after it.
+// A proxy that accepts only small requests gets small ones, in order. A draft that is too
+// large for it waits, and so do all later ones.
 func TestSendThroughNarrowProxy(t *testing.T) {
 	f := newFixture(t)
 	db := f.newCache()
@@ -172,8 +173,8 @@ func TestSendToAnotherLog(t *testing.T) {
 	}
 }
 
-// A killable box forgets, now and then, to note what was acknowledged, as a process
-// does that is killed.
+// A killable box sometimes fails to record an acknowledgment, like a process that is
+// killed.
 type killable struct {
 	dbStore
 	kill func() bool
@@ -193,8 +194,8 @@ func (k killable) List(ctx context.Context, after int64, _ int) ([]cache.Queued,
 	return k.dbStore.List(ctx, after, 7)
 }
 
-// Several processes send one outbox over connections that lose answers, and are killed
-// before they note them: each draft is in the log once, in the order of its storage.
+// Several processes send one outbox over connections that lose responses, and are killed
+// before they record them: each draft is in the log once, in the order of its storage.
 func TestSendOnceInOrder(t *testing.T) {
 	noLeaks(t)
 	seed := rand.Uint64()

@@ -19,8 +19,8 @@ func nobodyThere() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: dial}}
 }
 
-// Whether an append that failed is known not to have happened is told from the log
-// itself: an error that says so is never told of events that are there.
+// If the error of a failed append claims that nothing was appended, the log does not have
+// the events.
 func TestPutOutcome(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

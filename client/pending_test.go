@@ -30,7 +30,7 @@ func mustSyncAt(t *testing.T, c *Client, topic event.Topic, at event.Moment) Syn
 // position is a position of the log as a moment.
 func position(t testing.TB, at event.ID) event.Moment { return moment(t, at.String()) }
 
-// SyncAt takes the window and the state where it begins, each once, and from then on no
+// SyncAt fetches the window and the state at its beginning, each once, and from then on no
 // server is needed for any moment in the window: neither by its position nor by its time,
 // for topics of many events and of few.
 func TestSyncAtKeepsTheStateBefore(t *testing.T) {
@@ -91,7 +91,7 @@ func (f *fixture) checkOffline(c *Client, topic event.Topic, span window.Span, a
 			slowState(all, topic, func(c *change) bool { return c.Time <= t }))
 	}
 	if n := c.Stats().Requests - requests; n != 0 {
-		f.t.Errorf("what is held of %s in %s took %d requests", topic, span, n)
+		f.t.Errorf("%s in %s is held, but its states took %d requests", topic, span, n)
 	}
 }
 
@@ -116,8 +116,8 @@ func TestSyncAtAfterSync(t *testing.T) {
 	}
 }
 
-// The horizon may pass while a window is fetched: the state is then that of the oldest
-// position, and what lies before the horizon says so.
+// The horizon may pass while a window is fetched. The state is then that at the oldest
+// position, and moments before the horizon are a gap.
 func TestSyncAtWhileTheHorizonMoves(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), 3*event.BlockSize+10)
@@ -154,7 +154,7 @@ func TestSyncAtWhileTheHorizonMoves(t *testing.T) {
 	}
 }
 
-// A pollingStore counts how often its process was told to wait.
+// A pollingStore counts how often its process had to wait.
 type pollingStore struct {
 	dbStore
 	busy atomic.Int64
@@ -168,7 +168,7 @@ func (s *pollingStore) Pend(ctx context.Context, topic event.Topic, at event.Mom
 	return p, busy, err
 }
 
-// A questions handler counts what is asked about windows, and how much of that at once.
+// A questions handler counts the requests about windows, and how many were concurrent.
 type questions struct {
 	all, now, most atomic.Int64
 	gate           chan struct{} // nil: all pass
@@ -190,8 +190,8 @@ func (q *questions) wrap(h http.Handler) http.Handler {
 	})
 }
 
-// Two processes want the window around a moment. The second one waits for what the first
-// one is told, and asks nothing itself if that is the window that it wants.
+// If two processes request the window around a moment, the second waits for the first
+// one's response, and makes no request if that is the window it needs.
 func TestPendingIsShared(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+1500)
@@ -263,8 +263,8 @@ func (f *fixture) noPending(path string) {
 	}
 }
 
-// However asking fails, nothing stays pending, and while a server is tried again the
-// turn is another process's.
+// However a request fails, no window stays pending. Between attempts other processes have
+// their turn.
 func TestPendingEndsWithAFailure(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), 500)
@@ -315,7 +315,7 @@ func TestPendingEndsWithAFailure(t *testing.T) {
 	f.noPending(path)
 }
 
-// deadAddress is an address where nobody listens.
+// deadAddress returns an address without a listener.
 func deadAddress(t *testing.T) string {
 	l := httptest.NewServer(nil)
 	defer l.Close()

@@ -23,7 +23,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// An importing store is a cache with events beside it that were imported.
+// An importing store is a cache together with imported events.
 type importing struct {
 	dbStore
 	mu      sync.Mutex
@@ -32,7 +32,7 @@ type importing struct {
 	dropped []event.ID
 }
 
-// Candidates leaves out what is stored, as what becomes an event is no candidate.
+// Candidates leaves out stored events, because they are no longer candidates.
 func (s *importing) Candidates(ctx context.Context, topic event.Topic, span window.Span, fn func(*event.Event) error) error {
 	held, err := s.Held(ctx, topic)
 	stored := map[event.Hash]bool{}
@@ -91,7 +91,7 @@ func (s *importing) Foreign(_ context.Context, hashes []event.Hash, fn func(*eve
 	return nil
 }
 
-// logged returns the events of a fixture's log as they are there.
+// logged returns the events of a fixture's log.
 func logged(t testing.TB, f *fixture, topic string) (evs []event.Event) {
 	t.Helper()
 	err := f.db.Each(t.Context(), []event.Topic{mustTopic(t, topic)}, window.Span{To: f.db.Head()}, func(ev *event.Event) error {
@@ -142,11 +142,11 @@ func synced(t testing.TB, f *fixture, db *cache.DB, s Synced, err error) {
 	}
 }
 
-// strategies are what can be asked for.
+// strategies are the strategies that a Config can select.
 var strategies = []reconcile.Strategy{reconcile.Auto, reconcile.Gaps, reconcile.List, reconcile.Bloom, reconcile.Sketch, reconcile.Inverse, reconcile.Exact}
 
-// A client that has most of a topic as candidates fetches the rest and no more,
-// whatever the strategy, and drops what the log does not have.
+// A client that has most of a topic as candidates fetches only the rest, whatever the
+// strategy, and drops candidates that the log does not have.
 func TestCandidatesArePlaced(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -206,7 +206,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 	}
 }
 
-// What is held, what narrower topics hold and what is a candidate are told apart.
+// Held events, events held for narrower topics and candidates are kept apart.
 func TestCandidatesAmongWindows(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -235,7 +235,7 @@ func TestCandidatesAmongWindows(t *testing.T) {
 	}
 }
 
-// An event that the log does not have, but which is held, is a mismatch as ever.
+// A held event that the log does not have is still a mismatch.
 func TestHeldExtraIsMismatch(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -259,8 +259,8 @@ func TestHeldExtraIsMismatch(t *testing.T) {
 	}
 }
 
-// A server that does not compare, or not so much, is asked for everything that is
-// missing, and what it does not have is no candidate any more.
+// If a server does not compare, or not as much, all missing events are pulled, and
+// candidates that it does not have are dropped.
 func TestCandidatesWithoutComparison(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -286,13 +286,13 @@ func TestCandidatesWithoutComparison(t *testing.T) {
 		if s.Compared.Outcome != "pull" || c.Stats().Events != 100 {
 			t.Errorf("%d: %+v, %d events came", status, s.Compared, c.Stats().Events)
 		}
-		if !slices.Equal(store.dropped, []event.ID{3}) { // what is proven is without it
+		if !slices.Equal(store.dropped, []event.ID{3}) { // the proven range does not have it
 			t.Errorf("%d: dropped %v", status, store.dropped)
 		}
 	}
 }
 
-// Events of another log are placed where this one has them, with its ids and times.
+// Events of another log are stored with the ids and times that they have in this one.
 func TestForeignArePlaced(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -317,7 +317,7 @@ func TestForeignArePlaced(t *testing.T) {
 	}
 }
 
-// What is placed at a time is bounded in bytes, wherever it comes from.
+// The events stored in one transaction are bounded in bytes, wherever they come from.
 func TestPlacesAreBounded(t *testing.T) {
 	defer func(most int) { maxPageBytes = most }(maxPageBytes)
 	maxPageBytes = 10_000
@@ -355,7 +355,7 @@ func TestPlacesAreBounded(t *testing.T) {
 	}
 }
 
-// What stands before an event that is gone by then is placed, and not fetched again.
+// If an event is gone from the log, those before it are stored and not fetched again.
 func TestPlacedBeforeGone(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -382,7 +382,7 @@ func TestPlacedBeforeGone(t *testing.T) {
 	}
 }
 
-// between lets change alter the server's answers to what path has in it.
+// between lets change alter the server's responses to requests whose path contains path.
 func between(path string, change func(request, answer []byte) []byte) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -408,8 +408,8 @@ func between(path string, change func(request, answer []byte) []byte) func(http.
 	}
 }
 
-// A filter that says "seen" of what is not in it loses nothing: of everything, of half,
-// or of one chosen event.
+// A filter with false positives loses no event: for all events, half of them, or a chosen
+// one.
 func TestLyingFilters(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -457,8 +457,8 @@ func TestLyingFilters(t *testing.T) {
 	}
 }
 
-// A server that lies in its answers, in whichever byte, ends with an error or with what
-// the log has: no wrong event is ever held. The candidates have wrong ones, too.
+// If a server lies in any byte of its responses, the sync ends with an error or with the
+// log's events: no wrong event is ever held. Some candidates are wrong, too.
 func TestLyingAnswers(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -531,8 +531,8 @@ func countdown(n int, cancel func()) func(error, time.Duration) {
 	}
 }
 
-// Both sides grow while they compare: what is appended waits for the next sync, and two
-// syncs of one copy at once fetch nothing twice.
+// Both sides grow while they compare. New events wait for the next sync, and two concurrent
+// syncs of one copy fetch no event twice.
 func TestGrowingWhileComparing(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -572,7 +572,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 			})
 		}
 		both.Wait()
-		most := len(all) - 300 // but for what was imported meanwhile
+		most := len(all) - 300 // except those imported meanwhile
 		if got := int(c.Stats().Events + other.Stats().Events); got > most {
 			t.Errorf("%s: %d events came, %d were missing", strategy, got, most)
 		}

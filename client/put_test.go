@@ -54,7 +54,7 @@ func TestPut(t *testing.T) {
 	}
 }
 
-// However an answer is lost, the same drafts are sent again and taken once.
+// However a response is lost, the same drafts are sent again and appended once.
 func TestPutAnswerLost(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -102,7 +102,7 @@ func TestPutAnswerLost(t *testing.T) {
 	}
 }
 
-// What a server answers to an append is checked against what was sent.
+// A server's response to an append is checked against the drafts.
 func TestPutForged(t *testing.T) {
 	f := newFixture(t)
 	c := newTestClient(t, nil, hasty(f.http.URL))

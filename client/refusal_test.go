@@ -31,8 +31,8 @@ func (f *fixture) refusing(status int, text string) {
 	})
 }
 
-// Of what a log refuses, only drafts that are wrong in themselves are refused for good. The
-// others wait: the next server, key or version may take them.
+// Only drafts that are invalid in themselves are refused for good. Other refused drafts
+// wait: another server, key or version may accept them.
 func TestSendRefusedForNow(t *testing.T) {
 	f := newFixture(t)
 	for _, status := range []int{401, 403, 404, 405, 410, 415, 426, 507} {
@@ -51,7 +51,7 @@ func TestSendRefusedForNow(t *testing.T) {
 	}
 }
 
-// Beside drafts that are refused for good, the others keep their order.
+// If some drafts are refused for good, the others keep their order.
 func TestSendAroundRefused(t *testing.T) {
 	for _, status := range []int{400, 413} {
 		f := newFixture(t)
@@ -68,8 +68,8 @@ func TestSendAroundRefused(t *testing.T) {
 	}
 }
 
-// The window around a position is the one that ends there or goes on behind it, never the
-// one that begins there.
+// The window around a position is the one that ends at or after it, never the one that
+// begins there.
 func TestWindowAroundItsEdge(t *testing.T) {
 	cursor := func(id event.ID) event.Cursor { return event.CursorOf(id, otherLog) }
 	at := func(n int64) *event.Time { time := event.Time(n); return &time }

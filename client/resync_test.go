@@ -13,13 +13,13 @@ import (
 
 var resyncEvents = flag.Int("resync.events", 20_000, "events of the topic that is synced again; 1000000 is the goal's size")
 
-// A talk is what one request and its answer were, without headers.
+// A talk is one request and its response, without headers.
 type talk struct {
 	query string
 	body  int
 }
 
-// overhear notes the requests that a handler answers.
+// overhear records the requests that a handler answers.
 func overhear(talks *[]talk) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +35,7 @@ func overhear(talks *[]talk) func(http.Handler) http.Handler {
 	}
 }
 
-// fillLog appends n small events beside the wire.
+// fillLog appends n small events directly to the log's file.
 func fillLog(t testing.TB, f *fixture, n int) {
 	t.Helper()
 	var drafts []event.Draft
@@ -51,8 +51,8 @@ func fillLog(t testing.TB, f *fixture, n int) {
 	}
 }
 
-// What is complete and proven costs one comparison: one round trip of at most 200
-// bytes each way, however large it is.
+// A sync of a complete and proven topic costs one comparison: one round trip of at most
+// 200 bytes each way, however large the topic is.
 func TestResyncIsOneRoundTrip(t *testing.T) {
 	f := newFixture(t)
 	fillLog(t, f, size(event.BlockSize+100, 5*event.BlockSize))

@@ -82,7 +82,7 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// Without Wait each server is asked once at first; with it they are asked for ever.
+// Without Wait each server is tried once at first; with it they are tried forever.
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := map[string]int{}
@@ -119,7 +119,7 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// What a server asks for is kept, and does not hold up the next one.
+// A server's Retry-After is respected, and does not delay the next server.
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []string
@@ -147,7 +147,8 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// An append that a server is too busy for is sent again, the same, when the server said.
+// An append to a busy server is sent again unchanged, after the pause that the server asked
+// for.
 func TestPutTooMuch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := event.Draft{User: "a", Path: "p", Type: event.Put, Key: "k", Value: []byte("1")}
@@ -207,7 +208,7 @@ func runFollow(t *testing.T, cfg Config, until time.Duration) {
 	}
 }
 
-// stream answers with a stream that sends body, lasts a while and ends so.
+// stream responds with a stream that sends body, lasts for a time and ends with end.
 func stream(r *http.Request, body string, lasts time.Duration, end error) *http.Response {
 	from, to := io.Pipe()
 	stop := context.AfterFunc(r.Context(), func() { to.CloseWithError(r.Context().Err()) })
@@ -223,8 +224,8 @@ func stream(r *http.Request, body string, lasts time.Duration, end error) *http.
 	return answer(r, 200, wire.SSE, from, wire.HeaderFrom, event.ID(7).String(), wire.HeaderHead, event.ID(7).String())
 }
 
-// Each failure doubles the pause; a connection that was healthy, if only quiet,
-// begins anew; one that ends at once does not. The delay of retry: is the first.
+// Each failure doubles the pause. A healthy connection, even a quiet one, resets it; one
+// that ends at once does not. The first pause is the delay of the retry field.
 func TestFollowPauses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body  string

@@ -9,12 +9,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A sealCounter is a store that counts how often it was to keep states and how many of
-// those have ended, and fails at it.
+// A sealCounter is a store that fails to keep states. It counts the calls and how many of
+// them have returned.
 type sealCounter struct {
 	dbStore
 	begun, ended atomic.Int64
-	last         event.ID // the end of what was held the last time
+	last         event.ID // the end of the held range at the last call
 }
 
 func (s *sealCounter) SealStates(ctx context.Context, topic event.Topic) error {
@@ -27,8 +27,8 @@ func (s *sealCounter) SealStates(ctx context.Context, topic event.Topic) error {
 	return errors.New("no states today")
 }
 
-// States are kept beside what is fetched, at last of all of it. That they cannot be is
-// no reason for a sync to fail, and nothing of it goes on behind one that has failed.
+// States are stored while events are fetched, and finally for all of them. If that fails
+// the sync still succeeds, and it does not continue after a sync that has failed.
 func TestStatesAreKeptBesideASync(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A middlebox changes some answers on their way and gives each a length that fits.
+// A middlebox changes some responses in transit and corrects their length.
 type middlebox struct {
 	f      *fixture
 	path   string // of the answers that it changes
@@ -50,7 +50,7 @@ func (f *fixture) behind(path string, times int64, change func(h http.Header, bo
 	f.through(m.wrap)
 }
 
-// What middleboxes do to the lines of a page, with whatever they do to its headers.
+// shortenings are the ways in which middleboxes change the lines and headers of a page.
 var shortenings = map[string]func(h http.Header, body []byte) []byte{
 	"nothing is left":       func(_ http.Header, _ []byte) []byte { return nil },
 	"an empty line is left": func(_ http.Header, _ []byte) []byte { return []byte("\n") },
@@ -77,8 +77,8 @@ func uncount(change func(h http.Header, body []byte) []byte) func(h http.Header,
 	}
 }
 
-// A page that was shortened once is asked for again, whatever is missing of it, and
-// nothing of it is held meanwhile. The count may be missing, too.
+// A page that was shortened once is requested again, whatever is missing from it, and no
+// event of it is held meanwhile. The count may be missing, too.
 func TestShortenedOnce(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -104,8 +104,8 @@ func TestShortenedOnce(t *testing.T) {
 	}
 }
 
-// What shortens every answer ends the command with an error that says so, and leaves
-// nothing that looks whole.
+// If every response is shortened, the call ends with an error that says so, and nothing
+// that looks complete is left.
 func TestShortenedAlways(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -140,7 +140,7 @@ func TestShortenedAlways(t *testing.T) {
 	}
 }
 
-// A count that is none, or that is not that of the body, is refused.
+// A count that is invalid or does not match the body is refused.
 func TestFalseCounts(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -180,7 +180,8 @@ func TestFalseCounts(t *testing.T) {
 	}
 }
 
-// An older server does not count. It is asked for JSON from then on, which has an end.
+// An older server does not count lines. From then on it is asked for JSON, which has an
+// end.
 func TestServerThatDoesNotCount(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -234,7 +235,7 @@ func TestPageWithoutLength(t *testing.T) {
 	}
 }
 
-// An answer about windows that has no end is asked for again.
+// A response about windows that has no end is requested again.
 func TestShortenedWindows(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -248,8 +249,7 @@ func TestShortenedWindows(t *testing.T) {
 	}
 }
 
-// A state that was shortened is never kept: it is gone on with behind the last storage
-// that came.
+// A shortened state is never stored: the client resumes after the last storage received.
 func TestShortenedSnapshots(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -289,8 +289,8 @@ func TestShortenedSnapshots(t *testing.T) {
 	}
 }
 
-// Of an object with a list of events no beginning passes for the whole, and nothing may
-// follow it.
+// No proper prefix of an object with a list of events passes for the whole, and nothing
+// may follow the object.
 func TestObjectLines(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 3)

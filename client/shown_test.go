@@ -14,8 +14,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// What cannot be stored is never shown: it would be missing from the copy although the
-// reader has seen it.
+// An event that cannot be stored is never returned: the reader would have seen an event
+// that is missing from the copy.
 func TestLiveStoresBeforeItShows(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 3)
@@ -51,8 +51,7 @@ func TestLiveStoresBeforeItShows(t *testing.T) {
 	}
 }
 
-// What came together with a wrong answer is not stored: who sent the one may have sent
-// the other.
+// Events that came together with a wrong answer are not stored: they have the same sender.
 func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 	f := newFixture(t)
 	db := f.newCache()
@@ -91,8 +90,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 	}
 }
 
-// A window that another process takes over in the middle of a pull is no failure of
-// either of the two syncs.
+// If another process takes over a window in the middle of a pull, neither sync fails.
 func TestSyncWhoseWindowIsTakenOver(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 300)

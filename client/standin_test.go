@@ -12,7 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A proxy that answers for a server that is away, as docs/proxies.md tells it to for
+// A proxy that answers while its server is down, as docs/proxies.md describes for
 // browsers, does not end a tail.
 func TestTailBehindStandIn(t *testing.T) {
 	noLeaks(t)
@@ -46,7 +46,7 @@ func TestTailBehindStandIn(t *testing.T) {
 	}
 }
 
-// A foreign stream is no stand-in: neither one with events nor one that goes on.
+// A foreign stream is not a stand-in if it has events or does not end.
 func TestStandIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for body, want := range map[string]bool{

@@ -40,7 +40,7 @@ func (f *fixture) changes(since string) (all []change) {
 	return all
 }
 
-// slowState is the state of topic as a map has it, in order.
+// slowState computes the state of topic with a map, in order.
 func slowState(all []change, topic event.Topic, in func(*change) bool) (lines []string) {
 	state := map[[2]string]string{}
 	for i := range all {
@@ -106,7 +106,7 @@ type fataler interface {
 
 // Random topics and moments, on events and between them, before the first and after
 // the last, with windows here and there, appends, cut connections and no server at
-// all: each state is what the fold of the server's own NDJSON says.
+// all: each state equals the fold of the server's own NDJSON.
 func TestStateModel(t *testing.T) {
 	fewChecks(t, size(3, 30))
 	f := newFixture(t)
@@ -187,9 +187,9 @@ func same(t fataler, what string, got, want []string) {
 	}
 }
 
-// Of a log of three blocks, the state in the second takes the snapshot where the
-// second begins and the window itself. Another moment of it takes nothing, and the
-// server may be gone.
+// In a log of three blocks, a state in the second block requires the snapshot at its
+// beginning and the window itself. Another moment in it requires no request, and the server
+// may be gone.
 func TestStateFetchesOnlyWhatIsMissing(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), 2*event.BlockSize+500)
@@ -220,7 +220,7 @@ func TestStateFetchesOnlyWhatIsMissing(t *testing.T) {
 	part := mustTopic(t, "alice/posts/1")
 	same(t, "of a part", collectState(t, c, part, moment(t, at.String())), slowState(all, part, upTo(at)))
 	if n := c.Stats().Requests - requests; n != 0 {
-		t.Errorf("what is held took %d requests", n)
+		t.Errorf("a held state took %d requests", n)
 	}
 }
 
@@ -272,8 +272,8 @@ func TestFollowUnderStorm(t *testing.T) {
 	}
 }
 
-// Who wants no more of a state is asked no more, and a state that is cut while it
-// comes leaves nothing behind that would be taken for the whole.
+// After yield returns false it is not called again. A state that is cut off leaves nothing
+// that would be taken for the whole.
 func TestStateEnds(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
@@ -304,8 +304,7 @@ func TestStateEnds(t *testing.T) {
 	}
 }
 
-// A moment beyond the head is no moment of the log, and a state that the server no
-// longer has is a gap.
+// A moment beyond the head is refused, and a state that the server no longer has is a gap.
 func TestStateOutside(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), 10)
@@ -318,8 +317,7 @@ func TestStateOutside(t *testing.T) {
 	}
 }
 
-// The oldest state that a server can tell is that at its horizon, where no window of
-// it ends.
+// The oldest state that a server has is that at its horizon, where no window ends.
 func TestStateAtHorizon(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
@@ -349,8 +347,8 @@ func TestStateAtHorizon(t *testing.T) {
 	}
 }
 
-// A server that lies about a state, or is cut off while it tells it, leaves nothing
-// that would be taken for one.
+// A server that lies about a state, or is cut off while it sends it, leaves nothing that
+// would be taken for a state.
 func TestLyingSnapshots(t *testing.T) {
 	onlyLong(t)
 	f := newFixture(t)
@@ -412,7 +410,7 @@ func TestLyingSnapshots(t *testing.T) {
 	})
 }
 
-// A Moment that was forgotten is now, not the beginning, whose state is nothing.
+// The zero Moment is now, not the beginning, whose state is empty.
 func TestStateOfTheZeroMoment(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 3)

@@ -26,11 +26,11 @@ import (
 // The promise of the package, over a proxy that tears: every event once and in
 // order, and none of them sent twice.
 //
-// What "sent twice" means here: the client counts an event when all of it has come
-// and its hash is right. Each such event is stored, also when the connection is cut
-// or the work cancelled right behind it, so the next request begins after it. An
-// event that was cut in its middle was never received and is not counted. So the
-// count must equal the number of the topic's events, with no tolerance.
+// Definition of "sent twice": the client counts an event when it has arrived completely
+// and its hash is right. It stores each of these events, even if the connection is cut
+// or the work cancelled right after it, so the next request begins after it. An event
+// that was cut in the middle was never received and is not counted. So the count must
+// equal the number of the topic's events exactly.
 func TestTailUnderCuts(t *testing.T) {
 	for range size(1, 10) {
 		seed := rand.Uint64()
@@ -55,7 +55,7 @@ func tailUnderCuts(t *testing.T, seed uint64, restart bool) {
 	if _, err := c.Info(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.closeIdle() // what comes now comes over connections that are cut
+	c.closeIdle() // later requests use connections that are cut
 	p.whole.Store(false)
 	const live = 30
 	var appends sync.WaitGroup
@@ -138,8 +138,8 @@ func TestSyncChild(t *testing.T) {
 	t.Fatal("not killed: ", err)
 }
 
-// After kill -9 in mid-pull the next process waits for nothing and fetches the rest
-// only: all but what was stored.
+// After kill -9 in mid-pull the next process does not wait and fetches only the events
+// that were not stored.
 func TestKilledSync(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/posts/1", 1000)
@@ -195,8 +195,8 @@ type testClock struct{ ahead atomic.Int64 }
 
 func (c *testClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-// A process that slept longer than its lease finds its window taken over. A pull
-// leaves it to the other one and waits; what follows live goes on.
+// A process that slept longer than its lease finds its window taken over. Its pull leaves
+// the window to the other process and waits; its live cursor goes on.
 func TestLeaseTakenOver(t *testing.T) {
 	onlyLong(t)
 	f := newFixture(t)
@@ -244,7 +244,7 @@ func TestLeaseTakenOver(t *testing.T) {
 	sameEvents(t, "tail", got, f.truth("alice", "", ""))
 }
 
-// A cancelled sync keeps what has come, and lets go of the window at once.
+// A cancelled sync keeps the events received and releases its window at once.
 func TestCancelledSync(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -277,7 +277,7 @@ func TestCancelledSync(t *testing.T) {
 	}
 }
 
-// What has come of a page when its request is cancelled need not come again.
+// Events of a page that arrived before its request was cancelled are not fetched again.
 func TestCancelledInPage(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -319,7 +319,7 @@ func TestCancelledInPage(t *testing.T) {
 	}
 }
 
-// truthOf reads all lines from a handler, past whatever stands before it.
+// truthOf reads all lines directly from a handler, without the proxies in front of it.
 func truthOf(t *testing.T, h http.Handler) []string {
 	rec := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/events?topic=*", nil)
@@ -328,8 +328,8 @@ func truthOf(t *testing.T, h http.Handler) []string {
 	return strings.Split(strings.TrimSpace(rec.Body.String()), "\n")
 }
 
-// A cut between the last event of a page and the end of the answer costs nothing:
-// the next request would ask for an empty stretch.
+// A cut between the last event of a page and the end of the response costs nothing: the
+// next request would be for an empty range.
 func TestCutBehindLastEvent(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

@@ -35,7 +35,7 @@ func (b *stalledBody) Close() error {
 	return nil
 }
 
-// With a Timeout, whatever does not come to an end is given up after it, and not before.
+// A call that does not end is given up after the Timeout, and not before.
 func TestTimeout(t *testing.T) {
 	refuse := func(r *http.Request) (*http.Response, error) {
 		return answer(r, 503, wire.Problem, text(`{"status":503,"title":"busy"}`), "Retry-After", "7"), nil
@@ -69,8 +69,8 @@ type errorBody struct{ err error }
 func (b *errorBody) Read([]byte) (int, error) { return 0, b.err }
 func (b *errorBody) Close() error             { return nil }
 
-// Progress starts the Timeout again: an append that is answered after four attempts of
-// nine seconds altogether each time never runs into ten.
+// Progress restarts the Timeout: appends that each take four attempts and nine seconds
+// never exceed a Timeout of ten.
 func TestTimeoutStartsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
@@ -94,8 +94,8 @@ func TestTimeoutStartsAgain(t *testing.T) {
 	})
 }
 
-// A stream that is open makes progress, however quiet it is. Once it is cut and does not
-// come back, its Timeout begins.
+// An open stream makes progress, however quiet it is. Its Timeout begins once it is cut
+// and cannot be opened again.
 func TestTimeoutOfTail(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

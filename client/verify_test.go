@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// damages are ways of changing a copy behind its back. a and b are places of events,
+// damages are ways of changing a copy without its knowledge. a and b are places of events,
 // s of a storage.
 var damages = []string{
 	`UPDATE event SET storage = {s} WHERE id = {a}`,
@@ -31,7 +31,7 @@ var damages = []string{
 	`DELETE FROM leaf`,
 }
 
-// Whatever was changed behind the copy's back, one repair of all topics mends it.
+// Whatever damage a copy has, one repair of all topics repairs it.
 func TestRepairOfAnyDamage(t *testing.T) {
 	onlyLong(t)
 	noLeaks(t)
@@ -102,7 +102,7 @@ func repairAll(t *testing.T, f *fixture, path string, topics []event.Topic) {
 	}
 }
 
-// A repair that does not agree with what the server says of it is none.
+// A repair that does not match the server's digest does not count as one.
 func TestRepairFromLiar(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -139,8 +139,8 @@ func copyHeader(to, from http.Header) {
 	}
 }
 
-// A horizon that moves while a copy is verified takes from what is compared, and from
-// nothing else: not from what is held, and not from what is found.
+// If the horizon moves while a copy is verified, fewer events are compared, but no held
+// event and no finding is lost.
 func TestVerifyWhileRetaining(t *testing.T) {
 	noLeaks(t)
 	const horizon = event.BlockSize
@@ -185,7 +185,7 @@ func TestVerifyWhileRetaining(t *testing.T) {
 		}
 		sameEvents(t, "alice", held(t, db, topic, Synced{Span: window.Span{From: horizon, To: s.Span.To}}), truth[horizon:])
 		if _, next, err := db.Read(t.Context(), []event.Topic{topic}, horizon-100, horizon-2, 5000); next != horizon-2 || err != nil {
-			t.Errorf("what is older is read up to %s, %v", next, err)
+			t.Errorf("older events are read up to %s, %v", next, err)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func readWireExample(t *testing.T, name string) wireExample {
 	return wireExample{line, body, head, answer}
 }
 
-// response is the example's answer as a client sees it.
+// response returns the example's response as a client receives it.
 func (ex *wireExample) response(t *testing.T) *http.Response {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(strings.ReplaceAll(ex.head, "\n", "\r\n")+"\r\n"+ex.answer)), nil)
@@ -89,8 +89,8 @@ type exampleStore struct{ store }
 
 func (exampleStore) Log() string { return exampleLog }
 
-// The client reads every example as what it says: problems with their status,
-// streams frame by frame, lines event by event.
+// The client reads every example correctly: problems with their status, streams frame by
+// frame, lines event by event.
 func TestWireExamples(t *testing.T) {
 	files, err := filepath.Glob("../testdata/wire/*.http")
 	if err != nil || len(files) < 30 {
@@ -124,7 +124,7 @@ func TestWireExamples(t *testing.T) {
 	}
 }
 
-// A notice cannot be checked, so it is nothing that may be kept.
+// A notice cannot be checked, so it must not be stored.
 func TestNoticesAreNoEvents(t *testing.T) {
 	ex := readWireExample(t, "events-notices-stream.http")
 	resp := ex.response(t)
@@ -214,7 +214,7 @@ func TestWireExamplePage(t *testing.T) {
 	}
 }
 
-// What the sum says is the digest of the log's lines, computed here from them.
+// The example's sum is the digest of the log's lines, computed from them here.
 func TestWireExampleSum(t *testing.T) {
 	ex := readWireExample(t, "windows-sum.http")
 	c := ex.serve(t)
@@ -242,7 +242,7 @@ func TestWireExampleSum(t *testing.T) {
 	}
 }
 
-// What a log has taken and dropped since is acknowledged like anything that it knows.
+// Drafts that a log has appended and dropped since are acknowledged as known.
 func TestWireExampleDropped(t *testing.T) {
 	ex := readWireExample(t, "set-dropped.http")
 	var drafts []event.Draft
@@ -301,7 +301,7 @@ func TestWireExampleRoot(t *testing.T) {
 	}
 }
 
-// What a comparison asks and is answered is what the specification shows.
+// The frames of a comparison match the specification's example.
 func TestWireExampleFrames(t *testing.T) {
 	ex := readWireExample(t, "bloom-frames.http")
 	c := ex.serve(t)

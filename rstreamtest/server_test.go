@@ -85,7 +85,7 @@ func TestServerFails(t *testing.T) {
 	}
 }
 
-// After Close nobody answers, and no open stream has kept it waiting.
+// After Close the server no longer answers, and an open stream does not delay Close.
 func TestServerCloses(t *testing.T) {
 	s := rstreamtest.NewServer(nil)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/events?topic=*", nil)

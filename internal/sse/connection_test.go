@@ -59,7 +59,7 @@ func TestOpenRequest(t *testing.T) {
 	closeSession(t, s)
 }
 
-// Without a cursor no Last-Event-ID is sent: an empty one is not the same to every server.
+// Without a cursor no Last-Event-ID is sent: some servers treat an empty one differently.
 func TestOpenWithoutCursor(t *testing.T) {
 	s, err := answering(t, Config{}, func(req *http.Request) (*http.Response, error) {
 		if got, ok := req.Header["Last-Event-Id"]; ok {
@@ -238,8 +238,8 @@ func (c *closeCounter) Close() error {
 	return nil
 }
 
-// An answer that is refused has one request and a closed body, and Check reads the
-// body as it came.
+// A refused response costs one request, its body is closed, and Check reads the body as it
+// came.
 func TestOpenRefused(t *testing.T) {
 	const text = ": not normalized\r\n\r\n"
 	want := errors.New("not this one")
@@ -286,7 +286,7 @@ func TestOpenChecksByItself(t *testing.T) {
 	}
 }
 
-// The library would try again for ever: one Open is one request, however it fails.
+// The library would retry forever: one Open is one request, however it fails.
 func TestOpenFails(t *testing.T) {
 	want := errors.New("connection refused")
 	asked := 0
@@ -299,7 +299,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// However a stream ends, nothing is asked for again.
+// However a stream ends, there is no second request.
 func TestSessionDoesNotReconnect(t *testing.T) {
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("reset"), ErrIdle} {
 		synctest.Test(t, func(t *testing.T) {
@@ -343,8 +343,8 @@ func TestOpenCancelled(t *testing.T) {
 	})
 }
 
-// A reader that is away holds the connection up and loses nothing, also if it never
-// comes back.
+// A reader that pauses holds up the connection and loses no event, even if it never
+// resumes.
 func TestSessionReadsNoFurther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
@@ -387,7 +387,7 @@ func TestFormats(t *testing.T) {
 		{"fields without a colon", []string{"data:\n\ndata\ndata\n\ndata:test\n\n"}, []frame{{"", "", "", true}, {"", "", "\n", true}, {"", "", "test", true}}},
 		{"types", []string{"event:test\ndata:x\n\ndata:x\n\n"}, []frame{{"", "test", "x", true}, {"", "", "x", true}}},
 		{"an empty type", []string{"event: \ndata:data\n\n"}, []frame{{"", "", "data", true}}},
-		{"an id, and who comes back with it", []string{"id:…\ndata:hello\n\n", "data:back\n\n", "data:again\n\n"}, []frame{{"…", "", "hello", true}, {"…", "", "back", true}, {"…", "", "again", true}}},
+		{"an id, and a reader that returns with it", []string{"id:…\ndata:hello\n\n", "data:back\n\n", "data:again\n\n"}, []frame{{"…", "", "hello", true}, {"…", "", "back", true}, {"…", "", "again", true}}},
 		{"an id persists", []string{"id: 1\ndata: a\n\ndata: b\n\n"}, []frame{{"1", "", "a", true}, {"1", "", "b", true}}},
 		{"an id changes and persists", []string{"id: 1\ndata: a\n\nid: 2\ndata: b\n\ndata:c\n\n"}, []frame{{"1", "", "a", true}, {"2", "", "b", true}, {"2", "", "c", true}}},
 		{"an id is reset", []string{"id: 1\ndata: a\n\nid: \ndata: b\n\n", "data:c\n\n"}, []frame{{"1", "", "a", true}, {"", "", "b", true}, {"", "", "c", true}}},

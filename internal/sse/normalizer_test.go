@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A specFrame is a frame that may be kept and compared.
+// A specFrame is a comparable copy of a frame.
 type specFrame struct {
 	cursor, kind, data string
 	event              bool // false if the block only moved the cursor
@@ -26,7 +26,7 @@ func (f specFrame) String() string {
 	return fmt.Sprintf("cursor %+q type %+q data %.200q event %v", f.cursor, f.kind, f.data, f.event)
 }
 
-// A specResult is all that can be seen of a stream.
+// A specResult is everything that a stream returns.
 type specResult struct {
 	frames  []specFrame
 	retry   time.Duration
@@ -118,7 +118,7 @@ func specRetry(digits string) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// diff says how what a session returned differs from the truth, "" if not.
+// diff describes how a session's result differs from the truth, "" if it does not.
 func (r specResult) diff(got specResult) string {
 	sameRetry := r.retry == got.retry && r.retried == got.retried
 	var a, b *TooLargeError
@@ -129,7 +129,7 @@ func (r specResult) diff(got specResult) string {
 	return fmt.Sprintf("got\n%v\nwant\n%v", got, r)
 }
 
-// piecesReader gives each piece in a read of its own.
+// piecesReader returns each piece in a separate read.
 type piecesReader struct{ pieces [][]byte }
 
 func (r *piecesReader) Read(p []byte) (int, error) {
@@ -176,7 +176,7 @@ func TestNormalizerForm(t *testing.T) {
 	}
 }
 
-// The parser behind is slow over what it has buffered, so it gets little.
+// The library's parser is slow if its buffer is large, so each read returns one block.
 func TestNormalizerGivesOneBlockAtATime(t *testing.T) {
 	norm := newNormalizer(strings.NewReader("id: 1\n\nid: 2\n\ndata: a\n\n"), 1<<10)
 	buf := make([]byte, 1<<10)
@@ -260,8 +260,8 @@ func TestNormalizerAllocations(t *testing.T) {
 	}
 }
 
-// nasty is what bodies are made of: whatever a parser of event streams has
-// been seen to trip over.
+// nasty are the parts of random bodies: input on which parsers of event streams are known
+// to fail.
 var nasty = []string{
 	"\n", "\n", "\n\n", "\r", "\r\r", "\r\n", "\r\n\r\n", "\n\r", "\r\n\n",
 	"data", "data:", "data: ", "data: a", "data:a", "data: a\n\n", "data:  a ", "data: {\"n\":1}\n",
@@ -310,7 +310,7 @@ func FuzzNormalizer(f *testing.F) {
 	})
 }
 
-// loopReader gives body again and again.
+// loopReader returns body over and over.
 type loopReader struct {
 	body []byte
 	pos  int

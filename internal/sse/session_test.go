@@ -69,9 +69,9 @@ type streamFile struct {
 	want specResult
 }
 
-// streamFiles are the bodies in testdata/stream. Beside each is what it holds,
-// as JSON lines: a line for each frame, its data null if it only moves the
-// cursor, and at last, if the stream asks for one, the delay.
+// streamFiles are the bodies in testdata/stream. Next to each is a file with its expected
+// frames as JSON lines: a line for each frame, with null data if it only moves the
+// cursor, and finally the delay, if the stream asks for one.
 func streamFiles(t testing.TB) []streamFile {
 	paths, err := filepath.Glob("../../testdata/stream/*.sse")
 	if err != nil || len(paths) == 0 {
@@ -152,7 +152,7 @@ func TestSessionLargeEvent(t *testing.T) {
 	}
 }
 
-// What the normalizer adds to a block must not meet the parser's own limit.
+// The bytes that the normalizer adds to a block must not exceed the parser's own limit.
 func TestSessionNormalizedGrowth(t *testing.T) {
 	limit := 1000
 	body := "id:" + strings.Repeat("i", limit-4) + "\n\n" + strings.Repeat("data\n", limit/5) + "\n"
@@ -165,7 +165,7 @@ func TestSessionNormalizedGrowth(t *testing.T) {
 	}
 }
 
-// What a frame holds is the reader's: it may be kept, and appended to.
+// The reader owns the data of a frame: it may keep it and append to it.
 func TestSessionDataIsKept(t *testing.T) {
 	s := sessionOver(strings.NewReader("data: a\ndata: b\n\ndata: c\n\n"), Config{})
 	defer func() { _ = s.Close() }()

@@ -11,7 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/rstreamtest"
 )
 
-// Wherever the indexer is cut, each event counts once.
+// Wherever the indexer is cut off, each event counts once.
 func TestIndexer(t *testing.T) {
 	s := rstreamtest.NewServer(t)
 	file := filepath.Join(t.TempDir(), "index.json")

@@ -39,8 +39,8 @@ type exampleServer struct {
 
 func (s exampleServer) Peer(event.Topic) reconcile.Peer { return s.peer }
 
-// Where the events of another log stand is asked and answered as the specification
-// shows.
+// The request for the ids of foreign events, and its response, match the specification's
+// example.
 func TestResolveByExample(t *testing.T) {
 	request, response, _ := strings.Cut(readExample(t, "bloom-stubs.http"), "\n--- response\n")
 	_, asked, _ := strings.Cut(request, "\n\n")
@@ -74,7 +74,8 @@ func TestResolveByExample(t *testing.T) {
 	}
 }
 
-// Whatever is known and lacking, the method is the one whose answer is shortest.
+// For any numbers of known and missing events, the method picked transfers the fewest
+// bytes.
 func TestPickMethod(t *testing.T) {
 	for _, tt := range []struct {
 		known, lacking uint64

@@ -366,8 +366,7 @@ func (a *app) whileSending(ctx context.Context, s *session, fn func(context.Cont
 	return err
 }
 
-// sendNow is sendOutbox for sync --follow. It does not repeat what was already
-// reported.
+// sendNow is sendOutbox for sync --follow. It reports only new results.
 func (a *app) sendNow(ctx context.Context, s *session) error {
 	aside, err := s.db.Aside(ctx)
 	if err != nil || aside.Queued == 0 {

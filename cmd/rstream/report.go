@@ -44,7 +44,7 @@ func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error
 	var sig *signalError
 	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
 		var claim *claimError
-		if errors.As(err, &claim) { // say what was appended, however the command ends
+		if errors.As(err, &claim) { // report the appends, however the command ends
 			say(stderr, cmd, err)
 		}
 		return signalStatus(cmd, sig)

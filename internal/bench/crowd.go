@@ -204,8 +204,8 @@ func (s *subscriber) event(line []byte, now time.Duration) error {
 	return nil
 }
 
-// wait waits until each subscriber has so many events, and returns when the last one
-// arrived.
+// wait waits until each subscriber has received the given number of events, and returns
+// when the last one arrived.
 func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err error) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

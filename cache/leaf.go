@@ -11,20 +11,20 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// maxLeaves bounds the table of kept leaves; those that were kept first go first.
-// It is a variable for the tests.
+// maxLeaves bounds the table of kept leaves; the oldest are dropped first. It is a
+// variable for the tests.
 var maxLeaves = 1 << 18
 
-// maxLeafTopic is how long the name of a topic may be whose leaves are kept, so that
-// the bound is one of bytes, too.
+// maxLeafTopic is the longest topic name whose leaves are kept, so that maxLeaves bounds
+// the bytes, too.
 const maxLeafTopic = 256
 
 // leafBlocks is how many blocks one reading transaction of Leaves looks at.
 const leafBlocks = 64
 
-// Leaves returns the leaves of topic in span: what its digest is made of. They are
-// of what is stored, be it held or not; a log has no leaves below its horizon.
-// Leaves of whole blocks that can change no more are kept once they were asked for, or
+// Leaves returns the leaves of topic in span, from which its digest is computed. They
+// cover the stored events, held or not; a log has no leaves below its horizon. Leaves of
+// whole blocks that cannot change any more are kept when they are first requested, or
 // when a lease has filled them.
 func (db *DB) Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	return db.leaves(ctx, topic, span, false)
@@ -51,14 +51,14 @@ func chunkEnd(at, end event.ID) event.ID {
 	return min(end, window.BlockSpan(block).From)
 }
 
-// A leafChunk makes the leaves of some neighbouring blocks.
+// A leafChunk makes the leaves of some neighboring blocks.
 type leafChunk struct {
 	db       *DB
 	topic    event.Topic
 	span     window.Span
 	leaves   []window.Leaf
-	fresh    []window.Leaf // whole and final, to be kept; among them empty ones
-	removals int64         // when they were made
+	fresh    []window.Leaf // whole and final ones to keep, including empty ones
+	removals int64         // when the leaves were made
 	imported bool          // candidates count as events
 }
 
@@ -107,7 +107,8 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 	return nil
 }
 
-// final returns where the events of the topic change no more: what is held.
+// final returns the spans in which the topic's events cannot change any more: the held
+// ones.
 func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -141,14 +142,14 @@ func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]win
 	return kept, rows.Err()
 }
 
-// makeLeaf makes the leaf of a stretch that lies in one block.
+// makeLeaf makes the leaf of a span that lies in one block.
 func makeLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
 	var l window.Leafer
 	err := eachStored(ctx, tx, topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
 	return oneLeaf(&l, span), err
 }
 
-// oneLeaf returns the leaf of a stretch that lies in one block.
+// oneLeaf returns the leaf of a span that lies in one block.
 func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
 	if leaves := l.Leaves(); len(leaves) > 0 {
 		return leaves[0]
@@ -156,7 +157,7 @@ func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
 	return window.Leaf{Block: uint64(span.From) / event.BlockSize}
 }
 
-// eachStored calls fn with what is stored of topic in span, in order.
+// eachStored calls fn with the stored events of topic in span, in order.
 func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(*event.Event)) error {
 	r := reader{ctx: ctx, tx: tx, topics: []event.Topic{topic}, limit: maxReadEvents}
 	for at := span.From; at < span.To; {
@@ -173,9 +174,8 @@ func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 	return nil
 }
 
-// keep keeps leaves for the next time, unless events were removed since they were
-// made. That it cannot is no reason to fail: the file may be full, or open for
-// reading only.
+// keep keeps leaves for the next time, unless events were removed since they were made.
+// If it cannot, that is no error: the file may be full, or open only for reading.
 func (c *leafChunk) keep(ctx context.Context) error {
 	if len(c.fresh) == 0 || len(c.topic.String()) > maxLeafTopic {
 		return nil
@@ -200,29 +200,29 @@ func (c *leafChunk) keep(ctx context.Context) error {
 	return nil
 }
 
-// keepLeaf keeps a leaf that can change no more.
+// keepLeaf keeps a leaf that cannot change any more.
 func (db *DB) keepLeaf(tx *sql.Tx, topic event.Topic, l *window.Leaf) error {
 	_, err := db.file.Exec(tx, `INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 		topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(db.file.Now()))
 	return err
 }
 
-// boundLeaves drops the leaves that are too many.
+// boundLeaves drops the leaves in excess of maxLeaves.
 func boundLeaves(tx *sql.Tx) error {
 	_, err := tx.Exec(`DELETE FROM leaf WHERE used <= (SELECT used FROM leaf ORDER BY used DESC LIMIT 1 OFFSET ?)`, maxLeaves)
 	return err
 }
 
-// Removals returns how often stored events were removed from the file.
+// Removals returns how many times stored events were removed from the file.
 func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 	err = db.file.ViewRow(ctx, `SELECT removals FROM log`, nil, &n)
 	return n, err
 }
 
-// Prove notes that what is stored of topic in span is all that the log has there:
-// its digest has agreed. before is what Removals said before the digest was
-// taken; if events were removed since, Prove returns ErrLost. mark is that of the end
-// of span, zero if it is not known.
+// Prove records that the stored events of topic in span are all that the log has there:
+// their digest has agreed. before is the result of Removals before the digest was
+// computed; if events were removed since, Prove returns ErrLost. mark is the mark of the
+// end of span, zero if it is unknown.
 func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		switch now, err := rows.LoadRemovals(tx); {
@@ -249,7 +249,8 @@ func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, be
 	return nil
 }
 
-// noteProof makes a proven window, and ends what doubt there was about it. Candidates that wait in it are not of this log.
+// noteProof inserts a proven window and ends the doubts about it. Remaining candidates in
+// it are not in this log.
 func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
 		topic.String(), span.From, span.To, span.To)
@@ -267,7 +268,7 @@ func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	return err
 }
 
-// isProven reports whether one window says so already.
+// isProven reports whether a proven window contains topic in span already.
 func isProven(windows []rows.Window, topic event.Topic, span window.Span) bool {
 	for i := range windows {
 		w := &windows[i]
@@ -278,15 +279,15 @@ func isProven(windows []rows.Window, topic event.Topic, span window.Span) bool {
 	return false
 }
 
-// TimeAt returns the time of the last event at or before position at; ok is false
-// if there is none. A log knows none below its horizon.
+// TimeAt returns the time of the last event at or before position at; ok is false if
+// there is none, or if it is below the horizon of a log.
 func (db *DB) TimeAt(ctx context.Context, at event.ID) (t event.Time, ok bool, err error) {
 	t, _, ok, err = db.LastAt(ctx, at)
 	return t, ok, err
 }
 
-// LastAt is TimeAt that also returns the mark of the position. It is zero if it is not
-// known, which it may not be at the horizon of a file that an earlier version has made.
+// LastAt returns the time of TimeAt and the mark of the position. The mark is zero if it
+// is unknown, as it may be at the horizon of a file from an earlier version.
 func (db *DB) LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		t, mark, ok, err = db.tables.LastAt(ctx, tx, at)

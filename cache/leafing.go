@@ -8,22 +8,22 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A leafing makes the leaves of the blocks that a lease fills, of the very events that
-// it stores, so that nothing has to be read again before it is compared. A leaf is kept
-// by the transaction that ends its block, and only if what is stored of the topic there
-// then is what the lease has stored, no more and no less.
+// A leafing makes the leaves of the blocks that a lease fills, from the events that the
+// lease stores, so that they need not be read again for a comparison. The transaction
+// that ends a block keeps its leaf, but only if the topic's stored events there are
+// exactly those that the lease has stored.
 type leafing struct {
 	topic    event.Topic
-	from     event.ID // all that was stored since comes from the lease
-	removals int64    // of the file at that time; negative: not known
+	from     event.ID // everything stored since comes from the lease
+	removals int64    // of the file at that time; negative if unknown
 	block    uint64   // of the last event
 	open     window.Leafer
 	count    int // of its events
 	kept     int // how many leaves the lease has kept
 }
 
-// newLeafing returns the leafing of a lease that begins at position from, nil if it
-// makes no leaves.
+// newLeafing returns the leafing of a lease that begins at position from, nil if the
+// lease makes no leaves.
 func newLeafing(topics []event.Topic, from event.ID) *leafing {
 	if len(topics) != 1 || len(topics[0].String()) > maxLeafTopic {
 		return nil
@@ -31,14 +31,14 @@ func newLeafing(topics []event.Topic, from event.ID) *leafing {
 	return &leafing{topic: topics[0], from: from, removals: -1}
 }
 
-// restart forgets what was stored up to a position.
+// restart forgets the events stored up to a position.
 func (m *leafing) restart(at event.ID, removals int64) {
 	*m = leafing{topic: m.topic, from: at, removals: removals, kept: m.kept}
 }
 
-// add takes up the events that a transaction has stored up to position reached, and
-// keeps the leaves of the blocks that end there. now are the file's removals. If any of them was held it could have
-// been stored wrongly, so no leaf is made of it.
+// add adds the events that a transaction has stored up to position reached, and keeps the
+// leaves of the blocks that end there. now is the file's count of removals. If any of the
+// events was held before, it could have been stored wrongly, so its block gets no leaf.
 func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID, now int64) error {
 	if held || now != m.removals && m.removals >= 0 {
 		m.restart(reached, now)
@@ -81,8 +81,8 @@ func (m *leafing) end(db *DB, tx *sql.Tx) error {
 	return db.keepLeaf(tx, m.topic, &leaves[0])
 }
 
-// isWhole reports whether so many events of the topic are stored in a block. It is
-// cheap where no others are.
+// isWhole reports whether a block has exactly count stored events of the topic. It is
+// cheap if the block has no others.
 func (m *leafing) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
 	var stored int
 	err := db.file.Scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)

@@ -17,8 +17,8 @@ type Newest struct {
 	Marked event.Point // the newest position whose mark is known; zero if there is none
 }
 
-// Newest returns how far a copy has come. No removal takes that back: what was read once
-// tells the log's history from another for ever.
+// Newest returns how far a copy has come. No removal reverts that: events once read
+// distinguish the log's history from another for ever.
 func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 	n.Log = db.file.Log
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
@@ -40,8 +40,8 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 	return n, nil
 }
 
-// addLast takes the mark of the last stored event if that is newer: whatever way an event
-// came, it is marked by itself.
+// addLast takes the mark of the last stored event if that is newer: every event carries
+// its own mark, however it came.
 func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
 	last, err := rows.LastStored(ctx, tx, n.Marked.ID, event.MaxID)
 	if last.Mark != 0 {
@@ -50,8 +50,8 @@ func (n *Newest) addLast(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// LastStored returns the last event that is stored at or before a position, as a point of
-// its log; the zero Point if there is none.
+// LastStored returns the last event stored at or before a position, as a point of its
+// log; the zero Point if there is none.
 func (db *DB) LastStored(ctx context.Context, at event.ID) (p event.Point, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		p, err = rows.LastStored(ctx, tx, event.Beginning, at)

@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Role says what a file is: the log itself or a copy of parts of it.
+// A Role says what a file holds: the log itself or a copy of parts of it.
 type Role = dbfile.Role
 
 // The roles of a file.
@@ -27,34 +27,33 @@ const (
 	Client Role = dbfile.Client
 )
 
-// Config says how to open a file. The zero Config opens an existing file of any
-// role.
+// Config configures Open. The zero Config opens an existing file of any role.
 type Config struct {
-	// Role is what the file must be; with a role a missing file is made. If
+	// Role is the expected role of the file; with a role, a missing file is created. If
 	// empty, any role will do and the file must exist.
 	Role Role
-	// Log is the name of the log that the file must belong to. If empty, any;
-	// a new server file gets a random name, a new client file needs one, which
-	// client.Probe asks the server for.
+	// Log is the id of the log that the file must belong to. If empty, any will do: a new
+	// server file gets a random id, but a new client file needs one, which client.Probe
+	// gets from the server.
 	Log string
-	// AsNewLog gives a Server's file a new log that goes on from the one that it was:
-	// for a file that was put back to an older one, whose log may have given the same
-	// ids to other events since. A backup becomes a new log without it.
+	// AsNewLog turns a Server's file into a new log that continues the old one. It is for
+	// a file that was replaced by an older copy, whose log may have assigned the same ids
+	// to other events since. A backup becomes a new log without it.
 	AsNewLog bool
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 }
 
-// A DB is an open file. Its methods may be called from several goroutines.
+// A DB is an open file. Its methods may be called concurrently.
 type DB struct {
 	file      *dbfile.File
 	tables    *rows.Tables
 	snapshots *snapshot.Store
 
 	// Set once by Open.
-	mono    func() time.Duration // since some moment: the time that has passed, whatever the clock shows
+	mono    func() time.Duration // time passed since some moment, independent of the clock
 	queries readStatements       // of read
-	seen    *seen.Index          // of a server; used by who has the right to write
+	seen    *seen.Index          // of a server; guarded by the right to write
 	history *retention.History   // of a server
 
 	// The committer and its writing connection.
@@ -66,7 +65,7 @@ type DB struct {
 	onCommit  atomic.Pointer[func([]event.Event, event.ID)]
 	head      atomic.Pointer[event.Point] // nil: the beginning
 	lastTime  atomic.Int64                // of the last event, as event.Time
-	commitTx  func(*sql.Tx) error         // tests: called in place of COMMIT
+	commitTx  func(*sql.Tx) error         // for tests: called in place of COMMIT
 
 	clockJumps atomic.Int64
 }
@@ -74,18 +73,18 @@ type DB struct {
 // Path returns the file's path as it was given to Open.
 func (db *DB) Path() string { return db.file.Path }
 
-// Log returns the name of the log that the file belongs to.
+// Log returns the id of the log that the file belongs to.
 func (db *DB) Log() string { return db.file.Log }
 
-// Role returns what the file is.
+// Role returns the role of the file.
 func (db *DB) Role() Role { return db.file.Role }
 
-// Open opens the file at path and brings its schema up to date. An error wraps
-// one of the package's errors where there is one for it, and changed nothing.
+// Open opens the file at path and brings its schema up to date. An error wraps one of the
+// package's errors if one applies; then nothing was changed.
 func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 	db, err := open(ctx, path, cfg)
 	if at := (*fs.PathError)(nil); errors.As(err, &at) && err == error(at) && at.Path == path {
-		err = at.Err // which names the path again
+		err = at.Err // it would repeat the path
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, dbfile.Classify(err))
@@ -132,8 +131,8 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	return db, nil
 }
 
-// Close ends the committer and closes the file. Appends that wait get ErrClosed.
-// Closing twice is fine.
+// Close ends the committer and closes the file. Waiting appends return ErrClosed. Closing
+// twice is fine.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		if db.closing != nil {

@@ -10,26 +10,25 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Queued is a draft in the outbox: it was written here, and no server has
-// acknowledged it.
+// A Queued is a draft in the outbox: it was written here, and no server has acknowledged
+// it yet.
 type Queued struct {
 	Number  int64      // its place: drafts are sent in the order of their numbers
 	Time    event.Time // when it was written
 	Hash    event.Hash
-	Refused string // why the server will never take it; "" if it waits to be sent
+	Refused string // why the server will never take it; empty if it waits to be sent
 	event.Draft
 }
 
-// An Outbox keeps the drafts that were written here until a server has acknowledged
-// them.
+// An Outbox keeps drafts written here until a server has acknowledged them.
 type Outbox struct{ db *DB }
 
 // Outbox returns the outbox of a client's file.
 func (db *DB) Outbox() Outbox { return Outbox{db} }
 
-// Queue puts drafts into the outbox in their order, all or none, and returns them
-// with their places there. It is durable when Queue returns. A draft that waits there
-// already keeps its place; if it was refused, it is to be tried again.
+// Queue appends drafts to the outbox in order, all or none, and returns them with their
+// numbers. They are durable when Queue returns. A draft that is already in the outbox
+// keeps its place; if it was refused, it is queued again.
 func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued, err error) {
 	if o.db.file.Role != Client {
 		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, o.db.file.Role)
@@ -58,8 +57,8 @@ func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queue
 	return queued, dbfile.Wrap(err, "queue")
 }
 
-// List returns what is in the outbox behind place after, in order: at most limit
-// drafts and about a megabyte of them, and none only at its end.
+// List returns the drafts of the outbox after a number, in order: at most limit drafts
+// and about a megabyte of them. It returns none only at the end of the outbox.
 func (o Outbox) List(ctx context.Context, after int64, limit int) (queued []Queued, err error) {
 	err = o.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT number, hash, draft, time, coalesce(refused, '')
@@ -88,15 +87,13 @@ func (o Outbox) List(ctx context.Context, after int64, limit int) (queued []Queu
 	return queued, dbfile.Wrap(err, "read the outbox")
 }
 
-// Acknowledge takes drafts out of the outbox: a server has said that they are in the
-// log.
+// Acknowledge removes drafts that a server has confirmed to be in the log.
 func (o Outbox) Acknowledge(ctx context.Context, numbers []int64) error {
 	_, err := o.remove(ctx, numbers)
 	return dbfile.Wrap(err, "acknowledge")
 }
 
-// Discard takes drafts out of the outbox that are never to be sent, and returns how
-// many there were.
+// Discard removes drafts that are never to be sent, and returns how many there were.
 func (o Outbox) Discard(ctx context.Context, numbers []int64) (n int, err error) {
 	n, err = o.remove(ctx, numbers)
 	return n, dbfile.Wrap(err, "drop from the outbox")
@@ -117,7 +114,7 @@ func (o Outbox) remove(ctx context.Context, numbers []int64) (n int, err error) 
 	return n, err
 }
 
-// Refuse notes why the server will never take a draft. It stays in the outbox and is
+// Refuse records why the server will never take a draft. It stays in the outbox, but is
 // not sent any more.
 func (o Outbox) Refuse(ctx context.Context, number int64, reason string) error {
 	err := o.db.file.Update(ctx, func(tx *sql.Tx) error {
@@ -127,16 +124,16 @@ func (o Outbox) Refuse(ctx context.Context, number int64, reason string) error {
 	return dbfile.Wrap(err, "note that a draft was refused")
 }
 
-// An Aside is what a file has that is not held: what waits to be sent, and what was
-// imported and is not proven.
+// An Aside counts the events in a file that are not held: drafts, and imported events
+// that are not proven.
 type Aside struct {
-	Queued     int64 // drafts that wait to be sent
+	Queued     int64 // drafts waiting to be sent
 	Refused    int64 // drafts that the server will never take
 	Candidates int64
 	Foreign    int64
 }
 
-// Aside counts what the file has beside what it holds.
+// Aside counts the events in the file that are not held.
 func (db *DB) Aside(ctx context.Context) (n Aside, err error) {
 	err = db.file.ViewRow(ctx, `SELECT
 		(SELECT count(*) FROM outbox WHERE refused IS NULL),

@@ -13,14 +13,14 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// pendTime is how long a process may keep others waiting that have a question, too.
+// pendTime is how long a process may make others wait that have a question, too.
 const pendTime = 10 * time.Second
 
 // keptAnswers is how many answers are kept for processes that waited.
 const keptAnswers = 64
 
-// A Pending is the pending window of a copy: a moment of which a server is being asked
-// for the bounds. It is used by one goroutine.
+// A Pending is the pending window of a copy: a moment whose bounds a server is being
+// asked for. It is used by one goroutine.
 type Pending struct {
 	db     *DB
 	number int64
@@ -29,9 +29,10 @@ type Pending struct {
 	ended  bool
 }
 
-// Pend makes the pending window of topic around a moment. All processes of a copy share
-// one pending window at a time: if there is another one, Pend returns its number instead,
-// and the caller tries again later. One whose process is gone or too slow is replaced.
+// Pend inserts the pending window of topic around a moment. All processes of a copy share
+// one pending window at a time: if there is another one, Pend returns its number as busy,
+// and the caller tries again later. A window whose process is gone or too slow is
+// replaced.
 func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
 	if ls.db.file.Role != Client {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
@@ -54,8 +55,8 @@ func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Momen
 	return p, 0, nil
 }
 
-// clearPending removes the pending window if nobody asks about it any more. Otherwise it
-// returns its number.
+// clearPending removes the pending window if its process is gone or too slow. Otherwise
+// it returns the window's number.
 func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -75,14 +76,14 @@ func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
 	return 0, nil
 }
 
-// An Answer is what a server said about a pending window.
+// An Answer is a server's answer about a pending window.
 type Answer struct {
 	Moment string
 	Body   []byte
 }
 
-// Answers returns what servers said about windows of the same topic that were pending
-// since the one with a number was, the last one first.
+// Answers returns the servers' answers about windows of the same topic that were pending
+// since the one with a number, most recent first.
 func (p *Pending) Answers(ctx context.Context, since int64) (answers []Answer, err error) {
 	err = p.db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT moment, body FROM answer
@@ -100,11 +101,11 @@ func (p *Pending) Answers(ctx context.Context, since int64) (answers []Answer, e
 		}
 		return rows.Err()
 	})
-	return answers, dbfile.Wrap(err, "read what was answered about %s", p.topic)
+	return answers, dbfile.Wrap(err, "read the answers about %s", p.topic)
 }
 
-// End ends the pending window, with what the server said about it or, if it said
-// nothing, with nil. Ending twice is fine.
+// End ends the pending window with the body of the server's answer, or with nil if there
+// was none. Ending twice is fine.
 func (p *Pending) End(ctx context.Context, body []byte) error {
 	if p.ended {
 		return nil

@@ -16,22 +16,22 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// One call of Read looks at no more than this.
+// Bounds of one call of Read.
 const (
 	maxReadEvents = 10_000
 	maxReadBytes  = rows.MaxReadBytes
 	maxReadTime   = rows.MaxReadTime
-	// maxSeeks is how many storages may be looked up one by one before
-	// scanning the events is cheaper.
+	// maxSeeks is how many storages may be looked up one by one before scanning the
+	// events is cheaper.
 	maxSeeks = 8192
 )
 
-// Read returns events of topics after position after and up to until, oldest
-// first: at most limit and about a megabyte of them. next is the position up to
-// which it has looked: it may lie behind the last event and is never beyond until
-// or beyond what is held. If next equals after and limit is positive, nothing is held
-// behind after yet. Where the windows neither hold what follows after nor end there,
-// Read returns a *window.NotHeldError.
+// Read returns events of topics after position after and up to until, oldest first: at
+// most limit and about a megabyte of them. next is the position up to which it has
+// looked: it may be after the last event, but is never beyond until or the end of the
+// held range. If next equals after and limit is positive, nothing after it is held yet.
+// If after is neither in a held range nor at the end of one, Read returns a
+// *window.NotHeldError.
 func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		end, err := db.heldEnd(ctx, tx, topics, after)
@@ -49,8 +49,8 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 	return evs, next, nil
 }
 
-// AppendLines is Read for those who only pass the events on: it appends their lines to
-// b, each with a line feed. What they say is not looked at beyond the names.
+// AppendLines is Read for callers that only forward the events: it appends their lines to
+// b, each with a line feed. It parses no more than the names.
 func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) (lines []byte, next event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		end, err := db.heldEnd(ctx, tx, topics, after)
@@ -68,8 +68,8 @@ func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, a
 	return lines, next, nil
 }
 
-// heldEnd returns how far the windows hold all of topics without a hole after
-// position p: p itself where p is the edge of what is held.
+// heldEnd returns the end of the range held of all of topics after position p: p itself
+// if p is the end of a held range.
 func (db *DB) heldEnd(ctx context.Context, tx *sql.Tx, topics []event.Topic, p event.ID) (event.ID, error) {
 	result, err := tx.StmtContext(ctx, db.queries.windows).QueryContext(ctx)
 	if err != nil {
@@ -86,15 +86,15 @@ func (db *DB) heldEnd(ctx context.Context, tx *sql.Tx, topics []event.Topic, p e
 	return end, nil
 }
 
-// readStatements are those that the reading connections keep prepared: reading a
-// thousand events takes no longer than preparing a few.
+// readStatements stay prepared on the reading connections: preparing a few statements
+// takes as long as reading a thousand events.
 type readStatements struct {
 	windows *sql.Stmt // windowsQuery
 	joined  *sql.Stmt // joinedQuery
 }
 
-// prepareReading prepares them. It needs a connection of its own, so it cannot be done
-// by who holds one.
+// prepareReading prepares the statements. It needs a connection of its own, so the caller
+// must not hold one.
 func (db *DB) prepareReading(ctx context.Context) (err error) {
 	if db.queries.windows, err = db.file.PrepareRead(ctx, rows.WindowsQuery); err != nil {
 		return err
@@ -103,8 +103,7 @@ func (db *DB) prepareReading(ctx context.Context) (err error) {
 	return err
 }
 
-// Held returns which stretches of the topics' history are held: of all of them. Of
-// no topics none are.
+// Held returns the spans held of all the topics; none if there are no topics.
 func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Spans, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		windows, err := rows.LoadWindows(tx)
@@ -121,8 +120,8 @@ type reader struct {
 	tx     *sql.Tx
 	topics []event.Topic
 	limit  int
-	raw    bool // lines are wanted, not events
-	n      int  // what was found
+	raw    bool // collect lines, not events
+	n      int  // how many were found
 	bytes  int
 	events []event.Event
 	lines  []byte
@@ -130,11 +129,11 @@ type reader struct {
 
 func (r *reader) full() bool { return r.n >= r.limit || r.bytes >= maxReadBytes }
 
-// reset forgets what was found.
+// reset discards the collected events.
 func (r *reader) reset() { r.n, r.bytes, r.events, r.lines = 0, 0, r.events[:0], r.lines[:0] }
 
-// read looks at (after, until] in steps, as far as its bounds allow: one step at
-// least, since a reader who gets nowhere takes it for the end of what is held.
+// read looks at (after, until] in steps, within its bounds. It takes at least one step,
+// since callers take no progress for the end of the held range.
 func (r *reader) read(after, until event.ID) (event.ID, error) {
 	if after >= until || r.full() {
 		return after, nil
@@ -167,8 +166,8 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 }
 
 const (
-	// A step begins small, since a storage may have every event there, and
-	// grows, since it may have few. Both are in blocks.
+	// A step starts small, since a storage may have every event there, and grows, since
+	// it may have few. Both are in blocks.
 	minStep = 1
 	maxStep = 65536
 	// maxConditions is how many topics one SQL condition names; SQLite bounds
@@ -176,11 +175,10 @@ const (
 	maxConditions = 100
 )
 
-// maxScan is how many events one step looks at without postings. Tests lower it.
+// maxScan is how many events one step scans without postings. Tests lower it.
 var maxScan = 65536
 
-// mostBlocks bounds one step so that it costs about as much whether the topics have
-// one storage or thousands.
+// mostBlocks bounds a step so that it costs about the same for one storage or thousands.
 func mostBlocks(seeks int) uint64 { return max(16, maxStep/uint64(max(seeks, 0)+1)) }
 
 func stepEnd(after event.ID, blocks uint64) event.ID {
@@ -188,8 +186,8 @@ func stepEnd(after event.ID, blocks uint64) event.ID {
 	return event.ID(min(end, uint64(event.MaxID)))
 }
 
-// seeks returns how many storages the topics have, or -1 if scanning is cheaper
-// than looking up each.
+// seeks returns how many storages the topics have, or -1 if scanning is cheaper than
+// looking up each.
 func (r *reader) seeks() (int, error) {
 	n := 0
 	for _, t := range r.topics {
@@ -219,11 +217,12 @@ func (r *reader) matches(user, path string) bool {
 	return false
 }
 
-// probe is how many events are looked at to find out whether the topics have many.
+// probe is how many events to look at to find out whether many of them belong to the
+// topics.
 const probe = 128
 
-// scanDense reads the events of (after, until] in order as long as the topics have a
-// quarter of them: that is cheaper than to find out which these are.
+// scanDense scans the events of (after, until] while at least a quarter belong to the
+// topics: that is cheaper than finding those.
 func (r *reader) scanDense(after, until event.ID) (event.ID, error) {
 	most := probe
 	if r.all() {
@@ -240,8 +239,8 @@ func (r *reader) scanDense(after, until event.ID) (event.ID, error) {
 	return after, nil
 }
 
-// scan reads the events of (after, until] in order, up to most of them: all, or with
-// few those of the topics' storages.
+// scan reads the events of (after, until] in order, up to most of them: all, or if few is
+// set those of the topics' storages.
 func (r *reader) scan(after, until event.ID, few bool, most int) (event.ID, error) {
 	filter, names := "", []any(nil)
 	if few {
@@ -272,13 +271,13 @@ func (r *reader) scan(after, until event.ID, few bool, most int) (event.ID, erro
 	return after, nil
 }
 
-// joinedLines begins a query for lines that come joined, but for long and empty ones:
-// these come as ids. The sum tells whether the lines stand under the ids that they say.
+// joinedLines begins a query for joined lines. Long and empty lines come as ids instead.
+// The sum of the ids shows whether each line is stored under its own id.
 const (
 	joinedLines = `SELECT CAST(group_concat(CASE WHEN octet_length(line) BETWEEN 1 AND ? THEN line ELSE id END, char(10)) AS BLOB),
 		sum(id & 1099511627775) FROM `
 	joinedQuery = joinedLines + `event WHERE id > ? AND id <= ?`
-	joinedBits  = 1<<40 - 1 // so that a sum of maxJoin is no more than an integer
+	joinedBits  = 1<<40 - 1 // so that a sum of maxJoin ids fits into an integer
 )
 
 // scanAll reads the events of (after, until].
@@ -290,7 +289,7 @@ func (r *reader) scanAll(after, until event.ID) (n int, at event.ID, err error) 
 	return read(r.tx.StmtContext(r.ctx, r.kept).QueryContext(r.ctx, rows.MaxJoined, after, until))
 }
 
-// maxJoin is how many lines come joined at most.
+// maxJoin is the maximum number of joined lines.
 const maxJoin = 1000
 
 // room returns how many more lines may come joined, however long they are.
@@ -298,8 +297,8 @@ func (r *reader) room() int {
 	return max(1, min(maxJoin, (maxReadBytes-r.bytes)/max(rows.MaxJoined, 1)))
 }
 
-// scanRows returns what reads the joined lines of events in (after, until], and returns
-// how many events it has looked at and the last of them.
+// scanRows returns a function that reads the joined lines of events in (after, until]. It
+// returns how many events it has looked at and the last of them.
 func (r *reader) scanRows(after, until event.ID) func(rows *sql.Rows, err error) (n int, at event.ID, _ error) {
 	return func(rows *sql.Rows, err error) (n int, at event.ID, _ error) {
 		if err != nil {
@@ -321,9 +320,9 @@ func (r *reader) scanRows(after, until event.ID) func(rows *sql.Rows, err error)
 	}
 }
 
-// addJoined adds joined lines of events in (after, until], in their order and with the
-// sum of their ids, until there are enough, and returns how many it has looked at and
-// the last.
+// addJoined adds joined lines of events in (after, until], in order and with the sum of
+// their ids, until there are enough. It returns how many it has looked at and the last of
+// them.
 func (r *reader) addJoined(joined []byte, sum, after, until event.ID) (n int, at event.ID, err error) {
 	if r.raw {
 		r.lines = slices.Grow(r.lines, len(joined)+1)
@@ -356,7 +355,7 @@ func (r *reader) addJoined(joined []byte, sum, after, until event.ID) (n int, at
 	return n, at, nil
 }
 
-// joinedID returns the id of a line that has come joined with others, or as an id.
+// joinedID returns the id of a joined line, or of an id in place of a line.
 func joinedID(line []byte) (event.ID, error) {
 	if len(line) > 0 && line[0] == '{' {
 		return lineID(line)
@@ -368,7 +367,7 @@ func joinedID(line []byte) (event.ID, error) {
 	return event.ID(id), nil
 }
 
-// add adds the event of a line that has come joined with others, or as an id.
+// add adds the event of a joined line, or of an id in place of a line.
 func (r *reader) add(line []byte) (event.ID, error) {
 	if len(line) > 0 && line[0] != '{' {
 		id, err := joinedID(line)
@@ -408,7 +407,7 @@ func (r *reader) addRaw(line []byte) (id event.ID, err error) {
 	return id, nil
 }
 
-// lineID reads the id that a line begins with, and looks whether it has an end.
+// lineID reads the id at the start of a line, and checks that the line is complete.
 func lineID(line []byte) (id event.ID, err error) {
 	const before = `{"id":"`
 	if len(line) < len(before)+event.IDLen || string(line[:len(before)]) != before || line[len(line)-1] != '}' {
@@ -429,7 +428,8 @@ func (r *reader) addEvent(ev *event.Event, size int) {
 // all reports whether every event belongs to the topics.
 func (r *reader) all() bool { return len(r.topics) > 0 && r.topics[0] == event.All }
 
-// storages returns the SQL condition on storage s for the topics together.
+// storages returns an SQL condition on storage s, true for the topics' storages, and its
+// arguments.
 func (r *reader) storages() (where string, args []any) {
 	var ors []string
 	for _, t := range r.topics {
@@ -439,7 +439,7 @@ func (r *reader) storages() (where string, args []any) {
 	return strings.Join(ors, " OR "), args
 }
 
-// take reads the event of a row and keeps it if it belongs to the topics.
+// take reads the event of a row and collects it if it belongs to the topics.
 func (r *reader) take(row *sql.Row) (id event.ID, err error) {
 	var line []byte
 	if err := row.Scan(&id, &line); err != nil {
@@ -463,7 +463,7 @@ func (r *reader) seek(after, until event.ID) (event.ID, error) {
 		return after, err
 	}
 	if uint64(len(ids)) > uint64(until-after)/4 {
-		return r.scan(after, until, false, maxScan) // reading in order beats finding each
+		return r.scan(after, until, false, maxScan) // scanning is cheaper than seeking each
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), r.room(), r.limit-r.n)
@@ -475,8 +475,8 @@ func (r *reader) seek(after, until event.ID) (event.ID, error) {
 	return until, nil
 }
 
-// seekSome reads events with the given ids, but for those that were forgotten since
-// they were indexed, and returns how far it has come.
+// seekSome reads the events with the given ids, except those forgotten since they were
+// indexed, and returns how far it has come.
 func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
 	at := ids[len(ids)-1]
 	var failed error
@@ -497,8 +497,8 @@ func (r *reader) seekSome(ids []event.ID) (event.ID, error) {
 	return at, errors.Join(err, failed)
 }
 
-// posted returns the ids in (after, until] that the postings give to the topics,
-// in order, each once.
+// posted returns the topics' ids in (after, until] according to the postings, sorted,
+// each once.
 func (r *reader) posted(after, until event.ID) ([]event.ID, error) {
 	var ids []event.ID
 	for _, t := range r.topics {
@@ -523,8 +523,8 @@ func (r *reader) posted(after, until event.ID) ([]event.ID, error) {
 }
 
 // BeforeLast returns the newest position after which topics have n held events up to
-// position until, or from if they have no more than n there: the horizon of a log that
-// lies behind it.
+// position until. If they have no more than n after from, it returns from, or the horizon
+// of a log if that is higher.
 func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (at event.ID, err error) {
 	if n <= 0 || until <= from {
 		return max(until, from), nil
@@ -555,7 +555,7 @@ func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from,
 	return at, nil
 }
 
-// A backReader finds the newest events, more than n of them if there are.
+// A backReader finds the newest events, more than n of them if there are that many.
 type backReader struct {
 	ctx    context.Context
 	tx     *sql.Tx
@@ -564,7 +564,7 @@ type backReader struct {
 	found  []event.ID // newest first
 }
 
-// read looks back through span in steps that grow, each read like any other stretch.
+// read goes backwards through span in growing steps, and reads each of them forwards.
 func (b *backReader) read(span window.Span) error {
 	until := span.To
 	for step := event.ID(event.BlockSize); until > span.From && len(b.found) <= b.n; step *= 4 {
@@ -600,9 +600,9 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 	return ids, nil
 }
 
-// PositionAt returns the position of the last event with a time at or before t, as far
-// as stored events and known bounds of windows tell, or Beginning if there is none.
-// Times grow with ids, so it is found by halving.
+// PositionAt returns the position of the last event with a time at or before t, judging
+// by stored events and known bounds of windows, or Beginning if there is none. It is a
+// binary search, since times never decrease.
 func (db *DB) PositionAt(ctx context.Context, t event.Time) (at event.ID, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		at, err = rows.PositionAt(ctx, tx, t)

@@ -9,30 +9,30 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Retention says what a log lets go. The zero Retention keeps everything.
+// Retention configures what a log keeps. The zero Retention keeps everything.
 type Retention struct {
-	// History is how old events may become: older ones are dropped by blocks, and
-	// what is left of them is the state. If zero, any age.
+	// History is the maximum age of events: older ones are dropped block by block, except
+	// the state that they leave. If zero, any age.
 	History time.Duration
-	// TTL is how old values may become: one that was not set again since is ended by
-	// a DEL. Values of other topics may have any age.
+	// TTL is the maximum age of values: a value not set again within it is deleted by a
+	// DEL. Values of other topics may have any age.
 	TTL []TTL
-	// MaxBytes is how large the file may become, its write-ahead log aside: the oldest
-	// history is dropped until it fits. If zero, any size.
+	// MaxBytes is the maximum size of the file in bytes, excluding its write-ahead log:
+	// the oldest history is dropped until the file fits. If zero, any size.
 	MaxBytes int64
 }
 
-// A TTL is how old the values of a topic may become. Of several for one storage, that of
-// the narrowest topic counts, see [event.NarrowestFirst].
+// A TTL is the maximum age of the values of a topic. If several match a storage, the one
+// of the narrowest topic counts; see [event.NarrowestFirst].
 type TTL struct {
 	Topic event.Topic
-	Age   time.Duration // if zero, any age
+	Age   time.Duration // if zero, any
 }
 
 // None reports whether r keeps everything.
 func (r Retention) None() bool { return r.policy().None() }
 
-// policy returns r as retention takes it.
+// policy returns r as a retention.Policy.
 func (r Retention) policy() retention.Policy {
 	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes}
 	for _, t := range r.TTL {
@@ -41,10 +41,9 @@ func (r Retention) policy() retention.Policy {
 	return p
 }
 
-// Retain lets go of a log, beside the appends and in small steps, what cfg says, until
-// ctx ends. What another writer or a full disk keeps it from is done in the next round.
-// What was begun by a process that was killed is brought to its end even if cfg keeps
-// everything.
+// Retain enforces cfg on a log, alongside the appends and in small steps, until ctx ends.
+// Work that another writer or a full disk prevents is done in the next round. Retain
+// completes the interrupted work of a killed process even if cfg keeps everything.
 func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 	r, err := db.newRetainer(ctx, cfg)
 	if err != nil {
@@ -53,7 +52,7 @@ func (db *DB) Retain(ctx context.Context, cfg Retention) error {
 	return r.Run(ctx)
 }
 
-// RetainOnce lets go of what cfg says, all at once: nobody else is to use the log.
+// RetainOnce enforces cfg once, without pauses. The log must not be in use by others.
 func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 	r, err := db.newRetainer(ctx, cfg)
 	if err != nil {
@@ -69,11 +68,11 @@ func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retain
 	return db.history.NewRetainer(ctx, cfg.policy())
 }
 
-// endsValues has the committer append what retention has found.
+// endsValues passes expired values to the committer.
 type endsValues struct{ db *DB }
 
-// Expire has the committer end the values that are still as they were found, and note that
-// those of topics up to a position have had their time.
+// Expire has the committer delete those of the old values that are still current, and
+// record that the values of topics up to a position have been dealt with.
 func (e endsValues) Expire(ctx context.Context, old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
 	r := &appendRequest{ctx: ctx, old: old, scanned: topics, expired: upTo, done: make(chan error, 1)}
 	return e.db.submit(ctx, r)

@@ -9,12 +9,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A Tally is what has been fetched into a file so far, and what has not, because it
-// was held.
+// A Tally counts the events fetched into a file so far, and those not fetched because
+// they were held.
 type Tally struct {
 	Fetched  int64 // events
 	Received int64 // bytes of their lines
-	Saved    int64 // events that were asked for and held already
+	Saved    int64 // events requested but already held
 }
 
 // tally counts received events.
@@ -29,7 +29,7 @@ func tally(tx *sql.Tx, evs []event.Event) error {
 	return rows.CountFetched(tx, len(evs), bytes)
 }
 
-// CountSaved counts events that were asked for and did not have to be fetched.
+// CountSaved counts events that were requested and did not have to be fetched.
 func (db *DB) CountSaved(ctx context.Context, n int64) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE log SET saved = saved + ?`, n)
@@ -41,7 +41,7 @@ func (db *DB) CountSaved(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Tally returns what has been fetched and saved so far.
+// Tally returns the counts so far.
 func (db *DB) Tally(ctx context.Context) (t Tally, err error) {
 	err = db.file.ViewRow(ctx, `SELECT fetched, received, saved FROM log`, nil, &t.Fetched, &t.Received, &t.Saved)
 	return t, err

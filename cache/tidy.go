@@ -9,12 +9,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// tidy brings the windows into their shortest form and returns them. What
-// processes that are gone had reached is committed; committed windows of a topic
-// that touch are one; what a window of a wider topic holds anyway is dropped. An
-// interrupted pull stays to be seen until others hold what it still lacked, or
-// until absorb (which may be nil) says that the caller goes on with it. tidy never
-// changes what is held.
+// tidy reduces the windows to their shortest form and returns them. It commits the
+// progress of processes that are gone, merges adjacent committed windows of a topic, and
+// drops windows that a wider topic's window contains. An interrupted pull stays visible
+// until other windows hold its missing part, or until absorb (which may be nil) reports
+// that the caller continues it. tidy never changes which events are held.
 func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
 	if db.file.Role != Client {
 		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
@@ -46,8 +45,8 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, e
 	return append(merged, open...), replace(tx, settled, merged)
 }
 
-// over reports whether the pull w has ended: nobody goes on with it, and what it
-// lacks is held by others or about to be pulled by the caller.
+// over reports whether the pull w has ended: no process continues it, and its missing
+// part is held by other windows or about to be pulled by the caller.
 func (db *DB) over(w *rows.Window, windows []rows.Window, absorb func(*rows.Window) bool) bool {
 	if w.State != window.Pulling && w.State != window.Failed || !db.file.Stale(w.Owner, w.Lease) {
 		return false
@@ -58,14 +57,14 @@ func (db *DB) over(w *rows.Window, windows []rows.Window, absorb func(*rows.Wind
 	return rows.WindowSet(windows).Held(w.Topic).Contains(w.Missing())
 }
 
-// A stretch is what identifies a committed window.
+// A stretch identifies a committed window.
 type stretch struct {
 	topic  event.Topic
 	span   window.Span
 	proven bool
 }
 
-// replace writes merged in place of settled, touching only what differs.
+// replace replaces settled with merged, and writes only the differences.
 func replace(tx *sql.Tx, settled, merged []rows.Window) error {
 	missing := map[stretch]bool{}
 	for i := range merged {

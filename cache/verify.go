@@ -12,10 +12,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// CheckedLeaves returns the leaves of topic in span as they come out when every
-// event is read again and its hash computed anew from what it says. An event that
-// is damaged, or that Read would not find, makes the leaf of its block another one;
-// it never makes an error.
+// CheckedLeaves returns the leaves of topic in span, computed by reading every event and
+// hashing its contents. An event that is damaged, or that Read would not find, changes
+// the leaf of its block; it never causes an error.
 func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) (leaves []window.Leaf, err error) {
 	for at := span.From; at < span.To; {
 		part := window.Span{From: at, To: chunkEnd(at, span.To)}
@@ -63,8 +62,8 @@ func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span wind
 	return l.Leaves(), rows.Err()
 }
 
-// postedIn returns the storages of the events that the postings of topic name in
-// the blocks of span, and the position up to which there should be postings.
+// postedIn returns the storages of the events that the postings of topic name in the
+// blocks of span, and the position up to which there should be postings.
 func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (posted map[event.ID]int64, indexed event.ID, err error) {
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
 		return nil, 0, err
@@ -77,8 +76,8 @@ func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 	return posted, indexed, err
 }
 
-// Replace puts evs, which are all that the log has of topic in span, in the place of
-// what is stored there. Nothing outside of span or of other topics is touched.
+// Replace replaces the stored events of topic in span with evs, which must be all that
+// the log has there. It changes nothing outside of span or of other topics.
 func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) error {
 	err := db.checkAgain(topic, span, evs)
 	if err != nil {
@@ -99,7 +98,8 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 	return nil
 }
 
-// checkAgain refuses what was not fetched again of topic in span.
+// checkAgain returns an error unless db is a copy and evs are events of topic in span,
+// sorted.
 func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event) error {
 	if db.file.Role != Client {
 		return fmt.Errorf("%w: it is the log itself", ErrRole)
@@ -115,9 +115,8 @@ func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event)
 	return nil
 }
 
-// removeAll removes what is stored of topic in span, and what stands in the place of
-// evs. Events of other topics that stand among what it removes are put where they
-// belong.
+// removeAll removes the stored events of topic in span, and events stored in the place of
+// evs. It moves misplaced events of other topics to their own places.
 func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
 	lost := map[rows.PostingKey][]byte{}
 	err := rows.EachStoragePosting(ctx, tx, topic, span, func(key rows.PostingKey, offsets []byte) error {
@@ -148,7 +147,7 @@ func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 	if err := db.putBack(tx, strays); err != nil {
 		return err
 	}
-	for i := range evs { // one that was stored under a wrong storage
+	for i := range evs { // remove events stored under a wrong storage
 		if _, err := tx.Exec(`DELETE FROM event WHERE id = ?`, evs[i].ID); err != nil {
 			return err
 		}
@@ -156,8 +155,8 @@ func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 	return rows.NoteRemoval(tx)
 }
 
-// straysIn returns the sound events of other topics that stand in the storages of
-// topic.
+// straysIn returns the intact events of other topics that are stored under the storages
+// of topic.
 func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (strays []event.Event, err error) {
 	where, args := rows.StoragesOf(topic)
 	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ?
@@ -206,7 +205,7 @@ func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
 	return err
 }
 
-// Check has SQLite look through the structure of the whole file.
+// Check has SQLite check the structure of the whole file.
 func (db *DB) Check(ctx context.Context) error {
 	if err := db.file.QuickCheck(ctx); err != nil {
 		return fmt.Errorf("check %s: %w", db.file.Path, err)

@@ -14,19 +14,19 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// ErrLost means that a lease, of a window or a cursor, has passed to another process.
+// ErrLost means that another process has taken over a lease, of a window or a cursor.
 var ErrLost = dbfile.ErrLost
 
-// A ConflictError says that a received event is not the one held under its id:
-// the two come from different logs, or one of them was tampered with.
+// A ConflictError means that a received event differs from the one stored under its id:
+// they come from different logs, or one of them was tampered with.
 type ConflictError struct{ ID event.ID }
 
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("event %s differs from the held event with this id", e.ID)
 }
 
-// Windows returns the windows of the file in order of their start. A pending window that
-// nobody asks about any more is none.
+// Windows returns the windows of the file, sorted by start. It omits a pending window
+// whose process is gone or too slow.
 func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := rows.LoadWindows(tx)
@@ -40,31 +40,30 @@ func (db *DB) Windows(ctx context.Context) (ws []window.Window, err error) {
 	return ws, err
 }
 
-// A Lease is this process's right to fill windows of some topics with one ordered
-// stream of events. It is used by one goroutine.
+// A Lease is this process's right to fill windows of some topics with one ordered stream
+// of events. It is used by one goroutine.
 type Lease struct {
 	db      *DB
-	rows    []int64 // one of each topic
+	rows    []int64 // one for each topic
 	topics  []event.Topic
-	span    window.Span // what is to be filled; To is event.MaxID while live
+	span    window.Span // the span to fill; To is event.MaxID while live
 	reached event.ID
-	leafing *leafing // nil: it makes no leaves
+	leafing *leafing // nil if the lease makes no leaves
 	live    bool
 	ended   bool
 	copying bool // the events come from another file, not from a server
 	marked  event.Point
 }
 
-// Copying says that the events come from another file and are not to be counted as
-// fetched.
+// Copying means that the events come from another file and are not counted as fetched.
 func (l *Lease) Copying() { l.copying = true }
 
-// Marked tells the mark of a position. The Apply that reaches it keeps it, if no later
-// one was told by then.
+// Marked sets the mark of a position. The Apply that reaches the position keeps it,
+// unless a later mark was set by then.
 func (l *Lease) Marked(p event.Point) { l.marked = p }
 
-// mark returns the newest position up to reached whose mark is known: the one that was
-// told, or that of the last of evs, which come before reached.
+// mark returns the newest position up to reached whose mark is known: the one set by
+// Marked, or that of the last of evs, which come before reached.
 func (l *Lease) mark(evs []event.Event, reached event.ID) (p event.Point) {
 	if len(evs) > 0 {
 		last := &evs[len(evs)-1]
@@ -76,22 +75,21 @@ func (l *Lease) mark(evs []event.Event, reached event.ID) (p event.Point) {
 	return p
 }
 
-// Span returns what the lease is still to fill: what follows Reached.
+// Span returns the span that the lease has yet to fill, from Reached on.
 func (l *Lease) Span() window.Span { return window.Span{From: l.reached, To: l.span.To} }
 
-// Reached returns how far the lease has been filled.
+// Reached returns the position up to which the lease has been filled.
 func (l *Lease) Reached() event.ID { return l.reached }
 
-// Leases give out what is to be filled, to one process at a time.
+// Leases grant the right to fill windows, to one process at a time.
 type Leases struct{ db *DB }
 
 // Leases returns the leases of a client's file.
 func (db *DB) Leases() Leases { return Leases{db} }
 
-// Claim takes the first stretch of span that is not held of all of topics and makes
-// pulling windows of it, one of each topic. If nothing is missing the lease is nil. If
-// another process is pulling what is missing, busy is true and the caller asks again
-// later.
+// Claim takes the first part of span that is not held of all topics, and makes pulling
+// windows of it, one for each topic. If nothing is missing, the lease is nil. If another
+// process is pulling the missing part, busy is true and the caller tries again later.
 func (ls Leases) Claim(ctx context.Context, topics []event.Topic, span window.Span) (l *Lease, busy bool, err error) {
 	topics = without(nil, topics)
 	err = ls.db.file.Update(ctx, func(tx *sql.Tx) error {
@@ -126,8 +124,8 @@ func containedIn(topics []event.Topic, t event.Topic) bool {
 
 type pulled window.Spans
 
-// beingPulled returns what processes are pulling of topics, or of what they have in
-// common with others, which need not be asked for once it has come.
+// beingPulled returns the spans that processes are pulling of topics, or of topics that
+// share events with them, which need not be requested once they have come.
 func beingPulled(windows []rows.Window, topics []event.Topic) pulled {
 	var spans []window.Span
 	for _, w := range windows {
@@ -145,8 +143,8 @@ func (p pulled) gapsOf(missing window.Spans) (free window.Spans) {
 	return free
 }
 
-// Follow makes live windows of topics that begin at position from and belong to
-// this process until they end.
+// Follow makes live windows of topics that begin at position from and belong to this
+// process until they end.
 func (ls Leases) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
 	l := &Lease{db: ls.db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
 	err := ls.db.file.Update(ctx, func(tx *sql.Tx) error {
@@ -171,8 +169,8 @@ func without(have, topics []event.Topic) (more []event.Topic) {
 	return more
 }
 
-// insert makes the lease's windows. What it sets is right only if the transaction
-// is committed.
+// insert inserts the lease's windows. It changes the lease, which is valid only if the
+// transaction is committed.
 func (l *Lease) insert(tx *sql.Tx, state window.State) error {
 	l.rows = nil
 	for _, t := range l.topics {
@@ -193,11 +191,12 @@ func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held wi
 	return id, err
 }
 
-// Apply stores events that follow Reached, in order and complete for the lease's
-// topics up to position reached, and moves the windows there, in one transaction.
-// Events held already are left as they are. Apply returns the new ones, and ErrLost
-// if another process has begun to pull the window, which it may once the lease is
-// over. Following cannot be lost so: it goes on in a new window.
+// Apply stores events that follow Reached, sorted by id and complete for the lease's
+// topics up to position reached, and advances the windows to reached, all in one
+// transaction. Events already held are left unchanged. Apply returns the new ones. It
+// returns ErrLost if another process has begun to pull the window, which it may once the
+// lease has ended. A live window cannot be lost in this way: it continues in a new
+// window.
 func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) (added []event.Event, err error) {
 	if l.copying {
 		return l.apply(ctx, evs, nil, reached)
@@ -205,8 +204,8 @@ func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) 
 	return l.apply(ctx, evs, evs, reached)
 }
 
-// ApplyPlaced is Apply of events that were here already, outside of all windows, but
-// for fetched of them: only these are counted as fetched.
+// ApplyPlaced is Apply for events that are already here, outside of all windows, except
+// for fetched ones: only these are counted as fetched.
 func (l *Lease) ApplyPlaced(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
 	return l.apply(ctx, evs, fetched, reached)
 }
@@ -251,10 +250,10 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	return added, nil
 }
 
-// move sets how far the windows are filled, renews their leases and returns their
-// rows. A pull whose lease was over goes on if nobody else has begun it. A live
-// window that was committed meanwhile, as if we were gone, goes on in a new one,
-// which begins where the old one ended.
+// move records how far the windows are filled, renews their leases and returns their
+// rows. A pull whose lease has ended continues if no other process has taken it. A live
+// window that was committed in the meantime, as if we were gone, continues in a new one,
+// which begins at the end of the old one.
 func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
 		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
@@ -281,10 +280,10 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 
 var errEnded = errors.New("the lease has ended")
 
-// check refuses what is not an ordered continuation of the lease.
+// check returns an error unless evs continue the lease in order.
 func (l *Lease) check(evs []event.Event, reached event.ID) error {
 	if l.ended || len(l.rows) == 0 {
-		return errEnded // what no window holds would never be read
+		return errEnded // events outside a window would never be read
 	}
 	at := l.reached
 	for i := range evs {
@@ -299,8 +298,8 @@ func (l *Lease) check(evs []event.Event, reached event.ID) error {
 	return nil
 }
 
-// insertEvents stores events, which are in order, with their postings and returns those
-// that were not held.
+// insertEvents stores events, which must be sorted, with their postings, and returns
+// those that were not held.
 func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, err error) {
 	storages, err := db.tables.StorageIDs(tx, evs)
 	if err != nil {
@@ -309,7 +308,7 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 	return db.insertStored(tx, evs, storages)
 }
 
-// insertStored is insertEvents with the numbers of their storages.
+// insertStored is insertEvents with the numbers of the events' storages.
 func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (added []event.Event, err error) {
 	if len(evs) == 0 {
 		return nil, nil
@@ -337,7 +336,7 @@ func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (add
 	return added, db.tables.StorePostings(p)
 }
 
-// sameEvent checks that ev is the event held under its id.
+// sameEvent returns a *ConflictError if ev differs from the event stored under its id.
 func sameEvent(tx *sql.Tx, ev *event.Event) error {
 	var line []byte
 	if err := tx.QueryRow(`SELECT line FROM event WHERE id = ?`, ev.ID).Scan(&line); err != nil {
@@ -353,15 +352,15 @@ func sameEvent(tx *sql.Tx, ev *event.Event) error {
 	return nil
 }
 
-// Commit ends the lease: what it reached is committed and merged with what else is
-// committed of each topic. Of Commit, Release and Fail the first that succeeds
-// counts; the others do nothing.
+// Commit ends the lease: it commits the filled part, merged with the other committed
+// windows of each topic. Of Commit, Release and Fail, the first that succeeds counts; the
+// others do nothing.
 func (l *Lease) Commit(ctx context.Context) error {
 	return l.end(func() error { return l.commit(ctx, l.rows) })
 }
 
-// Release gives the lease up where it stands. What was read stays held. A pulling
-// window keeps its bounds, so that it can be seen and gone on with.
+// Release gives up the lease where it is. Filled events stay held. A pulling window keeps
+// its bounds, so that it remains visible and can be continued.
 func (l *Lease) Release(ctx context.Context) error {
 	if l.live || l.reached >= l.span.To {
 		return l.Commit(ctx)
@@ -369,8 +368,8 @@ func (l *Lease) Release(ctx context.Context) error {
 	return l.end(func() error { return l.leave(ctx, window.Pulling, nil) })
 }
 
-// Fail gives the lease up with an error that trying again does not mend. What was
-// read stays held; of live windows nothing else is to be remembered.
+// Fail gives up the lease because of an error that retrying would not fix. Filled events
+// stay held; nothing else of live windows is remembered.
 func (l *Lease) Fail(ctx context.Context, cause error) error {
 	if l.live {
 		return l.Commit(ctx)
@@ -378,7 +377,7 @@ func (l *Lease) Fail(ctx context.Context, cause error) error {
 	return l.end(func() error { return l.leave(ctx, window.Failed, cause.Error()) })
 }
 
-// state returns what the lease's windows are.
+// state returns the state of the lease's windows.
 func (l *Lease) state() window.State {
 	if l.live {
 		return window.Live
@@ -386,8 +385,8 @@ func (l *Lease) state() window.State {
 	return window.Pulling
 }
 
-// end runs how, which ends the lease, unless it has ended. If how fails, the lease
-// goes on.
+// end runs how, which ends the lease, unless it has ended already. If how fails, the
+// lease continues.
 func (l *Lease) end(how func() error) error {
 	if l.ended {
 		return nil
@@ -417,8 +416,8 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 	return nil
 }
 
-// commit commits rows where the lease is. Rows that it has lost were committed by
-// whoever took them.
+// commit commits rows at the lease's position. Rows that the lease has lost were
+// committed by the process that took them.
 func (l *Lease) commit(ctx context.Context, rows []int64) error {
 	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
@@ -440,7 +439,7 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 	return nil
 }
 
-// boundLeaves drops leaves that are too many, if the lease has kept some.
+// boundLeaves drops leaves in excess of the bound, if the lease has kept any.
 func (l *Lease) boundLeaves(tx *sql.Tx) error {
 	if l.leafing == nil || l.leafing.kept == 0 {
 		return nil
@@ -448,8 +447,8 @@ func (l *Lease) boundLeaves(tx *sql.Tx) error {
 	return boundLeaves(tx)
 }
 
-// Join makes more topics live windows of l, from where it is. Topics that it has
-// already are left out.
+// Join adds live windows of more topics to l, from its position on. Topics that l already
+// has are skipped.
 func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
 	if l.ended || !l.live {
 		return fmt.Errorf("follow more topics: %w", errEnded)
@@ -463,7 +462,7 @@ func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
 	return nil
 }
 
-// Leave commits the live windows of topics where they are and takes them off l.
+// Leave commits the live windows of topics at their position and removes them from l.
 func (l *Lease) Leave(ctx context.Context, topics []event.Topic) error {
 	if l.ended {
 		return nil

@@ -39,7 +39,7 @@ func (f *heldFile) inspect(path string) (fileKind, header, error) {
 
 // inspectLog identifies a file whose header names no program. Earlier versions wrote the
 // header to the write-ahead log first, so their file, if they were killed early, is
-// recognized by the newer headers there. Without them, such a file has lost its identity.
+// recognized by the newer headers there. Without them, the file has lost its identity.
 func inspectLog(path string, h header) (fileKind, error) {
 	tables, begun := h.cookie() != 0, h.isWAL()
 	err := eachLogHeader(path+"-wal", func(newer header) bool {

@@ -13,7 +13,7 @@ import (
 
 // DropBelow drops the events below the horizon, block by block: of each storage all but
 // the last event, and that too if it is a DEL. Each block is dropped in several
-// transactions, in such an order that after any of them a storage has the end of its
+// transactions, in an order such that after any of them a storage has the end of its
 // history left or, if that is a DEL, nothing. So the state at the horizon and above never
 // changes, and an unfinished block can be started again.
 func (r *Retainer) DropBelow(ctx context.Context) error {

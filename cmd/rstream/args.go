@@ -10,11 +10,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usageArgs turns the errors of an argument check into usage errors.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{err}
+// argCount requires from least to most arguments, which the error calls want.
+func argCount(least, most int, want string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > most {
+			return usagef("want %s, got %d arguments", want, len(args))
+		}
+		if len(args) < least {
+			return usagef("want %s", want)
 		}
 		return nil
 	}

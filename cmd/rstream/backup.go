@@ -24,7 +24,7 @@ keep the events that both logs share.`,
   rstream serve --db rstream-monday.db`,
 		Annotations: map[string]string{silentAnnotation: silentAlways},
 
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: argCount(1, 1, "one FILE to write"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBackup(cmd.Context(), a, o, args[0]) },
 	}
 	cmd.Flags().StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")

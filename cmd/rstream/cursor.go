@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,7 +102,7 @@ copy; "now" is the end of the held events of the topics.`,
 			}
 			return a.completeTopics(cmd, args[2:], s)
 		},
-		Args: usageArgs(cobra.MinimumNArgs(2)),
+		Args: argCount(2, math.MaxInt, "the NAME of a cursor and a MOMENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := a.readMoment("MOMENT", args[1])
 			if err != nil {
@@ -174,7 +175,7 @@ func newCursorRmCommand(a *app) *cobra.Command {
 names starts at the beginning.`,
 		Example:           `  rstream cursor rm indexer`,
 		ValidArgsFunction: a.completeCursors,
-		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		Args:              argCount(1, math.MaxInt, "the NAME of a cursor"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runCursorRm(cmd.Context(), a, args)
 		},

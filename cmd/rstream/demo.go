@@ -19,7 +19,7 @@ func newDemoCommand(a *app) *cobra.Command {
 tail all of them over a connection that is cut again and again, stop the server and read
 the copy offline. Everything happens in a temporary folder, which is removed at the end.`,
 		Example: `  rstream demo`,
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), a) },
 	}
 }

@@ -48,7 +48,7 @@ func newDoctorCommand(a *app) *cobra.Command {
   rstream doctor https://example.com/sse --header 'Authorization: Bearer …'
   rstream doctor --strict -q || alert 'the stream has a problem'`,
 		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
-		Args:        usageArgs(cobra.MaximumNArgs(1)),
+		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := o.config(append(args, a.servers...)[0])
 			if err != nil {

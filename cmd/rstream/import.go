@@ -71,6 +71,9 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	if err := im.readFile(f, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
 		return err
 	}
+	if im.first == "" {
+		return &exitError{status: exitFailed, text: name + ": the file is empty", hint: "nothing was imported"}
+	}
 	if err := t.make(ctx, im.first); err != nil {
 		return err
 	}
@@ -141,9 +144,6 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 
 // make opens the copy, and creates it if it does not exist.
 func (t *importTarget) make(ctx context.Context, fileLog string) error {
-	if fileLog == "" {
-		return &exitError{status: exitFailed, text: "the file is empty", hint: "nothing was imported"}
-	}
 	if err := t.find(ctx, fileLog); err != nil || t.db != nil {
 		return err
 	}

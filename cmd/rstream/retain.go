@@ -37,7 +37,7 @@ type age time.Duration
 func (a *age) Set(s string) error {
 	d, err := event.ParseAge(s)
 	if err != nil {
-		return err
+		return errors.New("want an age such as 90s, 24h, 7d or 2w") // the flag's error quotes s
 	}
 	if d == 0 {
 		return errors.New("want an age above zero")

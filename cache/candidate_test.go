@@ -59,7 +59,7 @@ func foreignHashes(t fataler, db *DB, topic event.Topic) (hashes []event.Hash) {
 	return hashes
 }
 
-// An importModel is what two maps say of what was imported into a copy.
+// An importModel models the imported events of a copy with two maps.
 type importModel struct {
 	t          *rapid.T
 	db         *DB
@@ -136,7 +136,7 @@ func (m *importModel) addForeign(t *rapid.T) {
 	}
 }
 
-// hold pulls what is missing of a stretch.
+// hold pulls the missing part of a span.
 func (m *importModel) hold(t *rapid.T) {
 	topic := topics(t, rapid.SampledFrom([]string{"alice", "alice2", "bob", "alice/posts", "bob/p*"}).Draw(t, "topic"))[0]
 	l, busy, err := m.db.Leases().Claim(context.Background(), []event.Topic{topic}, window.Span{From: anyPosition(t, "from"), To: anyPosition(t, "to")})

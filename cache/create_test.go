@@ -24,7 +24,7 @@ func createChild(dir string) error {
 	}
 }
 
-// loseWAL removes what SQLite keeps beside a file.
+// loseWAL removes SQLite's other files of a file.
 func loseWAL(t *testing.T, path string) {
 	t.Helper()
 	for _, suffix := range []string{"-wal", "-shm"} {
@@ -82,7 +82,7 @@ func checkCreated(t *testing.T, path, told string) {
 	integrity(t, db)
 }
 
-// What was appended may be lost with a write-ahead log, never which log it was.
+// With its write-ahead log a file may lose appends, but never its identity.
 func TestLostWALKeepsIdentity(t *testing.T) {
 	for _, n := range []int{1, 500} {
 		path := filepath.Join(t.TempDir(), "x.db")

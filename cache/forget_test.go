@@ -17,7 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A forgetModel has, for each topic that was asked for, what was fetched for it.
+// A forgetModel has the events fetched for each requested topic.
 type forgetModel struct {
 	db   *DB
 	held map[event.Topic]heldSet
@@ -68,7 +68,7 @@ func (m *forgetModel) forget(t *rapid.T) {
 	}
 }
 
-// check checks that exactly what is held is stored and can be read.
+// check checks that exactly the held events are stored and can be read.
 func (m *forgetModel) check(t *rapid.T) {
 	holding := func(covers func(event.Topic) bool) heldSet {
 		all := heldSet{}
@@ -306,7 +306,7 @@ func checkForget(t *testing.T, c forgetCase) {
 	if l == nil || l.ended {
 		return
 	}
-	// Whoever was filling the window goes on, or is told that it is lost.
+	// The process filling the window continues, or gets ErrLost.
 	evs := among(clientLog, topic, window.Span{From: l.Reached(), To: clientLast})
 	if _, err := l.Apply(context.Background(), evs, clientLast); err != nil && !errors.Is(err, ErrLost) {
 		t.Fatal(err)
@@ -357,7 +357,7 @@ func TestForgetDamaged(t *testing.T) {
 	}
 }
 
-// What is forgotten makes the file smaller.
+// Forgetting makes the file smaller.
 func TestForgetShrinks(t *testing.T) {
 	db, evs := bigCopy(t)
 	before, err := db.Count(context.Background())
@@ -452,7 +452,7 @@ func TestForgetWhileSyncing(t *testing.T) {
 	checkPostings(t, syncing)
 }
 
-// syncLikeAClient pulls what is missing of a topic without what is held of its parts.
+// syncLikeAClient pulls the missing events of a topic, except those held of its parts.
 func syncLikeAClient(t *testing.T, db *DB, topic event.Topic) {
 	ctx := context.Background()
 	l, _, err := db.Leases().Claim(ctx, []event.Topic{topic}, forgetSpan)

@@ -127,7 +127,7 @@ func mustAppend(t fataler, db *DB, ds ...event.Draft) []event.Receipt {
 	return rs
 }
 
-// madeEvent is event id of a made-up log: whoever makes it makes the same.
+// madeEvent returns event id of a made-up log, always the same one.
 func madeEvent(user, path string, id event.ID) event.Event {
 	d := draft(user, path, fmt.Sprint(id))
 	return event.New(id, event.TimeOf(newClock().at)+event.Time(id), d, d.Hash())

@@ -207,7 +207,7 @@ type keptState struct {
 	at    event.ID
 }
 
-// known reports whether the state can be folded from what was obtained and kept.
+// known reports whether the state can be folded from held events and kept states.
 func (m *stateModel) known(t *rapid.T, topic event.Topic, at event.ID) bool {
 	from := at
 	for _, span := range mustHeld(t, m.db, topic) {
@@ -349,7 +349,7 @@ func TestKeepSnapshotGivenUp(t *testing.T) {
 	}
 }
 
-// Whoever keeps a state that comes slowly is left to it.
+// A slow writer of a state is not replaced.
 func TestKeepSnapshotSlowly(t *testing.T) {
 	evs := bigLogFile().evs[:100]
 	path := t.TempDir() + "/copy.db"
@@ -400,7 +400,7 @@ func TestKeepSnapshotAborted(t *testing.T) {
 	}
 }
 
-// A seal that stands on what was removed meanwhile is not kept.
+// A seal is not kept if events it depends on were removed in the meantime.
 func TestSealDuringRemoval(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages = 0
@@ -450,7 +450,7 @@ func TestSealBehindFetched(t *testing.T) {
 	checkState(t, db, evs, event.All, 9000)
 }
 
-// Damage of what is kept is told, and never makes a wrong state.
+// Damage of a kept state is reported, and never makes a wrong state.
 func TestStateOfDamagedSnapshot(t *testing.T) {
 	db := openClient(t)
 	evs := bigLogFile().evs[:100]

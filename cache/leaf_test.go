@@ -107,7 +107,7 @@ func bigCopy(t testing.TB) (*DB, []event.Event) {
 	return openBytes(t, bigCopyFile(), Config{Role: Client}), bigLogFile().evs
 }
 
-// obtain makes db hold what is missing of span, out of evs.
+// obtain makes db hold the missing part of span, from evs.
 func obtain(t fataler, db *DB, topic event.Topic, evs []event.Event, span window.Span) (held window.Spans) {
 	t.Helper()
 	for {
@@ -307,7 +307,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 	}
 }
 
-// Of a log, nothing is told below its horizon.
+// A log reports nothing below its horizon.
 func TestLeavesBelowHorizon(t *testing.T) {
 	db, _ := bigLog(t)
 	if err := rawExec(db, `UPDATE window SET start = ?`, event.BlockSize); err != nil {
@@ -341,7 +341,7 @@ func TestProve(t *testing.T) {
 	if got := mustWindows(t, db); !slices.Equal(got, want) {
 		t.Errorf("the windows are %v, want %v", got, want)
 	}
-	// What is proven of the whole is proven of its parts.
+	// A proof of the whole proves its parts.
 	for _, part := range topics(t, "alice", "alice/posts") {
 		if err := db.Prove(context.Background(), part, window.Span{From: 5, To: 250}, before, 0); err != nil {
 			t.Fatal(err)

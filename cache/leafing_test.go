@@ -45,7 +45,7 @@ func TestLeasesKeepLeaves(t *testing.T) {
 	checkKeptLeaves(t, db)
 }
 
-// checkKeptLeaves checks that each kept leaf says what is stored.
+// checkKeptLeaves checks that each kept leaf matches the stored events.
 func checkKeptLeaves(t fataler, db *DB) {
 	t.Helper()
 	for _, topic := range topics(t, "alice", "alice/posts", "bob", "*") {

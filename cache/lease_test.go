@@ -259,7 +259,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-// What is stored by a lease that has ended would belong to no window.
+// Events stored by a lease that has ended would belong to no window.
 func TestEndedLease(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

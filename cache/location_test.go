@@ -215,7 +215,7 @@ func TestOpenFrozenChanges(t *testing.T) {
 	}
 }
 
-// A process that reads what it may not write sees what another one writes meanwhile.
+// A process that may only read a file sees the concurrent writes of another one.
 func TestOpenFrozenBesideWriter(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "shared")
 	if err := os.Mkdir(dir, 0o755); err != nil {

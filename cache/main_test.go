@@ -9,7 +9,7 @@ import (
 var (
 	long       = flag.Bool("long", false, "run the random tests for longer")
 	killRounds = flag.Int("kill.rounds", 2, "how often each child is killed; 10 with -long")
-	update     = flag.Bool("update", false, "write the files in testdata/cache anew")
+	update     = flag.Bool("update", false, "rewrite the files in testdata/cache")
 )
 
 // childEnv makes the test binary the child of a test, see kill_test.go.

@@ -40,7 +40,7 @@ func (h heldSet) add(s window.Span) {
 	}
 }
 
-// A modelLease is a lease with what it may have lost.
+// A modelLease is a lease and the windows it may have lost.
 type modelLease struct {
 	*Lease
 	db     int
@@ -315,7 +315,7 @@ func (m *clientModel) checkRows(t *rapid.T) {
 	}
 }
 
-// compareReads checks that Read gives all of what is held and nothing else.
+// compareReads checks that Read returns all held events and nothing else.
 func (m *clientModel) compareReads(t *rapid.T) {
 	ts := []event.Topic{m.topic(t), m.topic(t)}
 	truths := []heldSet{m.truth(ts[0]), m.truth(ts[1])}

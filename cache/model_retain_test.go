@@ -284,7 +284,7 @@ func (w *watch) look(wall time.Time, passed time.Duration) event.Time {
 	return min(w.tick, event.TimeOf(wall))
 }
 
-// raise is where the horizon belongs when what is older than t goes.
+// raise returns the horizon once events older than t are dropped.
 func (m *retainModel) raise(t event.Time) {
 	var at event.ID
 	for i := range m.log {
@@ -361,7 +361,7 @@ func (c *retainCheck) above(topic event.Topic, span window.Span) {
 	}
 }
 
-// below checks that nothing is told of what may be gone.
+// below checks that nothing is reported of events that may be gone.
 func (c *retainCheck) below() {
 	if c.horizon == event.Beginning {
 		return

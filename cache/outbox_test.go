@@ -140,7 +140,7 @@ func (m *outboxModel) check(t *rapid.T) {
 	}
 }
 
-// An outbox is not part of what is held, and no log has one.
+// The outbox is not held, and no log has one.
 func TestOutboxStays(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

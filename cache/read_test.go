@@ -203,7 +203,7 @@ func TestPositionAtEqualTimesAndHoles(t *testing.T) {
 	}
 }
 
-// Events between what is held of a topic do not count.
+// Events between the held spans of a topic do not count.
 func TestBeforeLastOverHoles(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
@@ -225,7 +225,7 @@ func TestBeforeLastOverHoles(t *testing.T) {
 	}
 }
 
-// Readers beside a writer see a beginning of the log, never a hole in it.
+// Readers see a prefix of the log during writes, never a hole in it.
 func TestReadWhileAppending(t *testing.T) {
 	db := openServer(t)
 	done := make(chan error, 1)
@@ -253,7 +253,7 @@ func TestReadWhileAppending(t *testing.T) {
 	}
 }
 
-// A scan that stops at its bound goes on behind the last event that it saw.
+// A scan that stops at its bound continues after the last event that it saw.
 func TestReadInShortScans(t *testing.T) {
 	defer func(n int) { maxScan = n }(maxScan)
 	maxScan = 10

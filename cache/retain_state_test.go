@@ -70,7 +70,7 @@ func TestStateWhileRetaining(t *testing.T) {
 	})
 }
 
-// A meddler does something of what a server does beside its readers.
+// A meddler does some of a server's work during reads.
 type meddler struct {
 	t   *rapid.T
 	db  *DB

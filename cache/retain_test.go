@@ -34,7 +34,7 @@ func retainChild(path string) error {
 	if err != nil {
 		return err
 	}
-	r.TrustWall() // what was appended has grown old
+	r.TrustWall() // the appended events are old now
 	retention.StepTime = 500 * time.Microsecond
 	steps := 0
 	r.Throttle = func(context.Context, time.Duration) error {
@@ -114,7 +114,7 @@ func checkKilledRetention(t *testing.T, path string, all []event.Event, finish b
 	}
 	check()
 	if finish {
-		if err := db.Retain(context.Background(), Retention{}); err != nil { // it only ends what was begun
+		if err := db.Retain(context.Background(), Retention{}); err != nil { // it only completes interrupted work
 			t.Fatal(err)
 		}
 		check()
@@ -382,7 +382,7 @@ func TestBelowHorizonWhileAsked(t *testing.T) {
 	if got, ok, err := db.TimeAt(ctx, horizon); got != event.TimeOf(clock.now()) || !ok || err != nil {
 		t.Errorf("TimeAt the horizon: %s, %v, %v", got, ok, err)
 	}
-	// Who asks has seen the horizon before it moved.
+	// The caller has seen the horizon before it moved.
 	for _, c := range []struct{ until, want event.ID }{{db.Head(), horizon}, {horizon, horizon}, {horizon - 1, horizon - 1}} {
 		if at, err := db.BeforeLast(ctx, topics(t, "*"), 100, event.BlockSize, c.until); at != c.want || err != nil {
 			t.Errorf("BeforeLast up to %s = %s, %v, want %s", c.until, at, err, c.want)

@@ -139,7 +139,7 @@ func checkMended(t fataler, db *DB, span window.Span) {
 	checkPostings(t, db)
 }
 
-// checkPostings checks that the postings name what is stored, each once, and no more.
+// checkPostings checks that the postings name each stored event once, and no other.
 func checkPostings(t fataler, db *DB) {
 	t.Helper()
 	stored, posted := map[[2]int64]int{}, map[[2]int64]int{}

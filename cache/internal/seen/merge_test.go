@@ -104,7 +104,7 @@ func checkRun(t *testing.T, x *Index, hashes []event.Hash) {
 	}
 }
 
-// A run that has lost hashes is damaged: what it has taken would be taken again.
+// A run that has lost hashes is damaged: the log would take them again.
 func TestMergeMissesLostHashes(t *testing.T) {
 	x, _ := twoRuns(t, 2*batchLen)
 	cut := fmt.Sprintf(`UPDATE slab SET hashes = CAST(substr(hashes, 1, %d) AS BLOB) WHERE id = (SELECT max(id) - 3 FROM slab)`, entryLen*(pageLen-1))

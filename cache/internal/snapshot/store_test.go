@@ -113,7 +113,7 @@ func TestKeepStatesBusy(t *testing.T) {
 	}
 }
 
-// Of those who seal the same state at once one keeps it.
+// Of concurrent seals of the same state, one is kept.
 func TestSealTwice(t *testing.T) {
 	s := openLog(t)
 	ctx := context.Background()

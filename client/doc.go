@@ -15,8 +15,8 @@
 //
 //	Since: event.At(event.CursorOf(position, db.Log()))
 //
-// Events that it handled after the last position it stored come again: up to a batch, which
-// has a thousand events of history, or the live events that came since the last one.
+// Events that it handled after the last stored position come again: at most one batch,
+// which is a thousand events of history, or the live events since the batch before.
 //
 // The package promises that held events are not requested again, that every event is
 // checked against its hash before it is stored, and that a reader gets each event of its

@@ -40,9 +40,9 @@ func handleNew(ctx context.Context, db *cache.DB, c *client.Client) error {
 	return nil
 }
 
-// A named cursor in the copy remembers what a program has handled. If the program is
-// killed, the events handled since the last Move are repeated, so the handler should be
-// idempotent.
+// A named cursor in the copy stores the position up to which a program has handled
+// events. If the program is killed, the events handled since the last Move are repeated, so
+// the handler should be idempotent.
 func ExampleClient_Batches() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "printer")

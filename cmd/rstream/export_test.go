@@ -113,6 +113,32 @@ func TestOutFileNotCommitted(t *testing.T) {
 	}
 }
 
+// The given name selects the compression, not that of a link's target, whose mode is kept.
+func TestOutFileThroughLink(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "x.jsonl"), filepath.Join(dir, "x.gz")
+	if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := createOutFile(t.Context(), link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(f, "text"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.commit(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(target)
+	if !bytes.HasPrefix(b, []byte("\x1f\x8b")) {
+		t.Errorf("%s written as %s is %q, %v", target, link, b, err)
+	}
+	if info, err := os.Stat(target); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode of %s: %v, %v", target, info, err)
+	}
+}
+
 // An interrupted export exits with its status, leaves no file or a complete one, and
 // removes the temporary file. A killed one leaves no file of that name.
 func TestInterruptedExport(t *testing.T) {

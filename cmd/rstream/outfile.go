@@ -52,8 +52,12 @@ func createOutFile(ctx context.Context, path string) (*outFile, error) {
 			f.w = &interruptible{ctx: ctx, file: f.file}
 		}
 	default:
+		perm := fs.FileMode(0o666)
+		if exists {
+			perm = mode.Perm() // nobody else may open what was private
+		}
 		f.temp = filepath.Join(filepath.Dir(f.path), tempPrefix+rand.Text())
-		if f.file, err = os.OpenFile(f.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666); err == nil {
+		if f.file, err = os.OpenFile(f.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm); err == nil {
 			f.w = f.file
 		}
 	}
@@ -61,7 +65,7 @@ func createOutFile(ctx context.Context, path string) (*outFile, error) {
 		err = f.file.Chmod(mode.Perm())
 	}
 	if err == nil {
-		err = f.addCompression()
+		err = f.addCompression(path)
 	}
 	if err != nil {
 		f.abort()
@@ -112,9 +116,10 @@ func modeOf(info fs.FileInfo) fs.FileMode {
 	return info.Mode()
 }
 
-// addCompression compresses the output if the name says so.
-func (f *outFile) addCompression() (err error) {
-	switch strings.ToLower(filepath.Ext(f.path)) {
+// addCompression compresses the output if the name says so. It is the name that the user
+// gave, also if that is a symbolic link.
+func (f *outFile) addCompression(path string) (err error) {
+	switch strings.ToLower(filepath.Ext(path)) {
 	case ".gz":
 		f.compress = gzip.NewWriter(f.w)
 	case ".zst":

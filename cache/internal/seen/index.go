@@ -132,7 +132,7 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 			return nil, err
 		}
 		if r.count < 0 || r.count > most {
-			return nil, fmt.Errorf("%w: run %d of %d hashes", dbfile.ErrCorrupt, r.id, r.count)
+			return nil, fmt.Errorf("%w: run %d has %d hashes", dbfile.ErrCorrupt, r.id, r.count)
 		}
 		runs = append(runs, &r)
 	}
@@ -169,7 +169,7 @@ func (r *run) load(tx *sql.Tx, salt uint64) error {
 func (r *run) addPageIndex(id int64, first, fences []byte) error {
 	n := len(fences) / 8
 	if n == 0 || n > batchPages || len(fences) != 8*n || len(first) != len(event.Hash{}) {
-		return fmt.Errorf("%w: page index %d of %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
+		return fmt.Errorf("%w: page index %d has %d and %d bytes", dbfile.ErrCorrupt, id, len(first), len(fences))
 	}
 	r.indexes = append(r.indexes, id)
 	for ; len(fences) > 0; fences = fences[8:] {

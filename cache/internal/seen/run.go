@@ -230,7 +230,7 @@ func (x *Index) readPage(tx *sql.Tx, id int64) (entries []byte, err error) {
 
 func checkPage(id int64, entries []byte) error {
 	if len(entries) == 0 || len(entries)%entryLen != 0 {
-		return fmt.Errorf("%w: page %d of %d bytes", dbfile.ErrCorrupt, id, len(entries))
+		return fmt.Errorf("%w: page %d has %d bytes", dbfile.ErrCorrupt, id, len(entries))
 	}
 	return nil
 }

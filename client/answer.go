@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,8 +63,8 @@ func (c *Client) noAnswer(base string, err error, sent bool) error {
 }
 
 // otherProtocol says which protocol the other end speaks if it is not that of the URL,
-// and returns "" if err is about something else. net/http has no error type for a
-// malformed response.
+// and returns "" if err is about something else, such as a status line that was cut: net/http
+// reports its beginning as a malformed response, for which it has no error type.
 func otherProtocol(err error) string {
 	var record tls.RecordHeaderError
 	switch {
@@ -72,17 +73,31 @@ func otherProtocol(err error) string {
 	case errors.As(err, &record):
 		return "it speaks neither TLS nor HTTP"
 	}
-	if !strings.Contains(err.Error(), "malformed HTTP ") {
-		return ""
-	}
-	_, line, _ := strings.Cut(err.Error(), "malformed HTTP response ")
+	_, what, malformed := strings.Cut(err.Error(), "malformed HTTP ")
+	quoted, isLine := strings.CutPrefix(what, "response ")
+	line, _ := strconv.Unquote(quoted)
 	switch {
-	case line == "":
+	case !malformed, isCutStatus(what):
+		return ""
+	case !isLine:
 		return "it does not speak HTTP"
-	case strings.HasPrefix(line, `"\x15\x03`): // a TLS alert
+	case strings.HasPrefix(line, "\x15\x03"): // a TLS alert
 		return "it speaks TLS; use https:// in place of http://"
 	}
-	return fmt.Sprintf("it answers %.60s, which is not HTTP", line)
+	return fmt.Sprintf("it answers %.60s, which is not HTTP", quoted)
+}
+
+// isCutStatus reports whether the part that net/http calls malformed may be the beginning of
+// "HTTP/1.1 200": a response without a space, or a status code of fewer than three digits.
+func isCutStatus(what string) bool {
+	const version = "HTTP/1.1"
+	if quoted, ok := strings.CutPrefix(what, "response "); ok {
+		line, err := strconv.Unquote(quoted)
+		return err == nil && strings.HasPrefix(version, line)
+	}
+	quoted, ok := strings.CutPrefix(what, "status code ")
+	code, err := strconv.Unquote(quoted)
+	return ok && err == nil && len(code) < 3 && strings.Trim(code, "0123456789") == ""
 }
 
 // trimNetError removes the method, the URL, the addresses and the system call from an

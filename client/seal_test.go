@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"testing"
 
@@ -36,11 +37,21 @@ func TestStatesAreKeptBesideASync(t *testing.T) {
 	store := &sealCounter{dbStore: storeOf(f.newCache())}
 	c := newTestClient(t, store.DB, hasty(f.http.URL))
 	c.store = store
+	stored, requests := make(chan struct{}), atomic.Int64{} // pages that arrive together are stored together
+	f.through(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/events" && requests.Add(1) > 1 {
+				<-stored
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
 	why, pages := errors.New("enough"), 0
 	_, err := syncNew(t.Context(), c, mustTopic(t, "alice"), Range{}, func([]event.Event) error {
 		if pages++; pages == 2 {
 			return why
 		}
+		close(stored)
 		eventually(t, "that states are kept", func() bool { return store.ended.Load() > 0 })
 		return nil
 	})

@@ -24,10 +24,11 @@ type Finding struct {
 
 // A Verified reports the result of Verify.
 type Verified struct {
-	Windows int          // blocks compared
-	Events  uint64       // events of the server in them
-	Older   window.Spans // held ranges below the server's horizon, which cannot be compared
-	Found   []Finding    // windows that differ
+	Compared window.Spans // held ranges that were compared, with or without events
+	Windows  int          // blocks in them that have events
+	Events   uint64       // events of the server in them
+	Older    window.Spans // held ranges below the server's horizon, which cannot be compared
+	Found    []Finding    // windows that differ
 }
 
 // Verify compares the held events of topic with the server, reading every event again.
@@ -98,6 +99,7 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 		}
 	}
 	v.Found = append(v.Found, found...)
+	v.Compared = v.Compared.Add(span)
 	return nil
 }
 

@@ -150,7 +150,7 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 
 // nothingHeld reports whether there was nothing to compare, which is not the same as
 // equal.
-func nothingHeld(v client.Verified) bool { return v.Windows == 0 && v.Older.Count() == 0 }
+func nothingHeld(v client.Verified) bool { return v.Compared.Count() == 0 && v.Older.Count() == 0 }
 
 // A differsError says that the copy differs from the server.
 type differsError struct{ windows int }

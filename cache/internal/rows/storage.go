@@ -24,7 +24,8 @@ func New(f *dbfile.File) *Tables {
 }
 
 // ForgetStorages forgets the remembered numbers, some of which may have been rolled back.
-func (t *Tables) ForgetStorages() { clear(t.storages) }
+// It also releases their memory, which clear would keep.
+func (t *Tables) ForgetStorages() { t.storages = map[string]int64{} }
 
 // maxStorages bounds the number of remembered storages.
 const maxStorages = 1 << 16

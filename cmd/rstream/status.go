@@ -175,6 +175,14 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 	}
 	defer db.Close()
 	r.File, r.Log, r.Role = db.Path(), db.Log(), db.Role()
+	if err := r.readCounts(ctx, db); err != nil {
+		return err
+	}
+	return r.readProgress(ctx, db)
+}
+
+// readCounts reads how much the file holds, and how much it has fetched.
+func (r *statusReport) readCounts(ctx context.Context, db *cache.DB) error {
 	n, err := db.Count(ctx)
 	if err != nil {
 		return err
@@ -190,6 +198,11 @@ func (r *statusReport) readFile(ctx context.Context, a *app) error {
 		return err
 	}
 	r.Queued, r.Refused, r.Imported, r.Foreign = aside.Queued, aside.Refused, aside.Candidates, aside.Foreign
+	return nil
+}
+
+// readProgress reads which topics are followed, and how far the windows and cursors are.
+func (r *statusReport) readProgress(ctx context.Context, db *cache.DB) error {
 	followed, err := db.Followed(ctx)
 	if err != nil {
 		return err

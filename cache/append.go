@@ -153,19 +153,19 @@ type batchWriter struct {
 	removals int64         // of the file
 }
 
-func (w *batchWriter) run(batch []*appendRequest) error {
-	if err := w.begin(batch); err != nil {
+func (w *batchWriter) writeRequests(batch []*appendRequest) error {
+	if err := w.beginBatch(batch); err != nil {
 		return err
 	}
 	for _, r := range batch {
 		r.receipts = make([]event.Receipt, len(r.drafts))
 		for i := range r.drafts {
-			if err := w.append(&r.receipts[i], &r.drafts[i], &r.hashes[i]); err != nil {
+			if err := w.appendDraft(&r.receipts[i], &r.drafts[i], &r.hashes[i]); err != nil {
 				return err
 			}
 		}
 		if r.expired > 0 {
-			if err := w.expire(r.old, r.scanned, r.expired); err != nil {
+			if err := w.appendExpiries(r.old, r.scanned, r.expired); err != nil {
 				return err
 			}
 		}
@@ -200,9 +200,9 @@ func (w *batchWriter) run(batch []*appendRequest) error {
 	return nil
 }
 
-// begin reads the counter and the clock. The log's time never goes back, even if the
+// beginBatch reads the counter and the clock. The log's time never goes back, even if the
 // clock does.
-func (w *batchWriter) begin(batch []*appendRequest) (err error) {
+func (w *batchWriter) beginBatch(batch []*appendRequest) (err error) {
 	var next, last int64
 	if err := w.db.file.Scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
 		return err
@@ -223,7 +223,7 @@ func (w *batchWriter) begin(batch []*appendRequest) (err error) {
 	return nil
 }
 
-func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Hash) error {
+func (w *batchWriter) appendDraft(receipt *event.Receipt, d *event.Draft, h *event.Hash) error {
 	id, known, err := w.db.seen.Find(w.tx, h)
 	switch {
 	case err != nil:
@@ -233,10 +233,10 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 		return nil
 	case known:
 		receipt.Duplicate = true
-		receipt.Event, err = w.read(id)
+		receipt.Event, err = w.readRepeated(id)
 		if errors.Is(err, sql.ErrNoRows) {
 			receipt.Event, receipt.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true
-			return w.checkDropped(id)
+			return w.checkBelowHorizon(id)
 		}
 		return err
 	case w.next > event.MaxID-1:
@@ -254,8 +254,8 @@ func (w *batchWriter) append(receipt *event.Receipt, d *event.Draft, h *event.Ha
 	return nil
 }
 
-// read returns the stored event of a repeated append.
-func (w *batchWriter) read(id event.ID) (event.Event, error) {
+// readRepeated returns the stored event of a repeated append.
+func (w *batchWriter) readRepeated(id event.ID) (event.Event, error) {
 	var line []byte
 	if err := w.db.file.Scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
@@ -263,8 +263,8 @@ func (w *batchWriter) read(id event.ID) (event.Event, error) {
 	return rows.ParseStored(id, line)
 }
 
-// checkDropped checks that a missing event may have been dropped.
-func (w *batchWriter) checkDropped(id event.ID) error {
+// checkBelowHorizon checks that a missing event may have been dropped.
+func (w *batchWriter) checkBelowHorizon(id event.ID) error {
 	horizon, err := w.db.tables.HorizonIn(w.tx)
 	if err == nil && id > horizon {
 		err = fmt.Errorf("%w: event %s is missing", ErrCorrupt, id)

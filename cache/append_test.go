@@ -76,7 +76,7 @@ func TestAppendFailsAlone(t *testing.T) {
 			r.hashes = append(r.hashes, r.drafts[i].Hash())
 		}
 	}
-	db.commit([]*appendRequest{&good, &bad, &more})
+	db.commitRequests([]*appendRequest{&good, &bad, &more})
 	if err := errors.Join(<-good.done, <-more.done); err != nil || good.receipts[1].ID != head+2 || more.receipts[1].ID != head+4 {
 		t.Errorf("the good ones: %v, %v, %v", good.receipts, more.receipts, err)
 	}
@@ -197,7 +197,7 @@ func TestAppendCancelledInBatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	gone := &appendRequest{ctx: ctx, drafts: drafts("alice", "x", "k", 1), done: make(chan error, 1)}
-	db.commit([]*appendRequest{gone})
+	db.commitRequests([]*appendRequest{gone})
 	wantError(t, "nobody waits for it", <-gone.done, context.Canceled)
 	if db.Head() != 0 {
 		t.Errorf("head %s", db.Head())

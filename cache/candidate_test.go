@@ -189,19 +189,19 @@ func (m *importModel) adopt(t *rapid.T) {
 		for i := range leaves {
 			leaves[i].Sum[0]++ // as if they had changed
 		}
-		err := m.db.Imports().AdoptCandidates(ctx, topic, span, leaves, nil)
+		err := m.db.Imports().PromoteCandidates(ctx, topic, span, leaves, nil)
 		if len(blocks) > 0 {
 			wantError(t, "candidates that are not the log's", err, ErrLost)
 		}
 		return
 	}
 	var adopted []event.ID
-	err = m.db.Imports().AdoptCandidates(ctx, topic, span, leaves, func(evs []event.Event) error {
+	err = m.db.Imports().PromoteCandidates(ctx, topic, span, leaves, func(evs []event.Event) error {
 		adopted = append(adopted, ids(evs)...)
 		return m.db.CountSaved(ctx, 0)
 	})
 	if err != nil {
-		t.Fatalf("AdoptCandidates(%s, %s): %v", topic, span, err)
+		t.Fatalf("PromoteCandidates(%s, %s): %v", topic, span, err)
 	}
 	var want []event.ID
 	for _, ev := range clientLog {
@@ -389,7 +389,7 @@ func TestLargeCandidates(t *testing.T) {
 			t.Fatal(err)
 		}
 		var shown []event.ID
-		err = db.Imports().AdoptCandidates(ctx, event.All, span, leaves, func(some []event.Event) error {
+		err = db.Imports().PromoteCandidates(ctx, event.All, span, leaves, func(some []event.Event) error {
 			if len(some) > 2 {
 				t.Errorf("%d events are shown at a time", len(some))
 			}

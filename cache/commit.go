@@ -25,14 +25,14 @@ func (db *DB) commitLoop() {
 		case <-db.closing:
 			return
 		case first := <-db.commits:
-			db.commit(db.gather(first))
+			db.commitRequests(db.collectBatch(first))
 		}
 	}
 }
 
-// gather adds to first the other waiting requests. It yields once, so that more appends
+// collectBatch adds to first the other waiting requests. It yields once, so that more appends
 // join the batch: a transaction of many takes little longer than one of few.
-func (db *DB) gather(first *appendRequest) []*appendRequest {
+func (db *DB) collectBatch(first *appendRequest) []*appendRequest {
 	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
 	for yielded := false; drafts < maxBatchDrafts && bytes < maxBatchBytes; {
 		select {
@@ -50,10 +50,10 @@ func (db *DB) gather(first *appendRequest) []*appendRequest {
 	return batch
 }
 
-// commit writes the batch, publishes its events and replies. If one request cannot be
+// commitRequests writes the batch, publishes its events and replies. If one request cannot be
 // written, the others must not suffer: each is then tried alone.
-func (db *DB) commit(batch []*appendRequest) {
-	live := patient(batch)
+func (db *DB) commitRequests(batch []*appendRequest) {
+	live := dropEnded(batch)
 	if len(live) == 0 {
 		return
 	}
@@ -68,14 +68,14 @@ func (db *DB) commit(batch []*appendRequest) {
 		db.lastTime.Store(int64(w.time))
 		if n := len(w.events); n > 0 {
 			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})
-			db.show(w.events)
+			db.publish(w.events)
 		}
 		db.noteSealed(before)
 	case errors.Is(err, ErrUnknown):
-		db.show(nil)
+		db.publish(nil)
 	case len(live) > 1 && !errors.Is(err, ErrBusy):
 		for i := range live {
-			db.commit(live[i : i+1])
+			db.commitRequests(live[i : i+1])
 		}
 		return
 	}
@@ -96,8 +96,8 @@ func (db *DB) noteSealed(before event.ID) {
 	db.snapshots.BlockSealed()
 }
 
-// patient returns the requests whose callers still wait, and replies to the others.
-func patient(batch []*appendRequest) []*appendRequest {
+// dropEnded returns the requests whose callers still wait, and replies to the others.
+func dropEnded(batch []*appendRequest) []*appendRequest {
 	live := batch[:0]
 	for _, r := range batch {
 		if err := r.ctx.Err(); err != nil {
@@ -109,7 +109,7 @@ func patient(batch []*appendRequest) []*appendRequest {
 	return live
 }
 
-func (db *DB) show(evs []event.Event) {
+func (db *DB) publish(evs []event.Event) {
 	if show := db.onCommit.Load(); show != nil {
 		(*show)(evs, db.Head())
 	}
@@ -137,13 +137,13 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	}
 	defer db.file.End()
 	w.tx = tx
-	if err := w.run(batch); err != nil {
+	if err := w.writeRequests(batch); err != nil {
 		tx.Rollback()
 		db.tables.ForgetStorages()
 		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
-	if err := db.finish(tx); err != nil {
+	if err := db.endTransaction(tx); err != nil {
 		db.tables.ForgetStorages()
 		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", &commitError{dbfile.Classify(err)})
@@ -173,7 +173,7 @@ func (db *DB) readBack(w *batchWriter, err error) error {
 	return err
 }
 
-func (db *DB) finish(tx *sql.Tx) error {
+func (db *DB) endTransaction(tx *sql.Tx) error {
 	if db.commitTx != nil {
 		return db.commitTx(tx)
 	}

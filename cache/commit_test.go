@@ -131,7 +131,7 @@ func TestCommitFullDiskTogether(t *testing.T) {
 	if a := <-first; a.err != nil {
 		t.Fatal(a.err)
 	}
-	db.commit(requests)
+	db.commitRequests(requests)
 	if err := <-small; err != nil {
 		t.Errorf("the small one: %v", err)
 	}

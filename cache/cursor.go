@@ -106,8 +106,8 @@ func (c *CursorInfo) belongsTo(topics []event.Topic) error {
 	return nil
 }
 
-// free reads a cursor that no process holds.
-func (db *DB) free(tx *sql.Tx, name string) (CursorInfo, error) {
+// readFreeCursor reads a cursor that no process holds.
+func (db *DB) readFreeCursor(tx *sql.Tx, name string) (CursorInfo, error) {
 	c, err := db.readCursor(tx, name)
 	if err == nil && c.Held {
 		err = ErrHeld
@@ -122,7 +122,7 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 		return c, err
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
-		c, err = db.free(tx, name)
+		c, err = db.readFreeCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) && len(topics) > 0 {
 			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
 			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?)`, name, topicLines(topics), at)
@@ -149,7 +149,7 @@ func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []Cursor
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		dropped = dropped[:0]
 		for _, name := range names {
-			c, err := db.free(tx, name)
+			c, err := db.readFreeCursor(tx, name)
 			if err != nil {
 				return cursorError(name, err)
 			}
@@ -319,9 +319,9 @@ func (db *DB) Sources(ctx context.Context) (urls []string, err error) {
 	return urls, err
 }
 
-// CarryOutbox copies the drafts in the outbox of another copy, in order. Drafts that were
+// MigrateOutbox copies the drafts in the outbox of another copy, in order. Drafts that were
 // refused there are queued again.
-func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
+func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 	for after := int64(0); ; {
 		queued, err := old.Outbox().List(ctx, after, maxReadEvents)
 		if err != nil || len(queued) == 0 {
@@ -338,10 +338,10 @@ func (db *DB) CarryOutbox(ctx context.Context, old *DB) error {
 	}
 }
 
-// CarryOver copies the cursors and the followed topics of another copy, whose log this
+// MigrateCursors copies the cursors and the followed topics of another copy, whose log this
 // copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
 // set back to parted. Cursors and topics already in this copy are kept.
-func (db *DB) CarryOver(ctx context.Context, old *DB, parted event.ID) error {
+func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) error {
 	cursors, err := old.Cursors(ctx)
 	if err != nil {
 		return err

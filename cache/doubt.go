@@ -66,7 +66,7 @@ func (db *DB) unprove(tx *sql.Tx, windows []rows.Window, topic event.Topic, span
 			return err
 		}
 	}
-	_, err := db.tidy(tx, nil)
+	_, err := db.normalizeWindows(tx, nil)
 	return err
 }
 

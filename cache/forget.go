@@ -62,7 +62,7 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	// An abandoned pull ends where it is. If its process wakes up, it must not continue:
 	// it may have left out events because they were held.
-	windows, err := db.tidy(tx, func(w *rows.Window) bool {
+	windows, err := db.normalizeWindows(tx, func(w *rows.Window) bool {
 		return topic.Overlaps(w.Topic) && !w.Missing().Intersect(span).Empty()
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 
 // cutWindow moves the start of a window to start, or deletes it if it ends there.
 func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
-	if w.ID == 0 { // tidy has just inserted the row, so it is found by its contents
+	if w.ID == 0 { // normalizeWindows has just inserted the row, so it is found by its contents
 		where := `WHERE topic = ? AND state = 'committed' AND proven = ? AND start = ? AND stop = ?`
 		if err := tx.QueryRow(`SELECT id FROM window `+where, w.Topic.String(), w.Proven, w.From, w.To).Scan(&w.ID); err != nil {
 			return err

@@ -34,9 +34,9 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 	var leaves []window.Leaf
 	for at := span.From; at < span.To; {
 		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}, imported: imported}
-		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.read(ctx, tx) })
+		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.readChunk(ctx, tx) })
 		if err == nil {
-			err = c.keep(ctx)
+			err = c.keepLeaves(ctx)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("digest of %s %s: %w", topic, span, err)
@@ -62,9 +62,9 @@ type leafChunk struct {
 	imported bool          // candidates count as events
 }
 
-func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
+func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
 	c.leaves, c.fresh = nil, nil
-	final, err := c.final(tx)
+	final, err := c.sealedSpans(tx)
 	if err != nil {
 		return err
 	}
@@ -107,9 +107,9 @@ func (c *leafChunk) read(ctx context.Context, tx *sql.Tx) (err error) {
 	return nil
 }
 
-// final returns the spans in which the topic's events cannot change any more: the held
+// sealedSpans returns the spans in which the topic's events cannot change any more: the held
 // ones.
-func (c *leafChunk) final(tx *sql.Tx) (window.Spans, error) {
+func (c *leafChunk) sealedSpans(tx *sql.Tx) (window.Spans, error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
@@ -174,9 +174,9 @@ func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 	return nil
 }
 
-// keep keeps leaves for the next time, unless events were removed since they were made.
+// keepLeaves keeps leaves for the next time, unless events were removed since they were made.
 // If it cannot, that is no error: the file may be full, or open only for reading.
-func (c *leafChunk) keep(ctx context.Context) error {
+func (c *leafChunk) keepLeaves(ctx context.Context) error {
 	if len(c.fresh) == 0 || len(c.topic.String()) > maxLeafTopic {
 		return nil
 	}
@@ -264,7 +264,7 @@ func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	if _, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...); err != nil {
 		return err
 	}
-	_, err = db.tidy(tx, nil)
+	_, err = db.normalizeWindows(tx, nil)
 	return err
 }
 

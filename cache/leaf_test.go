@@ -290,7 +290,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 		mustLeaves(t, db, topic, whole)
 	}
 	c := leafChunk{db: db, topic: event.All, span: whole}
-	if err := db.file.View(context.Background(), func(tx *sql.Tx) error { return c.read(context.Background(), tx) }); err != nil {
+	if err := db.file.View(context.Background(), func(tx *sql.Tx) error { return c.readChunk(context.Background(), tx) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.fresh) != 1 {
@@ -299,7 +299,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 	if err := db.Replace(context.Background(), ts[1], whole, among(evs, ts[1], whole)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.keep(context.Background()); err != nil {
+	if err := c.keepLeaves(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := keptLeaves(t, db), []string{"bob 0"}; !slices.Equal(got, want) {

@@ -48,7 +48,7 @@ type Lease struct {
 	topics  []event.Topic
 	span    window.Span // the span to fill; To is event.MaxID while live
 	reached event.ID
-	leafing *leafing // nil if the lease makes no leaves
+	leaves  *leafBuilder // nil if the lease makes no leaves
 	live    bool
 	ended   bool
 	copying bool // the events come from another file, not from a server
@@ -62,9 +62,9 @@ func (l *Lease) Copying() { l.copying = true }
 // unless a later mark was set by then.
 func (l *Lease) Marked(p event.Point) { l.marked = p }
 
-// mark returns the newest position up to reached whose mark is known: the one set by
+// newestMark returns the newest position up to reached whose mark is known: the one set by
 // Marked, or that of the last of evs, which come before reached.
-func (l *Lease) mark(evs []event.Event, reached event.ID) (p event.Point) {
+func (l *Lease) newestMark(evs []event.Event, reached event.ID) (p event.Point) {
 	if len(evs) > 0 {
 		last := &evs[len(evs)-1]
 		p = event.Point{ID: last.ID, Mark: last.Mark()}
@@ -94,7 +94,7 @@ func (ls Leases) Claim(ctx context.Context, topics []event.Topic, span window.Sp
 	topics = without(nil, topics)
 	err = ls.db.file.Update(ctx, func(tx *sql.Tx) error {
 		l, busy = nil, false
-		windows, err := ls.db.tidy(tx, func(w *rows.Window) bool {
+		windows, err := ls.db.normalizeWindows(tx, func(w *rows.Window) bool {
 			return containedIn(topics, w.Topic) && !w.Missing().Intersect(span).Empty()
 		})
 		if err != nil {
@@ -109,8 +109,8 @@ func (ls Leases) Claim(ctx context.Context, topics []event.Topic, span window.Sp
 			busy = true
 			return nil
 		}
-		l = &Lease{db: ls.db, topics: topics, span: free[0], reached: free[0].From, leafing: newLeafing(topics, free[0].From)}
-		return l.insert(tx, window.Pulling)
+		l = &Lease{db: ls.db, topics: topics, span: free[0], reached: free[0].From, leaves: newLeafBuilder(topics, free[0].From)}
+		return l.insertWindows(tx, window.Pulling)
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("claim %s %s: %w", strings.ReplaceAll(topicLines(topics), "\n", " "), span, err)
@@ -148,10 +148,10 @@ func (p pulled) gapsOf(missing window.Spans) (free window.Spans) {
 func (ls Leases) Follow(ctx context.Context, topics []event.Topic, from event.ID) (*Lease, error) {
 	l := &Lease{db: ls.db, topics: without(nil, topics), span: window.Span{From: from, To: event.MaxID}, reached: from, live: true}
 	err := ls.db.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := ls.db.tidy(tx, nil); err != nil {
+		if _, err := ls.db.normalizeWindows(tx, nil); err != nil {
 			return err
 		}
-		return l.insert(tx, window.Live)
+		return l.insertWindows(tx, window.Live)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow from %s: %w", from, err)
@@ -169,12 +169,12 @@ func without(have, topics []event.Topic) (more []event.Topic) {
 	return more
 }
 
-// insert inserts the lease's windows. It changes the lease, which is valid only if the
+// insertWindows inserts the lease's windows. It changes the lease, which is valid only if the
 // transaction is committed.
-func (l *Lease) insert(tx *sql.Tx, state window.State) error {
+func (l *Lease) insertWindows(tx *sql.Tx, state window.State) error {
 	l.rows = nil
 	for _, t := range l.topics {
-		id, err := l.insertOne(tx, t, state, window.Span{From: l.span.From, To: l.reached})
+		id, err := l.insertWindow(tx, t, state, window.Span{From: l.span.From, To: l.reached})
 		if err != nil {
 			return err
 		}
@@ -183,7 +183,7 @@ func (l *Lease) insert(tx *sql.Tx, state window.State) error {
 	return nil
 }
 
-func (l *Lease) insertOne(tx *sql.Tx, t event.Topic, state window.State, held window.Span) (id int64, err error) {
+func (l *Lease) insertWindow(tx *sql.Tx, t event.Topic, state window.State, held window.Span) (id int64, err error) {
 	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
 		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		t.String(), state.String(), held.From, held.To, l.span.To,
@@ -211,16 +211,16 @@ func (l *Lease) ApplyPlaced(ctx context.Context, evs, fetched []event.Event, rea
 }
 
 func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached event.ID) (added []event.Event, err error) {
-	if err := l.check(evs, reached); err != nil {
+	if err := l.checkOrder(evs, reached); err != nil {
 		return nil, err
 	}
 	var rows, storages []int64
 	var removed int64
 	err = l.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
-		if rows, err = l.move(tx, reached); err != nil {
+		if rows, err = l.moveWindows(tx, reached); err != nil {
 			return err
 		}
-		if err := l.db.tables.NoteMark(tx, l.mark(evs, reached)); err != nil {
+		if err := l.db.tables.NoteMark(tx, l.newestMark(evs, reached)); err != nil {
 			return err
 		}
 		if storages, err = l.db.tables.StorageIDs(tx, evs); err != nil {
@@ -232,16 +232,16 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		if removed, err = l.db.tables.Removals(tx); err != nil {
 			return err
 		}
-		if l.leafing != nil {
-			if err := l.leafing.add(l.db, tx, evs, len(added) < len(evs), reached, removed); err != nil {
+		if l.leaves != nil {
+			if err := l.leaves.addStored(l.db, tx, evs, len(added) < len(evs), reached, removed); err != nil {
 				return err
 			}
 		}
 		return tally(tx, fetched)
 	})
 	if err != nil {
-		if l.leafing != nil {
-			l.leafing.restart(l.reached, -1)
+		if l.leaves != nil {
+			l.leaves.startOver(l.reached, -1)
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
@@ -250,11 +250,11 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	return added, nil
 }
 
-// move records how far the windows are filled, renews their leases and returns their
+// moveWindows records how far the windows are filled, renews their leases and returns their
 // rows. A pull whose lease has ended continues if no other process has taken it. A live
 // window that was committed in the meantime, as if we were gone, continues in a new one,
 // which begins at the end of the old one.
-func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
+func (l *Lease) moveWindows(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
 		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
 			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
@@ -269,7 +269,7 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 		case n == 0 && !l.live:
 			return nil, ErrLost
 		case n == 0:
-			if id, err = l.insertOne(tx, l.topics[i], window.Live, window.Span{From: l.reached, To: reached}); err != nil {
+			if id, err = l.insertWindow(tx, l.topics[i], window.Live, window.Span{From: l.reached, To: reached}); err != nil {
 				return nil, err
 			}
 		}
@@ -280,8 +280,8 @@ func (l *Lease) move(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 
 var errEnded = errors.New("the lease has ended")
 
-// check returns an error unless evs continue the lease in order.
-func (l *Lease) check(evs []event.Event, reached event.ID) error {
+// checkOrder returns an error unless evs continue the lease in order.
+func (l *Lease) checkOrder(evs []event.Event, reached event.ID) error {
 	if l.ended || len(l.rows) == 0 {
 		return errEnded // events outside a window would never be read
 	}
@@ -356,7 +356,7 @@ func sameEvent(tx *sql.Tx, ev *event.Event) error {
 // windows of each topic. Of Commit, Release and Fail, the first that succeeds counts; the
 // others do nothing.
 func (l *Lease) Commit(ctx context.Context) error {
-	return l.end(func() error { return l.commit(ctx, l.rows) })
+	return l.endOnce(func() error { return l.commitWindows(ctx, l.rows) })
 }
 
 // Release gives up the lease where it is. Filled events stay held. A pulling window keeps
@@ -365,7 +365,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	if l.live || l.reached >= l.span.To {
 		return l.Commit(ctx)
 	}
-	return l.end(func() error { return l.leave(ctx, window.Pulling, nil) })
+	return l.endOnce(func() error { return l.releaseWindows(ctx, window.Pulling, nil) })
 }
 
 // Fail gives up the lease because of an error that retrying would not fix. Filled events
@@ -374,7 +374,7 @@ func (l *Lease) Fail(ctx context.Context, cause error) error {
 	if l.live {
 		return l.Commit(ctx)
 	}
-	return l.end(func() error { return l.leave(ctx, window.Failed, cause.Error()) })
+	return l.endOnce(func() error { return l.releaseWindows(ctx, window.Failed, cause.Error()) })
 }
 
 // state returns the state of the lease's windows.
@@ -385,9 +385,9 @@ func (l *Lease) state() window.State {
 	return window.Pulling
 }
 
-// end runs how, which ends the lease, unless it has ended already. If how fails, the
+// endOnce runs how, which ends the lease, unless it has ended already. If how fails, the
 // lease continues.
-func (l *Lease) end(how func() error) error {
+func (l *Lease) endOnce(how func() error) error {
 	if l.ended {
 		return nil
 	}
@@ -396,7 +396,7 @@ func (l *Lease) end(how func() error) error {
 	return err
 }
 
-func (l *Lease) leave(ctx context.Context, state window.State, cause any) error {
+func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause any) error {
 	if !l.state().To(state) {
 		return fmt.Errorf("release the window: a %s one cannot become %s", l.state(), state)
 	}
@@ -416,9 +416,9 @@ func (l *Lease) leave(ctx context.Context, state window.State, cause any) error 
 	return nil
 }
 
-// commit commits rows at the lease's position. Rows that the lease has lost were
+// commitWindows commits rows at the lease's position. Rows that the lease has lost were
 // committed by the process that took them.
-func (l *Lease) commit(ctx context.Context, rows []int64) error {
+func (l *Lease) commitWindows(ctx context.Context, rows []int64) error {
 	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
 			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
@@ -430,7 +430,7 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 		if err := l.boundLeaves(tx); err != nil {
 			return err
 		}
-		_, err := l.db.tidy(tx, nil)
+		_, err := l.db.normalizeWindows(tx, nil)
 		return err
 	})
 	if err != nil {
@@ -441,7 +441,7 @@ func (l *Lease) commit(ctx context.Context, rows []int64) error {
 
 // boundLeaves drops leaves in excess of the bound, if the lease has kept any.
 func (l *Lease) boundLeaves(tx *sql.Tx) error {
-	if l.leafing == nil || l.leafing.kept == 0 {
+	if l.leaves == nil || l.leaves.kept == 0 {
 		return nil
 	}
 	return boundLeaves(tx)
@@ -454,7 +454,7 @@ func (l *Lease) Join(ctx context.Context, topics []event.Topic) error {
 		return fmt.Errorf("follow more topics: %w", errEnded)
 	}
 	more := &Lease{db: l.db, topics: without(l.topics, topics), span: window.Span{From: l.reached, To: event.MaxID}, reached: l.reached}
-	err := l.db.file.Update(ctx, func(tx *sql.Tx) error { return more.insert(tx, window.Live) })
+	err := l.db.file.Update(ctx, func(tx *sql.Tx) error { return more.insertWindows(tx, window.Live) })
 	if err != nil {
 		return fmt.Errorf("follow more topics from %s: %w", l.reached, err)
 	}
@@ -476,7 +476,7 @@ func (l *Lease) Leave(ctx context.Context, topics []event.Topic) error {
 		}
 		keep.topics, keep.rows = append(keep.topics, t), append(keep.rows, l.rows[i])
 	}
-	if err := l.commit(ctx, gone); err != nil {
+	if err := l.commitWindows(ctx, gone); err != nil {
 		return err
 	}
 	l.topics, l.rows = keep.topics, keep.rows

@@ -27,7 +27,7 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 		if digest, count := window.DigestOf(leaves); digest != w.Digest || count != w.Count {
 			return false, nil
 		}
-		err = c.store.AdoptCandidates(ctx, topic, w.Span(), leaves, func(evs []event.Event) error {
+		err = c.store.PromoteCandidates(ctx, topic, w.Span(), leaves, func(evs []event.Event) error {
 			s.Imported += len(evs)
 			return fresh(evs)
 		})

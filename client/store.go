@@ -81,7 +81,7 @@ type importStore interface {
 	CandidateSpan(ctx context.Context, topic event.Topic, span window.Span) (window.Span, error)
 	DropCandidates(ctx context.Context, ids []event.ID) error
 	ImportedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
-	AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
+	PromoteCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error
 	// ForeignHashes calls fn with the hashes of the events imported from other logs, in
 	// ascending order. Foreign calls fn with the events that have some of these hashes.
 	ForeignHashes(ctx context.Context, topic event.Topic, fn func(event.Hash) error) error

@@ -102,7 +102,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return err
 	}
 	defer db.Close()
-	if err := db.CarryOutbox(ctx, s.db); err != nil {
+	if err := db.MigrateOutbox(ctx, s.db); err != nil {
 		return &leftError{fmt.Errorf("carry over the outbox: %w", err)}
 	}
 	c, err := client.New(db, cfg)
@@ -118,7 +118,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	if err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
-	if err := errors.Join(db.CarryOver(ctx, s.db, parted), db.CarryImported(ctx, s.db, parted)); err != nil {
+	if err := errors.Join(db.MigrateCursors(ctx, s.db, parted), db.MigrateImported(ctx, s.db, parted)); err != nil {
 		return fmt.Errorf("carry over: %w", err)
 	}
 	what := "the server was restored: its log %s continues %s from %s; %s in %s carried over, %s did not agree"

@@ -6,8 +6,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// expire appends the DELs of expired values.
-func (w *batchWriter) expire(old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
+// appendExpiries appends the DELs of expired values.
+func (w *batchWriter) appendExpiries(old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
 	open := w.db.seen.LastOpen()
 	for i := range old {
 		x := &old[i]
@@ -25,7 +25,7 @@ func (w *batchWriter) expire(old []retention.Expiry, topics []event.Topic, upTo 
 			continue // it was set again, or deleted
 		}
 		var receipt event.Receipt
-		if err := w.append(&receipt, &x.Draft, &x.Hash); err != nil {
+		if err := w.appendDraft(&receipt, &x.Draft, &x.Hash); err != nil {
 			return err
 		}
 	}

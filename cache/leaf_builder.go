@@ -8,11 +8,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A leafing makes the leaves of the blocks that a lease fills, from the events that the
+// A leafBuilder makes the leaves of the blocks that a lease fills, from the events that the
 // lease stores, so that they need not be read again for a comparison. The transaction
 // that ends a block keeps its leaf, but only if the topic's stored events there are
 // exactly those that the lease has stored.
-type leafing struct {
+type leafBuilder struct {
 	topic    event.Topic
 	from     event.ID // everything stored since comes from the lease
 	removals int64    // of the file at that time; negative if unknown
@@ -22,37 +22,37 @@ type leafing struct {
 	kept     int // how many leaves the lease has kept
 }
 
-// newLeafing returns the leafing of a lease that begins at position from, nil if the
+// newLeafBuilder returns the leafBuilder of a lease that begins at position from, nil if the
 // lease makes no leaves.
-func newLeafing(topics []event.Topic, from event.ID) *leafing {
+func newLeafBuilder(topics []event.Topic, from event.ID) *leafBuilder {
 	if len(topics) != 1 || len(topics[0].String()) > maxLeafTopic {
 		return nil
 	}
-	return &leafing{topic: topics[0], from: from, removals: -1}
+	return &leafBuilder{topic: topics[0], from: from, removals: -1}
 }
 
-// restart forgets the events stored up to a position.
-func (m *leafing) restart(at event.ID, removals int64) {
-	*m = leafing{topic: m.topic, from: at, removals: removals, kept: m.kept}
+// startOver forgets the events stored up to a position.
+func (m *leafBuilder) startOver(at event.ID, removals int64) {
+	*m = leafBuilder{topic: m.topic, from: at, removals: removals, kept: m.kept}
 }
 
-// add adds the events that a transaction has stored up to position reached, and keeps the
+// addStored adds the events that a transaction has stored up to position reached, and keeps the
 // leaves of the blocks that end there. now is the file's count of removals. If any of the
 // events was held before, it could have been stored wrongly, so its block gets no leaf.
-func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID, now int64) error {
+func (m *leafBuilder) addStored(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID, now int64) error {
 	if held || now != m.removals && m.removals >= 0 {
-		m.restart(reached, now)
+		m.startOver(reached, now)
 		return nil
 	}
 	m.removals = now
 	for i := range evs {
 		ev := &evs[i]
 		if !m.topic.Matches(ev.User, ev.Path) {
-			m.restart(reached, now)
+			m.startOver(reached, now)
 			return nil
 		}
 		if ev.ID.Block() != m.block {
-			if err := m.end(db, tx); err != nil {
+			if err := m.keepEnded(db, tx); err != nil {
 				return err
 			}
 			m.block = ev.ID.Block()
@@ -61,13 +61,13 @@ func (m *leafing) add(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached 
 		m.count++
 	}
 	if reached >= window.BlockSpan(m.block).To {
-		return m.end(db, tx)
+		return m.keepEnded(db, tx)
 	}
 	return nil
 }
 
-// end keeps the leaf of the block, if it was filled from its beginning.
-func (m *leafing) end(db *DB, tx *sql.Tx) error {
+// keepEnded keeps the leaf of the block, if it was filled from its beginning.
+func (m *leafBuilder) keepEnded(db *DB, tx *sql.Tx) error {
 	span, count, leaves := window.BlockSpan(m.block), m.count, m.open.Leaves()
 	m.count = 0
 	if count == 0 || m.from > span.From {
@@ -83,7 +83,7 @@ func (m *leafing) end(db *DB, tx *sql.Tx) error {
 
 // isWhole reports whether a block has exactly count stored events of the topic. It is
 // cheap if the block has no others.
-func (m *leafing) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
+func (m *leafBuilder) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
 	var stored int
 	err := db.file.Scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)
 	if err != nil || stored == count {

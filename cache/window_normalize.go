@@ -9,12 +9,12 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// tidy reduces the windows to their shortest form and returns them. It commits the
+// normalizeWindows reduces the windows to their shortest form and returns them. It commits the
 // progress of processes that are gone, merges adjacent committed windows of a topic, and
 // drops windows that a wider topic's window contains. An interrupted pull stays visible
 // until other windows hold its missing part, or until absorb (which may be nil) reports
-// that the caller continues it. tidy never changes which events are held.
-func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
+// that the caller continues it. normalizeWindows never changes which events are held.
+func (db *DB) normalizeWindows(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
 	if db.file.Role != Client {
 		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
 	}
@@ -26,7 +26,7 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, e
 	for i := range windows {
 		w := &windows[i]
 		switch {
-		case w.State == window.Committed, w.State == window.Live && db.file.Stale(w.Owner, w.Lease), db.over(w, windows, absorb):
+		case w.State == window.Committed, w.State == window.Live && db.file.Stale(w.Owner, w.Lease), db.pullEnded(w, windows, absorb):
 			settled = append(settled, *w)
 		case w.State == window.Pulling && w.Owner != "" && db.file.Stale(w.Owner, w.Lease):
 			if _, err := tx.Exec(`UPDATE window SET owner = NULL, lease = NULL WHERE id = ?`, w.ID); err != nil {
@@ -42,12 +42,12 @@ func (db *DB) tidy(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, e
 	for _, w := range rows.WindowSet(settled).Merged() {
 		merged = append(merged, rows.Window{Window: w})
 	}
-	return append(merged, open...), replace(tx, settled, merged)
+	return append(merged, open...), replaceWindows(tx, settled, merged)
 }
 
-// over reports whether the pull w has ended: no process continues it, and its missing
+// pullEnded reports whether the pull w has ended: no process continues it, and its missing
 // part is held by other windows or about to be pulled by the caller.
-func (db *DB) over(w *rows.Window, windows []rows.Window, absorb func(*rows.Window) bool) bool {
+func (db *DB) pullEnded(w *rows.Window, windows []rows.Window, absorb func(*rows.Window) bool) bool {
 	if w.State != window.Pulling && w.State != window.Failed || !db.file.Stale(w.Owner, w.Lease) {
 		return false
 	}
@@ -64,8 +64,8 @@ type stretch struct {
 	proven bool
 }
 
-// replace replaces settled with merged, and writes only the differences.
-func replace(tx *sql.Tx, settled, merged []rows.Window) error {
+// replaceWindows replaces settled with merged, and writes only the differences.
+func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
 	missing := map[stretch]bool{}
 	for i := range merged {
 		missing[stretchOf(&merged[i])] = true

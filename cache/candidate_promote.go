@@ -86,12 +86,12 @@ func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 	return oneLeaf(&l, span), err
 }
 
-// AdoptCandidates turns the candidates of topic in span into events. leaves are the
+// PromoteCandidates turns the candidates of topic in span into events. leaves are the
 // result of ImportedLeaves for span, and have agreed with the log: so the transaction
-// that adopts the candidates of a block also makes the block, as far as span goes, held
-// and proven. AdoptCandidates then calls fresh with the new events. It returns ErrLost if
+// that promotes the candidates of a block also makes the block, as far as span goes, held
+// and proven. PromoteCandidates then calls fresh with the new events. It returns ErrLost if
 // anything has changed since ImportedLeaves.
-func (im Imports) AdoptCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
+func (im Imports) PromoteCandidates(ctx context.Context, topic event.Topic, span window.Span, leaves []window.Leaf, fresh func([]event.Event) error) error {
 	agreed := map[uint64]window.Leaf{}
 	for _, l := range leaves {
 		agreed[l.Block] = l
@@ -112,14 +112,14 @@ func (im Imports) AdoptCandidates(ctx context.Context, topic event.Topic, span w
 			if leaf != agreed[block] {
 				return ErrLost
 			}
-			added, err = im.db.adoptBlock(ctx, tx, topic, part)
+			added, err = im.db.promoteBlock(ctx, tx, topic, part)
 			return err
 		})
 		if err != nil {
-			return dbfile.Wrap(err, "adopt imported events of %s %s", topic, part)
+			return dbfile.Wrap(err, "promote imported events of %s %s", topic, part)
 		}
 		if err := im.db.showAdded(ctx, topic, part, added, fresh); err != nil {
-			return dbfile.Wrap(err, "read adopted events of %s %s", topic, part)
+			return dbfile.Wrap(err, "read promoted events of %s %s", topic, part)
 		}
 		span.From = part.To
 	}
@@ -149,9 +149,9 @@ func (db *DB) showAdded(ctx context.Context, topic event.Topic, span window.Span
 	return nil
 }
 
-// adoptBlock turns the candidates of a span, which is proven with them, into events. It
+// promoteBlock turns the candidates of a span, which is proven with them, into events. It
 // returns the ids of those that were not stored.
-func (db *DB) adoptBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.ID, err error) {
+func (db *DB) promoteBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (added []event.ID, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err

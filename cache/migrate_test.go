@@ -12,7 +12,7 @@ import (
 
 // What was imported into the copy of a log that was restored goes along: candidates up
 // to where the logs parted, but for those that cannot be, the others by their hashes.
-func TestCarryImported(t *testing.T) {
+func TestMigrateImported(t *testing.T) {
 	ctx := context.Background()
 	setImportChunk(t, 3)
 	old, db := openClient(t), openClient(t)
@@ -29,7 +29,7 @@ func TestCarryImported(t *testing.T) {
 	}
 	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another one there
 	for range 2 {                                 // doing it again changes nothing
-		if err := db.CarryImported(ctx, old, 15); err != nil {
+		if err := db.MigrateImported(ctx, old, 15); err != nil {
 			t.Fatal(err)
 		}
 	}

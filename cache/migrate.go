@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -69,4 +71,50 @@ func (b *importBatch) passOn() error {
 		return nil
 	}
 	return b.add(evs)
+}
+
+// MigrateOutbox copies the drafts in the outbox of another copy, in order. Drafts that were
+// refused there are queued again.
+func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
+	for after := int64(0); ; {
+		queued, err := old.Outbox().List(ctx, after, maxReadEvents)
+		if err != nil || len(queued) == 0 {
+			return err
+		}
+		drafts := make([]event.Draft, len(queued))
+		for i := range queued {
+			drafts[i] = queued[i].Draft
+		}
+		if _, err := db.Outbox().Queue(ctx, drafts); err != nil {
+			return err
+		}
+		after = queued[len(queued)-1].Number
+	}
+}
+
+// MigrateCursors copies the cursors and the followed topics of another copy, whose log this
+// copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
+// set back to parted. Cursors and topics already in this copy are kept.
+func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) error {
+	cursors, err := old.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	topics, err := old.Followed(ctx)
+	if err != nil {
+		return err
+	}
+	if err := db.Remember(ctx, topics, ""); err != nil {
+		return err
+	}
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
+		for _, c := range cursors {
+			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+				c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

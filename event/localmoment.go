@@ -3,6 +3,8 @@ package event
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -20,22 +22,23 @@ type LocalMoment struct {
 	Skipped time.Time
 }
 
-// ParseLocalMoment parses the forms of ParseMoment, and local ones in now's zone: 14:05 or
-// 14:05:30 is the last such time that is not in the future; a date, and a date and time,
-// are as written. If the clock showed a date and time twice, the result is the first one.
-// If the clock skipped it, the result is the time of the jump.
+// ParseLocalMoment parses the forms of ParseMoment, seconds since 1970 of nine or ten
+// digits, and local forms in now's zone. 14:05, 14:05:30 and 2:05pm are the last such time
+// that is not in the future. A date, a date and time, and today or yesterday with or without
+// a time, are as written; without a time they are the start of that day. If the clock showed
+// a date and time twice, the result is the first one. If the clock skipped it, the result is
+// the time of the jump.
 func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
-	for _, layout := range []string{"15:04", "15:04:05"} {
-		if clock, err := time.Parse(layout, s); err == nil {
-			return clockMoment(clock, now), nil
+	if clock, ok := parseClock(s); ok {
+		return clockMoment(clock, now), nil
+	}
+	if wall, ok := parseWall(s, now); ok {
+		if m := wallMoment(wall, now.Location()); m.time.Valid() {
+			return m, nil
 		}
 	}
-	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"} {
-		if wall, err := time.Parse(layout, s); err == nil {
-			if m := wallMoment(wall, now.Location()); m.time.Valid() {
-				return m, nil
-			}
-		}
+	if t, ok := parseEpoch(s); ok {
+		return LocalMoment{Moment: AtTime(t)}, nil
 	}
 	m, err := ParseMoment(s)
 	if err != nil {
@@ -44,7 +47,51 @@ func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
 	return LocalMoment{Moment: m}, nil
 }
 
-var errNoMoment = errors.New("want an id, a time such as 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
+var errNoMoment = errors.New("want an id, a time such as 14:05, yesterday 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
+
+// parseClock parses a time of day: of 24 hours, or of 12 with am or pm.
+func parseClock(s string) (clock time.Time, ok bool) {
+	layouts := []string{"15:04", "15:04:05"}
+	if half := strings.ToLower(s); strings.HasSuffix(half, "m") {
+		layouts, s = []string{"3pm", "3 pm", "3:04pm", "3:04 pm", "3:04:05pm", "3:04:05 pm"}, half
+	}
+	return parseLayouts(s, layouts)
+}
+
+// parseWall parses a date, alone or with a time of day, or a day word in place of the date.
+func parseWall(s string, now time.Time) (wall time.Time, ok bool) {
+	word, rest, timed := strings.Cut(s, " ")
+	back, ok := map[string]int{"today": 0, "yesterday": 1}[strings.ToLower(word)]
+	if !ok {
+		return parseLayouts(s, []string{"2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02 15:04:05"})
+	}
+	year, month, day := now.Date()
+	wall = time.Date(year, month, day-back, 0, 0, 0, 0, time.UTC)
+	if !timed {
+		return wall, true
+	}
+	clock, ok := parseClock(rest)
+	return wall.Add(sinceMidnight(clock)), ok
+}
+
+func parseLayouts(s string, layouts []string) (t time.Time, ok bool) {
+	for _, layout := range layouts {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	return t, false
+}
+
+// parseEpoch parses seconds since 1970. Numbers of fewer digits are likelier a mistake, and
+// those of more are likelier milliseconds.
+func parseEpoch(s string) (Time, bool) {
+	if len(s) != 9 && len(s) != 10 {
+		return 0, false
+	}
+	seconds, err := strconv.ParseUint(s, 10, 63)
+	return TimeOf(time.Unix(int64(seconds), 0)), err == nil
+}
 
 // wallMoment returns the moment at which the calendar and clock in loc show the same as wall.
 func wallMoment(wall time.Time, loc *time.Location) LocalMoment {

@@ -103,7 +103,7 @@ func (m Moment) String() string {
 }
 
 // ParseMoment parses a moment as it is written in a request: an id or a cursor, an RFC 3339
-// time, an age such as 90s, 24h, 7d or 2w, "beginning" or 0, or "now".
+// time, an age such as 90s, 24h, 7d, 2w or 1d12h, "beginning" or 0, or "now".
 func ParseMoment(s string) (Moment, error) {
 	switch s {
 	case "beginning", "0": // other feeds begin at 0; an age always has a unit
@@ -123,7 +123,7 @@ func ParseMoment(s string) (Moment, error) {
 	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
 }
 
-// ParseAge parses an age such as 90s, 24h, 7d or 2w.
+// ParseAge parses an age such as 90s, 24h, 7d, 2w or 1d12h.
 func ParseAge(s string) (time.Duration, error) {
 	age, ok := parseAge(s)
 	if !ok {
@@ -145,27 +145,30 @@ func parseRFC3339(s string) (Time, bool) {
 	return TimeOf(t), true
 }
 
-// parseAge parses a duration in the form of time.ParseDuration, or a number of days (d, 24
-// hours each) or weeks (w, 7 days each).
-func parseAge(s string) (time.Duration, bool) {
-	if n, ok := cutUnit(s, "d"); ok {
-		return n * 24 * time.Hour, n <= 100*366
+// parseAge parses a duration in the form of time.ParseDuration, after a number of weeks (w,
+// 7 days each), of days (d, 24 hours each), or both.
+func parseAge(s string) (age time.Duration, ok bool) {
+	for _, unit := range []struct {
+		name string
+		long time.Duration
+		most uint64
+	}{{"w", 7 * 24 * time.Hour, 100 * 53}, {"d", 24 * time.Hour, 100 * 366}} {
+		digits, rest, found := strings.Cut(s, unit.name)
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 31)
+		if err != nil || n > unit.most {
+			return 0, false
+		}
+		age += time.Duration(n) * unit.long
+		if s = rest; s == "" {
+			return age, true
+		}
 	}
-	if n, ok := cutUnit(s, "w"); ok {
-		return n * 7 * 24 * time.Hour, n <= 100*53
-	}
-	age, err := time.ParseDuration(s)
-	if err != nil || age < 0 || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "-") {
+	rest, err := time.ParseDuration(s)
+	if err != nil || rest < 0 || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "-") || age+rest < age {
 		return 0, false
 	}
-	return age, true
-}
-
-func cutUnit(s, unit string) (time.Duration, bool) {
-	digits, ok := strings.CutSuffix(s, unit)
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(digits, 10, 31)
-	return time.Duration(n), err == nil
+	return age + rest, true
 }

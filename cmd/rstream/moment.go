@@ -123,7 +123,7 @@ func addMoment(cmd *cobra.Command, at *string, name, usage string) {
 	complete(cmd, name, moments...)
 }
 
-var moments = []string{"beginning", "now", "1h", "24h", "7d"}
+var moments = []string{"beginning", "now", "1h", "24h", "7d", "today", "yesterday"}
 
 // rangeFlags are the flags of commands that read a range of topics from the copy.
 type rangeFlags struct {

@@ -171,8 +171,9 @@ Topics:
   alice/po*       any path with this prefix
 
 Moments:
-  24h 7d 2w       that long ago           14:05            the last one
-  2026-11-20T10:00:00Z                    beginning, now, or an event's id`
+  24h 7d 1d12h    that long ago           14:05 2:05pm     the last one
+  2026-11-20      the start of that day   yesterday 14:05  a local date and time
+  2026-11-20T10:00:00Z, 1763640000        beginning, now, or an event's id`
 
 const rootExample = `  rstream serve
   rstream put alice/posts/1 '{"n":1}'

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -40,28 +42,35 @@ func (r *runner) filled(ctx context.Context) (l *filledLog, err error) {
 	}
 	l = &filledLog{file: filepath.Join(r.dir, "filled.db"), in: newInput()}
 	l.in.Storages = logStorages
-	db, err := cache.Open(ctx, l.file, cache.Config{Role: cache.Server})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	const together = 5000
-	for i := 0; i < r.cfg.Events; i += together {
-		r.progress("fill a log", float64(i)/float64(r.cfg.Events))
-		drafts := make([]event.Draft, min(together, r.cfg.Events-i))
-		for j := range drafts {
-			drafts[j] = l.in.Draft(i + j)
-		}
-		if _, err := db.Append(ctx, drafts); err != nil {
-			return nil, err
-		}
-	}
-	r.progress("seal states", 1)
-	if err := db.Snapshots().SealStates(ctx, event.All); err != nil {
+	if err := r.fillFile(ctx, l.file, cache.Config{}, 0, r.cfg.Events, l.in.Draft); err != nil {
 		return nil, err
 	}
 	r.log = l
 	return l, nil
+}
+
+// fillFile appends drafts from to to-1 to the log in a file, which it creates if there is
+// none, and seals the states, as a server does when it has time.
+func (r *runner) fillFile(ctx context.Context, file string, cfg cache.Config, from, to int, draft func(i int) event.Draft) (err error) {
+	cfg.Role = cache.Server
+	db, err := cache.Open(ctx, file, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	const together = 5000
+	for i := from; i < to; i += together {
+		r.progress("fill a log", float64(i-from)/float64(to-from))
+		drafts := make([]event.Draft, min(together, to-i))
+		for j := range drafts {
+			drafts[j] = draft(i + j)
+		}
+		if _, err := db.Append(ctx, drafts); err != nil {
+			return err
+		}
+	}
+	r.progress("seal states", 1)
+	return db.Snapshots().SealStates(ctx, event.All)
 }
 
 // state measures the states of a held log at random moments.
@@ -79,44 +88,80 @@ func (r *runner) state(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var whole, first []time.Duration
+	raw, err := r.rawCopy(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, raw.Close()) }()
+	var whole, first, limit []time.Duration
 	members := 0
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range momentCount {
 		r.progress("state", float64(i)/momentCount)
 		at := 1 + event.ID(rng.Uint64N(uint64(db.Head())))
-		best := stateTimes{whole: math.MaxInt64}
-		for range roundCount {
+		best, read := stateTimes{whole: math.MaxInt64}, time.Duration(math.MaxInt64)
+		for range roundCount { // other work on the machine can only add time
 			s, err := readState(ctx, db, topic, at)
 			if err != nil {
 				return err
 			}
-			if s.whole < best.whole { // other work on the machine can only add time
+			took, err := RandomReads(ctx, raw, s.ids)
+			if err != nil {
+				return err
+			}
+			if read = min(read, took); s.whole < best.whole {
 				best = s
 			}
 		}
-		if want := min(int(at), logStorages); best.members != want {
-			return fmt.Errorf("the state at %s has %d members, not %d", at, best.members, want)
+		if want := min(int(at), logStorages); len(best.ids) != want {
+			return fmt.Errorf("the state at %s has %d members, not %d", at, len(best.ids), want)
 		}
-		whole, first, members = append(whole, best.whole), append(first, best.first), max(members, best.members)
+		whole, first, limit = append(whole, best.whole), append(first, best.first), append(limit, read)
+		members = max(members, len(best.ids))
 	}
 	slices.Sort(whole)
-	r.atMost("state slowest", milliseconds(whole[len(whole)-1]), "ms", goalState)
-	r.say("state p50", milliseconds(whole[len(whole)/2]), "ms")
+	slices.Sort(limit)
+	last, middle := len(whole)-1, len(whole)/2
+	r.compare("state slowest", milliseconds(whole[last]), "ms", baseline{randomReads, milliseconds(limit[last])}, goalState)
+	r.compare("state p50", milliseconds(whole[middle]), "ms", baseline{randomReads, milliseconds(limit[middle])}, goalState)
 	r.say("state first line", milliseconds(slices.Max(first)), "ms")
 	r.say("state members", float64(members), "storages")
 	return nil
 }
 
+// rawCopy returns the events of a log as raw rows.
+func (r *runner) rawCopy(ctx context.Context, db *cache.DB) (*sql.DB, error) {
+	dir, err := os.MkdirTemp(r.dir, "raw-")
+	if err != nil {
+		return nil, err
+	}
+	raw, err := openRaw(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	for at := event.Beginning; at < db.Head(); {
+		r.progress("copy raw rows", float64(at)/float64(db.Head()))
+		evs, next, err := db.Read(ctx, []event.Topic{event.All}, at, db.Head(), batchSize)
+		if err == nil {
+			err = insertRaw(ctx, raw, evs)
+		}
+		if err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+		at = next
+	}
+	return raw, nil
+}
+
 type stateTimes struct {
 	first, whole time.Duration
-	members      int
+	ids          []event.ID // of the members
 }
 
 func readState(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID) (s stateTimes, err error) {
 	start := time.Now()
-	err = db.State(ctx, topic, at, func(*event.Event) error {
-		if s.members++; s.members == 1 {
+	err = db.State(ctx, topic, at, func(ev *event.Event) error {
+		if s.ids = append(s.ids, ev.ID); len(s.ids) == 1 {
 			s.first = time.Since(start)
 		}
 		return nil
@@ -209,7 +254,7 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 	for _, c := range []struct {
 		name string
 		set  reconcile.Set
-		goal float64
+		goal goal
 	}{{"reconcile", reconcile.FromItems(span, held), goalGaps}, {"reconcile hashes", reconcile.FromHashes(span, hashes), goalSketch}} {
 		r.progress(c.name, 0.5)
 		start := time.Now()
@@ -222,7 +267,7 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 			return err
 		}
 		up, down, listed := res.Bytes()
-		r.compare(c.name, float64(up+down-listed), bound, "bytes", c.goal)
+		r.compare(c.name, float64(up+down-listed), "bytes", baseline{"fewest bytes", bound}, c.goal)
 		r.say(c.name+" naming the missing", float64(listed), "bytes")
 		r.say(c.name+" rounds", float64(len(res.Rounds)), "rounds")
 		r.say(c.name+" time", milliseconds(took), "ms")

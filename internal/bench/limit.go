@@ -1,18 +1,16 @@
 package bench
 
 import (
-	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"path/filepath"
 	"strconv"
-	"time"
+)
 
-	"github.com/rstream-dev/rstream/event"
+// What the handlers of Nothing are, in results.
+const (
+	doNothing   = "do-nothing handler"
+	memoryToSSE = "memory to SSE"
 )
 
 // Nothing returns a handler that does as little as possible: it answers each POST with
@@ -58,48 +56,4 @@ func streamOf(n int) (frames []byte) {
 		frames = fmt.Appendf(frames, "id: %s.00000\nevent: PUT\ndata: %s\n\n", ev.ID, ev.Line())
 	}
 	return frames
-}
-
-// RawInserts inserts events into a new SQLite file in dir, without an index, and returns
-// how long that took. A transaction has up to most events and is synced to disk. The driver
-// is the one that package cache registers, with its defaults.
-func RawInserts(ctx context.Context, dir string, evs []event.Event, most int) (elapsed time.Duration, err error) {
-	name := (&url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(dir, "raw.db"))}).String()
-	db, err := sql.Open("sqlite", name+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	db.SetMaxOpenConns(1)
-	if _, err := db.ExecContext(ctx, `CREATE TABLE event (id INTEGER PRIMARY KEY, storage INTEGER NOT NULL, line TEXT NOT NULL) STRICT`); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	for len(evs) > 0 {
-		n := min(len(evs), most)
-		if err := insertRaw(ctx, db, evs[:n]); err != nil {
-			return 0, err
-		}
-		evs = evs[n:]
-	}
-	return time.Since(start), nil
-}
-
-func insertRaw(ctx context.Context, db *sql.DB, evs []event.Event) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	stmt, err := tx.PrepareContext(ctx, `INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for i := range evs {
-		if _, err := stmt.ExecContext(ctx, int64(evs[i].ID), i%storages, string(evs[i].Line())); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
 }

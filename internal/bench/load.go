@@ -56,29 +56,37 @@ func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to in
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: l.Publishers}}
 	defer client.CloseIdleConnections()
+	r, err := drive(l.Publishers, d, from, to, func(_, i int) error { return l.post(ctx, client, url, i) })
+	r.Events *= max(l.Events, 1)
+	return r, err
+}
+
+// drive calls do for i from from to to-1, in turns from several workers, for the duration d
+// or until a call fails. In the Rate that it returns, each call counts as an event.
+func drive(workers int, d time.Duration, from, to int, do func(worker, i int) error) (Rate, error) {
 	var next, done atomic.Int64
 	next.Store(int64(from))
-	waits := make([][]time.Duration, l.Publishers)
-	errs := make([]error, l.Publishers)
+	waits := make([][]time.Duration, workers)
+	errs := make([]error, workers)
 	var crowd sync.WaitGroup
 	start := time.Now()
-	for p := range l.Publishers {
+	for w := range workers {
 		crowd.Go(func() {
-			for errs[p] == nil && time.Since(start) < d {
+			for errs[w] == nil && time.Since(start) < d {
 				i := int(next.Add(1)) - 1
 				if i >= to {
 					return
 				}
 				began := time.Now()
-				if errs[p] = l.post(ctx, client, url, i); errs[p] == nil {
-					waits[p] = append(waits[p], time.Since(began))
+				if errs[w] = do(w, i); errs[w] == nil {
+					waits[w] = append(waits[w], time.Since(began))
 					done.Add(1)
 				}
 			}
 		})
 	}
 	crowd.Wait()
-	r := Rate{Events: int(done.Load()) * max(l.Events, 1), Elapsed: time.Since(start), Waits: slices.Concat(waits...)}
+	r := Rate{Events: int(done.Load()), Elapsed: time.Since(start), Waits: slices.Concat(waits...)}
 	slices.Sort(r.Waits)
 	return r, errors.Join(errs...)
 }

@@ -6,9 +6,13 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // A Result is one line of the output. Its limit has the unit of the value.
+//
+// A goal applies to the ratio or, without a limit, to the value. It is a minimum for a rate,
+// whose unit ends with /s, and a maximum for anything else.
 type Result struct {
 	Type  string   `json:"type"`
 	Name  string   `json:"name"`
@@ -16,31 +20,49 @@ type Result struct {
 	Unit  string   `json:"unit"`
 	Limit *float64 `json:"limit,omitempty"`
 	Ratio *float64 `json:"ratio,omitempty"` // of value to limit
-	Goal  *float64 `json:"goal,omitempty"`  // for the ratio, or without a limit for the value: at least for a rate, at most for anything else
+	Goal  *float64 `json:"goal,omitempty"`
 	Pass  bool     `json:"pass"`
+
+	Against string   `json:"against,omitempty"` // what the limit is
+	Stretch *float64 `json:"stretch,omitempty"` // a further goal, which Pass ignores
 }
+
+// A baseline is the limit of a figure.
+type baseline struct {
+	name  string
+	value float64
+}
+
+// A goal is the goal of a ratio. If zero, there is none.
+type goal struct{ at, stretch float64 }
 
 // say adds a figure without a goal.
 func (r *runner) say(name string, value float64, unit string) {
 	r.add(Result{Name: name, Value: value, Unit: unit, Pass: true})
 }
 
-// atLeast adds a figure whose ratio to its limit has a goal.
-func (r *runner) atLeast(name string, value, limit float64, unit string, goal float64) {
-	ratio := value / limit
-	r.add(Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Goal: &goal, Pass: ratio >= goal})
-}
-
-// compare adds a figure with its limit, where less is better. Their ratio has a goal
-// unless goal is 0.
-func (r *runner) compare(name string, value, limit float64, unit string, goal float64) {
-	ratio := value / limit
-	b := Result{Name: name, Value: value, Unit: unit, Limit: &limit, Ratio: &ratio, Pass: true}
-	if goal > 0 {
-		b.Goal, b.Pass = &goal, ratio <= goal
+// compare adds a figure with its limit.
+func (r *runner) compare(name string, value float64, unit string, l baseline, g goal) {
+	ratio := value / l.value
+	b := Result{Name: name, Value: value, Unit: unit, Limit: &l.value, Ratio: &ratio, Against: l.name, Pass: true}
+	if g.at > 0 {
+		b.Goal, b.Pass = &g.at, ratio <= g.at
+		if b.isRate() {
+			b.Pass = ratio >= g.at
+		}
+	}
+	if g.stretch > 0 {
+		b.Stretch = &g.stretch
 	}
 	r.add(b)
 }
+
+// compareWait adds a quantile of the waits of ours, in milliseconds, with that of its limit.
+func (r *runner) compareWait(name string, part float64, ours *Rate, against string, limit *Rate, g goal) {
+	r.compare(name, milliseconds(ours.Wait(part)), "ms", baseline{against, milliseconds(limit.Wait(part))}, g)
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // atMost adds a figure with an absolute goal.
 func (r *runner) atMost(name string, value float64, unit string, goal float64) {
@@ -57,6 +79,8 @@ func (r *runner) add(b Result) {
 	r.results = append(r.results, b)
 }
 
+func (b *Result) isRate() bool { return strings.HasSuffix(b.Unit, "/s") }
+
 func rounded(v float64) float64 { return math.Round(v*1000) / 1000 }
 
 // WriteTable writes results as a table for people.
@@ -65,21 +89,37 @@ func WriteTable(out io.Writer, results []Result) error {
 	fmt.Fprintln(w, "what\tvalue\tlimit\tratio\tgoal\t")
 	for _, b := range results {
 		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\t%s\n", b.Name, figure(b.Value), b.Unit,
-			ifGiven(b.Limit, figure), ifGiven(b.Ratio, ratio), b.goal(), b.verdict())
+			b.limit(), ifGiven(b.Ratio, ratio), b.goal(), b.verdict())
 	}
 	return w.Flush()
 }
 
-func (b *Result) goal() string {
-	switch {
-	case b.Goal == nil:
-		return ""
-	case strings.HasSuffix(b.Unit, "/s"):
-		return "≥ " + ratio(*b.Goal)
-	case b.Limit != nil:
-		return "≤ " + ratio(*b.Goal)
+func (b *Result) limit() string {
+	if b.Against == "" {
+		return ifGiven(b.Limit, figure)
 	}
-	return "≤ " + figure(*b.Goal)
+	return ifGiven(b.Limit, figure) + " (" + b.Against + ")"
+}
+
+// goal returns the goal, and the further one in parentheses.
+func (b *Result) goal() string {
+	form := ratio
+	if b.Limit == nil {
+		form = figure
+	}
+	bound := "≤ "
+	if b.isRate() {
+		bound = "≥ "
+	}
+	switch {
+	case b.Goal != nil && b.Stretch != nil:
+		return bound + form(*b.Goal) + " (" + form(*b.Stretch) + ")"
+	case b.Goal != nil:
+		return bound + form(*b.Goal)
+	case b.Stretch != nil:
+		return "(" + bound + form(*b.Stretch) + ")"
+	}
+	return ""
 }
 
 func (b *Result) verdict() string {

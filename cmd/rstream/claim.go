@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
@@ -189,7 +190,7 @@ func were(n int) string {
 }
 
 // batchLine matches the number of a line in a server's message about a request.
-var batchLine = regexp.MustCompile(`\bline (\d+): `)
+var batchLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bline (\d+): `) })
 
 // refusalText returns the text of err without the parts of a server's refusal that are
 // true of one request only: that nothing was appended, and line numbers of the request.
@@ -202,8 +203,8 @@ func refusalText(err error, items []lineItem) string {
 	own := *answer
 	own.Detail = strings.TrimSuffix(strings.TrimPrefix(own.Detail, wire.NothingAppended+": "), "; "+wire.NothingAppended)
 	if len(own.Lines) > 0 {
-		own.Detail = batchLine.ReplaceAllStringFunc(own.Detail, func(s string) string {
-			n, err := strconv.Atoi(batchLine.FindStringSubmatch(s)[1])
+		own.Detail = batchLine().ReplaceAllStringFunc(own.Detail, func(s string) string {
+			n, err := strconv.Atoi(batchLine().FindStringSubmatch(s)[1])
 			if err != nil || n < 1 || n > len(items) {
 				return ""
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/rstream-dev/rstream/event"
@@ -24,7 +25,7 @@ func visibleLines(s string) string {
 	}
 	var b strings.Builder
 	for s != "" {
-		colour := colours.FindStringIndex(s)
+		colour := colours().FindStringIndex(s)
 		if colour == nil {
 			colour = []int{len(s), len(s)}
 		}
@@ -37,7 +38,7 @@ func visibleLines(s string) string {
 
 // colours matches the only control sequences that the program writes. Those in names
 // and values were escaped before.
-var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
+var colours = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("\x1b\\[[0-9;]*m") })
 
 func escape(s string, which func(rune) bool) string {
 	if !strings.ContainsFunc(s, which) {

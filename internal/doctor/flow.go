@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -101,11 +102,13 @@ func (f *Frame) heartbeat() (kind string, is bool) {
 	return "", false
 }
 
-var timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)`)
+var timestamp = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)`)
+})
 
 // time returns the first RFC 3339 time in the event's data.
 func (f *Frame) time() (time.Time, bool) {
-	at, err := time.Parse(time.RFC3339Nano, timestamp.FindString(f.Head))
+	at, err := time.Parse(time.RFC3339Nano, timestamp().FindString(f.Head))
 	return at, err == nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // RedactURL returns a URL with *** in place of its user and password. It also redacts text
@@ -38,7 +39,10 @@ func WithoutUser(s string) string {
 	return u.String()
 }
 
-var inText = regexp.MustCompile("([A-Za-z][A-Za-z0-9+.-]*://)[^\\s\"'`<>]*@")
+// inText is compiled when it is first used, since most commands never use it.
+var inText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("([A-Za-z][A-Za-z0-9+.-]*://)[^\\s\"'`<>]*@")
+})
 
 // Redact redacts all URLs in a text, such as the errors of other packages.
-func Redact(text string) string { return inText.ReplaceAllString(text, "$1***@") }
+func Redact(text string) string { return inText().ReplaceAllString(text, "$1***@") }

@@ -66,7 +66,7 @@ func (tr *answerTrial) checkCopy(r ran) {
 }
 
 // asOf matches the note of state when it prints an older state than requested.
-var asOf = regexp.MustCompile(`(?m)^rstream: no server can be reached; this is the state as of (\w+)(?:, .*)?$`)
+var asOf = pattern(`(?m)^rstream: no server can be reached; this is the state as of (\w+)(?:, .*)?$`)
 
 // checkOutput compares the output with the log. The output of a command that failed
 // must be a prefix of the full output.
@@ -83,7 +83,7 @@ func (tr *answerTrial) checkOutput(r ran) {
 		return
 	}
 	want := tr.c.want(tr.l)
-	if m := asOf.FindStringSubmatch(r.err); m != nil {
+	if m := asOf().FindStringSubmatch(r.err); m != nil {
 		id, err := event.ParseID(m[1])
 		if err != nil || id > tr.l.head {
 			tr.t.Errorf("%q: %v", m[0], err)
@@ -169,12 +169,12 @@ func (tr *answerTrial) checkSummary(r ran, line string) {
 // A sentence is a message allowed on standard error, with the condition under which it
 // is true. The condition receives the submatches.
 type sentence struct {
-	re   *regexp.Regexp
+	re   func() *regexp.Regexp
 	true func(tr *answerTrial, r ran, m []string) bool
 }
 
 func says(re string, when func(tr *answerTrial, r ran, m []string) bool) sentence {
-	return sentence{regexp.MustCompile(`^` + re + `$`), when}
+	return sentence{pattern(`^` + re + `$`), when}
 }
 
 func always(*answerTrial, ran, []string) bool { return true }
@@ -267,7 +267,7 @@ var sentences = []sentence{
 
 func (tr *answerTrial) isCause(text string) bool {
 	for _, c := range causes {
-		if m := c.re.FindStringSubmatch(text); m != nil {
+		if m := c.re().FindStringSubmatch(text); m != nil {
 			return c.true(tr, ran{}, m)
 		}
 	}
@@ -286,7 +286,7 @@ func (tr *answerTrial) checkSentences(r ran) {
 		}
 		known := false
 		for _, s := range sentences {
-			if m := s.re.FindStringSubmatch(line); m != nil && s.true(tr, r, m) {
+			if m := s.re().FindStringSubmatch(line); m != nil && s.true(tr, r, m) {
 				known = true
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,11 +201,11 @@ func lineOf(value []byte) int {
 
 // The only claims about appends that are allowed.
 var (
-	saidDone   = regexp.MustCompile(`\blines? (\d+)(?:-(\d+))? of (?:in 100%|standard input) (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox)\b`)
-	saidOpen   = regexp.MustCompile(`\bwhether lines? (\d+)(?:-(\d+))?(?: of (?:in 100%|standard input))? (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox) is unknown$`)
-	saidOne    = regexp.MustCompile(`; it was (?:appended|kept in the outbox|appended or kept in the outbox)$`)
-	saidNone   = regexp.MustCompile(`; nothing was (?:appended|kept in the outbox|appended or kept in the outbox)$`)
-	saidOneOpn = regexp.MustCompile(`; whether it was (?:appended|appended or kept in the outbox) is unknown$`)
+	saidDone   = pattern(`\blines? (\d+)(?:-(\d+))? of (?:in 100%|standard input) (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox)\b`)
+	saidOpen   = pattern(`\bwhether lines? (\d+)(?:-(\d+))?(?: of (?:in 100%|standard input))? (?:was|were) (?:appended|kept in the outbox|appended or kept in the outbox) is unknown$`)
+	saidOne    = pattern(`; it was (?:appended|kept in the outbox|appended or kept in the outbox)$`)
+	saidNone   = pattern(`; nothing was (?:appended|kept in the outbox|appended or kept in the outbox)$`)
+	saidOneOpn = pattern(`; whether it was (?:appended|appended or kept in the outbox) is unknown$`)
 )
 
 // check compares the claims with the truth.
@@ -226,14 +225,14 @@ func (tr *trial) check(status int, said string) {
 	if tr.c.input != nil {
 		all = claimLines
 	}
-	done, open := saidDone.FindStringSubmatch(claim), saidOpen.FindStringSubmatch(claim)
+	done, open := saidDone().FindStringSubmatch(claim), saidOpen().FindStringSubmatch(claim)
 	known := 0 // all lines up to known are there; none after end is
 	end := 0
 	switch {
-	case status == 0, saidOne.MatchString(claim):
+	case status == 0, saidOne().MatchString(claim):
 		known, end = all, all
-	case saidNone.MatchString(claim):
-	case saidOneOpn.MatchString(claim):
+	case saidNone().MatchString(claim):
+	case saidOneOpn().MatchString(claim):
 		end = 1
 	case done == nil && open == nil:
 		tr.t.Errorf("no claim about the appends: %q", claim)
@@ -276,10 +275,10 @@ func number(match []string) int {
 
 // The only advice that is allowed.
 var (
-	adviceKey  = regexp.MustCompile(`(?m)^rstream: hint: run the command again with --key (.*): it is appended once$`)
-	adviceSame = regexp.MustCompile(`(?m)^rstream: hint: run the command again: each line so far has a key and is appended once$`)
-	adviceRest = regexp.MustCompile(`(?m)^rstream: hint: continue from line (\d+)(?:, with the same flags: (tail .*))?$`)
-	adviceLook = regexp.MustCompile(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then continue from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then continue from line (\d+) or (\d+)$`)
+	adviceKey  = pattern(`(?m)^rstream: hint: run the command again with --key (.*): it is appended once$`)
+	adviceSame = pattern(`(?m)^rstream: hint: run the command again: each line so far has a key and is appended once$`)
+	adviceRest = pattern(`(?m)^rstream: hint: continue from line (\d+)(?:, with the same flags: (tail .*))?$`)
+	adviceLook = pattern(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then continue from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then continue from line (\d+) or (\d+)$`)
 )
 
 // follow follows the hint, against a server that works. Then every line is there once.
@@ -298,10 +297,10 @@ func (tr *trial) follow(status int, said string) {
 		}
 		tr.must(bytes.Join(lines[line-1:], nil), args...)
 	}
-	key, rest, look := adviceKey.FindStringSubmatch(said), adviceRest.FindStringSubmatch(said), adviceLook.FindStringSubmatch(said)
+	key, rest, look := adviceKey().FindStringSubmatch(said), adviceRest().FindStringSubmatch(said), adviceLook().FindStringSubmatch(said)
 	switch claim := strings.TrimSpace(said); {
 	case status == 0:
-	case saidOne.MatchString(firstError(claim)):
+	case saidOne().MatchString(firstError(claim)):
 	case key != nil:
 		tr.must(nil, "sh", "-c", shellCommand(tr.c.args)+" --key "+key[1])
 	case rest != nil && rest[2] != "":
@@ -317,7 +316,7 @@ func (tr *trial) follow(status int, said string) {
 			first = after
 		}
 		from(first)
-	case saidNone.MatchString(firstError(claim)), adviceSame.MatchString(said):
+	case saidNone().MatchString(firstError(claim)), adviceSame().MatchString(said):
 		tr.must(input, same...)
 	default:
 		tr.t.Errorf("no safe next step is advised: %s", said)

@@ -34,14 +34,46 @@ const stopTime = 10 * time.Second
 // interrupted is the exit status of a program that was interrupted.
 const interrupted = 130
 
-// startProcess runs this program with args and waits until it has published its URL.
-func (r *runner) startProcess(ctx context.Context, args ...string) (*process, error) {
+// program returns this program with args, without settings from the environment. It is
+// interrupted when ctx ends.
+func program(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = stopTime
+	return cmd, nil
+}
+
+// runTimes is how long a command took, and how much time of the processors.
+type runTimes struct{ elapsed, cpu time.Duration }
+
+// runProgram runs this program to its end, which must be a success.
+func runProgram(ctx context.Context, out io.Writer, args ...string) (t runTimes, err error) {
+	cmd, err := program(ctx, args...)
+	if err != nil {
+		return t, err
+	}
+	var errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = out, &errs
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return t, fmt.Errorf("%s: %w: %s", args[0], err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return runTimes{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
+}
+
+// startProcess runs this program with args and waits until it has published its URL.
+func (r *runner) startProcess(ctx context.Context, args ...string) (*process, error) {
 	file := filepath.Join(r.dir, "url-"+strconv.Itoa(len(args))+args[0])
-	p := &process{cmd: exec.CommandContext(ctx, self, append(args, "--url-file", file)...)}
+	cmd, err := program(ctx, append(args, "--url-file", file)...)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd}
 	p.cmd.Stderr = &p.errors
 	if p.ask, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -51,9 +83,6 @@ func (r *runner) startProcess(ctx context.Context, args ...string) (*process, er
 		return nil, err
 	}
 	p.answer = bufio.NewReader(answer)
-	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
-	p.cmd.WaitDelay = stopTime
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}

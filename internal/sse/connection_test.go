@@ -270,7 +270,9 @@ func TestOpenChecksByItself(t *testing.T) {
 	}{
 		{200, "text/event-stream", true}, {200, "Text/Event-Stream; charset=utf-8", true}, {200, "text/event-stream;", true},
 		{200, "text/html", false}, {200, "", false}, {200, "text/event-streams", false},
-		{204, "text/event-stream", false}, {401, "text/event-stream", false}, {410, "text/event-stream", false}, {503, "text/event-stream", false},
+		{200, "text/x-bogus", false}, {200, "x bogus", false},
+		{204, "text/event-stream", false}, {205, "text/event-stream", false}, {210, "text/event-stream", false}, {299, "text/event-stream", false},
+		{404, "text/event-stream", false}, {401, "text/event-stream", false}, {410, "text/event-stream", false}, {503, "text/event-stream", false},
 	} {
 		s, err := answering(t, Config{}, func(req *http.Request) (*http.Response, error) {
 			resp := streamOf(req, io.NopCloser(strings.NewReader("")))
@@ -284,6 +286,73 @@ func TestOpenChecksByItself(t *testing.T) {
 			closeSession(t, s)
 		}
 	}
+}
+
+// Empty lines and line ends of each kind give the same events, however small the pieces
+// in which they arrive.
+func TestPieces(t *testing.T) {
+	for _, end := range []string{"\n", "\r\n", "\r"} {
+		for _, tt := range []struct {
+			name, body string
+			want       []string
+		}{
+			{"one line", "data: a||", []string{"a"}},
+			{"two lines", "data: a||data: b|data: c||", []string{"a", "b\nc"}},
+			{"an empty first line", "data:|data: b|data: c||", []string{"\nb\nc"}},
+			{"an empty line between", "data: a|data:|data: c||", []string{"a\n\nc"}},
+			{"one more blank line", "data: a|||data: b||", []string{"a", "b"}},
+			{"two more blank lines", "data: a||||data: b||", []string{"a", "b"}},
+			{"a BOM", "\uFEFFdata: a||", []string{"a"}},
+			{"characters of several bytes", "data: é€豆😀||", []string{"é€豆😀"}},
+			{"many events", strings.Repeat("data: a||data: b||", 50), slices.Repeat([]string{"a", "b"}, 50)},
+		} {
+			body := []byte(strings.ReplaceAll(tt.body, "|", end))
+			for size := 1; size <= 3; size++ {
+				src := &piecesReader{pieces: slices.Collect(slices.Chunk(body, size))}
+				var got []string
+				for _, f := range readSession(src, 1<<20).frames {
+					got = append(got, f.data)
+				}
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("%s, ending in %q, in pieces of %d: %q, want %q", tt.name, end, size, got, tt.want)
+				}
+			}
+		}
+	}
+}
+
+// A server may send any length at once and then wait. The event must not wait with it for
+// a buffer to fill.
+func TestSizesArriveAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pr, pw := io.Pipe()
+		s := sessionOver(pr, Config{MaxEvent: 2 << 20})
+		for _, around := range []int{1, 128, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, rawSize, 64 << 10, 256 << 10, 1 << 20} {
+			for _, size := range []int{max(around-8, 1), around - 1, around, around + 1, around + 8} {
+				go func() { _, _ = io.WriteString(pw, "data: "+strings.Repeat("x", size)+"\n\n") }()
+				if f, err := s.Next(); err != nil || len(f.Data) != size {
+					t.Fatalf("an event of %d bytes arrives with %d, %v", size, len(f.Data), err)
+				}
+			}
+		}
+		closeSession(t, s)
+	})
+}
+
+// A stream is UTF-8, whatever the media type says.
+func TestOpenIgnoresCharset(t *testing.T) {
+	s, err := answering(t, Config{}, func(req *http.Request) (*http.Response, error) {
+		resp := streamOf(req, io.NopCloser(strings.NewReader("data:ok…\n\n")))
+		resp.Header = http.Header{"Content-Type": {"text/event-stream;charset=windows-1252"}}
+		return resp, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := s.Next(); err != nil || string(f.Data) != "ok…" {
+		t.Errorf("Next = %q, %v", f.Data, err)
+	}
+	closeSession(t, s)
 }
 
 // The library would retry forever: one Open is one request, however it fails.
@@ -403,6 +472,13 @@ func TestFormats(t *testing.T) {
 		{"a bogus retry", []string{"retry:3000\nretry:1000x\ndata:x\n\n"}, []frame{{"", "", "x", true}}},
 		{"an empty retry", []string{"retry\ndata:test\n\n"}, []frame{{"", "", "test", true}}},
 		{"only LF after CR", []string{"data:a\rdata:b\r\r"}, []frame{{"", "", "a\nb", true}}},
+		{"fields in any order", []string{"data: v\nid: 7\nevent: set\n\n"}, []frame{{"7", "set", "v", true}}},
+		{"a type keeps a second space", []string{"event:  set\ndata:  v\n\n"}, []frame{{"", " set", " v", true}}},
+		{"blocks without data", []string{"data:1\n\n:\nother:x\n\nother:x\nDATA:y\n\ndata\n\ndata:2\n\n"}, []frame{{"", "", "1", true}, {"", "", "", true}, {"", "", "2", true}}},
+		{"a BOM within data", []string{"\uFEFFdata: \uFEFFa\n\ndata:\uFEFFb\n\n"}, []frame{{"", "", "\uFEFFa", true}, {"", "", "\uFEFFb", true}}},
+		{"a BOM before a comment", []string{"\uFEFF:c\ndata:a\n\n"}, []frame{{"", "", "a", true}}},
+		{"a BOM before type and id", []string{"\uFEFFevent:set\nid:7\ndata:a\n\n"}, []frame{{"7", "set", "a", true}}},
+		{"an id outlives events without one", []string{"id: 7\ndata:a\n\ndata:b\n\n", "", "data:c\n\n"}, []frame{{"7", "", "a", true}, {"7", "", "b", true}, {"7", "", "c", true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []frame

@@ -133,7 +133,7 @@ func TestRetainOvertakesStream(t *testing.T) {
 	l := newRetainedLog(t)
 	resp := l.get("/events?topic=*&since=beginning", wire.SSE, "")
 	in := bufio.NewReader(resp.Body)
-	if _, err := in.Peek(1); err != nil { // it has begun
+	if _, err := in.Peek(1 << 12); err != nil { // events have arrived
 		t.Fatal(err)
 	}
 	horizon := l.retain()

@@ -19,8 +19,8 @@ type connection struct {
 
 func newConnection(cfg *Config) *connection { return &connection{cfg: cfg} }
 
-// client returns h with its requests sent over c.
-func (c *connection) client(h *http.Client) *http.Client {
+// clientOver returns h with its requests sent over c.
+func (c *connection) clientOver(h *http.Client) *http.Client {
 	if h == nil {
 		h = http.DefaultClient
 	}
@@ -35,7 +35,7 @@ func (c *connection) client(h *http.Client) *http.Client {
 // RoundTrip sends a request of the library.
 func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.cfg.Form != "" && keepsMethod(req) {
-		req = posting(req, c.cfg.Form)
+		req = asPost(req, c.cfg.Form)
 	}
 	resp, err := c.base.RoundTrip(req)
 	if err != nil || resp == nil {
@@ -51,10 +51,10 @@ func (c *connection) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// normalize makes the body of resp an event stream in normal form. It always ends at
+// normalizeBody makes the body of resp an event stream in normal form. It always ends at
 // the end of a block, however the connection ends. A redirect's body is never normalized:
 // http.Client reads a little of it, and without a blank line would wait for all of it.
-func (c *connection) normalize(resp *http.Response) {
+func (c *connection) normalizeBody(resp *http.Response) {
 	c.stream = newNormalizer(c.body, c.cfg.MaxEvent)
 	c.stream.id = append(c.stream.id, c.cfg.Cursor...)
 	resp.Body = struct {
@@ -74,8 +74,8 @@ func keepsMethod(req *http.Request) bool {
 	return true
 }
 
-// posting returns req as a POST of form.
-func posting(req *http.Request, form string) *http.Request {
+// asPost returns req as a POST of form.
+func asPost(req *http.Request, form string) *http.Request {
 	req = req.Clone(req.Context())
 	req.Method = http.MethodPost
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")

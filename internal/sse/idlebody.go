@@ -32,12 +32,12 @@ func NewIdleBody(body io.ReadCloser, idle time.Duration) *IdleBody {
 }
 
 func (b *IdleBody) Read(p []byte) (int, error) {
-	if err := b.arm(); err != nil {
+	if err := b.startTimer(); err != nil {
 		return 0, err
 	}
 	n, err := b.body.Read(p)
 	// A body that was closed here may fail in any way, including io.EOF.
-	if ended := b.disarm(); ended != nil && err != nil {
+	if ended := b.endRead(); ended != nil && err != nil {
 		err = ended
 	}
 	return n, err
@@ -49,14 +49,14 @@ func (b *IdleBody) Close() error {
 	if b.ended == nil {
 		b.ended = ErrClosed
 	}
-	b.stop()
+	b.stopTimer()
 	b.mu.Unlock()
 	err := b.shut()
 	b.timers.Wait()
 	return err
 }
 
-func (b *IdleBody) arm() error {
+func (b *IdleBody) startTimer() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended != nil {
@@ -65,38 +65,38 @@ func (b *IdleBody) arm() error {
 	b.timers.Add(1)
 	b.since = time.Now()
 	if b.timer == nil {
-		b.timer = time.AfterFunc(b.idle, b.expire)
+		b.timer = time.AfterFunc(b.idle, b.expireRead)
 	} else {
 		b.timer.Reset(b.idle)
 	}
 	return nil
 }
 
-func (b *IdleBody) disarm() error {
+func (b *IdleBody) endRead() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.since = time.Time{}
-	b.stop()
+	b.stopTimer()
 	return b.ended
 }
 
-// stop is called with mu held.
-func (b *IdleBody) stop() {
+// stopTimer is called with mu held.
+func (b *IdleBody) stopTimer() {
 	if b.timer != nil && b.timer.Stop() {
 		b.timers.Done()
 	}
 }
 
-// expire runs when the timer fires. It may have fired too late to be stopped, when its
+// expireRead runs when the timer fires. It may have fired too late to be stopped, when its
 // read is over and another has begun. That read has its own timer.
-func (b *IdleBody) expire() {
+func (b *IdleBody) expireRead() {
 	defer b.timers.Done()
-	if b.overdue() {
+	if b.isOverdue() {
 		_ = b.shut()
 	}
 }
 
-func (b *IdleBody) overdue() bool {
+func (b *IdleBody) isOverdue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended != nil || b.since.IsZero() || time.Since(b.since) < b.idle {

@@ -79,16 +79,16 @@ func newNormalizer(src io.Reader, limit int) *normalizer {
 }
 
 // Read returns canonical bytes. It ends with io.EOF at the end of a block, however
-// the body ended; cause returns the reason.
+// the body ended; endCause returns the reason.
 func (n *normalizer) Read(p []byte) (int, error) {
 	for n.pos == len(n.out) {
 		switch {
 		case n.r < n.w:
-			n.parse()
+			n.parseLine()
 		case n.err != nil:
 			return 0, io.EOF
 		default:
-			n.fill()
+			n.readMore()
 		}
 	}
 	given := copy(p, n.out[n.pos:])
@@ -96,29 +96,29 @@ func (n *normalizer) Read(p []byte) (int, error) {
 	return given, nil
 }
 
-// cause returns why the body ended: io.EOF if the other side ended it cleanly, a
+// endCause returns why the body ended: io.EOF if the other side ended it cleanly, a
 // *TooLargeError, or the error of the read. It returns nil while more may come.
-func (n *normalizer) cause() error { return n.err }
+func (n *normalizer) endCause() error { return n.err }
 
-// retry returns the reconnection delay that the stream last asked for. ok is false if
+// retryDelay returns the reconnection delay that the stream last asked for. ok is false if
 // it has not. It may be called while another goroutine reads.
-func (n *normalizer) retry() (d time.Duration, ok bool) {
+func (n *normalizer) retryDelay() (d time.Duration, ok bool) {
 	if asked := n.delay.Load(); asked != nil {
 		return *asked, true
 	}
 	return 0, false
 }
 
-// fill reads more once all of raw is parsed. At the start it waits for as many
+// readMore reads more once all of raw is parsed. At the start it waits for as many
 // bytes as a BOM has, which delays nothing: every block is longer.
-func (n *normalizer) fill() {
+func (n *normalizer) readMore() {
 	n.r, n.w, n.lf = 0, 0, -1
-	n.read()
+	n.readOnce()
 	if n.begun {
 		return
 	}
 	for n.w < len(byteOrderMark) && n.err == nil {
-		n.read()
+		n.readOnce()
 	}
 	if bytes.HasPrefix(n.raw[:n.w], byteOrderMark) {
 		n.r = len(byteOrderMark)
@@ -126,7 +126,7 @@ func (n *normalizer) fill() {
 	n.begun = true
 }
 
-func (n *normalizer) read() {
+func (n *normalizer) readOnce() {
 	for range maxEmptyReads {
 		got, err := n.src.Read(n.raw[n.w:])
 		n.w += got
@@ -138,8 +138,8 @@ func (n *normalizer) read() {
 	n.err = io.ErrNoProgress
 }
 
-// parse takes one line off raw, or all of raw if the line does not end there.
-func (n *normalizer) parse() {
+// parseLine takes one line off raw, or all of raw if the line does not end there.
+func (n *normalizer) parseLine() {
 	if n.skipLF {
 		n.skipLF = false
 		if n.raw[n.r] == '\n' {
@@ -149,7 +149,7 @@ func (n *normalizer) parse() {
 	}
 	end, ended := n.lineEnd()
 	part := n.raw[n.r:end]
-	if !n.grow(part) {
+	if !n.fitsLimit(part) {
 		n.err = &TooLargeError{Limit: n.limit}
 		n.r = n.w
 		return
@@ -165,7 +165,7 @@ func (n *normalizer) parse() {
 		part = append(n.line, part...)
 		n.line = part[:0]
 	}
-	n.take(part)
+	n.applyLine(part)
 }
 
 // lineEnd finds the CR or LF that ends the line at r. The position of the next LF
@@ -183,9 +183,9 @@ func (n *normalizer) lineEnd() (end int, ended bool) {
 	return n.lf, n.lf < n.w
 }
 
-// grow reports whether the line that part continues is within the limit. An
+// fitsLimit reports whether the line that part continues is within the limit. An
 // unfinished line counts too, or one without an end would fill the memory.
-func (n *normalizer) grow(part []byte) bool {
+func (n *normalizer) fitsLimit(part []byte) bool {
 	size := len(n.line) + len(part) + 1
 	if size > 1 && !n.isComment(part) {
 		size += n.size
@@ -200,8 +200,8 @@ func (n *normalizer) isComment(part []byte) bool {
 	return part[0] == ':'
 }
 
-// take applies one whole line, given without its line end.
-func (n *normalizer) take(line []byte) {
+// applyLine applies one whole line, given without its line end.
+func (n *normalizer) applyLine(line []byte) {
 	if len(line) == 0 {
 		n.endBlock()
 		return
@@ -242,13 +242,13 @@ func (n *normalizer) setField(name, value []byte) {
 // is returned only if it moved the reader's position.
 func (n *normalizer) endBlock() {
 	if len(n.data) > 0 || n.moved {
-		n.emit()
+		n.emitBlock()
 	}
 	n.size, n.moved = 0, false
 	n.kind, n.data = n.kind[:0], n.data[:0]
 }
 
-func (n *normalizer) emit() {
+func (n *normalizer) emitBlock() {
 	id := n.id
 	n.out, n.pos = n.out[:0], 0
 	if len(id) == 0 {

@@ -169,8 +169,8 @@ func TestNormalizerForm(t *testing.T) {
 			if err != nil || string(got) != tt.want {
 				t.Errorf("canonical form of %q = %q, %v, want %q", tt.in, got, err, tt.want)
 			}
-			if norm.cause() != io.EOF {
-				t.Errorf("cause = %v, want %v", norm.cause(), io.EOF)
+			if norm.endCause() != io.EOF {
+				t.Errorf("cause = %v, want %v", norm.endCause(), io.EOF)
 			}
 		})
 	}
@@ -223,8 +223,8 @@ func TestNormalizerLimit(t *testing.T) {
 					t.Errorf("%d blocks, %v, want %d", n, err, tt.blocks)
 				}
 				var tooLarge *TooLargeError
-				if errors.As(norm.cause(), &tooLarge) != tt.tooLarge {
-					t.Errorf("cause = %v, want too large = %v", norm.cause(), tt.tooLarge)
+				if errors.As(norm.endCause(), &tooLarge) != tt.tooLarge {
+					t.Errorf("cause = %v, want too large = %v", norm.endCause(), tt.tooLarge)
 				}
 				if tooLarge != nil && tooLarge.Limit != 20 {
 					t.Errorf("Limit = %d, want 20", tooLarge.Limit)
@@ -236,8 +236,8 @@ func TestNormalizerLimit(t *testing.T) {
 
 func TestNormalizerEmptyReads(t *testing.T) {
 	norm := newNormalizer(emptyReader{}, 20)
-	if got, err := io.ReadAll(norm); len(got) > 0 || err != nil || norm.cause() != io.ErrNoProgress {
-		t.Errorf("ReadAll = %q, %v, cause %v, want %v", got, err, norm.cause(), io.ErrNoProgress)
+	if got, err := io.ReadAll(norm); len(got) > 0 || err != nil || norm.endCause() != io.ErrNoProgress {
+		t.Errorf("ReadAll = %q, %v, cause %v, want %v", got, err, norm.endCause(), io.ErrNoProgress)
 	}
 }
 

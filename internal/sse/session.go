@@ -108,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Session{conn: newConnection(&cfg), cancel: cancel, frames: make(chan Frame), closed: make(chan struct{})}
 	opened := make(chan error, 1)
-	go s.run(ctx, &cfg, opened)
+	go s.runConnection(ctx, &cfg, opened)
 	if err := <-opened; err != nil {
 		cancel()
 		return nil, err
@@ -130,12 +130,12 @@ func checkStream(resp *http.Response) error {
 	return nil
 }
 
-// run makes the connection and dispatches its events until it ends. It sends one value
-// on opened: nil, or the reason why there is no stream.
-func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
+// runConnection makes the connection and dispatches its events until it ends. It sends
+// one value on opened: nil, or the reason why there is no stream.
+func (s *Session) runConnection(ctx context.Context, cfg *Config, opened chan<- error) {
 	defer close(s.frames)
 	lib := sse.NewClient(cfg.URL, sse.ClientMaxBufferSize(maxNormalized(cfg.MaxEvent)))
-	lib.Connection = s.conn.client(cfg.HTTP)
+	lib.Connection = s.conn.clientOver(cfg.HTTP)
 	lib.ReconnectStrategy = &backoff.StopBackOff{}
 	for name, values := range cfg.Header {
 		lib.Headers[name] = strings.Join(values, ", ")
@@ -150,19 +150,19 @@ func (s *Session) run(ctx context.Context, cfg *Config, opened chan<- error) {
 			_ = resp.Body.Close() // the library does not close it
 			return err
 		}
-		s.conn.normalize(resp)
+		s.conn.normalizeBody(resp)
 		accepted = true
 		opened <- nil
 		return nil
 	}
-	err := lib.SubscribeRawWithContext(ctx, s.dispatch)
+	err := lib.SubscribeRawWithContext(ctx, s.passEvent)
 	switch {
 	case !accepted:
 		opened <- err
 	case err != nil:
 		s.err = fmt.Errorf("split event stream: %w", err)
 	default:
-		s.err = s.conn.stream.cause()
+		s.err = s.conn.stream.endCause()
 	}
 	if s.isClosed() {
 		s.err = ErrClosed // blocks that had arrived may have been dropped
@@ -178,9 +178,9 @@ func (s *Session) isClosed() bool {
 	}
 }
 
-// dispatch passes one event of the library to Next. After Close it drops all of them:
+// passEvent passes one event of the library to Next. After Close it drops all of them:
 // Next must not return a block that follows a dropped one.
-func (s *Session) dispatch(ev *sse.Event) {
+func (s *Session) passEvent(ev *sse.Event) {
 	f := Frame{Cursor: string(ev.ID), Type: string(ev.Event), Data: ev.Data}
 	if f.Cursor == noID {
 		f.Cursor = ""
@@ -219,7 +219,7 @@ func (s *Session) Next() (Frame, error) {
 
 // Retry returns the reconnection delay that the server last asked for. ok is false if
 // it has not.
-func (s *Session) Retry() (d time.Duration, ok bool) { return s.conn.stream.retry() }
+func (s *Session) Retry() (d time.Duration, ok bool) { return s.conn.stream.retryDelay() }
 
 // Close ends the connection and waits for all goroutines of the session. It may be
 // called from any goroutine, more than once. It unblocks Next, which may still return

@@ -382,11 +382,11 @@ func TestIdleBodyStaleTimer(t *testing.T) {
 		t.Fatalf("Read = %d, %v", n, err)
 	}
 	b.idle = 0
-	if b.overdue() {
+	if b.isOverdue() {
 		t.Error("overdue between reads")
 	}
 	b.idle, b.since = time.Hour, time.Now()
-	if b.overdue() {
+	if b.isOverdue() {
 		t.Error("overdue at the start of a read")
 	}
 }

@@ -38,16 +38,16 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 		if span.Empty() {
 			continue
 		}
-		if err := c.adopt(ctx, old, w.Topic, span, &a); err != nil {
+		if err := c.copyVerified(ctx, old, w.Topic, span, &a); err != nil {
 			return a, fmt.Errorf("carry over %s %s: %w", w.Topic, span, err)
 		}
 	}
 	return a, nil
 }
 
-func (c *Client) adopt(ctx context.Context, old *cache.DB, topic event.Topic, span window.Span, a *Adopted) error {
-	until := c.at(span.To)
-	sum, err := c.sum(ctx, topic, Range{Since: c.at(span.From), Until: &until})
+func (c *Client) copyVerified(ctx context.Context, old *cache.DB, topic event.Topic, span window.Span, a *Adopted) error {
+	until := c.momentAt(span.To)
+	sum, err := c.getSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 			return storeError(err)
 		}
 		if busy {
-			if err := wait(ctx, busyPause); err != nil {
+			if err := waitFor(ctx, busyPause); err != nil {
 				return err
 			}
 			continue
@@ -96,6 +96,6 @@ func (c *Client) copyFrom(ctx context.Context, old *cache.DB, topic event.Topic,
 			return storeError(err)
 		}
 	}
-	_, _, err := c.prove(ctx, topic, sum)
+	_, _, err := c.proveRange(ctx, topic, sum)
 	return err
 }

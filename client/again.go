@@ -18,12 +18,12 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 	if err != nil {
 		return false, 0, err
 	}
-	ours, err := c.leaves(ctx, topic, sum.Span())
+	ours, err := c.storedLeaves(ctx, topic, sum.Span())
 	if err != nil {
 		return false, 0, storeError(err)
 	}
 	var different []Finding
-	for _, f := range compare(topic, sum.Span(), ours, theirs, &Verified{}) {
+	for _, f := range differingBlocks(topic, sum.Span(), ours, theirs, &Verified{}) {
 		differs, err := c.store.Doubt(ctx, topic, f.Span, f.theirs)
 		if err != nil {
 			return false, 0, storeError(err)
@@ -44,12 +44,12 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 			return false, 0, err
 		}
 	}
-	return c.prove(ctx, topic, sum)
+	return c.proveRange(ctx, topic, sum)
 }
 
-// leaves returns the leaves of the stored events. A range in doubt may have damage that
-// only reading every event again can show.
-func (c *Client) leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+// storedLeaves returns the leaves of the stored events. A range in doubt may have
+// damage that only reading every event again can show.
+func (c *Client) storedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	doubted, err := c.store.Doubted(ctx, topic)
 	switch {
 	case err != nil:
@@ -64,8 +64,8 @@ func (c *Client) leaves(ctx context.Context, topic event.Topic, span window.Span
 func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
 	for at := span; !at.Empty(); {
 		var p page
-		err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
-			p, err = c.page(ctx, base, []event.Topic{topic}, nil, at)
+		err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
+			p, err = c.getPage(ctx, base, []event.Topic{topic}, nil, at)
 			if p.next.ID > at.From && !permanent(err) {
 				return nil // the events before a cut are whole
 			}

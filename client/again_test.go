@@ -133,7 +133,7 @@ func TestDifferentBytes(t *testing.T) {
 	topic := mustTopic(t, "alice")
 	c := newTestClient(t, db, hasty(f.http.URL))
 	// The newest event is right: the log was not put back.
-	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Since: c.at(40)}}); err != nil {
+	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Since: c.momentAt(40)}}); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := db.Leases().Claim(t.Context(), []event.Topic{topic}, window.Span{To: 40})

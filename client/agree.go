@@ -13,7 +13,7 @@ import (
 type DifferentLogsError struct{ URL, Log, OtherURL, OtherLog string }
 
 func (e *DifferentLogsError) Error() string {
-	return fmt.Sprintf("%s serves the log %s, and %s serves the log %s", public(e.URL), e.Log, public(e.OtherURL), e.OtherLog)
+	return fmt.Sprintf("%s serves the log %s, and %s serves the log %s", publicURL(e.URL), e.Log, publicURL(e.OtherURL), e.OtherLog)
 }
 
 // agreeTime is how long servers may take to name their log. A server that is down is
@@ -31,10 +31,10 @@ type agreement struct {
 // those that answer within two seconds do not serve the same log. A Client checks this
 // before its first request. A caller that acts before its first request calls
 // CheckServers first.
-func (c *Client) CheckServers(ctx context.Context) error { return c.agree(ctx) }
+func (c *Client) CheckServers(ctx context.Context) error { return c.ensureOneLog(ctx) }
 
-// agree checks once that several servers serve one log, and selects one that answers.
-func (c *Client) agree(ctx context.Context) error {
+// ensureOneLog checks once that several servers serve one log, and selects one that answers.
+func (c *Client) ensureOneLog(ctx context.Context) error {
 	if len(c.cfg.Servers) < 2 {
 		return nil
 	}
@@ -59,14 +59,14 @@ func (c *Client) agree(ctx context.Context) error {
 		}
 	}
 	if c.agreed.err = err; err == nil && first >= 0 {
-		c.begin(first, logs)
+		c.startWith(first, logs)
 	}
 	return err
 }
 
-// begin records the log that the servers serve, and begins with server if the current one
-// did not answer.
-func (c *Client) begin(server int, logs []string) {
+// startWith records the log that the servers serve, and begins with server if the
+// current one did not answer.
+func (c *Client) startWith(server int, logs []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.firstLog = logs[server]

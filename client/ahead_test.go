@@ -49,18 +49,18 @@ func TestPagesAheadAreBounded(t *testing.T) {
 			for ; n < 10; n++ {
 				in.putPage(page{events: make([]event.Event, 3), next: event.Point{ID: event.ID(3 * (n + 1))}, size: maxAhead/2 + 1})
 			}
-			in.end(nil)
+			in.endSteps(nil)
 		}()
 		for taken := 0; taken < 30; {
 			synctest.Wait()
 			if most := taken/3 + 2; n > most {
 				t.Fatalf("%d pages are there, %d of them taken, want at most 2 more", n, taken/3)
 			}
-			evs, at, err := in.take()
+			evs, at, err := in.takeSteps()
 			if taken += len(evs); err != nil || at.ID != event.ID(taken) {
 				t.Fatalf("take = %d events up to %v, %v", len(evs), at, err)
 			}
 		}
-		in.drop()
+		in.dropSteps()
 	})
 }

@@ -31,7 +31,7 @@ func (c *Client) watchSilence(base string) (answered func()) {
 		c.silent = true
 		c.mu.Unlock()
 		if first {
-			c.cfg.OnSilence(public(base))
+			c.cfg.OnSilence(publicURL(base))
 		}
 	})
 	return func() { timer.Stop() }

@@ -23,16 +23,16 @@ type framePeer struct {
 // Ask implements reconcile.Peer.
 func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, err error) {
 	path := "/bloom?" + (&wire.Query{Topics: []event.Topic{p.topic}}).Values().Encode()
-	err = p.c.retry(ctx, func(ctx context.Context, base string) error {
+	err = p.c.tryServers(ctx, func(ctx context.Context, base string) error {
 		header := http.Header{"Content-Type": {wire.Frames}, "Accept": {wire.Frames}}
-		resp, err := p.c.post(ctx, base, path, header, request, wire.Frames)
+		resp, err := p.c.postBody(ctx, base, path, header, request, wire.Frames)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
 		response, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		if err != nil {
-			return dropped(base, err)
+			return droppedError(base, err)
 		}
 		return nil
 	})
@@ -43,16 +43,16 @@ func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, er
 	return response, err
 }
 
-// post makes a POST request and checks the media type of the response.
-func (c *Client) post(ctx context.Context, base, path string, header http.Header, body []byte, mediaType string) (*http.Response, error) {
-	resp, err := c.do(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
+// postBody makes a POST request and checks the media type of the response.
+func (c *Client) postBody(ctx context.Context, base, path string, header http.Header, body []byte, mediaType string) (*http.Response, error) {
+	resp, err := c.doRequest(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
 		err = c.checkIsRstream(base, resp.Header, mediaType)
 	} else {
-		err = refusal(readStatus(resp), event.Beginning)
+		err = refusalError(readStatus(resp), event.Beginning)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -61,12 +61,12 @@ func (c *Client) post(ctx context.Context, base, path string, header http.Header
 	return resp, nil
 }
 
-// hashed requests events by their hashes and calls fn with the lines of the response, up
+// getByHash requests events by their hashes and calls fn with the lines of the response, up
 // to maxPageBytes. whole reports whether these are all. A response that is cut off after
 // its first line is not an error.
-func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
+func (c *Client) getByHash(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
 	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.JSON}}
-	resp, err := c.post(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
+	resp, err := c.postBody(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
 	if err != nil {
 		return false, err
 	}
@@ -92,19 +92,19 @@ func (c *Client) hashed(ctx context.Context, base, path string, hashes []event.H
 	return false, nil
 }
 
-// stubs returns the ids in the log of the events with the given hashes. Stubs with
+// getStubs returns the ids in the log of the events with the given hashes. Stubs with
 // members unknown to this version are left out: the hash does not cover these members,
 // so the events must be fetched.
-func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
+func (c *Client) getStubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
 	asked := make(map[event.Hash]struct{}, len(hashes))
 	for _, h := range hashes {
 		asked[h] = struct{}{}
 	}
 	var buf []byte
-	err = c.retry(ctx, func(ctx context.Context, base string) error {
+	err = c.tryServers(ctx, func(ctx context.Context, base string) error {
 		stubs = nil
 		round.Up += len(wire.AppendHashes(nil, hashes))
-		whole, err := c.hashed(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
+		whole, err := c.getByHash(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
 			round.Down += len(line) + 1
 			var s wire.Stub
 			if err := json.Unmarshal(line, &s); err != nil {
@@ -119,7 +119,7 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcil
 			return nil
 		})
 		if err == nil && !whole {
-			err = dropped(base, io.ErrUnexpectedEOF)
+			err = droppedError(base, io.ErrUnexpectedEOF)
 		}
 		return err
 	})
@@ -129,7 +129,7 @@ func (c *Client) stubs(ctx context.Context, hashes []event.Hash, round *reconcil
 // Known returns how many of the events with these hashes, at most 10,000 of them, the
 // log has.
 func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
-	stubs, err := c.stubs(ctx, hashes, &reconcile.Round{})
+	stubs, err := c.getStubs(ctx, hashes, &reconcile.Round{})
 	return len(stubs), err
 }
 
@@ -140,8 +140,8 @@ func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic,
 	for i, it := range items {
 		hashes[i] = it.Hash
 	}
-	_, err = c.hashed(ctx, base, "/get", hashes, func(line []byte) error {
-		ev, err := c.accept(base, line, []event.Topic{topic})
+	_, err = c.getByHash(ctx, base, "/get", hashes, func(line []byte) error {
+		ev, err := c.parseReceived(base, line, []event.Topic{topic})
 		if err != nil {
 			return err
 		}

@@ -151,13 +151,13 @@ func (cfg Config) checked() (Config, error) {
 		u, err := url.Parse(s)
 		// The error of url.Parse may quote a part of a password.
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", public(s))
+			return cfg, fmt.Errorf("client: server %.80q: want a URL such as http://127.0.0.1:8420", publicURL(s))
 		}
 		if u.RawQuery != "" || u.Fragment != "" {
-			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", public(s))
+			return cfg, fmt.Errorf("client: server %.80q: must not have a query or a fragment", publicURL(s))
 		}
 		if strings.Contains(u.Path, "@") { // or half of a password would be looked up as a host
-			return cfg, fmt.Errorf("client: server %.80q: write an @ or / of a password as %%40 or %%2F", public(s))
+			return cfg, fmt.Errorf("client: server %.80q: write an @ or / of a password as %%40 or %%2F", publicURL(s))
 		}
 		servers[i] = strings.TrimSuffix(u.String(), "/")
 	}
@@ -220,7 +220,7 @@ func (c *Client) Stats() Stats {
 // Calls with an end of their own, like Sync, go on until they reach it. Closing twice is
 // fine.
 func (c *Client) Close() {
-	c.live.close()
+	c.live.closeCursor()
 	c.closeIdle()
 }
 

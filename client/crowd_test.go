@@ -101,7 +101,7 @@ func oneOf(ctx context.Context, c *Client, db *cache.DB, topic event.Topic, rand
 		}
 		return err
 	case 2:
-		err := c.repair(ctx, topic, window.Span{From: event.ID(random.IntN(event.BlockSize)), To: event.ID(event.BlockSize + random.IntN(event.BlockSize))})
+		err := c.refetchRange(ctx, topic, window.Span{From: event.ID(random.IntN(event.BlockSize)), To: event.ID(event.BlockSize + random.IntN(event.BlockSize))})
 		return err
 	case 3:
 		ctx, cancel := context.WithCancel(ctx)

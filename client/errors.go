@@ -23,7 +23,7 @@ type UnreachableError struct {
 	sent bool // the request may have arrived
 }
 
-func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v", host(e.URL), e.Err) }
+func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v", hostOf(e.URL), e.Err) }
 
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -69,7 +69,7 @@ type OtherLogError struct {
 }
 
 func (e *OtherLogError) Error() string {
-	return fmt.Sprintf("%s serves the log %s, the cache holds %s", public(e.URL), e.Got, e.Want)
+	return fmt.Sprintf("%s serves the log %s, the cache holds %s", publicURL(e.URL), e.Got, e.Want)
 }
 
 // A PutBackError reports that a server's log was put back to an older state: it ends
@@ -84,9 +84,9 @@ type PutBackError struct {
 
 func (e *PutBackError) Error() string {
 	if e.Head < e.Held {
-		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, but this copy holds it up to %s", host(e.URL), e.Head, e.Held)
+		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, but this copy holds it up to %s", hostOf(e.URL), e.Head, e.Held)
 	}
-	return fmt.Sprintf("%s: the log was put back to an older state and has grown since: its events differ from those held up to %s", host(e.URL), e.Held)
+	return fmt.Sprintf("%s: the log was put back to an older state and has grown since: its events differ from those held up to %s", hostOf(e.URL), e.Held)
 }
 
 // A ProtocolError reports an invalid response of a server.
@@ -95,16 +95,16 @@ type ProtocolError struct {
 	Reason string
 }
 
-func (e *ProtocolError) Error() string { return fmt.Sprintf("%s: %s", public(e.URL), e.Reason) }
+func (e *ProtocolError) Error() string { return fmt.Sprintf("%s: %s", publicURL(e.URL), e.Reason) }
 
-// public returns a server's URL without its secrets, to be shown.
-func public(base string) string { return wire.RedactURL(base) }
+// publicURL returns a server's URL without its secrets, to be shown.
+func publicURL(base string) string { return wire.RedactURL(base) }
 
-// host returns the name that errors use for the server of a URL.
-func host(base string) string {
+// hostOf returns the name that errors use for the server of a URL.
+func hostOf(base string) string {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
-		return public(base)
+		return publicURL(base)
 	}
 	return u.Host + u.Path
 }
@@ -124,7 +124,7 @@ func permanent(err error) bool {
 	}
 	var status *StatusError
 	if errors.As(err, &status) {
-		return status.permanent()
+		return status.isFinal()
 	}
 	var (
 		gap      *GapError
@@ -164,14 +164,14 @@ func joinErrors(err, more error) error {
 	return fmt.Errorf("%w; %w", err, more)
 }
 
-// dropped returns the error of a response that was cut off, naming the server.
-func dropped(base string, err error) error {
-	return fmt.Errorf("read %s: %w", host(base), trimNetError(err))
+// droppedError returns the error of a response that was cut off, naming the server.
+func droppedError(base string, err error) error {
+	return fmt.Errorf("read %s: %w", hostOf(base), trimNetError(err))
 }
 
-// refusal turns a server's refusal of a position into a *GapError if its history is
+// refusalError turns a server's refusal of a position into a *GapError if its history is
 // gone.
-func refusal(e *StatusError, after event.ID) error {
+func refusalError(e *StatusError, after event.ID) error {
 	if e.Status == http.StatusGone && e.oldest != nil {
 		return &GapError{After: after, Oldest: *e.oldest}
 	}

@@ -8,10 +8,10 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// newest returns the newest position of the copy. Each request names it and each
+// newestHeld returns the newest position of the copy. Each request names it and each
 // response is compared with it: events of a log that was put back must never be mixed
 // with held ones, whatever the request.
-func (c *Client) newest(ctx context.Context) (n cache.Newest, err error) {
+func (c *Client) newestHeld(ctx context.Context) (n cache.Newest, err error) {
 	switch {
 	case c.otherLog.Load():
 		return n, nil

@@ -404,7 +404,7 @@ func TestErrorWording(t *testing.T) {
 	for i := range many {
 		many[i] = mustTopic(t, fmt.Sprint("u", i))
 	}
-	if got, want := names(many), "u0, u1, u2, and 2 more"; got != want {
+	if got, want := topicNames(many), "u0, u1, u2, and 2 more"; got != want {
 		t.Errorf("names = %q, want %q", got, want)
 	}
 }
@@ -419,7 +419,7 @@ func TestTooManyTopics(t *testing.T) {
 	for i := range wire.MaxTopics {
 		l.topics[mustTopic(t, fmt.Sprint("u", i))] = 1
 	}
-	_, err := l.join(t.Context(), &follower{topics: []event.Topic{mustTopic(t, "one/more")}}, 0)
+	_, err := l.addFollower(t.Context(), &follower{topics: []event.Topic{mustTopic(t, "one/more")}}, 0)
 	if err == nil {
 		t.Error("joined")
 	}

@@ -49,12 +49,12 @@ type importServer struct{ *Client }
 func (s importServer) Peer(topic event.Topic) reconcile.Peer { return framePeer{s.Client, topic} }
 
 func (s importServer) Stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) ([]wire.Stub, error) {
-	return s.stubs(ctx, hashes, round)
+	return s.getStubs(ctx, hashes, round)
 }
 
 func (s importServer) Sum(ctx context.Context, topic event.Topic, span window.Span) (wire.Window, error) {
-	until := s.at(span.To)
-	return s.sum(ctx, topic, Range{Since: s.at(span.From), Until: &until})
+	until := s.momentAt(span.To)
+	return s.getSum(ctx, topic, Range{Since: s.momentAt(span.From), Until: &until})
 }
 
 func (s importServer) Status(err error) int {
@@ -65,4 +65,4 @@ func (s importServer) Status(err error) int {
 	return 0
 }
 
-func (s importServer) WrongAnswer(reason string) error { return &ProtocolError{s.base(), reason} }
+func (s importServer) WrongAnswer(reason string) error { return &ProtocolError{s.serverURL(), reason} }

@@ -61,14 +61,14 @@ func (c *Client) Info(ctx context.Context) (info Info, err error) {
 		return err
 	})
 	if err == nil {
-		err = c.agree(ctx)
+		err = c.ensureOneLog(ctx)
 	}
 	return info, err
 }
 
 // askInfo asks one server for its Info.
 func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
-	resp, err := c.do(ctx, http.MethodGet, base, "/", nil, nil)
+	resp, err := c.doRequest(ctx, http.MethodGet, base, "/", nil, nil)
 	if err != nil {
 		return Info{}, err
 	}

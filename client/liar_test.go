@@ -78,9 +78,9 @@ func syncs(topic event.Topic) asking { return syncsFrom(topic, 0, 0) }
 
 func syncsFrom(topic event.Topic, from, to event.ID) asking {
 	return func(ctx context.Context, c *Client) error {
-		r := Range{Since: c.at(from)}
+		r := Range{Since: c.momentAt(from)}
 		if to > 0 {
-			until := c.at(to)
+			until := c.momentAt(to)
 			r.Until = &until
 		}
 		_, err := c.Sync(ctx, topic, SyncOptions{Range: r})

@@ -25,7 +25,7 @@ import (
 // that are followed already only joins.
 type liveCursor struct {
 	c       *Client
-	running sync.WaitGroup // the goroutines of run
+	running sync.WaitGroup // the goroutines of startFollowing
 
 	mu     sync.Mutex
 	closed bool
@@ -61,14 +61,14 @@ type follower struct {
 	fail   context.CancelCauseFunc
 }
 
-// position returns the position of the cursor, which may have advanced by the time it
+// reachedPosition returns the position of the cursor, which may have advanced by the time it
 // returns.
-func (l *liveCursor) position() event.ID { return event.ID(l.at.Load()) }
+func (l *liveCursor) reachedPosition() event.ID { return event.ID(l.at.Load()) }
 
-// bringing returns the range of the topics' history that the current connection is about
+// comingRange returns the range of the topics' history that the current connection is about
 // to bring, empty if there is none, and the position of the cursor before it looked.
-func (l *liveCursor) bringing(topics []event.Topic) (coming window.Span, from event.ID) {
-	from = l.position()
+func (l *liveCursor) comingRange(topics []event.Topic) (coming window.Span, from event.ID) {
+	from = l.reachedPosition()
 	f := l.history.Load()
 	if f == nil || !f.brings(topics) {
 		return window.Span{}, from
@@ -76,21 +76,21 @@ func (l *liveCursor) bringing(topics []event.Topic) (coming window.Span, from ev
 	return window.Span{From: from, To: f.head}, from
 }
 
-// join adds f's topics to the cursor and returns the position from which they are live:
-// the cursor's own, or start if f is the first follower.
-func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (event.ID, error) {
+// addFollower adds f's topics to the cursor and returns the position from which they
+// are live: the cursor's own, or start if f is the first follower.
+func (l *liveCursor) addFollower(ctx context.Context, f *follower, start event.ID) (event.ID, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return 0, ErrClosed
 	}
-	fresh := l.without(f.topics)
+	fresh := l.withoutFollower(f.topics)
 	if n := len(l.topics) + len(fresh); n > wire.MaxTopics {
 		// The server would refuse a request with more, and the other followers would fail.
 		return 0, fmt.Errorf("follow %d topics: at most %d are allowed", n, wire.MaxTopics)
 	}
 	if l.lease == nil || len(fresh) > 0 {
-		if err := l.widen(ctx, f.topics, start); err != nil {
+		if err := l.widenLease(ctx, f.topics, start); err != nil {
 			return 0, storeError(err)
 		}
 	}
@@ -99,24 +99,24 @@ func (l *liveCursor) join(ctx context.Context, f *follower, start event.ID) (eve
 	}
 	l.all[f] = struct{}{}
 	if l.done == nil {
-		l.run()
+		l.startFollowing()
 	}
-	return l.position(), nil
+	return l.reachedPosition(), nil
 }
 
-// without returns those of topics that have no follower yet.
-func (l *liveCursor) without(topics []event.Topic) []event.Topic {
+// withoutFollower returns those of topics that have no follower yet.
+func (l *liveCursor) withoutFollower(topics []event.Topic) []event.Topic {
 	return slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return l.topics[t] > 0 })
 }
 
-// widen halts the cursor and adds topics to its lease. The caller holds mu and restarts
+// widenLease halts the cursor and adds topics to its lease. The caller holds mu and restarts
 // the cursor.
-func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start event.ID) error {
-	l.halt()
+func (l *liveCursor) widenLease(ctx context.Context, topics []event.Topic, start event.ID) error {
+	l.haltFollowing()
 	if l.lease != nil {
 		err := l.lease.Join(ctx, topics)
 		if err != nil {
-			l.run()
+			l.startFollowing()
 		}
 		return err
 	}
@@ -131,23 +131,23 @@ func (l *liveCursor) widen(ctx context.Context, topics []event.Topic, start even
 	return nil
 }
 
-// leave removes f's topics from the cursor. When the last follower leaves, the live
-// windows are committed where they are.
-func (l *liveCursor) leave(f *follower) error {
+// releaseFollower removes f's topics from the cursor. When the last follower leaves,
+// the live windows are committed where they are.
+func (l *liveCursor) releaseFollower(f *follower) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, in := l.all[f]; !in {
 		return nil // f has failed because the cursor ended
 	}
 	if !l.lastOf(f) {
-		l.remove(f)
+		l.unlinkFollower(f)
 		return nil
 	}
-	l.halt()
+	l.haltFollowing()
 	if l.lease == nil { // the cursor failed before it was halted
 		return nil
 	}
-	gone := l.remove(f)
+	gone := l.unlinkFollower(f)
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
 	if len(l.all) == 0 {
@@ -156,7 +156,7 @@ func (l *liveCursor) leave(f *follower) error {
 		return storeError(lease.Commit(ctx))
 	}
 	err := l.lease.Leave(ctx, gone)
-	l.run()
+	l.startFollowing()
 	return storeError(err)
 }
 
@@ -165,8 +165,8 @@ func (l *liveCursor) lastOf(f *follower) bool {
 	return slices.ContainsFunc(f.topics, func(t event.Topic) bool { return l.topics[t] == 1 })
 }
 
-// remove removes f and returns the topics that no longer have a follower.
-func (l *liveCursor) remove(f *follower) (gone []event.Topic) {
+// unlinkFollower removes f and returns the topics that no longer have a follower.
+func (l *liveCursor) unlinkFollower(f *follower) (gone []event.Topic) {
 	delete(l.all, f)
 	for _, t := range f.topics {
 		if l.topics[t]--; l.topics[t] == 0 {
@@ -177,18 +177,18 @@ func (l *liveCursor) remove(f *follower) (gone []event.Topic) {
 	return gone
 }
 
-// close ends the cursor for good. Its followers fail with ErrClosed.
-func (l *liveCursor) close() {
+// closeCursor ends the cursor for good. Its followers fail with ErrClosed.
+func (l *liveCursor) closeCursor() {
 	l.mu.Lock()
 	l.closed = true
-	l.halt()
-	l.end(ErrClosed)
+	l.haltFollowing()
+	l.endWith(ErrClosed)
 	l.mu.Unlock()
 	l.running.Wait()
 }
 
-// run starts following from the position of the lease. The caller holds mu.
-func (l *liveCursor) run() {
+// startFollowing starts following from the position of the lease. The caller holds mu.
+func (l *liveCursor) startFollowing() {
 	ctx, stop := context.WithCancel(context.Background())
 	var topics []event.Topic
 	for t := range l.topics {
@@ -198,21 +198,21 @@ func (l *liveCursor) run() {
 	lease, done := l.lease, make(chan struct{})
 	l.stop, l.done, l.failed = stop, done, nil
 	l.running.Go(func() {
-		err := l.follow(ctx, lease, topics)
+		err := l.keepFollowing(ctx, lease, topics)
 		stopped := ctx.Err() != nil
 		if !stopped {
 			l.failed = err
 		}
 		close(done)
 		if !stopped {
-			l.died(done)
+			l.endIfDead(done)
 		}
 	})
 }
 
-// halt stops following and waits for it. If it had failed before, the followers fail. The
-// caller holds mu.
-func (l *liveCursor) halt() {
+// haltFollowing stops following and waits for it. If it had failed before, the
+// followers fail. The caller holds mu.
+func (l *liveCursor) haltFollowing() {
 	if l.done == nil {
 		return
 	}
@@ -220,22 +220,22 @@ func (l *liveCursor) halt() {
 	<-l.done
 	l.done = nil
 	if l.failed != nil {
-		l.end(l.failed)
+		l.endWith(l.failed)
 	}
 }
 
-// died fails the followers with a final error, unless another goroutine has halted the
+// endIfDead fails the followers with a final error, unless another goroutine has halted the
 // cursor first and done so.
-func (l *liveCursor) died(done chan struct{}) {
+func (l *liveCursor) endIfDead(done chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done == done {
-		l.halt()
+		l.haltFollowing()
 	}
 }
 
-// end commits the lease where it is and fails every follower. The caller holds mu.
-func (l *liveCursor) end(cause error) {
+// endWith commits the lease where it is and fails every follower. The caller holds mu.
+func (l *liveCursor) endWith(cause error) {
 	if l.lease == nil {
 		return
 	}
@@ -248,13 +248,14 @@ func (l *liveCursor) end(cause error) {
 	l.lease, l.all, l.topics = nil, nil, nil
 }
 
-// follow keeps a connection open and stores the events that arrive. It reconnects after
-// every loss, and returns when ctx ends or at an error that retrying cannot help.
-func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
+// keepFollowing keeps a connection open and stores the events that arrive. It
+// reconnects after every loss, and returns when ctx ends or at an error that retrying
+// cannot help.
+func (l *liveCursor) keepFollowing(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
 	b := l.c.newBackoff()
 	for {
-		base := l.c.base()
-		err := l.connect(ctx, base, lease, topics, b)
+		base := l.c.serverURL()
+		err := l.streamOnce(ctx, base, lease, topics, b)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -263,9 +264,9 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 		}
 		l.behind = true
 		if errors.Is(err, errRotated) {
-			err = l.c.rest(ctx, b)
+			err = l.c.pauseIdle(ctx, b)
 		} else {
-			err = l.c.pause(ctx, b, base, err)
+			err = l.c.pauseAfter(ctx, b, base, err)
 		}
 		if err != nil {
 			return err
@@ -273,9 +274,9 @@ func (l *liveCursor) follow(ctx context.Context, lease *cache.Lease, topics []ev
 	}
 }
 
-// connect makes one connection and stores the events that arrive until it ends. It always
+// streamOnce makes one connection and stores the events that arrive until it ends. It always
 // returns an error.
-func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
+func (l *liveCursor) streamOnce(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	if err := l.skipHeld(ctx, lease, topics); err != nil {
 		return err
 	}
@@ -285,7 +286,7 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 		}
 		l.behind = false
 	}
-	s, head, err := l.open(ctx, base, lease.Reached(), topics)
+	s, head, err := l.openStream(ctx, base, lease.Reached(), topics)
 	if err != nil {
 		return err
 	}
@@ -294,16 +295,16 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 	r := receiver{c: l.c, base: base, topics: topics, s: s, at: lease.Reached()}
 	var reading sync.WaitGroup
 	in := newInbox()
-	reading.Go(func() { in.end(r.run(in)) })
+	reading.Go(func() { in.endSteps(r.receiveAll(in)) })
 	defer reading.Wait()
 	defer s.Close()
-	defer in.drop()
+	defer in.dropSteps()
 	defer func(since time.Time) {
 		if time.Since(since) >= l.c.cfg.RetryMax {
-			b.reset() // the connection was healthy, only quiet
+			b.resetPauses() // the connection was healthy, only quiet
 		}
 	}(time.Now())
-	return l.store(ctx, lease, in, s, b)
+	return l.storeArrivals(ctx, lease, in, s, b)
 }
 
 // catchUp pulls the events that happened while there was no connection, as windows, like
@@ -311,7 +312,7 @@ func (l *liveCursor) connect(ctx context.Context, base string, lease *cache.Leas
 // pulling, and events that are held for a part of topics are not requested.
 func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	from := lease.Reached()
-	span, err := l.c.resolveBy(ctx, base, topics, Range{Since: l.c.at(from)})
+	span, err := l.c.resolveBy(ctx, base, topics, Range{Since: l.c.momentAt(from)})
 	if err != nil {
 		return err
 	}
@@ -320,13 +321,13 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 		err = l.skipHeld(ctx, lease, topics)
 	}
 	if lease.Reached() > from {
-		b.reset()
+		b.resetPauses()
 	}
 	return err
 }
 
-// open opens a stream from position at on, and also returns the head of the log.
-func (l *liveCursor) open(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
+// openStream opens a stream from position at on, and also returns the head of the log.
+func (l *liveCursor) openStream(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
 	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
@@ -358,16 +359,16 @@ func (l *liveCursor) skipHeld(ctx context.Context, lease *cache.Lease, topics []
 	return nil
 }
 
-// store stores and publishes arriving events until the stream ends. It stores them even
-// if ctx has ended, because received events need not be fetched again. Events that came
-// together with a wrong answer are dropped.
-func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s *sse.Session, b *backoff) error {
+// storeArrivals stores and publishes arriving events until the stream ends. It stores
+// them even if ctx has ended, because received events need not be fetched again. Events
+// that came together with a wrong answer are dropped.
+func (l *liveCursor) storeArrivals(ctx context.Context, lease *cache.Lease, in *inbox, s *sse.Session, b *backoff) error {
 	for moved := false; ; {
-		evs, at, err := in.take()
+		evs, at, err := in.takeSteps()
 		moved = moved || err == nil || at.ID > event.Beginning
 		// A heartbeat renews the lease even if the position stays.
 		if at.ID > lease.Reached() && !permanent(err) || at.ID == lease.Reached() && err == nil {
-			b.reset()
+			b.resetPauses()
 			lease.Marked(at)
 			if _, err := lease.Apply(context.WithoutCancel(ctx), evs, at.ID); err != nil {
 				return storeError(err)
@@ -383,7 +384,7 @@ func (l *liveCursor) store(ctx context.Context, lease *cache.Lease, in *inbox, s
 				b.base = d
 			}
 			if moved && errors.Is(err, errEnded) {
-				b.reset()
+				b.resetPauses()
 				err = errRotated
 			}
 			return err

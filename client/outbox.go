@@ -42,14 +42,14 @@ func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Rece
 			return s.sum, nil
 		}
 		after = queued[len(queued)-1].Number
-		if err := s.send(ctx, waiting(queued)); err != nil {
+		if err := s.sendBatch(ctx, notRefused(queued)); err != nil {
 			return s.sum, fmt.Errorf("send the outbox: %w", err)
 		}
 	}
 }
 
-// waiting returns the drafts that are not marked as refused.
-func waiting(queued []cache.Queued) (some []cache.Queued) {
+// notRefused returns the drafts that are not marked as refused.
+func notRefused(queued []cache.Queued) (some []cache.Queued) {
 	for i := range queued {
 		if queued[i].Refused == "" {
 			some = append(some, queued[i])
@@ -66,9 +66,9 @@ type sending struct {
 	sum   Sent
 }
 
-// send sends drafts as one batch. If the server refuses the batch, it sends the two
+// sendBatch sends drafts as one batch. If the server refuses the batch, it sends the two
 // halves in turn, until it knows which drafts are refused.
-func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
+func (s *sending) sendBatch(ctx context.Context, queued []cache.Queued) error {
 	if len(queued) == 0 {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 	answer := refusedDrafts(err)
 	switch {
 	case err == nil:
-		return s.acknowledge(ctx, queued, numbers, receipts)
+		return s.acknowledgeBatch(ctx, queued, numbers, receipts)
 	case answer == nil, len(queued) == 1 && !answer.FromLog:
 		return err
 	case len(queued) == 1:
@@ -88,13 +88,13 @@ func (s *sending) send(ctx context.Context, queued []cache.Queued) error {
 		return storeError(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
 	}
 	half := len(queued) / 2
-	if err := s.send(ctx, queued[:half]); err != nil {
+	if err := s.sendBatch(ctx, queued[:half]); err != nil {
 		return err
 	}
-	return s.send(ctx, queued[half:])
+	return s.sendBatch(ctx, queued[half:])
 }
 
-func (s *sending) acknowledge(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
+func (s *sending) acknowledgeBatch(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
 	// Even if ctx has ended: acknowledged drafts need not be sent again.
 	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbers); err != nil {
 		return storeError(err)

@@ -24,7 +24,7 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 		return 0, storeError(err)
 	}
 	same, high := event.Beginning, newest.Marked.ID
-	shared, err := c.shares(ctx, newest.Marked)
+	shared, err := c.sharesEvent(ctx, newest.Marked)
 	if err != nil || shared {
 		return high, err
 	}
@@ -38,7 +38,7 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 			low = mid + 1
 			continue
 		}
-		if shared, err = c.shares(ctx, p); err != nil {
+		if shared, err = c.sharesEvent(ctx, p); err != nil {
 			return 0, err
 		}
 		if shared {
@@ -50,16 +50,16 @@ func (c *Client) Parted(ctx context.Context, old *cache.DB) (event.ID, error) {
 	return same, nil
 }
 
-// shares reports whether the server's log has the same event at position p as the copy's
-// log.
-func (c *Client) shares(ctx context.Context, p event.Point) (shared bool, err error) {
+// sharesEvent reports whether the server's log has the same event at position p as the
+// copy's log.
+func (c *Client) sharesEvent(ctx context.Context, p event.Point) (shared bool, err error) {
 	if p.Mark == 0 {
 		return p.ID == event.Beginning, nil
 	}
 	header := http.Header{}
 	header.Set(wire.HeaderHeld, p.Cursor(c.store.Log()).String())
-	err = c.retry(ctx, func(ctx context.Context, base string) error {
-		resp, err := c.do(ctx, http.MethodGet, base, "/", header, nil)
+	err = c.tryServers(ctx, func(ctx context.Context, base string) error {
+		resp, err := c.doRequest(ctx, http.MethodGet, base, "/", header, nil)
 		if err != nil {
 			return err
 		}

@@ -24,30 +24,30 @@ func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Momen
 		return w, err
 	}
 	defer c.pending.unlock()
-	if w, ok := c.pending.find(topic, at); ok {
+	if w, ok := c.pending.findAnswer(topic, at); ok {
 		return w, nil
 	}
 	// Between two attempts no window is pending: another process may have a server that
 	// answers.
-	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
+	err = c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
 		w, err = c.pendingAt(ctx, base, topic, at)
 		return err
 	})
 	if err != nil {
 		return w, err
 	}
-	c.pending.keep(topic, w)
+	c.pending.keepAnswer(topic, w)
 	return w, nil
 }
 
 // pendingAt waits for its turn. It asks one server, unless a window that was answered
 // meanwhile contains the moment.
 func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, err error) {
-	p, waited, err := c.pend(ctx, topic, at)
+	p, waited, err := c.claimPending(ctx, topic, at)
 	if err != nil {
 		return w, err
 	}
-	w, ok, err := answered(ctx, p, waited, at)
+	w, ok, err := answeredWindow(ctx, p, waited, at)
 	var body []byte
 	if err == nil && !ok {
 		w, body, err = c.askWindow(ctx, base, topic, at)
@@ -57,9 +57,9 @@ func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, 
 	return w, errors.Join(err, storeError(p.End(cleanup, body)))
 }
 
-// pend makes a moment the copy's pending window. If it had to wait, waited is the number
-// of the pending window that it found first.
-func (c *Client) pend(ctx context.Context, topic event.Topic, at event.Moment) (p *cache.Pending, waited int64, err error) {
+// claimPending makes a moment the copy's pending window. If it had to wait, waited is
+// the number of the pending window that it found first.
+func (c *Client) claimPending(ctx context.Context, topic event.Topic, at event.Moment) (p *cache.Pending, waited int64, err error) {
 	for {
 		p, busy, err := c.store.Pend(ctx, topic, at)
 		if err != nil || p != nil {
@@ -68,15 +68,15 @@ func (c *Client) pend(ctx context.Context, topic event.Topic, at event.Moment) (
 		if waited == 0 {
 			waited = busy
 		}
-		if err := wait(ctx, pendPause); err != nil {
+		if err := waitFor(ctx, pendPause); err != nil {
 			return nil, 0, err
 		}
 	}
 }
 
-// answered returns the window around a moment, if a process has asked about it since the
-// window with the number waited was pending.
-func answered(ctx context.Context, p *cache.Pending, waited int64, at event.Moment) (w wire.Window, ok bool, err error) {
+// answeredWindow returns the window around a moment, if a process has asked about it
+// since the window with the number waited was pending.
+func answeredWindow(ctx context.Context, p *cache.Pending, waited int64, at event.Moment) (w wire.Window, ok bool, err error) {
 	if waited == 0 {
 		return w, false, nil
 	}
@@ -88,7 +88,7 @@ func answered(ctx context.Context, p *cache.Pending, waited int64, at event.Mome
 		if err := json.Unmarshal(a.Body, &w); err != nil {
 			continue // written in another form by another version
 		}
-		if covers(&w, a.Moment == at.String(), at) {
+		if coversMoment(&w, a.Moment == at.String(), at) {
 			return w, true, nil
 		}
 	}
@@ -106,10 +106,10 @@ func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, 
 	return w, body, nil
 }
 
-// covers reports whether w is certainly the window around a moment. w was the answer for
-// the same moment, or for another one. Now, and a time after the newest event, must be
-// asked again: they may be in a later window by now, or in a longer one.
-func covers(w *wire.Window, same bool, at event.Moment) bool {
+// coversMoment reports whether w is certainly the window around a moment. w was the
+// answer for the same moment, or for another one. Now, and a time after the newest
+// event, must be asked again: they may be in a later window by now, or in a longer one.
+func coversMoment(w *wire.Window, same bool, at event.Moment) bool {
 	if id, ok := at.Cursor(); ok {
 		return same || w.From.ID < id.ID && id.ID <= w.To.ID
 	}
@@ -153,7 +153,7 @@ func (p *pendingWindow) lock(ctx context.Context) error {
 
 func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
 
-func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
+func (p *pendingWindow) keepAnswer(topic event.Topic, w wire.Window) {
 	whole := window.BlockSpan(w.To.ID.Block())
 	if w.Span() != whole {
 		return // the open block is still growing
@@ -162,13 +162,13 @@ func (p *pendingWindow) keep(topic event.Topic, w wire.Window) {
 	p.known = p.known[max(0, len(p.known)-maxKnown):]
 }
 
-// find returns an answered window that contains the moment.
-func (p *pendingWindow) find(topic event.Topic, at event.Moment) (wire.Window, bool) {
+// findAnswer returns an answered window that contains the moment.
+func (p *pendingWindow) findAnswer(topic event.Topic, at event.Moment) (wire.Window, bool) {
 	for _, k := range p.known {
 		if k.topic != topic {
 			continue
 		}
-		if covers(&k.w, false, at) {
+		if coversMoment(&k.w, false, at) {
 			return k.w, true
 		}
 	}

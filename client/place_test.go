@@ -218,11 +218,11 @@ func TestCandidatesAmongWindows(t *testing.T) {
 	db := f.newCache()
 	store := &importing{dbStore: storeOf(db), events: slices.Concat(all[310:590], all[650:800])}
 	c := newTestClient(t, store, hasty(f.http.URL))
-	until := c.at(200)
+	until := c.momentAt(200)
 	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Until: &until}}); err != nil {
 		t.Fatal(err)
 	}
-	since := c.at(700)
+	since := c.momentAt(700)
 	if _, err := c.Sync(t.Context(), mustTopic(t, "alice/x"), SyncOptions{Range: Range{Since: since}}); err != nil {
 		t.Fatal(err)
 	}
@@ -560,7 +560,7 @@ func TestGrowingWhileComparing(t *testing.T) {
 		cfg := hasty(f.http.URL)
 		cfg.Reconcile.Strategy = strategy
 		c := newTestClient(t, store, cfg)
-		until := c.at(event.ID(len(all)))
+		until := c.momentAt(event.ID(len(all)))
 		// As another process would: with a file and a client of its own.
 		other := newTestClient(t, &importing{dbStore: storeOf(f.openCache(db.Path(), nil)), events: slices.Clone(some[:300])}, cfg)
 		var both sync.WaitGroup

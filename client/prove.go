@@ -30,17 +30,17 @@ func (e *MismatchError) Error() string {
 // maxAnswer bounds the body of a response that is read as a whole, in bytes.
 const maxAnswer = 8 << 20
 
-// ask requests windows and decodes the response into answer.
-func (c *Client) ask(ctx context.Context, q *wire.WindowQuery, answer any) error {
-	return c.retry(ctx, func(ctx context.Context, base string) error {
+// getWindows requests windows and decodes the response into answer.
+func (c *Client) getWindows(ctx context.Context, q *wire.WindowQuery, answer any) error {
+	return c.tryServers(ctx, func(ctx context.Context, base string) error {
 		_, err := c.askOnce(ctx, base, q, answer)
 		return err
 	})
 }
 
-// askOnce is ask of one server, without retries. It also returns the response body.
+// askOnce is getWindows of one server, without retries. It also returns the response body.
 func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, answer any) (body []byte, err error) {
-	resp, err := c.do(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+	resp, err := c.doRequest(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 		if q.At != nil {
 			after, _ = q.At.Cursor()
 		}
-		return nil, refusal(readStatus(resp), after.ID)
+		return nil, refusalError(readStatus(resp), after.ID)
 	}
 	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return nil, err
@@ -58,14 +58,16 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 	return readObject(base, "/windows", resp.Body, answer)
 }
 
-// at returns a position as a moment of this client's log.
-func (c *Client) at(id event.ID) event.Moment { return event.At(event.CursorOf(id, c.store.Log())) }
+// momentAt returns a position as a moment of this client's log.
+func (c *Client) momentAt(id event.ID) event.Moment {
+	return event.At(event.CursorOf(id, c.store.Log()))
+}
 
-// sum requests the sum of a range: its bounds, the number of its events and their
+// getSum requests the sum of a range: its bounds, the number of its events and their
 // digest. The server also resolves the moments of r to positions, once.
-func (c *Client) sum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
+func (c *Client) getSum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	if err = c.ask(ctx, &q, &w); err != nil {
+	if err = c.getWindows(ctx, &q, &w); err != nil {
 		return w, err
 	}
 	return w, c.checkBounds(r, w)
@@ -84,20 +86,20 @@ func (c *Client) checkBounds(r Range, w wire.Window) error {
 		}
 	}
 	if wrong {
-		return &ProtocolError{c.base(), fmt.Sprintf("answered about %s, which is not the range requested", span)}
+		return &ProtocolError{c.serverURL(), fmt.Sprintf("answered about %s, which is not the range requested", span)}
 	}
 	return nil
 }
 
-// prove compares the stored events of a range with the server's digest. If they agree,
+// proveRange compares the stored events of a range with the server's digest. If they agree,
 // all of the range is held and proven from now on, however its events came here.
-func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) (ok bool, held uint64, err error) {
+func (c *Client) proveRange(ctx context.Context, topic event.Topic, sum wire.Window) (ok bool, held uint64, err error) {
 	for {
 		removals, err := c.store.Removals(ctx)
 		if err != nil {
 			return false, 0, storeError(err)
 		}
-		leaves, err := c.leaves(ctx, topic, sum.Span())
+		leaves, err := c.storedLeaves(ctx, topic, sum.Span())
 		if err != nil {
 			return false, 0, storeError(err)
 		}
@@ -118,7 +120,7 @@ func (c *Client) prove(ctx context.Context, topic event.Topic, sum wire.Window) 
 // fetched once more.
 func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
-	ok, held, err := c.prove(ctx, topic, sum)
+	ok, held, err := c.proveRange(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
 	defer func() { s.Compared = Comparison(found) }()
 	if err == nil && !ok { // the imported events may be all that is missing
@@ -177,7 +179,7 @@ func (c *Client) pullAndProve(ctx context.Context, topic event.Topic, sum wire.W
 		if err := c.pullPlanned(ctx, []event.Topic{topic}, sum.Span(), known, s, fresh); err != nil {
 			return false, 0, err
 		}
-		if ok, held, err = c.prove(ctx, topic, sum); err != nil || ok {
+		if ok, held, err = c.proveRange(ctx, topic, sum); err != nil || ok {
 			return ok, held, err
 		}
 		if now, err := c.store.Removals(ctx); err != nil || now == before {

@@ -17,10 +17,10 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// resolve asks the server to resolve the moments of r to positions, once. All later
+// resolveRange asks the server to resolve the moments of r to positions, once. All later
 // requests use the positions.
-func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
-	err = c.retry(ctx, func(ctx context.Context, base string) (err error) {
+func (c *Client) resolveRange(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
+	err = c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
 		span, err = c.resolveBy(ctx, base, topics, r)
 		return err
 	})
@@ -31,7 +31,7 @@ func (c *Client) resolve(ctx context.Context, topics []event.Topic, r Range) (sp
 func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topic, r Range) (span window.Span, err error) {
 	none := 0
 	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
-	resp, err := c.get(ctx, base, &q, wire.NDJSON, nil)
+	resp, err := c.getEvents(ctx, base, &q, wire.NDJSON, nil)
 	if err != nil {
 		return span, err
 	}
@@ -59,8 +59,8 @@ func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) err
 	return nil
 }
 
-// get requests events and checks that the response is a 200 from our log.
-func (c *Client) get(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
+// getEvents requests events and checks that the response is a 200 from our log.
+func (c *Client) getEvents(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
 	if header == nil {
 		header = http.Header{}
 	}
@@ -85,7 +85,7 @@ func (c *Client) checkEvents(base string, q *wire.Query, accept string, resp *ht
 		return &ProtocolError{base, fmt.Sprintf("answered %d instead of 200", resp.StatusCode)}
 	}
 	after, _ := q.Since.Cursor()
-	return refusal(readStatus(resp), after.ID)
+	return refusalError(readStatus(resp), after.ID)
 }
 
 // busyPause is how long to wait before checking again whether another process has
@@ -103,12 +103,12 @@ func (c *Client) pullMissing(ctx context.Context, topics []event.Topic, span win
 // which events are missing.
 func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span window.Span, known *imports.Plan, s *Synced, fresh func([]event.Event) error) error {
 	for {
-		lease, busy, err := c.claim(ctx, topics, span)
+		lease, busy, err := c.claimMissing(ctx, topics, span)
 		switch {
 		case err != nil:
 			return orCause(ctx, storeError(err))
 		case busy:
-			if err := wait(ctx, busyPause); err != nil {
+			if err := waitFor(ctx, busyPause); err != nil {
 				return err
 			}
 			if err := fresh(nil); err != nil {
@@ -121,16 +121,16 @@ func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span win
 		s.Windows++
 		// If another process has taken the window over, claim again: the part that it
 		// has not fetched by then is ours again.
-		if err := c.pull(ctx, topics, lease, known, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
+		if err := c.pullWindow(ctx, topics, lease, known, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
 			return err
 		}
 	}
 }
 
-// claim claims the next missing window. It also reports busy while our own live cursor is
-// about to bring the missing events.
-func (c *Client) claim(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
-	coming, from := c.live.bringing(topics)
+// claimMissing claims the next missing window. It also reports busy while our own live
+// cursor is about to bring the missing events.
+func (c *Client) claimMissing(ctx context.Context, topics []event.Topic, span window.Span) (l *cache.Lease, busy bool, err error) {
+	coming, from := c.live.comingRange(topics)
 	if !coming.Empty() {
 		held, err := c.store.Held(ctx, topics...)
 		if err != nil {
@@ -144,7 +144,7 @@ func (c *Client) claim(ctx context.Context, topics []event.Topic, span window.Sp
 	return c.store.Claim(ctx, topics, span)
 }
 
-func wait(ctx context.Context, d time.Duration) error {
+func waitFor(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -155,8 +155,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// pull fills one window page by page. However it ends, the events received stay held.
-func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
+// pullWindow fills one window page by page. However it ends, the events received stay held.
+func (c *Client) pullWindow(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
 	b := c.newBackoff()
 	for !lease.Span().Empty() {
 		err := c.retryWith(ctx, b, func(ctx context.Context, base string) error {
@@ -165,7 +165,7 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 				fetch := func(ctx context.Context, topic event.Topic, items []reconcile.Item) ([]event.Event, error) {
 					return c.fetchItems(ctx, base, topic, items)
 				}
-				return c.importer().Assemble(ctx, known, lease, min(end, lease.Span().To), fetch, b.reset, fresh)
+				return c.importer().Assemble(ctx, known, lease, min(end, lease.Span().To), fetch, b.resetPauses, fresh)
 			}
 			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), b, fresh)
 		})
@@ -173,11 +173,11 @@ func (c *Client) pull(ctx context.Context, topics []event.Topic, lease *cache.Le
 			return joinErrors(err, c.giveUp(ctx, lease, err))
 		}
 	}
-	return c.commit(ctx, lease)
+	return c.commitLease(ctx, lease)
 }
 
-// commit ends a lease at the position it has reached, even if the work was cancelled.
-func (c *Client) commit(ctx context.Context, lease *cache.Lease) error {
+// commitLease ends a lease at the position it has reached, even if the work was cancelled.
+func (c *Client) commitLease(ctx context.Context, lease *cache.Lease) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	return storeError(lease.Commit(ctx))
@@ -190,14 +190,14 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 	fetch, stop := context.WithCancel(ctx)
 	in, from := newInbox(), lease.Reached()
 	var fetching sync.WaitGroup
-	fetching.Go(func() { in.end(c.fetchPages(fetch, base, topics, window.Span{From: from, To: until}, in)) })
+	fetching.Go(func() { in.endSteps(c.fetchPages(fetch, base, topics, window.Span{From: from, To: until}, in)) })
 	defer fetching.Wait()
-	defer in.drop()
+	defer in.dropSteps()
 	defer stop()
 	for lease.Reached() < until {
-		evs, at, err := in.take()
+		evs, at, err := in.takeSteps()
 		if at.ID > lease.Reached() {
-			b.reset()
+			b.resetPauses()
 			lease.Marked(at)
 			// Even if ctx has ended: received events need not be fetched again.
 			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at.ID)
@@ -224,7 +224,7 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 		if err != nil {
 			return storeError(err)
 		}
-		p, err := c.page(ctx, base, topics, parts, window.Span{From: at, To: end})
+		p, err := c.getPage(ctx, base, topics, parts, window.Span{From: at, To: end})
 		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
 			in.putPage(p)
 		}
@@ -263,12 +263,12 @@ type page struct {
 // requested again. It is a variable for the tests.
 var maxPageBytes = 8 << 20
 
-// page requests the next events of span and checks each of them. The page that it returns
-// with an error can be used. If the server does not count the lines of a page, page
+// getPage requests the next events of span and checks each of them. The page that it returns
+// with an error can be used. If the server does not count the lines of a page, getPage
 // requests JSON instead, which costs one additional request, once.
-func (c *Client) page(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
-	until := c.at(span.To)
-	q := wire.Query{Topics: topics, Except: except, Since: c.at(span.From), Until: &until, Limit: &c.cfg.PageLimit}
+func (c *Client) getPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
+	until := c.momentAt(span.To)
+	q := wire.Query{Topics: topics, Except: except, Since: c.momentAt(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	accept := wire.NDJSON
 	if c.uncounted.Load() {
 		accept = wire.JSON
@@ -284,12 +284,12 @@ func (c *Client) page(ctx context.Context, base string, topics []event.Topic, ex
 // pageAs is page in one format.
 func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) (page, error) {
 	nothing := page{next: event.Point{ID: span.From}}
-	resp, err := c.get(ctx, base, q, accept, nil)
+	resp, err := c.getEvents(ctx, base, q, accept, nil)
 	if err != nil {
 		return nothing, err
 	}
 	defer resp.Body.Close()
-	next, err := checkPage(base, span, resp)
+	next, err := checkPageHeader(base, span, resp)
 	if err != nil {
 		return nothing, err
 	}
@@ -297,15 +297,15 @@ func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span wi
 	if err != nil {
 		return nothing, err
 	}
-	p, err := c.readPage(base, q.Topics, lines, span.From, next)
+	p, err := c.parsePage(base, q.Topics, lines, span.From, next)
 	if errors.As(err, new(*ShortenedError)) {
 		return nothing, err // it is not known which events are missing
 	}
 	return p, err
 }
 
-// readPage reads a page of the events after from, up to next.
-func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, from event.ID, next event.Point) (page, error) {
+// parsePage reads a page of the events after from, up to next.
+func (c *Client) parsePage(base string, topics []event.Topic, lines lineSource, from event.ID, next event.Point) (page, error) {
 	p := page{next: event.Point{ID: from}}
 	for p.size < maxPageBytes {
 		line, err := lines.Next()
@@ -316,7 +316,7 @@ func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, f
 		if err != nil {
 			return p, err
 		}
-		ev, err := c.accept(base, line, topics)
+		ev, err := c.parseReceived(base, line, topics)
 		if err != nil {
 			return p, err
 		}
@@ -329,8 +329,8 @@ func (c *Client) readPage(base string, topics []event.Topic, lines lineSource, f
 	return p, nil
 }
 
-// checkPage refuses a page of a range other than the one requested.
-func checkPage(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
+// checkPageHeader refuses a page of a range other than the one requested.
+func checkPageHeader(base string, span window.Span, resp *http.Response) (next event.Point, err error) {
 	cursor, ok := wire.CursorIn(resp.Header, wire.HeaderNext)
 	next = cursor.Point()
 	from, ok2 := wire.PositionIn(resp.Header, wire.HeaderFrom)
@@ -347,11 +347,12 @@ func badLine(base string, err error) error {
 	if errors.Is(err, wire.ErrLineTooLong) {
 		return &ProtocolError{base, fmt.Sprintf("sent a line that is too long: %v", err)}
 	}
-	return dropped(base, err)
+	return droppedError(base, err)
 }
 
-// accept parses a received event and checks its form, its hash and that it was requested.
-func (c *Client) accept(base string, line []byte, topics []event.Topic) (event.Event, error) {
+// parseReceived parses a received event and checks its form, its hash and that it was
+// requested.
+func (c *Client) parseReceived(base string, line []byte, topics []event.Topic) (event.Event, error) {
 	ev, err := event.ParseLine(line)
 	if err != nil {
 		return ev, &ProtocolError{base, fmt.Sprintf("sent a bad event: %v", err)}

@@ -29,14 +29,14 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 	}
 	var receipts []event.Receipt
 	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
-	err := c.retry(ctx, func(ctx context.Context, base string) (err error) {
+	err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		traced, left := watchConn(ctx)
-		receipts, err = c.put(traced, base, drafts, body)
+		receipts, err = c.putBody(traced, base, drafts, body)
 		if c.isOtherLog(err) {
-			receipts, err = c.put(traced, base, drafts, body)
+			receipts, err = c.putBody(traced, base, drafts, body)
 		}
 		unknown = unknown || err != nil && left() && !refusedByLog(err)
 		return err
@@ -87,12 +87,12 @@ func (c *Client) isOtherLog(err error) bool {
 	return c.logName() == "" && errors.As(err, &problem) && problem.reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
 }
 
-func (c *Client) put(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
+func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
 	header := http.Header{"Content-Type": {wire.NDJSON}, "Accept": {wire.NDJSON}}
 	if log := c.logName(); log != "" {
 		header.Set(wire.HeaderLog, log) // the response would tell too late that it is another log
 	}
-	resp, err := c.do(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
+	resp, err := c.doRequest(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -33,33 +33,33 @@ var errEnded = errors.New("the server ended the stream")
 // wrong.
 var errRotated = errors.New("the server ended a healthy stream")
 
-// run puts the received events into in until the stream ends, and returns the reason.
-func (r *receiver) run(in *inbox) error {
+// receiveAll puts the received events into in until the stream ends, and returns the reason.
+func (r *receiver) receiveAll(in *inbox) error {
 	for {
 		f, err := r.s.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return dropped(r.base, errEnded)
+			return droppedError(r.base, errEnded)
 		case err != nil:
-			return dropped(r.base, err)
+			return droppedError(r.base, err)
 		}
-		got, err := r.read(f)
+		got, err := r.readFrame(f)
 		if err != nil {
 			return err
 		}
 		// A heartbeat at the same position is passed on: it keeps the lease alive.
 		if got.at.ID > r.at || got.isPos && got.at.ID == r.at {
 			r.at = got.at.ID
-			in.put(got)
+			in.putStep(got)
 		}
 	}
 }
 
-// read checks one frame. A block without data moves the position. So does the live
+// readFrame checks one frame. A block without data moves the position. So does the live
 // event, and any control event that a later version may send. The event at the position
 // from which the reader resumed may come again. An earlier event is refused, because it
 // could be a new one.
-func (r *receiver) read(f sse.Frame) (received, error) {
+func (r *receiver) readFrame(f sse.Frame) (received, error) {
 	isEvent := f.Data != nil && (f.Type == string(event.Put) || f.Type == string(event.Del))
 	if f.Cursor == "" && !isEvent {
 		return received{isPos: true}, nil // moves nothing
@@ -74,7 +74,7 @@ func (r *receiver) read(f sse.Frame) (received, error) {
 	if !isEvent {
 		return received{isPos: true, at: cursor.Point()}, nil
 	}
-	ev, err := r.c.accept(r.base, f.Data, r.topics)
+	ev, err := r.c.parseReceived(r.base, f.Data, r.topics)
 	switch {
 	case err != nil:
 		return received{}, err
@@ -115,8 +115,8 @@ func newInbox() *inbox {
 	return in
 }
 
-// put adds one step. It waits while the inbox is full.
-func (in *inbox) put(got received) {
+// putStep adds one step. It waits while the inbox is full.
+func (in *inbox) putStep(got received) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for !in.shut && (len(in.evs) >= maxInbox || in.bytes >= maxInboxBytes) {
@@ -150,26 +150,26 @@ func (in *inbox) putPage(p page) {
 	in.changed.Broadcast()
 }
 
-// end records that no more events will come, and why.
-func (in *inbox) end(err error) {
+// endSteps records that no more events will come, and why.
+func (in *inbox) endSteps(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.err = err
 	in.changed.Broadcast()
 }
 
-// drop discards all later events and unblocks the goroutine that puts them.
-func (in *inbox) drop() {
+// dropSteps discards all later events and unblocks the goroutine that puts them.
+func (in *inbox) dropSteps() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.shut = true
 	in.changed.Broadcast()
 }
 
-// take waits until there is something and returns all of it. evs is never nil, because
+// takeSteps waits until there is something and returns all of it. evs is never nil, because
 // nil events mean to a hub that they are unknown. If err is not nil no more events will
 // come; those that came before are returned with it.
-func (in *inbox) take() (evs []event.Event, at event.Point, err error) {
+func (in *inbox) takeSteps() (evs []event.Event, at event.Point, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for !in.moved && in.err == nil {

@@ -104,7 +104,7 @@ func TestWindowAroundItsEdge(t *testing.T) {
 		{"at the beginning", first, event.At(cursor(0)), false, false},
 		{"before all events", first, timed(1), false, true},
 	} {
-		if got := covers(&c.w, c.same, c.at); got != c.want {
+		if got := coversMoment(&c.w, c.same, c.at); got != c.want {
 			t.Errorf("%s: covers = %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -19,16 +19,16 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// base returns the URL of the server in use.
-func (c *Client) base() string {
+// serverURL returns the URL of the server in use.
+func (c *Client) serverURL() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cfg.Servers[c.current]
 }
 
-// failed records that a request to base failed and moves on to the next server, unless
-// another goroutine has done so. It returns how long that server asked to wait.
-func (c *Client) failed(base string, cause error) (rest time.Duration) {
+// recordFailure records that a request to base failed and moves on to the next server,
+// unless another goroutine has done so. It returns how long that server asked to wait.
+func (c *Client) recordFailure(base string, cause error) (rest time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.Index(c.cfg.Servers, base)
@@ -42,9 +42,9 @@ func (c *Client) failed(base string, cause error) (rest time.Duration) {
 	return max(0, time.Until(c.resting[c.current]))
 }
 
-// answered records that a server has been reached. From now on a failed connection is
+// recordContact records that a server has been reached. From now on a failed connection is
 // retried, even the first one of a call.
-func (c *Client) answered() {
+func (c *Client) recordContact() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reached = true
@@ -56,14 +56,14 @@ func (c *Client) everReached() bool {
 	return c.reached
 }
 
-// retry calls fn with the servers in turn until it succeeds or fails for good.
-func (c *Client) retry(ctx context.Context, fn func(ctx context.Context, base string) error) error {
+// tryServers calls fn with the servers in turn until it succeeds or fails for good.
+func (c *Client) tryServers(ctx context.Context, fn func(ctx context.Context, base string) error) error {
 	return c.retryWith(ctx, c.newBackoff(), fn)
 }
 
 // retryWith is retry with a backoff that fn may reset when it has made progress.
 func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
-	if err := c.agree(ctx); err != nil {
+	if err := c.ensureOneLog(ctx); err != nil {
 		return err
 	}
 	return c.retryEach(ctx, b, fn)
@@ -73,7 +73,7 @@ func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.
 // has ever answered the number of attempts is limited, unless Config.Wait is set.
 func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
 	for tries := 1; ; tries++ {
-		base := c.base()
+		base := c.serverURL()
 		err := fn(ctx, base)
 		if err == nil || ctx.Err() != nil || permanent(err) {
 			return orCause(ctx, err)
@@ -88,11 +88,11 @@ func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.
 				return err
 			}
 			if tries < len(c.cfg.Servers) {
-				c.failed(base, err)
+				c.recordFailure(base, err)
 				continue // the next one may be up
 			}
 		}
-		if err := c.pause(ctx, b, base, err); err != nil {
+		if err := c.pauseAfter(ctx, b, base, err); err != nil {
 			return err
 		}
 	}
@@ -117,14 +117,14 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// pause moves on to the next server and waits before the next attempt. It returns an
+// pauseAfter moves on to the next server and waits before the next attempt. It returns an
 // error only if ctx ends or there was no progress for too long.
-func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error) error {
-	d := b.next(c.failed(base, cause))
+func (c *Client) pauseAfter(ctx context.Context, b *backoff, base string, cause error) error {
+	d := b.nextPause(c.recordFailure(base, cause))
 	if most := c.cfg.Timeout; most > 0 {
 		left := most - time.Since(b.moved)
 		if d >= left {
-			if err := wait(ctx, max(0, left)); err != nil {
+			if err := waitFor(ctx, max(0, left)); err != nil {
 				return err
 			}
 			return &TimeoutError{After: most, Err: cause}
@@ -132,11 +132,14 @@ func (c *Client) pause(ctx context.Context, b *backoff, base string, cause error
 	}
 	c.stats.retries.Add(1)
 	c.cfg.OnRetry(cause, d)
-	return wait(ctx, d)
+	return waitFor(ctx, d)
 }
 
-// rest is pause when nothing has failed: OnRetry is not called, and the server stays.
-func (c *Client) rest(ctx context.Context, b *backoff) error { return wait(ctx, b.next(0)) }
+// pauseIdle is pauseAfter when nothing has failed: OnRetry is not called, and the
+// server stays.
+func (c *Client) pauseIdle(ctx context.Context, b *backoff) error {
+	return waitFor(ctx, b.nextPause(0))
+}
 
 // A backoff determines the pauses between attempts. Each is twice as long as the last,
 // plus a random part of up to half of that, so that a thousand clients of a restarted
@@ -157,11 +160,11 @@ func (c *Client) newBackoff() *backoff { return &backoff{cfg: &c.cfg, moved: tim
 // make a client sleep forever.
 const maxRetryDelay = 5 * time.Minute
 
-func (b *backoff) reset() { b.failures, b.shortened, b.moved = 0, 0, time.Now() }
+func (b *backoff) resetPauses() { b.failures, b.shortened, b.moved = 0, 0, time.Now() }
 
-// next returns the next pause. It is no shorter than rest, which a server has asked for,
-// nor than the delay in its retry field.
-func (b *backoff) next(rest time.Duration) time.Duration {
+// nextPause returns the next pause. It is no shorter than rest, which a server has
+// asked for, nor than the delay in its retry field.
+func (b *backoff) nextPause(rest time.Duration) time.Duration {
 	d := max(min(b.base, maxRetryDelay), min(b.cfg.RetryMin, b.cfg.RetryMax))
 	most := max(d, b.cfg.RetryMax*2/3) // RetryMax, including the longest jitter
 	for range b.failures {
@@ -174,9 +177,9 @@ func (b *backoff) next(rest time.Duration) time.Duration {
 	return max(d, rest) + rand.N(d/2+1)
 }
 
-// do makes one request and checks that the response is from our log. The caller closes
-// the body, which fails after cfg.Idle without a byte.
-func (c *Client) do(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
+// doRequest makes one request and checks that the response is from our log. The caller
+// closes the body, which fails after cfg.Idle without a byte.
+func (c *Client) doRequest(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	traced, sent := traceSent(ctx)
 	req, err := http.NewRequestWithContext(traced, method, base+path, body)
 	if err != nil {
@@ -185,7 +188,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	newest, err := c.introduce(ctx, req.Header)
+	newest, err := c.addHeaders(ctx, req.Header)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +199,7 @@ func (c *Client) do(ctx context.Context, method, base, path string, header http.
 	if err != nil {
 		return nil, c.noAnswer(base, err, sent.Load())
 	}
-	if err := c.receive(base, method, resp, newest); err != nil {
+	if err := c.checkResponse(base, method, resp, newest); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
@@ -212,25 +215,25 @@ func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) 
 	}), sent
 }
 
-// introduce adds the header fields of every request: the user agent and the newest
+// addHeaders adds the header fields of every request: the user agent and the newest
 // position of the copy, which it also returns.
-func (c *Client) introduce(ctx context.Context, header http.Header) (cache.Newest, error) {
+func (c *Client) addHeaders(ctx context.Context, header http.Header) (cache.Newest, error) {
 	header.Set("User-Agent", "rstream")
-	newest, err := c.newest(ctx)
+	newest, err := c.newestHeld(ctx)
 	if err == nil && newest.Marked.Mark != 0 && header.Get(wire.HeaderHeld) == "" {
 		header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
 	}
 	return newest, err
 }
 
-// receive limits the silence in the body of a response and checks that it is from our
+// checkResponse limits the silence in the body of a response and checks that it is from our
 // log.
-func (c *Client) receive(base, method string, resp *http.Response, newest cache.Newest) error {
+func (c *Client) checkResponse(base, method string, resp *http.Response, newest cache.Newest) error {
 	resp.Body = sse.NewIdleBody(resp.Body, c.longestSilence(resp))
 	if err := c.checkAnswer(base, method, resp, newest); err != nil {
 		return err
 	}
-	c.answered()
+	c.recordContact()
 	return nil
 }
 
@@ -253,10 +256,10 @@ const maxURL = 4 << 10
 func (c *Client) askEvents(ctx context.Context, base, params string, header http.Header) (*http.Response, error) {
 	const path = "/events"
 	if fitsURL(base+path, params) {
-		return c.do(ctx, http.MethodGet, base, path+"?"+params, header, nil)
+		return c.doRequest(ctx, http.MethodGet, base, path+"?"+params, header, nil)
 	}
 	header.Set("Content-Type", wire.FormData)
-	return c.do(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
+	return c.doRequest(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
 }
 
 // fitsURL reports whether the URL with parameters is at most maxURL long.
@@ -273,7 +276,7 @@ func (c *Client) checkAnswer(base, method string, resp *http.Response, newest ca
 		return &ProtocolError{base, "is not an rstream server: it answers with " + readStatus(resp).Error()}
 	}
 	if resp.Request != nil && resp.Request.Method != method {
-		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, host(resp.Request.URL.String()))}
+		return &ProtocolError{base, fmt.Sprintf("redirects a %s to %s; name that server", method, hostOf(resp.Request.URL.String()))}
 	}
 	err := c.checkLog(base, resp.Header)
 	var other *OtherLogError

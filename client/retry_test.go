@@ -53,28 +53,28 @@ func TestBackoff(t *testing.T) {
 	for range 200 {
 		b := backoff{cfg: &cfg}
 		for i, least := range []time.Duration{1, 2, 4, 8, 16, 20, 20, 20} {
-			if d := b.next(0); d < least*time.Second || d > least*time.Second*3/2 {
+			if d := b.nextPause(0); d < least*time.Second || d > least*time.Second*3/2 {
 				t.Fatalf("pause %d is %v, want %v to half as much again", i, d, least*time.Second)
 			}
 		}
-		b.reset()
+		b.resetPauses()
 		b.base = 4 * time.Second
-		if d := b.next(0); d < 4*time.Second || d > 6*time.Second {
+		if d := b.nextPause(0); d < 4*time.Second || d > 6*time.Second {
 			t.Fatalf("after retry: 4000 the pause is %v", d)
 		}
-		if d := b.next(5 * time.Minute); d < 5*time.Minute || d > 5*time.Minute+4*time.Second {
+		if d := b.nextPause(5 * time.Minute); d < 5*time.Minute || d > 5*time.Minute+4*time.Second {
 			t.Fatalf("after Retry-After: 300 the pause is %v", d)
 		}
 		b = backoff{cfg: &cfg, base: time.Minute}
 		for range 5 {
-			if d := b.next(0); d < time.Minute || d > 90*time.Second {
+			if d := b.nextPause(0); d < time.Minute || d > 90*time.Second {
 				t.Fatalf("after retry: 60000, longer than RetryMax, the pause is %v", d)
 			}
 		}
 		for base, least := range map[time.Duration]time.Duration{1<<62 + 1: maxRetryDelay, 1<<63 - 1: maxRetryDelay, -5: time.Second} {
 			b = backoff{cfg: &cfg, base: base}
 			for range 70 {
-				if d := b.next(0); d < least || d > max(least*3/2, cfg.RetryMax) {
+				if d := b.nextPause(0); d < least || d > max(least*3/2, cfg.RetryMax) {
 					t.Fatalf("after retry: %v the pause is %v", base, d)
 				}
 			}
@@ -203,7 +203,7 @@ func runFollow(t *testing.T, cfg Config, until time.Duration) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), until)
 	defer cancel()
-	if err := c.live.follow(ctx, lease, topics); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.live.keepFollowing(ctx, lease, topics); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("follow = %v", err)
 	}
 }

@@ -28,8 +28,9 @@ func (c *Client) newSealer(ctx context.Context, topic event.Topic) *sealer {
 	return s
 }
 
-// beside returns a function that wakes the sealer and then calls fresh, which may be nil.
-func (s *sealer) beside(fresh func([]event.Event) error) func([]event.Event) error {
+// wakeBefore returns a function that wakes the sealer and then calls fresh, which may
+// be nil.
+func (s *sealer) wakeBefore(fresh func([]event.Event) error) func([]event.Event) error {
 	return func(evs []event.Event) error {
 		select {
 		case s.more <- struct{}{}:
@@ -42,9 +43,9 @@ func (s *sealer) beside(fresh func([]event.Event) error) func([]event.Event) err
 	}
 }
 
-// end stops the sealer and waits for it. If the sync was completed, whole, it first stores
-// the remaining states.
-func (s *sealer) end(ctx context.Context, whole bool) {
+// endSealing stops the sealer and waits for it. If the sync was completed, whole, it
+// first stores the remaining states.
+func (s *sealer) endSealing(ctx context.Context, whole bool) {
 	if !whole {
 		s.stop()
 	}

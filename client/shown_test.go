@@ -61,7 +61,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, _, err := c.live.open(t.Context(), f.http.URL, event.Beginning, []event.Topic{mustTopic(t, "alice")})
+	session, _, err := c.live.openStream(t.Context(), f.http.URL, event.Beginning, []event.Topic{mustTopic(t, "alice")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +76,9 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := newInbox()
-		in.put(received{ev: good, at: event.Point{ID: good.ID}})
-		in.end(tc.err)
-		if err := c.live.store(t.Context(), lease, in, session, c.newBackoff()); err != tc.err {
+		in.putStep(received{ev: good, at: event.Point{ID: good.ID}})
+		in.endSteps(tc.err)
+		if err := c.live.storeArrivals(t.Context(), lease, in, session, c.newBackoff()); err != tc.err {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 		if n := events(t, db); n != tc.want || int64(lease.Reached()) != tc.want {

@@ -17,18 +17,18 @@ import (
 // stored. If the connection is cut, Snapshot resumes after the last storage. An error is
 // the last value.
 func (c *Client) Snapshot(ctx context.Context, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
-	return c.snapshot(ctx, topic, at, func(event.Mark) {})
+	return c.readSnapshot(ctx, topic, at, func(event.Mark) {})
 }
 
-// snapshot is Snapshot that also calls marked with the mark of the position.
-func (c *Client) snapshot(ctx context.Context, topic event.Topic, at event.ID, marked func(event.Mark)) iter.Seq2[*event.Event, error] {
+// readSnapshot is Snapshot that also calls marked with the mark of the position.
+func (c *Client) readSnapshot(ctx context.Context, topic event.Topic, at event.ID, marked func(event.Mark)) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
 		if err := c.needCopy(); err != nil {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
 			return
 		}
 		s := snapshot{c: c, topic: topic, at: at, marked: marked, yield: yield, b: c.newBackoff()}
-		err := c.retryWith(ctx, s.b, s.read)
+		err := c.retryWith(ctx, s.b, s.readLines)
 		if err != nil && !s.stopped {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
 		}
@@ -47,15 +47,15 @@ type snapshot struct {
 	given   event.Storage // the last one that was yielded
 }
 
-func (s *snapshot) read(ctx context.Context, base string) error {
-	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.at(s.at), After: s.given}
-	resp, err := s.c.do(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+func (s *snapshot) readLines(ctx context.Context, base string) error {
+	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.momentAt(s.at), After: s.given}
+	resp, err := s.c.doRequest(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusal(readStatus(resp), s.at)
+		return refusalError(readStatus(resp), s.at)
 	}
 	if err := s.c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return err
@@ -74,17 +74,17 @@ func (s *snapshot) read(ctx context.Context, base string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.give(base, line); err != nil {
+		if err := s.yieldLine(base, line); err != nil {
 			return err
 		}
-		s.b.reset()
+		s.b.resetPauses()
 	}
 	return nil
 }
 
-// give checks one event and yields it.
-func (s *snapshot) give(base string, line []byte) error {
-	ev, err := s.c.accept(base, line, []event.Topic{s.topic})
+// yieldLine checks one event and yields it.
+func (s *snapshot) yieldLine(base string, line []byte) error {
+	ev, err := s.c.parseReceived(base, line, []event.Topic{s.topic})
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,14 @@ import (
 // window, and only the missing parts of these. If nothing is missing it makes no request.
 func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	at = cmp.Or(at, event.Now)
-	id, err := c.stateAt(ctx, topic, at)
+	id, err := c.findState(ctx, topic, at)
 	if err != nil {
 		return 0, fmt.Errorf("state of %s at %s: %w", topic, at, err)
 	}
 	return id, nil
 }
 
-func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+func (c *Client) findState(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	if err := c.needCopy(); err != nil {
 		return 0, err
 	}
@@ -36,7 +36,7 @@ func (c *Client) stateAt(ctx context.Context, topic event.Topic, at event.Moment
 		return id, storeError(err)
 	}
 	// Resolve now, or a time, to a position once; all further requests use the position.
-	span, err := c.resolve(ctx, []event.Topic{topic}, Range{Since: at})
+	span, err := c.resolveRange(ctx, []event.Topic{topic}, Range{Since: at})
 	if err != nil {
 		return 0, err
 	}
@@ -97,7 +97,7 @@ func (c *Client) fetchState(ctx context.Context, topic event.Topic, at event.ID)
 			before = span.To
 		}
 	}
-	s, err := c.syncWindow(ctx, topic, c.at(at), nil)
+	s, err := c.syncWindow(ctx, topic, c.momentAt(at), nil)
 	if err == nil && s.Span.Empty() {
 		_, err = c.ensureState(ctx, topic, at, at) // the server's history begins there
 	}
@@ -118,8 +118,8 @@ func (c *Client) fetchBefore(ctx context.Context, topic event.Topic, before, fro
 		_, err := c.ensureState(ctx, topic, from, at)
 		return err
 	}
-	until := c.at(from)
-	_, err := c.Sync(ctx, topic, SyncOptions{Range: Range{Since: c.at(before), Until: &until}})
+	until := c.momentAt(from)
+	_, err := c.Sync(ctx, topic, SyncOptions{Range: Range{Since: c.momentAt(before), Until: &until}})
 	var gone *GapError
 	if errors.As(err, &gone) {
 		_, err = c.ensureState(ctx, topic, from, at)
@@ -156,11 +156,11 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 		return 0, storeError(err)
 	}
 	if busy {
-		return 0, wait(ctx, busyPause)
+		return 0, waitFor(ctx, busyPause)
 	}
 	members, err = c.fillSnapshot(ctx, w, topic, at)
 	if err != nil {
-		err = joinErrors(err, c.abort(ctx, w.Abort))
+		err = joinErrors(err, c.abandonWork(ctx, w.Abort))
 	}
 	if errors.Is(err, cache.ErrLost) {
 		return members, nil // we were so slow that another process has taken over
@@ -169,7 +169,7 @@ func (c *Client) keepSnapshot(ctx context.Context, topic event.Topic, at event.I
 }
 
 func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topic event.Topic, at event.ID) (members int, err error) {
-	for ev, err := range c.snapshot(ctx, topic, at, w.Marked) {
+	for ev, err := range c.readSnapshot(ctx, topic, at, w.Marked) {
 		if err == nil {
 			err = storeError(w.Add(ctx, ev))
 		}
@@ -181,8 +181,8 @@ func (c *Client) fillSnapshot(ctx context.Context, w *cache.SnapshotWriter, topi
 	return members, storeError(w.Finish(ctx))
 }
 
-// abort calls how to give up unfinished work, even if ctx was cancelled.
-func (c *Client) abort(ctx context.Context, how func(context.Context) error) error {
+// abandonWork calls how to give up unfinished work, even if ctx was cancelled.
+func (c *Client) abandonWork(ctx context.Context, how func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	return storeError(how(ctx))
@@ -236,6 +236,6 @@ func (c *Client) Follow(ctx context.Context, topic event.Topic) iter.Seq2[Batch,
 		if !whole || !yield(Batch{Position: at, State: true}, nil) {
 			return
 		}
-		c.Batches(ctx, []event.Topic{topic}, TailOptions{Range: Range{Since: c.at(at)}})(yield)
+		c.Batches(ctx, []event.Topic{topic}, TailOptions{Range: Range{Since: c.momentAt(at)}})(yield)
 	}
 }

@@ -40,8 +40,8 @@ func (e *StatusError) wire() *wire.Error {
 
 func (e *StatusError) Error() string { return e.wire().Error() }
 
-// permanent reports whether retrying cannot help.
-func (e *StatusError) permanent() bool { return e.wire().Final() }
+// isFinal reports whether retrying cannot help.
+func (e *StatusError) isFinal() bool { return e.wire().Final() }
 
 // notAppended reports whether the response to an append guarantees that nothing was
 // appended.

@@ -19,7 +19,7 @@ import (
 func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cursor event.Cursor, check func(*http.Response) error) (*sse.Session, error) {
 	traced, sent := traceSent(ctx)
 	header := http.Header{}
-	newest, err := c.introduce(ctx, header)
+	newest, err := c.addHeaders(ctx, header)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cur
 	cfg.Check = func(resp *http.Response) error {
 		heard()
 		answered = true
-		if err := c.receive(base, method, resp, newest); err != nil {
+		if err := c.checkResponse(base, method, resp, newest); err != nil {
 			return err
 		}
 		err := c.checkEvents(base, q, wire.SSE, resp)

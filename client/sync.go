@@ -89,24 +89,24 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 
 // syncProven makes a range held and proven.
 func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
-	sum, err := c.sum(ctx, topic, r)
+	sum, err := c.getSum(ctx, topic, r)
 	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
-		r.Since = c.at(gap.To)
-		sum, err = c.sum(ctx, topic, r)
+		r.Since = c.momentAt(gap.To)
+		sum, err = c.getSum(ctx, topic, r)
 	}
 	if err != nil {
 		return Synced{}, err
 	}
 	s := Synced{Span: sum.Span()}
 	states := c.newSealer(ctx, topic)
-	err = c.ensureProven(ctx, topic, sum, &s, s.counting(states.beside(fresh)))
-	states.end(ctx, err == nil)
+	err = c.ensureProven(ctx, topic, sum, &s, s.counting(states.wakeBefore(fresh)))
+	states.endSealing(ctx, err == nil)
 	return s, err
 }
 
 // syncUnproven makes a range held and compares nothing.
 func (c *Client) syncUnproven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
-	span, err := c.resolve(ctx, []event.Topic{topic}, r)
+	span, err := c.resolveRange(ctx, []event.Topic{topic}, r)
 	if err != nil {
 		return Synced{}, err
 	}

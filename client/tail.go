@@ -58,12 +58,12 @@ func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOpt
 		ctx, cancel := context.WithCancelCause(ctx)
 		t := tail{c: c, topics: widest(topics), cancel: cancel}
 		more := true
-		err := t.run(ctx, opts, func(b Batch) bool {
+		err := t.yieldAll(ctx, opts, func(b Batch) bool {
 			more = yield(b, nil)
 			return more
 		})
 		if err != nil && more {
-			yield(Batch{}, fmt.Errorf("tail %s: %w", names(topics), err))
+			yield(Batch{}, fmt.Errorf("tail %s: %w", topicNames(topics), err))
 		}
 	}
 }
@@ -80,8 +80,8 @@ func widest(topics []event.Topic) (wide []event.Topic) {
 	return wide
 }
 
-// names lists topics for an error, the first few of many.
-func names(topics []event.Topic) string {
+// topicNames lists topics for an error, the first few of many.
+func topicNames(topics []event.Topic) string {
 	const few = 3
 	var list []string
 	for _, t := range topics[:min(few, len(topics))] {
@@ -102,33 +102,33 @@ type tail struct {
 	filler sync.WaitGroup
 }
 
-// run resolves the range, starts fetching the missing events and yields events from the
+// yieldAll resolves the range, starts fetching the missing events and yields events from the
 // cache as they are held. It returns nil when the tail is over or yield returns false.
-func (t *tail) run(ctx context.Context, opts TailOptions, yield func(Batch) bool) error {
+func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch) bool) error {
 	if err := t.c.needCopy(); err != nil {
 		return err
 	}
 	defer t.filler.Wait()
 	defer t.cancel(nil)
-	span, err := t.c.resolve(ctx, t.topics, opts.Range)
+	span, err := t.c.resolveRange(ctx, t.topics, opts.Range)
 	if gap, ok := t.c.heldGap(ctx, t.topics, opts.Range, err); ok {
-		opts.Since = t.c.at(gap.To)
-		span, err = t.c.resolve(ctx, t.topics, opts.Range)
+		opts.Since = t.c.momentAt(gap.To)
+		span, err = t.c.resolveRange(ctx, t.topics, opts.Range)
 		span.From = gap.From
 	}
 	if err != nil {
 		return err
 	}
 	if opts.UntilLive || opts.Until != nil {
-		return t.bounded(ctx, span, yield)
+		return t.yieldBounded(ctx, span, yield)
 	}
-	return t.endless(ctx, span, yield)
+	return t.yieldEndless(ctx, span, yield)
 }
 
-// bounded yields the events of a range that ends.
-func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) bool) error {
+// yieldBounded yields the events of a range that ends.
+func (t *tail) yieldBounded(ctx context.Context, span window.Span, yield func(Batch) bool) error {
 	t.hub = hub.New(patient{t.c.store}, span.To, hub.Config{})
-	t.fill(ctx, span)
+	t.startPulling(ctx, span)
 	sub := t.hub.Subscribe(t.topics, span.From)
 	defer sub.Close()
 	for at := span.From; at < span.To; {
@@ -144,18 +144,18 @@ func (t *tail) bounded(ctx context.Context, span window.Span, yield func(Batch) 
 	return nil
 }
 
-// endless yields history and then follows live from the head. History is pulled, not
+// yieldEndless yields history and then follows live from the head. History is pulled, not
 // followed: other processes can wait for a pulled window, and pulling leaves out events
 // held within it. The cursor itself skips events held beyond the head.
-func (t *tail) endless(ctx context.Context, span window.Span, yield func(Batch) bool) (err error) {
+func (t *tail) yieldEndless(ctx context.Context, span window.Span, yield func(Batch) bool) (err error) {
 	f := &follower{topics: t.topics, fail: t.cancel}
-	at, err := t.c.live.join(ctx, f, span.To)
+	at, err := t.c.live.addFollower(ctx, f, span.To)
 	if err != nil {
 		return orCause(ctx, err)
 	}
-	defer func() { err = joinErrors(err, t.c.live.leave(f)) }()
+	defer func() { err = joinErrors(err, t.c.live.releaseFollower(f)) }()
 	t.hub = t.c.hub
-	t.fill(ctx, window.Span{From: span.From, To: at})
+	t.startPulling(ctx, window.Span{From: span.From, To: at})
 	sub := t.hub.Subscribe(t.topics, span.From)
 	defer sub.Close()
 	for {
@@ -186,9 +186,9 @@ func nextOrQuiet(ctx context.Context, sub *hub.Subscription) (hub.Batch, error) 
 	return b, err
 }
 
-// fill fetches the missing events of span in another goroutine than the one that yields
-// them. If that fails, the tail fails.
-func (t *tail) fill(ctx context.Context, span window.Span) {
+// startPulling fetches the missing events of span in another goroutine than the one
+// that yields them. If that fails, the tail fails.
+func (t *tail) startPulling(ctx context.Context, span window.Span) {
 	if span.Empty() {
 		return
 	}

@@ -87,7 +87,7 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	if err != nil {
 		return storeError(err)
 	}
-	found := compare(topic, span, ours, theirs, v)
+	found := differingBlocks(topic, span, ours, theirs, v)
 	for _, equal := range spansOf(found).Gaps(span) {
 		if err := c.store.Prove(ctx, topic, equal, removals, 0); !isNoted(err) {
 			return storeError(err)
@@ -117,7 +117,7 @@ func (c *Client) verifyFound(ctx context.Context, f *Finding, repair bool) error
 	if !repair {
 		return nil
 	}
-	equal, err := c.mend(ctx, f.Topic, f.Span)
+	equal, err := c.repairUntilEqual(ctx, f.Topic, f.Span)
 	f.Repaired = equal
 	return err
 }
@@ -132,23 +132,23 @@ func spansOf(found []Finding) window.Spans {
 
 // windowsOf requests the windows of a range, one for each block.
 func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.Span) (theirs []wire.Window, err error) {
-	until := c.at(span.To)
+	until := c.momentAt(span.To)
 	for at := span.From; at < span.To; {
-		q := wire.WindowQuery{Topic: topic, Since: c.at(at), Until: &until}
+		q := wire.WindowQuery{Topic: topic, Since: c.momentAt(at), Until: &until}
 		var list wire.WindowList
-		if err := c.ask(ctx, &q, &list); err != nil {
+		if err := c.getWindows(ctx, &q, &list); err != nil {
 			return nil, err
 		}
 		if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
-			return nil, &ProtocolError{c.base(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
+			return nil, &ProtocolError{c.serverURL(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
 		}
 		theirs, at = append(theirs, list.Windows...), list.Next.ID
 	}
 	return theirs, nil
 }
 
-// compare returns the blocks in which the two sides differ.
-func compare(topic event.Topic, span window.Span, ours []window.Leaf, theirs []wire.Window, v *Verified) (found []Finding) {
+// differingBlocks returns the blocks in which the two sides differ.
+func differingBlocks(topic event.Topic, span window.Span, ours []window.Leaf, theirs []wire.Window, v *Verified) (found []Finding) {
 	for len(ours) > 0 || len(theirs) > 0 {
 		var f Finding
 		nothing, _ := window.DigestOf(nil)
@@ -180,14 +180,14 @@ func ownBlock(l *window.Leaf, d *window.Digest, n *uint64) window.Span {
 // maxRepairs is how many times a window that still differs is fetched again.
 const maxRepairs = 3
 
-// mend repairs a range and reports whether it is then equal to the server's.
-func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) (equal bool, err error) {
+// repairUntilEqual repairs a range and reports whether it is then equal to the server's.
+func (c *Client) repairUntilEqual(ctx context.Context, topic event.Topic, span window.Span) (equal bool, err error) {
 	for range maxRepairs {
-		if err := c.repair(ctx, topic, span); err != nil {
+		if err := c.refetchRange(ctx, topic, span); err != nil {
 			return false, err
 		}
-		until := c.at(span.To)
-		sum, err := c.sum(ctx, topic, Range{Since: c.at(span.From), Until: &until})
+		until := c.momentAt(span.To)
+		sum, err := c.getSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
 		if err != nil {
 			return false, err
 		}
@@ -209,8 +209,8 @@ func (c *Client) mend(ctx context.Context, topic event.Topic, span window.Span) 
 	return false, nil
 }
 
-// repair fetches a range again and replaces its stored events, page by page.
-func (c *Client) repair(ctx context.Context, topic event.Topic, span window.Span) error {
+// refetchRange fetches a range again and replaces its stored events, page by page.
+func (c *Client) refetchRange(ctx context.Context, topic event.Topic, span window.Span) error {
 	return c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 		return c.store.Replace(ctx, topic, part, evs)
 	})

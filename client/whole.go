@@ -25,7 +25,7 @@ func (e *ShortenedError) Error() string {
 	if e.Want >= 0 {
 		what = fmt.Sprintf("the answer has %d of %d events", e.Got, e.Want)
 	}
-	return fmt.Sprintf("read %s: %s: something between here and the server shortened it", host(e.URL), what)
+	return fmt.Sprintf("read %s: %s: something between here and the server shortened it", hostOf(e.URL), what)
 }
 
 // maxShortened is how many shortened responses, without progress, each server may send
@@ -38,14 +38,14 @@ const maxShortened = 5
 func readObject(base, path string, body io.Reader, answer any) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {
-		return nil, dropped(base, err)
+		return nil, droppedError(base, err)
 	}
 	err = json.Unmarshal(b, answer)
 	switch {
 	case err == nil:
 		return b, nil
 	case len(b) < maxAnswer && endsEarly(b):
-		return nil, &ShortenedError{public(base), 0, -1}
+		return nil, &ShortenedError{publicURL(base), 0, -1}
 	}
 	return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to %s: %v", path, err)}
 }
@@ -94,7 +94,7 @@ func (l *countedLines) Next() ([]byte, error) {
 	case err == nil && l.got == l.want:
 		return nil, &ProtocolError{l.base, fmt.Sprintf("sent more than the %d events that it announced", l.want)}
 	case err == nil && l.lines.Open() && (l.got+1 < l.want || !json.Valid(line)):
-		return nil, &ShortenedError{public(l.base), l.got, l.want} // in the middle of a line
+		return nil, &ShortenedError{publicURL(l.base), l.got, l.want} // in the middle of a line
 	case err == nil:
 		l.got++
 		return line, nil
@@ -103,9 +103,9 @@ func (l *countedLines) Next() ([]byte, error) {
 	case l.got == l.want: // all events are here, even if the connection was cut
 		return nil, io.EOF
 	case errors.Is(err, io.EOF):
-		return nil, &ShortenedError{public(l.base), l.got, l.want}
+		return nil, &ShortenedError{publicURL(l.base), l.got, l.want}
 	}
-	return nil, dropped(l.base, err)
+	return nil, droppedError(l.base, err)
 }
 
 // objectLines are the lines in the member "events" of a JSON object, which is read as it
@@ -127,12 +127,12 @@ func newObjectLines(base string, body io.Reader) *objectLines {
 func (o *objectLines) Next() ([]byte, error) {
 	for {
 		o.body.left = wire.MaxLine + readAhead
-		line, err := o.next()
+		line, err := o.nextStep()
 		switch {
 		case errors.Is(err, errObjectEnd):
 			return nil, io.EOF
 		case err != nil:
-			return nil, o.failure(err)
+			return nil, o.shortenedError(err)
 		case line != nil:
 			return line, nil
 		}
@@ -147,8 +147,8 @@ var (
 	errObjectForm = errors.New("not an object with a list of events")
 )
 
-// next reads one step. It returns a nil line for anything but an event.
-func (o *objectLines) next() (line json.RawMessage, err error) {
+// nextStep reads one step. It returns a nil line for anything but an event.
+func (o *objectLines) nextStep() (line json.RawMessage, err error) {
 	if o.inside && o.dec.More() {
 		err = o.dec.Decode(&line)
 		return line, err
@@ -164,7 +164,7 @@ func (o *objectLines) next() (line json.RawMessage, err error) {
 	case token == json.Delim('{'):
 		return nil, nil
 	case token == json.Delim('}') && o.after:
-		return nil, o.end()
+		return nil, o.checkEnd()
 	case token == "events":
 		if token, err = o.dec.Token(); err == nil && (o.after || token != json.Delim('[')) {
 			err = errObjectForm
@@ -179,8 +179,8 @@ func (o *objectLines) next() (line json.RawMessage, err error) {
 	return nil, o.dec.Decode(&other)
 }
 
-// end returns errObjectEnd if nothing follows the object.
-func (o *objectLines) end() error {
+// checkEnd returns errObjectEnd if nothing follows the object.
+func (o *objectLines) checkEnd() error {
 	_, err := o.dec.Token()
 	switch {
 	case errors.Is(err, io.EOF):
@@ -191,12 +191,12 @@ func (o *objectLines) end() error {
 	return err
 }
 
-// failure returns the error for a response that was shortened, was cut or is invalid.
-func (o *objectLines) failure(err error) error {
+// shortenedError returns the error for a response that was shortened, was cut or is invalid.
+func (o *objectLines) shortenedError(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case o.body.ended && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
-		return &ShortenedError{public(o.base), 0, -1}
+		return &ShortenedError{publicURL(o.base), 0, -1}
 	case errors.As(err, &syntax), errors.Is(err, errObjectForm):
 		return &ProtocolError{o.base, fmt.Sprintf("sent an invalid list of events: %v", err)}
 	}

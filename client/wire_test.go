@@ -143,7 +143,7 @@ func TestNoticesAreNoEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = r.read(frame)
+		_, err = r.readFrame(frame)
 		var protocol *ProtocolError
 		if named := frame.Type == "PUT" || frame.Type == "DEL"; named != errors.As(err, &protocol) {
 			t.Errorf("%s %s: %v", frame.Type, frame.Data, err)
@@ -188,7 +188,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		got, err := r.read(frame)
+		got, err := r.readFrame(frame)
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
@@ -205,7 +205,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
-	p, err := c.page(t.Context(), c.base(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
+	p, err := c.getPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
 	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}
@@ -218,8 +218,8 @@ func TestWireExamplePage(t *testing.T) {
 func TestWireExampleSum(t *testing.T) {
 	ex := readWireExample(t, "windows-sum.http")
 	c := ex.serve(t)
-	until := c.at(6)
-	w, err := c.sum(t.Context(), mustTopic(t, "alice/posts"), Range{Since: c.at(2), Until: &until})
+	until := c.momentAt(6)
+	w, err := c.getSum(t.Context(), mustTopic(t, "alice/posts"), Range{Since: c.momentAt(2), Until: &until})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestWireExampleBatch(t *testing.T) {
 func TestWireExampleGone(t *testing.T) {
 	ex := readWireExample(t, "events-gone.http")
 	c := ex.serve(t)
-	_, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Since: c.at(2)}})
+	_, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{Range: Range{Since: c.momentAt(2)}})
 	var gap *GapError
 	if !errors.As(err, &gap) || gap.Oldest != 4 {
 		t.Errorf("sync = %v, want a gap up to 4", err)
@@ -348,7 +348,7 @@ func TestWireExampleStubs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stubs, err := c.stubs(t.Context(), []event.Hash{evs[5].Hash, unknown, evs[0].Hash}, &reconcile.Round{})
+	stubs, err := c.getStubs(t.Context(), []event.Hash{evs[5].Hash, unknown, evs[0].Hash}, &reconcile.Round{})
 	if err != nil || len(stubs) != 2 || stubs[0].ID != 1 || stubs[1] != (wire.Stub{ID: 6, Time: evs[5].Time, Hash: evs[5].Hash}) {
 		t.Errorf("%+v, %v", stubs, err)
 	}

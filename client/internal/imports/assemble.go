@@ -53,7 +53,7 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 				return err
 			}
 			if !ok {
-				p.forget() // one side has dropped it: pull the rest
+				p.dropPlan() // one side has dropped it: pull the rest
 				reached = at
 				if len(evs) > 0 { // received events need not be fetched again
 					reached = evs[len(evs)-1].ID
@@ -70,7 +70,7 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 	progress()
 	// Even if ctx has ended: received events need not be fetched again.
 	added, err := lease.ApplyPlaced(context.WithoutCancel(ctx), evs, fetched, reached)
-	p.placed(lease.Reached())
+	p.releasePlaced(lease.Reached())
 	if err == nil && len(added) > 0 {
 		p.compared.Saved += len(added) - len(fetched)
 		err = fresh(added)
@@ -108,7 +108,7 @@ func (m *Importer) wantedHere(ctx context.Context, p *Plan, span window.Span) (f
 		if it.ID > span.To {
 			break
 		}
-		if p.foreign.has(it) {
+		if p.foreign.hasEvent(it) {
 			wanted[it.Hash], hashes = it, append(hashes, it.Hash)
 		}
 	}
@@ -133,7 +133,7 @@ func exceptFull(err error) error {
 // fetchMissing returns a missing event. If necessary it fetches it, together with those
 // that follow. ok is false if the log no longer has it.
 func (m *Importer) fetchMissing(ctx context.Context, fetch FetchFunc, p *Plan, it reconcile.Item) (ev event.Event, ok bool, err error) {
-	if ev, ok = p.find(it); ok {
+	if ev, ok = p.findEvent(it); ok {
 		return ev, true, nil
 	}
 	batch := itemsAfter(p.missing, it.ID-1)
@@ -148,11 +148,11 @@ func (m *Importer) fetchMissing(ctx context.Context, fetch FetchFunc, p *Plan, i
 	}
 	p.got = append(p.got, evs...)
 	slices.SortFunc(p.got, func(a, b event.Event) int { return cmp.Compare(a.ID, b.ID) })
-	ev, ok = p.find(it)
+	ev, ok = p.findEvent(it)
 	return ev, ok, nil
 }
 
-func (p *Plan) find(it reconcile.Item) (ev event.Event, ok bool) {
+func (p *Plan) findEvent(it reconcile.Item) (ev event.Event, ok bool) {
 	i, ok := slices.BinarySearchFunc(p.got, it.ID, func(ev event.Event, id event.ID) int { return cmp.Compare(ev.ID, id) })
 	if !ok || p.got[i].Hash != it.Hash {
 		return ev, false
@@ -160,7 +160,7 @@ func (p *Plan) find(it reconcile.Item) (ev event.Event, ok bool) {
 	return p.got[i], true
 }
 
-// placed releases the fetched events that are stored, up to position at.
-func (p *Plan) placed(at event.ID) {
+// releasePlaced releases the fetched events that are stored, up to position at.
+func (p *Plan) releasePlaced(at event.ID) {
 	p.got = slices.DeleteFunc(p.got, func(ev event.Event) bool { return ev.ID <= at })
 }

@@ -20,9 +20,9 @@ type foreign struct {
 	ids    []event.ID   // those in the server's stubs, in ascending order
 }
 
-// has reports whether the event of an item is here. If the server sent no stub for it, it
-// is not: the log's event has more than its hash covers, and must be fetched.
-func (f *foreign) has(it reconcile.Item) bool {
+// hasEvent reports whether the event of an item is here. If the server sent no stub for
+// it, it is not: the log's event has more than its hash covers, and must be fetched.
+func (f *foreign) hasEvent(it reconcile.Item) bool {
 	_, told := slices.BinarySearch(f.ids, it.ID)
 	if !told {
 		return false
@@ -131,12 +131,12 @@ func (m *Importer) resolveByHash(ctx context.Context, gaps window.Spans, lacking
 // prepare collisions.
 func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps window.Spans, lacking uint64, how lookupMethod, l *localSet) error {
 	known := uint64(len(l.foreign.hashes))
-	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.salt()}
+	req := reconcile.StubRequest{Width: reconcile.WidthFor(known, lacking), Salt: m.newSalt()}
 	round := reconcile.Round{Strategy: reconcile.Stubs, Why: fmt.Sprintf("%d held from other logs; all %d missing are named", known, lacking)}
 	if how == byFilter {
 		round.Why = fmt.Sprintf("%d held from other logs, described by a filter; %d missing", known, lacking)
 		var err error
-		if req.Filter, err = reconcile.NewBloom(reconcile.FromHashes(window.Span{}, l.foreign.hashes).Items(), known, filterBits, m.salt()); err != nil {
+		if req.Filter, err = reconcile.NewBloom(reconcile.FromHashes(window.Span{}, l.foreign.hashes).Items(), known, filterBits, m.newSalt()); err != nil {
 			return err
 		}
 	}
@@ -170,8 +170,8 @@ func (m *Importer) resolveByStubs(ctx context.Context, topic event.Topic, gaps w
 // filterBits is the number of hash functions of a filter of the known hashes.
 const filterBits = 7
 
-// salt returns a new key for short hashes.
-func (m *Importer) salt() (s reconcile.Salt) {
+// newSalt returns a new key for short hashes.
+func (m *Importer) newSalt() (s reconcile.Salt) {
 	if m.Reconcile.Salt != nil {
 		return m.Reconcile.Salt()
 	}

@@ -25,8 +25,8 @@ type localSet struct {
 	rounds     []reconcile.Round // the requests that looked up foreign events
 }
 
-// all returns the items of both kinds.
-func (l *localSet) all() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
+// allItems returns the items of both kinds.
+func (l *localSet) allItems() []reconcile.Item { return slices.Concat(l.stored, l.candidates) }
 
 // findLocal collects the local events of a range whose gaps have candidates, and which
 // lacks the given number of events. It asks the server only for the ids of events of
@@ -46,11 +46,11 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 	}
 	for _, gap := range gaps {
 		before := len(l.candidates)
-		err := m.Store.Candidates(ctx, topic, gap, l.adder(&l.candidates))
+		err := m.Store.Candidates(ctx, topic, gap, l.addTo(&l.candidates))
 		if err != nil {
 			return l, storeError(err)
 		}
-		l.reach(gap, l.candidates[before:])
+		l.startAtGap(gap, l.candidates[before:])
 	}
 	slices.SortFunc(l.candidates, reconcile.Item.Compare)
 	l.candidates = slices.Compact(l.candidates)
@@ -68,16 +68,16 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 	return l, nil
 }
 
-// reach begins the part worth comparing at the first gap that has candidates.
-func (l *localSet) reach(gap window.Span, found []reconcile.Item) {
+// startAtGap begins the part worth comparing at the first gap that has candidates.
+func (l *localSet) startAtGap(gap window.Span, found []reconcile.Item) {
 	has := len(found) > 0 || slices.ContainsFunc(l.candidates, func(it reconcile.Item) bool { return it.ID > gap.From && it.ID <= gap.To })
 	if has && l.span.Empty() {
 		l.span = gap
 	}
 }
 
-// adder returns a function that adds events to items.
-func (l *localSet) adder(items *[]reconcile.Item) func(*event.Event) error {
+// addTo returns a function that adds events to items.
+func (l *localSet) addTo(items *[]reconcile.Item) func(*event.Event) error {
 	return func(ev *event.Event) error {
 		if len(l.stored)+len(l.candidates) >= maxItems {
 			return errTooMany
@@ -101,8 +101,8 @@ func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window
 		}
 		if len(parts) > 0 {
 			// A part may match events that the topic does not.
-			add := l.adder(&l.stored)
-			err := m.each(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
+			add := l.addTo(&l.stored)
+			err := m.eachStored(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
 				if !topic.Matches(ev.User, ev.Path) {
 					return nil
 				}
@@ -117,8 +117,8 @@ func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window
 	return nil
 }
 
-// each calls fn with the stored events of topics, all of which are held in span.
-func (m *Importer) each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
+// eachStored calls fn with the stored events of topics, all of which are held in span.
+func (m *Importer) eachStored(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
 	for at := span.From; at < span.To; {
 		evs, next, err := m.Store.Read(ctx, topics, at, span.To, m.PageLimit)
 		if err == nil && next <= at {

@@ -45,8 +45,8 @@ func (p *Plan) Knows(at event.ID) (end, until event.ID) {
 	return at, event.MaxID
 }
 
-// forget drops the plan, so that all events not yet stored are pulled.
-func (p *Plan) forget() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
+// dropPlan drops the plan, so that all events not yet stored are pulled.
+func (p *Plan) dropPlan() { p.span, p.want, p.missing, p.got = window.Span{}, nil, nil, nil }
 
 // Compare determines which events are missing from a range that has candidates, and of
 // which held events are stored. It reports in found how it did so. If there are no
@@ -56,15 +56,15 @@ func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Wind
 	*found = Comparison{Outcome: reconcile.Pull.String(), Why: "no missing event is available locally"}
 	l, err := m.findLocal(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
 	found.Rounds = l.rounds
-	if errors.Is(err, errTooMany) || m.unsupported(err) {
+	if errors.Is(err, errTooMany) || m.isUnsupported(err) {
 		found.Why = err.Error()
 		return nil, nil
 	}
 	if err != nil || l.span.Empty() {
 		return nil, m.badAnswer(err)
 	}
-	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.all()), m.Server.Peer(topic), m.Reconcile)
-	if m.unsupported(err) || tooLarge(err) {
+	res, err := reconcile.Negotiate(ctx, reconcile.FromItems(l.span, l.allItems()), m.Server.Peer(topic), m.Reconcile)
+	if m.isUnsupported(err) || tooLarge(err) {
 		found.Why = err.Error()
 		return nil, nil
 	}
@@ -76,13 +76,13 @@ func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Wind
 		return nil, nil
 	}
 	// An event whose short hash was mistaken for another's is here, too.
-	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.has(it) })
+	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.hasEvent(it) })
 	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: found}
 	return p, m.checkPlan(ctx, p, l, res, sum)
 }
 
-// unsupported reports whether the server is too old to know the request.
-func (m *Importer) unsupported(err error) bool {
+// isUnsupported reports whether the server is too old to know the request.
+func (m *Importer) isUnsupported(err error) bool {
 	status := m.Server.Status(err)
 	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
 }

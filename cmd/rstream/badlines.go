@@ -21,7 +21,7 @@ func (b *invalidLines) addLine(number int, err error) {
 	}
 }
 
-func (b *invalidLines) err(name, hint string) error {
+func (b *invalidLines) asError(name, hint string) error {
 	if len(b.numbers) == 0 {
 		return nil
 	}
@@ -30,13 +30,13 @@ func (b *invalidLines) err(name, hint string) error {
 		text = append(text, fmt.Sprintf("%s:%d: %s", name, b.numbers[i], reason))
 	}
 	if more := b.numbers[len(b.reasons):]; len(more) > 0 {
-		text = append(text, fmt.Sprintf("%s: and %s: %s", name, count(len(more), "bad line"), ranges(more)))
+		text = append(text, fmt.Sprintf("%s: and %s: %s", name, count(len(more), "bad line"), lineRanges(more)))
 	}
 	return &exitError{exitFailed, strings.Join(text, "\n"), hint}
 }
 
-// ranges formats ascending numbers, for example "3, 5-9".
-func ranges(numbers []int) string {
+// lineRanges formats ascending numbers, for example "3, 5-9".
+func lineRanges(numbers []int) string {
 	var b strings.Builder
 	for i := 0; i < len(numbers); {
 		j := i

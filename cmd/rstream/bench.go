@@ -82,11 +82,11 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 }
 
 func (a *app) printResults(results []bench.Result) error {
-	if a.out.text() {
-		return a.out.named(bench.WriteTable(a.out.w, results))
+	if a.out.isText() {
+		return a.out.nameOutput(bench.WriteTable(a.out.w, results))
 	}
 	for _, r := range results {
-		if err := a.out.json(r); err != nil {
+		if err := a.out.writeJSON(r); err != nil {
 			return err
 		}
 	}

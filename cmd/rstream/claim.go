@@ -62,8 +62,8 @@ func queuedFate(err error) fate {
 	return untaken
 }
 
-// taken is the verb for drafts that the server or the outbox took.
-func (d delivery) taken() string {
+// takenVerb is the verb for drafts that the server or the outbox took.
+func (d delivery) takenVerb() string {
 	switch {
 	case d.offline:
 		return "kept in the outbox"
@@ -78,12 +78,12 @@ func (d delivery) claimOne(err error, f fate, draft *event.Draft) error {
 	e := &claimError{err: err, text: refusalText(err, nil)}
 	switch f {
 	case untaken, butRefused:
-		e.claim = "nothing was " + d.taken()
+		e.claim = "nothing was " + d.takenVerb()
 	case unknown:
-		e.claim = "whether it was " + d.taken() + " is unknown"
+		e.claim = "whether it was " + d.takenVerb() + " is unknown"
 		e.hint = fmt.Sprintf("run the command again with --key %s: it is appended once", shellWord(draft.Key))
 	case taken:
-		e.claim = "it was " + d.taken()
+		e.claim = "it was " + d.takenVerb()
 	}
 	return e
 }
@@ -100,8 +100,8 @@ type lineClaim struct {
 	most     int // lines that one request may have; 0 if not known
 }
 
-// took records that the batch was taken.
-func (c *lineClaim) took() {
+// recordTaken records that the batch was taken.
+func (c *lineClaim) recordTaken() {
 	c.doneMade = c.doneMade || keysMade(c.batch)
 	c.done, c.batch = c.batch[len(c.batch)-1].number, nil
 }
@@ -110,17 +110,17 @@ func keysMade(items []lineItem) bool {
 	return slices.ContainsFunc(items, func(it lineItem) bool { return it.made })
 }
 
-// about adds to err the outcome for the lines. f is the fate of the current batch.
-func (c *lineClaim) about(err error, f fate) error {
+// addOutcome adds to err the outcome for the lines. f is the fate of the current batch.
+func (c *lineClaim) addOutcome(err error, f fate) error {
 	e := &claimError{err: err, text: refusalText(err, c.batch)}
 	batch := c.batch
 	if f == butRefused || f == taken {
-		c.took()
+		c.recordTaken()
 	}
 	whose := " of " + c.name
 	if c.done > 0 {
-		e.claim = lines(1, c.done) + whose + were(c.done) + c.taken()
-		e.hint = c.repeat(f)
+		e.claim = lineRange(1, c.done) + whose + were(c.done) + c.takenVerb()
+		e.hint = c.repeatHint(f)
 		whose = ""
 	}
 	switch {
@@ -128,10 +128,10 @@ func (c *lineClaim) about(err error, f fate) error {
 		e.claim += ", except those that were refused"
 	case f == unknown:
 		first, last := batch[0].number, batch[len(batch)-1].number
-		open := "whether " + lines(first, last) + whose + were(1+last-first) + c.taken() + " is unknown"
-		e.claim, e.hint = strings.TrimPrefix(e.claim+"; "+open, "; "), c.retry(batch)
+		open := "whether " + lineRange(first, last) + whose + were(1+last-first) + c.takenVerb() + " is unknown"
+		e.claim, e.hint = strings.TrimPrefix(e.claim+"; "+open, "; "), c.retryHint(batch)
 	case c.done == 0:
-		e.claim = "nothing was " + c.taken()
+		e.claim = "nothing was " + c.takenVerb()
 	}
 	return e
 }
@@ -139,17 +139,17 @@ func (c *lineClaim) about(err error, f fate) error {
 // again is the hint if every line so far has a key of its own.
 const again = "run the command again: each line so far has a key and is appended once"
 
-// repeat is the hint if the fate of every line is known.
-func (c *lineClaim) repeat(f fate) string {
+// repeatHint is the hint if the fate of every line is known.
+func (c *lineClaim) repeatHint(f fate) string {
 	if !c.doneMade && f != butRefused {
 		return again
 	}
 	return c.goOn(c.done + 1)
 }
 
-// retry is the hint if the fate of batch is unknown. A server appends a request as a
+// retryHint is the hint if the fate of batch is unknown. A server appends a request as a
 // whole or not at all, so the fate of one line decides for all.
-func (c *lineClaim) retry(batch []lineItem) string {
+func (c *lineClaim) retryHint(batch []lineItem) string {
 	first, last := batch[0].number, batch[len(batch)-1].number
 	place := "log"
 	if c.offline || c.queue {
@@ -164,7 +164,7 @@ func (c *lineClaim) retry(batch []lineItem) string {
 		return fmt.Sprintf("line %d has no key, and sent twice it becomes two events: look for it in the %s, then continue from line %d or %d", first, place, first, last+1)
 	}
 	return fmt.Sprintf("%s are taken together or not at all, and lines without keys become new events if sent twice: look for line %d in the %s, then continue from line %d or %d",
-		lines(first, last), first, place, first, last+1)
+		lineRange(first, last), first, place, first, last+1)
 }
 
 func (c *lineClaim) goOn(line int) string {
@@ -174,8 +174,8 @@ func (c *lineClaim) goOn(line int) string {
 	return fmt.Sprintf("continue from line %d, with the same flags: "+c.rest, line, line)
 }
 
-// lines names a range of lines of a file.
-func lines(first, last int) string {
+// lineRange names a range of lines of a file.
+func lineRange(first, last int) string {
 	if first == last {
 		return fmt.Sprintf("line %d", first)
 	}

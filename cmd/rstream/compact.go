@@ -34,7 +34,7 @@ they say, at once and by the clock of this machine: check that the clock is righ
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
-	o.retain.add(f)
+	o.retain.addRetainFlags(f)
 	return cmd
 }
 
@@ -47,10 +47,10 @@ func runCompact(ctx context.Context, a *app, o compactOptions) error {
 	if err != nil || a.quiet {
 		return err
 	}
-	if a.out.text() {
-		err = a.out.printf("%s: %s, was %s\n", o.db, size(c.After), size(c.Before))
+	if a.out.isText() {
+		err = a.out.printf("%s: %s, was %s\n", o.db, formatSize(c.After), formatSize(c.Before))
 	} else {
-		err = a.out.json(struct {
+		err = a.out.writeJSON(struct {
 			Type   string `json:"type"`
 			DB     string `json:"db"`
 			Before int64  `json:"before"`

@@ -8,8 +8,8 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 )
 
-// complete lets a shell complete a flag with values.
-func complete(cmd *cobra.Command, flag string, values ...string) {
+// completeFlag lets a shell complete a flag with values.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
 	// It fails only for a flag that does not exist.
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -74,7 +74,7 @@ func describeCompletion(cmd *cobra.Command) {
   rstream completion zsh > "${fpath[1]}/_rstream"
   rstream completion fish > ~/.config/fish/completions/rstream.fish`
 	// A broken config file must not break the start of a shell.
-	cmd.PersistentPreRunE = unconfigured
+	cmd.PersistentPreRunE = checkUnconfigured
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usagef("want a shell: bash, zsh, fish or powershell")

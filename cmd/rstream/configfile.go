@@ -54,7 +54,7 @@ func (s *settings) readConfig(path string, v *viper.Viper, root *cobra.Command) 
 		return usagef("read config: %w", err)
 	}
 	file := &configFile{path: path, lines: map[string]int{}}
-	values, err := file.parse(b, flagNames(root))
+	values, err := file.parseSettings(b, flagNames(root))
 	if err == nil {
 		err = v.MergeConfigMap(values)
 	}
@@ -69,7 +69,7 @@ func (s *settings) readConfig(path string, v *viper.Viper, root *cobra.Command) 
 func flagNames(cmd *cobra.Command) (names []string) {
 	for _, flags := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
 		flags.VisitAll(func(f *pflag.Flag) {
-			if !isOurs(f) {
+			if !isOwnFlag(f) {
 				names = append(names, f.Name)
 			}
 		})
@@ -80,8 +80,8 @@ func flagNames(cmd *cobra.Command) (names []string) {
 	return names
 }
 
-// parse reads the settings in b.
-func (c *configFile) parse(b []byte, known []string) (map[string]any, error) {
+// parseSettings reads the settings in b.
+func (c *configFile) parseSettings(b []byte, known []string) (map[string]any, error) {
 	top, err := onlyDocument(b)
 	if err != nil || top == nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (c *configFile) parse(b []byte, known []string) (map[string]any, error) {
 			err = fmt.Errorf("line %d: unknown setting %q", value.Line, key)
 		default:
 			c.lines[key] = value.Line
-			values[key], err = scalars(value)
+			values[key], err = scalarValues(value)
 		}
 		return err
 	})
@@ -127,7 +127,7 @@ func plainYAML(err error) error {
 
 // eachKey calls fn for each key of a mapping. A repeated key is an error.
 func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error {
-	if node = target(node); node.Kind != yaml.MappingNode {
+	if node = aliasTarget(node); node.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: want lines such as \"name: value\"", node.Line)
 	}
 	seen := map[string]int{}
@@ -144,20 +144,20 @@ func eachKey(node *yaml.Node, fn func(key string, value *yaml.Node) error) error
 	return nil
 }
 
-// target returns the node that an alias refers to.
-func target(node *yaml.Node) *yaml.Node {
+// aliasTarget returns the node that an alias refers to.
+func aliasTarget(node *yaml.Node) *yaml.Node {
 	if node.Kind == yaml.AliasNode {
 		return node.Alias
 	}
 	return node
 }
 
-// scalars returns the value, or the list of values, of a node.
-func scalars(node *yaml.Node) ([]string, error) {
-	if list := target(node); list.Kind == yaml.SequenceNode {
+// scalarValues returns the value, or the list of values, of a node.
+func scalarValues(node *yaml.Node) ([]string, error) {
+	if list := aliasTarget(node); list.Kind == yaml.SequenceNode {
 		var values []string
 		for _, item := range list.Content {
-			s, err := scalar(item)
+			s, err := scalarValue(item)
 			if err != nil {
 				return nil, err
 			}
@@ -165,13 +165,13 @@ func scalars(node *yaml.Node) ([]string, error) {
 		}
 		return values, nil
 	}
-	s, err := scalar(node)
+	s, err := scalarValue(node)
 	return []string{s}, err
 }
 
-// scalar returns a value as written.
-func scalar(node *yaml.Node) (string, error) {
-	value := target(node)
+// scalarValue returns a value as written.
+func scalarValue(node *yaml.Node) (string, error) {
+	value := aliasTarget(node)
 	switch {
 	case value.Kind != yaml.ScalarNode:
 		return "", fmt.Errorf("line %d: want a value or a list of values", node.Line)
@@ -185,7 +185,7 @@ func scalar(node *yaml.Node) (string, error) {
 
 // parseServers reads the list of named servers.
 func parseServers(node *yaml.Node) (servers []namedServer, err error) {
-	list := target(node)
+	list := aliasTarget(node)
 	if list.Kind != yaml.SequenceNode {
 		return nil, fmt.Errorf("line %d: servers: want a list of name and url", node.Line)
 	}
@@ -194,9 +194,9 @@ func parseServers(node *yaml.Node) (servers []namedServer, err error) {
 		err := eachKey(item, func(key string, value *yaml.Node) (err error) {
 			switch key {
 			case "name":
-				s.name, err = scalar(value)
+				s.name, err = scalarValue(value)
 			case "url":
-				s.urls, err = scalars(value)
+				s.urls, err = scalarValues(value)
 			default:
 				err = fmt.Errorf("line %d: servers: want name and url, not %q", value.Line, key)
 			}

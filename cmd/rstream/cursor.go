@@ -54,7 +54,7 @@ func runCursorList(ctx context.Context, a *app) error {
 
 func (a *app) printCursors(cursors []cache.CursorInfo) error {
 	for _, c := range cursors {
-		if err := a.out.cursor(c); err != nil {
+		if err := a.out.writeCursor(c); err != nil {
 			return err
 		}
 	}
@@ -66,10 +66,10 @@ type cursorLine struct {
 	cursorReport
 }
 
-func (o *output) cursor(c cache.CursorInfo) error {
+func (o *output) writeCursor(c cache.CursorInfo) error {
 	r := cursorReport(c)
-	if !o.text() {
-		return o.json(cursorLine{"cursor", r})
+	if !o.isText() {
+		return o.writeJSON(cursorLine{"cursor", r})
 	}
 	return o.printf("%s\n", r)
 }
@@ -111,7 +111,7 @@ copy; "now" is the end of the held events of the topics.`,
 			if m == nil {
 				return usagef("want a moment such as 24h or an event's id")
 			}
-			topics, err := (&topicFlags{}).parse(args[2:])
+			topics, err := (&topicFlags{}).parseTopics(args[2:])
 			if err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 	if err != nil {
 		return err
 	}
-	return a.out.cursor(c)
+	return a.out.writeCursor(c)
 }
 
 // endOfHeld returns the end of the range held for topics or, if there are none, for the
@@ -155,7 +155,7 @@ func endOfHeld(ctx context.Context, db *cache.DB, name string, topics []event.To
 			if c.Name != name {
 				continue
 			}
-			if topics, err = (&topicFlags{}).parse(c.Topics); err != nil {
+			if topics, err = (&topicFlags{}).parseTopics(c.Topics); err != nil {
 				return 0, err
 			}
 		}

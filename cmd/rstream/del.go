@@ -23,7 +23,7 @@ func newDelCommand(a *app) *cobra.Command {
 		Example: `  rstream del alice/posts/1`,
 		Args:    oneStorage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := draft(args[0], event.Del, o.key)
+			d, err := newDraft(args[0], event.Del, o.key)
 			if err != nil {
 				return err
 			}
@@ -32,6 +32,6 @@ func newDelCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&o.key, "key", "", "idempotency `KEY` of the append")
-	o.delivery.add(cmd)
+	o.delivery.addDeliveryFlags(cmd)
 	return cmd
 }

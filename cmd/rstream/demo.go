@@ -27,10 +27,10 @@ the copy offline. Everything happens in a temporary folder, which is removed at 
 func runDemo(ctx context.Context, a *app) error {
 	return demo.Run(ctx, func(s demo.Step) error {
 		var err error
-		if a.out.text() {
+		if a.out.isText() {
 			err = a.out.printf("$ %s\n  %s\n\n", s.Command, strings.ReplaceAll(s.Text, "\n", "\n  "))
 		} else {
-			err = a.out.json(map[string]string{"type": "step", "command": s.Command, "text": s.Text})
+			err = a.out.writeJSON(map[string]string{"type": "step", "command": s.Command, "text": s.Text})
 		}
 		return errors.Join(err, a.out.flush())
 	})

@@ -50,7 +50,7 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := o.config(append(args, a.servers...)[0])
+			cfg, err := o.doctorConfig(append(args, a.servers...)[0])
 			if err != nil {
 				return err
 			}
@@ -69,8 +69,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 // maxListen bounds how much is recorded.
 const maxListen = time.Hour
 
-// config turns the flags into a doctor.Config.
-func (o *doctorOptions) config(target string) (cfg doctor.Config, err error) {
+// doctorConfig turns the flags into a doctor.Config.
+func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err error) {
 	if o.listen < time.Second || o.listen > maxListen {
 		return cfg, usagef("--for %s: want 1s to %s", o.listen, maxListen)
 	}
@@ -139,7 +139,7 @@ type doctorLine struct {
 }
 
 func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) error {
-	if a.out.text() {
+	if a.out.isText() {
 		a.note("listening to %s for %s", visible(wire.RedactURL(cfg.URL.String())), cfg.Listen)
 	}
 	var report doctor.Report
@@ -172,8 +172,8 @@ func (a *app) printCheck(f doctor.Finding) error {
 	if a.quiet && f.Severity < doctor.Warning {
 		return nil
 	}
-	if !a.out.text() {
-		if err := a.out.json(checkLine{"check", f.Check, f.Severity, f.Detail, f.Advice}); err != nil {
+	if !a.out.isText() {
+		if err := a.out.writeJSON(checkLine{"check", f.Check, f.Severity, f.Detail, f.Advice}); err != nil {
 			return err
 		}
 		return a.out.flush()
@@ -193,8 +193,8 @@ func (a *app) printDoctor(target string, r doctor.Report) error {
 	if a.quiet {
 		return nil
 	}
-	if !a.out.text() {
-		return a.out.json(doctorLine{"doctor", target, r.Severity, r.Requests})
+	if !a.out.isText() {
+		return a.out.writeJSON(doctorLine{"doctor", target, r.Severity, r.Requests})
 	}
 	counts := map[doctor.Severity]int{}
 	for _, f := range r.Findings {

@@ -27,9 +27,9 @@ func doubtLines(ctx context.Context, db *cache.DB) ([]doubtLine, error) {
 	return lines, err
 }
 
-// doubtedIn returns the parts of span in which the copy of topics is in doubt. Readers
+// doubtedRanges returns the parts of span in which the copy of topics is in doubt. Readers
 // call it before they read: a repair during the read may come too late for them.
-func doubtedIn(ctx context.Context, db *cache.DB, topics []event.Topic, span window.Span) (window.Spans, error) {
+func doubtedRanges(ctx context.Context, db *cache.DB, topics []event.Topic, span window.Span) (window.Spans, error) {
 	doubted, err := db.Doubted(ctx, topics...)
 	return doubted.Intersect(window.Spans{span}), err
 }
@@ -54,7 +54,7 @@ func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event
 	if err != nil {
 		return nil, err
 	}
-	return doubtedIn(ctx, db, []event.Topic{topic}, window.Span{From: from, To: at})
+	return doubtedRanges(ctx, db, []event.Topic{topic}, window.Span{From: from, To: at})
 }
 
 // passDoubt checks the range that a tail is about to pass. A cursor must not pass
@@ -63,11 +63,11 @@ func stateDoubted(ctx context.Context, db *cache.DB, topic event.Topic, at event
 func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
 	from := p.at
 	if p.keep != nil {
-		from = p.keep.position()
+		from = p.keep.resumePosition()
 	} else if from == event.Beginning && len(b.Events) > 0 {
 		from = b.Events[0].ID - 1
 	}
-	doubted, err := doubtedIn(ctx, p.s.db, p.topics, window.Span{From: from, To: b.Position})
+	doubted, err := doubtedRanges(ctx, p.s.db, p.topics, window.Span{From: from, To: b.Position})
 	p.at = max(p.at, b.Position)
 	switch {
 	case err != nil || len(doubted) == 0:

@@ -10,9 +10,9 @@ import (
 // with.
 const excludes = "excludes"
 
-// exclude records that a flag of cmd cannot be combined with others. A name in capitals
+// excludeFlags records that a flag of cmd cannot be combined with others. A name in capitals
 // is an argument; see argumentNames.
-func exclude(cmd *cobra.Command, flag string, others ...string) {
+func excludeFlags(cmd *cobra.Command, flag string, others ...string) {
 	if f := cmd.Flags().Lookup(flag); f != nil {
 		_ = cmd.Flags().SetAnnotation(flag, excludes, append(f.Annotations[excludes], others...))
 	}
@@ -21,8 +21,8 @@ func exclude(cmd *cobra.Command, flag string, others ...string) {
 // argumentNames maps an argument that flags exclude to its position, counted from 1.
 var argumentNames = map[string]int{"TOPIC": 1, "STORAGE": 1, "COMMAND": 1, "NUMBER": 1, "VALUE": 2}
 
-// excluded reports whether a flag cannot be combined with one of others or with args.
-func excluded(cmd *cobra.Command, flag string, others, args []string) bool {
+// isExcluded reports whether a flag cannot be combined with one of others or with args.
+func isExcluded(cmd *cobra.Command, flag string, others, args []string) bool {
 	return excludedBy(cmd, flag, others, args) != ""
 }
 
@@ -46,7 +46,7 @@ func excludedBy(cmd *cobra.Command, flag string, others, args []string) string {
 
 // checkCombined rejects flags that cannot be combined.
 func (s *settings) checkCombined(cmd *cobra.Command, args []string) error {
-	names := given(cmd.Flags())
+	names := givenFlags(cmd.Flags())
 	for _, name := range names {
 		if other := excludedBy(cmd, name, names, args); other != "" {
 			return usagef("%s and %s cannot be combined", s.nameOf(cmd, name), s.nameOf(cmd, other))

@@ -55,16 +55,16 @@ type explainRound struct {
 	Down     int    `json:"down"`
 }
 
-// explain reports how the missing events were found: as a table on standard error, or
-// as a JSON line if the output is JSON without events.
-func (a *app) explain(t event.Topic, c *client.Comparison, events bool) error {
+// printComparison reports how the missing events were found: as a table on standard
+// error, or as a JSON line if the output is JSON without events.
+func (a *app) printComparison(t event.Topic, c *client.Comparison, events bool) error {
 	e := explanation{Type: "explain", Topic: t, Strategy: strategyName(c.Outcome), Why: c.Why, Asked: c.Asked, Saved: c.Saved, Rounds: []explainRound{}}
 	for _, r := range c.Rounds {
 		e.Up, e.Down = e.Up+r.Up, e.Down+r.Down
 		e.Rounds = append(e.Rounds, explainRound{strategyName(r.Strategy.String()), r.Why, r.Up, r.Down})
 	}
-	if !a.out.text() && !events {
-		return a.out.json(e)
+	if !a.out.isText() && !events {
+		return a.out.writeJSON(e)
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -28,7 +28,7 @@ func TestExplain(t *testing.T) {
 		stdout, stderr := createFile(t, filepath.Join(dir, "stdout")), createFile(t, filepath.Join(dir, "stderr"))
 		a := &app{out: newOutput(t.Context(), stdout), err: stderr}
 		a.out.form = form
-		if err := a.explain(event.All, c, false); err != nil {
+		if err := a.printComparison(event.All, c, false); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.out.flush(); err != nil {

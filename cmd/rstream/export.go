@@ -35,7 +35,7 @@ interrupted, nothing changes. Without --to, events go to standard output.`,
   rstream export alice | ssh host rstream import -`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.need(args)
+			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
 			}
@@ -45,7 +45,7 @@ interrupted, nothing changes. Without --to, events go to standard output.`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&o.to, "to", "", "write to `FILE`; - is standard output")
 	forLineOnly(cmd.Flags(), "to")
-	o.rangeFlags.add(cmd)
+	o.rangeFlags.addRangeFlags(cmd)
 	return cmd
 }
 
@@ -92,22 +92,22 @@ func runExport(ctx context.Context, a *app, o exportOptions, topics []event.Topi
 		if err := e.writeTopics(ctx, topics, r); err != nil {
 			return err
 		}
-		return e.incomplete()
+		return e.missingError()
 	}
 	f, err := createOutFile(ctx, o.to)
 	if err != nil {
 		return &exitError{exitFailed, err.Error(), "name another file with --to, or write to standard output"}
 	}
-	defer f.abort()
+	defer f.discardFile()
 	e.out = &output{name: o.to, w: bufio.NewWriterSize(f, 64<<10), form: formJSON}
 	if err := e.writeTopics(ctx, topics, r); err != nil {
 		return err
 	}
-	if err := e.out.named(f.commit()); err != nil {
+	if err := e.out.nameOutput(f.publishFile()); err != nil {
 		return err
 	}
 	a.note("%s exported to %s", count(e.events, "event"), o.to)
-	return e.incomplete()
+	return e.missingError()
 }
 
 // An exporter writes topics to an output.
@@ -121,8 +121,8 @@ type exporter struct {
 	doubt  error        // the copy differs from the server
 }
 
-// incomplete returns an error if events are missing from the output.
-func (e *exporter) incomplete() error { return cmp.Or(e.a.reportGaps(e.gaps), e.doubt) }
+// missingError returns an error if events are missing from the output.
+func (e *exporter) missingError() error { return cmp.Or(e.a.reportGaps(e.gaps), e.doubt) }
 
 func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r momentRange) error {
 	for i, t := range topics {
@@ -130,7 +130,7 @@ func (e *exporter) writeTopics(ctx context.Context, topics []event.Topic, r mome
 		if err != nil {
 			return err
 		}
-		doubted, err := doubtedIn(ctx, e.db, []event.Topic{t}, span)
+		doubted, err := doubtedRanges(ctx, e.db, []event.Topic{t}, span)
 		if err != nil {
 			return err
 		}
@@ -172,12 +172,12 @@ func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubte
 			}
 		}
 	}
-	if err := e.out.json(head); err != nil {
+	if err := e.out.writeJSON(head); err != nil {
 		return err
 	}
 	e.events += head.Count
 	for _, s := range held {
-		err := e.db.Each(ctx, []event.Topic{head.Topic}, s, func(ev *event.Event) error { return e.out.line(ev.Line()) })
+		err := e.db.Each(ctx, []event.Topic{head.Topic}, s, func(ev *event.Event) error { return e.out.writeLine(ev.Line()) })
 		if err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func TestImportOfCutFiles(t *testing.T) {
 		if _, err := out.Write(text); err != nil {
 			t.Fatal(err)
 		}
-		if err := out.commit(); err != nil {
+		if err := out.publishFile(); err != nil {
 			t.Fatal(err)
 		}
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -70,7 +70,7 @@ func TestImportOfCutFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			im := importing{name: name}
-			err := im.readFile(f, func([]event.Event, string) error { return nil })
+			err := im.readEvents(f, func([]event.Event, string) error { return nil })
 			complete := err == nil && im.missing == 0 && im.topics == 0 && im.first != ""
 			// Without its final line feed, the last line is still complete.
 			if whole := n == size || name == "x.jsonl" && n == size-1; complete != whole || whole && im.events != topics*events {
@@ -102,7 +102,7 @@ func TestOutFileNotCommitted(t *testing.T) {
 		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
 			t.Fatal(err)
 		}
-		f.abort()
+		f.discardFile()
 		b, err := os.ReadFile(path)
 		if string(b) != old || old == "" && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q is %q after an abort, %v", old, b, err)
@@ -127,7 +127,7 @@ func TestOutFileThroughLink(t *testing.T) {
 	if _, err := io.WriteString(f, "text"); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.commit(); err != nil {
+	if err := f.publishFile(); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(target)

@@ -30,7 +30,7 @@ changed.`,
   rstream forget nc --before 30d`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.need(args)
+			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ changed.`,
 		},
 	}
 	addMoment(cmd, &o.before, "before", "remove only events up to `MOMENT`, and keep following the topics")
-	o.topicFlags.add(cmd)
+	o.topicFlags.addTopicFlags(cmd)
 	forLineOnly(cmd.Flags(), "all") // --all set for readers must not make forget remove everything
 	return cmd
 }
@@ -91,10 +91,10 @@ func (a *app) printForgotten(t event.Topic, n int) error {
 	switch {
 	case a.quiet:
 		return nil
-	case a.out.text():
+	case a.out.isText():
 		return a.out.printf("%s: %s forgotten\n", t, count(n, "event"))
 	}
-	return a.out.json(struct {
+	return a.out.writeJSON(struct {
 		Type    string      `json:"type"`
 		Topic   event.Topic `json:"topic"`
 		Removed int         `json:"removed"`

@@ -11,14 +11,14 @@ import (
 // gapLine reports a gap to a consumer of JSON as a line of the stream.
 func (a *app) gapLine(err error) error {
 	var gap *client.GapError
-	if errors.As(err, &gap) && !a.out.text() {
+	if errors.As(err, &gap) && !a.out.isText() {
 		return errors.Join(err, a.printGap(gap))
 	}
 	return err
 }
 
 func (a *app) printGap(gap *client.GapError) error {
-	return a.out.json(struct {
+	return a.out.writeJSON(struct {
 		Type   string   `json:"type"`
 		After  event.ID `json:"after"`
 		Oldest event.ID `json:"oldest"`
@@ -30,7 +30,7 @@ func (a *app) printGap(gap *client.GapError) error {
 // event marked; then a line that says that history follows. Between gaps, each event
 // comes once and in order.
 func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, keep *keeper) error {
-	if a.out.text() {
+	if a.out.isText() {
 		a.note("history from %s to %s is gone from the server; this is the state it left", gap.After, gap.Oldest)
 	} else if err := a.printGap(gap); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap
 	for _, t := range topics {
 		for ev, err := range s.Snapshot(ctx, t, gap.Oldest) {
 			if err == nil {
-				err = a.out.event(marked(ev))
+				err = a.out.writeEvent(markSnapshot(ev))
 			}
 			if err != nil {
 				return err
@@ -46,12 +46,12 @@ func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap
 		}
 	}
 	err := a.printLive()
-	keep.printed(gap.Oldest)
+	keep.recordPrinted(gap.Oldest)
 	return errors.Join(err, a.out.flush())
 }
 
-// marked returns ev with a member that says that it comes from a snapshot.
-func marked(ev *event.Event) *event.Event {
+// markSnapshot returns ev with a member that says that it comes from a snapshot.
+func markSnapshot(ev *event.Event) *event.Event {
 	m := event.Event{ID: ev.ID, Time: ev.Time, Draft: ev.Draft, Hash: ev.Hash}
 	if len(ev.Extra) > 0 {
 		m.Extra = append(append(m.Extra, ev.Extra...), ',')

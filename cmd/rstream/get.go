@@ -34,7 +34,7 @@ no value.`,
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
-	exclude(cmd, "events", "at")
+	excludeFlags(cmd, "events", "at")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
 }
@@ -48,14 +48,14 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.connect(ctx, false)
+	s, err := a.openSession(ctx, false)
 	if err != nil {
 		return fmt.Errorf("get %s: %w", storage, err)
 	}
 	defer s.Close()
 	topic, one := event.Exactly(storage), 1
 	if at != nil {
-		return a.gapLine(s.check(ctx, a.getAt(ctx, s, topic, *at)))
+		return a.gapLine(s.explainOtherLog(ctx, a.getAt(ctx, s, topic, *at)))
 	}
 	opts := client.SyncOptions{Unproven: true}
 	if !o.events {
@@ -63,9 +63,9 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	}
 	synced, err := s.Sync(ctx, topic, opts)
 	if err != nil {
-		return s.check(ctx, err)
+		return s.explainOtherLog(ctx, err)
 	}
-	doubted, err := doubtedIn(ctx, s.db, []event.Topic{topic}, synced.Span)
+	doubted, err := doubtedRanges(ctx, s.db, []event.Topic{topic}, synced.Span)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	err = s.db.Each(ctx, []event.Topic{topic}, synced.Span, func(ev *event.Event) error {
 		last = ev
 		if o.events {
-			return a.out.event(ev)
+			return a.out.writeEvent(ev)
 		}
 		return nil
 	})
@@ -119,7 +119,7 @@ func (a *app) printValue(ev *event.Event) error {
 	case ev.Type == event.Del:
 		return &exitError{status: exitFailed, text: ev.Storage().String() + ": has no value, it was deleted at " + ev.Time.String()}
 	case a.out.form == formJSON:
-		return a.out.event(ev)
+		return a.out.writeEvent(ev)
 	}
-	return a.out.line(ev.Value)
+	return a.out.writeLine(ev.Value)
 }

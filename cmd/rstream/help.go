@@ -47,7 +47,7 @@ func newHelpCommand() *cobra.Command {
 		Long:    `Print the help of a command, like COMMAND --help.`,
 		Example: `  rstream help tail`,
 		// A broken config file must not keep anyone from reading this.
-		PersistentPreRunE: unconfigured,
+		PersistentPreRunE: checkUnconfigured,
 		ValidArgsFunction: completeCommands,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)

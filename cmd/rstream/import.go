@@ -66,18 +66,18 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	}
 	defer done()
 	t := importTarget{a: a}
-	defer t.close()
+	defer t.closeCopy()
 	im := importing{name: name, given: o.log}
-	if err := im.readFile(f, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
+	if err := im.readEvents(f, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
 		return err
 	}
 	if im.first == "" {
 		return &exitError{status: exitFailed, text: name + ": the file is empty", hint: "nothing was imported"}
 	}
-	if err := t.make(ctx, im.first); err != nil {
+	if err := t.openCopy(ctx, im.first); err != nil {
 		return err
 	}
-	if err := im.again(f, func(evs []event.Event, log string) error { return im.addEvents(ctx, t.db, evs, log) }); err != nil {
+	if err := im.rereadFile(f, func(evs []event.Event, log string) error { return im.addEvents(ctx, t.db, evs, log) }); err != nil {
 		return err
 	}
 	return im.reportFile(a)
@@ -93,14 +93,14 @@ type importTarget struct {
 	db        *cache.DB // nil until it is needed, and while there is no file
 }
 
-func (t *importTarget) close() {
+func (t *importTarget) closeCopy() {
 	if t.db != nil {
 		t.db.Close()
 	}
 }
 
-// find determines the copy and opens it if it exists.
-func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
+// findCopy determines the copy and opens it if it exists.
+func (t *importTarget) findCopy(ctx context.Context, fileLog string) (err error) {
 	if t.log != "" {
 		return nil
 	}
@@ -131,7 +131,7 @@ func (t *importTarget) find(ctx context.Context, fileLog string) (err error) {
 
 // checkForeign rejects events of the copy's log that contradict the log.
 func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log string) error {
-	if err := t.find(ctx, log); err != nil || t.db == nil || t.log != log {
+	if err := t.findCopy(ctx, log); err != nil || t.db == nil || t.log != log {
 		return err
 	}
 	err := t.db.Imports().CheckCandidates(ctx, evs)
@@ -142,9 +142,9 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 	return err
 }
 
-// make opens the copy, and creates it if it does not exist.
-func (t *importTarget) make(ctx context.Context, fileLog string) error {
-	if err := t.find(ctx, fileLog); err != nil || t.db != nil {
+// openCopy opens the copy, and creates it if it does not exist.
+func (t *importTarget) openCopy(ctx context.Context, fileLog string) error {
+	if err := t.findCopy(ctx, fileLog); err != nil || t.db != nil {
 		return err
 	}
 	if err := t.makeRoom(); err != nil {
@@ -237,9 +237,9 @@ type importing struct {
 	topics     int    // the same for topics
 }
 
-// readFile checks every line of f and passes the events to fn, those of one log at a
+// readEvents checks every line of f and passes the events to fn, those of one log at a
 // time.
-func (im *importing) readFile(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
+func (im *importing) readEvents(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
 	if im.start, err = f.Seek(0, io.SeekCurrent); err != nil {
 		return err
 	}
@@ -249,11 +249,11 @@ func (im *importing) readFile(f *os.File, fn func(evs []event.Event, log string)
 		return err
 	}
 	im.size, im.events, im.missing, im.topics = counted.n, r.events, r.missing, r.topicsMissing
-	return r.bad.err(im.name, "nothing was imported")
+	return r.bad.asError(im.name, "nothing was imported")
 }
 
-// again reads the same bytes as readFile.
-func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) error) error {
+// rereadFile reads the same bytes as readEvents.
+func (im *importing) rereadFile(f *os.File, fn func(evs []event.Event, log string) error) error {
 	if _, err := f.Seek(im.start, io.SeekStart); err != nil {
 		return err
 	}
@@ -261,7 +261,7 @@ func (im *importing) again(f *os.File, fn func(evs []event.Event, log string) er
 	if err := r.readImport(); err != nil {
 		return err
 	}
-	return r.bad.err(im.name, "the file was changed while it was read, and some of it may have been imported")
+	return r.bad.asError(im.name, "the file was changed while it was read, and some of it may have been imported")
 }
 
 func (im *importing) addEvents(ctx context.Context, db *cache.DB, evs []event.Event, log string) error {
@@ -281,11 +281,11 @@ func (im *importing) reportFile(a *app) error {
 	var err error
 	switch {
 	case a.quiet:
-	case a.out.text():
+	case a.out.isText():
 		err = a.out.printf("%s: %s: %d to be proven, %d of another log, %d known\n",
 			im.name, count(im.events, "event"), im.candidates, im.foreign, known)
 	default:
-		err = a.out.json(struct {
+		err = a.out.writeJSON(struct {
 			Type       string `json:"type"`
 			Events     int    `json:"events"`     // in the file
 			Candidates int    `json:"candidates"` // of this log, to be proven
@@ -331,7 +331,7 @@ func (r *importReader) readImport() error {
 		line, err := r.lines.Next()
 		if errors.Is(err, io.EOF) {
 			r.endExport(exportStart{})
-			return r.flush()
+			return r.passEvents()
 		}
 		if errors.Is(err, wire.ErrLineTooLong) {
 			r.bad.addLine(r.lines.Number(), wire.ErrLineTooLong) // the rest cannot be read
@@ -341,7 +341,7 @@ func (r *importReader) readImport() error {
 			return fmt.Errorf("read %s: %w", r.name, err)
 		}
 		if head, ok := exportHead(line); ok {
-			if err := r.flush(); err != nil {
+			if err := r.passEvents(); err != nil {
 				return err
 			}
 			r.endExport(head)
@@ -351,15 +351,15 @@ func (r *importReader) readImport() error {
 			r.bad.addLine(r.lines.Number(), err)
 		}
 		if len(r.batch) >= maxBatchLen || r.bytes >= maxBatchBytes {
-			if err := r.flush(); err != nil {
+			if err := r.passEvents(); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// flush passes the events read so far to fn.
-func (r *importReader) flush() error {
+// passEvents passes the events read so far to fn.
+func (r *importReader) passEvents() error {
 	evs := r.batch
 	r.batch, r.bytes = nil, 0
 	if len(evs) == 0 || len(r.bad.numbers) > 0 {

@@ -52,24 +52,24 @@ func newPlainReader(r io.Reader) *plainReader { return &plainReader{src: bufio.N
 
 func (p *plainReader) Read(b []byte) (int, error) {
 	if p.text == nil {
-		text, err := p.open()
+		text, err := p.detectForm()
 		if err != nil {
-			return 0, p.named(err)
+			return 0, p.nameForm(err)
 		}
 		p.text = text
 	}
 	n, err := p.text.Read(b)
-	return n, p.named(err)
+	return n, p.nameForm(err)
 }
 
-func (p *plainReader) named(err error) error {
+func (p *plainReader) nameForm(err error) error {
 	if err == nil || err == io.EOF || p.name == "" {
 		return err
 	}
 	return fmt.Errorf("decompress %s: %w", p.name, err)
 }
 
-func (p *plainReader) open() (io.Reader, error) {
+func (p *plainReader) detectForm() (io.Reader, error) {
 	switch {
 	case startsWith(p.src, gzipMagic):
 		p.name = "gzip"

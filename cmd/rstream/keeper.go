@@ -50,9 +50,9 @@ type keeper struct {
 	lost   error // why the cursor cannot be moved any longer
 }
 
-// keep starts to move the cursor, and releases it at the end or if keep fails. The
+// startKeeper starts to move the cursor, and releases it at the end or if keep fails. The
 // returned context ends with parent, and if the cursor cannot be moved.
-func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, context.Context, error) {
+func (a *app) startKeeper(parent context.Context, cursor *cache.Cursor) (*keeper, context.Context, error) {
 	ctx, fail := context.WithCancelCause(parent)
 	k := &keeper{out: a.out, outlet: newOutlet(a.out.file), fail: fail, cursor: cursor, quit: make(chan struct{}), saved: time.Now()}
 	k.to = &interruptible{ctx: ctx, file: a.out.file}
@@ -60,7 +60,7 @@ func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, conte
 	before := decodeState(cursor.State())
 	same := before.Output == k.outlet.id && k.outlet.id != ""
 	if same && k.outlet.kept && before.Pipe != nil {
-		if l := before.Pipe.ledger(k.outlet.back()); l.position(l.taken) == cursor.Position() {
+		if l := before.Pipe.ledger(k.outlet.back()); l.positionAt(l.taken) == cursor.Position() {
 			k.ledger = l
 		}
 	}
@@ -78,7 +78,7 @@ func (a *app) keep(parent context.Context, cursor *cache.Cursor) (*keeper, conte
 // takes them. It ends a partial line that a killed predecessor may have left.
 func (k *keeper) openOutput(ctx context.Context, wait, cut bool) error {
 	if wait && k.outlet.measured {
-		if err := k.drain(ctx, true); err != nil {
+		if err := k.awaitReader(ctx, true); err != nil {
 			return err
 		}
 	}
@@ -93,15 +93,15 @@ func (k *keeper) openOutput(ctx context.Context, wait, cut bool) error {
 	return nil
 }
 
-// position returns the position to resume from: after the last line written.
-func (k *keeper) position() event.ID {
+// resumePosition returns the position to resume from: after the last line written.
+func (k *keeper) resumePosition() event.ID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.ledger.position(k.ledger.written)
+	return k.ledger.positionAt(k.ledger.written)
 }
 
-// printed records that the line just printed moves the position to at.
-func (k *keeper) printed(at event.ID) {
+// recordPrinted records that the line just printed moves the position to at.
+func (k *keeper) recordPrinted(at event.ID) {
 	if k == nil {
 		return
 	}
@@ -110,14 +110,14 @@ func (k *keeper) printed(at event.ID) {
 	k.ledger.addWritten(k.in+int64(k.out.w.Buffered()), at)
 }
 
-// reached records that nothing more will be printed up to at.
-func (k *keeper) reached(at event.ID) {
+// recordReached records that nothing more will be printed up to at.
+func (k *keeper) recordReached(at event.ID) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ledger.raise(at)
+	k.ledger.raisePosition(at)
 }
 
 // Write writes the whole lines of the output's buffer and keeps the rest.
@@ -161,7 +161,7 @@ func (k *keeper) beginLong() error {
 	if known {
 		return nil
 	}
-	return k.save(true)
+	return k.savePosition(true)
 }
 
 // keepCursor moves the cursor until the keeper ends.
@@ -171,8 +171,8 @@ func (k *keeper) keepCursor() {
 	for {
 		select {
 		case <-tick.C:
-			k.look()
-			if err := k.save(false); err != nil {
+			k.measureReader()
+			if err := k.savePosition(false); err != nil {
 				k.fail(err)
 				return
 			}
@@ -182,12 +182,12 @@ func (k *keeper) keepCursor() {
 	}
 }
 
-// look determines how much the reader has taken, and returns how many bytes wait for
-// it, -1 if that is not known.
+// measureReader determines how much the reader has taken, and returns how many bytes
+// wait for it, -1 if that is not known.
 //
 // It counts all waiting bytes as ours, and samples the bytes written first: then other
 // writers, and a reader that reads in between, can only make the position too low.
-func (k *keeper) look() (queued int64) {
+func (k *keeper) measureReader() (queued int64) {
 	k.mu.Lock()
 	written := k.ledger.written
 	k.mu.Unlock()
@@ -206,22 +206,22 @@ func (k *keeper) look() (queued int64) {
 	return queued
 }
 
-// save stores the position of the reader as last seen; with now, even if nothing has
+// savePosition stores the position of the reader as last seen; with now, even if nothing has
 // changed.
-func (k *keeper) save(now bool) error {
+func (k *keeper) savePosition(now bool) error {
 	k.saving.Lock()
 	defer k.saving.Unlock()
 	k.mu.Lock()
-	at, state := k.ledger.position(k.ledger.taken), cursorState{Output: k.outlet.id, Cut: k.long || k.half}
+	at, state := k.ledger.positionAt(k.ledger.taken), cursorState{Output: k.outlet.id, Cut: k.long || k.half}
 	if k.outlet.kept {
 		state.Pipe = k.ledger.pipe()
 	}
 	k.mu.Unlock()
-	return k.move(at, state.encode(), now)
+	return k.moveCursor(at, state.encodeState(), now)
 }
 
-// move moves the cursor. The caller holds saving.
-func (k *keeper) move(at event.ID, state []byte, now bool) error {
+// moveCursor moves the cursor. The caller holds saving.
+func (k *keeper) moveCursor(at event.ID, state []byte, now bool) error {
 	if k.lost != nil {
 		return k.lost
 	}
@@ -236,14 +236,14 @@ func (k *keeper) move(at event.ID, state []byte, now bool) error {
 	return k.lost
 }
 
-// drain waits until the reader has taken everything that was written; with empty, until
-// no bytes wait at all. It returns errClosedStdout if the reader leaves, and an error
-// if ctx ends. If others write to the same outlet the answer may never be known, so it
-// then waits only a few seconds.
-func (k *keeper) drain(ctx context.Context, empty bool) error {
+// awaitReader waits until the reader has taken everything that was written; with empty,
+// until no bytes wait at all. It returns errClosedStdout if the reader leaves, and an
+// error if ctx ends. If others write to the same outlet the answer may never be known,
+// so it then waits only a few seconds.
+func (k *keeper) awaitReader(ctx context.Context, empty bool) error {
 	begun, others := time.Now(), false
 	for last := int64(-1); ; {
-		queued := k.look()
+		queued := k.measureReader()
 		k.mu.Lock()
 		done := queued <= 0 || !empty && k.ledger.taken >= k.ledger.written
 		k.mu.Unlock()
@@ -267,9 +267,9 @@ func (k *keeper) endOutput(ctx context.Context, err error) error {
 		return err
 	}
 	gone := errors.Is(err, errClosedStdout)
-	if ctx.Err() == nil && !gone && k.failed() == nil {
+	if ctx.Err() == nil && !gone && k.cursorFailure() == nil {
 		k.out.flush() // a write error is in err already
-		waited := k.drain(ctx, false)
+		waited := k.awaitReader(ctx, false)
 		gone = errors.Is(waited, errClosedStdout)
 		if err == nil {
 			err = waited
@@ -283,39 +283,39 @@ func (k *keeper) endOutput(ctx context.Context, err error) error {
 		gone = readerLeaves(k.outlet.file, leaveTime) // a signal often ends both
 	}
 	// Whatever else has failed, a cursor at the wrong position matters most.
-	if lost := errors.Join(k.settle(err, gone), k.release()); lost != nil {
+	if lost := errors.Join(k.saveLast(err, gone), k.releaseCursor()); lost != nil {
 		return lost
 	}
 	return err
 }
 
-// failed returns why the cursor cannot be moved any longer.
-func (k *keeper) failed() error {
+// cursorFailure returns why the cursor cannot be moved any longer.
+func (k *keeper) cursorFailure() error {
 	k.saving.Lock()
 	defer k.saving.Unlock()
 	return k.lost
 }
 
-// settle stores the last position. A reader that has left may not have processed all
+// saveLast stores the last position. A reader that has left may not have processed all
 // that it read.
-func (k *keeper) settle(err error, gone bool) error {
-	k.look()
+func (k *keeper) saveLast(err error, gone bool) error {
+	k.measureReader()
 	k.mu.Lock()
 	k.long = k.ledger.endsWithinLine()
 	if !k.outlet.measured && (err == nil || !k.outlet.mayQueue()) {
 		k.ledger.takeWritten(k.ledger.written) // it is in the file, or on the screen
 	}
-	back := k.ledger.position(k.ledger.taken - k.outlet.back())
+	back := k.ledger.positionAt(k.ledger.taken - k.outlet.back())
 	k.mu.Unlock()
 	if !gone {
-		return k.save(true)
+		return k.savePosition(true)
 	}
 	k.saving.Lock()
 	defer k.saving.Unlock()
-	return k.move(back, nil, true)
+	return k.moveCursor(back, nil, true)
 }
 
-func (k *keeper) release() error {
+func (k *keeper) releaseCursor() error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	if err := k.cursor.Release(ctx); err != nil {

@@ -30,8 +30,8 @@ type line struct {
 // addWritten adds a line, which begins where the last one ended.
 func (l *ledger) addWritten(end int64, at event.ID) { l.lines = append(l.lines, line{end, at}) }
 
-// raise moves the position to at without a line: all later events follow at.
-func (l *ledger) raise(at event.ID) {
+// raisePosition moves the position to at without a line: all later events follow at.
+func (l *ledger) raisePosition(at event.ID) {
 	last := &l.start
 	if n := len(l.lines); n > 0 {
 		last = &l.lines[n-1].at
@@ -39,8 +39,8 @@ func (l *ledger) raise(at event.ID) {
 	*last = max(*last, at)
 }
 
-// position returns the position once all bytes before offset are processed.
-func (l *ledger) position(offset int64) event.ID {
+// positionAt returns the position once all bytes before offset are processed.
+func (l *ledger) positionAt(offset int64) event.ID {
 	if n := l.countBefore(offset); n > 0 {
 		return l.lines[n-1].at
 	}
@@ -111,7 +111,7 @@ func (p *pipe) ledger(back int64) ledger {
 	return l
 }
 
-func (s *cursorState) encode() []byte {
+func (s *cursorState) encodeState() []byte {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return nil // numbers and texts: it does not happen

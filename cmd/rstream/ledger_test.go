@@ -51,7 +51,7 @@ func compareLedger(t *testing.T, random *rand.Rand) {
 			b.ends, b.at = append(b.ends, end), append(b.at, last)
 		case 1:
 			last += event.ID(random.IntN(4))
-			l.raise(last)
+			l.raisePosition(last)
 			if n := len(b.at); n > 0 {
 				b.at[n-1] = last
 			} else {
@@ -68,7 +68,7 @@ func compareLedger(t *testing.T, random *rand.Rand) {
 			if offset < l.from {
 				continue
 			}
-			if got, want := l.position(offset), b.position(offset); got != want {
+			if got, want := l.positionAt(offset), b.position(offset); got != want {
 				t.Fatalf("position(%d) = %s, want %s: %+v", offset, got, want, l)
 			}
 		}
@@ -82,22 +82,22 @@ func compareLedger(t *testing.T, random *rand.Rand) {
 // Offsets start again at the first known line.
 func restart(t *testing.T, l ledger, b book) (ledger, book, int64, event.ID) {
 	state := cursorState{Output: "x", Pipe: l.pipe()}
-	again := decodeState(state.encode())
+	again := decodeState(state.encodeState())
 	if again.Output != "x" || again.Pipe == nil {
 		t.Fatalf("%+v has become %+v", state, again)
 	}
 	next := again.Pipe.ledger(l.back)
-	if got, want := next.position(next.taken), b.position(l.taken); got != want {
+	if got, want := next.positionAt(next.taken), b.position(l.taken); got != want {
 		t.Fatalf("after a restart the position is %s, want %s", got, want)
 	}
-	if got, want := next.position(next.written), b.position(l.written); got != want {
+	if got, want := next.positionAt(next.written), b.position(l.written); got != want {
 		t.Fatalf("after a restart it goes on at %s, want %s", got, want)
 	}
 	fresh := book{start: next.start}
 	for _, line := range next.lines {
 		fresh.ends, fresh.at = append(fresh.ends, line.end), append(fresh.at, line.at)
 	}
-	return next, fresh, next.written, next.position(next.written)
+	return next, fresh, next.written, next.positionAt(next.written)
 }
 
 func TestStateOfAnother(t *testing.T) {

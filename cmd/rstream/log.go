@@ -23,14 +23,14 @@ are missing or differ from the server, standard error says where and the status 
   rstream log '*/quakes' | jq .value.place`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.need(args)
+			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
 			}
 			return runLog(cmd.Context(), a, o, topics)
 		},
 	}
-	o.add(cmd)
+	o.addRangeFlags(cmd)
 	return cmd
 }
 
@@ -53,12 +53,12 @@ func runLog(ctx context.Context, a *app, o rangeFlags, topics []event.Topic) err
 
 // printHeld prints the held events of span and reports the ranges that are not held.
 func (a *app) printHeld(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span) error {
-	doubted, err := doubtedIn(ctx, db, topics, span)
+	doubted, err := doubtedRanges(ctx, db, topics, span)
 	if err != nil {
 		return err
 	}
 	for _, s := range held.Intersect(window.Spans{span}) {
-		if err := db.Each(ctx, topics, s, func(ev *event.Event) error { return a.out.event(ev) }); err != nil {
+		if err := db.Each(ctx, topics, s, func(ev *event.Event) error { return a.out.writeEvent(ev) }); err != nil {
 			return err
 		}
 	}

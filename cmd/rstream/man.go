@@ -28,7 +28,7 @@ into a directory. SOURCE_DATE_EPOCH sets their date.`,
 		Example: `  rstream man tail | man -l -
   rstream man --dir ~/.local/share/man/man1`,
 		// A broken config file must not keep anyone from reading this.
-		PersistentPreRunE: unconfigured,
+		PersistentPreRunE: checkUnconfigured,
 		ValidArgsFunction: completeCommands,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
@@ -49,7 +49,7 @@ into a directory. SOURCE_DATE_EPOCH sets their date.`,
 }
 
 func printManual(out *output, about *cobra.Command) error {
-	page, err := manual(about)
+	page, err := renderManual(about)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func writeManuals(dir string, about *cobra.Command) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	page, err := manual(about)
+	page, err := renderManual(about)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func writeManuals(dir string, about *cobra.Command) error {
 	return nil
 }
 
-// manual returns the manual page of a command in roff.
-func manual(about *cobra.Command) ([]byte, error) {
+// renderManual returns the manual page of a command in roff.
+func renderManual(about *cobra.Command) ([]byte, error) {
 	about.InitDefaultHelpCmd()
 	about.InitDefaultHelpFlag()
 	about.InitDefaultVersionFlag()

@@ -61,11 +61,11 @@ func (a *app) readRange(since, until string) (r momentRange, err error) {
 	if r.until, err = a.readMomentOf("--until", until, true); err != nil {
 		return r, err
 	}
-	return r, checkOrder(r.since, r.until)
+	return r, checkRangeOrder(r.since, r.until)
 }
 
-// checkOrder rejects an end before the beginning, if that shows without a server.
-func checkOrder(since, until *event.Moment) error {
+// checkRangeOrder rejects an end before the beginning, if that shows without a server.
+func checkRangeOrder(since, until *event.Moment) error {
 	if since == nil || until == nil {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (m *momentText) Type() string { return "moment" }
 // addMoment adds a flag that names a moment.
 func addMoment(cmd *cobra.Command, at *string, name, usage string) {
 	cmd.Flags().Var((*momentText)(at), name, usage)
-	complete(cmd, name, moments...)
+	completeFlag(cmd, name, moments...)
 }
 
 var moments = []string{"beginning", "now", "1h", "24h", "7d", "today", "yesterday"}
@@ -132,10 +132,10 @@ type rangeFlags struct {
 	until string
 }
 
-func (o *rangeFlags) add(cmd *cobra.Command) {
+func (o *rangeFlags) addRangeFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	addMoment(cmd, &o.since, "since", "start at `MOMENT` (default: beginning)")
 	addMoment(cmd, &o.until, "until", "end at `MOMENT` (default: the last held event)")
-	o.topicFlags.add(cmd)
+	o.topicFlags.addTopicFlags(cmd)
 }

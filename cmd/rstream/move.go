@@ -48,7 +48,7 @@ func (s *session) suggestImport(ctx context.Context) {
 		into = "--cache " + s.app.cache + " " + into
 	}
 	for _, file := range files {
-		if n, err := s.known(ctx, file); err == nil && n > 0 {
+		if n, err := s.countKnown(ctx, file); err == nil && n > 0 {
 			s.app.note("%s holds events of another log that this log also has; they need not be fetched again: %s", file, moveCommand(file, into))
 		}
 	}
@@ -58,8 +58,8 @@ func (s *session) suggestImport(ctx context.Context) {
 // copy.
 const sampled = 10
 
-// known returns how many events of a sample from another copy the server has.
-func (s *session) known(ctx context.Context, file string) (int, error) {
+// countKnown returns how many events of a sample from another copy the server has.
+func (s *session) countKnown(ctx context.Context, file string) (int, error) {
 	db, err := cache.Open(ctx, file, cache.Config{})
 	if err != nil || db.Log() == s.db.Log() {
 		return 0, err
@@ -72,15 +72,15 @@ func (s *session) known(ctx context.Context, file string) (int, error) {
 	widest := slices.MaxFunc(windows, func(a, b window.Window) int {
 		return int(a.Held().To-a.Held().From) - int(b.Held().To-b.Held().From)
 	})
-	hashes, err := sample(ctx, db, widest)
+	hashes, err := sampleHashes(ctx, db, widest)
 	if err != nil || len(hashes) == 0 {
 		return 0, err
 	}
 	return s.Known(ctx, hashes)
 }
 
-// sample returns the hashes of the first and last events of a window.
-func sample(ctx context.Context, db *cache.DB, w window.Window) (hashes []event.Hash, err error) {
+// sampleHashes returns the hashes of the first and last events of a window.
+func sampleHashes(ctx context.Context, db *cache.DB, w window.Window) (hashes []event.Hash, err error) {
 	topics, span := []event.Topic{w.Topic}, w.Held()
 	last, err := db.BeforeLast(ctx, topics, sampled, span.From, span.To)
 	if err != nil {

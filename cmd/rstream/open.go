@@ -24,16 +24,16 @@ type session struct {
 	made bool // the copy did not exist before
 }
 
-// connect opens the copy of the servers' log, creates it if it does not exist, and
+// openSession opens the copy of the servers' log, creates it if it does not exist, and
 // opens a client that fills it. With wait, it keeps trying to reach a server.
-func (a *app) connect(ctx context.Context, wait bool) (*session, error) {
+func (a *app) openSession(ctx context.Context, wait bool) (*session, error) {
 	cfg := a.clientConfig()
 	cfg.Wait = wait
-	return a.connectWith(ctx, cfg)
+	return a.openSessionWith(ctx, cfg)
 }
 
-// connectWith is connect with another configuration.
-func (a *app) connectWith(ctx context.Context, cfg client.Config) (*session, error) {
+// openSessionWith is connect with another configuration.
+func (a *app) openSessionWith(ctx context.Context, cfg client.Config) (*session, error) {
 	path, log, err := a.cacheFile()
 	if err != nil {
 		return nil, err

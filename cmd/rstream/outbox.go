@@ -45,7 +45,7 @@ func runOutbox(ctx context.Context, a *app) error {
 		return err
 	}
 	defer db.Close()
-	return eachQueued(ctx, db, func(q *cache.Queued) error { return a.out.queued(q) })
+	return eachQueued(ctx, db, func(q *cache.Queued) error { return a.out.writeQueued(q) })
 }
 
 type outboxDropOptions struct{ all, refused bool }
@@ -63,15 +63,15 @@ them. They exist nowhere else.`,
 	}
 	cmd.Flags().BoolVar(&o.refused, "refused", false, "all appends that a server refused for good")
 	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
-	exclude(cmd, "all", "NUMBER", "refused")
-	exclude(cmd, "refused", "NUMBER")
+	excludeFlags(cmd, "all", "NUMBER", "refused")
+	excludeFlags(cmd, "refused", "NUMBER")
 	forLineOnly(cmd.Flags(), "all") // in other commands, all is a topic
 	return cmd
 }
 
-// picks returns a function that reports whether to drop a draft, and the numbers that
+// parsePicks returns a function that reports whether to drop a draft, and the numbers that
 // must exist.
-func (o outboxDropOptions) picks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
+func (o outboxDropOptions) parsePicks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
 	if len(args) == 0 && !o.all && !o.refused {
 		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or --refused, or --all")
 	}
@@ -88,7 +88,7 @@ func (o outboxDropOptions) picks(args []string) (pick func(*cache.Queued) bool, 
 }
 
 func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []string) error {
-	pick, numbers, err := o.picks(args)
+	pick, numbers, err := o.parsePicks(args)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func createOutFile(ctx context.Context, path string) (*outFile, error) {
 		err = f.addCompression(path)
 	}
 	if err != nil {
-		f.abort()
+		f.discardFile()
 		if at := (*fs.PathError)(nil); errors.As(err, &at) && at.Path == f.temp {
 			at.Path = path // the name that the user gave
 		}
@@ -134,8 +134,8 @@ func (f *outFile) addCompression(path string) (err error) {
 // Write writes to the file under its temporary name.
 func (f *outFile) Write(p []byte) (int, error) { return f.w.Write(p) }
 
-// commit syncs the file and gives it its name.
-func (f *outFile) commit() error {
+// publishFile syncs the file and gives it its name.
+func (f *outFile) publishFile() error {
 	if f.compress != nil {
 		if err := f.compress.Close(); err != nil {
 			return err
@@ -156,8 +156,8 @@ func (f *outFile) commit() error {
 	return nil
 }
 
-// abort removes a file that was not committed.
-func (f *outFile) abort() {
+// discardFile removes a file that was not committed.
+func (f *outFile) discardFile() {
 	if f.file != nil {
 		f.file.Close() // it may be closed already
 	}

@@ -94,44 +94,44 @@ func (o *output) divert(w *keeper) {
 	o.w.Reset(w)
 }
 
-// text reports whether the output is for a person.
-func (o *output) text() bool {
+// isText reports whether the output is for a person.
+func (o *output) isText() bool {
 	if o.form == "" {
 		return o.terminal
 	}
 	return o.form == formText
 }
 
-// colour reports whether the output may have colours.
-func (o *output) colour() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
+// hasColour reports whether the output may have colours.
+func (o *output) hasColour() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
 
-// line writes b and a line feed.
-func (o *output) line(b []byte) error {
-	o.w.Write(o.safe(b)) // bufio.Writer keeps its first error
-	return o.named(o.w.WriteByte('\n'))
+// writeLine writes b and a line feed.
+func (o *output) writeLine(b []byte) error {
+	o.w.Write(o.terminalSafe(b)) // bufio.Writer keeps its first error
+	return o.nameOutput(o.w.WriteByte('\n'))
 }
 
 func (o *output) printf(format string, args ...any) error {
 	_, err := o.w.WriteString(visibleLines(fmt.Sprintf(format, args...)))
-	return o.named(err)
+	return o.nameOutput(err)
 }
 
-// json writes v as one line.
-func (o *output) json(v any) error {
+// writeJSON writes v as one line.
+func (o *output) writeJSON(v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err := o.w.Write(o.safe(b.Bytes()))
-	return o.named(err)
+	_, err := o.w.Write(o.terminalSafe(b.Bytes()))
+	return o.nameOutput(err)
 }
 
-// event writes one event: its line or, for a person, its text form.
-func (o *output) event(ev *event.Event) error {
-	if !o.text() {
-		return o.line(ev.Line())
+// writeEvent writes one event: its line or, for a person, its text form.
+func (o *output) writeEvent(ev *event.Event) error {
+	if !o.isText() {
+		return o.writeLine(ev.Line())
 	}
 	value := ""
 	switch {
@@ -144,16 +144,16 @@ func (o *output) event(ev *event.Event) error {
 		visible(ev.Storage().String()), ev.Type, value)
 }
 
-// receipt writes the result of an append: the event or, if the log took it before and
+// writeReceipt writes the result of an append: the event or, if the log took it before and
 // has dropped it since, the members that are still known.
-func (o *output) receipt(r *event.Receipt) error {
+func (o *output) writeReceipt(r *event.Receipt) error {
 	switch {
 	case !r.Dropped:
-		return o.event(&r.Event)
-	case o.text():
+		return o.writeEvent(&r.Event)
+	case o.isText():
 		return o.printf("%s  %s  was appended before, and its history is gone\n", r.ID, visible(r.Storage().String()))
 	}
-	return o.json(struct {
+	return o.writeJSON(struct {
 		Type string     `json:"type"`
 		ID   event.ID   `json:"id"`
 		User string     `json:"user"`
@@ -163,7 +163,7 @@ func (o *output) receipt(r *event.Receipt) error {
 	}{"dropped", r.ID, r.User, r.Path, r.Key, r.Hash})
 }
 
-func (o *output) flush() error { return o.named(o.w.Flush()) }
+func (o *output) flush() error { return o.nameOutput(o.w.Flush()) }
 
 // untilClosed runs fn until it ends or the reader closes the output. Then it returns
 // errClosedStdout.
@@ -179,8 +179,8 @@ func (o *output) untilClosed(ctx context.Context, fn func(context.Context) error
 	return err
 }
 
-// named adds the name of the output to an error.
-func (o *output) named(err error) error {
+// nameOutput adds the name of the output to an error.
+func (o *output) nameOutput(err error) error {
 	if o.name == "" && errors.Is(err, syscall.EPIPE) {
 		return errClosedStdout
 	}
@@ -194,8 +194,8 @@ func (o *output) named(err error) error {
 	return nil
 }
 
-// size formats a number of bytes for a person.
-func size(n int64) string {
+// formatSize formats a number of bytes for a person.
+func formatSize(n int64) string {
 	switch {
 	case n < 1000:
 		return fmt.Sprintf("%d B", n)

@@ -75,16 +75,16 @@ once. "rstream outbox" lists the outbox.`,
 	f.StringVar(&o.key, "key", "", "idempotency `KEY` of the append")
 	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
 	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
-	o.delivery.add(cmd)
-	exclude(cmd, "text", "VALUE", "lines", "from")
-	exclude(cmd, "lines", "VALUE", "key", "from")
-	exclude(cmd, "from", "STORAGE", "key")
+	o.delivery.addDeliveryFlags(cmd)
+	excludeFlags(cmd, "text", "VALUE", "lines", "from")
+	excludeFlags(cmd, "lines", "VALUE", "key", "from")
+	excludeFlags(cmd, "from", "STORAGE", "key")
 	forLineOnly(f, "lines") // in tail, lines is a number
 	return cmd
 }
 
-// draft returns an append to a storage, without its value.
-func draft(name string, typ event.Type, key string) (event.Draft, error) {
+// newDraft returns an append to a storage, without its value.
+func newDraft(name string, typ event.Type, key string) (event.Draft, error) {
 	storage, err := event.ParseStorage(name)
 	if err != nil {
 		return event.Draft{}, &usageError{err}
@@ -111,11 +111,11 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	case o.lines:
 		return runPutLines(ctx, a, o, args)
 	}
-	d, err := draft(args[0], event.Put, o.key)
+	d, err := newDraft(args[0], event.Put, o.key)
 	if err != nil {
 		return err
 	}
-	if d.Value, err = value(ctx, a, o, args[1:]); err != nil {
+	if d.Value, err = valueOfArgs(ctx, a, o, args[1:]); err != nil {
 		return err
 	}
 	if err := d.CheckNew(); err != nil {
@@ -124,8 +124,8 @@ func runPut(ctx context.Context, a *app, o putOptions, args []string) error {
 	return a.deliverOne(ctx, o.delivery, d)
 }
 
-// value returns the value that the arguments give.
-func value(ctx context.Context, a *app, o putOptions, args []string) ([]byte, error) {
+// valueOfArgs returns the value that the arguments give.
+func valueOfArgs(ctx context.Context, a *app, o putOptions, args []string) ([]byte, error) {
 	switch {
 	case o.isTxt:
 		return jsonString(o.text)
@@ -182,7 +182,7 @@ func readValue(r io.Reader) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read value: %w", err)
 	case len(b) > most:
-		return nil, usagef("value is longer than %s", size(most))
+		return nil, usagef("value is longer than %s", formatSize(most))
 	}
 	return b, nil
 }
@@ -191,10 +191,10 @@ func readValue(r io.Reader) ([]byte, error) {
 // error is: an error of printing says nothing about the log.
 type sendFunc func(drafts []event.Draft) (fate, error)
 
-// append calls fn with a function that appends.
-func (a *app) append(ctx context.Context, fn func(sendFunc) error) error {
+// appendOnline calls fn with a function that appends.
+func (a *app) appendOnline(ctx context.Context, fn func(sendFunc) error) error {
 	cfg := a.clientConfig()
-	cfg.Newest = a.newest(ctx) // a log that was restored from a backup must take nothing
+	cfg.Newest = a.newestInCopy(ctx) // a log that was restored from a backup must take nothing
 	c, err := client.New(nil, cfg)
 	if err != nil {
 		return &usageError{err}
@@ -213,15 +213,15 @@ func (a *app) printReceipts(receipts []event.Receipt) error {
 		return nil
 	}
 	for i := range receipts {
-		if err := a.out.receipt(&receipts[i]); err != nil {
+		if err := a.out.writeReceipt(&receipts[i]); err != nil {
 			return err
 		}
 	}
 	return a.out.flush()
 }
 
-// newest returns how far the copy is, if there is one that can be read.
-func (a *app) newest(ctx context.Context) cache.Newest {
+// newestInCopy returns how far the copy is, if there is one that can be read.
+func (a *app) newestInCopy(ctx context.Context) cache.Newest {
 	path, log, err := a.cacheFile()
 	if err != nil || log == "" {
 		return cache.Newest{}

@@ -24,11 +24,11 @@ type parseFunc func(line []byte) (d event.Draft, made bool, err error)
 var errNoDraft = errors.New("is not an event")
 
 func runPutLines(ctx context.Context, a *app, o putOptions, args []string) error {
-	if _, err := draft(args[0], event.Put, ""); err != nil {
+	if _, err := newDraft(args[0], event.Put, ""); err != nil {
 		return err
 	}
 	parse := func(line []byte) (d event.Draft, made bool, err error) {
-		if d, err = draft(args[0], event.Put, ""); err == nil {
+		if d, err = newDraft(args[0], event.Put, ""); err == nil {
 			d.Value, err = event.CompactValue(line)
 		}
 		if err == nil {
@@ -46,7 +46,7 @@ func runPutEvents(ctx context.Context, a *app, o putOptions, args []string) erro
 	f, err := openInput(ctx, o.from)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return (&lineClaim{delivery: o.delivery}).about(err, untaken)
+		return (&lineClaim{delivery: o.delivery}).addOutcome(err, untaken)
 	case err != nil:
 		return err
 	}
@@ -200,11 +200,11 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	go readLines(ctx, in, c.name, parse, items)
 	for {
 		batch, open, err := nextBatch(ctx, items)
-		if err := c.send(batch, send); err != nil {
+		if err := c.sendParts(batch, send); err != nil {
 			return err
 		}
 		if err != nil {
-			return c.about(err, untaken)
+			return c.addOutcome(err, untaken)
 		}
 		if !open {
 			return nil
@@ -212,9 +212,9 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	}
 }
 
-// send sends a batch, in parts if it is rejected as too large: a server or a proxy may
+// sendParts sends a batch, in parts if it is rejected as too large: a server or a proxy may
 // accept less than maxBatchBytes.
-func (c *lineClaim) send(batch []lineItem, send sendFunc) error {
+func (c *lineClaim) sendParts(batch []lineItem, send sendFunc) error {
 	passed := false // a proxy rejected a batch that it may have passed on
 	for len(batch) > 0 {
 		n := len(batch)
@@ -225,15 +225,15 @@ func (c *lineClaim) send(batch []lineItem, send sendFunc) error {
 		f, err := send(draftsOf(c.batch))
 		switch {
 		case err == nil:
-			c.took()
+			c.recordTaken()
 			batch = batch[n:]
 		case n > 1 && isTooLarge(err):
 			c.most, passed = n/2, passed || f == unknown
 		case passed && f == untaken:
 			c.batch = batch
-			return c.about(err, unknown)
+			return c.addOutcome(err, unknown)
 		default:
-			return c.about(err, f)
+			return c.addOutcome(err, f)
 		}
 	}
 	return nil

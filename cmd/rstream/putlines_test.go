@@ -62,7 +62,7 @@ func TestSendLinesInPartsFails(t *testing.T) {
 			batch = append(batch, lineItem{number: i + 1})
 		}
 		asked := 0
-		err := (&lineClaim{name: "in"}).send(batch, func([]event.Draft) (fate, error) {
+		err := (&lineClaim{name: "in"}).sendParts(batch, func([]event.Draft) (fate, error) {
 			if asked++; asked == 1 {
 				return c.first, &client.StatusError{Status: http.StatusRequestEntityTooLarge}
 			}

@@ -22,11 +22,11 @@ type delivery struct {
 	queue   bool // put into the outbox if no server can be reached
 }
 
-func (d *delivery) add(cmd *cobra.Command) {
+func (d *delivery) addDeliveryFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&d.offline, "offline", false, "store the append in the local copy until the next sync")
 	f.BoolVar(&d.queue, "queue", false, "like --offline, but only if no server can be reached")
-	exclude(cmd, "offline", "queue")
+	excludeFlags(cmd, "offline", "queue")
 }
 
 // A queuedLine is a draft in the outbox, in JSON. A line without a value is a DEL.
@@ -42,10 +42,10 @@ type queuedLine struct {
 	Value   json.RawMessage `json:"value,omitempty"`
 }
 
-// queued writes a draft of the outbox.
-func (o *output) queued(q *cache.Queued) error {
-	if !o.text() {
-		return o.json(queuedLine{"queued", q.Number, q.Time, q.User, q.Path, q.Key, q.Hash, q.Refused, q.Value})
+// writeQueued writes a draft of the outbox.
+func (o *output) writeQueued(q *cache.Queued) error {
+	if !o.isText() {
+		return o.writeJSON(queuedLine{"queued", q.Number, q.Time, q.User, q.Path, q.Key, q.Hash, q.Refused, q.Value})
 	}
 	what, why := "queued", ""
 	if q.Refused != "" {
@@ -60,7 +60,7 @@ func (a *app) printQueued(queued []cache.Queued) error {
 		if a.quiet {
 			break
 		}
-		if err := a.out.queued(&queued[i]); err != nil {
+		if err := a.out.writeQueued(&queued[i]); err != nil {
 			return err
 		}
 	}
@@ -90,7 +90,7 @@ func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) 
 	if err := a.sendBefore(ctx); err != nil {
 		return err
 	}
-	return a.append(ctx, fn)
+	return a.appendOnline(ctx, fn)
 }
 
 // appendOffline calls fn with a function that appends to the outbox.
@@ -139,7 +139,7 @@ func (a *app) sendBefore(ctx context.Context) error {
 	}
 	defer s.Close()
 	_, err = a.sendOutbox(ctx, s, false)
-	return s.check(ctx, err)
+	return s.explainOtherLog(ctx, err)
 }
 
 // openWaiting opens an existing copy if drafts wait in its outbox.
@@ -168,15 +168,15 @@ func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, wa
 // durable before a server is contacted, earlier drafts are sent first, and drafts that
 // cannot be sent stay.
 func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error {
-	s, err := a.connect(ctx, false)
+	s, err := a.openSession(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	q := queueing{a: a, s: s}
 	return fn(func(drafts []event.Draft) (fate, error) {
-		f, err := q.send(ctx, drafts)
-		return f, s.check(ctx, err)
+		f, err := q.queueAndSend(ctx, drafts)
+		return f, s.explainOtherLog(ctx, err)
 	})
 }
 
@@ -187,7 +187,7 @@ type queueing struct {
 	down bool // no server could be reached
 }
 
-func (q *queueing) send(ctx context.Context, drafts []event.Draft) (fate, error) {
+func (q *queueing) queueAndSend(ctx context.Context, drafts []event.Draft) (fate, error) {
 	queued, err := q.s.db.Outbox().Queue(ctx, drafts)
 	if err != nil {
 		return queuedFate(err), err
@@ -218,9 +218,9 @@ func (q *queueing) printSent(draft *cache.Queued, ours map[int64]*event.Receipt)
 	case q.a.quiet, !still:
 		return nil
 	case r != nil:
-		return q.a.out.receipt(r)
+		return q.a.out.writeReceipt(r)
 	}
-	return q.a.out.queued(draft)
+	return q.a.out.writeQueued(draft)
 }
 
 // trySend sends the outbox and records the log's answers to ours. That no server can be
@@ -313,10 +313,10 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 	case !summary:
 		a.note("%s", text)
 	case a.quiet:
-	case a.out.text():
+	case a.out.isText():
 		err = a.out.printf("%s\n", text)
 	default:
-		err = a.out.json(struct {
+		err = a.out.writeJSON(struct {
 			Type    string `json:"type"`
 			Sent    int    `json:"sent"`
 			Known   int    `json:"known"` // of these, how many the log had already

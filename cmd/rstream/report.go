@@ -39,13 +39,13 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.text }
 
-// report prints an error and its hint, and returns the exit status.
-func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
+// reportError prints an error and its hint, and returns the exit status.
+func reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
 	var sig *signalError
 	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
 		var claim *claimError
 		if errors.As(err, &claim) { // report the appends, however the command ends
-			say(stderr, cmd, err)
+			printError(stderr, cmd, err)
 		}
 		return signalStatus(cmd, sig)
 	}
@@ -56,8 +56,8 @@ func report(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error
 	if errors.As(err, &exit) && exit.text == "" {
 		return exit.status
 	}
-	say(stderr, cmd, err)
-	return status(err)
+	printError(stderr, cmd, err)
+	return statusOf(err)
 }
 
 // onlyClosed reports whether err is nothing but closed standard output.
@@ -69,8 +69,8 @@ func onlyClosed(err error) bool {
 	return !slices.ContainsFunc(many.Unwrap(), func(err error) bool { return !onlyClosed(err) })
 }
 
-// say prints an error and its hint.
-func say(stderr io.Writer, cmd *cobra.Command, err error) {
+// printError prints an error and its hint.
+func printError(stderr io.Writer, cmd *cobra.Command, err error) {
 	for line := range strings.SplitSeq(visibleLines(wire.Redact(err.Error())), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
@@ -100,7 +100,7 @@ func signalStatus(cmd *cobra.Command, sig *signalError) int {
 	return exitTerminated
 }
 
-func status(err error) int {
+func statusOf(err error) int {
 	var (
 		usage       *usageError
 		gap         *client.GapError

@@ -12,12 +12,12 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// check handles the error that the server now serves another log than the copy's: the
-// next command will learn the server's log. If that log was restored from the copy's,
-// the part that agrees is carried over first. The old copy stays. A file named by
-// --cache belongs to the old log for good, so the new copy goes into a file next to it,
-// which the user then has to name.
-func (s *session) check(ctx context.Context, err error) error {
+// explainOtherLog handles the error that the server now serves another log than the
+// copy's: the next command will learn the server's log. If that log was restored from
+// the copy's, the part that agrees is carried over first. The old copy stays. A file
+// named by --cache belongs to the old log for good, so the new copy goes into a file
+// next to it, which the user then has to name.
+func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	var other *client.OtherLogError
 	if !errors.As(err, &other) {
 		return err
@@ -88,8 +88,8 @@ func (s *session) carryOver(ctx context.Context, other *client.OtherLogError) (p
 	return path, s.carryInto(ctx, path, cfg, info)
 }
 
-// parted returns where the copy's log and the log that continues it diverge.
-func (s *session) parted(ctx context.Context, c *client.Client, parent *client.Parent) (event.ID, error) {
+// partingPoint returns where the copy's log and the log that continues it diverge.
+func (s *session) partingPoint(ctx context.Context, c *client.Client, parent *client.Parent) (event.ID, error) {
 	if parent.Head != nil {
 		return *parent.Head, nil
 	}
@@ -110,7 +110,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 		return err
 	}
 	defer c.Close()
-	parted, err := s.parted(ctx, c, info.Parent)
+	parted, err := s.partingPoint(ctx, c, info.Parent)
 	if err != nil {
 		return &leftError{err}
 	}

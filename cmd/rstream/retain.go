@@ -21,7 +21,7 @@ type retainOptions struct {
 	maxBytes int64
 }
 
-func (o *retainOptions) add(f *pflag.FlagSet) {
+func (o *retainOptions) addRetainFlags(f *pflag.FlagSet) {
 	f.Var((*age)(&o.history), "history", "drop events older than `AGE`, such as 24h, 7d or 2w; keep the state")
 	f.Var(&o.ttl, "ttl", "expire values not set again within `AGE`; TOPIC=AGE for one topic; repeat for more")
 	f.Var((*byteSize)(&o.maxBytes), "max-bytes", "drop the oldest events while the file is larger than `SIZE`, such as 10GB; keep the state")

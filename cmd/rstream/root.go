@@ -36,7 +36,7 @@ type app struct {
 	settings *settings
 
 	args     []string               // of the program
-	onServe  func(serveOptions)     // if set, receives the options and serve does not run
+	onServe  func(serveOptions)     // if set, receives the options and serveFile does not run
 	onHangup atomic.Pointer[func()] // if set, SIGHUP calls it instead of ending the program
 }
 
@@ -76,15 +76,15 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs
 	}
-	return report(ctx, stderr, cmd, err)
+	return reportError(ctx, stderr, cmd, err)
 }
 
-// before runs before each command.
-func (a *app) before(cmd *cobra.Command, args []string) error {
+// prepareCommand runs before each command.
+func (a *app) prepareCommand(cmd *cobra.Command, args []string) error {
 	if err := a.configure(cmd, args); err != nil {
 		return err
 	}
-	if a.noOut && a.prints(cmd) {
+	if a.noOut && a.mayPrint(cmd) {
 		return errNoStdout
 	}
 	a.ran = true
@@ -105,8 +105,8 @@ const (
 	silentIfFile     = "file"
 )
 
-// prints reports whether cmd may print something.
-func (a *app) prints(cmd *cobra.Command) bool {
+// mayPrint reports whether cmd may print something.
+func (a *app) mayPrint(cmd *cobra.Command) bool {
 	switch cmd.Annotations[silentAnnotation] {
 	case silentAlways:
 		return false
@@ -191,7 +191,7 @@ func newRootCommand(a *app) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Version:           version(),
-		PersistentPreRunE: a.before,
+		PersistentPreRunE: a.prepareCommand,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -217,7 +217,7 @@ func (a *app) addFlags(root *cobra.Command) {
 	flags.Var((*waitLimit)(&a.timeout), "timeout", "give up, with status 5, after `DURATION` without progress from a server (default: keep trying)")
 	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")
 	flags.Lookup("server").DefValue = defaultServer
-	complete(root, "output", string(formText), string(formJSON))
+	completeFlag(root, "output", string(formText), string(formJSON))
 	_ = root.RegisterFlagCompletionFunc("server", a.completeServers) // fails only for an unknown flag
 }
 

@@ -80,8 +80,8 @@ Files written by "rstream backup" do not need this.`,
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest silence on a stream, as a `DURATION`")
-	o.retain.add(f)
-	o.logFlags.add(f)
+	o.retain.addRetainFlags(f)
+	o.logFlags.addLogFlags(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
 	return cmd
 }
@@ -95,7 +95,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
-	if err := errors.Join(o.logFlags.check(), checkListen("--listen", o.listen, o.insecure)); err != nil {
+	if err := errors.Join(o.logFlags.checkLogFlags(), checkListen("--listen", o.listen, o.insecure)); err != nil {
 		return err
 	}
 	if o.pprof != "" {
@@ -110,18 +110,18 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	say := newServeLog(a, &o.logFlags)
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) })
 	defer stop()
-	return say.failed(serve(ctx, a, o, say))
+	return say.logFailed(serveFile(ctx, a, o, say))
 }
 
-func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
-	listener, err := listen(ctx, "--listen", o.listen)
+	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
 	if o.pprof != "" {
-		profiles, err := listen(ctx, "--pprof", o.pprof)
+		profiles, err := listenOn(ctx, "--pprof", o.pprof)
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 	}
 	srv := server.New(log, server.Config{
 		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
-		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return sizeOf(file), sizeOf(file + "-wal") },
+		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Clock: log.Clock, Logger: say.Logger,
 	})
 	hs := &http.Server{
@@ -164,13 +164,13 @@ func serve(ctx context.Context, a *app, o serveOptions, say *serveLog) (err erro
 	if err != nil {
 		return err
 	}
-	say.started(log.Log(), log.Head(), url, o.db)
+	say.logStarted(log.Log(), log.Head(), url, o.db)
 	if err := publish(); err != nil {
 		return err
 	}
-	stop := a.tend(ctx, log, o.retain.retention(), say)
+	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
 	defer stop()
-	defer func() { say.stopped(log.Head()) }()
+	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
 }
 
@@ -183,8 +183,8 @@ func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
 	return err
 }
 
-// sizeOf returns the size of a file, 0 if it does not exist.
-func sizeOf(path string) int64 {
+// fileSize returns the size of a file, 0 if it does not exist.
+func fileSize(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
 		return 0
@@ -192,9 +192,9 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
-// tend runs the log's background work while the server runs; stop ends it and waits. An
-// error is noted and does not stop the server.
-func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *serveLog) (stop func()) {
+// startUpkeep runs the log's background work while the server runs; stop ends it and
+// waits. An error is noted and does not stop the server.
+func (a *app) startUpkeep(ctx context.Context, log *cache.DB, r cache.Retention, say *serveLog) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var tending sync.WaitGroup
 	tending.Go(func() {
@@ -207,7 +207,7 @@ func (a *app) tend(ctx context.Context, log *cache.DB, r cache.Retention, say *s
 			a.note("%v", err)
 		}
 	})
-	tending.Go(func() { log.WatchClock(ctx, say.clock) })
+	tending.Go(func() { log.WatchClock(ctx, say.logClock) })
 	return func() {
 		cancel()
 		tending.Wait()
@@ -229,8 +229,8 @@ func checkListen(flag, address string, insecure bool) error {
 	return nil
 }
 
-// listen listens. An error names the address and the cause.
-func listen(ctx context.Context, flag, address string) (net.Listener, error) {
+// listenOn listens. An error names the address and the cause.
+func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err == nil {
 		return l, nil

@@ -24,14 +24,14 @@ type logFlags struct {
 	pprof        string
 }
 
-func (o *logFlags) add(f *pflag.FlagSet) {
+func (o *logFlags) addLogFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end streams between half of `AGE` and `AGE`; 0 is never")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log on standard error, text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "log messages of this `LEVEL` and above: debug, info, warn or error")
 	f.StringVar(&o.pprof, "pprof", "", "serve profiles on a separate `ADDRESS`")
 }
 
-func (o *logFlags) check() error {
+func (o *logFlags) checkLogFlags() error {
 	if o.maxStreamAge != 0 && o.maxStreamAge < time.Second {
 		return usagef("--max-stream-age %s: want at least 1s, or 0 for never", o.maxStreamAge)
 	}
@@ -81,8 +81,8 @@ func (l *serveLog) setLevel(o *logFlags) {
 	}
 }
 
-// clock logs problems with the clock.
-func (l *serveLog) clock(news cache.ClockNews) {
+// logClock logs problems with the clock.
+func (l *serveLog) logClock(news cache.ClockNews) {
 	if news.Jumped > 0 {
 		l.Warn("the clock jumped ahead: it was set, or the machine slept", "by", news.Jumped.Round(time.Second).String())
 	}
@@ -91,7 +91,7 @@ func (l *serveLog) clock(news cache.ClockNews) {
 	}
 }
 
-func (l *serveLog) started(name string, head event.ID, url, db string) {
+func (l *serveLog) logStarted(name string, head event.ID, url, db string) {
 	if l.json {
 		l.Info("serving", "log", name, "head", head.String(), "url", url, "db", db)
 		return
@@ -99,7 +99,7 @@ func (l *serveLog) started(name string, head event.ID, url, db string) {
 	l.a.note("serving log %s at %s on %s from %s", name, head, url, db)
 }
 
-func (l *serveLog) stopped(head event.ID) {
+func (l *serveLog) logStopped(head event.ID) {
 	if l.json {
 		l.Info("stopped", "head", head.String())
 		return
@@ -107,15 +107,15 @@ func (l *serveLog) stopped(head event.ID) {
 	l.a.note("stopped at %s", head)
 }
 
-// failed logs the error that ends a server, if the log is JSON; the program then does
+// logFailed logs the error that ends a server, if the log is JSON; the program then does
 // not print it again.
-func (l *serveLog) failed(err error) error {
+func (l *serveLog) logFailed(err error) error {
 	var sig *signalError
 	if err == nil || !l.json || errors.As(err, &sig) {
 		return err
 	}
 	l.Error("server ended", "error", err.Error())
-	return &exitError{status: status(err)}
+	return &exitError{status: statusOf(err)}
 }
 
 // serveProfiles serves profiles on a separate address, until stop.

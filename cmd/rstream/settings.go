@@ -65,21 +65,21 @@ func (a *app) configure(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// unconfigured replaces configure for commands that read neither environment nor file.
-func unconfigured(cmd *cobra.Command, _ []string) error { return checkEmpty(cmd.Flags()) }
+// checkUnconfigured replaces configure for commands that read neither environment nor file.
+func checkUnconfigured(cmd *cobra.Command, _ []string) error { return checkEmpty(cmd.Flags()) }
 
 // checkEmpty rejects empty flag values on the command line: most come from an unset
 // shell variable.
 func checkEmpty(flags *pflag.FlagSet) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
-		if err == nil && f.Name != "text" && isEmpty(f) {
+		if err == nil && f.Name != "text" && isEmptyFlag(f) {
 			err = usagef("--%s: must not be empty", f.Name)
 		}
 	})
 	return err
 }
 
-func isEmpty(f *pflag.Flag) bool {
+func isEmptyFlag(f *pflag.Flag) bool {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
 		return slices.Contains(list.GetSlice(), "")
 	}
@@ -88,12 +88,12 @@ func isEmpty(f *pflag.Flag) bool {
 
 // setFlags sets flags from one origin.
 func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, from origin) (err error) {
-	nearer := given(cmd.Flags())
+	nearer := givenFlags(cmd.Flags())
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if err != nil || f.Changed || isOurs(f) || !v.IsSet(f.Name) || fromEnvironment(f.Name) != (from == inEnvironment) {
+		if err != nil || f.Changed || isOwnFlag(f) || !v.IsSet(f.Name) || fromEnvironment(f.Name) != (from == inEnvironment) {
 			return
 		}
-		if excluded(cmd, f.Name, nearer, args) && !isOff(f, v.GetString(f.Name)) {
+		if isExcluded(cmd, f.Name, nearer, args) && !isOff(f, v.GetString(f.Name)) {
 			return
 		}
 		s.origins[f.Name] = from
@@ -104,8 +104,8 @@ func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, f
 	return err
 }
 
-// given returns the flags that are set, except switches that are off.
-func given(flags *pflag.FlagSet) (names []string) {
+// givenFlags returns the flags that are set, except switches that are off.
+func givenFlags(flags *pflag.FlagSet) (names []string) {
 	flags.Visit(func(f *pflag.Flag) {
 		if !isOff(f, f.Value.String()) {
 			names = append(names, f.Name)
@@ -137,8 +137,8 @@ func setFlag(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
 	return nil
 }
 
-// isOurs reports whether a flag can only be set on the command line.
-func isOurs(f *pflag.Flag) bool {
+// isOwnFlag reports whether a flag can only be set on the command line.
+func isOwnFlag(f *pflag.Flag) bool {
 	return f.Name == "help" || f.Name == "version" || f.Name == "config" || f.Annotations[lineOnly] != nil
 }
 

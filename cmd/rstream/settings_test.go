@@ -108,7 +108,7 @@ func TestSettingsMeanOneThing(t *testing.T) {
 	types := map[string]string{}
 	eachCommand(t, func(cmd *cobra.Command, _ []string) {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if isOurs(f) {
+			if isOwnFlag(f) {
 				return
 			}
 			typ := f.Value.Type()
@@ -166,7 +166,7 @@ func checkPair(t *testing.T, path []string, f, other *pflag.Flag) {
 	if err == nil || !strings.Contains(err.Error(), "cannot be combined") {
 		t.Errorf("%s %s %s is %v, %v; want a usage error", path, near, far, set, err)
 	}
-	if isOurs(other) {
+	if isOwnFlag(other) {
 		return
 	}
 	t.Setenv(envName(other.Name), valueOf(other))
@@ -175,7 +175,7 @@ func checkPair(t *testing.T, path []string, f, other *pflag.Flag) {
 	if err != nil || !slices.Contains(set, f.Name+"="+f.Value.String()) && len(set) != 1 {
 		t.Errorf("%s=%s, %s %s is %v, %v; want the command line alone", envName(other.Name), valueOf(other), path, near, set, err)
 	}
-	if isOurs(f) {
+	if isOwnFlag(f) {
 		return
 	}
 	t.Setenv(envName(f.Name), valueOf(f))

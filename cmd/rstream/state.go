@@ -45,7 +45,7 @@ the storage and the events "before" and "after", or null.`,
 		Args:              oneTopic,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.need(args)
+			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
 			}
@@ -58,8 +58,8 @@ the storage and the events "before" and "after", or null.`,
 	addMoment(cmd, &o.diff, "diff", "print the changes since `MOMENT` instead")
 	f.BoolVar(&o.follow, "follow", false, "keep printing each change")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
-	o.topicFlags.add(cmd)
-	exclude(cmd, "follow", "at", "diff")
+	o.topicFlags.addTopicFlags(cmd)
+	excludeFlags(cmd, "follow", "at", "diff")
 	return cmd
 }
 
@@ -71,7 +71,7 @@ func oneTopic(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func (o *stateOptions) moments(a *app) (at, since event.Moment, err error) {
+func (o *stateOptions) parseMoments(a *app) (at, since event.Moment, err error) {
 	when, err := a.readMoment("--at", o.at)
 	if err != nil {
 		return at, since, err
@@ -90,7 +90,7 @@ func (o *stateOptions) moments(a *app) (at, since event.Moment, err error) {
 }
 
 func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) error {
-	at, since, err := o.moments(a)
+	at, since, err := o.parseMoments(a)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) er
 			return a.showState(ctx, o, logStates{log}, topic, since, at)
 		})
 	}
-	s, err := a.connect(ctx, o.wait)
+	s, err := a.openSession(ctx, o.wait)
 	if err != nil {
 		return fmt.Errorf("state of %s: %w", topic, err)
 	}
@@ -114,7 +114,7 @@ func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) er
 		}
 		return a.showState(ctx, o, s, topic, since, at)
 	})
-	return a.gapLine(s.check(ctx, err))
+	return a.gapLine(s.explainOtherLog(ctx, err))
 }
 
 func (a *app) showState(ctx context.Context, o stateOptions, s states, topic event.Topic, since, at event.Moment) error {
@@ -126,20 +126,20 @@ func (a *app) showState(ctx context.Context, o stateOptions, s states, topic eve
 
 // states gives access to the state at any moment.
 type states interface {
-	// stateAt returns the position of a moment, and makes the state there readable.
-	stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error)
-	// file returns the file to read it from.
-	file() *cache.DB
+	// findState returns the position of a moment, and makes the state there readable.
+	findState(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error)
+	// copyFile returns the file to read it from.
+	copyFile() *cache.DB
 }
 
 // logStates are the states in a server's own file.
 type logStates struct{ db *cache.DB }
 
-func (l logStates) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+func (l logStates) findState(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	return offlinePosition(ctx, l.db, at, l.db.Head())
 }
 
-func (l logStates) file() *cache.DB { return l.db }
+func (l logStates) copyFile() *cache.DB { return l.db }
 
 // openLog opens the file of --cache if it is a server's own or a backup of one: it is
 // complete, so no server is needed.
@@ -157,10 +157,10 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	return nil, db.Close()
 }
 
-// stateAt makes a state readable, as Client.StateAt does. If the current state is not
+// findState makes a state readable, as Client.StateAt does. If the current state is not
 // available, because no server can be reached or the copy is read-only, it falls back
 // to the newest state held.
-func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+func (s *session) findState(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	id, err := s.StateAt(ctx, topic, at)
 	why := "no server can be reached"
 	switch {
@@ -183,18 +183,18 @@ func (s *session) stateAt(ctx context.Context, topic event.Topic, at event.Momen
 	return id, nil
 }
 
-func (s *session) file() *cache.DB { return s.db }
+func (s *session) copyFile() *cache.DB { return s.db }
 
 func (a *app) printState(ctx context.Context, s states, topic event.Topic, at event.Moment) error {
-	id, err := s.stateAt(ctx, topic, at)
+	id, err := s.findState(ctx, topic, at)
 	if err != nil {
 		return err
 	}
-	doubted, err := stateDoubted(ctx, s.file(), topic, id)
+	doubted, err := stateDoubted(ctx, s.copyFile(), topic, id)
 	if err != nil {
 		return err
 	}
-	if err := s.file().State(ctx, topic, id, a.out.event); err != nil {
+	if err := s.copyFile().State(ctx, topic, id, a.out.writeEvent); err != nil {
 		return err
 	}
 	return cmp.Or(a.out.flush(), a.noteDoubted([]event.Topic{topic}, doubted))
@@ -211,9 +211,9 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 		for i := 0; err == nil && i < len(b.Events); i++ {
 			ev := b.Events[i]
 			if b.State {
-				ev = marked(ev)
+				ev = markSnapshot(ev)
 			}
-			err = a.out.event(ev)
+			err = a.out.writeEvent(ev)
 		}
 		if err == nil && len(b.Events) == 0 && b.State {
 			err = a.printLive()
@@ -230,10 +230,10 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 
 // printLive says that everything so far has been printed, and that live events follow.
 func (a *app) printLive() error {
-	if a.out.text() {
+	if a.out.isText() {
 		return nil
 	}
-	return a.out.json(map[string]string{"type": "live"})
+	return a.out.writeJSON(map[string]string{"type": "live"})
 }
 
 // A stateChange is a line of --diff: the change of one storage.
@@ -259,24 +259,24 @@ func (e rawEvent) MarshalJSON() ([]byte, error) {
 // diffStates prints the changes between two moments. It reads both states side by side
 // in the order of their storages, so memory use does not depend on their size.
 func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since, until event.Moment) error {
-	from, err := s.stateAt(ctx, topic, since)
+	from, err := s.findState(ctx, topic, since)
 	if err != nil {
 		return err
 	}
-	to, err := s.stateAt(ctx, topic, until)
+	to, err := s.findState(ctx, topic, until)
 	if err != nil {
 		return err
 	}
 	if to < from {
 		// A time resolves to the last event held before it, which may lie before a
 		// position that is the same moment for this topic.
-		same, err := quiet(ctx, s.file(), topic, window.Span{From: to, To: from})
+		same, err := hasNoEvents(ctx, s.copyFile(), topic, window.Span{From: to, To: from})
 		if err == nil && !same {
 			err = usagef("--diff %s lies after --at %s", since, until)
 		}
 		return err
 	}
-	doubted, err := stateDoubted(ctx, s.file(), topic, to)
+	doubted, err := stateDoubted(ctx, s.copyFile(), topic, to)
 	if err != nil {
 		return err
 	}
@@ -291,8 +291,8 @@ func (a *app) diffStates(ctx context.Context, s states, topic event.Topic, since
 	return cmp.Or(a.out.flush(), a.noteDoubted([]event.Topic{topic}, doubted))
 }
 
-// quiet reports whether span has no events of topic, as far as is known.
-func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (bool, error) {
+// hasNoEvents reports whether span has no events of topic, as far as is known.
+func hasNoEvents(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (bool, error) {
 	some := false
 	err := db.Each(ctx, []event.Topic{topic}, span, func(*event.Event) error {
 		some = true
@@ -307,7 +307,7 @@ func quiet(ctx context.Context, db *cache.DB, topic event.Topic, span window.Spa
 // stateEvents returns an iterator over the state of topic at a position.
 func stateEvents(ctx context.Context, s states, topic event.Topic, at event.ID) iter.Seq2[*event.Event, error] {
 	return func(yield func(*event.Event, error) bool) {
-		err := s.file().State(ctx, topic, at, func(ev *event.Event) error {
+		err := s.copyFile().State(ctx, topic, at, func(ev *event.Event) error {
 			if !yield(ev, nil) {
 				return cache.ErrStop
 			}
@@ -373,8 +373,8 @@ func (a *app) printChange(p statePair) error {
 	if p.before != nil && p.after != nil && string(p.before.Value) == string(p.after.Value) {
 		return nil
 	}
-	if !a.out.text() {
-		return a.out.json(stateChange{"change", ev.User, ev.Path, rawEvent{p.before}, rawEvent{p.after}})
+	if !a.out.isText() {
+		return a.out.writeJSON(stateChange{"change", ev.User, ev.Path, rawEvent{p.before}, rawEvent{p.after}})
 	}
 	sign, colour, value := "~", "33", ""
 	switch {
@@ -386,7 +386,7 @@ func (a *app) printChange(p statePair) error {
 		value = string(p.before.Value) + " -> " + string(p.after.Value)
 	}
 	line := fmt.Sprintf("%s %s  %s", sign, visible(ev.Storage().String()), visible(value))
-	if a.out.colour() {
+	if a.out.hasColour() {
 		line = "\x1b[" + colour + "m" + line + "\x1b[0m"
 	}
 	return a.out.printf("%s\n", line)

@@ -85,16 +85,16 @@ func runStatus(ctx context.Context, a *app) error {
 	if err := r.askServer(ctx, a); err != nil {
 		return err
 	}
-	if err := r.readFile(ctx, a); err != nil {
+	if err := r.readCopy(ctx, a); err != nil {
 		return err
 	}
-	back := r.compare(ctx, a)
+	back := r.compareServer(ctx, a)
 	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && back == nil {
 		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
 		r.Lag = &lag
 	}
-	print := func() error { return a.out.json(r) }
-	if a.out.text() {
+	print := func() error { return a.out.writeJSON(r) }
+	if a.out.isText() {
 		print = func() error { return r.printStatus(a.out) }
 	}
 	if err := errors.Join(print(), back); err != nil || len(r.Doubted) == 0 {
@@ -103,9 +103,9 @@ func runStatus(ctx context.Context, a *app) error {
 	return &exitError{status: exitGap}
 }
 
-// compare asks the server whether its log still matches the copy. Only a log that was
+// compareServer asks the server whether its log still matches the copy. Only a log that was
 // put back is an error; other failures have been reported.
-func (r *statusReport) compare(ctx context.Context, a *app) error {
+func (r *statusReport) compareServer(ctx context.Context, a *app) error {
 	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
 		return nil
 	}
@@ -156,7 +156,7 @@ func contextWithoutDeadline(ctx context.Context) context.Context {
 	return ctx
 }
 
-func (r *statusReport) readFile(ctx context.Context, a *app) error {
+func (r *statusReport) readCopy(ctx context.Context, a *app) error {
 	path, _, err := a.cacheFile()
 	if err == nil && path == "" && r.ServerLog != "" {
 		// The copy may exist already, from another server of this log or another name
@@ -263,7 +263,7 @@ func (r *statusReport) printStatus(out *output) error {
 		row("file", "none yet; \"rstream sync\" creates it")
 		return out.flush()
 	}
-	row("file", "%s, %s, %s's file of log %s", r.File, size(r.Bytes), r.Role, r.Log)
+	row("file", "%s, %s, %s's file of log %s", r.File, formatSize(r.Bytes), r.Role, r.Log)
 	row("events", "%d in %s", r.Events, count(r.Storages, "storage"))
 	if r.Reached != nil {
 		lag := ""
@@ -279,7 +279,7 @@ func (r *statusReport) printStatus(out *output) error {
 		row("reached", "%s%s", *r.Reached, lag)
 	}
 	if r.Role == cache.Client {
-		row("fetched", "%s, %s; %s not fetched again", count(r.Fetched, "event"), size(r.Received), count(r.Saved, "event"))
+		row("fetched", "%s, %s; %s not fetched again", count(r.Fetched, "event"), formatSize(r.Received), count(r.Saved, "event"))
 	}
 	if r.Queued > 0 || r.Refused > 0 {
 		row("outbox", "%s to send, %d refused", count(r.Queued, "append"), r.Refused)

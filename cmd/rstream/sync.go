@@ -58,7 +58,7 @@ fetched for the state at the start of the window, and bytes received.`,
   rstream sync alice --print | jq .value`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parse(args)
+			topics, err := o.parseTopics(args)
 			if err != nil {
 				return err
 			}
@@ -76,15 +76,15 @@ fetched for the state at the start of the window, and bytes received.`,
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	f.StringVar(&o.strategy, "strategy", "auto", "`METHOD` of finding imported events that the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "print how missing events were found, and at what cost")
-	o.topicFlags.add(cmd)
-	exclude(cmd, "at", "since", "until", "follow", "skip-gap")
-	exclude(cmd, "follow", "until")
+	o.topicFlags.addTopicFlags(cmd)
+	excludeFlags(cmd, "at", "since", "until", "follow", "skip-gap")
+	excludeFlags(cmd, "follow", "until")
 	_ = cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions(strings.Split(strategyNames, ", "), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-// stretch turns the flags into a stretch.
-func (o *syncOptions) stretch(a *app) (r stretch, err error) {
+// parseRange turns the flags into a stretch.
+func (o *syncOptions) parseRange(a *app) (r syncRange, err error) {
 	if r.at, err = a.readMoment("--at", o.at); err != nil {
 		return r, err
 	}
@@ -97,7 +97,7 @@ func (o *syncOptions) stretch(a *app) (r stretch, err error) {
 }
 
 func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) error {
-	r, err := o.stretch(a)
+	r, err := o.parseRange(a)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	}
 	cfg := a.clientConfig()
 	cfg.Wait, cfg.Reconcile.Strategy = o.wait, strategy
-	s, err := a.connectWith(ctx, cfg)
+	s, err := a.openSessionWith(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
 	}
@@ -123,16 +123,16 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	}
 	refused, err := a.sendOutbox(ctx, s, !o.print)
 	if err != nil {
-		return s.check(ctx, err)
+		return s.explainOtherLog(ctx, err)
 	}
 	end, err := a.syncTopics(ctx, s, topics, r, o)
 	switch {
 	case err != nil:
-		return a.gapLine(s.check(ctx, err))
+		return a.gapLine(s.explainOtherLog(ctx, err))
 	case !o.follow:
 		return refusedError(refused)
 	}
-	return a.gapLine(s.check(ctx, a.followTopics(ctx, s, topics, end, o.print)))
+	return a.gapLine(s.explainOtherLog(ctx, a.followTopics(ctx, s, topics, end, o.print)))
 }
 
 // rememberTopics marks topics as followed. If there are none, it returns the topics
@@ -151,7 +151,7 @@ func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]e
 }
 
 // syncTopics syncs each topic and returns the position where the last one ends.
-func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, r stretch, o syncOptions) (end event.ID, err error) {
+func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, r syncRange, o syncOptions) (end event.ID, err error) {
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
 		if err != nil {
@@ -181,15 +181,15 @@ func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic
 	return follow(ctx)
 }
 
-// A stretch is what sync fetches: a range, or the window around a moment.
-type stretch struct {
+// A syncRange is what sync fetches: a range, or the window around a moment.
+type syncRange struct {
 	client.Range
 	at *event.Moment
 }
 
-// sync fetches a stretch. If the stretch ends at the head and events were missing, the
+// syncTopic fetches a stretch. If the stretch ends at the head and events were missing, the
 // fetch took time, so sync checks the head once more.
-func (r *stretch) sync(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
+func (r *syncRange) syncTopic(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
 	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh})
 	if err != nil || r.at != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
 		return synced, err
@@ -232,7 +232,7 @@ func newSummary(t event.Topic, synced *client.Synced, before, after client.Stats
 	}
 }
 
-func (s *summary) text() string {
+func (s *summary) summaryText() string {
 	text := fmt.Sprintf("%s: %s fetched, %d held", s.Topic, count(s.Fetched, "event"), s.Held)
 	if s.Windows > 0 {
 		text += ", " + count(s.Windows, "window")
@@ -240,7 +240,7 @@ func (s *summary) text() string {
 	if s.Members > 0 {
 		text += ", " + count(s.Members, "value") + " of the state before"
 	}
-	text += ", " + size(s.Bytes) + " received"
+	text += ", " + formatSize(s.Bytes) + " received"
 	if s.Imported > 0 {
 		text += fmt.Sprintf(", %d imported", s.Imported)
 	}
@@ -249,7 +249,7 @@ func (s *summary) text() string {
 
 // syncOver syncs a topic. With --skip-gap, it starts where history begins, if it has
 // to.
-func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
+func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r syncRange, o syncOptions) (client.Synced, error) {
 	synced, err := a.syncOne(ctx, s, t, r, o)
 	var gap *client.GapError
 	if !o.skipGap || !errors.As(err, &gap) {
@@ -267,13 +267,13 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r stretch
 	return a.syncOne(ctx, s, t, r, o)
 }
 
-func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch, o syncOptions) (client.Synced, error) {
+func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRange, o syncOptions) (client.Synced, error) {
 	before := s.Stats()
 	var fresh func([]event.Event) error
 	if o.print {
 		fresh = a.printNew
 	}
-	synced, err := r.sync(ctx, s, t, fresh)
+	synced, err := r.syncTopic(ctx, s, t, fresh)
 	if err != nil {
 		return synced, err
 	}
@@ -281,26 +281,26 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r stretch,
 		return synced, err
 	}
 	if o.explain {
-		if err := a.explain(t, &synced.Compared, o.print); err != nil {
+		if err := a.printComparison(t, &synced.Compared, o.print); err != nil {
 			return synced, err
 		}
 	}
 	sum := newSummary(t, &synced, before, s.Stats())
 	switch {
 	case o.print:
-		a.note("%s", sum.text())
+		a.note("%s", sum.summaryText())
 	case a.quiet:
-	case a.out.text():
-		return synced, a.out.printf("%s\n", sum.text())
+	case a.out.isText():
+		return synced, a.out.printf("%s\n", sum.summaryText())
 	default:
-		return synced, a.out.json(sum)
+		return synced, a.out.writeJSON(sum)
 	}
 	return synced, nil
 }
 
 func (a *app) printNew(evs []event.Event) error {
 	for i := range evs {
-		if err := a.out.event(&evs[i]); err != nil {
+		if err := a.out.writeEvent(&evs[i]); err != nil {
 			return err
 		}
 	}
@@ -319,7 +319,7 @@ func (a *app) syncFollow(ctx context.Context, s *session, topics []event.Topic, 
 		}
 		for _, ev := range b.Events {
 			if print {
-				if err := a.out.event(ev); err != nil {
+				if err := a.out.writeEvent(ev); err != nil {
 					return err
 				}
 			}

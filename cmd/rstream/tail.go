@@ -57,7 +57,7 @@ first run does so.`,
   rstream tail alice --name indexer | while read -r line; do …; done`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.need(args)
+			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
 			}
@@ -76,30 +76,30 @@ first run does so.`,
 	f.BoolVar(&o.fromState, "from-state", false, "start with the current state instead")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, print the state at its start and continue")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
-	o.topicFlags.add(cmd)
-	exclude(cmd, "since", "lines", "name", "from-state")
-	exclude(cmd, "lines", "name", "from-state")
-	exclude(cmd, "until", "until-live")
+	o.topicFlags.addTopicFlags(cmd)
+	excludeFlags(cmd, "since", "lines", "name", "from-state")
+	excludeFlags(cmd, "lines", "name", "from-state")
+	excludeFlags(cmd, "until", "until-live")
 	_ = cmd.RegisterFlagCompletionFunc("name", a.completeCursors) // fails only for an unknown flag
 	return cmd
 }
 
 func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) error {
-	opts, err := o.moments(a)
+	opts, err := o.clientOptions(a)
 	if err != nil {
 		return err
 	}
-	s, err := a.connect(ctx, o.wait)
+	s, err := a.openSession(ctx, o.wait)
 	if err != nil {
 		return fmt.Errorf("tail %s: %w", topicList(topics), err)
 	}
 	defer s.Close()
 	if o.name == "" {
-		err = o.follow(ctx, s, topics, opts, nil)
+		err = o.printTail(ctx, s, topics, opts, nil)
 	} else {
 		err = o.followNamed(ctx, s, topics, opts)
 	}
-	return a.gapLine(s.check(ctx, err))
+	return a.gapLine(s.explainOtherLog(ctx, err))
 }
 
 // followNamed is follow with a cursor that moves with the reader of the output.
@@ -108,12 +108,12 @@ func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []even
 	if err != nil {
 		return err
 	}
-	keep, keeping, err := s.app.keep(ctx, cursor)
+	keep, keeping, err := s.app.startKeeper(ctx, cursor)
 	if err != nil {
 		return err
 	}
-	opts.Since = event.At(event.CursorOf(keep.position(), s.db.Log()))
-	return keep.endOutput(ctx, o.follow(keeping, s, topics, opts, keep))
+	opts.Since = event.At(event.CursorOf(keep.resumePosition(), s.db.Log()))
+	return keep.endOutput(ctx, o.printTail(keeping, s, topics, opts, keep))
 }
 
 // holdCursor acquires a cursor. It retries for a moment, since a holder that was just
@@ -135,12 +135,12 @@ func holdCursor(ctx context.Context, db *cache.DB, name string, topics []event.T
 // holdTime is how long a tail waits for a cursor held by another process.
 const holdTime = time.Second
 
-// follow prints until there is nothing more to print.
-func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
+// printTail prints until there is nothing more to print.
+func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
 	a := s.app
 	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, keep: keep}
 	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
-		err := p.begin(ctx, o.fromState, &opts)
+		err := p.printBeginning(ctx, o.fromState, &opts)
 		if err == nil {
 			err = p.printAll(ctx, opts)
 		}
@@ -155,8 +155,8 @@ func (o *tailOptions) follow(ctx context.Context, s *session, topics []event.Top
 	return cmp.Or(err, p.doubt)
 }
 
-// moments turns the flags into client options.
-func (o *tailOptions) moments(a *app) (opts client.TailOptions, err error) {
+// clientOptions turns the flags into client options.
+func (o *tailOptions) clientOptions(a *app) (opts client.TailOptions, err error) {
 	opts.UntilLive = o.untilLive
 	given, err := a.readRange(o.since, o.until)
 	opts.Until = given.until
@@ -182,10 +182,10 @@ type tailPrinter struct {
 	doubt error    // set if the copy differs from the server somewhere
 }
 
-// begin prints the state if the tail starts with it, and sets opts to continue from
+// printBeginning prints the state if the tail starts with it, and sets opts to continue from
 // there.
-func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.TailOptions) error {
-	if !fromState || p.keep != nil && p.keep.position() != event.Beginning {
+func (p *tailPrinter) printBeginning(ctx context.Context, fromState bool, opts *client.TailOptions) error {
+	if !fromState || p.keep != nil && p.keep.resumePosition() != event.Beginning {
 		return nil
 	}
 	at, when := event.Beginning, event.Now
@@ -200,7 +200,7 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 			if slices.ContainsFunc(p.topics[:i], func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) }) {
 				return nil
 			}
-			return p.a.out.event(marked(ev))
+			return p.a.out.writeEvent(markSnapshot(ev))
 		})
 		if err != nil {
 			return err
@@ -208,7 +208,7 @@ func (p *tailPrinter) begin(ctx context.Context, fromState bool, opts *client.Ta
 	}
 	opts.Since, opts.Last = when, nil
 	err := p.a.printLive()
-	p.keep.printed(at)
+	p.keep.recordPrinted(at)
 	return errors.Join(err, p.a.out.flush())
 }
 
@@ -217,7 +217,7 @@ func (p *tailPrinter) printAll(ctx context.Context, opts client.TailOptions) err
 		if err != nil {
 			return err
 		}
-		if err := p.batch(ctx, b); err != nil {
+		if err := p.printBatch(ctx, b); err != nil {
 			return err
 		}
 		if p.most > 0 && p.written >= p.most {
@@ -227,21 +227,21 @@ func (p *tailPrinter) printAll(ctx context.Context, opts client.TailOptions) err
 	return nil
 }
 
-func (p *tailPrinter) batch(ctx context.Context, b client.Batch) error {
+func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 	if err := p.passDoubt(ctx, &b); err != nil {
 		return err
 	}
 	at := b.Position
 	for _, ev := range b.Events {
-		if err := p.a.out.event(ev); err != nil {
+		if err := p.a.out.writeEvent(ev); err != nil {
 			return err
 		}
-		p.keep.printed(ev.ID)
+		p.keep.recordPrinted(ev.ID)
 		if p.written++; p.written == p.most {
 			at = ev.ID
 			break
 		}
 	}
-	p.keep.reached(at)
+	p.keep.recordReached(at)
 	return p.a.out.flush()
 }

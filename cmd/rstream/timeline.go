@@ -71,8 +71,8 @@ func newTimeline(windows []window.Window, columns int, colour bool) timeline {
 	return t
 }
 
-// columns returns the width of the terminal.
-func columns() int {
+// terminalWidth returns the width of the terminal.
+func terminalWidth() int {
 	if n, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && n > 0 {
 		return min(n, 200)
 	}
@@ -97,7 +97,7 @@ func (t *timeline) printTimeline(out *output) error {
 	label = min(label, maxLabel)
 	used := map[mark]bool{}
 	for _, topic := range topics {
-		if err := out.printf("%-*s  %s\n", label, cut(visible(topic.String()), label), t.row(topic, used)); err != nil {
+		if err := out.printf("%-*s  %s\n", label, shortenName(visible(topic.String()), label), t.row(topic, used)); err != nil {
 			return err
 		}
 	}
@@ -106,8 +106,8 @@ func (t *timeline) printTimeline(out *output) error {
 	return out.printf("%*s  %s%s%s\n%*s  %s\n", label, "", from, strings.Repeat(" ", gap), to, label, "", t.legend(used))
 }
 
-// cut shortens a name to n characters.
-func cut(s string, n int) string {
+// shortenName shortens a name to n characters.
+func shortenName(s string, n int) string {
 	if r := []rune(s); len(r) > n {
 		return string(r[:n-1]) + "…"
 	}
@@ -118,7 +118,7 @@ func (t *timeline) row(topic event.Topic, used map[mark]bool) string {
 	var b strings.Builder
 	last := ""
 	for i := range t.width {
-		m := t.cell(topic, t.span(i))
+		m := t.cellMark(topic, t.cellSpan(i))
 		used[m] = true
 		if t.colour && marks[m].colour != last {
 			last = marks[m].colour
@@ -132,8 +132,8 @@ func (t *timeline) row(topic event.Topic, used map[mark]bool) string {
 	return b.String()
 }
 
-// span returns the range that cell i stands for. It is never empty.
-func (t *timeline) span(i int) window.Span {
+// cellSpan returns the range that cell i stands for. It is never empty.
+func (t *timeline) cellSpan(i int) window.Span {
 	at := func(i int) event.ID { return event.ID(float64(t.end) * float64(i) / float64(t.width)) }
 	s := window.Span{From: at(i), To: at(i + 1)}
 	if i == t.width-1 {
@@ -145,8 +145,8 @@ func (t *timeline) span(i int) window.Span {
 	return s
 }
 
-// cell returns the mark for a range of topic.
-func (t *timeline) cell(topic event.Topic, span window.Span) mark {
+// cellMark returns the mark for a range of topic.
+func (t *timeline) cellMark(topic event.Topic, span window.Span) mark {
 	var all, sure, tail []window.Span
 	other := missing
 	for i := range t.windows {

@@ -14,14 +14,14 @@ type topicFlags struct {
 	all, exact bool
 }
 
-func (f *topicFlags) add(cmd *cobra.Command) {
+func (f *topicFlags) addTopicFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.all, "all", false, "all topics, as *")
 	cmd.Flags().BoolVar(&f.exact, "exact", false, "match only the paths themselves, not paths below them")
-	exclude(cmd, "all", "TOPIC")
+	excludeFlags(cmd, "all", "TOPIC")
 }
 
-// parse parses arguments as topics.
-func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
+// parseTopics parses arguments as topics.
+func (f *topicFlags) parseTopics(args []string) ([]event.Topic, error) {
 	if f.all {
 		return []event.Topic{event.All}, nil
 	}
@@ -41,9 +41,9 @@ func (f *topicFlags) parse(args []string) ([]event.Topic, error) {
 	return topics, nil
 }
 
-// need is parse for commands that require a topic.
-func (f *topicFlags) need(args []string) ([]event.Topic, error) {
-	topics, err := f.parse(args)
+// needTopics is parseTopics for commands that require a topic.
+func (f *topicFlags) needTopics(args []string) ([]event.Topic, error) {
+	topics, err := f.parseTopics(args)
 	if err == nil && len(topics) == 0 {
 		err = errNoTopic
 	}

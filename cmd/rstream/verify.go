@@ -35,7 +35,7 @@ are checked too; --repair drops damaged ones, and they are rebuilt when needed.`
   rstream verify nc --repair`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parse(args)
+			topics, err := o.parseTopics(args)
 			if err != nil {
 				return err
 			}
@@ -43,13 +43,13 @@ are checked too; --repair drops damaged ones, and they are rebuilt when needed.`
 		},
 	}
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch differing blocks again")
-	o.topicFlags.add(cmd)
+	o.topicFlags.addTopicFlags(cmd)
 	return cmd
 }
 
 func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topic) error {
 	a.out.outlive()
-	s, err := a.connect(ctx, false)
+	s, err := a.openSession(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (dama
 	if err != nil || damaged == 0 {
 		return damaged, err
 	}
-	if !a.out.text() {
-		return damaged, a.out.json(struct {
+	if !a.out.isText() {
+		return damaged, a.out.writeJSON(struct {
 			Type     string `json:"type"`
 			Damaged  int    `json:"damaged"`
 			Repaired bool   `json:"repaired"`
@@ -127,9 +127,9 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 	for _, t := range topics {
 		v, err := s.Verify(ctx, t, repair)
 		if err != nil {
-			return 0, 0, s.check(ctx, err)
+			return 0, 0, s.explainOtherLog(ctx, err)
 		}
-		if all && nothingHeld(v) && !a.out.text() {
+		if all && nothingHeld(v) && !a.out.isText() {
 			a.note("nothing of %s is held: nothing was compared", t)
 		}
 		if all || len(v.Found) > 0 {
@@ -197,8 +197,8 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 	if a.quiet {
 		return nil
 	}
-	if !a.out.text() {
-		return a.out.json(line)
+	if !a.out.isText() {
+		return a.out.writeJSON(line)
 	}
 	verdict := "equal"
 	if nothingHeld(v) {
@@ -214,8 +214,8 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 }
 
 func (a *app) printFinding(f client.Finding) error {
-	if !a.out.text() {
-		return a.out.json(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired})
+	if !a.out.isText() {
+		return a.out.writeJSON(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired})
 	}
 	done := ""
 	if f.Repaired {

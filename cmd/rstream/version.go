@@ -30,10 +30,10 @@ func newVersionCommand(a *app) *cobra.Command {
 		Example: `  rstream version`,
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if a.out.text() {
+			if a.out.isText() {
 				return a.out.printf("rstream %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			}
-			return a.out.json(versionLine{"version", version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+			return a.out.writeJSON(versionLine{"version", version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 		},
 	}
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// steers reports whether r may control a terminal or change the direction of text.
-func steers(r rune) bool { return r < 0x20 || 0x7f <= r && r < 0xa0 || event.TurnsText(r) }
+// steersTerminal reports whether r may control a terminal or change the direction of text.
+func steersTerminal(r rune) bool { return r < 0x20 || 0x7f <= r && r < 0xa0 || event.TurnsText(r) }
 
 // visible escapes, as JSON does, characters that could control a terminal: names and
 // values may contain U+007F to U+009F and marks that change the direction of text.
-func visible(s string) string { return escape(s, steers) }
+func visible(s string) string { return escapeRunes(s, steersTerminal) }
 
 // visibleLines is visible for text laid out by the program, with its line feeds and
 // colours.
 func visibleLines(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steers(r) }) {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steersTerminal(r) }) {
 		return s
 	}
 	var b strings.Builder
@@ -29,7 +29,7 @@ func visibleLines(s string) string {
 		if colour == nil {
 			colour = []int{len(s), len(s)}
 		}
-		b.WriteString(escape(s[:colour[0]], func(r rune) bool { return r != '\n' && r != '\t' && steers(r) }))
+		b.WriteString(escapeRunes(s[:colour[0]], func(r rune) bool { return r != '\n' && r != '\t' && steersTerminal(r) }))
 		b.WriteString(s[colour[0]:colour[1]])
 		s = s[colour[1]:]
 	}
@@ -40,7 +40,7 @@ func visibleLines(s string) string {
 // and values were escaped before.
 var colours = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("\x1b\\[[0-9;]*m") })
 
-func escape(s string, which func(rune) bool) string {
+func escapeRunes(s string, which func(rune) bool) string {
 	if !strings.ContainsFunc(s, which) {
 		return s
 	}
@@ -59,11 +59,11 @@ func escape(s string, which func(rune) bool) string {
 	return b.String()
 }
 
-// safe returns a line of JSON as it is written: unchanged in a pipe and, on a terminal,
-// with characters that could control it escaped.
-func (o *output) safe(line []byte) []byte {
+// terminalSafe returns a line of JSON as it is written: unchanged in a pipe and, on a
+// terminal, with characters that could control it escaped.
+func (o *output) terminalSafe(line []byte) []byte {
 	if !o.terminal {
 		return line
 	}
-	return []byte(escape(string(line), func(r rune) bool { return r != '\n' && steers(r) }))
+	return []byte(escapeRunes(string(line), func(r rune) bool { return r != '\n' && steersTerminal(r) }))
 }

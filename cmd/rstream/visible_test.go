@@ -56,26 +56,26 @@ func TestTerminalIsNotSteered(t *testing.T) {
 	}
 	ev := event.New(1, 0, d, d.Hash())
 	shown := func(s string) bool {
-		return strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steers(r) })
+		return strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && steersTerminal(r) })
 	}
 	for _, f := range []form{formText, formJSON, ""} {
 		for name, write := range map[string]func(*output) error{
-			"event":   func(o *output) error { return o.event(&ev) },
-			"line":    func(o *output) error { return o.line(ev.Value) },
-			"json":    func(o *output) error { return o.json(map[string]string{"x": raw}) },
+			"event":   func(o *output) error { return o.writeEvent(&ev) },
+			"line":    func(o *output) error { return o.writeLine(ev.Value) },
+			"json":    func(o *output) error { return o.writeJSON(map[string]string{"x": raw}) },
 			"printf":  func(o *output) error { return o.printf("%s %s\n", ev.Storage(), raw) },
-			"receipt": func(o *output) error { return o.receipt(&event.Receipt{Event: ev, Dropped: true}) },
+			"receipt": func(o *output) error { return o.writeReceipt(&event.Receipt{Event: ev, Dropped: true}) },
 		} {
 			if got := written(t, true, f, write); shown(got) {
 				t.Errorf("%s as %q on a terminal is %q", name, f, got)
 			}
 		}
 	}
-	if got := written(t, false, formJSON, func(o *output) error { return o.event(&ev) }); got != string(ev.Line())+"\n" {
+	if got := written(t, false, formJSON, func(o *output) error { return o.writeEvent(&ev) }); got != string(ev.Line())+"\n" {
 		t.Errorf("in a pipe: %q", got)
 	}
 	var a, b any
-	on := written(t, true, formJSON, func(o *output) error { return o.event(&ev) })
+	on := written(t, true, formJSON, func(o *output) error { return o.writeEvent(&ev) })
 	if err := json.Unmarshal([]byte(on), &a); err != nil {
 		t.Fatal(err)
 	}

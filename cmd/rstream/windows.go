@@ -58,8 +58,8 @@ func newWindowLine(w *window.Window) windowLine {
 
 const windowForm = "%-9s  %-13s  %-13s  %-13s  %s\n"
 
-// text returns the line for a person.
-func (l *windowLine) text() string {
+// lineText returns the line for a person.
+func (l *windowLine) lineText() string {
 	position := func(id *event.ID) string {
 		if id == nil {
 			return "-"
@@ -90,24 +90,24 @@ func runWindows(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if a.out.text() {
+	if a.out.isText() {
 		a.out.printf(windowForm, "STATE", "FROM", "REACHED", "TO", "TOPIC")
 	}
 	for i := range windows {
 		line := newWindowLine(&windows[i])
-		line.Differs = differs(&windows[i], doubts)
-		if a.out.text() {
-			err = a.out.printf("%s", line.text())
+		line.Differs = isInDoubt(&windows[i], doubts)
+		if a.out.isText() {
+			err = a.out.printf("%s", line.lineText())
 		} else {
-			err = a.out.json(line)
+			err = a.out.writeJSON(line)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if a.out.text() && len(windows) > 0 {
+	if a.out.isText() && len(windows) > 0 {
 		a.out.printf("\n")
-		t := newTimeline(windows, columns(), a.out.colour())
+		t := newTimeline(windows, terminalWidth(), a.out.hasColour())
 		if err := t.printTimeline(a.out); err != nil {
 			return err
 		}
@@ -115,8 +115,8 @@ func runWindows(ctx context.Context, a *app) error {
 	return a.out.flush()
 }
 
-// differs reports whether some of the range that w holds is in doubt.
-func differs(w *window.Window, doubts []cache.Doubt) bool {
+// isInDoubt reports whether some of the range that w holds is in doubt.
+func isInDoubt(w *window.Window, doubts []cache.Doubt) bool {
 	return !w.Proven && slices.ContainsFunc(doubts, func(d cache.Doubt) bool {
 		return w.Topic.Overlaps(d.Topic) && !w.Held().Intersect(d.Span).Empty()
 	})

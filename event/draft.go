@@ -131,18 +131,18 @@ const (
 // with object.
 func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 	s := scanner{b: object}
-	s.space()
-	if !s.skip('{') {
+	s.skipSpace()
+	if !s.skipByte('{') {
 		return 0, false
 	}
-	for more := true; more; more = s.skip(',') {
-		s.space()
+	for more := true; more; more = s.skipByte(',') {
+		s.skipSpace()
 		name, ok := s.scanPlain()
-		s.space()
-		if !ok || !s.skip(':') {
+		s.skipSpace()
+		if !ok || !s.skipByte(':') {
 			return 0, false
 		}
-		s.space()
+		s.skipSpace()
 		bit := 0
 		switch string(name) {
 		case "user":
@@ -160,12 +160,12 @@ func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 			return 0, false
 		}
 		given |= bit
-		s.space()
+		s.skipSpace()
 	}
-	if !s.skip('}') {
+	if !s.skipByte('}') {
 		return 0, false
 	}
-	s.space()
+	s.skipSpace()
 	return given, s.i == len(object) && s.isText() && d.Check() == nil
 }
 

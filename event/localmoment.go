@@ -108,7 +108,7 @@ func wallMoment(wall time.Time, loc *time.Location) LocalMoment {
 // clockMoment returns the last moment not after now at which the clock in now's zone shows
 // the same as clock.
 func clockMoment(clock, now time.Time) LocalMoment {
-	at := lastAt(clock, now)
+	at := lastShownAt(clock, now)
 	m := LocalMoment{Moment: AtTime(TimeOf(at))}
 	wall := time.Date(at.Year(), at.Month(), at.Day(), at.Hour(), at.Minute(), at.Second(), at.Nanosecond(), time.UTC)
 	if first, last, _ := shownAt(wall, now.Location()); !first.Equal(last) && !last.After(now) {
@@ -121,10 +121,10 @@ func clockMoment(clock, now time.Time) LocalMoment {
 	return m
 }
 
-// lastAt returns the last time not after now at which the clock in now's zone shows the same
-// as clock. It goes back through the periods with a constant zone offset, so that it finds
-// the second of two 02:30 and skips a day without one.
-func lastAt(clock, now time.Time) time.Time {
+// lastShownAt returns the last time not after now at which the clock in now's zone
+// shows the same as clock. It goes back through the periods with a constant zone
+// offset, so that it finds the second of two 02:30 and skips a day without one.
+func lastShownAt(clock, now time.Time) time.Time {
 	for t := now; ; {
 		back := sinceMidnight(t) - sinceMidnight(clock)
 		if back < 0 {

@@ -19,17 +19,17 @@ type scanner struct {
 // deep, and returns the number of bytes of white space between its tokens.
 func isJSON(v []byte, deepest int) (spaces int, ok bool) {
 	s := scanner{b: v}
-	s.space()
+	s.skipSpace()
 	if !s.scanValue(deepest) {
 		return 0, false
 	}
-	s.space()
+	s.skipSpace()
 	return s.spaces, s.i == len(v) && s.isText()
 }
 
 func (s *scanner) isText() bool { return !s.high || utf8.Valid(s.b) }
 
-func (s *scanner) space() {
+func (s *scanner) skipSpace() {
 	for s.i < len(s.b) && isSpace(s.b[s.i]) {
 		s.i++
 		s.spaces++
@@ -44,8 +44,8 @@ func (s *scanner) peekByte() byte {
 	return 0
 }
 
-// skip reads the byte c if it comes next.
-func (s *scanner) skip(c byte) bool {
+// skipByte reads the byte c if it comes next.
+func (s *scanner) skipByte(c byte) bool {
 	if s.peekByte() != c {
 		return false
 	}
@@ -58,23 +58,23 @@ func (s *scanner) scanValue(deepest int) bool {
 	case '"':
 		return s.scanText()
 	case '{', '[':
-		return deepest > 0 && s.nested(c+2, deepest-1) // '{'+2 is '}', and '['+2 is ']'
+		return deepest > 0 && s.skipNested(c+2, deepest-1) // '{'+2 is '}', and '['+2 is ']'
 	case 't':
-		return s.word("true")
+		return s.skipWord("true")
 	case 'f':
-		return s.word("false")
+		return s.skipWord("false")
 	case 'n':
-		return s.word("null")
+		return s.skipWord("null")
 	default:
-		return s.number()
+		return s.skipNumber()
 	}
 }
 
-// nested reads an object or an array, including its end.
-func (s *scanner) nested(end byte, deepest int) bool {
+// skipNested reads an object or an array, including its end.
+func (s *scanner) skipNested(end byte, deepest int) bool {
 	s.i++
-	s.space()
-	if s.skip(end) {
+	s.skipSpace()
+	if s.skipByte(end) {
 		return true
 	}
 	for {
@@ -82,29 +82,29 @@ func (s *scanner) nested(end byte, deepest int) bool {
 			if !s.scanText() {
 				return false
 			}
-			s.space()
-			if !s.skip(':') {
+			s.skipSpace()
+			if !s.skipByte(':') {
 				return false
 			}
-			s.space()
+			s.skipSpace()
 		}
 		if !s.scanValue(deepest) {
 			return false
 		}
-		s.space()
-		if s.skip(end) {
+		s.skipSpace()
+		if s.skipByte(end) {
 			return true
 		}
-		if !s.skip(',') {
+		if !s.skipByte(',') {
 			return false
 		}
-		s.space()
+		s.skipSpace()
 	}
 }
 
 // scanText reads a string.
 func (s *scanner) scanText() bool {
-	if !s.skip('"') {
+	if !s.skipByte('"') {
 		return false
 	}
 	for s.i < len(s.b) {
@@ -149,7 +149,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-func (s *scanner) word(w string) bool {
+func (s *scanner) skipWord(w string) bool {
 	if !bytes.HasPrefix(s.b[s.i:], []byte(w)) {
 		return false
 	}
@@ -157,25 +157,25 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-func (s *scanner) number() bool {
-	s.skip('-')
-	if !s.skip('0') && !s.digits() {
+func (s *scanner) skipNumber() bool {
+	s.skipByte('-')
+	if !s.skipByte('0') && !s.skipDigits() {
 		return false
 	}
-	if s.skip('.') && !s.digits() {
+	if s.skipByte('.') && !s.skipDigits() {
 		return false
 	}
-	if s.skip('e') || s.skip('E') {
-		if !s.skip('+') {
-			s.skip('-')
+	if s.skipByte('e') || s.skipByte('E') {
+		if !s.skipByte('+') {
+			s.skipByte('-')
 		}
-		return s.digits()
+		return s.skipDigits()
 	}
 	return true
 }
 
-// digits reads one or more digits.
-func (s *scanner) digits() bool {
+// skipDigits reads one or more digits.
+func (s *scanner) skipDigits() bool {
 	from := s.i
 	for c := s.peekByte(); '0' <= c && c <= '9'; c = s.peekByte() {
 		s.i++

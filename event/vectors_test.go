@@ -371,7 +371,7 @@ func TestLastAtAgainstWalk(t *testing.T) {
 				for shown[j].clock != clock.Format("15:04") {
 					j--
 				}
-				if got := lastAt(clock, s.at.In(loc)); !got.Equal(shown[j].at) {
+				if got := lastShownAt(clock, s.at.In(loc)); !got.Equal(shown[j].at) {
 					t.Errorf("%s: the last %s at %s is %s, want %s", around.zone, clock.Format("15:04"), s.at.In(loc), got, shown[j].at.In(loc))
 				}
 			}

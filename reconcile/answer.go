@@ -87,8 +87,8 @@ func (a *answerer) answerBody() error {
 	return nil
 }
 
-// missing adds the items for which f returns true to the response, as many as fit.
-func (a *answerer) missing(f func(Item) bool) error {
+// addMissing adds the items for which f returns true to the response, as many as fit.
+func (a *answerer) addMissing(f func(Item) bool) error {
 	for it, err := range a.local.Items() {
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func (a *answerer) missing(f func(Item) bool) error {
 func (a *answerer) answerGaps(g gaps) error {
 	last := a.req.Sum.Last
 	held := g.held
-	return a.missing(func(it Item) bool {
+	return a.addMissing(func(it Item) bool {
 		for len(held) > 0 && held[0].To < it.ID {
 			held = held[1:]
 		}
@@ -125,7 +125,7 @@ func (a *answerer) answerGaps(g gaps) error {
 func (a *answerer) answerList(l list) error {
 	key := l.salt.keyer()
 	found := make([]bool, len(l.shorts))
-	err := a.missing(func(it Item) bool {
+	err := a.addMissing(func(it Item) bool {
 		i, ok := slices.BinarySearch(l.shorts, key.shortHash(&it.Hash))
 		if ok {
 			found[i] = true
@@ -147,10 +147,10 @@ func (a *answerer) answerList(l list) error {
 // those that the responder lacks are listed as well.
 func (a *answerer) answerFilter(f *Filter) error {
 	if f.slots == nil {
-		return a.missing(func(it Item) bool { return !f.Seen(it.Hash) })
+		return a.addMissing(func(it Item) bool { return !f.Seen(it.Hash) })
 	}
 	found := make([]bool, len(f.slots.hashes))
-	err := a.missing(func(it Item) bool {
+	err := a.addMissing(func(it Item) bool {
 		short := f.key.shortHash(&it.Hash)
 		seen := f.slots.seen(short, &it.Hash)
 		if seen {
@@ -187,7 +187,7 @@ func (a *answerer) answerSketch(s sketched) error {
 	}
 	slices.Sort(plus)
 	slices.Sort(minus)
-	err = a.missing(func(it Item) bool {
+	err = a.addMissing(func(it Item) bool {
 		_, ok := slices.BinarySearch(plus, key.shortHash(&it.Hash))
 		return ok
 	})
@@ -216,7 +216,7 @@ func (a *answerer) answerBlocks(bs blocks) error {
 			whole, covered = len(a.resp.Missing), covered+1
 		}
 	}
-	err := a.missing(func(it Item) bool {
+	err := a.addMissing(func(it Item) bool {
 		number := it.key(a.req.Shared) >> bs.shift
 		pass(number)
 		return len(left) > 0 && left[0] == number

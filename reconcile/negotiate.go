@@ -261,7 +261,7 @@ func (n *negotiation) hello() error {
 	if req.body == nil {
 		return n.measureGaps()
 	}
-	return n.learned(plan{strategy: Gaps, why: "the gaps were sent with the sums"}, req, resp)
+	return n.applyResponse(plan{strategy: Gaps, why: "the gaps were sent with the sums"}, req, resp)
 }
 
 // offerGaps adds a list of gaps to the first request if it is short and says more than the
@@ -335,7 +335,7 @@ func (n *negotiation) nextPlan() plan {
 	cannot := func(why string) plan { return plan{strategy: Exact, why: why} }
 	switch n.Strategy {
 	case Auto:
-		return pick(count, peer, n.guess, n.gaps, n.leastCells, n.Limits)
+		return pickPlan(count, peer, n.guess, n.gaps, n.leastCells, n.Limits)
 	case Gaps:
 		if n.gaps < 0 {
 			return cannot("there is no list of gaps to send")

@@ -36,7 +36,7 @@ func cellsFor(d float64) int {
 	return max(probeCells, int(math.Ceil(1.35*d+3.5*math.Sqrt(d)+8)))
 }
 
-// pick returns the plan of Auto if the sums differ, within limits. A short list is exact
+// pickPlan returns the plan of Auto if the sums differ, within limits. A short list is exact
 // at once. A list of gaps has a known cost and is exact as well. Otherwise a sketch is
 // cheapest if few events differ. Above about five in a hundred it is a bloom filter, whose
 // cost does not grow with the difference, and later a sketch for the events that the filter
@@ -44,7 +44,7 @@ func cellsFor(d float64) int {
 //
 // gaps is the size of a list of gaps in bytes, or -1; least is the minimum number of cells
 // of a sketch, because fewer were not enough.
-func pick(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
+func pickPlan(n, peer uint64, g guess, gaps, least int, limits Limits) plan {
 	if n <= maxList {
 		return plan{strategy: List, why: fmt.Sprintf("a list of %d hashes is short", n)}
 	}

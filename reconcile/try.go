@@ -20,7 +20,7 @@ func (n *negotiation) tryPlan(p plan) error {
 	if err != nil {
 		return err
 	}
-	return n.learned(p, req, resp)
+	return n.applyResponse(p, req, resp)
 }
 
 // makeBody returns the second frame of the request, or nil.
@@ -64,10 +64,10 @@ func (n *negotiation) filterBody(f *Filter, err error) (body, error) {
 	return f, nil
 }
 
-// learned updates the view with a response, and ends the negotiation if the sums then
+// applyResponse updates the view with a response, and ends the negotiation if the sums then
 // agree. If they do not, although the strategy should have found the whole difference, the
 // next round counts as a correction.
-func (n *negotiation) learned(p plan, req *Request, resp *Response) error {
+func (n *negotiation) applyResponse(p plan, req *Request, resp *Response) error {
 	extra, err := n.view.matching(resp.Unknown, saltOf(req.body))
 	if err != nil {
 		return err

@@ -50,12 +50,12 @@ func NewServer(tb testing.TB) *Server {
 	s := &Server{tb: tb}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "rstreamtest"); err != nil {
-		s.fail(err)
+		s.failTest(err)
 	}
 	s.db, err = cache.Open(context.Background(), filepath.Join(s.dir, "log.db"), cache.Config{Role: cache.Server})
 	if err != nil {
 		_ = os.RemoveAll(s.dir)
-		s.fail(err)
+		s.failTest(err)
 	}
 	// Tests should not wait: streams report their position often, and clients reconnect at
 	// once.
@@ -77,35 +77,35 @@ func (s *Server) Head() event.ID { return s.db.Head() }
 // Put sets the value of a storage, written user/path, to the JSON encoding of value, and
 // returns the event. It appends an event even if the value has not changed.
 func (s *Server) Put(storage string, value any) event.Event {
-	s.helper()
+	s.markHelper()
 	text, err := json.Marshal(value)
 	if err != nil {
-		s.fail(err)
+		s.failTest(err)
 	}
-	return s.append(storage, event.Put, text)
+	return s.appendEvent(storage, event.Put, text)
 }
 
 // Delete deletes the value of a storage, written user/path, and returns the event.
 func (s *Server) Delete(storage string) event.Event {
-	s.helper()
-	return s.append(storage, event.Del, nil)
+	s.markHelper()
+	return s.appendEvent(storage, event.Del, nil)
 }
 
 // PutDrafts appends drafts, all or none, and returns their receipts.
 func (s *Server) PutDrafts(drafts ...event.Draft) []event.Receipt {
-	s.helper()
+	s.markHelper()
 	receipts, err := s.db.Append(context.Background(), drafts)
 	if err != nil {
-		s.fail(err)
+		s.failTest(err)
 	}
 	return receipts
 }
 
-func (s *Server) append(storage string, kind event.Type, value []byte) event.Event {
-	s.helper()
+func (s *Server) appendEvent(storage string, kind event.Type, value []byte) event.Event {
+	s.markHelper()
 	at, err := event.ParseStorage(storage)
 	if err != nil {
-		s.fail(err)
+		s.failTest(err)
 	}
 	// Without a key of its own, an equal draft would be a duplicate.
 	key := strconv.FormatInt(s.keys.Add(1), 10)
@@ -121,20 +121,20 @@ func (s *Server) Close() {
 		s.srv.Stop()
 		s.web.Close()
 		if err := errors.Join(s.db.Close(), os.RemoveAll(s.dir)); err != nil {
-			s.fail(err)
+			s.failTest(err)
 		}
 	})
 }
 
-func (s *Server) helper() {
+func (s *Server) markHelper() {
 	if s.tb != nil {
 		s.tb.Helper()
 	}
 }
 
-// fail ends the test, or panics if there is none.
-func (s *Server) fail(err error) {
-	s.helper()
+// failTest ends the test, or panics if there is none.
+func (s *Server) failTest(err error) {
+	s.markHelper()
 	err = fmt.Errorf("rstreamtest: %w", err)
 	if s.tb == nil {
 		panic(err)

@@ -47,8 +47,8 @@ func Run(ctx context.Context, report func(Step) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	d := demo{report: report}
-	defer func() { err = errors.Join(err, d.close()) }()
-	for _, step := range []func(context.Context, string) error{d.serve, d.append, d.sync, d.tail, d.offline} {
+	defer func() { err = errors.Join(err, d.closeAll()) }()
+	for _, step := range []func(context.Context, string) error{d.startServer, d.appendQuakes, d.syncTwice, d.tailThroughCuts, d.readOffline} {
 		if err := step(ctx, dir); err != nil {
 			return err
 		}
@@ -56,15 +56,15 @@ func Run(ctx context.Context, report func(Step) error) (err error) {
 	return nil
 }
 
-func (d *demo) say(command, format string, args ...any) error {
+func (d *demo) printStep(command, format string, args ...any) error {
 	return d.report(Step{command, fmt.Sprintf(format, args...)})
 }
 
 // shutdownTime is how long requests may continue after the server is stopped.
 const shutdownTime = 10 * time.Second
 
-// serve starts a server on a free port, and a proxy in front of it.
-func (d *demo) serve(ctx context.Context, dir string) (err error) {
+// startServer starts a server on a free port, and a proxy in front of it.
+func (d *demo) startServer(ctx context.Context, dir string) (err error) {
 	if d.log, err = cache.Open(ctx, filepath.Join(dir, "rstream.db"), cache.Config{Role: cache.Server}); err != nil {
 		return err
 	}
@@ -86,11 +86,11 @@ func (d *demo) serve(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.say("rstream serve", "a server on http://%s, its log %s in one SQLite file", l.Addr(), d.log.Log())
+	return d.printStep("rstream serve", "a server on http://%s, its log %s in one SQLite file", l.Addr(), d.log.Log())
 }
 
-// append appends the first part of the earthquakes. The rest follows during tail.
-func (d *demo) append(ctx context.Context, _ string) error {
+// appendQuakes appends the first part of the earthquakes. The rest follows during tail.
+func (d *demo) appendQuakes(ctx context.Context, _ string) error {
 	lines, err := Quakes()
 	if err != nil {
 		return err
@@ -107,13 +107,13 @@ func (d *demo) append(ctx context.Context, _ string) error {
 	if _, err := d.client.Put(ctx, d.quakes[:first]); err != nil {
 		return err
 	}
-	return d.say("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013 appended and synced to disk in %s", first, len(d.quakes), since(began))
+	return d.printStep("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013 appended and synced to disk in %s", first, len(d.quakes), roundedSince(began))
 }
 
-func since(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }
+func roundedSince(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }
 
-// sync fetches one network twice.
-func (d *demo) sync(ctx context.Context, _ string) error {
+// syncTwice fetches one network twice.
+func (d *demo) syncTwice(ctx context.Context, _ string) error {
 	topic, err := event.ParseTopic("*/quakes")
 	if err != nil {
 		return err
@@ -126,15 +126,15 @@ func (d *demo) sync(ctx context.Context, _ string) error {
 			return err
 		}
 		got := d.client.Stats()
-		text = append(text, fmt.Sprintf("%d events fetched in %s (%.1f kB)", got.Events-before.Events, since(began), float64(got.Bytes-before.Bytes)/1e3))
+		text = append(text, fmt.Sprintf("%d events fetched in %s (%.1f kB)", got.Events-before.Events, roundedSince(began), float64(got.Bytes-before.Bytes)/1e3))
 	}
-	return d.say("rstream sync '*/quakes' --until "+half.String()+"; again",
+	return d.printStep("rstream sync '*/quakes' --until "+half.String()+"; again",
 		"the older half into a local file: %s\nthe same again: %s", text[0], text[1])
 }
 
-// tail reads everything from the beginning while the connection is cut every few events
-// and the rest is appended.
-func (d *demo) tail(ctx context.Context, _ string) error {
+// tailThroughCuts reads everything from the beginning while the connection is cut every
+// few events and the rest is appended.
+func (d *demo) tailThroughCuts(ctx context.Context, _ string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var rest sync.WaitGroup
@@ -171,14 +171,14 @@ func (d *demo) tail(ctx context.Context, _ string) error {
 		return errors.New("the tail received other events than were appended")
 	}
 	got := d.client.Stats()
-	return d.say("rstream tail '*/quakes' --since beginning",
+	return d.printStep("rstream tail '*/quakes' --since beginning",
 		"%d events, each once and in order, over a connection that was cut %d times\n%s of them came over the wire; the rest was held already",
 		n, d.proxy.Cuts(), fmt.Sprint(got.Events-before.Events))
 }
 
-// offline reads the copy after the server has stopped.
-func (d *demo) offline(ctx context.Context, _ string) error {
-	if err := d.stop(); err != nil {
+// readOffline reads the copy after the server has stopped.
+func (d *demo) readOffline(ctx context.Context, _ string) error {
+	if err := d.stopServer(); err != nil {
 		return err
 	}
 	topic, err := event.ParseTopic("*/quakes")
@@ -193,7 +193,7 @@ func (d *demo) offline(ctx context.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return d.say("rstream log '*/quakes' | jq …   (the server is gone)",
+	return d.printStep("rstream log '*/quakes' | jq …   (the server is gone)",
 		"the strongest earthquake of the week, read from the local file: magnitude %s, %s", mag, strongest)
 }
 
@@ -215,8 +215,8 @@ func strongestQuake(ctx context.Context, db *cache.DB, topic event.Topic, span w
 	return place, fmt.Sprint(most), err
 }
 
-// stop stops the server. It may be called twice.
-func (d *demo) stop() error {
+// stopServer stops the server. It may be called twice.
+func (d *demo) stopServer() error {
 	if d.http == nil {
 		return nil
 	}
@@ -228,14 +228,14 @@ func (d *demo) stop() error {
 	return err
 }
 
-func (d *demo) close() error {
+func (d *demo) closeAll() error {
 	if d.client != nil {
 		d.client.Close()
 	}
 	if d.proxy != nil {
 		d.proxy.Close()
 	}
-	errs := []error{d.stop()}
+	errs := []error{d.stopServer()}
 	for _, db := range []*cache.DB{d.copy, d.log} {
 		if db != nil {
 			errs = append(errs, db.Close())

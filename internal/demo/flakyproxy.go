@@ -30,7 +30,7 @@ func NewFlakyProxy(ctx context.Context, target string) (*FlakyProxy, error) {
 		return nil, err
 	}
 	p := &FlakyProxy{l: l, target: target, conns: map[net.Conn]bool{}}
-	p.open.Go(p.accept)
+	p.open.Go(p.acceptConns)
 	return p, nil
 }
 
@@ -51,7 +51,7 @@ func (p *FlakyProxy) CutAfter(n int64) {
 // Cuts returns how many connections were cut.
 func (p *FlakyProxy) Cuts() int64 { return p.broken.Load() }
 
-func (p *FlakyProxy) accept() {
+func (p *FlakyProxy) acceptConns() {
 	for {
 		near, err := p.l.Accept()
 		if err != nil {
@@ -62,16 +62,16 @@ func (p *FlakyProxy) accept() {
 			near.Close()
 			continue
 		}
-		if !p.keep(near, far) {
+		if !p.keepConns(near, far) {
 			return
 		}
-		p.open.Go(func() { defer p.drop(near, far); io.Copy(far, near) })
-		p.open.Go(func() { defer p.drop(near, far); p.answer(near, far) })
+		p.open.Go(func() { defer p.dropConns(near, far); io.Copy(far, near) })
+		p.open.Go(func() { defer p.dropConns(near, far); p.forwardResponse(near, far) })
 	}
 }
 
-// answer forwards the server's response until the limit is reached.
-func (p *FlakyProxy) answer(near, far net.Conn) {
+// forwardResponse forwards the server's response until the limit is reached.
+func (p *FlakyProxy) forwardResponse(near, far net.Conn) {
 	limit := p.limit.Load()
 	if limit == 0 {
 		io.Copy(near, far)
@@ -82,7 +82,7 @@ func (p *FlakyProxy) answer(near, far net.Conn) {
 	}
 }
 
-func (p *FlakyProxy) keep(conns ...net.Conn) bool {
+func (p *FlakyProxy) keepConns(conns ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range conns {
@@ -95,7 +95,7 @@ func (p *FlakyProxy) keep(conns ...net.Conn) bool {
 	return !p.closed
 }
 
-func (p *FlakyProxy) drop(conns ...net.Conn) {
+func (p *FlakyProxy) dropConns(conns ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range conns {

@@ -33,7 +33,7 @@ func checkReach(t *Transcript) Finding {
 	case isTimeout(t.Err):
 		return found("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
 	}
-	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, plainly(t.Err))
+	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, plainCause(t.Err))
 }
 
 // checkConnect explains why there is no connection.
@@ -47,7 +47,7 @@ func checkConnect(t *Transcript) Finding {
 	)
 	host := t.URL.Host
 	if proxy := wire.AsProxyError(t.Err, t.URL); proxy != nil {
-		proxy.Err = plainly(proxy.Err)
+		proxy.Err = plainCause(proxy.Err)
 		return found(check, Error, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "no connection to %s: %v", host, proxy)
 	}
 	switch err := t.Err; {
@@ -64,7 +64,7 @@ func checkConnect(t *Transcript) Finding {
 	case isTimeout(err):
 		return found(check, Error, "check the address, and any firewalls on the path", "no connection to %s in %s", host, brief(t.Ended))
 	}
-	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, plainly(t.Err))
+	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, plainCause(t.Err))
 }
 
 // headAdvice is the advice for a response head that is late or missing.
@@ -75,8 +75,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTimeUp) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// plainly removes the prefixes of system calls and of net/http from an error.
-func plainly(err error) error {
+// plainCause removes the prefixes of system calls and of net/http from an error.
+func plainCause(err error) error {
 	var call *net.OpError
 	switch {
 	case errors.As(err, &call) && call.Err != nil:
@@ -132,18 +132,18 @@ func checkStatus(t *Transcript) Finding {
 	case s == http.StatusGone:
 		return found(check, Error, "start at a later position: the history there was dropped", "%s", said)
 	case s == http.StatusTooManyRequests:
-		return found(check, Error, "try again later"+after(t), "%s", said)
+		return found(check, Error, "try again later"+retryAfterText(t), "%s", said)
 	case s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout:
-		return found(check, Error, "a proxy could not reach its server, or the server is not ready"+after(t), "%s", said)
+		return found(check, Error, "a proxy could not reach its server, or the server is not ready"+retryAfterText(t), "%s", said)
 	case s >= 500:
 		return found(check, Error, "see the server's log", "%s", said)
 	}
 	return found(check, Error, "a stream needs status 200: browsers never reconnect after any other", "%s", said)
 }
 
-func after(t *Transcript) string {
+func retryAfterText(t *Transcript) string {
 	if s := t.Header.Get("Retry-After"); s != "" {
-		return "; it sent Retry-After: " + short(s)
+		return "; it sent Retry-After: " + shortenLine(s)
 	}
 	return ""
 }
@@ -154,13 +154,13 @@ func (t *Transcript) complaint() string {
 	if json.Unmarshal(t.Body, &problem) == nil {
 		for _, s := range []string{problem.Detail, problem.Message, problem.Error, problem.Title} {
 			if s != "" {
-				return cut(s, 200)
+				return shortenText(s, 200)
 			}
 		}
 	}
 	if media, _, _ := mime.ParseMediaType(t.Header.Get("Content-Type")); media == "text/plain" {
 		line, _, _ := strings.Cut(string(t.Body), "\n")
-		return cut(line, 200)
+		return shortenText(line, 200)
 	}
 	return ""
 }
@@ -173,19 +173,19 @@ func checkType(t *Transcript) Finding {
 	body := strings.ToLower(string(t.Body))
 	switch charset := params["charset"]; {
 	case t.IsStream && charset != "" && !strings.EqualFold(charset, "utf-8"):
-		return found(check, Warning, "declare no charset but utf-8: clients decode event streams as UTF-8", "%s", short(header))
+		return found(check, Warning, "declare no charset but utf-8: clients decode event streams as UTF-8", "%s", shortenLine(header))
 	case t.IsStream:
-		return ok(check, "%s", short(header))
+		return ok(check, "%s", shortenLine(header))
 	case err == nil && media == "text/html" && strings.Contains(body, "password"):
-		return found(check, Error, "this is a login page: send credentials with --header", "%s with a password field", short(header))
+		return found(check, Error, "this is a login page: send credentials with --header", "%s with a password field", shortenLine(header))
 	case err == nil && media == "text/html":
-		return found(check, Error, "this is a web page: check the path, and that the proxy routes it to the stream's server", "%s", short(header))
+		return found(check, Error, "this is a web page: check the path, and that the proxy routes it to the stream's server", "%s", shortenLine(header))
 	case strings.HasSuffix(media, "json") && t.complaint() != "":
-		return found(check, Error, "the server must not send an error with status 200: clients see a broken stream", "%s: %s", short(header), t.complaint())
+		return found(check, Error, "the server must not send an error with status 200: clients see a broken stream", "%s: %s", shortenLine(header), t.complaint())
 	case strings.HasPrefix(strings.TrimSpace(body), "data:") || strings.Contains(body, "\ndata:"):
-		return found(check, Error, "the body looks like an event stream: the server must send Content-Type: text/event-stream", "%q", short(header))
+		return found(check, Error, "the body looks like an event stream: the server must send Content-Type: text/event-stream", "%q", shortenLine(header))
 	}
-	return found(check, Error, "the server must send Content-Type: text/event-stream when Accept asks for it", "%q, %d bytes", short(header), len(t.Body))
+	return found(check, Error, "the server must send Content-Type: text/event-stream when Accept asks for it", "%q, %d bytes", shortenLine(header), len(t.Body))
 }
 
 // checkHead checks that the head came soon after the connection was made.
@@ -218,7 +218,7 @@ func checkEncoding(t *Transcript) []Finding {
 	case gzipAnswers:
 		return []Finding{found("encoding", Warning, "compress only if Accept-Encoding allows it, and flush the encoder after each event", "Content-Encoding: gzip, though the request allowed no encoding")}
 	}
-	return []Finding{found("encoding", Error, "compress only if Accept-Encoding allows it", "Content-Encoding: %s, though the request allowed no encoding", short(encoding))}
+	return []Finding{found("encoding", Error, "compress only if Accept-Encoding allows it", "Content-Encoding: %s, though the request allowed no encoding", shortenLine(encoding))}
 }
 
 // checkCaching checks for the headers that keep caches and buffers from delaying the
@@ -241,9 +241,9 @@ func checkCaching(t *Transcript) Finding {
 	advice := "send Cache-Control: no-cache, no-transform and X-Accel-Buffering: no, so that caches, encoders and nginx pass the stream on as it is"
 	switch age := t.Header.Get("Age"); {
 	case age != "" && age != "0":
-		return found(check, Error, "exclude this path from the cache", "Age: %s: the response came from a cache", short(age))
+		return found(check, Error, "exclude this path from the cache", "Age: %s: the response came from a cache", shortenLine(age))
 	case stores && !strings.Contains(cache, "no-store") && !strings.Contains(cache, "no-cache"):
-		return found(check, Warning, advice, "Cache-Control: %s: caches may keep the stream", short(cache))
+		return found(check, Warning, advice, "Cache-Control: %s: caches may keep the stream", shortenLine(cache))
 	case len(lacks) > 0:
 		return found(check, Note, advice, "the head lacks %s (a proxy may have removed it)", strings.Join(lacks, ", "))
 	}
@@ -255,7 +255,7 @@ func checkProxies(t *Transcript) Finding {
 	var names []string
 	for _, name := range []string{"Server", "Via", "X-Powered-By", "X-Cache", "Cf-Ray"} {
 		if v := t.Header.Get(name); v != "" {
-			names = append(names, name+": "+short(v))
+			names = append(names, name+": "+shortenLine(v))
 		}
 	}
 	if len(names) == 0 {
@@ -309,11 +309,11 @@ func checkCompression(t, plain *Transcript) Finding {
 	case encoding == "" || encoding == "identity":
 		return ok(check, "not compressed, even if requested")
 	case encoding != gzipAnswers:
-		return found(check, Warning, "send only encodings that Accept-Encoding lists", "with Accept-Encoding: gzip, the response has Content-Encoding: %s", short(encoding))
+		return found(check, Warning, "send only encodings that Accept-Encoding lists", "with Accept-Encoding: gzip, the response has Content-Encoding: %s", shortenLine(encoding))
 	case len(t.Frames) > 0:
 		return ok(check, "gzip works, the first block came after %s", brief(t.Frames[0].At))
 	case t.End == dropped && !isTimeout(t.Cause):
-		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", plainly(t.Cause))
+		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", plainCause(t.Cause))
 	case len(plain.Frames) > 0 && plain.Frames[0].At < t.Ended/2:
 		return found(check, Error, "flush the encoder after each event, or do not compress streams (nginx: remove text/event-stream from gzip_types)", "with gzip nothing came in %s; without, the first block came after %s", brief(t.Ended), brief(plain.Frames[0].At))
 	}
@@ -326,7 +326,7 @@ func (t *Transcript) outcome() string {
 	case t.Err != nil && isTimeout(t.Err):
 		return "no response in " + brief(t.Ended)
 	case t.Err != nil:
-		return plainly(t.Err).Error()
+		return plainCause(t.Err).Error()
 	case t.IsStream:
 		return "a stream"
 	}
@@ -334,7 +334,7 @@ func (t *Transcript) outcome() string {
 	if text := t.complaint(); text != "" {
 		return s + " " + text
 	}
-	return s + " " + short(t.Header.Get("Content-Type"))
+	return s + " " + shortenLine(t.Header.Get("Content-Type"))
 }
 
 // brief formats a duration with as many digits as a reader needs.

@@ -50,11 +50,11 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, "\ufffd"))
 }
 
-// short cuts a text to fit into a line of output.
-func short(s string) string { return cut(s, 60) }
+// shortenLine cuts a text to fit into a line of output.
+func shortenLine(s string) string { return shortenText(s, 60) }
 
-// cut shortens a text to at most that many characters.
-func cut(s string, most int) string {
+// shortenText shortens a text to at most that many characters.
+func shortenText(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}

@@ -49,7 +49,7 @@ func checkBuffered(t *Transcript) Finding {
 		if n := b.heartbeats(); n > 1 {
 			return bad("%d heartbeats arrived at once, after a silence of %s", n, brief(silence))
 		}
-		if d := b.spread(t.made()); d > span {
+		if d := b.spread(t.producedAfter()); d > span {
 			return bad("events produced over %s arrived at once, after a silence of %s", brief(d), brief(silence))
 		}
 	}
@@ -62,9 +62,9 @@ func checkBuffered(t *Transcript) Finding {
 	return ok(check, "blocks arrived one by one, at %d different times", len(bursts))
 }
 
-// made returns a time on the server's clock at which doctor was already listening: later
-// events were produced meanwhile.
-func (t *Transcript) made() time.Time {
+// producedAfter returns a time on the server's clock at which doctor was already
+// listening: later events were produced meanwhile.
+func (t *Transcript) producedAfter() time.Time {
 	date, err := http.ParseTime(t.Header.Get("Date"))
 	if err != nil {
 		return time.Time{}
@@ -178,7 +178,7 @@ func checkEnd(t *Transcript) Finding {
 		}
 		return found(check, Warning, "send heartbeats at least twice as often, or raise the proxy's timeout (nginx: proxy_read_timeout 1h; HAProxy: timeout tunnel 1h)", "the stream %s after %s without a byte", how, brief(silence))
 	case t.End == dropped:
-		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), plainly(t.Cause))
+		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), plainCause(t.Cause))
 	case len(t.dispatched()) == 0 && len(t.Text.Retries) == 0:
 		return found(check, Warning, "see the logs of the server and its proxies", "the stream ended after %s without an event", brief(listened))
 	}

@@ -99,7 +99,7 @@ func (s *scanner) scanBytes(b []byte, at time.Duration) {
 		return
 	}
 	s.text.Bytes += int64(len(b))
-	if s.within() {
+	if s.inFrame() {
 		s.frame.Pause = max(s.frame.Pause, at-s.arrived)
 	}
 	s.arrived = at
@@ -121,8 +121,8 @@ func (s *scanner) scanBytes(b []byte, at time.Duration) {
 	}
 }
 
-// within reports whether a frame has begun but not ended.
-func (s *scanner) within() bool { return s.fields || s.length > 0 }
+// inFrame reports whether a frame has begun but not ended.
+func (s *scanner) inFrame() bool { return s.fields || s.length > 0 }
 
 // scanLineEnd counts the line end at the start of b and returns the rest of b.
 func (s *scanner) scanLineEnd(b []byte) []byte {
@@ -177,30 +177,30 @@ func (s *scanner) endLine() {
 		return
 	}
 	if line[0] == ':' {
-		s.comment(line)
+		s.readComment(line)
 		return
 	}
 	s.fields = true
 	name, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
-	s.field(line, string(name[:min(len(name), maxName)]), value)
+	s.readField(line, string(name[:min(len(name), maxName)]), value)
 }
 
-func (s *scanner) comment(line []byte) {
+func (s *scanner) readComment(line []byte) {
 	s.frame.Comment = string(line[:min(len(line), maxName)])
 	if !s.fields {
 		s.endFrame()
 	}
 }
 
-func (s *scanner) field(line []byte, name string, value []byte) {
+func (s *scanner) readField(line []byte, name string, value []byte) {
 	switch name {
 	case "data":
-		s.data(value)
+		s.addData(value)
 	case "event":
 		s.frame.Event = string(value[:min(len(value), maxName)])
 	case "id":
-		s.id(line, value)
+		s.setID(line, value)
 	case "retry":
 		s.scanRetry(line, value)
 	default:
@@ -221,7 +221,7 @@ func isLookalike(name string) bool {
 	return false
 }
 
-func (s *scanner) data(value []byte) {
+func (s *scanner) addData(value []byte) {
 	f := &s.frame
 	if f.Lines > 0 {
 		s.sum.Write([]byte("\n"))
@@ -233,7 +233,7 @@ func (s *scanner) data(value []byte) {
 	f.Size += len(value)
 }
 
-func (s *scanner) id(line, value []byte) {
+func (s *scanner) setID(line, value []byte) {
 	switch {
 	case bytes.IndexByte(value, 0) >= 0:
 		s.text.NULs.addPlace(s.text.Lines, line)
@@ -283,7 +283,7 @@ func (s *scanner) endFrame() {
 // finishScan returns the results after the last bytes.
 func (s *scanner) finishScan() (Text, []Frame) {
 	text := s.text
-	if s.within() {
+	if s.inFrame() {
 		f := s.frame
 		f.At = s.arrived
 		text.Unfinished = &f

@@ -40,7 +40,7 @@ func checkIDs(t *Transcript) (all []Finding) {
 		all = append(all, found(check, Warning, "give each event its own id: the others inherit the id before them, and resuming there skips or repeats them", "%d of %d events have no id of their own", none, len(evs)))
 	}
 	if repeated > 0 {
-		all = append(all, found(check, Warning, "give each event its own id", "%d of %d events have the id of an earlier one, for example %q", repeated, len(evs), short(example)))
+		all = append(all, found(check, Warning, "give each event its own id", "%d of %d events have the id of an earlier one, for example %q", repeated, len(evs), shortenLine(example)))
 	}
 	if back > 0 {
 		all = append(all, found(check, Warning, "send events in the order of their ids: otherwise clients that resume from the last one lose or repeat events", "ids go back %d times", back))
@@ -63,7 +63,7 @@ func countIDs(evs []Frame) (none, repeated, back int, example string) {
 			repeated++
 			example = f.ID
 		}
-		if order(last, f.ID) > 0 {
+		if compareIDs(last, f.ID) > 0 {
 			back++
 		}
 		seen[f.ID], last = true, f.ID
@@ -71,9 +71,9 @@ func countIDs(evs []Frame) (none, repeated, back int, example string) {
 	return none, repeated, back, example
 }
 
-// order compares two ids of a kind with a known order: rstream cursors, or numbers
+// compareIDs compares two ids of a kind with a known order: rstream cursors, or numbers
 // separated by dots or dashes. It returns -1, 0 or 1, and 0 for ids of another kind.
-func order(a, b string) int {
+func compareIDs(a, b string) int {
 	x, errX := event.ParseCursor(a)
 	y, errY := event.ParseCursor(b)
 	if errX == nil && errY == nil {
@@ -109,7 +109,7 @@ func areNumbers(parts []string) bool {
 func checkRetry(t *Transcript) []Finding {
 	const check = "retry"
 	if p := t.Text.BadRetry; p.Count > 0 {
-		return []Finding{found(check, Warning, "write retry as digits only: a number of milliseconds", "line %d is ignored: %q", p.Line, short(p.Text))}
+		return []Finding{found(check, Warning, "write retry as digits only: a number of milliseconds", "line %d is ignored: %q", p.Line, shortenLine(p.Text))}
 	}
 	if len(t.Text.Retries) == 0 {
 		return []Finding{ok(check, "none: clients use their own delay, mostly 1 to 5 seconds")}
@@ -159,36 +159,36 @@ func checkResume(r returning, t *Transcript) Finding {
 	const repeatAdvice = "start just after Last-Event-ID; until then, clients must drop repeated events by id"
 	due := r.next < len(r.evs)
 	if t.Err != nil || !t.IsStream {
-		return found(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", short(r.id), t.outcome())
+		return found(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
 	}
 	evs := t.places()
 	if len(evs) == 0 {
 		if due {
-			return found(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", short(r.id), brief(t.Ended), len(r.evs)-r.next)
+			return found(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", shortenLine(r.id), brief(t.Ended), len(r.evs)-r.next)
 		}
-		return found(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", short(r.id))
+		return found(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", shortenLine(r.id))
 	}
 	first := evs[0]
 	at := frameIndex(r.evs, first.ID)
 	switch {
 	case due && first.ID != "" && at == r.next:
-		return ok(check, "after the id %q, the stream resumes with the next event", short(r.id))
+		return ok(check, "after the id %q, the stream resumes with the next event", shortenLine(r.id))
 	case first.ID == r.id:
-		return found(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", short(r.id))
+		return found(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", shortenLine(r.id))
 	case at == 0:
-		return found(check, Warning, repeatAdvice, "after the id %q, the stream starts at its beginning again: the id is ignored", short(r.id))
+		return found(check, Warning, repeatAdvice, "after the id %q, the stream starts at its beginning again: the id is ignored", shortenLine(r.id))
 	case at >= 0 && at < r.next:
-		return found(check, Warning, repeatAdvice, "after the id %q, %d earlier events are repeated", short(r.id), r.next-at)
+		return found(check, Warning, repeatAdvice, "after the id %q, %d earlier events are repeated", shortenLine(r.id), r.next-at)
 	case at > r.next:
-		return found(check, Error, lossAdvice, "after the id %q, %d events are skipped", short(r.id), at-r.next)
+		return found(check, Error, lossAdvice, "after the id %q, %d events are skipped", shortenLine(r.id), at-r.next)
 	case !due:
-		return found(check, Note, "", "after the id %q of the last event, the stream resumes with one that had not come before", short(r.id))
-	case order(first.ID, r.id) < 0:
-		return found(check, Warning, repeatAdvice, "after the id %q, the stream resumes with %q, which is older", short(r.id), short(first.ID))
-	case order(first.ID, r.evs[len(r.evs)-1].ID) > 0:
-		return found(check, Error, lossAdvice, "after the id %q, the stream resumes with %q: the %d events in between are skipped", short(r.id), short(first.ID), len(r.evs)-r.next)
+		return found(check, Note, "", "after the id %q of the last event, the stream resumes with one that had not come before", shortenLine(r.id))
+	case compareIDs(first.ID, r.id) < 0:
+		return found(check, Warning, repeatAdvice, "after the id %q, the stream resumes with %q, which is older", shortenLine(r.id), shortenLine(first.ID))
+	case compareIDs(first.ID, r.evs[len(r.evs)-1].ID) > 0:
+		return found(check, Error, lossAdvice, "after the id %q, the stream resumes with %q: the %d events in between are skipped", shortenLine(r.id), shortenLine(first.ID), len(r.evs)-r.next)
 	}
-	return found(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", short(r.id), short(first.ID), short(r.evs[r.next].ID))
+	return found(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", shortenLine(r.id), shortenLine(first.ID), shortenLine(r.evs[r.next].ID))
 }
 
 func frameIndex(evs []Frame, id string) int {
@@ -218,7 +218,7 @@ func checkStrangeID(t, first *Transcript) Finding {
 	case len(evs) > 0 && len(before) > 0 && evs[0].ID == before[0].ID && evs[0].Sum == before[0].Sum:
 		return found(check, Note, "a client with a lost position gets all events again, without an error", "an invalid id is accepted silently: the stream starts as without an id")
 	case len(evs) > 0:
-		return found(check, Note, "a client with a lost position gets no error", "an invalid id is accepted silently: the stream starts with %q", short(evs[0].ID))
+		return found(check, Note, "a client with a lost position gets no error", "an invalid id is accepted silently: the stream starts with %q", shortenLine(evs[0].ID))
 	case t.End == clean || t.End == dropped:
 		return found(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id, the stream ends without an event")
 	}

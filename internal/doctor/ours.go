@@ -20,12 +20,12 @@ const maxStretch = 8 << 20
 func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 	log := wire.LogOf(first.Header)
 	if e.root == nil {
-		e.root = e.plain(ctx, e.urlOf(""), wire.JSON)
+		e.root = e.requestPlain(ctx, e.urlOf(""), wire.JSON)
 	}
 	for _, step := range []func() Finding{
 		func() Finding { return checkServer(e.root, log) },
 		func() Finding {
-			return checkHealth(e.plain(ctx, e.urlOf("healthz"), "*/*"), e.plain(ctx, e.urlOf("readyz"), "*/*"))
+			return checkHealth(e.requestPlain(ctx, e.urlOf("healthz"), "*/*"), e.requestPlain(ctx, e.urlOf("readyz"), "*/*"))
 		},
 		func() Finding { return checkOtherLog(e.reconnect(ctx, strangeCursor(log), glanceTime), log) },
 		func() Finding { return e.checkExact(ctx) },
@@ -38,7 +38,7 @@ func (e *exam) examineOurs(ctx context.Context, first *Transcript) {
 	}
 }
 
-func (e *exam) plain(ctx context.Context, u *url.URL, accept string) *Transcript {
+func (e *exam) requestPlain(ctx context.Context, u *url.URL, accept string) *Transcript {
 	return e.probe.recordAnswer(ctx, ask{url: u, accept: accept, listen: answerTime})
 }
 
@@ -55,11 +55,11 @@ func checkServer(root *Transcript, log string) Finding {
 	case json.Unmarshal(root.Body, &self) != nil || self.Name != "rstream":
 		return found(check, Note, "route / to the same server as /events", "no server information: / is not from an rstream server")
 	case self.Log != log || wire.LogOf(root.Header) != log:
-		return found(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", short(self.Log), log)
+		return found(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", shortenLine(self.Log), log)
 	case self.Horizon.ID > self.Head.ID:
 		return found(check, Error, "check the server's file with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
 	}
-	return ok(check, "rstream %s, log %s from %s to %s", short(self.Version), log, self.Horizon.ID, self.Head.ID)
+	return ok(check, "rstream %s, log %s from %s to %s", shortenLine(self.Version), log, self.Horizon.ID, self.Head.ID)
 }
 
 // checkHealth checks the paths that monitoring uses.
@@ -94,7 +94,7 @@ func checkOtherLog(t *Transcript, log string) Finding {
 // resumed, and compares the two.
 func (e *exam) checkExact(ctx context.Context) Finding {
 	const check = "exact"
-	lines := e.plain(ctx, e.urlWith("last", newest, "until", "now"), wire.NDJSON)
+	lines := e.requestPlain(ctx, e.urlWith("last", newest, "until", "now"), wire.NDJSON)
 	if lines.Err != nil || lines.Status != http.StatusOK {
 		return found(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
 	}
@@ -104,7 +104,7 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	case !okFrom || !okTo:
 		return found(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
 	case lines.Cause != nil:
-		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", plainly(lines.Cause))
+		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", plainCause(lines.Cause))
 	case len(lines.Body) == maxStretch:
 		return found(check, Note, "use a narrower topic", "the newest %s events are too large to compare", newest)
 	case len(lines.Body) == 0:

@@ -268,7 +268,7 @@ func TestOrder(t *testing.T) {
 		{"9", "10", -1}, {"010", "9", 1}, {"7", "7", 0}, {"1-2", "1-10", -1}, {"2.0", "1.9", 1}, {"1", "1-2", 0},
 		{"", "1", 0}, {"b", "a", 0}, {"0000000000009.K7Q2M", "000000000000A.K7Q2M", -1}, {"18446744073709551616", "2", 1},
 	} {
-		if got := order(c.a, c.b); got != c.want {
+		if got := compareIDs(c.a, c.b); got != c.want {
 			t.Errorf("order(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
 		}
 	}

@@ -91,7 +91,7 @@ func (p *probe) recordAnswer(ctx context.Context, a ask) *Transcript {
 func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*http.Response, error) {
 	for at := a.url; ; {
 		t.URL = at
-		req, err := p.newRequest(ctx, a, at)
+		req, err := p.buildRequest(ctx, a, at)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func (p *probe) followRedirects(ctx context.Context, a ask, t *Transcript) (*htt
 			return nil, fmt.Errorf("stopped after %d redirects", maxHops)
 		}
 		if next.Scheme != "http" && next.Scheme != "https" {
-			return nil, fmt.Errorf("redirected to %s", short(wire.RedactURL(next.String())))
+			return nil, fmt.Errorf("redirected to %s", shortenLine(wire.RedactURL(next.String())))
 		}
 		at = next
 	}
@@ -121,7 +121,7 @@ func isRedirect(status int) bool {
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308
 }
 
-func (p *probe) newRequest(ctx context.Context, a ask, at *url.URL) (*http.Request, error) {
+func (p *probe) buildRequest(ctx context.Context, a ask, at *url.URL) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return nil, err
@@ -139,13 +139,13 @@ func (p *probe) newRequest(ctx context.Context, a ask, at *url.URL) (*http.Reque
 		req.Header.Set(wire.HeaderLastEventID, a.cursor)
 	}
 	if hasSameOrigin(at, a.url) {
-		p.dress(req, a.url.User)
+		p.addPrivateHeaders(req, a.url.User)
 	}
 	return req, nil
 }
 
-// dress adds the credentials and headers that only the requested origin may see.
-func (p *probe) dress(req *http.Request, user *url.Userinfo) {
+// addPrivateHeaders adds the credentials and headers that only the requested origin may see.
+func (p *probe) addPrivateHeaders(req *http.Request, user *url.Userinfo) {
 	if user != nil {
 		password, _ := user.Password()
 		req.SetBasicAuth(user.Username(), password)

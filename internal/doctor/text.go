@@ -25,7 +25,7 @@ func checkUTF8(t *Transcript) []Finding {
 	if p.Count == 0 {
 		return nil
 	}
-	return []Finding{found("utf-8", Warning, "send only UTF-8: browsers replace these bytes by U+FFFD", "%d lines are not UTF-8, the first is line %d: %q", p.Count, p.Line, short(p.Text))}
+	return []Finding{found("utf-8", Warning, "send only UTF-8: browsers replace these bytes by U+FFFD", "%d lines are not UTF-8, the first is line %d: %q", p.Count, p.Line, shortenLine(p.Text))}
 }
 
 func checkBOM(t *Transcript) (all []Finding) {
@@ -56,7 +56,7 @@ func checkFields(t *Transcript) (all []Finding) {
 	const check = "fields"
 	text := &t.Text
 	if p := text.Lookalike; p.Count > 0 {
-		all = append(all, found(check, Error, "write field names exactly: data, event, id and retry in lower case, without a space before the colon", "%d lines have a misspelled field name and are lost, the first is line %d: %q", p.Count, p.Line, short(p.Text)))
+		all = append(all, found(check, Error, "write field names exactly: data, event, id and retry in lower case, without a space before the colon", "%d lines have a misspelled field name and are lost, the first is line %d: %q", p.Count, p.Line, shortenLine(p.Text)))
 	}
 	if p := text.Unknown; p.Count > 0 {
 		severity, advice := Warning, "begin each line of data with data: because clients ignore unknown fields"
@@ -66,10 +66,10 @@ func checkFields(t *Transcript) (all []Finding) {
 		if strings.HasPrefix(p.Text, "{") {
 			advice = "these are JSON lines, not an event stream: write data: before each, and a blank line after it"
 		}
-		all = append(all, found(check, severity, advice, "%d lines have an unknown field, the first is line %d: %q", p.Count, p.Line, short(p.Text)))
+		all = append(all, found(check, severity, advice, "%d lines have an unknown field, the first is line %d: %q", p.Count, p.Line, shortenLine(p.Text)))
 	}
 	if p := text.Nameless; p.Count > 0 {
-		all = append(all, found(check, Warning, "add an empty data line: clients ignore an event without data", "%d blocks have an event name but no data, the first ends at line %d: %q", p.Count, p.Line, short(p.Text)))
+		all = append(all, found(check, Warning, "add an empty data line: clients ignore an event without data", "%d blocks have an event name but no data, the first ends at line %d: %q", p.Count, p.Line, shortenLine(p.Text)))
 	}
 	if p := text.NULs; p.Count > 0 {
 		all = append(all, found("ids", Error, "send no NUL in ids: clients ignore the id, and resume from the one before it", "%d ids contain NUL, the first is line %d", p.Count, p.Line))

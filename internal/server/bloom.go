@@ -101,7 +101,7 @@ func (s *Server) checkComparable(r *http.Request, span window.Span, head event.I
 	case span.From > head || span.To > head:
 		return s.setProblem(r, reconcile.ErrAhead)
 	case span.From < horizon:
-		return gone(span.From, horizon)
+		return goneError(span.From, horizon)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 		return wire.Errorf(http.StatusBadRequest, "%s", frame.Detail)
 	case errors.Is(err, reconcile.ErrAhead):
 		head := s.log.HeadPoint()
-		return s.conflict(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is for another log, or this log was put back to an older state", head.ID)
+		return s.conflictError(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is for another log, or this log was put back to an older state", head.ID)
 	}
 	return s.readProblem(r, err)
 }

@@ -21,9 +21,9 @@ type peerHas struct {
 	inverse bool // it sent an inverse filter
 }
 
-// parsePeerHas parses a wire.PeerHas. It checks untrusted input before that costs anything. It
+// newPeerHas parses a wire.PeerHas. It checks untrusted input before that costs anything. It
 // returns nil if k is zero.
-func parsePeerHas(k *wire.PeerHas) (*peerHas, error) {
+func newPeerHas(k *wire.PeerHas) (*peerHas, error) {
 	switch {
 	case k.Filter != nil:
 		f, err := reconcile.ParseFilter(k.Filter, reconcile.Limits{})
@@ -107,7 +107,7 @@ type comparison struct {
 }
 
 func (c *comparison) answerItem(item *wire.BloomItem) error {
-	theirs, err := parsePeerHas(&item.PeerHas)
+	theirs, err := newPeerHas(&item.PeerHas)
 	if err != nil {
 		return err
 	}

@@ -54,9 +54,10 @@ var (
 	}}
 )
 
-// compressed returns the writer for a response, and a function to call when the response is
-// complete. It must not be called otherwise: a truncated response must look truncated.
-func compressed(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter, end func()) {
+// compressedWriter returns the writer for a response, and a function to call when the
+// response is complete. It must not be called otherwise: a truncated response must look
+// truncated.
+func compressedWriter(w http.ResponseWriter, r *http.Request) (to http.ResponseWriter, end func()) {
 	if r.Method == http.MethodHead || isAppend(rawPath(r)) {
 		return w, func() {}
 	}

@@ -42,14 +42,14 @@ func (s *Server) resolveMoment(r *http.Request, m event.Moment, horizon event.ID
 // log.
 func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID, head event.Point) (p event.Point, problem *wire.Error) {
 	if !c.Of(s.log.Log()) {
-		return p, s.conflict(wire.ReasonLog, head, "cursor %s belongs to another log; this log is %s", c, s.log.Log())
+		return p, s.conflictError(wire.ReasonLog, head, "cursor %s belongs to another log; this log is %s", c, s.log.Log())
 	}
 	if c.ID > head.ID {
 		why := "it belongs to another log, or this log was put back to an older state"
 		if c.Mark != 0 { // only this log can have sent it
 			why = "the log was put back to an older state"
 		}
-		return p, s.conflict(wire.ReasonAhead, head, "cursor %s is ahead of this log, whose head is %s: %s", c, head.ID, why)
+		return p, s.conflictError(wire.ReasonAhead, head, "cursor %s is ahead of this log, whose head is %s: %s", c, head.ID, why)
 	}
 	if c.ID < horizon {
 		return event.Point{ID: c.ID}, nil
@@ -59,7 +59,7 @@ func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID
 		return p, s.readProblem(r, err)
 	}
 	if !p.Mark.Agrees(c.Mark) {
-		return p, s.conflict(wire.ReasonMark, head, "cursor %s: this log has another event at that position; it was put back to an older state", c)
+		return p, s.conflictError(wire.ReasonMark, head, "cursor %s: this log has another event at that position; it was put back to an older state", c)
 	}
 	return p, nil
 }
@@ -82,7 +82,7 @@ func (s *Server) checkHeld(r *http.Request) *wire.Error {
 	return problem
 }
 
-func (s *Server) conflict(reason string, head event.Point, format string, args ...any) *wire.Error {
+func (s *Server) conflictError(reason string, head event.Point, format string, args ...any) *wire.Error {
 	s.metrics.refused.WithLabelValues(reason).Inc()
 	e := wire.Errorf(http.StatusConflict, format, args...)
 	at := head.Cursor(s.log.Log())

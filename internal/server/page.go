@@ -80,9 +80,9 @@ func (s *Server) readChunk(ctx context.Context, b []byte, st *resolvedQuery, at,
 // chunk is how many events are read from the log at a time.
 const chunk = 1000
 
-// sendLines sends the whole range as NDJSON. If it cannot be read to its end, sendLines aborts
-// the connection, so that no client takes a part for the whole.
-func (s *Server) sendLines(w http.ResponseWriter, r *http.Request, st resolvedQuery) *wire.Error {
+// sendPageLines sends the whole range as NDJSON. If it cannot be read to its end,
+// sendLines aborts the connection, so that no client takes a part for the whole.
+func (s *Server) sendPageLines(w http.ResponseWriter, r *http.Request, st resolvedQuery) *wire.Error {
 	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID)
 	if p.err != nil {
 		return s.readProblem(r, p.err)

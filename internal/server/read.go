@@ -13,9 +13,9 @@ import (
 // A reading parses a request to read events.
 type reading func(w http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error)
 
-// reads is the middleware of all reads. parse only returns topics and a range; reads alone
-// decides whether the response is a page, lines or a stream.
-func (s *Server) reads(parse reading) handler {
+// serveRead is the middleware of all reads. parse only returns topics and a range;
+// serveRead alone decides whether the response is a page, lines or a stream.
+func (s *Server) serveRead(parse reading) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		w.Header().Add("Vary", "Accept")
 		form, ok := wire.NegotiateForm(r.Header.Values("Accept"))
@@ -35,7 +35,7 @@ func (s *Server) reads(parse reading) handler {
 		case form == wire.Page || q.Limit != nil:
 			return s.sendPage(w, r, st, form, q.Limit)
 		}
-		return s.sendLines(w, r, st)
+		return s.sendPageLines(w, r, st)
 	}
 }
 
@@ -92,7 +92,7 @@ func (s *Server) postGet(w http.ResponseWriter, r *http.Request) *wire.Error {
 	} else if form != nil {
 		return s.byHash(w, r, hashes, &resolvedQuery{stubs: form.Stubs, notices: form.Notices})
 	}
-	return s.reads(func(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
+	return s.serveRead(func(_ http.ResponseWriter, r *http.Request) (*wire.Query, *wire.Error) {
 		return badRequest(wire.ParsePostGet(r.URL.RawQuery, body))
 	})(w, r)
 }

@@ -120,7 +120,7 @@ func (st *resolvedQuery) span() window.Span { return window.Span{From: st.from.I
 func checkSpan(span window.Span, horizon event.ID) *wire.Error {
 	switch oldest := min(span.From, span.To); {
 	case oldest < horizon:
-		return gone(oldest, horizon)
+		return goneError(oldest, horizon)
 	case span.From > span.To:
 		return wire.Errorf(http.StatusBadRequest, "since %s is after until %s", span.From, span.To)
 	}
@@ -130,7 +130,7 @@ func checkSpan(span window.Span, horizon event.ID) *wire.Error {
 // resolvePeerHas parses the filters and hashes of the reader's events.
 func (s *Server) resolvePeerHas(r *http.Request, q *wire.Query, st *resolvedQuery) *wire.Error {
 	for i := range q.PeerHas {
-		k, err := parsePeerHas(&q.PeerHas[i])
+		k, err := newPeerHas(&q.PeerHas[i])
 		if err != nil {
 			return s.setProblem(r, err)
 		}
@@ -217,7 +217,7 @@ func announceSum(h http.Header, sum *wire.Sum) {
 	h.Set(wire.HeaderDigest, sum.Digest.String())
 }
 
-func gone(at, oldest event.ID) *wire.Error {
+func goneError(at, oldest event.ID) *wire.Error {
 	e := wire.Errorf(http.StatusGone, "history after %s was dropped; the oldest position still served is %s", at, oldest)
 	e.Oldest = &oldest
 	return e
@@ -227,7 +227,7 @@ func gone(at, oldest event.ID) *wire.Error {
 func (s *Server) readProblem(r *http.Request, err error) *wire.Error {
 	var hole *window.NotHeldError
 	if errors.As(err, &hole) {
-		return gone(hole.After, hole.Oldest)
+		return goneError(hole.After, hole.Oldest)
 	}
 	return s.internalProblem(r, err)
 }

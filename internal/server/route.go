@@ -29,7 +29,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // response. A stream runs only after answerRequest has returned, because while it waits,
 // its goroutine's stack keeps the frames of all functions that have not.
 func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
-	w, end := compressed(rec, r)
+	w, end := compressedWriter(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
 	s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
@@ -50,7 +50,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 
 // routes returns the handlers of each path.
 func (s *Server) routes() map[string]methods {
-	form := s.reads(s.parsePostEvents)
+	form := s.serveRead(s.parsePostEvents)
 	return map[string]methods{
 		"/":         {http.MethodGet: noParams(s.getInfo)},
 		"/healthz":  {http.MethodGet: noParams(s.getHealth)},
@@ -58,11 +58,11 @@ func (s *Server) routes() map[string]methods {
 		"/metrics":  {http.MethodGet: noParams(s.getMetrics)},
 		"/set":      {http.MethodPost: noParams(s.setBatch)},
 		"/set/":     {http.MethodPost: noParams(s.setOne)},
-		"/events":   {http.MethodGet: s.reads(s.parseGetEvents), http.MethodPost: form, wire.MethodQuery: form},
+		"/events":   {http.MethodGet: s.serveRead(s.parseGetEvents), http.MethodPost: form, wire.MethodQuery: form},
 		"/windows":  {http.MethodGet: s.getWindows},
 		"/snapshot": {http.MethodGet: s.getSnapshot},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
-		"/get":      {http.MethodGet: s.reads(s.parseGetStorages), http.MethodPost: s.postGet},
+		"/get":      {http.MethodGet: s.serveRead(s.parseGetStorages), http.MethodPost: s.postGet},
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Server) setOne(w http.ResponseWriter, r *http.Request) *wire.Error {
 // checkTargetLog refuses an append to another log.
 func (s *Server) checkTargetLog(r *http.Request) *wire.Error {
 	if log := wire.LogOf(r.Header); log != "" && log != s.log.Log() {
-		return s.conflict(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this log is %s", log, s.log.Log())
+		return s.conflictError(wire.ReasonLog, s.log.HeadPoint(), "the append is for the log %.40s; this log is %s", log, s.log.Log())
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 		return problem
 	}
 	if at.ID < horizon {
-		return gone(at.ID, horizon)
+		return goneError(at.ID, horizon)
 	}
 	s.setPosition(w.Header(), wire.HeaderHead, head) // To is never after it
 	s.setPosition(w.Header(), wire.HeaderTo, at)

@@ -150,7 +150,7 @@ func (s *Server) windowSpan(r *http.Request, q *wire.WindowQuery, head event.Poi
 			return span, problem
 		}
 		if at.ID < horizon {
-			return span, gone(at.ID, horizon)
+			return span, goneError(at.ID, horizon)
 		}
 		return window.BlockSpan(at.ID.Block()).Intersect(window.Span{From: horizon, To: head.ID}), nil
 	}

@@ -29,10 +29,10 @@ type newFile struct {
 // New returns a template. make, which is called at most once, makes a new file at path and
 // returns its log.
 func New(make func(path string) (log string, err error)) *Template {
-	return &Template{sync.OnceValues(func() (newFile, error) { return read(make) })}
+	return &Template{sync.OnceValues(func() (newFile, error) { return buildFile(make) })}
 }
 
-func read(make func(path string) (log string, err error)) (f newFile, err error) {
+func buildFile(make func(path string) (log string, err error)) (f newFile, err error) {
 	dir, err := os.MkdirTemp("", "testfile")
 	if err != nil {
 		return f, err

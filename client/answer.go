@@ -56,8 +56,7 @@ func (c *Client) noAnswer(base string, err error, sent bool) error {
 	}
 	target, _ := url.Parse(base) // cannot fail: New has parsed it before
 	if proxy := wire.AsProxyError(err, target); proxy != nil {
-		proxy.Err = trimNetError(proxy.Err)
-		return &UnreachableError{URL: base, Err: proxy}
+		return &UnreachableError{URL: base, Err: &ProxyError{proxy.Proxy, trimNetError(proxy.Err)}}
 	}
 	return &UnreachableError{URL: base, Err: trimNetError(err), sent: sent}
 }

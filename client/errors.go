@@ -28,6 +28,24 @@ func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v",
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
+// A ProxyError is the cause of an UnreachableError if the request failed at the proxy
+// that the environment sets, and not at the server.
+type ProxyError struct {
+	Proxy string // its URL without secrets; "of the client" if Config.HTTP has its own, "" if the setting is invalid
+	Err   error
+}
+
+func (e *ProxyError) Error() string {
+	return (&wire.ProxyError{Proxy: e.Proxy, Err: e.Err}).Error()
+}
+
+// Unwrap returns the cause.
+func (e *ProxyError) Unwrap() error { return e.Err }
+
+// ErrIdle is the cause of errors of a connection that was silent for Config.Idle. Calls
+// try again: it is passed to Config.OnRetry, and is the Err of a TimeoutError.
+var ErrIdle = sse.ErrIdle
+
 // A TimeoutError reports that a call made no progress for Config.Timeout and gave up.
 // Err is the error of the last attempt.
 type TimeoutError struct {
@@ -134,10 +152,9 @@ func permanent(err error) bool {
 		conflict *cache.ConflictError
 		here     *finalError
 		imported *imports.StoreError
-		large    *sse.TooLargeError
 	)
 	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &back) || errors.As(err, &protocol) ||
-		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &imported) || errors.As(err, &large)
+		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &imported)
 }
 
 // A finalError is an error of the cache or of the caller, not of the network.

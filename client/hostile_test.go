@@ -18,7 +18,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -161,7 +160,7 @@ func TestHostileServers(t *testing.T) {
 			l.stream(l.block(id(n+5), "PUT", l.event(n+5, "alice/x")), l.block(id(n+2), "PUT", l.event(n+2, "alice/x")))
 		}, new(*ProtocolError), n + 1},
 		{"half an event", asksStream, func(l *liar) { l.stream(l.block(id(n+1), "PUT", l.event(n+1, "alice/x")[:50])) }, new(*ProtocolError), n},
-		{"an endless event", asksStream, func(l *liar) { l.stream("data: " + strings.Repeat("x", 2*wire.MaxLine+10)) }, new(*sse.TooLargeError), n},
+		{"an endless event", asksStream, func(l *liar) { l.stream("data: " + strings.Repeat("x", 2*wire.MaxLine+10)) }, new(*ProtocolError), n},
 	}
 	cases[2].lie = func(l *liar) { l.h.Set(wire.HeaderLog, otherLog); l.w.WriteHeader(200) }
 	cases[2].want = new(*OtherLogError)

@@ -37,9 +37,12 @@ var errRotated = errors.New("the server ended a healthy stream")
 func (r *receiver) receiveAll(in *inbox) error {
 	for {
 		f, err := r.s.Next()
+		var large *sse.TooLargeError
 		switch {
 		case errors.Is(err, io.EOF):
 			return droppedError(r.base, errEnded)
+		case errors.As(err, &large): // it would come again
+			return &ProtocolError{r.base, fmt.Sprintf("sent an event of more than %d bytes", large.Limit)}
 		case err != nil:
 			return droppedError(r.base, err)
 		}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -263,8 +262,8 @@ func TestFollowPauses(t *testing.T) {
 						t.Errorf("pause %d is %v after %v, want %v to half as much again", i, p.took[i], p.errs[i], least)
 					}
 				}
-				if name == "stalls" && !errors.Is(p.errs[0], sse.ErrIdle) {
-					t.Errorf("ends with %v, want %v", p.errs[0], sse.ErrIdle)
+				if name == "stalls" && !errors.Is(p.errs[0], ErrIdle) {
+					t.Errorf("ends with %v, want %v", p.errs[0], ErrIdle)
 				}
 				if text := p.errs[0].Error(); !strings.HasPrefix(text, "read a: ") {
 					t.Errorf("the drop is called %q", text)

@@ -156,7 +156,7 @@ func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 
 func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	var unreachable *client.UnreachableError
-	var proxy *wire.ProxyError
+	var proxy *client.ProxyError
 	switch {
 	case !errors.As(err, &unreachable):
 		return "", false

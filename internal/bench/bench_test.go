@@ -17,8 +17,8 @@ func TestLineCounter(t *testing.T) {
 	stream := "id: 1\ndata: {}\n\n: data:\ndata\ndat: x\n\ndata:data:\n"
 	for cut := range len(stream) + 1 {
 		c := lineCounter{prefix: "data:"}
-		c.count([]byte(stream[:cut]))
-		c.count([]byte(stream[cut:]))
+		c.countLines([]byte(stream[:cut]))
+		c.countLines([]byte(stream[cut:]))
 		if c.n != 2 {
 			t.Errorf("cut at %d: %d lines, want 2", cut, c.n)
 		}
@@ -135,11 +135,11 @@ func TestCrowdMissesAnEvent(t *testing.T) {
 	if _, err := load.Run(t.Context(), srv.URL+"/broadcast", time.Hour, 0, 9); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.wait(t.Context(), 9); err != nil {
+	if _, err := c.waitReceived(t.Context(), 9); err != nil {
 		t.Errorf("wait for events that came: %v", err)
 	}
 	c.silence = time.Nanosecond
-	if _, err := c.wait(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "received 9 of 10 events") {
+	if _, err := c.waitReceived(t.Context(), 10); err == nil || !strings.Contains(err.Error(), "received 9 of 10 events") {
 		t.Errorf("wait for what does not come: %v", err)
 	}
 }
@@ -210,7 +210,7 @@ func BenchmarkCount(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := lineCounter{prefix: "data:"}
-		if c.count(frames); c.n != 1000 {
+		if c.countLines(frames); c.n != 1000 {
 			b.Fatal(c.n)
 		}
 	}
@@ -226,7 +226,7 @@ func BenchmarkTake(b *testing.B) {
 	for b.Loop() {
 		clear(s.seen)
 		s.waits = s.waits[:0]
-		if _, err := s.take(frames); err != nil {
+		if _, err := s.takeLines(frames); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -70,13 +70,13 @@ func newInput() Input {
 	return Input{User: "bench-" + run, Run: run}
 }
 
-// append measures appends of one event and of batches.
-func (r *runner) append(ctx context.Context) (err error) {
+// benchAppend measures appends of one event and of batches.
+func (r *runner) benchAppend(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
 	if err := r.appendOne(ctx, p); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (r *runner) appendOne(ctx context.Context, p *pair) error {
 	var ours, limit Rate
 	turn, most := r.cfg.Time/(2*roundCount), max(r.cfg.Events/roundCount, 1)
 	for i := range roundCount {
-		r.progress("append one", float64(i)/roundCount)
+		r.reportProgress("append one", float64(i)/roundCount)
 		rate, err := load.Run(ctx, p.limit.url, turn, 0, most)
 		if err != nil {
 			return err
@@ -107,7 +107,7 @@ func (r *runner) appendOne(ctx context.Context, p *pair) error {
 		}
 		ours = ours.Add(rate)
 	}
-	r.compare("append one", ours.PerSecond(), "events/s", baseline{doNothing, limit.PerSecond()}, goalAppendOne)
+	r.addCompared("append one", ours.PerSecond(), "events/s", baseline{doNothing, limit.PerSecond()}, goalAppendOne)
 	r.compareWait("append one p50", 0.5, &ours, doNothing, &limit, goal{})
 	r.compareWait("append one p99", 0.99, &ours, doNothing, &limit, goalAppendWait)
 	return nil
@@ -121,7 +121,7 @@ func (r *runner) appendBatch(ctx context.Context, p *pair) error {
 	var ours Rate
 	var stored storeTimes
 	for i := range roundCount {
-		r.progress("append batch", float64(i)/roundCount)
+		r.reportProgress("append batch", float64(i)/roundCount)
 		if err := r.storeLimits(ctx, &stored, in.Events(n*size)); err != nil {
 			return err
 		}
@@ -132,7 +132,7 @@ func (r *runner) appendBatch(ctx context.Context, p *pair) error {
 		ours = ours.Add(rate)
 	}
 	r.compareStored("append batch", ours.PerSecond(), ours.Events, &stored, goalAppendBatch)
-	r.say("append batch p99", milliseconds(ours.Wait(0.99)), "ms")
+	r.addFigure("append batch p99", milliseconds(ours.Wait(0.99)), "ms")
 	return nil
 }
 
@@ -168,12 +168,12 @@ func (r *runner) storeLimits(ctx context.Context, t *storeTimes, evs []event.Eve
 
 // compareStored compares a rate with those of the limits of storage for n events.
 func (r *runner) compareStored(name string, rate float64, n int, t *storeTimes, g goal) {
-	r.compare(name, rate, "events/s", baseline{rawRows, float64(n) / t.rows.Seconds()}, g)
-	r.compare(name+" against a file", rate, "events/s", baseline{plainFile, float64(n) / t.file.Seconds()}, goal{})
+	r.addCompared(name, rate, "events/s", baseline{rawRows, float64(n) / t.rows.Seconds()}, g)
+	r.addCompared(name+" against a file", rate, "events/s", baseline{plainFile, float64(n) / t.file.Seconds()}, goal{})
 }
 
-// fill appends the events to be read.
-func (r *runner) fill(ctx context.Context, p *pair) (Input, error) {
+// fillPair appends the events to be read.
+func (r *runner) fillPair(ctx context.Context, p *pair) (Input, error) {
 	in := newInput()
 	size := min(batchSize, r.cfg.Events)
 	load := batches(in, size)
@@ -185,15 +185,15 @@ func (r *runner) fill(ctx context.Context, p *pair) (Input, error) {
 	return in, err
 }
 
-// sync measures the first and the second sync of a log.
-func (r *runner) sync(ctx context.Context) (err error) {
+// benchSync measures the first and the second sync of a log.
+func (r *runner) benchSync(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	r.progress("sync", 0)
-	in, err := r.fill(ctx, p)
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
+	r.reportProgress("sync", 0)
+	in, err := r.fillPair(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (r *runner) sync(ctx context.Context) (err error) {
 	var again []time.Duration
 	var copied string
 	for i := range roundCount {
-		r.progress("sync", float64(i+1)/(roundCount+1))
+		r.reportProgress("sync", float64(i+1)/(roundCount+1))
 		if err := r.storeLimits(ctx, &stored, evs); err != nil {
 			return err
 		}
@@ -223,7 +223,7 @@ func (r *runner) sync(ctx context.Context) (err error) {
 	r.compareStored("sync", float64(n)/first.Seconds(), n, &stored, goalSync)
 	r.atMost("sync again", milliseconds(again[len(again)/2]), "ms", goalSyncAgain)
 	r.sayMemory("sync", p)
-	if err := p.restart(ctx, r); err != nil {
+	if err := p.restartServer(ctx, r); err != nil {
 		return err
 	}
 	cold, err := r.syncOnce(ctx, p.url, topic, copied, 0)
@@ -291,22 +291,22 @@ func (q *queryCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// replay measures one stream of a whole log.
-func (r *runner) replay(ctx context.Context) (err error) {
+// benchReplay measures one stream of a whole log.
+func (r *runner) benchReplay(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	r.progress("replay", 0)
-	in, err := r.fill(ctx, p)
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
+	r.reportProgress("replay", 0)
+	in, err := r.fillPair(ctx, p)
 	if err != nil {
 		return err
 	}
 	var ours, limit time.Duration
 	var bytes int64
 	for i := range roundCount {
-		r.progress("replay", float64(i+1)/(roundCount+1))
+		r.reportProgress("replay", float64(i+1)/(roundCount+1))
 		took, _, err := Replay(ctx, fmt.Sprintf("%s/?events=%d", p.limit.url, r.cfg.Events), r.cfg.Events)
 		if err != nil {
 			return err
@@ -319,21 +319,21 @@ func (r *runner) replay(ctx context.Context) (err error) {
 		ours, bytes = ours+took, size
 	}
 	n := float64(roundCount * r.cfg.Events)
-	r.compare("replay", n/ours.Seconds(), "events/s", baseline{memoryToSSE, n / limit.Seconds()}, goalReplay)
-	r.say("replay bytes", float64(bytes)/float64(r.cfg.Events), "bytes/event")
+	r.addCompared("replay", n/ours.Seconds(), "events/s", baseline{memoryToSSE, n / limit.Seconds()}, goalReplay)
+	r.addFigure("replay bytes", float64(bytes)/float64(r.cfg.Events), "bytes/event")
 	r.sayMemory("replay", p)
 	return nil
 }
 
-// match measures the tables of subscriptions, here and without a server.
-func (r *runner) match(ctx context.Context) error {
+// benchMatch measures the tables of subscriptions, here and without a server.
+func (r *runner) benchMatch(ctx context.Context) error {
 	const subscriptions, most = 1_000_000, 10
 	n := min(subscriptions, most*r.cfg.Events)
 	h := hub.New(nil, event.Beginning, hub.Config{})
 	defer h.Close(context.Canceled)
 	for i := range n {
 		if i%1000 == 0 {
-			r.progress("match", float64(i)/float64(n))
+			r.reportProgress("match", float64(i)/float64(n))
 		}
 		topic, err := event.ParseTopic(matchTopic(i))
 		if err != nil {
@@ -377,8 +377,8 @@ func (r *runner) match(ctx context.Context) error {
 		return fmt.Errorf("%d of %d topics are in the map", found, calls)
 	}
 	perCall := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(len(users)) }
-	r.compare("match", perCall(fastest), "ns", baseline{"Go map of the topics", perCall(limit)}, goalMatch)
-	r.say("match hits", float64(matches)/float64(calls), "topics")
+	r.addCompared("match", perCall(fastest), "ns", baseline{"Go map of the topics", perCall(limit)}, goalMatch)
+	r.addFigure("match hits", float64(matches)/float64(calls), "topics")
 	r.atMost("match allocations", rounded(float64(after.Mallocs-before.Mallocs)/float64(calls)), "allocations", 0)
 	return ctx.Err()
 }

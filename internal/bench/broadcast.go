@@ -24,8 +24,8 @@ type outgoing struct {
 	wake   chan struct{}
 }
 
-// post sends an event to all subscribers. Its frame is as long as a log's would be.
-func (b *broadcaster) post(w http.ResponseWriter, r *http.Request) {
+// handlePost sends an event to all subscribers. Its frame is as long as a log's would be.
+func (b *broadcaster) handlePost(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil || len(body) == 0 {
 		http.Error(w, "no body", http.StatusBadRequest)
@@ -38,14 +38,14 @@ func (b *broadcaster) post(w http.ResponseWriter, r *http.Request) {
 	b.last++
 	line := fmt.Appendf(nil, frame, b.last, r.PathValue("path"), body[1:])
 	for s := range b.subs {
-		s.push(line)
+		s.pushFrame(line)
 	}
 	b.mu.Unlock()
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write(line) // the client may have disconnected
 }
 
-func (s *outgoing) push(frame []byte) {
+func (s *outgoing) pushFrame(frame []byte) {
 	s.mu.Lock()
 	s.frames = append(s.frames, frame)
 	s.mu.Unlock()
@@ -55,8 +55,8 @@ func (s *outgoing) push(frame []byte) {
 	}
 }
 
-// take appends the queued frames to buf and empties the queue.
-func (s *outgoing) take(buf []byte) []byte {
+// takeFrames appends the queued frames to buf and empties the queue.
+func (s *outgoing) takeFrames(buf []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.frames {
@@ -67,8 +67,8 @@ func (s *outgoing) take(buf []byte) []byte {
 	return buf
 }
 
-// stream sends events posted from now on.
-func (b *broadcaster) stream(w http.ResponseWriter, r *http.Request) {
+// handleStream sends events posted from now on.
+func (b *broadcaster) handleStream(w http.ResponseWriter, r *http.Request) {
 	s := &outgoing{wake: make(chan struct{}, 1)}
 	b.mu.Lock()
 	b.subs[s] = struct{}{}
@@ -80,7 +80,7 @@ func (b *broadcaster) stream(w http.ResponseWriter, r *http.Request) {
 	}()
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
-	for buf := []byte(liveLine + "\ndata: {}\n\n"); ; buf = s.take(buf[:0]) {
+	for buf := []byte(liveLine + "\ndata: {}\n\n"); ; buf = s.takeFrames(buf[:0]) {
 		if _, err := w.Write(buf); err != nil {
 			return
 		}

@@ -38,7 +38,7 @@ type subscriber struct {
 	got   atomic.Int64
 	last  atomic.Int64 // when the last event arrived, relative to start
 
-	// Owned by run.
+	// Owned by readStream.
 	told  bool
 	seen  []uint64 // one bit per event
 	waits []time.Duration
@@ -52,35 +52,35 @@ func Gather(ctx context.Context, url string, n, most int) (*Crowd, error) {
 		client: &http.Client{Transport: &http.Transport{}}, cancel: cancel,
 		start: time.Now(), began: make([]atomic.Int64, most), silence: 20 * time.Second, failed: make(chan error, 1),
 	}
-	if err := c.gather(ctx, url, n); err != nil {
+	if err := c.connectAll(ctx, url, n); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// gather connects n subscribers, a few at a time.
-func (c *Crowd) gather(ctx context.Context, url string, n int) error {
+// connectAll connects n subscribers, a few at a time.
+func (c *Crowd) connectAll(ctx context.Context, url string, n int) error {
 	const together = 64
 	for i := range n {
-		s, err := c.connect(ctx, url)
+		s, err := c.connectOne(ctx, url)
 		if err != nil {
 			return err
 		}
 		c.subs = append(c.subs, s)
 		c.reads.Go(func() {
-			if err := s.run(); err != nil && ctx.Err() == nil {
-				c.fail(fmt.Errorf("subscriber %d: %w", i, err))
+			if err := s.readStream(); err != nil && ctx.Err() == nil {
+				c.recordError(fmt.Errorf("subscriber %d: %w", i, err))
 			}
 		})
 		if i >= together {
-			if err := c.subs[i-together].await(ctx, c.failed); err != nil {
+			if err := c.subs[i-together].awaitLive(ctx, c.failed); err != nil {
 				return err
 			}
 		}
 	}
 	for _, s := range c.subs {
-		if err := s.await(ctx, c.failed); err != nil {
+		if err := s.awaitLive(ctx, c.failed); err != nil {
 			return err
 		}
 	}
@@ -94,23 +94,23 @@ func (c *Crowd) Close() {
 	c.client.CloseIdleConnections()
 }
 
-func (c *Crowd) fail(err error) {
+func (c *Crowd) recordError(err error) {
 	select {
 	case c.failed <- err:
 	default: // one is enough
 	}
 }
 
-func (c *Crowd) connect(ctx context.Context, url string) (*subscriber, error) {
-	body, err := open(ctx, c.client, url)
+func (c *Crowd) connectOne(ctx context.Context, url string) (*subscriber, error) {
+	body, err := requestStream(ctx, c.client, url)
 	if err != nil {
 		return nil, err
 	}
 	return &subscriber{crowd: c, body: body, live: make(chan struct{}), seen: make([]uint64, (len(c.began)+63)/64)}, nil
 }
 
-// open opens an event stream.
-func open(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
+// requestStream opens an event stream.
+func requestStream(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
@@ -128,8 +128,8 @@ func open(ctx context.Context, client *http.Client, url string) (io.ReadCloser, 
 	return resp.Body, nil
 }
 
-// await waits until the stream is live.
-func (s *subscriber) await(ctx context.Context, failed <-chan error) error {
+// awaitLive waits until the stream is live.
+func (s *subscriber) awaitLive(ctx context.Context, failed <-chan error) error {
 	select {
 	case <-s.live:
 		return nil
@@ -140,14 +140,14 @@ func (s *subscriber) await(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// run reads the stream to its end. Only the crowd may end it.
-func (s *subscriber) run() error {
+// readStream reads the stream to its end. Only the crowd may end it.
+func (s *subscriber) readStream() error {
 	defer s.body.Close()
 	buf := make([]byte, 32<<10)
 	kept := 0
 	for {
 		n, err := s.body.Read(buf[kept:])
-		rest, bad := s.take(buf[:kept+n])
+		rest, bad := s.takeLines(buf[:kept+n])
 		if err = errors.Join(bad, err); err != nil {
 			return err
 		}
@@ -157,8 +157,8 @@ func (s *subscriber) run() error {
 	}
 }
 
-// take processes whole lines and returns the rest.
-func (s *subscriber) take(b []byte) (rest []byte, err error) {
+// takeLines processes whole lines and returns the rest.
+func (s *subscriber) takeLines(b []byte) (rest []byte, err error) {
 	now := time.Since(s.crowd.start)
 	for {
 		i := bytes.IndexByte(b, '\n')
@@ -173,7 +173,7 @@ func (s *subscriber) take(b []byte) (rest []byte, err error) {
 		b = b[i+1:]
 		switch {
 		case bytes.HasPrefix(line, []byte("data:")):
-			if err := s.event(line, now); err != nil {
+			if err := s.recordEvent(line, now); err != nil {
 				return nil, err
 			}
 		case !s.told && string(line) == liveLine:
@@ -183,8 +183,8 @@ func (s *subscriber) take(b []byte) (rest []byte, err error) {
 	}
 }
 
-// event records the event in a line, if there is one.
-func (s *subscriber) event(line []byte, now time.Duration) error {
+// recordEvent records the event in a line, if there is one.
+func (s *subscriber) recordEvent(line []byte, now time.Duration) error {
 	_, number, ok := bytes.Cut(line, []byte(numberMember))
 	if !ok {
 		return nil
@@ -204,14 +204,14 @@ func (s *subscriber) event(line []byte, now time.Duration) error {
 	return nil
 }
 
-// wait waits until each subscriber has received the given number of events, and returns
-// when the last one arrived.
-func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err error) {
+// waitReceived waits until each subscriber has received the given number of events, and
+// returns when the last one arrived.
+func (c *Crowd) waitReceived(ctx context.Context, events int) (last time.Duration, err error) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	had, changed := int64(-1), time.Now()
 	for {
-		sum, last, behind := c.progress(events)
+		sum, last, behind := c.countReceived(events)
 		if behind < 0 {
 			return last, nil
 		}
@@ -231,9 +231,9 @@ func (c *Crowd) wait(ctx context.Context, events int) (last time.Duration, err e
 	}
 }
 
-// progress returns how many events have arrived in total, when the last one did, and a
+// countReceived returns how many events have arrived in total, when the last one did, and a
 // subscriber that lacks some, or -1.
-func (c *Crowd) progress(events int) (sum int64, last time.Duration, behind int) {
+func (c *Crowd) countReceived(events int) (sum int64, last time.Duration, behind int) {
 	behind = -1
 	for i, s := range c.subs {
 		got := s.got.Load()
@@ -265,15 +265,15 @@ func FanOut(ctx context.Context, url, path string, n int, load Load, d time.Dura
 	if err != nil {
 		return r, err
 	}
-	last, err := c.wait(ctx, posted.Events)
+	last, err := c.waitReceived(ctx, posted.Events)
 	if err != nil {
 		return r, err
 	}
 	// Post one more event: anything late arrives before it.
-	if err := load.post(ctx, c.client, url, posted.Events); err != nil {
+	if err := load.postEvents(ctx, c.client, url, posted.Events); err != nil {
 		return r, err
 	}
-	if _, err := c.wait(ctx, posted.Events+1); err != nil {
+	if _, err := c.waitReceived(ctx, posted.Events+1); err != nil {
 		return r, err
 	}
 	c.Close()
@@ -309,7 +309,7 @@ func Lag(ctx context.Context, url string, every time.Duration) (*Laggard, error)
 		return conn, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	body, err := open(ctx, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}, url)
+	body, err := requestStream(ctx, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}, url)
 	if err == nil {
 		err = readUntil(body, []byte(liveLine))
 	}
@@ -318,7 +318,7 @@ func Lag(ctx context.Context, url string, every time.Duration) (*Laggard, error)
 		return nil, err
 	}
 	l := &Laggard{cancel: cancel, done: make(chan struct{})}
-	go l.run(ctx, body, every)
+	go l.readSlowly(ctx, body, every)
 	return l, nil
 }
 
@@ -336,7 +336,7 @@ func readUntil(r io.Reader, mark []byte) error {
 	return nil
 }
 
-func (l *Laggard) run(ctx context.Context, body io.ReadCloser, every time.Duration) {
+func (l *Laggard) readSlowly(ctx context.Context, body io.ReadCloser, every time.Duration) {
 	defer close(l.done)
 	defer body.Close()
 	var tick <-chan time.Time

@@ -23,7 +23,7 @@ func (r *runner) disk(ctx context.Context) error {
 	if beyond, err = r.beyondLines(ctx, r.cfg.Events); err != nil {
 		return err
 	}
-	r.say("disk storages of one event", beyond, "bytes/event")
+	r.addFigure("disk storages of one event", beyond, "bytes/event")
 	return r.diskHistory(ctx)
 }
 
@@ -57,7 +57,7 @@ func (r *runner) diskHistory(ctx context.Context) (err error) {
 	if err := r.fillFile(ctx, file, at(now), old, r.cfg.Events, in.Draft); err != nil {
 		return err
 	}
-	r.progress("drop history", 0.5)
+	r.reportProgress("drop history", 0.5)
 	if err := retainDay(ctx, file, at(now)); err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func (r *runner) diskHistory(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.compare("disk after --history", float64(size.file)/mib, "MiB", baseline{"remaining lines", float64(size.lines) / mib}, goalHistory)
-	r.say("disk after --history events", float64(size.events), "events")
+	r.addCompared("disk after --history", float64(size.file)/mib, "MiB", baseline{"remaining lines", float64(size.lines) / mib}, goalHistory)
+	r.addFigure("disk after --history events", float64(size.events), "events")
 	return nil
 }
 

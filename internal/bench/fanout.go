@@ -43,19 +43,19 @@ func liveStream(in Input) string {
 	return "/events?since=now&topic=" + url.QueryEscape(in.User)
 }
 
-// fan posts for one turn while subscribers read.
-func (r *runner) fan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
+// measureFan posts for one turn while subscribers read.
+func (r *runner) measureFan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
 	load, stream := fanLoad(publishers)
 	return FanOut(ctx, server, stream, subscribers, load, r.cfg.Time/roundCount, min(r.cfg.Events, fanEvents))
 }
 
-// fanout measures the delivery of events to many subscribers.
-func (r *runner) fanout(ctx context.Context) (err error) {
+// benchFanout measures the delivery of events to many subscribers.
+func (r *runner) benchFanout(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
 	for _, f := range []struct {
 		subscribers, publishers int
 		rate, wait              goal
@@ -63,18 +63,18 @@ func (r *runner) fanout(ctx context.Context) (err error) {
 		name := fmt.Sprintf("fanout %d", f.subscribers)
 		var ours, limit Rate
 		for i := range roundCount {
-			r.progress(name, float64(i)/roundCount)
-			rate, err := r.fan(ctx, p.limit.url+broadcast, f.subscribers, f.publishers)
+			r.reportProgress(name, float64(i)/roundCount)
+			rate, err := r.measureFan(ctx, p.limit.url+broadcast, f.subscribers, f.publishers)
 			if err != nil {
 				return fmt.Errorf("the limit: %w", err)
 			}
 			limit = limit.Add(rate)
-			if rate, err = r.fan(ctx, p.url, f.subscribers, f.publishers); err != nil {
+			if rate, err = r.measureFan(ctx, p.url, f.subscribers, f.publishers); err != nil {
 				return err
 			}
 			ours = ours.Add(rate)
 		}
-		r.compare(name, ours.PerSecond(), "events/s", baseline{bareBroadcaster, limit.PerSecond()}, f.rate)
+		r.addCompared(name, ours.PerSecond(), "events/s", baseline{bareBroadcaster, limit.PerSecond()}, f.rate)
 		r.compareWait(name+" p50", 0.5, &ours, bareBroadcaster, &limit, goal{})
 		r.compareWait(name+" p99", 0.99, &ours, bareBroadcaster, &limit, f.wait)
 	}
@@ -82,19 +82,19 @@ func (r *runner) fanout(ctx context.Context) (err error) {
 	return nil
 }
 
-// idle measures the cost of a subscriber that receives nothing.
-func (r *runner) idle(ctx context.Context) error {
-	r.progress("idle", 0)
+// benchIdle measures the cost of a subscriber that receives nothing.
+func (r *runner) benchIdle(ctx context.Context) error {
+	r.reportProgress("idle", 0)
 	ours, err := r.idleMemory(ctx, "", "bench", "server", "--db", filepath.Join(r.dir, "idle.db"))
 	if err != nil {
 		return err
 	}
-	r.progress("idle", 0.5)
+	r.reportProgress("idle", 0.5)
 	limit, err := r.idleMemory(ctx, broadcast, "bench", "limit")
 	if err != nil || ours == 0 { // the system does not tell
 		return err
 	}
-	r.compare("idle", ours, "KiB/subscriber", baseline{bareBroadcaster, limit}, goalIdle)
+	r.addCompared("idle", ours, "KiB/subscriber", baseline{bareBroadcaster, limit}, goalIdle)
 	return nil
 }
 
@@ -126,12 +126,12 @@ func (r *runner) idleMemory(ctx context.Context, base string, args ...string) (k
 	return (after - before) * 1024 / float64(n), err
 }
 
-// readers measures how a reader that never reads, and a slow one, affect all others.
+// benchReaders measures how a reader that never reads, and a slow one, affect all others.
 // Both servers are ours and receive the same load; only one has these two readers.
-func (r *runner) readers(ctx context.Context) (err error) {
+func (r *runner) benchReaders(ctx context.Context) (err error) {
 	var servers [2]*process
 	for i := range servers {
-		if servers[i], err = r.serve(ctx, fmt.Sprintf("readers-%d.db", i)); err != nil {
+		if servers[i], err = r.startServe(ctx, fmt.Sprintf("readers-%d.db", i)); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, servers[i].stop()) }()
@@ -150,15 +150,15 @@ func (r *runner) readers(ctx context.Context) (err error) {
 	defer slow.Close()
 	var rates [2]Rate
 	for i, p := range servers {
-		r.progress("readers", float64(i)/(roundCount+2))
-		if err := r.flood(ctx, p.url); err != nil {
+		r.reportProgress("readers", float64(i)/(roundCount+2))
+		if err := r.floodReader(ctx, p.url); err != nil {
 			return err
 		}
 	}
 	for round := range roundCount {
-		r.progress("readers", float64(round+2)/(roundCount+2))
+		r.reportProgress("readers", float64(round+2)/(roundCount+2))
 		for i, p := range servers {
-			rate, err := r.fan(ctx, p.url, crowdSize-2, 1)
+			rate, err := r.measureFan(ctx, p.url, crowdSize-2, 1)
 			if err != nil {
 				return err
 			}
@@ -170,13 +170,13 @@ func (r *runner) readers(ctx context.Context) (err error) {
 	}
 	r.compareWait("readers p99", 0.99, &rates[1], noLaggards, &rates[0], goalReaders)
 	if m := with.memory(); m > 0 {
-		r.compare("readers server memory", m, "MiB", baseline{noLaggards, without.memory()}, goalReadersMemory)
+		r.addCompared("readers server memory", m, "MiB", baseline{noLaggards, without.memory()}, goalReadersMemory)
 	}
 	return nil
 }
 
-// flood appends more than the system buffers for a reader that does not read.
-func (r *runner) flood(ctx context.Context, server string) error {
+// floodReader appends more than the system buffers for a reader that does not read.
+func (r *runner) floodReader(ctx context.Context, server string) error {
 	n := min(r.cfg.Events, floodEvents)
 	load := batches(newInput(), min(n, batchSize))
 	_, err := load.Run(ctx, server, time.Hour, 0, n/min(n, batchSize))

@@ -35,8 +35,8 @@ type filledLog struct {
 	in   Input
 }
 
-// filled returns a log with events. It writes the log on first use.
-func (r *runner) filled(ctx context.Context) (l *filledLog, err error) {
+// openFilled returns a log with events. It writes the log on first use.
+func (r *runner) openFilled(ctx context.Context) (l *filledLog, err error) {
 	if r.log != nil {
 		return r.log, nil
 	}
@@ -60,7 +60,7 @@ func (r *runner) fillFile(ctx context.Context, file string, cfg cache.Config, fr
 	defer func() { err = errors.Join(err, db.Close()) }()
 	const together = 5000
 	for i := from; i < to; i += together {
-		r.progress("fill a log", float64(i-from)/float64(to-from))
+		r.reportProgress("fill a log", float64(i-from)/float64(to-from))
 		drafts := make([]event.Draft, min(together, to-i))
 		for j := range drafts {
 			drafts[j] = draft(i + j)
@@ -69,13 +69,13 @@ func (r *runner) fillFile(ctx context.Context, file string, cfg cache.Config, fr
 			return err
 		}
 	}
-	r.progress("seal states", 1)
+	r.reportProgress("seal states", 1)
 	return db.Snapshots().SealStates(ctx, event.All)
 }
 
-// state measures the states of a held log at random moments.
-func (r *runner) state(ctx context.Context) (err error) {
-	l, err := r.filled(ctx)
+// benchState measures the states of a held log at random moments.
+func (r *runner) benchState(ctx context.Context) (err error) {
+	l, err := r.openFilled(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (r *runner) state(ctx context.Context) (err error) {
 	members := 0
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range momentCount {
-		r.progress("state", float64(i)/momentCount)
+		r.reportProgress("state", float64(i)/momentCount)
 		at := 1 + event.ID(rng.Uint64N(uint64(db.Head())))
 		best, read := stateTimes{whole: math.MaxInt64}, time.Duration(math.MaxInt64)
 		for range roundCount { // other work on the machine can only add time
@@ -122,10 +122,10 @@ func (r *runner) state(ctx context.Context) (err error) {
 	slices.Sort(whole)
 	slices.Sort(limit)
 	last, middle := len(whole)-1, len(whole)/2
-	r.compare("state slowest", milliseconds(whole[last]), "ms", baseline{randomReads, milliseconds(limit[last])}, goalState)
-	r.compare("state p50", milliseconds(whole[middle]), "ms", baseline{randomReads, milliseconds(limit[middle])}, goalState)
-	r.say("state first line", milliseconds(slices.Max(first)), "ms")
-	r.say("state members", float64(members), "storages")
+	r.addCompared("state slowest", milliseconds(whole[last]), "ms", baseline{randomReads, milliseconds(limit[last])}, goalState)
+	r.addCompared("state p50", milliseconds(whole[middle]), "ms", baseline{randomReads, milliseconds(limit[middle])}, goalState)
+	r.addFigure("state first line", milliseconds(slices.Max(first)), "ms")
+	r.addFigure("state members", float64(members), "storages")
 	return nil
 }
 
@@ -140,7 +140,7 @@ func (r *runner) rawCopy(ctx context.Context, db *cache.DB) (*sql.DB, error) {
 		return nil, err
 	}
 	for at := event.Beginning; at < db.Head(); {
-		r.progress("copy raw rows", float64(at)/float64(db.Head()))
+		r.reportProgress("copy raw rows", float64(at)/float64(db.Head()))
 		evs, next, err := db.Read(ctx, []event.Topic{event.All}, at, db.Head(), batchSize)
 		if err == nil {
 			err = insertRaw(ctx, raw, evs)
@@ -170,23 +170,23 @@ func readState(ctx context.Context, db *cache.DB, topic event.Topic, at event.ID
 	return s, err
 }
 
-// open measures how a server opens an existing log.
-func (r *runner) open(ctx context.Context) (err error) {
-	l, err := r.filled(ctx)
+// benchOpen measures how a server opens an existing log.
+func (r *runner) benchOpen(ctx context.Context) (err error) {
+	l, err := r.openFilled(ctx)
 	if err != nil {
 		return err
 	}
-	r.progress("open", 0)
+	r.reportProgress("open", 0)
 	start := time.Now()
 	p, err := r.startProcess(ctx, "bench", "server", "--db", l.file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	r.say("open", milliseconds(time.Since(start)), "ms")
+	r.addFigure("open", milliseconds(time.Since(start)), "ms")
 	var pages []time.Duration
 	for i := range momentCount {
-		r.progress("open", float64(i)/momentCount)
+		r.reportProgress("open", float64(i)/momentCount)
 		topic := l.in.User + "/" + l.in.Draft(i*7919%r.cfg.Events).Path + "$"
 		start := time.Now()
 		if err := getPage(ctx, p.url+"/events?limit=100&topic="+url.QueryEscape(topic)); err != nil {
@@ -194,15 +194,15 @@ func (r *runner) open(ctx context.Context) (err error) {
 		}
 		pages = append(pages, time.Since(start))
 	}
-	r.say("open first page of a storage", milliseconds(pages[0]), "ms")
-	r.say("open slowest page of a storage", milliseconds(slices.Max(pages)), "ms")
+	r.addFigure("open first page of a storage", milliseconds(pages[0]), "ms")
+	r.addFigure("open slowest page of a storage", milliseconds(slices.Max(pages)), "ms")
 	now, err := p.residentNow()
 	if err != nil || now == 0 { // the system does not tell
 		return err
 	}
 	r.atMost("open server memory", p.memory(), "MiB", goalOpenMemory)
-	r.say("open server memory after a collection", now, "MiB")
-	r.say("open events", float64(r.cfg.Events), "events")
+	r.addFigure("open server memory after a collection", now, "MiB")
+	r.addFigure("open events", float64(r.cfg.Events), "events")
 	return nil
 }
 
@@ -225,14 +225,14 @@ func getPage(ctx context.Context, url string) error {
 	return err
 }
 
-// reconcile measures a reconciliation over HTTP that finds the missing events of a log,
+// benchReconcile measures a reconciliation over HTTP that finds the missing events of a log,
 // one in a hundred at random.
-func (r *runner) reconcile(ctx context.Context) (err error) {
-	l, err := r.filled(ctx)
+func (r *runner) benchReconcile(ctx context.Context) (err error) {
+	l, err := r.openFilled(ctx)
 	if err != nil {
 		return err
 	}
-	all, err := l.items(ctx)
+	all, err := l.readItems(ctx)
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 	missing := max(len(all)/100, 1)
 	var held []reconcile.Item
 	var hashes []event.Hash
-	for i, gone := range scattered(len(all), missing) {
+	for i, gone := range scatterMarks(len(all), missing) {
 		if !gone {
 			held, hashes = append(held, all[i]), append(hashes, all[i].Hash)
 		}
@@ -256,7 +256,7 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 		set  reconcile.Set
 		goal goal
 	}{{"reconcile", reconcile.FromItems(span, held), goalGaps}, {"reconcile hashes", reconcile.FromHashes(span, hashes), goalSketch}} {
-		r.progress(c.name, 0.5)
+		r.reportProgress(c.name, 0.5)
 		start := time.Now()
 		res, err := reconcile.Negotiate(ctx, c.set, bloomURL(p.url+"/bloom?topic=*"), reconcile.Config{})
 		took := time.Since(start)
@@ -267,17 +267,17 @@ func (r *runner) reconcile(ctx context.Context) (err error) {
 			return err
 		}
 		up, down, listed := res.Bytes()
-		r.compare(c.name, float64(up+down-listed), "bytes", baseline{"fewest bytes", bound}, c.goal)
-		r.say(c.name+" naming the missing", float64(listed), "bytes")
-		r.say(c.name+" rounds", float64(len(res.Rounds)), "rounds")
-		r.say(c.name+" time", milliseconds(took), "ms")
+		r.addCompared(c.name, float64(up+down-listed), "bytes", baseline{"fewest bytes", bound}, c.goal)
+		r.addFigure(c.name+" naming the missing", float64(listed), "bytes")
+		r.addFigure(c.name+" rounds", float64(len(res.Rounds)), "rounds")
+		r.addFigure(c.name+" time", milliseconds(took), "ms")
 	}
-	r.say("reconcile missing", float64(missing), "events")
+	r.addFigure("reconcile missing", float64(missing), "events")
 	return nil
 }
 
-// items returns the items of the log to compare.
-func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err error) {
+// readItems returns the items of the log to compare.
+func (l *filledLog) readItems(ctx context.Context) (items []reconcile.Item, err error) {
 	db, err := cache.Open(ctx, l.file, cache.Config{})
 	if err != nil {
 		return nil, err
@@ -290,8 +290,8 @@ func (l *filledLog) items(ctx context.Context) (items []reconcile.Item, err erro
 	return items, err
 }
 
-// scattered marks k of n items, the same ones each time.
-func scattered(n, k int) []bool {
+// scatterMarks marks k of n items, the same ones each time.
+func scatterMarks(n, k int) []bool {
 	marks := make([]bool, n)
 	for _, i := range rand.New(rand.NewPCG(2, 2)).Perm(n)[:k] {
 		marks[i] = true

@@ -18,9 +18,9 @@ func (r *runner) forget(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	r.progress("forget", 0)
-	in, err := r.fill(ctx, p)
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
+	r.reportProgress("forget", 0)
+	in, err := r.fillPair(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (r *runner) forget(ctx context.Context) (err error) {
 	}
 	var ours, limit time.Duration
 	for i := range roundCount {
-		r.progress("forget", float64(i+1)/(roundCount+1))
+		r.reportProgress("forget", float64(i+1)/(roundCount+1))
 		synced, forgotten, err := r.syncAndForget(ctx, p.url, topic)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func (r *runner) forget(ctx context.Context) (err error) {
 		ours, limit = ours+forgotten, limit+synced
 	}
 	n := float64(roundCount * r.cfg.Events)
-	r.compare("forget", microseconds(ours)/n, "µs/event", baseline{"sync", microseconds(limit) / n}, goalForget)
+	r.addCompared("forget", microseconds(ours)/n, "µs/event", baseline{"sync", microseconds(limit) / n}, goalForget)
 	return nil
 }
 

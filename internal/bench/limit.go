@@ -29,8 +29,8 @@ func Nothing() http.Handler {
 	})
 	mux.HandleFunc("GET /", streamNothing)
 	b := &broadcaster{subs: make(map[*outgoing]struct{})}
-	mux.HandleFunc("POST /broadcast/{path...}", b.post)
-	mux.HandleFunc("GET /broadcast/events", b.stream)
+	mux.HandleFunc("POST /broadcast/{path...}", b.handlePost)
+	mux.HandleFunc("GET /broadcast/events", b.handleStream)
 	return mux
 }
 

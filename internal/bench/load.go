@@ -56,7 +56,7 @@ func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to in
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: l.Publishers}}
 	defer client.CloseIdleConnections()
-	r, err := drive(l.Publishers, d, from, to, func(_, i int) error { return l.post(ctx, client, url, i) })
+	r, err := drive(l.Publishers, d, from, to, func(_, i int) error { return l.postEvents(ctx, client, url, i) })
 	r.Events *= max(l.Events, 1)
 	return r, err
 }
@@ -91,7 +91,7 @@ func drive(workers int, d time.Duration, from, to int, do func(worker, i int) er
 	return r, errors.Join(errs...)
 }
 
-func (l *Load) post(ctx context.Context, client *http.Client, url string, i int) error {
+func (l *Load) postEvents(ctx context.Context, client *http.Client, url string, i int) error {
 	path, body := l.Body(i)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(body))
 	if err != nil {
@@ -114,7 +114,7 @@ func (l *Load) post(ctx context.Context, client *http.Client, url string, i int)
 // how many bytes it read.
 func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size int64, err error) {
 	start := time.Now()
-	body, err := open(ctx, http.DefaultClient, url)
+	body, err := requestStream(ctx, http.DefaultClient, url)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -123,7 +123,7 @@ func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size
 	data := lineCounter{prefix: "data:"}
 	for data.n < n {
 		k, err := body.Read(buf)
-		data.count(buf[:k])
+		data.countLines(buf[:k])
 		size += int64(k)
 		if err != nil && data.n < n {
 			return 0, 0, fmt.Errorf("get %s: after %d of %d events: %w", url, data.n, n, err)
@@ -140,7 +140,7 @@ type lineCounter struct {
 	past   bool // this line is decided: counted, or without the prefix
 }
 
-func (c *lineCounter) count(b []byte) {
+func (c *lineCounter) countLines(b []byte) {
 	for len(b) > 0 {
 		if c.past {
 			i := bytes.IndexByte(b, '\n')

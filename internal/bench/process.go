@@ -113,7 +113,7 @@ func (p *process) stop() error {
 }
 
 // memory returns the peak memory of the process in MiB, 0 if the system does not tell.
-func (p *process) memory() float64 { return p.status("VmHWM:") }
+func (p *process) memory() float64 { return p.statusField("VmHWM:") }
 
 // residentNow returns the current memory of the process without garbage. The process
 // must run CollectOnDemand.
@@ -122,10 +122,10 @@ func (p *process) residentNow() (float64, error) {
 		return 0, err
 	}
 	_, err := p.answer.ReadString('\n')
-	return p.status("VmRSS:"), err
+	return p.statusField("VmRSS:"), err
 }
 
-func (p *process) status(name string) (mib float64) {
+func (p *process) statusField(name string) (mib float64) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, name); ok {
@@ -155,27 +155,27 @@ func (r *runner) startPair(ctx context.Context) (p *pair, err error) {
 		return p, nil
 	}
 	p.file = fmt.Sprintf("log-%d.db", len(r.results))
-	if p.server, err = r.serve(ctx, p.file); err != nil {
+	if p.server, err = r.startServe(ctx, p.file); err != nil {
 		return nil, errors.Join(err, p.limit.stop())
 	}
 	p.url = p.server.url
 	return p, nil
 }
 
-// serve starts a server of a log in the run's directory.
-func (r *runner) serve(ctx context.Context, file string) (*process, error) {
+// startServe starts a server of a log in the run's directory.
+func (r *runner) startServe(ctx context.Context, file string) (*process, error) {
 	return r.startProcess(ctx, "serve", "--quiet", "--listen", "127.0.0.1:0", "--db", filepath.Join(r.dir, file))
 }
 
-// restart restarts the server, unless Config names it.
-func (p *pair) restart(ctx context.Context, r *runner) error {
+// restartServer restarts the server, unless Config names it.
+func (p *pair) restartServer(ctx context.Context, r *runner) error {
 	if p.server == nil {
 		return nil
 	}
 	if err := p.server.stop(); err != nil {
 		return err
 	}
-	again, err := r.serve(ctx, p.file)
+	again, err := r.startServe(ctx, p.file)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (p *pair) restart(ctx context.Context, r *runner) error {
 	return nil
 }
 
-func (p *pair) stop() error {
+func (p *pair) stopBoth() error {
 	err := p.limit.stop()
 	if p.server != nil {
 		err = errors.Join(err, p.server.stop())
@@ -197,7 +197,7 @@ func (r *runner) sayMemory(name string, p *pair) {
 		return
 	}
 	if m := p.server.memory(); m > 0 {
-		r.say(name+" server memory", m, "MiB")
+		r.addFigure(name+" server memory", m, "MiB")
 	}
 }
 

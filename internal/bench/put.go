@@ -17,7 +17,7 @@ func (r *runner) put(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer func() { err = errors.Join(err, p.stopBoth()) }()
 	size := min(batchSize, r.cfg.Events)
 	n := max(r.cfg.Events/size/roundCount, 1) // batches
 	load := batches(newInput(), size)
@@ -25,7 +25,7 @@ func (r *runner) put(ctx context.Context) (err error) {
 	var ours runTimes
 	var limit Rate
 	for i := range roundCount {
-		r.progress("put", float64(i)/roundCount)
+		r.reportProgress("put", float64(i)/roundCount)
 		rate, err := load.Run(ctx, p.url, time.Hour, i*n, (i+1)*n)
 		if err != nil {
 			return err
@@ -38,8 +38,8 @@ func (r *runner) put(ctx context.Context) (err error) {
 		ours.elapsed, ours.cpu = ours.elapsed+t.elapsed, ours.cpu+t.cpu
 	}
 	events := float64(roundCount * n * size)
-	r.compare("put", events/ours.elapsed.Seconds(), "events/s", baseline{"append batch", limit.PerSecond()}, goalPut)
-	r.say("put client cpu", float64(ours.cpu.Microseconds())/events, "µs/event")
+	r.addCompared("put", events/ours.elapsed.Seconds(), "events/s", baseline{"append batch", limit.PerSecond()}, goalPut)
+	r.addFigure("put client cpu", float64(ours.cpu.Microseconds())/events, "µs/event")
 	return nil
 }
 

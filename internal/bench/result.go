@@ -36,13 +36,13 @@ type baseline struct {
 // A goal is the goal of a ratio. If zero, there is none.
 type goal struct{ at, stretch float64 }
 
-// say adds a figure without a goal.
-func (r *runner) say(name string, value float64, unit string) {
-	r.add(Result{Name: name, Value: value, Unit: unit, Pass: true})
+// addFigure adds a figure without a goal.
+func (r *runner) addFigure(name string, value float64, unit string) {
+	r.addResult(Result{Name: name, Value: value, Unit: unit, Pass: true})
 }
 
-// compare adds a figure with its limit.
-func (r *runner) compare(name string, value float64, unit string, l baseline, g goal) {
+// addCompared adds a figure with its limit.
+func (r *runner) addCompared(name string, value float64, unit string, l baseline, g goal) {
 	ratio := value / l.value
 	b := Result{Name: name, Value: value, Unit: unit, Limit: &l.value, Ratio: &ratio, Against: l.name, Pass: true}
 	if g.at > 0 {
@@ -54,22 +54,22 @@ func (r *runner) compare(name string, value float64, unit string, l baseline, g 
 	if g.stretch > 0 {
 		b.Stretch = &g.stretch
 	}
-	r.add(b)
+	r.addResult(b)
 }
 
 // compareWait adds a quantile of the waits of ours, in milliseconds, with that of its limit.
 func (r *runner) compareWait(name string, part float64, ours *Rate, against string, limit *Rate, g goal) {
-	r.compare(name, milliseconds(ours.Wait(part)), "ms", baseline{against, milliseconds(limit.Wait(part))}, g)
+	r.addCompared(name, milliseconds(ours.Wait(part)), "ms", baseline{against, milliseconds(limit.Wait(part))}, g)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // atMost adds a figure with an absolute goal.
 func (r *runner) atMost(name string, value float64, unit string, goal float64) {
-	r.add(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
+	r.addResult(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
 }
 
-func (r *runner) add(b Result) {
+func (r *runner) addResult(b Result) {
 	b.Type, b.Value = "bench", rounded(b.Value)
 	for _, v := range []*float64{b.Limit, b.Ratio} {
 		if v != nil {

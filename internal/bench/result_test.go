@@ -9,13 +9,13 @@ import (
 // sample returns results of every kind.
 func sample() []Result {
 	r := &runner{}
-	r.compare("append batch", 66_000, "events/s", baseline{rawRows, 100_000}, goal{0.95, 1.2})
-	r.compare("append batch against a file", 66_000, "events/s", baseline{plainFile, 400_000}, goal{})
-	r.compare("fanout 1000", 95, "events/s", baseline{bareBroadcaster, 100}, goal{at: 0.9})
-	r.compare("append batch against redis", 66_000, "events/s", baseline{"redis", 100_000}, goal{stretch: 1})
-	r.compare("topics 50", 40, "µs/event", baseline{"one topic", 10}, goal{at: 1.5})
-	r.compare("idle", 28.8, "KiB/subscriber", baseline{bareBroadcaster, 26.4}, goal{at: 1.1})
-	r.say("state first line", 3.5, "ms")
+	r.addCompared("append batch", 66_000, "events/s", baseline{rawRows, 100_000}, goal{0.95, 1.2})
+	r.addCompared("append batch against a file", 66_000, "events/s", baseline{plainFile, 400_000}, goal{})
+	r.addCompared("fanout 1000", 95, "events/s", baseline{bareBroadcaster, 100}, goal{at: 0.9})
+	r.addCompared("append batch against redis", 66_000, "events/s", baseline{"redis", 100_000}, goal{stretch: 1})
+	r.addCompared("topics 50", 40, "µs/event", baseline{"one topic", 10}, goal{at: 1.5})
+	r.addCompared("idle", 28.8, "KiB/subscriber", baseline{bareBroadcaster, 26.4}, goal{at: 1.1})
+	r.addFigure("state first line", 3.5, "ms")
 	r.atMost("disk", 80, "bytes/event", 75)
 	r.atMost("match allocations", 0, "allocations", 0)
 	return r.results

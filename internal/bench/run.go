@@ -16,20 +16,20 @@ type Benchmark struct {
 
 // Benchmarks lists all benchmarks in the order in which they run.
 var Benchmarks = []Benchmark{
-	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*runner).append},
+	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*runner).benchAppend},
 	{"put", "Append the lines of a file with \"rstream put --from\"", (*runner).put},
-	{"sync", "Fetch a log into a local copy", (*runner).sync},
+	{"sync", "Fetch a log into a local copy", (*runner).benchSync},
 	{"topics", "Fetch 14, 50 and 100 topics one after another, and 50 at once", (*runner).topics},
 	{"forget", "Remove a topic from a local copy", (*runner).forget},
-	{"replay", "Read a log from its beginning over one stream", (*runner).replay},
-	{"fanout", "Send events to 100 and to 1,000 subscribers", (*runner).fanout},
-	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*runner).readers},
-	{"idle", "Hold 2,000 idle subscribers", (*runner).idle},
-	{"state", "Read the state of 10,000 storages at random moments", (*runner).state},
-	{"open", "Open a log, and read one storage", (*runner).open},
+	{"replay", "Read a log from its beginning over one stream", (*runner).benchReplay},
+	{"fanout", "Send events to 100 and to 1,000 subscribers", (*runner).benchFanout},
+	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*runner).benchReaders},
+	{"idle", "Hold 2,000 idle subscribers", (*runner).benchIdle},
+	{"state", "Read the state of 10,000 storages at random moments", (*runner).benchState},
+	{"open", "Open a log, and read one storage", (*runner).benchOpen},
 	{"disk", "Store events in a file, and drop most of them again", (*runner).disk},
-	{"reconcile", "Find the missing events of a log", (*runner).reconcile},
-	{"match", "Match an event against a million subscriptions", (*runner).match},
+	{"reconcile", "Find the missing events of a log", (*runner).benchReconcile},
+	{"match", "Match an event against a million subscriptions", (*runner).benchMatch},
 }
 
 // Config configures a Run.
@@ -60,8 +60,8 @@ func Run(ctx context.Context, cfg Config, benchmarks []Benchmark) (results []Res
 type runner struct {
 	cfg     Config
 	dir     string
-	log     *filledLog // see filled
+	log     *filledLog // see openFilled
 	results []Result
 }
 
-func (r *runner) progress(name string, part float64) { r.cfg.Progress(name, part) }
+func (r *runner) reportProgress(name string, part float64) { r.cfg.Progress(name, part) }

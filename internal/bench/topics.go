@@ -82,14 +82,14 @@ func (r *runner) compareTopics(ctx context.Context, name string, l topicLog, g g
 	if err := r.fillFile(ctx, file, cache.Config{}, 0, l.events*l.share, l.draft); err != nil {
 		return err
 	}
-	p, err := r.serve(ctx, filepath.Base(file))
+	p, err := r.startServe(ctx, filepath.Base(file))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	var ours, limit time.Duration
 	for i := range roundCount {
-		r.progress(name, float64(i)/roundCount)
+		r.reportProgress(name, float64(i)/roundCount)
 		one, err := copyTopics(p.url, []string{l.in.User})
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func (r *runner) compareTopics(ctx context.Context, name string, l topicLog, g g
 		ours, limit = ours+many, limit+one
 	}
 	n := float64(roundCount * l.events)
-	r.compare(name, microseconds(ours)/n, "µs/event", baseline{"one topic", microseconds(limit) / n}, g)
+	r.addCompared(name, microseconds(ours)/n, "µs/event", baseline{"one topic", microseconds(limit) / n}, g)
 	return nil
 }
 

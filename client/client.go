@@ -35,6 +35,10 @@ type Config struct {
 	// may be called from several goroutines and must not call the Client. If nil,
 	// nothing is called.
 	OnRetry func(err error, pause time.Duration)
+	// OnReconnect is called when the live connection has been made again after it was
+	// lost, with the number of events that were fetched to catch up. It may be called
+	// from any goroutine and must not call the Client. If nil, nothing is called.
+	OnReconnect func(server string, missed int)
 	// OnSilence is called once, when a server has not begun to answer within two seconds
 	// and none has answered before. The Client keeps waiting. It may be called from any
 	// goroutine. If nil, nothing is called.
@@ -182,6 +186,9 @@ func (cfg Config) checked() (Config, error) {
 	}
 	if cfg.OnRetry == nil {
 		cfg.OnRetry = func(error, time.Duration) {}
+	}
+	if cfg.OnReconnect == nil {
+		cfg.OnReconnect = func(string, int) {}
 	}
 	return cfg, nil
 }

@@ -35,7 +35,9 @@ type liveCursor struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the running goroutine has ended
 	failed error         // why it ended, if not by stop; valid after done
-	behind bool          // owned like lease: the connection was lost; pull the events since then
+	behind bool          // owned like lease: the connection has ended; pull the events since then
+	lost   bool          // owned like lease: it did not end as planned
+	missed int           // owned like lease: the events pulled since it was lost
 
 	// Written by the running goroutine, read by all.
 	at      atomic.Uint64             // how far the lease is filled
@@ -124,7 +126,7 @@ func (l *liveCursor) widenLease(ctx context.Context, topics []event.Topic, start
 	if err != nil {
 		return err
 	}
-	l.behind = false
+	l.behind, l.lost, l.missed = false, false, 0
 	l.lease, l.topics, l.all = lease, map[event.Topic]int{}, map[*follower]struct{}{}
 	l.at.Store(uint64(start))
 	l.c.hub.Advance(start)
@@ -266,6 +268,7 @@ func (l *liveCursor) keepFollowing(ctx context.Context, lease *cache.Lease, topi
 		if errors.Is(err, errRotated) {
 			err = l.c.pauseIdle(ctx, b)
 		} else {
+			l.lost = true
 			err = l.c.pauseAfter(ctx, b, base, err)
 		}
 		if err != nil {
@@ -289,6 +292,10 @@ func (l *liveCursor) streamOnce(ctx context.Context, base string, lease *cache.L
 	s, head, err := l.openStream(ctx, base, lease.Reached(), topics)
 	if err != nil {
 		return err
+	}
+	if l.lost {
+		l.c.cfg.OnReconnect(publicURL(base), l.missed)
+		l.lost, l.missed = false, 0
 	}
 	l.history.Store(&following{topics, head})
 	defer l.history.Store(nil)
@@ -316,7 +323,10 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	if err != nil {
 		return err
 	}
-	err = l.c.pullMissing(ctx, topics, span, &Synced{}, func([]event.Event) error { return l.skipHeld(ctx, lease, topics) })
+	err = l.c.pullMissing(ctx, topics, span, &Synced{}, func(evs []event.Event) error {
+		l.missed += len(evs)
+		return l.skipHeld(ctx, lease, topics)
+	})
 	if err == nil {
 		err = l.skipHeld(ctx, lease, topics)
 	}

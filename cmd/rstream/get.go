@@ -34,6 +34,7 @@ no value.`,
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
+	addFull(a, cmd)
 	excludeFlags(cmd, "events", "at")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
@@ -120,6 +121,9 @@ func (a *app) printValue(ev *event.Event) error {
 		return &exitError{status: exitFailed, text: ev.Storage().String() + ": has no value, it was deleted at " + ev.Time.String()}
 	case a.out.form == formJSON:
 		return a.out.writeEvent(ev)
+	}
+	if a.out.terminal && a.out.isText() {
+		return a.out.printf("%s\n", pretty(ev.Value))
 	}
 	return a.out.writeLine(ev.Value)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 type keeper struct {
 	out    *output
 	outlet outlet
-	to     *interruptible
+	to     io.Writer
 	fail   context.CancelCauseFunc
 	quit   chan struct{}
 	ended  sync.WaitGroup
@@ -55,7 +56,7 @@ type keeper struct {
 func (a *app) startKeeper(parent context.Context, cursor *cache.Cursor) (*keeper, context.Context, error) {
 	ctx, fail := context.WithCancelCause(parent)
 	k := &keeper{out: a.out, outlet: newOutlet(a.out.file), fail: fail, cursor: cursor, quit: make(chan struct{}), saved: time.Now()}
-	k.to = &interruptible{ctx: ctx, file: a.out.file}
+	k.to = &pipeWriter{to: &interruptible{ctx: ctx, file: a.out.file}, around: a.out.pipe.around}
 	k.ledger = ledger{back: k.outlet.back(), start: cursor.Position()}
 	before := decodeState(cursor.State())
 	same := before.Output == k.outlet.id && k.outlet.id != ""

@@ -31,6 +31,7 @@ are missing or differ from the server, standard error says where and the status 
 		},
 	}
 	o.addRangeFlags(cmd)
+	addFull(a, cmd)
 	return cmd
 }
 

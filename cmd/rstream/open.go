@@ -73,15 +73,27 @@ func (s *session) Close() error {
 
 // clientConfig returns the configuration of a client of the servers.
 func (a *app) clientConfig() client.Config {
-	return client.Config{Servers: a.servers, OnRetry: a.onRetry, OnSilence: a.onSilence, Timeout: a.timeout}
+	return client.Config{Servers: a.servers, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, Timeout: a.timeout}
 }
 
 func (a *app) onSilence(server string) {
 	a.note("%s has not answered yet; still waiting (\"rstream doctor %s\" shows what answers there)", server, server)
 }
 
+// onRetry says that an attempt failed: on a terminal, in one line that changes.
 func (a *app) onRetry(err error, pause time.Duration) {
+	if a.status != nil && !a.quiet {
+		a.status.show("%s; trying again in %s", wire.Redact(err.Error()), pause.Round(100*time.Millisecond))
+		return
+	}
 	a.note("%v; trying again in %s", err, pause.Round(100*time.Millisecond))
+}
+
+// onReconnect ends the line of onRetry.
+func (a *app) onReconnect(server string, missed int) {
+	if a.status != nil {
+		a.note("connected to %s again, %s behind", server, count(missed, "event"))
+	}
 }
 
 // cacheFile returns the file of the copy and its log, as far as they are known without

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -54,6 +55,8 @@ type output struct {
 	w        *bufio.Writer
 	terminal bool
 	form     form // "" means text on a terminal, else JSON
+	colouring
+	full bool // lines are not cut to the width of the terminal
 }
 
 func newOutput(ctx context.Context, f *os.File) *output {
@@ -70,17 +73,26 @@ type pipeWriter struct {
 	to       io.Writer
 	outlives bool // writes succeed after the reader has left
 	left     bool
+	around   func(write func()) // if set, calls write
 }
 
 func (p *pipeWriter) Write(b []byte) (int, error) {
 	if p.left {
 		return len(b), nil
 	}
-	n, err := p.to.Write(b)
+	n, err := p.write(b)
 	if p.outlives && errors.Is(err, syscall.EPIPE) {
 		p.left = true
 		return len(b), nil
 	}
+	return n, err
+}
+
+func (p *pipeWriter) write(b []byte) (n int, err error) {
+	if p.around == nil {
+		return p.to.Write(b)
+	}
+	p.around(func() { n, err = p.to.Write(b) })
 	return n, err
 }
 
@@ -102,8 +114,13 @@ func (o *output) isText() bool {
 	return o.form == formText
 }
 
-// hasColour reports whether the output may have colours.
-func (o *output) hasColour() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
+// columns returns the width of the terminal, 80 if it is not known.
+func (o *output) columns() int {
+	if n, _, err := term.GetSize(int(o.file.Fd())); err == nil && n > 0 {
+		return n
+	}
+	return 80
+}
 
 // writeLine writes b and a line feed.
 func (o *output) writeLine(b []byte) error {
@@ -133,15 +150,8 @@ func (o *output) writeEvent(ev *event.Event) error {
 	if !o.isText() {
 		return o.writeLine(ev.Line())
 	}
-	value := ""
-	switch {
-	case len(ev.Value) > 0:
-		value = "  " + visible(string(ev.Value))
-	case ev.IsExpiry():
-		value = "  expired"
-	}
-	return o.printf("%s  %s  %s%s\n", ev.Time.Time().Local().Format("2006-01-02 15:04:05.000"),
-		visible(ev.Storage().String()), ev.Type, value)
+	_, err := o.w.WriteString(o.eventLine(ev) + "\n")
+	return o.nameOutput(err)
 }
 
 // writeReceipt writes the result of an append: the event or, if the log took it before and

@@ -18,10 +18,11 @@ import (
 
 // An app holds what the commands share: the streams and the global flags.
 type app struct {
-	in  io.Reader
-	out *output
-	err io.Writer
-	say func(text string) // if set, receives notes instead of err
+	in     io.Reader
+	out    *output
+	err    io.Writer
+	say    func(text string) // if set, receives notes instead of err
+	status *statusLine       // nil if there is none
 
 	noOut bool // standard output was closed when the program started
 	ran   bool // a command was started
@@ -57,6 +58,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	defer stop()
 	a.args = args
 	a.out = newOutput(ctx, stdout)
+	a.status = newStatusLine(a.out, stderr)
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
@@ -73,6 +75,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
+	a.status.clear()
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs
 	}
@@ -213,10 +216,13 @@ func (a *app) addFlags(root *cobra.Command) {
 	flags.StringArrayVarP(&a.servers, "server", "s", []string{defaultServer}, "`URL` of the server, or its name in the config; repeat for more servers of the same log")
 	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
 	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
+	a.out.colouring = colourAuto
+	flags.Var(&a.out.colouring, "color", "colours in text: `WHEN` is auto, always or never (default: auto, on a terminal; NO_COLOR turns them off)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only errors")
 	flags.Var((*waitLimit)(&a.timeout), "timeout", "give up, with status 5, after `DURATION` without progress from a server (default: keep trying)")
 	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")
 	flags.Lookup("server").DefValue = defaultServer
+	completeFlag(root, "color", string(colourAuto), string(colourAlways), string(colourNever))
 	completeFlag(root, "output", string(formText), string(formJSON))
 	_ = root.RegisterFlagCompletionFunc("server", a.completeServers) // fails only for an unknown flag
 }
@@ -256,6 +262,8 @@ func (a *app) note(format string, args ...any) {
 	case a.quiet:
 	case a.say != nil:
 		a.say(text)
+	case a.status != nil:
+		a.status.note(text)
 	default:
 		fmt.Fprintf(a.err, "rstream: %s\n", text)
 	}

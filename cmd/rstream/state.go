@@ -58,6 +58,7 @@ the storage and the events "before" and "after", or null.`,
 	addMoment(cmd, &o.diff, "diff", "print the changes since `MOMENT` instead")
 	f.BoolVar(&o.follow, "follow", false, "keep printing each change")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	addFull(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "follow", "at", "diff")
 	return cmd
@@ -207,6 +208,7 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 		return err
 	}
 	doubt := a.noteDoubted([]event.Topic{topic}, doubted)
+	a.showWaiting([]event.Topic{topic}) // nothing may come for long
 	for b, err := range s.Follow(ctx, topic) {
 		for i := 0; err == nil && i < len(b.Events); i++ {
 			ev := b.Events[i]
@@ -219,7 +221,9 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 			err = a.printLive()
 		}
 		if err == nil && (!b.State || len(b.Events) == 0) {
-			err = a.out.flush()
+			if err = a.out.flush(); err == nil {
+				a.showWaiting([]event.Topic{topic})
+			}
 		}
 		if err != nil {
 			return err
@@ -385,9 +389,7 @@ func (a *app) printChange(p statePair) error {
 	default:
 		value = string(p.before.Value) + " -> " + string(p.after.Value)
 	}
-	line := fmt.Sprintf("%s %s  %s", sign, visible(ev.Storage().String()), visible(value))
-	if a.out.hasColour() {
-		line = "\x1b[" + colour + "m" + line + "\x1b[0m"
-	}
-	return a.out.printf("%s\n", line)
+	return a.out.printf("%s\n", a.out.screenLine(
+		column{text: sign + " " + visible(ev.Storage().String()), style: colour},
+		column{text: visible(value), style: colour}))
 }

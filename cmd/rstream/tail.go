@@ -13,6 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 type tailOptions struct {
@@ -76,6 +77,7 @@ first run does so.`,
 	f.BoolVar(&o.fromState, "from-state", false, "start with the current state instead")
 	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, print the state at its start and continue")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
+	addFull(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "since", "lines", "name", "from-state")
 	excludeFlags(cmd, "lines", "name", "from-state")
@@ -138,7 +140,7 @@ const holdTime = time.Second
 // printTail prints until there is nothing more to print.
 func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
 	a := s.app
-	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, keep: keep}
+	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, endless: !opts.UntilLive && opts.Until == nil, keep: keep}
 	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.printBeginning(ctx, o.fromState, &opts)
 		if err == nil {
@@ -176,6 +178,7 @@ type tailPrinter struct {
 	topics  []event.Topic
 	most    int // 0 means no limit
 	written int
+	endless bool    // the range has no end
 	keep    *keeper // nil without a name
 
 	at    event.ID // the position passed so far
@@ -213,6 +216,7 @@ func (p *tailPrinter) printBeginning(ctx context.Context, fromState bool, opts *
 }
 
 func (p *tailPrinter) printAll(ctx context.Context, opts client.TailOptions) error {
+	p.showWaiting() // nothing may come for long
 	for b, err := range p.s.Batches(ctx, p.topics, opts) {
 		if err != nil {
 			return err
@@ -243,5 +247,23 @@ func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 		}
 	}
 	p.keep.recordReached(at)
-	return p.a.out.flush()
+	err := p.a.out.flush()
+	if err == nil && b.Live {
+		p.showWaiting()
+	}
+	return err
+}
+
+// showWaiting says that the tail waits, unless it is about to end.
+func (p *tailPrinter) showWaiting() {
+	if p.endless && (p.most == 0 || p.written < p.most) {
+		p.a.showWaiting(p.topics)
+	}
+}
+
+// showWaiting says, on a terminal, what the program follows and that it waits.
+func (a *app) showWaiting(topics []event.Topic) {
+	if !a.quiet {
+		a.status.show("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0]))
+	}
 }

@@ -81,15 +81,21 @@ func (s *screen) waitFor(t *testing.T, text string) {
 	}
 }
 
-// logServer serves a log and returns its URL.
-func logServer(t *testing.T) string {
+// openLogFile opens a new log.
+func openLogFile(t *testing.T) *cache.DB {
 	t.Helper()
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	srv := httptest.NewServer(server.New(db, server.Config{}))
+	return db
+}
+
+// logServer serves a log and returns its URL.
+func logServer(t *testing.T) string {
+	t.Helper()
+	srv := httptest.NewServer(server.New(openLogFile(t), server.Config{}))
 	t.Cleanup(srv.Close)
 	return srv.URL
 }

@@ -2,10 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
-
-	"golang.org/x/term"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -50,6 +47,9 @@ type timeline struct {
 	colour  bool
 }
 
+// maxColumns limits the width of a timeline.
+const maxColumns = 200
+
 // maxLabel limits the length of a topic's name in a row.
 const maxLabel = 24
 
@@ -69,14 +69,6 @@ func newTimeline(windows []window.Window, columns int, colour bool) timeline {
 	}
 	t.width = max(columns-min(label, maxLabel)-2, 16)
 	return t
-}
-
-// terminalWidth returns the width of the terminal.
-func terminalWidth() int {
-	if n, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && n > 0 {
-		return min(n, 200)
-	}
-	return 80
 }
 
 func (t *timeline) printTimeline(out *output) error {

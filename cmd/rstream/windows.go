@@ -107,7 +107,7 @@ func runWindows(ctx context.Context, a *app) error {
 	}
 	if a.out.isText() && len(windows) > 0 {
 		a.out.printf("\n")
-		t := newTimeline(windows, terminalWidth(), a.out.hasColour())
+		t := newTimeline(windows, min(a.out.columns(), maxColumns), a.out.hasColour())
 		if err := t.printTimeline(a.out); err != nil {
 			return err
 		}

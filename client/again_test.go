@@ -132,7 +132,7 @@ func TestDifferentBytes(t *testing.T) {
 	db := f.newCache()
 	topic := mustTopic(t, "alice")
 	c := newTestClient(t, db, hasty(f.http.URL))
-	// The newest event is right: the log was not put back.
+	// The newest event is right: the log was not rolled back.
 	if _, err := c.Sync(t.Context(), topic, SyncOptions{Range: Range{Since: c.momentAt(40)}}); err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ type Config struct {
 	// and which others are missing.
 	Reconcile reconcile.Config
 	// Newest is the newest position of a copy that another process has open, for a
-	// Client without a copy: a server whose log was put back to before that position
+	// Client without a copy: a server whose log was rolled back to before that position
 	// takes nothing. If zero, there is no copy.
 	Newest cache.Newest
 }

@@ -90,9 +90,9 @@ func (e *OtherLogError) Error() string {
 	return fmt.Sprintf("%s serves the log %s, the cache holds %s", publicURL(e.URL), e.Got, e.Want)
 }
 
-// A PutBackError reports that a server's log was put back to an older state: it ends
+// A RolledBackError reports that a server's log was rolled back to an older state: it ends
 // before a held position, or has another event there.
-type PutBackError struct {
+type RolledBackError struct {
 	URL  string
 	Held event.ID // the held position
 	Head event.ID // of the server's log, which may have grown since
@@ -100,11 +100,11 @@ type PutBackError struct {
 	refused bool // the server checked this first and did nothing
 }
 
-func (e *PutBackError) Error() string {
+func (e *RolledBackError) Error() string {
 	if e.Head < e.Held {
-		return fmt.Sprintf("%s: the log was put back to an older state: it ends at %s, but this copy holds it up to %s", hostOf(e.URL), e.Head, e.Held)
+		return fmt.Sprintf("%s: the log was rolled back to an older state: it ends at %s, but this copy holds it up to %s", hostOf(e.URL), e.Head, e.Held)
 	}
-	return fmt.Sprintf("%s: the log was put back to an older state and has grown since: its events differ from those held up to %s", hostOf(e.URL), e.Held)
+	return fmt.Sprintf("%s: the log was rolled back to an older state and has grown since: its events differ from those held up to %s", hostOf(e.URL), e.Held)
 }
 
 // A ProtocolError reports an invalid response of a server.
@@ -147,7 +147,7 @@ func permanent(err error) bool {
 	var (
 		gap      *GapError
 		log      *OtherLogError
-		back     *PutBackError
+		back     *RolledBackError
 		protocol *ProtocolError
 		conflict *cache.ConflictError
 		here     *finalError

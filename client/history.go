@@ -9,7 +9,7 @@ import (
 )
 
 // newestHeld returns the newest position of the copy. Each request names it and each
-// response is compared with it: events of a log that was put back must never be mixed
+// response is compared with it: events of a log that was rolled back must never be mixed
 // with held ones, whatever the request.
 func (c *Client) newestHeld(ctx context.Context) (n cache.Newest, err error) {
 	switch {
@@ -28,7 +28,7 @@ func (c *Client) newestHeld(ctx context.Context) (n cache.Newest, err error) {
 func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
 	head, told := wire.CursorIn(resp.Header, wire.HeaderHead)
 	told = told && wire.LogOf(resp.Header) == newest.Log
-	back := &PutBackError{URL: base, Held: newest.Marked.ID, Head: head.ID, refused: resp.StatusCode == http.StatusConflict}
+	back := &RolledBackError{URL: base, Held: newest.Marked.ID, Head: head.ID, refused: resp.StatusCode == http.StatusConflict}
 	switch {
 	case told && head.ID < newest.Held:
 		back.Held = newest.Held

@@ -36,9 +36,9 @@ func (f *fixture) putBack(b []byte) {
 	f.start()
 }
 
-// Every request to a log that was put back is refused and has no effect. This also holds
+// Every request to a log that was rolled back is refused and has no effect. This also holds
 // for a server that does not check the held position, as long as its head shows it.
-func TestPutBack(t *testing.T) {
+func TestRolledBack(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 20)
 	old := f.file()
@@ -60,24 +60,24 @@ func TestPutBack(t *testing.T) {
 		})
 	}
 	f.through(blind)
-	f.wantPutBack(t, db, 20, "put")
+	f.wantRolledBack(t, db, 20, "put")
 	f.through(nil)
-	f.wantPutBack(t, db, 20)
+	f.wantRolledBack(t, db, 20)
 	f.put("alice/x", 15)
-	f.wantPutBack(t, db, 35) // as long as it was
+	f.wantRolledBack(t, db, 35) // as long as it was
 	f.through(blind)
-	f.wantPutBack(t, db, 35, "put") // whose head has another mark
+	f.wantRolledBack(t, db, 35, "put") // whose head has another mark
 	f.through(nil)
 	f.put("alice/x", 15)
-	f.wantPutBack(t, db, 50)
+	f.wantRolledBack(t, db, 50)
 	if after, err := db.Newest(t.Context()); after != before || err != nil {
 		t.Errorf("the newest of the copy is %+v, %v, it was %+v", after, err, before)
 	}
 }
 
-// wantPutBack makes every call of a client except those left out: a server that does not
+// wantRolledBack makes every call of a client except those left out: a server that does not
 // check has appended before the client sees its head.
-func (f *fixture) wantPutBack(t *testing.T, db *cache.DB, head event.ID, leaveOut ...string) {
+func (f *fixture) wantRolledBack(t *testing.T, db *cache.DB, head event.ID, leaveOut ...string) {
 	t.Helper()
 	c, one, alice := newTestClient(t, db, hasty(f.http.URL)), 1, mustTopic(t, "alice")
 	for name, do := range map[string]func() error{
@@ -100,9 +100,9 @@ func (f *fixture) wantPutBack(t *testing.T, db *cache.DB, head event.ID, leaveOu
 		if slices.Contains(leaveOut, name) {
 			continue
 		}
-		var back *PutBackError
+		var back *RolledBackError
 		if err := do(); !errors.As(err, &back) || back.Held != 35 || back.Head != head {
-			t.Errorf("%s ends with %v, want that the log was put back to %s", name, err, head)
+			t.Errorf("%s ends with %v, want that the log was rolled back to %s", name, err, head)
 		}
 	}
 	if got := f.db.Head(); got != head {

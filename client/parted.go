@@ -69,7 +69,7 @@ func (c *Client) sharesEvent(ctx context.Context, p event.Point) (shared bool, e
 		}
 		return nil
 	})
-	var back *PutBackError
+	var back *RolledBackError
 	var problem *StatusError
 	switch {
 	case errors.As(err, &back), errors.As(err, &problem) && problem.reason == wire.ReasonAhead:

@@ -71,7 +71,7 @@ func refusedByLog(err error) bool {
 	if errors.As(err, &other) {
 		return other.refused
 	}
-	var back *PutBackError
+	var back *RolledBackError
 	if errors.As(err, &back) {
 		return back.refused
 	}

@@ -57,7 +57,7 @@ var typeHints = []typeHint{
 	hintAs(hintOfGap),
 	hintAs(hintOfOtherLog),
 	hintOfUnreachable,
-	hintAs(func(*cobra.Command, *client.PutBackError) string {
+	hintAs(func(*cobra.Command, *client.RolledBackError) string {
 		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
 	}),
 	hintAs(func(_ *cobra.Command, e *client.StatusError) string {

@@ -123,7 +123,7 @@ func (s *session) carryInto(ctx context.Context, path string, cfg client.Config,
 	}
 	what := "the server was restored: its log %s continues %s from %s; %s in %s carried over, %s did not agree"
 	if info.Parent.Head == nil {
-		what = "the server's log was put back and continues as a new one: %s equals %s up to %s; %s in %s carried over, %s did not agree"
+		what = "the server's log was rolled back and continues as a new one: %s equals %s up to %s; %s in %s carried over, %s did not agree"
 	}
 	s.app.note(what, info.Log, info.Parent.Log, parted, count(adopted.Events, "event"), count(adopted.Windows, "window"), count(adopted.Refused, "window"))
 	return nil

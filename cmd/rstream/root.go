@@ -165,7 +165,7 @@ func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 }
 
 const rootLong = `rstream keeps a local, queryable, provably complete copy of remote event
-streams, and lets a shell pipe them.
+streams, for shells and programs.
 
 Topics:
   alice           all of alice            alice/posts/1$   that path only

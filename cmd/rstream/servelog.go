@@ -25,7 +25,7 @@ type logFlags struct {
 }
 
 func (o *logFlags) addLogFlags(f *pflag.FlagSet) {
-	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end streams between half of `AGE` and `AGE`; 0 is never")
+	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end each stream once it is between half of AGE and `AGE` old; 0 is never")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log on standard error, text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "log messages of this `LEVEL` and above: debug, info, warn or error")
 	f.StringVar(&o.pprof, "pprof", "", "serve profiles on a separate `ADDRESS`")

@@ -23,7 +23,7 @@ func newStatusCommand(a *app) *cobra.Command {
 		Short:   "Print what the local copy holds, and its server",
 		Long: `Print what the local copy holds, how far behind the server it is, and which server it
 follows. If the server cannot be reached, status says so and still exits with 0. The
-status is 1 if the server's log was put back to an older file. If the copy is known to
+exit status is 1 if the server's log was rolled back to an older file. If the copy is known to
 differ from the server, the output says where, and the status is 3 until a sync or
 verify finds both equal.
 
@@ -104,7 +104,7 @@ func runStatus(ctx context.Context, a *app) error {
 }
 
 // compareServer asks the server whether its log still matches the copy. Only a log that was
-// put back is an error; other failures have been reported.
+// rolled back is an error; other failures have been reported.
 func (r *statusReport) compareServer(ctx context.Context, a *app) error {
 	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
 		return nil
@@ -122,7 +122,7 @@ func (r *statusReport) compareServer(ctx context.Context, a *app) error {
 	}
 	defer c.Close()
 	_, err = c.Info(ctx)
-	var back *client.PutBackError
+	var back *client.RolledBackError
 	if errors.As(err, &back) {
 		return fmt.Errorf("status: %w", back)
 	}

@@ -83,7 +83,7 @@ fetched for the state at the start of the window, and bytes received.`,
 	return cmd
 }
 
-// parseRange turns the flags into a stretch.
+// parseRange turns the flags into a syncRange.
 func (o *syncOptions) parseRange(a *app) (r syncRange, err error) {
 	if r.at, err = a.readMoment("--at", o.at); err != nil {
 		return r, err
@@ -187,7 +187,7 @@ type syncRange struct {
 	at *event.Moment
 }
 
-// syncTopic fetches a stretch. If the stretch ends at the head and events were missing, the
+// syncTopic fetches the range of one topic. If it ends at the head and events were missing, the
 // fetch took time, so sync checks the head once more.
 func (r *syncRange) syncTopic(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
 	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh})
@@ -211,7 +211,7 @@ type summary struct {
 	From    event.ID    `json:"from"`
 	To      event.ID    `json:"to"`
 	Fetched int         `json:"fetched"` // events received
-	Held    uint64      `json:"held"`    // events of the stretch that are now held
+	Held    uint64      `json:"held"`    // events of the range that are now held
 	Windows int         `json:"windows"` // windows pulled
 	Bytes   int64       `json:"bytes"`   // received
 	Saved   int64       `json:"saved"`   // events that did not have to be fetched

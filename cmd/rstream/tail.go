@@ -48,7 +48,7 @@ repeated:
   after SIGTERM, SIGINT, SIGHUP  no line that the reader took
 A line written to a file or a terminal counts as taken. With --until-live or --count,
 tail exits once the reader has taken every line. If the copy differs from the server
-further on, tail stops before that stretch with status 3.
+further on, tail stops before that range with status 3.
 
 --from-state starts with the state of the topics: the events that set the current
 values, each marked "snapshot":true, then a line of type "live". With --name, only the

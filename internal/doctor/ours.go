@@ -110,9 +110,9 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	case len(lines.Body) == 0:
 		return found(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
 	}
-	stretch := e.urlWith("since", from.String(), "until", to.String())
-	cut := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
-	rest := e.probe.recordAnswer(ctx, ask{url: stretch, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
+	part := e.urlWith("since", from.String(), "until", to.String())
+	cut := e.probe.recordAnswer(ctx, ask{url: part, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
+	rest := e.probe.recordAnswer(ctx, ask{url: part, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
 	return compareParts(lines.Body, cut, rest)
 }
 

@@ -126,7 +126,7 @@ func (s *Server) setProblem(r *http.Request, err error) *wire.Error {
 		return wire.Errorf(http.StatusBadRequest, "%s", frame.Detail)
 	case errors.Is(err, reconcile.ErrAhead):
 		head := s.log.HeadPoint()
-		return s.conflictError(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is for another log, or this log was put back to an older state", head.ID)
+		return s.conflictError(wire.ReasonAhead, head, "the request is ahead of this log, whose head is %s: it is for another log, or this log was rolled back to an older state", head.ID)
 	}
 	return s.readProblem(r, err)
 }

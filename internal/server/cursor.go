@@ -45,9 +45,9 @@ func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID
 		return p, s.conflictError(wire.ReasonLog, head, "cursor %s belongs to another log; this log is %s", c, s.log.Log())
 	}
 	if c.ID > head.ID {
-		why := "it belongs to another log, or this log was put back to an older state"
+		why := "it belongs to another log, or this log was rolled back to an older state"
 		if c.Mark != 0 { // only this log can have sent it
-			why = "the log was put back to an older state"
+			why = "the log was rolled back to an older state"
 		}
 		return p, s.conflictError(wire.ReasonAhead, head, "cursor %s is ahead of this log, whose head is %s: %s", c, head.ID, why)
 	}
@@ -59,7 +59,7 @@ func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID
 		return p, s.readProblem(r, err)
 	}
 	if !p.Mark.Agrees(c.Mark) {
-		return p, s.conflictError(wire.ReasonMark, head, "cursor %s: this log has another event at that position; it was put back to an older state", c)
+		return p, s.conflictError(wire.ReasonMark, head, "cursor %s: this log has another event at that position; it was rolled back to an older state", c)
 	}
 	return p, nil
 }

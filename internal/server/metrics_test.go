@@ -213,7 +213,7 @@ func TestLog(t *testing.T) {
 		said.want(t, 1, `level=DEBUG msg=request method=POST path=/set/a/p status=201 bytes=188 took=2s`)
 		said.want(t, 2, `level=DEBUG msg=request method=POST path=/set/a/p status=200 bytes=188 took=2s`)
 		s.raw("GET /events?topic=a&until=0000000000009 HTTP/1.1\nHost: localhost\n\n")
-		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=265 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this log was put back to an older state"`)
+		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=268 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this log was rolled back to an older state"`)
 		body(t, s.get("/events?topic=a&until=0000000000001", "Accept", wire.SSE))
 		said.want(t, 1, `level=DEBUG msg="stream ended" reason=done path=/events query="topic=a&until=0000000000001" age=0s`)
 		stalled := s.stall("/events?topic=a", wire.SSE)

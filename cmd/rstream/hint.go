@@ -82,6 +82,7 @@ var typeHints = []typeHint{
 	}),
 	hintOfInput,
 	hintOfBackup,
+	hintOfRole,
 }
 
 const repairHint = "\"rstream verify --repair\" fetches the differing blocks again"
@@ -130,6 +131,17 @@ func hintOfBackup(cmd *cobra.Command, err error) (text string, ok bool) {
 		return "", false
 	}
 	return "use a file in a writable folder", true
+}
+
+// hintOfRole names the kind of file that a command takes.
+func hintOfRole(cmd *cobra.Command, err error) (text string, ok bool) {
+	switch {
+	case cmd == nil || !errors.Is(err, cache.ErrRole):
+		return "", false
+	case cmd.Flags().Lookup("db") != nil:
+		return "name a server's log with --db; \"rstream log\" and \"rstream export\" read copies", true
+	}
+	return "name the file of a copy with --cache, or leave --cache out", true
 }
 
 func hintOfUsage(cmd *cobra.Command, _ *usageError) string {

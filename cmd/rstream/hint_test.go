@@ -19,6 +19,11 @@ import (
 func TestHints(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrPermission}
 	backup := &cobra.Command{Use: "backup"}
+	withFlag := func(flag string) *cobra.Command {
+		cmd := &cobra.Command{Use: "x"}
+		cmd.Flags().String(flag, "", "")
+		return cmd
+	}
 	for _, c := range []struct {
 		cmd  *cobra.Command
 		err  error
@@ -41,6 +46,8 @@ func TestHints(t *testing.T) {
 		{nil, &client.StatusError{Status: http.StatusConflict}, "shows where the server's log ends"},
 		{nil, &client.StatusError{Status: http.StatusNotFound}, ""},
 		{nil, fmt.Errorf("open x: %w", cache.ErrLocked), "stop the other server"},
+		{withFlag("db"), fmt.Errorf("open x: %w", cache.ErrRole), "name a server's log with --db"},
+		{withFlag("print"), fmt.Errorf("open x: %w", cache.ErrRole), "name the file of a copy with --cache"},
 	} {
 		if got := hintFor(c.cmd, c.err); !strings.Contains(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("the hint for %v is %q, want %q", c.err, got, c.want)

@@ -21,7 +21,7 @@ var (
 	ErrLinked     = errors.New("is being served, but its write-ahead log is not next to it: the server knows the file by another name, or the -wal file was removed")
 	ErrNewer      = errors.New("was written by a later version of rstream")
 	ErrLocked     = errors.New("is in use by another server")
-	ErrRole       = errors.New("has another role")
+	ErrRole       = errors.New("is the wrong kind of file")
 	ErrOtherLog   = errors.New("belongs to another log")
 	ErrCorrupt    = errors.New("is damaged")
 	ErrIO         = errors.New("cannot be read or written")

@@ -13,3 +13,13 @@ const (
 // that continues the old one: otherwise ids assigned after the backup would be assigned
 // again, to other events.
 const Backup Role = "backup"
+
+func (r Role) describe() string {
+	switch r {
+	case Server:
+		return "a server's log, not a copy"
+	case Client:
+		return "a local copy, not a server's log"
+	}
+	return "a " + string(r)
+}

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -39,7 +41,7 @@ func checkSuffix(path string) error {
 	return nil
 }
 
-// createOutFile starts to write a file. commit replaces an existing one.
+// createOutFile starts to write a file. publishFile replaces an existing one.
 func createOutFile(ctx context.Context, path string) (*outFile, error) {
 	f := &outFile{path: path}
 	mode, exists, err := f.lookAt()
@@ -134,7 +136,8 @@ func (f *outFile) addCompression(path string) (err error) {
 // Write writes to the file under its temporary name.
 func (f *outFile) Write(p []byte) (int, error) { return f.w.Write(p) }
 
-// publishFile syncs the file and gives it its name.
+// publishFile syncs the file and gives it its name. Only a sync of the folder makes the
+// name durable.
 func (f *outFile) publishFile() error {
 	if f.compress != nil {
 		if err := f.compress.Close(); err != nil {
@@ -153,10 +156,30 @@ func (f *outFile) publishFile() error {
 		return errors.Unwrap(err) // drop the temporary name
 	}
 	f.temp = ""
-	return nil
+	return syncFolder(filepath.Dir(f.path))
 }
 
-// discardFile removes a file that was not committed.
+// syncFolder makes the names in a folder durable, if the system can do so: Windows cannot,
+// nor can some file systems of others.
+func syncFolder(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	folder, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // a folder may be writable and not readable
+	}
+	if err != nil {
+		return err
+	}
+	err = folder.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		err = nil
+	}
+	return errors.Join(err, folder.Close())
+}
+
+// discardFile removes a file that was not published.
 func (f *outFile) discardFile() {
 	if f.file != nil {
 		f.file.Close() // it may be closed already

@@ -400,6 +400,9 @@ func (r *importReader) takeLine(line []byte) error {
 	case err != nil && isAside(line):
 		return nil
 	case err != nil:
+		if _, invalid := event.Members(line); invalid != nil {
+			return invalid // says more than which member is missing
+		}
 		return lineError(err)
 	case r.log == "":
 		return errors.New("does not name its log; use --log ID, or write the file with \"rstream export\"")

@@ -59,6 +59,10 @@ func knownCommand(root *cobra.Command, args []string) error {
 func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			err = suggestFlags(cmd, unknown)
+		}
 		return &usageError{err}
 	}
 	err = fmt.Errorf("--%s %q: %w", invalid.GetFlag().Name, invalid.GetValue(), plainCause(invalid))
@@ -66,6 +70,21 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usagef("%w; to write to a file, use --to", err)
 	}
 	return &usageError{err}
+}
+
+// suggestFlags adds the flags with a similar name to the error of an unknown one.
+func suggestFlags(cmd *cobra.Command, unknown *pflag.NotExistError) error {
+	names := &cobra.Command{SuggestionsMinimumDistance: 2} // cobra compares names of commands
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+		}
+	})
+	like := names.SuggestionsFor(unknown.GetSpecifiedName())
+	if unknown.GetSpecifiedShortnames() != "" || len(like) == 0 || len(like) > 3 {
+		return unknown
+	}
+	return fmt.Errorf("%w; did you mean --%s?", unknown, strings.Join(like, " or --"))
 }
 
 func plainCause(invalid *pflag.InvalidValueError) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -21,19 +22,22 @@ func newBenchCommand(a *app) *cobra.Command {
 		GroupID: groupTools,
 		Short:   "Benchmark against the machine's limits",
 		Long: `Benchmark a server and a client on this machine, in turns with the limit of each
-benchmark: a handler that does nothing, a bare broadcaster, raw inserts into SQLite,
-bytes from memory. The result is the ratio, and the command fails if a ratio misses its
-goal. Without COMMAND, run all benchmarks, in a minute or two.
+benchmark: a handler that does nothing, a bare broadcaster, raw inserts into SQLite, a
+plain file, bytes from memory, one topic instead of many. The result is the ratio, and
+the command fails if a ratio misses its goal. Without COMMAND, run all benchmarks except
+compare, in some minutes.
 
 A goal applies to the ratio, or to the value if there is no limit. Rates must reach the
-goal; other values must not exceed it. A lost or repeated event is an error.
+goal; other values must not exceed it. A goal in parentheses is a further one, which may
+be missed. A lost or repeated event is an error.
 
 The server is a separate process with a log in a temporary folder, or the server named
-by --server on the command line, which then keeps the test events; readers, idle, state,
-open and reconcile always start their own.`,
+by --server on the command line, which then keeps the test events; readers, idle, topics,
+state, open and reconcile always start their own.`,
 		Example: `  rstream bench
   rstream bench append --for 30s
-  rstream bench sync --events 1000000 -o json`,
+  rstream bench sync --events 1000000 -o json
+  rstream bench compare`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd.Context(), a, cfg, bench.Benchmarks) },
 	}
@@ -41,9 +45,9 @@ open and reconcile always start their own.`,
 	f.SortFlags = false
 	f.IntVar(&cfg.Events, "events", 100_000, "number of `EVENTS` in a log that is read, and the most that are appended")
 	f.DurationVar(&cfg.Time, "for", 3*time.Second, "append one by one for `DURATION`, alone or to subscribers")
-	for _, b := range bench.Benchmarks {
+	for _, b := range append(slices.Clone(bench.Benchmarks), bench.Comparison) {
 		cmd.AddCommand(&cobra.Command{
-			Use: b.Name, Short: b.Short, Long: b.Short + ".", Example: "  rstream bench " + b.Name, Args: noArgs,
+			Use: b.Name, Short: b.Short, Long: cmp.Or(b.Long, b.Short+"."), Example: "  rstream bench " + b.Name, Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return runBench(cmd.Context(), a, cfg, []bench.Benchmark{b})
 			},
@@ -66,12 +70,15 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 	if a.named { // a server that is only configured must not receive test events
 		cfg.Server = a.servers[0]
 	}
-	cfg.Progress = a.showProgress
+	cfg.Progress, cfg.Note = a.showProgress, a.note
 	results, err := bench.Run(ctx, cfg, benchmarks)
 	if err != nil {
 		return err
 	}
 	a.showProgress("", 0)
+	if len(results) == 0 {
+		return nil
+	}
 	if err := a.printResults(results); err != nil {
 		return err
 	}

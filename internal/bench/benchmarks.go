@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -312,7 +311,7 @@ func (r *runner) benchReplay(ctx context.Context) (err error) {
 			return err
 		}
 		limit += took
-		took, size, err := Replay(ctx, p.url+"/events?topic="+url.QueryEscape(in.User)+"&since=beginning", r.cfg.Events)
+		took, size, err := Replay(ctx, p.url+historyStream(in), r.cfg.Events)
 		if err != nil {
 			return err
 		}

@@ -12,24 +12,24 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// disk measures the size of a log's file: of one with storages of many events, of one with
+// benchDisk measures the size of a log's file: of one with storages of many events, of one with
 // storages of one event, and of one that has dropped most of its history.
-func (r *runner) disk(ctx context.Context) error {
-	beyond, err := r.beyondLines(ctx, storages)
+func (r *runner) benchDisk(ctx context.Context) error {
+	beyond, err := r.measureBeyondLines(ctx, storages)
 	if err != nil {
 		return err
 	}
 	r.atMost("disk", beyond, "bytes/event", goalBeyondLine)
-	if beyond, err = r.beyondLines(ctx, r.cfg.Events); err != nil {
+	if beyond, err = r.measureBeyondLines(ctx, r.cfg.Events); err != nil {
 		return err
 	}
 	r.addFigure("disk storages of one event", beyond, "bytes/event")
-	return r.diskHistory(ctx)
+	return r.measureHistory(ctx)
 }
 
-// beyondLines returns the size of a log with n storages, in bytes per event, without the
+// measureBeyondLines returns the size of a log with n storages, in bytes per event, without the
 // lines.
-func (r *runner) beyondLines(ctx context.Context, n int) (bytes float64, err error) {
+func (r *runner) measureBeyondLines(ctx context.Context, n int) (bytes float64, err error) {
 	file := filepath.Join(r.dir, "disk.db")
 	defer func() { err = errors.Join(err, removeDB(file)) }()
 	in := newInput()
@@ -37,13 +37,13 @@ func (r *runner) beyondLines(ctx context.Context, n int) (bytes float64, err err
 	if err := r.fillFile(ctx, file, cache.Config{}, 0, r.cfg.Events, in.Draft); err != nil {
 		return 0, err
 	}
-	size, err := logSize(ctx, file)
+	size, err := measureLog(ctx, file)
 	return float64(size.file-size.lines) / float64(r.cfg.Events), err
 }
 
-// diskHistory drops nine tenths of a log's history and compares the size of the file with
+// measureHistory drops nine tenths of a log's history and compares the size of the file with
 // the lines that the log still has, those of the state at its horizon included.
-func (r *runner) diskHistory(ctx context.Context) (err error) {
+func (r *runner) measureHistory(ctx context.Context) (err error) {
 	file := filepath.Join(r.dir, "history.db")
 	defer func() { err = errors.Join(err, removeDB(file)) }()
 	in := newInput()
@@ -61,7 +61,7 @@ func (r *runner) diskHistory(ctx context.Context) (err error) {
 	if err := retainDay(ctx, file, at(now)); err != nil {
 		return err
 	}
-	size, err := logSize(ctx, file)
+	size, err := measureLog(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ type fileSize struct {
 	events int
 }
 
-func logSize(ctx context.Context, file string) (size fileSize, err error) {
+func measureLog(ctx context.Context, file string) (size fileSize, err error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return size, err

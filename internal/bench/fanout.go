@@ -43,6 +43,10 @@ func liveStream(in Input) string {
 	return "/events?since=now&topic=" + url.QueryEscape(in.User)
 }
 
+func historyStream(in Input) string {
+	return "/events?since=beginning&topic=" + url.QueryEscape(in.User)
+}
+
 // measureFan posts for one turn while subscribers read.
 func (r *runner) measureFan(ctx context.Context, server string, subscribers, publishers int) (Rate, error) {
 	load, stream := fanLoad(publishers)

@@ -12,8 +12,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// forget measures the removal of a topic from a copy against the sync that fetched it.
-func (r *runner) forget(ctx context.Context) (err error) {
+// benchForget measures the removal of a topic from a copy against the sync that fetched it.
+func (r *runner) benchForget(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err

@@ -56,14 +56,14 @@ func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to in
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: l.Publishers}}
 	defer client.CloseIdleConnections()
-	r, err := drive(l.Publishers, d, from, to, func(_, i int) error { return l.postEvents(ctx, client, url, i) })
+	r, err := runWorkers(l.Publishers, d, from, to, func(_, i int) error { return l.postEvents(ctx, client, url, i) })
 	r.Events *= max(l.Events, 1)
 	return r, err
 }
 
-// drive calls do for i from from to to-1, in turns from several workers, for the duration d
+// runWorkers calls do for i from from to to-1, in turns from several workers, for the duration d
 // or until a call fails. In the Rate that it returns, each call counts as an event.
-func drive(workers int, d time.Duration, from, to int, do func(worker, i int) error) (Rate, error) {
+func runWorkers(workers int, d time.Duration, from, to int, do func(worker, i int) error) (Rate, error) {
 	var next, done atomic.Int64
 	next.Store(int64(from))
 	waits := make([][]time.Duration, workers)

@@ -34,9 +34,9 @@ const stopTime = 10 * time.Second
 // interrupted is the exit status of a program that was interrupted.
 const interrupted = 130
 
-// program returns this program with args, without settings from the environment. It is
+// programCommand returns this program with args, without settings from the environment. It is
 // interrupted when ctx ends.
-func program(ctx context.Context, args ...string) (*exec.Cmd, error) {
+func programCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ type runTimes struct{ elapsed, cpu time.Duration }
 
 // runProgram runs this program to its end, which must be a success.
 func runProgram(ctx context.Context, out io.Writer, args ...string) (t runTimes, err error) {
-	cmd, err := program(ctx, args...)
+	cmd, err := programCommand(ctx, args...)
 	if err != nil {
 		return t, err
 	}
@@ -69,7 +69,7 @@ func runProgram(ctx context.Context, out io.Writer, args ...string) (t runTimes,
 // startProcess runs this program with args and waits until it has published its URL.
 func (r *runner) startProcess(ctx context.Context, args ...string) (*process, error) {
 	file := filepath.Join(r.dir, "url-"+strconv.Itoa(len(args))+args[0])
-	cmd, err := program(ctx, append(args, "--url-file", file)...)
+	cmd, err := programCommand(ctx, append(args, "--url-file", file)...)
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// put measures "rstream put --from" of a file of lines. Appends in batches, from several
+// benchPut measures "rstream put --from" of a file of lines. Appends in batches, from several
 // publishers that parse nothing, are the limit.
-func (r *runner) put(ctx context.Context) (err error) {
+func (r *runner) benchPut(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)
 	if err != nil {
 		return err

@@ -11,33 +11,35 @@ import (
 // A Benchmark is one benchmark of Run.
 type Benchmark struct {
 	Name, Short string
+	Long        string // if empty, Short says it all
 	run         func(*runner, context.Context) error
 }
 
 // Benchmarks lists all benchmarks in the order in which they run.
 var Benchmarks = []Benchmark{
-	{"append", "Append one event a request from 64 publishers, and batches of 1,000", (*runner).benchAppend},
-	{"put", "Append the lines of a file with \"rstream put --from\"", (*runner).put},
-	{"sync", "Fetch a log into a local copy", (*runner).benchSync},
-	{"topics", "Fetch 14, 50 and 100 topics one after another, and 50 at once", (*runner).topics},
-	{"forget", "Remove a topic from a local copy", (*runner).forget},
-	{"replay", "Read a log from its beginning over one stream", (*runner).benchReplay},
-	{"fanout", "Send events to 100 and to 1,000 subscribers", (*runner).benchFanout},
-	{"readers", "Send events to 1,000 readers, one of which never reads and one is slow", (*runner).benchReaders},
-	{"idle", "Hold 2,000 idle subscribers", (*runner).benchIdle},
-	{"state", "Read the state of 10,000 storages at random moments", (*runner).benchState},
-	{"open", "Open a log, and read one storage", (*runner).benchOpen},
-	{"disk", "Store events in a file, and drop most of them again", (*runner).disk},
-	{"reconcile", "Find the missing events of a log", (*runner).benchReconcile},
-	{"match", "Match an event against a million subscriptions", (*runner).benchMatch},
+	{Name: "append", Short: "Append one event a request from 64 publishers, and batches of 1,000", run: (*runner).benchAppend},
+	{Name: "put", Short: "Append the lines of a file with \"rstream put --from\"", run: (*runner).benchPut},
+	{Name: "sync", Short: "Fetch a log into a local copy", run: (*runner).benchSync},
+	{Name: "topics", Short: "Fetch 14, 50 and 100 topics one after another, and 50 at once", run: (*runner).benchTopics},
+	{Name: "forget", Short: "Remove a topic from a local copy", run: (*runner).benchForget},
+	{Name: "replay", Short: "Read a log from its beginning over one stream", run: (*runner).benchReplay},
+	{Name: "fanout", Short: "Send events to 100 and to 1,000 subscribers", run: (*runner).benchFanout},
+	{Name: "readers", Short: "Send events to 1,000 readers, one of which never reads and one is slow", run: (*runner).benchReaders},
+	{Name: "idle", Short: "Hold 2,000 idle subscribers", run: (*runner).benchIdle},
+	{Name: "state", Short: "Read the state of 10,000 storages at random moments", run: (*runner).benchState},
+	{Name: "open", Short: "Open a log, and read one storage", run: (*runner).benchOpen},
+	{Name: "disk", Short: "Store events in a file, and drop most of them again", run: (*runner).benchDisk},
+	{Name: "reconcile", Short: "Find the missing events of a log", run: (*runner).benchReconcile},
+	{Name: "match", Short: "Match an event against a million subscriptions", run: (*runner).benchMatch},
 }
 
 // Config configures a Run.
 type Config struct {
-	Events   int                             // events in a log that is read, and the most that are appended
-	Time     time.Duration                   // how long to append events one by one
-	Server   string                          // URL of the server to measure; if empty, Run starts one
-	Progress func(name string, part float64) // called as a step proceeds; part goes from 0 to 1
+	Events   int                              // events in a log that is read, and the most that are appended
+	Time     time.Duration                    // how long to append events one by one
+	Server   string                           // URL of the server to measure; if empty, Run starts one
+	Progress func(name string, part float64)  // called as a step proceeds; part goes from 0 to 1
+	Note     func(format string, args ...any) // called with what is not measured, and why
 }
 
 // Run runs benchmarks and returns the results.

@@ -77,7 +77,7 @@ func (s *Server) Head() event.ID { return s.db.Head() }
 // Put sets the value of a storage, written user/path, to the JSON encoding of value, and
 // returns the event. It appends an event even if the value has not changed.
 func (s *Server) Put(storage string, value any) event.Event {
-	s.markHelper()
+	s.helper()()
 	text, err := json.Marshal(value)
 	if err != nil {
 		s.failTest(err)
@@ -87,13 +87,13 @@ func (s *Server) Put(storage string, value any) event.Event {
 
 // Delete deletes the value of a storage, written user/path, and returns the event.
 func (s *Server) Delete(storage string) event.Event {
-	s.markHelper()
+	s.helper()()
 	return s.appendEvent(storage, event.Del, nil)
 }
 
 // PutDrafts appends drafts, all or none, and returns their receipts.
 func (s *Server) PutDrafts(drafts ...event.Draft) []event.Receipt {
-	s.markHelper()
+	s.helper()()
 	receipts, err := s.db.Append(context.Background(), drafts)
 	if err != nil {
 		s.failTest(err)
@@ -102,7 +102,7 @@ func (s *Server) PutDrafts(drafts ...event.Draft) []event.Receipt {
 }
 
 func (s *Server) appendEvent(storage string, kind event.Type, value []byte) event.Event {
-	s.markHelper()
+	s.helper()()
 	at, err := event.ParseStorage(storage)
 	if err != nil {
 		s.failTest(err)
@@ -126,15 +126,18 @@ func (s *Server) Close() {
 	})
 }
 
-func (s *Server) markHelper() {
-	if s.tb != nil {
-		s.tb.Helper()
+// helper returns tb.Helper. Called by a method, that marks the method: a failure is then
+// reported at the line of the test.
+func (s *Server) helper() func() {
+	if s.tb == nil {
+		return func() {}
 	}
+	return s.tb.Helper
 }
 
 // failTest ends the test, or panics if there is none.
 func (s *Server) failTest(err error) {
-	s.markHelper()
+	s.helper()()
 	err = fmt.Errorf("rstreamtest: %w", err)
 	if s.tb == nil {
 		panic(err)

@@ -47,8 +47,9 @@ type Config struct {
 	// 30 seconds. If a server asks for a longer pause, the Client waits that long.
 	RetryMin, RetryMax time.Duration
 	// Timeout ends a call with a TimeoutError once it has made no progress for this long:
-	// no event stored, no append answered, nothing received on an open stream. If zero,
-	// calls keep trying.
+	// no event stored, no append answered, nothing received on an open stream or within a
+	// response. It bounds silence, not duration: a server that sends a byte now and then
+	// keeps a call waiting, until its context ends. If zero, calls keep trying.
 	Timeout time.Duration
 	// Idle is how long a connection may be silent, before the response begins as well as
 	// within it. If zero, 45 seconds: three heartbeats.

@@ -18,6 +18,11 @@
 // Events that it handled after the last stored position come again: at most one batch,
 // which is a thousand events of history, or the live events since the batch before.
 //
+// A program can start while no server can be reached. [New] makes no request, and
+// [cache.Open] with the zero [cache.Config] opens an existing copy, whatever its log.
+// Reading the copy and appending to its [cache.Outbox] need no server. Only creating a copy
+// needs one: [Probe] returns the id of its log.
+//
 // The package promises that held events are not requested again, that every event is
 // checked against its hash before it is stored, and that a reader gets each event of its
 // topics once and in order. It prints nothing and knows no flags.

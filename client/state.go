@@ -219,6 +219,9 @@ func (c *Client) eachOfState(ctx context.Context, topic event.Topic, at event.ID
 // Follow returns the state of topic as of now, in batches with State set, and then each
 // change as it happens, once and in order. No change between the two is missed, and no
 // event of the state comes again. It ends as Tail does.
+//
+// Of the batches of the state, only the last has a Position, and it has no events: a program
+// that resumes at a Position has handled the whole state.
 func (c *Client) Follow(ctx context.Context, topic event.Topic) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		// Take the position first, then the state: events appended meanwhile follow.

@@ -27,9 +27,9 @@ type TailOptions struct {
 // A Batch is a piece of a tail.
 type Batch struct {
 	Events   []*event.Event // in order of their ids; valid until the next batch
-	Position event.ID       // all events of the topics up to here have been returned
+	Position event.ID       // all events of the topics up to here have been returned; zero within a state
 	Live     bool           // all history has been returned
-	State    bool           // the events are part of a state; the last batch of it has its position
+	State    bool           // the events are part of a state; its last batch has a Position and no events
 }
 
 // Tail returns the events of topic, each once and in order: those of the range, then

@@ -18,7 +18,7 @@ const (
 	topicEvents = 50 // the fewest events of a topic; a small run has fewer topics
 
 	sparseShare  = 20
-	sparseEvents = 10 // the run's events for each event of the sparse topics
+	sparseEvents = 4 // the run's events for each event of the sparse topics
 )
 
 // A topicLog is a log of one user whose events take turns in several topics.

@@ -57,36 +57,33 @@ const kinds = event.Exact + 1
 // addSubscription adds s under each of its topics.
 func (t *table) addSubscription(s *Subscription) {
 	t.all.enlist(s)
-	for i, topic := range s.topics {
-		path, k := topic.Path(), topic.Kind()
-		r := ref{s, int32(i)}
-		user, ok := topic.User()
-		if !ok {
-			t.any.Lock()
-			t.any.addPath(path, k, r)
-			t.any.Unlock()
-			continue
-		}
-		shard, hash := t.shard(user)
-		shard.addTopic(hash, user, path, k, r)
-	}
+	t.eachTopic(s, (*set).addPath, (*shard).addTopic)
 }
 
 // removeSubscription removes s, which must have been added.
 func (t *table) removeSubscription(s *Subscription) {
 	t.all.strike(s)
+	t.eachTopic(s, (*set).removePath, (*shard).removeTopic)
+}
+
+// eachTopic calls ofAny with each topic of s that is of any user, and ofUser with each other
+// one.
+func (t *table) eachTopic(s *Subscription,
+	ofAny func(u *set, path string, k event.Kind, r ref),
+	ofUser func(d *shard, hash uint32, user, path string, k event.Kind, r ref),
+) {
 	for i, topic := range s.topics {
 		path, k := topic.Path(), topic.Kind()
 		r := ref{s, int32(i)}
 		user, ok := topic.User()
 		if !ok {
 			t.any.Lock()
-			t.any.removePath(path, k, r)
+			ofAny(&t.any.set, path, k, r)
 			t.any.Unlock()
 			continue
 		}
 		shard, hash := t.shard(user)
-		shard.removeTopic(hash, user, path, k, r)
+		ofUser(shard, hash, user, path, k, r)
 	}
 }
 

@@ -150,25 +150,15 @@ func permanent(err error) bool {
 		back     *RolledBackError
 		protocol *ProtocolError
 		conflict *cache.ConflictError
-		here     *finalError
-		imported *imports.StoreError
+		here     *imports.StoreError
 	)
 	return errors.As(err, &gap) || errors.As(err, &log) || errors.As(err, &back) || errors.As(err, &protocol) ||
-		errors.As(err, &conflict) || errors.As(err, &here) || errors.As(err, &imported)
+		errors.As(err, &conflict) || errors.As(err, &here)
 }
 
-// A finalError is an error of the cache or of the caller, not of the network.
-type finalError struct{ err error }
-
-func (e *finalError) Error() string { return e.err.Error() }
-func (e *finalError) Unwrap() error { return e.err }
-
-func storeError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &finalError{err}
-}
+// storeError marks an error of the cache or of the caller, not of the network. It
+// returns nil if err is nil.
+func storeError(err error) error { return imports.NewStoreError(err) }
 
 // joinErrors is like errors.Join, but the text is one line.
 func joinErrors(err, more error) error {

@@ -205,7 +205,7 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 				failed = fresh(added)
 			}
 			if failed != nil {
-				return &finalError{failed}
+				return storeError(failed)
 			}
 		}
 		if err != nil {

@@ -183,7 +183,7 @@ func (c *Client) doRequest(ctx context.Context, method, base, path string, heade
 	traced, sent := traceSent(ctx)
 	req, err := http.NewRequestWithContext(traced, method, base+path, body)
 	if err != nil {
-		return nil, &finalError{err}
+		return nil, storeError(err)
 	}
 	for name, values := range header {
 		req.Header[name] = values

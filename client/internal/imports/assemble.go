@@ -35,7 +35,7 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 	}
 	here, reached, err := m.wantedHere(ctx, p, window.Span{From: at, To: reached})
 	if err != nil {
-		return storeError(err)
+		return NewStoreError(err)
 	}
 	evs, size := make([]event.Event, 0, len(next)), 0
 	var fetched []event.Event
@@ -75,7 +75,7 @@ func (m *Importer) Assemble(ctx context.Context, p *Plan, lease *cache.Lease, en
 		p.compared.Saved += len(added) - len(fetched)
 		err = fresh(added)
 	}
-	return storeError(err)
+	return NewStoreError(err)
 }
 
 // itemsAfter returns the items after position at.

@@ -68,7 +68,7 @@ func (m *Importer) resolveForeign(ctx context.Context, topic event.Topic, gaps w
 		return nil
 	})
 	if err != nil {
-		return storeError(err)
+		return NewStoreError(err)
 	}
 	known := uint64(len(l.foreign.hashes))
 	if known == 0 || lacking == 0 {

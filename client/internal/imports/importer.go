@@ -25,7 +25,7 @@ type Importer struct {
 	Store     Store
 	Server    Server
 	Reconcile reconcile.Config
-	PageLimit int // events to read or fetch at a time
+	PageLimit int // events to fetch at a time
 	PageBytes int // bytes of the events of a page
 }
 
@@ -33,7 +33,9 @@ type Importer struct {
 type Store interface {
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
-	Read(ctx context.Context, topics []event.Topic, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error)
+	// Each calls fn with the events of topics in span, all of which must be held. No
+	// transaction is open while fn runs.
+	Each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error
 
 	// Candidates calls fn with the imported events of this log that are not held, in
 	// order of their ids. No transaction is open while fn runs.
@@ -81,7 +83,8 @@ func (e *StoreError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *StoreError) Unwrap() error { return e.Err }
 
-func storeError(err error) error {
+// NewStoreError returns err as a *StoreError, or nil if it is nil.
+func NewStoreError(err error) error {
 	if err == nil {
 		return nil
 	}

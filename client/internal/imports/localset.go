@@ -3,7 +3,6 @@ package imports
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
@@ -35,7 +34,7 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 	l := &localSet{}
 	held, err := m.Store.Held(ctx, topic)
 	if err != nil {
-		return l, storeError(err)
+		return l, NewStoreError(err)
 	}
 	gaps := held.Gaps(span)
 	if len(gaps) == 0 {
@@ -48,7 +47,7 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 		before := len(l.candidates)
 		err := m.Store.Candidates(ctx, topic, gap, l.addTo(&l.candidates))
 		if err != nil {
-			return l, storeError(err)
+			return l, NewStoreError(err)
 		}
 		l.startAtGap(gap, l.candidates[before:])
 	}
@@ -96,43 +95,23 @@ func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window
 			gap := held.Gaps(window.Span{From: at, To: l.span.To})[0]
 			var err error
 			if parts, end, err = m.Store.Narrower(ctx, parts, at, gap.To); err != nil {
-				return storeError(err)
+				return NewStoreError(err)
 			}
 		}
 		if len(parts) > 0 {
 			// A part may match events that the topic does not.
 			add := l.addTo(&l.stored)
-			err := m.eachStored(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
+			err := m.Store.Each(ctx, parts, window.Span{From: at, To: end}, func(ev *event.Event) error {
 				if !topic.Matches(ev.User, ev.Path) {
 					return nil
 				}
 				return add(ev)
 			})
 			if err != nil {
-				return storeError(err)
+				return NewStoreError(err)
 			}
 		}
 		at = end
-	}
-	return nil
-}
-
-// eachStored calls fn with the stored events of topics, all of which are held in span.
-func (m *Importer) eachStored(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error {
-	for at := span.From; at < span.To; {
-		evs, next, err := m.Store.Read(ctx, topics, at, span.To, m.PageLimit)
-		if err == nil && next <= at {
-			err = fmt.Errorf("read after %s: %w", at, &window.NotHeldError{After: at})
-		}
-		if err != nil {
-			return err
-		}
-		for i := range evs {
-			if err := fn(&evs[i]); err != nil {
-				return err
-			}
-		}
-		at = next
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func (m *Importer) dropExtra(ctx context.Context, topic event.Topic, span window
 	if err == nil && len(ids) > 0 {
 		err = m.Store.DropCandidates(ctx, ids)
 	}
-	return storeError(err)
+	return NewStoreError(err)
 }
 
 // DropRest drops the candidates that are left in a proven range: those that the log has
@@ -172,5 +172,5 @@ func (m *Importer) DropRest(ctx context.Context, topic event.Topic, span window.
 	if err == nil && len(ids) > 0 {
 		err = m.Store.DropCandidates(ctx, ids)
 	}
-	return storeError(err)
+	return NewStoreError(err)
 }

@@ -75,7 +75,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
-	a.status.clear()
+	a.status.end()
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs
 	}

@@ -200,7 +200,7 @@ func TestTailOnScreen(t *testing.T) {
 	again.Listener = l
 	again.Start()
 	defer again.Close()
-	shown.waitFor(t, "rstream: connected to http://"+address+" again, 2 events behind\r\n")
+	shown.waitFor(t, "rstream: connected to http://"+address+" again, 2 events behind\r\n"+waiting)
 	shown.waitFor(t, "a/x  PUT  3\r\n")
 	put("4")
 	shown.waitFor(t, "a/x  PUT  4\r\n"+waiting)

@@ -18,8 +18,9 @@ type statusLine struct {
 	out *output
 	err *os.File
 
-	mu    sync.Mutex // held while anything is written to the terminal
-	shown bool
+	mu      sync.Mutex // held while anything is written to the terminal
+	shown   bool
+	waiting string // shown when there is nothing else to show; "" is nothing
 }
 
 func newStatusLine(out *output, err io.Writer) *statusLine {
@@ -41,30 +42,49 @@ func (s *statusLine) show(format string, args ...any) {
 		return
 	}
 	defer s.mu.Unlock()
-	if !hasRoom(s.err, 0) {
-		return
-	}
-	text := visibleLines(fmt.Sprintf(format, args...))
-	text = runewidth.Truncate(text, s.out.columns()-1, "…") // the last column would start a new line
-	fmt.Fprint(s.err, eraseLine+s.out.paint(styleDim, text))
-	s.shown = true
+	s.draw(fmt.Sprintf(format, args...))
 }
 
-// note replaces the line with one that stays.
-func (s *statusLine) note(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.erase()
-	fmt.Fprintf(s.err, "rstream: %s\n", text)
-}
-
-// clear erases the line.
-func (s *statusLine) clear() {
+// showWaiting replaces the line with what the program waits for. The line returns after
+// each note.
+func (s *statusLine) showWaiting(text string) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting = text
+	s.draw(text)
+}
+
+func (s *statusLine) draw(text string) {
+	if !hasRoom(s.err, 0) {
+		return
+	}
+	text = runewidth.Truncate(visibleLines(text), s.out.columns()-1, "…") // the last column would start a new line
+	fmt.Fprint(s.err, eraseLine+s.out.paint(styleDim, text))
+	s.shown = true
+}
+
+// note writes a line that stays.
+func (s *statusLine) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.erase()
+	fmt.Fprintf(s.err, "rstream: %s\n", text)
+	if s.waiting != "" {
+		s.draw(s.waiting)
+	}
+}
+
+// end erases the line for good.
+func (s *statusLine) end() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = ""
 	s.erase()
 }
 

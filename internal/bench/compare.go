@@ -16,7 +16,7 @@ new data in a temporary folder and get the same events in turns with rstream: on
 a request from 64 publishers, batches of 1,000 from four, and a replay of the batches.
 
 For Redis, a batch is a pipeline of 1,000 XADD, and a replay reads with XREAD, 1,000
-entries a time. For NATS, a batch is 1,000 messages to JetStream, and a replay is an
+entries at a time. For NATS, a batch is 1,000 messages to JetStream, and a replay is an
 ordered pull. The payload is the line that rstream stores.
 
 Redis runs with appendfsync always. NATS runs twice: as it is by default, when it

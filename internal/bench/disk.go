@@ -12,6 +12,10 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
+const diskHelp = `Store events in a log without a server, and compare the size of its file with the lines:
+with 1,000 storages, with a storage for each event, and after --history has dropped nine
+tenths of the events. The lines of the state at the horizon count as remaining lines.`
+
 // benchDisk measures the size of a log's file: of one with storages of many events, of one with
 // storages of one event, and of one that has dropped most of its history.
 func (r *runner) benchDisk(ctx context.Context) error {

@@ -73,6 +73,9 @@ func (r *runner) fillFile(ctx context.Context, file string, cfg cache.Config, fr
 	return db.Snapshots().SealStates(ctx, event.All)
 }
 
+const stateHelp = `Read the state of 10,000 storages at random moments. The limit reads the lines of the same
+events, in the same order, from a bare table by id, a thousand at a time.`
+
 // benchState measures the states of a held log at random moments.
 func (r *runner) benchState(ctx context.Context) (err error) {
 	l, err := r.openFilled(ctx)

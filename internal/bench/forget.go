@@ -12,6 +12,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
+const forgetHelp = `Remove a topic from a local copy that has nothing else. The limit is the sync that has
+fetched its events.`
+
 // benchForget measures the removal of a topic from a copy against the sync that fetched it.
 func (r *runner) benchForget(ctx context.Context) (err error) {
 	p, err := r.startPair(ctx)

@@ -10,6 +10,11 @@ import (
 	"time"
 )
 
+const putHelp = `Append the lines of a file with "rstream put --from", as a process whose start and output
+count. The limit is appends of the same number of events in batches of 1,000, four in
+flight, to the same server. The client's CPU time includes the check of all lines before
+the first is appended.`
+
 // benchPut measures "rstream put --from" of a file of lines. Appends in batches, from several
 // publishers that parse nothing, are the limit.
 func (r *runner) benchPut(ctx context.Context) (err error) {

@@ -21,6 +21,13 @@ const (
 	sparseEvents = 4 // the run's events for each event of the sparse topics
 )
 
+const topicsHelp = `Fetch 14, 50 and 100 topics one after another into a new copy. The limit is a copy of one
+topic that has the same events. In "sparse", the 50 topics are one event in twenty of the
+log; in "at once", one "rstream sync" fetches 50 topics.
+
+What a sync costs whatever the number of events counts for each topic. The goals are
+meant for --events 300000.`
+
 // A topicLog is a log of one user whose events take turns in several topics.
 type topicLog struct {
 	in     Input

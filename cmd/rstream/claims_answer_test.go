@@ -298,7 +298,7 @@ func TestAnswerClaims(t *testing.T) {
 	l := newTruthLog(t)
 	for i, f := range answerFaults() {
 		for j, c := range copyReaders {
-			if most := map[bool]int{false: 29, true: 5}[*long]; (7*i+j)%most != 0 {
+			if (7*i+j)%size(59, 5) != 0 {
 				continue
 			}
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {

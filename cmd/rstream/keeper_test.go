@@ -26,16 +26,13 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
-var tailRounds = flag.Int("tail.rounds", 0, "how often a named tail is ended in each test; if 0, 8, and 50 with -long")
+var tailRounds = flag.Int("tail.rounds", 0, "how often a named tail is ended in each test; if 0, 4, and 50 with -long")
 
 func roundsOfTail() int {
-	switch {
-	case *tailRounds > 0:
+	if *tailRounds > 0 {
 		return *tailRounds
-	case *long:
-		return 50
 	}
-	return 8
+	return size(4, 50)
 }
 
 // A rig is a server with a log and a program that tails it by name. The test itself is
@@ -247,7 +244,7 @@ func (g *rig) cursor() (c cache.CursorInfo) {
 // until waits until the cursor satisfies a condition.
 func (g *rig) until(what string, done func(cache.CursorInfo) bool) {
 	g.Helper()
-	look := time.NewTicker(2 * time.Millisecond)
+	look := time.NewTicker(20 * time.Millisecond) // each look opens the file
 	defer look.Stop()
 	for deadline := time.After(patience); !done(g.cursor()); {
 		select {
@@ -353,13 +350,13 @@ func TestNamedTailLosesNothing(t *testing.T) {
 	}{
 		"one pipe":                {true, 0},
 		"a pipe each":             {false, 0},
-		"one pipe, long lines":    {true, 7},
-		"a pipe each, long lines": {false, 7},
+		"one pipe, long lines":    {true, size(25, 7)},
+		"a pipe each, long lines": {false, size(25, 7)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rounds := roundsOfTail()
-			g := newRig(t, rand.Uint64(), smallDrafts(600+60*rounds, c.large))
+			g := newRig(t, rand.Uint64(), smallDrafts(450+60*rounds, c.large))
 			for range rounds {
 				g.round(c.onePipe)
 			}
@@ -427,7 +424,7 @@ func TestCursorFollowsReader(t *testing.T) {
 	for name, onePipe := range map[string]bool{"one pipe": true, "a pipe each": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := newRig(t, 1, smallDrafts(1500, 0))
+			g := newRig(t, 1, smallDrafts(800, 0))
 			for _, n := range []int{1, 2, 120, 121, 350} {
 				g.start(nil)
 				g.take(n - g.read)

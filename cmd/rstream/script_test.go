@@ -42,8 +42,17 @@ func (r manyAtOnce) Run() int {
 	return r.m.Run()
 }
 
+// size returns how large a test is to be: short, or with -long full.
+func size(short, full int) int {
+	if *long {
+		return full
+	}
+	return short
+}
+
 // TestScripts runs the conversations of testdata/script. See commands for the commands
-// that they use in addition to testscript's own.
+// that they use in addition to testscript's own. Each has a short form; [long] in it marks
+// the rest.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),

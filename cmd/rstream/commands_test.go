@@ -100,9 +100,12 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 // patience limits how long a script waits for something that must happen.
 const patience = 30 * time.Second
 
-// poll polls the condition itself instead of sleeping for a fixed time.
+// poll polls the condition itself instead of sleeping for a fixed time, and the longer it
+// lasts the less often.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(2 * time.Millisecond) {
+	pause := 2 * time.Millisecond
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(pause) {
+		pause = min(pause*5/4, 50*time.Millisecond)
 		if time.Now().After(deadline) {
 			ts.Fatalf("waited %s in vain for %s", patience, what)
 		}

@@ -47,7 +47,7 @@ func (c *Client) Adopt(ctx context.Context, old *cache.DB, parted event.ID) (a A
 
 func (c *Client) copyVerified(ctx context.Context, old *cache.DB, topic event.Topic, span window.Span, a *Adopted) error {
 	until := c.momentAt(span.To)
-	sum, err := c.getSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
+	sum, err := c.requestSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
 	if err != nil {
 		return err
 	}

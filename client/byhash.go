@@ -61,10 +61,10 @@ func (c *Client) postBody(ctx context.Context, base, path string, header http.He
 	return resp, nil
 }
 
-// getByHash requests events by their hashes and calls fn with the lines of the response, up
-// to maxPageBytes. whole reports whether these are all. A response that is cut off after
-// its first line is not an error.
-func (c *Client) getByHash(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
+// requestByHash requests events by their hashes and calls fn with the lines of the
+// response, up to maxPageBytes. whole reports whether these are all. A response that is
+// cut off after its first line is not an error.
+func (c *Client) requestByHash(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
 	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.JSON}}
 	resp, err := c.postBody(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
 	if err != nil {
@@ -92,10 +92,10 @@ func (c *Client) getByHash(ctx context.Context, base, path string, hashes []even
 	return false, nil
 }
 
-// getStubs returns the ids in the log of the events with the given hashes. Stubs with
+// requestStubs returns the ids in the log of the events with the given hashes. Stubs with
 // members unknown to this version are left out: the hash does not cover these members,
 // so the events must be fetched.
-func (c *Client) getStubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
+func (c *Client) requestStubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) (stubs []wire.Stub, err error) {
 	asked := make(map[event.Hash]struct{}, len(hashes))
 	for _, h := range hashes {
 		asked[h] = struct{}{}
@@ -104,7 +104,7 @@ func (c *Client) getStubs(ctx context.Context, hashes []event.Hash, round *recon
 	err = c.tryServers(ctx, func(ctx context.Context, base string) error {
 		stubs = nil
 		round.Up += len(wire.AppendHashes(nil, hashes))
-		whole, err := c.getByHash(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
+		whole, err := c.requestByHash(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
 			round.Down += len(line) + 1
 			var s wire.Stub
 			if err := json.Unmarshal(line, &s); err != nil {
@@ -129,7 +129,7 @@ func (c *Client) getStubs(ctx context.Context, hashes []event.Hash, round *recon
 // Known returns how many of the events with these hashes, at most 10,000 of them, the
 // log has.
 func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
-	stubs, err := c.getStubs(ctx, hashes, &reconcile.Round{})
+	stubs, err := c.requestStubs(ctx, hashes, &reconcile.Round{})
 	return len(stubs), err
 }
 
@@ -140,7 +140,7 @@ func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic,
 	for i, it := range items {
 		hashes[i] = it.Hash
 	}
-	_, err = c.getByHash(ctx, base, "/get", hashes, func(line []byte) error {
+	_, err = c.requestByHash(ctx, base, "/get", hashes, func(line []byte) error {
 		ev, err := c.parseReceived(base, line, []event.Topic{topic})
 		if err != nil {
 			return err

@@ -49,12 +49,12 @@ type importServer struct{ *Client }
 func (s importServer) Peer(topic event.Topic) reconcile.Peer { return framePeer{s.Client, topic} }
 
 func (s importServer) Stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) ([]wire.Stub, error) {
-	return s.getStubs(ctx, hashes, round)
+	return s.requestStubs(ctx, hashes, round)
 }
 
 func (s importServer) Sum(ctx context.Context, topic event.Topic, span window.Span) (wire.Window, error) {
 	until := s.momentAt(span.To)
-	return s.getSum(ctx, topic, Range{Since: s.momentAt(span.From), Until: &until})
+	return s.requestSum(ctx, topic, Range{Since: s.momentAt(span.From), Until: &until})
 }
 
 func (s importServer) Status(err error) int {

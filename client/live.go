@@ -289,7 +289,7 @@ func (l *liveCursor) streamOnce(ctx context.Context, base string, lease *cache.L
 		}
 		l.behind = false
 	}
-	s, head, err := l.openStream(ctx, base, lease.Reached(), topics)
+	s, head, err := l.openLive(ctx, base, lease.Reached(), topics)
 	if err != nil {
 		return err
 	}
@@ -336,8 +336,8 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	return err
 }
 
-// openStream opens a stream from position at on, and also returns the head of the log.
-func (l *liveCursor) openStream(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
+// openLive opens a stream from position at on, and also returns the head of the log.
+func (l *liveCursor) openLive(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
 	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {

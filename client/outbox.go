@@ -42,7 +42,7 @@ func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Rece
 			return s.sum, nil
 		}
 		after = queued[len(queued)-1].Number
-		if err := s.sendBatch(ctx, notRefused(queued)); err != nil {
+		if err := s.sendDrafts(ctx, notRefused(queued)); err != nil {
 			return s.sum, fmt.Errorf("send the outbox: %w", err)
 		}
 	}
@@ -66,9 +66,9 @@ type sending struct {
 	sum   Sent
 }
 
-// sendBatch sends drafts as one batch. If the server refuses the batch, it sends the two
+// sendDrafts sends drafts as one batch. If the server refuses the batch, it sends the two
 // halves in turn, until it knows which drafts are refused.
-func (s *sending) sendBatch(ctx context.Context, queued []cache.Queued) error {
+func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 	if len(queued) == 0 {
 		return nil
 	}
@@ -88,10 +88,10 @@ func (s *sending) sendBatch(ctx context.Context, queued []cache.Queued) error {
 		return storeError(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
 	}
 	half := len(queued) / 2
-	if err := s.sendBatch(ctx, queued[:half]); err != nil {
+	if err := s.sendDrafts(ctx, queued[:half]); err != nil {
 		return err
 	}
-	return s.sendBatch(ctx, queued[half:])
+	return s.sendDrafts(ctx, queued[half:])
 }
 
 func (s *sending) acknowledgeBatch(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {

@@ -30,15 +30,16 @@ func (e *MismatchError) Error() string {
 // maxAnswer bounds the body of a response that is read as a whole, in bytes.
 const maxAnswer = 8 << 20
 
-// getWindows requests windows and decodes the response into answer.
-func (c *Client) getWindows(ctx context.Context, q *wire.WindowQuery, answer any) error {
+// requestWindows requests windows and decodes the response into answer.
+func (c *Client) requestWindows(ctx context.Context, q *wire.WindowQuery, answer any) error {
 	return c.tryServers(ctx, func(ctx context.Context, base string) error {
 		_, err := c.askOnce(ctx, base, q, answer)
 		return err
 	})
 }
 
-// askOnce is getWindows of one server, without retries. It also returns the response body.
+// askOnce is requestWindows of one server, without retries. It also returns the
+// response body.
 func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, answer any) (body []byte, err error) {
 	resp, err := c.doRequest(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
@@ -63,11 +64,11 @@ func (c *Client) momentAt(id event.ID) event.Moment {
 	return event.At(event.CursorOf(id, c.store.Log()))
 }
 
-// getSum requests the sum of a range: its bounds, the number of its events and their
+// requestSum requests the sum of a range: its bounds, the number of its events and their
 // digest. The server also resolves the moments of r to positions, once.
-func (c *Client) getSum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
+func (c *Client) requestSum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	if err = c.getWindows(ctx, &q, &w); err != nil {
+	if err = c.requestWindows(ctx, &q, &w); err != nil {
 		return w, err
 	}
 	return w, c.checkBounds(r, w)

@@ -31,7 +31,7 @@ func (c *Client) resolveRange(ctx context.Context, topics []event.Topic, r Range
 func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topic, r Range) (span window.Span, err error) {
 	none := 0
 	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
-	resp, err := c.getEvents(ctx, base, &q, wire.NDJSON, nil)
+	resp, err := c.requestEvents(ctx, base, &q, wire.NDJSON, nil)
 	if err != nil {
 		return span, err
 	}
@@ -59,8 +59,8 @@ func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) err
 	return nil
 }
 
-// getEvents requests events and checks that the response is a 200 from our log.
-func (c *Client) getEvents(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
+// requestEvents requests events and checks that the response is a 200 from our log.
+func (c *Client) requestEvents(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
 	if header == nil {
 		header = http.Header{}
 	}
@@ -224,7 +224,7 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 		if err != nil {
 			return storeError(err)
 		}
-		p, err := c.getPage(ctx, base, topics, parts, window.Span{From: at, To: end})
+		p, err := c.requestPage(ctx, base, topics, parts, window.Span{From: at, To: end})
 		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
 			in.putPage(p)
 		}
@@ -263,10 +263,10 @@ type page struct {
 // requested again. It is a variable for the tests.
 var maxPageBytes = 8 << 20
 
-// getPage requests the next events of span and checks each of them. The page that it returns
-// with an error can be used. If the server does not count the lines of a page, getPage
-// requests JSON instead, which costs one additional request, once.
-func (c *Client) getPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
+// requestPage requests the next events of span and checks each of them. The page that
+// it returns with an error can be used. If the server does not count the lines of a
+// page, requestPage requests JSON instead, which costs one additional request, once.
+func (c *Client) requestPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
 	until := c.momentAt(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.momentAt(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	accept := wire.NDJSON
@@ -284,7 +284,7 @@ func (c *Client) getPage(ctx context.Context, base string, topics []event.Topic,
 // pageAs is page in one format.
 func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) (page, error) {
 	nothing := page{next: event.Point{ID: span.From}}
-	resp, err := c.getEvents(ctx, base, q, accept, nil)
+	resp, err := c.requestEvents(ctx, base, q, accept, nil)
 	if err != nil {
 		return nothing, err
 	}

@@ -61,7 +61,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, _, err := c.live.openStream(t.Context(), f.http.URL, event.Beginning, []event.Topic{mustTopic(t, "alice")})
+	session, _, err := c.live.openLive(t.Context(), f.http.URL, event.Beginning, []event.Topic{mustTopic(t, "alice")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func (c *Client) readSnapshot(ctx context.Context, topic event.Topic, at event.I
 			return
 		}
 		s := snapshot{c: c, topic: topic, at: at, marked: marked, yield: yield, b: c.newBackoff()}
-		err := c.retryWith(ctx, s.b, s.readLines)
+		err := c.retryWith(ctx, s.b, s.readSnapshotLines)
 		if err != nil && !s.stopped {
 			yield(nil, fmt.Errorf("state of %s at %s: %w", topic, at, err))
 		}
@@ -47,7 +47,7 @@ type snapshot struct {
 	given   event.Storage // the last one that was yielded
 }
 
-func (s *snapshot) readLines(ctx context.Context, base string) error {
+func (s *snapshot) readSnapshotLines(ctx context.Context, base string) error {
 	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.momentAt(s.at), After: s.given}
 	resp, err := s.c.doRequest(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {

@@ -20,14 +20,14 @@ import (
 // window, and only the missing parts of these. If nothing is missing it makes no request.
 func (c *Client) StateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	at = cmp.Or(at, event.Now)
-	id, err := c.findState(ctx, topic, at)
+	id, err := c.ensureStateAt(ctx, topic, at)
 	if err != nil {
 		return 0, fmt.Errorf("state of %s at %s: %w", topic, at, err)
 	}
 	return id, nil
 }
 
-func (c *Client) findState(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
+func (c *Client) ensureStateAt(ctx context.Context, topic event.Topic, at event.Moment) (event.ID, error) {
 	if err := c.needCopy(); err != nil {
 		return 0, err
 	}

@@ -89,10 +89,10 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 
 // syncProven makes a range held and proven.
 func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
-	sum, err := c.getSum(ctx, topic, r)
+	sum, err := c.requestSum(ctx, topic, r)
 	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
 		r.Since = c.momentAt(gap.To)
-		sum, err = c.getSum(ctx, topic, r)
+		sum, err = c.requestSum(ctx, topic, r)
 	}
 	if err != nil {
 		return Synced{}, err

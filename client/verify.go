@@ -136,7 +136,7 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 	for at := span.From; at < span.To; {
 		q := wire.WindowQuery{Topic: topic, Since: c.momentAt(at), Until: &until}
 		var list wire.WindowList
-		if err := c.getWindows(ctx, &q, &list); err != nil {
+		if err := c.requestWindows(ctx, &q, &list); err != nil {
 			return nil, err
 		}
 		if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
@@ -187,7 +187,7 @@ func (c *Client) repairUntilEqual(ctx context.Context, topic event.Topic, span w
 			return false, err
 		}
 		until := c.momentAt(span.To)
-		sum, err := c.getSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
+		sum, err := c.requestSum(ctx, topic, Range{Since: c.momentAt(span.From), Until: &until})
 		if err != nil {
 			return false, err
 		}

@@ -164,7 +164,7 @@ func (o *objectLines) nextStep() (line json.RawMessage, err error) {
 	case token == json.Delim('{'):
 		return nil, nil
 	case token == json.Delim('}') && o.after:
-		return nil, o.checkEnd()
+		return nil, o.checkObjectEnd()
 	case token == "events":
 		if token, err = o.dec.Token(); err == nil && (o.after || token != json.Delim('[')) {
 			err = errObjectForm
@@ -179,8 +179,8 @@ func (o *objectLines) nextStep() (line json.RawMessage, err error) {
 	return nil, o.dec.Decode(&other)
 }
 
-// checkEnd returns errObjectEnd if nothing follows the object.
-func (o *objectLines) checkEnd() error {
+// checkObjectEnd returns errObjectEnd if nothing follows the object.
+func (o *objectLines) checkObjectEnd() error {
 	_, err := o.dec.Token()
 	switch {
 	case errors.Is(err, io.EOF):

@@ -205,7 +205,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
-	p, err := c.getPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
+	p, err := c.requestPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
 	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}
@@ -219,7 +219,7 @@ func TestWireExampleSum(t *testing.T) {
 	ex := readWireExample(t, "windows-sum.http")
 	c := ex.serve(t)
 	until := c.momentAt(6)
-	w, err := c.getSum(t.Context(), mustTopic(t, "alice/posts"), Range{Since: c.momentAt(2), Until: &until})
+	w, err := c.requestSum(t.Context(), mustTopic(t, "alice/posts"), Range{Since: c.momentAt(2), Until: &until})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestWireExampleStubs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stubs, err := c.getStubs(t.Context(), []event.Hash{evs[5].Hash, unknown, evs[0].Hash}, &reconcile.Round{})
+	stubs, err := c.requestStubs(t.Context(), []event.Hash{evs[5].Hash, unknown, evs[0].Hash}, &reconcile.Round{})
 	if err != nil || len(stubs) != 2 || stubs[0].ID != 1 || stubs[1] != (wire.Stub{ID: 6, Time: evs[5].Time, Hash: evs[5].Hash}) {
 		t.Errorf("%+v, %v", stubs, err)
 	}

@@ -108,7 +108,7 @@ func (m *Importer) wantedHere(ctx context.Context, p *Plan, span window.Span) (f
 		if it.ID > span.To {
 			break
 		}
-		if p.foreign.hasEvent(it) {
+		if p.foreign.isAvailable(it) {
 			wanted[it.Hash], hashes = it, append(hashes, it.Hash)
 		}
 	}

@@ -20,9 +20,9 @@ type foreign struct {
 	ids    []event.ID   // those in the server's stubs, in ascending order
 }
 
-// hasEvent reports whether the event of an item is here. If the server sent no stub for
+// isAvailable reports whether the event of an item is here. If the server sent no stub for
 // it, it is not: the log's event has more than its hash covers, and must be fetched.
-func (f *foreign) hasEvent(it reconcile.Item) bool {
+func (f *foreign) isAvailable(it reconcile.Item) bool {
 	_, told := slices.BinarySearch(f.ids, it.ID)
 	if !told {
 		return false

@@ -57,7 +57,7 @@ func (m *Importer) findLocal(ctx context.Context, topic event.Topic, span window
 		return l, nil
 	}
 	l.span.To = gaps[len(gaps)-1].To
-	if err := m.addStored(ctx, topic, held, l); err != nil {
+	if err := m.addHeldEvents(ctx, topic, held, l); err != nil {
 		return l, err
 	}
 	l.candidates = slices.DeleteFunc(l.candidates, func(it reconcile.Item) bool {
@@ -86,9 +86,9 @@ func (l *localSet) addTo(items *[]reconcile.Item) func(*event.Event) error {
 	}
 }
 
-// addStored adds the stored events: all held events of the topic and, in its gaps, those
+// addHeldEvents adds the stored events: all held events of the topic and, in its gaps, those
 // that narrower topics hold.
-func (m *Importer) addStored(ctx context.Context, topic event.Topic, held window.Spans, l *localSet) error {
+func (m *Importer) addHeldEvents(ctx context.Context, topic event.Topic, held window.Spans, l *localSet) error {
 	for at := l.span.From; at < l.span.To; {
 		parts, end := []event.Topic{topic}, min(held.EndAfter(at), l.span.To)
 		if end <= at {

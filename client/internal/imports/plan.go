@@ -76,7 +76,7 @@ func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Wind
 		return nil, nil
 	}
 	// An event whose short hash was mistaken for another's is here, too.
-	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.hasEvent(it) })
+	missing := slices.DeleteFunc(slices.Clone(res.Missing), func(it reconcile.Item) bool { return l.foreign.isAvailable(it) })
 	p := &Plan{topic: topic, span: l.span, pull: res.Pull, missing: missing, foreign: l.foreign, compared: found}
 	return p, m.checkPlan(ctx, p, l, res, sum)
 }

@@ -89,7 +89,7 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 }
 
 func (a *app) printResults(results []bench.Result) error {
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		return a.out.nameOutput(bench.WriteTable(a.out.w, results))
 	}
 	for _, r := range results {

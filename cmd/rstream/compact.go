@@ -47,7 +47,7 @@ func runCompact(ctx context.Context, a *app, o compactOptions) error {
 	if err != nil || a.quiet {
 		return err
 	}
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		err = a.out.printf("%s: %s, was %s\n", o.db, formatSize(c.After), formatSize(c.Before))
 	} else {
 		err = a.out.writeJSON(struct {

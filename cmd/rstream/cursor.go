@@ -68,7 +68,7 @@ type cursorLine struct {
 
 func (o *output) writeCursor(c cache.CursorInfo) error {
 	r := cursorReport(c)
-	if !o.isText() {
+	if !o.isForPerson() {
 		return o.writeJSON(cursorLine{"cursor", r})
 	}
 	return o.printf("%s\n", r)
@@ -111,7 +111,7 @@ copy; "now" is the end of the held events of the topics.`,
 			if m == nil {
 				return usagef("want a moment such as 24h or an event's id")
 			}
-			topics, err := (&topicFlags{}).parseTopics(args[2:])
+			topics, err := (&topicFlags{}).parseTopicArgs(args[2:])
 			if err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func endOfHeld(ctx context.Context, db *cache.DB, name string, topics []event.To
 			if c.Name != name {
 				continue
 			}
-			if topics, err = (&topicFlags{}).parseTopics(c.Topics); err != nil {
+			if topics, err = (&topicFlags{}).parseTopicArgs(c.Topics); err != nil {
 				return 0, err
 			}
 		}

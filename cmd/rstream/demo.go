@@ -27,7 +27,7 @@ the copy offline. Everything happens in a temporary folder, which is removed at 
 func runDemo(ctx context.Context, a *app) error {
 	return demo.Run(ctx, func(s demo.Step) error {
 		var err error
-		if a.out.isText() {
+		if a.out.isForPerson() {
 			err = a.out.printf("$ %s\n  %s\n\n", s.Command, strings.ReplaceAll(s.Text, "\n", "\n  "))
 		} else {
 			err = a.out.writeJSON(map[string]string{"type": "step", "command": s.Command, "text": s.Text})

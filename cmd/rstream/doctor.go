@@ -139,7 +139,7 @@ type doctorLine struct {
 }
 
 func runDoctor(ctx context.Context, a *app, o doctorOptions, cfg doctor.Config) error {
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		a.note("listening to %s for %s", visible(wire.RedactURL(cfg.URL.String())), cfg.Listen)
 	}
 	var report doctor.Report
@@ -172,7 +172,7 @@ func (a *app) printCheck(f doctor.Finding) error {
 	if a.quiet && f.Severity < doctor.Warning {
 		return nil
 	}
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		if err := a.out.writeJSON(checkLine{"check", f.Check, f.Severity, f.Detail, f.Advice}); err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (a *app) printDoctor(target string, r doctor.Report) error {
 	if a.quiet {
 		return nil
 	}
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		return a.out.writeJSON(doctorLine{"doctor", target, r.Severity, r.Requests})
 	}
 	counts := map[doctor.Severity]int{}

@@ -63,7 +63,7 @@ func (a *app) printComparison(t event.Topic, c *client.Comparison, events bool) 
 		e.Up, e.Down = e.Up+r.Up, e.Down+r.Down
 		e.Rounds = append(e.Rounds, explainRound{strategyName(r.Strategy.String()), r.Why, r.Up, r.Down})
 	}
-	if !a.out.isText() && !events {
+	if !a.out.isForPerson() && !events {
 		return a.out.writeJSON(e)
 	}
 	var b strings.Builder

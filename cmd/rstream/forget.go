@@ -91,7 +91,7 @@ func (a *app) printForgotten(t event.Topic, n int) error {
 	switch {
 	case a.quiet:
 		return nil
-	case a.out.isText():
+	case a.out.isForPerson():
 		return a.out.printf("%s: %s forgotten\n", t, count(n, "event"))
 	}
 	return a.out.writeJSON(struct {

@@ -11,7 +11,7 @@ import (
 // gapLine reports a gap to a consumer of JSON as a line of the stream.
 func (a *app) gapLine(err error) error {
 	var gap *client.GapError
-	if errors.As(err, &gap) && !a.out.isText() {
+	if errors.As(err, &gap) && !a.out.isForPerson() {
 		return errors.Join(err, a.printGap(gap))
 	}
 	return err
@@ -30,7 +30,7 @@ func (a *app) printGap(gap *client.GapError) error {
 // event marked; then a line that says that history follows. Between gaps, each event
 // comes once and in order.
 func (a *app) skipGap(ctx context.Context, s *session, topics []event.Topic, gap *client.GapError, keep *keeper) error {
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		a.note("history from %s to %s is gone from the server; this is the state it left", gap.After, gap.Oldest)
 	} else if err := a.printGap(gap); err != nil {
 		return err

@@ -122,7 +122,7 @@ func (a *app) printValue(ev *event.Event) error {
 	case a.out.form == formJSON:
 		return a.out.writeEvent(ev)
 	}
-	if a.out.terminal && a.out.isText() {
+	if a.out.terminal && a.out.isForPerson() {
 		return a.out.printf("%s\n", pretty(ev.Value))
 	}
 	return a.out.writeLine(ev.Value)

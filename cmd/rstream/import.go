@@ -74,7 +74,7 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	if im.first == "" {
 		return &exitError{status: exitFailed, text: name + ": the file is empty", hint: "nothing was imported"}
 	}
-	if err := t.openCopy(ctx, im.first); err != nil {
+	if err := t.openTarget(ctx, im.first); err != nil {
 		return err
 	}
 	if err := im.rereadFile(f, func(evs []event.Event, log string) error { return im.addEvents(ctx, t.db, evs, log) }); err != nil {
@@ -142,8 +142,8 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 	return err
 }
 
-// openCopy opens the copy, and creates it if it does not exist.
-func (t *importTarget) openCopy(ctx context.Context, fileLog string) error {
+// openTarget opens the copy, and creates it if it does not exist.
+func (t *importTarget) openTarget(ctx context.Context, fileLog string) error {
 	if err := t.findCopy(ctx, fileLog); err != nil || t.db != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (im *importing) reportFile(a *app) error {
 	var err error
 	switch {
 	case a.quiet:
-	case a.out.isText():
+	case a.out.isForPerson():
 		err = a.out.printf("%s: %s: %d to be proven, %d of another log, %d known\n",
 			im.name, count(im.events, "event"), im.candidates, im.foreign, known)
 	default:

@@ -106,8 +106,8 @@ func (o *output) divert(w *keeper) {
 	o.w.Reset(w)
 }
 
-// isText reports whether the output is for a person.
-func (o *output) isText() bool {
+// isForPerson reports whether the output is for a person.
+func (o *output) isForPerson() bool {
 	if o.form == "" {
 		return o.terminal
 	}
@@ -147,7 +147,7 @@ func (o *output) writeJSON(v any) error {
 
 // writeEvent writes one event: its line or, for a person, its text form.
 func (o *output) writeEvent(ev *event.Event) error {
-	if !o.isText() {
+	if !o.isForPerson() {
 		return o.writeLine(ev.Line())
 	}
 	_, err := o.w.WriteString(o.eventLine(ev) + "\n")
@@ -160,7 +160,7 @@ func (o *output) writeReceipt(r *event.Receipt) error {
 	switch {
 	case !r.Dropped:
 		return o.writeEvent(&r.Event)
-	case o.isText():
+	case o.isForPerson():
 		return o.printf("%s  %s  was appended before, and its history is gone\n", r.ID, visible(r.Storage().String()))
 	}
 	return o.writeJSON(struct {

@@ -44,7 +44,7 @@ type queuedLine struct {
 
 // writeQueued writes a draft of the outbox.
 func (o *output) writeQueued(q *cache.Queued) error {
-	if !o.isText() {
+	if !o.isForPerson() {
 		return o.writeJSON(queuedLine{"queued", q.Number, q.Time, q.User, q.Path, q.Key, q.Hash, q.Refused, q.Value})
 	}
 	what, why := "queued", ""
@@ -313,7 +313,7 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 	case !summary:
 		a.note("%s", text)
 	case a.quiet:
-	case a.out.isText():
+	case a.out.isForPerson():
 		err = a.out.printf("%s\n", text)
 	default:
 		err = a.out.writeJSON(struct {

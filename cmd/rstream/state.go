@@ -234,7 +234,7 @@ func (a *app) followState(ctx context.Context, s *session, topic event.Topic) er
 
 // printLive says that everything so far has been printed, and that live events follow.
 func (a *app) printLive() error {
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		return nil
 	}
 	return a.out.writeJSON(map[string]string{"type": "live"})
@@ -377,7 +377,7 @@ func (a *app) printChange(p statePair) error {
 	if p.before != nil && p.after != nil && string(p.before.Value) == string(p.after.Value) {
 		return nil
 	}
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		return a.out.writeJSON(stateChange{"change", ev.User, ev.Path, rawEvent{p.before}, rawEvent{p.after}})
 	}
 	sign, colour, value := "~", "33", ""

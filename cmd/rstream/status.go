@@ -94,7 +94,7 @@ func runStatus(ctx context.Context, a *app) error {
 		r.Lag = &lag
 	}
 	print := func() error { return a.out.writeJSON(r) }
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		print = func() error { return r.printStatus(a.out) }
 	}
 	if err := errors.Join(print(), back); err != nil || len(r.Doubted) == 0 {

@@ -58,7 +58,7 @@ fetched for the state at the start of the window, and bytes received.`,
   rstream sync alice --print | jq .value`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parseTopics(args)
+			topics, err := o.parseTopicArgs(args)
 			if err != nil {
 				return err
 			}
@@ -83,8 +83,8 @@ fetched for the state at the start of the window, and bytes received.`,
 	return cmd
 }
 
-// parseRange turns the flags into a syncRange.
-func (o *syncOptions) parseRange(a *app) (r syncRange, err error) {
+// parseSyncRange turns the flags into a syncRange.
+func (o *syncOptions) parseSyncRange(a *app) (r syncRange, err error) {
 	if r.at, err = a.readMoment("--at", o.at); err != nil {
 		return r, err
 	}
@@ -97,7 +97,7 @@ func (o *syncOptions) parseRange(a *app) (r syncRange, err error) {
 }
 
 func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) error {
-	r, err := o.parseRange(a)
+	r, err := o.parseSyncRange(a)
 	if err != nil {
 		return err
 	}
@@ -290,7 +290,7 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRang
 	case o.print:
 		a.note("%s", sum.summaryText())
 	case a.quiet:
-	case a.out.isText():
+	case a.out.isForPerson():
 		return synced, a.out.printf("%s\n", sum.summaryText())
 	default:
 		return synced, a.out.writeJSON(sum)

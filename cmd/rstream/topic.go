@@ -20,8 +20,8 @@ func (f *topicFlags) addTopicFlags(cmd *cobra.Command) {
 	excludeFlags(cmd, "all", "TOPIC")
 }
 
-// parseTopics parses arguments as topics.
-func (f *topicFlags) parseTopics(args []string) ([]event.Topic, error) {
+// parseTopicArgs parses arguments as topics.
+func (f *topicFlags) parseTopicArgs(args []string) ([]event.Topic, error) {
 	if f.all {
 		return []event.Topic{event.All}, nil
 	}
@@ -41,9 +41,9 @@ func (f *topicFlags) parseTopics(args []string) ([]event.Topic, error) {
 	return topics, nil
 }
 
-// needTopics is parseTopics for commands that require a topic.
+// needTopics is parseTopicArgs for commands that require a topic.
 func (f *topicFlags) needTopics(args []string) ([]event.Topic, error) {
-	topics, err := f.parseTopics(args)
+	topics, err := f.parseTopicArgs(args)
 	if err == nil && len(topics) == 0 {
 		err = errNoTopic
 	}

@@ -35,7 +35,7 @@ are checked too; --repair drops damaged ones, and they are rebuilt when needed.`
   rstream verify nc --repair`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topics, err := o.parseTopics(args)
+			topics, err := o.parseTopicArgs(args)
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func (a *app) verifyStates(ctx context.Context, db *cache.DB, repair bool) (dama
 	if err != nil || damaged == 0 {
 		return damaged, err
 	}
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		return damaged, a.out.writeJSON(struct {
 			Type     string `json:"type"`
 			Damaged  int    `json:"damaged"`
@@ -129,7 +129,7 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 		if err != nil {
 			return 0, 0, s.explainOtherLog(ctx, err)
 		}
-		if all && nothingHeld(v) && !a.out.isText() {
+		if all && nothingHeld(v) && !a.out.isForPerson() {
 			a.note("nothing of %s is held: nothing was compared", t)
 		}
 		if all || len(v.Found) > 0 {
@@ -197,7 +197,7 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 	if a.quiet {
 		return nil
 	}
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		return a.out.writeJSON(line)
 	}
 	verdict := "equal"
@@ -214,7 +214,7 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 }
 
 func (a *app) printFinding(f client.Finding) error {
-	if !a.out.isText() {
+	if !a.out.isForPerson() {
 		return a.out.writeJSON(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired})
 	}
 	done := ""

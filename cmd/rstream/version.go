@@ -30,7 +30,7 @@ func newVersionCommand(a *app) *cobra.Command {
 		Example: `  rstream version`,
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if a.out.isText() {
+			if a.out.isForPerson() {
 				return a.out.printf("rstream %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			}
 			return a.out.writeJSON(versionLine{"version", version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})

@@ -90,13 +90,13 @@ func runWindows(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if a.out.isText() {
+	if a.out.isForPerson() {
 		a.out.printf(windowForm, "STATE", "FROM", "REACHED", "TO", "TOPIC")
 	}
 	for i := range windows {
 		line := newWindowLine(&windows[i])
 		line.Differs = isInDoubt(&windows[i], doubts)
-		if a.out.isText() {
+		if a.out.isForPerson() {
 			err = a.out.printf("%s", line.lineText())
 		} else {
 			err = a.out.writeJSON(line)
@@ -105,7 +105,7 @@ func runWindows(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if a.out.isText() && len(windows) > 0 {
+	if a.out.isForPerson() && len(windows) > 0 {
 		a.out.printf("\n")
 		t := newTimeline(windows, min(a.out.columns(), maxColumns), a.out.hasColour())
 		if err := t.printTimeline(a.out); err != nil {

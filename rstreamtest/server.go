@@ -82,13 +82,13 @@ func (s *Server) Put(storage string, value any) event.Event {
 	if err != nil {
 		s.failTest(err)
 	}
-	return s.appendEvent(storage, event.Put, text)
+	return s.appendDraft(storage, event.Put, text)
 }
 
 // Delete deletes the value of a storage, written user/path, and returns the event.
 func (s *Server) Delete(storage string) event.Event {
 	s.helper()()
-	return s.appendEvent(storage, event.Del, nil)
+	return s.appendDraft(storage, event.Del, nil)
 }
 
 // PutDrafts appends drafts, all or none, and returns their receipts.
@@ -101,7 +101,7 @@ func (s *Server) PutDrafts(drafts ...event.Draft) []event.Receipt {
 	return receipts
 }
 
-func (s *Server) appendEvent(storage string, kind event.Type, value []byte) event.Event {
+func (s *Server) appendDraft(storage string, kind event.Type, value []byte) event.Event {
 	s.helper()()
 	at, err := event.ParseStorage(storage)
 	if err != nil {

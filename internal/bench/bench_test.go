@@ -17,8 +17,8 @@ func TestLineCounter(t *testing.T) {
 	stream := "id: 1\ndata: {}\n\n: data:\ndata\ndat: x\n\ndata:data:\n"
 	for cut := range len(stream) + 1 {
 		c := lineCounter{prefix: "data:"}
-		c.countLines([]byte(stream[:cut]))
-		c.countLines([]byte(stream[cut:]))
+		c.countSeen([]byte(stream[:cut]))
+		c.countSeen([]byte(stream[cut:]))
 		if c.n != 2 {
 			t.Errorf("cut at %d: %d lines, want 2", cut, c.n)
 		}
@@ -210,7 +210,7 @@ func BenchmarkCount(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := lineCounter{prefix: "data:"}
-		if c.countLines(frames); c.n != 1000 {
+		if c.countSeen(frames); c.n != 1000 {
 			b.Fatal(c.n)
 		}
 	}

@@ -123,7 +123,7 @@ func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size
 	data := lineCounter{prefix: "data:"}
 	for data.n < n {
 		k, err := body.Read(buf)
-		data.countLines(buf[:k])
+		data.countSeen(buf[:k])
 		size += int64(k)
 		if err != nil && data.n < n {
 			return 0, 0, fmt.Errorf("get %s: after %d of %d events: %w", url, data.n, n, err)
@@ -140,7 +140,7 @@ type lineCounter struct {
 	past   bool // this line is decided: counted, or without the prefix
 }
 
-func (c *lineCounter) countLines(b []byte) {
+func (c *lineCounter) countSeen(b []byte) {
 	for len(b) > 0 {
 		if c.past {
 			i := bytes.IndexByte(b, '\n')

@@ -33,7 +33,7 @@ func checkReach(t *Transcript) Finding {
 	case isTimeout(t.Err):
 		return found("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
 	}
-	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, plainCause(t.Err))
+	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, shortCause(t.Err))
 }
 
 // checkConnect explains why there is no connection.
@@ -47,7 +47,7 @@ func checkConnect(t *Transcript) Finding {
 	)
 	host := t.URL.Host
 	if proxy := wire.AsProxyError(t.Err, t.URL); proxy != nil {
-		proxy.Err = plainCause(proxy.Err)
+		proxy.Err = shortCause(proxy.Err)
 		return found(check, Error, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "no connection to %s: %v", host, proxy)
 	}
 	switch err := t.Err; {
@@ -64,7 +64,7 @@ func checkConnect(t *Transcript) Finding {
 	case isTimeout(err):
 		return found(check, Error, "check the address, and any firewalls on the path", "no connection to %s in %s", host, brief(t.Ended))
 	}
-	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, plainCause(t.Err))
+	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, shortCause(t.Err))
 }
 
 // headAdvice is the advice for a response head that is late or missing.
@@ -75,8 +75,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTimeUp) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// plainCause removes the prefixes of system calls and of net/http from an error.
-func plainCause(err error) error {
+// shortCause removes the prefixes of system calls and of net/http from an error.
+func shortCause(err error) error {
 	var call *net.OpError
 	switch {
 	case errors.As(err, &call) && call.Err != nil:
@@ -313,7 +313,7 @@ func checkCompression(t, plain *Transcript) Finding {
 	case len(t.Frames) > 0:
 		return ok(check, "gzip works, the first block came after %s", brief(t.Frames[0].At))
 	case t.End == dropped && !isTimeout(t.Cause):
-		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", plainCause(t.Cause))
+		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", shortCause(t.Cause))
 	case len(plain.Frames) > 0 && plain.Frames[0].At < t.Ended/2:
 		return found(check, Error, "flush the encoder after each event, or do not compress streams (nginx: remove text/event-stream from gzip_types)", "with gzip nothing came in %s; without, the first block came after %s", brief(t.Ended), brief(plain.Frames[0].At))
 	}
@@ -326,7 +326,7 @@ func (t *Transcript) outcome() string {
 	case t.Err != nil && isTimeout(t.Err):
 		return "no response in " + brief(t.Ended)
 	case t.Err != nil:
-		return plainCause(t.Err).Error()
+		return shortCause(t.Err).Error()
 	case t.IsStream:
 		return "a stream"
 	}

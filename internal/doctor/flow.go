@@ -178,7 +178,7 @@ func checkEnd(t *Transcript) Finding {
 		}
 		return found(check, Warning, "send heartbeats at least twice as often, or raise the proxy's timeout (nginx: proxy_read_timeout 1h; HAProxy: timeout tunnel 1h)", "the stream %s after %s without a byte", how, brief(silence))
 	case t.End == dropped:
-		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), plainCause(t.Cause))
+		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), shortCause(t.Cause))
 	case len(t.dispatched()) == 0 && len(t.Text.Retries) == 0:
 		return found(check, Warning, "see the logs of the server and its proxies", "the stream ended after %s without an event", brief(listened))
 	}

@@ -104,7 +104,7 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	case !okFrom || !okTo:
 		return found(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
 	case lines.Cause != nil:
-		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", plainCause(lines.Cause))
+		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", shortCause(lines.Cause))
 	case len(lines.Body) == maxStretch:
 		return found(check, Note, "use a narrower topic", "the newest %s events are too large to compare", newest)
 	case len(lines.Body) == 0:

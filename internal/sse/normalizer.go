@@ -84,7 +84,7 @@ func (n *normalizer) Read(p []byte) (int, error) {
 	for n.pos == len(n.out) {
 		switch {
 		case n.r < n.w:
-			n.parseLine()
+			n.parseRawLine()
 		case n.err != nil:
 			return 0, io.EOF
 		default:
@@ -138,8 +138,8 @@ func (n *normalizer) readOnce() {
 	n.err = io.ErrNoProgress
 }
 
-// parseLine takes one line off raw, or all of raw if the line does not end there.
-func (n *normalizer) parseLine() {
+// parseRawLine takes one line off raw, or all of raw if the line does not end there.
+func (n *normalizer) parseRawLine() {
 	if n.skipLF {
 		n.skipLF = false
 		if n.raw[n.r] == '\n' {

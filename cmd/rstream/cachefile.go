@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// cacheFile returns the file of the copy and its log, as far as they are known without
+// a server.
+func (a *app) cacheFile() (path, log string, err error) {
+	if a.cache != "" {
+		log, err := logOfFile(a.cache)
+		return a.cache, log, err
+	}
+	known, err := loadServers()
+	if err != nil {
+		return "", "", err
+	}
+	for _, url := range a.servers {
+		if log := known[wire.WithoutUser(url)]; event.ValidLogID(log) {
+			path, err := cacheFileOf(log)
+			return path, log, err
+		}
+	}
+	return "", "", nil
+}
+
+// cacheFileOf returns the default file for the copy of a log.
+func cacheFileOf(log string) (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, log+".db"), err
+}
+
+// newCacheFile returns the file for a log that was just learned, and remembers which
+// servers serve it.
+func (a *app) newCacheFile(path, log string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	path, err := newDataFile(log)
+	if err != nil {
+		return "", err
+	}
+	err = changeServers(func(known map[string]string) {
+		for _, url := range a.servers {
+			known[wire.WithoutUser(url)] = log
+		}
+	})
+	return path, err
+}
+
+// newDataFile returns the default file for the copy of a log, in a folder that exists.
+func newDataFile(log string) (string, error) {
+	path, err := cacheFileOf(log)
+	if err != nil {
+		return "", err
+	}
+	return path, os.MkdirAll(filepath.Dir(path), 0o700)
+}
+
+// logOfFile returns the log that an existing file belongs to, "" if there is none.
+func logOfFile(path string) (string, error) {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
+		return "", nil
+	}
+	db, err := cache.Open(context.Background(), path, cache.Config{})
+	if errors.Is(err, cache.ErrNoLog) {
+		return "", nil // another process is creating it, or was killed while it did
+	}
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	return db.Log(), nil
+}
+
+// openOffline opens an existing copy for reading.
+func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
+	path, _, err := a.cacheFile()
+	if err != nil {
+		return nil, err
+	}
+	if path == "" {
+		return nil, &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
+			"run \"rstream sync\" first, or name a file with --cache FILE"}
+	}
+	return openFile(ctx, path, "name an existing copy with --cache FILE, or create one with \"rstream sync\"")
+}
+
+// openFile opens a file that must exist. hint says what to do if it does not.
+func openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
+	if err := mustExist(path, hint); err != nil {
+		return nil, err
+	}
+	return cache.Open(ctx, path, cache.Config{})
+}
+
+// mustExist returns an error with hint if a file does not exist.
+func mustExist(path, hint string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return &exitError{exitFailed, fmt.Sprintf("open %s: no such file or directory", path), hint}
+	}
+	return nil
+}
+
+// noLog is the hint if a server's file does not exist.
+const noLog = "name the file of the log with --db FILE, as for \"rstream serve\""

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// serversFile returns the path of a small file, next to the copies, that records which
+// server serves which log, so that offline commands work.
+func serversFile() (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, "servers.json"), err
+}
+
+func loadServers() (map[string]string, error) {
+	path, err := serversFile()
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]string{}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return known, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &known); err != nil {
+		return nil, fmt.Errorf("read %s: %w (remove the file to start over)", path, err)
+	}
+	for url, log := range known { // earlier versions kept passwords
+		if bare := wire.WithoutUser(url); bare != url {
+			delete(known, url)
+			known[bare] = log
+		}
+	}
+	return known, nil
+}
+
+// changeServers replaces the file as a whole, so that a reader never sees half of it.
+func changeServers(change func(map[string]string)) error {
+	path, err := serversFile()
+	if err != nil {
+		return err
+	}
+	known, err := loadServers()
+	if err != nil {
+		return err
+	}
+	change(known)
+	b, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "servers-*.json")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(append(b, '\n'))
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+func learnServer(url, log string) error {
+	return changeServers(func(known map[string]string) { known[wire.WithoutUser(url)] = log })
+}
+
+func forgetServer(url string) error {
+	return changeServers(func(known map[string]string) { delete(known, wire.WithoutUser(url)) })
+}

@@ -144,17 +144,6 @@ func (c *Client) claimMissing(ctx context.Context, topics []event.Topic, span wi
 	return c.store.Claim(ctx, topics, span)
 }
 
-func waitFor(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // pullWindow fills one window page by page. However it ends, the events received stay held.
 func (c *Client) pullWindow(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
 	b := c.newBackoff()

@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"bytes"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,16 +21,6 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
-
-var long = flag.Bool("long", false, "run the long forms of the tests")
-
-// size is short, or long with -long.
-func size(short, whole int) int {
-	if *long {
-		return whole
-	}
-	return short
-}
 
 // A listened is a server of a log on disk, behind real sockets.
 type listened struct {
@@ -327,7 +316,7 @@ func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	s.until(stalled, 2)
 	const limit = 24 << 20 // a checkpoint comes each 16 MiB
 	var most int64
-	for range size(48, 128) {
+	for range size(30, 128) {
 		s.put("a", 4, 1<<18)
 		info, err := os.Stat(s.file + "-wal")
 		if err != nil {
@@ -337,7 +326,7 @@ func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	}
 	t.Logf("the write-ahead log has %d bytes at most", most)
 	if most > limit {
-		t.Errorf("the write-ahead log grows to %d bytes, of %d appended", most, size(48, 128)<<20)
+		t.Errorf("the write-ahead log grows to %d bytes, of %d appended", most, size(30, 128)<<20)
 	}
 	s.until(stalled, s.db.Head())
 }

@@ -28,7 +28,7 @@ type retainedLog struct {
 	n    int // storages so far
 }
 
-const retainedBlocks = 2
+const retainedBlocks = 1
 
 func newRetainedLog(t *testing.T) *retainedLog {
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName})

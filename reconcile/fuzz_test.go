@@ -71,7 +71,7 @@ func FuzzResponse(f *testing.F) {
 	addGolden(f, func(g goldenFrame) string { return g.Response })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, shared := range []bool{false, true} {
-			req := &Request{Shared: shared, Span: stretch(0, event.MaxID)}
+			req := &Request{Shared: shared, Span: rangeOf(0, event.MaxID)}
 			resp, err := ParseResponse(b, req, Limits{})
 			if err != nil {
 				continue

@@ -47,7 +47,7 @@ func items(ids ...event.ID) (out []Item) {
 func goldenRequests(t testing.TB) (names []string, reqs []*Request) {
 	salt := goldenSalt()
 	add := func(name string, shared bool, mine []Item, body func(Set, Sum) body) {
-		set := setOf(shared, stretch(0, 8), mine)
+		set := setOf(shared, rangeOf(0, 8), mine)
 		sum, err := set.Sum(event.MaxID)
 		if err != nil {
 			t.Fatal(err)
@@ -116,14 +116,14 @@ func leavesOf(t testing.TB, s Set, shared bool, shift int) leaves {
 func goldenFrames(t testing.TB) (frames []goldenFrame) {
 	names, reqs := goldenRequests(t)
 	for i, req := range reqs {
-		resp, err := Answer(setOf(req.Shared, stretch(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), req, Limits{})
+		resp, err := Answer(setOf(req.Shared, rangeOf(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), req, Limits{})
 		if err != nil {
 			t.Fatal(names[i], err)
 		}
 		frames = append(frames, goldenFrame{Name: names[i], Request: hex.EncodeToString(req.AppendTo(nil)), Response: hex.EncodeToString(resp.AppendTo(nil, req.Shared))})
 	}
 	for _, name := range []string{"bloom", "inverse"} {
-		set := setOf(false, stretch(0, 8), items(1, 2, 3))
+		set := setOf(false, rangeOf(0, 8), items(1, 2, 3))
 		f, err := NewBloom(set.Items(), 3, 7, goldenSalt())
 		if name == "inverse" {
 			f, err = NewInverse(set.Items(), 3, 3, goldenSalt())
@@ -183,7 +183,7 @@ func TestFramesReadBack(t *testing.T) {
 		if again.Sum != req.Sum || again.Span != req.Span || again.Strategy() != req.Strategy() || again.Back != req.Back {
 			t.Errorf("%s: %+v, want %+v", names[i], again, req)
 		}
-		resp, err := Answer(setOf(req.Shared, stretch(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), again, Limits{})
+		resp, err := Answer(setOf(req.Shared, rangeOf(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), again, Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}

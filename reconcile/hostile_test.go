@@ -74,11 +74,11 @@ func hostileRequests() []hostile {
 		{"a short summary", frameOf(nil, kindSummary, make([]byte, 10)), false, "digest"},
 		{"a long summary", frameOf(nil, kindSummary, append(be(0, 0, 0, 0, 1, digest0), 0)), false, "left"},
 		{"unknown flags", frameOf(nil, kindSummary, be(2, 0, 0, 0, 1, digest0)), false, "flags"},
-		{"a backward stretch", frameOf(nil, kindSummary, be(0, 0, 5, 4, 1, digest0)), false, "ends before"},
+		{"a backward range", frameOf(nil, kindSummary, be(0, 0, 5, 4, 1, digest0)), false, "ends before"},
 		{"a position over the largest", frameOf(nil, kindSummary, be(0, 0, uint64(1)<<63, 0, 1, digest0)), false, "from"},
 		{"a count of 2^41", frameOf(nil, kindSummary, be(0, 0, 0, 0, uint64(1)<<41, digest0)), false, "count"},
-		{"a last before the stretch", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 5)), false, "last"},
-		{"a last behind the stretch", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 10)), false, "last"},
+		{"a last before the range", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 5)), false, "last"},
+		{"a last after the range", frameOf(nil, kindSummary, be(1, 0, 5, 9, 1, digest0, 10)), false, "last"},
 		{"a last of nothing", frameOf(nil, kindSummary, be(1, 0, 0, 0, 0, digest0, 1)), false, "last"},
 		{"200 hash functions back", frameOf(nil, kindSummary, be(0, 200, 0, 0, 1, digest0, salt0)), false, "back"},
 		{"no salt for the way back", frameOf(nil, kindSummary, be(0, 3, 0, 0, 1, digest0)), false, "salt"},
@@ -175,7 +175,7 @@ func TestCutFrames(t *testing.T) {
 	names, reqs := goldenRequests(t)
 	for i, req := range reqs {
 		b := req.AppendTo(nil)
-		resp, err := Answer(setOf(req.Shared, stretch(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), req, Limits{})
+		resp, err := Answer(setOf(req.Shared, rangeOf(0, 8), items(1, 2, 3, 4, 5, 6, 7, 8)), req, Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +229,7 @@ func TestHostileResponses(t *testing.T) {
 		{"more items than bytes", req, answer(hasMissingByte, 9, 9, digest0, 5, make([]byte, 40)), "items"},
 		{"more items than the set has", req, answer(hasMissingByte, 9, 1, digest0, 2, words(4, 1), words(4, 2)), "items"},
 		{"items out of order", req, answer(hasMissingByte, 9, 9, digest0, 2, words(4, 2), words(4, 1)), "order"},
-		{"an item behind the stretch", reqID, answer(hasMissingByte, 9, 9, digest0, 1, 10, words(1, 0), digest0), "order"},
+		{"an item after the range", reqID, answer(hasMissingByte, 9, 9, digest0, 1, 10, words(1, 0), digest0), "order"},
 		{"an item at the beginning", reqID, answer(hasMissingByte, 9, 9, digest0, 1, 0, words(1, 0), digest0), "order"},
 		{"2^40 short hashes", req, answer(1<<3, 9, 9, digest0, uint64(1)<<40), "short"},
 		{"2^40 blocks", req, answer(1<<5, 9, 9, digest0, 0, uint64(1)<<40), "blocks"},
@@ -248,11 +248,11 @@ func TestHostileResponses(t *testing.T) {
 			t.Errorf("%s: costs %d bytes", h.name, cost)
 		}
 	}
-	// A stretch that was pinned stays what it was.
+	// A range that was pinned stays as it was.
 	pinned := *req
 	pinned.Span.To = 100
 	if _, err := ParseResponse(answer(0, 99, 0, digest0), &pinned, Limits{}); err == nil {
-		t.Error("an answer about another stretch is taken")
+		t.Error("an answer about another range is taken")
 	}
 }
 
@@ -263,7 +263,7 @@ func TestDearestRequests(t *testing.T) {
 	const n = 20_000
 	many := frameOf(nil, kindSummary, be(0, 0, 0, 0, uint64(65_536), digest0))
 	ofMany := func(k kind, v ...any) []byte { return frameOf(bytes.Clone(many), k, be(v...)) }
-	set := setOf(false, stretch(0, n), scattered(1, false, n, 0, 0).peer)
+	set := setOf(false, rangeOf(0, n), scattered(1, false, n, 0, 0).peer)
 	random := make([]byte, 13*65_536)
 	for i := range len(random) / 8 {
 		binary.BigEndian.PutUint64(random[8*i:], mixBits(uint64(i)))
@@ -356,15 +356,15 @@ func TestAnswerChecksItsSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Answer(setOf(true, stretch(0, 8), items(1)), req, Limits{}); err == nil {
+	if _, err := Answer(setOf(true, rangeOf(0, 8), items(1)), req, Limits{}); err == nil {
 		t.Error("a request without ids is answered from a set with them")
 	}
-	if _, err := Answer(setOf(false, stretch(1, 8), items(2)), req, Limits{}); err == nil {
-		t.Error("a request is answered from another stretch")
+	if _, err := Answer(setOf(false, rangeOf(1, 8), items(2)), req, Limits{}); err == nil {
+		t.Error("a request is answered from another range")
 	}
 	large := Limits{Items: 3}
 	req.Back = 1
-	if _, err := Answer(setOf(false, stretch(0, 8), items(1, 2, 3, 4)), req, large); !refused(err) {
+	if _, err := Answer(setOf(false, rangeOf(0, 8), items(1, 2, 3, 4)), req, large); !refused(err) {
 		t.Errorf("a set over the limit: %v", err)
 	}
 }

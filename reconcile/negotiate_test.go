@@ -277,7 +277,7 @@ func TestAppendsMeanwhile(t *testing.T) {
 			}
 			res := w.negotiate(t, s, Config{Strategy: with})
 			if res.Span.To != 3000 || !res.Proven {
-				t.Errorf("%s: the stretch is %s, proven %v", with, res.Span, res.Proven)
+				t.Errorf("%s: the range is %s, proven %v", with, res.Span, res.Proven)
 			}
 			if err := pinned.check(res); err != nil {
 				t.Errorf("%s: %v", with, err)
@@ -378,7 +378,7 @@ func TestSetsThatFail(t *testing.T) {
 		}
 	}
 	s := newServer(w)
-	s.sets[w.head] = failing{setOf(false, stretch(0, w.head), w.peer), broken}
+	s.sets[w.head] = failing{setOf(false, rangeOf(0, w.head), w.peer), broken}
 	for _, with := range []Strategy{Auto, Bloom, Sketch, Inverse, Exact} {
 		if _, err := Negotiate(t.Context(), w.set(), s, Config{Strategy: with}); !errors.Is(err, broken) {
 			t.Errorf("%s: %v, want %v", with, err, broken)

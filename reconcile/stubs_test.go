@@ -15,14 +15,14 @@ import (
 
 // goldenStubs are a request for all stubs, and one for those of events in a filter.
 func goldenStubs(t testing.TB) (names []string, reqs []*StubRequest) {
-	known := setOf(false, stretch(0, 8), items(2, 5, 7))
+	known := setOf(false, rangeOf(0, 8), items(2, 5, 7))
 	f, err := NewBloom(known.Items(), 3, 7, Salt{15: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return []string{"stubs", "stubs, of a filter"}, []*StubRequest{
-		{Span: stretch(0, 8), Width: 5, Salt: goldenSalt()},
-		{Span: stretch(1, 7), Width: 8, Salt: goldenSalt(), Filter: f},
+		{Span: rangeOf(0, 8), Width: 5, Salt: goldenSalt()},
+		{Span: rangeOf(1, 7), Width: 8, Salt: goldenSalt(), Filter: f},
 	}
 }
 
@@ -161,7 +161,7 @@ func TestHostileStubs(t *testing.T) {
 		{"a width of zero", where(0, 0, 8, salt0), false, "width"},
 		{"a width of nine", where(9, 0, 8, salt0), false, "width"},
 		{"no salt", where(5, 0, 8), false, "salt"},
-		{"a backward stretch", where(5, 8, 7, salt0), false, "ends before"},
+		{"a backward range", where(5, 8, 7, salt0), false, "ends before"},
 		{"a position over the largest", where(5, 0, uint64(1)<<63, salt0), false, "to"},
 		{"a byte too many", where(5, 0, 8, salt0, 0), false, "left"},
 		{"a list behind it", append(where(5, 0, 8, salt0), frameOf(nil, kindList, be(salt0, 0))...), false, "not a filter"},
@@ -182,7 +182,7 @@ func TestHostileStubs(t *testing.T) {
 		{"2^40 stubs", stubs(8, uint64(1)<<40), false, "stubs"},
 		{"300,000 stubs", stubs(8, uint64(300_000), make([]byte, 300_000*7)), true, "stubs"},
 		{"more stubs than bytes", stubs(8, 2, 1, 1, five, 1), false, "stubs"},
-		{"an end behind the stretch", stubs(9, 0), false, "to"},
+		{"an end after the range", stubs(9, 0), false, "to"},
 		{"an end at the beginning", stubs(0, 0), false, "to"},
 		{"the same id again", stubs(8, 2, 1, 1, five, 0, 1, five), false, "order"},
 		{"an id of zero", stubs(8, 1, 0, 1, five), false, "order"},
@@ -213,12 +213,12 @@ func checkHostile(t *testing.T, h hostile, err error, cost uint64) {
 
 // A set that does not match the request is an error of the caller.
 func TestAnswerStubsChecksItsSet(t *testing.T) {
-	req := &StubRequest{Span: stretch(0, 8), Width: 5}
-	if _, err := AnswerStubs(setOf(false, stretch(0, 8), items(1)), req, Limits{}); err == nil {
+	req := &StubRequest{Span: rangeOf(0, 8), Width: 5}
+	if _, err := AnswerStubs(setOf(false, rangeOf(0, 8), items(1)), req, Limits{}); err == nil {
 		t.Error("a set without ids answers")
 	}
-	if _, err := AnswerStubs(setOf(true, stretch(0, 7), items(1)), req, Limits{}); err == nil {
-		t.Error("a set of another stretch answers")
+	if _, err := AnswerStubs(setOf(true, rangeOf(0, 7), items(1)), req, Limits{}); err == nil {
+		t.Error("a set of another range answers")
 	}
 }
 
@@ -235,7 +235,7 @@ func TestStubsAreSmall(t *testing.T) {
 		it.Time = at
 		there = append(there, it)
 	}
-	req := &StubRequest{Span: stretch(0, n), Width: WidthFor(n, n), Salt: salts(1)()}
+	req := &StubRequest{Span: rangeOf(0, n), Width: WidthFor(n, n), Salt: salts(1)()}
 	resp, err := AnswerStubs(setOf(true, req.Span, there), req, Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func FuzzStubs(f *testing.F) {
 				t.Fatalf("the answer %+v is read as %+v", resp, back)
 			}
 		}
-		req := &StubRequest{Span: stretch(0, event.MaxID), Width: int(width%8) + 1}
+		req := &StubRequest{Span: rangeOf(0, event.MaxID), Width: int(width%8) + 1}
 		if resp, err := ParseStubs(b, req, Limits{}); err == nil && !bytes.Equal(resp.AppendTo(nil, req.Width), b) {
 			t.Fatalf("%x is written %x", b, resp.AppendTo(nil, req.Width))
 		}

@@ -50,7 +50,7 @@ func scattered(seed uint64, shared bool, n, missing, extra int) *world {
 	return w
 }
 
-func stretch(from, to event.ID) window.Span { return window.Span{From: from, To: to} }
+func rangeOf(from, to event.ID) window.Span { return window.Span{From: from, To: to} }
 
 // setOf returns the Set of items, which lie in span.
 func setOf(shared bool, span window.Span, items []Item) Set {
@@ -72,7 +72,7 @@ type holding struct {
 func (h holding) Held() window.Spans { return h.held }
 
 func (w *world) set() Set {
-	s := setOf(w.shared, stretch(0, event.MaxID), w.local)
+	s := setOf(w.shared, rangeOf(0, event.MaxID), w.local)
 	if w.held != nil {
 		return holding{s, w.held}
 	}
@@ -132,7 +132,7 @@ func (s *server) set(req *Request) Set {
 			in = append(in, it)
 		}
 	}
-	s.sets[to] = setOf(req.Shared, stretch(req.Span.From, to), in)
+	s.sets[to] = setOf(req.Shared, rangeOf(req.Span.From, to), in)
 	return s.sets[to]
 }
 

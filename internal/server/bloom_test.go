@@ -394,7 +394,7 @@ func TestHostileFrames(t *testing.T) {
 		"cut":                where[:20],
 		"a byte more":        append(bytes.Clone(where), 0),
 		"a width of 9":       bytes.Replace(where, []byte{19, 5}, []byte{19, 9}, 1),
-		"a stretch backward": bytes.Replace(where, []byte{5, 0, 5}, []byte{5, 6, 5}, 1),
+		"a backward range": bytes.Replace(where, []byte{5, 0, 5}, []byte{5, 6, 5}, 1),
 		"a summary behind":   append(bytes.Clone(where), (&reconcile.Request{Span: window.Span{To: 5}}).AppendTo(nil)...),
 	} {
 		if resp, b, err := tryPost(t.Context(), url+"/bloom?topic=a", wire.Frames, body); err != nil || resp.StatusCode != 400 {

@@ -70,7 +70,7 @@ func TestStreamOfWhatIsMissing(t *testing.T) {
 		fs.want(t, "", 10) // no second live event
 		_ = closer.Close()
 
-		// With an end the sum is of the stretch, and the stream is over.
+		// With an end the sum is of the range, and the stream is over.
 		fs, closer = s.stream("/get?items=[%22a/p%22,%22a/q%22]&have=" + log.evs[6].Hash.String() + "&since=0000000000002&until=0000000000007")
 		for _, id := range []event.ID{3, 4, 5, 6} {
 			fs.want(t, "PUT", id)

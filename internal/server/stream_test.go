@@ -165,7 +165,7 @@ func TestStreamUntil(t *testing.T) {
 				}
 			}
 		}
-		// Without a cursor, an empty stretch is told as one.
+		// Without a cursor, an empty range is reported as one.
 		fs, _ := s.stream("/events?topic=a&since=0000000000003&until=0000000000003")
 		fs.want(t, "live", 3)
 		fs.end(t)

@@ -77,7 +77,7 @@ func FuzzParseTopic(f *testing.F) {
 		topic, err := ParseTopic(spelling)
 		if err != nil {
 			if topic != All {
-				t.Fatalf("ParseTopic(%q) = %v beside an error", spelling, topic)
+				t.Fatalf("ParseTopic(%q) = %v with an error", spelling, topic)
 			}
 			return
 		}

@@ -153,7 +153,7 @@ func TestTopicsAgainstEnumeration(t *testing.T) {
 				}
 				order := NarrowestFirst(a, b)
 				if order != -NarrowestFirst(b, a) || order == 0 && a != b || b.Contains(a) && order > 0 {
-					t.Fatalf("%s stands at %d beside %s", a, order, b)
+					t.Fatalf("NarrowestFirst(%s, %s) = %d", a, b, order)
 				}
 				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
 					t.Fatalf("%s and %s hold the same: %v, but are equal: %v", a, b, same, a == b)
@@ -292,7 +292,7 @@ func TestTopicsAtTheLongestPath(t *testing.T) {
 				}
 				order := NarrowestFirst(a, b)
 				if order != -NarrowestFirst(b, a) || order == 0 && a != b || b.Contains(a) && order > 0 {
-					t.Fatalf("%s stands at %d beside %s", a, order, b)
+					t.Fatalf("NarrowestFirst(%s, %s) = %d", a, b, order)
 				}
 				if same := a.Contains(b) && b.Contains(a); same != (a == b) {
 					t.Errorf("path of %d bytes: …%s and …%s hold the same: %v, but are equal: %v", n, s[n:], u[n:], same, a == b)

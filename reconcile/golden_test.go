@@ -233,7 +233,7 @@ func independent(frame []byte) (f independentBloom) {
 	_, n = binary.Uvarint(b) // the count
 	b = b[n:]
 	f.m, f.k = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
-	f.words = b[24:] // behind the length of the bitset
+	f.words = b[24:] // after the length of the bitset
 	return f
 }
 

@@ -42,7 +42,7 @@ var (
 	salt0     = make([]byte, 16)
 	summary   = frameOf(nil, kindSummary, be(0, 0, 0, 0, 1, digest0))    // one event, other logs
 	summaryID = frameOf(nil, kindSummary, be(1, 0, 0, 0, 1, digest0, 1)) // one event, ids shared
-	behind    = func(k kind, v ...any) []byte { return frameOf(bytes.Clone(summary), k, be(v...)) }
+	after     = func(k kind, v ...any) []byte { return frameOf(bytes.Clone(summary), k, be(v...)) }
 	behindID  = func(k kind, v ...any) []byte { return frameOf(bytes.Clone(summaryID), k, be(v...)) }
 	words     = func(n int, w byte) []byte { return bytes.Repeat([]byte{w}, 8*n) }
 )
@@ -83,65 +83,65 @@ func hostileRequests() []hostile {
 		{"200 hash functions back", frameOf(nil, kindSummary, be(0, 200, 0, 0, 1, digest0, salt0)), false, "back"},
 		{"no salt for the way back", frameOf(nil, kindSummary, be(0, 3, 0, 0, 1, digest0)), false, "salt"},
 		{"a second summary", append(bytes.Clone(summary), summary...), false, "kind 1"},
-		{"a third frame", append(behind(kindList, salt0, 0), summary...), false, "left"},
-		{"an unknown kind", behind(99), false, "kind 99"},
+		{"a third frame", append(after(kindList, salt0, 0), summary...), false, "left"},
+		{"an unknown kind", after(99), false, "kind 99"},
 
 		// What bloom/v3's own decoder would panic, die, hang or lie on.
-		{"bloom: length 2^63", behind(kindBloom, bloomBody(64, 1, 1<<63, nil)), false, "m"},
-		{"bloom: length 2^48", behind(kindBloom, bloomBody(1<<48, 1, 1<<48, nil)), false, "m"},
-		{"bloom: length 2^37", behind(kindBloom, bloomBody(1<<37, 1, 1<<37, words(1, 0))), false, "m"},
-		{"bloom: length 2^33 of m 64", behind(kindBloom, bloomBody(64, 1, 1<<33, words(1, 0))), false, "bitset"},
-		{"bloom: m of zero", behind(kindBloom, bloomBody(0, 1, 0, nil)), false, "m"},
-		{"bloom: m of one", behind(kindBloom, bloomBody(1, 1, 1, words(1, 0))), false, "m"},
-		{"bloom: m beyond the bits", behind(kindBloom, bloomBody(1000, 1, 64, words(1, 0))), false, "m"},
-		{"bloom: m of all bytes", behind(kindBloom, bloomBody(256, 1, 256, words(1, 0))), false, "bits for m"},
-		{"bloom: k of zero", behind(kindBloom, bloomBody(64, 0, 64, words(1, 0))), false, "k"},
-		{"bloom: k of 33", behind(kindBloom, bloomBody(64, 33, 64, words(1, 0))), false, "k"},
-		{"bloom: k of 2^40, all ones", behind(kindBloom, bloomBody(64, 1<<40, 64, words(1, 0xff))), false, "k"},
-		{"bloom: all ones", behind(kindBloom, bloomBody(64, 1, 64, words(1, 0xff))), false, "set"},
-		{"bloom: 39 of 64 ones", behind(kindBloom, bloomBody(64, 1, 64, []byte{0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0})), false, "set"},
-		{"bloom: trailing bytes", behind(kindBloom, bloomBody(64, 1, 64, words(1, 0)), 0), false, "bits for m"},
-		{"bloom: a trailing word", behind(kindBloom, bloomBody(64, 1, 64, words(2, 0))), false, "bits for m"},
-		{"bloom: bits behind m", behind(kindBloom, bloomBody(65, 1, 65, be(words(1, 0), 0x80, 0, 0, 0, 0, 0, 0, 0))), false, "bits after m"},
-		{"bloom: half a header", behind(kindBloom, bloomBody(64, 1, 64, nil)[:30]), false, "want 8"},
-		{"bloom: nothing", behind(kindBloom), false, "salt"},
-		{"bloom: 5 MiB", behind(kindBloom, make([]byte, 5<<20)), true, "filter"},
+		{"bloom: length 2^63", after(kindBloom, bloomBody(64, 1, 1<<63, nil)), false, "m"},
+		{"bloom: length 2^48", after(kindBloom, bloomBody(1<<48, 1, 1<<48, nil)), false, "m"},
+		{"bloom: length 2^37", after(kindBloom, bloomBody(1<<37, 1, 1<<37, words(1, 0))), false, "m"},
+		{"bloom: length 2^33 of m 64", after(kindBloom, bloomBody(64, 1, 1<<33, words(1, 0))), false, "bitset"},
+		{"bloom: m of zero", after(kindBloom, bloomBody(0, 1, 0, nil)), false, "m"},
+		{"bloom: m of one", after(kindBloom, bloomBody(1, 1, 1, words(1, 0))), false, "m"},
+		{"bloom: m beyond the bits", after(kindBloom, bloomBody(1000, 1, 64, words(1, 0))), false, "m"},
+		{"bloom: m of all bytes", after(kindBloom, bloomBody(256, 1, 256, words(1, 0))), false, "bits for m"},
+		{"bloom: k of zero", after(kindBloom, bloomBody(64, 0, 64, words(1, 0))), false, "k"},
+		{"bloom: k of 33", after(kindBloom, bloomBody(64, 33, 64, words(1, 0))), false, "k"},
+		{"bloom: k of 2^40, all ones", after(kindBloom, bloomBody(64, 1<<40, 64, words(1, 0xff))), false, "k"},
+		{"bloom: all ones", after(kindBloom, bloomBody(64, 1, 64, words(1, 0xff))), false, "set"},
+		{"bloom: 39 of 64 ones", after(kindBloom, bloomBody(64, 1, 64, []byte{0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0})), false, "set"},
+		{"bloom: trailing bytes", after(kindBloom, bloomBody(64, 1, 64, words(1, 0)), 0), false, "bits for m"},
+		{"bloom: a trailing word", after(kindBloom, bloomBody(64, 1, 64, words(2, 0))), false, "bits for m"},
+		{"bloom: bits after m", after(kindBloom, bloomBody(65, 1, 65, be(words(1, 0), 0x80, 0, 0, 0, 0, 0, 0, 0))), false, "bits after m"},
+		{"bloom: half a header", after(kindBloom, bloomBody(64, 1, 64, nil)[:30]), false, "want 8"},
+		{"bloom: nothing", after(kindBloom), false, "salt"},
+		{"bloom: 5 MiB", after(kindBloom, make([]byte, 5<<20)), true, "filter"},
 		{"a request of 9 MiB", make([]byte, 9<<20), true, "request"},
 
-		{"inverse: no slots", behind(kindInverse, salt0, 1, 0), false, "slots"},
-		{"inverse: 2^30 slots", behind(kindInverse, salt0, 1, uint64(1)<<30), false, "slots"},
-		{"inverse: 2^17 slots of nothing", behind(kindInverse, salt0, 1, uint64(1)<<17), false, "slots"},
-		{"inverse: hashes missing", behind(kindInverse, salt0, 1, 8, 0xff, digest0), false, "used"},
-		{"inverse: hashes too many", behind(kindInverse, salt0, 1, 8, 0, digest0), false, "used"},
-		{"inverse: slots behind the last", behind(kindInverse, salt0, 1, 1, 0x2, digest0), false, "slots after"},
+		{"inverse: no slots", after(kindInverse, salt0, 1, 0), false, "slots"},
+		{"inverse: 2^30 slots", after(kindInverse, salt0, 1, uint64(1)<<30), false, "slots"},
+		{"inverse: 2^17 slots of nothing", after(kindInverse, salt0, 1, uint64(1)<<17), false, "slots"},
+		{"inverse: hashes missing", after(kindInverse, salt0, 1, 8, 0xff, digest0), false, "used"},
+		{"inverse: hashes too many", after(kindInverse, salt0, 1, 8, 0, digest0), false, "used"},
+		{"inverse: slots after the last", after(kindInverse, salt0, 1, 1, 0x2, digest0), false, "slots after"},
 
-		{"sketch: no cells", behind(kindSketch, salt0, 0), false, "cells"},
-		{"sketch: 2^40 cells", behind(kindSketch, salt0, uint64(1)<<40), false, "cells"},
-		{"sketch: fewer bytes than cells", behind(kindSketch, salt0, 10, make([]byte, 20)), false, "cells"},
-		{"sketch: 70,000 cells", behind(kindSketch, salt0, uint64(70_000), make([]byte, 13*70_000)), true, "cells"},
-		{"sketch: a cell that counts more than all", behind(kindSketch, salt0, 1, make([]byte, 12), 4), false, "counts"},
-		{"sketch: a cell that counts less than nothing", behind(kindSketch, salt0, 1, make([]byte, 12), 3), false, "counts"},
-		{"sketch: a count of 2^63", behind(kindSketch, salt0, 1, make([]byte, 12), uint64(math.MaxUint64)), false, "count"},
+		{"sketch: no cells", after(kindSketch, salt0, 0), false, "cells"},
+		{"sketch: 2^40 cells", after(kindSketch, salt0, uint64(1)<<40), false, "cells"},
+		{"sketch: fewer bytes than cells", after(kindSketch, salt0, 10, make([]byte, 20)), false, "cells"},
+		{"sketch: 70,000 cells", after(kindSketch, salt0, uint64(70_000), make([]byte, 13*70_000)), true, "cells"},
+		{"sketch: a cell that counts more than all", after(kindSketch, salt0, 1, make([]byte, 12), 4), false, "counts"},
+		{"sketch: a cell that counts less than nothing", after(kindSketch, salt0, 1, make([]byte, 12), 3), false, "counts"},
+		{"sketch: a count of 2^63", after(kindSketch, salt0, 1, make([]byte, 12), uint64(math.MaxUint64)), false, "count"},
 
-		{"list: 65", behind(kindList, salt0, 65, make([]byte, 65*8)), true, "short hashes"},
-		{"list: not in order", behind(kindList, salt0, 2, words(1, 2), words(1, 1)), false, "order"},
-		{"list: twice", behind(kindList, salt0, 2, words(1, 1), words(1, 1)), false, "order"},
-		{"list: 2^40", behind(kindList, salt0, uint64(1)<<40), false, "short hashes"},
+		{"list: 65", after(kindList, salt0, 65, make([]byte, 65*8)), true, "short hashes"},
+		{"list: not in order", after(kindList, salt0, 2, words(1, 2), words(1, 1)), false, "order"},
+		{"list: twice", after(kindList, salt0, 2, words(1, 1), words(1, 1)), false, "order"},
+		{"list: 2^40", after(kindList, salt0, uint64(1)<<40), false, "short hashes"},
 
-		{"gaps: without ids", behind(kindGaps, 0), false, "ids"},
+		{"gaps: without ids", after(kindGaps, 0), false, "ids"},
 		{"gaps: 2^40", behindID(kindGaps, uint64(1)<<40), false, "spans"},
 		{"gaps: 300,000", behindID(kindGaps, uint64(300_000), bytes.Repeat([]byte{1}, 600_000)), true, "spans"},
 		{"gaps: an empty span", behindID(kindGaps, 1, 1, 0), false, "spans"},
 		{"gaps: touching spans", behindID(kindGaps, 2, 1, 1, 0, 1), false, "spans"},
 		{"gaps: overflow", behindID(kindGaps, 2, 1, 1, uint64(math.MaxInt64), 1), false, "gap"},
 
-		{"leaves: 2^40", behind(kindLeaves, 50, uint64(1)<<40), false, "leaves"},
-		{"leaves: 20,000", behind(kindLeaves, 50, uint64(20_000), make([]byte, 20_000*33)), true, "leaves"},
-		{"leaves: not in order", behind(kindLeaves, 50, 2, 1, digest0, 0, digest0), false, "order"},
-		{"leaves: a shift of 65", behind(kindLeaves, 65, 0), false, "shift"},
-		{"blocks: a shift of 200", behind(kindBlocks, 200, 0), false, "shift"},
-		{"blocks: 20,000", behind(kindBlocks, 50, uint64(20_000), bytes.Repeat([]byte{1}, 20_000)), true, "blocks"},
-		{"blocks: overflow", behind(kindBlocks, 0, 2, uint64(math.MaxUint64), 1), false, "blocks"},
+		{"leaves: 2^40", after(kindLeaves, 50, uint64(1)<<40), false, "leaves"},
+		{"leaves: 20,000", after(kindLeaves, 50, uint64(20_000), make([]byte, 20_000*33)), true, "leaves"},
+		{"leaves: not in order", after(kindLeaves, 50, 2, 1, digest0, 0, digest0), false, "order"},
+		{"leaves: a shift of 65", after(kindLeaves, 65, 0), false, "shift"},
+		{"blocks: a shift of 200", after(kindBlocks, 200, 0), false, "shift"},
+		{"blocks: 20,000", after(kindBlocks, 50, uint64(20_000), bytes.Repeat([]byte{1}, 20_000)), true, "blocks"},
+		{"blocks: overflow", after(kindBlocks, 0, 2, uint64(math.MaxUint64), 1), false, "blocks"},
 	}
 }
 
@@ -192,10 +192,10 @@ func TestCutFrames(t *testing.T) {
 			}
 		}
 		if _, err := ParseRequest(append(b, 0), Limits{}); err == nil {
-			t.Errorf("%s: a byte behind the request is taken", names[i])
+			t.Errorf("%s: a byte after the request is accepted", names[i])
 		}
 		if _, err := ParseResponse(append(answer, 0), req, Limits{}); err == nil {
-			t.Errorf("%s: a byte behind the answer is taken", names[i])
+			t.Errorf("%s: a byte after the answer is accepted", names[i])
 		}
 	}
 }
@@ -282,12 +282,12 @@ func TestDearestRequests(t *testing.T) {
 		name  string
 		frame []byte
 	}{
-		{"inverse: 2^17 empty slots", behind(kindInverse, salt0, 1, uint64(1)<<17, make([]byte, 1<<14))},
-		{"bloom: 4 MiB of nothing", behind(kindBloom, bloomBody(1<<25-512, 32, 1<<25-512, make([]byte, 1<<22-64)))},
+		{"inverse: 2^17 empty slots", after(kindInverse, salt0, 1, uint64(1)<<17, make([]byte, 1<<14))},
+		{"bloom: 4 MiB of nothing", after(kindBloom, bloomBody(1<<25-512, 32, 1<<25-512, make([]byte, 1<<22-64)))},
 		{"sketch: noise", ofMany(kindSketch, salt0, uint64(65_536), cells)},
 		{"sketch: all pure", ofMany(kindSketch, salt0, uint64(65_536), pure)},
-		{"leaves: a block for each event", behind(kindLeaves, 0, 0)},
-		{"blocks: all in one", behind(kindBlocks, 64, 1, 0)},
+		{"leaves: a block for each event", after(kindLeaves, 0, 0)},
+		{"blocks: all in one", after(kindBlocks, 64, 1, 0)},
 		{"gaps: as many as there may be", behindID(kindGaps, 0)},
 		{"back: 32 hash functions", frameOf(nil, kindSummary, be(0, 32, 0, 0, 1, digest0, salt0))},
 	} {

@@ -80,10 +80,10 @@ func TestStubsReadBack(t *testing.T) {
 			}
 		}
 		if _, err := ParseStubRequest(append(b, 0), Limits{}); err == nil {
-			t.Errorf("%s: a byte behind the request is taken", names[i])
+			t.Errorf("%s: a byte after the request is accepted", names[i])
 		}
 		if _, err := ParseStubs(append(answer, 0), req, Limits{}); err == nil {
-			t.Errorf("%s: a byte behind the answer is taken", names[i])
+			t.Errorf("%s: a byte after the answer is accepted", names[i])
 		}
 	}
 }
@@ -164,8 +164,8 @@ func TestHostileStubs(t *testing.T) {
 		{"a backward range", where(5, 8, 7, salt0), false, "ends before"},
 		{"a position over the largest", where(5, 0, uint64(1)<<63, salt0), false, "to"},
 		{"a byte too many", where(5, 0, 8, salt0, 0), false, "left"},
-		{"a list behind it", append(where(5, 0, 8, salt0), frameOf(nil, kindList, be(salt0, 0))...), false, "not a filter"},
-		{"two filters behind it", append(where(5, 0, 8, salt0), append(filter, filter...)...), false, "left"},
+		{"a list after it", append(where(5, 0, 8, salt0), frameOf(nil, kindList, be(salt0, 0))...), false, "not a filter"},
+		{"two filters after it", append(where(5, 0, 8, salt0), append(filter, filter...)...), false, "left"},
 		{"a filter of all ones", append(where(5, 0, 8, salt0), frameOf(nil, kindBloom, bloomBody(64, 1, 64, words(1, 0xff)))...), false, "set"},
 		{"a filter of 5 MiB", append(where(5, 0, 8, salt0), frameOf(nil, kindBloom, make([]byte, 5<<20))...), true, "filter"},
 		{"9 MiB", make([]byte, 9<<20), true, "request"},

@@ -435,7 +435,7 @@ func TestRedirect(t *testing.T) {
 		t.Errorf("with a password it is %s:\n%s", r.Severity, &r)
 	}
 	if strings.Contains(r.String(), "secret") {
-		t.Errorf("a password is told:\n%s", &r)
+		t.Errorf("a password is shown:\n%s", &r)
 	}
 }
 

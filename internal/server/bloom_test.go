@@ -371,7 +371,7 @@ func hostileFilters() map[string][]byte {
 		"k of 2^40":         bloom(64, 1<<40, 64, make([]byte, 8)...),
 		"all ones":          bloom(64, 1, 64, ones...),
 		"m of zero":         bloom(0, 1, 0),
-		"bits behind m":     bloom(65, 1, 65, append(make([]byte, 8), 0x80, 0, 0, 0, 0, 0, 0, 0)...),
+		"bits after m":      bloom(65, 1, 65, append(make([]byte, 8), 0x80, 0, 0, 0, 0, 0, 0, 0)...),
 		"trailing bytes":    bloom(64, 1, 64, make([]byte, 9)...),
 		"half a header":     {0xf5, 0x72, 1},
 		"another version":   {0xf5, 0x72, 9, 4, 0},
@@ -394,8 +394,8 @@ func TestHostileFrames(t *testing.T) {
 		"cut":                where[:20],
 		"a byte more":        append(bytes.Clone(where), 0),
 		"a width of 9":       bytes.Replace(where, []byte{19, 5}, []byte{19, 9}, 1),
-		"a backward range": bytes.Replace(where, []byte{5, 0, 5}, []byte{5, 6, 5}, 1),
-		"a summary behind":   append(bytes.Clone(where), (&reconcile.Request{Span: window.Span{To: 5}}).AppendTo(nil)...),
+		"a backward range":   bytes.Replace(where, []byte{5, 0, 5}, []byte{5, 6, 5}, 1),
+		"a summary after it": append(bytes.Clone(where), (&reconcile.Request{Span: window.Span{To: 5}}).AppendTo(nil)...),
 	} {
 		if resp, b, err := tryPost(t.Context(), url+"/bloom?topic=a", wire.Frames, body); err != nil || resp.StatusCode != 400 {
 			t.Errorf("%s: %v %s, %v", name, resp, b, err)

@@ -139,7 +139,7 @@ func TestRetainOvertakesStream(t *testing.T) {
 	horizon := l.retain()
 	all, err := io.ReadAll(in)
 	if err != nil || !bytes.HasSuffix(all, []byte("\n\n")) {
-		t.Fatalf("the stream ends with %v, behind %.80q", err, all[max(0, len(all)-80):])
+		t.Fatalf("the stream ends with %v, after %.80q", err, all[max(0, len(all)-80):])
 	}
 	var at event.ID
 	cursor := ""
@@ -150,7 +150,7 @@ func TestRetainOvertakesStream(t *testing.T) {
 		}
 		ev, err := event.ParseLine([]byte(data))
 		if err != nil || ev.ID != at+1 {
-			t.Fatalf("event %s, %v, behind %s", ev.ID, err, at)
+			t.Fatalf("event %s, %v, after %s", ev.ID, err, at)
 		}
 		at = ev.ID
 		cursor, _, _ = strings.Cut(strings.TrimPrefix(id, "id: "), "\n")

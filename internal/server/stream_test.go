@@ -272,7 +272,7 @@ func TestHorizonOvertakes(t *testing.T) {
 			fs.end(t)
 			resp := s.get("/events?topic=a"+until, "Accept", wire.SSE, wire.HeaderLastEventID, "0000000000002.K7Q2M")
 			if e := wire.ReadError(resp); e.Status != http.StatusGone || e.Oldest == nil || *e.Oldest != 6 {
-				t.Errorf("the reader that comes back is told %v", e)
+				t.Errorf("the reader that comes back gets %v", e)
 			}
 		}
 	})

@@ -28,7 +28,7 @@ func FuzzParseEvents(f *testing.F) {
 		q, err := ParseEvents(query)
 		if err != nil {
 			if q != nil {
-				t.Fatalf("ParseEvents(%q) = %v beside an error", query, q)
+				t.Fatalf("ParseEvents(%q) = %v with an error", query, q)
 			}
 			return
 		}
@@ -49,7 +49,7 @@ func FuzzParseWindows(f *testing.F) {
 		q, err := ParseWindows(query)
 		if err != nil {
 			if q != nil {
-				t.Fatalf("ParseWindows(%q) = %v beside an error", query, q)
+				t.Fatalf("ParseWindows(%q) = %v with an error", query, q)
 			}
 			return
 		}
@@ -71,7 +71,7 @@ func FuzzParseSnapshot(f *testing.F) {
 		q, err := ParseSnapshot(query)
 		if err != nil {
 			if q != nil {
-				t.Fatalf("ParseSnapshot(%q) = %v beside an error", query, q)
+				t.Fatalf("ParseSnapshot(%q) = %v with an error", query, q)
 			}
 			return
 		}
@@ -108,7 +108,7 @@ func FuzzParseGet(f *testing.F) {
 		q, err := ParseGet(query)
 		if err != nil {
 			if q != nil {
-				t.Fatalf("ParseGet(%q) = %v beside an error", query, q)
+				t.Fatalf("ParseGet(%q) = %v with an error", query, q)
 			}
 			return
 		}
@@ -209,7 +209,7 @@ func FuzzParseSetPath(f *testing.F) {
 		storage, err := ParseSetPath(escaped)
 		if err != nil {
 			if storage != (event.Storage{}) {
-				t.Fatalf("ParseSetPath(%q) = %q beside an error", escaped, storage)
+				t.Fatalf("ParseSetPath(%q) = %q with an error", escaped, storage)
 			}
 			return
 		}

@@ -49,7 +49,7 @@ func written(t *testing.T, terminal bool, f form, write func(*output) error) str
 // No control character of an event reaches a terminal, in any form. In a pipe, bytes
 // are exact. The JSON on a terminal is equivalent.
 func TestTerminalIsNotSteered(t *testing.T) {
-	t.Setenv("NO_COLOR", "1") // so that every control character comes from the event
+	t.Setenv("NO_COLOR", "1")                                                      // so that every control character comes from the event
 	raw := strings.TrimLeftFunc(steering(), func(r rune) bool { return r < 0x20 }) // a value has no raw C0
 	d := event.Draft{User: "zoë\u202e", Path: "日本\u2066/x", Type: event.Put, Key: "k\u200f", Value: []byte(`"` + raw + `\u001b[2J"`)}
 	if err := d.Check(); err != nil {

@@ -105,7 +105,7 @@ func TestMoveToAnotherLog(t *testing.T) {
 	noLeaks(t)
 	a, b := twoLogs(t, size(1000, 50_000))
 	moved := logged(t, a, "alice")
-	for _, more := range []int{0, 500} { // events that the other log does not have
+	for _, more := range []int{500, 0}[:size(1, 2)] { // events that the other log does not have
 		evs := moved
 		for i := range more {
 			evs = append(evs[:len(evs):len(evs)], invented(event.ID(1_000_000+i), fmt.Sprint(i)))
@@ -196,7 +196,7 @@ func TestFalseMatches(t *testing.T) {
 	a, b := twoLogs(t, n)
 	all := logged(t, a, "alice")
 	known := all[:n-100]
-	for _, every := range []int{100, 3, 1} {
+	for _, every := range []int{3, 100, 1}[:size(2, 3)] {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			req, err := reconcile.ParseStubRequest(request, reconcile.Limits{})
 			if err != nil {
@@ -331,7 +331,7 @@ func TestLyingStubs(t *testing.T) {
 	known := logged(t, a, "alice")[:150]
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 6))
-	for i := range size(8, 150) {
+	for i := range size(4, 150) {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			if !reconcile.IsStubRequest(request) {
 				return answer

@@ -108,7 +108,7 @@ type fataler interface {
 // the last, with windows here and there, appends, cut connections and no server at
 // all: each state equals the fold of the server's own NDJSON.
 func TestStateModel(t *testing.T) {
-	fewChecks(t, size(3, 30))
+	fewChecks(t, size(2, 30))
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
 	p := newTearingProxy(t, f.http.URL, 3, 300_000)
@@ -234,7 +234,7 @@ func TestFollowUnderStorm(t *testing.T) {
 	defer cancel()
 	var storm sync.WaitGroup
 	storm.Go(func() {
-		for range 200 {
+		for range size(50, 200) {
 			f.putSome(draw, 10)
 		}
 		f.put("alice/last", 1)

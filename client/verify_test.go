@@ -144,7 +144,7 @@ func copyHeader(to, from http.Header) {
 func TestVerifyWhileRetaining(t *testing.T) {
 	noLeaks(t)
 	const horizon = event.BlockSize
-	for _, moves := range []string{"/windows", "/events"} {
+	for _, moves := range []string{"/events", "/windows"}[:size(1, 2)] {
 		f := newFixture(t)
 		f.put("alice/x", horizon)
 		f.put("alice/y", 20)

@@ -65,7 +65,9 @@ type claimant struct {
 	copy  bool                  // it needs a copy
 }
 
-const claimLines = 2500
+// claimLines returns the number of lines in an input: enough that a batch comes after the
+// failure, if it is one of the first two, or with -long for three batches.
+func (f *failure) claimLines() int { return size(min(1000*max(f.at, 1)+150, 2500), 2500) }
 
 // aside reports whether a line is not an append.
 func aside(n int) bool { return n%97 == 0 || n%101 == 0 }
@@ -136,7 +138,7 @@ type truth map[int]int
 // want returns the truth that has every line once.
 func (tr *trial) want() truth {
 	all := truth{}
-	for n := 1; n <= claimLines; n++ {
+	for n := 1; n <= tr.f.claimLines(); n++ {
 		if tr.c.input != nil && !aside(n) || tr.c.input == nil && n == 1 {
 			all[n] = 1
 		}
@@ -223,7 +225,7 @@ func (tr *trial) check(status int, said string) {
 	}
 	all := 1
 	if tr.c.input != nil {
-		all = claimLines
+		all = tr.f.claimLines()
 	}
 	done, open := saidDone().FindStringSubmatch(claim), saidOpen().FindStringSubmatch(claim)
 	known := 0 // all lines up to known are there; none after end is
@@ -253,7 +255,7 @@ func (tr *trial) check(status int, said string) {
 	if least, most := tr.has(now, 1, known); known > 0 && (least != 1 || most != 1) {
 		tr.t.Errorf("lines 1-%d are there %d to %d times, and it says %q", known, least, most, claim)
 	}
-	if _, most := tr.has(now, end+1, claimLines); most > 0 {
+	if _, most := tr.has(now, end+1, tr.f.claimLines()); most > 0 {
 		tr.t.Errorf("lines after %d are there, and it says %q", end, claim)
 	}
 	if tr.f.stdout == "closed" && tr.f.at == 0 && status != 0 {

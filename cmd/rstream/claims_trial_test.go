@@ -56,7 +56,7 @@ func newTrial(t *testing.T, f failure, c claimant) *trial {
 	})
 	if c.input != nil {
 		var b bytes.Buffer
-		for n := 1; n <= claimLines; n++ {
+		for n := 1; n <= f.claimLines(); n++ {
 			fmt.Fprintln(&b, c.input(n))
 		}
 		tr.write(tr.inputFile(), b.Bytes())

@@ -139,12 +139,12 @@ func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
 	w.tx = tx
 	if err := w.writeRequests(batch); err != nil {
 		tx.Rollback()
-		db.tables.ForgetStorages()
+		db.tables.ForgetWritten()
 		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", dbfile.Classify(err))
 	}
 	if err := db.endTransaction(tx); err != nil {
-		db.tables.ForgetStorages()
+		db.tables.ForgetWritten()
 		db.seen.Invalidate()
 		return fmt.Errorf("append: %w", &commitError{dbfile.Classify(err)})
 	}

@@ -533,7 +533,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		snapshot.FewStorages, snapshot.GatherMax = 0, 0
 		snapshot.SealSpan = event.BlockSize
 		mustSeal(t, db, topics(t, "alice")[0])
-		db.tables.ForgetStorages() // of the writer, and bounded by itself
+		db.tables.ForgetWritten() // of the writer, and bounded by itself
 		var most uint64
 		n := 0
 		err := db.State(context.Background(), topics(t, "alice")[0], event.ID(members), func(*event.Event) error {

@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -54,31 +54,46 @@ type layout struct {
 	store func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error
 }
 
-var copies = []layout{
-	{"rows", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-		if _, err := rows.New(h.file).StoreEvents(evs, storages); err != nil {
-			return err
+// insertRows stores events as rows of a table of the benchmarks, by id.
+func insertRows(h *handle, evs []event.Event, storages []int64) error {
+	return h.file.Bulk(func(c *dbfile.BulkWriter) error {
+		for at, n := 0, 0; at < len(evs); at += n {
+			n = min(64, len(evs)-at)
+			for i := at; i < at+n; i++ {
+				c.Bind(int64(evs[i].ID))
+				c.Bind(storages[i])
+				c.Bind(evs[i].Line())
+			}
+			into := dbfile.Insert{Into: `INSERT INTO bench_row (id, storage, line) VALUES `, Row: `(?, ?, CAST(? AS TEXT))`, Rows: n}
+			if _, err := c.Exec(into); err != nil {
+				return err
+			}
 		}
-		var p rows.Postings
-		for i := range evs {
-			p.Add(storages[i], evs[i].ID)
-		}
-		return rows.New(h.file).StorePostings(p)
-	}},
-	{"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-		_, err := h.Store(tx, evs, storages)
-		return err
-	}},
+		return nil
+	})
 }
 
-var servers = []layout{
-	{"rows", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-		_, err := rows.New(h.file).StoreEvents(evs, storages)
+var rawRows = layout{"rows", func(h *handle, _ *sql.Tx, evs []event.Event, storages []int64) error {
+	return insertRows(h, evs, storages)
+}}
+
+var copies = []layout{rawRows, {"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
+	_, err := h.Store(tx, evs, storages)
+	return err
+}}}
+
+var servers = []layout{rawRows, {"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
+	return h.Append(tx, evs, storages)
+}}}
+
+// openBench opens a new file that has the table of rows, too.
+func openBench(b *testing.B) *handle {
+	h := openTables(b)
+	h.update(b, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`CREATE TABLE bench_row (id INTEGER PRIMARY KEY, storage INTEGER NOT NULL, line TEXT NOT NULL) STRICT`)
 		return err
-	}},
-	{"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-		return h.Append(tx, evs, storages)
-	}},
+	})
+	return h
 }
 
 func (l *layout) storeAll(b *testing.B, h *handle, w *workload) {
@@ -92,7 +107,7 @@ func benchStore(b *testing.B, layouts []layout, w workload) {
 		b.Run(l.name, func(b *testing.B) {
 			for range b.N {
 				b.StopTimer()
-				h := openTables(b)
+				h := openBench(b)
 				b.StartTimer()
 				l.storeAll(b, h, &w)
 				b.StopTimer()
@@ -122,7 +137,7 @@ func BenchmarkStore(b *testing.B) {
 // benchFile has a workload in both layouts.
 func benchFile(b *testing.B, w workload) *handle {
 	b.Helper()
-	h := openTables(b)
+	h := openBench(b)
 	for _, l := range copies {
 		l.storeAll(b, h, &w)
 	}
@@ -130,7 +145,7 @@ func benchFile(b *testing.B, w workload) *handle {
 }
 
 func scanRows(tx *sql.Tx, fn func(id event.ID, storage int64, line []byte)) error {
-	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? AND id <= ? ORDER BY id`, 0, event.MaxID)
+	rows, err := tx.Query(`SELECT id, storage, line FROM bench_row WHERE id > ? AND id <= ? ORDER BY id`, 0, event.MaxID)
 	if err != nil {
 		return err
 	}
@@ -189,18 +204,14 @@ func BenchmarkLines(b *testing.B) {
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	all = all[:10_000]
 	benchRead(b, h, "rows", len(all), func(tx *sql.Tx) (n int, err error) {
-		for from := 0; from < len(all) && err == nil; from += linesChunk {
-			ids := make([]event.ID, 0, linesChunk)
-			for i := from; i < from+linesChunk; i++ {
-				ids = append(ids, all[i].ID)
+		for i := range all {
+			var line []byte
+			if err := tx.QueryRow(`SELECT line FROM bench_row WHERE id = ?`, all[i].ID).Scan(&line); err != nil {
+				return n, err
 			}
-			err = rows.LinesOf(context.Background(), tx, ids, func(i int, line []byte, long bool) {
-				if _, err := rows.ParseStored(ids[i], line); err == nil {
-					n++
-				}
-			})
+			n++
 		}
-		return n, err
+		return n, nil
 	})
 	benchRead(b, h, "pages", len(all), func(tx *sql.Tx) (n int, err error) {
 		return n, ReadLines(context.Background(), tx, all, func(int, []byte) error { n++; return nil })
@@ -217,7 +228,7 @@ func BenchmarkFind(b *testing.B) {
 			for ; n < 1000; n++ {
 				var line []byte
 				id := random.IntN(w.len()) + 1
-				if err := tx.QueryRow(`SELECT line FROM event WHERE id = ?`, id).Scan(&line); err != nil {
+				if err := tx.QueryRow(`SELECT line FROM bench_row WHERE id = ?`, id).Scan(&line); err != nil {
 					return n, err
 				}
 			}

@@ -16,7 +16,6 @@
 // Every function works in a transaction of its caller and begins none. [Tables] remembers
 // the last page; after a transaction that was not committed, ForgetPage must be called.
 //
-// No file uses the package yet: files keep events as package rows does, which has other
-// postings. The package does not number storages, and does not decide what may be dropped.
-// It reads no clock.
+// The package does not number storages, and does not decide what may be dropped. It reads
+// no clock.
 package pages

@@ -32,12 +32,10 @@ func openHandle(tb testing.TB, path string) *handle {
 	return h
 }
 
-// openTables opens a new file that has the tables.
+// openTables opens a new file.
 func openTables(tb testing.TB) *handle {
 	tb.Helper()
-	h := openHandle(tb, tb.TempDir()+"/pages.db")
-	h.update(tb, func(tx *sql.Tx) error { _, err := tx.Exec(Schema); return err })
-	return h
+	return openHandle(tb, tb.TempDir()+"/pages.db")
 }
 
 // clear removes everything.

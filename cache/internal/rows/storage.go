@@ -9,23 +9,29 @@ import (
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // Tables are the shared tables of an open file.
 type Tables struct {
+	Pages    *pages.Tables
 	file     *dbfile.File
 	storages map[string]int64 // numbers of recent storages; guarded by the right to write
 }
 
 // New returns the tables of an open file.
 func New(f *dbfile.File) *Tables {
-	return &Tables{file: f, storages: map[string]int64{}}
+	return &Tables{Pages: pages.New(f), file: f, storages: map[string]int64{}}
 }
 
-// ForgetStorages forgets the remembered numbers, some of which may have been rolled back.
-// It also releases their memory, which clear would keep.
-func (t *Tables) ForgetStorages() { t.storages = map[string]int64{} }
+// ForgetWritten forgets what a transaction that may have been rolled back has left in
+// memory: numbers of storages, and the last page. It also releases the memory, which clear
+// would keep.
+func (t *Tables) ForgetWritten() {
+	t.storages = map[string]int64{}
+	t.Pages.ForgetPage()
+}
 
 // maxStorages bounds the number of remembered storages.
 const maxStorages = 1 << 16

@@ -1,4 +1,9 @@
 -- Events, many to a row, in the order in which they came.
+
+DROP VIEW events;
+DROP TABLE event;
+DROP TABLE posting;
+
 CREATE TABLE page (
   key     INTEGER PRIMARY KEY AUTOINCREMENT, -- never again: locators and compare-and-set rely on it
   first   INTEGER NOT NULL,                  -- the ids of the first and the last event,
@@ -9,7 +14,7 @@ CREATE TABLE page (
 ) STRICT;
 CREATE INDEX page_stretch ON page (first, last);
 
--- Where the events of a storage in a block are.
+-- Where the events of a storage in a block are. On a server, written once per sealed block.
 CREATE TABLE page_posting (
   storage INTEGER NOT NULL,
   block   INTEGER NOT NULL,                  -- ids (4096·block, 4096·(block+1)]

@@ -78,12 +78,13 @@ var rawRows = layout{"rows", func(h *handle, _ *sql.Tx, evs []event.Event, stora
 }}
 
 var copies = []layout{rawRows, {"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-	_, err := h.Store(tx, evs, storages)
+	_, _, err := h.Store(tx, evs, storages)
 	return err
 }}}
 
 var servers = []layout{rawRows, {"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
-	return h.Append(tx, evs, storages)
+	_, err := h.Append(tx, evs, storages)
+	return err
 }}}
 
 // openBench opens a new file that has the table of rows, too.

@@ -23,7 +23,7 @@ func TestCheckFinds(t *testing.T) {
 		{"no page has", exec(`DELETE FROM page WHERE key = (SELECT max(key) FROM page)`)},
 		{"its hash differs", changeLine},
 		{"is stored twice", func(h *handle, tx *sql.Tx) error {
-			_, err := h.Store(tx, []event.Event{madeEvent(7, 9, 10)}, []int64{9})
+			_, _, err := h.Store(tx, []event.Event{madeEvent(7, 9, 10)}, []int64{9})
 			return err
 		}},
 		{"is missing", func(h *handle, tx *sql.Tx) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
@@ -19,8 +20,9 @@ type Place struct {
 func (p *Place) key() PostingKey { return PostingKey{p.Storage, p.ID.Block()} }
 
 // Drop drops events and returns how many of them were held. Their lines are overwritten,
-// and a page that is mostly dead is rewritten with all its postings. Drop skips events in
-// damaged pages and postings, and returns the damage. It finds events by their postings: on
+// and a page that is mostly dead is rewritten with all its postings. Drop goes past damaged
+// pages and postings, and returns the damage: lines in damaged pages stay, but no posting has
+// them any more. It finds events by their postings: on
 // a server, PostBlock must be called before, even for a block that is not full.
 func (t *Tables) Drop(ctx context.Context, tx *sql.Tx, places []Place) (dropped int, damaged []*DamageError, err error) {
 	d := dropper{batch: t.newBatch(tx), ctx: ctx, gone: map[int64][]Place{}}
@@ -97,9 +99,15 @@ func (d *dropper) findPagesIn(key PostingKey, places []Place) error {
 	return nil
 }
 
-// dropFrom drops events of a page.
+// dropFrom drops events of a page. Their postings forget them even if the page is damaged:
+// nothing else would ever read those events.
 func (d *dropper) dropFrom(key int64) error {
 	gone := d.gone[key]
+	for _, place := range gone {
+		posting := d.postings[place.key()]
+		posting.find(place.ID).Page = 0
+		posting.changed = true
+	}
 	p, err := loadPage(d.ctx, d.tx, key)
 	if err == nil && p == nil {
 		err = pageDamage(key, gone[0].ID, gone[0].ID, "a posting names it, but it is not there")
@@ -107,23 +115,22 @@ func (d *dropper) dropFrom(key int64) error {
 	if err != nil {
 		return err
 	}
+	n := 0
 	for _, place := range gone {
 		e := p.find(place.ID)
 		if e == nil || e.storage != place.Storage {
-			return pageDamage(key, p.first(), p.last(), "it does not have event %s, as a posting says", place.ID)
+			d.damaged = append(d.damaged, &DamageError{Page: key, ID: p.first(), Last: p.last(), Block: p.first().Block(),
+				Reason: fmt.Sprintf("it does not have event %s, as a posting says", place.ID)})
+			continue
 		}
 		e.dead = true
+		n++
 	}
-	if err := d.writeDead(p); err != nil {
-		return err
+	if n == 0 {
+		return nil
 	}
-	for _, place := range gone {
-		posting := d.postings[place.key()]
-		posting.find(place.ID).Page = 0
-		posting.changed = true
-	}
-	d.dropped += len(gone)
-	return nil
+	d.dropped += n
+	return d.writeDead(p)
 }
 
 // writeDead writes a page in which some entries have died.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -12,21 +13,30 @@ import (
 // Find returns the line of an event, nil if it is not held, and the number of its
 // storage. If a damaged page may have it, Find returns a *DamageError.
 func Find(ctx context.Context, tx *sql.Tx, id event.ID) (line []byte, storage int64, err error) {
+	p, e, err := find(ctx, tx, id)
+	if err != nil || e == nil {
+		return nil, 0, err
+	}
+	return p.line(e), e.storage, nil
+}
+
+// find returns the page and the entry of an event, nil if it is not held.
+func find(ctx context.Context, tx *sql.Tx, id event.ID) (*page, *entry, error) {
 	p, err := nearestPage(ctx, tx, id)
 	if err == nil && p == nil {
-		return nil, 0, nil
+		return nil, nil, nil
 	}
 	if isDamage(err) || err == nil && p.find(id) == nil {
 		p, err = searchPages(ctx, tx, id)
 	}
 	if err != nil || p == nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	e := p.find(id)
 	if e == nil {
-		return nil, 0, pageDamage(p.key, p.first(), p.last(), "event %s is not there", id)
+		return nil, nil, pageDamage(p.key, p.first(), p.last(), "event %s is not there", id)
 	}
-	return p.line(e), e.storage, nil
+	return p, e, nil
 }
 
 // nearestPage returns the last page that begins at or before an event and does not end
@@ -80,22 +90,129 @@ func findPage(ctx context.Context, tx *sql.Tx, id event.ID) (key int64, err erro
 // ReadPostings returns the events in a span that the postings of a storage have, in their
 // order.
 func ReadPostings(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (posted []Posted, err error) {
-	if span.Empty() {
-		return nil, nil
+	err = EachPosting(ctx, tx, []int64{storage}, span, func(_ PostingKey, evs []Posted) error {
+		posted = append(posted, evs...)
+		return nil
+	})
+	return posted, err
+}
+
+// EachPosting calls fn with the events in a span that the postings of storages have: for
+// each posting in the order of blocks, but in no order of storages.
+func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, fn func(PostingKey, []Posted) error) error {
+	if span.Empty() || len(storages) == 0 {
+		return nil
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT storage, block, count, chunks FROM page_posting
-		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block`,
-		storage, int64((span.From + 1).Block()), int64(span.To.Block()))
+	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.count, p.chunks
+		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block BETWEEN ? AND ?`,
+		joinNumbers(storages), int64((span.From + 1).Block()), int64(span.To.Block()))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		p, err := scanPosting(rows)
+		if err == nil {
+			err = fn(p.key, clipPosted(p.entries, span.From, span.To))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// joinNumbers writes numbers as json_each reads them.
+func joinNumbers(numbers []int64) string {
+	b := []byte{'['}
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return string(append(b, ']'))
+}
+
+// LastPosted returns the last event in a span that the postings of each storage have. The
+// page is 0 if they have none.
+func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (last []Posted, err error) {
+	last = make([]Posted, len(storages))
+	if span.Empty() || len(storages) == 0 {
+		return last, nil
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT j.key, p.storage, p.block, p.count, p.chunks
+		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block =
+			(SELECT max(block) FROM page_posting WHERE storage = j.value AND block BETWEEN ? AND ?)`,
+		joinNumbers(storages), int64((span.From + 1).Block()), int64(span.To.Block()))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		p, err := scanPosting(rows)
+		var i int
+		p, err := scanPosting(keyed{rows, &i})
 		if err != nil {
 			return nil, err
 		}
-		posted = append(posted, clipPosted(p.entries, span.From, span.To)...)
+		if evs := clipPosted(p.entries, span.From, span.To); len(evs) > 0 {
+			last[i] = evs[len(evs)-1]
+			continue
+		}
+		// Those of the last block come after the span.
+		if last[i], err = lastPostedBefore(ctx, tx, p.key, span); err != nil {
+			return nil, err
+		}
 	}
-	return posted, rows.Err()
+	return last, rows.Err()
 }
+
+// lastPostedBefore returns the last event in a span that a storage's postings of the blocks
+// before that of key have.
+func lastPostedBefore(ctx context.Context, tx *sql.Tx, key PostingKey, span window.Span) (last Posted, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT storage, block, count, chunks FROM page_posting
+		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block DESC`,
+		key.Storage, int64((span.From + 1).Block()), int64(key.Block)-1)
+	if err != nil {
+		return last, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		p, err := scanPosting(rows)
+		if err != nil {
+			return last, err
+		}
+		if evs := clipPosted(p.entries, span.From, span.To); len(evs) > 0 {
+			return evs[len(evs)-1], nil
+		}
+	}
+	return last, rows.Err()
+}
+
+// A keyed is a row with a number before the columns of another.
+type keyed struct {
+	row interface{ Scan(...any) error }
+	key *int
+}
+
+func (k keyed) Scan(dest ...any) error { return k.row.Scan(append([]any{k.key}, dest...)...) }
+
+// LastPostedOf returns the last event that the postings of a storage have, Beginning if
+// they have none, in a transaction of File.Begin.
+func (t *Tables) LastPostedOf(tx *sql.Tx, storage int64) (event.ID, error) {
+	stmt, err := t.file.Stmt(tx, newestPosting)
+	if err != nil {
+		return event.Beginning, err
+	}
+	p, err := scanPosting(stmt.QueryRow(storage))
+	if errors.Is(err, sql.ErrNoRows) {
+		return event.Beginning, nil
+	}
+	if err != nil || len(p.entries) == 0 {
+		return event.Beginning, err
+	}
+	return p.entries[len(p.entries)-1].ID, nil
+}
+
+// newestPosting selects the newest posting of a storage.
+const newestPosting = `SELECT storage, block, count, chunks FROM page_posting WHERE storage = ? ORDER BY block DESC LIMIT 1`

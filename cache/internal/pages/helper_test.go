@@ -73,7 +73,7 @@ func (h *handle) view(t fataler, fn func(tx *sql.Tx) error) {
 func (h *handle) mustStore(t fataler, evs []event.Event, storages []int64) (held []int) {
 	t.Helper()
 	h.update(t, func(tx *sql.Tx) (err error) {
-		held, err = h.Store(tx, evs, storages)
+		_, held, err = h.Store(tx, evs, storages)
 		return err
 	})
 	return held
@@ -81,7 +81,7 @@ func (h *handle) mustStore(t fataler, evs []event.Event, storages []int64) (held
 
 func (h *handle) mustAppend(t fataler, evs []event.Event, storages []int64) {
 	t.Helper()
-	h.update(t, func(tx *sql.Tx) error { return h.Append(tx, evs, storages) })
+	h.update(t, func(tx *sql.Tx) error { _, err := h.Append(tx, evs, storages); return err })
 }
 
 // madeEvent returns an event whose value has so many bytes.

@@ -14,30 +14,55 @@ const linesChunk = 1000
 
 var newline = []byte("\n")
 
-// ReadLines calls fn with the lines of events, in their order. SQLite cuts them out of the
+// lineBytes is how long the lines are that one query cuts out, and one more.
+const lineBytes = 1 << 20
+
+// someLines returns the events whose lines one query cuts out.
+func someLines(evs []Posted) []Posted {
+	n, size := 0, 0
+	for n < len(evs) && n < linesChunk && size < lineBytes {
+		size += int(evs[n].Length) + 1
+		n++
+	}
+	return evs[:n]
+}
+
+// CutLines calls fn with the lines of events, in their order. SQLite cuts them out of the
 // pages, so that no page is copied for one of its lines. Each is checked by its checksum
-// and its id; where that fails, the locator may be an old one, and the event is looked for
-// by its id. ReadLines returns a *DamageError if it is not found.
-func ReadLines(ctx context.Context, tx *sql.Tx, evs []Posted, fn func(i int, line []byte) error) error {
-	for from := 0; from < len(evs); from += linesChunk {
-		some := evs[from:min(from+linesChunk, len(evs))]
+// and its id: a line is nil if it is not there. So is one that is alone in its page.
+func CutLines(ctx context.Context, tx *sql.Tx, evs []Posted, fn func(i int, line []byte) error) error {
+	for from := 0; from < len(evs); {
+		some := someLines(evs[from:])
 		cut, err := cutLines(ctx, tx, some)
 		if err != nil {
 			return err
 		}
-		for i := range some {
-			line := cut[i]
+		for i, line := range cut {
 			if !some[i].matches(line) {
-				if line, err = findLine(ctx, tx, &some[i]); err != nil {
-					return err
-				}
+				line = nil
 			}
 			if err := fn(from+i, line); err != nil {
 				return err
 			}
 		}
+		from += len(some)
 	}
 	return nil
+}
+
+// ReadLines is CutLines for lines of any length. A line that is not there is looked for by
+// its id, since the locator may be an old one. ReadLines returns a *DamageError if it is
+// not found.
+func ReadLines(ctx context.Context, tx *sql.Tx, evs []Posted, fn func(i int, line []byte) error) error {
+	return CutLines(ctx, tx, evs, func(i int, line []byte) (err error) {
+		if line == nil {
+			line, err = ReadLine(ctx, tx, &evs[i])
+		}
+		if err != nil {
+			return err
+		}
+		return fn(i, line)
+	})
 }
 
 // matches reports whether a line is that of p.
@@ -84,8 +109,8 @@ func packLocators(evs []Posted) string {
 	return string(append(b, ']'))
 }
 
-// findLine returns the line of p by its page, or by its id if that has another.
-func findLine(ctx context.Context, tx *sql.Tx, p *Posted) ([]byte, error) {
+// ReadLine returns the line of an event by its page, or by its id if that has another.
+func ReadLine(ctx context.Context, tx *sql.Tx, p *Posted) ([]byte, error) {
 	if p.Length == 0 {
 		whole, err := loadPage(ctx, tx, p.Page)
 		if err == nil && whole != nil && p.matches(whole.lines) {

@@ -75,6 +75,16 @@ func (m *merger) mergeBefore(id event.ID) error {
 	return nil
 }
 
+// skipDamage lets the query skip damage. It returns any other error, and damage if the query
+// skips none.
+func (m *merger) skipDamage(err error) error {
+	var damage *DamageError
+	if m.query.Skip == nil || !errors.As(err, &damage) {
+		return err
+	}
+	return m.query.Skip(damage)
+}
+
 // mergeToDamage visits the events before a damaged page, if none of the pages before reaches into
 // it, and returns the damage.
 func (m *merger) mergeToDamage(damage error) error {
@@ -108,7 +118,7 @@ func (m *merger) visit(p *page, e *entry) error {
 	case e.id > m.query.Span.To:
 		return errDone
 	case e.id == m.at:
-		return pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id)
+		return m.skipDamage(pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id))
 	}
 	m.at = e.id
 	if m.query.Want != nil && !m.query.Want(e.storage) {

@@ -77,7 +77,7 @@ func (m *pagesModel) store(*rapid.T) {
 		}
 	}
 	err := h.file.Update(context.Background(), func(tx *sql.Tx) error {
-		held, err := h.Store(tx, evs, storages)
+		_, held, err := h.Store(tx, evs, storages)
 		if err == nil && !slices.Equal(held, want) {
 			m.t.Fatalf("held are %v, want %v", held, want)
 		}
@@ -144,7 +144,7 @@ func (m *pagesModel) contradict(*rapid.T) {
 	ev := modelLog[n]
 	ev = event.New(ev.ID, ev.Time+1, ev.Draft, ev.Hash)
 	err := h.file.Update(context.Background(), func(tx *sql.Tx) error {
-		_, err := h.Store(tx, []event.Event{ev}, []int64{modelStorage(n)})
+		_, _, err := h.Store(tx, []event.Event{ev}, []int64{modelStorage(n)})
 		return err
 	})
 	var held *HeldError

@@ -24,11 +24,20 @@ type page struct {
 func (p *page) first() event.ID { return p.entries[0].id }
 func (p *page) last() event.ID  { return p.entries[len(p.entries)-1].id }
 
-func (p *page) line(e *entry) []byte { return p.lines[e.offset:e.end():e.end()] }
+// line returns the line of e, nil if the lines were not read.
+func (p *page) line(e *entry) []byte {
+	if p.lines == nil {
+		return nil
+	}
+	return p.lines[e.offset:e.end():e.end()]
+}
 
 // locator returns where the line of e is.
 func (p *page) locator(e *entry) Locator {
-	l := Locator{Page: p.key, Sum: checksum(p.line(e))}
+	l := Locator{Page: p.key, Sum: p.linesSum}
+	if len(p.entries) > 1 {
+		l.Sum = checksum(p.line(e))
+	}
 	if e.end() <= maxRecord {
 		l.Offset, l.Length = uint16(e.offset), uint16(e.length)
 	}
@@ -64,17 +73,52 @@ func scanPage(row interface{ Scan(...any) error }) (*page, error) {
 	return &p, nil
 }
 
-func (p *page) decode(first, last event.ID, count int64) (err error) {
-	if p.entries, err = decodeIndex(first, count, p.index, len(p.lines)); err != nil {
+func (p *page) decode(first, last event.ID, count int64) error {
+	if err := p.decodeEntries(first, last, count, len(p.lines)); err != nil {
+		return err
+	}
+	return p.checkLines()
+}
+
+func (p *page) checkLines() error {
+	if checksum(p.lines) != p.linesSum {
+		return errLinesSum
+	}
+	return nil
+}
+
+// someColumns are those that scanSome scans. They take the length of the longest lines
+// that are read.
+const someColumns = `key, first, last, count, entries, length(lines), iif(length(lines) <= ?, lines, NULL)`
+
+// scanSome is scanPage for a row that may be without its lines.
+func scanSome(row interface{ Scan(...any) error }) (*page, error) {
+	var p page
+	var first, last event.ID
+	var count int64
+	var linesLen int
+	if err := row.Scan(&p.key, &first, &last, &count, &p.index, &linesLen, &p.lines); err != nil {
+		return nil, err
+	}
+	err := p.decodeEntries(first, last, count, linesLen)
+	if err == nil && p.lines != nil {
+		err = p.checkLines()
+	}
+	if err != nil {
+		return nil, pageDamage(p.key, first, last, "%v", err)
+	}
+	return &p, nil
+}
+
+// decodeEntries decodes the index, and checks it.
+func (p *page) decodeEntries(first, last event.ID, count int64, linesLen int) (err error) {
+	if p.entries, err = decodeIndex(first, count, p.index, linesLen); err != nil {
 		return err
 	}
 	if p.last() != last {
 		return errIndexForm
 	}
 	p.linesSum = binary.BigEndian.Uint32(p.index[4:])
-	if checksum(p.lines) != p.linesSum {
-		return errLinesSum
-	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -13,13 +14,17 @@ import (
 type Line struct {
 	ID      event.ID
 	Storage int64
-	Text    []byte
+	Text    []byte // nil if it was not to be read
 	page    *page
 	entry   *entry
 }
 
-// Posted returns where the line is.
+// Posted returns where the line is. If its text was not read, it must be alone in its
+// page, as lines of more than a page are.
 func (l *Line) Posted() Posted { return Posted{l.ID, l.page.locator(l.entry)} }
+
+// Len returns the length of the text, whether or not it was read.
+func (l *Line) Len() int { return l.entry.length }
 
 // A Query says what Scan reads.
 type Query struct {
@@ -29,6 +34,20 @@ type Query struct {
 	// Dense says that every id of Span was stored by Append, and none was dropped. Then a
 	// missing one is damage, and pages do not overlap.
 	Dense bool
+	// MaxText is the length of the longest text that is read. If zero, all are; if
+	// negative, none is, and lines are not checked. If positive, it must be at least
+	// the length of a page, since the lines of one are read together.
+	MaxText int
+	// Skip is called with damage, which the scan then goes past. If nil, damage ends it.
+	Skip func(*DamageError) error
+}
+
+// lineBytes returns the length of the longest lines of a page that are read.
+func (q *Query) lineBytes() int {
+	if q.MaxText == 0 {
+		return math.MaxInt64
+	}
+	return q.MaxText
 }
 
 // Scan calls fn with the lines that q asks for, in the order of their ids. It returns a
@@ -43,17 +62,20 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	if err != nil {
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+pageColumns+` FROM page
-		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, from, int64(q.Span.To), int64(q.Span.From))
+	rows, err := tx.QueryContext(ctx, `SELECT `+someColumns+` FROM page
+		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, q.lineBytes(), from, int64(q.Span.To), int64(q.Span.From))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	m := merger{query: &q, at: q.Span.From, fn: fn}
 	for rows.Next() {
-		p, err := scanPage(rows)
+		p, err := scanSome(rows)
 		if err != nil {
-			return ignoreDone(m.mergeToDamage(err))
+			if err = m.skipDamage(err); err != nil {
+				return ignoreDone(m.mergeToDamage(err))
+			}
+			continue
 		}
 		if err := m.mergeBefore(p.first()); err != nil {
 			return ignoreDone(err)

@@ -5,42 +5,46 @@ import (
 	"database/sql"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
 
 // Store stores events, whose ids ascend, with the numbers of their storages, but for those
-// that are held already, which it returns as indexes. It returns a *HeldError if a held
-// event has another hash or another time. An id that is held for another storage is not
+// that are held already, which it returns as indexes. places are where all of them are. It
+// returns a *HeldError if a held event has another hash or another time. An id that is held for another storage is not
 // noticed here: every read that meets both returns a *DamageError.
-func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (held []int, err error) {
+func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (places []Posted, held []int, err error) {
 	if err := checkAscending(evs); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b := t.newBatch(tx)
-	fresh, held, err := b.splitHeld(evs, storages)
+	fresh, there, held, err := b.splitHeld(evs, storages)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if b.open == nil && len(fresh) > 0 {
 		b.open = b.newestPageOf(fresh[0].storage)
 	}
-	places, err := b.fillPages(fresh)
-	if err != nil {
-		return nil, err
+	if places, err = b.fillPages(fresh); err != nil {
+		return nil, nil, err
 	}
 	for i := range fresh {
 		p := b.postings[fresh[i].key()]
 		p.added = append(p.added, places[i])
 	}
-	return held, b.writePostings()
+	if len(there) > 0 {
+		places = append(places, there...)
+		slices.SortFunc(places, comparePosted)
+	}
+	return places, held, b.writePostings()
 }
 
-// Append stores new events, whose ids ascend from the last one that was stored. It reads
-// and writes no postings: PostBlock does, once for a whole block.
-func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) error {
+// Append stores new events, whose ids ascend from the last one that was stored, and returns
+// where they are. It reads and writes no postings: PostBlock does, once for a whole block.
+func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) (places []Posted, err error) {
 	if err := checkAscending(evs); err != nil {
-		return err
+		return nil, err
 	}
 	fresh := make([]incoming, len(evs))
 	for i := range evs {
@@ -50,8 +54,7 @@ func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) error {
 	if b.open == nil {
 		b.open = b.newestPage()
 	}
-	_, err := b.fillPages(fresh)
-	return err
+	return b.fillPages(fresh)
 }
 
 func checkAscending(evs []event.Event) error {
@@ -72,16 +75,16 @@ type incoming struct {
 
 func (in *incoming) key() PostingKey { return PostingKey{in.storage, in.id.Block()} }
 
-// splitHeld returns the events that are not held, and the indexes of the others.
-func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming, held []int, err error) {
+// splitHeld returns the events that are not held, and the places and the indexes of the
+// others.
+func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming, there []Posted, held []int, err error) {
 	fresh = make([]incoming, 0, len(evs))
-	var there []Posted
 	var p *posting
 	for i := range evs {
 		in := incoming{evs[i].ID, storages[i], evs[i].Line()}
 		if p == nil || p.key != in.key() {
 			if p, err = b.posting(in.key()); err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 		}
 		if e := p.find(in.id); e != nil {
@@ -91,7 +94,7 @@ func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming
 		fresh = append(fresh, in)
 	}
 	err = ReadLines(context.Background(), b.tx, there, func(i int, line []byte) error { return checkSame(line, &evs[held[i]]) })
-	return fresh, held, err
+	return fresh, there, held, err
 }
 
 // checkSame checks that ev is the event whose line is held.
@@ -210,8 +213,7 @@ func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
 // transactions, each of a new process, fill one. It returns nil if there is none, or it is
 // damaged.
 func (b *batch) newestPageOf(storage int64) *openPage {
-	posting, err := scanPosting(b.tx.QueryRow(`SELECT storage, block, count, chunks FROM page_posting
-		WHERE storage = ? ORDER BY block DESC LIMIT 1`, storage))
+	posting, err := scanPosting(b.tx.QueryRow(newestPosting, storage))
 	if err != nil {
 		return nil
 	}

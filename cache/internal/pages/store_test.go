@@ -156,7 +156,7 @@ func TestFailedTransaction(t *testing.T) {
 	evs, storages := madeEvents(1, 1, 20, 1, 10)
 	h.mustStore(t, evs[:2], storages[:2])
 	err := h.file.Update(context.Background(), func(tx *sql.Tx) error {
-		if _, err := h.Store(tx, evs[2:9], storages[2:9]); err != nil {
+		if _, _, err := h.Store(tx, evs[2:9], storages[2:9]); err != nil {
 			return err
 		}
 		return errModel
@@ -219,7 +219,7 @@ func TestFailedStatement(t *testing.T) {
 		if _, err := tx.Exec(`CREATE TRIGGER refuse BEFORE UPDATE ON page BEGIN SELECT raise(FAIL, 'refused'); END`); err != nil {
 			return err
 		}
-		if _, err := h.Store(tx, evs[2:5], storages[2:5]); err == nil {
+		if _, _, err := h.Store(tx, evs[2:5], storages[2:5]); err == nil {
 			t.Error("the page was extended")
 		}
 		_, err := tx.Exec(`DROP TRIGGER refuse`)

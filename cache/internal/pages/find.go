@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/rstream-dev/rstream/event"
@@ -39,10 +40,12 @@ func find(ctx context.Context, tx *sql.Tx, id event.ID) (*page, *entry, error) {
 	return p, e, nil
 }
 
+const nearestQuery = `SELECT ` + pageColumns + ` FROM page WHERE ` + mayHave + ` LIMIT 1`
+
 // nearestPage returns the last page that begins at or before an event and does not end
 // before it, or nil. Unless pages overlap there, no other can have the event.
 func nearestPage(ctx context.Context, tx *sql.Tx, id event.ID) (*page, error) {
-	p, err := scanPage(tx.QueryRowContext(ctx, `SELECT `+pageColumns+` FROM page WHERE `+mayHave+` LIMIT 1`, id, id, id))
+	p, err := scanPage(tx.QueryRowContext(ctx, nearestQuery, id, id, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -120,6 +123,17 @@ func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.
 		}
 	}
 	return rows.Err()
+}
+
+// ReadPostingsOf returns the events in a span that the postings of some storages have, in
+// their order.
+func ReadPostingsOf(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (posted []Posted, err error) {
+	err = EachPosting(ctx, tx, storages, span, func(_ PostingKey, evs []Posted) error {
+		posted = append(posted, evs...)
+		return nil
+	})
+	slices.SortFunc(posted, comparePosted)
+	return posted, err
 }
 
 // joinNumbers writes numbers as json_each reads them.

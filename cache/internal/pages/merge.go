@@ -102,7 +102,7 @@ func (m *merger) finish() error {
 		return err
 	}
 	if m.query.Dense && m.at < m.query.Span.To {
-		return missing(0, m.at+1)
+		return m.skipDamage(missing(0, m.at+1))
 	}
 	return nil
 }
@@ -112,9 +112,12 @@ func missing(key int64, id event.ID) error {
 }
 
 func (m *merger) visit(p *page, e *entry) error {
+	if m.query.Dense && e.id > m.at+1 && m.at < m.query.Span.To {
+		if err := m.skipDamage(missing(p.key, m.at+1)); err != nil {
+			return err
+		}
+	}
 	switch {
-	case m.query.Dense && e.id > m.at+1 && m.at < m.query.Span.To:
-		return missing(p.key, m.at+1)
 	case e.id > m.query.Span.To:
 		return errDone
 	case e.id == m.at:

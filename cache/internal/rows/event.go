@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -79,8 +80,8 @@ func LastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]ev
 
 // SplitPairs parses joined event ids and the joined numbers of their storages.
 func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
-	at, err = numbers(ids)
-	of, err2 := numbers(storages)
+	at, err = parseNumbers(ids)
+	of, err2 := parseNumbers(storages)
 	if err := errors.Join(err, err2); err != nil {
 		return nil, nil, err
 	}
@@ -93,15 +94,16 @@ func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
 // LastStored returns the last stored event between two positions. A damaged event yields
 // no mark.
 func LastStored(ctx context.Context, tx *sql.Tx, after, until event.ID) (p event.Point, err error) {
-	var line []byte
-	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1`, after, until).Scan(&p.ID, &line)
-	if errors.Is(err, sql.ErrNoRows) {
-		return p, nil
+	line, ok, err := pages.Last(ctx, tx, window.Span{From: after, To: until}, false)
+	var damage *pages.DamageError
+	if errors.As(err, &damage) {
+		return event.Point{ID: min(damage.Last, until)}, nil
 	}
-	if err != nil {
+	if err != nil || !ok {
 		return p, err
 	}
-	if ev, err := event.ParseLine(line); err == nil && ev.ID == p.ID {
+	p.ID = line.ID
+	if ev, err := event.ParseLine(line.Text); err == nil && ev.ID == p.ID {
 		p.Mark = ev.Mark()
 	}
 	return p, nil

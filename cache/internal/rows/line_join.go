@@ -53,8 +53,8 @@ var (
 	ErrJoined = fmt.Errorf("%w: unexpected joined texts", dbfile.ErrCorrupt)
 )
 
-// numbers parses joined numbers.
-func numbers(joined []byte) (ns []int64, err error) {
+// parseNumbers parses joined numbers.
+func parseNumbers(joined []byte) (ns []int64, err error) {
 	if len(joined) == 0 {
 		return nil, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -13,12 +14,7 @@ import (
 // PositionAt returns the position of the last event with a time at or before t, as far
 // as stored events and known bounds of windows tell, or Beginning if there is none.
 func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
-	stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`)
-	if err != nil {
-		return 0, err
-	}
-	defer stmt.Close()
-	at, err := halvePositions(ctx, stmt, t)
+	at, err := pages.PositionAt(ctx, tx, t)
 	if err != nil {
 		return 0, err
 	}
@@ -27,33 +23,6 @@ func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 		return 0, err
 	}
 	return notDropped(ctx, tx, max(at, bound), t)
-}
-
-// halvePositions does a binary search in (low, high]: events up to low are early enough,
-// events after high are too late.
-func halvePositions(ctx context.Context, last *sql.Stmt, t event.Time) (at event.ID, err error) {
-	for low, high := event.Beginning, event.MaxID; low < high; {
-		middle := low + (high-low+1)/2
-		var id event.ID
-		var line []byte
-		var ev event.Event
-		switch err := last.QueryRowContext(ctx, middle).Scan(&id, &line); {
-		case errors.Is(err, sql.ErrNoRows):
-			low = middle
-			continue
-		case err != nil:
-			return 0, err
-		}
-		if ev, err = ParseStored(id, line); err != nil {
-			return 0, err
-		}
-		if ev.Time > t {
-			high = id - 1
-		} else {
-			at, low = id, middle
-		}
-	}
-	return at, nil
 }
 
 // LastAt returns the time of the last event at or before position at, and the mark of the
@@ -66,29 +35,29 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 	if at < horizon {
 		return 0, 0, false, &window.NotHeldError{After: at, Oldest: horizon, Some: true}
 	}
-	var id event.ID
-	var line []byte
-	err = tx.QueryRowContext(ctx, `SELECT id, line FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1`, at).Scan(&id, &line)
-	if err == nil {
-		var ev event.Event
-		ev, err = ParseStored(id, line)
-		last, mark, ok = ev.Time, ev.Mark(), true
-	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, false, err
-	}
-	if id > horizon && t.file.Role != dbfile.Client {
-		return last, mark, ok, nil
-	}
-	gone, some, err := lastDropped(ctx, tx, at)
+	line, some, err := pages.Last(ctx, tx, window.Span{To: at}, t.file.Role != dbfile.Client)
 	if err != nil {
 		return 0, 0, false, err
 	}
 	if some {
+		ev, err := ParseStored(line.ID, line.Text)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		last, mark, ok = ev.Time, ev.Mark(), true
+	}
+	if line.ID > horizon && t.file.Role != dbfile.Client {
+		return last, mark, ok, nil
+	}
+	gone, dropped, err := lastDropped(ctx, tx, at)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	if dropped {
 		mark = gone.mark
 	}
 	bound, bounded, err := boundTime(ctx, tx, at)
-	return max(last, gone.time, bound), mark, ok || some || bounded, err
+	return max(last, gone.time, bound), mark, ok || dropped || bounded, err
 }
 
 // boundBefore returns the last position with a time at or before t among those that a

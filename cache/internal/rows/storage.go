@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,58 @@ func (t *Tables) StorageIDs(tx *sql.Tx, evs []event.Event) (storages []int64, er
 		}
 	}
 	return storages, nil
+}
+
+// FindStorageIDs returns the numbers of the storages of evs, 0 for one that has none. It
+// assigns no numbers.
+func FindStorageIDs(ctx context.Context, tx *sql.Tx, evs []event.Event) (storages []int64, err error) {
+	stmt, err := tx.PrepareContext(ctx, `SELECT id FROM storage WHERE user = ? AND path = ?`)
+	if err != nil {
+		return nil, err
+	}
+	defer stmt.Close()
+	storages, known := make([]int64, len(evs)), map[event.Storage]int64{}
+	for i := range evs {
+		name := evs[i].Storage()
+		id, ok := known[name]
+		if !ok {
+			err := stmt.QueryRowContext(ctx, name.User, name.Path).Scan(&id)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return nil, err
+			}
+			known[name] = id
+		}
+		storages[i] = id
+	}
+	return storages, nil
+}
+
+// FindNumbers returns the numbers of the storages of topics, each once, or none and all
+// unset if there are more than most.
+func FindNumbers(ctx context.Context, tx *sql.Tx, topics []event.Topic, most int) (numbers []int64, all bool, err error) {
+	for _, t := range topics {
+		if t == event.All {
+			return nil, false, nil
+		}
+		where, args := StoragesOf(t)
+		var n int
+		var joined sql.NullString
+		err := tx.QueryRowContext(ctx, `SELECT count(*), group_concat(id, char(10))
+			FROM (SELECT s.id FROM storage s WHERE `+where+` LIMIT ?)`, append(args, most+1)...).Scan(&n, &joined)
+		if err != nil {
+			return nil, false, err
+		}
+		if len(numbers)+n > most {
+			return nil, false, nil
+		}
+		some, err := parseNumbers([]byte(joined.String))
+		if err != nil {
+			return nil, false, err
+		}
+		numbers = append(numbers, some...)
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers), true, nil
 }
 
 // StoragesOf returns an SQL condition on storage s, true for the storages of t, and its

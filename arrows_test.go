@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/sse":      {},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
+	"internal/pagetest": {"event"},
 	"internal/bench":    {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":     {"event", "window", "cache", "client", "internal/server"},
 	"internal/doctor":   {"event", "internal/wire"},

@@ -1,0 +1,379 @@
+// Package pagetest changes the stored events of a file without the program's knowledge, for
+// tests: it edits, removes and lists events in pages and postings.
+//
+// Edited pages and postings have right checksums again, as if they had been written that
+// way; [Flip] leaves them wrong. The package knows the layout on its own, so that a mistake
+// in the program's reading of it is noticed.
+package pagetest
+
+import (
+	"cmp"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A DB is a database or a transaction.
+type DB interface {
+	Exec(query string, args ...any) (sql.Result, error)
+	Query(query string, args ...any) (*sql.Rows, error)
+}
+
+// An Event is a stored event. Its line may be anything.
+type Event struct {
+	ID      event.ID
+	Storage int64
+	Line    []byte
+	dead    bool
+	before  event.ID // its id when it was read
+}
+
+// A Posted is an event that a posting names.
+type Posted struct {
+	Storage int64
+	ID      event.ID
+}
+
+// ErrNone means that no page has the event.
+var ErrNone = errors.New("no page has the event")
+
+// List returns the stored events in the order of their ids.
+func List(db DB) (evs []Event, err error) {
+	pages, err := readPages(db)
+	for _, p := range pages {
+		for _, ev := range p.events {
+			if !ev.dead {
+				evs = append(evs, ev)
+			}
+		}
+	}
+	slices.SortStableFunc(evs, func(a, b Event) int { return cmp.Compare(a.ID, b.ID) })
+	return evs, err
+}
+
+// ListPosted returns the events that postings name, in the order of storages and ids.
+func ListPosted(db DB) (posted []Posted, err error) {
+	postings, err := readPostings(db)
+	for _, p := range postings {
+		for _, e := range p.entries {
+			posted = append(posted, Posted{p.storage, e.id})
+		}
+	}
+	return posted, err
+}
+
+// Edit changes an event in its page. Its posting stays under the old storage and id, and
+// names the place where the line is now. The ids of the page must stay less than 65,536
+// apart.
+func Edit(db DB, id event.ID, change func(ev *Event)) error {
+	n, err := EditEach(db, func(ev *Event) bool {
+		if ev.ID != id {
+			return false
+		}
+		change(ev)
+		return true
+	})
+	if err == nil && n == 0 {
+		err = fmt.Errorf("event %s: %w", id, ErrNone)
+	}
+	return err
+}
+
+// SetLine replaces the line of an event.
+func SetLine(db DB, id event.ID, line []byte) error {
+	return Edit(db, id, func(ev *Event) { ev.Line = line })
+}
+
+// EditEach is Edit for all events; change reports whether it has changed one. EditEach
+// returns how many were changed.
+func EditEach(db DB, change func(ev *Event) bool) (n int, err error) {
+	pages, err := readPages(db)
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range pages {
+		some := 0
+		for i := range p.events {
+			if ev := &p.events[i]; !ev.dead && change(ev) {
+				some++
+			}
+		}
+		if some > 0 {
+			if err := p.write(db); err != nil {
+				return n, err
+			}
+		}
+		n += some
+	}
+	return n, nil
+}
+
+// Remove removes an event from its page. Its posting still names it.
+func Remove(db DB, id event.ID) error {
+	pages, err := readPages(db)
+	if err != nil {
+		return err
+	}
+	for _, p := range pages {
+		i := slices.IndexFunc(p.events, func(ev Event) bool { return ev.ID == id && !ev.dead })
+		if i < 0 {
+			continue
+		}
+		if p.events = slices.Delete(p.events, i, i+1); len(p.events) > 0 {
+			return p.write(db)
+		}
+		_, err := db.Exec(`DELETE FROM page WHERE key = ?`, p.key)
+		return err
+	}
+	return fmt.Errorf("event %s: %w", id, ErrNone)
+}
+
+// RemoveAll removes all pages and postings.
+func RemoveAll(db DB) error {
+	_, err := db.Exec(`DELETE FROM page; DELETE FROM page_posting`)
+	return err
+}
+
+// Unpost deletes the posting that names an event, with all others that it names.
+func Unpost(db DB, id event.ID) error {
+	postings, err := readPostings(db)
+	if err != nil {
+		return err
+	}
+	for _, p := range postings {
+		if slices.ContainsFunc(p.entries, func(e entry) bool { return e.id == id }) {
+			_, err := db.Exec(`DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.storage, p.block)
+			return err
+		}
+	}
+	return fmt.Errorf("event %s: no posting has it", id)
+}
+
+// Flip flips a bit of the line of an event, as a disk could. Bits are counted from the
+// line's first byte, and begin again after its last.
+func Flip(db DB, id event.ID, bit int) error {
+	pages, err := readPages(db)
+	if err != nil {
+		return err
+	}
+	for _, p := range pages {
+		lines, offset := p.lines(), 0
+		for _, ev := range p.events {
+			if ev.ID == id && !ev.dead {
+				bit %= 8 * len(ev.Line)
+				lines[offset+bit/8] ^= 1 << (bit % 8)
+				_, err := db.Exec(`UPDATE page SET lines = ? WHERE key = ?`, lines, p.key)
+				return err
+			}
+			offset += len(ev.Line) + 1
+		}
+	}
+	return fmt.Errorf("event %s: %w", id, ErrNone)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A page is the row of a page.
+type page struct {
+	key    int64
+	events []Event
+}
+
+func readPages(db DB) (pages []*page, err error) {
+	rows, err := db.Query(`SELECT key, first, count, entries, lines FROM page ORDER BY key`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		p := &page{}
+		var first, count int64
+		var index, lines []byte
+		if err := rows.Scan(&p.key, &first, &count, &index, &lines); err != nil {
+			return nil, err
+		}
+		if len(index) < 8 {
+			return nil, fmt.Errorf("page %d has an index of %d bytes", p.key, len(index))
+		}
+		b, id := index[8:], event.ID(first)
+		for range count {
+			var v [3]uint64
+			for i := range v {
+				n := 0
+				if v[i], n = binary.Uvarint(b); n <= 0 {
+					return nil, fmt.Errorf("the index of page %d is cut", p.key)
+				}
+				b = b[n:]
+			}
+			id += event.ID(v[0])
+			length := min(int(v[2]>>1), len(lines))
+			ev := Event{ID: id, before: id, Storage: int64(v[1]), Line: slices.Clone(lines[:length]), dead: v[2]&1 != 0}
+			lines = lines[min(length+1, len(lines)):]
+			p.events = append(p.events, ev)
+		}
+		pages = append(pages, p)
+	}
+	return pages, rows.Err()
+}
+
+// lines returns the lines as the row has them.
+func (p *page) lines() (b []byte) {
+	some := false
+	for i, ev := range p.events {
+		if i > 0 && some && !ev.dead {
+			b = append(b, '\n')
+		} else if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(b, ev.Line...)
+		some = some || !ev.dead
+	}
+	return b
+}
+
+// write writes p and the places of its events in the postings.
+func (p *page) write(db DB) error {
+	slices.SortStableFunc(p.events, func(a, b Event) int { return cmp.Compare(a.ID, b.ID) })
+	first, last, lines := p.events[0].ID, p.events[len(p.events)-1].ID, p.lines()
+	index := binary.BigEndian.AppendUint32(make([]byte, 4), crc32.Checksum(lines, castagnoli))
+	at := first
+	for _, ev := range p.events {
+		length := uint64(len(ev.Line)) << 1
+		if ev.dead {
+			length |= 1
+		}
+		index = binary.AppendUvarint(index, uint64(ev.ID-at))
+		index = binary.AppendUvarint(index, uint64(ev.Storage))
+		index = binary.AppendUvarint(index, length)
+		at = ev.ID
+	}
+	head := binary.BigEndian.AppendUint64(nil, uint64(first))
+	head = binary.BigEndian.AppendUint64(head, uint64(len(p.events)))
+	binary.BigEndian.PutUint32(index, crc32.Checksum(append(head, index[4:]...), castagnoli))
+	_, err := db.Exec(`UPDATE page SET first = ?, last = ?, count = ?, entries = ?, lines = ? WHERE key = ?`,
+		int64(first), int64(last), len(p.events), index, lines, p.key)
+	if err != nil {
+		return err
+	}
+	return p.writePlaces(db)
+}
+
+func (p *page) writePlaces(db DB) error {
+	places, offset := map[event.ID]entry{}, 0
+	for _, ev := range p.events {
+		e := entry{page: p.key, sum: crc32.Checksum(ev.Line, castagnoli)}
+		if offset+len(ev.Line) <= 4061 {
+			e.offset, e.length = uint64(offset), uint64(len(ev.Line))
+		}
+		places[ev.before] = e
+		offset += len(ev.Line) + 1
+	}
+	postings, err := readPostings(db)
+	if err != nil {
+		return err
+	}
+	for _, posting := range postings {
+		changed := false
+		for i := range posting.entries {
+			e := &posting.entries[i]
+			if place, ok := places[e.id]; ok && e.page == p.key {
+				place.id, changed = e.id, true
+				*e = place
+			}
+		}
+		if changed {
+			if err := posting.write(db); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A posting is the row of a posting, and an entry an event in it.
+type posting struct {
+	storage, block int64
+	entries        []entry
+}
+
+type entry struct {
+	id             event.ID
+	page           int64
+	offset, length uint64
+	sum            uint32
+}
+
+// readPostings skips postings that it cannot read: other tests have damaged them.
+func readPostings(db DB) (postings []*posting, err error) {
+	rows, err := db.Query(`SELECT storage, block, chunks FROM page_posting ORDER BY storage, block`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		p := &posting{}
+		var chunks []byte
+		if err := rows.Scan(&p.storage, &p.block, &chunks); err != nil {
+			return nil, err
+		}
+		if p.decode(chunks) {
+			postings = append(postings, p)
+		}
+	}
+	return postings, rows.Err()
+}
+
+func (p *posting) decode(chunks []byte) bool {
+	for len(chunks) > 0 {
+		size, n := binary.Uvarint(chunks)
+		if n <= 0 || size+uint64(n)+4 > uint64(len(chunks)) {
+			return false
+		}
+		body := chunks[n:][:size]
+		chunks = chunks[uint64(n)+size+4:]
+		count, n := binary.Uvarint(body)
+		body = body[max(n, 0):]
+		at, page := event.ID(p.block*event.BlockSize), int64(0)
+		for range count {
+			delta, n1 := binary.Uvarint(body)
+			pages, n2 := binary.Varint(body[max(n1, 0):])
+			offset, n3 := binary.Uvarint(body[max(n1+n2, 0):])
+			length, n4 := binary.Uvarint(body[max(n1+n2+n3, 0):])
+			all := n1 + n2 + n3 + n4
+			if min(n1, n2, n3, n4) <= 0 || len(body) < all+4 {
+				return false
+			}
+			at, page = at+event.ID(delta), page+pages
+			p.entries = append(p.entries, entry{at, page, offset, length, binary.BigEndian.Uint32(body[all:])})
+			body = body[all+4:]
+		}
+	}
+	slices.SortFunc(p.entries, func(a, b entry) int { return cmp.Compare(a.id, b.id) })
+	return true
+}
+
+// write writes p as one chunk.
+func (p *posting) write(db DB) error {
+	body := binary.AppendUvarint(nil, uint64(len(p.entries)))
+	at, page := event.ID(p.block*event.BlockSize), int64(0)
+	for _, e := range p.entries {
+		body = binary.AppendUvarint(body, uint64(e.id-at))
+		body = binary.AppendVarint(body, e.page-page)
+		body = binary.AppendUvarint(body, e.offset)
+		body = binary.AppendUvarint(body, e.length)
+		body = binary.BigEndian.AppendUint32(body, e.sum)
+		at, page = e.id, e.page
+	}
+	key := binary.BigEndian.AppendUint64(nil, uint64(p.storage))
+	key = binary.BigEndian.AppendUint64(key, uint64(p.block))
+	chunks := binary.AppendUvarint(nil, uint64(len(body)))
+	chunks = binary.BigEndian.AppendUint32(append(chunks, body...), crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body))
+	_, err := db.Exec(`UPDATE page_posting SET count = ?, chunks = ? WHERE storage = ? AND block = ?`,
+		len(p.entries), chunks, p.storage, p.block)
+	return err
+}

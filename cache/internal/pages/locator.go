@@ -18,8 +18,8 @@ type Posted struct {
 	Locator
 }
 
-// maxKey is the largest key that packs: the rest is for offset and length.
-const maxKey = 1<<39 - 1
+// MaxKey is the largest key that packs: the rest is for offset and length.
+const MaxKey = 1<<39 - 1
 
 // packed returns l, except for its sum, as the number that SQL cuts lines by; there
 // offsets begin at one.

@@ -139,7 +139,7 @@ func (t *Tables) insertPage(tx *sql.Tx, p *page) error {
 	if err == nil {
 		p.key, err = res.LastInsertId()
 	}
-	if err == nil && p.key > maxKey {
+	if err == nil && p.key > MaxKey {
 		err = fmt.Errorf("page %d: no locator has room for its key", p.key)
 	}
 	return err

@@ -102,7 +102,7 @@ func (p *posting) decodeChunk(d *decoder) bool {
 	p.entries = slices.Grow(p.entries, int(count))
 	for range count {
 		e := p.decodeEntry(&body, before, page)
-		if body.bad || e.ID <= before || e.ID.Block() != p.key.Block || e.Page <= 0 || e.Page > maxKey {
+		if body.bad || e.ID <= before || e.ID.Block() != p.key.Block || e.Page <= 0 || e.Page > MaxKey {
 			return false
 		}
 		p.entries = append(p.entries, e)

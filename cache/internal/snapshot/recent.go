@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -27,6 +28,7 @@ type recentEvent struct {
 	id      event.ID
 	storage int64
 	put     bool
+	at      pages.Locator
 }
 
 // RecentEvents and RecentNames bound the events kept and the bytes of their names. They
@@ -37,10 +39,11 @@ var (
 )
 
 // add records the events that a committed transaction stored, or found stored, with the
-// numbers of their storages. removals is the file's count of removals after it.
-func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
+// numbers of their storages and their places. removals is the file's count of removals
+// after it.
+func (r *recent) add(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
 	more := max(len(evs)-RecentEvents, 0)
-	if evs, storages = evs[more:], storages[more:]; len(evs) == 0 {
+	if evs, storages, places = evs[more:], storages[more:], places[more:]; len(evs) == 0 {
 		return
 	}
 	r.mu.Lock()
@@ -56,7 +59,7 @@ func (r *recent) add(evs []event.Event, storages []int64, removals int64) {
 			r.names[storages[i]] = event.Storage{User: strings.Clone(ev.User), Path: strings.Clone(ev.Path)}
 			r.bytes += len(ev.User) + len(ev.Path)
 		}
-		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put})
+		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put, places[i].Locator})
 	}
 	if more = len(r.events) - RecentEvents; more > 0 {
 		r.events = slices.Delete(r.events, 0, more+RecentEvents/4) // make room for many, so that it is seldom
@@ -92,8 +95,7 @@ func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span w
 	if n == 0 || n == int(span.To-span.From) {
 		return refs, n > 0, nil
 	}
-	var stored int
-	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&stored)
+	stored, err := pages.Count(ctx, tx, span)
 	return refs, n == stored, err
 }
 
@@ -111,7 +113,7 @@ func (r *recent) lastHere(topic event.Topic, span window.Span, removals int64) (
 		}
 		seen[ev.storage] = struct{}{}
 		if n := r.names[ev.storage]; topic.Matches(n.User, n.Path) {
-			refs = append(refs, Ref{Storage: n, ID: ev.id, Put: ev.put, Del: !ev.put})
+			refs = append(refs, Ref{Storage: n, ID: ev.id, Put: ev.put, Del: !ev.put, at: ev.at})
 		}
 	}
 	n = len(evs)

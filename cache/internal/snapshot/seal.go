@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -97,13 +98,13 @@ func (s *Store) nextSealIn(ctx context.Context, tx *sql.Tx, topic event.Topic, s
 	}
 	// A topic may be quiet for millions of ids, which need no snapshot.
 	if at = from + step; !s.recent.isDense(window.Span{From: from, To: at}, removed) {
-		err = tx.QueryRowContext(ctx, `SELECT id FROM event WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?`, from, step-1).Scan(&at)
+		var ok bool
+		if at, ok, err = pages.Advance(ctx, tx, window.Span{From: from, To: span.To}, int(step)); err != nil || !ok {
+			return 0, err
+		}
 	}
-	if errors.Is(err, sql.ErrNoRows) {
+	if at = (at + event.BlockSize - 1) / event.BlockSize * event.BlockSize; at > span.To {
 		return 0, nil
-	}
-	if at = (at + event.BlockSize - 1) / event.BlockSize * event.BlockSize; err != nil || at > span.To {
-		return 0, err
 	}
 	return at, nil
 }
@@ -120,7 +121,7 @@ func (store *Store) seal(ctx context.Context, topic event.Topic, at event.ID, re
 	w := store.NewSealed(topic, at, removals)
 	s := stateReader{db: store, topic: topic, at: at, names: true}
 	s.from, _ = topic.StorageRange()
-	err := s.eachEvent(ctx, func(ev *event.Event) error { return w.Add(ctx, ev) })
+	err := s.eachRef(ctx, func(r *Ref) error { return w.addRef(ctx, r) })
 	if err == nil {
 		err = w.Finish(ctx)
 	}

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -170,9 +172,10 @@ func decodeLines(members []byte) (refs []Ref, err error) {
 	return refs, nil
 }
 
-// appendRef appends a member as a name and an id: the number of bytes that the name
-// shares with the previous one, the rest of the name, and the id.
-func appendRef(b []byte, before, n string, id event.ID) []byte {
+// appendRef appends a member as a name, an id and a place: the number of bytes that the name
+// shares with the previous one, the rest of the name, the id, and where its line was when it
+// was written, which may have changed since.
+func appendRef(b []byte, before, n string, id event.ID, at *pages.Locator) []byte {
 	same := 0
 	for same < len(before) && same < len(n) && before[same] == n[same] {
 		same++
@@ -180,32 +183,71 @@ func appendRef(b []byte, before, n string, id event.ID) []byte {
 	b = binary.AppendUvarint(b, uint64(same))
 	b = binary.AppendUvarint(b, uint64(len(n)-same))
 	b = append(b, n[same:]...)
-	return binary.AppendUvarint(b, uint64(id))
+	b = binary.AppendUvarint(b, uint64(id))
+	b = binary.AppendUvarint(b, uint64(at.Page))
+	if at.Page == 0 {
+		return b // the place is not known
+	}
+	b = binary.AppendUvarint(b, uint64(at.Offset))
+	b = binary.AppendUvarint(b, uint64(at.Length))
+	return binary.BigEndian.AppendUint32(b, at.Sum)
 }
 
 var errBadMember = errors.New("malformed member")
 
 func decodeIDs(b []byte) (refs []Ref, err error) {
-	var before []byte
 	refs = make([]Ref, 0, partMembers)
-	for len(b) > 0 {
-		same, n := binary.Uvarint(b)
-		if n <= 0 || same > uint64(len(before)) {
+	for d := (memberDecoder{b: b}); len(d.b) > 0; {
+		r := d.member()
+		if d.bad {
 			return nil, errBadMember
 		}
-		rest, m := binary.Uvarint(b[n:])
-		if b = b[max(n+m, 0):]; m <= 0 || rest > uint64(len(b)) {
-			return nil, errBadMember
-		}
-		before = append(before[:same], b[:rest]...)
-		id, n := binary.Uvarint(b[rest:])
-		if n <= 0 {
-			return nil, errBadMember
-		}
-		user, path, _ := strings.Cut(string(before), "\x00")
-		refs, b = append(refs, Ref{Storage: event.Storage{User: user, Path: path}, ID: event.ID(id), Put: true}), b[rest:][n:]
+		refs = append(refs, r)
 	}
 	return refs, nil
+}
+
+// A memberDecoder reads members that appendRef has written.
+type memberDecoder struct {
+	b    []byte
+	name []byte // of the previous member
+	bad  bool
+}
+
+func (d *memberDecoder) member() Ref {
+	same := d.uvarint(uint64(len(d.name)))
+	rest := d.uvarint(uint64(len(d.b)))
+	if d.bad || rest > uint64(len(d.b)) {
+		d.bad = true
+		return Ref{}
+	}
+	d.name, d.b = append(d.name[:same], d.b[:rest]...), d.b[rest:]
+	user, path, _ := strings.Cut(string(d.name), "\x00")
+	return Ref{Storage: event.Storage{User: user, Path: path}, ID: event.ID(d.uvarint(math.MaxUint64)), Put: true, at: d.place()}
+}
+
+func (d *memberDecoder) place() (at pages.Locator) {
+	if at.Page = int64(d.uvarint(pages.MaxKey)); at.Page == 0 {
+		return at
+	}
+	at.Offset, at.Length = uint16(d.uvarint(math.MaxUint16)), uint16(d.uvarint(math.MaxUint16))
+	if len(d.b) < 4 {
+		d.bad = true
+		return at
+	}
+	at.Sum, d.b = binary.BigEndian.Uint32(d.b), d.b[4:]
+	return at
+}
+
+// uvarint reads a number that is at most limit.
+func (d *memberDecoder) uvarint(limit uint64) uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 || v > limit {
+		d.b, d.bad = nil, true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
 }
 
 // Drop deletes the snapshots sealed here that may contain events of topic in span.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -62,9 +63,10 @@ func beyond(topic event.Topic, s event.Storage) bool {
 type Ref struct {
 	event.Storage
 	ID   event.ID
-	Put  bool   // known to be a PUT
-	Del  bool   // known not to be one
-	line []byte // if the snapshot itself has it; nil if it is stored under id
+	Put  bool          // known to be a PUT
+	Del  bool          // known not to be one
+	at   pages.Locator // where the line was stored, a hint; page 0 if that is not known
+	line []byte        // if it is known already
 }
 
 // A stateReader reads a state in chunks, each in a transaction of its own.
@@ -106,18 +108,47 @@ func (s *stateReader) eachEvent(ctx context.Context, fn func(*event.Event) error
 
 // next reads the next events of the state.
 func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, more bool, err error) {
-	if err := s.plan(ctx, tx); err != nil {
+	if err := s.planMore(ctx, tx); err != nil {
 		return nil, false, err
-	}
-	if len(s.merged) == 0 {
-		if err := s.merge(ctx, tx); err != nil {
-			return nil, false, err
-		}
 	}
 	if evs, err = s.read(ctx, tx); err != nil {
 		return nil, false, err
 	}
-	return evs, len(s.merged) > 0 || !s.base.ended() || !s.since.ended(), nil
+	return evs, s.more(), nil
+}
+
+// planMore makes sure that refs are merged, if there are any.
+func (s *stateReader) planMore(ctx context.Context, tx *sql.Tx) error {
+	if err := s.plan(ctx, tx); err != nil || len(s.merged) > 0 {
+		return err
+	}
+	return s.merge(ctx, tx)
+}
+
+func (s *stateReader) more() bool { return len(s.merged) > 0 || !s.base.ended() || !s.since.ended() }
+
+// eachRef calls fn with the members of the state. It reads no line unless it has to.
+func (s *stateReader) eachRef(ctx context.Context, fn func(*Ref) error) error {
+	for more := true; more; {
+		var refs []Ref
+		err := s.db.file.View(ctx, func(tx *sql.Tx) (err error) {
+			if err := s.planMore(ctx, tx); err != nil {
+				return err
+			}
+			refs, err = s.readRefs(ctx, tx)
+			more = s.more()
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("state of %s at %s: %w", s.topic, s.at, err)
+		}
+		for i := range refs {
+			if err := fn(&refs[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // plan decides what to fold, at first and after each removal of stored events, which may
@@ -191,15 +222,67 @@ func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	evs = make([]event.Event, 0, n)
 	for i := range s.merged[:n] {
 		r := &s.merged[i]
-		switch ev, err := s.event(r); {
-		case err != nil:
+		if r.Del || s.isDropped(r) {
+			continue
+		}
+		ev, err := rows.ParseStored(r.ID, r.line)
+		if err == nil && ev.Storage() != r.Storage {
+			err = errOfOther(r)
+		}
+		if err != nil {
 			return nil, err
-		case ev.Type == event.Put:
+		}
+		if ev.Type == event.Put {
 			evs = append(evs, ev)
 		}
 	}
 	s.from, s.merged = s.merged[n-1].Next(), s.merged[n:]
 	return evs, nil
+}
+
+func errOfOther(r *Ref) error {
+	return fmt.Errorf("%w: event %s does not belong to %s", dbfile.ErrCorrupt, r.ID, r.Storage)
+}
+
+// readRefs is read for names and ids.
+func (s *stateReader) readRefs(ctx context.Context, tx *sql.Tx) (refs []Ref, err error) {
+	n, err := s.fetch(ctx, tx)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	refs = make([]Ref, 0, n)
+	for i := range s.merged[:n] {
+		r := &s.merged[i]
+		if r.Del || s.isDropped(r) {
+			continue
+		}
+		if !s.knownByName(r) {
+			if err := r.skim(); err != nil {
+				return nil, err
+			}
+		}
+		if r.Put {
+			refs = append(refs, *r)
+		}
+	}
+	s.from, s.merged = s.merged[n-1].Next(), s.merged[n:]
+	return refs, nil
+}
+
+// skim takes from the line of r whether it is a PUT.
+func (r *Ref) skim() error {
+	ev, err := event.Skim(r.line)
+	if err == nil && ev.ID != r.ID {
+		err = fmt.Errorf("event %s is stored as %s", ev.ID, r.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
+	}
+	if string(ev.User) != r.User || string(ev.Path) != r.Path {
+		return errOfOther(r)
+	}
+	r.Put, r.Del, r.line = ev.Type == event.Put, ev.Type != event.Put, nil
+	return nil
 }
 
 // knownByName reports whether r can be answered without its line. Members of a snapshot
@@ -208,84 +291,110 @@ func (s *stateReader) knownByName(r *Ref) bool {
 	return r.Del || s.names && r.Put && s.baseAt >= s.horizon
 }
 
-func (s *stateReader) event(r *Ref) (event.Event, error) {
-	if r.Del {
-		return event.Event{}, nil
-	}
-	if s.knownByName(r) {
-		return event.Event{ID: r.ID, Draft: event.Draft{User: r.User, Path: r.Path, Type: event.Put}}, nil
-	}
-	if r.line == nil && r.ID <= s.horizon {
-		return event.Event{}, nil
-	}
-	ev, err := s.stored(r)
-	if err == nil && ev.Storage() != r.Storage {
-		err = fmt.Errorf("%w: event %s does not belong to %s", dbfile.ErrCorrupt, r.ID, r.Storage)
-	}
-	return ev, err
+// isDropped reports whether the event of r, whose line was looked for, is not there because
+// a log has dropped it.
+func (s *stateReader) isDropped(r *Ref) bool {
+	return r.line == nil && !s.knownByName(r) && r.ID <= s.horizon
 }
 
-// stored returns the stored event of r, or only its name and id if s.names is set.
-func (s *stateReader) stored(r *Ref) (event.Event, error) {
-	if !s.names {
-		return rows.ParseStored(r.ID, r.line)
-	}
-	ev, err := event.Skim(r.line)
-	if err == nil && ev.ID != r.ID {
-		err = fmt.Errorf("event %s is stored as %s", ev.ID, r.ID)
-	}
-	if err != nil {
-		return event.Event{}, fmt.Errorf("%w: %w", dbfile.ErrCorrupt, err)
-	}
-	return event.Event{ID: ev.ID, Draft: event.Draft{User: string(ev.User), Path: string(ev.Path), Type: ev.Type}}, nil
-}
-
-// fetch reads the lines of the merged refs that are stored as events, about a megabyte of
-// long ones at a time. It returns n so that the first n refs are complete. A missing line
-// stays nil.
+// fetch reads the lines of the merged refs that are stored as events, about a megabyte at a
+// time. It returns n so that the first n refs are complete. A missing line stays nil.
 func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) {
-	wanted := make([]int, 0, len(s.merged))
-	for i := range s.merged {
-		if r := &s.merged[i]; r.line == nil && !s.knownByName(r) {
-			wanted = append(wanted, i)
-		}
-	}
+	wanted, n := s.wanted()
 	if len(wanted) == 0 {
-		return len(s.merged), nil
+		return n, nil
 	}
 	// Neighbors share a page.
-	slices.SortFunc(wanted, func(a, b int) int { return cmp.Compare(s.merged[a].ID, s.merged[b].ID) })
-	ids := make([]event.ID, len(wanted))
-	for i, j := range wanted {
-		ids[i] = s.merged[j].ID
-	}
-	var long []int
-	err = rows.LinesOf(ctx, tx, ids, func(i int, line []byte, isLong bool) {
-		if s.merged[wanted[i]].line = line; isLong {
-			long = append(long, wanted[i])
-		}
+	slices.SortFunc(wanted, func(a, b int) int {
+		return cmp.Or(cmp.Compare(s.merged[a].at.Page, s.merged[b].at.Page), cmp.Compare(s.merged[a].ID, s.merged[b].ID))
 	})
+	moved, err := s.cutLines(ctx, tx, wanted)
+	if err != nil || len(moved) == 0 {
+		return n, err
+	}
+	long, err := s.resolve(ctx, tx, moved)
 	if err != nil {
 		return 0, err
 	}
 	slices.Sort(long)
-	return s.fetchLong(ctx, tx, long)
-}
-
-// fetchLong reads the long lines of the given merged refs one by one.
-func (s *stateReader) fetchLong(ctx context.Context, tx *sql.Tx, long []int) (n int, err error) {
 	size := 0
 	for _, i := range long {
 		if size >= rows.MaxReadBytes {
 			return i, nil
 		}
 		r := &s.merged[i]
-		if err := tx.QueryRowContext(ctx, `SELECT line FROM event WHERE id = ?`, r.ID).Scan(&r.line); err != nil {
+		if r.line, err = pages.ReadLine(ctx, tx, &pages.Posted{ID: r.ID, Locator: r.at}); err != nil {
 			return 0, err
 		}
 		size += len(r.line)
 	}
-	return len(s.merged), nil
+	return n, nil
+}
+
+// unknownLine is about how long a line is whose place is not known.
+const unknownLine = 512
+
+// wanted returns the indexes of the merged refs whose lines are to be read together, and
+// how many refs are complete then.
+func (s *stateReader) wanted() (wanted []int, n int) {
+	size := 0
+	for ; n < len(s.merged) && size < rows.MaxReadBytes; n++ {
+		r := &s.merged[n]
+		if r.line != nil || s.knownByName(r) {
+			continue
+		}
+		wanted = append(wanted, n)
+		if size += int(r.at.Length); r.at.Page == 0 {
+			size += unknownLine
+		}
+	}
+	return wanted, n
+}
+
+// cutLines reads the lines of some merged refs where they should be. It returns those that
+// are not there.
+func (s *stateReader) cutLines(ctx context.Context, tx *sql.Tx, wanted []int) (moved []int, err error) {
+	places := make([]pages.Posted, len(wanted))
+	for i, j := range wanted {
+		places[i] = pages.Posted{ID: s.merged[j].ID, Locator: s.merged[j].at}
+	}
+	err = pages.CutLines(ctx, tx, places, func(i int, line []byte) error {
+		if s.merged[wanted[i]].line = line; line == nil {
+			moved = append(moved, wanted[i])
+		}
+		return nil
+	})
+	return moved, err
+}
+
+// resolve reads the lines of merged refs by their ids, but for long ones, which it returns.
+func (s *stateReader) resolve(ctx context.Context, tx *sql.Tx, moved []int) (long []int, err error) {
+	slices.SortFunc(moved, func(a, b int) int { return cmp.Compare(s.merged[a].ID, s.merged[b].ID) })
+	ids := make([]event.ID, len(moved))
+	for i, j := range moved {
+		ids[i] = s.merged[j].ID
+	}
+	places, err := pages.Resolve(ctx, tx, slices.Compact(ids))
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[event.ID]pages.Locator, len(places))
+	for _, p := range places {
+		at[p.ID] = p.Locator
+	}
+	var short []int
+	for _, j := range moved {
+		r := &s.merged[j]
+		switch r.at = at[r.ID]; {
+		case r.at.Page == 0: // it is not held
+		case r.at.Length == 0:
+			long = append(long, j)
+		default:
+			short = append(short, j)
+		}
+	}
+	lost, err := s.cutLines(ctx, tx, short)
+	return append(long, lost...), err // reading a lost one says why
 }
 
 // A refQueue yields refs sorted by storage, loaded some at a time.
@@ -378,9 +487,13 @@ func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
 		return nil, err
 	}
-	l := lastLookup{topic: topic, span: span}
+	l := lastLookup{topic: topic, span: span, open: map[int64]pages.Posted{}}
 	if indexed < span.To { // at most a block and a batch
-		l.open, err = rows.LastEvents(ctx, tx, window.Span{From: max(indexed, span.From), To: span.To})
+		open := window.Span{From: max(indexed, span.From), To: span.To}
+		err = pages.Scan(ctx, tx, pages.Query{Span: open, MaxText: maxText}, func(line pages.Line) error {
+			l.open[line.Storage] = line.Posted()
+			return nil
+		})
 	}
 	return l.load, err
 }
@@ -388,61 +501,34 @@ func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 type lastLookup struct {
 	topic event.Topic
 	span  window.Span
-	open  map[int64]event.ID // the last events of storages after the last indexed one
+	open  map[int64]pages.Posted // the last events of storages after the last indexed one
 }
 
 func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
-	storages, err := l.lastBlocks(ctx, tx, from)
+	storages, err := rows.StoragesFrom(ctx, tx, l.topic, from)
+	if err != nil {
+		return nil, from, false, err
+	}
+	numbers := make([]int64, len(storages))
+	for i := range storages {
+		numbers[i] = storages[i].ID
+	}
+	posted, err := pages.LastPosted(ctx, tx, numbers, l.span)
 	if err != nil {
 		return nil, from, false, err
 	}
 	for i := range storages {
 		s := &storages[i]
-		id := l.open[s.id]
-		if id == event.Beginning {
-			id = rows.LastOffset(s.block, s.offsets, l.span)
+		last, ok := l.open[s.ID]
+		if !ok {
+			last = posted[i]
 		}
-		if id == event.Beginning && len(s.offsets) > 0 {
-			if id, err = rows.LastPosted(ctx, tx, s.id, l.span); err != nil {
-				return nil, from, false, err
-			}
-		}
-		if id != event.Beginning {
-			refs = append(refs, Ref{Storage: s.Storage, ID: id})
+		if last.ID != event.Beginning {
+			refs = append(refs, Ref{Storage: s.Storage, ID: last.ID, at: last.Locator})
 		}
 		from = s.Next()
 	}
 	return refs, from, len(storages) < rows.StorageChunk, nil
-}
-
-// A postedStorage is a storage with its postings in the last block of a span that has
-// any.
-type postedStorage struct {
-	event.Storage
-	id      int64
-	block   int64
-	offsets []byte
-}
-
-func (l *lastLookup) lastBlocks(ctx context.Context, tx *sql.Tx, from event.Storage) (storages []postedStorage, err error) {
-	where, args := rows.StoragesBehind(l.topic, from)
-	args = append([]any{uint64(l.span.From) / event.BlockSize, l.span.To.Block()}, args...)
-	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path, coalesce(p.block, 0), p.offsets
-		FROM storage s LEFT JOIN posting p ON p.storage = s.id AND p.block =
-			(SELECT max(block) FROM posting WHERE storage = s.id AND block BETWEEN ? AND ?)
-		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, rows.StorageChunk)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s postedStorage
-		if err := rows.Scan(&s.id, &s.User, &s.Path, &s.block, &s.offsets); err != nil {
-			return nil, err
-		}
-		storages = append(storages, s)
-	}
-	return storages, rows.Err()
 }
 
 // StateTime returns a position at which topic has its state of time t, judging by stored
@@ -453,17 +539,15 @@ func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) 
 		if at, err = rows.PositionAt(ctx, tx, t); err != nil {
 			return err
 		}
-		var later sql.NullInt64 // the first position known to be too late
-		err := tx.QueryRowContext(ctx, `SELECT min(at) FROM (SELECT min(id) AS at FROM event WHERE id > ?
-			UNION ALL SELECT min(at) FROM bound WHERE time > ?)`, at, int64(t)).Scan(&later)
-		if err != nil || !later.Valid {
+		later, some, err := firstLater(ctx, tx, at, t)
+		if err != nil || !some {
 			return err
 		}
 		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		between := window.Span{From: at, To: event.ID(later.Int64) - 1}
+		between := window.Span{From: at, To: later - 1}
 		for _, span := range rows.WindowSet(windows).Held(topic) {
 			ok = ok || span.From <= between.From && between.To <= span.To
 		}
@@ -473,6 +557,23 @@ func (s *Store) StateTime(ctx context.Context, topic event.Topic, t event.Time) 
 		return 0, false, fmt.Errorf("state of %s at %s: %w", topic, t, err)
 	}
 	return at, ok, nil
+}
+
+// firstLater returns the first position known to be later than t: the next event after a
+// position, or a bound. some is false if there is none.
+func firstLater(ctx context.Context, tx *sql.Tx, after event.ID, t event.Time) (later event.ID, some bool, err error) {
+	later, some, err = pages.Next(ctx, tx, after)
+	if err != nil {
+		return 0, false, err
+	}
+	var bound sql.NullInt64
+	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ?`, int64(t)).Scan(&bound); err != nil {
+		return 0, false, err
+	}
+	if bound.Valid && (!some || event.ID(bound.Int64) < later) {
+		later, some = event.ID(bound.Int64), true
+	}
+	return later, some, nil
 }
 
 // LastState returns the latest position at which the state of topic is known.

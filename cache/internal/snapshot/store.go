@@ -5,6 +5,7 @@ import (
 	"database/sql"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -34,9 +35,10 @@ func (s *Store) BlockSealed() {
 }
 
 // EventsStored records the events that a committed transaction stored, or found stored,
-// with the numbers of their storages. removals is the file's count of removals after it.
-func (s *Store) EventsStored(evs []event.Event, storages []int64, removals int64) {
-	s.recent.add(evs, storages, removals)
+// with the numbers of their storages and their places. removals is the file's count of
+// removals after it.
+func (s *Store) EventsStored(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
+	s.recent.add(evs, storages, places, removals)
 }
 
 // LastRecent returns the last event in span of each storage of topic, sorted by name; ok

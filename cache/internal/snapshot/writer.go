@@ -121,19 +121,38 @@ func (s *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy
 
 // Add adds the next member. Members must be sorted by user and path.
 func (w *Writer) Add(ctx context.Context, ev *event.Event) error {
-	n := ev.Storage()
+	if w.row.form == formIDs {
+		return w.addRef(ctx, &Ref{Storage: ev.Storage(), ID: ev.ID})
+	}
+	if err := w.checkOrder(ev.Storage()); err != nil {
+		return err
+	}
+	w.members = append(ev.AppendLine(w.members), '\n')
+	return w.added(ctx, ev.Storage())
+}
+
+// addRef is Add for the member of a snapshot of names and ids.
+func (w *Writer) addRef(ctx context.Context, r *Ref) error {
+	if err := w.checkOrder(r.Storage); err != nil {
+		return err
+	}
+	before := ""
+	if w.n > 0 {
+		before = w.last.User + "\x00" + w.last.Path
+	}
+	w.members = appendRef(w.members, before, r.User+"\x00"+r.Path, r.ID, &r.at)
+	return w.added(ctx, r.Storage)
+}
+
+func (w *Writer) checkOrder(n event.Storage) error {
 	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
-		return fmt.Errorf("keep a state: %s does not follow %s", ev.Storage(), w.last)
+		return fmt.Errorf("keep a state: %s does not follow %s", n, w.last)
 	}
-	if w.row.form == formLines {
-		w.members = append(ev.AppendLine(w.members), '\n')
-	} else {
-		before := ""
-		if w.n > 0 {
-			before = w.last.User + "\x00" + w.last.Path
-		}
-		w.members = appendRef(w.members, before, n.User+"\x00"+n.Path, ev.ID)
-	}
+	return nil
+}
+
+// added writes what is due after the member of a storage was added.
+func (w *Writer) added(ctx context.Context, n event.Storage) error {
 	w.last = n
 	if w.n++; w.n >= partMembers || len(w.members) >= partBytes {
 		w.endPart()

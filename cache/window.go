@@ -245,7 +245,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
-	l.db.snapshots.EventsStored(evs, storages, removed)
+	l.db.snapshots.EventsStored(evs, storages, nil, removed)
 	l.rows, l.reached = rows, reached
 	return added, nil
 }

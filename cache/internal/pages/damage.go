@@ -35,6 +35,18 @@ func isDamage(err error) bool {
 	return errors.As(err, &damage)
 }
 
+// A Skip is called with damage that a read goes past. If nil, damage ends the read.
+type Skip func(*DamageError) error
+
+// damage calls f with damage. It returns any other error, and damage if f is nil.
+func (f Skip) damage(err error) error {
+	var damage *DamageError
+	if f == nil || !errors.As(err, &damage) {
+		return err
+	}
+	return f(damage)
+}
+
 func pageDamage(key int64, first, last event.ID, format string, args ...any) error {
 	return &DamageError{Page: key, ID: first, Last: last, Block: first.Block(), Reason: fmt.Sprintf(format, args...)}
 }

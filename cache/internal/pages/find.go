@@ -93,7 +93,7 @@ func findPage(ctx context.Context, tx *sql.Tx, id event.ID) (key int64, err erro
 // ReadPostings returns the events in a span that the postings of a storage have, in their
 // order.
 func ReadPostings(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (posted []Posted, err error) {
-	err = EachPosting(ctx, tx, []int64{storage}, span, func(_ PostingKey, evs []Posted) error {
+	err = EachPosting(ctx, tx, []int64{storage}, span, nil, func(_ PostingKey, evs []Posted) error {
 		posted = append(posted, evs...)
 		return nil
 	})
@@ -101,8 +101,9 @@ func ReadPostings(ctx context.Context, tx *sql.Tx, storage int64, span window.Sp
 }
 
 // EachPosting calls fn with the events in a span that the postings of storages have: for
-// each posting in the order of blocks, but in no order of storages.
-func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, fn func(PostingKey, []Posted) error) error {
+// each storage in the order of blocks. skip is called with damaged postings, which EachPosting
+// then goes past; if nil, the first one ends it.
+func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, skip Skip, fn func(PostingKey, []Posted) error) error {
 	if span.Empty() || len(storages) == 0 {
 		return nil
 	}
@@ -117,6 +118,8 @@ func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.
 		p, err := scanPosting(rows)
 		if err == nil {
 			err = fn(p.key, clipPosted(p.entries, span.From, span.To))
+		} else {
+			err = skip.damage(err)
 		}
 		if err != nil {
 			return err
@@ -128,7 +131,7 @@ func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.
 // ReadPostingsOf returns the events in a span that the postings of some storages have, in
 // their order.
 func ReadPostingsOf(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (posted []Posted, err error) {
-	err = EachPosting(ctx, tx, storages, span, func(_ PostingKey, evs []Posted) error {
+	err = EachPosting(ctx, tx, storages, span, nil, func(_ PostingKey, evs []Posted) error {
 		posted = append(posted, evs...)
 		return nil
 	})
@@ -149,8 +152,8 @@ func joinNumbers(numbers []int64) string {
 }
 
 // LastPosted returns the last event in a span that the postings of each storage have. The
-// page is 0 if they have none.
-func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (last []Posted, err error) {
+// page is 0 if they have none, or if one is damaged and skip takes it, as in EachPosting.
+func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, skip Skip) (last []Posted, err error) {
 	last = make([]Posted, len(storages))
 	if span.Empty() || len(storages) == 0 {
 		return last, nil
@@ -167,14 +170,18 @@ func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.S
 		var i int
 		p, err := scanPosting(keyed{rows, &i})
 		if err != nil {
-			return nil, err
+			if err = skip.damage(err); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if evs := clipPosted(p.entries, span.From, span.To); len(evs) > 0 {
 			last[i] = evs[len(evs)-1]
 			continue
 		}
 		// Those of the last block come after the span.
-		if last[i], err = lastPostedBefore(ctx, tx, p.key, span); err != nil {
+		last[i], err = lastPostedBefore(ctx, tx, p.key, span)
+		if err = skip.damage(err); err != nil {
 			return nil, err
 		}
 	}

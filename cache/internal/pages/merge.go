@@ -75,16 +75,6 @@ func (m *merger) mergeBefore(id event.ID) error {
 	return nil
 }
 
-// skipDamage lets the query skip damage. It returns any other error, and damage if the query
-// skips none.
-func (m *merger) skipDamage(err error) error {
-	var damage *DamageError
-	if m.query.Skip == nil || !errors.As(err, &damage) {
-		return err
-	}
-	return m.query.Skip(damage)
-}
-
 // mergeToDamage visits the events before a damaged page, if none of the pages before reaches into
 // it, and returns the damage.
 func (m *merger) mergeToDamage(damage error) error {
@@ -102,7 +92,7 @@ func (m *merger) finish() error {
 		return err
 	}
 	if m.query.Dense && m.at < m.query.Span.To {
-		return m.skipDamage(missing(0, m.at+1))
+		return m.query.Skip.damage(missing(0, m.at+1))
 	}
 	return nil
 }
@@ -113,7 +103,7 @@ func missing(key int64, id event.ID) error {
 
 func (m *merger) visit(p *page, e *entry) error {
 	if m.query.Dense && e.id > m.at+1 && m.at < m.query.Span.To {
-		if err := m.skipDamage(missing(p.key, m.at+1)); err != nil {
+		if err := m.query.Skip.damage(missing(p.key, m.at+1)); err != nil {
 			return err
 		}
 	}
@@ -121,7 +111,7 @@ func (m *merger) visit(p *page, e *entry) error {
 	case e.id > m.query.Span.To:
 		return errDone
 	case e.id == m.at:
-		return m.skipDamage(pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id))
+		return m.query.Skip.damage(pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id))
 	}
 	m.at = e.id
 	if m.query.Want != nil && !m.query.Want(e.storage) {

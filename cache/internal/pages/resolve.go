@@ -37,8 +37,10 @@ func resolveNear(ctx context.Context, tx *sql.Tx, ids []event.ID, places []Poste
 		return err
 	}
 	next := 0
+	var damaged []*DamageError // which matters only if an event is not found elsewhere
 	q := Query{Span: window.Span{From: ids[0] - 1, To: ids[len(ids)-1]}, MaxText: maxRecord}
-	return Scan(ctx, tx, q, func(l Line) error {
+	q.Skip = func(e *DamageError) error { damaged = append(damaged, e); return nil }
+	err := Scan(ctx, tx, q, func(l Line) error {
 		for next < len(ids) && ids[next] < l.ID {
 			next++
 		}
@@ -47,4 +49,12 @@ func resolveNear(ctx context.Context, tx *sql.Tx, ids []event.ID, places []Poste
 		}
 		return nil
 	})
+	for _, e := range damaged {
+		for i := range ids {
+			if places[i].Page == 0 && e.ID <= ids[i] && ids[i] <= e.Last {
+				return e
+			}
+		}
+	}
+	return err
 }

@@ -38,8 +38,7 @@ type Query struct {
 	// negative, none is, and lines are not checked. If positive, it must be at least
 	// the length of a page, since the lines of one are read together.
 	MaxText int
-	// Skip is called with damage, which the scan then goes past. If nil, damage ends it.
-	Skip func(*DamageError) error
+	Skip    Skip
 }
 
 // lineBytes returns the length of the longest lines of a page that are read.
@@ -72,7 +71,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	for rows.Next() {
 		p, err := scanSome(rows)
 		if err != nil {
-			if err = m.skipDamage(err); err != nil {
+			if err = q.Skip.damage(err); err != nil {
 				return ignoreDone(m.mergeToDamage(err))
 			}
 			continue

@@ -38,57 +38,17 @@ type OpenEvent struct {
 	Hash    event.Hash
 }
 
-// EachOpenEvent calls visit with the events after a position.
-func EachOpenEvent(tx *sql.Tx, after event.ID, visit func(OpenEvent)) error {
-	rows, err := tx.Query(`SELECT id, storage, line FROM event WHERE id > ? ORDER BY id`, after)
-	if err != nil {
+// EachOpenEvent calls visit with the events after a position. skip is called with damage,
+// which EachOpenEvent then goes past; if nil, damage ends it.
+func EachOpenEvent(ctx context.Context, tx *sql.Tx, after event.ID, skip pages.Skip, visit func(OpenEvent)) error {
+	q := pages.Query{Span: window.Span{From: after, To: event.MaxID}, Skip: skip}
+	return pages.Scan(ctx, tx, q, func(l pages.Line) error {
+		ev, err := ParseStored(l.ID, l.Text)
+		if err == nil {
+			visit(OpenEvent{ID: l.ID, Storage: l.Storage, Hash: ev.Hash})
+		}
 		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var ev OpenEvent
-		var line []byte
-		if err := rows.Scan(&ev.ID, &ev.Storage, &line); err != nil {
-			return err
-		}
-		whole, err := ParseStored(ev.ID, line)
-		if err != nil {
-			return err
-		}
-		ev.Hash = whole.Hash
-		visit(ev)
-	}
-	return rows.Err()
-}
-
-// LastEvents returns the last event in span, which must be short, of each storage with
-// events there.
-func LastEvents(ctx context.Context, tx *sql.Tx, span window.Span) (map[int64]event.ID, error) {
-	var ids, storages []byte
-	err := tx.QueryRowContext(ctx, `SELECT CAST(group_concat(id, char(10)) AS BLOB), CAST(group_concat(storage, char(10)) AS BLOB)
-		FROM event WHERE id > ? AND id <= ?`, span.From, span.To).Scan(&ids, &storages)
-	if err != nil {
-		return nil, err
-	}
-	at, of, err := SplitPairs(ids, storages)
-	last := make(map[int64]event.ID, len(of))
-	for i, storage := range of {
-		last[storage] = max(last[storage], event.ID(at[i]))
-	}
-	return last, err
-}
-
-// SplitPairs parses joined event ids and the joined numbers of their storages.
-func SplitPairs(ids, storages []byte) (at, of []int64, err error) {
-	at, err = parseNumbers(ids)
-	of, err2 := parseNumbers(storages)
-	if err := errors.Join(err, err2); err != nil {
-		return nil, nil, err
-	}
-	if len(at) != len(of) {
-		return nil, nil, ErrJoined
-	}
-	return at, of, nil
+	})
 }
 
 // LastStored returns the last stored event between two positions. A damaged event yields

@@ -12,17 +12,22 @@ import (
 )
 
 // PositionAt returns the position of the last event with a time at or before t, as far
-// as stored events and known bounds of windows tell, or Beginning if there is none.
+// as stored events and known bounds of windows tell, or Beginning if there is none. If a
+// damaged page may have that event, PositionAt returns a *pages.DamageError and a position
+// that is no later.
 func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error) {
-	at, err := pages.PositionAt(ctx, tx, t)
-	if err != nil {
-		return 0, err
+	at, damage := pages.PositionAt(ctx, tx, t)
+	if damage != nil && !errors.Is(damage, dbfile.ErrCorrupt) {
+		return 0, damage
 	}
 	bound, err := boundBefore(ctx, tx, t)
 	if err != nil {
 		return 0, err
 	}
-	return notDropped(ctx, tx, max(at, bound), t)
+	if at, err = notDropped(ctx, tx, max(at, bound), t); err != nil {
+		return 0, err
+	}
+	return at, damage
 }
 
 // LastAt returns the time of the last event at or before position at, and the mark of the

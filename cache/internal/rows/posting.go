@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -164,4 +165,26 @@ func EachStoragePosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span
 		}
 	}
 	return rows.Err()
+}
+
+// EachTopicPosting calls fn with the postings of topic in the blocks of span: with the
+// events in span, some storages at a time.
+func EachTopicPosting(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(pages.PostingKey, []pages.Posted) error) error {
+	from, _ := topic.StorageRange()
+	for {
+		storages, err := StoragesFrom(ctx, tx, topic, from)
+		if err != nil {
+			return err
+		}
+		numbers := make([]int64, len(storages))
+		for i := range storages {
+			numbers[i], from = storages[i].ID, storages[i].Next()
+		}
+		if err := pages.EachPosting(ctx, tx, numbers, span, nil, fn); err != nil {
+			return err
+		}
+		if len(storages) < StorageChunk {
+			return nil
+		}
+	}
 }

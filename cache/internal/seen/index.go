@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -112,7 +113,8 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	if k.merges, err = x.loadMerges(tx, k.runs); err != nil {
 		return nil, err
 	}
-	return k, rows.EachOpenEvent(tx, min(k.hashed, k.indexed), k.add)
+	skip := func(*pages.DamageError) error { return nil } // the log must start all the same
+	return k, rows.EachOpenEvent(context.Background(), tx, min(k.hashed, k.indexed), skip, k.add)
 }
 
 // loadRuns returns the runs without their pages and filters.
@@ -213,7 +215,7 @@ func (x *Index) findIn(tx *sql.Tx, r *run, h *event.Hash) (id event.ID, ok bool,
 func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
 	k := x.memory
 	sealed := head / event.BlockSize * event.BlockSize
-	if err := x.sealPostings(sealed); err != nil {
+	if err := x.sealPostings(tx, sealed); err != nil {
 		return err
 	}
 	if sealed >= k.hashed+HashSpan {
@@ -225,13 +227,16 @@ func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
 	return err
 }
 
-func (x *Index) sealPostings(sealed event.ID) error {
-	k, p := x.memory, rows.Postings{}
-	for _, ev := range k.open.events[k.open.after(k.indexed):k.open.after(sealed)] {
-		p.Add(ev.Storage, ev.ID)
+func (x *Index) sealPostings(tx *sql.Tx, sealed event.ID) error {
+	k := x.memory
+	for k.indexed < sealed {
+		block := (k.indexed + 1).Block()
+		if err := x.tables.Pages.PostBlock(context.Background(), tx, block); err != nil {
+			return err
+		}
+		k.indexed = window.BlockSpan(block).To
 	}
-	k.indexed = max(k.indexed, sealed)
-	return x.tables.StorePostings(p)
+	return nil
 }
 
 func (x *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {

@@ -2,6 +2,7 @@ package seen
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"slices"
@@ -33,7 +34,7 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	if err := tx.QueryRow(`SELECT hashed FROM log`).Scan(&hashed); err != nil {
 		return nil, err
 	}
-	return ids, rows.EachOpenEvent(tx, hashed, func(ev rows.OpenEvent) {
+	return ids, rows.EachOpenEvent(context.Background(), tx, hashed, nil, func(ev rows.OpenEvent) {
 		if _, ok := slices.BinarySearchFunc(left, ev.Hash, event.Hash.Compare); ok {
 			ids[ev.Hash] = ev.ID
 		}

@@ -513,7 +513,7 @@ func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (
 	for i := range storages {
 		numbers[i] = storages[i].ID
 	}
-	posted, err := pages.LastPosted(ctx, tx, numbers, l.span)
+	posted, err := pages.LastPosted(ctx, tx, numbers, l.span, nil)
 	if err != nil {
 		return nil, from, false, err
 	}

@@ -77,6 +77,50 @@ func TestGoldenUpdate(t *testing.T) {
 	}
 	write(goldenLast+"-server.db", Config{Role: Server}, fillGoldenServer(t))
 	write(goldenLast+"-client.db", Config{Role: Client}, fillGoldenClient(t))
+	write(goldenLast+"-server-grown.db", Config{Role: Server}, growGoldenServer(t))
+	write(goldenLast+"-client-grown.db", Config{Role: Client}, growGoldenClient(t))
+}
+
+// growGoldenServer fills a log beyond its first block, and has it drop its history.
+func growGoldenServer(t *testing.T) func(*DB) {
+	return func(db *DB) {
+		for i := range 16 {
+			mustAppend(t, db, drafts("alice", fmt.Sprint("posts/", i%5), fmt.Sprint(i), 250)...)
+			mustAppend(t, db, drafts("bob", fmt.Sprint("x/", i), "k", 3)...)
+		}
+		mustAppend(t, db, drafts("carol", "y", "k", 60)...)
+		if err := db.RetainOnce(context.Background(), Retention{MaxBytes: 1}); err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, db, event.Draft{User: "bob", Path: "x/3", Type: event.Del, Key: "gone"}, draft("carol", "é", "last"))
+		mustSeal(t, db, event.All)
+	}
+}
+
+// growGoldenClient fills a copy in several windows, not in the order of their ids, and
+// forgets some.
+func growGoldenClient(t *testing.T) func(*DB) {
+	return func(db *DB) {
+		pull := func(topic, path string, from, to, step event.ID) {
+			l := mustClaim(t, db, topic, from, to)
+			var evs []event.Event
+			for id := from + step; id <= to; id += step {
+				evs = append(evs, madeEvent(topic, fmt.Sprint(path, uint64(id%7)), id))
+			}
+			mustApply(t, l, to, evs...)
+			mustDo(t, l.Commit)
+		}
+		pull("alice", "posts/", 7000, 11_000, 30)
+		pull("bob", "x/", 3001, 9001, 50)
+		pull("alice", "posts/", 0, 5000, 34)
+		if _, err := db.Forget(context.Background(), topics(t, "bob")[0], 4000); err != nil {
+			t.Fatal(err)
+		}
+		mustSeal(t, db, topics(t, "alice")[0])
+		if _, err := db.Doubt(context.Background(), topics(t, "alice/posts/3$")[0], window.Span{From: 30, To: 60}, window.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func fillGoldenServer(t *testing.T) func(*DB) {

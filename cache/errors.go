@@ -4,17 +4,18 @@ import "github.com/rstream-dev/rstream/cache/internal/dbfile"
 
 // Errors of opening a file, for callers to branch on.
 var (
-	ErrNotCache   = dbfile.ErrNotCache
-	ErrNoLog      = dbfile.ErrNoLog
-	ErrNoIdentity = dbfile.ErrNoIdentity
-	ErrOlder      = dbfile.ErrOlder
-	ErrLinked     = dbfile.ErrLinked
-	ErrNewer      = dbfile.ErrNewer
-	ErrLocked     = dbfile.ErrLocked
-	ErrRole       = dbfile.ErrRole
-	ErrOtherLog   = dbfile.ErrOtherLog
-	ErrCorrupt    = dbfile.ErrCorrupt
-	ErrIO         = dbfile.ErrIO
+	ErrNotCache    = dbfile.ErrNotCache
+	ErrNoLog       = dbfile.ErrNoLog
+	ErrNoIdentity  = dbfile.ErrNoIdentity
+	ErrOlder       = dbfile.ErrOlder
+	ErrServedOlder = dbfile.ErrServedOlder
+	ErrLinked      = dbfile.ErrLinked
+	ErrNewer       = dbfile.ErrNewer
+	ErrLocked      = dbfile.ErrLocked
+	ErrRole        = dbfile.ErrRole
+	ErrOtherLog    = dbfile.ErrOtherLog
+	ErrCorrupt     = dbfile.ErrCorrupt
+	ErrIO          = dbfile.ErrIO
 )
 
 // Errors of using a file, for callers to branch on.
@@ -37,6 +38,10 @@ var (
 	// ErrChanged means that a file was written while it was read without locks.
 	ErrChanged = dbfile.ErrChanged
 )
+
+// A RoomError says that the disk of a file lacks the space that its upgrade takes. The file
+// was not changed. It wraps ErrFull.
+type RoomError = dbfile.RoomError
 
 // A StatusError is an error with an HTTP status, which its method HTTPStatus returns.
 type StatusError = dbfile.StatusError

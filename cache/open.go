@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/oldrows"
 	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
@@ -42,7 +43,14 @@ type Config struct {
 	AsNewLog bool
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
+	// Progress is called while Open upgrades a file of an earlier version, which takes some
+	// seconds for a million events, or while another process does. If nil, nothing is.
+	Progress func(Progress)
 }
+
+// A Progress says how far the upgrade of a file of an earlier version is. An upgrade that
+// is interrupted goes on where it has ended when the file is opened again.
+type Progress = dbfile.Progress
 
 // A DB is an open file. Its methods may be called concurrently.
 type DB struct {
@@ -93,7 +101,8 @@ func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 }
 
 func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
-	f, err := dbfile.Open(ctx, path, dbfile.Options(cfg))
+	f, err := dbfile.Open(ctx, path, dbfile.Options{Role: cfg.Role, Log: cfg.Log, AsNewLog: cfg.AsNewLog, Now: cfg.Now,
+		Progress: cfg.Progress, MoveEvents: oldrows.Move})
 	if err != nil {
 		return nil, err
 	}

@@ -14,17 +14,18 @@ import (
 
 // Errors of opening a file, for callers to branch on.
 var (
-	ErrNotCache   = errors.New("is not an rstream file")
-	ErrNoLog      = fmt.Errorf("%w: it has no log yet", ErrNotCache)
-	ErrNoIdentity = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
-	ErrOlder      = errors.New("only a process that may write it can upgrade it")
-	ErrLinked     = errors.New("is being served, but its write-ahead log is not next to it: the server knows the file by another name, or the -wal file was removed")
-	ErrNewer      = errors.New("was written by a later version of rstream")
-	ErrLocked     = errors.New("is in use by another server")
-	ErrRole       = errors.New("is the wrong kind of file")
-	ErrOtherLog   = errors.New("belongs to another log")
-	ErrCorrupt    = errors.New("is damaged")
-	ErrIO         = errors.New("cannot be read or written")
+	ErrNotCache    = errors.New("is not an rstream file")
+	ErrNoLog       = fmt.Errorf("%w: it has no log yet", ErrNotCache)
+	ErrNoIdentity  = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
+	ErrOlder       = errors.New("only a process that may write it can upgrade it")
+	ErrServedOlder = errors.New("is being served by an earlier version of rstream, which has to be stopped before the file can be upgraded")
+	ErrLinked      = errors.New("is being served, but its write-ahead log is not next to it: the server knows the file by another name, or the -wal file was removed")
+	ErrNewer       = errors.New("was written by a later version of rstream")
+	ErrLocked      = errors.New("is in use by another server")
+	ErrRole        = errors.New("is the wrong kind of file")
+	ErrOtherLog    = errors.New("belongs to another log")
+	ErrCorrupt     = errors.New("is damaged")
+	ErrIO          = errors.New("cannot be read or written")
 )
 
 // A StatusError is an error with an HTTP status.

@@ -19,6 +19,13 @@ type Options struct {
 	Log      string           // id of the expected log; if empty, any
 	AsNewLog bool             // turn a server's file into a new log that continues the old one
 	Now      func() time.Time // if nil, time.Now
+
+	// Progress is called during the upgrade of a file of an earlier version, or while
+	// another process upgrades it. It may be nil.
+	Progress func(Progress)
+	// MoveEvents moves the events of an earlier version to their new place, or what is left
+	// of them, and returns when all are there. Nobody else uses the file at that time.
+	MoveEvents func(ctx context.Context, f *File, report func(Progress)) error
 }
 
 // A File is the open SQLite file of a log.

@@ -15,11 +15,14 @@ var migrations embed.FS
 // applicationID marks our files among all SQLite files: "rstr".
 const applicationID = 0x72737472
 
-// migrate brings the schema up to date, each migration in a transaction of its own.
-// Before it writes, it refuses files of other programs, of later versions, of another
-// role and of another log.
+// migrationFiles returns the names of the migrations, the first one first. There are as
+// many as the version of the schema that they lead to.
+func migrationFiles() ([]string, error) { return fs.Glob(migrations, "migrations/*.sql") }
+
+// migrate brings the schema up to date. Before it writes, it refuses files of other
+// programs, of later versions, of another role and of another log.
 func (f *File) migrate(ctx context.Context, cfg Options) error {
-	files, err := fs.Glob(migrations, "migrations/*.sql")
+	files, err := migrationFiles()
 	if err != nil {
 		return err
 	}
@@ -37,9 +40,12 @@ func (f *File) migrate(ctx context.Context, cfg Options) error {
 	if err := f.loadIdentity(ctx, cfg); err != nil {
 		return err
 	}
-	if version < len(files) && f.frozen != nil {
-		return fmt.Errorf("%w, and its schema %d is older than this version's: %w", f.frozen, version, ErrOlder)
-	}
+	return f.upgrade(ctx, cfg, files)
+}
+
+// migrateAll brings the schema from a version up to that of files, each migration in a
+// transaction of its own.
+func (f *File) migrateAll(ctx context.Context, version int, files []string) error {
 	for ; version < len(files); version++ {
 		if err := f.migrateTo(ctx, version+1, files[:version+1]); err != nil {
 			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
@@ -57,7 +63,11 @@ func (f *File) migrateTo(ctx context.Context, version int, files []string) error
 		if now >= version {
 			return nil // another process was faster
 		}
-		return applyMigrations(ctx, tx, version-1, files)
+		text, err := migrations.ReadFile(files[version-1])
+		if err != nil {
+			return err
+		}
+		return applySchema(ctx, tx, string(text), version)
 	})
 }
 

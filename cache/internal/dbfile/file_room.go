@@ -1,0 +1,41 @@
+package dbfile
+
+import (
+	"context"
+	"fmt"
+)
+
+// A RoomError says that the disk of a file lacks the space that its upgrade takes. The file
+// was not changed. It wraps ErrFull.
+type RoomError struct{ Needed, Free int64 } // in bytes
+
+func (e *RoomError) Error() string {
+	return fmt.Sprintf("its upgrade to this version takes %s of free space, and the disk has %s", megabytes(e.Needed), megabytes(e.Free))
+}
+
+func (e *RoomError) Unwrap() error { return ErrFull }
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// freeSpace returns how many bytes this process can still write to the disk of a file; ok
+// is false if that is unknown. It is a variable for the tests.
+var freeSpace = diskSpace
+
+// checkRoom returns a *RoomError if the file cannot be upgraded where it is. What moves
+// takes the place of what it was, so only what grows is needed, and the write-ahead log.
+func (f *File) checkRoom(ctx context.Context) error {
+	size, err := f.Size(ctx)
+	if err != nil {
+		return err
+	}
+	needed := size.Used()/growth + min(size.Used(), maxLog)
+	if free, ok := freeSpace(f.absPath); ok && free < needed {
+		return &RoomError{needed, free}
+	}
+	return nil
+}
+
+const (
+	growth = 4        // an upgrade makes a file this part larger, at most
+	maxLog = 32 << 20 // how large its write-ahead log becomes, roughly
+)

@@ -1,0 +1,145 @@
+package dbfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// A Progress says how far the upgrade of a file of an earlier version is.
+type Progress struct {
+	Waiting bool // for another process, which upgrades the file
+	Percent int  // of the events that are in their new place
+}
+
+// A schemaState is how far the upgrade of a file is.
+type schemaState struct {
+	version int
+	moving  bool // some events are not yet in their new place
+}
+
+func (f *File) schemaState(ctx context.Context) (s schemaState, err error) {
+	if s.version, err = schemaVersion(ctx, f.Read); err != nil {
+		return s, err
+	}
+	s.moving, err = f.HasOldEvents(ctx)
+	return s, err
+}
+
+// HasOldEvents reports whether the file has events of an earlier version that are not yet
+// in their new place.
+func (f *File) HasOldEvents(ctx context.Context) (has bool, err error) {
+	err = f.ViewRow(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'old_event')`, nil, &has)
+	return has, err
+}
+
+// upgradePoll is how often a process that waits for an upgrade looks whether it is done.
+const upgradePoll = 50 * time.Millisecond
+
+// upgrade migrates a file of an earlier version and has its events moved. One process
+// does, before any process uses the file in another way; the others wait for it.
+func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
+	for start := time.Now(); ; {
+		now, err := f.schemaState(ctx)
+		switch {
+		case err != nil:
+			return err
+		case now.version >= len(files) && !now.moving:
+			return nil
+		case f.frozen != nil && now.moving:
+			return fmt.Errorf("%w, and its upgrade to schema %d is not finished: %w", f.frozen, now.version, ErrOlder)
+		case f.frozen != nil:
+			return fmt.Errorf("%w, and its schema %d is older than this version's: %w", f.frozen, now.version, ErrOlder)
+		}
+		unlock, err := f.lockUpgrade()
+		if err == nil {
+			return errors.Join(f.upgradeAlone(ctx, cfg, files), unlock())
+		}
+		if !errors.Is(err, ErrLocked) {
+			return err
+		}
+		if !now.moving && f.Role != Client && time.Since(start) > serverGrace {
+			return fmt.Errorf("schema %d: %w", now.version, ErrServedOlder)
+		}
+		cfg.report(Progress{Waiting: true})
+		select {
+		case <-time.After(upgradePoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// serverGrace is how long a server that is just starting may take to begin an upgrade. One
+// that does not is of an earlier version.
+const serverGrace = 3 * time.Second
+
+// upgradeAlone does the work of upgrade. The caller holds the lock.
+func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) error {
+	now, err := f.schemaState(ctx)
+	if err != nil {
+		return err
+	}
+	if now.version < len(files) {
+		if err := f.checkRoom(ctx); err != nil {
+			return err
+		}
+		if err := f.migrateAll(ctx, now.version, files); err != nil {
+			return err
+		}
+	}
+	return cfg.MoveEvents(ctx, f, cfg.report)
+}
+
+func (cfg *Options) report(p Progress) {
+	if cfg.Progress != nil {
+		cfg.Progress(p)
+	}
+}
+
+// upgradePlace is the byte of FILE.owners that is locked during the upgrade of a copy. No
+// owner locks it.
+const upgradePlace = 1 << 62
+
+// lockUpgrade keeps other processes from upgrading the file. It returns ErrLocked if one
+// does. A server's file is upgraded by its server, or under the server's lock.
+func (f *File) lockUpgrade() (unlock func() error, err error) {
+	switch {
+	case f.serving:
+		return func() error { return nil }, nil
+	case f.Role != Client:
+		if err := f.takeLock(); err != nil {
+			return nil, errors.Join(err, f.dropLock())
+		}
+		return f.dropLock, nil
+	}
+	owners, err := os.OpenFile(f.owner.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if lockAt(owners, upgradePlace) != nil {
+		if locked, err := lockedAt(owners, upgradePlace); err == nil && locked {
+			return nil, errors.Join(ErrLocked, owners.Close())
+		}
+		// There are no locks here. Each step of an upgrade is one transaction, which finds
+		// out where the one before has ended: two processes only get into each other's way.
+	}
+	return owners.Close, nil
+}
+
+// dropLock ends takeLock.
+func (f *File) dropLock() error {
+	var errs []error
+	if f.flock != nil {
+		errs = append(errs, f.flock.Close())
+	}
+	if f.serving {
+		errs = append(errs, f.held.endServing())
+	}
+	f.flock, f.serving = (*flock.Flock)(nil), false
+	return errors.Join(errs...)
+}

@@ -1,11 +1,14 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"encoding/binary"
+	"errors"
+	"slices"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -13,9 +16,9 @@ import (
 
 // DropBelow drops the events below the horizon, block by block: of each storage all but
 // the last event, and that too if it is a DEL. Each block is dropped in several
-// transactions, in an order such that after any of them a storage has the end of its
+// transactions, in the order of ids, so that after any of them a storage has the end of its
 // history left or, if that is a DEL, nothing. So the state at the horizon and above never
-// changes, and an unfinished block can be started again.
+// changes, and an unfinished block can be started again. DropBelow goes past damage.
 func (r *Retainer) DropBelow(ctx context.Context) error {
 	for {
 		at, err := r.history.loadRetained(ctx)
@@ -37,36 +40,46 @@ func (r *Retainer) DropBelow(ctx context.Context) error {
 	}
 }
 
-// A change is a statement; changes are some that must be made together.
-type (
-	change struct {
-		query string
-		args  []any
+// A step is what one transaction has to do together.
+type step func(tx *sql.Tx) error
+
+// exec returns the step that executes a statement.
+func (h *History) exec(query string, args ...any) step {
+	return func(tx *sql.Tx) error {
+		_, err := h.file.Exec(tx, query, args...)
+		return err
 	}
-	changes []change
-)
+}
 
 // dropBlock drops the events of a block that the horizon has passed.
 func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
-	var steps []changes
+	var b blockDropper
 	err := r.history.file.View(ctx, func(tx *sql.Tx) error {
-		b := blockDropper{tx: tx, block: block, last: map[int64]*lastEvent{}}
-		if err := b.read(ctx); err != nil {
+		b = blockDropper{tx: tx, span: window.BlockSpan(block), skip: r.skip, last: map[int64]*lastEvent{}}
+		if err := b.readBlock(ctx); err != nil {
 			return err
 		}
-		if err := b.dropEarlier(ctx); err != nil {
-			return err
-		}
-		b.dropWithin()
-		b.end()
-		steps = b.steps
-		return nil
+		return b.findGone(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	steps = append(steps, changes{{`UPDATE log SET dropped = ?`, []any{window.BlockSpan(block).To}}})
-	return r.applySteps(ctx, steps)
+	var steps []step
+	for _, places := range b.divide() {
+		steps = append(steps, r.dropEvents(ctx, places))
+	}
+	return r.applySteps(ctx, append(steps, r.history.exec(`UPDATE log SET dropped = ?`, b.span.To)))
+}
+
+// dropEvents returns the step that drops events.
+func (r *Retainer) dropEvents(ctx context.Context, places []pages.Place) step {
+	return func(tx *sql.Tx) error {
+		_, damaged, err := r.history.tables.Pages.Drop(ctx, tx, places)
+		for _, damage := range damaged {
+			err = errors.Join(err, r.skip(damage))
+		}
+		return err
+	}
 }
 
 // StepTime is how long a transaction may take on further changes: an append waits for one
@@ -77,18 +90,16 @@ var StepTime = time.Millisecond
 // alongside the appends: left to an append, a checkpoint would make it wait.
 const checkpointSteps = 8
 
-// applySteps applies changes in short transactions.
-func (r *Retainer) applySteps(ctx context.Context, steps []changes) error {
+// applySteps applies steps in short transactions.
+func (r *Retainer) applySteps(ctx context.Context, steps []step) error {
 	for len(steps) > 0 {
 		var n int
 		began := time.Now()
 		err := r.history.file.Update(ctx, func(tx *sql.Tx) error {
 			n = 0
 			for began := time.Now(); n < len(steps) && (n == 0 || time.Since(began) < StepTime); n++ {
-				for _, c := range steps[n] {
-					if _, err := r.history.file.Exec(tx, c.query, c.args...); err != nil {
-						return err
-					}
+				if err := steps[n](tx); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -111,151 +122,119 @@ func (r *Retainer) applySteps(ctx context.Context, steps []changes) error {
 
 // A blockDropper determines what to drop with a block.
 type blockDropper struct {
-	tx    *sql.Tx
-	block uint64
+	tx   *sql.Tx
+	span window.Span // the block
+	skip pages.Skip
 
-	events   []blockEvent
-	storages []int64 // sorted by first event in the block
+	storages []int64 // those with events in the block
 	last     map[int64]*lastEvent
-	steps    []changes
-}
-
-type blockEvent struct {
-	id      event.ID
-	storage int64
-	bytes   int
+	gone     []goneEvent
 }
 
 // A lastEvent is the last event of a storage in the block.
 type lastEvent struct {
-	id     event.ID
-	del    bool
-	posted int // how many of the storage's events the block's posting names
+	id  event.ID
+	del bool
+}
+
+// A goneEvent is an event that is to be dropped, and the page that has it.
+type goneEvent struct {
+	pages.Place
+	page  int64
+	bytes int
 }
 
 // maxDelLine exceeds the line of any DEL, so that long values need not be read.
 const maxDelLine = 16 << 10
 
-func (b *blockDropper) read(ctx context.Context) error {
-	span := window.BlockSpan(b.block)
-	result, err := b.tx.QueryContext(ctx, `SELECT id, storage, octet_length(line),
-		CASE WHEN octet_length(line) < ? THEN line END
-		FROM event WHERE id > ? AND id <= ? ORDER BY id`, maxDelLine, span.From, span.To)
-	if err != nil {
-		return err
-	}
-	defer result.Close()
-	for result.Next() {
-		var ev blockEvent
-		var line []byte
-		if err := result.Scan(&ev.id, &ev.storage, &ev.bytes, &line); err != nil {
-			return err
-		}
-		last := b.last[ev.storage]
+// readBlock finds the last event in the block of each storage.
+func (b *blockDropper) readBlock(ctx context.Context) error {
+	q := pages.Query{Span: b.span, MaxText: maxDelLine, Skip: b.skip}
+	return pages.Scan(ctx, b.tx, q, func(l pages.Line) error {
+		last := b.last[l.Storage]
 		if last == nil {
 			last = &lastEvent{}
-			b.storages, b.last[ev.storage] = append(b.storages, ev.storage), last
+			b.storages, b.last[l.Storage] = append(b.storages, l.Storage), last
 		}
-		last.id, last.del = ev.id, false
-		if line != nil {
-			whole, err := rows.ParseStored(ev.id, line)
+		last.id, last.del = l.ID, false
+		if l.Text != nil {
+			ev, err := rows.ParseStored(l.ID, l.Text)
 			if err != nil {
 				return err
 			}
-			last.del = whole.Type == event.Del
+			last.del = ev.Type == event.Del
 		}
-		b.events = append(b.events, ev)
-	}
-	return result.Err()
+		return nil
+	})
 }
 
-// dropEarlier drops the remaining events of the block's storages in earlier blocks, and
-// records which storages have postings in the block.
-func (b *blockDropper) dropEarlier(ctx context.Context) error {
-	stmt, err := b.tx.PrepareContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block <= ? ORDER BY block`)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close()
-	for _, storage := range b.storages {
-		rows, err := stmt.QueryContext(ctx, storage, b.block)
+// postingChunk is how many storages to read the postings of at a time.
+const postingChunk = 512
+
+// findGone finds what the last events supersede, and the DELs among them, by the postings:
+// those of the block and what earlier blocks have left.
+func (b *blockDropper) findGone(ctx context.Context) error {
+	for some := range slices.Chunk(b.storages, postingChunk) {
+		skip := func(e *pages.DamageError) error {
+			if last := b.last[e.Storage]; last != nil {
+				last.del = false // it ends a history that cannot be read, and must stay
+			}
+			return b.skip(e)
+		}
+		posted := map[int64][]pages.Posted{}
+		err := pages.EachPosting(ctx, b.tx, some, window.Span{To: b.span.To}, skip, func(key pages.PostingKey, evs []pages.Posted) error {
+			posted[key.Storage] = append(posted[key.Storage], evs...)
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		if err := b.dropPosted(storage, rows); err != nil {
-			return err
+		for _, storage := range some {
+			b.addGone(storage, posted[storage])
 		}
 	}
+	slices.SortFunc(b.gone, func(a, b goneEvent) int { return cmp.Compare(a.ID, b.ID) })
 	return nil
 }
 
-func (b *blockDropper) dropPosted(storage int64, result *sql.Rows) error {
-	defer result.Close()
-	for result.Next() {
-		var block uint64
-		var offsets sql.RawBytes
-		if err := result.Scan(&block, &offsets); err != nil {
-			return err
+// addGone adds the events of a storage that are to be dropped.
+func (b *blockDropper) addGone(storage int64, posted []pages.Posted) {
+	last := b.last[storage]
+	for _, p := range posted {
+		// What follows the last event that could be read is in a damaged page, and may be a
+		// value.
+		if p.ID < last.id || p.ID == last.id && last.del {
+			b.gone = append(b.gone, goneEvent{pages.Place{Storage: storage, ID: p.ID}, p.Page, int(p.Length)})
 		}
-		if block == b.block {
-			b.last[storage].posted = len(offsets) / 2
-			continue
-		}
-		var all changes
-		rows.EachPosition(int64(block), offsets, func(id event.ID) {
-			all = append(all, change{`DELETE FROM event WHERE id = ?`, []any{id}})
-		})
-		b.steps = append(b.steps, append(all, change{`DELETE FROM posting WHERE storage = ? AND block = ?`, []any{storage, block}}))
 	}
-	return result.Err()
 }
 
-// maxDropIDs and maxDropBytes bound the neighboring events that one statement drops; the
-// bytes may exceed the bound by one event.
+// maxDropIDs, maxDropPages and maxDropBytes bound the events that one step drops, the pages
+// that it changes and their bytes. One may exceed them by the rest of a page.
 const (
 	maxDropIDs   = 64
-	maxDropBytes = 256 << 10
+	maxDropPages = 16
+	maxDropBytes = 64 << 10
 )
 
-// dropWithin drops the block's events that later ones of the block supersede, in order
-// and many at a time.
-func (b *blockDropper) dropWithin() {
-	var from, to event.ID
-	ids, bytes := 0, 0
-	flush := func() {
-		if ids > 0 {
-			b.steps = append(b.steps, changes{{`DELETE FROM event WHERE id BETWEEN ? AND ?`, []any{from, to}}})
+// divide divides the events to be dropped among steps, in the order of their ids: after any
+// of them a storage has the end of its history left, and nothing if that is a DEL. Those of
+// one page go together, if nothing of another page lies between them.
+func (b *blockDropper) divide() (steps [][]pages.Place) {
+	var some []pages.Place
+	inPages, bytes, page := 0, 0, int64(0)
+	for _, e := range b.gone {
+		if e.page != page {
+			if len(some) >= maxDropIDs || inPages >= maxDropPages || bytes >= maxDropBytes {
+				steps = append(steps, some)
+				some, inPages, bytes = nil, 0, 0
+			}
+			inPages, page = inPages+1, e.page
 		}
-		ids, bytes = 0, 0
+		some, bytes = append(some, e.Place), bytes+e.bytes
 	}
-	for _, ev := range b.events {
-		if b.last[ev.storage].id == ev.id {
-			flush()
-			continue
-		}
-		if ids >= maxDropIDs || bytes >= maxDropBytes {
-			flush()
-		}
-		if ids == 0 {
-			from = ev.id
-		}
-		to, ids, bytes = ev.id, ids+1, bytes+ev.bytes
+	if len(some) > 0 {
+		steps = append(steps, some)
 	}
-	flush()
-}
-
-// end drops DELs that were the last event, and leaves the rest in the postings.
-func (b *blockDropper) end() {
-	for _, storage := range b.storages {
-		switch last := b.last[storage]; {
-		case last.del:
-			b.steps = append(b.steps, changes{
-				{`DELETE FROM event WHERE id = ?`, []any{last.id}},
-				{`DELETE FROM posting WHERE storage = ? AND block = ?`, []any{storage, b.block}},
-			})
-		case last.posted > 1:
-			offset := binary.BigEndian.AppendUint16(nil, uint16(uint64(last.id-1)%event.BlockSize))
-			b.steps = append(b.steps, changes{{`UPDATE posting SET offsets = ? WHERE storage = ? AND block = ?`, []any{offset, storage, b.block}}})
-		}
-	}
+	return steps
 }

@@ -3,10 +3,15 @@ package retention
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // expireValues expires the values that were not set again for the age of their rule. It
@@ -22,7 +27,7 @@ func (r *Retainer) expireValues(ctx context.Context, now event.Time) error {
 		return err
 	}
 	for _, age := range rules.ages() {
-		until, err := r.history.positionAtTime(ctx, now-micros(age))
+		until, err := r.positionAtTime(ctx, now-micros(age))
 		if err != nil {
 			return err
 		}
@@ -74,13 +79,17 @@ func (r *Retainer) expireAge(ctx context.Context, x expirySearch) error {
 	for from := x.from(); from < x.until; {
 		began := time.Now()
 		var old []Expiry
+		next := from
 		err := r.history.file.View(ctx, func(tx *sql.Tx) (err error) {
-			old, from, err = r.history.findExpired(ctx, tx, from, &x)
+			search := valueSearch{expirySearch: &x, ctx: ctx, tx: tx, skip: r.skip, next: from}
+			err = search.find()
+			old, next = search.old, search.next
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		from = next
 		if err := r.history.committer.Expire(ctx, old, x.noteScanned(from), from); err != nil {
 			return err
 		}
@@ -107,62 +116,131 @@ type Expiry struct {
 	Hash    event.Hash
 }
 
-// findExpired returns some of the values of x that were set after a position and not
-// since, and the position up to which it has looked.
-func (h *History) findExpired(ctx context.Context, tx *sql.Tx, after event.ID, x *expirySearch) (old []Expiry, next event.ID, err error) {
-	last, err := tx.PrepareContext(ctx, rows.LastPostingQuery)
-	if err != nil {
-		return nil, after, err
-	}
-	defer last.Close()
-	line, err := tx.PrepareContext(ctx, `SELECT line FROM event WHERE id = ?`)
-	if err != nil {
-		return nil, after, err
-	}
-	defer line.Close()
-	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.storage, s.user, s.path FROM event e CROSS JOIN storage s ON s.id = e.storage
-		WHERE e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?`, after, x.until, expireEvents)
-	if err != nil {
-		return nil, after, err
-	}
-	defer rows.Close()
-	n := 0
-	for ; rows.Next() && len(old) < expireValues; n++ {
-		var v Expiry
-		var user, path string
-		if err := rows.Scan(&v.ID, &v.Storage, &user, &path); err != nil {
-			return nil, after, err
-		}
-		if after = v.ID; !x.wants(v.ID, user, path) {
-			continue
-		}
-		if ok, err := v.load(ctx, last, line); err != nil {
-			return nil, after, err
-		} else if ok {
-			old = append(old, v)
-		}
-	}
-	if n < expireEvents && len(old) < expireValues {
-		after = x.until
-	}
-	return old, after, rows.Err()
+// A valueSearch finds expired values, some events at a time.
+type valueSearch struct {
+	*expirySearch
+	ctx  context.Context
+	tx   *sql.Tx
+	skip pages.Skip
+	next event.ID // the position up to which it has looked
+	old  []Expiry
 }
 
-// load reads the event of v and makes the draft of the DEL for it. ok is false if v is
-// not, or no longer, a value.
-func (v *Expiry) load(ctx context.Context, last, line *sql.Stmt) (ok bool, err error) {
-	if at, err := rows.LastInPosting(last.QueryRowContext(ctx, v.Storage)); err != nil || at > v.ID {
-		return false, err // others are not values either, but cost more to recognize
+// find finds some of the values that were set after next and not since.
+func (x *valueSearch) find() error {
+	values, end, err := x.readIndex()
+	if err != nil {
+		return err
 	}
-	var b []byte
-	if err := line.QueryRowContext(ctx, v.ID).Scan(&b); err != nil {
-		return false, err
+	if values, err = x.lastOnes(values); err != nil {
+		return err
 	}
-	ev, err := rows.ParseStored(v.ID, b)
+	switch err := x.readValues(values); {
+	case err == nil:
+		x.next = end
+	case !errors.Is(err, errEnough):
+		return err
+	}
+	return nil
+}
+
+// A possibleValue is an event that may be a value, and its storage.
+type possibleValue struct {
+	storage int64
+	pages.Posted
+}
+
+var errEnough = errors.New("enough was read")
+
+// readIndex returns some events of storages that x wants, and the position up to which it
+// has looked.
+func (x *valueSearch) readIndex() (values []possibleValue, end event.ID, err error) {
+	names := map[int64]event.Storage{}
+	n, end := 0, x.until
+	q := pages.Query{Span: window.Span{From: x.next, To: x.until}, MaxText: -1, Skip: x.skip}
+	err = pages.Scan(x.ctx, x.tx, q, func(l pages.Line) error {
+		values = append(values, possibleValue{l.Storage, pages.Posted{ID: l.ID}})
+		names[l.Storage] = event.Storage{}
+		if n++; n == expireEvents {
+			end = l.ID
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, 0, err
+	}
+	err = rows.NamesOf(x.ctx, x.tx, slices.Sorted(maps.Keys(names)), func(storage int64, name event.Storage) { names[storage] = name })
+	values = slices.DeleteFunc(values, func(v possibleValue) bool {
+		name := names[v.storage]
+		return !x.wants(v.ID, name.User, name.Path)
+	})
+	return values, end, err
+}
+
+// lastOnes returns those of values that are the last of their storage, as far as postings
+// tell: others are not values either, but cost more to recognize.
+func (x *valueSearch) lastOnes(values []possibleValue) (last []possibleValue, err error) {
+	storages := make([]int64, len(values))
+	for i := range values {
+		storages[i] = values[i].storage
+	}
+	slices.Sort(storages)
+	storages = slices.Compact(storages)
+	posted, err := pages.LastPosted(x.ctx, x.tx, storages, window.Span{To: event.MaxID}, x.skip)
+	if err != nil {
+		return nil, err
+	}
+	newest := make(map[int64]pages.Posted, len(storages))
+	for i, p := range posted {
+		newest[storages[i]] = p
+	}
+	for _, v := range values {
+		p := newest[v.storage]
+		if p.ID > v.ID {
+			continue
+		}
+		if p.ID == v.ID {
+			v.Posted = p
+		}
+		last = append(last, v)
+	}
+	return last, nil
+}
+
+// readValues reads the lines of values, and adds those that have expired. It returns
+// errEnough if there are too many.
+func (x *valueSearch) readValues(values []possibleValue) error {
+	places := make([]pages.Posted, len(values))
+	for i := range values {
+		places[i] = values[i].Posted
+	}
+	return pages.CutLines(x.ctx, x.tx, places, func(i int, line []byte) (err error) {
+		if len(x.old) == expireValues {
+			return errEnough
+		}
+		x.next = places[i].ID
+		if line == nil {
+			line, err = pages.ReadLine(x.ctx, x.tx, &places[i])
+		}
+		var damage *pages.DamageError
+		if errors.As(err, &damage) {
+			return x.skip(damage)
+		}
+		if err != nil {
+			return err
+		}
+		return x.add(values[i].storage, places[i].ID, line)
+	})
+}
+
+// add adds an event if it is a value, with the draft of the DEL for it.
+func (x *valueSearch) add(storage int64, id event.ID, line []byte) error {
+	ev, err := rows.ParseStored(id, line)
 	if err != nil || ev.Type != event.Put {
-		return false, err
+		return err
 	}
-	v.Draft = event.Expiry(&ev)
-	v.Hash = v.Draft.Hash()
-	return true, nil
+	d := event.Expiry(&ev)
+	x.old = append(x.old, Expiry{Storage: storage, ID: id, Draft: d, Hash: d.Hash()})
+	return nil
 }

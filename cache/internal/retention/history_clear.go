@@ -41,7 +41,7 @@ func (r *Retainer) dropLeaves(ctx context.Context, before uint64) error {
 	}
 }
 
-func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []changes, err error) {
+func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []step, err error) {
 	err = r.history.file.View(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
 		if err != nil {
@@ -54,7 +54,7 @@ func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []change
 			if err := rows.Scan(&topic, &block); err != nil {
 				return err
 			}
-			steps = append(steps, changes{{`DELETE FROM leaf WHERE topic = ? AND block = ?`, []any{topic, block}}})
+			steps = append(steps, r.history.exec(`DELETE FROM leaf WHERE topic = ? AND block = ?`, topic, block))
 		}
 		return rows.Err()
 	})
@@ -99,9 +99,9 @@ func (r *Retainer) dropSnapshot(ctx context.Context, id int64) error {
 	if err := r.history.file.ViewRow(ctx, `SELECT count(*) FROM part WHERE snapshot = ?`, []any{id}, &parts); err != nil {
 		return err
 	}
-	var steps []changes
+	var steps []step
 	for ; parts > 0; parts -= partChunk {
-		steps = append(steps, changes{{`DELETE FROM part WHERE rowid IN (SELECT rowid FROM part WHERE snapshot = ? LIMIT ?)`, []any{id, partChunk}}})
+		steps = append(steps, r.history.exec(`DELETE FROM part WHERE rowid IN (SELECT rowid FROM part WHERE snapshot = ? LIMIT ?)`, id, partChunk))
 	}
-	return r.applySteps(ctx, append(steps, changes{{`DELETE FROM snapshot WHERE id = ?`, []any{id}}}))
+	return r.applySteps(ctx, append(steps, r.history.exec(`DELETE FROM snapshot WHERE id = ?`, id)))
 }

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // A Policy says what a log keeps. The zero Policy keeps everything.
@@ -18,6 +20,9 @@ type Policy struct {
 	History  time.Duration // maximum age of events; if zero, any
 	TTL      []Rule
 	MaxBytes int64 // maximum size of the file; if zero, any
+	// Damaged is called with damage that retention goes past, once for each. If nil,
+	// nothing is said.
+	Damaged func(error)
 }
 
 // None reports whether p keeps everything.
@@ -109,7 +114,17 @@ type Retainer struct {
 	Throttle  func(context.Context, time.Duration) error // called after each step, with its duration
 
 	steps   int
-	cleared event.ID // the horizon below which only events are left
+	cleared event.ID        // the horizon below which only events are left
+	damaged map[string]bool // the damage that was reported
+}
+
+// skip reports damage, which retention then goes past.
+func (r *Retainer) skip(damage *pages.DamageError) error {
+	if text := damage.Error(); r.cfg.Damaged != nil && !r.damaged[text] {
+		r.damaged[text] = true
+		r.cfg.Damaged(r.history.file.Named(damage))
+	}
+	return nil
 }
 
 // NewRetainer returns a Retainer whose clock continues from that of the last one. It
@@ -122,7 +137,7 @@ func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error
 	if err != nil {
 		return nil, dbfile.Wrap(err, "retain")
 	}
-	return &Retainer{history: h, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle}, nil
+	return &Retainer{history: h, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle, damaged: map[string]bool{}}, nil
 }
 
 // The pause between rounds is a tenth of the shortest age, within these bounds.
@@ -199,29 +214,55 @@ func (r *Retainer) enforce(ctx context.Context) error {
 // advanceHorizon moves the horizon up to the end of the last block whose events all have
 // times at or before t.
 func (r *Retainer) advanceHorizon(ctx context.Context, t event.Time) error {
-	at, err := r.history.positionAtTime(ctx, t)
+	at, err := r.positionAtTime(ctx, t)
 	if err != nil {
 		return err
 	}
 	return r.history.MoveHorizon(ctx, at/event.BlockSize*event.BlockSize)
 }
 
-// positionAtTime returns the position of the last event with a time at or before t.
-func (h *History) positionAtTime(ctx context.Context, t event.Time) (at event.ID, err error) {
-	err = h.file.View(ctx, func(tx *sql.Tx) error {
-		at, err = rows.PositionAt(ctx, tx, t)
+// positionAtTime returns the position of the last event with a time at or before t, or
+// that of an earlier event if a page is damaged there.
+func (r *Retainer) positionAtTime(ctx context.Context, t event.Time) (at event.ID, err error) {
+	err = r.history.file.View(ctx, func(tx *sql.Tx) error {
+		var damage *pages.DamageError
+		if at, err = rows.PositionAt(ctx, tx, t); errors.As(err, &damage) {
+			return r.skip(damage)
+		}
 		return err
 	})
 	return at, dbfile.Wrap(err, "position at %s", t)
 }
 
-// lastAt returns the time of the last event at or before a position, and its mark.
+// lastAt returns the time of the last event at or before a position, and its mark. If it is
+// damaged, the mark is not known, and the time is that of an earlier one.
 func (h *History) lastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, err error) {
 	err = h.file.View(ctx, func(tx *sql.Tx) error {
 		t, mark, _, err = h.tables.LastAt(ctx, tx, at)
+		var damage *pages.DamageError
+		if errors.As(err, &damage) {
+			mark = 0
+			t, err = lastSound(ctx, tx, at)
+		}
 		return err
 	})
 	return t, mark, dbfile.Wrap(err, "time at %s", at)
+}
+
+// lastSound returns the time of the last event at or before a position that can be read,
+// 0 if there is none near.
+func lastSound(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, err error) {
+	near := window.Span{From: at - min(at, event.BlockSize), To: at}
+	q := pages.Query{Span: near, MaxText: maxDelLine, Skip: func(*pages.DamageError) error { return nil }}
+	err = pages.Scan(ctx, tx, q, func(l pages.Line) error {
+		if l.Text == nil {
+			return nil
+		}
+		ev, err := rows.ParseStored(l.ID, l.Text)
+		t = ev.Time
+		return err
+	})
+	return t, err
 }
 
 // A retained is the progress of retention.
@@ -254,10 +295,18 @@ func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 		return err
 	}
 	return h.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := h.file.Exec(tx, `UPDATE log SET horizon_time = ?, horizon_mark = ?`, int64(last), mark.String()); err != nil {
+		if _, err := h.file.Exec(tx, `UPDATE log SET horizon_time = max(horizon_time, ?), horizon_mark = ?`, int64(last), markText(mark)); err != nil {
 			return err
 		}
 		_, err := h.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
 		return err
 	})
+}
+
+// markText returns a mark as it is stored; one that is not known is empty.
+func markText(m event.Mark) string {
+	if m == 0 {
+		return ""
+	}
+	return m.String()
 }

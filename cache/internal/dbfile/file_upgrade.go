@@ -75,8 +75,8 @@ func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
 }
 
 // serverGrace is how long a server that is just starting may take to begin an upgrade. One
-// that does not is of an earlier version.
-const serverGrace = 3 * time.Second
+// that does not is of an earlier version. It is a variable for the tests.
+var serverGrace = 3 * time.Second
 
 // upgradeAlone does the work of upgrade. The caller holds the lock.
 func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) error {

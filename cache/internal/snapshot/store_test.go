@@ -44,7 +44,7 @@ func appendPuts(t *testing.T, s *Store, n int, value []byte) (head event.ID) {
 		if err != nil {
 			return err
 		}
-		if _, err := s.tables.StoreEvents(evs, storages); err != nil {
+		if _, err := s.tables.Pages.Append(tx, evs, storages); err != nil {
 			return err
 		}
 		_, err = tx.Exec(`UPDATE log SET next = ?1 + 1, time = 1; UPDATE window SET reached = ?1, stop = ?1`, head)

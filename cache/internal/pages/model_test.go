@@ -234,7 +234,7 @@ func TestAgainstMap(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"": m.check, "store": m.store, "drop": m.drop, "contradict": m.contradict, "pack": m.pack,
 			"scan": m.scan, "lookUp": m.lookUp, "find": m.find,
-			"findBefore": m.findBefore, "findEach": m.findEach, "count": m.count, "rebuild": m.rebuild,
+			"positions": m.positions, "resolve": m.resolve, "findBefore": m.findBefore, "findEach": m.findEach, "count": m.count, "rebuild": m.rebuild,
 		})
 	})
 }

@@ -151,13 +151,11 @@ func (s *timeSearch) isEarly(p *page, e *entry) (bool, error) {
 
 // finish looks at all pages that may have the event.
 func (s *timeSearch) finish() (event.ID, error) {
-	var damaged *DamageError
+	var damaged []*DamageError
 	err := eachPage(s.ctx, s.tx, func(p *page, err error) (bool, error) {
 		var damage *DamageError
 		if errors.As(err, &damage) {
-			if damaged == nil || damage.Last > damaged.Last {
-				damaged = damage
-			}
+			damaged = append(damaged, damage)
 			return true, nil
 		}
 		if err == nil {
@@ -165,10 +163,15 @@ func (s *timeSearch) finish() (event.ID, error) {
 		}
 		return true, err
 	}, `first > ? AND first <= ? AND last > ?`, int64(s.early)-maxSpan, int64(s.late), int64(s.early))
-	if err == nil && damaged != nil && damaged.Last > s.early {
-		err = damaged
+	if err != nil {
+		return s.early, err
 	}
-	return s.early, err
+	for _, e := range damaged {
+		if e.ID <= s.late && e.Last > s.early {
+			return s.early, e
+		}
+	}
+	return s.early, nil
 }
 
 // searchPage looks for the event in a page.

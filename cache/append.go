@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -173,10 +174,8 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 	if w.next == w.first {
 		return nil
 	}
-	if held, err := w.db.tables.StoreEvents(w.events, w.storages); err != nil {
+	if _, err := w.db.tables.Pages.Append(w.tx, w.events, w.storages); err != nil {
 		return err
-	} else if len(held) > 0 {
-		return fmt.Errorf("%w: event %s already exists", ErrCorrupt, w.events[held[0]].ID)
 	}
 	head := w.next - 1
 	if head.Block() != w.first.Block() || head%event.BlockSize == 0 {
@@ -256,8 +255,11 @@ func (w *batchWriter) appendDraft(receipt *event.Receipt, d *event.Draft, h *eve
 
 // readRepeated returns the stored event of a repeated append.
 func (w *batchWriter) readRepeated(id event.ID) (event.Event, error) {
-	var line []byte
-	if err := w.db.file.Scan(w.tx, `SELECT line FROM event WHERE id = ?`, []any{id}, &line); err != nil {
+	line, _, err := pages.Find(context.Background(), w.tx, id)
+	if err == nil && line == nil {
+		err = sql.ErrNoRows
+	}
+	if err != nil {
 		return event.Event{}, fmt.Errorf("read event %s: %w", id, err)
 	}
 	return rows.ParseStored(id, line)

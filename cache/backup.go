@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -50,13 +53,28 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if err := db.file.CopyInto(ctx, tmp); err != nil {
 		return err
 	}
-	if err := dbfile.MarkBackup(ctx, tmp); err != nil {
+	if err := dbfile.MarkBackup(ctx, tmp, func(tx *sql.Tx) error { return checkPages(ctx, tx) }); err != nil {
 		return err
 	}
 	if err := absent(path); err != nil { // a copy takes its time
 		return err
 	}
 	return os.Rename(tmp, path)
+}
+
+// checkPages checks all pages, hashes and postings of a log, and that no event is missing.
+// It returns the first damage.
+func checkPages(ctx context.Context, tx *sql.Tx) error {
+	var s pages.Scope
+	err := tx.QueryRowContext(ctx, `SELECT l.indexed, w.start, w.stop FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'`).
+		Scan(&s.Posted, &s.Dense.From, &s.Dense.To)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = rows.ErrNoWindow
+	}
+	if err != nil {
+		return err
+	}
+	return pages.Check(ctx, tx, s, func(damage *pages.DamageError) error { return damage })
 }
 
 func absent(path string) error {

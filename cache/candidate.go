@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -42,7 +44,7 @@ func (im Imports) AddCandidates(ctx context.Context, evs []event.Event) (added i
 		return 0, err
 	}
 	err = im.db.file.Update(ctx, func(tx *sql.Tx) error {
-		fresh, err := newCandidates(tx, evs)
+		fresh, err := newCandidates(ctx, tx, evs)
 		if err != nil {
 			return err
 		}
@@ -75,7 +77,7 @@ func (im Imports) CheckCandidates(ctx context.Context, evs []event.Event) error 
 		return err
 	}
 	err := im.db.file.View(ctx, func(tx *sql.Tx) error {
-		_, err := newCandidates(tx, evs)
+		_, err := newCandidates(ctx, tx, evs)
 		return err
 	})
 	return dbfile.Wrap(err, "import")
@@ -91,28 +93,53 @@ func (db *DB) takesImports() error {
 }
 
 // newCandidates returns those of evs that are not stored.
-func newCandidates(tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err error) {
+func newCandidates(ctx context.Context, tx *sql.Tx, evs []event.Event) (fresh []*event.Event, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
 	}
 	for i := range evs {
-		ev := &evs[i]
-		if !ev.Covered() {
-			return nil, fmt.Errorf("event %s %w", ev.ID, ErrUnproven)
+		if !evs[i].Covered() {
+			return nil, fmt.Errorf("event %s %w", evs[i].ID, ErrUnproven)
 		}
-		err := sameEvent(tx, ev)
+	}
+	storages, err := rows.FindStorageIDs(ctx, tx, evs)
+	if err != nil {
+		return nil, err
+	}
+	held, err := pages.FindHeld(ctx, tx, evs, storages)
+	if err != nil {
+		return nil, conflictOf(err)
+	}
+	for i := range evs {
+		ev := &evs[i]
 		switch {
-		case err == nil:
-		case !errors.Is(err, sql.ErrNoRows):
-			return nil, err
+		case len(held) > 0 && held[0] == i:
+			held = held[1:]
 		case provenWithout(windows, ev):
 			return nil, fmt.Errorf("event %s %w", ev.ID, ErrNotInLog)
 		default:
 			fresh = append(fresh, ev)
 		}
 	}
-	return fresh, nil
+	return fresh, checkUntaken(ctx, tx, fresh)
+}
+
+// checkUntaken returns a *ConflictError if one of evs, none of which is held, has the id of
+// an event of another storage.
+func checkUntaken(ctx context.Context, tx *sql.Tx, evs []*event.Event) error {
+	ids := make([]event.ID, len(evs))
+	for i := range evs {
+		ids[i] = evs[i].ID
+	}
+	slices.Sort(ids)
+	places, err := pages.Resolve(ctx, tx, slices.Compact(ids))
+	for i := range places {
+		if places[i].Page != 0 {
+			return &ConflictError{ID: places[i].ID}
+		}
+	}
+	return err
 }
 
 // provenWithout reports whether ev, which is not stored, lies in a proven window.

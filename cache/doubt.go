@@ -34,25 +34,30 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 		if differs = ours != theirs; !differs {
 			return dropLeaves(tx, topic, span) // the kept leaves of it may be wrong
 		}
-		windows, err := rows.LoadWindows(tx)
-		if err != nil {
-			return err
-		}
-		doubts, err := loadDoubts(tx)
-		if err != nil {
-			return err
-		}
-		held := rows.WindowSet(windows).Held(topic).Intersect(window.Spans{span})
-		if err := writeDoubts(tx, topic, window.Union(slices.Concat(doubtsOf(doubts, topic), held)...)); err != nil {
-			return err
-		}
-		if err := db.unprove(tx, windows, topic, span); err != nil {
-			return err
-		}
-		// No state may start with a snapshot sealed over it, or being sealed.
-		return errors.Join(snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
+		return db.doubtHeld(tx, topic, span)
 	})
 	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
+}
+
+// doubtHeld puts in doubt what is held of topic in span.
+func (db *DB) doubtHeld(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	windows, err := rows.LoadWindows(tx)
+	if err != nil {
+		return err
+	}
+	doubts, err := loadDoubts(tx)
+	if err != nil {
+		return err
+	}
+	held := rows.WindowSet(windows).Held(topic).Intersect(window.Spans{span})
+	if err := writeDoubts(tx, topic, window.Union(slices.Concat(doubtsOf(doubts, topic), held)...)); err != nil {
+		return err
+	}
+	if err := db.unprove(tx, windows, topic, span); err != nil {
+		return err
+	}
+	// No state may start with a snapshot sealed over it, or being sealed.
+	return errors.Join(snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 }
 
 // unprove marks the windows that share events with topic in span as not proven.

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"github.com/rstream-dev/rstream/cache/internal/retention"
-	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -13,11 +12,8 @@ func (w *batchWriter) appendExpiries(old []retention.Expiry, topics []event.Topi
 		x := &old[i]
 		last, ok := open[x.Storage]
 		if !ok {
-			stmt, err := w.db.file.Stmt(w.tx, rows.LastPostingQuery)
-			if err != nil {
-				return err
-			}
-			if last, err = rows.LastInPosting(stmt.QueryRow(x.Storage)); err != nil {
+			var err error
+			if last, err = w.db.tables.Pages.LastPostedOf(w.tx, x.Storage); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
@@ -39,17 +40,24 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 	if err != nil {
 		return 0, fmt.Errorf("forget %s: %w", topic, err)
 	}
-	for at := (loosePosition{}); !at.end; {
-		var n int
-		next := at
-		err := db.file.Update(ctx, func(tx *sql.Tx) (err error) {
-			n, next, err = removeLoose(ctx, tx, topic, span, at)
+	for from, end := (event.Storage{}), false; !end; {
+		var group []rows.StorageRow
+		err := db.file.View(ctx, func(tx *sql.Tx) (err error) {
+			group, end, err = storagesToForget(ctx, tx, topic, from)
 			return err
 		})
 		if err != nil {
 			return removed, fmt.Errorf("forget %s: %w", topic, err)
 		}
-		removed, at = removed+n, next
+		if len(group) == 0 {
+			break
+		}
+		from = group[len(group)-1].Next()
+		f := newForgetting(db, topic, span, group)
+		err = f.removeAll(ctx)
+		if removed += f.removed; err != nil {
+			return removed, fmt.Errorf("forget %s: %w", topic, err)
+		}
 	}
 	if err := db.file.GiveBack(ctx); err != nil {
 		return removed, fmt.Errorf("forget %s: %w", topic, err)
@@ -166,96 +174,158 @@ func texts(tx *sql.Tx, query string) (list []string, err error) {
 	return list, rows.Err()
 }
 
-// forgetChunk is roughly how many events one transaction of Forget removes. It is a
-// variable for the tests.
-var forgetChunk = 5000
+// maxForgetStorages bounds the storages whose events are removed together. Pages that have
+// events of several such groups are written several times.
+const maxForgetStorages = 1 << 16
 
-// A loosePosition is the progress of Forget: all blocks of the storages before from, and
-// the blocks below block of the next one.
-type loosePosition struct {
-	from  event.Storage
-	block uint64
-	end   bool
+// storagesToForget returns some storages of topic, from a name on, and whether they are the
+// last ones.
+func storagesToForget(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (group []rows.StorageRow, end bool, err error) {
+	for len(group) < maxForgetStorages {
+		some, err := rows.StoragesFrom(ctx, tx, topic, from)
+		if err != nil {
+			return nil, false, err
+		}
+		group = append(group, some...)
+		if len(some) < rows.StorageChunk {
+			return group, true, nil
+		}
+		from = some[len(some)-1].Next()
+	}
+	return group, false, nil
 }
 
-// removeLoose removes some of the events of topic in span that no window holds now. It
-// uses the postings, which a copy has for every event, and reads no event, since one may
-// be damaged.
-func removeLoose(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, at loosePosition) (n int, next loosePosition, err error) {
+// forgetPages is roughly how many pages one transaction of Forget removes events from. It
+// is a variable for the tests.
+var forgetPages = 512
+
+// A forgetting removes the events of some storages that no window holds any more. It goes
+// through the postings, which a copy has for every event, in the order of ids, so that a
+// page with events of many storages is written once.
+type forgetting struct {
+	db      *DB
+	topic   event.Topic
+	span    window.Span
+	numbers []int64
+	names   map[int64]event.Storage
+	removed int
+}
+
+func newForgetting(db *DB, topic event.Topic, span window.Span, group []rows.StorageRow) *forgetting {
+	f := &forgetting{db: db, topic: topic, span: span, names: make(map[int64]event.Storage, len(group))}
+	for _, s := range group {
+		f.numbers = append(f.numbers, s.ID)
+		f.names[s.ID] = s.Storage
+	}
+	return f
+}
+
+func (f *forgetting) removeAll(ctx context.Context) error {
+	for at := f.span.From; at < f.span.To; {
+		var n int
+		var next event.ID
+		err := f.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
+			if next, err = pages.StretchEnd(ctx, tx, at, forgetPages); err != nil {
+				return err
+			}
+			next = min(next, f.span.To)
+			n, err = f.removeIn(ctx, tx, window.Span{From: at, To: next})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		f.removed += n
+		at = next
+	}
+	return nil
+}
+
+// removeIn removes the loose events of a stretch.
+func (f *forgetting) removeIn(ctx context.Context, tx *sql.Tx, stretch window.Span) (removed int, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
-		return 0, at, err
+		return 0, err
 	}
-	storages, err := rows.StoragesFrom(ctx, tx, topic, at.from)
+	loose := f.looseIn(windows)
+	var places []pages.Place
+	var damaged []*pages.DamageError
+	skip := func(damage *pages.DamageError) error { damaged = append(damaged, damage); return nil }
+	err = pages.EachPosting(ctx, tx, f.numbers, stretch, skip, func(key pages.PostingKey, evs []pages.Posted) error {
+		for i := range evs {
+			if loose(f.names[key.Storage], evs[i].ID) {
+				places = append(places, pages.Place{Storage: key.Storage, ID: evs[i].ID})
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return 0, at, err
+		return 0, err
 	}
-	next = at
-	for i := range storages {
-		s := &storages[i]
-		held := heldOfStorage(windows, s)
-		loose := func(id event.ID) bool {
-			event := window.Span{From: id - 1, To: id}
-			return span.Contains(event) && !held.Contains(event)
-		}
-		for n < forgetChunk {
-			some, block, more, err := removePosted(ctx, tx, s.ID, next.block, loose)
-			if err != nil {
-				return 0, at, err
-			}
-			if n += some; !more {
-				next = loosePosition{from: s.Next()}
-				break
-			}
-			next.block = block + 1
-		}
-		if n >= forgetChunk {
-			return n, next, rows.NoteRemoval(tx)
-		}
+	removed, more, err := f.db.tables.Pages.Drop(ctx, tx, places)
+	if err != nil {
+		return 0, err
 	}
-	next.end = len(storages) < rows.StorageChunk
-	if n > 0 {
+	for _, damage := range append(damaged, more...) {
+		n, err := f.removeDamaged(ctx, tx, damage, loose)
+		if err != nil {
+			return 0, err
+		}
+		removed += n
+	}
+	if removed > 0 {
 		err = rows.NoteRemoval(tx)
 	}
-	return n, next, err
+	return removed, err
 }
 
-func heldOfStorage(windows []rows.Window, s *rows.StorageRow) window.Spans {
-	var spans []window.Span
+// looseIn returns a function that reports whether an event is to be removed: no window holds
+// it.
+func (f *forgetting) looseIn(windows []rows.Window) func(s event.Storage, id event.ID) bool {
+	var overlapping []*rows.Window
 	for i := range windows {
-		if w := &windows[i]; w.Topic.Matches(s.User, s.Path) {
-			spans = append(spans, w.Held())
+		if w := &windows[i]; w.Topic.Overlaps(f.topic) && !w.Held().Intersect(f.span).Empty() {
+			overlapping = append(overlapping, w)
 		}
 	}
-	return window.Union(spans...)
+	return func(s event.Storage, id event.ID) bool {
+		at := spanOf(id)
+		if !f.topic.Matches(s.User, s.Path) || !f.span.Contains(at) {
+			return false
+		}
+		for _, w := range overlapping {
+			if w.Topic.Matches(s.User, s.Path) && w.Held().Contains(at) {
+				return false
+			}
+		}
+		return true
+	}
 }
 
-// removePosted removes the gone events of a storage in its first block at or after from,
-// and returns that block. more is false if there is none.
-func removePosted(ctx context.Context, tx *sql.Tx, storage int64, from uint64, gone func(event.ID) bool) (n int, block uint64, more bool, err error) {
-	var offsets []byte
-	err = tx.QueryRowContext(ctx, `SELECT block, offsets FROM posting WHERE storage = ? AND block >= ? ORDER BY block LIMIT 1`,
-		storage, from).Scan(&block, &offsets)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, false, nil
+// removeDamaged rebuilds a damaged stretch without its loose events.
+func (f *forgetting) removeDamaged(ctx context.Context, tx *sql.Tx, damage *pages.DamageError, loose func(event.Storage, event.ID) bool) (removed int, err error) {
+	span := window.Span{From: damage.ID - 1, To: damage.Last}
+	if damage.Page == 0 {
+		span = window.BlockSpan(damage.Block)
 	}
+	if damage.Page != 0 && (damage.ID == event.Beginning || damage.Last < damage.ID) {
+		return 0, nil // nothing tells where its events would be
+	}
+	lost, err := f.db.tables.Pages.Rebuild(ctx, tx, pages.Rebuilding{
+		Span: span,
+		Drop: func(ev *event.Event) bool {
+			gone := loose(ev.Storage(), ev.ID)
+			if gone {
+				removed++
+			}
+			return gone
+		},
+		Number: func(ev *event.Event) (int64, error) { return f.db.tables.StorageID(tx, ev.User, ev.Path) },
+	})
 	if err != nil {
-		return 0, 0, false, err
+		return 0, err
 	}
-	left, lost := rows.SplitPosting(block, offsets, gone)
-	for _, id := range lost {
-		res, err := tx.Exec(`DELETE FROM event WHERE id = ? AND storage = ?`, id, storage)
-		if err != nil {
-			return 0, 0, false, err
-		}
-		if rows, err := res.RowsAffected(); err != nil {
-			return 0, 0, false, err
-		} else if rows > 0 {
-			n++
-		}
-	}
-	if len(lost) == 0 {
-		return 0, block, true, nil
-	}
-	return n, block, true, rows.ReplacePosting(tx, rows.PostingKey{Storage: storage, Block: block}, left)
+	return removed, f.db.doubtLost(ctx, tx, lost, func(user, path string, id event.ID) bool {
+		return loose(event.Storage{User: user, Path: path}, id)
+	})
 }

@@ -1,8 +1,12 @@
 package cache
 
 import (
+	"context"
 	"database/sql"
+	"maps"
+	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -73,7 +77,7 @@ func (m *leafBuilder) keepEnded(db *DB, tx *sql.Tx) error {
 	if count == 0 || m.from > span.From {
 		return nil
 	}
-	whole, err := m.isWhole(db, tx, span, count)
+	whole, err := m.isWhole(tx, span, count)
 	if err != nil || !whole {
 		return err
 	}
@@ -81,16 +85,41 @@ func (m *leafBuilder) keepEnded(db *DB, tx *sql.Tx) error {
 	return db.keepLeaf(tx, m.topic, &leaves[0])
 }
 
-// isWhole reports whether a block has exactly count stored events of the topic. It is
-// cheap if the block has no others.
-func (m *leafBuilder) isWhole(db *DB, tx *sql.Tx, span window.Span, count int) (bool, error) {
-	var stored int
-	err := db.file.Scan(tx, `SELECT count(*) FROM event WHERE id > ? AND id <= ?`, []any{span.From, span.To}, &stored)
-	if err != nil || stored == count {
-		return err == nil, err
+// maxCounted is how many storages' postings of a block are counted. Reading the indexes of
+// the block's pages is cheaper than counting more.
+const maxCounted = 100
+
+// isWhole reports whether a block has exactly count stored events of the topic.
+func (m *leafBuilder) isWhole(tx *sql.Tx, span window.Span, count int) (bool, error) {
+	ctx := context.Background() // it runs only briefly
+	numbers, few, err := rows.FindNumbers(ctx, tx, []event.Topic{m.topic}, maxCounted)
+	if err != nil {
+		return false, err
 	}
-	where, args := rows.StoragesOf(m.topic)
-	err = db.file.Scan(tx, `SELECT count(*) FROM event e CROSS JOIN storage s ON s.id = e.storage
-		WHERE e.id > ? AND e.id <= ? AND `+where, append([]any{span.From, span.To}, args...), &stored)
+	if few {
+		stored, err := pages.CountPosted(ctx, tx, numbers, m.block)
+		return stored == count, err
+	}
+	stored, err := countMatching(ctx, tx, m.topic, span)
 	return stored == count, err
+}
+
+// countMatching returns how many events topic has in a span, which must be short.
+func countMatching(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (n int, err error) {
+	counts, err := pages.CountEvents(ctx, tx, span)
+	if err != nil {
+		return 0, err
+	}
+	if topic == event.All {
+		for _, some := range counts {
+			n += some
+		}
+		return n, nil
+	}
+	err = rows.NamesOf(ctx, tx, slices.Collect(maps.Keys(counts)), func(storage int64, s event.Storage) {
+		if topic.Matches(s.User, s.Path) {
+			n += counts[storage]
+		}
+	})
+	return n, err
 }

@@ -3,11 +3,11 @@ package cache
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -51,16 +51,20 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 // and returns how many of the ids it has read.
 func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(ctx, `SELECT id, line FROM event WHERE id = ?`)
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
-		r := reader{ctx: ctx, tx: tx, topics: []event.Topic{event.All}, limit: eachChunk}
-		for n = 0; n < len(ids) && !r.full(); n++ {
-			if _, err := r.take(stmt.QueryRowContext(ctx, ids[n])); err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
+		r := reader{ctx: ctx, tx: tx, topics: []event.Topic{event.All}, limit: eachChunk, sparse: true}
+		n = 0
+		err := pages.FindEach(ctx, tx, ids, func(i int, line []byte, _ int64) error {
+			if r.full() {
+				return errEnough
 			}
+			n = i + 1
+			if line == nil {
+				return nil
+			}
+			return r.add(ids[i], line)
+		})
+		if err != nil && err != errEnough {
+			return err
 		}
 		evs = r.events
 		return nil

@@ -1,11 +1,15 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
@@ -32,48 +36,96 @@ func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.
 }
 
 func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) ([]window.Leaf, error) {
-	posted, indexed, err := postedIn(ctx, tx, topic, span)
-	if err != nil {
+	c := leafChecker{topic: topic, names: rows.NewNames(ctx, tx)}
+	if err := c.readPostings(ctx, tx, span); err != nil {
 		return nil, err
 	}
-	where, args := rows.StoragesOf(topic)
-	rows, err := tx.QueryContext(ctx, `SELECT e.id, e.storage, e.line, s.user, s.path FROM event e JOIN storage s ON s.id = e.storage
-		WHERE e.id > ? AND e.id <= ? AND `+where+` ORDER BY e.id`, append([]any{span.From, span.To}, args...)...)
-	if err != nil {
+	q := pages.Query{Span: span, Skip: c.noteDamage}
+	if err := pages.Scan(ctx, tx, q, c.check); err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var l window.Leafer
-	for rows.Next() {
-		var id event.ID
-		var storage int64
-		var line []byte
-		var user, path string
-		if err := rows.Scan(&id, &storage, &line, &user, &path); err != nil {
-			return nil, err
-		}
-		ev, err := event.ParseLine(line)
-		found := id > indexed || posted[id] == storage
-		if err != nil || ev.ID != id || ev.User != user || ev.Path != path || !found {
-			ev = event.Event{} // no event has the zero hash
-		}
-		l.Add(id, ev.Time, ev.Hash)
-	}
-	return l.Leaves(), rows.Err()
+	c.addUnfound(event.MaxID)
+	return c.Leaves(), nil
 }
 
-// postedIn returns the storages of the events that the postings of topic name in the
-// blocks of span, and the position up to which there should be postings.
-func postedIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (posted map[event.ID]int64, indexed event.ID, err error) {
-	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
-		return nil, 0, err
+// A leafChecker makes the leaves of a topic. What is wrong with an event changes its leaf.
+type leafChecker struct {
+	window.Leafer
+	topic   event.Topic
+	names   *rows.Names
+	indexed event.ID       // events up to here should have postings
+	posted  []postedRecord // what postings name and was not found yet
+}
+
+// A postedRecord is an event that the posting of a storage names.
+type postedRecord struct {
+	pages.Posted
+	storage int64 // 0: a posting is damaged there
+}
+
+func (c *leafChecker) readPostings(ctx context.Context, tx *sql.Tx, span window.Span) error {
+	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&c.indexed); err != nil {
+		return err
 	}
-	posted = map[event.ID]int64{}
-	err = rows.EachStoragePosting(ctx, tx, topic, span, func(key rows.PostingKey, offsets []byte) error {
-		rows.EachPosition(int64(key.Block), offsets, func(id event.ID) { posted[id] = key.Storage })
+	numbers, _, err := rows.FindNumbers(ctx, tx, []event.Topic{c.topic}, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	skip := func(damage *pages.DamageError) error {
+		first := max(span.From, window.BlockSpan(damage.Block).From) + 1
+		c.posted = append(c.posted, postedRecord{Posted: pages.Posted{ID: first}})
+		return nil
+	}
+	err = pages.EachPosting(ctx, tx, numbers, span, skip, func(key pages.PostingKey, evs []pages.Posted) error {
+		for i := range evs {
+			c.posted = append(c.posted, postedRecord{evs[i], key.Storage})
+		}
 		return nil
 	})
-	return posted, indexed, err
+	slices.SortFunc(c.posted, func(a, b postedRecord) int { return cmp.Compare(a.ID, b.ID) })
+	return err
+}
+
+// addWrong adds what no sound event has: the zero hash.
+func (c *leafChecker) addWrong(id event.ID) { c.Add(id, 0, event.Hash{}) }
+
+// noteDamage goes past a damaged page, since postings name what is in it. An event that is
+// stored twice is wrong.
+func (c *leafChecker) noteDamage(damage *pages.DamageError) error {
+	if damage.Twin {
+		c.addWrong(damage.ID)
+	}
+	return nil
+}
+
+// addUnfound adds the events before id that postings name and no sound page has.
+func (c *leafChecker) addUnfound(id event.ID) {
+	for ; len(c.posted) > 0 && c.posted[0].ID < id; c.posted = c.posted[1:] {
+		c.addWrong(c.posted[0].ID)
+	}
+}
+
+func (c *leafChecker) check(l pages.Line) error {
+	c.addUnfound(l.ID)
+	found, at := l.ID > c.indexed, l.Posted()
+	for ; len(c.posted) > 0 && c.posted[0].ID == l.ID; c.posted = c.posted[1:] {
+		if p := &c.posted[0]; p.storage == l.Storage && p.Posted == at {
+			found = true
+		} else {
+			c.addWrong(l.ID)
+		}
+	}
+	name, ok, err := c.names.Of(l.Storage)
+	if err != nil || !ok || !c.topic.Matches(name.User, name.Path) {
+		return err
+	}
+	ev, err := event.ParseLine(l.Text)
+	if err != nil || ev.ID != l.ID || ev.Storage() != name || !found {
+		c.addWrong(l.ID)
+		return nil
+	}
+	c.Add(l.ID, ev.Time, ev.Hash)
+	return nil
 }
 
 // Replace replaces the stored events of topic in span with evs, which must be all that
@@ -84,13 +136,25 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
-		if err := db.removeAll(ctx, tx, topic, span, evs); err != nil {
+		replaced := func(user, path string, id event.ID) bool {
+			return topic.Matches(user, path) && span.Contains(spanOf(id))
+		}
+		lost, err := db.tables.Pages.Rebuild(ctx, tx, pages.Rebuilding{
+			Span:   span,
+			Drop:   func(ev *event.Event) bool { return replaced(ev.User, ev.Path, ev.ID) },
+			Number: func(ev *event.Event) (int64, error) { return db.tables.StorageID(tx, ev.User, ev.Path) },
+			Add:    evs,
+		})
+		if err != nil {
 			return err
 		}
-		if _, err := db.insertEvents(tx, evs); err != nil {
+		if err := db.doubtLost(ctx, tx, lost, replaced); err != nil {
 			return err
 		}
-		return errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span))
+		if err := dropImported(tx, evs); err != nil {
+			return err
+		}
+		return errors.Join(dropLeaves(tx, topic, span), snapshot.Drop(tx, topic, span), rows.NoteRemoval(tx))
 	})
 	if err != nil {
 		return fmt.Errorf("replace %s %s: %w", topic, span, err)
@@ -115,94 +179,33 @@ func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event)
 	return nil
 }
 
-// removeAll removes the stored events of topic in span, and events stored in the place of
-// evs. It moves misplaced events of other topics to their own places.
-func (db *DB) removeAll(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, evs []event.Event) error {
-	lost := map[rows.PostingKey][]byte{}
-	err := rows.EachStoragePosting(ctx, tx, topic, span, func(key rows.PostingKey, offsets []byte) error {
-		left, gone := rows.SplitPosting(key.Block, offsets, func(id event.ID) bool { return id > span.From && id <= span.To })
-		if len(gone) > 0 {
-			lost[key] = left
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for key, left := range lost {
-		if err := rows.ReplacePosting(tx, key, left); err != nil {
-			return err
-		}
-	}
-	strays, err := straysIn(ctx, tx, topic, span)
-	if err != nil {
-		return err
-	}
-	where, args := rows.StoragesOf(topic)
-	_, err = tx.Exec(`DELETE FROM event WHERE id > ? AND id <= ? AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`,
-		append([]any{span.From, span.To}, args...)...)
-	if err != nil {
-		return err
-	}
-	if err := db.putBack(tx, strays); err != nil {
-		return err
-	}
-	for i := range evs { // remove events stored under a wrong storage
-		if _, err := tx.Exec(`DELETE FROM event WHERE id = ?`, evs[i].ID); err != nil {
-			return err
-		}
-	}
-	return rows.NoteRemoval(tx)
-}
-
-// straysIn returns the intact events of other topics that are stored under the storages
-// of topic.
-func straysIn(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (strays []event.Event, err error) {
-	where, args := rows.StoragesOf(topic)
-	rows, err := tx.QueryContext(ctx, `SELECT id, line FROM event WHERE id > ? AND id <= ?
-		AND storage IN (SELECT s.id FROM storage s WHERE `+where+`)`, append([]any{span.From, span.To}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id event.ID
-		var line []byte
-		if err := rows.Scan(&id, &line); err != nil {
-			return nil, err
-		}
-		if ev, err := event.ParseLine(line); err == nil && ev.ID == id && !topic.Matches(ev.User, ev.Path) {
-			strays = append(strays, ev)
-		}
-	}
-	return strays, rows.Err()
-}
-
-// putBack stores strays under their own storages, with one posting each.
-func (db *DB) putBack(tx *sql.Tx, strays []event.Event) error {
-	for i := range strays {
-		ev := &strays[i]
-		storage, err := db.tables.StorageID(tx, ev.User, ev.Path)
+// doubtLost puts in doubt the blocks of events that were held and cannot be read any more,
+// unless accounted reports that a lost event does not matter.
+func (db *DB) doubtLost(ctx context.Context, tx *sql.Tx, lost []pages.Place, accounted func(user, path string, id event.ID) bool) error {
+	names := rows.NewNames(ctx, tx)
+	for _, place := range lost {
+		name, known, err := names.Of(place.Storage)
 		if err != nil {
 			return err
 		}
-		key := rows.PostingKey{Storage: storage, Block: ev.ID.Block()}
-		var offsets []byte
-		err = tx.QueryRow(`SELECT offsets FROM posting WHERE storage = ? AND block = ?`, key.Storage, int64(key.Block)).Scan(&offsets)
-		if errors.Is(err, sql.ErrNoRows) {
+		if known && accounted(name.User, name.Path, place.ID) {
 			continue
 		}
+		windows, err := rows.LoadWindows(tx)
 		if err != nil {
 			return err
 		}
-		if left, gone := rows.SplitPosting(key.Block, offsets, func(id event.ID) bool { return id == ev.ID }); len(gone) > 0 {
-			if err := rows.ReplacePosting(tx, key, left); err != nil {
+		for i := range windows {
+			w := &windows[i]
+			if !w.Held().Contains(spanOf(place.ID)) || known && !w.Topic.Matches(name.User, name.Path) {
+				continue
+			}
+			if err := db.doubtHeld(tx, w.Topic, window.BlockSpan(place.ID.Block())); err != nil {
 				return err
 			}
 		}
 	}
-	_, err := db.insertEvents(tx, strays)
-	return err
+	return nil
 }
 
 // Check has SQLite check the structure of the whole file.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -313,43 +314,31 @@ func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (add
 	if len(evs) == 0 {
 		return nil, nil
 	}
-	held, err := db.tables.StoreEvents(evs, storages)
+	_, held, err := db.tables.Pages.Store(tx, evs, storages)
 	if err != nil {
-		return nil, err
+		return nil, conflictOf(err)
 	}
-	p := make(rows.Postings, 0, len(evs))
-	added = make([]event.Event, 0, len(evs)-len(held))
-	for i := range evs {
-		if len(held) > 0 && held[0] == i {
-			if err := sameEvent(tx, &evs[i]); err != nil {
-				return nil, err
+	added = evs
+	if len(held) > 0 {
+		added = make([]event.Event, 0, len(evs)-len(held))
+		for i := range evs {
+			if len(held) > 0 && held[0] == i {
+				held = held[1:]
+				continue
 			}
-			held = held[1:]
-			continue
+			added = append(added, evs[i])
 		}
-		p.Add(storages[i], evs[i].ID)
-		added = append(added, evs[i])
 	}
-	if err := dropImported(tx, added); err != nil {
-		return nil, err
-	}
-	return added, db.tables.StorePostings(p)
+	return added, dropImported(tx, added)
 }
 
-// sameEvent returns a *ConflictError if ev differs from the event stored under its id.
-func sameEvent(tx *sql.Tx, ev *event.Event) error {
-	var line []byte
-	if err := tx.QueryRow(`SELECT line FROM event WHERE id = ?`, ev.ID).Scan(&line); err != nil {
-		return fmt.Errorf("read event %s: %w", ev.ID, err)
+// conflictOf returns the *ConflictError that a *pages.HeldError means, or err itself.
+func conflictOf(err error) error {
+	var held *pages.HeldError
+	if errors.As(err, &held) {
+		return &ConflictError{ID: held.ID}
 	}
-	held, err := rows.ParseStored(ev.ID, line)
-	if err != nil {
-		return err
-	}
-	if held.Hash != ev.Hash || held.Time != ev.Time {
-		return &ConflictError{ID: ev.ID}
-	}
-	return nil
+	return err
 }
 
 // Commit ends the lease: it commits the filled part, merged with the other committed

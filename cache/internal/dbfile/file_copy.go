@@ -2,6 +2,7 @@ package dbfile
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 )
@@ -21,9 +22,9 @@ func (f *File) CopyInto(ctx context.Context, path string) error {
 	return f.unchanged()
 }
 
-// MarkBackup checks the integrity of the copy at path, gives it the role Backup and syncs
-// it.
-func MarkBackup(ctx context.Context, path string) (err error) {
+// MarkBackup checks the integrity of the copy at path, by SQLite and by check, gives it the
+// role Backup and syncs it.
+func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) (err error) {
 	pool, err := connect(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		return err
@@ -36,6 +37,16 @@ func MarkBackup(ctx context.Context, path string) (err error) {
 	if result != "ok" {
 		return fmt.Errorf("%w: %s", ErrCorrupt, result)
 	}
-	_, err = pool.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup))
-	return err
+	tx, err := pool.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := check(tx); err != nil {
+		return err
+	}
+	if _, err = tx.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup)); err != nil {
+		return err
+	}
+	return tx.Commit()
 }

@@ -3,7 +3,9 @@ package pages
 import (
 	"context"
 	"database/sql"
+	"errors"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -32,6 +34,35 @@ func touchingArgs(span window.Span) []any {
 	return []any{int64(span.From) - maxSpan, int64(span.To), int64(span.From)}
 }
 
+// CountAll returns how many events there are. Those of damaged pages count as far as their
+// rows say.
+func CountAll(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT first, count, entries, length(lines) FROM page`)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var first event.ID
+		var count int64
+		var index sql.RawBytes
+		var linesLen int
+		if err := rows.Scan(&first, &count, &index, &linesLen); err != nil {
+			return 0, err
+		}
+		entries, err := decodeIndex(first, count, index, linesLen)
+		if err != nil {
+			n += max(count, 0)
+		}
+		for i := range entries {
+			if !entries[i].dead {
+				n++
+			}
+		}
+	}
+	return n, rows.Err()
+}
+
 // CountPages returns how many pages have ids in a span, which must not be empty.
 func CountPages(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM page WHERE `+touching, touchingArgs(span)...).Scan(&n)
@@ -43,4 +74,15 @@ func CountPosted(ctx context.Context, tx *sql.Tx, storages []int64, block uint64
 	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(p.count), 0) FROM json_each(?) j CROSS JOIN page_posting p
 		ON p.storage = j.value AND p.block = ?`, joinNumbers(storages), int64(block)).Scan(&n)
 	return n, err
+}
+
+// StretchEnd returns the position up to which the next n pages begin after another one,
+// event.MaxID if there are no more.
+func StretchEnd(ctx context.Context, tx *sql.Tx, after event.ID, n int) (event.ID, error) {
+	var first event.ID
+	err := tx.QueryRowContext(ctx, `SELECT first FROM page WHERE first > ? ORDER BY first LIMIT 1 OFFSET ?`, int64(after), n).Scan(&first)
+	if errors.Is(err, sql.ErrNoRows) {
+		return event.MaxID, nil
+	}
+	return max(first-1, after+1), err
 }

@@ -15,6 +15,7 @@ type DamageError struct {
 	Storage  int64    // of the posting, or 0
 	ID, Last event.ID // the first and the last event of the page, as far as can be known
 	Block    uint64   // of ID, or of the posting
+	Twin     bool     // the event is stored twice, and the page is sound
 	Reason   string
 }
 

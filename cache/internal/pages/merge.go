@@ -3,6 +3,7 @@ package pages
 import (
 	"container/heap"
 	"errors"
+	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -111,7 +112,8 @@ func (m *merger) visit(p *page, e *entry) error {
 	case e.id > m.query.Span.To:
 		return errDone
 	case e.id == m.at:
-		return m.query.Skip.damage(pageDamage(p.key, e.id, e.id, "event %s is stored twice", e.id))
+		return m.query.Skip.damage(&DamageError{Page: p.key, ID: e.id, Last: e.id, Block: e.id.Block(), Twin: true,
+			Reason: fmt.Sprintf("event %s is stored twice", e.id)})
 	}
 	m.at = e.id
 	if m.query.Want != nil && !m.query.Want(e.storage) {

@@ -97,9 +97,6 @@ func FindStorageIDs(ctx context.Context, tx *sql.Tx, evs []event.Event) (storage
 // unset if there are more than most.
 func FindNumbers(ctx context.Context, tx *sql.Tx, topics []event.Topic, most int) (numbers []int64, all bool, err error) {
 	for _, t := range topics {
-		if t == event.All {
-			return nil, false, nil
-		}
 		where, args := StoragesOf(t)
 		var n int
 		var joined sql.NullString
@@ -188,6 +185,37 @@ func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event
 		storages = append(storages, s)
 	}
 	return storages, rows.Err()
+}
+
+// Names finds the names of storages by their numbers, and remembers some.
+type Names struct {
+	ctx   context.Context
+	tx    *sql.Tx
+	known map[int64]event.Storage
+}
+
+// NewNames returns the names in a transaction.
+func NewNames(ctx context.Context, tx *sql.Tx) *Names {
+	return &Names{ctx, tx, map[int64]event.Storage{}}
+}
+
+// Of returns the name of the storage that has a number; ok is false if there is none.
+func (n *Names) Of(storage int64) (name event.Storage, ok bool, err error) {
+	if name, ok = n.known[storage]; ok {
+		return name, true, nil
+	}
+	err = n.tx.QueryRowContext(n.ctx, `SELECT user, path FROM storage WHERE id = ?`, storage).Scan(&name.User, &name.Path)
+	if errors.Is(err, sql.ErrNoRows) {
+		return name, false, nil
+	}
+	if err != nil {
+		return name, false, err
+	}
+	if len(n.known) >= maxStorages {
+		clear(n.known)
+	}
+	n.known[storage] = name
+	return name, true, nil
 }
 
 // NamesOf calls fn with the names of the storages that have the given numbers.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -65,7 +66,7 @@ func TestAppendFailsAlone(t *testing.T) {
 	setHashSpan(t, event.BlockSize)
 	gone := draft("alice", "x", "gone")
 	head := mustAppend(t, db, append(drafts("alice", "x", "before", event.BlockSize-1), gone)...)[event.BlockSize-1].ID
-	if err := rawExec(db, `DELETE FROM event`); err != nil {
+	if err := edit(db, pagetest.RemoveAll); err != nil {
 		t.Fatal(err)
 	}
 	good := appendRequest{ctx: context.Background(), drafts: drafts("alice", "x", "k", 2), done: make(chan error, 1)}

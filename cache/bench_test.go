@@ -102,11 +102,14 @@ func BenchmarkApply1000(b *testing.B) {
 // BenchmarkRawInsert1000 measures SQLite alone on a batch like that.
 func BenchmarkRawInsert1000(b *testing.B) {
 	db := openServer(b)
+	if err := rawExec(db, `CREATE TABLE raw_event (id INTEGER PRIMARY KEY, storage INTEGER NOT NULL, line TEXT NOT NULL) STRICT`); err != nil {
+		b.Fatal(err)
+	}
 	line := string(madeEventLine())
 	n := 0
 	for b.Loop() {
 		err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
-			stmt, err := tx.Prepare(`INSERT INTO event (id, storage, line) VALUES (?, ?, ?)`)
+			stmt, err := tx.Prepare(`INSERT INTO raw_event (id, storage, line) VALUES (?, ?, ?)`)
 			if err != nil {
 				return err
 			}

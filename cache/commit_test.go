@@ -1,14 +1,17 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -110,11 +113,11 @@ func TestCommitFullDiskTogether(t *testing.T) {
 	<-reached
 	full := 0
 	db.commitTx = func(tx *sql.Tx) error {
-		var n int
-		if err := tx.QueryRow(`SELECT count(*) FROM event WHERE line LIKE '%"big%'`).Scan(&n); err != nil {
+		evs, err := pagetest.List(tx)
+		if err != nil {
 			return err
 		}
-		if n > 0 {
+		if slices.ContainsFunc(evs, func(ev pagetest.Event) bool { return bytes.Contains(ev.Line, []byte(`"big`)) }) {
 			full++
 			return errors.Join(tx.Rollback(), ErrFull)
 		}

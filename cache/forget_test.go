@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -113,33 +114,21 @@ func (m *forgetModel) check(t *rapid.T) {
 
 func storedIDs(t fataler, db *DB) (ids []event.ID) {
 	t.Helper()
-	rows, err := db.file.Read.Query(`SELECT id FROM event ORDER BY id`)
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id event.ID
-		if err := rows.Scan(&id); err != nil {
-			t.Fatalf("%v", err)
-		}
-		ids = append(ids, id)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatalf("%v", err)
+	for _, ev := range mustStored(t, db) {
+		ids = append(ids, ev.ID)
 	}
 	return ids
 }
 
-func setForgetChunk(t testing.TB, n int) {
-	old := forgetChunk
-	forgetChunk = n
-	t.Cleanup(func() { forgetChunk = old })
+func setForgetPages(t testing.TB, n int) {
+	old := forgetPages
+	forgetPages = n
+	t.Cleanup(func() { forgetPages = old })
 }
 
 func TestForgetAgainstSets(t *testing.T) {
 	alone(t)
-	setForgetChunk(t, 3)
+	setForgetPages(t, 3)
 	setStorageChunk(t, 2)
 	dir := t.TempDir()
 	n := 0
@@ -349,7 +338,10 @@ func TestForgetFollowed(t *testing.T) {
 // A damaged event can be forgotten.
 func TestForgetDamaged(t *testing.T) {
 	db, span := smallCopy(t)
-	if err := rawExec(db, `UPDATE event SET line = 'x'`); err != nil {
+	if err := edit(db, func(tx pagetest.DB) error {
+		_, err := pagetest.EditEach(tx, func(ev *pagetest.Event) bool { ev.Line = []byte("x"); return true })
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := db.Forget(context.Background(), event.All, span.To); n != len(clientLog) || err != nil {
@@ -412,7 +404,7 @@ func TestForgetKilled(t *testing.T) {
 // While another process fetches, forgetting never takes an event that it holds, not
 // even one that it did not fetch because it was held already.
 func TestForgetWhileSyncing(t *testing.T) {
-	setForgetChunk(t, 2)
+	setForgetPages(t, 2)
 	path := filepath.Join(t.TempDir(), "x.db")
 	syncing := mustOpen(t, path, Config{Role: Client, Log: testLog})
 	defer syncing.Close()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -222,6 +223,21 @@ func rawExec(db *DB, statements string, args ...any) error {
 		_, err := tx.Exec(statements, args...)
 		return err
 	})
+}
+
+// edit changes stored events without a file's methods.
+func edit(db *DB, change func(tx pagetest.DB) error) error {
+	return db.file.Update(context.Background(), func(tx *sql.Tx) error { return change(tx) })
+}
+
+// mustStored returns the events that are stored, whatever windows say.
+func mustStored(t fataler, db *DB) []pagetest.Event {
+	t.Helper()
+	evs, err := pagetest.List(db.file.Read)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return evs
 }
 
 // kill drops db as a killed process would: nothing is released.

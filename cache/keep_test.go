@@ -26,18 +26,16 @@ const typicalLine = 205
 // setState has states folded in one of the ways that there are.
 func setState(t testing.TB) (draw func(*rapid.T)) {
 	chunk, gather, few, seal := rows.StorageChunk, snapshot.GatherMax, snapshot.FewStorages, snapshot.SealSpan
-	joined, lines, size := rows.MaxJoined, snapshot.LinesChunk, snapshot.LinesBytes
+	size := snapshot.LinesBytes
 	t.Cleanup(func() {
 		rows.StorageChunk, snapshot.GatherMax, snapshot.FewStorages, snapshot.SealSpan = chunk, gather, few, seal
-		rows.MaxJoined, snapshot.LinesChunk, snapshot.LinesBytes = joined, lines, size
+		snapshot.LinesBytes = size
 	})
 	snapshot.SealSpan = event.BlockSize
 	return func(t *rapid.T) {
 		rows.StorageChunk = rapid.SampledFrom([]int{1, 3, 500}).Draw(t, "chunk")
 		snapshot.GatherMax = rapid.SampledFrom([]event.ID{0, 50, gather}).Draw(t, "gather")
 		snapshot.FewStorages = rapid.SampledFrom([]int{0, 2, few}).Draw(t, "few")
-		rows.MaxJoined = rapid.SampledFrom([]int{0, typicalLine, joined}).Draw(t, "joined")
-		snapshot.LinesChunk = rapid.SampledFrom([]int{1, 5, lines}).Draw(t, "lines")
 		snapshot.LinesBytes = rapid.SampledFrom([]int{0, 3 * typicalLine, size}).Draw(t, "bytes")
 	}
 }

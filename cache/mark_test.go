@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"path/filepath"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -77,7 +79,11 @@ func TestNewestOfOldFile(t *testing.T) {
 	mustApply(t, mustClaim(t, db, "alice", 0, 10), 10, evs...)
 	mustExec(t, db, `UPDATE log SET seen = 0, seen_mark = ''`)
 	wantNewest(t, "of an old file", db, Newest{Held: 10, Marked: event.Point{ID: 5, Mark: evs[1].Mark()}})
-	mustExec(t, db, `UPDATE event SET line = replace(line, 'alice', 'malice') WHERE id = 5`)
+	if err := edit(db, func(tx pagetest.DB) error {
+		return pagetest.SetLine(tx, 5, bytes.Replace(evs[1].Line(), []byte("alice"), []byte("malice"), 1))
+	}); err != nil {
+		t.Fatal(err)
+	}
 	wantNewest(t, "of a damaged file", db, Newest{Held: 10})
 }
 

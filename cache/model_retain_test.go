@@ -19,6 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -407,7 +408,7 @@ func (c *retainCheck) left() {
 	}
 	slices.Sort(want)
 	err := c.db.file.View(context.Background(), func(tx *sql.Tx) error {
-		err := rows.EachOpenEvent(tx, event.Beginning, func(ev rows.OpenEvent) {
+		err := rows.EachOpenEvent(context.Background(), tx, event.Beginning, nil, func(ev rows.OpenEvent) {
 			if ev.ID <= c.horizon {
 				got = append(got, ev.ID)
 			}
@@ -415,11 +416,13 @@ func (c *retainCheck) left() {
 		if err != nil {
 			return err
 		}
-		result, err := tx.Query(`SELECT block, offsets FROM posting WHERE block < ?`, uint64(c.horizon)/event.BlockSize)
-		if err != nil {
-			return err
+		all, err := pagetest.ListPosted(tx)
+		for _, p := range all {
+			if p.ID <= c.horizon {
+				posted = append(posted, p.ID)
+			}
 		}
-		return rows.EachPosting(result, func(id event.ID) { posted = append(posted, id) })
+		return err
 	})
 	slices.Sort(posted)
 	if err != nil || !slices.Equal(got, want) || !slices.Equal(posted, want) {

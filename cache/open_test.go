@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -304,7 +305,7 @@ func TestDamagedLines(t *testing.T) {
 	for _, line := range []string{"", "{}", "\x00", string(good.Line()[:40]), string(good.Line()[:len(good.Line())-2]), string(other.Line()), `{"id":"`} {
 		db := openClient(t)
 		store(t, db, "alice", good)
-		if err := rawExec(db, `UPDATE event SET line = ?`, line); err != nil {
+		if err := edit(db, func(tx pagetest.DB) error { return pagetest.SetLine(tx, 1, []byte(line)) }); err != nil {
 			t.Fatal(err)
 		}
 		for _, topic := range []string{"alice", "alice/x$"} {

@@ -285,6 +285,9 @@ func (r *reader) add(id event.ID, line []byte) error {
 	r.n++
 	r.bytes += len(line)
 	if r.raw {
+		if err := checkLine(id, line); err != nil {
+			return err
+		}
 		r.lines = append(append(r.lines, line...), '\n')
 		return nil
 	}
@@ -296,6 +299,17 @@ func (r *reader) add(id event.ID, line []byte) error {
 		r.events = append(r.events, ev)
 	}
 	return err
+}
+
+// checkLine checks that a line begins with its id and is complete.
+func checkLine(id event.ID, line []byte) error {
+	const before = `{"id":"`
+	n := len(before) + event.IDLen
+	var buf [event.IDLen]byte
+	if len(line) < n || line[len(line)-1] != '}' || string(line[:len(before)]) != before || string(line[len(before):n]) != string(id.AppendTo(buf[:0])) {
+		return fmt.Errorf("%w: event %s is stored as %.60q", ErrCorrupt, id, line)
+	}
+	return nil
 }
 
 // seek reads the events of (after, until] that the postings of storages name.

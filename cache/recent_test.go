@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -29,18 +31,8 @@ func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []snap
 // storedIn returns the events that are stored, whatever windows say.
 func storedIn(t fataler, db *DB) (evs []event.Event) {
 	t.Helper()
-	result, err := db.file.Read.Query(`SELECT id, line FROM event ORDER BY id`)
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	defer result.Close()
-	for result.Next() {
-		var id event.ID
-		var line []byte
-		if err := result.Scan(&id, &line); err != nil {
-			t.Fatalf("%v", err)
-		}
-		ev, err := rows.ParseStored(id, line)
+	for _, stored := range mustStored(t, db) {
+		ev, err := rows.ParseStored(stored.ID, stored.Line)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
@@ -142,19 +134,21 @@ func TestSealsFromRecent(t *testing.T) {
 	client := openClient(t)
 	obtain(t, client, event.All, evs, window.Span{From: 0, To: server.Head()})
 	for _, db := range []*DB{server, client} {
-		if err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
-			_, err := tx.Exec(`UPDATE event SET line = '-' || line`)
-			return err
-		}); err != nil {
-			t.Fatal(err)
+		shift := func(old, new string) {
+			t.Helper()
+			if err := edit(db, func(tx pagetest.DB) error {
+				_, err := pagetest.EditEach(tx, func(ev *pagetest.Event) bool {
+					ev.Line = bytes.Replace(ev.Line, []byte(old), []byte(new), 1)
+					return true
+				})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
+		shift(`{"id":`, `-"id":`)
 		mustSeal(t, db, event.All)
-		if err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
-			_, err := tx.Exec(`UPDATE event SET line = substr(line, 2)`)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+		shift(`-"id":`, `{"id":`)
 		want := []string{}
 		for at := event.ID(event.BlockSize); at <= server.Head(); at += event.BlockSize {
 			want = append(want, fmt.Sprintf("* %d ids %d 1", at, len(fold(evs, event.All, at))))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -47,15 +48,19 @@ func TestForgetWhileStateIsRead(t *testing.T) {
 			return err
 		},
 		"forgotten by half": func(db *DB) error {
-			setForgetChunk(t, 3)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			err := db.file.Update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, event.All, window.Span{To: clientLog[40].ID}) })
+			span := window.Span{To: clientLog[40].ID}
+			err := db.file.Update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, event.All, span) })
 			if err != nil {
 				return err
 			}
 			return db.file.Update(ctx, func(tx *sql.Tx) error {
-				_, _, err := removeLoose(ctx, tx, event.All, window.Span{To: clientLog[40].ID}, loosePosition{})
+				group, _, err := storagesToForget(ctx, tx, event.All, event.Storage{})
+				if err != nil {
+					return err
+				}
+				_, err = newForgetting(db, event.All, span, group).removeIn(ctx, tx, window.Span{To: clientLog[20].ID})
 				return err
 			})
 		},
@@ -84,7 +89,7 @@ func TestForgetDropsLeaves(t *testing.T) {
 	db := openClient(t)
 	first := window.BlockSpan(0)
 	obtain(t, db, event.All, clientLog, first)
-	if err := rawExec(db, `DELETE FROM event WHERE id = ?; DELETE FROM leaf`, clientLog[3].ID); err != nil {
+	if err := errors.Join(edit(db, func(tx pagetest.DB) error { return pagetest.Remove(tx, clientLog[3].ID) }), rawExec(db, `DELETE FROM leaf`)); err != nil {
 		t.Fatal(err)
 	}
 	want := slowLeaves(among(clientLog, event.All, first))

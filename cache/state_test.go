@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -108,12 +108,12 @@ func TestStateAboveHorizon(t *testing.T) {
 	for _, line := range fold(evs, event.All, horizon) {
 		left[line] = true
 	}
-	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
+	err := edit(db, func(tx pagetest.DB) error {
 		for i := range evs[:horizon] {
 			if left[string(evs[i].Line())] {
 				continue
 			}
-			if _, err := tx.Exec(`DELETE FROM event WHERE id = ?`, evs[i].ID); err != nil {
+			if err := pagetest.Remove(tx, evs[i].ID); err != nil {
 				return err
 			}
 		}

@@ -1,17 +1,17 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
-	"fmt"
 	"maps"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
-	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -22,42 +22,37 @@ var damages = map[string]damage{
 	"byte": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
 		line := slices.Clone(ev.Line())
 		line[rapid.IntRange(0, len(line)-1).Draw(t, "at")] ^= byte(rapid.IntRange(1, 255).Draw(t, "flip"))
-		return execute(tx, `UPDATE event SET line = ? WHERE id = ?`, string(line), ev.ID)
+		return pagetest.SetLine(tx, ev.ID, line)
 	},
 	"cut": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
 		n := rapid.IntRange(0, len(ev.Line())-1).Draw(t, "length")
-		return execute(tx, `UPDATE event SET line = ? WHERE id = ?`, string(ev.Line()[:n]), ev.ID)
+		return pagetest.SetLine(tx, ev.ID, slices.Clone(ev.Line()[:n]))
 	},
 	"other event": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
 		d := ev.Draft
 		d.Key = "other"
 		other := event.New(ev.ID, ev.Time, d, d.Hash())
-		return execute(tx, `UPDATE event SET line = ? WHERE id = ?`, string(other.Line()), ev.ID)
+		return pagetest.SetLine(tx, ev.ID, other.Line())
 	},
 	"other time": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
 		other := event.New(ev.ID, ev.Time+1, ev.Draft, ev.Hash)
-		return execute(tx, `UPDATE event SET line = ? WHERE id = ?`, string(other.Line()), ev.ID)
+		return pagetest.SetLine(tx, ev.ID, other.Line())
 	},
 	"deleted": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
-		return execute(tx, `DELETE FROM event WHERE id = ?`, ev.ID)
+		return pagetest.Remove(tx, ev.ID)
 	},
 	"moved": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
-		return execute(tx, `UPDATE event SET id = id + ? WHERE id = ?`, 10*event.BlockSize, ev.ID)
+		return pagetest.Edit(tx, ev.ID, func(ev *pagetest.Event) { ev.ID += 10 * event.BlockSize })
 	},
 	"no storage": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
-		return execute(tx, `UPDATE event SET storage = -1 WHERE id = ?`, ev.ID)
+		return pagetest.Edit(tx, ev.ID, func(ev *pagetest.Event) { ev.Storage = 1 << 40 })
 	},
 	"other storage": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
-		return execute(tx, `UPDATE event SET storage = (SELECT s.id FROM storage s WHERE s.id <> event.storage LIMIT 1) WHERE id = ?`, ev.ID)
+		return pagetest.Edit(tx, ev.ID, func(ev *pagetest.Event) { ev.Storage = ev.Storage%2 + 1 })
 	},
 	"not posted": func(t *rapid.T, tx *sql.Tx, ev *event.Event) error {
-		return execute(tx, `DELETE FROM posting WHERE block = ? AND storage = (SELECT storage FROM event WHERE id = ?)`, ev.ID.Block(), ev.ID)
+		return pagetest.Unpost(tx, ev.ID)
 	},
-}
-
-func execute(tx *sql.Tx, query string, args ...any) error {
-	_, err := tx.Exec(query, args...)
-	return err
 }
 
 // smallCopy returns a client's file that holds all of a log that crosses the edge
@@ -94,11 +89,6 @@ func TestCheckedLeavesFindsDamage(t *testing.T) {
 		block := window.BlockSpan(ev.ID.Block()).Intersect(span)
 		mend(t, db, event.All, block)
 		checkMended(t, db, span)
-		if err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
-			return execute(tx, `DELETE FROM event WHERE id > ?`, span.To) // what was moved out of reach
-		}); err != nil {
-			t.Fatalf("%v", err)
-		}
 	})
 }
 
@@ -143,30 +133,15 @@ func checkMended(t fataler, db *DB, span window.Span) {
 func checkPostings(t fataler, db *DB) {
 	t.Helper()
 	stored, posted := map[[2]int64]int{}, map[[2]int64]int{}
-	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
-		result, err := tx.Query(`SELECT storage, id FROM event WHERE storage > 0`)
-		if err != nil {
-			return err
-		}
-		defer result.Close()
-		for result.Next() {
-			var key [2]int64
-			if err := result.Scan(&key[0], &key[1]); err != nil {
-				return err
-			}
-			stored[key]++
-		}
-		all := window.Span{From: 0, To: event.MaxID}
-		return rows.EachStoragePosting(context.Background(), tx, event.All, all, func(key rows.PostingKey, offsets []byte) error {
-			if len(offsets) == 0 {
-				return fmt.Errorf("storage %d has an empty posting of block %d", key.Storage, key.Block)
-			}
-			rows.EachPosition(int64(key.Block), offsets, func(id event.ID) { posted[[2]int64{key.Storage, int64(id)}]++ })
-			return result.Err()
-		})
-	})
+	for _, ev := range mustStored(t, db) {
+		stored[[2]int64{ev.Storage, int64(ev.ID)}]++
+	}
+	all, err := pagetest.ListPosted(db.file.Read)
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	for _, p := range all {
+		posted[[2]int64{p.Storage, int64(p.ID)}]++
 	}
 	for key := range stored {
 		if posted[key] != 1 && key[1] <= int64(clientLast) {
@@ -252,8 +227,15 @@ func TestReplaceRefuses(t *testing.T) {
 func TestCheckedLeavesOfLog(t *testing.T) {
 	db, evs := bigLog(t)
 	span := window.Span{From: 0, To: db.Head()}
-	if err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
-		return execute(tx, `UPDATE event SET line = replace(line, '"key":"', '"key":"x') WHERE id IN (7, 8400)`)
+	if err := edit(db, func(tx pagetest.DB) error {
+		_, err := pagetest.EditEach(tx, func(ev *pagetest.Event) bool {
+			if ev.ID != 7 && ev.ID != 8400 {
+				return false
+			}
+			ev.Line = bytes.Replace(ev.Line, []byte(`"key":"`), []byte(`"key":"x`), 1)
+			return true
+		})
+		return err
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package oldrows
+
+import "errors"
+
+func fillDisk(oldFile) error { return errors.ErrUnsupported }

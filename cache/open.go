@@ -43,6 +43,9 @@ type Config struct {
 	AsNewLog bool
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
+	// NoUpgrade has Open return ErrOlder for a file of an earlier version. Otherwise it
+	// upgrades the file, if it may write it; earlier versions then refuse the file.
+	NoUpgrade bool
 	// Progress is called while Open upgrades a file of an earlier version, which takes some
 	// seconds for a million events, or while another process does. If nil, nothing is.
 	Progress func(Progress)
@@ -102,7 +105,7 @@ func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 
 func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	f, err := dbfile.Open(ctx, path, dbfile.Options{Role: cfg.Role, Log: cfg.Log, AsNewLog: cfg.AsNewLog, Now: cfg.Now,
-		Progress: cfg.Progress, MoveEvents: oldrows.Move})
+		NoUpgrade: cfg.NoUpgrade, Progress: cfg.Progress, MoveEvents: oldrows.Move})
 	if err != nil {
 		return nil, err
 	}

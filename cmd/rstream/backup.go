@@ -32,7 +32,7 @@ keep the events that both logs share.`,
 }
 
 func runBackup(ctx context.Context, a *app, o backupOptions, to string) error {
-	db, err := openFile(ctx, o.db, noLog)
+	db, err := a.openFile(ctx, o.db, noLog)
 	if err != nil {
 		return err
 	}

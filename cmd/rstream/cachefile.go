@@ -17,7 +17,7 @@ import (
 // a server.
 func (a *app) cacheFile() (path, log string, err error) {
 	if a.cache != "" {
-		log, err := logOfFile(a.cache)
+		log, err := a.logOfFile(a.cache)
 		return a.cache, log, err
 	}
 	known, err := loadServers()
@@ -67,11 +67,11 @@ func newDataFile(log string) (string, error) {
 }
 
 // logOfFile returns the log that an existing file belongs to, "" if there is none.
-func logOfFile(path string) (string, error) {
+func (a *app) logOfFile(path string) (string, error) {
 	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
 		return "", nil
 	}
-	db, err := cache.Open(context.Background(), path, cache.Config{})
+	db, err := a.openDB(context.Background(), path, cache.Config{})
 	if errors.Is(err, cache.ErrNoLog) {
 		return "", nil // another process is creating it, or was killed while it did
 	}
@@ -92,15 +92,15 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" first, or name a file with --cache FILE"}
 	}
-	return openFile(ctx, path, "name an existing copy with --cache FILE, or create one with \"rstream sync\"")
+	return a.openFile(ctx, path, "name an existing copy with --cache FILE, or create one with \"rstream sync\"")
 }
 
 // openFile opens a file that must exist. hint says what to do if it does not.
-func openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
+func (a *app) openFile(ctx context.Context, path, hint string) (*cache.DB, error) {
 	if err := mustExist(path, hint); err != nil {
 		return nil, err
 	}
-	return cache.Open(ctx, path, cache.Config{})
+	return a.openDB(ctx, path, cache.Config{})
 }
 
 // mustExist returns an error with hint if a file does not exist.

@@ -69,6 +69,9 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
 		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
 	}),
+	hintAs(func(*cobra.Command, *cache.RoomError) string {
+		return "free some space, or move the file, with its -wal file, to a larger disk. It is unchanged: back it up before its upgrade"
+	}),
 	hintAs(func(*cobra.Command, *client.MismatchError) string { return repairHint }),
 	hintAs(func(*cobra.Command, *differsError) string { return repairHint }),
 	hintAs(func(_ *cobra.Command, e *cache.HeldAsError) string {
@@ -97,6 +100,7 @@ var valueHints = []struct {
 	{cache.ErrNewer, "upgrade rstream, or name another file"},
 	{cache.ErrNoIdentity, "put its -wal file back next to it, or move the file away to start a new one"},
 	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a writable folder"},
+	{cache.ErrServedOlder, "stop that server and start this version of it: it upgrades the file. Back the file up before"},
 	{cache.ErrLinked, "name the file as the server does, or ask the server"},
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},

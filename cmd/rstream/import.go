@@ -125,7 +125,7 @@ func (t *importTarget) findCopy(ctx context.Context, fileLog string) (err error)
 	if info, err := os.Stat(t.path); err != nil || info.Size() == 0 {
 		return nil // if there is more wrong, cache.Open reports it
 	}
-	t.db, err = cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
+	t.db, err = t.a.openDB(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
 	return err
 }
 
@@ -150,7 +150,7 @@ func (t *importTarget) openTarget(ctx context.Context, fileLog string) error {
 	if err := t.makeRoom(); err != nil {
 		return err
 	}
-	db, err := cache.Open(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
+	db, err := t.a.openDB(ctx, t.path, cache.Config{Role: cache.Client, Log: t.log})
 	if err == nil {
 		t.db = db
 	}

@@ -20,7 +20,7 @@ func moveCommand(file, into string) string {
 // it returns --all, and export will report the error.
 func topicsOf(file string) string {
 	const all = "--all"
-	db, err := cache.Open(context.Background(), file, cache.Config{})
+	db, err := cache.Open(context.Background(), file, cache.Config{NoUpgrade: true})
 	if err != nil {
 		return all
 	}
@@ -60,7 +60,7 @@ const sampled = 10
 
 // countKnown returns how many events of a sample from another copy the server has.
 func (s *session) countKnown(ctx context.Context, file string) (int, error) {
-	db, err := cache.Open(ctx, file, cache.Config{})
+	db, err := cache.Open(ctx, file, cache.Config{NoUpgrade: true})
 	if err != nil || db.Log() == s.db.Log() {
 		return 0, err
 	}

@@ -37,7 +37,7 @@ func runOutbox(ctx context.Context, a *app) error {
 	if err != nil || path == "" {
 		return err // nothing was ever put in
 	}
-	db, err := cache.Open(ctx, path, cache.Config{})
+	db, err := a.openDB(ctx, path, cache.Config{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -226,7 +226,7 @@ func (a *app) newestInCopy(ctx context.Context) cache.Newest {
 	if err != nil || log == "" {
 		return cache.Newest{}
 	}
-	db, err := cache.Open(ctx, path, cache.Config{})
+	db, err := a.openDB(ctx, path, cache.Config{})
 	if err != nil {
 		return cache.Newest{}
 	}

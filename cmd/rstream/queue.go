@@ -119,7 +119,7 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 		return nil, &exitError{exitFailed, fmt.Sprintf("cannot find out which log %s serves", wire.RedactURL(a.servers[0])),
 			"run \"rstream sync\" once while it can be reached, or name the file of a copy with --cache FILE"}
 	}
-	return cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
+	return a.openDB(ctx, path, cache.Config{Role: cache.Client, Log: log})
 }
 
 // sendBefore sends the drafts that wait in the outbox, so that later appends do not
@@ -144,7 +144,7 @@ func (a *app) sendBefore(ctx context.Context) error {
 
 // openWaiting opens an existing copy if drafts wait in its outbox.
 func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, waiting int64, err error) {
-	db, err := cache.Open(ctx, path, cache.Config{})
+	db, err := a.openDB(ctx, path, cache.Config{})
 	if err != nil {
 		return nil, 0, err
 	}

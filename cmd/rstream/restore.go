@@ -97,7 +97,7 @@ func (s *session) partingPoint(ctx context.Context, c *client.Client, parent *cl
 }
 
 func (s *session) carryInto(ctx context.Context, path string, cfg client.Config, info client.Info) error {
-	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
+	db, err := s.app.openDB(ctx, path, cache.Config{Role: cache.Client, Log: info.Log})
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err 
 			return err
 		}
 	}
-	log, err := cache.Open(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
+	log, err := a.openDB(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (a *app) openSessionWith(ctx context.Context, cfg client.Config) (*session,
 			return nil, err
 		}
 	}
-	db, err := cache.Open(ctx, path, cache.Config{Role: cache.Client, Log: log})
+	db, err := a.openDB(ctx, path, cache.Config{Role: cache.Client, Log: log})
 	if err != nil {
 		return nil, err
 	}

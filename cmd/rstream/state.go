@@ -148,10 +148,10 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	if a.cache == "" {
 		return nil, nil
 	}
-	if log, err := logOfFile(a.cache); err != nil || log == "" {
+	if log, err := a.logOfFile(a.cache); err != nil || log == "" {
 		return nil, err
 	}
-	db, err := cache.Open(ctx, a.cache, cache.Config{})
+	db, err := a.openDB(ctx, a.cache, cache.Config{})
 	if err != nil || db.Role() != cache.Client {
 		return db, err
 	}

@@ -111,7 +111,7 @@ func (r *statusReport) compareServer(ctx context.Context, a *app) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	db, err := cache.Open(ctx, r.File, cache.Config{})
+	db, err := a.openDB(ctx, r.File, cache.Config{})
 	if err != nil {
 		return nil
 	}
@@ -166,7 +166,7 @@ func (r *statusReport) readCopy(ctx context.Context, a *app) error {
 	if err != nil || path == "" {
 		return err
 	}
-	db, err := cache.Open(ctx, path, cache.Config{})
+	db, err := a.openDB(ctx, path, cache.Config{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

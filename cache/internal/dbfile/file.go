@@ -20,6 +20,7 @@ type Options struct {
 	AsNewLog bool             // turn a server's file into a new log that continues the old one
 	Now      func() time.Time // if nil, time.Now
 
+	NoUpgrade bool // return ErrOlder for a file of an earlier version
 	// Progress is called during the upgrade of a file of an earlier version, or while
 	// another process upgrades it. It may be nil.
 	Progress func(Progress)

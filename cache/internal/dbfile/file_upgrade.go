@@ -50,6 +50,8 @@ func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
 			return err
 		case now.version >= len(files) && !now.moving:
 			return nil
+		case cfg.NoUpgrade:
+			return fmt.Errorf("schema %d: %w", now.version, ErrOlder)
 		case f.frozen != nil && now.moving:
 			return fmt.Errorf("%w, and its upgrade to schema %d is not finished: %w", f.frozen, now.version, ErrOlder)
 		case f.frozen != nil:

@@ -263,3 +263,14 @@ func TestUpgradeSnapshots(t *testing.T) {
 		t.Errorf("left are %s, %v", left, err)
 	}
 }
+
+// Who only looks leaves a file of an earlier version as it is.
+func TestNoUpgrade(t *testing.T) {
+	path := olderFile(t, 6, Client)
+	if _, err := Open(context.Background(), path, Options{NoUpgrade: true, MoveEvents: dropOld}); !errors.Is(err, ErrOlder) {
+		t.Errorf("%v", err)
+	}
+	if v := versionOf(t, path); v != 6 {
+		t.Errorf("the schema is %d", v)
+	}
+}

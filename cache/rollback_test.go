@@ -27,7 +27,7 @@ func TestCommitsAreSynced(t *testing.T) {
 func TestRolledBackStorage(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, draft("alice", "x", "1"))
-	if err := rawExec(db, `CREATE TRIGGER refuse BEFORE INSERT ON event WHEN instr(NEW.line, 'poison') BEGIN SELECT RAISE(ABORT, 'poison'); END`); err != nil {
+	if err := rawExec(db, `CREATE TRIGGER refuse BEFORE UPDATE ON page WHEN instr(NEW.lines, 'poison') BEGIN SELECT RAISE(ABORT, 'poison'); END`); err != nil {
 		t.Fatal(err)
 	}
 	if rs, err := db.Append(context.Background(), []event.Draft{draft("bob", "new", "poison")}); err == nil {

@@ -149,9 +149,10 @@ type batchWriter struct {
 	first    event.ID // of the transaction
 	next     event.ID
 	time     event.Time
-	events   []event.Event // new ones
-	storages []int64       // the numbers of their storages
-	removals int64         // of the file
+	events   []event.Event  // new ones
+	storages []int64        // the numbers of their storages
+	places   []pages.Posted // where they are stored
+	removals int64          // of the file
 }
 
 func (w *batchWriter) writeRequests(batch []*appendRequest) error {
@@ -174,7 +175,8 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 	if w.next == w.first {
 		return nil
 	}
-	if _, err := w.db.tables.Pages.Append(w.tx, w.events, w.storages); err != nil {
+	var err error
+	if w.places, err = w.db.tables.Pages.Append(w.tx, w.events, w.storages); err != nil {
 		return err
 	}
 	head := w.next - 1

@@ -64,7 +64,7 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 	}
 	switch {
 	case err == nil:
-		db.snapshots.EventsStored(w.events, w.storages, nil, w.removals)
+		db.snapshots.EventsStored(w.events, w.storages, w.places, w.removals)
 		db.lastTime.Store(int64(w.time))
 		if n := len(w.events); n > 0 {
 			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})

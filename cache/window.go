@@ -216,6 +216,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		return nil, err
 	}
 	var rows, storages []int64
+	var places []pages.Posted
 	var removed int64
 	err = l.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.moveWindows(tx, reached); err != nil {
@@ -227,7 +228,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		if storages, err = l.db.tables.StorageIDs(tx, evs); err != nil {
 			return err
 		}
-		if added, err = l.db.insertStored(tx, evs, storages); err != nil {
+		if places, added, err = l.db.insertStored(tx, evs, storages); err != nil {
 			return err
 		}
 		if removed, err = l.db.tables.Removals(tx); err != nil {
@@ -246,7 +247,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
-	l.db.snapshots.EventsStored(evs, storages, nil, removed)
+	l.db.snapshots.EventsStored(evs, storages, places, removed)
 	l.rows, l.reached = rows, reached
 	return added, nil
 }
@@ -306,17 +307,19 @@ func (db *DB) insertEvents(tx *sql.Tx, evs []event.Event) (added []event.Event, 
 	if err != nil {
 		return nil, err
 	}
-	return db.insertStored(tx, evs, storages)
+	_, added, err = db.insertStored(tx, evs, storages)
+	return added, err
 }
 
-// insertStored is insertEvents with the numbers of the events' storages.
-func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (added []event.Event, err error) {
+// insertStored is insertEvents with the numbers of the events' storages. places are where
+// all of them are.
+func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (places []pages.Posted, added []event.Event, err error) {
 	if len(evs) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	_, held, err := db.tables.Pages.Store(tx, evs, storages)
+	places, held, err := db.tables.Pages.Store(tx, evs, storages)
 	if err != nil {
-		return nil, conflictOf(err)
+		return nil, nil, conflictOf(err)
 	}
 	added = evs
 	if len(held) > 0 {
@@ -329,7 +332,7 @@ func (db *DB) insertStored(tx *sql.Tx, evs []event.Event, storages []int64) (add
 			added = append(added, evs[i])
 		}
 	}
-	return added, dropImported(tx, added)
+	return places, added, dropImported(tx, added)
 }
 
 // conflictOf returns the *ConflictError that a *pages.HeldError means, or err itself.

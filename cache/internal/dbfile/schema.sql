@@ -245,6 +245,6 @@ SELECT (instr(a.digits, substr(l.value, 8, 1)) - 1 << 60)
        l.value  -> '$.value' AS value,
        p.key AS page
 FROM page p
-JOIN (SELECT '0123456789ABCDEFGHJKMNPQRSTVWXYZ' AS digits) a
+JOIN (SELECT '0123456789' || 'ABCDEFGHJKMNPQRSTVWXYZ' AS digits) a
 JOIN json_each('[' || iif(json_valid('[' || replace(CAST(p.lines AS TEXT), char(10), ',') || ']'),
        replace(CAST(p.lines AS TEXT), char(10), ','), 'null') || ']') l;

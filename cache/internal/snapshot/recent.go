@@ -39,11 +39,11 @@ var (
 )
 
 // add records the events that a committed transaction stored, or found stored, with the
-// numbers of their storages and, if known, their places. removals is the file's count of removals
+// numbers of their storages and their places. removals is the file's count of removals
 // after it.
 func (r *recent) add(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
 	more := max(len(evs)-RecentEvents, 0)
-	if evs, storages, places = evs[more:], storages[more:], places[min(more, len(places)):]; len(evs) == 0 {
+	if evs, storages, places = evs[more:], storages[more:], places[more:]; len(evs) == 0 {
 		return
 	}
 	r.mu.Lock()
@@ -59,11 +59,7 @@ func (r *recent) add(evs []event.Event, storages []int64, places []pages.Posted,
 			r.names[storages[i]] = event.Storage{User: strings.Clone(ev.User), Path: strings.Clone(ev.Path)}
 			r.bytes += len(ev.User) + len(ev.Path)
 		}
-		one := recentEvent{id: ev.ID, storage: storages[i], put: ev.Type == event.Put}
-		if len(places) > 0 {
-			one.at = places[i].Locator
-		}
-		r.events = append(r.events, one)
+		r.events = append(r.events, recentEvent{ev.ID, storages[i], ev.Type == event.Put, places[i].Locator})
 	}
 	if more = len(r.events) - RecentEvents; more > 0 {
 		r.events = slices.Delete(r.events, 0, more+RecentEvents/4) // make room for many, so that it is seldom

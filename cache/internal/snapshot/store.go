@@ -35,7 +35,7 @@ func (s *Store) BlockSealed() {
 }
 
 // EventsStored records the events that a committed transaction stored, or found stored,
-// with the numbers of their storages and, if known, their places. removals is the file's count of
+// with the numbers of their storages and their places. removals is the file's count of
 // removals after it.
 func (s *Store) EventsStored(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
 	s.recent.add(evs, storages, places, removals)

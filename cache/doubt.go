@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
@@ -191,6 +192,9 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 		if added, err = db.insertEvents(tx, evs); err != nil || len(added) == 0 {
 			return err
 		}
+		if err := checkTwins(ctx, tx, span); err != nil {
+			return err
+		}
 		if err := dropLeaves(tx, topic, span); err != nil {
 			return err
 		}
@@ -201,4 +205,16 @@ func (db *DB) Merge(ctx context.Context, topic event.Topic, span window.Span, ev
 		return rows.NoteRemoval(tx)
 	})
 	return added, dbfile.Wrap(err, "merge %s %s", topic, span)
+}
+
+// checkTwins returns a *ConflictError if an event is stored twice in span, for different
+// storages. It does not look for other damage.
+func checkTwins(ctx context.Context, tx *sql.Tx, span window.Span) error {
+	q := pages.Query{Span: span, MaxText: -1, Skip: func(damage *pages.DamageError) error {
+		if damage.Twin {
+			return &ConflictError{ID: damage.ID}
+		}
+		return nil
+	}}
+	return pages.Scan(ctx, tx, q, func(pages.Line) error { return nil })
 }

@@ -89,7 +89,7 @@ func TestForgetDropsLeaves(t *testing.T) {
 	db := openClient(t)
 	first := window.BlockSpan(0)
 	obtain(t, db, event.All, clientLog, first)
-	if err := errors.Join(edit(db, func(tx pagetest.DB) error { return pagetest.Remove(tx, clientLog[3].ID) }), rawExec(db, `DELETE FROM leaf`)); err != nil {
+	if err := errors.Join(edit(db, func(tx pagetest.DB) error { return pagetest.Delete(tx, clientLog[3].ID) }), rawExec(db, `DELETE FROM leaf`)); err != nil {
 		t.Fatal(err)
 	}
 	want := slowLeaves(among(clientLog, event.All, first))

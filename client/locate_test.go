@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 )
@@ -261,11 +262,14 @@ func TestMembersAreNotLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	res, err := raw.ExecContext(t.Context(), `UPDATE event SET line = replace(line, '","value":', '","origin":"elsewhere","value":') WHERE id % 50 = 0`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n < 5 {
+	n, err := pagetest.EditEach(raw, func(ev *pagetest.Event) bool {
+		if ev.ID%50 != 0 {
+			return false
+		}
+		ev.Line = bytes.Replace(ev.Line, []byte(`","value":`), []byte(`","origin":"elsewhere","value":`), 1)
+		return true
+	})
+	if err != nil || n < 5 {
 		t.Fatal(n, err)
 	}
 	more := 0

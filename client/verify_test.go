@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
@@ -13,22 +14,50 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// damages are ways of changing a copy without its knowledge. a and b are places of events,
-// s of a storage.
-var damages = []string{
-	`UPDATE event SET storage = {s} WHERE id = {a}`,
-	`DELETE FROM event WHERE id = {a}`,
-	`UPDATE event SET line = replace(line, '"n":', '"m":') WHERE id = {a}`,
-	`UPDATE event SET line = (SELECT line FROM event WHERE id = {b}) WHERE id = {a}`,
-	`UPDATE event SET id = -1 WHERE id = {a}; UPDATE event SET id = {a} WHERE id = {b}; UPDATE event SET id = {b} WHERE id = -1`,
-	`UPDATE event SET line = '' WHERE id = {a}`,
-	`DELETE FROM posting WHERE storage = {s}`,
-	`UPDATE posting SET offsets = x'0001FFFF0001' WHERE storage = {s}`,
-	`UPDATE storage SET user = 'dave' WHERE id = {s}`,
-	`DELETE FROM leaf`,
+// damages are ways of changing a copy without its knowledge. a and b are ids of events, s is
+// the number of a storage.
+var damages = []func(db pagetest.DB, a, b event.ID, s int64) error{
+	func(db pagetest.DB, a, _ event.ID, s int64) error {
+		return pagetest.Edit(db, a, func(ev *pagetest.Event) { ev.Storage = s })
+	},
+	func(db pagetest.DB, a, _ event.ID, _ int64) error { return pagetest.Remove(db, a) },
+	func(db pagetest.DB, a, _ event.ID, _ int64) error {
+		return pagetest.Edit(db, a, func(ev *pagetest.Event) {
+			ev.Line = bytes.Replace(ev.Line, []byte(`"n":`), []byte(`"m":`), 1)
+		})
+	},
+	func(db pagetest.DB, a, b event.ID, _ int64) error {
+		evs, err := pagetest.List(db)
+		if i := slices.IndexFunc(evs, func(ev pagetest.Event) bool { return ev.ID == b }); err == nil && i >= 0 {
+			err = pagetest.SetLine(db, a, evs[i].Line)
+		}
+		return err
+	},
+	func(db pagetest.DB, a, b event.ID, _ int64) error { return pagetest.Swap(db, a, b) },
+	func(db pagetest.DB, a, _ event.ID, _ int64) error { return pagetest.SetLine(db, a, nil) },
+	func(db pagetest.DB, a, b event.ID, _ int64) error { return pagetest.Flip(db, a, int(b)*31) },
+	inStorage(`DELETE FROM page_posting WHERE storage = ?`),
+	inStorage(`UPDATE page_posting SET chunks = x'0001FFFF0001' WHERE storage = ?`),
+	inStorage(`UPDATE storage SET user = 'dave' WHERE id = ?`),
+	func(db pagetest.DB, a, b event.ID, _ int64) error {
+		_, err := db.Exec(`UPDATE page SET entries = CAST(substr(entries, 1, ?) AS BLOB) WHERE ? BETWEEN first AND last`, int64(b)%20, int64(a))
+		return err
+	},
+	func(db pagetest.DB, _, _ event.ID, _ int64) error {
+		_, err := db.Exec(`DELETE FROM leaf`)
+		return err
+	},
+}
+
+func inStorage(statement string) func(db pagetest.DB, a, b event.ID, s int64) error {
+	return func(db pagetest.DB, _, _ event.ID, s int64) error {
+		_, err := db.Exec(statement, s)
+		return err
+	}
 }
 
 // Whatever damage a copy has, one repair of all topics repairs it.
@@ -64,10 +93,9 @@ func TestRepairOfAnyDamage(t *testing.T) {
 	for range rounds {
 		var done []string
 		for range 1 + rng.IntN(4) {
-			damage := strings.NewReplacer("{a}", fmt.Sprint(1+rng.IntN(90)), "{b}", fmt.Sprint(1+rng.IntN(90)),
-				"{s}", fmt.Sprint(1+rng.IntN(3))).Replace(damages[rng.IntN(len(damages))])
-			if _, err := raw.ExecContext(t.Context(), damage); err == nil { // or it was not possible after the others
-				done = append(done, damage)
+			i, a, b, s := rng.IntN(len(damages)), event.ID(1+rng.IntN(90)), event.ID(1+rng.IntN(90)), 1+rng.Int64N(3)
+			if err := damages[i](raw, a, b, s); err == nil { // or it was not possible after the others
+				done = append(done, fmt.Sprintf("damage %d of events %d and %d and storage %d", i, a, b, s))
 			}
 		}
 		repairAll(t, f, path, topics)
@@ -161,7 +189,9 @@ func TestVerifyWhileRetaining(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, id := range []event.ID{horizon - 1, horizon + 10} {
-			if _, err := file.Exec(`UPDATE event SET line = replace(line, '"pad":"', '"pad":"x') WHERE id = ?`, id); err != nil {
+			if err := pagetest.Edit(file, id, func(ev *pagetest.Event) {
+				ev.Line = bytes.Replace(ev.Line, []byte(`"pad":"`), []byte(`"pad":"x`), 1)
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}

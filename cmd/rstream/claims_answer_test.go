@@ -228,7 +228,7 @@ func (l *truthLog) makeCopies(t *testing.T, url string) {
 	if err := os.WriteFile(l.exported(), []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	damage(t, l.copyOf("damaged"), `DELETE FROM event WHERE id IN (30, 31)`)
+	deleteEvents(t, l.copyOf("damaged"), 30, 31)
 	must("imported", "import", l.exported())
 }
 

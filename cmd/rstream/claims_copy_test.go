@@ -10,13 +10,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
 // A copyWork is a command that changes the copy, with a way to check that it is done.
 type copyWork struct {
 	name   string
-	before string // a script that creates work
-	damage string // an SQL statement that does
+	before string     // a script that creates work
+	delete []event.ID // events that the copy loses before
 	args   []string
 	show   string // a script that prints the result
 	done   string // its output when all work is done
@@ -31,7 +34,7 @@ var copyWorks = []copyWork{
 	{name: "forget", before: syncTwo, args: []string{"forget", "a", "b"}, show: "rstream windows | wc -l", done: "0"},
 	{name: "import", before: syncTwo + "rstream export a b >ex; rstream forget -q a b", args: []string{"import", "ex"},
 		show: `rstream import ex | grep -o '"known":[0-9]*'`, done: `"known":14`},
-	{name: "verify --repair", before: syncTwo + "rstream log a >had", damage: `DELETE FROM event WHERE id IN (2, 3)`, args: []string{"verify", "--repair"}, show: "rstream log a | cmp - had && echo same", done: "same"},
+	{name: "verify --repair", before: syncTwo + "rstream log a >had", delete: []event.ID{2, 3}, args: []string{"verify", "--repair"}, show: "rstream log a | cmp - had && echo same", done: "same"},
 	{name: "cursor set", before: syncTwo, args: []string{"cursor", "set", "c", "beginning", "a"}, show: "rstream cursor | wc -l", done: "1"},
 	{name: "cursor rm", before: syncTwo + "rstream cursor set c beginning a; rstream cursor set d beginning a", args: []string{"cursor", "rm", "c", "d"},
 		show: "rstream cursor | wc -l", done: "0"},
@@ -105,8 +108,8 @@ func (tr *copyTrial) prepare(w copyWork) {
 	if w.before != "" {
 		tr.script(w.before)
 	}
-	if w.damage != "" {
-		damage(tr.T, filepath.Join(tr.dir, "copy.db"), w.damage)
+	if len(w.delete) > 0 {
+		deleteEvents(tr.T, filepath.Join(tr.dir, "copy.db"), w.delete...)
 	}
 }
 
@@ -129,14 +132,17 @@ func (tr *copyTrial) try(w copyWork, output string) {
 	}
 }
 
-func damage(t *testing.T, path, statement string) {
+// deleteEvents deletes events of a file without its knowledge.
+func deleteEvents(t *testing.T, path string, ids ...event.ID) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), statement); err != nil {
-		t.Fatal(err)
+	for _, id := range ids {
+		if err := pagetest.Delete(db, id); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

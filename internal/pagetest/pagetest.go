@@ -89,6 +89,23 @@ func SetLine(db DB, id event.ID, line []byte) error {
 	return Edit(db, id, func(ev *Event) { ev.Line = line })
 }
 
+// Swap gives two events each the storage and the line of the other.
+func Swap(db DB, a, b event.ID) error {
+	evs, err := List(db)
+	if err != nil {
+		return err
+	}
+	of := func(id event.ID) int { return slices.IndexFunc(evs, func(ev Event) bool { return ev.ID == id }) }
+	i, j := of(a), of(b)
+	if i < 0 || j < 0 {
+		return fmt.Errorf("events %s and %s: %w", a, b, ErrNone)
+	}
+	set := func(from Event) func(*Event) {
+		return func(ev *Event) { ev.Storage, ev.Line = from.Storage, from.Line }
+	}
+	return errors.Join(Edit(db, a, set(evs[j])), Edit(db, b, set(evs[i])))
+}
+
 // EditEach is Edit for all events; change reports whether it has changed one. EditEach
 // returns how many were changed.
 func EditEach(db DB, change func(ev *Event) bool) (n int, err error) {
@@ -131,6 +148,33 @@ func Remove(db DB, id event.ID) error {
 		return err
 	}
 	return fmt.Errorf("event %s: %w", id, ErrNone)
+}
+
+// Delete removes an event from its page and from its posting, as if it had never come.
+func Delete(db DB, id event.ID) error {
+	if err := Remove(db, id); err != nil {
+		return err
+	}
+	postings, err := readPostings(db)
+	if err != nil {
+		return err
+	}
+	for _, p := range postings {
+		n := len(p.entries)
+		p.entries = slices.DeleteFunc(p.entries, func(e entry) bool { return e.id == id })
+		switch len(p.entries) {
+		case n:
+			continue
+		case 0:
+			_, err = db.Exec(`DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.storage, p.block)
+		default:
+			err = p.write(db)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RemoveAll removes all pages and postings.
@@ -256,7 +300,7 @@ func (p *page) write(db DB) error {
 	head = binary.BigEndian.AppendUint64(head, uint64(len(p.events)))
 	binary.BigEndian.PutUint32(index, crc32.Checksum(append(head, index[4:]...), castagnoli))
 	_, err := db.Exec(`UPDATE page SET first = ?, last = ?, count = ?, entries = ?, lines = ? WHERE key = ?`,
-		int64(first), int64(last), len(p.events), index, lines, p.key)
+		int64(first), int64(last), len(p.events), index, append([]byte{}, lines...), p.key) // no nil, which is NULL
 	if err != nil {
 		return err
 	}

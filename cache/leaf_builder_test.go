@@ -64,9 +64,9 @@ func checkKeptLeaves(t fataler, db *DB) {
 	}
 }
 
-func mustExec(t fataler, db *DB, query string) {
+func mustExec(t fataler, db *DB, query string, args ...any) {
 	t.Helper()
-	if err := rawExec(db, query); err != nil {
+	if err := rawExec(db, query, args...); err != nil {
 		t.Fatalf("%v", err)
 	}
 }

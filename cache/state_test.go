@@ -219,16 +219,26 @@ func TestStateOfLongLines(t *testing.T) {
 	}
 }
 
-// A name that a damaged file has lost is missed, and its storage not left out.
+// A name that a damaged file has lost is taken from the lines; if they are too long to be
+// read for it, it is missed. Its storage is not left out.
 func TestStateMissesName(t *testing.T) {
 	db, evs := bigLog(t)
 	setState(t)
-	if err := rawExec(db, `DELETE FROM storage WHERE id = 3`); err != nil {
+	snapshot.FewStorages = 0
+	var n event.Storage
+	if err := db.file.Read.QueryRow(`SELECT user, path FROM storage WHERE id = 3`).Scan(&n.User, &n.Path); err != nil {
 		t.Fatal(err)
 	}
-	snapshot.FewStorages = 0
-	checkState(t, db, evs, event.All, db.Head()) // the lines have the names
+	mustExec(t, db, `DELETE FROM storage WHERE id = 3`)
+	checkState(t, db, evs, event.All, db.Head())
 	snapshot.LinesBytes = 0
+	checkState(t, db, evs, event.All, db.Head())
+	mustExec(t, db, `INSERT INTO storage (id, user, path) VALUES (3, ?, ?)`, n.User, n.Path)
+	d := draft(n.User, n.Path, "long")
+	d.Value = []byte(`"` + strings.Repeat("x", 20<<10) + `"`)
+	evs = append(evs, mustAppend(t, db, d)[0].Event)
+	checkState(t, db, evs, event.All, db.Head())
+	mustExec(t, db, `DELETE FROM storage WHERE id = 3`)
 	err := db.State(context.Background(), event.All, db.Head(), func(*event.Event) error { return nil })
 	wantError(t, "State", err, ErrCorrupt)
 }

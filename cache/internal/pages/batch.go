@@ -86,9 +86,12 @@ func comparePostingKeys(a, b PostingKey) int {
 
 func (b *batch) writePosting(p *posting) error {
 	chunks, count := p.encode()
-	if count == 0 {
+	if count == 0 || len(chunks) < len(p.written) {
+		// A row that only becomes shorter frees nothing.
 		_, err := b.file.Exec(b.tx, `DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.key.Storage, int64(p.key.Block))
-		return err
+		if err != nil || count == 0 {
+			return err
+		}
 	}
 	_, err := b.file.Exec(b.tx, `INSERT INTO page_posting (storage, block, count, chunks) VALUES (?, ?, ?, ?)
 		ON CONFLICT (storage, block) DO UPDATE SET count = excluded.count, chunks = excluded.chunks`,

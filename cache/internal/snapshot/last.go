@@ -28,9 +28,6 @@ func scanLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Sp
 	if err := pages.Scan(ctx, tx, pages.Query{Span: span, MaxText: maxText}, l.add); err != nil {
 		return nil, err
 	}
-	if err := l.keep(); err != nil {
-		return nil, err
-	}
 	return l.refs(ctx, tx)
 }
 
@@ -93,12 +90,24 @@ func (l *lastEvents) ref(line *pages.Line) (Ref, error) {
 // refs returns those of topic, sorted by name.
 func (l *lastEvents) refs(ctx context.Context, tx *sql.Tx) (refs []Ref, err error) {
 	nameless := map[int64]Ref{}
-	refs = make([]Ref, 0, len(l.older))
-	for storage, r := range l.older {
+	refs = make([]Ref, 0, len(l.newest)+len(l.older))
+	add := func(storage int64, r *Ref) {
 		if r.Storage == (event.Storage{}) {
-			nameless[storage] = r
+			nameless[storage] = *r
 		} else if l.topic.Matches(r.User, r.Path) {
-			refs = append(refs, r)
+			refs = append(refs, *r)
+		}
+	}
+	for storage, line := range l.newest {
+		r, err := l.ref(&line)
+		if err != nil {
+			return nil, err
+		}
+		add(storage, &r)
+	}
+	for storage, r := range l.older {
+		if _, ok := l.newest[storage]; !ok {
+			add(storage, &r)
 		}
 	}
 	err = rows.NamesOf(ctx, tx, slices.Sorted(maps.Keys(nameless)), func(storage int64, n event.Storage) {

@@ -26,7 +26,7 @@ func TestLiveStoresBeforeItShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer refuse.Close()
-	if _, err := refuse.ExecContext(t.Context(), `CREATE TRIGGER refuse BEFORE INSERT ON event WHEN instr(NEW.line, '"path":"poison"') BEGIN SELECT RAISE(ABORT, 'refused'); END`); err != nil {
+	if _, err := refuse.ExecContext(t.Context(), `CREATE TRIGGER refuse BEFORE UPDATE ON page WHEN instr(NEW.lines, '"path":"poison"') BEGIN SELECT RAISE(ABORT, 'refused'); END`); err != nil {
 		t.Fatal(err)
 	}
 	c := newTestClient(t, db, hasty(f.http.URL))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -143,6 +144,9 @@ func (s *timeSearch) probe(after, until event.ID) (begin event.ID, err error) {
 
 func (s *timeSearch) isEarly(p *page, e *entry) (bool, error) {
 	ev, err := event.Stored(p.line(e))
+	if err == nil && ev.ID != e.id {
+		err = fmt.Errorf("event %s is stored as %s", ev.ID, e.id)
+	}
 	if err != nil {
 		return false, pageDamage(p.key, p.first(), p.last(), "%v", err)
 	}

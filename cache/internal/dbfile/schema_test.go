@@ -5,10 +5,11 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 // olderFile creates a file as the version of a schema did.
@@ -94,23 +95,11 @@ func schemaOf(t *testing.T, path string, role Role) (statements []string) {
 		if err := rows.Scan(&kind, &name, &table, &text); err != nil {
 			t.Fatal(err)
 		}
-		statements = append(statements, strings.Join([]string{kind, name, table, plainSQL(text)}, " "))
+		statements = append(statements, strings.Join([]string{kind, name, table, testfile.PlainSQL(text)}, " "))
 	}
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(statements)
 	return statements
-}
-
-var (
-	sqlComment = regexp.MustCompile(`--[^\n]*`)
-	sqlSpace   = regexp.MustCompile(`\s+`)
-	sqlMark    = regexp.MustCompile(` ?([(),]) ?`)
-)
-
-// plainSQL returns a statement without its comments and its layout.
-func plainSQL(text string) string {
-	text = sqlSpace.ReplaceAllString(sqlComment.ReplaceAllString(text, " "), " ")
-	return sqlMark.ReplaceAllString(text, "$1")
 }

@@ -20,6 +20,9 @@ type Retention struct {
 	// MaxBytes is the maximum size of the file in bytes, excluding its write-ahead log:
 	// the oldest history is dropped until the file fits. If zero, any size.
 	MaxBytes int64
+	// Damaged is called with the damage that retention meets and goes past, once for each.
+	// If nil, it is not reported.
+	Damaged func(error)
 }
 
 // A TTL is the maximum age of the values of a topic. If several match a storage, the one
@@ -34,7 +37,7 @@ func (r Retention) None() bool { return r.policy().None() }
 
 // policy returns r as a retention.Policy.
 func (r Retention) policy() retention.Policy {
-	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes}
+	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Damaged: r.Damaged}
 	for _, t := range r.TTL {
 		p.TTL = append(p.TTL, retention.Rule(t))
 	}

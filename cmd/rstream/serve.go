@@ -202,6 +202,7 @@ func (a *app) startUpkeep(ctx context.Context, log *cache.DB, r cache.Retention,
 			a.note("%v", err)
 		}
 	})
+	r.Damaged = func(err error) { a.note("%v", err) }
 	tending.Go(func() {
 		if err := log.Retain(ctx, r); err != nil && ctx.Err() == nil {
 			a.note("%v", err)

@@ -104,24 +104,27 @@ func ReadPostings(ctx context.Context, tx *sql.Tx, storage int64, span window.Sp
 // each storage in the order of blocks. skip is called with damaged postings, which EachPosting
 // then goes past; if nil, the first one ends it.
 func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, skip Skip, fn func(PostingKey, []Posted) error) error {
-	if span.Empty() || len(storages) == 0 {
+	if span.Empty() {
 		return nil
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.count, p.chunks
 		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block BETWEEN ? AND ?`,
-		joinNumbers(storages), int64((span.From + 1).Block()), int64(span.To.Block()))
+		joinNumbers(append(slices.Clip(storages), unknownStorage)), int64((span.From + 1).Block()), int64(span.To.Block()))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		p, err := scanPosting(rows)
-		if err == nil {
+		if err == nil && p.key.Storage == unknownStorage {
+			err = unknownDamage(clipPosted(p.entries, span.From, span.To), span.From)
+		} else if err == nil {
 			err = fn(p.key, clipPosted(p.entries, span.From, span.To))
-		} else {
-			err = skip.damage(err)
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
+		if err = skip.damage(err); err != nil {
 			return err
 		}
 	}
@@ -185,7 +188,20 @@ func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.S
 			return nil, err
 		}
 	}
-	return last, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return last, checkUnknown(ctx, tx, last, span, skip)
+}
+
+// checkUnknown returns damage if an event whose storage is not known may follow one of last.
+func checkUnknown(ctx context.Context, tx *sql.Tx, last []Posted, span window.Span, skip Skip) error {
+	before := span.To
+	for i := range last {
+		before = min(before, last[i].ID)
+	}
+	unknown := func(_ PostingKey, _ []Posted) error { return nil }
+	return EachPosting(ctx, tx, nil, window.Span{From: max(before, span.From), To: span.To}, skip, unknown)
 }
 
 // lastPostedBefore returns the last event in a span that a storage's postings of the blocks

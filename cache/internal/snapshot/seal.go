@@ -36,12 +36,13 @@ func (s *Store) Build(ctx context.Context, topic event.Topic) error {
 }
 
 // Run seals the states of a log as it grows, alongside the appends and in small steps,
-// until ctx ends. Work that another writer or a full disk prevents is done when the next
-// block is sealed.
+// until ctx ends. Work that another writer, a full disk or a damaged page prevents is done
+// when the next block is sealed: by then, nothing of the page may be needed any more.
 func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.Build(ctx, event.All)
-		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) {
+		var damage *pages.DamageError
+		if err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.As(err, &damage) {
 			return err
 		}
 		select {

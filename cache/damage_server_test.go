@@ -1,0 +1,157 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// damagePage flips a bit of the page that has an event, and returns the ids of the page.
+func damagePage(t *testing.T, db *DB, id event.ID, column string) (span window.Span) {
+	t.Helper()
+	err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
+		var key int64
+		var b []byte
+		err := tx.QueryRow(`SELECT key, first - 1, last, `+column+` FROM page WHERE first <= ? AND last >= ?`, int64(id), int64(id)).
+			Scan(&key, &span.From, &span.To, &b)
+		if err != nil {
+			return err
+		}
+		b[len(b)/2] ^= 4
+		_, err = tx.Exec(`UPDATE page SET `+column+` = ? WHERE key = ?`, b, key)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return span
+}
+
+// A server with a damaged page starts, appends, seals and retains. Reads that need the page
+// fail, and all others are right: no line is left out in silence.
+func TestServerPastDamage(t *testing.T) {
+	for _, c := range []struct {
+		name, column string
+		id           event.ID
+	}{
+		{"lines of a sealed block", "lines", 3000},
+		{"index of a sealed block", "entries", 3000},
+		{"lines of the open block", "lines", 2*event.BlockSize + 300},
+		{"index of the open block", "entries", 2*event.BlockSize + 300},
+		{"lines at the end of a block", "lines", event.BlockSize},
+		{"index at the end of a block", "entries", event.BlockSize},
+	} {
+		t.Run(c.name, func(t *testing.T) { testServerPastDamage(t, c.id, c.column) })
+	}
+}
+
+func testServerPastDamage(t *testing.T, id event.ID, column string) {
+	setState(t)
+	snapshot.FewStorages = 10
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "log.db")
+	db := mustOpen(t, path, Config{Role: Server})
+	var evs []event.Event
+	appendSome := func(n int) {
+		t.Helper()
+		for ; n > 0; n -= 500 {
+			var ds []event.Draft
+			for i := range 500 {
+				ds = append(ds, draft("alice", fmt.Sprint("p/", (len(evs)+i)%50), fmt.Sprint(len(evs)+i)))
+			}
+			for _, r := range mustAppend(t, db, ds...) {
+				evs = append(evs, r.Event)
+			}
+		}
+	}
+	appendSome(2*event.BlockSize + 1500)
+	hurt := damagePage(t, db, id, column)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = mustOpen(t, path, Config{Role: Server})
+	defer func() { db.Close() }()
+	appendSome(event.BlockSize)
+	checkPastDamage(t, db, evs, hurt)
+	if err := db.Snapshots().SealStates(ctx, event.All); err != nil && !errors.Is(err, ErrCorrupt) {
+		t.Errorf("seal: %v", err)
+	}
+	var damaged []error
+	cfg := Retention{MaxBytes: 1, Damaged: func(err error) { damaged = append(damaged, err) }}
+	if err := db.RetainOnce(ctx, cfg); err != nil {
+		t.Fatalf("retain: %v", err)
+	}
+	if len(damaged) == 0 || !errors.Is(damaged[0], ErrCorrupt) {
+		t.Errorf("retention reports %v", damaged)
+	}
+	if at, err := db.Horizon(ctx); err != nil || at != 3*event.BlockSize {
+		t.Errorf("the horizon is %s, %v", at, err)
+	}
+	appendSome(event.BlockSize)
+	if err := db.RetainOnce(ctx, cfg); err != nil {
+		t.Fatalf("retain again: %v", err)
+	}
+	horizon := event.ID(4 * event.BlockSize)
+	checkState(t, db, evs, event.All, db.Head())
+	checkState(t, db, evs, event.All, horizon)
+	checkIDs(t, "what is above the horizon", readAll(t, db, topics(t, "*"), window.Span{From: horizon, To: db.Head()}, 5000), ids(evs[horizon:]))
+}
+
+// checkPastDamage checks reads of a log of which a page is damaged.
+func checkPastDamage(t *testing.T, db *DB, evs []event.Event, hurt window.Span) {
+	t.Helper()
+	ctx := context.Background()
+	head := db.Head()
+	for _, span := range []window.Span{{To: hurt.From}, {From: hurt.To, To: head}} {
+		for _, name := range []string{"*", "alice/p/7"} {
+			ts := topics(t, name)
+			checkIDs(t, name+" of "+span.String(), readAll(t, db, ts, span, 5000), ids(among(evs, ts[0], span)))
+		}
+	}
+	if _, err := readSpan(ctx, db, event.All, hurt); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("all of %s: %v", hurt, err)
+	}
+	for i := range 50 {
+		topic := topics(t, fmt.Sprint("alice/p/", i))[0]
+		for _, span := range []window.Span{hurt, {To: head}} {
+			got, err := readSpan(ctx, db, topic, span)
+			want := ids(among(evs, topic, span))
+			switch {
+			case err == nil && !slices.Equal(got, want):
+				t.Errorf("%s of %s: %d events, want %d or an error", topic, span, len(got), len(want))
+			case err != nil && !errors.Is(err, ErrCorrupt):
+				t.Errorf("%s of %s: %v", topic, span, err)
+			}
+		}
+	}
+	checkState(t, db, evs, event.All, head)
+	checkState(t, db, evs, event.All, hurt.From)
+	checkState(t, db, evs, topics(t, "alice/p/7")[0], head)
+	for _, at := range []event.ID{hurt.To, hurt.To + 60} {
+		var lines []string
+		err := db.State(ctx, event.All, at, func(ev *event.Event) error { lines = append(lines, string(ev.Line())); return nil })
+		if err == nil && !slices.Equal(lines, fold(evs, event.All, at)) || err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("the state at %s has %d lines, %v", at, len(lines), err)
+		}
+	}
+}
+
+// readSpan returns the ids of the events of a topic.
+func readSpan(ctx context.Context, db *DB, topic event.Topic, span window.Span) (got []event.ID, err error) {
+	for at := span.From; at < span.To; {
+		some, next, err := db.Read(ctx, []event.Topic{topic}, at, span.To, 1000)
+		if err != nil {
+			return got, err
+		}
+		got, at = append(got, ids(some)...), next
+	}
+	return got, nil
+}

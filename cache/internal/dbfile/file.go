@@ -24,6 +24,9 @@ type Options struct {
 	// Progress is called during the upgrade of a file of an earlier version, or while
 	// another process upgrades it. It may be nil.
 	Progress func(Progress)
+	// CheckEvents is called before a file of an earlier version is changed. If it returns
+	// an error, the file stays as it is. It may be nil.
+	CheckEvents func(ctx context.Context, f *File) error
 	// MoveEvents moves the events of an earlier version to their new place, or what is left
 	// of them, and returns when all are there. Nobody else uses the file at that time.
 	MoveEvents func(ctx context.Context, f *File, report func(Progress)) error

@@ -90,6 +90,11 @@ func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) er
 		if err := f.checkRoom(ctx); err != nil {
 			return err
 		}
+		if cfg.CheckEvents != nil {
+			if err := cfg.CheckEvents(ctx, f); err != nil {
+				return fmt.Errorf("it was not upgraded, and the version that wrote it can still open it: %w", err)
+			}
+		}
 		if err := f.migrateAll(ctx, now.version, files); err != nil {
 			return err
 		}

@@ -274,3 +274,16 @@ func TestNoUpgrade(t *testing.T) {
 		t.Errorf("the schema is %d", v)
 	}
 }
+
+// A file whose events are damaged stays as it is.
+func TestUpgradeRefused(t *testing.T) {
+	path := olderFile(t, 6, Client)
+	_, err := Open(context.Background(), path, Options{Role: Client, Log: "0123456789ABCDEF", MoveEvents: dropOld,
+		CheckEvents: func(context.Context, *File) error { return ErrCorrupt }})
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%v", err)
+	}
+	if v := versionOf(t, path); v != 6 {
+		t.Errorf("the schema is %d", v)
+	}
+}

@@ -133,7 +133,7 @@ func (f *oldFile) open(report func(dbfile.Progress)) (*dbfile.File, error) {
 	if role == dbfile.Backup {
 		role = ""
 	}
-	return dbfile.Open(context.Background(), f.path, dbfile.Options{Role: role, Log: testLog, MoveEvents: Move, Progress: report})
+	return dbfile.Open(context.Background(), f.path, dbfile.Options{Role: role, Log: testLog, CheckEvents: Check, MoveEvents: Move, Progress: report})
 }
 
 // check opens the file and checks that it is sound, but for the given events, and that it

@@ -13,6 +13,7 @@ package oldrows
 import (
 	"context"
 	"database/sql"
+	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
@@ -85,11 +86,16 @@ func (m *mover) step(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	at := lines[len(lines)-1].ID
-	if _, err := m.file.Exec(tx, `DELETE FROM old_event WHERE id <= ?`, int64(at)); err != nil {
+	m.at = at
+	res, err := m.file.Exec(tx, `DELETE FROM old_event WHERE id <= ?`, int64(at))
+	if err != nil {
 		return err
 	}
-	m.at = at
-	return nil
+	n, err := res.RowsAffected()
+	if err == nil && n != int64(len(lines)) { // rows that are out of order would be lost
+		err = fmt.Errorf("%w: there are %d events up to %s, and %d were read", dbfile.ErrCorrupt, n, at, len(lines))
+	}
+	return err
 }
 
 // readSome returns the first rows that are left.

@@ -22,12 +22,13 @@ var mayImport = map[string][]string{
 	"window":    {"event"},
 	"reconcile": {"event", "window"},
 
-	"cache":                    {"event", "window", "cache/internal/dbfile", "cache/internal/oldrows", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot", "cache/internal/retention"},
+	"cache":                    {"event", "window", "cache/internal/dbfile", "cache/internal/oldrows", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot", "cache/internal/retention", "cache/internal/salvage"},
 	"cache/internal/dbfile":    {"event", "internal/machine"},
 	"cache/internal/oldrows":   {"event", "cache/internal/dbfile", "cache/internal/pages"},
 	"cache/internal/pages":     {"event", "window", "cache/internal/dbfile"},
 	"cache/internal/rows":      {"event", "window", "cache/internal/dbfile", "cache/internal/pages"},
 	"cache/internal/seen":      {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/rows"},
+	"cache/internal/salvage":   {"event", "window", "cache/internal/pages"},
 	"cache/internal/snapshot":  {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/rows"},
 	"cache/internal/retention": {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen"},
 

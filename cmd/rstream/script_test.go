@@ -80,6 +80,11 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
 	env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
 	env.Setenv("TZ", "UTC")
+	old, err := filepath.Abs("../../testdata/cache") // files of earlier versions
+	if err != nil {
+		return err
+	}
+	env.Setenv("OLD", old)
 	if *program != "" {
 		env.Setenv("PATH", *program+string(filepath.ListSeparator)+env.Getenv("PATH"))
 	}

@@ -134,7 +134,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		if db.seen, err = seen.Open(ctx, db.file, db.tables); err != nil {
 			return nil, err
 		}
-		db.history = retention.New(db.file, db.tables, db.seen, endsValues{db}, func() time.Duration { return db.mono() })
+		db.history = retention.New(db.file, db.tables, db.seen, db.snapshots, endsValues{db}, func() time.Duration { return db.mono() })
 		if err := db.file.KeepServing(); err != nil {
 			return nil, err
 		}

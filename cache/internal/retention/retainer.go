@@ -11,6 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
+	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -49,14 +50,15 @@ type History struct {
 	file      *dbfile.File
 	tables    *rows.Tables
 	seen      *seen.Index
+	snapshots *snapshot.Store
 	committer committer
 	mono      func() time.Duration // time passed since some moment
 }
 
 // New returns the History of a log's file. c appends to the log, and mono returns the
 // time passed since some fixed moment.
-func New(f *dbfile.File, t *rows.Tables, x *seen.Index, c committer, mono func() time.Duration) *History {
-	return &History{file: f, tables: t, seen: x, committer: c, mono: mono}
+func New(f *dbfile.File, t *rows.Tables, x *seen.Index, s *snapshot.Store, c committer, mono func() time.Duration) *History {
+	return &History{file: f, tables: t, seen: x, snapshots: s, committer: c, mono: mono}
 }
 
 // NoThrottle is a Throttle that does not wait.

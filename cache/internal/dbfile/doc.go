@@ -2,7 +2,7 @@
 //
 // A [File] is an open file: its path, its [Role] and the log it belongs to. [File.View]
 // runs a reading transaction and [File.Update] a writing one, with statements that stay
-// prepared; a [BulkWriter] inserts many rows with one statement. Each opening of a file
+// prepared. Each opening of a file
 // has a name, which rows use for the holder of a lease; [File.Stale] reports whether that
 // holder is gone.
 //

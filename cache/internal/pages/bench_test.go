@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -55,26 +54,19 @@ type layout struct {
 }
 
 // insertRows stores events as rows of a table of the benchmarks, by id.
-func insertRows(h *handle, evs []event.Event, storages []int64) error {
-	return h.file.Bulk(func(c *dbfile.BulkWriter) error {
-		for at, n := 0, 0; at < len(evs); at += n {
-			n = min(64, len(evs)-at)
-			for i := at; i < at+n; i++ {
-				c.Bind(int64(evs[i].ID))
-				c.Bind(storages[i])
-				c.Bind(evs[i].Line())
-			}
-			into := dbfile.Insert{Into: `INSERT INTO bench_row (id, storage, line) VALUES `, Row: `(?, ?, CAST(? AS TEXT))`, Rows: n}
-			if _, err := c.Exec(into); err != nil {
-				return err
-			}
+func insertRows(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
+	for i := range evs {
+		_, err := h.file.Exec(tx, `INSERT INTO bench_row (id, storage, line) VALUES (?, ?, CAST(? AS TEXT))`,
+			int64(evs[i].ID), storages[i], evs[i].Line())
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-var rawRows = layout{"rows", func(h *handle, _ *sql.Tx, evs []event.Event, storages []int64) error {
-	return insertRows(h, evs, storages)
+var rawRows = layout{"rows", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {
+	return insertRows(h, tx, evs, storages)
 }}
 
 var copies = []layout{rawRows, {"pages", func(h *handle, tx *sql.Tx, evs []event.Event, storages []int64) error {

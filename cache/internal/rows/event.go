@@ -19,7 +19,7 @@ const (
 	MaxReadTime  = 250 * time.Millisecond
 )
 
-// ParseStored reads a line of the event table.
+// ParseStored reads the stored line of an event.
 func ParseStored(id event.ID, line []byte) (event.Event, error) {
 	ev, err := event.Stored(line)
 	if err == nil && ev.ID != id {

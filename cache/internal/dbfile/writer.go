@@ -1,0 +1,43 @@
+package dbfile
+
+import (
+	"context"
+	"database/sql"
+
+	sqlite "modernc.org/sqlite"
+)
+
+// Reconnect opens the writing connection, replacing the one that is open.
+func (f *File) Reconnect() error {
+	// A checkpoint blocks appends, however little it copies: run one every 16 MB.
+	connector, err := sqlite.NewConnector(dataSource(f.absPath, f.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
+	if err != nil {
+		return err
+	}
+	if f.write != nil {
+		f.write.Close() // and its statements
+	}
+	f.write = sql.OpenDB(connector)
+	f.write.SetMaxOpenConns(1)
+	f.write.SetMaxIdleConns(1)
+	f.statements = statements{ready: map[string]*sql.Stmt{}, used: map[string]*sql.Stmt{}}
+	return nil
+}
+
+// Begin begins a writing transaction on a connection that End gives back. The caller must
+// hold the right to write.
+func (f *File) Begin(ctx context.Context) (tx *sql.Tx, err error) {
+	if err := f.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if f.conn, err = f.write.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if tx, err = f.conn.BeginTx(ctx, nil); err != nil {
+		f.End()
+	}
+	return tx, err
+}
+
+// End gives back the connection that Begin has taken, after the transaction.
+func (f *File) End() { f.conn.Close() }

@@ -24,7 +24,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/demo"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
 // commands are the commands of scripts, in addition to testscript's own.
@@ -82,7 +84,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// quakes FILE [N]: write the earthquakes, or the first N of them.
 	"quakes": cmdQuakes,
 	// sql FILE STATEMENT: change or query a file with SQL, without the program.
-	"sql": cmdSQL,
+	"sql": cmdSQL, "edit": cmdEdit,
 	// ago VAR DURATION LAYOUT: set a variable to a time in the past, in the zone TZ.
 	"ago": cmdAgo,
 	// plain FILE: print a file with everything that differs between runs replaced.
@@ -263,6 +265,45 @@ func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintln(ts.Stdout(), v)
 	}
 	ts.Check(rows.Err())
+}
+
+// cmdEdit changes stored events of a file without its knowledge: it deletes one or all,
+// replaces a text in the line of one, sets its time, or moves it to a storage of a user.
+func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
+	usage := "edit FILE delete all|ID, edit FILE replace ID OLD NEW, edit FILE time ID TIME or edit FILE move ID USER"
+	if len(args) < 3 {
+		want(ts, neg, args, 3, usage)
+	}
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?_pragma=busy_timeout(10000)")
+	ts.Check(err)
+	defer db.Close()
+	if args[1] == "delete" && args[2] == "all" {
+		ts.Check(pagetest.RemoveAll(db))
+		return
+	}
+	n, err := strconv.ParseUint(args[2], 10, 63)
+	ts.Check(err)
+	id := event.ID(n)
+	line := func(change func(line []byte) []byte) error {
+		return pagetest.Edit(db, id, func(ev *pagetest.Event) { ev.Line = change(ev.Line) })
+	}
+	switch what, rest := args[1], args[3:]; {
+	case what == "delete" && len(rest) == 0:
+		err = pagetest.Delete(db, id)
+	case what == "replace" && len(rest) == 2:
+		err = line(func(l []byte) []byte { return bytes.ReplaceAll(l, []byte(rest[0]), []byte(rest[1])) })
+	case what == "time" && len(rest) == 1:
+		const at, length = 30, len("2020-01-02T08:35:00.000001Z")
+		err = line(func(l []byte) []byte { return slices.Concat(l[:at], []byte(rest[0]), l[at+length:]) })
+	case what == "move" && len(rest) == 1:
+		var storage int64
+		if err = db.QueryRow(`SELECT id FROM storage WHERE user = ?`, rest[0]).Scan(&storage); err == nil {
+			err = pagetest.Edit(db, id, func(ev *pagetest.Event) { ev.Storage = storage })
+		}
+	default:
+		ts.Fatalf("usage: %s", usage)
+	}
+	ts.Check(err)
 }
 
 func cmdAgo(ts *testscript.TestScript, neg bool, args []string) {

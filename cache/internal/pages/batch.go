@@ -86,7 +86,7 @@ func comparePostingKeys(a, b PostingKey) int {
 
 func (b *batch) writePosting(p *posting) error {
 	chunks, count := p.encode()
-	if count == 0 || len(chunks) < len(p.written) {
+	if count == 0 || p.isMuchShorter(chunks, count) {
 		// A row that only becomes shorter frees nothing.
 		_, err := b.file.Exec(b.tx, `DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.key.Storage, int64(p.key.Block))
 		if err != nil || count == 0 {
@@ -97,4 +97,10 @@ func (b *batch) writePosting(p *posting) error {
 		ON CONFLICT (storage, block) DO UPDATE SET count = excluded.count, chunks = excluded.chunks`,
 		p.key.Storage, int64(p.key.Block), count, chunks)
 	return err
+}
+
+// isMuchShorter reports whether p is to be written in less than half of its space, or has
+// lost most of its events by now.
+func (p *posting) isMuchShorter(chunks []byte, count int) bool {
+	return len(chunks) < len(p.written) && (count <= 2 || len(chunks) < len(p.written)/2)
 }

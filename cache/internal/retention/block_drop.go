@@ -209,12 +209,12 @@ func (b *blockDropper) addGone(storage int64, posted []pages.Posted) {
 	}
 }
 
-// maxDropIDs, maxDropPages and maxDropBytes bound the events that one step drops, the pages
-// that it changes and their bytes. One may exceed them by the rest of a page.
+// maxDropPostings, maxDropPages and maxDropBytes bound the postings and the pages that one
+// step changes, and their bytes. It may exceed them by the rest of a page.
 const (
-	maxDropIDs   = 64
-	maxDropPages = 16
-	maxDropBytes = 64 << 10
+	maxDropPostings = 64
+	maxDropPages    = 32
+	maxDropBytes    = 256 << 10
 )
 
 // divide divides the events to be dropped among steps, in the order of their ids: after any
@@ -222,16 +222,19 @@ const (
 // one page go together, if nothing of another page lies between them.
 func (b *blockDropper) divide() (steps [][]pages.Place) {
 	var some []pages.Place
+	postings := map[pages.PostingKey]bool{}
 	inPages, bytes, page := 0, 0, int64(0)
 	for _, e := range b.gone {
 		if e.page != page {
-			if len(some) >= maxDropIDs || inPages >= maxDropPages || bytes >= maxDropBytes {
+			if len(postings) >= maxDropPostings || inPages >= maxDropPages || bytes >= maxDropBytes {
 				steps = append(steps, some)
 				some, inPages, bytes = nil, 0, 0
+				clear(postings)
 			}
 			inPages, page = inPages+1, e.page
 		}
 		some, bytes = append(some, e.Place), bytes+e.bytes
+		postings[pages.PostingKey{Storage: e.Storage, Block: e.ID.Block()}] = true
 	}
 	if len(some) > 0 {
 		steps = append(steps, some)

@@ -53,6 +53,72 @@ func (b *batch) posting(key PostingKey) (*posting, error) {
 	return p, err
 }
 
+// fewPostings is how many postings are read one by one, and manyPostings how many at most
+// together.
+const (
+	fewPostings  = 4
+	manyPostings = 512
+)
+
+// loadPostings reads the postings of keys at once, if they are many. A damaged one is left to
+// posting.
+func (b *batch) loadPostings(keys []PostingKey) error {
+	slices.SortFunc(keys, func(a, b PostingKey) int {
+		return cmp.Or(cmp.Compare(a.Block, b.Block), cmp.Compare(a.Storage, b.Storage))
+	})
+	keys = slices.Compact(keys)
+	for len(keys) > 0 {
+		n := 1
+		for n < len(keys) && n < manyPostings && keys[n].Block == keys[0].Block {
+			n++
+		}
+		if n > fewPostings {
+			if err := b.loadSome(keys[:n]); err != nil {
+				return err
+			}
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// loadSome reads the postings of storages in one block.
+func (b *batch) loadSome(keys []PostingKey) error {
+	storages := make([]int64, len(keys))
+	for i := range keys {
+		storages[i] = keys[i].Storage
+	}
+	stmt, err := b.file.Stmt(b.tx, `SELECT p.storage, p.block, p.count, p.chunks
+		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block = ?`)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.Query(joinNumbers(storages), int64(keys[0].Block))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	damaged := map[int64]bool{}
+	for rows.Next() {
+		p, err := scanPosting(rows)
+		var damage *DamageError
+		switch {
+		case errors.As(err, &damage):
+			damaged[damage.Storage] = true
+		case err != nil:
+			return err
+		case b.postings[p.key] == nil:
+			b.postings[p.key] = p
+		}
+	}
+	for _, key := range keys {
+		if b.postings[key] == nil && !damaged[key.Storage] {
+			b.postings[key] = newPosting(key)
+		}
+	}
+	return rows.Err()
+}
+
 const postingQuery = `SELECT storage, block, count, chunks FROM page_posting WHERE storage = ? AND block = ?`
 
 // scanPosting reads a row and checks all of it.

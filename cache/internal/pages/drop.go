@@ -72,6 +72,13 @@ func (d *dropper) findPages(places []Place) error {
 		return cmp.Or(cmp.Compare(a.Storage, b.Storage), cmp.Compare(a.ID, b.ID))
 	})
 	sorted = slices.Compact(sorted)
+	keys := make([]PostingKey, len(sorted))
+	for i := range sorted {
+		keys[i] = sorted[i].key()
+	}
+	if err := d.loadPostings(keys); err != nil {
+		return err
+	}
 	for len(sorted) > 0 {
 		key, n := sorted[0].key(), 1
 		for n < len(sorted) && sorted[n].key() == key {

@@ -75,10 +75,24 @@ type incoming struct {
 
 func (in *incoming) key() PostingKey { return PostingKey{in.storage, in.id.Block()} }
 
+// keysOf returns the keys of the postings of events, some of them repeatedly.
+func keysOf(evs []event.Event, storages []int64) (keys []PostingKey) {
+	for i := range evs {
+		key := PostingKey{storages[i], evs[i].ID.Block()}
+		if i == 0 || key != keys[len(keys)-1] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // splitHeld returns the events that are not held, and the places and the indexes of the
 // others.
 func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming, there []Posted, held []int, err error) {
 	fresh = make([]incoming, 0, len(evs))
+	if err := b.loadPostings(keysOf(evs, storages)); err != nil {
+		return nil, nil, nil, err
+	}
 	var p *posting
 	for i := range evs {
 		in := incoming{evs[i].ID, storages[i], evs[i].Line()}

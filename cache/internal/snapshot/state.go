@@ -460,7 +460,8 @@ func loadSince(ctx context.Context, tx *sql.Tx, topic event.Topic, base keptSnap
 		return load, errors.Join(err, err2)
 	}
 	refs, err := scanLast(ctx, tx, topic, span, lines)
-	if errors.Is(err, dbfile.ErrCorrupt) {
+	var damage *pages.DamageError
+	if errors.As(err, &damage) {
 		return lookUpLast(ctx, tx, topic, span) // which reads no page that it does not need
 	}
 	return loaderOf(refs), err

@@ -90,8 +90,9 @@ func (db *DB) Log() string { return db.file.Log }
 // Role returns the role of the file.
 func (db *DB) Role() Role { return db.file.Role }
 
-// Open opens the file at path and brings its schema up to date. An error wraps one of the
-// package's errors if one applies; then nothing was changed.
+// Open opens the file at path and upgrades it if it is of an earlier version. An error wraps
+// one of the package's errors if one applies; then nothing was changed, unless an upgrade was
+// interrupted, which goes on when the file is opened again.
 func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 	db, err := open(ctx, path, cfg)
 	if at := (*fs.PathError)(nil); errors.As(err, &at) && err == error(at) && at.Path == path {

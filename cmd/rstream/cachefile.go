@@ -15,9 +15,9 @@ import (
 
 // cacheFile returns the file of the copy and its log, as far as they are known without
 // a server.
-func (a *app) cacheFile() (path, log string, err error) {
+func (a *app) cacheFile(ctx context.Context) (path, log string, err error) {
 	if a.cache != "" {
-		log, err := a.logOfFile(a.cache)
+		log, err := a.logOfFile(ctx, a.cache)
 		return a.cache, log, err
 	}
 	known, err := loadServers()
@@ -67,11 +67,11 @@ func newDataFile(log string) (string, error) {
 }
 
 // logOfFile returns the log that an existing file belongs to, "" if there is none.
-func (a *app) logOfFile(path string) (string, error) {
+func (a *app) logOfFile(ctx context.Context, path string) (string, error) {
 	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
 		return "", nil
 	}
-	db, err := a.openDB(context.Background(), path, cache.Config{})
+	db, err := a.openDB(ctx, path, cache.Config{})
 	if errors.Is(err, cache.ErrNoLog) {
 		return "", nil // another process is creating it, or was killed while it did
 	}
@@ -84,7 +84,7 @@ func (a *app) logOfFile(path string) (string, error) {
 
 // openOffline opens an existing copy for reading.
 func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
-	path, _, err := a.cacheFile()
+	path, _, err := a.cacheFile(ctx)
 	if err != nil {
 		return nil, err
 	}

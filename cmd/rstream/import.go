@@ -104,7 +104,7 @@ func (t *importTarget) findCopy(ctx context.Context, fileLog string) (err error)
 	if t.log != "" {
 		return nil
 	}
-	if t.path, t.log, err = t.a.cacheFile(); err != nil {
+	if t.path, t.log, err = t.a.cacheFile(ctx); err != nil {
 		return err
 	}
 	if t.log == "" && t.a.named {

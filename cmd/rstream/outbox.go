@@ -33,7 +33,7 @@ listed, with the reason.`,
 }
 
 func runOutbox(ctx context.Context, a *app) error {
-	path, _, err := a.cacheFile()
+	path, _, err := a.cacheFile(ctx)
 	if err != nil || path == "" {
 		return err // nothing was ever put in
 	}

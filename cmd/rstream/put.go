@@ -222,7 +222,7 @@ func (a *app) printReceipts(receipts []event.Receipt) error {
 
 // newestInCopy returns how far the copy is, if there is one that can be read.
 func (a *app) newestInCopy(ctx context.Context) cache.Newest {
-	path, log, err := a.cacheFile()
+	path, log, err := a.cacheFile(ctx)
 	if err != nil || log == "" {
 		return cache.Newest{}
 	}

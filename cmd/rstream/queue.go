@@ -111,7 +111,7 @@ func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error 
 
 // openOutbox opens the copy of the server's log, which must be known.
 func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
-	path, log, err := a.cacheFile()
+	path, log, err := a.cacheFile(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 // sendBefore sends the drafts that wait in the outbox, so that later appends do not
 // overtake them. If the copy does not exist or cannot be read, nothing waits.
 func (a *app) sendBefore(ctx context.Context) error {
-	path, log, err := a.cacheFile()
+	path, log, err := a.cacheFile(ctx)
 	if err != nil || log == "" {
 		return nil
 	}

@@ -24,7 +24,7 @@ func TestServersFileHasNoPasswords(t *testing.T) {
 		t.Errorf("servers are %v, %v", known, err)
 	}
 	a := app{servers: []string{"http://other:Hunter3@a"}}
-	if _, log, err := a.cacheFile(); err != nil || log != "0123456789ABCDEF" {
+	if _, log, err := a.cacheFile(t.Context()); err != nil || log != "0123456789ABCDEF" {
 		t.Errorf("the log is %q, %v", log, err)
 	}
 	if err := learnServer("http://u:Hunter2@c", "0123456789ABCDEF"); err != nil {

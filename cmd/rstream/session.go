@@ -28,7 +28,7 @@ func (a *app) openSession(ctx context.Context, wait bool) (*session, error) {
 
 // openSessionWith is connect with another configuration.
 func (a *app) openSessionWith(ctx context.Context, cfg client.Config) (*session, error) {
-	path, log, err := a.cacheFile()
+	path, log, err := a.cacheFile(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -148,7 +148,7 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	if a.cache == "" {
 		return nil, nil
 	}
-	if log, err := a.logOfFile(a.cache); err != nil || log == "" {
+	if log, err := a.logOfFile(ctx, a.cache); err != nil || log == "" {
 		return nil, err
 	}
 	db, err := a.openDB(ctx, a.cache, cache.Config{})

@@ -195,12 +195,13 @@ func (db *DB) doubtLost(ctx context.Context, tx *sql.Tx, lost []pages.Place, acc
 		if err != nil {
 			return err
 		}
+		block := window.BlockSpan(place.ID.Block())
 		for i := range windows {
 			w := &windows[i]
-			if !w.Held().Contains(spanOf(place.ID)) || known && !w.Topic.Matches(name.User, name.Path) {
+			if w.Held().Intersect(block).Empty() || known && !(w.Topic.Matches(name.User, name.Path) && w.Held().Contains(spanOf(place.ID))) {
 				continue
 			}
-			if err := db.doubtHeld(tx, w.Topic, window.BlockSpan(place.ID.Block())); err != nil {
+			if err := db.doubtHeld(tx, w.Topic, block); err != nil {
 				return err
 			}
 		}

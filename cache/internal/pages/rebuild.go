@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"slices"
 
 	"github.com/rstream-dev/rstream/event"
@@ -26,8 +27,8 @@ type Rebuilding struct {
 // without trusting them, deletes them with their postings, and stores what is sound again,
 // each event under the storage that its line names. A line is sound if its hash is right
 // and, as a hash does not cover the time, if the checksum of its page or its posting is
-// right. Rebuild returns the events that were damaged, as far as indexes and postings name
-// them.
+// right. Rebuild returns the events that were damaged. Where neither an index nor a posting
+// names them, it returns an event of storage 0 for each block that may have had some.
 func (t *Tables) Rebuild(ctx context.Context, tx *sql.Tx, r Rebuilding) (lost []Place, err error) {
 	if r.Span.Empty() {
 		return nil, checkAscending(r.Add)
@@ -47,6 +48,8 @@ func (t *Tables) Rebuild(ctx context.Context, tx *sql.Tx, r Rebuilding) (lost []
 // A suspect is a page that is about to be rebuilt.
 type suspect struct {
 	key     int64
+	first   event.ID // of the stretch that its events may be in, if the index is damaged
+	last    event.ID
 	entries []entry // nil if the index is damaged
 	lines   []byte
 	whole   bool               // the lines have their checksum
@@ -82,9 +85,11 @@ func (b *rebuilder) readSuspects() error {
 		if err := rows.Scan(&s.key, &first, &last, &count, &index, &s.lines); err != nil {
 			return err
 		}
-		p := page{key: s.key, index: index, lines: s.lines}
-		err := p.decode(first, last, count)
-		s.entries, s.whole = p.entries, err == nil
+		if s.entries, err = decodeIndex(first, count, index, len(s.lines)); err == nil {
+			s.whole = checksum(s.lines) == binary.BigEndian.Uint32(index[4:])
+		} else if first > 0 && first <= last && last < first+maxSpan && last <= event.MaxID {
+			s.first, s.last = first, last // if these are right, at least
+		}
 		b.suspects[s.key] = s
 		b.widen(s)
 	}
@@ -93,14 +98,23 @@ func (b *rebuilder) readSuspects() error {
 
 // widen adds the blocks of the events of s.
 func (b *rebuilder) widen(s *suspect) {
+	add := func(id event.ID) {
+		more := blocksOf(id, id)
+		b.blocks = window.Span{From: min(b.blocks.From, more.From), To: max(b.blocks.To, more.To)}
+	}
 	for line, id := range s.eachLine() {
-		if ev, err := event.ParseLine(line); id == 0 && err == nil {
-			id = ev.ID
-		}
 		if id != 0 {
-			more := blocksOf(id, id)
-			b.blocks = window.Span{From: min(b.blocks.From, more.From), To: max(b.blocks.To, more.To)}
+			add(id)
+		} else if ev, err := event.ParseLine(line); err == nil {
+			if s.first == 0 {
+				s.first = ev.ID
+			}
+			s.first, s.last = min(s.first, ev.ID), max(s.last, ev.ID)
 		}
+	}
+	if s.first != 0 {
+		add(s.first)
+		add(s.last)
 	}
 }
 
@@ -180,6 +194,7 @@ func (b *rebuilder) judge() error {
 					b.lost = append(b.lost, place)
 				}
 			}
+			b.loseUnknown(s)
 		}
 	}
 	for i := range b.r.Add {
@@ -188,6 +203,19 @@ func (b *rebuilder) judge() error {
 	slices.SortFunc(b.lost, func(a, b Place) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Storage, b.Storage)) })
 	b.lost = slices.Compact(b.lost)
 	return nil
+}
+
+// loseUnknown notes that blocks of s, whose index is damaged, may have lost events that a
+// damaged posting has named.
+func (b *rebuilder) loseUnknown(s *suspect) {
+	if s.first == 0 {
+		return
+	}
+	for block := s.first.Block(); block <= s.last.Block(); block++ {
+		if slices.ContainsFunc(b.broken, func(key PostingKey) bool { return key.Block == block }) {
+			b.lost = append(b.lost, Place{0, window.BlockSpan(block).To})
+		}
+	}
 }
 
 // eachLine yields the lines of s, each with the id that it must have, or 0.

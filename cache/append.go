@@ -235,9 +235,13 @@ func (w *batchWriter) appendDraft(receipt *event.Receipt, d *event.Draft, h *eve
 	case known:
 		receipt.Duplicate = true
 		receipt.Event, err = w.readRepeated(id)
-		if errors.Is(err, sql.ErrNoRows) {
+		gone, damage := errors.Is(err, sql.ErrNoRows), (*pages.DamageError)(nil)
+		if gone || errors.As(err, &damage) {
 			receipt.Event, receipt.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true
-			return w.checkBelowHorizon(id)
+			err = nil
+		}
+		if gone {
+			err = w.checkBelowHorizon(id)
 		}
 		return err
 	case w.next > event.MaxID-1:

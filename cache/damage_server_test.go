@@ -79,6 +79,7 @@ func testServerPastDamage(t *testing.T, id event.ID, column string) {
 	}
 	db = mustOpen(t, path, Config{Role: Server})
 	defer func() { db.Close() }()
+	evs = append(evs, appendRepeated(t, db, evs[hurt.From:hurt.To])...)
 	appendSome(event.BlockSize)
 	checkPastDamage(t, db, evs, hurt)
 	if err := db.Snapshots().SealStates(ctx, event.All); err != nil && !errors.Is(err, ErrCorrupt) {
@@ -103,6 +104,25 @@ func testServerPastDamage(t *testing.T, id event.ID, column string) {
 	checkState(t, db, evs, event.All, db.Head())
 	checkState(t, db, evs, event.All, horizon)
 	checkIDs(t, "what is above the horizon", readAll(t, db, topics(t, "*"), window.Span{From: horizon, To: db.Head()}, 5000), ids(evs[horizon:]))
+}
+
+// appendRepeated appends the events of a damaged page again, and returns those that the log
+// does not know: none but the one whose line is damaged, if its hash is in no run.
+func appendRepeated(t *testing.T, db *DB, evs []event.Event) (fresh []event.Event) {
+	t.Helper()
+	for i := range evs {
+		d := evs[i].Draft
+		switch r := mustAppend(t, db, d)[0]; {
+		case !r.Duplicate:
+			fresh = append(fresh, r.Event)
+		case r.ID != evs[i].ID || r.Hash != evs[i].Hash:
+			t.Errorf("event %s again is %s", evs[i].ID, r.ID)
+		}
+	}
+	if len(fresh) > 1 {
+		t.Errorf("%d of %d events were appended again", len(fresh), len(evs))
+	}
+	return fresh
 }
 
 // checkPastDamage checks reads of a log of which a page is damaged.

@@ -71,8 +71,11 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	for rows.Next() {
 		p, err := scanSome(rows)
 		if err != nil {
+			if err = m.mergeToDamage(err); !isDamage(err) {
+				return ignoreDone(err)
+			}
 			if err = q.Skip.damage(err); err != nil {
-				return ignoreDone(m.mergeToDamage(err))
+				return ignoreDone(err)
 			}
 			continue
 		}

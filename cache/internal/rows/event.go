@@ -38,8 +38,8 @@ type OpenEvent struct {
 	Hash    event.Hash
 }
 
-// EachOpenEvent calls visit with the events after a position. skip is called with damage,
-// which EachOpenEvent then goes past; if nil, damage ends it.
+// EachOpenEvent calls visit with the events after a position, in their order on a server.
+// skip is called with damage, which EachOpenEvent then goes past; if nil, damage ends it.
 func EachOpenEvent(ctx context.Context, tx *sql.Tx, after event.ID, skip pages.Skip, visit func(OpenEvent)) error {
 	q := pages.Query{Span: window.Span{From: after, To: event.MaxID}, Skip: skip}
 	return pages.Scan(ctx, tx, q, func(l pages.Line) error {

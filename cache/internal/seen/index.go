@@ -113,8 +113,16 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	if k.merges, err = x.loadMerges(tx, k.runs); err != nil {
 		return nil, err
 	}
-	skip := func(*pages.DamageError) error { return nil } // the log must start all the same
-	return k, rows.EachOpenEvent(context.Background(), tx, min(k.hashed, k.indexed), skip, k.add)
+	after := min(k.hashed, k.indexed)
+	// The log must start all the same, and know as many hashes as it can.
+	skip := func(e *pages.DamageError) error {
+		return pages.EachSound(context.Background(), tx, e.Page, func(ev *event.Event, storage int64) {
+			if ev.ID > max(after, k.open.lastID()) {
+				k.add(rows.OpenEvent{ID: ev.ID, Storage: storage, Hash: ev.Hash})
+			}
+		})
+	}
+	return k, rows.EachOpenEvent(context.Background(), tx, after, skip, k.add)
 }
 
 // loadRuns returns the runs without their pages and filters.

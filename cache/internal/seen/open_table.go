@@ -65,6 +65,14 @@ func (t *openTable) find(h *event.Hash) (event.ID, bool) {
 	return 0, false
 }
 
+// lastID returns the last event, Beginning if there is none.
+func (t *openTable) lastID() event.ID {
+	if len(t.events) == 0 {
+		return event.Beginning
+	}
+	return t.events[len(t.events)-1].ID
+}
+
 // after returns the index of the first event after a position.
 func (t *openTable) after(p event.ID) int {
 	i, _ := slices.BinarySearchFunc(t.events, p+1, func(ev rows.OpenEvent, id event.ID) int { return cmp.Compare(ev.ID, id) })

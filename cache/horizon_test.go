@@ -139,9 +139,9 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	alone(t)
 	setState(t)
 	db, ctx := openServer(t), context.Background()
-	step := retention.StepTime
-	retention.StepTime = 0
-	t.Cleanup(func() { retention.StepTime = step })
+	step, most := retention.StepTime, retention.MaxDropPages
+	retention.StepTime, retention.MaxDropPages = 0, 4
+	t.Cleanup(func() { retention.StepTime, retention.MaxDropPages = step, most })
 	paths := strings.Fields("a b c d e f g h i j")
 	var ds []event.Draft
 	put := func(names []string, key string, del bool) {

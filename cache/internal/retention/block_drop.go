@@ -209,13 +209,15 @@ func (b *blockDropper) addGone(storage int64, posted []pages.Posted) {
 	}
 }
 
-// maxDropPostings, maxDropPages and maxDropBytes bound the postings and the pages that one
+// maxDropPostings, MaxDropPages and maxDropBytes bound the postings and the pages that one
 // step changes, and their bytes. It may exceed them by the rest of a page.
 const (
 	maxDropPostings = 64
-	maxDropPages    = 32
 	maxDropBytes    = 256 << 10
 )
+
+// MaxDropPages is a variable for the tests.
+var MaxDropPages = 32
 
 // divide divides the events to be dropped among steps, in the order of their ids: after any
 // of them a storage has the end of its history left, and nothing if that is a DEL. Those of
@@ -226,7 +228,7 @@ func (b *blockDropper) divide() (steps [][]pages.Place) {
 	inPages, bytes, page := 0, 0, int64(0)
 	for _, e := range b.gone {
 		if e.page != page {
-			if len(postings) >= maxDropPostings || inPages >= maxDropPages || bytes >= maxDropBytes {
+			if len(postings) >= maxDropPostings || inPages >= MaxDropPages || bytes >= maxDropBytes {
 				steps = append(steps, some)
 				some, inPages, bytes = nil, 0, 0
 				clear(postings)

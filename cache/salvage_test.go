@@ -60,6 +60,7 @@ var wrecks = sync.OnceValue(func() []*wreck {
 			obtain(t, copied, topic, matching(evs, topic), window.Span{From: from, To: min(from+500, server.Head())})
 		}
 	}
+	keep(t, copied, evs, event.All, server.Head())
 	var ws []*wreck
 	for _, db := range []*DB{server, copied} {
 		w := &wreck{name: string(db.Role()), role: db.Role(), log: db.Log(), lines: map[event.ID]string{}}

@@ -106,3 +106,36 @@ func (f *File) QuickCheck(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Tables returns the names of the file's tables.
+func (f *File) Tables(ctx context.Context) (names []string, err error) {
+	err = f.View(ctx, func(tx *sql.Tx) error {
+		names = nil
+		rows, err := tx.QueryContext(ctx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		return rows.Err()
+	})
+	return names, err
+}
+
+// CheckTable is QuickCheck for a table and its indexes, which it compares, too.
+func (f *File) CheckTable(ctx context.Context, name string) error {
+	var result string
+	if err := f.Read.QueryRowContext(ctx, `SELECT integrity_check FROM pragma_integrity_check(?) LIMIT 1`, name).Scan(&result); err != nil {
+		return f.Named(orDone(ctx, err))
+	}
+	if result != "ok" {
+		return f.Named(fmt.Errorf("%w: table %s: %s", ErrCorrupt, name, strings.ReplaceAll(result, "\n", "; ")))
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package cache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rstream-dev/rstream/cache/internal/pages"
+	"github.com/rstream-dev/rstream/cache/internal/rows"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A FaultKind says what is damaged. Kinds are never renamed.
+type FaultKind string
+
+// The kinds of faults.
+const (
+	FaultStructure FaultKind = "structure" // SQLite cannot read a part of the file
+	FaultPage      FaultKind = "page"      // of events
+	FaultPosting   FaultKind = "posting"   // list of a storage's events in a block
+	FaultMissing   FaultKind = "missing"   // events that a server's file should have
+	FaultTwin      FaultKind = "twin"      // an event that is stored twice
+	FaultState     FaultKind = "state"     // a kept state
+	FaultDigest    FaultKind = "digest"    // a kept leaf of a digest
+)
+
+// A Fault is a damaged part of a file.
+type Fault struct {
+	Kind     FaultKind
+	Span     window.Span     // the events that are affected, or among which they are; empty if that is not known
+	Storages []event.Storage // of the affected events, as far as they are known
+	Text     string
+}
+
+// Soundness says what CheckContents has checked and found sound, but for the faults.
+type Soundness struct {
+	Pages, Postings, Events, States, Digests int
+}
+
+// CheckContents checks all pages, lines with their hashes, postings, kept states and kept
+// digests of the file, and its structure, and calls fn with each fault. It asks no server,
+// and holds no transaction for long, except for SQLite's own check of a table: the file may
+// be served and written meanwhile.
+func (db *DB) CheckContents(ctx context.Context, fn func(Fault) error) (s Soundness, err error) {
+	c := contentChecker{db: db, fn: fn}
+	for _, step := range []func(context.Context) error{c.checkStructure, c.checkPages, c.checkPostings, c.report, c.checkOrder, c.checkStates, c.checkDigests} {
+		if err := c.noteStructure(step(ctx)); err != nil {
+			return c.sound, fmt.Errorf("check %s: %w", db.file.Path, err)
+		}
+	}
+	c.sound.Pages, c.sound.Postings, c.sound.Events = c.pages.Pages, c.pages.Postings, c.pages.Events
+	return c.sound, nil
+}
+
+// A contentChecker runs CheckContents.
+type contentChecker struct {
+	db      *DB
+	fn      func(Fault) error
+	pages   pages.Checking
+	names   *rows.Names
+	faults  []pageFault // not reported yet
+	damaged window.Spans
+	broken  map[string]bool // what SQLite has said
+	sound   Soundness
+}
+
+// A pageFault is a fault of a page, or of a posting if page is 0.
+type pageFault struct {
+	Fault
+	page, storage int64
+}
+
+// noteStructure reports what SQLite cannot read, once, and returns other errors.
+func (c *contentChecker) noteStructure(err error) error {
+	if !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	if c.broken[err.Error()] {
+		return nil
+	}
+	if c.broken == nil {
+		c.broken = map[string]bool{}
+	}
+	c.broken[err.Error()] = true
+	return c.fn(Fault{Kind: FaultStructure, Text: err.Error()})
+}
+
+func (c *contentChecker) checkStructure(ctx context.Context) error {
+	tables, err := c.db.file.Tables(ctx)
+	for _, name := range tables {
+		if err == nil {
+			err = c.noteStructure(c.db.file.CheckTable(ctx, name))
+		}
+	}
+	return err
+}
+
+func (c *contentChecker) checkPages(ctx context.Context) error {
+	c.pages = pages.Checking{Storages: map[int64]map[int64]bool{}, Found: c.found}
+	c.pages.Named = func(_ *sql.Tx, storage int64, user, path string) (bool, error) {
+		name, ok, err := c.names.Of(storage)
+		return ok && name == event.Storage{User: user, Path: path}, err
+	}
+	for done := false; !done; {
+		err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
+			var posted event.ID
+			if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&posted); err != nil {
+				return err
+			}
+			c.names = rows.NewNames(ctx, tx)
+			done, err = c.pages.CheckPages(ctx, tx, posted)
+			return err
+		})
+		if errors.Is(err, ErrCorrupt) {
+			done, err = c.skipPage(ctx, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skipPage goes past a page that SQLite cannot read. If the index of pages cannot be read
+// either, there is no way on.
+func (c *contentChecker) skipPage(ctx context.Context, cause error) (done bool, err error) {
+	if err := c.noteStructure(cause); err != nil {
+		return false, err
+	}
+	var span window.Span
+	var ok bool
+	err = c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
+		span, ok, err = c.pages.SkipPage(ctx, tx)
+		return err
+	})
+	if err == nil && ok {
+		c.faults = append(c.faults, pageFault{Fault: Fault{Kind: FaultPage, Span: span, Text: "SQLite cannot read it"}})
+	}
+	return !ok, err
+}
+
+// found notes damage of a page or a posting.
+func (c *contentChecker) found(damage *pages.DamageError) error {
+	f := pageFault{Fault: Fault{Kind: FaultPage, Text: damage.Error()}, page: damage.Page, storage: damage.Storage}
+	switch {
+	case damage.Twin:
+		f.Kind = FaultTwin
+	case damage.Storage != 0:
+		f.Kind, f.Span = FaultPosting, window.BlockSpan(damage.Block)
+	}
+	if damage.Page != 0 && damage.ID > event.Beginning && damage.Last >= damage.ID && damage.Last <= event.MaxID {
+		f.Span = window.Span{From: damage.ID - 1, To: damage.Last}
+	}
+	c.faults = append(c.faults, f)
+	return nil
+}
+
+func (c *contentChecker) checkPostings(ctx context.Context) error {
+	for done := false; !done; {
+		err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
+			done, err = c.pages.CheckPostings(ctx, tx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report reports the faults of pages and postings, with the names of their storages.
+func (c *contentChecker) report(ctx context.Context) error {
+	for i := range c.faults {
+		f := &c.faults[i]
+		numbers := slices.Sorted(maps.Keys(c.pages.Storages[f.page]))
+		if f.storage != 0 {
+			numbers = []int64{f.storage}
+		}
+		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
+			names := rows.NewNames(ctx, tx)
+			for _, n := range numbers {
+				name, ok, err := names.Of(n)
+				if err != nil {
+					return err
+				}
+				if ok {
+					f.Storages = append(f.Storages, name)
+				}
+			}
+			return nil
+		})
+		if err := c.noteStructure(err); err != nil {
+			return err
+		}
+		slices.SortFunc(f.Storages, func(a, b event.Storage) int { return a.Compare(b) })
+		c.damaged = append(c.damaged, f.Span)
+		if err := c.fn(f.Fault); err != nil {
+			return err
+		}
+	}
+	c.damaged = window.Union(c.damaged...)
+	return nil
+}
+
+// checkOrder looks for events that are missing from a server's file, and for twins.
+func (c *contentChecker) checkOrder(ctx context.Context) error {
+	at, end := event.Beginning, event.MaxID
+	for at < end {
+		var missing window.Spans
+		var twins []event.ID
+		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
+			missing, twins = nil, nil
+			q := pages.Query{MaxText: -1, Dense: c.db.file.Role != Client}
+			if q.Dense { // retention may have dropped what comes next
+				var stop event.ID
+				err := tx.QueryRowContext(ctx, `SELECT max(start, ?), stop FROM window WHERE topic = '*' AND state = 'committed'`, at).Scan(&at, &stop)
+				if err != nil {
+					return err
+				}
+				end = stop
+			}
+			next, err := pages.StretchEnd(ctx, tx, at, pagesPerStep)
+			if err != nil {
+				return err
+			}
+			q.Span = window.Span{From: at, To: min(next, end)}
+			last := at
+			note := func(id event.ID) {
+				if q.Dense && id > last+1 {
+					missing = append(missing, window.Span{From: last, To: id - 1})
+				}
+				last = id
+			}
+			q.Skip = func(damage *pages.DamageError) error {
+				if damage.Twin {
+					twins = append(twins, damage.ID)
+				}
+				return nil
+			}
+			err = pages.Scan(ctx, tx, q, func(l pages.Line) error { note(l.ID); return nil })
+			if err == nil {
+				note(q.Span.To + 1)
+				at = q.Span.To
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := c.reportOrder(missing, twins); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pagesPerStep is how many pages one transaction of checkOrder looks at.
+const pagesPerStep = 256
+
+func (c *contentChecker) reportOrder(missing window.Spans, twins []event.ID) error {
+	for _, span := range missing {
+		for _, gap := range c.damaged.Gaps(span) {
+			if err := c.fn(Fault{Kind: FaultMissing, Span: gap, Text: "events are missing"}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range twins {
+		if err := c.fn(Fault{Kind: FaultTwin, Span: spanOf(id), Text: fmt.Sprintf("event %s is stored twice", id)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *contentChecker) checkStates(ctx context.Context) error {
+	damaged, err := c.db.Snapshots().DamagedStates(ctx, false)
+	if err != nil {
+		return err
+	}
+	if err := c.db.file.ViewRow(ctx, `SELECT count(*) FROM snapshot WHERE whole`, nil, &c.sound.States); err != nil {
+		return err
+	}
+	if damaged > 0 {
+		return c.fn(Fault{Kind: FaultState, Text: fmt.Sprintf("%d of %d kept states are damaged", damaged, max(c.sound.States, damaged))})
+	}
+	return nil
+}
+
+// checkDigests computes the kept leaves of digests again. Those of damaged stretches are
+// left out.
+func (c *contentChecker) checkDigests(ctx context.Context) error {
+	var after struct {
+		topic string
+		block int64
+	}
+	after.block = -1
+	for {
+		var leaf window.Leaf
+		var sum []byte
+		var topic event.Topic
+		var differs bool
+		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
+			err := tx.QueryRowContext(ctx, `SELECT topic, block, count, sum FROM leaf WHERE (topic, block) > (?, ?) ORDER BY topic, block LIMIT 1`,
+				after.topic, after.block).Scan(&after.topic, &after.block, &leaf.Count, &sum)
+			if err != nil {
+				return err
+			}
+			leaf.Block = uint64(after.block)
+			if topic, err = event.ParseTopic(after.topic); err != nil || copy(leaf.Sum[:], sum) != len(leaf.Sum) || after.block < 0 {
+				differs = true
+				return nil
+			}
+			if span := window.BlockSpan(leaf.Block); len(c.damaged.Intersect(window.Spans{span})) > 0 {
+				return nil
+			}
+			now, err := makeLeaf(ctx, tx, topic, window.BlockSpan(leaf.Block))
+			differs = now != leaf
+			return err
+		})
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c.sound.Digests++
+		if differs {
+			f := Fault{Kind: FaultDigest, Text: fmt.Sprintf("the digest kept of %.80q in block %d differs from its events", after.topic, after.block)}
+			if after.block >= 0 && uint64(after.block) <= event.MaxID.Block() {
+				f.Span = window.BlockSpan(uint64(after.block))
+			}
+			if err := c.fn(f); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
+)
+
+// someEvent returns an event in the middle.
+func (w *wreck) someEvent() event.ID { return slices.Sorted(maps.Keys(w.lines))[len(w.lines)/2] }
+
+func faultsOf(t *testing.T, db *DB) (s Soundness, faults []Fault) {
+	t.Helper()
+	s, err := db.CheckContents(context.Background(), func(f Fault) error { faults = append(faults, f); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, faults
+}
+
+// Sound files have no faults, whatever has happened to them.
+func TestCheckContentsSound(t *testing.T) {
+	for _, w := range wrecks() {
+		db := mustOpen(t, w.write(t, w.bytes), Config{})
+		defer db.Close()
+		mustLeaves(t, db, topics(t, "alice")[0], w.held[0])
+		s, faults := faultsOf(t, db)
+		if len(faults) > 0 || s.Events < len(w.lines) || s.Pages == 0 || s.Postings == 0 {
+			t.Errorf("%s: %+v, faults %+v", w.name, s, faults)
+		}
+		if s.Digests == 0 || w.role == Client && s.States == 0 {
+			t.Errorf("%s: %+v", w.name, s)
+		}
+	}
+	names, err := os.ReadDir(goldenDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name.Name(), ".db") {
+			continue
+		}
+		db := mustOpen(t, goldenCopy(t, name.Name()), Config{})
+		if s, faults := faultsOf(t, db); len(faults) > 0 || s.Events == 0 {
+			t.Errorf("%s: %+v, faults %+v", name.Name(), s, faults)
+		}
+		db.Close()
+	}
+}
+
+// Each damage is found, with the events and the storages that it affects.
+func TestCheckContents(t *testing.T) {
+	server, copied := wrecks()[0], wrecks()[1]
+	exec := func(query string, args ...any) func(*DB, event.ID) error {
+		return func(db *DB, _ event.ID) error { return rawExec(db, query, args...) }
+	}
+	for _, test := range []struct {
+		what   string
+		w      *wreck
+		damage func(db *DB, id event.ID) error
+		kinds  []FaultKind
+		named  bool // the storage of the event is
+	}{
+		{"a flipped bit", server, func(db *DB, id event.ID) error {
+			return edit(db, func(tx pagetest.DB) error { return pagetest.Flip(tx, id, 100) })
+		}, []FaultKind{FaultPage}, true},
+		{"a flipped bit", copied, func(db *DB, id event.ID) error {
+			return edit(db, func(tx pagetest.DB) error { return pagetest.Flip(tx, id, 100) })
+		}, []FaultKind{FaultPage}, true},
+		{"a damaged index", copied, exec(`UPDATE page SET entries = CAST(x'00' || substr(entries, 2) AS BLOB)`), []FaultKind{FaultPage}, true},
+		{"a wrong line", server, func(db *DB, id event.ID) error {
+			return edit(db, func(tx pagetest.DB) error { return pagetest.SetLine(tx, id, []byte(`{"id":"no"}`)) })
+		}, []FaultKind{FaultPage}, true},
+		{"a missing event", server, func(db *DB, id event.ID) error {
+			return edit(db, func(tx pagetest.DB) error { return pagetest.Remove(tx, id) })
+		}, []FaultKind{FaultPage, FaultPosting, FaultMissing}, false},
+		{"a missing page", copied, exec(`DELETE FROM page WHERE key = (SELECT key FROM page ORDER BY key LIMIT 1 OFFSET 5)`), []FaultKind{FaultPosting}, false},
+		{"a missing posting", copied, func(db *DB, id event.ID) error {
+			return edit(db, func(tx pagetest.DB) error { return pagetest.Unpost(tx, id) })
+		}, []FaultKind{FaultPage}, true},
+		{"a damaged posting", copied, exec(`UPDATE page_posting SET count = count + 1`), []FaultKind{FaultPage, FaultPosting}, true},
+		{"another name", server, exec(`UPDATE storage SET path = path || 'x'`), []FaultKind{FaultPage, FaultDigest}, false},
+		{"a kept state", copied, exec(`UPDATE part SET members = CAST(substr(members, 2) AS BLOB)`), []FaultKind{FaultState}, false},
+		{"a digest", server, exec(`UPDATE leaf SET count = count + 1`), []FaultKind{FaultDigest}, false},
+		{"a window", server, exec(`UPDATE window SET stop = stop + 1 WHERE topic = '*'`), []FaultKind{FaultMissing}, false},
+	} {
+		what := fmt.Sprintf("%s of the %s's file", test.what, test.w.name)
+		db := mustOpen(t, test.w.write(t, test.w.bytes), Config{})
+		mustLeaves(t, db, topics(t, "alice")[0], test.w.held[0])
+		id := test.w.someEvent()
+		if err := test.damage(db, id); err != nil {
+			t.Fatal(err)
+		}
+		_, faults := faultsOf(t, db)
+		ev, err := event.ParseLine([]byte(test.w.lines[id]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := false
+		for _, f := range faults {
+			if !slices.Contains(test.kinds, f.Kind) {
+				t.Errorf("%s: %+v", what, f)
+			}
+			named = named || f.Span.Contains(spanOf(id)) && slices.Contains(f.Storages, ev.Storage())
+		}
+		if len(faults) == 0 || test.named && !named {
+			t.Errorf("%s: faults %+v, of event %s and %v", what, faults, id, ev.Storage())
+		}
+		db.Close()
+	}
+}
+
+// What SQLite cannot read is a fault, and the rest is checked.
+func TestCheckContentsStructure(t *testing.T) {
+	w := wrecks()[0]
+	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / 4096 * 4096
+	b := bytes.Clone(w.bytes)
+	clear(b[at:][:4096])
+	db := mustOpen(t, w.write(t, b), Config{})
+	defer db.Close()
+	s, faults := faultsOf(t, db)
+	kinds := map[FaultKind]int{}
+	for _, f := range faults {
+		kinds[f.Kind]++
+	}
+	if kinds[FaultStructure] == 0 || kinds[FaultPage] == 0 || s.Events < len(w.lines)-300 {
+		t.Errorf("%+v, faults %+v", s, faults)
+	}
+}
+
+// The file may be written while it is checked.
+func TestCheckContentsWritten(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	db := mustOpen(t, wrecks()[0].write(t, wrecks()[0].bytes), Config{Role: Server})
+	defer db.Close()
+	done := make(chan error)
+	var rounds atomic.Int64
+	go func() {
+		for i := 0; ; i++ {
+			_, err := db.Append(ctx, drafts("alice", fmt.Sprint("x/", i%9), fmt.Sprint("more", i), 300))
+			rounds.Add(1)
+			if err == nil && i%8 == 7 {
+				err = db.RetainOnce(ctx, Retention{MaxBytes: 1})
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for rounds.Load() < int64(size(20, 200)) {
+		if _, faults := faultsOf(t, db); len(faults) > 0 {
+			t.Errorf("faults %+v", faults)
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

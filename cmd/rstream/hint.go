@@ -86,6 +86,22 @@ var typeHints = []typeHint{
 	hintOfInput,
 	hintOfBackup,
 	hintOfRole,
+	hintOfDamage,
+}
+
+// The hints for a damaged file: a log exists nowhere else, a copy does.
+const (
+	damageHint = "\"rstream verify --offline --db FILE\" says what is damaged; \"rstream salvage FILE OUT\" writes the events that can be read"
+	copyHint   = "move the file away and sync again; the server's events are not lost"
+)
+
+// hintOfDamage is for commands that open a server's file.
+func hintOfDamage(cmd *cobra.Command, err error) (text string, ok bool) {
+	if cmd == nil || !errors.Is(err, cache.ErrCorrupt) {
+		return "", false
+	}
+	f := cmd.Flags().Lookup("db")
+	return damageHint, f != nil && (cmd.Name() != "verify" || f.Changed)
 }
 
 const repairHint = "\"rstream verify --repair\" fetches the differing blocks again"
@@ -102,9 +118,9 @@ var valueHints = []struct {
 	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a writable folder"},
 	{cache.ErrServedOlder, "stop that server and start this version of it: it upgrades the file. Back the file up before"},
 	{cache.ErrLinked, "name the file as the server does, or ask the server"},
-	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet"},
+	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet; \"rstream salvage\" reads the events of a damaged one"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},
-	{cache.ErrCorrupt, "move the file away and sync again; the server's events are not lost"},
+	{cache.ErrCorrupt, copyHint},
 	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
 	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrIO, "is the disk full, or a file size limit reached? No acknowledged event is lost"},

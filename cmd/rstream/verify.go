@@ -13,7 +13,9 @@ import (
 
 type verifyOptions struct {
 	topicFlags
-	repair bool
+	repair  bool
+	offline bool
+	db      string
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -30,11 +32,24 @@ horizon. Differences are recorded: until a sync or verify finds the blocks equal
 command that reads them says so and exits with status 3.
 
 --repair fetches only the differing blocks again, then compares once more. Stored states
-are checked too; --repair drops damaged ones, and they are rebuilt when needed.`,
+are checked too; --repair drops damaged ones, and they are rebuilt when needed.
+
+--offline asks no server. It checks all of a file: SQLite's structure, the checksums and
+hashes of all events, lists of events, kept states and digests, and on a server's file
+that no event is missing. It names what is damaged, with the events and storages that
+are affected, and exits with status 1. --db names a server's file or a backup, which
+may be served meanwhile.`,
 		Example: `  rstream verify
-  rstream verify nc --repair`,
+  rstream verify nc --repair
+  rstream verify --offline --db rstream.db`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd, args); err != nil {
+				return err
+			}
+			if o.offline {
+				return runVerifyOffline(cmd.Context(), a, o)
+			}
 			topics, err := o.parseTopicArgs(args)
 			if err != nil {
 				return err
@@ -43,6 +58,8 @@ are checked too; --repair drops damaged ones, and they are rebuilt when needed.`
 		},
 	}
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch differing blocks again")
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "check a file without a server")
+	cmd.Flags().StringVar(&o.db, "db", "", "with --offline, check this `FILE`, a server's log or a backup")
 	o.topicFlags.addTopicFlags(cmd)
 	return cmd
 }

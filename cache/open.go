@@ -79,6 +79,7 @@ type DB struct {
 	commitTx  func(*sql.Tx) error         // for tests: called in place of COMMIT
 
 	clockJumps atomic.Int64
+	damaged    damagedParts
 }
 
 // Path returns the file's path as it was given to Open.
@@ -113,6 +114,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	db := &DB{file: f, tables: rows.New(f)}
 	db.snapshots = snapshot.New(f, db.tables, doubtedIn)
 	db.file.OnRollback = db.tables.ForgetWritten
+	db.file.OnDamage = db.damaged.note
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {

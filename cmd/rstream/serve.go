@@ -150,7 +150,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err 
 	srv := server.New(log, server.Config{
 		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Clock: log.Clock, Logger: say.Logger,
+		Clock: log.Clock, Damaged: log.Damaged, Logger: say.Logger,
 	})
 	hs := &http.Server{
 		Handler:           srv,

@@ -132,7 +132,7 @@ type gauges struct {
 }
 
 type descriptions struct {
-	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps *prometheus.Desc
+	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps, damaged *prometheus.Desc
 }
 
 func describeGauges() descriptions {
@@ -151,6 +151,7 @@ func describeGauges() descriptions {
 		file:      d("rstream_log_file_bytes", "Size of the log's file."),
 		wal:       d("rstream_log_wal_bytes", "Size of the write-ahead log of that file."),
 		ahead:     d("rstream_log_clock_ahead_seconds", "How far the last event's time is ahead of the clock; new events get that time until the clock reaches it."),
+		damaged:   d("rstream_log_damaged_pages", "Damaged pages and lists of events of the log's file that were found since the server started."),
 		jumps:     d("rstream_clock_jumps_total", "Times that the clock jumped forward by more than a minute."),
 	}
 }
@@ -158,7 +159,7 @@ func describeGauges() descriptions {
 // Describe implements prometheus.Collector.
 func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
-	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps} {
+	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
 }
@@ -186,6 +187,9 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 		file, wal := p.s.cfg.Sizes()
 		tell(p.d.file, prometheus.GaugeValue, float64(file))
 		tell(p.d.wal, prometheus.GaugeValue, float64(wal))
+	}
+	if p.s.cfg.Damaged != nil {
+		tell(p.d.damaged, prometheus.GaugeValue, float64(p.s.cfg.Damaged()))
 	}
 	if p.s.cfg.Clock != nil {
 		ahead, jumps := p.s.cfg.Clock()

@@ -45,7 +45,7 @@ const metricsFile = "testdata/metrics.txt"
 
 // The names of metrics never change: testdata/metrics.txt has each with its help.
 func TestMetricNames(t *testing.T) {
-	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }})
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {
@@ -97,7 +97,7 @@ func (m *metrics) touch() {
 // The metrics count what happens.
 func TestMetrics(t *testing.T) {
 	bubble(t, Config{Queue: 1, Version: "v1", Sizes: func() (int64, int64) { return 4096, 32 },
-		Clock: func() (time.Duration, int64) { return 1500 * time.Millisecond, 7 }}, func(t *testing.T, s *served, log *memLog) {
+		Clock: func() (time.Duration, int64) { return 1500 * time.Millisecond, 7 }, Damaged: func() int { return 3 }}, func(t *testing.T, s *served, log *memLog) {
 		log.put(t, "a", "p", 9)
 		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
 		s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 20\n\n{\"value\":1,\"key\":\"\"}")
@@ -132,6 +132,7 @@ func TestMetrics(t *testing.T) {
 			`rstream_log_wal_bytes 32`,
 			`rstream_log_clock_ahead_seconds 1.5`,
 			`rstream_clock_jumps_total 7`,
+			`rstream_log_damaged_pages 3`,
 			`rstream_problems_total{kind="conflict"} 1`,
 			`rstream_cursors_refused_total{reason="ahead"} 1`,
 			`rstream_problems_total{kind="not found"} 1`,

@@ -98,6 +98,9 @@ type Config struct {
 	// how many times the clock jumped forward, for GET /metrics. If nil, these metrics
 	// are left out.
 	Clock func() (ahead time.Duration, jumps int64)
+	// Damaged returns how many damaged pages of the log's file were found, for GET
+	// /metrics. If nil, this metric is left out.
+	Damaged func() int
 	// Logger logs failures and refused requests, and at level debug all requests. If
 	// nil, nothing is logged.
 	Logger *slog.Logger

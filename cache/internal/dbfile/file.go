@@ -55,6 +55,8 @@ type File struct {
 	conn       *sql.Conn // of the open transaction
 	statements statements
 	OnRollback func() // called after a transaction that was not committed
+
+	OnDamage func(error) // if set, called with each ErrCorrupt of a transaction, also concurrently
 }
 
 // Open opens the file at path and brings its schema up to date.
@@ -181,6 +183,9 @@ func (f *File) Update(ctx context.Context, fn func(*sql.Tx) error) error {
 // it away.
 func (f *File) Named(err error) error {
 	if errors.Is(err, ErrCorrupt) {
+		if f.OnDamage != nil {
+			f.OnDamage(err)
+		}
 		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return err

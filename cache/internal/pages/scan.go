@@ -61,8 +61,15 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	if err != nil {
 		return err
 	}
+	until := int64(q.Span.To)
+	if !q.Dense {
+		if err := q.Skip.damage(checkEntryBefore(ctx, tx, from)); err != nil {
+			return err
+		}
+		until = math.MaxInt64 // so that the entry which ends the scan is seen
+	}
 	rows, err := tx.QueryContext(ctx, `SELECT `+someColumns+` FROM page
-		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, q.lineBytes(), from, int64(q.Span.To), int64(q.Span.From))
+		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, q.lineBytes(), from, until, int64(q.Span.From))
 	if err != nil {
 		return err
 	}
@@ -70,6 +77,12 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	m := merger{query: &q, at: q.Span.From, fn: fn}
 	for rows.Next() {
 		p, err := scanSome(rows)
+		if key, first := startOf(p, err); first > q.Span.To && !q.Dense {
+			if err = checkStart(ctx, tx, key, first); err == nil {
+				break
+			}
+			p = nil
+		}
 		if err != nil {
 			if err = m.mergeToDamage(err); !isDamage(err) {
 				return ignoreDone(err)
@@ -88,6 +101,49 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		return err
 	}
 	return ignoreDone(m.finish())
+}
+
+// startOf returns the key and the first id of a page, as the index of pages has it.
+func startOf(p *page, err error) (key int64, first event.ID) {
+	var damage *DamageError
+	switch {
+	case errors.As(err, &damage):
+		return damage.Page, damage.ID
+	case err != nil:
+		return 0, 0
+	}
+	return p.key, p.first()
+}
+
+// A wrong id in the index of pages can hide a page from a scan in two ways: the search for
+// the first page goes past it, and then it is the one before; or the scan ends at it. So
+// both are compared with their pages. Where every id is stored, a hole says the same.
+
+// checkEntryBefore checks the last entry of the index before first.
+func checkEntryBefore(ctx context.Context, tx *sql.Tx, first int64) error {
+	var key int64
+	var begin event.ID
+	err := tx.QueryRowContext(ctx, `SELECT key, first FROM page INDEXED BY page_stretch WHERE first < ? ORDER BY first DESC LIMIT 1`, first).Scan(&key, &begin)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return checkStart(ctx, tx, key, begin)
+}
+
+// checkStart checks that a page has the first id that the index of pages says.
+func checkStart(ctx context.Context, tx *sql.Tx, key int64, first event.ID) error {
+	var begin event.ID
+	err := tx.QueryRowContext(ctx, `SELECT first FROM page NOT INDEXED WHERE key = ?`, key).Scan(&begin)
+	if errors.Is(err, sql.ErrNoRows) {
+		return pageDamage(key, first, first, "the index of pages has it, but it is not there")
+	}
+	if err == nil && begin != first {
+		err = pageDamage(key, begin, begin, "the index of pages has it at event %s", first)
+	}
+	return err
 }
 
 // errDone ends a scan at the end of its span.

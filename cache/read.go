@@ -38,7 +38,7 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 			return err
 		}
 		r := reader{ctx: ctx, tx: tx, topics: topics, dense: db.file.Role != Client, limit: min(limit, maxReadEvents)}
-		next, err = r.read(after, min(until, end))
+		next, err = r.readSound(after, min(until, end))
 		evs = r.events
 		return err
 	})
@@ -57,7 +57,7 @@ func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, a
 			return err
 		}
 		r := reader{ctx: ctx, tx: tx, topics: topics, dense: db.file.Role != Client, limit: min(limit, maxReadEvents), raw: true, lines: b}
-		next, err = r.read(after, min(until, end))
+		next, err = r.readSound(after, min(until, end))
 		lines = r.lines
 		return err
 	})
@@ -128,6 +128,16 @@ func (r *reader) full() bool { return r.n >= r.limit || r.bytes >= maxReadBytes 
 // reset discards the collected events.
 func (r *reader) reset() { r.n, r.bytes, r.events, r.lines = 0, 0, r.events[:0], r.lines[:0] }
 
+// readSound is read that ends before damage, which is an error only if nothing comes
+// before it.
+func (r *reader) readSound(after, until event.ID) (event.ID, error) {
+	next, err := r.read(after, until)
+	if next > after && errors.Is(err, ErrCorrupt) {
+		err = nil
+	}
+	return next, err
+}
+
 // read looks at (after, until] in steps, within its bounds. It takes at least one step,
 // since callers take no progress for the end of the held range.
 func (r *reader) read(after, until event.ID) (event.ID, error) {
@@ -140,8 +150,11 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 		return after, err
 	}
 	numbers, few, err := rows.FindNumbers(r.ctx, r.tx, r.topics, maxSeeks)
-	if err != nil || few && len(numbers) == 0 {
-		return until, err // no storage, no event
+	switch {
+	case err != nil:
+		return after, err
+	case few && len(numbers) == 0:
+		return until, nil // no storage, no event
 	}
 	var indexed event.ID
 	if err := r.tx.QueryRowContext(r.ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
@@ -275,7 +288,7 @@ func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, e
 	case err == errEnough:
 		return at, nil
 	case err != nil:
-		return after, err
+		return at, err
 	}
 	return until, nil
 }
@@ -326,12 +339,12 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (even
 	if len(posted) > scanned {
 		return r.scan(after, until, maxScan, want) // reading all pages is cheaper than seeking each line
 	}
+	at := after
 	for len(posted) > 0 {
 		n, bytes := 0, r.bytes
 		for ; n < min(len(posted), r.limit-r.n) && bytes < maxReadBytes; n++ {
 			bytes += max(int(posted[n].Length), 1)
 		}
-		at := after
 		err := pages.ReadLines(r.ctx, r.tx, posted[:n], func(i int, line []byte) error {
 			if err := r.add(posted[i].ID, line); err != nil {
 				return err
@@ -343,7 +356,7 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (even
 			return nil
 		})
 		if err != nil && err != errEnough {
-			return after, err
+			return at, err // up to there, all were read
 		}
 		if r.full() {
 			return at, nil

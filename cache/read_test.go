@@ -310,9 +310,19 @@ func TestReadIDBetweenOthers(t *testing.T) {
 					if after == 0 && limit == 1 {
 						continue // it need not come to that
 					}
-					_, _, err := db.Read(ctx, ts, after, to, limit)
+					// What comes before the damage is read; then it is an error.
+					var err error
+					for at := after; at < to && err == nil; {
+						var some []event.Event
+						if some, at, err = db.Read(ctx, ts, at, to, limit); len(some) > 0 && some[len(some)-1].ID >= damaged {
+							t.Fatalf("event %s is read before the damage is told", some[len(some)-1].ID)
+						}
+					}
 					wantError(t, "Read", err, ErrCorrupt)
-					_, _, err = db.AppendLines(ctx, nil, ts, after, to, limit)
+					err = nil
+					for at := after; at < to && err == nil; {
+						_, at, err = db.AppendLines(ctx, nil, ts, at, to, limit)
+					}
 					wantError(t, "AppendLines", err, ErrCorrupt)
 				}
 			}

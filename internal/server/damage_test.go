@@ -76,13 +76,20 @@ func damagedLog(t *testing.T) (db *cache.DB, request func(method, path, body str
 // A flipped bit is 500 for the range that needs its page, and for nothing else.
 func TestDamagedPage(t *testing.T) {
 	db, request := damagedLog(t)
+	_, next, err := db.Read(t.Context(), []event.Topic{event.All}, 0, 300, 1000)
+	if err != nil || next < 100 || next > 149 {
+		t.Fatalf("the log can be read up to %d: %v", next, err)
+	}
+	sound := int(next) // events before the page of event 150
 	for _, c := range []struct {
 		path   string
 		status int
 		events int
 	}{
 		{"/events?topic=*&since=0&until=" + event.ID(100).String() + "&limit=1000", 200, 100},
-		{"/events?topic=*&since=0&limit=1000", 500, 0},
+		{"/events?topic=*&since=0&limit=1000", 200, sound},
+		{"/events?topic=alice/p/20&since=0&limit=1000", 200, (sound + 9) / 30},
+		{"/events?topic=*&since=" + next.String() + "&limit=1000", 500, 0},
 		{"/events?topic=*&since=" + event.ID(149).String() + "&limit=10", 500, 0},
 		{"/events?topic=*&since=" + event.ID(200).String() + "&limit=1000", 200, 100},
 	} {

@@ -81,28 +81,73 @@ func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
 			return err
 		}
 	}
+	known := func(part window.Span) bool {
+		_, ok := kept[part.To.Block()]
+		return mixed[part.To.Block()] || ok && isFinal(part, final)
+	}
 	for at := c.span.From; at < c.span.To; {
-		block := uint64(at) / event.BlockSize
-		whole := window.BlockSpan(block)
-		part := whole.Intersect(c.span)
+		part := blockPart(at, c.span.To)
+		block := part.To.Block()
+		switch {
+		case mixed[block]:
+			leaf, err := mixedLeaf(ctx, tx, c.topic, part)
+			if err != nil {
+				return err
+			}
+			c.addLeaf(leaf)
+		case known(part):
+			c.addLeaf(kept[block])
+		default:
+			// Read neighboring blocks together: finding a topic's events costs more than
+			// reading a few of them.
+			for part.To < c.span.To && !known(blockPart(part.To, c.span.To)) {
+				part.To = blockPart(part.To, c.span.To).To
+			}
+			if err := c.makeLeaves(ctx, tx, part, final); err != nil {
+				return err
+			}
+		}
 		at = part.To
-		isFinal := part == whole && final.Contains(whole)
-		leaf, ok := kept[block]
-		if mixed[block] {
-			if leaf, err = mixedLeaf(ctx, tx, c.topic, part); err != nil {
-				return err
-			}
-		} else if !ok || !isFinal {
-			if leaf, err = makeLeaf(ctx, tx, c.topic, part); err != nil {
-				return err
-			}
-			if isFinal {
-				c.fresh = append(c.fresh, leaf)
-			}
+	}
+	return nil
+}
+
+// blockPart returns the part of (at, end] that lies in the block in which it begins.
+func blockPart(at, end event.ID) window.Span {
+	return window.Span{From: at, To: min(end, window.BlockSpan(uint64(at)/event.BlockSize).To)}
+}
+
+// isFinal reports whether part is a whole block whose events cannot change any more.
+func isFinal(part window.Span, final window.Spans) bool {
+	return part == window.BlockSpan(part.To.Block()) && final.Contains(part)
+}
+
+// addLeaf adds the leaf of the next block, which has none if it has no event.
+func (c *leafChunk) addLeaf(leaf window.Leaf) {
+	if leaf.Count > 0 {
+		c.leaves = append(c.leaves, leaf)
+	}
+}
+
+// makeLeaves makes the leaves of the blocks of span from the stored events.
+func (c *leafChunk) makeLeaves(ctx context.Context, tx *sql.Tx, span window.Span, final window.Spans) error {
+	var l window.Leafer
+	err := eachStored(ctx, tx, c.topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+	if err != nil {
+		return err
+	}
+	made := l.Leaves()
+	for at := span.From; at < span.To; {
+		part := blockPart(at, span.To)
+		leaf := window.Leaf{Block: part.To.Block()}
+		if len(made) > 0 && made[0].Block == leaf.Block {
+			leaf, made = made[0], made[1:]
 		}
-		if leaf.Count > 0 {
-			c.leaves = append(c.leaves, leaf)
+		c.addLeaf(leaf)
+		if isFinal(part, final) {
+			c.fresh = append(c.fresh, leaf)
 		}
+		at = part.To
 	}
 	return nil
 }

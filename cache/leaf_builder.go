@@ -12,10 +12,166 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A leafBuilder makes the leaves of the blocks that a lease fills, from the events that the
+// leafBuilders make the leaves of the blocks that a lease fills, from the events that the
 // lease stores, so that they need not be read again for a comparison. The transaction
-// that ends a block keeps its leaf, but only if the topic's stored events there are
+// that ends a block keeps its leaves, but only if a topic's stored events there are
 // exactly those that the lease has stored.
+type leafBuilders struct {
+	builders []*leafBuilder           // one for each topic
+	matching map[int64][]*leafBuilder // by storage, if there are several
+	kept     int                      // how many leaves the lease has kept
+
+	counted uint64               // the block of counts, in the open transaction
+	counts  map[*leafBuilder]int // of its stored events; nil if unknown
+}
+
+// maxMatching bounds leafBuilders.matching between two transactions.
+const maxMatching = 1 << 16
+
+// newLeafBuilders returns the leafBuilders of a lease that begins at position from, nil if
+// the lease makes no leaves.
+func newLeafBuilders(topics []event.Topic, from event.ID) *leafBuilders {
+	m := &leafBuilders{matching: map[int64][]*leafBuilder{}}
+	for _, t := range topics {
+		if len(t.String()) > maxLeafTopic {
+			return nil
+		}
+		m.builders = append(m.builders, &leafBuilder{topic: t, from: from, removals: -1})
+	}
+	if len(topics) == 0 {
+		return nil
+	}
+	return m
+}
+
+// startOver forgets the events stored up to a position.
+func (m *leafBuilders) startOver(at event.ID, removals int64) {
+	clear(m.matching) // after a rollback, a storage may get another number
+	for _, b := range m.builders {
+		b.startOver(at, removals)
+	}
+}
+
+// addStored adds the events that a transaction has stored up to position reached, and keeps
+// the leaves of the blocks that end there. storages are the events' storages, and now is
+// the file's count of removals. If any of the events was held before, it could have been
+// stored wrongly, so its block gets no leaf.
+func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages []int64, held bool, reached event.ID, now int64) error {
+	m.counts = nil
+	if len(m.matching) > maxMatching {
+		clear(m.matching)
+	}
+	if known := m.builders[0].removals; held || now != known && known >= 0 {
+		m.startOver(reached, now)
+		return nil
+	}
+	for _, b := range m.builders {
+		b.removals = now
+	}
+	for i := range evs {
+		ev := &evs[i]
+		builders := m.match(storages[i], event.Storage{User: ev.User, Path: ev.Path})
+		if len(builders) == 0 {
+			m.startOver(reached, now)
+			return nil
+		}
+		for _, b := range builders {
+			if ev.ID.Block() != b.block {
+				if err := m.keepEnded(db, tx, b); err != nil {
+					return err
+				}
+				b.block = ev.ID.Block()
+			}
+			b.open.Add(ev.ID, ev.Time, ev.Hash)
+			b.count++
+		}
+	}
+	for _, b := range m.builders {
+		if reached >= window.BlockSpan(b.block).To {
+			if err := m.keepEnded(db, tx, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// match returns the builders of the topics that contain a storage.
+func (m *leafBuilders) match(number int64, s event.Storage) []*leafBuilder {
+	if len(m.builders) == 1 && m.builders[0].topic.Matches(s.User, s.Path) {
+		return m.builders
+	}
+	builders, ok := m.matching[number]
+	if !ok {
+		for _, b := range m.builders {
+			if b.topic.Matches(s.User, s.Path) {
+				builders = append(builders, b)
+			}
+		}
+		m.matching[number] = builders
+	}
+	return builders
+}
+
+// keepEnded keeps the leaf of the block of b, if it was filled from its beginning.
+func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder) error {
+	span, count, leaves := window.BlockSpan(b.block), b.count, b.open.Leaves()
+	b.count = 0
+	if count == 0 || b.from > span.From {
+		return nil
+	}
+	whole, err := m.isWhole(tx, b, count)
+	if err != nil || !whole {
+		return err
+	}
+	m.kept++
+	return db.keepLeaf(tx, b.topic, &leaves[0])
+}
+
+// maxCountedTopics is how many topics' events in a block are counted one by one. For more
+// topics, the storages of all events of the block are read, once.
+const maxCountedTopics = 4
+
+// isWhole reports whether the block of b has exactly count stored events of its topic.
+func (m *leafBuilders) isWhole(tx *sql.Tx, b *leafBuilder, count int) (bool, error) {
+	if len(m.builders) <= maxCountedTopics {
+		return b.isWhole(tx, window.BlockSpan(b.block), count)
+	}
+	if m.counts == nil || m.counted != b.block {
+		if err := m.countBlock(tx, b.block); err != nil {
+			return false, err
+		}
+	}
+	return m.counts[b] == count, nil
+}
+
+// countBlock counts the stored events of each topic in a block.
+func (m *leafBuilders) countBlock(tx *sql.Tx, block uint64) error {
+	ctx := context.Background() // it runs only briefly
+	counts, err := pages.CountEvents(ctx, tx, window.BlockSpan(block))
+	if err != nil {
+		return err
+	}
+	var unknown []int64
+	for storage := range counts {
+		if _, ok := m.matching[storage]; !ok {
+			unknown = append(unknown, storage)
+		}
+	}
+	err = rows.NamesOf(ctx, tx, unknown, func(number int64, s event.Storage) { m.match(number, s) })
+	if err != nil {
+		return err
+	}
+	m.counted, m.counts = block, map[*leafBuilder]int{}
+	for storage, n := range counts {
+		for _, b := range m.matching[storage] {
+			m.counts[b] += n
+		}
+	}
+	return nil
+}
+
+// A leafBuilder makes the leaves of one topic.
 type leafBuilder struct {
 	topic    event.Topic
 	from     event.ID // everything stored since comes from the lease
@@ -23,66 +179,10 @@ type leafBuilder struct {
 	block    uint64   // of the last event
 	open     window.Leafer
 	count    int // of its events
-	kept     int // how many leaves the lease has kept
 }
 
-// newLeafBuilder returns the leafBuilder of a lease that begins at position from, nil if the
-// lease makes no leaves.
-func newLeafBuilder(topics []event.Topic, from event.ID) *leafBuilder {
-	if len(topics) != 1 || len(topics[0].String()) > maxLeafTopic {
-		return nil
-	}
-	return &leafBuilder{topic: topics[0], from: from, removals: -1}
-}
-
-// startOver forgets the events stored up to a position.
-func (m *leafBuilder) startOver(at event.ID, removals int64) {
-	*m = leafBuilder{topic: m.topic, from: at, removals: removals, kept: m.kept}
-}
-
-// addStored adds the events that a transaction has stored up to position reached, and keeps the
-// leaves of the blocks that end there. now is the file's count of removals. If any of the
-// events was held before, it could have been stored wrongly, so its block gets no leaf.
-func (m *leafBuilder) addStored(db *DB, tx *sql.Tx, evs []event.Event, held bool, reached event.ID, now int64) error {
-	if held || now != m.removals && m.removals >= 0 {
-		m.startOver(reached, now)
-		return nil
-	}
-	m.removals = now
-	for i := range evs {
-		ev := &evs[i]
-		if !m.topic.Matches(ev.User, ev.Path) {
-			m.startOver(reached, now)
-			return nil
-		}
-		if ev.ID.Block() != m.block {
-			if err := m.keepEnded(db, tx); err != nil {
-				return err
-			}
-			m.block = ev.ID.Block()
-		}
-		m.open.Add(ev.ID, ev.Time, ev.Hash)
-		m.count++
-	}
-	if reached >= window.BlockSpan(m.block).To {
-		return m.keepEnded(db, tx)
-	}
-	return nil
-}
-
-// keepEnded keeps the leaf of the block, if it was filled from its beginning.
-func (m *leafBuilder) keepEnded(db *DB, tx *sql.Tx) error {
-	span, count, leaves := window.BlockSpan(m.block), m.count, m.open.Leaves()
-	m.count = 0
-	if count == 0 || m.from > span.From {
-		return nil
-	}
-	whole, err := m.isWhole(tx, span, count)
-	if err != nil || !whole {
-		return err
-	}
-	m.kept++
-	return db.keepLeaf(tx, m.topic, &leaves[0])
+func (b *leafBuilder) startOver(at event.ID, removals int64) {
+	*b = leafBuilder{topic: b.topic, from: at, removals: removals}
 }
 
 // maxCounted is how many storages' postings of a block are counted. Reading the indexes of
@@ -90,17 +190,17 @@ func (m *leafBuilder) keepEnded(db *DB, tx *sql.Tx) error {
 const maxCounted = 100
 
 // isWhole reports whether a block has exactly count stored events of the topic.
-func (m *leafBuilder) isWhole(tx *sql.Tx, span window.Span, count int) (bool, error) {
+func (b *leafBuilder) isWhole(tx *sql.Tx, span window.Span, count int) (bool, error) {
 	ctx := context.Background() // it runs only briefly
-	numbers, few, err := rows.FindNumbers(ctx, tx, []event.Topic{m.topic}, maxCounted)
+	numbers, few, err := rows.FindNumbers(ctx, tx, []event.Topic{b.topic}, maxCounted)
 	if err != nil {
 		return false, err
 	}
 	if few {
-		stored, err := pages.CountPosted(ctx, tx, numbers, m.block)
+		stored, err := pages.CountPosted(ctx, tx, numbers, b.block)
 		return stored == count, err
 	}
-	stored, err := countMatching(ctx, tx, m.topic, span)
+	stored, err := countMatching(ctx, tx, b.topic, span)
 	return stored == count, err
 }
 

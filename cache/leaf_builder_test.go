@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -14,8 +15,54 @@ import (
 // applySome has a lease store the next events of evs, up to n ids further.
 func applySome(ctx context.Context, l *Lease, evs []event.Event, n event.ID) error {
 	part := window.Span{From: l.Reached(), To: min(l.Reached()+n, l.Span().To)}
-	_, err := l.Apply(ctx, among(evs, l.topics[0], part), part.To)
+	_, err := l.Apply(ctx, amongAny(evs, l.topics, part), part.To)
 	return err
+}
+
+// amongAny returns those of evs in span that some of topics match.
+func amongAny(evs []event.Event, topics []event.Topic, span window.Span) (some []event.Event) {
+	for i := range evs {
+		if len(slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return len(among(evs[i:i+1], t, span)) == 0 })) > 0 {
+			some = append(some, evs[i])
+		}
+	}
+	return some
+}
+
+// A lease of several topics keeps the leaves of each, whether it counts their events one by
+// one or together.
+func TestLeasesOfSeveralTopicsKeepLeaves(t *testing.T) {
+	_, evs := bigLog(t)
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, names := range [][]string{{"alice", "bob"}, {"alice/posts", "bob", "alice", "carol", "dave"}} {
+		db := openClient(t)
+		l, _, err := db.Leases().Claim(context.Background(), topics(t, names...), window.Span{From: 0, To: 2*event.BlockSize + 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for !l.Span().Empty() {
+			if err := applySome(context.Background(), l, evs, event.ID(1+random.IntN(3000))); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		if err := l.Commit(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, topic := range topics(t, names...) {
+			for b := range uint64(2) {
+				if len(among(evs, topic, window.BlockSpan(b))) > 0 {
+					want = append(want, fmt.Sprintf("%s %d", topic, b))
+				}
+			}
+		}
+		slices.Sort(want)
+		if got := keptLeaves(t, db); !slices.Equal(got, want) || len(want) < 4 {
+			t.Errorf("seed %d: kept are %q, want %q", seed, got, want)
+		}
+		checkKeptLeaves(t, db)
+	}
 }
 
 // A lease keeps the leaves of the blocks that it fills, however it is cut, and whatever
@@ -77,11 +124,13 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 	_, evs := bigLog(t)
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 5 {
+	sets := [][]string{{"alice"}, {"alice/posts"}, {"*"}, {"alice", "bob"}, {"alice/posts", "alice", "bob", "carol", "dave"}}
+	for i := range len(sets) + 1 {
 		db := openClient(t)
-		topic := topics(t, "alice", "alice/posts", "*")[random.IntN(3)]
-		own := slices.Clone(among(evs, topic, window.Span{From: 0, To: 2*event.BlockSize + 300}))
-		l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, window.Span{From: event.ID(random.IntN(2)), To: 2*event.BlockSize + 100})
+		all := topics(t, sets[i%len(sets)]...)
+		topic := all[random.IntN(min(2, len(all)))]
+		own := slices.Clone(amongAny(evs, all, window.Span{From: 0, To: 2*event.BlockSize + 300}))
+		l, _, err := db.Leases().Claim(context.Background(), all, window.Span{From: event.ID(random.IntN(2)), To: 2*event.BlockSize + 100})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +155,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 			case 2: // all that a transaction does is undone
 				mustExec(t, db, `CREATE TRIGGER fail BEFORE UPDATE OF fetched ON log BEGIN SELECT raise(ABORT, 'no'); END`)
 				from := l.Reached()
-				if applySome(context.Background(), l, own, event.BlockSize) == nil && len(among(own, topic, window.Span{From: from, To: l.Reached()})) > 0 {
+				if applySome(context.Background(), l, own, event.BlockSize) == nil && len(amongAny(own, all, window.Span{From: from, To: l.Reached()})) > 0 {
 					t.Fatalf("seed %d: Apply has no error", seed)
 				}
 				mustExec(t, db, `DROP TRIGGER fail`)

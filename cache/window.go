@@ -49,7 +49,7 @@ type Lease struct {
 	topics  []event.Topic
 	span    window.Span // the span to fill; To is event.MaxID while live
 	reached event.ID
-	leaves  *leafBuilder // nil if the lease makes no leaves
+	leaves  *leafBuilders // nil if the lease makes no leaves
 	live    bool
 	ended   bool
 	copying bool // the events come from another file, not from a server
@@ -110,7 +110,7 @@ func (ls Leases) Claim(ctx context.Context, topics []event.Topic, span window.Sp
 			busy = true
 			return nil
 		}
-		l = &Lease{db: ls.db, topics: topics, span: free[0], reached: free[0].From, leaves: newLeafBuilder(topics, free[0].From)}
+		l = &Lease{db: ls.db, topics: topics, span: free[0], reached: free[0].From, leaves: newLeafBuilders(topics, free[0].From)}
 		return l.insertWindows(tx, window.Pulling)
 	})
 	if err != nil {
@@ -235,7 +235,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 			return err
 		}
 		if l.leaves != nil {
-			if err := l.leaves.addStored(l.db, tx, evs, len(added) < len(evs), reached, removed); err != nil {
+			if err := l.leaves.addStored(l.db, tx, evs, storages, len(added) < len(evs), reached, removed); err != nil {
 				return err
 			}
 		}

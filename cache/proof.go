@@ -21,34 +21,66 @@ func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 // computed; if events were removed since, Prove returns ErrLost. mark is the mark of the
 // end of span, zero if it is unknown.
 func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
-		switch now, err := rows.LoadRemovals(tx); {
-		case err != nil:
-			return err
-		case now != before:
-			return ErrLost
-		}
-		if err := db.tables.NoteMark(tx, event.Point{ID: span.To, Mark: mark}); err != nil {
-			return err
-		}
-		windows, err := rows.LoadWindows(tx)
-		if err != nil {
-			return err
-		}
-		if span.Empty() || isProven(windows, topic, span) {
-			return nil
-		}
-		return db.noteProof(tx, topic, span)
-	})
+	err := db.ProveAll(ctx, []Proof{{topic, span, mark}}, before)
 	if err != nil {
 		return fmt.Errorf("note that %s %s is proven: %w", topic, span, err)
 	}
 	return nil
 }
 
-// noteProof inserts a proven window and ends the doubts about it. Remaining candidates in
-// it are not in this log.
+// A Proof is a span of a topic that Prove records, and the mark of its end.
+type Proof struct {
+	Topic event.Topic
+	Span  window.Span
+	Mark  event.Mark
+}
+
+// ProveAll is Prove for several topics, in one transaction.
+func (db *DB) ProveAll(ctx context.Context, proofs []Proof, before int64) error {
+	return db.file.Update(ctx, func(tx *sql.Tx) error {
+		normalize := false
+		switch now, err := rows.LoadRemovals(tx); {
+		case err != nil:
+			return err
+		case now != before:
+			return ErrLost
+		}
+		windows, err := rows.LoadWindows(tx)
+		if err != nil {
+			return err
+		}
+		for i := range proofs {
+			p := &proofs[i]
+			if err := db.tables.NoteMark(tx, event.Point{ID: p.Span.To, Mark: p.Mark}); err != nil {
+				return err
+			}
+			if p.Span.Empty() || isProven(windows, p.Topic, p.Span) {
+				continue
+			}
+			if err := insertProof(tx, p.Topic, p.Span); err != nil {
+				return err
+			}
+			normalize = true
+		}
+		if normalize {
+			_, err = db.normalizeWindows(tx, nil)
+		}
+		return err
+	})
+}
+
+// noteProof inserts a proven window, as insertProof does, and normalizes the windows.
 func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
+	err := insertProof(tx, topic, span)
+	if err == nil {
+		_, err = db.normalizeWindows(tx, nil)
+	}
+	return err
+}
+
+// insertProof inserts a proven window and ends the doubts about it. Remaining candidates in
+// it are not in this log.
+func insertProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
 		topic.String(), span.From, span.To, span.To)
 	if err != nil {
@@ -58,10 +90,7 @@ func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 		return err
 	}
 	where, args := importedOf(topic)
-	if _, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...); err != nil {
-		return err
-	}
-	_, err = db.normalizeWindows(tx, nil)
+	_, err = tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...)
 	return err
 }
 

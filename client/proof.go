@@ -119,11 +119,14 @@ func (c *Client) proveRange(ctx context.Context, topic event.Topic, sum wire.Win
 // otherwise by fetching the missing events. If there are candidates, it determines first
 // which events are missing. Blocks that differ although all of the range is held are
 // fetched once more.
-func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, s *Synced, fresh func([]event.Event) error) error {
+func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, group *TopicGroup, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.proveRange(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
 	defer func() { s.Compared = Comparison(found) }()
+	if pulled, before := group.pulled(topic); before {
+		found = pulled
+	}
 	if err == nil && !ok { // the imported events may be all that is missing
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
@@ -131,6 +134,9 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 		known, failed := c.importer().Compare(ctx, topic, sum, held, &found)
 		if failed != nil {
 			return failed
+		}
+		if err = c.pullGroup(ctx, group, topic, sum.Span(), s, fresh); err != nil {
+			return err
 		}
 		ok, held, err = c.pullAndProve(ctx, topic, sum, known, s, fresh)
 		if err == nil && !ok {
@@ -147,25 +153,33 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 		return &MismatchError{topic, sum.Span(), held, sum.Count}
 	}
 	s.Imported += found.Saved
-	if err := c.noteTimes(ctx, sum); err != nil {
-		return err
+	if err := c.store.NoteTimes(ctx, timesOf(sum)); err != nil {
+		return storeError(err)
 	}
-	if fetched := int64(s.Added) - int64(s.Imported); fetched < int64(sum.Count) {
+	return c.countSaved(ctx, topic, sum, group, s)
+}
+
+// countSaved counts the events of a proven range that did not have to be fetched.
+func (c *Client) countSaved(ctx context.Context, topic event.Topic, sum wire.Window, group *TopicGroup, s *Synced) error {
+	if fetched := int64(s.Added+group.fetched(topic)) - int64(s.Imported); fetched < int64(sum.Count) {
 		return storeError(c.store.CountSaved(ctx, int64(sum.Count)-fetched))
 	}
 	return nil
 }
 
-// noteTimes stores the times that the server reported for the bounds of a range.
-func (c *Client) noteTimes(ctx context.Context, sum wire.Window) error {
+// timesOf returns the times that the server reported for the bounds of ranges.
+func timesOf(sums ...wire.Window) map[event.ID]event.Time {
 	times := map[event.ID]event.Time{}
-	if sum.Start != nil {
-		times[sum.From.ID] = *sum.Start
+	for i := range sums {
+		sum := &sums[i]
+		if sum.Start != nil {
+			times[sum.From.ID] = *sum.Start
+		}
+		if sum.End != nil {
+			times[sum.To.ID] = *sum.End
+		}
 	}
-	if sum.End != nil {
-		times[sum.To.ID] = *sum.End
-	}
-	return storeError(c.store.NoteTimes(ctx, times))
+	return times
 }
 
 // pullAndProve fetches the missing events of a range and proves it. If events were

@@ -37,6 +37,7 @@ func storeOf(db *cache.DB) dbStore {
 type copyReader interface {
 	Log() string
 	Newest(ctx context.Context) (cache.Newest, error)
+	Windows(ctx context.Context) ([]window.Window, error)
 	Held(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Narrower(ctx context.Context, topics []event.Topic, at, until event.ID) (parts []event.Topic, end event.ID, err error)
 	Each(ctx context.Context, topics []event.Topic, span window.Span, fn func(*event.Event) error) error
@@ -57,6 +58,7 @@ type prover interface {
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	CheckedLeaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
 	Prove(ctx context.Context, topic event.Topic, span window.Span, removals int64, mark event.Mark) error
+	ProveAll(ctx context.Context, proofs []cache.Proof, removals int64) error
 	Doubt(ctx context.Context, topic event.Topic, span window.Span, theirs window.Digest) (differs bool, err error)
 	Doubted(ctx context.Context, topics ...event.Topic) (window.Spans, error)
 	Merge(ctx context.Context, topic event.Topic, span window.Span, evs []event.Event) (added []event.Event, err error)

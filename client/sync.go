@@ -32,6 +32,10 @@ type SyncOptions struct {
 	// Unproven fetches the missing events without comparing anything with the server. A
 	// Range with a Last is unproven, too.
 	Unproven bool
+	// Group names the topics that are synced with this one. It saves requests and
+	// transactions, and is not used if OnNew is set, which would get the events of later
+	// topics with those of this one, or together with At, Last or Unproven.
+	Group *TopicGroup
 	// OnNew is called with the events that were not held before, once they are stored, in
 	// order within each window. It may be called without events. If it returns an error
 	// the Sync ends. If nil, nothing is called.
@@ -79,7 +83,7 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 			err = fmt.Errorf("fetch %s: %w", topic, err)
 		}
 	default:
-		s, err = c.syncProven(ctx, topic, opts.Range, opts.OnNew)
+		s, err = c.syncProven(ctx, topic, opts)
 		if err != nil {
 			err = fmt.Errorf("sync %s: %w", topic, err)
 		}
@@ -88,7 +92,17 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 }
 
 // syncProven makes a range held and proven.
-func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fresh func([]event.Event) error) (Synced, error) {
+func (c *Client) syncProven(ctx context.Context, topic event.Topic, opts SyncOptions) (Synced, error) {
+	r, group := opts.Range, opts.Group
+	if opts.OnNew != nil {
+		group = nil
+	}
+	if sum, ok := c.provenBefore(ctx, group, topic, r); ok {
+		c.newSealer(ctx, topic).endSealing(ctx, true)
+		found, _ := group.pulled(topic)
+		s := Synced{Span: sum.Span(), Held: sum.Count, Compared: Comparison(found)}
+		return s, c.countSaved(ctx, topic, sum, group, &s)
+	}
 	sum, err := c.requestSum(ctx, topic, r)
 	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
 		r.Since = c.momentAt(gap.To)
@@ -97,9 +111,12 @@ func (c *Client) syncProven(ctx context.Context, topic event.Topic, r Range, fre
 	if err != nil {
 		return Synced{}, err
 	}
+	if group != nil {
+		group.r = r
+	}
 	s := Synced{Span: sum.Span()}
 	states := c.newSealer(ctx, topic)
-	err = c.ensureProven(ctx, topic, sum, &s, s.counting(states.wakeBefore(fresh)))
+	err = c.ensureProven(ctx, topic, sum, group, &s, s.counting(states.wakeBefore(opts.OnNew)))
 	states.endSealing(ctx, err == nil)
 	return s, err
 }
@@ -130,7 +147,7 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 		return Synced{}, err
 	}
 	s := Synced{Span: w.Span()}
-	return s, c.ensureProven(ctx, topic, w, &s, s.counting(fresh))
+	return s, c.ensureProven(ctx, topic, w, nil, &s, s.counting(fresh))
 }
 
 // heldGap returns the range that is gone from the server according to err, if all of it

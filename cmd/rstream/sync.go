@@ -152,6 +152,9 @@ func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]e
 
 // syncTopics syncs each topic and returns the position where the last one ends.
 func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, r syncRange, o syncOptions) (end event.ID, err error) {
+	if len(topics) > 1 && !o.print && r.at == nil {
+		r.group = client.NewTopicGroup(topics)
+	}
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
 		if err != nil {
@@ -184,13 +187,14 @@ func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic
 // A syncRange is what sync fetches: a range, or the window around a moment.
 type syncRange struct {
 	client.Range
-	at *event.Moment
+	at    *event.Moment
+	group *client.TopicGroup // of the topics that are synced, or nil
 }
 
 // syncTopic fetches the range of one topic. If it ends at the head and events were missing, the
 // fetch took time, so sync checks the head once more.
 func (r *syncRange) syncTopic(ctx context.Context, s *session, t event.Topic, fresh func([]event.Event) error) (client.Synced, error) {
-	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh})
+	synced, err := s.Sync(ctx, t, client.SyncOptions{Range: r.Range, At: r.at, OnNew: fresh, Group: r.group})
 	if err != nil || r.at != nil || r.Until != nil || synced.Added == 0 && synced.Windows == 0 {
 		return synced, err
 	}
@@ -221,12 +225,12 @@ type summary struct {
 }
 
 // newSummary returns the summary of syncing topic t. before and after are the client's
-// statistics around the sync.
-func newSummary(t event.Topic, synced *client.Synced, before, after client.Stats) summary {
-	fetched := int(after.Events - before.Events)
+// statistics around the sync. shared is what the syncs of other topics fetched for t.
+func newSummary(t event.Topic, synced *client.Synced, before, after client.Stats, shared client.Share) summary {
+	fetched := int(after.Events-before.Events) + shared.Events
 	return summary{
 		Type: "summary", Topic: t, From: synced.Span.From, To: synced.Span.To,
-		Fetched: fetched, Held: synced.Held, Windows: synced.Windows, Bytes: after.Bytes - before.Bytes,
+		Fetched: fetched, Held: synced.Held, Windows: synced.Windows + shared.Windows, Bytes: after.Bytes - before.Bytes + shared.Bytes,
 		Saved:    max(int64(synced.Held)-int64(fetched-synced.Members), 0),
 		Imported: synced.Imported, Members: synced.Members,
 	}
@@ -285,7 +289,7 @@ func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRang
 			return synced, err
 		}
 	}
-	sum := newSummary(t, &synced, before, s.Stats())
+	sum := newSummary(t, &synced, before, s.Stats(), r.group.TakeShare(t))
 	switch {
 	case o.print:
 		a.note("%s", sum.summaryText())

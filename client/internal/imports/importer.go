@@ -66,6 +66,9 @@ type Server interface {
 // of those that the log has: the response may have been cut off.
 type FetchFunc func(ctx context.Context, topic event.Topic, items []reconcile.Item) ([]event.Event, error)
 
+// WhyPull is why missing events are fetched if no imported event can be one of them.
+const WhyPull = "no missing event is available locally"
+
 // A Comparison reports how the missing events were determined.
 type Comparison struct {
 	Outcome string            // equal, pull, or the outcome of the negotiation

@@ -53,7 +53,7 @@ func (p *Plan) dropPlan() { p.span, p.want, p.missing, p.got = window.Span{}, ni
 // candidates, or the two sides do not reach agreement, the Plan is nil and all gaps must
 // be pulled.
 func (m *Importer) Compare(ctx context.Context, topic event.Topic, sum wire.Window, held uint64, found *Comparison) (*Plan, error) {
-	*found = Comparison{Outcome: reconcile.Pull.String(), Why: "no missing event is available locally"}
+	*found = Comparison{Outcome: reconcile.Pull.String(), Why: WhyPull}
 	l, err := m.findLocal(ctx, topic, sum.Span(), sum.Count-min(held, sum.Count))
 	found.Rounds = l.rounds
 	if errors.Is(err, errTooMany) || m.isUnsupported(err) {

@@ -109,15 +109,10 @@ func TestStateAboveHorizon(t *testing.T) {
 		left[line] = true
 	}
 	err := edit(db, func(tx pagetest.DB) error {
-		for i := range evs[:horizon] {
-			if left[string(evs[i].Line())] {
-				continue
-			}
-			if err := pagetest.Remove(tx, evs[i].ID); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err := pagetest.RemoveEach(tx, func(ev *pagetest.Event) bool {
+			return ev.ID <= horizon && !left[string(ev.Line)]
+		})
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

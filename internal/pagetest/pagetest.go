@@ -113,6 +113,10 @@ func EditEach(db DB, change func(ev *Event) bool) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	postings, err := readPostings(db)
+	if err != nil {
+		return 0, err
+	}
 	for _, p := range pages {
 		some := 0
 		for i := range p.events {
@@ -121,33 +125,52 @@ func EditEach(db DB, change func(ev *Event) bool) (n int, err error) {
 			}
 		}
 		if some > 0 {
-			if err := p.write(db); err != nil {
+			if err := p.write(db, postings); err != nil {
 				return n, err
 			}
 		}
 		n += some
 	}
-	return n, nil
+	return n, writeChanged(db, postings)
 }
 
 // Remove removes an event from its page. Its posting still names it.
 func Remove(db DB, id event.ID) error {
+	n, err := RemoveEach(db, func(ev *Event) bool { return ev.ID == id })
+	if err == nil && n == 0 {
+		err = fmt.Errorf("event %s: %w", id, ErrNone)
+	}
+	return err
+}
+
+// RemoveEach removes the events that gone reports from their pages, and returns how many
+// there were.
+func RemoveEach(db DB, gone func(ev *Event) bool) (n int, err error) {
 	pages, err := readPages(db)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	postings, err := readPostings(db)
+	if err != nil {
+		return 0, err
 	}
 	for _, p := range pages {
-		i := slices.IndexFunc(p.events, func(ev Event) bool { return ev.ID == id && !ev.dead })
-		if i < 0 {
+		before := len(p.events)
+		p.events = slices.DeleteFunc(p.events, func(ev Event) bool { return !ev.dead && gone(&ev) })
+		switch len(p.events) {
+		case before:
 			continue
+		case 0:
+			_, err = db.Exec(`DELETE FROM page WHERE key = ?`, p.key)
+		default:
+			err = p.write(db, postings)
 		}
-		if p.events = slices.Delete(p.events, i, i+1); len(p.events) > 0 {
-			return p.write(db)
+		if err != nil {
+			return n, err
 		}
-		_, err := db.Exec(`DELETE FROM page WHERE key = ?`, p.key)
-		return err
+		n += before - len(p.events)
 	}
-	return fmt.Errorf("event %s: %w", id, ErrNone)
+	return n, writeChanged(db, postings)
 }
 
 // Delete removes an event from its page and from its posting, as if it had never come.
@@ -280,8 +303,8 @@ func (p *page) lines() (b []byte) {
 	return b
 }
 
-// write writes p and the places of its events in the postings.
-func (p *page) write(db DB) error {
+// write writes p, and sets the places of its events in postings.
+func (p *page) write(db DB, postings []*posting) error {
 	slices.SortStableFunc(p.events, func(a, b Event) int { return cmp.Compare(a.ID, b.ID) })
 	first, last, lines := p.events[0].ID, p.events[len(p.events)-1].ID, p.lines()
 	index := binary.BigEndian.AppendUint32(make([]byte, 4), crc32.Checksum(lines, castagnoli))
@@ -301,13 +324,11 @@ func (p *page) write(db DB) error {
 	binary.BigEndian.PutUint32(index, crc32.Checksum(append(head, index[4:]...), castagnoli))
 	_, err := db.Exec(`UPDATE page SET first = ?, last = ?, count = ?, entries = ?, lines = ? WHERE key = ?`,
 		int64(first), int64(last), len(p.events), index, append([]byte{}, lines...), p.key) // no nil, which is NULL
-	if err != nil {
-		return err
-	}
-	return p.writePlaces(db)
+	p.setPlaces(postings)
+	return err
 }
 
-func (p *page) writePlaces(db DB) error {
+func (p *page) setPlaces(postings []*posting) {
 	places, offset := map[event.ID]entry{}, 0
 	for _, ev := range p.events {
 		e := entry{page: p.key, sum: crc32.Checksum(ev.Line, castagnoli)}
@@ -317,32 +338,22 @@ func (p *page) writePlaces(db DB) error {
 		places[ev.before] = e
 		offset += len(ev.Line) + 1
 	}
-	postings, err := readPostings(db)
-	if err != nil {
-		return err
-	}
 	for _, posting := range postings {
-		changed := false
 		for i := range posting.entries {
 			e := &posting.entries[i]
 			if place, ok := places[e.id]; ok && e.page == p.key {
-				place.id, changed = e.id, true
+				place.id, posting.changed = e.id, true
 				*e = place
 			}
 		}
-		if changed {
-			if err := posting.write(db); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
 }
 
 // A posting is the row of a posting, and an entry an event in it.
 type posting struct {
 	storage, block int64
 	entries        []entry
+	changed        bool
 }
 
 type entry struct {
@@ -370,6 +381,18 @@ func readPostings(db DB) (postings []*posting, err error) {
 		}
 	}
 	return postings, rows.Err()
+}
+
+// writeChanged writes the postings that have changed.
+func writeChanged(db DB, postings []*posting) error {
+	for _, p := range postings {
+		if p.changed {
+			if err := p.write(db); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (p *posting) decode(chunks []byte) bool {

@@ -156,8 +156,8 @@ func cmdWaitOut(ts *testscript.TestScript, neg bool, args []string) {
 	re, err := regexp.Compile(args[0])
 	ts.Check(err)
 	poll(ts, args[0], func() bool {
-		ts.Check(ts.Exec(args[1], args[2:]...))
-		return re.MatchString(ts.ReadFile("stdout"))
+		// It may fail until what it needs is there, such as a file that is being created.
+		return ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout"))
 	})
 }
 

@@ -207,7 +207,7 @@ func TestFlippedBits(t *testing.T) {
 		spots := spotsOf(t, w.write(t, w.bytes), w.bytes)
 		dir := t.TempDir()
 		counts := map[string]int{}
-		for i := range size(16, 500) {
+		for i := range size(16, 250) {
 			at := spots[flipped[i%len(flipped)]]
 			s := at[random.IntN(len(at))]
 			bit := random.IntN(8)

@@ -72,22 +72,29 @@ type column struct {
 	joined      bool // follows the column before it without a space
 }
 
+// lineWidth returns the width of a line; ok is false if lines are not cut.
+func (o *output) lineWidth() (width int, ok bool) {
+	if !o.terminal || o.full {
+		return 0, false
+	}
+	return o.columns(), true
+}
+
 // screenLine returns columns as one line, no wider than the terminal unless o.full is
 // set. Styles take no room.
 func (o *output) screenLine(columns ...column) string {
-	room := -1 // no limit
-	if o.terminal && !o.full {
-		room = o.columns()
-	}
+	room, limited := o.lineWidth()
 	var b strings.Builder
 	for i, c := range columns {
 		if i > 0 && c.text != "" && !c.joined {
 			c.text = "  " + c.text
 		}
-		if wide := runewidth.StringWidth(c.text); room >= 0 && wide > room {
-			b.WriteString(o.paint(c.style, strings.TrimRight(runewidth.Truncate(c.text, room, "…"), " ")))
-			break
-		} else if room >= 0 {
+		if limited {
+			wide := runewidth.StringWidth(c.text)
+			if wide > room {
+				b.WriteString(o.paint(c.style, strings.TrimRight(runewidth.Truncate(c.text, room, "…"), " ")))
+				break
+			}
 			room -= wide
 		}
 		b.WriteString(o.paint(c.style, c.text))
@@ -101,10 +108,10 @@ const narrow = 60
 // eventLine returns an event as text: on a terminal, a line that fits it.
 func (o *output) eventLine(ev *event.Event) string {
 	clock, typ := "2006-01-02 15:04:05.000", stylePut
-	switch {
-	case o.terminal && !o.full && o.columns() < narrow:
+	switch width, limited := o.lineWidth(); {
+	case limited && width < narrow:
 		clock = "01-02 15:04"
-	case o.terminal && !o.full:
+	case limited:
 		clock = "2006-01-02 15:04:05"
 	}
 	value := column{text: visible(string(ev.Value))}

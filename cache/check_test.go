@@ -28,7 +28,7 @@ func faultsOf(t *testing.T, db *DB) (s Soundness, faults []Fault) {
 	return s, faults
 }
 
-// Sound files have no faults, whatever has happened to them.
+// A sound file has no faults, whatever its history.
 func TestCheckContentsSound(t *testing.T) {
 	for _, w := range wrecks() {
 		db := mustOpen(t, w.write(t, w.bytes), Config{})
@@ -120,7 +120,7 @@ func TestCheckContents(t *testing.T) {
 	}
 }
 
-// What SQLite cannot read is a fault, and the rest is checked.
+// A part that SQLite cannot read is a fault, and the rest is checked.
 func TestCheckContentsStructure(t *testing.T) {
 	w := wrecks()[0]
 	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / 4096 * 4096

@@ -92,15 +92,15 @@ func columnBytes(page []byte) map[int]bool {
 	return columns
 }
 
-// A judgement is what came of reading a file in which a bit was flipped.
+// A judgement is the result of reading a file in which a bit was flipped.
 type judgement struct {
 	wrong  []string // lines that were never stored
 	silent []string // reads that left out lines and did not say so
-	said   bool     // some read returned an error, or a part is not held any more
+	said   bool     // a read returned an error, or a part is no longer held
 }
 
-// judge compares what a read has found with what it should have. stored are all lines: one
-// that is older than it should be is right, but another was left out.
+// judge compares the lines that a read found with those it should find. stored are all lines:
+// a stored line in place of a newer one is not wrong, but the newer one was left out.
 func (j *judgement) judge(what string, stored, want, got map[event.ID]string, err error) {
 	some := 0
 	for id, line := range got {
@@ -117,7 +117,7 @@ func (j *judgement) judge(what string, stored, want, got map[event.ID]string, er
 	j.said = j.said || err != nil
 }
 
-// read reads a file in every way that there is.
+// read reads a file in every possible way.
 func (w *wreck) read(db *DB, backup string) (j judgement) {
 	ctx := context.Background()
 	for _, name := range []string{"*", "alice", "bob/x/1$"} {
@@ -196,9 +196,9 @@ func (w *wreck) read(db *DB, backup string) (j judgement) {
 	return j
 }
 
-// Whatever bit of a page, a posting, an index or a window is flipped, no wrong line is read.
-// In a column of a page or a posting, none is left out in silence either, and a log appends;
-// elsewhere, CheckContents finds what no read has said.
+// A flipped bit of a page, a posting, an index or a window never leads to a wrong line. In a
+// column of a page or a posting, no line is silently missing either, and a log still appends;
+// elsewhere, CheckContents finds the faults that no read reported.
 func TestFlippedBits(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

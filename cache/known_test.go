@@ -12,8 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// checkLookUp checks that the log knows the hashes of evs, those of its own, and no
-// others.
+// checkLookUp checks that the log knows the hashes of evs and no others.
 func checkLookUp(t fataler, db *DB, evs []event.Event) {
 	t.Helper()
 	hashes := []event.Hash{sha256.Sum256(nil), {}, {255}}
@@ -49,8 +48,8 @@ func countRuns(t *testing.T, db *DB, where string) (n int) {
 	return n
 }
 
-// However often a log is killed and whichever COMMIT fails, while its runs are merged,
-// it never takes an append again.
+// A log never appends an event twice, however often it is killed and whichever COMMIT fails
+// while its runs are merged.
 func TestKnownForEver(t *testing.T) {
 	alone(t)
 	setHashSpan(t, event.BlockSize)
@@ -110,7 +109,7 @@ func checkKnownAgain(t *testing.T, db *DB, all []event.Event, n int) {
 	}
 }
 
-// makeOld gives a file the form that it had before there were runs.
+// makeOld gives a file the schema of the time before runs.
 func makeOld(t *testing.T, db *DB, evs []event.Event) {
 	t.Helper()
 	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {

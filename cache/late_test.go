@@ -22,8 +22,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A follower reads a topic from a server and goes on until it stands at the end.
-// Once it has said that it stands at a position, nothing may appear at or below it.
+// A follower reads a topic from a server until it reaches the end. After it has reached a
+// position, no event may appear at or below it.
 type follower struct {
 	t     *testing.T
 	url   string
@@ -31,7 +31,7 @@ type follower struct {
 	end   *atomic.Uint64 // where all followers stop, once it is not 0
 
 	steps atomic.Int64  // answers and beats so far
-	at    atomic.Uint64 // the position that was told
+	at    atomic.Uint64 // the last position that the server sent
 	got   []event.ID
 }
 
@@ -40,7 +40,7 @@ func (f *follower) over() bool {
 	return end > 0 && f.at.Load() >= end
 }
 
-// take notes an event.
+// take records an event.
 func (f *follower) take(id event.ID) {
 	if at := event.ID(f.at.Load()); id <= at {
 		f.t.Errorf("%s: event %s appears behind a reader that has passed %s", f.topic, id, at)
@@ -48,7 +48,7 @@ func (f *follower) take(id event.ID) {
 	f.got = append(f.got, id)
 }
 
-// stand notes a position.
+// stand records a position.
 func (f *follower) stand(at event.ID) {
 	if before := event.ID(f.at.Swap(uint64(at))); at < before {
 		f.t.Errorf("%s: the position goes back from %s to %s", f.topic, before, at)
@@ -107,7 +107,7 @@ func (f *follower) stream() error {
 	return nil
 }
 
-// pages asks for page after page, each from where the one before says.
+// pages requests page after page, each from the position at the end of the last one.
 func (f *follower) pages() error {
 	for !f.over() {
 		resp, err := f.get(wire.NDJSON, "&limit=3&since="+event.ID(f.at.Load()).String())
@@ -137,8 +137,8 @@ func (f *follower) pages() error {
 	return nil
 }
 
-// holdFile stops the committer before it begins, as another process does that
-// writes to the file.
+// holdFile stops the committer before it begins, as another process that writes to the file
+// does.
 func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 	pool, err := sql.Open("sqlite", "file:"+db.file.Path+"?_txlock=immediate")
 	if err != nil {
@@ -158,8 +158,8 @@ func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 	}
 }
 
-// An append that stalls before its COMMIT never lands behind a reader that has
-// passed, whatever arrives and whoever reads on meanwhile.
+// An append that stalls before its COMMIT never gets an id that a reader has already passed,
+// whatever other appends arrive and readers read in the meantime.
 func TestLateWriter(t *testing.T) {
 	rounds := 1
 	if *long {
@@ -245,9 +245,8 @@ func readOn(t *testing.T, all []*follower, steps int64) {
 	}
 }
 
-// Nobody else gives ids of a file that is served, also not while its server stalls: a
-// second server is kept out by the lock, and whoever opens the file otherwise cannot
-// append.
+// Only the server of a file assigns ids, also while it stalls: the lock excludes a second
+// server, and a process that opens the file otherwise cannot append.
 func TestOneGiverOfIDs(t *testing.T) {
 	ctx := context.Background()
 	db := openServer(t)

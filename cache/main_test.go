@@ -41,7 +41,7 @@ func unlessGiven(name, value string) {
 	}
 }
 
-// onlyLong leaves a test to the long form, where another tells its story shorter.
+// onlyLong skips a test unless the long form runs, because a shorter test covers it.
 func onlyLong(t testing.TB) {
 	t.Helper()
 	if !*long {

@@ -16,8 +16,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A state that is read in pieces stays that of its position whatever retention, seals
-// and appends do between two of them.
+// A state that is read in pieces remains the state at its position, whatever retention, seals
+// and appends do between two pieces.
 func TestStateWhileRetaining(t *testing.T) {
 	span, step := seen.HashSpan, retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
@@ -70,7 +70,7 @@ func TestStateWhileRetaining(t *testing.T) {
 	})
 }
 
-// A meddler does some of a server's work during reads.
+// A meddler does parts of a server's work during reads.
 type meddler struct {
 	t   *rapid.T
 	db  *DB

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -147,7 +148,7 @@ func TestBackupRefuses(t *testing.T) {
 // A backup that is made during appends shows one moment of the log, and the appends do not
 // wait for it.
 func TestBackupWhileAppending(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db, evs := bigLog(t)
 	dir := t.TempDir()
 	var work sync.WaitGroup
@@ -215,7 +216,7 @@ func TestBackupChild(t *testing.T) {
 
 // A backup that is killed at any moment is complete or absent.
 func TestBackupKilled(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db, evs := bigLog(t)
 	for round := range *killRounds {
 		c := exec.Command(os.Args[0], "-test.run=^TestBackupChild$")

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
@@ -158,7 +159,7 @@ func TestCheckContentsWritten(t *testing.T) {
 			}
 		}
 	}()
-	for rounds.Load() < int64(size(20, 200)) {
+	for rounds.Load() < int64(longtest.Size(20, 200)) {
 		if _, faults := faultsOf(t, db); len(faults) > 0 {
 			t.Errorf("faults %+v", faults)
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // createChild creates files until it is killed, and prints the log of each once it is open.
@@ -37,7 +39,7 @@ func loseWAL(t *testing.T, path string) {
 // A file whose creation is killed at any point is empty or has the identity that was
 // printed, even if its write-ahead log is lost.
 func TestKillWhileCreating(t *testing.T) {
-	for range size(4, 30) {
+	for range longtest.Size(4, 30) {
 		dir := t.TempDir()
 		told := map[string]string{}
 		startChild(t, "create", dir, "").killAfter(t, 6, func(line string) {

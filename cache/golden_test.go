@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -198,7 +199,7 @@ func checkGoldenServer(t *testing.T, name string) {
 func TestGoldenRetain(t *testing.T) {
 	alone(t)
 	files := goldenFiles(t, "server")
-	for _, name := range files[:size(1, len(files))] {
+	for _, name := range files[:longtest.Size(1, len(files))] {
 		t.Run(name, func(t *testing.T) {
 			db := mustOpen(t, goldenCopy(t, name), Config{Role: Server, Log: testLog})
 			defer db.Close()

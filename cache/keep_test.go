@@ -17,6 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -220,7 +221,7 @@ func (m *stateModel) known(t *rapid.T, topic event.Topic, at event.ID) bool {
 func TestStateModel(t *testing.T) {
 	draw := setState(t)
 	head := 120
-	if *long {
+	if longtest.Enabled() {
 		head = 400
 	}
 	root := t.TempDir()
@@ -472,7 +473,7 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 
 // A state may have more members than fit in one piece.
 func TestStateOfLargeValues(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	value := []byte(`"` + strings.Repeat("x", maxReadBytes/3) + `"`)
 	var ds []event.Draft
@@ -512,7 +513,7 @@ func TestKeepStates(t *testing.T) {
 
 // The memory of a state does not grow with its size.
 func TestStateInBoundedMemory(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	setState(t)
 	if testing.CoverMode() != "" {
 		t.Skip("counts memory")
@@ -548,7 +549,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		return most
 	}
 	members, bound := 4000, uint64(1<<20)
-	if *long {
+	if longtest.Enabled() {
 		members, bound = 40_000, 2<<20
 	}
 	few := alive(500)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // checkLookUp checks that the log knows the hashes of evs and no others.
@@ -59,7 +60,7 @@ func TestKnownForEver(t *testing.T) {
 	var all []event.Event
 	merged := false
 	blocks := 3
-	if *long {
+	if longtest.Enabled() {
 		blocks = 7
 	}
 	for round := 0; len(all) < blocks*event.BlockSize; round++ {
@@ -130,7 +131,7 @@ func makeOld(t *testing.T, db *DB, evs []event.Event) {
 
 // An old file becomes a new one when it is opened.
 func TestConvertTaken(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	setHashSpan(t, event.BlockSize)
 	path := t.TempDir() + "/log.db"
 	db := mustOpen(t, path, Config{Role: Server})

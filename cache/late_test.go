@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
@@ -30,7 +31,7 @@ type follower struct {
 	topic string
 	end   *atomic.Uint64 // where all followers stop, once it is not 0
 
-	steps atomic.Int64  // answers and beats so far
+	steps chan struct{} // receives a value for each answer or heartbeat, unless it is full
 	at    atomic.Uint64 // the last position that the server sent
 	got   []event.ID
 }
@@ -53,7 +54,10 @@ func (f *follower) stand(at event.ID) {
 	if before := event.ID(f.at.Swap(uint64(at))); at < before {
 		f.t.Errorf("%s: the position goes back from %s to %s", f.topic, before, at)
 	}
-	f.steps.Add(1)
+	select {
+	case f.steps <- struct{}{}:
+	default:
+	}
 }
 
 func (f *follower) get(accept, query string) (*http.Response, error) {
@@ -162,7 +166,7 @@ func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 // whatever other appends arrive and readers read in the meantime.
 func TestLateWriter(t *testing.T) {
 	rounds := 1
-	if *long {
+	if longtest.Enabled() {
 		rounds = 20
 	}
 	for _, stall := range []string{"in COMMIT", "by another process"} {
@@ -190,7 +194,7 @@ func TestLateWriter(t *testing.T) {
 			defer end.Store(1) // when the test fails
 			for _, topic := range []string{"*", "late", "early", "nobody"} {
 				for _, follow := range []func(*follower) error{(*follower).stream, (*follower).pages} {
-					f := &follower{t: t, url: hs.URL, topic: topic, end: &end}
+					f := &follower{t: t, url: hs.URL, topic: topic, end: &end, steps: make(chan struct{}, 1)}
 					all = append(all, f)
 					reading.Go(func() {
 						if err := follow(f); err != nil {
@@ -232,13 +236,15 @@ func TestLateWriter(t *testing.T) {
 	}
 }
 
-// readOn waits until each follower has gone on by so many steps.
-func readOn(t *testing.T, all []*follower, steps int64) {
+// readOn waits for at least n more steps of each follower.
+func readOn(t *testing.T, all []*follower, n int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for _, f := range all {
-		for until := f.steps.Load() + steps; f.steps.Load() < until; time.Sleep(100 * time.Microsecond) {
-			if time.Now().After(deadline) {
+		for range n + 1 { // the first one may be old
+			select {
+			case <-f.steps:
+			case <-deadline:
 				t.Fatalf("%s: the reader does not go on", f.topic)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -264,7 +265,7 @@ func TestLeavesAreKeptWhenFinal(t *testing.T) {
 }
 
 func TestLeavesAreBounded(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	defer func(n int) { maxLeaves = n }(maxLeaves)
 	maxLeaves = 3
 	at := newClock()

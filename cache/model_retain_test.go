@@ -19,6 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -84,7 +85,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 	step := retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, logs := 0, size(2, 20) // each has three blocks, which are read completely again and again
+	n, logs := 0, longtest.Size(2, 20) // each has three blocks, which are read completely again and again
 	rapid.Check(t, func(t *rapid.T) {
 		if n++; n > logs {
 			return
@@ -100,7 +101,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 		m.open()
 		defer func() { m.db.Close(); removeFiles(m.path) }()
 		m.retain()
-		for range rapid.IntRange(0, size(1, 4)).Draw(t, "steps") {
+		for range rapid.IntRange(0, longtest.Size(1, 4)).Draw(t, "steps") {
 			m.step()
 		}
 		m.check()
@@ -305,7 +306,7 @@ func (m *retainModel) check() {
 	c.above(m.topic(), window.Span{From: m.position("from"), To: m.position("to")})
 	c.below()
 	c.time(m.position("time"))
-	if *long {
+	if longtest.Enabled() {
 		checkLookUp(m.t, m.db, m.log)
 	}
 	if m.done {

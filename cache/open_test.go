@@ -13,12 +13,13 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
 func TestOpenOddPaths(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a b", "a?mode=ro", "a#b", "a%20b", "a%", "é\U0001F642", "a&_pragma=x;y", "'\"", ":memory:", "file:x", "a+b", "-n"} {
 		path := filepath.Join(dir, name)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -101,7 +102,7 @@ func TestReadAcrossBlocks(t *testing.T) {
 	var ds []event.Draft
 	next := event.ID(1)
 	flush := func() { mustAppend(t, db, ds...); ds = nil }
-	for ; next <= event.ID(size(2, 3))*event.BlockSize+5; next++ {
+	for ; next <= event.ID(longtest.Size(2, 3))*event.BlockSize+5; next++ {
 		path := "common"
 		if off := uint64(next) % event.BlockSize; off <= 1 || off == event.BlockSize-1 || next%1000 == 0 {
 			path = fmt.Sprint("rare/", next%2)
@@ -129,7 +130,7 @@ func TestReadAcrossBlocks(t *testing.T) {
 // More storages than are looked up one by one, and more topics than one SQL expression may
 // name.
 func TestReadManyStorages(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	var ds []event.Draft
 	var names []string
@@ -152,7 +153,7 @@ func TestReadManyStorages(t *testing.T) {
 
 // Several spans are stored newest first, each from both ends of a block.
 func TestReadPostingsOutOfOrder(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openClient(t)
 	topic := topics(t, "alice/x$")
 	var want []event.ID
@@ -275,7 +276,7 @@ func TestReadOfBothRoles(t *testing.T) {
 	client, _ := bigCopy(t)
 	span := window.Span{From: event.BlockSize - 300, To: min(event.BlockSize+900, server.Head())}
 	for _, name := range append([]string{"*"}, modelTopics...) {
-		for _, limit := range []int{90, 1000}[:size(1, 2)] {
+		for _, limit := range []int{90, 1000}[:longtest.Size(1, 2)] {
 			ts := topics(t, name)
 			for _, db := range []*DB{server, client} {
 				checkIDs(t, name, readAll(t, db, ts, span, limit), ids(among(evs, ts[0], span)))

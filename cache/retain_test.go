@@ -17,6 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -72,7 +73,7 @@ func retainedDrafts(keys string, n int) (ds []event.Draft) {
 // If retention is killed at any point, the log is right at its horizon and above, knows
 // every event that was ever appended, and the next process completes the interrupted work.
 func TestKilledRetention(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	path := filepath.Join(t.TempDir(), "log.db")
 	if err := os.WriteFile(path, retainStartFile().bytes, 0o600); err != nil {
 		t.Fatal(err)
@@ -128,7 +129,7 @@ func checkKilledRetention(t *testing.T, path string, all []event.Event, finish b
 // A disk that is full in the middle of a step leaves a log that is right and continues when
 // there is room.
 func TestRetainOnFullDisk(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	start := retainStartFile()
 	db := openBytes(t, start.bytes, Config{Role: Server})
 	ctx := context.Background()
@@ -176,7 +177,7 @@ func fatDrafts(key string, n int) (ds []event.Draft) {
 
 // A log with a size limit drops no more than it must, and its file becomes smaller.
 func TestRetainMaxBytes(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	ctx := context.Background()
 	var all []event.Event

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -214,7 +215,7 @@ func TestSalvageDamaged(t *testing.T) {
 	for _, w := range wrecks() {
 		for name, damage := range damages {
 			most := 0
-			for range size(2, 12) {
+			for range longtest.Size(2, 12) {
 				s, silent := w.salvaged(t, w.write(t, damage(bytes.Clone(w.bytes))))
 				if len(silent) > 0 && len(s.Notes) == 0 {
 					t.Errorf("%s, %s: events %v are left out in silence", w.name, name, silent)
@@ -276,7 +277,7 @@ func TestSalvageLog(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	least := len(want)
-	for range size(10, 300) {
+	for range longtest.Size(10, 300) {
 		bad := bytes.Clone(log)
 		bad[random.IntN(len(bad))] ^= 1 << random.IntN(8)
 		least = min(least, salvage(bad).Events)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -108,7 +109,7 @@ func insertRows(tx *sql.Tx, evs []event.Event, indexed event.ID) error {
 // A long log and a large copy of an earlier version keep their contents.
 func TestUpgradeMany(t *testing.T) {
 	alone(t)
-	n := size(9000, 100_000)
+	n := longtest.Size(9000, 100_000)
 	evs := manyEvents(n, 1)
 	head := int64(len(evs))
 	path := changeGolden(t, "0005-server.db", func(tx *sql.Tx) error {

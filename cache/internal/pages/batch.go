@@ -13,15 +13,21 @@ import (
 // Tables are the pages and postings of an open file.
 type Tables struct {
 	file *dbfile.File
-	open *openPage // the one that was written last; owned by the writer
+
+	// Owned by the writer.
+	open     *openPage // the one that was written last
+	unposted unposted
 }
 
 // New returns the pages of f.
 func New(f *dbfile.File) *Tables { return &Tables{file: f} }
 
-// ForgetPage forgets the page that was written last. It must be called after a
-// transaction that was not committed, or may not have been.
-func (t *Tables) ForgetPage() { t.open = nil }
+// ForgetPage forgets the page that was written last, and the events that have no postings
+// yet. It must be called after a transaction that was not committed, or may not have been.
+func (t *Tables) ForgetPage() {
+	t.open = nil
+	t.unposted.forget()
+}
 
 // A batch has the postings that a transaction changes, each read once.
 type batch struct {
@@ -159,9 +165,14 @@ func (b *batch) writePosting(p *posting) error {
 			return err
 		}
 	}
-	_, err := b.file.Exec(b.tx, `INSERT INTO page_posting (storage, block, count, chunks) VALUES (?, ?, ?, ?)
+	return b.insertPosting(b.tx, p.key, count, chunks)
+}
+
+// insertPosting writes a posting in place of the one that is there.
+func (t *Tables) insertPosting(tx *sql.Tx, key PostingKey, count int, chunks []byte) error {
+	_, err := t.file.Exec(tx, `INSERT INTO page_posting (storage, block, count, chunks) VALUES (?, ?, ?, ?)
 		ON CONFLICT (storage, block) DO UPDATE SET count = excluded.count, chunks = excluded.chunks`,
-		p.key.Storage, int64(p.key.Block), count, chunks)
+		key.Storage, int64(key.Block), count, chunks)
 	return err
 }
 

@@ -18,6 +18,9 @@ import (
 // knows whose events these are: their ids get the posting of unknownStorage, which is damage
 // to those who read any posting next to them.
 func (t *Tables) PostBlock(ctx context.Context, tx *sql.Tx, block uint64) error {
+	if evs := t.unposted.take(window.BlockSpan(block)); evs != nil {
+		return t.postPlaces(tx, block, evs)
+	}
 	p := blockPoster{batch: t.newBatch(tx), ctx: ctx, span: window.BlockSpan(block), seen: map[event.ID]bool{}}
 	err := Scan(ctx, tx, Query{Span: p.span, Skip: p.noteDamage}, func(l Line) error {
 		p.post(l.Storage, l.Posted())

@@ -3,6 +3,8 @@ package pages
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"maps"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -47,6 +49,89 @@ func checkDense(t *rapid.T, h *handle, span window.Span) {
 		}
 		return err
 	})
+}
+
+// postedChunks returns the postings of a block, after they are written.
+func postedChunks(t fataler, h *handle, block uint64) (posted map[int64]string) {
+	t.Helper()
+	h.update(t, func(tx *sql.Tx) error { return h.PostBlock(context.Background(), tx, block) })
+	posted = map[int64]string{}
+	h.view(t, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT storage, chunks FROM page_posting WHERE block = ?`, int64(block))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var storage int64
+			var chunks string
+			if err := rows.Scan(&storage, &chunks); err != nil {
+				return err
+			}
+			posted[storage] = chunks
+		}
+		return rows.Err()
+	})
+	return posted
+}
+
+// What Append remembers makes the same postings as what the pages have, also after the page
+// that begins in the block before was moved.
+func TestPostBlockFromMemory(t *testing.T) {
+	const before = 27
+	evs, storages := madeEvents(event.BlockSize-before+1, 1, before+event.BlockSize+5, 40, 60)
+	moved := 0
+	for dropped := 0; dropped <= before; dropped += 3 {
+		h := openTables(t)
+		add := func(from, to int) { h.mustAppend(t, evs[from:to], storages[from:to]) }
+		add(0, 7)
+		add(7, before+3)
+		postedChunks(t, h, 0)
+		add(before+3, before+20)
+		h.mustDrop(t, evs[:dropped], storages[:dropped])
+		add(before+20, 1000)
+		add(1000, len(evs))
+		known := len(h.unposted.events) == event.BlockSize+5
+		if !known {
+			moved++
+		}
+		remembered := postedChunks(t, h, 1)
+		if n := len(h.unposted.events); known && n != 5 {
+			t.Errorf("%d dropped: %d events are left, not those of the next block", dropped, n)
+		}
+		h.ForgetPage()
+		if read := postedChunks(t, h, 1); len(read) != 40 || !maps.Equal(remembered, read) {
+			t.Errorf("%d dropped: the postings of %d storages differ from those read", dropped, len(read))
+		}
+		h.mustCheck(t, Scope{Posted: 2 * event.BlockSize})
+	}
+	if moved == 0 || moved > 3 {
+		t.Errorf("the page was moved %d times", moved)
+	}
+}
+
+// A transaction that fails leaves nothing for PostBlock.
+func TestPostBlockAfterFailure(t *testing.T) {
+	evs, storages := madeEvents(1, 1, event.BlockSize, 40, 60)
+	h := openTables(t)
+	h.mustAppend(t, evs[:1000], storages[:1000])
+	err := h.file.Update(context.Background(), func(tx *sql.Tx) error {
+		if _, err := h.Append(tx, evs[1000:], storages[1000:]); err != nil {
+			return err
+		}
+		if err := h.PostBlock(context.Background(), tx, 0); err != nil {
+			return err
+		}
+		return errModel
+	})
+	if !errors.Is(err, errModel) {
+		t.Fatal(err)
+	}
+	for from := 1000; from < len(evs); from += 1032 {
+		h.mustAppend(t, evs[from:from+1032], storages[from:from+1032])
+	}
+	postedChunks(t, h, 0)
+	h.mustCheck(t, Scope{Posted: event.BlockSize, Dense: window.Span{To: event.BlockSize}})
 }
 
 // A scan of what has to be dense finds any hole.

@@ -163,6 +163,7 @@ func (t *Tables) updatePage(tx *sql.Tx, p *page, count int) (done bool, err erro
 }
 
 func (t *Tables) deletePage(tx *sql.Tx, key int64) error {
+	t.unposted.forgetPage(key)
 	_, err := t.file.Exec(tx, `DELETE FROM page WHERE key = ?`, key)
 	return err
 }

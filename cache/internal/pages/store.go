@@ -54,7 +54,11 @@ func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) (places
 	if b.open == nil {
 		b.open = b.newestPage()
 	}
-	return b.fillPages(fresh)
+	if places, err = b.fillPages(fresh); err != nil {
+		return nil, err
+	}
+	t.unposted.add(storages, places)
+	return places, nil
 }
 
 func checkAscending(evs []event.Event) error {

@@ -1,0 +1,77 @@
+package pages
+
+import (
+	"cmp"
+	"database/sql"
+	"slices"
+
+	"github.com/rstream-dev/rstream/window"
+)
+
+// unposted are the newest events that Append has stored and that have no postings yet, so
+// that PostBlock need not read them back. Their ids are dense. After anything that may have
+// moved them, or may not have stored them, they are forgotten: PostBlock then reads the pages.
+type unposted struct{ events []placedEvent }
+
+// A placedEvent is an event of a storage and where it is.
+type placedEvent struct {
+	storage int64
+	Posted
+}
+
+// add adds the events that follow.
+func (u *unposted) add(storages []int64, places []Posted) {
+	if n := len(u.events); n > 0 && len(places) > 0 && places[0].ID != u.events[n-1].ID+1 {
+		u.events = u.events[:0]
+	}
+	for i := range places {
+		u.events = append(u.events, placedEvent{storages[i], places[i]})
+	}
+}
+
+// forget forgets all events.
+func (u *unposted) forget() { u.events = nil }
+
+// forgetPage forgets all events if some may be in the page that has a key.
+func (u *unposted) forgetPage(key int64) {
+	if len(u.events) > 0 && key >= u.events[0].Page { // the pages of later events have greater keys
+		u.forget()
+	}
+}
+
+// take removes the events up to the end of span. It returns those in span, sorted by storage,
+// or nil if it does not have all.
+func (u *unposted) take(span window.Span) []placedEvent {
+	if len(u.events) == 0 {
+		return nil
+	}
+	first := u.events[0].ID
+	end := min(max(int(span.To-first)+1, 0), len(u.events))
+	var evs []placedEvent
+	if from := int(span.From + 1 - first); first <= span.From+1 && end-from == int(span.To-span.From) {
+		evs = slices.Clone(u.events[from:end])
+		slices.SortFunc(evs, func(a, b placedEvent) int {
+			return cmp.Or(cmp.Compare(a.storage, b.storage), cmp.Compare(a.ID, b.ID))
+		})
+	}
+	u.events = slices.Delete(u.events, 0, end)
+	return evs
+}
+
+// postPlaces writes the postings of a block of which all events are known, sorted by storage.
+func (t *Tables) postPlaces(tx *sql.Tx, block uint64, evs []placedEvent) error {
+	var chunks []byte
+	var some []Posted
+	for len(evs) > 0 {
+		key := PostingKey{evs[0].storage, block}
+		some = some[:0]
+		for len(evs) > 0 && evs[0].storage == key.Storage {
+			some, evs = append(some, evs[0].Posted), evs[1:]
+		}
+		chunks, _ = appendChunk(chunks[:0], block, some, key.sum())
+		if err := t.insertPosting(tx, key, len(some), chunks); err != nil {
+			return err
+		}
+	}
+	return nil
+}

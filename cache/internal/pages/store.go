@@ -156,7 +156,7 @@ func (p *openPage) addEvent(in *incoming) {
 	from := len(p.lines)
 	if len(p.entries) == 0 {
 		p.size = sumsLen
-		p.lines = make([]byte, 0, max(maxRecord, len(in.line)))
+		p.lines = slices.Grow(p.lines[:0], max(maxRecord, len(in.line)))
 	} else {
 		before = p.last()
 		p.lines = append(p.lines, '\n')
@@ -166,6 +166,11 @@ func (p *openPage) addEvent(in *incoming) {
 	p.lines = append(p.lines, in.line...)
 	p.entries = append(p.entries, e)
 	p.linesSum = crc32.Update(p.linesSum, castagnoli, p.lines[from:])
+}
+
+// clear makes p a page without a row and without events.
+func (p *openPage) clear() {
+	*p = openPage{page: page{entries: p.entries[:0], lines: p.lines[:0]}}
 }
 
 // splitAdded returns the events that the row of p lacks, as a page without a row.
@@ -188,7 +193,7 @@ func (b *batch) fillPages(evs []incoming) (places []Posted, err error) {
 			if places, err = b.writeOpen(p, places); err != nil {
 				return nil, err
 			}
-			p = nil
+			p.clear() // it is written, and its memory is for the next one
 		}
 		if p == nil {
 			p = &openPage{}

@@ -12,13 +12,12 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // Tails with overlapping topics join and leave while events storm. Each gets the
 // events of its topics once, in order and without a hole, from where it began.
 func TestTailsComeAndGo(t *testing.T) {
-	longtest.Require(t)
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 200)
@@ -41,7 +40,7 @@ func TestTailsComeAndGo(t *testing.T) {
 	})
 	for i := range 8 {
 		tails.Go(func() {
-			for j := range longtest.Size(2, 12) {
+			for j := range size(2, 12) {
 				oneTail(t, f, c, topics[(i+j)%len(topics)])
 			}
 		})
@@ -192,7 +191,7 @@ func TestTailOfHeld(t *testing.T) {
 // A tail ends at once and leaves no goroutine and no lease, wherever its context ends or
 // its caller stops.
 func TestTailEndsAnywhere(t *testing.T) {
-	longtest.Require(t)
+	onlyLong(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,15 +105,15 @@ func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft,
 	receipts := make([]event.Receipt, 0, len(drafts))
 	lines := wire.NewLineReader(resp.Body, 1<<16)
 	for i := range drafts {
-		line, err := lines.Next()
+		line, err := lines.Peek()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
 			return nil, badLine(base, err)
 		}
-		var r wire.SetResult
-		if err := json.Unmarshal(line, &r); err != nil {
+		r, err := wire.ParseResult(line)
+		if err != nil {
 			return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to an append: %.60q", line)}
 		}
 		if r.Hash != drafts[i].Hash() || r.ID == event.Beginning {

@@ -259,6 +259,30 @@ func FuzzParseSetBody(f *testing.F) {
 	})
 }
 
+// The fast path of ParseResult agrees with encoding/json, and accepts what a server sends.
+func FuzzParseResult(f *testing.F) {
+	d := event.Draft{User: "alice", Path: "posts/1", Type: event.Put, Key: "k", Value: []byte("1")}
+	ev := event.New(7, 1_700_000_000_000_000, d, d.Hash())
+	sent := AppendResults(nil, []event.Receipt{{Event: ev}, {Event: ev, Duplicate: true}, {Event: ev, Duplicate: true, Dropped: true}})
+	dropped := []byte("dropped")
+	for line := range bytes.Lines(sent) {
+		line = bytes.TrimSpace(line)
+		f.Add(line)
+		if fast := new(SetResult).scan(line); fast == bytes.Contains(line, dropped) {
+			f.Errorf("%s: on the fast path: %v", line, fast)
+		}
+	}
+	f.Add([]byte(`{"id":"0000000000007","status":201}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var want SetResult
+		refused := json.Unmarshal(line, &want)
+		got, err := ParseResult(line)
+		if (err == nil) != (refused == nil) || err == nil && got != want {
+			t.Fatalf("ParseResult(%q) = %+v, %v, want %+v, %v", line, got, err, want, refused)
+		}
+	})
+}
+
 func FuzzLineReader(f *testing.F) {
 	f.Add([]byte("a\nb\r\n\n c"), 10)
 	f.Add([]byte(strings.Repeat("x", 200)), 3)

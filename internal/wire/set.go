@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -135,6 +136,49 @@ func AppendResults(b []byte, receipts []event.Receipt) []byte {
 		b = append(b, "\"}\n"...)
 	}
 	return b
+}
+
+// ParseResult parses a line of AppendResults. It also accepts other members and any order.
+func ParseResult(line []byte) (r SetResult, err error) {
+	if r.scan(line) {
+		return r, nil
+	}
+	r = SetResult{}
+	err = json.Unmarshal(line, &r)
+	return r, err
+}
+
+// scan is the fast path of ParseResult for the usual form. If ok is false, the line may
+// still be valid.
+func (r *SetResult) scan(line []byte) (ok bool) {
+	const begin, id, at, hash, end = `{"status":`, `,"id":"`, `","time":"`, `","hash":"`, `"}`
+	switch status, rest := cutText(line, begin, len("201")); string(status) {
+	case "201":
+		r.Status, line = 201, rest
+	case "200":
+		r.Status, line = 200, rest
+	default:
+		return false
+	}
+	var text []byte
+	text, line = cutText(line, id, event.IDLen)
+	if r.ID.UnmarshalText(text) != nil {
+		return false
+	}
+	text, line = cutText(line, at, len("2006-01-02T15:04:05.000000Z"))
+	if r.Time.UnmarshalText(text) != nil {
+		return false
+	}
+	text, line = cutText(line, hash, 2*len(r.Hash))
+	return r.Hash.UnmarshalText(text) == nil && string(line) == end
+}
+
+// cutText returns the n bytes after label, and the rest, or nothing.
+func cutText(line []byte, label string, n int) (text, rest []byte) {
+	if len(line) < len(label)+n || string(line[:len(label)]) != label {
+		return nil, nil
+	}
+	return line[len(label):][:n], line[len(label)+n:]
 }
 
 // AppendReceipt appends the response to a single append to b, with a line feed: the

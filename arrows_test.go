@@ -37,7 +37,6 @@ var mayImport = map[string][]string{
 	"internal/sse":      {},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
-	"internal/longtest": {},
 	"internal/pagetest": {"event"},
 	"internal/bench":    {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":     {"event", "window", "cache", "client", "internal/server"},

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
@@ -29,7 +28,7 @@ func faultsOf(t *testing.T, db *DB) (s Soundness, faults []Fault) {
 	return s, faults
 }
 
-// A sound file has no faults, whatever its history.
+// Sound files have no faults, whatever has happened to them.
 func TestCheckContentsSound(t *testing.T) {
 	for _, w := range wrecks() {
 		db := mustOpen(t, w.write(t, w.bytes), Config{})
@@ -121,7 +120,7 @@ func TestCheckContents(t *testing.T) {
 	}
 }
 
-// A part that SQLite cannot read is a fault, and the rest is checked.
+// What SQLite cannot read is a fault, and the rest is checked.
 func TestCheckContentsStructure(t *testing.T) {
 	w := wrecks()[0]
 	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / 4096 * 4096
@@ -159,7 +158,7 @@ func TestCheckContentsWritten(t *testing.T) {
 			}
 		}
 	}()
-	for rounds.Load() < int64(longtest.Size(20, 200)) {
+	for rounds.Load() < int64(size(20, 200)) {
 		if _, faults := faultsOf(t, db); len(faults) > 0 {
 			t.Errorf("faults %+v", faults)
 		}

@@ -57,7 +57,7 @@ func mustDo(t *testing.T, do func(context.Context) error) {
 	}
 }
 
-// list returns the windows as text: topic, state, held and missing span.
+// list returns the windows as text: topic, state, held, and what is to come.
 func list(t *testing.T, db *DB) string {
 	t.Helper()
 	ws, err := db.Windows(context.Background())
@@ -104,8 +104,8 @@ func TestClaimTakesWhatIsFree(t *testing.T) {
 	}
 }
 
-// A lease may cover several topics: others wait for each of them, and it begins at the first
-// position where one is not held.
+// One lease may be of several topics: others wait for each of them, and it begins
+// where not all are held.
 func TestClaimOfSeveral(t *testing.T) {
 	a, b, _ := openTwo(t)
 	held := mustClaim(t, a, "alice", 0, 10)
@@ -154,7 +154,7 @@ func TestClaimAfterGoneOwner(t *testing.T) {
 	}
 }
 
-// A clock that steps back a little ends no lease.
+// A small step of the clock backwards makes nobody lose a lease.
 func TestClockSetBackALittle(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
@@ -165,20 +165,21 @@ func TestClockSetBackALittle(t *testing.T) {
 	mustApply(t, l, 10)
 }
 
-// A pull whose lease has expired continues if nobody took it over.
+// A pull whose lease is over goes on where nobody has taken it.
 func TestApplyAfterLease(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
 	mustApply(t, l, 2)
 	c.add(time.Hour)
-	mustClaim(t, b, "bob", 0, 10) // normalizes
+	mustClaim(t, b, "bob", 0, 10) // tidies
 	checkList(t, "freed", b, "alice pulling 0-2…10, bob pulling 0-0…10")
 	mustApply(t, l, 10)
 	mustDo(t, l.Commit)
 	checkList(t, "gone on", b, "alice committed 0-10, bob pulling 0-0…10")
 }
 
-// After a computer slept, a look at the file by another process must not end a tail.
+// A computer that slept must not end a tail because another process has looked at
+// the file.
 func TestFollowAfterSleep(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustFollow(t, a, 10, "alice", "bob")
@@ -193,12 +194,12 @@ func TestFollowAfterSleep(t *testing.T) {
 	checkList(t, "committed", b, "alice committed 10-15, bob committed 10-15")
 }
 
-// A late lease must not reach another window that has the number of a removed one.
+// The number of a window that is gone must not lead a late lease to another one.
 func TestLateLeaseTouchesNothingElse(t *testing.T) {
 	a, b, c := openTwo(t)
 	late := mustClaim(t, a, "alice", 0, 100)
 	c.add(time.Hour)
-	mustDo(t, mustClaim(t, b, "alice", 0, 100).Commit) // takes it over and leaves nothing to do
+	mustDo(t, mustClaim(t, b, "alice", 0, 100).Commit) // takes it over and leaves nothing
 	checkList(t, "taken over", b, "")
 	own := mustClaim(t, a, "bob", 0, 50)
 	_, err := late.Apply(context.Background(), nil, 40)
@@ -210,7 +211,7 @@ func TestLateLeaseTouchesNothingElse(t *testing.T) {
 	mustApply(t, own, 50)
 }
 
-// A lease that was abandoned without Release must not block its own process.
+// A lease that was dropped without a word must not keep its own process out.
 func TestOwnLeaseGrowsStale(t *testing.T) {
 	a, _, c := openTwo(t)
 	mustApply(t, mustClaim(t, a, "alice", 0, 10), 3)
@@ -290,7 +291,7 @@ func TestEndedLease(t *testing.T) {
 	}
 }
 
-// Commit and Release can be repeated after an error.
+// An end that could not be written can be tried again.
 func TestEndAgain(t *testing.T) {
 	db := openClient(t)
 	l := mustClaim(t, db, "alice", 0, 9)
@@ -353,8 +354,8 @@ func TestJoinAndLeave(t *testing.T) {
 	checkList(t, "ended", db, "alice committed 5-9, bob committed 5-12, zed committed 8-12")
 }
 
-// Windows of a wider topic absorb those of its subtopics, and proven windows stay separate
-// from unproven ones.
+// Windows of a wider topic take in those of its parts, and what is proven stays
+// apart from what is not.
 func TestTidyMerges(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice/posts", madeEvent("alice", "posts/1", 10))
@@ -404,7 +405,7 @@ func TestCursor(t *testing.T) {
 		t.Fatalf("%v, %v", taken, err)
 	}
 	wantError(t, "Move of the old holder", cur.Move(ctx, 9, nil), ErrLost)
-	if err := cur.Release(ctx); err != nil { // it belongs to another holder
+	if err := cur.Release(ctx); err != nil { // not his to release
 		t.Error(err)
 	}
 	infos, err := a.Cursors(ctx)
@@ -473,7 +474,7 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// If ctx ends at any point, the error says so and no transaction or connection stays open.
+// Wherever ctx ends, the error says so and nothing is left open.
 func TestCancelledCalls(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice", madeEvent("alice", "x", 3))
@@ -493,7 +494,7 @@ func TestCancelledCalls(t *testing.T) {
 	} {
 		wantError(t, name, call(), context.Canceled)
 	}
-	if err := db.file.Lock(context.Background()); err != nil { // as during a long write
+	if err := db.file.Lock(context.Background()); err != nil { // somebody writes for long
 		t.Fatal(err)
 	}
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)

@@ -13,7 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// outboxText describes the outbox: places, storages, keys, and the reasons of refusals.
+// outboxText says what is in the outbox: places, storages, keys, and why what was
+// refused was.
 func outboxText(t fataler, db *DB, limit int) string {
 	t.Helper()
 	var list []string
@@ -43,7 +44,7 @@ func checkOutbox(t fataler, db *DB, want string) {
 	}
 }
 
-// An outboxModel is two processes on one file and the expected entries.
+// An outboxModel is two processes on one file, and the list that it should be.
 type outboxModel struct {
 	dbs  [2]*DB
 	last int64
@@ -139,7 +140,7 @@ func (m *outboxModel) check(t *rapid.T) {
 	}
 }
 
-// Entries of the outbox are not held events, and a log has no outbox.
+// The outbox is not held, and no log has one.
 func TestOutboxStays(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

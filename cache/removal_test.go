@@ -34,8 +34,8 @@ func TestProveAfterForget(t *testing.T) {
 	}
 }
 
-// Reading a state ends with an error if its events are forgotten in the meantime, whether
-// only the windows are gone, as after a kill, or the events too.
+// A state that is being read while its events are forgotten is not gone on with, neither
+// when only the windows have gone, as after a kill, nor when the events have.
 func TestForgetWhileStateIsRead(t *testing.T) {
 	for name, forget := range map[string]func(db *DB) error{
 		"killed behind the windows": func(db *DB) error {
@@ -83,7 +83,8 @@ func TestForgetWhileStateIsRead(t *testing.T) {
 	}
 }
 
-// Forget also removes the remains of damaged events: fetched again, they equal the log.
+// What was kept of a damaged copy goes with what is forgotten: fetched again, it is equal
+// to the log.
 func TestForgetDropsLeaves(t *testing.T) {
 	db := openClient(t)
 	first := window.BlockSpan(0)
@@ -104,7 +105,7 @@ func TestForgetDropsLeaves(t *testing.T) {
 	}
 }
 
-// A lease that another process has taken over commits nothing.
+// A lease that another process has taken over commits nothing of it.
 func TestCommitOfLostLease(t *testing.T) {
 	late, other, clock := openTwo(t)
 	lost := mustClaim(t, late, "alice", 0, 100)

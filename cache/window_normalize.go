@@ -2,6 +2,7 @@ package cache
 
 import (
 	"database/sql"
+	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -15,7 +16,7 @@ import (
 // that the caller continues it. normalizeWindows never changes which events are held.
 func (db *DB) normalizeWindows(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
 	if db.file.Role != Client {
-		return nil, db.file.Role.Wrong()
+		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
 	}
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -56,8 +57,8 @@ func (db *DB) pullEnded(w *rows.Window, windows []rows.Window, absorb func(*rows
 	return rows.WindowSet(windows).Held(w.Topic).Contains(w.Missing())
 }
 
-// A committedSpan identifies a committed window.
-type committedSpan struct {
+// A stretch identifies a committed window.
+type stretch struct {
 	topic  event.Topic
 	span   window.Span
 	proven bool
@@ -65,13 +66,13 @@ type committedSpan struct {
 
 // replaceWindows replaces settled with merged, and writes only the differences.
 func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
-	missing := map[committedSpan]bool{}
+	missing := map[stretch]bool{}
 	for i := range merged {
-		missing[committedSpanOf(&merged[i])] = true
+		missing[stretchOf(&merged[i])] = true
 	}
 	for i := range settled {
 		w := &settled[i]
-		if k := committedSpanOf(w); w.State == window.Committed && missing[k] {
+		if k := stretchOf(w); w.State == window.Committed && missing[k] {
 			delete(missing, k)
 			continue
 		}
@@ -89,4 +90,4 @@ func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
 	return nil
 }
 
-func committedSpanOf(w *rows.Window) committedSpan { return committedSpan{w.Topic, w.Held(), w.Proven} }
+func stretchOf(w *rows.Window) stretch { return stretch{w.Topic, w.Held(), w.Proven} }

@@ -7,7 +7,7 @@ import (
 
 // The functions of this file are fast paths for other packages of the module, which read
 // many lines that were checked before: Stored and Skim for the cache, SkimMark for the
-// server's streams, ScanBody for the bodies of requests. They are here because they need to
+// server's streams, ScanDraft and ScanBody for drafts. They are here because they need to
 // know how an event keeps its line.
 
 // Stored parses a line that ParseLine has accepted before, from a trusted source such as the
@@ -89,6 +89,14 @@ func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 		s.Path = []byte(unescape(path))
 	}
 	return s, time, nil
+}
+
+// ScanDraft is ParseDraft for an object in the usual form, which no event's line has. If ok
+// is false, the object may still be valid.
+func ScanDraft(object []byte) (d Draft, ok bool) {
+	d = Draft{Type: Put}
+	_, ok = scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue)
+	return d, ok
 }
 
 // ScanBody returns the draft of a JSON object with value, key and type for a storage, and

@@ -65,6 +65,18 @@ func parseNew(line []byte) (d event.Draft, made bool, err error) {
 // parseEvent parses an event as a person writes it or as rstream prints it. Only an
 // event without a hash gets a new key: another key would make it another event.
 func parseEvent(line []byte) (d event.Draft, made bool, err error) {
+	d, ok := event.ScanDraft(line)
+	if !ok {
+		return parseAnyEvent(line)
+	}
+	if d.Key == "" {
+		d.Key, made = orNewKey(""), true
+	}
+	return d, made, nil
+}
+
+// parseAnyEvent parses every line that is not a draft in its usual form.
+func parseAnyEvent(line []byte) (d event.Draft, made bool, err error) {
 	if ev, err := event.ParseLine(line); err == nil {
 		return ev.Draft, false, nil // with members of the reader's own, such as snapshot
 	}
@@ -155,7 +167,7 @@ func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) er
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		line, err := lines.Next()
+		line, err := lines.Peek()
 		if errors.Is(err, io.EOF) {
 			break
 		}

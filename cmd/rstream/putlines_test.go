@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -17,6 +18,30 @@ func numbered(n int) (in string) {
 		in += fmt.Sprintf(`{"user":"a","path":"x","key":"%d","value":%d}`+"\n", i, i)
 	}
 	return in
+}
+
+// The fast path of parseEvent agrees with the other.
+func FuzzParseEvent(f *testing.F) {
+	for _, line := range []string{
+		`{"user":"a","path":"x","value":1}`,
+		` { "path" : "x", "user":"a", "type":"DEL", "key":"" } `,
+		`{"user":"a","path":"x","key":"k","type":"PUT","value":{"n": 1}}`,
+		`{"user":"a","path":"x","Type":"live","value":1}`,
+		`{"type":"live"}`,
+		`{"type":"queued","user":"a","path":"x"}`,
+	} {
+		f.Add([]byte(line))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		got, made, err := parseEvent(line)
+		want, wantMade, refused := parseAnyEvent(line)
+		if made && wantMade {
+			got.Key, want.Key = "", ""
+		}
+		if (err == nil) != (refused == nil) || made != wantMade || err == nil && !reflect.DeepEqual(got, want) {
+			t.Fatalf("parseEvent(%q) = %+v, %v, %v, want %+v, %v, %v", line, got, made, err, want, wantMade, refused)
+		}
+	})
 }
 
 // A server or proxy that accepts only a few lines a request gets a few at a time, each

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	sqlite "modernc.org/sqlite"
 )
 
 // A location says how a file can be opened in its place.
@@ -136,10 +138,11 @@ func outOfFiles() bool {
 
 // connect opens a pool of connections to a file.
 func connect(file string, most int, params string) (*sql.DB, error) {
-	pool, err := sql.Open("sqlite", dataSource(file, params))
+	connector, err := sqlite.NewConnector(dataSource(file, params))
 	if err != nil {
 		return nil, err
 	}
+	pool := sql.OpenDB(keepingConnector{connector})
 	pool.SetMaxOpenConns(most)
 	pool.SetMaxIdleConns(most)
 	return pool, nil

@@ -17,7 +17,7 @@ func (f *File) Reconnect() error {
 	if f.write != nil {
 		f.write.Close() // and its statements
 	}
-	f.write = sql.OpenDB(connector)
+	f.write = sql.OpenDB(keepingConnector{connector})
 	f.write.SetMaxOpenConns(1)
 	f.write.SetMaxIdleConns(1)
 	f.statements = statements{ready: map[string]*sql.Stmt{}, used: map[string]*sql.Stmt{}}

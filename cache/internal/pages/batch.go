@@ -59,11 +59,11 @@ func (b *batch) posting(key PostingKey) (*posting, error) {
 	return p, err
 }
 
-// fewPostings is how many postings are read one by one, and manyPostings how many at most
-// together.
+// fewPostings is how many postings are read one by one, and manyStorages those of how many
+// storages at most together.
 const (
 	fewPostings  = 4
-	manyPostings = 512
+	manyStorages = 512
 )
 
 // loadPostings reads the postings of keys at once, if they are many. A damaged one is left to
@@ -73,13 +73,21 @@ func (b *batch) loadPostings(keys []PostingKey) error {
 		return cmp.Or(cmp.Compare(a.Block, b.Block), cmp.Compare(a.Storage, b.Storage))
 	})
 	keys = slices.Compact(keys)
+	if len(keys) <= fewPostings {
+		return nil
+	}
+	// Storages that have events in most of the same blocks are read together.
+	storages := storagesOf(keys)
+	if blocks := keys[len(keys)-1].Block - keys[0].Block + 1; blocks <= uint64(4*len(keys)/len(storages)) {
+		return b.loadBlocks(keys, storages)
+	}
 	for len(keys) > 0 {
 		n := 1
-		for n < len(keys) && n < manyPostings && keys[n].Block == keys[0].Block {
+		for n < len(keys) && keys[n].Block == keys[0].Block {
 			n++
 		}
 		if n > fewPostings {
-			if err := b.loadSome(keys[:n]); err != nil {
+			if err := b.loadBlocks(keys[:n], storagesOf(keys[:n])); err != nil {
 				return err
 			}
 		}
@@ -88,38 +96,56 @@ func (b *batch) loadPostings(keys []PostingKey) error {
 	return nil
 }
 
-// loadSome reads the postings of storages in one block.
-func (b *batch) loadSome(keys []PostingKey) error {
+// storagesOf returns the storages of keys, each once, in order.
+func storagesOf(keys []PostingKey) []int64 {
 	storages := make([]int64, len(keys))
 	for i := range keys {
 		storages[i] = keys[i].Storage
 	}
+	slices.Sort(storages)
+	return slices.Compact(storages)
+}
+
+// loadBlocks reads the postings of keys, which are in the order of blocks, and all others that
+// the same storages have from the first of these blocks to the last.
+func (b *batch) loadBlocks(keys []PostingKey, storages []int64) error {
+	damaged := map[PostingKey]bool{}
+	for some := range slices.Chunk(storages, manyStorages) {
+		if err := b.loadSome(some, keys[0].Block, keys[len(keys)-1].Block, damaged); err != nil {
+			return err
+		}
+	}
+	for _, key := range keys {
+		if b.postings[key] == nil && !damaged[key] {
+			b.postings[key] = newPosting(key)
+		}
+	}
+	return nil
+}
+
+// loadSome reads the postings of storages in the blocks from first to last. It adds those that
+// are damaged to damaged.
+func (b *batch) loadSome(storages []int64, first, last uint64, damaged map[PostingKey]bool) error {
 	stmt, err := b.file.Stmt(b.tx, `SELECT p.storage, p.block, p.count, p.chunks
-		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block = ?`)
+		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block BETWEEN ? AND ?`)
 	if err != nil {
 		return err
 	}
-	rows, err := stmt.Query(joinNumbers(storages), int64(keys[0].Block))
+	rows, err := stmt.Query(joinNumbers(storages), int64(first), int64(last))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	damaged := map[int64]bool{}
 	for rows.Next() {
 		p, err := scanPosting(rows)
 		var damage *DamageError
 		switch {
 		case errors.As(err, &damage):
-			damaged[damage.Storage] = true
+			damaged[PostingKey{damage.Storage, damage.Block}] = true
 		case err != nil:
 			return err
 		case b.postings[p.key] == nil:
 			b.postings[p.key] = p
-		}
-	}
-	for _, key := range keys {
-		if b.postings[key] == nil && !damaged[key.Storage] {
-			b.postings[key] = newPosting(key)
 		}
 	}
 	return rows.Err()

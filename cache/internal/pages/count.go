@@ -69,11 +69,25 @@ func CountPages(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err e
 	return n, err
 }
 
-// CountPosted returns how many events the postings of some storages have in a block.
-func CountPosted(ctx context.Context, tx *sql.Tx, storages []int64, block uint64) (n int, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(p.count), 0) FROM json_each(?) j CROSS JOIN page_posting p
-		ON p.storage = j.value AND p.block = ?`, joinNumbers(storages), int64(block)).Scan(&n)
-	return n, err
+// CountPosted returns how many events the postings of some storages have in each of the
+// blocks from first to last.
+func CountPosted(ctx context.Context, tx *sql.Tx, storages []int64, first, last uint64) (map[uint64]int, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT p.block, sum(p.count) FROM json_each(?) j CROSS JOIN page_posting p
+		ON p.storage = j.value AND p.block BETWEEN ? AND ? GROUP BY p.block`, joinNumbers(storages), int64(first), int64(last))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	counts := map[uint64]int{}
+	for rows.Next() {
+		var block uint64
+		var n int
+		if err := rows.Scan(&block, &n); err != nil {
+			return nil, err
+		}
+		counts[block] = n
+	}
+	return counts, rows.Err()
 }
 
 // StretchEnd returns the position up to which the next n pages begin after another one,

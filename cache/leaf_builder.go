@@ -3,8 +3,6 @@ package cache
 import (
 	"context"
 	"database/sql"
-	"maps"
-	"slices"
 
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
@@ -18,7 +16,7 @@ import (
 // exactly those that the lease has stored.
 type leafBuilders struct {
 	builders []*leafBuilder           // one for each topic
-	matching map[int64][]*leafBuilder // by storage, if there are several
+	matching map[int64][]*leafBuilder // by storage
 	kept     int                      // how many leaves the lease has kept
 
 	counted uint64               // the block of counts, in the open transaction
@@ -58,6 +56,9 @@ func (m *leafBuilders) startOver(at event.ID, removals int64) {
 // stored wrongly, so its block gets no leaf.
 func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages []int64, held bool, reached event.ID, now int64) error {
 	m.counts = nil
+	for _, b := range m.builders {
+		b.posted = nil
+	}
 	if len(m.matching) > maxMatching {
 		clear(m.matching)
 	}
@@ -77,7 +78,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 		}
 		for _, b := range builders {
 			if ev.ID.Block() != b.block {
-				if err := m.keepEnded(db, tx, b); err != nil {
+				if err := m.keepEnded(db, tx, b, reached); err != nil {
 					return err
 				}
 				b.block = ev.ID.Block()
@@ -88,7 +89,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 	}
 	for _, b := range m.builders {
 		if reached >= window.BlockSpan(b.block).To {
-			if err := m.keepEnded(db, tx, b); err != nil {
+			if err := m.keepEnded(db, tx, b, reached); err != nil {
 				return err
 			}
 		}
@@ -98,9 +99,6 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 
 // match returns the builders of the topics that contain a storage.
 func (m *leafBuilders) match(number int64, s event.Storage) []*leafBuilder {
-	if len(m.builders) == 1 && m.builders[0].topic.Matches(s.User, s.Path) {
-		return m.builders
-	}
 	builders, ok := m.matching[number]
 	if !ok {
 		for _, b := range m.builders {
@@ -113,14 +111,15 @@ func (m *leafBuilders) match(number int64, s event.Storage) []*leafBuilder {
 	return builders
 }
 
-// keepEnded keeps the leaf of the block of b, if it was filled from its beginning.
-func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder) error {
+// keepEnded keeps the leaf of the block of b, if it was filled from its beginning. The
+// transaction stores events up to position reached.
+func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder, reached event.ID) error {
 	span, count, leaves := window.BlockSpan(b.block), b.count, b.open.Leaves()
 	b.count = 0
 	if count == 0 || b.from > span.From {
 		return nil
 	}
-	whole, err := m.isWhole(tx, b, count)
+	whole, err := m.isWhole(tx, b, count, reached)
 	if err != nil || !whole {
 		return err
 	}
@@ -128,14 +127,23 @@ func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder) error {
 	return db.keepLeaf(tx, b.topic, &leaves[0])
 }
 
-// maxCountedTopics is how many topics' events in a block are counted one by one. For more
-// topics, the storages of all events of the block are read, once.
-const maxCountedTopics = 4
+const (
+	// maxCountedTopics is how many topics' events in blocks are counted by the postings of
+	// their storages, and maxCounted how many storages of a topic. For more, the indexes of
+	// a block's pages are read, once for all topics.
+	maxCountedTopics = 4
+	maxCounted       = 100
+)
 
 // isWhole reports whether the block of b has exactly count stored events of its topic.
-func (m *leafBuilders) isWhole(tx *sql.Tx, b *leafBuilder, count int) (bool, error) {
+func (m *leafBuilders) isWhole(tx *sql.Tx, b *leafBuilder, count int, reached event.ID) (bool, error) {
 	if len(m.builders) <= maxCountedTopics {
-		return b.isWhole(tx, window.BlockSpan(b.block), count)
+		if err := b.countPosted(tx, reached); err != nil {
+			return false, err
+		}
+		if b.few {
+			return b.posted[b.block] == count, nil
+		}
 	}
 	if m.counts == nil || m.counted != b.block {
 		if err := m.countBlock(tx, b.block); err != nil {
@@ -179,47 +187,30 @@ type leafBuilder struct {
 	block    uint64   // of the last event
 	open     window.Leafer
 	count    int // of its events
+
+	// Of the open transaction.
+	posted map[uint64]int // how many events blocks have by their postings; nil if unknown
+	few    bool           // the topic has few storages; if not, posted is empty
 }
 
 func (b *leafBuilder) startOver(at event.ID, removals int64) {
 	*b = leafBuilder{topic: b.topic, from: at, removals: removals}
 }
 
-// maxCounted is how many storages' postings of a block are counted. Reading the indexes of
-// the block's pages is cheaper than counting more.
-const maxCounted = 100
-
-// isWhole reports whether a block has exactly count stored events of the topic.
-func (b *leafBuilder) isWhole(tx *sql.Tx, span window.Span, count int) (bool, error) {
+// countPosted counts the events of the topic in the block of b and those after it, once in
+// a transaction, which ends blocks up to position reached.
+func (b *leafBuilder) countPosted(tx *sql.Tx, reached event.ID) (err error) {
+	if b.posted != nil {
+		return nil
+	}
 	ctx := context.Background() // it runs only briefly
-	numbers, few, err := rows.FindNumbers(ctx, tx, []event.Topic{b.topic}, maxCounted)
-	if err != nil {
-		return false, err
+	var numbers []int64
+	if numbers, b.few, err = rows.FindNumbers(ctx, tx, []event.Topic{b.topic}, maxCounted); err != nil {
+		return err
 	}
-	if few {
-		stored, err := pages.CountPosted(ctx, tx, numbers, b.block)
-		return stored == count, err
+	b.posted = map[uint64]int{}
+	if b.few {
+		b.posted, err = pages.CountPosted(ctx, tx, numbers, b.block, reached.Block())
 	}
-	stored, err := countMatching(ctx, tx, b.topic, span)
-	return stored == count, err
-}
-
-// countMatching returns how many events topic has in a span, which must be short.
-func countMatching(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (n int, err error) {
-	counts, err := pages.CountEvents(ctx, tx, span)
-	if err != nil {
-		return 0, err
-	}
-	if topic == event.All {
-		for _, some := range counts {
-			n += some
-		}
-		return n, nil
-	}
-	err = rows.NamesOf(ctx, tx, slices.Collect(maps.Keys(counts)), func(storage int64, s event.Storage) {
-		if topic.Matches(s.User, s.Path) {
-			n += counts[storage]
-		}
-	})
-	return n, err
+	return err
 }

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"internal/sse":      {},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
+	"internal/longtest": {},
 	"internal/pagetest": {"event"},
 	"internal/bench":    {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":     {"event", "window", "cache", "client", "internal/server"},

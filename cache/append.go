@@ -130,7 +130,7 @@ func (db *DB) loadHead(ctx context.Context) error {
 // logWindow returns the one window of a server's file.
 func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
 	if db.file.Role == Client {
-		return s, fmt.Errorf("read the log's window: %w: it is a copy", ErrRole)
+		return s, fmt.Errorf("read the log's window: %w", db.file.Role.Wrong())
 	}
 	err = db.file.ViewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
 	if errors.Is(err, sql.ErrNoRows) {

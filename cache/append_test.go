@@ -17,8 +17,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// hold stops the committer inside the next COMMIT until release is called. Another
-// COMMIT, if there were one, would pass by.
+// hold stops the committer inside the next COMMIT until release is called. It does not
+// stop a second COMMIT.
 func hold(db *DB) (reached chan struct{}, release func()) {
 	reached, gate := make(chan struct{}), make(chan struct{})
 	var held atomic.Bool
@@ -60,7 +60,7 @@ func TestAppendIsAllOrNone(t *testing.T) {
 	}
 }
 
-// One request that cannot be written must not fail those that came with it.
+// A request that cannot be written must not fail the others of its transaction.
 func TestAppendFailsAlone(t *testing.T) {
 	db := openServer(t)
 	setHashSpan(t, event.BlockSize)

@@ -31,7 +31,7 @@ func (db *DB) BackupTo(ctx context.Context, path string) error {
 
 func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if db.file.Role == Client {
-		return fmt.Errorf("%w: it is a %s's file", ErrRole, db.file.Role)
+		return db.file.Role.Wrong()
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return err

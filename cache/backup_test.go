@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -28,7 +29,7 @@ func fileSize(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
-// onlyFiles checks what lies in a folder.
+// onlyFiles checks the names of the files in a folder.
 func onlyFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -44,7 +45,7 @@ func onlyFiles(t *testing.T, dir string, want ...string) {
 	}
 }
 
-// A backup that is served is a new log, whose beginning is the old one.
+// A backup that is served becomes a new log that begins with the old one's events.
 func TestBackup(t *testing.T) {
 	ctx := context.Background()
 	db, evs := bigLog(t)
@@ -127,7 +128,7 @@ func TestBackupRefuses(t *testing.T) {
 	if b, err := os.ReadFile(path); string(b) != "mine" {
 		t.Errorf("the file has become %q, %v", b, err)
 	}
-	// A backup of a backup is one.
+	// A backup of a backup is a backup.
 	first, second := filepath.Join(dir, "first.db"), filepath.Join(dir, "second.db")
 	if err := db.BackupTo(ctx, first); err != nil {
 		t.Fatal(err)
@@ -144,10 +145,10 @@ func TestBackupRefuses(t *testing.T) {
 	}
 }
 
-// A file that is being appended to is backed up as it was at one moment, and the
-// appends do not wait for it.
+// A backup that is made during appends shows one moment of the log, and the appends do not
+// wait for it.
 func TestBackupWhileAppending(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db, evs := bigLog(t)
 	dir := t.TempDir()
 	var work sync.WaitGroup
@@ -190,7 +191,7 @@ func TestBackupWhileAppending(t *testing.T) {
 	}
 }
 
-// backupEnv has the test binary back up a file until it is killed.
+// backupEnv makes the test binary back up a file until it is killed.
 const backupEnv = "RSTREAM_CACHE_BACKUP"
 
 func TestBackupChild(t *testing.T) {
@@ -213,9 +214,9 @@ func TestBackupChild(t *testing.T) {
 	}
 }
 
-// Killed at whatever moment, a backup is whole or not there.
+// A backup that is killed at any moment is complete or absent.
 func TestBackupKilled(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db, evs := bigLog(t)
 	for round := range *killRounds {
 		c := exec.Command(os.Args[0], "-test.run=^TestBackupChild$")
@@ -257,10 +258,10 @@ func TestBackupKilled(t *testing.T) {
 	}
 }
 
-// wholeBackup is what TestBackupChild calls a backup that is there.
+// wholeBackup is printed by TestBackupChild for each backup that exists.
 var wholeBackup = regexp.MustCompile(`-(\d+|last)$`)
 
-// awaitPart waits, not for long, until a backup has got somewhere.
+// awaitPart waits for a short time until a part of a backup is written.
 func awaitPart(path string) {
 	for range 10_000 {
 		parts, _ := filepath.Glob(path + "-*.part")

@@ -87,7 +87,7 @@ func (im Imports) CheckCandidates(ctx context.Context, evs []event.Event) error 
 // Append.
 func (db *DB) takesImports() error {
 	if db.file.Role != Client {
-		return fmt.Errorf("import: %w: it is the log itself", ErrRole)
+		return fmt.Errorf("import: %w", db.file.Role.Wrong())
 	}
 	return nil
 }

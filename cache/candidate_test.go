@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// setImportChunk has what was imported read and written so much at a time.
+// setImportChunk sets how much of the imported events is read and written at a time.
 func setImportChunk(t testing.TB, n int) {
 	t.Helper()
 	was := importChunk
@@ -24,7 +24,7 @@ func setImportChunk(t testing.TB, n int) {
 	importChunk = n
 }
 
-// forged is an event under ev's id that the log does not have.
+// forged returns an event with ev's id that the log does not have.
 func forged(ev event.Event) event.Event {
 	d := ev.Draft
 	d.Key += " forged"
@@ -34,7 +34,7 @@ func forged(ev event.Event) event.Event {
 func candidates(t fataler, db *DB, topic event.Topic, span window.Span) (evs []event.Event) {
 	t.Helper()
 	err := db.Imports().Candidates(context.Background(), topic, span, func(ev *event.Event) error {
-		// It would wait for ever if a transaction were open here.
+		// This would block forever if a transaction were open.
 		if err := db.CountSaved(context.Background(), 0); err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (m *importModel) hold(t *rapid.T) {
 	}
 }
 
-// adopt has candidates become events if they are all that the log has.
+// adopt turns candidates into events if the log has no others in their span.
 func (m *importModel) adopt(t *rapid.T) {
 	ctx := context.Background()
 	topic := topics(t, rapid.SampledFrom([]string{"alice", "alice2", "bob", "alice/posts", "bob/p*"}).Draw(t, "topic"))[0]
@@ -242,7 +242,7 @@ func (m *importModel) drop(t *rapid.T) {
 	}
 }
 
-// forget gives up all that is known of a user.
+// forget forgets everything of a user.
 func (m *importModel) forget(t *rapid.T) {
 	user := rapid.SampledFrom(modelUsers).Draw(t, "user")
 	if _, err := m.db.Forget(context.Background(), topics(t, user)[0], event.MaxID); err != nil {
@@ -287,7 +287,7 @@ func (m *importModel) check(t *rapid.T) {
 	}
 }
 
-// checkForeign asks for all hashes that there ever were, in any order.
+// checkForeign looks up every hash that ever existed, in any order.
 func (m *importModel) checkForeign(t *rapid.T) {
 	var hashes []event.Hash
 	var want, got []string
@@ -306,8 +306,8 @@ func (m *importModel) checkForeign(t *rapid.T) {
 	}
 }
 
-// What a proven window is without is refused, and what waited there goes when the
-// window becomes proven.
+// Candidates that a proven window does not hold are refused, and those that waited in a
+// window are removed when it is proven.
 func TestCandidatesBesideProof(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()
@@ -334,8 +334,8 @@ func TestCandidatesBesideProof(t *testing.T) {
 	checkIDs(t, "candidates", candidates(t, db, event.All, window.Span{To: event.MaxID}), []event.ID{4, 9})
 }
 
-// Large events of other logs are read a few at a time: what is behind them has not been
-// looked at yet.
+// Large events of other logs are read a few at a time, so those that follow are not read
+// yet.
 func TestLargeForeign(t *testing.T) {
 	db := openClient(t)
 	value := []byte(`"` + strings.Repeat("x", maxReadBytes/2) + `"`)
@@ -369,8 +369,8 @@ func TestLargeForeign(t *testing.T) {
 	}
 }
 
-// What a block of large candidates has become is shown a few at a time, as far as nobody
-// has forgotten it by then.
+// The fates of a block of large candidates are returned a few at a time, without those
+// forgotten in the meantime.
 func TestLargeCandidates(t *testing.T) {
 	value := []byte(`"` + strings.Repeat("x", maxReadBytes/2) + `"`)
 	var evs []event.Event

@@ -291,7 +291,7 @@ func (c *contentChecker) checkStates(ctx context.Context) error {
 	return nil
 }
 
-// checkDigests computes the kept leaves of digests again. Those of damaged stretches are
+// checkDigests computes the kept leaves of digests again. Those of damaged spans are
 // left out.
 func (c *contentChecker) checkDigests(ctx context.Context) error {
 	var after struct {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
@@ -28,7 +29,7 @@ func faultsOf(t *testing.T, db *DB) (s Soundness, faults []Fault) {
 	return s, faults
 }
 
-// Sound files have no faults, whatever has happened to them.
+// A sound file has no faults, whatever its history.
 func TestCheckContentsSound(t *testing.T) {
 	for _, w := range wrecks() {
 		db := mustOpen(t, w.write(t, w.bytes), Config{})
@@ -120,7 +121,7 @@ func TestCheckContents(t *testing.T) {
 	}
 }
 
-// What SQLite cannot read is a fault, and the rest is checked.
+// A part that SQLite cannot read is a fault, and the rest is checked.
 func TestCheckContentsStructure(t *testing.T) {
 	w := wrecks()[0]
 	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / 4096 * 4096
@@ -158,7 +159,7 @@ func TestCheckContentsWritten(t *testing.T) {
 			}
 		}
 	}()
-	for rounds.Load() < int64(size(20, 200)) {
+	for rounds.Load() < int64(longtest.Size(20, 200)) {
 		if _, faults := faultsOf(t, db); len(faults) > 0 {
 			t.Errorf("faults %+v", faults)
 		}

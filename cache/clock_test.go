@@ -73,7 +73,7 @@ func TestClockWatch(t *testing.T) {
 	}
 }
 
-// What a log tells of its clock: events that were stamped by one that ran ahead keep
+// A log reports how far its clock is ahead: events stamped by a clock that ran ahead keep
 // the log ahead, and each jump counts once.
 func TestWatchClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

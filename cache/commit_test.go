@@ -15,8 +15,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A COMMIT for which there was no room: what was not written is refused as such, what was
-// written is acknowledged, and what cannot be read back is unknown.
+// If the disk is full at COMMIT, an event that was not written is refused, one that was
+// written is acknowledged, and one that cannot be read back is unknown.
 func TestCommitFullDisk(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -104,8 +104,8 @@ func checkFull(t *testing.T, receipts []event.Receipt, err error, want int) {
 	}
 }
 
-// Of appends that share a transaction for which there is no room, those that fit alone
-// are taken.
+// If the disk has no room for the appends of a transaction, those that fit alone are
+// written.
 func TestCommitFullDiskTogether(t *testing.T) {
 	db := openServer(t)
 	reached, release := hold(db)

@@ -17,7 +17,7 @@ func Compact(ctx context.Context, path string, cfg Config, retention Retention) 
 		return c, err
 	}
 	if cfg.Role != Server {
-		return c, fmt.Errorf("compact %s: %w: it is a %s's file", path, ErrRole, cfg.Role)
+		return c, fmt.Errorf("compact %s: %w", path, cfg.Role.Wrong())
 	}
 	db, err := Open(ctx, path, cfg)
 	if err != nil {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-// createChild creates files for ever and says which log each has, once it is open.
+// createChild creates files until it is killed, and prints the log of each once it is open.
 func createChild(dir string) error {
 	for i := 0; ; i++ {
 		db, err := Open(context.Background(), filepath.Join(dir, fmt.Sprintf("%d.db", i)), Config{Role: Server})
@@ -24,7 +26,7 @@ func createChild(dir string) error {
 	}
 }
 
-// loseWAL removes SQLite's other files of a file.
+// loseWAL removes the write-ahead log of a file and its index.
 func loseWAL(t *testing.T, path string) {
 	t.Helper()
 	for _, suffix := range []string{"-wal", "-shm"} {
@@ -34,10 +36,10 @@ func loseWAL(t *testing.T, path string) {
 	}
 }
 
-// Wherever the creation of a file is killed, and even if its write-ahead log is lost,
-// it is empty or has the identity that was told.
+// A file whose creation is killed at any point is empty or has the identity that was
+// printed, even if its write-ahead log is lost.
 func TestKillWhileCreating(t *testing.T) {
-	for range size(4, 30) {
+	for range longtest.Size(4, 30) {
 		dir := t.TempDir()
 		told := map[string]string{}
 		startChild(t, "create", dir, "").killAfter(t, 6, func(line string) {
@@ -82,7 +84,7 @@ func checkCreated(t *testing.T, path, told string) {
 	integrity(t, db)
 }
 
-// With its write-ahead log a file may lose appends, but never its identity.
+// A file that loses its write-ahead log may lose appends, but never its identity.
 func TestLostWALKeepsIdentity(t *testing.T) {
 	for _, n := range []int{1, 500} {
 		path := filepath.Join(t.TempDir(), "x.db")
@@ -95,8 +97,7 @@ func TestLostWALKeepsIdentity(t *testing.T) {
 	}
 }
 
-// copyFiles copies a file that is open with what lies beside it, as a crash would
-// leave them.
+// copyFiles copies an open file and its companions as a crash would leave them.
 func copyFiles(t *testing.T, path string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -130,8 +131,8 @@ func TestLostWALKeepsRestoredLog(t *testing.T) {
 	}
 }
 
-// A process that was killed while it created a file leaves one that the next can go on
-// with.
+// A process that is killed while it creates a file leaves one that the next process can
+// complete.
 func TestOpenAfterKillWhileCreating(t *testing.T) {
 	steps := map[string]string{
 		"no byte":    ``,
@@ -151,7 +152,7 @@ func TestOpenAfterKillWhileCreating(t *testing.T) {
 	}
 }
 
-// A file that has lost which log it is never becomes a new one.
+// A file that has lost the identity of its log never becomes a new log.
 func TestOpenRefusesLostIdentity(t *testing.T) {
 	for name, statements := range map[string]string{
 		"of an earlier version, without its write-ahead log": `PRAGMA auto_vacuum=2; PRAGMA journal_mode=wal`,
@@ -193,8 +194,8 @@ func execSQL(t *testing.T, path, statements string) {
 	}
 }
 
-// A file of an earlier version whose header is in its write-ahead log alone, as a
-// killed process has left it.
+// A file of an earlier version whose header is only in its write-ahead log, as a killed
+// process leaves it, is opened.
 func TestOpenYoungKilledFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log.db")

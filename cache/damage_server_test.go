@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// damagePage flips a bit of the page that has an event, and returns the ids of the page.
+// damagePage flips a bit of the page that contains an event, and returns the page's ids.
 func damagePage(t *testing.T, db *DB, id event.ID, column string) (span window.Span) {
 	t.Helper()
 	err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
@@ -36,7 +36,7 @@ func damagePage(t *testing.T, db *DB, id event.ID, column string) (span window.S
 }
 
 // A server with a damaged page starts, appends, seals and retains. Reads that need the page
-// fail, and all others are right: no line is left out in silence.
+// fail, and all others are right: no line is silently missing.
 func TestServerPastDamage(t *testing.T) {
 	for _, c := range []struct {
 		name, column string
@@ -125,7 +125,7 @@ func appendRepeated(t *testing.T, db *DB, evs []event.Event) (fresh []event.Even
 	return fresh
 }
 
-// checkPastDamage checks reads of a log of which a page is damaged.
+// checkPastDamage checks reads of a log with a damaged page.
 func checkPastDamage(t *testing.T, db *DB, evs []event.Event, hurt window.Span) {
 	t.Helper()
 	ctx := context.Background()

@@ -20,8 +20,8 @@ type about struct {
 	id    event.ID
 }
 
-// What is in doubt stays so until a proof of the topic, or of a wider one, covers it, or it
-// is forgotten; and nothing is proven and in doubt at once. Compared event by event.
+// An event stays in doubt until a proof of its topic, or of a wider one, covers it or until it
+// is forgotten, and none is proven and in doubt at once. The test compares event by event.
 func TestDoubtModel(t *testing.T) {
 	const last = 12
 	all := topics(t, "*", "alice", "alice/posts", "bob")
@@ -100,7 +100,7 @@ func checkDoubts(rt *rapid.T, db *DB, doubts map[about]bool, all []event.Topic, 
 	}
 }
 
-// A stretch that has become equal in the meantime is not in doubt.
+// A span that has become equal in the meantime is not in doubt.
 func TestDoubtOfWhatIsEqual(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice", madeEvent("alice", "x", 3))
@@ -114,7 +114,7 @@ func TestDoubtOfWhatIsEqual(t *testing.T) {
 	if doubts, failed := db.Doubts(t.Context()); differs || err != nil || len(doubts) > 0 || failed != nil {
 		t.Errorf("differs %v, %v; in doubt %v, %v", differs, err, doubts, failed)
 	}
-	// What is not held is not in doubt, either.
+	// A span that is not held is not in doubt either.
 	if _, err := db.Doubt(t.Context(), topic, window.Span{From: 1, To: 4000}, window.Digest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +130,8 @@ func TestDoubtOfWhatIsEqual(t *testing.T) {
 	}
 }
 
-// Merge adds what is missing in a held stretch, so that readers, digests and states have it,
-// and leaves all else as it is.
+// Merge adds the missing events of a held span, so that readers, digests and states have
+// them, and changes nothing else.
 func TestMerge(t *testing.T) {
 	db := openClient(t)
 	ctx := t.Context()
@@ -172,8 +172,8 @@ func TestMerge(t *testing.T) {
 	integrity(t, db)
 }
 
-// A state that was sealed over a stretch in doubt is dropped, and none is sealed again while
-// the doubt lasts.
+// A state that was sealed over a span in doubt is dropped, and none is sealed again while the
+// doubt lasts.
 func TestDoubtDropsSealedStates(t *testing.T) {
 	defer func(span event.ID) { snapshot.SealSpan = span }(snapshot.SealSpan)
 	snapshot.SealSpan = 1

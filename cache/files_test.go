@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 )
 
-// systemChild is of the children that only some systems have.
+// systemChild returns the children that exist on some systems only.
 func systemChild(name, path string) error {
 	if name == "files" {
 		return filesChild(path)
@@ -22,8 +22,8 @@ func systemChild(name, path string) error {
 	return errors.New("no such child: " + name)
 }
 
-// filesChild uses up its descriptors and says what a read that needs another one
-// returns: of a copy, and of a log, which has all of them already.
+// filesChild uses up its file descriptors and prints the results of reads: a copy needs
+// another descriptor, a log already has all of them.
 func filesChild(path string) error {
 	ctx := context.Background()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: 100}); err != nil {
@@ -44,7 +44,7 @@ func filesChild(path string) error {
 		return err
 	}
 	var errs []error
-	for range 2 { // at once, so that each needs a connection of its own
+	for range 2 { // concurrent, so that each needs its own connection
 		tx, err := copied.file.Read.BeginTx(ctx, nil)
 		if err == nil {
 			err = tx.QueryRow(`SELECT count(*) FROM log`).Scan(new(int))

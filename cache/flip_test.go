@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // flipped are the tables and indexes in which bits are flipped.
@@ -92,15 +93,15 @@ func columnBytes(page []byte) map[int]bool {
 	return columns
 }
 
-// A judgement is what came of reading a file in which a bit was flipped.
+// A judgement is the result of reading a file in which a bit was flipped.
 type judgement struct {
 	wrong  []string // lines that were never stored
 	silent []string // reads that left out lines and did not say so
-	said   bool     // some read returned an error, or a part is not held any more
+	said   bool     // a read returned an error, or a part is no longer held
 }
 
-// judge compares what a read has found with what it should have. stored are all lines: one
-// that is older than it should be is right, but another was left out.
+// judge compares the lines that a read found with those it should find. stored are all lines:
+// a stored line in place of a newer one is not wrong, but the newer one was left out.
 func (j *judgement) judge(what string, stored, want, got map[event.ID]string, err error) {
 	some := 0
 	for id, line := range got {
@@ -117,7 +118,7 @@ func (j *judgement) judge(what string, stored, want, got map[event.ID]string, er
 	j.said = j.said || err != nil
 }
 
-// read reads a file in every way that there is.
+// read reads a file in every possible way.
 func (w *wreck) read(db *DB, backup string) (j judgement) {
 	ctx := context.Background()
 	for _, name := range []string{"*", "alice", "bob/x/1$"} {
@@ -196,9 +197,9 @@ func (w *wreck) read(db *DB, backup string) (j judgement) {
 	return j
 }
 
-// Whatever bit of a page, a posting, an index or a window is flipped, no wrong line is read.
-// In a column of a page or a posting, none is left out in silence either, and a log appends;
-// elsewhere, CheckContents finds what no read has said.
+// A flipped bit of a page, a posting, an index or a window never leads to a wrong line. In a
+// column of a page or a posting, no line is silently missing either, and a log still appends;
+// elsewhere, CheckContents finds the faults that no read reported.
 func TestFlippedBits(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -207,7 +208,7 @@ func TestFlippedBits(t *testing.T) {
 		spots := spotsOf(t, w.write(t, w.bytes), w.bytes)
 		dir := t.TempDir()
 		counts := map[string]int{}
-		for i := range size(16, 250) {
+		for i := range longtest.Size(16, 250) {
 			at := spots[flipped[i%len(flipped)]]
 			s := at[random.IntN(len(at))]
 			bit := random.IntN(8)

@@ -241,8 +241,8 @@ func (f *forgetting) removeAll(ctx context.Context) error {
 	return nil
 }
 
-// removeIn removes the loose events of a stretch.
-func (f *forgetting) removeIn(ctx context.Context, tx *sql.Tx, stretch window.Span) (removed int, err error) {
+// removeIn removes the loose events of a span.
+func (f *forgetting) removeIn(ctx context.Context, tx *sql.Tx, span window.Span) (removed int, err error) {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return 0, err
@@ -251,7 +251,7 @@ func (f *forgetting) removeIn(ctx context.Context, tx *sql.Tx, stretch window.Sp
 	var places []pages.Place
 	var damaged []*pages.DamageError
 	skip := func(damage *pages.DamageError) error { damaged = append(damaged, damage); return nil }
-	err = pages.EachPosting(ctx, tx, f.numbers, stretch, skip, func(key pages.PostingKey, evs []pages.Posted) error {
+	err = pages.EachPosting(ctx, tx, f.numbers, span, skip, func(key pages.PostingKey, evs []pages.Posted) error {
 		for i := range evs {
 			if loose(f.names[key.Storage], evs[i].ID) {
 				places = append(places, pages.Place{Storage: key.Storage, ID: evs[i].ID})
@@ -302,7 +302,7 @@ func (f *forgetting) looseIn(windows []rows.Window) func(s event.Storage, id eve
 	}
 }
 
-// removeDamaged rebuilds a damaged stretch without its loose events.
+// removeDamaged rebuilds a damaged span without its loose events.
 func (f *forgetting) removeDamaged(ctx context.Context, tx *sql.Tx, damage *pages.DamageError, loose func(event.Storage, event.ID) bool) (removed int, err error) {
 	span := window.Span{From: damage.ID - 1, To: damage.Last}
 	if damage.Page == 0 {

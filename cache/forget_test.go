@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A forgetModel has the events fetched for each requested topic.
+// A forgetModel keeps the events fetched for each requested topic.
 type forgetModel struct {
 	db   *DB
 	held map[event.Topic]heldSet
@@ -146,14 +146,14 @@ func TestForgetAgainstSets(t *testing.T) {
 	})
 }
 
-// A forgetCase is a window in some state, and what Forget of alice/posts up to a
-// position does about it.
+// A forgetCase is a window in some state and the effect of Forget of alice/posts up to a
+// position on it.
 type forgetCase struct {
 	name   string
 	topic  string
 	before event.ID
 	begin  func(t *testing.T, db *DB, topic event.Topic) *Lease
-	dead   bool // its process has been gone for long
+	dead   bool // its process ended long ago
 	err    error
 	held   window.Spans // of alice/posts/1 then
 }
@@ -164,7 +164,7 @@ var (
 	forgetPart = clientLog[10].ID
 )
 
-// pulling has pulled the first half.
+// pulling pulls the first half.
 func pulling(t *testing.T, db *DB, topic event.Topic) *Lease {
 	l, _, err := db.Leases().Claim(context.Background(), []event.Topic{topic}, forgetSpan)
 	if err != nil {
@@ -371,8 +371,8 @@ func TestForgetShrinks(t *testing.T) {
 	integrity(t, db)
 }
 
-// Killed as soon as the windows are gone, Forget has left nothing that is seen, and
-// comes to its end the next time.
+// After a kill as soon as the windows are gone, no reader sees the forgotten events, and the
+// next Forget completes.
 func TestForgetKilled(t *testing.T) {
 	db, span := smallCopy(t)
 	alice := topics(t, "alice")[0]
@@ -401,8 +401,8 @@ func TestForgetKilled(t *testing.T) {
 	checkPostings(t, again)
 }
 
-// While another process fetches, forgetting never takes an event that it holds, not
-// even one that it did not fetch because it was held already.
+// While another process fetches, Forget never removes an event that it holds, not even one
+// that it did not fetch because it was already held.
 func TestForgetWhileSyncing(t *testing.T) {
 	setForgetPages(t, 2)
 	path := filepath.Join(t.TempDir(), "x.db")

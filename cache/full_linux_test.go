@@ -19,16 +19,16 @@ import (
 
 func init() { childWork["full"] = fullChild }
 
-// A child's disk is this small, and of so many appends.
+// The size of a child's disk, and the number of its appends.
 const (
 	fullDisk    = 1 << 20
 	fullAppends = 200
 )
 
-// fullChild appends to a log on a disk of its own until long after that is full. It says
-// what came of each append and copies the files as a crash would leave them; then the
-// disk gets room and what was refused is sent again. Where nothing may be mounted, the
-// size of files is limited instead, which SQLite does not call a full disk.
+// fullChild appends to a log on its own disk until long after the disk is full. It prints the
+// result of each append and copies the files as a crash would leave them; then it makes room
+// and sends the refused appends again. If nothing may be mounted, it limits the size of files
+// instead, which SQLite does not call a full disk.
 func fullChild(dir string) error {
 	small := limitDisk(dir, fullDisk)
 	db, err := Open(context.Background(), filepath.Join(dir, "log.db"), Config{Role: Server})
@@ -98,8 +98,8 @@ func limitDisk(dir string, size uint64) (mounted bool) {
 	return false
 }
 
-// ownMounts are the ways to give a child mounts of its own. The last one gives none and
-// always works.
+// ownMounts are the ways to give a child its own mounts. The last one gives none and always
+// works.
 func ownMounts() []*syscall.SysProcAttr {
 	ids := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }
 	return []*syscall.SysProcAttr{
@@ -109,8 +109,8 @@ func ownMounts() []*syscall.SysProcAttr {
 	}
 }
 
-// On a disk that is really full: what was refused is not in the log, neither at once nor
-// after a crash, and what was acknowledged is.
+// On a full disk, a refused append is not in the log, neither at once nor after a crash, and
+// an acknowledged one is.
 func TestFullDisk(t *testing.T) {
 	dir, crashed := t.TempDir(), t.TempDir()
 	var said []byte

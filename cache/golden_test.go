@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -82,7 +83,7 @@ func TestGoldenUpdate(t *testing.T) {
 	write(goldenLast+"-client-grown.db", Config{Role: Client}, growGoldenClient(t))
 }
 
-// growGoldenServer fills a log beyond its first block, and has it drop its history.
+// growGoldenServer fills a log beyond its first block and drops its history.
 func growGoldenServer(t *testing.T) func(*DB) {
 	return func(db *DB) {
 		for i := range 16 {
@@ -143,7 +144,7 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 			t.Fatal(err)
 		}
 		l = mustFollow(t, db, 30, "bob")
-		mustApply(t, l, 33, madeEvent("bob", "x", 33)) // and killed
+		mustApply(t, l, 33, madeEvent("bob", "x", 33)) // as if killed
 		cur, err := db.HoldCursor(ctx, "mine", topics(t, "alice", "bob"))
 		if err != nil {
 			t.Fatal(err)
@@ -194,11 +195,11 @@ func checkGoldenServer(t *testing.T, name string) {
 	integrity(t, db)
 }
 
-// A file of every version can let go of its history.
+// A file of every version can drop its history.
 func TestGoldenRetain(t *testing.T) {
 	alone(t)
 	files := goldenFiles(t, "server")
-	for _, name := range files[:size(1, len(files))] {
+	for _, name := range files[:longtest.Size(1, len(files))] {
 		t.Run(name, func(t *testing.T) {
 			db := mustOpen(t, goldenCopy(t, name), Config{Role: Server, Log: testLog})
 			defer db.Close()
@@ -278,8 +279,8 @@ func checkGoldenImports(t *testing.T, db *DB) {
 	checkOutbox(t, db, "1 alice/x k1, 2 alice/x k2: too large, 3 alice/y k3")
 }
 
-// checkSchema checks that an old file has become what a new one is: that no
-// migration was changed after it had landed.
+// checkSchema checks that an upgraded file has the schema of a new one: no migration was
+// changed after its release.
 func checkSchema(t *testing.T, db *DB) {
 	t.Helper()
 	if old, young := schema(t, db), schema(t, openServer(t)); !slices.Equal(old, young) {

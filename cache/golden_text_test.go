@@ -13,9 +13,9 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// Beside each golden file is a text of what it says, written by the version that wrote the
-// file, or by the last one that kept events as rows: lines, states, digests, windows,
-// cursors and all else that a file remembers.
+// Each golden file has a text with its contents, written by the version that wrote the file,
+// or by the last one that kept events as rows: lines, states, digests, windows, cursors and
+// everything else in a file.
 func TestGoldenText(t *testing.T) {
 	alone(t)
 	paths, err := filepath.Glob(filepath.Join(goldenDir, "*.db"))
@@ -51,7 +51,7 @@ func checkGoldenText(t *testing.T, name string) {
 	integrity(t, db)
 }
 
-// describe returns what a file of the golden tests says.
+// describe returns the contents of a golden file as text.
 func describe(t *testing.T, db *DB) string {
 	d := describer{t: t, db: db}
 	d.file()
@@ -148,7 +148,7 @@ func (d *describer) marks() {
 	}
 }
 
-// aside describes what is not events of the log.
+// aside describes the contents that are not events of the log.
 func (d *describer) aside() {
 	ctx := context.Background()
 	for _, c := range must(d.db.Cursors(ctx))(d.t) {

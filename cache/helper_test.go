@@ -29,7 +29,7 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// A clock shows what the test sets.
+// A clock shows the time that the test sets.
 type clock struct {
 	mu sync.Mutex
 	at time.Time
@@ -49,7 +49,7 @@ func (c *clock) add(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// newFiles are what Open makes.
+// newFiles are templates of the files that Open creates.
 var newFiles = map[Role]*testfile.Template{
 	Server: testfile.New(func(path string) (string, error) { return makeFile(path, Config{Role: Server}) }),
 	Client: testfile.New(func(path string) (string, error) { return makeFile(path, Config{Role: Client, Log: testLog}) }),
@@ -63,7 +63,7 @@ func makeFile(path string, cfg Config) (log string, err error) {
 	return db.Log(), db.Close()
 }
 
-// mustOpen opens a file. One that is not there is a copy of one that Open has made.
+// mustOpen opens a file. A missing file is first copied from a template.
 func mustOpen(t fataler, path string, cfg Config) *DB {
 	t.Helper()
 	if newFile := newFiles[cfg.Role]; newFile != nil && (cfg.Role == Server || cfg.Log != "") && !strings.HasPrefix(path, "file:") {
@@ -108,7 +108,7 @@ func draft(user, path, key string) event.Draft {
 	return event.Draft{User: user, Path: path, Type: event.Put, Key: key, Value: []byte(`{"n":1}`)}
 }
 
-// drafts returns n new ones of a storage.
+// drafts returns n new drafts of a storage.
 func drafts(user, path, key string, n int) (ds []event.Draft) {
 	for i := range n {
 		ds = append(ds, draft(user, path, fmt.Sprintf("%s-%d", key, i)))
@@ -128,13 +128,13 @@ func mustAppend(t fataler, db *DB, ds ...event.Draft) []event.Receipt {
 	return rs
 }
 
-// madeEvent returns event id of a made-up log, always the same one.
+// madeEvent returns event id of a made-up log. It is always the same.
 func madeEvent(user, path string, id event.ID) event.Event {
 	d := draft(user, path, fmt.Sprint(id))
 	return event.New(id, event.TimeOf(newClock().at)+event.Time(id), d, d.Hash())
 }
 
-// readAll returns what Read gives of a stretch, limit at a time.
+// readAll returns the events of a span, read limit at a time.
 func readAll(t fataler, db *DB, ts []event.Topic, span window.Span, limit int) (evs []event.Event) {
 	t.Helper()
 	for at := span.From; at < span.To; {
@@ -161,7 +161,7 @@ func readAll(t fataler, db *DB, ts []event.Topic, span window.Span, limit int) (
 	return evs
 }
 
-// checkLines checks that AppendLines gives the same events as Read, as far as it comes.
+// checkLines checks that AppendLines gives the same events as Read, up to where it stops.
 func checkLines(t fataler, db *DB, ts []event.Topic, span window.Span, limit int, evs []event.Event) {
 	t.Helper()
 	got, next, err := db.AppendLines(context.Background(), []byte("before\n"), ts, span.From, span.To, limit)
@@ -217,7 +217,7 @@ func wantError(t fataler, what string, err, want error) {
 	}
 }
 
-// rawExec changes a file without its methods.
+// rawExec changes a file without the methods of DB.
 func rawExec(db *DB, statements string, args ...any) error {
 	return db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		_, err := tx.Exec(statements, args...)
@@ -225,7 +225,7 @@ func rawExec(db *DB, statements string, args ...any) error {
 	})
 }
 
-// edit changes stored events without a file's methods.
+// edit changes stored events without the methods of DB.
 func edit(db *DB, change func(tx pagetest.DB) error) error {
 	return db.file.Update(context.Background(), func(tx *sql.Tx) error { return change(tx) })
 }
@@ -240,7 +240,7 @@ func mustStored(t fataler, db *DB) []pagetest.Event {
 	return evs
 }
 
-// kill drops db as a killed process would: nothing is released.
+// kill abandons db as a killed process would: nothing is released.
 func kill(db *DB) {
 	db.file.Abandon()
 	if db.closing != nil {
@@ -265,8 +265,8 @@ func folderFiles(t testing.TB, dir string) map[string]string {
 	return files
 }
 
-// setHashSpan makes runs of the hashes of so many events, and merges them two by two,
-// for the time of a test.
+// setHashSpan makes each run of hashes cover n events, and merges runs two by two, until the
+// test ends.
 func setHashSpan(t testing.TB, n event.ID) {
 	t.Helper()
 	span, bits := seen.HashSpan, seen.MergeBits

@@ -10,7 +10,7 @@ import (
 )
 
 // serveChild serves a file until it is killed. It also opens and closes the file as a
-// reader, which must not cost it a lock.
+// reader, which must not release the server's lock.
 func serveChild(path string) error {
 	ctx := context.Background()
 	db, err := Open(ctx, path, Config{Role: Server})
@@ -50,7 +50,7 @@ func otherNames(t *testing.T, path string) map[string]string {
 	if err := os.Link(path, names["hard link"]); err != nil {
 		t.Fatal(err)
 	}
-	if runtime.GOOS == "windows" { // links need a right there
+	if runtime.GOOS == "windows" { // links need a privilege there
 		delete(names, "link")
 	} else if err := os.Symlink(path, names["link"]); err != nil {
 		t.Fatal(err)
@@ -58,8 +58,8 @@ func otherNames(t *testing.T, path string) map[string]string {
 	return names
 }
 
-// One server writes a file, whatever names it has and whatever becomes of the lock
-// file, and a killed one is followed at once.
+// Only one server writes a file, whatever names it has and whatever happens to the lock file,
+// and after a kill the next one starts at once.
 func TestServerLockIsOfTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	c := startChild(t, "serve", path, "")
@@ -68,7 +68,7 @@ func TestServerLockIsOfTheFile(t *testing.T) {
 	}
 	log := c.lines.Text()
 	names := otherNames(t, path)
-	if runtime.GOOS != "windows" { // a file that is open stays there
+	if runtime.GOOS != "windows" { // an open file cannot be removed there
 		if err := os.Remove(path + ".lock"); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,8 @@ func TestServerLockIsOfTheFile(t *testing.T) {
 	}
 }
 
-// Within one process, too, and what is refused or closed takes no lock away.
+// The same holds within one process, and a DB that is refused or closed releases no lock of
+// another.
 func TestServerLockWithinProcess(t *testing.T) {
 	db := openServer(t)
 	for what, name := range otherNames(t, db.Path()) {
@@ -106,8 +107,7 @@ func TestServerLockWithinProcess(t *testing.T) {
 	mustOpen(t, db.Path(), Config{Role: Server}).Close()
 }
 
-// Under another name a file has no write-ahead log: what is read there would not be
-// the log.
+// Under another name a file has no write-ahead log, so that a reader would miss its events.
 func TestReadUnderAnotherName(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, draft("alice", "x", "1"))
@@ -128,8 +128,8 @@ func TestReadUnderAnotherName(t *testing.T) {
 	}
 }
 
-// A second DB of a process that is closed must not take the locks of the first: another
-// process would take itself for the last one and remove the write-ahead log.
+// Closing a second DB of a process must not release the locks of the first: another process
+// would believe that it is the last one and remove the write-ahead log.
 func TestCloseKeepsLocksOfOthers(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice", madeEvent("alice", "posts/1", 1))

@@ -13,7 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A time between two windows resolves to nothing that is known, from either side.
+// A time between two windows resolves to no known position, from either side.
 func TestStateTimeInHole(t *testing.T) {
 	db := openClient(t)
 	for _, span := range []window.Span{{From: 0, To: 10}, {From: 20, To: 30}} {
@@ -34,8 +34,8 @@ func TestStateTimeInHole(t *testing.T) {
 	}
 }
 
-// The state at a position stays as it is while the horizon comes to that position and a DEL
-// there is dropped.
+// The state at a position does not change when the horizon reaches it and a DEL there is
+// dropped.
 func TestStateWhileHorizonComes(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages, snapshot.LinesBytes = 0, 0
@@ -81,7 +81,7 @@ func TestTimesAcrossHorizon(t *testing.T) {
 	mustAppend(t, db, drafts("alice", "changes", "k", event.BlockSize-2)...)
 	clock.add(time.Hour)
 	end := draft("alice", "changes", "last of the block")
-	end.Type, end.Value = event.Del, nil // which goes with its block
+	end.Type, end.Value = event.Del, nil // which is dropped with its block
 	mustAppend(t, db, end)
 	last := clock.now()
 	clock.add(time.Hour)
@@ -121,7 +121,7 @@ func TestTimesAcrossHorizon(t *testing.T) {
 		}
 	}
 	check("before anything is dropped")
-	// What is appended next hides that the last event of the block is gone.
+	// The next append hides that the last event of the block is gone.
 	if err := r.Round(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +133,8 @@ func TestTimesAcrossHorizon(t *testing.T) {
 	check("afterwards")
 }
 
-// After each transaction that drops something of a block, the state at the horizon and above
-// is right: above all, no value comes to life whose DEL goes first.
+// After each transaction that drops a part of a block, the states at the horizon and above
+// are right. In particular, no value reappears because its DEL was dropped first.
 func TestStateWhileBlockIsDropped(t *testing.T) {
 	alone(t)
 	setState(t)
@@ -188,7 +188,7 @@ func TestStateWhileBlockIsDropped(t *testing.T) {
 	checkState(t, db, evs, event.All, horizon)
 }
 
-// The horizon never passes what has postings: what is below it is found by them.
+// The horizon never passes the last posting: events below it are found by postings.
 func TestHorizonStaysBehindPostings(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "x", "k", 10)...)

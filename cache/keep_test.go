@@ -17,13 +17,14 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // typicalLine is a length that about half of the tests' lines exceed.
 const typicalLine = 205
 
-// setState has states folded in one of the ways that there are.
+// setState selects one of the ways to fold states.
 func setState(t testing.TB) (draw func(*rapid.T)) {
 	chunk, gather, few, seal := rows.StorageChunk, snapshot.GatherMax, snapshot.FewStorages, snapshot.SealSpan
 	size := snapshot.LinesBytes
@@ -52,7 +53,7 @@ func stateLines(evs []event.Event, topic event.Topic, at event.ID) (state []even
 	return state
 }
 
-// keep keeps the state of topic at position at, as fetched.
+// keep stores the state of topic at position at, as if it was fetched.
 func keep(t fataler, db *DB, evs []event.Event, topic event.Topic, at event.ID) {
 	t.Helper()
 	ctx := context.Background()
@@ -102,7 +103,7 @@ func checkKept(t fataler, what string, db *DB, want ...string) {
 	}
 }
 
-// Folded from a sealed snapshot, every state is what it was without one, in the log
+// A state that is folded from a sealed snapshot equals the one folded without it, in the log
 // and in a copy.
 func TestSealedStatesAgainstMap(t *testing.T) {
 	alone(t)
@@ -128,8 +129,8 @@ func TestSealedStatesAgainstMap(t *testing.T) {
 	})
 }
 
-// A snapshot stands behind as many events as it has members, and a topic of a few
-// storages has none.
+// A snapshot follows at least as many events as it has members, and a topic of a few storages
+// has none.
 func TestSealsKeepTheirDistance(t *testing.T) {
 	setState(t)
 	db, _ := bigLog(t)
@@ -144,7 +145,7 @@ func TestSealsKeepTheirDistance(t *testing.T) {
 	mustAppend(t, db, drafts("zoe", "p/0", "more", 3*event.BlockSize)...)
 	mustSeal(t, db, topics(t, "zoe")[0])
 	// 3,796 of zoe's 6,096 storages are there at the end of block 2, all of them one
-	// block later: the next may not follow earlier than 6,096 events behind that.
+	// block later: the next may not follow earlier than 6,096 events after that.
 	checkKept(t, "of many", db, "zoe 4096 ids 0 1", "zoe 8192 ids 0 1", "zoe 12288 ids 3796 1", "zoe 16384 ids 6096 1", "zoe 24576 ids 6096 1")
 	mustSeal(t, db, topics(t, "zoe")[0])
 	if n := len(kept(t, db)); n != 5 {
@@ -152,8 +153,8 @@ func TestSealsKeepTheirDistance(t *testing.T) {
 	}
 }
 
-// What lies between two snapshots is counted in events: a topic that is quiet while
-// the log grows by billions of ids has few.
+// The distance of two snapshots is counted in events: a topic that is quiet while the log
+// grows by billions of ids has few snapshots.
 func TestSealsOfQuietTopic(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages, snapshot.SealSpan = 0, 10
@@ -169,9 +170,8 @@ func TestSealsOfQuietTopic(t *testing.T) {
 	checkState(t, db, evs, alice, 1<<40)
 }
 
-// Where a window is held and nothing before it, the state begins with what the
-// snapshot has, and with nothing else: not with an event from another window that
-// was deleted between the two.
+// If nothing before a window is held, its state begins with the members of the snapshot
+// alone, not with an event of an earlier window that was deleted between the two.
 func TestStateOfDisconnectedWindows(t *testing.T) {
 	put := func(id event.ID, path string) event.Event { return madeEvent("alice", path, id) }
 	del := event.Draft{User: "alice", Path: "x", Type: event.Del, Key: "k"}
@@ -194,7 +194,7 @@ func TestStateOfDisconnectedWindows(t *testing.T) {
 	wantNotHeld(t, db.State(context.Background(), alice, 301, noEvent), window.NotHeldError{After: 300})
 }
 
-// A stateModel is a copy of the first events of a log, and what is known of it.
+// A stateModel is a copy of the first events of a log and the spans and states it knows.
 type stateModel struct {
 	db   *DB
 	kept []keptState
@@ -221,7 +221,7 @@ func (m *stateModel) known(t *rapid.T, topic event.Topic, at event.ID) bool {
 func TestStateModel(t *testing.T) {
 	draw := setState(t)
 	head := 120
-	if *long {
+	if longtest.Enabled() {
 		head = 400
 	}
 	root := t.TempDir()
@@ -283,7 +283,7 @@ func TestStateModel(t *testing.T) {
 	})
 }
 
-// beginSnapshot begins to keep a state and writes a part of it.
+// beginSnapshot begins to store a state and writes a part of it.
 func beginSnapshot(t *testing.T, db *DB, c *clock, at event.ID) *SnapshotWriter {
 	t.Helper()
 	ctx := context.Background()
@@ -312,8 +312,8 @@ func countParts(t *testing.T, db *DB) (n int) {
 	return n
 }
 
-// What is being written is seen by nobody, is written by one process at a time, and
-// is cleared away when that process is gone or does not go on.
+// No reader sees an unfinished snapshot, only one process writes it at a time, and it is
+// removed if that process ends or stops.
 func TestKeepSnapshotGivenUp(t *testing.T) {
 	for name, end := range map[string]func(*DB, *clock){
 		"killed": func(one *DB, _ *clock) { kill(one) },
@@ -422,8 +422,8 @@ func TestSealDuringRemoval(t *testing.T) {
 	checkKept(t, "after Forget", db)
 }
 
-// Behind a state that was fetched none is sealed: the events that made it are stored
-// nowhere. Once all history is held, what a server said of a state counts for nothing.
+// No state is sealed after a fetched one, because the events that made it are not stored.
+// Once all history is held, a fetched state is not used any more.
 func TestSealBehindFetched(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages, snapshot.SealSpan = 0, 10
@@ -448,7 +448,7 @@ func TestSealBehindFetched(t *testing.T) {
 	checkState(t, db, evs, event.All, 9000)
 }
 
-// Damage of a kept state is reported, and never makes a wrong state.
+// Damage of a kept state is reported and never leads to a wrong state.
 func TestStateOfDamagedSnapshot(t *testing.T) {
 	db := openClient(t)
 	evs := bigLogFile().evs[:100]
@@ -471,9 +471,9 @@ func TestStateOfDamagedSnapshot(t *testing.T) {
 	wantError(t, "no members", db.State(context.Background(), event.All, 90, noEvent), ErrCorrupt)
 }
 
-// A state may have more than one piece has room for.
+// A state may have more members than fit in one piece.
 func TestStateOfLargeValues(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	value := []byte(`"` + strings.Repeat("x", maxReadBytes/3) + `"`)
 	var ds []event.Draft
@@ -513,7 +513,7 @@ func TestKeepStates(t *testing.T) {
 
 // The memory of a state does not grow with its size.
 func TestStateInBoundedMemory(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	setState(t)
 	if testing.CoverMode() != "" {
 		t.Skip("counts memory")
@@ -521,7 +521,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 	alive := func(members int) uint64 {
 		db := openClient(t)
 		defer func(most int) { snapshot.RecentEvents = most }(snapshot.RecentEvents)
-		snapshot.RecentEvents = 0 // they have a bound of their own
+		snapshot.RecentEvents = 0 // they have their own bound
 		var evs []event.Event
 		for id := range event.ID(members) {
 			evs = append(evs, madeEvent("alice", fmt.Sprintf("p/%06d", id), id+1))
@@ -531,7 +531,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		snapshot.FewStorages, snapshot.GatherMax = 0, 0
 		snapshot.SealSpan = event.BlockSize
 		mustSeal(t, db, topics(t, "alice")[0])
-		db.tables.ForgetWritten() // of the writer, and bounded by itself
+		db.tables.ForgetWritten() // of the writer, which bounds it separately
 		var most uint64
 		n := 0
 		err := db.State(context.Background(), topics(t, "alice")[0], event.ID(members), func(*event.Event) error {
@@ -549,7 +549,7 @@ func TestStateInBoundedMemory(t *testing.T) {
 		return most
 	}
 	members, bound := 4000, uint64(1<<20)
-	if *long {
+	if longtest.Enabled() {
 		members, bound = 40_000, 2<<20
 	}
 	few := alive(500)

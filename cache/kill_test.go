@@ -19,18 +19,18 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// The environment of a child: which file, and what its keys begin with.
+// The environment of a child: its file and the prefix of its keys.
 const (
 	childFile = "RSTREAM_CACHE_FILE"
 	childKeys = "RSTREAM_CACHE_KEYS"
 )
 
-// childWork is what children can do, by name, with the file that they are given.
+// childWork maps names to the work that children do on a file.
 var childWork = map[string]func(path string) error{"append": appendChild, "apply": applyChild, "retain": retainChild,
 	"create": createChild, "serve": serveChild, "read": readChild, "hold": holdChild}
 
-// runChild does the work of a child process until it is killed or done. Each line
-// on its standard output is an acknowledgement.
+// runChild does the work of a child process until it is killed or done. Each line on its
+// standard output acknowledges one step.
 func runChild(name string) int {
 	path := os.Getenv(childFile)
 	work, ok := childWork[name]
@@ -45,8 +45,8 @@ func runChild(name string) int {
 	return 0
 }
 
-// appendChild appends from several goroutines for ever and says what was
-// acknowledged: id and hash.
+// appendChild appends from several goroutines until it is killed, and prints the id and hash
+// of each acknowledged event.
 func appendChild(path string) error {
 	ctx := context.Background()
 	seen.HashSpan, seen.MergeBits = event.BlockSize, 1 // so that there is always something to merge
@@ -76,8 +76,8 @@ func appendChild(path string) error {
 	return <-errs
 }
 
-// applyChild pulls the made-up log into a client's file, as far as others do not,
-// and says how far it has come.
+// applyChild pulls the parts of the made-up log that no other process pulls into a client's
+// file, and prints its progress.
 func applyChild(path string) error {
 	ctx := context.Background()
 	db, err := Open(ctx, path, Config{Role: Client, Log: testLog})
@@ -110,8 +110,8 @@ const (
 	childPage  event.ID = 50     // and stores at a time
 )
 
-// childMark is what a server would tell of a position of the made-up log, of which it has
-// more than the topic.
+// childMark returns a server's mark of a position of the made-up log, which has more events
+// than the topic.
 func childMark(at event.ID) event.Point {
 	return event.Point{ID: at, Mark: event.MarkOf(at, 0, event.Hash{byte(at)})}
 }
@@ -156,8 +156,8 @@ func startChild(t testing.TB, name, path, keys string) *child {
 	return c
 }
 
-// killAfter kills the child once it has acknowledged n times and gives all that it
-// had acknowledged by then to visit.
+// killAfter kills the child after n acknowledgements, and passes all lines that it had
+// printed by then to visit.
 func (c *child) killAfter(t testing.TB, n int, visit func(string)) {
 	t.Helper()
 	killed := false
@@ -248,8 +248,8 @@ func parseSpan(line string) (s window.Span, ok bool) {
 	return window.Span{From: a, To: b}, errors.Join(err, err2) == nil
 }
 
-// checkKilledClient checks that all of acked is held, that what is held is there and
-// that the dead process keeps nobody out.
+// checkKilledClient checks that all of acked is held, that all held events are stored and
+// that the dead process blocks nobody.
 func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 	t.Helper()
 	db := mustOpen(t, path, Config{Role: Client, Log: testLog})
@@ -283,7 +283,7 @@ func checkKilledClient(t *testing.T, path string, acked window.Spans) {
 	}
 }
 
-// Two processes fill one file: neither stores what the other does.
+// Two processes fill one file: neither stores the events that the other stores.
 func TestTwoProcessesFillOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy.db")
 	spans := make([]window.Spans, 2)

@@ -10,10 +10,10 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-// checkLookUp checks that the log knows the hashes of evs, those of its own, and no
-// others.
+// checkLookUp checks that the log knows the hashes of evs and no others.
 func checkLookUp(t fataler, db *DB, evs []event.Event) {
 	t.Helper()
 	hashes := []event.Hash{sha256.Sum256(nil), {}, {255}}
@@ -49,8 +49,8 @@ func countRuns(t *testing.T, db *DB, where string) (n int) {
 	return n
 }
 
-// However often a log is killed and whichever COMMIT fails, while its runs are merged,
-// it never takes an append again.
+// A log never appends an event twice, however often it is killed and whichever COMMIT fails
+// while its runs are merged.
 func TestKnownForEver(t *testing.T) {
 	alone(t)
 	setHashSpan(t, event.BlockSize)
@@ -60,7 +60,7 @@ func TestKnownForEver(t *testing.T) {
 	var all []event.Event
 	merged := false
 	blocks := 3
-	if *long {
+	if longtest.Enabled() {
 		blocks = 7
 	}
 	for round := 0; len(all) < blocks*event.BlockSize; round++ {
@@ -110,7 +110,7 @@ func checkKnownAgain(t *testing.T, db *DB, all []event.Event, n int) {
 	}
 }
 
-// makeOld gives a file the form that it had before there were runs.
+// makeOld gives a file the schema of the time before runs.
 func makeOld(t *testing.T, db *DB, evs []event.Event) {
 	t.Helper()
 	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
@@ -131,7 +131,7 @@ func makeOld(t *testing.T, db *DB, evs []event.Event) {
 
 // An old file becomes a new one when it is opened.
 func TestConvertTaken(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	setHashSpan(t, event.BlockSize)
 	path := t.TempDir() + "/log.db"
 	db := mustOpen(t, path, Config{Role: Server})

@@ -17,21 +17,22 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A follower reads a topic from a server and goes on until it stands at the end.
-// Once it has said that it stands at a position, nothing may appear at or below it.
+// A follower reads a topic from a server until it reaches the end. After it has reached a
+// position, no event may appear at or below it.
 type follower struct {
 	t     *testing.T
 	url   string
 	topic string
 	end   *atomic.Uint64 // where all followers stop, once it is not 0
 
-	steps atomic.Int64  // answers and beats so far
-	at    atomic.Uint64 // the position that was told
+	steps chan struct{} // receives a value for each answer or heartbeat, unless it is full
+	at    atomic.Uint64 // the last position that the server sent
 	got   []event.ID
 }
 
@@ -40,7 +41,7 @@ func (f *follower) over() bool {
 	return end > 0 && f.at.Load() >= end
 }
 
-// take notes an event.
+// take records an event.
 func (f *follower) take(id event.ID) {
 	if at := event.ID(f.at.Load()); id <= at {
 		f.t.Errorf("%s: event %s appears behind a reader that has passed %s", f.topic, id, at)
@@ -48,12 +49,15 @@ func (f *follower) take(id event.ID) {
 	f.got = append(f.got, id)
 }
 
-// stand notes a position.
+// stand records a position.
 func (f *follower) stand(at event.ID) {
 	if before := event.ID(f.at.Swap(uint64(at))); at < before {
 		f.t.Errorf("%s: the position goes back from %s to %s", f.topic, before, at)
 	}
-	f.steps.Add(1)
+	select {
+	case f.steps <- struct{}{}:
+	default:
+	}
 }
 
 func (f *follower) get(accept, query string) (*http.Response, error) {
@@ -107,7 +111,7 @@ func (f *follower) stream() error {
 	return nil
 }
 
-// pages asks for page after page, each from where the one before says.
+// pages requests page after page, each from the position at the end of the last one.
 func (f *follower) pages() error {
 	for !f.over() {
 		resp, err := f.get(wire.NDJSON, "&limit=3&since="+event.ID(f.at.Load()).String())
@@ -137,8 +141,8 @@ func (f *follower) pages() error {
 	return nil
 }
 
-// holdFile stops the committer before it begins, as another process does that
-// writes to the file.
+// holdFile stops the committer before it begins, as another process that writes to the file
+// does.
 func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 	pool, err := sql.Open("sqlite", "file:"+db.file.Path+"?_txlock=immediate")
 	if err != nil {
@@ -158,11 +162,11 @@ func holdFile(t *testing.T, db *DB) (reached chan struct{}, release func()) {
 	}
 }
 
-// An append that stalls before its COMMIT never lands behind a reader that has
-// passed, whatever arrives and whoever reads on meanwhile.
+// An append that stalls before its COMMIT never gets an id that a reader has already passed,
+// whatever other appends arrive and readers read in the meantime.
 func TestLateWriter(t *testing.T) {
 	rounds := 1
-	if *long {
+	if longtest.Enabled() {
 		rounds = 20
 	}
 	for _, stall := range []string{"in COMMIT", "by another process"} {
@@ -190,7 +194,7 @@ func TestLateWriter(t *testing.T) {
 			defer end.Store(1) // when the test fails
 			for _, topic := range []string{"*", "late", "early", "nobody"} {
 				for _, follow := range []func(*follower) error{(*follower).stream, (*follower).pages} {
-					f := &follower{t: t, url: hs.URL, topic: topic, end: &end}
+					f := &follower{t: t, url: hs.URL, topic: topic, end: &end, steps: make(chan struct{}, 1)}
 					all = append(all, f)
 					reading.Go(func() {
 						if err := follow(f); err != nil {
@@ -232,22 +236,23 @@ func TestLateWriter(t *testing.T) {
 	}
 }
 
-// readOn waits until each follower has gone on by so many steps.
-func readOn(t *testing.T, all []*follower, steps int64) {
+// readOn waits for at least n more steps of each follower.
+func readOn(t *testing.T, all []*follower, n int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for _, f := range all {
-		for until := f.steps.Load() + steps; f.steps.Load() < until; time.Sleep(100 * time.Microsecond) {
-			if time.Now().After(deadline) {
+		for range n + 1 { // the first one may be old
+			select {
+			case <-f.steps:
+			case <-deadline:
 				t.Fatalf("%s: the reader does not go on", f.topic)
 			}
 		}
 	}
 }
 
-// Nobody else gives ids of a file that is served, also not while its server stalls: a
-// second server is kept out by the lock, and whoever opens the file otherwise cannot
-// append.
+// Only the server of a file assigns ids, also while it stalls: the lock excludes a second
+// server, and a process that opens the file otherwise cannot append.
 func TestOneGiverOfIDs(t *testing.T) {
 	ctx := context.Background()
 	db := openServer(t)

@@ -12,14 +12,14 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// applySome has a lease store the next events of evs, up to n ids further.
+// applySome stores the next events of evs, up to n ids further, with a lease.
 func applySome(ctx context.Context, l *Lease, evs []event.Event, n event.ID) error {
 	part := window.Span{From: l.Reached(), To: min(l.Reached()+n, l.Span().To)}
 	_, err := l.Apply(ctx, amongAny(evs, l.topics, part), part.To)
 	return err
 }
 
-// amongAny returns those of evs in span that some of topics match.
+// amongAny returns the events of evs in span that match one of topics.
 func amongAny(evs []event.Event, topics []event.Topic, span window.Span) (some []event.Event) {
 	for i := range evs {
 		if len(slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return len(among(evs[i:i+1], t, span)) == 0 })) > 0 {
@@ -65,8 +65,8 @@ func TestLeasesOfSeveralTopicsKeepLeaves(t *testing.T) {
 	}
 }
 
-// A lease keeps the leaves of the blocks that it fills, however it is cut, and whatever
-// else is stored there, unless some of the topic was stored before.
+// A lease keeps the leaves of the blocks that it fills, however its events are divided and
+// whatever else is stored there, unless some events of the topic were stored before.
 func TestLeasesKeepLeaves(t *testing.T) {
 	_, evs := bigLog(t)
 	db := openClient(t)
@@ -118,8 +118,8 @@ func mustExec(t fataler, db *DB, query string, args ...any) {
 	}
 }
 
-// What a lease has not stored itself, what was removed behind it and what was rolled
-// back make no leaf that says something else than the file.
+// No leaf differs from the stored events because another process stored some of them, because
+// some were removed, or because a transaction was rolled back.
 func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 	_, evs := bigLog(t)
 	seed := rand.Uint64()
@@ -142,7 +142,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 			}
 			ev := near[random.IntN(len(near))]
 			switch random.IntN(6) {
-			case 0: // somebody else has stored it, or what the server does not send
+			case 0: // another process stored it, or an event that the server does not send
 				err = db.file.Update(context.Background(), func(tx *sql.Tx) error {
 					_, err := db.insertEvents(tx, []event.Event{ev})
 					return err
@@ -152,7 +152,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 				}
 			case 1:
 				err = db.Replace(context.Background(), topic, window.Span{From: ev.ID - 1, To: ev.ID}, nil)
-			case 2: // all that a transaction does is undone
+			case 2: // a transaction is rolled back
 				mustExec(t, db, `CREATE TRIGGER fail BEFORE UPDATE OF fetched ON log BEGIN SELECT raise(ABORT, 'no'); END`)
 				from := l.Reached()
 				if applySome(context.Background(), l, own, event.BlockSize) == nil && len(amongAny(own, all, window.Span{From: from, To: l.Reached()})) > 0 {

@@ -17,10 +17,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A madeFile is the bytes of a file that many tests begin with, and its events.
+// A madeFile is the contents of a file that many tests begin with, and its events.
 type madeFile struct {
 	bytes []byte
 	evs   []event.Event
@@ -50,7 +51,7 @@ var bigLogFile = sync.OnceValue(func() (f madeFile) {
 	return f
 })
 
-// bigCopyFile is a client's file that holds all of that.
+// bigCopyFile is a client's file that holds all events of bigLogFile.
 var bigCopyFile = sync.OnceValue(func() []byte {
 	evs := bigLogFile().evs
 	return fileOf(Config{Role: Client, Log: testLog}, func(db *DB) error {
@@ -107,7 +108,7 @@ func bigCopy(t testing.TB) (*DB, []event.Event) {
 	return openBytes(t, bigCopyFile(), Config{Role: Client}), bigLogFile().evs
 }
 
-// obtain makes db hold the missing part of span, from evs.
+// obtain stores the missing part of span from evs.
 func obtain(t fataler, db *DB, topic event.Topic, evs []event.Event, span window.Span) (held window.Spans) {
 	t.Helper()
 	for {
@@ -138,7 +139,7 @@ func among(evs []event.Event, topic event.Topic, span window.Span) (some []event
 	return some
 }
 
-// slowLeaves makes leaves word by word after their definition.
+// slowLeaves computes leaves literally by their definition.
 func slowLeaves(evs []event.Event) (leaves []window.Leaf) {
 	byBlock := map[uint64][]byte{}
 	for i := range evs {
@@ -202,8 +203,8 @@ func drawSpan(t *rapid.T, head event.ID) window.Span {
 	return window.Span{From: min(a, b), To: max(a, b)}
 }
 
-// Leaves, cold and warm, of a log and of its copy, whole and put together of parts,
-// are those of the events.
+// Leaves match the events, cold and warm, in a log and in its copy, whole and assembled from
+// parts.
 func TestLeavesAgainstEvents(t *testing.T) {
 	alone(t)
 	server, evs := bigLog(t)
@@ -235,7 +236,7 @@ func TestLeavesAgainstEvents(t *testing.T) {
 	})
 }
 
-// Only leaves that can change no more are kept: of whole blocks that are held.
+// Only leaves that cannot change any more are kept: those of complete, held blocks.
 func TestLeavesAreKeptWhenFinal(t *testing.T) {
 	all, evs := bigLog(t)
 	db := openClient(t)
@@ -264,12 +265,12 @@ func TestLeavesAreKeptWhenFinal(t *testing.T) {
 }
 
 func TestLeavesAreBounded(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	defer func(n int) { maxLeaves = n }(maxLeaves)
 	maxLeaves = 3
 	at := newClock()
 	db := openBytes(t, bigCopyFile(), Config{Role: Client, Now: at.now})
-	mustExec(t, db, `DELETE FROM leaf`) // that the pull has kept, by another clock
+	mustExec(t, db, `DELETE FROM leaf`) // which the pull kept, by another clock
 	whole := window.Span{From: 0, To: 2 * event.BlockSize}
 	for _, name := range []string{"alice", "bob", "*/posts", "nobody"} {
 		mustLeaves(t, db, topics(t, name)[0], whole)
@@ -280,7 +281,7 @@ func TestLeavesAreBounded(t *testing.T) {
 	}
 }
 
-// A leaf that was made before events were removed is not kept after that.
+// A leaf that was computed before events were removed is not kept.
 func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 	db, evs := bigCopy(t)
 	mustExec(t, db, `DELETE FROM leaf`)

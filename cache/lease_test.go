@@ -57,7 +57,7 @@ func mustDo(t *testing.T, do func(context.Context) error) {
 	}
 }
 
-// list returns the windows as text: topic, state, held, and what is to come.
+// list returns the windows as text: topic, state, held and missing span.
 func list(t *testing.T, db *DB) string {
 	t.Helper()
 	ws, err := db.Windows(context.Background())
@@ -104,8 +104,8 @@ func TestClaimTakesWhatIsFree(t *testing.T) {
 	}
 }
 
-// One lease may be of several topics: others wait for each of them, and it begins
-// where not all are held.
+// A lease may cover several topics: others wait for each of them, and it begins at the first
+// position where one is not held.
 func TestClaimOfSeveral(t *testing.T) {
 	a, b, _ := openTwo(t)
 	held := mustClaim(t, a, "alice", 0, 10)
@@ -154,7 +154,7 @@ func TestClaimAfterGoneOwner(t *testing.T) {
 	}
 }
 
-// A small step of the clock backwards makes nobody lose a lease.
+// A clock that steps back a little ends no lease.
 func TestClockSetBackALittle(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
@@ -165,21 +165,20 @@ func TestClockSetBackALittle(t *testing.T) {
 	mustApply(t, l, 10)
 }
 
-// A pull whose lease is over goes on where nobody has taken it.
+// A pull whose lease has expired continues if nobody took it over.
 func TestApplyAfterLease(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustClaim(t, a, "alice", 0, 10)
 	mustApply(t, l, 2)
 	c.add(time.Hour)
-	mustClaim(t, b, "bob", 0, 10) // tidies
+	mustClaim(t, b, "bob", 0, 10) // normalizes
 	checkList(t, "freed", b, "alice pulling 0-2…10, bob pulling 0-0…10")
 	mustApply(t, l, 10)
 	mustDo(t, l.Commit)
 	checkList(t, "gone on", b, "alice committed 0-10, bob pulling 0-0…10")
 }
 
-// A computer that slept must not end a tail because another process has looked at
-// the file.
+// After a computer slept, a look at the file by another process must not end a tail.
 func TestFollowAfterSleep(t *testing.T) {
 	a, b, c := openTwo(t)
 	l := mustFollow(t, a, 10, "alice", "bob")
@@ -194,12 +193,12 @@ func TestFollowAfterSleep(t *testing.T) {
 	checkList(t, "committed", b, "alice committed 10-15, bob committed 10-15")
 }
 
-// The number of a window that is gone must not lead a late lease to another one.
+// A late lease must not reach another window that has the number of a removed one.
 func TestLateLeaseTouchesNothingElse(t *testing.T) {
 	a, b, c := openTwo(t)
 	late := mustClaim(t, a, "alice", 0, 100)
 	c.add(time.Hour)
-	mustDo(t, mustClaim(t, b, "alice", 0, 100).Commit) // takes it over and leaves nothing
+	mustDo(t, mustClaim(t, b, "alice", 0, 100).Commit) // takes it over and leaves nothing to do
 	checkList(t, "taken over", b, "")
 	own := mustClaim(t, a, "bob", 0, 50)
 	_, err := late.Apply(context.Background(), nil, 40)
@@ -211,7 +210,7 @@ func TestLateLeaseTouchesNothingElse(t *testing.T) {
 	mustApply(t, own, 50)
 }
 
-// A lease that was dropped without a word must not keep its own process out.
+// A lease that was abandoned without Release must not block its own process.
 func TestOwnLeaseGrowsStale(t *testing.T) {
 	a, _, c := openTwo(t)
 	mustApply(t, mustClaim(t, a, "alice", 0, 10), 3)
@@ -291,7 +290,7 @@ func TestEndedLease(t *testing.T) {
 	}
 }
 
-// An end that could not be written can be tried again.
+// Commit and Release can be repeated after an error.
 func TestEndAgain(t *testing.T) {
 	db := openClient(t)
 	l := mustClaim(t, db, "alice", 0, 9)
@@ -354,8 +353,8 @@ func TestJoinAndLeave(t *testing.T) {
 	checkList(t, "ended", db, "alice committed 5-9, bob committed 5-12, zed committed 8-12")
 }
 
-// Windows of a wider topic take in those of its parts, and what is proven stays
-// apart from what is not.
+// Windows of a wider topic absorb those of its subtopics, and proven windows stay separate
+// from unproven ones.
 func TestTidyMerges(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice/posts", madeEvent("alice", "posts/1", 10))
@@ -405,7 +404,7 @@ func TestCursor(t *testing.T) {
 		t.Fatalf("%v, %v", taken, err)
 	}
 	wantError(t, "Move of the old holder", cur.Move(ctx, 9, nil), ErrLost)
-	if err := cur.Release(ctx); err != nil { // not his to release
+	if err := cur.Release(ctx); err != nil { // it belongs to another holder
 		t.Error(err)
 	}
 	infos, err := a.Cursors(ctx)
@@ -474,7 +473,7 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// Wherever ctx ends, the error says so and nothing is left open.
+// If ctx ends at any point, the error says so and no transaction or connection stays open.
 func TestCancelledCalls(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice", madeEvent("alice", "x", 3))
@@ -494,7 +493,7 @@ func TestCancelledCalls(t *testing.T) {
 	} {
 		wantError(t, name, call(), context.Canceled)
 	}
-	if err := db.file.Lock(context.Background()); err != nil { // somebody writes for long
+	if err := db.file.Lock(context.Background()); err != nil { // as during a long write
 		t.Fatal(err)
 	}
 	late, stop := context.WithTimeout(context.Background(), time.Millisecond)

@@ -16,8 +16,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// asNobody runs fn as a user to whom permissions apply, which they do not to root. dir
-// is made reachable.
+// asNobody runs fn as a user other than root, to whom permissions apply. It makes dir
+// reachable.
 func asNobody(t *testing.T, dir string, fn func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -40,7 +40,7 @@ func asNobody(t *testing.T, dir string, fn func()) {
 	fn()
 }
 
-// freeze makes a copy of what lies in dir that others may read only.
+// freeze copies the files of dir so that other users may only read them.
 func freeze(t *testing.T, files map[string]string, leaveOut ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "frozen")
@@ -65,8 +65,8 @@ next:
 	return dir
 }
 
-// filled returns the files of a copy with one event in the file itself and one that is
-// in its write-ahead log alone.
+// filled returns the files of a copy with one event in the file itself and one only in its
+// write-ahead log.
 func filled(t *testing.T) map[string]string {
 	t.Helper()
 	db := mustOpen(t, filepath.Join(t.TempDir(), "x.db"), Config{Role: Client, Log: testLog})
@@ -79,8 +79,8 @@ func filled(t *testing.T) map[string]string {
 	return folderFiles(t, filepath.Dir(db.Path()))
 }
 
-// What may only be read is read whole, with what is in its write-ahead log alone, and
-// nothing is written there.
+// A read-only file is read completely, including its write-ahead log, and nothing is written
+// to its folder.
 func TestOpenFrozen(t *testing.T) {
 	files := filled(t)
 	closed := map[string]string{"x.db": files["x.db"], "x.db-wal": ""}
@@ -142,7 +142,7 @@ func checkCount(t *testing.T, db *DB, want int) {
 	}
 }
 
-// A log that cannot be read is not left out.
+// An unreadable write-ahead log is an error, never ignored.
 func TestOpenFrozenWithoutItsLog(t *testing.T) {
 	dir := freeze(t, filled(t))
 	if err := os.Chmod(filepath.Join(dir, "x.db-wal"), 0); err != nil {
@@ -184,8 +184,8 @@ func TestOpenFrozenOlder(t *testing.T) {
 	}
 }
 
-// Somebody who may write the file does so while it is read without locks: nothing of
-// two moments is told.
+// If another process writes a file while it is read without locks, no answer mixes two
+// moments.
 func TestOpenFrozenChanges(t *testing.T) {
 	for name, leaveOut := range map[string][]string{"file alone": {"-wal", "-shm"}, "log without its index": {"-shm"}} {
 		t.Run(name, func(t *testing.T) {

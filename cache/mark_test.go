@@ -19,8 +19,8 @@ func wantNewest(t *testing.T, what string, db *DB, want Newest) {
 	}
 }
 
-// The newest mark comes with what it belongs to, and stays whatever is merged, forgotten or
-// dropped: what was read once must not be mixed with another history.
+// The newest mark is stored with its events, and stays whatever is merged, forgotten or
+// dropped: events that were read once must not be mixed with another history.
 func TestNewest(t *testing.T) {
 	db, ctx := openClient(t), context.Background()
 	wantNewest(t, "of a new copy", db, Newest{})
@@ -42,7 +42,7 @@ func TestNewest(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// An older stretch of another topic takes nothing back, a newer proof goes on.
+	// An older span of another topic does not move it back, a newer proof moves it on.
 	l = mustClaim(t, db, "bob", 0, 6)
 	l.Marked(told(6))
 	mustApply(t, l, 6)
@@ -71,8 +71,8 @@ func TestNewest(t *testing.T) {
 	wantNewest(t, "after it was forgotten", db, Newest{Held: 30, Marked: told(30)})
 }
 
-// A file of an earlier version knows no mark but those of the events that it holds; one that
-// is damaged says nothing.
+// A file of an earlier version knows only the marks of the events that it holds; a damaged
+// mark counts as none.
 func TestNewestOfOldFile(t *testing.T) {
 	db := openClient(t)
 	evs := []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 5)}
@@ -87,7 +87,7 @@ func TestNewestOfOldFile(t *testing.T) {
 	wantNewest(t, "of a damaged file", db, Newest{Held: 10})
 }
 
-// A log's head has its mark from the first moment, also where its last event is gone.
+// A log's head has its mark from the start, also if its last event was dropped.
 func TestHeadMark(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
 	db := mustOpen(t, path, Config{Role: Server})
@@ -119,8 +119,8 @@ func TestHeadMark(t *testing.T) {
 	}
 }
 
-// A file that goes on as a new log has the old one for its parent, from which it parted
-// nobody knows where. A backup becomes a new log once, and its parent is known.
+// A file that continues as a new log has the old log as its parent and no known position of
+// the fork. A backup becomes a new log once, and its parent is known.
 func TestGoOnAsNewLog(t *testing.T) {
 	path, ctx := filepath.Join(t.TempDir(), "log.db"), context.Background()
 	db := mustOpen(t, path, Config{Role: Server})

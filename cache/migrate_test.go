@@ -10,8 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// What was imported into the copy of a log that was restored goes along: candidates up
-// to where the logs parted, but for those that cannot be, the others by their hashes.
+// Events imported into the copy of a restored log are carried over: up to the fork as
+// candidates, except for impossible ones, and the rest by their hashes.
 func TestMigrateImported(t *testing.T) {
 	ctx := context.Background()
 	setImportChunk(t, 3)
@@ -27,8 +27,8 @@ func TestMigrateImported(t *testing.T) {
 	if _, err := old.Imports().AddForeign(ctx, foreign); err != nil {
 		t.Fatal(err)
 	}
-	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another one there
-	for range 2 {                                 // doing it again changes nothing
+	store(t, db, "alice", evs[0], forged(evs[1])) // the log has another event there
+	for range 2 {                                 // a repetition changes nothing
 		if err := db.MigrateImported(ctx, old, 15); err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ var (
 	clientTopics = []string{"*", "alice", "alice2", "bob", "alice/posts", "alice/posts/", "alice/posts/1$", "*/posts", "*/posts/1", "bob/p*"}
 )
 
-// A heldSet is which positions of a topic are held, as the slow truth keeps it.
+// A heldSet records the held positions of a topic one by one.
 type heldSet map[event.ID]bool
 
 func (h heldSet) add(s window.Span) {
@@ -47,8 +47,8 @@ type modelLease struct {
 	topics []event.Topic
 }
 
-// A clientModel is two processes on one file. held has, for each topic that was
-// ever asked for, what was stored for it; a wider topic's counts as well.
+// A clientModel is two processes on one file. held maps each requested topic to the events
+// stored for it; those of a wider topic count as well.
 type clientModel struct {
 	t      *rapid.T
 	path   string
@@ -158,7 +158,7 @@ func (m *clientModel) leave(t *rapid.T) {
 	l.topics = slices.DeleteFunc(slices.Clone(l.topics), func(u event.Topic) bool { return u == gone })
 }
 
-// apply stores the next stretch of a lease, if it still has one.
+// apply stores the next events of a lease, if it has not lost its window.
 func (m *clientModel) apply(t *rapid.T) {
 	l := m.lease(t)
 	from := l.Reached()
@@ -202,7 +202,7 @@ func (m *clientModel) end(t *rapid.T) {
 	case 2:
 		err = l.Fail(context.Background(), errInjected)
 	case 3:
-		m.forget(func(o *modelLease) bool { return o == l }) // dropped without a word
+		m.forget(func(o *modelLease) bool { return o == l }) // abandoned without Release
 	}
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -239,7 +239,7 @@ func (m *clientModel) tidy(t *rapid.T) {
 	}
 }
 
-// truth returns what is held of topic: all that was stored for it or a wider one.
+// truth returns the held positions of topic: all that were stored for it or a wider one.
 func (m *clientModel) truth(topic event.Topic) heldSet {
 	all := heldSet{}
 	for wider, set := range m.held {
@@ -294,8 +294,8 @@ func (m *clientModel) check(t *rapid.T) {
 	m.checkRows(t)
 }
 
-// checkRows checks that no more windows are kept than there is to know: what is
-// committed is in as few pieces as it can be, and each lease has one of each topic.
+// checkRows checks that no needless windows are stored: committed spans are merged as far as
+// possible, and each lease has one window for each topic.
 func (m *clientModel) checkRows(t *rapid.T) {
 	m.tidy(t)
 	ws, err := m.dbs[1].Windows(context.Background())

@@ -19,12 +19,13 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A retainModel is a log as a slice of all events that it ever took, and where its
-// horizon should be.
+// A retainModel is a log as a slice of all events that were ever appended, and its expected
+// horizon.
 type retainModel struct {
 	t       *rapid.T
 	path    string
@@ -40,7 +41,7 @@ type retainModel struct {
 	rules   []TTL
 }
 
-// A retainStart is a log of three blocks and a bit, a minute for every few hundred events.
+// A retainStart is a log of a little over three blocks, with a few hundred events a minute.
 type retainStart struct {
 	bytes []byte
 	evs   []event.Event
@@ -84,7 +85,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 	step := retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, logs := 0, size(2, 20) // each has three blocks, which are read whole again and again
+	n, logs := 0, longtest.Size(2, 20) // each has three blocks, which are read completely again and again
 	rapid.Check(t, func(t *rapid.T) {
 		if n++; n > logs {
 			return
@@ -100,7 +101,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 		m.open()
 		defer func() { m.db.Close(); removeFiles(m.path) }()
 		m.retain()
-		for range rapid.IntRange(0, size(1, 4)).Draw(t, "steps") {
+		for range rapid.IntRange(0, longtest.Size(1, 4)).Draw(t, "steps") {
 			m.step()
 		}
 		m.check()
@@ -133,7 +134,7 @@ func (m *retainModel) step() {
 	m.passed += d
 }
 
-// open opens the log and makes it retain as its configuration says, on the clocks of the model.
+// open opens the log with the model's configuration and clocks.
 func (m *retainModel) open() {
 	m.db = mustOpen(m.t, m.path, Config{Role: Server, Now: m.clock.now})
 	m.db.mono = func() time.Duration { return m.passed }
@@ -149,7 +150,7 @@ func (m *retainModel) reopen() {
 	m.open()
 }
 
-// jump sets the wall clock, far ahead or back, or to where it should be.
+// jump sets the wall clock far ahead, back, or to the right time.
 func (m *retainModel) jump() {
 	right := newClock().at.Add(m.passed)
 	m.clock.at = rapid.SampledFrom([]time.Time{
@@ -157,7 +158,7 @@ func (m *retainModel) jump() {
 	}).Draw(m.t, "clock")
 }
 
-// append appends n drafts, some of which are there already.
+// append appends n drafts, some of which repeat stored events.
 func (m *retainModel) append(n int) {
 	var ds []event.Draft
 	for range n {
@@ -182,7 +183,7 @@ func (m *retainModel) append(n int) {
 	}
 }
 
-// take takes up a new event.
+// take records a new event.
 func (m *retainModel) take(ev event.Event) {
 	last := m.log[len(m.log)-1]
 	if ev.ID != last.ID+1 || ev.Time < last.Time {
@@ -191,8 +192,8 @@ func (m *retainModel) take(ev event.Event) {
 	m.log = append(m.log, ev)
 }
 
-// checkKnown checks what an append is told that was taken before: all of the first one,
-// unless that may be gone.
+// checkKnown checks the receipt of a repeated append: all of the first event, unless that may
+// be dropped.
 func (m *retainModel) checkKnown(r *event.Receipt) {
 	first := m.log[r.ID-1]
 	switch {
@@ -205,7 +206,7 @@ func (m *retainModel) checkKnown(r *event.Receipt) {
 	}
 }
 
-// retain makes a round of retention, which may be cut anywhere.
+// retain runs a round of retention, which may be interrupted anywhere.
 func (m *retainModel) retain() {
 	age := rapid.Custom(func(t *rapid.T) time.Duration {
 		return time.Duration(rapid.IntRange(0, 60).Draw(t, "age")) * time.Minute
@@ -235,7 +236,7 @@ func (m *retainModel) retain() {
 	if len(cfg.TTL) > 0 {
 		m.takeEnds(cfg.TTL, now)
 		if at, err := m.db.Horizon(context.Background()); err == nil && at == before && !m.done {
-			m.horizon = before // it had not come to that
+			m.horizon = before // the round had not reached that point
 		}
 	}
 	if !m.done && rapid.Bool().Draw(m.t, "kill") {
@@ -245,7 +246,7 @@ func (m *retainModel) retain() {
 	m.check()
 }
 
-// retainer makes a retainer if there is none, as Retain does.
+// retainer creates a retainer if there is none, as Retain does.
 func (m *retainModel) retainer(cfg Retention) {
 	if m.r == nil {
 		var err error
@@ -260,7 +261,7 @@ func (m *retainModel) retainer(cfg Retention) {
 	m.r.SetPolicy(cfg.policy())
 }
 
-// A watch is what retention's clock should show.
+// A watch models retention's clock.
 type watch struct {
 	tick   event.Time // the wall clock aside
 	seen   time.Duration
@@ -296,7 +297,7 @@ func (m *retainModel) raise(t event.Time) {
 	m.horizon = max(m.horizon, at/event.BlockSize*event.BlockSize)
 }
 
-// check compares what the log tells with the slice.
+// check compares the log with the slice.
 func (m *retainModel) check() {
 	c := retainCheck{m.t, m.db, m.log, m.horizon}
 	c.horizonIs()
@@ -305,7 +306,7 @@ func (m *retainModel) check() {
 	c.above(m.topic(), window.Span{From: m.position("from"), To: m.position("to")})
 	c.below()
 	c.time(m.position("time"))
-	if *long {
+	if longtest.Enabled() {
 		checkLookUp(m.t, m.db, m.log)
 	}
 	if m.done {
@@ -324,7 +325,7 @@ func (m *retainModel) topic() event.Topic {
 	return topics(m.t, rapid.SampledFrom(modelTopics).Draw(m.t, "topic"))[0]
 }
 
-// A retainCheck compares a log with all events that it ever took.
+// A retainCheck compares a log with all events that were ever appended.
 type retainCheck struct {
 	t       fataler
 	db      *DB
@@ -344,7 +345,7 @@ func (c *retainCheck) state(topic event.Topic, at event.ID) {
 	checkState(c.t, c.db, c.log, topic, at)
 }
 
-// above compares the events and the digest of a stretch.
+// above compares the events and the digest of a span.
 func (c *retainCheck) above(topic event.Topic, span window.Span) {
 	want := among(c.log, topic, span)
 	got := readAll(c.t, c.db, []event.Topic{topic}, span, 5000)
@@ -362,7 +363,7 @@ func (c *retainCheck) above(topic event.Topic, span window.Span) {
 	}
 }
 
-// below checks that nothing is reported of events that may be gone.
+// below checks that nothing is reported about events that may be dropped.
 func (c *retainCheck) below() {
 	if c.horizon == event.Beginning {
 		return
@@ -376,8 +377,8 @@ func (c *retainCheck) below() {
 	wantNotHeld(c.t, err, want)
 }
 
-// time checks that the time and the mark of a position at or above the horizon are what
-// they were.
+// time checks that the time and the mark of a position at or above the horizon have not
+// changed.
 func (c *retainCheck) time(at event.ID) {
 	if at == event.Beginning {
 		return
@@ -395,8 +396,8 @@ func (c *retainCheck) time(at event.ID) {
 	}
 }
 
-// left checks that what is stored at or below the horizon is the state there, and that
-// the postings name just that.
+// left checks that the events stored at or below the horizon are the state there, and that
+// the postings name exactly those.
 func (c *retainCheck) left() {
 	var want, got, posted []event.ID
 	for _, line := range fold(c.log, event.All, c.horizon) {

@@ -18,7 +18,7 @@ import (
 
 var errInjected = errors.New("injected")
 
-// failCommit makes the next COMMIT fail, either without or after its work.
+// failCommit makes the next COMMIT fail, either before or after its work.
 func failCommit(db *DB, afterwards bool) {
 	db.commitTx = func(tx *sql.Tx) error {
 		db.commitTx = nil

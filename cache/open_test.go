@@ -13,12 +13,13 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
 func TestOpenOddPaths(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a b", "a?mode=ro", "a#b", "a%20b", "a%", "é\U0001F642", "a&_pragma=x;y", "'\"", ":memory:", "file:x", "a+b", "-n"} {
 		path := filepath.Join(dir, name)
@@ -58,7 +59,7 @@ func TestOpenMakesPrivateFiles(t *testing.T) {
 	}
 }
 
-// foreign makes files that are not ours and returns the folder they are in.
+// foreign creates files that are not rstream's and returns their folder.
 func foreign(t *testing.T, name string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -191,7 +192,7 @@ func TestOpenOneServer(t *testing.T) {
 		wantError(t, "a second server", err, ErrLocked)
 	}
 	mustAppend(t, db, drafts("alice", "x", "k", 3)...)
-	reader := mustOpen(t, link, Config{}) // what only reads may look
+	reader := mustOpen(t, link, Config{}) // reading is allowed
 	defer reader.Close()
 	if got := readAll(t, reader, topics(t, "*"), window.Span{To: 3}, 10); len(got) != 3 || reader.Head() != 3 {
 		t.Errorf("read beside the server: %d events, head %s", len(got), reader.Head())
@@ -205,7 +206,7 @@ func TestOpenOneServer(t *testing.T) {
 	mustOpen(t, link, Config{Role: Server}).Close()
 }
 
-// A log's own window must not be merged, split or dropped as a copy's are.
+// A log's own window must not be merged, split or dropped as those of a copy are.
 func TestServerFileTakesNoLeases(t *testing.T) {
 	db := openServer(t)
 	ctx := context.Background()
@@ -241,7 +242,7 @@ func TestOpenAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// A copy that SQLite made of a file is in its old format.
+// A copy of a file that SQLite made has the old file format.
 func TestOpenBackup(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, drafts("alice", "x", "k", 10)...)
@@ -319,7 +320,7 @@ func TestDamagedLines(t *testing.T) {
 	}
 }
 
-// What the windows do not hold is not there, in whatever table it stands.
+// An event outside the windows is not returned, whichever table it is stored in.
 func TestWindowsSayWhatIsReadable(t *testing.T) {
 	log, copied := openServer(t), openClient(t)
 	mustAppend(t, log, drafts("alice", "x", "k", 5000)...)
@@ -362,7 +363,7 @@ func checkNothing(t *testing.T, db *DB, ts []event.Topic) {
 	}
 }
 
-// store fills and commits the stretch of topic up to the last of evs.
+// store fills and commits the span of topic up to the last of evs.
 func store(t fataler, db *DB, topic string, evs ...event.Event) {
 	t.Helper()
 	ctx := context.Background()

@@ -31,7 +31,7 @@ func (db *DB) Outbox() Outbox { return Outbox{db} }
 // keeps its place; if it was refused, it is queued again.
 func (o Outbox) Queue(ctx context.Context, drafts []event.Draft) (queued []Queued, err error) {
 	if o.db.file.Role != Client {
-		return nil, fmt.Errorf("queue: %w: it is a %s's file", ErrRole, o.db.file.Role)
+		return nil, fmt.Errorf("queue: %w", o.db.file.Role.Wrong())
 	}
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {

@@ -13,8 +13,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// outboxText says what is in the outbox: places, storages, keys, and why what was
-// refused was.
+// outboxText describes the outbox: places, storages, keys, and the reasons of refusals.
 func outboxText(t fataler, db *DB, limit int) string {
 	t.Helper()
 	var list []string
@@ -44,7 +43,7 @@ func checkOutbox(t fataler, db *DB, want string) {
 	}
 }
 
-// An outboxModel is two processes on one file, and the list that it should be.
+// An outboxModel is two processes on one file and the expected entries.
 type outboxModel struct {
 	dbs  [2]*DB
 	last int64
@@ -140,7 +139,7 @@ func (m *outboxModel) check(t *rapid.T) {
 	}
 }
 
-// The outbox is not held, and no log has one.
+// Entries of the outbox are not held events, and a log has no outbox.
 func TestOutboxStays(t *testing.T) {
 	db := openClient(t)
 	ctx := context.Background()

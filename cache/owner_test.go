@@ -15,8 +15,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// What an opening had is free the moment it is gone, although its process lives on and
-// its lease has not ended.
+// The leases of a DB are free as soon as it is closed, although its process lives on and the
+// leases have not expired.
 func TestGoneOwner(t *testing.T) {
 	a, b, _ := openTwo(t)
 	ctx := context.Background()
@@ -40,8 +40,8 @@ func TestGoneOwner(t *testing.T) {
 	}
 }
 
-// The lease decides where locks tell nothing: without a file of locks, and with one that
-// is not the one that was locked.
+// The lease's time decides if locks cannot: if the file of locks is missing or is not the one
+// that was locked.
 func TestOwnerWithoutLock(t *testing.T) {
 	for name, lose := range map[string]func(a, b *DB){
 		"the file was removed": func(a, _ *DB) { _ = a.file.OwnerName(); os.Remove(a.file.Path + ".owners") },
@@ -83,7 +83,7 @@ func TestOwnerWithoutLock(t *testing.T) {
 	}
 }
 
-// What only reads makes no file of locks.
+// A reader creates no file of locks.
 func TestReadingLocksNothing(t *testing.T) {
 	db := openClient(t)
 	if _, err := db.Cursors(context.Background()); err != nil {
@@ -109,7 +109,7 @@ func holdChild(path string) error {
 	if _, err := os.Stdout.WriteString("held\n"); err != nil {
 		return err
 	}
-	_, err = os.Stdin.Read(make([]byte, 1)) // for ever
+	_, err = os.Stdin.Read(make([]byte, 1)) // forever
 	return err
 }
 
@@ -134,8 +134,8 @@ func holdBoth(ctx context.Context, db *DB) error {
 	return nil
 }
 
-// A holder that was killed and that nobody has waited for is gone: the process number
-// is still taken, as in a container without init.
+// A killed holder counts as gone even if nobody has waited for it and its process number is
+// still taken, as in a container without init.
 func TestZombieHoldsNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy.db")
 	cmd := exec.Command(os.Args[0])

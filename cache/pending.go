@@ -35,7 +35,7 @@ type Pending struct {
 // replaced.
 func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Moment) (p *Pending, busy int64, err error) {
 	if ls.db.file.Role != Client {
-		return nil, 0, fmt.Errorf("pend %s at %s: %w: it is the log itself", topic, moment, ErrRole)
+		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, ls.db.file.Role.Wrong())
 	}
 	p = &Pending{db: ls.db, topic: topic, moment: moment}
 	err = ls.db.file.Update(ctx, func(tx *sql.Tx) (err error) {

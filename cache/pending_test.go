@@ -47,8 +47,8 @@ func wantAnswers(t *testing.T, p *Pending, since int64, want ...Answer) {
 	}
 }
 
-// All processes of a copy share one pending window, whose moment is seen. It is never
-// two, and what was asked while others waited can be read by them.
+// All processes of a copy share one pending window, whose moment is visible. There are never
+// two, and processes that waited can read the answer.
 func TestPendOneAtATime(t *testing.T) {
 	a, b, _ := openTwo(t)
 	moment := event.AtTime(event.TimeOf(newClock().at))
@@ -60,7 +60,7 @@ func TestPendOneAtATime(t *testing.T) {
 		t.Errorf("the windows are %v, want %v", got, want)
 	}
 	mustEnd(t, first, `{"n":1}`)
-	mustEnd(t, first, `{"n":9}`) // is none any more
+	mustEnd(t, first, `{"n":9}`) // no longer valid
 	checkList(t, "afterwards", b, "")
 
 	second := mustPend(t, b, "alice", event.Now)
@@ -76,8 +76,8 @@ func TestPendOneAtATime(t *testing.T) {
 	wantAnswers(t, mustPend(t, a, "bob", event.Now), 0)
 }
 
-// A process that is gone or too slow keeps nobody waiting, and what it had pending is not
-// seen any more. If it was only slow, its answer still counts.
+// A process that is gone or too slow blocks nobody, and its pending window is no longer
+// visible. If it was only slow, its answer still counts.
 func TestPendAfterOthers(t *testing.T) {
 	a, b, at := openTwo(t)
 	slow := mustPend(t, a, "alice", event.Now)
@@ -98,7 +98,7 @@ func TestPendAfterOthers(t *testing.T) {
 	wantError(t, "a log", err, ErrRole)
 }
 
-// The file itself takes no second pending window.
+// The schema does not allow a second pending window.
 func TestPendingIsUnique(t *testing.T) {
 	db := openClient(t)
 	mustPend(t, db, "alice", event.Now)

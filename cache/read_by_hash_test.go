@@ -7,8 +7,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Events are found by their hashes, in the order of ids, each once; what the log
-// does not know is left out.
+// Events are found by their hashes, in the order of ids, each once; unknown hashes are
+// ignored.
 func TestByHash(t *testing.T) {
 	db := openServer(t)
 	var hashes []event.Hash

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -30,7 +31,7 @@ func TestReadEdges(t *testing.T) {
 		{"*", 3, 7, 7, 100, 4},
 		{"*", 7, 3, 7, 100, 0}, // until before after
 		{"*", 7, 7, 7, 100, 0},
-		{"*", 0, 10, 0, 0, 0}, // no limit is no event
+		{"*", 0, 10, 0, 0, 0}, // limit 0 is no event
 		{"*", 0, 10, 0, -1, 0},
 		{"*", 10, event.MaxID, 10, 100, 0}, // the edge
 		{"alice/x$", 9, 10, 10, 1, 1},
@@ -93,7 +94,7 @@ func TestReadBytes(t *testing.T) {
 	}
 }
 
-// Where the postings end and the open block begins nothing may be missed.
+// No event may be missed where the postings end and the open block begins.
 func TestReadAcrossBlocks(t *testing.T) {
 	alone(t)
 	db := openServer(t)
@@ -101,7 +102,7 @@ func TestReadAcrossBlocks(t *testing.T) {
 	var ds []event.Draft
 	next := event.ID(1)
 	flush := func() { mustAppend(t, db, ds...); ds = nil }
-	for ; next <= event.ID(size(2, 3))*event.BlockSize+5; next++ {
+	for ; next <= event.ID(longtest.Size(2, 3))*event.BlockSize+5; next++ {
 		path := "common"
 		if off := uint64(next) % event.BlockSize; off <= 1 || off == event.BlockSize-1 || next%1000 == 0 {
 			path = fmt.Sprint("rare/", next%2)
@@ -129,7 +130,7 @@ func TestReadAcrossBlocks(t *testing.T) {
 // More storages than are looked up one by one, and more topics than one SQL expression may
 // name.
 func TestReadManyStorages(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	var ds []event.Draft
 	var names []string
@@ -150,9 +151,9 @@ func TestReadManyStorages(t *testing.T) {
 	}
 }
 
-// Several stretches that came newest first, each from both ends of a block.
+// Several spans are stored newest first, each from both ends of a block.
 func TestReadPostingsOutOfOrder(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openClient(t)
 	topic := topics(t, "alice/x$")
 	var want []event.ID
@@ -210,7 +211,7 @@ func TestBeforeLastOverHoles(t *testing.T) {
 	ctx := context.Background()
 	store(t, db, "alice", madeEvent("alice", "x", 3), madeEvent("alice", "x", 5), madeEvent("alice", "x", 7))
 	l := mustClaim(t, db, "alice/x$", 10, 20)
-	mustApply(t, l, 20, madeEvent("alice", "x", 15)) // of one storage alone
+	mustApply(t, l, 20, madeEvent("alice", "x", 15)) // of one storage only
 	l = mustClaim(t, db, "alice", 30, 40)
 	mustApply(t, l, 40, madeEvent("alice", "x", 35))
 	for n, want := range map[int]event.ID{0: 50, 1: 7, 2: 5, 3: 3, 4: 0, 9: 0} {
@@ -268,14 +269,14 @@ func TestReadInShortScans(t *testing.T) {
 	}
 }
 
-// A server and a copy give the same events, however many are read at a time.
+// A server and a copy return the same events, however many are read at a time.
 func TestReadOfBothRoles(t *testing.T) {
 	alone(t)
 	server, evs := bigLog(t)
 	client, _ := bigCopy(t)
 	span := window.Span{From: event.BlockSize - 300, To: min(event.BlockSize+900, server.Head())}
 	for _, name := range append([]string{"*"}, modelTopics...) {
-		for _, limit := range []int{90, 1000}[:size(1, 2)] {
+		for _, limit := range []int{90, 1000}[:longtest.Size(1, 2)] {
 			ts := topics(t, name)
 			for _, db := range []*DB{server, client} {
 				checkIDs(t, name, readAll(t, db, ts, span, limit), ids(among(evs, ts[0], span)))
@@ -284,8 +285,8 @@ func TestReadOfBothRoles(t *testing.T) {
 	}
 }
 
-// A line that says another id than that under which it is stored is told as damage, also
-// where ids are missing, so that the other one would be in order.
+// A line that contains another id than its key is reported as damage, also if ids are missing
+// so that the other id would be in order.
 func TestReadIDBetweenOthers(t *testing.T) {
 	db := openClient(t)
 	var evs []event.Event
@@ -308,7 +309,7 @@ func TestReadIDBetweenOthers(t *testing.T) {
 			for _, after := range []event.ID{0, damaged - 2} {
 				for _, limit := range []int{1000, int(to - after), 1} {
 					if after == 0 && limit == 1 {
-						continue // it need not come to that
+						continue // the damage need not be read
 					}
 					// What comes before the damage is read; then it is an error.
 					var err error

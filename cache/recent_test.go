@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// lastOf is the slow truth: the last event in span of each storage of topic.
+// lastOf returns the last event in span of each storage of topic, found one by one.
 func lastOf(evs []event.Event, topic event.Topic, span window.Span) (refs []snapshot.Ref) {
 	last := map[event.Storage]snapshot.Ref{}
 	for _, ev := range among(evs, topic, span) {
@@ -41,8 +41,8 @@ func storedIn(t fataler, db *DB) (evs []event.Event) {
 	return evs
 }
 
-// What is known of the recent events is what is stored, or is not known: two processes
-// obtain, forget and replace in one file.
+// The recent events in memory match the stored ones or are dropped, while two processes
+// obtain, forget and replace events in one file.
 func TestRecentModel(t *testing.T) {
 	most, names := snapshot.RecentEvents, snapshot.RecentNames
 	t.Cleanup(func() { snapshot.RecentEvents, snapshot.RecentNames = most, names })
@@ -70,7 +70,7 @@ func TestRecentModel(t *testing.T) {
 				obtain(t, dbs[rapid.IntRange(0, 1).Draw(t, "by")], topic(t), evs, span(t))
 			},
 			"forget": func(t *rapid.T) {
-				_, _ = dbs[1].Forget(context.Background(), topic(t), span(t).To) // or it is held by a wider topic
+				_, _ = dbs[1].Forget(context.Background(), topic(t), span(t).To) // it may also be held by a wider topic
 			},
 			"replace": func(t *rapid.T) {
 				of := topic(t)
@@ -114,8 +114,8 @@ func checkRecent(t fataler, db *DB, topic event.Topic, span window.Span) (ok boo
 	return ok
 }
 
-// A process that stores events does not read them again to seal what they make: here
-// nobody could.
+// A process that stores events does not read them again to seal their state: here it could
+// not.
 func TestSealsFromRecent(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages = 0
@@ -160,8 +160,8 @@ func TestSealsFromRecent(t *testing.T) {
 	}
 }
 
-// Of a topic that another process, or a narrower window, has brought a part of, a
-// process has not stored all.
+// A process does not have all recent events of a topic if another process, or a narrower
+// window, stored a part.
 func TestSealsBesideOthers(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages, snapshot.SealSpan = 0, 10

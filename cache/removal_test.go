@@ -34,8 +34,8 @@ func TestProveAfterForget(t *testing.T) {
 	}
 }
 
-// A state that is being read while its events are forgotten is not gone on with, neither
-// when only the windows have gone, as after a kill, nor when the events have.
+// Reading a state ends with an error if its events are forgotten in the meantime, whether
+// only the windows are gone, as after a kill, or the events too.
 func TestForgetWhileStateIsRead(t *testing.T) {
 	for name, forget := range map[string]func(db *DB) error{
 		"killed behind the windows": func(db *DB) error {
@@ -83,8 +83,7 @@ func TestForgetWhileStateIsRead(t *testing.T) {
 	}
 }
 
-// What was kept of a damaged copy goes with what is forgotten: fetched again, it is equal
-// to the log.
+// Forget also removes the remains of damaged events: fetched again, they equal the log.
 func TestForgetDropsLeaves(t *testing.T) {
 	db := openClient(t)
 	first := window.BlockSpan(0)
@@ -105,7 +104,7 @@ func TestForgetDropsLeaves(t *testing.T) {
 	}
 }
 
-// A lease that another process has taken over commits nothing of it.
+// A lease that another process has taken over commits nothing.
 func TestCommitOfLostLease(t *testing.T) {
 	late, other, clock := openTwo(t)
 	lost := mustClaim(t, late, "alice", 0, 100)

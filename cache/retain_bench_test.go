@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// BenchmarkAppendWhileRetaining appends with and without retention that drops all that it
-// may as fast as it goes, and tells how long appends took.
+// BenchmarkAppendWhileRetaining appends with and without retention that drops as much as it
+// may as fast as possible, and reports how long appends took.
 func BenchmarkAppendWhileRetaining(b *testing.B) {
 	for _, retaining := range []bool{false, true} {
 		b.Run(fmt.Sprint("retaining=", retaining), func(b *testing.B) {

@@ -9,8 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A log of which most was dropped takes at most twice as much as the lines that are left,
-// whether they lie together or one to a page. Its hashes stay, and are not counted.
+// After most of a log is dropped, it takes at most twice the size of the remaining lines,
+// whether they are adjacent or one to a page. Its hashes stay and are not counted.
 func TestRetainedSize(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -14,15 +14,16 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-// A state that is read in pieces stays that of its position whatever retention, seals
-// and appends do between two of them.
+// A state that is read in pieces remains the state at its position, whatever retention, seals
+// and appends do between two pieces.
 func TestStateWhileRetaining(t *testing.T) {
 	span, step := seen.HashSpan, retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, most := 0, size(1, 10)
+	n, most := 0, longtest.Size(1, 10)
 	rapid.Check(t, func(rt *rapid.T) {
 		if n++; n > most {
 			return
@@ -36,7 +37,7 @@ func TestStateWhileRetaining(t *testing.T) {
 		for range rapid.IntRange(0, 3).Draw(rt, "before") {
 			w.meddle()
 		}
-		for range size(1, 3) {
+		for range longtest.Size(1, 3) {
 			horizon := w.horizon()
 			at := rapid.SampledFrom([]event.ID{horizon, horizon + 1, max(horizon, 2*event.BlockSize), 3 * event.BlockSize, db.Head() - 1, db.Head()}).Draw(rt, "at")
 			topic := topics(rt, rapid.SampledFrom(modelTopics).Draw(rt, "topic"))[0]
@@ -70,7 +71,7 @@ func TestStateWhileRetaining(t *testing.T) {
 	})
 }
 
-// A meddler does some of a server's work during reads.
+// A meddler does parts of a server's work during reads.
 type meddler struct {
 	t   *rapid.T
 	db  *DB

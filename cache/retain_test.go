@@ -17,11 +17,12 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// retainChild drops all that it may of a log, whose clock is far ahead, and appends
-// meanwhile. It says so after each step.
+// retainChild drops as much as it may of a log whose clock is far ahead, and appends in the
+// meantime. It prints each step.
 func retainChild(path string) error {
 	ctx := context.Background()
 	seen.HashSpan, seen.MergeBits = 2*event.BlockSize, 1
@@ -54,7 +55,7 @@ func retainChild(path string) error {
 	}
 }
 
-// retainedDrafts are some appends, of values that come, change and go.
+// retainedDrafts returns appends of values that are set, changed and deleted.
 func retainedDrafts(keys string, n int) (ds []event.Draft) {
 	for i := range 100 {
 		d := draft(modelUsers[i%len(modelUsers)], modelPaths[(n+i)%len(modelPaths)], fmt.Sprint(keys, n, " ", i))
@@ -69,10 +70,10 @@ func retainedDrafts(keys string, n int) (ds []event.Draft) {
 	return ds
 }
 
-// Wherever a process that retains is killed, the log is right at its horizon and above,
-// knows all that it ever took, and the next process brings to its end what was begun.
+// If retention is killed at any point, the log is right at its horizon and above, knows
+// every event that was ever appended, and the next process completes the interrupted work.
 func TestKilledRetention(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	path := filepath.Join(t.TempDir(), "log.db")
 	if err := os.WriteFile(path, retainStartFile().bytes, 0o600); err != nil {
 		t.Fatal(err)
@@ -81,7 +82,7 @@ func TestKilledRetention(t *testing.T) {
 	for round := range *killRounds / 2 {
 		c := startChild(t, "retain", path, fmt.Sprint("round", round, " "))
 		c.killAfter(t, 100*(1+rand.IntN(30)), func(line string) {
-			if ev, err := event.ParseLine([]byte(line)); err == nil { // or it was cut
+			if ev, err := event.ParseLine([]byte(line)); err == nil { // otherwise the kill cut it
 				all = append(all, ev)
 			}
 		})
@@ -89,8 +90,8 @@ func TestKilledRetention(t *testing.T) {
 	}
 }
 
-// checkKilledRetention returns all that the log ever took: what it has acknowledged, and
-// what it had written when it was killed.
+// checkKilledRetention returns all events that were ever appended: the acknowledged ones and
+// those written when the process was killed.
 func checkKilledRetention(t *testing.T, path string, all []event.Event, finish bool) []event.Event {
 	t.Helper()
 	db := mustOpen(t, path, Config{Role: Server})
@@ -125,10 +126,10 @@ func checkKilledRetention(t *testing.T, path string, all []event.Event, finish b
 	return all
 }
 
-// A full disk in the middle of a step leaves a log that is right, and that goes on when
+// A disk that is full in the middle of a step leaves a log that is right and continues when
 // there is room.
 func TestRetainOnFullDisk(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	start := retainStartFile()
 	db := openBytes(t, start.bytes, Config{Role: Server})
 	ctx := context.Background()
@@ -137,14 +138,14 @@ func TestRetainOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Throttle = func(context.Context, time.Duration) error { return nil }
-	// The hashes of the first block need pages that there are not.
+	// There are no pages for the hashes of the first block.
 	limit := func(pages string) {
 		t.Helper()
 		if err := db.file.Update(ctx, func(tx *sql.Tx) error { _, err := tx.Exec(`PRAGMA max_page_count = ` + pages); return err }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	limit("1") // that is what there are
+	limit("1") // the present number of pages
 	if err := r.Round(ctx); !errors.Is(err, ErrFull) {
 		t.Fatalf("with a full disk: %v", err)
 	}
@@ -163,7 +164,7 @@ func TestRetainOnFullDisk(t *testing.T) {
 	integrity(t, db)
 }
 
-// fatDrafts are n appends of half a thousand bytes each to some storages.
+// fatDrafts returns n appends of 500 bytes each to some storages.
 func fatDrafts(key string, n int) (ds []event.Draft) {
 	value := []byte(`"` + strings.Repeat("x", 500) + `"`)
 	for i := range n {
@@ -174,10 +175,9 @@ func fatDrafts(key string, n int) (ds []event.Draft) {
 	return ds
 }
 
-// A log that may not be larger than so much drops no more than it must, and its file
-// becomes smaller.
+// A log with a size limit drops no more than it must, and its file becomes smaller.
 func TestRetainMaxBytes(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	db := openServer(t)
 	ctx := context.Background()
 	var all []event.Event
@@ -215,7 +215,7 @@ func TestRetainMaxBytes(t *testing.T) {
 	}
 }
 
-// A log of which nothing more can be dropped is left alone.
+// A log that cannot drop any more is not changed.
 func TestRetainMaxBytesOfState(t *testing.T) {
 	db := openServer(t)
 	ctx := context.Background()
@@ -232,7 +232,7 @@ func TestRetainMaxBytesOfState(t *testing.T) {
 	}
 }
 
-// A value that is renewed while retention looks stays: the commit decides.
+// A value that is renewed while retention looks at it stays: the commit decides.
 func TestExpireDecidesInTheCommit(t *testing.T) {
 	clock := newClock()
 	db := mustOpen(t, filepath.Join(t.TempDir(), "log.db"), Config{Role: Server, Now: clock.now})
@@ -270,14 +270,14 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	if state := mustState(t, db, event.All, db.Head()); len(state) != 1 || !strings.Contains(state[0], "renewed") {
 		t.Errorf("the state is %v", state)
 	}
-	// Setting it again to the same is the first append: it stays ended.
+	// Setting the same value again repeats the first append: it stays expired.
 	if again := mustAppend(t, db, rs[0].Draft); !again[0].Duplicate {
 		t.Error("the value came to life again")
 	}
 }
 
-// The states below a horizon are forgotten but for the last, with which those above it
-// begin: also one that has members which are gone by then.
+// All states below a horizon are dropped except the last, from which those above it are
+// folded, even if some of its members are gone by then.
 func TestRetainKeepsOneState(t *testing.T) {
 	setState(t)
 	snapshot.FewStorages = 0
@@ -338,7 +338,7 @@ func TestRetainKeepsOneState(t *testing.T) {
 	c.state(event.All, db.Head())
 }
 
-// snapshotsOf returns the positions of the states that are kept.
+// snapshotsOf returns the positions of the kept states.
 func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
 	t.Helper()
 	err := db.file.View(context.Background(), func(tx *sql.Tx) error {
@@ -362,8 +362,8 @@ func snapshotsOf(t *testing.T, db *DB) (at []event.ID) {
 	return at
 }
 
-// A log that has dropped the event at a position knows no time there, not that of the
-// event before which is left; and what is last begins at its horizon.
+// A log that has dropped the event at a position knows no time there, not even that of the
+// remaining event before it, and `last` begins at its horizon.
 func TestBelowHorizonWhileAsked(t *testing.T) {
 	db, ctx := openServer(t), context.Background()
 	clock := newClock()

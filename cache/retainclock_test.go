@@ -10,8 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A clock that jumps to 2099 and back destroys nothing, be it while the log is served or
-// between; and what is old by then goes when its time has come.
+// A clock that jumps to 2099 and back destroys nothing, whether the log is served at that
+// time or not, and old events are dropped when they have really expired.
 func TestRetainWhileClockJumps(t *testing.T) {
 	clock, passed := newClock(), time.Duration(0)
 	path := filepath.Join(t.TempDir(), "log.db")

@@ -9,8 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// What is acknowledged must survive a loss of power: with synchronous(normal), a commit
-// to a write-ahead log is not synced.
+// An acknowledged append must survive a loss of power: with synchronous(normal), a commit to
+// a write-ahead log is not synced.
 func TestCommitsAreSynced(t *testing.T) {
 	const full = 2
 	for name, db := range map[string]*DB{"a log": openServer(t), "a copy": openClient(t)} {
@@ -44,8 +44,8 @@ func TestRolledBackStorage(t *testing.T) {
 	integrity(t, db)
 }
 
-// An append that repeats an event of its own transaction gets that event, be it the first
-// of the transaction or a later one.
+// An append that repeats an event of its own transaction gets that event, whether it is the
+// first of the transaction or a later one.
 func TestRepeatedInOneAppend(t *testing.T) {
 	db := openServer(t)
 	mustAppend(t, db, draft("alice", "x", "before"))

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -79,7 +80,7 @@ var wrecks = sync.OnceValue(func() []*wreck {
 	return ws
 })
 
-// A panicker fails where there is no test.
+// A panicker is a fataler outside of tests.
 type panicker struct{}
 
 func (panicker) Helper()                           {}
@@ -94,8 +95,8 @@ func matching(evs []event.Event, topic event.Topic) (some []event.Event) {
 	return some
 }
 
-// salvaged checks that what is found in a file are events of it, each once and in order, and
-// returns which are not found and not said to be missing.
+// salvaged checks that the events found in a file are its own, each once and in order, and
+// returns those that are neither found nor reported as missing.
 func (w *wreck) salvaged(t *testing.T, path string) (s *Salvage, silent []event.ID) {
 	t.Helper()
 	s, err := OpenSalvage(path)
@@ -135,7 +136,7 @@ func (w *wreck) write(t *testing.T, b []byte) (path string) {
 	return path
 }
 
-// A sound file is salvaged whole, and nothing is written to it or next to it.
+// A sound file is salvaged completely, and nothing is written to it or next to it.
 func TestSalvageSound(t *testing.T) {
 	for _, w := range wrecks() {
 		path := w.write(t, w.bytes)
@@ -150,7 +151,7 @@ func TestSalvageSound(t *testing.T) {
 	}
 }
 
-// The files of all schemas are salvaged whole.
+// The files of all schemas are salvaged completely.
 func TestSalvageSchemas(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(goldenDir, "*.db"))
 	if err != nil || len(paths) < 10 {
@@ -182,8 +183,8 @@ func TestSalvageSchemas(t *testing.T) {
 	}
 }
 
-// Whatever is damaged, what is found is right, and what is not found is said to be missing
-// or notes say what cannot be known.
+// Whatever is damaged, the events found are right, and the others are reported as missing or
+// a note says that this cannot be known.
 func TestSalvageDamaged(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -214,7 +215,7 @@ func TestSalvageDamaged(t *testing.T) {
 	for _, w := range wrecks() {
 		for name, damage := range damages {
 			most := 0
-			for range size(2, 12) {
+			for range longtest.Size(2, 12) {
 				s, silent := w.salvaged(t, w.write(t, damage(bytes.Clone(w.bytes))))
 				if len(silent) > 0 && len(s.Notes) == 0 {
 					t.Errorf("%s, %s: events %v are left out in silence", w.name, name, silent)
@@ -235,8 +236,8 @@ func fillRandom(random *rand.Rand, b []byte) {
 	}
 }
 
-// Events that are in the write-ahead log only are found, and those after a damaged frame,
-// which SQLite drops, too. Without the log, the rest is found.
+// Events that are only in the write-ahead log are found, including those after a damaged
+// frame, which SQLite drops. Without the log, the rest is found.
 func TestSalvageLog(t *testing.T) {
 	db := openServer(t)
 	var want []event.ID
@@ -276,7 +277,7 @@ func TestSalvageLog(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	least := len(want)
-	for range size(10, 300) {
+	for range longtest.Size(10, 300) {
 		bad := bytes.Clone(log)
 		bad[random.IntN(len(bad))] ^= 1 << random.IntN(8)
 		least = min(least, salvage(bad).Events)

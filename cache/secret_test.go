@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Passwords that an earlier version has kept are not in the file any more, not even in
-// what SQLite calls free.
+// Passwords that an earlier version stored are no longer in the file, not even in its free
+// pages.
 func TestStoredPasswordsGo(t *testing.T) {
 	path := goldenCopy(t, "0005-client.db")
 	const secret = "Hunter2"

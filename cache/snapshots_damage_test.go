@@ -9,7 +9,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Whatever is damaged of a kept state is found, and it is given up; the others stay.
+// Any damage of a kept state is found, and the state is dropped; the others stay.
 func TestDamagedStates(t *testing.T) {
 	ctx := context.Background()
 	evs := bigLogFile().evs[:100]

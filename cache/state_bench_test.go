@@ -44,8 +44,8 @@ func stateCopy(b *testing.B, storages int) (*DB, event.ID) {
 	return db, head
 }
 
-// benchState reads the state at random moments: how long the whole takes and how long
-// the first of it, on average and at most.
+// benchState reads the state at random moments, and reports the time to its end and to its
+// first event, on average and at most.
 func benchState(b *testing.B, storages int) {
 	db, head := stateCopy(b, storages)
 	topic := topics(b, "us/quakes")[0]
@@ -81,7 +81,7 @@ func BenchmarkStateOf100(b *testing.B)   { benchState(b, 100) }
 func BenchmarkStateOf10000(b *testing.B) { benchState(b, 10_000) }
 func BenchmarkStateOfEach(b *testing.B)  { benchState(b, *stateEvents) }
 
-// benchSeals seals the states of a log as it grows: how long that takes for an event.
+// benchSeals seals the states of a growing log, and reports the time per event.
 func benchSeals(b *testing.B, storages int) {
 	const together = 2000
 	db := openServer(b)

@@ -18,7 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// fold is the state of topic at a position as a map keeps it, in order.
+// fold returns the state of topic at a position, folded with a map, in order.
 func fold(evs []event.Event, topic event.Topic, at event.ID) (lines []string) {
 	state := map[[2]string]string{}
 	for _, ev := range among(evs, topic, window.Span{From: 0, To: at}) {
@@ -74,8 +74,8 @@ func TestStateAgainstMap(t *testing.T) {
 	})
 }
 
-// What is appended meanwhile changes nothing, be it to storages that there were or
-// to new ones, and not even when it moves what is indexed.
+// Appends in the meantime do not change a state, whether to existing or to new storages, and
+// not even if they move the index.
 func TestStateWhileAppending(t *testing.T) {
 	db, evs := bigLog(t)
 	setStorageChunk(t, 3)
@@ -96,8 +96,8 @@ func TestStateWhileAppending(t *testing.T) {
 	}
 }
 
-// Events that a log has dropped below its horizon, because later ones stand for
-// them, leave the state as it was.
+// A state does not change when the log drops events below its horizon that later ones have
+// replaced.
 func TestStateAboveHorizon(t *testing.T) {
 	db, evs := bigLog(t)
 	const horizon = event.BlockSize
@@ -124,7 +124,7 @@ func TestStateAboveHorizon(t *testing.T) {
 	wantNotHeld(t, err, window.NotHeldError{After: horizon - 1, Oldest: horizon, Some: true})
 	err = db.State(context.Background(), event.All, db.Head()+1, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: db.Head()})
-	// With nothing but a horizon, too.
+	// The same with only a horizon.
 	if err := rawExec(db, `UPDATE window SET start = stop`); err != nil {
 		t.Fatal(err)
 	}
@@ -136,8 +136,8 @@ var errUnexpected = errors.New("unexpected event")
 
 func noEvent(*event.Event) error { return errUnexpected }
 
-// A copy knows the state where it holds all of the topic's history, and never lets
-// an event in that it happens to have.
+// A copy knows the states of the spans whose whole history it holds, and never uses an event
+// that is stored but not held.
 func TestStateOfCopy(t *testing.T) {
 	db := openClient(t)
 	evs := bigLogFile().evs
@@ -165,7 +165,7 @@ func TestStateEndsWithItsReader(t *testing.T) {
 	wantError(t, "Snapshot", db.State(ctx, event.All, db.Head(), noEvent), context.Canceled)
 }
 
-// A reader that has enough says so, and that is no error.
+// A reader can stop early, which is not an error.
 func TestErrStop(t *testing.T) {
 	db, _ := bigLog(t)
 	ctx, n := t.Context(), 0
@@ -196,7 +196,7 @@ func TestStateOfManyStorages(t *testing.T) {
 	checkState(t, db, evs, topics(t, "alice/p/1*")[0], db.Head())
 }
 
-// Long lines come, among short ones, however many there are.
+// Long lines among short ones are all returned, however many there are.
 func TestStateOfLongLines(t *testing.T) {
 	db := openServer(t)
 	setState(t)
@@ -214,8 +214,8 @@ func TestStateOfLongLines(t *testing.T) {
 	}
 }
 
-// A name that a damaged file has lost is taken from the lines; if they are too long to be
-// read for it, it is missed. Its storage is not left out.
+// A name that a damaged file has lost is taken from the lines. If these are too long to be
+// read for it, the name is missing, but its storage is not left out.
 func TestStateMissesName(t *testing.T) {
 	db, evs := bigLog(t)
 	setState(t)

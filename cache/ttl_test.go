@@ -16,7 +16,7 @@ import (
 // modelRules are the topics of TTLs, some of which overlap.
 var modelRules = []string{"*", "alice", "alice/posts", "alice/once/", "*/once/1*", "*/posts", "bob", "*/posts/1$", "bob/po*"}
 
-// ttls draws the TTLs of a start, often those of the start before.
+// ttls draws the TTLs for opening the log, often the same as before.
 func (m *retainModel) ttls(age *rapid.Generator[time.Duration]) []TTL {
 	if rapid.Bool().Draw(m.t, "new rules") {
 		m.rules = nil
@@ -27,7 +27,7 @@ func (m *retainModel) ttls(age *rapid.Generator[time.Duration]) []TTL {
 	return m.rules
 }
 
-// oldest returns the last time at which a value may have been set that is to be ended.
+// oldest returns the last time at which a value to expire may have been set.
 func oldest(ttls []TTL, ev *event.Event, now event.Time) (t event.Time, some bool) {
 	narrowest := -1
 	for i := range ttls {
@@ -41,8 +41,8 @@ func oldest(ttls []TTL, ev *event.Event, now event.Time) (t event.Time, some boo
 	return now - event.Time(ttls[narrowest].Age/time.Microsecond), true
 }
 
-// takeEnds takes up the events that have ended values: each value that was set so long ago
-// as its TTL says and not since, or if retention was cut some of them, and no others.
+// takeEnds records the events that expired values: each value that was last set longer ago
+// than its TTL, or only some of them if retention was interrupted, and no others.
 func (m *retainModel) takeEnds(ttls []TTL, now event.Time) {
 	values := map[event.Storage]event.Event{}
 	for _, line := range fold(m.log, event.All, m.head()) {
@@ -67,8 +67,8 @@ func (m *retainModel) takeEnds(ttls []TTL, now event.Time) {
 	}
 }
 
-// Whatever the rules were before and become, values end when the narrowest rule of their
-// storage says so: never before, and never later than the next round.
+// However the rules change, values expire by the narrowest rule of their storage: never
+// earlier, and never later than the next round.
 func TestTTLsAgainstSlice(t *testing.T) {
 	dir, n := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {

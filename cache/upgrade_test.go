@@ -13,10 +13,11 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
-// changeGolden returns a copy of a golden file that was changed as no later version does.
+// changeGolden returns a copy of a golden file, changed as its own version would.
 func changeGolden(t *testing.T, name string, change func(tx *sql.Tx) error) (path string) {
 	t.Helper()
 	path = goldenCopy(t, name)
@@ -35,7 +36,7 @@ func changeGolden(t *testing.T, name string, change func(tx *sql.Tx) error) (pat
 	return path
 }
 
-// A backup of an earlier version says the same, and can be served.
+// An upgraded backup has the same contents and can be served.
 func TestGoldenBackup(t *testing.T) {
 	alone(t)
 	for _, name := range append(goldenFiles(t, "server"), "0006-server-grown.db", "0007-server-grown.db") {
@@ -105,10 +106,10 @@ func insertRows(tx *sql.Tx, evs []event.Event, indexed event.ID) error {
 	return nil
 }
 
-// A long log and a large copy of an earlier version are what they were.
+// A long log and a large copy of an earlier version keep their contents.
 func TestUpgradeMany(t *testing.T) {
 	alone(t)
-	n := size(9000, 100_000)
+	n := longtest.Size(9000, 100_000)
 	evs := manyEvents(n, 1)
 	head := int64(len(evs))
 	path := changeGolden(t, "0005-server.db", func(tx *sql.Tx) error {

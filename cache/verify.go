@@ -166,7 +166,7 @@ func (db *DB) Replace(ctx context.Context, topic event.Topic, span window.Span, 
 // sorted.
 func (db *DB) checkAgain(topic event.Topic, span window.Span, evs []event.Event) error {
 	if db.file.Role != Client {
-		return fmt.Errorf("%w: it is the log itself", ErrRole)
+		return db.file.Role.Wrong()
 	}
 	at := span.From
 	for i := range evs {

@@ -64,8 +64,8 @@ func smallCopy(t *testing.T) (*DB, window.Span) {
 	return db, span
 }
 
-// Whatever is done to a stored event, the leaf of its block is another one, all
-// others are the same, nothing fails, and Replace mends it.
+// Any change of a stored event changes the leaf of its block and no other, causes no error,
+// and is repaired by Replace.
 func TestCheckedLeavesFindsDamage(t *testing.T) {
 	alone(t)
 	db, span := smallCopy(t)
@@ -111,8 +111,8 @@ func mend(t fataler, db *DB, topic event.Topic, span window.Span) {
 	}
 }
 
-// checkMended checks that every event is there, found by whatever topic, and that
-// the index is what it would be in a new file.
+// checkMended checks that every event is stored and found by each topic, and that the index
+// equals that of a new file.
 func checkMended(t fataler, db *DB, span window.Span) {
 	t.Helper()
 	for _, name := range clientTopics {
@@ -155,8 +155,8 @@ func checkPostings(t fataler, db *DB) {
 	}
 }
 
-// An event too many is found, too, and taken away, be it one that the log does not
-// have or has elsewhere.
+// An extra event is also found and removed, whether the log does not have it or has it at
+// another position.
 func TestReplaceRemoves(t *testing.T) {
 	db, span := smallCopy(t)
 	extra := madeEvent("alice", "posts/1", clientLast)
@@ -175,7 +175,7 @@ func TestReplaceRemoves(t *testing.T) {
 	checkMended(t, db, span)
 }
 
-// Nothing outside of the stretch and of other topics is touched.
+// Events outside the span and of other topics are not changed.
 func TestReplaceTouchesNothingElse(t *testing.T) {
 	db, span := smallCopy(t)
 	alice := topics(t, "alice/posts")[0]

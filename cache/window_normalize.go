@@ -2,7 +2,6 @@ package cache
 
 import (
 	"database/sql"
-	"fmt"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -16,7 +15,7 @@ import (
 // that the caller continues it. normalizeWindows never changes which events are held.
 func (db *DB) normalizeWindows(tx *sql.Tx, absorb func(*rows.Window) bool) ([]rows.Window, error) {
 	if db.file.Role != Client {
-		return nil, fmt.Errorf("%w: it is the log itself and has one window", ErrRole)
+		return nil, db.file.Role.Wrong()
 	}
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
@@ -57,8 +56,8 @@ func (db *DB) pullEnded(w *rows.Window, windows []rows.Window, absorb func(*rows
 	return rows.WindowSet(windows).Held(w.Topic).Contains(w.Missing())
 }
 
-// A stretch identifies a committed window.
-type stretch struct {
+// A committedSpan identifies a committed window.
+type committedSpan struct {
 	topic  event.Topic
 	span   window.Span
 	proven bool
@@ -66,13 +65,13 @@ type stretch struct {
 
 // replaceWindows replaces settled with merged, and writes only the differences.
 func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
-	missing := map[stretch]bool{}
+	missing := map[committedSpan]bool{}
 	for i := range merged {
-		missing[stretchOf(&merged[i])] = true
+		missing[committedSpanOf(&merged[i])] = true
 	}
 	for i := range settled {
 		w := &settled[i]
-		if k := stretchOf(w); w.State == window.Committed && missing[k] {
+		if k := committedSpanOf(w); w.State == window.Committed && missing[k] {
 			delete(missing, k)
 			continue
 		}
@@ -90,4 +89,4 @@ func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
 	return nil
 }
 
-func stretchOf(w *rows.Window) stretch { return stretch{w.Topic, w.Held(), w.Proven} }
+func committedSpanOf(w *rows.Window) committedSpan { return committedSpan{w.Topic, w.Held(), w.Proven} }

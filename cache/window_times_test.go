@@ -64,8 +64,8 @@ func (m *boundModel) sync(topic event.Topic, span window.Span) {
 	m.held[topic] = window.Union(append(m.held[topic], span)...)
 }
 
-// check asks for a time. What is told has to be right, and inside a window that was
-// synced it has to be told.
+// check resolves a time. A result must be right, and inside a synced window there must be
+// one.
 func (m *boundModel) check(topic event.Topic, t event.Time) {
 	at, ok, err := m.db.Snapshots().StateTime(context.Background(), topic, t)
 	if err != nil {
@@ -84,7 +84,7 @@ func (m *boundModel) check(topic event.Topic, t event.Time) {
 }
 
 // Whichever windows a copy holds, a time in one of them is resolved without a server, and
-// never to another state than the log has.
+// always to the state of the log.
 func TestTimesInWindows(t *testing.T) {
 	alone(t)
 	dir, n := t.TempDir(), 0
@@ -113,7 +113,7 @@ func TestTimesInWindows(t *testing.T) {
 	})
 }
 
-// At the last time of a window nothing is sure: the next event may be of the same time.
+// The last time of a window does not resolve: the next event may have the same time.
 func TestTimesThatAreShared(t *testing.T) {
 	db, ctx := openClient(t), context.Background()
 	base := madeEvent("alice", "x", 1).Time
@@ -137,7 +137,7 @@ func TestTimesThatAreShared(t *testing.T) {
 	}
 }
 
-// Times are kept where windows begin and end, and nowhere else.
+// Times are stored only for the bounds of windows.
 func TestTimesAreBounded(t *testing.T) {
 	db, ctx := openClient(t), context.Background()
 	for i := range event.ID(20) {

@@ -10,8 +10,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// Events are inserted many at a time. Those among them that are held are left as they
-// are, wherever they stand, and all others are stored and found, once.
+// Events are inserted many at a time. Held events among them are not changed, wherever they
+// are, and all others are stored and found once.
 func TestEventsAmongHeldOnes(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))

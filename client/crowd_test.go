@@ -11,6 +11,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -29,7 +30,7 @@ func TestLeavesAmongOthers(t *testing.T) {
 		dbs = append(dbs, f.openCache(path, nil))
 	}
 	seed := rand.Uint64()
-	for round := range size(1, 40) {
+	for round := range longtest.Size(1, 40) {
 		var all sync.WaitGroup
 		for i, db := range dbs {
 			random := rand.New(rand.NewPCG(seed, uint64(100*round+i)))

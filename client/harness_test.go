@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,24 +24,6 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/testfile"
 )
-
-var longForm = flag.Bool("long", false, "run the random tests for longer")
-
-// onlyLong skips a test unless the long form runs, because a shorter test covers it.
-func onlyLong(t testing.TB) {
-	t.Helper()
-	if !*longForm {
-		t.Skip("runs with -long")
-	}
-}
-
-// size returns how large a test is to be: short, or with -long long.
-func size(short, long int) int {
-	if *longForm {
-		return long
-	}
-	return short
-}
 
 // A fixture is a log and the server of it.
 type fixture struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -42,7 +43,7 @@ func forged(ev event.Event) event.Event {
 // A complete file costs one request. For any other, only the events that it lacks are
 // fetched.
 func TestSyncOfImported(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	const half = 100 // events of alice in a block
 	f := newFixture(t)
 	for range 3 {
@@ -105,7 +106,7 @@ func TestSyncOfImported(t *testing.T) {
 
 // Imports and syncs in any order never make an event held that the log does not have.
 func TestSyncOfAnyImport(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	f := newFixture(t)
 	for i := range 60 {
 		f.put(fmt.Sprintf("%s/%d", []string{"alice", "bob"}[i%2], i%5), 1)
@@ -114,7 +115,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for range size(3, 100) {
+	for range longtest.Size(3, 100) {
 		db := f.newCache()
 		c := newTestClient(t, db, hasty(f.http.URL))
 		for range 3 {

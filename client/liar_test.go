@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // A server that lies about a range is refused, proves nothing and removes no held event.
 // An honest server is accepted afterwards.
 func TestLyingWindows(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	const n = 30

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // Tails with overlapping topics join and leave while events storm. Each gets the
 // events of its topics once, in order and without a hole, from where it began.
 func TestTailsComeAndGo(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 200)
@@ -40,7 +41,7 @@ func TestTailsComeAndGo(t *testing.T) {
 	})
 	for i := range 8 {
 		tails.Go(func() {
-			for j := range size(2, 12) {
+			for j := range longtest.Size(2, 12) {
 				oneTail(t, f, c, topics[(i+j)%len(topics)])
 			}
 		})
@@ -191,7 +192,7 @@ func TestTailOfHeld(t *testing.T) {
 // A tail ends at once and leaves no goroutine and no lease, wherever its context ends or
 // its caller stops.
 func TestTailEndsAnywhere(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
@@ -104,9 +105,9 @@ func stubBytes(c *Comparison) (n int) {
 // requests for their ids take a twentieth of their bytes, both ways together.
 func TestMoveToAnotherLog(t *testing.T) {
 	noLeaks(t)
-	a, b := twoLogs(t, size(1000, 50_000))
+	a, b := twoLogs(t, longtest.Size(1000, 50_000))
 	moved := logged(t, a, "alice")
-	for _, more := range []int{500, 0}[:size(1, 2)] { // events that the other log does not have
+	for _, more := range []int{500, 0}[:longtest.Size(1, 2)] { // events that the other log does not have
 		evs := moved
 		for i := range more {
 			evs = append(evs[:len(evs):len(evs)], invented(event.ID(1_000_000+i), fmt.Sprint(i)))
@@ -137,7 +138,7 @@ func TestMoveToAnotherLog(t *testing.T) {
 // known ones takes at most a twentieth of the bytes of all.
 func TestMoveOfAPart(t *testing.T) {
 	noLeaks(t)
-	n := size(1100, 4000)
+	n := longtest.Size(1100, 4000)
 	a, b := twoLogs(t, n)
 	all := logged(t, a, "alice")
 	whole := lengthOf(b.truth("alice", "", ""))
@@ -146,7 +147,7 @@ func TestMoveOfAPart(t *testing.T) {
 		share float64
 		how   string
 	}{{1, "are named"}, {0.9, "are named"}, {0.6, "are named"}, {0.3, "by a filter"}, {0.01, "by a filter"}, {0, "by hash"}} {
-		if !*longForm && tt.share > 0.5 {
+		if !longtest.Enabled() && tt.share > 0.5 {
 			continue
 		}
 		known := append(keep(rng, all[1:], tt.share), all[0])
@@ -193,11 +194,11 @@ func TestUnmatchedForeignCostNothing(t *testing.T) {
 // Short hashes that collide with those of other events, known or not, cause only a delay.
 func TestFalseMatches(t *testing.T) {
 	noLeaks(t)
-	n := size(500, 1000)
+	n := longtest.Size(500, 1000)
 	a, b := twoLogs(t, n)
 	all := logged(t, a, "alice")
 	known := all[:n-100]
-	for _, every := range []int{3, 100, 1}[:size(2, 3)] {
+	for _, every := range []int{3, 100, 1}[:longtest.Size(2, 3)] {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			req, err := reconcile.ParseStubRequest(request, reconcile.Limits{})
 			if err != nil {
@@ -335,7 +336,7 @@ func TestLyingStubs(t *testing.T) {
 	known := logged(t, a, "alice")[:150]
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 6))
-	for i := range size(4, 150) {
+	for i := range longtest.Size(4, 150) {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			if !reconcile.IsStubRequest(request) {
 				return answer

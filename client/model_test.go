@@ -13,6 +13,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -47,7 +48,7 @@ func fewChecks(t *testing.T, n int) {
 // that the cache calls held equals the log as the slow reader sees it, and so does
 // verify.
 func TestModel(t *testing.T) {
-	fewChecks(t, size(4, 100))
+	fewChecks(t, longtest.Size(4, 100))
 	f := newFixture(t)
 	p := newTearingProxy(t, f.http.URL, 1, 20_000)
 	other := newTearingProxy(t, f.http.URL, 2, 20_000)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -134,7 +135,7 @@ func TestParted(t *testing.T) {
 	if underRace {
 		cases = cases[:2]
 	}
-	for _, c := range cases[:min(len(cases), size(3, 6))] {
+	for _, c := range cases[:min(len(cases), longtest.Size(3, 6))] {
 		f := newFixture(t)
 		for range c.kept {
 			f.put("alice/x", 1)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // queue puts drafts with these keys into a copy's outbox.
@@ -85,7 +86,7 @@ func events(t testing.TB, db *cache.DB) int64 {
 
 // A draft refused for its content stays in the outbox and does not hold up the others.
 func TestSendRefused(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	f := newFixture(t)
 	db := f.newCache()
 	c := newTestClient(t, db, hasty(f.http.URL))
@@ -223,7 +224,7 @@ func TestSendOnceInOrder(t *testing.T) {
 	})
 	db := f.newCache()
 	want := map[string]string{}
-	for i := range size(25, 400) {
+	for i := range longtest.Size(25, 400) {
 		storage, key := fmt.Sprint("alice/", i%3), fmt.Sprint(i)
 		queue(t, db, storage, key)
 		want[storage] += key + " "

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -41,7 +42,7 @@ func TestSyncAtKeepsTheStateBefore(t *testing.T) {
 	f.put("carol/rare", 1)
 	f.putSome(steady(), 300)
 	all := f.changes("")
-	for _, name := range []string{"alice", "carol", "bob/posts/1$", "nobody"}[:size(1, 4)] {
+	for _, name := range []string{"alice", "carol", "bob/posts/1$", "nobody"}[:longtest.Size(1, 4)] {
 		topic := mustTopic(t, name)
 		c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 		for _, block := range []event.ID{2, 1, 0, 3} { // 1 is before 2, and 0 begins at the beginning
@@ -210,7 +211,7 @@ func TestPendingIsShared(t *testing.T) {
 		"now":                   {"alice", event.Now, 2},
 		"in the future":         {"alice", moment(t, "3000-01-01T00:00:00Z"), 2},
 	} {
-		if !*longForm && (name == "its time" || name == "now" || name == "in the future") {
+		if !longtest.Enabled() && (name == "its time" || name == "now" || name == "in the future") {
 			continue // three of the others are like these
 		}
 		t.Run(name, func(t *testing.T) {
@@ -247,7 +248,7 @@ func TestPendingOneByOne(t *testing.T) {
 	f.through(q.wrap)
 	path := filepath.Join(t.TempDir(), "copy.db")
 	var all sync.WaitGroup
-	for i := range event.ID(size(4, 8)) {
+	for i := range event.ID(longtest.Size(4, 8)) {
 		c := newTestClient(t, f.openCache(path, nil), hasty(f.http.URL))
 		all.Go(func() { mustSyncAt(t, c, mustTopic(t, []string{"alice", "bob"}[i%2]), position(t, 1+i*1000)) })
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
@@ -150,7 +151,7 @@ var strategies = []reconcile.Strategy{reconcile.Auto, reconcile.Gaps, reconcile.
 func TestCandidatesArePlaced(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	n := size(1000, 100_000)
+	n := longtest.Size(1000, 100_000)
 	for range n / 1000 {
 		f.put("alice/x", 900)
 		f.put("bob/x", 100)
@@ -159,7 +160,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	most := keep(rng, all, 0.9)
 	for _, strategy := range strategies {
-		if !*longForm && (strategy == reconcile.Gaps || strategy == reconcile.Exact) {
+		if !longtest.Enabled() && (strategy == reconcile.Gaps || strategy == reconcile.Exact) {
 			continue // auto begins with the one, the list ends with the other
 		}
 		t.Run(strategy.String(), func(t *testing.T) {
@@ -208,7 +209,7 @@ func TestCandidatesArePlaced(t *testing.T) {
 
 // Held events, events held for narrower topics and candidates are kept apart.
 func TestCandidatesAmongWindows(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)
@@ -294,7 +295,7 @@ func TestCandidatesWithoutComparison(t *testing.T) {
 
 // Events of another log are stored with the ids and times that they have in this one.
 func TestForeignArePlaced(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 1500)
@@ -411,7 +412,7 @@ func between(path string, change func(request, answer []byte) []byte) func(http.
 // A filter with false positives loses no event: for all events, half of them, or a chosen
 // one.
 func TestLyingFilters(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 300)
@@ -460,7 +461,7 @@ func TestLyingFilters(t *testing.T) {
 // If a server lies in any byte of its responses, the sync ends with an error or with the
 // log's events: no wrong event is ever held. Some candidates are wrong, too.
 func TestLyingAnswers(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 120)
@@ -469,7 +470,7 @@ func TestLyingAnswers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 6))
 	candidates := slices.Concat(all[:40], []event.Event{invented(41, "wrong")}, all[60:90])
 	right, refused := 0, 0
-	for i := range size(12, 1000) {
+	for i := range longtest.Size(12, 1000) {
 		path := []string{"/bloom", "/bloom", "/get"}[i%3]
 		f.through(between(path, func(_, answer []byte) []byte {
 			answer = bytes.Clone(answer)
@@ -534,7 +535,7 @@ func countdown(n int, cancel func()) func(error, time.Duration) {
 // Both sides grow while they compare. New events wait for the next sync, and two concurrent
 // syncs of one copy fetch no event twice.
 func TestGrowingWhileComparing(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	f.put("alice/x", 700)

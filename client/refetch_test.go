@@ -8,6 +8,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -62,7 +63,7 @@ func TestHeldAndDifferent(t *testing.T) {
 		if underRace && name != "one in block 1" {
 			continue // nothing else happens at once in the others
 		}
-		if !*longForm && tc.fetched > event.BlockSize {
+		if !longtest.Enabled() && tc.fetched > event.BlockSize {
 			continue // two blocks are fetched as one is
 		}
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 var resyncEvents = flag.Int("resync.events", 20_000, "events of the topic that is synced again; 1000000 is the goal's size")
@@ -55,7 +56,7 @@ func fillLog(t testing.TB, f *fixture, n int) {
 // 200 bytes each way, however large the topic is.
 func TestResyncIsOneRoundTrip(t *testing.T) {
 	f := newFixture(t)
-	fillLog(t, f, size(event.BlockSize+100, 5*event.BlockSize))
+	fillLog(t, f, longtest.Size(event.BlockSize+100, 5*event.BlockSize))
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	for _, topic := range []event.Topic{event.All, mustTopic(t, "alice/posts/7$")} {
 		if _, err := c.Sync(t.Context(), topic, SyncOptions{}); err != nil {

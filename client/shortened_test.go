@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -111,7 +112,7 @@ func TestShortenedAlways(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/x", 40)
 	for name, change := range shortenings {
-		for _, counted := range []bool{true, false}[:size(1, 2)] {
+		for _, counted := range []bool{true, false}[:longtest.Size(1, 2)] {
 			t.Run(fmt.Sprintf("%s, counted %v", name, counted), func(t *testing.T) {
 				want := " of 40 events: something between here and the server shortened it"
 				if !counted {

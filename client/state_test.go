@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -108,7 +109,7 @@ type fataler interface {
 // the last, with windows here and there, appends, cut connections and no server at
 // all: each state equals the fold of the server's own NDJSON.
 func TestStateModel(t *testing.T) {
-	fewChecks(t, size(2, 30))
+	fewChecks(t, longtest.Size(2, 30))
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
 	p := newTearingProxy(t, f.http.URL, 3, 300_000)
@@ -234,7 +235,7 @@ func TestFollowUnderStorm(t *testing.T) {
 	defer cancel()
 	var storm sync.WaitGroup
 	storm.Go(func() {
-		for range size(50, 200) {
+		for range longtest.Size(50, 200) {
 			f.putSome(draw, 10)
 		}
 		f.put("alice/last", 1)
@@ -350,7 +351,7 @@ func TestStateAtHorizon(t *testing.T) {
 // A server that lies about a state, or is cut off while it sends it, leaves nothing that
 // would be taken for a state.
 func TestLyingSnapshots(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+50)
 	all := f.changes("")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -32,7 +33,7 @@ import (
 // that was cut in the middle was never received and is not counted. So the count must
 // equal the number of the topic's events exactly.
 func TestTailUnderCuts(t *testing.T) {
-	for range size(1, 10) {
+	for range longtest.Size(1, 10) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailUnderCuts(t, seed, false) })
 	}
@@ -99,7 +100,7 @@ func tailUnderCuts(t *testing.T, seed uint64, restart bool) {
 func TestSyncUnderCuts(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
-	puts := size(8, 40)
+	puts := longtest.Size(8, 40)
 	want := 50 * puts
 	for i := range puts {
 		f.put("alice/posts/1", 50)
@@ -198,7 +199,7 @@ func (c *testClock) now() time.Time { return time.Now().Add(time.Duration(c.ahea
 // A process that slept longer than its lease finds its window taken over. Its pull leaves
 // the window to the other process and waits; its live cursor goes on.
 func TestLeaseTakenOver(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	f := newFixture(t)
 	f.put("alice/posts/1", 1000)
 	path := filepath.Join(t.TempDir(), "copy.db")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -62,7 +63,7 @@ func inStorage(statement string) func(db pagetest.DB, a, b event.ID, s int64) er
 
 // Whatever damage a copy has, one repair of all topics repairs it.
 func TestRepairOfAnyDamage(t *testing.T) {
-	onlyLong(t)
+	longtest.Require(t)
 	noLeaks(t)
 	f := newFixture(t)
 	for range 10 {
@@ -172,7 +173,7 @@ func copyHeader(to, from http.Header) {
 func TestVerifyWhileRetaining(t *testing.T) {
 	noLeaks(t)
 	const horizon = event.BlockSize
-	for _, moves := range []string{"/events", "/windows"}[:size(1, 2)] {
+	for _, moves := range []string{"/events", "/windows"}[:longtest.Size(1, 2)] {
 		f := newFixture(t)
 		f.put("alice/x", horizon)
 		f.put("alice/y", 20)

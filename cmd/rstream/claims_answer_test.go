@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -298,7 +299,7 @@ func TestAnswerClaims(t *testing.T) {
 	l := newTruthLog(t)
 	for i, f := range answerFaults() {
 		for j, c := range copyReaders {
-			if (7*i+j)%size(59, 5) != 0 {
+			if (7*i+j)%longtest.Size(59, 5) != 0 {
 				continue
 			}
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {

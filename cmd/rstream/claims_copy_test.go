@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
@@ -50,7 +51,7 @@ func TestCopyClaims(t *testing.T) {
 			t.Parallel()
 			first := newCopyTrial(t)
 			first.prepare(w)
-			for _, output := range []string{"none", "full", "closed"}[size(1, 0):] {
+			for _, output := range []string{"none", "full", "closed"}[longtest.Size(1, 0):] {
 				t.Run(output, func(t *testing.T) {
 					tr := &copyTrial{T: t, url: first.url, dir: t.TempDir()}
 					if err := os.CopyFS(tr.dir, os.DirFS(first.dir)); err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // A failure is a fault during a command.
@@ -67,7 +68,7 @@ type claimant struct {
 
 // claimLines returns the number of lines in an input: enough that a batch comes after the
 // failure, if it is one of the first two, or with -long for three batches.
-func (f *failure) claimLines() int { return size(min(1000*max(f.at, 1)+150, 2500), 2500) }
+func (f *failure) claimLines() int { return longtest.Size(min(1000*max(f.at, 1)+150, 2500), 2500) }
 
 // aside reports whether a line is not an append.
 func aside(n int) bool { return n%97 == 0 || n%101 == 0 }
@@ -121,7 +122,7 @@ var claimants = []claimant{
 func TestClaims(t *testing.T) {
 	for i, f := range failures {
 		for j, c := range claimants {
-			if !*long && (3*i+j)%13 != 0 {
+			if !longtest.Enabled() && (3*i+j)%13 != 0 {
 				continue
 			}
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {

@@ -15,12 +15,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
@@ -47,7 +49,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"waitfile": cmdWaitFile,
 	// waitgrep PATTERN FILE: wait until a file matches.
 	"waitgrep": cmdWaitGrep,
-	// waitout PATTERN PROGRAM ARG...: run a program until its output matches.
+	// waitout PATTERN PROGRAM ARG...: run a program again after each change of a file in
+	// the working folder, until its output matches.
 	"waitout": cmdWaitOut,
 	// setenvfile VAR FILE: wait for a file and set a variable to its content.
 	"setenvfile": cmdSetenvFile,
@@ -102,16 +105,34 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 // patience limits how long a script waits for something that must happen.
 const patience = 30 * time.Second
 
-// poll polls the condition itself instead of sleeping for a fixed time, and the longer it
-// lasts the less often.
-func poll(ts *testscript.TestScript, what string, done func() bool) {
-	pause := 2 * time.Millisecond
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(pause) {
-		pause = min(pause*5/4, 50*time.Millisecond)
-		if time.Now().After(deadline) {
+// waitFor waits until done, which it calls again after each change of a file in dir. What
+// done looks at may change a little later than a file: it is also called now and then.
+func waitFor(ts *testscript.TestScript, what, dir string, done func() bool) {
+	changes, err := fsnotify.NewWatcher()
+	ts.Check(err)
+	defer changes.Close()
+	ts.Check(changes.Add(dir))
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for deadline := time.After(patience); !done(); {
+		select {
+		case <-changes.Events:
+		case <-again.C:
+		case err := <-changes.Errors:
+			ts.Check(err)
+		case <-deadline:
 			ts.Fatalf("waited %s in vain for %s", patience, what)
 		}
 	}
+}
+
+// waitForFile waits until the content of a file satisfies a condition.
+func waitForFile(ts *testscript.TestScript, what, file string, done func(content []byte) bool) {
+	path := ts.MkAbs(file)
+	waitFor(ts, what, filepath.Dir(path), func() bool {
+		b, err := os.ReadFile(path)
+		return err == nil && done(b)
+	})
 }
 
 func want(ts *testscript.TestScript, neg bool, args []string, n int, usage string) {
@@ -144,10 +165,8 @@ func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
 		n, err = strconv.Atoi(args[1])
 		ts.Check(err)
 	}
-	path := ts.MkAbs(args[0])
-	poll(ts, strings.Join(args, " with lines: "), func() bool {
-		b, err := os.ReadFile(path)
-		return err == nil && len(b) > 0 && bytes.Count(b, []byte("\n")) >= n
+	waitForFile(ts, strings.Join(args, " with lines: "), args[0], func(content []byte) bool {
+		return len(content) > 0 && bytes.Count(content, []byte("\n")) >= n
 	})
 }
 
@@ -155,7 +174,7 @@ func cmdWaitOut(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "waitout PATTERN PROGRAM ARG...")
 	re, err := regexp.Compile(args[0])
 	ts.Check(err)
-	poll(ts, args[0], func() bool {
+	waitFor(ts, args[0], ts.MkAbs("."), func() bool {
 		// It may fail until what it needs is there, such as a file that is being created.
 		return ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout"))
 	})
@@ -165,11 +184,7 @@ func cmdWaitGrep(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "waitgrep PATTERN FILE")
 	re, err := regexp.Compile(args[0])
 	ts.Check(err)
-	path := ts.MkAbs(args[1])
-	poll(ts, args[0], func() bool {
-		b, err := os.ReadFile(path)
-		return err == nil && re.Match(b)
-	})
+	waitForFile(ts, args[0], args[1], re.Match)
 }
 
 func cmdSetenvFile(ts *testscript.TestScript, neg bool, args []string) {

@@ -15,13 +15,14 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 // spots is how many places of a file are damaged, one at a time.
 func spots() int {
-	if *long {
+	if longtest.Enabled() {
 		return 200
 	}
 	return 6

@@ -23,6 +23,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
@@ -32,7 +33,7 @@ func roundsOfTail() int {
 	if *tailRounds > 0 {
 		return *tailRounds
 	}
-	return size(4, 50)
+	return longtest.Size(4, 50)
 }
 
 // A rig is a server with a log and a program that tails it by name. The test itself is
@@ -350,8 +351,8 @@ func TestNamedTailLosesNothing(t *testing.T) {
 	}{
 		"one pipe":                {true, 0},
 		"a pipe each":             {false, 0},
-		"one pipe, long lines":    {true, size(25, 7)},
-		"a pipe each, long lines": {false, size(25, 7)},
+		"one pipe, long lines":    {true, longtest.Size(25, 7)},
+		"a pipe each, long lines": {false, longtest.Size(25, 7)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

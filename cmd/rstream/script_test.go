@@ -14,11 +14,12 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 var (
 	update  = flag.Bool("update", false, "update the scripts' golden files")
-	long    = flag.Bool("long", false, "run the long forms of the scripts")
 	program = flag.String("program", "", "run the scripts with the rstream that lies in this `directory`, as one of a release")
 )
 
@@ -34,20 +35,8 @@ func (r manyAtOnce) Run() int {
 	flag.Parse()
 	// Programs started by the test would inherit an ignored hangup from nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
-	}
+	longtest.SetDefault("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	return r.m.Run()
-}
-
-// size returns how large a test is to be: short, or with -long full.
-func size(short, full int) int {
-	if *long {
-		return full
-	}
-	return short
 }
 
 // TestScripts runs the conversations of testdata/script. See commands for the commands
@@ -68,7 +57,7 @@ func TestScripts(t *testing.T) {
 // condition tells scripts whether to run in their long form, as [long].
 func condition(name string) (bool, error) {
 	if name == "long" {
-		return *long, nil
+		return longtest.Enabled(), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -226,12 +227,12 @@ func (c *crowd) leave() {
 func TestCrowd(t *testing.T) {
 	s := listenOnDisk(t, Config{Heartbeat: time.Hour})
 	s.put("b", 32, 1<<19) // more than all buffers of a socket take
-	c := s.gather(size(100, 1000))
+	c := s.gather(longtest.Size(100, 1000))
 	defer c.leave()
-	rounds := size(20, 50)
+	rounds := longtest.Size(20, 50)
 	c.p99(rounds) // all is warm
 	best := 0.0
-	for try := range size(1, 8) {
+	for try := range longtest.Size(1, 8) {
 		alone := c.p99(rounds)
 		never, slow := s.tap("topic=*"), s.tap("topic=*")
 		before := heapInUse()
@@ -243,7 +244,7 @@ func TestCrowd(t *testing.T) {
 			}
 		})
 		together := c.p99(rounds)
-		s.put("b", size(8, 64), 1<<19)
+		s.put("b", longtest.Size(8, 64), 1<<19)
 		if grown := heapInUse() - before; grown > 16<<20 {
 			t.Errorf("two slow readers take %d bytes", grown)
 		}
@@ -262,7 +263,7 @@ func TestCrowd(t *testing.T) {
 			break
 		}
 	}
-	if *long && best > 1.3 {
+	if longtest.Enabled() && best > 1.3 {
 		t.Errorf("with two slow readers the p99 is at best %.2f of what it is alone", best)
 	}
 }
@@ -319,7 +320,7 @@ func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	s.until(stalled, 2)
 	const limit = 24 << 20 // a checkpoint comes each 16 MiB
 	var most int64
-	for range size(30, 128) {
+	for range longtest.Size(30, 128) {
 		s.put("a", 4, 1<<18)
 		info, err := os.Stat(s.file + "-wal")
 		if err != nil {
@@ -329,7 +330,7 @@ func TestStalledReplayHoldsNoTransaction(t *testing.T) {
 	}
 	t.Logf("the write-ahead log has %d bytes at most", most)
 	if most > limit {
-		t.Errorf("the write-ahead log grows to %d bytes, of %d appended", most, size(30, 128)<<20)
+		t.Errorf("the write-ahead log grows to %d bytes, of %d appended", most, longtest.Size(30, 128)<<20)
 	}
 	s.until(stalled, s.db.Head())
 }
@@ -361,7 +362,7 @@ func TestConnectAndLeave(t *testing.T) {
 	const pooled = 32 // files that connections of the log may still open
 	come(200)         // pools and connections of the log are there
 	goroutines, files, heap := runtime.NumGoroutine(), openFiles(), heapInUse()
-	n := size(500, 10_000)
+	n := longtest.Size(500, 10_000)
 	come(n)
 	s.eventually("goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
 	s.eventually("open files", func() bool { return openFiles() <= files+pooled })

@@ -81,7 +81,7 @@ func (f *File) loadIdentity(ctx context.Context, cfg Options) error {
 	case f.Role == Backup && cfg.Role == Server:
 		return errIsBackup
 	case cfg.Role != "" && f.Role != cfg.Role:
-		return fmt.Errorf("%w: it is %s", ErrRole, f.Role.describe())
+		return f.Role.Wrong()
 	case cfg.Log != "" && f.Log != cfg.Log:
 		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, f.Log, cfg.Log)
 	}

@@ -1,5 +1,7 @@
 package dbfile
 
+import "fmt"
+
 // A Role says what a file holds: the log itself or a copy of parts of it.
 type Role string
 
@@ -13,6 +15,9 @@ const (
 // that continues the old one: otherwise ids assigned after the backup would be assigned
 // again, to other events.
 const Backup Role = "backup"
+
+// Wrong returns an ErrRole that names the role of the file.
+func (r Role) Wrong() error { return fmt.Errorf("%w: it is %s", ErrRole, r.describe()) }
 
 func (r Role) describe() string {
 	switch r {

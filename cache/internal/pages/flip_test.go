@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -331,7 +332,7 @@ func TestFlippedFile(t *testing.T) {
 	for _, name := range []string{"page", "page_posting", "page_stretch"} {
 		flips, quiet := 0, 0
 		for _, at := range f.leaves(t, file, name) {
-			if f.random.IntN(size(5, 1)) > 0 {
+			if f.random.IntN(longtest.Size(5, 1)) > 0 {
 				continue
 			}
 			f.flip(t, at, file[at], func() {

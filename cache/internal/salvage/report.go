@@ -9,7 +9,7 @@ import (
 )
 
 // readStretches finds pages that the index of pages names and that were not read whole.
-// On a copy, nobody knows which ids of their stretch they have.
+// On a copy, nobody knows which ids of their span they have.
 func (f *File) readStretches() error {
 	return f.trees.each(inStretches, func(r *row, _ place) error {
 		if !r.matches(isNumber, isNumber, isNumber) {

@@ -100,3 +100,10 @@ func StretchEnd(ctx context.Context, tx *sql.Tx, after event.ID, n int) (event.I
 	}
 	return max(first-1, after+1), err
 }
+
+// CountText returns how many bytes the lines of some pages have together. It reads no line.
+func CountText(ctx context.Context, tx *sql.Tx, keys []int64) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(length(p.lines)), 0)
+		FROM json_each(?) j CROSS JOIN page p ON p.key = j.value`, joinNumbers(keys)).Scan(&n)
+	return n, err
+}

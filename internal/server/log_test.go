@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -179,13 +180,51 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 // knownReceipt returns the receipt of an event that the log already had. Events that are not
 // part of the state at its horizon are dropped.
 func (l *memLog) knownReceipt(ev *event.Event) event.Receipt {
-	later := func(other event.Event) bool {
-		return other.ID > ev.ID && other.ID <= l.horizon && other.Storage() == ev.Storage()
-	}
-	if ev.ID > l.horizon || ev.Type == event.Put && !slices.ContainsFunc(l.evs, later) {
+	if !l.isDropped(ev) {
 		return event.Receipt{Event: *ev, Duplicate: true}
 	}
 	return event.Receipt{Event: event.Event{ID: ev.ID, Draft: ev.Draft, Hash: ev.Hash}, Duplicate: true, Dropped: true}
+}
+
+// isDropped reports whether an event is below the horizon and not part of the state there.
+func (l *memLog) isDropped(ev *event.Event) bool {
+	later := func(other event.Event) bool {
+		return other.ID > ev.ID && other.ID <= l.horizon && other.Storage() == ev.Storage()
+	}
+	return ev.ID <= l.horizon && (ev.Type != event.Put || slices.ContainsFunc(l.evs, later))
+}
+
+// Usage goes through all events for each storage.
+func (l *memLog) Usage(_ context.Context, topic event.Topic, after event.Storage, until event.ID, limit int) (list event.UsageList, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	of := map[event.Storage]*event.Usage{}
+	for i := range l.evs {
+		ev := &l.evs[i]
+		if ev.ID > until || l.isDropped(ev) || !topic.Matches(ev.User, ev.Path) {
+			continue
+		}
+		u := of[ev.Storage()]
+		if u == nil {
+			u = &event.Usage{User: ev.User, Path: ev.Path, First: ev.ID}
+			of[ev.Storage()] = u
+		}
+		u.Count++
+		u.Bytes += int64(len(ev.Line())) + 1
+		u.Last, u.Time, u.Type = ev.ID, ev.Time, ev.Type
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(of), event.Storage.Compare) {
+		if s.Compare(after) <= 0 {
+			continue
+		}
+		if len(list.Usages) == limit {
+			last := list.Usages[limit-1]
+			list.Next = event.Storage{User: last.User, Path: last.Path}
+			break
+		}
+		list.Usages = append(list.Usages, *of[s])
+	}
+	return list, l.err
 }
 
 // set changes the log without the server.

@@ -120,7 +120,7 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 // create labels.
 func routeOf(path string) string {
 	switch path {
-	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/bloom", "/get":
+	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get":
 		return path
 	}
 	if strings.HasPrefix(path, "/set/") {

@@ -61,6 +61,7 @@ func (s *Server) routes() map[string]methods {
 		"/events":   {http.MethodGet: s.serveRead(s.parseGetEvents), http.MethodPost: form, wire.MethodQuery: form},
 		"/windows":  {http.MethodGet: s.getWindows},
 		"/snapshot": {http.MethodGet: s.getSnapshot},
+		"/storages": {http.MethodGet: s.getStorages},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
 		"/get":      {http.MethodGet: s.serveRead(s.parseGetStorages), http.MethodPost: s.postGet},
 	}
@@ -72,7 +73,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if ms, ok := s.paths[routeOf(path)]; ok {
 		return serveMethod(w, r, ms)
 	}
-	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /bloom, /get, /set, /metrics, /healthz or /readyz", path)
+	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /bloom, /get, /set, /metrics, /healthz or /readyz", path)
 }
 
 // rawPath returns the path as written in the request. r.URL is not enough: if the path has a

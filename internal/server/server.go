@@ -49,6 +49,10 @@ type Log interface {
 	// StateAfter calls fn with the events that make the state of topic at position at,
 	// in the order of storages, beginning with the first storage after the given one.
 	StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error
+	// Usage returns how much the log holds of some storages of topic, in the order of
+	// their names, beginning with the first one after the given one: of events up to
+	// position until, and of at most limit storages.
+	Usage(ctx context.Context, topic event.Topic, after event.Storage, until event.ID, limit int) (event.UsageList, error)
 	// ByHash calls fn once with each event that has one of the hashes, in the order of
 	// ids. It skips hashes that the log does not have.
 	ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Event) error) error

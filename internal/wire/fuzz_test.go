@@ -63,6 +63,29 @@ func FuzzParseWindows(f *testing.F) {
 	})
 }
 
+func FuzzParseUsage(f *testing.F) {
+	f.Add("topic=alice/po*&after=alice/posts/1&limit=5&folders=1")
+	f.Add("topic=*&folders=0")
+	f.Add("topic=a&limit=0")
+	f.Add("topic=a&after=a")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, err := ParseUsage(query)
+		if err != nil {
+			if q != nil {
+				t.Fatalf("ParseUsage(%q) = %v with an error", query, q)
+			}
+			return
+		}
+		if q.Limit < 1 || q.Limit > MaxLimit {
+			t.Fatalf("ParseUsage(%q) = %+v", query, q)
+		}
+		again, err := ParseUsage(q.Values().Encode())
+		if err != nil || *again != *q {
+			t.Fatalf("ParseUsage(%q) = %+v, and of what that prints %+v, %v", query, q, again, err)
+		}
+	})
+}
+
 func FuzzParseSnapshot(f *testing.F) {
 	f.Add("topic=alice/po*&at=2026-11-20T10:00:00.5+01:00")
 	f.Add("topic=*&at=0000000000000")

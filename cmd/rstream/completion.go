@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
 )
 
 // completeFlag lets a shell complete a flag with values.
@@ -50,6 +54,38 @@ func (a *app) completeCursors(cmd *cobra.Command, _ []string, _ string) (names [
 	})
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
+
+// completeNames completes users, folders and storages that the local copy holds, one level at
+// a time.
+func (a *app) completeNames(cmd *cobra.Command, args []string, word string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	topic := event.All
+	if strings.Contains(word, "/") {
+		var err error
+		if topic, err = event.ParseTopic(word + "*"); err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	a.completeFrom(cmd, func(db *cache.DB) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		for u, err := range fileUsage(ctx, db, topic, true) {
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(u.Name(), word) {
+				names = append(names, u.Name())
+			}
+		}
+		return nil
+	})
+	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// completionTime bounds how long a shell waits for names.
+const completionTime = time.Second
 
 // completeFrom reads completions from the local copy, if there is one. Errors are
 // dropped: a shell cannot show them.

@@ -92,6 +92,9 @@ func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end even
 	return c.ID, nil
 }
 
+// localTime formats a time for a person.
+func localTime(t event.Time) string { return t.Time().Local().Format("2006-01-02 15:04:05") }
+
 func positionName(id event.ID) string {
 	if id == event.Beginning {
 		return "the beginning"

@@ -51,7 +51,7 @@ func (o *output) writeQueued(q *cache.Queued) error {
 	if q.Refused != "" {
 		what, why = "refused", "  ("+visible(q.Refused)+")"
 	}
-	return o.printf("%-7s  %3d  %s  %s  %-3s  %s%s\n", what, q.Number, q.Time.Time().Local().Format("2006-01-02 15:04:05"),
+	return o.printf("%-7s  %3d  %s  %s  %-3s  %s%s\n", what, q.Number, localTime(q.Time),
 		visible(q.Storage().String()), q.Type, visible(string(q.Value)), why)
 }
 

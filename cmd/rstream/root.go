@@ -237,7 +237,7 @@ func addCommands(a *app, root *cobra.Command) {
 	root.AddCommand(
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
-		newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newForgetCommand(a),
+		newLsCommand(a), newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newForgetCommand(a),
 		newServeCommand(a), newBackupCommand(a), newCompactCommand(a),
 		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)

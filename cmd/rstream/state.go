@@ -178,7 +178,7 @@ func (s *session) findState(ctx context.Context, topic event.Topic, at event.Mom
 	}
 	when := ""
 	if t, ok, err := s.db.TimeAt(ctx, id); err == nil && ok {
-		when = ", " + t.Time().Local().Format("2006-01-02 15:04:05")
+		when = ", " + localTime(t)
 	}
 	s.app.note("%s; this is the state as of %s%s", why, positionName(id), when)
 	return id, nil

@@ -43,6 +43,11 @@ type Config struct {
 	// and none has answered before. The Client keeps waiting. It may be called from any
 	// goroutine. If nil, nothing is called.
 	OnSilence func(server string)
+	// OnProgress is called while Sync fetches events that are not held, and while Verify
+	// compares the held ones: when it is known how many there are, and then with each
+	// part. It is called by the goroutine that calls Sync or Verify, which waits for it. If
+	// nil, nothing is called.
+	OnProgress func(SyncProgress)
 	// RetryMin and RetryMax bound the pause between attempts. If zero, half a second and
 	// 30 seconds. If a server asks for a longer pause, the Client waits that long.
 	RetryMin, RetryMax time.Duration
@@ -63,6 +68,17 @@ type Config struct {
 	// Client without a copy: a server whose log was rolled back to before that position
 	// takes nothing. If zero, there is no copy.
 	Newest cache.Newest
+}
+
+// A SyncProgress reports how far a Sync or a Verify is.
+type SyncProgress struct {
+	Topic event.Topic
+	Span  window.Span // the range that is fetched or compared
+	Done  uint64      // events of the range that are held, or that were compared
+	Total uint64      // events of the range that the server has
+	// Compared is the part of the range that was compared. Sync compares the range at the
+	// end.
+	Compared window.Span
 }
 
 // ErrNoCopy is the error of calls that need a copy, on a Client without one.
@@ -187,6 +203,9 @@ func (cfg Config) checked() (Config, error) {
 	}
 	if cfg.OnRetry == nil {
 		cfg.OnRetry = func(error, time.Duration) {}
+	}
+	if cfg.OnProgress == nil {
+		cfg.OnProgress = func(SyncProgress) {}
 	}
 	if cfg.OnReconnect == nil {
 		cfg.OnReconnect = func(string, int) {}

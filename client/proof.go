@@ -127,6 +127,9 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 	if pulled, before := group.pulled(topic); before {
 		found = pulled
 	}
+	if err == nil && !ok {
+		fresh = c.reporting(SyncProgress{Topic: topic, Span: sum.Span(), Done: held, Total: sum.Count}, fresh)
+	}
 	if err == nil && !ok { // the imported events may be all that is missing
 		ok, err = c.adoptImported(ctx, topic, sum, s, fresh)
 	}
@@ -157,6 +160,17 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 		return storeError(err)
 	}
 	return c.countSaved(ctx, topic, sum, group, s)
+}
+
+// reporting returns fresh, followed by a report of how many events are held.
+func (c *Client) reporting(p SyncProgress, fresh func([]event.Event) error) func([]event.Event) error {
+	c.cfg.OnProgress(p)
+	return func(evs []event.Event) error {
+		err := fresh(evs)
+		p.Done = min(p.Done+uint64(len(evs)), p.Total)
+		c.cfg.OnProgress(p)
+		return err
+	}
 }
 
 // countSaved counts the events of a proven range that did not have to be fetched.

@@ -83,7 +83,7 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	if err != nil {
 		return storeError(err)
 	}
-	ours, err := c.store.CheckedLeaves(ctx, topic, span)
+	ours, err := c.checkedLeaves(ctx, topic, span, theirs)
 	if err != nil {
 		return storeError(err)
 	}
@@ -101,6 +101,32 @@ func (c *Client) verifySpan(ctx context.Context, topic event.Topic, span window.
 	v.Found = append(v.Found, found...)
 	v.Compared = v.Compared.Add(span)
 	return nil
+}
+
+// comparedBlocks is how many blocks are read between two reports of progress. It is a
+// variable for the tests.
+var comparedBlocks uint64 = 16
+
+// checkedLeaves reads every event of a range, and reports how far it is.
+func (c *Client) checkedLeaves(ctx context.Context, topic event.Topic, span window.Span, theirs []wire.Window) (ours []window.Leaf, err error) {
+	p := SyncProgress{Topic: topic, Span: span, Compared: window.Span{From: span.From, To: span.From}}
+	for i := range theirs {
+		p.Total += theirs[i].Count
+	}
+	for at := span.From; at < span.To; at = p.Compared.To {
+		c.cfg.OnProgress(p)
+		p.Compared.To = min(span.To, window.BlockSpan(uint64(at)/event.BlockSize+comparedBlocks).From)
+		some, err := c.store.CheckedLeaves(ctx, topic, window.Span{From: at, To: p.Compared.To})
+		if err != nil {
+			return nil, err
+		}
+		for i := range some {
+			p.Done += uint64(some[i].Count)
+		}
+		ours = append(ours, some...)
+	}
+	c.cfg.OnProgress(p)
+	return ours, nil
 }
 
 // isNoted reports whether a store has recorded the result of a comparison, or need not: a

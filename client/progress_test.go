@@ -1,0 +1,88 @@
+package client
+
+import (
+	"testing"
+
+	"github.com/rstream-dev/rstream/window"
+)
+
+// progressOf returns a Config that collects what is reported.
+func progressOf(cfg Config, got *[]SyncProgress) Config {
+	cfg.OnProgress = func(p SyncProgress) { *got = append(*got, p) }
+	return cfg
+}
+
+// A sync reports what was held before it, then more with each page, up to all. One that
+// fetches nothing reports nothing.
+func TestSyncProgress(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/x", 40)
+	f.put("bob/x", 60)
+	db := f.newCache()
+	cfg := hasty(f.http.URL)
+	cfg.PageLimit = 10
+	var got []SyncProgress
+	c := newTestClient(t, db, progressOf(cfg, &got))
+	alice := mustTopic(t, "alice")
+	if _, err := c.Sync(t.Context(), alice, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkSyncProgress(t, got, 0, 40)
+	f.put("alice/x", 60)
+	got = nil
+	if _, err := c.Sync(t.Context(), alice, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkSyncProgress(t, got, 40, 100)
+	got = nil
+	if _, err := c.Sync(t.Context(), alice, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) > 0 {
+		t.Errorf("a sync that fetches nothing reports %v", got)
+	}
+}
+
+func checkSyncProgress(t *testing.T, got []SyncProgress, from, to uint64) {
+	t.Helper()
+	if len(got) < 3 || got[0].Done != from || got[len(got)-1].Done != to {
+		t.Fatalf("%v is reported, want from %d to %d", got, from, to)
+	}
+	for i, p := range got {
+		if p.Total != to || p.Topic != mustTopic(t, "alice") || p.Span != got[0].Span || i > 0 && p.Done < got[i-1].Done {
+			t.Errorf("report %d is %v, after %v", i, p, got[max(i-1, 0)])
+		}
+	}
+}
+
+// A verify reports the part of the copy that it has compared, from nothing to all.
+func TestVerifyProgress(t *testing.T) {
+	f := newFixture(t)
+	setComparedBlocks(t, 1)
+	for range 3 {
+		f.put("alice/x", 3000)
+	}
+	db := f.newCache()
+	var got []SyncProgress
+	c := newTestClient(t, db, progressOf(hasty(f.http.URL), &got))
+	alice := mustTopic(t, "alice")
+	if _, err := c.Sync(t.Context(), alice, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got = nil
+	v, err := c.Verify(t.Context(), alice, false)
+	if err != nil || len(v.Found) > 0 || v.Windows != 3 || v.Events != 9000 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	checkSyncProgress(t, got, 0, 9000)
+	if all := (window.Span{To: 9000}); len(got) != 4 || got[0].Compared != (window.Span{}) || got[1].Done != 4096 || got[3].Compared != all {
+		t.Errorf("%v is reported", got)
+	}
+}
+
+// setComparedBlocks changes how often Verify reports.
+func setComparedBlocks(t *testing.T, n uint64) {
+	was := comparedBlocks
+	comparedBlocks = n
+	t.Cleanup(func() { comparedBlocks = was })
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -76,6 +75,5 @@ func (a *app) printComparison(t event.Topic, c *client.Comparison, events bool) 
 	}
 	_ = w.Flush() // memory: it does not fail
 	fmt.Fprintf(&b, "%s: %s: %s; %s asked for, %d saved\n", t, e.Strategy, e.Why, count(e.Asked, "event"), e.Saved)
-	_, err := io.WriteString(a.err, visibleLines(b.String()))
-	return err
+	return a.writeAside(visibleLines(b.String()))
 }

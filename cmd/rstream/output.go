@@ -73,7 +73,7 @@ type pipeWriter struct {
 	to       io.Writer
 	outlives bool // writes succeed after the reader has left
 	left     bool
-	around   func(write func()) // if set, calls write
+	around   func(b []byte, write func()) // if set, calls write, which writes b
 }
 
 func (p *pipeWriter) Write(b []byte) (int, error) {
@@ -92,7 +92,7 @@ func (p *pipeWriter) write(b []byte) (n int, err error) {
 	if p.around == nil {
 		return p.to.Write(b)
 	}
-	p.around(func() { n, err = p.to.Write(b) })
+	p.around(b, func() { n, err = p.to.Write(b) })
 	return n, err
 }
 

@@ -22,7 +22,7 @@ type app struct {
 	out    *output
 	err    io.Writer
 	say    func(text string) // if set, receives notes instead of err
-	status *statusLine       // nil if there is none
+	footer *footer           // nil if there is none
 
 	noOut bool // standard output was closed when the program started
 	ran   bool // a command was started
@@ -58,7 +58,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	defer stop()
 	a.args = args
 	a.out = newOutput(ctx, stdout)
-	a.status = newStatusLine(a.out, stderr)
+	a.footer = newFooter(a.out, stderr)
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
@@ -75,7 +75,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
-	a.status.end()
+	a.footer.end()
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs
 	}
@@ -255,6 +255,16 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
+// writeAside writes lines to standard error.
+func (a *app) writeAside(text string) error {
+	if a.footer != nil {
+		a.footer.write(text)
+		return nil
+	}
+	_, err := io.WriteString(a.err, text)
+	return err
+}
+
 // note prints a note for a person, except with --quiet.
 func (a *app) note(format string, args ...any) {
 	text := visibleLines(wire.Redact(fmt.Sprintf(format, args...)))
@@ -262,8 +272,8 @@ func (a *app) note(format string, args ...any) {
 	case a.quiet:
 	case a.say != nil:
 		a.say(text)
-	case a.status != nil:
-		a.status.note(text)
+	case a.footer != nil:
+		a.footer.note(text)
 	default:
 		fmt.Fprintf(a.err, "rstream: %s\n", text)
 	}

@@ -40,14 +40,17 @@ func (c *colouring) Type() string { return "when" }
 
 // hasColour reports whether text output has colours. With auto, NO_COLOR and a terminal
 // that has none (TERM=dumb) turn them off.
-func (o *output) hasColour() bool {
-	switch o.colouring {
+func (o *output) hasColour() bool { return o.colouring.isOn(o.terminal) }
+
+// isOn reports whether text has colours that is written to a terminal or elsewhere.
+func (c colouring) isOn(terminal bool) bool {
+	switch c {
 	case colourAlways:
 		return true
 	case colourNever:
 		return false
 	}
-	return o.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // SGR codes of the parts of an event.

@@ -211,7 +211,7 @@ func TestTailOnScreen(t *testing.T) {
 	if status := cmd.ProcessState.ExitCode(); status != 130 {
 		t.Errorf("it ended with %d", status)
 	}
-	shown.waitFor(t, waiting+"^C"+eraseLine)
+	shown.waitFor(t, waiting+"\r^C"+eraseLine)
 	for line := range strings.Lines(shown.String()) {
 		last := line[strings.LastIndex(line, eraseLine)+1:]
 		if strings.Contains(last, "following") && strings.HasSuffix(line, "\n") {

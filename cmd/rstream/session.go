@@ -76,8 +76,8 @@ func (a *app) onSilence(server string) {
 
 // onRetry says that an attempt failed: on a terminal, in one line that changes.
 func (a *app) onRetry(err error, pause time.Duration) {
-	if a.status != nil && !a.quiet {
-		a.status.show("%s; trying again in %s", wire.Redact(err.Error()), pause.Round(100*time.Millisecond))
+	if a.footer != nil && !a.quiet {
+		a.footer.show("%s; trying again in %s", wire.Redact(err.Error()), pause.Round(100*time.Millisecond))
 		return
 	}
 	a.note("%v; trying again in %s", err, pause.Round(100*time.Millisecond))
@@ -85,7 +85,7 @@ func (a *app) onRetry(err error, pause time.Duration) {
 
 // onReconnect ends the line of onRetry.
 func (a *app) onReconnect(server string, missed int) {
-	if a.status != nil {
+	if a.footer != nil {
 		a.note("connected to %s again, %s behind", server, count(missed, "event"))
 	}
 }

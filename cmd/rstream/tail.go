@@ -264,6 +264,6 @@ func (p *tailPrinter) showWaiting() {
 // showWaiting says, on a terminal, what the program follows and that it waits.
 func (a *app) showWaiting(topics []event.Topic) {
 	if !a.quiet {
-		a.status.showWaiting(fmt.Sprintf("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0])))
+		a.footer.showWaiting(fmt.Sprintf("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0])))
 	}
 }

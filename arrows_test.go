@@ -53,10 +53,11 @@ var mayImport = map[string][]string{
 
 // onlyIn lists imports that stay in one place.
 var onlyIn = map[string]string{
-	"github.com/r3labs/sse": "internal/sse/",
-	"gopkg.in/cenkalti/":    "internal/sse/",
-	"github.com/spf13/":     "cmd/rstream/",
-	"modernc.org/sqlite":    "cache/internal/dbfile/",
+	"github.com/r3labs/sse":  "internal/sse/",
+	"gopkg.in/cenkalti/":     "internal/sse/",
+	"github.com/spf13/":      "cmd/rstream/",
+	"github.com/vbauerster/": "cmd/rstream/",
+	"modernc.org/sqlite":     "cache/internal/dbfile/",
 
 	"github.com/prometheus/": "internal/server/metrics.go",
 }

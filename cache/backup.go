@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
@@ -50,10 +52,11 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := db.file.CopyInto(ctx, tmp); err != nil {
+	if err := db.copyInto(ctx, tmp); err != nil {
 		return err
 	}
-	if err := dbfile.MarkBackup(ctx, tmp, func(tx *sql.Tx) error { return checkPages(ctx, tx) }); err != nil {
+	db.file.Report(Progress{Step: StepStructure})
+	if err := dbfile.MarkBackup(ctx, tmp, func(tx *sql.Tx) error { return db.checkCopy(ctx, tx) }); err != nil {
 		return err
 	}
 	if err := absent(path); err != nil { // a copy takes its time
@@ -62,11 +65,47 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	return os.Rename(tmp, path)
 }
 
-// checkPages checks all pages, hashes and postings of a log, and that no event is missing.
+// copyPoll is how often copyInto looks how much is written.
+const copyPoll = 100 * time.Millisecond
+
+// copyInto writes a compact copy of the file to path. SQLite does not say how far it is, but
+// the size of the copy does.
+func (db *DB) copyInto(ctx context.Context, path string) error {
+	size, err := db.file.Size(ctx)
+	if err != nil {
+		return err
+	}
+	copied := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		poll := time.NewTicker(copyPoll)
+		defer poll.Stop()
+		for {
+			select {
+			case <-poll.C:
+			case <-copied:
+				return
+			}
+			if written, err := sizeOf(path); err == nil {
+				db.file.Report(Progress{Step: StepCopy, Done: written, Total: size.Used()})
+			}
+		}
+	})
+	defer watching.Wait()
+	defer close(copied)
+	return db.file.CopyInto(ctx, path)
+}
+
+// checkCopy checks all pages, hashes and postings of a log, and that no event is missing.
 // It returns the first damage.
-func checkPages(ctx context.Context, tx *sql.Tx) error {
+func (db *DB) checkCopy(ctx context.Context, tx *sql.Tx) error {
 	var s pages.Scope
-	err := tx.QueryRowContext(ctx, `SELECT l.indexed, w.start, w.stop FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'`).
+	total, err := pages.CountAllPages(ctx, tx)
+	if err != nil {
+		return err
+	}
+	s.Checked = func(n int) { db.file.Report(Progress{Step: StepPages, Done: int64(n), Total: total}) }
+	err = tx.QueryRowContext(ctx, `SELECT l.indexed, w.start, w.stop FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'`).
 		Scan(&s.Posted, &s.Dense.From, &s.Dense.To)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = rows.ErrNoWindow

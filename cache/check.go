@@ -91,7 +91,8 @@ func (c *contentChecker) noteStructure(err error) error {
 
 func (c *contentChecker) checkStructure(ctx context.Context) error {
 	tables, err := c.db.file.Tables(ctx)
-	for _, name := range tables {
+	for i, name := range tables {
+		c.db.file.Report(Progress{Step: StepStructure, Done: int64(i), Total: int64(len(tables))})
 		if err == nil {
 			err = c.noteStructure(c.db.file.CheckTable(ctx, name))
 		}
@@ -105,7 +106,9 @@ func (c *contentChecker) checkPages(ctx context.Context) error {
 		name, ok, err := c.names.Of(storage)
 		return ok && name == event.Storage{User: user, Path: path}, err
 	}
+	total := c.total(ctx, pages.CountAllPages)
 	for done := false; !done; {
+		c.db.file.Report(Progress{Step: StepPages, Done: int64(c.pages.Pages), Total: total})
 		err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			var posted event.ID
 			if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&posted); err != nil {
@@ -123,6 +126,19 @@ func (c *contentChecker) checkPages(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// total counts what is to be checked, 0 if it cannot be counted: a damaged file is checked
+// as far as it can be read.
+func (c *contentChecker) total(ctx context.Context, count func(context.Context, *sql.Tx) (int64, error)) (n int64) {
+	err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
+		n, err = count(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // skipPage goes past a page that SQLite cannot read. If the index of pages cannot be read
@@ -160,7 +176,9 @@ func (c *contentChecker) found(damage *pages.DamageError) error {
 }
 
 func (c *contentChecker) checkPostings(ctx context.Context) error {
+	total := c.total(ctx, pages.CountAllPostings)
 	for done := false; !done; {
+		c.db.file.Report(Progress{Step: StepPostings, Done: int64(c.pages.Postings), Total: total})
 		err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			done, err = c.pages.CheckPostings(ctx, tx)
 			return err
@@ -299,7 +317,12 @@ func (c *contentChecker) checkDigests(ctx context.Context) error {
 		block int64
 	}
 	after.block = -1
+	total := c.total(ctx, func(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM leaf`).Scan(&n)
+		return n, err
+	})
 	for {
+		c.db.file.Report(Progress{Step: StepDigests, Done: int64(c.sound.Digests), Total: total})
 		var leaf window.Leaf
 		var sum []byte
 		var topic event.Topic

@@ -65,5 +65,6 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 	if err := r.RunOnceByWall(ctx); err != nil {
 		return err
 	}
+	db.file.Report(Progress{Step: StepRewrite})
 	return db.file.Vacuum(ctx)
 }

@@ -221,7 +221,12 @@ func newForgetting(db *DB, topic event.Topic, span window.Span, group []rows.Sto
 }
 
 func (f *forgetting) removeAll(ctx context.Context) error {
+	end, err := f.lastPosition(ctx)
+	if err != nil {
+		return err
+	}
 	for at := f.span.From; at < f.span.To; {
+		f.db.file.Report(Progress{Step: StepForget, Done: int64(min(at, end)), Total: int64(end)})
 		var n int
 		var next event.ID
 		err := f.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
@@ -239,6 +244,12 @@ func (f *forgetting) removeAll(ctx context.Context) error {
 		at = next
 	}
 	return nil
+}
+
+// lastPosition returns the position of the last event in the span, of any topic.
+func (f *forgetting) lastPosition(ctx context.Context) (end event.ID, err error) {
+	err = f.db.file.ViewRow(ctx, `SELECT coalesce(max(last), 0) FROM page`, nil, &end)
+	return min(end, f.span.To), err
 }
 
 // removeIn removes the loose events of a span.

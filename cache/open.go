@@ -47,13 +47,34 @@ type Config struct {
 	// upgrades the file, if it may write it; earlier versions then refuse the file.
 	NoUpgrade bool
 	// Progress is called while Open upgrades a file of an earlier version, which takes some
-	// seconds for a million events, or while another process does. If nil, nothing is.
+	// seconds for a million events, or while another process does; and during BackupTo,
+	// Compact, CheckContents, Check, DamagedStates and Forget, which may take as long. The
+	// goroutine that works waits for it. BackupTo may call it in another one, which then has
+	// ended when BackupTo returns. If nil, nothing is called.
 	Progress func(Progress)
 }
 
-// A Progress says how far the upgrade of a file of an earlier version is. An upgrade that
-// is interrupted goes on where it has ended when the file is opened again.
+// A Progress says how far a step of work on a file is. An upgrade that is interrupted goes
+// on where it has ended when the file is opened again.
 type Progress = dbfile.Progress
+
+// A Step is a part of work on a file that takes long.
+type Step = dbfile.Step
+
+// The steps, and what is counted.
+const (
+	StepUpgrade   = dbfile.StepUpgrade   // events of an earlier version that are in their new place
+	StepStructure = dbfile.StepStructure // tables that SQLite has checked
+	StepPages     = dbfile.StepPages     // pages of events that were checked
+	StepPostings  = dbfile.StepPostings  // postings that were checked
+	StepStates    = dbfile.StepStates    // kept states that were checked
+	StepDigests   = dbfile.StepDigests   // kept digests that were computed again
+	StepCopy      = dbfile.StepCopy      // bytes of a backup that were written
+	StepDrop      = dbfile.StepDrop      // events below the horizon that retention went past
+	StepRewrite   = dbfile.StepRewrite   // a file that SQLite rewrites: nothing is counted
+	StepForget    = dbfile.StepForget    // positions up to which a topic was forgotten
+	StepSearch    = dbfile.StepSearch    // pages of a damaged file that were searched
+)
 
 // A DB is an open file. Its methods may be called concurrently.
 type DB struct {

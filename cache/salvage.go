@@ -31,9 +31,15 @@ type Salvage struct {
 
 // OpenSalvage finds the events in the bytes of a file at path that SQLite refuses, in whole
 // or in part. It opens the file, and the write-ahead log next to it, for reading only, and
-// takes no locks: nobody should write the file meanwhile.
-func OpenSalvage(path string) (*Salvage, error) {
-	f, err := salvage.Open(path)
+// takes no locks: nobody should write the file meanwhile. It calls progress while it
+// searches, unless progress is nil.
+func OpenSalvage(path string, progress func(Progress)) (*Salvage, error) {
+	searched := func(done, total int64) {
+		if progress != nil {
+			progress(Progress{Step: StepSearch, Done: done, Total: total})
+		}
+	}
+	f, err := salvage.Open(path, searched)
 	if err != nil {
 		return nil, fmt.Errorf("salvage %s: %w", path, err)
 	}

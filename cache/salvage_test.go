@@ -99,7 +99,7 @@ func matching(evs []event.Event, topic event.Topic) (some []event.Event) {
 // returns those that are neither found nor reported as missing.
 func (w *wreck) salvaged(t *testing.T, path string) (s *Salvage, silent []event.ID) {
 	t.Helper()
-	s, err := OpenSalvage(path)
+	s, err := OpenSalvage(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestSalvageSchemas(t *testing.T) {
 	}
 	for _, path := range paths {
 		name := filepath.Base(path)
-		s, err := OpenSalvage(goldenCopy(t, name))
+		s, err := OpenSalvage(goldenCopy(t, name), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,14 +294,14 @@ func TestSalvageLog(t *testing.T) {
 
 func TestSalvageNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "no.db")
-	if _, err := OpenSalvage(path); !errors.Is(err, os.ErrNotExist) {
+	if _, err := OpenSalvage(path, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of no file: %v", err)
 	}
 	for _, text := range []string{"", "no database", strings.Repeat("no database", 1000)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := OpenSalvage(path)
+		s, err := OpenSalvage(path, nil)
 		if err != nil || s.Events != 0 || len(s.Notes) == 0 {
 			t.Errorf("of %.20q: %+v, %v", text, s, err)
 		}
@@ -309,7 +309,7 @@ func TestSalvageNothing(t *testing.T) {
 			s.Close()
 		}
 	}
-	if _, err := OpenSalvage(t.TempDir()); err == nil {
+	if _, err := OpenSalvage(t.TempDir(), nil); err == nil {
 		t.Error("a folder is salvaged")
 	}
 }

@@ -211,6 +211,7 @@ func (db *DB) doubtLost(ctx context.Context, tx *sql.Tx, lost []pages.Place, acc
 
 // Check has SQLite check the structure of the whole file.
 func (db *DB) Check(ctx context.Context) error {
+	db.file.Report(Progress{Step: StepStructure})
 	if err := db.file.QuickCheck(ctx); err != nil {
 		return fmt.Errorf("check %s: %w", db.file.Path, err)
 	}

@@ -27,6 +27,7 @@ keep the events that both logs share.`,
 		Args: argCount(1, 1, "one FILE to write"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBackup(cmd.Context(), a, o, args[0]) },
 	}
+	addProgress(a, cmd)
 	cmd.Flags().StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
 	return cmd
 }
@@ -37,7 +38,9 @@ func runBackup(ctx context.Context, a *app, o backupOptions, to string) error {
 		return err
 	}
 	defer db.Close()
-	if err := db.BackupTo(ctx, to); err != nil {
+	err = db.BackupTo(ctx, to)
+	a.progress.end()
+	if err != nil {
 		return err
 	}
 	a.note("log %s backed up to %s", db.Log(), to)

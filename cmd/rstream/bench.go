@@ -3,13 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/internal/bench"
@@ -45,6 +42,7 @@ state, open and reconcile always start their own.`,
 	f.SortFlags = false
 	f.IntVar(&cfg.Events, "events", 100_000, "number of `EVENTS` in a log that is read, and the most that are appended")
 	f.DurationVar(&cfg.Time, "for", 3*time.Second, "append one by one for `DURATION`, alone or to subscribers")
+	f.BoolVar(&a.progress.lines, progressFlag, false, progressUsage)
 	for _, b := range append(slices.Clone(bench.Benchmarks), bench.Comparison) {
 		cmd.AddCommand(&cobra.Command{
 			Use: b.Name, Short: b.Short, Long: cmp.Or(b.Long, b.Short+"."), Example: "  rstream bench " + b.Name, Args: noArgs,
@@ -70,12 +68,12 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 	if a.named { // a server that is only configured must not receive test events
 		cfg.Server = a.servers[0]
 	}
-	cfg.Progress, cfg.Note = a.showProgress, a.note
+	cfg.Progress, cfg.Note = a.reportBench, a.note
 	results, err := bench.Run(ctx, cfg, benchmarks)
+	a.progress.end()
 	if err != nil {
 		return err
 	}
-	a.showProgress("", 0)
 	if len(results) == 0 {
 		return nil
 	}
@@ -100,19 +98,9 @@ func (a *app) printResults(results []bench.Result) error {
 	return nil
 }
 
-// showProgress shows a person how far a step has come. An empty name removes the bar.
-func (a *app) showProgress(name string, part float64) {
-	f, ok := a.err.(*os.File)
-	if !ok || a.quiet || !isatty.IsTerminal(f.Fd()) {
-		return
-	}
-	const width = 30
-	bar := ""
-	if name != "" {
-		n := int(part * width)
-		bar = fmt.Sprintf("%-14s [%s%s]", name, strings.Repeat("#", n), strings.Repeat(" ", width-n))
-	}
-	fmt.Fprintf(f, "\r%-*s\r%s", width+20, "", bar)
+// reportBench reports how far a benchmark is.
+func (a *app) reportBench(name string, part float64) {
+	a.progress.report(stage{verb: name, unit: inParts}, int64(part*partsOfWhole), partsOfWhole)
 }
 
 // newBenchLimitCommand serves bench.Nothing, the limit that servers are compared with.

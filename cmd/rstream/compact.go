@@ -34,6 +34,7 @@ they say, at once and by the clock of this machine: check that the clock is righ
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
+	addProgress(a, cmd)
 	o.retain.addRetainFlags(f)
 	return cmd
 }
@@ -43,7 +44,8 @@ func runCompact(ctx context.Context, a *app, o compactOptions) error {
 		return err
 	}
 	a.out.outlive()
-	c, err := cache.Compact(ctx, o.db, cache.Config{}, o.retain.retention())
+	c, err := cache.Compact(ctx, o.db, cache.Config{Progress: a.fileProgress(o.db)}, o.retain.retention())
+	a.progress.end()
 	if err != nil || a.quiet {
 		return err
 	}

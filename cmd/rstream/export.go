@@ -45,6 +45,7 @@ interrupted, nothing changes. Without --to, events go to standard output.`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&o.to, "to", "", "write to `FILE`; - is standard output")
 	forLineOnly(cmd.Flags(), "to")
+	addProgress(a, cmd)
 	o.rangeFlags.addRangeFlags(cmd)
 	return cmd
 }
@@ -87,6 +88,7 @@ func runExport(ctx context.Context, a *app, o exportOptions, topics []event.Topi
 		return err
 	}
 	defer db.Close()
+	defer a.progress.end()
 	e := exporter{a: a, db: db, out: a.out}
 	if o.to == "" || o.to == "-" {
 		if err := e.writeTopics(ctx, topics, r); err != nil {
@@ -106,6 +108,7 @@ func runExport(ctx context.Context, a *app, o exportOptions, topics []event.Topi
 	if err := e.out.nameOutput(f.publishFile()); err != nil {
 		return err
 	}
+	a.progress.end()
 	a.note("%s exported to %s", count(e.events, "event"), o.to)
 	return e.missingError()
 }
@@ -151,6 +154,8 @@ func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubte
 	if err != nil {
 		return err
 	}
+	topic := head.Topic.String()
+	e.a.progress.report(stage{verb: "counting", object: topic, unit: inParts}, 0, 0)
 	for _, s := range held {
 		parts := proven.Intersect(window.Spans{s})
 		for _, gap := range proven.Gaps(s) {
@@ -176,8 +181,12 @@ func (e *exporter) writeTopic(ctx context.Context, head exportLine, held, doubte
 		return err
 	}
 	e.events += head.Count
+	e.a.progress.report(stage{verb: "exporting", object: topic}, 0, int64(head.Count))
 	for _, s := range held {
-		err := e.db.Each(ctx, []event.Topic{head.Topic}, s, func(ev *event.Event) error { return e.out.writeLine(ev.Line()) })
+		err := e.db.Each(ctx, []event.Topic{head.Topic}, s, func(ev *event.Event) error {
+			e.a.progress.add(1)
+			return e.out.writeLine(ev.Line())
+		})
 		if err != nil {
 			return err
 		}

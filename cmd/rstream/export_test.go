@@ -70,7 +70,7 @@ func TestImportOfCutFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			im := importing{name: name}
-			err := im.readEvents(f, func([]event.Event, string) error { return nil })
+			err := im.readEvents(f, func(int64) {}, func([]event.Event, string) error { return nil })
 			complete := err == nil && im.missing == 0 && im.topics == 0 && im.first != ""
 			// Without its final line feed, the last line is still complete.
 			if whole := n == size || name == "x.jsonl" && n == size-1; complete != whole || whole && im.events != topics*events {

@@ -38,6 +38,7 @@ changed.`,
 		},
 	}
 	addMoment(cmd, &o.before, "before", "remove only events up to `MOMENT`, and keep following the topics")
+	addProgress(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	forLineOnly(cmd.Flags(), "all") // --all set for readers must not make forget remove everything
 	return cmd
@@ -60,6 +61,7 @@ func runForget(ctx context.Context, a *app, o forgetOptions, topics []event.Topi
 			return err
 		}
 	}
+	defer a.progress.end() // before db.Close
 	for _, t := range topics {
 		n, err := db.Forget(ctx, t, at)
 		if err != nil {

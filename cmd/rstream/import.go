@@ -51,6 +51,7 @@ nothing is imported.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return runImport(cmd.Context(), a, o, args[0]) },
 	}
+	addProgress(a, cmd)
 	cmd.Flags().StringVar(&o.log, "log", "", "log `ID` of events without a header line, as printed by \"rstream log\"")
 	return cmd
 }
@@ -68,7 +69,11 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	t := importTarget{a: a}
 	defer t.closeCopy()
 	im := importing{name: name, given: o.log}
-	if err := im.readEvents(f, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
+	defer a.progress.end() // before t.closeCopy
+	if info, err := f.Stat(); err == nil {
+		a.progress.report(stage{verb: "checking", object: name, unit: inBytes}, 0, info.Size())
+	}
+	if err := im.readEvents(f, a.progress.add, func(evs []event.Event, log string) error { return t.checkForeign(ctx, evs, log) }); err != nil {
 		return err
 	}
 	if im.first == "" {
@@ -77,7 +82,13 @@ func runImport(ctx context.Context, a *app, o importOptions, path string) error 
 	if err := t.openTarget(ctx, im.first); err != nil {
 		return err
 	}
-	if err := im.rereadFile(f, func(evs []event.Event, log string) error { return im.addEvents(ctx, t.db, evs, log) }); err != nil {
+	a.progress.report(stage{verb: "importing", object: name}, 0, int64(im.events))
+	add := func(evs []event.Event, log string) error {
+		err := im.addEvents(ctx, t.db, evs, log)
+		a.progress.add(int64(len(evs)))
+		return err
+	}
+	if err := im.rereadFile(f, add); err != nil {
 		return err
 	}
 	return im.reportFile(a)
@@ -196,7 +207,10 @@ func (a *app) openTwice(ctx context.Context, path string) (f *os.File, name stri
 		tmp.Close()
 		os.Remove(tmp.Name())
 	}
-	if err := copyAll(ctx, tmp, in); err != nil {
+	if !isTerminal(in) {
+		a.progress.report(stage{verb: "reading", object: name, unit: inBytes}, 0, 0)
+	}
+	if err := copyAll(ctx, tmp, &countingReader{r: in, count: a.progress.add}); err != nil {
 		remove()
 		return nil, "", nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -238,12 +252,12 @@ type importing struct {
 }
 
 // readEvents checks every line of f and passes the events to fn, those of one log at a
-// time.
-func (im *importing) readEvents(f *os.File, fn func(evs []event.Event, log string) error) (err error) {
+// time. It calls count with the bytes that it reads.
+func (im *importing) readEvents(f *os.File, count func(int64), fn func(evs []event.Event, log string) error) (err error) {
 	if im.start, err = f.Seek(0, io.SeekCurrent); err != nil {
 		return err
 	}
-	counted := &countingReader{r: f}
+	counted := &countingReader{r: f, count: count}
 	r := importReader{importing: im, lines: wire.NewLineReader(newPlainReader(counted), wire.MaxLine), fn: fn, log: im.given}
 	if err := r.readImport(); err != nil {
 		return err
@@ -425,14 +439,16 @@ func (r *importReader) noteLog() {
 	}
 }
 
-// A countingReader counts the bytes read.
+// A countingReader counts the bytes read, and calls count with those of each read.
 type countingReader struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	count func(int64)
+	n     int64
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.count(int64(n))
 	return n, err
 }

@@ -75,6 +75,7 @@ once. "rstream outbox" lists the outbox.`,
 	f.StringVar(&o.key, "key", "", "idempotency `KEY` of the append")
 	f.BoolVar(&o.lines, "lines", false, "each line of standard input is a value")
 	f.StringVar(&o.from, "from", "", "each line of `FILE` is an event; - is standard input")
+	addProgress(a, cmd)
 	o.delivery.addDeliveryFlags(cmd)
 	excludeFlags(cmd, "text", "VALUE", "lines", "from")
 	excludeFlags(cmd, "lines", "VALUE", "key", "from")

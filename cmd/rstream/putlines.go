@@ -133,39 +133,57 @@ func parseQueued(line []byte) (event.Draft, error) {
 // appendLines appends the lines of in.
 func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse parseFunc) error {
 	c := &lineClaim{delivery: d, name: "standard input"}
-	name := c.name
+	name, lines := c.name, 0
 	if in == a.in {
 		a.noteTerminal("lines")
 	}
+	defer a.progress.end()
 	if f, ok := in.(*os.File); ok {
 		if f != os.Stdin {
 			name = f.Name()
 			c.name, c.rest = name, restOf(f, name)
 		}
-		if err := checkFile(ctx, f, name, parse); err != nil {
+		var err error
+		if lines, err = a.checkFile(ctx, f, name, parse); err != nil {
 			return err
 		}
 	}
-	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, c, send, parse) })
+	if !isTerminal(in) {
+		a.progress.report(stage{verb: "appending", object: name}, 0, int64(lines))
+	}
+	return a.deliver(ctx, d, func(send sendFunc) error { return sendLines(ctx, in, c, a.countSent(send), parse) })
+}
+
+// countSent returns send, which then reports how many events were appended.
+func (a *app) countSent(send sendFunc) sendFunc {
+	return func(drafts []event.Draft) (fate, error) {
+		f, err := send(drafts)
+		if f == taken {
+			a.progress.add(int64(len(drafts)))
+		}
+		return f, err
+	}
 }
 
 // checkFile reads a file once before the first append, so that a bad line in the middle
-// does not leave the file half appended. Input that cannot be read twice is checked as
-// it is read.
-func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) error {
+// does not leave the file half appended, and returns how many appends it has. Input that
+// cannot be read twice is checked as it is read.
+func (a *app) checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) (appends int, err error) {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return err
+		return 0, err
 	}
 	start, err := f.Seek(0, io.SeekCurrent) // part of standard input may have been read already
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var bad []error
-	lines := wire.NewLineReader(newPlainReader(f), wire.MaxLine)
+	a.progress.report(stage{verb: "checking", object: name, unit: inBytes}, 0, info.Size()-start)
+	counted := &countingReader{r: f, count: a.progress.add}
+	lines := wire.NewLineReader(newPlainReader(counted), wire.MaxLine)
 	for len(bad) < maxBadLines {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 		line, err := lines.Peek()
 		if errors.Is(err, io.EOF) {
@@ -175,15 +193,17 @@ func checkFile(ctx context.Context, f *os.File, name string, parse parseFunc) er
 			bad = append(bad, fmt.Errorf("%s: %w", name, err)) // and the rest cannot be read
 			break
 		}
-		if _, _, err = parse(line); err != nil && !errors.Is(err, errNoDraft) {
+		if _, _, err = parse(line); err == nil {
+			appends++
+		} else if !errors.Is(err, errNoDraft) {
 			bad = append(bad, fmt.Errorf("%s:%d: %w", name, lines.Number(), err))
 		}
 	}
 	if len(bad) > 0 {
-		return &exitError{status: exitFailed, text: errors.Join(bad...).Error(), hint: "nothing was appended; correct the lines and run the command again"}
+		return 0, &exitError{status: exitFailed, text: errors.Join(bad...).Error(), hint: "nothing was appended; correct the lines and run the command again"}
 	}
 	_, err = f.Seek(start, io.SeekStart)
-	return err
+	return appends, err
 }
 
 // A batch is sent when no line is waiting or when it has reached one of these sizes.

@@ -24,6 +24,8 @@ type app struct {
 	say    func(text string) // if set, receives notes instead of err
 	footer *footer           // nil if there is none
 
+	progress progress
+
 	noOut bool // standard output was closed when the program started
 	ran   bool // a command was started
 
@@ -59,6 +61,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	a.args = args
 	a.out = newOutput(ctx, stdout)
 	a.footer = newFooter(a.out, stderr)
+	a.progress.a = a
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
@@ -75,6 +78,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
+	a.progress.end()
 	a.footer.end()
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs

@@ -40,6 +40,7 @@ complete; - is standard output.`,
 		Args: argCount(2, 2, "the FILE to read and the file to write, or -"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runSalvage(cmd.Context(), a, args[0], args[1]) },
 	}
+	addProgress(a, cmd)
 	return cmd
 }
 
@@ -50,7 +51,8 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 	if err := mustExist(from, "name the damaged file"); err != nil {
 		return err
 	}
-	s, err := cache.OpenSalvage(from)
+	defer a.progress.end()
+	s, err := cache.OpenSalvage(from, a.fileProgress(from))
 	if err != nil {
 		return err
 	}
@@ -61,11 +63,13 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 	if s.Events == 0 {
 		return &exitError{exitFailed, fmt.Sprintf("salvage %s: no event was found", from), "nothing was written"}
 	}
+	a.progress.report(stage{verb: "writing"}, 0, int64(s.Events))
 	if to == "-" {
-		err = writeSalvage(ctx, s, a.out)
+		err = writeSalvage(ctx, s, a.out, a.progress.add)
 	} else {
-		err = writeSalvageTo(ctx, s, to)
+		err = writeSalvageTo(ctx, s, to, a.progress.add)
 	}
+	a.progress.end()
 	if errors.Is(err, cache.ErrChanged) {
 		return &exitError{exitFailed, err.Error(), "stop the programs that use the file, or salvage a copy of it and its -wal file"}
 	}
@@ -80,14 +84,14 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 	return reportSalvage(a, from, s)
 }
 
-func writeSalvageTo(ctx context.Context, s *cache.Salvage, to string) error {
+func writeSalvageTo(ctx context.Context, s *cache.Salvage, to string, written func(events int64)) error {
 	f, err := createOutFile(ctx, to)
 	if err != nil {
 		return &exitError{exitFailed, err.Error(), "name another file to write"}
 	}
 	defer f.discardFile()
 	out := &output{name: to, w: bufio.NewWriterSize(f, 64<<10), form: formJSON}
-	if err := writeSalvage(ctx, s, out); err != nil {
+	if err := writeSalvage(ctx, s, out, written); err != nil {
 		return err
 	}
 	return out.nameOutput(f.publishFile())
@@ -95,7 +99,7 @@ func writeSalvageTo(ctx context.Context, s *cache.Salvage, to string) error {
 
 // writeSalvage writes the events, after a header for import if their log is known. It
 // claims for no range that it is complete.
-func writeSalvage(ctx context.Context, s *cache.Salvage, out *output) error {
+func writeSalvage(ctx context.Context, s *cache.Salvage, out *output, written func(events int64)) error {
 	if s.Log != "" {
 		head := exportLine{Type: "export", Log: s.Log, Topic: event.All, To: s.Last, Count: uint64(s.Events), Windows: []exportWindow{}}
 		if err := out.writeJSON(head); err != nil {
@@ -106,6 +110,7 @@ func writeSalvage(ctx context.Context, s *cache.Salvage, out *output) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		written(1)
 		return out.writeLine(line)
 	})
 	if err != nil {

@@ -76,6 +76,7 @@ fetched for the state at the start of the window, and bytes received.`,
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	f.StringVar(&o.strategy, "strategy", "auto", "`METHOD` of finding imported events that the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "print how missing events were found, and at what cost")
+	addProgress(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "at", "since", "until", "follow", "skip-gap")
 	excludeFlags(cmd, "follow", "until")
@@ -110,11 +111,15 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	}
 	cfg := a.clientConfig()
 	cfg.Wait, cfg.Reconcile.Strategy = o.wait, strategy
+	shown := syncPicture{a: a}
+	cfg.OnProgress = shown.reportFetched
 	s, err := a.openSessionWith(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.TrimSpace("sync "+topicList(topics)), err)
 	}
 	defer s.Close()
+	shown.db = s.db
+	defer a.progress.end() // before s.Close
 	if s.made {
 		s.suggestImport(ctx)
 	}
@@ -155,6 +160,7 @@ func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, 
 	if len(topics) > 1 && !o.print && r.at == nil {
 		r.group = client.NewTopicGroup(topics)
 	}
+	defer a.progress.end()
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
 		if err != nil {
@@ -272,6 +278,7 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r syncRan
 }
 
 func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRange, o syncOptions) (client.Synced, error) {
+	a.progress.report(stage{verb: "comparing", object: t.String(), unit: inParts}, 0, 0)
 	before := s.Stats()
 	var fresh func([]event.Event) error
 	if o.print {

@@ -20,31 +20,42 @@ const (
 	pending
 	live
 	held
+	compared
 	proven
 )
 
-var marks = [...]struct {
+// A markForm is what a mark looks like.
+type markForm struct {
 	char   rune
 	name   string
 	colour string // SGR code
-}{
-	missing: {'·', "missing", "2"},
-	partly:  {'▒', "held in part", "33"},
-	pulling: {'»', "pulling", "33"},
-	failed:  {'!', "failed", "31"},
-	pending: {'?', "pending", "33"},
-	live:    {'~', "live", "36"},
-	held:    {'▓', "held", "32"},
-	proven:  {'█', "proven", "32"},
+}
+
+// paint returns s in the mark's colour.
+func (m markForm) paint(s string) string { return "\x1b[" + m.colour + "m" + s + "\x1b[0m" }
+
+var marks = [...]markForm{
+	missing:  {'·', "missing", "2"},
+	partly:   {'▒', "held in part", "33"},
+	pulling:  {'»', "pulling", "33"},
+	failed:   {'!', "failed", "31"},
+	pending:  {'?', "pending", "33"},
+	live:     {'~', "live", "36"},
+	held:     {'▓', "held", "32"},
+	compared: {'█', "compared", "32"},
+	proven:   {'█', "proven", "32"},
 }
 
 // A timeline draws, for each topic, which ranges of the log are held and whether they
 // are proven, from the beginning to the newest position known to any window.
 type timeline struct {
-	windows []window.Window
-	end     event.ID
-	width   int // cells
-	colour  bool
+	topics   []event.Topic // one row each
+	windows  []window.Window
+	compared window.Spans // what a comparison that runs has compared
+	end      event.ID
+	label    int // width of the topics' names
+	width    int // cells
+	colour   bool
 }
 
 // maxColumns limits the width of a timeline.
@@ -53,9 +64,22 @@ const maxColumns = 200
 // maxLabel limits the length of a topic's name in a row.
 const maxLabel = 24
 
+// newTimeline returns the timeline of all topics of windows.
 func newTimeline(windows []window.Window, columns int, colour bool) timeline {
-	t := timeline{windows: windows, colour: colour}
-	label := 5
+	var topics []event.Topic
+	seen := map[event.Topic]bool{}
+	for i := range windows {
+		if topic := windows[i].Topic; !seen[topic] {
+			seen[topic] = true
+			topics = append(topics, topic)
+		}
+	}
+	return newTimelineOf(topics, windows, columns, colour)
+}
+
+// newTimelineOf returns the timeline of some topics.
+func newTimelineOf(topics []event.Topic, windows []window.Window, columns int, colour bool) timeline {
+	t := timeline{topics: topics, windows: windows, label: 5, colour: colour}
 	for i := range windows {
 		w := &windows[i]
 		t.end = max(t.end, w.Reached)
@@ -65,37 +89,39 @@ func newTimeline(windows []window.Window, columns int, colour bool) timeline {
 		if c, ok := w.At.Cursor(); ok {
 			t.end = max(t.end, c.ID)
 		}
-		label = max(label, len([]rune(w.Topic.String())))
 	}
-	t.width = max(columns-min(label, maxLabel)-2, 16)
+	for _, topic := range topics {
+		t.label = max(t.label, len([]rune(topic.String())))
+	}
+	t.label = min(t.label, maxLabel, max(columns/3, 5))
+	t.width = max(columns-t.label-2, 16)
 	return t
 }
 
 func (t *timeline) printTimeline(out *output) error {
-	if t.end == event.Beginning {
-		return nil
-	}
-	label := 5
-	var topics []event.Topic
-	seen := map[event.Topic]bool{}
-	for i := range t.windows {
-		topic := t.windows[i].Topic
-		if !seen[topic] {
-			seen[topic] = true
-			topics = append(topics, topic)
-			label = max(label, len([]rune(topic.String())))
-		}
-	}
-	label = min(label, maxLabel)
-	used := map[mark]bool{}
-	for _, topic := range topics {
-		if err := out.printf("%-*s  %s\n", label, shortenName(visible(topic.String()), label), t.row(topic, used)); err != nil {
+	for _, line := range t.lines() {
+		if err := out.printf("%s\n", line); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// lines returns the rows of the topics, the axis and the legend.
+func (t *timeline) lines() (lines []string) {
+	if t.end == event.Beginning {
+		return nil
+	}
+	label := t.label
+	used := map[mark]bool{}
+	for _, topic := range t.topics {
+		lines = append(lines, fmt.Sprintf("%-*s  %s", label, shortenName(visible(topic.String()), label), t.row(topic, used)))
+	}
 	from, to := event.Beginning.String(), t.end.String()
 	gap := max(t.width-len(from)-len(to), 1)
-	return out.printf("%*s  %s%s%s\n%*s  %s\n", label, "", from, strings.Repeat(" ", gap), to, label, "", t.legend(used))
+	return append(lines,
+		fmt.Sprintf("%*s  %s%s%s", label, "", from, strings.Repeat(" ", gap), to),
+		fmt.Sprintf("%*s  %s", label, "", t.legend(used)))
 }
 
 // shortenName shortens a name to n characters.
@@ -165,6 +191,8 @@ func (t *timeline) cellMark(topic event.Topic, span window.Span) mark {
 	}
 	sum := window.Union(all...)
 	switch {
+	case t.compared.Contains(span):
+		return compared
 	case window.Union(sure...).Contains(span):
 		return proven
 	case sum.Contains(span) && len(window.Union(tail...).Intersect(window.Spans{span})) > 0:

@@ -14,7 +14,7 @@ func TestUpgradeNotes(t *testing.T) {
 	start := time.Now()
 	notes := upgradeNotes{a: &app{err: &b}, path: "x.db", next: start.Add(upgradePause)}
 	for ms := 0; ms < 3500; ms += 100 {
-		notes.note(start.Add(time.Duration(ms)*time.Millisecond), cache.Progress{Percent: ms / 100, Waiting: ms >= 2500})
+		notes.note(start.Add(time.Duration(ms)*time.Millisecond), cache.Progress{Done: int64(ms / 100), Total: 100, Waiting: ms >= 2500})
 	}
 	want := `rstream: x.db: upgrading the file to this version: 10%
 rstream: x.db: upgrading the file to this version: 20%

@@ -57,20 +57,27 @@ may be served meanwhile.`,
 			return runVerify(cmd.Context(), a, o, topics)
 		},
 	}
+	cmd.Flags().SortFlags = false
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "fetch differing blocks again")
 	cmd.Flags().BoolVar(&o.offline, "offline", false, "check a file without a server")
 	cmd.Flags().StringVar(&o.db, "db", "", "with --offline, check this `FILE`, a server's log or a backup")
+	addProgress(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	return cmd
 }
 
 func runVerify(ctx context.Context, a *app, o verifyOptions, topics []event.Topic) error {
 	a.out.outlive()
-	s, err := a.openSession(ctx, false)
+	cfg := a.clientConfig()
+	shown := syncPicture{a: a}
+	cfg.OnProgress = shown.reportCompared
+	s, err := a.openSessionWith(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	shown.db = s.db
+	defer a.progress.end() // before s.Close
 	if err := s.db.Check(ctx); err != nil {
 		return err
 	}

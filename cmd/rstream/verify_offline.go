@@ -40,6 +40,7 @@ func runVerifyOffline(ctx context.Context, a *app, o verifyOptions) error {
 		return err
 	}
 	defer db.Close()
+	defer a.progress.end() // before db.Close
 	faults := 0
 	sound, err := db.CheckContents(ctx, func(f cache.Fault) error {
 		faults++

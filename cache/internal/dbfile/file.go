@@ -22,7 +22,7 @@ type Options struct {
 
 	NoUpgrade bool // return ErrOlder for a file of an earlier version
 	// Progress is called during the upgrade of a file of an earlier version, or while
-	// another process upgrades it. It may be nil.
+	// another process upgrades it, and during other steps. It may be nil.
 	Progress func(Progress)
 	// CheckEvents is called before a file of an earlier version is changed. If it returns
 	// an error, the file stays as it is. It may be nil.
@@ -35,17 +35,18 @@ type Options struct {
 // A File is the open SQLite file of a log.
 type File struct {
 	// Set once by Open.
-	Path    string // as it was given
-	absPath string // absolute, links resolved
-	Log     string
-	Role    Role
-	Now     func() time.Time
-	owner   *owner
-	Read    *sql.DB
-	held    *heldFile
-	walless bool // the file had no write-ahead log when it was opened
-	serving bool // a server's locks are taken: that of held, and
-	flock   *flock.Flock
+	Path     string // as it was given
+	absPath  string // absolute, links resolved
+	Log      string
+	Role     Role
+	Now      func() time.Time
+	owner    *owner
+	Read     *sql.DB
+	held     *heldFile
+	progress func(Progress) // may be nil
+	walless  bool           // the file had no write-ahead log when it was opened
+	serving  bool           // a server's locks are taken: that of held, and
+	flock    *flock.Flock
 	location
 
 	// The writer holds the one slot in writing, which guards the fields below. It is a
@@ -64,7 +65,7 @@ func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	db := &File{Path: path, Now: cfg.Now, writing: make(chan struct{}, 1), OnRollback: func() {}}
+	db := &File{Path: path, Now: cfg.Now, progress: cfg.Progress, writing: make(chan struct{}, 1), OnRollback: func() {}}
 	if db.Now == nil {
 		db.Now = time.Now
 	}

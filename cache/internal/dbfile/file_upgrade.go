@@ -10,10 +10,30 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// A Progress says how far the upgrade of a file of an earlier version is.
+// A Step is a part of work on a file that takes long.
+type Step string
+
+// The steps, and what is counted.
+const (
+	StepUpgrade   Step = "upgrade"   // events of an earlier version that are in their new place
+	StepStructure Step = "structure" // tables that SQLite has checked
+	StepPages     Step = "pages"     // pages of events that were checked
+	StepPostings  Step = "postings"  // postings that were checked
+	StepStates    Step = "states"    // kept states that were checked
+	StepDigests   Step = "digests"   // kept digests that were computed again
+	StepCopy      Step = "copy"      // bytes of a backup that were written
+	StepDrop      Step = "drop"      // events below the horizon that retention went past
+	StepRewrite   Step = "rewrite"   // a file that SQLite rewrites: nothing is counted
+	StepForget    Step = "forget"    // positions up to which a topic was forgotten
+	StepSearch    Step = "search"    // pages of a damaged file that were searched
+)
+
+// A Progress says how far a step is.
 type Progress struct {
-	Waiting bool // for another process, which upgrades the file
-	Percent int  // of the events that are in their new place
+	Step    Step
+	Waiting bool  // for another process, which upgrades the file
+	Done    int64 // of Total
+	Total   int64 // 0 if it is not known
 }
 
 // A schemaState is how far the upgrade of a file is.
@@ -67,7 +87,7 @@ func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
 		if !now.moving && f.Role != Client && time.Since(start) > serverGrace {
 			return fmt.Errorf("schema %d: %w", now.version, ErrServedOlder)
 		}
-		cfg.report(Progress{Waiting: true})
+		f.Report(Progress{Step: StepUpgrade, Waiting: true})
 		select {
 		case <-time.After(upgradePoll):
 		case <-ctx.Done():
@@ -99,12 +119,13 @@ func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) er
 			return err
 		}
 	}
-	return cfg.MoveEvents(ctx, f, cfg.report)
+	return cfg.MoveEvents(ctx, f, f.Report)
 }
 
-func (cfg *Options) report(p Progress) {
-	if cfg.Progress != nil {
-		cfg.Progress(p)
+// Report says how far a step is, if anybody wants to know.
+func (f *File) Report(p Progress) {
+	if f.progress != nil {
+		f.progress(p)
 	}
 }
 

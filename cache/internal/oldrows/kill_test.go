@@ -41,7 +41,7 @@ func runChild(path string) error {
 	}
 	file, err := f.open(func(p dbfile.Progress) {
 		if !p.Waiting {
-			fmt.Println(p.Percent)
+			fmt.Println(p.Done)
 		}
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ func Move(ctx context.Context, f *dbfile.File, report func(dbfile.Progress)) err
 			m.tables.ForgetPage()
 			return dbfile.Wrap(err, "move events after %s", m.at)
 		}
-		report(dbfile.Progress{Percent: m.percent()})
+		report(dbfile.Progress{Step: dbfile.StepUpgrade, Done: int64(m.at), Total: int64(m.last)})
 	}
 	return m.finish(ctx)
 }
@@ -52,13 +52,6 @@ type mover struct {
 	at     event.ID // of the last that was moved
 	last   event.ID // of all
 	posted event.ID // events up to here have postings
-}
-
-func (m *mover) percent() int {
-	if m.last == 0 {
-		return 100
-	}
-	return int(float64(m.at) / float64(m.last) * 100)
 }
 
 // step moves some events.

@@ -101,7 +101,7 @@ func TestProgress(t *testing.T) {
 		if p.Waiting {
 			t.Error("it waits")
 		}
-		seen = append(seen, p.Percent)
+		seen = append(seen, int(p.Done*100/max(p.Total, 1)))
 	})
 	if err != nil {
 		t.Fatal(err)

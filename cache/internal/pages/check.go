@@ -13,6 +13,8 @@ import (
 type Scope struct {
 	Posted event.ID    // events up to here have postings
 	Dense  window.Span // every id in it was stored by Append, and none was dropped
+	// Checked is called now and then with how many pages were checked. It may be nil.
+	Checked func(pages int)
 }
 
 // Check checks every page, every line with its hash and every posting, and that pages and
@@ -74,7 +76,10 @@ func (c *checker) checkPages() error {
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for n := 0; rows.Next(); n++ {
+		if c.scope.Checked != nil && n%pagesPerStep == 0 {
+			c.scope.Checked(n)
+		}
 		p, err := scanPage(rows)
 		if err == nil {
 			err = c.checkPage(p)

@@ -34,6 +34,18 @@ func touchingArgs(span window.Span) []any {
 	return []any{int64(span.From) - maxSpan, int64(span.To), int64(span.From)}
 }
 
+// CountAllPages returns how many pages there are.
+func CountAllPages(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM page`).Scan(&n)
+	return n, err
+}
+
+// CountAllPostings returns how many postings there are.
+func CountAllPostings(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM page_posting`).Scan(&n)
+	return n, err
+}
+
 // CountAll returns how many events there are. Those of damaged pages count as far as their
 // rows say.
 func CountAll(ctx context.Context, tx *sql.Tx) (n int64, err error) {

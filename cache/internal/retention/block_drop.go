@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -20,10 +21,14 @@ import (
 // history left or, if that is a DEL, nothing. So the state at the horizon and above never
 // changes, and an unfinished block can be started again. DropBelow goes past damage.
 func (r *Retainer) DropBelow(ctx context.Context) error {
-	for {
+	for first := event.MaxID; ; {
 		at, err := r.history.loadRetained(ctx)
 		if err != nil {
 			return err
+		}
+		first = min(first, at.dropped)
+		if at.dropped < at.horizon {
+			r.history.file.Report(dbfile.Progress{Step: dbfile.StepDrop, Done: int64(at.dropped - first), Total: int64(at.horizon - first)})
 		}
 		block := uint64(at.dropped) / event.BlockSize
 		switch {

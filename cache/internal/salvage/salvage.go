@@ -76,8 +76,9 @@ func (f *File) stamp() (s [2]stamp) {
 // Changed reports whether the file was written since it was opened.
 func (f *File) Changed() bool { return f.stamp() != f.stamps }
 
-// Open finds the events of a file. It needs some 16 bytes of memory for each.
-func Open(path string) (_ *File, err error) {
+// Open finds the events of a file, and calls searched with how many pages of the file it
+// has looked at. It needs some 16 bytes of memory for each event.
+func Open(path string, searched func(done, total int64)) (_ *File, err error) {
 	im, err := openImage(path)
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func Open(path string) (_ *File, err error) {
 	f := &File{im: im, damaged: map[int64]damagedPage{}, keys: map[int64]bool{}, lost: map[int64]bool{}, pages: map[place][]pages.RawLine{}}
 	f.stamps = f.stamp()
 	if f.trees, err = im.follow(); err == nil {
-		err = f.find()
+		err = f.find(searched)
 	}
 	if err != nil {
 		im.close()
@@ -108,8 +109,14 @@ func (f *File) Last() event.ID {
 	return f.refs[len(f.refs)-1].id
 }
 
-func (f *File) find() error {
+// searchStep is how many pages are searched between two calls of searched.
+const searchStep = 1024
+
+func (f *File) find(searched func(done, total int64)) error {
 	for n := int64(1); n <= f.im.count(); n++ {
+		if n%searchStep == 1 {
+			searched(n-1, f.im.count())
+		}
 		if err := f.findIn(n); err != nil {
 			return err
 		}

@@ -17,7 +17,8 @@ func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err erro
 	if err != nil {
 		return 0, dbfile.Wrap(err, "check the kept states")
 	}
-	for _, s := range rows {
+	for i, s := range rows {
+		store.file.Report(dbfile.Progress{Step: dbfile.StepStates, Done: int64(i), Total: int64(len(rows))})
 		err := store.checkSnapshot(ctx, s)
 		if errors.Is(err, dbfile.ErrCorrupt) {
 			damaged, err = damaged+1, nil

@@ -1,0 +1,511 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/window"
+)
+
+// A shownApp is an app on a terminal, whose screen an emulator shows.
+type shownApp struct {
+	*app
+	emulator
+	t      *testing.T
+	person *os.File
+}
+
+func newShownApp(t *testing.T, columns, rows int) *shownApp {
+	t.Helper()
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	person, program := openTerminal(t)
+	s := &shownApp{app: &app{err: program, out: newOutput(context.Background(), program)}, emulator: emulator{columns: columns}, t: t, person: person}
+	s.setSize(columns, rows)
+	s.footer = newFooter(s.out, program)
+	s.progress.a = s.app
+	return s
+}
+
+func (s *shownApp) setSize(columns, rows int) {
+	s.t.Helper()
+	err := unix.IoctlSetWinsize(int(s.person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(columns)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// screen returns what is on the screen now. It does not wait for more.
+func (s *shownApp) screen() string {
+	s.t.Helper()
+	b := make([]byte, 64<<10)
+	for {
+		fds := []unix.PollFd{{Fd: int32(s.person.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 0); err != nil || n == 0 {
+			return s.String()
+		}
+		n, err := unix.Read(int(s.person.Fd()), b)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.Write(b[:n])
+	}
+}
+
+// pass lets time pass, and reads what is written meanwhile: a terminal that nobody reads is
+// full soon.
+func (s *shownApp) pass(d time.Duration) {
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			break
+		}
+		time.Sleep(min(left, redrawPause))
+		synctest.Wait()
+		s.screen()
+	}
+}
+
+// shownStages are stages of work as they are shown, 2.5 s after they began.
+var shownStages = []struct {
+	stage       stage
+	done, total int64
+}{
+	{stage{verb: "exporting"}, 123_456, 300_000},
+	{stage{verb: "appending"}, 61_728, 0},
+	{stage{verb: "checking", unit: inBytes}, 1_234_567_890, 12_000_000_000},
+	{stage{verb: "reading", unit: inBytes}, 987_654, 0},
+	{stage{verb: "checking pages", unit: inPages}, 10_000, 70_000},
+	{stage{verb: "append batch", unit: inParts}, 3_300, partsOfWhole},
+	{stage{verb: "rewriting the file", unit: inParts}, 0, 0},
+	{stage{verb: "exporting"}, 3, 99_999_999},
+}
+
+// A sync and a verify draw the timeline of their topic, which fills up; other work is a bar.
+// Both have counts, rates and times. At any width, the lines fit.
+func TestProgressScreens(t *testing.T) {
+	alice, posts := mustParseTopic(t, "alice"), mustParseTopic(t, "a-user-with-a-long-name/posts")
+	fetching := func(a *shownApp, topic event.Topic, done event.ID) stage {
+		windows := []window.Window{
+			{Topic: topic, From: 0, Reached: 60_000, To: 60_000, State: window.Committed, Proven: true},
+			{Topic: topic, From: 60_000, Reached: done, To: 300_000, State: window.Pulling},
+			{Topic: mustParseTopic(t, "bob"), From: 0, Reached: 400_000, To: 400_000, State: window.Committed},
+		}
+		p := client.SyncProgress{Topic: topic, Span: window.Span{To: 400_000}}
+		shown := syncPicture{a: a.app}
+		return stage{verb: "fetching", picture: func(width int) []string { return shown.timelineLines(p, windows, nil, width) }}
+	}
+	comparing := func(a *shownApp, topic event.Topic, done event.ID) stage {
+		windows := []window.Window{
+			{Topic: topic, From: 0, Reached: 250_000, To: 250_000, State: window.Committed},
+			{Topic: topic, From: 300_000, Reached: 400_000, To: 400_000, State: window.Committed},
+		}
+		p := client.SyncProgress{Topic: topic, Span: window.Span{To: 400_000}}
+		shown := syncPicture{a: a.app}
+		return stage{verb: "comparing", picture: func(width int) []string {
+			return shown.timelineLines(p, windows, window.Spans{{To: done}}, width)
+		}}
+	}
+	var got strings.Builder
+	for _, columns := range []int{140, 80, 40, 12} {
+		t.Run(fmt.Sprint(columns), func(t *testing.T) {
+			a := newShownApp(t, columns, 24)
+			got.WriteString(strings.Repeat("=", columns) + "\n")
+			show := func(name string, after time.Duration) {
+				t.Helper()
+				shown := a.screen()
+				fmt.Fprintf(&got, "== %s, after %s\n%s", name, after, shown)
+				for line := range strings.Lines(shown) {
+					if w := lineWidthOf(strings.TrimSuffix(line, "\n")); w >= columns {
+						t.Errorf("%s has a line of %d columns: %q", name, w, line)
+					}
+				}
+			}
+			synctest.Test(t, func(t *testing.T) {
+				for _, topic := range []event.Topic{alice, posts} {
+					for _, at := range []event.ID{100_000, 200_000, 290_000} {
+						a.progress.report(fetching(a, topic, 60_000), 60_000, 340_000)
+						a.pass(2500 * time.Millisecond)
+						a.progress.report(fetching(a, topic, at), int64(at), 340_000)
+						a.pass(redrawPause)
+						show("sync "+topic.String(), 2600*time.Millisecond)
+						a.progress.end()
+					}
+				}
+				for _, at := range []event.ID{10_000, 350_000} {
+					a.progress.report(comparing(a, alice, 0), 0, 340_000)
+					a.pass(2500 * time.Millisecond)
+					a.progress.report(comparing(a, alice, at), int64(at), 340_000)
+					a.pass(redrawPause)
+					show("verify alice", 2600*time.Millisecond)
+					a.progress.end()
+				}
+				for _, s := range shownStages {
+					a.progress.report(s.stage, 0, s.total)
+					a.pass(2500 * time.Millisecond)
+					a.progress.report(s.stage, s.done, s.total)
+					a.pass(redrawPause)
+					show(s.stage.verb, 2600*time.Millisecond)
+					a.progress.end()
+				}
+				if left := a.screen(); left != "\n" {
+					t.Errorf("on the screen stays %q", left)
+				}
+				a.footer.end()
+			})
+		})
+	}
+	const golden = "../../testdata/progress.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || string(want) != got.String() {
+		t.Errorf("%v; the screens are not those of %s:\n%s", err, golden, got.String())
+	}
+}
+
+func mustParseTopic(t *testing.T, name string) event.Topic {
+	t.Helper()
+	topic, err := event.ParseTopic(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
+// Work that takes less than a second shows nothing, and what takes longer shows itself
+// after a second.
+func TestProgressWaits(t *testing.T) {
+	a := newShownApp(t, 80, 24)
+	synctest.Test(t, func(t *testing.T) {
+		for _, took := range []time.Duration{0, time.Millisecond, progressDelay - 1} {
+			a.progress.report(stage{verb: "exporting"}, 1, 10)
+			a.pass(took)
+			a.progress.end()
+			if shown := a.screen(); shown != "\n" {
+				t.Errorf("after %s it shows %q", took, shown)
+			}
+		}
+		a.progress.report(stage{verb: "exporting"}, 1, 10)
+		a.pass(progressDelay + redrawPause)
+		if shown := a.screen(); !strings.HasPrefix(shown, "exporting ") {
+			t.Errorf("after a second it shows %q", shown)
+		}
+		a.progress.end()
+		a.footer.end()
+	})
+}
+
+// Everything else that is written to the terminal has its own lines, above the progress,
+// whichever goroutine writes it.
+func TestProgressBelowLines(t *testing.T) {
+	a := newShownApp(t, 80, 24)
+	synctest.Test(t, func(t *testing.T) {
+		a.progress.report(stage{verb: "exporting", picture: func(int) []string { return []string{"row", "axis"} }}, 1, 10)
+		a.pass(progressDelay + redrawPause)
+		var want strings.Builder
+		var writing sync.WaitGroup
+		for range 3 {
+			writing.Go(func() {
+				for range 10 {
+					a.note("a note")
+					time.Sleep(redrawPause / 3)
+				}
+			})
+		}
+		for i := range 10 {
+			a.out.printf("line %d\n", i)
+			a.out.printf("half a")
+			if err := a.out.flush(); err != nil {
+				t.Error(err)
+			}
+			a.pass(redrawPause / 2)
+			a.out.printf(" line\n")
+			if err := a.out.flush(); err != nil {
+				t.Error(err)
+			}
+			fmt.Fprintf(&want, "line %d\nhalf a line\n", i)
+		}
+		writing.Wait()
+		a.pass(redrawPause)
+		shown := a.screen()
+		if !strings.HasSuffix(shown, "row\naxis\nexporting  10%  1/10 events\n") || strings.Count(shown, "row") != 1 {
+			t.Errorf("the screen shows\n%s", shown)
+		}
+		a.progress.end()
+		a.footer.end()
+		shown = a.screen()
+		if notes := strings.Count(shown, "rstream: a note\n"); notes != 30 || strings.ReplaceAll(shown, "rstream: a note\n", "") != want.String() {
+			t.Errorf("the screen shows\n%s", shown)
+		}
+	})
+}
+
+// What failed is said below the progress, until there is progress again.
+func TestProgressFailure(t *testing.T) {
+	a := newShownApp(t, 80, 24)
+	synctest.Test(t, func(t *testing.T) {
+		now := stage{verb: "fetching"}
+		a.progress.report(now, 1, 10)
+		a.pass(2 * time.Second)
+		a.onRetry(fmt.Errorf("connection refused"), time.Second)
+		a.pass(redrawPause)
+		if shown := a.screen(); !strings.HasSuffix(shown, "\nconnection refused; trying again in 1s\n") || !strings.HasPrefix(shown, "fetching ") {
+			t.Errorf("the screen shows %q", shown)
+		}
+		a.progress.report(now, 2, 10)
+		a.pass(redrawPause)
+		if shown := a.screen(); strings.Contains(shown, "refused") || !strings.HasPrefix(shown, "fetching ") {
+			t.Errorf("the screen shows %q", shown)
+		}
+		a.progress.end()
+		a.footer.end()
+	})
+}
+
+// A terminal that becomes narrower, wider or low keeps no rest of what was shown before. It
+// moves the ends of long lines to rows of their own.
+func TestProgressResize(t *testing.T) {
+	a := newShownApp(t, 120, 24)
+	synctest.Test(t, func(t *testing.T) {
+		row := func(width int) []string { return []string{strings.Repeat("#", width), "axis"} }
+		a.progress.report(stage{verb: "fetching", picture: row}, 1, 10)
+		a.pass(2 * time.Second)
+		for _, size := range [][2]int{{50, 24}, {30, 24}, {100, 24}, {100, 3}, {100, 24}} {
+			a.reflow(size[0])
+			a.setSize(size[0], size[1])
+			a.pass(redrawPause)
+			want := strings.Repeat("#", size[0]-1) + "\naxis\nfetching  10%  1/10 events\n"
+			if size[1] < 5 { // there is room for a bar alone
+				want = "fetching  ████···································  10%  1/10 events\n"
+			}
+			if shown := a.screen(); shown != want {
+				t.Errorf("at %d columns and %d rows, the screen shows\n%swant\n%s", size[0], size[1], shown, want)
+			}
+		}
+		a.progress.end()
+		a.footer.end()
+		if left := a.screen(); left != "\n" {
+			t.Errorf("on the screen stays %q", left)
+		}
+	})
+}
+
+// reflow changes the width of the screen, as most terminals do.
+func (e *emulator) reflow(columns int) {
+	var rows [][]rune
+	row := 0
+	for i, line := range e.rows {
+		if i == e.row {
+			row = len(rows)
+		}
+		for len(line) > columns {
+			rows, line = append(rows, slices.Clone(line[:columns])), line[columns:]
+		}
+		rows = append(rows, slices.Clone(line))
+	}
+	e.columns, e.rows, e.row = columns, rows, row
+}
+
+// With --progress, there are lines for a log: after a second, then every five.
+func TestProgressLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b strings.Builder
+		a := &app{err: &b}
+		a.progress.a, a.progress.lines = a, true
+		fetching := stage{verb: "fetching", object: "alice"}
+		a.progress.report(fetching, 0, 100_000)
+		time.Sleep(time.Second / 2)
+		for range 12 {
+			a.progress.add(5000)
+			time.Sleep(time.Second)
+		}
+		a.progress.report(stage{verb: "rewriting the file", unit: inParts}, 0, 0)
+		time.Sleep(5 * time.Second)
+		a.progress.end()
+		want := `rstream: fetching alice: 5000/100000 events, 5%, 5000/s, 19s left
+rstream: fetching alice: 30000/100000 events, 30%, 5000/s, 14s left
+rstream: fetching alice: 55000/100000 events, 55%, 5000/s, 9s left
+rstream: rewriting the file: 3s
+`
+		if b.String() != want {
+			t.Errorf("it says\n%swant\n%s", &b, want)
+		}
+		a.quiet = true
+		a.progress.report(fetching, 0, 1)
+		time.Sleep(time.Minute)
+		a.progress.end()
+		if b.String() != want {
+			t.Errorf("with --quiet it says %s", b.String()[len(want):])
+		}
+	})
+}
+
+// A pageGate lets a few pages of events through.
+type pageGate struct {
+	http.Handler
+	open  chan struct{}
+	pages chan struct{}
+}
+
+func (g *pageGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/events" {
+		select {
+		case <-g.pages:
+		case <-g.open:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	g.Handler.ServeHTTP(w, r)
+}
+
+// gatedServer serves 30,000 events, and lets two pages of 5,000 through before open is
+// closed.
+func gatedServer(t *testing.T) (url string, open chan struct{}) {
+	t.Helper()
+	db := openLogFile(t)
+	for i := range 30 {
+		var drafts []event.Draft
+		for j := range 1000 {
+			drafts = append(drafts, event.Draft{User: "alice", Path: fmt.Sprint("posts/", j), Type: event.Put, Key: fmt.Sprint(i, "-", j), Value: []byte("1")})
+		}
+		if _, err := db.Append(t.Context(), drafts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := &pageGate{Handler: server.New(db, server.Config{}), open: make(chan struct{}), pages: make(chan struct{}, 2)}
+	g.pages <- struct{}{}
+	g.pages <- struct{}{}
+	srv := httptest.NewServer(g)
+	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
+	return srv.URL, g.open
+}
+
+// A sync draws its timeline, and leaves only its result: when it is done, and when ^C ends
+// it. Also if its result goes to a file. It draws nothing if the result goes to a pipe.
+func TestSyncOnScreen(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		out  func(t *testing.T) io.Writer // nil: the terminal
+		args []string
+		typed,
+		want string
+		status int
+		silent bool
+	}{
+		{name: "to its end", want: "alice: 30000 events fetched, 30000 held, 1 window, N received\n"},
+		{name: "interrupted", typed: interruptKey, status: 130, want: ""},
+		{name: "to a file", out: func(t *testing.T) io.Writer {
+			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			return f
+		}, want: ""},
+		{name: "to a pipe", out: func(*testing.T) io.Writer { return &strings.Builder{} }, silent: true},
+		{name: "quiet", args: []string{"-q"}, silent: true},
+		{name: "dumb", args: []string{"TERM=dumb"}, silent: true, want: "alice: 30000 events fetched, 30000 held, 1 window, N received\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			url, open := gatedServer(t)
+			person, program := openTerminal(t)
+			if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"sync", "alice", "-s", url}
+			env := []string{"TERM=xterm", "NO_COLOR="}
+			for _, arg := range c.args {
+				if strings.Contains(arg, "=") {
+					env = append(env, arg)
+				} else {
+					args = append(args, arg)
+				}
+			}
+			cmd := rstreamCommand(t, args...)
+			cmd.Env = append(cmd.Env, env...)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+			if c.out != nil {
+				cmd.Stdout = c.out(t)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			program.Close()
+			shown := &screen{more: make(chan struct{}, 1)}
+			read := make(chan struct{})
+			go func() {
+				defer close(read)
+				io.Copy(shown, person) // until the program's end is closed
+			}()
+			if !c.silent {
+				shown.waitFor(t, "fetching  33%  10000/30000 events")
+				now := emulator{columns: 80}
+				now.Write([]byte(shown.String()))
+				want := "alice  " + strings.Repeat("▓", 24) + "»" + strings.Repeat("»", 47) + "\n"
+				if first, _, _ := strings.Cut(now.String(), "\n"); first+"\n" != want {
+					t.Errorf("the screen shows\n%swant\n%s", now.String(), want)
+				}
+			}
+			if c.typed != "" {
+				if _, err := io.WriteString(person, c.typed); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				close(open)
+			}
+			waitWithin(t, cmd)
+			<-read
+			if status := cmd.ProcessState.ExitCode(); status != c.status {
+				t.Errorf("it ended with %d", status)
+			}
+			end := emulator{columns: 80}
+			end.Write([]byte(shown.String()))
+			if left := received.ReplaceAllString(strings.TrimLeft(end.String(), "\n"), "N received"); left != c.want {
+				t.Errorf("at the end the screen shows %q, want %q", left, c.want)
+			}
+			if c.silent && strings.Contains(shown.String(), "\x1b") {
+				t.Errorf("it draws %q", shown.String())
+			}
+		})
+	}
+}
+
+var received = regexp.MustCompile(`[0-9.]+ [kM]B received`)
+
+// A verify draws what it has compared, and leaves only its result.
+func TestVerifyOnScreen(t *testing.T) {
+	url, open := gatedServer(t)
+	close(open)
+	copyFile := filepath.Join(t.TempDir(), "copy.db")
+	if r := runCommand(t, "sync", "alice", "-q", "-s", url, "--cache", copyFile); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	shown, status := onScreen(t, 80, rstreamCommand(t, "verify", "alice", "-s", url, "--cache", copyFile))
+	if status != 0 || !strings.Contains(shown, "alice: 8 windows, 30000 events: equal\n") {
+		t.Errorf("it ended with %d and shows %q", status, shown)
+	}
+}

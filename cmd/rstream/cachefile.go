@@ -89,10 +89,15 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 		return nil, err
 	}
 	if path == "" {
-		return nil, &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
-			"run \"rstream sync\" first, or name a file with --cache FILE"}
+		return nil, a.noCopyError()
 	}
 	return a.openFile(ctx, path, "name an existing copy with --cache FILE, or create one with \"rstream sync\"")
+}
+
+// noCopyError says that there is no copy of the server yet.
+func (a *app) noCopyError() error {
+	return &exitError{exitFailed, fmt.Sprintf("there is no local copy of %s yet", wire.RedactURL(a.servers[0])),
+		"run \"rstream sync\" first, or name a file with --cache FILE"}
 }
 
 // openFile opens a file that must exist. hint says what to do if it does not.

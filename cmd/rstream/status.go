@@ -16,8 +16,14 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
+type statusOptions struct {
+	check  bool
+	maxLag time.Duration
+}
+
 func newStatusCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o statusOptions
+	cmd := &cobra.Command{
 		Use:     "status",
 		GroupID: groupInspect,
 		Short:   "Print what the local copy holds, and its server",
@@ -28,12 +34,28 @@ differ from the server, the output says where, and the status is 3 until a sync 
 verify finds both equal.
 
 "not fetched again" counts events that were asked for but already held, over the life of
-the copy.`,
+the copy.
+
+--check makes status a health check. The exit status is 1 if the copy is behind: if the
+server has had an event of a followed topic for longer than --max-lag, by this machine's
+clock, and the copy does not have it. It is 5 if the server cannot be reached. With -q,
+nothing but the reason is printed.`,
 		Example: `  rstream status
-  rstream status -o json | jq .lag`,
+  rstream status -o json | jq .lag
+  rstream status --check -q --max-lag 10m`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), a) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.maxLag < 0 {
+				return usagef("--max-lag %s: want a duration such as 5m", o.maxLag)
+			}
+			return runStatus(cmd.Context(), a, o)
+		},
 	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVar(&o.check, "check", false, "fail if the copy is behind or the server cannot be reached")
+	f.DurationVar(&o.maxLag, "max-lag", 5*time.Minute, "with --check, how long an event may be missing: a `DURATION`")
+	return cmd
 }
 
 // A statusReport is the output of status. Members about the server are omitted if it
@@ -66,8 +88,12 @@ type statusReport struct {
 	Cursors   []cursorReport `json:"cursors"`
 	Doubted   []doubtLine    `json:"doubted"` // ranges in which the copy was found to differ from the server
 
-	refused bool // the server answered with an error
-	older   bool // a followed topic is not held up to Reached
+	// With --check: when the server got its oldest event that follows those held.
+	MissingSince *event.Time `json:"missing_since,omitempty"`
+
+	failure error // why the server did not answer
+	refused bool  // the server answered with an error
+	older   bool  // a followed topic is not held up to Reached
 }
 
 type cursorReport struct {
@@ -80,7 +106,7 @@ type cursorReport struct {
 // probeTime is how long status waits for a server.
 const probeTime = 3 * time.Second
 
-func runStatus(ctx context.Context, a *app) error {
+func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}, Doubted: []doubtLine{}}
 	if err := r.askServer(ctx, a); err != nil {
 		return err
@@ -88,8 +114,8 @@ func runStatus(ctx context.Context, a *app) error {
 	if err := r.readCopy(ctx, a); err != nil {
 		return err
 	}
-	back := r.compareServer(ctx, a)
-	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && back == nil {
+	found := r.compareServer(ctx, a, o)
+	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && !errors.As(found, new(*client.RolledBackError)) {
 		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
 		r.Lag = &lag
 	}
@@ -97,15 +123,23 @@ func runStatus(ctx context.Context, a *app) error {
 	if a.out.isForPerson() {
 		print = func() error { return r.printStatus(a.out) }
 	}
-	if err := errors.Join(print(), back); err != nil || len(r.Doubted) == 0 {
+	if o.check && a.quiet {
+		print = func() error { return nil }
+	}
+	if err := errors.Join(print(), found); err != nil || len(r.Doubted) == 0 {
 		return err
 	}
 	return &exitError{status: exitGap}
 }
 
-// compareServer asks the server whether its log still matches the copy. Only a log that was
-// rolled back is an error; other failures have been reported.
-func (r *statusReport) compareServer(ctx context.Context, a *app) error {
+// compareServer compares the copy with the server: whether its log was rolled back and, for
+// a health check, whether everything is well.
+func (r *statusReport) compareServer(ctx context.Context, a *app, o statusOptions) error {
+	if o.check {
+		if err := r.checkComparable(a); err != nil {
+			return err
+		}
+	}
 	if !r.Reachable || r.ServerLog != r.Log || r.Role != cache.Client {
 		return nil
 	}
@@ -113,20 +147,62 @@ func (r *statusReport) compareServer(ctx context.Context, a *app) error {
 	defer cancel()
 	db, err := a.openDB(ctx, r.File, cache.Config{})
 	if err != nil {
-		return nil
+		return o.orNil(err)
 	}
 	defer db.Close()
 	c, err := client.New(db, a.clientConfig())
 	if err != nil {
-		return nil
+		return o.orNil(err)
 	}
 	defer c.Close()
 	_, err = c.Info(ctx)
-	var back *client.RolledBackError
-	if errors.As(err, &back) {
-		return fmt.Errorf("status: %w", back)
+	if errors.As(err, new(*client.RolledBackError)) {
+		return fmt.Errorf("status: %w", err)
+	}
+	if err != nil || !o.check {
+		return o.orNil(err)
+	}
+	return r.checkLag(ctx, c, o)
+}
+
+// orNil returns err for a health check. Otherwise what matters has been reported.
+func (o statusOptions) orNil(err error) error {
+	if o.check {
+		return err
 	}
 	return nil
+}
+
+// checkComparable returns an error if there is nothing to compare.
+func (r *statusReport) checkComparable(a *app) error {
+	switch {
+	case r.failure != nil:
+		return fmt.Errorf("status: %w", r.failure)
+	case r.File == "":
+		return a.noCopyError()
+	case r.Role != cache.Client:
+		return usagef("%s is a server's file; --check is for copies", r.File)
+	case r.ServerLog != r.Log:
+		return &client.OtherLogError{URL: a.servers[0], Got: r.ServerLog, Want: r.Log}
+	case len(r.Followed) == 0:
+		return &exitError{exitFailed, r.File + " follows no topic yet", "fetch one with \"rstream sync TOPIC\""}
+	}
+	return nil
+}
+
+// checkLag returns an error if an event has been missing for too long.
+func (r *statusReport) checkLag(ctx context.Context, c *client.Client, o statusOptions) error {
+	ev, err := c.OldestMissing(ctx, r.Followed...)
+	if err != nil || ev == nil {
+		return err
+	}
+	r.MissingSince = &ev.Time
+	lag := time.Since(ev.Time.Time())
+	if lag <= o.maxLag {
+		return nil
+	}
+	return &exitError{exitFailed, fmt.Sprintf("the copy is %s behind: event %s of %s is missing", lag.Round(time.Second), ev.ID, localTime(ev.Time)),
+		"\"rstream sync\" fetches the missing events of all followed topics"}
 }
 
 func (r *statusReport) askServer(ctx context.Context, a *app) error {
@@ -138,11 +214,12 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	case err == nil:
 		r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head.ID, &info.Horizon.ID
 	case errors.As(err, &unreachable):
-		r.Error = unreachable.Err.Error()
+		r.Error, r.failure = unreachable.Err.Error(), err
 	case errors.Is(err, context.DeadlineExceeded):
 		r.Error = "no answer"
+		r.failure = &exitError{exitUnreachable, fmt.Sprintf("status: no answer from %s within %s", r.Server, probeTime), ""}
 	default:
-		r.Error, r.refused = err.Error(), true
+		r.Error, r.failure, r.refused = err.Error(), err, true
 	}
 	return context.Cause(contextWithoutDeadline(ctx))
 }

@@ -49,6 +49,9 @@ func runCursorList(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if len(cursors) == 0 && a.out.isForPerson() {
+		return a.out.printf(nothingYet)
+	}
 	return a.printCursors(cursors)
 }
 

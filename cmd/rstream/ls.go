@@ -273,7 +273,7 @@ func (l *usageList) print(usages iter.Seq2[event.Usage, error]) error {
 		}
 	}
 	if l.printed == 0 && l.a.out.isForPerson() && damage == nil {
-		l.a.out.printf("nothing yet\n") // flush returns the error
+		l.a.out.printf(nothingYet) // flush returns the error
 	}
 	return cmp.Or(l.a.out.flush(), damage)
 }

@@ -33,9 +33,22 @@ listed, with the reason.`,
 }
 
 func runOutbox(ctx context.Context, a *app) error {
+	some := false
+	err := a.eachInOutbox(ctx, func(q *cache.Queued) error {
+		some = true
+		return a.out.writeQueued(q)
+	})
+	if err == nil && !some && a.out.isForPerson() {
+		return a.out.printf(nothingYet)
+	}
+	return err
+}
+
+// eachInOutbox calls fn with what is in the outbox of the copy, if there is one.
+func (a *app) eachInOutbox(ctx context.Context, fn func(*cache.Queued) error) error {
 	path, _, err := a.cacheFile(ctx)
 	if err != nil || path == "" {
-		return err // nothing was ever put in
+		return err
 	}
 	db, err := a.openDB(ctx, path, cache.Config{})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -45,7 +58,7 @@ func runOutbox(ctx context.Context, a *app) error {
 		return err
 	}
 	defer db.Close()
-	return eachQueued(ctx, db, func(q *cache.Queued) error { return a.out.writeQueued(q) })
+	return eachQueued(ctx, db, fn)
 }
 
 type outboxDropOptions struct{ all, refused bool }

@@ -204,6 +204,9 @@ func (o *output) nameOutput(err error) error {
 	return nil
 }
 
+// nothingYet is the text of an empty list. In JSON, it has no lines.
+const nothingYet = "nothing yet\n"
+
 // formatSize formats a number of bytes for a person.
 func formatSize(n int64) string {
 	switch {

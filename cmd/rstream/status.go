@@ -364,14 +364,14 @@ func (r *statusReport) printStatus(out *output) error {
 	if r.Imported > 0 || r.Foreign > 0 {
 		row("imported", "%s not held, %d of other logs", count(r.Imported, "event"), r.Foreign)
 	}
-	row("followed", "%s", orNone(topicList(r.Followed)))
+	row("followed", "%s", orNothing(topicList(r.Followed)))
 	var states []string
 	for _, s := range []string{"committed", "live", "pulling", "pending", "failed"} {
 		if n := r.Windows[s]; n > 0 {
 			states = append(states, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	row("windows", "%s", orNone(strings.Join(states, ", ")))
+	row("windows", "%s", orNothing(strings.Join(states, ", ")))
 	for _, d := range r.Doubted {
 		row("differs", "%s between %s and %s; run \"rstream sync %s\"", d.Topic, positionName(d.From), d.To, shellWord(d.Topic.String()))
 	}
@@ -381,9 +381,9 @@ func (r *statusReport) printStatus(out *output) error {
 	return out.flush()
 }
 
-func orNone(s string) string {
+func orNothing(s string) string {
 	if s == "" {
-		return "none"
+		return strings.TrimSpace(nothingYet)
 	}
 	return s
 }

@@ -90,6 +90,9 @@ func runWindows(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if a.out.isForPerson() && len(windows) == 0 {
+		return a.out.printf(nothingYet)
+	}
 	if a.out.isForPerson() {
 		a.out.printf(windowForm, "STATE", "FROM", "REACHED", "TO", "TOPIC")
 	}

@@ -124,8 +124,24 @@ func (h *handle) mustScan(t fataler, span window.Span, evs []event.Event) {
 				return fmt.Errorf("line %d is %.80q, want %.80q", i, lines[i].Text, evs[i].Line())
 			}
 		}
+		return scanAgain(tx, Query{Span: span, Reuse: true}, lines)
+	})
+}
+
+// scanAgain checks that a scan which uses memory again finds the same lines.
+func scanAgain(tx *sql.Tx, q Query, lines []Line) error {
+	n := 0
+	err := Scan(context.Background(), tx, q, func(l Line) error {
+		if n >= len(lines) || l.ID != lines[n].ID || l.Storage != lines[n].Storage || !bytes.Equal(l.Text, lines[n].Text) {
+			return fmt.Errorf("line %d is %.80q where memory is used again", n, l.Text)
+		}
+		n++
 		return nil
 	})
+	if err == nil && n != len(lines) {
+		err = fmt.Errorf("%d lines where memory is used again, want %d", n, len(lines))
+	}
+	return err
 }
 
 // mustCheck checks that a file is sound.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"slices"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -72,6 +73,11 @@ var (
 
 // decodeIndex returns the entries of an index, whose lines are linesLen bytes long.
 func decodeIndex(first event.ID, count int64, index []byte, linesLen int) ([]entry, error) {
+	return appendEntries(nil, first, count, index, linesLen)
+}
+
+// appendEntries is decodeIndex into the memory of entries, which is empty.
+func appendEntries(entries []entry, first event.ID, count int64, index []byte, linesLen int) ([]entry, error) {
 	// An entry has three bytes or more: what is allocated is as long as what was read.
 	if len(index) < sumsLen || count <= 0 || count > int64(len(index)-sumsLen)/3 || first == 0 || first > event.MaxID {
 		return nil, errIndexForm
@@ -79,7 +85,7 @@ func decodeIndex(first event.ID, count int64, index []byte, linesLen int) ([]ent
 	if binary.BigEndian.Uint32(index) != indexSum(first, count, index) {
 		return nil, errIndexSum
 	}
-	entries := make([]entry, count)
+	entries = slices.Grow(entries, int(count))[:count]
 	d := decoder{b: index[sumsLen:]}
 	offset, at := 0, first
 	for i := range entries {

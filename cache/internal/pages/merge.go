@@ -11,6 +11,7 @@ import (
 // A merger puts the events of pages that overlap in order.
 type merger struct {
 	query *Query
+	read  *pageReader
 	fn    func(Line) error
 	pages pageHeap
 	at    event.ID // of the last event
@@ -33,6 +34,15 @@ func (h pageHeap) Less(i, j int) bool { return h[i].entry().id < h[j].entry().id
 func (h pageHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *pageHeap) Push(r any)        { *h = append(*h, r.(*reader)) }
 
+// second returns the least id but that of the first reader.
+func (h pageHeap) second() event.ID {
+	id := event.MaxID + 1
+	for i := 1; i < min(len(h), 3); i++ {
+		id = min(id, h[i].entry().id)
+	}
+	return id
+}
+
 func (h *pageHeap) Pop() any {
 	last := len(*h) - 1
 	r := (*h)[last]
@@ -46,6 +56,15 @@ func (m *merger) addPage(p *page) {
 	if r.skip(m.query.Span.From) {
 		heap.Push(&m.pages, r)
 		m.last = max(m.last, p.last())
+	} else {
+		m.endPage(p)
+	}
+}
+
+// endPage is called with a page that was read to its end.
+func (m *merger) endPage(p *page) {
+	if m.query.Reuse {
+		m.read.giveBack(p)
 	}
 }
 
@@ -62,15 +81,19 @@ func (r *reader) skip(after event.ID) bool {
 // mergeBefore visits the events before id.
 func (m *merger) mergeBefore(id event.ID) error {
 	for len(m.pages) > 0 && m.pages[0].entry().id < id {
-		r := m.pages[0]
-		if err := m.visit(r.page, r.entry()); err != nil {
-			return err
+		r, until := m.pages[0], min(id, m.pages.second())
+		for more := true; more; {
+			if err := m.visit(r.page, r.entry()); err != nil {
+				return err
+			}
+			r.next++
+			more = r.skip(m.query.Span.From) && r.entry().id < until
 		}
-		r.next++
-		if r.skip(m.query.Span.From) {
+		if r.next < len(r.page.entries) {
 			heap.Fix(&m.pages, 0)
 		} else {
 			heap.Pop(&m.pages)
+			m.endPage(r.page)
 		}
 	}
 	return nil

@@ -74,7 +74,7 @@ func scanPage(row interface{ Scan(...any) error }) (*page, error) {
 }
 
 func (p *page) decode(first, last event.ID, count int64) error {
-	if err := p.decodeEntries(first, last, count, len(p.lines)); err != nil {
+	if err := p.decodeEntries(first, last, count, p.index, len(p.lines)); err != nil {
 		return err
 	}
 	return p.checkLines()
@@ -100,7 +100,7 @@ func scanSome(row interface{ Scan(...any) error }) (*page, error) {
 	if err := row.Scan(&p.key, &first, &last, &count, &p.index, &linesLen, &p.lines); err != nil {
 		return nil, err
 	}
-	err := p.decodeEntries(first, last, count, linesLen)
+	err := p.decodeEntries(first, last, count, p.index, linesLen)
 	if err == nil && p.lines != nil {
 		err = p.checkLines()
 	}
@@ -110,15 +110,15 @@ func scanSome(row interface{ Scan(...any) error }) (*page, error) {
 	return &p, nil
 }
 
-// decodeEntries decodes the index, and checks it.
-func (p *page) decodeEntries(first, last event.ID, count int64, linesLen int) (err error) {
-	if p.entries, err = decodeIndex(first, count, p.index, linesLen); err != nil {
+// decodeEntries decodes an index, and checks it.
+func (p *page) decodeEntries(first, last event.ID, count int64, index []byte, linesLen int) (err error) {
+	if p.entries, err = appendEntries(p.entries[:0], first, count, index, linesLen); err != nil {
 		return err
 	}
 	if p.last() != last {
 		return errIndexForm
 	}
-	p.linesSum = binary.BigEndian.Uint32(p.index[4:])
+	p.linesSum = binary.BigEndian.Uint32(index[4:])
 	return nil
 }
 

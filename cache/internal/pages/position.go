@@ -57,7 +57,7 @@ func Last(ctx context.Context, tx *sql.Tx, span window.Span, dense bool) (last L
 		}
 		ok = note(p)
 		return !ok, nil
-	}, `first <= ? AND last > ? ORDER BY first DESC, key DESC`, int64(span.To), int64(span.From))
+	}, `first <= ? AND last > ? ORDER BY first DESC, last DESC, key DESC`, int64(span.To), int64(span.From))
 	if err != nil || !ok || dense {
 		return last, ok, err
 	}
@@ -138,7 +138,7 @@ func (s *timeSearch) probe(after, until event.ID) (begin event.ID, err error) {
 			s.late, begin = min(s.late, e.id-1), p.first()
 		}
 		return false, nil
-	}, `first > ? AND first <= ? ORDER BY first DESC, key DESC`, int64(after), int64(until))
+	}, `first > ? AND first <= ? ORDER BY first DESC, last DESC, key DESC`, int64(after), int64(until))
 	return begin, err
 }
 
@@ -217,7 +217,7 @@ func eachIndex(ctx context.Context, tx *sql.Tx, span window.Span, fn func(*page)
 		return nil
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT `+someColumns+` FROM page
-		WHERE first > ? AND first <= ? AND last > ? ORDER BY first, key`, -1, int64(span.From)-maxSpan, int64(span.To), int64(span.From))
+		WHERE first > ? AND first <= ? AND last > ? ORDER BY first, last, key`, -1, int64(span.From)-maxSpan, int64(span.To), int64(span.From))
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,8 @@ type Query struct {
 	// Dense says that every id of Span was stored by Append, and none was dropped. Then a
 	// missing one is damage, and pages do not overlap.
 	Dense bool
+	// Reuse says that fn does not keep the lines, whose memory is then used again.
+	Reuse bool
 	// MaxText is the length of the longest text that is read. If zero, all are; if
 	// negative, none is, and lines are not checked. If positive, it must be at least
 	// the length of a page, since the lines of one are read together.
@@ -41,18 +43,10 @@ type Query struct {
 	Skip    Skip
 }
 
-// lineBytes returns the length of the longest lines of a page that are read.
-func (q *Query) lineBytes() int {
-	if q.MaxText == 0 {
-		return math.MaxInt64
-	}
-	return q.MaxText
-}
-
 // Scan calls fn with the lines that q asks for, in the order of their ids. It returns a
 // *DamageError at the first page that is damaged, at an event that is stored twice and, if
 // q is dense, at one that is missing; what fn was called with until then is right. fn may
-// keep the line.
+// keep the line, unless q says otherwise.
 func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	if q.Span.Empty() {
 		return nil
@@ -68,15 +62,14 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		}
 		until = math.MaxInt64 // so that the entry which ends the scan is seen
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+someColumns+` FROM page
-		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, key`, q.lineBytes(), from, until, int64(q.Span.From))
+	r, err := readPages(ctx, tx, from, until, q.Span.From, q.MaxText)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	m := merger{query: &q, at: q.Span.From, fn: fn}
-	for rows.Next() {
-		p, err := scanSome(rows)
+	defer r.rows.Close()
+	m := merger{query: &q, at: q.Span.From, fn: fn, read: r}
+	for r.rows.Next() {
+		p, err := r.read()
 		if key, first := startOf(p, err); first > q.Span.To && !q.Dense {
 			if err = checkStart(ctx, tx, key, first); err == nil {
 				break
@@ -97,7 +90,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		}
 		m.addPage(p)
 	}
-	if err := rows.Err(); err != nil {
+	if err := r.rows.Err(); err != nil {
 		return err
 	}
 	return ignoreDone(m.finish())

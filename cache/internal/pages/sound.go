@@ -24,7 +24,7 @@ func EachSound(ctx context.Context, tx *sql.Tx, key int64, fn func(ev *event.Eve
 	if err != nil {
 		return err
 	}
-	if p.decodeEntries(first, last, count, len(p.lines)) != nil {
+	if p.decodeEntries(first, last, count, p.index, len(p.lines)) != nil {
 		for line := range bytes.SplitSeq(p.lines, newline) {
 			if ev, err := event.ParseLine(bytes.Trim(line, " ")); err == nil {
 				fn(&ev, 0)

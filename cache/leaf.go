@@ -204,7 +204,7 @@ func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
 
 // eachStored calls fn with the stored events of topic in span, in order.
 func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(*event.Event)) error {
-	r := reader{ctx: ctx, tx: tx, topics: []event.Topic{topic}, limit: maxReadEvents}
+	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: []event.Topic{topic}}, limit: maxReadEvents}
 	for at := span.From; at < span.To; {
 		next, err := r.read(at, span.To)
 		if err != nil {

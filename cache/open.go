@@ -85,6 +85,7 @@ type DB struct {
 	// Set once by Open.
 	mono    func() time.Duration // time passed since some moment, independent of the clock
 	queries readStatements       // of read
+	filters keptFilters          // of reads
 	seen    *seen.Index          // of a server; guarded by the right to write
 	history *retention.History   // of a server
 

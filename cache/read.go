@@ -37,7 +37,9 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 		if err != nil {
 			return err
 		}
-		r := reader{ctx: ctx, tx: tx, topics: topics, dense: db.file.Role != Client, limit: min(limit, maxReadEvents)}
+		f := db.filters.take(topics)
+		defer db.filters.put(f)
+		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.Role != Client, limit: min(limit, maxReadEvents)}
 		next, err = r.readSound(after, min(until, end))
 		evs = r.events
 		return err
@@ -56,7 +58,9 @@ func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, a
 		if err != nil {
 			return err
 		}
-		r := reader{ctx: ctx, tx: tx, topics: topics, dense: db.file.Role != Client, limit: min(limit, maxReadEvents), raw: true, lines: b}
+		f := db.filters.take(topics)
+		defer db.filters.put(f)
+		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.Role != Client, limit: min(limit, maxReadEvents), raw: true, lines: b}
 		next, err = r.readSound(after, min(until, end))
 		lines = r.lines
 		return err
@@ -112,11 +116,12 @@ func (db *DB) Held(ctx context.Context, topics ...event.Topic) (held window.Span
 type reader struct {
 	ctx    context.Context
 	tx     *sql.Tx
-	topics []event.Topic
+	filter *storageFilter
 	dense  bool // every id is stored
 	limit  int
 	raw    bool // collect lines, not events
 	n      int  // how many were found
+	looked int  // how many were looked at by scans
 	bytes  int
 	events []event.Event
 	lines  []byte
@@ -149,7 +154,7 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 	if err != nil || after >= until || r.full() || time.Since(started) > maxReadTime {
 		return after, err
 	}
-	numbers, few, err := rows.FindNumbers(r.ctx, r.tx, r.topics, maxSeeks)
+	numbers, few, err := rows.FindNumbers(r.ctx, r.tx, r.filter.topics, maxSeeks)
 	switch {
 	case err != nil:
 		return after, err
@@ -161,7 +166,7 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 		return after, err
 	}
 	r.sparse = true
-	most, want := mostBlocks(len(numbers)), r.matchesLine
+	most, want := mostBlocks(len(numbers)), r.filter.wants
 	if few {
 		want = wantNumbers(numbers)
 	}
@@ -196,22 +201,10 @@ func stepEnd(after event.ID, blocks uint64) event.ID {
 	return event.ID(min(end, uint64(event.MaxID)))
 }
 
-// all reports whether every event belongs to the topics.
-func (r *reader) all() bool { return len(r.topics) > 0 && r.topics[0] == event.All }
-
-func (r *reader) matches(user, path string) bool {
-	for _, t := range r.topics {
-		if t.Matches(user, path) {
-			return true
-		}
-	}
-	return false
-}
-
 // A filter reports whether a line belongs to the topics.
-type filter func(l *pages.Line) (bool, error)
+type filter func(l pages.Line) (bool, error)
 
-func wantAll(*pages.Line) (bool, error) { return true, nil }
+func wantAll(pages.Line) (bool, error) { return true, nil }
 
 // wantNumbers returns a filter for storages, which does not look at the line.
 func wantNumbers(numbers []int64) filter {
@@ -219,16 +212,7 @@ func wantNumbers(numbers []int64) filter {
 	for _, n := range numbers {
 		wanted[n] = true
 	}
-	return func(l *pages.Line) (bool, error) { return wanted[l.Storage], nil }
-}
-
-// matchesLine is a filter by the names in the line.
-func (r *reader) matchesLine(l *pages.Line) (bool, error) {
-	s, err := event.Skim(l.Text)
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return r.matches(string(s.User), string(s.Path)), nil
+	return func(l pages.Line) (bool, error) { return wanted[l.Storage], nil }
 }
 
 // probe is how many events to look at to find out whether many of them belong to the
@@ -241,7 +225,7 @@ const (
 // scanDense scans the events of (after, until] while at least a quarter belong to the
 // topics: that is cheaper than finding those.
 func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, error) {
-	if r.all() {
+	if r.filter.all() {
 		for after < until && !r.full() {
 			next, err := r.scan(after, until, maxScan, wantAll)
 			if err != nil || time.Since(started) > maxReadTime {
@@ -251,11 +235,18 @@ func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, 
 		}
 		return after, nil
 	}
-	for most := probe; after < until && !r.full(); most = denseChunk {
-		found := r.n
-		next, err := r.scan(after, until, min(most, maxScan), r.matchesLine)
-		if err != nil || r.n-found < most/4 {
+	most := probe
+	if r.filter.dense {
+		most = denseChunk
+	}
+	for ; after < until && !r.full(); most = denseChunk {
+		found, looked := r.n, r.looked
+		next, err := r.scan(after, until, min(most, maxScan), r.filter.wants)
+		if err != nil {
 			return next, err
+		}
+		if r.filter.dense = 4*(r.n-found) >= r.looked-looked; !r.filter.dense {
+			return next, nil
 		}
 		after = next
 	}
@@ -268,10 +259,10 @@ var errEnough = errors.New("enough")
 // scan reads the wanted events of (after, until] in order, of at most most events that it
 // looks at. It returns the position up to which it has read.
 func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, error) {
-	at, looked := after, 0
-	q := pages.Query{Span: window.Span{From: after, To: until}, Dense: r.dense}
+	at, end := after, r.looked+most
+	q := pages.Query{Span: window.Span{From: after, To: until}, Dense: r.dense, Reuse: r.raw}
 	err := pages.Scan(r.ctx, r.tx, q, func(l pages.Line) error {
-		ok, err := want(&l)
+		ok, err := want(l)
 		if err == nil && ok {
 			err = r.add(l.ID, l.Text)
 		}
@@ -279,7 +270,7 @@ func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, e
 			return err
 		}
 		at = l.ID
-		if looked++; looked >= most || r.full() {
+		if r.looked++; r.looked >= end || r.full() {
 			return errEnough
 		}
 		return nil
@@ -429,7 +420,7 @@ func (b *backReader) read(span window.Span) error {
 // idsOf returns the ids of the topics' events in (after, until].
 func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until event.ID) ([]event.ID, error) {
 	var ids []event.ID
-	r := reader{ctx: ctx, tx: tx, topics: topics, limit: maxReadEvents}
+	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: topics}, limit: maxReadEvents}
 	for after < until {
 		next, err := r.read(after, until)
 		if err != nil {

@@ -51,7 +51,7 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 // and returns how many of the ids it has read.
 func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
-		r := reader{ctx: ctx, tx: tx, topics: []event.Topic{event.All}, limit: eachChunk, sparse: true}
+		r := reader{ctx: ctx, tx: tx, limit: eachChunk, sparse: true}
 		n = 0
 		err := pages.FindEach(ctx, tx, ids, func(i int, line []byte, _ int64) error {
 			if r.full() {

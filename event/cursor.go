@@ -41,10 +41,12 @@ func (m Mark) AppendTo(b []byte) []byte {
 	if m == 0 {
 		return b
 	}
-	for shift := 5 * (MarkLen - 1); shift >= 0; shift -= 5 {
-		b = append(b, crockford[m>>shift&31])
+	var text [MarkLen]byte
+	for i := MarkLen - 1; i >= 0; i-- {
+		text[i] = crockford[m&31]
+		m >>= 5
 	}
-	return b
+	return append(b, text[:]...)
 }
 
 // String returns the 6 characters of m, or "" if m is zero.

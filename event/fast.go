@@ -51,7 +51,7 @@ func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 	p := lineParser{rest: line}
 	s, text, err := p.skim()
 	p.cutText(`,"key":`)
-	hash := p.cutText(`,"hash":`)
+	hash := p.cutFixed(`,"hash":`, hashLen)
 	if err == nil {
 		err = p.err
 	}
@@ -71,8 +71,8 @@ func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 
 // skim parses the first members of a line, up to its type, and returns its time as text.
 func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
-	id := p.cutText(`{"id":`)
-	time = p.cutText(`,"time":`)
+	id := p.cutFixed(`{"id":`, IDLen)
+	time = p.cutFixed(`,"time":`, timeLen)
 	user, path, typ := p.cutText(`,"user":`), p.cutText(`,"path":`), p.cutText(`,"type":`)
 	if p.err != nil {
 		return s, nil, p.err

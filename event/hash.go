@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 )
@@ -14,6 +15,9 @@ import (
 // with the bytes of the value as stored (none for Del). No name contains NUL, so no two
 // drafts have the same hashed bytes. Its text is 64 lower-case hex digits.
 type Hash [sha256.Size]byte
+
+// hashLen is the length of a Hash's text in bytes.
+const hashLen = 2 * sha256.Size
 
 // hashDomain separates these hashes from other uses of SHA-256.
 const hashDomain = "rstream1"
@@ -35,31 +39,36 @@ func (h *Hash) UnmarshalText(b []byte) (err error) {
 
 // ParseHash parses 64 lower-case hex digits.
 func ParseHash[T string | []byte](s T) (h Hash, err error) {
-	if len(s) != 2*len(h) {
+	if len(s) != hashLen {
 		return h, fmt.Errorf("parse hash %.80q: want 64 hex digits", string(s))
 	}
-	var all byte // checked once at the end: this runs for each event of a replay
-	for i := range h {
-		hi, lo := hexDigits[s[2*i]], hexDigits[s[2*i+1]]
-		all |= hi | lo
-		h[i] = hi<<4 | lo
+	var digits [hashLen]byte
+	copy(digits[:], s)
+	var wrong uint64 // checked once at the end: this runs for each event of a replay
+	for i := 0; i < len(h); i += 4 {
+		v, w := parseHex(binary.LittleEndian.Uint64(digits[2*i:]))
+		binary.LittleEndian.PutUint32(h[i:], v)
+		wrong |= w
 	}
-	if all > 15 {
+	if wrong != 0 {
 		return Hash{}, fmt.Errorf("parse hash %.80q: want lower-case hex digits", string(s))
 	}
 	return h, nil
 }
 
-// hexDigits maps lower-case hex digits to their values, and all other bytes to 0xff.
-var hexDigits = func() (values [256]byte) {
-	for c := range values {
-		values[c] = 0xff
-	}
-	for i, c := range "0123456789abcdef" {
-		values[c] = byte(i)
-	}
-	return values
-}()
+// parseHex returns the four bytes that eight digits stand for, all in little-endian order.
+// wrong is zero if all of them are lower-case hex digits.
+func parseHex(digits uint64) (v uint32, wrong uint64) {
+	const each = 0x0101010101010101 // the factor that puts a byte in place of each digit
+	letters := digits >> 6 & each
+	n := digits&(0x0f*each) + 9*letters // of each digit
+	wrong = digits&(0xf0*each) ^ 0x30*(each+letters)
+	wrong |= (n+6*each)&(16*each) ^ 16*letters // letters stand for 10 or more, others do not
+	wrong |= n & (16 * each)
+	n = (n<<4 | n>>8) & 0x00ff00ff00ff00ff
+	n = (n | n>>8) & 0x0000ffff0000ffff
+	return uint32(n | n>>16), wrong
+}
 
 func hashOf(user, path string, typ Type, key string, value []byte) (h Hash) {
 	b := make([]byte, 0, 512) // on the stack only because of the Clone below

@@ -39,10 +39,12 @@ var crockfordValue = func() (t [256]byte) {
 
 // AppendTo appends the 13 characters of id to b.
 func (id ID) AppendTo(b []byte) []byte {
-	for shift := 60; shift >= 0; shift -= 5 {
-		b = append(b, crockford[id>>shift&31])
+	var text [IDLen]byte
+	for i := IDLen - 1; i >= 0; i-- {
+		text[i] = crockford[id&31]
+		id >>= 5
 	}
-	return b
+	return append(b, text[:]...)
 }
 
 // String returns the 13 characters of id.

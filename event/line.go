@@ -43,9 +43,9 @@ func parseLine(line []byte) (Event, error) {
 // the members, but not the names in them.
 func cutLine(line []byte) (ev Event, tail []byte, err error) {
 	p := lineParser{rest: line}
-	id, t := p.cutText(`{"id":`), p.cutText(`,"time":`)
+	id, t := p.cutFixed(`{"id":`, IDLen), p.cutFixed(`,"time":`, timeLen)
 	user, path := p.cutText(`,"user":`), p.cutText(`,"path":`)
-	typ, key, hash := p.cutText(`,"type":`), p.cutText(`,"key":`), p.cutText(`,"hash":`)
+	typ, key, hash := p.cutText(`,"type":`), p.cutText(`,"key":`), p.cutFixed(`,"hash":`, hashLen)
 	if p.err != nil {
 		return ev, nil, p.err
 	}
@@ -114,6 +114,20 @@ func (p *lineParser) cutText(label string) []byte {
 	}
 	p.err = fmt.Errorf("%s: unterminated string", strings.Trim(label, "{,:"))
 	return nil
+}
+
+// cutFixed is cutText for a string that has n bytes, or is wrong. The caller checks the
+// bytes, a backslash among them included.
+func (p *lineParser) cutFixed(label string, n int) []byte {
+	from := len(label) + 1
+	end := from + n
+	if p.err != nil || len(p.rest) <= end || string(p.rest[:from-1]) != label || p.rest[from-1] != '"' ||
+		bytes.IndexByte(p.rest[from:end+1], '"') != n {
+		return p.cutText(label)
+	}
+	b := p.rest[from:end]
+	p.rest = p.rest[end+1:]
+	return b
 }
 
 // unescape reverses appendString.

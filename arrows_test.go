@@ -42,13 +42,14 @@ var mayImport = map[string][]string{
 	"internal/bench":    {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/hub"},
 	"internal/demo":     {"event", "window", "cache", "client", "internal/server"},
 	"internal/doctor":   {"event", "internal/wire"},
-	"internal/server":   {"event", "window", "reconcile", "internal/wire", "internal/hub"},
+	"internal/auth":     {"event"},
+	"internal/server":   {"event", "window", "reconcile", "internal/auth", "internal/wire", "internal/hub"},
 
 	"client":                  {"event", "window", "cache", "reconcile", "client/internal/imports", "internal/sse", "internal/wire", "internal/hub"},
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
 }
 
 // onlyIn lists imports that stay in one place.
@@ -60,6 +61,8 @@ var onlyIn = map[string]string{
 	"modernc.org/sqlite":     "cache/internal/dbfile/",
 
 	"github.com/prometheus/": "internal/server/metrics.go",
+	"github.com/golang-jwt/": "internal/auth/",
+	"github.com/MicahParks/": "internal/auth/",
 }
 
 // pure rooms do no I/O and read no clock.

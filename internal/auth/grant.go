@@ -1,0 +1,114 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// A Grant is what a token allows, or what everybody is allowed without one.
+type Grant struct {
+	Rights
+	Subject string
+	ID      string    // jti
+	Expires time.Time // zero if it never does
+
+	guard    *Guard
+	key      [sha256.Size]byte     // fingerprint of the key that signed the token
+	ended    atomic.Pointer[error] // why it ended before it expired, or nil
+	watchers map[*func()]struct{}  // guarded by guard.mu
+}
+
+// Err returns an InvalidError once the grant has ended.
+func (g *Grant) Err() error {
+	if why := g.ended.Load(); why != nil {
+		return *why
+	}
+	if g.Left() <= 0 {
+		return invalidf("has expired")
+	}
+	return nil
+}
+
+// Left returns how long the grant is valid unless it is revoked, or the longest Duration if
+// it never expires.
+func (g *Grant) Left() time.Duration {
+	if g.Expires.IsZero() {
+		return math.MaxInt64
+	}
+	return g.Expires.Sub(g.guard.cfg.Now())
+}
+
+// Watch calls fn once if the grant ends before it expires, until stop is called. fn must
+// not block, and may be called before Watch returns.
+func (g *Grant) Watch(fn func()) (stop func()) {
+	watcher := &fn
+	if g.guard.watch(g, watcher) != nil {
+		fn()
+		return func() {}
+	}
+	return func() { g.guard.unwatch(g, watcher) }
+}
+
+// watch adds a watcher, and returns an error instead if the grant has ended.
+func (g *Guard) watch(grant *Grant, watcher *func()) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if why := grant.ended.Load(); why != nil {
+		return *why
+	}
+	if grant != g.open {
+		if err := g.endedLocked(grant); err != nil { // it was dropped, and nobody has noticed
+			grant.ended.Store(&err)
+			return err
+		}
+	}
+	if len(grant.watchers) == 0 {
+		grant.watchers = map[*func()]struct{}{}
+		g.watched[grant] = struct{}{}
+	}
+	grant.watchers[watcher] = struct{}{}
+	return nil
+}
+
+func (g *Guard) unwatch(grant *Grant, watcher *func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(grant.watchers, watcher)
+	if len(grant.watchers) == 0 {
+		delete(g.watched, grant)
+	}
+}
+
+// endGrants ends the grants that are no longer valid, and forgets them and those that have
+// expired.
+func (g *Guard) endGrants() {
+	for _, fn := range g.takeEnded() {
+		(*fn)() // without the lock: it may call the guard
+	}
+}
+
+// takeEnded marks the grants that are no longer valid as ended, and returns their watchers.
+func (g *Guard) takeEnded() (watchers []*func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for hash, grant := range g.grants {
+		if g.endedLocked(grant) != nil || grant.Left() <= 0 {
+			delete(g.grants, hash)
+		}
+	}
+	for grant := range g.watched {
+		err := g.endedLocked(grant)
+		if grant == g.open || err == nil {
+			continue
+		}
+		grant.ended.Store(&err)
+		for fn := range grant.watchers {
+			watchers = append(watchers, fn)
+		}
+		grant.watchers = nil
+		delete(g.watched, grant)
+	}
+	return watchers
+}

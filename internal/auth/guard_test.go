@@ -1,0 +1,549 @@
+package auth
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+func topics(names ...string) []event.Topic {
+	var ts []event.Topic
+	for _, n := range names {
+		t, err := event.ParseTopic(n)
+		if err != nil {
+			panic(err)
+		}
+		ts = append(ts, t)
+	}
+	return ts
+}
+
+func newKey(t testing.TB, algorithm string) Key {
+	t.Helper()
+	k, err := NewKey(algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func writeKeys(t testing.TB, path string, keys ...Key) {
+	t.Helper()
+	b, err := MarshalKeys(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replaceFile(t, path, b)
+}
+
+// replaceFile replaces a file as a whole, so that a guard never reads half of it.
+func replaceFile(t testing.TB, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sign returns a token for alice that lasts an hour, after change has changed its claims.
+func sign(t testing.TB, k Key, change func(*Claims)) string {
+	t.Helper()
+	c := NewClaims("bob", Rights{Read: topics("alice"), Write: topics("alice/inbox")}, time.Now(), time.Hour)
+	if change != nil {
+		change(c)
+	}
+	token, err := k.Sign(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func newGuard(t testing.TB, cfg Config) *Guard {
+	t.Helper()
+	g, err := NewGuard(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func TestEachAlgorithm(t *testing.T) {
+	for _, algorithm := range Algorithms {
+		path := filepath.Join(t.TempDir(), "keys.json")
+		k := newKey(t, algorithm)
+		writeKeys(t, path, k)
+		g := newGuard(t, Config{Keys: path})
+		token := sign(t, k, nil)
+		grant, err := g.Check(t.Context(), token)
+		if err != nil {
+			t.Fatalf("%s: %v", algorithm, err)
+		}
+		if grant.Subject != "bob" || !grant.CanRead(topics("alice/posts")[0]) || grant.CanRead(topics("bob")[0]) ||
+			!grant.MatchesWrite("alice", "inbox/1") || grant.MatchesWrite("alice", "posts") {
+			t.Errorf("%s: grant %+v", algorithm, grant.Rights)
+		}
+		if again, _ := g.Check(t.Context(), token); again != grant {
+			t.Errorf("%s: the token was verified again", algorithm)
+		}
+		// A server needs no private part.
+		if !k.IsSecret() {
+			b, err := MarshalPublicKeys([]Key{k})
+			if err != nil || strings.Contains(string(b), `"d"`) {
+				t.Fatalf("%s: %s, %v", algorithm, b, err)
+			}
+			replaceFile(t, path, b)
+			if _, err := newGuard(t, Config{Keys: path}).Check(t.Context(), token); err != nil {
+				t.Errorf("%s with the public key: %v", algorithm, err)
+			}
+		}
+	}
+}
+
+func TestRefusedTokens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k, other := newKey(t, EdDSA), newKey(t, EdDSA)
+	writeKeys(t, path, k)
+	g := newGuard(t, Config{Keys: path, Issuer: "here", Audience: "log"})
+	good := func(c *Claims) { c.Issuer, c.Audience = "here", jwt.ClaimStrings{"log"} }
+	changed := func(change func(*Claims)) string {
+		return sign(t, k, func(c *Claims) { good(c); change(c) })
+	}
+	valid := changed(func(*Claims) {})
+	if _, err := g.Check(t.Context(), valid); err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(valid, ".")
+	raw := func(header, claims string) string {
+		e := base64.RawURLEncoding
+		text := e.EncodeToString([]byte(header)) + "." + e.EncodeToString([]byte(claims))
+		return text + "." + e.EncodeToString(ed25519.Sign(k.signs.(ed25519.PrivateKey), []byte(text)))
+	}
+	header := fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"JWT"}`, k.ID)
+	claims := func(rights string) string {
+		return fmt.Sprintf(`{"iss":"here","aud":"log","exp":%d,"rstream":%s}`, time.Now().Add(time.Hour).Unix(), rights)
+	}
+	if _, err := g.Check(t.Context(), raw(header, claims(`{"read":["alice"]}`))); err != nil {
+		t.Fatalf("a token made by hand: %v", err) // else the refusals below say nothing
+	}
+	none := func() string {
+		token, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}).SignedString(jwt.UnsafeAllowNoneSignatureType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	// The public key as a shared secret: the classic confusion of algorithms.
+	confused := func() string {
+		c := NewClaims("eve", Rights{Read: topics("*")}, time.Now(), time.Hour)
+		good(c)
+		token := jwt.NewWithClaims(jwt.SigningMethodHS256, c)
+		token.Header["kid"] = k.ID
+		s, err := token.SignedString([]byte(k.verifies.(ed25519.PublicKey)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for name, tc := range map[string]struct{ token, want string }{
+		"expired":           {changed(func(c *Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Second)) }), "has expired"},
+		"without exp":       {changed(func(c *Claims) { c.ExpiresAt = nil }), "lacks a claim"},
+		"not yet":           {changed(func(c *Claims) { c.NotBefore = jwt.NewNumericDate(time.Now().Add(time.Minute)) }), "is not valid yet"},
+		"other issuer":      {changed(func(c *Claims) { c.Issuer = "there" }), "another issuer"},
+		"without issuer":    {changed(func(c *Claims) { c.Issuer = "" }), "lacks a claim"},
+		"other audience":    {changed(func(c *Claims) { c.Audience = jwt.ClaimStrings{"mail"} }), "another audience"},
+		"without rights":    {changed(func(c *Claims) { c.Rights = nil }), `no claim "rstream"`},
+		"another key":       {sign(t, other, good), "not signed with a key of this server"},
+		"known kid":         {sign(t, Key{ID: k.ID, Algorithm: EdDSA, signs: other.signs, verifies: other.verifies}, good), "not signed with a key"},
+		"alg none":          {none(), `signed with "none"`},
+		"confused":          {confused(), "not signed with a key"},
+		"no token":          {"x", "malformed"},
+		"changed claims":    {parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(claims(`{"read":["*"]}`))) + "." + parts[2], "not signed"},
+		"bad topic":         {raw(header, claims(`{"read":["alice","a//b"]}`)), "a claim that is not valid"},
+		"topic not text":    {raw(header, claims(`{"read":[1]}`)), "a claim that is not valid"},
+		"rights not object": {raw(header, claims(`["alice"]`)), "a claim that is not valid"},
+		"critical":          {raw(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"crit":["x"],"x":1}`, k.ID), claims(`{"read":["alice"]}`)), "critical extension"},
+		"other type":        {raw(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"logout+jwt"}`, k.ID), claims(`{"read":["alice"]}`)), "the type"},
+		"long":              {valid + strings.Repeat("A", MaxToken), "longer than"},
+		"four parts":        {valid + ".AAAA", "malformed"},
+		"padding":           {valid + "=", "malformed"},
+	} {
+		grant, err := g.Check(t.Context(), tc.token)
+		var bad *InvalidError
+		if grant != nil || !errors.As(err, &bad) || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, %v; want %q", name, grant, err, tc.want)
+		}
+	}
+}
+
+func TestNoToken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k := newKey(t, EdDSA)
+	writeKeys(t, path, k)
+	if _, err := newGuard(t, Config{Keys: path}).Check(t.Context(), ""); !errors.Is(err, ErrNoToken) {
+		t.Error(err)
+	}
+	g := newGuard(t, Config{Keys: path, Public: topics("news")})
+	grant, err := g.Check(t.Context(), "")
+	if err != nil || !grant.CanRead(topics("news/today")[0]) || grant.CanRead(topics("alice")[0]) || grant.MatchesWrite("news", "today") {
+		t.Errorf("%+v, %v", grant, err)
+	}
+	if grant, err = g.Check(t.Context(), sign(t, k, nil)); err != nil || !grant.CanRead(topics("news")[0]) {
+		t.Errorf("a token cannot read public topics: %v", err)
+	}
+}
+
+func TestKeyFiles(t *testing.T) {
+	long := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
+	for text, want := range map[string]string{
+		`{}`:         "not a JWK Set",
+		`[]`:         "not a JWK Set",
+		`{"keys":1}`: "not a JWK Set",
+		`{"keys":[{"kty":"oct","k":"` + long[:20] + `"}]}`:                                      "at least 32",
+		`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA"}]}`:                                   "not a valid JWK",
+		`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("A", 20) + `","e":"AQAB"}]}`:             "key 1",
+		`{"keys":[{"kty":"EC","crv":"P-256","x":"` + long + `","y":"` + long + `","kid":"p"}]}`: `key 1 "p"`,
+	} {
+		if _, err := ParseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), long) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	// Keys that providers publish for other things are left out.
+	for _, text := range []string{
+		`{"keys":[]}`,
+		`{"keys":[{"kty":"oct","k":"` + long + `","use":"enc"}]}`,
+		`{"keys":[{"kty":"oct","k":"` + long + `","alg":"HS512"}]}`,
+		`{"keys":[{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}]}`,
+	} {
+		if keys, err := ParseKeys([]byte(text)); err != nil || len(keys) != 0 {
+			t.Errorf("%s: %v, %v", text, keys, err)
+		}
+	}
+	// Nothing that a key refers to is fetched.
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a key made a request") }))
+	defer server.Close()
+	k := newKey(t, EdDSA)
+	b, err := MarshalPublicKeys([]Key{k})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := ParseKeys([]byte(strings.Replace(string(b), `"kty"`, `"x5u":"`+server.URL+`","kty"`, 1))); err != nil || len(keys) != 1 {
+		t.Error(keys, err)
+	}
+}
+
+func TestEmptyFileAtTheStart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	replaceFile(t, path, []byte(`{"keys":[]}`))
+	if _, err := NewGuard(t.Context(), Config{Keys: path}); err == nil || !strings.Contains(err.Error(), "no key") {
+		t.Error(err)
+	}
+	if _, err := NewGuard(t.Context(), Config{Keys: path + "x"}); err == nil {
+		t.Error("a missing file is not an error")
+	}
+}
+
+// watched returns a channel that is closed once the grant ends.
+func watched(g *Grant) chan struct{} {
+	c := make(chan struct{})
+	g.Watch(func() { close(c) })
+	return c
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestReload(t *testing.T) {
+	dir := t.TempDir()
+	path, list := filepath.Join(dir, "keys.json"), filepath.Join(dir, "revoked")
+	first, second := newKey(t, EdDSA), newKey(t, ES256)
+	writeKeys(t, path, first)
+	replaceFile(t, list, []byte("# nobody yet\n"))
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		g := newGuard(t, Config{Keys: path, Revoked: list})
+		go g.Run(ctx)
+		var ids [2]string
+		var tokens [3]string
+		for i := range ids {
+			tokens[i] = sign(t, first, func(c *Claims) { ids[i] = c.ID })
+		}
+		tokens[2] = sign(t, second, nil)
+		var ends [2]chan struct{}
+		for i := range ends {
+			grant, err := g.Check(ctx, tokens[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[i] = watched(grant)
+		}
+		step := func(name string, want0, want1, want2 bool) {
+			t.Helper()
+			time.Sleep(reloadEvery + time.Second)
+			synctest.Wait()
+			for i, want := range []bool{want0, want1, want2} {
+				_, err := g.Check(ctx, tokens[i])
+				if (err == nil) != want {
+					t.Errorf("%s: token %d: %v, want it accepted: %v", name, i, err, want)
+				}
+				if i < 2 && isClosed(ends[i]) == want {
+					t.Errorf("%s: grant %d ended: %v", name, i, isClosed(ends[i]))
+				}
+			}
+		}
+		step("at first", true, true, false)
+		replaceFile(t, path, []byte(`{"keys":[]}`))
+		step("without keys in the file", true, true, false)
+		replaceFile(t, path, []byte(`{"keys":[{"kty"`))
+		step("half a file", true, true, false)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		step("without a file", true, true, false)
+		renamed := first
+		renamed.ID = ""
+		writeKeys(t, path, renamed, second)
+		step("a key that lost its name", true, true, true)
+		writeKeys(t, path, first, second)
+		step("both keys", true, true, true)
+		replaceFile(t, list, []byte("# gone\n"+ids[0]+"\n"))
+		step("one revoked", false, true, true)
+		writeKeys(t, path, second)
+		step("the first key removed", false, false, true)
+		if _, err := g.Check(ctx, tokens[0]); !strings.Contains(fmt.Sprint(err), "not signed") && !strings.Contains(fmt.Sprint(err), "revoked") {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWatchAfterTheCacheWasCleared: the cache of tokens may forget a grant while its
+// stream goes on.
+func TestWatchAfterTheCacheWasCleared(t *testing.T) {
+	dir := t.TempDir()
+	path, list := filepath.Join(dir, "keys.json"), filepath.Join(dir, "revoked")
+	k := newKey(t, HS256)
+	writeKeys(t, path, k)
+	replaceFile(t, list, nil)
+	g := newGuard(t, Config{Keys: path, Revoked: list})
+	var id [2]string
+	var grants [2]*Grant
+	for i := range grants {
+		var err error
+		if grants[i], err = g.Check(t.Context(), sign(t, k, func(c *Claims) { id[i] = c.ID })); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := watched(grants[0])
+	clear(g.grants)
+	after := watched(grants[1])
+	replaceFile(t, list, []byte(id[0]+"\n"+id[1]+"\n"))
+	if err := g.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !isClosed(before) || !isClosed(after) || grants[0].Err() == nil || grants[1].Err() == nil {
+		t.Error("a grant did not end")
+	}
+	if late := watched(grants[0]); !isClosed(late) {
+		t.Error("a watcher of a grant that has ended was not called")
+	}
+	if len(g.watched) != 0 {
+		t.Errorf("%d grants are still watched", len(g.watched))
+	}
+}
+
+func TestUnwatch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k := newKey(t, HS256)
+	writeKeys(t, path, k)
+	g := newGuard(t, Config{Keys: path})
+	grant, err := g.Check(t.Context(), sign(t, k, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := grant.Watch(func() { t.Error("called after stop") })
+	other := watched(grant)
+	stop()
+	stop()
+	writeKeys(t, path, newKey(t, HS256))
+	if err := g.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !isClosed(other) {
+		t.Error("the other watcher was not called")
+	}
+}
+
+func TestExpiry(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	k := newKey(t, HS256)
+	writeKeys(t, path, k)
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(t, Config{Keys: path})
+		token := sign(t, k, func(c *Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(10 * time.Second)) })
+		grant, err := g.Check(t.Context(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(grant.Left() - 1)
+		if err := grant.Err(); err != nil {
+			t.Errorf("before exp: %v", err)
+		}
+		time.Sleep(1)
+		if err := grant.Err(); err == nil || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("at exp: %v", err)
+		}
+		if _, err := g.Check(t.Context(), token); err == nil {
+			t.Error("the cached token is accepted after exp")
+		}
+	})
+}
+
+// A provider serves a JWK Set that tests change.
+type provider struct {
+	keys  atomic.Pointer[[]Key]
+	fails atomic.Bool
+	hangs atomic.Bool
+	asked atomic.Int64
+}
+
+func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
+	p.asked.Add(1)
+	if p.hangs.Load() {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	rec := httptest.NewRecorder()
+	if p.fails.Load() {
+		rec.WriteHeader(http.StatusBadGateway)
+	} else {
+		b, err := MarshalPublicKeys(*p.keys.Load())
+		if err != nil {
+			return nil, err
+		}
+		rec.Write(b)
+	}
+	return rec.Result(), nil
+}
+
+func (p *provider) set(keys ...Key) { p.keys.Store(&keys) }
+
+func TestJWKS(t *testing.T) {
+	first, second, third := newKey(t, RS256), newKey(t, EdDSA), newKey(t, EdDSA)
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{}
+		p.fails.Store(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		g := newGuard(t, Config{JWKS: "https://provider.example/jwks", HTTP: &http.Client{Transport: p}})
+		token := func(k Key) string {
+			return sign(t, k, func(c *Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(24 * time.Hour)) })
+		}
+		if _, err := g.Check(ctx, token(first)); !errors.Is(err, ErrNoKeys) {
+			t.Errorf("before the keys were fetched: %v", err)
+		}
+		go g.Run(ctx)
+		p.fails.Store(false)
+		p.set(first)
+		time.Sleep(refetchAfter)
+		kept := token(first)
+		grant, err := g.Check(ctx, kept)
+		if err != nil {
+			t.Fatalf("once they could be: %v", err)
+		}
+		end := watched(grant)
+
+		// The provider is down for an hour: nothing ends.
+		p.fails.Store(true)
+		time.Sleep(time.Hour)
+		if _, err := g.Check(ctx, kept); err != nil || isClosed(end) {
+			t.Errorf("while the provider is down: %v", err)
+		}
+		p.fails.Store(false)
+		p.set()
+		time.Sleep(time.Hour)
+		if _, err := g.Check(ctx, kept); err != nil || isClosed(end) {
+			t.Errorf("while its set is empty: %v", err)
+		}
+
+		// A new key is found at once, and strangers' keys cost few requests and little time.
+		p.set(first, second)
+		time.Sleep(refetchAfter)
+		if _, err := g.Check(ctx, token(second)); err != nil {
+			t.Errorf("a new key: %v", err)
+		}
+		p.asked.Store(0)
+		for range 100 {
+			if _, err := g.Check(ctx, token(third)); err == nil {
+				t.Fatal("a stranger's key was accepted")
+			}
+		}
+		if n := p.asked.Load(); n > 1 {
+			t.Errorf("a hundred tokens of a stranger caused %d requests", n)
+		}
+		p.hangs.Store(true)
+		time.Sleep(refetchAfter)
+		began := time.Now()
+		if _, err := g.Check(ctx, token(third)); err == nil || time.Since(began) > 2*fetchWait {
+			t.Errorf("a provider that hangs held a request for %s: %v", time.Since(began), err)
+		}
+		p.hangs.Store(false)
+
+		p.set(second)
+		time.Sleep(2 * fetchEvery)
+		synctest.Wait()
+		if _, err := g.Check(ctx, kept); err == nil || !isClosed(end) {
+			t.Error("a removed key ended nothing")
+		}
+	})
+}
+
+func TestReadToken(t *testing.T) {
+	k := newKey(t, ES256)
+	h, c, err := ReadToken(sign(t, k, nil))
+	if err != nil || h.Algorithm != ES256 || h.KeyID != k.ID || c.Subject != "bob" || c.ID == "" {
+		t.Errorf("%+v, %+v, %v", h, c, err)
+	}
+	b, err := json.Marshal(c.Rights)
+	if err != nil || string(b) != `{"read":["alice"],"write":["alice/inbox"]}` {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "keys.json")
+	k := newKey(b, EdDSA)
+	writeKeys(b, path, k)
+	g := newGuard(b, Config{Keys: path})
+	token := sign(b, k, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := g.Check(b.Context(), token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -30,6 +30,9 @@ func (s *Server) negotiate(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return badParameters(err)
 	}
+	if problem := s.mayRead(w, topic); problem != nil {
+		return problem
+	}
 	body, problem := readBody(w, r, maxBloomBody)
 	if problem != nil {
 		return problem

@@ -73,6 +73,13 @@ func (s *Server) listBloom(w http.ResponseWriter, r *http.Request) *wire.Error {
 }
 
 func (s *Server) compareSets(w http.ResponseWriter, r *http.Request, q *wire.BloomQuery, form func([]wire.BloomAnswer) any) *wire.Error {
+	topics := make([]event.Topic, len(q.Items))
+	for i := range q.Items {
+		topics[i] = q.Items[i].Of
+	}
+	if problem := s.mayRead(w, topics...); problem != nil {
+		return problem
+	}
 	leave, problem := s.waitForTurn(r)
 	if problem != nil {
 		return problem

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,7 +26,7 @@ func (l *patientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{c, l.patience}, nil
+	return &patientConn{Conn: c, patience: l.patience}, nil
 }
 
 // A patientConn restarts its write timeout after each byte sent. A deadline for a whole
@@ -33,18 +34,37 @@ func (l *patientListener) Accept() (net.Conn, error) {
 type patientConn struct {
 	net.Conn
 	patience time.Duration
+	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
 }
 
 func (c *patientConn) Write(b []byte) (n int, err error) {
 	for {
-		if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+		deadline, last := time.Now().Add(c.patience), c.last.Load()
+		if last != 0 && last < deadline.UnixNano() {
+			deadline = time.Unix(0, last)
+		}
+		if err := c.Conn.SetWriteDeadline(deadline); err != nil {
 			return n, err
+		}
+		if c.last.Load() != last { // it was set meanwhile, and the deadline with it
+			continue
 		}
 		k, err := c.Conn.Write(b[n:])
 		if n += k; k == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 	}
+}
+
+// SetWriteDeadline sets a time after which nothing is written, however fast the reader is.
+// It also holds for a write that is waiting.
+func (c *patientConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.last.Store(0)
+		return nil
+	}
+	c.last.Store(t.UnixNano())
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // CloseWrite lets net/http end a response while the client is still sending.

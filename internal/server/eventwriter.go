@@ -19,6 +19,7 @@ type eventWriter struct {
 	some   bool                                   // before was written
 	count  int                                    // number of events
 	buf    []byte
+	check  func() error // returns an error if the response must end; may be nil
 }
 
 // writeEvents sends the events that read adds to out. If read fails after the response has
@@ -60,6 +61,11 @@ func (o *eventWriter) writeEvent(ev *event.Event) error {
 	}
 	if len(o.buf) < eventPiece {
 		return nil
+	}
+	if o.check != nil {
+		if err := o.check(); err != nil {
+			return err
+		}
 	}
 	return o.flushEvents()
 }

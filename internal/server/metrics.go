@@ -118,7 +118,21 @@ func (m *metrics) noteAppend(ctx context.Context, receipts []event.Receipt, err 
 	m.appended.WithLabelValues("new").Add(float64(len(receipts) - known))
 }
 
-// getMetrics returns the metrics: GET /metrics.
+// getPublicMetrics returns the metrics: GET /metrics. A server with keys has them only in
+// ServeMetrics, since no right covers them.
+func (s *Server) getPublicMetrics(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if s.cfg.Guard != nil {
+		return wire.Errorf(http.StatusNotFound, "the metrics of this server are at its --admin address")
+	}
+	return s.getMetrics(w, r)
+}
+
+// ServeMetrics handles a request for the metrics, on an address that only operators reach.
+func (s *Server) ServeMetrics(w http.ResponseWriter, r *http.Request) {
+	s.metrics.handler.ServeHTTP(w, r)
+}
+
+// getMetrics returns the metrics.
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) *wire.Error {
 	w.Header().Set("Cache-Control", "no-store")
 	s.metrics.handler.ServeHTTP(w, r)

@@ -108,6 +108,9 @@ func (s *Server) sendPageLines(w http.ResponseWriter, r *http.Request, st resolv
 			s.internalProblem(r, fmt.Errorf("response aborted: %w", p.err))
 			panic(http.ErrAbortHandler)
 		}
+		if err := recorderOf(w).checkGrant(); err != nil {
+			panic(http.ErrAbortHandler) // the client must not take a part for the whole
+		}
 		_, err := w.Write(p.lines)
 		recorderOf(w).delivered(countLines(p.lines))
 		if err != nil || p.next >= st.to.ID {

@@ -26,6 +26,9 @@ func (s *Server) serveRead(parse reading) handler {
 		if problem != nil {
 			return problem
 		}
+		if problem := s.mayRead(w, q.Topics...); problem != nil {
+			return problem
+		}
 		st, problem := s.resolveQuery(r, q, form)
 		switch {
 		case problem != nil:
@@ -105,7 +108,8 @@ func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.H
 		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
-	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, out.writeEvent) })
+	send := filterReadable(w, out.writeEvent)
+	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, send) })
 }
 
 func badRequest(q *wire.Query, err error) (*wire.Query, *wire.Error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -19,6 +20,9 @@ type recorder struct {
 	status   int  // 0 if nothing was written
 	problem  *wire.Error
 	stream   *connection // the stream that sends the body, or nil
+
+	grant *auth.Grant // what the token of the request allows; nil without a Guard
+	ruled bool        // the request was found to be allowed
 
 	bytes   int64    // bytes of the body as sent
 	counted int64    // bytes that delivered has counted
@@ -39,6 +43,7 @@ func recorderOf(w http.ResponseWriter) *recorder {
 
 // WriteHeader records the first final status.
 func (rec *recorder) WriteHeader(status int) {
+	rec.mustBeRuled(status)
 	if rec.status == 0 && status >= http.StatusOK {
 		rec.status = status
 		rec.releaseBody()
@@ -48,6 +53,7 @@ func (rec *recorder) WriteHeader(status int) {
 
 func (rec *recorder) Write(b []byte) (int, error) {
 	if rec.status == 0 {
+		rec.mustBeRuled(http.StatusOK)
 		rec.status = http.StatusOK
 		rec.releaseBody()
 	}
@@ -56,6 +62,15 @@ func (rec *recorder) Write(b []byte) (int, error) {
 		rec.bytes += int64(n)
 	}
 	return n, err
+}
+
+// mustBeRuled aborts a response to a request that no rule has allowed: a handler has
+// forgotten to ask.
+func (rec *recorder) mustBeRuled(status int) {
+	if !rec.ruled && status < http.StatusBadRequest && rec.problem == nil {
+		rec.s.cfg.Logger.Error("no rule allows the request; the response was aborted")
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // releaseBody releases the held bytes of the request's body.

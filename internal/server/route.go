@@ -32,10 +32,15 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	w, end := compressedWriter(rec, r)
 	h := w.Header()
 	h.Set(wire.HeaderLog, s.log.Log())
-	s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
 	rec.problem = s.checkOrigin(w, r)
+	if rec.problem == nil {
+		rec.problem = s.admit(rec, r)
+	}
+	if rec.problem == nil || s.cfg.Guard == nil { // strangers do not learn how long the log is
+		s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
+	}
 	if rec.problem == nil {
 		rec.problem = s.checkHeld(r)
 	}
@@ -52,10 +57,10 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 func (s *Server) routes() map[string]methods {
 	form := s.serveRead(s.parsePostEvents)
 	return map[string]methods{
-		"/":         {http.MethodGet: noParams(s.getInfo)},
+		"/":         {http.MethodGet: anyBearer(noParams(s.getInfo))},
 		"/healthz":  {http.MethodGet: noParams(s.getHealth)},
 		"/readyz":   {http.MethodGet: noParams(s.getReady)},
-		"/metrics":  {http.MethodGet: noParams(s.getMetrics)},
+		"/metrics":  {http.MethodGet: noParams(s.getPublicMetrics)},
 		"/set":      {http.MethodPost: noParams(s.setBatch)},
 		"/set/":     {http.MethodPost: noParams(s.setOne)},
 		"/events":   {http.MethodGet: s.serveRead(s.parseGetEvents), http.MethodPost: form, wire.MethodQuery: form},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -90,6 +91,9 @@ type Config struct {
 	// Loopback refuses requests whose Host is not this machine, so that a web page
 	// cannot reach the server by a name of its own.
 	Loopback bool
+	// Guard decides what the tokens of requests allow. If nil, everybody may read and
+	// append everything.
+	Guard *auth.Guard
 	// Origins are the web origins, other than the server's own, whose pages may use
 	// it. "*" allows all.
 	Origins []string

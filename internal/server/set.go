@@ -161,8 +161,8 @@ func (b *badLines) problem() *wire.Error {
 
 // appendDrafts appends drafts to the log, and sets the header of the new head.
 func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
-	if len(drafts) == 0 {
-		return nil, nil
+	if problem := s.mayWrite(w, drafts); problem != nil || len(drafts) == 0 {
+		return nil, problem
 	}
 	receipts, err := s.timedAppend(r, drafts)
 	s.setPosition(w.Header(), wire.HeaderHead, s.log.HeadPoint())

@@ -19,6 +19,9 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
+	if problem := s.mayRead(w, q.Topic); problem != nil {
+		return problem
+	}
 	head := s.log.HeadPoint()
 	horizon, err := s.log.Horizon(r.Context())
 	if err != nil {
@@ -38,6 +41,7 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 		out.beginBody()
 		return nil
 	}
+	out.check = recorderOf(w).checkGrant
 	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.writeEvent) })
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)

@@ -71,11 +71,36 @@ type connection struct {
 // runStream sends the stream to its end. Most streams spend nearly all of their time waiting in
 // followLog, so the earlier steps are in functions that have returned by then.
 func (c *connection) runStream() {
+	defer c.limitWrites()()
 	follows, err := c.sendExisting()
 	if follows {
 		err = c.followLog()
 	}
 	c.noteEnd(err)
+}
+
+// barredWait is how long a stream may take to end after its token has ended, if its reader
+// does not take the rest of an event.
+const barredWait = 10 * time.Second
+
+// limitWrites ends waiting writes when the token of the request has ended, until stop.
+func (c *connection) limitWrites() (stop func()) {
+	g := c.to.grant
+	if g == nil {
+		return func() {}
+	}
+	limit := func(left time.Duration) {
+		// An error only means that the connection has no deadlines.
+		_ = c.rc.SetWriteDeadline(time.Now().Add(left + barredWait))
+	}
+	if !g.Expires.IsZero() {
+		limit(max(g.Left(), 0))
+	}
+	unwatch := g.Watch(func() { limit(0) })
+	return func() {
+		unwatch()
+		_ = c.rc.SetWriteDeadline(time.Time{}) // the connection may be used again
+	}
 }
 
 // sendExisting sends the requested history. It reports whether the stream then follows the log.
@@ -138,9 +163,23 @@ func (s *Server) streamAge() time.Duration {
 // isAged reports whether the stream must end because of its age.
 func (c *connection) isAged() bool { return c.age > 0 && time.Since(c.to.began) >= c.age }
 
+// checkEnd returns the reason for which the stream must end now, or nil.
+func (c *connection) checkEnd() error {
+	if c.isAged() {
+		return errAged
+	}
+	return c.to.checkGrant()
+}
+
 // patience returns how long to wait for events: until the next heartbeat or the end is due.
 func (c *connection) patience() time.Duration {
+	if c.to.checkGrant() != nil {
+		return 0
+	}
 	d := c.s.cfg.Heartbeat - time.Since(c.written)
+	if c.to.grant != nil {
+		d = min(d, c.to.grant.Left())
+	}
 	if c.age > 0 {
 		d = min(d, c.age-time.Since(c.to.began))
 	}
@@ -275,6 +314,7 @@ const (
 	endStalled = "stalled" // the reader made no progress for WriteTimeout
 	endLeft    = "left"    // the reader is gone
 	endGone    = "gone"    // the events that the reader needs next were dropped
+	endBarred  = "barred"  // its token has expired or was revoked
 	endFailed  = "failed"  // the log could not be read
 )
 
@@ -285,6 +325,8 @@ func (c *connection) reason(err error) string {
 		return endDone
 	case errors.Is(err, errAged):
 		return endAged
+	case errors.Is(err, errUnauthorized):
+		return endBarred
 	case errors.Is(err, ErrStopped):
 		return endStopped
 	case errors.Is(err, errWrite) && errors.Is(err, os.ErrDeadlineExceeded):
@@ -319,6 +361,9 @@ func (c *connection) replayUntil(until event.ID) error {
 		if p.err != nil {
 			return p.err
 		}
+		if err := c.to.checkGrant(); err != nil {
+			return err
+		}
 		at = p.next
 		if err := c.gatherLines(p.lines); err != nil {
 			return err
@@ -347,8 +392,14 @@ func (c *connection) followLog() error {
 	defer sub.Close()
 	alarm := time.AfterFunc(c.patience(), sub.Nudge)
 	defer alarm.Stop()
+	if g := c.to.grant; g != nil {
+		defer g.Watch(sub.Nudge)()
+	}
 	for {
 		batch, err := sub.Next(c.r.Context())
+		if err == nil {
+			err = c.to.checkGrant()
+		}
 		if err == nil {
 			err = c.sendBatch(&batch)
 		} else if errors.Is(err, hub.ErrQuiet) {
@@ -398,13 +449,10 @@ func (c *connection) sendHeartbeat(sub *hub.Subscription, alarm *time.Timer) err
 	return nil
 }
 
-// flushOrEnd flushes the output. It returns errAged if the stream must end because of its age.
+// flushOrEnd flushes the output. It returns an error if the stream must end now.
 func (c *connection) flushOrEnd() error {
 	if err := c.flushGathered(); err != nil {
 		return err
 	}
-	if c.isAged() {
-		return errAged
-	}
-	return nil
+	return c.checkEnd()
 }

@@ -18,6 +18,9 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
+	if problem := s.mayRead(w, q.Topic); problem != nil {
+		return problem
+	}
 	head := s.log.HeadPoint()
 	span, problem := s.windowSpan(r, q, head)
 	if problem != nil {

@@ -28,6 +28,8 @@ type Error struct {
 	Reason string        `json:"reason,omitempty"` // 409: one of the Reason constants
 	Lines  []int         `json:"lines,omitempty"`  // 400 of a batch: numbers of the bad lines, from 1
 
+	Topic *event.Topic `json:"topic,omitempty"` // 401, 403: the first topic that is not covered
+
 	RetryAfter time.Duration `json:"-"` // 429, 503: how long to wait, if not zero
 	FromLog    bool          `json:"-"` // read: the response has a log id, so no proxy wrote it
 }

@@ -1,0 +1,153 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// admit checks the token of a request, whatever it asks for. The paths of health checks
+// and CORS preflights need none.
+func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
+	path := rawPath(r)
+	rec.ruled = s.cfg.Guard == nil || r.Method == http.MethodOptions || path == "/healthz" || path == "/readyz"
+	if rec.ruled {
+		return nil
+	}
+	token, problem := bearerToken(r)
+	if problem != nil {
+		return problem
+	}
+	grant, err := s.cfg.Guard.Check(r.Context(), token)
+	if err != nil {
+		return tokenProblem(rec.Header(), err)
+	}
+	rec.grant = grant
+	return nil
+}
+
+// bearerToken returns the token of a request, "" if it has none. Credentials of other
+// schemes are for a proxy.
+func bearerToken(r *http.Request) (string, *wire.Error) {
+	values := r.Header.Values("Authorization")
+	if len(values) > 1 {
+		return "", wire.Errorf(http.StatusBadRequest, "Authorization is given %d times", len(values))
+	}
+	if len(values) == 0 {
+		return "", nil
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", nil
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return "", wire.Errorf(http.StatusBadRequest, "Authorization has no token")
+	}
+	return token, nil
+}
+
+// challenge is the value of WWW-Authenticate of a request without a token (RFC 6750). With
+// one, the error code follows.
+const challenge = `Bearer realm="rstream"`
+
+// tokenProblem returns the response to a request whose token is missing or not valid.
+func tokenProblem(h http.Header, err error) *wire.Error {
+	var invalid *auth.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		h.Set("WWW-Authenticate", challenge+`, error="invalid_token"`)
+		return wire.Errorf(http.StatusUnauthorized, "%v", invalid)
+	case errors.Is(err, auth.ErrNoToken):
+		h.Set("WWW-Authenticate", challenge)
+		return wire.Errorf(http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN")
+	}
+	problem := wire.Errorf(http.StatusServiceUnavailable, "no token can be verified: %v", err)
+	problem.RetryAfter = time.Second
+	return problem
+}
+
+// mayRead refuses a request that reads a topic which its token does not cover.
+func (s *Server) mayRead(w http.ResponseWriter, topics ...event.Topic) *wire.Error {
+	rec := recorderOf(w)
+	if rec.grant == nil { // without a Guard
+		return nil
+	}
+	for _, t := range topics {
+		if !rec.grant.CanRead(t) {
+			return missingRight(rec, "read", t)
+		}
+	}
+	rec.ruled = true
+	return nil
+}
+
+// mayWrite refuses a request that appends to a storage which its token does not cover.
+func (s *Server) mayWrite(w http.ResponseWriter, drafts []event.Draft) *wire.Error {
+	rec := recorderOf(w)
+	if rec.grant == nil {
+		return nil
+	}
+	for i := range drafts {
+		if d := &drafts[i]; !rec.grant.MatchesWrite(d.User, d.Path) {
+			return missingRight(rec, "append to", event.Exactly(d.Storage()))
+		}
+	}
+	rec.ruled = true
+	return nil
+}
+
+// missingRight returns the response to a request whose token, or the lack of one, does not
+// cover a topic. It is the same whether the log has events of the topic or not.
+func missingRight(rec *recorder, verb string, t event.Topic) *wire.Error {
+	var problem *wire.Error
+	if rec.grant.Subject == "" && rec.grant.ID == "" && rec.grant.Expires.IsZero() {
+		rec.Header().Set("WWW-Authenticate", challenge)
+		problem = wire.Errorf(http.StatusUnauthorized, "a token is needed to %s %s: Authorization: Bearer TOKEN", verb, t)
+	} else {
+		rec.Header().Set("WWW-Authenticate", challenge+`, error="insufficient_scope"`)
+		problem = wire.Errorf(http.StatusForbidden, "the token does not allow to %s %s", verb, t)
+	}
+	problem.Topic = &t
+	return problem
+}
+
+// anyBearer wraps a handler that needs a token, but none of its topics.
+func anyBearer(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
+		recorderOf(w).ruled = true
+		return h(w, r)
+	}
+}
+
+// filterReadable wraps fn to skip events that the token of the request does not cover, as
+// if the log did not have them. Only reads by hash need that: they name no topic.
+func filterReadable(w http.ResponseWriter, fn func(*event.Event) error) func(*event.Event) error {
+	rec := recorderOf(w)
+	if rec.grant == nil {
+		return fn
+	}
+	rec.ruled = true
+	return func(ev *event.Event) error {
+		if !rec.grant.MatchesRead(ev.User, ev.Path) {
+			return nil
+		}
+		return fn(ev)
+	}
+}
+
+// errUnauthorized reports that a response ends because its token has expired or was
+// revoked.
+var errUnauthorized = errors.New("the token is no longer valid")
+
+// checkGrant returns errUnauthorized once the token of a response is no longer valid.
+func (rec *recorder) checkGrant() error {
+	if rec.grant != nil && rec.grant.Err() != nil {
+		return errUnauthorized
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,6 +29,13 @@ type Config struct {
 	// HTTP makes the requests. If nil, a client with time limits for connections and
 	// headers, and none for bodies.
 	HTTP *http.Client
+	// TLS says how to check the certificates of https:// servers, and which one to send, if
+	// HTTP is nil. If nil, as the system does.
+	TLS *tls.Config
+	// Token returns the token to send to a server, "" for none. It is called before each
+	// request, from any goroutine. If nil, none is sent. Redirects to another host do not
+	// get it.
+	Token func(ctx context.Context, server string) (string, error)
 	// Wait keeps trying while no server has been reached yet. If false, the first
 	// connection must succeed.
 	Wait bool
@@ -96,6 +104,9 @@ type Client struct {
 	pending pendingWindow
 	agreed  agreement
 
+	admitted atomic.Bool  // a server has accepted a request
+	refused  atomic.Int64 // when the token was refused first since then, in Unix nanoseconds, or 0
+
 	otherLog atomic.Bool // the store is not bound to a log, and the server's is not the one it knows
 
 	uncounted atomic.Bool // a server does not count the lines of its responses
@@ -143,7 +154,7 @@ func newClient(st store, cfg Config) *Client {
 	if st != nil {
 		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
 	}
-	over := http.Client{Transport: newTransport(cfg.longestWait())}
+	over := http.Client{Transport: newTransport(cfg.longestWait(), cfg.TLS), CheckRedirect: checkRedirect}
 	if cfg.HTTP != nil {
 		over = *cfg.HTTP
 	}
@@ -153,6 +164,18 @@ func newClient(st store, cfg Config) *Client {
 	over.Transport = countingTransport{over.Transport, &c.stats.bytes}
 	c.http = &over
 	return c
+}
+
+// checkRedirect removes the token from requests to another host, or without TLS. net/http
+// keeps it for subdomains. Like net/http, it follows at most ten redirects.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
+		req.Header.Del("Authorization")
+	}
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
+	}
+	return nil
 }
 
 // needCopy returns ErrNoCopy if the Client has no copy.
@@ -224,8 +247,9 @@ func (cfg *Config) longestWait() time.Duration {
 
 // newTransport returns a transport that waits this long for a response to begin. Its
 // body is then limited by an sse.IdleBody.
-func newTransport(answer time.Duration) *http.Transport {
+func newTransport(answer time.Duration, secure *tls.Config) *http.Transport {
 	return &http.Transport{
+		TLSClientConfig:        secure,
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: min(answer, 10*time.Second), KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    min(answer, 10*time.Second),

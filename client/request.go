@@ -28,7 +28,7 @@ func (c *Client) doRequest(ctx context.Context, method, base, path string, heade
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	newest, err := c.addHeaders(ctx, req.Header)
+	newest, err := c.addHeaders(ctx, base, req.Header)
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +55,19 @@ func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) 
 	}), sent
 }
 
-// addHeaders adds the header fields of every request: the user agent and the newest
-// position of the copy, which it also returns.
-func (c *Client) addHeaders(ctx context.Context, header http.Header) (cache.Newest, error) {
+// addHeaders adds the header fields of every request: the user agent, the token and the
+// newest position of the copy, which it also returns.
+func (c *Client) addHeaders(ctx context.Context, base string, header http.Header) (cache.Newest, error) {
 	header.Set("User-Agent", "rstream")
+	if c.cfg.Token != nil {
+		token, err := c.cfg.Token(ctx, base)
+		if err != nil {
+			return cache.Newest{}, storeError(err)
+		}
+		if token != "" {
+			header.Set("Authorization", "Bearer "+token)
+		}
+	}
 	newest, err := c.newestHeld(ctx)
 	if err == nil && newest.Marked.Mark != 0 && header.Get(wire.HeaderHeld) == "" {
 		header.Set(wire.HeaderHeld, newest.Marked.Cursor(newest.Log).String())
@@ -74,7 +83,32 @@ func (c *Client) checkResponse(base, method string, resp *http.Response, newest 
 		return err
 	}
 	c.recordContact()
-	return nil
+	return c.checkToken(resp)
+}
+
+// tokenPatience is how long a Client that was admitted keeps trying with a token that is
+// refused: what renews it may be late.
+const tokenPatience = 5 * time.Minute
+
+// checkToken returns a StatusError for a response that refuses the token, if another one
+// may come. It leaves the first such response of a Client to its caller.
+func (c *Client) checkToken(resp *http.Response) error {
+	if resp.StatusCode < http.StatusBadRequest {
+		c.admitted.Store(true)
+		c.refused.Store(0)
+		return nil
+	}
+	if resp.StatusCode != http.StatusUnauthorized || c.cfg.Token == nil || !c.admitted.Load() {
+		return nil
+	}
+	now := time.Now()
+	c.refused.CompareAndSwap(0, now.UnixNano())
+	if now.Sub(time.Unix(0, c.refused.Load())) >= tokenPatience {
+		return nil
+	}
+	e := readStatus(resp)
+	e.late = true
+	return e
 }
 
 // longestSilence returns how long the body of resp may bring no byte. A stream is silent

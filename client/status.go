@@ -22,6 +22,7 @@ type StatusError struct {
 	// RetryAfter is how long the server asks to wait. Zero if it does not ask.
 	RetryAfter time.Duration
 
+	late   bool      // of a 401: the next token may be accepted
 	log    string    // of a 409: the server's log
 	reason string    // of a 409: one of the reasons in package wire
 	oldest *event.ID // of a 410: the oldest position that is still served
@@ -41,7 +42,7 @@ func (e *StatusError) wire() *wire.Error {
 func (e *StatusError) Error() string { return e.wire().Error() }
 
 // isFinal reports whether retrying cannot help.
-func (e *StatusError) isFinal() bool { return e.wire().Final() }
+func (e *StatusError) isFinal() bool { return !e.late && e.wire().Final() }
 
 // notAppended reports whether the response to an append guarantees that nothing was
 // appended.

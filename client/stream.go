@@ -19,7 +19,7 @@ import (
 func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cursor event.Cursor, check func(*http.Response) error) (*sse.Session, error) {
 	traced, sent := traceSent(ctx)
 	header := http.Header{}
-	newest, err := c.addHeaders(ctx, header)
+	newest, err := c.addHeaders(ctx, base, header)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ type configFile struct {
 type namedServer struct {
 	name string
 	urls []string
+
+	credentials credentials
 }
 
 // placeOf returns the file and line of a setting.
@@ -183,6 +185,18 @@ func scalarValue(node *yaml.Node) (string, error) {
 	return value.Value, nil
 }
 
+// parseCredential reads a setting of a named server.
+func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) {
+	fields := map[string]*string{"token-file": &c.tokenFile, "token-command": &c.tokenCommand,
+		"ca": &c.ca, "client-cert": &c.clientCert, "client-key": &c.clientKey}
+	field, ok := fields[key]
+	if !ok {
+		return fmt.Errorf("line %d: servers: want name, url, token-file, token-command, ca, client-cert or client-key, not %q", value.Line, key)
+	}
+	*field, err = scalarValue(value)
+	return err
+}
+
 // parseServers reads the list of named servers.
 func parseServers(node *yaml.Node) (servers []namedServer, err error) {
 	list := aliasTarget(node)
@@ -198,7 +212,7 @@ func parseServers(node *yaml.Node) (servers []namedServer, err error) {
 			case "url":
 				s.urls, err = scalarValues(value)
 			default:
-				err = fmt.Errorf("line %d: servers: want name and url, not %q", value.Line, key)
+				err = s.credentials.parseCredential(key, value)
 			}
 			return err
 		})

@@ -51,6 +51,7 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := o.doctorConfig(append(args, a.servers...)[0])
+			cfg.TLS = a.tls
 			if err != nil {
 				return err
 			}

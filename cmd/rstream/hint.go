@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,10 +62,17 @@ var typeHints = []typeHint{
 		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
 	}),
 	hintAs(func(_ *cobra.Command, e *client.StatusError) string {
-		if e.Status != http.StatusConflict {
-			return ""
+		switch {
+		case e.Status == http.StatusConflict:
+			return "\"rstream status\" shows where the server's log ends"
+		case e.Status == http.StatusUnauthorized && !e.FromLog:
+			return "something in front of the server asks for credentials: put them into its URL, as in http://user:password@host"
+		case e.Status == http.StatusUnauthorized:
+			return "name a file with a token in --token-file, or set RSTREAM_TOKEN; \"rstream token show FILE\" prints what a token says"
+		case e.Status == http.StatusForbidden && e.FromLog:
+			return "ask the server's operator for a token that covers the topic; \"rstream token show FILE\" prints what yours covers"
 		}
-		return "\"rstream status\" shows where the server's log ends"
+		return ""
 	}),
 	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
 		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
@@ -192,6 +200,8 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	switch {
 	case !errors.As(err, &unreachable):
 		return "", false
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "if an authority of your own has signed the server's certificate, name its file in --ca", true
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):

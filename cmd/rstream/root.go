@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,11 @@ type app struct {
 	servers []string
 	named   bool // --server is on the command line
 	cache   string
+
+	credentials credentials
+	tokens      commandTokens
+	tls         *tls.Config // for connections to the servers, nil for the system's way
+
 	quiet   bool
 	config  string
 	timeout time.Duration // 0 means no limit
@@ -211,6 +217,7 @@ func newRootCommand(a *app) *cobra.Command {
 	a.addFlags(root)
 	addCommands(a, root)
 	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(helpTemplate)
 	return root
 }
 
@@ -218,6 +225,7 @@ func (a *app) addFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
 	flags.StringArrayVarP(&a.servers, "server", "s", []string{defaultServer}, "`URL` of the server, or its name in the config; repeat for more servers of the same log")
+	a.credentials.addCredentialFlags(flags)
 	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
 	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
 	a.out.colouring = colourAuto
@@ -242,7 +250,7 @@ func addCommands(a *app, root *cobra.Command) {
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
 		newLsCommand(a), newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newForgetCommand(a),
-		newServeCommand(a), newBackupCommand(a), newCompactCommand(a),
+		newServeCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
 		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)
 	root.InitDefaultCompletionCmd()

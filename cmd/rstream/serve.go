@@ -30,6 +30,7 @@ type serveOptions struct {
 	asNewLog  bool
 	retain    retainOptions
 
+	guardFlags
 	logFlags
 }
 
@@ -44,8 +45,9 @@ func newServeCommand(a *app) *cobra.Command {
 		Long: `Serve the log in a file over HTTP. The file is created if it does not exist.
 
 Once the server accepts requests, it prints one line with its address on standard error.
-It listens on loopback only. Any other address is open to everyone who can reach it, and
-needs --insecure.
+It listens on loopback only, where everybody on the machine may read and append
+everything. With --keys or --jwks it asks for tokens, which "rstream token" makes, and
+with --tls-cert it serves https. Any other address needs both, or --insecure.
 
 By default nothing is deleted. With --history or --max-bytes, old events are dropped in
 blocks of 4,096; the current state is kept, and a reader that fell behind gets an
@@ -57,8 +59,9 @@ flag for more topics. The narrowest matching topic decides: one user before all 
 then the longer path, then the exact path ($) before the path and its children, and that
 before a prefix (*).
 
-On SIGHUP, the server reloads the config file and applies its log-level. If the file is
-invalid, the server logs an error and keeps the old settings.
+On SIGHUP, the server reads keys, revocations and certificates again, as it does every
+few seconds, and applies the log-level of the config file. If a file is invalid, the
+server logs an error and keeps the old settings.
 
 If you replaced the file by an older copy, the log will give ids to new events that it
 gave to others before. Clients detect this and stop. Start the server once with
@@ -68,7 +71,8 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
   rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
-  rstream serve --log-format json --max-stream-age 1h; curl 127.0.0.1:8420/metrics`,
+  rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
+  rstream serve --log-format json --max-stream-age 1h`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
 	}
@@ -80,6 +84,7 @@ Files written by "rstream backup" do not need this.`,
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest silence on a stream, as a `DURATION`")
+	o.guardFlags.addGuardFlags(f)
 	o.retain.addRetainFlags(f)
 	o.logFlags.addLogFlags(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
@@ -95,11 +100,12 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
-	if err := errors.Join(o.logFlags.checkLogFlags(), checkListen("--listen", o.listen, o.insecure)); err != nil {
+	open := o.insecure || o.isGuarded() && o.tlsCert != ""
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), checkListen("--listen", o.listen, open)); err != nil {
 		return err
 	}
-	if o.pprof != "" {
-		if err := checkListen("--pprof", o.pprof, o.insecure); err != nil {
+	if o.admin != "" {
+		if err := checkListen("--admin", o.admin, o.insecure); err != nil {
 			return err
 		}
 	}
@@ -108,26 +114,29 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return nil
 	}
 	say := newServeLog(a, &o.logFlags)
-	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) })
+	secrets := &secretFiles{}
+	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()
-	return say.logFailed(serveFile(ctx, a, o, say))
+	return say.logFailed(serveFile(ctx, a, o, say, secrets))
 }
 
-func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	if o.pprof != "" {
-		profiles, err := listenOn(ctx, "--pprof", o.pprof)
-		if err != nil {
-			return err
-		}
-		defer serveProfiles(profiles, !o.insecure, say.Logger)()
-		a.note("serving profiles on http://%s/debug/pprof/", profiles.Addr())
+	guard, err := o.openGuard(ctx, say)
+	if err != nil {
+		return err
 	}
+	certificate, secure, err := o.openTLS()
+	if err != nil {
+		return err
+	}
+	secrets.guard.Store(guard)
+	secrets.certificate.Store(certificate)
 	if o.asNewLog {
 		if err := mustExist(o.db, noLog); err != nil {
 			return err
@@ -148,7 +157,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err 
 		return err
 	}
 	srv := server.New(log, server.Config{
-		Heartbeat: o.heartbeat, Loopback: !o.insecure, Origins: o.origins, Version: version(),
+		Guard: guard, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Version: version(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Clock: log.Clock, Damaged: log.Damaged, Logger: say.Logger,
 	})
@@ -158,8 +167,21 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err 
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
+		TLSConfig:         secure,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+	}
+	if o.admin != "" {
+		admin, err := listenOn(ctx, "--admin", o.admin)
+		if err != nil {
+			return err
+		}
+		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
+		a.note("serving metrics and profiles on http://%s", admin.Addr())
 	}
 	url := "http://" + listener.Addr().String()
+	if secure != nil {
+		url = "https://" + listener.Addr().String()
+	}
 	publish, err := stageURL(o.urlFile, url)
 	if err != nil {
 		return err
@@ -168,11 +190,16 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog) (err 
 	if err := publish(); err != nil {
 		return err
 	}
+	defer secrets.startReading(ctx, say)()
 	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
 	defer stop()
 	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, hs, srv, listener)
 }
+
+// maxStreams is how many requests one HTTP/2 connection may carry at a time: browsers and
+// proxies share one among all streams.
+const maxStreams = 1000
 
 // noteNewLog notes the log's old and new id.
 func (a *app) noteNewLog(ctx context.Context, log *cache.DB) error {
@@ -273,7 +300,13 @@ func stageURL(path, url string) (publish func() error, err error) {
 // Shutdown would wait for them forever.
 func serveUntil(ctx context.Context, hs *http.Server, srv *server.Server, l net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(srv.Patient(l)) }()
+	go func() {
+		if hs.TLSConfig != nil {
+			failed <- hs.ServeTLS(srv.Patient(l), "", "")
+		} else {
+			failed <- hs.Serve(srv.Patient(l))
+		}
+	}()
 	select {
 	case err := <-failed:
 		return err

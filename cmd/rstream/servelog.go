@@ -21,14 +21,14 @@ type logFlags struct {
 	maxStreamAge time.Duration
 	logFormat    string
 	logLevel     string
-	pprof        string
+	admin        string
 }
 
 func (o *logFlags) addLogFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.maxStreamAge, "max-stream-age", 0, "end each stream once it is between half of AGE and `AGE` old; 0 is never")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log on standard error, text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "log messages of this `LEVEL` and above: debug, info, warn or error")
-	f.StringVar(&o.pprof, "pprof", "", "serve profiles on a separate `ADDRESS`")
+	f.StringVar(&o.admin, "admin", "", "serve metrics and profiles on a separate `ADDRESS`; with keys, the metrics only there")
 }
 
 func (o *logFlags) checkLogFlags() error {
@@ -118,9 +118,10 @@ func (l *serveLog) logFailed(err error) error {
 	return &exitError{status: statusOf(err)}
 }
 
-// serveProfiles serves profiles on a separate address, until stop.
-func serveProfiles(l net.Listener, loopback bool, log *slog.Logger) (stop func()) {
+// serveAdmin serves metrics and profiles on a separate address, until stop.
+func serveAdmin(l net.Listener, srv *server.Server, loopback bool, log *slog.Logger) (stop func()) {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", srv.ServeMetrics)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -134,7 +135,7 @@ func serveProfiles(l net.Listener, loopback bool, log *slog.Logger) (stop func()
 	go func() {
 		defer close(done)
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("profiles are no longer served", "error", err)
+			log.Error("metrics and profiles are no longer served", "error", err)
 		}
 	}()
 	return func() {

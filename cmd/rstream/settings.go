@@ -30,7 +30,7 @@ type settings struct {
 // configure sets every flag that is not on the command line from RSTREAM_NAME or else
 // from the config file. A setting is ignored if it cannot be combined with one that
 // takes precedence.
-func (a *app) configure(cmd *cobra.Command, args []string) error {
+func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 	s := &settings{origins: map[string]origin{}}
 	a.settings = s
 	flags := cmd.Flags()
@@ -62,7 +62,8 @@ func (a *app) configure(cmd *cobra.Command, args []string) error {
 		}
 		return err
 	}
-	return nil
+	a.tls, err = a.tlsConfig()
+	return err
 }
 
 // checkUnconfigured replaces configure for commands that read neither environment nor file.

@@ -41,6 +41,7 @@ func newProbe(cfg *Config) *probe {
 	return &probe{header: cfg.Header, most: cfg.MaxBytes, transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dial,
+		TLSClientConfig:        cfg.TLS,
 		TLSHandshakeTimeout:    dialTime,
 		MaxResponseHeaderBytes: maxHeader,
 		ReadBufferSize:         32 << 10,

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/rstream-dev/rstream/internal/auth"
+)
+
+// credentials say how to get the token for a server, and how to check its certificate. Each
+// setting is a file or a command, never a secret: command lines are public on a machine.
+type credentials struct {
+	tokenFile    string
+	tokenCommand string
+	ca           string
+	clientCert   string
+	clientKey    string
+}
+
+func (c *credentials) addCredentialFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.tokenFile, "token-file", "", "`FILE` with a token for the server; it is read before each request (default: the token in RSTREAM_TOKEN)")
+	f.StringVar(&c.tokenCommand, "token-command", "", "shell `COMMAND` that prints a token for the server; it runs again when the token is about to expire, and each minute")
+	f.StringVar(&c.ca, "ca", "", "PEM `FILE` of the authorities that may have signed the server's certificate")
+	f.StringVar(&c.clientCert, "client-cert", "", "PEM `FILE` of a certificate to send to the server")
+	f.StringVar(&c.clientKey, "client-key", "", "PEM `FILE` of the key of --client-cert")
+}
+
+// isZero reports whether c has no setting.
+func (c *credentials) isZero() bool { return *c == credentials{} }
+
+// tokenVariable is the environment variable that has a token.
+const tokenVariable = "RSTREAM_TOKEN"
+
+// credentialsOf returns the credentials for a server: those of the command line and the
+// environment, or else those that the config file has for it.
+func (a *app) credentialsOf(server string) credentials {
+	c := a.credentials
+	if a.settings == nil || a.settings.file == nil {
+		return c
+	}
+	i := slices.IndexFunc(a.settings.file.servers, func(n namedServer) bool {
+		return slices.ContainsFunc(n.urls, func(url string) bool { return strings.TrimRight(url, "/") == server })
+	})
+	if i < 0 {
+		return c
+	}
+	own := a.settings.file.servers[i].credentials
+	if c.tokenFile == "" && c.tokenCommand == "" && os.Getenv(tokenVariable) == "" {
+		c.tokenFile, c.tokenCommand = own.tokenFile, own.tokenCommand
+	}
+	if c.ca == "" {
+		c.ca = own.ca
+	}
+	if c.clientCert == "" {
+		c.clientCert, c.clientKey = own.clientCert, own.clientKey
+	}
+	return c
+}
+
+// serverToken returns the token for a server, "" if there is none.
+func (a *app) serverToken(ctx context.Context, server string) (string, error) {
+	c := a.credentialsOf(server)
+	switch {
+	case c.tokenFile != "":
+		b, err := os.ReadFile(c.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return checkToken(b, c.tokenFile)
+	case c.tokenCommand != "":
+		return a.tokens.runCommand(ctx, c.tokenCommand)
+	}
+	return checkTokenText(os.Getenv(tokenVariable), tokenVariable)
+}
+
+// checkToken returns the token in the contents of a file or the output of a command. Its
+// errors do not quote it.
+func checkToken(b []byte, from string) (string, error) {
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("%s has no token", from)
+	}
+	return checkTokenText(token, from)
+}
+
+func checkTokenText(token, from string) (string, error) {
+	if len(token) > auth.MaxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", fmt.Errorf("%s has more than a token", from)
+	}
+	return token, nil
+}
+
+// commandTokens caches the tokens that commands have printed.
+type commandTokens struct {
+	mu    sync.Mutex
+	token map[string]commandToken // by command
+}
+
+type commandToken struct {
+	text string
+	ends time.Time
+}
+
+const (
+	// tokenAge is how long the token of a command is used, and tokenMargin how long before
+	// it expires another one is asked for.
+	tokenAge    = time.Minute
+	tokenMargin = 30 * time.Second
+	// tokenWait is how long a command may take.
+	tokenWait = 30 * time.Second
+)
+
+// runCommand returns the token that a command prints.
+func (t *commandTokens) runCommand(ctx context.Context, command string) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if last, ok := t.token[command]; ok && time.Now().Before(last.ends) {
+		return last.text, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, tokenWait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Stderr = os.Stderr // it may have to ask for a password
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("--token-command: %w", err)
+	}
+	token, err := checkToken(out, "the output of --token-command")
+	if err != nil {
+		return "", err
+	}
+	ends := time.Now().Add(tokenAge)
+	if _, claims, err := auth.ReadToken(token); err == nil && claims.ExpiresAt != nil {
+		if soon := claims.ExpiresAt.Add(-tokenMargin); soon.Before(ends) {
+			ends = soon
+		}
+	}
+	if t.token == nil {
+		t.token = map[string]commandToken{}
+	}
+	t.token[command] = commandToken{token, ends}
+	return token, nil
+}
+
+// tlsConfig returns how to check the servers' certificates, nil for the system's way. All
+// servers of a command serve one log, and share their authorities.
+func (a *app) tlsConfig() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	used := false
+	for _, server := range a.servers {
+		c := a.credentialsOf(server)
+		if c.ca != "" {
+			b, err := os.ReadFile(c.ca)
+			if err != nil {
+				return nil, usagef("--ca: %w", err)
+			}
+			if cfg.RootCAs == nil {
+				cfg.RootCAs = x509.NewCertPool()
+			}
+			if !cfg.RootCAs.AppendCertsFromPEM(b) {
+				return nil, usagef("--ca %s: has no certificate in PEM", c.ca)
+			}
+			used = true
+		}
+		if (c.clientCert == "") != (c.clientKey == "") {
+			return nil, usagef("--client-cert and --client-key: want both or neither")
+		}
+		if c.clientCert != "" && len(cfg.Certificates) == 0 {
+			pair, err := tls.LoadX509KeyPair(c.clientCert, c.clientKey)
+			if err != nil {
+				return nil, usagef("--client-cert %s: %w", c.clientCert, trimTLS(err))
+			}
+			cfg.Certificates = []tls.Certificate{pair}
+			used = true
+		}
+	}
+	if !used {
+		return nil, nil
+	}
+	return cfg, nil
+}
+
+// trimTLS removes the package's name from an error.
+func trimTLS(err error) error {
+	if text, ok := strings.CutPrefix(err.Error(), "tls: "); ok {
+		return errors.New(text)
+	}
+	return err
+}
+
+// certificateFiles is a certificate that is read again when its files change.
+type certificateFiles struct {
+	certFile, keyFile string
+
+	mu          sync.Mutex
+	cert, key   []byte
+	certificate *tls.Certificate
+}
+
+// load reads the files, and reports whether they have changed. After an error the old
+// certificate stays.
+func (c *certificateFiles) load() (changed bool, err error) {
+	cert, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return false, err
+	}
+	key, err := os.ReadFile(c.keyFile)
+	if err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Equal(cert, c.cert) && bytes.Equal(key, c.key) {
+		return false, nil
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return false, fmt.Errorf("%s, %s: %w", c.certFile, c.keyFile, trimTLS(err))
+	}
+	c.cert, c.key, c.certificate = cert, key, &pair
+	return true, nil
+}
+
+// get returns the certificate for a handshake.
+func (c *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.certificate, nil
+}
+
+// watch reads the files every few seconds until ctx ends.
+func (c *certificateFiles) watch(ctx context.Context, say *serveLog) {
+	ticker := time.NewTicker(5 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			switch changed, err := c.load(); {
+			case err != nil:
+				say.Error("certificate was not reloaded; the old one stays", "error", err)
+			case changed:
+				say.Info("certificate was read again", "file", c.certFile)
+			}
+		}
+	}
+}

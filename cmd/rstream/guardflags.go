@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/spf13/pflag"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
+)
+
+// guardFlags are the flags that control who may use a server.
+type guardFlags struct {
+	keys     string
+	jwks     string
+	revoked  string
+	public   []string
+	issuer   string
+	audience string
+	tlsCert  string
+	tlsKey   string
+}
+
+func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.keys, "keys", "", "ask for tokens that are signed with a key in `FILE`, a JWK Set")
+	f.StringVar(&o.jwks, "jwks", "", "ask for tokens that are signed with a key of the JWK Set at `URL`")
+	f.StringVar(&o.revoked, "revoked", "", "refuse tokens whose jti is a line of `FILE`")
+	f.StringArrayVar(&o.public, "public", nil, "with keys, let everybody read `TOPIC`; repeat for more")
+	f.StringVar(&o.issuer, "issuer", "", "ask for tokens of the issuer `NAME`")
+	f.StringVar(&o.audience, "audience", "", "ask for tokens for the audience `NAME`")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `FILE` of the certificate to serve https:// with")
+	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `FILE` of the key of --tls-cert")
+}
+
+// isGuarded reports whether the server asks for tokens.
+func (o *guardFlags) isGuarded() bool { return o.keys != "" || o.jwks != "" }
+
+func (o *guardFlags) checkGuardFlags() error {
+	if (o.tlsCert == "") != (o.tlsKey == "") {
+		return usagef("--tls-cert and --tls-key: want both or neither")
+	}
+	if o.isGuarded() {
+		return nil
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"--revoked", o.revoked != ""}, {"--public", len(o.public) > 0}, {"--issuer", o.issuer != ""}, {"--audience", o.audience != ""}} {
+		if f.set {
+			return usagef("%s: wants --keys or --jwks; without keys everybody may read and append everything", f.name)
+		}
+	}
+	return nil
+}
+
+// openGuard returns the guard of a server, nil if it asks for no tokens.
+func (o *guardFlags) openGuard(ctx context.Context, say *serveLog) (*auth.Guard, error) {
+	if !o.isGuarded() {
+		return nil, nil
+	}
+	var public []event.Topic
+	for _, arg := range o.public {
+		t, err := event.ParseTopic(arg)
+		if err != nil {
+			return nil, usagef("--public: %w", err)
+		}
+		public = append(public, t)
+	}
+	return auth.NewGuard(ctx, auth.Config{Keys: o.keys, JWKS: o.jwks, Revoked: o.revoked, Public: public,
+		Issuer: o.issuer, Audience: o.audience, Logger: say.Logger})
+}
+
+// openTLS returns the certificate of a server, nil if it serves http://.
+func (o *guardFlags) openTLS() (*certificateFiles, *tls.Config, error) {
+	if o.tlsCert == "" {
+		return nil, nil, nil
+	}
+	c := &certificateFiles{certFile: o.tlsCert, keyFile: o.tlsKey}
+	if _, err := c.load(); err != nil {
+		return nil, nil, err
+	}
+	return c, &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}, nil
+}
+
+// secretFiles are what a server reads again when it changes: keys, revocations and the
+// certificate. Each is nil until it is open, and stays nil if the server has none.
+type secretFiles struct {
+	guard       atomic.Pointer[auth.Guard]
+	certificate atomic.Pointer[certificateFiles]
+}
+
+// startReading reads them again every few seconds, until stop.
+func (f *secretFiles) startReading(ctx context.Context, say *serveLog) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	if g := f.guard.Load(); g != nil {
+		reading.Go(func() { g.Run(ctx) })
+	}
+	if c := f.certificate.Load(); c != nil {
+		reading.Go(func() { c.watch(ctx, say) })
+	}
+	return func() {
+		cancel()
+		reading.Wait()
+	}
+}
+
+// reload reads them at once.
+func (f *secretFiles) reload(ctx context.Context) (err error) {
+	if g := f.guard.Load(); g != nil {
+		err = g.Reload(ctx)
+	}
+	if c := f.certificate.Load(); c != nil {
+		_, failed := c.load()
+		err = errors.Join(err, failed)
+	}
+	return err
+}

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"strings"
+	"unicode/utf8"
+
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // usageTemplate follows the description in each help. It is cobra's, plus the exit
@@ -19,17 +23,86 @@ Commands:{{range $cmds}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
 
-Global flags:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableSubCommands}}
+Global flags, described by "rstream --help":
+{{listFlags .InheritedFlags}}{{end}}{{if .HasAvailableSubCommands}}
 
 Run "{{.CommandPath}} COMMAND --help" for details.{{end}}{{if not .HasParent}}
-Every flag can also be set in the environment, as RSTREAM_SERVER, or in the config file.{{end}}
+Every flag can also be set in the environment, as RSTREAM_SERVER, or in the
+config file.{{end}}
 
 Exit status:
 ` + exitStatuses + `{{with index .Annotations "` + exitAnnotation + `"}}  {{.}}
 {{end}}`
+
+// helpTemplate is cobra's, with lines of at most 80 columns.
+const helpTemplate = `{{with (or .Long .Short)}}{{wrapText .}}
+
+{{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}`
+
+func init() {
+	cobra.AddTemplateFunc("listFlags", listFlags)
+	cobra.AddTemplateFunc("wrapText", wrapText)
+}
+
+// helpWidth is how many columns help takes.
+const helpWidth = 80
+
+// wrapText breaks the paragraphs of a text into lines of at most helpWidth columns. It
+// leaves indented lines alone, such as tables.
+func wrapText(text string) string {
+	var b strings.Builder
+	column := 0 // 0 at the start of a line
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, " \n")
+		if line == "" || line[0] == ' ' {
+			if column > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(line + "\n")
+			column = 0
+			continue
+		}
+		for word := range strings.FieldsSeq(line) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case column > 0 && column+1+n > helpWidth:
+				b.WriteByte('\n')
+				column = 0
+			case column > 0:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += n
+		}
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// listFlags returns the names of flags, in lines of less than 80 columns.
+func listFlags(flags *pflag.FlagSet) string {
+	var b strings.Builder
+	column := helpWidth
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		if column += len(name) + 2; column > helpWidth-2 {
+			if b.Len() > 0 {
+				b.WriteByte('\n')
+			}
+			column = len(name)
+		}
+		b.WriteString("  " + name)
+	})
+	return b.String()
+}
 
 // exitAnnotation annotates a command with further meanings of its exit statuses.
 const exitAnnotation = "exit"

@@ -41,10 +41,10 @@ order, across any number of reconnects.
 With --name, resume after the last line that the reader of the pipe took; the first run
 starts at the beginning. No line is lost, however the tail ends, but some may be
 repeated:
-  after SIGKILL                  lines still in the pipe, and lines that the reader took
-                                 in the last 200 ms
-  if the reader exits first      up to 64 KiB of lines that the reader took, since it may
-                                 not have used them
+  after SIGKILL                  lines still in the pipe, and lines that the
+                                 reader took in the last 200 ms
+  if the reader exits first      up to 64 KiB of lines that the reader took,
+                                 since it may not have used them
   after SIGTERM, SIGINT, SIGHUP  no line that the reader took
 A line written to a file or a terminal counts as taken. With --until-live or --count,
 tail exits once the reader has taken every line. If the copy differs from the server

@@ -17,14 +17,14 @@ type Benchmark struct {
 
 // Benchmarks lists all benchmarks in the order in which they run.
 var Benchmarks = []Benchmark{
-	{Name: "append", Short: "Append one event a request from 64 publishers, and batches of 1,000", run: (*runner).benchAppend},
+	{Name: "append", Short: "Append one event a request, and batches of 1,000", run: (*runner).benchAppend},
 	{Name: "put", Short: "Append the lines of a file with \"rstream put --from\"", Long: putHelp, run: (*runner).benchPut},
 	{Name: "sync", Short: "Fetch a log into a local copy", run: (*runner).benchSync},
 	{Name: "topics", Short: "Fetch 14, 50 and 100 topics one after another, and 50 at once", Long: topicsHelp, run: (*runner).benchTopics},
 	{Name: "forget", Short: "Remove a topic from a local copy", Long: forgetHelp, run: (*runner).benchForget},
 	{Name: "replay", Short: "Read a log from its beginning over one stream", run: (*runner).benchReplay},
 	{Name: "fanout", Short: "Send events to 100 and to 1,000 subscribers", run: (*runner).benchFanout},
-	{Name: "readers", Short: "Send events to 1,000 readers, one of which never reads and one is slow", run: (*runner).benchReaders},
+	{Name: "readers", Short: "Send events to 1,000 readers, one of which never reads", run: (*runner).benchReaders},
 	{Name: "idle", Short: "Hold 2,000 idle subscribers", run: (*runner).benchIdle},
 	{Name: "state", Short: "Read the state of 10,000 storages at random moments", Long: stateHelp, run: (*runner).benchState},
 	{Name: "open", Short: "Open a log, and read one storage", run: (*runner).benchOpen},

@@ -184,6 +184,9 @@ var questions = func() []asked {
 	add("/windows", "GET", "read", false, func(t event.Topic) (string, string, string) {
 		return "/windows?since=beginning&sum=1&topic=" + query(t), "If-None-Match: *\n", ""
 	})
+	for _, extra := range []string{"", "&folders=1", "&limit=1"} {
+		add("/storages", "GET", "read", false, func(t event.Topic) (string, string, string) { return "/storages?topic=" + query(t) + extra, "", "" })
+	}
 	add("/get", "GET", "read", true, func(t event.Topic) (string, string, string) {
 		return "/get?id=" + url.QueryEscape(userPath(t)), "", ""
 	})

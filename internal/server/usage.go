@@ -13,6 +13,9 @@ func (s *Server) getStorages(w http.ResponseWriter, r *http.Request) *wire.Error
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
+	if problem := s.mayRead(w, q.Topic); problem != nil {
+		return problem
+	}
 	head := s.log.HeadPoint()
 	list, err := s.log.Usage(r.Context(), q.Topic, q.After, head.ID, q.Limit)
 	if err != nil {

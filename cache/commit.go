@@ -20,31 +20,36 @@ func (db *DB) startCommitter() {
 // commitLoop is the committer: it takes all waiting requests, writes them in one
 // transaction, publishes their events and only then replies.
 func (db *DB) commitLoop() {
+	alone := false
 	for {
 		select {
 		case <-db.closing:
 			return
 		case first := <-db.commits:
-			db.commitRequests(db.collectBatch(first))
+			batch := db.collectBatch(first, !alone)
+			alone = len(batch) == 1
+			db.commitRequests(batch)
 		}
 	}
 }
 
-// collectBatch adds to first the other waiting requests. It yields once, so that more appends
-// join the batch: a transaction of many takes little longer than one of few.
-func (db *DB) collectBatch(first *appendRequest) []*appendRequest {
+// collectBatch adds to first the other waiting requests. If yield is set, it yields once, so
+// that more appends join the batch: a transaction of many takes little longer than one of few.
+// If nobody joined the batch before, that would only wait for every reader that has something
+// to write.
+func (db *DB) collectBatch(first *appendRequest, yield bool) []*appendRequest {
 	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
-	for yielded := false; drafts < maxBatchDrafts && bytes < maxBatchBytes; {
+	for drafts < maxBatchDrafts && bytes < maxBatchBytes {
 		select {
 		case r := <-db.commits:
 			batch = append(batch, r)
 			drafts, bytes = drafts+len(r.drafts), bytes+r.bytes
 		default:
-			if yielded {
+			if !yield {
 				return batch
 			}
 			runtime.Gosched()
-			yielded = true
+			yield = false
 		}
 	}
 	return batch

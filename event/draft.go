@@ -131,6 +131,7 @@ const (
 // with object.
 func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 	s := scanner{b: object}
+	var user, path, key []byte
 	s.skipSpace()
 	if !s.skipByte('{') {
 		return 0, false
@@ -146,13 +147,16 @@ func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 		bit := 0
 		switch string(name) {
 		case "user":
-			bit, ok = hasUser, s.draftText(&d.User)
+			bit = hasUser
+			user, ok = s.scanPlain()
 		case "path":
-			bit, ok = hasPath, s.draftText(&d.Path)
+			bit = hasPath
+			path, ok = s.scanPlain()
 		case "type":
 			bit, ok = hasType, s.draftType(&d.Type)
 		case "key":
-			bit, ok = hasKey, s.draftText(&d.Key)
+			bit = hasKey
+			key, ok = s.scanPlain()
 		case "value":
 			bit, ok = hasValue, s.draftValue(&d.Value)
 		}
@@ -166,13 +170,23 @@ func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
 		return 0, false
 	}
 	s.skipSpace()
+	d.setNames(given, user, path, key)
 	return given, s.i == len(object) && s.isText() && d.Check() == nil
 }
 
-func (s *scanner) draftText(to *string) bool {
-	b, ok := s.scanPlain()
-	*to = string(b)
-	return ok
+// setNames sets the given names, which share their memory.
+func (d *Draft) setNames(given int, user, path, key []byte) {
+	var buf [256]byte
+	names := string(append(append(append(buf[:0], user...), path...), key...))
+	if given&hasUser != 0 {
+		d.User = names[:len(user)]
+	}
+	if given&hasPath != 0 {
+		d.Path = names[len(user):][:len(path)]
+	}
+	if given&hasKey != 0 {
+		d.Key = names[len(user)+len(path):]
+	}
 }
 
 func (s *scanner) draftType(to *Type) bool {

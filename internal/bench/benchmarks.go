@@ -124,7 +124,9 @@ func (r *runner) appendBatch(ctx context.Context, p *pair) error {
 		if err := r.storeLimits(ctx, &stored, in.Events(n*size)); err != nil {
 			return err
 		}
-		rate, err := load.Run(ctx, p.url, time.Hour, i*n, (i+1)*n)
+		// The lines of the limits are made before, too.
+		made := load.prepare(i*n, (i+1)*n)
+		rate, err := made.Run(ctx, p.url, time.Hour, i*n, (i+1)*n)
 		if err != nil {
 			return err
 		}

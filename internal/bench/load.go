@@ -50,6 +50,16 @@ func (r Rate) Add(other Rate) Rate {
 	return Rate{r.Events + other.Events, r.Elapsed + other.Elapsed, waits}
 }
 
+// prepare returns l with the bodies of requests from to to-1 made beforehand.
+func (l Load) prepare(from, to int) Load {
+	paths, bodies := make([]string, to-from), make([][]byte, to-from)
+	for i := range bodies {
+		paths[i], bodies[i] = l.Body(from + i)
+	}
+	l.Body = func(i int) (string, []byte) { return paths[i-from], bodies[i-from] }
+	return l
+}
+
 // Run posts to a server for the duration d, or until requests from to to-1 are done.
 func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to int) (Rate, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)

@@ -54,7 +54,7 @@ func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 	if db.commits == nil {
 		return nil, fmt.Errorf("append: %w: only a server assigns ids", ErrRole)
 	}
-	r := &appendRequest{ctx: ctx, drafts: drafts, done: make(chan error, 1)}
+	r := &appendRequest{ctx: ctx, drafts: drafts, hashes: make([]event.Hash, 0, len(drafts)), done: make(chan error, 1)}
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("append: %w", err)

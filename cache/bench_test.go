@@ -22,6 +22,22 @@ func BenchmarkAppendBatch1000(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(1000*n), "ns/event")
 }
 
+// BenchmarkAppendSpread1000 is the same with an event in each of 1,000 storages.
+func BenchmarkAppendSpread1000(b *testing.B) {
+	db := openServer(b)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		ds := make([]event.Draft, 1000)
+		for i := range ds {
+			ds[i] = draft("alice", "posts/"+strconv.Itoa(i), strconv.Itoa(n))
+		}
+		mustAppend(b, db, ds...)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(1000*n), "ns/event")
+}
+
 func BenchmarkAppendSingle64(b *testing.B) {
 	db := openServer(b)
 	b.ReportAllocs()

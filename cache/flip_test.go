@@ -208,7 +208,7 @@ func TestFlippedBits(t *testing.T) {
 		spots := spotsOf(t, w.write(t, w.bytes), w.bytes)
 		dir := t.TempDir()
 		counts := map[string]int{}
-		for i := range longtest.Size(16, 250) {
+		for i := range longtest.Size(len(flipped), 250) {
 			at := spots[flipped[i%len(flipped)]]
 			s := at[random.IntN(len(at))]
 			bit := random.IntN(8)

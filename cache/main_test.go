@@ -3,6 +3,7 @@ package cache
 import (
 	"flag"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"testing"
 
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	if underRace {
 		checks, kills = 2, 1
 	}
+	debug.SetGCPercent(400) // the heap is small
 	longtest.SetChecks(checks, 100)
 	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Size(kills, 10)))
 	os.Exit(m.Run())

@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -121,7 +122,7 @@ func TestSealsFromRecent(t *testing.T) {
 	snapshot.FewStorages = 0
 	server := openServer(t)
 	var ds []event.Draft
-	for i := range 3 * event.BlockSize {
+	for i := range longtest.Size(2, 3) * event.BlockSize {
 		d := draft("alice", fmt.Sprint("p/", i%700), fmt.Sprint(i))
 		if i%5 == 0 {
 			d = event.Draft{User: "alice", Path: d.Path, Type: event.Del, Key: d.Key}
@@ -154,7 +155,7 @@ func TestSealsFromRecent(t *testing.T) {
 			want = append(want, fmt.Sprintf("* %d ids %d 1", at, len(fold(evs, event.All, at))))
 		}
 		checkKept(t, "of recent events", db, want...)
-		for _, at := range []event.ID{4096, 5000, 8192, 12288} {
+		for _, at := range []event.ID{4096, 5000, 8192, server.Head()} {
 			checkState(t, db, evs, event.All, at)
 		}
 	}

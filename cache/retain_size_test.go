@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // After most of a log is dropped, it takes at most twice the size of the remaining lines,
 // whether they are adjacent or one to a page. Its hashes stay and are not counted.
 func TestRetainedSize(t *testing.T) {
+	blocks := longtest.Size(2, 3)
 	for _, c := range []struct {
 		name string
 		path func(i int) string
@@ -25,7 +27,7 @@ func TestRetainedSize(t *testing.T) {
 		}},
 	} {
 		db := openServer(t)
-		for from := 0; from < 3*event.BlockSize; from += 2048 {
+		for from := 0; from < blocks*event.BlockSize; from += 2048 {
 			var ds []event.Draft
 			for i := from; i < from+2048; i++ {
 				d := draft("alice", c.path(i), fmt.Sprint(i))

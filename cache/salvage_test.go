@@ -215,7 +215,7 @@ func TestSalvageDamaged(t *testing.T) {
 	for _, w := range wrecks() {
 		for name, damage := range damages {
 			most := 0
-			for range longtest.Size(2, 12) {
+			for range longtest.Size(1, 12) {
 				s, silent := w.salvaged(t, w.write(t, damage(bytes.Clone(w.bytes))))
 				if len(silent) > 0 && len(s.Notes) == 0 {
 					t.Errorf("%s, %s: events %v are left out in silence", w.name, name, silent)

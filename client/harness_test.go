@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +26,11 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/testfile"
 )
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // the heap is small
+	os.Exit(m.Run())
+}
 
 // A fixture is a log and the server of it.
 type fixture struct {

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // The environment of a child: its file, the file's role and what it does.
@@ -19,7 +22,7 @@ const (
 	childWork = "RSTREAM_OLDROWS_WORK"
 )
 
-var killRounds = flag.Int("kill.rounds", 2, "how often each file is upgraded by children that are killed")
+var killRounds = flag.Int("kill.rounds", 1, "how often each file is upgraded by children that are killed; 2 with -long")
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childFile); path != "" {
@@ -29,6 +32,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	debug.SetGCPercent(400) // the heap is small
+	flag.Parse()
+	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Size(1, 2)))
 	os.Exit(m.Run())
 }
 

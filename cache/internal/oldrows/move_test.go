@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 var roles = []dbfile.Role{dbfile.Server, dbfile.Client, dbfile.Backup}
@@ -20,7 +21,7 @@ func TestMove(t *testing.T) {
 				gap = 1 + r.Int64N(100)
 			}
 			setStep(t, 50+r.IntN(2000), 1<<(16+r.IntN(6)))
-			f := writeOld(t, schema, role, madeRows(r, r.IntN(2000), gap))
+			f := writeOld(t, schema, role, madeRows(r, r.IntN(longtest.Size(700, 2000)), gap))
 			f.check(t)
 			f.check(t) // and when it is opened again
 		}

@@ -308,9 +308,9 @@ func (r *reader) add(id event.ID, line []byte) error {
 // checkLine checks that a line begins with its id and is complete.
 func checkLine(id event.ID, line []byte) error {
 	const before = `{"id":"`
-	n := len(before) + event.IDLen
-	var buf [event.IDLen]byte
-	if len(line) < n || line[len(line)-1] != '}' || string(line[:len(before)]) != before || string(line[len(before):n]) != string(id.AppendTo(buf[:0])) {
+	var buf [len(before) + event.IDLen]byte
+	start := id.AppendTo(append(buf[:0], before...))
+	if !bytes.HasPrefix(line, start) || line[len(line)-1] != '}' {
 		return fmt.Errorf("%w: event %s is stored as %.60q", ErrCorrupt, id, line)
 	}
 	return nil

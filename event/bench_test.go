@@ -47,12 +47,12 @@ func BenchmarkStored(b *testing.B) {
 	}
 }
 
-func BenchmarkSkimMark(b *testing.B) {
+func BenchmarkSkimPoint(b *testing.B) {
 	for name, line := range benchLines() {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := SkimMark(line); err != nil {
+				if _, _, err := SkimPoint(line); err != nil {
 					b.Fatal(err)
 				}
 			}

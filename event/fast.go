@@ -6,7 +6,7 @@ import (
 )
 
 // The functions of this file are fast paths for other packages of the module, which read
-// many lines that were checked before: Stored and Skim for the cache, SkimMark for the
+// many lines that were checked before: Stored and Skim for the cache, SkimPoint for the
 // server's streams, ScanDraft and ScanBody for drafts. They are here because they need to
 // know how an event keeps its line.
 
@@ -39,21 +39,27 @@ type Skimmed struct {
 // nothing unless a name contains a quote or a backslash.
 func Skim(line []byte) (s Skimmed, err error) {
 	p := lineParser{rest: line}
-	s, _, err = p.skim()
+	s, err = p.skim()
 	if err != nil {
 		return s, fmt.Errorf("read stored event %.60q: %w", line, err)
 	}
 	return s, nil
 }
 
-// SkimMark is Skim, and also returns the mark of the event's position.
-func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
+// SkimPoint returns the position of an event, with its mark, and its type. Like Skim, it is
+// for a line that was checked before.
+func SkimPoint(line []byte) (at Point, typ Type, err error) {
 	p := lineParser{rest: line}
-	s, text, err := p.skim()
-	p.cutText(`,"key":`)
-	hash := p.cutFixed(`,"hash":`, hashLen)
-	if err == nil {
-		err = p.err
+	id, text := p.cutFixed(`{"id":`, IDLen), p.cutFixed(`,"time":`, timeLen)
+	p.skipText(`,"user":`)
+	p.skipText(`,"path":`)
+	typ = typeOf(p.cutText(`,"type":`))
+	p.skipText(`,"key":`)
+	digits := p.cutFixed(`,"hash":`, hashLen)
+	err = p.err
+	var ok bool
+	if at.ID, ok = parseID(id); !ok && err == nil {
+		err = idError(string(id))
 	}
 	var t Time
 	if err == nil {
@@ -61,25 +67,26 @@ func SkimMark(line []byte) (s Skimmed, m Mark, err error) {
 	}
 	var h Hash
 	if err == nil {
-		h, err = ParseHash(hash)
+		h, err = ParseHash(digits)
 	}
 	if err != nil {
-		return s, 0, fmt.Errorf("read stored event %.60q: %w", line, err)
+		return Point{}, "", fmt.Errorf("read stored event %.60q: %w", line, err)
 	}
-	return s, MarkOf(s.ID, t, h), nil
+	at.Mark = MarkOf(at.ID, t, h)
+	return at, typ, nil
 }
 
-// skim parses the first members of a line, up to its type, and returns its time as text.
-func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
+// skim parses the first members of a line, up to its type.
+func (p *lineParser) skim() (s Skimmed, err error) {
 	id := p.cutFixed(`{"id":`, IDLen)
-	time = p.cutFixed(`,"time":`, timeLen)
+	p.cutFixed(`,"time":`, timeLen)
 	user, path, typ := p.cutText(`,"user":`), p.cutText(`,"path":`), p.cutText(`,"type":`)
 	if p.err != nil {
-		return s, nil, p.err
+		return s, p.err
 	}
 	var ok bool
 	if s.ID, ok = parseID(id); !ok {
-		return s, nil, idError(string(id))
+		return s, idError(string(id))
 	}
 	s.User, s.Path, s.Type = user, path, typeOf(typ)
 	if bytes.IndexByte(user, '\\') >= 0 {
@@ -88,7 +95,7 @@ func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	if bytes.IndexByte(path, '\\') >= 0 {
 		s.Path = []byte(unescape(path))
 	}
-	return s, time, nil
+	return s, nil
 }
 
 // ScanDraft is ParseDraft for an object in the usual form, which no event's line has. If ok

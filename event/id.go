@@ -40,12 +40,22 @@ var crockfordValue = func() (t [256]byte) {
 // AppendTo appends the 13 characters of id to b.
 func (id ID) AppendTo(b []byte) []byte {
 	var text [IDLen]byte
-	for i := IDLen - 1; i >= 0; i-- {
-		text[i] = crockford[id&31]
-		id >>= 5
+	for i := IDLen - 2; i > 0; i -= 2 {
+		pair := crockfordPairs[id&1023]
+		text[i], text[i+1] = pair[0], pair[1]
+		id >>= 10
 	}
+	text[0] = crockford[id&31]
 	return append(b, text[:]...)
 }
+
+// crockfordPairs are the two characters of the numbers below 1024.
+var crockfordPairs = func() (pairs [1024][2]byte) {
+	for i := range pairs {
+		pairs[i] = [2]byte{crockford[i>>5], crockford[i&31]}
+	}
+	return pairs
+}()
 
 // String returns the 13 characters of id.
 func (id ID) String() string { return string(id.AppendTo(make([]byte, 0, IDLen))) }

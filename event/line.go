@@ -116,6 +116,19 @@ func (p *lineParser) cutText(label string) []byte {
 	return nil
 }
 
+// skipText is cutText for a string that is not needed, and may have any escapes.
+func (p *lineParser) skipText(label string) {
+	n := len(label) + 1
+	if p.err == nil && len(p.rest) > n && string(p.rest[:n-1]) == label && p.rest[n-1] == '"' {
+		b := p.rest[n:]
+		if i := bytes.IndexByte(b, '"'); i == 0 || i > 0 && b[i-1] != '\\' {
+			p.rest = b[i+1:]
+			return
+		}
+	}
+	p.cutText(label)
+}
+
 // cutFixed is cutText for a string that has n bytes, or is wrong. The caller checks the
 // bytes, a backslash among them included.
 func (p *lineParser) cutFixed(label string, n int) []byte {

@@ -234,8 +234,8 @@ func checkLine(t testing.TB, ev Event, line []byte) {
 		t.Errorf("Stored(%.400q) = %.400v, %v, want %.400v", line, stored, err, ev)
 	}
 	skimmed := Skimmed{ev.ID, []byte(ev.User), []byte(ev.Path), ev.Type}
-	if got, mark, err := SkimMark(line); err != nil || !reflect.DeepEqual(got, skimmed) || mark != ev.Mark() {
-		t.Errorf("SkimMark(%.400q) = %.400v, %s, %v, want %.400v, %s", line, got, mark, err, skimmed, ev.Mark())
+	if at, typ, err := SkimPoint(line); err != nil || at != (Point{ev.ID, ev.Mark()}) || typ != ev.Type {
+		t.Errorf("SkimPoint(%.400q) = %v, %s, %v, want %s, %s, %s", line, at, typ, err, ev.ID, ev.Mark(), ev.Type)
 	}
 	if got, err := Skim(line); err != nil || !reflect.DeepEqual(got, skimmed) {
 		t.Errorf("Skim(%.400q) = %.400v, %v, want %.400v", line, got, err, skimmed)

@@ -263,11 +263,11 @@ func (c *connection) gatherLines(lines []byte) error {
 			}
 			c.gatherBytes(wire.AppendNoticeEvent(c.gatherRoom(), &ev, log))
 		} else {
-			s, mark, err := event.SkimMark(line)
+			at, typ, err := event.SkimPoint(line)
 			if err != nil {
 				return err
 			}
-			c.gatherBytes(wire.AppendEventLine(c.gatherRoom(), event.Point{ID: s.ID, Mark: mark}, s.Type, line, log))
+			c.gatherBytes(wire.AppendEventLine(c.gatherRoom(), at, typ, line, log))
 		}
 		c.events++
 	}

@@ -115,6 +115,16 @@ type decoder struct {
 
 // uvarint reads a number that is at most limit.
 func (d *decoder) uvarint(limit uint64) uint64 {
+	if len(d.b) >= 2 && d.b[1] < 0x80 { // most have one byte or two
+		v, n := uint64(d.b[0]), 1
+		if v >= 0x80 {
+			v, n = v&0x7f|uint64(d.b[1])<<7, 2
+		}
+		if v <= limit {
+			d.b = d.b[n:]
+			return v
+		}
+	}
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 || v > limit {
 		d.b, d.bad = nil, true

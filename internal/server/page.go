@@ -83,7 +83,7 @@ const chunk = 1000
 // sendPageLines sends the whole range as NDJSON. If it cannot be read to its end,
 // sendLines aborts the connection, so that no client takes a part for the whole.
 func (s *Server) sendPageLines(w http.ResponseWriter, r *http.Request, st resolvedQuery) *wire.Error {
-	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID)
+	p := s.readPiece(r.Context(), nil, &st, st.from.ID, st.to.ID, chunk)
 	if p.err != nil {
 		return s.readProblem(r, p.err)
 	}

@@ -15,6 +15,7 @@ type prefetcher struct {
 	cancel context.CancelFunc
 	st     *resolvedQuery
 	until  event.ID
+	most   int        // how many events the next piece has
 	coming chan piece // nil if no piece is being read
 	given  []byte     // the lines of the last piece that nextPiece returned
 }
@@ -31,18 +32,29 @@ type piece struct {
 // stopFetching.
 func (s *Server) prefetch(ctx context.Context, st *resolvedQuery, at, until event.ID) *prefetcher {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &prefetcher{s: s, ctx: ctx, cancel: cancel, st: st, until: until}
+	a := &prefetcher{s: s, ctx: ctx, cancel: cancel, st: st, until: until, most: chunk}
+	s.prefetching.Add(1)
 	a.fetchPiece(at, nil)
 	return a
 }
+
+// Large pieces take less time for each event, and more memory. So the first one is small,
+// and all are while many readers are prefetching.
+const (
+	largeChunk     = 4 * chunk
+	fewPrefetching = 8
+)
 
 func (a *prefetcher) fetchPiece(at event.ID, buf []byte) {
 	if at >= a.until {
 		return
 	}
-	coming := make(chan piece, 1)
+	coming, most := make(chan piece, 1), a.most
 	a.coming = coming
-	go func() { coming <- a.s.readPiece(a.ctx, buf, a.st, at, a.until) }()
+	go func() { coming <- a.s.readPiece(a.ctx, buf, a.st, at, a.until, most) }()
+	if a.most = chunk; a.s.prefetching.Load() <= fewPrefetching {
+		a.most = largeChunk
+	}
 }
 
 // nextPiece returns the next piece and starts to read the one after it, into the buffer of the
@@ -60,14 +72,16 @@ func (a *prefetcher) nextPiece() piece {
 // stopFetching cancels the current read and waits for it.
 func (a *prefetcher) stopFetching() {
 	a.cancel()
+	a.s.prefetching.Add(-1)
 	if a.coming != nil {
 		<-a.coming
 	}
 }
 
-// readPiece reads the next events of a range of which the log has everything up to until.
-func (s *Server) readPiece(ctx context.Context, buf []byte, st *resolvedQuery, at, until event.ID) (p piece) {
-	p.lines, p.next, p.err = s.readChunk(ctx, buf, st, at, until, chunk)
+// readPiece reads the next events, at most most, of a range of which the log has everything
+// up to until.
+func (s *Server) readPiece(ctx context.Context, buf []byte, st *resolvedQuery, at, until event.ID, most int) (p piece) {
+	p.lines, p.next, p.err = s.readChunk(ctx, buf, st, at, until, most)
 	if p.err == nil && p.next <= at && at < until {
 		p.err = fmt.Errorf("the log ends at %s, before %s", at, until)
 	}

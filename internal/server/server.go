@@ -126,6 +126,8 @@ type Server struct {
 	paths     map[string]methods
 	replaying replaying
 
+	prefetching atomic.Int32 // number of prefetchers
+
 	holding  atomic.Int64 // bytes of requests' bodies in memory
 	slowTold atomic.Int64 // time of the last warning about a slow append, in Unix nanoseconds
 

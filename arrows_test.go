@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"cache/internal/pages":     {"event", "window", "cache/internal/dbfile"},
 	"cache/internal/rows":      {"event", "window", "cache/internal/dbfile", "cache/internal/pages"},
 	"cache/internal/seen":      {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/rows"},
-	"cache/internal/salvage":   {"event", "window", "cache/internal/pages"},
+	"cache/internal/salvage":   {"event", "window", "cache/internal/dbfile", "cache/internal/pages"},
 	"cache/internal/snapshot":  {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/rows"},
 	"cache/internal/retention": {"event", "window", "cache/internal/dbfile", "cache/internal/pages", "cache/internal/rows", "cache/internal/seen", "cache/internal/snapshot"},
 

@@ -132,14 +132,11 @@ func (db *DB) logWindow(ctx context.Context) (s window.Span, err error) {
 	if db.file.Role == Client {
 		return s, fmt.Errorf("read the log's window: %w", db.file.Role.Wrong())
 	}
-	err = db.file.ViewRow(ctx, `SELECT start, stop FROM window WHERE topic = '*' AND state = 'committed'`, nil, &s.From, &s.To)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = rows.ErrNoWindow
-	}
-	if err != nil {
-		return s, fmt.Errorf("read the log's window: %w", err)
-	}
-	return s, nil
+	err = db.file.View(ctx, func(tx *sql.Tx) error {
+		s, err = rows.LogWindow(ctx, tx)
+		return err
+	})
+	return s, dbfile.Wrap(err, "read the log's window")
 }
 
 // A batchWriter writes one transaction of the committer.
@@ -188,24 +185,17 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 	if err := w.db.seen.MergeSome(w.tx, len(w.events)); err != nil {
 		return err
 	}
-	if _, err := w.db.file.Exec(w.tx, `UPDATE log SET next = ?, time = ?`, w.next, w.time); err != nil {
-		return err
-	}
-	res, err := w.db.file.Exec(w.tx, `UPDATE window SET stop = ?, reached = ? WHERE topic = '*' AND state = 'committed'`, head, head)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, rows.ErrNoWindow) // events outside a window would never be read
-	}
-	return nil
+	return w.db.file.UpdateLog(w.tx, setNext, w.next, w.time)
 }
+
+// setNext moves the counter and the time of a log.
+var setNext = dbfile.LogTable.Update("next", "?1", "time", "?2")
 
 // beginBatch reads the counter and the clock. The log's time never goes back, even if the
 // clock does.
 func (w *batchWriter) beginBatch(batch []*appendRequest) (err error) {
 	var next, last int64
-	if err := w.db.file.Scan(w.tx, `SELECT next, time, removals FROM log`, nil, &next, &last, &w.removals); err != nil {
+	if err := w.db.file.ScanLog(w.tx, `next, time, removals`, &next, &last, &w.removals); err != nil {
 		return err
 	}
 	w.first, w.next = event.ID(next), event.ID(next)

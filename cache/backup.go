@@ -13,7 +13,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
-	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -105,11 +104,7 @@ func (db *DB) checkCopy(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	s.Checked = func(n int) { db.file.Report(Progress{Step: StepPages, Done: int64(n), Total: total}) }
-	err = tx.QueryRowContext(ctx, `SELECT l.indexed, w.start, w.stop FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'`).
-		Scan(&s.Posted, &s.Dense.From, &s.Dense.To)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = rows.ErrNoWindow
-	}
+	err = dbfile.ScanLog(ctx, tx, `indexed, horizon, next - 1`, &s.Posted, &s.Dense.From, &s.Dense.To)
 	if err != nil {
 		return err
 	}
@@ -137,6 +132,6 @@ func removeFiles(path string) {
 // Parent returns the log that this one continues and the position at which they diverged,
 // event.MaxID if that is unknown. log is empty if there is none.
 func (db *DB) Parent(ctx context.Context) (log string, head event.ID, err error) {
-	err = db.file.ViewRow(ctx, `SELECT coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, ?)) FROM log`, []any{event.MaxID}, &log, &head)
+	err = db.file.ViewLog(ctx, fmt.Sprintf(`coalesce(parent, ''), coalesce(parent_head, iif(parent IS NULL, 0, %d))`, event.MaxID), &log, &head)
 	return log, head, err
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -26,6 +27,7 @@ const (
 	FaultTwin      FaultKind = "twin"      // an event that is stored twice
 	FaultState     FaultKind = "state"     // a kept state
 	FaultDigest    FaultKind = "digest"    // a kept leaf of a digest
+	FaultRow       FaultKind = "row"       // a small one: of a window, a cursor, a doubt, a bound, a kept state or the log
 )
 
 // A Fault is a damaged part of a file.
@@ -47,9 +49,12 @@ type Soundness struct {
 // be served and written meanwhile.
 func (db *DB) CheckContents(ctx context.Context, fn func(Fault) error) (s Soundness, err error) {
 	c := contentChecker{db: db, fn: fn}
-	for _, step := range []func(context.Context) error{c.checkStructure, c.checkPages, c.checkPostings, c.report, c.checkOrder, c.checkStates, c.checkDigests} {
+	for _, step := range []func(context.Context) error{c.checkStructure, c.checkRows, c.checkPages, c.checkPostings, c.report, c.checkOrder, c.checkStates, c.checkDigests} {
 		if err := c.noteStructure(step(ctx)); err != nil {
 			return c.sound, fmt.Errorf("check %s: %w", db.file.Path, err)
+		}
+		if c.logDamaged {
+			break // it says what should be there
 		}
 	}
 	c.sound.Pages, c.sound.Postings, c.sound.Events = c.pages.Pages, c.pages.Postings, c.pages.Events
@@ -65,7 +70,9 @@ type contentChecker struct {
 	faults  []pageFault // not reported yet
 	damaged window.Spans
 	broken  map[string]bool // what SQLite has said
-	sound   Soundness
+
+	logDamaged bool // the row of the log is
+	sound      Soundness
 }
 
 // A pageFault is a fault of a page, or of a posting if page is 0.
@@ -111,7 +118,7 @@ func (c *contentChecker) checkPages(ctx context.Context) error {
 		c.db.file.Report(Progress{Step: StepPages, Done: int64(c.pages.Pages), Total: total})
 		err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {
 			var posted event.ID
-			if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&posted); err != nil {
+			if err := dbfile.ScanLog(ctx, tx, `indexed`, &posted); err != nil {
 				return err
 			}
 			c.names = rows.NewNames(ctx, tx)
@@ -234,12 +241,11 @@ func (c *contentChecker) checkOrder(ctx context.Context) error {
 			missing, twins = nil, nil
 			q := pages.Query{MaxText: -1, Dense: c.db.file.Role != Client}
 			if q.Dense { // retention may have dropped what comes next
-				var stop event.ID
-				err := tx.QueryRowContext(ctx, `SELECT max(start, ?), stop FROM window WHERE topic = '*' AND state = 'committed'`, at).Scan(&at, &stop)
+				log, err := rows.LogWindow(ctx, tx)
 				if err != nil {
 					return err
 				}
-				end = stop
+				at, end = max(at, log.From), log.To
 			}
 			next, err := pages.StretchEnd(ctx, tx, at, pagesPerStep)
 			if err != nil {
@@ -290,6 +296,27 @@ func (c *contentChecker) reportOrder(missing window.Spans, twins []event.ID) err
 	for _, id := range twins {
 		if err := c.fn(Fault{Kind: FaultTwin, Span: spanOf(id), Text: fmt.Sprintf("event %s is stored twice", id)}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkRows checks the checksums of small rows.
+func (c *contentChecker) checkRows(ctx context.Context) error {
+	for _, table := range dbfile.SummedTables {
+		var n int
+		if err := c.db.file.ViewRow(ctx, `SELECT count(*) FROM `+table.Name()+` WHERE NOT `+table.Sound(), nil, &n); err != nil {
+			if err := c.noteStructure(err); err != nil {
+				return err
+			}
+			continue
+		}
+		if n > 0 {
+			c.logDamaged = c.logDamaged || table.Name() == dbfile.LogTable.Name()
+			f := Fault{Kind: FaultRow, Text: fmt.Sprintf("%d rows of the table %s have other checksums", n, table.Name())}
+			if err := c.fn(f); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

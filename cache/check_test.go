@@ -90,7 +90,8 @@ func TestCheckContents(t *testing.T) {
 		{"another name", server, exec(`UPDATE storage SET path = path || 'x'`), []FaultKind{FaultPage, FaultDigest}, false},
 		{"a kept state", copied, exec(`UPDATE part SET members = CAST(substr(members, 2) AS BLOB)`), []FaultKind{FaultState}, false},
 		{"a digest", server, exec(`UPDATE leaf SET count = count + 1`), []FaultKind{FaultDigest}, false},
-		{"a window", server, exec(`UPDATE window SET stop = stop + 1 WHERE topic = '*'`), []FaultKind{FaultMissing}, false},
+		{"a window", copied, exec(`UPDATE window SET start = start + 1`), []FaultKind{FaultRow}, false},
+		{"the row of the log", server, exec(`UPDATE log SET next = next + 1`), []FaultKind{FaultRow}, false},
 	} {
 		what := fmt.Sprintf("%s of the %s's file", test.what, test.w.name)
 		db := mustOpen(t, test.w.write(t, test.w.bytes), Config{})

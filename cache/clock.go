@@ -85,7 +85,7 @@ func (db *DB) Clock() (ahead time.Duration, jumps int64) {
 // loadTime reads the time of the log's last event.
 func (db *DB) loadTime(ctx context.Context) error {
 	var last int64
-	if err := db.file.ViewRow(ctx, `SELECT time FROM log`, nil, &last); err != nil {
+	if err := db.file.ViewLog(ctx, `time`, &last); err != nil {
 		return err
 	}
 	db.lastTime.Store(last)

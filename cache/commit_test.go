@@ -12,6 +12,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/pagetest"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -33,8 +34,8 @@ func TestCommitFullDisk(t *testing.T) {
 			return errors.Join(tx.Rollback(), db.file.Read.Close())
 		}, http.StatusServiceUnavailable, false},
 		{"the log has ended elsewhere", func(_ *DB, tx *sql.Tx) error {
-			_, err := tx.Exec(`UPDATE window SET stop = 2`)
-			return errors.Join(err, tx.Commit())
+			_, err := tx.Exec(`UPDATE log SET next = 5`)
+			return errors.Join(err, testfile.SumLog(tx), tx.Commit())
 		}, http.StatusServiceUnavailable, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -156,7 +156,7 @@ func TestOpenAfterKillWhileCreating(t *testing.T) {
 func TestOpenRefusesLostIdentity(t *testing.T) {
 	for name, statements := range map[string]string{
 		"of an earlier version, without its write-ahead log": `PRAGMA auto_vacuum=2; PRAGMA journal_mode=wal`,
-		"no log's name": `DELETE FROM log; DELETE FROM window`,
+		"no log's name": `DELETE FROM log; DELETE FROM log_copy`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -16,6 +17,9 @@ var (
 	ErrHeld = errors.New("is held by another process")
 	// ErrNoCursor means that no cursor has that name.
 	ErrNoCursor = errors.New("no such cursor")
+	// ErrDamagedCursor means that a bit has flipped in the row of a cursor. SetCursor with
+	// topics replaces it.
+	ErrDamagedCursor = fmt.Errorf("its position is lost: its row %w", dbfile.ErrCorrupt)
 )
 
 // A Cursor is a named reader's durable position. One open file holds it at a time, until
@@ -39,8 +43,7 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		have, err := db.readCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) {
-			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position, owner, lease) VALUES (?, ?, 0, ?, ?)`,
-				name, topicLines(topics), db.file.OwnerName(), db.file.LeaseEnd())
+			_, err := tx.Exec(insertCursor, name, topicLines(topics), 0, nil, db.file.OwnerName(), db.file.LeaseEnd())
 			return err
 		}
 		if err != nil {
@@ -48,6 +51,9 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 		}
 		if have.Held {
 			return ErrHeld
+		}
+		if have.Damaged {
+			return ErrDamagedCursor
 		}
 		if err := have.belongsTo(topics); err != nil {
 			return err
@@ -77,7 +83,13 @@ func checkCursor(name string) error {
 	return nil
 }
 
-const cursorQuery = `SELECT name, topics, position, state, coalesce(owner, ''), coalesce(lease, 0) FROM cursor`
+var (
+	cursorQuery   = `SELECT name, topics, position, state, coalesce(owner, ''), coalesce(lease, 0), ` + dbfile.CursorTable.Sound() + ` FROM cursor`
+	insertCursor  = dbfile.CursorTable.Insert("owner", "lease")
+	replaceCursor = strings.Replace(insertCursor, "INSERT", "INSERT OR REPLACE", 1)
+	setCursor     = dbfile.CursorTable.Update("position", "?1", "state", "NULL") + ` AND name = ?2`
+	moveCursor    = dbfile.CursorTable.Update("position", "?1", "state", "?2", "lease", "?3") + ` AND name = ?4 AND owner = ?5`
+)
 
 // readCursor reads a cursor, or returns ErrNoCursor.
 func (db *DB) readCursor(tx *sql.Tx, name string) (cursorRow, error) {
@@ -91,10 +103,12 @@ func (db *DB) readCursor(tx *sql.Tx, name string) (cursorRow, error) {
 // scanCursor reads a row of cursorQuery.
 func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
 	var topics string
+	var sound bool
 	var w rows.Window
-	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.Owner, &w.Lease); err != nil {
+	if err := scan(&c.Name, &topics, &c.Position, &c.state, &w.Owner, &w.Lease, &sound); err != nil {
 		return c, err
 	}
+	c.Damaged = !sound
 	c.Topics, c.Held = strings.Split(topics, "\n"), db.file.Holds(w.Owner, w.Lease)
 	return c, nil
 }
@@ -125,19 +139,25 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 		c, err = db.readFreeCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) && len(topics) > 0 {
 			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
-			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?)`, name, topicLines(topics), at)
+			_, err := tx.Exec(insertCursor, name, topicLines(topics), at, nil, nil, nil)
 			return err
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if len(topics) > 0 {
+		case c.Damaged && len(topics) == 0:
+			return ErrDamagedCursor
+		case c.Damaged:
+			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
+			_, err := tx.Exec(replaceCursor, name, topicLines(topics), at, nil, nil, nil)
+			return err
+		case len(topics) > 0:
 			if err := c.belongsTo(topics); err != nil {
 				return err
 			}
 		}
 		c.Position = at
-		_, err := tx.Exec(`UPDATE cursor SET position = ?, state = NULL WHERE name = ?`, at, name)
+		_, err := tx.Exec(setCursor, at, name)
 		return err
 	})
 	return c, cursorError(name, err)
@@ -184,8 +204,7 @@ func (c *Cursor) State() []byte { return c.state }
 // events handled before a shutdown are not repeated.
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec(`UPDATE cursor SET position = ?, state = ?, lease = ? WHERE name = ? AND owner = ?`,
-			at, state, c.db.file.LeaseEnd(), c.name, c.db.file.OwnerName())
+		res, err := tx.Exec(moveCursor, at, state, c.db.file.LeaseEnd(), c.name, c.db.file.OwnerName())
 		if err != nil {
 			return err
 		}
@@ -215,6 +234,7 @@ type CursorInfo struct {
 	Topics   []string
 	Position event.ID
 	Held     bool // by a process
+	Damaged  bool // its row is: none of the above is certain
 }
 
 // A cursorRow is a cursor as stored in the file.

@@ -4,17 +4,19 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 )
 
-// damagedParts are the damaged pages and postings that this process has met.
+// damagedParts are the damaged pages, postings and rows of logs that this process has met.
 type damagedParts struct {
 	mu   sync.Mutex
 	keys map[damagedPart]bool
 }
 
-// A damagedPart is a page, a posting or, if both are 0, a block.
+// A damagedPart is the row of the log, a page, a posting or, if both are 0, a block.
 type damagedPart struct {
+	log           bool
 	page, storage int64
 	block         uint64
 }
@@ -24,7 +26,8 @@ const maxDamaged = 1 << 16
 
 func (d *damagedParts) note(err error) {
 	var damage *pages.DamageError
-	if !errors.As(err, &damage) {
+	row := errors.Is(err, dbfile.ErrLogRow)
+	if !errors.As(err, &damage) && !row {
 		return
 	}
 	d.mu.Lock()
@@ -33,9 +36,12 @@ func (d *damagedParts) note(err error) {
 		d.keys = map[damagedPart]bool{}
 	}
 	if len(d.keys) < maxDamaged {
-		part := damagedPart{page: damage.Page, storage: damage.Storage}
-		if damage.Page == 0 {
-			part.block = damage.Block
+		part := damagedPart{log: row}
+		if damage != nil {
+			part.page, part.storage = damage.Page, damage.Storage
+			if damage.Page == 0 {
+				part.block = damage.Block
+			}
 		}
 		d.keys[part] = true
 	}

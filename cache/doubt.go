@@ -68,13 +68,15 @@ func (db *DB) unprove(tx *sql.Tx, windows []rows.Window, topic event.Topic, span
 		if !w.Proven || !w.Topic.Overlaps(topic) || w.Held().Intersect(span).Empty() {
 			continue
 		}
-		if _, err := tx.Exec(`UPDATE window SET proven = 0 WHERE id = ?`, w.ID); err != nil {
+		if _, err := tx.Exec(unproveWindow, w.ID); err != nil {
 			return err
 		}
 	}
 	_, err := db.normalizeWindows(tx, nil)
 	return err
 }
+
+var unproveWindow = dbfile.WindowTable.Update("proven", "0") + ` AND id = ?1`
 
 // Doubts returns all doubts, sorted by topic and position.
 func (db *DB) Doubts(ctx context.Context) (list []Doubt, err error) {
@@ -117,8 +119,10 @@ func doubtedIn(tx *sql.Tx, topics []event.Topic) (window.Spans, error) {
 	return window.Union(spans...).Intersect(set.Held(topics...)), nil
 }
 
+// loadDoubts reads all doubts. A damaged one may be about anything.
 func loadDoubts(tx *sql.Tx) (list []Doubt, err error) {
-	rows, err := tx.Query(`SELECT topic, start, stop FROM doubt ORDER BY topic, start`)
+	rows, err := tx.Query(`SELECT iif(sound, topic, '*'), iif(sound, start, 0), iif(sound, stop, ?) FROM
+		(SELECT topic, start, stop, `+dbfile.DoubtTable.Sound()+` AS sound FROM doubt) ORDER BY 1, 2`, event.MaxID)
 	if err != nil {
 		return nil, err
 	}
@@ -148,16 +152,18 @@ func doubtsOf(list []Doubt, topic event.Topic) (spans window.Spans) {
 }
 
 func writeDoubts(tx *sql.Tx, topic event.Topic, spans window.Spans) error {
-	if _, err := tx.Exec(`DELETE FROM doubt WHERE topic = ?`, topic.String()); err != nil {
+	if _, err := tx.Exec(`DELETE FROM doubt WHERE topic = ?1 OR ?1 = '*' AND NOT `+dbfile.DoubtTable.Sound(), topic.String()); err != nil {
 		return err
 	}
 	for _, span := range spans {
-		if _, err := tx.Exec(`INSERT INTO doubt (topic, start, stop) VALUES (?, ?, ?)`, topic.String(), span.From, span.To); err != nil {
+		if _, err := tx.Exec(insertDoubt, topic.String(), span.From, span.To); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+var insertDoubt = dbfile.DoubtTable.Insert()
 
 // endDoubts removes the doubts about topic and its parts in span, which is proven or no
 // longer held.

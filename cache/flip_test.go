@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,85 +12,31 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 )
 
 // flipped are the tables and indexes in which bits are flipped.
-var flipped = []string{"page", "page_posting", "page_stretch", "window"}
+var flipped = []string{"page", "page_posting", "page_stretch", "window", "log", "log_copy", "snapshot", "cursor", "doubt"}
 
-// A spot is a byte of a file that a table uses. It is in a column, or in SQLite's own
-// structure.
-type spot struct {
-	table  string
-	at     int
-	column bool
-}
-
-// checked reports whether a checksum covers the byte.
-func (s *spot) checked() bool { return s.column && (s.table == "page" || s.table == "page_posting") }
-
-// spotsOf returns the used bytes of the leaves of the tables.
-func spotsOf(t *testing.T, path string, b []byte) (spots map[string][]spot) {
+// spotsOf returns the used bytes of the leaves of the tables in which bits are flipped.
+func spotsOf(t *testing.T, w *wreck) map[string][]pagetest.Spot {
 	t.Helper()
-	pool, err := sql.Open("sqlite", "file:"+path+"?immutable=1")
+	pool, err := sql.Open("sqlite", "file:"+w.write(t, w.bytes)+"?immutable=1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	spots = map[string][]spot{}
+	spots := map[string][]pagetest.Spot{}
 	for _, table := range flipped {
-		rows, err := pool.Query(`SELECT pageno, pagetype FROM dbstat WHERE name = ? AND pagetype <> 'internal'`, table)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			var n int
-			var kind string
-			if err := rows.Scan(&n, &kind); err != nil {
-				t.Fatal(err)
-			}
-			page := b[(n-1)*4096:][:4096]
-			if kind == "overflow" {
-				for i := range page {
-					spots[table] = append(spots[table], spot{table, (n-1)*4096 + i, i >= 4})
-				}
-				continue
-			}
-			columns := columnBytes(page)
-			for i := range page {
-				if i < 8+2*int(binary.BigEndian.Uint16(page[3:])) || i >= int(binary.BigEndian.Uint16(page[5:])) {
-					spots[table] = append(spots[table], spot{table, (n-1)*4096 + i, columns[i]})
-				}
-			}
-		}
-		if err := rows.Close(); err != nil || len(spots[table]) == 0 {
-			t.Fatalf("table %s: %d bytes, %v", table, len(spots[table]), err)
+		if spots[table], err = pagetest.Spots(pool, w.bytes, table); err != nil {
+			t.Fatalf("table %s: %v", table, err)
 		}
 	}
 	return spots
 }
 
-// columnBytes returns which bytes of a leaf are of columns.
-func columnBytes(page []byte) map[int]bool {
-	columns := map[int]bool{}
-	varint := func(at int) (v, end int) {
-		for ; page[at] >= 0x80; at++ {
-			v = v<<7 | int(page[at]&0x7f)
-		}
-		return v<<7 | int(page[at]), at + 1
-	}
-	for i := range int(binary.BigEndian.Uint16(page[3:])) {
-		at := int(binary.BigEndian.Uint16(page[8+2*i:]))
-		size, at := varint(at)
-		if page[0] == 0x0D {
-			_, at = varint(at)
-		}
-		header, _ := varint(at)
-		for j := at + header; j < min(at+size, 4096); j++ {
-			columns[j] = true
-		}
-	}
-	return columns
-}
+// checked reports whether a checksum covers the byte.
+func checked(s pagetest.Spot) bool { return s.Column && s.Table != "page_stretch" }
 
 // A judgement is the result of reading a file in which a bit was flipped.
 type judgement struct {
@@ -205,21 +150,24 @@ func TestFlippedBits(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for _, w := range wrecks() {
-		spots := spotsOf(t, w.write(t, w.bytes), w.bytes)
+		spots := spotsOf(t, w)
 		dir := t.TempDir()
 		counts := map[string]int{}
 		for i := range longtest.Size(len(flipped), 250) {
 			at := spots[flipped[i%len(flipped)]]
+			if len(at) == 0 {
+				continue // a server's file has no windows
+			}
 			s := at[random.IntN(len(at))]
 			bit := random.IntN(8)
 			b := bytes.Clone(w.bytes)
-			b[s.at] ^= 1 << bit
+			b[s.At] ^= 1 << bit
 			path := filepath.Join(dir, "flipped.db")
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for _, text := range w.tryFlipped(t, path, s, counts) {
-				t.Errorf("%s, bit %d of byte %d of %s (in a column: %v): %s", w.name, bit, s.at, s.table, s.column, text)
+				t.Errorf("%s, bit %d of byte %d of %s (in a column: %v): %s", w.name, bit, s.At, s.Table, s.Column, text)
 			}
 			removeFiles(path)
 		}
@@ -227,12 +175,12 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-func (w *wreck) tryFlipped(t *testing.T, path string, s spot, counts map[string]int) (bad []string) {
+func (w *wreck) tryFlipped(t *testing.T, path string, s pagetest.Spot, counts map[string]int) (bad []string) {
 	ctx := context.Background()
 	cfg := Config{Role: w.role}
 	db, err := Open(ctx, path, cfg)
 	if err != nil {
-		if counts["not opened"]++; s.checked() {
+		if counts["not opened"]++; checked(s) {
 			bad = append(bad, fmt.Sprintf("it is not opened: %v", err))
 		}
 		return bad
@@ -243,7 +191,7 @@ func (w *wreck) tryFlipped(t *testing.T, path string, s spot, counts map[string]
 	_, err = db.CheckContents(ctx, func(Fault) error { found = true; return nil })
 	found = found || err != nil
 	bad = append(bad, j.wrong...)
-	if s.checked() || !found {
+	if checked(s) || !found {
 		bad = append(bad, j.silent...)
 	}
 	switch {
@@ -256,7 +204,7 @@ func (w *wreck) tryFlipped(t *testing.T, path string, s spot, counts map[string]
 	}
 	if w.role == Server {
 		if _, err := db.Append(ctx, drafts("alice", "x/1", "appended", 3)); err != nil {
-			if counts["append refused"]++; s.checked() {
+			if counts["append refused"]++; checked(s) {
 				bad = append(bad, fmt.Sprintf("append: %v", err))
 			}
 		}

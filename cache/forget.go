@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
@@ -117,9 +118,11 @@ func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
 		_, err := tx.Exec(`DELETE FROM window WHERE id = ?`, w.ID)
 		return err
 	}
-	_, err := tx.Exec(`UPDATE window SET start = ? WHERE id = ?`, min(start, w.Held().To), w.ID)
+	_, err := tx.Exec(moveStart, min(start, w.Held().To), w.ID)
 	return err
 }
+
+var moveStart = dbfile.WindowTable.Update("start", "?1") + ` AND id = ?2`
 
 func unfollow(tx *sql.Tx, topic event.Topic) error {
 	names, err := texts(tx, `SELECT topic FROM followed`)

@@ -19,7 +19,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0007"
+	goldenLast = "0008"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.

@@ -225,6 +225,16 @@ func rawExec(db *DB, statements string, args ...any) error {
 	})
 }
 
+// changeLog changes the row of the log without the methods of DB.
+func changeLog(db *DB, set string, args ...any) error {
+	return db.file.Update(context.Background(), func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`UPDATE log SET `+set, args...); err != nil {
+			return err
+		}
+		return testfile.SumLog(tx)
+	})
+}
+
 // edit changes stored events without the methods of DB.
 func edit(db *DB, change func(tx pagetest.DB) error) error {
 	return db.file.Update(context.Background(), func(tx *sql.Tx) error { return change(tx) })

@@ -11,6 +11,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/seen"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 // checkLookUp checks that the log knows the hashes of evs and no others.
@@ -115,6 +116,9 @@ func makeOld(t *testing.T, db *DB, evs []event.Event) {
 	t.Helper()
 	err := db.file.Update(context.Background(), func(tx *sql.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM run; DELETE FROM guard; DELETE FROM slab; UPDATE log SET hashed = next - 1, salt = 0`); err != nil {
+			return err
+		}
+		if err := testfile.SumLog(tx); err != nil {
 			return err
 		}
 		for i := range evs {

@@ -311,7 +311,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 // A log reports nothing below its horizon.
 func TestLeavesBelowHorizon(t *testing.T) {
 	db, _ := bigLog(t)
-	if err := rawExec(db, `UPDATE window SET start = ?`, event.BlockSize); err != nil {
+	if err := changeLog(db, `horizon = ?`, event.BlockSize); err != nil {
 		t.Fatal(err)
 	}
 	_, err := db.Leaves(context.Background(), event.All, window.Span{From: event.BlockSize - 1, To: db.Head()})

@@ -23,8 +23,8 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 	n.Log = db.file.Log
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		var mark string
-		err := tx.QueryRowContext(ctx, `SELECT seen, seen_mark, (SELECT coalesce(max(reached), 0) FROM window
-			WHERE state <> 'pending') FROM log`).Scan(&n.Marked.ID, &mark, &n.Held)
+		err := dbfile.ScanLog(ctx, tx, `seen, seen_mark, (SELECT coalesce(max(reached), 0) FROM window
+			WHERE state <> 'pending' AND `+dbfile.WindowTable.Sound()+`)`, &n.Marked.ID, &mark, &n.Held)
 		if err != nil {
 			return err
 		}

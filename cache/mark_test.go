@@ -77,7 +77,9 @@ func TestNewestOfOldFile(t *testing.T) {
 	db := openClient(t)
 	evs := []event.Event{madeEvent("alice", "x", 3), madeEvent("alice", "x", 5)}
 	mustApply(t, mustClaim(t, db, "alice", 0, 10), 10, evs...)
-	mustExec(t, db, `UPDATE log SET seen = 0, seen_mark = ''`)
+	if err := changeLog(db, `seen = 0, seen_mark = ''`); err != nil {
+		t.Fatal(err)
+	}
 	wantNewest(t, "of an old file", db, Newest{Held: 10, Marked: event.Point{ID: 5, Mark: evs[1].Mark()}})
 	if err := edit(db, func(tx pagetest.DB) error {
 		return pagetest.SetLine(tx, 5, bytes.Replace(evs[1].Line(), []byte("alice"), []byte("malice"), 1))

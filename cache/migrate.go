@@ -109,8 +109,10 @@ func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) erro
 	}
 	return db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, c := range cursors {
-			_, err := tx.Exec(`INSERT INTO cursor (name, topics, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-				c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted))
+			if c.Damaged {
+				continue // where it was is not known
+			}
+			_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted), nil, nil, nil)
 			if err != nil {
 				return err
 			}

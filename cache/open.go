@@ -144,6 +144,9 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 			db.Close()
 		}
 	}()
+	if err := db.restoreLog(ctx, cfg.Role == Server); err != nil {
+		return nil, err
+	}
 	if err := db.prepareReading(ctx); err != nil {
 		return nil, err
 	}

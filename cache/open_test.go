@@ -325,13 +325,14 @@ func TestWindowsSayWhatIsReadable(t *testing.T) {
 	log, copied := openServer(t), openClient(t)
 	mustAppend(t, log, drafts("alice", "x", "k", 5000)...)
 	store(t, copied, "alice", madeEvent("alice", "x", 1), madeEvent("alice", "x", 9))
-	for _, db := range []*DB{log, copied} {
-		if err := rawExec(db, `DELETE FROM window`); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{"*", "alice", "alice/x$", "bob"} {
-			checkNothing(t, db, topics(t, name))
-		}
+	if err := rawExec(copied, `DELETE FROM window`); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"*", "alice", "alice/x$", "bob"} {
+		checkNothing(t, copied, topics(t, name))
+	}
+	if err := rawExec(log, `DELETE FROM log; UPDATE log_copy SET sum = 0`); err != nil {
+		t.Fatal(err)
 	}
 	_, err := log.Append(context.Background(), drafts("alice", "x", "more", 1))
 	wantError(t, "Append that nobody could read", err, ErrCorrupt)

@@ -42,9 +42,10 @@ func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Momen
 		if busy, err = ls.db.clearPending(tx); err != nil || busy != 0 {
 			return err
 		}
-		return tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, moment, owner, lease)
-			VALUES (?, 'pending', 0, 0, 0, ?, ?, ?) RETURNING id`,
-			topic.String(), moment.String(), ls.db.file.OwnerName(), ls.db.file.Now().Add(pendTime).UnixMilli()).Scan(&p.number)
+		w := rows.Window{Owner: ls.db.file.OwnerName(), Lease: ls.db.file.Now().Add(pendTime).UnixMilli()}
+		w.Topic, w.State, w.At = topic, window.Pending, moment
+		p.number, err = rows.InsertWindow(tx, &w)
+		return err
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("pend %s at %s: %w", topic, moment, err)
@@ -58,6 +59,9 @@ func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Momen
 // clearPending removes the pending window if its process is gone or too slow. Otherwise
 // it returns the window's number.
 func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
+	if err := rows.DropDamagedWindows(tx); err != nil {
+		return 0, err
+	}
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return 0, err

@@ -12,7 +12,7 @@ import (
 
 // Removals returns how many times stored events were removed from the file.
 func (db *DB) Removals(ctx context.Context) (n int64, err error) {
-	err = db.file.ViewRow(ctx, `SELECT removals FROM log`, nil, &n)
+	err = db.file.ViewLog(ctx, `removals`, &n)
 	return n, err
 }
 
@@ -81,17 +81,20 @@ func (db *DB) noteProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
 // insertProof inserts a proven window and ends the doubts about it. Remaining candidates in
 // it are not in this log.
 func insertProof(tx *sql.Tx, topic event.Topic, span window.Span) error {
-	_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, 1)`,
-		topic.String(), span.From, span.To, span.To)
-	if err != nil {
+	if _, err := rows.InsertWindow(tx, committedWindow(topic, span, true)); err != nil {
 		return err
 	}
 	if err := endDoubts(tx, topic, span); err != nil {
 		return err
 	}
 	where, args := importedOf(topic)
-	_, err = tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...)
+	_, err := tx.Exec(`DELETE FROM candidate WHERE id > ? AND id <= ? AND `+where, append([]any{span.From, span.To}, args...)...)
 	return err
+}
+
+// committedWindow returns a window that is held.
+func committedWindow(topic event.Topic, span window.Span, proven bool) *rows.Window {
+	return &rows.Window{Window: window.Window{Topic: topic, State: window.Committed, From: span.From, To: span.To, Reached: span.To, Proven: proven}}
 }
 
 // isProven reports whether a proven window contains topic in span already.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -162,7 +163,7 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 		return until, nil // no storage, no event
 	}
 	var indexed event.ID
-	if err := r.tx.QueryRowContext(r.ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
+	if err := dbfile.ScanLog(r.ctx, r.tx, `indexed`, &indexed); err != nil {
 		return after, err
 	}
 	r.sparse = true

@@ -52,7 +52,7 @@ func TestReadEdges(t *testing.T) {
 	if _, _, err := db.Read(ctx, nil, 0, 10, 10); !asError(err, &notHeld) {
 		t.Errorf("Read of no topic: %v", err)
 	}
-	if err := rawExec(db, `UPDATE window SET start = 5`); err != nil { // retention
+	if err := changeLog(db, `horizon = 5`); err != nil { // retention
 		t.Fatal(err)
 	}
 	if _, _, err := db.Read(ctx, all, 4, 10, 10); !asError(err, &notHeld) || !notHeld.Some || notHeld.Oldest != 5 {

@@ -101,7 +101,7 @@ func TestStateWhileAppending(t *testing.T) {
 func TestStateAboveHorizon(t *testing.T) {
 	db, evs := bigLog(t)
 	const horizon = event.BlockSize
-	if err := rawExec(db, `UPDATE window SET start = ?`, horizon); err != nil {
+	if err := changeLog(db, `horizon = ?`, horizon); err != nil {
 		t.Fatal(err)
 	}
 	left := map[string]bool{}
@@ -125,7 +125,7 @@ func TestStateAboveHorizon(t *testing.T) {
 	err = db.State(context.Background(), event.All, db.Head()+1, noEvent)
 	wantNotHeld(t, err, window.NotHeldError{After: db.Head()})
 	// The same with only a horizon.
-	if err := rawExec(db, `UPDATE window SET start = stop`); err != nil {
+	if err := changeLog(db, `horizon = next - 1`); err != nil {
 		t.Fatal(err)
 	}
 	err = db.State(context.Background(), event.All, horizon, noEvent)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -31,18 +32,17 @@ func tally(tx *sql.Tx, evs []event.Event) error {
 
 // CountSaved counts events that were requested and did not have to be fetched.
 func (db *DB) CountSaved(ctx context.Context, n int64) error {
-	err := db.file.Update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE log SET saved = saved + ?`, n)
-		return err
-	})
+	err := db.file.Update(ctx, func(tx *sql.Tx) error { return db.file.UpdateLog(tx, countSaved, n) })
 	if err != nil {
 		return fmt.Errorf("count saved events: %w", err)
 	}
 	return nil
 }
 
+var countSaved = dbfile.LogTable.Update("saved", "saved + ?1")
+
 // Tally returns the counts so far.
 func (db *DB) Tally(ctx context.Context) (t Tally, err error) {
-	err = db.file.ViewRow(ctx, `SELECT fetched, received, saved FROM log`, nil, &t.Fetched, &t.Received, &t.Saved)
+	err = db.file.ViewLog(ctx, `fetched, received, saved`, &t.Fetched, &t.Received, &t.Saved)
 	return t, err
 }

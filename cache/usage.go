@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -80,7 +81,7 @@ func (r *usageReader) prepare(ctx context.Context, tx *sql.Tx) (err error) {
 	for i := range r.windows {
 		r.until = min(r.until, r.windows[i].Held().To) // the head
 	}
-	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&r.posted); err != nil {
+	if err := dbfile.ScanLog(ctx, tx, `indexed`, &r.posted); err != nil {
 		return err
 	}
 	r.posted = min(r.posted, r.until)

@@ -160,7 +160,7 @@ func (m *forgetModel) holds(ev *event.Event) bool {
 func TestUsageNotHeld(t *testing.T) {
 	db := openClient(t)
 	store(t, db, "alice", madeEvent("alice", "posts/1", 3), madeEvent("alice", "posts/1", 7), madeEvent("alice", "posts/2", 9))
-	if err := rawExec(db, `UPDATE window SET start = 5, reached = 8, stop = 8`); err != nil {
+	if err := rawExec(db, `UPDATE window SET start = 5, reached = 8, stop = 8, sum = row_sum(topic, state, 5, 8, 8, moment, proven)`); err != nil {
 		t.Fatal(err)
 	}
 	checkUsage(t, db, []event.Event{madeEvent("alice", "posts/1", 7)}, event.All, event.MaxID, 10)

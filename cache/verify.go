@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
@@ -64,7 +65,7 @@ type postedRecord struct {
 }
 
 func (c *leafChecker) readPostings(ctx context.Context, tx *sql.Tx, span window.Span) error {
-	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&c.indexed); err != nil {
+	if err := dbfile.ScanLog(ctx, tx, `indexed`, &c.indexed); err != nil {
 		return err
 	}
 	numbers, _, err := rows.FindNumbers(ctx, tx, []event.Topic{c.topic}, math.MaxInt32)

@@ -185,12 +185,19 @@ func (l *Lease) insertWindows(tx *sql.Tx, state window.State) error {
 }
 
 func (l *Lease) insertWindow(tx *sql.Tx, t event.Topic, state window.State, held window.Span) (id int64, err error) {
-	err = tx.QueryRow(`INSERT INTO window (topic, state, start, reached, stop, owner, lease)
-		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		t.String(), state.String(), held.From, held.To, l.span.To,
-		l.db.file.OwnerName(), l.db.file.LeaseEnd()).Scan(&id)
-	return id, err
+	w := rows.Window{Owner: l.db.file.OwnerName(), Lease: l.db.file.LeaseEnd()}
+	w.Topic, w.State, w.From, w.Reached, w.To = t, state, held.From, held.To, l.span.To
+	return rows.InsertWindow(tx, &w)
 }
+
+// The statements that change a lease's windows.
+var (
+	moveWindow = dbfile.WindowTable.Update("reached", "?1", "owner", "?2", "lease", "?3") +
+		` AND id = ?4 AND (owner = ?2 OR owner IS NULL AND state = 'pulling')`
+	releaseWindow = dbfile.WindowTable.Update("state", "?1", "error", "?2", "owner", "NULL", "lease", "NULL") + ` AND id = ?3 AND owner = ?4`
+	commitWindow  = dbfile.WindowTable.Update("state", "'committed'", "reached", "?1", "stop", "?1", "owner", "NULL", "lease", "NULL") +
+		` AND id = ?2 AND owner = ?3`
+)
 
 // Apply stores events that follow Reached, sorted by id and complete for the lease's
 // topics up to position reached, and advances the windows to reached, all in one
@@ -258,9 +265,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 // which begins at the end of the old one.
 func (l *Lease) moveWindows(tx *sql.Tx, reached event.ID) (rows []int64, err error) {
 	for i, id := range l.rows {
-		res, err := tx.Exec(`UPDATE window SET reached = ?, owner = ?, lease = ?
-			WHERE id = ? AND (owner = ? OR owner IS NULL AND state = 'pulling')`,
-			reached, l.db.file.OwnerName(), l.db.file.LeaseEnd(), id, l.db.file.OwnerName())
+		res, err := l.db.file.Exec(tx, moveWindow, reached, l.db.file.OwnerName(), l.db.file.LeaseEnd(), id)
 		if err != nil {
 			return nil, err
 		}
@@ -394,8 +399,7 @@ func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause an
 	}
 	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range l.rows {
-			_, err := tx.Exec(`UPDATE window SET state = ?, error = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, state.String(), cause, id, l.db.file.OwnerName())
+			_, err := tx.Exec(releaseWindow, state.String(), cause, id, l.db.file.OwnerName())
 			if err != nil {
 				return err
 			}
@@ -413,8 +417,7 @@ func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause an
 func (l *Lease) commitWindows(ctx context.Context, rows []int64) error {
 	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, id := range rows {
-			_, err := tx.Exec(`UPDATE window SET state = 'committed', reached = ?, stop = ?, owner = NULL, lease = NULL
-				WHERE id = ? AND owner = ?`, l.reached, l.reached, id, l.db.file.OwnerName())
+			_, err := tx.Exec(commitWindow, l.reached, id, l.db.file.OwnerName())
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,9 @@ func (db *DB) normalizeWindows(tx *sql.Tx, absorb func(*rows.Window) bool) ([]ro
 	if db.file.Role != Client {
 		return nil, db.file.Role.Wrong()
 	}
+	if err := rows.DropDamagedWindows(tx); err != nil {
+		return nil, err
+	}
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {
 		return nil, err
@@ -80,9 +83,7 @@ func replaceWindows(tx *sql.Tx, settled, merged []rows.Window) error {
 		}
 	}
 	for k := range missing {
-		_, err := tx.Exec(`INSERT INTO window (topic, state, start, reached, stop, proven) VALUES (?, 'committed', ?, ?, ?, ?)`,
-			k.topic.String(), k.span.From, k.span.To, k.span.To, k.proven)
-		if err != nil {
+		if _, err := rows.InsertWindow(tx, committedWindow(k.topic, k.span, k.proven)); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"database/sql"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
@@ -18,16 +19,18 @@ func (db *DB) NoteTimes(ctx context.Context, times map[event.ID]event.Time) erro
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		for at, t := range news {
-			if _, err := tx.Exec(`INSERT OR REPLACE INTO bound (at, time) VALUES (?, ?)`, at, int64(t)); err != nil {
+			if _, err := tx.Exec(replaceBound, at, int64(t)); err != nil {
 				return err
 			}
 		}
 		_, err := tx.Exec(`DELETE FROM bound WHERE at NOT IN
-			(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window)`)
+			(SELECT start FROM window UNION SELECT reached FROM window UNION SELECT stop FROM window) OR NOT ` + dbfile.BoundTable.Sound())
 		return err
 	})
 	return dbfile.Wrap(err, "note the times of windows")
 }
+
+var replaceBound = strings.Replace(dbfile.BoundTable.Insert(), "INSERT", "INSERT OR REPLACE", 1)
 
 // newTimes returns those of times that belong in the file and are missing.
 func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news map[event.ID]event.Time, err error) {
@@ -36,7 +39,7 @@ func (db *DB) newTimes(ctx context.Context, times map[event.ID]event.Time) (news
 		for at, t := range times {
 			var missing bool
 			err := tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM window WHERE ?1 IN (start, reached, stop))
-				AND NOT EXISTS (SELECT 1 FROM bound WHERE at = ?1 AND time = ?2)`, at, int64(t)).Scan(&missing)
+				AND NOT EXISTS (SELECT 1 FROM bound WHERE at = ?1 AND time = ?2 AND `+dbfile.BoundTable.Sound()+`)`, at, int64(t)).Scan(&missing)
 			if err != nil {
 				return err
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -328,7 +329,10 @@ func TestStateAtHorizon(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, err := file.Exec(`UPDATE window SET start = ?`, event.BlockSize); err != nil {
+	if _, err := file.Exec(`UPDATE log SET horizon = ?`, event.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := testfile.SumLog(file); err != nil {
 		t.Fatal(err)
 	}
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))

@@ -29,6 +29,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/demo"
 	"github.com/rstream-dev/rstream/internal/pagetest"
+	"github.com/rstream-dev/rstream/internal/testfile"
 )
 
 // commands are the commands of scripts, in addition to testscript's own.
@@ -87,7 +88,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// quakes FILE [N]: write the earthquakes, or the first N of them.
 	"quakes": cmdQuakes,
 	// sql FILE STATEMENT: change or query a file with SQL, without the program.
-	"sql": cmdSQL, "edit": cmdEdit,
+	"sql": cmdSQL, "edit": cmdEdit, "setlog": cmdSetLog,
 	// ago VAR DURATION LAYOUT: set a variable to a time in the past, in the zone TZ.
 	"ago": cmdAgo,
 	// plain FILE: print a file with everything that differs between runs replaced.
@@ -280,6 +281,17 @@ func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintln(ts.Stdout(), v)
 	}
 	ts.Check(rows.Err())
+}
+
+// cmdSetLog changes the row of the log of a file as if the program had written it.
+func cmdSetLog(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "setlog FILE ASSIGNMENTS")
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?_pragma=busy_timeout(10000)")
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec(`UPDATE log SET ` + args[1])
+	ts.Check(err)
+	ts.Check(testfile.SumLog(db))
 }
 
 // cmdEdit changes stored events of a file without its knowledge: it deletes one or all,

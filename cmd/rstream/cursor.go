@@ -83,6 +83,9 @@ func (c cursorReport) String() string {
 	if c.Held {
 		held = ", in use"
 	}
+	if c.Damaged {
+		held += ", damaged: set it again"
+	}
 	return visible(c.Name) + " at " + c.Position.String() + " of " + visible(strings.Join(c.Topics, ", ")) + held
 }
 

@@ -128,6 +128,7 @@ var valueHints = []struct {
 	{cache.ErrLinked, "name the file as the server does, or ask the server"},
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet; \"rstream salvage\" reads the events of a damaged one"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},
+	{cache.ErrDamagedCursor, "set it again, and name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrCorrupt, copyHint},
 	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
 	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},

@@ -101,6 +101,7 @@ type cursorReport struct {
 	Topics   []string `json:"topics"`
 	Position event.ID `json:"position"`
 	Held     bool     `json:"held"`
+	Damaged  bool     `json:"damaged,omitempty"` // its row is; nothing else is certain
 }
 
 // probeTime is how long status waits for a server.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +25,8 @@ type Template struct {
 type newFile struct {
 	bytes []byte
 	log   string
+	sum   int64                           // of the rows that name it
+	sumOf func(log string) (int64, error) // the same for another log
 }
 
 // New returns a template. make, which is called at most once, makes a new file at path and
@@ -40,27 +43,97 @@ func buildFile(make func(path string) (log string, err error)) (f newFile, err e
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "new.db")
 	if f.log, err = make(path); err == nil {
-		err = forgetSalt(path)
+		err = f.forgetSalt(path)
 	}
 	if err == nil {
 		f.bytes, err = os.ReadFile(path)
 	}
-	if n := bytes.Count(f.bytes, []byte(f.log)); err == nil && n != 1 {
-		err = fmt.Errorf("the name of the log is %d times in its file", n)
+	if err == nil {
+		_, err = f.named(f.log)
 	}
 	return f, err
 }
 
 // forgetSalt takes the salt of a log's filters away. Each log gets one of its own when it is
 // opened.
-func forgetSalt(path string) error {
+func (f *newFile) forgetSalt(path string) error {
 	db, err := sql.Open("sqlite", path) // the driver is that of the cache
 	if err != nil {
 		return err
 	}
-	_, err = db.Exec(`UPDATE log SET salt = 0`)
-	return errors.Join(err, db.Close())
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE log SET salt = 0`); err != nil {
+		return err
+	}
+	if err := SumLog(db); err != nil {
+		return err
+	}
+	var values string
+	err = db.QueryRow(`SELECT group_concat('quote(' || name || ')', ' || '', '' || ')
+		FROM pragma_table_info('log') WHERE name NOT IN ('one', 'id', 'sum')`).Scan(&values)
+	if err != nil {
+		return err
+	}
+	if err := db.QueryRow(`SELECT sum, `+values+` FROM log`).Scan(&f.sum, &values); err != nil {
+		return err
+	}
+	f.sumOf = func(log string) (sum int64, err error) {
+		memory, err := sql.Open("sqlite", ":memory:")
+		if err == nil {
+			err = errors.Join(memory.QueryRow(`SELECT row_sum(?, `+values+`)`, log).Scan(&sum), memory.Close())
+		}
+		return sum, err
+	}
+	return db.Close()
 }
+
+// A DB is a file or a transaction.
+type DB interface {
+	Exec(query string, args ...any) (sql.Result, error)
+	QueryRow(query string, args ...any) *sql.Row
+}
+
+// SumLog gives the row of the log, which a test has changed, its checksum, and the copy of it
+// what it is.
+func SumLog(db DB) error {
+	var columns string
+	err := db.QueryRow(`SELECT group_concat(name, ', ') FROM pragma_table_info('log') WHERE name NOT IN ('one', 'sum')`).Scan(&columns)
+	if err == nil {
+		_, err = db.Exec(`UPDATE log SET sum = row_sum(` + columns + `); REPLACE INTO log_copy SELECT * FROM log`)
+	}
+	return err
+}
+
+// named returns the bytes of the file for another log: the name and the checksum of the rows
+// of the log and of its copy are others.
+func (f *newFile) named(log string) ([]byte, error) {
+	sum, err := f.sumOf(log)
+	if err != nil {
+		return nil, err
+	}
+	b, n := bytes.Clone(f.bytes), 0
+	for at := 0; ; n++ {
+		i := bytes.Index(b[at:], []byte(f.log))
+		if i < 0 {
+			break
+		}
+		row := b[at+i:]
+		copy(row, log)
+		i = bytes.Index(row, sumBytes(f.sum))
+		if i < 0 || i > 256 {
+			return nil, fmt.Errorf("the checksum of the row of log %s is not there", f.log)
+		}
+		copy(row[i:], sumBytes(sum))
+		at = len(b) - len(row) + i
+	}
+	if n != 2 {
+		return nil, fmt.Errorf("the name of log %s is %d times in its file", f.log, n)
+	}
+	return b, nil
+}
+
+// sumBytes returns a checksum as SQLite stores it.
+func sumBytes(sum int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(sum))[2:] }
 
 // Write makes the file of a log at path, or of a new log if its name is empty.
 func (t *Template) Write(path, log string) error {
@@ -76,7 +149,11 @@ func (t *Template) Write(path, log string) error {
 	if len(log) != len(f.log) {
 		return fmt.Errorf("log %q: want %d characters", log, len(f.log))
 	}
-	return os.WriteFile(path, bytes.Replace(f.bytes, []byte(f.log), []byte(log), 1), 0o600)
+	b, err := f.named(log)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
 }
 
 // WriteNew is Write that leaves a file alone which is there.

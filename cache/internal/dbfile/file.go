@@ -35,18 +35,19 @@ type Options struct {
 // A File is the open SQLite file of a log.
 type File struct {
 	// Set once by Open.
-	Path     string // as it was given
-	absPath  string // absolute, links resolved
-	Log      string
-	Role     Role
-	Now      func() time.Time
-	owner    *owner
-	Read     *sql.DB
-	held     *heldFile
-	progress func(Progress) // may be nil
-	walless  bool           // the file had no write-ahead log when it was opened
-	serving  bool           // a server's locks are taken: that of held, and
-	flock    *flock.Flock
+	Path       string // as it was given
+	absPath    string // absolute, links resolved
+	Log        string
+	Role       Role
+	Now        func() time.Time
+	owner      *owner
+	Read       *sql.DB
+	held       *heldFile
+	progress   func(Progress) // may be nil
+	LogDamaged bool           // the row of the log was damaged when the file was opened
+	walless    bool           // the file had no write-ahead log when it was opened
+	serving    bool           // a server's locks are taken: that of held, and
+	flock      *flock.Flock
 	location
 
 	// The writer holds the one slot in writing, which guards the fields below. It is a

@@ -45,7 +45,10 @@ func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) (er
 	if err := check(tx); err != nil {
 		return err
 	}
-	if _, err = tx.ExecContext(ctx, `UPDATE log SET role = ?`, string(Backup)); err != nil {
+	if err := UpdateLog(tx, LogTable.Update("role", "?1"), string(Backup)); err != nil {
+		return err
+	}
+	if err := CopyLog(tx); err != nil {
 		return err
 	}
 	return tx.Commit()

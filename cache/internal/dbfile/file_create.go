@@ -119,11 +119,7 @@ func insertIdentity(ctx context.Context, tx *sql.Tx, cfg Options) error {
 		VALUES (1, ?, ?, 1, 0, ?)`, log, string(cfg.Role), indexed); err != nil {
 		return err
 	}
-	if cfg.Role != Server {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO window (topic, state, start, reached, stop) VALUES ('*', 'committed', 0, 0, 0)`)
-	return err
+	return SumLog(tx)
 }
 
 func newLogID() string {
@@ -154,9 +150,8 @@ var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotE
 // one up to the head of the backup.
 func (f *File) becomeNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = (SELECT stop FROM window WHERE topic = '*' AND state = 'committed'),
-			id = ?, role = 'server' WHERE role = 'backup'`, newLogID())
-		return err
+		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", "next - 1", "id", "?1", "role", "'server'")+` AND role = 'backup'`, newLogID())
+		return errors.Join(err, CopyLog(tx))
 	})
 }
 
@@ -164,7 +159,7 @@ func (f *File) becomeNewLog(ctx context.Context) error {
 // where the two diverged.
 func (f *File) goOnAsNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE log SET parent = id, parent_head = NULL, id = ?`, newLogID())
-		return err
+		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", "NULL", "id", "?1"), newLogID())
+		return errors.Join(err, CopyLog(tx))
 	})
 }

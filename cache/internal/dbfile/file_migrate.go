@@ -37,7 +37,7 @@ func (f *File) migrate(ctx context.Context, cfg Options) error {
 	case version == 0:
 		return ErrNoIdentity
 	}
-	if err := f.loadIdentity(ctx, cfg); err != nil {
+	if err := f.loadIdentity(ctx, cfg, version); err != nil {
 		return err
 	}
 	return f.upgrade(ctx, cfg, files)
@@ -71,11 +71,37 @@ func (f *File) migrateTo(ctx context.Context, version int, files []string) error
 	})
 }
 
-func (f *File) loadIdentity(ctx context.Context, cfg Options) error {
-	err := f.Read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&f.Log, &f.Role)
+// readIdentity reads which log the file belongs to. If the row that says it is damaged, its
+// copy does.
+func (f *File) readIdentity(ctx context.Context, version int) error {
+	if version < summedVersion {
+		err := f.Read.QueryRowContext(ctx, `SELECT id, role FROM log`).Scan(&f.Log, &f.Role)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNoIdentity
+		}
+		return err
+	}
+	err := ScanLog(ctx, f.Read, `id, role`, &f.Log, &f.Role)
+	if f.LogDamaged = errors.Is(err, ErrLogRow); !f.LogDamaged {
+		return err
+	}
+	err = f.Read.QueryRowContext(ctx, `SELECT id, role FROM log_copy WHERE `+copySound).Scan(&f.Log, &f.Role)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	var rows int
+	if err := f.Read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM log) + (SELECT count(*) FROM log_copy)`).Scan(&rows); err != nil || rows > 0 {
+		return errors.Join(err, ErrLogRow)
+	}
+	return ErrNoIdentity
+}
+
+// summedVersion is the version of the schema that brought checksums of rows.
+const summedVersion = 8
+
+func (f *File) loadIdentity(ctx context.Context, cfg Options, version int) error {
+	err := f.readIdentity(ctx, version)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return ErrNoIdentity
 	case err != nil:
 		return err
 	case f.Role == Backup && cfg.Role == Server:

@@ -100,13 +100,17 @@ func (f *File) upgrade(ctx context.Context, cfg Options, files []string) error {
 // that does not is of an earlier version. It is a variable for the tests.
 var serverGrace = 3 * time.Second
 
+// pagesVersion is the version of the schema that brought pages: the events of a file of an
+// earlier one move.
+const pagesVersion = 7
+
 // upgradeAlone does the work of upgrade. The caller holds the lock.
 func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) error {
 	now, err := f.schemaState(ctx)
 	if err != nil {
 		return err
 	}
-	if now.version < len(files) {
+	if now.version < pagesVersion {
 		if err := f.checkRoom(ctx); err != nil {
 			return err
 		}
@@ -115,6 +119,8 @@ func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) er
 				return fmt.Errorf("it was not upgraded, and the version that wrote it can still open it: %w", err)
 			}
 		}
+	}
+	if now.version < len(files) {
 		if err := f.migrateAll(ctx, now.version, files); err != nil {
 			return err
 		}

@@ -21,7 +21,35 @@ CREATE TABLE log (
   tick         INTEGER NOT NULL DEFAULT 0, -- the last time of retention's clock, µs
   horizon_mark TEXT    NOT NULL DEFAULT '', -- of the same event as horizon_time; empty if it is not known
   seen         INTEGER NOT NULL DEFAULT 0, -- the newest position whose mark a server has sent to this copy,
-  seen_mark    TEXT    NOT NULL DEFAULT '' -- and the mark
+  seen_mark    TEXT    NOT NULL DEFAULT '', -- and the mark
+  horizon      INTEGER NOT NULL DEFAULT 0, -- a server's window is from here to the event before next
+  sum          INTEGER NOT NULL DEFAULT 0  -- row_sum of the others but one, a checksum
+) STRICT;
+
+-- The row of log as it was when the last block was sealed, for the case that it is damaged.
+CREATE TABLE log_copy (
+  one          INTEGER PRIMARY KEY CHECK (one = 1),
+  id           TEXT    NOT NULL,
+  role         TEXT    NOT NULL,
+  parent       TEXT,
+  parent_head  INTEGER,
+  next         INTEGER NOT NULL,
+  time         INTEGER NOT NULL,
+  indexed      INTEGER NOT NULL,
+  removals     INTEGER NOT NULL,
+  fetched      INTEGER NOT NULL,
+  received     INTEGER NOT NULL,
+  saved        INTEGER NOT NULL,
+  hashed       INTEGER NOT NULL,
+  salt         INTEGER NOT NULL,
+  dropped      INTEGER NOT NULL,
+  horizon_time INTEGER NOT NULL,
+  tick         INTEGER NOT NULL,
+  horizon_mark TEXT    NOT NULL,
+  seen         INTEGER NOT NULL,
+  seen_mark    TEXT    NOT NULL,
+  horizon      INTEGER NOT NULL,
+  sum          INTEGER NOT NULL
 ) STRICT;
 
 -- Storages stay for ever: processes remember their numbers.
@@ -72,6 +100,7 @@ CREATE TABLE leaf (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX leaf_used ON leaf (used);
 
+-- The windows of a copy. A log has one, which is in its row.
 CREATE TABLE window (
   id      INTEGER PRIMARY KEY AUTOINCREMENT, -- never again: a lease knows its windows by it
   topic   TEXT    NOT NULL,
@@ -83,7 +112,8 @@ CREATE TABLE window (
   proven  INTEGER NOT NULL DEFAULT 0,
   owner   TEXT,                           -- the process that fills it
   lease   INTEGER,                        -- until when, ms since the epoch
-  error   TEXT
+  error   TEXT,
+  sum     INTEGER NOT NULL DEFAULT 0      -- row_sum (topic, state, start, reached, stop, moment, proven)
 ) STRICT;
 -- All processes of a copy share one pending window.
 CREATE UNIQUE INDEX window_pending ON window (state) WHERE state = 'pending';
@@ -94,7 +124,8 @@ CREATE TABLE cursor (
   position INTEGER NOT NULL,
   owner    TEXT,
   lease    INTEGER,
-  state    BLOB                           -- of its holder, at this position: setting the position clears it
+  state    BLOB,                          -- of its holder, at this position: setting the position clears it
+  sum      INTEGER NOT NULL DEFAULT 0     -- row_sum (name, topics, position, state)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE followed (
@@ -119,7 +150,8 @@ CREATE TABLE snapshot (
   whole    INTEGER NOT NULL DEFAULT 0,  -- 0 while it is being written
   removals INTEGER NOT NULL,            -- the log's, when it was begun
   owner    TEXT,                        -- the process that writes it
-  lease    INTEGER                      -- until when, ms since the epoch
+  lease    INTEGER,                     -- until when, ms since the epoch
+  sum      INTEGER NOT NULL DEFAULT 0   -- row_sum (topic, at, form, count, whole)
 ) STRICT;
 CREATE INDEX snapshot_at ON snapshot (at);
 
@@ -189,7 +221,8 @@ CREATE TABLE slab (
 -- each, as a server said it: a copy of some topics need not have that event.
 CREATE TABLE bound (
   at   INTEGER PRIMARY KEY,
-  time INTEGER NOT NULL                   -- µs
+  time INTEGER NOT NULL,                  -- µs
+  sum  INTEGER NOT NULL DEFAULT 0         -- row_sum (at, time)
 ) STRICT;
 
 -- What servers answered about the latest pending windows, for processes that waited
@@ -214,6 +247,7 @@ CREATE TABLE doubt (
   topic TEXT    NOT NULL,
   start INTEGER NOT NULL,
   stop  INTEGER NOT NULL,
+  sum   INTEGER NOT NULL DEFAULT 0,       -- row_sum (topic, start, stop)
   PRIMARY KEY (topic, start)
 ) STRICT;
 

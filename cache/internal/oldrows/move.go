@@ -64,7 +64,7 @@ func (m *mover) step(ctx context.Context, tx *sql.Tx) error {
 		return nil // another process, on a file system without locks, was faster
 	}
 	if m.last == 0 {
-		if err := tx.QueryRowContext(ctx, `SELECT indexed, (SELECT coalesce(max(id), 0) FROM old_event) FROM log`).Scan(&m.posted, &m.last); err != nil {
+		if err := dbfile.ScanLog(ctx, tx, `indexed, (SELECT coalesce(max(id), 0) FROM old_event)`, &m.posted, &m.last); err != nil {
 			return err
 		}
 	}

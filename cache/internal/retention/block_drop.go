@@ -73,7 +73,12 @@ func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	for _, places := range b.divide() {
 		steps = append(steps, r.dropEvents(ctx, places))
 	}
-	return r.applySteps(ctx, append(steps, r.history.exec(`UPDATE log SET dropped = ?`, b.span.To)))
+	return r.applySteps(ctx, append(steps, func(tx *sql.Tx) error {
+		if err := r.history.file.UpdateLog(tx, setDropped, b.span.To); err != nil {
+			return err
+		}
+		return dbfile.CopyLog(tx)
+	}))
 }
 
 // dropEvents returns the step that drops events.

@@ -66,7 +66,7 @@ func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 // to the time of the last append.
 func (h *History) loadClock(ctx context.Context) (*clock, error) {
 	var tick, last event.Time
-	if err := h.file.ViewRow(ctx, `SELECT tick, time FROM log`, nil, &tick, &last); err != nil {
+	if err := h.file.ViewLog(ctx, `tick, time`, &tick, &last); err != nil {
 		return nil, err
 	}
 	if tick == 0 {
@@ -80,8 +80,5 @@ func (h *History) loadClock(ctx context.Context) (*clock, error) {
 
 // keepTick makes the clock's time durable.
 func (h *History) keepTick(ctx context.Context, c *clock) error {
-	return h.file.Update(ctx, func(tx *sql.Tx) error {
-		_, err := h.file.Exec(tx, `UPDATE log SET tick = ?`, int64(c.tick))
-		return err
-	})
+	return h.file.Update(ctx, func(tx *sql.Tx) error { return h.file.UpdateLog(tx, setTick, int64(c.tick)) })
 }

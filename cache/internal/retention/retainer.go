@@ -273,11 +273,7 @@ type retained struct {
 }
 
 func (h *History) loadRetained(ctx context.Context) (r retained, err error) {
-	err = h.file.ViewRow(ctx, `SELECT w.start, l.dropped, l.indexed, l.hashed FROM log l
-		JOIN window w ON w.topic = '*' AND w.state = 'committed'`, nil, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = h.file.Named(rows.ErrNoWindow)
-	}
+	err = h.file.ViewLog(ctx, `horizon, dropped, indexed, hashed`, &r.horizon, &r.dropped, &r.indexed, &r.hashed)
 	return r, err
 }
 
@@ -297,13 +293,18 @@ func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 		return err
 	}
 	return h.file.Update(ctx, func(tx *sql.Tx) error {
-		if _, err := h.file.Exec(tx, `UPDATE log SET horizon_time = max(horizon_time, ?), horizon_mark = ?`, int64(last), markText(mark)); err != nil {
+		if err := h.file.UpdateLog(tx, moveHorizon, int64(last), markText(mark), to); err != nil {
 			return err
 		}
-		_, err := h.file.Exec(tx, `UPDATE window SET start = ? WHERE topic = '*' AND state = 'committed' AND start < ?`, to, to)
-		return err
+		return dbfile.CopyLog(tx)
 	})
 }
+
+var (
+	moveHorizon = dbfile.LogTable.Update("horizon_time", "max(horizon_time, ?1)", "horizon_mark", "?2", "horizon", "max(horizon, ?3)")
+	setDropped  = dbfile.LogTable.Update("dropped", "?1")
+	setTick     = dbfile.LogTable.Update("tick", "?1")
+)
 
 // markText returns a mark as it is stored; one that is not known is empty.
 func markText(m event.Mark) string {

@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 
@@ -27,33 +28,34 @@ func (t *Tables) NoteMark(tx *sql.Tx, p event.Point) error {
 	if p.Mark == 0 {
 		return nil
 	}
-	_, err := t.file.Exec(tx, `UPDATE log SET seen = ?, seen_mark = ? WHERE seen < ?`, p.ID, p.Mark.String(), p.ID)
+	_, err := t.file.Exec(tx, noteMark, p.ID, p.Mark.String())
 	return err
 }
 
+var (
+	noteMark     = dbfile.LogTable.Update("seen", "?1", "seen_mark", "?2") + ` AND seen < ?1`
+	noteRemoval  = dbfile.LogTable.Update("removals", "removals + 1")
+	countFetched = dbfile.LogTable.Update("fetched", "fetched + ?1", "received", "received + ?2")
+)
+
 // LoadRemovals returns how often stored events were removed from the file.
 func LoadRemovals(tx *sql.Tx) (n int64, err error) {
-	err = tx.QueryRow(`SELECT removals FROM log`).Scan(&n)
+	err = dbfile.ScanLog(context.Background(), tx, `removals`, &n)
 	return n, err
 }
 
 // Removals returns the file's count of removals, in the transaction of File.Begin.
 func (t *Tables) Removals(tx *sql.Tx) (n int64, err error) {
-	err = t.file.Scan(tx, `SELECT removals FROM log`, nil, &n)
+	err = t.file.ScanLog(tx, `removals`, &n)
 	return n, err
 }
 
 // NoteRemoval counts a removal of stored events: readers of them must read again.
 func NoteRemoval(tx *sql.Tx) error {
-	_, err := tx.Exec(`UPDATE log SET removals = removals + 1`)
-	return err
+	return dbfile.UpdateLog(tx, noteRemoval)
 }
 
 // CountFetched adds to the counts of events and bytes fetched from a server.
 func CountFetched(tx *sql.Tx, n, bytes int) error {
-	_, err := tx.Exec(`UPDATE log SET fetched = fetched + ?, received = received + ?`, n, bytes)
-	return err
+	return dbfile.UpdateLog(tx, countFetched, n, bytes)
 }
-
-// ErrNoWindow means that the row of a log's own window is missing.
-var ErrNoWindow = fmt.Errorf("%w: the log has no window", dbfile.ErrCorrupt)

@@ -65,16 +65,19 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 	return max(last, gone.time, bound), mark, ok || dropped || bounded, err
 }
 
+// A damaged bound is as if it were not there: the server is asked.
+var boundSound = dbfile.BoundTable.Sound()
+
 // boundBefore returns the last position with a time at or before t among those that a
 // server has named, or Beginning.
 func boundBefore(ctx context.Context, tx *sql.Tx, t event.Time) (at event.ID, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ?`, int64(t)).Scan(&at)
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM bound WHERE time <= ? AND `+boundSound, int64(t)).Scan(&at)
 	return at, err
 }
 
 // boundTime returns the time of the last position up to at that a server has named.
 func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ?`, at).Scan(&t, &some)
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(time), 0), count(*) > 0 FROM bound WHERE at <= ? AND `+boundSound, at).Scan(&t, &some)
 	return t, some, err
 }
 
@@ -82,12 +85,12 @@ func boundTime(ctx context.Context, tx *sql.Tx, at event.ID) (t event.Time, some
 // returns the horizon if that event is older and those up to the horizon were dropped.
 func notDropped(ctx context.Context, tx *sql.Tx, at event.ID, t event.Time) (event.ID, error) {
 	var horizon event.ID
-	err := tx.QueryRowContext(ctx, `SELECT w.start FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
-		WHERE l.horizon_time BETWEEN 1 AND ?`, t).Scan(&horizon)
-	if errors.Is(err, sql.ErrNoRows) {
-		return at, nil
+	var last event.Time
+	err := dbfile.ScanLog(ctx, tx, `horizon, horizon_time`, &horizon, &last)
+	if err != nil || last == 0 || last > t {
+		return at, err
 	}
-	return max(at, horizon), err
+	return max(at, horizon), nil
 }
 
 // A dropped is the remaining record of the last event at or before the horizon.
@@ -99,14 +102,12 @@ type dropped struct {
 // lastDropped returns the record of the last event at or before the horizon, if that is
 // at or before a position and the event may be gone.
 func lastDropped(ctx context.Context, tx *sql.Tx, at event.ID) (d dropped, some bool, err error) {
+	var horizon event.ID
 	var mark string
-	err = tx.QueryRowContext(ctx, `SELECT l.horizon_time, l.horizon_mark FROM log l JOIN window w ON w.topic = '*' AND w.state = 'committed'
-		WHERE l.horizon_time > 0 AND w.start <= ?`, at).Scan(&d.time, &mark)
-	if errors.Is(err, sql.ErrNoRows) {
-		return d, false, nil
+	err = dbfile.ScanLog(ctx, tx, `horizon, horizon_time, horizon_mark`, &horizon, &d.time, &mark)
+	if err != nil || d.time == 0 || horizon > at {
+		return dropped{}, false, err
 	}
-	if err == nil {
-		d.mark, err = ParseMark(mark)
-	}
+	d.mark, err = ParseMark(mark)
 	return d, err == nil, err
 }

@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 
@@ -17,7 +18,8 @@ type Window struct {
 	Lease int64
 }
 
-// LoadWindows reads all windows: they are few, since committed ones are merged.
+// LoadWindows reads all windows: they are few, since committed ones are merged. A damaged
+// one is as if it were not there: what it held is compared with the server again.
 func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	rows, err := tx.Query(WindowsQuery)
 	if err != nil {
@@ -26,9 +28,11 @@ func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	return ScanWindows(rows)
 }
 
-// WindowsQuery reads all windows, as ScanWindows scans them.
-const WindowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
-	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, '') FROM window ORDER BY start, stop, topic`
+// WindowsQuery reads all windows, as ScanWindows scans them. That of a log is in its row.
+var WindowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
+	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, ''), ` + dbfile.WindowTable.Sound() + ` FROM window
+	UNION ALL SELECT 0, '*', 'committed', horizon, next - 1, next - 1, 0, '', 0, '', '', ` + dbfile.LogTable.Sound() + ` FROM log WHERE role <> 'client'
+	ORDER BY start, stop, topic`
 
 // ScanWindows scans the rows of WindowsQuery, and closes them.
 func ScanWindows(rows *sql.Rows) ([]Window, error) {
@@ -37,10 +41,16 @@ func ScanWindows(rows *sql.Rows) ([]Window, error) {
 	for rows.Next() {
 		var w Window
 		var topic, state, moment string
+		var sound bool
 		err := rows.Scan(&w.ID, &topic, &state, &w.From, &w.Reached, &w.To,
-			&w.Proven, &w.Owner, &w.Lease, &w.Err, &moment)
-		if err != nil {
+			&w.Proven, &w.Owner, &w.Lease, &w.Err, &moment, &sound)
+		switch {
+		case err != nil:
 			return nil, err
+		case !sound && w.ID == 0:
+			return nil, dbfile.ErrLogRow
+		case !sound:
+			continue
 		}
 		if w.Topic, err = event.ParseTopic(topic); err != nil {
 			return nil, fmt.Errorf("%w: window %d: %w", dbfile.ErrCorrupt, w.ID, err)
@@ -72,9 +82,35 @@ func (t *Tables) HorizonIn(tx *sql.Tx) (event.ID, error) {
 	if t.file.Role == dbfile.Client {
 		return event.Beginning, nil
 	}
-	windows, err := LoadWindows(tx)
-	if err != nil || len(windows) == 0 {
-		return event.Beginning, err
+	span, err := LogWindow(context.Background(), tx)
+	return span.From, err
+}
+
+// LogWindow returns the one window of a log.
+func LogWindow(ctx context.Context, tx dbfile.RowReader) (span window.Span, err error) {
+	var next event.ID
+	err = dbfile.ScanLog(ctx, tx, `horizon, next`, &span.From, &next)
+	span.To = next - 1
+	return span, err
+}
+
+// InsertWindow inserts a window without a moment and returns its number. It belongs to
+// owner until the time lease if owner is not empty.
+func InsertWindow(tx *sql.Tx, w *Window) (id int64, err error) {
+	owner, lease := sql.NullString{String: w.Owner, Valid: w.Owner != ""}, sql.NullInt64{Int64: w.Lease, Valid: w.Owner != ""}
+	moment := sql.NullString{Valid: w.State == window.Pending}
+	if moment.Valid {
+		moment.String = w.At.String()
 	}
-	return windows[0].From, nil
+	err = tx.QueryRow(insertWindow, w.Topic.String(), w.State.String(), w.From, w.Reached, w.To, moment, w.Proven, owner, lease).Scan(&id)
+	return id, err
+}
+
+var insertWindow = dbfile.WindowTable.Insert("owner", "lease") + ` RETURNING id`
+
+// DropDamagedWindows deletes the windows that are damaged: the events of one are in the
+// file, and are compared with the server's as if they had come in any other way.
+func DropDamagedWindows(tx *sql.Tx) error {
+	_, err := tx.Exec(`DELETE FROM window WHERE NOT ` + dbfile.WindowTable.Sound())
+	return err
 }

@@ -1,9 +1,11 @@
 package salvage
 
 import (
+	"database/sql/driver"
 	"fmt"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -26,16 +28,10 @@ func (f *File) readStretches() error {
 
 // readWindows reads which log it is, and what a server's file should have without a hole.
 func (f *File) readWindows() error {
-	err := f.trees.each(inLogs, func(r *row, _ place) error {
-		if len(r.values) > 3 && r.values[1].kind == isText && r.values[2].kind == isText && event.ValidLogID(string(r.values[1].bytes)) {
-			f.Log, f.Role = string(r.values[1].bytes), string(r.values[2].bytes)
-		}
-		return nil
-	})
+	dense, err := f.readLogRow()
 	if err != nil {
 		return err
 	}
-	var dense window.Spans
 	err = f.trees.each(inWindows, func(r *row, _ place) error {
 		v := r.values
 		if len(v) > 5 && v[1].kind == isText && v[2].kind == isText && string(v[2].bytes) == "committed" && v[3].kind == isNumber && v[5].kind == isNumber {
@@ -52,6 +48,65 @@ func (f *File) readWindows() error {
 		f.Doubtful = nil
 	}
 	return err
+}
+
+// The places of columns in the row of a log. Earlier versions have no horizon and no sum.
+const (
+	logID      = 1
+	logRole    = 2
+	logNext    = 5
+	logHorizon = 20
+	logRowSum  = 21
+)
+
+// readLogRow reads the row of the log or, if that is damaged, its copy: which log it is and,
+// of a server's file, its window.
+func (f *File) readLogRow() (dense window.Spans, err error) {
+	for _, of := range []owner{inLogs, inLogCopies} {
+		read := false
+		err := f.trees.each(of, func(r *row, _ place) error {
+			v := r.values
+			if len(v) <= logNext || v[logID].kind != isText || v[logRole].kind != isText || !event.ValidLogID(string(v[logID].bytes)) {
+				return nil
+			}
+			if len(v) > logRowSum && !isSummed(v[logID:logRowSum], v[logRowSum]) {
+				return nil
+			}
+			read = true
+			f.Log, f.Role = string(v[logID].bytes), string(v[logRole].bytes)
+			if len(v) <= logRowSum {
+				return nil
+			}
+			last := event.ID(v[logNext].number - 1)
+			if of == inLogCopies { // it is from when the last block was sealed
+				last = max(last, f.Last())
+				f.Notes = append(f.Notes, fmt.Sprintf("the row of its log is damaged: nobody knows which events after %s are missing", last))
+			}
+			dense = window.Spans{{From: event.ID(v[logHorizon].number), To: last}}
+			return nil
+		})
+		if err != nil || read {
+			return dense, err
+		}
+	}
+	return nil, nil
+}
+
+// isSummed reports whether values have a checksum.
+func isSummed(values []value, sum value) bool {
+	list := make([]driver.Value, len(values))
+	for i, v := range values {
+		switch v.kind {
+		case isNull:
+		case isNumber:
+			list[i] = v.number
+		case isText:
+			list[i] = string(v.bytes)
+		default:
+			list[i] = v.bytes
+		}
+	}
+	return sum.kind == isNumber && dbfile.RowSum(list...) == sum.number
 }
 
 // holes returns the ids of a span that were not found.

@@ -17,6 +17,7 @@ const (
 	inOldEvents
 	inCandidates
 	inLogs
+	inLogCopies
 	inWindows
 	inStorages
 	inOthers
@@ -26,7 +27,7 @@ const (
 // old_event.
 var owners = map[string]owner{
 	"page": inPages, "page_stretch": inStretches, "page_posting": inPostings, "event": inOldEvents, "old_event": inOldEvents,
-	"candidate": inCandidates, "log": inLogs, "window": inWindows, "storage": inStorages,
+	"candidate": inCandidates, "log": inLogs, "log_copy": inLogCopies, "window": inWindows, "storage": inStorages,
 }
 
 // A forest is the trees of a file, as far as they can be followed.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -88,16 +89,21 @@ func (x *Index) LastOpen() map[int64]event.ID {
 func giveSalt(tx *sql.Tx) error {
 	var salt [8]byte
 	rand.Read(salt[:]) // never fails
-	_, err := tx.Exec(`UPDATE log SET salt = ? WHERE salt = 0`, int64(binary.BigEndian.Uint64(salt[:])))
-	return err
+	var has int64
+	if err := dbfile.ScanLog(context.Background(), tx, `salt`, &has); err != nil || has != 0 {
+		return err
+	}
+	err := dbfile.UpdateLog(tx, dbfile.LogTable.Update("salt", "?1"), int64(binary.BigEndian.Uint64(salt[:])))
+	return errors.Join(err, dbfile.CopyLog(tx))
 }
 
 // load reads the index.
 func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	k = &memory{}
 	var hashed, indexed, salt int64
-	if err := tx.QueryRow(`SELECT hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard) FROM log`).
-		Scan(&hashed, &indexed, &salt, &k.nextIndex); err != nil {
+	err = dbfile.ScanLog(context.Background(), tx, `hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard)`,
+		&hashed, &indexed, &salt, &k.nextIndex)
+	if err != nil {
 		return nil, err
 	}
 	k.hashed, k.indexed, k.salt = event.ID(hashed), event.ID(indexed), uint64(salt)
@@ -116,11 +122,14 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	after := min(k.hashed, k.indexed)
 	// The log must start all the same, and know as many hashes as it can.
 	skip := func(e *pages.DamageError) error {
-		return pages.EachSound(context.Background(), tx, e.Page, func(ev *event.Event, storage int64) {
-			if ev.ID > max(after, k.open.lastID()) {
-				k.add(rows.OpenEvent{ID: ev.ID, Storage: storage, Hash: ev.Hash})
+		known, err := pages.KnownHashes(context.Background(), tx, e.Page)
+		last := max(after, k.open.lastID())
+		for _, h := range known {
+			if h.ID > last {
+				k.add(rows.OpenEvent{ID: h.ID, Storage: h.Storage, Hash: h.Hash})
 			}
-		})
+		}
+		return err
 	}
 	return k, rows.EachOpenEvent(context.Background(), tx, after, skip, k.add)
 }
@@ -231,9 +240,13 @@ func (x *Index) Seal(tx *sql.Tx, head event.ID) error {
 			return err
 		}
 	}
-	_, err := x.file.Exec(tx, `UPDATE log SET hashed = ?, indexed = ?`, int64(k.hashed), int64(k.indexed))
-	return err
+	if err := x.file.UpdateLog(tx, setSealed, int64(k.hashed), int64(k.indexed)); err != nil {
+		return err
+	}
+	return dbfile.CopyLog(tx)
 }
+
+var setSealed = dbfile.LogTable.Update("hashed", "?1", "indexed", "?2")
 
 func (x *Index) sealPostings(tx *sql.Tx, sealed event.ID) error {
 	k := x.memory
@@ -336,8 +349,10 @@ func (x *Index) SealBlock(ctx context.Context, after event.ID) error {
 		if err := x.sealHashes(tx, end); err != nil {
 			return err
 		}
-		_, err = x.file.Exec(tx, `UPDATE log SET hashed = ?`, int64(x.memory.hashed))
-		return err
+		if err := x.file.UpdateLog(tx, setSealed, int64(x.memory.hashed), int64(x.memory.indexed)); err != nil {
+			return err
+		}
+		return dbfile.CopyLog(tx)
 	})
 	if err != nil {
 		x.memory = nil

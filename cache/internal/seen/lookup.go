@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -31,7 +32,7 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 		return nil, err
 	}
 	var hashed event.ID
-	if err := tx.QueryRow(`SELECT hashed FROM log`).Scan(&hashed); err != nil {
+	if err := dbfile.ScanLog(context.Background(), tx, `hashed`, &hashed); err != nil {
 		return nil, err
 	}
 	return ids, rows.EachOpenEvent(context.Background(), tx, hashed, nil, func(ev rows.OpenEvent) {

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -13,9 +14,7 @@ import (
 // process removes it, with DropParts. A fold that has started with it starts again with
 // another.
 func (s *Store) Retire(tx *sql.Tx, before event.ID) (id int64, err error) {
-	err = tx.QueryRow(`UPDATE snapshot SET whole = 0, owner = ?, lease = ? WHERE id = (SELECT s.id FROM snapshot s
-		WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?) LIMIT 1)
-		RETURNING id`, s.file.OwnerName(), s.file.LeaseEnd(), before).Scan(&id)
+	err = tx.QueryRow(retireSnapshot, s.file.OwnerName(), s.file.LeaseEnd(), before).Scan(&id)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, nil
@@ -24,6 +23,10 @@ func (s *Store) Retire(tx *sql.Tx, before event.ID) (id int64, err error) {
 	}
 	return id, rows.NoteRemoval(tx)
 }
+
+var retireSnapshot = dbfile.SnapshotTable.Update("whole", "0", "owner", "?1", "lease", "?2") + ` AND id = (SELECT s.id FROM snapshot s
+	WHERE s.whole AND EXISTS (SELECT * FROM snapshot n WHERE n.whole AND n.topic = s.topic AND n.at > s.at AND n.at <= ?3) LIMIT 1)
+	RETURNING id`
 
 // dropParts is how many parts of a retired snapshot DropParts removes.
 const dropParts = 16

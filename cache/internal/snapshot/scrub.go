@@ -36,14 +36,14 @@ func (store *Store) Scrub(ctx context.Context, drop bool) (damaged int, err erro
 func (store *Store) keptSnapshots(ctx context.Context) (kept []keptSnapshot, err error) {
 	err = store.file.View(ctx, func(tx *sql.Tx) error {
 		kept = nil
-		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count FROM snapshot WHERE whole ORDER BY id`)
+		rows, err := tx.QueryContext(ctx, `SELECT id, at, form, count, `+snapshotSound+` FROM snapshot WHERE whole ORDER BY id`)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var s keptSnapshot
-			if err := rows.Scan(&s.id, &s.at, &s.form, &s.count); err != nil {
+			if err := rows.Scan(&s.id, &s.at, &s.form, &s.count, &s.sound); err != nil {
 				return err
 			}
 			kept = append(kept, s)
@@ -56,6 +56,9 @@ func (store *Store) keptSnapshots(ctx context.Context) (kept []keptSnapshot, err
 // checkSnapshot reads a kept state, each part in its own transaction. A state dropped in
 // the meantime is not damaged.
 func (store *Store) checkSnapshot(ctx context.Context, s keptSnapshot) error {
+	if !s.sound {
+		return fmt.Errorf("%w: snapshot %d has another checksum", dbfile.ErrCorrupt, s.id)
+	}
 	load := s.loader(event.All)
 	members, from := int64(0), event.Storage{}
 	for end := false; !end; {

@@ -32,6 +32,7 @@ type keptSnapshot struct {
 	at    event.ID
 	form  string
 	count int64
+	sound bool // set only where damaged ones are read, too
 }
 
 // findBase returns the latest kept snapshot from which the state of topic at position at
@@ -87,11 +88,14 @@ func (s *Store) findLogBase(ctx context.Context, tx *sql.Tx, topic event.Topic, 
 	return base, err
 }
 
+// A state whose row is damaged is as if it were not there.
+var snapshotSound = dbfile.SnapshotTable.Sound()
+
 // findSnapshot returns the latest kept snapshot with the storages of topic at a position
 // of span, including its bounds: one sealed here or, if fetched is set, a fetched one.
 func findSnapshot(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fetched bool) (s keptSnapshot, ok bool, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT id, topic, at, form, count FROM snapshot
-		WHERE whole AND at BETWEEN ? AND ? AND (form = 'ids' OR ?) ORDER BY at DESC`, span.From, span.To, fetched)
+		WHERE whole AND at BETWEEN ? AND ? AND (form = 'ids' OR ?) AND `+snapshotSound+` ORDER BY at DESC`, span.From, span.To, fetched)
 	if err != nil {
 		return s, false, err
 	}

@@ -488,7 +488,7 @@ func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err e
 // after another.
 func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (load func(context.Context, *sql.Tx, event.Storage) ([]Ref, event.Storage, bool, error), err error) {
 	var indexed event.ID
-	if err := tx.QueryRowContext(ctx, `SELECT indexed FROM log`).Scan(&indexed); err != nil {
+	if err := dbfile.ScanLog(ctx, tx, `indexed`, &indexed); err != nil {
 		return nil, err
 	}
 	l := lastLookup{topic: topic, span: span, open: map[int64]pages.Posted{}}
@@ -571,7 +571,7 @@ func firstLater(ctx context.Context, tx *sql.Tx, after event.ID, t event.Time) (
 		return 0, false, err
 	}
 	var bound sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ?`, int64(t)).Scan(&bound); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT min(at) FROM bound WHERE time > ? AND `+dbfile.BoundTable.Sound(), int64(t)).Scan(&bound); err != nil {
 		return 0, false, err
 	}
 	if bound.Valid && (!some || event.ID(bound.Int64) < later) {

@@ -47,8 +47,7 @@ func appendPuts(t *testing.T, s *Store, n int, value []byte) (head event.ID) {
 		if _, err := s.tables.Pages.Append(tx, evs, storages); err != nil {
 			return err
 		}
-		_, err = tx.Exec(`UPDATE log SET next = ?1 + 1, time = 1; UPDATE window SET reached = ?1, stop = ?1`, head)
-		return err
+		return dbfile.UpdateLog(tx, dbfile.LogTable.Update("next", "?1", "time", "1"), head+1)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -87,14 +87,19 @@ func (w *Writer) begin(tx *sql.Tx) error {
 			return cmp.Or(err, dbfile.ErrLost)
 		}
 	}
-	return tx.QueryRow(`INSERT INTO snapshot (topic, at, form, removals, owner, lease) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-		w.topic.String(), w.row.at, w.row.form, w.removals, w.db.file.OwnerName(), w.db.file.LeaseEnd()).Scan(&w.row.id)
+	return tx.QueryRow(insertSnapshot, w.topic.String(), w.row.at, w.row.form, 0, false,
+		w.removals, w.db.file.OwnerName(), w.db.file.LeaseEnd()).Scan(&w.row.id)
 }
+
+var (
+	insertSnapshot = dbfile.SnapshotTable.Insert("removals", "owner", "lease") + ` RETURNING id`
+	extendSnapshot = dbfile.SnapshotTable.Update("count", "?1", "whole", "?2", "owner", "?3", "lease", "?4") + ` AND id = ?5`
+)
 
 // clearSnapshots deletes unfinished snapshots whose writer is gone. busy is true if
 // another process is writing the one of topic at position at.
 func (s *Store) clearSnapshots(tx *sql.Tx, topic event.Topic, at event.ID) (busy bool, err error) {
-	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole`)
+	result, err := tx.Query(`SELECT id, topic, at, coalesce(owner, ''), coalesce(lease, 0) FROM snapshot WHERE NOT whole OR NOT ` + snapshotSound)
 	if err != nil {
 		return false, err
 	}
@@ -217,8 +222,7 @@ func (w *Writer) write(tx *sql.Tx, whole bool) error {
 	}
 	lease := sql.NullInt64{Int64: w.db.file.LeaseEnd(), Valid: !whole}
 	owner := sql.NullString{String: w.db.file.OwnerName(), Valid: !whole}
-	res, err := tx.Exec(`UPDATE snapshot SET count = ?, whole = ?, owner = ?, lease = ? WHERE id = ?`,
-		w.row.count, whole, owner, lease, w.row.id)
+	res, err := tx.Exec(extendSnapshot, w.row.count, whole, owner, lease, w.row.id)
 	if err != nil {
 		return err
 	}

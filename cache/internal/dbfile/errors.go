@@ -15,7 +15,7 @@ import (
 // Errors of opening a file, for callers to branch on.
 var (
 	ErrNotCache    = errors.New("is not an rstream file")
-	ErrNoLog       = fmt.Errorf("%w: it has no log yet", ErrNotCache)
+	ErrNoLog       = fmt.Errorf("%w yet: it is empty, or was not created to the end", ErrNotCache)
 	ErrNoIdentity  = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
 	ErrOlder       = errors.New("only a process that may write it can upgrade it")
 	ErrServedOlder = errors.New("is being served by an earlier version of rstream, which has to be stopped before the file can be upgraded")

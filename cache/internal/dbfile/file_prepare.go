@@ -22,6 +22,9 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 		return err
 	}
 	kind, h, err := f.held.inspect(f.absPath)
+	if err == nil && kind == emptyFile && cfg.Role == "" {
+		kind, h, err = f.awaitCreation(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -45,6 +48,41 @@ func (f *File) prepareFile(ctx context.Context, cfg Options) error {
 		return nil
 	}
 	return f.create(ctx, cfg)
+}
+
+// awaitCreation waits until the process that is creating the file has done so, if there is
+// one, and inspects the file again.
+func (f *File) awaitCreation(ctx context.Context) (kind fileKind, h header, err error) {
+	for deadline := time.Now().Add(creationTime); ; {
+		created := f.isBeingCreated()
+		kind, h, err = f.held.inspect(f.absPath)
+		if !created || err != nil || kind == ourFile || time.Now().After(deadline) {
+			return kind, h, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return kind, h, ctx.Err()
+		}
+	}
+}
+
+// creationTime is how long the creation of a file may take on a busy machine.
+const creationTime = 5 * time.Second
+
+// sqliteReserved is the byte of a file that SQLite locks while a transaction writes.
+const sqliteReserved = 0x40000001
+
+// isBeingCreated reports whether a server, or a process that writes, has the empty file.
+func (f *File) isBeingCreated() bool {
+	if servedElsewhere(f.held.File) || exists(f.absPath+"-journal") {
+		return true
+	}
+	if runtime.GOOS == "windows" {
+		return false // one can look at a lock there only by taking it
+	}
+	locked, err := lockedAt(f.held.File, sqliteReserved)
+	return locked && err == nil
 }
 
 // holdFile opens the file, creating an empty one if there is none and the role allows it.

@@ -236,9 +236,33 @@ func (a *app) startUpkeep(ctx context.Context, log *cache.DB, r cache.Retention,
 		}
 	})
 	tending.Go(func() { log.WatchClock(ctx, say.logClock) })
+	if log.Restored() {
+		say.Warn("a row of the file was damaged, and was restored from its copy")
+	}
+	tending.Go(func() { a.findDamage(ctx, log, say) })
 	return func() {
 		cancel()
 		tending.Wait()
+	}
+}
+
+// maxDamageLines bounds the lines about damage that is found at the start.
+const maxDamageLines = 100
+
+// findDamage looks for damaged pages, and logs a line for each: they are errors to those who
+// read them, which may be a year later, when no backup has them any more.
+func (a *app) findDamage(ctx context.Context, log *cache.DB, say *serveLog) {
+	n := 0
+	err := log.FindDamage(ctx, func(damage error) {
+		if n++; n <= maxDamageLines {
+			say.Warn("damaged", "error", damage.Error())
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		a.note("%v", err)
+	}
+	if n > 0 {
+		say.Warn("the file is damaged: \"rstream verify --offline --db FILE\" says what is affected", "parts", n, "db", log.Path())
 	}
 }
 

@@ -15,6 +15,9 @@ type Checking struct {
 	// Named reports whether a storage has the names that are in a line. If nil, it is not
 	// asked.
 	Named func(tx *sql.Tx, storage int64, user, path string) (bool, error)
+	// SumsOnly leaves out all but the checksums: those of a page, of its lines together and of
+	// a posting. That takes a tenth of the time.
+	SumsOnly bool
 	// Found is called with the damage.
 	Found func(*DamageError) error
 
@@ -64,7 +67,10 @@ func (c *Checking) CheckPages(ctx context.Context, tx *sql.Tx, posted event.ID) 
 		err := p.decode(first, last, count)
 		if err == nil {
 			c.Events += len(p.entries)
-			if err = check.checkPage(&p); err == nil {
+			if !c.SumsOnly {
+				err = check.checkPage(&p)
+			}
+			if err == nil {
 				err = c.checkNames(tx, &p)
 			}
 		} else {
@@ -150,7 +156,7 @@ func (c *Checking) CheckPostings(ctx context.Context, tx *sql.Tx) (done bool, er
 		}
 		c.Postings++
 		p, err := decodePosting(PostingKey{c.storage, uint64(c.block)}, count, chunks)
-		if err == nil {
+		if err == nil && !c.SumsOnly {
 			events += len(p.entries)
 			err = c.checkPlaces(ctx, tx, p)
 		}

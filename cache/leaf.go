@@ -43,6 +43,9 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 		}
 		leaves, at = append(leaves, c.leaves...), c.span.To
 	}
+	if err := db.saveLeaves(ctx, false); err != nil {
+		return nil, fmt.Errorf("digest of %s %s: %w", topic, span, err)
+	}
 	return leaves, nil
 }
 
@@ -74,6 +77,9 @@ func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
 	kept, err := loadLeaves(tx, c.topic, c.span)
 	if err != nil {
 		return err
+	}
+	if c.db.file.Role == Server {
+		c.db.leafMemo.addTo(kept, c.topic, c.span)
 	}
 	var mixed map[uint64]bool // blocks with candidates
 	if c.imported {
@@ -220,12 +226,17 @@ func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 }
 
 // keepLeaves keeps leaves for the next time, unless events were removed since they were made.
-// If it cannot, that is no error: the file may be full, or open only for reading.
 func (c *leafChunk) keepLeaves(ctx context.Context) error {
 	if len(c.fresh) == 0 || len(c.topic.String()) > maxLeafTopic {
 		return nil
 	}
-	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
+	if c.db.file.Role == Server {
+		for i := range c.fresh {
+			c.db.leafMemo.add(c.topic, window.BlockSpan(c.fresh[i].Block), c.fresh[i:i+1])
+		}
+		return nil
+	}
+	return keepingError(ctx, c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		if now, err := rows.LoadRemovals(tx); err != nil || now != c.removals {
 			return err
 		}
@@ -235,7 +246,12 @@ func (c *leafChunk) keepLeaves(ctx context.Context) error {
 			}
 		}
 		return boundLeaves(tx)
-	})
+	}))
+}
+
+// keepingError returns the part of err that matters to a caller who needs the leaves, not that
+// they are kept: the file may be full, or open only for reading.
+func keepingError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -158,6 +158,9 @@ func slowLeaves(evs []event.Event) (leaves []window.Leaf) {
 func mustLeaves(t fataler, db *DB, topic event.Topic, span window.Span) []window.Leaf {
 	t.Helper()
 	leaves, err := db.Leaves(context.Background(), topic, span)
+	if err == nil {
+		err = db.saveLeaves(context.Background(), true)
+	}
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

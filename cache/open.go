@@ -89,6 +89,8 @@ type DB struct {
 	seen    *seen.Index          // of a server; guarded by the right to write
 	history *retention.History   // of a server
 
+	leafMemo leafMemo // of a server
+
 	// The committer and its writing connection.
 	commits   chan *appendRequest
 	closing   chan struct{}
@@ -178,6 +180,7 @@ func (db *DB) Close() error {
 		if db.closing != nil {
 			close(db.closing)
 			db.committer.Wait()
+			_ = db.saveLeaves(context.Background(), true) // or they are made again
 		}
 		db.closeErr = db.file.Close()
 	})

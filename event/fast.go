@@ -7,8 +7,8 @@ import (
 
 // The functions of this file are fast paths for other packages of the module, which read
 // many lines that were checked before: Stored and Skim for the cache, SkimPoint for the
-// server's streams, ScanDraft and ScanBody for drafts. They are here because they need to
-// know how an event keeps its line.
+// server's streams, SkimHash for digests, ScanDraft and ScanBody for drafts. They are here
+// because they need to know how an event keeps its line.
 
 // Stored parses a line that ParseLine has accepted before, from a trusted source such as the
 // file. It does not check the names, the value and the hash again. The event keeps the
@@ -39,7 +39,7 @@ type Skimmed struct {
 // nothing unless a name contains a quote or a backslash.
 func Skim(line []byte) (s Skimmed, err error) {
 	p := lineParser{rest: line}
-	s, err = p.skim()
+	s, _, err = p.skim()
 	if err != nil {
 		return s, fmt.Errorf("read stored event %.60q: %w", line, err)
 	}
@@ -76,17 +76,38 @@ func SkimPoint(line []byte) (at Point, typ Type, err error) {
 	return at, typ, nil
 }
 
-// skim parses the first members of a line, up to its type.
-func (p *lineParser) skim() (s Skimmed, err error) {
+// SkimHash is Skim, and also returns the time and the hash of the event.
+func SkimHash(line []byte) (s Skimmed, t Time, h Hash, err error) {
+	p := lineParser{rest: line}
+	s, text, err := p.skim()
+	p.skipText(`,"key":`)
+	digits := p.cutFixed(`,"hash":`, hashLen)
+	if err == nil {
+		err = p.err
+	}
+	if err == nil {
+		t, err = parseTime(text)
+	}
+	if err == nil {
+		h, err = ParseHash(digits)
+	}
+	if err != nil {
+		return s, 0, Hash{}, fmt.Errorf("read stored event %.60q: %w", line, err)
+	}
+	return s, t, h, nil
+}
+
+// skim parses the first members of a line, up to its type, and returns its time as text.
+func (p *lineParser) skim() (s Skimmed, time []byte, err error) {
 	id := p.cutFixed(`{"id":`, IDLen)
-	p.cutFixed(`,"time":`, timeLen)
+	time = p.cutFixed(`,"time":`, timeLen)
 	user, path, typ := p.cutText(`,"user":`), p.cutText(`,"path":`), p.cutText(`,"type":`)
 	if p.err != nil {
-		return s, p.err
+		return s, nil, p.err
 	}
 	var ok bool
 	if s.ID, ok = parseID(id); !ok {
-		return s, idError(string(id))
+		return s, nil, idError(string(id))
 	}
 	s.User, s.Path, s.Type = user, path, typeOf(typ)
 	if bytes.IndexByte(user, '\\') >= 0 {
@@ -95,7 +116,7 @@ func (p *lineParser) skim() (s Skimmed, err error) {
 	if bytes.IndexByte(path, '\\') >= 0 {
 		s.Path = []byte(unescape(path))
 	}
-	return s, nil
+	return s, time, nil
 }
 
 // ScanDraft is ParseDraft for an object in the usual form, which no event's line has. If ok

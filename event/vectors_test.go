@@ -237,6 +237,9 @@ func checkLine(t testing.TB, ev Event, line []byte) {
 	if at, typ, err := SkimPoint(line); err != nil || at != (Point{ev.ID, ev.Mark()}) || typ != ev.Type {
 		t.Errorf("SkimPoint(%.400q) = %v, %s, %v, want %s, %s, %s", line, at, typ, err, ev.ID, ev.Mark(), ev.Type)
 	}
+	if got, time, hash, err := SkimHash(line); err != nil || !reflect.DeepEqual(got, skimmed) || time != ev.Time || hash != ev.Hash {
+		t.Errorf("SkimHash(%.400q) = %.400v, %s, %s, %v, want %.400v, %s, %s", line, got, time, hash, err, skimmed, ev.Time, ev.Hash)
+	}
 	if got, err := Skim(line); err != nil || !reflect.DeepEqual(got, skimmed) {
 		t.Errorf("Skim(%.400q) = %.400v, %v, want %.400v", line, got, err, skimmed)
 	}

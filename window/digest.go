@@ -100,6 +100,20 @@ func (l *Leafer) Leaves() []Leaf {
 	return leaves
 }
 
+// Split returns the leaves of the added events of blocks that begin before a position, and a
+// Leafer to which the events of the block that begins there can be added further. It resets
+// l. No event after that block may have been added.
+func (l *Leafer) Split(at event.ID) (ended []Leaf, open *Leafer) {
+	n := len(l.leaves)
+	if n == 0 || BlockSpan(l.leaves[n-1].Block).From < at {
+		return l.Leaves(), &Leafer{}
+	}
+	open = &Leafer{leaves: []Leaf{l.leaves[n-1]}, open: l.open}
+	ended = l.leaves[:n-1]
+	l.leaves, l.open = nil, nil
+	return ended, open
+}
+
 // BlockSpan returns the span of block b.
 func BlockSpan(b uint64) Span {
 	const last = uint64(event.MaxID) / event.BlockSize

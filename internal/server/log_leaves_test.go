@@ -18,6 +18,8 @@ func (l *memLog) Leaves(_ context.Context, topic event.Topic, span window.Span) 
 	return leaves.Leaves(), nil
 }
 
+func (l *memLog) LearnLeaves([]event.Topic, window.Span, []byte) {}
+
 func (l *memLog) LastAt(_ context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

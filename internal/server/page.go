@@ -10,6 +10,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // sendPage sends one page, as JSON or NDJSON. It may have fewer events than requested; its next
@@ -45,6 +46,9 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQue
 	wire.SetEvents(w.Header(), events)
 	_, _ = w.Write(body) // fails only if the client is gone
 	recorderOf(w).delivered(events)
+	if st.passes() {
+		s.log.LearnLeaves(st.topics, window.Span{From: st.from.ID, To: next}, lines)
+	}
 	return nil
 }
 

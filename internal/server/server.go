@@ -47,6 +47,9 @@ type Log interface {
 	BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (event.ID, error)
 	// Leaves returns the leaves of the digest of topic in span.
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	// LearnLeaves prepares Leaves for a reader of lines, which are all events of topics
+	// in span: readers of pages compare digests next.
+	LearnLeaves(topics []event.Topic, span window.Span, lines []byte)
 	// StateAfter calls fn with the events that make the state of topic at position at,
 	// in the order of storages, beginning with the first storage after the given one.
 	StateAfter(ctx context.Context, topic event.Topic, at event.ID, after event.Storage, fn func(*event.Event) error) error

@@ -52,9 +52,9 @@ type Config struct {
 	// goroutine. If nil, nothing is called.
 	OnSilence func(server string)
 	// OnProgress is called while Sync fetches events that are not held, and while Verify
-	// compares the held ones: when it is known how many there are, and then with each
-	// part. It is called by the goroutine that calls Sync or Verify, which waits for it. If
-	// nil, nothing is called.
+	// compares the held ones: when the range is known, and then with each part. It is
+	// called by the goroutine that calls Sync or Verify, which waits for it. If nil,
+	// nothing is called.
 	OnProgress func(SyncProgress)
 	// RetryMin and RetryMax bound the pause between attempts. If zero, half a second and
 	// 30 seconds. If a server asks for a longer pause, the Client waits that long.
@@ -83,7 +83,7 @@ type SyncProgress struct {
 	Topic event.Topic
 	Span  window.Span // the range that is fetched or compared
 	Done  uint64      // events of the range that are held, or that were compared
-	Total uint64      // events of the range that the server has
+	Total uint64      // events of the range that the server has; 0 if that is not known yet
 	// Compared is the part of the range that was compared. Sync compares the range at the
 	// end.
 	Compared window.Span

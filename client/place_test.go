@@ -61,6 +61,9 @@ func (s *importing) Candidates(ctx context.Context, topic event.Topic, span wind
 	return nil
 }
 
+// Untouched reports false: a copy with imported events is not.
+func (s *importing) Untouched(context.Context, event.Topic) (bool, error) { return false, nil }
+
 func (s *importing) DropCandidates(_ context.Context, ids []event.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

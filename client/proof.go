@@ -124,7 +124,7 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 	ok, held, err := c.proveRange(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
 	defer func() { s.Compared = Comparison(found) }()
-	if pulled, before := group.pulled(topic); before {
+	if pulled, before := group.pulled(topic); before || s.Windows > 0 && sum.Count > 0 {
 		found = pulled
 	}
 	if err == nil && !ok {
@@ -167,7 +167,10 @@ func (c *Client) reporting(p SyncProgress, fresh func([]event.Event) error) func
 	c.cfg.OnProgress(p)
 	return func(evs []event.Event) error {
 		err := fresh(evs)
-		p.Done = min(p.Done+uint64(len(evs)), p.Total)
+		p.Done += uint64(len(evs))
+		if p.Total > 0 {
+			p.Done = min(p.Done, p.Total)
+		}
 		c.cfg.OnProgress(p)
 		return err
 	}

@@ -192,8 +192,8 @@ func TestServerThatDoesNotCount(t *testing.T) {
 	c := newTestClient(t, db, hasty(f.http.URL))
 	s, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{})
 	synced(t, f, db, s, err)
-	if got := c.Stats().Requests; got != 1+1+4+0 {
-		t.Errorf("%d requests, want one that finds out and one for each of 4 pages", got-1)
+	if got := c.Stats().Requests; got != 2+1+4+0 {
+		t.Errorf("%d requests, want one that finds out and one for each of 4 pages", got-2)
 	}
 }
 

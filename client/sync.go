@@ -103,22 +103,54 @@ func (c *Client) syncProven(ctx context.Context, topic event.Topic, opts SyncOpt
 		s := Synced{Span: sum.Span(), Held: sum.Count, Compared: Comparison(found)}
 		return s, c.countSaved(ctx, topic, sum, group, &s)
 	}
-	sum, err := c.requestSum(ctx, topic, r)
-	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
-		r.Since = c.momentAt(gap.To)
-		sum, err = c.requestSum(ctx, topic, r)
-	}
-	if err != nil {
-		return Synced{}, err
-	}
 	if group != nil {
 		group.r = r
 	}
-	s := Synced{Span: sum.Span()}
+	var s Synced
 	states := c.newSealer(ctx, topic)
-	err = c.ensureProven(ctx, topic, sum, group, &s, s.counting(states.wakeBefore(opts.OnNew)))
+	err := c.pullAndCompare(ctx, topic, r, group, &s, s.counting(states.wakeBefore(opts.OnNew)))
 	states.endSealing(ctx, err == nil)
 	return s, err
+}
+
+// pullAndCompare is syncProven without its end.
+func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range, group *TopicGroup, s *Synced, fresh func([]event.Event) error) error {
+	if err := c.pullUntouched(ctx, topic, r, group, s, fresh); err != nil {
+		return err
+	}
+	sum, err := c.requestSum(ctx, topic, r)
+	if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
+		r.Since = c.momentAt(gap.To)
+		if group != nil {
+			group.r = r
+		}
+		sum, err = c.requestSum(ctx, topic, r)
+	}
+	if err != nil {
+		return err
+	}
+	s.Span = sum.Span()
+	return c.ensureProven(ctx, topic, sum, group, s, fresh)
+}
+
+// pullUntouched pulls a range of a topic of which the copy has nothing: the server makes its
+// digest from the events that it sends, so a comparison before would have it read all of them
+// twice.
+func (c *Client) pullUntouched(ctx context.Context, topic event.Topic, r Range, group *TopicGroup, s *Synced, fresh func([]event.Event) error) error {
+	untouched, err := c.store.Untouched(ctx, topic)
+	if err != nil || !untouched {
+		return storeError(err)
+	}
+	topics := []event.Topic{topic}
+	span, err := c.resolveRange(ctx, topics, r)
+	if err != nil {
+		return err
+	}
+	fresh = c.reporting(SyncProgress{Topic: topic, Span: span}, fresh)
+	if err := c.pullGroup(ctx, group, topic, span, s, fresh); err != nil {
+		return err
+	}
+	return c.pullMissing(ctx, topics, span, s, fresh)
 }
 
 // syncUnproven makes a range held and compares nothing.

@@ -28,6 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	runChild()
 	debug.SetGCPercent(400) // the heap is small
 	os.Exit(m.Run())
 }

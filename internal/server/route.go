@@ -16,7 +16,7 @@ type handler func(w http.ResponseWriter, r *http.Request) *wire.Error
 // path would be another name.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.boundBody(w, r)
-	rec := &recorder{ResponseWriter: w, s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
+	rec := &recorder{ResponseWriter: s.patientWriter(w, r), s: s, began: time.Now(), bodiless: r.Method == http.MethodHead}
 	defer s.observe(rec, r) // even if the response is aborted
 	end := s.answerRequest(rec, r)
 	if rec.stream != nil {

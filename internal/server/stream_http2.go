@@ -1,0 +1,70 @@
+package server
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// A patientStream is the response to an HTTP/2 request. Its write timeout restarts with each
+// piece that the reader has room for. One connection carries many responses, so the timeout
+// of the connection, see Patient, does not notice one that stalls.
+type patientStream struct {
+	http.ResponseWriter
+	rc       *http.ResponseController
+	patience time.Duration
+	last     atomic.Int64 // Unix nanoseconds after which nothing is written, 0 for no such time
+}
+
+// patientWriter returns w with a write timeout for each piece, if r came over HTTP/2.
+func (s *Server) patientWriter(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	if r.ProtoMajor < 2 {
+		return w
+	}
+	return &patientStream{ResponseWriter: w, rc: http.NewResponseController(w), patience: s.cfg.WriteTimeout}
+}
+
+// streamPiece is how many bytes are written within one write timeout.
+const streamPiece = 4 << 10
+
+func (p *patientStream) Write(b []byte) (n int, err error) {
+	for {
+		if err := p.extend(); err != nil {
+			return n, err
+		}
+		k, err := p.ResponseWriter.Write(b[n:min(n+streamPiece, len(b))])
+		if n += k; err != nil || n == len(b) {
+			return n, err
+		}
+	}
+}
+
+// FlushError implements the interface of http.ResponseController.
+func (p *patientStream) FlushError() error {
+	if err := p.extend(); err != nil {
+		return err
+	}
+	return p.rc.Flush()
+}
+
+// extend restarts the write timeout.
+func (p *patientStream) extend() error {
+	deadline := time.Now().Add(p.patience)
+	if last := p.last.Load(); last != 0 && last < deadline.UnixNano() {
+		deadline = time.Unix(0, last)
+	}
+	return p.rc.SetWriteDeadline(deadline)
+}
+
+// SetWriteDeadline sets a time after which nothing is written, however fast the reader is.
+func (p *patientStream) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		p.last.Store(0)
+	} else {
+		p.last.Store(t.UnixNano())
+	}
+	return p.rc.SetWriteDeadline(t)
+}
+
+// Unwrap implements the interface of http.ResponseController.
+func (p *patientStream) Unwrap() http.ResponseWriter { return p.ResponseWriter }

@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// serveHTTP2 serves l over TLS until the test ends, and returns a client that speaks
+// HTTP/2 and whose streams have room for room bytes.
+func serveHTTP2(t *testing.T, l Log, cfg Config, room int) (*served, func()) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.AddCert(parsed)
+	srv := New(l, cfg)
+	pipes := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	s := &served{Server: srv, t: t, l: pipes}
+	transport := &http.Transport{
+		DialContext:        func(context.Context, string, string) (net.Conn, error) { return s.dial(), nil },
+		DisableCompression: true, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: pool},
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: room},
+	}
+	s.http = &http.Client{Transport: transport}
+	hs := &http.Server{Handler: srv, ErrorLog: quiet, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				s.conns.Add(1)
+			case http.StateClosed:
+				s.conns.Add(-1)
+			}
+		}}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = hs.ServeTLS(srv.Patient(pipes), "", "") })
+	return s, sync.OnceFunc(func() {
+		transport.CloseIdleConnections()
+		srv.Stop()
+		_ = hs.Close()
+		serving.Wait()
+	})
+}
+
+// streamTLS opens a stream over HTTP/2 and reads its preamble.
+func (s *served) streamTLS(target string) (*frames, func() error) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "https://localhost"+target, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Accept", wire.SSE)
+	resp, err := s.http.Do(r)
+	if err != nil || resp.ProtoMajor != 2 || resp.StatusCode != http.StatusOK {
+		s.t.Fatal(resp, err)
+	}
+	fs := newFrames(resp.Body)
+	if f, err := fs.next(); err != nil || f.event != "" {
+		s.t.Fatalf("a stream begins with %q, %v", f, err)
+	}
+	return fs, resp.Body.Close
+}
+
+// TestManyStreamsOnOneConnection: browsers and proxies share one HTTP/2 connection among all
+// streams.
+func TestManyStreamsOnOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		s, stop := serveHTTP2(t, log, Config{}, 64<<10)
+		defer stop()
+		streams := make([]*frames, 400)
+		for i := range streams {
+			fs, end := s.streamTLS(fmt.Sprintf("/events?topic=a/%d$", i))
+			defer end()
+			fs.want(t, "live", 0)
+			streams[i] = fs
+		}
+		for i := range streams {
+			log.put(t, "a", fmt.Sprint(i), 1)
+		}
+		for _, fs := range streams {
+			if f, err := fs.next(); err != nil || f.event != "PUT" {
+				t.Fatalf("%q, %v", f, err)
+			}
+		}
+		if n := s.conns.Load(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+// TestStalledHTTP2Reader: a stream whose reader takes nothing ends after the write timeout,
+// and the others on its connection go on.
+func TestStalledHTTP2Reader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		s, stop := serveHTTP2(t, log, Config{}, 64<<10)
+		defer stop()
+		log.put(t, "b", "p", 2000)
+		stalled, end := s.streamTLS("/events?topic=b")
+		defer end()
+		other, endOther := s.streamTLS("/events?topic=a")
+		defer endOther()
+		other.want(t, "live", 2000)
+		synctest.Wait()
+		before := inBubble()
+		time.Sleep(29 * time.Second)
+		log.put(t, "a", "p", 1)
+		other.want(t, "", 2000)
+		other.want(t, "PUT", 2001)
+		if n := inBubble(); n < before {
+			t.Errorf("the stalled stream ended early: %d goroutines, %d before", n, before)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := inBubble(); n >= before {
+			t.Errorf("the stalled stream goes on: %d goroutines, %d before", n, before)
+		}
+		log.put(t, "a", "p", 1)
+		other.want(t, "PUT", 2002)
+		for {
+			if _, err := stalled.next(); err != nil {
+				break // after what had arrived
+			}
+		}
+	})
+}

@@ -66,6 +66,17 @@ func (c *Client) Info(ctx context.Context) (info Info, err error) {
 	return info, err
 }
 
+// HeadTime asks the server for the time of the log's newest event; ok is false if the log has
+// none.
+func (c *Client) HeadTime(ctx context.Context) (t event.Time, ok bool, err error) {
+	var w wire.Window
+	q := wire.WindowQuery{Topic: event.All, Since: event.Now, Sum: true} // nothing, which ends at the head
+	if err := c.requestWindows(ctx, &q, &w); err != nil || w.End == nil {
+		return 0, false, err
+	}
+	return *w.End, true, nil
+}
+
 // askInfo asks one server for its Info.
 func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
 	resp, err := c.doRequest(ctx, http.MethodGet, base, "/", nil, nil)

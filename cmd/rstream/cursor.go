@@ -16,8 +16,8 @@ func newCursorCommand(a *app) *cobra.Command {
 		Use:     "cursor [COMMAND]",
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
-		Long: `List the cursors that "tail --name" keeps in the local copy: for each its position and
-topics, and whether a process is using it now.`,
+		Long: `List the cursors that "tail --name" keeps in the local copy: for each its position,
+with its time, and its topics, and whether a process is using it now.`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,
@@ -52,12 +52,13 @@ func runCursorList(ctx context.Context, a *app) error {
 	if len(cursors) == 0 && a.out.isForPerson() {
 		return a.out.printf(nothingYet)
 	}
-	return a.printCursors(cursors)
+	return a.printCursors(ctx, db, cursors)
 }
 
-func (a *app) printCursors(cursors []cache.CursorInfo) error {
+func (a *app) printCursors(ctx context.Context, db *cache.DB, cursors []cache.CursorInfo) error {
+	times := newPositionTimes(ctx, db)
 	for _, c := range cursors {
-		if err := a.out.writeCursor(c); err != nil {
+		if err := a.out.writeCursor(c, times); err != nil {
 			return err
 		}
 	}
@@ -69,8 +70,11 @@ type cursorLine struct {
 	cursorReport
 }
 
-func (o *output) writeCursor(c cache.CursorInfo) error {
-	r := cursorReport(c)
+func (o *output) writeCursor(c cache.CursorInfo, times *positionTimes) error {
+	r, err := newCursorReport(c, times)
+	if err != nil {
+		return err
+	}
 	if !o.isForPerson() {
 		return o.writeJSON(cursorLine{"cursor", r})
 	}
@@ -86,7 +90,11 @@ func (c cursorReport) String() string {
 	if c.Damaged {
 		held += ", damaged: set it again"
 	}
-	return visible(c.Name) + " at " + c.Position.String() + " of " + visible(strings.Join(c.Topics, ", ")) + held
+	when := ""
+	if c.Time != nil {
+		when = " (" + localTime(*c.Time) + ")"
+	}
+	return visible(c.Name) + " at " + c.Position.String() + when + " of " + visible(strings.Join(c.Topics, ", ")) + held
 }
 
 func newCursorSetCommand(a *app) *cobra.Command {
@@ -146,7 +154,7 @@ func runCursorSet(ctx context.Context, a *app, name string, m event.Moment, topi
 	if err != nil {
 		return err
 	}
-	return a.out.writeCursor(c)
+	return a.out.writeCursor(c, newPositionTimes(ctx, db))
 }
 
 // endOfHeld returns the end of the range held for topics or, if there are none, for the
@@ -198,5 +206,5 @@ func runCursorRm(ctx context.Context, a *app, names []string) error {
 	if err != nil {
 		return err
 	}
-	return a.printCursors(dropped)
+	return a.printCursors(ctx, db, dropped)
 }

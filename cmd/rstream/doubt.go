@@ -16,13 +16,17 @@ type doubtLine struct {
 	Topic event.Topic `json:"topic"`
 	From  event.ID    `json:"from"`
 	To    event.ID    `json:"to"`
+
+	// The times of the bounds, in status, if they are known.
+	FromTime *event.Time `json:"from_time,omitempty"`
+	ToTime   *event.Time `json:"to_time,omitempty"`
 }
 
 func doubtLines(ctx context.Context, db *cache.DB) ([]doubtLine, error) {
 	doubts, err := db.Doubts(ctx)
 	lines := make([]doubtLine, len(doubts))
 	for i, d := range doubts {
-		lines[i] = doubtLine{d.Topic, d.Span.From, d.Span.To}
+		lines[i] = doubtLine{Topic: d.Topic, From: d.Span.From, To: d.Span.To}
 	}
 	return lines, err
 }

@@ -85,13 +85,13 @@ func TestScreens(t *testing.T) {
 		if status != 0 {
 			t.Fatalf("%v ended with %d: %s", args, status, shown)
 		}
-		shown = screenTimes.ReplaceAllStringFunc(shown, func(s string) string { return strings.Map(toSample, s) })
+		shown = screenTimes.ReplaceAllStringFunc(shown, sampleTime)
 		got.WriteString("== " + strings.Join(args, " ") + "\n" + strings.ReplaceAll(shown, "\x1b", "^"))
 		return shown
 	}
 	for _, columns := range []int{140, 80, 40} {
 		got.WriteString("\n" + strings.Repeat("=", columns) + "\n")
-		for _, args := range [][]string{{"log", "--all"}, {"log", "--all", "--color", "never"}, {"tail", "--all", "-n", "2", "--count", "2"}, {"state", "--all"}, {"state", "--all", "--diff", "beginning"}} {
+		for _, args := range [][]string{{"log", "--all"}, {"log", "--all", "--color", "never"}, {"tail", "--all", "-n", "2", "--count", "2"}, {"state", "--all"}, {"state", "--all", "--diff", "beginning"}, {"ls"}, {"ls", "bob/a"}, {"ls", "-R", "--sort", "count"}, {"windows"}} {
 			for line := range strings.Lines(show(columns, args...)) {
 				plain := colours().ReplaceAllString(strings.TrimSuffix(line, "\n"), "")
 				if width := runewidth.StringWidth(plain); width > columns {
@@ -146,14 +146,19 @@ func TestScreens(t *testing.T) {
 	}
 }
 
-var screenTimes = regexp.MustCompile(`(\d{4}-)?\d\d-\d\d \d\d:\d\d(:\d\d(\.\d{3})?)?`)
+var screenTimes = regexp.MustCompile(`(\d{4}-)?\d\d-\d\d \d\d:\d\d(:\d\d(\.\d{3})?)?|\b\d\d[:-]\d\d\b`)
 
-// toSample replaces digits of a time.
-func toSample(r rune) rune {
-	if '0' <= r && r <= '9' {
-		return '0'
+// sampleTime replaces a time by one of the same form. ls shows the clock or the day.
+func sampleTime(s string) string {
+	if len(s) == len("15:04") {
+		return "00:00"
 	}
-	return r
+	return strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return '0'
+		}
+		return r
+	}, s)
 }
 
 // A tail on a terminal says in its last line whom it follows. A lost connection changes

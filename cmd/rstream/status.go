@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
+	"github.com/rstream-dev/rstream/window"
 )
 
 type statusOptions struct {
@@ -91,6 +92,10 @@ type statusReport struct {
 	// With --check: when the server got its oldest event that follows those held.
 	MissingSince *event.Time `json:"missing_since,omitempty"`
 
+	// The times of Head and Reached, if they are known.
+	HeadTime    *event.Time `json:"head_time,omitempty"`
+	ReachedTime *event.Time `json:"reached_time,omitempty"`
+
 	failure error // why the server did not answer
 	refused bool  // the server answered with an error
 	older   bool  // a followed topic is not held up to Reached
@@ -102,6 +107,14 @@ type cursorReport struct {
 	Position event.ID `json:"position"`
 	Held     bool     `json:"held"`
 	Damaged  bool     `json:"damaged,omitempty"` // its row is; nothing else is certain
+
+	Time *event.Time `json:"time,omitempty"` // of the position, if it is known
+}
+
+func newCursorReport(c cache.CursorInfo, times *positionTimes) (r cursorReport, err error) {
+	r = cursorReport{Name: c.Name, Topics: append([]string{}, c.Topics...), Position: c.Position, Held: c.Held, Damaged: c.Damaged}
+	r.Time, err = times.timeAt(c.Position)
+	return r, err
 }
 
 // probeTime is how long status waits for a server.
@@ -209,7 +222,7 @@ func (r *statusReport) checkLag(ctx context.Context, c *client.Client, o statusO
 func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	info, err := client.Probe(ctx, a.clientConfig())
+	info, err := r.probeServer(ctx, a)
 	var unreachable *client.UnreachableError
 	switch {
 	case err == nil:
@@ -223,6 +236,23 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 		r.Error, r.failure, r.refused = err.Error(), err, true
 	}
 	return context.Cause(contextWithoutDeadline(ctx))
+}
+
+// probeServer asks the server for its Info, and for the time of its head, which matters less.
+func (r *statusReport) probeServer(ctx context.Context, a *app) (client.Info, error) {
+	c, err := client.New(nil, a.clientConfig())
+	if err != nil {
+		return client.Info{}, err
+	}
+	defer c.Close()
+	info, err := c.Info(ctx)
+	if err != nil {
+		return info, err
+	}
+	if t, ok, err := c.HeadTime(ctx); err == nil && ok {
+		r.HeadTime = &t
+	}
+	return info, nil
 }
 
 // contextWithoutDeadline removes an expired deadline: a slow probe must not fail the
@@ -303,11 +333,35 @@ func (r *statusReport) readProgress(ctx context.Context, db *cache.DB) error {
 	if r.older, err = r.anyOlder(ctx, db); err != nil {
 		return err
 	}
+	times := newPositionTimes(ctx, db)
+	if err := r.addTimes(times); err != nil {
+		return err
+	}
 	cursors, err := db.Cursors(ctx)
 	for _, c := range cursors {
-		r.Cursors = append(r.Cursors, cursorReport(c))
+		report, err := newCursorReport(c, times)
+		if err != nil {
+			return err
+		}
+		r.Cursors = append(r.Cursors, report)
 	}
 	return err
+}
+
+// addTimes adds the times of the positions.
+func (r *statusReport) addTimes(times *positionTimes) (err error) {
+	if r.Reached != nil {
+		if r.ReachedTime, err = times.timeAt(*r.Reached); err != nil {
+			return err
+		}
+	}
+	for i := range r.Doubted {
+		d := &r.Doubted[i]
+		if d.FromTime, d.ToTime, err = times.spanTimes(window.Span{From: d.From, To: d.To}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // anyOlder reports whether some followed topic is not held up to r.Reached, the newest
@@ -332,6 +386,9 @@ func (r *statusReport) printStatus(out *output) error {
 	switch {
 	case r.Reachable:
 		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)
+		if r.HeadTime != nil {
+			row("head", "%s", localTime(*r.HeadTime))
+		}
 	case r.refused:
 		row("server", "%s: %s", r.Server, r.Error)
 	default:
@@ -354,7 +411,7 @@ func (r *statusReport) printStatus(out *output) error {
 				lag = ", up to date"
 			}
 		}
-		row("reached", "%s%s", *r.Reached, lag)
+		row("reached", "%s%s%s", *r.Reached, afterComma(r.ReachedTime), lag)
 	}
 	if r.Role == cache.Client {
 		row("fetched", "%s, %s; %s not fetched again", count(r.Fetched, "event"), formatSize(r.Received), count(r.Saved, "event"))
@@ -374,7 +431,7 @@ func (r *statusReport) printStatus(out *output) error {
 	}
 	row("windows", "%s", orNothing(strings.Join(states, ", ")))
 	for _, d := range r.Doubted {
-		row("differs", "%s between %s and %s; run \"rstream sync %s\"", d.Topic, positionName(d.From), d.To, shellWord(d.Topic.String()))
+		row("differs", "%s between %s and %s%s; run \"rstream sync %s\"", d.Topic, positionName(d.From), d.To, spanText(d.FromTime, d.ToTime), shellWord(d.Topic.String()))
 	}
 	for _, c := range r.Cursors {
 		row("cursor", "%s", c)

@@ -56,6 +56,7 @@ type timeline struct {
 	label    int // width of the topics' names
 	width    int // cells
 	colour   bool
+	times    string // the axis of times, "" for none
 }
 
 // maxColumns limits the width of a timeline.
@@ -119,9 +120,14 @@ func (t *timeline) lines() (lines []string) {
 	}
 	from, to := event.Beginning.String(), t.end.String()
 	gap := max(t.width-len(from)-len(to), 1)
-	return append(lines,
-		fmt.Sprintf("%*s  %s%s%s", label, "", from, strings.Repeat(" ", gap), to),
-		fmt.Sprintf("%*s  %s", label, "", t.legend(used)))
+	under := []string{from + strings.Repeat(" ", gap) + to}
+	if t.times != "" {
+		under = append(under, t.times)
+	}
+	for _, line := range append(under, t.legend(used)...) {
+		lines = append(lines, fmt.Sprintf("%*s  %s", label, "", line))
+	}
+	return lines
 }
 
 // shortenName shortens a name to n characters.
@@ -207,12 +213,21 @@ func (t *timeline) cellMark(topic event.Topic, span window.Span) mark {
 	return missing
 }
 
-func (t *timeline) legend(used map[mark]bool) string {
-	var parts []string
+// legend returns the meanings of the used marks, in lines that fit the timeline.
+func (t *timeline) legend(used map[mark]bool) (lines []string) {
 	for m := proven; m >= missing; m-- {
-		if used[m] {
-			parts = append(parts, string(marks[m].char)+" "+marks[m].name)
+		if !used[m] {
+			continue
+		}
+		part := string(marks[m].char) + " " + marks[m].name
+		last := len(lines) - 1
+		if last >= 0 && len([]rune(lines[last]+legendGap+part)) <= t.width {
+			lines[last] += legendGap + part
+		} else {
+			lines = append(lines, part)
 		}
 	}
-	return strings.Join(parts, "   ")
+	return lines
 }
+
+const legendGap = "   "

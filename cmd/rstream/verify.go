@@ -157,7 +157,7 @@ func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, r
 			a.note("nothing of %s is held: nothing was compared", t)
 		}
 		if all || len(v.Found) > 0 {
-			if err := a.printVerified(t, v); err != nil {
+			if err := a.printVerified(t, v, newPositionTimes(ctx, s.db)); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -196,6 +196,10 @@ type findingLine struct {
 	Held     uint64      `json:"held"`
 	Server   uint64      `json:"server"`
 	Repaired bool        `json:"repaired"`
+
+	// The times of the bounds, if they are known.
+	FromTime *event.Time `json:"from_time,omitempty"`
+	ToTime   *event.Time `json:"to_time,omitempty"`
 }
 
 type verifiedLine struct {
@@ -208,13 +212,13 @@ type verifiedLine struct {
 	Older     uint64      `json:"older"` // positions held that the server no longer has
 }
 
-func (a *app) printVerified(t event.Topic, v client.Verified) error {
+func (a *app) printVerified(t event.Topic, v client.Verified, times *positionTimes) error {
 	line := verifiedLine{"verified", t, v.Windows, v.Events, len(v.Found), 0, v.Older.Count()}
 	for _, f := range v.Found {
 		if f.Repaired {
 			line.Repaired++
 		}
-		if err := a.printFinding(f); err != nil {
+		if err := a.printFinding(f, times); err != nil {
 			return err
 		}
 	}
@@ -237,13 +241,17 @@ func (a *app) printVerified(t event.Topic, v client.Verified) error {
 	return a.out.printf("%s: %s, %s: %s\n", t, count(line.Windows, "window"), count(line.Events, "event"), verdict)
 }
 
-func (a *app) printFinding(f client.Finding) error {
+func (a *app) printFinding(f client.Finding, times *positionTimes) error {
+	from, to, err := times.spanTimes(f.Span)
+	if err != nil {
+		return err
+	}
 	if !a.out.isForPerson() {
-		return a.out.writeJSON(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired})
+		return a.out.writeJSON(findingLine{"finding", f.Topic, f.Span.From, f.Span.To, f.Held, f.Server, f.Repaired, from, to})
 	}
 	done := ""
 	if f.Repaired {
 		done = ", repaired"
 	}
-	return a.out.printf("%s: %s-%s differs: %s here, %d on the server%s\n", f.Topic, f.Span.From, f.Span.To, count(f.Held, "event"), f.Server, done)
+	return a.out.printf("%s: %s-%s%s differs: %s here, %d on the server%s\n", f.Topic, f.Span.From, f.Span.To, spanText(from, to), count(f.Held, "event"), f.Server, done)
 }

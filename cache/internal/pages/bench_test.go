@@ -190,7 +190,7 @@ func BenchmarkLines(b *testing.B) {
 	h := benchFile(b, w)
 	var all []Posted
 	h.view(b, func(tx *sql.Tx) (err error) {
-		all, err = ReadPostings(context.Background(), tx, 1, everything)
+		all, err = ReadPostingsOf(context.Background(), tx, []int64{1}, everything)
 		return err
 	})
 	random := rand.New(rand.NewPCG(1, 2))

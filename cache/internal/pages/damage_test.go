@@ -117,12 +117,12 @@ func TestDamagedPosting(t *testing.T) {
 	})
 	h.mustScan(t, everything, evs)
 	h.view(t, func(tx *sql.Tx) error {
-		_, err := ReadPostings(context.Background(), tx, 2, everything)
+		_, err := ReadPostingsOf(context.Background(), tx, []int64{2}, everything)
 		var damage *DamageError
 		if !errors.As(err, &damage) || damage.Storage != 2 || damage.Page != 0 || !strings.Contains(err.Error(), "storage 2 in block 0") {
 			t.Errorf("a damaged posting: %v", err)
 		}
-		if posted, err := ReadPostings(context.Background(), tx, 1, everything); err != nil || len(posted) != 50 {
+		if posted, err := ReadPostingsOf(context.Background(), tx, []int64{1}, everything); err != nil || len(posted) != 50 {
 			t.Errorf("another: %d, %v", len(posted), err)
 		}
 		return nil
@@ -143,7 +143,7 @@ func TestOldLocators(t *testing.T) {
 	h.mustStore(t, evs, storages)
 	var old []Posted
 	h.view(t, func(tx *sql.Tx) (err error) {
-		old, err = ReadPostings(context.Background(), tx, 1, everything)
+		old, err = ReadPostingsOf(context.Background(), tx, []int64{1}, everything)
 		return err
 	})
 	h.mustDrop(t, evs[:7], storages[:7])

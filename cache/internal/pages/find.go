@@ -90,16 +90,6 @@ func findPage(ctx context.Context, tx *sql.Tx, id event.ID) (key int64, err erro
 	return 0, errors.Join(damage, rows.Err())
 }
 
-// ReadPostings returns the events in a span that the postings of a storage have, in their
-// order.
-func ReadPostings(ctx context.Context, tx *sql.Tx, storage int64, span window.Span) (posted []Posted, err error) {
-	err = EachPosting(ctx, tx, []int64{storage}, span, nil, func(_ PostingKey, evs []Posted) error {
-		posted = append(posted, evs...)
-		return nil
-	})
-	return posted, err
-}
-
 // EachPosting calls fn with the events in a span that the postings of storages have: for
 // each storage in the order of blocks. skip is called with damaged postings, which EachPosting
 // then goes past; if nil, the first one ends it.

@@ -180,7 +180,7 @@ func (m *pagesModel) lookUp(*rapid.T) {
 	span, storage := m.drawSpan(), rapid.Int64Range(1, modelStorages).Draw(m.t, "storage")
 	want := m.heldIn(span, storage)
 	m.handle().view(m.t, func(tx *sql.Tx) error {
-		posted, err := ReadPostings(context.Background(), tx, storage, span)
+		posted, err := ReadPostingsOf(context.Background(), tx, []int64{storage}, span)
 		if err != nil {
 			return err
 		}

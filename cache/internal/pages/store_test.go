@@ -68,7 +68,7 @@ func TestLongLines(t *testing.T) {
 	h.mustScan(t, everything, evs)
 	h.mustCheck(t, allPosted)
 	h.view(t, func(tx *sql.Tx) error {
-		posted, err := ReadPostings(context.Background(), tx, 1, everything)
+		posted, err := ReadPostingsOf(context.Background(), tx, []int64{1}, everything)
 		if err != nil {
 			return err
 		}

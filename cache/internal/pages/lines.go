@@ -27,25 +27,121 @@ func someLines(evs []Posted) []Posted {
 	return evs[:n]
 }
 
-// CutLines calls fn with the lines of events, in their order. SQLite cuts them out of the
-// pages, so that no page is copied for one of its lines. Each is checked by its checksum
+// wholePage is how many lines of a page are wanted if it is read as a whole. To cut them out
+// would cost more.
+const wholePage = 4
+
+// CutLines calls fn with the lines of events, in their order. If events of one page follow
+// each other, the page is read; the lines of the others are cut out by SQLite, so that no page
+// is copied for one of its lines. Each line is checked by its checksum, or by that of its page,
 // and its id: a line is nil if it is not there. So is one that is alone in its page.
 func CutLines(ctx context.Context, tx *sql.Tx, evs []Posted, fn func(i int, line []byte) error) error {
 	for from := 0; from < len(evs); {
 		some := someLines(evs[from:])
-		cut, err := cutLines(ctx, tx, some)
+		lines := make([][]byte, len(some))
+		left, err := readShared(ctx, tx, some, lines)
+		if err == nil {
+			err = cutLeft(ctx, tx, some, left, lines)
+		}
 		if err != nil {
 			return err
 		}
-		for i, line := range cut {
-			if !some[i].matches(line) {
-				line = nil
-			}
+		for i, line := range lines {
 			if err := fn(from+i, line); err != nil {
 				return err
 			}
 		}
 		from += len(some)
+	}
+	return nil
+}
+
+// A sharedPage is a page of which several lines are wanted: those of the events [from, to).
+type sharedPage struct {
+	key      int64
+	from, to int
+}
+
+// readShared reads the lines of events that share a page. It returns the indexes of the
+// others, and of those whose page is damaged.
+func readShared(ctx context.Context, tx *sql.Tx, evs []Posted, lines [][]byte) (left []int, err error) {
+	var shared []sharedPage
+	var keys []int64
+	leave := func(from, to int) {
+		for ; from < to; from++ {
+			left = append(left, from)
+		}
+	}
+	for from, to := 0, 0; from < len(evs); from = to {
+		for to = from + 1; to < len(evs) && evs[to].Page == evs[from].Page; to++ {
+		}
+		if to-from < wholePage {
+			leave(from, to)
+			continue
+		}
+		shared = append(shared, sharedPage{evs[from].Page, from, to})
+		keys = append(keys, evs[from].Page)
+	}
+	if len(shared) == 0 {
+		return left, nil
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+pageColumns+` FROM (SELECT value AS wanted FROM json_each(?)) CROSS JOIN page ON key = wanted`, joinNumbers(keys))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	r := newPageReader(rows, true)
+	for rows.Next() {
+		p, err := r.read()
+		key, _ := startOf(p, err)
+		for len(shared) > 0 && shared[0].key != key {
+			shared = shared[1:] // is not there
+		}
+		if err != nil && !isDamage(err) || len(shared) == 0 {
+			return nil, err
+		}
+		s := shared[0]
+		if shared = shared[1:]; err != nil {
+			leave(s.from, s.to)
+			continue
+		}
+		for i := s.from; i < s.to; i++ {
+			lines[i] = p.lineOf(&evs[i])
+		}
+	}
+	return left, rows.Err()
+}
+
+// lineOf returns the line of an event, nil if it is not where it should be.
+func (p *page) lineOf(at *Posted) []byte {
+	e := p.find(at.ID)
+	if e == nil || p.locator(e) != at.Locator {
+		return nil
+	}
+	line := p.line(e)
+	if s, err := event.Skim(line); err != nil || s.ID != at.ID {
+		return nil
+	}
+	return line
+}
+
+// cutLeft cuts out the lines of the events with some indexes.
+func cutLeft(ctx context.Context, tx *sql.Tx, evs []Posted, left []int, lines [][]byte) error {
+	if len(left) == 0 {
+		return nil
+	}
+	places := make([]Posted, len(left))
+	for i, j := range left {
+		places[i] = evs[j]
+	}
+	cut, err := cutLines(ctx, tx, places)
+	if err != nil {
+		return err
+	}
+	for i, line := range cut {
+		if places[i].matches(line) {
+			lines[left[i]] = line
+		}
 	}
 	return nil
 }

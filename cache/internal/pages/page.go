@@ -61,14 +61,13 @@ const pageColumns = `key, first, last, count, entries, lines`
 // scanPage reads a row and checks all of it.
 func scanPage(row interface{ Scan(...any) error }) (*page, error) {
 	var p page
-	var first, last event.ID
-	var count int64
+	var first, last, count int64 // database/sql converts only these without text
 	if err := row.Scan(&p.key, &first, &last, &count, &p.index, &p.lines); err != nil {
 		return nil, err
 	}
-	err := p.decode(first, last, count)
+	err := p.decode(event.ID(first), event.ID(last), count)
 	if err != nil {
-		return nil, pageDamage(p.key, first, last, "%v", err)
+		return nil, pageDamage(p.key, event.ID(first), event.ID(last), "%v", err)
 	}
 	return &p, nil
 }

@@ -24,19 +24,30 @@ type pageReader struct {
 	free  []*page
 }
 
+// newPageReader returns a reader of rows that have pageColumns or, if not all lines are read,
+// someColumns.
+func newPageReader(rows *sql.Rows, all bool) *pageReader {
+	r := &pageReader{rows: rows, all: all}
+	r.dest = []any{&r.key, &r.first, &r.last, &r.count, &r.index, &r.lines}
+	if !all {
+		r.dest = []any{&r.key, &r.first, &r.last, &r.count, &r.index, &r.size, &r.lines}
+	}
+	return r
+}
+
 // readPages returns a reader of the pages whose first ids are in [from, until] and whose last
 // ones come after a position. It reads lines of at most maxText bytes, all if that is zero.
-func readPages(ctx context.Context, tx *sql.Tx, from, until int64, after event.ID, maxText int) (r *pageReader, err error) {
-	r = &pageReader{all: maxText == 0}
-	r.dest = []any{&r.key, &r.first, &r.last, &r.count, &r.index, &r.lines}
+func readPages(ctx context.Context, tx *sql.Tx, from, until int64, after event.ID, maxText int) (*pageReader, error) {
 	columns, args := pageColumns, []any{from, until, int64(after)}
-	if !r.all {
-		r.dest = []any{&r.key, &r.first, &r.last, &r.count, &r.index, &r.size, &r.lines}
+	if maxText != 0 {
 		columns, args = someColumns, append([]any{maxText}, args...)
 	}
-	r.rows, err = tx.QueryContext(ctx, `SELECT `+columns+` FROM page
+	rows, err := tx.QueryContext(ctx, `SELECT `+columns+` FROM page
 		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, last, key`, args...)
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	return newPageReader(rows, maxText == 0), nil
 }
 
 // read reads the page of the current row, and checks all of it that was read.

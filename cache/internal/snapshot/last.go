@@ -68,7 +68,10 @@ func (l *lastEvents) keep() error {
 
 // ref returns what a line says. Long lines are not read.
 func (l *lastEvents) ref(line *pages.Line) (Ref, error) {
-	r := Ref{ID: line.ID, at: line.Posted().Locator}
+	r := Ref{ID: line.ID}
+	if !l.lines || line.Text == nil {
+		r.at = line.Posted().Locator
+	}
 	if line.Text == nil {
 		return r, nil
 	}

@@ -187,7 +187,7 @@ func (s *stateReader) plan(ctx context.Context, tx *sql.Tx) error {
 // merge merges the next refs: a ref since the snapshot replaces the snapshot's ref of the
 // same storage.
 func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
-	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 4*rows.StorageChunk) // return the first chunk soon
+	s.chunk = min(max(2*s.chunk, rows.StorageChunk), 8*rows.StorageChunk) // return the first chunk soon
 	s.merged = make([]Ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {

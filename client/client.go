@@ -84,9 +84,9 @@ type SyncProgress struct {
 	Span  window.Span // the range that is fetched or compared
 	Done  uint64      // events of the range that are held, or that were compared
 	Total uint64      // events of the range that the server has; 0 if that is not known yet
-	// Compared is the part of the range that was compared. Sync compares the range at the
-	// end.
-	Compared window.Span
+	// Reached is the position in the range up to which Sync has fetched events, or Verify
+	// has compared them.
+	Reached event.ID
 }
 
 // ErrNoCopy is the error of calls that need a copy, on a Client without one.

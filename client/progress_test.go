@@ -3,7 +3,7 @@ package client
 import (
 	"testing"
 
-	"github.com/rstream-dev/rstream/window"
+	"github.com/rstream-dev/rstream/event"
 )
 
 // progressOf returns a Config that collects what is reported.
@@ -49,9 +49,29 @@ func checkSyncProgress(t *testing.T, got []SyncProgress, from, to, total uint64)
 		t.Fatalf("%v is reported, want from %d to %d", got, from, to)
 	}
 	for i, p := range got {
+		if p.Reached < p.Span.From || p.Reached > p.Span.To || i > 0 && p.Reached < got[i-1].Reached || i == 0 && p.Reached != p.Span.From {
+			t.Errorf("report %d is %v, after %v", i, p, got[max(i-1, 0)])
+		}
 		if p.Total != total || p.Topic != mustTopic(t, "alice") || p.Span != got[0].Span || i > 0 && p.Done < got[i-1].Done {
 			t.Errorf("report %d is %v, after %v", i, p, got[max(i-1, 0)])
 		}
+	}
+}
+
+// The first sync of everything knows how many events there are: ids have no holes.
+func TestSyncProgressOfAll(t *testing.T) {
+	f := newFixture(t)
+	f.put("alice/x", 40)
+	f.put("bob/x", 60)
+	cfg := hasty(f.http.URL)
+	cfg.PageLimit = 10
+	var got []SyncProgress
+	c := newTestClient(t, f.newCache(), progressOf(cfg, &got))
+	if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) < 3 || got[0].Total != 100 || got[len(got)-1].Done != 100 || got[len(got)-1].Reached != 100 {
+		t.Errorf("%v is reported", got)
 	}
 }
 
@@ -75,7 +95,7 @@ func TestVerifyProgress(t *testing.T) {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	checkSyncProgress(t, got, 0, 9000, 9000)
-	if all := (window.Span{To: 9000}); len(got) != 4 || got[0].Compared != (window.Span{}) || got[1].Done != 4096 || got[3].Compared != all {
+	if len(got) != 4 || got[1].Done != 4096 || got[1].Reached != 4096 || got[3].Reached != 9000 {
 		t.Errorf("%v is reported", got)
 	}
 }

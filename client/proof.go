@@ -164,12 +164,16 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 
 // reporting returns fresh, followed by a report of how many events are held.
 func (c *Client) reporting(p SyncProgress, fresh func([]event.Event) error) func([]event.Event) error {
+	p.Reached = p.Span.From
 	c.cfg.OnProgress(p)
 	return func(evs []event.Event) error {
 		err := fresh(evs)
 		p.Done += uint64(len(evs))
 		if p.Total > 0 {
 			p.Done = min(p.Done, p.Total)
+		}
+		if len(evs) > 0 {
+			p.Reached = evs[len(evs)-1].ID
 		}
 		c.cfg.OnProgress(p)
 		return err

@@ -146,7 +146,11 @@ func (c *Client) pullUntouched(ctx context.Context, topic event.Topic, r Range, 
 	if err != nil {
 		return err
 	}
-	fresh = c.reporting(SyncProgress{Topic: topic, Span: span}, fresh)
+	p := SyncProgress{Topic: topic, Span: span}
+	if topic == event.All { // the ids of a log have no holes
+		p.Total = uint64(span.To - span.From)
+	}
+	fresh = c.reporting(p, fresh)
 	if err := c.pullGroup(ctx, group, topic, span, s, fresh); err != nil {
 		return err
 	}

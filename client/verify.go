@@ -109,14 +109,14 @@ var comparedBlocks uint64 = 16
 
 // checkedLeaves reads every event of a range, and reports how far it is.
 func (c *Client) checkedLeaves(ctx context.Context, topic event.Topic, span window.Span, theirs []wire.Window) (ours []window.Leaf, err error) {
-	p := SyncProgress{Topic: topic, Span: span, Compared: window.Span{From: span.From, To: span.From}}
+	p := SyncProgress{Topic: topic, Span: span, Reached: span.From}
 	for i := range theirs {
 		p.Total += theirs[i].Count
 	}
-	for at := span.From; at < span.To; at = p.Compared.To {
+	for at := span.From; at < span.To; at = p.Reached {
 		c.cfg.OnProgress(p)
-		p.Compared.To = min(span.To, window.BlockSpan(uint64(at)/event.BlockSize+comparedBlocks).From)
-		some, err := c.store.CheckedLeaves(ctx, topic, window.Span{From: at, To: p.Compared.To})
+		p.Reached = min(span.To, window.BlockSpan(uint64(at)/event.BlockSize+comparedBlocks).From)
+		some, err := c.store.CheckedLeaves(ctx, topic, window.Span{From: at, To: p.Reached})
 		if err != nil {
 			return nil, err
 		}

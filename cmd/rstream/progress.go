@@ -43,7 +43,8 @@ type progress struct {
 	mu    sync.Mutex // guards what follows
 	stop  func()     // ends what shows it, and waits; nil if nothing does
 	now   stage
-	total int64 // 0 if it is not known
+	total int64   // 0 if it is not known; then
+	share float64 // of the whole, 0 if that is not known either
 	meter meter
 }
 
@@ -64,7 +65,10 @@ func (s *stage) isSame(other *stage) bool {
 
 // report says how much of a stage is done, and of how much; total is 0 if that is not known.
 // It begins the stage if another one was reported before.
-func (p *progress) report(s stage, done, total int64) {
+func (p *progress) report(s stage, done, total int64) { p.reportShare(s, done, total, 0) }
+
+// reportShare is report if the total may not be known, but which share of the whole is done.
+func (p *progress) reportShare(s stage, done, total int64, share float64) {
 	if !p.isShown() {
 		return
 	}
@@ -78,7 +82,7 @@ func (p *progress) report(s stage, done, total int64) {
 		p.meter.restart(time.Now(), done)
 	}
 	p.done.Store(done)
-	p.total = total
+	p.total, p.share = total, share
 }
 
 // add adds to what is done of the stage that was reported last.
@@ -190,6 +194,7 @@ func (w *footerWriter) Flush(int) error {
 type frame struct {
 	stage
 	done, total int64
+	share       float64
 	rate        float64       // a second; 0 if it is not known
 	elapsed     time.Duration // since the stage began
 	moved       bool          // since the frame before
@@ -198,9 +203,10 @@ type frame struct {
 func (p *progress) frame(now time.Time) frame {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := frame{stage: p.now, done: p.done.Load(), total: p.total, elapsed: now.Sub(p.meter.start)}
+	f := frame{stage: p.now, done: p.done.Load(), total: p.total, share: p.share, elapsed: now.Sub(p.meter.start)}
 	if f.total > 0 {
 		f.done = min(f.done, f.total)
+		f.share = float64(f.done) / float64(f.total)
 	}
 	f.rate, f.moved = p.meter.measure(now, f.done)
 	return f
@@ -307,14 +313,14 @@ func (f *frame) countText(named bool) string {
 
 // shareText returns the percents, next to a count.
 func (f *frame) shareText() string {
-	if f.unit == inParts || f.total == 0 {
+	if f.unit == inParts || f.total == 0 && f.share == 0 {
 		return ""
 	}
 	return f.percentText()
 }
 
 func (f *frame) percentText() string {
-	return fmt.Sprintf("%d%%", int(float64(f.done)/float64(f.total)*100))
+	return fmt.Sprintf("%d%%", int(f.share*100))
 }
 
 func (f *frame) rateText() string {
@@ -329,13 +335,16 @@ func (f *frame) rateText() string {
 
 // timeText returns the time left or, if the total is not known, the time passed.
 func (f *frame) timeText() string {
+	total := float64(f.total)
 	switch {
-	case f.total == 0:
+	case f.total == 0 && f.share == 0:
 		return formatSeconds(f.elapsed)
 	case f.rate <= 0:
 		return ""
+	case f.total == 0:
+		total = float64(f.done) / f.share
 	}
-	left := time.Duration(float64(f.total-f.done) / f.rate * float64(time.Second))
+	left := time.Duration((total - float64(f.done)) / f.rate * float64(time.Second))
 	return formatSeconds(left+time.Second-1) + " left"
 }
 

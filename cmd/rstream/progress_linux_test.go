@@ -40,7 +40,7 @@ func newShownApp(t *testing.T, columns, rows int) *shownApp {
 	person, program := openTerminal(t)
 	s := &shownApp{app: &app{err: program, out: newOutput(context.Background(), program)}, emulator: emulator{columns: columns}, t: t, person: person}
 	s.setSize(columns, rows)
-	s.footer = newFooter(s.out, program)
+	s.footer = newFooter(context.Background(), s.out, program)
 	s.progress.a = s.app
 	return s
 }
@@ -150,6 +150,12 @@ func TestProgressScreens(t *testing.T) {
 						a.progress.end()
 					}
 				}
+				a.progress.reportShare(fetching(a, alice, 60_000), 0, 0, 0)
+				a.pass(2500 * time.Millisecond)
+				a.progress.reportShare(fetching(a, alice, 200_000), 10_000, 0, 0.5)
+				a.pass(redrawPause)
+				show("sync alice of which nothing was held", 2600*time.Millisecond)
+				a.progress.end()
 				for _, at := range []event.ID{10_000, 350_000} {
 					a.progress.report(comparing(a, alice, 0), 0, 340_000)
 					a.pass(2500 * time.Millisecond)
@@ -369,7 +375,7 @@ type pageGate struct {
 }
 
 func (g *pageGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/events" {
+	if r.URL.Path == "/events" && r.URL.Query().Get("limit") != "0" {
 		select {
 		case <-g.pages:
 		case <-g.open:
@@ -477,7 +483,7 @@ func TestSyncOnScreen(t *testing.T) {
 				io.Copy(shown, person) // until the program's end is closed
 			}()
 			if !c.silent {
-				shown.waitFor(t, "fetching  33%  5000/15000 events")
+				shown.waitFor(t, "fetching  33%  5000 events")
 				now := emulated(shown.String())
 				want := "alice  " + strings.Repeat("▓", 24) + "»" + strings.Repeat("»", 47) + "\n"
 				if first, _, _ := strings.Cut(now, "\n"); first+"\n" != want {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
@@ -28,7 +29,11 @@ func (s *syncPicture) reportFetched(p client.SyncProgress) {
 		}
 		return s.timelineLines(p, windows, nil, width)
 	}
-	s.a.progress.report(stage{verb: "fetching", object: p.Topic.String(), picture: draw}, int64(p.Done), int64(p.Total))
+	share := 0.0
+	if !p.Span.Empty() {
+		share = float64(p.Reached-p.Span.From) / float64(p.Span.To-p.Span.From)
+	}
+	s.a.progress.reportShare(stage{verb: "fetching", object: p.Topic.String(), picture: draw}, int64(p.Done), int64(p.Total), share)
 }
 
 // reportCompared reports how far a verify is. What it has not compared is drawn as held: it
@@ -37,7 +42,7 @@ func (s *syncPicture) reportCompared(p client.SyncProgress) {
 	if s.topic != p.Topic {
 		s.topic, s.compared = p.Topic, nil
 	}
-	s.compared = s.compared.Add(p.Compared)
+	s.compared = s.compared.Add(window.Span{From: p.Span.From, To: p.Reached})
 	compared := s.compared
 	draw := func(width int) []string {
 		windows, err := s.db.Windows(context.Background())
@@ -52,8 +57,10 @@ func (s *syncPicture) reportCompared(p client.SyncProgress) {
 	s.a.progress.report(stage{verb: "comparing", object: p.Topic.String(), picture: draw}, int64(p.Done), int64(p.Total))
 }
 
-// timelineLines draws the topic's timeline.
+// timelineLines draws the topic's timeline. It is drawn many times, so windows of other
+// topics are left out first.
 func (s *syncPicture) timelineLines(p client.SyncProgress, windows []window.Window, compared window.Spans, width int) []string {
+	windows = slices.DeleteFunc(windows, func(w window.Window) bool { return !w.Topic.Contains(p.Topic) })
 	t := newTimelineOf([]event.Topic{p.Topic}, windows, min(width, maxColumns), s.a.footer.hasColour())
 	t.end, t.compared = max(t.end, p.Span.To), compared
 	return t.lines()

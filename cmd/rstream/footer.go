@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 type footer struct {
 	out *output
 	err *os.File
+	to  io.Writer // err, as long as it does not keep the program from ending
 
 	mu      sync.Mutex // held while anything is written to the terminal
 	shown   []int      // widths of the lines on the screen
@@ -31,12 +33,12 @@ type footer struct {
 	stop    func()     // ends what watches the terminal; nil before the first line is shown
 }
 
-func newFooter(out *output, err io.Writer) *footer {
+func newFooter(ctx context.Context, out *output, err io.Writer) *footer {
 	f, ok := err.(*os.File)
 	if !ok || !isatty.IsTerminal(f.Fd()) || os.Getenv("TERM") == "dumb" || out.isPipe() {
 		return nil
 	}
-	s := &footer{out: out, err: f}
+	s := &footer{out: out, err: f, to: &interruptible{ctx: ctx, file: f}}
 	if out.terminal {
 		out.pipe.around = s.clearAround
 	}
@@ -176,7 +178,7 @@ func (s *footer) draw() {
 	if below {
 		text += eraseBelow
 	}
-	fmt.Fprint(s.err, text+"\r")
+	fmt.Fprint(s.to, text+"\r")
 }
 
 // toFirst moves the cursor from the last of the shown lines to the first. A terminal that
@@ -202,7 +204,7 @@ func (s *footer) erase() {
 	if len(s.shown) > 1 || s.shown[0] >= columns {
 		text += eraseBelow
 	}
-	fmt.Fprint(s.err, text)
+	fmt.Fprint(s.to, text)
 	s.shown = nil
 }
 

@@ -66,7 +66,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	defer stop()
 	a.args = args
 	a.out = newOutput(ctx, stdout)
-	a.footer = newFooter(a.out, stderr)
+	a.footer = newFooter(ctx, a.out, stderr)
 	a.progress.a = a
 	root := newRootCommand(a)
 	root.SetArgs(numbersLast(root, args))

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -35,17 +36,25 @@ func TestStateTimeInHole(t *testing.T) {
 }
 
 // The state at a position does not change when the horizon reaches it and a DEL there is
-// dropped.
+// dropped, whether the type of the DEL was known before or not.
 func TestStateWhileHorizonComes(t *testing.T) {
+	t.Run("known", func(t *testing.T) { testStateWhileHorizonComes(t, 0, 1, 10, 7) })
+	// The DEL is found by its posting, and its line would be read with the second megabyte.
+	t.Run("unknown", func(t *testing.T) { testStateWhileHorizonComes(t, 500, 500, 400, 3500) })
+}
+
+func testStateWhileHorizonComes(t *testing.T, few, chunk, values, length int) {
 	setState(t)
-	snapshot.FewStorages, snapshot.LinesBytes = 0, 0
-	setStorageChunk(t, 1)
+	snapshot.FewStorages, snapshot.LinesBytes = few, 0
+	setStorageChunk(t, chunk)
 	db := openServer(t)
-	ds := drafts("alice", "changes", "k", event.BlockSize-11)
-	for _, path := range strings.Fields("a b c d e f g h i j") {
-		ds = append(ds, draft("bob", path, "k"))
+	ds := drafts("alice", "changes", "k", event.BlockSize-values-1)
+	for i := range values {
+		d := draft("bob", fmt.Sprintf("%04d", i), "k")
+		d.Value = []byte(`"` + strings.Repeat("x", length) + `"`)
+		ds = append(ds, d)
 	}
-	end := draft("bob", "j", "end")
+	end := draft("bob", fmt.Sprintf("%04d", values-1), "end")
 	end.Type, end.Value = event.Del, nil
 	ds = append(ds, end)
 	rs := mustAppend(t, db, append(ds, drafts("alice", "changes", "later", 10)...)...)

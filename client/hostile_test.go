@@ -126,6 +126,7 @@ func TestHostileServers(t *testing.T) {
 		{"next is no position", asksPage, func(l *liar) { l.h.Set(wire.HeaderNext, "x"); l.page() }, new(*ProtocolError), 0},
 		{"begins elsewhere", asksPage, func(l *liar) { l.h.Set(wire.HeaderFrom, id(2)); l.page() }, new(*ProtocolError), 0},
 		{"ends elsewhere", asksPage, func(l *liar) { l.h.Set(wire.HeaderTo, id(n-1)); l.page() }, new(*ProtocolError), 0},
+		{"ends later", asksPage, func(l *liar) { l.h.Set(wire.HeaderTo, id(n+1)); l.page() }, new(*ProtocolError), 0},
 		{"an event of another topic", asksPage, func(l *liar) { l.page(l.lines[0], l.event(2, "bob/x")) }, new(*ProtocolError), 0},
 		{"a wrong hash", asksPage, func(l *liar) { l.page(strings.Replace(l.lines[0], `"n":`, `"m":`, 1)) }, new(*ProtocolError), 0},
 		{"a repeated event", asksPage, func(l *liar) { l.page(l.lines[0], l.lines[1], l.lines[1]) }, new(*ProtocolError), 0},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,11 +18,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A configFile holds the settings of a config file. Scalars keep their text: YAML would
-// turn 0123 and 14:05 into numbers and drop zeros of an id.
+// A configFile holds the settings of a config file, or of several. Scalars keep their text:
+// YAML would turn 0123 and 14:05 into numbers and drop zeros of an id.
 type configFile struct {
-	path    string
-	lines   map[string]int // of each setting
+	paths   []string            // those that exist
+	values  map[string][]string // of each setting
+	places  map[string]string   // the file and the line of each setting
 	servers []namedServer
 }
 
@@ -34,37 +36,93 @@ type namedServer struct {
 }
 
 // placeOf returns the file and line of a setting.
-func (c *configFile) placeOf(setting string) string {
-	return fmt.Sprintf("%s:%d", c.path, c.lines[setting])
+func (c *configFile) placeOf(setting string) string { return c.places[setting] }
+
+// systemConfig is the config file for all users of a machine.
+const systemConfig = "/etc/rstream/config.yaml"
+
+// configPaths returns the config files, of which an earlier one overrides a later one. One
+// that is named stands alone.
+func configPaths(named string) []string {
+	if named = cmp.Or(named, os.Getenv(envName("config"))); named != "" {
+		return []string{named}
+	}
+	paths := []string{filepath.Join(configDir(), "rstream", "config.yaml")}
+	for _, dir := range filepath.SplitList(os.Getenv("XDG_CONFIG_DIRS")) {
+		if filepath.IsAbs(dir) {
+			paths = append(paths, filepath.Join(dir, "rstream", "config.yaml"))
+		}
+	}
+	return append(paths, systemConfig)
 }
 
-// readConfig reads the config file into v. A file named by the user must exist; the
-// default one need not.
-func (s *settings) readConfig(path string, v *viper.Viper, root *cobra.Command) error {
-	if path == "" {
-		path = v.GetString("config")
+// readConfig reads the config files into v. A file named by the user must exist; the
+// default ones need not.
+func (s *settings) readConfig(named string, v *viper.Viper, root *cobra.Command) error {
+	s.names = flagNames(root)
+	slices.Sort(s.names)
+	s.names = slices.Compact(s.names)
+	paths := configPaths(named)
+	values := map[string]any{}
+	for i, path := range slices.Backward(paths) {
+		file, err := readConfigFile(path, s.names)
+		switch {
+		case i > 0 && errors.Is(err, fs.ErrPermission):
+			continue // the settings of a server are not for all users
+		case err != nil:
+			return err
+		case file == nil && len(paths) == 1:
+			return noConfigError(path)
+		}
+		s.file = file.over(s.file)
 	}
-	named := path != ""
-	if !named {
-		path = filepath.Join(configDir(), "rstream", "config.yaml")
+	if s.file != nil {
+		for name, list := range s.file.values {
+			values[name] = list
+		}
 	}
+	return v.MergeConfigMap(values)
+}
+
+// readConfigFile reads one file, nil if it does not exist. known are the settings that there
+// are.
+func readConfigFile(path string, known []string) (*configFile, error) {
 	b, err := os.ReadFile(path)
-	if !named && errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
 	if err != nil {
-		return usagef("read config: %w", err)
+		return nil, usagef("read config: %w", err)
 	}
-	file := &configFile{path: path, lines: map[string]int{}}
-	values, err := file.parseSettings(b, flagNames(root))
-	if err == nil {
-		err = v.MergeConfigMap(values)
+	file := &configFile{paths: []string{path}, values: map[string][]string{}, places: map[string]string{}}
+	if err := file.parseSettings(b, known); err != nil {
+		return nil, usagef("read config %s: %w", path, err)
 	}
-	if err != nil {
-		return usagef("read config %s: %w", path, err)
+	return file, nil
+}
+
+// noConfigError says that a file that was named does not exist.
+func noConfigError(path string) error {
+	return usagef("read config: open %s: no such file or directory", path)
+}
+
+// over returns the settings of both files, those of c where both have one. Either may be nil.
+func (c *configFile) over(other *configFile) *configFile {
+	if c == nil || other == nil {
+		return cmp.Or(c, other)
 	}
-	s.file = file
-	return nil
+	c.paths = append(c.paths, other.paths...)
+	for name, values := range other.values {
+		if c.values[name] == nil {
+			c.values[name], c.places[name] = values, other.places[name]
+		}
+	}
+	for _, s := range other.servers {
+		if !slices.ContainsFunc(c.servers, func(own namedServer) bool { return own.name == s.name }) {
+			c.servers = append(c.servers, s)
+		}
+	}
+	return c
 }
 
 // flagNames returns the names that a config file may set.
@@ -83,25 +141,23 @@ func flagNames(cmd *cobra.Command) (names []string) {
 }
 
 // parseSettings reads the settings in b.
-func (c *configFile) parseSettings(b []byte, known []string) (map[string]any, error) {
+func (c *configFile) parseSettings(b []byte, known []string) error {
 	top, err := onlyDocument(b)
 	if err != nil || top == nil {
-		return nil, err
+		return err
 	}
-	values := map[string]any{}
-	err = eachKey(top, func(key string, value *yaml.Node) (err error) {
+	return eachKey(top, func(key string, value *yaml.Node) (err error) {
 		switch {
 		case key == "servers":
 			c.servers, err = parseServers(value)
 		case !slices.Contains(known, key):
 			err = fmt.Errorf("line %d: unknown setting %q", value.Line, key)
 		default:
-			c.lines[key] = value.Line
-			values[key], err = scalarValues(value)
+			c.places[key] = fmt.Sprintf("%s:%d", c.paths[0], value.Line)
+			c.values[key], err = scalarValues(value)
 		}
 		return err
 	})
-	return values, err
 }
 
 // onlyDocument returns the one document in b, nil if there is none.

@@ -23,6 +23,7 @@ const (
 
 // settings are the settings from the environment and the config file.
 type settings struct {
+	names   []string    // of all that can be set
 	file    *configFile // nil if there is none
 	origins map[string]origin
 }

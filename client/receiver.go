@@ -147,7 +147,11 @@ func (in *inbox) putPage(p page) {
 	if in.shut {
 		return
 	}
-	in.evs = append(in.evs, p.events...)
+	if len(in.evs) == 0 {
+		in.evs = p.events // which nobody else uses
+	} else {
+		in.evs = append(in.evs, p.events...)
+	}
 	in.bytes += p.size
 	in.at, in.moved = p.next, true
 	in.changed.Broadcast()

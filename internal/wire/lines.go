@@ -50,6 +50,7 @@ type LineReader struct {
 	number int
 	open   bool   // the last line has no line feed
 	long   []byte // a line that is larger than the buffer
+	room   []byte // for copies of lines
 }
 
 // NewLineReader returns a LineReader of r for lines of at most most bytes.
@@ -61,8 +62,19 @@ func NewLineReader(r io.Reader, most int) *LineReader {
 // which may lack a line feed. After any other error, the rest of the input is lost.
 func (l *LineReader) Next() ([]byte, error) {
 	line, err := l.Peek()
-	return bytes.Clone(line), err
+	if err != nil || len(line) > roomSize/8 {
+		return bytes.Clone(line), err
+	}
+	if len(line) > len(l.room) {
+		l.room = make([]byte, roomSize)
+	}
+	n := copy(l.room, line)
+	line, l.room = l.room[:n:n], l.room[n:]
+	return line, nil
 }
+
+// roomSize is how many bytes are allocated for copies of short lines, which share them.
+const roomSize = 16 << 10
 
 // Peek is like Next, but the line is valid only until the next call of either.
 func (l *LineReader) Peek() ([]byte, error) {

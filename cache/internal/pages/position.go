@@ -57,7 +57,8 @@ func Last(ctx context.Context, tx *sql.Tx, span window.Span, dense bool) (last L
 		}
 		ok = note(p)
 		return !ok, nil
-	}, `first <= ? AND last > ? ORDER BY first DESC, last DESC, key DESC`, int64(span.To), int64(span.From))
+	}, `first > ? AND first <= ? AND last > ? ORDER BY first DESC, last DESC, key DESC`,
+		int64(span.From)-maxSpan, int64(span.To), int64(span.From))
 	if err != nil || !ok || dense {
 		return last, ok, err
 	}

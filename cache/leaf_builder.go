@@ -18,18 +18,23 @@ type leafBuilders struct {
 	builders []*leafBuilder           // one for each topic
 	matching map[int64][]*leafBuilder // by storage
 	kept     int                      // how many leaves the lease has kept
+	own      map[uint64]int           // how many events the lease has stored in the last blocks
 
 	counted uint64               // the block of counts, in the open transaction
 	counts  map[*leafBuilder]int // of its stored events; nil if unknown
+	rows    map[uint64]int       // events of blocks, as the rows of pages say
 }
 
-// maxMatching bounds leafBuilders.matching between two transactions.
-const maxMatching = 1 << 16
+// maxMatching and maxOwn bound what leafBuilders remember between two transactions.
+const (
+	maxMatching = 1 << 16
+	maxOwn      = 1 << 10
+)
 
 // newLeafBuilders returns the leafBuilders of a lease that begins at position from, nil if
 // the lease makes no leaves.
 func newLeafBuilders(topics []event.Topic, from event.ID) *leafBuilders {
-	m := &leafBuilders{matching: map[int64][]*leafBuilder{}}
+	m := &leafBuilders{matching: map[int64][]*leafBuilder{}, own: map[uint64]int{}}
 	for _, t := range topics {
 		if len(t.String()) > maxLeafTopic {
 			return nil
@@ -44,6 +49,7 @@ func newLeafBuilders(topics []event.Topic, from event.ID) *leafBuilders {
 
 // startOver forgets the events stored up to a position.
 func (m *leafBuilders) startOver(at event.ID, removals int64) {
+	clear(m.own)
 	clear(m.matching) // after a rollback, a storage may get another number
 	for _, b := range m.builders {
 		b.startOver(at, removals)
@@ -55,7 +61,7 @@ func (m *leafBuilders) startOver(at event.ID, removals int64) {
 // the file's count of removals. If any of the events was held before, it could have been
 // stored wrongly, so its block gets no leaf.
 func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages []int64, held bool, reached event.ID, now int64) error {
-	m.counts = nil
+	m.counts, m.rows = nil, nil
 	for _, b := range m.builders {
 		b.posted = nil
 	}
@@ -69,8 +75,12 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 	for _, b := range m.builders {
 		b.removals = now
 	}
+	if len(m.own) > maxOwn {
+		clear(m.own)
+	}
 	for i := range evs {
 		ev := &evs[i]
+		m.own[ev.ID.Block()]++
 		builders := m.match(storages[i], event.Storage{User: ev.User, Path: ev.Path})
 		if len(builders) == 0 {
 			m.startOver(reached, now)
@@ -145,12 +155,33 @@ func (m *leafBuilders) isWhole(tx *sql.Tx, b *leafBuilder, count int, reached ev
 			return b.posted[b.block] == count, nil
 		}
 	}
+	if all, err := m.hasOnlyOwn(tx, b.block); err != nil || all {
+		return all, err
+	}
 	if m.counts == nil || m.counted != b.block {
 		if err := m.countBlock(tx, b.block); err != nil {
 			return false, err
 		}
 	}
 	return m.counts[b] == count, nil
+}
+
+// hasOnlyOwn reports whether a block has no other events than the lease has stored, as far as
+// can be told without reading the indexes of its pages. Then the events of each topic are
+// those that its builder has.
+func (m *leafBuilders) hasOnlyOwn(tx *sql.Tx, block uint64) (bool, error) {
+	n, known := m.rows[block]
+	if !known {
+		var err error
+		if n, err = pages.CountRows(context.Background(), tx, window.BlockSpan(block)); err != nil {
+			return false, err
+		}
+		if m.rows == nil {
+			m.rows = map[uint64]int{}
+		}
+		m.rows[block] = n
+	}
+	return n > 0 && n == m.own[block], nil
 }
 
 // countBlock counts the stored events of each topic in a block.

@@ -81,6 +81,33 @@ func CountPages(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err e
 	return n, err
 }
 
+// CountRows returns how many events the rows of pages say that a span has, dead ones
+// included: no fewer than there are. It reads the indexes of those pages alone that reach out
+// of the span.
+func CountRows(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(count), 0) FROM page WHERE first > ? AND first <= ? AND last <= ?`,
+		int64(span.From), int64(span.To), int64(span.To)).Scan(&n)
+	if err != nil {
+		return 0, err
+	}
+	count := func(p *page, err error) (bool, error) {
+		if err != nil {
+			return false, err
+		}
+		for i := range p.entries {
+			if e := &p.entries[i]; span.From < e.id && e.id <= span.To {
+				n++
+			}
+		}
+		return true, nil
+	}
+	err = eachPage(ctx, tx, count, `first > ? AND first <= ? AND last > ?`, int64(span.From)-maxSpan, int64(span.From), int64(span.From))
+	if err == nil {
+		err = eachPage(ctx, tx, count, `first > ? AND first <= ? AND last > ?`, int64(span.From), int64(span.To), int64(span.To))
+	}
+	return n, err
+}
+
 // CountPosted returns how many events the postings of some storages have in each of the
 // blocks from first to last.
 func CountPosted(ctx context.Context, tx *sql.Tx, storages []int64, first, last uint64) (map[uint64]int, error) {

@@ -76,6 +76,10 @@ func (m *pagesModel) count(*rapid.T) {
 				m.t.Fatalf("%s has %d events of storage %d, want %d", span, counts[storage], storage, want)
 			}
 		}
+		held := len(m.heldIn(span, 0))
+		if rows, err := CountRows(context.Background(), tx, span); err == nil && rows < held {
+			m.t.Fatalf("the rows of %s have %d events, want %d or more", span, rows, held)
+		}
 		first := (span.From + 1).Block()
 		last := min(max(span.From+1, span.To).Block(), first+3)
 		posted, err := CountPosted(context.Background(), tx, all, first, last)

@@ -79,11 +79,16 @@ type incoming struct {
 
 func (in *incoming) key() PostingKey { return PostingKey{in.storage, in.id.Block()} }
 
-// keysOf returns the keys of the postings of events, some of them repeatedly.
+// keysOf returns the keys of the postings of events, each once.
 func keysOf(evs []event.Event, storages []int64) (keys []PostingKey) {
+	seen := make(map[PostingKey]struct{}, len(evs)/4)
 	for i := range evs {
 		key := PostingKey{storages[i], evs[i].ID.Block()}
-		if i == 0 || key != keys[len(keys)-1] {
+		if i > 0 && key == keys[len(keys)-1] {
+			continue
+		}
+		if _, known := seen[key]; !known {
+			seen[key] = struct{}{}
 			keys = append(keys, key)
 		}
 	}

@@ -21,18 +21,20 @@ func (db *DB) Removals(ctx context.Context) (n int64, err error) {
 // computed; if events were removed since, Prove returns ErrLost. mark is the mark of the
 // end of span, zero if it is unknown.
 func (db *DB) Prove(ctx context.Context, topic event.Topic, span window.Span, before int64, mark event.Mark) error {
-	err := db.ProveAll(ctx, []Proof{{topic, span, mark}}, before)
+	err := db.ProveAll(ctx, []Proof{{Topic: topic, Span: span, Mark: mark}}, before)
 	if err != nil {
 		return fmt.Errorf("note that %s %s is proven: %w", topic, span, err)
 	}
 	return nil
 }
 
-// A Proof is a span of a topic that Prove records, and the mark of its end.
+// A Proof is a span of a topic that Prove records, the mark of its end, and the times that the
+// server reported for its ends, which are noted as NoteTimes does.
 type Proof struct {
 	Topic event.Topic
 	Span  window.Span
 	Mark  event.Mark
+	Times map[event.ID]event.Time
 }
 
 // ProveAll is Prove for several topics, in one transaction.
@@ -63,9 +65,20 @@ func (db *DB) ProveAll(ctx context.Context, proofs []Proof, before int64) error 
 			normalize = true
 		}
 		if normalize {
-			_, err = db.normalizeWindows(tx, nil)
+			if _, err = db.normalizeWindows(tx, nil); err != nil {
+				return err
+			}
 		}
-		return err
+		for i := range proofs {
+			news, err := newTimes(tx, proofs[i].Times)
+			if err == nil {
+				err = writeTimes(tx, news)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -204,7 +204,7 @@ var (
 // transaction. Events already held are left unchanged. Apply returns the new ones. It
 // returns ErrLost if another process has begun to pull the window, which it may once the
 // lease has ended. A live window cannot be lost in this way: it continues in a new
-// window.
+// window. An Apply that reaches the end of the span ends the lease, as Commit does.
 func (l *Lease) Apply(ctx context.Context, evs []event.Event, reached event.ID) (added []event.Event, err error) {
 	if l.copying {
 		return l.apply(ctx, evs, nil, reached)
@@ -225,6 +225,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	var rows, storages []int64
 	var places []pages.Posted
 	var removed int64
+	ends := !l.live && reached == l.span.To
 	err = l.db.file.Update(ctx, func(tx *sql.Tx) (err error) {
 		if rows, err = l.moveWindows(tx, reached); err != nil {
 			return err
@@ -246,7 +247,10 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 				return err
 			}
 		}
-		return tally(tx, fetched)
+		if err := tally(tx, fetched); err != nil || !ends {
+			return err
+		}
+		return l.commitRows(tx, rows, reached)
 	})
 	if err != nil {
 		if l.leaves != nil {
@@ -255,7 +259,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
 	l.db.snapshots.EventsStored(evs, storages, places, removed)
-	l.rows, l.reached = rows, reached
+	l.rows, l.reached, l.ended = rows, reached, ends
 	return added, nil
 }
 
@@ -415,23 +419,25 @@ func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause an
 // commitWindows commits rows at the lease's position. Rows that the lease has lost were
 // committed by the process that took them.
 func (l *Lease) commitWindows(ctx context.Context, rows []int64) error {
-	err := l.db.file.Update(ctx, func(tx *sql.Tx) error {
-		for _, id := range rows {
-			_, err := tx.Exec(commitWindow, l.reached, id, l.db.file.OwnerName())
-			if err != nil {
-				return err
-			}
-		}
-		if err := l.boundLeaves(tx); err != nil {
-			return err
-		}
-		_, err := l.db.normalizeWindows(tx, nil)
-		return err
-	})
+	err := l.db.file.Update(ctx, func(tx *sql.Tx) error { return l.commitRows(tx, rows, l.reached) })
 	if err != nil {
 		return fmt.Errorf("commit the window: %w", err)
 	}
 	return nil
+}
+
+// commitRows is commitWindows in a transaction.
+func (l *Lease) commitRows(tx *sql.Tx, rows []int64, reached event.ID) error {
+	for _, id := range rows {
+		if _, err := tx.Exec(commitWindow, reached, id, l.db.file.OwnerName()); err != nil {
+			return err
+		}
+	}
+	if err := l.boundLeaves(tx); err != nil {
+		return err
+	}
+	_, err := l.db.normalizeWindows(tx, nil)
+	return err
 }
 
 // boundLeaves drops leaves in excess of the bound, if the lease has kept any.

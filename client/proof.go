@@ -108,11 +108,16 @@ func (c *Client) proveRange(ctx context.Context, topic event.Topic, sum wire.Win
 		if digest != sum.Digest || count != sum.Count {
 			return false, count, nil
 		}
-		err = c.store.Prove(ctx, topic, sum.Span(), removals, sum.To.Mark)
+		err = c.store.ProveAll(ctx, []cache.Proof{proofOf(topic, sum)}, removals)
 		if !errors.Is(err, cache.ErrLost) {
 			return err == nil, count, storeError(err)
 		}
 	}
+}
+
+// proofOf returns the proof of a range whose digest has agreed with sum.
+func proofOf(topic event.Topic, sum wire.Window) cache.Proof {
+	return cache.Proof{Topic: topic, Span: sum.Span(), Mark: sum.To.Mark, Times: timesOf(sum)}
 }
 
 // ensureProven makes a range held and proven: by comparison alone if nothing is missing,

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -127,15 +126,12 @@ func (c *Client) proveGroup(ctx context.Context, g *TopicGroup, topics []event.T
 		}
 		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
 			sums[t] = sum
-			proofs = append(proofs, cache.Proof{Topic: t, Span: sum.Span(), Mark: sum.To.Mark})
+			proofs = append(proofs, proofOf(t, sum))
 		}
 	}
 	err = c.store.ProveAll(ctx, proofs, removals)
 	if errors.Is(err, cache.ErrLost) {
 		return nil
-	}
-	if err == nil {
-		err = c.store.NoteTimes(ctx, timesOf(slices.Collect(maps.Values(sums))...))
 	}
 	if err != nil {
 		return storeError(err)

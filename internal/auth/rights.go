@@ -1,11 +1,44 @@
 package auth
 
-import "github.com/rstream-dev/rstream/event"
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/rstream-dev/rstream/event"
+)
 
 // Rights are the topics that may be read and appended to. The zero Rights allow nothing.
 type Rights struct {
 	Read  []event.Topic `json:"read,omitempty"`
 	Write []event.Topic `json:"write,omitempty"`
+}
+
+// UnmarshalJSON refuses members that it does not know, since they may restrict the others,
+// and null for a topic, which would be the zero Topic: everything.
+func (r *Rights) UnmarshalJSON(b []byte) error {
+	var lists map[string][]*event.Topic // unlike a struct, it tells "read" from "READ"
+	if err := json.Unmarshal(b, &lists); err != nil {
+		return err
+	}
+	var all Rights
+	for name, list := range lists {
+		to := &all.Read
+		switch name {
+		case "read":
+		case "write":
+			to = &all.Write
+		default:
+			return fmt.Errorf("unknown member %.40q; want read or write", name)
+		}
+		for _, t := range list {
+			if t == nil {
+				return fmt.Errorf("%s: want topics, not null", name)
+			}
+			*to = append(*to, *t)
+		}
+	}
+	*r = all
+	return nil
 }
 
 // CanRead reports whether one topic of r.Read contains t.

@@ -209,7 +209,11 @@ func TestWireExamplePage(t *testing.T) {
 	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}
-	if got := wire.AppendLines(nil, p.events); string(got) != ex.answer {
+	var got []byte
+	for i := range p.events {
+		got = append(p.events[i].AppendLine(got), '\n')
+	}
+	if string(got) != ex.answer {
 		t.Errorf("page holds\n%s, want\n%s", got, ex.answer)
 	}
 }

@@ -450,7 +450,7 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
-func linesOf(evs []event.Event) string { return string(wire.AppendLines(nil, evs)) }
+func linesOf(evs []event.Event) string { return string(appendLines(nil, evs)) }
 
 // The client in JavaScript, which shares no code with this one, finds the difference.
 func TestFilterClient(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -125,9 +124,17 @@ func (l *memLog) Read(ctx context.Context, topics []event.Topic, after, until ev
 	return evs, max(after, until), nil
 }
 
+// appendLines appends events to b as NDJSON.
+func appendLines(b []byte, evs []event.Event) []byte {
+	for i := range evs {
+		b = append(evs[i].AppendLine(b), '\n')
+	}
+	return b
+}
+
 func (l *memLog) AppendLines(ctx context.Context, b []byte, topics []event.Topic, after, until event.ID, limit int) ([]byte, event.ID, error) {
 	evs, next, err := l.Read(ctx, topics, after, until, limit)
-	return wire.AppendLines(b, evs), next, err
+	return appendLines(b, evs), next, err
 }
 
 func matches(topics []event.Topic, ev *event.Event) bool {

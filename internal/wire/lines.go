@@ -11,14 +11,6 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// AppendLines appends events to b as NDJSON.
-func AppendLines(b []byte, evs []event.Event) []byte {
-	for i := range evs {
-		b = append(append(b, evs[i].Line()...), '\n')
-	}
-	return b
-}
-
 // A Stub identifies an event of one log to a reader that knows its other members.
 type Stub struct {
 	ID   event.ID   `json:"id"`

@@ -219,7 +219,7 @@ func (f *flippedFile) judgeAll() (v verdict) {
 		}
 		for storage := range int64(2) {
 			got := map[event.ID][]byte{}
-			posted, err := ReadPostingsOf(ctx, tx, []int64{storage+1}, everything)
+			posted, err := ReadPostingsOf(ctx, tx, []int64{storage + 1}, everything)
 			if err == nil {
 				err = ReadLines(ctx, tx, posted, func(i int, line []byte) error { got[posted[i].ID] = line; return nil })
 			}

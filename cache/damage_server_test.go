@@ -109,7 +109,7 @@ func testServerPastDamage(t *testing.T, id event.ID, column string) {
 }
 
 // appendRepeated appends the events of a damaged page again, and returns those that the log
-// does not know: none but the one whose line is damaged, if its hash is in no run.
+// does not know: none.
 func appendRepeated(t *testing.T, db *DB, evs []event.Event) (fresh []event.Event) {
 	t.Helper()
 	for i := range evs {
@@ -121,7 +121,7 @@ func appendRepeated(t *testing.T, db *DB, evs []event.Event) (fresh []event.Even
 			t.Errorf("event %s again is %s", evs[i].ID, r.ID)
 		}
 	}
-	if len(fresh) > 1 {
+	if len(fresh) > 0 {
 		t.Errorf("%d of %d events were appended again", len(fresh), len(evs))
 	}
 	return fresh

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // guardFlags are the flags that control who may use a server.
@@ -23,6 +26,7 @@ type guardFlags struct {
 	audience string
 	tlsCert  string
 	tlsKey   string
+	limits   []string
 }
 
 func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
@@ -32,6 +36,7 @@ func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.public, "public", nil, "with keys, let everybody read `TOPIC`; repeat for more")
 	f.StringVar(&o.issuer, "issuer", "", "ask for tokens of the issuer `NAME`")
 	f.StringVar(&o.audience, "audience", "", "ask for tokens for the audience `NAME`")
+	f.StringArrayVar(&o.limits, "limit", nil, "limit each client to `KIND=RATE`: requests, events or bytes appended per second, or open streams; 0 is no limit; repeat for more (with keys: "+defaultLimits+")")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `FILE` of the certificate to serve https:// with")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `FILE` of the key of --tls-cert")
 }
@@ -55,6 +60,47 @@ func (o *guardFlags) checkGuardFlags() error {
 		}
 	}
 	return nil
+}
+
+// defaultLimits are the limits of a server with keys.
+const defaultLimits = "requests=1000, events=20000, bytes=20MB, streams=1000"
+
+// parseLimits returns the rates of --limit. Without keys there are none by default: a
+// server on loopback serves one person.
+func (o *guardFlags) parseLimits() (*wire.Rates, error) {
+	var rates wire.Rates
+	if !o.isGuarded() && len(o.limits) == 0 {
+		return nil, nil
+	}
+	all := o.limits
+	if o.isGuarded() {
+		all = append(strings.Split(defaultLimits, ", "), o.limits...)
+	}
+	for _, arg := range all {
+		kind, text, _ := strings.Cut(arg, "=")
+		var size byteSize
+		n, err := strconv.ParseFloat(text, 64)
+		if kind == "bytes" && err != nil {
+			err = size.Set(text)
+			n = float64(size)
+		}
+		if err != nil || !(n >= 0 && n <= 1e15) {
+			return nil, usagef("--limit %q: want a rate such as requests=100 or bytes=10MB", arg)
+		}
+		switch kind {
+		case "requests":
+			rates.Requests = n
+		case "events":
+			rates.Events = n
+		case "bytes":
+			rates.Bytes = n
+		case "streams":
+			rates.Streams = int(n)
+		default:
+			return nil, usagef("--limit %q: want requests, events, bytes or streams", arg)
+		}
+	}
+	return &rates, nil
 }
 
 // openGuard returns the guard of a server, nil if it asks for no tokens.

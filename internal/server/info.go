@@ -26,6 +26,9 @@ func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 		Name: "rstream", Version: s.cfg.Version, Log: log, Head: head.Cursor(log), Horizon: horizon.Cursor(log), Salt: s.salt,
 		Limits: wire.Limits{Value: wire.MaxValue, Batch: wire.MaxBatch, Page: wire.MaxLimit, Topics: wire.MaxTopics},
 	}
+	if s.limits != nil {
+		info.Rates = &s.limits.rates
+	}
 	parent, parted, err := s.log.Parent(r.Context())
 	if err != nil {
 		return s.internalProblem(r, err)

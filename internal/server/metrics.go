@@ -33,6 +33,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	problems  *prometheus.CounterVec
+	limited   *prometheus.CounterVec // requests beyond a limit, by kind
 	refused   *prometheus.CounterVec // cursors, by reason
 }
 
@@ -62,6 +63,7 @@ func newMetrics(s *Server) *metrics {
 		rounds:       counters("rstream_negotiation_rounds_total", "Answered requests of POST /bloom in frames, by strategy.", "strategy"),
 		requests:     counters("rstream_http_requests_total", "Answered requests; a stream counts when it ends.", "route", "method", "code"),
 		problems:     counters("rstream_problems_total", "Requests answered with a problem, by its title.", "kind"),
+		limited:      counters("rstream_limited_total", "Requests answered with 429 because their client has used its rate: requests, events, bytes, streams, or tokens that were not valid.", "kind"),
 		refused:      counters("rstream_cursors_refused_total", "Cursors and appends answered with 409: from another log (log), above the head (ahead), or with another event at their position (mark).", "reason"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rstream_http_request_duration_seconds", Help: "Duration of requests, without streams.", Buckets: seconds}, []string{"route", "method"}),
@@ -69,6 +71,9 @@ func newMetrics(s *Server) *metrics {
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges()})
+	for _, kind := range []string{limitedRequests, limitedEvents, limitedBytes, limitedStreams, limitedTokens} {
+		m.limited.WithLabelValues(kind)
+	}
 	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
 		m.refused.WithLabelValues(reason) // starts at 0, so that the first one is an increase
 	}

@@ -23,8 +23,16 @@ func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
+	if token != "" && !s.cfg.Guard.Knows(token) {
+		if problem := s.limitBadTokens(r); problem != nil {
+			return problem
+		}
+	}
 	grant, err := s.cfg.Guard.Check(r.Context(), token)
 	if err != nil {
+		if token != "" {
+			s.noteBadToken(r)
+		}
 		return tokenProblem(rec.Header(), err)
 	}
 	rec.grant = grant

@@ -42,6 +42,9 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 		s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
 	}
 	if rec.problem == nil {
+		rec.problem = s.limitRequest(rec, r)
+	}
+	if rec.problem == nil {
 		rec.problem = s.checkHeld(r)
 	}
 	if rec.problem == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/hub"
+	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -97,6 +98,8 @@ type Config struct {
 	// Guard decides what the tokens of requests allow. If nil, everybody may read and
 	// append everything.
 	Guard *auth.Guard
+	// Rates limit each client. If nil, none is limited.
+	Rates *wire.Rates
 	// Origins are the web origins, other than the server's own, whose pages may use
 	// it. "*" allows all.
 	Origins []string
@@ -126,6 +129,7 @@ type Server struct {
 	cfg       Config
 	salt      string
 	metrics   *metrics
+	limits    *limits // nil if no client is limited
 	paths     map[string]methods
 	replaying replaying
 
@@ -161,6 +165,9 @@ func New(log Log, cfg Config) *Server {
 		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.metrics = newMetrics(s)
+	if cfg.Rates != nil {
+		s.limits = newLimits(*cfg.Rates)
+	}
 	s.paths = s.routes()
 	log.OnCommit(s.hub.Publish)
 	// The hub did not see commits between hub.New and OnCommit.

@@ -164,6 +164,9 @@ func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []e
 	if problem := s.mayWrite(w, drafts); problem != nil || len(drafts) == 0 {
 		return nil, problem
 	}
+	if problem := s.limitAppend(w, r, drafts); problem != nil {
+		return nil, problem
+	}
 	receipts, err := s.timedAppend(r, drafts)
 	s.setPosition(w.Header(), wire.HeaderHead, s.log.HeadPoint())
 	w.Header().Set("Cache-Control", "no-store")

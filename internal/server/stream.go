@@ -38,13 +38,19 @@ func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resol
 	} else if st.sum != nil {
 		announceSum(w.Header(), st.sum)
 	}
+	done := func() {}
+	if r.Method != http.MethodHead {
+		if done, problem = s.openStream(w, r); problem != nil {
+			return problem
+		}
+	}
 	s.announce(w.Header(), st, wire.SSE, "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // else nginx delays events
 	if r.Method == http.MethodHead {
 		return nil
 	}
 	to := recorderOf(w)
-	to.stream = &connection{s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge()}
+	to.stream = &connection{done: done, s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge()}
 	to.stream.st.notices = false // read whole lines, from which marks are computed
 	return nil
 }
@@ -60,6 +66,7 @@ type connection struct {
 	st      resolvedQuery // the rest of the range: from advances
 	notices bool          // send notices of events
 	age     time.Duration // age at which it ends; 0 is never
+	done    func()        // gives its place to another stream of its client
 	written time.Time
 	at      atomic.Uint64 // position up to which history was sent
 	buf     *buffer       // pending output, or nil
@@ -71,6 +78,7 @@ type connection struct {
 // runStream sends the stream to its end. Most streams spend nearly all of their time waiting in
 // followLog, so the earlier steps are in functions that have returned by then.
 func (c *connection) runStream() {
+	defer c.done()
 	defer c.limitWrites()()
 	follows, err := c.sendExisting()
 	if follows {

@@ -89,7 +89,17 @@ type Info struct {
 	Horizon event.Cursor `json:"horizon"`
 	Parent  *Parent      `json:"parent,omitempty"`
 	Limits  Limits       `json:"limits"`
+	Rates   *Rates       `json:"rates,omitempty"`
 	Salt    string       `json:"salt"` // 16 random bytes in hex, new with each start
+}
+
+// Rates limit what each client may do: each subject of a token, and each address for
+// requests without one. A rate that is 0 does not limit.
+type Rates struct {
+	Requests float64 `json:"requests,omitempty"` // per second
+	Events   float64 `json:"events,omitempty"`   // appended per second
+	Bytes    float64 `json:"bytes,omitempty"`    // of values appended per second
+	Streams  int     `json:"streams,omitempty"`  // at a time
 }
 
 // A Parent is the log from which a server's log was made. The two are equal up to Head; if

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Kinds of limits, for metrics.
+const (
+	limitedRequests = "requests"
+	limitedEvents   = "events"
+	limitedBytes    = "bytes"
+	limitedStreams  = "streams"
+	limitedTokens   = "tokens" // requests with tokens that are not valid
+)
+
+// burst is how many seconds of its rate a client may use at once, after a pause.
+const burst = 10
+
+// badTokenRate is how many invalid tokens an address may try per second. Each costs the
+// verification of a signature.
+const badTokenRate = 10
+
+// maxClients is how many clients are remembered before those are forgotten that have used
+// nothing for a while.
+const maxClients = 10_000
+
+// limits limit the clients of a server.
+type limits struct {
+	rates wire.Rates
+
+	mu      sync.Mutex
+	clients map[string]*clientLimits
+}
+
+// clientLimits are what one client has left.
+type clientLimits struct {
+	requests, events, bytes, tokens *rate.Limiter
+	streams                         int // guarded by limits.mu: open ones
+}
+
+func newLimits(r wire.Rates) *limits { return &limits{rates: r, clients: map[string]*clientLimits{}} }
+
+// of returns the limits of a client.
+func (l *limits) of(client string) *clientLimits {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ofLocked(client)
+}
+
+func (l *limits) ofLocked(client string) *clientLimits {
+	if c := l.clients[client]; c != nil {
+		return c
+	}
+	if len(l.clients) >= maxClients {
+		l.forgetIdle()
+	}
+	c := &clientLimits{
+		requests: newLimiter(l.rates.Requests, 1), events: newLimiter(l.rates.Events, wire.MaxBatchLen),
+		bytes: newLimiter(l.rates.Bytes, wire.MaxBatch), tokens: newLimiter(badTokenRate, 1),
+	}
+	l.clients[client] = c
+	return c
+}
+
+// newLimiter returns a limiter that also lets through most at once: the most that one
+// request can have.
+func newLimiter(perSecond float64, most int) *rate.Limiter {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), max(int(perSecond*burst), most))
+}
+
+// forgetIdle forgets the clients that have all of their rates left, which is as if they
+// were new.
+func (l *limits) forgetIdle() {
+	now := time.Now()
+	full := func(lim *rate.Limiter) bool {
+		return lim.Limit() == rate.Inf || lim.TokensAt(now) >= float64(lim.Burst())
+	}
+	for name, c := range l.clients {
+		if c.streams == 0 && full(c.requests) && full(c.events) && full(c.bytes) && full(c.tokens) {
+			delete(l.clients, name)
+		}
+	}
+}
+
+// clientOf names the client of a request: the subject of its token or, without one, its
+// address. Addresses of IPv6 share a limit if they are in the same network of 64 bits,
+// which is what one customer has.
+func clientOf(rec *recorder, r *http.Request) string {
+	if g := rec.grant; g != nil && !g.Expires.IsZero() {
+		return "subject " + g.Subject
+	}
+	return addressOf(r)
+}
+
+func addressOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "address " + r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err == nil && addr.Unmap().Is6() {
+		if network, err := addr.WithZone("").Prefix(64); err == nil {
+			return "address " + network.String()
+		}
+	}
+	return "address " + host
+}
+
+// take takes n of a limiter, or returns the response to a request that has to wait. It
+// takes nothing then.
+func (s *Server) take(lim *rate.Limiter, n int, kind string) *wire.Error {
+	now := time.Now()
+	res := lim.ReserveN(now, n)
+	if wait := res.DelayFrom(now); !res.OK() || wait > 0 {
+		res.CancelAt(now)
+		return s.limited(kind, wait)
+	}
+	return nil
+}
+
+// limited returns the response to a request beyond a limit.
+func (s *Server) limited(kind string, wait time.Duration) *wire.Error {
+	s.metrics.limited.WithLabelValues(kind).Inc()
+	problem := wire.Errorf(http.StatusTooManyRequests, "too many %s; nothing was done", kind)
+	problem.RetryAfter = max(wait, time.Second)
+	return problem
+}
+
+// limitRequest counts a request against its client's rate.
+func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
+	if s.limits == nil || rec.ruled {
+		return nil
+	}
+	return s.take(s.limits.of(clientOf(rec, r)).requests, 1, limitedRequests)
+}
+
+// limitBadTokens refuses a request with a token from an address that has sent too many
+// that were not valid.
+func (s *Server) limitBadTokens(r *http.Request) *wire.Error {
+	if s.limits == nil {
+		return nil
+	}
+	if s.limits.of(addressOf(r)).tokens.TokensAt(time.Now()) < 1 {
+		return s.limited(limitedTokens, time.Second)
+	}
+	return nil
+}
+
+// noteBadToken counts a token that was not valid.
+func (s *Server) noteBadToken(r *http.Request) {
+	if s.limits != nil {
+		s.limits.of(addressOf(r)).tokens.Allow()
+	}
+}
+
+// limitAppend counts drafts against the rates of their client.
+func (s *Server) limitAppend(w http.ResponseWriter, r *http.Request, drafts []event.Draft) *wire.Error {
+	if s.limits == nil {
+		return nil
+	}
+	size := 0
+	for i := range drafts {
+		size += len(drafts[i].Value)
+	}
+	c := s.limits.of(clientOf(recorderOf(w), r))
+	if problem := s.take(c.events, len(drafts), limitedEvents); problem != nil {
+		return problem
+	}
+	return s.take(c.bytes, size, limitedBytes)
+}
+
+// openStream counts a stream against the limit of its client, until done.
+func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (done func(), problem *wire.Error) {
+	if s.limits == nil || s.limits.rates.Streams <= 0 {
+		return func() {}, nil
+	}
+	l := s.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.ofLocked(clientOf(recorderOf(w), r))
+	if c.streams >= l.rates.Streams {
+		return nil, s.limited(limitedStreams, time.Second)
+	}
+	c.streams++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		c.streams--
+	}, nil
+}

@@ -1,0 +1,196 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// limitedBubble runs a test against a server with keys and rates, in synctest's time.
+func limitedBubble(t *testing.T, rates wire.Rates, test func(t *testing.T, s *served, log *memLog, token func(subject string) string)) {
+	ring := newKeyring(t, auth.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: ring.dir + "/keys"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := newLog()
+		s, stop := serve(t, log, Config{Guard: guard, Rates: &rates})
+		defer stop()
+		test(t, s, log, func(subject string) string {
+			return bearer(ring.grant([]string{"*"}, []string{"*"}, func(c *auth.Claims) { c.Subject = subject }))
+		})
+	})
+}
+
+// wantLimited checks that a response refuses a request beyond a limit, and returns how
+// long it asks to wait.
+func wantLimited(t *testing.T, resp *http.Response, text, kind string) time.Duration {
+	t.Helper()
+	var seconds int
+	if _, err := fmt.Sscan(resp.Header.Get("Retry-After"), &seconds); err != nil || resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(text, "too many "+kind) {
+		t.Fatalf("%s, %v, %s; want too many %s", resp.Status, resp.Header, text, kind)
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func TestRequestRate(t *testing.T) {
+	limitedBubble(t, wire.Rates{Requests: 2}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		alice, bob := token("alice"), token("bob")
+		ask := func(auth string) (*http.Response, string) {
+			resp := s.get("/", "Authorization", auth)
+			return resp, body(t, resp)
+		}
+		for i := range 2 * burst {
+			if resp, text := ask(alice); resp.StatusCode != http.StatusOK {
+				t.Fatalf("request %d: %s %s", i, resp.Status, text)
+			}
+		}
+		resp, text := ask(alice)
+		wait := wantLimited(t, resp, text, "requests")
+		if resp, text := ask(bob); resp.StatusCode != http.StatusOK {
+			t.Errorf("another subject: %s %s", resp.Status, text)
+		}
+		// Another token of the same subject shares its rate.
+		resp, text = ask(token("alice"))
+		wantLimited(t, resp, text, "requests")
+		if resp := s.get("/healthz"); resp.StatusCode != http.StatusOK {
+			t.Errorf("health checks are limited: %s", resp.Status)
+		}
+		time.Sleep(wait)
+		if resp, text := ask(alice); resp.StatusCode != http.StatusOK {
+			t.Errorf("after %s: %s %s", wait, resp.Status, text)
+		}
+	})
+}
+
+// TestAppendRates: what is beyond a rate is not appended.
+func TestAppendRates(t *testing.T) {
+	for kind, rates := range map[string]wire.Rates{"events": {Events: 10}, "bytes": {Bytes: 100}} {
+		limitedBubble(t, rates, func(t *testing.T, s *served, log *memLog, token func(string) string) {
+			alice := token("alice")
+			set := func() (*http.Response, string) {
+				b := strings.Repeat(`{"user":"a","path":"p","value":123456789}`+"\n", 20)
+				return s.raw(fmt.Sprintf("POST /set HTTP/1.1\nHost: localhost\nAuthorization: %s\nContent-Length: %d\n\n%s", alice, len(b), b))
+			}
+			if resp, text := set(); resp.StatusCode != http.StatusOK {
+				t.Fatalf("the first batch: %s %s", resp.Status, text)
+			}
+			c := s.limits.of("subject alice")
+			lim := c.events
+			if kind == "bytes" {
+				lim = c.bytes
+			}
+			for lim.Tokens() >= 1 { // use the rest of the rate
+				if !lim.AllowN(time.Now(), int(lim.Tokens())) {
+					t.Fatal("the rest of a rate is refused")
+				}
+			}
+			head := log.Head()
+			resp, text := set()
+			wait := wantLimited(t, resp, text, kind)
+			if log.Head() != head {
+				t.Errorf("%d events were appended", log.Head()-head)
+			}
+			time.Sleep(wait)
+			if resp, text := set(); resp.StatusCode != http.StatusOK {
+				t.Errorf("after %s: %s %s", wait, resp.Status, text)
+			}
+		})
+	}
+}
+
+// TestLargestRequest: no request that the server accepts is larger than what a client may
+// have at once, or it would be refused for ever.
+func TestLargestRequest(t *testing.T) {
+	c := newLimits(wire.Rates{Requests: .1, Events: 1, Bytes: 1}).of("x")
+	now := time.Now()
+	if !c.requests.AllowN(now, 1) || !c.events.AllowN(now, wire.MaxBatchLen) || !c.bytes.AllowN(now, wire.MaxBatch) {
+		t.Error("the largest batch is refused for ever")
+	}
+}
+
+func TestStreamLimit(t *testing.T) {
+	limitedBubble(t, wire.Rates{Streams: 2}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		alice := token("alice")
+		_, first := s.stream("/events?topic=a", "Authorization", alice)
+		_, second := s.stream("/events?topic=a", "Authorization", alice)
+		defer second.Close()
+		resp := s.get("/events?topic=a", "Accept", wire.SSE, "Authorization", alice)
+		wantLimited(t, resp, body(t, resp), "streams")
+		if resp.Header.Get(wire.HeaderFrom) != "" {
+			t.Errorf("headers %v", resp.Header)
+		}
+		_, other := s.stream("/events?topic=a", "Authorization", token("bob"))
+		defer other.Close()
+		first.Close()
+		synctest.Wait()
+		_, third := s.stream("/events?topic=a", "Authorization", alice)
+		defer third.Close()
+	})
+}
+
+// TestBadTokenRate: who guesses tokens is stopped before they are verified, and others at
+// the same address are not.
+func TestBadTokenRate(t *testing.T) {
+	limitedBubble(t, wire.Rates{}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		alice := token("alice")
+		get := func(auth string) int {
+			resp := s.get("/", "Authorization", auth)
+			body(t, resp)
+			return resp.StatusCode
+		}
+		if status := get(alice); status != http.StatusOK {
+			t.Fatal(status)
+		}
+		counts := map[int]int{}
+		for i := range 3 * badTokenRate * burst {
+			counts[get(bearer(fmt.Sprint("guess", i)))]++
+		}
+		if counts[401] != badTokenRate*burst || counts[429] != 2*badTokenRate*burst {
+			t.Errorf("statuses %v", counts)
+		}
+		if status := get(alice); status != http.StatusOK {
+			t.Errorf("a known token gets %d", status)
+		}
+		time.Sleep(time.Second)
+		if status := get(token("bob")); status != http.StatusOK {
+			t.Errorf("a new token, a second later, gets %d", status)
+		}
+	})
+}
+
+// TestIdleClientsAreForgotten: strangers cannot fill the memory.
+func TestIdleClientsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimits(wire.Rates{Requests: 1, Streams: 1})
+		busy := l.of("busy")
+		busy.streams = 1
+		for i := range 5 * maxClients {
+			l.of(fmt.Sprint(i)).requests.Allow()
+			if i%maxClients == 0 {
+				time.Sleep(time.Hour)
+			}
+		}
+		if n := len(l.clients); n > maxClients+1 {
+			t.Errorf("%d clients are remembered", n)
+		}
+		if l.of("busy") != busy {
+			t.Error("a client with a stream was forgotten")
+		}
+	})
+}
+
+func TestRatesInInfo(t *testing.T) {
+	limitedBubble(t, wire.Rates{Requests: 5, Streams: 7}, func(t *testing.T, s *served, _ *memLog, token func(string) string) {
+		if text := body(t, s.get("/", "Authorization", token("alice"))); !strings.Contains(text, `"rates":{"requests":5,"streams":7}`) {
+			t.Error(text)
+		}
+	})
+}

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/server"
@@ -527,4 +528,29 @@ func TestVerifyOnScreen(t *testing.T) {
 	if status != 0 || !strings.Contains(shown, "alice: 4 windows, 15000 events: equal\n") {
 		t.Errorf("it ended with %d and shows %q", status, shown)
 	}
+}
+
+// On a terminal an upgrade is a bar in the last lines, and so is each other step of work on
+// a file.
+func TestStepsOnScreen(t *testing.T) {
+	a := newShownApp(t, 80, 24)
+	synctest.Test(t, func(t *testing.T) {
+		for _, step := range []cache.Step{cache.StepUpgrade, cache.StepStructure, cache.StepPages, cache.StepPostings, cache.StepStates,
+			cache.StepDigests, cache.StepCopy, cache.StepDrop, cache.StepRewrite, cache.StepForget, cache.StepSearch} {
+			report := a.fileProgress("x.db")
+			report(cache.Progress{Step: step, Done: 50, Total: 200})
+			a.pass(progressDelay + redrawPause)
+			if shown := a.screen(); !strings.HasPrefix(shown, stepStages[step].verb+"  ") || !strings.Contains(shown, "  25%") {
+				t.Errorf("%s shows %q", step, shown)
+			}
+			a.progress.end()
+		}
+		a.fileProgress("x.db")(cache.Progress{Step: cache.StepUpgrade, Waiting: true})
+		a.pass(progressDelay + redrawPause)
+		if shown := a.screen(); shown != "waiting for the process that upgrades the file  1s\n" {
+			t.Errorf("it shows %q", shown)
+		}
+		a.progress.end()
+		a.footer.end()
+	})
 }

@@ -24,7 +24,7 @@ func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (places 
 		return nil, nil, err
 	}
 	if b.open == nil && len(fresh) > 0 {
-		b.open = b.newestPageOf(fresh[0].storage)
+		b.open = b.pageFor(&fresh[0])
 	}
 	if places, err = b.fillPages(fresh); err != nil {
 		return nil, nil, err
@@ -235,6 +235,20 @@ func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
 	p.stored = len(p.entries)
 	b.open = p
 	return places, nil
+}
+
+// pageFor returns a page for the first event of a process: the newest one of its storage or,
+// if that has no room, the one that was made last, whatever it has. Otherwise each short
+// transaction would leave a page that is nearly empty. It returns nil if neither has room.
+func (b *batch) pageFor(in *incoming) *openPage {
+	if p := b.newestPageOf(in.storage); p != nil && p.hasRoom(in) {
+		return p
+	}
+	p := reopen(scanPage(b.tx.QueryRow(`SELECT ` + pageColumns + ` FROM page ORDER BY key DESC LIMIT 1`)))
+	if p != nil && p.hasRoom(in) {
+		return p
+	}
+	return nil
 }
 
 // newestPageOf returns the page that the newest posting of a storage names, so that many short

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -114,6 +115,28 @@ func TestPageSpan(t *testing.T) {
 	for i := range evs {
 		h.mustScan(t, window.Span{From: evs[i].ID - 1, To: evs[i].ID}, evs[i:i+1])
 	}
+}
+
+// Short transactions, each of a new process, fill pages, whichever storages they have events
+// of.
+func TestResumeManyStorages(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	h := openTables(t)
+	const count = 300
+	var evs []event.Event
+	for i := range count {
+		h.ForgetPage()
+		storage := 1 + random.Int64N(50)
+		evs = append(evs, madeEvent(event.ID(i+1), storage, 100))
+		h.mustStore(t, evs[i:], []int64{storage})
+	}
+	// Two pages at a time may not be full: that of the storage, and the last one.
+	if n, most := h.number(t, `SELECT count(*) FROM page`), 2+count/10; n > most {
+		t.Errorf("seed %d: %d pages, want %d at most", seed, n, most)
+	}
+	h.mustScan(t, everything, evs)
+	h.mustCheck(t, allPosted)
 }
 
 // Short transactions, each of a new process, fill one page.

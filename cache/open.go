@@ -46,8 +46,8 @@ type Config struct {
 	// NoUpgrade has Open return ErrOlder for a file of an earlier version. Otherwise it
 	// upgrades the file, if it may write it; earlier versions then refuse the file.
 	NoUpgrade bool
-	// Progress is called while Open upgrades a file of an earlier version, which takes some
-	// seconds for a million events, or while another process does; and during BackupTo,
+	// Progress is called while Open upgrades a file of an earlier version, which takes up to
+	// half a minute for a million events, or while another process does; and during BackupTo,
 	// Compact, CheckContents, Check, DamagedStates and Forget, which may take as long. The
 	// goroutine that works waits for it. BackupTo may call it in another one, which then has
 	// ended when BackupTo returns. If nil, nothing is called.

@@ -49,7 +49,7 @@ type Soundness struct {
 // be served and written meanwhile.
 func (db *DB) CheckContents(ctx context.Context, fn func(Fault) error) (s Soundness, err error) {
 	c := contentChecker{db: db, fn: fn}
-	for _, step := range []func(context.Context) error{c.checkStructure, c.checkRows, c.checkPages, c.checkPostings, c.report, c.checkOrder, c.checkStates, c.checkDigests} {
+	for _, step := range []func(context.Context) error{c.checkStructure, c.checkRows, c.checkAllPages, c.checkPostings, c.reportFaults, c.findMissing, c.checkStates, c.checkDigests} {
 		if err := c.noteStructure(step(ctx)); err != nil {
 			return c.sound, fmt.Errorf("check %s: %w", db.file.Path, err)
 		}
@@ -107,8 +107,8 @@ func (c *contentChecker) checkStructure(ctx context.Context) error {
 	return err
 }
 
-func (c *contentChecker) checkPages(ctx context.Context) error {
-	c.pages = pages.Checking{Storages: map[int64]map[int64]bool{}, Found: c.found}
+func (c *contentChecker) checkAllPages(ctx context.Context) error {
+	c.pages = pages.Checking{Storages: map[int64]map[int64]bool{}, Found: c.addFault}
 	c.pages.Named = func(_ *sql.Tx, storage int64, user, path string) (bool, error) {
 		name, ok, err := c.names.Of(storage)
 		return ok && name == event.Storage{User: user, Path: path}, err
@@ -166,8 +166,8 @@ func (c *contentChecker) skipPage(ctx context.Context, cause error) (done bool, 
 	return !ok, err
 }
 
-// found notes damage of a page or a posting.
-func (c *contentChecker) found(damage *pages.DamageError) error {
+// addFault notes damage of a page or a posting.
+func (c *contentChecker) addFault(damage *pages.DamageError) error {
 	f := pageFault{Fault: Fault{Kind: FaultPage, Text: damage.Error()}, page: damage.Page, storage: damage.Storage}
 	switch {
 	case damage.Twin:
@@ -197,8 +197,8 @@ func (c *contentChecker) checkPostings(ctx context.Context) error {
 	return nil
 }
 
-// report reports the faults of pages and postings, with the names of their storages.
-func (c *contentChecker) report(ctx context.Context) error {
+// reportFaults reports the faults of pages and postings, with the names of their storages.
+func (c *contentChecker) reportFaults(ctx context.Context) error {
 	for i := range c.faults {
 		f := &c.faults[i]
 		numbers := slices.Sorted(maps.Keys(c.pages.Storages[f.page]))
@@ -231,8 +231,8 @@ func (c *contentChecker) report(ctx context.Context) error {
 	return nil
 }
 
-// checkOrder looks for events that are missing from a server's file, and for twins.
-func (c *contentChecker) checkOrder(ctx context.Context) error {
+// findMissing looks for events that are missing from a server's file, and for twins.
+func (c *contentChecker) findMissing(ctx context.Context) error {
 	at, end := event.Beginning, event.MaxID
 	for at < end {
 		var missing window.Spans

@@ -63,7 +63,7 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 		return
 	}
 	w, before := batchWriter{db: db}, db.Head()
-	err := db.writeBatch(&w, live)
+	err := db.writeTransaction(&w, live)
 	if errors.Is(err, ErrUnknown) {
 		err = db.readBack(&w, err)
 	}
@@ -126,10 +126,10 @@ type commitError struct{ err error }
 func (e *commitError) Error() string   { return ErrUnknown.Error() + ": " + e.err.Error() }
 func (e *commitError) Unwrap() []error { return []error{ErrUnknown, e.err} }
 
-// writeBatch writes the batch in one transaction. An error of COMMIT itself does not say
+// writeTransaction writes the batch in one transaction. An error of COMMIT itself does not say
 // what is on disk, and reading back does not tell either: a log written but not synced may
 // reappear after the next crash. writeBatch then returns ErrUnknown.
-func (db *DB) writeBatch(w *batchWriter, batch []*appendRequest) error {
+func (db *DB) writeTransaction(w *batchWriter, batch []*appendRequest) error {
 	// No caller's context may end the transaction.
 	ctx := context.Background()
 	if err := db.file.Lock(ctx); err != nil {

@@ -24,7 +24,7 @@ type damagedPart struct {
 // maxDamaged bounds how many damaged parts are counted.
 const maxDamaged = 1 << 16
 
-func (d *damagedParts) note(err error) {
+func (d *damagedParts) countDamage(err error) {
 	var damage *pages.DamageError
 	row := errors.Is(err, dbfile.ErrLogRow)
 	if !errors.As(err, &damage) && !row {

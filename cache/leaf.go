@@ -34,7 +34,7 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 	var leaves []window.Leaf
 	for at := span.From; at < span.To; {
 		c := leafChunk{db: db, topic: topic, span: window.Span{From: at, To: chunkEnd(at, span.To)}, imported: imported}
-		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.readChunk(ctx, tx) })
+		err := db.file.View(ctx, func(tx *sql.Tx) error { return c.readLeaves(ctx, tx) })
 		if err == nil {
 			err = c.keepLeaves(ctx)
 		}
@@ -65,7 +65,7 @@ type leafChunk struct {
 	imported bool          // candidates count as events
 }
 
-func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
+func (c *leafChunk) readLeaves(ctx context.Context, tx *sql.Tx) (err error) {
 	c.leaves, c.fresh = nil, nil
 	final, err := c.sealedSpans(tx)
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
 	}
 	known := func(part window.Span) bool {
 		_, ok := kept[part.To.Block()]
-		return mixed[part.To.Block()] || ok && isFinal(part, final)
+		return mixed[part.To.Block()] || ok && isSealed(part, final)
 	}
 	for at := c.span.From; at < c.span.To; {
 		part := blockPart(at, c.span.To)
@@ -109,7 +109,7 @@ func (c *leafChunk) readChunk(ctx context.Context, tx *sql.Tx) (err error) {
 			for part.To < c.span.To && !known(blockPart(part.To, c.span.To)) {
 				part.To = blockPart(part.To, c.span.To).To
 			}
-			if err := c.makeLeaves(ctx, tx, part, final); err != nil {
+			if err := c.computeLeaves(ctx, tx, part, final); err != nil {
 				return err
 			}
 		}
@@ -123,8 +123,8 @@ func blockPart(at, end event.ID) window.Span {
 	return window.Span{From: at, To: min(end, window.BlockSpan(uint64(at)/event.BlockSize).To)}
 }
 
-// isFinal reports whether part is a whole block whose events cannot change any more.
-func isFinal(part window.Span, final window.Spans) bool {
+// isSealed reports whether part is a whole block whose events cannot change any more.
+func isSealed(part window.Span, final window.Spans) bool {
 	return part == window.BlockSpan(part.To.Block()) && final.Contains(part)
 }
 
@@ -135,8 +135,8 @@ func (c *leafChunk) addLeaf(leaf window.Leaf) {
 	}
 }
 
-// makeLeaves makes the leaves of the blocks of span from the stored events.
-func (c *leafChunk) makeLeaves(ctx context.Context, tx *sql.Tx, span window.Span, final window.Spans) error {
+// computeLeaves makes the leaves of the blocks of span from the stored events.
+func (c *leafChunk) computeLeaves(ctx context.Context, tx *sql.Tx, span window.Span, final window.Spans) error {
 	var l window.Leafer
 	err := eachStored(ctx, tx, c.topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
 	if err != nil {
@@ -150,7 +150,7 @@ func (c *leafChunk) makeLeaves(ctx context.Context, tx *sql.Tx, span window.Span
 			leaf, made = made[0], made[1:]
 		}
 		c.addLeaf(leaf)
-		if isFinal(part, final) {
+		if isSealed(part, final) {
 			c.fresh = append(c.fresh, leaf)
 		}
 		at = part.To
@@ -212,7 +212,7 @@ func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
 func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(*event.Event)) error {
 	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: []event.Topic{topic}}, limit: maxReadEvents}
 	for at := span.From; at < span.To; {
-		next, err := r.read(at, span.To)
+		next, err := r.readForward(at, span.To)
 		if err != nil {
 			return err
 		}

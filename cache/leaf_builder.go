@@ -47,8 +47,8 @@ func newLeafBuilders(topics []event.Topic, from event.ID) *leafBuilders {
 	return m
 }
 
-// startOver forgets the events stored up to a position.
-func (m *leafBuilders) startOver(at event.ID, removals int64) {
+// startAllOver forgets the events stored up to a position.
+func (m *leafBuilders) startAllOver(at event.ID, removals int64) {
 	clear(m.own)
 	clear(m.matching) // after a rollback, a storage may get another number
 	for _, b := range m.builders {
@@ -69,7 +69,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 		clear(m.matching)
 	}
 	if known := m.builders[0].removals; held || now != known && known >= 0 {
-		m.startOver(reached, now)
+		m.startAllOver(reached, now)
 		return nil
 	}
 	for _, b := range m.builders {
@@ -83,7 +83,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 		m.own[ev.ID.Block()]++
 		builders := m.match(storages[i], event.Storage{User: ev.User, Path: ev.Path})
 		if len(builders) == 0 {
-			m.startOver(reached, now)
+			m.startAllOver(reached, now)
 			return nil
 		}
 		for _, b := range builders {

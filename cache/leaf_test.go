@@ -294,7 +294,7 @@ func TestLeavesOfRemovedEventsAreNotKept(t *testing.T) {
 		mustLeaves(t, db, topic, whole)
 	}
 	c := leafChunk{db: db, topic: event.All, span: whole}
-	if err := db.file.View(context.Background(), func(tx *sql.Tx) error { return c.readChunk(context.Background(), tx) }); err != nil {
+	if err := db.file.View(context.Background(), func(tx *sql.Tx) error { return c.readLeaves(context.Background(), tx) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.fresh) != 1 {

@@ -138,7 +138,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 	db := &DB{file: f, tables: rows.New(f)}
 	db.snapshots = snapshot.New(f, db.tables, doubtedIn)
 	db.file.OnRollback = db.tables.ForgetWritten
-	db.file.OnDamage = db.damaged.note
+	db.file.OnDamage = db.damaged.countDamage
 	opened := time.Now()
 	db.mono = func() time.Duration { return time.Since(opened) }
 	defer func() {

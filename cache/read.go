@@ -129,7 +129,7 @@ type reader struct {
 	sparse bool // the lines of the pages that are read are seldom wanted
 }
 
-func (r *reader) full() bool { return r.n >= r.limit || r.bytes >= maxReadBytes }
+func (r *reader) reachedLimit() bool { return r.n >= r.limit || r.bytes >= maxReadBytes }
 
 // reset discards the collected events.
 func (r *reader) reset() { r.n, r.bytes, r.events, r.lines = 0, 0, r.events[:0], r.lines[:0] }
@@ -137,22 +137,22 @@ func (r *reader) reset() { r.n, r.bytes, r.events, r.lines = 0, 0, r.events[:0],
 // readSound is read that ends before damage, which is an error only if nothing comes
 // before it.
 func (r *reader) readSound(after, until event.ID) (event.ID, error) {
-	next, err := r.read(after, until)
+	next, err := r.readForward(after, until)
 	if next > after && errors.Is(err, ErrCorrupt) {
 		err = nil
 	}
 	return next, err
 }
 
-// read looks at (after, until] in steps, within its bounds. It takes at least one step,
+// readForward looks at (after, until] in steps, within its bounds. It takes at least one step,
 // since callers take no progress for the end of the held range.
-func (r *reader) read(after, until event.ID) (event.ID, error) {
-	if after >= until || r.full() {
+func (r *reader) readForward(after, until event.ID) (event.ID, error) {
+	if after >= until || r.reachedLimit() {
 		return after, nil
 	}
 	started := time.Now()
 	after, err := r.scanDense(after, until, started)
-	if err != nil || after >= until || r.full() || time.Since(started) > maxReadTime {
+	if err != nil || after >= until || r.reachedLimit() || time.Since(started) > maxReadTime {
 		return after, err
 	}
 	numbers, few, err := rows.FindNumbers(r.ctx, r.tx, r.filter.topics, maxSeeks)
@@ -171,7 +171,7 @@ func (r *reader) read(after, until event.ID) (event.ID, error) {
 	if few {
 		want = wantNumbers(numbers)
 	}
-	for blocks := uint64(minStep); after < until && !r.full(); blocks = min(4*blocks, most) {
+	for blocks := uint64(minStep); after < until && !r.reachedLimit(); blocks = min(4*blocks, most) {
 		if !few || after >= indexed {
 			after, err = r.scan(after, until, maxScan, want)
 		} else {
@@ -227,7 +227,7 @@ const (
 // topics: that is cheaper than finding those.
 func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, error) {
 	if r.filter.all() {
-		for after < until && !r.full() {
+		for after < until && !r.reachedLimit() {
 			next, err := r.scan(after, until, maxScan, wantAll)
 			if err != nil || time.Since(started) > maxReadTime {
 				return next, err
@@ -240,7 +240,7 @@ func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, 
 	if r.filter.dense {
 		most = denseChunk
 	}
-	for ; after < until && !r.full(); most = denseChunk {
+	for ; after < until && !r.reachedLimit(); most = denseChunk {
 		found, looked := r.n, r.looked
 		next, err := r.scan(after, until, min(most, maxScan), r.filter.wants)
 		if err != nil {
@@ -265,13 +265,13 @@ func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, e
 	err := pages.Scan(r.ctx, r.tx, q, func(l pages.Line) error {
 		ok, err := want(l)
 		if err == nil && ok {
-			err = r.add(l.ID, l.Text)
+			err = r.collectLine(l.ID, l.Text)
 		}
 		if err != nil {
 			return err
 		}
 		at = l.ID
-		if r.looked++; r.looked >= end || r.full() {
+		if r.looked++; r.looked >= end || r.reachedLimit() {
 			return errEnough
 		}
 		return nil
@@ -285,8 +285,8 @@ func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, e
 	return until, nil
 }
 
-// add collects the line of an event.
-func (r *reader) add(id event.ID, line []byte) error {
+// collectLine collects the line of an event.
+func (r *reader) collectLine(id event.ID, line []byte) error {
 	r.n++
 	r.bytes += len(line)
 	if r.raw {
@@ -338,11 +338,11 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (even
 			bytes += max(int(posted[n].Length), 1)
 		}
 		err := pages.ReadLines(r.ctx, r.tx, posted[:n], func(i int, line []byte) error {
-			if err := r.add(posted[i].ID, line); err != nil {
+			if err := r.collectLine(posted[i].ID, line); err != nil {
 				return err
 			}
 			at = posted[i].ID
-			if r.full() {
+			if r.reachedLimit() {
 				return errEnough
 			}
 			return nil
@@ -350,7 +350,7 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (even
 		if err != nil && err != errEnough {
 			return at, err // up to there, all were read
 		}
-		if r.full() {
+		if r.reachedLimit() {
 			return at, nil
 		}
 		posted = posted[n:]
@@ -378,7 +378,7 @@ func (db *DB) BeforeLast(ctx context.Context, topics []event.Topic, n int, from,
 		b := backReader{ctx: ctx, tx: tx, topics: topics, n: n}
 		held := rows.WindowSet(windows).Held(topics...).Intersect(window.Spans{{From: from, To: until}})
 		for i := len(held) - 1; i >= 0 && len(b.found) <= n && err == nil; i-- {
-			err = b.read(held[i])
+			err = b.readBackward(held[i])
 		}
 		if len(b.found) > n {
 			at = b.found[n]
@@ -400,8 +400,8 @@ type backReader struct {
 	found  []event.ID // newest first
 }
 
-// read goes backwards through span in growing steps, and reads each of them forwards.
-func (b *backReader) read(span window.Span) error {
+// readBackward goes backwards through span in growing steps, and reads each of them forwards.
+func (b *backReader) readBackward(span window.Span) error {
 	until := span.To
 	for step := event.ID(event.BlockSize); until > span.From && len(b.found) <= b.n; step *= 4 {
 		start := span.From
@@ -423,7 +423,7 @@ func idsOf(ctx context.Context, tx *sql.Tx, topics []event.Topic, after, until e
 	var ids []event.ID
 	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: topics}, limit: maxReadEvents}
 	for after < until {
-		next, err := r.read(after, until)
+		next, err := r.readForward(after, until)
 		if err != nil {
 			return nil, err
 		}

@@ -54,14 +54,14 @@ func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n i
 		r := reader{ctx: ctx, tx: tx, limit: eachChunk, sparse: true}
 		n = 0
 		err := pages.FindEach(ctx, tx, ids, func(i int, line []byte, _ int64) error {
-			if r.full() {
+			if r.reachedLimit() {
 				return errEnough
 			}
 			n = i + 1
 			if line == nil {
 				return nil
 			}
-			return r.add(ids[i], line)
+			return r.collectLine(ids[i], line)
 		})
 		if err != nil && err != errEnough {
 			return err

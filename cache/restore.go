@@ -25,7 +25,7 @@ func (db *DB) restoreLog(ctx context.Context, server bool) error {
 	if !db.file.LogDamaged {
 		return nil
 	}
-	db.damaged.note(dbfile.ErrLogRow)
+	db.damaged.countDamage(dbfile.ErrLogRow)
 	if !server && db.file.Role != Client {
 		return fmt.Errorf("%w; its server restores it when it starts", dbfile.ErrLogRow)
 	}

@@ -38,11 +38,11 @@ func (db *DB) CheckedLeaves(ctx context.Context, topic event.Topic, span window.
 
 func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) ([]window.Leaf, error) {
 	c := leafChecker{topic: topic, names: rows.NewNames(ctx, tx)}
-	if err := c.readPostings(ctx, tx, span); err != nil {
+	if err := c.readPosted(ctx, tx, span); err != nil {
 		return nil, err
 	}
-	q := pages.Query{Span: span, Skip: c.noteDamage}
-	if err := pages.Scan(ctx, tx, q, c.check); err != nil {
+	q := pages.Query{Span: span, Skip: c.passDamage}
+	if err := pages.Scan(ctx, tx, q, c.checkStoredLine); err != nil {
 		return nil, err
 	}
 	c.addUnfound(event.MaxID)
@@ -64,7 +64,7 @@ type postedRecord struct {
 	storage int64 // 0: a posting is damaged there
 }
 
-func (c *leafChecker) readPostings(ctx context.Context, tx *sql.Tx, span window.Span) error {
+func (c *leafChecker) readPosted(ctx context.Context, tx *sql.Tx, span window.Span) error {
 	if err := dbfile.ScanLog(ctx, tx, `indexed`, &c.indexed); err != nil {
 		return err
 	}
@@ -90,9 +90,9 @@ func (c *leafChecker) readPostings(ctx context.Context, tx *sql.Tx, span window.
 // addWrong adds what no sound event has: the zero hash.
 func (c *leafChecker) addWrong(id event.ID) { c.Add(id, 0, event.Hash{}) }
 
-// noteDamage goes past a damaged page, since postings name what is in it. An event that is
+// passDamage goes past a damaged page, since postings name what is in it. An event that is
 // stored twice is wrong.
-func (c *leafChecker) noteDamage(damage *pages.DamageError) error {
+func (c *leafChecker) passDamage(damage *pages.DamageError) error {
 	if damage.Twin {
 		c.addWrong(damage.ID)
 	}
@@ -106,7 +106,7 @@ func (c *leafChecker) addUnfound(id event.ID) {
 	}
 }
 
-func (c *leafChecker) check(l pages.Line) error {
+func (c *leafChecker) checkStoredLine(l pages.Line) error {
 	c.addUnfound(l.ID)
 	found, at := l.ID > c.indexed, l.Posted()
 	for ; len(c.posted) > 0 && c.posted[0].ID == l.ID; c.posted = c.posted[1:] {

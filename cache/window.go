@@ -254,7 +254,7 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 	})
 	if err != nil {
 		if l.leaves != nil {
-			l.leaves.startOver(l.reached, -1)
+			l.leaves.startAllOver(l.reached, -1)
 		}
 		return nil, fmt.Errorf("store events up to %s: %w", reached, err)
 	}
@@ -408,7 +408,7 @@ func (l *Lease) releaseWindows(ctx context.Context, state window.State, cause an
 				return err
 			}
 		}
-		return l.boundLeaves(tx)
+		return l.boundKeptLeaves(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("release the window: %w", err)
@@ -433,15 +433,15 @@ func (l *Lease) commitRows(tx *sql.Tx, rows []int64, reached event.ID) error {
 			return err
 		}
 	}
-	if err := l.boundLeaves(tx); err != nil {
+	if err := l.boundKeptLeaves(tx); err != nil {
 		return err
 	}
 	_, err := l.db.normalizeWindows(tx, nil)
 	return err
 }
 
-// boundLeaves drops leaves in excess of the bound, if the lease has kept any.
-func (l *Lease) boundLeaves(tx *sql.Tx) error {
+// boundKeptLeaves drops leaves in excess of the bound, if the lease has kept any.
+func (l *Lease) boundKeptLeaves(tx *sql.Tx) error {
 	if l.leaves == nil || l.leaves.kept == 0 {
 		return nil
 	}

@@ -33,7 +33,7 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 		}
 	}
 	for _, span := range spansOf(different) {
-		err := c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
+		err := c.eachPart(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 			added, err := c.store.Merge(ctx, topic, part, evs)
 			if err == nil && len(added) > 0 {
 				err = fresh(added)
@@ -60,8 +60,8 @@ func (c *Client) storedLeaves(ctx context.Context, topic event.Topic, span windo
 	return c.store.Leaves(ctx, topic, span)
 }
 
-// eachPage fetches a range page by page, even the parts that are held.
-func (c *Client) eachPage(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
+// eachPart fetches a range page by page, even the parts that are held.
+func (c *Client) eachPart(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
 	for at := span; !at.Empty(); {
 		var p page
 		err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {

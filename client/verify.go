@@ -237,7 +237,7 @@ func (c *Client) repairUntilEqual(ctx context.Context, topic event.Topic, span w
 
 // refetchRange fetches a range again and replaces its stored events, page by page.
 func (c *Client) refetchRange(ctx context.Context, topic event.Topic, span window.Span) error {
-	return c.eachPage(ctx, topic, span, func(part window.Span, evs []event.Event) error {
+	return c.eachPart(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 		return c.store.Replace(ctx, topic, part, evs)
 	})
 }

@@ -14,7 +14,7 @@ type invalidLines struct {
 	numbers []int
 }
 
-func (b *invalidLines) addLine(number int, err error) {
+func (b *invalidLines) addInvalid(number int, err error) {
 	b.numbers = append(b.numbers, number)
 	if len(b.reasons) < maxBadLines {
 		b.reasons = append(b.reasons, err.Error())

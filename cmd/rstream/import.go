@@ -348,7 +348,7 @@ func (r *importReader) readImport() error {
 			return r.passEvents()
 		}
 		if errors.Is(err, wire.ErrLineTooLong) {
-			r.bad.addLine(r.lines.Number(), wire.ErrLineTooLong) // the rest cannot be read
+			r.bad.addInvalid(r.lines.Number(), wire.ErrLineTooLong) // the rest cannot be read
 			return nil
 		}
 		if err != nil {
@@ -362,7 +362,7 @@ func (r *importReader) readImport() error {
 			r.log, r.left, r.more = head.Log, head.Count, head.More
 			r.noteLog()
 		} else if err := r.takeLine(line); err != nil {
-			r.bad.addLine(r.lines.Number(), err)
+			r.bad.addInvalid(r.lines.Number(), err)
 		}
 		if len(r.batch) >= maxBatchLen || r.bytes >= maxBatchBytes {
 			if err := r.passEvents(); err != nil {

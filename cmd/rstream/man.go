@@ -89,12 +89,12 @@ func renderManual(about *cobra.Command) ([]byte, error) {
 		return nil, err
 	}
 	var p manualPage
-	fmt.Fprintf(&p, ".nh\n.TH %q \"1\" %q %q \"rstream\"", strings.ToUpper(manualName(about)), date.Format("Jan 2006"), "rstream "+version())
+	fmt.Fprintf(&p, ".nh\n.TH %q \"1\" %q %q \"rstream\"", strings.ToUpper(manualName(about)), date.Format("Jan 2006"), "rstream "+programVersion())
 	p.addSection("NAME", roffLines(manualName(about)+" - "+about.Short)+"\n")
 	p.addSection("SYNOPSIS", bold(about.UseLine())+"\n")
 	p.addSection("DESCRIPTION", roffText(cmp.Or(about.Long, about.Short)))
-	p.addFlags("OPTIONS", about.NonInheritedFlags())
-	p.addFlags("OPTIONS INHERITED FROM PARENT COMMANDS", about.InheritedFlags())
+	p.addFlagSection("OPTIONS", about.NonInheritedFlags())
+	p.addFlagSection("OPTIONS INHERITED FROM PARENT COMMANDS", about.InheritedFlags())
 	if about.Example != "" {
 		p.addSection("EXAMPLE", roffColumns(about.Example))
 	}
@@ -146,7 +146,7 @@ func (p *manualPage) addSection(title, text string) {
 	p.WriteString("\n\n.SH " + title + "\n" + text)
 }
 
-func (p *manualPage) addFlags(title string, flags *pflag.FlagSet) {
+func (p *manualPage) addFlagSection(title string, flags *pflag.FlagSet) {
 	if !flags.HasAvailableFlags() {
 		return
 	}

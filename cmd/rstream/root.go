@@ -203,7 +203,7 @@ func newRootCommand(a *app) *cobra.Command {
 		Example:           rootExample,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		Version:           version(),
+		Version:           programVersion(),
 		PersistentPreRunE: a.prepareCommand,
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -214,14 +214,14 @@ func newRootCommand(a *app) *cobra.Command {
 	// errors. Set it first: the completion commands keep the writer that is set when
 	// they are created.
 	root.SetOut(a.out.w)
-	a.addFlags(root)
+	a.addGlobalFlags(root)
 	addCommands(a, root)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpTemplate(helpTemplate)
 	return root
 }
 
-func (a *app) addFlags(root *cobra.Command) {
+func (a *app) addGlobalFlags(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
 	flags.StringArrayVarP(&a.servers, "server", "s", []string{defaultServer}, "`URL` of the server, or its name in the config; repeat for more servers of the same log")

@@ -44,7 +44,7 @@ may be served meanwhile.`,
   rstream verify --offline --db rstream.db`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(cmd, args); err != nil {
+			if err := o.checkFlags(cmd, args); err != nil {
 				return err
 			}
 			if o.offline {

@@ -11,8 +11,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// check refuses flags that cannot be combined.
-func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
+// checkFlags refuses flags that cannot be combined.
+func (o *verifyOptions) checkFlags(cmd *cobra.Command, args []string) error {
 	switch {
 	case !o.offline && o.db != "":
 		return usagef("--db needs --offline: only a copy is compared with the server")

@@ -10,8 +10,8 @@ import (
 // release is set by the linker in release builds.
 var release = ""
 
-// version returns the release, or the version of the module that was built.
-func version() string {
+// programVersion returns the release, or the version of the module that was built.
+func programVersion() string {
 	if release != "" {
 		return release
 	}
@@ -31,9 +31,9 @@ func newVersionCommand(a *app) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if a.out.isForPerson() {
-				return a.out.printf("rstream %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				return a.out.printf("rstream %s %s %s/%s\n", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			}
-			return a.out.writeJSON(versionLine{"version", version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+			return a.out.writeJSON(versionLine{"version", programVersion(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
 		},
 	}
 }

@@ -73,7 +73,7 @@ func (r *runner) benchTopics(ctx context.Context) error {
 		{"topics 50 at once", topicLog{topics: manyTopics, share: 1, events: r.cfg.Events}, goalTopicsAtOnce, (*runner).copyAtOnce},
 	} {
 		c.log.in, c.log.topics = newInput(), min(c.log.topics, max(c.log.events/topicEvents, 1))
-		if err := r.compareTopics(ctx, c.name, c.log, c.goal, func(server string, topics []string) (time.Duration, error) {
+		if err := r.compareCopies(ctx, c.name, c.log, c.goal, func(server string, topics []string) (time.Duration, error) {
 			return c.copy(r, ctx, server, topics, c.log.events)
 		}); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -82,8 +82,8 @@ func (r *runner) benchTopics(ctx context.Context) error {
 	return nil
 }
 
-// compareTopics serves a log and copies its topics, and the one topic that has them all.
-func (r *runner) compareTopics(ctx context.Context, name string, l topicLog, g goal, copyTopics func(server string, topics []string) (time.Duration, error)) (err error) {
+// compareCopies serves a log and copies its topics, and the one topic that has them all.
+func (r *runner) compareCopies(ctx context.Context, name string, l topicLog, g goal, copyTopics func(server string, topics []string) (time.Duration, error)) (err error) {
 	file := filepath.Join(r.dir, "topics.db")
 	defer func() { err = errors.Join(err, removeDB(file)) }()
 	if err := r.fillFile(ctx, file, cache.Config{}, 0, l.events*l.share, l.draft); err != nil {

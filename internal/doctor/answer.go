@@ -29,11 +29,11 @@ func checkReach(t *Transcript) Finding {
 	case t.Address == "":
 		return checkConnect(t)
 	case len(t.Hops) > maxHops:
-		return found("redirect", Error, "request the last URL directly, or fix the redirect loop", "%d redirects and no response; the last was to %s", len(t.Hops), t.Hops[len(t.Hops)-1])
+		return newFinding("redirect", Error, "request the last URL directly, or fix the redirect loop", "%d redirects and no response; the last was to %s", len(t.Hops), t.Hops[len(t.Hops)-1])
 	case isTimeout(t.Err):
-		return found("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
+		return newFinding("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
 	}
-	return found(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, shortCause(t.Err))
+	return newFinding(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, shortCause(t.Err))
 }
 
 // checkConnect explains why there is no connection.
@@ -48,23 +48,23 @@ func checkConnect(t *Transcript) Finding {
 	host := t.URL.Host
 	if proxy := wire.AsProxyError(t.Err, t.URL); proxy != nil {
 		proxy.Err = shortCause(proxy.Err)
-		return found(check, Error, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "no connection to %s: %v", host, proxy)
+		return newFinding(check, Error, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "no connection to %s: %v", host, proxy)
 	}
 	switch err := t.Err; {
 	case errors.As(err, &dns):
-		return found(check, Error, "check the name, and this machine's resolver", "the name %s cannot be resolved: %s", dns.Name, dns.Err)
+		return newFinding(check, Error, "check the name, and this machine's resolver", "the name %s cannot be resolved: %s", dns.Name, dns.Err)
 	case errors.As(err, &cert):
-		return found("tls", Error, "renew the certificate, send its full chain, or trust its authority on this machine", "the certificate of %s is invalid: %v", host, cert.Err)
+		return newFinding("tls", Error, "renew the certificate, send its full chain, or trust its authority on this machine", "the certificate of %s is invalid: %v", host, cert.Err)
 	case errors.As(err, &record):
-		return found("tls", Error, "use http://, or the port that speaks TLS", "%s does not speak TLS", host)
+		return newFinding("tls", Error, "use http://, or the port that speaks TLS", "%s does not speak TLS", host)
 	case errors.As(err, &alert):
-		return found("tls", Error, "check the host name, and the TLS versions that the server supports", "%s refused the TLS handshake: %v", host, alert)
+		return newFinding("tls", Error, "check the host name, and the TLS versions that the server supports", "%s refused the TLS handshake: %v", host, alert)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return found(check, Error, "check that the server is running and listens on this port", "%s refused the connection", host)
+		return newFinding(check, Error, "check that the server is running and listens on this port", "%s refused the connection", host)
 	case isTimeout(err):
-		return found(check, Error, "check the address, and any firewalls on the path", "no connection to %s in %s", host, brief(t.Ended))
+		return newFinding(check, Error, "check the address, and any firewalls on the path", "no connection to %s in %s", host, brief(t.Ended))
 	}
-	return found(check, Error, "check the address and the network", "no connection to %s: %v", host, shortCause(t.Err))
+	return newFinding(check, Error, "check the address and the network", "no connection to %s: %v", host, shortCause(t.Err))
 }
 
 // headAdvice is the advice for a response head that is late or missing.
@@ -94,9 +94,9 @@ func checkRedirects(t *Transcript, asked *url.URL) []Finding {
 	case len(t.Hops) == 0:
 		return nil
 	case !hasSameOrigin(t.URL, asked):
-		return []Finding{found("redirect", Warning, "request the last URL directly: credentials are not sent to another origin", "redirected to %s", strings.Join(t.Hops, ", then "))}
+		return []Finding{newFinding("redirect", Warning, "request the last URL directly: credentials are not sent to another origin", "redirected to %s", strings.Join(t.Hops, ", then "))}
 	}
-	return []Finding{found("redirect", Note, "request the last URL directly: each reconnection repeats the redirects", "redirected to %s", strings.Join(t.Hops, ", then "))}
+	return []Finding{newFinding("redirect", Note, "request the last URL directly: each reconnection repeats the redirects", "redirected to %s", strings.Join(t.Hops, ", then "))}
 }
 
 // checkTLS reports how long the certificate is valid.
@@ -106,7 +106,7 @@ func checkTLS(t *Transcript) []Finding {
 	}
 	left := t.TLSUntil.Sub(t.Began)
 	if left < 14*24*time.Hour {
-		return []Finding{found("tls", Warning, "renew the certificate", "the certificate expires in %s", brief(left))}
+		return []Finding{newFinding("tls", Warning, "renew the certificate", "the certificate expires in %s", brief(left))}
 	}
 	return []Finding{ok("tls", "the certificate is valid for %d days", int(left.Hours()/24))}
 }
@@ -122,23 +122,23 @@ func checkStatus(t *Transcript) Finding {
 	case s == http.StatusOK:
 		return ok(check, "%s", said)
 	case s == http.StatusNoContent:
-		return found(check, Error, "clients stop for good at 204: the requested end of the stream was reached", "%s", said)
+		return newFinding(check, Error, "clients stop for good at 204: the requested end of the stream was reached", "%s", said)
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusProxyAuthRequired:
-		return found(check, Error, "send credentials with --header 'Authorization: Bearer …' or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
+		return newFinding(check, Error, "send credentials with --header 'Authorization: Bearer …' or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
 	case s == http.StatusNotFound:
-		return found(check, Error, "check the path; for an rstream server, use its root or /events?topic=…", "%s", said)
+		return newFinding(check, Error, "check the path; for an rstream server, use its root or /events?topic=…", "%s", said)
 	case s == http.StatusNotAcceptable:
-		return found(check, Error, "this path does not serve text/event-stream; check the path", "%s", said)
+		return newFinding(check, Error, "this path does not serve text/event-stream; check the path", "%s", said)
 	case s == http.StatusGone:
-		return found(check, Error, "start at a later position: the history there was dropped", "%s", said)
+		return newFinding(check, Error, "start at a later position: the history there was dropped", "%s", said)
 	case s == http.StatusTooManyRequests:
-		return found(check, Error, "try again later"+retryAfterText(t), "%s", said)
+		return newFinding(check, Error, "try again later"+retryAfterText(t), "%s", said)
 	case s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout:
-		return found(check, Error, "a proxy could not reach its server, or the server is not ready"+retryAfterText(t), "%s", said)
+		return newFinding(check, Error, "a proxy could not reach its server, or the server is not ready"+retryAfterText(t), "%s", said)
 	case s >= 500:
-		return found(check, Error, "see the server's log", "%s", said)
+		return newFinding(check, Error, "see the server's log", "%s", said)
 	}
-	return found(check, Error, "a stream needs status 200: browsers never reconnect after any other", "%s", said)
+	return newFinding(check, Error, "a stream needs status 200: browsers never reconnect after any other", "%s", said)
 }
 
 func retryAfterText(t *Transcript) string {
@@ -173,26 +173,26 @@ func checkType(t *Transcript) Finding {
 	body := strings.ToLower(string(t.Body))
 	switch charset := params["charset"]; {
 	case t.IsStream && charset != "" && !strings.EqualFold(charset, "utf-8"):
-		return found(check, Warning, "declare no charset but utf-8: clients decode event streams as UTF-8", "%s", shortenLine(header))
+		return newFinding(check, Warning, "declare no charset but utf-8: clients decode event streams as UTF-8", "%s", shortenLine(header))
 	case t.IsStream:
 		return ok(check, "%s", shortenLine(header))
 	case err == nil && media == "text/html" && strings.Contains(body, "password"):
-		return found(check, Error, "this is a login page: send credentials with --header", "%s with a password field", shortenLine(header))
+		return newFinding(check, Error, "this is a login page: send credentials with --header", "%s with a password field", shortenLine(header))
 	case err == nil && media == "text/html":
-		return found(check, Error, "this is a web page: check the path, and that the proxy routes it to the stream's server", "%s", shortenLine(header))
+		return newFinding(check, Error, "this is a web page: check the path, and that the proxy routes it to the stream's server", "%s", shortenLine(header))
 	case strings.HasSuffix(media, "json") && t.complaint() != "":
-		return found(check, Error, "the server must not send an error with status 200: clients see a broken stream", "%s: %s", shortenLine(header), t.complaint())
+		return newFinding(check, Error, "the server must not send an error with status 200: clients see a broken stream", "%s: %s", shortenLine(header), t.complaint())
 	case strings.HasPrefix(strings.TrimSpace(body), "data:") || strings.Contains(body, "\ndata:"):
-		return found(check, Error, "the body looks like an event stream: the server must send Content-Type: text/event-stream", "%q", shortenLine(header))
+		return newFinding(check, Error, "the body looks like an event stream: the server must send Content-Type: text/event-stream", "%q", shortenLine(header))
 	}
-	return found(check, Error, "the server must send Content-Type: text/event-stream when Accept asks for it", "%q, %d bytes", shortenLine(header), len(t.Body))
+	return newFinding(check, Error, "the server must send Content-Type: text/event-stream when Accept asks for it", "%q, %d bytes", shortenLine(header), len(t.Body))
 }
 
 // checkHead checks that the head came soon after the connection was made.
 func checkHead(t *Transcript) Finding {
 	took := t.Answered - t.Connected
 	if took > 2*time.Second {
-		return found("head", Warning, headAdvice, "the response head came %s after the connection", brief(took))
+		return newFinding("head", Warning, headAdvice, "the response head came %s after the connection", brief(took))
 	}
 	return ok("head", "came %s after the connection", brief(took))
 }
@@ -202,9 +202,9 @@ func checkLength(t *Transcript) []Finding {
 	const check = "length"
 	switch {
 	case t.Length >= 0:
-		return []Finding{found(check, Error, "a stream has no Content-Length: the server or a proxy collected the whole response first, "+bufferAdvice, "Content-Length: %d", t.Length)}
+		return []Finding{newFinding(check, Error, "a stream has no Content-Length: the server or a proxy collected the whole response first, "+bufferAdvice, "Content-Length: %d", t.Length)}
 	case strings.HasPrefix(t.Proto, "HTTP/1.") && !t.Chunked:
-		return []Finding{found(check, Note, "make the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1;)", "neither chunked nor of known length: a truncated body looks complete")}
+		return []Finding{newFinding(check, Note, "make the proxy use HTTP/1.1 (nginx: proxy_http_version 1.1;)", "neither chunked nor of known length: a truncated body looks complete")}
 	}
 	return nil
 }
@@ -216,9 +216,9 @@ func checkEncoding(t *Transcript) []Finding {
 	case "", "identity":
 		return nil
 	case gzipAnswers:
-		return []Finding{found("encoding", Warning, "compress only if Accept-Encoding allows it, and flush the encoder after each event", "Content-Encoding: gzip, though the request allowed no encoding")}
+		return []Finding{newFinding("encoding", Warning, "compress only if Accept-Encoding allows it, and flush the encoder after each event", "Content-Encoding: gzip, though the request allowed no encoding")}
 	}
-	return []Finding{found("encoding", Error, "compress only if Accept-Encoding allows it", "Content-Encoding: %s, though the request allowed no encoding", shortenLine(encoding))}
+	return []Finding{newFinding("encoding", Error, "compress only if Accept-Encoding allows it", "Content-Encoding: %s, though the request allowed no encoding", shortenLine(encoding))}
 }
 
 // checkCaching checks for the headers that keep caches and buffers from delaying the
@@ -241,11 +241,11 @@ func checkCaching(t *Transcript) Finding {
 	advice := "send Cache-Control: no-cache, no-transform and X-Accel-Buffering: no, so that caches, encoders and nginx pass the stream on as it is"
 	switch age := t.Header.Get("Age"); {
 	case age != "" && age != "0":
-		return found(check, Error, "exclude this path from the cache", "Age: %s: the response came from a cache", shortenLine(age))
+		return newFinding(check, Error, "exclude this path from the cache", "Age: %s: the response came from a cache", shortenLine(age))
 	case stores && !strings.Contains(cache, "no-store") && !strings.Contains(cache, "no-cache"):
-		return found(check, Warning, advice, "Cache-Control: %s: caches may keep the stream", shortenLine(cache))
+		return newFinding(check, Warning, advice, "Cache-Control: %s: caches may keep the stream", shortenLine(cache))
 	case len(lacks) > 0:
-		return found(check, Note, advice, "the head lacks %s (a proxy may have removed it)", strings.Join(lacks, ", "))
+		return newFinding(check, Note, advice, "the head lacks %s (a proxy may have removed it)", strings.Join(lacks, ", "))
 	}
 	return ok(check, "the head forbids caching, transformation and buffering")
 }
@@ -262,7 +262,7 @@ func checkProxies(t *Transcript) Finding {
 		return ok("proxies", "none names itself")
 	}
 	if t.isOurs() && isProxied(t.Header) {
-		return found("proxies", Note, "make the proxy answer event streams with 200 and retry:, or wait for the server: docs/proxies.md",
+		return newFinding("proxies", Note, "make the proxy answer event streams with 200 and retry:, or wait for the server: docs/proxies.md",
 			"%s; a proxy that answers 502 while the server restarts stops each browser's EventSource for good; doctor cannot see whether this one does", strings.Join(names, "; "))
 	}
 	return ok("proxies", "%s", strings.Join(names, "; "))
@@ -277,7 +277,7 @@ func checkClock(t *Transcript) []Finding {
 	const check = "clock"
 	date, err := http.ParseTime(t.Header.Get("Date"))
 	if err != nil {
-		return []Finding{found(check, Note, "", "the head has no Date, so clocks cannot be compared")}
+		return []Finding{newFinding(check, Note, "", "the head has no Date, so clocks cannot be compared")}
 	}
 	// Date has whole seconds, and was written between the request and the response.
 	early, late := date.Sub(t.Began.Add(t.Answered)), date.Add(time.Second).Sub(t.Began)
@@ -291,9 +291,9 @@ func checkClock(t *Transcript) []Finding {
 	advice := "synchronize both clocks with NTP: the server's clock resolves ages such as --since 24h"
 	switch {
 	case apart > time.Minute:
-		return []Finding{found(check, Warning, advice, "the server's clock is %s %s ours", brief(apart), word)}
+		return []Finding{newFinding(check, Warning, advice, "the server's clock is %s %s ours", brief(apart), word)}
 	case apart > 2*time.Second:
-		return []Finding{found(check, Note, advice, "the server's clock is %s %s ours", brief(apart), word)}
+		return []Finding{newFinding(check, Note, advice, "the server's clock is %s %s ours", brief(apart), word)}
 	}
 	return []Finding{ok(check, "the server's clock and ours agree to the second")}
 }
@@ -305,19 +305,19 @@ func checkCompression(t, plain *Transcript) Finding {
 	encoding := t.Header.Get("Content-Encoding")
 	switch {
 	case t.Err != nil || !t.IsStream:
-		return found(check, Warning, "Accept-Encoding must change nothing but the encoding of a response", "with Accept-Encoding: gzip, the response is not a stream: %s", t.outcome())
+		return newFinding(check, Warning, "Accept-Encoding must change nothing but the encoding of a response", "with Accept-Encoding: gzip, the response is not a stream: %s", t.outcome())
 	case encoding == "" || encoding == "identity":
 		return ok(check, "not compressed, even if requested")
 	case encoding != gzipAnswers:
-		return found(check, Warning, "send only encodings that Accept-Encoding lists", "with Accept-Encoding: gzip, the response has Content-Encoding: %s", shortenLine(encoding))
+		return newFinding(check, Warning, "send only encodings that Accept-Encoding lists", "with Accept-Encoding: gzip, the response has Content-Encoding: %s", shortenLine(encoding))
 	case len(t.Frames) > 0:
 		return ok(check, "gzip works, the first block came after %s", brief(t.Frames[0].At))
 	case t.End == dropped && !isTimeout(t.Cause):
-		return found(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", shortCause(t.Cause))
+		return newFinding(check, Error, "send the body in the encoding of the head, or disable compression", "with gzip the stream breaks: %v", shortCause(t.Cause))
 	case len(plain.Frames) > 0 && plain.Frames[0].At < t.Ended/2:
-		return found(check, Error, "flush the encoder after each event, or do not compress streams (nginx: remove text/event-stream from gzip_types)", "with gzip nothing came in %s; without, the first block came after %s", brief(t.Ended), brief(plain.Frames[0].At))
+		return newFinding(check, Error, "flush the encoder after each event, or do not compress streams (nginx: remove text/event-stream from gzip_types)", "with gzip nothing came in %s; without, the first block came after %s", brief(t.Ended), brief(plain.Frames[0].At))
 	}
-	return found(check, Note, "", "the stream uses gzip, but nothing came in %s, so its delay is unknown", brief(t.Ended))
+	return newFinding(check, Note, "", "the stream uses gzip, but nothing came in %s, so its delay is unknown", brief(t.Ended))
 }
 
 // outcome describes the result of a request in a few words.

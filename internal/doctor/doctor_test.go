@@ -561,7 +561,7 @@ func TestCancel(t *testing.T) {
 func TestFindingsAreLines(t *testing.T) {
 	for _, f := range []Finding{
 		ok("x", "a\nb\rc\td\xff"),
-		found("x", Error, "a\nb", "c"),
+		newFinding("x", Error, "a\nb", "c"),
 	} {
 		if all := f.Detail + f.Advice; strings.ContainsAny(all, "\n\r\t") || !utf8.ValidString(all) {
 			t.Errorf("%q", f)

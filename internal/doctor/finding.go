@@ -31,12 +31,12 @@ type Finding struct {
 	Advice   string // how to fix it; empty if there is nothing to do
 }
 
-func found(check string, s Severity, advice, format string, args ...any) Finding {
+func newFinding(check string, s Severity, advice, format string, args ...any) Finding {
 	return Finding{check, s, oneLine(fmt.Sprintf(format, args...)), oneLine(advice)}
 }
 
 func ok(check, format string, args ...any) Finding {
-	return found(check, OK, "", format, args...)
+	return newFinding(check, OK, "", format, args...)
 }
 
 // oneLine replaces line ends, tabs and invalid UTF-8. Findings quote text of foreign

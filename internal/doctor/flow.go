@@ -23,7 +23,7 @@ const (
 func checkBuffered(t *Transcript) Finding {
 	const check = "buffered"
 	bad := func(format string, args ...any) Finding {
-		return found(check, Error, bufferAdvice, format, args...)
+		return newFinding(check, Error, bufferAdvice, format, args...)
 	}
 	first := t.Ended
 	if len(t.Reads) > 0 {
@@ -55,9 +55,9 @@ func checkBuffered(t *Transcript) Finding {
 	}
 	switch {
 	case len(t.Reads) == 0:
-		return found(check, Note, "listen for more than two heartbeats: --for 60s", "nothing came in %s: either the stream is quiet, or something holds it back", brief(t.Ended-t.Answered))
+		return newFinding(check, Note, "listen for more than two heartbeats: --for 60s", "nothing came in %s: either the stream is quiet, or something holds it back", brief(t.Ended-t.Answered))
 	case len(bursts) < 2:
-		return found(check, Note, "listen for more than two heartbeats: --for 60s", "everything arrived at once; it is unknown whether later events arrive one by one")
+		return newFinding(check, Note, "listen for more than two heartbeats: --for 60s", "everything arrived at once; it is unknown whether later events arrive one by one")
 	}
 	return ok(check, "blocks arrived one by one, at %d different times", len(bursts))
 }
@@ -148,13 +148,13 @@ func checkHeartbeat(t *Transcript) []Finding {
 	tail := t.Ended - t.Last
 	switch {
 	case t.Silence >= proxiesCut:
-		return []Finding{found(check, Warning, advice, "no byte came for %s", brief(t.Silence))}
+		return []Finding{newFinding(check, Warning, advice, "no byte came for %s", brief(t.Silence))}
 	case t.End == clean || t.End == dropped:
 		return nil
 	case t.Silence > usualBeat && t.Silence > tail:
-		return []Finding{found(check, Note, advice, "the longest silence was %s", brief(t.Silence))}
+		return []Finding{newFinding(check, Note, advice, "the longest silence was %s", brief(t.Silence))}
 	case tail >= t.Silence && tail > lull:
-		return []Finding{found(check, Note, "--for 70s shows whether proxies would close the stream", "no byte came in the last %s of %s; a heartbeat may still come later", brief(tail), brief(listened))}
+		return []Finding{newFinding(check, Note, "--for 70s shows whether proxies would close the stream", "no byte came in the last %s of %s; a heartbeat may still come later", brief(tail), brief(listened))}
 	}
 	return []Finding{ok(check, "the longest silence in %s was %s", brief(listened), brief(t.Silence))}
 }
@@ -170,17 +170,17 @@ func checkEnd(t *Transcript) Finding {
 	case t.End == enough:
 		return ok(check, "the stream stayed open for %s", brief(listened))
 	case t.End == full:
-		return found(check, Note, "start at a later position to see live events", "read %d bytes in %s, then stopped", t.Text.Bytes, brief(listened))
+		return newFinding(check, Note, "start at a later position to see live events", "read %d bytes in %s, then stopped", t.Text.Bytes, brief(listened))
 	case silence >= idle:
 		how := "ended"
 		if t.End == dropped {
 			how = "broke"
 		}
-		return found(check, Warning, "send heartbeats at least twice as often, or raise the proxy's timeout (nginx: proxy_read_timeout 1h; HAProxy: timeout tunnel 1h)", "the stream %s after %s without a byte", how, brief(silence))
+		return newFinding(check, Warning, "send heartbeats at least twice as often, or raise the proxy's timeout (nginx: proxy_read_timeout 1h; HAProxy: timeout tunnel 1h)", "the stream %s after %s without a byte", how, brief(silence))
 	case t.End == dropped:
-		return found(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), shortCause(t.Cause))
+		return newFinding(check, Warning, "see the logs of the server and its proxies; one of them may limit the duration of a request", "the stream broke after %s: %v", brief(listened), shortCause(t.Cause))
 	case len(t.dispatched()) == 0 && len(t.Text.Retries) == 0:
-		return found(check, Warning, "see the logs of the server and its proxies", "the stream ended after %s without an event", brief(listened))
+		return newFinding(check, Warning, "see the logs of the server and its proxies", "the stream ended after %s without an event", brief(listened))
 	}
-	return found(check, Note, "clients reconnect after the delay of retry; nothing to do if this is intended", "the server ended the stream after %s", brief(listened))
+	return newFinding(check, Note, "clients reconnect after the delay of retry; nothing to do if this is intended", "the server ended the stream after %s", brief(listened))
 }

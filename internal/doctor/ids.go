@@ -25,25 +25,25 @@ func checkIDs(t *Transcript) (all []Finding) {
 	const check = "ids"
 	evs := t.places()
 	if p := t.Text.EmptyIDs; p.Count > 0 {
-		all = append(all, found(check, Warning, "give each event an id: an empty one makes clients forget their position", "%d ids are empty, the first is line %d", p.Count, p.Line))
+		all = append(all, newFinding(check, Warning, "give each event an id: an empty one makes clients forget their position", "%d ids are empty, the first is line %d", p.Count, p.Line))
 	}
 	if p := t.Text.LongIDs; p.Count > 0 {
-		all = append(all, found(check, Error, "keep ids short: clients send them back in a header", "%d ids have more than %d bytes, the first is line %d", p.Count, maxID, p.Line))
+		all = append(all, newFinding(check, Error, "keep ids short: clients send them back in a header", "%d ids have more than %d bytes, the first is line %d", p.Count, maxID, p.Line))
 	}
 	none, repeated, back, example := countIDs(evs)
 	switch {
 	case len(evs) == 0:
-		all = append(all, found(check, Note, "listen longer, or examine a stream with events", "no event came, so ids could not be checked"))
+		all = append(all, newFinding(check, Note, "listen longer, or examine a stream with events", "no event came, so ids could not be checked"))
 	case none == len(evs):
-		all = append(all, found(check, Warning, "give each event an id from which clients can resume: otherwise the events during a reconnection are lost", "none of %d events has an id: clients cannot resume", len(evs)))
+		all = append(all, newFinding(check, Warning, "give each event an id from which clients can resume: otherwise the events during a reconnection are lost", "none of %d events has an id: clients cannot resume", len(evs)))
 	case none > 0:
-		all = append(all, found(check, Warning, "give each event its own id: the others inherit the id before them, and resuming there skips or repeats them", "%d of %d events have no id of their own", none, len(evs)))
+		all = append(all, newFinding(check, Warning, "give each event its own id: the others inherit the id before them, and resuming there skips or repeats them", "%d of %d events have no id of their own", none, len(evs)))
 	}
 	if repeated > 0 {
-		all = append(all, found(check, Warning, "give each event its own id", "%d of %d events have the id of an earlier one, for example %q", repeated, len(evs), shortenLine(example)))
+		all = append(all, newFinding(check, Warning, "give each event its own id", "%d of %d events have the id of an earlier one, for example %q", repeated, len(evs), shortenLine(example)))
 	}
 	if back > 0 {
-		all = append(all, found(check, Warning, "send events in the order of their ids: otherwise clients that resume from the last one lose or repeat events", "ids go back %d times", back))
+		all = append(all, newFinding(check, Warning, "send events in the order of their ids: otherwise clients that resume from the last one lose or repeat events", "ids go back %d times", back))
 	}
 	if len(all) == 0 {
 		all = append(all, ok(check, "each of %d events has its own id", len(evs)))
@@ -109,16 +109,16 @@ func areNumbers(parts []string) bool {
 func checkRetry(t *Transcript) []Finding {
 	const check = "retry"
 	if p := t.Text.BadRetry; p.Count > 0 {
-		return []Finding{found(check, Warning, "write retry as digits only: a number of milliseconds", "line %d is ignored: %q", p.Line, shortenLine(p.Text))}
+		return []Finding{newFinding(check, Warning, "write retry as digits only: a number of milliseconds", "line %d is ignored: %q", p.Line, shortenLine(p.Text))}
 	}
 	if len(t.Text.Retries) == 0 {
 		return []Finding{ok(check, "none: clients use their own delay, mostly 1 to 5 seconds")}
 	}
 	switch d := t.Text.Retries[len(t.Text.Retries)-1]; {
 	case d < 100*time.Millisecond:
-		return []Finding{found(check, Warning, "send a second or more: when the server restarts, all clients reconnect at once", "retry makes clients reconnect after %s", brief(d))}
+		return []Finding{newFinding(check, Warning, "send a second or more: when the server restarts, all clients reconnect at once", "retry makes clients reconnect after %s", brief(d))}
 	case d > time.Minute:
-		return []Finding{found(check, Warning, "send a few seconds, in milliseconds: clients stay disconnected that long after each drop", "retry makes clients wait %s before they reconnect", brief(d))}
+		return []Finding{newFinding(check, Warning, "send a few seconds, in milliseconds: clients stay disconnected that long after each drop", "retry makes clients wait %s before they reconnect", brief(d))}
 	default:
 		return []Finding{ok(check, "clients reconnect after %s", brief(d))}
 	}
@@ -159,14 +159,14 @@ func checkResume(r returning, t *Transcript) Finding {
 	const repeatAdvice = "start just after Last-Event-ID; until then, clients must drop repeated events by id"
 	due := r.next < len(r.evs)
 	if t.Err != nil || !t.IsStream {
-		return found(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
+		return newFinding(check, Error, "accept every id that was sent as Last-Event-ID", "Last-Event-ID: %s of an event that had just come: %s", shortenLine(r.id), t.outcome())
 	}
 	evs := t.places()
 	if len(evs) == 0 {
 		if due {
-			return found(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", shortenLine(r.id), brief(t.Ended), len(r.evs)-r.next)
+			return newFinding(check, Error, lossAdvice, "after the id %q, nothing came in %s, though %d later events came before: the stream resumes at its end", shortenLine(r.id), brief(t.Ended), len(r.evs)-r.next)
 		}
-		return found(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", shortenLine(r.id))
+		return newFinding(check, Note, "examine a stream with more events to learn more", "after the id %q of the last event, that event is not repeated", shortenLine(r.id))
 	}
 	first := evs[0]
 	at := frameIndex(r.evs, first.ID)
@@ -174,21 +174,21 @@ func checkResume(r returning, t *Transcript) Finding {
 	case due && first.ID != "" && at == r.next:
 		return ok(check, "after the id %q, the stream resumes with the next event", shortenLine(r.id))
 	case first.ID == r.id:
-		return found(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", shortenLine(r.id))
+		return newFinding(check, Warning, repeatAdvice, "after the id %q, that event itself is repeated", shortenLine(r.id))
 	case at == 0:
-		return found(check, Warning, repeatAdvice, "after the id %q, the stream starts at its beginning again: the id is ignored", shortenLine(r.id))
+		return newFinding(check, Warning, repeatAdvice, "after the id %q, the stream starts at its beginning again: the id is ignored", shortenLine(r.id))
 	case at >= 0 && at < r.next:
-		return found(check, Warning, repeatAdvice, "after the id %q, %d earlier events are repeated", shortenLine(r.id), r.next-at)
+		return newFinding(check, Warning, repeatAdvice, "after the id %q, %d earlier events are repeated", shortenLine(r.id), r.next-at)
 	case at > r.next:
-		return found(check, Error, lossAdvice, "after the id %q, %d events are skipped", shortenLine(r.id), at-r.next)
+		return newFinding(check, Error, lossAdvice, "after the id %q, %d events are skipped", shortenLine(r.id), at-r.next)
 	case !due:
-		return found(check, Note, "", "after the id %q of the last event, the stream resumes with one that had not come before", shortenLine(r.id))
+		return newFinding(check, Note, "", "after the id %q of the last event, the stream resumes with one that had not come before", shortenLine(r.id))
 	case compareIDs(first.ID, r.id) < 0:
-		return found(check, Warning, repeatAdvice, "after the id %q, the stream resumes with %q, which is older", shortenLine(r.id), shortenLine(first.ID))
+		return newFinding(check, Warning, repeatAdvice, "after the id %q, the stream resumes with %q, which is older", shortenLine(r.id), shortenLine(first.ID))
 	case compareIDs(first.ID, r.evs[len(r.evs)-1].ID) > 0:
-		return found(check, Error, lossAdvice, "after the id %q, the stream resumes with %q: the %d events in between are skipped", shortenLine(r.id), shortenLine(first.ID), len(r.evs)-r.next)
+		return newFinding(check, Error, lossAdvice, "after the id %q, the stream resumes with %q: the %d events in between are skipped", shortenLine(r.id), shortenLine(first.ID), len(r.evs)-r.next)
 	}
-	return found(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", shortenLine(r.id), shortenLine(first.ID), shortenLine(r.evs[r.next].ID))
+	return newFinding(check, Note, "compare by hand: the order of these ids is unknown", "after the id %q, the stream resumes with %q and not with %q", shortenLine(r.id), shortenLine(first.ID), shortenLine(r.evs[r.next].ID))
 }
 
 func frameIndex(evs []Frame, id string) int {
@@ -210,17 +210,17 @@ func checkStrangeID(t, first *Transcript) Finding {
 	evs, before := t.places(), first.places()
 	switch {
 	case t.Err != nil:
-		return found(check, Note, "", "with an invalid id: %s", t.outcome())
+		return newFinding(check, Note, "", "with an invalid id: %s", t.outcome())
 	case t.Status >= 500:
-		return found(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id: %s", t.outcome())
+		return newFinding(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id: %s", t.outcome())
 	case !t.IsStream:
 		return ok(check, "an invalid id is refused: %s", t.outcome())
 	case len(evs) > 0 && len(before) > 0 && evs[0].ID == before[0].ID && evs[0].Sum == before[0].Sum:
-		return found(check, Note, "a client with a lost position gets all events again, without an error", "an invalid id is accepted silently: the stream starts as without an id")
+		return newFinding(check, Note, "a client with a lost position gets all events again, without an error", "an invalid id is accepted silently: the stream starts as without an id")
 	case len(evs) > 0:
-		return found(check, Note, "a client with a lost position gets no error", "an invalid id is accepted silently: the stream starts with %q", shortenLine(evs[0].ID))
+		return newFinding(check, Note, "a client with a lost position gets no error", "an invalid id is accepted silently: the stream starts with %q", shortenLine(evs[0].ID))
 	case t.End == clean || t.End == dropped:
-		return found(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id, the stream ends without an event")
+		return newFinding(check, Warning, "refuse it with a status below 500: otherwise clients retry for ever", "with an invalid id, the stream ends without an event")
 	}
-	return found(check, Note, "a client with a lost position gets no error, and not the events it missed", "an invalid id is accepted silently: nothing came in %s", brief(t.Ended))
+	return newFinding(check, Note, "a client with a lost position gets no error, and not the events it missed", "an invalid id is accepted silently: nothing came in %s", brief(t.Ended))
 }

@@ -51,13 +51,13 @@ func checkServer(root *Transcript, log string) Finding {
 	}
 	switch {
 	case root.Err != nil || root.Status != http.StatusOK:
-		return found(check, Note, "route / to the same server as /events", "no server information: / answers %s", root.outcome())
+		return newFinding(check, Note, "route / to the same server as /events", "no server information: / answers %s", root.outcome())
 	case json.Unmarshal(root.Body, &self) != nil || self.Name != "rstream":
-		return found(check, Note, "route / to the same server as /events", "no server information: / is not from an rstream server")
+		return newFinding(check, Note, "route / to the same server as /events", "no server information: / is not from an rstream server")
 	case self.Log != log || wire.LogOf(root.Header) != log:
-		return found(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", shortenLine(self.Log), log)
+		return newFinding(check, Error, "route all paths to the same server", "/ is from the log %s, the stream from %s", shortenLine(self.Log), log)
 	case self.Horizon.ID > self.Head.ID:
-		return found(check, Error, "check the server's file with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
+		return newFinding(check, Error, "check the server's file with rstream verify", "the horizon %s is above the head %s", self.Horizon.ID, self.Head.ID)
 	}
 	return ok(check, "rstream %s, log %s from %s to %s", shortenLine(self.Version), log, self.Horizon.ID, self.Head.ID)
 }
@@ -67,7 +67,7 @@ func checkHealth(healthz, readyz *Transcript) Finding {
 	const check = "health"
 	for _, t := range []*Transcript{healthz, readyz} {
 		if t.Err != nil || t.Status != http.StatusOK {
-			return found(check, Warning, "make the proxy pass this path on, at least for monitoring", "%s: %s", t.URL.Path, t.outcome())
+			return newFinding(check, Warning, "make the proxy pass this path on, at least for monitoring", "%s: %s", t.URL.Path, t.outcome())
 		}
 	}
 	return ok(check, "/healthz and /readyz answer 200")
@@ -87,7 +87,7 @@ func checkOtherLog(t *Transcript, log string) Finding {
 	if t.Err == nil && t.Status == http.StatusConflict && wire.LogOf(t.Header) == log {
 		return ok("strange-id", "a cursor of another log is refused with 409")
 	}
-	return found("strange-id", Error, "make the proxy pass on Last-Event-ID and the status 409", "a cursor of another log must be refused with 409, but the response is %s", t.outcome())
+	return newFinding("strange-id", Error, "make the proxy pass on Last-Event-ID and the status 409", "a cursor of another log must be refused with 409, but the response is %s", t.outcome())
 }
 
 // checkExact fetches a range as NDJSON, then as a stream that is cut in the middle and
@@ -96,23 +96,23 @@ func (e *exam) checkExact(ctx context.Context) Finding {
 	const check = "exact"
 	lines := e.requestPlain(ctx, e.urlWith("last", newest, "until", "now"), wire.NDJSON)
 	if lines.Err != nil || lines.Status != http.StatusOK {
-		return found(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
+		return newFinding(check, Error, "make the proxy pass on Accept", "cannot fetch the events as NDJSON: %s", lines.outcome())
 	}
 	from, okFrom := wire.PositionIn(lines.Header, wire.HeaderFrom)
 	to, okTo := wire.PositionIn(lines.Header, wire.HeaderTo)
 	switch {
 	case !okFrom || !okTo:
-		return found(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
+		return newFinding(check, Error, "make the proxy pass on all headers", "the response lacks its range: %s and %s are missing", wire.HeaderFrom, wire.HeaderTo)
 	case lines.Cause != nil:
-		return found(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", shortCause(lines.Cause))
+		return newFinding(check, Error, "see the logs of the server and its proxies", "the NDJSON response broke: %v", shortCause(lines.Cause))
 	case len(lines.Body) == maxStretch:
-		return found(check, Note, "use a narrower topic", "the newest %s events are too large to compare", newest)
+		return newFinding(check, Note, "use a narrower topic", "the newest %s events are too large to compare", newest)
 	case len(lines.Body) == 0:
-		return found(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
+		return newFinding(check, Note, "append an event first, or use another topic", "the topic has no events to compare")
 	}
 	part := e.urlWith("since", from.String(), "until", to.String())
 	cut := e.probe.recordAnswer(ctx, ask{url: part, accept: wire.SSE, listen: answerTime, limit: int64(len(lines.Body)) / 2})
-	rest := e.probe.recordAnswer(ctx, ask{url: part, accept: wire.SSE, listen: answerTime, cursor: lastID(cut.Frames)})
+	rest := e.probe.recordAnswer(ctx, ask{url: part, accept: wire.SSE, listen: answerTime, cursor: lastFrameID(cut.Frames)})
 	return compareParts(lines.Body, cut, rest)
 }
 
@@ -129,8 +129,8 @@ func (e *exam) urlWith(pairs ...string) *url.URL {
 	return &u
 }
 
-// lastID returns the last id among the frames, from which a client resumes, or "".
-func lastID(frames []Frame) (id string) {
+// lastFrameID returns the last id among the frames, from which a client resumes, or "".
+func lastFrameID(frames []Frame) (id string) {
 	for _, f := range frames {
 		if f.HasID {
 			id = f.ID
@@ -144,26 +144,26 @@ func compareParts(body []byte, cut, rest *Transcript) Finding {
 	const check = "exact"
 	for _, t := range []*Transcript{cut, rest} {
 		if t.Err != nil || !t.IsStream {
-			return found(check, Error, "see the logs of the server and its proxies", "the server sends a range as NDJSON, but not as a stream: %s", t.outcome())
+			return newFinding(check, Error, "see the logs of the server and its proxies", "the server sends a range as NDJSON, but not as a stream: %s", t.outcome())
 		}
 	}
 	lines := bytes.Split(bytes.TrimSuffix(body, []byte("\n")), []byte("\n"))
 	for _, line := range lines {
 		if _, err := event.ParseLine(line); err != nil {
-			return found(check, Error, "a proxy changes events, or the log is damaged; check its file with rstream verify", "an event does not match its hash: %v", err)
+			return newFinding(check, Error, "a proxy changes events, or the log is damaged; check its file with rstream verify", "an event does not match its hash: %v", err)
 		}
 	}
 	evs := append(cut.places(), rest.places()...)
 	for i, line := range lines {
 		switch {
 		case i >= len(evs):
-			return found(check, Error, "a proxy loses events", "in the resumed stream, %d of %d events are missing at the end", len(lines)-i, len(lines))
+			return newFinding(check, Error, "a proxy loses events", "in the resumed stream, %d of %d events are missing at the end", len(lines)-i, len(lines))
 		case evs[i].Sum != sha256.Sum256(line):
-			return found(check, Error, "a proxy changes or loses events", "in the resumed stream, event %d of %d is a different one", i+1, len(lines))
+			return newFinding(check, Error, "a proxy changes or loses events", "in the resumed stream, event %d of %d is a different one", i+1, len(lines))
 		}
 	}
 	if len(evs) > len(lines) {
-		return found(check, Error, "a proxy repeats events", "in the resumed stream, %d events come more than once", len(evs)-len(lines))
+		return newFinding(check, Error, "a proxy repeats events", "in the resumed stream, %d events come more than once", len(evs)-len(lines))
 	}
 	return ok(check, "%d events as NDJSON, and as a stream resumed after %d of them, are the same", len(lines), len(cut.places()))
 }

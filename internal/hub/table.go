@@ -161,7 +161,7 @@ func (u *set) removePath(path string, k event.Kind, r ref) {
 	}
 }
 
-func (u *set) empty() bool { return len(u.list) == 0 && (u.tree == nil || u.tree.empty()) }
+func (u *set) empty() bool { return len(u.list) == 0 && (u.tree == nil || u.tree.hasNoReader()) }
 
 // notePlace records in the subscription where in a node its topic is, for its removal.
 func (r ref) notePlace(place int) { r.sub.places[r.topic] = int32(place) }

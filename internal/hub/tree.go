@@ -174,4 +174,4 @@ func (n *node) unlink(i int) {
 	}
 }
 
-func (n *node) empty() bool { return len(n.subs) == 0 && len(n.kids) == 0 }
+func (n *node) hasNoReader() bool { return len(n.subs) == 0 && len(n.kids) == 0 }

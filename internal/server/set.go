@@ -109,7 +109,7 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 		}
 		d, err := parseAppend(line)
 		if err != nil {
-			bad.addLine(lines.Number(), err)
+			bad.addBad(lines.Number(), err)
 			continue
 		}
 		drafts = append(drafts, d)
@@ -140,7 +140,7 @@ type badLines struct {
 // maxReasons is how many bad lines are explained. The numbers of all are listed.
 const maxReasons = 5
 
-func (b *badLines) addLine(number int, err error) {
+func (b *badLines) addBad(number int, err error) {
 	b.numbers = append(b.numbers, number)
 	if len(b.reasons) < maxReasons {
 		b.reasons = append(b.reasons, fmt.Sprintf("line %d: %v", number, err))

@@ -63,7 +63,7 @@ type File struct {
 
 // Open opens the file at path and brings its schema up to date.
 func Open(ctx context.Context, path string, cfg Options) (_ *File, err error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.checkOptions(); err != nil {
 		return nil, err
 	}
 	db := &File{Path: path, Now: cfg.Now, progress: cfg.Progress, writing: make(chan struct{}, 1), OnRollback: func() {}}
@@ -103,8 +103,8 @@ func (f *File) beginning(cfg Options, err error) func(context.Context) error {
 	return nil
 }
 
-// check refuses options that no file can satisfy, before anything is created.
-func (cfg *Options) check() error {
+// checkOptions refuses options that no file can satisfy, before anything is created.
+func (cfg *Options) checkOptions() error {
 	if cfg.Role != "" && cfg.Role != Server && cfg.Role != Client {
 		return fmt.Errorf("role %.40q: want %s or %s", string(cfg.Role), Server, Client)
 	}

@@ -25,7 +25,7 @@ func (f *File) CopyInto(ctx context.Context, path string) error {
 // MarkBackup checks the integrity of the copy at path, by SQLite and by check, gives it the
 // role Backup and syncs it.
 func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) (err error) {
-	pool, err := connect(path, 1, "mode=rw"+tuning)
+	pool, err := openPool(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		return err
 	}

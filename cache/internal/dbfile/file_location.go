@@ -108,7 +108,7 @@ const busyTime = 10 * time.Second
 
 // connect opens a pool of connections to f.
 func (f *File) connect(most int, extra string) (*sql.DB, error) {
-	return connect(f.absPath, most, f.params+extra)
+	return openPool(f.absPath, most, f.params+extra)
 }
 
 // OpenReaders opens the reading connections ahead of their first use: later there may be
@@ -136,8 +136,8 @@ func outOfFiles() bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// connect opens a pool of connections to a file.
-func connect(file string, most int, params string) (*sql.DB, error) {
+// openPool opens a pool of connections to a file.
+func openPool(file string, most int, params string) (*sql.DB, error) {
 	connector, err := sqlite.NewConnector(dataSource(file, params))
 	if err != nil {
 		return nil, err

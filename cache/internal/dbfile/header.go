@@ -30,7 +30,7 @@ func (f *heldFile) inspect(path string) (fileKind, header, error) {
 		return 0, h, ErrNotCache
 	case h.app() == applicationID:
 		return ourFile, h, nil
-	case h.app() != 0 || h.version() != 0:
+	case h.app() != 0 || h.userVersion() != 0:
 		return 0, h, ErrNotCache
 	}
 	kind, err := inspectLog(path, h)
@@ -52,7 +52,7 @@ func inspectLog(path string, h header) (fileKind, error) {
 		return 0, err
 	case h.app() == applicationID:
 		return ourFile, nil
-	case h.app() != 0 || h.version() != 0 || tables:
+	case h.app() != 0 || h.userVersion() != 0 || tables:
 		return 0, ErrNotCache
 	case begun:
 		return 0, ErrNoIdentity
@@ -63,9 +63,9 @@ func inspectLog(path string, h header) (fileKind, error) {
 // A header is the first 100 bytes of a SQLite file.
 type header [100]byte
 
-func (h *header) app() uint32     { return binary.BigEndian.Uint32(h[68:]) }
-func (h *header) version() uint32 { return binary.BigEndian.Uint32(h[60:]) } // PRAGMA user_version
-func (h *header) cookie() uint32  { return binary.BigEndian.Uint32(h[40:]) } // counts changes of the schema
+func (h *header) app() uint32         { return binary.BigEndian.Uint32(h[68:]) }
+func (h *header) userVersion() uint32 { return binary.BigEndian.Uint32(h[60:]) } // PRAGMA user_version
+func (h *header) cookie() uint32      { return binary.BigEndian.Uint32(h[40:]) } // counts changes of the schema
 
 func (h *header) isWAL() bool { return h[18] == 2 }
 

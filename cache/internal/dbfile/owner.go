@@ -90,8 +90,8 @@ func (o *owner) close() error {
 	return o.file.Close()
 }
 
-// is reports whether name is ours.
-func (o *owner) is(name string) bool {
+// isOwner reports whether name is ours.
+func (o *owner) isOwner(name string) bool {
 	return name == o.base || strings.HasPrefix(name, o.base+"/")
 }
 
@@ -106,7 +106,7 @@ const (
 
 // presenceOf finds out whether the owner name is alive.
 func (o *owner) presenceOf(name string) presence {
-	if o.is(name) {
+	if o.isOwner(name) {
 		return present
 	}
 	if p := o.lockOf(name); p != unknown {

@@ -20,7 +20,7 @@ func olderFile(t *testing.T, version int, role Role) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool, err := connect(path, 1, "mode=rwc"+tuning+"&_pragma=auto_vacuum(2)")
+	pool, err := openPool(path, 1, "mode=rwc"+tuning+"&_pragma=auto_vacuum(2)")
 	if err != nil {
 		t.Fatal(err)
 	}

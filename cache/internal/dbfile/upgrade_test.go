@@ -15,7 +15,7 @@ func openOld(path string, role Role, move func(context.Context, *File, func(Prog
 
 func versionOf(t *testing.T, path string) (version int) {
 	t.Helper()
-	pool, err := connect(path, 1, "mode=rw"+tuning)
+	pool, err := openPool(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestUpgradeFails(t *testing.T) {
 // misses the events that have moved nor adds others.
 func TestUpgradeUnderEarlierProcess(t *testing.T) {
 	path := olderFile(t, 6, Client)
-	old, err := connect(path, 1, "mode=rw"+tuning)
+	old, err := openPool(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestUpgradeNotFinished(t *testing.T) {
 // Sealed states of earlier versions go, fetched ones stay.
 func TestUpgradeSnapshots(t *testing.T) {
 	path := olderFile(t, 6, Client)
-	pool, err := connect(path, 1, "mode=rw"+tuning)
+	pool, err := openPool(path, 1, "mode=rw"+tuning)
 	if err == nil {
 		_, err = pool.Exec(`INSERT INTO snapshot (id, topic, at, form, removals) VALUES (1, '*', 9, 'ids', 0), (2, '*', 9, 'lines', 0);
 			INSERT INTO part (snapshot, user, path, members) VALUES (1, 'a', 'b', x'00'), (2, 'a', 'b', x'00')`)

@@ -19,12 +19,12 @@ func Check(ctx context.Context, f *dbfile.File) error {
 		if err := tx.QueryRowContext(ctx, `SELECT sum(length(offsets)) FROM posting`).Scan(&size); err != nil {
 			return err
 		}
-		return checkOrder(ctx, tx)
+		return checkRowOrder(ctx, tx)
 	})
 }
 
-// checkOrder reads all events, and their lines to the end.
-func checkOrder(ctx context.Context, tx *sql.Tx) error {
+// checkRowOrder reads all events, and their lines to the end.
+func checkRowOrder(ctx context.Context, tx *sql.Tx) error {
 	rows, err := tx.QueryContext(ctx, `SELECT id, storage, length(CAST(line AS BLOB)) FROM event ORDER BY id`)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func Move(ctx context.Context, f *dbfile.File, report func(dbfile.Progress)) err
 		}
 		report(dbfile.Progress{Step: dbfile.StepUpgrade, Done: int64(m.at), Total: int64(m.last)})
 	}
-	return m.finish(ctx)
+	return m.finishMove(ctx)
 }
 
 // A mover moves events.
@@ -128,22 +128,22 @@ func wholeBlocks(lines []pages.Line) []pages.Line {
 	return lines[:n]
 }
 
-// finish removes the tables of earlier versions. Each step can be repeated; the last one
+// finishMove removes the tables of earlier versions. Each step can be repeated; the last one
 // ends the upgrade.
-func (m *mover) finish(ctx context.Context) error {
-	if err := m.exec(ctx, `DROP TABLE IF EXISTS old_posting`); err != nil {
+func (m *mover) finishMove(ctx context.Context) error {
+	if err := m.execMove(ctx, `DROP TABLE IF EXISTS old_posting`); err != nil {
 		return err
 	}
 	if err := m.file.GiveBack(ctx); err != nil {
 		return err
 	}
-	if err := m.exec(ctx, `DROP TABLE IF EXISTS old_event`); err != nil {
+	if err := m.execMove(ctx, `DROP TABLE IF EXISTS old_event`); err != nil {
 		return err
 	}
 	return m.file.GiveBack(ctx) // the page that the empty table had
 }
 
-func (m *mover) exec(ctx context.Context, query string) error {
+func (m *mover) execMove(ctx context.Context, query string) error {
 	return m.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, query)
 		return err

@@ -48,8 +48,8 @@ func (r *Retainer) DropBelow(ctx context.Context) error {
 // A step is what one transaction has to do together.
 type step func(tx *sql.Tx) error
 
-// exec returns the step that executes a statement.
-func (h *History) exec(query string, args ...any) step {
+// execStep returns the step that executes a statement.
+func (h *History) execStep(query string, args ...any) step {
 	return func(tx *sql.Tx) error {
 		_, err := h.file.Exec(tx, query, args...)
 		return err
@@ -60,7 +60,7 @@ func (h *History) exec(query string, args ...any) step {
 func (r *Retainer) dropBlock(ctx context.Context, block uint64) error {
 	var b blockDropper
 	err := r.history.file.View(ctx, func(tx *sql.Tx) error {
-		b = blockDropper{tx: tx, span: window.BlockSpan(block), skip: r.skip, last: map[int64]*lastEvent{}}
+		b = blockDropper{tx: tx, span: window.BlockSpan(block), skip: r.skipDamage, last: map[int64]*lastEvent{}}
 		if err := b.readBlock(ctx); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func (r *Retainer) dropEvents(ctx context.Context, places []pages.Place) step {
 	return func(tx *sql.Tx) error {
 		_, damaged, err := r.history.tables.Pages.Drop(ctx, tx, places)
 		for _, damage := range damaged {
-			err = errors.Join(err, r.skip(damage))
+			err = errors.Join(err, r.skipDamage(damage))
 		}
 		return err
 	}

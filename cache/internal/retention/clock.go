@@ -57,8 +57,8 @@ func (c *clock) now() event.Time {
 	return min(wall, c.tick)
 }
 
-// set sets the clock to the wall clock, on an operator's responsibility.
-func (c *clock) set() { c.tick = event.TimeOf(c.wall()) }
+// setToWall sets the clock to the wall clock, on an operator's responsibility.
+func (c *clock) setToWall() { c.tick = event.TimeOf(c.wall()) }
 
 func micros(d time.Duration) event.Time { return event.Time(d.Microseconds()) }
 

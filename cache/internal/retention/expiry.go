@@ -81,8 +81,8 @@ func (r *Retainer) expireAge(ctx context.Context, x expirySearch) error {
 		var old []Expiry
 		next := from
 		err := r.history.file.View(ctx, func(tx *sql.Tx) (err error) {
-			search := valueSearch{expirySearch: &x, ctx: ctx, tx: tx, skip: r.skip, next: from}
-			err = search.find()
+			search := valueSearch{expirySearch: &x, ctx: ctx, tx: tx, skip: r.skipDamage, next: from}
+			err = search.findOld()
 			old, next = search.old, search.next
 			return err
 		})
@@ -126,8 +126,8 @@ type valueSearch struct {
 	old  []Expiry
 }
 
-// find finds some of the values that were set after next and not since.
-func (x *valueSearch) find() error {
+// findOld finds some of the values that were set after next and not since.
+func (x *valueSearch) findOld() error {
 	values, end, err := x.readIndex()
 	if err != nil {
 		return err
@@ -230,12 +230,12 @@ func (x *valueSearch) readValues(values []possibleValue) error {
 		if err != nil {
 			return err
 		}
-		return x.add(values[i].storage, places[i].ID, line)
+		return x.addValue(values[i].storage, places[i].ID, line)
 	})
 }
 
-// add adds an event if it is a value, with the draft of the DEL for it.
-func (x *valueSearch) add(storage int64, id event.ID, line []byte) error {
+// addValue adds an event if it is a value, with the draft of the DEL for it.
+func (x *valueSearch) addValue(storage int64, id event.ID, line []byte) error {
 	ev, err := rows.ParseStored(id, line)
 	if err != nil || ev.Type != event.Put {
 		return err

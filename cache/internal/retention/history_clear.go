@@ -14,7 +14,7 @@ func (r *Retainer) clearBelow(ctx context.Context, horizon event.ID) error {
 	if r.cleared == horizon {
 		return nil
 	}
-	if err := r.dropLeaves(ctx, uint64(horizon)/event.BlockSize); err != nil {
+	if err := r.dropOldLeaves(ctx, uint64(horizon)/event.BlockSize); err != nil {
 		return err
 	}
 	if err := r.dropSnapshots(ctx, horizon); err != nil {
@@ -27,8 +27,8 @@ func (r *Retainer) clearBelow(ctx context.Context, horizon event.ID) error {
 // clearChunk is how many leaves to find at a time.
 const clearChunk = 10_000
 
-// dropLeaves drops the leaves of all earlier blocks.
-func (r *Retainer) dropLeaves(ctx context.Context, before uint64) error {
+// dropOldLeaves drops the leaves of all earlier blocks.
+func (r *Retainer) dropOldLeaves(ctx context.Context, before uint64) error {
 	for {
 		steps, err := r.oldLeaves(ctx, before)
 		if err != nil || len(steps) == 0 {
@@ -53,7 +53,7 @@ func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []step, 
 			if err := rows.Scan(&topic, &block); err != nil {
 				return err
 			}
-			steps = append(steps, r.history.exec(`DELETE FROM leaf WHERE topic = ? AND block = ?`, topic, block))
+			steps = append(steps, r.history.execStep(`DELETE FROM leaf WHERE topic = ? AND block = ?`, topic, block))
 		}
 		return rows.Err()
 	})

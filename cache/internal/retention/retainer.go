@@ -31,11 +31,11 @@ func (p Policy) None() bool {
 	return p.History == 0 && p.MaxBytes == 0 && len(ttlRules(p.TTL).ages()) == 0
 }
 
-func (p Policy) check() error {
+func (p Policy) checkPolicy() error {
 	if p.History < 0 || p.MaxBytes < 0 {
 		return fmt.Errorf("retain a history of %s and %d bytes: want no negative number", p.History, p.MaxBytes)
 	}
-	return newRules(p.TTL).check()
+	return newRules(p.TTL).checkRules()
 }
 
 // A committer appends events to the log: it alone assigns ids.
@@ -98,7 +98,7 @@ func (r *Retainer) RunOnce(ctx context.Context) error {
 }
 
 // TrustWall sets the clock to the wall clock.
-func (r *Retainer) TrustWall() { r.clock.set() }
+func (r *Retainer) TrustWall() { r.clock.setToWall() }
 
 // RunOnceByWall is RunOnce by the wall clock. It does not return the free space.
 func (r *Retainer) RunOnceByWall(ctx context.Context) error {
@@ -120,8 +120,8 @@ type Retainer struct {
 	damaged map[string]bool // the damage that was reported
 }
 
-// skip reports damage, which retention then goes past.
-func (r *Retainer) skip(damage *pages.DamageError) error {
+// skipDamage reports damage, which retention then goes past.
+func (r *Retainer) skipDamage(damage *pages.DamageError) error {
 	if text := damage.Error(); r.cfg.Damaged != nil && !r.damaged[text] {
 		r.damaged[text] = true
 		r.cfg.Damaged(r.history.file.Named(damage))
@@ -132,7 +132,7 @@ func (r *Retainer) skip(damage *pages.DamageError) error {
 // NewRetainer returns a Retainer whose clock continues from that of the last one. It
 // returns an error if the policy is invalid.
 func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.checkPolicy(); err != nil {
 		return nil, err
 	}
 	clock, err := h.loadClock(ctx)
@@ -229,7 +229,7 @@ func (r *Retainer) positionAtTime(ctx context.Context, t event.Time) (at event.I
 	err = r.history.file.View(ctx, func(tx *sql.Tx) error {
 		var damage *pages.DamageError
 		if at, err = rows.PositionAt(ctx, tx, t); errors.As(err, &damage) {
-			return r.skip(damage)
+			return r.skipDamage(damage)
 		}
 		return err
 	})

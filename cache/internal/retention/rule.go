@@ -25,7 +25,7 @@ func newRules(ttls []Rule) ttlRules {
 	return slices.SortedFunc(slices.Values(ttls), func(a, b Rule) int { return event.NarrowestFirst(a.Topic, b.Topic) })
 }
 
-func (rs ttlRules) check() error {
+func (rs ttlRules) checkRules() error {
 	for i := range rs {
 		if rs[i].Age < 0 {
 			return fmt.Errorf("retain values of %s for %s: want no negative number", rs[i].Topic, rs[i].Age)

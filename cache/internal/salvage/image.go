@@ -72,9 +72,9 @@ func (im *image) close() error {
 	return errors.Join(errs...)
 }
 
-// count returns how many pages there are: they have the numbers from 1 on, and those that
+// imagePages returns how many pages there are: they have the numbers from 1 on, and those that
 // are loose come last.
-func (im *image) count() int64 { return im.last + int64(len(im.loose)) }
+func (im *image) imagePages() int64 { return im.last + int64(len(im.loose)) }
 
 // page returns a page. What a file lacks at its end is zero.
 func (im *image) page(n int64) ([]byte, error) {
@@ -117,8 +117,8 @@ func (im *image) readLog() error {
 		return nil
 	}
 	sum := logSum{order: order}
-	sum.add(head[:24])
-	sound, salts := sum.is(head[24:]), head[16:24]
+	sum.sumBytes(head[:24])
+	sound, salts := sum.matchesSum(head[24:]), head[16:24]
 	if !sound { // the frames know the salts, too
 		if _, err := im.log.ReadAt(salts, logHeader+8); err != nil && !errors.Is(err, io.EOF) {
 			return err
@@ -138,9 +138,9 @@ func (im *image) readLog() error {
 			continue
 		}
 		n, commit := int64(binary.BigEndian.Uint32(frame)), int64(binary.BigEndian.Uint32(frame[4:]))
-		sum.add(frame[:8])
-		sum.add(frame[frameHeader:])
-		sound = sound && sum.is(frame[16:24])
+		sum.sumBytes(frame[:8])
+		sum.sumBytes(frame[frameHeader:])
+		sound = sound && sum.matchesSum(frame[16:24])
 		if sound {
 			pending[n] = at + frameHeader
 		} else {
@@ -169,13 +169,13 @@ type logSum struct {
 	s0, s1 uint32
 }
 
-func (s *logSum) add(b []byte) {
+func (s *logSum) sumBytes(b []byte) {
 	for ; len(b) >= 8; b = b[8:] {
 		s.s0 += s.order.Uint32(b) + s.s1
 		s.s1 += s.order.Uint32(b[4:]) + s.s0
 	}
 }
 
-func (s *logSum) is(b []byte) bool {
+func (s *logSum) matchesSum(b []byte) bool {
 	return binary.BigEndian.Uint32(b) == s.s0 && binary.BigEndian.Uint32(b[4:]) == s.s1
 }

@@ -144,8 +144,8 @@ func (f *File) readStorages() error {
 	})
 }
 
-// note says what is damaged.
-func (f *File) note() {
+// addNotes says what is damaged.
+func (f *File) addNotes() {
 	f.Doubtful = window.Union(f.Doubtful...)
 	if f.im.size < f.im.told && f.im.last < f.im.told {
 		f.Notes = append(f.Notes, fmt.Sprintf("the file is cut: it has %d of its %d pages of %d bytes", f.im.size, f.im.told, pageSize))

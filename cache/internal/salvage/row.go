@@ -108,7 +108,7 @@ func (p *tablePage) readRow(at int) (r row, err error) {
 	case tableInner:
 		return r, errRow // has no rows
 	case indexInner:
-		d.skip(4)
+		d.skipBytes(4)
 	case tableLeaf:
 		most = pageSize - 35
 	}
@@ -196,7 +196,7 @@ func (d *decoder) take(n int) []byte {
 	return b
 }
 
-func (d *decoder) skip(n int) { d.take(n) }
+func (d *decoder) skipBytes(n int) { d.take(n) }
 
 // varint reads an integer of up to nine bytes, the highest bits first.
 func (d *decoder) varint() (v uint64) {
@@ -231,7 +231,7 @@ func (d *decoder) value(kind uint64) value {
 		}
 		return value{number: v, kind: isNumber}
 	case kind == 7:
-		d.skip(8)
+		d.skipBytes(8)
 		return value{kind: isOther}
 	case kind <= 9:
 		return value{number: int64(kind - 8), kind: isNumber}

@@ -86,7 +86,7 @@ func Open(path string, searched func(done, total int64)) (_ *File, err error) {
 	f := &File{im: im, damaged: map[int64]damagedPage{}, keys: map[int64]bool{}, lost: map[int64]bool{}, pages: map[place][]pages.RawLine{}}
 	f.stamps = f.stamp()
 	if f.trees, err = im.follow(); err == nil {
-		err = f.find(searched)
+		err = f.findEvents(searched)
 	}
 	if err != nil {
 		im.close()
@@ -112,22 +112,22 @@ func (f *File) Last() event.ID {
 // searchStep is how many pages are searched between two calls of searched.
 const searchStep = 1024
 
-func (f *File) find(searched func(done, total int64)) error {
-	for n := int64(1); n <= f.im.count(); n++ {
+func (f *File) findEvents(searched func(done, total int64)) error {
+	for n := int64(1); n <= f.im.imagePages(); n++ {
 		if n%searchStep == 1 {
-			searched(n-1, f.im.count())
+			searched(n-1, f.im.imagePages())
 		}
 		if err := f.findIn(n); err != nil {
 			return err
 		}
 	}
 	f.sortRefs()
-	for _, step := range []func() error{f.readPostings, f.chooseTwins, f.readStretches, f.readWindows, f.readStorages} {
+	for _, step := range []func() error{f.readAllPostings, f.chooseTwins, f.readStretches, f.readWindows, f.readStorages} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	f.note()
+	f.addNotes()
 	return nil
 }
 
@@ -155,7 +155,7 @@ func (f *File) findIn(n int64) error {
 		return err
 	}
 	if !ok {
-		return f.searchPage(&p, n)
+		return f.scanTablePage(&p, n)
 	}
 	if p.kind != tableLeaf {
 		return nil
@@ -173,9 +173,9 @@ func (f *File) findIn(n int64) error {
 	return nil
 }
 
-// searchPage finds pages of events in a page whose header is damaged. It looks at each byte:
+// scanTablePage finds pages of events in a page whose header is damaged. It looks at each byte:
 // a row begins with characters that no line has in it, so nobody's value is taken for one.
-func (f *File) searchPage(p *tablePage, n int64) error {
+func (f *File) scanTablePage(p *tablePage, n int64) error {
 	p.kind = tableLeaf
 	for at := range pageSize - 32 {
 		r, err := p.readRow(at)
@@ -212,11 +212,11 @@ func (f *File) takeRow(r *row, at place, of owner) {
 		return
 	}
 	if ev, err := event.ParseLine(r.values[2].bytes); err == nil && ev.ID == event.ID(r.id) {
-		f.add(ev.ID, at, rowIndex)
+		f.addFoundRef(ev.ID, at, rowIndex)
 	}
 }
 
-func (f *File) add(id event.ID, at place, index int) {
+func (f *File) addFoundRef(id event.ID, at place, index int) {
 	f.refs = append(f.refs, ref{id, uint32(at.page), uint16(at.at), uint16(index)})
 }
 
@@ -227,7 +227,7 @@ func (f *File) takePage(raw *pages.RawPage, at place) {
 		if !lines[i].Proven {
 			whole = false
 		} else if ev, ok := parseRaw(&lines[i]); ok {
-			f.add(ev.ID, at, i)
+			f.addFoundRef(ev.ID, at, i)
 		} else {
 			whole = false
 		}
@@ -245,9 +245,9 @@ func parseRaw(l *pages.RawLine) (ev event.Event, ok bool) {
 	return ev, err == nil && (l.ID == 0 || l.ID == ev.ID)
 }
 
-// readPostings reads which events should be there, and finds lines in damaged pages by the
+// readAllPostings reads which events should be there, and finds lines in damaged pages by the
 // checksums that postings have of them.
-func (f *File) readPostings() error {
+func (f *File) readAllPostings() error {
 	found := f.refs
 	err := f.trees.each(inPostings, func(r *row, _ place) error {
 		if !r.matches(isNumber, isNumber, isNumber, isBlob) {
@@ -326,10 +326,10 @@ func (f *File) chooseTwin(twins []ref) (one ref, ok bool, err error) {
 	if len(owned) > 0 {
 		twins = owned
 	}
-	line, err := f.line(&twins[0])
+	line, err := f.refLine(&twins[0])
 	for i := 1; i < len(twins) && err == nil; i++ {
 		var other []byte
-		if other, err = f.line(&twins[i]); err == nil && !bytes.Equal(line, other) {
+		if other, err = f.refLine(&twins[i]); err == nil && !bytes.Equal(line, other) {
 			return twins[0], false, nil
 		}
 	}
@@ -339,8 +339,8 @@ func (f *File) chooseTwin(twins []ref) (one ref, ok bool, err error) {
 // maxPages bounds how many pages of events are remembered.
 const maxPages = 512
 
-// line reads a line again.
-func (f *File) line(r *ref) ([]byte, error) {
+// refLine reads a line again.
+func (f *File) refLine(r *ref) ([]byte, error) {
 	at := r.place()
 	lines, ok := f.pages[at]
 	if !ok {
@@ -378,7 +378,7 @@ func (f *File) line(r *ref) ([]byte, error) {
 func (f *File) Each(fn func(line []byte) error) error {
 	for i := range f.refs {
 		r := &f.refs[i]
-		line, err := f.line(r)
+		line, err := f.refLine(r)
 		if err == nil {
 			if ev, parsing := event.ParseLine(line); parsing != nil || ev.ID != r.id {
 				err = fmt.Errorf("event %s was changed while the file was being read", r.id)

@@ -41,7 +41,7 @@ type forest struct {
 }
 
 func (im *image) follow() (*forest, error) {
-	f := &forest{im: im, owners: make([]owner, im.count()+1), there: map[owner]bool{}, cut: map[owner]bool{}, mapped: map[int64][]byte{}}
+	f := &forest{im: im, owners: make([]owner, im.imagePages()+1), there: map[owner]bool{}, cut: map[owner]bool{}, mapped: map[int64][]byte{}}
 	if err := f.walk(1, inSchema); err != nil {
 		return nil, err
 	}

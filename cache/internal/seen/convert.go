@@ -83,8 +83,8 @@ func (x *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error)
 		if len(hash) != len(event.Hash{}) {
 			return n, fmt.Errorf("%w: a hash of %d bytes", dbfile.ErrCorrupt, len(hash))
 		}
-		if g = g.appendEntry(hash, event.ID(id)); g.full() {
-			if err := x.writeBatch(tx, g, r); err != nil {
+		if g = g.appendEntry(hash, event.ID(id)); g.isBatchFull() {
+			if err := x.writePageBatch(tx, g, r); err != nil {
 				return n, err
 			}
 			g = g[:0]
@@ -93,7 +93,7 @@ func (x *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error)
 	if err := rows.Err(); err != nil || len(g) == 0 {
 		return n, err
 	}
-	return n, x.writeBatch(tx, g, r)
+	return n, x.writePageBatch(tx, g, r)
 }
 
 // endConversion empties taken, which is now run r.

@@ -30,8 +30,8 @@ type memory struct {
 	credit    int   // hashes that may be merged
 }
 
-// add adds a new event.
-func (k *memory) add(ev rows.OpenEvent) { k.open.add(ev, ev.ID > k.hashed) }
+// addOpen adds a new event.
+func (k *memory) addOpen(ev rows.OpenEvent) { k.open.insertOpen(ev, ev.ID > k.hashed) }
 
 // HashSpan is how many events' hashes become a run. It is a variable for the tests.
 var HashSpan event.ID = 16 * event.BlockSize
@@ -55,7 +55,7 @@ func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 		return nil, err
 	}
 	err := x.file.Update(ctx, func(tx *sql.Tx) (err error) {
-		x.memory, err = x.load(tx)
+		x.memory, err = x.loadMemory(tx)
 		return err
 	})
 	return x, err
@@ -64,7 +64,7 @@ func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 // Ready reads the index again if Invalidate has dropped it.
 func (x *Index) Ready(tx *sql.Tx) (err error) {
 	if x.memory == nil {
-		x.memory, err = x.load(tx)
+		x.memory, err = x.loadMemory(tx)
 	}
 	return err
 }
@@ -73,7 +73,7 @@ func (x *Index) Ready(tx *sql.Tx) (err error) {
 func (x *Index) Invalidate() { x.memory = nil }
 
 // Add adds a new event.
-func (x *Index) Add(ev rows.OpenEvent) { x.memory.add(ev) }
+func (x *Index) Add(ev rows.OpenEvent) { x.memory.addOpen(ev) }
 
 // LastOpen returns the last event of each storage that has events without postings.
 func (x *Index) LastOpen() map[int64]event.ID {
@@ -97,8 +97,8 @@ func giveSalt(tx *sql.Tx) error {
 	return errors.Join(err, dbfile.CopyLog(tx))
 }
 
-// load reads the index.
-func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
+// loadMemory reads the index.
+func (x *Index) loadMemory(tx *sql.Tx) (k *memory, err error) {
 	k = &memory{}
 	var hashed, indexed, salt int64
 	err = dbfile.ScanLog(context.Background(), tx, `hashed, indexed, salt, (SELECT coalesce(max(id), 0) + 1 FROM guard)`,
@@ -112,7 +112,7 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 		return nil, err
 	}
 	for _, r := range k.runs {
-		if err := r.load(tx, k.salt); err != nil {
+		if err := r.loadPages(tx, k.salt); err != nil {
 			return nil, err
 		}
 	}
@@ -123,15 +123,15 @@ func (x *Index) load(tx *sql.Tx) (k *memory, err error) {
 	// The log must start all the same, and know as many hashes as it can.
 	skip := func(e *pages.DamageError) error {
 		known, err := pages.KnownHashes(context.Background(), tx, e.Page)
-		last := max(after, k.open.lastID())
+		last := max(after, k.open.lastOpenID())
 		for _, h := range known {
 			if h.ID > last {
-				k.add(rows.OpenEvent{ID: h.ID, Storage: h.Storage, Hash: h.Hash})
+				k.addOpen(rows.OpenEvent{ID: h.ID, Storage: h.Storage, Hash: h.Hash})
 			}
 		}
 		return err
 	}
-	return k, rows.EachOpenEvent(context.Background(), tx, after, skip, k.add)
+	return k, rows.EachOpenEvent(context.Background(), tx, after, skip, k.addOpen)
 }
 
 // loadRuns returns the runs without their pages and filters.
@@ -158,8 +158,8 @@ func loadRuns(tx *sql.Tx) (runs []*run, err error) {
 	return runs, rows.Err()
 }
 
-// load reads the run's filter and the fences of its pages.
-func (r *run) load(tx *sql.Tx, salt uint64) error {
+// loadPages reads the run's filter and the fences of its pages.
+func (r *run) loadPages(tx *sql.Tx, salt uint64) error {
 	r.filter = newFilter(r.count, salt)
 	rows, err := tx.Query(`SELECT id, first, fences, lines FROM guard WHERE run = ? ORDER BY first`, r.id)
 	if err != nil {
@@ -199,7 +199,7 @@ func (r *run) addPageIndex(id int64, first, fences []byte) error {
 
 // Find returns the id of the log's event with hash h; ok is false if there is none.
 func (x *Index) Find(tx *sql.Tx, h *event.Hash) (id event.ID, ok bool, err error) {
-	if id, ok = x.memory.open.find(h); ok {
+	if id, ok = x.memory.open.findOpen(h); ok {
 		return id, ok, nil
 	}
 	bits := mix(h, x.memory.salt)
@@ -270,7 +270,7 @@ func (x *Index) sealHashes(tx *sql.Tx, sealed event.ID) error {
 	k.hashed = sealed
 	fresh := openTable{salt: k.salt, events: make([]rows.OpenEvent, 0, len(old.events)), places: make([]uint32, len(old.places))}
 	for _, ev := range old.events[to:] {
-		fresh.add(ev, true)
+		fresh.insertOpen(ev, true)
 	}
 	k.open = fresh
 	return nil
@@ -287,15 +287,15 @@ func (x *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	}
 	g := newPageBatch()
 	for _, ev := range sortedByHash(evs) {
-		if g = g.appendEntry(ev.Hash[:], ev.ID); g.full() {
-			if err := x.writeBatch(tx, g, r); err != nil {
+		if g = g.appendEntry(ev.Hash[:], ev.ID); g.isBatchFull() {
+			if err := x.writePageBatch(tx, g, r); err != nil {
 				return err
 			}
 			g = g[:0]
 		}
 	}
 	if len(g) > 0 {
-		if err := x.writeBatch(tx, g, r); err != nil {
+		if err := x.writePageBatch(tx, g, r); err != nil {
 			return err
 		}
 	}

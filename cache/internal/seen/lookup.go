@@ -66,7 +66,7 @@ func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.I
 	defer slabs.Close()
 	l := runLookup{run: r, indexes: guards, pages: slabs}
 	for i := range hashes {
-		id, ok, err := l.find(&hashes[i])
+		id, ok, err := l.findInRun(&hashes[i])
 		if err != nil {
 			return err
 		}
@@ -77,9 +77,9 @@ func (r *run) lookUp(tx *sql.Tx, hashes []event.Hash, ids map[event.Hash]event.I
 	return nil
 }
 
-func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
+func (l *runLookup) findInRun(h *event.Hash) (id event.ID, ok bool, err error) {
 	if l.batch == nil || len(l.next) > 0 && bytes.Compare(h[:], l.next) >= 0 {
-		if err := l.load(h); err != nil {
+		if err := l.loadBatch(h); err != nil {
 			return 0, false, err
 		}
 	}
@@ -101,8 +101,8 @@ func (l *runLookup) find(h *event.Hash) (id event.ID, ok bool, err error) {
 	return id, ok, err
 }
 
-// load reads the batch that would contain h.
-func (l *runLookup) load(h *event.Hash) error {
+// loadBatch reads the batch that would contain h.
+func (l *runLookup) loadBatch(h *event.Hash) error {
 	var id int64
 	var first, fences []byte
 	l.batch = nil

@@ -137,7 +137,7 @@ func (x *Index) resume(tx *sql.Tx, out *run, in []*run) (*merge, error) {
 			c.key = fence(c.entries)
 		}
 		for len(c.entries) > 0 && bytes.Compare(c.entries[:entryLen], last) <= 0 {
-			if err := x.advance(tx, c); err != nil {
+			if err := x.advanceInput(tx, c); err != nil {
 				return nil, err
 			}
 		}
@@ -167,18 +167,18 @@ func (x *Index) lastEntry(tx *sql.Tx, r *run) ([]byte, error) {
 // mergeStep moves one batch, and ends the merge if it was the last one.
 func (x *Index) mergeStep(tx *sql.Tx, m *merge) error {
 	g := make(pageBatch, 0, batchLen*entryLen)
-	for !g.full() {
+	for !g.isBatchFull() {
 		c := m.first()
 		if c == nil {
 			break
 		}
 		g = append(g, c.entries[:entryLen]...)
-		if err := x.advance(tx, c); err != nil {
+		if err := x.advanceInput(tx, c); err != nil {
 			return err
 		}
 	}
 	if len(g) > 0 {
-		if err := x.writeBatch(tx, g, m.out); err != nil {
+		if err := x.writePageBatch(tx, g, m.out); err != nil {
 			return err
 		}
 	}
@@ -198,9 +198,9 @@ func (m *merge) first() (first *mergeInput) {
 	return first
 }
 
-// advance removes the first entry of c. It deletes a page without entries, and an index
+// advanceInput removes the first entry of c. It deletes a page without entries, and an index
 // without pages.
-func (x *Index) advance(tx *sql.Tx, c *mergeInput) error {
+func (x *Index) advanceInput(tx *sql.Tx, c *mergeInput) error {
 	if c.entries = c.entries[entryLen:]; len(c.entries) > 0 {
 		c.key = fence(c.entries)
 		return nil

@@ -54,7 +54,7 @@ func TestMergeGoesOn(t *testing.T) {
 		}
 		for range 6 {
 			if err := x.file.Update(context.Background(), func(tx *sql.Tx) (err error) {
-				x.memory, err = x.load(tx) // as a process that was killed
+				x.memory, err = x.loadMemory(tx) // as a process that was killed
 				return err
 			}); err != nil {
 				t.Fatal(err)

@@ -17,8 +17,8 @@ type openTable struct {
 	places []uint32 // an index plus one; 0 is empty
 }
 
-// add adds an event, and enters it in the table only if it is to be found.
-func (t *openTable) add(ev rows.OpenEvent, found bool) {
+// insertOpen adds an event, and enters it in the table only if it is to be found.
+func (t *openTable) insertOpen(ev rows.OpenEvent, found bool) {
 	t.events = append(t.events, ev)
 	if !found {
 		t.from = len(t.events)
@@ -43,21 +43,21 @@ func (t *openTable) grow(n int) {
 }
 
 func (t *openTable) put(i int) {
-	p := t.place(&t.events[i].Hash)
+	p := t.firstSlot(&t.events[i].Hash)
 	for t.places[p] != 0 {
 		p = (p + 1) & uint64(len(t.places)-1)
 	}
 	t.places[p] = uint32(i + 1)
 }
 
-func (t *openTable) place(h *event.Hash) uint64 { return mix(h, t.salt) & uint64(len(t.places)-1) }
+func (t *openTable) firstSlot(h *event.Hash) uint64 { return mix(h, t.salt) & uint64(len(t.places)-1) }
 
-// find returns the id of the event with hash h.
-func (t *openTable) find(h *event.Hash) (event.ID, bool) {
+// findOpen returns the id of the event with hash h.
+func (t *openTable) findOpen(h *event.Hash) (event.ID, bool) {
 	if len(t.places) == 0 {
 		return 0, false
 	}
-	for p := t.place(h); t.places[p] != 0; p = (p + 1) & uint64(len(t.places)-1) {
+	for p := t.firstSlot(h); t.places[p] != 0; p = (p + 1) & uint64(len(t.places)-1) {
 		if ev := &t.events[t.places[p]-1]; ev.Hash == *h {
 			return ev.ID, true
 		}
@@ -65,8 +65,8 @@ func (t *openTable) find(h *event.Hash) (event.ID, bool) {
 	return 0, false
 }
 
-// lastID returns the last event, Beginning if there is none.
-func (t *openTable) lastID() event.ID {
+// lastOpenID returns the last event, Beginning if there is none.
+func (t *openTable) lastOpenID() event.ID {
 	if len(t.events) == 0 {
 		return event.Beginning
 	}

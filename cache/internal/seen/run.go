@@ -114,7 +114,7 @@ func mix(h *event.Hash, salt uint64) uint64 {
 // mix.
 const filterPlaces = 6
 
-func (l *filterBlock) set(x uint64) {
+func (l *filterBlock) setBits(x uint64) {
 	for range filterPlaces {
 		l[x>>6&7] |= 1 << (x & 63)
 		x >>= 9
@@ -139,7 +139,7 @@ func (f *filter) appendBlocks(b []byte, g pageBatch) []byte {
 	own := filter{salt: f.salt, blocks: make([]filterBlock, f.block(g[len(g)-entryLen:])-f.block(g)+1)}
 	from := f.block(g)
 	for ; len(g) > 0; g = g[entryLen:] {
-		own.blocks[f.block(g)-from].set(mix((*event.Hash)(g), f.salt))
+		own.blocks[f.block(g)-from].setBits(mix((*event.Hash)(g), f.salt))
 	}
 	for i := range own.blocks {
 		for _, x := range own.blocks[i] {
@@ -184,15 +184,15 @@ type pageBatch []byte
 
 func newPageBatch() pageBatch { return make(pageBatch, 0, batchLen*entryLen) }
 
-func (g pageBatch) full() bool { return len(g) >= batchLen*entryLen }
+func (g pageBatch) isBatchFull() bool { return len(g) >= batchLen*entryLen }
 
 // appendEntry appends a hash and the id of its event.
 func (g pageBatch) appendEntry(hash []byte, id event.ID) pageBatch {
 	return binary.BigEndian.AppendUint64(append(g, hash...), uint64(id))
 }
 
-// writeBatch appends a batch to run r.
-func (x *Index) writeBatch(tx *sql.Tx, g pageBatch, r *run) error {
+// writePageBatch appends a batch to run r.
+func (x *Index) writePageBatch(tx *sql.Tx, g pageBatch, r *run) error {
 	guard := x.memory.nextIndex
 	x.memory.nextIndex++
 	var fences []byte

@@ -40,7 +40,7 @@ func TestFilter(t *testing.T) {
 	}
 	var g pageBatch
 	for _, ev := range sortedByHash(evs) {
-		if g = g.appendEntry(ev.Hash[:], 0); g.full() || len(g) == n*entryLen {
+		if g = g.appendEntry(ev.Hash[:], 0); g.isBatchFull() || len(g) == n*entryLen {
 			if err := f.addBlocks(g, f.appendBlocks(nil, g)); err != nil {
 				t.Fatal(err)
 			}

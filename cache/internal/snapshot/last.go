@@ -25,7 +25,7 @@ const maxText = 16 << 10
 // storage of topic, sorted by name: the newest with their lines, if lines is set.
 func scanLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, lines bool) (refs []Ref, err error) {
 	l := lastEvents{topic: topic, lines: lines, newest: map[int64]pages.Line{}, older: map[int64]Ref{}}
-	if err := pages.Scan(ctx, tx, pages.Query{Span: span, MaxText: maxText}, l.add); err != nil {
+	if err := pages.Scan(ctx, tx, pages.Query{Span: span, MaxText: maxText}, l.addLastEvent); err != nil {
 		return nil, err
 	}
 	return l.refs(ctx, tx)
@@ -40,7 +40,7 @@ type lastEvents struct {
 	older  map[int64]Ref        // those before newest
 }
 
-func (l *lastEvents) add(line pages.Line) error {
+func (l *lastEvents) addLastEvent(line pages.Line) error {
 	l.newest[line.Storage] = line
 	if l.bytes += len(line.Text); l.bytes <= LinesBytes {
 		return nil

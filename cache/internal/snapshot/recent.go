@@ -38,10 +38,10 @@ var (
 	RecentNames  = 2 << 20
 )
 
-// add records the events that a committed transaction stored, or found stored, with the
+// addRecent records the events that a committed transaction stored, or found stored, with the
 // numbers of their storages and their places. removals is the file's count of removals
 // after it.
-func (r *recent) add(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
+func (r *recent) addRecent(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
 	more := max(len(evs)-RecentEvents, 0)
 	if evs, storages, places = evs[more:], storages[more:], places[more:]; len(evs) == 0 {
 		return
@@ -88,9 +88,9 @@ func (r *recent) isDense(span window.Span, removals int64) bool {
 	return len(r.within(span, removals)) == int(span.To-span.From)
 }
 
-// last returns the last event in span of each storage of topic, sorted by name; ok is
+// lastRecent returns the last event in span of each storage of topic, sorted by name; ok is
 // false if the file has events there that are not recent.
-func (r *recent) last(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
+func (r *recent) lastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
 	refs, n := r.lastHere(topic, span, removals)
 	if n == 0 || n == int(span.To-span.From) {
 		return refs, n > 0, nil

@@ -27,7 +27,7 @@ func (s *Store) Build(ctx context.Context, topic event.Topic) error {
 		if err != nil || at == event.Beginning {
 			return dbfile.Wrap(err, "keep the states of %s", topic)
 		}
-		err = s.seal(ctx, topic, at, removals)
+		err = s.sealState(ctx, topic, at, removals)
 		var passed *window.NotHeldError // the horizon has passed
 		if err != nil && !errors.Is(err, dbfile.ErrLost) && (s.file.Role == dbfile.Client || !errors.As(err, &passed)) {
 			return err
@@ -116,9 +116,9 @@ func (s *Store) NewSealed(topic event.Topic, at event.ID, removals int64) *Write
 	return s.newWriter(topic, keptSnapshot{at: at, form: formIDs}, removals)
 }
 
-// seal keeps the state of topic at position at, unless the file has had a removal since
+// sealState keeps the state of topic at position at, unless the file has had a removal since
 // its count was removals.
-func (store *Store) seal(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
+func (store *Store) sealState(ctx context.Context, topic event.Topic, at event.ID, removals int64) error {
 	w := store.NewSealed(topic, at, removals)
 	s := stateReader{db: store, topic: topic, at: at, names: true}
 	s.from, _ = topic.StorageRange()

@@ -130,7 +130,7 @@ func (s keptSnapshot) loader(topic event.Topic) func(context.Context, *sql.Tx, e
 		if err != nil {
 			return nil, from, false, err
 		}
-		all, err := s.decode(members)
+		all, err := s.decodeMembers(members)
 		if err != nil {
 			return nil, from, false, err
 		}
@@ -148,7 +148,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // sumLen is the length of the checksum that follows a part's members.
 const sumLen = 4
 
-func (s keptSnapshot) decode(members []byte) (refs []Ref, err error) {
+func (s keptSnapshot) decodeMembers(members []byte) (refs []Ref, err error) {
 	n := len(members) - sumLen
 	if n < 0 || crc32.Checksum(members[:n], castagnoli) != binary.BigEndian.Uint32(members[n:]) {
 		return nil, fmt.Errorf("%w: a part of snapshot %d", dbfile.ErrCorrupt, s.id)
@@ -227,10 +227,10 @@ func (d *memberDecoder) member() Ref {
 	}
 	d.name, d.b = append(d.name[:same], d.b[:rest]...), d.b[rest:]
 	user, path, _ := strings.Cut(string(d.name), "\x00")
-	return Ref{Storage: event.Storage{User: user, Path: path}, ID: event.ID(d.uvarint(math.MaxUint64)), Put: true, at: d.place()}
+	return Ref{Storage: event.Storage{User: user, Path: path}, ID: event.ID(d.uvarint(math.MaxUint64)), Put: true, at: d.decodePlace()}
 }
 
-func (d *memberDecoder) place() (at pages.Locator) {
+func (d *memberDecoder) decodePlace() (at pages.Locator) {
 	if at.Page = int64(d.uvarint(pages.MaxKey)); at.Page == 0 {
 		return at
 	}

@@ -111,7 +111,7 @@ func (s *stateReader) next(ctx context.Context, tx *sql.Tx) (evs []event.Event, 
 	if err := s.planMore(ctx, tx); err != nil {
 		return nil, false, err
 	}
-	if evs, err = s.read(ctx, tx); err != nil {
+	if evs, err = s.readMerged(ctx, tx); err != nil {
 		return nil, false, err
 	}
 	return evs, s.more(), nil
@@ -191,7 +191,7 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	s.merged = make([]Ref, 0, s.chunk)
 	size := 0
 	for started := time.Now(); len(s.merged) < s.chunk && size < rows.MaxReadBytes; {
-		if (s.base.empty() || s.since.empty()) && time.Since(started) >= rows.MaxReadTime {
+		if (s.base.needsFill() || s.since.needsFill()) && time.Since(started) >= rows.MaxReadTime {
 			return nil
 		}
 		if err := errors.Join(s.base.fill(ctx, tx), s.since.fill(ctx, tx)); err != nil {
@@ -213,8 +213,8 @@ func (s *stateReader) merge(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// read reads the events of the merged refs.
-func (s *stateReader) read(ctx context.Context, tx *sql.Tx) (evs []event.Event, err error) {
+// readMerged reads the events of the merged refs.
+func (s *stateReader) readMerged(ctx context.Context, tx *sql.Tx) (evs []event.Event, err error) {
 	n, err := s.fetch(ctx, tx)
 	if err != nil || n == 0 {
 		return nil, err
@@ -257,7 +257,7 @@ func (s *stateReader) readRefs(ctx context.Context, tx *sql.Tx) (refs []Ref, err
 			continue
 		}
 		if !s.knownByName(r) {
-			if err := r.skim(); err != nil {
+			if err := r.skimLine(); err != nil {
 				return nil, err
 			}
 		}
@@ -269,8 +269,8 @@ func (s *stateReader) readRefs(ctx context.Context, tx *sql.Tx) (refs []Ref, err
 	return refs, nil
 }
 
-// skim takes from the line of r whether it is a PUT.
-func (r *Ref) skim() error {
+// skimLine takes from the line of r whether it is a PUT.
+func (r *Ref) skimLine() error {
 	ev, err := event.Skim(r.line)
 	if err == nil && ev.ID != r.ID {
 		err = fmt.Errorf("event %s is stored as %s", ev.ID, r.ID)
@@ -308,7 +308,7 @@ func (s *stateReader) fetch(ctx context.Context, tx *sql.Tx) (n int, err error) 
 	slices.SortFunc(wanted, func(a, b int) int {
 		return cmp.Or(cmp.Compare(s.merged[a].at.Page, s.merged[b].at.Page), cmp.Compare(s.merged[a].ID, s.merged[b].ID))
 	})
-	moved, err := s.cutLines(ctx, tx, wanted)
+	moved, err := s.cutRefLines(ctx, tx, wanted)
 	if err != nil || len(moved) == 0 {
 		return n, err
 	}
@@ -351,9 +351,9 @@ func (s *stateReader) wanted() (wanted []int, n int) {
 	return wanted, n
 }
 
-// cutLines reads the lines of some merged refs where they should be. It returns those that
+// cutRefLines reads the lines of some merged refs where they should be. It returns those that
 // are not there.
-func (s *stateReader) cutLines(ctx context.Context, tx *sql.Tx, wanted []int) (moved []int, err error) {
+func (s *stateReader) cutRefLines(ctx context.Context, tx *sql.Tx, wanted []int) (moved []int, err error) {
 	places := make([]pages.Posted, len(wanted))
 	for i, j := range wanted {
 		places[i] = pages.Posted{ID: s.merged[j].ID, Locator: s.merged[j].at}
@@ -393,7 +393,7 @@ func (s *stateReader) resolve(ctx context.Context, tx *sql.Tx, moved []int) (lon
 			short = append(short, j)
 		}
 	}
-	lost, err := s.cutLines(ctx, tx, short)
+	lost, err := s.cutRefLines(ctx, tx, short)
 	return append(long, lost...), err // reading a lost one says why
 }
 
@@ -407,12 +407,12 @@ type refQueue struct {
 
 func (q *refQueue) ended() bool { return q.end && len(q.refs) == 0 }
 
-// empty reports whether the queue must be filled.
-func (q *refQueue) empty() bool { return len(q.refs) == 0 && !q.end }
+// needsFill reports whether the queue must be filled.
+func (q *refQueue) needsFill() bool { return len(q.refs) == 0 && !q.end }
 
 // fill loads more refs once if the queue has none.
 func (q *refQueue) fill(ctx context.Context, tx *sql.Tx) (err error) {
-	if !q.empty() {
+	if !q.needsFill() {
 		return nil
 	}
 	q.refs, q.at, q.end, err = q.load(ctx, tx, q.at)
@@ -499,7 +499,7 @@ func lookUpLast(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.
 			return nil
 		})
 	}
-	return l.load, err
+	return l.loadLast, err
 }
 
 type lastLookup struct {
@@ -508,7 +508,7 @@ type lastLookup struct {
 	open  map[int64]pages.Posted // the last events of storages after the last indexed one
 }
 
-func (l *lastLookup) load(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
+func (l *lastLookup) loadLast(ctx context.Context, tx *sql.Tx, from event.Storage) (refs []Ref, at event.Storage, end bool, err error) {
 	storages, err := rows.StoragesFrom(ctx, tx, l.topic, from)
 	if err != nil {
 		return nil, from, false, err

@@ -38,11 +38,11 @@ func (s *Store) BlockSealed() {
 // with the numbers of their storages and their places. removals is the file's count of
 // removals after it.
 func (s *Store) EventsStored(evs []event.Event, storages []int64, places []pages.Posted, removals int64) {
-	s.recent.add(evs, storages, places, removals)
+	s.recent.addRecent(evs, storages, places, removals)
 }
 
 // LastRecent returns the last event in span of each storage of topic, sorted by name; ok
 // is false if the file has events there that this process does not remember.
 func (s *Store) LastRecent(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, removals int64) (refs []Ref, ok bool, err error) {
-	return s.recent.last(ctx, tx, topic, span, removals)
+	return s.recent.lastRecent(ctx, tx, topic, span, removals)
 }

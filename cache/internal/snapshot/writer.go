@@ -129,7 +129,7 @@ func (w *Writer) Add(ctx context.Context, ev *event.Event) error {
 	if w.row.form == formIDs {
 		return w.addRef(ctx, &Ref{Storage: ev.Storage(), ID: ev.ID})
 	}
-	if err := w.checkOrder(ev.Storage()); err != nil {
+	if err := w.checkMemberOrder(ev.Storage()); err != nil {
 		return err
 	}
 	w.members = append(ev.AppendLine(w.members), '\n')
@@ -138,7 +138,7 @@ func (w *Writer) Add(ctx context.Context, ev *event.Event) error {
 
 // addRef is Add for the member of a snapshot of names and ids.
 func (w *Writer) addRef(ctx context.Context, r *Ref) error {
-	if err := w.checkOrder(r.Storage); err != nil {
+	if err := w.checkMemberOrder(r.Storage); err != nil {
 		return err
 	}
 	before := ""
@@ -149,7 +149,7 @@ func (w *Writer) addRef(ctx context.Context, r *Ref) error {
 	return w.added(ctx, r.Storage)
 }
 
-func (w *Writer) checkOrder(n event.Storage) error {
+func (w *Writer) checkMemberOrder(n event.Storage) error {
 	if w.row.count+int64(w.n) > 0 && n.Compare(w.last) <= 0 {
 		return fmt.Errorf("keep a state: %s does not follow %s", n, w.last)
 	}

@@ -19,17 +19,23 @@ type eventWriter struct {
 	some   bool                                   // before was written
 	count  int                                    // number of events
 	buf    []byte
-	check  func() error // returns an error if the response must end; may be nil
 }
 
 // writeEvents sends the events that read adds to out. If read fails after the response has
 // begun, it aborts the connection, so that no client takes a part for the whole.
 func (s *Server) writeEvents(r *http.Request, out *eventWriter, read func() error) *wire.Error {
+	rec := recorderOf(out.w)
+	defer rec.limitWrites()()
 	err := read()
 	switch {
 	case err == nil:
 		out.endBody()
 	case errors.Is(err, errWrite):
+	case errors.Is(err, errUnauthorized):
+		if !out.begun {
+			return tokenProblem(out.w.Header(), rec.grant.Err())
+		}
+		panic(http.ErrAbortHandler)
 	case !out.begun:
 		return s.readProblem(r, err)
 	default:
@@ -62,10 +68,8 @@ func (o *eventWriter) writeEvent(ev *event.Event) error {
 	if len(o.buf) < eventPiece {
 		return nil
 	}
-	if o.check != nil {
-		if err := o.check(); err != nil {
-			return err
-		}
+	if err := recorderOf(o.w).checkGrant(); err != nil {
+		return err
 	}
 	return o.flushEvents()
 }

@@ -159,3 +159,33 @@ func (rec *recorder) checkGrant() error {
 	}
 	return nil
 }
+
+// barredWait is how long a response may take to end after its token has ended, if its reader
+// does not take the rest of an event.
+const barredWait = 10 * time.Second
+
+// farExpiry is a time for which no response lasts. Times that are much later do not fit
+// into the nanoseconds of deadlines.
+const farExpiry = 365 * 24 * time.Hour
+
+// limitWrites makes checkGrant notice that the token of a long response is revoked, and ends
+// writes that are waiting then or when the token expires, until stop.
+func (rec *recorder) limitWrites() (stop func()) {
+	g := rec.grant
+	if g == nil {
+		return func() {}
+	}
+	rc := http.NewResponseController(rec)
+	limit := func(left time.Duration) {
+		// An error only means that the connection has no deadlines.
+		_ = rc.SetWriteDeadline(time.Now().Add(left + barredWait))
+	}
+	if left := g.Left(); left < farExpiry {
+		limit(max(left, 0))
+	}
+	unwatch := g.Watch(func() { limit(0) })
+	return func() {
+		unwatch()
+		_ = rc.SetWriteDeadline(time.Time{}) // the connection may be used again
+	}
+}

@@ -41,7 +41,6 @@ func (s *Server) getSnapshot(w http.ResponseWriter, r *http.Request) *wire.Error
 		out.beginBody()
 		return nil
 	}
-	out.check = recorderOf(w).checkGrant
 	problem = s.writeEvents(r, &out, func() error { return s.log.StateAfter(r.Context(), q.Topic, at.ID, q.After, out.writeEvent) })
 	if problem != nil {
 		w.Header().Del(wire.HeaderTo)

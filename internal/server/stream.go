@@ -79,36 +79,12 @@ type connection struct {
 // followLog, so the earlier steps are in functions that have returned by then.
 func (c *connection) runStream() {
 	defer c.done()
-	defer c.limitWrites()()
+	defer c.to.limitWrites()()
 	follows, err := c.sendExisting()
 	if follows {
 		err = c.followLog()
 	}
 	c.noteEnd(err)
-}
-
-// barredWait is how long a stream may take to end after its token has ended, if its reader
-// does not take the rest of an event.
-const barredWait = 10 * time.Second
-
-// limitWrites ends waiting writes when the token of the request has ended, until stop.
-func (c *connection) limitWrites() (stop func()) {
-	g := c.to.grant
-	if g == nil {
-		return func() {}
-	}
-	limit := func(left time.Duration) {
-		// An error only means that the connection has no deadlines.
-		_ = c.rc.SetWriteDeadline(time.Now().Add(left + barredWait))
-	}
-	if !g.Expires.IsZero() {
-		limit(max(g.Left(), 0))
-	}
-	unwatch := g.Watch(func() { limit(0) })
-	return func() {
-		unwatch()
-		_ = c.rc.SetWriteDeadline(time.Time{}) // the connection may be used again
-	}
 }
 
 // sendExisting sends the requested history. It reports whether the stream then follows the log.

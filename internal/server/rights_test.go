@@ -776,3 +776,19 @@ func TestConnectionAfterAToken(t *testing.T) {
 		readTo(t, conn, `{"status":"ok"}`)
 	})
 }
+
+// TestStrangersLearnNoHead: requests that need no token tell nothing of the log but its id.
+func TestStrangersLearnNoHead(t *testing.T) {
+	log, _ := guardedLog(t)
+	ring := newKeyring(t, auth.Config{})
+	s, stop := serve(t, log, Config{Guard: ring.guard})
+	defer stop()
+	for _, request := range []string{"GET /healthz", "HEAD /readyz", "OPTIONS /events", "OPTIONS /set/bob/x", "OPTIONS /", "OPTIONS /none", "GET /events?topic=bob"} {
+		for _, held := range []string{"0000000000001", "000000000000Z", "0000000000001.ABCDE.FGHJK0", "x"} {
+			resp, text := s.raw(request + " HTTP/1.1\nHost: localhost\nConnection: close\nRstream-Held: " + held + "\n\n")
+			if resp.Header.Get(wire.HeaderHead) != "" || resp.StatusCode == http.StatusConflict || strings.Contains(text, log.Head().String()) {
+				t.Errorf("%s, %s: %s, %v, %s", request, held, resp.Status, resp.Header, text)
+			}
+		}
+	}
+}

@@ -38,13 +38,14 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	if rec.problem == nil {
 		rec.problem = s.admit(rec, r)
 	}
-	if rec.problem == nil || s.cfg.Guard == nil { // strangers do not learn how long the log is
+	stranger := rec.grant == nil && s.cfg.Guard != nil
+	if !stranger { // strangers do not learn how long the log is
 		s.setPosition(h, wire.HeaderHead, s.log.HeadPoint())
 	}
 	if rec.problem == nil {
 		rec.problem = s.limitRequest(rec, r)
 	}
-	if rec.problem == nil {
+	if rec.problem == nil && !stranger {
 		rec.problem = s.checkHeld(r)
 	}
 	if rec.problem == nil {

@@ -86,8 +86,9 @@ func (c *Client) pullGroup(ctx context.Context, g *TopicGroup, topic event.Topic
 			g.share(t).Windows += s.Windows - before
 		}
 	}()
+	topicOf := map[event.Storage]int{}
 	receive := func(evs []event.Event) error {
-		own := g.shareOut(evs, topic, others)
+		own := g.shareOut(evs, topic, others, topicOf)
 		if len(own) == 0 && len(evs) > 0 {
 			return nil
 		}
@@ -157,12 +158,23 @@ func (c *Client) provenBefore(ctx context.Context, g *TopicGroup, topic event.To
 	return proven.sum, err == nil && removals == proven.removals
 }
 
+// maxShared is how many storages shareOut remembers between two calls.
+const maxShared = 1 << 16
+
 // shareOut adds received events to the shares of their topics, and returns those of topic.
-func (g *TopicGroup) shareOut(evs []event.Event, topic event.Topic, others []event.Topic) (own []event.Event) {
+// topicOf has the index in others for storages that were seen before, -1 for those of topic.
+func (g *TopicGroup) shareOut(evs []event.Event, topic event.Topic, others []event.Topic, topicOf map[event.Storage]int) (own []event.Event) {
 	of := g.share(topic)
+	if len(topicOf) > maxShared {
+		clear(topicOf)
+	}
 	for i := range evs {
 		ev := &evs[i]
-		n := slices.IndexFunc(others, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) })
+		n, known := topicOf[ev.Storage()]
+		if !known {
+			n = slices.IndexFunc(others, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) })
+			topicOf[ev.Storage()] = n
+		}
 		if n < 0 {
 			own = append(own, *ev)
 			continue

@@ -135,7 +135,7 @@ func (c *contentChecker) checkAllPages(ctx context.Context) error {
 	return nil
 }
 
-// total counts what is to be checked, 0 if it cannot be counted: a damaged file is checked
+// total counts the rows to check, 0 if it cannot be counted: a damaged file is checked
 // as far as it can be read.
 func (c *contentChecker) total(ctx context.Context, count func(context.Context, *sql.Tx) (int64, error)) (n int64) {
 	err := c.db.file.View(ctx, func(tx *sql.Tx) (err error) {

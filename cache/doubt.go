@@ -40,7 +40,7 @@ func (db *DB) Doubt(ctx context.Context, topic event.Topic, span window.Span, th
 	return differs, dbfile.Wrap(err, "note that %s %s differs from the server", topic, span)
 }
 
-// doubtHeld puts in doubt what is held of topic in span.
+// doubtHeld puts in doubt the held events of topic in span.
 func (db *DB) doubtHeld(tx *sql.Tx, topic event.Topic, span window.Span) error {
 	windows, err := rows.LoadWindows(tx)
 	if err != nil {

@@ -61,7 +61,7 @@ type Progress = dbfile.Progress
 // A Step is a part of work on a file that takes long.
 type Step = dbfile.Step
 
-// The steps, and what is counted.
+// The steps, and their units.
 const (
 	StepUpgrade   = dbfile.StepUpgrade   // events of an earlier version that are in their new place
 	StepStructure = dbfile.StepStructure // tables that SQLite has checked

@@ -49,7 +49,7 @@ func checkedLeaves(ctx context.Context, tx *sql.Tx, topic event.Topic, span wind
 	return c.Leaves(), nil
 }
 
-// A leafChecker makes the leaves of a topic. What is wrong with an event changes its leaf.
+// A leafChecker makes the leaves of a topic. A damaged event changes its leaf.
 type leafChecker struct {
 	window.Leafer
 	topic   event.Topic
@@ -90,7 +90,7 @@ func (c *leafChecker) readPosted(ctx context.Context, tx *sql.Tx, span window.Sp
 // addWrong adds what no sound event has: the zero hash.
 func (c *leafChecker) addWrong(id event.ID) { c.Add(id, 0, event.Hash{}) }
 
-// passDamage goes past a damaged page, since postings name what is in it. An event that is
+// passDamage goes past a damaged page, since postings name its events. An event that is
 // stored twice is wrong.
 func (c *leafChecker) passDamage(damage *pages.DamageError) error {
 	if damage.Twin {

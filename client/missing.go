@@ -12,7 +12,7 @@ import (
 
 // OldestMissing returns the oldest event that the server has of topics after the end of what
 // is held of each of them, or nil if there is none. It stores nothing. Ranges that are
-// missing before the end of what is held do not count.
+// missing before the end of the held range do not count.
 func (c *Client) OldestMissing(ctx context.Context, topics ...event.Topic) (*event.Event, error) {
 	ev, err := c.oldestMissing(ctx, topics)
 	if err != nil {

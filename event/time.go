@@ -62,7 +62,7 @@ func parseTime(s []byte) (Time, error) {
 		s[16] != ':' || s[19] != '.' || s[26] != 'Z' {
 		return 0, fmt.Errorf("parse time %.40q: want the form %s", s, timeLayout)
 	}
-	var worst byte // what is no digit is more than 9; checked once, since this runs for each event of a replay
+	var worst byte // other characters are more than 9; checked once, since this runs for each event of a replay
 	two := func(i int) int {
 		tens, ones := s[i]-'0', s[i+1]-'0'
 		worst = max(worst, tens, ones)

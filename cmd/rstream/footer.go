@@ -120,7 +120,7 @@ func (s *footer) rows() int {
 	return rows
 }
 
-// lines returns what is to be shown.
+// lines returns the lines to show.
 func (s *footer) lines(columns int) []string {
 	lines := slices.Clone(s.picture)
 	if slices.ContainsFunc(lines, func(line string) bool { return lineWidthOf(line) >= columns }) {
@@ -151,7 +151,7 @@ func (s *footer) paint(style, text string) string {
 }
 
 // draw shows the lines, in place of those that are shown. The cursor rests at the
-// beginning of the last one: what is typed, such as ^C, does not begin a line of its own.
+// beginning of the last one: typed characters, such as ^C, do not begin a line of its own.
 func (s *footer) draw() {
 	if s.midLine || !hasRoom(s.err, 0) || inBackground(s.err) {
 		return

@@ -20,7 +20,7 @@ func newKeyCommand(a *app) *cobra.Command {
 		GroupID: groupServe,
 		Short:   "Create and list the keys that sign tokens",
 		Long: `Create and list the keys that sign tokens for a server with --keys. A key file is a JWK
-Set; whoever can read one with private keys can sign tokens for every topic.`,
+Set; anyone who can read one with private keys can sign tokens for every topic.`,
 		Example: `  rstream key new keys.json
   rstream serve --keys keys.json
   rstream key public keys.json > public.json`,

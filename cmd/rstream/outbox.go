@@ -44,7 +44,7 @@ func runOutbox(ctx context.Context, a *app) error {
 	return err
 }
 
-// eachInOutbox calls fn with what is in the outbox of the copy, if there is one.
+// eachInOutbox calls fn with each draft in the outbox of the copy, if there is one.
 func (a *app) eachInOutbox(ctx context.Context, fn func(*cache.Queued) error) error {
 	path, _, err := a.cacheFile(ctx)
 	if err != nil || path == "" {

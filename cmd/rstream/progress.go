@@ -85,7 +85,7 @@ func (p *progress) reportShare(s stage, done, total int64, share float64) {
 	p.total, p.share = total, share
 }
 
-// add adds to what is done of the stage that was reported last.
+// add adds to the done part of the stage that was reported last.
 func (p *progress) add(n int64) { p.done.Add(n) }
 
 // isShown reports whether a person is shown anything.
@@ -275,7 +275,7 @@ func joinParts(parts ...string) string {
 	return b.String()
 }
 
-// A unit is what is counted.
+// A unit is what a stage counts.
 type unit int
 
 const (

@@ -266,7 +266,7 @@ func (a *app) findDamage(ctx context.Context, log *cache.DB, say *serveLog) {
 		a.note("%v", err)
 	}
 	if n > 0 {
-		say.Warn("the file is damaged: \"rstream verify --offline --db FILE\" says what is affected", "parts", n, "db", log.Path())
+		say.Warn("the file is damaged: \"rstream verify --offline --db FILE\" says which events are affected", "parts", n, "db", log.Path())
 	}
 }
 

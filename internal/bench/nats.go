@@ -65,7 +65,7 @@ func newNATSConn(conn net.Conn) (*natsConn, error) {
 	}
 }
 
-// flush sends what is buffered. The answers must arrive in time.
+// flush sends the buffered requests. The answers must arrive in time.
 func (c *natsConn) flush() error {
 	return errors.Join(c.conn.SetDeadline(time.Now().Add(peerTimeout)), c.out.Flush())
 }

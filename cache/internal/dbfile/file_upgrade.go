@@ -13,7 +13,7 @@ import (
 // A Step is a part of work on a file that takes long.
 type Step string
 
-// The steps, and what is counted.
+// The steps, and their units.
 const (
 	StepUpgrade   Step = "upgrade"   // events of an earlier version that are in their new place
 	StepStructure Step = "structure" // tables that SQLite has checked

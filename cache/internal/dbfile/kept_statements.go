@@ -29,7 +29,7 @@ func (c keepingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &keepingConn{plainConn: plain, kept: map[string]*keptStatement{}}, nil
 }
 
-// A plainConn is a connection of the driver. What is not listed here is lost by the
+// A plainConn is a connection of the driver. Methods that are not listed here are lost by the
 // wrapping.
 type plainConn interface {
 	driver.Conn

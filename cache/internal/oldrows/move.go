@@ -26,7 +26,7 @@ var (
 	stepBytes  = 2 << 20
 )
 
-// Move moves what is left of the events of an earlier version, and does nothing if there
+// Move moves the rest of the events of an earlier version, and does nothing if there
 // are none. It reports how far it is after each step.
 func Move(ctx context.Context, f *dbfile.File, report func(dbfile.Progress)) error {
 	if has, err := f.HasOldEvents(ctx); err != nil || !has {

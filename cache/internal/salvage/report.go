@@ -144,7 +144,7 @@ func (f *File) readStorages() error {
 	})
 }
 
-// addNotes says what is damaged.
+// addNotes describes the damage.
 func (f *File) addNotes() {
 	f.Doubtful = window.Union(f.Doubtful...)
 	if f.im.size < f.im.told && f.im.last < f.im.told {

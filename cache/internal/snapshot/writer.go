@@ -156,7 +156,7 @@ func (w *Writer) checkMemberOrder(n event.Storage) error {
 	return nil
 }
 
-// added writes what is due after the member of a storage was added.
+// added writes the rows that are due after the member of a storage was added.
 func (w *Writer) added(ctx context.Context, n event.Storage) error {
 	w.last = n
 	if w.n++; w.n >= partMembers || len(w.members) >= partBytes {

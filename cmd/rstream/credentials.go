@@ -37,9 +37,6 @@ func (c *credentials) addCredentialFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.clientKey, "client-key", "", "PEM `FILE` of the key of --client-cert")
 }
 
-// isZero reports whether c has no setting.
-func (c *credentials) isZero() bool { return *c == credentials{} }
-
 // tokenVariable is the environment variable that has a token.
 const tokenVariable = "RSTREAM_TOKEN"
 

@@ -414,11 +414,11 @@ func TestExpiry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(grant.Left() - 1)
+		time.Sleep(grant.Left() - time.Nanosecond)
 		if err := grant.Err(); err != nil {
 			t.Errorf("before exp: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if err := grant.Err(); err == nil || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("at exp: %v", err)
 		}

@@ -71,13 +71,6 @@ func (k *keyring) replace(name, text string) {
 	}
 }
 
-// reload makes the guard read its files.
-func (k *keyring) reload() {
-	if err := k.guard.Reload(k.t.Context()); err != nil {
-		k.t.Fatal(err)
-	}
-}
-
 // grant returns a token for the topics, after change has changed its claims.
 func (k *keyring) grant(read, write []string, change func(*auth.Claims)) string {
 	return k.grantWith(&k.key, read, write, change)
@@ -148,7 +141,7 @@ var questions = func() []asked {
 	accepts := []string{wire.JSON, wire.NDJSON, wire.SSE}
 	for _, accept := range accepts {
 		head := "Accept: " + accept + "\n"
-		extras := []string{""}
+		var extras []string
 		if accept == wire.SSE {
 			extras = []string{"&until=now", "&until=now&values=0", "&until=now&last=1"}
 		} else {

@@ -209,13 +209,13 @@ type certificateFiles struct {
 // load reads the files, and reports whether they have changed. After an error the old
 // certificate stays.
 func (c *certificateFiles) load() (changed bool, err error) {
-	cert, err := os.ReadFile(c.certFile)
+	cert, err := auth.ReadSetting(c.certFile)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("read %s: %w", c.certFile, err)
 	}
-	key, err := os.ReadFile(c.keyFile)
+	key, err := auth.ReadSetting(c.keyFile)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("read %s: %w", c.keyFile, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

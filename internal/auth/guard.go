@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -252,12 +254,7 @@ func (g *Guard) readFiles() error {
 // readFile calls use with the contents of a file if they have changed since the last call
 // that succeeded.
 func (g *Guard) readFile(path string, use func([]byte) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	b, err := readBounded(f)
+	b, err := ReadSetting(path)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -273,6 +270,34 @@ func (g *Guard) readFile(path string, use func([]byte) error) error {
 	}
 	g.seen[path] = sum
 	return nil
+}
+
+// ReadSetting reads a file that is read again and again, such as one with keys. It refuses a
+// pipe, which could wait for ever, and a file that is too large.
+func ReadSetting(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("is not a regular file")
+	}
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	defer f.Close()
+	b, err := readBounded(f)
+	return b, withoutPath(err)
+}
+
+// withoutPath removes the path from an error of package os, since messages name it anyway.
+func withoutPath(err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
 }
 
 // parseServerKeys parses a set that must have keys: an empty one would lock everybody out.
@@ -314,11 +339,20 @@ func (g *Guard) fetchKeys(ctx context.Context, after time.Duration) {
 	g.last = now
 	keys, err := g.fetch(ctx)
 	if err != nil {
-		g.cfg.Logger.Error("keys were not fetched; the old ones stay", "url", g.cfg.JWKS, "error", err)
+		g.cfg.Logger.Error("keys were not fetched; the old ones stay", "url", redactedURL(g.cfg.JWKS), "error", err)
 		return
 	}
 	g.setKeys(func() { g.fetched = keys })
 	g.endGrants()
+}
+
+// redactedURL returns a URL without its password.
+func redactedURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "not a URL"
+	}
+	return u.Redacted()
 }
 
 func (g *Guard) fetch(ctx context.Context) ([]Key, error) {

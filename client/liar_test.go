@@ -39,7 +39,7 @@ func TestLyingWindows(t *testing.T) {
 		"ends before it began": {`"from":"0000000000000`, `"from":"00000000000ZZ`, syncs(topic), new(*ProtocolError)},
 		"begins later":         {`"from":"0000000000005`, `"from":"0000000000006`, syncsFrom(topic, 5, 0), new(*ProtocolError)},
 		"ends earlier":         {`"to":"0000000000009`, `"to":"0000000000008`, syncsFrom(topic, 5, 9), new(*ProtocolError)},
-		"ends beyond the head": {`"to":"` + head, `"to":"000000000ZZZZ`, syncs(topic), new(*StatusError)},
+		"ends beyond the head": {`"to":"` + head, `"to":"000000000ZZZZ`, syncs(topic), new(*ProtocolError)},
 		"no object":            {`{`, `[`, syncs(topic), new(*ProtocolError)},
 		"at: around another":   {`"to":"` + head, `"to":"0000000000009`, syncsAt(topic, at), new(*ProtocolError)},
 		"at: begins later":     {`"from":"0000000000000`, `"from":"000000000000R`, syncsAt(topic, at), new(*ProtocolError)},

@@ -56,7 +56,20 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return nil, err
 	}
-	return readObject(base, "/windows", resp.Body, answer)
+	body, err = readObject(base, "/windows", resp.Body, answer)
+	if w, ok := answer.(*wire.Window); ok && err == nil {
+		err = checkEnd(base, resp.Header, w)
+	}
+	return body, err
+}
+
+// checkEnd refuses a window that ends after the head of its log: its digest may equal that
+// of the held events, but nobody knows what will come before its end.
+func checkEnd(base string, header http.Header, w *wire.Window) error {
+	if head, ok := wire.PositionIn(header, wire.HeaderHead); ok && w.To.ID > head {
+		return &ProtocolError{base, fmt.Sprintf("answered about %s, although its log ends at %s", w.Span(), head)}
+	}
+	return nil
 }
 
 // momentAt returns a position as a moment of this client's log.

@@ -79,7 +79,7 @@ func (a *app) serverToken(ctx context.Context, server string) (string, error) {
 	case c.tokenCommand != "":
 		return a.tokens.runCommand(ctx, c.tokenCommand)
 	}
-	return checkTokenText(os.Getenv(tokenVariable), tokenVariable)
+	return checkTokenText(strings.TrimSpace(os.Getenv(tokenVariable)), tokenVariable)
 }
 
 // checkToken returns the token in the contents of a file or the output of a command. Its

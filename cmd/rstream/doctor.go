@@ -51,7 +51,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := o.doctorConfig(append(args, a.servers...)[0])
-			cfg.TLS = a.tls
+			if err == nil {
+				err = a.addToken(cmd.Context(), &cfg)
+			}
 			if err != nil {
 				return err
 			}
@@ -91,6 +93,19 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 	}
 	cfg.Header, err = parseHeaders(o.headers)
 	return cfg, err
+}
+
+// addToken adds the credentials for the server of cfg, unless --header has some.
+func (a *app) addToken(ctx context.Context, cfg *doctor.Config) error {
+	cfg.TLS = a.tls
+	if cfg.Header.Get("Authorization") != "" {
+		return nil
+	}
+	token, err := a.serverToken(ctx, strings.TrimRight(cfg.URL.String(), "/"))
+	if token != "" {
+		cfg.Header.Set("Authorization", "Bearer "+token)
+	}
+	return err
 }
 
 // parseHeaders parses headers: each is "Name: value", or @FILE with one header a line.

@@ -101,11 +101,11 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
 	open := o.insecure || o.isGuarded() && o.tlsCert != ""
-	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), checkListen("--listen", o.listen, open)); err != nil {
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
 		return err
 	}
 	if o.admin != "" {
-		if err := checkListen("--admin", o.admin, o.insecure); err != nil {
+		if err := checkListen("--admin", o.admin, o.insecure, false); err != nil {
 			return err
 		}
 	}
@@ -271,7 +271,7 @@ func (a *app) findDamage(ctx context.Context, log *cache.DB, say *serveLog) {
 }
 
 // checkListen refuses addresses that other machines can reach, without --insecure.
-func checkListen(flag, address string, insecure bool) error {
+func checkListen(flag, address string, insecure, guarded bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil || strings.Contains(address, "@") {
 		return usagef("%s %q: want an address such as 127.0.0.1:8420", flag, wire.RedactURL(address))
@@ -279,7 +279,11 @@ func checkListen(flag, address string, insecure bool) error {
 	if insecure || host == "localhost" {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+	ip := net.ParseIP(host)
+	switch isOpen := ip == nil || !ip.IsLoopback(); {
+	case isOpen && guarded:
+		return usagef("%s %s: is reachable from other machines, and tokens would cross the network in the clear; name a certificate with --tls-cert, or use --insecure", flag, address)
+	case isOpen:
 		return usagef("%s %s: is reachable from other machines, where anyone could read and write; use 127.0.0.1, or --insecure", flag, address)
 	}
 	return nil

@@ -176,10 +176,10 @@ func (g *Guard) Check(ctx context.Context, token string) (*Grant, error) {
 		g.mu.Lock()
 		keys = g.keys
 		g.mu.Unlock()
-		claims, key, _, err = g.verify.verify(token, keys)
+		claims, key, known, err = g.verify.verify(token, keys)
 	}
 	if err != nil {
-		if len(keys) == 0 {
+		if !known && g.lacksFetched() {
 			err = ErrNoKeys
 		}
 		return nil, err
@@ -192,6 +192,14 @@ func (g *Guard) Knows(token string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.grants[tokenHash(sha256.Sum256([]byte(token)))] != nil
+}
+
+// lacksFetched reports whether the keys of the URL have never been fetched: a token may be
+// signed with one of them.
+func (g *Guard) lacksFetched() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cfg.JWKS != "" && g.fetched == nil
 }
 
 // addGrant returns the grant of a token that was verified.

@@ -49,11 +49,15 @@ func (p *patientStream) FlushError() error {
 
 // extend restarts the write timeout.
 func (p *patientStream) extend() error {
-	deadline := time.Now().Add(p.patience)
-	if last := p.last.Load(); last != 0 && last < deadline.UnixNano() {
-		deadline = time.Unix(0, last)
+	for {
+		deadline, last := time.Now().Add(p.patience), p.last.Load()
+		if last != 0 && last < deadline.UnixNano() {
+			deadline = time.Unix(0, last)
+		}
+		if err := p.rc.SetWriteDeadline(deadline); err != nil || p.last.Load() == last {
+			return err
+		} // else it was set meanwhile, and the deadline with it
 	}
-	return p.rc.SetWriteDeadline(deadline)
 }
 
 // SetWriteDeadline sets a time after which nothing is written, however fast the reader is.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -64,25 +63,10 @@ func runKeyNew(a *app, path, algorithm string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceSecret(path, b); err != nil {
+	if err := replaceFile(path, b, 0o600); err != nil { // only its owner may read it, also if others could before
 		return err
 	}
 	return a.out.writeKey(&k)
-}
-
-// replaceSecret replaces a file as a whole, so that a server never reads half of it. Only
-// its owner may read it, also if others could before.
-func replaceSecret(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keys-*") // has the mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 func newKeyListCommand(a *app) *cobra.Command {

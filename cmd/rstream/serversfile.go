@@ -43,7 +43,7 @@ func loadServers() (map[string]string, error) {
 	return known, nil
 }
 
-// changeServers replaces the file as a whole, so that a reader never sees half of it.
+// changeServers changes the file.
 func changeServers(change func(map[string]string)) error {
 	path, err := serversFile()
 	if err != nil {
@@ -58,16 +58,7 @@ func changeServers(change func(map[string]string)) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "servers-*.json")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(b, '\n'))
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return replaceFile(path, append(b, '\n'), 0o600)
 }
 
 func learnServer(url, log string) error {

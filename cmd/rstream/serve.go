@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -127,6 +128,13 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	defer listener.Close()
+	var admin net.Listener
+	if o.admin != "" {
+		if admin, err = listenOn(ctx, "--admin", o.admin); err != nil {
+			return err
+		}
+		defer admin.Close()
+	}
 	guard, err := o.openGuard(ctx, say)
 	if err != nil {
 		return err
@@ -165,20 +173,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Clock: log.Clock, Damaged: log.Damaged, Logger: say.Logger,
 	})
-	hs := &http.Server{
-		Handler:           srv,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
-		TLSConfig:         secure,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-	}
-	if o.admin != "" {
-		admin, err := listenOn(ctx, "--admin", o.admin)
-		if err != nil {
-			return err
-		}
+	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
 		a.note("serving metrics and profiles on http://%s", admin.Addr())
 	}
@@ -198,7 +193,20 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
 	defer stop()
 	defer func() { say.logStopped(log.Head()) }()
-	return serveUntil(ctx, hs, srv, listener)
+	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
+}
+
+// newHTTPServer returns a server of h. It speaks TLS if secure is not nil.
+func newHTTPServer(h http.Handler, secure *tls.Config, say *serveLog) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
+		TLSConfig:         secure,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+	}
 }
 
 // maxStreams is how many requests one HTTP/2 connection may carry at a time: browsers and

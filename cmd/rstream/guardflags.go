@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -108,13 +107,9 @@ func (o *guardFlags) openGuard(ctx context.Context, say *serveLog) (*auth.Guard,
 	if !o.isGuarded() {
 		return nil, nil
 	}
-	var public []event.Topic
-	for _, arg := range o.public {
-		t, err := event.ParseTopic(arg)
-		if err != nil {
-			return nil, usagef("--public: %w", err)
-		}
-		public = append(public, t)
+	public, err := parseGrants("--public", o.public)
+	if err != nil {
+		return nil, err
 	}
 	return auth.NewGuard(ctx, auth.Config{Keys: o.keys, JWKS: o.jwks, Revoked: o.revoked, Public: public,
 		Issuer: o.issuer, Audience: o.audience, Logger: say.Logger})

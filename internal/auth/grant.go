@@ -20,6 +20,9 @@ type Grant struct {
 	watchers map[*func()]struct{}  // guarded by guard.mu
 }
 
+// IsPublic reports whether the grant is that of requests without a token.
+func (g *Grant) IsPublic() bool { return g == g.guard.open }
+
 // Err returns an InvalidError once the grant has ended.
 func (g *Grant) Err() error {
 	if why := g.ended.Load(); why != nil {

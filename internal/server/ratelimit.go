@@ -98,7 +98,7 @@ func (l *limits) forgetIdle() {
 // address. Addresses of IPv6 share a limit if they are in the same network of 64 bits,
 // which is what one customer has.
 func clientOf(rec *recorder, r *http.Request) string {
-	if g := rec.grant; g != nil && !g.Expires.IsZero() {
+	if g := rec.grant; g != nil && !g.IsPublic() {
 		return "subject " + g.Subject
 	}
 	return addressOf(r)

@@ -113,7 +113,7 @@ func (s *Server) mayWrite(w http.ResponseWriter, drafts []event.Draft) *wire.Err
 // cover a topic. It is the same whether the log has events of the topic or not.
 func missingRight(rec *recorder, verb string, t event.Topic) *wire.Error {
 	var problem *wire.Error
-	if rec.grant.Subject == "" && rec.grant.ID == "" && rec.grant.Expires.IsZero() {
+	if rec.grant.IsPublic() {
 		rec.Header().Set("WWW-Authenticate", challenge)
 		problem = wire.Errorf(http.StatusUnauthorized, "a token is needed to %s %s: Authorization: Bearer TOKEN", verb, t)
 	} else {

@@ -166,9 +166,9 @@ func (m *leafBuilders) isWhole(tx *sql.Tx, b *leafBuilder, count int, reached ev
 	return m.counts[b] == count, nil
 }
 
-// hasOnlyOwn reports whether a block has no other events than the lease has stored, as far as
-// can be told without reading the indexes of its pages. Then the events of each topic are
-// those that its builder has.
+// hasOnlyOwn reports whether a block certainly has no other events than the lease has stored:
+// then the events of each topic are those that its builder has. It does not read the indexes
+// of its pages, so it may miss that.
 func (m *leafBuilders) hasOnlyOwn(tx *sql.Tx, block uint64) (bool, error) {
 	n, known := m.rows[block]
 	if !known {

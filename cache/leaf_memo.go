@@ -232,8 +232,8 @@ func (l *leafLearner) addEvent(id event.ID, t event.Time, h event.Hash) {
 	}
 }
 
-// endLearning puts the leaves of the blocks that end at or before a position into m. What was
-// read of the next block stays open.
+// endLearning puts the leaves of the blocks that end at or before a position into m. The
+// part that was read of the next block stays open.
 func (l *leafLearner) endLearning(m *leafMemo, at event.ID) {
 	whole := l.wholeUpTo(at)
 	ended, open := l.leafer.Split(whole.To)

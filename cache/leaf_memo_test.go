@@ -107,7 +107,7 @@ func TestLeavesAreLearned(t *testing.T) {
 	}
 }
 
-// Learned leaves are used: what was learned of a log need not be read for its digest.
+// Learned leaves are used: the digest of a log that was learned needs no event.
 func TestLearnedLeavesNeedNoEvents(t *testing.T) {
 	db, _ := bigLog(t)
 	alice := topics(t, "alice")

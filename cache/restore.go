@@ -17,7 +17,7 @@ import (
 func (db *DB) Restored() bool { return db.file.LogDamaged }
 
 // restoreLog restores the row of the log from its copy, if it is damaged. The copy is from
-// when the last block was sealed. On a server, what has come since follows from the events.
+// when the last block was sealed. On a server, the changes since then follow from the events.
 func (db *DB) restoreLog(ctx context.Context, server bool) error {
 	if !db.file.LogDamaged && server {
 		return db.checkCounter(ctx)

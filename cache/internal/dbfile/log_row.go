@@ -80,8 +80,8 @@ var (
 	copyLog    = `INSERT OR REPLACE INTO log_copy (one, ` + logColumns + `, sum) SELECT one, ` + logColumns + `, sum FROM log WHERE ` + logSound
 )
 
-// SumLog gives the row of the log its checksum, and the copy of it what it is. It is for rows
-// that were just made, and for tests that change them.
+// SumLog sets the checksum of the log's row, and copies the row. It is for rows that were
+// just made, and for tests that change them.
 func SumLog(tx *sql.Tx) error {
 	_, err := tx.Exec(`UPDATE log SET sum = ` + LogTable.sum(nil))
 	return errors.Join(err, CopyLog(tx))

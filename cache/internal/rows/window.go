@@ -18,8 +18,8 @@ type Window struct {
 	Lease int64
 }
 
-// LoadWindows reads all windows: they are few, since committed ones are merged. A damaged
-// one is as if it were not there: what it held is compared with the server again.
+// LoadWindows reads all windows: they are few, since committed ones are merged. It skips
+// damaged ones: their ranges are compared with the server again.
 func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	rows, err := tx.Query(WindowsQuery)
 	if err != nil {

@@ -187,11 +187,11 @@ func (g *Guard) Check(ctx context.Context, token string) (*Grant, error) {
 	return g.addGrant(hash, claims, key)
 }
 
-// Knows reports whether Check has verified a token, so that the next Check costs little.
-func (g *Guard) Knows(token string) bool {
+// Known returns the grant of a token that Check has verified before, nil if it has not.
+func (g *Guard) Known(token string) *Grant {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.grants[tokenHash(sha256.Sum256([]byte(token)))] != nil
+	return g.grants[tokenHash(sha256.Sum256([]byte(token)))]
 }
 
 // lacksFetched reports whether the keys of the URL have never been fetched: a token may be

@@ -23,19 +23,24 @@ func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
-	if token != "" && !s.cfg.Guard.Knows(token) {
-		if problem := s.limitBadTokens(r); problem != nil {
-			return problem
+	var err error
+	if rec.grant = s.cfg.Guard.Known(token); rec.grant != nil {
+		err = rec.grant.Err()
+	} else {
+		if token != "" {
+			if problem := s.limitBadTokens(r); problem != nil {
+				return problem
+			}
 		}
+		rec.grant, err = s.cfg.Guard.Check(r.Context(), token)
 	}
-	grant, err := s.cfg.Guard.Check(r.Context(), token)
 	if err != nil {
+		rec.grant = nil
 		if token != "" {
 			s.noteBadToken(r)
 		}
 		return tokenProblem(rec.Header(), err)
 	}
-	rec.grant = grant
 	return nil
 }
 

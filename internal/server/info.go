@@ -10,8 +10,9 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// getInfo returns the server information: GET /.
+// getInfo returns the server information, to browsers as a page: GET /.
 func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
+	w.Header().Add("Vary", "Accept")
 	head := s.log.HeadPoint()
 	at, err := s.log.Horizon(r.Context())
 	if err != nil {
@@ -40,6 +41,10 @@ func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 		}
 	}
 	s.setPosition(w.Header(), wire.HeaderHead, head)
+	if wire.PrefersHTML(r.Header.Values("Accept")) {
+		s.writeFront(w, r, &info)
+		return nil
+	}
 	return writeJSON(w, info)
 }
 

@@ -135,6 +135,7 @@ var questions = func() []asked {
 		return func(event.Topic) (string, string, string) { return target, "", "" }
 	}
 	add("/", "GET", "any", false, plain("/"))
+	add("/", "GET", "any", false, func(event.Topic) (string, string, string) { return "/", "Accept: text/html\n", "" })
 	add("/healthz", "GET", "none", false, plain("/healthz"))
 	add("/readyz", "GET", "none", false, plain("/readyz"))
 	add("/metrics", "GET", "absent", false, plain("/metrics"))

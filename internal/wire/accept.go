@@ -90,3 +90,27 @@ func rangeOf(mediaType string) (r mediaRange, known bool) {
 	}
 	return mediaRange{}, false
 }
+
+// PrefersHTML reports whether Accept headers name HTML, as browsers do, and do not prefer JSON.
+func PrefersHTML(accept []string) bool {
+	var page, data float64
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		mediaType, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		q := 1.0
+		if s, given := params["q"]; given {
+			if q, err = strconv.ParseFloat(s, 64); err != nil || !(q >= 0 && q <= 1) {
+				continue
+			}
+		}
+		switch mediaType {
+		case "text/html":
+			page = max(page, q)
+		case JSON:
+			data = max(data, q)
+		}
+	}
+	return page > 0 && page >= data
+}

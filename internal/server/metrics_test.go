@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
@@ -210,23 +212,53 @@ func TestLog(t *testing.T) {
 			})
 		}
 		putting.Wait()
-		said.want(t, 1, `level=WARN msg="append was slow" took=2s events=1`)
-		said.want(t, 1, `level=DEBUG msg=request method=POST path=/set/a/p status=201 bytes=188 took=2s`)
-		said.want(t, 2, `level=DEBUG msg=request method=POST path=/set/a/p status=200 bytes=188 took=2s`)
+		said.want(t, 1, `level=WARN msg="append was slow" took_ms=2000 events=1`)
+		said.want(t, 1, `level=DEBUG msg=request method=POST path=/set/a/p status=201 bytes=188 took_ms=2000 address=pipe`)
+		said.want(t, 2, `level=DEBUG msg=request method=POST path=/set/a/p status=200 bytes=188 took_ms=2000 address=pipe`)
 		s.raw("GET /events?topic=a&until=0000000000009 HTTP/1.1\nHost: localhost\n\n")
-		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=268 took=0s detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this log was rolled back to an older state"`)
+		said.want(t, 1, `level=WARN msg="request refused" method=GET path=/events status=409 bytes=268 took_ms=0 address=pipe detail="cursor 0000000000009 is ahead of this log, whose head is 0000000000001: it belongs to another log, or this log was rolled back to an older state"`)
 		body(t, s.get("/events?topic=a&until=0000000000001", "Accept", wire.SSE))
-		said.want(t, 1, `level=DEBUG msg="stream ended" reason=done path=/events query="topic=a&until=0000000000001" age=0s`)
+		said.want(t, 1, `level=DEBUG msg="stream ended" reason=done path=/events query="topic=a&until=0000000000001" took_ms=0 address=pipe`)
 		stalled := s.stall("/events?topic=a", wire.SSE)
 		defer stalled.Close()
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
-		said.want(t, 1, `level=WARN msg="stream ended" reason=stalled path=/events query="topic=a" age=30s`)
+		said.want(t, 1, `level=WARN msg="stream ended" reason=stalled path=/events query="topic=a" took_ms=30000 address=pipe`)
 		_, left := s.stream("/events?topic=a")
 		left.Close()
 		synctest.Wait()
-		said.want(t, 1, `level=DEBUG msg="stream ended" reason=left path=/events query="topic=a" age=0s`)
+		said.want(t, 1, `level=DEBUG msg="stream ended" reason=left path=/events query="topic=a" took_ms=0 address=pipe`)
 	})
+}
+
+// TestLogOfBearers: messages about a request name the subject of its token, and never the
+// token.
+func TestLogOfBearers(t *testing.T) {
+	ring := newKeyring(t, auth.Config{Public: topicsOf(t, "news")})
+	var said lines
+	log := newLog()
+	log.put(t, "a", "p", 1)
+	s, stop := serve(t, log, Config{Guard: ring.guard, Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	token := ring.grant([]string{"a"}, nil, nil)
+	for _, header := range []string{bearer(token), bearer(token + "x"), ""} {
+		body(t, s.get("/events?topic=a", "Authorization", header))
+		body(t, s.get("/events?topic=a&until=now", "Authorization", header, "Accept", wire.SSE))
+	}
+	stop()
+	text := strings.Join(said.text, "\n")
+	for line, n := range map[string]int{
+		`path=/events status=200 bytes=\d+ took_ms=[0-9.]+ address=pipe subject=tester$`:                      2,
+		`"stream ended" reason=done .* took_ms=[0-9.]+ error=<nil> address=pipe subject=tester$`:              1,
+		`"request refused" .* status=401 bytes=\d+ took_ms=[0-9.]+ address=pipe detail="token is malformed"$`: 2,
+		`"request refused" .* status=401 bytes=\d+ took_ms=[0-9.]+ address=pipe detail="a token is .*"$`:      2,
+	} {
+		if got := regexp.MustCompile("(?m)"+line).FindAllString(text, -1); len(got) != n {
+			t.Errorf("%d lines match %s, want %d: %s", len(got), line, n, text)
+		}
+	}
+	if strings.Contains(text, strings.Split(token, ".")[2]) {
+		t.Errorf("the log has the token: %s", text)
+	}
 }
 
 // A client that left counts neither as a failure nor as a problem.

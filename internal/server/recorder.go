@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -120,7 +121,7 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 		s.metrics.durations.WithLabelValues(route, method).Observe(took.Seconds())
 	}
 	level, said := slog.LevelDebug, "request"
-	args := []any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took", took}
+	args := append([]any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took_ms", milliseconds(took)}, rec.clientArgs(r)...)
 	if e := rec.problem; e != nil {
 		s.metrics.problems.WithLabelValues(e.Title).Inc()
 		if level = slog.LevelWarn; status < http.StatusInternalServerError {
@@ -130,6 +131,23 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 	}
 	s.cfg.Logger.Log(r.Context(), level, said, args...)
 }
+
+// clientArgs returns the attributes of log messages that say who made a request: the address
+// and, if there was a valid token, its subject.
+func (rec *recorder) clientArgs(r *http.Request) []any {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	args := []any{"address", host}
+	if g := rec.grant; g != nil && !g.IsPublic() {
+		args = append(args, "subject", g.Subject)
+	}
+	return args
+}
+
+// milliseconds returns d as log messages have it, to the microsecond.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // routeOf returns the label of a path. Unknown paths share one, so that clients cannot
 // create labels.

@@ -198,7 +198,7 @@ func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Rec
 	took := time.Since(began)
 	s.metrics.noteAppend(r.Context(), receipts, err, took)
 	if last := s.slowTold.Load(); took >= slowAppend && began.UnixNano() > last && s.slowTold.CompareAndSwap(last, time.Now().UnixNano()) {
-		s.cfg.Logger.Warn("append was slow", "took", took, "events", len(drafts))
+		s.cfg.Logger.Warn("append was slow", "took_ms", milliseconds(took), "events", len(drafts))
 	}
 	return receipts, err
 }

@@ -287,7 +287,8 @@ func (c *connection) noteEnd(err error) {
 	case endStalled, endGone:
 		log = c.s.cfg.Logger.Warn
 	}
-	log("stream ended", "reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "age", time.Since(c.to.began), "error", err)
+	args := []any{"reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "took_ms", milliseconds(time.Since(c.to.began)), "error", err}
+	log("stream ended", append(args, c.to.clientArgs(c.r)...)...)
 }
 
 // Reasons for which streams end.

@@ -146,10 +146,16 @@ func (l *liveCursor) releaseFollower(f *follower) error {
 		return nil
 	}
 	l.haltFollowing()
-	if l.lease == nil { // the cursor failed before it was halted
-		return nil
+	defer l.restartFollowing()
+	if _, in := l.all[f]; !in {
+		return nil // f has failed before the cursor was halted
 	}
-	gone := l.unlinkFollower(f)
+	return l.leaveTopics(l.unlinkFollower(f))
+}
+
+// leaveTopics removes topics that have no follower from the lease, and ends the lease if
+// there are no others. The caller holds mu.
+func (l *liveCursor) leaveTopics(gone []event.Topic) error {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
 	if len(l.all) == 0 {
@@ -157,9 +163,7 @@ func (l *liveCursor) releaseFollower(f *follower) error {
 		l.lease = nil
 		return storeError(lease.Commit(ctx))
 	}
-	err := l.lease.Leave(ctx, gone)
-	l.startFollowing()
-	return storeError(err)
+	return storeError(l.lease.Leave(ctx, gone))
 }
 
 // lastOf reports whether f is the last follower of one of its topics.
@@ -212,8 +216,16 @@ func (l *liveCursor) startFollowing() {
 	})
 }
 
+// restartFollowing starts following again if the cursor was halted and still has followers.
+// The caller holds mu.
+func (l *liveCursor) restartFollowing() {
+	if l.done == nil && l.lease != nil {
+		l.startFollowing()
+	}
+}
+
 // haltFollowing stops following and waits for it. If it had failed before, the
-// followers fail. The caller holds mu.
+// followers fail, or those of the topics that were refused. The caller holds mu.
 func (l *liveCursor) haltFollowing() {
 	if l.done == nil {
 		return
@@ -221,18 +233,42 @@ func (l *liveCursor) haltFollowing() {
 	l.stop()
 	<-l.done
 	l.done = nil
-	if l.failed != nil {
+	var refused refusedTopics
+	switch {
+	case errors.As(l.failed, &refused):
+		l.endRefused(refused)
+	case l.failed != nil:
 		l.endWith(l.failed)
 	}
 }
 
+// endRefused fails the followers of refused topics. The others stay. The caller holds mu.
+func (l *liveCursor) endRefused(refused refusedTopics) {
+	var gone []event.Topic
+	causes := map[*follower]error{}
+	for f := range l.all {
+		if err := refused.ofAny(f.topics); err != nil {
+			causes[f] = err
+			gone = append(gone, l.unlinkFollower(f)...)
+		}
+	}
+	err := l.leaveTopics(gone)
+	for f, cause := range causes {
+		f.fail(joinErrors(cause, err))
+	}
+	if err != nil {
+		l.endWith(err)
+	}
+}
+
 // endIfDead fails the followers with a final error, unless another goroutine has halted the
-// cursor first and done so.
+// cursor first and done so. It goes on for those that are left.
 func (l *liveCursor) endIfDead(done chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done == done {
 		l.haltFollowing()
+		l.restartFollowing()
 	}
 }
 
@@ -261,7 +297,13 @@ func (l *liveCursor) keepFollowing(ctx context.Context, lease *cache.Lease, topi
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if permanent(err) {
+		refused, err := l.findRefused(ctx, base, topics, err)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case refused != nil:
+			return refused
+		case permanent(err):
 			return err
 		}
 		l.behind = true
@@ -275,6 +317,52 @@ func (l *liveCursor) keepFollowing(ctx context.Context, lease *cache.Lease, topi
 			return err
 		}
 	}
+}
+
+// A refusedTopics is why the cursor ended if a server refuses some of its topics: the error
+// of each.
+type refusedTopics map[event.Topic]error
+
+func (r refusedTopics) Error() string { return fmt.Sprintf("%d topics were refused", len(r)) }
+
+// ofAny returns the error of one of topics, nil if none was refused.
+func (r refusedTopics) ofAny(topics []event.Topic) error {
+	for _, t := range topics {
+		if err := r[t]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findRefused returns the topics that a server refuses, if that is what err says: the one
+// that it names or, since a proxy names none, those that are also refused one by one. The
+// error that it returns is err, or the one that kept it from finding out.
+func (l *liveCursor) findRefused(ctx context.Context, base string, topics []event.Topic, err error) (refusedTopics, error) {
+	var status *StatusError
+	if !errors.As(err, &status) || !status.isForbidden() {
+		return nil, err
+	}
+	if status.Topic != nil && slices.Contains(topics, *status.Topic) {
+		return refusedTopics{*status.Topic: err}, err
+	}
+	if len(topics) == 1 || status.Status == http.StatusUnauthorized {
+		return nil, err // it would be the same for each
+	}
+	refused := refusedTopics{}
+	for _, t := range topics {
+		_, alone := l.c.resolveBy(ctx, base, []event.Topic{t}, Range{Since: l.c.momentAt(l.reachedPosition())})
+		if alone != nil && !permanent(alone) {
+			return nil, alone
+		}
+		if alone != nil {
+			refused[t] = alone
+		}
+	}
+	if len(refused) == 0 {
+		return nil, err
+	}
+	return refused, err
 }
 
 // streamOnce makes one connection and stores the events that arrive until it ends. It always

@@ -107,7 +107,7 @@ func (c *Client) checkToken(resp *http.Response) error {
 		return nil
 	}
 	e := readStatus(resp)
-	e.late = true
+	e.late = e.Topic == nil // or no token was sent, and the topic is not public
 	return e
 }
 

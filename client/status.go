@@ -19,6 +19,9 @@ type StatusError struct {
 	FromLog bool
 	// Lines are the numbers of the bad drafts of a batch, counted from 1.
 	Lines []int
+	// Topic is the first topic that the token does not cover, if Status is 401 or 403 and
+	// the log has refused one.
+	Topic *event.Topic
 	// RetryAfter is how long the server asks to wait. Zero if it does not ask.
 	RetryAfter time.Duration
 
@@ -32,7 +35,7 @@ type StatusError struct {
 func readStatus(resp *http.Response) *StatusError {
 	e := wire.ReadError(resp)
 	return &StatusError{Status: e.Status, Title: e.Title, Detail: e.Detail, FromLog: e.FromLog, Lines: e.Lines,
-		RetryAfter: e.RetryAfter, log: e.Log, reason: e.Reason, oldest: e.Oldest}
+		Topic: e.Topic, RetryAfter: e.RetryAfter, log: e.Log, reason: e.Reason, oldest: e.Oldest}
 }
 
 func (e *StatusError) wire() *wire.Error {
@@ -43,6 +46,11 @@ func (e *StatusError) Error() string { return e.wire().Error() }
 
 // isFinal reports whether retrying cannot help.
 func (e *StatusError) isFinal() bool { return !e.late && e.wire().Final() }
+
+// isForbidden reports whether e finally refuses what the request names, or its token.
+func (e *StatusError) isForbidden() bool {
+	return e.isFinal() && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden)
+}
 
 // notAppended reports whether the response to an append guarantees that nothing was
 // appended.

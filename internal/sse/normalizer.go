@@ -13,9 +13,10 @@ const (
 	// rawSize is how many bytes of the body one read may return.
 	rawSize = 16 << 10
 
-	// noID is written in the id line while no id is in force. No id from the wire
-	// can equal it, because an id that contains NUL is ignored.
-	noID = "\x00"
+	// sticky comes before the id in the id line if the block has no id of its own, so
+	// that the id in force, if any, is that of an earlier block. No id from the wire
+	// begins with it, because an id that contains NUL is ignored.
+	sticky = "\x00"
 
 	// maxEmptyReads is how many reads in a row may return neither bytes nor an
 	// error before the body counts as broken.
@@ -36,7 +37,7 @@ func (e *TooLargeError) Error() string {
 // blocks in one canonical form, so that even a lenient parser reads them correctly:
 // LF only, no BOM, no comments, no retry, and in this order
 //
-//	id: ID         always; the id in force, or noID while there is none
+//	id: ID         always; the id in force, after sticky if another block has set it
 //	event: TYPE    unless the type is empty
 //	data: LINE     for each line of data; none if the block only moved the id
 //
@@ -249,12 +250,11 @@ func (n *normalizer) endBlock() {
 }
 
 func (n *normalizer) emitBlock() {
-	id := n.id
 	n.out, n.pos = n.out[:0], 0
-	if len(id) == 0 {
-		n.out = append(n.out, "id: "+noID+"\n"...)
+	if n.moved {
+		n.out = appendField(n.out, "id: ", n.id)
 	} else {
-		n.out = appendField(n.out, "id: ", id)
+		n.out = appendField(n.out, "id: "+sticky, n.id)
 	}
 	if len(n.kind) > 0 && len(n.data) > 0 {
 		n.out = appendField(n.out, "event: ", n.kind)

@@ -29,6 +29,7 @@ func (f specFrame) String() string {
 // A specResult is everything that a stream returns.
 type specResult struct {
 	frames  []specFrame
+	own     []bool // whether each frame has an id of its own; nil if that is not known
 	retry   time.Duration
 	retried bool
 	err     error
@@ -69,8 +70,10 @@ func specParse(body string, limit int) specResult {
 		if line == "" {
 			if data != "" {
 				res.frames = append(res.frames, specFrame{id, kind, strings.TrimSuffix(data, "\n"), true})
+				res.own = append(res.own, moved)
 			} else if moved {
 				res.frames = append(res.frames, specFrame{cursor: id})
+				res.own = append(res.own, true)
 			}
 			kind, data, size, moved = "", "", 0, false
 			continue
@@ -123,7 +126,8 @@ func (r specResult) diff(got specResult) string {
 	sameRetry := r.retry == got.retry && r.retried == got.retried
 	var a, b *TooLargeError
 	sameEnd := r.err == got.err || errors.As(r.err, &a) && errors.As(got.err, &b) && *a == *b
-	if slices.Equal(r.frames, got.frames) && sameRetry && sameEnd {
+	sameOwn := r.own == nil || got.own == nil || slices.Equal(r.own, got.own)
+	if slices.Equal(r.frames, got.frames) && sameOwn && sameRetry && sameEnd {
 		return ""
 	}
 	return fmt.Sprintf("got\n%v\nwant\n%v", got, r)
@@ -154,7 +158,7 @@ func TestNormalizerForm(t *testing.T) {
 		{"order", "data: a\nevent: PUT\nid: 1\n\n", "id: 1\nevent: PUT\ndata: a\n\n"},
 		{"no id yet", "data: a\n\n", "id: \x00\ndata: a\n\n"},
 		{"id reset", "id: 1\ndata: a\n\nid\ndata: b\n\n", "id: 1\ndata: a\n\nid: \x00\ndata: b\n\n"},
-		{"id persists", "id: 1\n\ndata: a\n\n", "id: 1\n\nid: 1\ndata: a\n\n"},
+		{"id persists", "id: 1\n\ndata: a\n\n", "id: 1\n\nid: \x001\ndata: a\n\n"},
 		{"id repeats", "id: 1\n\nid: 1\n\n", "id: 1\n\nid: 1\n\n"},
 		{"empty type", "event:\ndata: a\n\n", "id: \x00\ndata: a\n\n"},
 		{"type without data", "id: 1\nevent: PUT\n\n", "id: 1\n\n"},
@@ -180,7 +184,7 @@ func TestNormalizerForm(t *testing.T) {
 func TestNormalizerGivesOneBlockAtATime(t *testing.T) {
 	norm := newNormalizer(strings.NewReader("id: 1\n\nid: 2\n\ndata: a\n\n"), 1<<10)
 	buf := make([]byte, 1<<10)
-	for _, want := range []string{"id: 1\n\n", "id: 2\n\n", "id: 2\ndata: a\n\n", ""} {
+	for _, want := range []string{"id: 1\n\n", "id: 2\n\n", "id: \x002\ndata: a\n\n", ""} {
 		n, _ := norm.Read(buf)
 		if string(buf[:n]) != want {
 			t.Errorf("Read = %q, want %q", buf[:n], want)

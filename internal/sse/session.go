@@ -26,6 +26,7 @@ var ErrClosed = errors.New("closed on this side")
 // A Frame is one complete block of an event stream.
 type Frame struct {
 	Cursor string // the last id in force, "" if none yet
+	OwnID  bool   // this block has set Cursor; otherwise an earlier one has
 	Type   string // the event's type; "" means message
 
 	// Data is the data lines joined by LF, or nil when the block only moved
@@ -181,10 +182,8 @@ func (s *Session) isClosed() bool {
 // passEvent passes one event of the library to Next. After Close it drops all of them:
 // Next must not return a block that follows a dropped one.
 func (s *Session) passEvent(ev *sse.Event) {
-	f := Frame{Cursor: string(ev.ID), Type: string(ev.Event), Data: ev.Data}
-	if f.Cursor == noID {
-		f.Cursor = ""
-	}
+	id, inherited := strings.CutPrefix(string(ev.ID), sticky)
+	f := Frame{Cursor: id, OwnID: !inherited, Type: string(ev.Event), Data: ev.Data}
 	if s.isClosed() {
 		return
 	}

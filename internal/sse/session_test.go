@@ -60,6 +60,7 @@ func readSession(src io.Reader, limit int) specResult {
 			return res
 		}
 		res.frames = append(res.frames, specFrame{f.Cursor, f.Type, string(f.Data), f.Data != nil})
+		res.own = append(res.own, f.OwnID)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/hub"
+	"github.com/rstream-dev/rstream/internal/sse"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/reconcile"
 	"github.com/rstream-dev/rstream/window"
@@ -154,7 +154,7 @@ func newClient(st store, cfg Config) *Client {
 	if st != nil {
 		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
 	}
-	over := http.Client{Transport: newTransport(cfg.longestWait(), cfg.TLS), CheckRedirect: checkRedirect}
+	over := http.Client{Transport: sse.NewTransport(cfg.longestWait(), cfg.TLS), CheckRedirect: sse.CheckRedirect}
 	if cfg.HTTP != nil {
 		over = *cfg.HTTP
 	}
@@ -164,18 +164,6 @@ func newClient(st store, cfg Config) *Client {
 	over.Transport = countingTransport{over.Transport, &c.stats.bytes}
 	c.http = &over
 	return c
-}
-
-// checkRedirect removes the token from requests to another host, or without TLS. net/http
-// keeps it for subdomains. Like net/http, it follows at most ten redirects.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if first := via[0].URL; req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
-		req.Header.Del("Authorization")
-	}
-	if len(via) >= 10 {
-		return errors.New("stopped after 10 redirects")
-	}
-	return nil
 }
 
 // needCopy returns ErrNoCopy if the Client has no copy.
@@ -243,23 +231,6 @@ func (cfg *Config) longestWait() time.Duration {
 		d = min(d, cfg.Timeout)
 	}
 	return d
-}
-
-// newTransport returns a transport that waits this long for a response to begin. Its
-// body is then limited by an sse.IdleBody.
-func newTransport(answer time.Duration, secure *tls.Config) *http.Transport {
-	return &http.Transport{
-		TLSClientConfig:        secure,
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: min(answer, 10*time.Second), KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    min(answer, 10*time.Second),
-		ResponseHeaderTimeout:  answer,
-		MaxResponseHeaderBytes: 64 << 10,
-		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    4,
-		DisableCompression:     true,
-		ForceAttemptHTTP2:      true,
-	}
 }
 
 // Stats returns the traffic so far.

@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/wire":     {"event", "window"},
 	"internal/hub":      {"event"},
 	"internal/sse":      {},
+	"internal/source":   {"event", "internal/sse"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
 	"internal/longtest": {},
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source"},
 }
 
 // onlyIn lists imports that stay in one place.
@@ -63,6 +64,7 @@ var onlyIn = map[string]string{
 	"github.com/prometheus/": "internal/server/metrics.go",
 	"github.com/golang-jwt/": "internal/auth/",
 	"github.com/MicahParks/": "internal/auth/",
+	"github.com/itchyny/":    "internal/source/",
 }
 
 // pure rooms do no I/O and read no clock.
@@ -142,6 +144,9 @@ func TestArrowsCatch(t *testing.T) {
 		{"client/client.go", module + "/internal/server"},
 		{"internal/sse/session.go", module + "/client"},
 		{"internal/doctor/doctor.go", module + "/client"},
+		{"internal/source/connect.go", module + "/client"},
+		{"internal/source/connect.go", "github.com/r3labs/sse/v2"},
+		{"cmd/rstream/tail.go", "github.com/itchyny/gojq"},
 		{"client/pull.go", "github.com/r3labs/sse/v2"},
 		{"client/pull.go", "github.com/spf13/viper"},
 		{"internal/server/set.go", "modernc.org/sqlite"},

@@ -83,6 +83,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// stub VAR STATUS TYPE BODY [HEADER VALUE]...: set a variable to the URL of a
 	// server that is not rstream.
 	"stub": cmdStub,
+	// foreign VAR FILE [CUT]: set a variable to the URL of an event stream with the blocks
+	// of a file, which ends after CUT blocks of each connection.
+	"foreign": cmdForeign,
 	// raw ADDRESS FILE: send a file over a connection and print the response.
 	"raw": cmdRaw,
 	// quakes FILE [N]: write the earthquakes, or the first N of them.

@@ -251,7 +251,7 @@ func addCommands(a *app, root *cobra.Command) {
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
 		newLsCommand(a), newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newForgetCommand(a),
 		newServeCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
-		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newConfigCommand(a), newServerCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
+		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newConfigCommand(a), newServerCommand(a), newSourceCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {

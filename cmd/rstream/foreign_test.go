@@ -1,0 +1,70 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// cmdForeign serves the blocks of a file as an event stream that is not rstream's. A
+// connection begins after the block with the id in Last-Event-ID. It ends after CUT blocks,
+// if that is given; otherwise it stays open once the file is sent, and continues with what
+// is added to the file.
+func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "foreign VAR FILE [CUT]")
+	path, cut := ts.MkAbs(args[1]), 0
+	if len(args) > 2 {
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		cut = n
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		http.NewResponseController(w).Flush()
+		changes, err := fsnotify.NewWatcher()
+		if err != nil || changes.Add(filepath.Dir(path)) != nil {
+			return
+		}
+		defer changes.Close()
+		sent, left, after := 0, cut, r.Header.Get("Last-Event-ID")
+		for r.Context().Err() == nil {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return
+			}
+			blocks := bytes.SplitAfter(b, []byte("\n\n"))
+			for _, block := range blocks[min(sent, len(blocks)):] {
+				if !bytes.HasSuffix(block, []byte("\n\n")) {
+					break
+				}
+				sent++
+				if after != "" {
+					if strings.Contains(string(block), "id: "+after+"\n") {
+						after = ""
+					}
+					continue
+				}
+				w.Write(block)
+				http.NewResponseController(w).Flush()
+				if left--; left == 0 {
+					return
+				}
+			}
+			select {
+			case <-changes.Events:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	ts.Defer(func() { srv.CloseClientConnections(); srv.Close() })
+	ts.Setenv(args[0], srv.URL+"/events")
+}

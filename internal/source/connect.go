@@ -1,0 +1,235 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/sse"
+)
+
+// Config configures a source. URL is required.
+type Config struct {
+	// URL is the address of the stream, which ParseURL accepts.
+	URL string
+	// Knobs say how the stream carries its cursor.
+	Knobs Knobs
+	// TLS says how to check the server's certificate, and which one to send. If nil, as the
+	// system does.
+	TLS *tls.Config
+	// Token returns the token to send, "" for none. It is called before each request.
+	// Redirects to another host do not get it. If nil, none is sent.
+	Token func(ctx context.Context) (string, error)
+	// MaxEvent is the largest event in bytes. If zero, 1 MiB.
+	MaxEvent int
+	// Idle is how long a connection may be silent. If zero, 90 seconds: some servers send
+	// a heartbeat only every 45.
+	Idle time.Duration
+}
+
+const (
+	defaultMaxEvent = 1 << 20
+	defaultIdle     = 90 * time.Second
+)
+
+// A StatusError means that a server has refused to send the stream.
+type StatusError struct {
+	URL        string // without secrets
+	Status     int
+	RetryAfter time.Duration
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("%s answers %d %s", e.URL, e.Status, http.StatusText(e.Status))
+}
+
+// IsFinal reports whether the same request would be refused again.
+func (e *StatusError) IsFinal() bool {
+	switch e.Status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return e.Status < 500 || e.Status == http.StatusNotImplemented || e.Status == http.StatusHTTPVersionNotSupported
+}
+
+// A StreamError means that a URL does not answer with an event stream.
+type StreamError struct {
+	URL       string // without secrets
+	Text      string
+	IsRstream bool // an rstream server answers there
+}
+
+func (e *StreamError) Error() string { return e.URL + " " + e.Text }
+
+// A connection is one connection to a source.
+type connection struct {
+	*sse.Session
+	reader    *frameReader
+	confirmed string // the cursor that the server says it sends on from, if it says one
+	release   func() // of the transport
+}
+
+// connect connects with a cursor, or for a batch.
+func (c *Config) connect(ctx context.Context, cursor string, batch bool) (*connection, error) {
+	target, header, err := c.request(cursor, batch)
+	if err != nil {
+		return nil, err
+	}
+	header.Set("User-Agent", "rstream")
+	if c.Token != nil {
+		token, err := c.Token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if token != "" {
+			header.Set("Authorization", "Bearer "+token)
+		}
+	}
+	conn := &connection{reader: newFrameReader(&c.Knobs, cursor)}
+	transport := sse.NewTransport(min(c.idle(), 30*time.Second), c.TLS)
+	conn.release = transport.CloseIdleConnections
+	cfg := sse.Config{
+		URL: target, Header: header, Idle: c.idle(), MaxEvent: c.MaxEvent,
+		HTTP:  &http.Client{Transport: transport, CheckRedirect: sse.CheckRedirect},
+		Check: func(resp *http.Response) error { return c.checkResponse(conn, resp) },
+	}
+	if cfg.MaxEvent == 0 {
+		cfg.MaxEvent = defaultMaxEvent
+	}
+	if c.Knobs.Resume.Query == "" {
+		cfg.Cursor = c.cursorToSend(cursor)
+	}
+	conn.Session, err = sse.Open(ctx, cfg)
+	if err != nil {
+		conn.release()
+		return nil, c.nameError(err)
+	}
+	return conn, nil
+}
+
+// close ends the connection.
+func (c *connection) close() {
+	_ = c.Close() // it was ended here: there is nothing to lose
+	c.release()
+}
+
+// next returns the next frame.
+func (c *connection) next() (Frame, error) {
+	f, err := c.Next()
+	if err != nil {
+		return Frame{}, err
+	}
+	return c.reader.read(f), nil
+}
+
+func (c *Config) idle() time.Duration {
+	if c.Idle == 0 {
+		return defaultIdle
+	}
+	return c.Idle
+}
+
+// cursorToSend returns what is sent for a cursor, "" for nothing.
+func (c *Config) cursorToSend(cursor string) string {
+	if cursor == "" {
+		return c.Knobs.First
+	}
+	return asked(cursor, c.Knobs.Overlap)
+}
+
+// request returns the URL and the header of a request.
+func (c *Config) request(cursor string, batch bool) (target string, header http.Header, err error) {
+	u, err := ParseURL(c.URL)
+	if err != nil {
+		return "", nil, err
+	}
+	query := u.Query()
+	send := c.cursorToSend(cursor)
+	switch name := c.Knobs.Resume.Query; {
+	case c.Knobs.Resume.PerUser:
+		users := parseUserCursors(cursor)
+		for i, value := range query[name] {
+			user, _, _ := strings.Cut(value, ":")
+			if at, ok := users[user]; ok {
+				query[name][i] = user + ":" + at
+			}
+		}
+	case name != "" && send != "" && (cursor != "" || !query.Has(name)):
+		query.Set(name, send)
+	}
+	if batch {
+		more, err := url.ParseQuery(c.Knobs.Batch)
+		if err != nil {
+			return "", nil, err
+		}
+		for name, values := range more {
+			query[name] = values
+		}
+	}
+	if c.Knobs.Resume.Query != "" || batch {
+		u.RawQuery = query.Encode()
+	}
+	return u.String(), http.Header{}, nil
+}
+
+// checkResponse refuses what is not a stream. It reads nothing of the body.
+func (c *Config) checkResponse(conn *connection, resp *http.Response) error {
+	shown := c.shownURL()
+	if resp.StatusCode != http.StatusOK {
+		e := &StatusError{URL: shown, Status: resp.StatusCode}
+		if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
+			e.RetryAfter = time.Duration(seconds) * time.Second
+		}
+		return e
+	}
+	if resp.Header.Get("Rstream-Log") != "" {
+		return &StreamError{shown, "is an rstream server", true}
+	}
+	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "text/event-stream" {
+		return &StreamError{shown, fmt.Sprintf("is not an event stream: its content type is %.60q", resp.Header.Get("Content-Type")), false}
+	}
+	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return &StreamError{shown, fmt.Sprintf("is compressed with %.40q, which was not asked for", coding), false}
+	}
+	if c.Knobs.Confirm != "" {
+		conn.confirmed = resp.Header.Get(c.Knobs.Confirm)
+	}
+	return nil
+}
+
+// shownURL returns the URL without its user, password and parameters, which may be secret.
+func (c *Config) shownURL() string {
+	u, err := ParseURL(c.URL)
+	if err != nil {
+		return "the source"
+	}
+	u.User, u.RawQuery = nil, ""
+	return u.String()
+}
+
+// nameError names the source in an error of the network, whose URL may have secrets.
+func (c *Config) nameError(err error) error {
+	var status *StatusError
+	var stream *StreamError
+	if errors.As(err, &status) {
+		return status
+	}
+	if errors.As(err, &stream) {
+		return stream
+	}
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return fmt.Errorf("connect %s: %w", c.shownURL(), err)
+}
+
+// nameReadError names the source in the error for which a connection has ended.
+func (c *Config) nameReadError(err error) error { return fmt.Errorf("read %s: %w", c.shownURL(), err) }

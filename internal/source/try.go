@@ -1,0 +1,44 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// A Trial is a frame that Try has read, and what would be stored of it.
+type Trial struct {
+	Frame
+	Draft event.Draft
+	Taken bool  // Draft would be appended
+	Err   error // why the event cannot be mapped
+}
+
+// Try calls fn with the first frames of a source, at most n of them, and stores nothing.
+// It returns nil if the server ends the stream before.
+func Try(ctx context.Context, cfg Config, m *Mapper, n int, fn func(Trial) error) error {
+	conn, err := cfg.connect(ctx, "", false)
+	if err != nil {
+		return err
+	}
+	defer conn.close()
+	for range n {
+		f, err := conn.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return cfg.nameReadError(err)
+		}
+		t := Trial{Frame: f}
+		if f.Event {
+			t.Draft, t.Taken, t.Err = m.Map(ctx, &f, 0)
+		}
+		if err := fn(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}

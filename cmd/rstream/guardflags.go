@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type guardFlags struct {
 	tlsCert  string
 	tlsKey   string
 	limits   []string
+	behind   []string
 }
 
 func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
@@ -36,6 +38,7 @@ func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.issuer, "issuer", "", "ask for tokens of the issuer `NAME`")
 	f.StringVar(&o.audience, "audience", "", "ask for tokens for the audience `NAME`")
 	f.StringArrayVar(&o.limits, "limit", nil, "limit each client to `KIND=RATE`: requests, events or bytes appended per second, or open streams; 0 is no limit; repeat for more (with keys: "+defaultLimits+")")
+	f.StringArrayVar(&o.behind, "behind", nil, "believe a proxy with an address in `CIDR` about its client: X-Forwarded-For, X-Forwarded-Proto, Forwarded; repeat for more")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `FILE` of the certificate to serve https:// with")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `FILE` of the key of --tls-cert")
 }
@@ -100,6 +103,26 @@ func (o *guardFlags) parseLimits() (*wire.Rates, error) {
 		}
 	}
 	return &rates, nil
+}
+
+// parseBehind returns the networks of --behind.
+func (o *guardFlags) parseBehind() (all []netip.Prefix, err error) {
+	for _, arg := range o.behind {
+		p, err := netip.ParsePrefix(arg)
+		if a, failed := netip.ParseAddr(arg); failed == nil {
+			p, err = a.Prefix(a.BitLen())
+		}
+		switch {
+		case err != nil:
+			return nil, usagef("--behind %q: want an address or a network, such as 127.0.0.1 or 10.0.0.0/8", arg)
+		case p.Bits() == 0:
+			return nil, usagef("--behind %s: would believe everybody", arg)
+		case p.Addr().Is4In6():
+			return nil, usagef("--behind %s: write an address of IPv4 as such", arg)
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
 }
 
 // openGuard returns the guard of a server, nil if it asks for no tokens.

@@ -147,6 +147,10 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	if err != nil {
 		return err
 	}
+	proxies, err := o.parseBehind()
+	if err != nil {
+		return err
+	}
 	secrets.guard.Store(guard)
 	secrets.certificate.Store(certificate)
 	if o.asNewLog {
@@ -169,7 +173,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	srv := server.New(log, server.Config{
-		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Version: programVersion(),
+		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Clock: log.Clock, Damaged: log.Damaged, Logger: say.Logger,
 	})

@@ -1,9 +1,7 @@
 package server
 
 import (
-	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -97,25 +95,21 @@ func (l *limits) forgetIdle() {
 // clientOf names the client of a request: the subject of its token or, without one, its
 // address. Addresses of IPv6 share a limit if they are in the same network of 64 bits,
 // which is what one customer has.
-func clientOf(rec *recorder, r *http.Request) string {
+func (s *Server) clientOf(rec *recorder, r *http.Request) string {
 	if g := rec.grant; g != nil && !g.IsPublic() {
 		return "subject " + g.Subject
 	}
-	return addressOf(r)
+	return s.addressOf(r)
 }
 
-func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return "address " + r.RemoteAddr
-	}
-	addr, err := netip.ParseAddr(host)
-	if err == nil && addr.Unmap().Is6() {
-		if network, err := addr.WithZone("").Prefix(64); err == nil {
+// addressOf names the network of a client.
+func (s *Server) addressOf(r *http.Request) string {
+	if a := s.clientAddr(r); a.Is6() {
+		if network, err := a.Prefix(64); err == nil {
 			return "address " + network.String()
 		}
 	}
-	return "address " + host
+	return "address " + s.clientHost(r)
 }
 
 // take takes n of a limiter, or returns the response to a request that has to wait. It
@@ -143,7 +137,7 @@ func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
 	if s.limits == nil || rec.ruled {
 		return nil
 	}
-	return s.take(s.limits.of(clientOf(rec, r)).requests, 1, limitedRequests)
+	return s.take(s.limits.of(s.clientOf(rec, r)).requests, 1, limitedRequests)
 }
 
 // limitBadTokens refuses a request with a token from an address that has sent too many
@@ -152,7 +146,7 @@ func (s *Server) limitBadTokens(r *http.Request) *wire.Error {
 	if s.limits == nil {
 		return nil
 	}
-	if s.limits.of(addressOf(r)).tokens.TokensAt(time.Now()) < 1 {
+	if s.limits.of(s.addressOf(r)).tokens.TokensAt(time.Now()) < 1 {
 		return s.limited(limitedTokens, time.Second)
 	}
 	return nil
@@ -161,7 +155,7 @@ func (s *Server) limitBadTokens(r *http.Request) *wire.Error {
 // noteBadToken counts a token that was not valid.
 func (s *Server) noteBadToken(r *http.Request) {
 	if s.limits != nil {
-		s.limits.of(addressOf(r)).tokens.Allow()
+		s.limits.of(s.addressOf(r)).tokens.Allow()
 	}
 }
 
@@ -174,7 +168,7 @@ func (s *Server) limitAppend(w http.ResponseWriter, r *http.Request, drafts []ev
 	for i := range drafts {
 		size += len(drafts[i].Value)
 	}
-	c := s.limits.of(clientOf(recorderOf(w), r))
+	c := s.limits.of(s.clientOf(recorderOf(w), r))
 	if problem := s.take(c.events, len(drafts), limitedEvents); problem != nil {
 		return problem
 	}
@@ -189,7 +183,7 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (done func()
 	l := s.limits
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.ofLocked(clientOf(recorderOf(w), r))
+	c := l.ofLocked(s.clientOf(recorderOf(w), r))
 	if c.streams >= l.rates.Streams {
 		return nil, s.limited(limitedStreams, time.Second)
 	}

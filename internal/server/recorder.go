@@ -2,7 +2,6 @@ package server
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -121,13 +120,18 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 		s.metrics.durations.WithLabelValues(route, method).Observe(took.Seconds())
 	}
 	level, said := slog.LevelDebug, "request"
-	args := append([]any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took_ms", milliseconds(took)}, rec.clientArgs(r)...)
 	if e := rec.problem; e != nil {
 		s.metrics.problems.WithLabelValues(e.Title).Inc()
 		if level = slog.LevelWarn; status < http.StatusInternalServerError {
 			said = "request refused"
 		}
-		args = append(args, "detail", e.Detail)
+	}
+	if !s.cfg.Logger.Enabled(r.Context(), level) {
+		return
+	}
+	args := append([]any{"method", r.Method, "path", r.URL.Path, "status", status, "bytes", rec.bytes, "took_ms", milliseconds(took)}, rec.clientArgs(r)...)
+	if rec.problem != nil {
+		args = append(args, "detail", rec.problem.Detail)
 	}
 	s.cfg.Logger.Log(r.Context(), level, said, args...)
 }
@@ -135,11 +139,7 @@ func (s *Server) observe(rec *recorder, r *http.Request) {
 // clientArgs returns the attributes of log messages that say who made a request: the address
 // and, if there was a valid token, its subject.
 func (rec *recorder) clientArgs(r *http.Request) []any {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	args := []any{"address", host}
+	args := []any{"address", rec.s.clientHost(r)}
 	if g := rec.grant; g != nil && !g.IsPublic() {
 		args = append(args, "subject", g.Subject)
 	}
@@ -153,7 +153,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // create labels.
 func routeOf(path string) string {
 	switch path {
-	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get":
+	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get", "/login", "/logout":
 		return path
 	}
 	if strings.HasPrefix(path, "/set/") {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,6 +104,9 @@ type Config struct {
 	// Origins are the web origins, other than the server's own, whose pages may use
 	// it. "*" allows all.
 	Origins []string
+	// Behind are the networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and
+	// Forwarded headers are believed. If empty, none is.
+	Behind []netip.Prefix
 	// Version is the version in GET /.
 	Version string
 	// Sizes returns the sizes in bytes of the log's file and its write-ahead log, for

@@ -35,6 +35,9 @@ func (s *Server) checkOrigin(w http.ResponseWriter, r *http.Request) *wire.Error
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Set("Access-Control-Expose-Headers", exposed)
+	if s.cfg.Guard != nil && slices.Contains(s.cfg.Origins, origin) { // allowed by name, so it may use the cookie
+		h.Set("Access-Control-Allow-Credentials", "true")
+	}
 	if r.Method == http.MethodOptions {
 		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, QUERY")
 		h.Set("Access-Control-Allow-Headers", "authorization, content-type, if-none-match, last-event-id, rstream-held, rstream-log")

@@ -21,8 +21,9 @@ type recorder struct {
 	problem  *wire.Error
 	stream   *connection // the stream that sends the body, or nil
 
-	grant *auth.Grant // what the token of the request allows; nil without a Guard
-	ruled bool        // the request was found to be allowed
+	grant    *auth.Grant // what the token of the request allows; nil without a Guard
+	ruled    bool        // the request was found to be allowed
+	byCookie bool        // the token came in a cookie
 
 	bytes   int64    // bytes of the body as sent
 	counted int64    // bytes that delivered has counted

@@ -19,10 +19,26 @@ func (s *Server) admit(rec *recorder, r *http.Request) *wire.Error {
 	if rec.ruled {
 		return nil
 	}
+	if path == "/login" || path == "/logout" {
+		return nil // they bring the token in their own way, and need no right
+	}
 	token, problem := bearerToken(r)
+	if problem == nil && token == "" { // the header beats the cookie
+		token, problem = s.cookieToken(r)
+		rec.byCookie = token != ""
+	}
 	if problem != nil {
 		return problem
 	}
+	problem = s.admitToken(rec, r, token)
+	if rec.byCookie && problem != nil && problem.Status == http.StatusUnauthorized {
+		s.setCookie(rec, r, "", 0) // else public topics would be closed to this browser
+	}
+	return problem
+}
+
+// admitToken checks a token, and sets what it allows.
+func (s *Server) admitToken(rec *recorder, r *http.Request, token string) *wire.Error {
 	var err error
 	if rec.grant = s.cfg.Guard.Known(token); rec.grant != nil {
 		err = rec.grant.Err()
@@ -100,10 +116,13 @@ func (s *Server) mayRead(w http.ResponseWriter, topics ...event.Topic) *wire.Err
 }
 
 // mayWrite refuses a request that appends to a storage which its token does not cover.
-func (s *Server) mayWrite(w http.ResponseWriter, drafts []event.Draft) *wire.Error {
+func (s *Server) mayWrite(w http.ResponseWriter, r *http.Request, drafts []event.Draft) *wire.Error {
 	rec := recorderOf(w)
 	if rec.grant == nil {
 		return nil
+	}
+	if problem := s.mayWriteByCookie(rec, r); problem != nil {
+		return problem
 	}
 	for i := range drafts {
 		if d := &drafts[i]; !rec.grant.MatchesWrite(d.User, d.Path) {

@@ -29,6 +29,7 @@ type keyring struct {
 	dir   string
 	key   auth.Key
 	guard *auth.Guard
+	cache map[string]string // tokens that cachedGrant has signed
 }
 
 func newKeyring(t testing.TB, cfg auth.Config) *keyring {
@@ -88,6 +89,18 @@ func (k *keyring) grantWith(key *auth.Key, read, write []string, change func(*au
 	return token
 }
 
+// cachedGrant is grant for tests that need the same token often.
+func (k *keyring) cachedGrant(read, write []string, change func(*auth.Claims)) string {
+	name := fmt.Sprint(read, write)
+	if k.cache[name] == "" {
+		if k.cache == nil {
+			k.cache = map[string]string{}
+		}
+		k.cache[name] = k.grant(read, write, change)
+	}
+	return k.cache[name]
+}
+
 func bearer(token string) string { return "Bearer " + token }
 
 // The storages of the log in these tests. Each value, like each name, appears nowhere
@@ -139,6 +152,8 @@ var questions = func() []asked {
 	add("/healthz", "GET", "none", false, plain("/healthz"))
 	add("/readyz", "GET", "none", false, plain("/readyz"))
 	add("/metrics", "GET", "absent", false, plain("/metrics"))
+	add("/login", "POST", "login", false, plain("/login"))
+	add("/logout", "POST", "none", false, plain("/logout"))
 	accepts := []string{wire.JSON, wire.NDJSON, wire.SSE}
 	for _, accept := range accepts {
 		head := "Accept: " + accept + "\n"
@@ -233,11 +248,19 @@ var matching = map[string][]int{
 	"alice/posts/1$": {0}, "*/posts": {0, 1, 3}, "bob": {3}, "nobody": {},
 }
 
+// A bringing is how a request brings its token, as headers in which TOKEN stands for it.
+type bringing string
+
+const (
+	byHeader bringing = "Authorization: Bearer TOKEN\n"
+	byCookie bringing = "Origin: http://localhost\nCookie: other=1; " + plainCookie + "=TOKEN\n"
+)
+
 // ask sends a question with a token and reads the answer.
-func (q *asked) ask(s *served, method string, topic event.Topic, token string) (*http.Response, string) {
+func (q *asked) ask(s *served, method string, topic event.Topic, by bringing, token string) (*http.Response, string) {
 	target, headers, body := q.request(topic)
 	if token != "" {
-		headers += "Authorization: " + bearer(token) + "\n"
+		headers += strings.Replace(string(by), "TOKEN", token, 1)
 	}
 	request := method + " " + target + " HTTP/1.1\nHost: localhost\nConnection: close\n" + headers
 	if body != "" {
@@ -289,13 +312,17 @@ func TestRights(t *testing.T) {
 				topic := topicsOf(t, ask)[0]
 				if ask == "*" || ask == "alice/posts/1$" {
 					for name, token := range bad {
-						checkUnauthorized(t, s, q, method, topic, name, token)
+						checkUnauthorized(t, s, q, method, topic, byHeader, name, token)
+						checkUnauthorized(t, s, q, method, topic, byCookie, name, token)
 					}
 				}
 				for granted := range allowed {
 					for _, right := range []string{"read", "write"} {
 						if right == q.right || granted == "*" {
-							checkGranted(t, s, ring, q, method, topic, granted, right, good, evs)
+							checkGranted(t, s, ring, q, method, topic, byHeader, granted, right, good, evs)
+						}
+						if granted == "*" || right == q.right && granted == "alice/posts" { // the rest is checked in the same way
+							checkGranted(t, s, ring, q, method, topic, byCookie, granted, right, good, evs)
 						}
 					}
 				}
@@ -351,12 +378,12 @@ func badTokens(t *testing.T, ring *keyring, good func(*auth.Claims)) map[string]
 	}
 }
 
-func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic event.Topic, name, token string) {
+func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic event.Topic, by bringing, name, token string) {
 	t.Helper()
-	resp, text := q.ask(s, method, topic, token)
-	name = fmt.Sprintf("%s %s of %s with the token %q", method, q.route, topic, name)
+	resp, text := q.ask(s, method, topic, by, token)
+	name = fmt.Sprintf("%s %s of %s with the token %q by %q", method, q.route, topic, name, by)
 	if q.right == "none" {
-		if resp.StatusCode != http.StatusOK {
+		if resp.StatusCode >= 300 {
 			t.Errorf("%s: %s %s", name, resp.Status, text)
 		}
 		if resp.Header.Get(wire.HeaderHead) != "" && token != "" && method == "" {
@@ -365,8 +392,10 @@ func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic e
 		return
 	}
 	want := `Bearer realm="rstream", error="invalid_token"`
-	if token == "" {
+	if token == "" || q.right == "login" && by == byCookie { // a login does not look at cookies
 		want = `Bearer realm="rstream"`
+	} else if deleted := resp.Header.Get("Set-Cookie") == "rstream=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"; deleted != (by == byCookie) {
+		t.Errorf("%s: the cookie is deleted: %t; %v", name, deleted, resp.Header)
 	}
 	if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != want {
 		t.Errorf("%s: %s, %v, %s", name, resp.Status, resp.Header, text)
@@ -376,7 +405,7 @@ func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic e
 	}
 }
 
-func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method string, topic event.Topic, granted, right string, good func(*auth.Claims), evs []event.Event) {
+func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method string, topic event.Topic, by bringing, granted, right string, good func(*auth.Claims), evs []event.Event) {
 	t.Helper()
 	var read, write []string
 	if right == "read" {
@@ -384,8 +413,8 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 	} else {
 		write = []string{granted}
 	}
-	resp, text := q.ask(s, method, topic, ring.grant(read, write, good))
-	name := fmt.Sprintf("%s %s of %s with the right to %s %s", method, q.route, topic, right, granted)
+	resp, text := q.ask(s, method, topic, by, ring.cachedGrant(read, write, good))
+	name := fmt.Sprintf("%s %s of %s with the right to %s %s by %q", method, q.route, topic, right, granted, by)
 	covers := slices.Contains(allowed[granted], topic.String())
 	// Requests for several topics name alice/posts/1$ as well.
 	target, _, body := q.request(topic)
@@ -402,7 +431,11 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 		if resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
-	case q.right == "none" || q.right == "any" || q.right == right && covers:
+	case q.right == "login" && by == byCookie:
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %s", name, resp.Status)
+		}
+	case q.right == "none" || q.right == "any" || q.right == "login" || q.right == right && covers:
 		if resp.StatusCode >= 400 && !(resp.StatusCode == http.StatusBadRequest && body == "not frames") {
 			t.Errorf("%s: %s %s", name, resp.Status, text)
 		}
@@ -438,7 +471,7 @@ func TestForbiddenOrMissing(t *testing.T) {
 			continue
 		}
 		answer := func(name string) string {
-			resp, text := q.ask(s, q.method, topicsOf(t, name)[0], token)
+			resp, text := q.ask(s, q.method, topicsOf(t, name)[0], byHeader, token)
 			resp.Header.Del("Date")
 			return strings.ReplaceAll(fmt.Sprint(resp.Status, resp.Header, text), name, "TOPIC")
 		}

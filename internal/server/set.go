@@ -161,7 +161,7 @@ func (b *badLines) problem() *wire.Error {
 
 // appendDrafts appends drafts to the log, and sets the header of the new head.
 func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, *wire.Error) {
-	if problem := s.mayWrite(w, drafts); problem != nil || len(drafts) == 0 {
+	if problem := s.mayWrite(w, r, drafts); problem != nil || len(drafts) == 0 {
 		return nil, problem
 	}
 	if problem := s.limitAppend(w, r, drafts); problem != nil {

@@ -47,6 +47,9 @@ func checkDense(t *rapid.T, h *handle, span window.Span) {
 		if err == nil && len(lines) != int(span.To-span.From) {
 			t.Fatalf("%d lines in %s", len(lines), span)
 		}
+		if err == nil {
+			err = scanAgain(tx, Query{Span: span, Dense: true, Reuse: true}, lines)
+		}
 		return err
 	})
 }

@@ -34,7 +34,8 @@ type Query struct {
 	// Dense says that every id of Span was stored by Append, and none was dropped. Then a
 	// missing one is damage, and pages do not overlap.
 	Dense bool
-	// Reuse says that fn does not keep the lines, whose memory is then used again.
+	// Reuse says that fn does not keep the lines, whose memory is then used again, and does
+	// not ask where they are.
 	Reuse bool
 	// MaxText is the length of the longest text that is read. If zero, all are; if
 	// negative, none is, and lines are not checked. If positive, it must be at least
@@ -54,6 +55,13 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 	from, err := q.firstPage(ctx, tx)
 	if err != nil {
 		return err
+	}
+	if q.isPlain() {
+		at, err := q.scanDense(ctx, tx, from, fn)
+		if err != nil || at == q.Span.To {
+			return err
+		}
+		fn = after(at, fn) // the rest of this function says what is damaged
 	}
 	until := int64(q.Span.To)
 	if !q.Dense {
@@ -94,6 +102,21 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		return err
 	}
 	return ignoreDone(m.finish())
+}
+
+// isPlain reports whether scanDense can scan for q.
+func (q *Query) isPlain() bool {
+	return q.Dense && q.Reuse && q.Want == nil && q.MaxText == 0 && q.Skip == nil
+}
+
+// after returns fn for the events after a position.
+func after(at event.ID, fn func(Line) error) func(Line) error {
+	return func(l Line) error {
+		if l.ID <= at {
+			return nil
+		}
+		return fn(l)
+	}
 }
 
 // startOf returns the key and the first id of a page, as the index of pages has it.

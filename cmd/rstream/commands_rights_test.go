@@ -31,7 +31,7 @@ func init() {
 	commands["mkcert"] = cmdMakeCertificate
 	// rename FILE NEW: rename a file over another, which no reader then sees half of.
 	commands["rename"] = cmdRename
-	// jti FILE: print the jti of a token.
+	// jti FILE...: print the jti of each token.
 	commands["jti"] = cmdTokenID
 	// secretfree FILE...: no other file of the script has a token or private key of these.
 	commands["secretfree"] = cmdSecretFree
@@ -69,10 +69,12 @@ func cmdRename(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdTokenID(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 1, "jti FILE")
-	_, claims, err := auth.ReadToken(strings.TrimSpace(ts.ReadFile(args[0])))
-	ts.Check(err)
-	fmt.Fprintln(ts.Stdout(), claims.ID)
+	want(ts, neg, args, 1, "jti FILE...")
+	for _, file := range args {
+		_, claims, err := auth.ReadToken(strings.TrimSpace(ts.ReadFile(file)))
+		ts.Check(err)
+		fmt.Fprintln(ts.Stdout(), claims.ID)
+	}
 }
 
 // privateParts finds the signature of a token, and the private members of a JWK.

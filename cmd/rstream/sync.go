@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,9 @@ Imported events that the server also has are reused, and only the others are fet
 --at fetches the window around a moment, and the state at the start of that window unless
 the copy already has it. Then "rstream state --at" answers offline for every moment in
 the window.
+
+If the server refuses one of several topics, sync reports that, continues with the others
+and exits with status 4 in the end.
 
 Sync prints one line per topic: events fetched, events held, windows pulled, values
 fetched for the state at the start of the window, and bytes received.`,
@@ -130,14 +134,15 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
-	end, err := a.syncTopics(ctx, s, topics, r, o)
-	switch {
-	case err != nil:
-		return a.gapLine(s.explainOtherLog(ctx, err))
-	case !o.follow:
-		return refusedError(refused)
+	allowed := allowedTopics{a: a, verb: "sync", left: topics}
+	end, err := a.syncTopics(ctx, s, &allowed, r, o)
+	if err == nil && o.follow {
+		err = a.followTopics(ctx, s, &allowed, end, o.print)
 	}
-	return a.gapLine(s.explainOtherLog(ctx, a.followTopics(ctx, s, topics, end, o.print)))
+	if err != nil {
+		return a.gapLine(s.explainOtherLog(ctx, err))
+	}
+	return cmp.Or(refusedError(refused), allowed.status())
 }
 
 // rememberTopics marks topics as followed. If there are none, it returns the topics
@@ -155,14 +160,19 @@ func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]e
 	return topics, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
 }
 
-// syncTopics syncs each topic and returns the position where the last one ends.
-func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, r syncRange, o syncOptions) (end event.ID, err error) {
+// syncTopics syncs each topic and returns the position where the last one ends. It leaves
+// out topics that the server refuses.
+func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics, r syncRange, o syncOptions) (end event.ID, err error) {
+	topics := allowed.left
 	if len(topics) > 1 && !o.print && r.at == nil {
 		r.group = client.NewTopicGroup(topics)
 	}
 	defer a.progress.end()
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
+		if err != nil && allowed.refuseTopic(t, err) {
+			continue
+		}
 		if err != nil {
 			return end, err
 		}
@@ -180,7 +190,7 @@ func (a *app) syncTopics(ctx context.Context, s *session, topics []event.Topic, 
 
 // followTopics keeps topics up to date and sends the outbox, until ctx ends or, if
 // events are printed, the reader of the output leaves.
-func (a *app) followTopics(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
+func (a *app) followTopics(ctx context.Context, s *session, topics *allowedTopics, from event.ID, print bool) error {
 	follow := func(ctx context.Context) error {
 		return a.whileSending(ctx, s, func(ctx context.Context) error { return a.syncFollow(ctx, s, topics, from, print) })
 	}
@@ -319,12 +329,12 @@ func (a *app) printNew(evs []event.Event) error {
 }
 
 // syncFollow keeps topics up to date until ctx ends.
-func (a *app) syncFollow(ctx context.Context, s *session, topics []event.Topic, from event.ID, print bool) error {
+func (a *app) syncFollow(ctx context.Context, s *session, topics *allowedTopics, from event.ID, print bool) error {
 	if err := a.out.flush(); err != nil {
 		return err
 	}
 	opts := client.TailOptions{Range: client.Range{Since: event.At(event.CursorOf(from, s.db.Log()))}}
-	for b, err := range s.Batches(ctx, topics, opts) {
+	for b, err := range topics.batches(ctx, s, opts) {
 		if err != nil {
 			return err
 		}

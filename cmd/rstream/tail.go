@@ -50,6 +50,9 @@ A line written to a file or a terminal counts as taken. With --until-live or --c
 tail exits once the reader has taken every line. If the copy differs from the server
 further on, tail stops before that range with status 3.
 
+If the server refuses one of several topics, tail reports that, continues with the others
+and exits with status 4 in the end. With --name it exits at once.
+
 --from-state starts with the state of the topics: the events that set the current
 values, each marked "snapshot":true, then a line of type "live". With --name, only the
 first run does so.`,
@@ -140,21 +143,21 @@ const holdTime = time.Second
 // printTail prints until there is nothing more to print.
 func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
 	a := s.app
-	p := tailPrinter{a: a, s: s, topics: topics, most: o.count, endless: !opts.UntilLive && opts.Until == nil, keep: keep}
+	p := tailPrinter{a: a, s: s, topics: topics, allowed: allowedTopics{a: a, verb: "tail", left: topics}, most: o.count, endless: !opts.UntilLive && opts.Until == nil, keep: keep}
 	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.printBeginning(ctx, o.fromState, &opts)
 		if err == nil {
 			err = p.printAll(ctx, opts)
 		}
 		for gap := (*client.GapError)(nil); o.skipGap && errors.As(err, &gap); {
-			if err = a.skipGap(ctx, s, topics, gap, keep); err == nil {
+			if err = a.skipGap(ctx, s, p.allowed.left, gap, keep); err == nil {
 				opts.Since, opts.Last = event.At(event.CursorOf(gap.Oldest, s.db.Log())), nil
 				err = p.printAll(ctx, opts)
 			}
 		}
 		return err
 	})
-	return cmp.Or(err, p.doubt)
+	return cmp.Or(err, p.allowed.status(), p.doubt)
 }
 
 // clientOptions turns the flags into client options.
@@ -176,6 +179,7 @@ type tailPrinter struct {
 	a       *app
 	s       *session
 	topics  []event.Topic
+	allowed allowedTopics
 	most    int // 0 means no limit
 	written int
 	endless bool    // the range has no end
@@ -195,6 +199,9 @@ func (p *tailPrinter) printBeginning(ctx context.Context, fromState bool, opts *
 	for i, t := range p.topics {
 		// Read all states at one position.
 		id, err := p.s.StateAt(ctx, t, when)
+		if err != nil && p.keep == nil && p.allowed.refuseTopic(t, err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -217,7 +224,11 @@ func (p *tailPrinter) printBeginning(ctx context.Context, fromState bool, opts *
 
 func (p *tailPrinter) printAll(ctx context.Context, opts client.TailOptions) error {
 	p.showWaiting() // nothing may come for long
-	for b, err := range p.s.Batches(ctx, p.topics, opts) {
+	batches := p.allowed.batches(ctx, p.s, opts)
+	if p.keep != nil { // the cursor must not pass events of a refused topic
+		batches = p.s.Batches(ctx, p.topics, opts)
+	}
+	for b, err := range batches {
 		if err != nil {
 			return err
 		}
@@ -257,7 +268,7 @@ func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 // showWaiting says that the tail waits, unless it is about to end.
 func (p *tailPrinter) showWaiting() {
 	if p.endless && (p.most == 0 || p.written < p.most) {
-		p.a.showWaiting(p.topics)
+		p.a.showWaiting(p.allowed.left)
 	}
 }
 

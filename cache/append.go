@@ -97,6 +97,9 @@ func (db *DB) OnCommit(fn func(evs []event.Event, head event.ID)) { db.onCommit.
 // Horizon returns the position below which a server's file lacks part of the history: the
 // start of its window.
 func (db *DB) Horizon(ctx context.Context) (event.ID, error) {
+	if at, ok := db.tables.Horizon.Get(); ok {
+		return at, ctx.Err()
+	}
 	span, err := db.logWindow(ctx)
 	return span.From, err
 }

@@ -208,3 +208,34 @@ func TestHorizonStaysBehindPostings(t *testing.T) {
 		t.Errorf("the horizon is %s, %v", at, err)
 	}
 }
+
+// A server knows the horizon without its file, and reads the file after a transaction that may
+// or may not have moved it.
+func TestHorizonInMemory(t *testing.T) {
+	db, ctx := openServer(t), context.Background()
+	mustAppend(t, db, drafts("alice", "x", "k", 2*event.BlockSize+1)...)
+	check := func(want event.ID, known bool) {
+		t.Helper()
+		span, err := db.logWindow(ctx)
+		if err != nil || span.From != want {
+			t.Errorf("in the file the horizon is %s, %v, want %s", span.From, err, want)
+		}
+		if at, ok := db.tables.Horizon.Get(); ok != known || ok && at != want {
+			t.Errorf("in memory it is %s, %v, want %s, %v", at, ok, want, known)
+		}
+		if at, err := db.Horizon(ctx); err != nil || at != want {
+			t.Errorf("Horizon = %s, %v, want %s", at, err, want)
+		}
+	}
+	check(event.Beginning, true)
+	mustDo(t, func(ctx context.Context) error { return db.history.MoveHorizon(ctx, event.BlockSize) })
+	check(event.BlockSize, true)
+	mustExec(t, db, `CREATE TRIGGER fail BEFORE UPDATE OF horizon ON log BEGIN SELECT raise(ABORT, 'no'); END`)
+	if err := db.history.MoveHorizon(ctx, 2*event.BlockSize); err == nil {
+		t.Error("MoveHorizon has moved the horizon")
+	}
+	check(event.BlockSize, false)
+	mustExec(t, db, `DROP TRIGGER fail`)
+	mustDo(t, func(ctx context.Context) error { return db.history.MoveHorizon(ctx, 2*event.BlockSize) })
+	check(2*event.BlockSize, true)
+}

@@ -339,6 +339,9 @@ func (c *retainCheck) horizonIs() {
 	if at, err := c.db.Horizon(context.Background()); err != nil || at != c.horizon {
 		c.t.Fatalf("the horizon is %s, %v, want %s", at, err, c.horizon)
 	}
+	if span, err := c.db.logWindow(context.Background()); err != nil || span.From != c.horizon {
+		c.t.Fatalf("in the file the horizon is %s, %v, want %s", span.From, err, c.horizon)
+	}
 }
 
 func (c *retainCheck) state(topic event.Topic, at event.ID) {

@@ -164,6 +164,11 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 		if db.seen, err = seen.Open(ctx, db.file, db.tables); err != nil {
 			return nil, err
 		}
+		horizon, err := db.Horizon(ctx)
+		if err != nil {
+			return nil, err
+		}
+		db.tables.Horizon.Set(horizon)
 		db.history = retention.New(db.file, db.tables, db.seen, db.snapshots, endsValues{db}, func() time.Duration { return db.mono() })
 		if err := db.file.KeepServing(); err != nil {
 			return nil, err

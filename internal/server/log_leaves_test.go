@@ -52,7 +52,11 @@ func (l *memLog) StateAfter(_ context.Context, topic event.Topic, at event.ID, a
 	return nil
 }
 
-func (l *memLog) Parent(context.Context) (string, event.ID, error) { return l.parent, l.parted, nil }
+func (l *memLog) Parent(context.Context) (string, event.ID, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.parent, l.parted, l.err
+}
 
 func (l *memLog) ByHash(_ context.Context, hashes []event.Hash, fn func(*event.Event) error) error {
 	for _, ev := range l.filter([]event.Topic{event.All}, event.Beginning, event.MaxID) {

@@ -292,12 +292,18 @@ func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 	if err != nil {
 		return err
 	}
-	return h.file.Update(ctx, func(tx *sql.Tx) error {
+	err = h.file.Update(ctx, func(tx *sql.Tx) error {
 		if err := h.file.UpdateLog(tx, moveHorizon, int64(last), markText(mark), to); err != nil {
 			return err
 		}
 		return dbfile.CopyLog(tx)
 	})
+	if err != nil {
+		h.tables.Horizon.Forget()
+		return err
+	}
+	h.tables.Horizon.Set(to)
+	return nil
 }
 
 var (

@@ -17,6 +17,7 @@ import (
 // Tables are the shared tables of an open file.
 type Tables struct {
 	Pages    *pages.Tables
+	Horizon  KnownHorizon
 	file     *dbfile.File
 	storages map[string]int64 // numbers of recent storages; guarded by the right to write
 }

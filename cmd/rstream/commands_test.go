@@ -7,14 +7,12 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -34,6 +32,8 @@ import (
 
 // commands are the commands of scripts, in addition to testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	// run PROGRAM ARG...: as exec; a worker runs rstream, unless this is the long form.
+	"run": cmdRun,
 	// exits STATUS PROGRAM ARG...: run a program that must exit with a status.
 	"exits": cmdExits,
 	// nobody STATUS PROGRAM ARG...: run a program as a user who owns nothing, if root
@@ -147,17 +147,15 @@ func want(ts *testscript.TestScript, neg bool, args []string, n int, usage strin
 
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "exits STATUS PROGRAM ARG...")
-	err := ts.Exec(args[1], args[2:]...)
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		ts.Fatalf("%v", err)
-	}
-	status := 0
-	if exit != nil {
-		status = exit.ExitCode()
-	}
-	if strconv.Itoa(status) != args[0] {
+	if status := runProgram(ts, args[1], args[2:]...); strconv.Itoa(status) != args[0] {
 		ts.Fatalf("ended with status %d, want %s", status, args[0])
+	}
+}
+
+func cmdRun(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, false, args, 1, "run PROGRAM ARG...")
+	if status := runProgram(ts, args[0], args[1:]...); (status != 0) != neg {
+		ts.Fatalf("ended with status %d", status)
 	}
 }
 

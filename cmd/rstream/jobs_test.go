@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,9 +62,12 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // environment returns the script's environment, which testscript does not export.
-func environment(ts *testscript.TestScript) []string {
-	ts.Check(ts.Exec("env", "-0"))
-	return strings.Split(strings.TrimRight(ts.ReadFile("stdout"), "\x00"), "\x00")
+func environment(ts *testscript.TestScript) (env []string) {
+	vars := reflect.ValueOf(ts).Elem().FieldByName("env")
+	for i := range vars.Len() {
+		env = append(env, vars.Index(i).String())
+	}
+	return append(env, "PWD="+ts.MkAbs("."))
 }
 
 func find(ts *testscript.TestScript, program string) string {

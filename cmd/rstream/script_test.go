@@ -24,7 +24,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main})
+	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main, workerName: work})
 }
 
 // manyAtOnce runs more scripts in parallel than there are processors, unless a flag
@@ -43,9 +43,16 @@ func (r manyAtOnce) Run() int {
 // that they use in addition to testscript's own. Each has a short form; [long] in it marks
 // the rest.
 func TestScripts(t *testing.T) {
+	var pool *workers
+	if !longtest.Enabled() && *program == "" {
+		pool = newWorkers(t)
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("..", "..", "testdata", "script"),
-		Setup:               setUp,
+		Dir: filepath.Join("..", "..", "testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Values[workersKey{}] = pool
+			return setUp(env)
+		},
 		Cmds:                commands,
 		Condition:           condition,
 		RequireExplicitExec: true,

@@ -54,6 +54,26 @@ func Probe(ctx context.Context, cfg Config) (Info, error) {
 	return c.Info(ctx)
 }
 
+// Ready returns nil if the first server of cfg can serve its log, and else an error that says
+// why not. It asks once, and needs no token.
+func Ready(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.checked()
+	if err != nil {
+		return err
+	}
+	c := newClient(nil, cfg)
+	defer c.closeIdle()
+	resp, err := c.doRequest(ctx, http.MethodGet, cfg.Servers[0], "/readyz", nil, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return readStatus(resp)
+	}
+	return c.checkIsRstream(cfg.Servers[0], resp.Header, wire.JSON)
+}
+
 // Info asks the server for its Info.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {
 	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {

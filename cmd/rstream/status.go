@@ -18,6 +18,7 @@ import (
 )
 
 type statusOptions struct {
+	ready  bool
 	check  bool
 	maxLag time.Duration
 }
@@ -40,22 +41,31 @@ the copy.
 --check makes status a health check. The exit status is 1 if the copy is behind: if the
 server has had an event of a followed topic for longer than --max-lag, by this machine's
 clock, and the copy does not have it. It is 5 if the server cannot be reached. With -q,
-nothing but the reason is printed.`,
+nothing but the reason is printed.
+
+--ready is a health check of a server: it asks only whether the server can read its log,
+which needs no token and no copy. The exit status is 0, 1 if it cannot, or 5.`,
 		Example: `  rstream status
   rstream status -o json | jq .lag
-  rstream status --check -q --max-lag 10m`,
+  rstream status --check -q --max-lag 10m
+  rstream status --ready -q -s http://127.0.0.1:8420`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.maxLag < 0 {
 				return usagef("--max-lag %s: want a duration such as 5m", o.maxLag)
+			}
+			if o.ready {
+				return runReady(cmd.Context(), a)
 			}
 			return runStatus(cmd.Context(), a, o)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
+	f.BoolVar(&o.ready, "ready", false, "only ask whether the server can read its log")
 	f.BoolVar(&o.check, "check", false, "fail if the copy is behind or the server cannot be reached")
 	f.DurationVar(&o.maxLag, "max-lag", 5*time.Minute, "with --check, how long an event may be missing: a `DURATION`")
+	excludeFlags(cmd, "ready", "check", "max-lag")
 	return cmd
 }
 
@@ -119,6 +129,29 @@ func newCursorReport(c cache.CursorInfo, times *positionTimes) (r cursorReport, 
 
 // probeTime is how long status waits for a server.
 const probeTime = 3 * time.Second
+
+// runReady asks the server whether it is ready.
+func runReady(ctx context.Context, a *app) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	server := wire.RedactURL(a.servers[0])
+	if err := client.Ready(ctx, a.clientConfig()); errors.Is(err, context.DeadlineExceeded) {
+		return &exitError{exitUnreachable, fmt.Sprintf("status: no answer from %s within %s", server, probeTime), ""}
+	} else if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	switch {
+	case a.quiet:
+		return nil
+	case a.out.isForPerson():
+		return a.out.printf("%s is ready\n", visible(server))
+	}
+	return a.out.writeJSON(struct {
+		Type   string `json:"type"`
+		Server string `json:"server"`
+		Ready  bool   `json:"ready"`
+	}{"ready", server, true})
+}
 
 func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}, Doubted: []doubtLine{}}

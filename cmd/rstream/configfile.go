@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -88,7 +89,7 @@ func (s *settings) readConfig(named string, v *viper.Viper, root *cobra.Command)
 // are.
 func readConfigFile(path string, known []string) (*configFile, error) {
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // or a file has the name of its folder
 		return nil, nil
 	}
 	if err != nil {

@@ -183,6 +183,58 @@ func TestMetricsOfRounds(t *testing.T) {
 	}
 }
 
+// TestPackagedMetrics: the alerts and the dashboard ask for metrics that the server has.
+func TestPackagedMetrics(t *testing.T) {
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 }})
+	s.metrics.touch()
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, f := range families {
+		have[f.GetName()] = true
+		if f.GetType().String() == "HISTOGRAM" {
+			have[f.GetName()+"_bucket"] = true
+		}
+	}
+	for _, name := range []string{"rules.yml", "rules_test.yml", "dashboard.json"} {
+		b, err := os.ReadFile("../../packaging/monitoring/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := regexp.MustCompile(`\b(rstream|process|go)_[a-z_]+\b`).FindAllString(string(b), -1)
+		for _, metric := range asked {
+			if !have[metric] {
+				t.Errorf("%s: the server has no metric %s", name, metric)
+			}
+		}
+		if len(asked) < 10 {
+			t.Errorf("%s asks for %d metrics", name, len(asked))
+		}
+	}
+	// Each alert that docs/operations.md explains has its rule.
+	rules, err := os.ReadFile("../../packaging/monitoring/rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(operations), "### What to alert on")
+	table, _, _ = strings.Cut(table, "### ")
+	conditions := regexp.MustCompile("(?m)^\\| `([^`]+ > [^`]+)`").FindAllStringSubmatch(table, -1)
+	if len(conditions) < 8 {
+		t.Errorf("the table has %d conditions", len(conditions))
+	}
+	for _, c := range conditions {
+		if want := strings.ReplaceAll(c[1], `\|`, "|"); !strings.Contains(string(rules), "expr: "+want+"\n") {
+			t.Errorf("no rule has the condition %s", want)
+		}
+	}
+}
+
 // A slowLog takes two seconds for each append.
 type slowLog struct{ *memLog }
 

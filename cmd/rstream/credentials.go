@@ -230,28 +230,11 @@ func (c *certificateFiles) load() (changed bool, err error) {
 	return true, nil
 }
 
+func (c *certificateFiles) name() string { return c.certFile }
+
 // get returns the certificate for a handshake.
 func (c *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.certificate, nil
-}
-
-// watch reads the files every few seconds until ctx ends.
-func (c *certificateFiles) watch(ctx context.Context, say *serveLog) {
-	ticker := time.NewTicker(5 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			switch changed, err := c.load(); {
-			case err != nil:
-				say.Error("certificate was not reloaded; the old one stays", "error", err)
-			case changed:
-				say.Info("certificate was read again", "file", c.certFile)
-			}
-		}
-	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -28,6 +27,11 @@ type guardFlags struct {
 	tlsKey   string
 	limits   []string
 	behind   []string
+	clientCA string
+
+	acmeNames     []string
+	acmeCache     string
+	acmeDirectory string
 }
 
 func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
@@ -41,6 +45,10 @@ func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.behind, "behind", nil, "believe a proxy with an address in `CIDR` about its client: X-Forwarded-For, X-Forwarded-Proto, Forwarded; repeat for more")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `FILE` of the certificate to serve https:// with")
 	f.StringVar(&o.tlsKey, "tls-key", "", "PEM `FILE` of the key of --tls-cert")
+	f.StringArrayVar(&o.acmeNames, "acme", nil, "serve https:// with a certificate for `NAME`, fetched from an ACME authority, whose terms you accept; repeat for more")
+	f.StringVar(&o.acmeCache, "acme-cache", "", "`FOLDER` of the certificates and keys of --acme (default: acme, next to the log)")
+	f.StringVar(&o.acmeDirectory, "acme-directory", "", "directory `URL` of the ACME authority (default: Let's Encrypt)")
+	f.StringVar(&o.clientCA, "client-ca", "", "admit only clients with a certificate of an authority in the PEM `FILE`")
 }
 
 // isGuarded reports whether the server asks for tokens.
@@ -49,6 +57,21 @@ func (o *guardFlags) isGuarded() bool { return o.keys != "" || o.jwks != "" }
 func (o *guardFlags) checkGuardFlags() error {
 	if (o.tlsCert == "") != (o.tlsKey == "") {
 		return usagef("--tls-cert and --tls-key: want both or neither")
+	}
+	for _, name := range o.acmeNames {
+		if err := checkACMEName(name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.tlsCert != "" && len(o.acmeNames) > 0:
+		return usagef("--acme and --tls-cert cannot be combined")
+	case o.acmeCache != "" && len(o.acmeNames) == 0:
+		return usagef("--acme-cache: wants --acme")
+	case o.acmeDirectory != "" && len(o.acmeNames) == 0:
+		return usagef("--acme-directory: wants --acme")
+	case o.clientCA != "" && !o.hasTLS():
+		return usagef("--client-ca: wants --tls-cert or --acme: clients send certificates only over TLS")
 	}
 	if o.isGuarded() {
 		return nil
@@ -138,23 +161,14 @@ func (o *guardFlags) openGuard(ctx context.Context, say *serveLog) (*auth.Guard,
 		Issuer: o.issuer, Audience: o.audience, Logger: say.Logger})
 }
 
-// openTLS returns the certificate of a server, nil if it serves http://.
-func (o *guardFlags) openTLS() (*certificateFiles, *tls.Config, error) {
-	if o.tlsCert == "" {
-		return nil, nil, nil
-	}
-	c := &certificateFiles{certFile: o.tlsCert, keyFile: o.tlsKey}
-	if _, err := c.load(); err != nil {
-		return nil, nil, err
-	}
-	return c, &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}, nil
-}
+// hasTLS reports whether the server serves https://.
+func (o *guardFlags) hasTLS() bool { return o.tlsCert != "" || len(o.acmeNames) > 0 }
 
-// secretFiles are what a server reads again when it changes: keys, revocations and the
-// certificate. Each is nil until it is open, and stays nil if the server has none.
+// secretFiles are what a server reads again when it changes: keys, revocations, certificates
+// and their authorities. Each is nil until it is open, and stays nil if the server has none.
 type secretFiles struct {
-	guard       atomic.Pointer[auth.Guard]
-	certificate atomic.Pointer[certificateFiles]
+	guard atomic.Pointer[auth.Guard]
+	tls   atomic.Pointer[serverTLS]
 }
 
 // startReading reads them again every few seconds, until stop.
@@ -164,8 +178,8 @@ func (f *secretFiles) startReading(ctx context.Context, say *serveLog) (stop fun
 	if g := f.guard.Load(); g != nil {
 		reading.Go(func() { g.Run(ctx) })
 	}
-	if c := f.certificate.Load(); c != nil {
-		reading.Go(func() { c.watch(ctx, say) })
+	if t := f.tls.Load(); t != nil {
+		reading.Go(func() { t.watch(ctx, say) })
 	}
 	return func() {
 		cancel()
@@ -178,9 +192,8 @@ func (f *secretFiles) reload(ctx context.Context) (err error) {
 	if g := f.guard.Load(); g != nil {
 		err = g.Reload(ctx)
 	}
-	if c := f.certificate.Load(); c != nil {
-		_, failed := c.load()
-		err = errors.Join(err, failed)
+	if t := f.tls.Load(); t != nil {
+		err = errors.Join(err, t.reload())
 	}
 	return err
 }

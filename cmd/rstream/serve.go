@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,7 +47,7 @@ func newServeCommand(a *app) *cobra.Command {
 Once the server accepts requests, it prints one line with its address on standard error.
 It listens on loopback only, where everybody on the machine may read and append
 everything. With --keys or --jwks it asks for tokens, which "rstream token" makes, and
-with --tls-cert it serves https. Any other address needs both, or --insecure.
+with --tls-cert or --acme it serves https. Any other address needs both, or --insecure.
 
 By default nothing is deleted. With --history or --max-bytes, old events are dropped in
 blocks of 4,096; the current state is kept, and a reader that fell behind gets an
@@ -73,6 +72,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --history 30d
   rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
+  rstream serve --keys keys.json --acme log.example.com -l :443
   rstream serve --log-format json --max-stream-age 1h`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
@@ -101,7 +101,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if o.heartbeat < 10*time.Millisecond {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
-	open := o.insecure || o.isGuarded() && o.tlsCert != ""
+	open := o.insecure || o.isGuarded() && o.hasTLS()
 	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	if err != nil {
 		return err
 	}
-	certificate, secure, err := o.openTLS()
+	secure, err := o.openTLS(o.db, say)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	secrets.guard.Store(guard)
-	secrets.certificate.Store(certificate)
+	secrets.tls.Store(secure)
 	if o.asNewLog {
 		if err := mustExist(o.db, noLog); err != nil {
 			return err
@@ -201,16 +201,19 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 }
 
 // newHTTPServer returns a server of h. It speaks TLS if secure is not nil.
-func newHTTPServer(h http.Handler, secure *tls.Config, say *serveLog) *http.Server {
-	return &http.Server{
+func newHTTPServer(h http.Handler, secure *serverTLS, say *serveLog) *http.Server {
+	hs := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(say.Handler(), slog.LevelWarn),
-		TLSConfig:         secure,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
+	if secure != nil {
+		hs.TLSConfig = secure.config
+	}
+	return hs
 }
 
 // maxStreams is how many requests one HTTP/2 connection may carry at a time: browsers and
@@ -294,7 +297,7 @@ func checkListen(flag, address string, insecure, guarded bool) error {
 	ip := net.ParseIP(host)
 	switch isOpen := ip == nil || !ip.IsLoopback(); {
 	case isOpen && guarded:
-		return usagef("%s %s: is reachable from other machines, and tokens would cross the network in the clear; name a certificate with --tls-cert, or use --insecure", flag, address)
+		return usagef("%s %s: is reachable from other machines, and tokens would cross the network in the clear; name a certificate with --tls-cert or fetch one with --acme, or use --insecure", flag, address)
 	case isOpen:
 		return usagef("%s %s: is reachable from other machines, where anyone could read and write; use 127.0.0.1, or --insecure", flag, address)
 	}

@@ -1,0 +1,316 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/miekg/dns"
+)
+
+// A pebble is an ACME authority in the test. Every name is this machine to it.
+type pebble struct {
+	*httptest.Server
+	store *db.MemoryStore
+	roots *x509.CertPool
+}
+
+// startPebble starts an authority that checks names at a port.
+func startPebble(t *testing.T, port int) *pebble {
+	t.Helper()
+	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		if q := r.Question[0]; q.Qtype == dns.TypeA {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}, A: net.IPv4(127, 0, 0, 1)}}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = names.ActivateAndServe() })
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+	quiet := log.New(io.Discard, "", 0)
+	store := db.NewMemoryStore()
+	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {}})
+	checks := va.New(quiet, 0, port, true, l.Addr().String(), store)
+	front := wfe.New(quiet, store, checks, authority, []string{"pebble.example"}, true, false, 0, 0)
+	p := &pebble{Server: httptest.NewTLSServer(front.Handler()), store: store, roots: x509.NewCertPool()}
+	t.Cleanup(p.Close)
+	p.roots.AppendCertsFromPEM(authority.GetRootCert(0).PEM())
+	return p
+}
+
+// A tlsServer serves "hello" with the TLS of some flags.
+type tlsServer struct {
+	*httptest.Server
+	said *lockedBuffer
+	stop func()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// serveTLS serves on l. An authority is reached through transport.
+func serveTLS(t *testing.T, l net.Listener, o *guardFlags, transport http.RoundTripper) *tlsServer {
+	t.Helper()
+	s := &tlsServer{said: &lockedBuffer{}}
+	say := newServeLog(&app{err: s.said}, &logFlags{logFormat: "text", logLevel: "info"})
+	secure, err := o.openTLS("unused", say)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if secure.acme != nil {
+		secure.acme.failures.next = transport
+	}
+	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	hs := newHTTPServer(hello, secure, say)
+	hs.ErrorLog = slog.NewLogLogger(say.Handler(), slog.LevelWarn)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = hs.ServeTLS(l, "", "") })
+	running.Go(func() { secure.watch(ctx, say) })
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		_ = hs.Close()
+		running.Wait()
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+func listenLoopback(t *testing.T) (net.Listener, int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, l.Addr().(*net.TCPAddr).Port
+}
+
+// fetchTLS gets https://name/ from l, and returns the body and the certificate.
+func fetchTLS(t *testing.T, l net.Listener, name string, cfg *tls.Config) (string, *x509.Certificate, error) {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: cfg.NextProtos == nil, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+		}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+name+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		return "", nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), resp.TLS.PeerCertificates[0], err
+}
+
+// writeAuthority writes the certificate of a new authority to a file, and returns a client's
+// certificate that it has signed.
+func writeAuthority(t *testing.T, path string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: path}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, root, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}
+}
+
+// TestACME: certificates come from an authority, stay in use while it is away, and every
+// failure says what to do. Clients need a certificate, the authority needs none.
+func TestACME(t *testing.T) {
+	const name = "log.example.com"
+	cacheDir, clientCA := filepath.Join(t.TempDir(), "acme"), filepath.Join(t.TempDir(), "clients.pem")
+	client := writeAuthority(t, clientCA)
+	l, port := listenLoopback(t)
+	authority := startPebble(t, port)
+	if err := authority.store.AddBlockedDomain("blocked.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	flags := func(directory string, names ...string) *guardFlags {
+		return &guardFlags{acmeNames: names, acmeCache: cacheDir, acmeDirectory: directory, clientCA: clientCA}
+	}
+	transport := authority.Client().Transport
+	first := serveTLS(t, l, flags(authority.URL+"/dir", "LOG.example.com", "blocked.example.com"), transport)
+	trust := func() *tls.Config {
+		return &tls.Config{RootCAs: authority.roots, Certificates: []tls.Certificate{client}}
+	}
+	body, cert, err := fetchTLS(t, l, name, trust())
+	if err != nil || body != "hello" {
+		t.Fatalf("%q, %v\n%s", body, err, first.said)
+	}
+	if _, again, err := fetchTLS(t, l, "Log.Example.com", trust()); err != nil || !again.Equal(cert) {
+		t.Errorf("the second connection: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(cacheDir, name)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the certificate in the folder: %v, %v", info, err)
+	}
+	// The authority's own protocol admits nobody without a certificate.
+	if _, _, err := fetchTLS(t, l, name, &tls.Config{RootCAs: authority.roots}); err == nil {
+		t.Error("a client without a certificate is served")
+	}
+	if body, _, err := fetchTLS(t, l, name, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"acme-tls/1"}}); err == nil {
+		t.Errorf("a client with the protocol of authorities is served: %s", body)
+	}
+	for host, want := range map[string]string{
+		"other.example.com":   `\"other.example.com\" is not a name of this server; to fetch a certificate for it, add --acme with this name`,
+		"blocked.example.com": "the authority gives no certificate for blocked.example.com: ",
+	} {
+		if _, _, err := fetchTLS(t, l, host, trust()); err == nil || !strings.Contains(first.said.String(), want) {
+			t.Errorf("%s: %v; want %s in\n%s", host, err, want, first.said)
+		}
+	}
+	first.stop()
+
+	// A name that does not lead here: the authority says where it looked.
+	elsewhere, closed := listenLoopback(t)
+	_ = elsewhere.Close()
+	misled := startPebble(t, closed)
+	l, _ = listenLoopback(t)
+	astray := serveTLS(t, l, flags(misled.URL+"/dir", "astray.example.com"), misled.Client().Transport)
+	if _, _, err := fetchTLS(t, l, "astray.example.com", trust()); err == nil || !strings.Contains(astray.said.String(), "Failed to connect to 127.0.0.1") ||
+		!strings.Contains(astray.said.String(), "port 443 of astray.example.com, which must reach this server") {
+		t.Errorf("%v\n%s", err, astray.said)
+	}
+	astray.stop()
+
+	// Without the authority, the certificate in the folder stays in use; others are missing.
+	authority.Close()
+	l, _ = listenLoopback(t)
+	second := serveTLS(t, l, flags(authority.URL+"/dir", name, "new.example.com"), transport)
+	if _, again, err := fetchTLS(t, l, name, trust()); err != nil || !again.Equal(cert) {
+		t.Errorf("without the authority: %v\n%s", err, second.said)
+	}
+	if _, _, err := fetchTLS(t, l, "new.example.com", trust()); err == nil || !strings.Contains(second.said.String(), "ask the authority at "+authority.URL+"/dir: ") ||
+		!strings.Contains(second.said.String(), "connection refused (check the network and --acme-directory;") {
+		t.Errorf("%v\n%s", err, second.said)
+	}
+}
+
+// TestClientAuthorities: only clients with a certificate of the authority are served, and a
+// new file decides for new connections.
+func TestClientAuthorities(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "clients.pem")
+	own := writeAuthority(t, file)
+	stranger := writeAuthority(t, filepath.Join(dir, "strangers.pem"))
+	certificate := httptest.NewUnstartedServer(nil) // for its certificate
+	certificate.StartTLS()
+	defer certificate.Close()
+	pair := certificate.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &guardFlags{tlsCert: filepath.Join(dir, "cert"), tlsKey: filepath.Join(dir, "key"), clientCA: file}
+	err = errors.Join(os.WriteFile(o.tlsCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600),
+		os.WriteFile(o.tlsKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure, err := o.openTLS("unused", newServeLog(&app{err: io.Discard}, &logFlags{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }), secure,
+		newServeLog(&app{err: io.Discard}, &logFlags{}))
+	l, _ := listenLoopback(t)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = hs.ServeTLS(l, "", "") })
+	defer serving.Wait()
+	defer hs.Close()
+	sessions := tls.NewLRUClientSessionCache(9)
+	served := func(certificates ...tls.Certificate) bool {
+		proto, _, err := fetchTLS(t, l, "example.com", &tls.Config{RootCAs: certificate.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
+			Certificates: certificates, ClientSessionCache: sessions})
+		if err == nil && proto != "HTTP/2.0" {
+			t.Errorf("served over %s", proto)
+		}
+		return err == nil
+	}
+	if !served(own) || !served(own) || served(stranger) || served() {
+		t.Error("the own client, a stranger or nobody is not handled as it must be")
+	}
+	if err := os.Rename(filepath.Join(dir, "strangers.pem"), file); err != nil {
+		t.Fatal(err)
+	}
+	if err := secure.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if served(own) || !served(stranger) {
+		t.Error("the new authority does not decide")
+	}
+	if err := os.WriteFile(file, []byte("half a fi"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := secure.reload(); err == nil || !strings.Contains(err.Error(), "has no certificate in PEM") || !served(stranger) {
+		t.Errorf("a broken file: %v", err)
+	}
+}

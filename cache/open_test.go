@@ -336,8 +336,8 @@ func TestWindowsSayWhatIsReadable(t *testing.T) {
 	}
 	_, err := log.Append(context.Background(), drafts("alice", "x", "more", 1))
 	wantError(t, "Append that nobody could read", err, ErrCorrupt)
-	_, err = log.Horizon(context.Background())
-	wantError(t, "Horizon", err, ErrCorrupt)
+	_, err = log.logWindow(context.Background())
+	wantError(t, "the log's window", err, ErrCorrupt)
 	log.Close()
 	_, err = Open(context.Background(), log.Path(), Config{Role: Server})
 	wantError(t, "Open", err, ErrCorrupt)

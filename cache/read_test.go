@@ -55,6 +55,7 @@ func TestReadEdges(t *testing.T) {
 	if err := changeLog(db, `horizon = 5`); err != nil { // retention
 		t.Fatal(err)
 	}
+	db.tables.Horizon.Forget()
 	if _, _, err := db.Read(ctx, all, 4, 10, 10); !asError(err, &notHeld) || !notHeld.Some || notHeld.Oldest != 5 {
 		t.Errorf("Read below the horizon: %v", err)
 	}

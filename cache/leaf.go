@@ -103,6 +103,7 @@ func (c *leafChunk) readLeaves(ctx context.Context, tx *sql.Tx) (err error) {
 			c.addLeaf(leaf)
 		case known(part):
 			c.addLeaf(kept[block])
+		case c.addOpenLeaf(part, final):
 		default:
 			// Read neighboring blocks together: finding a topic's events costs more than
 			// reading a few of them.
@@ -116,6 +117,19 @@ func (c *leafChunk) readLeaves(ctx context.Context, tx *sql.Tx) (err error) {
 		at = part.To
 	}
 	return nil
+}
+
+// addOpenLeaf adds the leaf of the part of a block up to the end of a page, if that is known.
+// Like the events of a whole block, those cannot change.
+func (c *leafChunk) addOpenLeaf(part window.Span, final window.Spans) bool {
+	if c.db.file.Role != Server || !final.Contains(part) {
+		return false
+	}
+	leaf, ok := c.db.leafMemo.openLeaf(c.topic, part)
+	if ok {
+		c.addLeaf(leaf)
+	}
+	return ok
 }
 
 // blockPart returns the part of (at, end] that lies in the block in which it begins.

@@ -146,6 +146,21 @@ func (m *leafMemo) putOpen(topic event.Topic, at event.ID, l *window.Leafer) {
 	m.open[openBlock{topic, at}] = l
 }
 
+// openLeaf returns the leaf of topic in part of a block, if pages have had exactly the events of
+// that part.
+func (m *leafMemo) openLeaf(topic event.Topic, part window.Span) (leaf window.Leaf, ok bool) {
+	if part.From != window.BlockSpan(part.To.Block()).From {
+		return leaf, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.open[openBlock{topic, part.To}]
+	if l == nil {
+		return leaf, false
+	}
+	return l.Last(), true
+}
+
 // LearnLeaves makes the leaves of the blocks that a response has filled, so that the digest
 // which its reader asks for next needs no second reading. lines are all events of topics in
 // span, as AppendLines has returned them.

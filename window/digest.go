@@ -114,6 +114,16 @@ func (l *Leafer) Split(at event.ID) (ended []Leaf, open *Leafer) {
 	return ended, open
 }
 
+// Last returns the leaf of the events added so far of the last block, zero if there are none.
+// More of them can be added.
+func (l *Leafer) Last() (leaf Leaf) {
+	if n := len(l.leaves); n > 0 {
+		leaf = l.leaves[n-1]
+		l.open.Sum(leaf.Sum[:0])
+	}
+	return leaf
+}
+
 // BlockSpan returns the span of block b.
 func BlockSpan(b uint64) Span {
 	const last = uint64(event.MaxID) / event.BlockSize

@@ -93,8 +93,15 @@ func TestLeaferEnds(t *testing.T) {
 	if got := l.Leaves(); len(got) != 0 {
 		t.Errorf("no event has the leaves %v", got)
 	}
+	if got := l.Last(); got != (Leaf{}) {
+		t.Errorf("no event has the last leaf %v", got)
+	}
 	l.Add(1, 2, event.Hash{3})
+	last := l.Last()
 	first := l.Leaves()
+	if len(first) != 1 || last != first[0] {
+		t.Errorf("Last() = %v, then Leaves() = %v", last, first)
+	}
 	l.Add(1, 2, event.Hash{3})
 	if again := l.Leaves(); len(first) != 1 || len(again) != 1 || first[0] != again[0] {
 		t.Errorf("Leaves() = %v, then %v", first, again)

@@ -196,12 +196,17 @@ func readCandidates(ctx context.Context, tx *sql.Tx, topic event.Topic, span win
 		return nil, span.From, err
 	}
 	defer result.Close()
+	last := span.From
 	for bytes := 0; result.Next(); {
 		var id event.ID
 		var line []byte
 		if err := result.Scan(&id, &line); err != nil {
 			return nil, span.From, err
 		}
+		if id <= last {
+			return nil, span.From, dbfile.OutOfOrder("candidate")
+		}
+		last = id
 		ev, err := rows.ParseStored(id, line)
 		if err != nil {
 			return nil, span.From, err

@@ -1,12 +1,14 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
@@ -354,11 +356,15 @@ func (c *contentChecker) checkDigests(ctx context.Context) error {
 		var sum []byte
 		var topic event.Topic
 		var differs bool
+		before := after
 		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
 			err := tx.QueryRowContext(ctx, `SELECT topic, block, count, sum FROM leaf WHERE (topic, block) > (?, ?) ORDER BY topic, block LIMIT 1`,
 				after.topic, after.block).Scan(&after.topic, &after.block, &leaf.Count, &sum)
 			if err != nil {
 				return err
+			}
+			if cmp.Or(strings.Compare(after.topic, before.topic), cmp.Compare(after.block, before.block)) <= 0 {
+				return dbfile.OutOfOrder("leaf")
 			}
 			leaf.Block = uint64(after.block)
 			if topic, err = event.ParseTopic(after.topic); err != nil || copy(leaf.Sum[:], sum) != len(leaf.Sum) || after.block < 0 {

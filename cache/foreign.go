@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -83,6 +84,10 @@ func foreignAfter(ctx context.Context, tx *sql.Tx, topic event.Topic, after []by
 		if copy(h[:], b) != len(h) {
 			return nil, fmt.Errorf("%w: hash %x of a foreign event", ErrCorrupt, b)
 		}
+		if bytes.Compare(b, after) <= 0 {
+			return nil, dbfile.OutOfOrder("foreign_event")
+		}
+		after = b
 		hashes = append(hashes, h)
 	}
 	return hashes, rows.Err()

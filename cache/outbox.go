@@ -73,6 +73,10 @@ func (o Outbox) List(ctx context.Context, after int64, limit int) (queued []Queu
 			if err := rows.Scan(&q.Number, &hash, &line, &q.Time, &q.Refused); err != nil {
 				return err
 			}
+			if q.Number <= after {
+				return dbfile.OutOfOrder("outbox")
+			}
+			after = q.Number
 			bytes += len(line)
 			if q.Draft, err = event.ParseDraft(line); err != nil {
 				return fmt.Errorf("%w: place %d: %w", ErrCorrupt, q.Number, err)

@@ -134,6 +134,13 @@ func isClassified(err error) bool {
 	return false
 }
 
+// OutOfOrder returns the error for rows of a table that SQLite does not return in the order
+// of their keys, since a bit of one is flipped. A loop that goes on after the last key that
+// it was given would never end.
+func OutOfOrder(table string) error {
+	return fmt.Errorf("%w: rows of the table %s are out of order", ErrCorrupt, table)
+}
+
 // Wrap prefixes err with the step that failed, formatted as by fmt.Sprintf. It returns
 // nil if err is nil.
 func Wrap(err error, format string, args ...any) error {

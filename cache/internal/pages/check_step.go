@@ -1,9 +1,11 @@
 package pages
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -60,6 +62,9 @@ func (c *Checking) CheckPages(ctx context.Context, tx *sql.Tx, posted event.ID) 
 		var count int64
 		if err := rows.Scan(&p.key, &first, &last, &count, &p.index, &p.lines); err != nil {
 			return false, err
+		}
+		if p.key <= c.key {
+			return false, dbfile.OutOfOrder("page")
 		}
 		c.key = p.key
 		c.Pages++
@@ -149,11 +154,15 @@ func (c *Checking) CheckPostings(ctx context.Context, tx *sql.Tx) (done bool, er
 		if events > linesChunk {
 			return false, nil
 		}
-		var count int64
+		var storage, block, count int64
 		var chunks []byte
-		if err := rows.Scan(&c.storage, &c.block, &count, &chunks); err != nil {
+		if err := rows.Scan(&storage, &block, &count, &chunks); err != nil {
 			return false, err
 		}
+		if cmp.Or(cmp.Compare(storage, c.storage), cmp.Compare(block, c.block)) <= 0 {
+			return false, dbfile.OutOfOrder("page_posting")
+		}
+		c.storage, c.block = storage, block
 		c.Postings++
 		p, err := decodePosting(PostingKey{c.storage, uint64(c.block)}, count, chunks)
 		if err == nil && !c.SumsOnly {

@@ -1,9 +1,12 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/snapshot"
 	"github.com/rstream-dev/rstream/event"
 )
@@ -29,8 +32,9 @@ const clearChunk = 10_000
 
 // dropOldLeaves drops the leaves of all earlier blocks.
 func (r *Retainer) dropOldLeaves(ctx context.Context, before uint64) error {
+	last := leafKey{block: -1}
 	for {
-		steps, err := r.oldLeaves(ctx, before)
+		steps, err := r.oldLeaves(ctx, &last, before)
 		if err != nil || len(steps) == 0 {
 			return err
 		}
@@ -40,20 +44,32 @@ func (r *Retainer) dropOldLeaves(ctx context.Context, before uint64) error {
 	}
 }
 
-func (r *Retainer) oldLeaves(ctx context.Context, before uint64) (steps []step, err error) {
+// A leafKey is the key of a leaf.
+type leafKey struct {
+	topic string
+	block int64
+}
+
+// oldLeaves returns the steps that drop some leaves of earlier blocks after last, which
+// becomes the last of them: a leaf that the file does not find by its key is met once.
+func (r *Retainer) oldLeaves(ctx context.Context, last *leafKey, before uint64) (steps []step, err error) {
 	err = r.history.file.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE block < ? LIMIT ?`, before, clearChunk)
+		rows, err := tx.QueryContext(ctx, `SELECT topic, block FROM leaf WHERE (topic, block) > (?, ?) AND block < ?
+			ORDER BY topic, block LIMIT ?`, last.topic, last.block, before, clearChunk)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var topic string
-			var block int64
-			if err := rows.Scan(&topic, &block); err != nil {
+			var k leafKey
+			if err := rows.Scan(&k.topic, &k.block); err != nil {
 				return err
 			}
-			steps = append(steps, r.history.execStep(`DELETE FROM leaf WHERE topic = ? AND block = ?`, topic, block))
+			if cmp.Or(strings.Compare(k.topic, last.topic), cmp.Compare(k.block, last.block)) <= 0 {
+				return dbfile.OutOfOrder("leaf")
+			}
+			*last = k
+			steps = append(steps, r.history.execStep(`DELETE FROM leaf WHERE topic = ? AND block = ?`, k.topic, k.block))
 		}
 		return rows.Err()
 	})

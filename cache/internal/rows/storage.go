@@ -183,6 +183,10 @@ func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event
 		if err := rows.Scan(&s.ID, &s.User, &s.Path); err != nil {
 			return nil, err
 		}
+		if s.Compare(from) < 0 {
+			return nil, dbfile.OutOfOrder("storage")
+		}
+		from = s.Next()
 		storages = append(storages, s)
 	}
 	return storages, rows.Err()

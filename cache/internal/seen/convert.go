@@ -1,6 +1,7 @@
 package seen
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -83,6 +84,10 @@ func (x *Index) convertAfter(tx *sql.Tx, r *run, last []byte) (n int, err error)
 		if len(hash) != len(event.Hash{}) {
 			return n, fmt.Errorf("%w: a hash of %d bytes", dbfile.ErrCorrupt, len(hash))
 		}
+		if bytes.Compare(hash, last) <= 0 {
+			return n, dbfile.OutOfOrder("taken")
+		}
+		last = append(last[:0], hash...)
 		if g = g.appendEntry(hash, event.ID(id)); g.isBatchFull() {
 			if err := x.writePageBatch(tx, g, r); err != nil {
 				return n, err

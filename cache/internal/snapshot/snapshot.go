@@ -130,6 +130,9 @@ func (s keptSnapshot) loader(topic event.Topic) func(context.Context, *sql.Tx, e
 		if err != nil {
 			return nil, from, false, err
 		}
+		if last.Compare(from) < 0 {
+			return nil, from, false, dbfile.OutOfOrder("part")
+		}
 		all, err := s.decodeMembers(members)
 		if err != nil {
 			return nil, from, false, err

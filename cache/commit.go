@@ -64,6 +64,10 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 	}
 	w, before := batchWriter{db: db}, db.Head()
 	err := db.writeTransaction(&w, live)
+	if errors.Is(err, ErrCorrupt) && db.tables.Pages.AvoidIndex() {
+		w = batchWriter{db: db}
+		err = db.writeTransaction(&w, live)
+	}
 	if errors.Is(err, ErrUnknown) {
 		err = db.readBack(&w, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -210,4 +211,40 @@ func (w *wreck) tryFlipped(t *testing.T, path string, s pagetest.Spot, counts ma
 		}
 	}
 	return bad
+}
+
+// A log whose index of pages is damaged opens, takes events and seals blocks.
+func TestAppendPastIndex(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, n := range []event.ID{70, event.BlockSize - 3} { // four pages, and a block that the first append fills
+		path := filepath.Join(t.TempDir(), "log.db")
+		db := mustOpen(t, path, Config{Role: Server})
+		mustAppend(t, db, drafts("alice", "x", "first", int(n))...)
+		db.Close()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &wreck{bytes: b}
+		spots := slices.DeleteFunc(spotsOf(t, w)["page_stretch"], func(s pagetest.Spot) bool { return !s.Column })
+		for range longtest.Size(6, 150) {
+			s, bit := spots[random.IntN(len(spots))], random.IntN(8)
+			bad := bytes.Clone(b)
+			bad[s.At] ^= 1 << bit
+			path := w.write(t, bad)
+			for _, text := range []string{"a", "b"} {
+				db, err := Open(t.Context(), path, Config{Role: Server})
+				if err != nil {
+					t.Errorf("bit %d of byte %d: %v", bit, s.At, err)
+					continue
+				}
+				if _, err := db.Append(t.Context(), drafts("alice", "x", text, 4)); err != nil {
+					t.Errorf("bit %d of byte %d: %v", bit, s.At, err)
+				}
+				db.Close()
+			}
+		}
+	}
 }

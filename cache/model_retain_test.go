@@ -412,7 +412,7 @@ func (c *retainCheck) left() {
 	}
 	slices.Sort(want)
 	err := c.db.file.View(context.Background(), func(tx *sql.Tx) error {
-		err := rows.EachOpenEvent(context.Background(), tx, event.Beginning, nil, func(ev rows.OpenEvent) {
+		err := rows.EachOpenEvent(context.Background(), tx, event.Beginning, false, nil, func(ev rows.OpenEvent) {
 			if ev.ID <= c.horizon {
 				got = append(got, ev.ID)
 			}

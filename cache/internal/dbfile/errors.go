@@ -109,6 +109,13 @@ func Classify(err error) error {
 	return err
 }
 
+// IsUnindexed reports whether SQLite found no entry of an index for a row that it was to
+// change or delete. If the table has no other index, it has changed nothing.
+func IsUnindexed(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CORRUPT_INDEX
+}
+
 // A printable is an error that may quote a damaged file. Its text is the first line,
 // without characters that a terminal would act on.
 type printable struct{ err error }

@@ -15,8 +15,9 @@ type Tables struct {
 	file *dbfile.File
 
 	// Owned by the writer.
-	open     *openPage // the one that was written last
-	unposted unposted
+	open       *openPage // the one that was written last
+	unposted   unposted
+	notIndexed bool
 }
 
 // New returns the pages of f.
@@ -28,6 +29,17 @@ func (t *Tables) ForgetPage() {
 	t.open = nil
 	t.unposted.forget()
 }
+
+// AvoidIndex has the writer read no page by the index of pages any more, and reports whether
+// it did until now. It must be called after a transaction in which SQLite has met damage,
+// since SQLite commits none of these, whatever else is in it.
+func (t *Tables) AvoidIndex() (first bool) {
+	first, t.notIndexed = !t.notIndexed, true
+	return first
+}
+
+// IsIndexAvoided reports whether AvoidIndex was called.
+func (t *Tables) IsIndexAvoided() bool { return t.notIndexed }
 
 // A batch has the postings that a transaction changes, each read once.
 type batch struct {

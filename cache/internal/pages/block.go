@@ -22,7 +22,7 @@ func (t *Tables) PostBlock(ctx context.Context, tx *sql.Tx, block uint64) error 
 		return t.postPlaces(tx, block, evs)
 	}
 	p := blockPoster{batch: t.newBatch(tx), ctx: ctx, span: window.BlockSpan(block), seen: map[event.ID]bool{}}
-	err := Scan(ctx, tx, Query{Span: p.span, Skip: p.noteDamage}, func(l Line) error {
+	err := Scan(ctx, tx, Query{Span: p.span, NotIndexed: t.notIndexed, Skip: p.noteDamage}, func(l Line) error {
 		p.post(l.Storage, l.Posted())
 		return nil
 	})

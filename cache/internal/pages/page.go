@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -145,12 +146,15 @@ func (t *Tables) insertPage(tx *sql.Tx, p *page) error {
 }
 
 // updatePage writes p, if its row still has count events and the index that p was read
-// with. It reports whether it did.
+// with. It reports whether it did. A page that the index of pages lacks cannot be written.
 func (t *Tables) updatePage(tx *sql.Tx, p *page, count int) (done bool, err error) {
 	index := encodeIndex(p.entries, p.linesSum)
 	res, err := t.file.Exec(tx, `UPDATE page SET last = ?, count = ?, entries = ?, lines = ?
 		WHERE key = ? AND count = ? AND substr(entries, 1, 4) = ?`,
 		int64(p.last()), len(p.entries), index, p.lines, p.key, count, p.index[:4])
+	if dbfile.IsUnindexed(err) {
+		err = pageDamage(p.key, p.first(), p.entries[count-1].id, "the index of pages does not have it")
+	}
 	if err != nil {
 		return false, err
 	}
@@ -164,5 +168,8 @@ func (t *Tables) updatePage(tx *sql.Tx, p *page, count int) (done bool, err erro
 func (t *Tables) deletePage(tx *sql.Tx, key int64) error {
 	t.unposted.forgetPage(key)
 	_, err := t.file.Exec(tx, `DELETE FROM page WHERE key = ?`, key)
+	if dbfile.IsUnindexed(err) {
+		err = pageDamage(key, 0, 0, "the index of pages does not have it")
+	}
 	return err
 }

@@ -36,18 +36,22 @@ func newPageReader(rows *sql.Rows, all bool) *pageReader {
 }
 
 // readPages returns a reader of the pages whose first ids are in [from, until] and whose last
-// ones come after a position. It reads lines of at most maxText bytes, all if that is zero.
-func readPages(ctx context.Context, tx *sql.Tx, from, until int64, after event.ID, maxText int) (*pageReader, error) {
-	columns, args := pageColumns, []any{from, until, int64(after)}
-	if maxText != 0 {
-		columns, args = someColumns, append([]any{maxText}, args...)
+// ones come after the start of the query's span.
+func readPages(ctx context.Context, tx *sql.Tx, q *Query, from, until int64) (*pageReader, error) {
+	columns, args := pageColumns, []any{from, until, int64(q.Span.From)}
+	if q.MaxText != 0 {
+		columns, args = someColumns, append([]any{q.MaxText}, args...)
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+columns+` FROM page
+	table := `page`
+	if q.NotIndexed {
+		table = `page NOT INDEXED`
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+columns+` FROM `+table+`
 		WHERE first >= ? AND first <= ? AND last > ? ORDER BY first, last, key`, args...)
 	if err != nil {
 		return nil, err
 	}
-	return newPageReader(rows, maxText == 0), nil
+	return newPageReader(rows, q.MaxText == 0), nil
 }
 
 // read reads the page of the current row, and checks all of it that was read.

@@ -41,7 +41,9 @@ type Query struct {
 	// negative, none is, and lines are not checked. If positive, it must be at least
 	// the length of a page, since the lines of one are read together.
 	MaxText int
-	Skip    Skip
+	// NotIndexed reads all pages in place of the index of pages, which is damaged.
+	NotIndexed bool
+	Skip       Skip
 }
 
 // Scan calls fn with the lines that q asks for, in the order of their ids. It returns a
@@ -64,13 +66,13 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		fn = after(at, fn) // the rest of this function says what is damaged
 	}
 	until := int64(q.Span.To)
-	if !q.Dense {
+	if !q.Dense && !q.NotIndexed {
 		if err := q.Skip.damage(checkEntryBefore(ctx, tx, from)); err != nil {
 			return err
 		}
 		until = math.MaxInt64 // so that the entry which ends the scan is seen
 	}
-	r, err := readPages(ctx, tx, from, until, q.Span.From, q.MaxText)
+	r, err := readPages(ctx, tx, &q, from, until)
 	if err != nil {
 		return err
 	}

@@ -51,8 +51,11 @@ func (t *Tables) Append(tx *sql.Tx, evs []event.Event, storages []int64) (places
 		fresh[i] = incoming{evs[i].ID, storages[i], evs[i].Line()}
 	}
 	b := t.newBatch(tx)
-	if b.open == nil {
-		b.open = b.newestPage()
+	if b.open == nil && len(fresh) > 0 {
+		// A page that retention has moved is newer, but has events from before.
+		if p := b.newestPage(); p != nil && p.last()+1 == fresh[0].id {
+			b.open = p
+		}
 	}
 	if places, err = b.fillPages(fresh); err != nil {
 		return nil, err
@@ -220,6 +223,8 @@ func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
 		if p.stored > 0 {
 			if done, err = b.updatePage(b.tx, &p.page, p.stored); err == nil && !done {
 				p = p.splitAdded() // another process has changed the row
+			} else if isDamage(err) {
+				p, err = p.splitAdded(), nil
 			}
 		}
 		if err == nil && !done {
@@ -244,8 +249,7 @@ func (b *batch) pageFor(in *incoming) *openPage {
 	if p := b.newestPageOf(in.storage); p != nil && p.hasRoom(in) {
 		return p
 	}
-	p := reopen(scanPage(b.tx.QueryRow(`SELECT ` + pageColumns + ` FROM page ORDER BY key DESC LIMIT 1`)))
-	if p != nil && p.hasRoom(in) {
+	if p := b.newestPage(); p != nil && p.hasRoom(in) {
 		return p
 	}
 	return nil
@@ -263,9 +267,10 @@ func (b *batch) newestPageOf(storage int64) *openPage {
 	return reopen(p, err)
 }
 
-// newestPage returns the page with the newest events, nil if there is none or it is damaged.
+// newestPage returns the page that was made last, nil if there is none or it is damaged. It
+// asks no index: once SQLite has met a damaged one, it writes nothing in the transaction.
 func (b *batch) newestPage() *openPage {
-	return reopen(scanPage(b.tx.QueryRow(`SELECT ` + pageColumns + ` FROM page ORDER BY first DESC LIMIT 1`)))
+	return reopen(scanPage(b.tx.QueryRow(`SELECT ` + pageColumns + ` FROM page ORDER BY key DESC LIMIT 1`)))
 }
 
 // reopen returns a page to go on with, unless it could not be read: then a new one begins.

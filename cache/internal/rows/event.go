@@ -40,8 +40,9 @@ type OpenEvent struct {
 
 // EachOpenEvent calls visit with the events after a position, in their order on a server.
 // skip is called with damage, which EachOpenEvent then goes past; if nil, damage ends it.
-func EachOpenEvent(ctx context.Context, tx *sql.Tx, after event.ID, skip pages.Skip, visit func(OpenEvent)) error {
-	q := pages.Query{Span: window.Span{From: after, To: event.MaxID}, Skip: skip}
+// notIndexed says that the index of pages cannot be read.
+func EachOpenEvent(ctx context.Context, tx *sql.Tx, after event.ID, notIndexed bool, skip pages.Skip, visit func(OpenEvent)) error {
+	q := pages.Query{Span: window.Span{From: after, To: event.MaxID}, NotIndexed: notIndexed, Skip: skip}
 	return pages.Scan(ctx, tx, q, func(l pages.Line) error {
 		ev, err := ParseStored(l.ID, l.Text)
 		if err == nil {

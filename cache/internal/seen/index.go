@@ -54,10 +54,14 @@ func Open(ctx context.Context, f *dbfile.File, t *rows.Tables) (*Index, error) {
 	if err := x.convertOld(ctx); err != nil {
 		return nil, err
 	}
-	err := x.file.Update(ctx, func(tx *sql.Tx) (err error) {
+	read := func(tx *sql.Tx) (err error) {
 		x.memory, err = x.loadMemory(tx)
 		return err
-	})
+	}
+	err := x.file.Update(ctx, read)
+	if errors.Is(err, dbfile.ErrCorrupt) && t.Pages.AvoidIndex() {
+		err = x.file.Update(ctx, read)
+	}
 	return x, err
 }
 
@@ -131,7 +135,7 @@ func (x *Index) loadMemory(tx *sql.Tx) (k *memory, err error) {
 		}
 		return err
 	}
-	return k, rows.EachOpenEvent(context.Background(), tx, after, skip, k.addOpen)
+	return k, rows.EachOpenEvent(context.Background(), tx, after, x.tables.Pages.IsIndexAvoided(), skip, k.addOpen)
 }
 
 // loadRuns returns the runs without their pages and filters.

@@ -35,7 +35,7 @@ func LookUp(tx *sql.Tx, hashes []event.Hash) (map[event.Hash]event.ID, error) {
 	if err := dbfile.ScanLog(context.Background(), tx, `hashed`, &hashed); err != nil {
 		return nil, err
 	}
-	return ids, rows.EachOpenEvent(context.Background(), tx, hashed, nil, func(ev rows.OpenEvent) {
+	return ids, rows.EachOpenEvent(context.Background(), tx, hashed, false, nil, func(ev rows.OpenEvent) {
 		if _, ok := slices.BinarySearchFunc(left, ev.Hash, event.Hash.Compare); ok {
 			ids[ev.Hash] = ev.ID
 		}

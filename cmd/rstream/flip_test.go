@@ -315,7 +315,7 @@ func (f *flipTrial) tryLog(b []byte) {
 	if silent && checked.status == exitDone {
 		f.t.Errorf("%s: verify --offline says that it is sound", f.where)
 	}
-	if r := runCommand(f.t, "put", "alice/x/1", `{"n":"appended"}`, "-s", url, "--timeout", "300ms"); r.status != exitDone {
+	if r := runCommand(f.t, "put", "alice/x/1", `{"n":"appended"}`, "-s", url, "--timeout", "5s"); r.status != exitDone {
 		if f.counts["append refused"]++; f.column {
 			f.t.Errorf("%s: append: %+v", f.where, r)
 		}

@@ -41,6 +41,7 @@ type appendRequest struct {
 	old      []retention.Expiry // of retention: values that may have expired,
 	scanned  []event.Topic      // the topics scanned for them,
 	expired  event.ID           // and the position up to which they were
+	move     *SourceMove        // of a source, if the drafts come from one
 	done     chan error
 }
 
@@ -51,6 +52,18 @@ type appendRequest struct {
 // outcome is unknown to the caller. The drafts become part of the events and must not be
 // modified afterwards, whatever Append returns.
 func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
+	r, err := db.newAppend(ctx, drafts)
+	if err != nil || len(drafts) == 0 {
+		return nil, err
+	}
+	if err := db.submit(ctx, r); err != nil {
+		return nil, err
+	}
+	return r.receipts, nil
+}
+
+// newAppend checks drafts and returns the request to append them.
+func (db *DB) newAppend(ctx context.Context, drafts []event.Draft) (*appendRequest, error) {
 	if db.commits == nil {
 		return nil, fmt.Errorf("append: %w: only a server assigns ids", ErrRole)
 	}
@@ -62,13 +75,7 @@ func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		r.hashes = append(r.hashes, drafts[i].Hash())
 		r.bytes += len(drafts[i].Value)
 	}
-	if len(drafts) == 0 {
-		return nil, nil
-	}
-	if err := db.submit(ctx, r); err != nil {
-		return nil, err
-	}
-	return r.receipts, nil
+	return r, nil
 }
 
 // submit passes a request to the committer and waits for its outcome.
@@ -160,6 +167,11 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 		return err
 	}
 	for _, r := range batch {
+		if r.move != nil {
+			if err := w.move(r.move); err != nil {
+				return err
+			}
+		}
 		r.receipts = make([]event.Receipt, len(r.drafts))
 		for i := range r.drafts {
 			if err := w.appendDraft(&r.receipts[i], &r.drafts[i], &r.hashes[i]); err != nil {

@@ -1,0 +1,123 @@
+package cache
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+func sourceMove(old, next string) *SourceMove {
+	m := &SourceMove{Name: "wiki", New: []byte(next)}
+	if old != "" {
+		m.Old = []byte(old)
+	}
+	return m
+}
+
+// The events of a source and its state are stored together or not at all.
+func TestAppendFrom(t *testing.T) {
+	db := openServer(t)
+	state := func() string {
+		b, _, err := db.Source(t.Context(), "wiki")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if got, err := db.SourceNames(t.Context()); state() != "" || err != nil || len(got) > 0 {
+		t.Errorf("a new file has the sources %q, %v", got, err)
+	}
+	for i, m := range []*SourceMove{sourceMove("", "a"), sourceMove("a", "b")} {
+		if _, err := db.AppendFrom(t.Context(), m, drafts("alice", "x", fmt.Sprint("k", i), 2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.AppendFrom(t.Context(), sourceMove("b", "c"), nil); err != nil || state() != "c" || db.Head() != 4 {
+		t.Errorf("state %q and head %s, %v", state(), db.Head(), err)
+	}
+	for _, m := range []*SourceMove{sourceMove("b", "d"), sourceMove("", "d")} {
+		if _, err := db.AppendFrom(t.Context(), m, drafts("alice", "x", "lost", 1)); !errors.Is(err, ErrMoved) {
+			t.Errorf("from %q: %v", m.Old, err)
+		}
+	}
+	if _, err := db.AppendFrom(t.Context(), sourceMove("c", "d"), []event.Draft{{User: ".."}}); err == nil {
+		t.Error("a draft that is none was taken")
+	}
+	if state() != "c" || db.Head() != 4 {
+		t.Errorf("state %q and head %s", state(), db.Head())
+	}
+	db = reopened(t, db)
+	if got, err := db.SourceNames(t.Context()); state() != "c" || err != nil || !slices.Equal(got, []string{"wiki"}) {
+		t.Errorf("later: sources %q, state %q, %v", got, state(), err)
+	}
+	if err := db.ForgetSource(t.Context(), "wiki"); err != nil || state() != "" {
+		t.Errorf("a forgotten source has the state %q, %v", state(), err)
+	}
+}
+
+// A move that has succeeded unknown to its caller succeeds again, and changes nothing.
+func TestAppendFromAgain(t *testing.T) {
+	for _, written := range []bool{true, false} {
+		db := openServer(t)
+		db.commitTx = func(tx *sql.Tx) error {
+			db.commitTx = nil
+			if !written {
+				return errors.Join(tx.Rollback(), errors.New("injected"))
+			}
+			return errors.Join(tx.Commit(), errors.New("injected"))
+		}
+		ds := drafts("alice", "x", "k", 3)
+		if _, err := db.AppendFrom(t.Context(), sourceMove("", "a"), ds); !errors.Is(err, ErrUnknown) {
+			t.Fatal(err)
+		}
+		receipts, err := db.AppendFrom(t.Context(), sourceMove("", "a"), ds)
+		if err != nil || len(receipts) != 3 || receipts[2].ID != 3 || receipts[0].Duplicate != written || db.Head() != 3 {
+			t.Errorf("written %v: %+v, %v, head %s", written, receipts, err, db.Head())
+		}
+	}
+}
+
+// What is kept with a state is bounded, and comes back in order.
+func TestAppendFromSeen(t *testing.T) {
+	db := openServer(t)
+	last := ""
+	for i := range 10 {
+		m := sourceMove(last, fmt.Sprint(i))
+		m.Seen, m.Until, m.Forget = []byte{byte(i)}, int64(i+1), int64(i+1-4)
+		last = fmt.Sprint(i)
+		if _, err := db.AppendFrom(t.Context(), m, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, seen, err := db.Source(t.Context(), "wiki")
+	if want := []byte{6, 7, 8, 9}; err != nil || !bytes.Equal(bytes.Join(seen, nil), want) {
+		t.Errorf("kept are %v, %v, want %v", seen, err, want)
+	}
+}
+
+// A bit that flips in a row of a source is an error, never another cursor.
+func TestSourceDamage(t *testing.T) {
+	for _, statement := range []string{`UPDATE source1_state SET state = x'00'`, `UPDATE source1_seen SET seen = x'00'`} {
+		db := openServer(t)
+		m := sourceMove("", "a")
+		m.Seen, m.Until = []byte("s"), 1
+		if _, err := db.AppendFrom(t.Context(), m, nil); err != nil {
+			t.Fatal(err)
+		}
+		err := db.file.Update(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(statement)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state, _, err := db.Source(t.Context(), "wiki"); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: state %q, %v", statement, state, err)
+		}
+	}
+}

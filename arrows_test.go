@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/wire":     {"event", "window"},
 	"internal/hub":      {"event"},
 	"internal/sse":      {},
-	"internal/source":   {"event", "internal/sse"},
+	"internal/source":   {"event", "cache", "internal/sse"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
 	"internal/longtest": {},

@@ -33,12 +33,16 @@ type Mapping struct {
 // A Mapper turns the events of a source into drafts. It may be used by one goroutine.
 type Mapper struct {
 	name                          string
+	id                            string // of the mapping: equal ones have the same
+	salt                          string // of keys that the log makes, random
 	user, path, key, value, where *gojq.Code
 }
 
 // NewMapper returns the mapper of the source of that name.
 func NewMapper(name string, m Mapping) (*Mapper, error) {
-	mapper := &Mapper{name: name}
+	text, _ := json.Marshal(m) // it has only text
+	sum := sha256.Sum256(text)
+	mapper := &Mapper{name: name, id: hex.EncodeToString(sum[:6]), salt: rand.Text()}
 	for _, e := range []struct {
 		name, text string
 		code       **gojq.Code

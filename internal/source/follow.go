@@ -1,0 +1,471 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/sse"
+)
+
+// A Log stores the events of a source. *cache.DB is one.
+type Log interface {
+	Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error)
+	AppendFrom(ctx context.Context, m *cache.SourceMove, drafts []event.Draft) ([]event.Receipt, error)
+}
+
+// FollowConfig configures Follow. Config, Name, Log and Mapper are required.
+type FollowConfig struct {
+	Config
+	Name   string
+	Log    Log
+	Mapper *Mapper
+	// UntilEnd ends Follow once the server has sent its history. Where it does not say so,
+	// that is taken to be so when nothing has come for EndIdle.
+	UntilEnd bool
+	EndIdle  time.Duration
+	// Wait keeps trying while there has been no connection yet. If false, the first one
+	// must succeed.
+	Wait bool
+	// OnRetry is called when a connection has ended or failed, with the pause before the
+	// next. If nil, nothing is called.
+	OnRetry func(err error, pause time.Duration)
+	// RetryMin and RetryMax bound the pause. If zero, half a second and 30 seconds.
+	RetryMin, RetryMax time.Duration
+	// Now is the clock. If nil, time.Now.
+	Now func() time.Time
+}
+
+// ErrMapping means that the events of a source were stored with another mapping.
+var ErrMapping = errors.New("its events were stored with another mapping")
+
+// holdTime is how long a frame waits for one with a cursor. After that it is stored all the
+// same, so that nobody waits for it forever.
+const holdTime = 2 * time.Second
+
+// Gaps is the user of events about sources, which only the log writes: a gap is an event at
+// the source's name, and an event that could not be mapped is one below it, at Refused.
+const (
+	Gaps    = ".sources"
+	Refused = "/refused"
+)
+
+// GapPath returns the path of the gaps of a source.
+func GapPath(name string) string { return encodeUser(name) }
+
+// Follow appends the events of a source to a log as they come, each once, across any number
+// of connections and processes. Events and cursor are stored in one transaction. It returns
+// nil at the end of the history, with UntilEnd. guessed reports that the server did not say
+// that it was the end.
+func Follow(ctx context.Context, cfg FollowConfig) (guessed bool, err error) {
+	f, err := newFollower(ctx, cfg)
+	if err != nil {
+		return false, err
+	}
+	return f.run(ctx)
+}
+
+// A follower is a call of Follow. One goroutine owns it; another one fills its queue.
+type follower struct {
+	cfg     FollowConfig
+	state   state
+	stored  []byte // the state as it is in the log, nil if it is not
+	repeats *repeats
+	waiting []Frame // frames without a cursor, and when the first of them came
+	since   time.Time
+
+	live   bool   // the connection waits for new events after a batch
+	newest string // the newest cursor of such a connection
+	ended  bool   // the history was sent
+	moved  bool   // the connection has brought something
+}
+
+func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.RetryMin == 0 {
+		cfg.RetryMin = 500 * time.Millisecond
+	}
+	if cfg.RetryMax == 0 {
+		cfg.RetryMax = 30 * time.Second
+	}
+	stored, seen, err := cfg.Log.Source(ctx, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	f := &follower{cfg: cfg, stored: stored, repeats: newRepeats(seen)}
+	if f.state, err = parseState(stored); err != nil {
+		return nil, err
+	}
+	if stored != nil && f.state.Mapping != cfg.Mapper.id {
+		return nil, fmt.Errorf("source %s: %w", cfg.Name, ErrMapping)
+	}
+	f.state.Mapping = cfg.Mapper.id
+	return f, nil
+}
+
+// run makes connections until one of them is the last.
+func (f *follower) run(ctx context.Context) (guessed bool, err error) {
+	failures, connected := 0, f.cfg.Wait
+	batch := f.cfg.Knobs.Batch != ""
+	for {
+		f.moved, f.live = false, !batch && f.cfg.Knobs.Batch != ""
+		conn, err := f.cfg.connect(ctx, f.state.Cursor, batch)
+		var asked time.Duration
+		if err == nil {
+			connected = true
+			guessed, err = f.readConnection(ctx, conn)
+			asked, _ = conn.Retry()
+			conn.close()
+		}
+		if f.moved {
+			failures = 0
+		}
+		switch {
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
+		case err == nil: // the end
+			return guessed, nil
+		case errors.Is(err, io.EOF) && batch:
+			batch = false
+			continue
+		case isFinal(err) || !connected:
+			return false, err
+		}
+		batch = f.cfg.Knobs.Batch != ""
+		pause := f.pause(failures, asked, err)
+		failures++
+		if err := f.noteTrouble(ctx, err); err != nil {
+			return false, err
+		}
+		if f.cfg.OnRetry != nil {
+			f.cfg.OnRetry(err, pause)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// isFinal reports whether another connection would end the same way.
+func isFinal(err error) bool {
+	var status *StatusError
+	var stream *StreamError
+	var large *sse.TooLargeError
+	var stop *storeError
+	return errors.As(err, &status) && status.IsFinal() || errors.As(err, &stream) || errors.As(err, &large) || errors.As(err, &stop)
+}
+
+// A storeError is an error of the log, not of the network.
+type storeError struct{ err error }
+
+func (e *storeError) Error() string { return e.err.Error() }
+func (e *storeError) Unwrap() error { return e.err }
+
+// maxAskedPause bounds the pause that a server may ask for.
+const maxAskedPause = 5 * time.Minute
+
+// pause returns how long to wait after some failures in a row. It is no shorter than the
+// server has asked for, and has a random part, so that many clients do not return at once.
+func (f *follower) pause(failures int, asked time.Duration, err error) time.Duration {
+	d := max(f.cfg.RetryMin, min(asked, maxAskedPause))
+	most := max(d, f.cfg.RetryMax*2/3)
+	for range failures {
+		if d *= 2; d >= most {
+			d = most
+			break
+		}
+	}
+	var status *StatusError
+	if errors.As(err, &status) {
+		d = max(d, min(status.RetryAfter, maxAskedPause))
+	}
+	return d + rand.N(d/2+1)
+}
+
+// readConnection stores what a connection brings until it ends. It returns nil at the end
+// of the history.
+func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
+	f.waiting, f.newest, f.ended = nil, f.state.Cursor, false
+	troubled := f.state.Trouble != ""
+	f.state.Trouble = ""
+	if err := f.begin(ctx, conn); err != nil {
+		return false, err
+	}
+	if troubled {
+		if err := f.commit(ctx, nil); err != nil {
+			return false, err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	queue := newFrameQueue()
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		queue.fill(ctx, conn)
+	}()
+	defer func() {
+		cancel()
+		conn.close()
+		<-filled
+	}()
+	quiet := time.NewTimer(f.quietTime())
+	defer quiet.Stop()
+	for {
+		timedOut := false
+		select {
+		case <-queue.more:
+		case <-quiet.C:
+			timedOut = true
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+		frames, ended := queue.take()
+		if err := f.take(ctx, frames, timedOut); err != nil {
+			return false, err
+		}
+		switch {
+		case f.cfg.UntilEnd && f.ended:
+			return false, nil
+		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
+			return false, nil
+		case errors.Is(ended, io.EOF):
+			return false, &endedError{f.cfg.shownURL()}
+		case ended != nil:
+			return false, f.cfg.nameReadError(ended)
+		case timedOut && len(frames) == 0 && f.cfg.UntilEnd && len(f.waiting) == 0:
+			return true, nil
+		}
+		quiet.Reset(f.quietTime())
+	}
+}
+
+// An endedError means that the server has ended a connection in the usual way.
+type endedError struct{ url string }
+
+func (e *endedError) Error() string { return e.url + " has ended the stream" }
+func (e *endedError) Unwrap() error { return io.EOF }
+
+// quietTime returns how long to wait for a frame.
+func (f *follower) quietTime() time.Duration {
+	switch {
+	case len(f.waiting) > 0:
+		return holdTime
+	case f.cfg.UntilEnd && f.cfg.EndIdle > 0:
+		return f.cfg.EndIdle
+	}
+	return time.Hour
+}
+
+// noteTrouble stores why there is no connection, for those who read along.
+func (f *follower) noteTrouble(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) || f.stored == nil || f.state.Trouble == err.Error() {
+		return nil
+	}
+	f.state.Trouble = err.Error()
+	return f.commit(ctx, nil)
+}
+
+// begin stores that there is a connection, and a gap if events may be missing before it.
+func (f *follower) begin(ctx context.Context, conn *connection) error {
+	reason := ""
+	k := &f.cfg.Knobs
+	switch {
+	case f.stored == nil:
+		return f.commit(ctx, nil)
+	case f.state.Cursor == "" && k.First == "":
+		reason = "the server's events have no cursor"
+	case hasNoPlace(f.state.Cursor):
+		reason = "the cursor has no place in a topic without events"
+	case k.Confirm != "" && f.state.Cursor != "" && conn.confirmed != f.state.Cursor:
+		reason = "the server no longer has the event after which it was asked"
+	case f.state.Loose:
+		reason = "the last events had no cursor: some of them may come again, others may be missing"
+	default:
+		return nil
+	}
+	f.state.Loose = false
+	return f.commit(ctx, []event.Draft{f.gap(reason)})
+}
+
+// gap returns the draft that says that events may be missing.
+func (f *follower) gap(reason string) event.Draft {
+	value, _ := json.Marshal(struct {
+		Gap   string     `json:"gap"`
+		After string     `json:"after,omitempty"` // the cursor
+		Since event.Time `json:"since"`
+	}{reason, f.state.Cursor, event.Time(f.state.Time)})
+	return f.note("", value)
+}
+
+// note returns the draft of an event about the source.
+func (f *follower) note(below string, value []byte) event.Draft {
+	compact, _ := event.CompactValue(value) // it was made here
+	return event.Draft{User: Gaps, Path: GapPath(f.cfg.Name) + below, Type: event.Put,
+		Key: fmt.Sprintf("%s/%d", f.cfg.Mapper.salt, f.state.Step), Value: compact}
+}
+
+// take stores the frames that can be stored: those up to the last one with a cursor. The
+// others wait for one, if there has been one before, since the server would send them
+// again after a cut.
+func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) error {
+	if len(frames) > 0 {
+		f.moved = true
+	}
+	if len(f.waiting) == 0 {
+		f.since = time.Now()
+	}
+	f.waiting = append(f.waiting, frames...)
+	n, bears := len(f.waiting), false
+	for n > 0 && !bears {
+		if bears = f.waiting[n-1].Cursor != ""; !bears {
+			n--
+		}
+	}
+	hopeless := f.state.Cursor == "" && f.cfg.Knobs.Cursor.In != InEvent
+	if !bears && (hopeless || timedOut || len(f.waiting) >= maxQueuedFrames || time.Since(f.since) > holdTime) {
+		n = len(f.waiting)
+	}
+	for n < len(f.waiting) && !f.waiting[n].Event {
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	done := f.waiting[:n]
+	f.waiting = append([]Frame(nil), f.waiting[n:]...)
+	f.since = time.Now()
+	return f.store(ctx, done)
+}
+
+// store commits frames.
+func (f *follower) store(ctx context.Context, frames []Frame) error {
+	drafts := make([]event.Draft, 0, len(frames))
+	before := f.state
+	for i := range frames {
+		fr := &frames[i]
+		f.ended = f.ended || fr.End
+		if fr.Event {
+			drafts = f.appendDrafts(ctx, drafts, fr)
+		}
+		f.moveCursor(fr)
+	}
+	if len(drafts) == 0 && f.state == before {
+		return nil
+	}
+	return f.commit(ctx, drafts)
+}
+
+// moveCursor moves the cursor to that of a frame. After a batch, new events may overtake
+// old ones: the cursor stays until a heartbeat, by which the old ones are there.
+func (f *follower) moveCursor(fr *Frame) {
+	switch {
+	case fr.Cursor != "" && f.live:
+		f.newest = fr.Cursor
+	case fr.Cursor != "":
+		f.state.Cursor, f.state.Loose = fr.Cursor, false
+	case !fr.Event && f.live:
+		f.state.Cursor = f.newest
+	case fr.Event && f.state.Cursor != "":
+		f.state.Loose = true
+	}
+}
+
+// appendDrafts appends what is to be stored of an event.
+func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *Frame) []event.Draft {
+	if fr.ID != "" {
+		isRepeat, back := f.classify(fr)
+		if isRepeat {
+			return drafts
+		}
+		if back {
+			drafts = append(drafts, f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)))
+		}
+	}
+	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
+	switch {
+	case err != nil:
+		drafts = append(drafts, f.refusal(fr, err, len(drafts)))
+	case taken:
+		drafts = append(drafts, d)
+	}
+	return drafts
+}
+
+// classify reports whether an event was stored before, and whether its id shows that the
+// server has begun to count again. Ids that go back may also be a repeat: it is one if the
+// contents are the same.
+func (f *follower) classify(fr *Frame) (isRepeat, back bool) {
+	sum := sumOf(fr)
+	key := repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
+	n, ordered := isOrdered(fr.ID)
+	ordered = ordered && f.cfg.Knobs.ID == Place{} && f.cfg.Knobs.Cursor == Place{}
+	back = ordered && n < f.state.Highest
+	if before, known := f.repeats.sums[key]; known && (before == sum || !back) {
+		return true, false
+	}
+	if back {
+		f.state.Generation++
+		f.state.Highest = n
+		key = repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
+	} else if ordered {
+		f.state.Highest = max(f.state.Highest, n)
+	}
+	f.repeats.add(key, sum)
+	return false, back
+}
+
+// maxRefusedData is how much of an event that cannot be mapped is kept.
+const maxRefusedData = 16 << 10
+
+// refusal returns the draft that says that an event cannot be mapped.
+func (f *follower) refusal(fr *Frame, err error, n int) event.Draft {
+	value, _ := json.Marshal(struct {
+		Error string `json:"error"`
+		ID    string `json:"id,omitempty"`
+		Type  string `json:"type,omitempty"`
+		Data  string `json:"data"`
+	}{err.Error(), fr.ID, fr.Type, strings.ToValidUTF8(string(fr.Data[:min(len(fr.Data), maxRefusedData)]), "\uFFFD")})
+	d := f.note(Refused, value)
+	d.Key += fmt.Sprintf("/%d", n)
+	return d
+}
+
+// commitPause is the pause before a commit with an unknown outcome is tried again.
+const commitPause = 200 * time.Millisecond
+
+// commit appends drafts and stores the state, both or neither. It ends only when the
+// outcome is known: if it is not, the same is committed again, which counts once.
+func (f *follower) commit(ctx context.Context, drafts []event.Draft) error {
+	seen, n := f.repeats.takeFresh()
+	f.state.Step++
+	f.state.Seen += n
+	f.state.Time = f.cfg.Now().UnixMicro()
+	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - maxRepeats}
+	for {
+		// A signal must not leave the outcome unknown.
+		_, err := f.cfg.Log.AppendFrom(context.WithoutCancel(ctx), &m, drafts)
+		switch {
+		case err == nil:
+			f.stored = m.New
+			return nil
+		case !errors.Is(err, cache.ErrUnknown) && !errors.Is(err, cache.ErrBusy):
+			return &storeError{err}
+		}
+		select {
+		case <-time.After(commitPause):
+		case <-ctx.Done():
+			return &storeError{err}
+		}
+	}
+}

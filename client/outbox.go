@@ -113,20 +113,11 @@ func (s *sending) acknowledgeBatch(ctx context.Context, queued []cache.Queued, n
 
 // refusedDrafts returns err as the answer that refuses drafts for their content or size,
 // nil if it is not one. Only an answer of a log is about the drafts themselves: a proxy's
-// 413 is about the size of the request, and its 403 may be about batches, whose storages it
-// does not see.
+// 413 is about the size of the request.
 func refusedDrafts(err error) *StatusError {
 	var answer *StatusError
-	if !errors.As(err, &answer) {
-		return nil
-	}
-	switch answer.Status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+	if errors.As(err, &answer) && (answer.Status == http.StatusBadRequest || answer.Status == http.StatusRequestEntityTooLarge) {
 		return answer
-	case http.StatusForbidden:
-		if !answer.FromLog {
-			return answer
-		}
 	}
 	return nil
 }

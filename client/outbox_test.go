@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -158,40 +157,6 @@ func TestSendThroughNarrowProxy(t *testing.T) {
 	}
 	if keys := outboxKeys(t, db); keys != strings.Repeat("f", 200)+" g " {
 		t.Errorf("the outbox has %s", keys)
-	}
-}
-
-// A proxy that decides by the path who may append where gets one draft at a time, in order.
-// One that it refuses waits, and so do all later ones.
-func TestSendThroughRulingProxy(t *testing.T) {
-	f := newFixture(t)
-	db := f.newCache()
-	queue(t, db, "alice/x", "a", "b", "c")
-	queue(t, db, "bob/x", "d")
-	queue(t, db, "alice/x", "e")
-	var rules atomic.Bool
-	rules.Store(true)
-	f.through(func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if rules.Load() && strings.HasPrefix(r.URL.Path, "/set") && !strings.HasPrefix(r.URL.Path, "/set/alice/") {
-				http.Error(w, "not for you", http.StatusForbidden)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
-	c := newTestClient(t, db, hasty(f.http.URL))
-	var answer *StatusError
-	sent, err := c.Send(t.Context(), nil)
-	if !errors.As(err, &answer) || answer.Status != http.StatusForbidden || sent != (Sent{Sent: 3}) {
-		t.Errorf("Send = %+v, %v", sent, err)
-	}
-	if keys := f.logKeys("*"); keys != "a b c " || outboxKeys(t, db) != "d e " {
-		t.Errorf("the log has %s, the outbox %s", keys, outboxKeys(t, db))
-	}
-	rules.Store(false)
-	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{Sent: 2}) || f.logKeys("*") != "a b c d e " {
-		t.Errorf("Send = %+v, %v; the log has %s", sent, err, f.logKeys("*"))
 	}
 }
 

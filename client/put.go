@@ -19,12 +19,13 @@ import (
 // different events need different keys. If the error is an *UnknownOutcomeError the
 // drafts may have been appended; after any other error they were not.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
+	var body []byte
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("put: %w", err)
 		}
+		body = append(drafts[i].AppendJSON(body), '\n')
 	}
-	body := appendBody(drafts)
 	var receipts []event.Receipt
 	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
 	err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
@@ -85,67 +86,24 @@ func (c *Client) isOtherLog(err error) bool {
 	return c.logName() == "" && errors.As(err, &problem) && problem.reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
 }
 
-// appendBody returns the body of the request that appends drafts.
-func appendBody(drafts []event.Draft) (body []byte) {
-	if len(drafts) == 1 {
-		return drafts[0].AppendBody(nil)
-	}
-	for i := range drafts {
-		body = append(drafts[i].AppendJSON(body), '\n')
-	}
-	return body
-}
-
-// putBody makes one request. A single draft has its storage in the URL, so that a proxy can
-// decide whether it may be appended.
 func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
-	path, form := "/set", wire.NDJSON
-	if len(drafts) == 1 {
-		path, form = wire.SetPath(drafts[0].Storage()), wire.JSON
-	}
-	header := http.Header{"Content-Type": {form}, "Accept": {form}}
+	header := http.Header{"Content-Type": {wire.NDJSON}, "Accept": {wire.NDJSON}}
 	if log := c.logName(); log != "" {
 		header.Set(wire.HeaderLog, log) // the response would tell too late that it is another log
 	}
-	resp, err := c.doRequest(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
+	resp, err := c.doRequest(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK && (len(drafts) != 1 || resp.StatusCode != http.StatusCreated) {
+	if resp.StatusCode != http.StatusOK {
 		return nil, putRefusal(base, resp)
 	}
-	if err := c.checkIsRstream(base, resp.Header, form); err != nil {
+	if err := c.checkIsRstream(base, resp.Header, wire.NDJSON); err != nil {
 		return nil, err
 	}
-	if len(drafts) == 1 {
-		return readReceipt(base, resp, drafts[0])
-	}
-	return readReceipts(base, resp.Body, drafts)
-}
-
-// readReceipt reads the response to a single append.
-func readReceipt(base string, resp *http.Response, draft event.Draft) ([]event.Receipt, error) {
-	line, err := io.ReadAll(io.LimitReader(resp.Body, wire.MaxLine+1))
-	whole := bytes.HasSuffix(line, []byte("\n"))
-	if err == nil && !whole && (len(line) == 0 || line[0] == '{' && len(line) <= wire.MaxLine) {
-		err = io.ErrUnexpectedEOF // it was cut, with a length that fits
-	}
-	if err != nil {
-		return nil, droppedError(base, err)
-	}
-	r, err := parseReceipt(base, line, draft)
-	if err != nil {
-		return nil, err
-	}
-	r.Duplicate = resp.StatusCode == http.StatusOK
-	return []event.Receipt{r}, nil
-}
-
-// readReceipts reads the response to a batch.
-func readReceipts(base string, body io.Reader, drafts []event.Draft) ([]event.Receipt, error) {
 	receipts := make([]event.Receipt, 0, len(drafts))
-	lines := wire.NewLineReader(body, 1<<16)
+	lines := wire.NewLineReader(resp.Body, 1<<16)
 	for i := range drafts {
 		line, err := lines.Peek()
 		if errors.Is(err, io.EOF) {
@@ -154,25 +112,16 @@ func readReceipts(base string, body io.Reader, drafts []event.Draft) ([]event.Re
 		if err != nil {
 			return nil, badLine(base, err)
 		}
-		r, err := parseReceipt(base, line, drafts[i])
+		r, err := wire.ParseResult(line)
 		if err != nil {
-			return nil, err
+			return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to an append: %.60q", line)}
 		}
-		receipts = append(receipts, r)
+		if r.Hash != drafts[i].Hash() || r.ID == event.Beginning {
+			return nil, &ProtocolError{base, fmt.Sprintf("acknowledged event %s, which is not the one sent", r.ID)}
+		}
+		receipts = append(receipts, receiptOf(&r, drafts[i]))
 	}
 	return receipts, nil
-}
-
-// parseReceipt parses what a server says of the append of a draft.
-func parseReceipt(base string, line []byte, draft event.Draft) (event.Receipt, error) {
-	r, err := wire.ParseResult(line)
-	if err != nil {
-		return event.Receipt{}, &ProtocolError{base, fmt.Sprintf("sent an invalid response to an append: %.60q", line)}
-	}
-	if r.Hash != draft.Hash() || r.ID == event.Beginning {
-		return event.Receipt{}, &ProtocolError{base, fmt.Sprintf("acknowledged event %s, which is not the one sent", r.ID)}
-	}
-	return receiptOf(&r, draft), nil
 }
 
 // receiptOf returns the receipt of a draft.

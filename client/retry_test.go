@@ -167,7 +167,8 @@ func TestPutTooMuch(t *testing.T) {
 				at := time.Now().Add(40 * time.Second).UTC().Format(http.TimeFormat)
 				return answer(r, 429, wire.Problem, text(`{}`), "Retry-After", at), nil
 			}
-			return answer(r, 201, wire.JSON, text(string(wire.AppendReceipt(nil, &event.Receipt{Event: event.New(9, 1, d, d.Hash())})))), nil
+			receipts := []event.Receipt{{Event: event.New(9, 1, d, d.Hash())}}
+			return answer(r, 200, wire.NDJSON, text(string(wire.AppendResults(nil, receipts)))), nil
 		})
 		receipts, err := c.Put(t.Context(), []event.Draft{d})
 		if err != nil || len(receipts) != 1 || receipts[0].ID != 9 {

@@ -43,15 +43,7 @@ func (d *Draft) Hash() Hash { return hashOf(d.User, d.Path, d.Type, d.Key, d.Val
 func (d *Draft) AppendJSON(b []byte) []byte {
 	b = appendString(append(b, `{"user":`...), d.User)
 	b = appendString(append(b, `,"path":`...), d.Path)
-	return d.appendBody(append(b, ','))
-}
-
-// AppendBody appends d to b as a JSON object without its user and path.
-func (d *Draft) AppendBody(b []byte) []byte { return d.appendBody(append(b, '{')) }
-
-// appendBody appends the members of AppendBody to b, and the end of the object.
-func (d *Draft) appendBody(b []byte) []byte {
-	b = appendString(append(b, `"type":`...), string(d.Type))
+	b = appendString(append(b, `,"type":`...), string(d.Type))
 	b = appendString(append(b, `,"key":`...), d.Key)
 	if len(d.Value) > 0 {
 		b = append(append(b, `,"value":`...), d.Value...)

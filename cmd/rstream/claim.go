@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -211,9 +210,6 @@ func refusalText(err error, items []lineItem) string {
 			}
 			return fmt.Sprintf("line %d: ", items[n-1].number)
 		})
-	}
-	if len(items) == 1 && len(own.Lines) == 0 && (own.Status == http.StatusBadRequest || own.Status == http.StatusRequestEntityTooLarge) {
-		own.Detail = fmt.Sprintf("line %d: %s", items[0].number, own.Detail) // a single append has no numbers
 	}
 	return strings.Replace(err.Error(), answer.Error(), own.Error(), 1)
 }

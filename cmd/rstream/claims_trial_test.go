@@ -75,7 +75,7 @@ func (tr *trial) write(path string, b []byte) {
 
 // serve handles requests to bad, where the failure happens.
 func (tr *trial) serve(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost || !strings.HasPrefix(r.URL.Path, "/set") {
+	if r.Method != http.MethodPost || r.URL.Path != "/set" {
 		tr.srv.ServeHTTP(w, r)
 		return
 	}

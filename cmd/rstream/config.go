@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -36,6 +38,20 @@ func (a *app) nameServers() error {
 	}
 	a.servers = urls
 	return nil
+}
+
+// nameServersOrSource is nameServers, but the name may also be that of a source, if it is
+// none of a server.
+func (a *app) nameServersOrSource(cmd *cobra.Command) error {
+	if len(a.servers) == 1 && !strings.Contains(a.servers[0], "://") && a.settings.file != nil {
+		name := a.servers[0]
+		isServer := slices.ContainsFunc(a.settings.file.servers, func(s namedServer) bool { return s.name == name })
+		i := slices.IndexFunc(a.settings.file.sources, func(s namedSource) bool { return s.name == name })
+		if !isServer && i >= 0 {
+			return a.chooseSource(cmd, "", &a.settings.file.sources[i])
+		}
+	}
+	return a.nameServers()
 }
 
 // urlsOf returns the URLs of a server that has a name in the config file.

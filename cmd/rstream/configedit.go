@@ -10,9 +10,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// editServers changes the list of named servers in a config file, which need not exist. The
-// file is replaced as a whole, and only by one that can be read.
+// editServers changes the list of named servers in a config file.
 func editServers(path string, change func(servers *yaml.Node) error) error {
+	return editList(path, "servers", func(servers, _ *yaml.Node) error { return change(servers) })
+}
+
+// editList changes a list of a config file, which need not exist: that of servers or of
+// sources. The file is replaced as a whole, and only by one that can be read. change also
+// gets all of the file, nil if there is nothing in it.
+func editList(path, setting string, change func(list, top *yaml.Node) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target // a link to a file of dotfiles stays one
 	}
@@ -20,7 +26,7 @@ func editServers(path string, change func(servers *yaml.Node) error) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return usagef("read config: %w", err)
 	}
-	b, err := withServers(old, change)
+	b, err := withList(old, setting, change)
 	if err != nil {
 		var exit *exitError
 		if errors.As(err, &exit) {
@@ -31,9 +37,9 @@ func editServers(path string, change func(servers *yaml.Node) error) error {
 	return replaceConfig(path, b)
 }
 
-// withServers returns a config file with a changed list of servers. A file without one keeps
-// each of its bytes, and the list follows.
-func withServers(old []byte, change func(servers *yaml.Node) error) ([]byte, error) {
+// withList returns a config file with a changed list. A file without it keeps each of its
+// bytes, and the list follows.
+func withList(old []byte, setting string, change func(list, top *yaml.Node) error) ([]byte, error) {
 	top, err := onlyDocument(old)
 	if err != nil {
 		return nil, err
@@ -41,21 +47,21 @@ func withServers(old []byte, change func(servers *yaml.Node) error) ([]byte, err
 	if top != nil && top.Kind != yaml.MappingNode {
 		return nil, errNoMapping
 	}
-	servers, doc := serversIn(top), top
-	isNew := servers == nil
+	list, doc := listIn(top, setting), top
+	isNew := list == nil
 	if isNew {
-		servers = &yaml.Node{Kind: yaml.SequenceNode}
+		list = &yaml.Node{Kind: yaml.SequenceNode}
 		name := &yaml.Node{}
-		name.SetString("servers")
-		doc = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{name, servers}}
+		name.SetString(setting)
+		doc = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{name, list}}
 	}
-	if _, err := parseServers(servers); err != nil {
+	if err := checkList(setting, list); err != nil {
 		return nil, err
 	}
-	if len(servers.Content) == 0 {
-		servers.Style = 0 // an empty list is written as []
+	if len(list.Content) == 0 {
+		list.Style = 0 // an empty list is written as []
 	}
-	if err := change(servers); err != nil {
+	if err := change(list, top); err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
@@ -72,18 +78,28 @@ func withServers(old []byte, change func(servers *yaml.Node) error) ([]byte, err
 	}
 	check, err := onlyDocument(b.Bytes())
 	if err == nil {
-		_, err = parseServers(serversIn(check))
+		err = checkList(setting, listIn(check, setting))
 	}
 	return b.Bytes(), err
 }
 
-// serversIn returns the list of servers of a file, nil if it has none.
-func serversIn(top *yaml.Node) *yaml.Node {
+// checkList returns an error if a list of servers or sources is none.
+func checkList(setting string, list *yaml.Node) (err error) {
+	if setting == "sources" {
+		_, err = parseSources(list)
+	} else {
+		_, err = parseServers(list)
+	}
+	return err
+}
+
+// listIn returns a list of a file, nil if it has none.
+func listIn(top *yaml.Node, setting string) *yaml.Node {
 	if top == nil {
 		return nil
 	}
 	for i := 0; i+1 < len(top.Content); i += 2 {
-		if top.Content[i].Value == "servers" {
+		if top.Content[i].Value == setting {
 			return aliasTarget(top.Content[i+1])
 		}
 	}

@@ -26,6 +26,7 @@ type configFile struct {
 	values  map[string][]string // of each setting
 	places  map[string]string   // the file and the line of each setting
 	servers []namedServer
+	sources []namedSource
 }
 
 // A namedServer names the servers of one log.
@@ -118,6 +119,11 @@ func (c *configFile) over(other *configFile) *configFile {
 			c.values[name], c.places[name] = values, other.places[name]
 		}
 	}
+	for _, s := range other.sources {
+		if !slices.ContainsFunc(c.sources, func(own namedSource) bool { return own.name == s.name }) {
+			c.sources = append(c.sources, s)
+		}
+	}
 	for _, s := range other.servers {
 		if !slices.ContainsFunc(c.servers, func(own namedServer) bool { return own.name == s.name }) {
 			c.servers = append(c.servers, s)
@@ -151,6 +157,8 @@ func (c *configFile) parseSettings(b []byte, known []string) error {
 		switch {
 		case key == "servers":
 			c.servers, err = parseServers(value)
+		case key == "sources":
+			c.sources, err = parseSources(value)
 		case !slices.Contains(known, key):
 			err = fmt.Errorf("line %d: unknown setting %q", value.Line, key)
 		default:

@@ -44,6 +44,9 @@ const tokenVariable = "RSTREAM_TOKEN"
 // environment, or else those that the config file has for it.
 func (a *app) credentialsOf(server string) credentials {
 	c := a.credentials
+	if a.source != nil && server == a.source.url {
+		return c.orElse(a.source.credentials)
+	}
 	if a.settings == nil || a.settings.file == nil {
 		return c
 	}
@@ -53,7 +56,11 @@ func (a *app) credentialsOf(server string) credentials {
 	if i < 0 {
 		return c
 	}
-	own := a.settings.file.servers[i].credentials
+	return c.orElse(a.settings.file.servers[i].credentials)
+}
+
+// orElse returns the credentials of c, and those of own that c does not have.
+func (c credentials) orElse(own credentials) credentials {
 	if c.tokenFile == "" && c.tokenCommand == "" && os.Getenv(tokenVariable) == "" {
 		c.tokenFile, c.tokenCommand = own.tokenFile, own.tokenCommand
 	}
@@ -156,7 +163,11 @@ func (t *commandTokens) runCommand(ctx context.Context, command string) (string,
 func (a *app) tlsConfig() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	used := false
-	for _, server := range a.servers {
+	servers := a.servers
+	if a.source != nil {
+		servers = []string{a.source.url}
+	}
+	for _, server := range servers {
 		c := a.credentialsOf(server)
 		if c.ca != "" {
 			b, err := os.ReadFile(c.ca)

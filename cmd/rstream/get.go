@@ -50,6 +50,9 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	if err != nil {
 		return err
 	}
+	if a.source != nil {
+		return getFromSource(ctx, a, o, storage, at)
+	}
 	s, err := a.openSession(ctx, false)
 	if err != nil {
 		return fmt.Errorf("get %s: %w", storage, err)

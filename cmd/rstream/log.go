@@ -23,6 +23,10 @@ are missing or differ from the server, standard error says where and the status 
   rstream log '*/quakes' | jq .value.place`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.needTopics(args)
 			if err != nil {
 				return err

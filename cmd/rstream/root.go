@@ -31,7 +31,8 @@ type app struct {
 	ran   bool // a command was started
 
 	servers []string
-	named   bool // --server is on the command line
+	source  *chosenSource // if set, the command is about it and not about a server
+	named   bool          // --server is on the command line
 	cache   string
 
 	credentials credentials

@@ -33,6 +33,9 @@ var serverSettings = map[string]string{
 	"ca": "a PEM file of the authorities that may have signed its certificate", "client-cert": "a PEM file of the certificate to show it", "client-key": "a PEM file of the key of client-cert",
 }
 
+// sourceSettings are the members of a named source besides its mapping and credentials.
+var sourceSettings = map[string]string{"name": "its name, for --server", "url": "the URL of the stream"}
+
 type schemaNode map[string]any
 
 // settingSchema returns the schema of a flag's value.
@@ -85,6 +88,27 @@ func configSchema(root *cobra.Command) []byte {
 	settings["servers"] = schemaNode{"description": "servers with names, for --server", "type": "array", "items": schemaNode{
 		"type": "object", "properties": server, "additionalProperties": false, "required": []string{"name", "url"},
 	}}
+	source := schemaNode{}
+	for name, text := range serverSettings {
+		if strings.Contains(name, "-") || name == "ca" {
+			source[name] = schemaNode{"description": text, "type": "string"}
+		}
+	}
+	for name, text := range sourceSettings {
+		source[name] = schemaNode{"description": text, "type": "string"}
+	}
+	try, _, err := root.Find([]string{"source", "try"})
+	if err != nil {
+		panic(err)
+	}
+	names, _ := new(sourceFlags).settings()
+	for _, name := range names {
+		_, usage := pflag.UnquoteUsage(try.Flags().Lookup(name))
+		source[name] = schemaNode{"description": usage, "type": "string"}
+	}
+	settings["sources"] = schemaNode{"description": "event streams of other servers with names, for --server", "type": "array", "items": schemaNode{
+		"type": "object", "properties": source, "additionalProperties": false, "required": []string{"name", "url"},
+	}}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -117,7 +141,7 @@ func TestConfigSchema(t *testing.T) {
 	}
 	known := flagNames(root)
 	for name := range schema.Properties {
-		if name != "servers" && !slices.Contains(known, name) {
+		if name != "servers" && name != "sources" && !slices.Contains(known, name) {
 			t.Errorf("the schema has %s, which is no setting", name)
 		}
 	}

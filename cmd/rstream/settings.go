@@ -57,7 +57,7 @@ func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 	s.annotate(cmd)
 	a.noteForeignTopics(cmd, args)
 	a.noteZone()
-	if err := a.nameServers(); err != nil {
+	if err := a.nameServersOrSource(cmd); err != nil {
 		if from := s.sourceOf("server"); from != "" {
 			err = usagef("%s: %w", from, err)
 		}

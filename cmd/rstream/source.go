@@ -18,15 +18,19 @@ func newSourceCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "source [COMMAND]",
 		GroupID: groupTools,
-		Short:   "Look at event streams of other servers",
-		Long: `Look at event streams of servers that are not rstream's. docs/sources.md says which
-kinds of streams there are, and what each of them can promise.`,
-		Example:               `  rstream source try https://stream.wikimedia.org/v2/stream/recentchange`,
+		Short:   "Try, list, add and remove event streams of other servers",
+		Long: `Sources are event streams of servers that are not rstream's. "tail URL" and "sync URL"
+follow one into a file of its own, with which log, state, get, windows, status and
+verify work as with a copy. "source add" gives a source a name, which --server takes.
+docs/sources.md says which kinds of streams there are, and what each can promise.`,
+		Example: `  rstream source try https://stream.wikimedia.org/v2/stream/recentchange
+  rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
+  rstream tail -s wiki`,
 		Args:                  knownCommand,
 		DisableFlagsInUseLine: true,
-		RunE:                  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:                  func(*cobra.Command, []string) error { return a.runSourceList() },
 	}
-	cmd.AddCommand(newSourceTryCommand(a))
+	cmd.AddCommand(newSourceTryCommand(a), newSourceListCommand(a), newSourceAddCommand(a), newSourceResetCommand(a), newSourceRmCommand(a))
 	return cmd
 }
 
@@ -168,6 +172,8 @@ func sourceError(err error) error {
 	var status *source.StatusError
 	var stream *source.StreamError
 	switch {
+	case errors.Is(err, source.ErrMapping):
+		return &exitError{exitUsage, err.Error(), "use the mapping of before, or run \"rstream source reset NAME\""}
 	case errors.As(err, &stream) && stream.IsRstream:
 		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\""}
 	case errors.As(err, &stream):

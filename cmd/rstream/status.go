@@ -54,6 +54,12 @@ which needs no token and no copy. The exit status is 0, 1 if it cannot, or 5.`,
 			if o.maxLag < 0 {
 				return usagef("--max-lag %s: want a duration such as 5m", o.maxLag)
 			}
+			if a.source != nil {
+				if o.ready || o.check {
+					return usagef("--ready and --check need a server, and %s is a source", a.source.name)
+				}
+				return runSourceStatus(cmd.Context(), a)
+			}
 			if o.ready {
 				return runReady(cmd.Context(), a)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ type syncOptions struct {
 	skipGap  bool
 	strategy string
 	explain  bool
+	idle     time.Duration
 }
 
 func newSyncCommand(a *app) *cobra.Command {
@@ -62,9 +64,16 @@ fetched for the state at the start of the window, and bytes received.`,
   rstream sync alice --print | jq .value`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.parseTopicArgs(args)
 			if err != nil {
 				return err
+			}
+			if a.source != nil {
+				return o.syncSource(cmd.Context(), a, topics)
 			}
 			return runSync(cmd.Context(), a, o, topics)
 		},
@@ -80,6 +89,8 @@ fetched for the state at the start of the window, and bytes received.`,
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	f.StringVar(&o.strategy, "strategy", "auto", "`METHOD` of finding imported events that the server has: "+strategyNames)
 	f.BoolVar(&o.explain, "explain", false, "print how missing events were found, and at what cost")
+	o.idle = sourceIdle
+	f.Var((*waitLimit)(&o.idle), "idle", "of a source that does not mark the end of its history: end after `DURATION` without an event")
 	addProgress(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "at", "since", "until", "follow", "skip-gap")

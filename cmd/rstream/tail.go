@@ -61,9 +61,16 @@ first run does so.`,
   rstream tail alice --name indexer | while read -r line; do …; done`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
+			}
+			if a.source != nil {
+				return o.tailSource(cmd.Context(), a, topics)
 			}
 			return runTail(cmd.Context(), a, o, topics)
 		},

@@ -44,6 +44,9 @@ may be served meanwhile.`,
   rstream verify --offline --db rstream.db`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.source != nil {
+				o.offline, o.db = true, "" // its server cannot be asked again
+			}
 			if err := o.checkFlags(cmd, args); err != nil {
 				return err
 			}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/internal/source"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A namedSource is a source that has a name in the config file.
+type namedSource struct {
+	name, url string
+	flags     sourceFlags
+
+	credentials credentials
+}
+
+func (s *namedSource) nameOrEmpty() string {
+	if s == nil {
+		return ""
+	}
+	return s.name
+}
+
+// settings returns the settings of f and their names, in the order of a file.
+func (f *sourceFlags) settings() (names []string, values []*string) {
+	return []string{"kind", "cursor", "id", "resume", "end", "user", "path", "key", "value", "where"},
+		[]*string{&f.kind, &f.cursor, &f.id, &f.resume, &f.end, &f.user, &f.path, &f.key, &f.value, &f.where}
+}
+
+// parseSources reads the list of named sources.
+func parseSources(node *yaml.Node) (sources []namedSource, err error) {
+	list := aliasTarget(node)
+	if list.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf("line %d: sources: want a list of name and url", node.Line)
+	}
+	for _, item := range list.Content {
+		var s namedSource
+		if err := eachKey(item, s.parseSetting); err != nil {
+			return nil, err
+		}
+		if s.name == "" || s.url == "" {
+			return nil, fmt.Errorf("line %d: sources: want a name and a url", item.Line)
+		}
+		if slices.ContainsFunc(sources, func(other namedSource) bool { return other.name == s.name }) {
+			return nil, fmt.Errorf("line %d: sources: %q is named twice", item.Line, s.name)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// parseSetting reads a setting of a named source.
+func (s *namedSource) parseSetting(key string, value *yaml.Node) (err error) {
+	names, values := s.flags.settings()
+	switch i := slices.Index(names, key); {
+	case key == "name":
+		s.name, err = scalarValue(value)
+	case key == "url":
+		s.url, err = scalarValue(value)
+	case i >= 0:
+		*values[i], err = scalarValue(value)
+	default:
+		if s.credentials.parseCredential(key, value) != nil {
+			err = fmt.Errorf("line %d: sources: unknown setting %q", value.Line, key)
+		}
+	}
+	return err
+}
+
+// node returns s as it is written in a file.
+func (s *namedSource) node() *yaml.Node {
+	text := func(value string) *yaml.Node {
+		n := &yaml.Node{}
+		n.SetString(value)
+		return n
+	}
+	node := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text("name"), text(s.name), text("url"), text(s.url)}}
+	names, values := s.flags.settings()
+	for i, name := range names {
+		if *values[i] != "" {
+			node.Content = append(node.Content, text(name), text(*values[i]))
+		}
+	}
+	return node
+}
+
+func newSourceListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List named sources",
+		Example: `  rstream source list -o json | jq -r .name`,
+		Args:    noArgs,
+		RunE:    func(*cobra.Command, []string) error { return a.runSourceList() },
+	}
+}
+
+func (a *app) runSourceList() error {
+	if a.settings.file == nil || len(a.settings.file.sources) == 0 {
+		if a.out.isForPerson() {
+			return a.out.printf(nothingYet)
+		}
+		return nil
+	}
+	for i := range a.settings.file.sources {
+		if err := a.out.printSource(&a.settings.file.sources[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printSource prints a named source, without the secrets of its URL.
+func (o *output) printSource(s *namedSource) error {
+	u, err := source.ParseURL(s.url)
+	if err != nil {
+		return usagef("source %s: %w", s.name, err)
+	}
+	kind, err := s.flags.kindOf(u)
+	if err != nil {
+		return usagef("source %s: %w", s.name, err)
+	}
+	if !o.isForPerson() {
+		return o.writeJSON(struct {
+			Type string `json:"type"`
+			Name string `json:"name"`
+			URL  string `json:"url"`
+			Kind string `json:"kind"`
+		}{"source", s.name, wire.RedactURL(s.url), kind.Name})
+	}
+	return o.printf("%-14s  %-9s  %s\n", visible(s.name), kind.Name, visible(wire.RedactURL(s.url)))
+}
+
+func newSourceAddCommand(a *app) *cobra.Command {
+	var flags sourceFlags
+	cmd := &cobra.Command{
+		Use:   "add NAME URL",
+		Short: "Give a source a name",
+		Long: `Add a named source to the user's config file, which is created if it does not exist.
+--server then takes the name. The flags say how the stream is read and what becomes of
+its events; "rstream source try" shows it. Comments in the file stay.`,
+		Example: `  rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
+  rstream source add chat https://example.com/events --path .room --where '.bot | not'`,
+		Args:              argCount(2, 2, "a NAME and the URL of a stream"),
+		PersistentPreRunE: checkUnconfigured, // the setting "server" may already have the name
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.runSourceAdd(namedSource{name: args[0], url: args[1], flags: flags})
+		},
+	}
+	cmd.Flags().SortFlags = false
+	flags.addSourceFlags(cmd)
+	return cmd
+}
+
+func (a *app) runSourceAdd(s namedSource) error {
+	if s.name == "" || strings.ContainsAny(s.name, "/:") || strings.TrimSpace(s.name) != s.name || strings.HasPrefix(s.name, ".") {
+		return usagef("name %q: want a word without : and /, which does not begin with a dot", s.name)
+	}
+	u, err := source.ParseURL(s.url)
+	if err != nil {
+		return usagef("URL: %w", err)
+	}
+	kind, err := s.flags.kindOf(u)
+	if err != nil {
+		return err
+	}
+	if _, err := source.NewMapper(s.name, kind.Mapping); err != nil {
+		return usagef("--%w", err)
+	}
+	path := configPaths(a.config)[0]
+	err = editList(path, "sources", func(sources *yaml.Node, top *yaml.Node) error {
+		if servers := listIn(top, "servers"); servers != nil && indexOfServer(servers, s.name) >= 0 {
+			return &exitError{exitFailed, "server " + s.name + " exists already, and --server would take it", "choose another name"}
+		}
+		if indexOfServer(sources, s.name) >= 0 {
+			return &exitError{exitFailed, "source " + s.name + " exists already", "\"rstream source rm " + shellWord(s.name) + "\" removes it"}
+		}
+		sources.Content = append(sources.Content, s.node())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.out.printSource(&s)
+}
+
+func newSourceRmCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm NAME...",
+		Short: "Remove named sources",
+		Long: `Remove named sources from the user's config file, all or none. Their files stay: a
+source that is added again under the same name goes on where it was.`,
+		Example:           `  rstream source rm wiki`,
+		Args:              argCount(1, math.MaxInt, "the NAME of a source"),
+		PersistentPreRunE: checkUnconfigured,
+		RunE: func(_ *cobra.Command, args []string) error {
+			path := configPaths(a.config)[0]
+			return editList(path, "sources", func(sources, _ *yaml.Node) error {
+				for _, name := range args {
+					i := indexOfServer(sources, name)
+					if i < 0 {
+						return &exitError{exitFailed, path + " has no source " + name, "\"rstream source\" lists those of all config files"}
+					}
+					sources.Content = slices.Delete(sources.Content, i, i+1)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newSourceResetCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reset NAME|URL",
+		Short: "Forget the cursor of a source",
+		Long: `Forget the cursor of a source, and with which mapping its events were stored: the next
+tail or sync begins as if it were the first. The events in the source's file stay. An
+event that the server sends again is stored once more only if it has become another one.`,
+		Example: `  rstream source reset wiki`,
+		Args:    argCount(1, 1, "the NAME or the URL of a source"),
+		Annotations: map[string]string{
+			silentAnnotation: silentAlways,
+		},
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if err := a.chooseArgument(cmd, args[0]); err != nil {
+				return err
+			}
+			if err := mustExist(a.source.path, "nothing of the source was stored yet"); err != nil {
+				return err
+			}
+			db, err := a.openDB(cmd.Context(), a.source.path, cache.Config{Role: cache.Server})
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, db.Close()) }()
+			return db.ForgetSource(cmd.Context(), a.source.name)
+		},
+	}
+}
+
+// chooseArgument is chooseSource for an argument that is a name or a URL.
+func (a *app) chooseArgument(cmd *cobra.Command, arg string) error {
+	if strings.Contains(arg, "://") {
+		return a.chooseSource(cmd, arg, nil)
+	}
+	if a.settings.file != nil {
+		for i := range a.settings.file.sources {
+			if a.settings.file.sources[i].name == arg {
+				return a.chooseSource(cmd, "", &a.settings.file.sources[i])
+			}
+		}
+	}
+	return usagef("source %q: is neither a URL nor the name of a source in the config file", wire.RedactURL(arg))
+}

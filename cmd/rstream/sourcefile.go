@@ -1,0 +1,146 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/source"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A chosenSource is the source that a command is about.
+type chosenSource struct {
+	name string // in the log: the name in the config file, or the URL's host
+	url  string
+	kind source.Kind
+	path string // of its file
+
+	credentials credentials
+}
+
+// sourceCommands are the commands that work on a source in place of a server.
+var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset"}
+
+// chooseURL takes a URL off the front of args: it is a source, and its topic is * if there
+// is no other one. The commands of events call it.
+func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err error) {
+	if len(args) > 0 && strings.Contains(args[0], "://") {
+		if a.source != nil || a.named {
+			return nil, usagef("%s and --server cannot be combined", wire.RedactURL(args[0]))
+		}
+		if err := a.chooseSource(cmd, args[0], nil); err != nil {
+			return nil, err
+		}
+		args = args[1:]
+	}
+	if f := cmd.Flags().Lookup("all"); a.source != nil && len(args) == 0 && !f.Changed {
+		args = []string{event.All.String()}
+	}
+	return args, nil
+}
+
+// chooseSource sets the source that the command is about: a named one, or one with a URL.
+// Offline commands then read its file as they do with --cache.
+func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSource) error {
+	if !slices.Contains(sourceCommands, cmd.Name()) {
+		return usagef("%s needs a server, and %s is a source", cmd.Name(), cmp.Or(named.nameOrEmpty(), wire.RedactURL(address)))
+	}
+	s := &chosenSource{url: address}
+	if named != nil {
+		s.url, s.name, s.credentials = named.url, named.name, named.credentials
+	}
+	u, err := source.ParseURL(s.url)
+	if err != nil {
+		return usagef("source %s: %w", wire.RedactURL(s.url), err)
+	}
+	var flags sourceFlags
+	if named != nil {
+		flags = named.flags
+	}
+	if s.kind, err = flags.kindOf(u); err != nil {
+		return err
+	}
+	if s.name == "" {
+		s.name = u.Host
+	}
+	if s.path = a.cache; s.path == "" {
+		if s.path, err = sourcePath(u, named); err != nil {
+			return err
+		}
+	}
+	a.source, a.cache = s, s.path
+	return nil
+}
+
+// sourcePath returns the default file of a source. Secrets of the URL have no part in its
+// name.
+func sourcePath(u *url.URL, named *namedSource) (string, error) {
+	dir, err := dataDir()
+	if err != nil {
+		return "", err
+	}
+	name := ""
+	if named != nil {
+		name = source.GapPath(named.name)
+	} else {
+		bare := *u
+		bare.User = nil
+		sum := sha256.Sum256([]byte(bare.String()))
+		name = source.GapPath(u.Host) + "-" + hex.EncodeToString(sum[:4])
+	}
+	return filepath.Join(dir, "sources", name+".db"), nil
+}
+
+// openSourceFile opens the file of the source, as the one process that follows it or, if
+// there is another one, to read along.
+func (a *app) openSourceFile(ctx context.Context) (db *cache.DB, follows bool, err error) {
+	if err := os.MkdirAll(filepath.Dir(a.source.path), 0o700); err != nil {
+		return nil, false, err
+	}
+	if err := a.checkSourceFile(ctx); err != nil {
+		return nil, false, err
+	}
+	db, err = a.openDB(ctx, a.source.path, cache.Config{Role: cache.Server})
+	if !errors.Is(err, cache.ErrLocked) {
+		return db, err == nil, err
+	}
+	db, err = a.openDB(ctx, a.source.path, cache.Config{})
+	return db, false, err
+}
+
+// checkSourceFile refuses a file that exists and is not of the source: a server's log would
+// get events that nobody has put there.
+func (a *app) checkSourceFile(ctx context.Context) error {
+	if _, err := os.Stat(a.source.path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := a.openDB(ctx, a.source.path, cache.Config{})
+	if errors.Is(err, cache.ErrNoLog) {
+		return nil // another process is creating it, or was killed while it did
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	names, err := db.SourceNames(ctx)
+	if err != nil {
+		return err
+	}
+	if db.Role() != cache.Server || db.Head() > 0 && !slices.Contains(names, a.source.name) || len(names) > 0 && !slices.Contains(names, a.source.name) {
+		return &exitError{exitUsage, a.source.path + " is not the file of the source " + a.source.name, "name another file with --cache, or leave --cache out"}
+	}
+	return nil
+}

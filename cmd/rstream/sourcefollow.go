@@ -1,0 +1,330 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/source"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+const (
+	// sourcePoll is how often a process that reads along looks for new events, and
+	// takeoverPoll how often it tries to follow the source itself.
+	sourcePoll   = 200 * time.Millisecond
+	takeoverPoll = 2 * time.Second
+
+	// sourceMaxBytes bounds the file of a source unless --max-bytes is given.
+	sourceMaxBytes = 1 << 30
+)
+
+// A sourceSession is a command's work with the file of a source, which it follows or reads
+// along.
+type sourceSession struct {
+	a       *app
+	db      *cache.DB
+	follows bool
+	limits  source.FollowConfig
+
+	tried   time.Time     // when this process last tried to follow the source
+	news    chan struct{} // has a token if there are new events
+	ended   chan error    // receives why following has ended
+	guessed bool          // the end of the history was; valid once ended has received
+	cancel  context.CancelFunc
+	working sync.WaitGroup
+}
+
+// openSource opens the file of the source. limits says when following it ends.
+func (a *app) openSource(ctx context.Context, limits source.FollowConfig) (s *sourceSession, err error) {
+	s = &sourceSession{a: a, limits: limits, news: make(chan struct{}, 1), ended: make(chan error, 1)}
+	s.db, s.follows, err = a.openSourceFile(ctx)
+	return s, err
+}
+
+// start begins to follow the source, unless another process does.
+func (s *sourceSession) start(ctx context.Context) error {
+	if !s.follows {
+		s.a.note("another process follows %s; reading along", s.a.source.name)
+		return nil
+	}
+	s.a.note("at most %s of events are kept in %s", formatSize(sourceMaxBytes), s.a.source.path)
+	return s.follow(ctx)
+}
+
+// follow begins to follow the source into the file, which was opened for that.
+func (s *sourceSession) follow(ctx context.Context) error {
+	src := s.a.source
+	mapper, err := source.NewMapper(src.name, src.kind.Mapping)
+	if err != nil {
+		return usagef("source %s: %w", src.name, err)
+	}
+	s.follows = true
+	s.db.OnCommit(func([]event.Event, event.ID) {
+		select {
+		case s.news <- struct{}{}:
+		default:
+		}
+	})
+	cfg := s.limits
+	cfg.Config = source.Config{URL: src.url, Knobs: src.kind.Knobs, TLS: s.a.tls, Token: func(ctx context.Context) (string, error) { return s.a.serverToken(ctx, src.url) }}
+	cfg.Name, cfg.Log, cfg.Mapper, cfg.OnRetry = src.name, s.db, mapper, s.a.onRetry
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.working.Go(func() {
+		var err error
+		s.guessed, err = source.Follow(ctx, cfg)
+		s.ended <- err
+	})
+	s.working.Go(func() {
+		if err := s.db.Snapshots().KeepStates(ctx); err != nil && ctx.Err() == nil {
+			s.a.note("%v", err)
+		}
+	})
+	s.working.Go(func() {
+		keep := cache.Retention{MaxBytes: sourceMaxBytes, Damaged: func(err error) { s.a.note("%v", err) }}
+		if err := s.db.Retain(ctx, keep); err != nil && ctx.Err() == nil {
+			s.a.note("%v", err)
+		}
+	})
+	return nil
+}
+
+// Close ends following and closes the file.
+func (s *sourceSession) Close() error {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.working.Wait()
+	return s.db.Close()
+}
+
+// takeOver follows the source if no other process does any more.
+func (s *sourceSession) takeOver(ctx context.Context) error {
+	db, follows, err := s.a.openSourceFile(ctx)
+	if err != nil || !follows {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
+		return err
+	}
+	old := s.db
+	s.db = db
+	s.a.note("following %s now", s.a.source.name)
+	return errors.Join(old.Close(), s.follow(ctx))
+}
+
+// wait waits until there may be new events. It returns the error for which following has
+// ended.
+func (s *sourceSession) wait(ctx context.Context) (ended bool, err error) {
+	if s.follows {
+		select {
+		case <-s.news:
+			return false, nil
+		case err := <-s.ended:
+			return true, err
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		}
+	}
+	select {
+	case <-time.After(sourcePoll):
+		if time.Since(s.tried) < takeoverPoll {
+			return false, nil
+		}
+		s.tried = time.Now()
+		return false, s.takeOver(ctx)
+	case <-ctx.Done():
+		return true, context.Cause(ctx)
+	}
+}
+
+// A sourcePrinter prints the events of a source's file.
+type sourcePrinter struct {
+	a      *app
+	topics []event.Topic // with that of gaps
+	asked  []event.Topic // without it
+	at     event.ID      // the position that was reached
+	most   int           // events to print; 0 means no limit
+	silent bool          // only gaps are printed
+
+	events int
+	gaps   int
+}
+
+func newSourcePrinter(a *app, topics []event.Topic) *sourcePrinter {
+	gaps := event.Exactly(event.Storage{User: source.Gaps, Path: source.GapPath(a.source.name)})
+	return &sourcePrinter{a: a, topics: append(slices.Clone(topics), gaps), asked: topics}
+}
+
+// printNew prints the events that are new in the file. done reports that no more are
+// wanted.
+func (p *sourcePrinter) printNew(ctx context.Context, db *cache.DB) (done bool, err error) {
+	for {
+		evs, next, err := db.Read(ctx, p.topics, p.at, event.MaxID, 1000)
+		if err != nil {
+			return false, err
+		}
+		for i := range evs {
+			if err := p.printOne(&evs[i]); err != nil {
+				return false, err
+			}
+			if p.most > 0 && p.events == p.most {
+				return true, p.a.out.flush()
+			}
+		}
+		if next == p.at {
+			return false, p.a.out.flush()
+		}
+		p.at = next
+	}
+}
+
+func (p *sourcePrinter) printOne(ev *event.Event) error {
+	if ev.User == source.Gaps && ev.Path == source.GapPath(p.a.source.name) {
+		p.gaps++
+		return p.a.printSourceGap(ev)
+	}
+	p.events++
+	if p.silent {
+		return nil
+	}
+	return p.a.out.writeEvent(ev)
+}
+
+// status returns the exit status: that of a gap if one was printed.
+func (p *sourcePrinter) status() error {
+	if p.gaps > 0 {
+		return &exitError{status: exitGap}
+	}
+	return nil
+}
+
+// A sourceGap is the value of an event that says that events may be missing.
+type sourceGap struct {
+	Gap   string `json:"gap"`
+	After string `json:"after"`
+	Since string `json:"since"`
+}
+
+// printSourceGap reports a gap of a source: as a line of the stream to a consumer of JSON.
+func (a *app) printSourceGap(ev *event.Event) error {
+	var g sourceGap
+	if err := json.Unmarshal(ev.Value, &g); err != nil {
+		return fmt.Errorf("read the gap %s: %w", ev.ID, err)
+	}
+	if a.out.isForPerson() {
+		a.note("events of %s may be missing between %s and %s: %s", a.source.name, g.Since, ev.Time, g.Gap)
+		return nil
+	}
+	return a.out.writeJSON(struct {
+		Type   string     `json:"type"`
+		Source string     `json:"source"`
+		ID     event.ID   `json:"id"`
+		Since  string     `json:"since"`
+		Until  event.Time `json:"until"`
+		After  string     `json:"after,omitempty"`
+		Reason string     `json:"reason"`
+	}{"gap", a.source.name, ev.ID, g.Since, ev.Time, g.After, g.Gap})
+}
+
+// tailSource is runTail for a source.
+func (o *tailOptions) tailSource(ctx context.Context, a *app, topics []event.Topic) error {
+	switch {
+	case o.name != "":
+		return usagef("--name needs a server: a source's own file resumes from its cursor")
+	case o.fromState, o.skipGap, o.until != "":
+		return usagef("--from-state, --skip-gap and --until need a server")
+	}
+	given, err := a.readRange(o.since, "")
+	if err != nil {
+		return err
+	}
+	p := newSourcePrinter(a, topics)
+	p.most = o.count
+	return a.withSource(ctx, source.FollowConfig{UntilEnd: o.untilLive, EndIdle: sourceIdle, Wait: o.wait}, p, func(ctx context.Context, db *cache.DB) (event.ID, error) {
+		if given.since != nil {
+			return offlinePosition(ctx, db, *given.since, db.Head())
+		}
+		return db.BeforeLast(ctx, topics, o.n, event.Beginning, db.Head())
+	})
+}
+
+// sourceIdle is how long a source must be silent to be taken to be at its end.
+const sourceIdle = 5 * time.Second
+
+// withSource follows the source, or reads along, and prints what comes after the position
+// that begin returns.
+func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sourcePrinter, begin func(context.Context, *cache.DB) (event.ID, error)) error {
+	return a.out.untilClosed(ctx, func(ctx context.Context) (err error) {
+		s, err := a.openSource(ctx, limits)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		if p.at, err = begin(ctx, s.db); err != nil {
+			return err
+		}
+		if err := s.start(ctx); err != nil {
+			return err
+		}
+		for {
+			if done, err := p.printNew(ctx, s.db); err != nil || done {
+				return errors.Join(err, p.status())
+			}
+			ended, err := s.wait(ctx)
+			if err == nil && !ended {
+				continue
+			}
+			// What was stored before the end must be printed, too.
+			_, printErr := p.printNew(context.WithoutCancel(ctx), s.db)
+			if err == nil && s.guessed {
+				a.note("%s is up to date, as far as can be told: nothing came for %s", a.source.name, limits.EndIdle)
+			}
+			if err == nil && printErr == nil {
+				return p.status()
+			}
+			return errors.Join(sourceError(err), printErr)
+		}
+	})
+}
+
+// syncSource is runSync for a source.
+func (o *syncOptions) syncSource(ctx context.Context, a *app, topics []event.Topic) error {
+	if o.since != "" || o.until != "" || o.at != "" || o.skipGap || o.explain {
+		return usagef("--since, --until, --at, --skip-gap and --explain need a server")
+	}
+	p := newSourcePrinter(a, topics)
+	p.silent = !o.print
+	limits := source.FollowConfig{UntilEnd: !o.follow, EndIdle: o.idle, Wait: o.wait}
+	err := a.withSource(ctx, limits, p, func(_ context.Context, db *cache.DB) (event.ID, error) { return db.Head(), nil })
+	var exit *exitError
+	if err != nil && !(errors.As(err, &exit) && exit.status == exitGap) {
+		return err
+	}
+	if !o.print && !a.quiet {
+		if printErr := a.out.printSourceSync(a.source, p); printErr != nil {
+			return printErr
+		}
+	}
+	return err
+}
+
+// printSourceSync prints what a sync of a source has done.
+func (o *output) printSourceSync(src *chosenSource, p *sourcePrinter) error {
+	if o.isForPerson() {
+		return o.printf("%s: %s stored, %s\n", visible(src.name), count(p.events, "event"), count(p.gaps, "gap"))
+	}
+	return o.writeJSON(struct {
+		Type   string `json:"type"`
+		Source string `json:"source"`
+		URL    string `json:"url"`
+		Events int    `json:"events"`
+		Gaps   int    `json:"gaps"`
+	}{"sync", src.name, wire.RedactURL(src.url), p.events, p.gaps})
+}

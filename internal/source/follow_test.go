@@ -106,7 +106,6 @@ const endBlock = "event: end\ndata: x\n\n"
 // the one in Last-Event-ID.
 type counting struct {
 	n    int
-	end  string                                // sent after them
 	cut  func(w http.ResponseWriter, b []byte) // writes one connection
 	hold bool                                  // the connection stays open at the end
 }

@@ -324,11 +324,11 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (even
 	if err != nil {
 		return after, err
 	}
-	scanned, err := pages.CountPages(r.ctx, r.tx, span)
+	many, err := pages.HasPages(r.ctx, r.tx, span, len(posted))
 	if err != nil {
 		return after, err
 	}
-	if len(posted) > scanned {
+	if !many {
 		return r.scan(after, until, maxScan, want) // reading all pages is cheaper than seeking each line
 	}
 	at := after

@@ -155,3 +155,29 @@ func TestDenseHole(t *testing.T) {
 		})
 	}
 }
+
+// HasPages counts as a slow count does, also where pages overlap.
+func TestHasPages(t *testing.T) {
+	h := openTables(t)
+	for step := event.ID(1); step <= 64; step *= 4 {
+		evs, storages := madeEvents(step, step, 60, 2, 60)
+		h.mustStore(t, evs, storages)
+	}
+	h.view(t, func(tx *sql.Tx) error {
+		for from := event.ID(0); from < 4000; from += 149 {
+			for to := from + 1; to < 4200; to += 1 + from {
+				var want int
+				err := tx.QueryRow(`SELECT count(*) FROM page WHERE first <= ? AND last > ?`, int64(to), int64(from)).Scan(&want)
+				if err != nil {
+					return err
+				}
+				for n := max(0, want-2); n <= want+2; n++ {
+					if got, err := HasPages(t.Context(), tx, window.Span{From: from, To: to}, n); err != nil || got != (n <= want) {
+						t.Fatalf("HasPages(%s-%s, %d) = %t, %v; there are %d", from, to, n, got, err, want)
+					}
+				}
+			}
+		}
+		return nil
+	})
+}

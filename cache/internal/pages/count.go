@@ -75,10 +75,19 @@ func CountAll(ctx context.Context, tx *sql.Tx) (n int64, err error) {
 	return n, rows.Err()
 }
 
-// CountPages returns how many pages have ids in a span, which must not be empty.
-func CountPages(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM page WHERE `+touching, touchingArgs(span)...).Scan(&n)
-	return n, err
+// HasPages reports whether at least n pages have ids in a span, which must not be empty. It
+// looks at the pages that begin before the span only if that many do not begin in it.
+func HasPages(ctx context.Context, tx *sql.Tx, span window.Span, n int) (bool, error) {
+	var found int
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? LIMIT ?)`,
+		int64(span.From), int64(span.To), n).Scan(&found)
+	if err != nil || found >= n {
+		return err == nil, err
+	}
+	n -= found
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? AND last > ? LIMIT ?)`,
+		int64(span.From)-maxSpan, int64(span.From), int64(span.From), n).Scan(&found)
+	return err == nil && found >= n, err
 }
 
 // CountRows returns how many events the rows of pages say that a span has, dead ones

@@ -46,12 +46,15 @@ var copyWorks = []copyWork{
 // Whatever happens to its output, a command that exits with 0 has done all its work,
 // and a command that says that it did nothing did nothing.
 func TestCopyClaims(t *testing.T) {
-	for _, w := range copyWorks {
+	for i, w := range copyWorks {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			first := newCopyTrial(t)
 			first.prepare(w)
-			for _, output := range []string{"none", "full", "closed"}[longtest.Size(1, 0):] {
+			for j, output := range []string{"full", "closed", "none"} {
+				if !longtest.Enabled() && j != i%2 { // output that is read is in every other test
+					continue
+				}
 				t.Run(output, func(t *testing.T) {
 					tr := &copyTrial{T: t, url: first.url, dir: t.TempDir()}
 					if err := os.CopyFS(tr.dir, os.DirFS(first.dir)); err != nil {

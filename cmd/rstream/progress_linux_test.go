@@ -387,13 +387,13 @@ func (g *pageGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.Handler.ServeHTTP(w, r)
 }
 
-// newLongLog returns a server of 15,000 events of alice.
-func newLongLog(t *testing.T) http.Handler {
+// newLogOf returns a server of n events of alice.
+func newLogOf(t *testing.T, n int) http.Handler {
 	t.Helper()
 	db := openLogFile(t)
-	for i := range 15 {
+	for i := 0; i*1000 < n; i++ {
 		var drafts []event.Draft
-		for j := range 1000 {
+		for j := range min(n, 1000) {
 			drafts = append(drafts, event.Draft{User: "alice", Path: fmt.Sprint("posts/", j), Type: event.Put, Key: fmt.Sprint(i, "-", j), Value: []byte("1")})
 		}
 		if _, err := db.Append(t.Context(), drafts); err != nil {
@@ -426,7 +426,7 @@ var slowNote = regexp.MustCompile(`rstream: http://\S* has not answered yet;[^\n
 // A sync draws its timeline, and leaves only its result: when it is done, and when ^C ends
 // it. Also if its result goes to a file. It draws nothing if the result goes to a pipe.
 func TestSyncOnScreen(t *testing.T) {
-	log := newLongLog(t)
+	long, short := newLogOf(t, 15_000), newLogOf(t, 10)
 	for _, c := range []struct {
 		name string
 		out  func(t *testing.T) io.Writer // nil: the terminal
@@ -438,7 +438,7 @@ func TestSyncOnScreen(t *testing.T) {
 	}{
 		{name: "to its end", want: "alice: 15000 events fetched, 15000 held, 1 window, N received\n"},
 		{name: "interrupted", typed: interruptKey, status: 130, want: ""},
-		{name: "to a file", out: func(t *testing.T) io.Writer {
+		{name: "to a file", typed: interruptKey, status: 130, out: func(t *testing.T) io.Writer {
 			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
 			if err != nil {
 				t.Fatal(err)
@@ -448,10 +448,14 @@ func TestSyncOnScreen(t *testing.T) {
 		}, want: ""},
 		{name: "to a pipe", out: func(*testing.T) io.Writer { return &strings.Builder{} }, silent: true},
 		{name: "quiet", args: []string{"-q"}, silent: true},
-		{name: "dumb", args: []string{"TERM=dumb"}, silent: true, want: "alice: 15000 events fetched, 15000 held, 1 window, N received\n"},
+		{name: "dumb", args: []string{"TERM=dumb"}, silent: true, want: "alice: 10 events fetched, 10 held, 1 window, N received\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			log := long
+			if c.silent {
+				log = short
+			}
 			url, open := gatedServer(t, log)
 			person, program := openTerminal(t)
 			if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
@@ -518,14 +522,14 @@ var received = regexp.MustCompile(`[0-9.]+ [kM]B received`)
 
 // A verify draws what it has compared, and leaves only its result.
 func TestVerifyOnScreen(t *testing.T) {
-	url, open := gatedServer(t, newLongLog(t))
+	url, open := gatedServer(t, newLogOf(t, 10))
 	close(open)
 	copyFile := filepath.Join(t.TempDir(), "copy.db")
 	if r := runCommand(t, "sync", "alice", "-q", "-s", url, "--cache", copyFile); r.status != 0 {
 		t.Fatalf("%+v", r)
 	}
 	shown, status := onScreen(t, 80, rstreamCommand(t, "verify", "alice", "-s", url, "--cache", copyFile))
-	if status != 0 || !strings.Contains(shown, "alice: 4 windows, 15000 events: equal\n") {
+	if status != 0 || !strings.Contains(shown, "alice: 1 window, 10 events: equal\n") {
 		t.Errorf("it ended with %d and shows %q", status, shown)
 	}
 }

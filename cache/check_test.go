@@ -206,7 +206,7 @@ func TestCheckContentsWritten(t *testing.T) {
 			}
 		}
 	}()
-	for rounds.Load() < int64(longtest.Size(10, 200)) {
+	for rounds.Load() < int64(longtest.Size(4, 200)) {
 		if _, faults := faultsOf(t, db); len(faults) > 0 {
 			t.Errorf("faults %+v", faults)
 		}

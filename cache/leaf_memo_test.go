@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -58,7 +59,7 @@ func TestLeavesAreLearned(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	all := topics(t, "alice", "alice/posts", "bob", "*", "carol", "*/posts")
-	for range 3 {
+	for range longtest.Size(1, 3) {
 		db, _ := bigLog(t)
 		head := db.Head()
 		type reading struct {

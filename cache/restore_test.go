@@ -4,25 +4,43 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // Whatever column of the row of a log is damaged, the log is served as before: its name, its
 // window, its counter, and the hashes that it knows.
 func TestRestoreLogRow(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "log.db")
+	db := mustOpen(t, whole, Config{Role: Server})
+	ds := drafts("alice", "x", "k", event.BlockSize+50)
+	mustAppend(t, db, ds...)
+	mustDo(t, func(context.Context) error { return db.Close() })
+	file, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again []event.Draft // of some events
+	for i := 0; i < len(ds); i += longtest.Size(53, 1) {
+		again = append(again, ds[i])
+	}
 	for _, damage := range []string{
 		`id = '0000000000000000'`, `role = 'client'`, `next = next - 100`, `next = next + (1 << 40)`, `time = 0`, `indexed = indexed + 4096`,
 		`hashed = next - 1`, `salt = salt + 1`, `horizon = 4000`, `dropped = 4096`, `sum = sum + 1`,
 	} {
 		t.Run(damage, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "log.db")
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			db := mustOpen(t, path, Config{Role: Server})
-			mustAppend(t, db, drafts("alice", "x", "k", event.BlockSize+50)...)
 			log, head := db.Log(), db.HeadPoint()
 			if err := rawExec(db, `UPDATE log SET `+damage); err != nil {
 				t.Fatal(err)
@@ -37,9 +55,14 @@ func TestRestoreLogRow(t *testing.T) {
 			if held := mustHeld(t, db, event.All); len(held) != 1 || held[0] != (window.Span{To: head.ID}) {
 				t.Errorf("held is %v", held)
 			}
-			rs := mustAppend(t, db, append(drafts("alice", "x", "k", event.BlockSize+50), draft("alice", "x", "new"))...)
+			rs := mustAppend(t, db, append(slices.Clone(again), draft("alice", "x", "new"))...)
 			for i := range rs {
-				if last := i == len(rs)-1; rs[i].Duplicate == last || rs[i].ID != event.ID(i+1) {
+				id := event.ID(1 + i*longtest.Size(53, 1))
+				last := i == len(rs)-1
+				if last {
+					id = head.ID + 1
+				}
+				if rs[i].Duplicate == last || rs[i].ID != id {
 					t.Fatalf("append %d is %s, known %v", i, rs[i].ID, rs[i].Duplicate)
 				}
 			}

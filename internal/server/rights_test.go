@@ -20,6 +20,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -305,7 +306,7 @@ func TestRights(t *testing.T) {
 			methods = append(methods, http.MethodHead)
 		}
 		for _, method := range methods {
-			for _, ask := range asks {
+			for j, ask := range asks {
 				if q.storage && !strings.HasSuffix(ask, "$") {
 					continue
 				}
@@ -316,7 +317,11 @@ func TestRights(t *testing.T) {
 						checkUnauthorized(t, s, q, method, topic, byCookie, name, token)
 					}
 				}
-				for granted := range allowed {
+				for k, granted := range slices.Sorted(maps.Keys(allowed)) {
+					// By default, each two of question, ask and grant meet, and a third of all threes.
+					if !longtest.Enabled() && (i+j+k)%3 != 0 && granted != ask {
+						continue
+					}
 					for _, right := range []string{"read", "write"} {
 						if right == q.right || granted == "*" {
 							checkGranted(t, s, ring, q, method, topic, byHeader, granted, right, good, evs)

@@ -22,14 +22,14 @@ import (
 )
 
 // newLog returns a new log.
-func newLog(t *testing.T) *cache.DB {
+func newLog(t testing.TB) *cache.DB {
 	t.Helper()
 	return openLog(t, filepath.Join(t.TempDir(), "source.db"))
 }
 
-func openLog(t *testing.T, path string) *cache.DB {
+func openLog(t testing.TB, path string) *cache.DB {
 	t.Helper()
-	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Server})
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func eventsOf(t *testing.T, db *cache.DB) (events, gaps []string) {
 	return events, gaps
 }
 
-func followConfig(t *testing.T, address, kind string, log Log) FollowConfig {
+func followConfig(t testing.TB, address, kind string, log Log) FollowConfig {
 	t.Helper()
 	k, err := KindNamed(kind)
 	if err != nil {

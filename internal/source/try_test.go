@@ -16,7 +16,7 @@ import (
 )
 
 // serveFunc serves an event stream written by fn and returns its URL.
-func serveFunc(t *testing.T, fn http.HandlerFunc) string {
+func serveFunc(t testing.TB, fn http.HandlerFunc) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

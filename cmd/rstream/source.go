@@ -171,11 +171,14 @@ var errTryTimeout = errors.New("--timeout is over")
 func sourceError(err error) error {
 	var status *source.StatusError
 	var stream *source.StreamError
+	var unreachable *source.UnreachableError
 	switch {
 	case errors.Is(err, source.ErrMapping):
 		return &exitError{exitUsage, err.Error(), "use the mapping of before, or run \"rstream source reset NAME\""}
 	case errors.As(err, &stream) && stream.IsRstream:
 		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\""}
+	case errors.As(err, &unreachable):
+		return &exitError{exitUnreachable, err.Error(), "check the name and the network"}
 	case errors.As(err, &stream):
 		return &exitError{exitFailed, err.Error(), "\"rstream doctor URL\" shows what answers there"}
 	case errors.As(err, &status) && (status.Status == 401 || status.Status == 403):

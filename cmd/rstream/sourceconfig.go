@@ -134,9 +134,9 @@ func (o *output) printSource(s *namedSource) error {
 			Name string `json:"name"`
 			URL  string `json:"url"`
 			Kind string `json:"kind"`
-		}{"source", s.name, wire.RedactURL(s.url), kind.Name})
+		}{"source", s.name, source.ShownURL(s.url), kind.Name})
 	}
-	return o.printf("%-14s  %-9s  %s\n", visible(s.name), kind.Name, visible(wire.RedactURL(s.url)))
+	return o.printf("%-14s  %-9s  %s\n", visible(s.name), kind.Name, visible(source.ShownURL(s.url)))
 }
 
 func newSourceAddCommand(a *app) *cobra.Command {

@@ -18,7 +18,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A chosenSource is the source that a command is about.
@@ -39,7 +38,7 @@ var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", 
 func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err error) {
 	if len(args) > 0 && strings.Contains(args[0], "://") {
 		if a.source != nil || a.named {
-			return nil, usagef("%s and --server cannot be combined", wire.RedactURL(args[0]))
+			return nil, usagef("%s and --server cannot be combined", source.ShownURL(args[0]))
 		}
 		if err := a.chooseSource(cmd, args[0], nil); err != nil {
 			return nil, err
@@ -56,7 +55,7 @@ func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err e
 // Offline commands then read its file as they do with --cache.
 func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSource) error {
 	if !slices.Contains(sourceCommands, cmd.Name()) {
-		return usagef("%s needs a server, and %s is a source", cmd.Name(), cmp.Or(named.nameOrEmpty(), wire.RedactURL(address)))
+		return usagef("%s needs a server, and %s is a source", cmd.Name(), cmp.Or(named.nameOrEmpty(), source.ShownURL(address)))
 	}
 	s := &chosenSource{url: address}
 	if named != nil {
@@ -64,7 +63,7 @@ func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSourc
 	}
 	u, err := source.ParseURL(s.url)
 	if err != nil {
-		return usagef("source %s: %w", wire.RedactURL(s.url), err)
+		return usagef("source %s: %w", source.ShownURL(s.url), err)
 	}
 	var flags sourceFlags
 	if named != nil {

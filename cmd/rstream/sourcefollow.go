@@ -12,7 +12,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 const (
@@ -326,5 +325,5 @@ func (o *output) printSourceSync(src *chosenSource, p *sourcePrinter) error {
 		URL    string `json:"url"`
 		Events int    `json:"events"`
 		Gaps   int    `json:"gaps"`
-	}{"sync", src.name, wire.RedactURL(src.url), p.events, p.gaps})
+	}{"sync", src.name, source.ShownURL(src.url), p.events, p.gaps})
 }

@@ -6,7 +6,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // openSourceOffline opens the file of the source for reading.
@@ -77,7 +76,7 @@ func runSourceStatus(ctx context.Context, a *app) error {
 		return err
 	}
 	defer db.Close()
-	r := sourceStatus{Type: "status", Source: a.source.name, URL: wire.RedactURL(a.source.url), Kind: a.source.kind.Name, File: a.source.path, Head: db.Head()}
+	r := sourceStatus{Type: "status", Source: a.source.name, URL: source.ShownURL(a.source.url), Kind: a.source.kind.Name, File: a.source.path, Head: db.Head()}
 	state, _, err := db.Source(ctx, a.source.name)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +68,17 @@ type StreamError struct {
 }
 
 func (e *StreamError) Error() string { return e.URL + " " + e.Text }
+
+// An UnreachableError means that no server answered.
+type UnreachableError struct {
+	URL string // without secrets
+	Err error
+}
+
+func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v", e.URL, e.Err) }
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // A connection is one connection to a source.
 type connection struct {
@@ -204,9 +216,12 @@ func (c *Config) checkResponse(conn *connection, resp *http.Response) error {
 	return nil
 }
 
-// shownURL returns the URL without its user, password and parameters, which may be secret.
-func (c *Config) shownURL() string {
-	u, err := ParseURL(c.URL)
+func (c *Config) shownURL() string { return ShownURL(c.URL) }
+
+// ShownURL returns the URL of a source without its user, password and parameters, which may
+// be secret.
+func ShownURL(address string) string {
+	u, err := ParseURL(address)
 	if err != nil {
 		return "the source"
 	}
@@ -228,7 +243,11 @@ func (c *Config) nameError(err error) error {
 	if errors.As(err, &failed) {
 		err = failed.Err
 	}
-	return fmt.Errorf("connect %s: %w", c.shownURL(), err)
+	var call *os.SyscallError
+	if errors.As(err, &call) { // the error around it repeats the address
+		err = call.Err
+	}
+	return &UnreachableError{c.shownURL(), err}
 }
 
 // nameReadError names the source in the error for which a connection has ended.

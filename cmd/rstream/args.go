@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,12 +48,26 @@ func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	root.SuggestionsMinimumDistance = 2
 	text := fmt.Sprintf("%q is not a command", args[0])
-	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+	if like := similarCommands(root, args[0]); len(like) > 0 {
 		text += "; did you mean " + strings.Join(like, " or ") + "?"
 	}
 	return usagef("%s", text)
+}
+
+// similarCommands returns the commands for which name is a synonym or, if there is none, those
+// with a similar name.
+func similarCommands(root *cobra.Command, name string) (names []string) {
+	for _, c := range root.Commands() {
+		if slices.Contains(c.SuggestFor, strings.ToLower(name)) {
+			names = append(names, c.Name())
+		}
+	}
+	if names != nil {
+		return names
+	}
+	root.SuggestionsMinimumDistance = 2
+	return root.SuggestionsFor(name)
 }
 
 // flagError rewrites an error about a flag without the wording of strconv.

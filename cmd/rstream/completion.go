@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
@@ -29,8 +30,11 @@ func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names [
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeTopics completes topics that are followed.
-func (a *app) completeTopics(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+// completeTopics completes topics that are followed, and below a user also folders and storages.
+func (a *app) completeTopics(cmd *cobra.Command, args []string, word string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	if strings.Contains(word, "/") {
+		return a.completeNames(cmd, nil, word)
+	}
 	a.completeFrom(cmd, func(db *cache.DB) error {
 		topics, err := db.Followed(cmd.Context())
 		for _, t := range topics {
@@ -82,6 +86,25 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, word string) (nam
 		return nil
 	})
 	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeStorage completes the first argument as the name of a storage. Later ones may be files.
+func (a *app) completeStorage(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeNames(cmd, args, word)
+}
+
+// plainUsages removes the backquotes around the names of values from the usages of flags:
+// shells show them as they are.
+func plainUsages(cmd *cobra.Command) {
+	for _, flags := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
+	}
+	for _, c := range cmd.Commands() {
+		plainUsages(c)
+	}
 }
 
 // completionTime bounds how long a shell waits for names.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,6 +26,9 @@ func (a *app) nameServers() error {
 			continue
 		}
 		named, err := a.settings.urlsOf(s)
+		if err != nil && isHostPort(s) {
+			named, err = []string{"http://" + s}, nil // as curl takes it
+		}
 		if err != nil {
 			return err
 		}
@@ -52,6 +57,17 @@ func (a *app) nameServersOrSource(cmd *cobra.Command) error {
 		}
 	}
 	return a.nameServers()
+}
+
+// isHostPort reports whether s is an address such as 127.0.0.1:8420, which a path may follow.
+func isHostPort(s string) bool {
+	address, _, _ := strings.Cut(s, "/")
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 // urlsOf returns the URLs of a server that has a name in the config file.

@@ -22,6 +22,8 @@ func newDelCommand(a *app) *cobra.Command {
 		Long:    `Append a DEL, which removes the value of a storage. Its history is kept.`,
 		Example: `  rstream del alice/posts/1`,
 		Args:    oneStorage,
+
+		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := newDraft(args[0], event.Del, o.key)
 			if err != nil {

@@ -24,8 +24,16 @@ the copy offline. Everything happens in a temporary folder, which is removed at 
 	}
 }
 
+// afterDemo is what a person may type next.
+const afterDemo = `Next, with a log of your own:
+  rstream serve &
+  rstream put alice/posts/1 '{"n":1}'
+  rstream tail alice
+  rstream --help
+`
+
 func runDemo(ctx context.Context, a *app) error {
-	return demo.Run(ctx, func(s demo.Step) error {
+	err := demo.Run(ctx, func(s demo.Step) error {
 		var err error
 		if a.out.isForPerson() {
 			err = a.out.printf("$ %s\n  %s\n\n", s.Command, strings.ReplaceAll(s.Text, "\n", "\n  "))
@@ -34,4 +42,8 @@ func runDemo(ctx context.Context, a *app) error {
 		}
 		return errors.Join(err, a.out.flush())
 	})
+	if err != nil || !a.out.isForPerson() {
+		return err
+	}
+	return a.out.printf("%s", afterDemo)
 }

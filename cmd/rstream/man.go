@@ -162,8 +162,13 @@ func (p *manualPage) addFlagSection(title string, flags *pflag.FlagSet) {
 		if f.Value.Type() == "string" {
 			value = strconv.Quote(value)
 		}
-		if value = "=" + value; f.NoOptDefVal != "" {
-			value = "[" + value + "]"
+		switch {
+		case f.Value.Type() == "bool":
+			value = ""
+		case f.NoOptDefVal != "":
+			value = "[=" + value + "]"
+		default:
+			value = "=" + value
 		}
 		texts = append(texts, name+roffLines(value)+"\n\t"+roffUsage(f.Usage)+"\n")
 	})

@@ -34,6 +34,8 @@ func newPutCommand(a *app) *cobra.Command {
 		Use:     "put STORAGE VALUE [flags]\n  rstream put STORAGE --lines [flags]\n  rstream put --from FILE [flags]",
 		GroupID: groupWrite,
 		Short:   "Append values",
+
+		ValidArgsFunction: a.completeStorage,
 		Long: `Append one value or many, and print the events as the log stored them.
 
 VALUE is JSON; - reads it from standard input and @FILE from a file. A key makes an

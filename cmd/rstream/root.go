@@ -70,6 +70,9 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	a.footer = newFooter(ctx, a.out, stderr)
 	a.progress.a = a
 	root := newRootCommand(a)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		plainUsages(root)
+	}
 	root.SetArgs(numbersLast(root, args))
 	root.SetIn(stdin)
 	root.SetErr(stderr)
@@ -240,6 +243,29 @@ func (a *app) addGlobalFlags(root *cobra.Command) {
 	_ = root.RegisterFlagCompletionFunc("server", a.completeServers) // fails only for an unknown flag
 }
 
+// synonyms are the names that other programs have for commands, for suggestions.
+var synonyms = map[string][]string{
+	"tail":  {"subscribe", "watch", "follow", "listen", "stream"},
+	"sync":  {"pull", "fetch", "clone", "mirror", "download"},
+	"log":   {"history", "read", "events", "query"},
+	"state": {"snapshot", "latest"},
+	"get":   {"cat", "show"},
+	"put":   {"publish", "append", "write", "set", "send", "pub", "add"},
+	"del":   {"delete", "rm", "remove", "unset"},
+	"ls":    {"list", "users", "topics", "storages", "du"},
+
+	"status":  {"info", "health"},
+	"cursor":  {"cursors", "offset", "position"},
+	"forget":  {"drop", "prune", "purge"},
+	"serve":   {"start", "run", "daemon"},
+	"export":  {"dump"},
+	"import":  {"load"},
+	"salvage": {"recover", "repair"},
+	"doctor":  {"diagnose", "ping"},
+	"config":  {"settings"},
+	"server":  {"servers", "remote"},
+}
+
 func addCommands(a *app, root *cobra.Command) {
 	cobra.EnableCommandSorting = false
 	root.AddGroup(&cobra.Group{ID: groupRead, Title: "Read:"}, &cobra.Group{ID: groupWrite, Title: "Write:"},
@@ -254,6 +280,9 @@ func addCommands(a *app, root *cobra.Command) {
 		newServeCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
 		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newConfigCommand(a), newServerCommand(a), newSourceCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)
+	for _, cmd := range root.Commands() {
+		cmd.SuggestFor = synonyms[cmd.Name()]
+	}
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {
 		describeCompletion(cmd)

@@ -86,7 +86,7 @@ func (d *demo) startServer(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.printStep("rstream serve", "a server on http://%s, its log %s in one SQLite file", l.Addr(), d.log.Log())
+	return d.printStep("rstream serve", "a server on http://%s\nits log %s in one SQLite file", l.Addr(), d.log.Log())
 }
 
 // appendQuakes appends the first part of the earthquakes. The rest follows during tail.
@@ -107,7 +107,7 @@ func (d *demo) appendQuakes(ctx context.Context, _ string) error {
 	if _, err := d.client.Put(ctx, d.quakes[:first]); err != nil {
 		return err
 	}
-	return d.printStep("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013 appended and synced to disk in %s", first, len(d.quakes), roundedSince(began))
+	return d.printStep("rstream put --from quakes.jsonl", "%d of the %d earthquakes of a week in 2013\nappended and synced to disk in %s", first, len(d.quakes), roundedSince(began))
 }
 
 func roundedSince(t time.Time) time.Duration { return time.Since(t).Round(100 * time.Microsecond) }
@@ -194,7 +194,7 @@ func (d *demo) readOffline(ctx context.Context, _ string) error {
 		return err
 	}
 	return d.printStep("rstream log '*/quakes' | jq …   (the server is gone)",
-		"the strongest earthquake of the week, read from the local file: magnitude %s, %s", mag, strongest)
+		"the strongest earthquake of the week, read from the local file:\nmagnitude %s, %s", mag, strongest)
 }
 
 func strongestQuake(ctx context.Context, db *cache.DB, topic event.Topic, span window.Span) (place, mag string, err error) {

@@ -3,12 +3,44 @@
 package main
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 )
 
-// The help of each command has an example and exit statuses, and fits 80 columns.
+// TestHelpWidth: the help of every command and subcommand fits 80 columns.
+func TestHelpWidth(t *testing.T) {
+	a := testApp(t)
+	root := newRootCommand(a)
+	read := 0
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		var help bytes.Buffer
+		cmd.SetOut(&help)
+		cmd.InitDefaultHelpFlag()
+		if err := cmd.Help(); err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(help.String()) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > helpWidth {
+				t.Errorf("%s --help has a line of %d columns: %s", cmd.CommandPath(), n, line)
+			}
+		}
+		read++
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+	}
+	visit(root)
+	if read < 40 {
+		t.Errorf("%d commands", read)
+	}
+}
+
+// The help of each command has an example and exit statuses.
 func TestHelpOfEachCommand(t *testing.T) {
 	names := runCommand(t, "__complete", "").out
 	if n := strings.Count(names, "\n"); n < 20 {
@@ -20,11 +52,6 @@ func TestHelpOfEachCommand(t *testing.T) {
 			continue // other completions
 		}
 		r := runCommand(t, name, "--help")
-		for line := range strings.Lines(r.out) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
-				t.Errorf("%s --help has a line of %d columns: %s", name, n, line)
-			}
-		}
 		for _, want := range []string{"Examples:", "Exit status:", "rstream " + name} {
 			if r.status != exitDone || r.err != "" || !strings.Contains(r.out, want) {
 				t.Errorf("%s --help has no %q: %+v", name, want, r)

@@ -99,7 +99,7 @@ var typeHints = []typeHint{
 
 // The hints for a damaged file: a log exists nowhere else, a copy does.
 const (
-	damageHint = "\"rstream verify --offline --db FILE\" says what is damaged; \"rstream salvage FILE OUT\" writes the events that can be read"
+	damageHint = "\"rstream verify --offline --db FILE\" lists the damaged parts; \"rstream salvage FILE OUT\" writes the events that can be read"
 	copyHint   = "if the file is a copy, move it away and sync again: the server's events are not lost; keep a server's file: \"rstream salvage FILE OUT\" writes the events that can be read"
 )
 

@@ -119,7 +119,7 @@ func newSourceTryCommand(a *app) *cobra.Command {
 		Long: `Connect to an event stream and show its first frames, each with the event that would be
 stored of it. Nothing is written. In a pipe each frame is a line of JSON.`,
 		Example: `  rstream source try https://stream.wikimedia.org/v2/stream/recentchange
-  rstream source try https://example.com/events --path .room --where '.bot | not'`,
+  rstream source try https://example.com/sse --path .room --where '.bot | not'`,
 		Args: argCount(1, 1, "the URL of a stream"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSourceTry(cmd.Context(), a, o, args[0])

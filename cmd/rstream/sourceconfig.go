@@ -148,7 +148,7 @@ func newSourceAddCommand(a *app) *cobra.Command {
 --server then takes the name. The flags say how the stream is read and what becomes of
 its events; "rstream source try" shows it. Comments in the file stay.`,
 		Example: `  rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
-  rstream source add chat https://example.com/events --path .room --where '.bot | not'`,
+  rstream source add chat https://a.example/sse --path .room --where '.bot|not'`,
 		Args:              argCount(2, 2, "a NAME and the URL of a stream"),
 		PersistentPreRunE: checkUnconfigured, // the setting "server" may already have the name
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -35,8 +35,8 @@ func newTokenCommand(a *app) *cobra.Command {
 		Long: `Create a token for a server with --keys: its bearer may read the topics of --read and
 append to those of --write, and nothing else, until it expires.
 
-The token is printed on standard output, and what it allows on standard error. Anyone
-who has it may use it: give it out by a safe way, and keep it in a file that only its
+The token is printed on standard output, and its rights on standard error. Anyone
+who has it may use it: hand it over in a safe way, and keep it in a file that only its
 owner can read. Clients take it from --token-file or from RSTREAM_TOKEN.`,
 		Example: `  rstream token --key keys.json --sub bob --read alice --write alice/inbox
   rstream token --key keys.json --sub backup --read '*' --for 1d > token

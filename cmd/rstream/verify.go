@@ -36,7 +36,7 @@ are checked too; --repair drops damaged ones, and they are rebuilt when needed.
 
 --offline asks no server. It checks all of a file: SQLite's structure, the checksums and
 hashes of all events, lists of events, kept states and digests, and on a server's file
-that no event is missing. It names what is damaged, with the events and storages that
+that no event is missing. It names the damaged parts, with the events and storages that
 are affected, and exits with status 1. --db names a server's file or a backup, which
 may be served meanwhile.`,
 		Example: `  rstream verify

@@ -25,8 +25,8 @@ const topicsHelp = `Fetch 14, 50 and 100 topics one after another into a new cop
 topic that has the same events. In "sparse", the 50 topics are one event in twenty of the
 log; in "at once", one "rstream sync" fetches 50 topics.
 
-What a sync costs whatever the number of events counts for each topic. The goals are
-meant for --events 300000.`
+A sync has a cost that does not depend on the number of events, and pays it for each topic.
+The goals are meant for --events 300000.`
 
 // A topicLog is a log of one user whose events take turns in several topics.
 type topicLog struct {

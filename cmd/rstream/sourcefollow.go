@@ -276,6 +276,10 @@ func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sou
 			if done, err := p.printNew(ctx, s.db); err != nil || done {
 				return errors.Join(err, p.status())
 			}
+			if limits.UntilEnd && !s.follows { // the other process knows the end, not this one
+				a.note("%s is as far as that process is, which may not be the end", a.source.name)
+				return p.status()
+			}
 			ended, err := s.wait(ctx)
 			if err == nil && !ended {
 				continue

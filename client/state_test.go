@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
-	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -324,15 +322,7 @@ func TestStateAtHorizon(t *testing.T) {
 	f := newFixture(t)
 	f.putSome(steady(), event.BlockSize+500)
 	all := f.changes("")
-	file, err := sql.Open("sqlite", f.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.Exec(`UPDATE log SET horizon = ?`, event.BlockSize); err != nil {
-		t.Fatal(err)
-	}
-	if err := testfile.SumLog(file); err != nil {
+	if err := f.db.RetainOnce(t.Context(), cache.Retention{MaxBytes: 1}); err != nil {
 		t.Fatal(err)
 	}
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))

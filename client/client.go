@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,11 @@ type Config struct {
 	// request, from any goroutine. If nil, none is sent. Redirects to another host do not
 	// get it.
 	Token func(ctx context.Context, server string) (string, error)
+	// Header returns more header fields for the requests to a server, for proxies that want
+	// some. It is called before each request, from any goroutine. Fields that the Client sets
+	// itself stay as they are, and Token takes the place of Authorization. If nil, there are
+	// no more. Redirects to another host do not get them.
+	Header func(server string) http.Header
 	// Wait keeps trying while no server has been reached yet. If false, the first
 	// connection must succeed.
 	Wait bool
@@ -158,12 +164,37 @@ func newClient(st store, cfg Config) *Client {
 	if cfg.HTTP != nil {
 		over = *cfg.HTTP
 	}
+	over.CheckRedirect = sse.RedirectPolicy(c.secretHeaders, over.CheckRedirect)
 	if over.Transport == nil {
 		over.Transport = http.DefaultTransport
 	}
 	over.Transport = countingTransport{over.Transport, &c.stats.bytes}
 	c.http = &over
 	return c
+}
+
+// extraHeaders returns the fields of Config.Header that the Client does not set itself.
+func (c *Client) extraHeaders(server string) http.Header {
+	if c.cfg.Header == nil {
+		return nil
+	}
+	extra := http.Header{}
+	for name, values := range c.cfg.Header(server) {
+		if name = http.CanonicalHeaderKey(name); !wire.IsOwnHeader(name) {
+			extra[name] = slices.Clone(values)
+		}
+	}
+	return extra
+}
+
+// secretHeaders returns the extra headers of requests that began at a URL.
+func (c *Client) secretHeaders(of *url.URL) http.Header {
+	for _, base := range c.cfg.Servers {
+		if u, err := url.Parse(base); err == nil && u.Host == of.Host && u.Scheme == of.Scheme && strings.HasPrefix(of.Path, u.Path) {
+			return c.extraHeaders(base)
+		}
+	}
+	return nil
 }
 
 // needCopy returns ErrNoCopy if the Client has no copy.

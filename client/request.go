@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/http/httptrace"
@@ -55,10 +56,11 @@ func traceSent(ctx context.Context) (traced context.Context, sent *atomic.Bool) 
 	}), sent
 }
 
-// addHeaders adds the header fields of every request: the user agent, the token and the
-// newest position of the copy, which it also returns.
+// addHeaders adds the header fields of every request: the user agent, those of Config.Header,
+// the token and the newest position of the copy, which it also returns.
 func (c *Client) addHeaders(ctx context.Context, base string, header http.Header) (cache.Newest, error) {
 	header.Set("User-Agent", "rstream")
+	maps.Copy(header, c.extraHeaders(base))
 	if c.cfg.Token != nil {
 		token, err := c.cfg.Token(ctx, base)
 		if err != nil {

@@ -141,24 +141,28 @@ func TestTokenIsNotRenewed(t *testing.T) {
 	}
 }
 
-// TestTokenStaysWithItsHost: a redirect to another host, or to another port of it, does
-// not carry the token.
-func TestTokenStaysWithItsHost(t *testing.T) {
+// TestSecretsStayWithTheirHost: a redirect to another host, or to another port of it, does not
+// carry the token or the headers of Config, in pages and in streams, also if the caller's own
+// HTTP client makes the requests.
+func TestSecretsStayWithTheirHost(t *testing.T) {
 	f := newFixture(t)
 	f.put("alice/a", 1)
-	var leaked, asked atomic.Int64
+	var leaked, asked, streams atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		if strings.Contains(fmt.Sprint(r.Header), "secret") {
 			leaked.Add(1)
+		}
+		if r.Header.Get("Last-Event-ID") != "" {
+			streams.Add(1)
 		}
 		f.srv.ServeHTTP(w, r)
 	}))
 	defer other.Close()
 	f.through(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") != "Bearer secret" {
-				t.Error("the server itself did not get the token")
+			if r.Header.Get("Authorization") != "Bearer secret" || r.Header.Get("X-Door") != "secret" || r.Header.Get("Accept") == "secret" {
+				t.Errorf("the server itself got %v", r.Header)
 			}
 			http.Redirect(w, r, other.URL+r.RequestURI, http.StatusTemporaryRedirect)
 		})
@@ -166,12 +170,21 @@ func TestTokenStaysWithItsHost(t *testing.T) {
 	secret := "secret"
 	var token atomic.Pointer[string]
 	token.Store(&secret)
-	c := newTestClient(t, f.newCache(), withToken(f, &token))
-	if _, err := c.Sync(t.Context(), mustTopic(t, "alice"), SyncOptions{}); err != nil {
-		t.Fatal(err)
+	for _, own := range []*http.Client{nil, {}} {
+		streams.Store(0)
+		cfg := withToken(f, &token)
+		cfg.HTTP = own
+		cfg.Header = func(string) http.Header { return http.Header{"X-Door": {"secret"}, "accept": {"secret"}} }
+		c := newTestClient(t, f.newCache(), cfg)
+		for range c.Tail(t.Context(), mustTopic(t, "alice"), TailOptions{}) {
+			if streams.Load() > 0 {
+				break
+			}
+			f.put("alice/a", 1)
+		}
 	}
 	if asked.Load() == 0 || leaked.Load() > 0 {
-		t.Errorf("%d of %d requests to another host had the token", leaked.Load(), asked.Load())
+		t.Errorf("%d of %d requests to another host had a secret", leaked.Load(), asked.Load())
 	}
 	f.through(nil)
 }

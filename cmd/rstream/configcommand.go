@@ -70,6 +70,9 @@ func (a *app) runConfigShow() error {
 func (o *output) printSetting(line settingLine) error {
 	for i := range line.Values {
 		line.Values[i] = wire.Redact(line.Values[i])
+		if line.Name == "header" {
+			line.Values[i] = maskHeader(line.Values[i])
+		}
 	}
 	if !o.isForPerson() {
 		return o.writeJSON(line)
@@ -84,6 +87,9 @@ func (s *settings) lines() (lines []settingLine) {
 		switch {
 		case fromEnvironment(name):
 			line.Values, line.Source = []string{os.Getenv(envName(name))}, envName(name)
+			if name == "header" {
+				line.Values = strings.Split(strings.TrimSpace(line.Values[0]), "\n")
+			}
 		case s.file != nil && s.file.values[name] != nil:
 			line.Values, line.Source = slices.Clone(s.file.values[name]), s.file.placeOf(name)
 		default:

@@ -252,14 +252,29 @@ func scalarValue(node *yaml.Node) (string, error) {
 
 // parseCredential reads a setting of a named server.
 func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) {
+	if key == "header" {
+		return c.parseHeaderSetting(value)
+	}
 	fields := map[string]*string{"token-file": &c.tokenFile, "token-command": &c.tokenCommand,
 		"ca": &c.ca, "client-cert": &c.clientCert, "client-key": &c.clientKey}
 	field, ok := fields[key]
 	if !ok {
-		return fmt.Errorf("line %d: servers: want name, url, token-file, token-command, ca, client-cert or client-key, not %q", value.Line, key)
+		return fmt.Errorf("line %d: servers: want name, url, token-file, token-command, header, ca, client-cert or client-key, not %q", value.Line, key)
 	}
 	*field, err = scalarValue(value)
 	return err
+}
+
+// parseHeaderSetting reads the headers of a named server.
+func (c *credentials) parseHeaderSetting(value *yaml.Node) error {
+	values, err := scalarValues(value)
+	if err != nil {
+		return err
+	}
+	if c.headers, err = parseRequestHeaders(values); err != nil {
+		return fmt.Errorf("line %d: servers: %w", value.Line, err)
+	}
+	return nil
 }
 
 // parseServers reads the list of named servers.

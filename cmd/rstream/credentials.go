@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -19,9 +20,12 @@ import (
 	"github.com/rstream-dev/rstream/internal/auth"
 )
 
-// credentials say how to get the token for a server, and how to check its certificate. Each
-// setting is a file or a command, never a secret: command lines are public on a machine.
+// credentials say how to get the token for a server, which headers it gets, and how to check
+// its certificate. Each setting can be a file or a command, and no token is a setting: command
+// lines are public on a machine.
 type credentials struct {
+	headerArgs   []string    // of --header
+	headers      http.Header // of a server in the config file
 	tokenFile    string
 	tokenCommand string
 	ca           string
@@ -32,6 +36,7 @@ type credentials struct {
 func (c *credentials) addCredentialFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.tokenFile, "token-file", "", "`FILE` with a token for the server; it is read before each request (default: the token in RSTREAM_TOKEN)")
 	f.StringVar(&c.tokenCommand, "token-command", "", "shell `COMMAND` that prints a token for the server; it runs again when the token is about to expire, and each minute")
+	f.StringArrayVar(&c.headerArgs, "header", nil, "send `HEADER`, such as 'X-Name: value', with each request to a server, or each line of @FILE; repeat for more")
 	f.StringVar(&c.ca, "ca", "", "PEM `FILE` of the authorities that may have signed the server's certificate")
 	f.StringVar(&c.clientCert, "client-cert", "", "PEM `FILE` of a certificate to send to the server")
 	f.StringVar(&c.clientKey, "client-key", "", "PEM `FILE` of the key of --client-cert")
@@ -61,6 +66,7 @@ func (a *app) credentialsOf(server string) credentials {
 
 // orElse returns the credentials of c, and those of own that c does not have.
 func (c credentials) orElse(own credentials) credentials {
+	c.headers = own.headers
 	if c.tokenFile == "" && c.tokenCommand == "" && os.Getenv(tokenVariable) == "" {
 		c.tokenFile, c.tokenCommand = own.tokenFile, own.tokenCommand
 	}
@@ -73,10 +79,40 @@ func (c credentials) orElse(own credentials) credentials {
 	return c
 }
 
+// credentialVariables returns the credentials for a server as environment variables of another
+// process.
+func (a *app) credentialVariables(server string) (env []string) {
+	c := a.credentialsOf(server)
+	add := func(flag, value string) {
+		if value != "" {
+			env = append(env, envName(flag)+"="+value)
+		}
+	}
+	add("ca", c.ca)
+	add("client-cert", c.clientCert)
+	add("client-key", c.clientKey)
+	var lines []string
+	for name, values := range a.requestHeaders(server) {
+		for _, value := range values {
+			lines = append(lines, name+": "+value)
+		}
+	}
+	add("header", strings.Join(lines, "\n"))
+	if a.sendsHeader(server) {
+		return env
+	}
+	add("token-file", c.tokenFile)
+	add("token-command", c.tokenCommand)
+	add("token", os.Getenv(tokenVariable))
+	return env
+}
+
 // serverToken returns the token for a server, "" if there is none.
 func (a *app) serverToken(ctx context.Context, server string) (string, error) {
 	c := a.credentialsOf(server)
 	switch {
+	case a.sendsHeader(server):
+		return "", nil
 	case c.tokenFile != "":
 		b, err := os.ReadFile(c.tokenFile)
 		if err != nil {

@@ -1,12 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"net/http"
-	"net/textproto"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -95,47 +91,23 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 	return cfg, err
 }
 
-// addToken adds the credentials for the server of cfg, unless --header has some.
+// addToken adds the token and the headers for the server of cfg, unless --header has others.
 func (a *app) addToken(ctx context.Context, cfg *doctor.Config) error {
 	cfg.TLS = a.tls
+	server := strings.TrimRight(cfg.URL.String(), "/")
+	for name, values := range a.credentialsOf(server).headers {
+		if cfg.Header[name] == nil {
+			cfg.Header[name] = values
+		}
+	}
 	if cfg.Header.Get("Authorization") != "" {
 		return nil
 	}
-	token, err := a.serverToken(ctx, strings.TrimRight(cfg.URL.String(), "/"))
+	token, err := a.serverToken(ctx, server)
 	if token != "" {
 		cfg.Header.Set("Authorization", "Bearer "+token)
 	}
 	return err
-}
-
-// parseHeaders parses headers: each is "Name: value", or @FILE with one header a line.
-func parseHeaders(args []string) (http.Header, error) {
-	headers := http.Header{}
-	for _, arg := range args {
-		lines := arg
-		if path, isFile := strings.CutPrefix(arg, "@"); isFile {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return nil, usagef("--header: %w", err)
-			}
-			lines = string(bytes.TrimSpace(bytes.TrimPrefix(b, byteOrderMark)))
-		}
-		for line := range strings.Lines(lines) {
-			name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
-			if !ok || !isToken(name) {
-				return nil, usagef("--header: want a header such as 'Authorization: Bearer …'")
-			}
-			headers.Add(textproto.CanonicalMIMEHeaderKey(name), strings.TrimSpace(value))
-		}
-	}
-	return headers, nil
-}
-
-// isToken reports whether name is valid for a header.
-func isToken(name string) bool {
-	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	})
 }
 
 // A checkLine is one check as JSON, a doctorLine the whole report.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type app struct {
 	cache   string
 
 	credentials credentials
+	headers     http.Header // of --header
 	tokens      commandTokens
 	tls         *tls.Config // for connections to the servers, nil for the system's way
 

@@ -30,7 +30,8 @@ var choices = map[string][]string{
 var serverSettings = map[string]string{
 	"name": "its name, for --server", "url": "its URL; a list if several servers have one log",
 	"token-file": "a file with the token", "token-command": "a program that prints the token",
-	"ca": "a PEM file of the authorities that may have signed its certificate", "client-cert": "a PEM file of the certificate to show it", "client-key": "a PEM file of the key of client-cert",
+	"header": "a header to send with each request, or @FILE with headers; a list for several",
+	"ca":     "a PEM file of the authorities that may have signed its certificate", "client-cert": "a PEM file of the certificate to show it", "client-key": "a PEM file of the key of client-cert",
 }
 
 // sourceSettings are the members of a named source besides its mapping and credentials.
@@ -84,7 +85,9 @@ func configSchema(root *cobra.Command) []byte {
 		server[name] = schemaNode{"description": text, "type": "string"}
 	}
 	text := schemaNode{"type": "string"}
-	server["url"] = schemaNode{"description": serverSettings["url"], "anyOf": []schemaNode{text, {"type": "array", "items": text}}}
+	for _, list := range []string{"url", "header"} {
+		server[list] = schemaNode{"description": serverSettings[list], "anyOf": []schemaNode{text, {"type": "array", "items": text}}}
+	}
 	settings["servers"] = schemaNode{"description": "servers with names, for --server", "type": "array", "items": schemaNode{
 		"type": "object", "properties": server, "additionalProperties": false, "required": []string{"name", "url"},
 	}}
@@ -169,7 +172,7 @@ func TestConfigSchema(t *testing.T) {
 		text := "servers:\n  - url: https://a.example\n    " + token + ": x\n"
 		for _, name := range slices.Sorted(maps.Keys(serverSettings)) {
 			if !strings.HasPrefix(name, "token") && name != "url" {
-				text += "    " + name + ": x\n"
+				text += "    " + name + ": " + map[bool]string{true: "'X-Name: x'", false: "x"}[name == "header"] + "\n"
 			}
 		}
 		if err := check(text); err != nil {

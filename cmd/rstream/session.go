@@ -67,7 +67,7 @@ func (s *session) Close() error {
 
 // clientConfig returns the configuration of a client of the servers.
 func (a *app) clientConfig() client.Config {
-	return client.Config{Servers: a.servers, Token: a.serverToken, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, Timeout: a.timeout}
+	return client.Config{Servers: a.servers, Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, Timeout: a.timeout}
 }
 
 func (a *app) onSilence(server string) {

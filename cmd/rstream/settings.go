@@ -19,6 +19,8 @@ const (
 	onCommandLine origin = iota
 	inEnvironment
 	inConfig
+	inServers // among the servers of the config file
+	unset
 )
 
 // settings are the settings from the environment and the config file.
@@ -61,6 +63,9 @@ func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 		if from := s.sourceOf("server"); from != "" {
 			err = usagef("%s: %w", from, err)
 		}
+		return err
+	}
+	if err := a.readHeaders(); err != nil {
 		return err
 	}
 	a.tls, err = a.tlsConfig()
@@ -119,11 +124,13 @@ func givenFlags(flags *pflag.FlagSet) (names []string) {
 func isOff(f *pflag.Flag, value string) bool { return f.Value.Type() == "bool" && value == "false" }
 
 // setFlag sets f from v. For a list, it sets the flag repeatedly; in the environment,
-// spaces separate the values.
+// spaces separate the values, and lines those of --header.
 func setFlag(flags *pflag.FlagSet, f *pflag.Flag, v *viper.Viper) error {
 	values, _ := v.Get(f.Name).([]string) // from the config file
 	_, list := f.Value.(pflag.SliceValue)
 	switch {
+	case values == nil && list && f.Name == "header": // it contains spaces
+		values = strings.Split(strings.TrimSpace(v.GetString(f.Name)), "\n")
 	case values == nil && list:
 		values = strings.Fields(v.GetString(f.Name))
 	case values == nil:

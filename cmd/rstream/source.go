@@ -148,7 +148,7 @@ func runSourceTry(ctx context.Context, a *app, o tryOptions, address string) err
 	if err := a.out.printKind(&kind); err != nil {
 		return err
 	}
-	cfg := source.Config{URL: address, Knobs: kind.Knobs, TLS: a.tls, Token: func(ctx context.Context) (string, error) { return a.serverToken(ctx, address) }}
+	cfg := source.Config{URL: address, Knobs: kind.Knobs, TLS: a.tls, Header: a.requestHeaders(address), Token: func(ctx context.Context) (string, error) { return a.serverToken(ctx, address) }}
 	return a.out.untilClosed(ctx, func(ctx context.Context) error {
 		if a.timeout > 0 {
 			var cancel context.CancelFunc

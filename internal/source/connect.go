@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -28,6 +29,8 @@ type Config struct {
 	// Token returns the token to send, "" for none. It is called before each request.
 	// Redirects to another host do not get it. If nil, none is sent.
 	Token func(ctx context.Context) (string, error)
+	// Header has more headers to send. Redirects to another host do not get them.
+	Header http.Header
 	// MaxEvent is the largest event in bytes. If zero, 1 MiB.
 	MaxEvent int
 	// Idle is how long a connection may be silent. If zero, 90 seconds: some servers send
@@ -95,6 +98,7 @@ func (c *Config) connect(ctx context.Context, cursor string, batch bool) (*conne
 		return nil, err
 	}
 	header.Set("User-Agent", "rstream")
+	maps.Copy(header, c.Header)
 	if c.Token != nil {
 		token, err := c.Token(ctx)
 		if err != nil {
@@ -109,7 +113,7 @@ func (c *Config) connect(ctx context.Context, cursor string, batch bool) (*conne
 	conn.release = transport.CloseIdleConnections
 	cfg := sse.Config{
 		URL: target, Header: header, Idle: c.idle(), MaxEvent: c.MaxEvent,
-		HTTP:  &http.Client{Transport: transport, CheckRedirect: sse.CheckRedirect},
+		HTTP:  &http.Client{Transport: transport, CheckRedirect: sse.RedirectPolicy(func(*url.URL) http.Header { return c.Header }, nil)},
 		Check: func(resp *http.Response) error { return c.checkResponse(conn, resp) },
 	}
 	if cfg.MaxEvent == 0 {

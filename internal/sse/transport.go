@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
 )
 
@@ -22,6 +24,27 @@ func NewTransport(answer time.Duration, secure *tls.Config) *http.Transport {
 		MaxIdleConnsPerHost:    4,
 		DisableCompression:     true,
 		ForceAttemptHTTP2:      true,
+	}
+}
+
+// RedirectPolicy returns a policy that removes secrets from requests to another host or
+// without TLS, also if a later redirect leads back: net/http keeps tokens for subdomains and
+// all other headers for everybody. secrets returns the headers that requests to a server have,
+// besides the token. Then next decides; if it is nil, CheckRedirect.
+func RedirectPolicy(secrets func(server *url.URL) http.Header, next func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
+	if next == nil {
+		next = CheckRedirect
+	}
+	return func(req *http.Request, via []*http.Request) error {
+		first := via[0].URL
+		left := func(r *http.Request) bool { return r.URL.Host != first.Host || r.URL.Scheme != first.Scheme }
+		if left(req) || slices.ContainsFunc(via, left) {
+			req.Header.Del("Authorization")
+			for name := range secrets(first) {
+				req.Header.Del(name)
+			}
+		}
+		return next(req, via)
 	}
 }
 

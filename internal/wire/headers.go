@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -33,6 +34,17 @@ const (
 	// server checks it like any cursor, in every request.
 	HeaderHeld = "Rstream-Held"
 )
+
+// IsOwnHeader reports whether a client sets a header of its requests itself, or net/http
+// does: no other value can take its place. name is in canonical form.
+func IsOwnHeader(name string) bool {
+	switch name {
+	case "Host", "Accept", "Accept-Encoding", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Type",
+		"Expect", "Keep-Alive", "Last-Event-Id", "Proxy-Connection", "Range", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return strings.HasPrefix(name, "Rstream-") || strings.HasPrefix(name, "If-")
+}
 
 // MethodQuery is GET with a body (RFC 10008).
 const MethodQuery = "QUERY"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/internal/bench"
 )
 
@@ -66,7 +67,8 @@ func runBench(ctx context.Context, a *app, cfg bench.Config, benchmarks []bench.
 		return usagef("--for %s: want at least 1ms", cfg.Time)
 	}
 	if a.named { // a server that is only configured must not receive test events
-		cfg.Server = a.servers[0]
+		cfg.Server, cfg.Access = a.servers[0], client.Config{Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls}
+		cfg.Environ = a.credentialVariables(cfg.Server)
 	}
 	cfg.Progress, cfg.Note = a.reportBench, a.note
 	results, err := bench.Run(ctx, cfg, benchmarks)

@@ -246,8 +246,12 @@ type syncTimes struct {
 
 // syncOnce syncs a copy twice. The first sync must add adds events.
 func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic, file string, adds int) (t syncTimes, err error) {
-	sent := &queryCounter{}
-	cfg := client.Config{Servers: []string{server}}
+	cfg := accessTo(ctx, server)
+	base := http.DefaultTransport
+	if cfg.TLS != nil {
+		base = newTransport(ctx, 0)
+	}
+	sent := &queryCounter{base: base}
 	info, err := client.Probe(ctx, cfg)
 	if err != nil {
 		return t, err
@@ -284,12 +288,15 @@ func (r *runner) syncOnce(ctx context.Context, server string, topic event.Topic,
 
 // A queryCounter is an http.RoundTripper that counts the bytes of paths, queries and
 // bodies.
-type queryCounter struct{ bytes atomic.Int64 }
+type queryCounter struct {
+	base  http.RoundTripper
+	bytes atomic.Int64
+}
 
 // RoundTrip implements http.RoundTripper.
 func (q *queryCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 	q.bytes.Add(int64(len(r.URL.RequestURI())) + max(r.ContentLength, 0))
-	return http.DefaultTransport.RoundTrip(r)
+	return q.base.RoundTrip(r)
 }
 
 // benchReplay measures one stream of a whole log.

@@ -49,7 +49,7 @@ type subscriber struct {
 func Gather(ctx context.Context, url string, n, most int) (*Crowd, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Crowd{
-		client: &http.Client{Transport: &http.Transport{}}, cancel: cancel,
+		client: &http.Client{Transport: newTransport(ctx, 0)}, cancel: cancel,
 		start: time.Now(), began: make([]atomic.Int64, most), silence: 20 * time.Second, failed: make(chan error, 1),
 	}
 	if err := c.connectAll(ctx, url, n); err != nil {
@@ -111,7 +111,7 @@ func (c *Crowd) connectOne(ctx context.Context, url string) (*subscriber, error)
 
 // requestStream opens an event stream.
 func requestStream(ctx context.Context, client *http.Client, url string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := newRequest(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (r *runner) syncAndForget(ctx context.Context, server string, topic event.T
 
 // openCopy opens a copy of a server's log, and a client that fills it.
 func openCopy(ctx context.Context, server, file string) (*client.Client, *cache.DB, error) {
-	cfg := client.Config{Servers: []string{server}}
+	cfg := accessTo(ctx, server)
 	info, err := client.Probe(ctx, cfg)
 	if err != nil {
 		return nil, nil, err

@@ -64,7 +64,7 @@ func (l Load) prepare(from, to int) Load {
 func (l *Load) Run(ctx context.Context, url string, d time.Duration, from, to int) (Rate, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: l.Publishers}}
+	client := &http.Client{Transport: newTransport(ctx, l.Publishers)}
 	defer client.CloseIdleConnections()
 	r, err := runWorkers(l.Publishers, d, from, to, func(_, i int) error { return l.postEvents(ctx, client, url, i) })
 	r.Events *= max(l.Events, 1)
@@ -103,7 +103,7 @@ func runWorkers(workers int, d time.Duration, from, to int, do func(worker, i in
 
 func (l *Load) postEvents(ctx context.Context, client *http.Client, url string, i int) error {
 	path, body := l.Body(i)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(body))
+	req, err := newRequest(ctx, http.MethodPost, url+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -123,8 +123,10 @@ func (l *Load) postEvents(ctx context.Context, client *http.Client, url string, 
 // Replay reads a stream until n events have arrived, and returns how long that took and
 // how many bytes it read.
 func Replay(ctx context.Context, url string, n int) (elapsed time.Duration, size int64, err error) {
+	client := &http.Client{Transport: newTransport(ctx, 0)}
+	defer client.CloseIdleConnections()
 	start := time.Now()
-	body, err := requestStream(ctx, http.DefaultClient, url)
+	body, err := requestStream(ctx, client, url)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -43,6 +43,9 @@ func programCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RSTREAM_") })
+	if cfg, ok := ctx.Value(accessKey{}).(*Config); ok {
+		cmd.Env = append(cmd.Env, cfg.Environ...)
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = stopTime
 	return cmd, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/rstream-dev/rstream/client"
 )
 
 // A Benchmark is one benchmark of Run.
@@ -38,6 +40,8 @@ type Config struct {
 	Events   int                              // events in a log that is read, and the most that are appended
 	Time     time.Duration                    // how long to append events one by one
 	Server   string                           // URL of the server to measure; if empty, Run starts one
+	Access   client.Config                    // of clients of Server: its Token, Header and TLS are used
+	Environ  []string                         // the same credentials for programs that use Server
 	Progress func(name string, part float64)  // called as a step proceeds; part goes from 0 to 1
 	Note     func(format string, args ...any) // called with what is not measured, and why
 }
@@ -50,6 +54,7 @@ func Run(ctx context.Context, cfg Config, benchmarks []Benchmark) (results []Res
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r := &runner{cfg: cfg, dir: dir}
+	ctx = cfg.withAccess(ctx)
 	for _, b := range benchmarks {
 		if err := b.run(r, ctx); err != nil {
 			return nil, fmt.Errorf("bench %s: %w", b.Name, err)

@@ -85,21 +85,21 @@ type tap struct {
 }
 
 // tap opens a stream and reads its head and preamble.
-func (s *listened) tap(query string) *tap {
+func (s *listened) tap(query string, headers ...string) *tap {
 	s.t.Helper()
-	tp, err := s.tryTap(query)
+	tp, err := s.tryTap(query, headers...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return tp
 }
 
-func (s *listened) tryTap(query string) (*tap, error) {
+func (s *listened) tryTap(query string, headers ...string) (*tap, error) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := fmt.Fprintf(conn, "GET /events?%s HTTP/1.0\r\nHost: localhost\r\nAccept: %s\r\n\r\n", query, wire.SSE); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /events?%s HTTP/1.0\r\nHost: localhost\r\nAccept: %s\r\n%s\r\n", query, wire.SSE, strings.Join(slices.Concat(headers, []string{""}), "\r\n")); err != nil {
 		return nil, err
 	}
 	tp := &tap{conn: conn, br: bufio.NewReaderSize(conn, 4<<10), all: strings.HasPrefix(query, "topic=*")}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -21,11 +23,28 @@ func TestIdleReader(t *testing.T) {
 	ours, bare := listenOnDisk(t, Config{}), &listened{t: t, addr: listenBare(t)}
 	ours.put("a", 1, 200)
 	for _, query := range []string{"topic=a&since=now", "topic=a"} {
-		limit, took := bare.memoryOf(query, readers), ours.memoryOf(query, readers)
+		limit, took := bare.memoryOf(query, readers, nil), ours.memoryOf(query, readers, nil)
 		t.Logf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
 		if took.stack > limit.stack+mostStack || took.heap > limit.heap+mostHeap {
 			t.Errorf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
 		}
+	}
+}
+
+// TestIdleReaderWithToken: a stream with a token of its own takes at most 1 KiB more of the heap
+// than one without, the token included.
+func TestIdleReaderWithToken(t *testing.T) {
+	const most = 1 << 10
+	readers := longtest.Size(200, 9000) // a process may have 20,000 descriptors, and each takes two
+	open := listenOnDisk(t, Config{})
+	ring := newKeyring(t, auth.Config{})
+	guarded := listenOnDisk(t, Config{Guard: ring.guard})
+	without := open.memoryOf("topic=a", readers, nil)
+	with := guarded.memoryOf("topic=a", readers, func() string { return "Authorization: " + bearer(ring.grant([]string{"a"}, nil, nil)) })
+	more := with.heap - without.heap // stacks share spans, so their sizes say nothing of one stream
+	t.Logf("of %d streams, each takes %+v bytes, and with a token %+v: %d more", readers, without, with, more)
+	if more > most {
+		t.Errorf("a token takes %d bytes, want at most %d", more, most)
 	}
 }
 
@@ -52,13 +71,20 @@ func listenBare(t *testing.T) (addr string) {
 	return l.Addr().String()
 }
 
-// memoryOf returns the memory in bytes of each of n idle streams.
-func (s *listened) memoryOf(query string, n int) memory {
+// memoryOf returns the memory in bytes of each of n idle streams. If header is not nil, it
+// returns a header of the next stream.
+func (s *listened) memoryOf(query string, n int, header func() string) memory {
 	s.t.Helper()
+	var headers []string // made before the memory is measured
+	for range n + 10 {
+		if header != nil {
+			headers = append(headers, header())
+		}
+	}
 	var taps []*tap
 	gather := func(n int) {
 		for range n {
-			tp := s.tap(query)
+			tp := s.tap(query, headers[min(len(taps), len(headers)):min(len(taps)+1, len(headers))]...)
 			for line := ""; line != "event: live\n"; {
 				var err error
 				if line, err = tp.br.ReadString('\n'); err != nil {

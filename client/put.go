@@ -37,7 +37,7 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		if c.isOtherLog(err) {
 			receipts, err = c.putBody(traced, base, drafts, body)
 		}
-		unknown = unknown || err != nil && left() && !refusedByLog(err)
+		unknown = unknown || err != nil && left() && !refusedByLog(err) && !errors.As(err, new(*tokenError))
 		return err
 	})
 	if err == nil {

@@ -64,7 +64,7 @@ func (c *Client) addHeaders(ctx context.Context, base string, header http.Header
 	if c.cfg.Token != nil {
 		token, err := c.cfg.Token(ctx, base)
 		if err != nil {
-			return cache.Newest{}, storeError(err)
+			return cache.Newest{}, c.noToken(ctx, err)
 		}
 		if token != "" {
 			header.Set("Authorization", "Bearer "+token)
@@ -103,14 +103,36 @@ func (c *Client) checkToken(resp *http.Response) error {
 	if resp.StatusCode != http.StatusUnauthorized || c.cfg.Token == nil || !c.admitted.Load() {
 		return nil
 	}
-	now := time.Now()
-	c.refused.CompareAndSwap(0, now.UnixNano())
-	if now.Sub(time.Unix(0, c.refused.Load())) >= tokenPatience {
+	if !c.mayRenew() {
 		return nil
 	}
 	e := readStatus(resp)
 	e.late = e.Topic == nil // or no token was sent, and the topic is not public
 	return e
+}
+
+// mayRenew reports whether another token may come: what renews it is late, but not by
+// tokenPatience yet.
+func (c *Client) mayRenew() bool {
+	now := time.Now()
+	c.refused.CompareAndSwap(0, now.UnixNano())
+	return now.Sub(time.Unix(0, c.refused.Load())) < tokenPatience
+}
+
+// A tokenError is an error of Config.Token. Nothing was sent.
+type tokenError struct{ err error }
+
+func (e *tokenError) Error() string { return e.err.Error() }
+
+func (e *tokenError) Unwrap() error { return e.err }
+
+// noToken returns the error of a request for which there is no token. It is final for a
+// Client that was never admitted; later, what renews the token may be late.
+func (c *Client) noToken(ctx context.Context, err error) error {
+	if c.admitted.Load() && ctx.Err() == nil && c.mayRenew() {
+		return &tokenError{err}
+	}
+	return storeError(&tokenError{err})
 }
 
 // longestSilence returns how long the body of resp may bring no byte. A stream is silent

@@ -141,6 +141,49 @@ func TestTokenIsNotRenewed(t *testing.T) {
 	}
 }
 
+// TestTokenIsMissingForAWhile: what makes the token fails for some time in the middle of a tail,
+// which goes on without loss or repeat.
+func TestTokenIsMissingForAWhile(t *testing.T) {
+	f := newFixture(t)
+	cfg := hasty(f.http.URL)
+	var failing atomic.Bool
+	var failed atomic.Int64
+	missing := errors.New("no such file")
+	cfg.Token = func(context.Context, string) (string, error) {
+		if failing.Load() {
+			return "", missing
+		}
+		return "token", nil
+	}
+	cfg.OnRetry = func(err error, _ time.Duration) {
+		if errors.Is(err, missing) && failed.Add(1) == 5 {
+			f.put("alice/a", 10)
+			failing.Store(false)
+		}
+	}
+	c := newTestClient(t, f.newCache(), cfg)
+	f.put("alice/a", 10)
+	var lines []string
+	for ev, err := range c.Tail(t.Context(), mustTopic(t, "alice"), TailOptions{}) {
+		if err != nil {
+			t.Fatalf("%v after %d lines", err, len(lines))
+		}
+		if lines = append(lines, string(ev.Line())); len(lines) == 10 {
+			failing.Store(true)
+			f.http.CloseClientConnections()
+		}
+		if len(lines) == 20 {
+			break
+		}
+	}
+	sameEvents(t, "the tail", lines, f.truth("alice", "", ""))
+	failing.Store(true)
+	c = newTestClient(t, nil, cfg)
+	if _, err := c.Put(t.Context(), drafts("alice/a", "k")); !errors.Is(err, missing) || errors.As(err, new(*UnknownOutcomeError)) {
+		t.Errorf("put without a token: %v", err)
+	}
+}
+
 // TestSecretsStayWithTheirHost: a redirect to another host, or to another port of it, does not
 // carry the token or the headers of Config, in pages and in streams, also if the caller's own
 // HTTP client makes the requests.

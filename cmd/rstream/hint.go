@@ -71,6 +71,8 @@ var typeHints = []typeHint{
 			return "name a file with a token in --token-file, or set RSTREAM_TOKEN; \"rstream token show FILE\" prints what a token says"
 		case e.Status == http.StatusForbidden && e.FromLog:
 			return "ask the server's operator for a token that covers the topic; \"rstream token show FILE\" prints what yours covers"
+		case e.Status == http.StatusForbidden:
+			return "something in front of the server refuses this; if it wants a header, send that with --header"
 		}
 		return ""
 	}),

@@ -80,7 +80,9 @@ type contentChecker struct {
 // A pageFault is a fault of a page, or of a posting if page is 0.
 type pageFault struct {
 	Fault
-	page, storage int64
+	page     int64
+	storage  int64 // of a posting, the first of its storages,
+	storages int   // of which there are so many
 }
 
 // noteStructure reports what SQLite cannot read, once, and returns other errors.
@@ -170,7 +172,13 @@ func (c *contentChecker) skipPage(ctx context.Context, cause error) (done bool, 
 
 // addFault notes damage of a page or a posting.
 func (c *contentChecker) addFault(damage *pages.DamageError) error {
-	f := pageFault{Fault: Fault{Kind: FaultPage, Text: damage.Error()}, page: damage.Page, storage: damage.Storage}
+	f := pageFault{Fault: Fault{Kind: FaultPage, Text: damage.Error()}, page: damage.Page, storage: damage.Storage, storages: damage.Storages}
+	if damage.Storages > 0 { // each page with one of its events meets it
+		same := func(other pageFault) bool { return other.storage == f.storage && other.Text == f.Text }
+		if slices.ContainsFunc(c.faults, same) {
+			return nil
+		}
+	}
 	switch {
 	case damage.Twin:
 		f.Kind = FaultTwin
@@ -204,8 +212,8 @@ func (c *contentChecker) reportFaults(ctx context.Context) error {
 	for i := range c.faults {
 		f := &c.faults[i]
 		numbers := slices.Sorted(maps.Keys(c.pages.Storages[f.page]))
-		if f.storage != 0 {
-			numbers = []int64{f.storage}
+		for i := range f.storages {
+			numbers = append(numbers, f.storage+int64(i))
 		}
 		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
 			names := rows.NewNames(ctx, tx)

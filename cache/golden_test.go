@@ -19,7 +19,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0008"
+	goldenLast = "0009"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.

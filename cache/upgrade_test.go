@@ -40,7 +40,7 @@ func changeGolden(t *testing.T, name string, change func(tx *sql.Tx) error) (pat
 // An upgraded backup has the same contents and can be served.
 func TestGoldenBackup(t *testing.T) {
 	alone(t)
-	for _, name := range append(goldenFiles(t, "server"), "0006-server-grown.db", "0007-server-grown.db", "0008-server-grown.db") {
+	for _, name := range append(goldenFiles(t, "server"), "0006-server-grown.db", "0007-server-grown.db", "0008-server-grown.db", "0009-server-grown.db") {
 		path := changeGolden(t, name, func(tx *sql.Tx) error {
 			_, err := tx.Exec(`UPDATE log SET role = 'backup'`)
 			if err == nil && name >= "0008" {

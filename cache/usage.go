@@ -181,11 +181,11 @@ func (r *usageReader) readPostings(ctx context.Context, tx *sql.Tx, storages []r
 		index[storages[i].ID] = i
 	}
 	held := make([]window.Spans, len(storages))
-	read, stopped := 0, -1
+	read, alone := 0, false
 	visit := func(key pages.PostingKey, evs []pages.Posted) error {
 		i := index[key.Storage]
-		if read >= maxUsageEvents {
-			stopped, r.done = i, window.BlockSpan(key.Block).From
+		if alone && read >= maxUsageEvents {
+			r.done = window.BlockSpan(key.Block).From
 			return errEnough
 		}
 		if held[i] == nil {
@@ -202,19 +202,36 @@ func (r *usageReader) readPostings(ctx context.Context, tx *sql.Tx, storages []r
 		}
 		return r.noteDamage(e)
 	}
-	span := window.Span{To: r.posted}
-	if r.done > 0 && len(numbers) > 0 {
-		err = pages.EachPosting(ctx, tx, numbers[:1], window.Span{From: r.done, To: r.posted}, skip, visit)
-		numbers = numbers[1:]
+	for whole < len(storages) && (read < maxUsageEvents || whole == 0) {
+		n, span := 1, window.Span{From: r.done, To: r.posted}
+		if r.done == 0 {
+			if n, err = usableTogether(ctx, tx, numbers[whole:], span); err != nil {
+				return 0, err
+			}
+		}
+		alone = n == 1
+		err := pages.EachPosting(ctx, tx, numbers[whole:whole+n], span, skip, visit)
+		if errors.Is(err, errEnough) {
+			return whole, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		whole, r.done = whole+n, 0
 	}
-	if err == nil && len(numbers) > 0 {
-		err = pages.EachPosting(ctx, tx, numbers, span, skip, visit)
+	return whole, nil
+}
+
+// usableTogether returns how many of storages have few enough events to be read together: those
+// that share postings are read once then.
+func usableTogether(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (n int, err error) {
+	for n = len(storages); n > 1; n /= 2 {
+		events, err := pages.CountShared(ctx, tx, storages[:n], span)
+		if err != nil || events <= int64(maxUsageEvents) {
+			return n, err
+		}
 	}
-	if errors.Is(err, errEnough) {
-		return stopped, nil
-	}
-	r.done = 0
-	return len(storages), err
+	return 1, nil
 }
 
 // heldOf returns the spans of which a storage's events count.

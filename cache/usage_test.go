@@ -175,7 +175,7 @@ func TestUsageOfDamaged(t *testing.T) {
 		storage string // which is damaged, if it is known
 	}{
 		{"posting", func(tx pagetest.DB) error {
-			_, err := tx.Exec(`UPDATE page_posting SET count = count + 1 WHERE block = 0 AND storage = (SELECT id FROM storage WHERE path = 'p/2')`)
+			_, err := tx.Exec(`UPDATE page_posting SET count = count + 1 WHERE block = 0 AND octet = (SELECT id - 1 FROM storage WHERE path = 'p/2') / 8`)
 			return err
 		}, "alice/p/2"},
 		{"page of the open block", func(tx pagetest.DB) error { return pagetest.Flip(tx, event.BlockSize+500, 777) }, ""},
@@ -189,6 +189,8 @@ func TestUsageOfDamaged(t *testing.T) {
 				ds = append(ds, draft("alice", fmt.Sprint("p/", i%3), fmt.Sprint(i)))
 			}
 			ds[99].Path = "p/3"
+			// p/2 shares its postings with no other storage.
+			mustExec(t, db, `INSERT INTO storage (id, user, path) VALUES (9, 'alice', 'p/2'), (17, 'alice', 'p/3')`)
 			mustAppend(t, db, ds...)
 			mustAppend(t, db, drafts("alice", "p/0", "open", 1000)...)
 			mustAppend(t, db, drafts("alice", "p/1", "open", 1)...)

@@ -41,8 +41,8 @@ var damages = []func(db pagetest.DB, a, b event.ID, s int64) error{
 	func(db pagetest.DB, a, b event.ID, _ int64) error { return pagetest.Swap(db, a, b) },
 	func(db pagetest.DB, a, _ event.ID, _ int64) error { return pagetest.SetLine(db, a, nil) },
 	func(db pagetest.DB, a, b event.ID, _ int64) error { return pagetest.Flip(db, a, int(b)*31) },
-	inStorage(`DELETE FROM page_posting WHERE storage = ?`),
-	inStorage(`UPDATE page_posting SET chunks = x'0001FFFF0001' WHERE storage = ?`),
+	inStorage(`DELETE FROM page_posting WHERE octet = (? - 1) >> 3`),
+	inStorage(`UPDATE page_posting SET chunks = x'0001FFFF0001' WHERE octet = (? - 1) >> 3`),
 	inStorage(`UPDATE storage SET user = 'dave' WHERE id = ?`),
 	func(db pagetest.DB, a, b event.ID, _ int64) error {
 		_, err := db.Exec(`UPDATE page SET entries = CAST(substr(entries, 1, ?) AS BLOB) WHERE ? BETWEEN first AND last`, int64(b)%20, int64(a))

@@ -61,9 +61,10 @@ func ListPosted(db DB) (posted []Posted, err error) {
 	postings, err := readPostings(db)
 	for _, p := range postings {
 		for _, e := range p.entries {
-			posted = append(posted, Posted{p.storage, e.id})
+			posted = append(posted, Posted{8*p.octet + 1 + int64(e.place), e.id})
 		}
 	}
+	slices.SortStableFunc(posted, func(a, b Posted) int { return cmp.Or(cmp.Compare(a.Storage, b.Storage), cmp.Compare(a.ID, b.ID)) })
 	return posted, err
 }
 
@@ -189,7 +190,7 @@ func Delete(db DB, id event.ID) error {
 		case n:
 			continue
 		case 0:
-			_, err = db.Exec(`DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.storage, p.block)
+			_, err = db.Exec(`DELETE FROM page_posting WHERE octet = ? AND block = ?`, p.octet, p.block)
 		default:
 			err = p.write(db)
 		}
@@ -214,7 +215,7 @@ func Unpost(db DB, id event.ID) error {
 	}
 	for _, p := range postings {
 		if slices.ContainsFunc(p.entries, func(e entry) bool { return e.id == id }) {
-			_, err := db.Exec(`DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.storage, p.block)
+			_, err := db.Exec(`DELETE FROM page_posting WHERE octet = ? AND block = ?`, p.octet, p.block)
 			return err
 		}
 	}
@@ -342,7 +343,7 @@ func (p *page) setPlaces(postings []*posting) {
 		for i := range posting.entries {
 			e := &posting.entries[i]
 			if place, ok := places[e.id]; ok && e.page == p.key {
-				place.id, posting.changed = e.id, true
+				place.id, place.place, posting.changed = e.id, e.place, true
 				*e = place
 			}
 		}
@@ -351,13 +352,14 @@ func (p *page) setPlaces(postings []*posting) {
 
 // A posting is the row of a posting, and an entry an event in it.
 type posting struct {
-	storage, block int64
-	entries        []entry
-	changed        bool
+	octet, block int64 // it is of the eight storages from 8·octet+1 on
+	entries      []entry
+	changed      bool
 }
 
 type entry struct {
 	id             event.ID
+	place          uint64 // which of the eight storages
 	page           int64
 	offset, length uint64
 	sum            uint32
@@ -365,7 +367,7 @@ type entry struct {
 
 // readPostings skips postings that it cannot read: other tests have damaged them.
 func readPostings(db DB) (postings []*posting, err error) {
-	rows, err := db.Query(`SELECT storage, block, chunks FROM page_posting ORDER BY storage, block`)
+	rows, err := db.Query(`SELECT octet, block, chunks FROM page_posting ORDER BY octet, block`)
 	if err != nil {
 		return nil, err
 	}
@@ -373,7 +375,7 @@ func readPostings(db DB) (postings []*posting, err error) {
 	for rows.Next() {
 		p := &posting{}
 		var chunks []byte
-		if err := rows.Scan(&p.storage, &p.block, &chunks); err != nil {
+		if err := rows.Scan(&p.octet, &p.block, &chunks); err != nil {
 			return nil, err
 		}
 		if p.decode(chunks) {
@@ -415,12 +417,12 @@ func (p *posting) decode(chunks []byte) bool {
 			if min(n1, n2, n3, n4) <= 0 || len(body) < all+4 {
 				return false
 			}
-			at, page = at+event.ID(delta), page+pages
-			p.entries = append(p.entries, entry{at, page, offset, length, binary.BigEndian.Uint32(body[all:])})
+			at, page = at+event.ID(delta>>3), page+pages
+			p.entries = append(p.entries, entry{at, delta & 7, page, offset, length, binary.BigEndian.Uint32(body[all:])})
 			body = body[all+4:]
 		}
 	}
-	slices.SortFunc(p.entries, func(a, b entry) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(p.entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.place, b.place)) })
 	return true
 }
 
@@ -428,19 +430,72 @@ func (p *posting) decode(chunks []byte) bool {
 func (p *posting) write(db DB) error {
 	body := binary.AppendUvarint(nil, uint64(len(p.entries)))
 	at, page := event.ID(p.block*event.BlockSize), int64(0)
+	members := int64(0)
 	for _, e := range p.entries {
-		body = binary.AppendUvarint(body, uint64(e.id-at))
+		members |= 1 << e.place
+		body = binary.AppendUvarint(body, uint64(e.id-at)<<3|e.place)
 		body = binary.AppendVarint(body, e.page-page)
 		body = binary.AppendUvarint(body, e.offset)
 		body = binary.AppendUvarint(body, e.length)
 		body = binary.BigEndian.AppendUint32(body, e.sum)
 		at, page = e.id, e.page
 	}
-	key := binary.BigEndian.AppendUint64(nil, uint64(p.storage))
-	key = binary.BigEndian.AppendUint64(key, uint64(p.block))
-	chunks := binary.AppendUvarint(nil, uint64(len(body)))
-	chunks = binary.BigEndian.AppendUint32(append(chunks, body...), crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body))
-	_, err := db.Exec(`UPDATE page_posting SET count = ?, chunks = ? WHERE storage = ? AND block = ?`,
-		len(p.entries), chunks, p.storage, p.block)
+	_, err := db.Exec(`UPDATE page_posting SET members = ?, count = ?, chunks = ? WHERE octet = ? AND block = ?`,
+		members|(255-members)<<8, len(p.entries), sealChunk(p.octet, p.block, body), p.octet, p.block)
 	return err
+}
+
+// SplitPostings gives the postings the form that they had up to schema 8, each of one storage.
+func SplitPostings(db DB) error {
+	postings, err := readPostings(db)
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(`DROP TABLE page_posting;
+		CREATE TABLE page_posting (
+			storage INTEGER NOT NULL,
+			block   INTEGER NOT NULL,
+			count   INTEGER NOT NULL,
+			chunks  BLOB    NOT NULL,
+			PRIMARY KEY (storage, block)
+		) STRICT, WITHOUT ROWID;
+		PRAGMA user_version = 8`)
+	if err != nil {
+		return err
+	}
+	for _, p := range postings {
+		for place := range uint64(8) {
+			body, n := []byte{}, 0
+			at, page := event.ID(p.block*event.BlockSize), int64(0)
+			for _, e := range p.entries {
+				if e.place != place {
+					continue
+				}
+				body = binary.AppendUvarint(body, uint64(e.id-at))
+				body = binary.AppendVarint(body, e.page-page)
+				body = binary.AppendUvarint(body, e.offset)
+				body = binary.AppendUvarint(body, e.length)
+				body = binary.BigEndian.AppendUint32(body, e.sum)
+				at, page, n = e.id, e.page, n+1
+			}
+			if n == 0 {
+				continue
+			}
+			storage := 8*p.octet + 1 + int64(place)
+			body = append(binary.AppendUvarint(nil, uint64(n)), body...)
+			_, err := db.Exec(`INSERT INTO page_posting VALUES (?, ?, ?, ?)`, storage, p.block, n, sealChunk(storage, p.block, body))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sealChunk returns the chunk of a posting that has no others.
+func sealChunk(first, block int64, body []byte) []byte {
+	key := binary.BigEndian.AppendUint64(nil, uint64(first))
+	key = binary.BigEndian.AppendUint64(key, uint64(block))
+	chunk := append(binary.AppendUvarint(nil, uint64(len(body))), body...)
+	return binary.BigEndian.AppendUint32(chunk, crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body))
 }

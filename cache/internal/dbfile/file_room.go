@@ -23,12 +23,16 @@ var freeSpace = diskSpace
 
 // checkRoom returns a *RoomError if the file cannot be upgraded where it is. What moves
 // takes the place of what it was, so only what grows is needed, and the write-ahead log.
-func (f *File) checkRoom(ctx context.Context) error {
+func (f *File) checkRoom(ctx context.Context, version int) error {
 	size, err := f.Size(ctx)
 	if err != nil {
 		return err
 	}
-	needed := size.Used()/growth + min(size.Used(), maxLog)
+	grows := size.Used() / growth
+	if version >= pagesVersion {
+		grows = size.Used() / postingGrowth
+	}
+	needed := grows + min(size.Used(), maxLog)
 	if free, ok := freeSpace(f.absPath); ok && free < needed {
 		return &RoomError{needed, free}
 	}
@@ -36,6 +40,7 @@ func (f *File) checkRoom(ctx context.Context) error {
 }
 
 const (
-	growth = 4        // an upgrade makes a file this part larger, at most
-	maxLog = 32 << 20 // how large its write-ahead log becomes, roughly
+	growth        = 4        // an upgrade makes a file this part larger, at most,
+	postingGrowth = 16       // and this part if only postings move
+	maxLog        = 32 << 20 // how large its write-ahead log becomes, roughly
 )

@@ -46,14 +46,21 @@ func (f *File) schemaState(ctx context.Context) (s schemaState, err error) {
 	if s.version, err = schemaVersion(ctx, f.Read); err != nil {
 		return s, err
 	}
-	s.moving, err = f.HasOldEvents(ctx)
+	err = f.ViewRow(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name IN ('old_event', 'old_page_posting'))`, nil, &s.moving)
 	return s, err
 }
 
 // HasOldEvents reports whether the file has events of an earlier version that are not yet
 // in their new place.
-func (f *File) HasOldEvents(ctx context.Context) (has bool, err error) {
-	err = f.ViewRow(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'old_event')`, nil, &has)
+func (f *File) HasOldEvents(ctx context.Context) (bool, error) { return f.hasTable(ctx, "old_event") }
+
+// HasOldPostings reports whether the file has postings of an earlier version.
+func (f *File) HasOldPostings(ctx context.Context) (bool, error) {
+	return f.hasTable(ctx, "old_page_posting")
+}
+
+func (f *File) hasTable(ctx context.Context, name string) (has bool, err error) {
+	err = f.ViewRow(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)`, []any{name}, &has)
 	return has, err
 }
 
@@ -104,16 +111,22 @@ var serverGrace = 3 * time.Second
 // earlier one move.
 const pagesVersion = 7
 
+// octetsVersion is the version of the schema whose postings are of eight storages: those of a
+// file of an earlier one are joined.
+const octetsVersion = 9
+
 // upgradeAlone does the work of upgrade. The caller holds the lock.
 func (f *File) upgradeAlone(ctx context.Context, cfg Options, files []string) error {
 	now, err := f.schemaState(ctx)
 	if err != nil {
 		return err
 	}
-	if now.version < pagesVersion {
-		if err := f.checkRoom(ctx); err != nil {
+	if now.version < octetsVersion {
+		if err := f.checkRoom(ctx, now.version); err != nil {
 			return err
 		}
+	}
+	if now.version < pagesVersion {
 		if cfg.CheckEvents != nil {
 			if err := cfg.CheckEvents(ctx, f); err != nil {
 				return fmt.Errorf("it was not upgraded, and the version that wrote it can still open it: %w", err)

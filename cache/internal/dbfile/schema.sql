@@ -72,13 +72,15 @@ CREATE TABLE page (
 ) STRICT;
 CREATE INDEX page_stretch ON page (first, last);
 
--- Where the events of a storage in a block are. On a server, written once per sealed block.
+-- Where the events of eight storages in a block are: of storages 8·octet+1 to 8·octet+8. On a
+-- server, written once per sealed block.
 CREATE TABLE page_posting (
-  storage INTEGER NOT NULL,
+  octet   INTEGER NOT NULL,
   block   INTEGER NOT NULL,                  -- ids (4096·block, 4096·(block+1)]
+  members INTEGER NOT NULL,                  -- a bit for each storage that has events, and 256 times the others'
   count   INTEGER NOT NULL,                  -- events
-  chunks  BLOB    NOT NULL,                  -- ids, pages, offsets, lengths and checksums of lines
-  PRIMARY KEY (storage, block)
+  chunks  BLOB    NOT NULL,                  -- ids and storages, pages, offsets, lengths and checksums of lines
+  PRIMARY KEY (octet, block)
 ) STRICT, WITHOUT ROWID;
 
 -- In files of earlier versions, every hash that the log ever took; empty once a server has

@@ -39,7 +39,9 @@ func olderFile(t *testing.T, version int, role Role) (path string) {
 		}
 	}
 	_, err = tx.Exec(`INSERT INTO log (one, id, role, next, time, indexed) VALUES (1, '0123456789ABCDEF', ?, 1, 0, 0)`, string(role))
-	if err == nil && role == Server {
+	if err == nil && version >= summedVersion {
+		err = SumLog(tx)
+	} else if err == nil && role == Server {
 		_, err = tx.Exec(`INSERT INTO window (topic, state, start, reached, stop) VALUES ('*', 'committed', 0, 0, 0)`)
 	}
 	if err != nil {
@@ -54,7 +56,7 @@ func olderFile(t *testing.T, version int, role Role) (path string) {
 // dropOld ends an upgrade of a file without events.
 func dropOld(ctx context.Context, f *File, _ func(Progress)) error {
 	return f.Update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`DROP TABLE old_event; DROP TABLE old_posting`)
+		_, err := tx.Exec(`DROP TABLE IF EXISTS old_event; DROP TABLE IF EXISTS old_posting; DROP TABLE old_page_posting`)
 		return err
 	})
 }

@@ -51,7 +51,7 @@ func checkUpgradeWaits(t *testing.T, path string, first, second Role) {
 		done <- err
 	}()
 	<-begun
-	if v := versionOf(t, path); v != 8 {
+	if v := versionOf(t, path); v != 9 {
 		t.Errorf("while events move, the schema is %d", v)
 	}
 	waited := 0
@@ -105,7 +105,7 @@ func TestUpgradeFails(t *testing.T) {
 			if _, err := openOld(path, as, func(context.Context, *File, func(Progress)) error { return errInjected }); !errors.Is(err, errInjected) {
 				t.Fatalf("%s as %q: %v", role, as, err)
 			}
-			if v := versionOf(t, path); v != 8 {
+			if v := versionOf(t, path); v != 9 {
 				t.Errorf("the schema is %d", v)
 			}
 			f, err := openOld(path, role, dropOld)

@@ -20,7 +20,7 @@ import (
 func fillDisk(f oldFile) error {
 	original := f.path
 	dir := filepath.Join(filepath.Dir(f.path), "disk")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	mounted := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m") == nil
@@ -103,23 +103,32 @@ func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 // On a disk that becomes full an upgrade ends, and goes on when there is room again.
 func TestFullDiskUpgrade(t *testing.T) {
 	for _, role := range roles {
-		f := writeOld(t, schemas, role, madeRows(newRand(t), 2000, 3))
-		for _, attr := range ownMounts() {
-			c := childOf(&f, "fill")
-			c.SysProcAttr = attr
-			said, err := c.CombinedOutput()
-			var started *os.PathError
-			if errors.As(err, &started) {
-				continue // this machine does not allow it
-			}
-			t.Logf("%s", said)
-			if err != nil || strings.HasSuffix(string(said), " 0\n") {
-				t.Errorf("child: %v", err)
-			}
-			break
-		}
-		f.check(t)
+		f := writeOld(t, schemas, role, spreadRows(t, 2000, 12))
+		fillDuringUpgrade(t, &f)
+		posted := f.split(t)
+		fillDuringUpgrade(t, &f)
+		f.mustPost(t, posted)
 	}
+}
+
+// fillDuringUpgrade has a child upgrade a file on such a disk.
+func fillDuringUpgrade(t *testing.T, f *oldFile) {
+	t.Helper()
+	for _, attr := range ownMounts() {
+		c := childOf(f, "fill")
+		c.SysProcAttr = attr
+		said, err := c.CombinedOutput()
+		var started *os.PathError
+		if errors.As(err, &started) {
+			continue // this machine does not allow it
+		}
+		t.Logf("%s", said)
+		if err != nil || strings.HasSuffix(string(said), " 0\n") {
+			t.Errorf("child: %v", err)
+		}
+		break
+	}
+	f.check(t)
 }
 
 // ownMounts are the ways to give a child mounts of its own. The last one gives none and

@@ -16,6 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/pagetest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -148,6 +149,9 @@ func (f *oldFile) check(t testing.TB, damaged ...int64) {
 	if has, err := file.HasOldEvents(context.Background()); has || err != nil {
 		t.Errorf("it has old events: %v, %v", has, err)
 	}
+	if has, err := file.HasOldPostings(context.Background()); has || err != nil {
+		t.Errorf("it has old postings: %v, %v", has, err)
+	}
 	if size, err := file.Size(context.Background()); err != nil || size.Free > 0 {
 		t.Errorf("%d pages are free, %v", size.Free, err)
 	}
@@ -189,6 +193,39 @@ func (f *oldFile) checkRows(tx *sql.Tx, damaged []int64) error {
 	return err
 }
 
+// split gives the postings of the upgraded file the form that they had up to schema 8, and
+// returns the events that they name.
+func (f *oldFile) split(t testing.TB) (posted []pagetest.Posted) {
+	t.Helper()
+	f.edit(t, func(db pagetest.DB) (err error) {
+		if posted, err = pagetest.ListPosted(db); err != nil {
+			return err
+		}
+		return pagetest.SplitPostings(db)
+	})
+	return posted
+}
+
+// edit changes the file, which is not open.
+func (f *oldFile) edit(t testing.TB, change func(db pagetest.DB) error) {
+	t.Helper()
+	db, err := sql.Open("sqlite", f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.Begin()
+	if err == nil {
+		err = errors.Join(change(tx), tx.Commit())
+	}
+	if err == nil {
+		_, err = db.Exec(`PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func checkSQLite(tx *sql.Tx) error {
 	var text string
 	err := tx.QueryRow(`PRAGMA integrity_check(1)`).Scan(&text)
@@ -203,6 +240,13 @@ func setStep(t testing.TB, events, bytes int) {
 	oldEvents, oldBytes := stepEvents, stepBytes
 	stepEvents, stepBytes = events, bytes
 	t.Cleanup(func() { stepEvents, stepBytes = oldEvents, oldBytes })
+}
+
+// setJoinStep has steps join few postings, for the time of a test.
+func setJoinStep(t testing.TB, blocks, postings int) {
+	oldBlocks, oldPostings := stepBlocks, stepPostings
+	stepBlocks, stepPostings = blocks, postings
+	t.Cleanup(func() { stepBlocks, stepPostings = oldBlocks, oldPostings })
 }
 
 // newRand returns random numbers, whose seed is printed.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime/debug"
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 
 // runChild opens a file and says after each step how far it is.
 func runChild(path string) error {
-	stepEvents = 50
+	stepEvents, stepBlocks, stepPostings = 50, 1, 4
 	f := oldFile{path: path, role: dbfile.Role(os.Getenv(childRole))}
 	if os.Getenv(childWork) == "fill" {
 		return fillDisk(f)
@@ -96,20 +97,29 @@ func TestKilledUpgrade(t *testing.T) {
 	for range *killRounds {
 		for _, role := range roles {
 			f := writeOld(t, 1+r.IntN(schemas), role, madeRows(r, 2000, 1+9*int64(len(role)%2)))
-			kills := 0
-			for ; !killAfter(t, &f, 1+r.IntN(10)); kills++ {
-				if kills > 1000 {
-					t.Fatal("it does not come to an end")
-				}
-			}
-			f.check(t)
-			t.Logf("%s: killed %d times", f.path, kills)
-			all += kills
+			all += killUpgrades(t, r, &f)
+			posted := f.split(t)
+			all += killUpgrades(t, r, &f)
+			f.mustPost(t, posted)
 		}
 	}
-	if all < 3 {
+	if all < 6 {
 		t.Errorf("they were killed %d times only", all)
 	}
+}
+
+// killUpgrades kills children that upgrade a file until one is done before, and returns how
+// many it has killed.
+func killUpgrades(t *testing.T, r *rand.Rand, f *oldFile) (kills int) {
+	t.Helper()
+	for ; !killAfter(t, f, 1+r.IntN(10)); kills++ {
+		if kills > 1000 {
+			t.Fatal("it does not come to an end")
+		}
+	}
+	f.check(t)
+	t.Logf("%s: killed %d times", f.path, kills)
+	return kills
 }
 
 // Several processes open a copy at once: it is upgraded once.

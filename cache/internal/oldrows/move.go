@@ -1,5 +1,6 @@
-// Package oldrows moves the events of a file of an earlier version into pages. Up to schema
-// 6, each event was a row, and postings had offsets into blocks.
+// Package oldrows moves the events of a file of an earlier version into pages, and joins its
+// postings. Up to schema 6, each event was a row, and postings had offsets into blocks; up to
+// schema 8, each storage had postings of its own.
 //
 // Moving is done in steps of some megabytes. Each is one transaction, which stores events
 // and deletes their rows, so it can be interrupted at any point: no event is lost or there
@@ -26,9 +27,16 @@ var (
 	stepBytes  = 2 << 20
 )
 
-// Move moves the rest of the events of an earlier version, and does nothing if there
-// are none. It reports how far it is after each step.
+// Move moves the rest of the events of an earlier version, and then its postings. It does
+// nothing if there are none. It reports how far it is after each step.
 func Move(ctx context.Context, f *dbfile.File, report func(dbfile.Progress)) error {
+	if err := moveEvents(ctx, f, report); err != nil {
+		return err
+	}
+	return joinPostings(ctx, f, report)
+}
+
+func moveEvents(ctx context.Context, f *dbfile.File, report func(dbfile.Progress)) error {
 	if has, err := f.HasOldEvents(ctx); err != nil || !has {
 		return err
 	}

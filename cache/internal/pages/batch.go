@@ -45,15 +45,15 @@ func (t *Tables) IsIndexAvoided() bool { return t.notIndexed }
 type batch struct {
 	*Tables
 	tx       *sql.Tx
-	postings map[PostingKey]*posting
+	postings map[octetKey]*posting
 }
 
 func (t *Tables) newBatch(tx *sql.Tx) *batch {
-	return &batch{t, tx, map[PostingKey]*posting{}}
+	return &batch{t, tx, map[octetKey]*posting{}}
 }
 
 // posting returns the posting of key, an empty one if there is none.
-func (b *batch) posting(key PostingKey) (*posting, error) {
+func (b *batch) posting(key octetKey) (*posting, error) {
 	if p := b.postings[key]; p != nil {
 		return p, nil
 	}
@@ -61,7 +61,7 @@ func (b *batch) posting(key PostingKey) (*posting, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := scanPosting(stmt.QueryRow(key.Storage, int64(key.Block)))
+	p, err := scanPosting(stmt.QueryRow(key.octet, int64(key.block)))
 	if errors.Is(err, sql.ErrNoRows) {
 		p, err = newPosting(key), nil
 	}
@@ -71,35 +71,35 @@ func (b *batch) posting(key PostingKey) (*posting, error) {
 	return p, err
 }
 
-// fewPostings is how many postings are read one by one, and manyStorages those of how many
-// storages at most together.
+// fewPostings is how many postings are read one by one, and manyOctets those of how many
+// octets at most together.
 const (
-	fewPostings  = 4
-	manyStorages = 512
+	fewPostings = 4
+	manyOctets  = 64
 )
 
 // loadPostings reads the postings of keys at once, if they are many. A damaged one is left to
 // posting.
-func (b *batch) loadPostings(keys []PostingKey) error {
-	slices.SortFunc(keys, func(a, b PostingKey) int {
-		return cmp.Or(cmp.Compare(a.Block, b.Block), cmp.Compare(a.Storage, b.Storage))
+func (b *batch) loadPostings(keys []octetKey) error {
+	slices.SortFunc(keys, func(a, b octetKey) int {
+		return cmp.Or(cmp.Compare(a.block, b.block), cmp.Compare(a.octet, b.octet))
 	})
 	keys = slices.Compact(keys)
 	if len(keys) <= fewPostings {
 		return nil
 	}
-	// Storages that have events in most of the same blocks are read together.
-	storages := storagesOf(keys)
-	if blocks := keys[len(keys)-1].Block - keys[0].Block + 1; blocks <= uint64(4*len(keys)/len(storages)) {
-		return b.loadBlocks(keys, storages)
+	// Octets that have events in most of the same blocks are read together.
+	octets := octetsOf(keys)
+	if blocks := keys[len(keys)-1].block - keys[0].block + 1; blocks <= uint64(4*len(keys)/len(octets)) {
+		return b.loadBlocks(keys, octets)
 	}
 	for len(keys) > 0 {
 		n := 1
-		for n < len(keys) && keys[n].Block == keys[0].Block {
+		for n < len(keys) && keys[n].block == keys[0].block {
 			n++
 		}
 		if n > fewPostings {
-			if err := b.loadBlocks(keys[:n], storagesOf(keys[:n])); err != nil {
+			if err := b.loadBlocks(keys[:n], octetsOf(keys[:n])); err != nil {
 				return err
 			}
 		}
@@ -108,22 +108,22 @@ func (b *batch) loadPostings(keys []PostingKey) error {
 	return nil
 }
 
-// storagesOf returns the storages of keys, each once, in order.
-func storagesOf(keys []PostingKey) []int64 {
-	storages := make([]int64, len(keys))
+// octetsOf returns the octets of keys, each once, in order.
+func octetsOf(keys []octetKey) []int64 {
+	octets := make([]int64, len(keys))
 	for i := range keys {
-		storages[i] = keys[i].Storage
+		octets[i] = keys[i].octet
 	}
-	slices.Sort(storages)
-	return slices.Compact(storages)
+	slices.Sort(octets)
+	return slices.Compact(octets)
 }
 
 // loadBlocks reads the postings of keys, which are in the order of blocks, and all others that
-// the same storages have from the first of these blocks to the last.
-func (b *batch) loadBlocks(keys []PostingKey, storages []int64) error {
-	damaged := map[PostingKey]bool{}
-	for some := range slices.Chunk(storages, manyStorages) {
-		if err := b.loadSome(some, keys[0].Block, keys[len(keys)-1].Block, damaged); err != nil {
+// the same octets have from the first of these blocks to the last.
+func (b *batch) loadBlocks(keys []octetKey, octets []int64) error {
+	damaged := map[octetKey]bool{}
+	for some := range slices.Chunk(octets, manyOctets) {
+		if err := b.loadSome(some, keys[0].block, keys[len(keys)-1].block, damaged); err != nil {
 			return err
 		}
 	}
@@ -135,15 +135,15 @@ func (b *batch) loadBlocks(keys []PostingKey, storages []int64) error {
 	return nil
 }
 
-// loadSome reads the postings of storages in the blocks from first to last. It adds those that
+// loadSome reads the postings of octets in the blocks from first to last. It adds those that
 // are damaged to damaged.
-func (b *batch) loadSome(storages []int64, first, last uint64, damaged map[PostingKey]bool) error {
-	stmt, err := b.file.Stmt(b.tx, `SELECT p.storage, p.block, p.count, p.chunks
-		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block BETWEEN ? AND ?`)
+func (b *batch) loadSome(octets []int64, first, last uint64, damaged map[octetKey]bool) error {
+	stmt, err := b.file.Stmt(b.tx, `SELECT `+postingColumns+`
+		FROM json_each(?) j CROSS JOIN page_posting p ON p.octet = j.value AND p.block BETWEEN ? AND ?`)
 	if err != nil {
 		return err
 	}
-	rows, err := stmt.Query(joinNumbers(storages), int64(first), int64(last))
+	rows, err := stmt.Query(joinNumbers(octets), int64(first), int64(last))
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (b *batch) loadSome(storages []int64, first, last uint64, damaged map[Posti
 		var damage *DamageError
 		switch {
 		case errors.As(err, &damage):
-			damaged[PostingKey{damage.Storage, damage.Block}] = true
+			damaged[octetKey{octetOf(damage.Storage), damage.Block}] = true
 		case err != nil:
 			return err
 		case b.postings[p.key] == nil:
@@ -163,24 +163,26 @@ func (b *batch) loadSome(storages []int64, first, last uint64, damaged map[Posti
 	return rows.Err()
 }
 
-const postingQuery = `SELECT storage, block, count, chunks FROM page_posting WHERE storage = ? AND block = ?`
+// postingColumns are those that scanPosting scans, of page_posting p.
+const postingColumns = `p.octet, p.block, p.members, p.count, p.chunks`
+
+const postingQuery = `SELECT ` + postingColumns + ` FROM page_posting p WHERE p.octet = ? AND p.block = ?`
 
 // scanPosting reads a row and checks all of it.
 func scanPosting(row interface{ Scan(...any) error }) (*posting, error) {
-	var key PostingKey
-	var count int64
+	var octet, block, members, count int64 // database/sql converts only these without text
 	var chunks []byte
-	if err := row.Scan(&key.Storage, &key.Block, &count, &chunks); err != nil {
+	if err := row.Scan(&octet, &block, &members, &count, &chunks); err != nil {
 		return nil, err
 	}
-	return decodePosting(key, count, chunks)
+	return decodePosting(octetKey{octet, uint64(block)}, members, count, chunks)
 }
 
 // writePostings writes the postings that have changed, in the order of the table.
 func (b *batch) writePostings() error {
-	for _, key := range slices.SortedFunc(maps.Keys(b.postings), comparePostingKeys) {
+	for _, key := range slices.SortedFunc(maps.Keys(b.postings), compareOctetKeys) {
 		p := b.postings[key]
-		if !p.changed && len(p.added) == 0 {
+		if !p.changed && !p.broken && len(p.added) == 0 {
 			continue
 		}
 		if err := b.writePosting(p); err != nil {
@@ -190,27 +192,29 @@ func (b *batch) writePostings() error {
 	return nil
 }
 
-func comparePostingKeys(a, b PostingKey) int {
-	return cmp.Or(cmp.Compare(a.Storage, b.Storage), cmp.Compare(a.Block, b.Block))
+func compareOctetKeys(a, b octetKey) int {
+	return cmp.Or(cmp.Compare(a.octet, b.octet), cmp.Compare(a.block, b.block))
 }
 
 func (b *batch) writePosting(p *posting) error {
-	chunks, count := p.encode()
+	chunks, members, count := p.encode()
+	if p.broken {
+		return b.insertPosting(b.tx, p.key, 0, count, chunks) // members never is 0
+	}
 	if count == 0 || p.isMuchShorter(chunks, count) {
 		// A row that only becomes shorter frees nothing.
-		_, err := b.file.Exec(b.tx, `DELETE FROM page_posting WHERE storage = ? AND block = ?`, p.key.Storage, int64(p.key.Block))
+		_, err := b.file.Exec(b.tx, `DELETE FROM page_posting WHERE octet = ? AND block = ?`, p.key.octet, int64(p.key.block))
 		if err != nil || count == 0 {
 			return err
 		}
 	}
-	return b.insertPosting(b.tx, p.key, count, chunks)
+	return b.insertPosting(b.tx, p.key, members, count, chunks)
 }
 
 // insertPosting writes a posting in place of the one that is there.
-func (t *Tables) insertPosting(tx *sql.Tx, key PostingKey, count int, chunks []byte) error {
-	_, err := t.file.Exec(tx, `INSERT INTO page_posting (storage, block, count, chunks) VALUES (?, ?, ?, ?)
-		ON CONFLICT (storage, block) DO UPDATE SET count = excluded.count, chunks = excluded.chunks`,
-		key.Storage, int64(key.Block), count, chunks)
+func (t *Tables) insertPosting(tx *sql.Tx, key octetKey, members int64, count int, chunks []byte) error {
+	_, err := t.file.Exec(tx, `INSERT OR REPLACE INTO page_posting (octet, block, members, count, chunks) VALUES (?, ?, ?, ?, ?)`,
+		key.octet, int64(key.block), members, count, chunks)
 	return err
 }
 

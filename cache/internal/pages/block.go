@@ -35,7 +35,8 @@ func (t *Tables) PostBlock(ctx context.Context, tx *sql.Tx, block uint64) error 
 	return p.writePostings()
 }
 
-// unknownStorage has the posting of events in damaged pages. No storage has this number.
+// unknownStorage has the posting of events in damaged pages. No storage has this number, or
+// shares its octet.
 const unknownStorage = 0
 
 // A blockPoster runs PostBlock.
@@ -53,13 +54,13 @@ func (p *blockPoster) noteDamage(e *DamageError) error {
 }
 
 func (p *blockPoster) post(storage int64, at Posted) {
-	key := PostingKey{storage, p.span.To.Block()}
+	key := octetKey{octetOf(storage), p.span.To.Block()}
 	posting := p.postings[key]
 	if posting == nil {
 		posting = newPosting(key)
 		p.postings[key] = posting
 	}
-	posting.added = append(posting.added, at)
+	posting.added = append(posting.added, placedEvent{storage, at})
 }
 
 // postDamaged posts the events of damaged pages.
@@ -81,7 +82,7 @@ func (p *blockPoster) postDamaged() error {
 		}
 	}
 	for _, posting := range p.postings {
-		slices.SortFunc(posting.added, comparePosted)
+		slices.SortFunc(posting.added, comparePlaced)
 	}
 	return nil
 }

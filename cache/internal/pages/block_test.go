@@ -54,13 +54,13 @@ func checkDense(t *rapid.T, h *handle, span window.Span) {
 	})
 }
 
-// postedChunks returns the postings of a block, after they are written.
+// postedChunks returns the postings of a block by their octets, after they are written.
 func postedChunks(t fataler, h *handle, block uint64) (posted map[int64]string) {
 	t.Helper()
 	h.update(t, func(tx *sql.Tx) error { return h.PostBlock(context.Background(), tx, block) })
 	posted = map[int64]string{}
 	h.view(t, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT storage, chunks FROM page_posting WHERE block = ?`, int64(block))
+		rows, err := tx.Query(`SELECT octet, chunks || members FROM page_posting WHERE block = ?`, int64(block))
 		if err != nil {
 			return err
 		}
@@ -103,8 +103,8 @@ func TestPostBlockFromMemory(t *testing.T) {
 			t.Errorf("%d dropped: %d events are left, not those of the next block", dropped, n)
 		}
 		h.ForgetPage()
-		if read := postedChunks(t, h, 1); len(read) != 40 || !maps.Equal(remembered, read) {
-			t.Errorf("%d dropped: the postings of %d storages differ from those read", dropped, len(read))
+		if read := postedChunks(t, h, 1); len(read) != 40/octetLen || !maps.Equal(remembered, read) {
+			t.Errorf("%d dropped: %d postings differ from those read", dropped, len(read))
 		}
 		h.mustCheck(t, Scope{Posted: 2 * event.BlockSize})
 	}

@@ -20,7 +20,7 @@ type Scope struct {
 // Check checks every page, every line with its hash and every posting, and that pages and
 // postings name each other. It calls fn with all damage that it finds.
 func Check(ctx context.Context, tx *sql.Tx, s Scope, fn func(*DamageError) error) error {
-	c := checker{ctx: ctx, tx: tx, scope: s, fn: fn, postings: map[PostingKey]*posting{}}
+	c := checker{ctx: ctx, tx: tx, scope: s, fn: fn, postings: map[octetKey]*posting{}}
 	for _, step := range []func() error{c.checkPostings, c.checkPages, c.checkOrder} {
 		if err := step(); err != nil {
 			return err
@@ -39,7 +39,7 @@ type checker struct {
 	named    int // events that postings name
 	live     int // events of pages that postings have to name
 	lines    int
-	postings map[PostingKey]*posting // those that were looked at last
+	postings map[octetKey]*posting // those that were looked at last
 }
 
 // noteDamage reports damage, and returns any other error.
@@ -53,7 +53,7 @@ func (c *checker) noteDamage(err error) error {
 }
 
 func (c *checker) checkPostings() error {
-	rows, err := c.tx.QueryContext(c.ctx, `SELECT storage, block, count, chunks FROM page_posting ORDER BY storage, block`)
+	rows, err := c.tx.QueryContext(c.ctx, `SELECT `+postingColumns+` FROM page_posting p ORDER BY p.octet, p.block`)
 	if err != nil {
 		return err
 	}
@@ -123,11 +123,11 @@ func (c *checker) checkEntry(p *page, e *entry) error {
 		return nil
 	}
 	c.live++
-	posting, err := c.posting(PostingKey{e.storage, e.id.Block()})
+	posting, err := c.posting(octetKey{octetOf(e.storage), e.id.Block()})
 	if err != nil {
 		return err
 	}
-	if at := posting.find(e.id); at == nil || at.Locator != p.locator(e) {
+	if at := posting.find(e.storage, e.id); at == nil || at.Locator != p.locator(e) {
 		return pageDamage(p.key, p.first(), p.last(), "the posting of storage %d does not name event %s there", e.storage, e.id)
 	}
 	return nil
@@ -136,11 +136,11 @@ func (c *checker) checkEntry(p *page, e *entry) error {
 // maxPostings bounds how many postings are remembered.
 const maxPostings = 256
 
-func (c *checker) posting(key PostingKey) (*posting, error) {
+func (c *checker) posting(key octetKey) (*posting, error) {
 	if p := c.postings[key]; p != nil {
 		return p, nil
 	}
-	p, err := scanPosting(c.tx.QueryRowContext(c.ctx, postingQuery, key.Storage, int64(key.Block)))
+	p, err := scanPosting(c.tx.QueryRowContext(c.ctx, postingQuery, key.octet, int64(key.block)))
 	if errors.Is(err, sql.ErrNoRows) {
 		p, err = newPosting(key), nil
 	}

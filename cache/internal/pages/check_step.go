@@ -26,8 +26,8 @@ type Checking struct {
 	Pages, Postings, Events int                      // checked so far
 	Storages                map[int64]map[int64]bool // of the damaged pages, as far as they are known
 
-	key            int64
-	storage, block int64
+	key          int64
+	octet, block int64 // of the last posting, if there was one
 }
 
 // pagesPerStep and postingsPerStep bound a step.
@@ -46,7 +46,7 @@ func (c *Checking) note(page, storage int64) {
 // CheckPages checks the next pages, their lines and hashes, and that the index of pages and
 // the postings of events up to posted have them.
 func (c *Checking) CheckPages(ctx context.Context, tx *sql.Tx, posted event.ID) (done bool, err error) {
-	check := checker{ctx: ctx, tx: tx, scope: Scope{Posted: posted}, fn: c.Found, postings: map[PostingKey]*posting{}}
+	check := checker{ctx: ctx, tx: tx, scope: Scope{Posted: posted}, fn: c.Found, postings: map[octetKey]*posting{}}
 	rows, err := tx.QueryContext(ctx, `SELECT `+pageColumns+` FROM page NOT INDEXED WHERE key > ? ORDER BY key LIMIT ?`, c.key, pagesPerStep)
 	if err != nil {
 		return false, err
@@ -143,8 +143,11 @@ func (c *Checking) SkipPage(ctx context.Context, tx *sql.Tx) (span window.Span, 
 // CheckPostings checks the next postings, and that each line is where they say. A line in a
 // damaged page is not reported again.
 func (c *Checking) CheckPostings(ctx context.Context, tx *sql.Tx) (done bool, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT storage, block, count, chunks FROM page_posting
-		WHERE (storage, block) > (?, ?) ORDER BY storage, block LIMIT ?`, c.storage, c.block, postingsPerStep)
+	if c.Postings == 0 {
+		c.octet = octetOf(unknownStorage) - 1
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+postingColumns+` FROM page_posting p
+		WHERE (p.octet, p.block) > (?, ?) ORDER BY p.octet, p.block LIMIT ?`, c.octet, c.block, postingsPerStep)
 	if err != nil {
 		return false, err
 	}
@@ -154,17 +157,17 @@ func (c *Checking) CheckPostings(ctx context.Context, tx *sql.Tx) (done bool, er
 		if events > linesChunk {
 			return false, nil
 		}
-		var storage, block, count int64
+		var octet, block, members, count int64
 		var chunks []byte
-		if err := rows.Scan(&storage, &block, &count, &chunks); err != nil {
+		if err := rows.Scan(&octet, &block, &members, &count, &chunks); err != nil {
 			return false, err
 		}
-		if cmp.Or(cmp.Compare(storage, c.storage), cmp.Compare(block, c.block)) <= 0 {
+		if cmp.Or(cmp.Compare(octet, c.octet), cmp.Compare(block, c.block)) <= 0 {
 			return false, dbfile.OutOfOrder("page_posting")
 		}
-		c.storage, c.block = storage, block
+		c.octet, c.block = octet, block
 		c.Postings++
-		p, err := decodePosting(PostingKey{c.storage, uint64(c.block)}, count, chunks)
+		p, err := decodePosting(octetKey{c.octet, uint64(c.block)}, members, count, chunks)
 		if err == nil && !c.SumsOnly {
 			events += len(p.entries)
 			err = c.checkPlaces(ctx, tx, p)
@@ -180,10 +183,10 @@ func (c *Checking) CheckPostings(ctx context.Context, tx *sql.Tx) (done bool, er
 func (c *Checking) checkPlaces(ctx context.Context, tx *sql.Tx, p *posting) error {
 	for i := range p.entries {
 		if c.Storages[p.entries[i].Page] != nil {
-			c.note(p.entries[i].Page, p.key.Storage)
+			c.note(p.entries[i].Page, p.entries[i].storage)
 		}
 	}
-	return CutLines(ctx, tx, p.entries, func(i int, line []byte) error {
+	return CutLines(ctx, tx, p.places(), func(i int, line []byte) error {
 		e := &p.entries[i]
 		if line != nil || c.Storages[e.Page] != nil {
 			return nil
@@ -194,7 +197,7 @@ func (c *Checking) checkPlaces(ctx context.Context, tx *sql.Tx, p *posting) erro
 			return err
 		case err != nil || page == nil:
 		default:
-			if at := page.find(e.ID); at != nil && at.storage == p.key.Storage && page.locator(at) == e.Locator {
+			if at := page.find(e.ID); at != nil && at.storage == e.storage && page.locator(at) == e.Locator {
 				return nil
 			}
 		}

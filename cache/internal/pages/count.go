@@ -120,22 +120,28 @@ func CountRows(ctx context.Context, tx *sql.Tx, span window.Span) (n int, err er
 // CountPosted returns how many events the postings of some storages have in each of the
 // blocks from first to last.
 func CountPosted(ctx context.Context, tx *sql.Tx, storages []int64, first, last uint64) (map[uint64]int, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT p.block, sum(p.count) FROM json_each(?) j CROSS JOIN page_posting p
-		ON p.storage = j.value AND p.block BETWEEN ? AND ? GROUP BY p.block`, joinNumbers(storages), int64(first), int64(last))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	counts := map[uint64]int{}
-	for rows.Next() {
-		var block uint64
-		var n int
-		if err := rows.Scan(&block, &n); err != nil {
-			return nil, err
+	counts, wanted := map[uint64]int{}, wantedOf(storages)
+	err := eachPosting(ctx, tx, wanted, first, last, func(p *posting, err error) error {
+		if err != nil {
+			return err
 		}
-		counts[block] = n
-	}
-	return counts, rows.Err()
+		for i := range p.entries {
+			if wanted.has(p.entries[i].storage) {
+				counts[p.key.block]++
+			}
+		}
+		return nil
+	})
+	return counts, err
+}
+
+// CountShared returns how many events the postings of some storages have in a span, those of the
+// storages that share the postings included. It decodes none.
+func CountShared(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(p.count), 0) FROM json_each(?) j CROSS JOIN page_posting p
+		ON p.octet = j.value AND p.block BETWEEN ? AND ?`,
+		joinNumbers(sortedKeys(wantedOf(storages))), int64((span.From + 1).Block()), int64(span.To.Block())).Scan(&n)
+	return n, err
 }
 
 // StretchEnd returns the position up to which the next n pages begin after another one,

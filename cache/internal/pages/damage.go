@@ -12,7 +12,8 @@ import (
 // dbfile.ErrCorrupt.
 type DamageError struct {
 	Page     int64    // the key of the page, or 0
-	Storage  int64    // of the posting, or 0
+	Storage  int64    // of the posting, the first one that it may be of, or 0
+	Storages int      // how many it may be of: they are numbered one after another
 	ID, Last event.ID // the first and the last event of the page, as far as can be known
 	Block    uint64   // of ID, or of the posting
 	Twin     bool     // the event is stored twice, and the page is sound
@@ -21,6 +22,8 @@ type DamageError struct {
 
 func (e *DamageError) Error() string {
 	switch {
+	case e.Storages > 1:
+		return fmt.Sprintf("%s: posting of storages %d to %d in block %d: %s", dbfile.ErrCorrupt, e.Storage, e.Storage+int64(e.Storages)-1, e.Block, e.Reason)
 	case e.Storage != 0:
 		return fmt.Sprintf("%s: posting of storage %d in block %d: %s", dbfile.ErrCorrupt, e.Storage, e.Block, e.Reason)
 	case e.Page == 0:
@@ -52,8 +55,8 @@ func pageDamage(key int64, first, last event.ID, format string, args ...any) err
 	return &DamageError{Page: key, ID: first, Last: last, Block: first.Block(), Reason: fmt.Sprintf(format, args...)}
 }
 
-func postingDamage(key PostingKey, format string, args ...any) error {
-	return &DamageError{Storage: key.Storage, Block: key.Block, Reason: fmt.Sprintf(format, args...)}
+func postingDamage(key octetKey, format string, args ...any) error {
+	return &DamageError{Storage: key.octet<<octetBits + 1, Storages: octetLen, Block: key.block, Reason: fmt.Sprintf(format, args...)}
 }
 
 // A HeldError says that another event is held under an id: its hash or its time differs.

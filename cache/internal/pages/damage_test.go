@@ -106,29 +106,32 @@ func TestPastDamage(t *testing.T) {
 	}
 }
 
-// A damaged posting is an error for its own storage and block alone.
+// A damaged posting is an error for its own storages and block alone.
 func TestDamagedPosting(t *testing.T) {
 	h := openTables(t)
 	evs, storages := madeEvents(1, 1, 100, 2, 50)
+	for i := range storages {
+		storages[i] *= octetLen
+	}
 	h.mustStore(t, evs, storages)
 	h.update(t, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE page_posting SET count = count - 1 WHERE storage = 2`)
+		_, err := tx.Exec(`UPDATE page_posting SET count = count - 1 WHERE octet = 1`)
 		return err
 	})
 	h.mustScan(t, everything, evs)
 	h.view(t, func(tx *sql.Tx) error {
-		_, err := ReadPostingsOf(context.Background(), tx, []int64{2}, everything)
+		_, err := ReadPostingsOf(context.Background(), tx, []int64{16}, everything)
 		var damage *DamageError
-		if !errors.As(err, &damage) || damage.Storage != 2 || damage.Page != 0 || !strings.Contains(err.Error(), "storage 2 in block 0") {
+		if !errors.As(err, &damage) || damage.Storage != 9 || damage.Page != 0 || !strings.Contains(err.Error(), "storages 9 to 16 in block 0") {
 			t.Errorf("a damaged posting: %v", err)
 		}
-		if posted, err := ReadPostingsOf(context.Background(), tx, []int64{1}, everything); err != nil || len(posted) != 50 {
+		if posted, err := ReadPostingsOf(context.Background(), tx, []int64{8}, everything); err != nil || len(posted) != 50 {
 			t.Errorf("another: %d, %v", len(posted), err)
 		}
 		return nil
 	})
 	h.update(t, func(tx *sql.Tx) error {
-		dropped, damaged, err := h.Drop(context.Background(), tx, []Place{{1, 1}, {2, 2}, {1, 3}})
+		dropped, damaged, err := h.Drop(context.Background(), tx, []Place{{8, 1}, {16, 2}, {8, 3}})
 		if err == nil && (dropped != 2 || len(damaged) != 1) {
 			t.Errorf("dropped %d, damaged are %v", dropped, damaged)
 		}

@@ -5,7 +5,7 @@
 // key is given in the order of arrival and never again, so storing goes into no gap,
 // whatever the ids are; pages may overlap in ids. The page that was written last is
 // extended as long as nobody else has changed it. A [Locator] says where in which page a
-// line is, and a posting has the locators of one storage's events in one block. Postings
+// line is, and a posting has the locators of eight storages' events in one block. Postings
 // decide whether an event is held.
 //
 // Index, lines and postings have checksums. A read returns the line that was stored or a

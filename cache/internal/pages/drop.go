@@ -17,7 +17,7 @@ type Place struct {
 	ID      event.ID
 }
 
-func (p *Place) key() PostingKey { return PostingKey{p.Storage, p.ID.Block()} }
+func (p *Place) key() octetKey { return octetKey{octetOf(p.Storage), p.ID.Block()} }
 
 // Drop drops events and returns how many of them were held. Their lines are overwritten,
 // and a page that is mostly dead is rewritten with all its postings. Drop goes past damaged
@@ -56,7 +56,7 @@ func (d *dropper) noteDamage(err error) error {
 	return err
 }
 
-func sortedKeys[V any](m map[int64]V) []int64 {
+func sortedKeys[M ~map[int64]V, V any](m M) []int64 {
 	keys := make([]int64, 0, len(m))
 	for key := range m {
 		keys = append(keys, key)
@@ -69,10 +69,10 @@ func sortedKeys[V any](m map[int64]V) []int64 {
 func (d *dropper) findPages(places []Place) error {
 	sorted := slices.Clone(places)
 	slices.SortFunc(sorted, func(a, b Place) int {
-		return cmp.Or(cmp.Compare(a.Storage, b.Storage), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(octetOf(a.Storage), octetOf(b.Storage)), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Storage, b.Storage))
 	})
 	sorted = slices.Compact(sorted)
-	keys := make([]PostingKey, len(sorted))
+	keys := make([]octetKey, len(sorted))
 	for i := range sorted {
 		keys[i] = sorted[i].key()
 	}
@@ -93,13 +93,13 @@ func (d *dropper) findPages(places []Place) error {
 }
 
 // findPagesIn finds the pages of places that are all in one posting.
-func (d *dropper) findPagesIn(key PostingKey, places []Place) error {
+func (d *dropper) findPagesIn(key octetKey, places []Place) error {
 	p, err := d.posting(key)
 	if err != nil {
 		return err
 	}
 	for _, place := range places {
-		if e := p.find(place.ID); e != nil {
+		if e := p.find(place.Storage, place.ID); e != nil {
 			d.gone[e.Page] = append(d.gone[e.Page], place)
 		}
 	}
@@ -112,7 +112,7 @@ func (d *dropper) dropFrom(key int64) error {
 	gone := d.gone[key]
 	for _, place := range gone {
 		posting := d.postings[place.key()]
-		posting.find(place.ID).Page = 0
+		posting.find(place.Storage, place.ID).Page = 0
 		posting.changed = true
 	}
 	p, err := loadPage(d.ctx, d.tx, key)

@@ -90,44 +90,132 @@ func findPage(ctx context.Context, tx *sql.Tx, id event.ID) (key int64, err erro
 	return 0, errors.Join(damage, rows.Err())
 }
 
-// EachPosting calls fn with the events in a span that the postings of storages have: for
-// each storage in the order of blocks. skip is called with damaged postings, which EachPosting
-// then goes past; if nil, the first one ends it.
-func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, skip Skip, fn func(PostingKey, []Posted) error) error {
-	if span.Empty() {
-		return nil
+// A wanted set has storages, for each octet a bit for each of its storages.
+type wantedSet map[int64]uint8
+
+func wantedOf(storages []int64) wantedSet {
+	w := make(wantedSet, len(storages)/octetLen+1)
+	for _, storage := range storages {
+		w[octetOf(storage)] |= 1 << placeIn(storage)
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT p.storage, p.block, p.count, p.chunks
-		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block BETWEEN ? AND ?`,
-		joinNumbers(append(slices.Clip(storages), unknownStorage)), int64((span.From + 1).Block()), int64(span.To.Block()))
+	return w
+}
+
+func (w wantedSet) has(storage int64) bool { return w[octetOf(storage)]>>placeIn(storage)&1 != 0 }
+
+// eachPosting calls fn with the postings that storages have in the blocks from first to last,
+// or with the damage of one: octet by octet, each in the order of blocks. Postings may have
+// events of other storages, too.
+func eachPosting(ctx context.Context, tx *sql.Tx, w wantedSet, first, last uint64, fn func(*posting, error) error) error {
+	octets := sortedKeys(w)
+	for some := range slices.Chunk(octets, manyOctets) {
+		if err := eachPostingOf(ctx, tx, w, some, first, last, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eachPostingOf(ctx context.Context, tx *sql.Tx, w wantedSet, octets []int64, first, last uint64, fn func(*posting, error) error) error {
+	members := make([]int64, len(octets))
+	for i, octet := range octets {
+		members[i] = int64(w[octet])
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+postingColumns+` FROM json_each(?) j CROSS JOIN json_each(?) m CROSS JOIN page_posting p
+		ON m.key = j.key AND p.octet = j.value AND p.block BETWEEN ? AND ?
+			AND (p.members & m.value OR p.members & 255 <> 255 - (p.members >> 8))`,
+		joinNumbers(octets), joinNumbers(members), int64(first), int64(last))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		p, err := scanPosting(rows)
-		if err == nil && p.key.Storage == unknownStorage {
-			err = unknownDamage(clipPosted(p.entries, span.From, span.To), span.From)
-		} else if err == nil {
-			err = fn(p.key, clipPosted(p.entries, span.From, span.To))
-			if err != nil {
-				return err
-			}
+		if err != nil && !isDamage(err) {
+			return err
 		}
-		if err = skip.damage(err); err != nil {
+		if err := fn(p, err); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
 }
 
+// EachPosting calls fn with the events in a span that the postings of storages have: octet by
+// octet, each in the order of blocks. fn must not keep the slice. skip is called with damaged
+// postings, once for each of the storages that they may have events of, which EachPosting then
+// goes past; if nil, the first one ends it.
+func EachPosting(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span, skip Skip, fn func(PostingKey, []Posted) error) error {
+	if span.Empty() {
+		return nil
+	}
+	w := wantedOf(storages)
+	w[octetOf(unknownStorage)] |= 1 << placeIn(unknownStorage)
+	var evs []Posted
+	return eachPosting(ctx, tx, w, (span.From + 1).Block(), span.To.Block(), func(p *posting, err error) error {
+		if err != nil {
+			return w.skipDamage(skip, err)
+		}
+		first := p.key.octet<<octetBits + 1
+		for storage := first; storage < first+octetLen; storage++ {
+			if !w.has(storage) {
+				continue
+			}
+			if evs = p.appendOf(evs[:0], storage, span.From, span.To); len(evs) == 0 {
+				continue
+			}
+			if storage == unknownStorage {
+				err = skip.damage(unknownDamage(evs, span.From))
+			} else {
+				err = fn(PostingKey{storage, p.key.block}, evs)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// skipDamage calls skip with damage of a posting for each of the storages that are wanted.
+func (w wantedSet) skipDamage(skip Skip, err error) error {
+	var damage *DamageError
+	if skip == nil || !errors.As(err, &damage) {
+		return err
+	}
+	for storage := damage.Storage; storage < damage.Storage+int64(damage.Storages); storage++ {
+		if w.has(storage) {
+			of := *damage
+			of.Storage, of.Storages = storage, 1
+			if err := skip(&of); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // ReadPostingsOf returns the events in a span that the postings of some storages have, in
 // their order.
 func ReadPostingsOf(ctx context.Context, tx *sql.Tx, storages []int64, span window.Span) (posted []Posted, err error) {
-	err = EachPosting(ctx, tx, storages, span, nil, func(_ PostingKey, evs []Posted) error {
-		posted = append(posted, evs...)
+	if span.Empty() {
+		return nil, nil
+	}
+	w := wantedOf(storages)
+	err = eachPosting(ctx, tx, w, (span.From + 1).Block(), span.To.Block(), func(p *posting, err error) error {
+		if err != nil {
+			return err
+		}
+		for i := range p.entries {
+			if e := &p.entries[i]; w.has(e.storage) && span.From < e.ID && e.ID <= span.To {
+				posted = append(posted, e.Posted)
+			}
+		}
 		return nil
 	})
+	if err == nil {
+		err = checkUnknown(ctx, tx, span.From, span, nil)
+	}
 	slices.SortFunc(posted, comparePosted)
 	return posted, err
 }
@@ -151,78 +239,82 @@ func LastPosted(ctx context.Context, tx *sql.Tx, storages []int64, span window.S
 	if span.Empty() || len(storages) == 0 {
 		return last, nil
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT j.key, p.storage, p.block, p.count, p.chunks
-		FROM json_each(?) j CROSS JOIN page_posting p ON p.storage = j.value AND p.block =
-			(SELECT max(block) FROM page_posting WHERE storage = j.value AND block BETWEEN ? AND ?)`,
-		joinNumbers(storages), int64((span.From + 1).Block()), int64(span.To.Block()))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var i int
-		p, err := scanPosting(keyed{rows, &i})
-		if err != nil {
-			if err = skip.damage(err); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if evs := clipPosted(p.entries, span.From, span.To); len(evs) > 0 {
-			last[i] = evs[len(evs)-1]
-			continue
-		}
-		// Those of the last block come after the span.
-		last[i], err = lastPostedBefore(ctx, tx, p.key, span)
-		if err = skip.damage(err); err != nil {
+	w := wantedOf(storages)
+	found := make(map[int64]Posted, len(storages))
+	for _, octet := range sortedKeys(w) {
+		l := lastFinder{ctx: ctx, tx: tx, octet: octet, wanted: int64(w[octet]), span: span, found: found}
+		if err := skip.damage(l.find()); err != nil {
 			return nil, err
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return last, checkUnknown(ctx, tx, last, span, skip)
-}
-
-// checkUnknown returns damage if an event whose storage is not known may follow one of last.
-func checkUnknown(ctx context.Context, tx *sql.Tx, last []Posted, span window.Span, skip Skip) error {
 	before := span.To
 	for i := range last {
+		last[i] = found[storages[i]]
 		before = min(before, last[i].ID)
 	}
-	unknown := func(_ PostingKey, _ []Posted) error { return nil }
-	return EachPosting(ctx, tx, nil, window.Span{From: max(before, span.From), To: span.To}, skip, unknown)
+	return last, checkUnknown(ctx, tx, before, span, skip)
 }
 
-// lastPostedBefore returns the last event in a span that a storage's postings of the blocks
-// before that of key have.
-func lastPostedBefore(ctx context.Context, tx *sql.Tx, key PostingKey, span window.Span) (last Posted, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT storage, block, count, chunks FROM page_posting
-		WHERE storage = ? AND block BETWEEN ? AND ? ORDER BY block DESC`,
-		key.Storage, int64((span.From + 1).Block()), int64(key.Block)-1)
+// A lastFinder finds the last events of storages of an octet in a span.
+type lastFinder struct {
+	ctx    context.Context
+	tx     *sql.Tx
+	octet  int64
+	wanted int64 // a bit for each storage that has none yet
+	span   window.Span
+	found  map[int64]Posted
+}
+
+// lastPostings is how many postings are read before those are left out that have no event of
+// the storages that are still wanted: one that has seldom events may share postings with others
+// that have many.
+const lastPostings = 4
+
+func (l *lastFinder) find() error {
+	for first, last := (l.span.From + 1).Block(), l.span.To.Block(); l.wanted != 0; {
+		n, block, err := l.findSome(first, last)
+		if err != nil || n < lastPostings || block == first {
+			return err
+		}
+		last = block - 1
+	}
+	return nil
+}
+
+// findSome reads some postings of the blocks from first to last, newest first. It returns how
+// many, and the block of the last one.
+func (l *lastFinder) findSome(first, last uint64) (n int, block uint64, err error) {
+	rows, err := l.tx.QueryContext(l.ctx, `SELECT `+postingColumns+` FROM page_posting p
+		WHERE p.octet = ? AND p.block BETWEEN ? AND ? AND (p.members & ? OR p.members & 255 <> 255 - (p.members >> 8))
+		ORDER BY p.block DESC LIMIT ?`, l.octet, int64(first), int64(last), l.wanted, lastPostings)
 	if err != nil {
-		return last, err
+		return 0, 0, err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	for ; l.wanted != 0 && rows.Next(); n++ {
 		p, err := scanPosting(rows)
 		if err != nil {
-			return last, err
+			return n, 0, err
 		}
-		if evs := clipPosted(p.entries, span.From, span.To); len(evs) > 0 {
-			return evs[len(evs)-1], nil
+		block = p.key.block
+		for i := len(p.entries) - 1; i >= 0 && l.wanted != 0; i-- {
+			e := &p.entries[i]
+			bit := int64(1) << placeIn(e.storage)
+			if l.wanted&bit != 0 && l.span.From < e.ID && e.ID <= l.span.To {
+				l.found[e.storage] = e.Posted
+				l.wanted &^= bit
+			}
 		}
 	}
-	return last, rows.Err()
+	return n, block, rows.Err()
 }
 
-// A keyed is a row with a number before the columns of another.
-type keyed struct {
-	row interface{ Scan(...any) error }
-	key *int
+// checkUnknown returns damage if an event whose storage is not known may be in a span after a
+// position.
+func checkUnknown(ctx context.Context, tx *sql.Tx, after event.ID, span window.Span, skip Skip) error {
+	unknown := func(PostingKey, []Posted) error { return nil }
+	return EachPosting(ctx, tx, nil, window.Span{From: max(after, span.From), To: span.To}, skip, unknown)
 }
-
-func (k keyed) Scan(dest ...any) error { return k.row.Scan(append([]any{k.key}, dest...)...) }
 
 // LastPostedOf returns the last event that the postings of a storage have, Beginning if
 // they have none, in a transaction of File.Begin.
@@ -231,15 +323,19 @@ func (t *Tables) LastPostedOf(tx *sql.Tx, storage int64) (event.ID, error) {
 	if err != nil {
 		return event.Beginning, err
 	}
-	p, err := scanPosting(stmt.QueryRow(storage))
+	p, err := scanPosting(stmt.QueryRow(joinNumbers([]int64{storage})))
 	if errors.Is(err, sql.ErrNoRows) {
 		return event.Beginning, nil
 	}
-	if err != nil || len(p.entries) == 0 {
+	if err != nil {
 		return event.Beginning, err
 	}
-	return p.entries[len(p.entries)-1].ID, nil
+	if evs := p.appendOf(nil, storage, event.Beginning, event.MaxID); len(evs) > 0 {
+		return evs[len(evs)-1].ID, nil
+	}
+	return event.Beginning, nil
 }
 
-// newestPosting selects the newest posting of a storage.
-const newestPosting = `SELECT storage, block, count, chunks FROM page_posting WHERE storage = ? ORDER BY block DESC LIMIT 1`
+// newestPosting selects the newest posting of the storage in a JSON array of one.
+const newestPosting = `SELECT ` + postingColumns + ` FROM json_each(?) j CROSS JOIN page_posting p
+	ON p.octet = ` + octetOfJSON + ` AND ` + hasJSON + ` ORDER BY p.block DESC LIMIT 1`

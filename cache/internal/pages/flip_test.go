@@ -68,45 +68,50 @@ func TestFlippedPage(t *testing.T) {
 }
 
 // madePosting returns the chunks of a posting.
-func madePosting(key PostingKey, chunks int) (b []byte, count int64) {
+func madePosting(key octetKey, chunks int) (b []byte, members, count int64) {
 	sum := key.sum()
+	var all []placedEvent
 	for i := range chunks {
-		var entries []Posted
-		for j := range 5 {
-			id := event.ID(key.Block*event.BlockSize) + event.ID(1+100*i+j*j)
-			entries = append(entries, Posted{id, Locator{Page: int64(7 + i*j), Offset: uint16(200 * j), Length: 199, Sum: uint32(id) * 0x9E3779B9}})
+		var entries []placedEvent
+		for j := 1; j < 6; j++ {
+			id := event.ID(key.block*event.BlockSize) + event.ID(1+100*i+j*j)
+			entries = append(entries, placedEvent{key.octet<<octetBits + int64(j), Posted{id, Locator{Page: int64(7 + i*j), Offset: uint16(200 * j), Length: 199, Sum: uint32(id) * 0x9E3779B9}}})
 			count++
 		}
-		b, sum = appendChunk(b, key.Block, entries, sum)
+		b, sum = appendChunk(b, key.block, entries, sum)
+		all = append(all, entries...)
 	}
-	return b, count
+	return b, membersOf(all), count
 }
 
 // No bit of a posting can change unnoticed, and none of its chunks be left out.
 func TestFlippedPosting(t *testing.T) {
-	key := PostingKey{Storage: 3, Block: 2}
-	chunks, count := madePosting(key, 3)
-	if p, err := decodePosting(key, count, chunks); err != nil || len(p.entries) != 15 {
+	key := octetKey{octet: 3, block: 2}
+	chunks, members, count := madePosting(key, 3)
+	if p, err := decodePosting(key, members, count, chunks); err != nil || len(p.entries) != 15 {
 		t.Fatalf("%v", err)
 	}
 	eachFlip(chunks, func(bit int) {
-		if _, err := decodePosting(key, count, chunks); err == nil {
+		if _, err := decodePosting(key, members, count, chunks); err == nil {
 			t.Errorf("bit %d is not noticed", bit)
 		}
 	})
 	for n := range chunks {
-		if _, err := decodePosting(key, count, chunks[:n]); err == nil {
+		if _, err := decodePosting(key, members, count, chunks[:n]); err == nil {
 			t.Errorf("a posting that is cut after %d bytes is not noticed", n)
 		}
 	}
 	for bit := range 63 {
-		for _, other := range []PostingKey{{key.Storage ^ 1<<bit, key.Block}, {key.Storage, key.Block ^ 1<<bit}} {
-			if _, err := decodePosting(other, count, chunks); err == nil {
+		for _, other := range []octetKey{{key.octet ^ 1<<bit, key.block}, {key.octet, key.block ^ 1<<bit}} {
+			if _, err := decodePosting(other, members, count, chunks); err == nil {
 				t.Errorf("it is taken for the posting %v", other)
 			}
 		}
-		if _, err := decodePosting(key, count^1<<bit, chunks); err == nil {
+		if _, err := decodePosting(key, members, count^1<<bit, chunks); err == nil {
 			t.Errorf("bit %d of the count is not noticed", bit)
+		}
+		if _, err := decodePosting(key, members^1<<bit, count, chunks); err == nil {
+			t.Errorf("bit %d of the members is not noticed", bit)
 		}
 	}
 }

@@ -50,17 +50,17 @@ func sealPage(first event.ID, count int64, index, lines []byte) {
 // was read.
 func FuzzPosting(f *testing.F) {
 	for chunks := range 3 {
-		b, count := madePosting(PostingKey{3, 2}, chunks)
-		f.Add(int64(3), uint64(2), count, b, false)
+		b, members, count := madePosting(octetKey{3, 2}, chunks)
+		f.Add(int64(3), uint64(2), members, count, b, false)
 	}
-	f.Add(int64(1), uint64(1)<<60, int64(1), bytes.Repeat([]byte{0xff}, 30), false)
-	f.Add(int64(1), uint64(1), int64(1)<<40, []byte{8, 0xff, 0xff, 0xff, 0x7f, 1, 1, 1, 1}, true)
-	f.Fuzz(func(t *testing.T, storage int64, block uint64, count int64, chunks []byte, seal bool) {
-		key := PostingKey{storage, block}
+	f.Add(int64(1), uint64(1)<<60, int64(255), int64(1), bytes.Repeat([]byte{0xff}, 30), false)
+	f.Add(int64(1), uint64(1), int64(1), int64(1)<<40, []byte{8, 0xff, 0xff, 0xff, 0x7f, 1, 1, 1, 1}, true)
+	f.Fuzz(func(t *testing.T, octet int64, block uint64, members, count int64, chunks []byte, seal bool) {
+		key := octetKey{octet, block}
 		if seal {
 			chunks = sealChunk(key, chunks)
 		}
-		p, err := decodePosting(key, count, chunks)
+		p, err := decodePosting(key, members, count, chunks)
 		if err != nil {
 			return
 		}
@@ -68,17 +68,17 @@ func FuzzPosting(f *testing.F) {
 			t.Errorf("%d entries of %d bytes", len(p.entries), len(chunks))
 		}
 		p.changed = true
-		again, n := p.encode()
-		if q, err := decodePosting(key, int64(n), again); err != nil || len(q.entries) != len(p.entries) {
+		again, members, n := p.encode()
+		if q, err := decodePosting(key, members, int64(n), again); err != nil || len(q.entries) != len(p.entries) {
 			t.Errorf("what was encoded again: %v", err)
 		}
-		p.lastPage()
-		clipPosted(p.entries, event.Beginning, event.MaxID)
+		p.lastPage(octet<<octetBits + 1)
+		p.appendOf(nil, octet<<octetBits+1, event.Beginning, event.MaxID)
 	})
 }
 
 // sealChunk makes a chunk of a body.
-func sealChunk(key PostingKey, body []byte) []byte {
+func sealChunk(key octetKey, body []byte) []byte {
 	b := append(binary.AppendUvarint(nil, uint64(len(body))), body...)
 	return binary.BigEndian.AppendUint32(b, crc32.Update(key.sum(), castagnoli, body))
 }

@@ -16,13 +16,13 @@ func FindHeld(ctx context.Context, tx *sql.Tx, evs []event.Event, storages []int
 		return nil, err
 	}
 	defer stmt.Close()
-	postings := map[PostingKey]*posting{}
+	postings := map[octetKey]*posting{}
 	var there []Posted
 	for i := range evs {
-		key := PostingKey{storages[i], evs[i].ID.Block()}
+		key := octetKey{octetOf(storages[i]), evs[i].ID.Block()}
 		p := postings[key]
 		if p == nil {
-			p, err = scanPosting(stmt.QueryRowContext(ctx, key.Storage, int64(key.Block)))
+			p, err = scanPosting(stmt.QueryRowContext(ctx, key.octet, int64(key.block)))
 			if errors.Is(err, sql.ErrNoRows) {
 				p, err = newPosting(key), nil
 			}
@@ -31,7 +31,7 @@ func FindHeld(ctx context.Context, tx *sql.Tx, evs []event.Event, storages []int
 			}
 			postings[key] = p
 		}
-		if e := p.find(evs[i].ID); e != nil {
+		if e := p.find(storages[i], evs[i].ID); e != nil {
 			held, there = append(held, i), append(there, *e)
 		}
 	}

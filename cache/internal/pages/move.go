@@ -70,7 +70,7 @@ func (b *batch) move(evs []moving, pages []int64) error {
 		return err
 	}
 	for i := range evs {
-		if at := evs[i].posting.find(evs[i].id); at != nil && gone[at.Page] {
+		if at := evs[i].posting.find(evs[i].storage, evs[i].id); at != nil && gone[at.Page] {
 			at.Locator = places[i].Locator
 			evs[i].posting.changed = true
 		}

@@ -62,7 +62,7 @@ func (b *batch) storeOld(lines []Line, posted event.ID) error {
 		if err != nil {
 			return err
 		}
-		p.added = append(p.added, places[i])
+		p.added = append(p.added, placedEvent{evs[i].storage, places[i]})
 	}
 	return nil
 }

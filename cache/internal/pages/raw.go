@@ -57,11 +57,31 @@ func IsIndex(first event.ID, count int64, index []byte) bool {
 	return len(index) >= sumsLen && binary.BigEndian.Uint32(index) == indexSum(first, count, index)
 }
 
-// DecodePosting returns the events of a posting's row, and checks all of it.
-func DecodePosting(key PostingKey, count int64, chunks []byte) ([]Posted, error) {
-	p, err := decodePosting(key, count, chunks)
+// A RawPosting is the row of a posting that was read without SQLite.
+type RawPosting struct {
+	Octet   int64 // of a file of an earlier version, the storage
+	Block   uint64
+	Members int64
+	Count   int64
+	Chunks  []byte
+}
+
+// Read returns the events of p and the numbers of their storages, and checks all of it.
+func (p *RawPosting) Read() (posted []Posted, storages []int64, err error) {
+	return p.take(decodePosting(octetKey{p.Octet, p.Block}, p.Members, p.Count, p.Chunks))
+}
+
+// ReadOld is Read for a file of an earlier version.
+func (p *RawPosting) ReadOld() (posted []Posted, storages []int64, err error) {
+	return p.take(decodeOldPosting(p.Octet, p.Block, p.Count, p.Chunks))
+}
+
+func (p *RawPosting) take(decoded *posting, err error) (posted []Posted, storages []int64, _ error) {
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p.entries, nil
+	for i := range decoded.entries {
+		storages = append(storages, decoded.entries[i].storage)
+	}
+	return decoded.places(), storages, nil
 }

@@ -66,7 +66,7 @@ type rebuilder struct {
 	blocks   window.Span        // the blocks of their events, as a span
 	sound    map[event.ID]event.Event
 	lost     []Place
-	broken   []PostingKey // damaged postings
+	broken   []octetKey // damaged postings
 }
 
 // readSuspects reads the pages that reach into the span.
@@ -126,20 +126,20 @@ func blocksOf(first, last event.ID) window.Span {
 // readPostings takes out of all postings what they say about the suspects and about the
 // span.
 func (b *rebuilder) readPostings() error {
-	rows, err := b.tx.QueryContext(b.ctx, `SELECT storage, block, count, chunks FROM page_posting WHERE block BETWEEN ? AND ?`,
+	rows, err := b.tx.QueryContext(b.ctx, `SELECT `+postingColumns+` FROM page_posting p WHERE p.block BETWEEN ? AND ?`,
 		int64((b.blocks.From + 1).Block()), int64(b.blocks.To.Block()))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var key PostingKey
-		var count int64
+		var key octetKey
+		var members, count int64
 		var chunks []byte
-		if err := rows.Scan(&key.Storage, &key.Block, &count, &chunks); err != nil {
+		if err := rows.Scan(&key.octet, &key.block, &members, &count, &chunks); err != nil {
 			return err
 		}
-		p, err := decodePosting(key, count, chunks)
+		p, err := decodePosting(key, members, count, chunks)
 		if err != nil {
 			p = newPosting(key)
 			p.changed = true
@@ -155,10 +155,10 @@ func (b *rebuilder) readPostings() error {
 	return rows.Err()
 }
 
-func (b *rebuilder) takeOut(p *posting, e *Posted) {
+func (b *rebuilder) takeOut(p *posting, e *placedEvent) {
 	s := b.suspects[e.Page]
 	if s != nil {
-		s.posted[e.ID], s.sums[e.ID] = Place{p.key.Storage, e.ID}, e.Sum
+		s.posted[e.ID], s.sums[e.ID] = Place{e.storage, e.ID}, e.Sum
 	} else if e.ID <= b.r.Span.From || e.ID > b.r.Span.To {
 		return
 	}
@@ -212,7 +212,7 @@ func (b *rebuilder) loseUnknown(s *suspect) {
 		return
 	}
 	for block := s.first.Block(); block <= s.last.Block(); block++ {
-		if slices.ContainsFunc(b.broken, func(key PostingKey) bool { return key.Block == block }) {
+		if slices.ContainsFunc(b.broken, func(key octetKey) bool { return key.block == block }) {
 			b.lost = append(b.lost, Place{0, window.BlockSpan(block).To})
 		}
 	}
@@ -270,18 +270,18 @@ func (b *rebuilder) replace() error {
 		if err != nil {
 			return err
 		}
-		p.added = append(p.added, places[i])
+		p.added = append(p.added, placedEvent{evs[i].storage, places[i]})
 	}
 	return b.writePostings()
 }
 
 // restorePosting finds what a damaged posting has to name outside of the suspects.
-func (b *rebuilder) restorePosting(key PostingKey) error {
-	p, span := b.postings[key], window.BlockSpan(key.Block)
-	q := Query{Span: span, Want: func(storage int64) bool { return storage == key.Storage },
+func (b *rebuilder) restorePosting(key octetKey) error {
+	p, span := b.postings[key], window.BlockSpan(key.block)
+	q := Query{Span: span, Want: func(storage int64) bool { return octetOf(storage) == key.octet },
 		Skip: func(*DamageError) error { return nil }}
 	return Scan(b.ctx, b.tx, q, func(l Line) error {
-		p.added = append(p.added, l.Posted())
+		p.added = append(p.added, placedEvent{l.Storage, l.Posted()})
 		return nil
 	})
 }

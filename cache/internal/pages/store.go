@@ -31,7 +31,7 @@ func (t *Tables) Store(tx *sql.Tx, evs []event.Event, storages []int64) (places 
 	}
 	for i := range fresh {
 		p := b.postings[fresh[i].key()]
-		p.added = append(p.added, places[i])
+		p.added = append(p.added, placedEvent{fresh[i].storage, places[i]})
 	}
 	if len(there) > 0 {
 		places = append(places, there...)
@@ -80,13 +80,13 @@ type incoming struct {
 	line    []byte
 }
 
-func (in *incoming) key() PostingKey { return PostingKey{in.storage, in.id.Block()} }
+func (in *incoming) key() octetKey { return octetKey{octetOf(in.storage), in.id.Block()} }
 
 // keysOf returns the keys of the postings of events, each once.
-func keysOf(evs []event.Event, storages []int64) (keys []PostingKey) {
-	seen := make(map[PostingKey]struct{}, len(evs)/4)
+func keysOf(evs []event.Event, storages []int64) (keys []octetKey) {
+	seen := make(map[octetKey]struct{}, len(evs)/octetLen)
 	for i := range evs {
-		key := PostingKey{storages[i], evs[i].ID.Block()}
+		key := octetKey{octetOf(storages[i]), evs[i].ID.Block()}
 		if i > 0 && key == keys[len(keys)-1] {
 			continue
 		}
@@ -113,7 +113,7 @@ func (b *batch) splitHeld(evs []event.Event, storages []int64) (fresh []incoming
 				return nil, nil, nil, err
 			}
 		}
-		if e := p.find(in.id); e != nil {
+		if e := p.find(in.storage, in.id); e != nil {
 			held, there = append(held, i), append(there, *e)
 			continue
 		}
@@ -259,11 +259,11 @@ func (b *batch) pageFor(in *incoming) *openPage {
 // transactions, each of a new process, fill one. It returns nil if there is none, or it is
 // damaged.
 func (b *batch) newestPageOf(storage int64) *openPage {
-	posting, err := scanPosting(b.tx.QueryRow(newestPosting, storage))
+	posting, err := scanPosting(b.tx.QueryRow(newestPosting, joinNumbers([]int64{storage})))
 	if err != nil {
 		return nil
 	}
-	p, err := loadPage(context.Background(), b.tx, posting.lastPage())
+	p, err := loadPage(context.Background(), b.tx, posting.lastPage(storage))
 	return reopen(p, err)
 }
 

@@ -39,7 +39,7 @@ func (u *unposted) forgetPage(key int64) {
 	}
 }
 
-// take removes the events up to the end of span. It returns those in span, sorted by storage,
+// take removes the events up to the end of span. It returns those in span, sorted by octet,
 // or nil if it does not have all.
 func (u *unposted) take(span window.Span) []placedEvent {
 	if len(u.events) == 0 {
@@ -51,27 +51,26 @@ func (u *unposted) take(span window.Span) []placedEvent {
 	if from := int(span.From + 1 - first); first <= span.From+1 && end-from == int(span.To-span.From) {
 		evs = slices.Clone(u.events[from:end])
 		slices.SortFunc(evs, func(a, b placedEvent) int {
-			return cmp.Or(cmp.Compare(a.storage, b.storage), cmp.Compare(a.ID, b.ID))
+			return cmp.Or(cmp.Compare(octetOf(a.storage), octetOf(b.storage)), cmp.Compare(a.ID, b.ID))
 		})
 	}
 	u.events = slices.Delete(u.events, 0, end)
 	return evs
 }
 
-// postPlaces writes the postings of a block of which all events are known, sorted by storage.
+// postPlaces writes the postings of a block of which all events are known, sorted by octet.
 func (t *Tables) postPlaces(tx *sql.Tx, block uint64, evs []placedEvent) error {
 	var chunks []byte
-	var some []Posted
 	for len(evs) > 0 {
-		key := PostingKey{evs[0].storage, block}
-		some = some[:0]
-		for len(evs) > 0 && evs[0].storage == key.Storage {
-			some, evs = append(some, evs[0].Posted), evs[1:]
+		key, n := octetKey{octetOf(evs[0].storage), block}, 1
+		for n < len(evs) && octetOf(evs[n].storage) == key.octet {
+			n++
 		}
-		chunks, _ = appendChunk(chunks[:0], block, some, key.sum())
-		if err := t.insertPosting(tx, key, len(some), chunks); err != nil {
+		chunks, _ = appendChunk(chunks[:0], block, evs[:n], key.sum())
+		if err := t.insertPosting(tx, key, membersOf(evs[:n]), n, chunks); err != nil {
 			return err
 		}
+		evs = evs[n:]
 	}
 	return nil
 }

@@ -250,12 +250,7 @@ func parseRaw(l *pages.RawLine) (ev event.Event, ok bool) {
 func (f *File) readAllPostings() error {
 	found := f.refs
 	err := f.trees.each(inPostings, func(r *row, _ place) error {
-		if !r.matches(isNumber, isNumber, isNumber, isBlob) {
-			f.trees.cut[inPostings] = true
-			return nil
-		}
-		key := pages.PostingKey{Storage: r.values[0].number, Block: uint64(r.values[1].number)}
-		posted, err := pages.DecodePosting(key, r.values[2].number, r.values[3].bytes)
+		posted, storages, err := readPosting(r)
 		if err != nil {
 			f.trees.cut[inPostings] = true
 			return nil
@@ -264,7 +259,7 @@ func (f *File) readAllPostings() error {
 			e := &posted[i]
 			if !f.has(e.ID) && !f.rescue(e, &found) {
 				f.miss(e.ID)
-				f.lost[key.Storage] = true
+				f.lost[storages[i]] = true
 			}
 		}
 		return nil
@@ -272,6 +267,18 @@ func (f *File) readAllPostings() error {
 	f.refs = found
 	f.sortRefs()
 	return err
+}
+
+// readPosting reads the row of a posting, of this version or of an earlier one.
+func readPosting(r *row) (posted []pages.Posted, storages []int64, err error) {
+	v := r.values
+	switch {
+	case r.matches(isNumber, isNumber, isNumber, isNumber, isBlob):
+		return (&pages.RawPosting{Octet: v[0].number, Block: uint64(v[1].number), Members: v[2].number, Count: v[3].number, Chunks: v[4].bytes}).Read()
+	case r.matches(isNumber, isNumber, isNumber, isBlob):
+		return (&pages.RawPosting{Octet: v[0].number, Block: uint64(v[1].number), Count: v[2].number, Chunks: v[3].bytes}).ReadOld()
+	}
+	return nil, nil, errRow
 }
 
 // rescue finds an event in a damaged page.

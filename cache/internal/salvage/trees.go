@@ -26,7 +26,7 @@ const (
 // owners are those of the names in a schema. Rows of events that are being upgraded are in
 // old_event.
 var owners = map[string]owner{
-	"page": inPages, "page_stretch": inStretches, "page_posting": inPostings, "event": inOldEvents, "old_event": inOldEvents,
+	"page": inPages, "page_stretch": inStretches, "page_posting": inPostings, "old_page_posting": inPostings, "event": inOldEvents, "old_event": inOldEvents,
 	"candidate": inCandidates, "log": inLogs, "log_copy": inLogCopies, "window": inWindows, "storage": inStorages,
 }
 

@@ -1,0 +1,129 @@
+package pages
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/rstream-dev/rstream/window"
+)
+
+// CountOldPosted returns how many events the postings of an earlier version have that are not
+// yet joined.
+func CountOldPosted(ctx context.Context, tx *sql.Tx) (n int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(sum(count), 0) FROM old_page_posting`).Scan(&n)
+	return n, err
+}
+
+// JoinOldPostings joins postings of an earlier version, each of which is of one storage, to
+// postings of eight: octet by octet, those of up to so many blocks at a time, until there were
+// so many. It returns how many events they have, and whether there are more.
+//
+// One that is damaged is made of the pages of its block; if these are damaged, too, the posting
+// that it is joined to will be an error to those who read it.
+func (t *Tables) JoinOldPostings(ctx context.Context, tx *sql.Tx, blocks, postings int) (events int64, more bool, err error) {
+	j := oldJoiner{batch: t.newBatch(tx), ctx: ctx}
+	for j.joined < postings {
+		var storage int64
+		err := tx.QueryRowContext(ctx, `SELECT storage FROM old_page_posting ORDER BY storage, block LIMIT 1`).Scan(&storage)
+		if errors.Is(err, sql.ErrNoRows) {
+			return j.events, false, nil
+		}
+		if err != nil {
+			return 0, false, err
+		}
+		if err := j.joinSome(octetOf(storage), blocks); err != nil {
+			return 0, false, err
+		}
+	}
+	return j.events, true, nil
+}
+
+// An oldJoiner runs JoinOldPostings.
+type oldJoiner struct {
+	*batch
+	ctx    context.Context
+	joined int
+	events int64
+}
+
+// An oldPosting is the row of a posting of an earlier version.
+type oldPosting struct {
+	storage, block, count int64
+	chunks                []byte
+}
+
+// joinSome joins the first postings of an octet.
+func (j *oldJoiner) joinSome(octet int64, blocks int) error {
+	var some []oldPosting
+	last := int64(1<<63 - 1) // of the blocks of which all postings were read
+	for i := range int64(octetLen) {
+		n := len(some)
+		var err error
+		if some, err = j.appendOld(some, octet<<octetBits+1+i, blocks); err != nil {
+			return err
+		}
+		if len(some)-n == blocks {
+			last = min(last, some[len(some)-1].block)
+		}
+	}
+	for i := range some {
+		if some[i].block <= last {
+			if err := j.join(&some[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if err := j.writePostings(); err != nil {
+		return err
+	}
+	clear(j.postings)
+	for i := range int64(octetLen) {
+		if _, err := j.file.Exec(j.tx, `DELETE FROM old_page_posting WHERE storage = ? AND block <= ?`, octet<<octetBits+1+i, last); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *oldJoiner) appendOld(some []oldPosting, storage int64, blocks int) ([]oldPosting, error) {
+	rows, err := j.tx.QueryContext(j.ctx, `SELECT storage, block, count, chunks FROM old_page_posting WHERE storage = ? ORDER BY block LIMIT ?`, storage, blocks)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p oldPosting
+		if err := rows.Scan(&p.storage, &p.block, &p.count, &p.chunks); err != nil {
+			return nil, err
+		}
+		some = append(some, p)
+	}
+	return some, rows.Err()
+}
+
+// join adds the events of an old posting to the one of its octet.
+func (j *oldJoiner) join(old *oldPosting) error {
+	p, err := j.posting(octetKey{octetOf(old.storage), uint64(old.block)})
+	if err != nil {
+		return err
+	}
+	j.joined++
+	j.events += old.count
+	decoded, err := decodeOldPosting(old.storage, uint64(old.block), old.count, old.chunks)
+	if err == nil {
+		p.added = append(p.added, decoded.entries...)
+		return nil
+	}
+	n := len(p.added)
+	q := Query{Span: window.BlockSpan(uint64(old.block)), Want: func(storage int64) bool { return storage == old.storage }}
+	err = Scan(j.ctx, j.tx, q, func(l Line) error {
+		p.added = append(p.added, placedEvent{l.Storage, l.Posted()})
+		return nil
+	})
+	if isDamage(err) {
+		p.added, p.broken = p.added[:n], true
+		return nil
+	}
+	return err
+}

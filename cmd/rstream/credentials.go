@@ -50,7 +50,7 @@ const tokenVariable = "RSTREAM_TOKEN"
 func (a *app) credentialsOf(server string) credentials {
 	c := a.credentials
 	if a.source != nil && server == a.source.url {
-		return c.orElse(a.source.credentials)
+		return c.orElse(a.source.credentials, "")
 	}
 	if a.settings == nil || a.settings.file == nil {
 		return c
@@ -61,13 +61,40 @@ func (a *app) credentialsOf(server string) credentials {
 	if i < 0 {
 		return c
 	}
-	return c.orElse(a.settings.file.servers[i].credentials)
+	return c.orElse(a.settings.file.servers[i].credentials, a.environmentToken())
 }
 
-// orElse returns the credentials of c, and those of own that c does not have.
-func (c credentials) orElse(own credentials) credentials {
+// dropServerCredentials leaves only the credentials of the command line, and those that the
+// config file has for the source that the command is about: those of the environment and of
+// all servers are for servers of rstream, and a source belongs to somebody else.
+func (a *app) dropServerCredentials() (err error) {
+	for flag, value := range map[string]*string{
+		"token-file": &a.credentials.tokenFile, "token-command": &a.credentials.tokenCommand, "ca": &a.credentials.ca,
+		"client-cert": &a.credentials.clientCert, "client-key": &a.credentials.clientKey,
+	} {
+		if a.settings.sourceOf(flag) != "" {
+			*value = ""
+		}
+	}
+	if a.settings.sourceOf("header") != "" {
+		a.credentials.headerArgs, a.headers = nil, nil
+	}
+	a.tls, err = a.tlsConfig()
+	return err
+}
+
+// environmentToken returns the token of the environment, "" if the command is about a source.
+func (a *app) environmentToken() string {
+	if a.source != nil {
+		return ""
+	}
+	return strings.TrimSpace(os.Getenv(tokenVariable))
+}
+
+// orElse returns the credentials of c, and those of own that neither c nor a token has.
+func (c credentials) orElse(own credentials, token string) credentials {
 	c.headers = own.headers
-	if c.tokenFile == "" && c.tokenCommand == "" && os.Getenv(tokenVariable) == "" {
+	if c.tokenFile == "" && c.tokenCommand == "" && token == "" {
 		c.tokenFile, c.tokenCommand = own.tokenFile, own.tokenCommand
 	}
 	if c.ca == "" {
@@ -103,7 +130,7 @@ func (a *app) credentialVariables(server string) (env []string) {
 	}
 	add("token-file", c.tokenFile)
 	add("token-command", c.tokenCommand)
-	add("token", os.Getenv(tokenVariable))
+	add("token", a.environmentToken())
 	return env
 }
 
@@ -122,7 +149,7 @@ func (a *app) serverToken(ctx context.Context, server string) (string, error) {
 	case c.tokenCommand != "":
 		return a.tokens.runCommand(ctx, c.tokenCommand)
 	}
-	return checkTokenText(strings.TrimSpace(os.Getenv(tokenVariable)), tokenVariable)
+	return checkTokenText(a.environmentToken(), tokenVariable)
 }
 
 // checkToken returns the token in the contents of a file or the output of a command. Its

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -48,7 +49,7 @@ var asking = []struct {
 	{"bench forget", "--events 20 --server URL"},
 	{"bench replay", "--events 20 --server URL"},
 	{"bench fanout", "--for 20ms --events 20 --server URL"},
-	{"source try", "URL/events?topic=bob --count 1 --kind sse"},
+	{"source try", "URL/events?topic=bob --count 1 --kind sse --token-file SECRETS/token --header @SECRETS/headers"},
 }
 
 // notAsking are the commands that make no request to --server.
@@ -175,7 +176,7 @@ func TestEveryCommandSendsCredentials(t *testing.T) {
 				t.Fatalf("export: %+v", r)
 			}
 		}
-		args := append(strings.Fields(c.name), strings.Fields(strings.ReplaceAll(c.args, "URL", listen.URL))...)
+		args := append(strings.Fields(c.name), strings.Fields(strings.NewReplacer("URL", listen.URL, "SECRETS", secrets).Replace(c.args))...)
 		r := do(args...)
 		passed, refused := door.takeCounts()
 		if passed == 0 || len(refused) > 0 {
@@ -222,5 +223,58 @@ func findSecrets(t *testing.T, dir, said string) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// A source belongs to somebody else: it gets the credentials of the command line and its own
+// of the config file, and none that are for servers.
+func TestSourceGetsNoServerCredentials(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"} {
+		t.Setenv(name, dir)
+	}
+	var mu sync.Mutex
+	var got []string // what the requests brought
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		got = append(got, r.Header.Get("Authorization")+"|"+r.Header.Get("X-Door"))
+		mu.Unlock()
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "id: 1\ndata: {}\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	for name, text := range map[string]string{
+		"token": "environment\n", "own": "own\n",
+		"config.yaml": "token-file: token\nheader: 'X-Door: config'\nsources:\n  - name: foreign\n    url: " + srv.URL + "\n    kind: sse\n    token-file: own\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ env, args, want string }{
+		{"RSTREAM_TOKEN=environment", "source try URL --count 1 --kind sse", "|"},
+		{"RSTREAM_TOKEN=environment", "source try URL --count 1 --kind sse --config config.yaml", "|"},
+		{"RSTREAM_TOKEN_FILE=token", "source try URL --count 1 --kind sse", "|"},
+		{"RSTREAM_HEADER=X-Door: environment", "source try URL --count 1 --kind sse --token-file own", "Bearer own|"},
+		{"RSTREAM_TOKEN=environment", "sync URL --idle 1ms", "|"},
+		{"RSTREAM_TOKEN=environment", "sync -s foreign --idle 1ms --config config.yaml", "Bearer own|"},
+		{"RSTREAM_TOKEN=environment", "sync -s foreign --idle 1ms --config config.yaml --header X-Door:line", "Bearer own|line"},
+	} {
+		name, value, _ := strings.Cut(test.env, "=")
+		t.Run(test.args, func(t *testing.T) {
+			t.Setenv(name, value)
+			mu.Lock()
+			got = nil
+			mu.Unlock()
+			r := runCommand(t, strings.Fields(strings.ReplaceAll(test.args, "URL", srv.URL))...)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(got) == 0 || slices.ContainsFunc(got, func(s string) bool { return s != test.want }) {
+				t.Errorf("%s: the requests brought %q, not %q: %+v", test.env, got, test.want, r)
+			}
+		})
 	}
 }

@@ -121,7 +121,7 @@ func (a *app) tokenOrigin(server string) origin {
 	if a.credentials.tokenCommand != "" {
 		nearest = min(nearest, a.settings.origins["token-command"])
 	}
-	if os.Getenv(tokenVariable) != "" {
+	if a.environmentToken() != "" {
 		nearest = min(nearest, inEnvironment)
 	}
 	if c := a.credentialsOf(server); nearest == unset && (c.tokenFile != "" || c.tokenCommand != "") {

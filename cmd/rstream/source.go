@@ -148,6 +148,10 @@ func runSourceTry(ctx context.Context, a *app, o tryOptions, address string) err
 	if err := a.out.printKind(&kind); err != nil {
 		return err
 	}
+	a.source = &chosenSource{name: u.Host, url: address, kind: kind}
+	if err := a.dropServerCredentials(); err != nil {
+		return err
+	}
 	cfg := source.Config{URL: address, Knobs: kind.Knobs, TLS: a.tls, Header: a.requestHeaders(address), Token: func(ctx context.Context) (string, error) { return a.serverToken(ctx, address) }}
 	return a.out.untilClosed(ctx, func(ctx context.Context) error {
 		if a.timeout > 0 {
@@ -182,7 +186,7 @@ func sourceError(err error) error {
 	case errors.As(err, &stream):
 		return &exitError{exitFailed, err.Error(), "\"rstream doctor URL\" shows what answers there"}
 	case errors.As(err, &status) && (status.Status == 401 || status.Status == 403):
-		return &exitError{exitNotAllowed, err.Error(), "name a file with a token in --token-file, or set RSTREAM_TOKEN"}
+		return &exitError{exitNotAllowed, err.Error(), "name a file with a token in --token-file"}
 	}
 	return err
 }

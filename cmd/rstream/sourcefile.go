@@ -81,7 +81,7 @@ func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSourc
 		}
 	}
 	a.source, a.cache = s, s.path
-	return nil
+	return a.dropServerCredentials()
 }
 
 // sourcePath returns the default file of a source. Secrets of the URL have no part in its

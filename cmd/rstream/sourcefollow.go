@@ -287,7 +287,7 @@ func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sou
 			// What was stored before the end must be printed, too.
 			_, printErr := p.printNew(context.WithoutCancel(ctx), s.db)
 			if err == nil && s.guessed {
-				a.note("%s is up to date, as far as can be told: nothing came for %s", a.source.name, limits.EndIdle)
+				a.note("%s is up to date, as far as can be told: it sends nothing new", a.source.name)
 			}
 			if err == nil && printErr == nil {
 				return p.status()

@@ -85,6 +85,7 @@ type follower struct {
 	newest string // the newest cursor of such a connection
 	ended  bool   // the history was sent
 	moved  bool   // the connection has brought something
+	fresh  bool   // among it an event that was not stored before
 }
 
 func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
@@ -196,7 +197,7 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // readConnection stores what a connection brings until it ends. It returns nil at the end
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
-	f.waiting, f.newest, f.ended = nil, f.state.Cursor, false
+	f.waiting, f.newest, f.ended, f.fresh = nil, f.state.Cursor, false, false
 	troubled := f.state.Trouble != ""
 	f.state.Trouble = ""
 	if err := f.begin(ctx, conn); err != nil {
@@ -239,6 +240,9 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 			return false, nil
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
 			return false, nil
+		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh || f.state.Cursor == ""):
+			// Another connection would bring the same again.
+			return true, f.take(ctx, nil, true)
 		case errors.Is(ended, io.EOF):
 			return false, &endedError{f.cfg.shownURL()}
 		case ended != nil:
@@ -392,6 +396,7 @@ func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *F
 			drafts = append(drafts, f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)))
 		}
 	}
+	f.fresh = true
 	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
 	switch {
 	case err != nil:

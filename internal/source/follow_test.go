@@ -195,6 +195,25 @@ func TestFollowIdle(t *testing.T) {
 	}
 }
 
+// A server that ends each connection and sends the same again is at its end, with ids or
+// without, if it has no end mark.
+func TestFollowDump(t *testing.T) {
+	for _, dump := range []string{
+		"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n",
+		"id: 1\ndata: 1\n\ndata: 2\n\n",
+		"data: 1\n\ndata: 2\n\n",
+	} {
+		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, dump) })
+		db := newLog(t)
+		cfg := followConfig(t, address, "sse", db)
+		cfg.Knobs.End = Place{}
+		if guessed, err := Follow(t.Context(), cfg); err != nil || !guessed {
+			t.Errorf("%q: %v, %v", dump, guessed, err)
+		}
+		checkEvents(t, db, numbers(2))
+	}
+}
+
 // An append whose outcome is unknown is made again, and counts once.
 func TestFollowUnknownOutcome(t *testing.T) {
 	db := newLog(t)

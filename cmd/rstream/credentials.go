@@ -83,6 +83,20 @@ func (a *app) dropServerCredentials() (err error) {
 	return err
 }
 
+// isServer reports whether a URL is that of a server in the settings, or below it.
+func (a *app) isServer(address string) bool {
+	servers := slices.Clone(a.servers)
+	if a.settings.file != nil {
+		for _, named := range a.settings.file.servers {
+			servers = append(servers, named.urls...)
+		}
+	}
+	return slices.ContainsFunc(servers, func(server string) bool {
+		server = strings.TrimRight(server, "/")
+		return address == server || strings.HasPrefix(address, server+"/")
+	})
+}
+
 // environmentToken returns the token of the environment, "" if the command is about a source.
 func (a *app) environmentToken() string {
 	if a.source != nil {

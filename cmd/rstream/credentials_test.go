@@ -260,6 +260,8 @@ func TestSourceGetsNoServerCredentials(t *testing.T) {
 		{"RSTREAM_TOKEN_FILE=token", "source try URL --count 1 --kind sse", "|"},
 		{"RSTREAM_HEADER=X-Door: environment", "source try URL --count 1 --kind sse --token-file own", "Bearer own|"},
 		{"RSTREAM_TOKEN=environment", "sync URL --idle 1ms", "|"},
+		{"RSTREAM_TOKEN=environment", "doctor URL --for 1s", "|"},
+		{"RSTREAM_TOKEN=environment", "doctor URL --for 1s -s URL", "Bearer environment|"},
 		{"RSTREAM_TOKEN=environment", "sync -s foreign --idle 1ms --config config.yaml", "Bearer own|"},
 		{"RSTREAM_TOKEN=environment", "sync -s foreign --idle 1ms --config config.yaml --header X-Door:line", "Bearer own|line"},
 	} {

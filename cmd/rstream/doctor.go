@@ -22,7 +22,8 @@ type doctorOptions struct {
 
 const doctorLong = `Diagnose an event stream and the proxies in front of it, and print how to fix each
 problem. The stream can come from any Server-Sent Events server. URL is the stream's
-URL, or the root of an rstream server; the default is --server.
+URL, or the root of an rstream server; the default is --server. A URL that is of
+no server in the settings gets only the credentials of the command line.
 
 Doctor listens, then reconnects with the id of an event, with an invalid id, and with
 compression: at most a dozen requests, all of them reads. Checks that need more time are
@@ -93,8 +94,14 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 
 // addToken adds the token and the headers for the server of cfg, unless --header has others.
 func (a *app) addToken(ctx context.Context, cfg *doctor.Config) error {
-	cfg.TLS = a.tls
 	server := strings.TrimRight(cfg.URL.String(), "/")
+	if !a.isServer(server) {
+		a.source = &chosenSource{url: server}
+		if err := a.dropServerCredentials(); err != nil {
+			return err
+		}
+	}
+	cfg.TLS = a.tls
 	for name, values := range a.credentialsOf(server).headers {
 		if cfg.Header[name] == nil {
 			cfg.Header[name] = values

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -203,14 +204,44 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	switch {
 	case !errors.As(err, &unreachable):
 		return "", false
-	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return "if an authority of your own has signed the server's certificate, name its file in --ca", true
+	case hintOfTLS(err) != "":
+		return hintOfTLS(err), true
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is a server running? start one with \"rstream serve\", or name one with --server URL" + sourcesHint(cmd, serverAnnotation), true
 	}
 	return "check the name and the network, or name another server with --server URL" + sourcesHint(cmd, serverAnnotation), true
+}
+
+// What crypto/tls, which has no types for them, says of the alerts of a server that gets no
+// client certificate: certificateRequired of TLS 1.3, and handshakeFailure of TLS 1.2, which can
+// have other reasons. The first may come too late to be read, after an error of writing.
+const (
+	certificateRequired = "tls: certificate required"
+	handshakeFailure    = "tls: handshake failure"
+)
+
+// hintOfTLS returns what to do about an error of TLS, "" if err is of something else.
+func hintOfTLS(err error) string {
+	var unreachable *client.UnreachableError
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	switch isTLS := errors.As(err, &unreachable) && strings.HasPrefix(unreachable.URL, "https://"); {
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "if an authority of your own has signed the server's certificate, name its file in --ca"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "if this machine's clock is right, the server needs a new certificate"
+	case errors.As(err, &name) && len(name.Certificate.DNSNames) > 0:
+		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use such a name in --server"
+	case errors.As(err, &name):
+		return "the server needs a certificate for the name in --server"
+	case strings.Contains(err.Error(), certificateRequired):
+		return "the server asks for a certificate: name yours in --client-cert, and its key in --client-key"
+	case isTLS && (strings.Contains(err.Error(), handshakeFailure) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
+		return "if the server asks for a certificate, name yours in --client-cert, and its key in --client-key"
+	}
+	return ""
 }
 
 // sourcesHint names the flags that were not set on the command line.

@@ -43,7 +43,7 @@ func checkConnect(t *Transcript) Finding {
 		dns    *net.DNSError
 		cert   *tls.CertificateVerificationError
 		record tls.RecordHeaderError
-		alert  tls.AlertError
+		alert  *net.OpError // of the other end; crypto/tls has no type for it
 	)
 	host := t.URL.Host
 	if proxy := wire.AsProxyError(t.Err, t.URL); proxy != nil {
@@ -57,8 +57,9 @@ func checkConnect(t *Transcript) Finding {
 		return newFinding("tls", Error, "renew the certificate, send its full chain, or trust its authority on this machine", "the certificate of %s is invalid: %v", host, cert.Err)
 	case errors.As(err, &record):
 		return newFinding("tls", Error, "use http://, or the port that speaks TLS", "%s does not speak TLS", host)
-	case errors.As(err, &alert):
-		return newFinding("tls", Error, "check the host name, and the TLS versions that the server supports", "%s refused the TLS handshake: %v", host, alert)
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return newFinding("tls", Error, "check the host name, the TLS versions that the server supports, and whether it asks for a certificate (--client-cert)",
+			"%s refused the TLS handshake: %v", host, alert.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return newFinding(check, Error, "check that the server is running and listens on this port", "%s refused the connection", host)
 	case isTimeout(err):

@@ -222,10 +222,11 @@ func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
 
 // Release releases the cursor.
 func (c *Cursor) Release(ctx context.Context) error {
-	return c.db.file.Update(ctx, func(tx *sql.Tx) error {
+	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec(`UPDATE cursor SET owner = NULL, lease = NULL WHERE name = ? AND owner = ?`, c.name, c.db.file.OwnerName())
 		return err
 	})
+	return dbfile.Wrap(err, "release the cursor %s", c.name)
 }
 
 // A CursorInfo describes a named cursor.

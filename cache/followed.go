@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
@@ -35,7 +36,7 @@ func (db *DB) Followed(ctx context.Context) (topics []event.Topic, err error) {
 // Remember records topics as followed, and url as a server of this log. url must not
 // contain a password. Either may be empty.
 func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) error {
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, t := range topics {
 			if _, err := tx.Exec(`INSERT INTO followed (topic) VALUES (?) ON CONFLICT DO NOTHING`, t.String()); err != nil {
 				return err
@@ -48,4 +49,5 @@ func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) er
 			ON CONFLICT DO UPDATE SET seen = excluded.seen`, url, event.TimeOf(db.file.Now()))
 		return err
 	})
+	return dbfile.Wrap(err, "remember the topics")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -107,7 +108,7 @@ func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) erro
 	if err := db.Remember(ctx, topics, ""); err != nil {
 		return err
 	}
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, c := range cursors {
 			if c.Damaged {
 				continue // where it was is not known
@@ -119,4 +120,5 @@ func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) erro
 		}
 		return nil
 	})
+	return dbfile.Wrap(err, "copy the cursors")
 }

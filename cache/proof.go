@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/window"
@@ -39,7 +40,7 @@ type Proof struct {
 
 // ProveAll is Prove for several topics, in one transaction.
 func (db *DB) ProveAll(ctx context.Context, proofs []Proof, before int64) error {
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		normalize := false
 		switch now, err := rows.LoadRemovals(tx); {
 		case err != nil:
@@ -80,6 +81,7 @@ func (db *DB) ProveAll(ctx context.Context, proofs []Proof, before int64) error 
 		}
 		return nil
 	})
+	return dbfile.Wrap(err, "record what is proven")
 }
 
 // noteProof inserts a proven window, as insertProof does, and normalizes the windows.

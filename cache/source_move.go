@@ -168,7 +168,7 @@ func (db *DB) viewSources(ctx context.Context, fn func(tx *sql.Tx) error) error 
 // ForgetSource forgets the state of a source, so that it is followed as if for the first
 // time. Its events stay, and its name.
 func (db *DB) ForgetSource(ctx context.Context, name string) error {
-	return db.file.Update(ctx, func(tx *sql.Tx) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(createSources); err != nil {
 			return err
 		}
@@ -178,4 +178,5 @@ func (db *DB) ForgetSource(ctx context.Context, name string) error {
 		_, err := tx.Exec(`UPDATE source1_state SET state = x'' WHERE name = ?`, name)
 		return err
 	})
+	return dbfile.Wrap(err, "forget a source")
 }

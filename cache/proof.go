@@ -81,7 +81,7 @@ func (db *DB) ProveAll(ctx context.Context, proofs []Proof, before int64) error 
 		}
 		return nil
 	})
-	return dbfile.Wrap(err, "record what is proven")
+	return dbfile.Wrap(err, "record the proofs")
 }
 
 // noteProof inserts a proven window, as insertProof does, and normalizes the windows.

@@ -233,7 +233,7 @@ func hintOfTLS(err error) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "if this machine's clock is right, the server needs a new certificate"
 	case errors.As(err, &name) && len(name.Certificate.DNSNames) > 0:
-		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use such a name in --server"
+		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use its name in --server"
 	case errors.As(err, &name):
 		return "the server needs a certificate for the name in --server"
 	case strings.Contains(err.Error(), certificateRequired):

@@ -230,7 +230,7 @@ func TestAppendPastIndex(t *testing.T) {
 		}
 		w := &wreck{bytes: b}
 		spots := slices.DeleteFunc(spotsOf(t, w)["page_stretch"], func(s pagetest.Spot) bool { return !s.Column })
-		for range longtest.Size(6, 150) {
+		for range longtest.Size(6, 60) {
 			s, bit := spots[random.IntN(len(spots))], random.IntN(8)
 			bad := bytes.Clone(b)
 			bad[s.At] ^= 1 << bit

@@ -222,7 +222,7 @@ func TestSalvageDamaged(t *testing.T) {
 			}
 			damage := damages[name]
 			most := 0
-			for range longtest.Size(1, 12) {
+			for range longtest.Size(1, 6) {
 				s, silent := w.salvaged(t, w.write(t, damage(bytes.Clone(w.bytes))))
 				if len(silent) > 0 && len(s.Notes) == 0 {
 					t.Errorf("%s, %s: events %v are left out in silence", w.name, name, silent)

@@ -23,7 +23,7 @@ import (
 // spots is how many places of a file are damaged, one at a time.
 func spots() int {
 	if longtest.Enabled() {
-		return 200
+		return 100
 	}
 	return 6
 }

@@ -201,11 +201,12 @@ func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	var unreachable *client.UnreachableError
 	var proxy *client.ProxyError
+	tlsHint := hintOfTLS(err)
 	switch {
 	case !errors.As(err, &unreachable):
 		return "", false
-	case hintOfTLS(err) != "":
-		return hintOfTLS(err), true
+	case tlsHint != "":
+		return tlsHint, true
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):

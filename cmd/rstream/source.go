@@ -152,7 +152,7 @@ func runSourceTry(ctx context.Context, a *app, o tryOptions, address string) err
 	if err := a.dropServerCredentials(); err != nil {
 		return err
 	}
-	cfg := source.Config{URL: address, Knobs: kind.Knobs, TLS: a.tls, Header: a.requestHeaders(address), Token: func(ctx context.Context) (string, error) { return a.serverToken(ctx, address) }}
+	cfg := a.sourceConfig()
 	return a.out.untilClosed(ctx, func(ctx context.Context) error {
 		if a.timeout > 0 {
 			var cancel context.CancelFunc

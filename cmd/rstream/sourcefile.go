@@ -84,6 +84,13 @@ func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSourc
 	return a.dropServerCredentials()
 }
 
+// sourceConfig returns how to connect to the source.
+func (a *app) sourceConfig() source.Config {
+	s := a.source
+	return source.Config{URL: s.url, Knobs: s.kind.Knobs, TLS: a.tls, Header: a.requestHeaders(s.url),
+		Token: func(ctx context.Context) (string, error) { return a.serverToken(ctx, s.url) }}
+}
+
 // sourcePath returns the default file of a source. Secrets of the URL have no part in its
 // name.
 func sourcePath(u *url.URL, named *namedSource) (string, error) {

@@ -72,7 +72,7 @@ func (s *sourceSession) follow(ctx context.Context) error {
 		}
 	})
 	cfg := s.limits
-	cfg.Config = source.Config{URL: src.url, Knobs: src.kind.Knobs, TLS: s.a.tls, Header: s.a.requestHeaders(src.url), Token: func(ctx context.Context) (string, error) { return s.a.serverToken(ctx, src.url) }}
+	cfg.Config = s.a.sourceConfig()
 	cfg.Name, cfg.Log, cfg.Mapper, cfg.OnRetry = src.name, s.db, mapper, s.a.onRetry
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.working.Go(func() {

@@ -22,8 +22,8 @@ type SourceMove struct {
 	// Old is the state before, nil if there is none, and New the state after. They differ
 	// in each step.
 	Old, New []byte
-	// Seen is kept with the state, under the number Until. What is under numbers up to
-	// Forget goes. If Seen is empty, nothing is kept.
+	// Seen is kept with the state, under the number Until. Entries with numbers up to
+	// Forget go. If Seen is empty, nothing is kept.
 	Seen          []byte
 	Until, Forget int64
 }
@@ -105,7 +105,7 @@ func readSource(tx *sql.Tx, name string) (state []byte, err error) {
 	return state, nil
 }
 
-// Source returns the state of a source, nil if there is none, and what was kept with it.
+// Source returns the state of a source, nil if there is none, and the entries kept with it.
 func (db *DB) Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error) {
 	err = db.viewSources(ctx, func(tx *sql.Tx) error {
 		if state, err = readSource(tx, name); err != nil {

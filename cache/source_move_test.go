@@ -82,7 +82,7 @@ func TestAppendFromAgain(t *testing.T) {
 	}
 }
 
-// What is kept with a state is bounded, and comes back in order.
+// The entries kept with a state are bounded, and come back in order.
 func TestAppendFromSeen(t *testing.T) {
 	db := openServer(t)
 	last := ""

@@ -14,7 +14,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// refuseTopics makes the fixture's server, or what is in front of it, refuse requests that
+// refuseTopics makes the fixture's server, or a proxy in front of it, refuse requests that
 // read a topic, once the returned switch is on. It counts the streams that it lets through.
 func refuseTopics(f *fixture, refusal func(w http.ResponseWriter, topic event.Topic), names ...string) (on *atomic.Bool, streams *atomic.Int64) {
 	on, streams = new(atomic.Bool), new(atomic.Int64)

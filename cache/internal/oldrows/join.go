@@ -49,7 +49,7 @@ func joinPostings(ctx context.Context, f *dbfile.File, report func(dbfile.Progre
 			report(dbfile.Progress{Step: dbfile.StepUpgrade, Done: done, Total: total})
 		}
 	}
-	// Nobody would give back what is free once the table is gone.
+	// Nobody would give back the free pages once the table is gone.
 	if err := f.GiveBack(ctx); err != nil {
 		return err
 	}

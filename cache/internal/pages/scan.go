@@ -63,7 +63,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 		if err != nil || at == q.Span.To {
 			return err
 		}
-		fn = after(at, fn) // the rest of this function says what is damaged
+		fn = after(at, fn) // the rest of this function reports the damage
 	}
 	until := int64(q.Span.To)
 	if !q.Dense && !q.NotIndexed {

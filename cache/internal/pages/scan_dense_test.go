@@ -66,7 +66,7 @@ func TestDenseDamage(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d changes, %d of them hit only what is not read", len(changes), silent)
+	t.Logf("%d changes, %d of them in columns that are not read", len(changes), silent)
 }
 
 // scanTexts returns the lines that a query finds.

@@ -1,0 +1,242 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// TestStreamsEndWithTheirTokens: streams end at exp, or soon after the server has learned
+// of a revocation; others go on.
+func TestStreamsEndWithTheirTokens(t *testing.T) {
+	for name, end := range map[string]func(ring *keyring, jti string){
+		"exp":     func(*keyring, string) { time.Sleep(time.Minute) },
+		"revoked": func(ring *keyring, jti string) { ring.replace("revoked", jti+"\n") },
+		"key":     func(ring *keyring, _ string) { ring.setKeys(ring.newKey()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ring := newKeyring(t, auth.Config{})
+			other := ring.newKey()
+			ring.setKeys(ring.key, other)
+			synctest.Test(t, func(t *testing.T) {
+				guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys"), Revoked: filepath.Join(ring.dir, "revoked")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				log := newLog()
+				s, stop := serve(t, log, Config{Guard: guard, Heartbeat: time.Hour})
+				defer stop()
+				log.put(t, "a", "p", 1)
+				var jti string
+				token := ring.grant([]string{"a"}, nil, func(c *auth.Claims) {
+					jti = c.ID
+					if name == "exp" {
+						c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(time.Minute))
+					}
+				})
+				fs, body := s.stream("/events?topic=a", "Authorization", bearer(token))
+				defer body.Close()
+				fs.want(t, "PUT", 1)
+				fs.want(t, "live", 1)
+				kept, keptBody := s.stream("/events?topic=a&since=now", "Authorization", bearer(ring.grantWith(&other, []string{"a"}, nil, nil)))
+				defer keptBody.Close()
+				kept.want(t, "live", 1)
+				began := time.Now()
+				if name == "key" {
+					ring.setKeys(other)
+				} else {
+					end(ring, jti)
+				}
+				if name != "exp" {
+					if err := guard.Reload(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for {
+					f, err := fs.next()
+					if err == io.EOF {
+						break
+					}
+					if err != nil || f.event != "" {
+						t.Fatalf("%q, %v", f, err)
+					}
+				}
+				if took := time.Since(began); name == "exp" && took != time.Minute || name != "exp" && took != 0 {
+					t.Errorf("the stream ended after %s", took)
+				}
+				log.put(t, "a", "p", 1)
+				kept.want(t, "PUT", 2)
+				resp := s.get("/events?topic=a", "Authorization", bearer(token), "Last-Event-ID", "0000000000001")
+				if resp.Body.Close(); resp.StatusCode != http.StatusUnauthorized {
+					t.Errorf("the next connection: %s", resp.Status)
+				}
+			})
+		})
+	}
+}
+
+// TestNothingAfterExp: an event that comes right after exp is not sent.
+func TestNothingAfterExp(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := newLog()
+		s, stop := serve(t, log, Config{Guard: guard})
+		defer stop()
+		exp := time.Now().Add(time.Minute)
+		fs, body := s.stream("/events?topic=a", "Authorization", bearer(ring.grant([]string{"a"}, nil, func(c *auth.Claims) { c.ExpiresAt = jwt.NewNumericDate(exp) })))
+		defer body.Close()
+		fs.want(t, "live", 0)
+		time.AfterFunc(time.Until(exp), func() { log.put(t, "a", "late", 1) })
+		for {
+			f, err := fs.next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil || f.data != "" {
+				t.Fatalf("%q, %v", f, err)
+			}
+		}
+	})
+}
+
+// TestStalledReaderWithoutRights: a reader that takes nothing cannot keep its stream.
+func TestStalledReaderWithoutRights(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys"), Revoked: filepath.Join(ring.dir, "revoked")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := newLog()
+		s, stop := serve(t, log, Config{Guard: guard, WriteTimeout: time.Hour})
+		defer stop()
+		log.put(t, "a", "p", 500)
+		var jti string
+		token := ring.grant([]string{"a"}, nil, func(c *auth.Claims) { jti = c.ID })
+		conn := s.stall("/events?topic=a", wire.SSE+"\r\nAuthorization: "+bearer(token))
+		defer conn.Close()
+		readTo(t, conn, "event: PUT\n")
+		began := time.Now()
+		ring.replace("revoked", jti)
+		if err := guard.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		for time.Since(began) < time.Minute { // takes 100 bytes a second
+			if _, err := conn.Read(b); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("the stream ended after %s", took)
+		}
+		s.wantConns(t, 0)
+	})
+}
+
+// TestDownloadsEndWithTheirTokens: a download whose token is revoked is cut off, and never
+// looks complete.
+func TestDownloadsEndWithTheirTokens(t *testing.T) {
+	const events = 5000
+	ring := newKeyring(t, auth.Config{})
+	for target, accept := range map[string]string{
+		"/events?topic=a": wire.NDJSON, "/snapshot?topic=a": wire.NDJSON, "/snapshot?topic=a&at=now": wire.JSON,
+	} {
+		for name, end := range map[string]func(jti string){
+			"revoked": func(jti string) { ring.replace("revoked", jti) },
+			"key":     func(string) { ring.setKeys(ring.newKey()) },
+			"another": func(string) { ring.replace("revoked", "another") },
+		} {
+			t.Run(target+" "+accept+" "+name, func(t *testing.T) {
+				ring.setKeys(ring.key)
+				ring.replace("revoked", "")
+				synctest.Test(t, func(t *testing.T) {
+					guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: filepath.Join(ring.dir, "keys"), Revoked: filepath.Join(ring.dir, "revoked")})
+					if err != nil {
+						t.Fatal(err)
+					}
+					log := newLog()
+					s, stop := serve(t, log, Config{Guard: guard})
+					defer stop()
+					for i := range events {
+						log.put(t, "a", fmt.Sprint(i), 1)
+					}
+					var jti string
+					token := ring.grant([]string{"a"}, nil, func(c *auth.Claims) { jti = c.ID })
+					conn := s.stall(target, accept+"\r\nConnection: close\r\nAuthorization: "+bearer(token))
+					defer conn.Close()
+					readTo(t, conn, `"hash"`)
+					end(jti)
+					if err := guard.Reload(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					rest, err := io.ReadAll(conn)
+					if err != nil {
+						t.Fatal(err)
+					}
+					whole := strings.HasSuffix(string(rest), "\r\n0\r\n\r\n")
+					if n := strings.Count(string(rest), `"hash"`) + 1; whole != (name == "another") || whole != (n == events) {
+						t.Errorf("%d events; complete: %t", n, whole)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestFarExpiry: a token that expires in the year 9999 ends nothing.
+func TestFarExpiry(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	for _, year := range []int{2261, 2263, 2300, 9999} {
+		synctest.Test(t, func(t *testing.T) {
+			log := newLog()
+			s, stop := serve(t, log, Config{Guard: ring.guard})
+			defer stop()
+			token := ring.grant([]string{"a"}, nil, func(c *auth.Claims) {
+				c.ExpiresAt = jwt.NewNumericDate(time.Date(year, 12, 31, 0, 0, 0, 0, time.UTC))
+			})
+			fs, body := s.stream("/events?topic=a", "Authorization", bearer(token))
+			defer body.Close()
+			fs.want(t, "live", 0)
+			time.Sleep(time.Second)
+			log.put(t, "a", "p", 1)
+			fs.want(t, "PUT", 1)
+		})
+	}
+}
+
+// TestConnectionAfterAToken: a connection is used again after a stream has ended, and after
+// the token of that stream has expired.
+func TestConnectionAfterAToken(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		log := newLog()
+		s, stop := serve(t, log, Config{Guard: ring.guard})
+		defer stop()
+		log.put(t, "a", "p", 3)
+		token := ring.grant([]string{"a"}, nil, func(c *auth.Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(time.Minute)) })
+		conn := s.stall("/events?topic=a&until=now", wire.SSE+"\r\nAuthorization: "+bearer(token))
+		defer conn.Close()
+		readTo(t, conn, "\r\n0\r\n\r\n")
+		time.Sleep(2 * time.Minute)
+		if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		readTo(t, conn, `{"status":"ok"}`)
+	})
+}

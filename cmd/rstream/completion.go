@@ -19,15 +19,9 @@ func completeFlag(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completeServers completes the names of servers.
-func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	a.servers = nil // the word being completed is not a name yet
-	if a.configure(cmd, nil) == nil && a.settings.file != nil {
-		for _, s := range a.settings.file.servers {
-			names = append(names, s.name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+// completeServers completes the names that --server takes.
+func (a *app) completeServers(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return append(namedServers.names(a, cmd), namedSources.names(a, cmd)...), cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeTopics completes topics that are followed, and below a user also folders and storages.

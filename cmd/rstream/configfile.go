@@ -149,7 +149,8 @@ func flagNames(cmd *cobra.Command) (names []string) {
 
 // parseSettings reads the settings in b.
 func (c *configFile) parseSettings(b []byte, known []string) error {
-	top, err := onlyDocument(b)
+	doc, err := parseDocument(b)
+	top := topOf(doc)
 	if err != nil || top == nil {
 		return err
 	}
@@ -169,11 +170,12 @@ func (c *configFile) parseSettings(b []byte, known []string) error {
 	})
 }
 
-// onlyDocument returns the one document in b, nil if there is none.
-func onlyDocument(b []byte) (*yaml.Node, error) {
-	var doc, second yaml.Node
+// parseDocument returns the one document in b, nil if b has none.
+func parseDocument(b []byte) (doc *yaml.Node, err error) {
+	var second yaml.Node
+	doc = &yaml.Node{}
 	decoder := yaml.NewDecoder(bytes.NewReader(b))
-	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
+	if err := decoder.Decode(doc); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
 		return nil, plainYAML(err)
@@ -181,11 +183,15 @@ func onlyDocument(b []byte) (*yaml.Node, error) {
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
 		return nil, errors.New("has a second document; put all settings in one")
 	}
-	top := doc.Content[0]
-	if top.Kind == yaml.ScalarNode && top.Tag == "!!null" {
-		return nil, nil // only comments
+	return doc, nil
+}
+
+// topOf returns the values of a document, nil if it only has comments.
+func topOf(doc *yaml.Node) *yaml.Node {
+	if doc == nil || doc.Content[0].Kind == yaml.ScalarNode && doc.Content[0].Tag == "!!null" {
+		return nil
 	}
-	return top, nil
+	return doc.Content[0]
 }
 
 func plainYAML(err error) error {

@@ -23,35 +23,21 @@ func newServerCommand(a *app) *cobra.Command {
   rstream tail alice -s home`,
 		Args:                  knownCommand,
 		DisableFlagsInUseLine: true,
-		RunE:                  func(*cobra.Command, []string) error { return a.runServerList() },
+		RunE:                  func(*cobra.Command, []string) error { return namedServers.runList(a) },
 	}
-	cmd.AddCommand(newServerListCommand(a), newServerAddCommand(a), newServerRmCommand(a))
+	cmd.AddCommand(namedServers.newListCommand(a), newServerAddCommand(a), namedServers.newRmCommand(a,
+		`Remove named servers from the user's config file, all or none. Comments in the file
+stay.`, `  rstream server rm home`))
 	return cmd
 }
 
-func newServerListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List named servers",
-		Example: `  rstream server list -o json | jq -r .name`,
-		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.runServerList() },
-	}
-}
-
-func (a *app) runServerList() error {
-	if a.settings.file == nil || len(a.settings.file.servers) == 0 {
-		if a.out.isForPerson() {
-			return a.out.printf(nothingYet)
-		}
-		return nil
-	}
-	for i := range a.settings.file.servers {
-		if err := a.out.printServer(&a.settings.file.servers[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+// namedServers is the list of named servers.
+var namedServers = &namedList[namedServer]{
+	one: "server", setting: "servers",
+	entries: func(file *configFile) []namedServer { return file.servers },
+	nameOf:  func(s *namedServer) string { return s.name },
+	print:   (*output).printServer,
+	check:   func(list *yaml.Node) error { _, err := parseServers(list); return err },
 }
 
 // printServer prints a named server, without the secrets of its URLs.
@@ -87,7 +73,7 @@ exist. Several URLs are those of servers of the same log. Comments in the file s
 }
 
 func (a *app) runServerAdd(s namedServer) error {
-	if s.name == "" || strings.ContainsAny(s.name, "/:") || strings.TrimSpace(s.name) != s.name {
+	if !isWord(s.name) {
 		return usagef("name %q: want a word without : and /", s.name)
 	}
 	b := &app{servers: slices.Clone(s.urls), settings: &settings{}}
@@ -95,14 +81,7 @@ func (a *app) runServerAdd(s namedServer) error {
 		return err
 	}
 	s.urls = b.servers
-	err := editServers(configPaths(a.config)[0], func(servers *yaml.Node) error {
-		if indexOfServer(servers, s.name) >= 0 {
-			return &exitError{exitFailed, "server " + s.name + " exists already", "\"rstream server rm " + shellWord(s.name) + "\" removes it"}
-		}
-		servers.Content = append(servers.Content, s.node())
-		return nil
-	})
-	if err != nil {
+	if err := namedServers.add(a, s.name, s.node(), func(*yaml.Node) error { return nil }); err != nil {
 		return err
 	}
 	return a.out.printServer(&s)
@@ -110,57 +89,14 @@ func (a *app) runServerAdd(s namedServer) error {
 
 // node returns s as it is written in a file.
 func (s *namedServer) node() *yaml.Node {
-	text := func(value string) *yaml.Node {
-		n := &yaml.Node{}
-		n.SetString(value)
-		return n
-	}
-	urls := text(s.urls[0])
+	urls := textNode(s.urls[0])
 	if len(s.urls) > 1 {
 		urls = &yaml.Node{Kind: yaml.SequenceNode}
 		for _, url := range s.urls {
-			urls.Content = append(urls.Content, text(url))
+			urls.Content = append(urls.Content, textNode(url))
 		}
 	}
-	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text("name"), text(s.name), text("url"), urls}}
-}
-
-func newServerRmCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "rm NAME...",
-		Short:             "Remove named servers",
-		Long:              `Remove named servers from the user's config file, all or none.`,
-		Example:           `  rstream server rm home`,
-		ValidArgsFunction: a.completeServers,
-		Args:              argCount(1, math.MaxInt, "the NAME of a server"),
-		PersistentPreRunE: checkUnconfigured,
-		RunE: func(_ *cobra.Command, args []string) error {
-			path := configPaths(a.config)[0]
-			return editServers(path, func(servers *yaml.Node) error {
-				for _, name := range args {
-					i := indexOfServer(servers, name)
-					if i < 0 {
-						return &exitError{exitFailed, path + " has no server " + name, "\"rstream server\" lists those of all config files"}
-					}
-					servers.Content = slices.Delete(servers.Content, i, i+1)
-				}
-				return nil
-			})
-		},
-	}
-}
-
-// indexOfServer returns the index of a server in the list of a file, -1 if it is not there.
-func indexOfServer(servers *yaml.Node, name string) int {
-	return slices.IndexFunc(servers.Content, func(item *yaml.Node) bool {
-		item = aliasTarget(item)
-		for i := 0; i+1 < len(item.Content); i += 2 {
-			if item.Content[i].Value == "name" && item.Content[i+1].Value == name {
-				return true
-			}
-		}
-		return false
-	})
+	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode("name"), textNode(s.name), textNode("url"), urls}}
 }
 
 // errNoMapping means that a config file is not one.

@@ -28,9 +28,11 @@ docs/sources.md says which kinds of streams there are, and what each can promise
   rstream tail -s wiki`,
 		Args:                  knownCommand,
 		DisableFlagsInUseLine: true,
-		RunE:                  func(*cobra.Command, []string) error { return a.runSourceList() },
+		RunE:                  func(*cobra.Command, []string) error { return namedSources.runList(a) },
 	}
-	cmd.AddCommand(newSourceTryCommand(a), newSourceListCommand(a), newSourceAddCommand(a), newSourceResetCommand(a), newSourceRmCommand(a))
+	cmd.AddCommand(newSourceTryCommand(a), namedSources.newListCommand(a), newSourceAddCommand(a), newSourceResetCommand(a), namedSources.newRmCommand(a,
+		`Remove named sources from the user's config file, all or none. Their files stay: a
+source that is added again under the same name goes on where it was.`, `  rstream source rm wiki`))
 	return cmd
 }
 

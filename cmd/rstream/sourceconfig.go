@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -78,44 +77,23 @@ func (s *namedSource) parseSetting(key string, value *yaml.Node) (err error) {
 
 // node returns s as it is written in a file.
 func (s *namedSource) node() *yaml.Node {
-	text := func(value string) *yaml.Node {
-		n := &yaml.Node{}
-		n.SetString(value)
-		return n
-	}
-	node := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{text("name"), text(s.name), text("url"), text(s.url)}}
+	node := &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode("name"), textNode(s.name), textNode("url"), textNode(s.url)}}
 	names, values := s.flags.settings()
 	for i, name := range names {
 		if *values[i] != "" {
-			node.Content = append(node.Content, text(name), text(*values[i]))
+			node.Content = append(node.Content, textNode(name), textNode(*values[i]))
 		}
 	}
 	return node
 }
 
-func newSourceListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List named sources",
-		Example: `  rstream source list -o json | jq -r .name`,
-		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.runSourceList() },
-	}
-}
-
-func (a *app) runSourceList() error {
-	if a.settings.file == nil || len(a.settings.file.sources) == 0 {
-		if a.out.isForPerson() {
-			return a.out.printf(nothingYet)
-		}
-		return nil
-	}
-	for i := range a.settings.file.sources {
-		if err := a.out.printSource(&a.settings.file.sources[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+// namedSources is the list of named sources.
+var namedSources = &namedList[namedSource]{
+	one: "source", setting: "sources",
+	entries: func(file *configFile) []namedSource { return file.sources },
+	nameOf:  func(s *namedSource) string { return s.name },
+	print:   (*output).printSource,
+	check:   func(list *yaml.Node) error { _, err := parseSources(list); return err },
 }
 
 // printSource prints a named source, without the secrets of its URL.
@@ -161,7 +139,7 @@ its events; "rstream source try" shows it. Comments in the file stay.`,
 }
 
 func (a *app) runSourceAdd(s namedSource) error {
-	if s.name == "" || strings.ContainsAny(s.name, "/:") || strings.TrimSpace(s.name) != s.name || strings.HasPrefix(s.name, ".") {
+	if !isWord(s.name) || strings.HasPrefix(s.name, ".") {
 		return usagef("name %q: want a word without : and /, which does not begin with a dot", s.name)
 	}
 	u, err := source.ParseURL(s.url)
@@ -175,46 +153,16 @@ func (a *app) runSourceAdd(s namedSource) error {
 	if _, err := source.NewMapper(s.name, kind.Mapping); err != nil {
 		return usagef("--%w", err)
 	}
-	path := configPaths(a.config)[0]
-	err = editList(path, "sources", func(sources *yaml.Node, top *yaml.Node) error {
-		if servers := listIn(top, "servers"); servers != nil && indexOfServer(servers, s.name) >= 0 {
+	err = namedSources.add(a, s.name, s.node(), func(top *yaml.Node) error {
+		if _, servers := listIn(top, namedServers.setting); servers != nil && indexOfEntry(servers, s.name) >= 0 {
 			return &exitError{exitFailed, "server " + s.name + " exists already, and --server would take it", "choose another name"}
 		}
-		if indexOfServer(sources, s.name) >= 0 {
-			return &exitError{exitFailed, "source " + s.name + " exists already", "\"rstream source rm " + shellWord(s.name) + "\" removes it"}
-		}
-		sources.Content = append(sources.Content, s.node())
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return a.out.printSource(&s)
-}
-
-func newSourceRmCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "rm NAME...",
-		Short: "Remove named sources",
-		Long: `Remove named sources from the user's config file, all or none. Their files stay: a
-source that is added again under the same name goes on where it was.`,
-		Example:           `  rstream source rm wiki`,
-		Args:              argCount(1, math.MaxInt, "the NAME of a source"),
-		PersistentPreRunE: checkUnconfigured,
-		RunE: func(_ *cobra.Command, args []string) error {
-			path := configPaths(a.config)[0]
-			return editList(path, "sources", func(sources, _ *yaml.Node) error {
-				for _, name := range args {
-					i := indexOfServer(sources, name)
-					if i < 0 {
-						return &exitError{exitFailed, path + " has no source " + name, "\"rstream source\" lists those of all config files"}
-					}
-					sources.Content = slices.Delete(sources.Content, i, i+1)
-				}
-				return nil
-			})
-		},
-	}
 }
 
 func newSourceResetCommand(a *app) *cobra.Command {
@@ -226,6 +174,8 @@ tail or sync begins as if it were the first. The events in the source's file sta
 event that the server sends again is stored once more only if it has become another one.`,
 		Example: `  rstream source reset wiki`,
 		Args:    argCount(1, 1, "the NAME or the URL of a source"),
+
+		ValidArgsFunction: namedSources.completeFirst(a),
 		Annotations: map[string]string{
 			silentAnnotation: silentAlways,
 		},

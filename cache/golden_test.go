@@ -166,7 +166,7 @@ func fillGoldenClient(t *testing.T) func(*DB) {
 		if _, err := db.Outbox().Queue(ctx, []event.Draft{draft("alice", "x", "k1"), draft("alice", "x", "k2"), draft("alice", "y", "k3")}); err != nil {
 			t.Fatal(err)
 		}
-		if err := db.Outbox().Refuse(ctx, 2, "too large"); err != nil {
+		if err := db.Outbox().Refuse(ctx, []int64{2}, "too large"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := db.Doubt(ctx, topics(t, "alice")[0], window.Span{From: 2, To: 4}, window.Digest{}); err != nil {

@@ -16,7 +16,7 @@ type Queued struct {
 	Number  int64      // its place: drafts are sent in the order of their numbers
 	Time    event.Time // when it was written
 	Hash    event.Hash
-	Refused string // why the server will never take it; empty if it waits to be sent
+	Refused string // why the server did not take it; empty if it waits to be sent
 	event.Draft
 }
 
@@ -118,12 +118,16 @@ func (o Outbox) remove(ctx context.Context, numbers []int64) (n int, err error) 
 	return n, err
 }
 
-// Refuse records why the server will never take a draft. It stays in the outbox, but is
-// not sent any more.
-func (o Outbox) Refuse(ctx context.Context, number int64, reason string) error {
+// Refuse records why a server did not take drafts. They stay in the outbox, but are not
+// sent any more, unless Queue gets them again.
+func (o Outbox) Refuse(ctx context.Context, numbers []int64, reason string) error {
 	err := o.db.file.Update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`UPDATE outbox SET refused = ? WHERE number = ?`, reason, number)
-		return err
+		for _, number := range numbers {
+			if _, err := tx.Exec(`UPDATE outbox SET refused = ? WHERE number = ?`, reason, number); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return dbfile.Wrap(err, "note that a draft was refused")
 }
@@ -132,7 +136,7 @@ func (o Outbox) Refuse(ctx context.Context, number int64, reason string) error {
 // that are not proven.
 type Aside struct {
 	Queued     int64 // drafts waiting to be sent
-	Refused    int64 // drafts that the server will never take
+	Refused    int64 // drafts that the server did not take
 	Candidates int64
 	Foreign    int64
 }

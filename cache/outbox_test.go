@@ -113,7 +113,7 @@ func (m *outboxModel) acknowledge(t *rapid.T) {
 
 func (m *outboxModel) refuse(t *rapid.T) {
 	for _, number := range m.some(t) {
-		if err := m.db(t).Outbox().Refuse(context.Background(), number, "bad"); err != nil {
+		if err := m.db(t).Outbox().Refuse(context.Background(), []int64{number}, "bad"); err != nil {
 			t.Fatalf("%v", err)
 		}
 		m.want[slices.IndexFunc(m.want, func(q Queued) bool { return q.Number == number })].Refused = "bad"

@@ -14,7 +14,9 @@ import (
 type Sent struct {
 	Sent    int // drafts that the log has now
 	Known   int // those of Sent that it had before
-	Refused int // drafts that it will never accept
+	Refused int // drafts that it does not accept; they stay in the outbox, marked
+
+	Forbidden int // those of Refused whose storages the token does not cover
 }
 
 // sendLimit is how many drafts are sent at a time.
@@ -23,9 +25,10 @@ const sendLimit = 1000
 // Send appends the waiting drafts of the copy's outbox, in order. A draft leaves the
 // outbox when a server has acknowledged it. If the connection is cut or the program is
 // killed before that, the draft is sent again and is still one event, by its hash; no
-// later draft overtakes it. A draft that the server refuses for its content stays in the
-// outbox, marked as refused, and Send goes on with the next. A draft that only a proxy
-// refuses keeps waiting, and Send returns the proxy's answer.
+// later draft overtakes it. A draft that the server refuses for its content, or because
+// the token does not cover its storage, stays in the outbox, marked as refused, and Send
+// goes on with the next. A draft that only a proxy refuses keeps waiting, and Send returns
+// the proxy's answer.
 //
 // If shown is not nil it is called for each draft that the log has, with its receipt.
 func (c *Client) Send(ctx context.Context, shown func(*cache.Queued, *event.Receipt)) (Sent, error) {
@@ -66,26 +69,33 @@ type sending struct {
 	sum   Sent
 }
 
-// sendDrafts sends drafts as one batch. If the server refuses the batch, it sends the two
-// halves in turn, until it knows which drafts are refused.
+// sendDrafts sends drafts as one batch. If the server refuses the batch, it sends parts of
+// it, until it knows which drafts are refused.
 func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 	if len(queued) == 0 {
 		return nil
 	}
-	drafts, numbers := make([]event.Draft, len(queued)), make([]int64, len(queued))
+	drafts := make([]event.Draft, len(queued))
 	for i := range queued {
-		drafts[i], numbers[i] = queued[i].Draft, queued[i].Number
+		drafts[i] = queued[i].Draft
 	}
 	receipts, err := s.c.Put(ctx, drafts)
+	if err == nil {
+		return s.acknowledgeBatch(ctx, queued, receipts)
+	}
+	if forbidden, others, answer := forbiddenDrafts(queued, err); len(forbidden) > 0 {
+		s.sum.Forbidden += len(forbidden)
+		if err := s.refuseDrafts(ctx, forbidden, answer); err != nil {
+			return err
+		}
+		return s.sendDrafts(ctx, others)
+	}
 	answer := refusedDrafts(err)
 	switch {
-	case err == nil:
-		return s.acknowledgeBatch(ctx, queued, numbers, receipts)
 	case answer == nil, len(queued) == 1 && !answer.FromLog:
 		return err
 	case len(queued) == 1:
-		s.sum.Refused++
-		return storeError(s.box.Refuse(context.WithoutCancel(ctx), numbers[0], answer.Error()))
+		return s.refuseDrafts(ctx, queued, answer)
 	}
 	half := len(queued) / 2
 	if err := s.sendDrafts(ctx, queued[:half]); err != nil {
@@ -94,9 +104,23 @@ func (s *sending) sendDrafts(ctx context.Context, queued []cache.Queued) error {
 	return s.sendDrafts(ctx, queued[half:])
 }
 
-func (s *sending) acknowledgeBatch(ctx context.Context, queued []cache.Queued, numbers []int64, receipts []event.Receipt) error {
+// refuseDrafts marks drafts as refused.
+func (s *sending) refuseDrafts(ctx context.Context, queued []cache.Queued, answer *StatusError) error {
+	s.sum.Refused += len(queued)
+	return storeError(s.box.Refuse(context.WithoutCancel(ctx), numbersOf(queued), answer.Error()))
+}
+
+func numbersOf(queued []cache.Queued) []int64 {
+	numbers := make([]int64, len(queued))
+	for i := range queued {
+		numbers[i] = queued[i].Number
+	}
+	return numbers
+}
+
+func (s *sending) acknowledgeBatch(ctx context.Context, queued []cache.Queued, receipts []event.Receipt) error {
 	// Even if ctx has ended: acknowledged drafts need not be sent again.
-	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbers); err != nil {
+	if err := s.box.Acknowledge(context.WithoutCancel(ctx), numbersOf(queued)); err != nil {
 		return storeError(err)
 	}
 	for i := range receipts {
@@ -120,4 +144,20 @@ func refusedDrafts(err error) *StatusError {
 		return answer
 	}
 	return nil
+}
+
+// forbiddenDrafts returns the drafts of the topic that the token does not cover, if that is what
+// err says, and the others. An answer names the first topic only.
+func forbiddenDrafts(queued []cache.Queued, err error) (forbidden, others []cache.Queued, answer *StatusError) {
+	if !errors.As(err, &answer) || answer.Status != http.StatusForbidden || !answer.FromLog || answer.Topic == nil {
+		return nil, queued, nil
+	}
+	for i := range queued {
+		if answer.Topic.Matches(queued[i].User, queued[i].Path) {
+			forbidden = append(forbidden, queued[i])
+		} else {
+			others = append(others, queued[i])
+		}
+	}
+	return forbidden, others, answer
 }

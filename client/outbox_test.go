@@ -15,6 +15,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // queue puts drafts with these keys into a copy's outbox.
@@ -108,6 +109,68 @@ func TestSendRefused(t *testing.T) {
 	requests := c.Stats().Requests
 	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{}) || c.Stats().Requests != requests {
 		t.Errorf("Send of refused drafts = %+v, %v, with %d requests", sent, err, c.Stats().Requests-requests)
+	}
+}
+
+// Drafts that the token does not cover stay in the outbox, hold up no others, and are sent in
+// their order once it does.
+func TestSendForbidden(t *testing.T) {
+	f := newFixture(t)
+	db := f.newCache()
+	c := newTestClient(t, db, hasty(f.http.URL))
+	f.through(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			for line := range strings.Lines(string(body)) {
+				d, err := event.ParseDraft([]byte(strings.TrimSpace(line)))
+				if err != nil {
+					t.Error(err)
+				}
+				if d.User != "alice" {
+					topic := event.Exactly(d.Storage())
+					problem := wire.Errorf(http.StatusForbidden, "the token does not allow to append to %s", topic)
+					problem.Topic = &topic
+					w.Header().Set(wire.HeaderLog, f.db.Log())
+					problem.Write(w)
+					return
+				}
+			}
+			r.Body = io.NopCloser(strings.NewReader(string(body)))
+			next.ServeHTTP(w, r)
+		})
+	})
+	for i := range 100 {
+		queue(t, db, "alice/x", fmt.Sprint("a", i))
+		queue(t, db, fmt.Sprint("bob/", i%3), fmt.Sprint("b", i))
+	}
+	sent, err := c.Send(t.Context(), nil)
+	if want := (Sent{Sent: 100, Refused: 100, Forbidden: 100}); err != nil || sent != want {
+		t.Errorf("Send = %+v, %v, want %+v", sent, err, want)
+	}
+	if n := c.Stats().Requests; n > 5 {
+		t.Errorf("%d requests for three storages that are refused", n)
+	}
+	queued, err := db.Outbox().List(t.Context(), 0, 1000)
+	if err != nil || len(queued) != 100 || !strings.Contains(queued[1].Refused, "bob/1$ (403)") {
+		t.Errorf("the outbox has %d drafts, %v, %+v", len(queued), err, queued)
+	}
+	f.through(nil)
+	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{}) {
+		t.Errorf("Send of refused drafts = %+v, %v", sent, err)
+	}
+	var again []event.Draft
+	want := ""
+	for _, q := range queued {
+		again, want = append(again, q.Draft), want+q.Key+" "
+	}
+	if _, err := db.Outbox().Queue(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if sent, err = c.Send(t.Context(), nil); err != nil || sent != (Sent{Sent: 100}) {
+		t.Errorf("Send with another token = %+v, %v", sent, err)
+	}
+	if keys := f.logKeys("bob"); keys != want {
+		t.Errorf("the log has %s, want %s", keys, want)
 	}
 }
 

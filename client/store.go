@@ -96,5 +96,5 @@ type importStore interface {
 type outboxStore interface {
 	List(ctx context.Context, after int64, limit int) ([]cache.Queued, error)
 	Acknowledge(ctx context.Context, numbers []int64) error
-	Refuse(ctx context.Context, number int64, reason string) error
+	Refuse(ctx context.Context, numbers []int64, reason string) error
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
 )
 
 func newOutboxCommand(a *app) *cobra.Command {
@@ -19,16 +20,16 @@ func newOutboxCommand(a *app) *cobra.Command {
 		GroupID: groupWrite,
 		Short:   "List appends that wait to be sent",
 		Long: `List the appends that "put --offline" and "put --queue" stored in the local copy, in the
-order in which the next sync sends them. An append that a server refused for good stays
-listed, with the reason.`,
+order in which the next sync sends them. An append that a server refused stays listed, with
+the reason, and does not hold up the others.`,
 		Example: `  rstream outbox
   rstream outbox drop 3
-  rstream outbox drop --refused`,
+  rstream outbox retry --refused`,
 		Args:                  noArgs,
 		DisableFlagsInUseLine: true,
 		RunE:                  func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
 	}
-	cmd.AddCommand(newOutboxDropCommand(a))
+	cmd.AddCommand(newOutboxDropCommand(a), newOutboxRetryCommand(a))
 	return cmd
 }
 
@@ -61,10 +62,11 @@ func (a *app) eachInOutbox(ctx context.Context, fn func(*cache.Queued) error) er
 	return eachQueued(ctx, db, fn)
 }
 
-type outboxDropOptions struct{ all, refused bool }
+// outboxPicks say which drafts of the outbox a command is about.
+type outboxPicks struct{ all, refused bool }
 
 func newOutboxDropCommand(a *app) *cobra.Command {
-	var o outboxDropOptions
+	var o outboxPicks
 	cmd := &cobra.Command{
 		Use:   "drop NUMBER...",
 		Short: "Drop appends from the outbox",
@@ -74,7 +76,7 @@ them. They exist nowhere else.`,
   rstream outbox drop --refused`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runOutboxDrop(cmd.Context(), a, o, args) },
 	}
-	cmd.Flags().BoolVar(&o.refused, "refused", false, "all appends that a server refused for good")
+	cmd.Flags().BoolVar(&o.refused, "refused", false, "all appends that a server refused")
 	cmd.Flags().BoolVar(&o.all, "all", false, "everything")
 	excludeFlags(cmd, "all", "NUMBER", "refused")
 	excludeFlags(cmd, "refused", "NUMBER")
@@ -82,11 +84,28 @@ them. They exist nowhere else.`,
 	return cmd
 }
 
-// parsePicks returns a function that reports whether to drop a draft, and the numbers that
+func newOutboxRetryCommand(a *app) *cobra.Command {
+	var o outboxPicks
+	cmd := &cobra.Command{
+		Use:   "retry NUMBER...",
+		Short: "Send refused appends again",
+		Long: `Let the next sync send appends again that a server has refused, by the numbers that
+"rstream outbox" lists, and print them. If a token did not cover them, first get one that
+does.`,
+		Example: `  rstream outbox retry 3 4
+  rstream outbox retry --refused`,
+		RunE: func(cmd *cobra.Command, args []string) error { return runOutboxRetry(cmd.Context(), a, o, args) },
+	}
+	cmd.Flags().BoolVar(&o.refused, "refused", false, "all appends that a server refused")
+	excludeFlags(cmd, "refused", "NUMBER")
+	return cmd
+}
+
+// parsePicks returns a function that reports whether a draft is picked, and the numbers that
 // must exist.
-func (o outboxDropOptions) parsePicks(args []string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
+func (o outboxPicks) parsePicks(args []string, flags string) (pick func(*cache.Queued) bool, numbers []int64, err error) {
 	if len(args) == 0 && !o.all && !o.refused {
-		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or --refused, or --all")
+		return nil, nil, usagef("want numbers as \"rstream outbox\" lists them, or %s", flags)
 	}
 	for _, arg := range args {
 		n, err := strconv.ParseInt(arg, 10, 64)
@@ -100,8 +119,28 @@ func (o outboxDropOptions) parsePicks(args []string) (pick func(*cache.Queued) b
 	}, numbers, nil
 }
 
-func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []string) error {
-	pick, numbers, err := o.parsePicks(args)
+// pickQueued returns the drafts of an outbox that pick chooses. It returns an error if one of
+// numbers is not among them.
+func pickQueued(ctx context.Context, db *cache.DB, verb string, pick func(*cache.Queued) bool, numbers []int64) (picked []cache.Queued, err error) {
+	err = eachQueued(ctx, db, func(q *cache.Queued) error {
+		if pick(q) {
+			picked = append(picked, *q)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range numbers {
+		if !slices.ContainsFunc(picked, func(q cache.Queued) bool { return q.Number == n }) {
+			return nil, fmt.Errorf("%s %d: there is no such number in the outbox; nothing was changed", verb, n)
+		}
+	}
+	return picked, nil
+}
+
+func runOutboxDrop(ctx context.Context, a *app, o outboxPicks, args []string) error {
+	pick, numbers, err := o.parsePicks(args, "--refused, or --all")
 	if err != nil {
 		return err
 	}
@@ -110,30 +149,45 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxDropOptions, args []stri
 		return err
 	}
 	defer db.Close()
-	var picked []cache.Queued
-	err = eachQueued(ctx, db, func(q *cache.Queued) error {
-		if pick(q) {
-			picked = append(picked, *q)
-		}
-		return nil
-	})
+	picked, err := pickQueued(ctx, db, "drop", pick, numbers)
 	if err != nil {
 		return err
-	}
-	drop := make([]int64, len(picked))
-	for i := range picked {
-		drop[i] = picked[i].Number
-	}
-	for _, n := range numbers {
-		if !slices.Contains(drop, n) {
-			return fmt.Errorf("drop %d: there is no such number in the outbox; nothing was dropped", n)
-		}
 	}
 	// Print them first: they exist nowhere else.
 	a.out.outlive()
 	if err := a.printQueued(picked); err != nil {
 		return fmt.Errorf("%w; nothing was dropped", err)
 	}
+	drop := make([]int64, len(picked))
+	for i := range picked {
+		drop[i] = picked[i].Number
+	}
 	_, err = db.Outbox().Discard(ctx, drop)
 	return err
+}
+
+func runOutboxRetry(ctx context.Context, a *app, o outboxPicks, args []string) error {
+	pick, numbers, err := o.parsePicks(args, "--refused")
+	if err != nil {
+		return err
+	}
+	db, err := a.openOffline(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	picked, err := pickQueued(ctx, db, "retry", pick, numbers)
+	if err != nil {
+		return err
+	}
+	drafts := make([]event.Draft, len(picked))
+	for i := range picked {
+		drafts[i] = picked[i].Draft
+	}
+	a.out.outlive()
+	queued, err := db.Outbox().Queue(ctx, drafts)
+	if err != nil {
+		return err
+	}
+	return a.printQueued(queued)
 }

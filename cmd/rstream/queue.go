@@ -184,7 +184,8 @@ func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error 
 type queueing struct {
 	a    *app
 	s    *session
-	down bool // no server could be reached
+	down bool        // no server could be reached
+	sent client.Sent // by the last attempt
 }
 
 func (q *queueing) queueAndSend(ctx context.Context, drafts []event.Draft) (fate, error) {
@@ -239,7 +240,7 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 		return &usageError{err}
 	}
 	defer c.Close()
-	_, err = c.Send(ctx, func(sent *cache.Queued, r *event.Receipt) {
+	q.sent, err = c.Send(ctx, func(sent *cache.Queued, r *event.Receipt) {
 		if _, ok := ours[sent.Number]; ok {
 			ours[sent.Number] = r
 		}
@@ -256,8 +257,8 @@ func (q *queueing) trySend(ctx context.Context, ours map[int64]*event.Receipt) e
 	return nil
 }
 
-// withdraw removes drafts that the server has just refused for good from the outbox and
-// from ours: put is still running and reports them.
+// withdraw removes drafts that the server has just refused from the outbox and from ours:
+// put is still running and reports them.
 func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) (refused, err error) {
 	var numbers []int64
 	err = eachQueued(ctx, q.s.db, func(now *cache.Queued) error {
@@ -268,11 +269,17 @@ func (q *queueing) withdraw(ctx context.Context, ours map[int64]*event.Receipt) 
 		}
 		return nil
 	})
+	if refused != nil && q.sent.Forbidden == q.sent.Refused {
+		refused = &forbiddenError{refused}
+	}
 	if err == nil && len(numbers) > 0 {
 		_, err = q.s.db.Outbox().Discard(ctx, numbers)
 	}
 	return refused, err
 }
+
+// A forbiddenError is the error of appends to storages that the token does not cover.
+type forbiddenError struct{ error }
 
 // eachQueued calls fn for each draft in the outbox, in order.
 func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error) error {
@@ -291,22 +298,20 @@ func eachQueued(ctx context.Context, db *cache.DB, fn func(*cache.Queued) error)
 }
 
 // sendOutbox sends the drafts that wait in a session's outbox and reports it: on
-// standard output if summary is set, else on standard error. It returns how many were
-// refused.
-func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused int, err error) {
+// standard output if summary is set, else on standard error.
+func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (sent client.Sent, err error) {
 	aside, err := s.db.Aside(ctx)
 	if err != nil {
-		return 0, err
+		return sent, err
 	}
 	if aside.Refused > 0 {
-		a.note("refused for good: %s in the outbox; \"rstream outbox\" lists them", count(aside.Refused, "append"))
+		a.note("refused earlier: %s in the outbox; \"rstream outbox\" lists them", count(aside.Refused, "append"))
 	}
 	if aside.Queued == 0 {
-		return 0, nil
+		return sent, nil
 	}
-	sent, err := s.Send(ctx, nil)
-	if err != nil {
-		return 0, err
+	if sent, err = s.Send(ctx, nil); err != nil {
+		return sent, err
 	}
 	text := fmt.Sprintf("outbox: %d sent, %d refused", sent.Sent, sent.Refused)
 	switch {
@@ -323,16 +328,21 @@ func (a *app) sendOutbox(ctx context.Context, s *session, summary bool) (refused
 			Refused int    `json:"refused"`
 		}{"sent", sent.Sent, sent.Known, sent.Refused})
 	}
-	return sent.Refused, err
+	return sent, err
 }
 
-// refusedError returns the error for n appends that the server refused for good.
-func refusedError(n int) error {
-	if n == 0 {
+// refusedError returns the error for appends that the server refused, nil if there are none.
+func refusedError(sent client.Sent) error {
+	if sent.Refused == 0 {
 		return nil
 	}
-	return &exitError{exitFailed, fmt.Sprintf("the server refused %s for good", count(n, "append")),
-		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one, and putting it again tries again"}
+	e := &exitError{exitFailed, "the server refused " + count(sent.Refused, "append"),
+		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one, \"rstream outbox retry NUMBER\" sends it with the next sync"}
+	if sent.Forbidden == sent.Refused {
+		e.status = exitNotAllowed
+		e.hint = "\"rstream outbox\" lists them; with a token that covers them, \"rstream outbox retry --refused\" sends them with the next sync"
+	}
+	return e
 }
 
 // sendPause is how often sync --follow checks the outbox.

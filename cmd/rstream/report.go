@@ -108,10 +108,13 @@ func statusOf(err error) int {
 		answer      *client.StatusError
 		timeout     *client.TimeoutError
 		exit        *exitError
+		forbidden   *forbiddenError
 	)
 	switch {
 	case errors.As(err, &exit):
 		return exit.status
+	case errors.As(err, &forbidden):
+		return exitNotAllowed
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &gap):

@@ -97,7 +97,7 @@ type statusReport struct {
 	Reached   *event.ID      `json:"reached,omitempty"` // the newest position held of any topic
 	Lag       *uint64        `json:"lag,omitempty"`     // ids from there to the head
 	Queued    int64          `json:"queued"`            // appends waiting to be sent
-	Refused   int64          `json:"refused"`           // appends that a server refused for good
+	Refused   int64          `json:"refused"`           // appends that a server refused
 	Imported  int64          `json:"imported"`          // events that were imported and are not yet held
 	Foreign   int64          `json:"foreign"`           // events imported from other logs
 	Followed  []event.Topic  `json:"followed"`

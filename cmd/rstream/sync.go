@@ -141,7 +141,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if topics, err = s.rememberTopics(ctx, topics); err != nil {
 		return err
 	}
-	refused, err := a.sendOutbox(ctx, s, !o.print)
+	sent, err := a.sendOutbox(ctx, s, !o.print)
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
@@ -153,7 +153,7 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if err != nil {
 		return a.gapLine(s.explainOtherLog(ctx, err))
 	}
-	return cmp.Or(refusedError(refused), allowed.status())
+	return cmp.Or(refusedError(sent), allowed.status())
 }
 
 // rememberTopics marks topics as followed. If there are none, it returns the topics

@@ -21,6 +21,7 @@ type tokenOptions struct {
 	subject  string
 	read     []string
 	write    []string
+	board    string
 	age      string
 	issuer   string
 	audience []string
@@ -33,7 +34,8 @@ func newTokenCommand(a *app) *cobra.Command {
 		GroupID: groupServe,
 		Short:   "Create a token that may read and append to topics",
 		Long: `Create a token for a server with --keys: its bearer may read the topics of --read and
-append to those of --write, and nothing else, until it expires.
+append to those of --write, and nothing else, until it expires. With --board read it may
+see who reads these topics.
 
 The token is printed on standard output, and its rights on standard error. Anyone
 who has it may use it: hand it over in a safe way, and keep it in a file that only its
@@ -52,10 +54,11 @@ owner can read. Clients take it from --token-file or from RSTREAM_TOKEN.`,
 	f.StringVar(&o.subject, "sub", "", "`NAME` of the bearer, for logs")
 	f.StringArrayVar(&o.read, "read", nil, "allow reading of `TOPIC`; repeat for more")
 	f.StringArrayVar(&o.write, "write", nil, "allow appending to `TOPIC`; repeat for more")
+	f.StringVar(&o.board, "board", "", "`RIGHT` to the board: read to see who reads these topics")
 	f.StringVar(&o.age, "for", "30d", "the token expires after `AGE`")
 	f.StringVar(&o.issuer, "issuer", "", "`NAME` of the issuer, if the server asks for one")
 	f.StringArrayVar(&o.audience, "audience", nil, "`NAME` of the audience, if the server asks for one")
-	for _, name := range []string{"key", "sub", "read", "write", "for", "issuer", "audience"} {
+	for _, name := range []string{"key", "sub", "read", "write", "board", "for", "issuer", "audience"} {
 		forLineOnly(f, name)
 	}
 	cmd.AddCommand(newTokenShowCommand(a))
@@ -69,8 +72,8 @@ func runToken(a *app, o tokenOptions) error {
 	if o.subject == "" {
 		return usagef("--sub: name the bearer of the token")
 	}
-	if len(o.read)+len(o.write) == 0 {
-		return usagef("want --read TOPIC or --write TOPIC: the token would allow nothing")
+	if len(o.read)+len(o.write) == 0 && o.board == "" {
+		return usagef("want --read TOPIC, --write TOPIC or --board RIGHT: the token would allow nothing")
 	}
 	age, err := event.ParseAge(o.age)
 	if err != nil || age < time.Second {
@@ -84,6 +87,12 @@ func runToken(a *app, o tokenOptions) error {
 	if err != nil {
 		return err
 	}
+	board := auth.NoBoard
+	if o.board != "" {
+		if board, err = auth.ParseBoardRight(o.board); err != nil {
+			return usagef("--board: %w", err)
+		}
+	}
 	keys, err := readKeys(o.keys)
 	if err != nil {
 		return err
@@ -92,7 +101,7 @@ func runToken(a *app, o tokenOptions) error {
 	if err != nil {
 		return err
 	}
-	claims := auth.NewClaims(o.subject, auth.Rights{Read: read, Write: write}, time.Now(), age)
+	claims := auth.NewClaims(o.subject, auth.Rights{Read: read, Write: write, Board: board}, time.Now(), age)
 	claims.Issuer, claims.Audience = o.issuer, o.audience
 	token, err := key.Sign(claims)
 	if err != nil {
@@ -158,6 +167,12 @@ func describeClaims(c *auth.Claims) string {
 			parts = append(parts, list.verb+" "+strings.Join(topicNames(list.topics), ", "))
 		}
 	}
+	switch rights.Board {
+	case auth.BoardRead:
+		parts = append(parts, "reads the board")
+	case auth.BoardWrite:
+		parts = append(parts, "reports to the board")
+	}
 	if c.ExpiresAt != nil {
 		parts = append(parts, "expires "+c.ExpiresAt.Local().Format("2006-01-02 15:04:05"))
 	}
@@ -186,18 +201,19 @@ server decides whether it is valid. The token itself is not printed.`,
 }
 
 type tokenLine struct {
-	Type      string        `json:"type"`
-	Subject   string        `json:"sub"`
-	ID        string        `json:"jti,omitempty"`
-	KeyID     string        `json:"kid,omitempty"`
-	Algorithm string        `json:"alg"`
-	Issuer    string        `json:"iss,omitempty"`
-	Audience  []string      `json:"aud,omitempty"`
-	Read      []event.Topic `json:"read"`
-	Write     []event.Topic `json:"write"`
-	Issued    *event.Time   `json:"issued,omitempty"`
-	Expires   *event.Time   `json:"expires,omitempty"`
-	Expired   bool          `json:"expired"`
+	Type      string          `json:"type"`
+	Subject   string          `json:"sub"`
+	ID        string          `json:"jti,omitempty"`
+	KeyID     string          `json:"kid,omitempty"`
+	Algorithm string          `json:"alg"`
+	Issuer    string          `json:"iss,omitempty"`
+	Audience  []string        `json:"aud,omitempty"`
+	Read      []event.Topic   `json:"read"`
+	Write     []event.Topic   `json:"write"`
+	Board     auth.BoardRight `json:"board,omitempty"`
+	Issued    *event.Time     `json:"issued,omitempty"`
+	Expires   *event.Time     `json:"expires,omitempty"`
+	Expired   bool            `json:"expired"`
 }
 
 func runTokenShow(a *app, args []string) error {
@@ -213,6 +229,7 @@ func runTokenShow(a *app, args []string) error {
 		Issuer: claims.Issuer, Audience: claims.Audience, Read: []event.Topic{}, Write: []event.Topic{}}
 	if claims.Rights != nil {
 		l.Read, l.Write = append(l.Read, claims.Rights.Read...), append(l.Write, claims.Rights.Write...)
+		l.Board = claims.Rights.Board
 	}
 	if claims.IssuedAt != nil {
 		t := event.TimeOf(claims.IssuedAt.Time)

@@ -1,7 +1,8 @@
-// Package auth decides which topics the bearer of a token may read and append to.
+// Package auth decides which topics the bearer of a token may read and append to, and what
+// the bearer may do with the board.
 //
-// A token is a JWT (RFC 7519). Its claim "rstream" grants topics to read and topics to
-// append to, until its "exp". A [Key] signs tokens; a [Guard] verifies them with the keys
+// A token is a JWT (RFC 7519). Its claim "rstream" grants topics to read, topics to append
+// to and a right to the board, until its "exp". A [Key] signs tokens; a [Guard] verifies them with the keys
 // of a JWK Set (RFC 7517), which it reads from a file or a URL, and returns a [Grant]. A
 // grant allows a topic if one of its topics contains it; nothing is ever filtered.
 //

@@ -205,7 +205,7 @@ func (g *Guard) lacksFetched() bool {
 // addGrant returns the grant of a token that was verified.
 func (g *Guard) addGrant(hash tokenHash, c *Claims, key *Key) (*Grant, error) {
 	grant := &Grant{
-		Rights:  Rights{Read: append(slices.Clone(c.Rights.Read), g.public.Read...), Write: c.Rights.Write},
+		Rights:  Rights{Read: append(slices.Clone(c.Rights.Read), g.public.Read...), Write: c.Rights.Write, Board: c.Rights.Board},
 		Subject: c.Subject, ID: c.ID, Expires: c.expiry(), key: key.print, guard: g,
 	}
 	g.mu.Lock()

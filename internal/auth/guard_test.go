@@ -144,6 +144,12 @@ func TestRefusedTokens(t *testing.T) {
 	if _, err := g.Check(t.Context(), raw(header, claims(`{"read":["alice"]}`))); err != nil {
 		t.Fatalf("a token made by hand: %v", err) // else the refusals below say nothing
 	}
+	for _, want := range []BoardRight{BoardRead, BoardWrite} {
+		grant, err := g.Check(t.Context(), raw(header, claims(fmt.Sprintf(`{"board":%q}`, want))))
+		if err != nil || grant.Board != want || grant.CanRead(topics("alice")[0]) {
+			t.Errorf("a token for the board: %+v, %v", grant, err)
+		}
+	}
 	none := func() string {
 		token, err := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}).SignedString(jwt.UnsafeAllowNoneSignatureType)
 		if err != nil {
@@ -184,6 +190,10 @@ func TestRefusedTokens(t *testing.T) {
 		"rights null":        {raw(header, claims(`null`)), `no claim "rstream"`},
 		"member in capitals": {raw(header, claims(`{"READ":["*"]}`)), "a claim that is not valid"},
 		"unknown member":     {raw(header, claims(`{"read":["alice"],"except":["alice/diary"]}`)), "a claim that is not valid"},
+		"board of admins":    {raw(header, claims(`{"read":["alice"],"board":"admin"}`)), "a claim that is not valid"},
+		"board null":         {raw(header, claims(`{"read":["alice"],"board":null}`)), "a claim that is not valid"},
+		"board empty":        {raw(header, claims(`{"read":["alice"],"board":""}`)), "a claim that is not valid"},
+		"board twofold":      {raw(header, claims(`{"read":["alice"],"board":["read","write"]}`)), "a claim that is not valid"},
 		"rights not object":  {raw(header, claims(`["alice"]`)), "a claim that is not valid"},
 		"critical":           {raw(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"crit":["x"],"x":1}`, k.ID), claims(`{"read":["alice"]}`)), "critical extension"},
 		"other type":         {raw(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"logout+jwt"}`, k.ID), claims(`{"read":["alice"]}`)), "the type"},

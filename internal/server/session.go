@@ -103,10 +103,11 @@ func (s *Server) mayWriteByCookie(rec *recorder, r *http.Request) *wire.Error {
 // A login is the response to POST /login: what the token in the cookie allows, and until
 // when.
 type login struct {
-	Subject string        `json:"sub"`
-	Expires string        `json:"expires"`
-	Read    []event.Topic `json:"read,omitempty"`
-	Write   []event.Topic `json:"write,omitempty"`
+	Subject string          `json:"sub"`
+	Expires string          `json:"expires"`
+	Read    []event.Topic   `json:"read,omitempty"`
+	Write   []event.Topic   `json:"write,omitempty"`
+	Board   auth.BoardRight `json:"board,omitempty"`
 }
 
 // postLogin sets the cookie of a valid token: POST /login.
@@ -131,7 +132,7 @@ func (s *Server) postLogin(w http.ResponseWriter, r *http.Request) *wire.Error {
 	rec.ruled = true
 	g := rec.grant
 	s.setCookie(w, r, token, g.Left())
-	return writeJSON(w, login{g.Subject, g.Expires.UTC().Format(time.RFC3339), g.Read, g.Write})
+	return writeJSON(w, login{g.Subject, g.Expires.UTC().Format(time.RFC3339), g.Read, g.Write, g.Board})
 }
 
 // postLogout deletes the cookie: POST /logout. The token stays valid.

@@ -3,52 +3,62 @@ package pages
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/binary"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 )
 
 // scanDense is Scan for spans of which every id is stored, and for functions that do not keep
-// the lines. It reads half of the columns, since the driver takes about as long for a number as
-// for a blob, and copies no blob. It checks no less: the checksum of an index covers the first
-// id and the number of events.
+// the lines and do not use tx. It copies no page, and reads half of the columns. It checks no
+// less: the checksum of an index covers the first id and the number of events.
 //
 // It stops before the first event that is missing, dead, stored twice or damaged, and returns
 // the position up to which it called fn.
 func (q *Query) scanDense(ctx context.Context, tx *sql.Tx, from int64, fn func(Line) error) (at event.ID, err error) {
 	at = q.Span.From
-	rows, err := tx.QueryContext(ctx, `SELECT first, entries, lines FROM page
-		WHERE first >= ? AND first <= ? ORDER BY first, last, key`, from, int64(q.Span.To))
-	if err != nil {
-		return at, err
-	}
-	defer rows.Close()
 	var p page
-	var first int64
-	var index, lines sql.RawBytes
-	for rows.Next() {
-		if rows.Scan(&first, &index, &lines) != nil {
-			return at, nil // a column has another type
-		}
-		p.index, p.lines = index, lines
-		if p.decodeAlone(event.ID(first)) != nil {
-			return at, nil
-		}
-		for i := range p.entries {
-			e := &p.entries[i]
-			if e.id <= q.Span.From {
-				continue
+	var failed error
+	err = dbfile.VisitRows(ctx, tx, `SELECT 1 FROM page
+		WHERE first >= ?2 AND first <= ?3 AND visit_row(?1, first, entries, lines) ORDER BY first, last, key LIMIT 1`,
+		[]any{from, int64(q.Span.To)}, func(columns []driver.Value) (more bool) {
+			first, ok := columns[0].(int64)
+			index, okIndex := columns[1].([]byte)
+			lines, okLines := columns[2].([]byte)
+			if !ok || !okIndex || !okLines { // a column has another type
+				return false
 			}
-			if e.id != at+1 || e.dead || e.id > q.Span.To {
-				return at, nil
+			p.index, p.lines = index, lines
+			if p.decodeAlone(event.ID(first)) != nil {
+				return false
 			}
-			if err := fn(Line{e.id, e.storage, p.line(e), &p, e}); err != nil {
-				return at, err
-			}
-			at = e.id
-		}
+			at, more, failed = q.visitDense(&p, at, fn)
+			return more
+		})
+	if failed != nil {
+		err = failed
 	}
-	return at, rows.Err()
+	return at, err
+}
+
+// visitDense calls fn with the lines of p after position at, and returns the position of the
+// last one and whether the scan goes on.
+func (q *Query) visitDense(p *page, at event.ID, fn func(Line) error) (_ event.ID, more bool, err error) {
+	for i := range p.entries {
+		e := &p.entries[i]
+		if e.id <= q.Span.From {
+			continue
+		}
+		if e.id != at+1 || e.dead || e.id > q.Span.To {
+			return at, false, nil
+		}
+		if err := fn(Line{e.id, e.storage, p.line(e), p, e}); err != nil {
+			return at, false, err
+		}
+		at = e.id
+	}
+	return at, true, nil
 }
 
 // decodeAlone is decode for a row without its count and its last id.

@@ -298,8 +298,13 @@ func (a *app) syncOver(ctx context.Context, s *session, t event.Topic, r syncRan
 	return a.syncOne(ctx, s, t, r, o)
 }
 
-func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRange, o syncOptions) (client.Synced, error) {
+// reportComparing begins the progress of a topic, of which nothing is known yet.
+func (a *app) reportComparing(t event.Topic) {
 	a.progress.report(stage{verb: "comparing", object: t.String(), unit: inParts}, 0, 0)
+}
+
+func (a *app) syncOne(ctx context.Context, s *session, t event.Topic, r syncRange, o syncOptions) (client.Synced, error) {
+	a.reportComparing(t)
 	before := s.Stats()
 	var fresh func([]event.Event) error
 	if o.print {

@@ -152,6 +152,7 @@ const maxRounds = 3
 // differ.
 func (a *app) verifyAll(ctx context.Context, s *session, topics []event.Topic, repair, all bool) (repaired, different int, err error) {
 	for _, t := range topics {
+		a.reportComparing(t)
 		v, err := s.Verify(ctx, t, repair)
 		if err != nil {
 			return 0, 0, s.explainOtherLog(ctx, err)

@@ -253,7 +253,7 @@ var sentences = []sentence{
 		return len(tr.failed) > 0 || tr.f.at == 0 || tooLong(tr, r, nil)
 	}}, // checkOutput checks the output
 	says(`rstream: a: \d+ events? fetched, \d+ held, .*`, always),
-	says(`rstream: http://\S+ has not answered yet; still waiting \("rstream doctor http://\S+" says what answers there\)`,
+	says(`rstream: http://\S+ has not answered yet; still waiting \("rstream doctor http://\S+" shows what answers there\)`,
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.took >= 2*time.Second }),
 	says(`rstream: hint: is a server running\? start one with "rstream serve", or name one with --server URL`,
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.at == 0 || tr.f.gone }),

@@ -62,6 +62,12 @@ func (e *emulator) show(r rune) {
 		e.row++
 		e.line()
 		return
+	case '\t':
+		e.show(' ')
+		for e.col%8 != 0 {
+			e.show(' ')
+		}
+		return
 	}
 	wide := runewidth.RuneWidth(r)
 	if e.col+wide > e.columns {

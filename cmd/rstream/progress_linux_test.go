@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,6 +24,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -79,7 +82,7 @@ func (s *shownApp) pass(d time.Duration) {
 		if left <= 0 {
 			break
 		}
-		time.Sleep(min(left, redrawPause))
+		<-time.After(min(left, redrawPause))
 		synctest.Wait()
 		s.screen()
 	}
@@ -236,7 +239,7 @@ func TestProgressBelowLines(t *testing.T) {
 			writing.Go(func() {
 				for range 10 {
 					a.note("a note")
-					time.Sleep(redrawPause / 3)
+					<-time.After(redrawPause / 3)
 				}
 			})
 		}
@@ -342,13 +345,13 @@ func TestProgressLines(t *testing.T) {
 		a.progress.a, a.progress.lines = a, true
 		fetching := stage{verb: "fetching", object: "alice"}
 		a.progress.report(fetching, 0, 100_000)
-		time.Sleep(time.Second / 2)
+		<-time.After(time.Second / 2)
 		for range 12 {
 			a.progress.add(5000)
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 		a.progress.report(stage{verb: "rewriting the file", unit: inParts}, 0, 0)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		a.progress.end()
 		want := `rstream: fetching alice: 5000/100000 events, 5%, 5000/s, 19s left
 rstream: fetching alice: 30000/100000 events, 30%, 5000/s, 14s left
@@ -360,7 +363,7 @@ rstream: rewriting the file: 3s
 		}
 		a.quiet = true
 		a.progress.report(fetching, 0, 1)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		a.progress.end()
 		if b.String() != want {
 			t.Errorf("with --quiet it says %s", b.String()[len(want):])
@@ -368,23 +371,36 @@ rstream: rewriting the file: 3s
 	})
 }
 
-// A pageGate lets a few pages of events through.
+// A pageGate lets a few pages of events through, and holds other requests for a path.
 type pageGate struct {
 	http.Handler
-	open  chan struct{}
-	pages chan struct{}
+	path  string        // "/events" if empty
+	pages chan struct{} // each lets a request through
+	open  chan struct{} // once closed, all are let through
+	held  chan struct{} // receives when a request is held
 }
 
 func (g *pageGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/events" && r.URL.Query().Get("limit") != "0" {
+	if r.URL.Path == cmp.Or(g.path, "/events") && r.URL.Query().Get("limit") != "0" {
 		select {
 		case <-g.pages:
-		case <-g.open:
-		case <-r.Context().Done():
-			return
+		default:
+			g.hold(r)
 		}
 	}
 	g.Handler.ServeHTTP(w, r)
+}
+
+func (g *pageGate) hold(r *http.Request) {
+	select {
+	case g.held <- struct{}{}:
+	default:
+	}
+	select {
+	case <-g.pages:
+	case <-g.open:
+	case <-r.Context().Done():
+	}
 }
 
 // newLogOf returns a server of n events of alice.
@@ -403,14 +419,21 @@ func newLogOf(t *testing.T, n int) http.Handler {
 	return server.New(db, server.Config{})
 }
 
-// gatedServer serves a log, and lets a page of 5,000 events through before open is closed.
-func gatedServer(t *testing.T, log http.Handler) (url string, open chan struct{}) {
+// newGate serves a log behind a gate that lets a third of its n events through.
+func newGate(t *testing.T, log http.Handler, n int) (url string, gate *pageGate) {
 	t.Helper()
-	g := &pageGate{Handler: log, open: make(chan struct{}), pages: make(chan struct{}, 1)}
-	g.pages <- struct{}{}
-	srv := httptest.NewServer(g)
+	gate = &pageGate{Handler: log, pages: make(chan struct{}, n), open: make(chan struct{}), held: make(chan struct{}, 1)}
+	gate.letThird(n)
+	srv := httptest.NewServer(gate)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
-	return srv.URL, g.open
+	return srv.URL, gate
+}
+
+// letThird lets a third of a log of n events through, in the pages of a sync.
+func (g *pageGate) letThird(n int) {
+	for range n / 3 / 5000 {
+		g.pages <- struct{}{}
+	}
 }
 
 // emulated returns the screen of a terminal that was written to, without the note of a
@@ -423,114 +446,168 @@ func emulated(written string) string {
 
 var slowNote = regexp.MustCompile(`rstream: http://\S* has not answered yet;[^\n]*\n`)
 
-// A sync draws its timeline, and leaves only its result: when it is done, and when ^C ends
-// it. Also if its result goes to a file. It draws nothing if the result goes to a pipe.
+// A screenRun is a program on a terminal of 80 columns.
+type screenRun struct {
+	cmd    *exec.Cmd
+	person *os.File
+	shown  *screen
+	read   chan struct{} // closed when everything was read
+}
+
+// startOnScreen starts the program. Its output goes to the terminal if out is nil.
+func startOnScreen(t *testing.T, out io.Writer, env []string, args ...string) *screenRun {
+	t.Helper()
+	person, program := openTerminal(t)
+	if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	run := &screenRun{cmd: rstreamCommand(t, args...), person: person, shown: &screen{more: make(chan struct{}, 1)}, read: make(chan struct{})}
+	run.cmd.Env = append(append(run.cmd.Env, "TERM=xterm", "NO_COLOR="), env...)
+	run.cmd.Stdin, run.cmd.Stdout, run.cmd.Stderr = program, program, program
+	if out != nil {
+		run.cmd.Stdout = out
+	}
+	run.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := run.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	program.Close()
+	go func() {
+		defer close(run.read)
+		io.Copy(run.shown, person) // until the program's end is closed
+	}()
+	return run
+}
+
+// end waits for the end of the program, and returns what then is on the screen.
+func (run *screenRun) end(t *testing.T, status int) string {
+	t.Helper()
+	waitWithin(t, run.cmd)
+	<-run.read
+	if got := run.cmd.ProcessState.ExitCode(); got != status {
+		t.Errorf("it ended with %d, want %d", got, status)
+	}
+	return received.ReplaceAllString(strings.TrimLeft(emulated(run.shown.String()), "\n"), "N received")
+}
+
+// readmeSync is the sync in the README whose picture fills up.
+const readmeSync = "rstream sync '*'"
+
+// A sync draws its timeline, which fills up, and leaves only its result: when it is done, and
+// when ^C ends it. Also if its result goes to a file. With --long, it is one of 300,000 events.
 func TestSyncOnScreen(t *testing.T) {
-	long, short := newLogOf(t, 15_000), newLogOf(t, 10)
+	n := longtest.Size(15_000, 300_000)
+	log := newLogOf(t, n)
+	silent := startSilentSyncs(t, newLogOf(t, 15_000))
+	t.Run("shown", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "out")
+		for _, c := range []struct {
+			name, out, typed, want string
+			status                 int
+		}{
+			{name: "to its end", want: fmt.Sprintf("*: %d events fetched, %d held, 1 window, N received\n", n, n)},
+			{name: "interrupted", typed: interruptKey, status: 130},
+			{name: "to a file", typed: interruptKey, status: 130, out: file},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				url, gate := newGate(t, log, n)
+				var out io.Writer
+				if c.out != "" {
+					f, err := os.Create(c.out)
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { f.Close() })
+					out = f
+				}
+				run := startOnScreen(t, out, nil, "sync", "*", "-s", url)
+				for third := range 2 {
+					run.shown.waitFor(t, fmt.Sprintf("fetching  %d%%  %d/%d events  ", 33*(third+1), n/3*(third+1), n))
+					run.shown.waitFor(t, "/s  ")
+					now := emulated(run.shown.String())
+					want := "*      " + strings.Repeat("▓", 24*(third+1)) + strings.Repeat("»", 72-24*(third+1)) + "\n"
+					if first, _, _ := strings.Cut(now, "\n"); first+"\n" != want {
+						t.Errorf("the screen shows\n%swant\n%s", now, want)
+					}
+					if third == 0 && c.typed == "" {
+						compareDocument(t, "README.md", func(text string) string { return drawScreen(text, readmeSync, now) })
+					}
+					if third == 0 {
+						gate.letThird(n)
+					}
+				}
+				if c.typed != "" {
+					if _, err := io.WriteString(run.person, c.typed); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					close(gate.open)
+				}
+				if left := run.end(t, c.status); left != c.want {
+					t.Errorf("at the end the screen shows %q, want %q", left, c.want)
+				}
+			})
+		}
+	})
+	silent()
+}
+
+// startSilentSyncs starts syncs that draw nothing: their result goes to a pipe, --quiet asks
+// for silence, or the terminal cannot draw. It returns when each of them has fetched a page.
+// finish, which is called when syncs that were started later have drawn something, lets them
+// end.
+func startSilentSyncs(t *testing.T, log http.Handler) (finish func()) {
+	t.Helper()
+	var finishes []func()
 	for _, c := range []struct {
 		name string
-		out  func(t *testing.T) io.Writer // nil: the terminal
+		out  io.Writer
+		env  []string
 		args []string
-		typed,
 		want string
-		status int
-		silent bool
 	}{
-		{name: "to its end", want: "alice: 15000 events fetched, 15000 held, 1 window, N received\n"},
-		{name: "interrupted", typed: interruptKey, status: 130, want: ""},
-		{name: "to a file", typed: interruptKey, status: 130, out: func(t *testing.T) io.Writer {
-			f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			return f
-		}, want: ""},
-		{name: "to a pipe", out: func(*testing.T) io.Writer { return &strings.Builder{} }, silent: true},
-		{name: "quiet", args: []string{"-q"}, silent: true},
-		{name: "dumb", args: []string{"TERM=dumb"}, silent: true, want: "alice: 10 events fetched, 10 held, 1 window, N received\n"},
+		{name: "to a pipe", out: &strings.Builder{}},
+		{name: "quiet", args: []string{"-q"}},
+		{name: "dumb", env: []string{"TERM=dumb"}, want: "*: 15000 events fetched, 15000 held, 1 window, N received\n"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			log := long
-			if c.silent {
-				log = short
-			}
-			url, open := gatedServer(t, log)
-			person, program := openTerminal(t)
-			if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
-				t.Fatal(err)
-			}
-			args := []string{"sync", "alice", "-s", url}
-			env := []string{"TERM=xterm", "NO_COLOR="}
-			for _, arg := range c.args {
-				if strings.Contains(arg, "=") {
-					env = append(env, arg)
-				} else {
-					args = append(args, arg)
-				}
-			}
-			cmd := rstreamCommand(t, args...)
-			cmd.Env = append(cmd.Env, env...)
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
-			if c.out != nil {
-				cmd.Stdout = c.out(t)
-			}
-			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			program.Close()
-			shown := &screen{more: make(chan struct{}, 1)}
-			read := make(chan struct{})
-			go func() {
-				defer close(read)
-				io.Copy(shown, person) // until the program's end is closed
-			}()
-			if !c.silent {
-				shown.waitFor(t, "fetching  33%  5000 events")
-				now := emulated(shown.String())
-				want := "alice  " + strings.Repeat("▓", 24) + "»" + strings.Repeat("»", 47) + "\n"
-				if first, _, _ := strings.Cut(now, "\n"); first+"\n" != want {
-					t.Errorf("the screen shows\n%swant\n%s", now, want)
-				}
-			}
-			if c.typed != "" {
-				if _, err := io.WriteString(person, c.typed); err != nil {
-					t.Fatal(err)
-				}
-			} else {
-				close(open)
-			}
-			waitWithin(t, cmd)
-			<-read
-			if status := cmd.ProcessState.ExitCode(); status != c.status {
-				t.Errorf("it ended with %d", status)
-			}
-			end := emulated(shown.String())
-			if left := received.ReplaceAllString(strings.TrimLeft(end, "\n"), "N received"); left != c.want {
-				t.Errorf("at the end the screen shows %q, want %q", left, c.want)
-			}
-			if c.silent && strings.Contains(shown.String(), "\x1b") {
-				t.Errorf("it draws %q", shown.String())
+		url, gate := newGate(t, log, 15_000)
+		run := startOnScreen(t, c.out, c.env, append([]string{"sync", "*", "-s", url}, c.args...)...)
+		select {
+		case <-gate.held:
+		case <-time.After(patience):
+			t.Fatalf("%s: no second page is asked for; the screen shows %q", c.name, run.shown)
+		}
+		finishes = append(finishes, func() {
+			close(gate.open)
+			if left := run.end(t, 0); strings.TrimLeft(left, "\n") != c.want || strings.Contains(run.shown.String(), "\x1b") {
+				t.Errorf("%s: the terminal got %q", c.name, run.shown)
 			}
 		})
+	}
+	return func() {
+		for _, finish := range finishes {
+			finish()
+		}
 	}
 }
 
 var received = regexp.MustCompile(`[0-9.]+ [kM]B received`)
 
-// A verify draws what it has compared, and leaves only its result.
+// A verify draws what it compares, and leaves only its result.
 func TestVerifyOnScreen(t *testing.T) {
-	url, open := gatedServer(t, newLogOf(t, 10))
-	close(open)
+	url, gate := newGate(t, newLogOf(t, 10), 0)
+	close(gate.open)
 	copyFile := filepath.Join(t.TempDir(), "copy.db")
 	if r := runCommand(t, "sync", "alice", "-q", "-s", url, "--cache", copyFile); r.status != 0 {
 		t.Fatalf("%+v", r)
 	}
-	shown, status := onScreen(t, 80, rstreamCommand(t, "verify", "alice", "-s", url, "--cache", copyFile))
-	if status != 0 || !strings.Contains(shown, "alice: 1 window, 10 events: equal\n") {
-		t.Errorf("it ended with %d and shows %q", status, shown)
+	gate.path, gate.open = "/windows", make(chan struct{})
+	run := startOnScreen(t, nil, nil, "verify", "alice", "-s", url, "--cache", copyFile)
+	run.shown.waitFor(t, "comparing")
+	close(gate.open)
+	if left := run.end(t, 0); left != "alice: 1 window, 10 events: equal\n" {
+		t.Errorf("at the end the screen shows %q", left)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -34,6 +35,9 @@ type FollowConfig struct {
 	// Wait keeps trying while there has been no connection yet. If false, the first one
 	// must succeed.
 	Wait bool
+	// Timeout ends Follow with a TimeoutError once it has not been connected for this
+	// long. If zero, it does not.
+	Timeout time.Duration
 	// OnRetry is called when a connection has ended or failed, with the pause before the
 	// next. If nil, nothing is called.
 	OnRetry func(err error, pause time.Duration)
@@ -42,6 +46,20 @@ type FollowConfig struct {
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 }
+
+// A TimeoutError means that there was no connection for FollowConfig.Timeout.
+type TimeoutError struct {
+	After time.Duration
+	Err   error // of the last attempt
+}
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("no progress for %s: %v", e.After, e.Err) }
+
+// Unwrap returns the cause.
+func (e *TimeoutError) Unwrap() error { return e.Err }
+
+// errTimeout is the cause of a context that FollowConfig.Timeout has ended.
+var errTimeout = errors.New("no answer")
 
 // ErrMapping means that the events of a source were stored with another mapping.
 var ErrMapping = errors.New("its events were stored with another mapping")
@@ -80,6 +98,8 @@ type follower struct {
 	repeats *repeats
 	waiting []Frame // frames without a cursor, and when the first of them came
 	since   time.Time
+	contact time.Time     // up to which there was progress, or a connection
+	lasted  time.Duration // how long the last connection did
 
 	live   bool   // the connection waits for new events after a batch
 	newest string // the newest cursor of such a connection
@@ -106,7 +126,7 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 	if f.state, err = parseState(stored); err != nil {
 		return nil, err
 	}
-	if stored != nil && f.state.Mapping != cfg.Mapper.id {
+	if f.state.Begun && f.state.Mapping != cfg.Mapper.id {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, ErrMapping)
 	}
 	f.state.Mapping = cfg.Mapper.id
@@ -117,17 +137,19 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 	failures, connected := 0, f.cfg.Wait
 	batch := f.cfg.Knobs.Batch != ""
+	f.contact = time.Now()
 	for {
+		f.lasted = 0
 		f.moved, f.live = false, !batch && f.cfg.Knobs.Batch != ""
-		conn, err := f.cfg.connect(ctx, f.state.Cursor, batch)
 		var asked time.Duration
+		conn, err := f.connect(ctx, batch)
 		if err == nil {
 			connected = true
 			guessed, err = f.readConnection(ctx, conn)
 			asked, _ = conn.Retry()
 			conn.close()
 		}
-		if f.moved {
+		if f.moved || f.lasted > steadyTime {
 			failures = 0
 		}
 		switch {
@@ -139,7 +161,7 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 			batch = false
 			continue
 		case isFinal(err) || !connected:
-			return false, err
+			return false, errors.Join(err, f.noteTrouble(ctx, err))
 		}
 		batch = f.cfg.Knobs.Batch != ""
 		pause := f.pause(failures, asked, err)
@@ -147,15 +169,58 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 		if err := f.noteTrouble(ctx, err); err != nil {
 			return false, err
 		}
-		if f.cfg.OnRetry != nil {
-			f.cfg.OnRetry(err, pause)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return false, context.Cause(ctx)
+		if err := f.rest(ctx, pause, err); err != nil {
+			return false, err
 		}
 	}
+}
+
+// steadyTime is how long a connection without an event must last to count as one that has
+// worked: the next one then follows at once.
+const steadyTime = 30 * time.Second
+
+// connect connects, within the time that Timeout leaves.
+func (f *follower) connect(ctx context.Context, batch bool) (*connection, error) {
+	if f.cfg.Timeout == 0 {
+		return f.cfg.connect(ctx, f.state.Cursor, batch)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	limit := time.AfterFunc(f.cfg.Timeout-time.Since(f.contact), func() { cancel(errTimeout) })
+	conn, err := f.cfg.connect(ctx, f.state.Cursor, batch)
+	if !limit.Stop() && err == nil {
+		conn.close()
+		err = errTimeout
+	}
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errTimeout) {
+			err = &UnreachableError{f.cfg.shownURL(), errTimeout}
+		}
+		cancel(nil)
+		return nil, err
+	}
+	release := conn.release
+	conn.release = func() { release(); cancel(nil) }
+	return conn, nil
+}
+
+// rest waits for a pause after a failed connection, unless Timeout ends it.
+func (f *follower) rest(ctx context.Context, pause time.Duration, err error) error {
+	left := time.Duration(math.MaxInt64)
+	if f.cfg.Timeout > 0 {
+		left = max(0, f.cfg.Timeout-time.Since(f.contact))
+	}
+	if f.cfg.OnRetry != nil && pause < left {
+		f.cfg.OnRetry(err, pause)
+	}
+	select {
+	case <-time.After(min(pause, left)):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if pause < left {
+		return nil
+	}
+	return &TimeoutError{f.cfg.Timeout, err}
 }
 
 // isFinal reports whether another connection would end the same way.
@@ -198,6 +263,13 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
 	f.waiting, f.newest, f.ended, f.fresh = nil, f.state.Cursor, false, false
+	begun := time.Now()
+	defer func() {
+		f.lasted = time.Since(begun)
+		if f.contact = f.contact.Add(f.lasted); f.moved {
+			f.contact = time.Now()
+		}
+	}()
 	troubled := f.state.Trouble != ""
 	f.state.Trouble = ""
 	if err := f.begin(ctx, conn); err != nil {
@@ -273,7 +345,8 @@ func (f *follower) quietTime() time.Duration {
 
 // noteTrouble stores why there is no connection, for those who read along.
 func (f *follower) noteTrouble(ctx context.Context, err error) error {
-	if errors.Is(err, io.EOF) || f.stored == nil || f.state.Trouble == err.Error() {
+	var stop *storeError
+	if errors.Is(err, io.EOF) || errors.As(err, &stop) || f.state.Trouble == err.Error() {
 		return nil
 	}
 	f.state.Trouble = err.Error()
@@ -285,7 +358,8 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	reason := ""
 	k := &f.cfg.Knobs
 	switch {
-	case f.stored == nil:
+	case !f.state.Begun:
+		f.state.Begun = true
 		return f.commit(ctx, nil)
 	case f.state.Cursor == "" && k.First == "":
 		reason = "the server's events have no cursor"

@@ -10,7 +10,8 @@ import (
 // A state is what the log keeps of a source, in the transaction that appends its events.
 type state struct {
 	Version    int    `json:"v"`
-	Step       int64  `json:"step"` // commits so far: no two states are equal
+	Step       int64  `json:"step"`            // commits so far: no two states are equal
+	Begun      bool   `json:"begun,omitempty"` // there was a connection
 	Cursor     string `json:"cursor,omitempty"`
 	Generation uint32 `json:"generation,omitempty"`
 	Highest    uint64 `json:"highest,omitempty"` // foreign id of the generation, if ids are numbers

@@ -105,6 +105,15 @@ func readSource(tx *sql.Tx, name string) (state []byte, err error) {
 	return state, nil
 }
 
+// SourceState returns the state of a source, nil if there is none.
+func (db *DB) SourceState(ctx context.Context, name string) (state []byte, err error) {
+	err = db.viewSources(ctx, func(tx *sql.Tx) error {
+		state, err = readSource(tx, name)
+		return err
+	})
+	return state, err
+}
+
 // Source returns the state of a source, nil if there is none, and the entries kept with it.
 func (db *DB) Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error) {
 	err = db.viewSources(ctx, func(tx *sql.Tx) error {

@@ -84,6 +84,9 @@ func (a *app) logOfFile(ctx context.Context, path string) (string, error) {
 
 // openOffline opens an existing copy for reading.
 func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
+	if a.source != nil {
+		return a.openSourceOffline(ctx)
+	}
 	path, _, err := a.cacheFile(ctx)
 	if err != nil {
 		return nil, err

@@ -47,6 +47,12 @@ func newDoctorCommand(a *app) *cobra.Command {
 		Annotations: map[string]string{exitAnnotation: "doctor: 1 an error, with --strict also a warning; 4 a status of 401 or 403;\n  5 no answer, or 502, 503 or 504; notes and warnings alone are 0"},
 		Args:        argCount(0, 1, "one URL at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && a.source != nil {
+				return usagef("%s and --server cannot be combined", wire.RedactURL(args[0]))
+			}
+			if a.source != nil {
+				args = []string{a.source.url}
+			}
 			cfg, err := o.doctorConfig(append(args, a.servers...)[0])
 			if err == nil {
 				err = a.addToken(cmd.Context(), &cfg)
@@ -95,7 +101,9 @@ func (o *doctorOptions) doctorConfig(target string) (cfg doctor.Config, err erro
 // addToken adds the token and the headers for the server of cfg, unless --header has others.
 func (a *app) addToken(ctx context.Context, cfg *doctor.Config) error {
 	server := strings.TrimRight(cfg.URL.String(), "/")
-	if !a.isServer(server) {
+	if a.source != nil {
+		server = a.source.url // as the settings write it
+	} else if !a.isServer(server) {
 		a.source = &chosenSource{url: server}
 		if err := a.dropServerCredentials(); err != nil {
 			return err

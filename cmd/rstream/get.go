@@ -29,9 +29,15 @@ no value.`,
 		Example: `  rstream get alice/posts/1
   rstream get alice/posts/1 --at 14:05
   rstream get alice/posts/1 --events`,
-		Args:              oneStorage,
+		Args:              afterURL(oneStorage),
 		ValidArgsFunction: a.completeNames,
-		RunE:              func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), a, o, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
+			return runGet(cmd.Context(), a, o, args[0])
+		},
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")

@@ -20,8 +20,8 @@ func newSourceCommand(a *app) *cobra.Command {
 		GroupID: groupTools,
 		Short:   "Try, list, add and remove event streams of other servers",
 		Long: `Sources are event streams of servers that are not rstream's. "tail URL" and "sync URL"
-follow one into a file of its own, with which log, state, get, windows, status and
-verify work as with a copy. "source add" gives a source a name, which --server takes.
+follow one into a file of its own. With the URL, log, state, get, windows, status and
+verify read that file as they read a copy. "source add" gives a source a name, which --server takes.
 docs/sources.md says which kinds of streams there are, and what each can promise.`,
 		Example: `  rstream source try https://stream.wikimedia.org/v2/stream/recentchange
   rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
@@ -178,7 +178,10 @@ func sourceError(err error) error {
 	var status *source.StatusError
 	var stream *source.StreamError
 	var unreachable *source.UnreachableError
+	var timeout *source.TimeoutError
 	switch {
+	case errors.As(err, &timeout):
+		return &exitError{exitUnreachable, err.Error(), ""}
 	case errors.Is(err, source.ErrMapping):
 		return &exitError{exitUsage, err.Error(), "use the mapping of before, or run \"rstream source reset NAME\""}
 	case errors.As(err, &stream) && stream.IsRstream:

@@ -16,8 +16,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A chosenSource is the source that a command is about.
@@ -31,24 +33,88 @@ type chosenSource struct {
 }
 
 // sourceCommands are the commands that work on a source in place of a server.
-var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset"}
+var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset", "doctor"}
 
-// chooseURL takes a URL off the front of args: it is a source, and its topic is * if there
-// is no other one. The commands of events call it.
+// isURL reports whether an argument is a URL. A topic may not contain "//".
+func isURL(arg string) bool { return strings.Contains(arg, "://") }
+
+// afterURL is check for commands whose first argument may be a URL.
+func afterURL(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 && isURL(args[0]) {
+			args = args[1:]
+		}
+		return check(cmd, args)
+	}
+}
+
+// chooseURL takes a URL off the front of args: that of a source, or of a server. Without
+// another argument its topic is *. The commands of events call it.
 func (a *app) chooseURL(cmd *cobra.Command, args []string) (rest []string, err error) {
-	if len(args) > 0 && strings.Contains(args[0], "://") {
+	given := len(args) > 0 && isURL(args[0])
+	if given {
 		if a.source != nil || a.named {
 			return nil, usagef("%s and --server cannot be combined", source.ShownURL(args[0]))
 		}
-		if err := a.chooseSource(cmd, args[0], nil); err != nil {
+		if err := a.chooseAddress(cmd, args[0]); err != nil {
 			return nil, err
 		}
 		args = args[1:]
 	}
-	if f := cmd.Flags().Lookup("all"); a.source != nil && len(args) == 0 && !f.Changed {
+	f := cmd.Flags().Lookup("all")
+	needsTopic := f != nil && !f.Changed && cmd.Name() != "verify"
+	if (given || a.source != nil) && len(args) == 0 && needsTopic {
 		args = []string{event.All.String()}
 	}
 	return args, nil
+}
+
+// chooseAddress sets what the command is about: the server at a URL, or else the source.
+func (a *app) chooseAddress(cmd *cobra.Command, address string) (err error) {
+	if !a.isServerAddress(cmd, address) {
+		return a.chooseSource(cmd, address, nil)
+	}
+	a.servers = []string{strings.TrimRight(address, "/")}
+	a.tls, err = a.tlsConfig()
+	return err
+}
+
+// isServerAddress reports whether a server of rstream is at a URL. It asks there only if
+// nothing on this machine knows: neither the settings, nor the copies, nor the sources.
+func (a *app) isServerAddress(cmd *cobra.Command, address string) bool {
+	u, err := source.ParseURL(address)
+	if err != nil || u.RawQuery != "" || !source.KindOf(u).IsGuess() {
+		return false
+	}
+	server := strings.TrimRight(address, "/")
+	if a.isNamedServer(server) {
+		return true
+	}
+	if known, err := loadServers(); err == nil && known[wire.WithoutUser(server)] != "" {
+		return true
+	}
+	if path, err := sourcePath(u, nil); err != nil || exists(path) || slices.Contains([]string{"log", "windows"}, cmd.Name()) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), probeTime)
+	defer cancel()
+	return client.Ready(ctx, client.Config{Servers: []string{server}, TLS: a.tls}) == nil // no token: it may be anybody's
+}
+
+// isNamedServer reports whether the settings have a server with this URL.
+func (a *app) isNamedServer(server string) bool {
+	urls := slices.Clone(a.servers)
+	if a.settings.file != nil {
+		for _, named := range a.settings.file.servers {
+			urls = append(urls, named.urls...)
+		}
+	}
+	return slices.ContainsFunc(urls, func(url string) bool { return strings.TrimRight(url, "/") == server })
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // chooseSource sets the source that the command is about: a named one, or one with a URL.

@@ -12,6 +12,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
+	"github.com/rstream-dev/rstream/window"
 )
 
 const (
@@ -33,6 +34,7 @@ type sourceSession struct {
 	limits  source.FollowConfig
 
 	tried   time.Time     // when this process last tried to follow the source
+	trouble string        // of the process that follows it, as last said
 	news    chan struct{} // has a token if there are new events
 	ended   chan error    // receives why following has ended
 	guessed bool          // the end of the history was; valid once ended has received
@@ -73,6 +75,7 @@ func (s *sourceSession) follow(ctx context.Context) error {
 	})
 	cfg := s.limits
 	cfg.Config = s.a.sourceConfig()
+	cfg.Timeout = s.a.timeout
 	cfg.Name, cfg.Log, cfg.Mapper, cfg.OnRetry = src.name, s.db, mapper, s.a.onRetry
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.working.Go(func() {
@@ -133,8 +136,8 @@ func (s *sourceSession) wait(ctx context.Context) (ended bool, err error) {
 	}
 	select {
 	case <-time.After(sourcePoll):
-		if time.Since(s.tried) < takeoverPoll {
-			return false, nil
+		if err := s.noteTrouble(ctx); err != nil || time.Since(s.tried) < takeoverPoll {
+			return false, err
 		}
 		s.tried = time.Now()
 		return false, s.takeOver(ctx)
@@ -143,14 +146,31 @@ func (s *sourceSession) wait(ctx context.Context) (ended bool, err error) {
 	}
 }
 
+// noteTrouble says why the process that follows the source has no connection.
+func (s *sourceSession) noteTrouble(ctx context.Context) error {
+	status, err := s.a.readSourceStatus(ctx, s.db)
+	if err != nil || status.Trouble == s.trouble {
+		return err
+	}
+	if s.trouble = status.Trouble; s.trouble != "" {
+		s.a.note("the process that follows %s has no connection: %s", s.a.source.name, s.trouble)
+	} else {
+		s.a.note("the process that follows %s is connected again", s.a.source.name)
+	}
+	return nil
+}
+
 // A sourcePrinter prints the events of a source's file.
 type sourcePrinter struct {
-	a      *app
-	topics []event.Topic // with that of gaps
-	asked  []event.Topic // without it
-	at     event.ID      // the position that was reached
-	most   int           // events to print; 0 means no limit
-	silent bool          // only gaps are printed
+	a       *app
+	topics  []event.Topic // with that of gaps
+	asked   []event.Topic // without it
+	at      event.ID      // the position that was reached
+	most    int           // events to print; 0 means no limit
+	silent  bool          // only gaps are printed
+	skipGap bool          // what the file no longer has is replaced by the state
+	bounds  sourceBounds
+	keep    *keeper // nil without a name
 
 	events int
 	gaps   int
@@ -165,14 +185,27 @@ func newSourcePrinter(a *app, topics []event.Topic) *sourcePrinter {
 // wanted.
 func (p *sourcePrinter) printNew(ctx context.Context, db *cache.DB) (done bool, err error) {
 	for {
-		evs, next, err := db.Read(ctx, p.topics, p.at, event.MaxID, 1000)
+		if p.at >= p.bounds.last() {
+			return true, p.a.out.flush()
+		}
+		evs, next, err := db.Read(ctx, p.topics, p.at, p.bounds.last(), 1000)
+		if notHeld := (*window.NotHeldError)(nil); errors.As(err, &notHeld) && notHeld.Some {
+			if err := p.passDropped(ctx, db, notHeld.Oldest); err != nil {
+				return false, err
+			}
+			continue
+		}
 		if err != nil {
 			return false, err
 		}
 		for i := range evs {
+			if p.bounds.isAfter(&evs[i]) {
+				return true, p.a.out.flush()
+			}
 			if err := p.printOne(&evs[i]); err != nil {
 				return false, err
 			}
+			p.keep.recordPrinted(evs[i].ID)
 			if p.most > 0 && p.events == p.most {
 				return true, p.a.out.flush()
 			}
@@ -181,11 +214,12 @@ func (p *sourcePrinter) printNew(ctx context.Context, db *cache.DB) (done bool, 
 			return false, p.a.out.flush()
 		}
 		p.at = next
+		p.keep.recordReached(next)
 	}
 }
 
 func (p *sourcePrinter) printOne(ev *event.Event) error {
-	if ev.User == source.Gaps && ev.Path == source.GapPath(p.a.source.name) {
+	if p.isGap(ev) {
 		p.gaps++
 		return p.a.printSourceGap(ev)
 	}
@@ -194,6 +228,11 @@ func (p *sourcePrinter) printOne(ev *event.Event) error {
 		return nil
 	}
 	return p.a.out.writeEvent(ev)
+}
+
+// isGap reports whether ev says that events of the source may be missing.
+func (p *sourcePrinter) isGap(ev *event.Event) bool {
+	return ev.User == source.Gaps && ev.Path == source.GapPath(p.a.source.name)
 }
 
 // status returns the exit status: that of a gap if one was printed.
@@ -232,69 +271,68 @@ func (a *app) printSourceGap(ev *event.Event) error {
 	}{"gap", a.source.name, ev.ID, g.Since, ev.Time, g.After, g.Gap})
 }
 
-// tailSource is runTail for a source.
-func (o *tailOptions) tailSource(ctx context.Context, a *app, topics []event.Topic) error {
-	switch {
-	case o.name != "":
-		return usagef("--name needs a server: a source's own file resumes from its cursor")
-	case o.fromState, o.skipGap, o.until != "":
-		return usagef("--from-state, --skip-gap and --until need a server")
-	}
-	given, err := a.readRange(o.since, "")
-	if err != nil {
-		return err
-	}
-	p := newSourcePrinter(a, topics)
-	p.most = o.count
-	return a.withSource(ctx, source.FollowConfig{UntilEnd: o.untilLive, EndIdle: sourceIdle, Wait: o.wait}, p, func(ctx context.Context, db *cache.DB) (event.ID, error) {
-		if given.since != nil {
-			return offlinePosition(ctx, db, *given.since, db.Head())
-		}
-		return db.BeforeLast(ctx, topics, o.n, event.Beginning, db.Head())
-	})
-}
-
 // sourceIdle is how long a source must be silent to be taken to be at its end.
 const sourceIdle = 5 * time.Second
 
 // withSource follows the source, or reads along, and prints what comes after the position
 // that begin returns.
-func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sourcePrinter, begin func(context.Context, *cache.DB) (event.ID, error)) error {
-	return a.out.untilClosed(ctx, func(ctx context.Context) (err error) {
-		s, err := a.openSource(ctx, limits)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.Close()) }()
+func (a *app) withSource(ctx context.Context, limits source.FollowConfig, p *sourcePrinter, begin beginFunc) (err error) {
+	s, err := a.openSource(ctx, limits)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return s.print(ctx, p, begin)
+}
+
+// A beginFunc returns the position after which printing begins.
+type beginFunc func(context.Context, *cache.DB) (event.ID, error)
+
+// print prints what comes after the position that begin returns.
+func (s *sourceSession) print(ctx context.Context, p *sourcePrinter, begin beginFunc) error {
+	return s.a.out.untilClosed(ctx, func(ctx context.Context) (err error) {
 		if p.at, err = begin(ctx, s.db); err != nil {
 			return err
 		}
-		if err := s.start(ctx); err != nil {
-			return err
+		if !p.bounds.isOver {
+			if err := s.start(ctx); err != nil {
+				return err
+			}
 		}
-		for {
-			if done, err := p.printNew(ctx, s.db); err != nil || done {
-				return errors.Join(err, p.status())
-			}
-			if limits.UntilEnd && !s.follows { // the other process knows the end, not this one
-				a.note("%s is as far as that process is, which may not be the end", a.source.name)
-				return p.status()
-			}
-			ended, err := s.wait(ctx)
-			if err == nil && !ended {
-				continue
-			}
-			// What was stored before the end must be printed, too.
-			_, printErr := p.printNew(context.WithoutCancel(ctx), s.db)
-			if err == nil && s.guessed {
-				a.note("%s is up to date, as far as can be told: it sends nothing new", a.source.name)
-			}
-			if err == nil && printErr == nil {
-				return p.status()
-			}
-			return errors.Join(sourceError(err), printErr)
-		}
+		return s.printAll(ctx, p)
 	})
+}
+
+// printAll prints events until there are no more to print.
+func (s *sourceSession) printAll(ctx context.Context, p *sourcePrinter) error {
+	a := s.a
+	ctx, cancel := p.bounds.withDeadline(ctx)
+	defer cancel()
+	for {
+		if done, err := p.printNew(ctx, s.db); err != nil || done {
+			return errors.Join(err, p.status())
+		}
+		if p.bounds.isOver {
+			return p.status()
+		}
+		if s.limits.UntilEnd && !s.follows { // the other process knows the end, not this one
+			a.note("%s is as far as that process is, which may not be the end", a.source.name)
+			return p.status()
+		}
+		ended, err := s.wait(ctx)
+		if err == nil && !ended {
+			continue
+		}
+		// What was stored before the end must be printed, too.
+		_, printErr := p.printNew(context.WithoutCancel(ctx), s.db)
+		if err == nil && s.guessed {
+			a.note("%s is up to date, as far as can be told: it sends nothing new", a.source.name)
+		}
+		if (err == nil || errors.Is(err, errUntil)) && printErr == nil {
+			return p.status()
+		}
+		return errors.Join(sourceError(err), printErr)
+	}
 }
 
 // syncSource is runSync for a source.

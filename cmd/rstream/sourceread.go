@@ -77,11 +77,7 @@ func runSourceStatus(ctx context.Context, a *app) error {
 	}
 	defer db.Close()
 	r := sourceStatus{Type: "status", Source: a.source.name, URL: source.ShownURL(a.source.url), Kind: a.source.kind.Name, File: a.source.path, Head: db.Head()}
-	state, _, err := db.Source(ctx, a.source.name)
-	if err != nil {
-		return err
-	}
-	known, err := source.ReadStatus(state)
+	known, err := a.readSourceStatus(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -101,6 +97,15 @@ func runSourceStatus(ctx context.Context, a *app) error {
 		return a.out.writeJSON(r)
 	}
 	return a.out.printSourceStatus(&r)
+}
+
+// readSourceStatus reads what the file says of the source.
+func (a *app) readSourceStatus(ctx context.Context, db *cache.DB) (source.Status, error) {
+	state, err := db.SourceState(ctx, a.source.name)
+	if err != nil {
+		return source.Status{}, err
+	}
+	return source.ReadStatus(state)
 }
 
 // countAside counts the gaps and the refused events of the source in its file.

@@ -42,9 +42,13 @@ the storage and the events "before" and "after", or null.`,
 		Example: `  rstream state alice --at 14:05
   rstream state us/quakes --follow | jq -c '[.path, .type, .value.mag]'
   rstream state alice --diff 24h`,
-		Args:              oneTopic,
+		Args:              afterURL(oneTopic),
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			topics, err := o.needTopics(args)
 			if err != nil {
 				return err
@@ -94,6 +98,9 @@ func runState(ctx context.Context, a *app, o stateOptions, topic event.Topic) er
 	at, since, err := o.parseMoments(a)
 	if err != nil {
 		return err
+	}
+	if a.source != nil {
+		return a.stateOfSource(ctx, o, topic, since, at)
 	}
 	if log, err := a.openLog(ctx); err != nil || log != nil && !o.follow {
 		if err != nil {

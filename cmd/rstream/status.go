@@ -26,7 +26,7 @@ type statusOptions struct {
 func newStatusCommand(a *app) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
-		Use:     "status",
+		Use:     "status [URL]",
 		GroupID: groupInspect,
 		Short:   "Print what the local copy holds, and its server",
 		Long: `Print what the local copy holds, how far behind the server it is, and which server it
@@ -49,8 +49,11 @@ which needs no token and no copy. The exit status is 0, 1 if it cannot, or 5.`,
   rstream status -o json | jq .lag
   rstream status --check -q --max-lag 10m
   rstream status --ready -q -s http://127.0.0.1:8420`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: afterURL(noArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := a.chooseURL(cmd, args); err != nil {
+				return err
+			}
 			if o.maxLag < 0 {
 				return usagef("--max-lag %s: want a duration such as 5m", o.maxLag)
 			}

@@ -44,6 +44,10 @@ may be served meanwhile.`,
   rstream verify --offline --db rstream.db`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := a.chooseURL(cmd, args)
+			if err != nil {
+				return err
+			}
 			if a.source != nil {
 				o.offline, o.db = true, "" // its server cannot be asked again
 			}

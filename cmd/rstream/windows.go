@@ -15,7 +15,7 @@ import (
 
 func newWindowsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "windows",
+		Use:     "windows [URL]",
 		GroupID: groupInspect,
 		Short:   "List the windows that the local copy holds",
 		Long: `List the windows of the local copy: for each its topic, bounds, state and progress. Text
@@ -26,8 +26,13 @@ A window is pending while a server is asked for its bounds; until then only a mo
 inside it is known and shown. A copy has at most one pending window.`,
 		Example: `  rstream windows
   rstream windows --cache rstream.db -o json`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runWindows(cmd.Context(), a) },
+		Args: afterURL(noArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := a.chooseURL(cmd, args); err != nil {
+				return err
+			}
+			return runWindows(cmd.Context(), a)
+		},
 	}
 }
 

@@ -151,6 +151,9 @@ type Kind struct {
 	fits func(*url.URL) bool // reports whether a URL is known to be of this kind
 }
 
+// IsGuess reports whether KindOf has returned k because the URL does not tell the kind.
+func (k Kind) IsGuess() bool { return k.Name == kinds[0].Name }
+
 // kinds are the presets. The first one is used if no other fits.
 var kinds = []Kind{
 	{Name: "sse", fits: func(*url.URL) bool { return false }},

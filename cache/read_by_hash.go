@@ -47,6 +47,24 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 	return nil
 }
 
+// Taken returns those of hashes that the log ever took, also if their events were dropped.
+func (db *DB) Taken(ctx context.Context, hashes []event.Hash) (taken map[event.Hash]bool, err error) {
+	taken = map[event.Hash]bool{}
+	for some := range slices.Chunk(hashes, hashChunk) {
+		err := db.file.View(ctx, func(tx *sql.Tx) error {
+			found, err := seen.LookUp(tx, some)
+			for h := range found {
+				taken[h] = true
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look up %d hashes: %w", len(hashes), err)
+		}
+	}
+	return taken, nil
+}
+
 // byIDs reads the first of the events with the given ids, up to the limits of one read,
 // and returns how many of the ids it has read.
 func (db *DB) byIDs(ctx context.Context, ids []event.ID) (evs []event.Event, n int, err error) {

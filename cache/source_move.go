@@ -97,8 +97,6 @@ func readSource(tx *sql.Tx, name string) (state []byte, err error) {
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case len(state) == 0: // it was forgotten
-		return nil, nil
 	case sum != dbfile.RowSum(name, state):
 		return nil, fmt.Errorf("source %s: its row %w", name, ErrCorrupt)
 	}
@@ -174,9 +172,9 @@ func (db *DB) viewSources(ctx context.Context, fn func(tx *sql.Tx) error) error 
 	return dbfile.Wrap(err, "read a source")
 }
 
-// ForgetSource forgets the state of a source, so that it is followed as if for the first
-// time. Its events stay, and its name.
-func (db *DB) ForgetSource(ctx context.Context, name string) error {
+// ResetSource replaces the state of a source, and forgets the entries kept with it. Its
+// events stay.
+func (db *DB) ResetSource(ctx context.Context, name string, state []byte) error {
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.Exec(createSources); err != nil {
 			return err
@@ -184,8 +182,8 @@ func (db *DB) ForgetSource(ctx context.Context, name string) error {
 		if _, err := tx.Exec(`DELETE FROM source1_seen WHERE name = ?`, name); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`UPDATE source1_state SET state = x'' WHERE name = ?`, name)
+		_, err := tx.Exec(`INSERT OR REPLACE INTO source1_state (name, state, sum) VALUES (?, ?, ?)`, name, state, dbfile.RowSum(name, state))
 		return err
 	})
-	return dbfile.Wrap(err, "forget a source")
+	return dbfile.Wrap(err, "reset a source")
 }

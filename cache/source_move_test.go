@@ -55,8 +55,8 @@ func TestAppendFrom(t *testing.T) {
 	if got, err := db.SourceNames(t.Context()); state() != "c" || err != nil || !slices.Equal(got, []string{"wiki"}) {
 		t.Errorf("later: sources %q, state %q, %v", got, state(), err)
 	}
-	if err := db.ForgetSource(t.Context(), "wiki"); err != nil || state() != "" {
-		t.Errorf("a forgotten source has the state %q, %v", state(), err)
+	if err := db.ResetSource(t.Context(), "wiki", []byte("x")); err != nil || state() != "x" {
+		t.Errorf("a source that was reset has the state %q, %v", state(), err)
 	}
 }
 
@@ -97,6 +97,12 @@ func TestAppendFromSeen(t *testing.T) {
 	_, seen, err := db.Source(t.Context(), "wiki")
 	if want := []byte{6, 7, 8, 9}; err != nil || !bytes.Equal(bytes.Join(seen, nil), want) {
 		t.Errorf("kept are %v, %v, want %v", seen, err, want)
+	}
+	if err := db.ResetSource(t.Context(), "wiki", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if state, seen, err := db.Source(t.Context(), "wiki"); string(state) != "x" || len(seen) > 0 || err != nil {
+		t.Errorf("after a reset the state is %q with %v, %v", state, seen, err)
 	}
 }
 

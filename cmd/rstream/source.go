@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -44,6 +45,8 @@ type sourceFlags struct {
 	user, path  string
 	key, value  string
 	where       string
+	since       string // an absolute time once it is in a file
+	maxBytes    string
 }
 
 func (f *sourceFlags) addSourceFlags(cmd *cobra.Command) {
@@ -60,6 +63,7 @@ func (f *sourceFlags) addSourceFlags(cmd *cobra.Command) {
 	flags.StringVar(&f.key, "key", "", "jq `EXPRESSION` for the key (default: the event's id)")
 	flags.StringVar(&f.value, "value", "", "jq `EXPRESSION` for the value (default: the data)")
 	flags.StringVar(&f.where, "where", "", "jq `EXPRESSION`: take only events for which it is true")
+	addMoment(cmd, &f.since, "since", "ask for the history since `MOMENT` only: wikimedia, ntfy")
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !before[f.Name] {
 			forLineOnly(flags, f.Name)
@@ -97,6 +101,15 @@ func (f *sourceFlags) kindOf(u *url.URL) (k source.Kind, err error) {
 			return k, usagef("--end: %w", err)
 		}
 	}
+	if f.since != "" {
+		t, err := momentTime(f.since)
+		if err == nil {
+			k, err = k.BeginAt(t)
+		}
+		if err != nil {
+			return k, usagef("--since: %w", err)
+		}
+	}
 	for _, e := range []struct {
 		text string
 		to   *string
@@ -106,6 +119,31 @@ func (f *sourceFlags) kindOf(u *url.URL) (k source.Kind, err error) {
 		}
 	}
 	return k, nil
+}
+
+// momentTime returns the time of a moment that has one.
+func momentTime(text string) (time.Time, error) {
+	now := time.Now()
+	local, err := event.ParseLocalMoment(text, now)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, ok := local.Moment.Time(now)
+	if !ok {
+		return time.Time{}, errors.New("want a time or an age")
+	}
+	return t.Time(), nil
+}
+
+// maxFileBytes returns the size that bounds the file of a source.
+func (f *sourceFlags) maxFileBytes() (n int64, err error) {
+	if f.maxBytes == "" {
+		return sourceMaxBytes, nil
+	}
+	if err := (*byteSize)(&n).Set(f.maxBytes); err != nil {
+		return 0, usagef("--max-bytes: %w", err)
+	}
+	return n, nil
 }
 
 type tryOptions struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -31,8 +32,8 @@ func (s *namedSource) nameOrEmpty() string {
 
 // settings returns the settings of f and their names, in the order of a file.
 func (f *sourceFlags) settings() (names []string, values []*string) {
-	return []string{"kind", "cursor", "id", "resume", "end", "user", "path", "key", "value", "where"},
-		[]*string{&f.kind, &f.cursor, &f.id, &f.resume, &f.end, &f.user, &f.path, &f.key, &f.value, &f.where}
+	return []string{"kind", "cursor", "id", "resume", "end", "user", "path", "key", "value", "where", "since", "max-bytes"},
+		[]*string{&f.kind, &f.cursor, &f.id, &f.resume, &f.end, &f.user, &f.path, &f.key, &f.value, &f.where, &f.since, &f.maxBytes}
 }
 
 // parseSources reads the list of named sources.
@@ -135,6 +136,8 @@ its events; "rstream source try" shows it. Comments in the file stay.`,
 	}
 	cmd.Flags().SortFlags = false
 	flags.addSourceFlags(cmd)
+	cmd.Flags().StringVar(&flags.maxBytes, "max-bytes", "", "drop the oldest events while the file is larger than `SIZE`, such as 10GB; keep the state (default 1GiB)")
+	forLineOnly(cmd.Flags(), "max-bytes")
 	return cmd
 }
 
@@ -152,6 +155,16 @@ func (a *app) runSourceAdd(s namedSource) error {
 	}
 	if _, err := source.NewMapper(s.name, kind.Mapping); err != nil {
 		return usagef("--%w", err)
+	}
+	if _, err := s.flags.maxFileBytes(); err != nil {
+		return err
+	}
+	if s.flags.since != "" { // an age would be another time at each start
+		t, err := momentTime(s.flags.since)
+		if err != nil {
+			return usagef("--since: %w", err)
+		}
+		s.flags.since = t.UTC().Format(time.RFC3339Nano)
 	}
 	err = namedSources.add(a, s.name, s.node(), func(top *yaml.Node) error {
 		if _, servers := listIn(top, namedServers.setting); servers != nil && indexOfEntry(servers, s.name) >= 0 {
@@ -191,7 +204,14 @@ event that the server sends again is stored once more only if it has become anot
 				return err
 			}
 			defer func() { err = errors.Join(err, db.Close()) }()
-			return db.ForgetSource(cmd.Context(), a.source.name)
+			state, err := db.SourceState(cmd.Context(), a.source.name)
+			if err != nil {
+				return err
+			}
+			if state, err = source.ResetState(state); err != nil {
+				return err
+			}
+			return db.ResetSource(cmd.Context(), a.source.name, state)
 		},
 	}
 }

@@ -29,6 +29,7 @@ type chosenSource struct {
 	kind source.Kind
 	path string // of its file
 
+	maxBytes    int64 // bounds it
 	credentials credentials
 }
 
@@ -136,6 +137,9 @@ func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSourc
 		flags = named.flags
 	}
 	if s.kind, err = flags.kindOf(u); err != nil {
+		return err
+	}
+	if s.maxBytes, err = flags.maxFileBytes(); err != nil {
 		return err
 	}
 	if s.name == "" {

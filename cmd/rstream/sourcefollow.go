@@ -55,7 +55,7 @@ func (s *sourceSession) start(ctx context.Context) error {
 		s.a.note("another process follows %s; reading along", s.a.source.name)
 		return nil
 	}
-	s.a.note("at most %s of events are kept in %s", formatSize(sourceMaxBytes), s.a.source.path)
+	s.a.note("at most %s of events are kept in %s", formatSize(s.a.source.maxBytes), s.a.source.path)
 	return s.follow(ctx)
 }
 
@@ -89,7 +89,7 @@ func (s *sourceSession) follow(ctx context.Context) error {
 		}
 	})
 	s.working.Go(func() {
-		keep := cache.Retention{MaxBytes: sourceMaxBytes, Damaged: func(err error) { s.a.note("%v", err) }}
+		keep := cache.Retention{MaxBytes: s.a.source.maxBytes, Damaged: func(err error) { s.a.note("%v", err) }}
 		if err := s.db.Retain(ctx, keep); err != nil && ctx.Err() == nil {
 			s.a.note("%v", err)
 		}

@@ -65,7 +65,7 @@ type sourceStatus struct {
 	Cursor  string      `json:"cursor"`
 	Stored  *event.Time `json:"stored"` // when something was last stored; null for never
 	Trouble string      `json:"trouble,omitempty"`
-	Gaps    int         `json:"gaps"`
+	Gaps    int         `json:"gaps"` // so far, also those that are no longer in the file
 	Refused int         `json:"refused"`
 }
 
@@ -81,7 +81,7 @@ func runSourceStatus(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	r.Cursor, r.Trouble = known.Cursor, known.Trouble
+	r.Cursor, r.Trouble, r.Gaps, r.Refused = known.Cursor, known.Trouble, known.Gaps, known.Refused
 	if known.Stored != 0 {
 		r.Stored = &known.Stored
 	}
@@ -90,9 +90,6 @@ func runSourceStatus(ctx context.Context, a *app) error {
 		return err
 	}
 	r.Events, r.Bytes = size.Events, size.Bytes
-	if r.Gaps, r.Refused, err = a.countAside(ctx, db); err != nil {
-		return err
-	}
 	if !a.out.isForPerson() {
 		return a.out.writeJSON(r)
 	}
@@ -106,33 +103,6 @@ func (a *app) readSourceStatus(ctx context.Context, db *cache.DB) (source.Status
 		return source.Status{}, err
 	}
 	return source.ReadStatus(state)
-}
-
-// countAside counts the gaps and the refused events of the source in its file.
-func (a *app) countAside(ctx context.Context, db *cache.DB) (gaps, refused int, err error) {
-	path := source.GapPath(a.source.name)
-	topic, err := event.ParseTopic(source.Gaps + "/" + path)
-	if err != nil {
-		return 0, 0, err
-	}
-	held, err := db.Held(ctx, topic)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, span := range held {
-		err := db.Each(ctx, []event.Topic{topic}, span, func(ev *event.Event) error {
-			if ev.Path == path {
-				gaps++
-			} else {
-				refused++
-			}
-			return nil
-		})
-		if err != nil {
-			return 0, 0, err
-		}
-	}
-	return gaps, refused, nil
 }
 
 func (o *output) printSourceStatus(r *sourceStatus) error {

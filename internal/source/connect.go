@@ -180,16 +180,21 @@ func (c *Config) request(cursor string, batch bool) (target string, header http.
 	case name != "" && send != "" && (cursor != "" || !query.Has(name)):
 		query.Set(name, send)
 	}
+	more := url.Values{}
 	if batch {
-		more, err := url.ParseQuery(c.Knobs.Batch)
+		if more, err = url.ParseQuery(c.Knobs.Batch); err != nil {
+			return "", nil, err
+		}
+	}
+	if cursor == "" && c.Knobs.Begin != "" {
+		from, err := url.ParseQuery(c.Knobs.Begin)
 		if err != nil {
 			return "", nil, err
 		}
-		for name, values := range more {
-			query[name] = values
-		}
+		maps.Copy(more, from)
 	}
-	if c.Knobs.Resume.Query != "" || batch {
+	maps.Copy(query, more)
+	if c.Knobs.Resume.Query != "" || len(more) > 0 {
 		u.RawQuery = query.Encode()
 	}
 	return u.String(), http.Header{}, nil

@@ -20,6 +20,7 @@ import (
 type Log interface {
 	Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error)
 	AppendFrom(ctx context.Context, m *cache.SourceMove, drafts []event.Draft) ([]event.Receipt, error)
+	Taken(ctx context.Context, hashes []event.Hash) (map[event.Hash]bool, error)
 }
 
 // FollowConfig configures Follow. Config, Name, Log and Mapper are required.
@@ -45,6 +46,8 @@ type FollowConfig struct {
 	RetryMin, RetryMax time.Duration
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
+
+	repeats int // how many events are remembered; if zero, maxRepeats
 }
 
 // A TimeoutError means that there was no connection for FollowConfig.Timeout.
@@ -118,11 +121,14 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 	if cfg.RetryMax == 0 {
 		cfg.RetryMax = 30 * time.Second
 	}
+	if cfg.repeats == 0 {
+		cfg.repeats = maxRepeats
+	}
 	stored, seen, err := cfg.Log.Source(ctx, cfg.Name)
 	if err != nil {
 		return nil, err
 	}
-	f := &follower{cfg: cfg, stored: stored, repeats: newRepeats(seen)}
+	f := &follower{cfg: cfg, stored: stored, repeats: newRepeats(cfg.repeats, seen)}
 	if f.state, err = parseState(stored); err != nil {
 		return nil, err
 	}
@@ -361,7 +367,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	case !f.state.Begun:
 		f.state.Begun = true
 		return f.commit(ctx, nil)
-	case f.state.Cursor == "" && k.First == "":
+	case f.state.Cursor == "" && k.First == "" && k.Begin == "":
 		reason = "the server's events have no cursor"
 	case hasNoPlace(f.state.Cursor):
 		reason = "the cursor has no place in a topic without events"
@@ -378,6 +384,7 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 
 // gap returns the draft that says that events may be missing.
 func (f *follower) gap(reason string) event.Draft {
+	f.state.Gaps++
 	value, _ := json.Marshal(struct {
 		Gap   string     `json:"gap"`
 		After string     `json:"after,omitempty"` // the cursor
@@ -428,13 +435,17 @@ func (f *follower) take(ctx context.Context, frames []Frame, timedOut bool) erro
 
 // store commits frames.
 func (f *follower) store(ctx context.Context, frames []Frame) error {
+	old, err := f.findOld(ctx, frames)
+	if err != nil {
+		return err
+	}
 	drafts := make([]event.Draft, 0, len(frames))
 	before := f.state
 	for i := range frames {
 		fr := &frames[i]
 		f.ended = f.ended || fr.End
 		if fr.Event {
-			drafts = f.appendDrafts(ctx, drafts, fr)
+			drafts = f.appendDrafts(ctx, drafts, fr, old)
 		}
 		f.moveCursor(fr)
 	}
@@ -459,56 +470,109 @@ func (f *follower) moveCursor(fr *Frame) {
 	}
 }
 
-// appendDrafts appends what is to be stored of an event.
-func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *Frame) []event.Draft {
-	if fr.ID != "" {
-		isRepeat, back := f.classify(fr)
-		if isRepeat {
-			return drafts
-		}
-		if back {
-			drafts = append(drafts, f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)))
-		}
+// appendDrafts appends what is to be stored of an event. old are the events whose ids go
+// back and that were stored before.
+func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *Frame, old map[event.Hash]bool) []event.Draft {
+	isRepeat, goesBack := f.classify(fr, f.state.Highest)
+	if isRepeat {
+		return drafts
 	}
+	d, taken := f.draftOf(ctx, fr)
+	if goesBack {
+		if !taken || old[d.Hash()] {
+			return drafts // it may have been left out before, too
+		}
+		drafts = append(drafts, f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)))
+		f.state.Generation++
+		f.state.Highest = 0
+		d, taken = f.draftOf(ctx, fr)
+	}
+	f.remember(fr)
 	f.fresh = true
-	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
-	switch {
-	case err != nil:
-		drafts = append(drafts, f.refusal(fr, err, len(drafts)))
-	case taken:
-		drafts = append(drafts, d)
+	if !taken {
+		return drafts
 	}
-	return drafts
+	if d.User == Gaps {
+		f.state.Refused++
+	}
+	return append(drafts, d)
 }
 
-// classify reports whether an event was stored before, and whether its id shows that the
-// server has begun to count again. Ids that go back may also be a repeat: it is one if the
-// contents are the same.
-func (f *follower) classify(fr *Frame) (isRepeat, back bool) {
-	sum := sumOf(fr)
-	key := repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
-	n, ordered := isOrdered(fr.ID)
-	ordered = ordered && f.cfg.Knobs.ID == Place{} && f.cfg.Knobs.Cursor == Place{}
-	back = ordered && n < f.state.Highest
-	if before, known := f.repeats.sums[key]; known && (before == sum || !back) {
-		return true, false
+// draftOf returns what is to be stored of an event, if anything is.
+func (f *follower) draftOf(ctx context.Context, fr *Frame) (d event.Draft, taken bool) {
+	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
+	if err != nil {
+		return f.refusal(fr, err), true
 	}
-	if back {
-		f.state.Generation++
-		f.state.Highest = n
-		key = repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
-	} else if ordered {
+	return d, taken
+}
+
+// classify reports whether an event is among the last ones, and whether its id shows that
+// it is an older one, or that the server has begun to count again. Ids that go back may also
+// be a repeat: it is one if the contents are the same.
+func (f *follower) classify(fr *Frame, highest uint64) (isRepeat, goesBack bool) {
+	if fr.ID == "" {
+		return false, false
+	}
+	n, ordered := f.orderOf(fr)
+	goesBack = ordered && n < highest
+	before, known := f.repeats.sums[repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)]
+	return known && (!goesBack || before == sumOf(fr)), goesBack
+}
+
+// orderOf returns the number that orders an event, if the server's ids are numbers.
+func (f *follower) orderOf(fr *Frame) (n uint64, ordered bool) {
+	if f.cfg.Knobs.ID != (Place{}) || f.cfg.Knobs.Cursor != (Place{}) {
+		return 0, false
+	}
+	return isOrdered(fr.ID)
+}
+
+// remember makes an event one of the last ones.
+func (f *follower) remember(fr *Frame) {
+	if fr.ID == "" {
+		return
+	}
+	if n, ordered := f.orderOf(fr); ordered {
 		f.state.Highest = max(f.state.Highest, n)
 	}
-	f.repeats.add(key, sum)
-	return false, back
+	f.repeats.add(repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal), sumOf(fr))
+}
+
+// findOld returns the events of frames whose ids go back and that were stored before, longer
+// ago than the last events are remembered: the log knows all of its events by their hash.
+func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]bool, error) {
+	var hashes []event.Hash
+	highest := f.state.Highest
+	for i := range frames {
+		fr := &frames[i]
+		if !fr.Event {
+			continue
+		}
+		if isRepeat, goesBack := f.classify(fr, highest); goesBack && !isRepeat {
+			if d, taken := f.draftOf(ctx, fr); taken {
+				hashes = append(hashes, d.Hash())
+			}
+		}
+		if n, ordered := f.orderOf(fr); ordered {
+			highest = max(highest, n)
+		}
+	}
+	if len(hashes) == 0 {
+		return nil, nil
+	}
+	old, err := f.cfg.Log.Taken(ctx, hashes)
+	if err != nil {
+		return nil, &storeError{err}
+	}
+	return old, nil
 }
 
 // maxRefusedData is how much of an event that cannot be mapped is kept.
 const maxRefusedData = 16 << 10
 
 // refusal returns the draft that says that an event cannot be mapped.
-func (f *follower) refusal(fr *Frame, err error, n int) event.Draft {
+func (f *follower) refusal(fr *Frame, err error) event.Draft {
 	value, _ := json.Marshal(struct {
 		Error string `json:"error"`
 		ID    string `json:"id,omitempty"`
@@ -516,7 +580,7 @@ func (f *follower) refusal(fr *Frame, err error, n int) event.Draft {
 		Data  string `json:"data"`
 	}{err.Error(), fr.ID, fr.Type, strings.ToValidUTF8(string(fr.Data[:min(len(fr.Data), maxRefusedData)]), "\uFFFD")})
 	d := f.note(Refused, value)
-	d.Key += fmt.Sprintf("/%d", n)
+	d.Key = f.cfg.Mapper.defaultKey(fr, f.state.Generation)
 	return d
 }
 
@@ -530,7 +594,7 @@ func (f *follower) commit(ctx context.Context, drafts []event.Draft) error {
 	f.state.Step++
 	f.state.Seen += n
 	f.state.Time = f.cfg.Now().UnixMicro()
-	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - maxRepeats}
+	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - int64(f.cfg.repeats)}
 	for {
 		// A signal must not leave the outcome unknown.
 		_, err := f.cfg.Log.AppendFrom(context.WithoutCancel(ctx), &m, drafts)

@@ -336,6 +336,81 @@ func TestFollowRepeats(t *testing.T) {
 	}
 }
 
+// Events that a server repeats are known however old they are, unless their data has changed
+// and more events have come since than are remembered.
+func TestFollowOldRepeats(t *testing.T) {
+	const remembered = 40
+	counted := func(from, n int, data string) string {
+		var b strings.Builder
+		for i := from; i <= n; i++ {
+			fmt.Fprintf(&b, "id: %d\ndata: %s%d\n\n", i, data, i)
+		}
+		return b.String()
+	}
+	history := counted(1, 200, "")
+	for _, tt := range []struct {
+		name   string
+		again  string // after all of the history
+		bodies []string
+		events []string
+		gaps   int
+	}{
+		{"the whole history before each new event", history + counted(201, 201, ""), nil, numbers(201), 0},
+		{"opaque ids", "", []string{strings.ReplaceAll(history, "id: ", "id: x"), strings.ReplaceAll(history, "id: ", "id: x")}, numbers(200), 0},
+		{"one old event", counted(3, 3, ""), nil, numbers(200), 0},
+		{"one old event with other data", counted(3, 3, "10"), nil, append(numbers(200), "103"), 1},
+		{"one of the last events with other data", counted(199, 199, "1"), nil, append(numbers(200), "1199"), 1},
+		{"an old event that cannot be mapped", "id: 7\ndata: {\n\n", nil, append(numbers(200), `"{"`), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.bodies == nil {
+				tt.bodies = []string{history, tt.again, tt.again}
+			}
+			address, _ := scripted(t, tt.bodies...)
+			db := newLog(t)
+			cfg := followConfig(t, address, "sse", db)
+			cfg.repeats = remembered
+			for range 2 { // the second one knows only what is stored
+				if _, err := Follow(t.Context(), cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			events, gaps := eventsOf(t, db)
+			if !slices.Equal(events, tt.events) || len(gaps) != tt.gaps {
+				t.Errorf("%d events, gaps %q; %s", len(events), gaps, firstDifference(events, tt.events))
+			}
+		})
+	}
+}
+
+// What a mapping leaves out or cannot map is known again, too, and is no new history.
+func TestFollowOldRepeatsAside(t *testing.T) {
+	var history strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&history, "id: %d\ndata: {\"n\":%d,\"p\":%s}\n\n", i+1, i+1, []string{`"a"`, "[]", "0"}[i%3])
+	}
+	address, _ := scripted(t, history.String(), history.String(), history.String())
+	db := newLog(t)
+	cfg := followConfig(t, address, "sse", db)
+	cfg.repeats = 10
+	var err error
+	if cfg.Mapper, err = NewMapper("src", Mapping{Path: ".p", Value: ".n", Where: ".p != 0"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Follow(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	events, aside := eventsOf(t, db)
+	stored, err := db.SourceState(t.Context(), "src")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := ReadStatus(stored)
+	if len(events) != 34 || len(aside) != 33 || err != nil || status.Gaps != 0 || status.Refused != 33 {
+		t.Errorf("%d events, %d aside, status %+v, %v", len(events), len(aside), status, err)
+	}
+}
+
 // An event that cannot be mapped is kept aside and stops nothing.
 func TestFollowRefused(t *testing.T) {
 	address, _ := scripted(t, "id: 1\ndata: {\"p\":\"a\",\"v\":1}\n\nid: 2\ndata: {\"p\":[]}\n\nid: 3\ndata: {\"p\":\"b\",\"v\":2}\n\n")

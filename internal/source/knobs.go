@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Knobs say how a kind of stream carries its cursor. The zero Knobs are those of plain
@@ -20,6 +21,9 @@ type Knobs struct {
 	// First is sent as the cursor while there is none, to ask for the whole history. If
 	// empty, the server chooses where the stream begins.
 	First string
+	// Begin is a query that is sent while there is no cursor, to ask for the history from a
+	// time on. If empty, First says what is sent.
+	Begin string
 	// Overlap is by how much less is asked for than the cursor says: it is subtracted from
 	// a cursor that is a number, and from each timestamp in one that is JSON.
 	Overlap int64
@@ -148,7 +152,17 @@ type Kind struct {
 	Knobs   Knobs
 	Mapping Mapping
 
-	fits func(*url.URL) bool // reports whether a URL is known to be of this kind
+	fits  func(*url.URL) bool    // reports whether a URL is known to be of this kind
+	begin func(time.Time) string // returns Knobs.Begin; nil if the servers take no time
+}
+
+// BeginAt returns k for a stream that begins at a time.
+func (k Kind) BeginAt(t time.Time) (Kind, error) {
+	if k.begin == nil {
+		return k, fmt.Errorf("a server of kind %s cannot be asked for events since a time; if this one can, write its parameter into the URL", k.Name)
+	}
+	k.Knobs.Begin = k.begin(t)
+	return k, nil
 }
 
 // IsGuess reports whether KindOf has returned k because the URL does not tell the kind.
@@ -166,6 +180,7 @@ var kinds = []Kind{
 		Knobs:   Knobs{ID: Place{In: InMember, Name: "meta.id"}, Overlap: 1, Skip: []string{"error"}},
 		Mapping: Mapping{User: ".meta.domain", Path: ".meta.stream", Where: `.meta.domain != "canary"`},
 		fits:    func(u *url.URL) bool { return u.Hostname() == "stream.wikimedia.org" },
+		begin:   func(t time.Time) string { return "since=" + strconv.FormatInt(t.UnixMilli(), 10) },
 	},
 	{
 		// A hub tells in a header from where it sends on; another one means that it no
@@ -183,6 +198,7 @@ var kinds = []Kind{
 			EndClose: true, Skip: []string{"open", "keepalive", "poll_request"}},
 		Mapping: Mapping{Path: ".topic"},
 		fits:    func(u *url.URL) bool { return u.Hostname() == "ntfy.sh" },
+		begin:   func(t time.Time) string { return "since=" + strconv.FormatInt(t.Unix(), 10) },
 	},
 	{
 		// Every user has a cursor of its own. Without live=true a stream ends at its end.

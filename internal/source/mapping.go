@@ -140,14 +140,19 @@ func (m *Mapper) Map(ctx context.Context, f *Frame, generation uint32) (d event.
 }
 
 func (m *Mapper) keyOf(x *expressions, generation uint32) (string, error) {
-	switch {
-	case m.key != nil:
+	if m.key != nil {
 		key, err := x.runText("key", m.key)
 		return shortKey(key), err
-	case x.f.ID == "":
-		return rand.Text(), nil
 	}
-	return shortKey(fmt.Sprintf("%d/%s/%d", generation, x.f.ID, x.f.Ordinal)), nil
+	return m.defaultKey(x.f, generation), nil
+}
+
+// defaultKey returns the key of an event for which no expression makes one.
+func (m *Mapper) defaultKey(f *Frame, generation uint32) string {
+	if f.ID == "" {
+		return rand.Text()
+	}
+	return shortKey(fmt.Sprintf("%d/%s/%d", generation, f.ID, f.Ordinal))
 }
 
 // shortKey returns text as a key: its hash if it cannot be one.

@@ -7,7 +7,7 @@ import (
 )
 
 // maxRepeats is how many events are remembered, to be known again when a server repeats
-// them. A server that repeats older ones gets them stored twice.
+// them. Older ones are known by their hash alone, so one that has changed is stored again.
 const maxRepeats = 1 << 16
 
 // A repeatKey stands for generation, foreign id and ordinal of an event.
@@ -24,6 +24,7 @@ func repeatKeyOf(generation uint32, id string, ordinal int) (k repeatKey) {
 
 // repeats are the last events of a source, each with a checksum of its contents.
 type repeats struct {
+	limit int
 	sums  map[repeatKey]uint32
 	order []repeatKey // oldest first
 	fresh []byte      // those that are not yet stored
@@ -31,8 +32,8 @@ type repeats struct {
 
 const repeatSize = 12 + 4
 
-func newRepeats(stored [][]byte) *repeats {
-	r := &repeats{sums: map[repeatKey]uint32{}}
+func newRepeats(limit int, stored [][]byte) *repeats {
+	r := &repeats{limit: limit, sums: map[repeatKey]uint32{}}
 	for _, b := range stored {
 		for ; len(b) >= repeatSize; b = b[repeatSize:] {
 			r.put(repeatKey(b), binary.BigEndian.Uint32(b[12:]))
@@ -46,11 +47,11 @@ func (r *repeats) put(k repeatKey, sum uint32) {
 		r.order = append(r.order, k)
 	}
 	r.sums[k] = sum
-	if len(r.order) > maxRepeats+maxRepeats/4 {
-		for _, old := range r.order[:len(r.order)-maxRepeats] {
+	if len(r.order) > r.limit+r.limit/4 {
+		for _, old := range r.order[:len(r.order)-r.limit] {
 			delete(r.sums, old)
 		}
-		r.order = append(r.order[:0], r.order[len(r.order)-maxRepeats:]...)
+		r.order = append(r.order[:0], r.order[len(r.order)-r.limit:]...)
 	}
 }
 

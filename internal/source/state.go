@@ -20,6 +20,8 @@ type state struct {
 	Loose      bool   `json:"loose,omitempty"`   // events were stored that come after the cursor
 	Mapping    string `json:"mapping,omitempty"` // with which events were stored
 	Trouble    string `json:"trouble,omitempty"` // why there is no connection
+	Gaps       int    `json:"gaps,omitempty"`    // so far, also those that retention has dropped
+	Refused    int    `json:"refused,omitempty"` // events so far
 }
 
 const stateVersion = 1
@@ -47,10 +49,23 @@ type Status struct {
 	Cursor  string
 	Stored  event.Time // of the last commit; 0 if there was none
 	Trouble string     // why there is no connection, "" if there is one
+	Gaps    int        // so far
+	Refused int        // events so far that could not be mapped
 }
 
 // ReadStatus reads the state that a log keeps of a source, which may be nil.
 func ReadStatus(stored []byte) (Status, error) {
 	s, err := parseState(stored)
-	return Status{s.Cursor, event.Time(s.Time), s.Trouble}, err
+	return Status{s.Cursor, event.Time(s.Time), s.Trouble, s.Gaps, s.Refused}, err
+}
+
+// ResetState returns the state with which a source begins as if for the first time, from the
+// one that a log keeps of it. Its gaps are still counted.
+func ResetState(stored []byte) ([]byte, error) {
+	s, err := parseState(stored)
+	if err != nil {
+		return nil, err
+	}
+	s = state{Version: stateVersion, Step: s.Step + 1, Gaps: s.Gaps, Refused: s.Refused}
+	return s.encode(), nil
 }

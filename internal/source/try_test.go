@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/internal/sse"
 )
@@ -185,6 +186,10 @@ func TestRequests(t *testing.T) {
 		batch             bool
 		want, header      string // the parameters and Last-Event-ID
 	}{
+		{"wikimedia@", "/e", "", false, "since=1234500", ""},
+		{"wikimedia@", "/e", `[{"timestamp":5,"topic":"t"}]`, false, "", `[{"timestamp":4,"topic":"t"}]`},
+		{"ntfy@", "/e?since=all", "", true, "poll=1&since=1234", ""},
+		{"ntfy@", "/e", "m1", false, "since=m1", ""},
 		{"sse", "/e?x=1", "", false, "x=1", ""},
 		{"sse", "/e?x=1&y=%2F", "7", false, "x=1&y=%2F", "7"},
 		{"wikimedia", "/e", `[{"timestamp":5,"topic":"t"}]`, false, "", `[{"timestamp":4,"topic":"t"}]`},
@@ -199,7 +204,11 @@ func TestRequests(t *testing.T) {
 		address := serveFunc(t, func(_ http.ResponseWriter, r *http.Request) {
 			query, header = r.URL.RawQuery, r.Header.Get("Last-Event-ID")
 		})
-		k, err := KindNamed(tt.kind)
+		name, since := strings.CutSuffix(tt.kind, "@")
+		k, err := KindNamed(name)
+		if err == nil && since {
+			k, err = k.BeginAt(time.UnixMilli(1234500))
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

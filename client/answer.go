@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -50,13 +51,16 @@ func fromStranger(status int) bool {
 
 // noAnswer returns the error of a request that got no HTTP response. If the first thing
 // that answers speaks another protocol, retrying cannot help.
-func (c *Client) noAnswer(base string, err error, sent bool) error {
+func (c *Client) noAnswer(ctx context.Context, base string, err error, sent bool) error {
 	if reason := otherProtocol(err); reason != "" && !c.everReached() {
 		return &ProtocolError{base, "is not an rstream server: " + reason}
 	}
 	target, _ := url.Parse(base) // cannot fail: New has parsed it before
 	if proxy := wire.AsProxyError(err, target); proxy != nil {
 		return &UnreachableError{URL: base, Err: &ProxyError{proxy.Proxy, trimNetError(proxy.Err)}}
+	}
+	if err = c.findAlert(ctx, base, err); isRefusedHandshake(err) {
+		return &UnreachableError{URL: base, Err: trimNetError(err), unread: true}
 	}
 	return &UnreachableError{URL: base, Err: trimNetError(err), sent: sent}
 }

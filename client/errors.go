@@ -20,7 +20,8 @@ type UnreachableError struct {
 	URL string
 	Err error
 
-	sent bool // the request may have arrived
+	sent   bool // the request may have arrived
+	unread bool // the server has refused the handshake, and read no request
 }
 
 func (e *UnreachableError) Error() string { return fmt.Sprintf("connect %s: %v", hostOf(e.URL), e.Err) }

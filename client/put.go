@@ -37,7 +37,7 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		if c.isOtherLog(err) {
 			receipts, err = c.putBody(traced, base, drafts, body)
 		}
-		unknown = unknown || err != nil && left() && !refusedByLog(err) && !errors.As(err, new(*tokenError))
+		unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
 		return err
 	})
 	if err == nil {
@@ -76,6 +76,13 @@ func refusedByLog(err error) bool {
 	}
 	var answer *StatusError
 	return errors.As(err, &answer) && answer.notAppended()
+}
+
+// wasUnread reports whether err shows that no server has read the request, although there was a
+// connection.
+func wasUnread(err error) bool {
+	var unreachable *UnreachableError
+	return errors.As(err, new(*tokenError)) || errors.As(err, &unreachable) && unreachable.unread
 }
 
 // isOtherLog reports whether a server has refused an append because it serves another log

@@ -38,7 +38,7 @@ func (c *Client) doRequest(ctx context.Context, method, base, path string, heade
 	resp, err := c.http.Do(req)
 	answered()
 	if err != nil {
-		return nil, c.noAnswer(base, err, sent.Load())
+		return nil, c.noAnswer(ctx, base, err, sent.Load())
 	}
 	if err := c.checkResponse(base, method, resp, newest); err != nil {
 		resp.Body.Close()

@@ -51,7 +51,7 @@ func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cur
 	s, err := sse.Open(traced, cfg)
 	heard()
 	if err != nil && !answered {
-		return nil, c.noAnswer(base, err, sent.Load())
+		return nil, c.noAnswer(ctx, base, err, sent.Load())
 	}
 	return s, err
 }

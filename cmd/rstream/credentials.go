@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -150,20 +151,32 @@ func (a *app) credentialVariables(server string) (env []string) {
 
 // serverToken returns the token for a server, "" if there is none.
 func (a *app) serverToken(ctx context.Context, server string) (string, error) {
+	token, from, err := a.findToken(ctx, server)
+	if err == nil {
+		a.tokens.last.Store(&sentToken{token, from})
+	}
+	return token, err
+}
+
+// findToken returns the token for a server, and where it is.
+func (a *app) findToken(ctx context.Context, server string) (token, from string, err error) {
 	c := a.credentialsOf(server)
 	switch {
 	case a.sendsHeader(server):
-		return "", nil
+		return "", "--header", nil
 	case c.tokenFile != "":
 		b, err := os.ReadFile(c.tokenFile)
 		if err != nil {
-			return "", fmt.Errorf("read the token: %w", err)
+			return "", "", fmt.Errorf("read the token: %w", err)
 		}
-		return checkToken(b, c.tokenFile)
+		token, err = checkToken(b, c.tokenFile)
+		return token, c.tokenFile, err
 	case c.tokenCommand != "":
-		return a.tokens.runCommand(ctx, c.tokenCommand)
+		token, err = a.tokens.runCommand(ctx, c.tokenCommand)
+		return token, "--token-command", err
 	}
-	return checkTokenText(a.environmentToken(), tokenVariable)
+	token, err = checkTokenText(a.environmentToken(), tokenVariable)
+	return token, tokenVariable, err
 }
 
 // checkToken returns the token in the contents of a file or the output of a command. Its
@@ -183,11 +196,16 @@ func checkTokenText(token, from string) (string, error) {
 	return token, nil
 }
 
-// commandTokens caches the tokens that commands have printed.
+// commandTokens caches the tokens that commands have printed, and has the last token that was sent.
 type commandTokens struct {
+	last atomic.Pointer[sentToken]
+
 	mu    sync.Mutex
 	token map[string]commandToken // by command
 }
+
+// A sentToken is a token, "" if none was sent, and where it was found.
+type sentToken struct{ text, from string }
 
 type commandToken struct {
 	text string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -69,14 +70,15 @@ var typeHints = []typeHint{
 		case e.Status == http.StatusUnauthorized && !e.FromLog:
 			return "something in front of the server asks for credentials: put them into its URL, as in http://user:password@host"
 		case e.Status == http.StatusUnauthorized:
-			return "name a file with a token in --token-file, or set RSTREAM_TOKEN; \"rstream token show FILE\" prints what a token says"
+			return unauthorizedHint
 		case e.Status == http.StatusForbidden && e.FromLog:
-			return "ask the server's operator for a token that covers the topic; \"rstream token show FILE\" prints what yours covers"
+			return forbiddenHint
 		case e.Status == http.StatusForbidden:
 			return "something in front of the server refuses this; if it wants a header, send that with --header"
 		}
 		return ""
 	}),
+	hintAs(func(*cobra.Command, *forbiddenError) string { return forbiddenHint }),
 	hintAs(func(_ *cobra.Command, e *client.ShortenedError) string {
 		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
 	}),
@@ -217,11 +219,14 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 
 // What crypto/tls, which has no types for them, says of the alerts of a server that gets no
 // client certificate: certificateRequired of TLS 1.3, and handshakeFailure of TLS 1.2, which can
-// have other reasons. The first may come too late to be read, after an error of writing.
+// have other reasons.
 const (
 	certificateRequired = "tls: certificate required"
 	handshakeFailure    = "tls: handshake failure"
 )
+
+// unacceptable are its alerts if it does not accept the certificate that it gets.
+var unacceptable = []string{"tls: bad certificate", "tls: unknown certificate authority", "tls: expired certificate", "tls: revoked certificate", "tls: unsupported certificate", "tls: unknown certificate"}
 
 // hintOfTLS returns what to do about an error of TLS, "" if err is of something else.
 func hintOfTLS(err error) string {
@@ -239,6 +244,8 @@ func hintOfTLS(err error) string {
 		return "the server needs a certificate for the name in --server"
 	case strings.Contains(err.Error(), certificateRequired):
 		return "the server asks for a certificate: name yours in --client-cert, and its key in --client-key"
+	case isTLS && slices.ContainsFunc(unacceptable, func(alert string) bool { return strings.HasSuffix(err.Error(), alert) }):
+		return "the server does not accept the certificate in --client-cert: an authority of the server must have signed it, and it must not have expired"
 	case isTLS && (strings.Contains(err.Error(), handshakeFailure) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
 		return "if the server asks for a certificate, name yours in --client-cert, and its key in --client-key"
 	}

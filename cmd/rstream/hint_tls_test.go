@@ -27,22 +27,20 @@ func TestHintsOfTLS(t *testing.T) {
 		certificate tls.Certificate
 		trusted     bool
 		clients     tls.ClientAuthType
+		version     uint16 // of TLS
 		hint, found string
 	}{
-		{"unknown authority", sign(soon, nil, local), false, 0, "name its file in --ca", "unknown authority"},
-		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, "if this machine's clock is right", "expired"},
-		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, "if this machine's clock is right", "not yet valid"},
-		{"other name", sign(soon, []string{"log.example", "b.example"}), true, 0, "the certificate is for log.example, b.example", "doesn't contain any IP SANs"},
-		{"no name", sign(soon, nil), true, 0, "needs a certificate for the name", "doesn't contain any IP SANs"},
-		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, "asks for a certificate, name yours in --client-cert", "(--client-cert)"},
+		{"unknown authority", sign(soon, nil, local), false, 0, 0, "name its file in --ca", "unknown authority"},
+		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, 0, "if this machine's clock is right", "expired"},
+		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, 0, "if this machine's clock is right", "not yet valid"},
+		{"other name", sign(soon, []string{"log.example", "b.example"}), true, 0, 0, "the certificate is for log.example, b.example", "doesn't contain any IP SANs"},
+		{"no name", sign(soon, nil), true, 0, 0, "needs a certificate for the name", "doesn't contain any IP SANs"},
+		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server asks for a certificate, name yours in --client-cert", "(--client-cert)"},
+		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS13, "the server asks for a certificate: name yours in --client-cert", "(--client-cert)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-			// TLS 1.2 sends its alert in the handshake, so it is not lost to an error of writing.
-			srv.TLS = &tls.Config{Certificates: []tls.Certificate{test.certificate}, ClientAuth: test.clients}
-			if test.clients != 0 {
-				srv.TLS.MaxVersion = tls.VersionTLS12
-			}
+			srv.TLS = &tls.Config{Certificates: []tls.Certificate{test.certificate}, ClientAuth: test.clients, MaxVersion: test.version}
 			srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
@@ -55,6 +53,10 @@ func TestHintsOfTLS(t *testing.T) {
 				if r.status != exitUnreachable || strings.Count(r.err, "rstream: hint: ") != 1 || !strings.Contains(r.err, test.hint) {
 					t.Errorf("%s: %+v", args, r)
 				}
+			}
+			put := runCommand(t, append([]string{"put", "alice/x", "1"}, at...)...)
+			if put.status != exitUnreachable || !strings.Contains(put.err, "; nothing was appended\n") || !strings.Contains(put.err, test.hint) {
+				t.Errorf("put: %+v", put)
 			}
 			r := runCommand(t, append([]string{"doctor", srv.URL, "--for", "1s"}, at...)...)
 			if r.status != exitUnreachable || !strings.Contains(r.out, test.found) {

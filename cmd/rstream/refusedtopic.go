@@ -79,6 +79,6 @@ func (t *allowedTopics) batches(ctx context.Context, s *session, opts client.Tai
 // reportAndContinue prints an error and its hint at once, for a command that continues.
 func (a *app) reportAndContinue(err error) {
 	var text strings.Builder
-	printError(&text, nil, err)
+	a.printError(&text, nil, err)
 	_ = a.writeAside(text.String()) // there is nowhere else to report it
 }

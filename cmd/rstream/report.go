@@ -40,12 +40,12 @@ type exitError struct {
 func (e *exitError) Error() string { return e.text }
 
 // reportError prints an error and its hint, and returns the exit status.
-func reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
+func (a *app) reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
 	var sig *signalError
 	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
 		var claim *claimError
 		if errors.As(err, &claim) { // report the appends, however the command ends
-			printError(stderr, cmd, err)
+			a.printError(stderr, cmd, err)
 		}
 		return signalStatus(cmd, sig)
 	}
@@ -56,7 +56,7 @@ func reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err 
 	if errors.As(err, &exit) && exit.text == "" {
 		return exit.status
 	}
-	printError(stderr, cmd, err)
+	a.printError(stderr, cmd, err)
 	return statusOf(err)
 }
 
@@ -70,11 +70,11 @@ func onlyClosed(err error) bool {
 }
 
 // printError prints an error and its hint.
-func printError(stderr io.Writer, cmd *cobra.Command, err error) {
+func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
 	for line := range strings.SplitSeq(visibleLines(wire.Redact(err.Error())), "\n") {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
-	if h := hintFor(cmd, err); h != "" {
+	if h := a.hintFor(cmd, err); h != "" {
 		fmt.Fprintf(stderr, "rstream: hint: %s\n", visibleLines(h))
 	}
 }

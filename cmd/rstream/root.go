@@ -95,7 +95,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if err == nil && a.noOut && !a.ran {
 		err = errNoStdout // help is printed before any command runs
 	}
-	return reportError(ctx, stderr, cmd, err)
+	return a.reportError(ctx, stderr, cmd, err)
 }
 
 // prepareCommand runs before each command.

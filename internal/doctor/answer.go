@@ -32,8 +32,17 @@ func checkReach(t *Transcript) Finding {
 		return newFinding("redirect", Error, "request the last URL directly, or fix the redirect loop", "%d redirects and no response; the last was to %s", len(t.Hops), t.Hops[len(t.Hops)-1])
 	case isTimeout(t.Err):
 		return newFinding("head", Error, headAdvice, "connected to %s, but no response head in %s", t.Address, brief(t.Ended))
+	case isAlert(t.Err):
+		return newFinding("tls", Error, "check whether the server asks for a certificate (--client-cert), and of which authority", "connected to %s, and the server ended TLS: %v", t.Address, shortCause(t.Err))
 	}
 	return newFinding(check, Error, "check that the port speaks HTTP, and see the log of the server that listens there", "connected to %s, but no response: %v", t.Address, shortCause(t.Err))
+}
+
+// isAlert reports whether err is an alert of TLS. In TLS 1.3 a server may refuse a client's
+// certificate after the client has connected.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // checkConnect explains why there is no connection.

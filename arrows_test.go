@@ -44,7 +44,8 @@ var mayImport = map[string][]string{
 	"internal/demo":     {"event", "window", "cache", "client", "internal/server"},
 	"internal/doctor":   {"event", "internal/wire"},
 	"internal/auth":     {"event"},
-	"internal/server":   {"event", "window", "reconcile", "internal/auth", "internal/wire", "internal/hub"},
+	"internal/board":    {"event"},
+	"internal/server":   {"event", "window", "reconcile", "internal/auth", "internal/board", "internal/wire", "internal/hub"},
 
 	"client":                  {"event", "window", "cache", "reconcile", "client/internal/imports", "internal/sse", "internal/wire", "internal/hub"},
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
@@ -141,6 +142,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"event/id.go", module + "/window"},
 		{"internal/hub/hub.go", module + "/cache"},
 		{"internal/server/set.go", module + "/client"},
+		{"internal/board/board.go", module + "/internal/server"},
 		{"client/client.go", module + "/internal/server"},
 		{"internal/sse/session.go", module + "/client"},
 		{"internal/doctor/doctor.go", module + "/client"},

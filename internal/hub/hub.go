@@ -259,7 +259,7 @@ func (h *Hub) Stats() Stats {
 	st := Stats{Overflows: h.overflows.Load()}
 	head := h.Head()
 	h.table.all.eachSubscription(func(s *Subscription) {
-		lag, behind := s.lag(head)
+		lag, behind := s.Lag(head)
 		st.Readers++
 		if behind {
 			st.Behind++

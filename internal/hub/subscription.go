@@ -371,9 +371,9 @@ func (s *Subscription) Point() event.Point {
 	return event.Point{ID: s.pos, Mark: s.mark}
 }
 
-// lag returns the number of ids by which the reader is behind head, and whether it reads
-// the Source.
-func (s *Subscription) lag(head event.ID) (ids uint64, behind bool) {
+// Lag returns the number of ids by which the reader is behind head, and whether it reads
+// the Source. It may be called from any goroutine.
+func (s *Subscription) Lag(head event.ID) (ids uint64, behind bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	behind = !s.joined || s.pos < s.goal

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -39,6 +40,7 @@ type example struct {
 	parent  string        // what the log was restored from
 	parted  event.ID      // and where the two parted
 	then    []event.Draft // appended a second later
+	readers []string      // topics of readers that are there, and leave one after the other
 	open    bool          // the response goes on
 }
 
@@ -72,6 +74,8 @@ func (ex *example) remark(line string) (err error) {
 		var head string
 		ex.parent, head, _ = strings.Cut(value, " ")
 		ex.parted, err = event.ParseID(head)
+	case "reader":
+		ex.readers = append(ex.readers, value)
 	case "then":
 		var d event.Draft
 		d, err = event.ParseDraft([]byte(value))
@@ -132,6 +136,11 @@ func replay(t *testing.T, ex *example) {
 	log.horizon, log.parent, log.parted = ex.horizon, ex.parent, ex.parted
 	s, stop := serve(t, log, Config{Loopback: true, Origins: []string{"https://app.example"}, Version: "0.0.0", Now: log.now})
 	defer stop()
+	for i, topic := range ex.readers {
+		_, reading := s.stream("/events?since=now&topic=" + url.QueryEscape(topic))
+		defer reading.Close()
+		time.AfterFunc(time.Duration(2+2*i)*time.Second, func() { reading.Close() })
+	}
 	conn := s.dial()
 	defer conn.Close()
 	if _, err := io.WriteString(conn, ex.wire(t)); err != nil {
@@ -201,7 +210,10 @@ func readResponse(t *testing.T, conn net.Conn, headOnly bool) (text string, open
 // any stands for one or more bytes in a line of a response that vary.
 const anything = "{{*}}"
 
-var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":")[^"\n]+`)
+var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":"|"address":")[^"\n]+`)
+
+// boardCursor matches the random part of a cursor of the board.
+var boardCursor = regexp.MustCompile(`(?m)^id: [A-Z2-7]{8}\.`)
 
 // madeKey matches a key that the server made, and the hash and the mark of the head that depend
 // on it.
@@ -214,6 +226,7 @@ func generalize(response string) string {
 		response = madeKey.ReplaceAllString(response, `"key":"`+anything+`","hash":"`+anything+`"`)
 		response = headMark.ReplaceAllString(response, "${1}"+anything)
 	}
+	response = boardCursor.ReplaceAllString(response, "id: "+anything+".")
 	return changing.ReplaceAllString(response, "${1}"+anything)
 }
 

@@ -19,7 +19,7 @@ type recorder struct {
 	bodiless bool // of a HEAD request: the body is not sent
 	status   int  // 0 if nothing was written
 	problem  *wire.Error
-	stream   *connection // the stream that sends the body, or nil
+	stream   stream // the stream that sends the body, or nil
 
 	grant    *auth.Grant // what the token of the request allows; nil without a Guard
 	ruled    bool        // the request was found to be allowed
@@ -31,6 +31,9 @@ type recorder struct {
 
 	held int64 // bytes of the request's body that count as held
 }
+
+// A stream sends the body of a response after its headers.
+type stream interface{ runStream() }
 
 // recorderOf returns the recorder of w.
 func recorderOf(w http.ResponseWriter) *recorder {
@@ -154,7 +157,8 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // create labels.
 func routeOf(path string) string {
 	switch path {
-	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get", "/login", "/logout":
+	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get", "/login", "/logout",
+		wire.PathConnections, wire.PathChanges:
 		return path
 	}
 	if strings.HasPrefix(path, "/set/") {

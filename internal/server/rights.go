@@ -3,11 +3,13 @@ package server
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/board"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -131,6 +133,37 @@ func (s *Server) mayWrite(w http.ResponseWriter, r *http.Request, drafts []event
 	}
 	rec.ruled = true
 	return nil
+}
+
+// mayViewBoard refuses a request to see the board whose token does not allow it. sees
+// reports whether the bearer may see a connection: only one of topics that the bearer could read
+// as well. It is nil if the bearer may see all.
+func (s *Server) mayViewBoard(w http.ResponseWriter) (sees func(*board.Connection) bool, problem *wire.Error) {
+	rec := recorderOf(w)
+	if rec.grant == nil {
+		return nil, nil
+	}
+	if rec.grant.Board != auth.BoardRead {
+		return nil, missingBoardRight(rec, "see the board")
+	}
+	rec.ruled = true
+	if rec.grant.CanRead(event.All) {
+		return nil, nil
+	}
+	return func(c *board.Connection) bool {
+		return !slices.ContainsFunc(c.Topics, func(t event.Topic) bool { return !rec.grant.CanRead(t) })
+	}, nil
+}
+
+// missingBoardRight returns the response to a request whose token does not allow what it
+// does with the board.
+func missingBoardRight(rec *recorder, verb string) *wire.Error {
+	if rec.grant.IsPublic() {
+		rec.Header().Set("WWW-Authenticate", challenge)
+		return wire.Errorf(http.StatusUnauthorized, "a token is needed to %s: Authorization: Bearer TOKEN", verb)
+	}
+	rec.Header().Set("WWW-Authenticate", challenge+`, error="insufficient_scope"`)
+	return wire.Errorf(http.StatusForbidden, "the token does not allow to %s", verb)
 }
 
 // missingRight returns the response to a request whose token, or the lack of one, does not

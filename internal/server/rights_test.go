@@ -41,7 +41,7 @@ func guardedLog(t *testing.T) (*memLog, []event.Event) {
 // asked is a request for a topic in one form.
 type asked struct {
 	route, method string
-	right         string // read, write, any token, or none
+	right         string // read, write, board, any token, or none
 	storage       bool   // the topic must be a storage
 	request       func(topic event.Topic) (target, headers, body string)
 }
@@ -69,6 +69,12 @@ var questions = func() []asked {
 	add("/healthz", "GET", "none", false, plain("/healthz"))
 	add("/readyz", "GET", "none", false, plain("/readyz"))
 	add("/metrics", "GET", "absent", false, plain("/metrics"))
+	for _, accept := range []string{wire.JSON, wire.SSE} {
+		add("/api/connections", "GET", "board", false, func(event.Topic) (string, string, string) {
+			return "/api/connections?until=now", "Accept: " + accept + "\n", ""
+		})
+	}
+	add("/api/events", "GET", "board", false, plain("/api/events?until=now"))
 	add("/login", "POST", "login", false, plain("/login"))
 	add("/logout", "POST", "none", false, plain("/logout"))
 	accepts := []string{wire.JSON, wire.NDJSON, wire.SSE}
@@ -238,7 +244,7 @@ func TestRights(t *testing.T) {
 					if !longtest.Enabled() && (i+j+k)%3 != 0 && granted != ask {
 						continue
 					}
-					for _, right := range []string{"read", "write"} {
+					for _, right := range []string{"read", "write", "board"} {
 						if right == q.right || granted == "*" {
 							checkGranted(t, s, ring, q, method, topic, byHeader, granted, right, good, evs)
 						}
@@ -329,12 +335,16 @@ func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic e
 func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method string, topic event.Topic, by bringing, granted, right string, good func(*auth.Claims), evs []event.Event) {
 	t.Helper()
 	var read, write []string
-	if right == "read" {
+	change := good
+	switch right {
+	case "read":
 		read = []string{granted}
-	} else {
+	case "write":
 		write = []string{granted}
+	case "board": // and nothing to see there
+		change = func(c *auth.Claims) { good(c); c.Rights.Board = auth.BoardRead }
 	}
-	resp, text := q.ask(s, method, topic, by, ring.cachedGrant(read, write, good))
+	resp, text := q.ask(s, method, topic, by, ring.cachedGrant(read, write, change))
 	name := fmt.Sprintf("%s %s of %s with the right to %s %s by %q", method, q.route, topic, right, granted, by)
 	covers := slices.Contains(allowed[granted], topic.String())
 	// Requests for several topics name alice/posts/1$ as well.
@@ -343,8 +353,8 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 		covers = covers && slices.Contains(allowed[granted], "alice/posts/1$")
 	}
 	learns := granted
-	if right == "write" {
-		learns = "nobody" // whoever may append may not read
+	if right != "read" {
+		learns = "nobody" // whoever may append, or see the board, may not read
 	}
 	checkSecrets(t, name, resp, text, secretsOf(evs, learns))
 	switch {
@@ -356,16 +366,16 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 		if resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
-	case q.right == "none" || q.right == "any" || q.right == "login" || q.right == right && covers:
+	case q.right == "none" || q.right == "any" || q.right == "login" || q.right == right && (covers || right == "board"):
 		if resp.StatusCode >= 400 && !(resp.StatusCode == http.StatusBadRequest && body == "not frames") {
 			t.Errorf("%s: %s %s", name, resp.Status, text)
 		}
 	default:
-		checkForbidden(t, name, resp, text, method)
+		checkForbidden(t, name, resp, text, method, q.right != "board")
 	}
 }
 
-func checkForbidden(t *testing.T, name string, resp *http.Response, text, method string) {
+func checkForbidden(t *testing.T, name string, resp *http.Response, text, method string, named bool) {
 	t.Helper()
 	if resp.StatusCode != http.StatusForbidden || resp.Header.Get("WWW-Authenticate") != `Bearer realm="rstream", error="insufficient_scope"` {
 		t.Fatalf("%s: %s, %v, %s", name, resp.Status, resp.Header, text)
@@ -374,7 +384,7 @@ func checkForbidden(t *testing.T, name string, resp *http.Response, text, method
 		return
 	}
 	var e wire.Error
-	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Topic == nil || !strings.Contains(e.Detail, e.Topic.String()) {
+	if err := json.Unmarshal([]byte(text), &e); err != nil || (e.Topic != nil) != named || named && !strings.Contains(e.Detail, e.Topic.String()) {
 		t.Errorf("%s: %s", name, text)
 	}
 }

@@ -75,6 +75,9 @@ func (s *Server) routes() map[string]methods {
 		"/login":    {http.MethodPost: noParams(s.postLogin)},
 		"/logout":   {http.MethodPost: noParams(s.postLogout)},
 		"/get":      {http.MethodGet: s.serveRead(s.parseGetStorages), http.MethodPost: s.postGet},
+
+		wire.PathConnections: {http.MethodGet: s.getConnections},
+		wire.PathChanges:     {http.MethodGet: s.getChanges},
 	}
 }
 
@@ -84,7 +87,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if ms, ok := s.paths[routeOf(path)]; ok {
 		return serveMethod(w, r, ms)
 	}
-	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /bloom, /get, /set, /login, /logout, /metrics, /healthz or /readyz", path)
+	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /bloom, /get, /set, /login, /logout, /metrics, /healthz, /readyz, /api/connections or /api/events", path)
 }
 
 // rawPath returns the path as written in the request. r.URL is not enough: if the path has a

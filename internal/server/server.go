@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/board"
 	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
@@ -107,7 +108,9 @@ type Config struct {
 	// Behind are the networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and
 	// Forwarded headers are believed. If empty, none is.
 	Behind []netip.Prefix
-	// Version is the version in GET /.
+	// Node is the name of this server on the board. If empty, the id of its log.
+	Node string
+	// Version is the version in GET / and on the board.
 	Version string
 	// Sizes returns the sizes in bytes of the log's file and its write-ahead log, for
 	// GET /metrics. If nil, these metrics are left out.
@@ -136,6 +139,8 @@ type Server struct {
 	limits    *limits // nil if no client is limited
 	paths     map[string]methods
 	replaying replaying
+	readers   board.Registry
+	board     *board.Board
 
 	prefetching atomic.Int32 // number of prefetchers
 
@@ -163,11 +168,13 @@ func New(log Log, cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.Node = cmp.Or(cfg.Node, log.Log())
 	var salt [16]byte
 	rand.Read(salt[:]) // never fails
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
 		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
+	s.board = board.New(&s.readers, board.Config{Node: s.describeNode(event.TimeOf(cfg.Now()))})
 	s.metrics = newMetrics(s)
 	if cfg.Rates != nil {
 		s.limits = newLimits(*cfg.Rates)
@@ -184,6 +191,7 @@ func New(log Log, cfg Config) *Server {
 func (s *Server) Stop() {
 	s.stopOnce.Do(func() { close(s.stopped) })
 	s.hub.Close(ErrStopped)
+	s.board.Close()
 }
 
 // isStopped reports whether Stop was called.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/board"
 	"github.com/rstream-dev/rstream/internal/hub"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"github.com/rstream-dev/rstream/window"
@@ -50,8 +51,10 @@ func (s *Server) prepareStream(w http.ResponseWriter, r *http.Request, st *resol
 		return nil
 	}
 	to := recorderOf(w)
-	to.stream = &connection{done: done, s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge()}
-	to.stream.st.notices = false // read whole lines, from which marks are computed
+	c := &connection{done: done, s: s, w: w, rc: http.NewResponseController(w), r: r, to: to, st: *st, notices: st.notices, age: s.streamAge(), opened: event.TimeOf(s.cfg.Now())}
+	c.st.notices = false // read whole lines, from which marks are computed
+	c.at.Store(uint64(st.from.ID))
+	to.stream = c
 	return nil
 }
 
@@ -73,6 +76,10 @@ type connection struct {
 	events  int           // number of pending events
 	told    bool          // the live event was sent
 	err     error         // of a write; nothing is written after it
+
+	opened event.Time
+	entry  board.Entry                      // in the registry of the board
+	sub    atomic.Pointer[hub.Subscription] // once it follows the log
 }
 
 // runStream sends the stream to its end. Most streams spend nearly all of their time waiting in
@@ -80,11 +87,13 @@ type connection struct {
 func (c *connection) runStream() {
 	defer c.done()
 	defer c.to.limitWrites()()
+	c.s.readers.Add(&c.entry, c)
+	defer c.s.readers.Remove(&c.entry)
 	follows, err := c.sendExisting()
 	if follows {
 		err = c.followLog()
 	}
-	c.noteEnd(err)
+	c.to.noteEnd(c.r, err)
 }
 
 // sendExisting sends the requested history. It reports whether the stream then follows the log.
@@ -276,19 +285,19 @@ func (c *connection) withMark(at event.Point) (event.Point, error) {
 	return c.s.markedPoint(uncancelled(c.r), at.ID, c.s.log.HeadPoint())
 }
 
-// noteEnd counts and logs the end of the stream.
-func (c *connection) noteEnd(err error) {
-	reason := c.reason(err)
-	c.s.metrics.streamsEnded.WithLabelValues(reason).Inc()
-	log := c.s.cfg.Logger.Debug
+// noteEnd counts and logs the end of a stream.
+func (rec *recorder) noteEnd(r *http.Request, err error) {
+	reason := endReason(r, err)
+	rec.s.metrics.streamsEnded.WithLabelValues(reason).Inc()
+	log := rec.s.cfg.Logger.Debug
 	switch reason {
 	case endFailed:
-		log = c.s.cfg.Logger.Error
+		log = rec.s.cfg.Logger.Error
 	case endStalled, endGone:
-		log = c.s.cfg.Logger.Warn
+		log = rec.s.cfg.Logger.Warn
 	}
-	args := []any{"reason", reason, "path", c.r.URL.Path, "query", c.r.URL.RawQuery, "took_ms", milliseconds(time.Since(c.to.began)), "error", err}
-	log("stream ended", append(args, c.to.clientArgs(c.r)...)...)
+	args := []any{"reason", reason, "path", r.URL.Path, "query", r.URL.RawQuery, "took_ms", milliseconds(time.Since(rec.began)), "error", err}
+	log("stream ended", append(args, rec.clientArgs(r)...)...)
 }
 
 // Reasons for which streams end.
@@ -303,7 +312,8 @@ const (
 	endFailed  = "failed"  // the log could not be read
 )
 
-func (c *connection) reason(err error) string {
+// endReason returns the reason for which the stream of r ended with err.
+func endReason(r *http.Request, err error) string {
 	var hole *window.NotHeldError
 	switch {
 	case err == nil:
@@ -316,7 +326,7 @@ func (c *connection) reason(err error) string {
 		return endStopped
 	case errors.Is(err, errWrite) && errors.Is(err, os.ErrDeadlineExceeded):
 		return endStalled
-	case errors.Is(err, errWrite), c.r.Context().Err() != nil:
+	case errors.Is(err, errWrite), r.Context().Err() != nil:
 		return endLeft
 	case errors.As(err, &hole):
 		return endGone
@@ -375,6 +385,7 @@ func (c *connection) replayUntil(until event.ID) error {
 func (c *connection) followLog() error {
 	sub := c.s.hub.Subscribe(c.st.topics, c.st.from.ID)
 	defer sub.Close()
+	c.sub.Store(sub)
 	alarm := time.AfterFunc(c.patience(), sub.Nudge)
 	defer alarm.Stop()
 	if g := c.to.grant; g != nil {

@@ -18,14 +18,5 @@ type Posted struct {
 	Locator
 }
 
-// MaxKey is the largest key that packs: the rest is for offset and length.
+// MaxKey is the largest key of a page.
 const MaxKey = 1<<39 - 1
-
-// packed returns l, except for its sum, as the number that SQL cuts lines by; there
-// offsets begin at one.
-func (l Locator) packed() int64 {
-	if l.Length == 0 {
-		return l.Page << 24
-	}
-	return l.Page<<24 | int64(l.Offset+1)<<12 | int64(l.Length)
-}

@@ -13,6 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
+var newline = []byte("\n")
+
 // A page is some events in the order of their ids.
 type page struct {
 	key      int64 // 0 if it has no row
@@ -140,7 +142,7 @@ func (t *Tables) insertPage(tx *sql.Tx, p *page) error {
 		p.key, err = res.LastInsertId()
 	}
 	if err == nil && p.key > MaxKey {
-		err = fmt.Errorf("page %d: no locator has room for its key", p.key)
+		err = fmt.Errorf("page %d: its key is too large", p.key)
 	}
 	return err
 }

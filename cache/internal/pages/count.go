@@ -79,13 +79,13 @@ func CountAll(ctx context.Context, tx *sql.Tx) (n int64, err error) {
 // looks at the pages that begin before the span only if that many do not begin in it.
 func HasPages(ctx context.Context, tx *sql.Tx, span window.Span, n int) (bool, error) {
 	var found int
-	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? LIMIT ?)`,
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? LIMIT ? + 0)`,
 		int64(span.From), int64(span.To), n).Scan(&found)
 	if err != nil || found >= n {
 		return err == nil, err
 	}
 	n -= found
-	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? AND last > ? LIMIT ?)`,
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM page WHERE first > ? AND first <= ? AND last > ? LIMIT ? + 0)`,
 		int64(span.From)-maxSpan, int64(span.From), int64(span.From), n).Scan(&found)
 	return err == nil && found >= n, err
 }

@@ -286,7 +286,7 @@ func (l *lastFinder) find() error {
 func (l *lastFinder) findSome(first, last uint64) (n int, block uint64, err error) {
 	rows, err := l.tx.QueryContext(l.ctx, `SELECT `+postingColumns+` FROM page_posting p
 		WHERE p.octet = ? AND p.block BETWEEN ? AND ? AND (p.members & ? OR p.members & 255 <> 255 - (p.members >> 8))
-		ORDER BY p.block DESC LIMIT ?`, l.octet, int64(first), int64(last), l.wanted, lastPostings)
+		ORDER BY p.block DESC LIMIT ? + 0`, l.octet, int64(first), int64(last), l.wanted, lastPostings)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -102,7 +102,7 @@ func FindNumbers(ctx context.Context, tx *sql.Tx, topics []event.Topic, most int
 		var n int
 		var joined sql.NullString
 		err := tx.QueryRowContext(ctx, `SELECT count(*), group_concat(id, char(10))
-			FROM (SELECT s.id FROM storage s WHERE `+where+` LIMIT ?)`, append(args, most+1)...).Scan(&n, &joined)
+			FROM (SELECT s.id FROM storage s WHERE `+where+` LIMIT ? + 0)`, append(args, most+1)...).Scan(&n, &joined)
 		if err != nil {
 			return nil, false, err
 		}
@@ -173,7 +173,7 @@ type StorageRow struct {
 func StoragesFrom(ctx context.Context, tx *sql.Tx, topic event.Topic, from event.Storage) (storages []StorageRow, err error) {
 	where, args := StoragesBehind(topic, from)
 	rows, err := tx.QueryContext(ctx, `SELECT s.id, s.user, s.path FROM storage s
-		WHERE `+where+` ORDER BY s.user, s.path LIMIT ?`, append(args, StorageChunk)...)
+		WHERE `+where+` ORDER BY s.user, s.path LIMIT ? + 0`, append(args, StorageChunk)...)
 	if err != nil {
 		return nil, err
 	}

@@ -479,7 +479,7 @@ func loaderOf(refs []Ref) func(context.Context, *sql.Tx, event.Storage) ([]Ref, 
 func hasFew(ctx context.Context, tx *sql.Tx, topic event.Topic) (few bool, err error) {
 	where, args := rows.StoragesOf(topic)
 	var n int
-	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ?)`,
+	err = tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM storage s WHERE `+where+` LIMIT ? + 0)`,
 		append(args, FewStorages+1)...).Scan(&n)
 	return n <= FewStorages, err
 }

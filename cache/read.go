@@ -123,6 +123,7 @@ type reader struct {
 	raw    bool // collect lines, not events
 	n      int  // how many were found
 	looked int  // how many were looked at by scans
+	pages  int  // how many pages were passed by scans that copy none
 	bytes  int
 	events []event.Event
 	lines  []byte
@@ -167,14 +168,17 @@ func (r *reader) readForward(after, until event.ID) (event.ID, error) {
 		return after, err
 	}
 	r.sparse = true
-	most, want := mostBlocks(len(numbers)), r.filter.wants
+	most, want := mostBlocks(len(numbers)), r.filter.lineFilter()
 	if few {
 		want = wantNumbers(numbers)
 	}
 	for blocks := uint64(minStep); after < until && !r.reachedLimit(); blocks = min(4*blocks, most) {
-		if !few || after >= indexed {
+		switch {
+		case !few || after >= indexed:
 			after, err = r.scan(after, until, maxScan, want)
-		} else {
+		case r.filter.scans:
+			after, err = r.scanJudged(after, until, want)
+		default:
 			after, err = r.seek(after, min(until, indexed, stepEnd(after, blocks)), numbers, want)
 		}
 		if err != nil || time.Since(started) > maxReadTime {
@@ -202,18 +206,33 @@ func stepEnd(after event.ID, blocks uint64) event.ID {
 	return event.ID(min(end, uint64(event.MaxID)))
 }
 
-// A filter reports whether a line belongs to the topics.
-type filter func(l pages.Line) (bool, error)
+// A lineFilter reports whether a line belongs to the topics. The zero lineFilter takes all.
+type lineFilter struct {
+	storage func(number int64) bool          // false if the number decides that it does not; may be nil
+	line    func(l pages.Line) (bool, error) // nil if the number decides
+}
 
-func wantAll(pages.Line) (bool, error) { return true, nil }
-
-// wantNumbers returns a filter for storages, which does not look at the line.
-func wantNumbers(numbers []int64) filter {
-	wanted := make(map[int64]bool, len(numbers))
-	for _, n := range numbers {
-		wanted[n] = true
+func (f *lineFilter) wants(l pages.Line) (bool, error) {
+	if f.storage != nil && !f.storage(l.Storage) {
+		return false, nil
 	}
-	return func(l pages.Line) (bool, error) { return wanted[l.Storage], nil }
+	if f.line != nil {
+		return f.line(l)
+	}
+	return true, nil
+}
+
+// wantNumbers returns a filter for storages.
+func wantNumbers(numbers []int64) lineFilter {
+	var small numberSet
+	large := map[int64]bool{}
+	for _, n := range numbers {
+		small.add(n)
+		if !small.has(n) {
+			large[n] = true
+		}
+	}
+	return lineFilter{storage: func(n int64) bool { return small.has(n) || len(large) > 0 && large[n] }}
 }
 
 // probe is how many events to look at to find out whether many of them belong to the
@@ -228,7 +247,7 @@ const (
 func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, error) {
 	if r.filter.all() {
 		for after < until && !r.reachedLimit() {
-			next, err := r.scan(after, until, maxScan, wantAll)
+			next, err := r.scan(after, until, maxScan, lineFilter{})
 			if err != nil || time.Since(started) > maxReadTime {
 				return next, err
 			}
@@ -242,7 +261,7 @@ func (r *reader) scanDense(after, until event.ID, started time.Time) (event.ID, 
 	}
 	for ; after < until && !r.reachedLimit(); most = denseChunk {
 		found, looked := r.n, r.looked
-		next, err := r.scan(after, until, min(most, maxScan), r.filter.wants)
+		next, err := r.scan(after, until, min(most, maxScan), r.filter.lineFilter())
 		if err != nil {
 			return next, err
 		}
@@ -259,11 +278,17 @@ var errEnough = errors.New("enough")
 
 // scan reads the wanted events of (after, until] in order, of at most most events that it
 // looks at. It returns the position up to which it has read.
-func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, error) {
-	at, end := after, r.looked+most
-	q := pages.Query{Span: window.Span{From: after, To: until}, Dense: r.dense, Reuse: r.raw}
+func (r *reader) scan(after, until event.ID, most int, want lineFilter) (event.ID, error) {
+	if r.dense { // each id is an event, so those that are not wanted need not be counted
+		until = min(until, after+event.ID(most))
+	}
+	q := pages.Query{Span: window.Span{From: after, To: until}, Dense: r.dense, Reuse: r.raw, Passed: &r.pages}
+	if r.dense {
+		q.Want = want.storage
+	}
+	at, looked := after, 0
 	err := pages.Scan(r.ctx, r.tx, q, func(l pages.Line) error {
-		ok, err := want(l)
+		ok, err := want.wants(l)
 		if err == nil && ok {
 			err = r.collectLine(l.ID, l.Text)
 		}
@@ -271,18 +296,34 @@ func (r *reader) scan(after, until event.ID, most int, want filter) (event.ID, e
 			return err
 		}
 		at = l.ID
-		if r.looked++; r.looked >= end || r.reachedLimit() {
+		if looked++; looked >= most || r.reachedLimit() {
 			return errEnough
 		}
 		return nil
 	})
-	switch {
-	case err == errEnough:
-		return at, nil
-	case err != nil:
-		return at, err
+	switch err {
+	case nil:
+		at = until
+	case errEnough:
+		err = nil
 	}
-	return until, nil
+	if r.dense {
+		looked = int(at - after)
+	}
+	r.looked += looked
+	return at, err
+}
+
+// A line that is sought, its posting included, takes as long as a scan that copies no page takes
+// for scannedPages pages.
+const scannedPages = 3
+
+// scanJudged scans as long as that costs less than seeking lines by postings.
+func (r *reader) scanJudged(after, until event.ID, want lineFilter) (event.ID, error) {
+	found, passed := r.n, r.pages
+	next, err := r.scan(after, until, min(event.BlockSize, maxScan), want)
+	r.filter.scans = r.pages-passed <= scannedPages*(r.n-found)
+	return next, err
 }
 
 // collectLine collects the line of an event.
@@ -318,17 +359,23 @@ func checkLine(id event.ID, line []byte) error {
 }
 
 // seek reads the events of (after, until] that the postings of storages name.
-func (r *reader) seek(after, until event.ID, numbers []int64, want filter) (event.ID, error) {
+func (r *reader) seek(after, until event.ID, numbers []int64, want lineFilter) (event.ID, error) {
 	span := window.Span{From: after, To: until}
 	posted, err := pages.ReadPostingsOf(r.ctx, r.tx, numbers, span)
 	if err != nil {
 		return after, err
 	}
-	many, err := pages.HasPages(r.ctx, r.tx, span, len(posted))
+	plain := r.dense && r.raw // such a scan copies no page
+	fewest := len(posted)
+	if plain {
+		fewest *= scannedPages
+	}
+	many, err := pages.HasPages(r.ctx, r.tx, span, fewest)
 	if err != nil {
 		return after, err
 	}
 	if !many {
+		r.filter.scans = plain
 		return r.scan(after, until, maxScan, want) // reading all pages is cheaper than seeking each line
 	}
 	at := after

@@ -17,6 +17,7 @@ type storageFilter struct {
 	known  numberSet // storages whose names were looked at
 	wanted numberSet // those of them that belong to the topics
 	dense  bool      // many of the events that were read last belong to the topics
+	scans  bool      // so many that a scan costs less than seeking their lines
 }
 
 // wants reports whether a line belongs to the topics.
@@ -37,6 +38,11 @@ func (f *storageFilter) wants(l pages.Line) (bool, error) {
 		f.wanted.add(l.Storage)
 	}
 	return wanted, nil
+}
+
+// lineFilter returns f as the filter of a scan.
+func (f *storageFilter) lineFilter() lineFilter {
+	return lineFilter{storage: func(n int64) bool { return !f.known.has(n) || f.wanted.has(n) }, line: f.wants}
 }
 
 // all reports whether every event belongs to the topics.

@@ -43,7 +43,9 @@ type Query struct {
 	MaxText int
 	// NotIndexed reads all pages in place of the index of pages, which is damaged.
 	NotIndexed bool
-	Skip       Skip
+	// Passed, if not nil, is increased for each page that a scan reads without copying it.
+	Passed *int
+	Skip   Skip
 }
 
 // Scan calls fn with the lines that q asks for, in the order of their ids. It returns a
@@ -108,7 +110,7 @@ func Scan(ctx context.Context, tx *sql.Tx, q Query, fn func(Line) error) error {
 
 // isPlain reports whether scanDense can scan for q.
 func (q *Query) isPlain() bool {
-	return q.Dense && q.Reuse && q.Want == nil && q.MaxText == 0 && q.Skip == nil
+	return q.Dense && q.Reuse && q.MaxText == 0 && q.Skip == nil
 }
 
 // after returns fn for the events after a position.

@@ -29,6 +29,9 @@ func (q *Query) scanDense(ctx context.Context, tx *sql.Tx, from int64, fn func(L
 			if !ok || !okIndex || !okLines { // a column has another type
 				return false
 			}
+			if q.Passed != nil {
+				*q.Passed++
+			}
 			p.index, p.lines = index, lines
 			if p.decodeAlone(event.ID(first)) != nil {
 				return false
@@ -42,9 +45,11 @@ func (q *Query) scanDense(ctx context.Context, tx *sql.Tx, from int64, fn func(L
 	return at, err
 }
 
-// visitDense calls fn with the lines of p after position at, and returns the position of the
-// last one and whether the scan goes on.
+// visitDense calls fn with the wanted lines of p after position at, and returns the position of
+// its last event and whether the scan goes on. The lines of a page are not checked if none of them
+// is wanted.
 func (q *Query) visitDense(p *page, at event.ID, fn func(Line) error) (_ event.ID, more bool, err error) {
+	checked := false
 	for i := range p.entries {
 		e := &p.entries[i]
 		if e.id <= q.Span.From {
@@ -53,6 +58,14 @@ func (q *Query) visitDense(p *page, at event.ID, fn func(Line) error) (_ event.I
 		if e.id != at+1 || e.dead || e.id > q.Span.To {
 			return at, false, nil
 		}
+		if q.Want != nil && !q.Want(e.storage) {
+			at = e.id
+			continue
+		}
+		if !checked && p.checkLines() != nil {
+			return at, false, nil
+		}
+		checked = true
 		if err := fn(Line{e.id, e.storage, p.line(e), p, e}); err != nil {
 			return at, false, err
 		}
@@ -61,13 +74,13 @@ func (q *Query) visitDense(p *page, at event.ID, fn func(Line) error) (_ event.I
 	return at, true, nil
 }
 
-// decodeAlone is decode for a row without its count and its last id.
+// decodeAlone is decode for a row without its count and its last id. It does not check the lines.
 func (p *page) decodeAlone(first event.ID) (err error) {
 	if p.entries, err = appendEntries(p.entries[:0], first, countEntries(p.index), p.index, len(p.lines)); err != nil {
 		return err
 	}
 	p.linesSum = binary.BigEndian.Uint32(p.index[4:])
-	return p.checkLines()
+	return nil
 }
 
 // countEntries returns how many entries an index has: each is three numbers.

@@ -80,7 +80,7 @@ func TestFlippedDensePage(t *testing.T) {
 	p := madePage(4000, 12)
 	sound := func(first event.ID) bool {
 		q := page{index: p.index, lines: p.lines}
-		return q.decodeAlone(first) == nil
+		return q.decodeAlone(first) == nil && q.checkLines() == nil
 	}
 	if !sound(4000) {
 		t.Fatal("the page is not sound")

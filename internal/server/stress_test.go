@@ -23,13 +23,20 @@ func TestStress(t *testing.T) {
 		log.put(t, "a", "p", 100)
 		log.look = 64
 		s, stop := serve(t, log, Config{Queue: queue, Heartbeat: 2 * time.Millisecond})
-		var reading sync.WaitGroup
+		var reading, beginning sync.WaitGroup
 		for i := range readers {
 			rnd := rand.New(rand.NewPCG(seed, uint64(queue*readers+i)))
 			topic := []string{"a", "b", "*/p", "a/p/q", "*"}[rnd.IntN(5)]
-			reading.Go(func() { follow(t, s, log, rnd, topic) })
+			beginning.Add(1)
+			reading.Go(func() {
+				start := event.ID(rnd.Uint64N(uint64(log.Head() + 1)))
+				beginning.Done()
+				follow(t, s, log, rnd, topic, start)
+			})
 		}
 		appendRandomly(t, log, rand.New(rand.NewPCG(seed, 0)), commits)
+		beginning.Wait() // a reader that began at the last events would wait for them forever
+		appendLast(t, log)
 		reading.Wait()
 		stop()
 	}
@@ -51,6 +58,9 @@ func appendRandomly(t *testing.T, log *memLog, rnd *rand.Rand, commits int) {
 			t.Error(err)
 		}
 	}
+}
+
+func appendLast(t *testing.T, log *memLog) {
 	var last []event.Draft
 	for _, user := range []string{"a", "b"} {
 		last = append(last, event.Draft{User: user, Path: lastPath, Type: event.Put, Key: "last", Value: []byte("1")})
@@ -60,10 +70,9 @@ func appendRandomly(t *testing.T, log *memLog, rnd *rand.Rand, commits int) {
 	}
 }
 
-// follow reads a topic from a random position to the end, over several streams.
-func follow(t *testing.T, s *served, log *memLog, rnd *rand.Rand, name string) {
+// follow reads a topic from start to the end, over several streams.
+func follow(t *testing.T, s *served, log *memLog, rnd *rand.Rand, name string, start event.ID) {
 	topics := topicsOf(t, name)
-	start := event.ID(rnd.Uint64N(uint64(log.Head() + 1)))
 	at, got := start, []event.ID(nil)
 	for done := false; !done; {
 		resp, err := s.tryGet(t.Context(), "/events?topic="+name, "Accept", wire.SSE, wire.HeaderLastEventID, event.CursorOf(at, logName).String())

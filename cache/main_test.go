@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		checks, kills = 2, 1
 	}
 	debug.SetGCPercent(400) // the heap is small
+	longtest.TempInMemory()
 	longtest.SetChecks(checks, 100)
 	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Size(kills, 10)))
 	os.Exit(m.Run())

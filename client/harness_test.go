@@ -23,6 +23,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/testfile"
 )
@@ -30,6 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	runChild()
 	debug.SetGCPercent(400) // the heap is small
+	longtest.TempInMemory()
 	os.Exit(m.Run())
 }
 

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 type manyAtOnce struct{ m *testing.M }
 
 func (r manyAtOnce) Run() int {
-	flag.Parse()
+	longtest.TempInMemory()
 	// Programs started by the test would inherit an ignored hangup from nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	longtest.SetDefault("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))

@@ -10,6 +10,7 @@ import (
 
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400) // the heap is small
+	longtest.TempInMemory()
 	longtest.SetChecks(25, 100)
 	os.Exit(m.Run())
 }

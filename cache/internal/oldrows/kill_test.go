@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	debug.SetGCPercent(400) // the heap is small
+	longtest.TempInMemory()
 	flag.Parse()
 	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Size(1, 2)))
 	os.Exit(m.Run())

@@ -34,8 +34,14 @@ type Cursor struct {
 
 // HoldCursor takes the cursor name for this process. If there is none, it creates one at
 // Beginning. A cursor belongs to the topics it was created with; other topics are an
-// error. If another process has the cursor, HoldCursor returns ErrHeld.
+// error. If another process has the cursor, HoldCursor returns ErrHeld, and if a consumer
+// has not done all events up to its position, ErrUnfinished.
 func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic) (*Cursor, error) {
+	return db.holdCursor(ctx, name, topics, func(tx *sql.Tx) error { return checkFinished(tx, name) })
+}
+
+// holdCursor takes a cursor if check, in the same transaction, returns no error.
+func (db *DB) holdCursor(ctx context.Context, name string, topics []event.Topic, check func(tx *sql.Tx) error) (*Cursor, error) {
 	if err := checkCursor(name); err != nil {
 		return nil, err
 	}
@@ -43,6 +49,9 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 	err := db.file.Update(ctx, func(tx *sql.Tx) error {
 		have, err := db.readCursor(tx, name)
 		if errors.Is(err, ErrNoCursor) {
+			if err := check(tx); err != nil {
+				return err
+			}
 			_, err := tx.Exec(insertCursor, name, topicLines(topics), 0, nil, db.file.OwnerName(), db.file.LeaseEnd())
 			return err
 		}
@@ -56,6 +65,9 @@ func (db *DB) HoldCursor(ctx context.Context, name string, topics []event.Topic)
 			return ErrDamagedCursor
 		}
 		if err := have.belongsTo(topics); err != nil {
+			return err
+		}
+		if err := check(tx); err != nil {
 			return err
 		}
 		c.position, c.state = have.Position, have.state
@@ -109,7 +121,7 @@ func (db *DB) scanCursor(scan func(...any) error) (c cursorRow, err error) {
 		return c, err
 	}
 	c.Damaged = !sound
-	c.Topics, c.Held = strings.Split(topics, "\n"), db.file.Holds(w.Owner, w.Lease)
+	c.Topics, c.Held = splitTopics(topics), db.file.Holds(w.Owner, w.Lease)
 	return c, nil
 }
 
@@ -130,13 +142,19 @@ func (db *DB) readFreeCursor(tx *sql.Tx, name string) (CursorInfo, error) {
 }
 
 // SetCursor sets the cursor name, which no process may hold, to position at. If there is
-// none, it creates one for topics; without topics it returns ErrNoCursor.
+// none, it creates one for topics; without topics it returns ErrNoCursor. Events up to there
+// count as done by a consumer; its dead letters stay.
 func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, at event.ID) (c CursorInfo, err error) {
 	if err := checkCursor(name); err != nil {
 		return c, err
 	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		c, err = db.readFreeCursor(tx, name)
+		if err == nil {
+			if err := dropUnfinished(tx, name, false); err != nil {
+				return err
+			}
+		}
 		if errors.Is(err, ErrNoCursor) && len(topics) > 0 {
 			c = CursorInfo{Name: name, Topics: strings.Split(topicLines(topics), "\n"), Position: at}
 			_, err := tx.Exec(insertCursor, name, topicLines(topics), at, nil, nil, nil)
@@ -163,7 +181,7 @@ func (db *DB) SetCursor(ctx context.Context, name string, topics []event.Topic, 
 	return c, cursorError(name, err)
 }
 
-// DropCursors removes cursors, all or none, and returns them. It returns ErrHeld if a
+// DropCursors removes cursors and their dead letters, all or none, and returns the cursors. It returns ErrHeld if a
 // process holds one, and ErrNoCursor if one does not exist.
 func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []CursorInfo, err error) {
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
@@ -176,12 +194,17 @@ func (db *DB) DropCursors(ctx context.Context, names []string) (dropped []Cursor
 			if _, err := tx.Exec(`DELETE FROM cursor WHERE name = ?`, name); err != nil {
 				return err
 			}
+			if err := dropUnfinished(tx, name, true); err != nil {
+				return err
+			}
 			dropped = append(dropped, c)
 		}
 		return nil
 	})
 	return dropped, err
 }
+
+func splitTopics(lines string) []string { return strings.Split(lines, "\n") }
 
 func topicLines(topics []event.Topic) string {
 	var lines []string
@@ -203,20 +226,22 @@ func (c *Cursor) State() []byte { return c.state }
 // process has taken the cursor. Call it with a context that outlives a signal, so that
 // events handled before a shutdown are not repeated.
 func (c *Cursor) Move(ctx context.Context, at event.ID, state []byte) error {
-	err := c.db.file.Update(ctx, func(tx *sql.Tx) error {
-		res, err := tx.Exec(moveCursor, at, state, c.db.file.LeaseEnd(), c.name, c.db.file.OwnerName())
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(err, ErrLost)
-		}
-		return nil
-	})
+	err := c.db.file.Update(ctx, func(tx *sql.Tx) error { return c.move(tx, at, state) })
 	if err != nil {
 		return fmt.Errorf("move cursor %s: %w", c.name, err)
 	}
 	c.position, c.state = at, state
+	return nil
+}
+
+func (c *Cursor) move(tx *sql.Tx, at event.ID, state []byte) error {
+	res, err := c.db.file.Exec(tx, moveCursor, at, state, c.db.file.LeaseEnd(), c.name, c.db.file.OwnerName())
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, ErrLost)
+	}
 	return nil
 }
 

@@ -29,7 +29,8 @@ var ErrInUse = errors.New("is being filled")
 // how many events it removed. Up to event.MaxID it also stops following them. Events in a
 // window of an overlapping topic stay. Imported events are dropped too; the outbox stays.
 // Forget returns a *HeldAsError if a wider window holds all the events, and ErrInUse
-// while a process fills windows that it would cut.
+// while a process fills windows that it would cut. It returns a *NeededError if a consumer has
+// not done some of the events.
 func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (removed int, err error) {
 	if db.file.Role != Client {
 		return 0, fmt.Errorf("forget %s: %w: only a copy can forget", topic, ErrRole)
@@ -37,7 +38,12 @@ func (db *DB) Forget(ctx context.Context, topic event.Topic, before event.ID) (r
 	span := window.Span{From: event.Beginning, To: before}
 	// Cut the windows first: from then on no reader sees the events, and a kill leaves
 	// only unused bytes.
-	err = db.file.Update(ctx, func(tx *sql.Tx) error { return db.forgetWindows(tx, topic, span) })
+	err = db.file.Update(ctx, func(tx *sql.Tx) error {
+		if err := db.checkNeeded(tx, topic, before); err != nil {
+			return err
+		}
+		return db.forgetWindows(tx, topic, span)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("forget %s: %w", topic, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
@@ -95,7 +96,8 @@ func (db *DB) MigrateOutbox(ctx context.Context, old *DB) error {
 
 // MigrateCursors copies the cursors and the followed topics of another copy, whose log this
 // copy's log was restored from. A cursor beyond parted, where the two logs diverged, is
-// set back to parted. Cursors and topics already in this copy are kept.
+// set back to parted, and that of a consumer to before the first event that it has not done.
+// Cursors and topics already in this copy are kept. Dead letters are copied.
 func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) error {
 	cursors, err := old.Cursors(ctx)
 	if err != nil {
@@ -108,12 +110,22 @@ func (db *DB) MigrateCursors(ctx context.Context, old *DB, parted event.ID) erro
 	if err := db.Remember(ctx, topics, ""); err != nil {
 		return err
 	}
+	cursors = slices.DeleteFunc(cursors, func(c CursorInfo) bool { return c.Damaged }) // where they were is not known
+	var names []string
+	for _, c := range cursors {
+		names = append(names, c.Name)
+	}
+	undone, err := db.migrateConsumers(ctx, old, names)
+	if err != nil {
+		return dbfile.Wrap(err, "copy the dead letters")
+	}
 	err = db.file.Update(ctx, func(tx *sql.Tx) error {
 		for _, c := range cursors {
-			if c.Damaged {
-				continue // where it was is not known
+			at := min(c.Position, parted)
+			if before, ok := undone[c.Name]; ok {
+				at = min(at, before)
 			}
-			_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, c.Name, strings.Join(c.Topics, "\n"), min(c.Position, parted), nil, nil, nil)
+			_, err := tx.Exec(insertCursor+` ON CONFLICT DO NOTHING`, c.Name, strings.Join(c.Topics, "\n"), at, nil, nil, nil)
 			if err != nil {
 				return err
 			}

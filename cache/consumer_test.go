@@ -1,0 +1,152 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// holdConsumer takes the consumer c of alice.
+func holdConsumer(t *testing.T, db *DB) *Consumer {
+	t.Helper()
+	c, err := db.HoldConsumer(context.Background(), "c", topics(t, "alice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func mustStep(t *testing.T, c *Consumer, s *ConsumerStep) {
+	t.Helper()
+	if err := c.Step(context.Background(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A step is stored as a whole, and the next holder finds it.
+func TestConsumerStep(t *testing.T) {
+	ctx := context.Background()
+	db := openClient(t)
+	if _, ok, err := db.ConsumerInfo(ctx, "c"); ok || err != nil {
+		t.Errorf("a file without consumers has one: %v", err)
+	}
+	c := holdConsumer(t, db)
+	x, y := event.Storage{User: "alice", Path: "x"}, event.Storage{User: "alice", Path: "y"}
+	dead := madeEvent("alice", "z", 3)
+	mustStep(t, c, &ConsumerStep{Position: 4, State: []byte("s"), Oldest: 1,
+		Block: []BlockedStorage{{x, 1, 2, 77, "it failed"}, {y, 2, 0, 0, ""}},
+		Bury:  []DeadLetter{{Event: dead, Tries: 3, Time: 5, Error: "no"}, {Event: madeEvent("alice", "z", 4), Time: 6}}})
+	mustStep(t, c, &ConsumerStep{Position: 5, State: []byte("t"), Oldest: 1, Unblock: []event.Storage{y}, Remove: []int64{2}})
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c = holdConsumer(t, db); c.Position() != 5 || string(c.State()) != "t" {
+		t.Errorf("the consumer is at %s with %q", c.Position(), c.State())
+	}
+	blocked, err := db.Blocked(ctx, "c")
+	if want := []BlockedStorage{{x, 1, 2, 77, "it failed"}}; err != nil || !slices.Equal(blocked, want) {
+		t.Errorf("blocked: %v, %v, want %v", blocked, err, want)
+	}
+	info, ok, err := db.ConsumerInfo(ctx, "c")
+	if want := (ConsumerInfo{[]byte("t"), 1, 1}); err != nil || !ok || !reflect.DeepEqual(info, want) {
+		t.Errorf("info: %v, %v, want %v", info, err, want)
+	}
+	for _, retry := range []bool{false, true} {
+		if retry {
+			if err := db.RetryDead(ctx, "c", []int64{1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, err := db.DeadLetters(ctx, "c", retry, 0, 10)
+		if err != nil || len(list) != 1 || list[0].Number != 1 || list[0].Error != "no" || list[0].Retry != retry || string(list[0].Event.Line()) != string(dead.Line()) {
+			t.Errorf("dead letters: %v, %v", list, err)
+		}
+	}
+	mustStep(t, c, &ConsumerStep{Position: 5, Return: []DeadLetter{{Number: 1, Tries: 4, Time: 9, Error: "again"}}})
+	if list, err := db.DeadLetters(ctx, "c", true, 0, 10); err != nil || len(list) != 0 {
+		t.Errorf("a dead letter that was tried again: %v, %v", list, err)
+	}
+	if err := db.DropDead(ctx, "c", []int64{1, 7}); !errors.Is(err, ErrNoDeadLetter) {
+		t.Errorf("dropping a number that does not exist: %v", err)
+	}
+	if err := db.DropDead(ctx, "c", []int64{1}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nobody goes past events that a consumer has not done: not a reader of the cursor, and not
+// forget. Setting the cursor gives them up.
+func TestConsumerUnfinished(t *testing.T) {
+	ctx := context.Background()
+	db := openClient(t)
+	store(t, db, "alice", madeEvent("alice", "x", 1), madeEvent("alice", "x", 2))
+	c := holdConsumer(t, db)
+	mustStep(t, c, &ConsumerStep{Position: 2, Oldest: 2, Block: []BlockedStorage{{Storage: event.Storage{User: "alice", Path: "x"}, First: 2}}})
+	if err := c.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.HoldCursor(ctx, "c", topics(t, "alice")); !errors.Is(err, ErrUnfinished) {
+		t.Errorf("a reader takes the cursor: %v", err)
+	}
+	var needed *NeededError
+	if _, err := db.Forget(ctx, topics(t, "alice/x")[0], event.MaxID); !errors.As(err, &needed) || *needed != (NeededError{"c", 2}) {
+		t.Errorf("forget: %v", err)
+	}
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], 1); err != nil {
+		t.Errorf("forget what is done: %v", err)
+	}
+	if _, err := db.SetCursor(ctx, "c", nil, 2); err != nil {
+		t.Fatal(err)
+	}
+	if blocked, err := db.Blocked(ctx, "c"); err != nil || len(blocked) > 0 {
+		t.Errorf("after the cursor was set, blocked: %v, %v", blocked, err)
+	}
+	if _, err := db.Forget(ctx, topics(t, "alice")[0], event.MaxID); err != nil {
+		t.Error(err)
+	}
+	if _, err := db.HoldCursor(ctx, "c", topics(t, "alice")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A damaged row is an error, not another state.
+func TestConsumerDamage(t *testing.T) {
+	ctx := context.Background()
+	for _, change := range []string{`UPDATE consumer1_blocked SET first = 3`, `UPDATE consumer1_blocked SET tries = 0`, `UPDATE consumer1_dead SET line = replace(line, 'alice', 'alize')`} {
+		db := openClient(t)
+		mustStep(t, holdConsumer(t, db), &ConsumerStep{Position: 4, Oldest: 1, Block: []BlockedStorage{{event.Storage{User: "alice", Path: "x"}, 1, 2, 77, "it failed"}},
+			Bury: []DeadLetter{{Event: madeEvent("alice", "z", 3)}}})
+		if err := rawExec(db, change); err != nil {
+			t.Fatal(err)
+		}
+		_, err := db.Blocked(ctx, "c")
+		_, err2 := db.DeadLetters(ctx, "c", false, 0, 10)
+		if err := errors.Join(err, err2); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
+// A consumer that is carried over to a restored log starts before the first event that it has
+// not done, with its dead letters.
+func TestMigrateConsumer(t *testing.T) {
+	ctx := context.Background()
+	old, db := openClient(t), openClient(t)
+	mustStep(t, holdConsumer(t, old), &ConsumerStep{Position: 20, Oldest: 8, Block: []BlockedStorage{{Storage: event.Storage{User: "alice", Path: "x"}, First: 8}},
+		Bury: []DeadLetter{{Event: madeEvent("alice", "z", 3), Tries: 2, Error: "no"}}})
+	for range 2 { // a repetition changes nothing
+		if err := db.MigrateCursors(ctx, old, 15); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := holdConsumer(t, db); c.Position() != 7 || c.State() != nil {
+		t.Errorf("the consumer is at %s with %q, want 0000000000007", c.Position(), c.State())
+	}
+	if list, err := db.DeadLetters(ctx, "c", false, 0, 10); err != nil || len(list) != 1 || list[0].Error != "no" {
+		t.Errorf("dead letters: %v, %v", list, err)
+	}
+}

@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/wire":     {"event", "window"},
 	"internal/hub":      {"event"},
 	"internal/sse":      {},
+	"internal/deliver":  {"event", "cache"},
 	"internal/source":   {"event", "cache", "internal/sse"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
@@ -51,7 +52,7 @@ var mayImport = map[string][]string{
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source", "internal/deliver"},
 }
 
 // onlyIn lists imports that stay in one place.
@@ -147,6 +148,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"internal/sse/session.go", module + "/client"},
 		{"internal/doctor/doctor.go", module + "/client"},
 		{"internal/source/connect.go", module + "/client"},
+		{"internal/deliver/run.go", module + "/client"},
 		{"internal/source/connect.go", "github.com/r3labs/sse/v2"},
 		{"cmd/rstream/tail.go", "github.com/itchyny/gojq"},
 		{"client/pull.go", "github.com/r3labs/sse/v2"},

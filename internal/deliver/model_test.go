@@ -1,0 +1,468 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
+)
+
+// A behaviour is how a worker does with an event.
+type behaviour int
+
+const (
+	works behaviour = iota
+	failsTwice
+	fails    // until it is repaired
+	hangs    // until it is repaired
+	kills    // the process, until it is repaired
+	busy     // asks twice to be tried again
+	behavers // how many there are
+)
+
+// A scenario is what happens to a log of events, and to the processes that consume it.
+type scenario struct {
+	storages  []int // of each event
+	behaves   []behaviour
+	leftOut   []bool
+	workers   int
+	batch     int
+	tries     int
+	kills     []time.Duration // after which the processes are killed
+	orderly   []bool          // or end in order
+	seed      uint64
+	batchSize int
+}
+
+func drawScenario(t *rapid.T) *scenario {
+	n := rapid.IntRange(1, 60).Draw(t, "events")
+	s := &scenario{
+		storages:  rapid.SliceOfN(rapid.IntRange(0, rapid.IntRange(0, 8).Draw(t, "storages")), n, n).Draw(t, "storage"),
+		leftOut:   rapid.SliceOfN(rapid.SampledFrom([]bool{false, false, false, false, true}), n, n).Draw(t, "left out"),
+		workers:   rapid.IntRange(1, 5).Draw(t, "workers"),
+		batch:     rapid.SampledFrom([]int{1, 1, 4}).Draw(t, "batch"),
+		tries:     rapid.SampledFrom([]int{0, 0, 3}).Draw(t, "tries"),
+		seed:      rapid.Uint64().Draw(t, "seed"),
+		batchSize: rapid.IntRange(1, 20).Draw(t, "batch size"),
+	}
+	bad := rapid.IntRange(0, 10).Draw(t, "bad in ten")
+	for range n {
+		b := works
+		if rapid.IntRange(1, 10).Draw(t, "luck") <= bad {
+			b = behaviour(rapid.IntRange(1, int(behavers)-1).Draw(t, "behaviour"))
+		}
+		s.behaves = append(s.behaves, b)
+	}
+	for range rapid.IntRange(0, 6).Draw(t, "processes") {
+		s.kills = append(s.kills, time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms"))*time.Millisecond)
+		s.orderly = append(s.orderly, rapid.Bool().Draw(t, "orderly"))
+	}
+	return s
+}
+
+// A world is the file, and all that is known of the events, in the slowest way: a log of all
+// tries.
+type world struct {
+	*scenario
+	mu       sync.Mutex
+	rand     *rand.Rand
+	events   []*event.Event
+	repaired bool
+	life     *life
+
+	position event.ID
+	state    []byte
+	blocked  map[event.Storage]cache.BlockedStorage
+	dead     map[int64]cache.DeadLetter
+	number   int64
+
+	done            map[event.ID]time.Time // the last success
+	tried           map[event.ID]int       // failed tries
+	killed, charged int
+	running         map[event.Storage]event.ID
+	last            map[event.Storage]event.ID // the last event that was done in this life
+	errs            []error
+}
+
+// A life is one process.
+type life struct {
+	killed chan struct{}
+	once   sync.Once
+	at     time.Time
+}
+
+func (l *life) gone() bool {
+	select {
+	case <-l.killed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *world) errorf(format string, args ...any) {
+	w.errs = append(w.errs, fmt.Errorf(format, args...))
+}
+
+var errKilled = errors.New("killed")
+
+// lifeStore is the file as one process sees it.
+type lifeStore struct {
+	*world
+	life *life
+}
+
+func (s lifeStore) Position() event.ID { return s.position }
+func (s lifeStore) State() []byte      { return s.state }
+
+func (s lifeStore) Blocked(context.Context) (list []cache.BlockedStorage, err error) {
+	for _, b := range s.blocked {
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func (s lifeStore) CountDead(context.Context) (int, error) { return len(s.dead), nil }
+
+const stepLatency = 3 * time.Millisecond
+
+func (s lifeStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
+	time.Sleep(stepLatency)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.gone() {
+		return errKilled
+	}
+	if ctx.Err() != nil {
+		s.errorf("a step has a context that has ended")
+	}
+	s.position, s.state = step.Position, step.State
+	for _, st := range step.Unblock {
+		delete(s.blocked, st)
+	}
+	for _, b := range step.Block {
+		s.blocked[b.Storage] = b
+	}
+	for _, d := range step.Bury {
+		s.number++
+		d.Number = s.number
+		s.dead[d.Number] = d
+		s.checkDead(&d)
+	}
+	for _, d := range step.Return {
+		if _, ok := s.dead[d.Number]; ok {
+			s.dead[d.Number] = d
+		}
+	}
+	for _, n := range step.Remove {
+		delete(s.dead, n)
+	}
+	oldest := event.ID(0)
+	for _, ev := range s.events {
+		if _, ok := s.done[ev.ID]; !ok && !s.leftOut[ev.ID-1] && ev.ID <= s.position && !s.isDead(ev.ID) {
+			oldest = ev.ID
+			break
+		}
+	}
+	if oldest != 0 && (step.Oldest == 0 || step.Oldest > oldest) {
+		s.errorf("a step says that %s is the oldest unfinished event, and %s is", step.Oldest, oldest)
+	}
+	return nil
+}
+
+func (w *world) isDead(id event.ID) bool {
+	for _, d := range w.dead {
+		if d.Event.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// checkDead checks that a dead letter deserves it.
+func (w *world) checkDead(d *cache.DeadLetter) {
+	// A process that is killed costs at most one event a try: the one that was alone.
+	// Failures that were not stored before a kill do not count.
+	charged := max(0, d.Tries-w.tried[d.Event.ID])
+	switch w.charged += charged; {
+	case d.Tries != w.scenario.tries:
+		w.errorf("%s is dead after %d tries, want %d", d.Event.ID, d.Tries, w.scenario.tries)
+	case w.charged > w.killed:
+		w.errorf("%s is dead after %d tries, of which %d failed; %d processes were killed", d.Event.ID, d.Tries, w.tried[d.Event.ID], w.killed)
+	}
+}
+
+func (s lifeStore) EventsByID(_ context.Context, ids []event.ID) (evs []event.Event, err error) {
+	for _, id := range ids {
+		evs = append(evs, *s.events[id-1])
+	}
+	return evs, nil
+}
+
+func (s lifeStore) ReadStorage(_ context.Context, st event.Storage, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error) {
+	time.Sleep(time.Millisecond)
+	for _, ev := range s.events {
+		if ev.ID > after && ev.ID <= until && ev.Storage() == st {
+			if len(evs) == limit {
+				return evs, evs[limit-1].ID, nil
+			}
+			evs = append(evs, *ev)
+		}
+	}
+	return evs, max(after, until), nil
+}
+
+func (s lifeStore) AskedAgain(context.Context) (list []cache.DeadLetter, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.dead {
+		if d.Retry {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b cache.DeadLetter) int { return cmp.Compare(a.Number, b.Number) })
+	return list, nil
+}
+
+// batches returns the events after a position, in pieces.
+func (w *world) batches(ctx context.Context, after event.ID) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		for at := int(after); at < len(w.events); {
+			end := min(at+w.batchSize, len(w.events))
+			if !yield(Batch{w.events[at:end], event.ID(end)}, nil) {
+				return
+			}
+			at = end
+		}
+		w.mu.Lock()
+		repaired := w.repaired
+		w.mu.Unlock()
+		if !repaired {
+			<-ctx.Done()
+		}
+	}
+}
+
+// lifeWorker tries events in one process.
+type lifeWorker struct {
+	*world
+	life *life
+}
+
+func (w lifeWorker) Close() {}
+
+func (w lifeWorker) Do(ctx context.Context, t *Try) error {
+	if w.life.gone() { // what is done by a process that is gone is not done
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	w.mu.Lock()
+	pause := time.Duration(w.rand.IntN(20)) * time.Millisecond
+	for _, ev := range t.Events {
+		w.start(ev, t)
+	}
+	repaired := w.repaired
+	w.mu.Unlock()
+	var err error
+	for _, ev := range t.Events {
+		err = errors.Join(err, w.doOne(ctx, ev, pause, repaired))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, ev := range t.Events {
+		delete(w.running, ev.Storage())
+	}
+	if w.life.gone() {
+		return errKilled
+	}
+	var again *AgainError
+	for _, ev := range t.Events {
+		switch {
+		case err == nil:
+			w.done[ev.ID] = time.Now()
+			if !t.Dead {
+				w.last[ev.Storage()] = ev.ID
+			}
+		case len(t.Events) == 1 && !errors.As(err, &again) && ctx.Err() != errEnding:
+			w.tried[ev.ID]++
+		}
+	}
+	return err
+}
+
+// start checks the laws of order.
+func (w *world) start(ev *event.Event, t *Try) {
+	if w.leftOut[ev.ID-1] {
+		w.errorf("%s is tried, though it is left out", ev.ID)
+	}
+	if other, ok := w.running[ev.Storage()]; ok && len(t.Events) == 1 {
+		w.errorf("%s is tried while %s of the same storage is", ev.ID, other)
+	}
+	w.running[ev.Storage()] = ev.ID
+	if t.Dead {
+		return
+	}
+	for _, before := range w.events[:ev.ID-1] {
+		if slices.ContainsFunc(t.Events, func(ev *event.Event) bool { return ev.ID == before.ID }) { // of the same batch
+			continue
+		}
+		if _, ok := w.done[before.ID]; before.Storage() == ev.Storage() && !ok && !w.leftOut[before.ID-1] && !w.isDead(before.ID) && w.tries == 0 {
+			w.errorf("%s is tried before %s of its storage is done", ev.ID, before.ID)
+		}
+	}
+	if w.last[ev.Storage()] > ev.ID {
+		w.errorf("%s is tried after %s was done in one process", ev.ID, w.last[ev.Storage()])
+	}
+}
+
+func (w lifeWorker) doOne(ctx context.Context, ev *event.Event, pause time.Duration, repaired bool) error {
+	select {
+	case <-time.After(pause):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	w.mu.Lock()
+	tried, coin := w.tried[ev.ID], w.rand.IntN(2)
+	w.mu.Unlock()
+	b := w.behaves[ev.ID-1]
+	switch {
+	case repaired:
+	case b == failsTwice && tried < 2, b == fails:
+		return errors.New("it failed")
+	case b == busy && coin == 0:
+		return &AgainError{300 * time.Millisecond, errors.New("busy")}
+	case b == hangs:
+		<-ctx.Done()
+		return ctx.Err()
+	case b == kills:
+		w.kill(w.life)
+		return errKilled
+	}
+	return nil
+}
+
+// kill ends a process at once.
+func (w *world) kill(l *life) {
+	l.once.Do(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.killed++
+		clear(w.running)
+		l.at = time.Now()
+		close(l.killed)
+	})
+}
+
+// live runs one process until it is killed, ends in order, or is done.
+func (w *world) live(after time.Duration, orderly bool) error {
+	l := &life{killed: make(chan struct{})}
+	clear(w.last)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Run(ctx, Config{
+			Store: lifeStore{w, l}, Batches: w.batches, NewWorker: func() Worker { return lifeWorker{w, l} },
+			Workers: w.workers, Batch: w.batch, Tries: w.tries, TryTimeout: 2 * time.Second, Grace: 3 * time.Second,
+			Want: func(ev *event.Event) (bool, error) { return !w.leftOut[ev.ID-1], nil },
+		})
+	}()
+	var timer <-chan time.Time
+	if after > 0 {
+		timer = time.After(after)
+	}
+	select {
+	case <-timer:
+		if !orderly {
+			w.kill(l)
+		}
+	case <-l.killed:
+	case err := <-ended:
+		return err
+	}
+	cancel()
+	err := <-ended
+	if orderly && !l.gone() && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// run returns what is wrong with the outcome of a scenario.
+func (s *scenario) run() []error {
+	w := &world{scenario: s, rand: rand.New(rand.NewPCG(s.seed, 0)), blocked: map[event.Storage]cache.BlockedStorage{}, dead: map[int64]cache.DeadLetter{},
+		done: map[event.ID]time.Time{}, tried: map[event.ID]int{}, running: map[event.Storage]event.ID{}, last: map[event.Storage]event.ID{}}
+	for i, st := range s.storages {
+		d := event.Draft{User: "u", Path: fmt.Sprint(st), Type: event.Put, Key: fmt.Sprint(i), Value: []byte("1")}
+		ev := event.New(event.ID(i+1), event.Time(i+1), d, d.Hash())
+		w.events = append(w.events, &ev)
+	}
+	for i, after := range s.kills {
+		if err := w.live(after, s.orderly[i]); err != nil {
+			w.errorf("process %d: %w", i, err)
+		}
+	}
+	w.repaired = true
+	for range 2 { // the first one may give up events that have killed others
+		for n, d := range w.dead {
+			d.Retry = true
+			w.dead[n] = d
+		}
+		if err := w.live(0, false); err != nil {
+			w.errorf("the last process: %w", err)
+		}
+	}
+	for _, ev := range w.events {
+		if _, ok := w.done[ev.ID]; !ok && !w.leftOut[ev.ID-1] {
+			w.errorf("%s is not done", ev.ID)
+		}
+	}
+	if len(w.blocked) > 0 || len(w.dead) > 0 {
+		w.errorf("in the end, %d storages are blocked and %d events are dead", len(w.blocked), len(w.dead))
+	}
+	if w.position != event.ID(len(w.events)) {
+		w.errorf("in the end, the position is %s", w.position)
+	}
+	return w.errs
+}
+
+// lower makes bounds so small that few events reach them.
+func lower(t *testing.T, bounds map[*int]int) {
+	for bound, n := range bounds {
+		old := *bound
+		*bound = n
+		t.Cleanup(func() { *bound = old })
+	}
+}
+
+// Whatever workers do and however processes end, each event is done, or dead if it deserves
+// it, and the order of each storage holds.
+func TestModel(t *testing.T) {
+	lower(t, map[*int]int{&maxQueued: 6, &maxRead: 2, &maxBegun: 8, &laneBegun: 3, &loadEvents: 2})
+	rapid.Check(t, func(rt *rapid.T) {
+		s := drawScenario(rt)
+		var errs []error
+		synctest.Test(t, func(*testing.T) { errs = s.run() })
+		for _, err := range errs[:min(len(errs), 5)] {
+			rt.Error(err)
+		}
+	})
+}
+
+func TestMain(m *testing.M) {
+	longtest.SetChecks(100, 5000)
+	m.Run()
+}

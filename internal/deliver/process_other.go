@@ -1,0 +1,19 @@
+//go:build !unix
+
+package deliver
+
+import (
+	"os"
+	"syscall"
+)
+
+func shellCommand(command string) []string { return []string{"cmd", "/c", command} }
+
+func lockThread() {}
+
+func groupOfItsOwn() *syscall.SysProcAttr { return nil }
+
+func signalGroup(p *os.Process, _ bool) { _ = p.Kill() }
+
+// HoldName returns nil: the lease of the cursor has to suffice.
+func HoldName(string) (*os.File, error) { return nil, nil }

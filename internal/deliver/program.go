@@ -1,0 +1,210 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Program is what workers run. Its processes form groups of their own, so that a signal
+// from the terminal does not reach them, and end with this process where the system can do
+// that.
+type Program struct {
+	path  string
+	args  []string
+	env   []string
+	out   *os.File
+	err   *os.File
+	name  *os.File // inherited by all processes, may be nil
+	start *starter
+}
+
+// NewProgram returns the program of a command line: a program and its arguments, or a command
+// for the shell if it has a character that means something to it. All processes inherit name,
+// which may be nil. The caller closes the Program, after its workers.
+func NewProgram(command string, out, stderr, name *os.File) (*Program, error) {
+	args := strings.Fields(command)
+	if strings.ContainsAny(command, "|&;<>()$`\\\"'*?[]#~=%!{}\n") {
+		args = shellCommand(command)
+	}
+	if len(args) == 0 {
+		return nil, errors.New("the command is empty")
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return nil, err
+	}
+	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name, start: newStarter()}, nil
+}
+
+// Close waits for nothing: all processes have been waited for.
+func (p *Program) Close() { p.start.close() }
+
+// A process is one run of a Program.
+type process struct {
+	p      *os.Process
+	exited chan struct{} // closed when it has ended
+	state  *os.ProcessState
+	err    error // of waiting
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// termTime is how long a process may take to end after it was asked to.
+const termTime = time.Second
+
+// run starts a process. The caller keeps its own descriptors of in and out.
+func (p *Program) run(env []string, in, out *os.File) (*process, error) {
+	files := []*os.File{in, out, p.err}
+	if p.name != nil {
+		files = append(files, p.name)
+	}
+	started, err := p.start.start(p.path, p.args, &os.ProcAttr{Env: env, Files: files, Sys: groupOfItsOwn()})
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.args[0], err)
+	}
+	return &process{p: started, exited: make(chan struct{})}, nil
+}
+
+// wait waits until the process has ended, and returns nil if it was successful.
+func (r *process) wait() error {
+	r.state, r.err = r.p.Wait()
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	close(r.exited)
+	return r.status()
+}
+
+func (r *process) status() error {
+	switch {
+	case r.err != nil:
+		return fmt.Errorf("wait for the process: %w", r.err)
+	case !r.state.Success():
+		return errors.New(r.state.String())
+	}
+	return nil
+}
+
+// end asks the processes of the group to end, and kills them a second later.
+func (r *process) end() {
+	r.signal(false)
+	time.AfterFunc(termTime, func() { r.signal(true) })
+}
+
+func (r *process) signal(kill bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		signalGroup(r.p, kill)
+	}
+}
+
+// A starter starts processes in one thread, which lives as long as they do: Linux ends a
+// process with the thread that started it.
+type starter struct {
+	requests chan startRequest
+}
+
+type startRequest struct {
+	path  string
+	args  []string
+	attr  *os.ProcAttr
+	reply chan<- startReply
+}
+
+type startReply struct {
+	p   *os.Process
+	err error
+}
+
+func newStarter() *starter {
+	s := &starter{make(chan startRequest)}
+	go s.run()
+	return s
+}
+
+func (s *starter) run() {
+	lockThread()
+	for r := range s.requests {
+		p, err := os.StartProcess(r.path, r.args, r.attr)
+		r.reply <- startReply{p, err}
+	}
+}
+
+func (s *starter) start(path string, args []string, attr *os.ProcAttr) (*os.Process, error) {
+	reply := make(chan startReply, 1)
+	s.requests <- startRequest{path, args, attr, reply}
+	r := <-reply
+	return r.p, r.err
+}
+
+func (s *starter) close() { close(s.requests) }
+
+// ExecWorker returns a worker that runs the program once for each event, with the event's line
+// as its input and RSTREAM_ variables in its environment. An event is done if the program
+// ends with status 0.
+func (p *Program) ExecWorker() Worker { return &execWorker{p} }
+
+type execWorker struct{ program *Program }
+
+func (w *execWorker) Close() {}
+
+// pipeRoom is how much every system's pipe takes without a reader.
+const pipeRoom = 4096
+
+// Do runs the program for the only event of t.
+func (w *execWorker) Do(ctx context.Context, t *Try) error {
+	in, to, err := os.Pipe()
+	if err != nil {
+		return &AgainError{pauseAfter(3), err}
+	}
+	defer to.Close()
+	line := append(t.Events[0].AppendLine(nil), '\n')
+	if len(line) <= pipeRoom {
+		_, err = to.Write(line)
+		err = errors.Join(err, to.Close())
+	}
+	if err != nil {
+		in.Close()
+		return err
+	}
+	r, err := w.program.run(t.environment(w.program.env), in, w.program.out)
+	in.Close()
+	if err != nil {
+		return &AgainError{pauseAfter(3), err} // the system has no room for a process
+	}
+	var writing sync.WaitGroup
+	if len(line) > pipeRoom {
+		writing.Go(func() {
+			to.Write(line) // the program need not read it
+			to.Close()
+		})
+	}
+	defer writing.Wait()
+	stop := context.AfterFunc(ctx, r.end)
+	defer stop()
+	err = r.wait()
+	to.Close()
+	return err
+}
+
+// environment returns env with what a program may want to know of an event. The variables do
+// not have the names of settings, since the program may run rstream.
+func (t *Try) environment(env []string) []string {
+	ev := t.Events[0]
+	env = append(env[:len(env):len(env)], "RSTREAM_EVENT_ID="+ev.ID.String(), "RSTREAM_EVENT_TIME="+ev.Time.String(), "RSTREAM_EVENT_USER="+ev.User,
+		"RSTREAM_EVENT_PATH="+ev.Path, "RSTREAM_EVENT_TYPE="+string(ev.Type), "RSTREAM_EVENT_KEY="+ev.Key, "RSTREAM_EVENT_HASH="+ev.Hash.String(),
+		"RSTREAM_TRY="+strconv.Itoa(t.Number))
+	if t.Dead {
+		env = append(env, "RSTREAM_DEAD=1")
+	}
+	return env
+}

@@ -17,7 +17,12 @@ func newCursorCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
 		Long: `List the cursors that "tail --name" keeps in the local copy: for each its position,
-with its time, and its topics, and whether a process is using it now.`,
+with its time, and its topics, and whether a process is using it now. With --exec also:
+  done       events that succeeded
+  under way  events that a command works on now
+  waiting    storages that wait for another try, or for their turn after one
+  dead       events that were given up
+  rate       events done per second, in the last minute`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,
@@ -94,7 +99,11 @@ func (c cursorReport) String() string {
 	if c.Time != nil {
 		when = " (" + localTime(*c.Time) + ")"
 	}
-	return visible(c.Name) + " at " + c.Position.String() + when + " of " + visible(strings.Join(c.Topics, ", ")) + held
+	text := visible(c.Name) + " at " + c.Position.String() + when + " of " + visible(strings.Join(c.Topics, ", ")) + held
+	if c.consumerReport != nil {
+		text += "; " + c.consumerReport.String()
+	}
+	return text
 }
 
 func newCursorSetCommand(a *app) *cobra.Command {
@@ -102,7 +111,8 @@ func newCursorSetCommand(a *app) *cobra.Command {
 		Use:   "set NAME MOMENT [TOPIC...]",
 		Short: "Set a named cursor to a moment",
 		Long: `Set a cursor to a moment: the next "tail --name NAME" prints the events after it. With
-topics, the cursor is created if it does not exist. Times are resolved in the local
+topics, the cursor is created if it does not exist. With --exec, events up to there are
+not tried any more; dead letters stay. Times are resolved in the local
 copy; "now" is the end of the held events of the topics.`,
 		Example: `  rstream cursor set indexer beginning
   rstream cursor set indexer 24h
@@ -186,7 +196,7 @@ func newCursorRmCommand(a *app) *cobra.Command {
 		Use:   "rm NAME...",
 		Short: "Remove named cursors",
 		Long: `Remove cursors, all or none, and print them. A later "tail --name" with one of these
-names starts at the beginning.`,
+names starts at the beginning. Their dead letters are removed, too.`,
 		Example:           `  rstream cursor rm indexer`,
 		ValidArgsFunction: a.completeCursors,
 		Args:              argCount(1, math.MaxInt, "the NAME of a cursor"),

@@ -77,9 +77,14 @@ func (p *tailPrinter) passDoubt(ctx context.Context, b *client.Batch) error {
 	case err != nil || len(doubted) == 0:
 		return err
 	case p.keep != nil:
-		return &exitError{exitGap, fmt.Sprintf("the copy of %s differs from the server between %s and %s; the cursor stops before it",
-			topicList(p.topics), positionName(doubted[0].From), doubted[0].To), fmt.Sprintf("run \"rstream sync %s\" first", shellTopics(p.topics))}
+		return stopBefore(p.topics, doubted[0])
 	}
 	p.doubt = p.a.noteDoubted(p.topics, doubted)
 	return nil
+}
+
+// stopBefore is the error of a reader whose cursor must not pass a doubted range.
+func stopBefore(topics []event.Topic, doubted window.Span) error {
+	return &exitError{exitGap, fmt.Sprintf("the copy of %s differs from the server between %s and %s; the cursor stops before it",
+		topicList(topics), positionName(doubted.From), doubted.To), fmt.Sprintf("run \"rstream sync %s\" first", shellTopics(topics))}
 }

@@ -90,6 +90,9 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *cache.HeldAsError) string {
 		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(e.As.String()))
 	}),
+	hintAs(func(_ *cobra.Command, e *cache.NeededError) string {
+		return fmt.Sprintf("\"rstream dead list --name %s\" lists them; \"rstream cursor rm %s\" gives them up", shellWord(e.Cursor), shellWord(e.Cursor))
+	}),
 	hintAs(func(cmd *cobra.Command, e *client.ProtocolError) string {
 		return fmt.Sprintf("\"rstream doctor %s\" shows what answers there", shellWord(wire.RedactURL(e.URL))) + sourcesHint(cmd, serverAnnotation)
 	}),
@@ -136,6 +139,8 @@ var valueHints = []struct {
 	{cache.ErrDamagedCursor, "set it again, and name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrCorrupt, copyHint},
 	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
+	{cache.ErrUnfinished, "continue with --exec, or leave those events out: rstream cursor set NAME MOMENT"},
+	{cache.ErrNoDeadLetter, "\"rstream dead\" lists dead letters"},
 	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrIO, "is the disk full, or a file size limit reached? No acknowledged event is lost"},
 	{cache.ErrFull, "free some space and run the command again"},

@@ -128,11 +128,15 @@ type cursorReport struct {
 	Damaged  bool     `json:"damaged,omitempty"` // its row is; nothing else is certain
 
 	Time *event.Time `json:"time,omitempty"` // of the position, if it is known
+	*consumerReport
 }
 
 func newCursorReport(c cache.CursorInfo, times *positionTimes) (r cursorReport, err error) {
 	r = cursorReport{Name: c.Name, Topics: append([]string{}, c.Topics...), Position: c.Position, Held: c.Held, Damaged: c.Damaged}
-	r.Time, err = times.timeAt(c.Position)
+	if r.Time, err = times.timeAt(c.Position); err != nil || c.Damaged {
+		return r, err
+	}
+	r.consumerReport, err = newConsumerReport(times.ctx, times.db, &c)
 	return r, err
 }
 

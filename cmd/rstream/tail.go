@@ -18,6 +18,7 @@ import (
 
 type tailOptions struct {
 	topicFlags
+	consumeOptions
 	n         int
 	since     string
 	until     string
@@ -50,6 +51,18 @@ A line written to a file or a terminal counts as taken. With --until-live or --c
 tail exits once the reader has taken every line. If the copy differs from the server
 further on, tail stops before that range with status 3.
 
+With --name and --exec, run a command for each event instead: a program and its
+arguments, or a command for the shell. The cursor moves when the command succeeds, so
+each event is done at least once, always with the same id. The events of a storage are
+tried in order. If the command fails, tail tries the event again after 200 ms, then after
+longer pauses of up to a minute; later events of its storage wait, other storages go on.
+With --tries, an event that has failed that often becomes a dead letter (see "rstream
+dead"), and its storage goes on. The command reads the event's line and finds
+RSTREAM_EVENT_ID, _TIME, _USER, _PATH, _TYPE, _KEY and _HASH, and RSTREAM_TRY, in its
+environment. At the end, tail waits up to 10 seconds for running commands. SIGKILL ends
+them on Linux; the next tail waits for them elsewhere. It repeats their events and those
+of the last 50 ms.
+
 If the server refuses one of several topics, tail reports that, continues with the others
 and exits with status 4 in the end. With --name it exits at once.
 
@@ -58,7 +71,8 @@ values, each marked "snapshot":true, then a line of type "live". With --name, on
 first run does so.`,
 		Example: `  rstream tail alice/posts
   rstream tail '*/quakes' --since beginning --until-live | jq .value.mag
-  rstream tail alice --name indexer | while read -r line; do …; done`,
+  rstream tail alice --name indexer | while read -r line; do …; done
+  rstream tail alice --name mailer --exec ./mail.sh --workers 4 --tries 10`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args, err := a.chooseURL(cmd, args)
@@ -67,6 +81,9 @@ first run does so.`,
 			}
 			topics, err := o.needTopics(args)
 			if err != nil {
+				return err
+			}
+			if err := o.checkConsumer(cmd); err != nil {
 				return err
 			}
 			if a.source != nil {
@@ -89,6 +106,7 @@ first run does so.`,
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	addFull(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
+	o.addConsumeFlags(cmd)
 	excludeFlags(cmd, "since", "lines", "name", "from-state")
 	excludeFlags(cmd, "lines", "name", "from-state")
 	excludeFlags(cmd, "until", "until-live")
@@ -106,9 +124,12 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 		return fmt.Errorf("tail %s: %w", topicList(topics), err)
 	}
 	defer s.Close()
-	if o.name == "" {
+	switch {
+	case o.consumes():
+		err = o.consume(ctx, s, topics, opts)
+	case o.name == "":
 		err = o.printTail(ctx, s, topics, opts, nil)
-	} else {
+	default:
 		err = o.followNamed(ctx, s, topics, opts)
 	}
 	return a.gapLine(s.explainOtherLog(ctx, err))
@@ -128,18 +149,23 @@ func (o *tailOptions) followNamed(ctx context.Context, s *session, topics []even
 	return keep.endOutput(ctx, o.printTail(keeping, s, topics, opts, keep))
 }
 
-// holdCursor acquires a cursor. It retries for a moment, since a holder that was just
-// killed may not have ended yet.
+// holdCursor acquires a cursor.
 func holdCursor(ctx context.Context, db *cache.DB, name string, topics []event.Topic) (*cache.Cursor, error) {
+	return retryHeld(ctx, func() (*cache.Cursor, error) { return db.HoldCursor(ctx, name, topics) })
+}
+
+// retryHeld calls hold. It retries for a moment, since a holder that was just killed may not
+// have ended yet.
+func retryHeld[C any](ctx context.Context, hold func() (C, error)) (C, error) {
 	for begun := time.Now(); ; {
-		cursor, err := db.HoldCursor(ctx, name, topics)
+		cursor, err := hold()
 		if !errors.Is(err, cache.ErrHeld) || time.Since(begun) > holdTime {
 			return cursor, err
 		}
 		select {
 		case <-time.After(drainPoll):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return cursor, context.Cause(ctx)
 		}
 	}
 }

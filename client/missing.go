@@ -61,7 +61,7 @@ func (c *Client) firstEvent(ctx context.Context, topics []event.Topic, span wind
 	for !span.Empty() && first == nil {
 		err := c.tryServers(ctx, func(ctx context.Context, base string) error {
 			q := wire.Query{Topics: topics, Since: c.momentAt(span.From), Until: &until, Limit: &one}
-			p, err := c.pageAs(ctx, base, &q, span, wire.JSON)
+			p, err := c.readPage(c.requestPageAs(ctx, base, &q, span, wire.JSON))
 			if err != nil {
 				return err
 			}

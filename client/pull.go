@@ -204,16 +204,37 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 	return nil
 }
 
-// fetchPages puts the events of span into in, page by page. It does not request events
-// that are held for narrower topics. If a response is cut off, the events that came whole
-// are used, so that there is progress even if no connection lasts for a page.
+// fetchPages puts the events of span into in, page by page. While it parses a page, the server
+// prepares the next one. If a response is cut off, the events that came whole are used, so that
+// there is progress even if no connection lasts for a page.
 func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Topic, span window.Span, in *inbox) error {
-	for at := span.From; at < span.To; {
-		parts, end, err := c.store.Narrower(ctx, topics, at, span.To)
-		if err != nil {
-			return storeError(err)
+	ctx, cancel := context.WithCancel(ctx)
+	var coming chan *openPage // the next page, or nil
+	defer func() {
+		cancel()
+		if coming != nil {
+			(<-coming).close()
 		}
-		p, err := c.requestPage(ctx, base, topics, parts, window.Span{From: at, To: end})
+	}()
+	open := func(from event.ID) *openPage {
+		return c.openNext(ctx, base, topics, window.Span{From: from, To: span.To})
+	}
+	for at := span.From; at < span.To; {
+		var o *openPage
+		if coming != nil {
+			o, coming = <-coming, nil
+		}
+		if o == nil || o.span.From != at { // the page before has ended early
+			o.close()
+			o = open(at)
+		}
+		// If there is no room for this page, nobody knows when the next one would be read.
+		if o.err == nil && o.next.ID < span.To && in.hasRoom() {
+			ahead := make(chan *openPage, 1)
+			go func() { ahead <- open(o.next.ID) }()
+			coming = ahead
+		}
+		p, err := c.readPage(o)
 		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
 			in.putPage(p)
 		}
@@ -252,41 +273,76 @@ type page struct {
 // requested again. It is a variable for the tests.
 var maxPageBytes = 8 << 20
 
-// requestPage requests the next events of span and checks each of them. The page that
-// it returns with an error can be used. If the server does not count the lines of a
+// An openPage is a response whose events are still to be read.
+type openPage struct {
+	base   string
+	topics []event.Topic
+	span   window.Span // that was requested
+	next   event.Point // where the events end
+	lines  lineSource
+	body   io.Closer
+	err    error // if not nil, there are no events, and there is nothing to close
+}
+
+func (o *openPage) close() {
+	if o != nil && o.err == nil {
+		o.body.Close()
+	}
+}
+
+// openNext requests the next events of span, except those that are held for narrower topics.
+func (c *Client) openNext(ctx context.Context, base string, topics []event.Topic, span window.Span) *openPage {
+	parts, end, err := c.store.Narrower(ctx, topics, span.From, span.To)
+	if err != nil {
+		return &openPage{span: span, err: storeError(err)}
+	}
+	return c.requestPage(ctx, base, topics, parts, window.Span{From: span.From, To: end})
+}
+
+// requestPage requests the next events of span. If the server does not count the lines of a
 // page, requestPage requests JSON instead, which costs one additional request, once.
-func (c *Client) requestPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) (page, error) {
+func (c *Client) requestPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) *openPage {
 	until := c.momentAt(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.momentAt(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	accept := wire.NDJSON
 	if c.uncounted.Load() {
 		accept = wire.JSON
 	}
-	p, err := c.pageAs(ctx, base, &q, span, accept)
-	if errors.Is(err, errUncounted) {
+	o := c.requestPageAs(ctx, base, &q, span, accept)
+	if errors.Is(o.err, errUncounted) {
 		c.uncounted.Store(true)
-		p, err = c.pageAs(ctx, base, &q, span, wire.JSON)
+		o = c.requestPageAs(ctx, base, &q, span, wire.JSON)
 	}
-	return p, err
+	return o
 }
 
-// pageAs is page in one format.
-func (c *Client) pageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) (page, error) {
-	nothing := page{next: event.Point{ID: span.From}}
+// requestPageAs is requestPage in one format.
+func (c *Client) requestPageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) *openPage {
+	o := &openPage{base: base, topics: q.Topics, span: span}
 	resp, err := c.requestEvents(ctx, base, q, accept, nil)
 	if err != nil {
-		return nothing, err
+		o.err = err
+		return o
 	}
-	defer resp.Body.Close()
-	next, err := checkPageHeader(base, span, resp)
-	if err != nil {
-		return nothing, err
+	if o.next, o.err = checkPageHeader(base, span, resp); o.err == nil {
+		o.lines, o.err = eventsOf(base, resp, accept)
 	}
-	lines, err := eventsOf(base, resp, accept)
-	if err != nil {
-		return nothing, err
+	o.body = resp.Body
+	if o.err != nil {
+		resp.Body.Close()
 	}
-	p, err := c.parsePage(base, q.Topics, lines, span.From, next)
+	return o
+}
+
+// readPage reads the events of a response and checks each of them. The page that it returns with
+// an error can be used.
+func (c *Client) readPage(o *openPage) (page, error) {
+	nothing := page{next: event.Point{ID: o.span.From}}
+	if o.err != nil {
+		return nothing, o.err
+	}
+	defer o.close()
+	p, err := c.parsePage(o.base, o.topics, o.lines, o.span.From, o.next)
 	if errors.As(err, new(*ShortenedError)) {
 		return nothing, err // it is not known which events are missing
 	}

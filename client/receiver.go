@@ -136,6 +136,13 @@ func (in *inbox) putStep(got received) {
 	in.changed.Broadcast()
 }
 
+// hasRoom reports whether putPage would not wait now. Only putPage changes that.
+func (in *inbox) hasRoom() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.shut || in.bytes < maxAhead
+}
+
 // putPage adds a page. It waits while the inbox has maxAhead bytes or more, so the inbox
 // never holds more than maxAhead and one page.
 func (in *inbox) putPage(p page) {

@@ -65,7 +65,7 @@ func (c *Client) eachPart(ctx context.Context, topic event.Topic, span window.Sp
 	for at := span; !at.Empty(); {
 		var p page
 		err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
-			p, err = c.requestPage(ctx, base, []event.Topic{topic}, nil, at)
+			p, err = c.readPage(c.requestPage(ctx, base, []event.Topic{topic}, nil, at))
 			if p.next.ID > at.From && !permanent(err) {
 				return nil // the events before a cut are whole
 			}

@@ -205,7 +205,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
-	p, err := c.requestPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5})
+	p, err := c.readPage(c.requestPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5}))
 	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}

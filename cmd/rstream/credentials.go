@@ -231,9 +231,13 @@ func (t *commandTokens) runCommand(ctx context.Context, command string) (string,
 	ctx, cancel := context.WithTimeout(ctx, tokenWait)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
-	cmd.Stderr = os.Stderr // it may have to ask for a password
+	cmd.Stderr = os.Stderr      // it may have to ask for a password
+	cmd.WaitDelay = time.Second // programs that the shell has started may keep the output open
 	out, err := cmd.Output()
-	if err != nil {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return "", fmt.Errorf("--token-command: printed no token within %s", tokenWait)
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // that is of a program in the background
 		return "", fmt.Errorf("--token-command: %w", err)
 	}
 	token, err := checkToken(out, "the output of --token-command")

@@ -132,7 +132,7 @@ func (c *consumer) takeLoaded(r loaded) {
 
 // dispatch gives begun lanes to idle workers.
 func (c *consumer) dispatch(now time.Time) {
-	for len(c.idle) > 0 {
+	for len(c.idle) > 0 && !c.heldUntil.After(now) {
 		if c.begun.len() == 0 {
 			c.starved = c.starved || c.limited && c.ready.len() > 0
 			return
@@ -149,7 +149,7 @@ func (c *consumer) dispatch(now time.Time) {
 // them has not failed.
 func (c *consumer) nextWork(now time.Time) *work {
 	l := c.begun.pop()
-	w := &work{lanes: []*lane{l}, try: Try{Number: l.tries + 1}}
+	w := &work{lanes: []*lane{l}, try: Try{Number: l.tries + 1, Line: c.cfg.Line}}
 	l.phase, l.since = underWay, now
 	if l.burned {
 		w.dead = true

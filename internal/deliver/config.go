@@ -28,6 +28,9 @@ type Config struct {
 
 	// Want reports whether an event is to be tried; others count as done. If nil, all are.
 	Want func(ev *event.Event) (bool, error)
+	// Line appends to b the line that workers get of an event, without a line feed. An error
+	// fails the try. If nil, it is the event's own. Workers call it concurrently.
+	Line func(b []byte, ev *event.Event) ([]byte, error)
 	// OnFail is called after each try that has failed. It may be nil.
 	OnFail func(Failure)
 	// OnStatus is called after each step with what it stored. It may be nil.
@@ -70,6 +73,7 @@ type Try struct {
 	Events []*event.Event
 	Number int  // of the try of the only event, from 1 on; 1 if there are several
 	Dead   bool // the event is a dead letter: later events of its storage may be done
+	Line   func(b []byte, ev *event.Event) ([]byte, error)
 }
 
 // A Failure is a try that has failed.
@@ -82,8 +86,8 @@ type Failure struct {
 	Dead   bool          // there is none
 }
 
-// An AgainError means that a try is to be repeated after a pause, and does not count: the
-// destination is busy.
+// An AgainError means that the destination is busy or cannot be reached. The try does not
+// count. Nothing is tried for After, or longer if that has happened several times in a row.
 type AgainError struct {
 	After time.Duration
 	Err   error

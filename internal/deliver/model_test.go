@@ -17,7 +17,6 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // A behaviour is how a worker does with an event.
@@ -460,9 +459,4 @@ func TestModel(t *testing.T) {
 			rt.Error(err)
 		}
 	})
-}
-
-func TestMain(m *testing.M) {
-	longtest.SetChecks(100, 5000)
-	m.Run()
 }

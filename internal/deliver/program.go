@@ -55,6 +55,7 @@ type process struct {
 
 	mu    sync.Mutex
 	ended bool
+	asked bool // to end
 }
 
 // termTime is how long a process may take to end after it was asked to.
@@ -78,6 +79,9 @@ func (r *process) wait() error {
 	r.state, r.err = r.p.Wait()
 	r.mu.Lock()
 	r.ended = true
+	if r.asked {
+		signalGroup(r.p, true) // others of the group may be left
+	}
 	r.mu.Unlock()
 	close(r.exited)
 	return r.status()
@@ -103,6 +107,7 @@ func (r *process) signal(kill bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ended {
+		r.asked = true
 		signalGroup(r.p, kill)
 	}
 }
@@ -167,7 +172,10 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 		return &AgainError{pauseAfter(3), err}
 	}
 	defer to.Close()
-	line := append(t.Events[0].AppendLine(nil), '\n')
+	line, err := t.appendLine(nil)
+	if err != nil {
+		return errors.Join(err, in.Close(), to.Close())
+	}
 	if len(line) <= pipeRoom {
 		_, err = to.Write(line)
 		err = errors.Join(err, to.Close())
@@ -194,6 +202,19 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 	err = r.wait()
 	to.Close()
 	return err
+}
+
+// appendLine appends the lines of the events, each with a line feed.
+func (t *Try) appendLine(b []byte) (_ []byte, err error) {
+	for _, ev := range t.Events {
+		if t.Line == nil {
+			b = ev.AppendLine(b)
+		} else if b, err = t.Line(b, ev); err != nil {
+			return b, err
+		}
+		b = append(b, '\n')
+	}
+	return b, nil
 }
 
 // environment returns env with what a program may want to know of an event. The variables do

@@ -16,8 +16,14 @@ func (c *consumer) takeResult(r result) {
 		c.acked = time.Now()
 	}
 	var end *EndError
-	if errors.As(r.err, &end) {
+	var again *AgainError
+	switch {
+	case errors.As(r.err, &end):
 		c.fail(r.err)
+	case errors.As(r.err, &again):
+		c.holdBack(r.work, time.Now(), again)
+	default:
+		c.heldBack = 0
 	}
 	if r.work.dead {
 		c.endDead(r.work.lanes[0], r.err)
@@ -83,7 +89,9 @@ func (c *consumer) endFailed(w *work, err error) {
 			c.note(l)
 		}
 	case errors.As(err, &again):
-		c.pauseAll(w, now, err, max(again.After, pauseAfter(1)))
+		for _, l := range w.lanes {
+			c.rest(l)
+		}
 	case len(w.try.Events) > 1:
 		c.halve(w, now, err)
 	default:
@@ -92,12 +100,15 @@ func (c *consumer) endFailed(w *work, err error) {
 	}
 }
 
-// pauseAll lets the lanes of a try wait, without counting it.
-func (c *consumer) pauseAll(w *work, now time.Time, err error, pause time.Duration) {
-	c.tell(Failure{Event: w.try.Events[0], Events: len(w.try.Events), Try: w.try.Number, Err: err, Pause: pause})
-	for _, l := range w.lanes {
-		l.err = err.Error()
-		c.pause(l, now, pause)
+// holdBack lets all lanes wait, since the destination is busy, and does not count the try.
+func (c *consumer) holdBack(w *work, now time.Time, again *AgainError) {
+	if !c.heldUntil.After(now) { // otherwise it was under way when another was held back
+		c.heldBack++
+	}
+	pause := max(again.After, pauseAfter(c.heldBack))
+	if until := now.Add(pause); until.After(c.heldUntil) {
+		c.heldUntil = until
+		c.tell(Failure{Event: w.try.Events[0], Events: len(w.try.Events), Try: w.try.Number, Err: again.Err, Pause: pause})
 	}
 }
 

@@ -55,6 +55,9 @@ type consumer struct {
 	again     chan askedAgain
 	endedDead map[int64]bool // dead letters that have ended since the last look began
 
+	heldBack  int       // how often in a row the destination was busy
+	heldUntil time.Time // until then nothing is tried
+
 	done, failed int64
 	dead         int
 	meter        meter
@@ -539,6 +542,9 @@ func (c *consumer) nextWake(now time.Time) time.Duration {
 	}
 	if !c.ending && !c.asking {
 		sooner(c.asked, askTime)
+	}
+	if c.heldUntil.After(now) {
+		sooner(c.heldUntil, 0)
 	}
 	if !c.hasRoom() && c.trying > 0 {
 		until = min(until, slowTime)

@@ -1,0 +1,325 @@
+//go:build unix
+
+package deliver
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
+)
+
+// workerVar makes the test binary a worker for --pipe, which does what each event's value says.
+const workerVar = "DELIVER_TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(workerVar) != "" {
+		os.Exit(workPipe(os.Stdin, os.Stdout))
+	}
+	longtest.SetChecks(40, 5000)
+	os.Exit(m.Run())
+}
+
+func workPipe(in io.Reader, out io.Writer) int {
+	lines := bufio.NewReaderSize(in, 1<<20)
+	last := ""
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return 0
+		}
+		var ev struct {
+			ID    string
+			Value string
+		}
+		if err := json.Unmarshal([]byte(line), &ev); err != nil {
+			return 7
+		}
+		switch what := ev.Value; {
+		case what == "fails":
+			fmt.Fprintln(out, ev.ID+" no room")
+		case what == "hangs":
+			select {}
+		case what == "twice":
+			fmt.Fprintln(out, ev.ID+"\n"+ev.ID)
+		case what == "repeats":
+			fmt.Fprintln(out, last)
+		case what == "other":
+			fmt.Fprintln(out, "ZZZZZZZZZZZZZ")
+		case what == "longer":
+			fmt.Fprintln(out, ev.ID+"0")
+		case what == "garbage":
+			fmt.Fprintln(out, "\x00\xff{}")
+		case what == "endless":
+			fmt.Fprint(out, strings.Repeat("x", 2*maxAnswer))
+		case what == "exits":
+			return 3
+		case what == "closes":
+			os.Stdout.Close()
+			select {}
+		default:
+			fmt.Fprintln(out, ev.ID)
+		}
+		last = ev.ID
+	}
+}
+
+func testEvent(id event.ID, path, value string) *event.Event {
+	b, _ := json.Marshal(value)
+	d := event.Draft{User: "u", Path: path, Type: event.Put, Key: id.String(), Value: b}
+	ev := event.New(id, event.Time(id), d, d.Hash())
+	return &ev
+}
+
+// newPipeProgram returns a program whose processes are the test binary.
+func newPipeProgram(t *testing.T) *Program {
+	t.Setenv(workerVar, "1")
+	p, err := NewProgram(os.Args[0], os.Stdout, os.Stderr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Each mistake of a worker fails the event that is under way and ends the process; the next
+// event succeeds.
+func TestPipe(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker()
+	defer w.Close()
+	for i, c := range []struct{ value, want string }{
+		{"works", ""},
+		{"fails", "no room"},
+		{"hangs", "no answer within 200ms"},
+		{"repeats", "it answered "},
+		{"other", `it answered "ZZZZZZZZZZZZZ", want `},
+		{"longer", "it answered "},
+		{"garbage", "it answered "},
+		{"endless", "its answer is longer than 4096 bytes"},
+		{"exits", "it ended before it answered: exit status 3"},
+		{"closes", "it ended before it answered"},
+		{strings.Repeat("large", 100_000), ""},
+	} {
+		for j, value := range []string{c.value, "works"} {
+			limit := time.Minute
+			if value == "hangs" {
+				limit = 200 * time.Millisecond
+			}
+			err := try(t.Context(), limit, w, &Try{Events: []*event.Event{testEvent(event.ID(2*i+j+1), "x", value)}, Number: 1})
+			switch {
+			case j == 0 && c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)):
+				t.Errorf("%s: %v, want %s", value, err, c.want)
+			case (j == 1 || c.want == "") && err != nil:
+				t.Errorf("%.20s after %.20s: %v", value, c.value, err)
+			}
+		}
+	}
+}
+
+// A second answer is taken for that of the next event, or seen before it: in either case the
+// process ends and nothing is done that was not answered.
+func TestPipeTwice(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker()
+	defer w.Close()
+	if err := w.Do(t.Context(), &Try{Events: []*event.Event{testEvent(1, "x", "twice")}}); err != nil {
+		t.Errorf("the first answer: %v", err)
+	}
+	err := w.Do(t.Context(), &Try{Events: []*event.Event{testEvent(2, "x", "works")}})
+	if err != nil && !strings.HasPrefix(err.Error(), `it answered "0000000000001", want 0000000000002`) {
+		t.Errorf("the event after a second answer: %v", err)
+	}
+	if err := w.Do(t.Context(), &Try{Events: []*event.Event{testEvent(2, "x", "works")}}); err != nil {
+		t.Errorf("its next try: %v", err)
+	}
+}
+
+// A process that ends while it has no event is replaced, and costs no try.
+func TestPipeEndsIdle(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker().(*pipeWorker)
+	defer w.Close()
+	for id := range event.ID(3) {
+		if err := w.Do(t.Context(), &Try{Events: []*event.Event{testEvent(id+1, "x", "works")}}); err != nil {
+			t.Errorf("event %d: %v", id+1, err)
+		}
+		w.process.signal(true)
+		<-w.process.exited
+	}
+}
+
+// A try that is cut off ends the whole group of a process, also those that ignore the signal to
+// end. Until then they hold the consumer's name.
+func TestExecEndsGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	name, err := HoldName(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewProgram(`trap "" TERM; (echo begun; exec sleep 1000) & wait; sleep 1000`, out, os.Stderr, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.ExecWorker().Do(ctx, &Try{Events: []*event.Event{testEvent(1, "x", "")}}) }()
+	if _, err := r.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	name.Close()
+	if _, err := HoldName(path); !errors.Is(err, ErrNameHeld) {
+		t.Errorf("the name while its processes live: %v", err)
+	}
+	cancel()
+	if err := <-done; err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the try: %v", err)
+	}
+	out.Close()
+	if n, err := r.Read(make([]byte, 10)); err != io.EOF {
+		t.Errorf("%d bytes, %v: a process of the group is left", n, err)
+	}
+	again, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := unix.Flock(int(again.Fd()), unix.LOCK_EX); err != nil { // waits for the last of them
+		t.Error(err)
+	}
+}
+
+// A command gets the line, and what it may want to know in its environment.
+func TestExec(t *testing.T) {
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{10, 1 << 20} {
+		ev := testEvent(7, "a b", strings.Repeat("v", size))
+		p, err := NewProgram(`echo "$RSTREAM_EVENT_ID $RSTREAM_EVENT_USER/$RSTREAM_EVENT_PATH $RSTREAM_EVENT_TYPE $RSTREAM_TRY $RSTREAM_DEAD $(wc -c)"`, out, os.Stderr, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{ev}, Number: 3, Dead: true}); err != nil {
+			t.Error(err)
+		}
+		p.Close()
+		got := make([]byte, 200)
+		n, _ := r.Read(got)
+		if want := fmt.Sprintf("0000000000007 u/a b PUT 3 1 %d\n", len(ev.Line())+1); strings.Join(strings.Fields(string(got[:n])), " ") != strings.TrimSpace(want) {
+			t.Errorf("the command printed %q, want %q", got[:n], want)
+		}
+	}
+	p, err := NewProgram("true", out, os.Stderr, nil) // it does not read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(1, "x", strings.Repeat("v", 1<<20))}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewProgram("no-such-program -x", out, os.Stderr, nil); err == nil {
+		t.Error("a program that does not exist is accepted")
+	}
+}
+
+// A listStore is a store in memory, for workers that are processes.
+type listStore struct {
+	mu sync.Mutex
+	cache.ConsumerStep
+	blocked map[event.Storage]cache.BlockedStorage
+	events  []*event.Event
+}
+
+func (s *listStore) Position() event.ID { return s.ConsumerStep.Position }
+func (s *listStore) State() []byte      { return s.ConsumerStep.State }
+func (s *listStore) Blocked(context.Context) (list []cache.BlockedStorage, err error) {
+	for _, b := range s.blocked {
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func (s *listStore) Step(_ context.Context, step *cache.ConsumerStep) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range step.Unblock {
+		delete(s.blocked, st)
+	}
+	for _, b := range step.Block {
+		s.blocked[b.Storage] = b
+	}
+	s.ConsumerStep = *step
+	return nil
+}
+
+func (s *listStore) EventsByID(_ context.Context, ids []event.ID) (evs []event.Event, err error) {
+	for _, id := range ids {
+		evs = append(evs, *s.events[id-1])
+	}
+	return evs, nil
+}
+
+func (s *listStore) ReadStorage(_ context.Context, st event.Storage, after, until event.ID, limit int) (evs []event.Event, next event.ID, err error) {
+	for _, ev := range s.events[after:until] {
+		if len(evs) == limit {
+			return evs, evs[limit-1].ID, nil
+		}
+		if ev.Storage() == st {
+			evs = append(evs, *ev)
+		}
+	}
+	return evs, until, nil
+}
+
+func (s *listStore) AskedAgain(context.Context) ([]cache.DeadLetter, error) { return nil, nil }
+func (s *listStore) CountDead(context.Context) (int, error)                 { return 0, nil }
+
+func (s *listStore) batches(_ context.Context, after event.ID) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		for at := int(after); at < len(s.events); {
+			end := min(at+1000, len(s.events))
+			if !yield(Batch{s.events[at:end], event.ID(end)}, nil) {
+				return
+			}
+			at = end
+		}
+	}
+}
+
+func newListStore(n, storages int) *listStore {
+	s := &listStore{blocked: map[event.Storage]cache.BlockedStorage{}}
+	for i := range n {
+		s.events = append(s.events, testEvent(event.ID(i+1), fmt.Sprint(i%storages), "works"))
+	}
+	return s
+}
+
+// Many workers do many events.
+func TestPipeMany(t *testing.T) {
+	s := newListStore(longtest.Size(2000, 200_000), 100)
+	p := newPipeProgram(t)
+	var status Status
+	err := Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: p.PipeWorker, Workers: 8, OnStatus: func(st Status) { status = st }})
+	if err != nil || status.Done != int64(len(s.events)) || s.Position() != event.ID(len(s.events)) {
+		t.Errorf("%d events are done, at %s: %v", status.Done, s.Position(), err)
+	}
+}

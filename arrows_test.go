@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/hub":      {"event"},
 	"internal/sse":      {},
 	"internal/deliver":  {"event", "cache"},
-	"internal/source":   {"event", "cache", "internal/sse", "internal/wire"},
+	"internal/source":   {"event", "cache", "internal/sse"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
 	"internal/longtest": {},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,39 +24,72 @@ import (
 // consumeOptions are the flags of a tail that does something for each event.
 type consumeOptions struct {
 	exec    string
+	pipe    string
+	webhook string
+	batch   int
+	secret  string // file
+	private bool
 	workers int
 	tries   int
 	limit   waitLimit
+	metrics string
 }
+
+// targets are the flags that make a tail a consumer.
+var targets = []string{"exec", "pipe", "webhook"}
 
 func (o *consumeOptions) addConsumeFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	o.workers, o.limit = 1, waitLimit(time.Minute)
+	o.batch, o.workers, o.limit = 1, 1, waitLimit(time.Minute)
 	f.StringVar(&o.exec, "exec", "", "run `COMMAND` for each event, with its line as input")
-	f.Var(counter{&o.workers, 1, 1000}, "workers", "work on up to `N` events at a time, of different storages")
+	f.StringVar(&o.pipe, "pipe", "", "give the lines of events to `COMMAND`, which answers each with its id")
+	f.StringVar(&o.webhook, "webhook", "", "post each event to `URL`")
+	f.Var(counter{&o.batch, 1, 10_000}, "batch", "post up to `N` events in one request, as lines")
+	f.StringVar(&o.secret, "secret-file", "", "`FILE` with the secret that signs requests (default: the secret in RSTREAM_SECRET)")
+	f.BoolVar(&o.private, "allow-private", false, "let --webhook connect to this machine and to private networks")
+	f.Var(counter{&o.workers, 1, 1000}, "workers", "work on events of up to `N` storages at a time")
 	f.Var(counter{&o.tries, 1, 0}, "tries", "give an event up after `N` failed tries (default: never)")
 	f.Var(&o.limit, "try-timeout", "end a try after `DURATION`")
-	forLineOnly(f, "exec")
-	excludeFlags(cmd, "exec", "lines", "since", "from-state", "skip-gap", "count")
+	f.StringVar(&o.metrics, "metrics", "", "keep metrics of the consumer in `FILE`, for a textfile collector")
+	for i, name := range targets {
+		forLineOnly(f, name)
+		excludeFlags(cmd, name, append([]string{"lines", "since", "from-state", "skip-gap", "count"}, targets[i+1:]...)...)
+	}
 }
 
-// consumes reports whether the tail does something for each event.
-func (o *consumeOptions) consumes() bool { return o.exec != "" }
+// target returns the flag that says what to do with events, "" if the tail prints them.
+func (o *consumeOptions) target() string {
+	for _, t := range [][2]string{{"exec", o.exec}, {"pipe", o.pipe}, {"webhook", o.webhook}} {
+		if t[1] != "" {
+			return t[0]
+		}
+	}
+	return ""
+}
 
-// consumerFlags are the flags that only consumers have.
-var consumerFlags = []string{"workers", "tries", "try-timeout"}
+// consumerFlags are the flags that only consumers have, and webhookFlags those that only
+// webhooks have.
+var (
+	consumerFlags = []string{"workers", "tries", "try-timeout", "metrics"}
+	webhookFlags  = []string{"batch", "secret-file", "allow-private"}
+)
 
 // checkConsumer returns an error for flags that do not fit.
-func (o *tailOptions) checkConsumer(cmd *cobra.Command) error {
-	if o.consumes() {
-		if o.name == "" {
-			return usagef("--exec needs --name, the cursor that moves as the command succeeds")
-		}
-		return nil
+func (o *tailOptions) checkConsumer(a *app, cmd *cobra.Command) error {
+	target := o.target()
+	if target != "" && o.name == "" {
+		return usagef("--%s needs --name, the cursor that moves on success", target)
 	}
+	// Settings from elsewhere are for the tails that can use them.
+	given := func(name string) bool { return cmd.Flags().Changed(name) && a.settings.sourceOf(name) == "" }
 	for _, name := range consumerFlags {
-		if cmd.Flags().Changed(name) {
-			return usagef("--%s needs --exec", name)
+		if target == "" && given(name) {
+			return usagef("--%s needs --exec, --pipe or --webhook", name)
+		}
+	}
+	for _, name := range webhookFlags {
+		if target != "webhook" && given(name) {
+			return usagef("--%s needs --webhook", name)
 		}
 	}
 	return nil
@@ -82,31 +117,84 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 	cfg := deliver.Config{
 		Store:   deliver.NewStore(s.db, c, o.name),
 		Batches: consumerBatches(s, topics, opts),
-		Workers: o.workers, Tries: o.tries, TryTimeout: time.Duration(o.limit),
+		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
 		OnFail: a.noteFailure,
 	}
-	program, err := o.newProgram(a, name)
+	closeTarget, err := o.setTarget(a, name, &cfg)
 	if err != nil {
 		return err
 	}
-	defer program.Close()
-	cfg.NewWorker = program.ExecWorker
+	defer closeTarget()
+	if o.metrics != "" {
+		m := consumerMetrics{file: o.metrics, name: o.name}
+		cfg.OnStatus = m.take
+		defer func() { err = errors.Join(err, m.write()) }()
+	}
 	if opts.Until == nil && !opts.UntilLive {
 		a.showWaiting(topics)
 	}
-	return deliver.Run(ctx, cfg)
+	return nameTarget(o.target(), deliver.Run(ctx, cfg))
 }
 
-func (o *tailOptions) newProgram(a *app, name *os.File) (*deliver.Program, error) {
+// nameTarget adds the flag of the target to an error that comes from it.
+func nameTarget(target string, err error) error {
+	if end := (*deliver.EndError)(nil); errors.As(err, &end) {
+		return fmt.Errorf("--%s: %w", target, err)
+	}
+	return err
+}
+
+// setTarget sets what the consumer does with events. The caller calls the function that it
+// returns after the consumer has ended.
+func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (closeTarget func(), err error) {
+	if o.webhook != "" {
+		cfg.NewWorker, err = o.newWebhook(a)
+		return func() {}, err
+	}
 	stderr, ok := a.err.(*os.File)
 	if !ok {
 		stderr = os.Stderr
 	}
-	program, err := deliver.NewProgram(o.exec, a.out.file, stderr, name)
+	program, err := deliver.NewProgram(cmp.Or(o.exec, o.pipe), a.out.file, stderr, name)
 	if err != nil {
-		return nil, usagef("--exec: %w", err)
+		return nil, usagef("--%s: %w", o.target(), err)
 	}
-	return program, nil
+	cfg.NewWorker = program.ExecWorker
+	if o.pipe != "" {
+		cfg.NewWorker = program.PipeWorker
+	}
+	return program.Close, nil
+}
+
+func (o *tailOptions) newWebhook(a *app) (func() deliver.Worker, error) {
+	secret, err := o.readSecret()
+	if err != nil {
+		return nil, err
+	}
+	w, err := deliver.NewWebhook(deliver.WebhookConfig{URL: o.webhook, Secret: secret, Private: o.private, Lines: o.batch > 1, Workers: o.workers, UserAgent: "rstream/" + programVersion()})
+	if err != nil {
+		return nil, usagef("--webhook: %w", err)
+	}
+	if secret == "" {
+		a.note("requests are not signed; --secret-file names a secret")
+	}
+	return w.Worker, nil
+}
+
+// readSecret returns the secret that signs requests, "" for none.
+func (o *tailOptions) readSecret() (string, error) {
+	if o.secret == "" {
+		return os.Getenv("RSTREAM_SECRET"), nil
+	}
+	b, err := os.ReadFile(o.secret)
+	if err != nil {
+		return "", usagef("--secret-file: %w", err)
+	}
+	secret := strings.TrimSpace(string(b))
+	if secret == "" {
+		return "", usagef("--secret-file: %s is empty", o.secret)
+	}
+	return secret, nil
 }
 
 // holdName acquires the lock of a consumer's name, which its processes inherit. It waits while

@@ -17,9 +17,10 @@ func newCursorCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "List, set and remove named cursors",
 		Long: `List the cursors that "tail --name" keeps in the local copy: for each its position,
-with its time, and its topics, and whether a process is using it now. With --exec also:
+with its time, and its topics, and whether a process is using it now. If it does something
+for each event, also:
   done       events that succeeded
-  under way  events that a command works on now
+  under way  events that are being tried
   waiting    storages that wait for another try, or for their turn after one
   dead       events that were given up
   rate       events done per second, in the last minute`,
@@ -111,8 +112,8 @@ func newCursorSetCommand(a *app) *cobra.Command {
 		Use:   "set NAME MOMENT [TOPIC...]",
 		Short: "Set a named cursor to a moment",
 		Long: `Set a cursor to a moment: the next "tail --name NAME" prints the events after it. With
-topics, the cursor is created if it does not exist. With --exec, events up to there are
-not tried any more; dead letters stay. Times are resolved in the local
+topics, the cursor is created if it does not exist. Events up to there are not tried
+any more; dead letters stay. Times are resolved in the local
 copy; "now" is the end of the held events of the topics.`,
 		Example: `  rstream cursor set indexer beginning
   rstream cursor set indexer 24h

@@ -25,8 +25,8 @@ func newDeadCommand(a *app) *cobra.Command {
 		Use:     "dead [COMMAND]",
 		GroupID: groupInspect,
 		Short:   "List, retry and drop events that consumers gave up",
-		Long: `List the events that keep the consumers of "tail --name NAME --exec" busy or that they
-gave up: first, for each storage that waits, its first unfinished event, the number of
+		Long: `List the events that keep the consumers ("tail --name NAME" with --exec, --pipe or
+--webhook) waiting, or that they gave up: first, for each storage that waits, its first unfinished event, the number of
 tries, the last error and the time of the next try; then the dead letters, which failed
 as often as --tries allows. With --name, list those of one consumer.`,
 		Example: `  rstream dead
@@ -192,9 +192,9 @@ type deadChange struct {
 var (
 	deadRetry = deadChange{"retry", "Try dead letters again",
 		`Ask the consumer to try dead letters again, by the numbers that "rstream dead" lists, and
-print them. It does so once for each within a second, or when it next runs. Its command
-finds RSTREAM_DEAD=1 in the environment, since it may have done later events of the
-storage. An event that fails again stays a dead letter.`, (*cache.DB).RetryDead}
+print them. It does so once for each within a second, or when it next runs. Since later
+events of the storage may be done by then, --exec finds RSTREAM_DEAD=1 in the
+environment, --pipe "dead":true in the line, and --webhook sends Rstream-Dead: 1. An event that fails again stays a dead letter.`, (*cache.DB).RetryDead}
 	deadDrop = deadChange{"drop", "Drop dead letters",
 		`Drop dead letters, by the numbers that "rstream dead" lists, and print them.`, (*cache.DB).DropDead}
 )

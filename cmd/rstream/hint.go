@@ -14,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/internal/deliver"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -90,6 +91,9 @@ var typeHints = []typeHint{
 	hintAs(func(_ *cobra.Command, e *cache.HeldAsError) string {
 		return fmt.Sprintf("\"rstream forget %s\" forgets all of it", shellWord(e.As.String()))
 	}),
+	hintAs(func(*cobra.Command, *deliver.PrivateError) string {
+		return "if that is intended, allow it with --allow-private"
+	}),
 	hintAs(func(_ *cobra.Command, e *cache.NeededError) string {
 		return fmt.Sprintf("\"rstream dead list --name %s\" lists them; \"rstream cursor rm %s\" gives them up", shellWord(e.Cursor), shellWord(e.Cursor))
 	}),
@@ -139,7 +143,7 @@ var valueHints = []struct {
 	{cache.ErrDamagedCursor, "set it again, and name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrCorrupt, copyHint},
 	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
-	{cache.ErrUnfinished, "continue with --exec, or leave those events out: rstream cursor set NAME MOMENT"},
+	{cache.ErrUnfinished, "continue with --exec, --pipe or --webhook, or leave those events out: rstream cursor set NAME MOMENT"},
 	{cache.ErrNoDeadLetter, "\"rstream dead\" lists dead letters"},
 	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrIO, "is the disk full, or a file size limit reached? No acknowledged event is lost"},

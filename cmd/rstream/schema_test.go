@@ -100,13 +100,13 @@ func configSchema(root *cobra.Command) []byte {
 	for name, text := range sourceSettings {
 		source[name] = schemaNode{"description": text, "type": "string"}
 	}
-	try, _, err := root.Find([]string{"source", "try"})
+	add, _, err := root.Find([]string{"source", "add"})
 	if err != nil {
 		panic(err)
 	}
 	names, _ := new(sourceFlags).settings()
 	for _, name := range names {
-		_, usage := pflag.UnquoteUsage(try.Flags().Lookup(name))
+		_, usage := pflag.UnquoteUsage(add.Flags().Lookup(name))
 		source[name] = schemaNode{"description": usage, "type": "string"}
 	}
 	settings["sources"] = schemaNode{"description": "event streams of other servers with names, for --server", "type": "array", "items": schemaNode{

@@ -51,17 +51,25 @@ A line written to a file or a terminal counts as taken. With --until-live or --c
 tail exits once the reader has taken every line. If the copy differs from the server
 further on, tail stops before that range with status 3.
 
-With --name and --exec, run a command for each event instead: a program and its
-arguments, or a command for the shell. The cursor moves when the command succeeds, so
-each event is done at least once, always with the same id. The events of a storage are
-tried in order. If the command fails, tail tries the event again after 200 ms, then after
-longer pauses of up to a minute; later events of its storage wait, other storages go on.
-With --tries, an event that has failed that often becomes a dead letter (see "rstream
-dead"), and its storage goes on. The command reads the event's line and finds
-RSTREAM_EVENT_ID, _TIME, _USER, _PATH, _TYPE, _KEY and _HASH, and RSTREAM_TRY, in its
-environment. At the end, tail waits up to 10 seconds for running commands. SIGKILL ends
-them on Linux; the next tail waits for them elsewhere. It repeats their events and those
-of the last 50 ms.
+With --name and one of these, tail does something for each event instead, and the cursor
+moves when that succeeds:
+  --exec     run a command for each event: a program and its arguments, or a command for
+             the shell. Status 0 is success. It reads the event's line and finds
+             RSTREAM_EVENT_ID, _TIME, _USER, _PATH, _TYPE, _KEY and _HASH, and
+             RSTREAM_TRY, in its environment
+  --pipe     start a command once for each worker. It reads a line, answers with a line
+             that has the event's id, or the id, a space and a reason if it failed, and
+             then gets the next one. Any other answer ends it, and the event has failed
+  --webhook  post each event to a URL, with an Idempotency-Key and signed as Standard
+             Webhooks. A status of 2xx is success; 429 and Retry-After let all events
+             wait, 410 ends tail. Redirects are not followed
+Each event is done at least once, always with the same id and hash. The events of a
+storage are tried in order. A failed event is tried again after 200 ms, then after longer
+pauses of up to a minute; later events of its storage wait, other storages go on. With
+--tries, an event that has failed that often becomes a dead letter (see "rstream dead"),
+and its storage goes on. At the end, tail waits up to 10 seconds for the events that are
+under way. SIGKILL ends commands on Linux; elsewhere the next tail waits for them. It
+repeats their events and those of the last 50 ms. See docs/consumers.md.
 
 If the server refuses one of several topics, tail reports that, continues with the others
 and exits with status 4 in the end. With --name it exits at once.
@@ -72,7 +80,9 @@ first run does so.`,
 		Example: `  rstream tail alice/posts
   rstream tail '*/quakes' --since beginning --until-live | jq .value.mag
   rstream tail alice --name indexer | while read -r line; do …; done
-  rstream tail alice --name mailer --exec ./mail.sh --workers 4 --tries 10`,
+  rstream tail alice --name mailer --exec ./mail.sh --workers 4 --tries 10
+  rstream tail alice --name indexer --pipe 'python3 index.py' --workers 4
+  rstream tail alice --name hook --webhook https://example.com/hook --batch 100`,
 		ValidArgsFunction: a.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args, err := a.chooseURL(cmd, args)
@@ -83,7 +93,7 @@ first run does so.`,
 			if err != nil {
 				return err
 			}
-			if err := o.checkConsumer(cmd); err != nil {
+			if err := o.checkConsumer(a, cmd); err != nil {
 				return err
 			}
 			if a.source != nil {
@@ -125,7 +135,7 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 	}
 	defer s.Close()
 	switch {
-	case o.consumes():
+	case o.target() != "":
 		err = o.consume(ctx, s, topics, opts)
 	case o.name == "":
 		err = o.printTail(ctx, s, topics, opts, nil)

@@ -71,8 +71,6 @@ func (s *Server) routes() map[string]methods {
 		"/windows":  {http.MethodGet: s.getWindows},
 		"/snapshot": {http.MethodGet: s.getSnapshot},
 		"/storages": {http.MethodGet: s.getStorages},
-		"/sources":  {http.MethodGet: noParams(s.getSources)},
-		"/origin":   {http.MethodGet: s.getOrigin},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
 		"/login":    {http.MethodPost: noParams(s.postLogin)},
 		"/logout":   {http.MethodPost: noParams(s.postLogout)},
@@ -89,7 +87,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if ms, ok := s.paths[routeOf(path)]; ok {
 		return serveMethod(w, r, ms)
 	}
-	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /sources, /origin, /bloom, /get, /set, /login, /logout, /metrics, /healthz, /readyz, /api/connections or /api/events", path)
+	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /bloom, /get, /set, /login, /logout, /metrics, /healthz, /readyz, /api/connections or /api/events", path)
 }
 
 // rawPath returns the path as written in the request. r.URL is not enough: if the path has a

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
 )
 
@@ -21,8 +20,6 @@ type Frame struct {
 	Ordinal int    // how many events before it in a row have the same id
 	Type    string // as the server calls it
 	Data    []byte
-
-	upstream *event.Event // of an rstream server
 }
 
 // A frameReader reads the frames of one connection.

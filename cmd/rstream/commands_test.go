@@ -39,7 +39,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// nobody STATUS PROGRAM ARG...: run a program as a user who owns nothing, if root
 	// runs the script; it must exit with a status.
 	"nobody": cmdNobody,
-	// start NAME PROGRAM ARG...: run a program in the background. It writes to NAME.out
+	// start NAME PROGRAM ARG...: run a program in the background, as run does. It writes to NAME.out
 	// and NAME.err.
 	"start": cmdStart,
 	// signal SIGNAL NAME: send TERM, INT, HUP, KILL, STOP or CONT.

@@ -22,10 +22,12 @@ type jobs map[string]*job
 
 type jobsKey struct{}
 
+// A job is a program in the background: a process of its own, or rstream in a worker.
 type job struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // valid once done is closed
+	process *os.Process
+	done    chan struct{} // closed when it has ended
+	status  string        // its exit status or signal; valid once done is closed
+	err     error         // valid once done is closed
 }
 
 func jobOf(ts *testscript.TestScript, name string) *job {
@@ -39,26 +41,94 @@ func jobOf(ts *testscript.TestScript, name string) *job {
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "start NAME PROGRAM ARG...")
 	name := args[0]
-	env := environment(ts)
 	out, err := os.Create(ts.MkAbs(name + ".out"))
 	ts.Check(err)
 	defer out.Close()
 	errs, err := os.Create(ts.MkAbs(name + ".err"))
 	ts.Check(err)
 	defer errs.Close()
-	cmd := &exec.Cmd{Path: find(ts, args[1]), Args: args[1:], Dir: ts.MkAbs("."), Env: env, Stdout: out, Stderr: errs,
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}} // kill a shell together with its children
-	ts.Check(cmd.Start())
-	j := &job{cmd: cmd, done: make(chan struct{})}
-	go func() { j.err = cmd.Wait(); close(j.done) }()
+	j := &job{done: make(chan struct{})}
+	if pool := ts.Value(workersKey{}).(*workers); pool != nil && args[1] == "rstream" {
+		ts.Check(j.startInWorker(ts, pool, args[2:], out, errs))
+	} else {
+		ts.Check(j.startProcess(ts, args[1:], out, errs))
+	}
 	ts.Value(jobsKey{}).(jobs)[name] = j
 	ts.Defer(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it has usually ended
-		<-j.done
+		j.kill()
 		if said, err := os.ReadFile(errs.Name()); err == nil && len(said) > 0 {
 			ts.Logf("[%s.err]\n%s", name, said)
 		}
 	})
+}
+
+func (j *job) startProcess(ts *testscript.TestScript, args []string, out, errs *os.File) error {
+	cmd := &exec.Cmd{Path: find(ts, args[0]), Args: args, Dir: ts.MkAbs("."), Env: environment(ts), Stdout: out, Stderr: errs,
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}} // kill a shell together with its children
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	j.process = cmd.Process
+	go func() {
+		defer close(j.done)
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) {
+			j.err = err
+		}
+		j.status = endOf(cmd.ProcessState)
+	}()
+	return nil
+}
+
+// startInWorker starts rstream in a worker, which is idle again when rstream has ended.
+func (j *job) startInWorker(ts *testscript.TestScript, pool *workers, args []string, out, errs *os.File) error {
+	zone := ts.Getenv("TZ")
+	w, err := pool.take(zone)
+	if err != nil {
+		return err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if err := w.send(workerTask{args, environment(ts), ts.MkAbs(".")}, null, out, errs); err != nil {
+		return err
+	}
+	j.process = w.cmd.Process
+	go func() {
+		defer close(j.done)
+		status, err := w.receive()
+		if err != nil { // the program ended the process
+			w.end()
+			j.status = endOf(w.cmd.ProcessState)
+			return
+		}
+		j.status = strconv.Itoa(status)
+		pool.put(zone, w)
+	}()
+	return nil
+}
+
+// kill ends a job that has not ended.
+func (j *job) kill() {
+	select {
+	case <-j.done:
+		return // its process may run another command
+	default:
+	}
+	if syscall.Kill(-j.process.Pid, syscall.SIGKILL) != nil { // a worker has no group of its own
+		_ = j.process.Kill()
+	}
+	<-j.done
+}
+
+// endOf returns the exit status of a process, or the name of the signal that ended it.
+func endOf(state *os.ProcessState) string {
+	if w := state.Sys().(syscall.WaitStatus); w.Signaled() {
+		return strings.TrimPrefix(unix.SignalName(w.Signal()), "SIG")
+	}
+	return strconv.Itoa(state.ExitCode())
 }
 
 // environment returns the script's environment, which testscript does not export.
@@ -86,7 +156,13 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if sig == 0 {
 		ts.Fatalf("there is no signal %s", args[0])
 	}
-	ts.Check(jobOf(ts, args[1]).cmd.Process.Signal(sig))
+	j := jobOf(ts, args[1])
+	select {
+	case <-j.done:
+		ts.Fatalf("%s has ended with %s", args[1], j.status)
+	default:
+		ts.Check(j.process.Signal(sig))
+	}
 }
 
 func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
@@ -97,17 +173,8 @@ func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(patience):
 		ts.Fatalf("%s has not ended after %s", args[0], patience)
 	}
-	status := "0"
-	var exit *exec.ExitError
-	if errors.As(j.err, &exit) {
-		status = strconv.Itoa(exit.ExitCode())
-		if w := exit.Sys().(syscall.WaitStatus); w.Signaled() {
-			status = strings.TrimPrefix(unix.SignalName(w.Signal()), "SIG")
-		}
-	} else {
-		ts.Check(j.err)
-	}
-	if status != args[1] {
-		ts.Fatalf("%s ended with %s, want %s", args[0], status, args[1])
+	ts.Check(j.err)
+	if j.status != args[1] {
+		ts.Fatalf("%s ended with %s, want %s", args[0], j.status, args[1])
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -103,8 +104,13 @@ func (w *worker) run(ctx context.Context, task workerTask, stdout, stderr io.Wri
 	if err := w.send(task, in, out, errs); err != nil {
 		return 0, err
 	}
+	return w.receive()
+}
+
+// receive waits for the exit status of a command.
+func (w *worker) receive() (int, error) {
 	status := []byte{0}
-	_, err = io.ReadFull(w.control, status)
+	_, err := io.ReadFull(w.control, status)
 	return int(status[0]), err
 }
 
@@ -140,6 +146,7 @@ func pipeTo(w io.Writer, copies *sync.WaitGroup) (*os.File, error) {
 
 // work is the main function of a worker.
 func work() {
+	debug.SetGCPercent(400) // the heap is small
 	control, err := controlOf(3)
 	for err == nil {
 		err = workOnce(control)

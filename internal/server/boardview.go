@@ -14,7 +14,6 @@ import (
 
 // Types of the events of a stream of the board. None is one that EventSource fires itself.
 const (
-	stateEvent  = "state"  // what follows replaces all before
 	openedEvent = "opened" // a connection
 	closedEvent = "closed"
 	lagEvent    = "lag"
@@ -228,7 +227,8 @@ func (c *boardStream) gatherBatch(viewer *board.Viewer) error {
 // before the end gets it again.
 func (c *boardStream) gatherState(batch *board.Batch) error {
 	c.counted = nil
-	if err := c.gather(stateEvent, struct {
+	c.buf = append(c.buf, "id:\n"...) // the viewer has neither the old nor the new state before the end
+	if err := c.gather(wire.StateEvent, struct {
 		Nodes []board.Node `json:"nodes"`
 	}{batch.Nodes}); err != nil {
 		return err

@@ -57,7 +57,7 @@ func (b *boardFrames) take() (name string) {
 		}
 	}
 	switch f.event {
-	case stateEvent:
+	case wire.StateEvent:
 		b.conns, b.lags, b.counts = map[uint64]string{}, map[uint64]uint64{}, nil
 	case openedEvent:
 		b.conns[data.ID], b.lags[data.ID] = fmt.Sprintf("%s", data.Topics), data.Lag

@@ -180,6 +180,9 @@ func (fs *frames) next() (f frame, err error) {
 		if line == "" {
 			return f, nil
 		}
+		if line == "id:" {
+			continue // the first line of a state
+		}
 		switch name, value, _ := strings.Cut(line, ": "); name {
 		case "id":
 			f.id = value

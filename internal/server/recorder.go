@@ -164,6 +164,9 @@ func routeOf(path string) string {
 	if strings.HasPrefix(path, "/set/") {
 		return "/set/"
 	}
+	if strings.HasPrefix(path, wire.PathRoom) {
+		return wire.PathRoom
+	}
 	return "other"
 }
 

@@ -25,6 +25,8 @@ type resolvedQuery struct {
 	to      event.Point // the end: until, or the head
 	ends    bool        // until was given
 	resume  bool        // from is the Last-Event-ID
+
+	withState bool // send the state at from first
 }
 
 // resolveQuery resolves the moments of q to positions, once, with the current head. It never clamps

@@ -77,6 +77,7 @@ type connection struct {
 	told    bool          // the live event was sent
 	err     error         // of a write; nothing is written after it
 
+	room   *room // of a stream of a room, else nil
 	opened event.Time
 	entry  board.Entry                      // in the registry of the board
 	sub    atomic.Pointer[hub.Subscription] // once it follows the log
@@ -87,8 +88,10 @@ type connection struct {
 func (c *connection) runStream() {
 	defer c.done()
 	defer c.to.limitWrites()()
-	c.s.readers.Add(&c.entry, c)
-	defer c.s.readers.Remove(&c.entry)
+	if c.room == nil { // a viewer is no connection of the board
+		c.s.readers.Add(&c.entry, c)
+		defer c.s.readers.Remove(&c.entry)
+	}
 	follows, err := c.sendExisting()
 	if follows {
 		err = c.followLog()
@@ -102,9 +105,19 @@ func (c *connection) sendExisting() (follows bool, err error) {
 	if err := c.flushGathered(); err != nil {
 		return false, err
 	}
+	if c.st.withState {
+		if err := c.replayState(); err != nil {
+			return false, err
+		}
+	}
 	if c.st.ends || c.st.peerHas != nil {
 		if err := c.replayUntil(c.st.to.ID); err != nil {
 			return false, err
+		}
+		if c.room != nil && c.st.ends {
+			if err := c.gatherReadersNow(); err != nil {
+				return false, err
+			}
 		}
 		c.gatherLive(c.st.to)
 		if err := c.flushGathered(); err != nil || c.st.ends {
@@ -391,10 +404,19 @@ func (c *connection) followLog() error {
 	if g := c.to.grant; g != nil {
 		defer g.Watch(sub.Nudge)()
 	}
+	if c.room != nil {
+		c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.sees, sub.Nudge)
+		defer c.room.viewer.Close()
+	}
 	for {
 		batch, err := sub.Next(c.r.Context())
 		if err == nil {
 			err = c.to.checkGrant()
+		}
+		if c.room != nil && (err == nil || errors.Is(err, hub.ErrQuiet)) {
+			if failed := c.sendReaders(); failed != nil {
+				return failed
+			}
 		}
 		if err == nil {
 			err = c.sendBatch(&batch)

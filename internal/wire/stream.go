@@ -31,6 +31,28 @@ func AppendNoticeEvent(b []byte, ev *event.Event, log string) []byte {
 	return append(ev.AppendNotice(b), "\n\n"...)
 }
 
+// StateEvent is the type of the SSE control event with which a state begins.
+const StateEvent = "state"
+
+// AppendStateBegin appends the control event to b after which the state at a position
+// follows. Its empty id makes the reader forget its cursor, since it has neither the old nor the new
+// state before the end.
+func AppendStateBegin(b []byte, at event.Point, log string) []byte {
+	b = append(b, "id:\nevent: "+StateEvent+"\ndata: {\"type\":\"state\",\"at\":\""...)
+	b = at.Cursor(log).AppendTo(b)
+	return append(b, "\"}\n\n"...)
+}
+
+// AppendStateEvent appends an event of a state to b. It has no id, since its position is not
+// the reader's.
+func AppendStateEvent(b []byte, ev *event.Event) []byte {
+	b = append(b, "event: "...)
+	b = append(b, ev.Type...)
+	b = append(b, "\ndata: "...)
+	b = append(b, ev.Line()...)
+	return append(b, "\n\n"...)
+}
+
 func appendEventHead(b []byte, at event.Point, typ event.Type, log string) []byte {
 	b = appendID(b, at, log)
 	b = append(b, "event: "...)

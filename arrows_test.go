@@ -36,7 +36,8 @@ var mayImport = map[string][]string{
 	"internal/hub":      {"event"},
 	"internal/sse":      {},
 	"internal/deliver":  {"event", "cache"},
-	"internal/source":   {"event", "cache", "internal/sse"},
+	"internal/jq":       {},
+	"internal/source":   {"event", "cache", "internal/jq", "internal/sse"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
 	"internal/longtest": {},
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source", "internal/deliver"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source", "internal/deliver", "internal/jq"},
 }
 
 // onlyIn lists imports that stay in one place.
@@ -66,7 +67,7 @@ var onlyIn = map[string]string{
 	"github.com/prometheus/": "internal/server/metrics.go",
 	"github.com/golang-jwt/": "internal/auth/",
 	"github.com/MicahParks/": "internal/auth/",
-	"github.com/itchyny/":    "internal/source/",
+	"github.com/itchyny/":    "internal/",
 }
 
 // pure rooms do no I/O and read no clock.

@@ -120,6 +120,12 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
 		OnFail: a.noteFailure,
 	}
+	if a.filter.where != nil {
+		cfg.Want = a.filter.wants
+	}
+	if a.filter.selection != nil {
+		cfg.Line = a.filter.appendLine
+	}
 	closeTarget, err := o.setTarget(a, name, &cfg)
 	if err != nil {
 		return err

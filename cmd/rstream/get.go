@@ -42,6 +42,7 @@ no value.`,
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
 	addFull(a, cmd)
+	addFilter(a, cmd)
 	excludeFlags(cmd, "events", "at")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
@@ -127,6 +128,10 @@ func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event
 // printValue prints the value of ev's storage after ev.
 func (a *app) printValue(ev *event.Event) error {
 	switch {
+	case a.out.filter.leavesOut(ev):
+		return &exitError{status: exitFailed, text: ev.Storage().String() + ": its value is left out by --where"}
+	case a.filter.selection != nil:
+		return a.out.writeEvent(ev)
 	case ev.Type == event.Del:
 		return &exitError{status: exitFailed, text: ev.Storage().String() + ": has no value, it was deleted at " + ev.Time.String()}
 	case a.out.form == formJSON:

@@ -36,6 +36,7 @@ are missing or differ from the server, standard error says where and the status 
 	}
 	o.addRangeFlags(cmd)
 	addFull(a, cmd)
+	addFilter(a, cmd)
 	return cmd
 }
 

@@ -56,7 +56,8 @@ type output struct {
 	terminal bool
 	form     form // "" means text on a terminal, else JSON
 	colouring
-	full bool // lines are not cut to the width of the terminal
+	full   bool         // lines are not cut to the width of the terminal
+	filter *eventFilter // nil prints all events as they are
 }
 
 func newOutput(ctx context.Context, f *os.File) *output {
@@ -145,8 +146,15 @@ func (o *output) writeJSON(v any) error {
 	return o.nameOutput(err)
 }
 
-// writeEvent writes one event: its line or, for a person, its text form.
+// writeEvent writes one event: its line or, for a person, its text form. A filter leaves it out
+// or writes something else.
 func (o *output) writeEvent(ev *event.Event) error {
+	switch {
+	case o.filter.leavesOut(ev):
+		return nil
+	case o.filter != nil && o.filter.selection != nil:
+		return o.filter.write(o, ev)
+	}
 	if !o.isForPerson() {
 		return o.writeLine(ev.Line())
 	}

@@ -27,6 +27,7 @@ type app struct {
 	footer *footer           // nil if there is none
 
 	progress progress
+	filter   eventFilter
 
 	noOut bool // standard output was closed when the program started
 	ran   bool // a command was started
@@ -90,6 +91,7 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	if ferr := a.out.flush(); err == nil {
 		err = ferr
 	}
+	a.noteFilter()
 	a.progress.end()
 	a.footer.end()
 	if err == nil && a.noOut && !a.ran {
@@ -101,6 +103,9 @@ func run(args []string, stdin io.Reader, stdout, stderr *os.File) int {
 // prepareCommand runs before each command.
 func (a *app) prepareCommand(cmd *cobra.Command, args []string) error {
 	if err := a.configure(cmd, args); err != nil {
+		return err
+	}
+	if err := a.prepareFilter(cmd); err != nil {
 		return err
 	}
 	if a.noOut && a.mayPrint(cmd) {

@@ -223,6 +223,9 @@ func (p *sourcePrinter) printOne(ev *event.Event) error {
 		p.gaps++
 		return p.a.printSourceGap(ev)
 	}
+	if p.a.out.filter.leavesOut(ev) {
+		return nil
+	}
 	p.events++
 	if p.silent {
 		return nil

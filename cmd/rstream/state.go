@@ -63,6 +63,7 @@ the storage and the events "before" and "after", or null.`,
 	f.BoolVar(&o.follow, "follow", false, "keep printing each change")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	addFull(a, cmd)
+	addFilter(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "follow", "at", "diff")
 	return cmd

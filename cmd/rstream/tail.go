@@ -53,23 +53,24 @@ further on, tail stops before that range with status 3.
 
 With --name and one of these, tail does something for each event instead, and the cursor
 moves when that succeeds:
-  --exec     run a command for each event: a program and its arguments, or a command for
-             the shell. Status 0 is success. It reads the event's line and finds
-             RSTREAM_EVENT_ID, _TIME, _USER, _PATH, _TYPE, _KEY and _HASH, and
-             RSTREAM_TRY, in its environment
-  --pipe     start a command once for each worker. It reads a line, answers with a line
-             that has the event's id, or the id, a space and a reason if it failed, and
-             then gets the next one. Any other answer ends it, and the event has failed
-  --webhook  post each event to a URL, with an Idempotency-Key and signed as Standard
-             Webhooks. A status of 2xx is success; 429 and Retry-After let all events
-             wait, 410 ends tail. Redirects are not followed
+  --exec     run a command for each event: a program with arguments, or a line
+             for the shell. Status 0 is success. It reads the event's line and
+             finds RSTREAM_EVENT_ID, _TIME, _USER, _PATH, _TYPE, _KEY and _HASH,
+             and RSTREAM_TRY, in its environment
+  --pipe     start a command once for each worker. It reads a line and answers
+             with the event's id, or the id, a space and a reason if it failed.
+             Any other answer ends it, and the event has failed
+  --webhook  post each event to a URL, with an Idempotency-Key and signed as in
+             Standard Webhooks. 2xx is success; 429 and Retry-After let all
+             events wait; 410 ends tail. Redirects are not followed
 Each event is done at least once, always with the same id and hash. The events of a
 storage are tried in order. A failed event is tried again after 200 ms, then after longer
 pauses of up to a minute; later events of its storage wait, other storages go on. With
 --tries, an event that has failed that often becomes a dead letter (see "rstream dead"),
-and its storage goes on. At the end, tail waits up to 10 seconds for the events that are
-under way. SIGKILL ends commands on Linux; elsewhere the next tail waits for them. It
-repeats their events and those of the last 50 ms. See docs/consumers.md.
+and its storage goes on. --jq changes the line; an event that --where leaves out is done,
+one for which EXPR fails is not left out. At the end, tail waits up to 10 seconds for the
+events that are under way. SIGKILL ends commands on Linux; elsewhere the next tail waits
+for them. It repeats their events and those of the last 50 ms. See docs/consumers.md.
 
 If the server refuses one of several topics, tail reports that, continues with the others
 and exits with status 4 in the end. With --name it exits at once.
@@ -96,6 +97,9 @@ first run does so.`,
 			if err := o.checkConsumer(a, cmd); err != nil {
 				return err
 			}
+			if a.source != nil && o.target() != "" {
+				return usagef("--%s needs a server: serve a source with \"rstream serve --source\"", o.target())
+			}
 			if a.source != nil {
 				return o.tailSource(cmd.Context(), a, topics)
 			}
@@ -115,6 +119,7 @@ first run does so.`,
 	f.BoolVar(&o.skipGap, "skip-gap", false, "if history is gone, print the state at its start and continue")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server cannot be reached at first")
 	addFull(a, cmd)
+	addFilter(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	o.addConsumeFlags(cmd)
 	excludeFlags(cmd, "since", "lines", "name", "from-state")
@@ -291,6 +296,9 @@ func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 	}
 	at := b.Position
 	for _, ev := range b.Events {
+		if p.a.out.filter.leavesOut(ev) {
+			continue
+		}
 		if err := p.a.out.writeEvent(ev); err != nil {
 			return err
 		}

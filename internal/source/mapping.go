@@ -9,14 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/itchyny/gojq"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/jq"
 )
 
 // A Mapping says which append becomes of an event. Each field is an expression of jq over
@@ -51,55 +50,13 @@ func NewMapper(name string, m Mapping) (*Mapper, error) {
 		if e.text == "" {
 			continue
 		}
-		code, err := compileExpression(e.text)
+		code, err := jq.Compile(e.text, "$id", "$type")
 		if err != nil {
 			return nil, fmt.Errorf("%s %.200q: %w", e.name, e.text, err)
 		}
 		*e.code = code
 	}
 	return mapper, nil
-}
-
-// impure are the functions of jq that see something besides the event.
-var impure = []string{"now", "localtime", "strflocaltime", "env", "$ENV", "input", "inputs", "debug", "stderr",
-	"input_filename", "input_line_number", "halt", "halt_error", "get_search_list", "modulemeta"}
-
-func compileExpression(text string) (*gojq.Code, error) {
-	query, err := gojq.Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	if name := impureIn(reflect.ValueOf(query)); name != "" {
-		return nil, fmt.Errorf("%s is not allowed: an expression sees only the event", name)
-	}
-	return gojq.Compile(query, gojq.WithVariables([]string{"$id", "$type"}))
-}
-
-// impureIn returns the name of an impure function in a part of a query, "" if there is none.
-func impureIn(v reflect.Value) string {
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() {
-			return ""
-		}
-		if f, ok := v.Interface().(*gojq.Func); ok && slices.Contains(impure, f.Name) {
-			return f.Name
-		}
-		return impureIn(v.Elem())
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if name := impureIn(v.Field(i)); name != "" {
-				return name
-			}
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			if name := impureIn(v.Index(i)); name != "" {
-				return name
-			}
-		}
-	}
-	return ""
 }
 
 // Map returns the draft of an event of a generation. taken is false if the mapping leaves

@@ -64,17 +64,22 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	return os.Rename(tmp, path)
 }
 
-// copyPoll is how often copyInto looks how much is written.
+// copyInto writes a compact copy of the file to path.
+func (db *DB) copyInto(ctx context.Context, path string) error {
+	return db.watchWritten(ctx, StepCopy, func() (int64, error) { return sizeOf(path) }, func() error { return db.file.CopyInto(ctx, path) })
+}
+
+// copyPoll is how often watchWritten looks how much is written.
 const copyPoll = 100 * time.Millisecond
 
-// copyInto writes a compact copy of the file to path. SQLite does not say how far it is, but
-// the size of the copy does.
-func (db *DB) copyInto(ctx context.Context, path string) error {
+// watchWritten calls write, which writes all that the file uses elsewhere. SQLite does not say
+// how far it is, but written does: the size of the other file.
+func (db *DB) watchWritten(ctx context.Context, step Step, written func() (int64, error), write func() error) error {
 	size, err := db.file.Size(ctx)
 	if err != nil {
 		return err
 	}
-	copied := make(chan struct{})
+	ended := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		poll := time.NewTicker(copyPoll)
@@ -82,17 +87,17 @@ func (db *DB) copyInto(ctx context.Context, path string) error {
 		for {
 			select {
 			case <-poll.C:
-			case <-copied:
+			case <-ended:
 				return
 			}
-			if written, err := sizeOf(path); err == nil {
-				db.file.Report(Progress{Step: StepCopy, Done: written, Total: size.Used()})
+			if n, err := written(); err == nil {
+				db.file.Report(Progress{Step: step, Done: min(n, size.Used()), Total: size.Used()})
 			}
 		}
 	})
 	defer watching.Wait()
-	defer close(copied)
-	return db.file.CopyInto(ctx, path)
+	defer close(ended)
+	return write()
 }
 
 // checkCopy checks all pages, hashes and postings of a log, and that no event is missing.

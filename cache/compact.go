@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 )
 
 // Compacted has the size of a file before and after Compact, in bytes.
@@ -66,5 +68,5 @@ func (db *DB) compact(ctx context.Context, retention Retention) error {
 		return err
 	}
 	db.file.Report(Progress{Step: StepRewrite})
-	return db.file.Vacuum(ctx)
+	return db.watchWritten(ctx, StepRewrite, dbfile.Rewritten, func() error { return db.file.Vacuum(ctx) })
 }

@@ -49,8 +49,8 @@ type Config struct {
 	// Progress is called while Open upgrades a file of an earlier version, which takes up to
 	// half a minute for a million events, or while another process does; and during BackupTo,
 	// Compact, CheckContents, Check, DamagedStates and Forget, which may take as long. The
-	// goroutine that works waits for it. BackupTo may call it in another one, which then has
-	// ended when BackupTo returns. If nil, nothing is called.
+	// goroutine that works waits for it. BackupTo and Compact may call it in another one, which
+	// has ended when they return. If nil, nothing is called.
 	Progress func(Progress)
 }
 
@@ -71,7 +71,7 @@ const (
 	StepDigests   = dbfile.StepDigests   // kept digests that were computed again
 	StepCopy      = dbfile.StepCopy      // bytes of a backup that were written
 	StepDrop      = dbfile.StepDrop      // events below the horizon that retention went past
-	StepRewrite   = dbfile.StepRewrite   // a file that SQLite rewrites: nothing is counted
+	StepRewrite   = dbfile.StepRewrite   // bytes of a rewritten file, without a total if that is not known
 	StepForget    = dbfile.StepForget    // positions up to which a topic was forgotten
 	StepSearch    = dbfile.StepSearch    // pages of a damaged file that were searched
 )

@@ -293,7 +293,7 @@ var unitNames = [...]string{inEvents: "event", inPages: "page"}
 // countText returns how much is done, and of how much, with the name of the unit if named.
 func (f *frame) countText(named bool) string {
 	switch {
-	case f.unit == inParts && f.total == 0:
+	case f.total == 0 && (f.unit == inParts || f.unit == inBytes && f.done == 0):
 		return ""
 	case f.unit == inParts:
 		return f.percentText()

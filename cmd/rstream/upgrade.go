@@ -50,7 +50,7 @@ var stepStages = map[cache.Step]stage{
 	cache.StepDigests:   {verb: "checking digests", unit: inParts},
 	cache.StepCopy:      {verb: "copying", unit: inBytes},
 	cache.StepDrop:      {verb: "dropping history", unit: inEvents},
-	cache.StepRewrite:   {verb: "rewriting the file", unit: inParts},
+	cache.StepRewrite:   {verb: "rewriting the file", unit: inBytes},
 	cache.StepForget:    {verb: "forgetting", unit: inParts},
 	cache.StepSearch:    {verb: "searching", unit: inPages},
 }

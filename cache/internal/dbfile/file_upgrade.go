@@ -23,7 +23,7 @@ const (
 	StepDigests   Step = "digests"   // kept digests that were computed again
 	StepCopy      Step = "copy"      // bytes of a backup that were written
 	StepDrop      Step = "drop"      // events below the horizon that retention went past
-	StepRewrite   Step = "rewrite"   // a file that SQLite rewrites: nothing is counted
+	StepRewrite   Step = "rewrite"   // bytes of a rewritten file, without a total if that is not known
 	StepForget    Step = "forget"    // positions up to which a topic was forgotten
 	StepSearch    Step = "search"    // pages of a damaged file that were searched
 )

@@ -17,9 +17,36 @@ import (
 var unwelcome = regexp.MustCompile(`(?i)\b(whoever|whatever|anew|mend(s|ed)?|beside|by itself|by themselves|goes with it|go with it|is told|are told|may be had|` +
 	`what (is|was|are|it|there) |failed to|unable to|somebody there|such (?:a|an|that|things)\b|unless it is said|stands \d+ times|please|oops|invalid argument)`)
 
-// maxSentence is how many columns an error or a hint may take without the names in it: three
-// lines of a terminal.
-const maxSentence = 240
+// An error, or a clause of a hint, fits a line of a terminal. If names make it longer, its words
+// alone do.
+const (
+	maxLine     = 80
+	maxSentence = maxLine - len("rstream: error: ")
+)
+
+// clauseEnd is where a hint may begin a new line, and verb a name in a format.
+var (
+	clauseEnd = regexp.MustCompile(`; |\. |\n`)
+	verb      = regexp.MustCompile(`%[-+#.0-9]*(\[\d\])?[a-z]`)
+)
+
+// tooWide returns a line of an error or hint that is too wide, "" if there is none.
+func (s *sentence) tooWide() string {
+	lines := []string{s.text}
+	if s.isHint {
+		lines = clauseEnd.Split(s.text, -1)
+	}
+	for _, line := range lines {
+		limit := maxSentence
+		if verb.MatchString(line) {
+			line, limit = verb.ReplaceAllString(line, ""), maxLine
+		}
+		if s.isError && utf8.RuneCountInString(line) > limit {
+			return line
+		}
+	}
+	return ""
+}
 
 // TestWords reads the texts of the program: help, errors, hints and messages of the log.
 func TestWords(t *testing.T) {
@@ -43,8 +70,8 @@ func TestWords(t *testing.T) {
 			if word := unwelcome.FindString(s.text); word != "" {
 				t.Errorf("%s: %q: say it without %q", files.Position(s.pos), s.text, word)
 			}
-			if n := utf8.RuneCountInString(s.text); s.isError && n > maxSentence {
-				t.Errorf("%s: an error or hint of %d columns: %s", files.Position(s.pos), n, s.text)
+			if line := s.tooWide(); line != "" {
+				t.Errorf("%s: a line of %d columns: %s", files.Position(s.pos), utf8.RuneCountInString(line), line)
 			}
 		}
 		return nil
@@ -62,6 +89,7 @@ type sentence struct {
 	text    string
 	pos     token.Pos
 	isError bool // an error, a hint or a note, not help
+	isHint  bool // which has a line for each clause, if it is long
 }
 
 // speakers are functions whose first text is an error or a note.
@@ -69,12 +97,24 @@ var speakers = map[string]bool{"Errorf": true, "New": true, "usagef": true, "not
 
 // sentencesOf returns the texts of a file that have words. Parts joined by + are one text.
 func sentencesOf(file *ast.File) (all []sentence) {
-	var visit func(n ast.Node, isError bool)
-	visit = func(n ast.Node, isError bool) {
+	var visit func(n ast.Node, isError, isHint bool)
+	visit = func(n ast.Node, isError, isHint bool) {
 		ast.Inspect(n, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.ImportSpec, *ast.Field:
 				return false
+			case *ast.FuncDecl:
+				if n.Body != nil && !isHint && saysHint(n.Name.Name) {
+					visit(n.Body, true, true)
+					return false
+				}
+			case *ast.ValueSpec:
+				if !isHint && saysHint(n.Names[0].Name) {
+					for _, value := range n.Values {
+						visit(value, true, true)
+					}
+					return false
+				}
 			case *ast.CallExpr:
 				name := ""
 				switch fun := n.Fun.(type) {
@@ -84,30 +124,34 @@ func sentencesOf(file *ast.File) (all []sentence) {
 					name = fun.Name
 				}
 				for _, arg := range n.Args {
-					visit(arg, isError || speakers[name])
+					visit(arg, isError || speakers[name], isHint)
 				}
-				visit(n.Fun, isError)
+				visit(n.Fun, isError, isHint)
 				return false
 			case *ast.CompositeLit:
 				if id, ok := n.Type.(*ast.Ident); ok && id.Name == "exitError" {
-					for _, e := range n.Elts {
-						visit(e, true)
+					for i, e := range n.Elts {
+						pair, named := e.(*ast.KeyValueExpr)
+						visit(e, true, i == 2 || named && saysHint(pair.Key.(*ast.Ident).Name))
 					}
 					return false
 				}
 			case *ast.BinaryExpr, *ast.BasicLit:
 				text, ok := literalText(n.(ast.Expr))
 				if ok && strings.Contains(text, " ") && !strings.Contains(text, "SELECT ") {
-					all = append(all, sentence{text, n.Pos(), isError})
+					all = append(all, sentence{text, n.Pos(), isError, isHint})
 				}
 				return !ok
 			}
 			return true
 		})
 	}
-	visit(file, false)
+	visit(file, false, false)
 	return all
 }
+
+// saysHint reports whether a name is that of a hint.
+func saysHint(name string) bool { return strings.Contains(strings.ToLower(name), "hint") }
 
 // literalText returns the text of string literals, also of several that are joined.
 func literalText(e ast.Expr) (text string, ok bool) {

@@ -47,7 +47,7 @@ func ParseLocalMoment(s string, now time.Time) (LocalMoment, error) {
 	return LocalMoment{Moment: m}, nil
 }
 
-var errNoMoment = errors.New("want an id, a time such as 14:05, yesterday 14:05 or 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now")
+var errNoMoment = errors.New("want an id, a time (14:05), an age (24h), beginning or now")
 
 // parseClock parses a time of day: of 24 hours, or of 12 with am or pm.
 func parseClock(s string) (clock time.Time, ok bool) {

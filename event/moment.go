@@ -120,7 +120,7 @@ func ParseMoment(s string) (Moment, error) {
 	if t, ok := parseRFC3339(s); ok && t.Valid() {
 		return AtTime(t), nil
 	}
-	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time such as 2026-11-20T10:00:00Z, an age such as 24h or 7d, beginning or now", s)
+	return Moment{}, fmt.Errorf("parse moment %.40q: want an id, a time of RFC 3339, an age (24h), beginning or now", s)
 }
 
 // ParseAge parses an age such as 90s, 24h, 7d, 2w or 1d12h.

@@ -85,7 +85,7 @@ func checkACMEName(name string) error {
 
 func (c *acmeCertificates) checkName(host string) error {
 	if c.names[host] == nil {
-		return fmt.Errorf("%.100q is not a name of this server; to fetch a certificate for it, add --acme with this name", host)
+		return fmt.Errorf("%.100q is not a name of this server; --acme fetches a certificate for it", host)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (c *acmeCertificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	}
 	host := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
 	if host == "" {
-		return nil, errors.New("the client names no host; connect with a name of --acme, not with an address")
+		return nil, errors.New("the client names no host; connect with a name of --acme")
 	}
 	if err := c.checkName(host); err != nil {
 		return nil, err
@@ -192,9 +192,9 @@ func (c *acmeCertificates) explain(name string, err error) error {
 	refusal, unreachable := c.failures.last()
 	switch {
 	case refusal != "":
-		return fmt.Errorf("the authority gives no certificate for %s: %s (its check connects to port 443 of %s, which must reach this server)", name, refusal, name)
+		return fmt.Errorf("the authority refuses %s: %s (its check must reach this server at port 443 of %s)", name, refusal, name)
 	case unreachable != nil:
-		return fmt.Errorf("ask the authority at %s: %w (check the network and --acme-directory; certificates in the --acme-cache folder stay in use)", c.directory, unreachable)
+		return fmt.Errorf("ask the authority at %s: %w (certificates in the --acme-cache folder stay in use)", c.directory, unreachable)
 	}
 	return fmt.Errorf("certificate for %s: %s", name, strings.TrimPrefix(err.Error(), "acme/autocert: "))
 }

@@ -226,8 +226,8 @@ func TestACME(t *testing.T) {
 		t.Errorf("a client with the protocol of authorities is served: %s", body)
 	}
 	for host, want := range map[string]string{
-		"other.example.com":   `\"other.example.com\" is not a name of this server; to fetch a certificate for it, add --acme with this name`,
-		"blocked.example.com": "the authority gives no certificate for blocked.example.com: ",
+		"other.example.com":   `\"other.example.com\" is not a name of this server; --acme fetches a certificate for it`,
+		"blocked.example.com": "the authority refuses blocked.example.com: ",
 	} {
 		if _, _, err := fetchTLS(t, l, host, trust()); err == nil {
 			t.Errorf("%s has a certificate", host)
@@ -245,7 +245,7 @@ func TestACME(t *testing.T) {
 	if _, _, err := fetchTLS(t, l, "astray.example.com", trust()); err == nil {
 		t.Error("astray.example.com has a certificate")
 	}
-	astray.said.waitFor(t, "Failed to connect to 127.0.0.1", "port 443 of astray.example.com, which must reach this server")
+	astray.said.waitFor(t, "Failed to connect to 127.0.0.1", "must reach this server at port 443 of astray.example.com")
 	astray.stop()
 
 	// Without the authority, the certificate in the folder stays in use; others are missing.
@@ -258,7 +258,7 @@ func TestACME(t *testing.T) {
 	if _, _, err := fetchTLS(t, l, "new.example.com", trust()); err == nil {
 		t.Error("new.example.com has a certificate")
 	}
-	second.said.waitFor(t, "ask the authority at "+authority.URL+"/dir: ", "connection refused (check the network and --acme-directory;")
+	second.said.waitFor(t, "ask the authority at "+authority.URL+"/dir: ", "connection refused (certificates in the --acme-cache")
 }
 
 // TestClientAuthorities: only clients with a certificate of the authority are served, and a

@@ -161,9 +161,9 @@ func (c *lineClaim) retryHint(batch []lineItem) string {
 	case !keysMade(batch):
 		return c.goOn(first)
 	case first == last:
-		return fmt.Sprintf("line %d has no key, and sent twice it becomes two events: look for it in the %s, then continue from line %d or %d", first, place, first, last+1)
+		return fmt.Sprintf("line %d has no key, and sent twice it becomes two events; look for it in the %s, then continue from line %d or %d", first, place, first, last+1)
 	}
-	return fmt.Sprintf("%s are taken together or not at all, and lines without keys become new events if sent twice: look for line %d in the %s, then continue from line %d or %d",
+	return fmt.Sprintf("%s are taken together or not at all; lines without keys become new events if sent twice; look for line %d in the %s, then continue from line %d or %d",
 		lineRange(first, last), first, place, first, last+1)
 }
 

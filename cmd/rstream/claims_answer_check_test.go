@@ -253,16 +253,21 @@ var sentences = []sentence{
 		return len(tr.failed) > 0 || tr.f.at == 0 || tooLong(tr, r, nil)
 	}}, // checkOutput checks the output
 	says(`rstream: a: \d+ events? fetched, \d+ held, .*`, always),
-	says(`rstream: http://\S+ has not answered yet; still waiting \("rstream doctor http://\S+" shows what answers there\)`,
+	says(`rstream: http://\S+ has not answered yet \("rstream doctor http://\S+" shows what answers there\)`,
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.took >= 2*time.Second }),
-	says(`rstream: hint: is a server running\? start one with "rstream serve", or name one with --server URL`,
+	says(`rstream: hint: is a server running\? start one with "rstream serve"`,
 		func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.at == 0 || tr.f.gone }),
-	says(`rstream: hint: check the name and the network, or name another server with --server URL`,
+	says(`rstream: hint: or name one with --server URL`,
+		func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.at == 0 || tr.f.gone }),
+	says(`rstream: hint: check the name and the network`,
+		func(tr *answerTrial, r ran, _ []string) bool { return len(tr.failed) > 0 || tooLong(tr, r, nil) }),
+	says(`rstream: hint: or name another server with --server URL`,
 		func(tr *answerTrial, r ran, _ []string) bool { return len(tr.failed) > 0 || tooLong(tr, r, nil) }),
 	says(`rstream: hint: "rstream verify --repair" fetches the differing blocks again`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.c.copy == "damaged" }),
 	says(`rstream: hint: "rstream doctor http://\S+" shows what answers there`, func(tr *answerTrial, _ ran, _ []string) bool { return len(tr.failed) > 0 }),
-	says(`rstream: hint: a proxy or filter cuts answers; "rstream doctor http://\S+" checks the path to the server`, answered("shortened", "emptied")),
-	says(`rstream: hint: (?:free some space|is the disk full).*`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
+	says(`rstream: hint: a proxy or filter cuts answers`, answered("shortened", "emptied")),
+	says(`rstream: hint: "rstream doctor http://\S+" checks the path to the server`, answered("shortened", "emptied")),
+	says(`rstream: hint: (?:free some space|the disk is full).*`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
 }
 
 func (tr *answerTrial) isCause(text string) bool {

@@ -281,7 +281,7 @@ var (
 	adviceKey  = pattern(`(?m)^rstream: hint: run the command again with --key (.*): it is appended once$`)
 	adviceSame = pattern(`(?m)^rstream: hint: run the command again: each line so far has a key and is appended once$`)
 	adviceRest = pattern(`(?m)^rstream: hint: continue from line (\d+)(?:, with the same flags: (tail .*))?$`)
-	adviceLook = pattern(`(?m)^rstream: hint: .*: look for it in the (?:log|outbox), then continue from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then continue from line (\d+) or (\d+)$`)
+	adviceLook = pattern(`(?m)^rstream: hint: .*look for it in the (?:log|outbox), then continue from line (\d+) or (\d+)$|look for line \d+ in the (?:log|outbox), then continue from line (\d+) or (\d+)$`)
 )
 
 // follow follows the hint, against a server that works. Then every line is there once.

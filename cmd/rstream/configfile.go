@@ -265,7 +265,7 @@ func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) 
 		"ca": &c.ca, "client-cert": &c.clientCert, "client-key": &c.clientKey}
 	field, ok := fields[key]
 	if !ok {
-		return fmt.Errorf("line %d: servers: want name, url, token-file, token-command, header, ca, client-cert or client-key, not %q", value.Line, key)
+		return fmt.Errorf("line %d: servers: unknown setting %q", value.Line, key)
 	}
 	*field, err = scalarValue(value)
 	return err

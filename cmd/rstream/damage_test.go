@@ -157,8 +157,8 @@ func (r ran) right() bool {
 	if r.status == exitDone || r.status == exitGap {
 		return true
 	}
-	return r.status == exitFailed && strings.Count(r.err, "rstream: error: ") == 1 && strings.Count(r.err, "rstream: hint: ") == 1 &&
-		strings.Count(r.err, "\n") == 2
+	return r.status == exitFailed && strings.Count(r.err, "rstream: error: ") == 1 && strings.Contains(r.err, "rstream: hint: ") &&
+		strings.Count(r.err, "\n") == 1+strings.Count(r.err, "rstream: hint: ")
 }
 
 // partOf reports whether lines is a subsequence of all.

@@ -71,7 +71,7 @@ func (o *guardFlags) checkGuardFlags() error {
 	case o.acmeDirectory != "" && len(o.acmeNames) == 0:
 		return usagef("--acme-directory: wants --acme")
 	case o.clientCA != "" && !o.hasTLS():
-		return usagef("--client-ca: wants --tls-cert or --acme: clients send certificates only over TLS")
+		return usagef("--client-ca: wants TLS, from --tls-cert or --acme")
 	}
 	if o.isGuarded() {
 		return nil

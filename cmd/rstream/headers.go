@@ -31,7 +31,7 @@ func parseHeaders(args []string) (http.Header, error) {
 			}
 			value = strings.TrimSpace(value)
 			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-				return nil, usagef("--header %s: must not contain control characters; for several headers, repeat --header", name)
+				return nil, usagef("--header %s: has control characters; for several headers, repeat --header", name)
 			}
 			name = textproto.CanonicalMIMEHeaderKey(name)
 			headers[name] = append(headers[name], value)

@@ -62,14 +62,14 @@ var typeHints = []typeHint{
 	hintAs(hintOfOtherLog),
 	hintOfUnreachable,
 	hintAs(func(*cobra.Command, *client.RolledBackError) string {
-		return "put the right file back on the server; if it is lost, start the server once with \"rstream serve --as-new-log\". This copy, its outbox and its cursors are unchanged"
+		return "put the right file back on the server; if it is lost, run \"rstream serve --as-new-log\" once. This copy, its outbox and its cursors are unchanged"
 	}),
 	hintAs(func(_ *cobra.Command, e *client.StatusError) string {
 		switch {
 		case e.Status == http.StatusConflict:
 			return "\"rstream status\" shows where the server's log ends"
 		case e.Status == http.StatusUnauthorized && !e.FromLog:
-			return "something in front of the server asks for credentials: put them into its URL, as in http://user:password@host"
+			return "something in front of the server asks for credentials; put them into its URL, as in http://user:password@host"
 		case e.Status == http.StatusUnauthorized:
 			return unauthorizedHint
 		case e.Status == http.StatusForbidden && e.FromLog:
@@ -84,7 +84,7 @@ var typeHints = []typeHint{
 		return fmt.Sprintf("a proxy or filter cuts answers; \"rstream doctor %s\" checks the path to the server", e.URL)
 	}),
 	hintAs(func(*cobra.Command, *cache.RoomError) string {
-		return "free some space, or move the file, with its -wal file, to a larger disk. It is unchanged: back it up before its upgrade"
+		return "free space, or move the file and its -wal file to a larger disk. It is unchanged: back it up before its upgrade"
 	}),
 	hintAs(func(*cobra.Command, *client.MismatchError) string { return repairHint }),
 	hintAs(func(*cobra.Command, *differsError) string { return repairHint }),
@@ -112,7 +112,7 @@ var typeHints = []typeHint{
 // The hints for a damaged file: a log exists nowhere else, a copy does.
 const (
 	damageHint = "\"rstream verify --offline --db FILE\" lists the damaged parts; \"rstream salvage FILE OUT\" writes the events that can be read"
-	copyHint   = "if the file is a copy, move it away and sync again: the server's events are not lost; keep a server's file: \"rstream salvage FILE OUT\" writes the events that can be read"
+	copyHint   = "if the file is a copy, move it away and sync again; keep the file of a server; \"rstream salvage FILE OUT\" writes the events that can be read"
 )
 
 // hintOfDamage is for commands that open a server's file.
@@ -132,27 +132,27 @@ var valueHints = []struct {
 	text string
 }{
 	{cache.ErrInUse, "stop the tail or sync that is running, and run the command again"},
-	{syscall.EADDRINUSE, "another program listens there; is a server running already? --listen 127.0.0.1:0 picks a free port"},
+	{syscall.EADDRINUSE, "is a server running already? another program listens there; --listen 127.0.0.1:0 picks a free port"},
 	{cache.ErrNewer, "upgrade rstream, or name another file"},
-	{cache.ErrNoIdentity, "put its -wal file back next to it, or move the file away to start a new one"},
-	{cache.ErrOlder, "run any command on it as a user who may write it, or copy it, with its -wal file, to a writable folder"},
-	{cache.ErrServedOlder, "stop that server and start this version of it: it upgrades the file. Back the file up before"},
-	{cache.ErrLinked, "name the file as the server does, or ask the server"},
+	{cache.ErrNoIdentity, "put its -wal file back next to it; to start a new one, move the file away"},
+	{cache.ErrOlder, "run any command on it as a user who may write it; or copy it, with its -wal file, to a writable folder"},
+	{cache.ErrServedOlder, "stop that server and start this version, which upgrades the file. Back the file up before"},
+	{cache.ErrLinked, "the -wal file was removed, or the server uses another name; name the file as the server does, or ask the server"},
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet; \"rstream salvage\" reads the events of a damaged one"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},
-	{cache.ErrDamagedCursor, "set it again, and name its topics: rstream cursor set NAME MOMENT TOPIC"},
+	{cache.ErrDamagedCursor, "set it again: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrCorrupt, copyHint},
 	{cache.ErrHeld, "only one process can use a cursor; choose another --name"},
-	{cache.ErrUnfinished, "continue with --exec, --pipe or --webhook, or leave those events out: rstream cursor set NAME MOMENT"},
+	{cache.ErrUnfinished, "continue with --exec, --pipe or --webhook; or leave those events out: rstream cursor set NAME MOMENT"},
 	{cache.ErrNoDeadLetter, "\"rstream dead\" lists dead letters"},
-	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; to create one, name its topics: rstream cursor set NAME MOMENT TOPIC"},
-	{cache.ErrIO, "is the disk full, or a file size limit reached? No acknowledged event is lost"},
+	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; \"rstream cursor set NAME MOMENT TOPIC\" creates one"},
+	{cache.ErrIO, "the disk is full, or a file size limit reached. No acknowledged event is lost"},
 	{cache.ErrFull, "free some space and run the command again"},
 	{fs.ErrPermission, writableHint},
 	{syscall.EROFS, writableHint},
 }
 
-const writableHint = "use a file in a writable folder: --cache FILE (--db FILE for serve)"
+const writableHint = "name a file in a writable folder with --cache FILE (serve: --db)"
 
 // hintOfExit also returns ok for an empty hint: the error then needs none.
 func hintOfExit(_ *cobra.Command, err error) (text string, ok bool) {
@@ -203,9 +203,9 @@ func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
 
 func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 	if !cacheNamed(cmd) {
-		return "run the command again to continue with a copy of the new log, or name the old server with --server"
+		return "run the command again to continue with a copy of the new log; or name the old server with --server"
 	}
-	return "name another file with --cache, or the server of this log with --server; to start a new copy with the events of this one, run " +
+	return "name another file with --cache; or name the server of this log with --server; to start a new copy with the events of this one: " +
 		moveCommand(cmd.Flags().Lookup("cache").Value.String(), "--cache NEW --server "+shellWord(wire.RedactURL(other.URL)))
 }
 
@@ -221,9 +221,9 @@ func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "is a server running? start one with \"rstream serve\", or name one with --server URL" + sourcesHint(cmd, serverAnnotation), true
+		return "is a server running? start one with \"rstream serve\"; or name one with --server URL" + sourcesHint(cmd, serverAnnotation), true
 	}
-	return "check the name and the network, or name another server with --server URL" + sourcesHint(cmd, serverAnnotation), true
+	return "check the name and the network; or name another server with --server URL" + sourcesHint(cmd, serverAnnotation), true
 }
 
 // What crypto/tls, which has no types for them, says of the alerts of a server that gets no
@@ -244,19 +244,19 @@ func hintOfTLS(err error) string {
 	var name x509.HostnameError
 	switch isTLS := errors.As(err, &unreachable) && strings.HasPrefix(unreachable.URL, "https://"); {
 	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return "if an authority of your own has signed the server's certificate, name its file in --ca"
+		return "if your own authority signed its certificate, name that in --ca"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "if this machine's clock is right, the server needs a new certificate"
+		return "if the clock here is right, the server needs a new certificate"
 	case errors.As(err, &name) && len(name.Certificate.DNSNames) > 0:
 		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use its name in --server"
 	case errors.As(err, &name):
 		return "the server needs a certificate for the name in --server"
 	case strings.Contains(err.Error(), certificateRequired):
-		return "the server asks for a certificate: name yours in --client-cert, and its key in --client-key"
+		return "the server asks for a certificate; name yours in --client-cert, and its key in --client-key"
 	case isTLS && slices.ContainsFunc(unacceptable, func(alert string) bool { return strings.HasSuffix(err.Error(), alert) }):
-		return "the server does not accept the certificate in --client-cert: an authority of the server must have signed it, and it must not have expired"
+		return "the server does not accept the certificate in --client-cert; an authority of the server must have signed it; and it must not have expired"
 	case isTLS && (strings.Contains(err.Error(), handshakeFailure) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
-		return "if the server asks for a certificate, name yours in --client-cert, and its key in --client-key"
+		return "if the server asks for a certificate; name yours in --client-cert, and its key in --client-key"
 	}
 	return ""
 }

@@ -30,13 +30,13 @@ func TestHintsOfTLS(t *testing.T) {
 		version     uint16 // of TLS
 		hint, found string
 	}{
-		{"unknown authority", sign(soon, nil, local), false, 0, 0, "name its file in --ca", "unknown authority"},
-		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, 0, "if this machine's clock is right", "expired"},
-		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, 0, "if this machine's clock is right", "not yet valid"},
+		{"unknown authority", sign(soon, nil, local), false, 0, 0, "name that in --ca", "unknown authority"},
+		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, 0, "if the clock here is right", "expired"},
+		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, 0, "if the clock here is right", "not yet valid"},
 		{"other name", sign(soon, []string{"log.example", "b.example"}), true, 0, 0, "the certificate is for log.example, b.example", "doesn't contain any IP SANs"},
 		{"no name", sign(soon, nil), true, 0, 0, "needs a certificate for the name", "doesn't contain any IP SANs"},
-		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server asks for a certificate, name yours in --client-cert", "(--client-cert)"},
-		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS13, "the server asks for a certificate: name yours in --client-cert", "(--client-cert)"},
+		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server asks for a certificate; name yours in --client-cert", "(--client-cert)"},
+		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS13, "the server asks for a certificate; name yours in --client-cert", "(--client-cert)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			srv := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -50,12 +50,12 @@ func TestHintsOfTLS(t *testing.T) {
 			}
 			for _, args := range [][]string{{"ls"}, {"tail", "alice", "--until-live"}} {
 				r := runCommand(t, append(args, at...)...)
-				if r.status != exitUnreachable || strings.Count(r.err, "rstream: hint: ") != 1 || !strings.Contains(r.err, test.hint) {
+				if r.status != exitUnreachable || !strings.Contains(hintOf(r.err), test.hint) {
 					t.Errorf("%s: %+v", args, r)
 				}
 			}
 			put := runCommand(t, append([]string{"put", "alice/x", "1"}, at...)...)
-			if put.status != exitUnreachable || !strings.Contains(put.err, "; nothing was appended\n") || !strings.Contains(put.err, test.hint) {
+			if put.status != exitUnreachable || !strings.Contains(put.err, "; nothing was appended\n") || !strings.Contains(hintOf(put.err), test.hint) {
 				t.Errorf("put: %+v", put)
 			}
 			r := runCommand(t, append([]string{"doctor", srv.URL, "--for", "1s"}, at...)...)
@@ -65,3 +65,6 @@ func TestHintsOfTLS(t *testing.T) {
 		})
 	}
 }
+
+// hintOf returns the lines of a hint as one.
+func hintOf(said string) string { return strings.ReplaceAll(said, "\nrstream: hint: ", "; ") }

@@ -148,7 +148,7 @@ func (t *importTarget) checkForeign(ctx context.Context, evs []event.Event, log 
 	err := t.db.Imports().CheckCandidates(ctx, evs)
 	var conflict *cache.ConflictError
 	if errors.As(err, &conflict) || errors.Is(err, cache.ErrNotInLog) {
-		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is from another log than it says, or was modified"}
+		return &exitError{exitFailed, err.Error(), "nothing was imported: the file is modified, or of another log"}
 	}
 	return err
 }
@@ -419,7 +419,7 @@ func (r *importReader) takeLine(line []byte) error {
 		}
 		return lineError(err)
 	case r.log == "":
-		return errors.New("does not name its log; use --log ID, or write the file with \"rstream export\"")
+		return errors.New("does not name its log; use --log ID, or \"rstream export\"")
 	case !ev.Covered():
 		return fmt.Errorf("event %s %w: %.60s", ev.ID, cache.ErrUnproven, ev.Extra)
 	}

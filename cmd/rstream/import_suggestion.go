@@ -49,7 +49,7 @@ func (s *session) suggestImport(ctx context.Context) {
 	}
 	for _, file := range files {
 		if n, err := s.countKnown(ctx, file); err == nil && n > 0 {
-			s.app.note("%s holds events of another log that this log also has; they need not be fetched again: %s", file, moveCommand(file, into))
+			s.app.note("%s is of another log and holds events of this one; to fetch less: %s", file, moveCommand(file, into))
 		}
 	}
 }

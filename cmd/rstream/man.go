@@ -39,7 +39,7 @@ into a directory. SOURCE_DATE_EPOCH sets their date.`,
 				return printManual(a.out, about)
 			}
 			if len(args) > 0 {
-				return usagef("--dir writes the pages of all commands and cannot be combined with a command")
+				return usagef("--dir cannot be combined with a command")
 			}
 			return writeManuals(o.dir, about)
 		},

@@ -444,7 +444,7 @@ func emulated(written string) string {
 	return e.String()
 }
 
-var slowNote = regexp.MustCompile(`rstream: http://\S* has not answered yet;[^\n]*\n`)
+var slowNote = regexp.MustCompile(`rstream: http://\S* has not answered yet[^\n]*\n`)
 
 // A screenRun is a program on a terminal of 80 columns.
 type screenRun struct {

@@ -117,7 +117,7 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 	}
 	if log == "" {
 		return nil, &exitError{exitFailed, fmt.Sprintf("cannot find out which log %s serves", wire.RedactURL(a.servers[0])),
-			"run \"rstream sync\" once while it can be reached, or name the file of a copy with --cache FILE"}
+			"run \"rstream sync\" once while it can be reached; or name the file of a copy with --cache FILE"}
 	}
 	return a.openDB(ctx, path, cache.Config{Role: cache.Client, Log: log})
 }
@@ -337,7 +337,7 @@ func refusedError(sent client.Sent) error {
 		return nil
 	}
 	e := &exitError{exitFailed, "the server refused " + count(sent.Refused, "append"),
-		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one, \"rstream outbox retry NUMBER\" sends it with the next sync"}
+		"\"rstream outbox\" says why; \"rstream outbox drop NUMBER\" drops one; \"rstream outbox retry NUMBER\" sends it with the next sync"}
 	if sent.Forbidden == sent.Refused {
 		e.status = exitNotAllowed
 		e.hint = "\"rstream outbox\" lists them; with a token that covers them, \"rstream outbox retry --refused\" sends them with the next sync"

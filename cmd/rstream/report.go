@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/client"
@@ -75,8 +77,36 @@ func (a *app) printError(stderr io.Writer, cmd *cobra.Command, err error) {
 		fmt.Fprintf(stderr, "rstream: error: %s\n", line)
 	}
 	if h := a.hintFor(cmd, err); h != "" {
-		fmt.Fprintf(stderr, "rstream: hint: %s\n", visibleLines(h))
+		for _, line := range hintLines(visibleLines(h)) {
+			fmt.Fprintf(stderr, "%s%s\n", hintPrefix, line)
+		}
 	}
+}
+
+const hintPrefix = "rstream: hint: "
+
+// clauseEnd is where a hint may end a line.
+var clauseEnd = regexp.MustCompile(`; |\. |\n`)
+
+// hintLines breaks a hint that is wider than a line after one of its clauses. Quoted commands
+// stay whole, so that they can be copied.
+func hintLines(hint string) (lines []string) {
+	line := ""
+	for rest := hint; rest != ""; {
+		clause, end := rest, ""
+		for _, at := range clauseEnd.FindAllStringIndex(rest, -1) {
+			if strings.Count(rest[:at[0]], `"`)%2 == 0 {
+				clause, end = rest[:at[0]], rest[at[0]:at[1]]
+				break
+			}
+		}
+		rest = rest[len(clause)+len(end):]
+		if line != "" && len(hintPrefix)+runewidth.StringWidth(line+clause) > helpWidth {
+			lines, line = append(lines, strings.TrimRight(line, "; .\n")), ""
+		}
+		line += clause + end
+	}
+	return append(lines, line)
 }
 
 // signalStatus returns 130 for an interrupt and 129 for a hangup. For commands that run

@@ -48,8 +48,9 @@ func (e *leftError) Unwrap() error { return e.error }
 // noteLeft notes appends that wait for a log that the server no longer serves.
 func (s *session) noteLeft(ctx context.Context) {
 	if aside, err := s.db.Aside(ctx); err == nil && aside.Queued+aside.Refused > 0 {
-		s.app.note("%s for the old log: left in %s; \"rstream outbox --cache %s | rstream put --from -\" appends to the new one",
-			count(aside.Queued+aside.Refused, "append"), s.db.Path(), s.db.Path())
+		n := aside.Queued + aside.Refused
+		s.app.note("%s for the old log: left in %s", count(n, "append"), s.db.Path())
+		s.app.note("\"rstream outbox --cache %s | rstream put --from -\" appends to the new one", shellWord(s.db.Path()))
 	}
 }
 

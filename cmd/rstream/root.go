@@ -117,7 +117,7 @@ func (a *app) prepareCommand(cmd *cobra.Command, args []string) error {
 
 // errNoStdout is returned before a command does anything: its output would be the only
 // report of what it did.
-var errNoStdout = &exitError{exitFailed, "standard output is closed, or is /dev/null opened for reading and writing, which looks the same",
+var errNoStdout = &exitError{exitFailed, "standard output is closed (or /dev/null, open to be read, too)",
 	"to discard the output, redirect it with >/dev/null"}
 
 // silentAnnotation marks commands that print nothing to standard output: always; with
@@ -149,7 +149,7 @@ func (a *app) mayPrint(cmd *cobra.Command) bool {
 type closedInput struct{}
 
 func (closedInput) Read([]byte) (int, error) {
-	return 0, errors.New("standard input is closed, or is /dev/null opened for reading and writing, which looks the same")
+	return 0, errors.New("standard input is closed (or /dev/null, open to be written, too)")
 }
 
 // A signalError is the cause of a context that a signal ended.

@@ -71,7 +71,7 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 	}
 	a.progress.end()
 	if errors.Is(err, cache.ErrChanged) {
-		return &exitError{exitFailed, err.Error(), "stop the programs that use the file, or salvage a copy of it and its -wal file"}
+		return &exitError{exitFailed, err.Error(), "stop the programs that use the file; or salvage a copy of it and its -wal file"}
 	}
 	if err != nil {
 		return err

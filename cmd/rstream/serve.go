@@ -297,9 +297,9 @@ func checkListen(flag, address string, insecure, guarded bool) error {
 	ip := net.ParseIP(host)
 	switch isOpen := ip == nil || !ip.IsLoopback(); {
 	case isOpen && guarded:
-		return usagef("%s %s: is reachable from other machines, and tokens would cross the network in the clear; name a certificate with --tls-cert or fetch one with --acme, or use --insecure", flag, address)
+		return usagef("%s %s: tokens would be sent in the clear; use --tls-cert, --acme or --insecure", flag, address)
 	case isOpen:
-		return usagef("%s %s: is reachable from other machines, where anyone could read and write; use 127.0.0.1, or --insecure", flag, address)
+		return usagef("%s %s: other machines could read and write; use 127.0.0.1, --keys or --insecure", flag, address)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (a *app) clientConfig() client.Config {
 }
 
 func (a *app) onSilence(server string) {
-	a.note("%s has not answered yet; still waiting (\"rstream doctor %s\" shows what answers there)", server, server)
+	a.note("%s has not answered yet (\"rstream doctor %s\" shows what answers there)", server, server)
 }
 
 // onRetry says that an attempt failed: on a terminal, in one line that changes.

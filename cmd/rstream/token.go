@@ -67,13 +67,13 @@ owner can read. Clients take it from --token-file or from RSTREAM_TOKEN.`,
 
 func runToken(a *app, o tokenOptions) error {
 	if o.keys == "" {
-		return usagef("--key: name a file with a private key; \"rstream key new FILE\" makes one")
+		return usagef("--key: name a private key; \"rstream key new FILE\" makes one")
 	}
 	if o.subject == "" {
 		return usagef("--sub: name the bearer of the token")
 	}
 	if len(o.read)+len(o.write) == 0 && o.board == "" {
-		return usagef("want --read TOPIC, --write TOPIC or --board RIGHT: the token would allow nothing")
+		return usagef("want --read TOPIC, --write TOPIC or --board RIGHT")
 	}
 	age, err := event.ParseAge(o.age)
 	if err != nil || age < time.Second {

@@ -19,7 +19,7 @@ func (o *verifyOptions) checkFlags(cmd *cobra.Command, args []string) error {
 	case !o.offline:
 		return nil
 	case o.repair:
-		return usagef("--offline and --repair cannot be combined: a repair needs the server")
+		return usagef("--offline and --repair cannot be combined")
 	case len(args) > 0 || o.all:
 		return usagef("--offline checks the whole file: it takes no topics")
 	case o.db != "" && cacheNamed(cmd):

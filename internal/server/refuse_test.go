@@ -291,7 +291,7 @@ var refusals = []refusal{
 	{"GET /get?id=a/p&values=", 400, "want 0 or 1"},
 	{"GET /events?topic=a&values=no", 400, `values: want 0 or 1, not "no"`},
 	{"GET /events?topic=a&values=0&values=0", 400, "is given 2 times"},
-	{"GET /events?topic=a&values=0&stubs=1", 400, "a stub never has a value"},
+	{"GET /events?topic=a&values=0&stubs=1", 400, "a stub has no value"},
 	{"GET /snapshot?topic=a&values=0", 400, "unknown"},
 	{"GET /windows?topic=a&since=now&values=0", 400, "unknown"},
 	{"GET /bloom?topic=a&values=0", 400, "unknown"},

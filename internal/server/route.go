@@ -88,7 +88,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if ms, ok := s.paths[routeOf(path)]; ok {
 		return serveMethod(w, r, ms)
 	}
-	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; want /, /events, /windows, /snapshot, /storages, /bloom, /get, /set, /login, /logout, /metrics, /healthz, /readyz, /api/connections, /api/events or /api/room/TOPIC", path)
+	return wire.Errorf(http.StatusNotFound, "unknown path %.80q; docs/protocol.md lists the paths", path)
 }
 
 // rawPath returns the path as written in the request. r.URL is not enough: if the path has a

@@ -97,7 +97,7 @@ func (s *Server) mayWriteByCookie(rec *recorder, r *http.Request) *wire.Error {
 		return nil
 	}
 	return wire.Errorf(http.StatusForbidden,
-		"a cookie allows only pages of this server's own origin to append, not %q; send Authorization: Bearer TOKEN", r.Header.Get("Origin"))
+		"a cookie lets no page of %q append; send Authorization: Bearer TOKEN", r.Header.Get("Origin"))
 }
 
 // A login is the response to POST /login: what the token in the cookie allows, and until
@@ -157,9 +157,9 @@ func (s *Server) checkLogin(r *http.Request) *wire.Error {
 	}
 	origin := cmp.Or(r.Header.Get("Origin"), "of another site")
 	if isSameOrigin(origin, r.Host) {
-		return wire.Errorf(http.StatusForbidden, "origin %.80q is https, and the request is not; if a proxy serves https, start the server with --behind and the proxy's address", origin)
+		return wire.Errorf(http.StatusForbidden, "origin %.80q is https, the request is not; if a proxy serves https, use --behind", origin)
 	}
-	return wire.Errorf(http.StatusForbidden, "pages of origin %.80q may not log in; to allow it, start the server with --allow-origin %.80q", origin, origin)
+	return wire.Errorf(http.StatusForbidden, "pages of origin %.80q may not log in; to allow it, use --allow-origin %.80q", origin, origin)
 }
 
 // loginToken returns the token of a login: of its Authorization header, or of its body, a

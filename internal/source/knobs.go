@@ -159,7 +159,7 @@ type Kind struct {
 // BeginAt returns k for a stream that begins at a time.
 func (k Kind) BeginAt(t time.Time) (Kind, error) {
 	if k.begin == nil {
-		return k, fmt.Errorf("a server of kind %s cannot be asked for events since a time; if this one can, write its parameter into the URL", k.Name)
+		return k, fmt.Errorf("a server of kind %s cannot be asked for events since a time, but a URL may ask", k.Name)
 	}
 	k.Knobs.Begin = k.begin(t)
 	return k, nil

@@ -32,7 +32,7 @@ func ParseGet(rawQuery string) (*Query, error) {
 	if !known.IsZero() {
 		for i := range items {
 			if !items[i].IsZero() {
-				return nil, errors.New("bloomFilter and have are given both in items and as parameters; want one of the two")
+				return nil, errors.New("bloomFilter and have are given both in items and as parameters")
 			}
 			items[i].PeerHas = known
 		}

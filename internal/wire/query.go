@@ -169,7 +169,7 @@ func (q *Query) withForm(v url.Values) (err error) {
 	values, err := parseFlag(v, "values", true)
 	q.Notices = !values
 	if err == nil && q.Stubs && q.Notices {
-		err = errors.New("stubs=1 and values=0 cannot be combined: a stub never has a value")
+		err = errors.New("stubs=1 and values=0 cannot be combined: a stub has no value")
 	}
 	return err
 }

@@ -16,10 +16,10 @@ import (
 var (
 	ErrNotCache    = errors.New("is not an rstream file")
 	ErrNoLog       = fmt.Errorf("%w yet: it is empty, or was not created to the end", ErrNotCache)
-	ErrNoIdentity  = errors.New("does not say which log it is: its write-ahead log was lost, or an earlier version was killed while creating it")
+	ErrNoIdentity  = errors.New("has no identity: its -wal file was lost, or its creator killed")
 	ErrOlder       = errors.New("only a process that may write it can upgrade it")
-	ErrServedOlder = errors.New("is being served by an earlier version of rstream, which has to be stopped before the file can be upgraded")
-	ErrLinked      = errors.New("is being served, but its write-ahead log is not next to it: the server knows the file by another name, or the -wal file was removed")
+	ErrServedOlder = errors.New("is being served by an earlier version of rstream")
+	ErrLinked      = errors.New("is being served, but its write-ahead log is not next to it")
 	ErrNewer       = errors.New("was written by a later version of rstream")
 	ErrLocked      = errors.New("is in use by another server")
 	ErrRole        = errors.New("is the wrong kind of file")

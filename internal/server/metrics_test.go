@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -191,11 +192,17 @@ func TestPackagedMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	have := map[string]bool{}
+	have := map[string][]string{} // the labels of each metric
 	for _, f := range families {
-		have[f.GetName()] = true
+		labels := []string{"instance", "job"} // those of Prometheus
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName())
+			}
+		}
+		have[f.GetName()] = labels
 		if f.GetType().String() == "HISTOGRAM" {
-			have[f.GetName()+"_bucket"] = true
+			have[f.GetName()+"_bucket"] = append(labels, "le")
 		}
 	}
 	for _, name := range []string{"rules.yml", "rules_test.yml", "dashboard.json"} {
@@ -205,8 +212,15 @@ func TestPackagedMetrics(t *testing.T) {
 		}
 		asked := regexp.MustCompile(`\b(rstream|process|go)_[a-z_]+\b`).FindAllString(string(b), -1)
 		for _, metric := range asked {
-			if !have[metric] {
+			if have[metric] == nil {
 				t.Errorf("%s: the server has no metric %s", name, metric)
+			}
+		}
+		for _, m := range groupedMetric.FindAllStringSubmatch(string(b), -1) {
+			for label := range strings.SplitSeq(m[1], ", ") {
+				if !slices.Contains(have[m[2]], label) {
+					t.Errorf("%s: %s has no label %s", name, m[2], label)
+				}
 			}
 		}
 		if len(asked) < 10 {
@@ -232,6 +246,57 @@ func TestPackagedMetrics(t *testing.T) {
 		if want := strings.ReplaceAll(c[1], `\|`, "|"); !strings.Contains(string(rules), "expr: "+want+"\n") {
 			t.Errorf("no rule has the condition %s", want)
 		}
+	}
+}
+
+// groupedMetric matches an aggregation by labels, and its metric.
+var groupedMetric = regexp.MustCompile(`by \(([a-z, ]+)\) ?\((?:rate\()?([a-z_]+)`)
+
+// Each panel of the dashboard has a query and a place of its own, and asks the chosen data
+// source.
+func TestDashboard(t *testing.T) {
+	b, err := os.ReadFile("../../packaging/monitoring/dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type place struct{ X, Y, W, H int }
+	var dashboard struct {
+		Panels []struct {
+			ID          int
+			Type, Title string
+			GridPos     place
+			Datasource  struct{ UID string }
+			Targets     []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(b, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	ids, queries := map[int]bool{}, 0
+	taken := map[[2]int]string{} // cells of the grid
+	for _, p := range dashboard.Panels {
+		if ids[p.ID] {
+			t.Errorf("%s: another panel has the id %d", p.Title, p.ID)
+		}
+		ids[p.ID] = true
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other, ok := taken[[2]int{x, y}]; ok || x >= 24 {
+					t.Fatalf("%s: lies on %q or outside at %d, %d", p.Title, other, x, y)
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Type == "row" {
+			continue
+		}
+		queries += len(p.Targets)
+		if len(p.Targets) == 0 || p.Datasource.UID != "${datasource}" {
+			t.Errorf("%s: %+v", p.Title, p)
+		}
+	}
+	if queries < 20 {
+		t.Errorf("%d queries", queries)
 	}
 }
 

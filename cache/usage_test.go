@@ -101,7 +101,7 @@ func TestUsageOfServer(t *testing.T) {
 		defer db.Close()
 		all := slices.Clone(start.evs)
 		w := meddler{t: rt, db: db, all: &all}
-		for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
+		for range rapid.IntRange(1, longtest.Size(2, 4)).Draw(rt, "rounds") {
 			w.meddle()
 			long := draft("alice", "long", fmt.Sprint(len(all)))
 			long.Value = fmt.Appendf(nil, `"%0*d"`, rapid.SampledFrom([]int{1, 4000, 20_000}).Draw(rt, "length"), 0)

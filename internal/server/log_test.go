@@ -172,8 +172,8 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 	}
 	for _, d := range drafts {
 		h := d.Hash()
-		if i := slices.IndexFunc(l.evs, func(ev event.Event) bool { return ev.Hash == h }); i >= 0 && len(l.evs) < 1000 {
-			receipts = append(receipts, l.knownReceipt(&l.evs[i]))
+		if known := l.find(h); known != nil {
+			receipts = append(receipts, l.knownReceipt(known))
 			continue
 		}
 		ev := event.New(event.ID(len(l.evs)+1), event.TimeOf(l.now()), d, h)
@@ -182,6 +182,20 @@ func (l *memLog) add(drafts []event.Draft) (receipts []event.Receipt, fresh []ev
 		receipts = append(receipts, event.Receipt{Event: ev})
 	}
 	return receipts, fresh, nil
+}
+
+// find returns the event with a hash, if the log has it. Nothing is repeated in a log that is too
+// large to be searched for each event.
+func (l *memLog) find(h event.Hash) *event.Event {
+	if len(l.evs) >= 1000 {
+		return nil
+	}
+	for i := range l.evs {
+		if l.evs[i].Hash == h {
+			return &l.evs[i]
+		}
+	}
+	return nil
 }
 
 // knownReceipt returns the receipt of an event that the log already had. Events that are not

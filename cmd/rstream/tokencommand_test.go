@@ -17,7 +17,7 @@ import (
 func TestTokenCommand(t *testing.T) {
 	for command, want := range map[string]string{
 		"echo letmein":                    "",
-		"printf ' letmein\\n\\n'":          "",
+		"printf ' letmein\\n\\n'":         "",
 		"true":                            "the output of --token-command has no token",
 		"echo":                            "the output of --token-command has no token",
 		"echo letmein; echo again":        "the output of --token-command has more than a token",

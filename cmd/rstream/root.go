@@ -262,6 +262,7 @@ var synonyms = map[string][]string{
 	"ls":    {"list", "users", "topics", "storages", "du"},
 
 	"status":  {"info", "health"},
+	"top":     {"board", "readers", "connections", "who"},
 	"cursor":  {"cursors", "offset", "position"},
 	"dead":    {"dlq", "deadletter", "deadletters"},
 	"forget":  {"drop", "prune", "purge"},
@@ -284,7 +285,7 @@ func addCommands(a *app, root *cobra.Command) {
 	root.AddCommand(
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
-		newLsCommand(a), newStatusCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newDeadCommand(a), newForgetCommand(a),
+		newLsCommand(a), newStatusCommand(a), newTopCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newDeadCommand(a), newForgetCommand(a),
 		newServeCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
 		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newConfigCommand(a), newServerCommand(a), newSourceCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)

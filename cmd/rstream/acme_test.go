@@ -35,6 +35,7 @@ type pebble struct {
 	*httptest.Server
 	store *db.MemoryStore
 	roots *x509.CertPool
+	root  []byte // of roots, in PEM
 }
 
 // startPebble starts an authority that checks names at a port.
@@ -64,9 +65,9 @@ func startPebble(t *testing.T, port int) *pebble {
 	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {}})
 	checks := va.New(quiet, 0, port, true, l.Addr().String(), store)
 	front := wfe.New(quiet, store, checks, authority, []string{"pebble.example"}, true, false, 0, 0)
-	p := &pebble{Server: httptest.NewTLSServer(front.Handler()), store: store, roots: x509.NewCertPool()}
+	p := &pebble{Server: httptest.NewTLSServer(front.Handler()), store: store, roots: x509.NewCertPool(), root: authority.GetRootCert(0).PEM()}
 	t.Cleanup(p.Close)
-	p.roots.AppendCertsFromPEM(authority.GetRootCert(0).PEM())
+	p.roots.AppendCertsFromPEM(p.root)
 	return p
 }
 

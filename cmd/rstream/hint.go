@@ -212,12 +212,13 @@ func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 func hintOfUnreachable(cmd *cobra.Command, err error) (text string, ok bool) {
 	var unreachable *client.UnreachableError
 	var proxy *client.ProxyError
-	tlsHint := hintOfTLS(err)
-	switch {
-	case !errors.As(err, &unreachable):
+	if !errors.As(err, &unreachable) {
 		return "", false
-	case tlsHint != "":
-		return tlsHint, true
+	}
+	if text := hintOfTLS(err, unreachable.URL); text != "" {
+		return text, true
+	}
+	switch {
 	case errors.As(err, &proxy):
 		return "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", true
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -237,26 +238,25 @@ const (
 // unacceptable are its alerts if it does not accept the certificate that it gets.
 var unacceptable = []string{"tls: bad certificate", "tls: unknown certificate authority", "tls: expired certificate", "tls: revoked certificate", "tls: unsupported certificate", "tls: unknown certificate"}
 
-// hintOfTLS returns what to do about an error of TLS, "" if err is of something else.
-func hintOfTLS(err error) string {
-	var unreachable *client.UnreachableError
+// hintOfTLS returns what to do about an error of TLS with a URL, "" if err is of something else.
+func hintOfTLS(err error, address string) string {
 	var invalid x509.CertificateInvalidError
 	var name x509.HostnameError
-	switch isTLS := errors.As(err, &unreachable) && strings.HasPrefix(unreachable.URL, "https://"); {
+	switch isTLS := strings.HasPrefix(address, "https://"); {
 	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return "if your own authority signed its certificate, name that in --ca"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "if the clock here is right, the server needs a new certificate"
 	case errors.As(err, &name) && len(name.Certificate.DNSNames) > 0:
-		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use its name in --server"
+		return "the certificate is for " + strings.Join(name.Certificate.DNSNames, ", ") + "; use that name in the URL"
 	case errors.As(err, &name):
-		return "the server needs a certificate for the name in --server"
+		return "the server needs a certificate for the name in the URL"
 	case strings.Contains(err.Error(), certificateRequired):
 		return "the server asks for a certificate; name yours in --client-cert, and its key in --client-key"
 	case isTLS && slices.ContainsFunc(unacceptable, func(alert string) bool { return strings.HasSuffix(err.Error(), alert) }):
-		return "the server does not accept the certificate in --client-cert; an authority of the server must have signed it; and it must not have expired"
+		return "the server does not accept the certificate in --client-cert; check who has signed it, and that it has not expired"
 	case isTLS && (strings.Contains(err.Error(), handshakeFailure) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
-		return "if the server asks for a certificate; name yours in --client-cert, and its key in --client-key"
+		return "if the server wants a certificate, name it in --client-cert; name its key in --client-key"
 	}
 	return ""
 }

@@ -34,8 +34,8 @@ func TestHintsOfTLS(t *testing.T) {
 		{"expired", sign(time.Now().Add(-time.Minute), nil, local), true, 0, 0, "if the clock here is right", "expired"},
 		{"not yet valid", sign(time.Now().Add(100*time.Hour), nil, local), true, 0, 0, "if the clock here is right", "not yet valid"},
 		{"other name", sign(soon, []string{"log.example", "b.example"}), true, 0, 0, "the certificate is for log.example, b.example", "doesn't contain any IP SANs"},
-		{"no name", sign(soon, nil), true, 0, 0, "needs a certificate for the name", "doesn't contain any IP SANs"},
-		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server asks for a certificate; name yours in --client-cert", "(--client-cert)"},
+		{"no name", sign(soon, nil), true, 0, 0, "needs a certificate for the name in the URL", "doesn't contain any IP SANs"},
+		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS12, "if the server wants a certificate, name it in --client-cert", "(--client-cert)"},
 		{"client certificate", sign(soon, nil, local), true, tls.RequireAnyClientCert, tls.VersionTLS13, "the server asks for a certificate; name yours in --client-cert", "(--client-cert)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -53,6 +53,9 @@ func TestHintsOfTLS(t *testing.T) {
 				if r.status != exitUnreachable || !strings.Contains(hintOf(r.err), test.hint) {
 					t.Errorf("%s: %+v", args, r)
 				}
+			}
+			if of := runCommand(t, append([]string{"source", "try", srv.URL, "--kind", "sse", "--timeout", "9s"}, at[4:]...)...); of.status != exitUnreachable || !strings.Contains(hintOf(of.err), test.hint) {
+				t.Errorf("source try: %+v", of)
 			}
 			put := runCommand(t, append([]string{"put", "alice/x", "1"}, at...)...)
 			if put.status != exitUnreachable || !strings.Contains(put.err, "; nothing was appended\n") || !strings.Contains(hintOf(put.err), test.hint) {

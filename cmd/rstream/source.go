@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -225,7 +226,7 @@ func sourceError(err error) error {
 	case errors.As(err, &stream) && stream.IsRstream:
 		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\""}
 	case errors.As(err, &unreachable):
-		return &exitError{exitUnreachable, err.Error(), "check the name and the network"}
+		return &exitError{exitUnreachable, err.Error(), cmp.Or(hintOfTLS(err, unreachable.URL), "check the name and the network")}
 	case errors.As(err, &stream):
 		return &exitError{exitFailed, err.Error(), "\"rstream doctor URL\" shows what answers there"}
 	case errors.As(err, &status) && (status.Status == 401 || status.Status == 403):

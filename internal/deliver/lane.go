@@ -89,7 +89,9 @@ func (q *fifo) pop() *lane {
 	case q.head == len(q.lanes):
 		q.lanes, q.head = q.lanes[:0], 0
 	case q.head > 1024 && q.head > len(q.lanes)/2:
-		q.lanes = append(q.lanes[:0], q.lanes[q.head:]...)
+		rest := copy(q.lanes, q.lanes[q.head:])
+		clear(q.lanes[rest:])
+		q.lanes = q.lanes[:rest]
 		q.head = 0
 	}
 	return l

@@ -61,6 +61,7 @@ func (c *consumer) finishLane(l *lane, n int) {
 func (c *consumer) pop(l *lane, n int) {
 	c.drop(l.queue[:n])
 	l.first = l.queue[n-1].ID + 1
+	clear(l.queue[:n]) // the array stays
 	if l.queue = l.queue[n:]; len(l.queue) > 0 {
 		l.first = l.queue[0].ID
 	}

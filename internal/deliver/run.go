@@ -412,8 +412,11 @@ func (c *consumer) addEvent(ev *event.Event) bool {
 	return true
 }
 
+// enqueue adds a copy of ev to the queue of a lane: ev is one of many in an array, which would
+// stay in memory as long as one of them.
 func (c *consumer) enqueue(l *lane, ev *event.Event) {
-	l.queue = append(l.queue, ev)
+	own := *ev
+	l.queue = append(l.queue, &own)
 	c.queued++
 	c.bytes += len(ev.Line())
 }

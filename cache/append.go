@@ -160,6 +160,8 @@ type batchWriter struct {
 	storages []int64        // the numbers of their storages
 	places   []pages.Posted // where they are stored
 	removals int64          // of the file
+
+	madeSources bool // the tables of sources exist once the transaction is committed
 }
 
 func (w *batchWriter) writeRequests(batch []*appendRequest) error {
@@ -173,6 +175,12 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 			}
 		}
 		r.receipts = make([]event.Receipt, len(r.drafts))
+		if r.move != nil {
+			if err := w.appendMoved(r); err != nil {
+				return err
+			}
+			continue
+		}
 		for i := range r.drafts {
 			if err := w.appendDraft(&r.receipts[i], &r.drafts[i], &r.hashes[i]); err != nil {
 				return err

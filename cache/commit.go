@@ -73,6 +73,7 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 	}
 	switch {
 	case err == nil:
+		db.hasSources = db.hasSources || w.madeSources
 		db.snapshots.EventsStored(w.events, w.storages, w.places, w.removals)
 		db.lastTime.Store(int64(w.time))
 		if n := len(w.events); n > 0 {

@@ -102,6 +102,8 @@ type DB struct {
 	lastTime  atomic.Int64                // of the last event, as event.Time
 	commitTx  func(*sql.Tx) error         // for tests: called in place of COMMIT
 
+	hasSources bool // owned by the committer: the file has the tables of sources
+
 	clockJumps atomic.Int64
 	damaged    damagedParts
 }

@@ -26,6 +26,16 @@ type SourceMove struct {
 	// Forget go. If Seen is empty, nothing is kept.
 	Seen          []byte
 	Until, Forget int64
+	// Foreign has for each draft the id that the event has in the foreign stream, "" if it
+	// is not from there. Where an event comes from is kept as long as its hash: for good.
+	// If Foreign is nil, nothing is kept.
+	Foreign []string
+	// Log is the id of the foreign log, if the source has one.
+	Log string
+	// If has for each draft the event that must be the last of its storage, or Beginning if
+	// it does not matter. If another one is the last, the draft is left out, and has the
+	// zero Receipt. If If is nil, all drafts are appended.
+	If []event.ID
 }
 
 // AppendFrom is Append of events of a source, and moves the source in the same transaction,
@@ -57,14 +67,23 @@ const createSources = `
 	  seen  BLOB    NOT NULL,
 	  sum   INTEGER NOT NULL,             -- row_sum (name, until, seen)
 	  PRIMARY KEY (name, until)
-	) STRICT, WITHOUT ROWID`
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE IF NOT EXISTS source1_origin (
+	  last    INTEGER PRIMARY KEY,        -- of some events in a row that came from one source
+	  first   INTEGER NOT NULL,
+	  name    TEXT    NOT NULL,
+	  log     TEXT    NOT NULL,           -- the foreign log, '' if there is none
+	  theirs  BLOB    NOT NULL,           -- the ids there, without the beginning that each shares with the one before
+	  sum     INTEGER NOT NULL            -- row_sum (last, first, name, log, theirs)
+	) STRICT`
 
 // move moves a source.
 func (w *batchWriter) move(m *SourceMove) error {
-	if m.Old == nil {
+	if !w.db.hasSources || m.Old == nil {
 		if _, err := w.tx.Exec(createSources); err != nil {
 			return err
 		}
+		w.madeSources = true
 	}
 	state, err := readSource(w.tx, m.Name)
 	switch {
@@ -114,7 +133,7 @@ func (db *DB) SourceState(ctx context.Context, name string) (state []byte, err e
 
 // Source returns the state of a source, nil if there is none, and the entries kept with it.
 func (db *DB) Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error) {
-	err = db.viewSources(ctx, func(tx *sql.Tx) error {
+	err = db.viewSources(ctx, "source1_seen", func(tx *sql.Tx) error {
 		if state, err = readSource(tx, name); err != nil {
 			return err
 		}
@@ -141,7 +160,7 @@ func (db *DB) Source(ctx context.Context, name string) (state []byte, seen [][]b
 
 // SourceNames returns the names of the sources that are followed into the file, sorted.
 func (db *DB) SourceNames(ctx context.Context) (names []string, err error) {
-	err = db.viewSources(ctx, func(tx *sql.Tx) error {
+	err = db.viewSources(ctx, "source1_state", func(tx *sql.Tx) error {
 		found, err := tx.Query(`SELECT name FROM source1_state ORDER BY name`)
 		if err != nil {
 			return err
@@ -159,12 +178,12 @@ func (db *DB) SourceNames(ctx context.Context) (names []string, err error) {
 	return names, err
 }
 
-// viewSources is a View for a file that may never have had a source.
-func (db *DB) viewSources(ctx context.Context, fn func(tx *sql.Tx) error) error {
+// viewSources is a View of a table that the file has only if it has had a source.
+func (db *DB) viewSources(ctx context.Context, table string, fn func(tx *sql.Tx) error) error {
 	err := db.file.View(ctx, func(tx *sql.Tx) error {
 		var n int
-		err := tx.QueryRow(`SELECT count(*) FROM sqlite_master WHERE name IN ('source1_state', 'source1_seen')`).Scan(&n)
-		if err != nil || n < 2 {
+		err := tx.QueryRow(`SELECT count(*) FROM sqlite_master WHERE name = ?`, table).Scan(&n)
+		if err != nil || n == 0 {
 			return err
 		}
 		return fn(tx)

@@ -127,3 +127,81 @@ func TestSourceDamage(t *testing.T) {
 		}
 	}
 }
+
+// Where events come from is known for each, however they were appended.
+func TestOrigins(t *testing.T) {
+	db := openServer(t)
+	if got, err := db.Origins(t.Context(), []event.ID{1}); err != nil || got[0] != (event.Origin{}) {
+		t.Errorf("in a new file: %v, %v", got, err)
+	}
+	var want []event.Origin // by id, from 1
+	state := ""
+	appendFrom := func(name, log string, keys ...string) []event.Receipt {
+		t.Helper()
+		m, ds := SourceMove{Name: name, Log: log, New: []byte(name + fmt.Sprint(len(want)))}, []event.Draft(nil)
+		if state != "" {
+			m.Old = []byte(state)
+		}
+		for _, key := range keys {
+			ds = append(ds, drafts("alice", "x", key, 1)...)
+			m.Foreign = append(m.Foreign, "id/"+key)
+		}
+		got, err := db.AppendFrom(t.Context(), &m, ds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state = string(m.New)
+		for i, r := range got {
+			if !r.Duplicate {
+				want = append(want, event.Origin{Source: name, Log: log, ID: m.Foreign[i]})
+			}
+		}
+		return got
+	}
+	appendFrom("lab", "L", "a", "b")
+	if _, err := db.Append(t.Context(), drafts("alice", "x", "local", 3)); err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, make([]event.Origin, 3)...)
+	appendFrom("lab", "L", "b", "c", "c", "a", "", "d") // those that the log knows keep their origin
+	var many []string
+	for i := range 2*originRow + 10 {
+		many = append(many, fmt.Sprint("m", i))
+	}
+	appendFrom("lab", "L2", many...)
+	db = reopened(t, db)
+	ids := make([]event.ID, len(want))
+	for i := range ids {
+		ids[i] = event.ID(i + 1)
+	}
+	if got, err := db.Origins(t.Context(), ids); err != nil || !slices.Equal(got, want) || int(db.Head()) != len(want) {
+		t.Errorf("origins of %d events: %v, %v; want %v", db.Head(), got, err, want)
+	}
+	slices.Reverse(ids)
+	slices.Reverse(want)
+	if got, err := db.Origins(t.Context(), ids); err != nil || !slices.Equal(got, want) {
+		t.Errorf("backwards: %v, %v", got, err)
+	}
+	if got, err := db.Origins(t.Context(), []event.ID{db.Head() + 1, event.MaxID}); err != nil || got[0] != (event.Origin{}) || got[1] != got[0] {
+		t.Errorf("after the head: %v, %v", got, err)
+	}
+}
+
+// A draft that is to follow an event is left out if another one has followed it.
+func TestAppendFromIf(t *testing.T) {
+	db := openServer(t)
+	first, err := db.Append(t.Context(), append(drafts("alice", "x", "k", 1), drafts("bob", "x", "k", 1)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Append(t.Context(), drafts("bob", "x", "later", 1)); err != nil {
+		t.Fatal(err)
+	}
+	m := sourceMove("", "a")
+	m.If, m.Foreign = []event.ID{first[0].ID, first[1].ID, event.Beginning}, []string{"", "", ""}
+	ds := []event.Draft{{User: "alice", Path: "x", Type: event.Del, Key: "gap"}, {User: "bob", Path: "x", Type: event.Del, Key: "gap"}, {User: "carol", Path: "x", Type: event.Del}}
+	got, err := db.AppendFrom(t.Context(), m, ds)
+	if err != nil || got[0].ID != 4 || got[1].ID != 0 || got[2].ID != 5 || db.Head() != 5 {
+		t.Errorf("receipts %v, %v", got, err)
+	}
+}

@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/sse":      {},
 	"internal/deliver":  {"event", "cache"},
 	"internal/jq":       {},
-	"internal/source":   {"event", "cache", "internal/jq", "internal/sse"},
+	"internal/source":   {"event", "cache", "internal/jq", "internal/sse", "internal/wire"},
 	"internal/machine":  {},
 	"internal/testfile": {"event"},
 	"internal/longtest": {},

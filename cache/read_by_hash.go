@@ -47,15 +47,14 @@ func (db *DB) ByHash(ctx context.Context, hashes []event.Hash, fn func(*event.Ev
 	return nil
 }
 
-// Taken returns those of hashes that the log ever took, also if their events were dropped.
-func (db *DB) Taken(ctx context.Context, hashes []event.Hash) (taken map[event.Hash]bool, err error) {
-	taken = map[event.Hash]bool{}
+// Taken returns those of hashes that the log ever took, with the ids of their events, also if
+// these were dropped.
+func (db *DB) Taken(ctx context.Context, hashes []event.Hash) (taken map[event.Hash]event.ID, err error) {
+	taken = map[event.Hash]event.ID{}
 	for some := range slices.Chunk(hashes, hashChunk) {
 		err := db.file.View(ctx, func(tx *sql.Tx) error {
 			found, err := seen.LookUp(tx, some)
-			for h := range found {
-				taken[h] = true
-			}
+			maps.Copy(taken, found)
 			return err
 		})
 		if err != nil {

@@ -124,7 +124,7 @@ func readSource(tx *sql.Tx, name string) (state []byte, err error) {
 
 // SourceState returns the state of a source, nil if there is none.
 func (db *DB) SourceState(ctx context.Context, name string) (state []byte, err error) {
-	err = db.viewSources(ctx, func(tx *sql.Tx) error {
+	err = db.viewSources(ctx, "source1_state", func(tx *sql.Tx) error {
 		state, err = readSource(tx, name)
 		return err
 	})

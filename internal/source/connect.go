@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/internal/sse"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // Config configures a source. URL is required.
@@ -36,6 +37,8 @@ type Config struct {
 	// Idle is how long a connection may be silent. If zero, 90 seconds: some servers send
 	// a heartbeat only every 45.
 	Idle time.Duration
+
+	own string // the id of the log to which events are appended
 }
 
 const (
@@ -48,9 +51,14 @@ type StatusError struct {
 	URL        string // without secrets
 	Status     int
 	RetryAfter time.Duration
+
+	problem *wire.Error // of an rstream server
 }
 
 func (e *StatusError) Error() string {
+	if e.problem != nil && e.problem.FromLog && e.problem.Detail != "" {
+		return fmt.Sprintf("%s answers %d: %s", e.URL, e.Status, e.problem.Detail)
+	}
 	return fmt.Sprintf("%s answers %d %s", e.URL, e.Status, http.StatusText(e.Status))
 }
 
@@ -87,34 +95,40 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 type connection struct {
 	*sse.Session
 	reader    *frameReader
-	confirmed string // the cursor that the server says it sends on from, if it says one
-	release   func() // of the transport
+	upstream  *upstreamReader // of an rstream server, in place of reader
+	confirmed string          // the cursor that the server says it sends on from, if it says one
+	release   func()          // of the transport
 }
 
 // connect connects with a cursor, or for a batch.
 func (c *Config) connect(ctx context.Context, cursor string, batch bool) (*connection, error) {
-	target, header, err := c.request(cursor, batch)
+	header, err := c.header(ctx)
 	if err != nil {
 		return nil, err
 	}
-	header.Set("User-Agent", "rstream")
-	maps.Copy(header, c.Header)
-	if c.Token != nil {
-		token, err := c.Token(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if token != "" {
-			header.Set("Authorization", "Bearer "+token)
-		}
+	conn := &connection{}
+	cfg := sse.Config{Header: header, Idle: c.idle(), MaxEvent: c.MaxEvent}
+	if c.Knobs.Rstream {
+		err = c.askUpstream(&cfg, conn, cursor)
+	} else {
+		err = c.askForeign(&cfg, conn, cursor, batch)
 	}
-	conn := &connection{reader: newFrameReader(&c.Knobs, cursor)}
-	transport := sse.NewTransport(min(c.idle(), 30*time.Second), c.TLS)
-	conn.release = transport.CloseIdleConnections
-	cfg := sse.Config{
-		URL: target, Header: header, Idle: c.idle(), MaxEvent: c.MaxEvent,
-		HTTP:  &http.Client{Transport: transport, CheckRedirect: sse.RedirectPolicy(func(*url.URL) http.Header { return c.Header }, nil)},
-		Check: func(resp *http.Response) error { return c.checkResponse(conn, resp) },
+	if err != nil {
+		return nil, err
+	}
+	cfg.HTTP, conn.release = c.httpClient()
+	conn.Session, err = sse.Open(ctx, cfg)
+	if err != nil {
+		conn.release()
+		return nil, c.nameError(err)
+	}
+	return conn, nil
+}
+
+// askForeign sets the request to a server of another kind, and how its answer is read.
+func (c *Config) askForeign(cfg *sse.Config, conn *connection, cursor string, batch bool) (err error) {
+	if cfg.URL, err = c.request(cursor, batch); err != nil {
+		return err
 	}
 	if cfg.MaxEvent == 0 {
 		cfg.MaxEvent = defaultMaxEvent
@@ -122,12 +136,30 @@ func (c *Config) connect(ctx context.Context, cursor string, batch bool) (*conne
 	if c.Knobs.Resume.Query == "" {
 		cfg.Cursor = c.cursorToSend(cursor)
 	}
-	conn.Session, err = sse.Open(ctx, cfg)
-	if err != nil {
-		conn.release()
-		return nil, c.nameError(err)
+	conn.reader = newFrameReader(&c.Knobs, cursor)
+	cfg.Check = func(resp *http.Response) error { return c.checkResponse(conn, resp) }
+	return nil
+}
+
+// header returns the headers of a request, with the token.
+func (c *Config) header(ctx context.Context) (http.Header, error) {
+	header := http.Header{"User-Agent": {"rstream"}}
+	maps.Copy(header, c.Header)
+	if c.Token == nil {
+		return header, nil
 	}
-	return conn, nil
+	token, err := c.Token(ctx)
+	if err == nil && token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	return header, err
+}
+
+// httpClient returns a client of its own for a connection, and how to release it.
+func (c *Config) httpClient() (hc *http.Client, release func()) {
+	transport := sse.NewTransport(min(c.idle(), 30*time.Second), c.TLS)
+	secrets := func(*url.URL) http.Header { return c.Header }
+	return &http.Client{Transport: transport, CheckRedirect: sse.RedirectPolicy(secrets, nil)}, transport.CloseIdleConnections
 }
 
 // close ends the connection.
@@ -141,6 +173,9 @@ func (c *connection) next() (Frame, error) {
 	f, err := c.Next()
 	if err != nil {
 		return Frame{}, err
+	}
+	if c.upstream != nil {
+		return c.upstream.read(f)
 	}
 	return c.reader.read(f), nil
 }
@@ -160,11 +195,11 @@ func (c *Config) cursorToSend(cursor string) string {
 	return asked(cursor, c.Knobs.Overlap)
 }
 
-// request returns the URL and the header of a request.
-func (c *Config) request(cursor string, batch bool) (target string, header http.Header, err error) {
+// request returns the URL of a request.
+func (c *Config) request(cursor string, batch bool) (target string, err error) {
 	u, err := ParseURL(c.URL)
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	query := u.Query()
 	send := c.cursorToSend(cursor)
@@ -183,13 +218,13 @@ func (c *Config) request(cursor string, batch bool) (target string, header http.
 	more := url.Values{}
 	if batch {
 		if more, err = url.ParseQuery(c.Knobs.Batch); err != nil {
-			return "", nil, err
+			return "", err
 		}
 	}
 	if cursor == "" && c.Knobs.Begin != "" {
 		from, err := url.ParseQuery(c.Knobs.Begin)
 		if err != nil {
-			return "", nil, err
+			return "", err
 		}
 		maps.Copy(more, from)
 	}
@@ -197,7 +232,7 @@ func (c *Config) request(cursor string, batch bool) (target string, header http.
 	if c.Knobs.Resume.Query != "" || len(more) > 0 {
 		u.RawQuery = query.Encode()
 	}
-	return u.String(), http.Header{}, nil
+	return u.String(), nil
 }
 
 // checkResponse refuses what is not a stream. It reads nothing of the body.
@@ -242,11 +277,14 @@ func ShownURL(address string) string {
 func (c *Config) nameError(err error) error {
 	var status *StatusError
 	var stream *StreamError
-	if errors.As(err, &status) {
+	var wrong *WrongAnswerError
+	switch {
+	case errors.As(err, &status):
 		return status
-	}
-	if errors.As(err, &stream) {
+	case errors.As(err, &stream):
 		return stream
+	case errors.As(err, &wrong):
+		return wrong
 	}
 	var failed *url.Error
 	if errors.As(err, &failed) {

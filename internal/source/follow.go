@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +21,8 @@ import (
 type Log interface {
 	Source(ctx context.Context, name string) (state []byte, seen [][]byte, err error)
 	AppendFrom(ctx context.Context, m *cache.SourceMove, drafts []event.Draft) ([]event.Receipt, error)
-	Taken(ctx context.Context, hashes []event.Hash) (map[event.Hash]bool, error)
+	Taken(ctx context.Context, hashes []event.Hash) (map[event.Hash]event.ID, error)
+	upstreamLog
 }
 
 // FollowConfig configures Follow. Config, Name, Log and Mapper are required.
@@ -44,6 +46,8 @@ type FollowConfig struct {
 	OnRetry func(err error, pause time.Duration)
 	// RetryMin and RetryMax bound the pause. If zero, half a second and 30 seconds.
 	RetryMin, RetryMax time.Duration
+	// Meter shows how the follower is. If nil, nobody looks.
+	Meter *Meter
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 
@@ -93,6 +97,39 @@ func Follow(ctx context.Context, cfg FollowConfig) (guessed bool, err error) {
 	return f.run(ctx)
 }
 
+// finalPause is how long Relay waits after an error that another connection would not avoid:
+// somebody has to do something.
+const finalPause = time.Minute
+
+// Relay is Follow that does not end before ctx, whatever the server does: somebody may
+// repair it, or renew a token, while other sources are followed.
+func Relay(ctx context.Context, cfg FollowConfig) {
+	cfg.Wait, cfg.UntilEnd = true, false
+	for {
+		_, err := Follow(ctx, cfg)
+		if ctx.Err() != nil {
+			return
+		}
+		if cfg.OnRetry != nil {
+			cfg.OnRetry(err, finalPause)
+		}
+		select {
+		case <-time.After(finalPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// CheckFollow returns the error for which Follow would not begin, nil if there is none.
+func CheckFollow(ctx context.Context, cfg FollowConfig) error {
+	f, err := newFollower(ctx, cfg)
+	if err == nil {
+		cfg.Meter.noteBefore(&f.state)
+	}
+	return err
+}
+
 // A follower is a call of Follow. One goroutine owns it; another one fills its queue.
 type follower struct {
 	cfg     FollowConfig
@@ -132,10 +169,17 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 	if f.state, err = parseState(stored); err != nil {
 		return nil, err
 	}
-	if f.state.Begun && f.state.Mapping != cfg.Mapper.id {
+	f.cfg.own = cfg.Log.Log()
+	mapping := cfg.Mapper.id
+	if cfg.Knobs.Rstream {
+		if mapping, err = cfg.upstreamMapping(); err != nil {
+			return nil, err
+		}
+	}
+	if f.state.Begun && f.state.Mapping != mapping {
 		return nil, fmt.Errorf("source %s: %w", cfg.Name, ErrMapping)
 	}
-	f.state.Mapping = cfg.Mapper.id
+	f.state.Mapping = mapping
 	return f, nil
 }
 
@@ -151,9 +195,12 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 		conn, err := f.connect(ctx, batch)
 		if err == nil {
 			connected = true
+			f.cfg.Meter.noteConnected(&f.state, conn)
 			guessed, err = f.readConnection(ctx, conn)
 			asked, _ = conn.Retry()
 			conn.close()
+		} else if f.cfg.Knobs.Rstream {
+			err = f.recoverUpstream(ctx, err)
 		}
 		if f.moved || f.lasted > steadyTime {
 			failures = 0
@@ -166,9 +213,16 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 		case errors.Is(err, io.EOF) && batch:
 			batch = false
 			continue
+		case errors.Is(err, errRecovered):
+			f.cfg.Meter.noteEnded(err)
+			if failures++; failures == 1 {
+				continue
+			}
 		case isFinal(err) || !connected:
+			f.cfg.Meter.noteEnded(err)
 			return false, errors.Join(err, f.noteTrouble(ctx, err))
 		}
+		f.cfg.Meter.noteEnded(err)
 		batch = f.cfg.Knobs.Batch != ""
 		pause := f.pause(failures, asked, err)
 		failures++
@@ -235,7 +289,8 @@ func isFinal(err error) bool {
 	var stream *StreamError
 	var large *sse.TooLargeError
 	var stop *storeError
-	return errors.As(err, &status) && status.IsFinal() || errors.As(err, &stream) || errors.As(err, &large) || errors.As(err, &stop)
+	var wrong *WrongAnswerError
+	return errors.As(err, &status) && status.IsFinal() || errors.As(err, &stream) || errors.As(err, &large) || errors.As(err, &stop) || errors.As(err, &wrong)
 }
 
 // A storeError is an error of the log, not of the network.
@@ -282,7 +337,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		return false, err
 	}
 	if troubled {
-		if err := f.commit(ctx, nil); err != nil {
+		if err := f.commit(ctx, &batch{}); err != nil {
 			return false, err
 		}
 	}
@@ -356,7 +411,7 @@ func (f *follower) noteTrouble(ctx context.Context, err error) error {
 		return nil
 	}
 	f.state.Trouble = err.Error()
-	return f.commit(ctx, nil)
+	return f.commit(ctx, &batch{})
 }
 
 // begin stores that there is a connection, and a gap if events may be missing before it.
@@ -366,7 +421,12 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	switch {
 	case !f.state.Begun:
 		f.state.Begun = true
-		return f.commit(ctx, nil)
+		if conn.upstream != nil {
+			f.state.Log = conn.upstream.log
+		}
+		return f.commit(ctx, &batch{})
+	case conn.upstream != nil:
+		return nil
 	case f.state.Cursor == "" && k.First == "" && k.Begin == "":
 		reason = "the server's events have no cursor"
 	case hasNoPlace(f.state.Cursor):
@@ -379,7 +439,31 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 		return nil
 	}
 	f.state.Loose = false
-	return f.commit(ctx, []event.Draft{f.gap(reason)})
+	b := &batch{}
+	b.add(f.gap(reason), "")
+	return f.commit(ctx, b)
+}
+
+// A batch is what one commit appends.
+type batch struct {
+	drafts  []event.Draft
+	foreign []string   // what the source calls each, "" if it is not from there
+	after   []event.ID // the event that must be the last of the storage, or nil if none must be
+	log     string     // the foreign log, if it is not that of the state
+}
+
+func (b *batch) add(d event.Draft, foreign string) { b.addAfter(d, foreign, event.Beginning) }
+
+// addAfter adds a draft that is only to be appended if last is the last event of its storage.
+func (b *batch) addAfter(d event.Draft, foreign string, last event.ID) {
+	b.drafts, b.foreign = append(b.drafts, d), append(b.foreign, foreign)
+	if b.after == nil && last == event.Beginning {
+		return
+	}
+	for len(b.after) < len(b.drafts)-1 {
+		b.after = append(b.after, event.Beginning)
+	}
+	b.after = append(b.after, last)
 }
 
 // gap returns the draft that says that events may be missing.
@@ -439,20 +523,25 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 	if err != nil {
 		return err
 	}
-	drafts := make([]event.Draft, 0, len(frames))
+	b := &batch{drafts: make([]event.Draft, 0, len(frames)), foreign: make([]string, 0, len(frames))}
 	before := f.state
 	for i := range frames {
 		fr := &frames[i]
 		f.ended = f.ended || fr.End
 		if fr.Event {
-			drafts = f.appendDrafts(ctx, drafts, fr, old)
+			f.addFrame(ctx, b, fr, old)
 		}
 		f.moveCursor(fr)
 	}
-	if len(drafts) == 0 && f.state == before {
+	if len(b.drafts) == 0 && f.state == before {
 		return nil
 	}
-	return f.commit(ctx, drafts)
+	if f.state.Restored {
+		if err := f.repeatLost(ctx, b); err != nil {
+			return err
+		}
+	}
+	return f.commit(ctx, b)
 }
 
 // moveCursor moves the cursor to that of a frame. After a batch, new events may overtake
@@ -470,19 +559,23 @@ func (f *follower) moveCursor(fr *Frame) {
 	}
 }
 
-// appendDrafts appends what is to be stored of an event. old are the events whose ids go
-// back and that were stored before.
-func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *Frame, old map[event.Hash]bool) []event.Draft {
+// addFrame adds what is to be stored of an event. old are the events whose ids go back and
+// that were stored before.
+func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[event.Hash]event.ID) {
+	if fr.upstream != nil {
+		f.addUpstream(b, fr)
+		return
+	}
 	isRepeat, goesBack := f.classify(fr, f.state.Highest)
 	if isRepeat {
-		return drafts
+		return
 	}
 	d, taken := f.draftOf(ctx, fr)
 	if goesBack {
-		if !taken || old[d.Hash()] {
-			return drafts // it may have been left out before, too
+		if !taken || old[d.Hash()] != event.Beginning {
+			return // it may have been left out before, too
 		}
-		drafts = append(drafts, f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)))
+		b.add(f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)), "")
 		f.state.Generation++
 		f.state.Highest = 0
 		d, taken = f.draftOf(ctx, fr)
@@ -490,12 +583,16 @@ func (f *follower) appendDrafts(ctx context.Context, drafts []event.Draft, fr *F
 	f.remember(fr)
 	f.fresh = true
 	if !taken {
-		return drafts
+		return
 	}
 	if d.User == Gaps {
 		f.state.Refused++
+		b.add(d, "")
+		return
 	}
-	return append(drafts, d)
+	b.add(d, fr.ID)
+	f.state.Events++
+	f.state.Bytes += int64(len(fr.Data))
 }
 
 // draftOf returns what is to be stored of an event, if anything is.
@@ -541,7 +638,7 @@ func (f *follower) remember(fr *Frame) {
 
 // findOld returns the events of frames whose ids go back and that were stored before, longer
 // ago than the last events are remembered: the log knows all of its events by their hash.
-func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]bool, error) {
+func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]event.ID, error) {
 	var hashes []event.Hash
 	highest := f.state.Highest
 	for i := range frames {
@@ -589,18 +686,20 @@ const commitPause = 200 * time.Millisecond
 
 // commit appends drafts and stores the state, both or neither. It ends only when the
 // outcome is known: if it is not, the same is committed again, which counts once.
-func (f *follower) commit(ctx context.Context, drafts []event.Draft) error {
+func (f *follower) commit(ctx context.Context, b *batch) error {
 	seen, n := f.repeats.takeFresh()
 	f.state.Step++
 	f.state.Seen += n
 	f.state.Time = f.cfg.Now().UnixMicro()
-	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - int64(f.cfg.repeats)}
+	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - int64(f.cfg.repeats),
+		Foreign: b.foreign, Log: cmp.Or(b.log, f.state.Log), If: b.after}
 	for {
 		// A signal must not leave the outcome unknown.
-		_, err := f.cfg.Log.AppendFrom(context.WithoutCancel(ctx), &m, drafts)
+		_, err := f.cfg.Log.AppendFrom(context.WithoutCancel(ctx), &m, b.drafts)
 		switch {
 		case err == nil:
 			f.stored = m.New
+			f.cfg.Meter.noteStored(&f.state)
 			return nil
 		case !errors.Is(err, cache.ErrUnknown) && !errors.Is(err, cache.ErrBusy):
 			return &storeError{err}

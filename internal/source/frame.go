@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
 )
 
@@ -20,6 +21,8 @@ type Frame struct {
 	Ordinal int    // how many events before it in a row have the same id
 	Type    string // as the server calls it
 	Data    []byte
+
+	upstream *event.Event // of an rstream server
 }
 
 // A frameReader reads the frames of one connection.

@@ -39,6 +39,9 @@ type Knobs struct {
 	// Confirm is the response header with the cursor from which the server sends on. If it
 	// is not the one that was asked for, events may be missing. If empty, there is none.
 	Confirm string
+	// Rstream means that the servers are rstream's, whose streams carry the cursor in their
+	// own way: the other knobs are zero.
+	Rstream bool
 }
 
 // A Place is where a frame has something.
@@ -207,6 +210,14 @@ var kinds = []Kind{
 		Mapping: Mapping{User: `split("\n")[0] | ltrimstr("pubky://") | split("/")[0]`,
 			Path: `split("\n")[0] | ltrimstr("pubky://") | split("/")[1:] | join("/")`},
 		fits: func(u *url.URL) bool { return strings.HasSuffix(u.Path, "/events-stream") },
+	},
+	{
+		// A server of rstream's. Its events keep their authors' hashes, by which a log
+		// knows them again. The URL is that of the server, or of its /events with topics.
+		// It is no source unless it is named one: a copy of the server has its ids.
+		Name:  "rstream",
+		Knobs: Knobs{Rstream: true},
+		fits:  func(*url.URL) bool { return false },
 	},
 }
 

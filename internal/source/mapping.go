@@ -34,6 +34,7 @@ type Mapper struct {
 	name                          string
 	id                            string // of the mapping: equal ones have the same
 	salt                          string // of keys that the log makes, random
+	isChanged                     bool   // there is an expression
 	user, path, key, value, where *gojq.Code
 }
 
@@ -41,7 +42,7 @@ type Mapper struct {
 func NewMapper(name string, m Mapping) (*Mapper, error) {
 	text, _ := json.Marshal(m) // it has only text
 	sum := sha256.Sum256(text)
-	mapper := &Mapper{name: name, id: hex.EncodeToString(sum[:6]), salt: rand.Text()}
+	mapper := &Mapper{name: name, id: hex.EncodeToString(sum[:6]), salt: rand.Text(), isChanged: m != Mapping{}}
 	for _, e := range []struct {
 		name, text string
 		code       **gojq.Code

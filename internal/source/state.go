@@ -20,8 +20,17 @@ type state struct {
 	Loose      bool   `json:"loose,omitempty"`   // events were stored that come after the cursor
 	Mapping    string `json:"mapping,omitempty"` // with which events were stored
 	Trouble    string `json:"trouble,omitempty"` // why there is no connection
-	Gaps       int    `json:"gaps,omitempty"`    // so far, also those that retention has dropped
-	Refused    int    `json:"refused,omitempty"` // events so far
+
+	// Of an rstream server: the id of its log, and whether it was restored from a backup
+	// since it is followed.
+	Log      string `json:"log,omitempty"`
+	Restored bool   `json:"restored,omitempty"`
+
+	// So far, also what retention has dropped.
+	Events  int64 `json:"events,omitempty"` // that were taken, also if the log had them
+	Bytes   int64 `json:"bytes,omitempty"`  // of their data
+	Gaps    int   `json:"gaps,omitempty"`
+	Refused int   `json:"refused,omitempty"` // events
 }
 
 const stateVersion = 1
@@ -49,23 +58,30 @@ type Status struct {
 	Cursor  string
 	Stored  event.Time // of the last commit; 0 if there was none
 	Trouble string     // why there is no connection, "" if there is one
-	Gaps    int        // so far
-	Refused int        // events so far that could not be mapped
+
+	// So far: the events that were taken, the bytes of their data, gaps, and events that
+	// could not be mapped.
+	Events, Bytes int64
+	Gaps, Refused int
 }
 
 // ReadStatus reads the state that a log keeps of a source, which may be nil.
 func ReadStatus(stored []byte) (Status, error) {
 	s, err := parseState(stored)
-	return Status{s.Cursor, event.Time(s.Time), s.Trouble, s.Gaps, s.Refused}, err
+	return s.status(), err
+}
+
+func (s *state) status() Status {
+	return Status{s.Cursor, event.Time(s.Time), s.Trouble, s.Events, s.Bytes, s.Gaps, s.Refused}
 }
 
 // ResetState returns the state with which a source begins as if for the first time, from the
-// one that a log keeps of it. Its gaps are still counted.
+// one that a log keeps of it. What was counted so far still is.
 func ResetState(stored []byte) ([]byte, error) {
 	s, err := parseState(stored)
 	if err != nil {
 		return nil, err
 	}
-	s = state{Version: stateVersion, Step: s.Step + 1, Gaps: s.Gaps, Refused: s.Refused}
+	s = state{Version: stateVersion, Step: s.Step + 1, Events: s.Events, Bytes: s.Bytes, Gaps: s.Gaps, Refused: s.Refused}
 	return s.encode(), nil
 }

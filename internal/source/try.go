@@ -33,7 +33,10 @@ func Try(ctx context.Context, cfg Config, m *Mapper, n int, fn func(Trial) error
 			return cfg.nameReadError(err)
 		}
 		t := Trial{Frame: f}
-		if f.Event {
+		switch {
+		case f.upstream != nil:
+			t.Draft, t.Taken = f.upstream.Draft, !isUpstreamsOwn(f.upstream)
+		case f.Event:
 			t.Draft, t.Taken, t.Err = m.Map(ctx, &f, 0)
 		}
 		if err := fn(t); err != nil {

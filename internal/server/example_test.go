@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 var update = flag.Bool("update", false, "write the responses of testdata/wire anew, and their quotations in docs/protocol.md")
@@ -39,6 +40,8 @@ type example struct {
 	horizon event.ID
 	parent  string        // what the log was restored from
 	parted  event.ID      // and where the two parted
+	source  string        // the name of a source,
+	from    string        // and the id of the log that it is
 	then    []event.Draft // appended a second later
 	readers []string      // topics of readers that are there, and leave one after the other
 	open    bool          // the response goes on
@@ -76,6 +79,8 @@ func (ex *example) remark(line string) (err error) {
 		ex.parted, err = event.ParseID(head)
 	case "reader":
 		ex.readers = append(ex.readers, value)
+	case "source":
+		ex.source, ex.from, _ = strings.Cut(value, " ")
 	case "then":
 		var d event.Draft
 		d, err = event.ParseDraft([]byte(value))
@@ -134,7 +139,15 @@ func TestExamples(t *testing.T) {
 func replay(t *testing.T, ex *example) {
 	log := exampleLog(t)
 	log.horizon, log.parent, log.parted = ex.horizon, ex.parent, ex.parted
-	s, stop := serve(t, log, Config{Loopback: true, Origins: []string{"https://app.example"}, Version: "0.0.0", Now: log.now})
+	cfg := Config{Loopback: true, Origins: []string{"https://app.example"}, Version: "0.0.0", Now: log.now}
+	if ex.source != "" {
+		cfg.Sources = func() []wire.Source { return []wire.Source{exampleSource(log, ex)} }
+		log.origins = map[event.ID]event.Origin{
+			3: {Source: ex.source, Log: ex.from, ID: event.ID(40).String()},
+			4: {Source: ex.source, Log: ex.from, ID: event.ID(42).String()},
+		}
+	}
+	s, stop := serve(t, log, cfg)
 	defer stop()
 	for i, topic := range ex.readers {
 		_, reading := s.stream("/events?since=now&topic=" + url.QueryEscape(topic))
@@ -168,6 +181,13 @@ func replay(t *testing.T, ex *example) {
 	if !like(ex.response, got) {
 		t.Errorf("response:\n%s\nwant:\n%s", got, ex.response)
 	}
+}
+
+// exampleSource returns the source of an example, which is connected.
+func exampleSource(log *memLog, ex *example) wire.Source {
+	at, behind := log.evs[3].Time, int64(0)
+	return wire.Source{Name: ex.source, Kind: "rstream", URL: "https://lab.example", Connected: true, Since: &log.evs[2].Time,
+		Cursor: event.CursorOf(42, ex.from).String(), Stored: &at, Behind: &behind, Events: 2, Bytes: 371}
 }
 
 // readResponse reads a response, with LF in its head and its body reassembled from chunks. It

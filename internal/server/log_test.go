@@ -28,6 +28,8 @@ type memLog struct {
 	parent  string        // what it was restored from
 	parted  event.ID      // and where the two parted
 
+	origins map[event.ID]event.Origin // set before it is served
+
 	mu      sync.RWMutex
 	evs     []event.Event
 	horizon event.ID
@@ -38,6 +40,14 @@ type memLog struct {
 }
 
 func (l *memLog) Log() string { return logName }
+
+func (l *memLog) Origins(_ context.Context, ids []event.ID) ([]event.Origin, error) {
+	origins := make([]event.Origin, len(ids))
+	for i, id := range ids {
+		origins[i] = l.origins[id]
+	}
+	return origins, nil
+}
 
 func (l *memLog) Head() event.ID {
 	l.mu.RLock()

@@ -70,7 +70,7 @@ func newMetrics(s *Server) *metrics {
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges()})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources()})
 	for _, kind := range []string{limitedRequests, limitedEvents, limitedBytes, limitedStreams, limitedTokens} {
 		m.limited.WithLabelValues(kind)
 	}
@@ -146,8 +146,9 @@ func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) *wire.Error 
 
 // The gauges collector returns the metrics that are read when they are requested.
 type gauges struct {
-	s *Server
-	d descriptions
+	s       *Server
+	d       descriptions
+	sources sourceMetrics
 }
 
 type descriptions struct {
@@ -181,6 +182,9 @@ func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
+	for _, desc := range p.sources.all() {
+		ch <- desc
+	}
 }
 
 // Collect implements prometheus.Collector. It visits every reader.
@@ -210,9 +214,56 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	if p.s.cfg.Damaged != nil {
 		tell(p.d.damaged, prometheus.GaugeValue, float64(p.s.cfg.Damaged()))
 	}
+	p.sources.tellSources(p.s.sources(), tell)
 	if p.s.cfg.Clock != nil {
 		ahead, jumps := p.s.cfg.Clock()
 		tell(p.d.ahead, prometheus.GaugeValue, ahead.Seconds())
 		tell(p.d.jumps, prometheus.CounterValue, float64(jumps))
+	}
+}
+
+// sourceMetrics are the metrics of each source.
+type sourceMetrics struct {
+	connected, behind, stored, events, bytes, gaps, refused *prometheus.Desc
+}
+
+func describeSources() sourceMetrics {
+	d := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("rstream_source_"+name, help, []string{"source"}, nil)
+	}
+	return sourceMetrics{
+		connected: d("connected", "1 if there is a connection to the source, else 0."),
+		behind:    d("behind_events", "Distance from the head of a source that is an rstream server, in its ids."),
+		stored:    d("stored_timestamp_seconds", "When events or the cursor of the source were last stored."),
+		events:    d("events_total", "Events taken from the source since it was first followed."),
+		bytes:     d("bytes_total", "Bytes of the data of these events."),
+		gaps:      d("gaps_total", "Times that events of the source may have been lost."),
+		refused:   d("refused_events_total", "Events of the source that could not be mapped."),
+	}
+}
+
+func (d *sourceMetrics) all() []*prometheus.Desc {
+	return []*prometheus.Desc{d.connected, d.behind, d.stored, d.events, d.bytes, d.gaps, d.refused}
+}
+
+// tellSources calls tell with the metrics of each source.
+func (d *sourceMetrics) tellSources(sources []wire.Source, tell func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string)) {
+	for i := range sources {
+		src := &sources[i]
+		connected := 0.0
+		if src.Connected {
+			connected = 1
+		}
+		tell(d.connected, prometheus.GaugeValue, connected, src.Name)
+		if src.Behind != nil {
+			tell(d.behind, prometheus.GaugeValue, float64(*src.Behind), src.Name)
+		}
+		if src.Stored != nil {
+			tell(d.stored, prometheus.GaugeValue, float64(*src.Stored)/1e6, src.Name)
+		}
+		tell(d.events, prometheus.CounterValue, float64(src.Events), src.Name)
+		tell(d.bytes, prometheus.CounterValue, float64(src.Bytes), src.Name)
+		tell(d.gaps, prometheus.CounterValue, float64(src.Gaps), src.Name)
+		tell(d.refused, prometheus.CounterValue, float64(src.Refused), src.Name)
 	}
 }

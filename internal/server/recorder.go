@@ -157,7 +157,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // create labels.
 func routeOf(path string) string {
 	switch path {
-	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/bloom", "/get", "/login", "/logout",
+	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/sources", "/origin", "/bloom", "/get", "/login", "/logout",
 		wire.PathConnections, wire.PathChanges:
 		return path
 	}

@@ -126,6 +126,8 @@ var questions = func() []asked {
 	for _, extra := range []string{"", "&folders=1", "&limit=1"} {
 		add("/storages", "GET", "read", false, func(t event.Topic) (string, string, string) { return "/storages?topic=" + query(t) + extra, "", "" })
 	}
+	add("/sources", "GET", "read", false, plain("/sources")) // checkGranted knows who may
+	add("/origin", "GET", "any", false, plain("/origin?id=0000000000001&id=0000000000004"))
 	add("/get", "GET", "read", true, func(t event.Topic) (string, string, string) {
 		return "/get?id=" + url.QueryEscape(userPath(t)), "", ""
 	})
@@ -358,6 +360,9 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 	target, _, body := q.request(topic)
 	if strings.Contains(target+body, "alice%2Fposts%2F1%24") || strings.Contains(body, `"alice/posts/1"`) || q.route == "/set" {
 		covers = covers && slices.Contains(allowed[granted], "alice/posts/1$")
+	}
+	if q.route == "/sources" {
+		covers = granted == "*"
 	}
 	learns := granted
 	if right != "read" {

@@ -71,6 +71,8 @@ func (s *Server) routes() map[string]methods {
 		"/windows":  {http.MethodGet: s.getWindows},
 		"/snapshot": {http.MethodGet: s.getSnapshot},
 		"/storages": {http.MethodGet: s.getStorages},
+		"/sources":  {http.MethodGet: noParams(s.getSources)},
+		"/origin":   {http.MethodGet: s.getOrigin},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
 		"/login":    {http.MethodPost: noParams(s.postLogin)},
 		"/logout":   {http.MethodPost: noParams(s.postLogout)},

@@ -67,6 +67,9 @@ type Log interface {
 	// not be below the horizon, and the mark of the position, or zero if it is not
 	// known. ok is false if there is no event.
 	LastAt(ctx context.Context, at event.ID) (t event.Time, mark event.Mark, ok bool, err error)
+	// Origins returns where events with the given ids came from, in their order: the zero
+	// Origin for one that was appended here.
+	Origins(ctx context.Context, ids []event.ID) ([]event.Origin, error)
 	// OnCommit sets a function to call with the events of each transaction, after Head
 	// includes them and before they are acknowledged. If evs is nil, the events up to
 	// head must be read.
@@ -122,6 +125,9 @@ type Config struct {
 	// Damaged returns how many damaged pages of the log's file were found, for GET
 	// /metrics. If nil, this metric is left out.
 	Damaged func() int
+	// Sources returns how the sources are whose events a relay appends to the log, never
+	// nil. If nil, the server is not a relay.
+	Sources func() []wire.Source
 	// Logger logs failures and refused requests, and at level debug all requests. If
 	// nil, nothing is logged.
 	Logger *slog.Logger

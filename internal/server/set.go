@@ -164,6 +164,9 @@ func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []e
 	if problem := s.mayWrite(w, r, drafts); problem != nil || len(drafts) == 0 {
 		return nil, problem
 	}
+	if problem := s.refuseForged(drafts); problem != nil {
+		return nil, problem
+	}
 	if problem := s.limitAppend(w, r, drafts); problem != nil {
 		return nil, problem
 	}

@@ -28,6 +28,7 @@ type serveOptions struct {
 	origins   []string
 	heartbeat time.Duration
 	asNewLog  bool
+	sources   []string
 	retain    retainOptions
 
 	guardFlags
@@ -53,6 +54,11 @@ By default nothing is deleted. With --history or --max-bytes, old events are dro
 blocks of 4,096; the current state is kept, and a reader that fell behind gets an
 explicit gap. A clock that is wrong for a while deletes nothing.
 
+With --source, the server is a relay: it follows event streams of other servers, which
+"rstream source add" has named, and appends their events to its log. GET /sources says
+how each is, GET /origin where an event came from, and docs/sources.md what each kind of
+stream can promise.
+
 With --ttl, a value that is not set again in time is removed by a DEL, which every reader
 receives. --ttl TOPIC=AGE applies to one topic, and TOPIC=never exempts it; repeat the
 flag for more topics. The narrowest matching topic decides: one user before all users,
@@ -71,6 +77,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --listen 127.0.0.1:0 --db events.db --url-file url
   rstream serve --history 30d
   rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
+  rstream serve --source wiki --source lab
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
   rstream serve --keys keys.json --acme log.example.com -l :443
   rstream serve --log-format json --max-stream-age 1h`,
@@ -81,6 +88,7 @@ Files written by "rstream backup" do not need this.`,
 	f.SortFlags = false
 	f.StringVarP(&o.listen, "listen", "l", "127.0.0.1:8420", "`ADDRESS` to listen on; port 0 picks a free port")
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
+	f.StringSliceVar(&o.sources, "source", nil, "append the events of the source `NAME` to the log; repeat for more")
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
@@ -110,6 +118,10 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 			return err
 		}
 	}
+	relay, err := a.newRelay(o.sources)
+	if err != nil {
+		return err
+	}
 	if a.onServe != nil {
 		a.onServe(o)
 		return nil
@@ -118,10 +130,10 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	secrets := &secretFiles{}
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()
-	return say.logFailed(serveFile(ctx, a, o, say, secrets))
+	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay))
 }
 
-func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
@@ -168,6 +180,9 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 			return err
 		}
 	}
+	if err := relay.open(ctx, log, say); err != nil {
+		return err
+	}
 	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps the WAL next to the file itself
 	if err != nil {
 		return err
@@ -175,7 +190,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	srv := server.New(log, server.Config{
 		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Clock: log.Clock, Damaged: log.Damaged, Logger: say.Logger,
+		Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Logger: say.Logger,
 	})
 	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
@@ -196,6 +211,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	defer secrets.startReading(ctx, say)()
 	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
 	defer stop()
+	defer relay.follow(ctx)()
 	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
 }

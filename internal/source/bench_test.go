@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+
+	"github.com/rstream-dev/rstream/event"
 )
 
 // An event like those of Wikimedia, in length and shape.
@@ -37,6 +39,55 @@ func BenchmarkFollow(b *testing.B) {
 			}
 			b.ReportMetric(float64((processTime(b)-begun).Microseconds())/float64(b.N), "CPU-µs/op")
 			if int(db.Head()) != b.N {
+				b.Errorf("%d events of %d", db.Head(), b.N)
+			}
+		})
+	}
+}
+
+// BenchmarkUpstream measures the whole way of an event of an rstream server to the file of a
+// relay, and reading it alone: the response is made before.
+func BenchmarkUpstream(b *testing.B) {
+	const log = "K7Q2M4X9C0V3B8RT"
+	at := func(n int) string { return event.CursorOf(event.ID(n), log).String() }
+	stream := func(n int) []byte {
+		var stream bytes.Buffer
+		for i := 1; i <= n; i++ {
+			d := event.Draft{User: "alice", Path: fmt.Sprint("posts/", i%100), Type: event.Put, Key: fmt.Sprint("k", i), Value: []byte(`{"text":"something of a usual length"}`)}
+			ev := event.New(event.ID(i), 1, d, d.Hash())
+			fmt.Fprintf(&stream, "id: %s\nevent: PUT\ndata: %s\n\n", at(i), ev.Line())
+		}
+		fmt.Fprintf(&stream, "id: %s\nevent: live\ndata: {}\n\n", at(n))
+		return stream.Bytes()
+	}
+	for _, name := range []string{"parse", "store"} {
+		b.Run(name, func(b *testing.B) {
+			body := stream(b.N)
+			address := serveFunc(b, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Rstream-Log", log)
+				w.Header().Set("Rstream-From", at(0))
+				_, _ = w.Write(body)
+			})
+			db := newLog(b)
+			cfg := upstreamConfig(b, "lab", address, db)
+			b.ResetTimer()
+			begun := processTime(b)
+			if name == "parse" {
+				conn, err := cfg.connect(b.Context(), "", false)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for range b.N {
+					if _, err := conn.next(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				conn.close()
+			} else if _, err := Follow(b.Context(), cfg); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64((processTime(b)-begun).Microseconds())/float64(b.N), "CPU-µs/op")
+			if name == "store" && int(db.Head()) != b.N {
 				b.Errorf("%d events of %d", db.Head(), b.N)
 			}
 		})

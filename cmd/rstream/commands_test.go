@@ -86,6 +86,12 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// foreign VAR FILE [CUT]: set a variable to the URL of an event stream with the blocks
 	// of a file, which ends after CUT blocks of each connection.
 	"foreign": cmdForeign,
+	// hub VAR KIND FILE: set a variable to the URL of a Mercure hub (mercure) or an ntfy
+	// topic (ntfy) with the lines of a file.
+	"hub": cmdHub,
+	// page VAR URL N: set a variable to the URL of a web page that follows a server with an
+	// EventSource, and appends the ids of the first N events that it has seen to seen/page.
+	"page": cmdPage,
 	// raw ADDRESS FILE: send a file over a connection and print the response.
 	"raw": cmdRaw,
 	// quakes FILE [N]: write the earthquakes, or the first N of them.

@@ -207,7 +207,7 @@ type ConsumerInfo struct {
 	Dead    int    // dead letters
 }
 
-// ConsumerInfo returns what is known of the consumer name; ok is false if the cursor was never
+// ConsumerInfo returns the state of the consumer name; ok is false if the cursor was never
 // one.
 func (db *DB) ConsumerInfo(ctx context.Context, name string) (info ConsumerInfo, ok bool, err error) {
 	err = db.viewConsumers(ctx, func(tx *sql.Tx) error {

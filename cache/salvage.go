@@ -8,7 +8,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// A Salvage is the events that can be read of a damaged file, and what is known of the
+// A Salvage is the events that can be read of a damaged file, with the ranges of the
 // others.
 type Salvage struct {
 	// Log is the id of the log and Role the role of the file; empty if they cannot be read.

@@ -71,7 +71,7 @@ func (o *guardFlags) newACME(db string, say *serveLog) *acmeCertificates {
 	return c
 }
 
-// checkACMEName refuses what is no name that an authority could check.
+// checkACMEName refuses a text that is no name an authority could check.
 func checkACMEName(name string) error {
 	_, err := netip.ParseAddr(name)
 	valid := func(r rune) bool {
@@ -226,7 +226,7 @@ func (f *failureRecorder) last() (refusal string, unreachable error) {
 	return f.refusal, f.unreachable
 }
 
-// maxACMEBody bounds what is read of the answers of an authority.
+// maxACMEBody bounds the bytes read of an answer of an authority.
 const maxACMEBody = 1 << 20
 
 // RoundTrip implements http.RoundTripper.

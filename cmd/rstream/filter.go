@@ -10,7 +10,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/jq"
 )
 
-// An eventFilter chooses events and what is printed of them.
+// An eventFilter chooses events and prints parts of them.
 type eventFilter struct {
 	ctx          context.Context
 	whereText    string

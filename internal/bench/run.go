@@ -43,7 +43,7 @@ type Config struct {
 	Access   client.Config                    // of clients of Server: its Token, Header and TLS are used
 	Environ  []string                         // the same credentials for programs that use Server
 	Progress func(name string, part float64)  // called as a step proceeds; part goes from 0 to 1
-	Note     func(format string, args ...any) // called with what is not measured, and why
+	Note     func(format string, args ...any) // called with each thing not measured, and why
 }
 
 // Run runs benchmarks and returns the results.

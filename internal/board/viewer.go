@@ -54,7 +54,7 @@ type Batch struct {
 	At Cursor
 }
 
-// Next returns what is new for the viewer: the state if it has none yet, or else changes. It
+// Next returns the news for the viewer: the state if it has none yet, or else changes. It
 // does not block.
 func (v *Viewer) Next() Batch {
 	b := v.board

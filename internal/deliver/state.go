@@ -23,7 +23,7 @@ type Status struct {
 	Position event.ID
 }
 
-// A storedState is what is stored with the position.
+// A storedState is stored with the position.
 type storedState struct {
 	Consumer int     `json:"consumer"` // version
 	Done     int64   `json:"done"`

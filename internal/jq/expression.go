@@ -27,18 +27,18 @@ func Parse(text string) (*Expression, error) {
 func (e *Expression) Holds(ctx context.Context, line []byte) (holds bool, err error) {
 	err = e.each(ctx, line, func(v any) error {
 		if holds = v != nil && v != false; holds {
-			return errEnough
+			return errStopEach
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errStopEach) {
 		err = nil
 	}
 	return holds, err
 }
 
-// errEnough ends a call of each.
-var errEnough = errors.New("enough")
+// errStopEach ends a call of each.
+var errStopEach = errors.New("enough")
 
 // A Value is one value of an expression.
 type Value struct {
@@ -66,7 +66,7 @@ func (e *Expression) Only(ctx context.Context, line []byte) (value []byte, err e
 	err = e.Values(ctx, line, func(v Value) error {
 		value = v.JSON
 		if n++; n > 1 {
-			return errEnough
+			return errStopEach
 		}
 		return nil
 	})

@@ -193,7 +193,7 @@ func (c *boardStream) patience() time.Duration {
 	return d
 }
 
-// gatherBatch appends what is new for the viewer to the output.
+// gatherBatch appends the news for the viewer to the output.
 func (c *boardStream) gatherBatch(viewer *board.Viewer) error {
 	batch := viewer.Next()
 	if batch.Begins {

@@ -72,7 +72,7 @@ func (s *Server) trusts(a netip.Addr) bool {
 }
 
 // walkHops follows hops from the last one, which the peer has added, to the first address
-// that is not a trusted proxy. What is left of it could be made up. A hop that is no address
+// that is not a trusted proxy. The hops before it could be made up. A hop that is no address
 // ends the walk.
 func (s *Server) walkHops(peer netip.Addr, hops []string) netip.Addr {
 	at := peer

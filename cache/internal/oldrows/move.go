@@ -4,8 +4,8 @@
 //
 // Moving is done in steps of some megabytes. Each is one transaction, which stores events
 // and deletes their rows, so it can be interrupted at any point: no event is lost or there
-// twice, and where it has come to is seen in the file. What is stored takes the place of
-// what was deleted, so the file grows little. When no row is left, the tables go and their
+// twice, and where it has come to is seen in the file. The stored events take the place of
+// the deleted rows, so the file grows little. When no row is left, the tables go and their
 // space is given back.
 //
 // The package relies on its caller for the lock that keeps everybody else from the file.

@@ -24,8 +24,8 @@ type Rebuilding struct {
 }
 
 // Rebuild repairs a stretch of a copy. It reads the pages that reach into the stretch,
-// without trusting them, deletes them with their postings, and stores what is sound again,
-// each event under the storage that its line names. A line is sound if its hash is right
+// without trusting them, deletes them with their postings, and stores the sound events again,
+// each under the storage that its line names. A line is sound if its hash is right
 // and, as a hash does not cover the time, if the checksum of its page or its posting is
 // right. Rebuild returns the events that were damaged. Where neither an index nor a posting
 // names them, it returns an event of storage 0 for each block that may have had some.

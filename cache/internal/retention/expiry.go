@@ -138,7 +138,7 @@ func (x *valueSearch) findOld() error {
 	switch err := x.readValues(values); {
 	case err == nil:
 		x.next = end
-	case !errors.Is(err, errEnough):
+	case !errors.Is(err, errBatchFull):
 		return err
 	}
 	return nil
@@ -150,7 +150,7 @@ type possibleValue struct {
 	pages.Posted
 }
 
-var errEnough = errors.New("enough was read")
+var errBatchFull = errors.New("enough was read")
 
 // readIndex returns some events of storages that x wants, and the position up to which it
 // has looked.
@@ -163,11 +163,11 @@ func (x *valueSearch) readIndex() (values []possibleValue, end event.ID, err err
 		names[l.Storage] = event.Storage{}
 		if n++; n == expireEvents {
 			end = l.ID
-			return errEnough
+			return errBatchFull
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil && !errors.Is(err, errBatchFull) {
 		return nil, 0, err
 	}
 	err = rows.NamesOf(x.ctx, x.tx, slices.Sorted(maps.Keys(names)), func(storage int64, name event.Storage) { names[storage] = name })
@@ -209,7 +209,7 @@ func (x *valueSearch) lastOnes(values []possibleValue) (last []possibleValue, er
 }
 
 // readValues reads the lines of values, and adds those that have expired. It returns
-// errEnough if there are too many.
+// errBatchFull if there are too many.
 func (x *valueSearch) readValues(values []possibleValue) error {
 	places := make([]pages.Posted, len(values))
 	for i := range values {
@@ -217,7 +217,7 @@ func (x *valueSearch) readValues(values []possibleValue) error {
 	}
 	return pages.CutLines(x.ctx, x.tx, places, func(i int, line []byte) (err error) {
 		if len(x.old) == expireValues {
-			return errEnough
+			return errBatchFull
 		}
 		x.next = places[i].ID
 		if line == nil {

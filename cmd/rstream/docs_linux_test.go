@@ -211,6 +211,8 @@ var (
 	// waitingPattern is a tail that waits for events until a person ends it with ^C.
 	waitingPattern = regexp.MustCompile(`^rstream tail\b[^|#]*`)
 	loopback       = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	// slowAppend is a message of a server on a busy machine.
+	slowAppend = regexp.MustCompile(`time=\S* level=WARN msg="append was slow"[^\n]*\n`)
 )
 
 // run runs a command and returns what the screen then shows, without empty lines at the end.
@@ -249,7 +251,7 @@ export RSTREAM_SERVER=$(cat url) RSTREAM_LISTEN=$(sed s,http://,, url)`, m[1])
 		}
 	}
 	shown := &emulator{columns: 1000} // a document has no rows of a screen for what is longer
-	fmt.Fprint(shown, slowNote.ReplaceAllString(written.String(), ""))
+	fmt.Fprint(shown, slowAppend.ReplaceAllString(slowNote.ReplaceAllString(written.String(), ""), ""))
 	text := strings.TrimPrefix(shown.String(), "\n")
 	text = strings.ReplaceAll(text, filepath.Join(sh.dir, "home", "data"), "~/.local/share")
 	return loopback.ReplaceAllString(text, "127.0.0.1:8420")

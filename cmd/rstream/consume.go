@@ -126,11 +126,9 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 	if a.filter.selection != nil {
 		cfg.Line = a.filter.appendLine
 	}
-	closeTarget, err := o.setTarget(a, name, &cfg)
-	if err != nil {
+	if err := o.setTarget(a, name, &cfg); err != nil {
 		return err
 	}
-	defer closeTarget()
 	if o.metrics != "" {
 		m := consumerMetrics{file: o.metrics, name: o.name}
 		cfg.OnStatus = m.take
@@ -150,12 +148,11 @@ func nameTarget(target string, err error) error {
 	return err
 }
 
-// setTarget sets what the consumer does with events. The caller calls the function that it
-// returns after the consumer has ended.
-func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (closeTarget func(), err error) {
+// setTarget sets what the consumer does with events.
+func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (err error) {
 	if o.webhook != "" {
 		cfg.NewWorker, err = o.newWebhook(a)
-		return func() {}, err
+		return err
 	}
 	stderr, ok := a.err.(*os.File)
 	if !ok {
@@ -163,13 +160,13 @@ func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (clo
 	}
 	program, err := deliver.NewProgram(cmp.Or(o.exec, o.pipe), a.out.file, stderr, name)
 	if err != nil {
-		return nil, usagef("--%s: %w", o.target(), err)
+		return usagef("--%s: %w", o.target(), err)
 	}
 	cfg.NewWorker = program.ExecWorker
 	if o.pipe != "" {
 		cfg.NewWorker = program.PipeWorker
 	}
-	return program.Close, nil
+	return nil
 }
 
 func (o *tailOptions) newWebhook(a *app) (func() deliver.Worker, error) {

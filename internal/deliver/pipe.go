@@ -23,6 +23,7 @@ func (p *Program) PipeWorker() Worker { return &pipeWorker{program: p} }
 // one.
 type pipeWorker struct {
 	program *Program
+	thread  thread
 	process *process
 	in      *os.File
 	out     *os.File
@@ -66,6 +67,7 @@ func (w *pipeWorker) spoiled() bool {
 }
 
 func (w *pipeWorker) startProcess() error {
+	w.thread.lock()
 	in, toIn, err := os.Pipe()
 	if err != nil {
 		return err

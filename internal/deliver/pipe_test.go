@@ -93,7 +93,6 @@ func newPipeProgram(t *testing.T) *Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Close)
 	return p
 }
 
@@ -177,7 +176,6 @@ func TestExecEndsGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.ExecWorker().Do(ctx, &Try{Events: []*event.Event{testEvent(1, "x", "")}}) }()
@@ -221,7 +219,6 @@ func TestExec(t *testing.T) {
 		if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{ev}, Number: 3, Dead: true}); err != nil {
 			t.Error(err)
 		}
-		p.Close()
 		got := make([]byte, 200)
 		n, _ := r.Read(got)
 		if want := fmt.Sprintf("0000000000007 u/a b PUT 3 1 %d\n", len(ev.Line())+1); strings.Join(strings.Fields(string(got[:n])), " ") != strings.TrimSpace(want) {
@@ -232,7 +229,6 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
 	if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(1, "x", strings.Repeat("v", 1<<20))}}); err != nil {
 		t.Error(err)
 	}

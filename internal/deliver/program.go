@@ -16,18 +16,17 @@ import (
 // from the terminal does not reach them, and end with this process where the system can do
 // that.
 type Program struct {
-	path  string
-	args  []string
-	env   []string
-	out   *os.File
-	err   *os.File
-	name  *os.File // inherited by all processes, may be nil
-	start *starter
+	path string
+	args []string
+	env  []string
+	out  *os.File
+	err  *os.File
+	name *os.File // inherited by all processes, may be nil
 }
 
 // NewProgram returns the program of a command line: a program and its arguments, or a command
 // for the shell if it has a character that means something to it. All processes inherit name,
-// which may be nil. The caller closes the Program, after its workers.
+// which may be nil.
 func NewProgram(command string, out, stderr, name *os.File) (*Program, error) {
 	args := strings.Fields(command)
 	if strings.ContainsAny(command, "|&;<>()$`\\\"'*?[]#~=%!{}\n") {
@@ -40,11 +39,8 @@ func NewProgram(command string, out, stderr, name *os.File) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name, start: newStarter()}, nil
+	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name}, nil
 }
-
-// Close waits for nothing: all processes have been waited for.
-func (p *Program) Close() { p.start.close() }
 
 // A process is one run of a Program.
 type process struct {
@@ -67,7 +63,7 @@ func (p *Program) run(env []string, in, out *os.File) (*process, error) {
 	if p.name != nil {
 		files = append(files, p.name)
 	}
-	started, err := p.start.start(p.path, p.args, &os.ProcAttr{Env: env, Files: files, Sys: groupOfItsOwn()})
+	started, err := os.StartProcess(p.path, p.args, &os.ProcAttr{Env: env, Files: files, Sys: groupOfItsOwn()})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.args[0], err)
 	}
@@ -112,53 +108,27 @@ func (r *process) signal(kill bool) {
 	}
 }
 
-// A starter starts processes in one thread, which lives as long as they do: Linux ends a
-// process with the thread that started it.
-type starter struct {
-	requests chan startRequest
-}
-
-type startRequest struct {
-	path  string
-	args  []string
-	attr  *os.ProcAttr
-	reply chan<- startReply
-}
-
-type startReply struct {
-	p   *os.Process
-	err error
-}
-
-func newStarter() *starter {
-	s := &starter{make(chan startRequest)}
-	go s.run()
-	return s
-}
-
-func (s *starter) run() {
-	lockThread()
-	for r := range s.requests {
-		p, err := os.StartProcess(r.path, r.args, r.attr)
-		r.reply <- startReply{p, err}
-	}
-}
-
-func (s *starter) start(path string, args []string, attr *os.ProcAttr) (*os.Process, error) {
-	reply := make(chan startReply, 1)
-	s.requests <- startRequest{path, args, attr, reply}
-	r := <-reply
-	return r.p, r.err
-}
-
-func (s *starter) close() { close(s.requests) }
-
 // ExecWorker returns a worker that runs the program once for each event, with the event's line
 // as its input and RSTREAM_ variables in its environment. An event is done if the program
 // ends with status 0.
-func (p *Program) ExecWorker() Worker { return &execWorker{p} }
+func (p *Program) ExecWorker() Worker { return &execWorker{program: p} }
 
-type execWorker struct{ program *Program }
+type execWorker struct {
+	program *Program
+	thread  thread
+}
+
+// A thread is that of a worker's goroutine, which starts processes: Linux ends a process with
+// the thread that started it, so a worker must not start them in others.
+type thread struct{ locked bool }
+
+// lock keeps the goroutine in its thread, until it ends with it.
+func (t *thread) lock() {
+	if !t.locked {
+		lockThread()
+		t.locked = true
+	}
+}
 
 func (w *execWorker) Close() {}
 
@@ -167,6 +137,7 @@ const pipeRoom = 4096
 
 // Do runs the program for the only event of t.
 func (w *execWorker) Do(ctx context.Context, t *Try) error {
+	w.thread.lock()
 	in, to, err := os.Pipe()
 	if err != nil {
 		return &AgainError{pauseAfter(3), err}

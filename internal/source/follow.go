@@ -141,11 +141,12 @@ type follower struct {
 	contact time.Time     // up to which there was progress, or a connection
 	lasted  time.Duration // how long the last connection did
 
-	live   bool   // the connection waits for new events after a batch
-	newest string // the newest cursor of such a connection
-	ended  bool   // the history was sent
-	moved  bool   // the connection has brought something
-	fresh  bool   // among it an event that was not stored before
+	batch    bool   // the connection is for a batch
+	newest   string // the cursor once all that belongs before it is there, if there are batches
+	ended    bool   // the history was sent
+	moved    bool   // the connection has brought something
+	fresh    bool   // among it an event that was not stored before
+	wentBack bool   // ids of the connection have, and it was noted
 }
 
 func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
@@ -189,8 +190,7 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 	batch := f.cfg.Knobs.Batch != ""
 	f.contact = time.Now()
 	for {
-		f.lasted = 0
-		f.moved, f.live = false, !batch && f.cfg.Knobs.Batch != ""
+		f.moved, f.batch, f.lasted = false, batch, 0
 		var asked time.Duration
 		conn, err := f.connect(ctx, batch)
 		if err == nil {
@@ -210,6 +210,8 @@ func (f *follower) run(ctx context.Context) (guessed bool, err error) {
 			return false, context.Cause(ctx)
 		case err == nil: // the end
 			return guessed, nil
+		case errors.Is(err, errNotThere): // without a cursor it is
+			continue
 		case errors.Is(err, io.EOF) && batch:
 			batch = false
 			continue
@@ -323,7 +325,7 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // readConnection stores what a connection brings until it ends. It returns nil at the end
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
-	f.waiting, f.newest, f.ended, f.fresh = nil, f.state.Cursor, false, false
+	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
 	begun := time.Now()
 	defer func() {
 		f.lasted = time.Since(begun)
@@ -368,6 +370,11 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		if err := f.take(ctx, frames, timedOut); err != nil {
 			return false, err
 		}
+		if errors.Is(ended, io.EOF) && f.batch {
+			if err := f.endBatch(ctx); err != nil {
+				return false, err
+			}
+		}
 		switch {
 		case f.cfg.UntilEnd && f.ended:
 			return false, nil
@@ -385,6 +392,16 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		}
 		quiet.Reset(f.quietTime())
 	}
+}
+
+// endBatch moves the cursor to the end of a batch. Within one it does not say where the
+// stream is: ntfy sorts by seconds, so an event may come before one that precedes it.
+func (f *follower) endBatch(ctx context.Context) error {
+	if f.newest == f.state.Cursor {
+		return nil
+	}
+	f.state.Cursor = f.newest
+	return f.commit(ctx, &batch{})
 }
 
 // An endedError means that the server has ended a connection in the usual way.
@@ -432,7 +449,17 @@ func (f *follower) begin(ctx context.Context, conn *connection) error {
 	case hasNoPlace(f.state.Cursor):
 		reason = "the cursor has no place in a topic without events"
 	case k.Confirm != "" && f.state.Cursor != "" && conn.confirmed != f.state.Cursor:
-		reason = "the server no longer has the event after which it was asked"
+		b := &batch{}
+		b.add(f.gap("the server no longer has the event after which it was asked"), "")
+		if conn.confirmed == "" { // it may still go on from there
+			return f.commit(ctx, b)
+		}
+		// It sends nothing of what it has.
+		f.state.Cursor, f.state.Loose = "", false
+		if err := f.commit(ctx, b); err != nil {
+			return err
+		}
+		return errNotThere
 	case f.state.Loose:
 		reason = "the last events had no cursor: some of them may come again, others may be missing"
 	default:
@@ -465,6 +492,9 @@ func (b *batch) addAfter(d event.Draft, foreign string, last event.ID) {
 	}
 	b.after = append(b.after, last)
 }
+
+// errNotThere means that a connection does not begin where it was asked to.
+var errNotThere = errors.New("the server does not have the cursor")
 
 // gap returns the draft that says that events may be missing.
 func (f *follower) gap(reason string) event.Draft {
@@ -547,12 +577,13 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 // moveCursor moves the cursor to that of a frame. After a batch, new events may overtake
 // old ones: the cursor stays until a heartbeat, by which the old ones are there.
 func (f *follower) moveCursor(fr *Frame) {
+	batches := f.cfg.Knobs.Batch != ""
 	switch {
-	case fr.Cursor != "" && f.live:
+	case fr.Cursor != "" && batches:
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
 		f.state.Cursor, f.state.Loose = fr.Cursor, false
-	case !fr.Event && f.live:
+	case !fr.Event && batches && !f.batch:
 		f.state.Cursor = f.newest
 	case fr.Event && f.state.Cursor != "":
 		f.state.Loose = true
@@ -566,16 +597,21 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 		f.addUpstream(b, fr)
 		return
 	}
-	isRepeat, goesBack := f.classify(fr, f.state.Highest)
-	if isRepeat {
+	found := f.classify(fr, f.state.Highest)
+	if found.isRepeat {
 		return
 	}
 	d, taken := f.draftOf(ctx, fr)
-	if goesBack {
+	if found.goesBack {
 		if !taken || old[d.Hash()] != event.Beginning {
 			return // it may have been left out before, too
 		}
-		b.add(f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)), "")
+		if !f.wentBack {
+			f.wentBack = true
+			b.add(f.gap(fmt.Sprintf("ids went back to %.80s: the server may have lost its history", fr.ID)), "")
+		}
+	}
+	if found.isOther { // the ids before it may be taken, too
 		f.state.Generation++
 		f.state.Highest = 0
 		d, taken = f.draftOf(ctx, fr)
@@ -604,17 +640,25 @@ func (f *follower) draftOf(ctx context.Context, fr *Frame) (d event.Draft, taken
 	return d, taken
 }
 
-// classify reports whether an event is among the last ones, and whether its id shows that
-// it is an older one, or that the server has begun to count again. Ids that go back may also
-// be a repeat: it is one if the contents are the same.
-func (f *follower) classify(fr *Frame, highest uint64) (isRepeat, goesBack bool) {
+// A finding is what is known of an event by its id.
+type finding struct {
+	isRepeat bool // it is one of the last events
+	goesBack bool // its id is lower than another one
+	isOther  bool // one of the last events has its id, and is another one
+}
+
+// classify looks an event up by its id. Ids that go back may be those of a repeat, or of a
+// server that has begun to count again: it is a repeat if the contents are the same.
+func (f *follower) classify(fr *Frame, highest uint64) (found finding) {
 	if fr.ID == "" {
-		return false, false
+		return found
 	}
 	n, ordered := f.orderOf(fr)
-	goesBack = ordered && n < highest
+	found.goesBack = ordered && n < highest
 	before, known := f.repeats.sums[repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)]
-	return known && (!goesBack || before == sumOf(fr)), goesBack
+	found.isOther = known && found.goesBack && before != sumOf(fr)
+	found.isRepeat = known && !found.isOther
+	return found
 }
 
 // orderOf returns the number that orders an event, if the server's ids are numbers.
@@ -646,7 +690,7 @@ func (f *follower) findOld(ctx context.Context, frames []Frame) (map[event.Hash]
 		if !fr.Event {
 			continue
 		}
-		if isRepeat, goesBack := f.classify(fr, highest); goesBack && !isRepeat {
+		if found := f.classify(fr, highest); found.goesBack && !found.isRepeat {
 			if d, taken := f.draftOf(ctx, fr); taken {
 				hashes = append(hashes, d.Hash())
 			}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/window"
 )
 
 // newLog returns a new log.
@@ -41,11 +42,7 @@ func openLog(t testing.TB, path string) *cache.DB {
 // reasons of its gaps.
 func eventsOf(t *testing.T, db *cache.DB) (events, gaps []string) {
 	t.Helper()
-	evs, _, err := db.Read(t.Context(), []event.Topic{event.All}, 0, db.Head(), 100_000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, ev := range evs {
+	err := db.Each(t.Context(), []event.Topic{event.All}, window.Span{To: db.Head()}, func(ev *event.Event) error {
 		switch {
 		case ev.User == Gaps && ev.Path == GapPath("src"):
 			gaps = append(gaps, jsonMember(ev.Value, "gap"))
@@ -54,6 +51,10 @@ func eventsOf(t *testing.T, db *cache.DB) (events, gaps []string) {
 		default:
 			events = append(events, string(ev.Value))
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return events, gaps
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/sse"
@@ -80,8 +81,11 @@ func (r *frameReader) read(f sse.Frame) Frame {
 	return in
 }
 
-// find returns what f has in a place, "" if nothing. A cursor with control characters
-// could not be sent back, so it is none.
+// maxCursor is the longest cursor or foreign id. Most servers refuse a longer header.
+const maxCursor = 8 << 10
+
+// find returns what f has in a place, "" if nothing. Text that could not be sent back as a
+// cursor is none: it is too long, not UTF-8 or has control characters.
 func find(p Place, f sse.Frame) (text string) {
 	switch {
 	case p.In == InID && f.OwnID:
@@ -91,7 +95,8 @@ func find(p Place, f sse.Frame) (text string) {
 	case p.In == InLine:
 		text = dataLine(f.Data, p.Name)
 	}
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == '\x7f' }) {
+	isControl := func(r rune) bool { return r < ' ' || r == '\x7f' }
+	if len(text) > maxCursor || !utf8.ValidString(text) || strings.ContainsFunc(text, isControl) {
 		return ""
 	}
 	return text

@@ -1,121 +1,213 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/sourcetest"
 )
 
-// The environment that makes the test a follower to be killed.
+// The environment that makes the test a process to be killed: a source, or its follower.
 const (
-	killFile = "RSTREAM_TEST_FOLLOW_FILE"
-	killURL  = "RSTREAM_TEST_FOLLOW_URL"
+	killSource   = "RSTREAM_TEST_SOURCE"
+	killFollower = "RSTREAM_TEST_FOLLOWER"
 )
 
-// TestKilledFollower is the process that TestKills kills.
-func TestKilledFollower(t *testing.T) {
-	path := os.Getenv(killFile)
-	if path == "" {
+// A killPlan is what such a process does.
+type killPlan struct {
+	Kind, URL, File string
+	N               int
+	Begun           time.Time
+	Every           time.Duration
+	Seed            uint64
+	AskAfter        int // the source asks for a kill after so many events
+}
+
+// TestKilledProcess is the process that TestKills kills.
+func TestKilledProcess(t *testing.T) {
+	var p killPlan
+	switch text := os.Getenv(killSource) + os.Getenv(killFollower); {
+	case text == "":
 		return
+	case json.Unmarshal([]byte(text), &p) != nil:
+		t.Fatal(text)
+	case os.Getenv(killSource) != "":
+		p.serve(t)
+	default:
+		p.follow(t)
 	}
-	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
+}
+
+// serve serves a stream on the socket that the process has inherited.
+func (p *killPlan) serve(t *testing.T) {
+	l, err := net.FileListener(os.NewFile(3, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	var mu sync.Mutex
+	s := &sourcetest.Stream{Kind: p.Kind, N: p.N, Begun: p.Begun, Every: p.Every, Cut: cutter(p.Seed), Sent: func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if sent++; sent == p.AskAfter {
+			fmt.Println("kill")
+		}
+	}}
+	t.Fatal(http.Serve(l, s))
+}
+
+func (p *killPlan) follow(t *testing.T) {
+	db, err := cache.Open(context.Background(), p.File, cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := Follow(t.Context(), followConfig(t, os.Getenv(killURL), "sse", db)); err != nil {
+	if _, err := Follow(t.Context(), kindConfig(t, p.URL, p.Kind, db)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A follower that is killed again and again while events arrive, and a source that breaks
-// its connections, end with each event once.
+// Sources of each kind and their followers are killed again and again while events come.
+// The connections break, too. Each event is stored once.
 func TestKills(t *testing.T) {
+	kills, events := 3, 300
+	if longtest.Enabled() {
+		kills, events = 20, 4000
+	}
+	for _, kind := range sourcetest.Kinds {
+		t.Run(kind, func(t *testing.T) { testKills(t, kind, kills, events) })
+	}
+}
+
+func testKills(t *testing.T, kind string, kills, events int) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	kills, events := 6, 3000
-	if longtest.Enabled() {
-		kills, events = 60, 60_000
-	}
-	k := &killer{rng: rand.New(rand.NewPCG(seed, 0)), kills: kills, events: events}
-	address := serveFunc(t, k.ServeHTTP)
-	path := filepath.Join(t.TempDir(), "source.db")
-	killed := 0
-	for ended := false; !ended; {
-		child := exec.Command(os.Args[0], "-test.run=^TestKilledFollower$")
-		child.Env = append(os.Environ(), killFile+"="+path, killURL+"="+address)
-		var out bytes.Buffer
-		child.Stdout, child.Stderr = &out, &out
-		k.start(t, child)
-		err := child.Wait()
-		switch {
-		case err == nil:
-			ended = true
-		case child.ProcessState.ExitCode() == -1:
-			killed++
-		default:
-			t.Fatalf("%v\n%s", err, &out)
-		}
-	}
-	got, gaps := eventsOf(t, openLog(t, path))
-	if !slices.Equal(got, numbers(events)) || killed == 0 {
-		t.Errorf("%d events after %d kills: %s", len(got), killed, firstDifference(got, numbers(events)))
-	}
-	for _, gap := range gaps { // before the first event is durable
-		if gap != "the server's events have no cursor" {
-			t.Errorf("gap %s", gap)
-		}
-	}
-}
-
-// A killer serves events, and kills the process that reads them at some of them or breaks
-// its connection.
-type killer struct {
-	mu     sync.Mutex
-	rng    *rand.Rand
-	kills  int // that are left
-	events int
-	child  *exec.Cmd
-}
-
-func (k *killer) start(t *testing.T, child *exec.Cmd) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := child.Start(); err != nil {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	k.child = child
-}
-
-func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	after, _ := strconv.Atoi(r.Header.Get("Last-Event-ID"))
-	stop := after + 1 + k.rng.IntN(k.events/2)
-	for i := after + 1; i <= k.events; i++ {
-		fmt.Fprintf(w, "id: %d\ndata: %d\n\n", i, i)
-		if i%50 == 0 {
-			http.NewResponseController(w).Flush()
-		}
-		if i == stop && k.kills > 0 {
-			k.kills--
-			if k.kills%3 > 0 {
-				_ = k.child.Process.Kill() // it may have ended
+	defer l.Close()
+	socket, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	k := &killer{t: t, socket: socket, plan: killPlan{Kind: kind, URL: "http://" + l.Addr().String(), File: filepath.Join(t.TempDir(), "source.db"),
+		N: events, Begun: time.Now(), Every: 100 * time.Microsecond, Seed: seed}}
+	var source, follower *killed
+	defer func() { source.end(); follower.end() }()
+	sources, followers := 0, 0
+	for follower == nil || !follower.done() {
+		if source == nil {
+			k.plan.AskAfter = 1 + rng.IntN(events/2)
+			if sources+followers >= kills {
+				k.plan.AskAfter = 0
 			}
-			panic(http.ErrAbortHandler)
+			source = k.start(killSource)
+		}
+		if follower == nil {
+			follower = k.start(killFollower)
+		}
+		select {
+		case <-source.asked:
+			if follower.done() {
+				break
+			}
+			if sources > followers || rng.IntN(2) == 0 {
+				follower.end()
+				follower = nil
+				followers++
+			}
+			source.end() // another one asks later
+			source = nil
+			sources++
+		case <-follower.ended:
 		}
 	}
-	fmt.Fprint(w, endBlock)
+	if err := follower.err; err != nil {
+		t.Fatalf("%v\n%s", err, &follower.out)
+	}
+	if sources == 0 || followers == 0 && longtest.Enabled() {
+		t.Errorf("%d sources and %d followers were killed", sources, followers)
+	}
+	t.Logf("%d sources and %d followers killed", sources, followers)
+	checkKind(t, openLog(t, k.plan.File), kind, events)
+}
+
+// A killer starts the processes.
+type killer struct {
+	t      *testing.T
+	socket *os.File
+	plan   killPlan
+}
+
+// A killed process is one to be killed.
+type killed struct {
+	cmd   *exec.Cmd
+	asked chan struct{} // receives when it asks for a kill
+	ended chan struct{}
+	out   bytes.Buffer // valid once ended is closed, as err
+	err   error
+}
+
+func (k *killer) start(as string) *killed {
+	text, err := json.Marshal(k.plan)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	p := &killed{cmd: exec.Command(os.Args[0], "-test.run=^TestKilledProcess$"), asked: make(chan struct{}, 1), ended: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), as+"="+string(text))
+	p.cmd.ExtraFiles = []*os.File{k.socket}
+	out, err := p.cmd.StdoutPipe()
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewScanner(io.TeeReader(out, &p.out))
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "kill") {
+				p.asked <- struct{}{}
+			}
+		}
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p
+}
+
+// end kills p, which may be nil.
+func (p *killed) end() {
+	if p != nil {
+		_ = p.cmd.Process.Kill() // it may have ended
+		<-p.ended
+	}
+}
+
+func (p *killed) done() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }

@@ -101,7 +101,7 @@ func (s mercure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		after, err = s.n-s.keeps, nil
 	}
 	if err != nil || after < s.n-s.keeps {
-		after, confirmed = s.n-s.keeps, "earliest"
+		after, confirmed = s.n, "earliest" // it does not send what it still has
 	}
 	if !s.silent {
 		w.Header().Set("Mercure-Last-Event-ID", confirmed)

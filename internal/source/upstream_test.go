@@ -109,11 +109,15 @@ func allEvents(t testing.TB, db *cache.DB) []event.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	evs, _, err := db.Read(context.Background(), []event.Topic{event.All}, horizon, db.Head(), 1_000_000)
-	if err != nil {
-		t.Fatal(err)
+	var all []event.Event
+	for at, head := horizon, db.Head(); at < head; {
+		evs, next, err := db.Read(context.Background(), []event.Topic{event.All}, at, head, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, at = append(all, evs...), next
 	}
-	return evs
+	return all
 }
 
 // stateOf returns the state of a log as "USER/PATH VALUE", without that of users that begin

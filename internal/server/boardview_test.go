@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -172,6 +173,7 @@ func TestBoardUnwatched(t *testing.T) {
 		}
 		b, viewing := s.board()
 		b.until("live")
+		s.wantMetric(t, "rstream_board_viewers 1")
 		resp := s.get("/api/events?until=now", "Last-Event-ID", b.last)
 		if resp.Body.Close(); resp.StatusCode != http.StatusNoContent {
 			t.Errorf("the end of a stream: %s", resp.Status)
@@ -229,4 +231,28 @@ func TestBoardHides(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkSample reads the lags of 1,000 connections, as the board does every five seconds
+// while somebody looks.
+func BenchmarkSample(b *testing.B) {
+	log := newLog()
+	s := New(log, Config{})
+	defer s.Stop()
+	for range 1000 {
+		c := &connection{s: s, r: httptest.NewRequest(http.MethodGet, "/events?topic=a", nil), to: &recorder{s: s}, st: resolvedQuery{topics: topicsOf(b, "a")}}
+		sub := s.hub.Subscribe(c.st.topics, 0)
+		defer sub.Close()
+		if _, err := sub.Next(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		c.sub.Store(sub)
+		s.readers.Add(&c.entry, c)
+		defer s.readers.Remove(&c.entry)
+	}
+	viewer := s.board.Look(board.Cursor{}, nil, func() {})
+	defer viewer.Close()
+	for b.Loop() {
+		s.board.Sample()
+	}
 }

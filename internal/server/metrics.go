@@ -152,7 +152,7 @@ type gauges struct {
 }
 
 type descriptions struct {
-	build, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps, damaged *prometheus.Desc
+	build, viewers, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps, damaged *prometheus.Desc
 }
 
 func describeGauges() descriptions {
@@ -161,6 +161,7 @@ func describeGauges() descriptions {
 	}
 	return descriptions{
 		build:     d("rstream_build_info", "Always 1; the labels are the versions of the server and of Go.", "version", "goversion"),
+		viewers:   d("rstream_board_viewers", "Open streams that show who reads what."),
 		readers:   d("rstream_readers", "Open streams."),
 		behind:    d("rstream_readers_behind", "Open streams that are catching up from the log."),
 		lag:       d("rstream_readers_max_lag_events", "Distance of the slowest stream from the head, in ids."),
@@ -179,7 +180,7 @@ func describeGauges() descriptions {
 // Describe implements prometheus.Collector.
 func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
-	for _, desc := range []*prometheus.Desc{d.build, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
+	for _, desc := range []*prometheus.Desc{d.build, d.viewers, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
 	for _, desc := range p.sources.all() {
@@ -195,6 +196,7 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	head := p.s.log.Head()
 	readers := p.s.readerStats(head)
 	tell(p.d.build, prometheus.GaugeValue, 1, p.s.cfg.Version, runtime.Version())
+	tell(p.d.viewers, prometheus.GaugeValue, float64(p.s.board.Viewers()))
 	tell(p.d.readers, prometheus.GaugeValue, float64(readers.Readers))
 	tell(p.d.behind, prometheus.GaugeValue, float64(readers.Behind))
 	tell(p.d.lag, prometheus.GaugeValue, float64(readers.MaxLag))

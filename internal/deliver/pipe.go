@@ -56,14 +56,15 @@ func (w *pipeWorker) Do(ctx context.Context, t *Try) error {
 }
 
 // spoiled reports whether a process that has no event to work on has ended, or has said
-// something.
+// something: a second answer to an event that has failed would be taken for that of its next
+// try.
 func (w *pipeWorker) spoiled() bool {
 	select {
 	case <-w.process.exited:
 		return true
 	default:
 	}
-	return w.answers.Buffered() > 0
+	return w.answers.Buffered() > 0 || isReadable(w.out)
 }
 
 func (w *pipeWorker) startProcess() error {
@@ -94,12 +95,7 @@ func (e *answeredError) Error() string { return e.reason }
 
 // ask writes the line of an event and reads the answer.
 func (w *pipeWorker) ask(ctx context.Context, t *Try) error {
-	// Deadlines in the past make reads and writes return.
-	stop := context.AfterFunc(ctx, func() {
-		_ = w.in.SetWriteDeadline(time.Unix(1, 0))
-		_ = w.out.SetReadDeadline(time.Unix(1, 0))
-	})
-	defer stop()
+	defer w.returnAfter(ctx)()
 	ev := t.Events[0]
 	line := *t
 	if t.Dead && t.Line == nil {
@@ -120,6 +116,25 @@ func (w *pipeWorker) ask(ctx context.Context, t *Try) error {
 		return w.ended(err)
 	}
 	return checkAnswer(bytes.TrimRight(answer, "\r\n"), ev.ID)
+}
+
+// returnAfter makes reads and writes return once ctx has ended. Call the function that it
+// returns after them: the end of ctx does not reach those of the next event.
+func (w *pipeWorker) returnAfter(ctx context.Context) (stop func()) {
+	past, returned := time.Unix(1, 0), make(chan struct{})
+	stopAfter := context.AfterFunc(ctx, func() {
+		defer close(returned)
+		_ = w.in.SetWriteDeadline(past)
+		_ = w.out.SetReadDeadline(past)
+	})
+	return func() {
+		if stopAfter() {
+			return
+		}
+		<-returned
+		_ = w.in.SetWriteDeadline(time.Time{})
+		_ = w.out.SetReadDeadline(time.Time{})
+	}
 }
 
 // checkAnswer returns nil if an answer says that the event id is done.

@@ -53,6 +53,9 @@ func workPipe(in io.Reader, out io.Writer) int {
 		switch what := ev.Value; {
 		case what == "fails":
 			fmt.Fprintln(out, ev.ID+" no room")
+		case what == "fails, works":
+			fmt.Fprintln(out, ev.ID+" no room")
+			fmt.Fprintln(out, ev.ID)
 		case what == "hangs":
 			select {}
 		case what == "twice":
@@ -147,6 +150,44 @@ func TestPipeTwice(t *testing.T) {
 	}
 }
 
+// A second answer to an event that failed is not that of its next try.
+func TestPipeFailsTwice(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker().(*pipeWorker)
+	defer w.Close()
+	fails := &Try{Events: []*event.Event{testEvent(1, "x", "fails, works")}, Number: 1}
+	for range 2 {
+		if err := w.Do(t.Context(), fails); err == nil || err.Error() != "no room" {
+			t.Errorf("a try that failed: %v", err)
+		}
+		// The second answer is there before the next try begins.
+		conn, err := w.out.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Read(func(uintptr) bool { return w.answers.Buffered() > 0 || isReadable(w.out) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The end of a try's time does not reach the next try, even if both happen at once.
+func TestPipeEndsLate(t *testing.T) {
+	w := newPipeProgram(t).PipeWorker().(*pipeWorker)
+	defer w.Close()
+	works := func(ctx context.Context, id event.ID) {
+		t.Helper()
+		if err := w.Do(ctx, &Try{Events: []*event.Event{testEvent(id, "x", "works")}, Number: 1}); err != nil {
+			t.Errorf("event %s: %v", id, err)
+		}
+	}
+	works(t.Context(), 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	stop := w.returnAfter(ctx)
+	cancel()
+	stop()
+	works(t.Context(), 2)
+}
+
 // A process that ends while it has no event is replaced, and costs no try.
 func TestPipeEndsIdle(t *testing.T) {
 	w := newPipeProgram(t).PipeWorker().(*pipeWorker)
@@ -160,9 +201,9 @@ func TestPipeEndsIdle(t *testing.T) {
 	}
 }
 
-// A try that is cut off ends the whole group of a process, also those that ignore the signal to
+// The end of a process is that of its whole group, also of those that ignore the signal to
 // end. Until then they hold the consumer's name.
-func TestExecEndsGroup(t *testing.T) {
+func TestProcessEndsGroup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	name, err := HoldName(path)
 	if err != nil {
@@ -176,9 +217,10 @@ func TestExecEndsGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.ExecWorker().Do(ctx, &Try{Events: []*event.Event{testEvent(1, "x", "")}}) }()
+	process, err := p.run(p.env, nil, out)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +228,9 @@ func TestExecEndsGroup(t *testing.T) {
 	if _, err := HoldName(path); !errors.Is(err, ErrNameHeld) {
 		t.Errorf("the name while its processes live: %v", err)
 	}
-	cancel()
-	if err := <-done; err == nil || err.Error() != "signal: killed" {
-		t.Errorf("the try: %v", err)
+	process.end()
+	if err := process.wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the process: %v", err)
 	}
 	out.Close()
 	if n, err := r.Read(make([]byte, 10)); err != io.EOF {

@@ -15,5 +15,8 @@ func groupOfItsOwn() *syscall.SysProcAttr { return nil }
 
 func signalGroup(p *os.Process, _ bool) { _ = p.Kill() }
 
+// isReadable returns false: what a process says unasked is seen with its next answer.
+func isReadable(*os.File) bool { return false }
+
 // HoldName returns nil: the lease of the cursor has to suffice.
 func HoldName(string) (*os.File, error) { return nil, nil }

@@ -24,6 +24,20 @@ func signalGroup(p *os.Process, kill bool) {
 	_ = syscall.Kill(-p.Pid, sig) // it may have ended
 }
 
+// isReadable reports whether the other end of a pipe has written something or is closed.
+func isReadable(f *os.File) bool {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = conn.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, _ = unix.Poll(poll, 0) // interrupted: it is seen with the next answer
+	})
+	return err == nil && n > 0
+}
+
 // HoldName locks the file of a name, and creates it if it does not exist. Processes that
 // inherit the file hold the lock, too: it is free when all of them are gone. HoldName returns
 // ErrNameHeld if it is not free.

@@ -147,10 +147,12 @@ func try(ctx context.Context, limit time.Duration, w Worker, t *Try) error {
 		defer cancel()
 	}
 	err := w.Do(ctx, t)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
+	cause := context.Cause(ctx)
+	var again *AgainError
+	if err == nil || cause == nil || errors.As(err, &again) && !errors.Is(cause, errEnding) {
+		return err
 	}
-	return err
+	return cause
 }
 
 // scan sends batches until ctx ends or there are no more.

@@ -13,10 +13,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -114,7 +116,7 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 // privatePrefixes are networks that netip does not call private: shared by the customers of
 // a provider, of this network, for protocols and tests, and reserved.
 var privatePrefixes = parsePrefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-	"100::/64", "2001:db8::/32", "fec0::/10")
+	"100::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "fec0::/10")
 
 // embeddings are networks whose addresses have an IPv4 address in them, from a byte on.
 var embeddings = []struct {
@@ -186,9 +188,11 @@ func (w *webhookWorker) Do(ctx context.Context, t *Try) error {
 		r.Header.Set("Rstream-Dead", "1")
 	}
 	w.webhook.sign(r.Header, id, time.Now(), body)
+	var connected atomic.Bool
+	r = r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}))
 	resp, err := w.webhook.client.Do(r)
 	if err != nil {
-		return postError(err)
+		return postError(err, connected.Load())
 	}
 	defer resp.Body.Close()
 	reason, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // the status is the answer
@@ -222,19 +226,18 @@ func (w *Webhook) sign(h http.Header, id string, now time.Time, body []byte) {
 }
 
 // postError returns the error of a request that got no response, without its URL, which may
-// have secrets.
-func postError(err error) error {
+// have secrets. Without a connection, the events are not the reason.
+func postError(err error, connected bool) error {
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err
 	}
 	var private *PrivateError
-	var op *net.OpError
 	switch {
 	case errors.As(err, &private):
 		return &EndError{private}
-	case errors.As(err, &op) && op.Op == "dial":
-		return &AgainError{0, err} // the events are not the reason
+	case !connected:
+		return &AgainError{0, err}
 	}
 	return err
 }

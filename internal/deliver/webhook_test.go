@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -158,6 +159,7 @@ func TestWebhookPrivate(t *testing.T) {
 		"10.0.0.1": true, "172.16.5.5": true, "192.168.1.1": true, "169.254.169.254": true, "100.64.0.1": true, "224.0.0.1": true, "255.255.255.255": true, "0.1.2.3": true,
 		"198.18.0.1": true, "192.0.0.8": true, "240.0.0.1": true, "fe80::1": true, "fe80::1%eth0": true, "fd00::1": true, "fc00::1": true, "ff02::1": true, "::": true, "::1": true,
 		"::ffff:10.0.0.1": true, "64:ff9b::a00:1": true, "64:ff9b::7f00:1": true, "2002:7f00:1::": true, "2002:a00:1::": true, "::7f00:1": true, "fec0::1": true,
+		"64:ff9b:1::a00:1": true, "3fff::1": true, "5f00::1": true,
 	} {
 		if got := isPrivate(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("isPrivate(%s) = %t, want %t", addr, got, want)
@@ -178,6 +180,26 @@ func TestWebhookUnreachable(t *testing.T) {
 	var again *AgainError
 	if !errors.As(err, &again) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("no server: %v", err)
+	}
+	secure := httptest.NewTLSServer(nil) // its certificate is not known
+	defer secure.Close()
+	if w, err = NewWebhook(WebhookConfig{URL: secure.URL, Private: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Worker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(1, "x", "a")}}); !errors.As(err, &again) {
+		t.Errorf("a certificate that is not known: %v", err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the handshake does not end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if w, err = NewWebhook(WebhookConfig{URL: "https://" + silent.Addr().String(), Private: true}); err != nil {
+		t.Fatal(err)
+	}
+	err = try(t.Context(), 10*time.Millisecond, w.Worker(), &Try{Events: []*event.Event{testEvent(1, "x", "a")}})
+	if !errors.As(err, &again) {
+		t.Errorf("no connection within the time of a try: %v", err)
 	}
 	for _, bad := range []string{"", "host/path", "ftp://host", "http://", "http://a b/secret"} {
 		if _, err := NewWebhook(WebhookConfig{URL: bad}); err == nil || strings.Contains(err.Error(), "secret") {

@@ -88,8 +88,7 @@ func checkEmpty(flags *pflag.FlagSet) (err error) {
 
 func isEmptyFlag(f *pflag.Flag) bool {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
-		values := list.GetSlice()
-		return len(values) == 0 || slices.Contains(values, "")
+		return slices.Contains(list.GetSlice(), "")
 	}
 	return f.Value.String() == ""
 }

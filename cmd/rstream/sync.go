@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -139,15 +138,14 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if s.made {
 		s.suggestImport(ctx)
 	}
-	topics, added, err := s.rememberTopics(ctx, topics)
-	if err != nil {
+	if topics, err = s.rememberTopics(ctx, topics); err != nil {
 		return err
 	}
 	sent, err := a.sendOutbox(ctx, s, !o.print)
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
-	allowed := allowedTopics{a: a, verb: "sync", left: topics, added: added}
+	allowed := allowedTopics{a: a, verb: "sync", left: topics}
 	end, err := a.syncTopics(ctx, s, &allowed, r, o)
 	if err == nil && o.follow {
 		err = a.followTopics(ctx, s, &allowed, end, o.print)
@@ -158,30 +156,23 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	return cmp.Or(refusedError(sent), allowed.status())
 }
 
-// rememberTopics marks topics as followed, and returns them and those of them that were not
-// followed before. If there are none, it returns the topics that are followed already or, without
-// those, event.All.
-func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) (all, added []event.Topic, err error) {
-	followed, err := s.db.Followed(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
+// rememberTopics marks topics as followed. If there are none, it returns the topics
+// that are followed already or, without those, event.All.
+func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]event.Topic, error) {
 	if len(topics) == 0 {
-		topics = followed
-	}
-	if len(topics) == 0 {
-		topics = []event.Topic{event.All}
-	}
-	for _, t := range topics {
-		if !slices.Contains(followed, t) {
-			added = append(added, t)
+		followed, err := s.db.Followed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if topics = followed; len(topics) == 0 {
+			topics = []event.Topic{event.All}
 		}
 	}
-	return topics, added, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
+	return topics, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
 }
 
 // syncTopics syncs each topic and returns the position where the last one ends. It leaves
-// out topics that the server refuses, and does not follow them if this sync is the first.
+// out topics that the server refuses.
 func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics, r syncRange, o syncOptions) (end event.ID, err error) {
 	topics := allowed.left
 	if len(topics) > 1 && !o.print && r.at == nil {
@@ -190,9 +181,6 @@ func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics
 	defer a.progress.end()
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
-		if isForbidden(err) && slices.Contains(allowed.added, t) { // it was never allowed
-			err = errors.Join(err, s.db.Unfollow(ctx, t))
-		}
 		if err != nil && allowed.refuseTopic(t, err) {
 			continue
 		}

@@ -83,13 +83,16 @@ func (c *consumer) beginDead(l *lane, now time.Time) {
 
 // readUnread reads the next events of lanes that are behind.
 func (c *consumer) readUnread(ctx context.Context) {
-	for c.unread.len() > 0 && c.loadingN < maxLoading && (c.queued < maxQueued+maxRead || c.ready.len()+c.begun.len() == 0) {
+	for c.unread.len() > 0 && c.loadingN < maxLoading && (c.queued < maxQueued+maxRead && c.bytes < maxBytes || c.ready.len()+c.begun.len() == 0) {
 		l := c.unread.pop()
 		c.loadingN++
 		l.phase = loading
 		after, until := l.first-1, c.position
 		c.running.Go(func() {
 			evs, next, err := c.cfg.Store.ReadStorage(ctx, l.storage, after, until, loadEvents)
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			c.loaded <- loaded{l, evs, next, err}
 		})
 	}
@@ -116,7 +119,7 @@ func (c *consumer) takeLoaded(r loaded) {
 		}
 	}
 	first := max(l.first, r.next+1)
-	if len(l.queue) > 0 {
+	if l.isEvent = len(l.queue) > 0; l.isEvent {
 		first = l.queue[0].ID
 	}
 	if first != l.first && l.tries > 0 {
@@ -235,6 +238,9 @@ func (c *consumer) askAgain(ctx context.Context, now time.Time) {
 	c.asking, c.asked, c.endedDead = true, now, map[int64]bool{}
 	c.running.Go(func() {
 		dead, err := c.cfg.Store.AskedAgain(ctx)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		c.again <- askedAgain{dead, err}
 	})
 }

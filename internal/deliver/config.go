@@ -144,5 +144,5 @@ const (
 // pauseAfter returns how long to wait after the nth failed try.
 func pauseAfter(n int) time.Duration {
 	const first, most = 200 * time.Millisecond, time.Minute
-	return min(first<<min(n-1, 20), most)
+	return min(first<<min(max(n-1, 0), 20), most)
 }

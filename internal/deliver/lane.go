@@ -24,6 +24,7 @@ type lane struct {
 	storage event.Storage
 	phase   phase
 	first   event.ID // events of the storage before it are done
+	isEvent bool     // first is the id of an event, of this storage
 	queue   []*event.Event
 	// behind: events of the storage after those in the queue and up to skipped were read
 	// and dropped. The lane then has a row.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +90,8 @@ type world struct {
 	number   int64
 
 	done            map[event.ID]time.Time // the last success
+	doneNow         map[event.ID]time.Time // in this life
+	stored          map[event.ID]bool      // is not done again
 	tried           map[event.ID]int       // failed tries
 	killed, charged int
 	running         map[event.Storage]event.ID
@@ -100,7 +103,6 @@ type world struct {
 type life struct {
 	killed chan struct{}
 	once   sync.Once
-	at     time.Time
 }
 
 func (l *life) gone() bool {
@@ -169,6 +171,7 @@ func (s lifeStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
 	for _, n := range step.Remove {
 		delete(s.dead, n)
 	}
+	s.checkOpen(step.State)
 	oldest := event.ID(0)
 	for _, ev := range s.events {
 		if _, ok := s.done[ev.ID]; !ok && !s.leftOut[ev.ID-1] && ev.ID <= s.position && !s.isDead(ev.ID) {
@@ -180,6 +183,29 @@ func (s lifeStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
 		s.errorf("a step says that %s is the oldest unfinished event, and %s is", step.Oldest, oldest)
 	}
 	return nil
+}
+
+// checkOpen checks that each event that a state names is the first unfinished one of a storage.
+func (w *world) checkOpen(state []byte) {
+	stored, err := decodeState(state)
+	if err != nil {
+		w.errorf("a step's state: %w", err)
+	}
+	open, err := decodeOpen(stored.Open)
+	if err != nil {
+		w.errorf("a step's state: %w", err)
+	}
+	for _, o := range open {
+		if o.id > event.ID(len(w.events)) {
+			w.errorf("a step's state names %s, which is no event", o.id)
+			continue
+		}
+		for _, ev := range w.events[:o.id-1] {
+			if _, done := w.done[ev.ID]; ev.Storage() == w.events[o.id-1].Storage() && !done && !w.leftOut[ev.ID-1] && !w.isDead(ev.ID) {
+				w.errorf("a step's state names %s, and %s of its storage is not done", o.id, ev.ID)
+			}
+		}
+	}
 }
 
 func (w *world) isDead(id event.ID) bool {
@@ -292,6 +318,7 @@ func (w lifeWorker) Do(ctx context.Context, t *Try) error {
 		switch {
 		case err == nil:
 			w.done[ev.ID] = time.Now()
+			w.doneNow[ev.ID] = time.Now()
 			if !t.Dead {
 				w.last[ev.Storage()] = ev.ID
 			}
@@ -313,6 +340,9 @@ func (w *world) start(ev *event.Event, t *Try) {
 	w.running[ev.Storage()] = ev.ID
 	if t.Dead {
 		return
+	}
+	if w.stored[ev.ID] {
+		w.errorf("%s is tried again, though it was done long before the last process ended", ev.ID)
 	}
 	for _, before := range w.events[:ev.ID-1] {
 		if slices.ContainsFunc(t.Events, func(ev *event.Event) bool { return ev.ID == before.ID }) { // of the same batch
@@ -360,15 +390,26 @@ func (w *world) kill(l *life) {
 		defer w.mu.Unlock()
 		w.killed++
 		clear(w.running)
-		l.at = time.Now()
+		// A step begins up to groupTime late, or after the one before it.
+		w.store(time.Now().Add(-groupTime - 2*stepLatency))
 		close(l.killed)
 	})
+}
+
+// store takes that all that was done by a time is stored.
+func (w *world) store(by time.Time) {
+	for id, at := range w.doneNow {
+		if !at.After(by) {
+			w.stored[id] = true
+		}
+	}
 }
 
 // live runs one process until it is killed, ends in order, or is done.
 func (w *world) live(after time.Duration, orderly bool) error {
 	l := &life{killed: make(chan struct{})}
 	clear(w.last)
+	clear(w.doneNow)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -394,8 +435,12 @@ func (w *world) live(after time.Duration, orderly bool) error {
 	}
 	cancel()
 	err := <-ended
-	if orderly && !l.gone() && !errors.Is(err, context.Canceled) {
-		return err
+	if !orderly || l.gone() {
+		return nil
+	}
+	w.store(time.Now())
+	if !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("it ended with %v, want that it was canceled", err)
 	}
 	return nil
 }
@@ -403,7 +448,7 @@ func (w *world) live(after time.Duration, orderly bool) error {
 // run returns what is wrong with the outcome of a scenario.
 func (s *scenario) run() []error {
 	w := &world{scenario: s, rand: rand.New(rand.NewPCG(s.seed, 0)), blocked: map[event.Storage]cache.BlockedStorage{}, dead: map[int64]cache.DeadLetter{},
-		done: map[event.ID]time.Time{}, tried: map[event.ID]int{}, running: map[event.Storage]event.ID{}, last: map[event.Storage]event.ID{}}
+		done: map[event.ID]time.Time{}, doneNow: map[event.ID]time.Time{}, stored: map[event.ID]bool{}, tried: map[event.ID]int{}, running: map[event.Storage]event.ID{}, last: map[event.Storage]event.ID{}}
 	for i, st := range s.storages {
 		d := event.Draft{User: "u", Path: fmt.Sprint(st), Type: event.Put, Key: fmt.Sprint(i), Value: []byte("1")}
 		ev := event.New(event.ID(i+1), event.Time(i+1), d, d.Hash())
@@ -436,6 +481,40 @@ func (s *scenario) run() []error {
 		w.errorf("in the end, the position is %s", w.position)
 	}
 	return w.errs
+}
+
+// A worker does what a function says of each try.
+type funcWorker func(t *Try) error
+
+func (f funcWorker) Do(_ context.Context, t *Try) error { return f(t) }
+func (f funcWorker) Close()                             {}
+
+// A destination may be busy for some of the tries that are under way, and not for others.
+func TestHeldBackPartly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newListStore(4, 4)
+		begun := time.Now()
+		var busy atomic.Int32
+		worker := funcWorker(func(t *Try) error {
+			id := t.Events[0].ID
+			if time.Since(begun) > 0 {
+				return nil
+			}
+			time.Sleep(time.Duration(id) * time.Millisecond)
+			if id%2 == 0 {
+				return nil
+			}
+			busy.Add(1)
+			return &AgainError{0, errors.New("busy")}
+		})
+		err := Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }, Workers: 4})
+		if err != nil || s.Position() != 4 || busy.Load() != 2 {
+			t.Errorf("at %s after it was busy %d times: %v", s.Position(), busy.Load(), err)
+		}
+		if took := time.Since(begun); took < 200*time.Millisecond || took > 300*time.Millisecond {
+			t.Errorf("it took %s, want one pause of 200ms", took)
+		}
+	})
 }
 
 // lower makes bounds so small that few events reach them.

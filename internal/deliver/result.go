@@ -22,7 +22,7 @@ func (c *consumer) takeResult(r result) {
 		c.fail(r.err)
 	case errors.As(r.err, &again):
 		c.holdBack(r.work, time.Now(), again)
-	default:
+	case !c.heldUntil.After(time.Now()): // otherwise it was under way when another was held back
 		c.heldBack = 0
 	}
 	if r.work.dead {
@@ -60,10 +60,10 @@ func (c *consumer) finishLane(l *lane, n int) {
 // pop drops the first n events of a lane, which are done or dead.
 func (c *consumer) pop(l *lane, n int) {
 	c.drop(l.queue[:n])
-	l.first = l.queue[n-1].ID + 1
+	l.first, l.isEvent = l.queue[n-1].ID+1, false
 	clear(l.queue[:n]) // the array stays
 	if l.queue = l.queue[n:]; len(l.queue) > 0 {
-		l.first = l.queue[0].ID
+		l.first, l.isEvent = l.queue[0].ID, true
 	}
 	l.careful = max(0, l.careful-n)
 	l.charged = false

@@ -166,12 +166,17 @@ func scan(ctx context.Context, cfg Config, after event.ID, to chan<- scanResult)
 		}
 	}
 	for b, err := range cfg.Batches(ctx, after) {
+		if ctx.Err() != nil {
+			return // the error, if there is one, is only that
+		}
 		b.Events = slices.Clone(b.Events) // the slice is used again
 		if !send(scanResult{batch: b, err: err, last: err != nil}) || err != nil {
 			return
 		}
 	}
-	send(scanResult{last: true})
+	if ctx.Err() == nil {
+		send(scanResult{last: true})
+	}
 }
 
 // loop is the consumer's one owner of time.
@@ -335,7 +340,7 @@ func (c *consumer) restoreOpen(ctx context.Context, open []openEvent) error {
 			c.lanes[st] = l
 			c.rows++
 		}
-		l.careful = o.begun
+		l.careful, l.isEvent = o.begun, true
 	}
 	return nil
 }
@@ -400,14 +405,14 @@ func (c *consumer) addEvent(ev *event.Event) bool {
 		return c.err == nil
 	}
 	if l == nil {
-		l = &lane{storage: ev.Storage(), first: ev.ID}
+		l = &lane{storage: ev.Storage(), first: ev.ID, isEvent: true}
 		c.lanes[l.storage] = l
 		c.enqueue(l, ev)
 		c.rest(l)
 		return true
 	}
 	if len(l.queue) == 0 {
-		l.first = ev.ID
+		l.first, l.isEvent = ev.ID, true
 	}
 	c.enqueue(l, ev)
 	c.note(l)
@@ -469,7 +474,9 @@ func (c *consumer) shedSlow(now time.Time) {
 // note updates what follows from the state of a lane.
 func (c *consumer) note(l *lane) {
 	gone := c.lanes[l.storage] != l
-	if gone || l.behind && !l.busy() && l.careful == 0 {
+	// A row has the first event, too. The state does not: an id that is not one of an event of
+	// the storage would be that of another storage, or of none.
+	if gone || l.behind && (!l.isEvent || !l.busy() && l.careful == 0) {
 		delete(c.open, l)
 	} else {
 		c.open[l] = struct{}{}

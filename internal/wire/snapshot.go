@@ -37,10 +37,7 @@ func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
 	if q.Topic, err = parseTopic(v); err != nil {
 		return nil, err
 	}
-	if err := q.parseMoments(v); err != nil {
-		return nil, err
-	}
-	return q, nil
+	return q, q.parseMoments(v)
 }
 
 // ParseRoom parses the parameters of GET /api/room/TOPIC.
@@ -50,10 +47,7 @@ func ParseRoom(topic event.Topic, rawQuery string) (*SnapshotQuery, error) {
 		return nil, err
 	}
 	q := &SnapshotQuery{Topic: topic, At: event.Now}
-	if err := q.parseMoments(v); err != nil {
-		return nil, err
-	}
-	return q, nil
+	return q, q.parseMoments(v)
 }
 
 func (q *SnapshotQuery) parseMoments(v url.Values) (err error) {

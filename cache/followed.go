@@ -51,3 +51,16 @@ func (db *DB) Remember(ctx context.Context, topics []event.Topic, url string) er
 	})
 	return dbfile.Wrap(err, "remember the topics")
 }
+
+// Unfollow ends that topics are followed, but not their parts. Their events and windows stay.
+func (db *DB) Unfollow(ctx context.Context, topics ...event.Topic) error {
+	err := db.file.Update(ctx, func(tx *sql.Tx) error {
+		for _, t := range topics {
+			if _, err := tx.Exec(`DELETE FROM followed WHERE topic = ?`, t.String()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return dbfile.Wrap(err, "unfollow the topics")
+}

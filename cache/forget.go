@@ -101,7 +101,7 @@ func (db *DB) forgetWindows(tx *sql.Tx, topic event.Topic, span window.Span) err
 		}
 	}
 	if span.To == event.MaxID {
-		if err := unfollow(tx, topic); err != nil {
+		if err := unfollowBelow(tx, topic); err != nil {
 			return err
 		}
 	}
@@ -130,7 +130,7 @@ func cutWindow(tx *sql.Tx, w *rows.Window, start event.ID) error {
 
 var moveStart = dbfile.WindowTable.Update("start", "?1") + ` AND id = ?2`
 
-func unfollow(tx *sql.Tx, topic event.Topic) error {
+func unfollowBelow(tx *sql.Tx, topic event.Topic) error {
 	names, err := texts(tx, `SELECT topic FROM followed`)
 	if err != nil {
 		return err

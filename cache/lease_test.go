@@ -468,6 +468,12 @@ func TestRemember(t *testing.T) {
 	if err != nil || fmt.Sprint(followed) != "[*/posts alice]" {
 		t.Errorf("Followed = %v, %v", followed, err)
 	}
+	if err := db.Unfollow(ctx, topics(t, "*", "alice", "bob")...); err != nil {
+		t.Fatal(err)
+	}
+	if followed, err = db.Followed(ctx); err != nil || fmt.Sprint(followed) != "[*/posts]" {
+		t.Errorf("without alice, Followed = %v, %v", followed, err)
+	}
 	if urls, err := db.Sources(ctx); err != nil || len(urls) != 2 {
 		t.Errorf("Sources = %v, %v", urls, err)
 	}

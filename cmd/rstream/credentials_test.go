@@ -42,6 +42,7 @@ var asking = []struct {
 	{"del", "alice/q"},
 	{"ls", ""},
 	{"status", ""},
+	{"top", ""},
 	{"verify", ""},
 	{"import", "moved.rstream --server URL --cache imported.db"},
 	{"doctor", "--for 1s"},
@@ -176,6 +177,7 @@ func TestEveryCommandSendsCredentials(t *testing.T) {
 				door.callWhenCrowded(cancel) // a thousand readers say no more
 			}
 			cmd := exec.CommandContext(ctx, "rstream", args...)
+			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it removes its files
 			out, err := cmd.CombinedOutput()
 			if r.err = string(out); cmd.ProcessState == nil {
 				t.Fatal(err)

@@ -18,7 +18,8 @@ type allowedTopics struct {
 	a       *app
 	verb    string // the command, for errors
 	left    []event.Topic
-	refused bool // one or more are gone
+	added   []event.Topic // that are followed only since this command
+	refused bool          // one or more are gone
 }
 
 // refuse reports err and removes the topic that it refuses. It returns false if err is about
@@ -45,6 +46,12 @@ func (t *allowedTopics) refuseTopic(topic event.Topic, err error) bool {
 	t.left, t.refused = slices.Delete(slices.Clone(t.left), i, i+1), true
 	t.a.reportAndContinue(fmt.Errorf("%s %s: %w; continuing with the other topics", t.verb, topic, status))
 	return true
+}
+
+// isForbidden reports whether a server, or a proxy in front of it, has answered with 403.
+func isForbidden(err error) bool {
+	var status *client.StatusError
+	return errors.As(err, &status) && status.Status == http.StatusForbidden
 }
 
 // status returns an error with the exit status of a refusal if a topic was refused. The

@@ -88,7 +88,8 @@ func checkEmpty(flags *pflag.FlagSet) (err error) {
 
 func isEmptyFlag(f *pflag.Flag) bool {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
-		return slices.Contains(list.GetSlice(), "")
+		values := list.GetSlice()
+		return len(values) == 0 || slices.Contains(values, "")
 	}
 	return f.Value.String() == ""
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,14 +139,15 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	if s.made {
 		s.suggestImport(ctx)
 	}
-	if topics, err = s.rememberTopics(ctx, topics); err != nil {
+	topics, added, err := s.rememberTopics(ctx, topics)
+	if err != nil {
 		return err
 	}
 	sent, err := a.sendOutbox(ctx, s, !o.print)
 	if err != nil {
 		return s.explainOtherLog(ctx, err)
 	}
-	allowed := allowedTopics{a: a, verb: "sync", left: topics}
+	allowed := allowedTopics{a: a, verb: "sync", left: topics, added: added}
 	end, err := a.syncTopics(ctx, s, &allowed, r, o)
 	if err == nil && o.follow {
 		err = a.followTopics(ctx, s, &allowed, end, o.print)
@@ -156,23 +158,30 @@ func runSync(ctx context.Context, a *app, o syncOptions, topics []event.Topic) e
 	return cmp.Or(refusedError(sent), allowed.status())
 }
 
-// rememberTopics marks topics as followed. If there are none, it returns the topics
-// that are followed already or, without those, event.All.
-func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) ([]event.Topic, error) {
+// rememberTopics marks topics as followed, and returns them and those of them that were not
+// followed before. If there are none, it returns the topics that are followed already or, without
+// those, event.All.
+func (s *session) rememberTopics(ctx context.Context, topics []event.Topic) (all, added []event.Topic, err error) {
+	followed, err := s.db.Followed(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	if len(topics) == 0 {
-		followed, err := s.db.Followed(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if topics = followed; len(topics) == 0 {
-			topics = []event.Topic{event.All}
+		topics = followed
+	}
+	if len(topics) == 0 {
+		topics = []event.Topic{event.All}
+	}
+	for _, t := range topics {
+		if !slices.Contains(followed, t) {
+			added = append(added, t)
 		}
 	}
-	return topics, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
+	return topics, added, s.db.Remember(ctx, topics, wire.WithoutUser(s.app.servers[0]))
 }
 
 // syncTopics syncs each topic and returns the position where the last one ends. It leaves
-// out topics that the server refuses.
+// out topics that the server refuses, and does not follow them if this sync is the first.
 func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics, r syncRange, o syncOptions) (end event.ID, err error) {
 	topics := allowed.left
 	if len(topics) > 1 && !o.print && r.at == nil {
@@ -181,6 +190,9 @@ func (a *app) syncTopics(ctx context.Context, s *session, allowed *allowedTopics
 	defer a.progress.end()
 	for _, t := range topics {
 		synced, err := a.syncOver(ctx, s, t, r, o)
+		if isForbidden(err) && slices.Contains(allowed.added, t) { // it was never allowed
+			err = errors.Join(err, s.db.Unfollow(ctx, t))
+		}
 		if err != nil && allowed.refuseTopic(t, err) {
 			continue
 		}

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/rstream-dev/rstream/internal/auth"
 )
@@ -74,6 +79,34 @@ func (k *keyring) grantWith(key *auth.Key, read, write []string, change func(*au
 		k.t.Fatal(err)
 	}
 	return token
+}
+
+// privateKey returns the private part of the key, for tokens that auth.Key does not sign.
+func (k *keyring) privateKey() ed25519.PrivateKey {
+	b, err := auth.MarshalKeys([]auth.Key{k.key})
+	var set struct{ Keys []struct{ D string } }
+	var seed []byte
+	if err == nil {
+		err = json.Unmarshal(b, &set)
+	}
+	if err == nil {
+		seed, err = base64.RawURLEncoding.DecodeString(set.Keys[0].D)
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// signByHand returns a token with any claims that names the keyring's key.
+func (k *keyring) signByHand(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
+	token := jwt.NewWithClaims(method, claims)
+	token.Header["kid"] = k.key.ID
+	text, err := token.SignedString(key)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return text
 }
 
 // cachedGrant is grant for tests that need the same token often.

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +18,21 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// TestStreamsEndWithTheirTokens: streams end at exp, or soon after the server has learned
-// of a revocation; others go on.
+// TestStreamsEndWithTheirTokens: streams end at exp, or soon after a file has a revocation
+// or lacks a key, at once if the server is asked to read it; others go on.
 func TestStreamsEndWithTheirTokens(t *testing.T) {
-	for name, end := range map[string]func(ring *keyring, jti string){
-		"exp":     func(*keyring, string) { time.Sleep(time.Minute) },
-		"revoked": func(ring *keyring, jti string) { ring.replace("revoked", jti+"\n") },
-		"key":     func(ring *keyring, _ string) { ring.setKeys(ring.newKey()) },
+	revoke := func(ring *keyring, jti string, _ auth.Key) { ring.replace("revoked", jti+"\n") }
+	remove := func(ring *keyring, _ string, other auth.Key) { ring.setKeys(other) }
+	for name, test := range map[string]struct {
+		end      func(ring *keyring, jti string, other auth.Key)
+		reload   bool
+		from, to time.Duration // how long it may take
+	}{
+		"exp":                       {func(*keyring, string, auth.Key) {}, false, time.Minute, time.Minute},
+		"revoked, at SIGHUP":        {revoke, true, 0, 0},
+		"revoked, by the clock":     {revoke, false, 0, 15 * time.Second},
+		"key removed, at SIGHUP":    {remove, true, 0, 0},
+		"key removed, by the clock": {remove, false, 0, 15 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ring := newKeyring(t, auth.Config{})
@@ -33,6 +43,11 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				ctx, cancel := context.WithCancel(t.Context())
+				var reading sync.WaitGroup
+				reading.Go(func() { guard.Run(ctx) })
+				defer reading.Wait()
+				defer cancel()
 				log := newLog()
 				s, stop := serve(t, log, Config{Guard: guard, Heartbeat: time.Hour})
 				defer stop()
@@ -56,12 +71,8 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 				defer viewing.Close()
 				viewer.until("live")
 				began := time.Now()
-				if name == "key" {
-					ring.setKeys(other)
-				} else {
-					end(ring, jti)
-				}
-				if name != "exp" {
+				test.end(ring, jti, other)
+				if test.reload {
 					if err := guard.Reload(t.Context()); err != nil {
 						t.Fatal(err)
 					}
@@ -77,7 +88,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 						}
 					}
 				}
-				if took := time.Since(began); name == "exp" && took != time.Minute || name != "exp" && took != 0 {
+				if took := time.Since(began); took < test.from || took > test.to {
 					t.Errorf("the stream ended after %s", took)
 				}
 				log.put(t, "a", "p", 1)

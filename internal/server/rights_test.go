@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -78,6 +79,9 @@ var questions = func() []asked {
 	add(wire.PathRoom, "GET", "board of nobody", false, func(t event.Topic) (string, string, string) {
 		return wire.RoomPath(t) + "?until=now", "Accept: " + wire.SSE + "\n", ""
 	})
+	add(wire.PathRoom, "GET", "board of nobody", false, func(t event.Topic) (string, string, string) {
+		return wire.RoomPath(t), "Accept: " + wire.JSON + "\n", ""
+	})
 	add("/api/events", "GET", "board", false, plain("/api/events?until=now"))
 	add("/login", "POST", "login", false, plain("/login"))
 	add("/logout", "POST", "none", false, plain("/logout"))
@@ -127,13 +131,19 @@ var questions = func() []asked {
 		add("/storages", "GET", "read", false, func(t event.Topic) (string, string, string) { return "/storages?topic=" + query(t) + extra, "", "" })
 	}
 	add("/sources", "GET", "read", false, plain("/sources")) // checkGranted knows who may
-	add("/origin", "GET", "any", false, plain("/origin?id=0000000000001&id=0000000000004"))
-	add("/get", "GET", "read", true, func(t event.Topic) (string, string, string) {
-		return "/get?id=" + url.QueryEscape(userPath(t)), "", ""
-	})
-	add("/get", "POST", "read", true, func(t event.Topic) (string, string, string) {
-		return "/get", "Content-Type: application/json\n", fmt.Sprintf(`{"items":[{"id":%q}]}`, userPath(t))
-	})
+	add("/origin", "GET", "any", false, plain("/origin?id=0000000000001&id=0000000000003&id=0000000000004&id=0000000000005"))
+	for _, accept := range accepts {
+		head, until := "Accept: "+accept+"\n", ""
+		if accept == wire.SSE {
+			until = "until=now"
+		}
+		add("/get", "GET", "read", true, func(t event.Topic) (string, string, string) {
+			return "/get?id=" + url.QueryEscape(userPath(t)) + "&" + until, head, ""
+		})
+		add("/get", "POST", "read", true, func(t event.Topic) (string, string, string) {
+			return "/get?" + until, head + "Content-Type: application/json\n", fmt.Sprintf(`{"items":[{"id":"alice/posts/1"},{"id":%q}]}`, userPath(t))
+		})
+	}
 	add("/bloom", "GET", "read", true, func(t event.Topic) (string, string, string) {
 		return "/bloom?id=" + url.QueryEscape(userPath(t)) + "&count=0", "", ""
 	})
@@ -201,15 +211,29 @@ func (q *asked) ask(s *served, method string, topic event.Topic, by bringing, to
 	return s.raw(request + "\n" + body)
 }
 
-// secretsOf returns the texts of the log that a bearer of rights to topic must not learn.
+// secretsOf returns the texts of the log that a bearer of rights to topic must not learn:
+// values, hashes, keys and origins, and the one user that no question names.
 func secretsOf(evs []event.Event, topic string) (secrets []string) {
 	for i := range evs {
 		if !slices.Contains(matching[topic], i) {
-			secrets = append(secrets, string(evs[i].Value), evs[i].Hash.String())
+			secrets = append(secrets, string(evs[i].Value), evs[i].Hash.String(), evs[i].Key, originOf(i))
+			if evs[i].User == "carol" {
+				secrets = append(secrets, evs[i].User)
+			}
 		}
 	}
 	return secrets
 }
+
+// originOf returns where an event of guarded came from, a text that is nowhere else.
+func originOf(i int) string { return fmt.Sprintf("origin-of-%d", i) }
+
+// The source and the reader that no token in TestRights shows, except that to read everything shows
+// the source.
+const (
+	secretSource = "source-of-all"
+	secretReader = "reader-of-carol"
+)
 
 func checkSecrets(t *testing.T, name string, resp *http.Response, text string, secrets []string) {
 	t.Helper()
@@ -224,11 +248,20 @@ func checkSecrets(t *testing.T, name string, resp *http.Response, text string, s
 // TestRights asks everything with every token, and looks for all that it must not learn.
 func TestRights(t *testing.T) {
 	log, evs := guardedLog(t)
+	log.origins = map[event.ID]event.Origin{}
+	for i := range evs {
+		log.origins[evs[i].ID] = event.Origin{Source: secretSource, ID: originOf(i)}
+	}
 	ring := newKeyring(t, auth.Config{Issuer: "here", Audience: "log"})
-	s, stop := serve(t, log, Config{Guard: ring.guard})
+	s, stop := serve(t, log, Config{Guard: ring.guard, Sources: func() []wire.Source {
+		return []wire.Source{{Name: secretSource, URL: "https://" + secretSource, Cursor: secretSource}}
+	}})
 	defer stop()
 	checkQuestions(t, s)
 	good := func(c *auth.Claims) { c.Issuer, c.Audience = "here", jwt.ClaimStrings{"log"} }
+	_, reading := s.stream("/events?since=now&topic=carol", "Authorization",
+		bearer(ring.grant([]string{"carol"}, nil, func(c *auth.Claims) { good(c); c.Subject = secretReader })))
+	defer reading.Close()
 	bad := badTokens(t, ring, good)
 	for i := range questions {
 		q := &questions[i]
@@ -299,18 +332,31 @@ func badTokens(t *testing.T, ring *keyring, good func(*auth.Claims)) map[string]
 	valid := changed(func(*auth.Claims) {})
 	parts := strings.Split(valid, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + parts[1] + "."
+	private := ring.privateKey()
+	public := []byte(private.Public().(ed25519.PublicKey))
+	byHand := func(method jwt.SigningMethod, key any, rights string) string {
+		return ring.signByHand(method, key, jwt.MapClaims{"iss": "here", "aud": "log", "exp": time.Now().Add(time.Hour).Unix(), "rstream": json.RawMessage(rights)})
+	}
+	// Else the refusals of tokens made by hand would say nothing.
+	if _, err := ring.guard.Check(t.Context(), byHand(jwt.SigningMethodEdDSA, private, `{"read":["*"],"write":["*"]}`)); err != nil {
+		t.Fatal(err)
+	}
 	return map[string]string{
-		"none":           "",
-		"expired":        changed(func(c *auth.Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Second)) }),
-		"not yet":        changed(func(c *auth.Claims) { c.NotBefore = jwt.NewNumericDate(time.Now().Add(time.Hour)) }),
-		"other issuer":   changed(func(c *auth.Claims) { c.Issuer = "there" }),
-		"other audience": changed(func(c *auth.Claims) { c.Audience = nil }),
-		"without rights": changed(func(c *auth.Claims) { c.Rights = nil }),
-		"unknown key":    ring.grantWith(&stranger, all, all, good),
-		"stranger's key": ring.grantWith(&named, all, all, good),
-		"alg none":       none,
-		"cut":            parts[0] + "." + parts[1] + ".",
-		"not a token":    "letmein",
+		"none":                    "",
+		"expired":                 changed(func(c *auth.Claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Second)) }),
+		"not yet":                 changed(func(c *auth.Claims) { c.NotBefore = jwt.NewNumericDate(time.Now().Add(time.Hour)) }),
+		"other issuer":            changed(func(c *auth.Claims) { c.Issuer = "there" }),
+		"other audience":          changed(func(c *auth.Claims) { c.Audience = jwt.ClaimStrings{"mail"} }),
+		"without audience":        changed(func(c *auth.Claims) { c.Audience = nil }),
+		"without rights":          changed(func(c *auth.Claims) { c.Rights = nil }),
+		"unknown key":             ring.grantWith(&stranger, all, all, good),
+		"stranger's key":          ring.grantWith(&named, all, all, good),
+		"alg none":                none,
+		"HS256 with a public key": byHand(jwt.SigningMethodHS256, public, `{"read":["*"],"write":["*"]}`),
+		"bad topic to read":       byHand(jwt.SigningMethodEdDSA, private, `{"read":["*","a//b"],"write":["*"]}`),
+		"bad topic to append to":  byHand(jwt.SigningMethodEdDSA, private, `{"read":["*"],"write":["*",null]}`),
+		"cut":                     parts[0] + "." + parts[1] + ".",
+		"not a token":             "letmein",
 	}
 }
 
@@ -322,7 +368,7 @@ func checkUnauthorized(t *testing.T, s *served, q *asked, method string, topic e
 		if resp.StatusCode >= 300 {
 			t.Errorf("%s: %s %s", name, resp.Status, text)
 		}
-		if resp.Header.Get(wire.HeaderHead) != "" && token != "" && method == "" {
+		if resp.Header.Get(wire.HeaderHead) != "" {
 			t.Errorf("%s: headers %v", name, resp.Header)
 		}
 		return
@@ -368,7 +414,11 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 	if right != "read" {
 		learns = "nobody" // whoever may append, or see the board, may not read
 	}
-	checkSecrets(t, name, resp, text, secretsOf(evs, learns))
+	secrets := append(secretsOf(evs, learns), secretReader)
+	if learns != "*" && q.route != "/origin" { // which names the source of each readable event
+		secrets = append(secrets, secretSource)
+	}
+	checkSecrets(t, name, resp, text, secrets)
 	switch {
 	case q.right == "absent":
 		if resp.StatusCode != http.StatusNotFound {

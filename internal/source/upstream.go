@@ -65,7 +65,7 @@ func (c *Config) upstreamURL() (base *url.URL, topics []event.Topic, err error) 
 // other ones, a cursor would have another meaning.
 func (c *FollowConfig) upstreamMapping() (string, error) {
 	if c.Mapper.isChanged {
-		return "", errors.New("events of an rstream server stay as they are: want no expressions")
+		return "", errors.New("events of an rstream server are not mapped: want no expressions")
 	}
 	_, topics, err := c.upstreamURL()
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *FollowConfig) upstreamMapping() (string, error) {
 }
 
 // errStandIn means that a stream names no log.
-var errStandIn = errors.New("a stream that names no log: this is no rstream server, or a proxy answers for it")
+var errStandIn = errors.New("a stream that names no log: not an rstream server, or a proxy")
 
 // maxURL is the longest URL that is sent: longer topics go into the body.
 const maxURL = 4 << 10

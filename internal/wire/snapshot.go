@@ -37,7 +37,10 @@ func ParseSnapshot(rawQuery string) (*SnapshotQuery, error) {
 	if q.Topic, err = parseTopic(v); err != nil {
 		return nil, err
 	}
-	return q, q.parseMoments(v)
+	if err := q.parseMoments(v); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 // ParseRoom parses the parameters of GET /api/room/TOPIC.
@@ -47,7 +50,10 @@ func ParseRoom(topic event.Topic, rawQuery string) (*SnapshotQuery, error) {
 		return nil, err
 	}
 	q := &SnapshotQuery{Topic: topic, At: event.Now}
-	return q, q.parseMoments(v)
+	if err := q.parseMoments(v); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 func (q *SnapshotQuery) parseMoments(v url.Values) (err error) {

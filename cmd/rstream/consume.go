@@ -105,17 +105,7 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 	if name != nil {
 		defer name.Close()
 	}
-	c, err := holdConsumer(ctx, s.db, o.name, topics)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-		defer cancel()
-		err = errors.Join(err, c.Release(ctx))
-	}()
 	cfg := deliver.Config{
-		Store:   deliver.NewStore(s.db, c, o.name),
 		Batches: consumerBatches(s, topics, opts),
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
 		OnFail: a.noteFailure,
@@ -126,18 +116,39 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 	if a.filter.selection != nil {
 		cfg.Line = a.filter.appendLine
 	}
-	if err := o.setTarget(a, name, &cfg); err != nil {
+	if err := o.setTarget(a, name, &cfg); err != nil { // before there is a cursor
 		return err
 	}
+	c, err := holdConsumer(ctx, s.db, o.name, topics)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		err = errors.Join(err, c.Release(ctx))
+	}()
+	cfg.Store = deliver.NewStore(s.db, c, o.name)
 	if o.metrics != "" {
 		m := consumerMetrics{file: o.metrics, name: o.name}
 		cfg.OnStatus = m.take
 		defer func() { err = errors.Join(err, m.write()) }()
 	}
 	if opts.Until == nil && !opts.UntilLive {
-		a.showWaiting(topics)
+		o.showConsuming(a, topics)
 	}
 	return nameTarget(o.target(), deliver.Run(ctx, cfg))
+}
+
+// showConsuming is showWaiting for a consumer. Commands write to the terminal themselves, so the
+// line stays where it is.
+func (o *consumeOptions) showConsuming(a *app, topics []event.Topic) {
+	switch {
+	case o.webhook != "":
+		a.showWaiting(topics)
+	case a.footer != nil:
+		a.note("%s", a.waitingText(topics))
+	}
 }
 
 // nameTarget adds the flag of the target to an error that comes from it.

@@ -326,6 +326,10 @@ func (p *tailPrinter) showWaiting() {
 // showWaiting says, on a terminal, what the program follows and that it waits.
 func (a *app) showWaiting(topics []event.Topic) {
 	if !a.quiet {
-		a.footer.showWaiting(fmt.Sprintf("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0])))
+		a.footer.showWaiting(a.waitingText(topics))
 	}
+}
+
+func (a *app) waitingText(topics []event.Topic) string {
+	return fmt.Sprintf("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0]))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,9 @@ func runLog(ctx context.Context, a *app, o rangeFlags, topics []event.Topic) err
 	}
 	defer db.Close()
 	held, span, err := r.heldOf(ctx, db, topics)
+	if exit := (*exitError)(nil); a.source != nil && errors.As(err, &exit) && exit.status == exitGap {
+		exit.hint = "\"" + a.source.syncCommand() + "\" follows it"
+	}
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ func newSourceCommand(a *app) *cobra.Command {
 		Use:     "source [COMMAND]",
 		GroupID: groupTools,
 		Short:   "Try, list, add and remove event streams of other servers",
-		Long: `Sources are event streams of servers that are not rstream's. "tail URL" and "sync URL"
-follow one into a file of its own. With the URL, log, state, get, windows, status and
+		Long: `Sources are event streams of other servers, most of them not rstream's. "tail URL" and "sync
+URL" follow one into a file of its own, and "serve --source" into a log. With the URL, log, state, get, windows, status and
 verify read that file as they read a copy. "source add" gives a source a name, which --server takes.
 docs/sources.md says which kinds of streams there are, and what each can promise.`,
 		Example: `  rstream source try https://stream.wikimedia.org/v2/stream/recentchange
@@ -224,7 +224,7 @@ func sourceError(err error) error {
 	case errors.Is(err, source.ErrMapping):
 		return &exitError{exitUsage, err.Error(), "use the mapping of before, or run \"rstream source reset NAME\""}
 	case errors.As(err, &stream) && stream.IsRstream:
-		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\""}
+		return &exitError{exitFailed, err.Error(), "follow it with \"rstream tail TOPIC -s URL\"; a source for a relay needs --kind rstream"}
 	case errors.As(err, &unreachable):
 		return &exitError{exitUnreachable, err.Error(), cmp.Or(hintOfTLS(err, unreachable.URL), "check the name and the network")}
 	case errors.As(err, &stream):

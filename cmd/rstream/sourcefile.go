@@ -27,10 +27,20 @@ type chosenSource struct {
 	name string // in the log: the name in the config file, or the URL's host
 	url  string
 	kind source.Kind
-	path string // of its file
+
+	inConfig bool   // it has its name there
+	path     string // of its file
 
 	maxBytes    int64 // bounds it
 	credentials credentials
+}
+
+// syncCommand is the command that syncs the source.
+func (s *chosenSource) syncCommand() string {
+	if s.inConfig {
+		return "rstream sync -s " + shellWord(s.name)
+	}
+	return "rstream sync " + shellWord(source.ShownURL(s.url))
 }
 
 // sourceCommands are the commands that work on a source in place of a server.
@@ -126,7 +136,7 @@ func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSourc
 	}
 	s := &chosenSource{url: address}
 	if named != nil {
-		s.url, s.name, s.credentials = named.url, named.name, named.credentials
+		s.url, s.name, s.credentials, s.inConfig = named.url, named.name, named.credentials, true
 	}
 	u, err := source.ParseURL(s.url)
 	if err != nil {

@@ -55,7 +55,9 @@ func (s *sourceSession) start(ctx context.Context) error {
 		s.a.note("another process follows %s; reading along", s.a.source.name)
 		return nil
 	}
-	s.a.note("at most %s of events are kept in %s", formatSize(s.a.source.maxBytes), s.a.source.path)
+	if s.db.Head() == event.Beginning {
+		s.a.note("at most %s of events are kept in %s", formatSize(s.a.source.maxBytes), s.a.source.path)
+	}
 	return s.follow(ctx)
 }
 

@@ -63,7 +63,7 @@ type sourceStatus struct {
 	Events  int64       `json:"events"`
 	Bytes   int64       `json:"bytes"`
 	Cursor  string      `json:"cursor"`
-	Stored  *event.Time `json:"stored"` // when something was last stored; null for never
+	Stored  *event.Time `json:"stored"` // when something was last stored; null for never, or if the source was reset since
 	Trouble string      `json:"trouble,omitempty"`
 	Gaps    int         `json:"gaps"` // so far, also those that are no longer in the file
 	Refused int         `json:"refused"`
@@ -90,6 +90,9 @@ func runSourceStatus(ctx context.Context, a *app) error {
 		return err
 	}
 	r.Events, r.Bytes = size.Events, size.Bytes
+	if r.Events == 0 {
+		r.Stored = nil // why there is no connection, and no event
+	}
 	if !a.out.isForPerson() {
 		return a.out.writeJSON(r)
 	}
@@ -106,9 +109,12 @@ func (a *app) readSourceStatus(ctx context.Context, db *cache.DB) (source.Status
 }
 
 func (o *output) printSourceStatus(r *sourceStatus) error {
-	stored := "never"
-	if r.Stored != nil {
+	stored := ""
+	switch {
+	case r.Stored != nil:
 		stored = localTime(*r.Stored)
+	case r.Events == 0:
+		stored = "never"
 	}
 	for _, row := range [][2]string{
 		{"source", r.Source + "  " + r.URL + "  (" + r.Kind + ")"}, {"file", r.File + "  " + formatSize(r.Bytes)},

@@ -238,15 +238,16 @@ func (c *Config) request(cursor string, batch bool) (target string, err error) {
 // checkResponse refuses what is not a stream. It reads nothing of the body.
 func (c *Config) checkResponse(conn *connection, resp *http.Response) error {
 	shown := c.shownURL()
+	isRstream := resp.Header.Get("Rstream-Log") != ""
+	if isRstream && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusBadRequest) { // or it lacks a topic
+		return &StreamError{shown, "is an rstream server", true}
+	}
 	if resp.StatusCode != http.StatusOK {
 		e := &StatusError{URL: shown, Status: resp.StatusCode}
 		if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
 			e.RetryAfter = time.Duration(seconds) * time.Second
 		}
 		return e
-	}
-	if resp.Header.Get("Rstream-Log") != "" {
-		return &StreamError{shown, "is an rstream server", true}
 	}
 	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "text/event-stream" {
 		return &StreamError{shown, fmt.Sprintf("is not an event stream: its content type is %.60q", resp.Header.Get("Content-Type")), false}

@@ -98,6 +98,9 @@ var typeHints = []typeHint{
 		return fmt.Sprintf("\"rstream dead list --name %s\" lists them; \"rstream cursor rm %s\" gives them up", shellWord(e.Cursor), shellWord(e.Cursor))
 	}),
 	hintAs(func(cmd *cobra.Command, e *client.ProtocolError) string {
+		if rest, plain := strings.CutPrefix(e.URL, "http://"); plain && strings.Contains(e.Error(), plainToTLS) {
+			return "use https://" + wire.RedactURL(rest)
+		}
 		return fmt.Sprintf("\"rstream doctor %s\" shows what answers there", shellWord(wire.RedactURL(e.URL))) + sourcesHint(cmd, serverAnnotation)
 	}),
 	hintAs(func(cmd *cobra.Command, _ *client.DifferentLogsError) string {
@@ -107,6 +110,7 @@ var typeHints = []typeHint{
 	hintOfBackup,
 	hintOfRole,
 	hintOfDamage,
+	hintOfLocked,
 }
 
 // The hints for a damaged file: a log exists nowhere else, a copy does.
@@ -122,6 +126,14 @@ func hintOfDamage(cmd *cobra.Command, err error) (text string, ok bool) {
 	}
 	f := cmd.Flags().Lookup("db")
 	return damageHint, f != nil && (cmd.Name() != "verify" || f.Changed)
+}
+
+// hintOfLocked is for commands that change the file of a server otherwise than by serving it.
+func hintOfLocked(cmd *cobra.Command, err error) (text string, ok bool) {
+	if cmd == nil || !errors.Is(err, cache.ErrLocked) || cmd.Flags().Lookup("db") != nil {
+		return "", false
+	}
+	return "stop the server, and run the command again", true
 }
 
 const repairHint = "\"rstream verify --repair\" fetches the differing blocks again"
@@ -234,6 +246,9 @@ const (
 	certificateRequired = "tls: certificate required"
 	handshakeFailure    = "tls: handshake failure"
 )
+
+// plainToTLS is what Go's servers of https answer to a request without TLS.
+const plainToTLS = "Client sent an HTTP request to an HTTPS server"
 
 // unacceptable are its alerts if it does not accept the certificate that it gets.
 var unacceptable = []string{"tls: bad certificate", "tls: unknown certificate authority", "tls: expired certificate", "tls: revoked certificate", "tls: unsupported certificate", "tls: unknown certificate"}

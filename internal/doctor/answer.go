@@ -133,6 +133,8 @@ func checkStatus(t *Transcript) Finding {
 		return ok(check, "%s", said)
 	case s == http.StatusNoContent:
 		return newFinding(check, Error, "clients stop for good at 204: the requested end of the stream was reached", "%s", said)
+	case s == http.StatusForbidden && t.Header.Get("Rstream-Log") != "":
+		return newFinding(check, Error, "name a topic that the token covers in --topic, or send another token; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusProxyAuthRequired:
 		return newFinding(check, Error, "send credentials with --header 'Authorization: Bearer …' or --header @FILE; if a Host or an Origin is not allowed, see docs/proxies.md", "%s", said)
 	case s == http.StatusNotFound:

@@ -3,16 +3,21 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,16 +28,16 @@ import (
 // pythonWorker is the worker of docs/consumers.md, with an event handler that notes what it
 // does, and now and then fails, hangs or answers something else.
 const pythonWorker = `
-import json, os, random, sys, time
+import json, os, random, socket, sys, time
 
-log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-pids = os.open(sys.argv[1] + ".pid", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-os.write(pids, b"%d\n" % os.getpid())
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.connect(sys.argv[1])
+log.send(b"pid %d" % os.getpid())
 bad = sys.argv[2] == "bad"
 
 
 def note(what, event):
-    os.write(log, f"{what} {event['id']} {event['path']}\n".encode())
+    log.send(f"{what} {event['id']} {event['path']}".encode())
 
 
 for line in sys.stdin:
@@ -57,112 +62,29 @@ for line in sys.stdin:
     print(answer, flush=True)
 `
 
-// A killRig is a server, a consumer of it with workers in Python, and what kills them.
+// A killRig is a server, a consumer of it with workers in Python, and what kills them. Workers
+// and the rig send notes to one socket, which keeps their order.
 type killRig struct {
 	*testing.T
 	dir     string
 	program string
 	rand    *rand.Rand
-	addr    string
+	proxy   net.Listener // in front of the server, whose port changes
 	server  *exec.Cmd
 	tail    *exec.Cmd
-	errs    bytes.Buffer
 	sent    int
+	socket  *net.UnixConn
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	addr  string // of the server
+	errs  bytes.Buffer
+	notes []string
+	noted chan struct{} // closed at the next note
 }
 
-func (g *killRig) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...)
-	cmd.Dir = g.dir
-	cmd.Env = append(os.Environ(), "HOME="+g.dir, "XDG_CONFIG_HOME=", "XDG_DATA_HOME=", "RSTREAM_SERVER=http://"+g.addr)
-	cmd.Stderr = &g.errs
-	return cmd
-}
-
-func (g *killRig) startServer() {
-	g.Helper()
-	g.server = g.command(g.program, "serve", "--listen", g.addr, "--db", "server.db")
-	if err := g.server.Start(); err != nil {
-		g.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); ; {
-		conn, err := net.Dial("tcp", g.addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			g.Fatalf("the server does not listen: %s", g.errs.String())
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-}
-
-func (g *killRig) startTail(worker string, args ...string) {
-	g.Helper()
-	g.tail = g.command(g.program, append([]string{"tail", "alice", "--name", "mine", "--cache", "copy.db", "--pipe", "python3 worker.py done.log " + worker,
-		"--workers", "4", "--try-timeout", "2s", "-q", "--wait"}, args...)...)
-	if err := g.tail.Start(); err != nil {
-		g.Fatal(err)
-	}
-}
-
-// put appends n events, each of one of ten storages. The server may be killed while it does.
-func (g *killRig) put(n int) {
-	g.Helper()
-	var b bytes.Buffer
-	for range n {
-		g.sent++
-		fmt.Fprintf(&b, "{\"user\":\"alice\",\"path\":\"%d\",\"key\":\"k%d\",\"value\":%d}\n", g.rand.IntN(10), g.sent, g.sent)
-	}
-	cmd := g.command(g.program, "put", "--from", "-", "-q")
-	cmd.Stdin = &b
-	if err := cmd.Run(); err != nil {
-		g.Fatalf("put: %v: %s", err, g.errs.String())
-	}
-}
-
-func (g *killRig) kill(cmd *exec.Cmd) {
-	cmd.Process.Kill()
-	cmd.Wait()
-}
-
-// killWorkers kills the processes of the worker that live.
-func (g *killRig) killWorkers() {
-	path := filepath.Join(g.dir, "done.log.pid")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return // none has started
-	}
-	pids := strings.Fields(string(b))
-	for _, text := range pids[max(0, len(pids)-4):] { // others have ended long ago
-		pid, err := strconv.Atoi(text)
-		line, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && err2 == nil && bytes.Contains(line, []byte("done.log")) {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
-
-// note writes a line into the file of the workers.
-func (g *killRig) note(text string) {
-	g.Helper()
-	f, err := os.OpenFile(filepath.Join(g.dir, "done.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		g.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, text)
-}
-
-// Whatever is killed, each event is done, and the order of each storage holds. An event is done
-// again only after a kill, or next to an answer that ended a worker.
-func TestConsumerSurvivesKills(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Fatalf("the worker is in Python: %v", err)
-	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	g := &killRig{T: t, dir: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 0))}
+func newKillRig(t *testing.T, seed uint64) *killRig {
+	g := &killRig{T: t, dir: t.TempDir(), rand: rand.New(rand.NewPCG(seed, 0)), noted: make(chan struct{})}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -174,21 +96,234 @@ func TestConsumerSurvivesKills(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(g.dir, "worker.py"), []byte(pythonWorker), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	g.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(g.dir, "notes"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.addr = listener.Addr().String()
-	listener.Close()
+	if g.proxy, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	g.running.Go(g.takeNotes)
+	g.running.Go(g.forward)
+	t.Cleanup(func() {
+		g.kill(g.tail)
+		g.kill(g.server)
+		g.socket.Close()
+		g.proxy.Close()
+		g.running.Wait()
+	})
+	return g
+}
+
+// takeNotes reads the notes of the workers.
+func (g *killRig) takeNotes() {
+	b := make([]byte, 200)
+	for {
+		n, err := g.socket.Read(b)
+		if err != nil {
+			return
+		}
+		g.mu.Lock()
+		g.notes = append(g.notes, string(b[:n]))
+		close(g.noted)
+		g.noted = make(chan struct{})
+		g.mu.Unlock()
+	}
+}
+
+// await waits until there are enough notes.
+func (g *killRig) await(enough func(notes []string) bool) {
+	g.Helper()
+	for late := time.After(patience); ; {
+		g.mu.Lock()
+		done, noted := enough(g.notes), g.noted
+		g.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-noted:
+		case <-late:
+			g.Fatalf("the workers do nothing: %s", g.said())
+		}
+	}
+}
+
+// awaitMore waits for n more notes.
+func (g *killRig) awaitMore(n int) {
+	g.Helper()
+	before := -1
+	g.await(func(notes []string) bool {
+		if before < 0 {
+			before = len(notes)
+		}
+		return len(notes) >= before+n
+	})
+}
+
+// forward connects clients to the server that there is.
+func (g *killRig) forward() {
+	for {
+		client, err := g.proxy.Accept()
+		if err != nil {
+			return
+		}
+		g.mu.Lock()
+		addr := g.addr
+		g.mu.Unlock()
+		server, err := net.Dial("tcp", addr)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+			g.running.Go(func() {
+				_, _ = io.Copy(way[0], way[1])
+				client.Close()
+				server.Close()
+			})
+		}
+	}
+}
+
+// Write keeps what the programs say.
+func (g *killRig) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.errs.Write(b)
+}
+
+func (g *killRig) said() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.errs.String()
+}
+
+func (g *killRig) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = g.dir
+	cmd.Env = append(os.Environ(), "HOME="+g.dir, "XDG_CONFIG_HOME=", "XDG_DATA_HOME=", "RSTREAM_SERVER=http://"+g.proxy.Addr().String())
+	cmd.Stderr = g
+	return cmd
+}
+
+// servedAt is the address in what a server says when it listens.
+var servedAt = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+
+// startServer starts the server and waits until it says where it listens.
+func (g *killRig) startServer() {
+	g.Helper()
+	g.server = g.command(g.program, "serve", "--listen", "127.0.0.1:0", "--db", "server.db")
+	r, w, err := os.Pipe()
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.server.Stderr = w
+	err = g.server.Start()
+	w.Close()
+	if err != nil {
+		g.Fatal(err)
+	}
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadString('\n')
+		if addr := servedAt.FindString(line); addr != "" {
+			g.mu.Lock()
+			g.addr = addr
+			g.mu.Unlock()
+			break
+		}
+		if err != nil {
+			g.Fatalf("the server does not listen: %v: %s", err, line)
+		}
+	}
+	g.running.Go(func() {
+		_, _ = io.Copy(g, lines)
+		r.Close()
+	})
+}
+
+func (g *killRig) startTail(worker string, args ...string) {
+	g.Helper()
+	g.tail = g.command(g.program, append([]string{"tail", "alice", "--name", "mine", "--cache", "copy.db", "--pipe", "python3 worker.py notes " + worker,
+		"--workers", "4", "--try-timeout", "2s", "-q", "--wait"}, args...)...)
+	if err := g.tail.Start(); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// put appends n events, each of one of ten storages.
+func (g *killRig) put(n int) {
+	g.Helper()
+	var b bytes.Buffer
+	for range n {
+		g.sent++
+		fmt.Fprintf(&b, "{\"user\":\"alice\",\"path\":\"%d\",\"key\":\"k%d\",\"value\":%d}\n", g.rand.IntN(10), g.sent, g.sent)
+	}
+	cmd := g.command(g.program, "put", "--from", "-", "-q")
+	cmd.Stdin = &b
+	if err := cmd.Run(); err != nil {
+		g.Fatalf("put: %v: %s", err, g.said())
+	}
+}
+
+func (g *killRig) kill(cmd *exec.Cmd) {
+	if cmd != nil && cmd.ProcessState == nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+// killWorkers kills the processes of the worker that live.
+func (g *killRig) killWorkers() {
+	g.mu.Lock()
+	var pids []string
+	for _, note := range g.notes {
+		if pid, ok := strings.CutPrefix(note, "pid "); ok {
+			pids = append(pids, pid)
+		}
+	}
+	g.mu.Unlock()
+	for _, text := range pids[max(0, len(pids)-4):] { // others have ended long ago
+		pid, err := strconv.Atoi(text)
+		line, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && err2 == nil && bytes.Contains(line, []byte("worker.py")) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// note sends a note as workers do.
+func (g *killRig) note(text string) {
+	g.Helper()
+	conn, err := net.Dial("unixgram", filepath.Join(g.dir, "notes"))
+	if err != nil {
+		g.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(text)); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// Whatever is killed, each event is done, and the order of each storage holds. An event is done
+// again only after a kill, or next to an answer that ended a worker.
+func TestConsumerSurvivesKills(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Fatalf("the worker is in Python: %v", err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	g := newKillRig(t, seed)
 	g.startServer()
-	defer func() { g.kill(g.server) }()
 	g.put(10)
 	g.startTail("bad")
 	kills := longtest.Size(2, 50)
 	for i := range kills {
-		g.put(longtest.Size(30, 60))
-		<-time.After(time.Duration(g.rand.IntN(300)) * time.Millisecond)
-		what := (i + int(seed)) % 4
+		n := longtest.Size(30, 60)
+		g.put(n)
+		g.awaitMore(g.rand.IntN(n))
+		what := (i + int(seed%4)) % 4
 		if what == 0 || what == 3 {
 			g.killWorkers()
 		}
@@ -204,16 +339,20 @@ func TestConsumerSurvivesKills(t *testing.T) {
 			g.startTail("bad")
 		}
 	}
-	g.tail.Process.Signal(syscall.SIGTERM)
+	if err := g.tail.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
 	// If it has only just started, the signal kills it.
 	if err := g.tail.Wait(); err != nil && err.Error() != "signal: terminated" {
-		t.Errorf("the tail ended with %v: %s", err, g.errs.String())
+		t.Errorf("the tail ended with %v: %s", err, g.said())
 	}
 	g.note("kill")
 	g.startTail("good", "--until-live")
 	if err := g.tail.Wait(); err != nil {
-		t.Fatalf("the last tail: %v: %s", err, g.errs.String())
+		t.Fatalf("the last tail: %v: %s", err, g.said())
 	}
+	g.note("end")
+	g.await(func(notes []string) bool { return slices.Contains(notes, "end") })
 	g.check()
 }
 
@@ -223,7 +362,7 @@ func (g *killRig) check() {
 	cmd := g.command(g.program, "log", "alice", "--cache", "copy.db")
 	out, err := cmd.Output()
 	if err != nil {
-		g.Fatalf("log: %v: %s", err, g.errs.String())
+		g.Fatalf("log: %v: %s", err, g.said())
 	}
 	want := map[string][]string{} // ids of each storage
 	n := 0
@@ -238,17 +377,15 @@ func (g *killRig) check() {
 	if n != g.sent {
 		g.Errorf("the copy has %d events, want %d", n, g.sent)
 	}
-	notes, err := os.ReadFile(filepath.Join(g.dir, "done.log"))
-	if err != nil {
-		g.Fatal(err)
-	}
 	next := map[string]int{} // of each storage, how many are done
 	mark, since := 0, map[string]int{}
 	repeats := 0
-	for line := range strings.Lines(string(notes)) {
-		f := strings.Fields(line)
-		if f[0] != "done" && f[0] != "spoils" {
+	for _, note := range g.notes {
+		f := strings.Fields(note)
+		if f[0] == "kill" {
 			mark++
+		}
+		if f[0] != "done" && f[0] != "spoils" {
 			continue
 		}
 		id, path := f[1], f[2]

@@ -262,6 +262,86 @@ func TestACME(t *testing.T) {
 	second.said.waitFor(t, "ask the authority at "+authority.URL+"/dir: ", "connection refused (certificates in the --acme-cache")
 }
 
+// A heldTransport is a transport that lets requests pass once it is open, and reports the first
+// certificate that comes back.
+type heldTransport struct {
+	next         http.RoundTripper
+	open, issued chan struct{}
+	once         sync.Once
+}
+
+func (g *heldTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-g.open:
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	resp, err := g.next.RoundTrip(r)
+	if err == nil && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/pem-certificate-chain") {
+		g.once.Do(func() { close(g.issued) })
+	}
+	return resp, err
+}
+
+// TestACMERenewal: a certificate near its end is served until the authority has issued
+// another one, and the server takes that without a restart.
+func TestACMERenewal(t *testing.T) {
+	const name = "log.example.com"
+	dir := t.TempDir()
+	day := 24 * time.Hour
+	old := newAuthority(t, filepath.Join(dir, "old.pem"))
+	aged := old.sign(t, &x509.Certificate{DNSNames: []string{name}, NotBefore: time.Now().Add(-80 * day), NotAfter: time.Now().Add(10 * day)})
+	key, err := x509.MarshalECPrivateKey(old.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As autocert keeps it.
+	kept := append(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: aged.Certificate[0]})...)
+	if err := os.WriteFile(filepath.Join(dir, name), kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.ReadFile(old.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, port := listenLoopback(t)
+	authority := startPebble(t, port)
+	authority.roots.AppendCertsFromPEM(root)
+	g := &heldTransport{next: authority.Client().Transport, open: make(chan struct{}), issued: make(chan struct{})}
+	s := serveTLS(t, l, &guardFlags{acmeNames: []string{name}, acmeCache: dir, acmeDirectory: authority.URL + "/dir"}, g)
+	trust := func() *tls.Config { return &tls.Config{RootCAs: authority.roots} }
+	if _, cert, err := fetchTLS(t, l, name, trust()); err != nil || !bytes.Equal(cert.Raw, aged.Certificate[0]) {
+		t.Fatalf("before the authority answers: %v\n%s", err, s.said)
+	}
+	close(g.open)
+	late := time.After(time.Minute)
+	select {
+	case <-g.issued:
+	case <-late:
+		t.Fatalf("no other certificate was issued:\n%s", s.said)
+	}
+	for { // autocert does not say when it takes it
+		_, cert, err := fetchTLS(t, l, name, trust())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(cert.Raw, aged.Certificate[0]) {
+			if left := time.Until(cert.NotAfter); left < 80*day {
+				t.Errorf("the new certificate ends in %s", left)
+			}
+			break
+		}
+		select {
+		case <-late:
+			t.Fatalf("the old certificate is still served:\n%s", s.said)
+		default:
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Equal(b, kept) {
+		t.Errorf("the folder keeps the old certificate: %v", err)
+	}
+}
+
 // TestClientAuthorities: only clients with a certificate of the authority are served, and a
 // new file decides for new connections.
 func TestClientAuthorities(t *testing.T) {

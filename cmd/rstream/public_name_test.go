@@ -177,7 +177,7 @@ func TestServerOnAPublicName(t *testing.T) {
 
 	seen := openPage(t, pages, base, strings.TrimSpace(bob), dir)
 	if seen != nil {
-		seen.waitFor(t, "logged in as bob", "event inbox/1")
+		seen.waitFor(t, "status 200 after login", "status 401 after logout", "logged in as bob", "event inbox/1")
 		w.run(exitDone, "put alice/inbox/2 5 --token-file bob")
 		seen.waitFor(t, "event inbox/2")
 	}
@@ -232,8 +232,14 @@ func openPage(t *testing.T, pages *httptest.Server, log, token, dir string) *loc
 			const report = text => fetch('/seen', {method: 'POST', body: text})
 			const follow = async () => {
 				const at = %q
-				const answer = await fetch(at + '/login', {method: 'POST', credentials: 'include', body: new URLSearchParams({token: %q})})
-				await report('logged in as ' + (await answer.json()).sub)
+				const send = (path, body) => fetch(at + path, {method: 'POST', credentials: 'include', body})
+				const login = async () => (await (await send('/login', new URLSearchParams({token: %q}))).json()).sub
+				const read = () => fetch(at + '/events?topic=alice&limit=0', {credentials: 'include'})
+				await login()
+				await report('status ' + (await read()).status + ' after login')
+				await send('/logout')
+				await report('status ' + (await read()).status + ' after logout')
+				await report('logged in as ' + await login())
 				const events = new EventSource(at + '/events?topic=alice', {withCredentials: true})
 				events.addEventListener('PUT', e => report('event ' + JSON.parse(e.data).path))
 				events.addEventListener('error', () => { if (events.readyState === EventSource.CLOSED) report('closed') })

@@ -149,16 +149,11 @@ func (g *killRig) await(enough func(notes []string) bool) {
 	}
 }
 
-// awaitMore waits for n more notes.
-func (g *killRig) awaitMore(n int) {
-	g.Helper()
-	before := -1
-	g.await(func(notes []string) bool {
-		if before < 0 {
-			before = len(notes)
-		}
-		return len(notes) >= before+n
-	})
+// countNotes returns how many notes there are.
+func (g *killRig) countNotes() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.notes)
 }
 
 // forward connects clients to the server that there is.
@@ -321,8 +316,9 @@ func TestConsumerSurvivesKills(t *testing.T) {
 	kills := longtest.Size(2, 50)
 	for i := range kills {
 		n := longtest.Size(30, 60)
-		g.put(n)
-		g.awaitMore(g.rand.IntN(n))
+		before, more := g.countNotes(), g.rand.IntN(n)
+		g.put(n) // each event gets a note, maybe before put returns
+		g.await(func(notes []string) bool { return len(notes) >= before+more })
 		what := (i + int(seed%4)) % 4
 		if what == 0 || what == 3 {
 			g.killWorkers()

@@ -233,11 +233,16 @@ func TestFollowUnderStorm(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var storm sync.WaitGroup
+	stated := make(chan struct{}) // closed with the last part of the state
 	storm.Go(func() {
 		for range longtest.Size(50, 200) {
 			f.putSome(draw, 10)
 		}
-		f.put("alice/last", 1)
+		select { // if the last event were part of the state, no change would end the test
+		case <-stated:
+			f.put("alice/last", 1)
+		case <-ctx.Done():
+		}
 	})
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	topic := mustTopic(t, "alice")
@@ -257,7 +262,9 @@ func TestFollowUnderStorm(t *testing.T) {
 			}
 		}
 		if b.State {
-			at = b.Position
+			if at = b.Position; at > 0 {
+				close(stated)
+			}
 		}
 		if ctx.Err() != nil {
 			break

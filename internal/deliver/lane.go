@@ -46,7 +46,6 @@ type lane struct {
 	burned bool               // the first of dead is begun
 
 	stored *cache.BlockedStorage // the lane's row, nil if there is none
-	dirty  bool                  // the row is to be changed
 }
 
 // unfinished reports whether the storage has events that are not done.

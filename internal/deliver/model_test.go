@@ -81,7 +81,6 @@ type world struct {
 	rand     *rand.Rand
 	events   []*event.Event
 	repaired bool
-	life     *life
 
 	position event.ID
 	state    []byte

@@ -96,7 +96,7 @@ func TestSyncWhoseWindowIsTakenOver(t *testing.T) {
 	f.put("alice/x", 300)
 	path, clock := filepath.Join(t.TempDir(), "copy.db"), &testClock{}
 	slow, quick := f.openCache(path, clock.now), f.openCache(path, clock.now)
-	reached, release := make(chan struct{}), make(chan struct{})
+	reached, stored, release := make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
 	pages := 0
 	f.through(func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -118,13 +118,20 @@ func TestSyncWhoseWindowIsTakenOver(t *testing.T) {
 	alice := mustTopic(t, "alice")
 	done := make(chan error, 1)
 	go func() {
-		s, err := newTestClient(t, slow, cfg).Sync(context.Background(), alice, SyncOptions{})
+		s, err := newTestClient(t, slow, cfg).Sync(context.Background(), alice, SyncOptions{OnNew: func([]event.Event) error {
+			select {
+			case stored <- struct{}{}:
+			default:
+			}
+			return nil
+		}})
 		if err == nil && s.Held != 300 {
 			t.Errorf("the slow one holds %d events", s.Held)
 		}
 		done <- err
 	}()
 	<-reached
+	<-stored                                  // which renews the lease
 	clock.ahead.Store(int64(5 * time.Minute)) // longer than a lease
 	s, err := newTestClient(t, quick, hasty(f.http.URL)).Sync(t.Context(), alice, SyncOptions{})
 	if err != nil || s.Held != 300 || s.Windows == 0 {

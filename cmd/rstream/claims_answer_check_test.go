@@ -268,6 +268,7 @@ var sentences = []sentence{
 	says(`rstream: hint: a proxy or filter cuts answers`, answered("shortened", "emptied")),
 	says(`rstream: hint: "rstream doctor http://\S+" checks the path to the server`, answered("shortened", "emptied")),
 	says(`rstream: hint: (?:free some space|the disk is full).*`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
+	says(`rstream: hint: no acknowledged event is lost`, func(tr *answerTrial, _ ran, _ []string) bool { return tr.f.disk > 0 }),
 }
 
 func (tr *answerTrial) isCause(text string) bool {

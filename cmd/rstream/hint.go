@@ -158,7 +158,7 @@ var valueHints = []struct {
 	{cache.ErrUnfinished, "continue with --exec, --pipe or --webhook; or leave those events out: rstream cursor set NAME MOMENT"},
 	{cache.ErrNoDeadLetter, "\"rstream dead\" lists dead letters"},
 	{cache.ErrNoCursor, "\"rstream cursor\" lists cursors; \"rstream cursor set NAME MOMENT TOPIC\" creates one"},
-	{cache.ErrIO, "the disk is full, or a file size limit reached. No acknowledged event is lost"},
+	{cache.ErrIO, "the disk is full, or a file size limit reached; no acknowledged event is lost"},
 	{cache.ErrFull, "free some space and run the command again"},
 	{fs.ErrPermission, writableHint},
 	{syscall.EROFS, writableHint},

@@ -250,7 +250,7 @@ export RSTREAM_SERVER=$(cat url) RSTREAM_LISTEN=$(sed s,http://,, url)`, m[1])
 			break
 		}
 	}
-	shown := &emulator{columns: 1000} // a document has no rows of a screen for what is longer
+	shown := &emulator{columns: 1000} // longer lines of a document are not wrapped
 	fmt.Fprint(shown, slowAppend.ReplaceAllString(slowNote.ReplaceAllString(written.String(), ""), ""))
 	text := strings.TrimPrefix(shown.String(), "\n")
 	text = strings.ReplaceAll(text, filepath.Join(sh.dir, "home", "data"), "~/.local/share")

@@ -116,7 +116,7 @@ func (l *namedList[T]) add(a *app, name string, entry *yaml.Node, mayAdd func(to
 	})
 }
 
-// isWord reports whether a name can be told from a URL and a topic.
+// isWord reports whether a name cannot be taken for a URL or a topic.
 func isWord(name string) bool {
 	return name != "" && !strings.ContainsAny(name, "/:") && strings.TrimSpace(name) == name
 }

@@ -119,6 +119,26 @@ func (o outboxPicks) parsePicks(args []string, flags string) (pick func(*cache.Q
 	}, numbers, nil
 }
 
+// openPicked opens the copy offline, and returns it with the drafts of its outbox that o and
+// the numbers in args pick. flags says which flags may take the place of numbers. It returns an
+// error if a number is not in the outbox. The caller closes the copy.
+func (o outboxPicks) openPicked(ctx context.Context, a *app, verb, flags string, args []string) (db *cache.DB, picked []cache.Queued, err error) {
+	pick, numbers, err := o.parsePicks(args, flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err = a.openOffline(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	picked, err = pickQueued(ctx, db, verb, pick, numbers)
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return db, picked, nil
+}
+
 // pickQueued returns the drafts of an outbox that pick chooses. It returns an error if one of
 // numbers is not among them.
 func pickQueued(ctx context.Context, db *cache.DB, verb string, pick func(*cache.Queued) bool, numbers []int64) (picked []cache.Queued, err error) {
@@ -140,19 +160,11 @@ func pickQueued(ctx context.Context, db *cache.DB, verb string, pick func(*cache
 }
 
 func runOutboxDrop(ctx context.Context, a *app, o outboxPicks, args []string) error {
-	pick, numbers, err := o.parsePicks(args, "--refused, or --all")
-	if err != nil {
-		return err
-	}
-	db, err := a.openOffline(ctx)
+	db, picked, err := o.openPicked(ctx, a, "drop", "--refused, or --all", args)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	picked, err := pickQueued(ctx, db, "drop", pick, numbers)
-	if err != nil {
-		return err
-	}
 	// Print them first: they exist nowhere else.
 	a.out.outlive()
 	if err := a.printQueued(picked); err != nil {
@@ -167,19 +179,11 @@ func runOutboxDrop(ctx context.Context, a *app, o outboxPicks, args []string) er
 }
 
 func runOutboxRetry(ctx context.Context, a *app, o outboxPicks, args []string) error {
-	pick, numbers, err := o.parsePicks(args, "--refused")
-	if err != nil {
-		return err
-	}
-	db, err := a.openOffline(ctx)
+	db, picked, err := o.openPicked(ctx, a, "retry", "--refused", args)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	picked, err := pickQueued(ctx, db, "retry", pick, numbers)
-	if err != nil {
-		return err
-	}
 	drafts := make([]event.Draft, len(picked))
 	for i := range picked {
 		drafts[i] = picked[i].Draft

@@ -594,7 +594,7 @@ func startSilentSyncs(t *testing.T, log http.Handler) (finish func()) {
 
 var received = regexp.MustCompile(`[0-9.]+ [kM]B received`)
 
-// A verify draws what it compares, and leaves only its result.
+// A verify draws its topic's timeline, and leaves only its result.
 func TestVerifyOnScreen(t *testing.T) {
 	url, gate := newGate(t, newLogOf(t, 10), 0)
 	close(gate.open)

@@ -187,7 +187,9 @@ func TestHostileServers(t *testing.T) {
 			db := f.newCache()
 			c := newTestClient(t, db, hasty(f.http.URL))
 			err := tailError(t, c, "alice")
-			if !errors.As(err, tc.want) {
+			// Once an event beyond the end of the log is stored, the log seems to have been put back.
+			seemsBack := tc.held > n && errors.As(err, new(*RolledBackError))
+			if !seemsBack && !errors.As(err, tc.want) {
 				t.Errorf("tail ends with %v, want a %T", err, tc.want)
 			}
 			if text := fmt.Sprint(err); strings.Contains(text, "\n") || strings.Count(text, "alice:") != 1 || strings.Count(text, "127.0.0.1") > 1 {

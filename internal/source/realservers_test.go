@@ -64,11 +64,15 @@ func TestRealServers(t *testing.T) {
 	}{{"go-sse", newGoSSE}, {"r3labs", newR3labs}} {
 		t.Run(tt.name, func(t *testing.T) {
 			var mu sync.Mutex
-			server := tt.make(t)
+			server, requested := tt.make(t), make(chan struct{}, 1)
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				mu.Lock()
-				s := server
+				s, asked := server, requested
 				mu.Unlock()
+				select {
+				case asked <- struct{}{}:
+				default:
+				}
 				s.ServeHTTP(w, r)
 			}))
 			defer srv.Close()
@@ -100,9 +104,10 @@ func TestRealServers(t *testing.T) {
 			awaitNumber(t, db, n)
 			before := n
 			mu.Lock()
-			server = tt.make(t)
+			server, requested = tt.make(t), make(chan struct{}, 1)
 			mu.Unlock()
 			srv.CloseClientConnections()
+			<-requested // or the new server might have as many events as the old one, and its ids
 			awaitStored()
 			server.publish("end", "x")
 			if err := <-ended; err != nil {

@@ -190,9 +190,12 @@ func readValue(r io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// A sendFunc appends drafts and prints the log's answers. The fate holds whatever the
-// error is: an error of printing says nothing about the log.
-type sendFunc func(drafts []event.Draft) (fate, error)
+// A sendFunc appends drafts and returns a function that prints the answers. There is none if
+// nothing was appended, or if they have been printed already; then err may be of printing.
+type sendFunc func(drafts []event.Draft) (f fate, show showFunc, err error)
+
+// A showFunc prints the answers to appended drafts. Its error says nothing about the log.
+type showFunc func() error
 
 // appendOnline calls fn with a function that appends.
 func (a *app) appendOnline(ctx context.Context, fn func(sendFunc) error) error {
@@ -202,12 +205,12 @@ func (a *app) appendOnline(ctx context.Context, fn func(sendFunc) error) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	return fn(func(drafts []event.Draft) (fate, error) {
+	return fn(func(drafts []event.Draft) (fate, showFunc, error) {
 		receipts, err := c.Put(ctx, drafts)
 		if err != nil {
-			return sentFate(err), err
+			return sentFate(err), nil, err
 		}
-		return taken, a.printReceipts(receipts)
+		return taken, func() error { return a.printReceipts(receipts) }, nil
 	})
 }
 

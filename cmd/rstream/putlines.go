@@ -156,12 +156,12 @@ func (a *app) appendLines(ctx context.Context, d delivery, in io.Reader, parse p
 
 // countSent returns send, which then reports how many events were appended.
 func (a *app) countSent(send sendFunc) sendFunc {
-	return func(drafts []event.Draft) (fate, error) {
-		f, err := send(drafts)
+	return func(drafts []event.Draft) (fate, showFunc, error) {
+		f, show, err := send(drafts)
 		if f == taken {
 			a.progress.add(int64(len(drafts)))
 		}
-		return f, err
+		return f, show, err
 	}
 }
 
@@ -208,7 +208,7 @@ func (a *app) checkFile(ctx context.Context, f *os.File, name string, parse pars
 
 // A batch is sent when no line is waiting or when it has reached one of these sizes.
 const (
-	maxBatchLen   = 1000
+	maxBatchLen   = 4000
 	maxBatchBytes = 4 << 20
 )
 
@@ -230,10 +230,15 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	// It ends with its input, or with the program: a read from a terminal cannot be
 	// interrupted.
 	go readLines(ctx, in, c.name, parse, items)
+	var shown showing
+	defer shown.await()
 	for {
 		batch, open, err := nextBatch(ctx, items)
-		if err := c.sendParts(batch, send); err != nil {
+		if err := c.sendParts(batch, send, &shown); err != nil {
 			return err
+		}
+		if err == nil && !open {
+			err = shown.await()
 		}
 		if err != nil {
 			return c.addOutcome(err, untaken)
@@ -244,9 +249,36 @@ func sendLines(ctx context.Context, in io.Reader, c *lineClaim, send sendFunc, p
 	}
 }
 
+// A showing prints the answers to one batch while the next one is appended.
+type showing struct {
+	done chan struct{} // nil if nothing is being printed
+	err  error         // of printing, once done
+}
+
+// start prints in a new goroutine.
+func (s *showing) start(show showFunc) {
+	done := make(chan struct{})
+	s.done = done
+	go func() {
+		s.err = show()
+		close(done)
+	}()
+}
+
+// await waits until all is printed, and returns the error of it.
+func (s *showing) await() error {
+	if s.done != nil {
+		<-s.done
+	}
+	return s.err
+}
+
 // sendParts sends a batch, in parts if it is rejected as too large: a server or a proxy may
 // accept less than maxBatchBytes.
-func (c *lineClaim) sendParts(batch []lineItem, send sendFunc) error {
+//
+// The answers to one part are printed while the next is appended, so an error of printing
+// ends the command one part later.
+func (c *lineClaim) sendParts(batch []lineItem, send sendFunc, shown *showing) error {
 	passed := false // a proxy rejected a batch that it may have passed on
 	for len(batch) > 0 {
 		n := len(batch)
@@ -254,11 +286,17 @@ func (c *lineClaim) sendParts(batch []lineItem, send sendFunc) error {
 			n = min(n, c.most)
 		}
 		c.batch = batch[:n]
-		f, err := send(draftsOf(c.batch))
+		f, show, err := send(draftsOf(c.batch))
+		if printed := shown.await(); err == nil {
+			err = printed
+		}
 		switch {
 		case err == nil:
 			c.recordTaken()
 			batch = batch[n:]
+			if show != nil {
+				shown.start(show)
+			}
 		case n > 1 && isTooLarge(err):
 			c.most, passed = n/2, passed || f == unknown
 		case passed && f == untaken:

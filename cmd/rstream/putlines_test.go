@@ -50,10 +50,10 @@ func TestSendLinesInParts(t *testing.T) {
 	tooLarge := &client.UnknownOutcomeError{Err: &client.StatusError{Status: http.StatusRequestEntityTooLarge}}
 	const most = 7
 	refused, next := 0, 0
-	send := func(ds []event.Draft) (fate, error) {
+	send := func(ds []event.Draft) (fate, showFunc, error) {
 		if len(ds) > most {
 			refused++
-			return unknown, tooLarge
+			return unknown, nil, tooLarge
 		}
 		for _, d := range ds {
 			if d.Key != fmt.Sprint(next) {
@@ -61,7 +61,7 @@ func TestSendLinesInParts(t *testing.T) {
 			}
 			next++
 		}
-		return taken, nil
+		return taken, nil, nil
 	}
 	c := &lineClaim{name: "in"}
 	if err := sendLines(t.Context(), strings.NewReader(numbered(3000)), c, send, parseEvent); err != nil || next != 3000 {
@@ -69,6 +69,29 @@ func TestSendLinesInParts(t *testing.T) {
 	}
 	if refused > 10 {
 		t.Errorf("%d requests were too large", refused)
+	}
+}
+
+// If the answers to a part cannot be printed, the parts up to the next one have been appended,
+// and no other is.
+func TestSendLinesUnprinted(t *testing.T) {
+	sent := 0
+	full := func(ds []event.Draft) (fate, showFunc, error) {
+		sent += len(ds)
+		return taken, func() error { return errors.New("full") }, nil
+	}
+	err := sendLines(t.Context(), strings.NewReader(numbered(1)), &lineClaim{name: "in"}, full, parseEvent)
+	if want := "full; line 1 of in was appended"; err == nil || err.Error() != want {
+		t.Errorf("one line: %v, want %q", err, want)
+	}
+	var batch []lineItem
+	for i := range 100 {
+		batch = append(batch, lineItem{number: i + 1})
+	}
+	sent = 0
+	err = (&lineClaim{name: "in", most: 8}).sendParts(batch, full, &showing{})
+	if want := "full; lines 1-16 of in were appended"; err == nil || err.Error() != want || sent != 16 {
+		t.Errorf("many lines: %v, want %q; %d were sent", err, want, sent)
 	}
 }
 
@@ -87,12 +110,12 @@ func TestSendLinesInPartsFails(t *testing.T) {
 			batch = append(batch, lineItem{number: i + 1})
 		}
 		asked := 0
-		err := (&lineClaim{name: "in"}).sendParts(batch, func([]event.Draft) (fate, error) {
+		err := (&lineClaim{name: "in"}).sendParts(batch, func([]event.Draft) (fate, showFunc, error) {
 			if asked++; asked == 1 {
-				return c.first, &client.StatusError{Status: http.StatusRequestEntityTooLarge}
+				return c.first, nil, &client.StatusError{Status: http.StatusRequestEntityTooLarge}
 			}
-			return untaken, errors.New("no")
-		})
+			return untaken, nil, errors.New("no")
+		}, &showing{})
 		if err == nil || err.Error() != c.want {
 			t.Errorf("send = %v, want %q", err, c.want)
 		}

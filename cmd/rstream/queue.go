@@ -70,7 +70,10 @@ func (a *app) printQueued(queued []cache.Queued) error {
 // deliverOne appends one draft.
 func (a *app) deliverOne(ctx context.Context, d delivery, draft event.Draft) error {
 	return a.deliver(ctx, d, func(send sendFunc) error {
-		f, err := send([]event.Draft{draft})
+		f, show, err := send([]event.Draft{draft})
+		if show != nil {
+			err = show()
+		}
 		if err != nil {
 			err = d.claimOne(err, f, &draft)
 		}
@@ -100,12 +103,12 @@ func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error 
 		return err
 	}
 	defer db.Close()
-	return fn(func(drafts []event.Draft) (fate, error) {
+	return fn(func(drafts []event.Draft) (fate, showFunc, error) {
 		queued, err := db.Outbox().Queue(ctx, drafts)
 		if err != nil {
-			return queuedFate(err), err
+			return queuedFate(err), nil, err
 		}
-		return taken, a.printQueued(queued)
+		return taken, func() error { return a.printQueued(queued) }, nil
 	})
 }
 
@@ -174,9 +177,9 @@ func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error 
 	}
 	defer s.Close()
 	q := queueing{a: a, s: s}
-	return fn(func(drafts []event.Draft) (fate, error) {
+	return fn(func(drafts []event.Draft) (fate, showFunc, error) {
 		f, err := q.queueAndSend(ctx, drafts)
-		return f, s.explainOtherLog(ctx, err)
+		return f, nil, s.explainOtherLog(ctx, err)
 	})
 }
 

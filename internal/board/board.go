@@ -26,8 +26,8 @@ type Config struct {
 	Ring int
 }
 
-// A Board has the connections of a Registry while somebody looks. Its methods may be called
-// from any goroutine.
+// A Board has the connections of a Registry, and those of the nodes that report to it, while
+// somebody looks. Its methods may be called from any goroutine.
 type Board struct {
 	cfg   Config
 	local *Registry
@@ -41,19 +41,25 @@ type Board struct {
 	closed  bool        // guarded by looking
 
 	mu      sync.Mutex
-	look    string // of the cursors; "" while nobody looks
-	node    Node
-	conns   map[uint64]*Connection
-	number  uint64   // of the last change
-	changes []Change // the last ones, up to number
+	look    string             // of the cursors; "" while nobody looks
+	members map[string]*member // by name, the own one included
+	own     *member            // the node of the registry
+	count   int                // number of connections
+	number  uint64             // of the last change
+	changes []Change           // the last ones, up to number
 	viewers map[*Viewer]struct{}
+
+	announced Look
+	lookouts  map[*Lookout]struct{}
+	expected  map[string]struct{} // the nodes whose lists have not come since looking began
+	listed    chan struct{}       // closed once there is none of them
 
 	counted   []TopicCount // for viewers that see all
 	countedAt Cursor
 }
 
 // A Change is one change of a board. Connection is the one that has changed, as it is now or,
-// if it was closed, as it was; it is nil if Node has changed.
+// if it was closed, as it was; it is nil if Node has changed or left.
 type Change struct {
 	Kind       Kind
 	At         Cursor // after it
@@ -69,7 +75,8 @@ const (
 	Opened Kind = iota
 	Closed
 	Lagged      // the lag is another one
-	NodeChanged // what its node says of itself is something else
+	NodeChanged // a node has come, or says something else of itself
+	NodeLeft    // a node is gone; each of its connections was Closed before
 )
 
 // New returns a board of the connections in local.
@@ -80,7 +87,7 @@ func New(local *Registry, cfg Config) *Board {
 	if cfg.Node == nil {
 		cfg.Node = func() Node { return Node{} }
 	}
-	return &Board{cfg: cfg, local: local, viewers: map[*Viewer]struct{}{}}
+	return &Board{cfg: cfg, local: local, viewers: map[*Viewer]struct{}{}, announced: Look{Board: rand.Text()[:8]}, lookouts: map[*Lookout]struct{}{}}
 }
 
 // Close stops looking, for all viewers. A closed board stays empty.
@@ -120,12 +127,14 @@ func (b *Board) begin() {
 		List: func(conns []*Connection) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.look, b.node, b.number, b.changes = rand.Text()[:8], node, 0, nil
-			b.conns = make(map[uint64]*Connection, len(conns))
+			b.look, b.number, b.changes, b.count = rand.Text()[:8], 0, nil, len(conns)
+			b.own = &member{node: node, conns: make(map[uint64]*Connection, len(conns))}
+			b.members = map[string]*member{node.Name: b.own}
 			for _, c := range conns {
-				c.Node = node.Name
-				b.conns[c.ID] = c
+				b.belong(c, b.own)
+				b.own.conns[c.ID] = c
 			}
+			b.announce(true)
 		},
 		Opened: b.noteOpened,
 		Closed: b.noteClosed,
@@ -154,11 +163,17 @@ func (b *Board) end() {
 	b.sampler.Stop()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.look, b.conns, b.changes, b.counted = "", nil, nil, nil
+	for _, m := range b.members {
+		if m.silence != nil {
+			m.silence.Stop()
+		}
+	}
+	b.look, b.own, b.members, b.changes, b.counted = "", nil, nil, nil, nil
+	b.announce(false)
 	b.wakeViewers()
 }
 
-// Sample reads the lags of all connections now, if somebody looks.
+// Sample reads the lags of all connections of this process now, if somebody looks.
 func (b *Board) Sample() {
 	b.looking.Lock()
 	defer b.looking.Unlock()
@@ -174,17 +189,12 @@ func (b *Board) sample() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, lag := range lags {
-		old := b.conns[id]
-		if old == nil || old.Lag == lag { // it was closed meanwhile
-			continue
+		if old := b.own.conns[id]; old != nil { // else it was closed meanwhile
+			b.setLag(b.own, old, lag)
 		}
-		c := *old
-		c.Lag = lag
-		b.conns[id] = &c
-		b.add(Change{Kind: Lagged, Connection: &c})
 	}
-	if node != b.node {
-		b.node = node
+	if node != b.own.node {
+		b.own.node = node
 		b.add(Change{Kind: NodeChanged, Node: &node})
 	}
 }
@@ -192,17 +202,14 @@ func (b *Board) sample() {
 func (b *Board) noteOpened(c *Connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c.Node = b.node.Name
-	b.conns[c.ID] = c
-	b.add(Change{Kind: Opened, Connection: c})
+	b.belong(c, b.own)
+	b.open(b.own, c)
 }
 
 func (b *Board) noteClosed(id uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := b.conns[id]
-	delete(b.conns, id)
-	b.add(Change{Kind: Closed, Connection: c})
+	b.close(b.own, b.own.conns[id])
 }
 
 // add appends a change and wakes the viewers. The caller holds mu.
@@ -211,7 +218,7 @@ func (b *Board) add(change Change) {
 	change.At = Cursor{b.look, b.number}
 	b.changes = append(b.changes, change)
 	// Dropped in large pieces, so that each change is moved about once.
-	if most := max(b.cfg.Ring, 2*len(b.conns)); len(b.changes) >= 2*most {
+	if most := max(b.cfg.Ring, 2*b.count); len(b.changes) >= 2*most {
 		b.changes = slices.Clone(b.changes[len(b.changes)-most:])
 	}
 	b.wakeViewers()

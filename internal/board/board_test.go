@@ -188,7 +188,7 @@ func runViewers(t *testing.T, r *rand.Rand) {
 	}
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
-	if b.IsWatching() || b.conns != nil || b.changes != nil || len(reg.watchers) > 0 {
+	if b.IsWatching() || b.members != nil || b.changes != nil || len(reg.watchers) > 0 {
 		t.Error("without viewers, the board goes on")
 	}
 	for s := range open {

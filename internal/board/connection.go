@@ -8,8 +8,9 @@ import (
 
 // A Connection is an open stream of a reader. It is not modified: a change makes a new one.
 type Connection struct {
-	Node    string        `json:"node"`
-	ID      uint64        `json:"id"` // never given twice while the node runs
+	Node    string        `json:"node,omitempty"` // empty in a report, which names it once
+	Log     string        `json:"-"`              // that the node serves
+	ID      uint64        `json:"id"`             // never given twice while the node runs
 	Topics  []event.Topic `json:"topics"`
 	Since   event.Time    `json:"since"`
 	Address string        `json:"address"`
@@ -34,9 +35,10 @@ func (c *Connection) Reads(topic event.Topic) bool {
 type Node struct {
 	Name    string     `json:"node"`
 	Version string     `json:"version,omitempty"`
-	Since   event.Time `json:"since"` // when it started
-	Log     string     `json:"log"`   // the id of its log
-	Head    string     `json:"head"`  // the newest position of its log
+	Since   event.Time `json:"since"`         // when it started
+	Log     string     `json:"log"`           // the id of its log
+	Head    string     `json:"head"`          // the newest position of its log
+	URL     string     `json:"url,omitempty"` // where other nodes reach it
 }
 
 // A TopicCount says how many connections concern a topic.

@@ -66,7 +66,7 @@ func (v *Viewer) Next() Batch {
 		return Batch{At: v.at}
 	}
 	if !b.knows(v.at) {
-		batch.Begins, batch.Nodes, batch.State = true, []Node{b.node}, v.state()
+		batch.Begins, batch.Nodes, batch.State = true, b.nodes(), v.state()
 	} else {
 		for _, change := range b.changes[len(b.changes)-int(b.number-v.at.number):] {
 			if change.Connection == nil || v.sees == nil || v.sees(change.Connection) {
@@ -78,16 +78,45 @@ func (v *Viewer) Next() Batch {
 	return batch
 }
 
-// state returns the connections that the viewer sees, in the order of ids. The caller holds
-// the board's mu.
+// nodes returns the nodes in the order of their names, the own one first. The caller holds mu.
+func (b *Board) nodes() []Node {
+	nodes := make([]Node, 0, len(b.members))
+	for _, m := range b.members {
+		nodes = append(nodes, m.node)
+	}
+	slices.SortFunc(nodes, func(x, y Node) int { return b.compareNodes(x.Name, y.Name) })
+	return nodes
+}
+
+// compareNodes puts the own node before others. The caller holds mu.
+func (b *Board) compareNodes(x, y string) int {
+	own := b.own.node.Name
+	switch {
+	case x == y:
+		return 0
+	case x == own:
+		return -1
+	case y == own:
+		return 1
+	}
+	return cmp.Compare(x, y)
+}
+
+// state returns the connections that the viewer sees, in the order of nodes and ids. The caller
+// holds the board's mu.
 func (v *Viewer) state() []*Connection {
-	conns := make([]*Connection, 0, len(v.board.conns))
-	for _, c := range v.board.conns {
-		if v.sees == nil || v.sees(c) {
-			conns = append(conns, c)
+	b := v.board
+	conns := make([]*Connection, 0, b.count)
+	for _, m := range b.members {
+		for _, c := range m.conns {
+			if v.sees == nil || v.sees(c) {
+				conns = append(conns, c)
+			}
 		}
 	}
-	slices.SortFunc(conns, func(a, b *Connection) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(conns, func(x, y *Connection) int {
+		return cmp.Or(b.compareNodes(x.Node, y.Node), cmp.Compare(x.ID, y.ID))
+	})
 	return conns
 }
 

@@ -1,6 +1,9 @@
 package wire
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Paths of the board. Their streams are the same.
 const (
@@ -19,4 +22,28 @@ func ParseBoard(rawQuery string) (ends bool, err error) {
 		return false, fmt.Errorf("until: the board has no time but now, not %.40q", until)
 	}
 	return true, nil
+}
+
+// Paths for the nodes of a board.
+const (
+	PathLooks   = "/board/looks"
+	PathReports = "/board/reports"
+)
+
+// LookEvent is the type of the event that announces to a node whether somebody looks.
+const LookEvent = "look"
+
+// ParseLooks parses the parameters of GET /board/looks: the name of the node, and whether the
+// stream ends after the first announcement: until=now.
+func ParseLooks(rawQuery string) (node string, ends bool, err error) {
+	v, err := parseParams(rawQuery, []string{"node", "until"})
+	switch {
+	case err != nil:
+		return "", false, err
+	case !v.Has("node"):
+		return "", false, errors.New("node is missing")
+	case v.Has("until") && v.Get("until") != "now":
+		return "", false, fmt.Errorf("until: want now, not %.40q", v.Get("until"))
+	}
+	return v.Get("node"), v.Has("until"), nil
 }

@@ -33,6 +33,16 @@ const (
 	// HeaderHeld, of requests, is the newest position whose mark the reader knows. The
 	// server checks it like any cursor, in every request.
 	HeaderHeld = "Rstream-Held"
+
+	// HeaderAsk, of requests for rooms between servers, says whom the server may ask in turn
+	// if its log does not have the topic: AskNodes or AskNobody.
+	HeaderAsk = "Rstream-Ask"
+)
+
+// Values of HeaderAsk.
+const (
+	AskNodes  = "nodes" // the nodes of its board
+	AskNobody = "nobody"
 )
 
 // IsOwnHeader reports whether a client sets a header of its requests itself, or net/http

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -18,6 +16,7 @@ const (
 	closedEvent = "closed"
 	lagEvent    = "lag"
 	nodeEvent   = "node"
+	leftEvent   = "left"   // a node
 	topicsEvent = "topics" // the counts of some topics
 )
 
@@ -59,6 +58,7 @@ func (s *Server) showBoard(w http.ResponseWriter, r *http.Request, accept []stri
 	}
 	viewer := s.board.Look(board.Cursor{}, sees, func() {})
 	defer viewer.Close()
+	awaitLists(r, viewer)
 	s.board.Sample()
 	batch := viewer.Next()
 	return writeJSON(w, connectionList{batch.Nodes, board.CountTopics(batch.State), batch.State})
@@ -73,65 +73,35 @@ func (s *Server) prepareBoardStream(w http.ResponseWriter, r *http.Request, sees
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	h := w.Header()
-	h.Set("Content-Type", wire.SSE)
-	h.Set("Cache-Control", "no-cache, no-transform")
-	h.Set("X-Accel-Buffering", "no") // else nginx delays events
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	done, problem := s.openStream(w, r)
-	if problem != nil {
-		return problem
-	}
-	rec := recorderOf(w)
-	rec.stream = &boardStream{s: s, w: w, rc: http.NewResponseController(w), r: r, to: rec, done: done, sees: sees, after: after, ends: ends, age: s.streamAge()}
-	return nil
+	return s.prepareControlStream(w, r, func(c controlStream) stream {
+		return &boardStream{controlStream: c, sees: sees, after: after, ends: ends}
+	})
 }
 
 // A boardStream sends the board to one viewer.
 type boardStream struct {
-	s     *Server
-	w     http.ResponseWriter
-	rc    *http.ResponseController
-	r     *http.Request
-	to    *recorder
-	done  func() // gives its place to another stream of its client
+	controlStream
 	sees  func(*board.Connection) bool
 	after board.Cursor
 	ends  bool
-	age   time.Duration // age at which it ends; 0 is never
 
-	news    chan struct{}                    // has an element if there may be something to send
 	begun   bool                             // the viewer has the state
 	counted map[event.Topic]board.TopicCount // as the viewer has them, nil if it has none
 	stale   bool                             // connections have come or gone since
-	buf     []byte
-	written time.Time
 }
 
 // countEvery is how often the counts of topics are sent, at most.
 const countEvery = time.Second
 
 // runStream sends the stream to its end.
-func (c *boardStream) runStream() {
-	defer c.done()
-	defer c.to.limitWrites()()
-	c.news = make(chan struct{}, 1)
-	c.to.noteEnd(c.r, c.follow())
-}
-
-// wake makes follow look for news. It may be called from any goroutine.
-func (c *boardStream) wake() {
-	select {
-	case c.news <- struct{}{}:
-	default:
-	}
-}
+func (c *boardStream) runStream() { c.run(c.follow) }
 
 func (c *boardStream) follow() error {
 	viewer := c.s.board.Look(c.after, c.sees, c.wake)
 	defer viewer.Close()
+	if c.ends {
+		awaitLists(c.r, viewer)
+	}
 	if g := c.to.grant; g != nil {
 		defer g.Watch(c.wake)()
 	}
@@ -155,42 +125,15 @@ func (c *boardStream) follow() error {
 		if err := c.flush(); err != nil || c.ends {
 			return err
 		}
-		wait := c.patience()
+		wait := c.patience(c.s.cfg.Heartbeat)
 		if c.stale {
 			wait = min(wait, time.Until(nextCount))
 		}
 		timer.Reset(wait)
-		select {
-		case <-c.news:
-		case <-timer.C:
-		case <-c.s.stopped:
-		case <-c.r.Context().Done():
-			return c.r.Context().Err()
+		if err := c.await(timer); err != nil {
+			return err
 		}
 	}
-}
-
-// checkEnd returns the reason for which the stream must end now, or nil.
-func (c *boardStream) checkEnd() error {
-	switch {
-	case c.s.isStopped():
-		return ErrStopped
-	case c.age > 0 && time.Since(c.to.began) >= c.age:
-		return errAged
-	}
-	return c.to.checkGrant()
-}
-
-// patience returns how long to wait for news: until the next heartbeat or the end is due.
-func (c *boardStream) patience() time.Duration {
-	d := c.s.cfg.Heartbeat - time.Since(c.written)
-	if c.to.grant != nil {
-		d = min(d, c.to.grant.Left())
-	}
-	if c.age > 0 {
-		d = min(d, c.age-time.Since(c.to.began))
-	}
-	return d
 }
 
 // gatherBatch appends the news for the viewer to the output.
@@ -259,6 +202,11 @@ func changeEvent(change *board.Change) (name string, data any) {
 			board.Lag
 		}{conn.Node, conn.ID, conn.Lag}
 	}
+	if change.Kind == board.NodeLeft {
+		return leftEvent, struct {
+			Node string `json:"node"`
+		}{change.Node.Name}
+	}
 	return nodeEvent, change.Node
 }
 
@@ -287,41 +235,4 @@ func (c *boardStream) gatherCounts(counts []board.TopicCount) error {
 		All    bool               `json:"all,omitempty"` // of all other topics there are none
 		Topics []board.TopicCount `json:"topics"`
 	}{all, changed})
-}
-
-// gather appends an event, without an id or after its id.
-func (c *boardStream) gather(name string, data any) error {
-	b, err := json.Marshal(data)
-	if err != nil {
-		return err
-	}
-	c.buf = fmt.Appendf(c.buf, "event: %s\ndata: %s\n\n", name, b)
-	if len(c.buf) < eventPiece {
-		return nil
-	}
-	return c.write()
-}
-
-func (c *boardStream) write() error {
-	_, err := c.w.Write(c.buf)
-	c.buf = c.buf[:0]
-	if err != nil {
-		return errors.Join(errWrite, err)
-	}
-	return nil
-}
-
-// flush sends all output.
-func (c *boardStream) flush() error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	if err := c.write(); err != nil {
-		return err
-	}
-	if err := c.rc.Flush(); err != nil {
-		return errors.Join(errWrite, err)
-	}
-	c.written = time.Now()
-	return nil
 }

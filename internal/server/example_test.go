@@ -44,6 +44,7 @@ type example struct {
 	from    string        // and the id of the log that it is
 	then    []event.Draft // appended a second later
 	readers []string      // topics of readers that are there, and leave one after the other
+	looks   bool          // somebody looks at the board
 	open    bool          // the response goes on
 }
 
@@ -71,6 +72,8 @@ func (ex *example) remark(line string) (err error) {
 	switch name {
 	case "open":
 		ex.open = true
+	case "looks":
+		ex.looks = true
 	case "horizon":
 		ex.horizon, err = event.ParseID(value)
 	case "parent":
@@ -154,6 +157,10 @@ func replay(t *testing.T, ex *example) {
 		defer reading.Close()
 		time.AfterFunc(time.Duration(2+2*i)*time.Second, func() { reading.Close() })
 	}
+	if ex.looks {
+		_, looking := s.stream(wire.PathChanges)
+		defer looking.Close()
+	}
 	conn := s.dial()
 	defer conn.Close()
 	if _, err := io.WriteString(conn, ex.wire(t)); err != nil {
@@ -230,7 +237,7 @@ func readResponse(t *testing.T, conn net.Conn, headOnly bool) (text string, open
 // any stands for one or more bytes in a line of a response that vary.
 const anything = "{{*}}"
 
-var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":"|"address":")[^"\n]+`)
+var changing = regexp.MustCompile(`(?m)(^Date: |"salt":"|"bloomFilter":"|"address":"|"board":")[^"\n]+`)
 
 // boardCursor matches the random part of a cursor of the board.
 var boardCursor = regexp.MustCompile(`(?m)^id: [A-Z2-7]{8}\.`)

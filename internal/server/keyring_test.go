@@ -109,9 +109,10 @@ func (k *keyring) signByHand(method jwt.SigningMethod, key any, claims jwt.MapCl
 	return text
 }
 
-// cachedGrant is grant for tests that need the same token often.
-func (k *keyring) cachedGrant(read, write []string, change func(*auth.Claims)) string {
-	name := fmt.Sprint(read, write)
+// cachedGrant is grant for tests that need the same token often. Tokens that change makes
+// different have different names.
+func (k *keyring) cachedGrant(name string, read, write []string, change func(*auth.Claims)) string {
+	name += fmt.Sprint(read, write)
 	if k.cache[name] == "" {
 		if k.cache == nil {
 			k.cache = map[string]string{}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/board"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -35,6 +36,7 @@ type metrics struct {
 	problems  *prometheus.CounterVec
 	limited   *prometheus.CounterVec // requests beyond a limit, by kind
 	refused   *prometheus.CounterVec // cursors, by reason
+	reports   *prometheus.CounterVec // of nodes, by what the board wants next
 }
 
 // A delivery counts the events and bytes sent in one form and encoding.
@@ -64,15 +66,19 @@ func newMetrics(s *Server) *metrics {
 		requests:     counters("rstream_http_requests_total", "Answered requests; a stream counts when it ends.", "route", "method", "code"),
 		problems:     counters("rstream_problems_total", "Requests answered with a problem, by its title.", "kind"),
 		limited:      counters("rstream_limited_total", "Requests answered with 429 because their client has used its rate: requests, events, bytes, streams, or tokens that were not valid.", "kind"),
+		reports:      counters("rstream_board_reports_total", "Reports of nodes that the board took (changes), asked all connections for (list), or refused because nobody looks (nothing) or a later process has the name (replaced).", "outcome"),
 		refused:      counters("rstream_cursors_refused_total", "Cursors and appends answered with 409: from another log (log), above the head (ahead), or with another event at their position (mark).", "reason"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rstream_http_request_duration_seconds", Help: "Duration of requests, without streams.", Buckets: seconds}, []string{"route", "method"}),
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources()})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources(), describeBoards()})
 	for _, kind := range []string{limitedRequests, limitedEvents, limitedBytes, limitedStreams, limitedTokens} {
 		m.limited.WithLabelValues(kind)
+	}
+	for _, outcome := range []string{string(board.WantChanges), string(board.WantList), string(board.WantNothing), "replaced"} {
+		m.reports.WithLabelValues(outcome)
 	}
 	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
 		m.refused.WithLabelValues(reason) // starts at 0, so that the first one is an increase
@@ -149,10 +155,11 @@ type gauges struct {
 	s       *Server
 	d       descriptions
 	sources sourceMetrics
+	boards  boardMetrics
 }
 
 type descriptions struct {
-	build, viewers, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps, damaged *prometheus.Desc
+	build, viewers, nodes, readers, behind, lag, overflows, head, horizon, sealed, file, wal, ahead, jumps, damaged *prometheus.Desc
 }
 
 func describeGauges() descriptions {
@@ -162,6 +169,7 @@ func describeGauges() descriptions {
 	return descriptions{
 		build:     d("rstream_build_info", "Always 1; the labels are the versions of the server and of Go.", "version", "goversion"),
 		viewers:   d("rstream_board_viewers", "Open streams that show who reads what."),
+		nodes:     d("rstream_board_nodes", "Other servers that wait to report to the board."),
 		readers:   d("rstream_readers", "Open streams."),
 		behind:    d("rstream_readers_behind", "Open streams that are catching up from the log."),
 		lag:       d("rstream_readers_max_lag_events", "Distance of the slowest stream from the head, in ids."),
@@ -180,10 +188,10 @@ func describeGauges() descriptions {
 // Describe implements prometheus.Collector.
 func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	d := &p.d
-	for _, desc := range []*prometheus.Desc{d.build, d.viewers, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
+	for _, desc := range []*prometheus.Desc{d.build, d.viewers, d.nodes, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
-	for _, desc := range p.sources.all() {
+	for _, desc := range append(p.sources.all(), p.boards.all()...) {
 		ch <- desc
 	}
 }
@@ -197,6 +205,7 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	readers := p.s.readerStats(head)
 	tell(p.d.build, prometheus.GaugeValue, 1, p.s.cfg.Version, runtime.Version())
 	tell(p.d.viewers, prometheus.GaugeValue, float64(p.s.board.Viewers()))
+	tell(p.d.nodes, prometheus.GaugeValue, float64(p.s.board.Lookouts()))
 	tell(p.d.readers, prometheus.GaugeValue, float64(readers.Readers))
 	tell(p.d.behind, prometheus.GaugeValue, float64(readers.Behind))
 	tell(p.d.lag, prometheus.GaugeValue, float64(readers.MaxLag))
@@ -217,6 +226,9 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 		tell(p.d.damaged, prometheus.GaugeValue, float64(p.s.cfg.Damaged()))
 	}
 	p.sources.tellSources(p.s.sources(), tell)
+	if p.s.cfg.Boards != nil {
+		p.boards.tellBoards(p.s.cfg.Boards(), tell)
+	}
 	if p.s.cfg.Clock != nil {
 		ahead, jumps := p.s.cfg.Clock()
 		tell(p.d.ahead, prometheus.GaugeValue, ahead.Seconds())
@@ -267,5 +279,38 @@ func (d *sourceMetrics) tellSources(sources []wire.Source, tell func(d *promethe
 		tell(d.bytes, prometheus.CounterValue, float64(src.Bytes), src.Name)
 		tell(d.gaps, prometheus.CounterValue, float64(src.Gaps), src.Name)
 		tell(d.refused, prometheus.CounterValue, float64(src.Refused), src.Name)
+	}
+}
+
+// boardMetrics are the metrics of each board to which the server reports.
+type boardMetrics struct{ connected, reporting, sent, bytes, failed *prometheus.Desc }
+
+func describeBoards() boardMetrics {
+	d := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("rstream_node_"+name, help, []string{"board"}, nil)
+	}
+	return boardMetrics{
+		connected: d("connected", "1 if there is a connection to the board, else 0."),
+		reporting: d("reporting", "1 while somebody looks at the board, else 0."),
+		sent:      d("reports_total", "Reports sent to the board."),
+		bytes:     d("report_bytes_total", "Bytes of these reports."),
+		failed:    d("reports_failed_total", "Reports that the board did not answer, or refused."),
+	}
+}
+
+func (d *boardMetrics) all() []*prometheus.Desc {
+	return []*prometheus.Desc{d.connected, d.reporting, d.sent, d.bytes, d.failed}
+}
+
+// tellBoards calls tell with the metrics of each board.
+func (d *boardMetrics) tellBoards(links []BoardLink, tell func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string)) {
+	flag := map[bool]float64{true: 1}
+	for i := range links {
+		l := &links[i]
+		tell(d.connected, prometheus.GaugeValue, flag[l.Connected], l.URL)
+		tell(d.reporting, prometheus.GaugeValue, flag[l.Reporting], l.URL)
+		tell(d.sent, prometheus.CounterValue, float64(l.Reports), l.URL)
+		tell(d.bytes, prometheus.CounterValue, float64(l.Bytes), l.URL)
+		tell(d.failed, prometheus.CounterValue, float64(l.Failed), l.URL)
 	}
 }

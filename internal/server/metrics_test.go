@@ -48,7 +48,8 @@ const metricsFile = "testdata/metrics.txt"
 
 // The names of metrics never change: testdata/metrics.txt has each with its help.
 func TestMetricNames(t *testing.T) {
-	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 }})
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 },
+		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {
@@ -186,7 +187,8 @@ func TestMetricsOfRounds(t *testing.T) {
 
 // TestPackagedMetrics: the alerts and the dashboard ask for metrics that the server has.
 func TestPackagedMetrics(t *testing.T) {
-	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 }})
+	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 },
+		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {

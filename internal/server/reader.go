@@ -30,6 +30,6 @@ func (c *connection) Lag() board.Lag {
 // describeNode returns a function that describes this server, which started at a time.
 func (s *Server) describeNode(since event.Time) func() board.Node {
 	return func() board.Node {
-		return board.Node{Name: s.cfg.Node, Version: s.cfg.Version, Since: since, Log: s.log.Log(), Head: s.log.HeadPoint().Cursor(s.log.Log()).String()}
+		return board.Node{Name: s.cfg.Node, Version: s.cfg.Version, Since: since, Log: s.log.Log(), Head: s.log.HeadPoint().Cursor(s.log.Log()).String(), URL: s.cfg.Advertise}
 	}
 }

@@ -42,7 +42,7 @@ func guardedLog(t *testing.T) (*memLog, []event.Event) {
 // asked is a request for a topic in one form.
 type asked struct {
 	route, method string
-	right         string // read, write, board, any token, or none
+	right         string // read, write, board, node, any token, or none
 	storage       bool   // the topic must be a storage
 	request       func(topic event.Topic) (target, headers, body string)
 }
@@ -83,6 +83,10 @@ var questions = func() []asked {
 		return wire.RoomPath(t), "Accept: " + wire.JSON + "\n", ""
 	})
 	add("/api/events", "GET", "board", false, plain("/api/events?until=now"))
+	add("/board/looks", "GET", "node", false, plain("/board/looks?node=b&until=now"))
+	add("/board/reports", "POST", "node", false, func(event.Topic) (string, string, string) {
+		return "/board/reports", "Content-Type: application/json\n", `{"boot":"1","from":{"node":"b","head":"0000000000000.K7Q2M"}}`
+	})
 	add("/login", "POST", "login", false, plain("/login"))
 	add("/logout", "POST", "none", false, plain("/logout"))
 	accepts := []string{wire.JSON, wire.NDJSON, wire.SSE}
@@ -286,7 +290,7 @@ func TestRights(t *testing.T) {
 					if !longtest.Enabled() && (i+j+k)%3 != 0 && granted != ask {
 						continue
 					}
-					for _, right := range []string{"read", "write", "board"} {
+					for _, right := range []string{"read", "write", "board", "node"} {
 						if right == q.right || granted == "*" {
 							checkGranted(t, s, ring, q, method, topic, byHeader, granted, right, good, evs)
 						}
@@ -398,8 +402,10 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 		write = []string{granted}
 	case "board": // and nothing to see there
 		change = func(c *auth.Claims) { good(c); c.Rights.Board = auth.BoardRead }
+	case "node":
+		change = func(c *auth.Claims) { good(c); c.Rights.Board = auth.BoardWrite }
 	}
-	resp, text := q.ask(s, method, topic, by, ring.cachedGrant(read, write, change))
+	resp, text := q.ask(s, method, topic, by, ring.cachedGrant(right, read, write, change))
 	name := fmt.Sprintf("%s %s of %s with the right to %s %s by %q", method, q.route, topic, right, granted, by)
 	covers := slices.Contains(allowed[granted], topic.String())
 	// Requests for several topics name alice/posts/1$ as well.
@@ -428,12 +434,12 @@ func checkGranted(t *testing.T, s *served, ring *keyring, q *asked, method strin
 		if resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: %s", name, resp.Status)
 		}
-	case q.right == "none" || q.right == "any" || q.right == "login" || q.right == right && (covers || right == "board"):
+	case q.right == "none" || q.right == "any" || q.right == "login" || q.right == right && (covers || right == "board" || right == "node"):
 		if resp.StatusCode >= 400 && !(resp.StatusCode == http.StatusBadRequest && body == "not frames") {
 			t.Errorf("%s: %s %s", name, resp.Status, text)
 		}
 	default:
-		checkForbidden(t, name, resp, text, method, !strings.HasPrefix(q.right, "board") || right == "board")
+		checkForbidden(t, name, resp, text, method, q.right != "node" && (!strings.HasPrefix(q.right, "board") || right == "board"))
 	}
 }
 

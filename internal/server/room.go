@@ -36,8 +36,13 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if problem != nil {
 		return problem
 	}
+	if other, problem := s.roomElsewhere(w, r, topic); problem != nil {
+		return problem
+	} else if other != nil {
+		return s.relayRoom(w, r, other)
+	}
 	room := &room{topic: topic, sees: func(c *board.Connection) bool {
-		return c.Reads(topic) && (sees == nil || sees(c))
+		return c.Log == s.log.Log() && c.Reads(topic) && (sees == nil || sees(c))
 	}}
 	if form == wire.Stream {
 		if problem := s.prepareStateStream(w, r, q); problem != nil {
@@ -58,6 +63,7 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 func (s *Server) sendRoom(w http.ResponseWriter, r *http.Request, q *wire.SnapshotQuery, room *room) *wire.Error {
 	viewer := s.board.Look(board.Cursor{}, room.sees, func() {})
 	defer viewer.Close()
+	awaitLists(r, viewer)
 	s.board.Sample()
 	readers, err := json.Marshal(viewer.Next().State)
 	if err != nil {
@@ -86,6 +92,7 @@ func (c *connection) sendReaders() error {
 func (c *connection) gatherReadersNow() error {
 	c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.sees, func() {})
 	defer c.room.viewer.Close()
+	awaitLists(c.r, c.room.viewer)
 	return c.gatherReaders()
 }
 
@@ -100,7 +107,7 @@ func (c *connection) gatherReaders() error {
 		}{append([]*board.Connection{}, batch.State...)})
 	}
 	for i := range batch.Changes {
-		if name, data := changeEvent(&batch.Changes[i]); name != nodeEvent {
+		if name, data := changeEvent(&batch.Changes[i]); name != nodeEvent && name != leftEvent {
 			if err := c.gatherControl(name, data); err != nil {
 				return err
 			}

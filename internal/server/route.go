@@ -81,6 +81,8 @@ func (s *Server) routes() map[string]methods {
 		wire.PathConnections: {http.MethodGet: s.getConnections},
 		wire.PathChanges:     {http.MethodGet: s.getChanges},
 		wire.PathRoom:        {http.MethodGet: s.getRoom},
+		wire.PathLooks:       {http.MethodGet: s.getLooks},
+		wire.PathReports:     {http.MethodPost: noParams(s.postReport)},
 	}
 }
 

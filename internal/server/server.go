@@ -113,6 +113,8 @@ type Config struct {
 	Behind []netip.Prefix
 	// Node is the name of this server on the board. If empty, the id of its log.
 	Node string
+	// Advertise is the URL of this server for other nodes. If empty, none asks it.
+	Advertise string
 	// Version is the version in GET / and on the board.
 	Version string
 	// Sizes returns the sizes in bytes of the log's file and its write-ahead log, for
@@ -128,6 +130,12 @@ type Config struct {
 	// Sources returns how the sources are whose events a relay appends to the log, never
 	// nil. If nil, the server is not a relay.
 	Sources func() []wire.Source
+	// Boards returns how the links to the boards are to which this server reports. If nil, there
+	// are none.
+	Boards func() []BoardLink
+	// Peers are the boards to which this server reports. They are asked for the rooms of topics
+	// that the log does not have.
+	Peers []Peer
 	// Logger logs failures and refused requests, and at level debug all requests. If
 	// nil, nothing is logged.
 	Logger *slog.Logger
@@ -147,6 +155,7 @@ type Server struct {
 	replaying replaying
 	readers   board.Registry
 	board     *board.Board
+	describe  func() board.Node
 
 	prefetching atomic.Int32 // number of prefetchers
 
@@ -180,7 +189,8 @@ func New(log Log, cfg Config) *Server {
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
 		comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
-	s.board = board.New(&s.readers, board.Config{Node: s.describeNode(event.TimeOf(cfg.Now()))})
+	s.describe = s.describeNode(event.TimeOf(cfg.Now()))
+	s.board = board.New(&s.readers, board.Config{Node: s.describe})
 	s.metrics = newMetrics(s)
 	if cfg.Rates != nil {
 		s.limits = newLimits(*cfg.Rates)

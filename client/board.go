@@ -9,7 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A Board says who reads what of a server at one moment: its open streams.
+// A Board says who reads what at one moment: the open streams of a server, and of the servers that
+// report to it.
 type Board struct {
 	Nodes       []BoardNode       `json:"nodes"`
 	Topics      []BoardTopic      `json:"topics"`
@@ -23,6 +24,7 @@ type BoardNode struct {
 	Since   event.Time   `json:"since"` // when it started
 	Log     string       `json:"log"`
 	Head    event.Cursor `json:"head"`
+	URL     string       `json:"url,omitempty"` // where other servers of the board reach it
 }
 
 // A BoardTopic says how many connections concern a topic that one of them asks for.
@@ -44,8 +46,8 @@ type BoardConnection struct {
 	Behind  bool          `json:"behind"`            // it reads history
 }
 
-// Board asks the server who reads what. It needs no copy, and if the server asks for tokens, the right
-// to see the board.
+// Board asks the server who reads what, there and on the servers that report to it. It needs no copy,
+// and if the server asks for tokens, the right to see the board.
 func (c *Client) Board(ctx context.Context) (b Board, err error) {
 	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
 		b, err = c.askBoard(ctx, base)

@@ -33,6 +33,7 @@ type serveOptions struct {
 
 	guardFlags
 	logFlags
+	nodeFlags
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -65,6 +66,11 @@ flag for more topics. The narrowest matching topic decides: one user before all 
 then the longer path, then the exact path ($) before the path and its children, and that
 before a prefix (*).
 
+Every server has a board that shows who reads what: "rstream top". With --board, the server
+also reports its readers to the board of another one, which then shows the readers of
+all of its nodes. Nothing is sent while nobody looks. If that server asks for tokens, this one
+needs a token with --board write, from --token-file or RSTREAM_TOKEN.
+
 On SIGHUP, the server reads keys, revocations and certificates again, as it does every
 few seconds, and applies the log-level of the config file. If a file is invalid, the
 server logs an error and keeps the old settings.
@@ -80,6 +86,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --source wiki --source lab
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
   rstream serve --keys keys.json --acme log.example.com -l :443
+  rstream serve --board https://board.example.com --node b --token-file b.token
   rstream serve --log-format json --max-stream-age 1h`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runServe(cmd.Context(), a, o) },
@@ -96,6 +103,7 @@ Files written by "rstream backup" do not need this.`,
 	o.guardFlags.addGuardFlags(f)
 	o.retain.addRetainFlags(f)
 	o.logFlags.addLogFlags(f)
+	o.nodeFlags.addNodeFlags(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
 	return cmd
 }
@@ -110,7 +118,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
 	open := o.insecure || o.isGuarded() && o.hasTLS()
-	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
 		return err
 	}
 	if o.admin != "" {
@@ -122,6 +130,10 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	boards, err := a.newBoardLinks(&o.nodeFlags)
+	if err != nil {
+		return err
+	}
 	if a.onServe != nil {
 		a.onServe(o)
 		return nil
@@ -130,10 +142,10 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 	secrets := &secretFiles{}
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()
-	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay))
+	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay, boards))
 }
 
-func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
@@ -190,7 +202,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	srv := server.New(log, server.Config{
 		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Logger: say.Logger,
+		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Logger: say.Logger,
 	})
 	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
@@ -212,6 +224,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
 	defer stop()
 	defer relay.follow(ctx)()
+	defer boards.reportReaders(ctx, srv, say)()
 	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
 }

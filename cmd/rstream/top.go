@@ -23,7 +23,8 @@ func newTopCommand(a *app) *cobra.Command {
 		Short:   "Show who reads what",
 		Long: `Show the open streams of a server: which topics they are of, how many readers each topic
 has, and how far each reader is behind. A reader of a wider topic counts for all topics
-in it.
+in it. The board of a server also has the readers of the servers that report to it:
+"rstream serve --board".
 
 On a terminal the picture is drawn again every 2 seconds, until ctrl-C or --once. In a
 pipe, or with -o json, it is printed once: a line for each server, topic and connection.
@@ -32,6 +33,7 @@ A server that asks for tokens shows its board to a token with --board read, and 
 readers of topics that the token may read as well.`,
 		Example: `  rstream top
   rstream top --once
+  rstream top -s https://board.example.com
   rstream top -o json | jq 'select(.type == "topic")'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runTop(cmd.Context(), a, o) },
@@ -138,6 +140,9 @@ func boardText(b *client.Board) string {
 				connections++
 			}
 		}
+		if n.Name != n.Log {
+			fmt.Fprintf(&w, "%s: ", visible(n.Name))
+		}
 		fmt.Fprintf(&w, "log %s at %s, %s, started %s\n", visible(n.Log), n.Head.ID, count(connections, "reader"), localTime(n.Since))
 	}
 	if len(b.Connections) == 0 {
@@ -157,6 +162,9 @@ func boardText(b *client.Board) string {
 		who := c.Address
 		if c.Subject != "" {
 			who = c.Subject + " at " + who
+		}
+		if len(b.Nodes) > 1 {
+			who += " on " + c.Node
 		}
 		fmt.Fprintf(&w, "%11d  %-19s  %s: %s\n", c.Lag, localTime(c.Since), visible(who), strings.Join(topicNames(c.Topics), ", "))
 	}

@@ -23,6 +23,7 @@ func TestFront(t *testing.T) {
 		defer stop()
 		_, stream := s.stream("/events?topic=a")
 		defer stream.Close()
+		synctest.Wait() // its reader is counted
 
 		plain := body(t, s.get("/"))
 		for _, accept := range []string{"*/*", wire.JSON, "text/*", wire.JSON + ", text/html;q=0.9", "text/html;q=0"} {

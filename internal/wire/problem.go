@@ -91,7 +91,7 @@ func ReadError(resp *http.Response) *Error {
 	if !event.ValidLogID(e.Log) {
 		e.Log = ""
 	}
-	e.RetryAfter = retryAfter(resp.Header)
+	e.RetryAfter = RetryAfter(resp.Header)
 	e.FromLog = LogOf(resp.Header) != ""
 	return e
 }
@@ -120,9 +120,9 @@ func dropControls(s string, most int) string {
 // maxRetryAfter keeps a server's mistake from stopping a client for ever.
 const maxRetryAfter = 5 * time.Minute
 
-// retryAfter parses both forms of Retry-After. A date is relative to the server's Date
-// header, if it has one.
-func retryAfter(h http.Header) time.Duration {
+// RetryAfter returns the pause that Retry-After asks for, in either form, or 0. A date is
+// relative to the server's Date header, if it has one.
+func RetryAfter(h http.Header) time.Duration {
 	s := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
 		return min(time.Duration(n)*time.Second, maxRetryAfter)

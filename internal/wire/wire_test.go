@@ -167,8 +167,8 @@ func TestReadError(t *testing.T) {
 		}
 	}
 	for s, want := range map[string]time.Duration{"": 0, "1": time.Second, "-1": 0, "x": 0, "999999": maxRetryAfter, "99999999999999": 0} {
-		if got := retryAfter(http.Header{"Retry-After": {s}}); got != want {
-			t.Errorf("retryAfter(%q) = %s, want %s", s, got, want)
+		if got := RetryAfter(http.Header{"Retry-After": {s}}); got != want {
+			t.Errorf("RetryAfter(%q) = %s, want %s", s, got, want)
 		}
 	}
 	for at, want := range map[string]time.Duration{
@@ -179,12 +179,12 @@ func TestReadError(t *testing.T) {
 		"Fri, 20 Nov 2026 10:00:07 +0100": 0,
 	} {
 		h := http.Header{"Date": {"Fri, 20 Nov 2026 10:00:00 GMT"}, "Retry-After": {at}}
-		if got := retryAfter(h); got != want {
-			t.Errorf("retryAfter(%q) = %s, want %s", at, got, want)
+		if got := RetryAfter(h); got != want {
+			t.Errorf("RetryAfter(%q) = %s, want %s", at, got, want)
 		}
 	}
 	soon := http.Header{"Retry-After": {time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)}}
-	if got := retryAfter(soon); got < 50*time.Second || got > time.Minute {
+	if got := RetryAfter(soon); got < 50*time.Second || got > time.Minute {
 		t.Errorf("retryAfter without Date = %s, want a minute", got)
 	}
 }

@@ -49,8 +49,8 @@ type BoardConnection struct {
 // Board asks the server who reads what, there and on the servers that report to it. It needs no copy,
 // and if the server asks for tokens, the right to see the board.
 func (c *Client) Board(ctx context.Context) (b Board, err error) {
-	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
-		b, err = c.askBoard(ctx, base)
+	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context) (err error) {
+		b, err = c.askBoard(ctx)
 		return err
 	})
 	if err != nil {
@@ -59,18 +59,18 @@ func (c *Client) Board(ctx context.Context) (b Board, err error) {
 	return b, nil
 }
 
-func (c *Client) askBoard(ctx context.Context, base string) (b Board, err error) {
-	resp, err := c.doRequest(ctx, http.MethodGet, base, wire.PathConnections, http.Header{"Accept": {wire.JSON}}, nil)
+func (c *Client) askBoard(ctx context.Context) (b Board, err error) {
+	resp, err := c.askServers(ctx, http.MethodGet, wire.PathConnections, http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return b, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return b, readStatus(resp)
+		return b, readStatus(resp.Response)
 	}
-	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
+	if err := c.checkIsRstream(resp.base, resp.Header, wire.JSON); err != nil {
 		return b, err
 	}
-	_, err = readObject(base, wire.PathConnections, resp.Body, &b)
+	_, err = readObject(resp.base, wire.PathConnections, resp.Body, &b)
 	return b, err
 }

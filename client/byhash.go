@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -18,21 +19,23 @@ import (
 type framePeer struct {
 	c     *Client
 	topic event.Topic
+	asked *atomic.Value // gets the URL of the server that has answered
 }
 
 // Ask implements reconcile.Peer.
 func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, err error) {
 	path := "/bloom?" + (&wire.Query{Topics: []event.Topic{p.topic}}).Values().Encode()
-	err = p.c.tryServers(ctx, func(ctx context.Context, base string) error {
+	err = p.c.tryServers(ctx, func(ctx context.Context) error {
 		header := http.Header{"Content-Type": {wire.Frames}, "Accept": {wire.Frames}}
-		resp, err := p.c.postBody(ctx, base, path, header, request, wire.Frames)
+		resp, err := p.c.postBody(ctx, path, header, request, wire.Frames)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
+		p.asked.Store(resp.base)
 		response, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		if err != nil {
-			return droppedError(base, err)
+			return droppedError(resp.base, err)
 		}
 		return nil
 	})
@@ -44,15 +47,15 @@ func (p framePeer) Ask(ctx context.Context, request []byte) (response []byte, er
 }
 
 // postBody makes a POST request and checks the media type of the response.
-func (c *Client) postBody(ctx context.Context, base, path string, header http.Header, body []byte, mediaType string) (*http.Response, error) {
-	resp, err := c.doRequest(ctx, http.MethodPost, base, path, header, bytes.NewReader(body))
+func (c *Client) postBody(ctx context.Context, path string, header http.Header, body []byte, mediaType string) (*serverAnswer, error) {
+	resp, err := c.askServers(ctx, http.MethodPost, path, header, body)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		err = c.checkIsRstream(base, resp.Header, mediaType)
+		err = c.checkIsRstream(resp.base, resp.Header, mediaType)
 	} else {
-		err = refusalError(readStatus(resp), event.Beginning)
+		err = refusalError(readStatus(resp.Response), event.Beginning)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -64,14 +67,14 @@ func (c *Client) postBody(ctx context.Context, base, path string, header http.He
 // requestByHash requests events by their hashes and calls fn with the lines of the
 // response, up to maxPageBytes. whole reports whether these are all. A response that is
 // cut off after its first line is not an error.
-func (c *Client) requestByHash(ctx context.Context, base, path string, hashes []event.Hash, fn func(line []byte) error) (whole bool, err error) {
+func (c *Client) requestByHash(ctx context.Context, path string, hashes []event.Hash, fn func(base string, line []byte) error) (whole bool, err error) {
 	header := http.Header{"Content-Type": {wire.JSON}, "Accept": {wire.JSON}}
-	resp, err := c.postBody(ctx, base, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
+	resp, err := c.postBody(ctx, path, header, wire.AppendHashes(nil, hashes), wire.JSON)
 	if err != nil {
 		return false, err
 	}
 	defer resp.Body.Close()
-	lines := newObjectLines(base, resp.Body)
+	lines := newObjectLines(resp.base, resp.Body)
 	n := 0
 	for size := 0; size < maxPageBytes; n++ {
 		line, err := lines.Next()
@@ -84,7 +87,7 @@ func (c *Client) requestByHash(ctx context.Context, base, path string, hashes []
 			}
 			return false, nil
 		}
-		if err := fn(line); err != nil {
+		if err := fn(resp.base, line); err != nil {
 			return false, err
 		}
 		size += len(line)
@@ -101,11 +104,12 @@ func (c *Client) requestStubs(ctx context.Context, hashes []event.Hash, round *r
 		asked[h] = struct{}{}
 	}
 	var buf []byte
-	err = c.tryServers(ctx, func(ctx context.Context, base string) error {
+	var from string
+	err = c.tryServers(ctx, func(ctx context.Context) error {
 		stubs = nil
 		round.Up += len(wire.AppendHashes(nil, hashes))
-		whole, err := c.requestByHash(ctx, base, "/get?stubs=1", hashes, func(line []byte) error {
-			round.Down += len(line) + 1
+		whole, err := c.requestByHash(ctx, "/get?stubs=1", hashes, func(base string, line []byte) error {
+			round.Down, from = round.Down+len(line)+1, base
 			var s wire.Stub
 			if err := json.Unmarshal(line, &s); err != nil {
 				return &ProtocolError{base, fmt.Sprintf("sent a bad stub: %.80q", line)}
@@ -119,7 +123,7 @@ func (c *Client) requestStubs(ctx context.Context, hashes []event.Hash, round *r
 			return nil
 		})
 		if err == nil && !whole {
-			err = droppedError(base, io.ErrUnexpectedEOF)
+			err = droppedError(from, io.ErrUnexpectedEOF)
 		}
 		return err
 	})
@@ -135,12 +139,12 @@ func (c *Client) Known(ctx context.Context, hashes []event.Hash) (int, error) {
 
 // fetchItems fetches the events named by items, which are in order. It returns a prefix
 // of those that the log has: the response may have been cut off.
-func (c *Client) fetchItems(ctx context.Context, base string, topic event.Topic, items []reconcile.Item) (evs []event.Event, err error) {
+func (c *Client) fetchItems(ctx context.Context, topic event.Topic, items []reconcile.Item) (evs []event.Event, err error) {
 	hashes := make([]event.Hash, len(items))
 	for i, it := range items {
 		hashes[i] = it.Hash
 	}
-	_, err = c.requestByHash(ctx, base, "/get", hashes, func(line []byte) error {
+	_, err = c.requestByHash(ctx, "/get", hashes, func(base string, line []byte) error {
 		ev, err := c.parseReceived(base, line, []event.Topic{topic})
 		if err != nil {
 			return err

@@ -24,8 +24,9 @@ import (
 
 // Config configures a Client. Only Servers is required.
 type Config struct {
-	// Servers are the base URLs of servers of the same log. If one fails, the Client
-	// tries the next.
+	// Servers are the base URLs of servers of the same log, the preferred one first. A
+	// request for events goes to the next one, too, if a server fails, refuses it or does
+	// not answer within a second; the first answer wins. An append goes to one at a time.
 	Servers []string
 	// HTTP makes the requests. If nil, a client with time limits for connections and
 	// headers, and none for bodies.
@@ -57,6 +58,10 @@ type Config struct {
 	// and none has answered before. The Client keeps waiting. It may be called from any
 	// goroutine. If nil, nothing is called.
 	OnSilence func(server string)
+	// OnAside is called when one of several servers has sent a wrong answer. It is not asked
+	// for ten minutes, and the Client continues with the others. It may be called from any
+	// goroutine and must not call the Client. If nil, nothing is called.
+	OnAside func(server string, cause error)
 	// OnProgress is called while Sync fetches events that are not held, and while Verify
 	// compares the held ones: when the range is known, and then with each part. It is
 	// called by the goroutine that calls Sync or Verify, which waits for it. If nil,
@@ -119,10 +124,13 @@ type Client struct {
 
 	stats stats
 
+	noting sync.Mutex
+	noted  []cache.ServerNote // guarded by noting: what the copy has been given
+
 	mu      sync.Mutex
-	current int         // guarded by mu: the index of the server in use
-	reached bool        // guarded by mu: some server has answered
-	resting []time.Time // guarded by mu: when each server accepts requests again
+	current int           // guarded by mu: the index of the server to ask first
+	reached bool          // guarded by mu: some server has answered
+	servers []serverState // guarded by mu
 
 	firstLog string // guarded by mu: the log that several servers serve, "" if not known
 	silent   bool   // guarded by mu: OnSilence was called
@@ -155,7 +163,7 @@ func New(db *cache.DB, cfg Config) (*Client, error) {
 // newClient returns a Client with a checked configuration. If st is nil it stores
 // nothing.
 func newClient(st store, cfg Config) *Client {
-	c := &Client{store: st, cfg: cfg, resting: make([]time.Time, len(cfg.Servers)), pending: newPending()}
+	c := &Client{store: st, cfg: cfg, servers: make([]serverState, len(cfg.Servers)), noted: make([]cache.ServerNote, len(cfg.Servers)), pending: newPending()}
 	c.live.c = c
 	if st != nil {
 		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
@@ -274,6 +282,7 @@ func (c *Client) Stats() Stats {
 // fine.
 func (c *Client) Close() {
 	c.live.closeCursor()
+	c.noteServers()
 	c.closeIdle()
 }
 

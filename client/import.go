@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client/internal/imports"
@@ -39,14 +40,19 @@ func (c *Client) adoptImported(ctx context.Context, topic event.Topic, w wire.Wi
 
 // importer returns an Importer for the Client's store and servers.
 func (c *Client) importer() *imports.Importer {
-	return &imports.Importer{Store: c.store, Server: importServer{c}, Reconcile: c.cfg.Reconcile,
+	return &imports.Importer{Store: c.store, Server: importServer{Client: c, asked: &atomic.Value{}}, Reconcile: c.cfg.Reconcile,
 		PageLimit: c.cfg.PageLimit, PageBytes: maxPageBytes}
 }
 
 // An importServer is a Client as an imports.Server.
-type importServer struct{ *Client }
+type importServer struct {
+	*Client
+	asked *atomic.Value // the URL of the server that answered the last comparison
+}
 
-func (s importServer) Peer(topic event.Topic) reconcile.Peer { return framePeer{s.Client, topic} }
+func (s importServer) Peer(topic event.Topic) reconcile.Peer {
+	return framePeer{s.Client, topic, s.asked}
+}
 
 func (s importServer) Stubs(ctx context.Context, hashes []event.Hash, round *reconcile.Round) ([]wire.Stub, error) {
 	return s.requestStubs(ctx, hashes, round)
@@ -65,4 +71,10 @@ func (s importServer) Status(err error) int {
 	return 0
 }
 
-func (s importServer) WrongAnswer(reason string) error { return &ProtocolError{s.serverURL(), reason} }
+func (s importServer) WrongAnswer(reason string) error {
+	base, known := s.asked.Load().(string)
+	if !known {
+		base = s.cfg.Servers[0]
+	}
+	return &ProtocolError{base, reason}
+}

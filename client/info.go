@@ -76,8 +76,11 @@ func Ready(ctx context.Context, cfg Config) error {
 
 // Info asks the server for its Info.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {
-	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context, base string) (err error) {
-		info, err = c.askInfo(ctx, base)
+	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context) error {
+		resp, err := c.askServers(ctx, http.MethodGet, "/", nil, nil)
+		if err == nil {
+			info, err = c.readInfo(resp)
+		}
 		return err
 	})
 	if err == nil {
@@ -91,7 +94,7 @@ func (c *Client) Info(ctx context.Context) (info Info, err error) {
 func (c *Client) HeadTime(ctx context.Context) (t event.Time, ok bool, err error) {
 	var w wire.Window
 	q := wire.WindowQuery{Topic: event.All, Since: event.Now, Sum: true} // nothing, which ends at the head
-	if err := c.requestWindows(ctx, &q, &w); err != nil || w.End == nil {
+	if _, err := c.requestWindows(ctx, &q, &w, nil); err != nil || w.End == nil {
 		return 0, false, err
 	}
 	return *w.End, true, nil
@@ -103,17 +106,23 @@ func (c *Client) askInfo(ctx context.Context, base string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	return c.readInfo(&serverAnswer{resp, base})
+}
+
+// readInfo reads the Info in a response, and closes it.
+func (c *Client) readInfo(resp *serverAnswer) (Info, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return Info{}, readStatus(resp)
+		return Info{}, readStatus(resp.Response)
 	}
+	base := resp.base
 	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return Info{}, err // before reading the body, which may never end
 	}
 	var info wire.Info
-	_, err = readObject(base, "/", resp.Body, &info)
+	_, err := readObject(base, "/", resp.Body, &info)
 	if errors.As(err, new(*ProtocolError)) || err == nil && !event.ValidLogID(info.Log) {
-		return Info{}, &ProtocolError{base, "is not an rstream server"}
+		return Info{}, &ProtocolError{base, "sent an invalid description of itself"}
 	}
 	return infoOf(&info), err
 }

@@ -292,26 +292,29 @@ func (l *liveCursor) endWith(cause error) {
 func (l *liveCursor) keepFollowing(ctx context.Context, lease *cache.Lease, topics []event.Topic) error {
 	b := l.c.newBackoff()
 	for {
-		base := l.c.serverURL()
-		err := l.streamOnce(ctx, base, lease, topics, b)
+		err := l.streamOnce(ctx, lease, topics, b)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		refused, err := l.findRefused(ctx, base, topics, err)
+		refused, err := l.findRefused(ctx, topics, err)
+		left := ctx.Err() == nil && refused == nil && !errors.Is(err, errRotated) && l.c.leaveServer(err)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case refused != nil:
 			return refused
-		case permanent(err):
+		case permanent(err) && !left:
 			return err
 		}
 		l.behind = true
-		if errors.Is(err, errRotated) {
+		switch {
+		case errors.Is(err, errRotated):
 			err = l.c.pauseIdle(ctx, b)
-		} else {
+		case left:
+			l.lost, err = true, nil
+		default:
 			l.lost = true
-			err = l.c.pauseAfter(ctx, b, base, err)
+			err = l.c.pauseAfter(ctx, b, err)
 		}
 		if err != nil {
 			return err
@@ -338,7 +341,7 @@ func (r refusedTopics) ofAny(topics []event.Topic) error {
 // findRefused returns the topics that a server refuses, if that is what err says: the one
 // that it names or, since a proxy names none, those that are also refused one by one. The
 // error that it returns is err, or the one that kept it from finding out.
-func (l *liveCursor) findRefused(ctx context.Context, base string, topics []event.Topic, err error) (refusedTopics, error) {
+func (l *liveCursor) findRefused(ctx context.Context, topics []event.Topic, err error) (refusedTopics, error) {
 	var status *StatusError
 	if !errors.As(err, &status) || !status.isForbidden() {
 		return nil, err
@@ -351,7 +354,7 @@ func (l *liveCursor) findRefused(ctx context.Context, base string, topics []even
 	}
 	refused := refusedTopics{}
 	for _, t := range topics {
-		_, alone := l.c.resolveBy(ctx, base, []event.Topic{t}, Range{Since: l.c.momentAt(l.reachedPosition())})
+		_, alone := l.c.resolveOnce(ctx, []event.Topic{t}, Range{Since: l.c.momentAt(l.reachedPosition())})
 		if alone != nil && !permanent(alone) {
 			return nil, alone
 		}
@@ -367,27 +370,29 @@ func (l *liveCursor) findRefused(ctx context.Context, base string, topics []even
 
 // streamOnce makes one connection and stores the events that arrive until it ends. It always
 // returns an error.
-func (l *liveCursor) streamOnce(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
+func (l *liveCursor) streamOnce(ctx context.Context, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	if err := l.skipHeld(ctx, lease, topics); err != nil {
 		return err
 	}
 	if l.behind {
-		if err := l.catchUp(ctx, base, lease, topics, b); err != nil {
+		if err := l.catchUp(ctx, lease, topics, b); err != nil {
 			return err
 		}
 		l.behind = false
 	}
-	s, head, err := l.openLive(ctx, base, lease.Reached(), topics)
+	s, err := l.openLive(ctx, lease.Reached(), topics)
 	if err != nil {
 		return err
 	}
+	defer s.release()
+	base := s.base
 	if l.lost {
 		l.c.cfg.OnReconnect(publicURL(base), l.missed)
 		l.lost, l.missed = false, 0
 	}
-	l.history.Store(&following{topics, head})
+	l.history.Store(&following{topics, s.head})
 	defer l.history.Store(nil)
-	r := receiver{c: l.c, base: base, topics: topics, s: s, at: lease.Reached()}
+	r := receiver{c: l.c, base: base, topics: topics, s: s.Session, at: lease.Reached()}
 	var reading sync.WaitGroup
 	in := newInbox()
 	reading.Go(func() { in.endSteps(r.receiveAll(in)) })
@@ -399,15 +404,19 @@ func (l *liveCursor) streamOnce(ctx context.Context, base string, lease *cache.L
 			b.resetPauses() // the connection was healthy, only quiet
 		}
 	}(time.Now())
-	return l.storeArrivals(ctx, lease, in, s, b)
+	err = l.storeArrivals(ctx, lease, in, s.Session, b)
+	if ctx.Err() == nil && !errors.Is(err, errRotated) && !permanent(err) {
+		l.c.recordFailure(base, err)
+	}
+	return err
 }
 
 // catchUp pulls the events that happened while there was no connection, as windows, like
 // any history. So other processes can wait for it, it waits for windows that they are
 // pulling, and events that are held for a part of topics are not requested.
-func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Lease, topics []event.Topic, b *backoff) error {
+func (l *liveCursor) catchUp(ctx context.Context, lease *cache.Lease, topics []event.Topic, b *backoff) error {
 	from := lease.Reached()
-	span, err := l.c.resolveBy(ctx, base, topics, Range{Since: l.c.momentAt(from)})
+	span, err := l.c.resolveOnce(ctx, topics, Range{Since: l.c.momentAt(from)})
 	if err != nil {
 		return err
 	}
@@ -424,18 +433,43 @@ func (l *liveCursor) catchUp(ctx context.Context, base string, lease *cache.Leas
 	return err
 }
 
-// openLive opens a stream from position at on, and also returns the head of the log.
-func (l *liveCursor) openLive(ctx context.Context, base string, at event.ID, topics []event.Topic) (s *sse.Session, head event.ID, err error) {
+// A liveStream is an open stream of one of the servers.
+type liveStream struct {
+	*sse.Session
+	base    string   // of the server
+	head    event.ID // of the log when it began
+	release func()   // to be called after Close
+}
+
+// openLive opens a stream from position at on, of the first server that answers.
+func (l *liveCursor) openLive(ctx context.Context, at event.ID, topics []event.Topic) (*liveStream, error) {
+	r := race[*liveStream]{c: l.c, drop: func(s *liveStream) { s.Close() }, status: func(*liveStream) int { return 0 },
+		ask: func(ctx context.Context, base string) (*liveStream, error) {
+			return l.openLiveOf(ctx, base, at, topics)
+		}}
+	a := r.run(ctx)
+	if a.err != nil {
+		a.release()
+		return nil, a.err
+	}
+	a.got.release = a.release
+	return a.got, nil
+}
+
+// openLiveOf is openLive of one server.
+func (l *liveCursor) openLiveOf(ctx context.Context, base string, at event.ID, topics []event.Topic) (*liveStream, error) {
 	cursor := event.CursorOf(at, l.c.store.Log())
 	q := wire.Query{Topics: topics, Since: event.At(cursor)}
-	s, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
+	live := &liveStream{base: base}
+	var err error
+	live.Session, err = l.c.openStream(ctx, base, &q, cursor, func(resp *http.Response) error {
 		if from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom); !ok || from != at {
 			return &ProtocolError{base, fmt.Sprintf("was asked to continue from %s but begins at %s", at, from)}
 		}
-		head, _ = wire.PositionIn(resp.Header, wire.HeaderHead)
+		live.head, _ = wire.PositionIn(resp.Header, wire.HeaderHead)
 		return nil
 	})
-	return s, head, err
+	return live, err
 }
 
 // skipHeld moves the lease over events that were stored another way since the connection

@@ -59,9 +59,9 @@ func (c *Client) oldestMissing(ctx context.Context, topics []event.Topic) (oldes
 func (c *Client) firstEvent(ctx context.Context, topics []event.Topic, span window.Span) (first *event.Event, err error) {
 	one, until := 1, c.momentAt(span.To)
 	for !span.Empty() && first == nil {
-		err := c.tryServers(ctx, func(ctx context.Context, base string) error {
+		err := c.tryServers(ctx, func(ctx context.Context) error {
 			q := wire.Query{Topics: topics, Since: c.momentAt(span.From), Until: &until, Limit: &one}
-			p, err := c.readPage(c.requestPageAs(ctx, base, &q, span, wire.JSON))
+			p, err := c.readPage(c.requestPageAs(ctx, &q, span, wire.JSON))
 			if err != nil {
 				return err
 			}

@@ -58,14 +58,14 @@ func (c *Client) sharesEvent(ctx context.Context, p event.Point) (shared bool, e
 	}
 	header := http.Header{}
 	header.Set(wire.HeaderHeld, p.Cursor(c.store.Log()).String())
-	err = c.tryServers(ctx, func(ctx context.Context, base string) error {
-		resp, err := c.doRequest(ctx, http.MethodGet, base, "/", header, nil)
+	err = c.tryServers(ctx, func(ctx context.Context) error {
+		resp, err := c.askServers(ctx, http.MethodGet, "/", header, nil)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return readStatus(resp)
+			return readStatus(resp.Response)
 		}
 		return nil
 	})

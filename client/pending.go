@@ -29,8 +29,8 @@ func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Momen
 	}
 	// Between two attempts no window is pending: another process may have a server that
 	// answers.
-	err = c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
-		w, err = c.pendingAt(ctx, base, topic, at)
+	err = c.tryServers(ctx, func(ctx context.Context) (err error) {
+		w, err = c.pendingAt(ctx, topic, at)
 		return err
 	})
 	if err != nil {
@@ -40,9 +40,9 @@ func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Momen
 	return w, nil
 }
 
-// pendingAt waits for its turn. It asks one server, unless a window that was answered
+// pendingAt waits for its turn. It asks the servers once, unless a window that was answered
 // meanwhile contains the moment.
-func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, err error) {
+func (c *Client) pendingAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
 	p, waited, err := c.claimPending(ctx, topic, at)
 	if err != nil {
 		return w, err
@@ -50,7 +50,7 @@ func (c *Client) pendingAt(ctx context.Context, base string, topic event.Topic, 
 	w, ok, err := answeredWindow(ctx, p, waited, at)
 	var body []byte
 	if err == nil && !ok {
-		w, body, err = c.askWindow(ctx, base, topic, at)
+		w, body, err = c.askWindow(ctx, topic, at)
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
@@ -95,9 +95,10 @@ func answeredWindow(ctx context.Context, p *cache.Pending, waited int64, at even
 	return wire.Window{}, false, nil
 }
 
-func (c *Client) askWindow(ctx context.Context, base string, topic event.Topic, at event.Moment) (w wire.Window, body []byte, err error) {
+func (c *Client) askWindow(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, body []byte, err error) {
 	q := wire.WindowQuery{Topic: topic, At: &at}
-	if body, err = c.askOnce(ctx, base, &q, &w); err != nil {
+	base, body, err := c.askOnce(ctx, &q, &w)
+	if err != nil {
 		return w, nil, err
 	}
 	if id, ok := at.Cursor(); w.To.ID < w.From.ID || ok && (id.ID < w.From.ID || id.ID > w.To.ID) {

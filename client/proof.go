@@ -30,20 +30,23 @@ func (e *MismatchError) Error() string {
 // maxAnswer bounds the body of a response that is read as a whole, in bytes.
 const maxAnswer = 8 << 20
 
-// requestWindows requests windows and decodes the response into answer.
-func (c *Client) requestWindows(ctx context.Context, q *wire.WindowQuery, answer any) error {
-	return c.tryServers(ctx, func(ctx context.Context, base string) error {
-		_, err := c.askOnce(ctx, base, q, answer)
+// requestWindows requests windows, decodes the response into answer, and returns the server
+// that answered. If check is not nil, it may refuse an answer that is otherwise valid.
+func (c *Client) requestWindows(ctx context.Context, q *wire.WindowQuery, answer any, check func(base string) error) (base string, err error) {
+	err = c.tryServers(ctx, func(ctx context.Context) (err error) {
+		if base, _, err = c.askOnce(ctx, q, answer); err == nil && check != nil {
+			err = check(base)
+		}
 		return err
 	})
+	return base, err
 }
 
-// askOnce is requestWindows of one server, without retries. It also returns the
-// response body.
-func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, answer any) (body []byte, err error) {
-	resp, err := c.doRequest(ctx, http.MethodGet, base, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+// askOnce is requestWindows without retries. It also returns the response body.
+func (c *Client) askOnce(ctx context.Context, q *wire.WindowQuery, answer any) (base string, body []byte, err error) {
+	resp, err := c.askServers(ctx, http.MethodGet, "/windows?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -51,16 +54,16 @@ func (c *Client) askOnce(ctx context.Context, base string, q *wire.WindowQuery, 
 		if q.At != nil {
 			after, _ = q.At.Cursor()
 		}
-		return nil, refusalError(readStatus(resp), after.ID)
+		return "", nil, refusalError(readStatus(resp.Response), after.ID)
 	}
-	if err := c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
-		return nil, err
+	if err := c.checkIsRstream(resp.base, resp.Header, wire.JSON); err != nil {
+		return "", nil, err
 	}
-	body, err = readObject(base, "/windows", resp.Body, answer)
+	body, err = readObject(resp.base, "/windows", resp.Body, answer)
 	if w, ok := answer.(*wire.Window); ok && err == nil {
-		err = checkEnd(base, resp.Header, w)
+		err = checkEnd(resp.base, resp.Header, w)
 	}
-	return body, err
+	return resp.base, body, err
 }
 
 // checkEnd refuses a window that ends after the head of its log: its digest may equal that
@@ -80,15 +83,19 @@ func (c *Client) momentAt(id event.ID) event.Moment {
 // requestSum requests the sum of a range: its bounds, the number of its events and their
 // digest. The server also resolves the moments of r to positions, once.
 func (c *Client) requestSum(ctx context.Context, topic event.Topic, r Range) (w wire.Window, err error) {
+	w, _, err = c.requestSumBy(ctx, topic, r)
+	return w, err
+}
+
+// requestSumBy is requestSum that also returns the server that answered.
+func (c *Client) requestSumBy(ctx context.Context, topic event.Topic, r Range) (w wire.Window, base string, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	if err = c.requestWindows(ctx, &q, &w); err != nil {
-		return w, err
-	}
-	return w, c.checkBounds(r, w)
+	base, err = c.requestWindows(ctx, &q, &w, func(base string) error { return checkBounds(base, r, w) })
+	return w, base, err
 }
 
 // checkBounds refuses an answer about a range other than the one requested.
-func (c *Client) checkBounds(r Range, w wire.Window) error {
+func checkBounds(base string, r Range, w wire.Window) error {
 	span := w.Span()
 	wrong := span.To < span.From
 	if since, ok := r.Since.Cursor(); ok {
@@ -100,7 +107,7 @@ func (c *Client) checkBounds(r Range, w wire.Window) error {
 		}
 	}
 	if wrong {
-		return &ProtocolError{c.serverURL(), fmt.Sprintf("answered about %s, which is not the range requested", span)}
+		return &ProtocolError{base, fmt.Sprintf("answered about %s, which is not the range requested", span)}
 	}
 	return nil
 }
@@ -136,8 +143,8 @@ func proofOf(topic event.Topic, sum wire.Window) cache.Proof {
 // ensureProven makes a range held and proven: by comparison alone if nothing is missing,
 // otherwise by fetching the missing events. If there are candidates, it determines first
 // which events are missing. Blocks that differ although all of the range is held are
-// fetched once more.
-func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, group *TopicGroup, s *Synced, fresh func([]event.Event) error) error {
+// fetched once more, of the server that has sent sum.
+func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.Window, from string, group *TopicGroup, s *Synced, fresh func([]event.Event) error) error {
 	s.Held = sum.Count // or there is an error
 	ok, held, err := c.proveRange(ctx, topic, sum)
 	found := imports.Comparison{Outcome: reconcile.Equal.String(), Why: fmt.Sprintf("both sides have the same %d events", sum.Count)}
@@ -161,7 +168,7 @@ func (c *Client) ensureProven(ctx context.Context, topic event.Topic, sum wire.W
 		}
 		ok, held, err = c.pullAndProve(ctx, topic, sum, known, s, fresh)
 		if err == nil && !ok {
-			ok, held, err = c.fetchAgain(ctx, topic, sum, fresh)
+			ok, held, err = c.fetchAgain(ctx, topic, sum, from, fresh)
 		}
 		if err == nil && ok {
 			err = c.importer().DropRest(ctx, topic, sum.Span())

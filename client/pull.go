@@ -20,18 +20,18 @@ import (
 // resolveRange asks the server to resolve the moments of r to positions, once. All later
 // requests use the positions.
 func (c *Client) resolveRange(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
-	err = c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
-		span, err = c.resolveBy(ctx, base, topics, r)
+	err = c.tryServers(ctx, func(ctx context.Context) (err error) {
+		span, err = c.resolveOnce(ctx, topics, r)
 		return err
 	})
 	return span, err
 }
 
-// resolveBy is resolve by one server, without retries.
-func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topic, r Range) (span window.Span, err error) {
+// resolveOnce is resolveRange without retries.
+func (c *Client) resolveOnce(ctx context.Context, topics []event.Topic, r Range) (span window.Span, err error) {
 	none := 0
 	q := wire.Query{Topics: topics, Since: r.Since, Until: r.Until, Last: r.Last, Limit: &none}
-	resp, err := c.requestEvents(ctx, base, &q, wire.NDJSON, nil)
+	resp, err := c.requestEvents(ctx, &q, wire.NDJSON, nil)
 	if err != nil {
 		return span, err
 	}
@@ -39,10 +39,10 @@ func (c *Client) resolveBy(ctx context.Context, base string, topics []event.Topi
 	from, ok := wire.PositionIn(resp.Header, wire.HeaderFrom)
 	to, ok2 := wire.PositionIn(resp.Header, wire.HeaderTo)
 	if !ok || !ok2 || to < from {
-		return span, &ProtocolError{base, "did not say which range it means"}
+		return span, &ProtocolError{resp.base, "did not say which range it means"}
 	}
 	span = window.Span{From: from, To: to}
-	return span, c.checkResolved(base, &q, span)
+	return span, c.checkResolved(resp.base, &q, span)
 }
 
 // checkResolved refuses a span that differs from the positions in the query.
@@ -60,16 +60,16 @@ func (c *Client) checkResolved(base string, q *wire.Query, span window.Span) err
 }
 
 // requestEvents requests events and checks that the response is a 200 from our log.
-func (c *Client) requestEvents(ctx context.Context, base string, q *wire.Query, accept string, header http.Header) (*http.Response, error) {
+func (c *Client) requestEvents(ctx context.Context, q *wire.Query, accept string, header http.Header) (*serverAnswer, error) {
 	if header == nil {
 		header = http.Header{}
 	}
 	header.Set("Accept", accept)
-	resp, err := c.askEvents(ctx, base, q.Values().Encode(), header)
+	resp, err := c.askEvents(ctx, q.Values().Encode(), header)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkEvents(base, q, accept, resp); err != nil {
+	if err := c.checkEvents(resp.base, q, accept, resp.Response); err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
@@ -148,15 +148,15 @@ func (c *Client) claimMissing(ctx context.Context, topics []event.Topic, span wi
 func (c *Client) pullWindow(ctx context.Context, topics []event.Topic, lease *cache.Lease, known *imports.Plan, fresh func([]event.Event) error) error {
 	b := c.newBackoff()
 	for !lease.Span().Empty() {
-		err := c.retryWith(ctx, b, func(ctx context.Context, base string) error {
+		err := c.retryWith(ctx, b, func(ctx context.Context) error {
 			end, until := known.Knows(lease.Reached())
 			if end > lease.Reached() {
 				fetch := func(ctx context.Context, topic event.Topic, items []reconcile.Item) ([]event.Event, error) {
-					return c.fetchItems(ctx, base, topic, items)
+					return c.fetchItems(ctx, topic, items)
 				}
 				return c.importer().Assemble(ctx, known, lease, min(end, lease.Span().To), fetch, b.resetPauses, fresh)
 			}
-			return c.pullPages(ctx, base, topics, lease, min(until, lease.Span().To), b, fresh)
+			return c.pullPages(ctx, topics, lease, min(until, lease.Span().To), b, fresh)
 		})
 		if err != nil {
 			return joinErrors(err, c.giveUp(ctx, lease, err))
@@ -175,11 +175,11 @@ func (c *Client) commitLease(ctx context.Context, lease *cache.Lease) error {
 // pullPages fetches and stores the next part of a window, up to until. While it stores a
 // page it fetches the next ones; all that have arrived by then are one transaction.
 // However it ends, all events that came whole are stored.
-func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
+func (c *Client) pullPages(ctx context.Context, topics []event.Topic, lease *cache.Lease, until event.ID, b *backoff, fresh func([]event.Event) error) error {
 	fetch, stop := context.WithCancel(ctx)
 	in, from := newInbox(), lease.Reached()
 	var fetching sync.WaitGroup
-	fetching.Go(func() { in.endSteps(c.fetchPages(fetch, base, topics, window.Span{From: from, To: until}, in)) })
+	fetching.Go(func() { in.endSteps(c.fetchPages(fetch, topics, window.Span{From: from, To: until}, in)) })
 	defer fetching.Wait()
 	defer in.dropSteps()
 	defer stop()
@@ -207,7 +207,7 @@ func (c *Client) pullPages(ctx context.Context, base string, topics []event.Topi
 // fetchPages puts the events of span into in, page by page. While it parses a page, the server
 // prepares the next one. If a response is cut off, the events that came whole are used, so that
 // there is progress even if no connection lasts for a page.
-func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Topic, span window.Span, in *inbox) error {
+func (c *Client) fetchPages(ctx context.Context, topics []event.Topic, span window.Span, in *inbox) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var coming chan *openPage // the next page, or nil
 	defer func() {
@@ -216,8 +216,8 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 			(<-coming).close()
 		}
 	}()
-	open := func(from event.ID) *openPage {
-		return c.openNext(ctx, base, topics, window.Span{From: from, To: span.To})
+	open := func(ctx context.Context, from event.ID) *openPage {
+		return c.openNext(ctx, topics, window.Span{From: from, To: span.To})
 	}
 	for at := span.From; at < span.To; {
 		var o *openPage
@@ -226,17 +226,18 @@ func (c *Client) fetchPages(ctx context.Context, base string, topics []event.Top
 		}
 		if o == nil || o.span.From != at { // the page before has ended early
 			o.close()
-			o = open(at)
+			o = open(ctx, at)
 		}
 		// If there is no room for this page, nobody knows when the next one would be read.
 		if o.err == nil && o.next.ID < span.To && in.hasRoom() {
 			ahead := make(chan *openPage, 1)
-			go func() { ahead <- open(o.next.ID) }()
+			go func() { ahead <- open(ctx, o.next.ID) }()
 			coming = ahead
 		}
 		p, err := c.readPage(o)
 		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
 			in.putPage(p)
+			c.recordSupply(o.base, topics, window.Span{From: at, To: p.next.ID})
 		}
 		if err != nil {
 			return err
@@ -291,41 +292,42 @@ func (o *openPage) close() {
 }
 
 // openNext requests the next events of span, except those that are held for narrower topics.
-func (c *Client) openNext(ctx context.Context, base string, topics []event.Topic, span window.Span) *openPage {
+func (c *Client) openNext(ctx context.Context, topics []event.Topic, span window.Span) *openPage {
 	parts, end, err := c.store.Narrower(ctx, topics, span.From, span.To)
 	if err != nil {
 		return &openPage{span: span, err: storeError(err)}
 	}
-	return c.requestPage(ctx, base, topics, parts, window.Span{From: span.From, To: end})
+	return c.requestPage(ctx, topics, parts, window.Span{From: span.From, To: end})
 }
 
 // requestPage requests the next events of span. If the server does not count the lines of a
 // page, requestPage requests JSON instead, which costs one additional request, once.
-func (c *Client) requestPage(ctx context.Context, base string, topics []event.Topic, except []event.Topic, span window.Span) *openPage {
+func (c *Client) requestPage(ctx context.Context, topics []event.Topic, except []event.Topic, span window.Span) *openPage {
 	until := c.momentAt(span.To)
 	q := wire.Query{Topics: topics, Except: except, Since: c.momentAt(span.From), Until: &until, Limit: &c.cfg.PageLimit}
 	accept := wire.NDJSON
 	if c.uncounted.Load() {
 		accept = wire.JSON
 	}
-	o := c.requestPageAs(ctx, base, &q, span, accept)
+	o := c.requestPageAs(ctx, &q, span, accept)
 	if errors.Is(o.err, errUncounted) {
 		c.uncounted.Store(true)
-		o = c.requestPageAs(ctx, base, &q, span, wire.JSON)
+		o = c.requestPageAs(ctx, &q, span, wire.JSON)
 	}
 	return o
 }
 
 // requestPageAs is requestPage in one format.
-func (c *Client) requestPageAs(ctx context.Context, base string, q *wire.Query, span window.Span, accept string) *openPage {
-	o := &openPage{base: base, topics: q.Topics, span: span}
-	resp, err := c.requestEvents(ctx, base, q, accept, nil)
+func (c *Client) requestPageAs(ctx context.Context, q *wire.Query, span window.Span, accept string) *openPage {
+	o := &openPage{topics: q.Topics, span: span}
+	resp, err := c.requestEvents(ctx, q, accept, nil)
 	if err != nil {
 		o.err = err
 		return o
 	}
-	if o.next, o.err = checkPageHeader(base, span, resp); o.err == nil {
-		o.lines, o.err = eventsOf(base, resp, accept)
+	o.base = resp.base
+	if o.next, o.err = checkPageHeader(o.base, span, resp.Response); o.err == nil {
+		o.lines, o.err = eventsOf(o.base, resp.Response, accept)
 	}
 	o.body = resp.Body
 	if o.err != nil {

@@ -28,17 +28,25 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 	}
 	var receipts []event.Receipt
 	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
-	err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
+	err := c.tryServers(ctx, func(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		traced, left := watchConn(ctx)
-		receipts, err = c.putBody(traced, base, drafts, body)
-		if c.isOtherLog(err) {
+		for {
+			base := c.serverURL(ctx)
+			traced, left := watchConn(ctx)
 			receipts, err = c.putBody(traced, base, drafts, body)
+			if c.isOtherLog(err) {
+				receipts, err = c.putBody(traced, base, drafts, body)
+			}
+			unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
+			if err != nil && (!permanent(err) || isAboutServer(err)) {
+				c.recordFailure(base, err)
+			}
+			if !isAboutServer(err) || !c.hasFresh("") {
+				return err
+			}
 		}
-		unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
-		return err
 	})
 	if err == nil {
 		return receipts, nil
@@ -48,6 +56,17 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		err = &UnknownOutcomeError{err}
 	}
 	return nil, err
+}
+
+// isAboutServer reports whether a log has refused an append for a reason that other servers of
+// the log need not have: the server does not follow the topic, or lags behind the copy.
+func isAboutServer(err error) bool {
+	var back *RolledBackError
+	if errors.As(err, &back) {
+		return back.refused
+	}
+	var answer *StatusError
+	return errors.As(err, &answer) && answer.FromLog && answer.Status == http.StatusMisdirectedRequest
 }
 
 // watchConn returns a context for one request, and a function that reports whether any

@@ -12,8 +12,11 @@ import (
 
 // fetchAgain finds the blocks of a held range that differ from the server, marks them as
 // in doubt, fetches each once more and tries to prove the range. It adds missing events
-// and never removes or replaces one: the server may be the side that is wrong.
-func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Window, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+// and never removes or replaces one: the server may be the side that is wrong. from, if not
+// "", is the server that has sent sum. If the events of one server complete the range, those
+// that have sent fewer before are set aside.
+func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Window, from string, fresh func([]event.Event) error) (ok bool, held uint64, err error) {
+	ctx = preferServer(ctx, from)
 	theirs, err := c.windowsOf(ctx, topic, sum.Span())
 	if err != nil {
 		return false, 0, err
@@ -32,6 +35,8 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 			different = append(different, f)
 		}
 	}
+	again := c.refetchFrom(from, topic, spansOf(different))
+	ctx = preferServer(ctx, again)
 	for _, span := range spansOf(different) {
 		err := c.eachPart(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 			added, err := c.store.Merge(ctx, topic, part, evs)
@@ -44,7 +49,11 @@ func (c *Client) fetchAgain(ctx context.Context, topic event.Topic, sum wire.Win
 			return false, 0, err
 		}
 	}
-	return c.proveRange(ctx, topic, sum)
+	ok, held, err = c.proveRange(ctx, topic, sum)
+	if ok && len(different) > 0 {
+		c.accuseSuppliers(topic, spansOf(different), again)
+	}
+	return ok, held, err
 }
 
 // storedLeaves returns the leaves of the stored events. A range in doubt may have
@@ -64,8 +73,8 @@ func (c *Client) storedLeaves(ctx context.Context, topic event.Topic, span windo
 func (c *Client) eachPart(ctx context.Context, topic event.Topic, span window.Span, fn func(part window.Span, evs []event.Event) error) error {
 	for at := span; !at.Empty(); {
 		var p page
-		err := c.tryServers(ctx, func(ctx context.Context, base string) (err error) {
-			p, err = c.readPage(c.requestPage(ctx, base, []event.Topic{topic}, nil, at))
+		err := c.tryServers(ctx, func(ctx context.Context) (err error) {
+			p, err = c.readPage(c.requestPage(ctx, []event.Topic{topic}, nil, at))
 			if p.next.ID > at.From && !permanent(err) {
 				return nil // the events before a cut are whole
 			}

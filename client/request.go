@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +19,42 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// doRequest makes one request and checks that the response is from our log. The caller
-// closes the body, which fails after cfg.Idle without a byte.
+// A serverAnswer is the response of one of the servers.
+type serverAnswer struct {
+	*http.Response
+	base string // of the server
+}
+
+// askServers makes a request that changes nothing, of one or several servers, and returns the
+// first answer. The caller closes its body.
+func (c *Client) askServers(ctx context.Context, method, path string, header http.Header, body []byte) (*serverAnswer, error) {
+	r := race[*http.Response]{c: c, drop: closeBody, status: refusedStatus,
+		ask: func(ctx context.Context, base string) (*http.Response, error) {
+			return c.doRequest(ctx, method, base, path, header, bytes.NewReader(body))
+		}}
+	a := r.run(ctx)
+	if a.err != nil {
+		a.release()
+		return nil, a.err
+	}
+	if len(c.cfg.Servers) > 1 {
+		a.got.Body = c.newPacedBody(ctx, a.got.Body, a.server, a.release)
+	}
+	return &serverAnswer{a.got, a.base}, nil
+}
+
+func closeBody(resp *http.Response) { _ = resp.Body.Close() }
+
+// refusedStatus returns the status of a response that refuses a request, or 0.
+func refusedStatus(resp *http.Response) int {
+	if resp.StatusCode < http.StatusBadRequest {
+		return 0
+	}
+	return resp.StatusCode
+}
+
+// doRequest makes one request of one server and checks that the response is from our log. The
+// caller closes the body, which fails after cfg.Idle without a byte.
 func (c *Client) doRequest(ctx context.Context, method, base, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	traced, sent := traceSent(ctx)
 	req, err := http.NewRequestWithContext(traced, method, base+path, body)
@@ -33,7 +68,7 @@ func (c *Client) doRequest(ctx context.Context, method, base, path string, heade
 	if err != nil {
 		return nil, err
 	}
-	c.stats.requests.Add(1)
+	c.countRequest(base)
 	answered := c.watchSilence(base)
 	resp, err := c.http.Do(req)
 	answered()
@@ -81,10 +116,14 @@ func (c *Client) addHeaders(ctx context.Context, base string, header http.Header
 // log.
 func (c *Client) checkResponse(base, method string, resp *http.Response, newest cache.Newest) error {
 	resp.Body = sse.NewIdleBody(resp.Body, c.longestSilence(resp))
+	if pause := wire.RetryAfter(resp.Header); pause > 0 && resp.StatusCode >= http.StatusBadRequest {
+		c.recordRest(base, pause)
+	}
 	if err := c.checkAnswer(base, method, resp, newest); err != nil {
 		return err
 	}
-	c.recordContact()
+	head, _ := wire.PositionIn(resp.Header, wire.HeaderHead)
+	c.recordContact(base, head)
 	return c.checkToken(resp)
 }
 
@@ -151,13 +190,13 @@ const maxURL = 4 << 10
 
 // askEvents requests /events with parameters. They are in the URL or, if that would be too
 // long, in the body of a POST, which even proxies that do not know QUERY forward.
-func (c *Client) askEvents(ctx context.Context, base, params string, header http.Header) (*http.Response, error) {
+func (c *Client) askEvents(ctx context.Context, params string, header http.Header) (*serverAnswer, error) {
 	const path = "/events"
-	if fitsURL(base+path, params) {
-		return c.doRequest(ctx, http.MethodGet, base, path+"?"+params, header, nil)
+	if !slices.ContainsFunc(c.cfg.Servers, func(base string) bool { return !fitsURL(base+path, params) }) {
+		return c.askServers(ctx, http.MethodGet, path+"?"+params, header, nil)
 	}
 	header.Set("Content-Type", wire.FormData)
-	return c.doRequest(ctx, http.MethodPost, base, path, header, strings.NewReader(params))
+	return c.askServers(ctx, http.MethodPost, path, header, []byte(params))
 }
 
 // fitsURL reports whether the URL with parameters is at most maxURL long.

@@ -4,40 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
-
-// serverURL returns the URL of the server in use.
-func (c *Client) serverURL() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cfg.Servers[c.current]
-}
-
-// recordFailure records that a request to base failed and moves on to the next server,
-// unless another goroutine has done so. It returns how long that server asked to wait.
-func (c *Client) recordFailure(base string, cause error) (rest time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.Index(c.cfg.Servers, base)
-	var status *StatusError
-	if errors.As(cause, &status) && status.RetryAfter > 0 {
-		c.resting[i] = time.Now().Add(status.RetryAfter)
-	}
-	if c.current == i {
-		c.current = (i + 1) % len(c.cfg.Servers)
-	}
-	return max(0, time.Until(c.resting[c.current]))
-}
-
-// recordContact records that a server has been reached. From now on a failed connection is
-// retried, even the first one of a call.
-func (c *Client) recordContact() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reached = true
-}
 
 func (c *Client) everReached() bool {
 	c.mu.Lock()
@@ -45,13 +13,13 @@ func (c *Client) everReached() bool {
 	return c.reached
 }
 
-// tryServers calls fn with the servers in turn until it succeeds or fails for good.
-func (c *Client) tryServers(ctx context.Context, fn func(ctx context.Context, base string) error) error {
+// tryServers calls fn, which asks servers, until it succeeds or fails for good.
+func (c *Client) tryServers(ctx context.Context, fn func(ctx context.Context) error) error {
 	return c.retryWith(ctx, c.newBackoff(), fn)
 }
 
-// retryWith is retry with a backoff that fn may reset when it has made progress.
-func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
+// retryWith is tryServers with a backoff that fn may reset when it has made progress.
+func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.Context) error) error {
 	if err := c.ensureOneLog(ctx); err != nil {
 		return err
 	}
@@ -60,41 +28,46 @@ func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.
 
 // retryEach is retryWith for servers that may serve different logs. As long as no server
 // has ever answered the number of attempts is limited, unless Config.Wait is set.
-func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context, base string) error) error {
-	for tries := 1; ; tries++ {
-		base := c.serverURL()
-		err := fn(ctx, base)
-		if err == nil || ctx.Err() != nil || permanent(err) {
+func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context) error) error {
+	for tries, hops := 1, 0; ; {
+		err := fn(ctx)
+		if err == nil || ctx.Err() != nil {
 			return orCause(ctx, err)
+		}
+		final := permanent(err)
+		if c.leaveServer(err) && (final || hops < maxHops*len(c.cfg.Servers)) {
+			hops++
+			continue
+		}
+		if final {
+			return err
 		}
 		if errors.As(err, new(*ShortenedError)) {
 			if b.shortened++; b.shortened >= maxShortened*len(c.cfg.Servers) {
 				return err
 			}
 		}
-		if !c.everReached() && !c.cfg.Wait {
-			if tries >= c.firstTries(err) {
-				return err
-			}
-			if tries < len(c.cfg.Servers) {
-				c.recordFailure(base, err)
-				continue // the next one may be up
-			}
+		if !c.everReached() && !c.cfg.Wait && tries >= firstTries(err) {
+			return err
 		}
-		if err := c.pauseAfter(ctx, b, base, err); err != nil {
+		tries, hops = tries+1, 0
+		if err := c.pauseAfter(ctx, b, err); err != nil {
 			return err
 		}
 	}
 }
 
-// firstTries is how many attempts a first connection gets: one with each server, or a
-// few if the request may have arrived and only the response was lost.
-func (c *Client) firstTries(err error) int {
+// maxHops is how often each server may take over from another one without a pause.
+const maxHops = 3
+
+// firstTries is how many attempts with each server a first connection gets: one, or a few
+// if the request may have arrived and only the response was lost.
+func firstTries(err error) int {
 	var unreachable *UnreachableError
 	if errors.As(err, &unreachable) && !unreachable.sent {
-		return len(c.cfg.Servers)
+		return 1
 	}
-	return 3 * len(c.cfg.Servers)
+	return 3
 }
 
 // orCause returns the cause for which ctx ended, if it has, in place of the error that
@@ -106,10 +79,10 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// pauseAfter moves on to the next server and waits before the next attempt. It returns an
-// error only if ctx ends or there was no progress for too long.
-func (c *Client) pauseAfter(ctx context.Context, b *backoff, base string, cause error) error {
-	d := b.nextPause(c.recordFailure(base, cause))
+// pauseAfter waits before the next attempt. It returns an error only if ctx ends or there
+// was no progress for too long.
+func (c *Client) pauseAfter(ctx context.Context, b *backoff, cause error) error {
+	d := b.nextPause(c.restTime())
 	if most := c.cfg.Timeout; most > 0 {
 		left := most - time.Since(b.moved)
 		if d >= left {

@@ -61,7 +61,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, _, err := c.live.openLive(t.Context(), f.http.URL, event.Beginning, []event.Topic{mustTopic(t, "alice")})
+	session, err := c.live.openLive(t.Context(), event.Beginning, []event.Topic{mustTopic(t, "alice")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestLiveLeavesWhatCameWithALie(t *testing.T) {
 		in := newInbox()
 		in.putStep(received{ev: good, at: event.Point{ID: good.ID}})
 		in.endSteps(tc.err)
-		if err := c.live.storeArrivals(t.Context(), lease, in, session, c.newBackoff()); err != tc.err {
+		if err := c.live.storeArrivals(t.Context(), lease, in, session.Session, c.newBackoff()); err != tc.err {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 		if n := events(t, db); n != tc.want || int64(lease.Reached()) != tc.want {

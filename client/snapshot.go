@@ -47,15 +47,16 @@ type snapshot struct {
 	given   event.Storage // the last one that was yielded
 }
 
-func (s *snapshot) readSnapshotLines(ctx context.Context, base string) error {
+func (s *snapshot) readSnapshotLines(ctx context.Context) error {
 	q := wire.SnapshotQuery{Topic: s.topic, At: s.c.momentAt(s.at), After: s.given}
-	resp, err := s.c.doRequest(ctx, http.MethodGet, base, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+	resp, err := s.c.askServers(ctx, http.MethodGet, "/snapshot?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	base := resp.base
 	if resp.StatusCode != http.StatusOK {
-		return refusalError(readStatus(resp), s.at)
+		return refusalError(readStatus(resp.Response), s.at)
 	}
 	if err := s.c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
 		return err

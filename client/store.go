@@ -18,6 +18,7 @@ type store interface {
 	stateStore
 	importStore
 	outboxStore
+	noter
 }
 
 // A dbStore is a cache with its parts.

@@ -31,7 +31,7 @@ func (c *Client) openStream(ctx context.Context, base string, q *wire.Query, cur
 	} else {
 		cfg.Form, method = params, http.MethodPost
 	}
-	c.stats.requests.Add(1)
+	c.countRequest(base)
 	heard, answered := c.watchSilence(base), false
 	cfg.Check = func(resp *http.Response) error {
 		heard()

@@ -58,24 +58,24 @@ func (l *usageLister) list(ctx context.Context) error {
 	return nil
 }
 
-func (l *usageLister) askPage(ctx context.Context, base string) error {
+func (l *usageLister) askPage(ctx context.Context) error {
 	q := wire.UsageQuery{Topic: l.topic, After: l.after, Limit: wire.MaxLimit, Folders: l.folders}
-	resp, err := l.c.doRequest(ctx, http.MethodGet, base, "/storages?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
+	resp, err := l.c.askServers(ctx, http.MethodGet, "/storages?"+q.Values().Encode(), http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusalError(readStatus(resp), event.Beginning)
+		return refusalError(readStatus(resp.Response), event.Beginning)
 	}
-	if err := l.c.checkIsRstream(base, resp.Header, wire.JSON); err != nil {
+	if err := l.c.checkIsRstream(resp.base, resp.Header, wire.JSON); err != nil {
 		return err
 	}
 	var page wire.UsagePage
-	if _, err := readObject(base, "/storages", resp.Body, &page); err != nil {
+	if _, err := readObject(resp.base, "/storages", resp.Body, &page); err != nil {
 		return err
 	}
-	if err := l.checkPage(base, &page); err != nil {
+	if err := l.checkPage(resp.base, &page); err != nil {
 		return err
 	}
 	l.takePage(&page)

@@ -162,11 +162,14 @@ func (c *Client) windowsOf(ctx context.Context, topic event.Topic, span window.S
 	for at := span.From; at < span.To; {
 		q := wire.WindowQuery{Topic: topic, Since: c.momentAt(at), Until: &until}
 		var list wire.WindowList
-		if err := c.requestWindows(ctx, &q, &list); err != nil {
+		_, err := c.requestWindows(ctx, &q, &list, func(base string) error {
+			if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
+				return &ProtocolError{base, fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
+			}
+			return nil
+		})
+		if err != nil {
 			return nil, err
-		}
-		if list.From.ID != at || list.To.ID != span.To || list.Next.ID <= at || list.Next.ID > span.To {
-			return nil, &ProtocolError{c.serverURL(), fmt.Sprintf("was asked about %s-%s and answered %s-%s up to %s", at, span.To, list.From.ID, list.To.ID, list.Next.ID)}
 		}
 		theirs, at = append(theirs, list.Windows...), list.Next.ID
 	}

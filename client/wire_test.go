@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,7 +207,7 @@ func checkStream(t *testing.T, file string, resp *http.Response) {
 func TestWireExamplePage(t *testing.T) {
 	ex := readWireExample(t, "events-lines-page.http")
 	c := ex.serve(t)
-	p, err := c.readPage(c.requestPage(t.Context(), c.serverURL(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5}))
+	p, err := c.readPage(c.requestPage(t.Context(), []event.Topic{mustTopic(t, "alice/posts")}, nil, window.Span{From: 0, To: 5}))
 	if err != nil || p.next.ID != 2 || p.next.Mark == 0 || len(p.events) != 2 {
 		t.Fatalf("page = %d events up to %v, %v", len(p.events), p.next, err)
 	}
@@ -317,7 +318,7 @@ func TestWireExampleFrames(t *testing.T) {
 		items = append(items, reconcile.Item{ID: ev.ID, Time: ev.Time, Hash: ev.Hash})
 	}
 	set := reconcile.FromItems(window.Span{To: event.MaxID}, items)
-	res, err := reconcile.Negotiate(t.Context(), set, framePeer{c, mustTopic(t, "alice/posts")}, reconcile.Config{})
+	res, err := reconcile.Negotiate(t.Context(), set, framePeer{c, mustTopic(t, "alice/posts"), new(atomic.Value)}, reconcile.Config{})
 	if err != nil || res.Outcome != reconcile.Prefix || res.Sum.Count != 4 || len(res.Pull) != 1 || res.Pull[0] != (window.Span{From: 2, To: 6}) {
 		t.Errorf("%+v, %v", res, err)
 	}

@@ -74,6 +74,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// shorten VAR URL HOW N: set a variable to a URL that forwards to another and
 	// changes the first N responses with events: empty, cut, compressed or uncounted.
 	"shorten": cmdShorten,
+	// front VAR URL HOW: set a variable to a URL that forwards to another, but is hung, lying,
+	// slow (40 kB a second) or misdirected (it follows no topic but bob's).
+	"front": cmdFront,
 	// held VAR FILE TOPIC...: events of the topics that a copy holds now must not cross
 	// the wire again.
 	"held": cmdHeld,

@@ -67,11 +67,16 @@ func (s *session) Close() error {
 
 // clientConfig returns the configuration of a client of the servers.
 func (a *app) clientConfig() client.Config {
-	return client.Config{Servers: a.servers, Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, Timeout: a.timeout}
+	return client.Config{Servers: a.servers, Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, OnAside: a.onAside, Timeout: a.timeout}
 }
 
 func (a *app) onSilence(server string) {
 	a.note("%s has not answered yet (\"rstream doctor %s\" shows what answers there)", server, server)
+}
+
+// onAside says that one of several servers has sent a wrong answer.
+func (a *app) onAside(server string, cause error) {
+	a.note("%s is set aside for ten minutes: %v", server, cause)
 }
 
 // onRetry says that an attempt failed: on a terminal, in one line that changes.

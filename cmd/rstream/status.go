@@ -108,6 +108,8 @@ type statusReport struct {
 	Cursors   []cursorReport `json:"cursors"`
 	Doubted   []doubtLine    `json:"doubted"` // ranges in which the copy was found to differ from the server
 
+	Servers []serverReport `json:"servers,omitempty"` // if there are several
+
 	// With --check: when the server got its oldest event that follows those held.
 	MissingSince *event.Time `json:"missing_since,omitempty"`
 
@@ -168,11 +170,19 @@ func runReady(ctx context.Context, a *app) error {
 
 func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}, Doubted: []doubtLine{}}
-	if err := r.askServer(ctx, a); err != nil {
+	asked := r.startAsking(ctx, a)
+	err := r.askServer(ctx, a)
+	asked()
+	if err != nil {
 		return err
 	}
 	if err := r.readCopy(ctx, a); err != nil {
 		return err
+	}
+	if len(r.Servers) > 0 {
+		if err := r.readServerNotes(ctx, a); err != nil {
+			return err
+		}
 	}
 	found := r.compareServer(ctx, a, o)
 	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && !errors.As(found, new(*client.RolledBackError)) {
@@ -430,6 +440,8 @@ func (r *statusReport) printStatus(out *output) error {
 		_ = out.printf("%-9s %s\n", name, visible(fmt.Sprintf(format, args...))) // flush returns the error
 	}
 	switch {
+	case len(r.Servers) > 0:
+		r.printServers(row)
 	case r.Reachable:
 		row("server", "%s, log %s, head %s", r.Server, r.ServerLog, *r.Head)
 		if r.HeadTime != nil {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A serverReport is what status prints about one of several servers: its own answer, and what
+// the copy has noted.
+type serverReport struct {
+	URL       string    `json:"url"`
+	Reachable bool      `json:"reachable"`
+	Error     string    `json:"error,omitempty"`
+	Head      *event.ID `json:"head,omitempty"`
+	Lag       *uint64   `json:"lag,omitempty"` // ids from there to the newest head of the servers
+
+	Requests  int64 `json:"requests"`  // of this copy's commands so far
+	Received  int64 `json:"received"`  // bytes
+	Speed     int64 `json:"speed"`     // bytes a second when it was last read from, 0 if not known
+	Overtaken int64 `json:"overtaken"` // responses that another server continued
+
+	Problem     string      `json:"problem,omitempty"` // why another server was asked instead, last
+	ProblemTime *event.Time `json:"problem_time,omitempty"`
+	AsideUntil  *event.Time `json:"aside_until,omitempty"` // it sent a wrong answer, and was not to be asked until then
+}
+
+// startAsking asks each of several servers for its head. The caller calls wait, which adds the
+// answers.
+func (r *statusReport) startAsking(ctx context.Context, a *app) (wait func()) {
+	if len(a.servers) < 2 {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	reports := make([]serverReport, len(a.servers))
+	var asking sync.WaitGroup
+	for i := range a.servers {
+		asking.Go(func() { reports[i] = askServer(ctx, a, a.servers[i]) })
+	}
+	return func() {
+		asking.Wait()
+		cancel()
+		addLags(reports)
+		r.Servers = reports
+	}
+}
+
+// addLags adds how far each server is behind the newest head.
+func addLags(reports []serverReport) {
+	var newest event.ID
+	for i := range reports {
+		if reports[i].Head != nil {
+			newest = max(newest, *reports[i].Head)
+		}
+	}
+	for i := range reports {
+		if s := &reports[i]; s.Head != nil {
+			lag := uint64(newest - *s.Head)
+			s.Lag = &lag
+		}
+	}
+}
+
+// askServer asks one server.
+func askServer(ctx context.Context, a *app, server string) serverReport {
+	r := serverReport{URL: wire.RedactURL(server)}
+	cfg := a.clientConfig()
+	cfg.Servers, cfg.OnSilence = []string{server}, nil
+	info, err := client.Probe(ctx, cfg)
+	var unreachable *client.UnreachableError
+	switch {
+	case err == nil:
+		r.Reachable, r.Head = true, &info.Head.ID
+	case errors.Is(err, context.DeadlineExceeded):
+		r.Error = "no answer"
+	case errors.As(err, &unreachable):
+		r.Error = unreachable.Err.Error()
+	default:
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// readServerNotes adds what the copy has noted about the servers.
+func (r *statusReport) readServerNotes(ctx context.Context, a *app) error {
+	if r.File == "" {
+		return nil
+	}
+	db, err := a.openDB(ctx, r.File, cache.Config{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	notes, err := db.ServerNotes(ctx)
+	if err != nil {
+		return err
+	}
+	for i, server := range a.servers {
+		n := slices.IndexFunc(notes, func(n cache.ServerNote) bool { return n.URL == wire.WithoutUser(server) })
+		if n < 0 {
+			continue
+		}
+		s, note := &r.Servers[i], &notes[n]
+		s.Requests, s.Received, s.Speed, s.Overtaken = note.Requests, note.Received, note.Speed, note.Overtaken
+		if s.Problem = note.Problem; s.Problem != "" {
+			s.ProblemTime = &note.ProblemTime
+		}
+		if note.AsideUntil != 0 {
+			s.AsideUntil = &note.AsideUntil
+		}
+	}
+	return nil
+}
+
+// printServers prints the log and a row for each server.
+func (r *statusReport) printServers(row func(name, format string, args ...any)) {
+	if r.Reachable {
+		row("log", "%s, head %s%s", r.ServerLog, *r.Head, afterComma(r.HeadTime))
+	}
+	for i := range r.Servers {
+		s := &r.Servers[i]
+		row("server", "%s", s.reportText())
+		if s.Problem != "" {
+			row("", "%s", s.problemText())
+		}
+	}
+}
+
+func (s *serverReport) reportText() string {
+	text := s.URL
+	switch {
+	case !s.Reachable:
+		text += ", not reachable: " + s.Error
+	case *s.Lag > 0:
+		text += fmt.Sprintf(", head %s, %s behind", *s.Head, count(*s.Lag, "event"))
+	default:
+		text += fmt.Sprintf(", head %s", *s.Head)
+	}
+	if s.Speed > 0 {
+		text += fmt.Sprintf(", %s/s", formatSize(s.Speed))
+	}
+	return text
+}
+
+func (s *serverReport) problemText() string {
+	text := fmt.Sprintf("left at %s: %s", localTime(*s.ProblemTime), s.Problem)
+	if s.AsideUntil != nil && s.AsideUntil.Time().After(time.Now()) {
+		text = fmt.Sprintf("set aside until %s: %s", localTime(*s.AsideUntil), s.Problem)
+	}
+	return text
+}

@@ -29,8 +29,9 @@ type Config struct {
 // A Board has the connections of a Registry, and those of the nodes that report to it, while
 // somebody looks. Its methods may be called from any goroutine.
 type Board struct {
-	cfg   Config
-	local *Registry
+	cfg    Config
+	local  *Registry
+	secret [16]byte // of veiled ids
 
 	// looking is held while looking begins or ends. It is locked before the registry, and
 	// the registry before mu.
@@ -87,7 +88,9 @@ func New(local *Registry, cfg Config) *Board {
 	if cfg.Node == nil {
 		cfg.Node = func() Node { return Node{} }
 	}
-	return &Board{cfg: cfg, local: local, viewers: map[*Viewer]struct{}{}, announced: Look{Board: rand.Text()[:8]}, lookouts: map[*Lookout]struct{}{}}
+	b := &Board{cfg: cfg, local: local, viewers: map[*Viewer]struct{}{}, announced: Look{Board: rand.Text()[:8]}, lookouts: map[*Lookout]struct{}{}}
+	rand.Read(b.secret[:]) // never fails
+	return b
 }
 
 // Close stops looking, for all viewers. A closed board stays empty.

@@ -64,7 +64,9 @@ func (c *copied) take(b Batch) {
 		}
 	}
 	for _, change := range b.Changes {
-		if change.At.look != b.At.look || change.At.number <= c.at.number && change.At.look == c.at.look && !b.Begins {
+		if change.At == veiledCursor && b.At == veiledCursor {
+			c.at = Cursor{}
+		} else if change.At.look != b.At.look || change.At.number <= c.at.number && change.At.look == c.at.look && !b.Begins {
 			c.t.Fatalf("a change at %s after %s", change.At, c.at)
 		}
 		c.at = change.At
@@ -110,7 +112,7 @@ func runViewers(t *testing.T, r *rand.Rand) {
 	type looker struct {
 		*Viewer
 		copied
-		sees  func(*Connection) bool
+		view  View
 		woken atomic.Bool
 	}
 	var lookers []*looker
@@ -140,10 +142,10 @@ func runViewers(t *testing.T, r *rand.Rand) {
 			if len(left) > 0 && r.IntN(2) == 0 { // it comes back
 				l, left = left[0], left[1:]
 			} else if r.IntN(2) == 0 {
-				l.sees = func(c *Connection) bool { return c.Topics[0] != event.All }
+				l.view = View{Sees: func(c *Connection) bool { return c.Topics[0] != event.All }, Veiled: r.IntN(2) == 0}
 			}
 			l.woken.Store(true)
-			l.Viewer = b.Look(l.copied.at, l.sees, func() { l.woken.Store(true) })
+			l.Viewer = b.Look(l.copied.at, l.view, func() { l.woken.Store(true) })
 			lookers = append(lookers, l)
 		case k < 17 && len(lookers) > 0:
 			i := r.IntN(len(lookers))
@@ -167,8 +169,11 @@ func runViewers(t *testing.T, r *rand.Rand) {
 		want := map[uint64]*Connection{}
 		for s := range open {
 			c := Connection{Node: "n", ID: s.id, Topics: s.topics, Lag: s.Lag()}
-			if l.sees == nil || l.sees(&c) {
-				want[s.id] = &c
+			if l.view.Veiled {
+				c.ID = b.veiledID("n", s.id)
+			}
+			if l.view.Sees == nil || l.view.Sees(&c) {
+				want[c.ID] = &c
 			}
 		}
 		if len(l.conns) != len(want) || l.node.Head != fmt.Sprint(head.Load()) {
@@ -215,7 +220,7 @@ func TestReconnect(t *testing.T) {
 		defer b.Close()
 		c := copied{t: t}
 		look := func() {
-			v := b.Look(c.at, nil, func() {})
+			v := b.Look(c.at, View{}, func() {})
 			defer v.Close()
 			c.take(v.Next())
 		}
@@ -249,7 +254,7 @@ func TestWake(t *testing.T) {
 	b := New(&reg, Config{})
 	defer b.Close()
 	woken := 0
-	v := b.Look(Cursor{}, nil, func() { woken++ })
+	v := b.Look(Cursor{}, View{}, func() { woken++ })
 	defer v.Close()
 	v.Next()
 	for range 2 {
@@ -330,7 +335,7 @@ func BenchmarkOpenAndClose(b *testing.B) {
 			board := New(&reg, Config{})
 			defer board.Close()
 			for range viewers {
-				v := board.Look(Cursor{}, nil, func() {})
+				v := board.Look(Cursor{}, View{}, func() {})
 				v.Next()
 				defer v.Close()
 			}
@@ -341,5 +346,21 @@ func BenchmarkOpenAndClose(b *testing.B) {
 				reg.Remove(&s.Entry)
 			}
 		})
+	}
+}
+
+// TestVeiledIDs: different ids stay different, and are exact numbers in JavaScript.
+func TestVeiledIDs(t *testing.T) {
+	b := New(&Registry{}, Config{})
+	of := map[uint64]uint64{}
+	for id := range uint64(10_000) {
+		veiled := b.veiledID("n", id)
+		if other, taken := of[veiled]; taken || veiled > 1<<53 {
+			t.Fatalf("the id %d becomes %d, as does %d", id, veiled, other)
+		}
+		of[veiled] = id
+	}
+	if other := New(&Registry{}, Config{}); other.veiledID("n", 1) == b.veiledID("n", 1) {
+		t.Error("another board veils ids in the same way")
 	}
 }

@@ -12,6 +12,9 @@ type Cursor struct {
 	number uint64 // of the last change
 }
 
+// veiledCursor is none of a board: looks are longer.
+var veiledCursor = Cursor{look: "0"}
+
 // String returns the text of c: LOOK.NUMBER.
 func (c Cursor) String() string { return c.look + "." + strconv.FormatUint(c.number, 10) }
 

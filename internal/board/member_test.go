@@ -66,7 +66,7 @@ func runReports(t *testing.T, r *rand.Rand) {
 	var reg Registry
 	b := New(&reg, Config{Node: func() Node { return Node{Name: "own"} }})
 	defer b.Close()
-	v := b.Look(Cursor{}, nil, func() {})
+	v := b.Look(Cursor{}, View{}, func() {})
 	defer v.Close()
 	page := copied{t: t}
 	page.take(v.Next())
@@ -188,7 +188,7 @@ func TestLooks(t *testing.T) {
 		first := l.Look()
 		var viewers []*Viewer
 		for range 10 {
-			viewers = append(viewers, b.Look(Cursor{}, nil, func() {}))
+			viewers = append(viewers, b.Look(Cursor{}, View{}, func() {}))
 		}
 		look := l.Look()
 		if woken != 1 || first.Looking || !look.Looking || look.Board != first.Board || look.Number != first.Number+1 {
@@ -207,7 +207,7 @@ func TestLooks(t *testing.T) {
 			v.Close()
 		}
 		time.Sleep(9 * time.Second)
-		b.Look(Cursor{}, nil, func() {}).Close() // one that comes back
+		b.Look(Cursor{}, View{}, func() {}).Close() // one that comes back
 		time.Sleep(9 * time.Second)
 		if woken != 1 {
 			t.Errorf("woken %d times by a viewer that came back", woken)
@@ -219,7 +219,7 @@ func TestLooks(t *testing.T) {
 		if want, _ := b.Report(&Report{Look: look, Boot: "1", Number: 2, From: Node{Name: "b"}}); want != WantNothing {
 			t.Errorf("a report after the end is answered with %s", want)
 		}
-		v := b.Look(Cursor{}, nil, func() {}) // a node that leaves is not waited for
+		v := b.Look(Cursor{}, View{}, func() {}) // a node that leaves is not waited for
 		defer v.Close()
 		l.Close()
 		<-v.Listed()
@@ -254,7 +254,7 @@ func TestReportCheck(t *testing.T) {
 	var reg Registry
 	b := New(&reg, Config{Node: func() Node { return Node{Name: "b"} }})
 	defer b.Close()
-	defer b.Look(Cursor{}, nil, func() {}).Close()
+	defer b.Look(Cursor{}, View{}, func() {}).Close()
 	good.Look = b.announced
 	var replaced *ReplacedError
 	if _, err := b.Report(&good); !errors.As(err, &replaced) || !replaced.Own {

@@ -2,6 +2,8 @@ package board
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"time"
 )
@@ -9,7 +11,7 @@ import (
 // A Viewer looks at a board. Only one goroutine may call Next; Close may be called from any.
 type Viewer struct {
 	board *Board
-	sees  func(*Connection) bool // nil if it sees all
+	view  View
 	wake  func()
 
 	// Guarded by the board's mu.
@@ -17,20 +19,29 @@ type Viewer struct {
 	woken bool   // wake was called since Next
 }
 
+// A View says what a viewer learns of a board. The zero View is everything.
+type View struct {
+	// Sees reports whether the viewer sees a connection. If nil, it sees all.
+	Sees func(*Connection) bool
+	// Veiled keeps from the viewer how many connections there are and were that it does
+	// not see. Numbers that count them are replaced: ids of connections by others that
+	// are in no order, and cursors by one that the board does not know.
+	Veiled bool
+}
+
 // Look returns a new viewer, which the caller must close. It continues at after if the board
 // still knows the changes since then, and else begins with the state.
 //
-// The viewer does not learn of connections for which sees returns false; if sees is nil, it
-// learns of all. wake is called when Next has something new. It must not block and must not
-// use the board, and it is not called again before the next call of Next.
-func (b *Board) Look(after Cursor, sees func(*Connection) bool, wake func()) *Viewer {
-	v := &Viewer{board: b, sees: sees, wake: wake}
+// wake is called when Next has something new. It must not block and must not use the board,
+// and it is not called again before the next call of Next.
+func (b *Board) Look(after Cursor, view View, wake func()) *Viewer {
+	v := &Viewer{board: b, view: view, wake: wake}
 	b.looking.Lock()
 	defer b.looking.Unlock()
 	b.begin()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.knows(after) {
+	if b.knows(after) && !view.Veiled {
 		v.at = after
 	}
 	b.viewers[v] = struct{}{}
@@ -69,13 +80,50 @@ func (v *Viewer) Next() Batch {
 		batch.Begins, batch.Nodes, batch.State = true, b.nodes(), v.state()
 	} else {
 		for _, change := range b.changes[len(b.changes)-int(b.number-v.at.number):] {
-			if change.Connection == nil || v.sees == nil || v.sees(change.Connection) {
+			if change.Connection == nil || v.view.Sees == nil || v.view.Sees(change.Connection) {
 				batch.Changes = append(batch.Changes, change)
 			}
 		}
 	}
 	v.at = batch.At
+	if v.view.Veiled {
+		b.veil(&batch)
+	}
 	return batch
+}
+
+// veil replaces the numbers of a batch that count connections.
+func (b *Board) veil(batch *Batch) {
+	batch.At = veiledCursor
+	for i, c := range batch.State {
+		batch.State[i] = b.veiledConnection(c)
+	}
+	for i := range batch.Changes {
+		change := &batch.Changes[i]
+		change.At = veiledCursor
+		if change.Connection != nil {
+			change.Connection = b.veiledConnection(change.Connection)
+		}
+	}
+}
+
+func (b *Board) veiledConnection(c *Connection) *Connection {
+	veiled := *c
+	veiled.ID = b.veiledID(c.Node, c.ID)
+	return &veiled
+}
+
+// veiledID returns another number for the id of a connection of a node, the same for as long as the
+// board exists, and no other id's of that node: a Feistel network is a permutation.
+func (b *Board) veiledID(node string, id uint64) uint64 {
+	const half = 26 // bits: JavaScript knows no integers with more than 53
+	const mask = 1<<half - 1
+	left, right := uint32(id>>half)&mask, uint32(id)&mask
+	for round := range byte(4) {
+		sum := sha256.Sum256(append(binary.BigEndian.AppendUint32(append(b.secret[:], round), right), node...))
+		left, right = right, left^binary.BigEndian.Uint32(sum[:])&mask
+	}
+	return uint64(left)<<half | uint64(right)
 }
 
 // nodes returns the nodes in the order of their names, the own one first. The caller holds mu.
@@ -109,7 +157,7 @@ func (v *Viewer) state() []*Connection {
 	conns := make([]*Connection, 0, b.count)
 	for _, m := range b.members {
 		for _, c := range m.conns {
-			if v.sees == nil || v.sees(c) {
+			if v.view.Sees == nil || v.view.Sees(c) {
 				conns = append(conns, c)
 			}
 		}
@@ -126,14 +174,14 @@ func (v *Viewer) CountTopics() []TopicCount {
 	b := v.board
 	b.mu.Lock()
 	at := Cursor{b.look, b.number}
-	if v.sees == nil && b.countedAt == at {
+	if v.view.Sees == nil && b.countedAt == at {
 		defer b.mu.Unlock()
 		return b.counted
 	}
 	conns := v.state()
 	b.mu.Unlock()
 	counted := CountTopics(conns)
-	if v.sees == nil {
+	if v.view.Sees == nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.counted, b.countedAt = counted, at

@@ -43,7 +43,7 @@ func (r *Reporter) answerLook(ctx context.Context, look board.Look) {
 		default:
 		}
 	}
-	viewer := view.Look(board.Cursor{}, nil, wake)
+	viewer := view.Look(board.Cursor{}, board.View{}, wake)
 	defer func() { viewer.Close() }()
 	for r.lasts(look) {
 		want := r.reportBatch(ctx, look, viewer.Next())
@@ -56,7 +56,7 @@ func (r *Reporter) answerLook(ctx context.Context, look board.Look) {
 			return
 		case want == board.WantList:
 			viewer.Close()
-			viewer = view.Look(board.Cursor{}, nil, wake)
+			viewer = view.Look(board.Cursor{}, board.View{}, wake)
 			wake()
 		}
 		if !r.pause(ctx, look, nil, r.cfg.Every) || !r.pause(ctx, look, news, board.RenewEvery-r.cfg.Every) {

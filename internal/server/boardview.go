@@ -49,14 +49,14 @@ func (s *Server) showBoard(w http.ResponseWriter, r *http.Request, accept []stri
 	if err != nil {
 		return badParameters(err)
 	}
-	sees, problem := s.mayViewBoard(w)
+	view, problem := s.mayViewBoard(w)
 	if problem != nil {
 		return problem
 	}
 	if form == wire.Stream {
-		return s.prepareBoardStream(w, r, sees, ends)
+		return s.prepareBoardStream(w, r, view, ends)
 	}
-	viewer := s.board.Look(board.Cursor{}, sees, func() {})
+	viewer := s.board.Look(board.Cursor{}, view, func() {})
 	defer viewer.Close()
 	awaitLists(r, viewer)
 	s.board.Sample()
@@ -65,7 +65,7 @@ func (s *Server) showBoard(w http.ResponseWriter, r *http.Request, accept []stri
 }
 
 // prepareBoardStream prepares a stream of the board. If ends, it ends after the state.
-func (s *Server) prepareBoardStream(w http.ResponseWriter, r *http.Request, sees func(*board.Connection) bool, ends bool) *wire.Error {
+func (s *Server) prepareBoardStream(w http.ResponseWriter, r *http.Request, view board.View, ends bool) *wire.Error {
 	// A cursor that is of no board is none: the stream then begins with the state.
 	after, err := board.ParseCursor(r.Header.Get(wire.HeaderLastEventID))
 	if ends && err == nil {
@@ -74,14 +74,14 @@ func (s *Server) prepareBoardStream(w http.ResponseWriter, r *http.Request, sees
 		return nil
 	}
 	return s.prepareControlStream(w, r, func(c controlStream) stream {
-		return &boardStream{controlStream: c, sees: sees, after: after, ends: ends}
+		return &boardStream{controlStream: c, view: view, after: after, ends: ends}
 	})
 }
 
 // A boardStream sends the board to one viewer.
 type boardStream struct {
 	controlStream
-	sees  func(*board.Connection) bool
+	view  board.View
 	after board.Cursor
 	ends  bool
 
@@ -97,7 +97,7 @@ const countEvery = time.Second
 func (c *boardStream) runStream() { c.run(c.follow) }
 
 func (c *boardStream) follow() error {
-	viewer := c.s.board.Look(c.after, c.sees, c.wake)
+	viewer := c.s.board.Look(c.after, c.view, c.wake)
 	defer viewer.Close()
 	if c.ends {
 		awaitLists(c.r, viewer)

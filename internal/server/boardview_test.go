@@ -1,13 +1,16 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,6 +236,86 @@ func TestBoardHides(t *testing.T) {
 	})
 }
 
+// TestBoardTellsNothingOfOthers: a viewer that does not see all connections gets the same answers
+// at the same times, whether others come and go or not.
+func TestBoardTellsNothingOfOthers(t *testing.T) {
+	ring := newKeyring(t, auth.Config{})
+	token := bearer(ring.grant([]string{"alice"}, nil, func(c *auth.Claims) { c.Rights.Board = auth.BoardRead }))
+	all := bearer(ring.grant([]string{"*"}, nil, nil))
+	ids := regexp.MustCompile(`"id":(\d+)`)
+	observe := func(t *testing.T, hidden bool) (seen []string) {
+		log, _ := guardedLog(t)
+		s, stop := serve(t, log, Config{Guard: ring.guard})
+		defer stop()
+		var reading sync.WaitGroup
+		defer reading.Wait()
+		began := time.Now()
+		// follow calls fn with each block of a stream until the stream is closed.
+		follow := func(target, token string, fn func(frame)) io.Closer {
+			fs, stream := s.stream(target, "Accept", wire.SSE, "Authorization", token)
+			reading.Go(func() {
+				for f, err := fs.next(); err == nil; f, err = fs.next() {
+					fn(f)
+				}
+			})
+			return stream
+		}
+		come := func(topic, token string) io.Closer {
+			return follow("/events?since=now&topic="+topic, token, func(frame) {})
+		}
+		note := func(text string) string {
+			for _, id := range ids.FindAllStringSubmatch(text, -1) {
+				if len(id[1]) < 8 {
+					t.Errorf("the id of a connection is %s, a count", id[1])
+				}
+			}
+			return time.Since(began).String() + " " + ids.ReplaceAllString(text, `"id":0`)
+		}
+		first := come("alice/posts", token)
+		var board, room []string
+		var last string
+		viewing := []io.Closer{
+			follow(wire.PathChanges, token, func(f frame) {
+				board = append(board, note(fmt.Sprint(f)))
+				last = cmp.Or(f.id, last)
+			}),
+			follow(wire.RoomPath(topicsOf(t, "alice/posts")[0]), token, func(f frame) { room = append(room, note(fmt.Sprint(f))) }),
+		}
+		var others []io.Closer
+		for _, delay := range []time.Duration{time.Second, 12 * time.Second, time.Second} {
+			if time.Sleep(delay); hidden {
+				gone := come("bob", all)
+				others = append(others, come("*", all))
+				time.Sleep(time.Second / 2)
+				_ = gone.Close()
+				time.Sleep(time.Second / 2)
+			} else {
+				time.Sleep(time.Second)
+			}
+		}
+		second := come("alice/notes", token)
+		time.Sleep(time.Second)
+		_ = second.Close()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		seen = slices.Concat(board, room)
+		for _, header := range [][]string{{"Accept", wire.JSON}, {"Accept", wire.SSE, "Last-Event-ID", last}} {
+			resp := s.get(wire.PathConnections+"?until=now", append(header, "Authorization", token)...)
+			seen = append(seen, resp.Status+" "+note(body(t, resp)))
+		}
+		for _, c := range slices.Concat(viewing, others, []io.Closer{first}) {
+			_ = c.Close()
+		}
+		return seen
+	}
+	var alone, among []string
+	synctest.Test(t, func(t *testing.T) { alone = observe(t, false) })
+	synctest.Test(t, func(t *testing.T) { among = observe(t, true) })
+	if !slices.Equal(alone, among) {
+		t.Errorf("alone, the viewer gets\n%s\namong others\n%s", strings.Join(alone, "\n"), strings.Join(among, "\n"))
+	}
+}
+
 // BenchmarkSample reads the lags of 1,000 connections, as the board does every five seconds
 // while somebody looks.
 func BenchmarkSample(b *testing.B) {
@@ -250,7 +333,7 @@ func BenchmarkSample(b *testing.B) {
 		s.readers.Add(&c.entry, c)
 		defer s.readers.Remove(&c.entry)
 	}
-	viewer := s.board.Look(board.Cursor{}, nil, func() {})
+	viewer := s.board.Look(board.Cursor{}, board.View{}, func() {})
 	defer viewer.Close()
 	for b.Loop() {
 		s.board.Sample()

@@ -135,24 +135,23 @@ func (s *Server) mayWrite(w http.ResponseWriter, r *http.Request, drafts []event
 	return nil
 }
 
-// mayViewBoard refuses a request to see the board whose token does not allow it. sees
-// reports whether the bearer may see a connection: only one of topics that the bearer could read
-// as well. It is nil if the bearer may see all.
-func (s *Server) mayViewBoard(w http.ResponseWriter) (sees func(*board.Connection) bool, problem *wire.Error) {
+// mayViewBoard refuses a request to see the board whose token does not allow it. The view has
+// the connections of topics that the bearer could read as well, and says nothing of others.
+func (s *Server) mayViewBoard(w http.ResponseWriter) (board.View, *wire.Error) {
 	rec := recorderOf(w)
 	if rec.grant == nil {
-		return nil, nil
+		return board.View{}, nil
 	}
 	if rec.grant.Board != auth.BoardRead {
-		return nil, missingBoardRight(rec, "see the board")
+		return board.View{}, missingBoardRight(rec, "see the board")
 	}
 	rec.ruled = true
 	if rec.grant.CanRead(event.All) {
-		return nil, nil
+		return board.View{}, nil
 	}
-	return func(c *board.Connection) bool {
+	return board.View{Veiled: true, Sees: func(c *board.Connection) bool {
 		return !slices.ContainsFunc(c.Topics, func(t event.Topic) bool { return !rec.grant.CanRead(t) })
-	}, nil
+	}}, nil
 }
 
 // missingBoardRight returns the response to a request whose token does not allow what it

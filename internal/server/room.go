@@ -29,7 +29,7 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return badParameters(err)
 	}
-	sees, problem := s.mayViewBoard(w)
+	view, problem := s.mayViewBoard(w)
 	if problem == nil {
 		problem = s.mayRead(w, topic)
 	}
@@ -41,9 +41,11 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	} else if other != nil {
 		return s.relayRoom(w, r, other)
 	}
-	room := &room{topic: topic, sees: func(c *board.Connection) bool {
+	sees := view.Sees
+	view.Sees = func(c *board.Connection) bool {
 		return c.Log == s.log.Log() && c.Reads(topic) && (sees == nil || sees(c))
-	}}
+	}
+	room := &room{topic: topic, view: view}
 	if form == wire.Stream {
 		if problem := s.prepareStateStream(w, r, q); problem != nil {
 			return problem
@@ -61,7 +63,7 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 
 // sendRoom sends a room as JSON: the readers, and then what /snapshot sends.
 func (s *Server) sendRoom(w http.ResponseWriter, r *http.Request, q *wire.SnapshotQuery, room *room) *wire.Error {
-	viewer := s.board.Look(board.Cursor{}, room.sees, func() {})
+	viewer := s.board.Look(board.Cursor{}, room.view, func() {})
 	defer viewer.Close()
 	awaitLists(r, viewer)
 	s.board.Sample()
@@ -75,7 +77,7 @@ func (s *Server) sendRoom(w http.ResponseWriter, r *http.Request, q *wire.Snapsh
 // A room is what a stream of a room sends besides the events of its topic.
 type room struct {
 	topic  event.Topic
-	sees   func(*board.Connection) bool
+	view   board.View
 	viewer *board.Viewer
 	begun  bool // the readers were sent
 }
@@ -90,7 +92,7 @@ func (c *connection) sendReaders() error {
 
 // gatherReadersNow appends the readers to the output of a stream that ends.
 func (c *connection) gatherReadersNow() error {
-	c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.sees, func() {})
+	c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.view, func() {})
 	defer c.room.viewer.Close()
 	awaitLists(c.r, c.room.viewer)
 	return c.gatherReaders()

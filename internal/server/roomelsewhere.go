@@ -77,7 +77,7 @@ func (s *Server) otherNodes(r *http.Request) (urls []string) {
 	if s.board.Lookouts() == 0 {
 		return nil
 	}
-	viewer := s.board.Look(board.Cursor{}, func(*board.Connection) bool { return false }, func() {})
+	viewer := s.board.Look(board.Cursor{}, board.View{Sees: func(*board.Connection) bool { return false }}, func() {})
 	defer viewer.Close()
 	awaitLists(r, viewer)
 	for _, n := range viewer.Next().Nodes {

@@ -405,7 +405,7 @@ func (c *connection) followLog() error {
 		defer g.Watch(sub.Nudge)()
 	}
 	if c.room != nil {
-		c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.sees, sub.Nudge)
+		c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.view, sub.Nudge)
 		defer c.room.viewer.Close()
 	}
 	for {

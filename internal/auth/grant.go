@@ -14,10 +14,17 @@ type Grant struct {
 	ID      string    // jti
 	Expires time.Time // zero if it never does
 
-	guard    *Guard
-	key      [sha256.Size]byte     // fingerprint of the key that signed the token
-	ended    atomic.Pointer[error] // why it ended before it expired, or nil
-	watchers map[*func()]struct{}  // guarded by guard.mu
+	guard  *Guard
+	key    *[sha256.Size]byte    // fingerprint of the key that signed the token
+	ended  atomic.Pointer[error] // why it ended before it expired, or nil
+	newest *watcher              // guarded by guard.mu; the others follow by older
+}
+
+// A watcher is a place in the list of a grant: most grants have one, and a map would be larger
+// than the grant.
+type watcher struct {
+	fn           func()
+	older, newer *watcher
 }
 
 // IsPublic reports whether the grant is that of requests without a token.
@@ -46,16 +53,16 @@ func (g *Grant) Left() time.Duration {
 // Watch calls fn once if the grant ends before it expires, until stop is called. fn must
 // not block, and may be called before Watch returns.
 func (g *Grant) Watch(fn func()) (stop func()) {
-	watcher := &fn
-	if g.guard.watch(g, watcher) != nil {
+	w := &watcher{fn: fn}
+	if g.guard.watch(g, w) != nil {
 		fn()
 		return func() {}
 	}
-	return func() { g.guard.unwatch(g, watcher) }
+	return func() { g.guard.unwatch(g, w) }
 }
 
 // watch adds a watcher, and returns an error instead if the grant has ended.
-func (g *Guard) watch(grant *Grant, watcher *func()) error {
+func (g *Guard) watch(grant *Grant, w *watcher) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if why := grant.ended.Load(); why != nil {
@@ -67,19 +74,32 @@ func (g *Guard) watch(grant *Grant, watcher *func()) error {
 			return err
 		}
 	}
-	if len(grant.watchers) == 0 {
-		grant.watchers = map[*func()]struct{}{}
+	if grant.newest == nil {
 		g.watched[grant] = struct{}{}
+	} else {
+		grant.newest.newer = w
 	}
-	grant.watchers[watcher] = struct{}{}
+	w.older, grant.newest = grant.newest, w
 	return nil
 }
 
-func (g *Guard) unwatch(grant *Grant, watcher *func()) {
+// unwatch removes a watcher. One of a grant that has ended is in no list any more.
+func (g *Guard) unwatch(grant *Grant, w *watcher) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(grant.watchers, watcher)
-	if len(grant.watchers) == 0 {
+	switch {
+	case w.newer != nil:
+		w.newer.older = w.older
+	case grant.newest == w:
+		grant.newest = w.older
+	default:
+		return
+	}
+	if w.older != nil {
+		w.older.newer = w.newer
+	}
+	w.older, w.newer = nil, nil
+	if grant.newest == nil {
 		delete(g.watched, grant)
 	}
 }
@@ -88,12 +108,12 @@ func (g *Guard) unwatch(grant *Grant, watcher *func()) {
 // expired.
 func (g *Guard) endGrants() {
 	for _, fn := range g.takeEnded() {
-		(*fn)() // without the lock: it may call the guard
+		fn() // without the lock: it may call the guard
 	}
 }
 
 // takeEnded marks the grants that are no longer valid as ended, and returns their watchers.
-func (g *Guard) takeEnded() (watchers []*func()) {
+func (g *Guard) takeEnded() (watchers []func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for hash, grant := range g.grants {
@@ -107,10 +127,12 @@ func (g *Guard) takeEnded() (watchers []*func()) {
 			continue
 		}
 		grant.ended.Store(&err)
-		for fn := range grant.watchers {
-			watchers = append(watchers, fn)
+		for w := grant.newest; w != nil; {
+			watchers = append(watchers, w.fn)
+			w.newer = nil
+			w, w.older = w.older, nil
 		}
-		grant.watchers = nil
+		grant.newest = nil
 		delete(g.watched, grant)
 	}
 	return watchers

@@ -206,7 +206,7 @@ func (g *Guard) lacksFetched() bool {
 func (g *Guard) addGrant(hash tokenHash, c *Claims, key *Key) (*Grant, error) {
 	grant := &Grant{
 		Rights:  Rights{Read: append(slices.Clone(c.Rights.Read), g.public.Read...), Write: c.Rights.Write, Board: c.Rights.Board},
-		Subject: c.Subject, ID: c.ID, Expires: c.expiry(), key: key.print, guard: g,
+		Subject: c.Subject, ID: c.ID, Expires: c.expiry(), key: &key.print, guard: g,
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -228,7 +228,7 @@ func (g *Guard) endedLocked(grant *Grant) error {
 	switch {
 	case g.revoked[grant.ID] && grant.ID != "":
 		return invalidf("was revoked")
-	case !slices.ContainsFunc(g.keys, func(k Key) bool { return k.print == grant.key }):
+	case !slices.ContainsFunc(g.keys, func(k Key) bool { return k.print == *grant.key }):
 		return invalidf("is not signed with a key of this server")
 	}
 	return nil

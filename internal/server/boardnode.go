@@ -83,9 +83,6 @@ func (c *lookStream) runStream() { c.run(c.follow) }
 func (c *lookStream) follow() error {
 	lookout := c.s.board.Wait(c.node, c.wake)
 	defer lookout.Close()
-	if g := c.to.grant; g != nil {
-		defer g.Watch(c.wake)()
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	c.buf = wire.AppendPreamble(c.buf, c.s.cfg.Retry)

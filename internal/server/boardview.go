@@ -102,9 +102,6 @@ func (c *boardStream) follow() error {
 	if c.ends {
 		awaitLists(c.r, viewer)
 	}
-	if g := c.to.grant; g != nil {
-		defer g.Watch(c.wake)()
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var nextCount time.Time

@@ -46,7 +46,7 @@ func (s *Server) prepareControlStream(w http.ResponseWriter, r *http.Request, of
 // run sends the stream with follow, to its end.
 func (c *controlStream) run(follow func() error) {
 	defer c.done()
-	defer c.to.limitWrites()()
+	defer c.to.limitWrites(c.wake)()
 	c.to.noteEnd(c.r, follow())
 }
 

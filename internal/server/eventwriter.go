@@ -25,7 +25,7 @@ type eventWriter struct {
 // begun, it aborts the connection, so that no client takes a part for the whole.
 func (s *Server) writeEvents(r *http.Request, out *eventWriter, read func() error) *wire.Error {
 	rec := recorderOf(out.w)
-	defer rec.limitWrites()()
+	defer rec.limitWrites(nil)()
 	err := read()
 	switch {
 	case err == nil:

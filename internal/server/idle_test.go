@@ -3,10 +3,17 @@
 package server
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -23,7 +30,7 @@ func TestIdleReader(t *testing.T) {
 	ours, bare := listenOnDisk(t, Config{}), &listened{t: t, addr: listenBare(t)}
 	ours.put("a", 1, 200)
 	for _, query := range []string{"topic=a&since=now", "topic=a"} {
-		limit, took := bare.memoryOf(query, readers, nil), ours.memoryOf(query, readers, nil)
+		limit, took := bare.memoryOf(query, readers, nil, settled), ours.memoryOf(query, readers, nil, settled)
 		t.Logf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
 		if took.stack > limit.stack+mostStack || took.heap > limit.heap+mostHeap {
 			t.Errorf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
@@ -31,18 +38,23 @@ func TestIdleReader(t *testing.T) {
 	}
 }
 
-// TestIdleReaderWithToken: a stream with a token of its own takes at most 1 KiB more than one
-// without, the token included.
+// TestIdleReaderWithToken: a stream with a token of its own, of another subject each, takes at most
+// 1 KiB more than one without, with all that the server remembers of the two. The server is another process: a process may have 20,000
+// descriptors, and a stream takes one at either end.
 func TestIdleReaderWithToken(t *testing.T) {
 	const most = 1 << 10
-	readers := longtest.Size(200, 9000) // a process may have 20,000 descriptors, and each takes two
-	open := listenOnDisk(t, Config{})
+	readers := longtest.Size(200, 10_000)
 	ring := newKeyring(t, auth.Config{})
-	guarded := listenOnDisk(t, Config{Guard: ring.guard})
+	host := startIdleHost(t, filepath.Join(ring.dir, "keys"))
 	// Pools are filled once, and goroutines begin with a stack as large as earlier ones had on average.
-	open.memoryOf("topic=a", readers, nil)
-	without := open.memoryOf("topic=a", readers, nil)
-	with := guarded.memoryOf("topic=a", readers, func() string { return "Authorization: " + bearer(ring.grant([]string{"a"}, nil, nil)) })
+	host.open.memoryOf("topic=a", min(readers, 1000), nil, host.settled)
+	without := host.open.memoryOf("topic=a", readers, nil, host.settled)
+	n := 0
+	token := func() string {
+		n++
+		return "Authorization: " + bearer(ring.grant([]string{"a"}, nil, func(c *auth.Claims) { c.Subject = fmt.Sprint("reader-", n) }))
+	}
+	with := host.guarded.memoryOf("topic=a", readers, token, host.settled)
 	more := with.heap - without.heap
 	if longtest.Enabled() { // stacks share spans, so those of a few streams say nothing of one
 		more += with.stack - without.stack
@@ -50,6 +62,85 @@ func TestIdleReaderWithToken(t *testing.T) {
 	t.Logf("of %d streams, each takes %+v bytes, and with a token %+v: %d more", readers, without, with, more)
 	if more > most {
 		t.Errorf("a token takes %d bytes, want at most %d", more, most)
+	}
+}
+
+// An idleHost is another process with two servers, of which one asks for tokens.
+type idleHost struct {
+	t             *testing.T
+	in            io.Writer
+	out           io.Reader
+	open, guarded *listened
+}
+
+// idleEnv has the key file of the servers of an idleHost.
+const idleEnv = "RSTREAM_SERVER_IDLE"
+
+func startIdleHost(t *testing.T, keys string) *idleHost {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestIdleHost$")
+	cmd.Env, cmd.Stderr = append(os.Environ(), idleEnv+"="+keys), os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_, _ = io.Copy(io.Discard, out)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := &idleHost{t: t, in: in, out: out, open: &listened{t: t}, guarded: &listened{t: t}}
+	h.scanLine(&h.open.addr, &h.guarded.addr)
+	return h
+}
+
+// settled returns the memory in use of the host once it has n readers.
+func (h *idleHost) settled(n int) (m memory) {
+	h.t.Helper()
+	if _, err := fmt.Fprintln(h.in, n); err != nil {
+		h.t.Fatal(err)
+	}
+	h.scanLine(&m.stack, &m.heap)
+	return m
+}
+
+func (h *idleHost) scanLine(values ...any) {
+	h.t.Helper()
+	if _, err := fmt.Fscanln(h.out, values...); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestIdleHost is the other process of TestIdleReaderWithToken. It prints the addresses of its
+// servers, and then, for each number of readers in its input, the memory in use with them.
+func TestIdleHost(t *testing.T) {
+	keys := os.Getenv(idleEnv)
+	if keys == "" {
+		return
+	}
+	guard, err := auth.NewGuard(t.Context(), auth.Config{Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, guarded := listenOnDisk(t, Config{}), listenOnDisk(t, Config{Guard: guard, Rates: &wire.Rates{Requests: 1000, Events: 20_000, Bytes: 20e6, Streams: 1000}})
+	fmt.Println(open.addr, guarded.addr)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		n, err := strconv.Atoi(in.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open.eventually("readers", func() bool { return open.hub.Stats().Readers+guarded.hub.Stats().Readers == n })
+		m := settled(n)
+		fmt.Println(m.stack, m.heap)
 	}
 }
 
@@ -77,11 +168,12 @@ func listenBare(t *testing.T) (addr string) {
 }
 
 // memoryOf returns the memory in bytes of each of n idle streams. If header is not nil, it
-// returns a header of the next stream.
-func (s *listened) memoryOf(query string, n int, header func() string) memory {
+// returns a header of the next stream. settled returns the memory in use with a number of streams.
+func (s *listened) memoryOf(query string, n int, header func() string, settled func(int) memory) memory {
 	s.t.Helper()
+	const first = 10     // which make pools and connections of the log
 	var headers []string // made before the memory is measured
-	for range n + 10 {
+	for range n {
 		if header != nil {
 			headers = append(headers, header())
 		}
@@ -100,18 +192,19 @@ func (s *listened) memoryOf(query string, n int, header func() string) memory {
 			taps = append(taps, tp)
 		}
 	}
-	gather(10) // pools and connections of the log are there
-	before := settled()
-	gather(n)
-	after := settled()
+	gather(first)
+	before := settled(first)
+	gather(n - first)
+	after := settled(n)
 	for _, tp := range taps {
 		_ = tp.conn.Close()
 	}
-	return memory{(after.stack - before.stack) / int64(n), (after.heap - before.heap) / int64(n)}
+	of := int64(n - first)
+	return memory{(after.stack - before.stack) / of, (after.heap - before.heap) / of}
 }
 
-// settled returns the memory in use after all stacks have shrunk.
-func settled() memory {
+// settled returns the memory in use of this process after all stacks have shrunk.
+func settled(int) memory {
 	for range 5 { // each halves a stack that was deep once
 		debug.FreeOSMemory()
 	}

@@ -105,7 +105,7 @@ func (s *Server) sendPageLines(w http.ResponseWriter, r *http.Request, st resolv
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	defer recorderOf(w).limitWrites()()
+	defer recorderOf(w).limitWrites(nil)()
 	ahead := s.prefetch(r.Context(), &st, p.next, st.to.ID)
 	defer ahead.stopFetching()
 	for ; ; p = ahead.nextPiece() {

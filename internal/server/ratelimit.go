@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -39,10 +40,29 @@ type limits struct {
 	clients map[string]*clientLimits
 }
 
-// clientLimits are what one client has left.
+// clientLimits are what one client has left. Most clients only read: a limiter is made when it is
+// first used.
 type clientLimits struct {
-	requests, events, bytes, tokens *rate.Limiter
-	streams                         int // guarded by limits.mu: open ones
+	requests, events, bytes, badTokens lazyLimiter
+	streams                            int // guarded by limits.mu: open ones
+}
+
+// A lazyLimiter is a limiter of which all is left until it is used.
+type lazyLimiter struct{ atomic.Pointer[rate.Limiter] }
+
+// limiter returns the limiter, which then has a rate and lets through most at once.
+func (l *lazyLimiter) limiter(perSecond float64, most int) *rate.Limiter {
+	if lim := l.Load(); lim != nil {
+		return lim
+	}
+	l.CompareAndSwap(nil, newLimiter(perSecond, most))
+	return l.Load()
+}
+
+// isFull reports whether all is left.
+func (l *lazyLimiter) isFull(now time.Time) bool {
+	lim := l.Load()
+	return lim == nil || lim.Limit() == rate.Inf || lim.TokensAt(now) >= float64(lim.Burst())
 }
 
 func newLimits(r wire.Rates) *limits { return &limits{rates: r, clients: map[string]*clientLimits{}} }
@@ -61,12 +81,25 @@ func (l *limits) ofLocked(client string) *clientLimits {
 	if len(l.clients) >= maxClients {
 		l.forgetIdle()
 	}
-	c := &clientLimits{
-		requests: newLimiter(l.rates.Requests, 1), events: newLimiter(l.rates.Events, wire.MaxBatchLen),
-		bytes: newLimiter(l.rates.Bytes, wire.MaxBatch), tokens: newLimiter(badTokenRate, 1),
-	}
+	c := &clientLimits{}
 	l.clients[client] = c
 	return c
+}
+
+func (l *limits) requestsOf(c *clientLimits) *rate.Limiter {
+	return c.requests.limiter(l.rates.Requests, 1)
+}
+
+func (l *limits) eventsOf(c *clientLimits) *rate.Limiter {
+	return c.events.limiter(l.rates.Events, wire.MaxBatchLen)
+}
+
+func (l *limits) bytesOf(c *clientLimits) *rate.Limiter {
+	return c.bytes.limiter(l.rates.Bytes, wire.MaxBatch)
+}
+
+func (l *limits) badTokensOf(c *clientLimits) *rate.Limiter {
+	return c.badTokens.limiter(badTokenRate, 1)
 }
 
 // newLimiter returns a limiter that also lets through most at once: the most that one
@@ -82,11 +115,8 @@ func newLimiter(perSecond float64, most int) *rate.Limiter {
 // were new.
 func (l *limits) forgetIdle() {
 	now := time.Now()
-	full := func(lim *rate.Limiter) bool {
-		return lim.Limit() == rate.Inf || lim.TokensAt(now) >= float64(lim.Burst())
-	}
 	for name, c := range l.clients {
-		if c.streams == 0 && full(c.requests) && full(c.events) && full(c.bytes) && full(c.tokens) {
+		if c.streams == 0 && c.requests.isFull(now) && c.events.isFull(now) && c.bytes.isFull(now) && c.badTokens.isFull(now) {
 			delete(l.clients, name)
 		}
 	}
@@ -137,7 +167,7 @@ func (s *Server) limitRequest(rec *recorder, r *http.Request) *wire.Error {
 	if s.limits == nil || rec.ruled {
 		return nil
 	}
-	return s.take(s.limits.of(s.clientOf(rec, r)).requests, 1, limitedRequests)
+	return s.take(s.limits.requestsOf(s.limits.of(s.clientOf(rec, r))), 1, limitedRequests)
 }
 
 // limitBadTokens refuses a request with a token from an address that has sent too many
@@ -146,7 +176,7 @@ func (s *Server) limitBadTokens(r *http.Request) *wire.Error {
 	if s.limits == nil {
 		return nil
 	}
-	if s.limits.of(s.addressOf(r)).tokens.TokensAt(time.Now()) < 1 {
+	if s.limits.badTokensOf(s.limits.of(s.addressOf(r))).TokensAt(time.Now()) < 1 {
 		return s.limited(limitedTokens, time.Second)
 	}
 	return nil
@@ -155,7 +185,7 @@ func (s *Server) limitBadTokens(r *http.Request) *wire.Error {
 // noteBadToken counts a token that was not valid.
 func (s *Server) noteBadToken(r *http.Request) {
 	if s.limits != nil {
-		s.limits.of(s.addressOf(r)).tokens.Allow()
+		s.limits.badTokensOf(s.limits.of(s.addressOf(r))).Allow()
 	}
 }
 
@@ -169,10 +199,10 @@ func (s *Server) limitAppend(w http.ResponseWriter, r *http.Request, drafts []ev
 		size += len(drafts[i].Value)
 	}
 	c := s.limits.of(s.clientOf(recorderOf(w), r))
-	if problem := s.take(c.events, len(drafts), limitedEvents); problem != nil {
+	if problem := s.take(s.limits.eventsOf(c), len(drafts), limitedEvents); problem != nil {
 		return problem
 	}
-	return s.take(c.bytes, size, limitedBytes)
+	return s.take(s.limits.bytesOf(c), size, limitedBytes)
 }
 
 // openStream counts a stream against the limit of its client, until done.

@@ -83,9 +83,9 @@ func TestAppendRates(t *testing.T) {
 				t.Fatalf("the first batch: %s %s", resp.Status, text)
 			}
 			c := s.limits.of("subject alice")
-			lim := c.events
+			lim := c.events.Load()
 			if kind == "bytes" {
-				lim = c.bytes
+				lim = c.bytes.Load()
 			}
 			for lim.Tokens() >= 1 { // use the rest of the rate
 				if !lim.AllowN(time.Now(), int(lim.Tokens())) {
@@ -109,9 +109,9 @@ func TestAppendRates(t *testing.T) {
 // TestLargestRequest: no request that the server accepts is larger than what a client may
 // have at once, or it would be refused for ever.
 func TestLargestRequest(t *testing.T) {
-	c := newLimits(wire.Rates{Requests: .1, Events: 1, Bytes: 1}).of("x")
-	now := time.Now()
-	if !c.requests.AllowN(now, 1) || !c.events.AllowN(now, wire.MaxBatchLen) || !c.bytes.AllowN(now, wire.MaxBatch) {
+	l, now := newLimits(wire.Rates{Requests: .1, Events: 1, Bytes: 1}), time.Now()
+	c := l.of("x")
+	if !l.requestsOf(c).AllowN(now, 1) || !l.eventsOf(c).AllowN(now, wire.MaxBatchLen) || !l.bytesOf(c).AllowN(now, wire.MaxBatch) {
 		t.Error("the largest batch is refused for ever")
 	}
 }
@@ -173,7 +173,7 @@ func TestIdleClientsAreForgotten(t *testing.T) {
 		busy := l.of("busy")
 		busy.streams = 1
 		for i := range 5 * maxClients {
-			l.of(fmt.Sprint(i)).requests.Allow()
+			l.requestsOf(l.of(fmt.Sprint(i))).Allow()
 			if i%maxClients == 0 {
 				time.Sleep(time.Hour)
 			}

@@ -225,8 +225,9 @@ const barredWait = 10 * time.Second
 const farExpiry = 365 * 24 * time.Hour
 
 // limitWrites makes checkGrant notice that the token of a long response is revoked, and ends
-// writes that are waiting then or when the token expires, until stop.
-func (rec *recorder) limitWrites() (stop func()) {
+// writes that are waiting then or when the token expires, until stop. It calls wake when the token
+// is revoked, unless wake is nil.
+func (rec *recorder) limitWrites(wake func()) (stop func()) {
 	g := rec.grant
 	if g == nil {
 		return func() {}
@@ -239,7 +240,12 @@ func (rec *recorder) limitWrites() (stop func()) {
 	if left := g.Left(); left < farExpiry {
 		limit(max(left, 0))
 	}
-	unwatch := g.Watch(func() { limit(0) })
+	unwatch := g.Watch(func() {
+		limit(0)
+		if wake != nil {
+			wake()
+		}
+	})
 	return func() {
 		unwatch()
 		_ = rc.SetWriteDeadline(time.Time{}) // the connection may be used again

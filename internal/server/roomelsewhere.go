@@ -223,9 +223,6 @@ func (c *relayedRoom) copy() error {
 		_ = c.body.Close()
 		reading.Wait()
 	}()
-	if g := c.to.grant; g != nil {
-		defer g.Watch(c.wake)()
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -20,9 +20,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.observe(rec, r) // even if the response is aborted
 	end := s.answerRequest(rec, r)
 	if rec.stream != nil {
+		forgetToken(r)
 		rec.stream.runStream()
 	}
 	end()
+}
+
+// forgetToken removes the token of a request that was admitted, and cookies. A stream would keep it
+// in memory for as long as it lives.
+func forgetToken(r *http.Request) {
+	for _, name := range []string{"Authorization", "Cookie"} {
+		clear(r.Header[name]) // which may be a part of an array of all values
+		r.Header.Del(name)
+	}
 }
 
 // answerRequest sends the response to r, or creates its stream. end must be called after the

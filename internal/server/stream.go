@@ -87,7 +87,7 @@ type connection struct {
 // followLog, so the earlier steps are in functions that have returned by then.
 func (c *connection) runStream() {
 	defer c.done()
-	defer c.to.limitWrites()()
+	defer c.to.limitWrites(c.nudge)()
 	if c.room == nil { // a viewer is no connection of the board
 		c.s.readers.Add(&c.entry, c)
 		defer c.s.readers.Remove(&c.entry)
@@ -399,11 +399,8 @@ func (c *connection) followLog() error {
 	sub := c.s.hub.Subscribe(c.st.topics, c.st.from.ID)
 	defer sub.Close()
 	c.sub.Store(sub)
-	alarm := time.AfterFunc(c.patience(), sub.Nudge)
+	alarm := time.AfterFunc(c.patience(), sub.Nudge) // at once if the token was revoked before nudge knew sub
 	defer alarm.Stop()
-	if g := c.to.grant; g != nil {
-		defer g.Watch(sub.Nudge)()
-	}
 	if c.room != nil {
 		c.room.viewer = c.s.board.Look(board.Cursor{}, c.room.view, sub.Nudge)
 		defer c.room.viewer.Close()
@@ -426,6 +423,13 @@ func (c *connection) followLog() error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// nudge makes followLog look whether the stream must end. It may be called from any goroutine.
+func (c *connection) nudge() {
+	if sub := c.sub.Load(); sub != nil {
+		sub.Nudge()
 	}
 }
 

@@ -76,14 +76,64 @@ func TestFrontPolicy(t *testing.T) {
 }
 
 // TestFrontOfGuardedServer: where the metrics have an address of their own, the page does not
-// show how many readers there are.
+// show how many readers there are. It follows a topic that the token covers.
 func TestFrontOfGuardedServer(t *testing.T) {
 	log, _ := guardedLog(t)
 	ring := newKeyring(t, auth.Config{})
 	s, stop := serve(t, log, Config{Guard: ring.guard})
 	defer stop()
-	resp := s.get("/", "Accept", browser, "Authorization", bearer(ring.grant([]string{"alice"}, nil, nil)))
-	if page := body(t, resp); resp.StatusCode != http.StatusOK || strings.Contains(page, `id="readers"`) || !strings.Contains(page, log.Head().String()) {
-		t.Errorf("%s: %s", resp.Status, page)
+	token := ring.grant([]string{"alice"}, nil, nil)
+	for name, header := range map[string][]string{"by header": {"Authorization", bearer(token)}, "by cookie": {"Cookie", plainCookie + "=" + token}} {
+		resp := s.get("/", append(header, "Accept", browser)...)
+		page := body(t, resp)
+		if resp.StatusCode != http.StatusOK || strings.Contains(page, `id="readers"`) || strings.Contains(page, `id="login"`) ||
+			!strings.Contains(page, log.Head().String()) || !strings.Contains(page, `value="alice"`) || !strings.Contains(page, "--token-file") {
+			t.Errorf("%s: %s: %s", name, resp.Status, page)
+		}
+		if strings.Contains(page, ">tester <button id=\"logout\"") != (name == "by cookie") || strings.Contains(page, token) {
+			t.Errorf("%s: %s", name, page)
+		}
+	}
+}
+
+// TestFrontOfStranger: a browser without a valid token gets a form to log in, and learns no more
+// than a program does. Where topics are public, it gets the form in the page.
+func TestFrontOfStranger(t *testing.T) {
+	log, _ := guardedLog(t)
+	ring := newKeyring(t, auth.Config{})
+	s, stop := serve(t, log, Config{Guard: ring.guard})
+	defer stop()
+	for _, header := range [][]string{nil, {"Cookie", plainCookie + "=letmein"}, {"Authorization", "Bearer letmein"}} {
+		plain := s.get("/", header...)
+		if text := body(t, plain); plain.Header.Get("Content-Type") != wire.Problem || !slices.Contains(plain.Header.Values("Vary"), "Accept") {
+			t.Errorf("%v: %v, %s", header, plain.Header, text)
+		}
+		resp := s.get("/", append(header, "Accept", browser)...)
+		page := body(t, resp)
+		if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("Content-Type") != "text/html; charset=utf-8" || !slices.Contains(resp.Header.Values("Vary"), "Accept") {
+			t.Errorf("%v: %s, %v", header, resp.Status, resp.Header)
+		}
+		for _, name := range []string{"WWW-Authenticate", "Set-Cookie", "Cache-Control"} {
+			if got, want := resp.Header.Values(name), plain.Header.Values(name); !slices.Equal(got, want) {
+				t.Errorf("%v: %s is %q, and %q for programs", header, name, got, want)
+			}
+		}
+		if !strings.Contains(resp.Header.Get("Content-Security-Policy"), "script-src "+digestOf(page, "script")) {
+			t.Errorf("the policy is %s", resp.Header.Get("Content-Security-Policy"))
+		}
+		if !strings.Contains(page, `<form id="login" method="post">`) || strings.Contains(page, `id="head"`) || strings.Contains(page, `id="follow"`) ||
+			strings.Contains(page, "alice") || strings.Contains(page, "letmein") {
+			t.Errorf("%v: %s", header, page)
+		}
+	}
+	if resp := s.get("/events?topic=alice", "Accept", browser); resp.Header.Get("Content-Type") != wire.Problem {
+		t.Errorf("other paths answer with %s", resp.Header.Get("Content-Type"))
+	}
+	ring = newKeyring(t, auth.Config{Public: topicsOf(t, "bob")})
+	s, stop = serve(t, log, Config{Guard: ring.guard})
+	defer stop()
+	resp := s.get("/", "Accept", browser)
+	if page := body(t, resp); resp.StatusCode != http.StatusOK || !strings.Contains(page, `id="login"`) || !strings.Contains(page, `value="bob"`) {
+		t.Errorf("with a public topic: %s: %s", resp.Status, page)
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 // getInfo returns the server information, to browsers as a page: GET /.
 func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
-	w.Header().Add("Vary", "Accept")
 	head := s.log.HeadPoint()
 	at, err := s.log.Horizon(r.Context())
 	if err != nil {

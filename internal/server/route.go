@@ -44,6 +44,9 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	h.Set(wire.HeaderLog, s.log.Log())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
+	if isFront(r) {
+		h.Add("Vary", "Accept")
+	}
 	rec.problem = s.checkOrigin(w, r)
 	if rec.problem == nil {
 		rec.problem = s.admit(rec, r)
@@ -61,7 +64,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	if rec.problem == nil {
 		rec.problem = s.route(w, r)
 	}
-	if rec.problem != nil {
+	if rec.problem != nil && !s.offerFrontLogin(w, r, rec.problem) {
 		rec.problem.Write(w)
 	}
 	return end

@@ -29,7 +29,8 @@ func NewTransport(answer time.Duration, secure *tls.Config) *http.Transport {
 
 // RedirectPolicy returns a policy that removes secrets from requests to another host or
 // without TLS, also if a later redirect leads back: net/http keeps tokens for subdomains and
-// all other headers for everybody. secrets returns the headers that requests to a server have,
+// all other headers for everybody, and tells it the URL before, whose parameters may be secret,
+// as the Referer. secrets returns the headers that requests to a server have,
 // besides the token. Then next decides; if it is nil, CheckRedirect.
 func RedirectPolicy(secrets func(server *url.URL) http.Header, next func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	if next == nil {
@@ -40,6 +41,7 @@ func RedirectPolicy(secrets func(server *url.URL) http.Header, next func(*http.R
 		left := func(r *http.Request) bool { return r.URL.Host != first.Host || r.URL.Scheme != first.Scheme }
 		if left(req) || slices.ContainsFunc(via, left) {
 			req.Header.Del("Authorization")
+			req.Header.Del("Referer")
 			for name := range secrets(first) {
 				req.Header.Del(name)
 			}

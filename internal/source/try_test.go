@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/internal/sourcetest"
 	"github.com/rstream-dev/rstream/internal/sse"
 )
 
@@ -62,30 +63,17 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// endless writes a body without an end, and counts what is taken of it.
-type endless struct{ w http.ResponseWriter }
-
-func (e endless) write(first, again string) {
-	io.WriteString(e.w, first)
-	chunk := strings.Repeat(again, 1<<10)
-	for {
-		if _, err := io.WriteString(e.w, chunk); err != nil {
-			return
-		}
-	}
-}
-
 // A hostile source gets one request, one clear error and bounded memory.
 func TestTryHostile(t *testing.T) {
 	t.Run("an endless line", func(t *testing.T) {
-		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { endless{w}.write("data: ", "xxxx") })
+		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { sourcetest.WriteEndless(w, "data: ", "xxxx") })
 		_, err := tryAll(t, Config{URL: address})
 		if large := (*sse.TooLargeError)(nil); !errors.As(err, &large) {
 			t.Error(err)
 		}
 	})
 	t.Run("an event of endless lines", func(t *testing.T) {
-		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { endless{w}.write("", "data: x\n") })
+		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { sourcetest.WriteEndless(w, "", "data: x\n") })
 		_, err := tryAll(t, Config{URL: address})
 		if large := (*sse.TooLargeError)(nil); !errors.As(err, &large) {
 			t.Error(err)
@@ -94,7 +82,7 @@ func TestTryHostile(t *testing.T) {
 	t.Run("an endless answer that is no stream", func(t *testing.T) {
 		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
-			endless{w}.write("", "x")
+			sourcetest.WriteEndless(w, "", "x")
 		})
 		_, err := tryAll(t, Config{URL: address})
 		if stream := (*StreamError)(nil); !errors.As(err, &stream) || !strings.Contains(err.Error(), "text/html") {
@@ -104,7 +92,7 @@ func TestTryHostile(t *testing.T) {
 	t.Run("an endless refusal", func(t *testing.T) {
 		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusForbidden)
-			endless{w}.write("", "x")
+			sourcetest.WriteEndless(w, "", "x")
 		})
 		_, err := tryAll(t, Config{URL: address})
 		if status := (*StatusError)(nil); !errors.As(err, &status) || status.Status != 403 || !status.IsFinal() {

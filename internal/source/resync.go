@@ -131,9 +131,14 @@ func (f *follower) comparePlaces(ctx context.Context, ids []event.ID, origins []
 	return parted, found, nil
 }
 
-// upstreamStubs asks an rstream server for the ids of events.
+// upstreamStubs asks an rstream server for the ids of events. It lacks those that are not
+// returned.
 func (c *Config) upstreamStubs(ctx context.Context, hashes []event.Hash) (ids map[event.Hash]event.ID, err error) {
 	ids = map[event.Hash]event.ID{}
+	left := map[event.Hash]bool{}
+	for _, h := range hashes {
+		left[h] = true
+	}
 	request := question{method: http.MethodPost, path: "get", params: url.Values{"stubs": {"1"}}, body: wire.AppendHashes(nil, hashes)}
 	err = c.askFor(ctx, request, func(resp *http.Response) error {
 		for stubs := newStateReader(resp.Body); ; {
@@ -148,6 +153,10 @@ func (c *Config) upstreamStubs(ctx context.Context, hashes []event.Hash) (ids ma
 			if err != nil {
 				return c.nameReadError(err)
 			}
+			if !left[s.Hash] { // or the answer may never end
+				return c.wrongAnswer("sent the id of event %s, which was not asked for", s.Hash)
+			}
+			delete(left, s.Hash)
 			ids[s.Hash] = s.ID
 		}
 	})
@@ -213,11 +222,28 @@ func (c *Config) askFor(ctx context.Context, q question, fn func(*http.Response)
 	return fn(resp)
 }
 
-// resync makes the state that the log has of the source that of the server at a position,
+// maxMoves is how often a resync begins again since the server has dropped its position.
+const maxMoves = 10
+
+// resync is resyncAt. If the server drops the position meanwhile, it goes on from the oldest
+// one that the server still has.
+func (f *follower) resync(ctx context.Context, log string, at event.ID, reason string) (err error) {
+	for range maxMoves {
+		err = f.resyncAt(ctx, log, at, reason)
+		var status *StatusError
+		if !errors.As(err, &status) || status.Status != http.StatusGone || status.problem == nil || status.problem.Oldest == nil || *status.problem.Oldest <= at {
+			break
+		}
+		at = *status.problem.Oldest
+	}
+	return err
+}
+
+// resyncAt makes the state that the log has of the source that of the server at a position,
 // notes a gap, and moves the cursor there. log is the id of the server's log, "" if any may
-// answer. If resync is interrupted, what it has stored counts when it is called again: until
+// answer. If resyncAt is interrupted, what it has stored counts when it is called again: until
 // the end, the cursor stays.
-func (f *follower) resync(ctx context.Context, log string, at event.ID, reason string) error {
+func (f *follower) resyncAt(ctx context.Context, log string, at event.ID, reason string) error {
 	_, topics, err := f.cfg.upstreamURL()
 	if err != nil {
 		return err

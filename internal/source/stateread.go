@@ -53,8 +53,11 @@ func (r *stateReader) next() (line json.RawMessage, err error) {
 			r.inside = true
 		default:
 			var other json.RawMessage
-			if _, isName := token.(string); !isName || r.dec.Decode(&other) != nil {
-				return nil, r.nameEnd(errStateForm)
+			if _, isName := token.(string); !isName {
+				return nil, errStateForm
+			}
+			if err := r.dec.Decode(&other); err != nil {
+				return nil, r.nameEnd(errors.Join(errStateForm, err))
 			}
 		}
 	}
@@ -68,10 +71,10 @@ func (r *stateReader) nameEnd(err error) error {
 		return nil
 	case r.body.err != nil && !errors.Is(r.body.err, io.EOF):
 		return r.body.err
-	case errors.Is(r.body.err, io.EOF):
-		return io.ErrUnexpectedEOF
 	case errors.As(err, &syntax):
 		return errStateForm
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
 	}
 	return err
 }

@@ -46,6 +46,7 @@ type sourceFlags struct {
 	user, path  string
 	key, value  string
 	where       string
+	into        string
 	since       string // an absolute time once it is in a file
 	maxBytes    string
 }
@@ -64,6 +65,7 @@ func (f *sourceFlags) addSourceFlags(cmd *cobra.Command) {
 	flags.StringVar(&f.key, "key", "", "jq `EXPRESSION` for the key (default: the event's id)")
 	flags.StringVar(&f.value, "value", "", "jq `EXPRESSION` for the value (default: the data)")
 	flags.StringVar(&f.where, "where", "", "jq `EXPRESSION`: take only events for which it is true")
+	flags.StringVar(&f.into, "into", "", "refuse events that would be stored outside `TOPIC`")
 	addMoment(cmd, &f.since, "since", "ask for the history since `MOMENT` only: wikimedia, ntfy")
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !before[f.Name] {
@@ -114,7 +116,7 @@ func (f *sourceFlags) kindOf(u *url.URL) (k source.Kind, err error) {
 	for _, e := range []struct {
 		text string
 		to   *string
-	}{{f.user, &k.Mapping.User}, {f.path, &k.Mapping.Path}, {f.key, &k.Mapping.Key}, {f.value, &k.Mapping.Value}, {f.where, &k.Mapping.Where}} {
+	}{{f.user, &k.Mapping.User}, {f.path, &k.Mapping.Path}, {f.key, &k.Mapping.Key}, {f.value, &k.Mapping.Value}, {f.where, &k.Mapping.Where}, {f.into, &k.Mapping.Into}} {
 		if e.text != "" {
 			*e.to = e.text
 		}

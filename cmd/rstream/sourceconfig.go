@@ -32,8 +32,8 @@ func (s *namedSource) nameOrEmpty() string {
 
 // settings returns the settings of f and their names, in the order of a file.
 func (f *sourceFlags) settings() (names []string, values []*string) {
-	return []string{"kind", "cursor", "id", "resume", "end", "user", "path", "key", "value", "where", "since", "max-bytes"},
-		[]*string{&f.kind, &f.cursor, &f.id, &f.resume, &f.end, &f.user, &f.path, &f.key, &f.value, &f.where, &f.since, &f.maxBytes}
+	return []string{"kind", "cursor", "id", "resume", "end", "user", "path", "key", "value", "where", "into", "since", "max-bytes"},
+		[]*string{&f.kind, &f.cursor, &f.id, &f.resume, &f.end, &f.user, &f.path, &f.key, &f.value, &f.where, &f.into, &f.since, &f.maxBytes}
 }
 
 // parseSources reads the list of named sources.

@@ -27,6 +27,10 @@ type Mapping struct {
 	Key   string // the generation, the foreign id and the ordinal; random without an id
 	Value string // the data: as it is if it is JSON, otherwise a string
 	Where string // all events; the others are left out if it is false or null
+
+	// Into is a topic, no expression: an event that would be stored elsewhere is refused. If
+	// empty, any topic.
+	Into string `json:",omitempty"` // without it, the ids of mappings stay what they were
 }
 
 // A Mapper turns the events of a source into drafts. It may be used by one goroutine.
@@ -36,6 +40,7 @@ type Mapper struct {
 	salt                          string // of keys that the log makes, random
 	isChanged                     bool   // there is an expression
 	user, path, key, value, where *gojq.Code
+	into                          *event.Topic // nil for any
 }
 
 // NewMapper returns the mapper of the source of that name.
@@ -56,6 +61,13 @@ func NewMapper(name string, m Mapping) (*Mapper, error) {
 			return nil, fmt.Errorf("%s %.200q: %w", e.name, e.text, err)
 		}
 		*e.code = code
+	}
+	if m.Into != "" {
+		topic, err := event.ParseTopic(m.Into)
+		if err != nil {
+			return nil, fmt.Errorf("into: %w", err)
+		}
+		mapper.into = &topic
 	}
 	return mapper, nil
 }
@@ -92,6 +104,9 @@ func (m *Mapper) Map(ctx context.Context, f *Frame, generation uint32) (d event.
 	d.User, d.Path = encodeUser(d.User), encodePath(d.Path)
 	if strings.HasPrefix(d.User, ".") {
 		return d, false, fmt.Errorf("user %.40q: names that begin with a dot belong to the log", d.User)
+	}
+	if m.into != nil && !m.into.Matches(d.User, d.Path) {
+		return d, false, fmt.Errorf("%.80s is not in %s", d.User+"/"+d.Path, m.into)
 	}
 	err = d.Check()
 	return d, err == nil, err

@@ -32,6 +32,8 @@ func TestMap(t *testing.T) {
 			`{"user":"src","path":"message","type":"PUT","key":"0/7/0","value":"a\n\"b\ufffd<"}`},
 		{"expressions", Mapping{User: ".a.b", Path: `"p/" + $id + $type`, Key: ".n", Value: "{n, f}", Where: ".a"}, Frame{ID: "7", Type: "t", Data: []byte(page)},
 			`{"user":"x%2Fy","path":"p/7t","type":"PUT","key":"12345678901234567890","value":{"f":1.50,"n":12345678901234567890}}`},
+		{"a topic", Mapping{User: ".a.b", Into: "*/message"}, Frame{ID: "7", Data: []byte(`{"a":{"b":"x"}}`)},
+			`{"user":"x","path":"message","type":"PUT","key":"0/7/0","value":{"a":{"b":"x"}}}`},
 		{"left out", Mapping{Where: ".no"}, Frame{Data: []byte(page)}, ""},
 		{"left out by null", Mapping{Where: ".nothing"}, Frame{Data: []byte(page)}, ""},
 	} {
@@ -76,6 +78,7 @@ func TestMapRefuses(t *testing.T) {
 		"no user":               {Mapping{User: `""`}, "1"},
 		"a user that is null":   {Mapping{User: ".x"}, "{}"},
 		"a path that is a list": {Mapping{Path: ".x"}, `{"x":[]}`},
+		"another topic":         {Mapping{User: ".x", Into: "alice"}, `{"x":"bob"}`},
 		"an error":              {Mapping{Value: `error("no")`}, "1"},
 		"a type error":          {Mapping{User: ".a.b"}, `{"a":1}`},
 		"no value":              {Mapping{Value: "empty"}, "1"},

@@ -15,6 +15,7 @@ type namedList[T any] struct {
 	setting string                      // "servers"
 	entries func(*configFile) []T       // those of all config files
 	nameOf  func(*T) string             // its name
+	header  string                      // of the columns of print
 	print   func(*output, *T) error     // without secrets
 	check   func(list *yaml.Node) error // reports a mistake in a list
 }
@@ -36,6 +37,11 @@ func (l *namedList[T]) runList(a *app) error {
 			return a.out.printf(nothingYet)
 		}
 		return nil
+	}
+	if a.out.isForPerson() {
+		if err := a.out.printf("%s\n", l.header); err != nil {
+			return err
+		}
 	}
 	for _, entry := range l.entries(a.settings.file) {
 		if err := l.print(a.out, &entry); err != nil {

@@ -36,6 +36,7 @@ var namedServers = &namedList[namedServer]{
 	one: "server", setting: "servers",
 	entries: func(file *configFile) []namedServer { return file.servers },
 	nameOf:  func(s *namedServer) string { return s.name },
+	header:  "NAME            URL",
 	print:   (*output).printServer,
 	check:   func(list *yaml.Node) error { _, err := parseServers(list); return err },
 }

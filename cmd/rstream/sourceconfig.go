@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/internal/source"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -93,6 +95,7 @@ var namedSources = &namedList[namedSource]{
 	one: "source", setting: "sources",
 	entries: func(file *configFile) []namedSource { return file.sources },
 	nameOf:  func(s *namedSource) string { return s.name },
+	header:  "NAME            KIND       URL",
 	print:   (*output).printSource,
 	check:   func(list *yaml.Node) error { _, err := parseSources(list); return err },
 }
@@ -125,13 +128,14 @@ func newSourceAddCommand(a *app) *cobra.Command {
 		Short: "Give a source a name",
 		Long: `Add a named source to the user's config file, which is created if it does not exist.
 --server then takes the name. The flags say how the stream is read and what becomes of
-its events; "rstream source try" shows it. Comments in the file stay.`,
+its events; "rstream source try" shows it. Without --kind, a server of which the URL says
+nothing is asked once whether it is rstream's. Comments in the file stay.`,
 		Example: `  rstream source add wiki https://stream.wikimedia.org/v2/stream/recentchange
   rstream source add chat https://a.example/sse --path .room --where '.bot|not'`,
 		Args:              argCount(2, 2, "a NAME and the URL of a stream"),
 		PersistentPreRunE: checkUnconfigured, // the setting "server" may already have the name
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.runSourceAdd(namedSource{name: args[0], url: args[1], flags: flags})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.runSourceAdd(cmd.Context(), namedSource{name: args[0], url: args[1], flags: flags})
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -141,7 +145,7 @@ its events; "rstream source try" shows it. Comments in the file stay.`,
 	return cmd
 }
 
-func (a *app) runSourceAdd(s namedSource) error {
+func (a *app) runSourceAdd(ctx context.Context, s namedSource) error {
 	if !isWord(s.name) || strings.HasPrefix(s.name, ".") {
 		return usagef("name %q: want a word without : and /, which does not begin with a dot", s.name)
 	}
@@ -153,8 +157,14 @@ func (a *app) runSourceAdd(s namedSource) error {
 	if err != nil {
 		return err
 	}
+	if s.flags == (sourceFlags{maxBytes: s.flags.maxBytes}) && kind.IsGuess() && isRstreamSource(ctx, s.url) {
+		s.flags.kind = rstreamKind
+	}
 	if _, err := source.NewMapper(s.name, kind.Mapping); err != nil {
 		return usagef("--%w", err)
+	}
+	if s.flags.kind == rstreamKind && kind.Mapping != (source.Mapping{}) {
+		return usagef("events of an rstream server are not mapped: want no expressions")
 	}
 	if _, err := s.flags.maxFileBytes(); err != nil {
 		return err
@@ -176,6 +186,21 @@ func (a *app) runSourceAdd(s namedSource) error {
 		return err
 	}
 	return a.out.printSource(&s)
+}
+
+// rstreamKind is the kind of servers of rstream's.
+const rstreamKind = "rstream"
+
+// isRstreamSource asks the server at the URL of a source, without a token, whether it is one of
+// rstream's. One that does not answer is not.
+func isRstreamSource(ctx context.Context, address string) bool {
+	server, err := source.ServerURL(address)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	return client.Ready(ctx, client.Config{Servers: []string{server}}) == nil
 }
 
 func newSourceResetCommand(a *app) *cobra.Command {

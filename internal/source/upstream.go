@@ -30,6 +30,16 @@ func (c *Config) wrongAnswer(format string, args ...any) error {
 	return &WrongAnswerError{c.shownURL(), fmt.Sprintf(format, args...)}
 }
 
+// ServerURL returns the URL of the rstream server that an address, its own or that of its
+// /events, would be a source of.
+func ServerURL(address string) (string, error) {
+	base, _, err := (&Config{URL: address}).upstreamURL()
+	if err != nil {
+		return "", err
+	}
+	return base.String(), nil
+}
+
 // upstreamURL returns the base URL of an rstream server, and the topics to follow.
 func (c *Config) upstreamURL() (base *url.URL, topics []event.Topic, err error) {
 	u, err := ParseURL(c.URL)

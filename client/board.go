@@ -49,9 +49,9 @@ type BoardConnection struct {
 // Board asks the server who reads what, there and on the servers that report to it. It needs no copy,
 // and if the server asks for tokens, the right to see the board.
 func (c *Client) Board(ctx context.Context) (b Board, err error) {
-	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context) (err error) {
-		b, err = c.askBoard(ctx)
-		return err
+	err = c.retryEach(ctx, c.newBackoff(), func(ctx context.Context) error {
+		b = Board{}
+		return c.askObject(ctx, wire.PathConnections, &b)
 	})
 	if err != nil {
 		return Board{}, fmt.Errorf("read the board: %w", err)
@@ -59,18 +59,19 @@ func (c *Client) Board(ctx context.Context) (b Board, err error) {
 	return b, nil
 }
 
-func (c *Client) askBoard(ctx context.Context) (b Board, err error) {
-	resp, err := c.askServers(ctx, http.MethodGet, wire.PathConnections, http.Header{"Accept": {wire.JSON}}, nil)
+// askObject asks for a JSON object, once, and reads it into a new value.
+func (c *Client) askObject(ctx context.Context, path string, into any) error {
+	resp, err := c.askServers(ctx, http.MethodGet, path, http.Header{"Accept": {wire.JSON}}, nil)
 	if err != nil {
-		return b, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return b, readStatus(resp.Response)
+		return readStatus(resp.Response)
 	}
 	if err := c.checkIsRstream(resp.base, resp.Header, wire.JSON); err != nil {
-		return b, err
+		return err
 	}
-	_, err = readObject(resp.base, wire.PathConnections, resp.Body, &b)
-	return b, err
+	_, err = readObject(resp.base, path, resp.Body, into)
+	return err
 }

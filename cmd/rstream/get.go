@@ -14,6 +14,7 @@ import (
 
 type getOptions struct {
 	events bool
+	origin bool
 	at     string
 }
 
@@ -25,7 +26,8 @@ func newGetCommand(a *app) *cobra.Command {
 		Short:   "Print the value of a storage",
 		Long: `Print the current value of one storage and nothing else. With --at, print the value at
 that moment; with --events, print the whole history. The status is 1 if the storage has
-no value.`,
+no value. With --origin, print where the storage's last event came from: the source of a
+relay, and the event's id there.`,
 		Example: `  rstream get alice/posts/1
   rstream get alice/posts/1 --at 14:05
   rstream get alice/posts/1 --events`,
@@ -40,10 +42,13 @@ no value.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
+	cmd.Flags().BoolVar(&o.origin, "origin", false, "print where the value came from instead")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
 	addFull(a, cmd)
 	addFilter(a, cmd)
 	excludeFlags(cmd, "events", "at")
+	excludeFlags(cmd, "events", "origin")
+	forLineOnly(cmd.Flags(), "origin")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
 }
@@ -67,7 +72,7 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	defer s.Close()
 	topic, one := event.Exactly(storage), 1
 	if at != nil {
-		return a.gapLine(s.explainOtherLog(ctx, a.getAt(ctx, s, topic, *at)))
+		return a.gapLine(s.explainOtherLog(ctx, o.getAt(ctx, a, s, topic, *at)))
 	}
 	opts := client.SyncOptions{Unproven: true}
 	if !o.events {
@@ -100,11 +105,11 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	case o.events:
 		return doubt
 	}
-	return cmp.Or(a.printValue(last), doubt)
+	return cmp.Or(o.printGot(ctx, a, last, s.Origin), doubt)
 }
 
 // getAt prints the value that a storage had at a moment.
-func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event.Moment) error {
+func (o *getOptions) getAt(ctx context.Context, a *app, s *session, topic event.Topic, at event.Moment) error {
 	id, err := s.StateAt(ctx, topic, at)
 	if err != nil {
 		return err
@@ -117,12 +122,50 @@ func (a *app) getAt(ctx context.Context, s *session, topic event.Topic, at event
 		if err != nil {
 			return err
 		}
-		return cmp.Or(a.printValue(ev), a.noteDoubted([]event.Topic{topic}, doubted))
+		return cmp.Or(o.printGot(ctx, a, ev, s.Origin), a.noteDoubted([]event.Topic{topic}, doubted))
 	}
 	if len(doubted) > 0 {
 		return a.noteDoubted([]event.Topic{topic}, doubted)
 	}
 	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value at %s", strings.TrimSuffix(topic.String(), "$"), at)}
+}
+
+// An askOrigin returns where an event came from, if that is known.
+type askOrigin func(context.Context, event.ID) (origin client.Origin, ok bool, err error)
+
+// printGot prints the value of ev's storage after ev or, with --origin, where ev came from.
+func (o *getOptions) printGot(ctx context.Context, a *app, ev *event.Event, ask askOrigin) error {
+	if !o.origin {
+		return a.printValue(ev)
+	}
+	origin, ok, err := ask(ctx, ev.ID)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return &exitError{status: exitFailed, text: "the server does not show where event " + ev.ID.String() + " came from"}
+	}
+	return a.out.printOrigin(ev, &origin)
+}
+
+// printOrigin prints where an event came from.
+func (o *output) printOrigin(ev *event.Event, origin *client.Origin) error {
+	if !o.isForPerson() {
+		return o.writeJSON(struct {
+			Type string `json:"type"`
+			client.Origin
+		}{"origin", *origin})
+	}
+	from := "appended to this log"
+	switch {
+	case origin.Source != "" && origin.Event == "":
+		from = "made because of the source " + origin.Source
+	case origin.Log != "":
+		from = "event " + origin.Event + " of " + origin.Source + ", log " + origin.Log
+	case origin.Source != "":
+		from = "event " + origin.Event + " of " + origin.Source
+	}
+	return o.printf("%s\n", visible(fmt.Sprintf("%s %s: %s", ev.ID, ev.Storage(), from)))
 }
 
 // printValue prints the value of ev's storage after ev.

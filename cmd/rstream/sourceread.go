@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/source"
 )
@@ -49,7 +50,13 @@ func getFromSource(ctx context.Context, a *app, o getOptions, storage event.Stor
 	if last == nil {
 		return &exitError{status: exitFailed, text: storage.String() + ": has no value"}
 	}
-	return a.printValue(last)
+	return o.printGot(ctx, a, last, func(ctx context.Context, id event.ID) (client.Origin, bool, error) {
+		found, err := db.Origins(ctx, []event.ID{id})
+		if err != nil {
+			return client.Origin{}, false, err
+		}
+		return client.Origin{ID: id, Source: found[0].Source, Log: found[0].Log, Event: found[0].ID}, true, nil
+	})
 }
 
 // A sourceStatus is how a source is, as status prints it.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -30,10 +31,10 @@ func newStatusCommand(a *app) *cobra.Command {
 		GroupID: groupInspect,
 		Short:   "Print what the local copy holds, and its server",
 		Long: `Print what the local copy holds, how far behind the server it is, and which server it
-follows. If the server cannot be reached, status says so and still exits with 0. The
-exit status is 1 if the server's log was rolled back to an older file. If the copy is known to
-differ from the server, the output says where, and the status is 3 until a sync or
-verify finds both equal.
+follows. Of a relay, status also prints how each source is. If the server cannot be
+reached, status says so and still exits with 0. The exit status is 1 if the server's log
+was rolled back to an older file. If the copy is known to differ from the server, the
+output says where, and the status is 3 until a sync or verify finds both equal.
 
 "not fetched again" counts events that were asked for but already held, over the life of
 the copy.
@@ -116,6 +117,9 @@ type statusReport struct {
 	// The times of Head and Reached, if they are known.
 	HeadTime    *event.Time `json:"head_time,omitempty"`
 	ReachedTime *event.Time `json:"reached_time,omitempty"`
+
+	// Those of a relay, if they may be seen.
+	Sources []client.Source `json:"sources,omitempty"`
 
 	failure error // why the server did not answer
 	refused bool  // the server answered with an error
@@ -294,7 +298,8 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 	return context.Cause(contextWithoutDeadline(ctx))
 }
 
-// probeServer asks the server for its Info, and for the time of its head, which matters less.
+// probeServer asks the server for its Info, and for the time of its head and its sources, which
+// matter less.
 func (r *statusReport) probeServer(ctx context.Context, a *app) (client.Info, error) {
 	c, err := client.New(nil, a.clientConfig())
 	if err != nil {
@@ -307,6 +312,9 @@ func (r *statusReport) probeServer(ctx context.Context, a *app) (client.Info, er
 	}
 	if t, ok, err := c.HeadTime(ctx); err == nil && ok {
 		r.HeadTime = &t
+	}
+	if sources, err := c.Sources(ctx); err == nil {
+		r.Sources = sources
 	}
 	return info, nil
 }
@@ -452,6 +460,11 @@ func (r *statusReport) printStatus(out *output) error {
 	default:
 		row("server", "%s, not reachable: %s", r.Server, r.Error)
 	}
+	for i := range r.Sources {
+		connection, counts := describeSource(&r.Sources[i])
+		row("source", "%s", connection)
+		row("", "%s", counts)
+	}
 	if r.File == "" {
 		row("file", "none yet; \"rstream sync\" creates it")
 		return out.flush()
@@ -495,6 +508,32 @@ func (r *statusReport) printStatus(out *output) error {
 		row("cursor", "%s", c)
 	}
 	return out.flush()
+}
+
+// describeSource says how a source of a relay is: whether it is connected, and what was stored
+// of it.
+func describeSource(s *client.Source) (connection, counts string) {
+	since := ""
+	if s.Since != nil {
+		since = " since " + localTime(*s.Since)
+	}
+	connection = s.Name + " (" + s.Kind + "), " + s.URL + ", connected" + since
+	switch {
+	case !s.Connected:
+		connection = s.Name + " (" + s.Kind + "), " + s.URL + ", not connected" + since
+		if s.Trouble != "" {
+			connection += ": " + s.Trouble
+		}
+	case s.Behind != nil && *s.Behind == 0:
+		connection += ", up to date"
+	case s.Behind != nil:
+		connection += ", " + count(*s.Behind, "id") + " behind"
+	}
+	counts = fmt.Sprintf("%s, %s", count(s.Events, "event"), formatSize(s.Bytes))
+	if s.Cursor != "" {
+		counts += ", up to " + runewidth.Truncate(s.Cursor, 60, "…") // that of Wikimedia is long
+	}
+	return connection, counts + fmt.Sprintf("; %s, %d refused", count(s.Gaps, "gap"), s.Refused)
 }
 
 func orNothing(s string) string {

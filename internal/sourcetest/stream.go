@@ -18,6 +18,8 @@ type Stream struct {
 	// Event n exists from n times Every after Begun. If Every is zero, all exist.
 	Begun time.Time
 	Every time.Duration
+	// Released returns how many events exist. If nil, Begun and Every say it.
+	Released func() int
 	// Cut is called for each connection. It ends after some events, in the middle of the
 	// next one if torn. If Cut is nil or returns 0, it does not end.
 	Cut func() (events int, torn bool)
@@ -68,7 +70,10 @@ func (s *Stream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exists returns how many events exist.
 func (s *Stream) exists() int {
-	if s.Every == 0 {
+	switch {
+	case s.Released != nil:
+		return s.Released()
+	case s.Every == 0:
 		return s.N
 	}
 	return min(s.N, int(time.Since(s.Begun)/s.Every))
@@ -94,8 +99,12 @@ func (c *connection) sendEvent(n int, block string) bool {
 		http.NewResponseController(c.w).Flush()
 	}
 	for c.exists() < n {
+		wait := time.Until(c.Begun.Add(time.Duration(n) * c.Every))
+		if c.Released != nil {
+			wait = time.Millisecond
+		}
 		select {
-		case <-time.After(time.Until(c.Begun.Add(time.Duration(n) * c.Every))):
+		case <-time.After(wait):
 		case <-c.r.Context().Done():
 			return false
 		}

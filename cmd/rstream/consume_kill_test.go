@@ -5,7 +5,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,6 +26,8 @@ import (
 
 	"github.com/rstream-dev/rstream/internal/longtest"
 )
+
+var consumerKills = flag.Int("consumer.kills", 0, "how often a consumer, its workers or its server are killed; if 0, 2, and 50 with -long")
 
 // pythonWorker is the worker of docs/consumers.md, with an event handler that notes what it
 // does, and now and then fails, hangs or answers something else.
@@ -68,6 +72,7 @@ type killRig struct {
 	*testing.T
 	dir     string
 	program string
+	python  string
 	rand    *rand.Rand
 	proxy   net.Listener // in front of the server, whose port changes
 	server  *exec.Cmd
@@ -93,6 +98,12 @@ func newKillRig(t *testing.T, seed uint64) *killRig {
 	if err := os.Symlink(self, g.program); err != nil { // under this name, the test binary is the program
 		t.Fatal(err)
 	}
+	// The command in PATH may be a script that takes longer to find Python than Python to start.
+	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
+	if err != nil {
+		t.Fatalf("the worker is in Python: %v", err)
+	}
+	g.python = strings.TrimSpace(string(python))
 	if err := os.WriteFile(filepath.Join(g.dir, "worker.py"), []byte(pythonWorker), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -240,8 +251,8 @@ func (g *killRig) startServer() {
 
 func (g *killRig) startTail(worker string, args ...string) {
 	g.Helper()
-	g.tail = g.command(g.program, append([]string{"tail", "alice", "--name", "mine", "--cache", "copy.db", "--pipe", "python3 worker.py notes " + worker,
-		"--workers", "4", "--try-timeout", "2s", "-q", "--wait"}, args...)...)
+	g.tail = g.command(g.program, append([]string{"tail", "alice", "--name", "mine", "--cache", "copy.db", "--pipe", g.python + " worker.py notes " + worker,
+		"--workers", "4", "--try-timeout", "5s", "-q", "--wait"}, args...)...)
 	if err := g.tail.Start(); err != nil {
 		g.Fatal(err)
 	}
@@ -304,17 +315,17 @@ func (g *killRig) note(text string) {
 // Whatever is killed, each event is done, and the order of each storage holds. An event is done
 // again only after a kill, or next to an answer that ended a worker.
 func TestConsumerSurvivesKills(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Fatalf("the worker is in Python: %v", err)
-	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	g := newKillRig(t, seed)
 	g.startServer()
 	g.put(10)
 	g.startTail("bad")
-	kills := longtest.Size(2, 50)
+	kills := cmp.Or(*consumerKills, longtest.Size(2, 50))
 	for i := range kills {
+		if i > 0 && i%100 == 0 {
+			t.Logf("%d kills", i)
+		}
 		n := longtest.Size(30, 60)
 		before, more := g.countNotes(), g.rand.IntN(n)
 		g.put(n) // each event gets a note, maybe before put returns

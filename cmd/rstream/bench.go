@@ -52,7 +52,7 @@ state, open and reconcile always start their own.`,
 			},
 		})
 	}
-	cmd.AddCommand(newBenchLimitCommand(), newBenchServerCommand(a))
+	cmd.AddCommand(newBenchLimitCommand(), newBenchServerCommand(a), newBenchWorkerCommand())
 	return cmd
 }
 
@@ -117,6 +117,14 @@ func newBenchLimitCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&urlFile, "url-file", "", "write the URL to `FILE`")
 	return cmd
+}
+
+// newBenchWorkerCommand is a worker that does nothing, for "tail --pipe".
+func newBenchWorkerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "worker", Short: "Answer lines with ids", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return bench.AnswerLines(cmd.InOrStdin(), os.Stdout) }, // not buffered
+	}
 }
 
 // newBenchServerCommand serves a log as serve does, in a process that collects garbage

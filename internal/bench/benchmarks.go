@@ -46,15 +46,18 @@ var (
 	goalGaps    = goal{at: 2.5} // if ids are shared
 	goalSketch  = goal{at: 23.4}
 	goalMatch   = goal{at: 2.5}
+	goalExec    = goal{at: 0.8}
 )
 
 // The goals of values that do not depend on the speed of the machine, or not much.
 const (
-	goalSyncAgain  = 50.0  // ms
-	goalSyncCold   = 1000  // ms
-	goalSyncBytes  = 200   // in each direction
-	goalBeyondLine = 75.0  // bytes per event
-	goalOpenMemory = 200.0 // MiB
+	goalSyncAgain  = 50.0     // ms
+	goalSyncCold   = 1000     // ms
+	goalSyncBytes  = 200      // in each direction
+	goalBeyondLine = 75.0     // bytes per event
+	goalOpenMemory = 200.0    // MiB
+	goalPipe       = 30_000.0 // events/s
+	goalWebhook    = 20_000.0 // events/s
 )
 
 const (
@@ -175,14 +178,19 @@ func (r *runner) compareStored(name string, rate float64, n int, t *storeTimes, 
 
 // fillPair appends the events to be read.
 func (r *runner) fillPair(ctx context.Context, p *pair) (Input, error) {
+	return appendEvents(ctx, p.url, r.cfg.Events)
+}
+
+// appendEvents appends n events of a new input.
+func appendEvents(ctx context.Context, server string, n int) (Input, error) {
 	in := newInput()
-	size := min(batchSize, r.cfg.Events)
+	size := min(batchSize, n)
 	load := batches(in, size)
-	if _, err := load.Run(ctx, p.url, time.Hour, 0, r.cfg.Events/size); err != nil {
+	if _, err := load.Run(ctx, server, time.Hour, 0, n/size); err != nil {
 		return in, err
 	}
 	rest := batches(in, 1)
-	_, err := rest.Run(ctx, p.url, time.Hour, r.cfg.Events/size*size, r.cfg.Events)
+	_, err := rest.Run(ctx, server, time.Hour, n/size*size, n)
 	return in, err
 }
 

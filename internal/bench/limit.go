@@ -11,6 +11,7 @@ import (
 const (
 	doNothing   = "do-nothing handler"
 	memoryToSSE = "memory to SSE"
+	shellLoop   = "shell loop"
 )
 
 // Nothing returns a handler that does as little as possible: it answers each POST with

@@ -51,8 +51,11 @@ func programCommand(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// runTimes is how long a command took, and how much time of the processors.
+// runTimes is how long a command took, and how much time of the processors, with the commands
+// that it started.
 type runTimes struct{ elapsed, cpu time.Duration }
+
+func (t runTimes) add(u runTimes) runTimes { return runTimes{t.elapsed + u.elapsed, t.cpu + u.cpu} }
 
 // runProgram runs this program to its end, which must be a success.
 func runProgram(ctx context.Context, out io.Writer, args ...string) (t runTimes, err error) {
@@ -60,11 +63,20 @@ func runProgram(ctx context.Context, out io.Writer, args ...string) (t runTimes,
 	if err != nil {
 		return t, err
 	}
+	cmd.Stdout = out
+	if t, err = timeCommand(cmd); err != nil {
+		return t, fmt.Errorf("%s: %w", args[0], err)
+	}
+	return t, nil
+}
+
+// timeCommand runs a command to its end, which must be a success.
+func timeCommand(cmd *exec.Cmd) (t runTimes, err error) {
 	var errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = out, &errs
+	cmd.Stderr = &errs
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
-		return t, fmt.Errorf("%s: %w: %s", args[0], err, bytes.TrimSpace(errs.Bytes()))
+		return t, fmt.Errorf("%w: %s", err, bytes.TrimSpace(errs.Bytes()))
 	}
 	return runTimes{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }

@@ -40,7 +40,7 @@ func (r *runner) benchPut(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		ours.elapsed, ours.cpu = ours.elapsed+t.elapsed, ours.cpu+t.cpu
+		ours = ours.add(t)
 	}
 	events := float64(roundCount * n * size)
 	r.addCompared("put", events/ours.elapsed.Seconds(), "events/s", baseline{"append batch", limit.PerSecond()}, goalPut)

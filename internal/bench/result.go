@@ -69,6 +69,11 @@ func (r *runner) atMost(name string, value float64, unit string, goal float64) {
 	r.addResult(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value <= goal})
 }
 
+// atLeast adds a rate with an absolute goal.
+func (r *runner) atLeast(name string, value float64, unit string, goal float64) {
+	r.addResult(Result{Name: name, Value: value, Unit: unit, Goal: &goal, Pass: value >= goal})
+}
+
 func (r *runner) addResult(b Result) {
 	b.Type, b.Value = "bench", rounded(b.Value)
 	for _, v := range []*float64{b.Limit, b.Ratio} {

@@ -24,6 +24,7 @@ var Benchmarks = []Benchmark{
 	{Name: "sync", Short: "Fetch a log into a local copy", run: (*runner).benchSync},
 	{Name: "topics", Short: "Fetch 14, 50 and 100 topics one after another, and 50 at once", Long: topicsHelp, run: (*runner).benchTopics},
 	{Name: "forget", Short: "Remove a topic from a local copy", Long: forgetHelp, run: (*runner).benchForget},
+	{Name: "consume", Short: "Start processes for events, and ask workers", Long: consumeHelp, run: (*runner).benchConsume},
 	{Name: "replay", Short: "Read a log from its beginning over one stream", run: (*runner).benchReplay},
 	{Name: "fanout", Short: "Send events to 100 and to 1,000 subscribers", run: (*runner).benchFanout},
 	{Name: "readers", Short: "Send events to 1,000 readers, one of which never reads", run: (*runner).benchReaders},

@@ -11,14 +11,14 @@ import (
 
 // allot begins lanes: their next events may be started once the step that names them is
 // stored.
-func (c *consumer) allot() {
+func (c *consumer) allot(now time.Time) {
 	if c.stepping || c.begunN > c.quota/2 || c.ready.len()+c.alone.len() == 0 {
 		return
 	}
-	c.adaptQuota()
+	c.adaptQuota(now)
 	for c.exact == nil && c.alone.len() > 0 {
 		if l := c.alone.pop(); len(l.dead) > 0 {
-			c.beginDead(l, time.Now())
+			c.beginDead(l, now)
 		} else {
 			c.begin(l, 1)
 		}
@@ -30,17 +30,17 @@ func (c *consumer) allot() {
 	c.limited = c.ready.len() > 0
 }
 
-// adaptQuota lets more events be begun if workers have waited for steps, and fewer if not all
-// were used.
-func (c *consumer) adaptQuota() {
+// adaptQuota lets more events be begun if workers have waited for steps, or steps follow each
+// other faster than acknowledgements need, and fewer if they last long.
+func (c *consumer) adaptQuota(now time.Time) {
 	least := c.cfg.Workers * c.cfg.Batch
-	switch most := max(maxBegun, 2*least); {
-	case c.starved:
-		c.quota = min(2*c.quota, most)
-	case c.begunN > c.quota/4:
+	switch lasted := now.Sub(c.allotted); {
+	case c.starved, c.limited && lasted < groupTime:
+		c.quota = min(2*c.quota, max(maxBegun, 2*least))
+	case lasted > 4*groupTime:
 		c.quota = max(least, c.quota*3/4)
 	}
-	c.starved, c.limited = false, false
+	c.starved, c.limited, c.allotted = false, false, now
 }
 
 // begin begins up to share events of a lane.

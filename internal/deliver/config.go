@@ -130,6 +130,7 @@ var (
 	loadEvents = 64      // that are read of one storage
 )
 
+	minReady   = 64      // storages that may wait for a worker, however few are begun at a time
 const (
 	maxBytes    = 16 << 20 // of the lines of queued events
 	maxLoading  = 8        // storages that are read at a time

@@ -26,14 +26,15 @@ type consumer struct {
 	unread   fifo               // lanes whose next events are to be read
 	begun    fifo               // lanes that a worker may take
 	waiting  waitHeap
-	rows     int   // lanes with a row
-	queued   int   // events in queues
-	bytes    int   // of their lines
-	begunN   int   // events that are begun and not under way
-	quota    int   // how many may be
-	limited  bool  // the quota kept more from being begun
-	starved  bool  // workers waited, since it did
-	exact    *lane // the one lane whose try is stored alone
+	rows     int       // lanes with a row
+	queued   int       // events in queues
+	bytes    int       // of their lines
+	begunN   int       // events that are begun and not under way
+	quota    int       // how many may be
+	allotted time.Time // when some were last begun
+	limited  bool      // the quota kept more from being begun
+	starved  bool      // workers waited, since it did
+	exact    *lane     // the one lane whose try is stored alone
 	loadingN int
 
 	idle    []*slot
@@ -197,7 +198,7 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 		}
 		if !c.ending {
 			c.readUnread(ctx)
-			c.allot()
+			c.allot(now)
 			if c.stepDue(now) {
 				c.step(ctx, now)
 			}
@@ -205,7 +206,7 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 		c.askAgain(ctx, now)
 		timer.Reset(c.nextWake(now))
 		scan := batches
-		if !c.hasRoom() || c.scanned || c.ending {
+		if !c.wantsMore() || c.scanned || c.ending {
 			scan = nil
 		}
 		select {
@@ -432,6 +433,10 @@ func (c *consumer) enqueue(l *lane, ev *event.Event) {
 func (c *consumer) hasRoom() bool {
 	return c.queued < maxQueued && c.bytes < maxBytes && c.rows < maxBlocked
 }
+
+// wantsMore reports whether workers could use more events. Each storage that waits for them is
+// named by each step.
+func (c *consumer) wantsMore() bool { return c.hasRoom() && c.ready.len() < max(minReady, 4*c.quota) }
 
 // shed drops the events of a lane that are not under way, to be read again.
 func (c *consumer) shed(l *lane) {

@@ -1,9 +1,11 @@
 package deliver
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -265,8 +267,18 @@ func (c *consumer) takeAgain(a askedAgain) {
 		}
 		if !hasDead(l, d.Number) {
 			l.dead = append(l.dead, d)
+			c.stopWaiting(l)
 		}
 	}
+}
+
+// stopWaiting lets the dead letters of a lane be tried while its events still wait.
+func (c *consumer) stopWaiting(l *lane) {
+	if l.phase != waiting {
+		return
+	}
+	heap.Remove(&c.waiting, slices.Index(c.waiting, l))
+	c.await(l)
 }
 
 func hasDead(l *lane, number int64) bool {

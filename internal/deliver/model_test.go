@@ -514,6 +514,57 @@ func TestHeldBackPartly(t *testing.T) {
 			t.Errorf("it took %s, want one pause of 200ms", took)
 		}
 	})
+// An againStore has a dead letter that is to be tried again from some time on.
+type againStore struct {
+	*listStore
+	from time.Time
+	gone atomic.Bool
+}
+
+func (s *againStore) AskedAgain(context.Context) ([]cache.DeadLetter, error) {
+	if s.gone.Load() || time.Now().Before(s.from) {
+		return nil, nil
+	}
+	return []cache.DeadLetter{{Number: 1, Event: *s.events[0], Tries: 3, Retry: true}}, nil
+}
+
+func (s *againStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
+	if len(step.Remove) > 0 {
+		s.gone.Store(true)
+	}
+	return s.listStore.Step(ctx, step)
+}
+
+// A dead letter is tried again soon, also while the events of its storage wait for long, and
+// these keep their time.
+func TestDeadWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		s := &againStore{listStore: newListStore(2, 1), from: begun.Add(30 * time.Second)}
+		s.ConsumerStep.Position = 1
+		var tried []time.Duration // after the letter was asked for
+		worker := funcWorker(func(t *Try) error {
+			if after := time.Since(s.from); after >= 0 {
+				tried = append(tried, after)
+			}
+			if t.Dead {
+				return nil
+			}
+			return errors.New("no")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+		defer cancel()
+		err := Run(ctx, Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }})
+		if !errors.Is(err, context.DeadlineExceeded) || !s.gone.Load() {
+			t.Errorf("the dead letter is done: %t, %v", s.gone.Load(), err)
+		}
+		// The other event is tried after 0.2, 0.6, 1.4, 3, 6.2, 12.6, 25.4 and 51 seconds.
+		if len(tried) != 2 || tried[0] > 1100*time.Millisecond || tried[1] < 20*time.Second || tried[1] > 22*time.Second {
+			t.Errorf("tried after %v", tried)
+		}
+	})
+}
+
 }
 
 // lower makes bounds so small that few events reach them.

@@ -502,7 +502,7 @@ func (c *consumer) rest(l *lane) {
 	switch {
 	case len(l.queue) == 0 && !l.behind && len(l.dead) == 0:
 		delete(c.lanes, l.storage)
-	case !l.retry.IsZero():
+	case !l.retry.IsZero() && len(l.dead) == 0:
 		l.phase = waiting
 		heap.Push(&c.waiting, l)
 	default:

@@ -202,19 +202,20 @@ func (db *DB) Blocked(ctx context.Context, name string) (list []BlockedStorage, 
 
 // A ConsumerInfo describes a consumer.
 type ConsumerInfo struct {
-	State   []byte // that was stored with the position
-	Waiting int    // blocked storages
-	Dead    int    // dead letters
+	State   []byte   // that was stored with the position
+	Oldest  event.ID // the first event that is not done, or a position before it; zero if there is none
+	Waiting int      // blocked storages
+	Dead    int      // dead letters
 }
 
 // ConsumerInfo returns the state of the consumer name; ok is false if the cursor was never
 // one.
 func (db *DB) ConsumerInfo(ctx context.Context, name string) (info ConsumerInfo, ok bool, err error) {
 	err = db.viewConsumers(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRow(`SELECT state,
+		err := tx.QueryRow(`SELECT state, oldest,
 			(SELECT count(*) FROM consumer1_blocked WHERE name = ?1),
 			(SELECT count(*) FROM consumer1_dead WHERE name = ?1)
-			FROM cursor JOIN consumer1 USING (name) WHERE name = ?1`, name).Scan(&info.State, &info.Waiting, &info.Dead)
+			FROM cursor JOIN consumer1 USING (name) WHERE name = ?1`, name).Scan(&info.State, &info.Oldest, &info.Waiting, &info.Dead)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}

@@ -52,7 +52,7 @@ func TestConsumerStep(t *testing.T) {
 		t.Errorf("blocked: %v, %v, want %v", blocked, err, want)
 	}
 	info, ok, err := db.ConsumerInfo(ctx, "c")
-	if want := (ConsumerInfo{[]byte("t"), 1, 1}); err != nil || !ok || !reflect.DeepEqual(info, want) {
+	if want := (ConsumerInfo{[]byte("t"), 1, 1, 1}); err != nil || !ok || !reflect.DeepEqual(info, want) {
 		t.Errorf("info: %v, %v, want %v", info, err, want)
 	}
 	for _, retry := range []bool{false, true} {

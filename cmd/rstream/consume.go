@@ -95,10 +95,22 @@ func (o *tailOptions) checkConsumer(a *app, cmd *cobra.Command) error {
 	return nil
 }
 
+// A batchesFunc returns the batches of a consumer after a position.
+type batchesFunc func(ctx context.Context, after event.ID) iter.Seq2[deliver.Batch, error]
+
+// A consumption is what a consumer consumes.
+type consumption struct {
+	a       *app
+	db      *cache.DB
+	topics  []event.Topic
+	batches batchesFunc
+	endless bool
+}
+
 // consume runs the consumer until it ends.
-func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions) (err error) {
-	a := s.app
-	name, err := a.holdName(ctx, s.db, o.name)
+func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error) {
+	a, db := what.a, what.db
+	name, err := a.holdName(ctx, db, o.name)
 	if err != nil {
 		return err
 	}
@@ -106,9 +118,9 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 		defer name.Close()
 	}
 	cfg := deliver.Config{
-		Batches: consumerBatches(s, topics, opts),
+		Batches: what.batches,
 		Workers: o.workers, Batch: o.batch, Tries: o.tries, TryTimeout: time.Duration(o.limit),
-		OnFail: a.noteFailure,
+		OnFail: a.noteFailure, OnEnding: a.noteEnding, Grace: consumerGrace,
 	}
 	if a.filter.where != nil {
 		cfg.Want = a.filter.wants
@@ -119,7 +131,7 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 	if err := o.setTarget(a, name, &cfg); err != nil { // before there is a cursor
 		return err
 	}
-	c, err := holdConsumer(ctx, s.db, o.name, topics)
+	c, err := holdConsumer(ctx, db, o.name, what.topics)
 	if err != nil {
 		return err
 	}
@@ -128,14 +140,14 @@ func (o *tailOptions) consume(ctx context.Context, s *session, topics []event.To
 		defer cancel()
 		err = errors.Join(err, c.Release(ctx))
 	}()
-	cfg.Store = deliver.NewStore(s.db, c, o.name)
+	cfg.Store = deliver.NewStore(db, c, o.name)
 	if o.metrics != "" {
-		m := consumerMetrics{file: o.metrics, name: o.name}
+		m := consumerMetrics{file: o.metrics, name: o.name, db: db}
 		cfg.OnStatus = m.take
 		defer func() { err = errors.Join(err, m.write()) }()
 	}
-	if opts.Until == nil && !opts.UntilLive {
-		o.showConsuming(a, topics)
+	if what.endless {
+		o.showConsuming(a, what.topics)
 	}
 	return nameTarget(o.target(), deliver.Run(ctx, cfg))
 }
@@ -173,6 +185,8 @@ func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (err
 	if err != nil {
 		return usagef("--%s: %w", o.target(), err)
 	}
+	kill := program.Kill
+	a.onKill.Store(&kill)
 	cfg.NewWorker = program.ExecWorker
 	if o.pipe != "" {
 		cfg.NewWorker = program.PipeWorker
@@ -254,7 +268,7 @@ func holdConsumer(ctx context.Context, db *cache.DB, name string, topics []event
 
 // consumerBatches returns the batches of a tail after a position, up to where the copy is in
 // doubt.
-func consumerBatches(s *session, topics []event.Topic, opts client.TailOptions) func(context.Context, event.ID) iter.Seq2[deliver.Batch, error] {
+func consumerBatches(s *session, topics []event.Topic, opts client.TailOptions) batchesFunc {
 	return func(ctx context.Context, after event.ID) iter.Seq2[deliver.Batch, error] {
 		opts.Since = event.At(event.CursorOf(after, s.db.Log()))
 		return func(yield func(deliver.Batch, error) bool) {
@@ -274,6 +288,14 @@ func consumerBatches(s *session, topics []event.Topic, opts client.TailOptions) 
 			}
 		}
 	}
+}
+
+// consumerGrace is how long a consumer waits for what is under way before it ends.
+const consumerGrace = 10 * time.Second
+
+// noteEnding says that a consumer waits before it ends.
+func (a *app) noteEnding(underWay int) {
+	a.note("waiting up to %s for %s under way; a second signal does not wait", consumerGrace, count(underWay, "event"))
 }
 
 // noteFailure says that a try has failed.
@@ -297,11 +319,14 @@ type consumerReport struct {
 	Dead     int     `json:"dead"`
 	Failed   int64   `json:"failed"`
 	Rate     float64 `json:"rate"`
+
+	Oldest     *event.ID   `json:"oldest"` // unfinished event, or a position before it; null if there is none
+	OldestTime *event.Time `json:"oldest_time"`
 }
 
 // newConsumerReport returns nil if the cursor is no consumer's.
-func newConsumerReport(ctx context.Context, db *cache.DB, c *cache.CursorInfo) (*consumerReport, error) {
-	info, ok, err := db.ConsumerInfo(ctx, c.Name)
+func newConsumerReport(c *cache.CursorInfo, times *positionTimes) (*consumerReport, error) {
+	info, ok, err := times.db.ConsumerInfo(times.ctx, c.Name)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -313,10 +338,21 @@ func newConsumerReport(ctx context.Context, db *cache.DB, c *cache.CursorInfo) (
 	if c.Held { // otherwise nothing is under way
 		r.UnderWay, r.Rate = status.UnderWay, status.Rate
 	}
-	return r, nil
+	if info.Oldest != 0 {
+		r.Oldest = &info.Oldest
+		r.OldestTime, err = times.timeAt(info.Oldest)
+	}
+	return r, err
 }
 
 // String formats the report for a person.
 func (r *consumerReport) String() string {
-	return fmt.Sprintf("%d done, %d under way, %s waiting, %d dead, %.1f/s", r.Done, r.UnderWay, count(r.Waiting, "storage"), r.Dead, r.Rate)
+	oldest := ""
+	if r.Oldest != nil {
+		oldest = ", oldest unfinished " + r.Oldest.String()
+	}
+	if r.OldestTime != nil {
+		oldest += " (" + localTime(*r.OldestTime) + ")"
+	}
+	return fmt.Sprintf("%d done, %d under way, %s waiting, %d dead, %.1f/s", r.Done, r.UnderWay, count(r.Waiting, "storage"), r.Dead, r.Rate) + oldest
 }

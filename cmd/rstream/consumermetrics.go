@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/internal/deliver"
 )
 
@@ -13,6 +16,7 @@ import (
 type consumerMetrics struct {
 	file string
 	name string
+	db   *cache.DB
 
 	mu      sync.Mutex
 	status  deliver.Status
@@ -35,7 +39,8 @@ func (m *consumerMetrics) take(s deliver.Status) {
 	}
 }
 
-// write writes the newest status.
+// write writes the newest status, and the dead letters that there are now: "rstream dead" drops
+// some.
 func (m *consumerMetrics) write() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,6 +48,22 @@ func (m *consumerMetrics) write() error {
 		return nil
 	}
 	m.written = time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	info, _, err := m.db.ConsumerInfo(ctx, m.name)
+	if err == nil {
+		err = replaceFile(m.file, m.format(info.Dead), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write the metrics: %w", err)
+	}
+	return nil
+}
+
+// escapeLabel escapes what the values of labels may not have.
+var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func (m *consumerMetrics) format(dead int) []byte {
 	var b bytes.Buffer
 	for _, x := range []struct {
 		name, kind, help string
@@ -50,17 +71,15 @@ func (m *consumerMetrics) write() error {
 	}{
 		{"done_total", "counter", "Events that the consumer has done.", m.status.Done},
 		{"failed_total", "counter", "Tries that have failed.", m.status.Failed},
+		{"rate", "gauge", "Events done per second, in the last minute.", m.status.Rate},
 		{"under_way", "gauge", "Events that are being tried.", m.status.UnderWay},
 		{"waiting_storages", "gauge", "Storages that wait for another try, or for their turn after one.", m.status.Waiting},
-		{"dead_letters", "gauge", "Events that were given up.", m.status.Dead},
+		{"dead_letters", "gauge", "Events that were given up.", dead},
 		{"position", "gauge", "The position up to which events were read, as a number.", uint64(m.status.Position)},
 		{"updated_seconds", "gauge", "When these metrics were taken, in Unix time.", m.status.At.Unix()},
 	} {
-		fmt.Fprintf(&b, "# HELP rstream_consumer_%s %s\n# TYPE rstream_consumer_%s %s\nrstream_consumer_%s{name=%q} %v\n",
-			x.name, x.help, x.name, x.kind, x.name, m.name, x.value)
+		fmt.Fprintf(&b, "# HELP rstream_consumer_%[1]s %[2]s\n# TYPE rstream_consumer_%[1]s %[3]s\nrstream_consumer_%[1]s{name=\"%[4]s\"} %[5]v\n",
+			x.name, x.help, x.kind, escapeLabel.Replace(m.name), x.value)
 	}
-	if err := replaceFile(m.file, b.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("write the metrics: %w", err)
-	}
-	return nil
+	return b.Bytes()
 }

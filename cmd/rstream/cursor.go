@@ -23,7 +23,8 @@ for each event, also:
   under way  events that are being tried
   waiting    storages that wait for another try, or for their turn after one
   dead       events that were given up
-  rate       events done per second, in the last minute`,
+  rate       events done per second, in the last minute
+  oldest     the first event that is not done, and its time`,
 		Example: `  rstream cursor
   rstream cursor set indexer 24h
   rstream cursor rm indexer`,

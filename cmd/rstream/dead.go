@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,27 +92,25 @@ func runDeadList(ctx context.Context, a *app, o deadOptions) error {
 		return err
 	}
 	defer db.Close()
-	names, err := o.consumers(ctx, db)
+	cursors, err := o.consumers(ctx, db)
 	if err != nil {
 		return err
 	}
 	some := false
-	for _, name := range names {
-		blocked, err := db.Blocked(ctx, name)
+	for i := range cursors {
+		blocked, err := db.Blocked(ctx, cursors[i].Name)
+		if err == nil {
+			err = a.out.writeAllFailing(&cursors[i], blocked)
+		}
 		if err != nil {
 			return err
 		}
-		for i := range blocked {
-			some = true
-			if err := a.out.writeFailing(name, &blocked[i]); err != nil {
-				return err
-			}
-		}
+		some = some || len(blocked) > 0
 	}
-	for _, name := range names {
-		err := eachDead(ctx, db, name, func(d *cache.DeadLetter) error {
+	for _, c := range cursors {
+		err := eachDead(ctx, db, c.Name, func(d *cache.DeadLetter) error {
 			some = true
-			return a.out.writeDead(name, d)
+			return a.out.writeDead(c.Name, d)
 		})
 		if err != nil {
 			return err
@@ -124,17 +123,17 @@ func runDeadList(ctx context.Context, a *app, o deadOptions) error {
 }
 
 // consumers returns the cursor of --name, or all cursors.
-func (o *deadOptions) consumers(ctx context.Context, db *cache.DB) (names []string, err error) {
-	cursors, err := db.Cursors(ctx)
-	for _, c := range cursors {
+func (o *deadOptions) consumers(ctx context.Context, db *cache.DB) (cursors []cache.CursorInfo, err error) {
+	all, err := db.Cursors(ctx)
+	for _, c := range all {
 		if o.name == "" || o.name == c.Name {
-			names = append(names, c.Name)
+			cursors = append(cursors, c)
 		}
 	}
-	if err == nil && o.name != "" && len(names) == 0 {
+	if err == nil && o.name != "" && len(cursors) == 0 {
 		err = fmt.Errorf("cursor %s: %w", o.name, cache.ErrNoCursor)
 	}
-	return names, err
+	return cursors, err
 }
 
 // eachDead calls fn with the dead letters of a consumer.
@@ -153,22 +152,41 @@ func eachDead(ctx context.Context, db *cache.DB, name string, fn func(*cache.Dea
 	}
 }
 
-func (o *output) writeFailing(name string, b *cache.BlockedStorage) error {
-	line := failingLine{Type: "failing", Name: name, ID: b.First, User: b.Storage.User, Path: b.Storage.Path, Tries: b.Tries, Error: b.Error}
+// writeAllFailing writes the storages of a consumer that wait. For a person, those that have not
+// failed are only counted: behind a slow worker, there may be thousands.
+func (o *output) writeAllFailing(c *cache.CursorInfo, blocked []cache.BlockedStorage) error {
+	idle := 0
+	for i := range blocked {
+		if blocked[i].Tries == 0 && o.isForPerson() {
+			idle++
+			continue
+		}
+		if err := o.writeFailing(c, &blocked[i]); err != nil {
+			return err
+		}
+	}
+	if idle == 0 {
+		return nil
+	}
+	return o.printf("%s: %s without a failure, waiting for a worker\n", visible(c.Name), count(idle, "storage"))
+}
+
+func (o *output) writeFailing(c *cache.CursorInfo, b *cache.BlockedStorage) error {
+	line := failingLine{Type: "failing", Name: c.Name, ID: b.First, User: b.Storage.User, Path: b.Storage.Path, Tries: b.Tries, Error: b.Error}
 	if b.Retry != 0 {
 		line.Retry = &b.Retry
 	}
 	if !o.isForPerson() {
 		return o.writeJSON(line)
 	}
-	if b.Tries == 0 {
-		return o.printf("%s: %s %s waits for a worker\n", visible(name), b.First, visible(b.Storage.String()))
-	}
 	when := "now"
-	if line.Retry != nil {
+	switch {
+	case line.Retry != nil && line.Retry.Time().After(time.Now()):
 		when = localTime(*line.Retry)
+	case !c.Held:
+		when = "when it runs"
 	}
-	return o.printf("%s: %s %s failed %s: %s; next try %s\n", visible(name), b.First, visible(b.Storage.String()), count(b.Tries, "time"), visible(b.Error), when)
+	return o.printf("%s: %s %s failed %s: %s; next try %s\n", visible(c.Name), b.First, visible(b.Storage.String()), count(b.Tries, "time"), visible(b.Error), when)
 }
 
 func (o *output) writeDead(name string, d *cache.DeadLetter) error {

@@ -51,6 +51,7 @@ type app struct {
 	args     []string               // of the program
 	onServe  func(serveOptions)     // if set, receives the options and serveFile does not run
 	onHangup atomic.Pointer[func()] // if set, SIGHUP calls it instead of ending the program
+	onKill   atomic.Pointer[func()] // if set, a second signal calls it before it kills
 }
 
 // Groups of commands in the help.
@@ -158,11 +159,11 @@ type signalError struct{ signal os.Signal }
 func (e *signalError) Error() string { return e.signal.String() }
 
 // withSignals returns a context that the first interrupt, termination or hangup ends. A
-// second signal kills, as usual. A hangup that was ignored when the program started, as
-// under nohup, stays ignored; onHangup, if set, handles it otherwise.
+// second signal kills, as usual, after onKill, if that is set. A hangup that was ignored when
+// the program started, as under nohup, stays ignored; onHangup, if set, handles it otherwise.
 func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
-	signals := make(chan os.Signal, 1)
+	signals, over := make(chan os.Signal, 2), make(chan struct{})
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(signals, syscall.SIGHUP)
@@ -175,14 +176,33 @@ func (a *app) withSignals(parent context.Context) (context.Context, func()) {
 					(*hook)()
 					continue
 				}
-				signal.Stop(signals)
-				cancel(&signalError{s})
-			case <-ctx.Done():
+				a.awaitKill(signals, over, func() { cancel(&signalError{s}) })
+			case <-over:
 			}
 			return
 		}
 	}()
-	return ctx, func() { signal.Stop(signals); cancel(nil) }
+	return ctx, func() { signal.Stop(signals); close(over); cancel(nil) }
+}
+
+// awaitKill calls end, and lets the next signal kill the program.
+func (a *app) awaitKill(signals chan os.Signal, over <-chan struct{}, end func()) {
+	hook := a.onKill.Load()
+	if hook == nil {
+		signal.Stop(signals)
+		end()
+		return
+	}
+	end()
+	select {
+	case s := <-signals:
+		(*hook)()
+		signal.Stop(signals)
+		if self, err := os.FindProcess(os.Getpid()); err != nil || self.Signal(s) != nil {
+			os.Exit(exitFailed)
+		}
+	case <-over:
+	}
 }
 
 const rootLong = `rstream keeps a local, queryable, provably complete copy of remote event

@@ -44,7 +44,12 @@ func (s *chosenSource) syncCommand() string {
 }
 
 // sourceCommands are the commands that work on a source in place of a server.
-var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset", "doctor"}
+var sourceCommands = []string{"tail", "sync", "log", "state", "get", "windows", "status", "verify", "reset", "doctor", "cursor", "dead"}
+
+// worksOnSource reports whether cmd is one of sourceCommands, or of their commands.
+func worksOnSource(cmd *cobra.Command) bool {
+	return cmd != nil && (slices.Contains(sourceCommands, cmd.Name()) || worksOnSource(cmd.Parent()))
+}
 
 // isURL reports whether an argument is a URL. A topic may not contain "//".
 func isURL(arg string) bool { return strings.Contains(arg, "://") }
@@ -131,7 +136,7 @@ func exists(path string) bool {
 // chooseSource sets the source that the command is about: a named one, or one with a URL.
 // Offline commands then read its file as they do with --cache.
 func (a *app) chooseSource(cmd *cobra.Command, address string, named *namedSource) error {
-	if !slices.Contains(sourceCommands, cmd.Name()) {
+	if !worksOnSource(cmd) {
 		return usagef("%s needs a server, and %s is a source", cmd.Name(), cmp.Or(named.nameOrEmpty(), source.ShownURL(address)))
 	}
 	s := &chosenSource{url: address}

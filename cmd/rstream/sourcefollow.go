@@ -11,6 +11,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/deliver"
 	"github.com/rstream-dev/rstream/internal/source"
 	"github.com/rstream-dev/rstream/window"
 )
@@ -172,7 +173,8 @@ type sourcePrinter struct {
 	silent  bool          // only gaps are printed
 	skipGap bool          // what the file no longer has is replaced by the state
 	bounds  sourceBounds
-	keep    *keeper // nil without a name
+	keep    *keeper                   // nil without a name
+	give    func(deliver.Batch) error // if set, receives events in place of the output
 
 	events int
 	gaps   int
@@ -199,6 +201,12 @@ func (p *sourcePrinter) printNew(ctx context.Context, db *cache.DB) (done bool, 
 		}
 		if err != nil {
 			return false, err
+		}
+		if p.give != nil && next > p.at {
+			if done, err := p.giveEvents(evs, next); err != nil || done {
+				return done, err
+			}
+			continue
 		}
 		for i := range evs {
 			if p.bounds.isAfter(&evs[i]) {
@@ -240,8 +248,16 @@ func (p *sourcePrinter) isGap(ev *event.Event) bool {
 	return ev.User == source.Gaps && ev.Path == source.GapPath(p.a.source.name)
 }
 
-// status returns the exit status: that of a gap if one was printed.
+// status is gapStatus, unless a consumer still has to do the events.
 func (p *sourcePrinter) status() error {
+	if p.give != nil {
+		return nil
+	}
+	return p.gapStatus()
+}
+
+// gapStatus returns the exit status: that of a gap if there was one.
+func (p *sourcePrinter) gapStatus() error {
 	if p.gaps > 0 {
 		return &exitError{status: exitGap}
 	}
@@ -255,15 +271,31 @@ type sourceGap struct {
 	Since string `json:"since"`
 }
 
+// readSourceGap returns the gap that an event reports.
+func readSourceGap(ev *event.Event) (g sourceGap, err error) {
+	if err := json.Unmarshal(ev.Value, &g); err != nil {
+		return g, fmt.Errorf("read the gap %s: %w", ev.ID, err)
+	}
+	return g, nil
+}
+
+// noteSourceGap reports a gap of a source to a person.
+func (a *app) noteSourceGap(ev *event.Event) error {
+	g, err := readSourceGap(ev)
+	if err == nil {
+		a.note("events of %s may be missing between %s and %s: %s", a.source.name, g.Since, ev.Time, g.Gap)
+	}
+	return err
+}
+
 // printSourceGap reports a gap of a source: as a line of the stream to a consumer of JSON.
 func (a *app) printSourceGap(ev *event.Event) error {
-	var g sourceGap
-	if err := json.Unmarshal(ev.Value, &g); err != nil {
-		return fmt.Errorf("read the gap %s: %w", ev.ID, err)
-	}
 	if a.out.isForPerson() {
-		a.note("events of %s may be missing between %s and %s: %s", a.source.name, g.Since, ev.Time, g.Gap)
-		return nil
+		return a.noteSourceGap(ev)
+	}
+	g, err := readSourceGap(ev)
+	if err != nil {
+		return err
 	}
 	return a.out.writeJSON(struct {
 		Type   string     `json:"type"`

@@ -41,6 +41,10 @@ func (o *tailOptions) tailSource(ctx context.Context, a *app, topics []event.Top
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if o.target() != "" {
+		endless := given.until == nil && !o.untilLive
+		return o.consumeSource(ctx, &consumption{a: a, db: db, topics: topics, endless: endless}, s, p)
+	}
 	cursor, err := holdCursor(ctx, db, o.name, topics)
 	if err != nil {
 		return err
@@ -96,6 +100,10 @@ func (p *sourcePrinter) printState(ctx context.Context, db *cache.DB, at event.I
 // passDropped bridges history that the file no longer has, with the state that it left.
 func (p *sourcePrinter) passDropped(ctx context.Context, db *cache.DB, oldest event.ID) error {
 	gap := &client.GapError{After: p.at, Oldest: oldest}
+	if p.give != nil {
+		return &exitError{exitGap, fmt.Sprintf("history from %s to %s is no longer in %s", positionName(gap.After), gap.Oldest, db.Path()),
+			"leave it out with \"rstream cursor set NAME " + oldest.String() + "\""}
+	}
 	if p.a.out.isForPerson() {
 		p.a.note("history from %s to %s is no longer in %s", positionName(gap.After), gap.Oldest, db.Path())
 	} else if err := p.a.printGap(gap); err != nil {

@@ -142,7 +142,7 @@ func newCursorReport(c cache.CursorInfo, times *positionTimes) (r cursorReport, 
 	if r.Time, err = times.timeAt(c.Position); err != nil || c.Damaged {
 		return r, err
 	}
-	r.consumerReport, err = newConsumerReport(times.ctx, times.db, &c)
+	r.consumerReport, err = newConsumerReport(&c, times)
 	return r, err
 }
 

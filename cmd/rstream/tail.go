@@ -97,9 +97,6 @@ first run does so.`,
 			if err := o.checkConsumer(a, cmd); err != nil {
 				return err
 			}
-			if a.source != nil && o.target() != "" {
-				return usagef("--%s needs a server: serve a source with \"rstream serve --source\"", o.target())
-			}
 			if a.source != nil {
 				return o.tailSource(cmd.Context(), a, topics)
 			}
@@ -141,7 +138,7 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 	defer s.Close()
 	switch {
 	case o.target() != "":
-		err = o.consume(ctx, s, topics, opts)
+		err = o.consume(ctx, &consumption{a, s.db, topics, consumerBatches(s, topics, opts), opts.Until == nil && !opts.UntilLive})
 	case o.name == "":
 		err = o.printTail(ctx, s, topics, opts, nil)
 	default:
@@ -331,5 +328,8 @@ func (a *app) showWaiting(topics []event.Topic) {
 }
 
 func (a *app) waitingText(topics []event.Topic) string {
+	if a.source != nil {
+		return fmt.Sprintf("following %s of %s; waiting for events, ^C ends", visible(topicList(topics)), visible(a.source.name))
+	}
 	return fmt.Sprintf("following %s on %s; waiting for events, ^C ends", visible(topicList(topics)), wire.RedactURL(a.servers[0]))
 }

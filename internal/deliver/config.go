@@ -33,6 +33,9 @@ type Config struct {
 	Line func(b []byte, ev *event.Event) ([]byte, error)
 	// OnFail is called after each try that has failed. It may be nil.
 	OnFail func(Failure)
+	// OnEnding is called if the consumer waits for tries for more than a second before it ends.
+	// It may be nil.
+	OnEnding func(underWay int)
 	// OnStatus is called after each step with what it stored. It may be nil.
 	OnStatus func(Status)
 }
@@ -58,7 +61,6 @@ type Store interface {
 	ReadStorage(ctx context.Context, s event.Storage, after, until event.ID, limit int) ([]event.Event, event.ID, error)
 	// AskedAgain returns some dead letters that are to be tried again.
 	AskedAgain(ctx context.Context) ([]cache.DeadLetter, error)
-	CountDead(ctx context.Context) (int, error)
 }
 
 // A Worker tries events, one Try at a time, always in the same goroutine.
@@ -128,9 +130,9 @@ var (
 	maxBegun   = 1024    // events that may be started without another step
 	laneBegun  = 64      // of one storage
 	loadEvents = 64      // that are read of one storage
+	minReady   = 64      // storages that may wait for a worker, however few are begun at a time
 )
 
-	minReady   = 64      // storages that may wait for a worker, however few are begun at a time
 const (
 	maxBytes    = 16 << 20 // of the lines of queued events
 	maxLoading  = 8        // storages that are read at a time

@@ -135,8 +135,6 @@ func (s lifeStore) Blocked(context.Context) (list []cache.BlockedStorage, err er
 	return list, nil
 }
 
-func (s lifeStore) CountDead(context.Context) (int, error) { return len(s.dead), nil }
-
 const stepLatency = 3 * time.Millisecond
 
 func (s lifeStore) Step(ctx context.Context, step *cache.ConsumerStep) error {
@@ -514,6 +512,8 @@ func TestHeldBackPartly(t *testing.T) {
 			t.Errorf("it took %s, want one pause of 200ms", took)
 		}
 	})
+}
+
 // An againStore has a dead letter that is to be tried again from some time on.
 type againStore struct {
 	*listStore
@@ -563,8 +563,6 @@ func TestDeadWhileWaiting(t *testing.T) {
 			t.Errorf("tried after %v", tried)
 		}
 	})
-}
-
 }
 
 // lower makes bounds so small that few events reach them.

@@ -246,6 +246,34 @@ func TestProcessEndsGroup(t *testing.T) {
 	}
 }
 
+// A program that is killed takes all its processes with it.
+func TestKillProgram(t *testing.T) {
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewProgram(`trap "" TERM; (echo begun; exec sleep 1000) & wait; sleep 1000`, out, os.Stderr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(1, "x", "")}}) }()
+	if _, err := r.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	if err := <-done; err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the process: %v", err)
+	}
+	if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(2, "x", "")}}); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("a process that starts later: %v", err)
+	}
+	out.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil { // ends when no process is left
+		t.Error(err)
+	}
+}
+
 // A command gets the line, and what it may want to know in its environment.
 func TestExec(t *testing.T) {
 	r, out, err := os.Pipe()
@@ -329,7 +357,6 @@ func (s *listStore) ReadStorage(_ context.Context, st event.Storage, after, unti
 }
 
 func (s *listStore) AskedAgain(context.Context) ([]cache.DeadLetter, error) { return nil, nil }
-func (s *listStore) CountDead(context.Context) (int, error)                 { return 0, nil }
 
 func (s *listStore) batches(_ context.Context, after event.ID) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {

@@ -22,6 +22,10 @@ type Program struct {
 	out  *os.File
 	err  *os.File
 	name *os.File // inherited by all processes, may be nil
+
+	mu      sync.Mutex
+	running map[*process]struct{}
+	killed  bool
 }
 
 // NewProgram returns the program of a command line: a program and its arguments, or a command
@@ -39,15 +43,43 @@ func NewProgram(command string, out, stderr, name *os.File) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name}, nil
+	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name, running: map[*process]struct{}{}}, nil
+}
+
+// Kill kills all processes with their groups, and those that start later. Processes that are
+// left would hold the name.
+func (p *Program) Kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.killed = true
+	for r := range p.running {
+		r.signal(true)
+	}
+}
+
+// add notes that a process runs, or kills it if none may.
+func (p *Program) add(r *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running[r] = struct{}{}
+	if p.killed {
+		r.signal(true)
+	}
+}
+
+func (p *Program) remove(r *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.running, r)
 }
 
 // A process is one run of a Program.
 type process struct {
-	p      *os.Process
-	exited chan struct{} // closed when it has ended
-	state  *os.ProcessState
-	err    error // of waiting
+	program *Program
+	p       *os.Process
+	exited  chan struct{} // closed when it has ended
+	state   *os.ProcessState
+	err     error // of waiting
 
 	mu    sync.Mutex
 	ended bool
@@ -67,12 +99,15 @@ func (p *Program) run(env []string, in, out *os.File) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.args[0], err)
 	}
-	return &process{p: started, exited: make(chan struct{})}, nil
+	r := &process{program: p, p: started, exited: make(chan struct{})}
+	p.add(r)
+	return r, nil
 }
 
 // wait waits until the process has ended, and returns nil if it was successful.
 func (r *process) wait() error {
 	r.state, r.err = r.p.Wait()
+	r.program.remove(r)
 	r.mu.Lock()
 	r.ended = true
 	if r.asked {

@@ -159,7 +159,6 @@ func (c *consumer) pause(l *lane, now time.Time, d time.Duration) {
 
 // bury makes a dead letter of the first event of a lane.
 func (c *consumer) bury(l *lane, reason string) {
-	c.dead++
 	c.pending.Bury = append(c.pending.Bury, cache.DeadLetter{Event: *l.queue[0], Tries: l.tries, Time: event.TimeOf(time.Now()), Error: reason})
 	l.tries, l.err, l.limit = 0, "", 0
 	c.pop(l, 1)
@@ -177,7 +176,6 @@ func (c *consumer) endDead(l *lane, err error) {
 		c.pending.Return = append(c.pending.Return, d)
 	case err == nil:
 		c.done++
-		c.dead--
 		c.pending.Remove = append(c.pending.Remove, d.Number)
 	default:
 		c.failed++

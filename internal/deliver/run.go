@@ -60,7 +60,6 @@ type consumer struct {
 	heldUntil time.Time // until then nothing is tried
 
 	done, failed int64
-	dead         int
 	meter        meter
 	scanned      bool // there are no more batches
 	ending       bool
@@ -185,7 +184,7 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	ended := ctx.Done()
-	var deadline <-chan time.Time
+	var slow, deadline <-chan time.Time // of the end
 	for {
 		if c.ending {
 			c.takeBack()
@@ -231,12 +230,16 @@ func (c *consumer) loop(ctx context.Context, batches <-chan scanResult, stopScan
 		case <-ended:
 			ended = nil
 			c.fail(context.Cause(ctx))
+		case <-slow:
+			if c.trying > 0 && c.cfg.OnEnding != nil {
+				c.cfg.OnEnding(max(c.sentN, c.trying))
+			}
 		case <-deadline:
 			cut()
 		}
 		if c.ending && deadline == nil {
 			stopScan()
-			deadline = time.After(c.cfg.Grace)
+			deadline, slow = time.After(c.cfg.Grace), time.After(slowTime)
 		}
 	}
 }
@@ -281,9 +284,6 @@ func (c *consumer) restore(ctx context.Context) error {
 	c.done, c.failed = state.Done, state.Failed
 	blocked, err := c.cfg.Store.Blocked(ctx)
 	if err != nil {
-		return err
-	}
-	if c.dead, err = c.cfg.Store.CountDead(ctx); err != nil {
 		return err
 	}
 	for i := range blocked {

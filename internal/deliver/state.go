@@ -17,7 +17,6 @@ type Status struct {
 	Failed   int64     // tries that have failed
 	UnderWay int       // events under way
 	Waiting  int       // storages that are blocked or catch up
-	Dead     int       // dead letters
 	Rate     float64   // events done each second, of the last minute
 	At       time.Time // when this was stored
 	Position event.ID

@@ -71,7 +71,7 @@ func (c *consumer) makeStep(now time.Time) (*cache.ConsumerStep, Status) {
 	}
 	s.Oldest = c.oldest()
 	underWay := min(c.sentN+c.begunN, c.cfg.Workers*c.cfg.Batch)
-	status := Status{Done: c.done, Failed: c.failed, UnderWay: underWay, Waiting: c.rows, Dead: c.dead, Rate: c.meter.rate(now, c.done), At: now, Position: c.position}
+	status := Status{Done: c.done, Failed: c.failed, UnderWay: underWay, Waiting: c.rows, Rate: c.meter.rate(now, c.done), At: now, Position: c.position}
 	s.State, _ = json.Marshal(storedState{stateVersion, c.done, c.failed, underWay, status.Rate, now.UnixMicro(), encodeOpen(open)}) // numbers: it does not fail
 	c.acked, c.moved, c.saved = time.Time{}, time.Time{}, now
 	c.sent = &s

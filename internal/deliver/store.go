@@ -32,8 +32,3 @@ func (s *cacheStore) ReadStorage(ctx context.Context, st event.Storage, after, u
 func (s *cacheStore) AskedAgain(ctx context.Context) ([]cache.DeadLetter, error) {
 	return s.db.DeadLetters(ctx, s.name, true, 0, 100)
 }
-
-func (s *cacheStore) CountDead(ctx context.Context) (int, error) {
-	info, _, err := s.db.ConsumerInfo(ctx, s.name)
-	return info.Dead, err
-}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/deliver"
+)
+
+// errConsumed ends the reading of a source whose consumer ends.
+var errConsumed = errors.New("the consumer ends")
+
+// consumerBatches returns the batches of the source for a consumer. What the file no longer has
+// ends it.
+func (s *sourceSession) consumerBatches(p *sourcePrinter) batchesFunc {
+	return func(ctx context.Context, after event.ID) iter.Seq2[deliver.Batch, error] {
+		return func(yield func(deliver.Batch, error) bool) {
+			p.at = after
+			p.give = func(b deliver.Batch) error {
+				if !yield(b, nil) {
+					return errConsumed
+				}
+				return nil
+			}
+			var err error
+			if !p.bounds.isOver {
+				err = s.start(ctx)
+			}
+			if err == nil {
+				err = s.printAll(ctx, p)
+			}
+			if err != nil && !errors.Is(err, errConsumed) {
+				yield(deliver.Batch{}, err)
+			}
+		}
+	}
+}
+
+// giveEvents gives events to a consumer, up to a position. done reports that the rest is not
+// wanted.
+func (p *sourcePrinter) giveEvents(evs []event.Event, next event.ID) (done bool, err error) {
+	b := deliver.Batch{Position: next}
+	for i := range evs {
+		ev := &evs[i]
+		if p.bounds.isAfter(ev) {
+			b.Position, done = ev.ID-1, true
+			break
+		}
+		if p.isGap(ev) {
+			p.gaps++
+			if err := p.a.noteSourceGap(ev); err != nil {
+				return false, err
+			}
+			continue
+		}
+		b.Events = append(b.Events, ev)
+	}
+	p.at = b.Position
+	return done, p.give(b)
+}
+
+// consumeSource is consume for a source.
+func (o *tailOptions) consumeSource(ctx context.Context, c *consumption, s *sourceSession, p *sourcePrinter) error {
+	c.batches = s.consumerBatches(p)
+	err := o.consume(ctx, c)
+	return cmp.Or(err, p.gapStatus())
+}

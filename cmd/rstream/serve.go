@@ -28,6 +28,7 @@ type serveOptions struct {
 	origins   []string
 	heartbeat time.Duration
 	asNewLog  bool
+	noPage    bool
 	sources   []string
 	retain    retainOptions
 
@@ -66,10 +67,11 @@ flag for more topics. The narrowest matching topic decides: one user before all 
 then the longer path, then the exact path ($) before the path and its children, and that
 before a prefix (*).
 
-Every server has a board that shows who reads what: "rstream top". With --board, the server
-also reports its readers to the board of another one, which then shows the readers of
-all of its nodes. Nothing is sent while nobody looks. If that server asks for tokens, this one
-needs a token with --board write, from --token-file or RSTREAM_TOKEN.
+Every server has a board that shows who reads what: "rstream top", or in a browser
+/dashboard. With --board, the server also reports its readers to the board of another
+one, which then shows the readers of all of its nodes. Nothing is sent while nobody
+looks. If that server asks for tokens, this one needs a token with --board write, from
+--token-file or RSTREAM_TOKEN.
 
 On SIGHUP, the server reads keys, revocations and certificates again, as it does every
 few seconds, and applies the log-level of the config file. If a file is invalid, the
@@ -99,6 +101,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
+	f.BoolVar(&o.noPage, "no-dashboard", false, "serve no page at /dashboard")
 	f.DurationVar(&o.heartbeat, "heartbeat", 15*time.Second, "longest silence on a stream, as a `DURATION`")
 	o.guardFlags.addGuardFlags(f)
 	o.retain.addRetainFlags(f)
@@ -200,7 +203,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	srv := server.New(log, server.Config{
-		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, Version: programVersion(),
+		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, NoDashboard: o.noPage, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Logger: say.Logger,
 	})

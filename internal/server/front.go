@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -32,10 +33,15 @@ var front = sync.OnceValue(func() *frontPage {
 	if err := p.Execute(&b, frontValues{}); err != nil { // cannot happen: the page is a constant
 		panic(err)
 	}
-	p.policy = "default-src 'none'; script-src " + digestOf(b.String(), "script") + "; style-src " + digestOf(b.String(), "style") +
-		"; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	p.policy = policyOf(b.String())
 	return p
 })
+
+// policyOf returns the policy of a page with one script and one style.
+func policyOf(page string) string {
+	return "default-src 'none'; script-src " + digestOf(page, "script") + "; style-src " + digestOf(page, "style") +
+		"; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 // digestOf returns the source expression of the content of the page's only element of a name.
 func digestOf(page, name string) string {
@@ -51,6 +57,7 @@ type frontValues struct {
 	Readers            *int // nil if the bearer may not know it
 	Host               string
 	Topic              string // to follow at first
+	Dashboard          bool   // there is one that the reader may see
 
 	IsGuarded    bool   // the server asks for tokens
 	IsStranger   bool   // the reader has none, and must log in
@@ -60,13 +67,14 @@ type frontValues struct {
 
 // writeFront sends the page with the server information.
 func (s *Server) writeFront(w http.ResponseWriter, r *http.Request, info *wire.Info) {
-	values := frontValues{Log: info.Log, Head: info.Head.ID.String(), Horizon: info.Horizon.ID.String(), Host: r.Host, Topic: event.All.String()}
+	values := frontValues{Log: info.Log, Head: info.Head.ID.String(), Horizon: info.Horizon.ID.String(), Host: r.Host, Topic: event.All.String(), Dashboard: !s.cfg.NoDashboard}
 	if s.cfg.Guard == nil { // else the metrics, which have it, are at another address
 		n := s.readerStats(info.Head.ID).Readers
 		values.Readers = &n
 	}
 	if rec := recorderOf(w); rec.grant != nil {
 		values.IsGuarded, values.AsksForToken = true, rec.grant.IsPublic()
+		values.Dashboard = values.Dashboard && rec.grant.Board == auth.BoardRead
 		if rec.byCookie {
 			values.Subject = rec.grant.Subject
 		}
@@ -99,11 +107,14 @@ func sendFront(w http.ResponseWriter, values *frontValues, status int) {
 	if err := page.Execute(&b, values); err != nil { // cannot happen: every value is a string, a number or a bool
 		panic(err)
 	}
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", page.policy)
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Referrer-Policy", "no-referrer")
+	setPageHeaders(w.Header(), page.policy)
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes()) // fails only if the client is gone
+}
+
+func setPageHeaders(h http.Header, policy string) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Referrer-Policy", "no-referrer")
 }

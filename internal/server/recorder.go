@@ -158,7 +158,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 func routeOf(path string) string {
 	switch path {
 	case "/", "/healthz", "/readyz", "/metrics", "/set", "/events", "/windows", "/snapshot", "/storages", "/sources", "/origin", "/bloom", "/get", "/login", "/logout",
-		wire.PathConnections, wire.PathChanges, wire.PathLooks, wire.PathReports:
+		wire.PathConnections, wire.PathChanges, wire.PathLooks, wire.PathReports, pathDashboard:
 		return path
 	}
 	if strings.HasPrefix(path, "/set/") {

@@ -87,6 +87,7 @@ var questions = func() []asked {
 	add("/board/reports", "POST", "node", false, func(event.Topic) (string, string, string) {
 		return "/board/reports", "Content-Type: application/json\n", `{"boot":"1","from":{"node":"b","head":"0000000000000.K7Q2M"}}`
 	})
+	add("/dashboard", "GET", "board", false, plain("/dashboard")) // browsers get a form: see TestDashboardLogin
 	add("/login", "POST", "login", false, plain("/login"))
 	add("/logout", "POST", "none", false, plain("/logout"))
 	accepts := []string{wire.JSON, wire.NDJSON, wire.SSE}

@@ -44,7 +44,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	h.Set(wire.HeaderLog, s.log.Log())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Add("Vary", "Origin")
-	if isFront(r) {
+	if isFront(r) || isDashboard(r) {
 		h.Add("Vary", "Accept")
 	}
 	rec.problem = s.checkOrigin(w, r)
@@ -64,7 +64,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 	if rec.problem == nil {
 		rec.problem = s.route(w, r)
 	}
-	if rec.problem != nil && !s.offerFrontLogin(w, r, rec.problem) {
+	if rec.problem != nil && !s.offerFrontLogin(w, r, rec.problem) && !s.offerDashboardLogin(w, r, rec.problem) {
 		rec.problem.Write(w)
 	}
 	return end
@@ -73,7 +73,7 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 // routes returns the handlers of each path.
 func (s *Server) routes() map[string]methods {
 	form := s.serveRead(s.parsePostEvents)
-	return map[string]methods{
+	paths := map[string]methods{
 		"/":         {http.MethodGet: anyBearer(noParams(s.getInfo))},
 		"/healthz":  {http.MethodGet: noParams(s.getHealth)},
 		"/readyz":   {http.MethodGet: noParams(s.getReady)},
@@ -97,6 +97,10 @@ func (s *Server) routes() map[string]methods {
 		wire.PathLooks:       {http.MethodGet: s.getLooks},
 		wire.PathReports:     {http.MethodPost: noParams(s.postReport)},
 	}
+	if !s.cfg.NoDashboard {
+		paths[pathDashboard] = methods{http.MethodGet: noParams(s.getDashboard)}
+	}
+	return paths
 }
 
 // route passes a request to its handler.

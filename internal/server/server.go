@@ -115,6 +115,8 @@ type Config struct {
 	Node string
 	// Advertise is the URL of this server for other nodes. If empty, none asks it.
 	Advertise string
+	// NoDashboard leaves out the page at /dashboard.
+	NoDashboard bool
 	// Version is the version in GET / and on the board.
 	Version string
 	// Sizes returns the sizes in bytes of the log's file and its write-ahead log, for

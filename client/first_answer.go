@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -181,7 +182,11 @@ func (r *race[T]) reason() *attempt[T] {
 
 // dependsOnServer reports whether another server may well answer what this one has refused.
 func (a *attempt[T]) dependsOnServer() bool {
-	return a.mayCatchUp() || a.isMisdirected() || errors.As(a.err, new(*ProtocolError))
+	switch cmp.Or(a.status, statusOf(a.err)) {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusGone, http.StatusMisdirectedRequest:
+		return true
+	}
+	return a.mayCatchUp() || errors.As(a.err, new(*ProtocolError))
 }
 
 // mayReturn reports whether a server that is silent now has answered before.

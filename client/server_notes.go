@@ -74,12 +74,15 @@ func (c *Client) noteServers() {
 	notes := c.Servers()
 	changed := false
 	for i := range notes {
-		total := notes[i]
-		notes[i].Requests -= c.noted[i].Requests
-		notes[i].Received -= c.noted[i].Received
-		notes[i].Overtaken -= c.noted[i].Overtaken
+		total, before := notes[i], c.noted[i]
+		notes[i].Requests -= before.Requests
+		notes[i].Received -= before.Received
+		notes[i].Overtaken -= before.Overtaken
 		c.noted[i] = total
-		changed = changed || notes[i].Requests > 0
+		changed = changed || notes[i].Overtaken > 0 || notes[i].ProblemTime != before.ProblemTime
+	}
+	if c.stats.events.Load() > 0 { // or a look at the server would write to the copy
+		changed = true
 	}
 	if !changed {
 		return

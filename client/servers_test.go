@@ -46,7 +46,7 @@ func TestSyncFromBestServer(t *testing.T) {
 		return rest
 	}
 	shorter := func(_ http.Header, b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] }
-	const n, within = 2000, 5 * time.Second
+	const n, within = 600, 5 * time.Second
 	for _, tc := range []struct {
 		name   string
 		fronts []front
@@ -59,23 +59,23 @@ func TestSyncFromBestServer(t *testing.T) {
 		{"two hung", []front{silent, silent, good}, 0, "", 0},
 		{"hung after the head of a page", []front{stuckAfter(0), good}, 0, "", 2},
 		{"hung within a page", []front{stuckAfter(300), good}, 0, "", 2},
-		{"slow", []front{slow(40 << 10), good}, 0, "", 2},
-		{"bad hash", []front{lying(flip), good}, 500, "sent a bad event", 2},
+		{"slow", []front{slow(8 << 10), good}, 0, "", 2},
+		{"bad hash", []front{lying(flip), good}, 150, "sent a bad event", 2},
 		{"another stretch", []front{lying(otherStretch), good}, 0, "was asked for", 2},
-		{"shortened", []front{lying(shorter), good}, 500, "", 2},
+		{"shortened", []front{lying(shorter), good}, 150, "", 2},
 		{"fewer events", []front{lying(fewer), good}, n, "sent fewer events", 100},
 		{"misdirected", []front{refusingAll(421), good}, 0, "", 100},
 		{"conflict", []front{refusingAll(409), good}, 0, "", 2},
 		{"forbidden", []front{refusingAll(403), good}, 0, "", 100},
 		{"no history", []front{refusingAll(410), good}, 0, "", 100},
 		{"down", []front{refusingAll(503), good}, 0, "", 2},
-		{"hung, lying, slow, good", []front{silent, lying(flip), slow(40 << 10), good}, 500, "", 0},
+		{"hung, lying, slow, good", []front{silent, lying(flip), slow(8 << 10), good}, 150, "", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMesh(t, n, tc.fronts...)
 				start := time.Now()
-				m.use(func(cfg *Config) { cfg.PageLimit = 500 }, func(c *Client, db *cache.DB) {
+				m.use(func(cfg *Config) { cfg.PageLimit = 150 }, func(c *Client, db *cache.DB) {
 					s, err := c.Sync(t.Context(), event.All, SyncOptions{})
 					if err != nil || s.Held != n || s.Added != n {
 						t.Fatalf("Sync = %+v, %v", s, err)
@@ -87,7 +87,7 @@ func TestSyncFromBestServer(t *testing.T) {
 					if got := c.Stats().Events; got > int64(n+tc.twice) {
 						t.Errorf("%d events were received, want %d and at most %d twice", got, n, tc.twice)
 					}
-					if got := m.requests("a", "limit=500"); got > tc.pages {
+					if got := m.requests("a", "limit=150"); got > tc.pages {
 						t.Errorf("%d pages were requested of a, want at most %d", got, tc.pages)
 					}
 					problem := ""
@@ -136,6 +136,48 @@ func TestSyncRefusedByAll(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server that was set aside is not asked by the next client of the copy either, and the copy
+// has the reason and the numbers.
+func TestServersAreNoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flip := func(_ http.Header, b []byte) []byte { return bytes.Replace(b, []byte("xxx"), []byte("xyx"), 1) }
+		m := newMesh(t, 100, lying(flip), slow(1<<10), good)
+		m.use(nil, func(c *Client, db *cache.DB) {
+			if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			asked := m.requests("a", "/events")
+			m.put("alice/x", 10)
+			cfg, closeIdle := m.config()
+			defer closeIdle()
+			next := newTestClient(t, db, cfg)
+			if _, err := next.Sync(t.Context(), event.All, SyncOptions{}); err != nil || m.requests("a", "/events") != asked {
+				t.Errorf("Sync = %v, and the server that lied was asked again", err)
+			}
+			next.Close()
+			wantWhole(t, m, db)
+			notes, err := db.ServerNotes(t.Context())
+			if err != nil || len(notes) != 3 {
+				t.Fatalf("the notes are %+v, %v", notes, err)
+			}
+			a, b, good := notes[0], notes[1], notes[2]
+			if a.URL != "http://a" || !strings.Contains(a.Problem, "sent a bad event") || a.AsideUntil.Time().Before(time.Now()) {
+				t.Errorf("of the liar is noted %+v", a)
+			}
+			if b.Overtaken == 0 || b.Speed == 0 || b.Speed > 2<<10 || b.Problem != errOvertaken.Error() || b.AsideUntil != 0 {
+				t.Errorf("of the slow one is noted %+v", b)
+			}
+			if good.Problem != "" || good.Head != 110 || good.Requests < 5 || good.Received < 10_000 {
+				t.Errorf("of the good one is noted %+v", good)
+			}
+			if now := next.Servers(); len(now) != 3 || now[2].URL != "http://c" || now[2].Requests >= good.Requests {
+				t.Errorf("the next client has seen %+v", now)
+			}
+		})
+	})
 }
 
 // A server whose digest is not that of its own events is set aside, and the digest of

@@ -340,7 +340,14 @@ func (c *certificateFiles) load() (changed bool, err error) {
 	return true, nil
 }
 
-func (c *certificateFiles) name() string { return c.certFile }
+func (c *certificateFiles) describe() (what, file string) { return "certificate", c.certFile }
+
+// leafNames returns the names in the certificate.
+func (c *certificateFiles) leafNames() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.certificate.Leaf.DNSNames
+}
 
 // get returns the certificate for a handshake.
 func (c *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -59,24 +59,29 @@ func (o *guardFlags) openTLS(db string, say *serveLog) (*serverTLS, error) {
 func (t *serverTLS) watch(ctx context.Context, say *serveLog) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	if t.files != nil {
-		watching.Go(func() { watchFile(ctx, say, "certificate", t.files) })
-	}
-	if t.admits != nil {
-		watching.Go(func() { watchFile(ctx, say, "authorities of clients", t.admits) })
+	if files := t.watchedFiles(); len(files) > 0 {
+		watching.Go(func() { watchFiles(ctx, say, files) })
 	}
 	if t.acme != nil {
 		watching.Go(func() { t.acme.keepCertificates(ctx) })
 	}
 }
 
-// reload reads the files again at once.
-func (t *serverTLS) reload() (err error) {
+// watchedFiles returns the files that are read again.
+func (t *serverTLS) watchedFiles() (files []watchedFile) {
 	if t.files != nil {
-		_, err = t.files.load()
+		files = append(files, t.files)
 	}
 	if t.admits != nil {
-		_, failed := t.admits.load()
+		files = append(files, t.admits)
+	}
+	return files
+}
+
+// reload reads the files again at once.
+func (t *serverTLS) reload() (err error) {
+	for _, f := range t.watchedFiles() {
+		_, failed := f.load()
 		err = errors.Join(err, failed)
 	}
 	return err
@@ -86,11 +91,11 @@ func (t *serverTLS) reload() (err error) {
 // old setting stays.
 type watchedFile interface {
 	load() (changed bool, err error)
-	name() string
+	describe() (what, file string)
 }
 
-// watchFile reads a file every few seconds until ctx ends.
-func watchFile(ctx context.Context, say *serveLog, what string, f watchedFile) {
+// watchFiles reads files every few seconds until ctx ends.
+func watchFiles(ctx context.Context, say *serveLog, files []watchedFile) {
 	ticker := time.NewTicker(5 * time.Second)
 	defer ticker.Stop()
 	for {
@@ -98,13 +103,21 @@ func watchFile(ctx context.Context, say *serveLog, what string, f watchedFile) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			switch changed, err := f.load(); {
-			case err != nil:
-				say.Error(what+": not reloaded; the old file stays in use", "error", err)
-			case changed:
-				say.Info(what+": read again", "file", f.name())
+			for _, f := range files {
+				logLoad(say, f)
 			}
 		}
+	}
+}
+
+// logLoad reads a file, and logs that it has changed or cannot be used.
+func logLoad(say *serveLog, f watchedFile) {
+	what, file := f.describe()
+	switch changed, err := f.load(); {
+	case err != nil:
+		say.Error(what+": not reloaded; the old file stays in use", "error", err)
+	case changed:
+		say.Info(what+": read again", "file", file)
 	}
 }
 
@@ -118,7 +131,7 @@ type clientAuthorities struct {
 	config *tls.Config
 }
 
-func (c *clientAuthorities) name() string { return c.file }
+func (c *clientAuthorities) describe() (what, file string) { return "authorities of clients", c.file }
 
 // load reads the file, and reports whether it has changed. After an error the old
 // authorities stay.

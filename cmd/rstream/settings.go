@@ -68,7 +68,9 @@ func (a *app) configure(cmd *cobra.Command, args []string) (err error) {
 	if err := a.readHeaders(); err != nil {
 		return err
 	}
-	a.tls, err = a.tlsConfig()
+	if a.source == nil { // else they were read when it was chosen
+		a.tls, err = a.tlsConfig()
+	}
 	return err
 }
 

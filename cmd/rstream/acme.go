@@ -27,6 +27,7 @@ import (
 // count failures and then refuse a name for hours: keepCertificates asks, with pauses.
 type acmeCertificates struct {
 	names     map[string]*acmeName
+	first     string // of names, as --acme gives them
 	directory string
 	manager   autocert.Manager
 	failures  *failureRecorder
@@ -58,7 +59,7 @@ func (o *guardFlags) newACME(db string, say *serveLog) *acmeCertificates {
 	if folder == "" {
 		folder = filepath.Join(filepath.Dir(db), "acme")
 	}
-	c := &acmeCertificates{names: map[string]*acmeName{}, directory: cmp.Or(o.acmeDirectory, autocert.DefaultACMEDirectory), failures: &failureRecorder{next: http.DefaultTransport}, say: say}
+	c := &acmeCertificates{names: map[string]*acmeName{}, first: o.acmeNames[0], directory: cmp.Or(o.acmeDirectory, autocert.DefaultACMEDirectory), failures: &failureRecorder{next: http.DefaultTransport}, say: say}
 	for _, name := range o.acmeNames {
 		c.names[strings.ToLower(name)] = &acmeName{tried: make(chan struct{})}
 	}

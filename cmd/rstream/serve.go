@@ -209,12 +209,9 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	})
 	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
-		a.note("serving metrics and profiles on http://%s", admin.Addr())
+		a.note("serving metrics and profiles on %s", urlOf(admin.Addr(), nil))
 	}
-	url := "http://" + listener.Addr().String()
-	if secure != nil {
-		url = "https://" + listener.Addr().String()
-	}
+	url := urlOf(listener.Addr(), secure)
 	publish, err := stageURL(o.urlFile, url)
 	if err != nil {
 		return err

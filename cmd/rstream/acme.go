@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ const (
 	lastPause  = time.Hour
 	// renewalCheck is how often the ages of certificates are checked.
 	renewalCheck = 6 * time.Hour
+	// renewalTime is how long autocert may take to renew a certificate of the folder that is
+	// found to be old at the start.
+	renewalTime = 15 * time.Minute
 )
 
 // newACME returns the certificates of --acme. It asks the authority for nothing yet.
@@ -137,7 +141,8 @@ func (c *acmeCertificates) keepCertificates(ctx context.Context) {
 
 func (c *acmeCertificates) keepCertificate(ctx context.Context, name string, n *acmeName) {
 	tried := sync.OnceFunc(func() { close(n.tried) })
-	for pause := firstPause; ; {
+	told := false // that there is a certificate
+	for pause, starting := firstPause, true; ; starting = false {
 		cert, err := c.tryFetch(ctx, name)
 		if ctx.Err() != nil {
 			tried()
@@ -147,13 +152,20 @@ func (c *acmeCertificates) keepCertificate(ctx context.Context, name string, n *
 		n.err = err
 		n.mu.Unlock()
 		wait := renewalCheck
-		if err != nil {
+		switch {
+		case err != nil:
 			c.say.Error("no certificate", "name", name, "error", err, "retry_in", pause.String())
 			wait, pause = pause, min(2*pause, lastPause)
-		} else {
+		case starting && isOld(cert):
+			wait = renewalTime
+		default:
 			pause = firstPause
 			c.warnOfAge(name, cert)
 		}
+		if err == nil && !told {
+			c.say.logCertificate(name, cert.Leaf.NotAfter)
+		}
+		told = err == nil
 		tried()
 		select {
 		case <-ctx.Done():
@@ -194,17 +206,24 @@ func (c *acmeCertificates) explain(name string, err error) error {
 	switch {
 	case refusal != "":
 		return fmt.Errorf("the authority refuses %s: %s (its check must reach this server at port 443 of %s)", name, refusal, name)
+	case errors.As(unreachable, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("ask the authority at %s: %w; SSL_CERT_FILE can name its certificate", c.directory, unreachable)
 	case unreachable != nil:
 		return fmt.Errorf("ask the authority at %s: %w (certificates in the --acme-cache folder stay in use)", c.directory, unreachable)
 	}
 	return fmt.Errorf("certificate for %s: %s", name, strings.TrimPrefix(err.Error(), "acme/autocert: "))
 }
 
-// warnOfAge says if a certificate should have been renewed by now. autocert renews when a
-// third of the lifetime is left, and says nothing if that fails.
-func (c *acmeCertificates) warnOfAge(name string, cert *tls.Certificate) {
+// isOld reports whether a certificate should have been renewed by now. autocert renews when a
+// third of the lifetime is left.
+func isOld(cert *tls.Certificate) bool {
 	life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
-	if time.Until(cert.Leaf.NotAfter) > life/4 {
+	return time.Until(cert.Leaf.NotAfter) <= life/4
+}
+
+// warnOfAge says if a certificate is old. autocert says nothing if it cannot renew one.
+func (c *acmeCertificates) warnOfAge(name string, cert *tls.Certificate) {
+	if !isOld(cert) {
 		return
 	}
 	c.say.Warn("the certificate is not renewed", "name", name, "expires", cert.Leaf.NotAfter.UTC().Format(time.RFC3339), "error", c.explain(name, errors.New("the authority has not issued another one")))

@@ -337,6 +337,9 @@ func TestACMERenewal(t *testing.T) {
 		default:
 		}
 	}
+	if said := s.said.String(); strings.Contains(said, "is not renewed") {
+		t.Errorf("it was renewed, and the log says\n%s", said)
+	}
 	if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Equal(b, kept) {
 		t.Errorf("the folder keeps the old certificate: %v", err)
 	}

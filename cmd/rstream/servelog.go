@@ -99,6 +99,15 @@ func (l *serveLog) logStarted(name string, head event.ID, url, db string) {
 	l.a.note("serving log %s at %s on %s from %s", name, head, url, db)
 }
 
+// logCertificate says that there is a certificate for a name: clients were turned away until then.
+func (l *serveLog) logCertificate(name string, expires time.Time) {
+	if l.json {
+		l.Info("certificate in use", "name", name, "expires", expires.UTC().Format(time.RFC3339))
+		return
+	}
+	l.a.note("the certificate of %s is in use, and expires %s", name, expires.UTC().Format(time.DateOnly))
+}
+
 func (l *serveLog) logStopped(head event.ID) {
 	if l.json {
 		l.Info("stopped", "head", head.String())

@@ -195,7 +195,7 @@ func (o *tailOptions) setTarget(a *app, name *os.File, cfg *deliver.Config) (err
 }
 
 func (o *tailOptions) newWebhook(a *app) (func() deliver.Worker, error) {
-	secret, err := o.readSecret()
+	secret, err := o.readSecret(a)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (o *tailOptions) newWebhook(a *app) (func() deliver.Worker, error) {
 }
 
 // readSecret returns the secret that signs requests, "" for none.
-func (o *tailOptions) readSecret() (string, error) {
+func (o *tailOptions) readSecret(a *app) (string, error) {
 	if o.secret == "" {
 		return os.Getenv("RSTREAM_SECRET"), nil
 	}
@@ -218,6 +218,7 @@ func (o *tailOptions) readSecret() (string, error) {
 	if err != nil {
 		return "", usagef("--secret-file: %w", err)
 	}
+	a.warnIfExposed(o.secret)
 	secret := strings.TrimSpace(string(b))
 	if secret == "" {
 		return "", usagef("--secret-file: %s is empty", o.secret)

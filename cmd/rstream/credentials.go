@@ -289,6 +289,7 @@ func (a *app) tlsConfig() (*tls.Config, error) {
 			if err != nil {
 				return nil, usagef("--client-cert %s: %w", c.clientCert, trimTLS(err))
 			}
+			a.warnIfExposed(c.clientKey)
 			cfg.Certificates = []tls.Certificate{pair}
 			used = true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,8 +158,18 @@ func (o *guardFlags) openGuard(ctx context.Context, say *serveLog) (*auth.Guard,
 	if err != nil {
 		return nil, err
 	}
-	return auth.NewGuard(ctx, auth.Config{Keys: o.keys, JWKS: o.jwks, Revoked: o.revoked, Public: public,
+	guard, err := auth.NewGuard(ctx, auth.Config{Keys: o.keys, JWKS: o.jwks, Revoked: o.revoked, Public: public,
 		Issuer: o.issuer, Audience: o.audience, Logger: say.Logger})
+	switch {
+	case err != nil && o.keys != "" && !exists(o.keys):
+		return nil, &exitError{exitFailed, err.Error(), "\"rstream key new " + shellWord(o.keys) + "\" makes a key"}
+	case err != nil && o.revoked != "" && !exists(o.revoked):
+		return nil, &exitError{exitFailed, err.Error(), "an empty file revokes nothing: \"touch " + shellWord(o.revoked) + "\" makes one"}
+	}
+	if keys, failed := readKeys(o.keys); failed == nil && slices.ContainsFunc(keys, func(k auth.Key) bool { return k.CanSign() }) {
+		say.a.warnIfExposed(o.keys)
+	}
+	return guard, err
 }
 
 // hasTLS reports whether the server serves https://.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,6 +42,7 @@ type app struct {
 	headers     http.Header // of --header
 	tokens      commandTokens
 	tls         *tls.Config // for connections to the servers, nil for the system's way
+	exposed     sync.Map    // names of files that warnIfExposed has checked
 
 	quiet   bool
 	config  string

@@ -41,6 +41,7 @@ func (o *guardFlags) openTLS(db string, say *serveLog) (*serverTLS, error) {
 		if _, err := t.files.load(); err != nil {
 			return nil, err
 		}
+		say.a.warnIfExposed(o.tlsKey)
 		t.config.GetCertificate = t.files.get
 	}
 	if o.clientCA != "" {

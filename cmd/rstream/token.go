@@ -97,6 +97,7 @@ func runToken(a *app, o tokenOptions) error {
 	if err != nil {
 		return err
 	}
+	a.warnIfExposed(o.keys)
 	key, err := signingKey(o.keys, keys, o.kid)
 	if err != nil {
 		return err

@@ -165,11 +165,11 @@ func (a *app) findToken(ctx context.Context, server string) (token, from string,
 	case a.sendsHeader(server):
 		return "", "--header", nil
 	case c.tokenFile != "":
-		b, err := os.ReadFile(c.tokenFile)
-		if err != nil {
-			return "", "", fmt.Errorf("read the token: %w", err)
+		token, err = readTokenFile(c.tokenFile)
+		if err != nil && a.tokens.last.Load() == nil { // later, it may be late
+			err = usagef("--token-file: %w", err)
 		}
-		token, err = checkToken(b, c.tokenFile)
+		a.warnIfExposed(c.tokenFile)
 		return token, c.tokenFile, err
 	case c.tokenCommand != "":
 		token, err = a.tokens.runCommand(ctx, c.tokenCommand)
@@ -177,6 +177,14 @@ func (a *app) findToken(ctx context.Context, server string) (token, from string,
 	}
 	token, err = checkTokenText(a.environmentToken(), tokenVariable)
 	return token, tokenVariable, err
+}
+
+func readTokenFile(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return checkToken(b, path)
 }
 
 // checkToken returns the token in the contents of a file or the output of a command. Its

@@ -261,14 +261,58 @@ func (c *credentials) parseCredential(key string, value *yaml.Node) (err error) 
 	if key == "header" {
 		return c.parseHeaderSetting(value)
 	}
-	fields := map[string]*string{"token-file": &c.tokenFile, "token-command": &c.tokenCommand,
-		"ca": &c.ca, "client-cert": &c.clientCert, "client-key": &c.clientKey}
-	field, ok := fields[key]
-	if !ok {
-		return fmt.Errorf("line %d: servers: unknown setting %q", value.Line, key)
+	for _, s := range c.settings() {
+		if s.name == key {
+			*s.value, err = scalarValue(value)
+			return err
+		}
 	}
-	*field, err = scalarValue(value)
+	return fmt.Errorf("line %d: servers: unknown setting %q", value.Line, key)
+}
+
+// A credentialSetting is a setting of a named server besides its headers.
+type credentialSetting struct {
+	name   string
+	value  *string
+	isFile bool
+}
+
+func (c *credentials) settings() []credentialSetting {
+	return []credentialSetting{{"token-file", &c.tokenFile, true}, {"token-command", &c.tokenCommand, false},
+		{"ca", &c.ca, true}, {"client-cert", &c.clientCert, true}, {"client-key", &c.clientKey, true}}
+}
+
+// makeAbsolute makes the names of files mean the same in every folder.
+func (c *credentials) makeAbsolute() (err error) {
+	for _, s := range c.settings() {
+		if s.isFile && *s.value != "" && err == nil {
+			*s.value, err = filepath.Abs(*s.value)
+		}
+	}
+	for i, arg := range c.headerArgs {
+		if path, isFile := strings.CutPrefix(arg, "@"); isFile && err == nil {
+			path, err = filepath.Abs(path)
+			c.headerArgs[i] = "@" + path
+		}
+	}
 	return err
+}
+
+// nodes returns names and values as they are written in a file.
+func (c *credentials) nodes() (nodes []*yaml.Node) {
+	for _, s := range c.settings() {
+		if *s.value != "" {
+			nodes = append(nodes, textNode(s.name), textNode(*s.value))
+		}
+	}
+	if len(c.headerArgs) == 0 {
+		return nodes
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, arg := range c.headerArgs {
+		list.Content = append(list.Content, textNode(arg))
+	}
+	return append(nodes, textNode("header"), list)
 }
 
 // parseHeaderSetting reads the headers of a named server.

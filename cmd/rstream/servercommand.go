@@ -62,8 +62,10 @@ func newServerAddCommand(a *app) *cobra.Command {
 		Use:   "add NAME URL...",
 		Short: "Give a server a name",
 		Long: `Add a named server to the user's config file, which is created if it does not
-exist. Several URLs are those of servers of the same log. Comments in the file stay.`,
+exist. Several URLs are those of servers of the same log. --token-file, --ca and the
+other flags for credentials become settings of the server. Comments in the file stay.`,
 		Example: `  rstream server add home https://stream.example.com
+  rstream server add log https://log.example.com --token-file bob.token
   rstream server add both https://one.example.com https://two.example.com`,
 		Args:              argCount(2, math.MaxInt, "a NAME and the URL of a server"),
 		PersistentPreRunE: checkUnconfigured, // the setting "server" may already have the name
@@ -81,7 +83,14 @@ func (a *app) runServerAdd(s namedServer) error {
 	if err := b.nameServers(); err != nil {
 		return err
 	}
-	s.urls = b.servers
+	s.urls, b.credentials = b.servers, a.credentials
+	if err := b.credentials.makeAbsolute(); err != nil {
+		return err
+	}
+	if _, err := b.tlsConfig(); err != nil {
+		return err
+	}
+	s.credentials = b.credentials
 	if err := namedServers.add(a, s.name, s.node(), func(*yaml.Node) error { return nil }); err != nil {
 		return err
 	}
@@ -97,7 +106,7 @@ func (s *namedServer) node() *yaml.Node {
 			urls.Content = append(urls.Content, textNode(url))
 		}
 	}
-	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode("name"), textNode(s.name), textNode("url"), urls}}
+	return &yaml.Node{Kind: yaml.MappingNode, Content: append([]*yaml.Node{textNode("name"), textNode(s.name), textNode("url"), urls}, s.credentials.nodes()...)}
 }
 
 // errNoMapping means that a config file is not one.

@@ -42,8 +42,12 @@ type appendRequest struct {
 	scanned  []event.Topic      // the topics scanned for them,
 	expired  event.ID           // and the position up to which they were
 	move     *SourceMove        // of a source, if the drafts come from one
+	received []event.Event      // of a mirrored log, in place of drafts
 	done     chan error
 }
+
+// size returns how many events the request may add.
+func (r *appendRequest) size() int { return len(r.drafts) + len(r.received) }
 
 // Append assigns ids to drafts and makes them durable: all or none, in order, and
 // consecutively. A draft whose hash is already in the log gets the receipt of the first
@@ -66,6 +70,9 @@ func (db *DB) Append(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 func (db *DB) newAppend(ctx context.Context, drafts []event.Draft) (*appendRequest, error) {
 	if db.commits == nil {
 		return nil, fmt.Errorf("append: %w: only a server assigns ids", ErrRole)
+	}
+	if db.file.Mirror {
+		return nil, fmt.Errorf("append: %w", ErrMirror)
 	}
 	r := &appendRequest{ctx: ctx, drafts: drafts, hashes: make([]event.Hash, 0, len(drafts)), done: make(chan error, 1)}
 	for i := range drafts {
@@ -174,6 +181,12 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 				return err
 			}
 		}
+		if r.received != nil {
+			if err := w.appendReceived(r.received); err != nil {
+				return err
+			}
+			continue
+		}
 		r.receipts = make([]event.Receipt, len(r.drafts))
 		if r.move != nil {
 			if err := w.appendMoved(r); err != nil {
@@ -222,7 +235,10 @@ func (w *batchWriter) beginBatch(batch []*appendRequest) (err error) {
 		return err
 	}
 	w.first, w.next = event.ID(next), event.ID(next)
-	w.time = max(event.TimeOf(w.db.file.Now()), event.Time(last))
+	w.time = event.Time(last)
+	if !w.db.file.Mirror { // its events have their times
+		w.time = max(event.TimeOf(w.db.file.Now()), w.time)
+	}
 	if !w.time.Valid() {
 		return fmt.Errorf("the clock shows %s, which is out of range", w.db.file.Now())
 	}
@@ -231,7 +247,7 @@ func (w *batchWriter) beginBatch(batch []*appendRequest) (err error) {
 	}
 	n := 0
 	for _, r := range batch {
-		n += len(r.drafts) + len(r.old)
+		n += len(r.drafts) + len(r.old) + len(r.received)
 	}
 	w.events, w.storages = make([]event.Event, 0, n), make([]int64, 0, n)
 	return nil

@@ -38,12 +38,12 @@ func (db *DB) commitLoop() {
 // If nobody joined the batch before, that would only wait for every reader that has something
 // to write.
 func (db *DB) collectBatch(first *appendRequest, yield bool) []*appendRequest {
-	batch, drafts, bytes := []*appendRequest{first}, len(first.drafts), first.bytes
+	batch, drafts, bytes := []*appendRequest{first}, first.size(), first.bytes
 	for drafts < maxBatchDrafts && bytes < maxBatchBytes {
 		select {
 		case r := <-db.commits:
 			batch = append(batch, r)
-			drafts, bytes = drafts+len(r.drafts), bytes+r.bytes
+			drafts, bytes = drafts+r.size(), bytes+r.bytes
 		default:
 			if !yield {
 				return batch

@@ -15,7 +15,7 @@ type Compacted struct{ Before, After int64 }
 // the wall clock, then rewrites the file. The log must not be served at the same time.
 // Compact does not create a file.
 func Compact(ctx context.Context, path string, cfg Config, retention Retention) (c Compacted, err error) {
-	if cfg.Role, err = roleOf(ctx, path); err != nil {
+	if cfg.Role, cfg.Mirror, err = roleOf(ctx, path); err != nil {
 		return c, err
 	}
 	if cfg.Role != Server {
@@ -42,13 +42,16 @@ func Compact(ctx context.Context, path string, cfg Config, retention Retention) 
 	return c, nil
 }
 
-// roleOf returns the role of an existing file.
-func roleOf(ctx context.Context, path string) (Role, error) {
+// roleOf returns the role of an existing file, and mirror for Config if it is that of a mirror.
+func roleOf(ctx context.Context, path string) (role Role, mirror *Mirrored, err error) {
 	db, err := Open(ctx, path, Config{})
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return db.file.Role, db.Close()
+	if db.file.Mirror {
+		mirror = &Mirrored{}
+	}
+	return db.file.Role, mirror, db.Close()
 }
 
 func sizeOf(path string) (int64, error) {

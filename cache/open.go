@@ -41,6 +41,10 @@ type Config struct {
 	// a file that was replaced by an older copy, whose log may have assigned the same ids
 	// to other events since. A backup becomes a new log without it.
 	AsNewLog bool
+	// Mirror says that a Server's file mirrors a log whose ids another server assigns; a new
+	// file then needs Log. If nil, the file is a log of its own. A file of the other kind is
+	// refused with ErrMirror or ErrNotMirror.
+	Mirror *Mirrored
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 	// NoUpgrade has Open return ErrOlder for a file of an earlier version. Otherwise it
@@ -53,6 +57,9 @@ type Config struct {
 	// has ended when they return. If nil, nothing is called.
 	Progress func(Progress)
 }
+
+// A Mirrored says what the server of a mirrored log says of it.
+type Mirrored = dbfile.Mirrored
 
 // A Progress says how far a step of work on a file is. An upgrade that is interrupted goes
 // on where it has ended when the file is opened again.
@@ -132,7 +139,7 @@ func Open(ctx context.Context, path string, cfg Config) (*DB, error) {
 }
 
 func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
-	f, err := dbfile.Open(ctx, path, dbfile.Options{Role: cfg.Role, Log: cfg.Log, AsNewLog: cfg.AsNewLog, Now: cfg.Now,
+	f, err := dbfile.Open(ctx, path, dbfile.Options{Role: cfg.Role, Log: cfg.Log, AsNewLog: cfg.AsNewLog, Mirror: cfg.Mirror, Now: cfg.Now,
 		NoUpgrade: cfg.NoUpgrade, Progress: cfg.Progress, CheckEvents: oldrows.Check, MoveEvents: oldrows.Move})
 	if err != nil {
 		return nil, err

@@ -20,6 +20,9 @@ type Retention struct {
 	// MaxBytes is the maximum size of the file in bytes, excluding its write-ahead log:
 	// the oldest history is dropped until the file fits. If zero, any size.
 	MaxBytes int64
+	// Horizon returns the horizon of a mirrored log at its server: history below it is
+	// dropped here, too. If nil, it stays.
+	Horizon func() event.ID
 	// Damaged is called with the damage that retention meets and goes past, once for each.
 	// If nil, it is not reported.
 	Damaged func(error)
@@ -37,7 +40,7 @@ func (r Retention) None() bool { return r.policy().None() }
 
 // policy returns r as a retention.Policy.
 func (r Retention) policy() retention.Policy {
-	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Damaged: r.Damaged}
+	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Horizon: r.Horizon, Damaged: r.Damaged}
 	for _, t := range r.TTL {
 		p.TTL = append(p.TTL, retention.Rule(t))
 	}
@@ -67,6 +70,9 @@ func (db *DB) RetainOnce(ctx context.Context, cfg Retention) error {
 func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retainer, error) {
 	if db.commits == nil {
 		return nil, fmt.Errorf("retain: %w: only a server assigns ids", ErrRole)
+	}
+	if db.file.Mirror && len(cfg.TTL) > 0 {
+		return nil, fmt.Errorf("retain: %w, which alone ends values", ErrMirror)
 	}
 	return db.history.NewRetainer(ctx, cfg.policy())
 }

@@ -24,6 +24,8 @@ var (
 	ErrLocked      = errors.New("is in use by another server")
 	ErrRole        = errors.New("is the wrong kind of file")
 	ErrOtherLog    = errors.New("belongs to another log")
+	ErrMirror      = errors.New("is a mirror of another server's log")
+	ErrNotMirror   = errors.New("is a log of its own, not a mirror")
 	ErrCorrupt     = errors.New("is damaged")
 	ErrIO          = errors.New("cannot be read or written")
 )

@@ -18,6 +18,7 @@ type Options struct {
 	Role     Role             // expected role; if empty, any, and the file must exist
 	Log      string           // id of the expected log; if empty, any
 	AsNewLog bool             // turn a server's file into a new log that continues the old one
+	Mirror   *Mirrored        // of a server's file that is a mirror; nil for a log of its own
 	Now      func() time.Time // if nil, time.Now
 
 	NoUpgrade bool // return ErrOlder for a file of an earlier version
@@ -39,6 +40,7 @@ type File struct {
 	absPath    string // absolute, links resolved
 	Log        string
 	Role       Role
+	Mirror     bool // another server assigns the ids
 	Now        func() time.Time
 	owner      *owner
 	Read       *sql.DB
@@ -110,6 +112,9 @@ func (cfg *Options) checkOptions() error {
 	}
 	if cfg.AsNewLog && cfg.Role != Server {
 		return fmt.Errorf("make it a new log: %w: only a server's file can be one", ErrRole)
+	}
+	if cfg.Mirror != nil && (cfg.Role != Server || cfg.AsNewLog) {
+		return fmt.Errorf("mirror a log: %w: only a server's file can", ErrRole)
 	}
 	if cfg.Log != "" && !event.ValidLogID(cfg.Log) {
 		return fmt.Errorf("log id %.40q: want %d characters of Crockford base32", cfg.Log, event.LogIDLen)

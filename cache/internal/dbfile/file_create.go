@@ -108,7 +108,10 @@ func applySchema(ctx context.Context, tx *sql.Tx, text string, version int) erro
 // insertIdentity makes an empty schema the file of a log.
 func insertIdentity(ctx context.Context, tx *sql.Tx, cfg Options) error {
 	log := cfg.Log
-	if log == "" {
+	switch {
+	case log == "" && cfg.Mirror != nil:
+		return errNoLog
+	case log == "":
 		log = newLogID()
 	}
 	indexed := event.MaxID // a client writes postings with each event
@@ -118,6 +121,11 @@ func insertIdentity(ctx context.Context, tx *sql.Tx, cfg Options) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO log (one, id, role, next, time, indexed)
 		VALUES (1, ?, ?, 1, 0, ?)`, log, string(cfg.Role), indexed); err != nil {
 		return err
+	}
+	if cfg.Mirror != nil {
+		if err := cfg.Mirror.insertMirror(ctx, tx); err != nil {
+			return err
+		}
 	}
 	return SumLog(tx)
 }
@@ -151,15 +159,19 @@ var errNoLog = fmt.Errorf("a new file needs the name of its log: %w", fs.ErrNotE
 func (f *File) becomeNewLog(ctx context.Context) error {
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
 		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", "next - 1", "id", "?1", "role", "'server'")+` AND role = 'backup'`, newLogID())
-		return errors.Join(err, CopyLog(tx))
+		return errors.Join(err, endMirror(tx), CopyLog(tx))
 	})
 }
 
 // goOnAsNewLog makes a server's file a new log that continues the old one. Nobody knows
-// where the two diverged.
+// where the two diverged, except of a mirror: at its head.
 func (f *File) goOnAsNewLog(ctx context.Context) error {
+	parted := "NULL"
+	if f.Mirror {
+		parted = "next - 1"
+	}
 	return f.changeIdentity(ctx, func(tx *sql.Tx) error {
-		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", "NULL", "id", "?1"), newLogID())
-		return errors.Join(err, CopyLog(tx))
+		err := UpdateLog(tx, LogTable.Update("parent", "id", "parent_head", parted, "id", "?1"), newLogID())
+		return errors.Join(err, endMirror(tx), CopyLog(tx))
 	})
 }

@@ -104,14 +104,14 @@ func (f *File) loadIdentity(ctx context.Context, cfg Options, version int) error
 	switch {
 	case err != nil:
 		return err
-	case f.Role == Backup && cfg.Role == Server:
+	case f.Role == Backup && cfg.Role == Server && cfg.Mirror == nil:
 		return errIsBackup
 	case cfg.Role != "" && f.Role != cfg.Role:
 		return f.Role.Wrong()
 	case cfg.Log != "" && f.Log != cfg.Log:
 		return fmt.Errorf("%w: %s, not %s", ErrOtherLog, f.Log, cfg.Log)
 	}
-	return nil
+	return f.checkMirror(ctx, cfg)
 }
 
 // errIsBackup means that the file is a backup and is to become a server's file.

@@ -21,6 +21,9 @@ type Policy struct {
 	History  time.Duration // maximum age of events; if zero, any
 	TTL      []Rule
 	MaxBytes int64 // maximum size of the file; if zero, any
+	// Horizon returns the position below which another server has dropped the history of
+	// the log, which is then dropped here, too. If nil, no other server decides.
+	Horizon func() event.ID
 	// Damaged is called with damage that retention goes past, once for each. If nil,
 	// nothing is said.
 	Damaged func(error)
@@ -28,7 +31,7 @@ type Policy struct {
 
 // None reports whether p keeps everything.
 func (p Policy) None() bool {
-	return p.History == 0 && p.MaxBytes == 0 && len(ttlRules(p.TTL).ages()) == 0
+	return p.History == 0 && p.MaxBytes == 0 && p.Horizon == nil && len(ttlRules(p.TTL).ages()) == 0
 }
 
 func (p Policy) checkPolicy() error {
@@ -201,6 +204,11 @@ func (r *Retainer) enforce(ctx context.Context) error {
 	}
 	if r.cfg.History > 0 {
 		if err := r.advanceHorizon(ctx, now-micros(r.cfg.History)); err != nil {
+			return err
+		}
+	}
+	if r.cfg.Horizon != nil {
+		if err := r.history.MoveHorizon(ctx, r.cfg.Horizon()/event.BlockSize*event.BlockSize); err != nil {
 			return err
 		}
 	}

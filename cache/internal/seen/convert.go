@@ -106,10 +106,7 @@ func (x *Index) endConversion(tx *sql.Tx, r *run) error {
 	if r.moved != r.count {
 		return fmt.Errorf("%w: found %d of %d hashes", dbfile.ErrCorrupt, r.moved, r.count)
 	}
-	for r.level = 0; r.count > int64(HashSpan)<<(MergeBits*(r.level+1)); {
-		r.level++
-	}
-	if _, err := tx.Exec(`UPDATE run SET level = ? WHERE id = ?`, r.level, r.id); err != nil {
+	if err := x.setLevel(tx, r); err != nil {
 		return err
 	}
 	_, err := tx.Exec(`DELETE FROM taken`)

@@ -307,6 +307,41 @@ func (x *Index) writeRun(tx *sql.Tx, evs []rows.OpenEvent) error {
 	return nil
 }
 
+// Replace makes the index that of a log that has taken only evs, all of them at or before
+// position at, the end of a block, and with postings.
+func (x *Index) Replace(tx *sql.Tx, at event.ID, evs []rows.OpenEvent) error {
+	if err := x.Ready(tx); err != nil {
+		return err
+	}
+	for _, table := range []string{"run", "guard", "slab", "taken"} {
+		if _, err := tx.Exec(`DELETE FROM ` + table); err != nil {
+			return err
+		}
+	}
+	k := &memory{salt: x.memory.salt, hashed: at, indexed: at, nextIndex: x.memory.nextIndex}
+	k.open.salt = k.salt
+	x.memory = k
+	if err := x.writeRun(tx, evs); err != nil {
+		return err
+	}
+	if len(k.runs) > 0 {
+		r := k.runs[0]
+		if err := x.setLevel(tx, r); err != nil {
+			return err
+		}
+	}
+	return x.file.UpdateLog(tx, setSealed, int64(at), int64(at))
+}
+
+// setLevel gives a run that was not merged the level of its size.
+func (x *Index) setLevel(tx *sql.Tx, r *run) error {
+	for r.level = 0; r.count > int64(HashSpan)<<(MergeBits*(r.level+1)); {
+		r.level++
+	}
+	_, err := tx.Exec(`UPDATE run SET level = ? WHERE id = ?`, r.level, r.id)
+	return err
+}
+
 // sortedByHash returns evs sorted by hash. It first distributes them over buckets, which
 // leaves little to sort, since hashes are evenly distributed.
 func sortedByHash(evs []rows.OpenEvent) []*rows.OpenEvent {

@@ -30,8 +30,14 @@ type watcher struct {
 // IsPublic reports whether the grant is that of requests without a token.
 func (g *Grant) IsPublic() bool { return g == g.guard.open }
 
-// Err returns an InvalidError once the grant has ended.
+// Err returns an InvalidError once the grant has ended, and ErrStale while the keys are too
+// old to know.
 func (g *Grant) Err() error {
+	if !g.IsPublic() {
+		if err := g.guard.checkAge(); err != nil {
+			return err
+		}
+	}
 	if why := g.ended.Load(); why != nil {
 		return *why
 	}

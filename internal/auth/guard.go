@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -28,6 +29,9 @@ var (
 	// ErrNoKeys means that the keys could not be fetched yet, so that no token can be
 	// verified.
 	ErrNoKeys = errors.New("the keys could not be fetched yet")
+	// ErrStale means that the keys or the revocations could not be read for MaxAge: a token
+	// may have been revoked since.
+	ErrStale = errors.New("the keys or the revocations could not be read for too long")
 )
 
 // Config configures a Guard. It needs Keys or JWKS.
@@ -43,6 +47,9 @@ type Config struct {
 	Issuer, Audience string
 	// Public are topics that everybody may read, without a token.
 	Public []event.Topic
+	// MaxAge is how old the keys and the revocations may be: if they could not be read for so
+	// long, no token is accepted. If zero, they may be of any age.
+	MaxAge time.Duration
 	// HTTP fetches JWKS. If nil, http.DefaultClient.
 	HTTP *http.Client
 	// Logger logs changes of the keys and failures to read them. If nil, nothing is
@@ -87,6 +94,8 @@ type Guard struct {
 
 	fetching chan struct{} // has an element while keys are fetched
 	last     time.Time     // owned like fetching: of the last attempt
+
+	filesRead, keysFetched atomic.Int64 // when that has last succeeded, in Unix nanoseconds
 }
 
 type tokenHash [sha256.Size]byte
@@ -139,10 +148,31 @@ func (g *Guard) Run(ctx context.Context) {
 			}
 			said = now
 			if g.cfg.JWKS != "" {
-				g.fetchKeys(ctx, fetchEvery)
+				g.fetchKeys(ctx, g.fetchPause())
 			}
 		}
 	}
+}
+
+// fetchPause returns how often the URL is fetched: often enough that one failure does not
+// make the keys too old.
+func (g *Guard) fetchPause() time.Duration {
+	if g.cfg.MaxAge > 0 {
+		return min(fetchEvery, g.cfg.MaxAge/3)
+	}
+	return fetchEvery
+}
+
+// checkAge returns ErrStale if what was read last is too old.
+func (g *Guard) checkAge() error {
+	if g.cfg.MaxAge <= 0 {
+		return nil
+	}
+	oldest := g.cfg.Now().Add(-g.cfg.MaxAge).UnixNano()
+	if g.filesRead.Load() < oldest || g.cfg.JWKS != "" && g.keysFetched.Load() < oldest {
+		return ErrStale
+	}
+	return nil
 }
 
 // Reload reads the files and the URL at once. After an error the old keys stay.
@@ -162,6 +192,9 @@ func (g *Guard) Check(ctx context.Context, token string) (*Grant, error) {
 			return nil, ErrNoToken
 		}
 		return g.open, nil
+	}
+	if err := g.checkAge(); err != nil && !g.lacksFetched() { // then the reason is ErrNoKeys
+		return nil, err
 	}
 	hash := tokenHash(sha256.Sum256([]byte(token)))
 	g.mu.Lock()
@@ -256,7 +289,11 @@ func (g *Guard) readFiles() error {
 		}))
 	}
 	g.endGrants()
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil {
+		g.filesRead.Store(g.cfg.Now().UnixNano())
+	}
+	return err
 }
 
 // readFile calls use with the contents of a file if they have changed since the last call
@@ -351,6 +388,7 @@ func (g *Guard) fetchKeys(ctx context.Context, after time.Duration) {
 		return
 	}
 	g.setKeys(func() { g.fetched = keys })
+	g.keysFetched.Store(g.cfg.Now().UnixNano())
 	g.endGrants()
 }
 

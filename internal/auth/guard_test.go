@@ -467,6 +467,66 @@ func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (p *provider) set(keys ...Key) { p.keys.Store(&keys) }
 
+// Keys and revocations that could not be read for too long let nobody in, until they can be
+// read again. What is public stays so.
+func TestMaxAge(t *testing.T) {
+	for _, name := range []string{"keys", "revoked", "jwks"} {
+		dir := t.TempDir()
+		path := func(file string) string { return filepath.Join(dir, file) }
+		k, p := newKey(t, EdDSA), &provider{}
+		writeKeys(t, path("keys"), newKey(t, EdDSA))
+		replaceFile(t, path("revoked"), nil)
+		p.set(k)
+		if name != "jwks" {
+			writeKeys(t, path("keys"), k)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			cfg := Config{Keys: path("keys"), Revoked: path("revoked"), MaxAge: time.Minute, Public: topics("open"), HTTP: &http.Client{Transport: p}}
+			if name == "jwks" {
+				cfg.JWKS = "https://id.example.com/keys"
+			}
+			g := newGuard(t, cfg)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go g.Run(ctx)
+			token := sign(t, k, nil)
+			time.Sleep(10 * time.Minute)
+			grant, err := g.Check(t.Context(), token)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			fail := func(fails bool) {
+				p.fails.Store(fails)
+				if from, to := path(name), path("away"); name != "jwks" {
+					if !fails {
+						from, to = to, from
+					}
+					if err := os.Rename(from, to); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			fail(true)
+			time.Sleep(30 * time.Second)
+			if _, err := g.Check(t.Context(), token); err != nil || grant.Err() != nil {
+				t.Errorf("%s: after 30 seconds: %v, %v", name, err, grant.Err())
+			}
+			time.Sleep(40 * time.Second)
+			if _, err := g.Check(t.Context(), token); !errors.Is(err, ErrStale) || !errors.Is(grant.Err(), ErrStale) {
+				t.Errorf("%s: after 70 seconds: %v, %v", name, err, grant.Err())
+			}
+			if open, err := g.Check(t.Context(), ""); err != nil || open.Err() != nil {
+				t.Errorf("%s: without a token: %v", name, err)
+			}
+			fail(false)
+			time.Sleep(30 * time.Second)
+			if _, err := g.Check(t.Context(), token); err != nil || grant.Err() != nil {
+				t.Errorf("%s: read again: %v, %v", name, err, grant.Err())
+			}
+		})
+	}
+}
+
 func TestJWKS(t *testing.T) {
 	first, second, third := newKey(t, RS256), newKey(t, EdDSA), newKey(t, EdDSA)
 	synctest.Test(t, func(t *testing.T) {

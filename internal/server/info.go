@@ -61,6 +61,11 @@ func (s *Server) getReady(w http.ResponseWriter, r *http.Request) *wire.Error {
 		s.internalProblem(r, err)
 		return wire.Errorf(http.StatusServiceUnavailable, "the log cannot be read")
 	}
+	if s.cfg.Mirror != nil {
+		if err := s.cfg.Mirror.Ready(); err != nil {
+			return wire.Errorf(http.StatusServiceUnavailable, "%v", err)
+		}
+	}
 	return writeJSON(w, map[string]string{"status": "ready"})
 }
 

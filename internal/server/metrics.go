@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,7 +74,7 @@ func newMetrics(s *Server) *metrics {
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources(), describeBoards()})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources(), describeBoards(), describeMirror()})
 	for _, kind := range []string{limitedRequests, limitedEvents, limitedBytes, limitedStreams, limitedTokens} {
 		m.limited.WithLabelValues(kind)
 	}
@@ -156,6 +157,7 @@ type gauges struct {
 	d       descriptions
 	sources sourceMetrics
 	boards  boardMetrics
+	mirror  mirrorMetrics
 }
 
 type descriptions struct {
@@ -191,7 +193,7 @@ func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{d.build, d.viewers, d.nodes, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
-	for _, desc := range append(p.sources.all(), p.boards.all()...) {
+	for _, desc := range slices.Concat(p.sources.all(), p.boards.all(), p.mirror.all()) {
 		ch <- desc
 	}
 }
@@ -228,6 +230,9 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	p.sources.tellSources(p.s.sources(), tell)
 	if p.s.cfg.Boards != nil {
 		p.boards.tellBoards(p.s.cfg.Boards(), tell)
+	}
+	if p.s.cfg.Mirror != nil {
+		p.mirror.tellMirror(p.s.cfg.Mirror.Report(), head, tell)
 	}
 	if p.s.cfg.Clock != nil {
 		ahead, jumps := p.s.cfg.Clock()
@@ -313,4 +318,47 @@ func (d *boardMetrics) tellBoards(links []BoardLink, tell func(d *prometheus.Des
 		tell(d.bytes, prometheus.CounterValue, float64(l.Bytes), l.URL)
 		tell(d.failed, prometheus.CounterValue, float64(l.Failed), l.URL)
 	}
+}
+
+// mirrorMetrics are the metrics of a mirror.
+type mirrorMetrics struct {
+	connected, ready, behind, conflict, events, bytes, appends *prometheus.Desc
+}
+
+func describeMirror() mirrorMetrics {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("rstream_mirror_"+name, help, labels, nil)
+	}
+	return mirrorMetrics{
+		connected: d("connected", "1 if there is a connection to the upstream, else 0."),
+		ready:     d("ready", "1 once the mirror had everything that the upstream had, else 0."),
+		behind:    d("behind_events", "Distance from the head of the upstream, as far as it is known, in ids."),
+		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead) or other events (mark), else 0.", "reason"),
+		events:    d("events_total", "Events received since the server started."),
+		bytes:     d("bytes_total", "Bytes of the lines of these events."),
+		appends:   d("appends_total", "Appends passed on to the upstream, and accepted there."),
+	}
+}
+
+func (d *mirrorMetrics) all() []*prometheus.Desc {
+	return []*prometheus.Desc{d.connected, d.ready, d.behind, d.conflict, d.events, d.bytes, d.appends}
+}
+
+// tellMirror calls tell with the metrics of a mirror whose log ends at head.
+func (d *mirrorMetrics) tellMirror(m wire.Mirror, head event.ID, tell func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string)) {
+	flag := func(is bool) float64 {
+		if is {
+			return 1
+		}
+		return 0
+	}
+	tell(d.connected, prometheus.GaugeValue, flag(m.Connected))
+	tell(d.ready, prometheus.GaugeValue, flag(m.Ready))
+	tell(d.behind, prometheus.GaugeValue, float64(max(m.Head, head)-head))
+	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
+		tell(d.conflict, prometheus.GaugeValue, flag(m.Conflict == reason), reason)
+	}
+	tell(d.events, prometheus.CounterValue, float64(m.Events))
+	tell(d.bytes, prometheus.CounterValue, float64(m.Bytes))
+	tell(d.appends, prometheus.CounterValue, float64(m.Appends))
 }

@@ -14,7 +14,7 @@ import (
 // exposed are the response headers that pages of other origins may read.
 var exposed = strings.Join([]string{
 	wire.HeaderLog, wire.HeaderHead, wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderLive, wire.HeaderEvents,
-	wire.HeaderCount, wire.HeaderDigest, "ETag", "Retry-After",
+	wire.HeaderCount, wire.HeaderDigest, wire.HeaderBehind, "ETag", "Retry-After",
 }, ", ")
 
 // checkOrigin refuses requests of web pages from other origins. A page can reach a server on this

@@ -59,6 +59,9 @@ func (s *Server) answerRequest(rec *recorder, r *http.Request) (end func()) {
 		rec.problem = s.limitRequest(rec, r)
 	}
 	if rec.problem == nil && !stranger {
+		rec.problem = s.awaitCursors(w, r)
+	}
+	if rec.problem == nil && !stranger {
 		rec.problem = s.checkHeld(r)
 	}
 	if rec.problem == nil {
@@ -84,8 +87,8 @@ func (s *Server) routes() map[string]methods {
 		"/windows":  {http.MethodGet: s.getWindows},
 		"/snapshot": {http.MethodGet: s.getSnapshot},
 		"/storages": {http.MethodGet: s.getStorages},
-		"/sources":  {http.MethodGet: noParams(s.getSources)},
-		"/origin":   {http.MethodGet: s.getOrigin},
+		"/sources":  {http.MethodGet: s.notMirrored(noParams(s.getSources))},
+		"/origin":   {http.MethodGet: s.notMirrored(s.getOrigin)},
 		"/bloom":    {http.MethodGet: s.getBloom, http.MethodPost: s.postBloom},
 		"/login":    {http.MethodPost: noParams(s.postLogin)},
 		"/logout":   {http.MethodPost: noParams(s.postLogout)},

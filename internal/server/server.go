@@ -138,6 +138,9 @@ type Config struct {
 	// Peers are the boards to which this server reports. They are asked for the rooms of topics
 	// that the log does not have.
 	Peers []Peer
+	// Mirror is what the server of a mirrored log needs of the server that assigns the ids.
+	// If nil, Log assigns them.
+	Mirror Mirror
 	// Logger logs failures and refused requests, and at level debug all requests. If
 	// nil, nothing is logged.
 	Logger *slog.Logger
@@ -198,7 +201,7 @@ func New(log Log, cfg Config) *Server {
 		s.limits = newLimits(*cfg.Rates)
 	}
 	s.paths = s.routes()
-	log.OnCommit(s.hub.Publish)
+	log.OnCommit(s.publisher())
 	// The hub did not see commits between hub.New and OnCommit.
 	s.hub.Advance(log.Head())
 	return s

@@ -170,11 +170,14 @@ func (s *Server) appendDrafts(w http.ResponseWriter, r *http.Request, drafts []e
 	if problem := s.limitAppend(w, r, drafts); problem != nil {
 		return nil, problem
 	}
-	receipts, err := s.timedAppend(r, drafts)
+	receipts, err := s.timedAppend(w, r, drafts)
 	s.setPosition(w.Header(), wire.HeaderHead, s.log.HeadPoint())
 	w.Header().Set("Cache-Control", "no-store")
 	if err == nil {
 		return receipts, nil
+	}
+	if s.cfg.Mirror != nil {
+		return nil, s.mirrorProblem(w, r, err)
 	}
 	problem := s.internalProblem(r, err)
 	var refused Refused
@@ -195,9 +198,13 @@ const slowAppend = time.Second
 
 // timedAppend appends drafts, counts the outcome, and logs slow appends: at most one a second,
 // since many may wait for the same disk.
-func (s *Server) timedAppend(r *http.Request, drafts []event.Draft) ([]event.Receipt, error) {
+func (s *Server) timedAppend(w http.ResponseWriter, r *http.Request, drafts []event.Draft) (receipts []event.Receipt, err error) {
 	began := time.Now()
-	receipts, err := s.log.Append(r.Context(), drafts)
+	if s.cfg.Mirror != nil {
+		receipts, err = s.passOn(w, r, drafts)
+	} else {
+		receipts, err = s.log.Append(r.Context(), drafts)
+	}
 	took := time.Since(began)
 	s.metrics.noteAppend(r.Context(), receipts, err, took)
 	if last := s.slowTold.Load(); took >= slowAppend && began.UnixNano() > last && s.slowTold.CompareAndSwap(last, time.Now().UnixNano()) {

@@ -27,6 +27,10 @@ const (
 	HeaderCount  = "Rstream-Count"
 	HeaderDigest = "Rstream-Digest"
 
+	// HeaderBehind, of responses to appends, is by how many ids the server is behind the
+	// append: a mirror that has passed it on and has not received it in time.
+	HeaderBehind = "Rstream-Behind"
+
 	HeaderLastEventID = "Last-Event-ID"
 	HeaderAcceptQuery = "Accept-Query" // RFC 10008: the media types that QUERY accepts
 

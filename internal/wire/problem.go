@@ -48,6 +48,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (%d)", e.Detail, e.Status)
 }
 
+// HTTPStatus returns e.Status.
+func (e *Error) HTTPStatus() int { return e.Status }
+
 // Errorf returns an Error with the status, its text as the title, and a formatted detail.
 func Errorf(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Title: strings.ToLower(http.StatusText(status)), Detail: fmt.Sprintf(format, args...)}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/auth"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// A standInMirror passes appends on to a log that tests see.
+type standInMirror struct {
+	to            Appender
+	authorization []string
+	awaited       []event.ID
+	notReady, err error
+}
+
+func (m *standInMirror) Append(ctx context.Context, authorization string, drafts []event.Draft) ([]event.Receipt, error) {
+	m.authorization = append(m.authorization, authorization)
+	if m.err != nil {
+		return nil, m.err
+	}
+	return m.to.Append(ctx, drafts)
+}
+
+func (m *standInMirror) Await(_ context.Context, at event.ID) error {
+	m.awaited = append(m.awaited, at)
+	return m.err
+}
+
+func (m *standInMirror) Advanced()    {}
+func (m *standInMirror) Ready() error { return m.notReady }
+func (m *standInMirror) Report() wire.Mirror {
+	return wire.Mirror{Upstream: "http://upstream", Events: 3}
+}
+
+// The server of a mirror passes on the credentials of the caller, whether they came in a header
+// or in a cookie, and those of nobody else.
+func TestPassOn(t *testing.T) {
+	log := newLog()
+	k := newKeyring(t, auth.Config{})
+	m := &standInMirror{to: log}
+	s, stop := serve(t, log, Config{Guard: k.guard, Mirror: m})
+	defer stop()
+	token := k.grant([]string{"*"}, []string{"a"}, nil)
+	const request = "POST /set/a/p HTTP/1.1\nHost: localhost\n%sContent-Length: 11\n\n{\"value\":1}"
+	for header, want := range map[string]int{
+		"":                                      http.StatusUnauthorized,
+		"Authorization: Bearer " + token + "\n": http.StatusCreated,
+		"Cookie: rstream=" + token + "\nOrigin: http://localhost\n": http.StatusCreated,
+	} {
+		m.authorization = nil
+		resp, _ := s.raw(fmt.Sprintf(request, header))
+		if resp.StatusCode != want {
+			t.Errorf("with %.20q: %s", header, resp.Status)
+		}
+		if want == http.StatusCreated && (len(m.authorization) != 1 || m.authorization[0] != bearer(token)) || want != http.StatusCreated && len(m.authorization) > 0 {
+			t.Errorf("with %.20q: %d credentials were passed on", header, len(m.authorization))
+		}
+	}
+}
+
+// A cursor above the head is awaited wherever it stands; others, and those of other logs, cost
+// nothing. What the mirror refuses is the response.
+func TestAwaitCursors(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 9)
+	m := &standInMirror{}
+	s, stop := serve(t, log, Config{Mirror: m})
+	defer stop()
+	const ahead, here, other = "0000000000020", "0000000000005", "0000000000020.ZZZZZ"
+	for name, c := range map[string]struct {
+		target string
+		header []string
+		awaits bool
+	}{
+		"since":       {"/events?topic=a&since=" + ahead, nil, true},
+		"until":       {"/events?topic=a&until=" + ahead, nil, true},
+		"at":          {"/snapshot?topic=a&at=" + ahead, nil, true},
+		"resumed":     {"/events?topic=a", []string{wire.HeaderLastEventID, ahead}, true},
+		"held":        {"/healthz", []string{wire.HeaderHeld, ahead}, true},
+		"here":        {"/events?topic=a&since=" + here, []string{wire.HeaderHeld, here}, false},
+		"other log":   {"/events?topic=a", []string{wire.HeaderLastEventID, other}, false},
+		"time":        {"/events?topic=a&since=2h", nil, false},
+		"not a query": {"/events?topic=%zz", nil, false},
+	} {
+		m.awaited, m.err = nil, nil
+		body(t, s.get(c.target, c.header...))
+		if got := len(m.awaited) == 1 && m.awaited[0] == 64; got != c.awaits {
+			t.Errorf("%s: awaited %v", name, m.awaited)
+		}
+		if m.err = wire.Errorf(http.StatusServiceUnavailable, "not yet"); c.awaits {
+			if resp := s.get(c.target, c.header...); resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("%s: refused with %s", name, resp.Status)
+			}
+		}
+	}
+}
+
+// A mirror says why it should be given no readers, and what it does not have.
+func TestMirrorRoutes(t *testing.T) {
+	m := &standInMirror{notReady: errors.New("at 5 of 9")}
+	s, stop := serve(t, newLog(), Config{Mirror: m})
+	defer stop()
+	for target, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK, "/sources": http.StatusMisdirectedRequest, "/origin?id=0000000000001": http.StatusMisdirectedRequest} {
+		if resp := s.get(target); resp.StatusCode != want {
+			t.Errorf("GET %s: %s, want %d", target, resp.Status, want)
+		}
+	}
+	m.notReady = nil
+	if resp := s.get("/readyz"); resp.StatusCode != http.StatusOK {
+		t.Errorf("GET /readyz: %s", resp.Status)
+	}
+}

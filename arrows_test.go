@@ -49,13 +49,14 @@ var mayImport = map[string][]string{
 	"internal/auth":       {"event"},
 	"internal/board":      {"event"},
 	"internal/report":     {"internal/board", "internal/sse", "internal/wire"},
+	"internal/mirror":     {"event", "cache", "internal/sse", "internal/wire"},
 	"internal/server":     {"event", "window", "reconcile", "internal/auth", "internal/board", "internal/wire", "internal/hub"},
 
 	"client":                  {"event", "window", "cache", "reconcile", "client/internal/imports", "internal/sse", "internal/wire", "internal/hub"},
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/source", "internal/deliver", "internal/jq"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/mirror", "internal/source", "internal/deliver", "internal/jq"},
 }
 
 // onlyIn lists imports that stay in one place.

@@ -1,0 +1,98 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// unavailable returns the response to a request that the mirror cannot answer now.
+func unavailable(format string, args ...any) *wire.Error {
+	problem := wire.Errorf(http.StatusServiceUnavailable, format, args...)
+	problem.RetryAfter = time.Second
+	return problem
+}
+
+// Append passes drafts on to the upstream, with the Authorization header of a caller, and
+// waits until their events are here. If that takes too long, it returns the receipts all the
+// same: the log is then before them. An error is a *wire.Error.
+func (m *Mirror) Append(ctx context.Context, authorization string, drafts []event.Draft) ([]event.Receipt, error) {
+	m.mu.Lock()
+	conflict := m.conflict
+	m.mu.Unlock()
+	if conflict != nil {
+		return nil, unavailable("the mirror takes no appends: %v", conflict)
+	}
+	receipts, err := m.cfg.Upstream.Append(ctx, m.held(), authorization, drafts)
+	if err != nil {
+		return nil, appendProblem(err)
+	}
+	m.mu.Lock()
+	m.report.Appends++
+	m.mu.Unlock()
+	last := event.Beginning
+	for i := range receipts {
+		if !receipts[i].Dropped {
+			last = max(last, receipts[i].ID)
+		}
+	}
+	m.waitFor(ctx, last)
+	return receipts, nil
+}
+
+// appendProblem returns the response to an append that has failed. A refusal of the log is
+// passed on, except that the mirror's own position is no mistake of the caller.
+func appendProblem(err error) *wire.Error {
+	var problem *wire.Error
+	var away *UnreachableError
+	switch {
+	case errors.As(err, &problem) && problem.Status == http.StatusConflict:
+		return unavailable("%s: the upstream answers: %s", wire.NothingAppended, problem.Detail)
+	case errors.As(err, &problem):
+		return problem
+	case errors.As(err, &away) && away.Unsent:
+		return unavailable("%s: %v", wire.NothingAppended, err)
+	}
+	return unavailable("the append was passed on, and its outcome is unknown; send it again with the same key: %v", err)
+}
+
+// Await waits until the log here has reached the position of a reader that comes from another
+// server of the log, if the upstream has it. It returns a *wire.Error if it did not.
+func (m *Mirror) Await(ctx context.Context, at event.ID) error {
+	if m.log.HeadPoint().ID >= at {
+		return nil
+	}
+	known, err := m.hasReached(ctx, at)
+	if err != nil {
+		return unavailable("the mirror is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
+	}
+	if !known || m.waitFor(ctx, at) {
+		return nil
+	}
+	return unavailable("the mirror is at %s and has not reached %s yet", m.log.HeadPoint().ID, at)
+}
+
+// hasReached reports whether the log has reached a position, which the mirror has not. One
+// caller at a time asks the upstream.
+func (m *Mirror) hasReached(ctx context.Context, at event.ID) (bool, error) {
+	if m.Report().Head >= at {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.ApplyWait)
+	defer cancel()
+	select {
+	case m.asking <- struct{}{}:
+		defer func() { <-m.asking }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if m.Report().Head >= at {
+		return true, nil
+	}
+	err := m.ask(ctx)
+	return m.Report().Head >= at, err
+}

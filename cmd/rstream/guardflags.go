@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -24,6 +25,7 @@ type guardFlags struct {
 	public   []string
 	issuer   string
 	audience string
+	stale    time.Duration
 	tlsCert  string
 	tlsKey   string
 	limits   []string
@@ -42,6 +44,7 @@ func (o *guardFlags) addGuardFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.public, "public", nil, "with keys, let everybody read `TOPIC`; repeat for more")
 	f.StringVar(&o.issuer, "issuer", "", "ask for tokens of the issuer `NAME`")
 	f.StringVar(&o.audience, "audience", "", "ask for tokens for the audience `NAME`")
+	f.Var((*age)(&o.stale), "stale-rights", "refuse all tokens while keys or revocations could not be read for `AGE` (default: accept them)")
 	f.StringArrayVar(&o.limits, "limit", nil, "limit each client to `KIND=RATE`: requests, events or bytes appended per second, or open streams; 0 is no limit; repeat for more (with keys: "+defaultLimits+")")
 	f.StringArrayVar(&o.behind, "behind", nil, "believe a proxy with an address in `CIDR` about its client: X-Forwarded-For, X-Forwarded-Proto, Forwarded; repeat for more")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "PEM `FILE` of the certificate to serve https:// with")
@@ -80,7 +83,7 @@ func (o *guardFlags) checkGuardFlags() error {
 	for _, f := range []struct {
 		name string
 		set  bool
-	}{{"--revoked", o.revoked != ""}, {"--public", len(o.public) > 0}, {"--issuer", o.issuer != ""}, {"--audience", o.audience != ""}} {
+	}{{"--revoked", o.revoked != ""}, {"--public", len(o.public) > 0}, {"--issuer", o.issuer != ""}, {"--audience", o.audience != ""}, {"--stale-rights", o.stale != 0}} {
 		if f.set {
 			return usagef("%s: wants --keys or --jwks; without keys everybody may read and append everything", f.name)
 		}
@@ -159,7 +162,7 @@ func (o *guardFlags) openGuard(ctx context.Context, say *serveLog) (*auth.Guard,
 		return nil, err
 	}
 	guard, err := auth.NewGuard(ctx, auth.Config{Keys: o.keys, JWKS: o.jwks, Revoked: o.revoked, Public: public,
-		Issuer: o.issuer, Audience: o.audience, Logger: say.Logger})
+		Issuer: o.issuer, Audience: o.audience, MaxAge: o.stale, Logger: say.Logger})
 	switch {
 	case err != nil && o.keys != "" && !exists(o.keys):
 		return nil, &exitError{exitFailed, err.Error(), "\"rstream key new " + shellWord(o.keys) + "\" makes a key"}

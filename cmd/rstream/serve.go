@@ -30,6 +30,7 @@ type serveOptions struct {
 	asNewLog  bool
 	noPage    bool
 	sources   []string
+	mirror    string
 	retain    retainOptions
 
 	guardFlags
@@ -61,6 +62,11 @@ With --source, the server is a relay: it follows event streams of other servers,
 how each is, GET /origin where an event came from, and docs/sources.md what each kind of
 stream can promise.
 
+With --mirror, the server serves the log of another server from a file of its own, with
+the same ids, and goes on with it while the other one is away. An append is passed on
+with the token of the caller. docs/mirrors.md says when to use one, and how old its answers
+can be.
+
 With --ttl, a value that is not set again in time is removed by a DEL, which every reader
 receives. --ttl TOPIC=AGE applies to one topic, and TOPIC=never exempts it; repeat the
 flag for more topics. The narrowest matching topic decides: one user before all users,
@@ -86,6 +92,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --history 30d
   rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
   rstream serve --source wiki --source lab
+  rstream serve --mirror https://log.example.com --db mirror.db --keys keys.json
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
   rstream serve --keys keys.json --acme log.example.com -l :443
   rstream serve --board https://board.example.com --node b --token-file b.token
@@ -98,6 +105,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringVarP(&o.listen, "listen", "l", "127.0.0.1:8420", "`ADDRESS` to listen on; port 0 picks a free port")
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
 	f.StringSliceVar(&o.sources, "source", nil, "append the events of the source `NAME` to the log; repeat for more")
+	f.StringVar(&o.mirror, "mirror", "", "serve the log of the server at `URL`, and pass appends on to it")
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
@@ -108,6 +116,7 @@ Files written by "rstream backup" do not need this.`,
 	o.logFlags.addLogFlags(f)
 	o.nodeFlags.addNodeFlags(f)
 	f.BoolVar(&o.asNewLog, "as-new-log", false, "give the log a new id, after its file was replaced by an older copy")
+	excludeFlags(cmd, "mirror", "source", "ttl", "as-new-log")
 	return cmd
 }
 
@@ -141,14 +150,18 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		a.onServe(o)
 		return nil
 	}
+	mirrored, err := a.newMirrored(ctx, &o)
+	if err != nil {
+		return err
+	}
 	say := newServeLog(a, &o.logFlags)
 	secrets := &secretFiles{}
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()
-	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay, boards))
+	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay, boards, mirrored))
 }
 
-func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks, mirrored *mirrored) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
@@ -185,7 +198,11 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 			return err
 		}
 	}
-	log, err := a.openDB(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
+	cfg, err := mirrored.config(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
+	if err != nil {
+		return err
+	}
+	log, err := a.openDB(ctx, o.db, cfg)
 	if err != nil {
 		return err
 	}
@@ -198,6 +215,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	if err := relay.open(ctx, log, say); err != nil {
 		return err
 	}
+	mirrored.open(log, say)
 	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps the WAL next to the file itself
 	if err != nil {
 		return err
@@ -205,7 +223,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	srv := server.New(log, server.Config{
 		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, NoDashboard: o.noPage, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Logger: say.Logger,
+		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: mirrored.forServer(), Logger: say.Logger,
 	})
 	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
@@ -221,10 +239,11 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	defer secrets.startReading(ctx, say)()
-	stop := a.startUpkeep(ctx, log, o.retain.retention(), say)
+	stop := a.startUpkeep(ctx, log, mirrored.retention(o.retain.retention()), say)
 	defer stop()
 	defer relay.follow(ctx)()
 	defer boards.reportReaders(ctx, srv, say)()
+	defer mirrored.follow(ctx, a)()
 	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
 }

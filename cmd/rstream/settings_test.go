@@ -125,7 +125,7 @@ func valueOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "bool":
 		return "true"
-	case "moment", "age", "duration":
+	case "moment", "age", "duration", "ttl":
 		return "1h"
 	}
 	return "1"

@@ -48,7 +48,7 @@ func (n *nodeServer) fanOut(readers, events, turn int) float64 {
 // elsewhere are looked at with that of one that nobody looks at. Readers come and go in each turn.
 func TestLookingCost(t *testing.T) {
 	longtest.Require(t)
-	const turns = 8
+	const turns = 12
 	s := newBoardStory(t, "b")
 	looked := s.nodes[0]
 	alone := &nodeServer{s: s, name: "alone", readers: map[int]*nodeReader{}}
@@ -56,7 +56,7 @@ func TestLookingCost(t *testing.T) {
 	page, _ := s.look()
 	looked.read("crowd")
 	s.agree(patience, "a page looks at the board", page)
-	const readers, events = 500, 2000
+	const readers, events = 200, 1000
 	var with, without float64
 	for turn := range turns + 1 {
 		a, b := alone.fanOut(readers, events, turn), looked.fanOut(readers, events, turn)

@@ -516,6 +516,7 @@ func TestBoardOfThreeServers(t *testing.T) {
 	c.signal(syscall.SIGCONT)
 	s.agree(20*time.Second, "c runs again", first, second)
 	c.wire.cut(true)
+	c.read("carol")
 	<-time.After(3 * time.Second)
 	c.wire.cut(false)
 	s.agree(20*time.Second, "c had lost its connection", first, second)

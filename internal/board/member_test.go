@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,16 +184,16 @@ func TestLooks(t *testing.T) {
 		var reg Registry
 		b := New(&reg, Config{})
 		defer b.Close()
-		woken := 0
-		l := b.Wait("b", func() { woken++ })
+		var woken atomic.Int32
+		l := b.Wait("b", func() { woken.Add(1) })
 		first := l.Look()
 		var viewers []*Viewer
 		for range 10 {
 			viewers = append(viewers, b.Look(Cursor{}, View{}, func() {}))
 		}
 		look := l.Look()
-		if woken != 1 || first.Looking || !look.Looking || look.Board != first.Board || look.Number != first.Number+1 {
-			t.Errorf("woken %d times; %+v, then %+v", woken, first, look)
+		if woken.Load() != 1 || first.Looking || !look.Looking || look.Board != first.Board || look.Number != first.Number+1 {
+			t.Errorf("woken %d times; %+v, then %+v", woken.Load(), first, look)
 		}
 		select {
 		case <-viewers[0].Listed():
@@ -209,12 +210,13 @@ func TestLooks(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		b.Look(Cursor{}, View{}, func() {}).Close() // one that comes back
 		time.Sleep(9 * time.Second)
-		if woken != 1 {
-			t.Errorf("woken %d times by a viewer that came back", woken)
+		if woken.Load() != 1 {
+			t.Errorf("woken %d times by a viewer that came back", woken.Load())
 		}
 		time.Sleep(2 * time.Second)
-		if end := l.Look(); woken != 2 || end.Looking || end.Number != look.Number+1 {
-			t.Errorf("woken %d times; %+v", woken, end)
+		synctest.Wait()
+		if end := l.Look(); woken.Load() != 2 || end.Looking || end.Number != look.Number+1 {
+			t.Errorf("woken %d times; %+v", woken.Load(), end)
 		}
 		if want, _ := b.Report(&Report{Look: look, Boot: "1", Number: 2, From: Node{Name: "b"}}); want != WantNothing {
 			t.Errorf("a report after the end is answered with %s", want)

@@ -89,7 +89,10 @@ func (b *boardFrames) take() (name string) {
 // until reads blocks up to an event of that name.
 func (b *boardFrames) until(name string) {
 	b.t.Helper()
-	for b.take() != name {
+	for deadline := time.Now().Add(time.Minute); b.take() != name; {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the board goes on without %q", name)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -194,6 +196,15 @@ func (fs *frames) next() (f frame, err error) {
 			f.rest += line + "\n"
 		}
 	}
+}
+
+// nextBefore is next for a loop that waits for a block, which would read heartbeats for ever if
+// that block never came.
+func (fs *frames) nextBefore(deadline time.Time) (f frame, err error) {
+	if f, err = fs.next(); err == nil && time.Now().After(deadline) {
+		err = fmt.Errorf("the stream goes on with %q after the deadline", f)
+	}
+	return f, err
 }
 
 // stream opens a stream and reads its preamble.

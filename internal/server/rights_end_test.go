@@ -79,7 +79,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 				}
 				for _, fs := range []*frames{fs, viewer.frames} {
 					for {
-						f, err := fs.next()
+						f, err := fs.nextBefore(began.Add(test.to + time.Minute))
 						if err == io.EOF {
 							break
 						}
@@ -119,7 +119,7 @@ func TestNothingAfterExp(t *testing.T) {
 		fs.want(t, "live", 0)
 		time.AfterFunc(time.Until(exp), func() { log.put(t, "a", "late", 1) })
 		for {
-			f, err := fs.next()
+			f, err := fs.nextBefore(exp.Add(time.Minute))
 			if err == io.EOF {
 				return
 			}

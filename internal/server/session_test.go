@@ -315,7 +315,7 @@ func TestCookieStreamEnds(t *testing.T) {
 		login() // renewed before exp, for the next connection
 		began := time.Now()
 		for {
-			if _, err := fs.next(); err == io.EOF {
+			if _, err := fs.nextBefore(began.Add(time.Minute)); err == io.EOF {
 				break
 			} else if err != nil {
 				t.Fatal(err)

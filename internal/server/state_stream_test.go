@@ -39,8 +39,9 @@ func (r *stateReader) connect(s *served, blocks int) {
 	}
 	fs, closer := s.stream(r.target, header...)
 	defer closer.Close()
+	deadline := time.Now().Add(time.Minute)
 	for blocks--; blocks != 0; blocks-- {
-		f, err := fs.next()
+		f, err := fs.nextBefore(deadline)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -163,8 +164,9 @@ func TestStateStreamFollows(t *testing.T) {
 		// With an end.
 		fs, closer := s.stream("/snapshot?topic=a&at=0000000000001&until=0000000000003")
 		defer closer.Close()
+		deadline := time.Now().Add(time.Minute)
 		for {
-			f, err := fs.next()
+			f, err := fs.nextBefore(deadline)
 			if err == io.EOF {
 				break
 			}
@@ -201,8 +203,9 @@ func TestRoom(t *testing.T) {
 		defer room.Close()
 		next := func(name string, data string) {
 			t.Helper()
+			deadline := time.Now().Add(time.Minute)
 			for {
-				f, err := fs.next()
+				f, err := fs.nextBefore(deadline)
 				if err != nil {
 					t.Fatal(err)
 				}

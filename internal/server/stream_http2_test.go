@@ -143,8 +143,8 @@ func TestStalledHTTP2Reader(t *testing.T) {
 		}
 		log.put(t, "a", "p", 1)
 		other.want(t, "PUT", 2002)
-		for {
-			if _, err := stalled.next(); err != nil {
+		for deadline := time.Now().Add(time.Minute); ; {
+			if _, err := stalled.nextBefore(deadline); err != nil {
 				break // after what had arrived
 			}
 		}

@@ -20,6 +20,20 @@ func (a *app) cacheFile(ctx context.Context) (path, log string, err error) {
 		log, err := a.logOfFile(ctx, a.cache)
 		return a.cache, log, err
 	}
+	return a.defaultFile()
+}
+
+// copyPath is cacheFile for a caller that opens the file anyway: the log of one that --cache
+// names is "".
+func (a *app) copyPath() (path, log string, err error) {
+	if a.cache != "" {
+		return a.cache, "", nil
+	}
+	return a.defaultFile()
+}
+
+// defaultFile returns the default file for the copy of the servers' log, if that is known.
+func (a *app) defaultFile() (path, log string, err error) {
 	known, err := loadServers()
 	if err != nil {
 		return "", "", err
@@ -68,18 +82,25 @@ func newDataFile(log string) (string, error) {
 
 // logOfFile returns the log that an existing file belongs to, "" if there is none.
 func (a *app) logOfFile(ctx context.Context, path string) (string, error) {
-	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
-		return "", nil
-	}
-	db, err := a.openDB(ctx, path, cache.Config{})
-	if errors.Is(err, cache.ErrNoLog) {
-		return "", nil // another process is creating it, or was killed while it did
-	}
-	if err != nil {
+	db, err := a.openIfCreated(ctx, path, "")
+	if err != nil || db == nil {
 		return "", err
 	}
 	defer db.Close()
 	return db.Log(), nil
+}
+
+// openIfCreated opens an existing file of a role, or of any if that is empty. It returns nil if
+// there is no file yet, or none that belongs to a log.
+func (a *app) openIfCreated(ctx context.Context, path string, role cache.Role) (*cache.DB, error) {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 && info.Mode().IsRegular() {
+		return nil, nil
+	}
+	db, err := a.openDB(ctx, path, cache.Config{Role: role})
+	if errors.Is(err, cache.ErrNoLog) {
+		return nil, nil // another process is creating it, or was killed while it did
+	}
+	return db, err
 }
 
 // openOffline opens an existing copy for reading.
@@ -87,7 +108,7 @@ func (a *app) openOffline(ctx context.Context) (*cache.DB, error) {
 	if a.source != nil {
 		return a.openSourceOffline(ctx)
 	}
-	path, _, err := a.cacheFile(ctx)
+	path, _, err := a.copyPath()
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"net/http"
 	"slices"
@@ -161,15 +160,11 @@ func (l *usageList) printServer(ctx context.Context) error {
 
 // openKnownCopy opens the copy, or returns nil if there is none yet.
 func (a *app) openKnownCopy(ctx context.Context) (*cache.DB, error) {
-	path, log, err := a.cacheFile(ctx)
-	if err != nil || log == "" {
+	path, _, err := a.copyPath()
+	if err != nil || path == "" {
 		return nil, err
 	}
-	db, err := a.openDB(ctx, path, cache.Config{})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return db, err
+	return a.openIfCreated(ctx, path, "")
 }
 
 func (l *usageList) printCopy(ctx context.Context) error {

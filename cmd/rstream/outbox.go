@@ -47,7 +47,7 @@ func runOutbox(ctx context.Context, a *app) error {
 
 // eachInOutbox calls fn with each draft in the outbox of the copy, if there is one.
 func (a *app) eachInOutbox(ctx context.Context, fn func(*cache.Queued) error) error {
-	path, _, err := a.cacheFile(ctx)
+	path, _, err := a.copyPath()
 	if err != nil || path == "" {
 		return err
 	}

@@ -228,12 +228,8 @@ func (a *app) printReceipts(receipts []event.Receipt) error {
 
 // newestInCopy returns how far the copy is, if there is one that can be read.
 func (a *app) newestInCopy(ctx context.Context) cache.Newest {
-	path, log, err := a.cacheFile(ctx)
-	if err != nil || log == "" {
-		return cache.Newest{}
-	}
-	db, err := a.openDB(ctx, path, cache.Config{})
-	if err != nil {
+	db, err := a.openKnownCopy(ctx)
+	if err != nil || db == nil {
 		return cache.Newest{}
 	}
 	defer db.Close()

@@ -128,8 +128,8 @@ func (a *app) openOutbox(ctx context.Context) (*cache.DB, error) {
 // sendBefore sends the drafts that wait in the outbox, so that later appends do not
 // overtake them. If the copy does not exist or cannot be read, nothing waits.
 func (a *app) sendBefore(ctx context.Context) error {
-	path, log, err := a.cacheFile(ctx)
-	if err != nil || log == "" {
+	path, log, err := a.copyPath()
+	if err != nil || path == "" {
 		return nil
 	}
 	s, waiting, err := a.openWaiting(ctx, path, log)
@@ -145,10 +145,11 @@ func (a *app) sendBefore(ctx context.Context) error {
 	return s.explainOtherLog(ctx, err)
 }
 
-// openWaiting opens an existing copy if drafts wait in its outbox.
+// openWaiting opens an existing copy of a log, or of any if that is empty, if drafts wait in its
+// outbox.
 func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, waiting int64, err error) {
-	db, err := a.openDB(ctx, path, cache.Config{})
-	if err != nil {
+	db, err := a.openIfCreated(ctx, path, "")
+	if err != nil || db == nil {
 		return nil, 0, err
 	}
 	defer func() {
@@ -157,7 +158,7 @@ func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, wa
 		}
 	}()
 	aside, err := db.Aside(ctx)
-	if err != nil || aside.Queued == 0 || db.Role() != cache.Client || db.Log() != log {
+	if err != nil || aside.Queued == 0 || db.Role() != cache.Client || log != "" && db.Log() != log {
 		return nil, 0, err
 	}
 	c, err := client.New(db, a.clientConfig())

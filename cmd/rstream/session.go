@@ -28,22 +28,7 @@ func (a *app) openSession(ctx context.Context, wait bool) (*session, error) {
 
 // openSessionWith is connect with another configuration.
 func (a *app) openSessionWith(ctx context.Context, cfg client.Config) (*session, error) {
-	path, log, err := a.cacheFile(ctx)
-	if err != nil {
-		return nil, err
-	}
-	made := log == ""
-	if made {
-		info, err := client.Probe(ctx, cfg)
-		if err != nil {
-			return nil, err
-		}
-		log = info.Log
-		if path, err = a.newCacheFile(path, log); err != nil {
-			return nil, err
-		}
-	}
-	db, err := a.openDB(ctx, path, cache.Config{Role: cache.Client, Log: log})
+	db, made, err := a.openOrMakeCopy(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +42,32 @@ func (a *app) openSessionWith(ctx context.Context, cfg client.Config) (*session,
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// openOrMakeCopy opens the copy of the servers' log. If there is none, it asks a server which log
+// that is, and makes one.
+func (a *app) openOrMakeCopy(ctx context.Context, cfg client.Config) (db *cache.DB, made bool, err error) {
+	if a.cache != "" {
+		if db, err := a.openIfCreated(ctx, a.cache, cache.Client); err != nil || db != nil {
+			return db, false, err
+		}
+	}
+	path, log, err := a.cacheFile(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if made = log == ""; made {
+		info, err := client.Probe(ctx, cfg)
+		if err != nil {
+			return nil, false, err
+		}
+		log = info.Log
+		if path, err = a.newCacheFile(path, log); err != nil {
+			return nil, false, err
+		}
+	}
+	db, err = a.openDB(ctx, path, cache.Config{Role: cache.Client, Log: log})
+	return db, made, err
 }
 
 // Close closes the client and the copy.

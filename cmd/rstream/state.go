@@ -156,11 +156,8 @@ func (a *app) openLog(ctx context.Context) (*cache.DB, error) {
 	if a.cache == "" {
 		return nil, nil
 	}
-	if log, err := a.logOfFile(ctx, a.cache); err != nil || log == "" {
-		return nil, err
-	}
-	db, err := a.openDB(ctx, a.cache, cache.Config{})
-	if err != nil || db.Role() != cache.Client {
+	db, err := a.openIfCreated(ctx, a.cache, "")
+	if err != nil || db == nil || db.Role() != cache.Client {
 		return db, err
 	}
 	return nil, db.Close()

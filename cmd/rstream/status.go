@@ -329,7 +329,7 @@ func contextWithoutDeadline(ctx context.Context) context.Context {
 }
 
 func (r *statusReport) readCopy(ctx context.Context, a *app) error {
-	path, _, err := a.cacheFile(ctx)
+	path, _, err := a.copyPath()
 	if err == nil && path == "" && r.ServerLog != "" {
 		// The copy may exist already, from another server of this log or another name
 		// of this server.

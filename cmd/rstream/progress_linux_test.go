@@ -374,6 +374,7 @@ rstream: rewriting the file: 3s
 // A pageGate lets a few pages of events through, and holds other requests for a path.
 type pageGate struct {
 	http.Handler
+	limit int           // of a page, if it is not 0 and the client asks for more
 	path  string        // "/events" if empty
 	pages chan struct{} // each lets a request through
 	open  chan struct{} // once closed, all are let through
@@ -386,6 +387,10 @@ func (g *pageGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-g.pages:
 		default:
 			g.hold(r)
+		}
+		if q := r.URL.Query(); q.Get("limit") == "5000" && g.limit > 0 {
+			q.Set("limit", fmt.Sprint(g.limit))
+			r.URL.RawQuery = q.Encode()
 		}
 	}
 	g.Handler.ServeHTTP(w, r)
@@ -409,7 +414,7 @@ func newLogOf(t *testing.T, n int) http.Handler {
 	db := openLogFile(t)
 	for i := 0; i*1000 < n; i++ {
 		var drafts []event.Draft
-		for j := range min(n, 1000) {
+		for j := range min(n-i*1000, 1000) {
 			drafts = append(drafts, event.Draft{User: "alice", Path: fmt.Sprint("posts/", j), Type: event.Put, Key: fmt.Sprint(i, "-", j), Value: []byte("1")})
 		}
 		if _, err := db.Append(t.Context(), drafts); err != nil {
@@ -423,6 +428,7 @@ func newLogOf(t *testing.T, n int) http.Handler {
 func newGate(t *testing.T, log http.Handler, n int) (url string, gate *pageGate) {
 	t.Helper()
 	gate = &pageGate{Handler: log, pages: make(chan struct{}, n), open: make(chan struct{}), held: make(chan struct{}, 1)}
+	gate.limit = min(5000, n/3)
 	gate.letThird(n)
 	srv := httptest.NewServer(gate)
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
@@ -431,7 +437,7 @@ func newGate(t *testing.T, log http.Handler, n int) (url string, gate *pageGate)
 
 // letThird lets a third of a log of n events through, in the pages of a sync.
 func (g *pageGate) letThird(n int) {
-	for range n / 3 / 5000 {
+	for range n / 3 / max(g.limit, 1) {
 		g.pages <- struct{}{}
 	}
 }
@@ -496,9 +502,9 @@ const readmeSync = "rstream sync '*'"
 // A sync draws its timeline, which fills up, and leaves only its result: when it is done, and
 // when ^C ends it. Also if its result goes to a file. With --long, it is one of 300,000 events.
 func TestSyncOnScreen(t *testing.T) {
-	n := longtest.Size(15_000, 300_000)
+	n := longtest.Size(1500, 300_000)
 	log := newLogOf(t, n)
-	silent := startSilentSyncs(t, newLogOf(t, 15_000))
+	silent := startSilentSyncs(t, newLogOf(t, 1500))
 	t.Run("shown", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "out")
 		for _, c := range []struct {
@@ -569,9 +575,9 @@ func startSilentSyncs(t *testing.T, log http.Handler) (finish func()) {
 	}{
 		{name: "to a pipe", out: &strings.Builder{}},
 		{name: "quiet", args: []string{"-q"}},
-		{name: "dumb", env: []string{"TERM=dumb"}, want: "*: 15000 events fetched, 15000 held, 1 window, N received\n"},
+		{name: "dumb", env: []string{"TERM=dumb"}, want: "*: 1500 events fetched, 1500 held, 1 window, N received\n"},
 	} {
-		url, gate := newGate(t, log, 15_000)
+		url, gate := newGate(t, log, 1500)
 		run := startOnScreen(t, c.out, c.env, append([]string{"sync", "*", "-s", url}, c.args...)...)
 		select {
 		case <-gate.held:

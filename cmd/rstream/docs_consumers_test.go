@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,9 +44,12 @@ func TestDocumentedWorkers(t *testing.T) {
 		lines.Write(append(ev.AppendLine(nil), '\n'))
 		want.WriteString(id.String() + "\n")
 	}
-	for _, c := range []struct{ program, file, fails string }{
-		{"python3", "index.py", "def handle(event):\n    raise ValueError('no\\nroom')\n\n\n#"},
-		{"node", "index.mjs", "async function handle(event) {\n  throw new Error(\"no\\nroom\");\n}\n\nasync function unused"},
+	for _, c := range []struct {
+		program, file, fails string
+		flags                []string
+	}{
+		{"python3", "index.py", "def handle(event):\n    raise ValueError('no\\nroom')\n\n\n#", []string{"-IS"}},
+		{"node", "index.mjs", "async function handle(event) {\n  throw new Error(\"no\\nroom\");\n}\n\nasync function unused", nil},
 	} {
 		path, err := exec.LookPath(c.program)
 		if err != nil {
@@ -61,7 +65,7 @@ func TestDocumentedWorkers(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command(path, file)
+			cmd := exec.Command(path, append(slices.Clone(c.flags), file)...)
 			cmd.Stdin = bytes.NewReader(lines.Bytes())
 			out, err := cmd.Output()
 			got := string(out)

@@ -47,7 +47,7 @@ func sqliteReaders(t *testing.T) map[string]sqliteReader {
 	readers := map[string]sqliteReader{"ours": readOurs}
 	for name, args := range map[string][]string{
 		"sqlite3": {"-readonly", "-batch"},
-		"python3": {"-c", `import sqlite3, sys
+		"python3": {"-S", "-c", `import sqlite3, sys
 for row in sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True).execute(sys.argv[2]): print(row[0])`},
 	} {
 		run := func(path, query string) ([]string, error) {

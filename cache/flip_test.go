@@ -75,14 +75,10 @@ func (w *wreck) read(db *DB, backup string) (j judgement) {
 		held, err := db.Held(ctx, topic)
 		j.said = j.said || err != nil
 		want, last := map[event.ID]string{}, map[event.Storage]event.ID{}
-		for id, line := range w.lines {
-			ev, err := event.ParseLine([]byte(line))
-			if err != nil {
-				panic(err)
-			}
-			if topic.Matches(ev.User, ev.Path) && w.held.Contains(spanOf(id)) {
-				want[id] = line
-				last[ev.Storage()] = max(last[ev.Storage()], id)
+		for id, at := range w.storages {
+			if topic.Matches(at.User, at.Path) && w.held.Contains(spanOf(id)) {
+				want[id] = w.lines[id]
+				last[at] = max(last[at], id)
 			}
 		}
 		if name == "*" && w.role == Client {

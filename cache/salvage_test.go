@@ -22,12 +22,13 @@ import (
 
 // A wreck is a file that is about to be damaged.
 type wreck struct {
-	name  string
-	role  Role
-	log   string
-	bytes []byte
-	lines map[event.ID]string // of its events
-	held  window.Spans
+	name     string
+	role     Role
+	log      string
+	bytes    []byte
+	lines    map[event.ID]string // of its events
+	storages map[event.ID]event.Storage
+	held     window.Spans
 }
 
 // wrecks are a server's file, which has sealed blocks, long lines, dropped events and a
@@ -66,9 +67,13 @@ var wrecks = sync.OnceValue(func() []*wreck {
 	keep(t, copied, evs, event.All, server.Head())
 	var ws []*wreck
 	for _, db := range []*DB{server, copied} {
-		w := &wreck{name: string(db.Role()), role: db.Role(), log: db.Log(), lines: map[event.ID]string{}}
+		w := &wreck{name: string(db.Role()), role: db.Role(), log: db.Log(), lines: map[event.ID]string{}, storages: map[event.ID]event.Storage{}}
 		for _, ev := range mustStored(t, db) {
-			w.lines[ev.ID] = string(ev.Line)
+			parsed, err := event.ParseLine(ev.Line)
+			if err != nil {
+				panic(err)
+			}
+			w.lines[ev.ID], w.storages[ev.ID] = string(ev.Line), parsed.Storage()
 		}
 		w.held = mustHeld(t, db, topics(t, "alice", "bob", "carol")...)
 		if err := db.Close(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // fillDisk upgrades a file on a disk that becomes full after a few steps, as often as it
@@ -103,7 +104,7 @@ func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 // On a disk that becomes full an upgrade ends, and goes on when there is room again.
 func TestFullDiskUpgrade(t *testing.T) {
 	for _, role := range roles {
-		f := writeOld(t, schemas, role, spreadRows(t, 2000, 12))
+		f := writeOld(t, schemas, role, spreadRows(t, longtest.Size(1500, 2000), 12))
 		fillDuringUpgrade(t, &f)
 		posted := f.split(t)
 		fillDuringUpgrade(t, &f)

@@ -97,7 +97,7 @@ func TestKilledUpgrade(t *testing.T) {
 	all := 0
 	for range *killRounds {
 		for _, role := range roles {
-			f := writeOld(t, 1+r.IntN(schemas), role, madeRows(r, 2000, 1+9*int64(len(role)%2)))
+			f := writeOld(t, 1+r.IntN(schemas), role, madeRows(r, longtest.Size(1000, 2000), 1+9*int64(len(role)%2)))
 			all += killUpgrades(t, r, &f)
 			posted := f.split(t)
 			all += killUpgrades(t, r, &f)

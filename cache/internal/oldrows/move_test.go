@@ -39,19 +39,20 @@ func TestMoveNothing(t *testing.T) {
 // Lines that are not those of their events are kept as they are, each in a page of its own,
 // and the lines around them are served.
 func TestMoveDamaged(t *testing.T) {
-	rows := madeRows(newRand(t), 5000, 1)
+	n := longtest.Size(1500, 5000)
+	rows := madeRows(newRand(t), n, 1)
 	rows[9].line = "not a line"
 	rows[10].line = rows[9].line
-	rows[2000].line = rows[2001].line // another event's
-	rows[3000].line = rows[3000].line[:50] + "\n" + rows[3000].line[50:]
-	rows[4999].line = ""
+	rows[n/5*2].line = rows[n/5*2+1].line // another event's
+	rows[n/5*3].line = rows[n/5*3].line[:50] + "\n" + rows[n/5*3].line[50:]
+	rows[n-1].line = ""
 	for _, role := range roles {
 		f := writeOld(t, schemas, role, rows)
-		f.check(t, 10, 11, 2001, 3001, 5000)
+		f.check(t, 10, 11, int64(n/5*2+1), int64(n/5*3+1), int64(n))
 	}
-	rows[4000].storage = -1 // no page can have it
+	rows[n/5*4].storage = -1 // no page can have it
 	f := writeOld(t, schemas, dbfile.Server, rows)
-	f.check(t, 10, 11, 2001, 3001, 4001, 5000)
+	f.check(t, 10, 11, int64(n/5*2+1), int64(n/5*3+1), int64(n/5*4+1), int64(n))
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -65,7 +66,7 @@ func TestMoveInterrupted(t *testing.T) {
 		if role == dbfile.Client {
 			gap = 30
 		}
-		f := writeOld(t, schemas, role, madeRows(r, 1500, gap))
+		f := writeOld(t, schemas, role, madeRows(r, longtest.Size(800, 1500), gap))
 		for done, rounds := false, 0; !done; rounds++ {
 			steps := 0
 			file, err := dbfile.Open(context.Background(), f.path, dbfile.Options{Log: testLog, MoveEvents: func(ctx context.Context, file *dbfile.File, report func(dbfile.Progress)) error {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -34,9 +35,17 @@ func topics(names ...string) []event.Topic {
 	return ts
 }
 
+// newRSAKey makes one key for all tests: it takes longer than they do.
+var newRSAKey = sync.OnceValues(func() (Key, error) { return NewKey(RS256) })
+
 func newKey(t testing.TB, algorithm string) Key {
 	t.Helper()
-	k, err := NewKey(algorithm)
+	k, err := Key{}, error(nil)
+	if algorithm == RS256 {
+		k, err = newRSAKey()
+	} else {
+		k, err = NewKey(algorithm)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

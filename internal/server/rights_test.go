@@ -281,9 +281,14 @@ func TestRights(t *testing.T) {
 				}
 				topic := topicsOf(t, ask)[0]
 				if ask == "*" || ask == "alice/posts/1$" {
-					for name, token := range bad {
-						checkUnauthorized(t, s, q, method, topic, byHeader, name, token)
-						checkUnauthorized(t, s, q, method, topic, byCookie, name, token)
+					for n, name := range slices.Sorted(maps.Keys(bad)) {
+						// By default, each question meets each token in one of the two ways, which take turns.
+						if longtest.Enabled() || (i+n)%2 == 0 {
+							checkUnauthorized(t, s, q, method, topic, byHeader, name, bad[name])
+						}
+						if longtest.Enabled() || (i+n)%2 == 1 {
+							checkUnauthorized(t, s, q, method, topic, byCookie, name, bad[name])
+						}
 					}
 				}
 				for k, granted := range slices.Sorted(maps.Keys(allowed)) {

@@ -230,6 +230,9 @@ func (o *tailOptions) readSecret(a *app) (string, error) {
 // processes of an earlier run are still there: they may be at work on an event.
 func (a *app) holdName(ctx context.Context, db *cache.DB, name string) (*os.File, error) {
 	path, err := filepath.EvalSymlinks(db.Path())
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +255,7 @@ func (a *app) holdName(ctx context.Context, db *cache.DB, name string) (*os.File
 		}
 		if !noted && time.Since(begun) > holdTime {
 			noted = true
-			a.note("cursor %s %v; waiting for them to end", name, deliver.ErrNameHeld)
+			a.note("cursor %s %v%s; waiting for them to end", name, deliver.ErrNameHeld, listPIDs(deliver.NameHolders(path)))
 		}
 		select {
 		case <-time.After(drainPoll):
@@ -260,6 +263,14 @@ func (a *app) holdName(ctx context.Context, db *cache.DB, name string) (*os.File
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// listPIDs formats ids of processes for a note, "" for none.
+func listPIDs(pids []int) string {
+	if len(pids) == 0 {
+		return ""
+	}
+	return " (" + strings.Trim(fmt.Sprint(pids), "[]") + ")"
 }
 
 // holdConsumer is holdCursor for a consumer.

@@ -12,6 +12,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -228,6 +230,9 @@ func TestProcessEndsGroup(t *testing.T) {
 	if _, err := HoldName(path); !errors.Is(err, ErrNameHeld) {
 		t.Errorf("the name while its processes live: %v", err)
 	}
+	if pids := NameHolders(path); runtime.GOOS == "linux" && !slices.Contains(pids, process.p.Pid) {
+		t.Errorf("processes %v hold the name, want %d among them", pids, process.p.Pid)
+	}
 	process.end()
 	if err := process.wait(); err == nil || err.Error() != "signal: killed" {
 		t.Errorf("the process: %v", err)
@@ -262,11 +267,15 @@ func TestKillProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Kill()
-	if err := <-done; err == nil || err.Error() != "signal: killed" {
-		t.Errorf("the process: %v", err)
+	var end *EndError
+	if err := <-done; !errors.As(err, &end) {
+		t.Errorf("the process: %v, want that it is no failure", err)
 	}
-	if err := p.ExecWorker().Do(t.Context(), &Try{Events: []*event.Event{testEvent(2, "x", "")}}); err == nil || err.Error() != "signal: killed" {
-		t.Errorf("a process that starts later: %v", err)
+	for _, w := range []Worker{p.ExecWorker(), p.PipeWorker()} {
+		if err := w.Do(t.Context(), &Try{Events: []*event.Event{testEvent(2, "x", "")}}); !errors.As(err, &end) {
+			t.Errorf("a process that starts later: %v, want that it is no failure", err)
+		}
+		w.Close()
 	}
 	out.Close()
 	if _, err := io.Copy(io.Discard, r); err != nil { // ends when no process is left

@@ -46,8 +46,8 @@ func NewProgram(command string, out, stderr, name *os.File) (*Program, error) {
 	return &Program{path: path, args: args, env: os.Environ(), out: out, err: stderr, name: name, running: map[*process]struct{}{}}, nil
 }
 
-// Kill kills all processes with their groups, and those that start later. Processes that are
-// left would hold the name.
+// Kill kills all processes with their groups, and lets no more start. Processes that are left
+// would hold the name.
 func (p *Program) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,6 +56,14 @@ func (p *Program) Kill() {
 		r.signal(true)
 	}
 }
+
+func (p *Program) isKilled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.killed
+}
+
+var errProgramKilled = errors.New("all processes were killed")
 
 // add notes that a process runs, or kills it if none may.
 func (p *Program) add(r *process) {
@@ -91,6 +99,9 @@ const termTime = time.Second
 
 // run starts a process. The caller keeps its own descriptors of in and out.
 func (p *Program) run(env []string, in, out *os.File) (*process, error) {
+	if p.isKilled() {
+		return nil, &EndError{errProgramKilled}
+	}
 	files := []*os.File{in, out, p.err}
 	if p.name != nil {
 		files = append(files, p.name)
@@ -118,8 +129,12 @@ func (r *process) wait() error {
 	return r.status()
 }
 
+// status returns nil if the process was successful. To be killed with all others is no failure
+// of its event.
 func (r *process) status() error {
 	switch {
+	case r.program.isKilled():
+		return &EndError{errProgramKilled}
 	case r.err != nil:
 		return fmt.Errorf("wait for the process: %w", r.err)
 	case !r.state.Success():

@@ -47,7 +47,7 @@ func TestIdleReaderWithToken(t *testing.T) {
 	ring := newKeyring(t, auth.Config{})
 	host := startIdleHost(t, filepath.Join(ring.dir, "keys"))
 	// Pools are filled once, and goroutines begin with a stack as large as earlier ones had on average.
-	host.open.memoryOf("topic=a", min(readers, 1000), nil, host.settled)
+	host.open.memoryOf("topic=a", readers, nil, host.settled)
 	without := host.open.memoryOf("topic=a", readers, nil, host.settled)
 	n := 0
 	token := func() string {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ import (
 // synctest's. Each server is a handler in front of the log's one.
 type mesh struct {
 	t      *testing.T
+	path   string
 	db     *cache.DB
 	server *server.Server
 	pipes  map[string]chan net.Conn // by host
@@ -36,6 +38,7 @@ type mesh struct {
 	all    sync.WaitGroup
 	hosts  []*http.Server
 	puts   atomic.Int64
+	older  func() error // ends the older server
 
 	mu    sync.Mutex
 	asked map[string][]*http.Request // by host
@@ -61,7 +64,7 @@ func newMesh(t *testing.T, n int, fronts ...front) *mesh {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m := &mesh{t: t, db: db, stop: stop, done: ctx.Done(), pipes: map[string]chan net.Conn{}, asked: map[string][]*http.Request{}, conns: map[net.Conn]struct{}{}}
+	m := &mesh{t: t, db: db, path: path, stop: stop, done: ctx.Done(), pipes: map[string]chan net.Conn{}, asked: map[string][]*http.Request{}, conns: map[net.Conn]struct{}{}}
 	m.put("alice/x", n)
 	m.server = server.New(db, server.Config{Heartbeat: 15 * time.Second, Retry: time.Millisecond})
 	for i, f := range fronts {
@@ -114,6 +117,11 @@ func (m *mesh) close() {
 	}
 	m.mu.Unlock()
 	m.all.Wait()
+	if m.older != nil {
+		if err := m.older(); err != nil {
+			m.t.Error(err)
+		}
+	}
 	if err := m.db.Close(); err != nil {
 		m.t.Error(err)
 	}
@@ -247,6 +255,42 @@ func hang(m *mesh, r *http.Request) {
 	case <-r.Context().Done():
 	case <-m.done:
 	}
+}
+
+// silentForPages is a front that only answers requests without events.
+func silentForPages(m *mesh, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isPage(r) {
+			hang(m, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// olderServer serves the log as it is now, whatever is appended later, until the test ends.
+func (m *mesh) olderServer() http.Handler {
+	m.t.Helper()
+	path := filepath.Join(m.t.TempDir(), "older.db")
+	for _, end := range []string{"", "-wal"} { // nobody writes now
+		b, err := os.ReadFile(m.path + end)
+		if err == nil {
+			err = os.WriteFile(path+end, b, 0o600)
+		}
+		if err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	db, err := cache.Open(m.t.Context(), path, cache.Config{Role: cache.Server})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	srv := server.New(db, server.Config{})
+	m.older = func() error {
+		srv.Stop()
+		return db.Close()
+	}
+	return srv
 }
 
 // stuckAfter is a front that sends the first part of each page, some thousandths of it, and then

@@ -56,6 +56,7 @@ func TestSyncFromBestServer(t *testing.T) {
 	}{
 		{"good", []front{good, good}, 0, "", 100},
 		{"hung", []front{silent, good}, 0, "", 0},
+		{"hung for pages", []front{silentForPages, good}, 0, "", 2},
 		{"two hung", []front{silent, silent, good}, 0, "", 0},
 		{"hung after the head of a page", []front{stuckAfter(0), good}, 0, "", 2},
 		{"hung within a page", []front{stuckAfter(300), good}, 0, "", 2},
@@ -75,7 +76,7 @@ func TestSyncFromBestServer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMesh(t, n, tc.fronts...)
 				start := time.Now()
-				m.use(func(cfg *Config) { cfg.PageLimit = 150 }, func(c *Client, db *cache.DB) {
+				m.use(func(cfg *Config) { cfg.PageLimit, cfg.Token, cfg.Header = 150, ownToken, ownHeader }, func(c *Client, db *cache.DB) {
 					s, err := c.Sync(t.Context(), event.All, SyncOptions{})
 					if err != nil || s.Held != n || s.Added != n {
 						t.Fatalf("Sync = %+v, %v", s, err)
@@ -90,6 +91,7 @@ func TestSyncFromBestServer(t *testing.T) {
 					if got := m.requests("a", "limit=150"); got > tc.pages {
 						t.Errorf("%d pages were requested of a, want at most %d", got, tc.pages)
 					}
+					m.wantOwnSecrets()
 					problem := ""
 					if err := c.servers[0].problem; err != nil && !c.servers[0].aside.IsZero() {
 						problem = err.Error()
@@ -100,6 +102,25 @@ func TestSyncFromBestServer(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// ownToken and ownHeader are secrets of one server.
+func ownToken(_ context.Context, server string) (string, error) { return "of-" + server, nil }
+
+func ownHeader(server string) http.Header { return http.Header{"X-Key": {server}} }
+
+// wantOwnSecrets checks that each server has got its own secrets, and no other's.
+func (m *mesh) wantOwnSecrets() {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for host, requests := range m.asked {
+		for _, r := range requests {
+			if token, key := r.Header.Get("Authorization"), r.Header.Get("X-Key"); token != "Bearer of-http://"+host || key != "http://"+host {
+				m.t.Errorf("%s got %q and %q with %s", host, token, key, r.URL)
+			}
+		}
 	}
 }
 
@@ -333,6 +354,38 @@ func TestSyncWithLaggingServer(t *testing.T) {
 	})
 }
 
+// A server of an older copy of the file ends before the copy does. Another one that has more
+// answers instead; alone, it is a log that was rolled back.
+func TestSyncWithOlderServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		older := func(m *mesh, _ http.Handler) http.Handler { return m.olderServer() }
+		m := newMesh(t, 10, older, good)
+		m.put("alice/x", 10)
+		m.use(nil, func(c *Client, db *cache.DB) {
+			sync := func(servers ...string) (Synced, error) {
+				cfg, closeIdle := m.config()
+				defer closeIdle()
+				cfg.Servers = servers
+				c := newTestClient(t, db, cfg)
+				defer c.Close()
+				return c.Sync(t.Context(), event.All, SyncOptions{})
+			}
+			if s, err := sync("http://b"); err != nil || s.Held != 20 {
+				t.Fatalf("Sync = %+v, %v", s, err)
+			}
+			m.put("alice/x", 10)
+			if s, err := sync("http://a", "http://b"); err != nil || s.Held != 30 {
+				t.Errorf("Sync = %+v, %v", s, err)
+			}
+			wantWhole(t, m, db)
+			var back *RolledBackError
+			if s, err := sync("http://a"); !errors.As(err, &back) || back.Head != 10 {
+				t.Errorf("with the older server alone, Sync = %+v, %v", s, err)
+			}
+		})
+	})
+}
+
 // An append is sent to one server at a time, and each server gets its own token only.
 func TestPutIsNotHedged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -349,9 +402,7 @@ func TestPutIsNotHedged(t *testing.T) {
 		count := counting(&most)
 		m := newMesh(t, 1, func(m *mesh, next http.Handler) http.Handler { return count(m, hungPut(m, next)) }, func(m *mesh, next http.Handler) http.Handler { return next })
 		m.use(func(cfg *Config) {
-			cfg.Token = func(_ context.Context, server string) (string, error) {
-				return "of-" + strings.TrimPrefix(server, "http://"), nil
-			}
+			cfg.Token, cfg.Header = ownToken, ownHeader
 		}, func(c *Client, db *cache.DB) {
 			if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
 				t.Fatal(err)
@@ -364,13 +415,7 @@ func TestPutIsNotHedged(t *testing.T) {
 			if took := time.Since(start); took < 30*time.Second || m.requests("a", "/set") != 1 || m.requests("b", "/set") != 1 {
 				t.Errorf("after %v, %d appends were sent to a and %d to b", took, m.requests("a", "/set"), m.requests("b", "/set"))
 			}
-			for host, requests := range m.asked {
-				for _, r := range requests {
-					if got := r.Header.Get("Authorization"); got != "Bearer of-"+host {
-						t.Errorf("%s got %q with %s", host, got, r.URL)
-					}
-				}
-			}
+			m.wantOwnSecrets()
 		})
 	})
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -22,6 +23,12 @@ func (c *Client) newestHeld(ctx context.Context) (n cache.Newest, err error) {
 	return n, storeError(err)
 }
 
+// isBehind reports whether resp answers an append by way of a mirror that has not received the
+// events yet. It compares its own history with that of the log's server.
+func isBehind(resp *http.Response) bool {
+	return resp.StatusCode < 300 && resp.Request != nil && strings.HasSuffix(resp.Request.URL.Path, "/set") && resp.Header.Get(wire.HeaderBehind) != ""
+}
+
 // checkHistory returns an error if the server's log does not continue the history of the
 // copy, whose newest position was newest when the request was made. Since then the log
 // can only have grown. It also returns the error of a 409.
@@ -30,7 +37,7 @@ func checkHistory(base string, resp *http.Response, newest cache.Newest) error {
 	told = told && wire.LogOf(resp.Header) == newest.Log
 	back := &RolledBackError{URL: base, Held: newest.Marked.ID, Head: head.ID, refused: resp.StatusCode == http.StatusConflict}
 	switch {
-	case told && head.ID < newest.Held:
+	case told && head.ID < newest.Held && !isBehind(resp):
 		back.Held = newest.Held
 		return back
 	case told && head.ID == newest.Marked.ID && !head.Mark.Agrees(newest.Marked.Mark):

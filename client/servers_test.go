@@ -419,3 +419,33 @@ func TestPutIsNotHedged(t *testing.T) {
 		})
 	})
 }
+
+// A mirror that has passed an append on answers before it has the events itself. That its head is
+// below the copy's is no reason to doubt the answer.
+func TestPutByMirrorThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		behind := func(m *mesh, next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				answer := record(next, r)
+				if r.URL.Path == "/set" {
+					answer.Header().Set(wire.HeaderHead, event.CursorOf(3, m.db.Log()).String())
+					answer.Header().Set(wire.HeaderBehind, "18")
+				}
+				copyHeader(w.Header(), answer.Header())
+				w.WriteHeader(answer.Code)
+				_, _ = w.Write(answer.Body.Bytes())
+			})
+		}
+		m := newMesh(t, 20, behind, good)
+		m.use(nil, func(c *Client, _ *cache.DB) {
+			if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			d := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "k", Value: []byte("1")}
+			rs, err := c.Put(t.Context(), []event.Draft{d})
+			if err != nil || len(rs) != 1 || rs[0].ID != 21 || m.requests("b", "/set") != 0 {
+				t.Errorf("Put = %+v, %v", rs, err)
+			}
+		})
+	})
+}

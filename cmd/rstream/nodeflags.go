@@ -120,6 +120,7 @@ func (links boardLinks) reportReaders(ctx context.Context, srv *server.Server, s
 	for _, l := range links {
 		l.cfg.Registry, l.cfg.Node, l.cfg.Meter = srv.Readers(), srv.Node, &l.meter
 		l.cfg.OnError = func(err error) { l.logError(say, err) }
+		l.cfg.OnConnect = func() { l.logConnected(say) }
 		reporting.Go(func() { report.New(l.cfg).Run(ctx) })
 	}
 	return func() {
@@ -139,6 +140,16 @@ func (l *boardLink) logError(say *serveLog, err error) {
 	if text := wire.Redact(err.Error()); text != l.said {
 		l.said = text
 		say.Warn("nothing can be reported to the board", "board", wire.RedactURL(l.url), "error", strings.TrimSpace(text))
+	}
+}
+
+// logConnected logs that the board is there, if it was missed.
+func (l *boardLink) logConnected(say *serveLog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.said != "" {
+		l.said = ""
+		say.Info("connected to the board again", "board", wire.RedactURL(l.url))
 	}
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	// OnError is called when the stream has ended or a report has failed. It is called by
 	// several goroutines. If nil, nothing is called.
 	OnError func(error)
+	// OnConnect is called when a stream has begun. If nil, nothing is called.
+	OnConnect func()
 	// Every is the least time between two reports, in which changes are collected. If not
 	// positive, 200 milliseconds.
 	Every time.Duration
@@ -69,6 +71,9 @@ func New(cfg Config) *Reporter {
 	}
 	if cfg.OnError == nil {
 		cfg.OnError = func(error) {}
+	}
+	if cfg.OnConnect == nil {
+		cfg.OnConnect = func() {}
 	}
 	if cfg.Meter == nil {
 		cfg.Meter = &Meter{}
@@ -196,6 +201,7 @@ func (r *Reporter) followStream(ctx context.Context) (heard bool, err error) {
 	}
 	defer func() { _ = s.Close() }()
 	r.cfg.Meter.Connected.Store(true)
+	r.cfg.OnConnect()
 	// While somebody looks, a board that is silent is not there any more.
 	watchdog := time.AfterFunc(streamSilence, cancel)
 	defer watchdog.Stop()

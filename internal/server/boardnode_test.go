@@ -490,3 +490,50 @@ func runNodes(t *testing.T, r *rand.Rand) {
 		t.Errorf("the list has\n%v\nwant\n%v", got, want)
 	}
 }
+
+// TestTwoBoards: a node that reports to two boards tells each what its own viewers want to know, and
+// the end at one is not that at the other.
+func TestTwoBoards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		boards := make([]atomic.Pointer[served], 2)
+		for i := range boards {
+			s, stop := serve(t, newLog(), Config{Node: "main"})
+			defer stop()
+			boards[i].Store(s)
+		}
+		n := startNode(t, "b", &boards[0])
+		defer n.stopNode()
+		other := newLink(&boards[1])
+		transport := &http.Transport{DialContext: other.dial, DisableCompression: true}
+		defer transport.CloseIdleConnections()
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		second := report.New(report.Config{Board: "http://other", Registry: n.served.Readers(), Node: n.served.Node, HTTP: &http.Client{Transport: transport}})
+		running.Go(func() { second.Run(ctx) })
+		n.read("a")
+		time.Sleep(time.Second)
+		v := &lookedBoard{t: t}
+		running.Go(func() { v.look(ctx, &boards[0]) })
+		before := other.sent.Load()
+		looked := func() {
+			t.Helper()
+			time.Sleep(time.Second)
+			want := map[string]string{}
+			n.addReaders(want)
+			v.check(want)
+		}
+		looked()
+		time.Sleep(time.Minute)
+		if got := other.sent.Load() - before; got != 0 {
+			t.Errorf("the board that nobody looks at was sent %d bytes", got)
+		}
+		if got := listBoard(t, boards[1].Load()); len(got) != 1 {
+			t.Errorf("the other board has %v", got)
+		}
+		time.Sleep(time.Minute) // the look at the other one has ended
+		n.read("b")
+		looked()
+	})
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -35,9 +36,21 @@ var nodeClient = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// hasTopic reports whether the log has an event of a topic.
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// hasTopic reports whether the log has an event of a topic. Nearly each topic has a state, which is
+// looked for first: the usage of a storage counts all of its events.
 func (s *Server) hasTopic(ctx context.Context, topic event.Topic) (bool, error) {
-	list, err := s.log.Usage(ctx, topic, event.Storage{}, s.log.Head(), 1)
+	head := s.log.Head()
+	err := s.log.StateAfter(ctx, topic, head, event.Storage{}, func(*event.Event) error { return errFound })
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	list, err := s.log.Usage(ctx, topic, event.Storage{}, head, 1)
 	return len(list.Usages) > 0, err
 }
 

@@ -83,14 +83,7 @@ func (k *serverProcess) restart() {
 // of them. It gets each event once, in order.
 func TestMirrorsKilled(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(t.TempDir(), "rstream")
-	if err := os.Symlink(self, program); err != nil { // under this name, the test binary is the program
-		t.Fatal(err)
-	}
+	program := programLink(t)
 	origin := startProcess(t, program, "origin")
 	near := startProcess(t, program, "near", "--mirror", origin.url)
 	far := startProcess(t, program, "far", "--mirror", near.url)

@@ -117,11 +117,11 @@ type beginner struct {
 	hashes []rows.OpenEvent
 }
 
-// dropped are the tables of a log's events, and of what was made of them.
-var dropped = []string{"page", "page_posting", "leaf", "snapshot", "part", "expired"}
+// droppedTables are the tables of a log's events, and of what was made of them.
+var droppedTables = []string{"page", "page_posting", "leaf", "snapshot", "part", "expired"}
 
 func (b *beginner) begin(ctx context.Context, at event.Point, t event.Time, state iter.Seq2[event.Event, error]) error {
-	for _, table := range dropped {
+	for _, table := range droppedTables {
 		if _, err := b.tx.Exec(`DELETE FROM ` + table); err != nil {
 			return err
 		}

@@ -73,7 +73,7 @@ func startChromium(t *testing.T) *chromium {
 	}
 	cmd := exec.CommandContext(t.Context(), path, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
 		"--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-pings",
-		"--disable-features=Translate,OptimizationHints,MediaRouter", "--remote-debugging-pipe", "--user-data-dir="+filepath.Join(t.TempDir(), "profile"))
+		"--disable-features=Translate,OptimizationHints,MediaRouter", "--no-startup-window", "--remote-debugging-pipe", "--user-data-dir="+filepath.Join(t.TempDir(), "profile"))
 	cmd.ExtraFiles = []*os.File{fromTest, toTest} // 3 and 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stderr = &lockedBuffer{} // Wait ends when all of its processes have closed it, and write no more
@@ -278,9 +278,19 @@ func (p *browserPage) wait(expression string) {
 	p.c.t.Helper()
 	late := time.Now().Add(time.Minute)
 	for {
+		// Looking at each change, and else seldom, takes a third of the time of a short interval.
 		v, err := p.eval(`new Promise(done => {
-			const until = Date.now() + 2000
-			const look = () => { const v = (() => { try { return !!(` + expression + `) } catch { return false } })(); v || Date.now() > until ? done(v) : setTimeout(look, 20) }
+			const seen = new MutationObserver(() => look())
+			const timer = setInterval(() => look(), 300), until = Date.now() + 2000
+			const look = () => {
+				let v = false
+				try { v = !!(` + expression + `) } catch {}
+				if (!v && Date.now() < until) return
+				seen.disconnect()
+				clearInterval(timer)
+				done(v)
+			}
+			seen.observe(document, {subtree: true, childList: true, characterData: true, attributes: true})
 			look()
 		})`)
 		if v == "true" {
@@ -296,13 +306,13 @@ func (p *browserPage) wait(expression string) {
 // waitText waits until the text of the elements of a selector has a word.
 func (p *browserPage) waitText(selector, word string) {
 	p.c.t.Helper()
-	p.wait(fmt.Sprintf("[...document.querySelectorAll(%q)].some(e => e.innerText.includes(%s))", selector, jsString(word)))
+	p.wait(fmt.Sprintf("[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%s))", selector, jsString(word)))
 }
 
 // waitNone waits until no text of the elements of a selector has a word.
 func (p *browserPage) waitNone(selector, word string) {
 	p.c.t.Helper()
-	p.wait(fmt.Sprintf("![...document.querySelectorAll(%q)].some(e => e.innerText.includes(%s))", selector, jsString(word)))
+	p.wait(fmt.Sprintf("![...document.querySelectorAll(%q)].some(e => e.textContent.includes(%s))", selector, jsString(word)))
 }
 
 func jsString(s string) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -87,7 +88,7 @@ func (a *app) onSilence(server string) {
 
 // onAside says that one of several servers has sent a wrong answer.
 func (a *app) onAside(server string, cause error) {
-	a.note("%s is set aside for ten minutes: %v", server, cause)
+	a.note("%s is set aside for ten minutes: %s", server, strings.TrimPrefix(cause.Error(), server+": "))
 }
 
 // onRetry says that an attempt failed: on a terminal, in one line that changes.

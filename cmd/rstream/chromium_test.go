@@ -278,7 +278,7 @@ func (p *browserPage) wait(expression string) {
 	p.c.t.Helper()
 	late := time.Now().Add(time.Minute)
 	for {
-		// Looking at each change, and else seldom, takes a third of the time of a short interval.
+		// It looks at each change of the page, and seldom otherwise, since looking takes CPU time.
 		v, err := p.eval(`new Promise(done => {
 			const seen = new MutationObserver(() => look())
 			const timer = setInterval(() => look(), 300), until = Date.now() + 2000

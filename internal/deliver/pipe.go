@@ -23,7 +23,7 @@ func (p *Program) PipeWorker() Worker { return &pipeWorker{program: p} }
 // one.
 type pipeWorker struct {
 	program *Program
-	thread  thread
+	starter starter
 	process *process
 	in      *os.File
 	out     *os.File
@@ -68,7 +68,6 @@ func (w *pipeWorker) spoiled() bool {
 }
 
 func (w *pipeWorker) startProcess() error {
-	w.thread.lock()
 	in, toIn, err := os.Pipe()
 	if err != nil {
 		return err
@@ -77,7 +76,7 @@ func (w *pipeWorker) startProcess() error {
 	if err != nil {
 		return errors.Join(err, in.Close(), toIn.Close())
 	}
-	w.process, err = w.program.run(w.program.env, in, out)
+	w.starter.do(func() { w.process, err = w.program.run(w.program.env, in, out) })
 	in.Close()
 	out.Close()
 	if err != nil {
@@ -180,6 +179,7 @@ func (w *pipeWorker) closePipes() {
 
 // Close ends the process by the end of its input.
 func (w *pipeWorker) Close() {
+	defer w.starter.end() // after the process
 	if w.process == nil {
 		return
 	}

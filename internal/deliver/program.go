@@ -180,6 +180,41 @@ func (t *thread) lock() {
 	}
 }
 
+// A starter has a thread of its own, which starts processes. So the goroutine that talks to
+// them need not stay in its thread, which would cost more than most of their answers do. The
+// zero starter is ready to use.
+type starter struct {
+	tasks   chan func()
+	running sync.WaitGroup
+}
+
+// do calls task in the thread of the starter, and returns after it.
+func (s *starter) do(task func()) {
+	if s.tasks == nil {
+		s.tasks = make(chan func())
+		s.running.Go(func() {
+			lockThread() // which ends with the goroutine
+			for task := range s.tasks {
+				task()
+			}
+		})
+	}
+	done := make(chan struct{})
+	s.tasks <- func() {
+		defer close(done)
+		task()
+	}
+	<-done
+}
+
+// end ends the thread, and with it, on Linux, the processes that it has started.
+func (s *starter) end() {
+	if s.tasks != nil {
+		close(s.tasks)
+		s.running.Wait()
+	}
+}
+
 func (w *execWorker) Close() {}
 
 // pipeRoom is how much every system's pipe takes without a reader.

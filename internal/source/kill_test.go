@@ -116,7 +116,7 @@ func testKills(t *testing.T, kind string, kills, events int) {
 	sources, followers := 0, 0
 	for follower == nil || !follower.done() {
 		if source == nil {
-			k.plan.AskAfter = 1 + rng.IntN(events/2)
+			k.plan.AskAfter = 1 + rng.IntN(2*events/kills)
 			if sources+followers >= kills {
 				k.plan.AskAfter = 0
 			}

@@ -42,7 +42,7 @@ var asking = []struct {
 	{"del", "alice/q"},
 	{"ls", ""},
 	{"status", ""},
-	{"top", ""},
+	{"top", "--once"},
 	{"verify", ""},
 	{"import", "moved.rstream --server URL --cache imported.db"},
 	{"doctor", "--for 1s"},
@@ -59,7 +59,7 @@ var asking = []struct {
 var notAsking = strings.Fields(`log outbox outbox-drop outbox-retry windows cursor cursor-list cursor-set cursor-rm dead dead-list dead-retry dead-drop forget
 	serve key key-new key-list key-public token token-show backup compact export salvage
 	config config-show config-check config-path server server-list server-add server-rm source source-list source-add source-reset source-rm demo man version
-	bench bench-topics bench-readers bench-idle bench-state bench-open bench-disk bench-reconcile bench-match bench-compare bench-limit bench-server
+	bench bench-topics bench-readers bench-idle bench-state bench-open bench-disk bench-reconcile bench-match bench-consume bench-worker bench-compare bench-limit bench-server
 	completion completion-bash completion-zsh completion-fish completion-powershell help`)
 
 // A doorkeeper lets through only requests that have all credentials.

@@ -95,7 +95,7 @@ func (c *consumer) readUnread(ctx context.Context) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			c.loaded <- loaded{l, evs, next, err}
+			c.loaded <- loaded{l, evs, until, next, err}
 		})
 	}
 }
@@ -107,7 +107,8 @@ var errMissing = errors.New("events that are not done are missing in the copy")
 func (c *consumer) takeLoaded(r loaded) {
 	c.loadingN--
 	l := r.lane
-	if r.err == nil && r.next < l.first && r.next < l.skipped {
+	// Events that came since then are after until.
+	if r.err == nil && r.next < l.first && r.next < min(l.skipped, r.until) {
 		r.err = fmt.Errorf("read %s after %s: %w", l.storage, r.next, errMissing)
 	}
 	if r.err != nil {

@@ -3,6 +3,7 @@ package deliver
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -561,6 +562,40 @@ func TestDeadWhileWaiting(t *testing.T) {
 		// The other event is tried after 0.2, 0.6, 1.4, 3, 6.2, 12.6, 25.4 and 51 seconds.
 		if len(tried) != 2 || tried[0] > 1100*time.Millisecond || tried[1] < 20*time.Second || tried[1] > 22*time.Second {
 			t.Errorf("tried after %v", tried)
+		}
+	})
+}
+
+// A slowStore takes a while to read a storage.
+type slowStore struct{ *listStore }
+
+const slowRead = 10 * time.Millisecond
+
+func (s slowStore) ReadStorage(ctx context.Context, st event.Storage, after, until event.ID, limit int) ([]event.Event, event.ID, error) {
+	time.Sleep(slowRead)
+	return s.listStore.ReadStorage(ctx, st, after, until, limit)
+}
+
+// An event may come while those before it, of which there are none, are read.
+func TestEventWhileReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := slowStore{newListStore(2, 1)}
+		// A process was killed while the first event was under way.
+		state, err := json.Marshal(storedState{Consumer: stateVersion, Open: encodeOpen([]openEvent{{1, 1}})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ConsumerStep = cache.ConsumerStep{Position: 1, State: state, Oldest: 1}
+		batches := func(context.Context, event.ID) iter.Seq2[Batch, error] {
+			return func(yield func(Batch, error) bool) {
+				time.Sleep(slowRead + slowRead/2) // the first event is done, and its storage is read on
+				yield(Batch{s.events[1:], 2}, nil)
+			}
+		}
+		done := 0
+		worker := funcWorker(func(*Try) error { done++; return nil })
+		if err := Run(t.Context(), Config{Store: s, Batches: batches, NewWorker: func() Worker { return worker }}); err != nil || done != 2 {
+			t.Errorf("%d events are done: %v", done, err)
 		}
 	})
 }

@@ -87,10 +87,11 @@ type result struct {
 
 // A loaded has the next events of a lane.
 type loaded struct {
-	lane *lane
-	evs  []event.Event
-	next event.ID
-	err  error
+	lane  *lane
+	evs   []event.Event
+	until event.ID // was to be read
+	next  event.ID // was read
+	err   error
 }
 
 type askedAgain struct {

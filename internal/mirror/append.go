@@ -17,17 +17,20 @@ func unavailable(format string, args ...any) *wire.Error {
 	return problem
 }
 
-// Append passes drafts on to the upstream, with the Authorization header of a caller, and
-// waits until their events are here. If that takes too long, it returns the receipts all the
+// Append passes drafts on to the upstream, with the credentials of a caller, and waits until their events are here. If that takes too long, it returns the receipts all the
 // same: the log is then before them. An error is a *wire.Error.
-func (m *Mirror) Append(ctx context.Context, authorization string, drafts []event.Draft) ([]event.Receipt, error) {
+func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
 	m.mu.Lock()
 	conflict := m.conflict
 	m.mu.Unlock()
 	if conflict != nil {
 		return nil, unavailable("the mirror takes no appends: %v", conflict)
 	}
-	receipts, err := m.cfg.Upstream.Append(ctx, m.held(), authorization, drafts)
+	if m.isIn(from.Via) {
+		return nil, unavailable("%s: mirrors follow each other in a circle; it came back to the first", wire.NothingAppended)
+	}
+	from.Via = m.addTo(from.Via)
+	receipts, err := m.cfg.Upstream.Append(ctx, m.held(), from, drafts)
 	if err != nil {
 		return nil, appendProblem(err)
 	}

@@ -228,7 +228,7 @@ func (u *HTTP) Describe(ctx context.Context, held Position) (d Description, err 
 	if err := u.readJSON(resp, &info); err != nil {
 		return d, err
 	}
-	d = Description{Log: wire.LogOf(resp.Header), Head: info.Head.Point(), Horizon: info.Horizon.Point(), ParentHead: event.MaxID}
+	d = Description{Log: wire.LogOf(resp.Header), Head: info.Head.Point(), Horizon: info.Horizon.Point(), ParentHead: event.MaxID, Via: resp.Header.Get(wire.HeaderVia)}
 	if info.Log != d.Log || d.Head.ID < d.Horizon.ID {
 		return d, u.wrongAnswer("contradicts itself about its log")
 	}
@@ -344,7 +344,7 @@ func (u *HTTP) findEvents(object *json.Decoder) error {
 const appendWait = 30 * time.Second
 
 // Append implements Upstream. The request has no credentials but those of the caller.
-func (u *HTTP) Append(ctx context.Context, held Position, authorization string, drafts []event.Draft) ([]event.Receipt, error) {
+func (u *HTTP) Append(ctx context.Context, held Position, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, appendWait)
 	defer cancel()
 	var body []byte
@@ -364,8 +364,11 @@ func (u *HTTP) Append(ctx context.Context, held Position, authorization string, 
 	if held.ID != event.Beginning {
 		req.Header.Set(wire.HeaderHeld, held.Cursor().String())
 	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
+	if from.Via != "" {
+		req.Header.Set(wire.HeaderVia, from.Via)
+	}
+	if from.Authorization != "" {
+		req.Header.Set("Authorization", from.Authorization)
 	}
 	resp, err := u.http.Do(req)
 	if err != nil {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"cmp"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -45,13 +46,15 @@ type Config struct {
 
 // A Mirror follows an upstream into a log, and passes appends on to it.
 type Mirror struct {
-	log Log
-	cfg Config
+	log  Log
+	cfg  Config
+	name string // of this Mirror alone, in wire.HeaderVia
 
 	mu       sync.Mutex
 	report   wire.Mirror
-	conflict *ConflictError // the upstream is another log, or has another history
-	advanced chan struct{}  // closed when the log has grown
+	conflict *ConflictError          // the upstream is another log, or has another history
+	advanced chan struct{}           // closed when the log has grown
+	cut      context.CancelCauseFunc // ends the connection; set before the first one
 
 	asking chan struct{} // has an element while the upstream is asked for its head
 }
@@ -62,8 +65,9 @@ func New(log Log, cfg Config) *Mirror {
 	cfg.RetryMax = cmp.Or(cfg.RetryMax, 30*time.Second)
 	cfg.ApplyWait = cmp.Or(cfg.ApplyWait, 5*time.Second)
 	cfg.Refresh = cmp.Or(cfg.Refresh, time.Minute)
-	return &Mirror{log: log, cfg: cfg, advanced: make(chan struct{}), asking: make(chan struct{}, 1),
-		report: wire.Mirror{Upstream: cfg.Name, Head: log.HeadPoint().ID}}
+	name := crand.Text()
+	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1),
+		report: wire.Mirror{Upstream: cfg.Name, Head: log.HeadPoint().ID, Via: name}}
 }
 
 // Report returns how the mirror is.
@@ -91,7 +95,7 @@ func (m *Mirror) Run(ctx context.Context) {
 	defer refreshing.Wait()
 	for failures := 0; ; failures++ {
 		began, before := time.Now(), m.log.HeadPoint().ID
-		err := m.follow(ctx)
+		err := m.followUntilCut(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -108,6 +112,20 @@ func (m *Mirror) Run(ctx context.Context) {
 	}
 }
 
+// followUntilCut is follow, until refresh finds that the upstream must not be followed.
+func (m *Mirror) followUntilCut(ctx context.Context) error {
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	m.mu.Lock()
+	m.cut = cut
+	m.mu.Unlock()
+	err := m.follow(ctx)
+	if cause := context.Cause(ctx); isError[*ConflictError](cause) {
+		return cause
+	}
+	return err
+}
+
 // refresh asks for the horizon of the upstream again and again.
 func (m *Mirror) refresh(ctx context.Context) {
 	ticker := time.NewTicker(m.cfg.Refresh)
@@ -116,7 +134,11 @@ func (m *Mirror) refresh(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			if r := m.Report(); r.Connected { // else follow asks
-				_ = m.ask(ctx) // the next connection says what is wrong
+				if err := m.ask(ctx); isError[*ConflictError](err) {
+					m.mu.Lock()
+					m.cut(err)
+					m.mu.Unlock()
+				} // the next connection says what else is wrong
 			}
 		case <-ctx.Done():
 			return
@@ -142,6 +164,8 @@ func (m *Mirror) describe(ctx context.Context) (Description, error) {
 		d, err = m.cfg.Upstream.Describe(ctx, Position{}) // what log is it?
 	}
 	switch {
+	case err == nil && m.isIn(d.Via):
+		return d, &ConflictError{wire.ReasonLoop, m.cfg.Name + " mirrors this mirror: neither would receive anything"}
 	case err != nil || d.Log == held.Log:
 		return d, err
 	case d.Parent == held.Log:
@@ -245,6 +269,7 @@ func (m *Mirror) noteDescribed(d *Description) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.report.Head, m.report.Horizon = max(m.report.Head, d.Head.ID), max(m.report.Horizon, d.Horizon.ID)
+	m.report.Via = m.addTo(d.Via)
 }
 
 // noteConnected notes that there is a connection, which has brought something.

@@ -478,6 +478,48 @@ func TestWrongUpstream(t *testing.T) {
 	sameAnswers(t, origin, near)
 }
 
+// Mirrors that follow each other in a circle say so, pass no append round, and go on once one
+// of them follows the server again.
+func TestLoop(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	near := newNode(t).follow(t, origin, "")
+	near.awaitReady(t)
+	far := newNode(t).follow(t, near, "")
+	far.awaitReady(t)
+	resp, _ := far.ask(t, http.MethodGet, "/", "")
+	via := resp.Header.Get(wire.HeaderVia)
+	if resp, body := far.put(t, "b", 1, wire.HeaderVia, "OTHER, "+via); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, wire.NothingAppended) {
+		t.Errorf("append that comes back: %s %s", resp.Status, body)
+	}
+	if resp, body := far.put(t, "b", 1, wire.HeaderVia, "OTHER"+strings.Repeat(", OTHER", 15)); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("append by 16 mirrors: %s %s", resp.Status, body)
+	}
+	near.stop()
+	near.follow(t, far, "")
+	var found, other *node
+	until(t, "the loop", func() bool {
+		for i, n := range []*node{near, far} {
+			if n.mirror.Report().Conflict == wire.ReasonLoop {
+				found, other = n, []*node{far, near}[i]
+			}
+		}
+		return found != nil
+	})
+	found.want(t, "/readyz", http.StatusServiceUnavailable, "mirrors this mirror")
+	for _, n := range []*node{found, other} {
+		if resp, body := n.put(t, "b", 1); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "mirrors this mirror") {
+			t.Errorf("append: %s %s", resp.Status, body)
+		}
+	}
+	near.stop()
+	near.follow(t, origin, "")
+	near.awaitReady(t)
+	far.awaitReady(t)
+	far.mustPut(t, "c", 3)
+	sameAnswers(t, origin, far)
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // An Upstream is the server of a log that is mirrored. Its methods may be called at the same
@@ -22,9 +23,9 @@ type Upstream interface {
 	// is the last value: a *ConflictError if the log does not have the position, and a
 	// *GoneError if it has dropped history after it.
 	Follow(ctx context.Context, after Position) iter.Seq2[Batch, error]
-	// Append appends drafts, all or none, with the credentials of a caller, the value of its
-	// Authorization header. held is as for Describe. A refusal is a *wire.Error.
-	Append(ctx context.Context, held Position, authorization string, drafts []event.Draft) ([]event.Receipt, error)
+	// Append appends drafts, all or none, with the credentials of a caller. held is as for
+	// Describe. A refusal is a *wire.Error.
+	Append(ctx context.Context, held Position, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error)
 }
 
 // A Position is a position of a log, with its mark if that is known.
@@ -45,6 +46,7 @@ type Description struct {
 	// where the two parted, or event.MaxID if that is not known.
 	Parent     string
 	ParentHead event.ID
+	Via        string // the mirrors between it and the server that assigns ids, as in wire.HeaderVia
 }
 
 // A Batch is some events that arrived together.
@@ -55,8 +57,8 @@ type Batch struct {
 	Live   bool     // everything up to the head at the time of the request has been yielded
 }
 
-// A ConflictError means that the log of the upstream is not the one that is mirrored, or does
-// not have the history that is here.
+// A ConflictError means that the log of the upstream is not the one that is mirrored, does
+// not have the history that is here, or comes from this mirror.
 type ConflictError struct {
 	Reason string // one of the Reason constants of package wire
 	Detail string

@@ -333,7 +333,7 @@ func describeMirror() mirrorMetrics {
 		connected: d("connected", "1 if there is a connection to the upstream, else 0."),
 		ready:     d("ready", "1 once the mirror had everything that the upstream had, else 0."),
 		behind:    d("behind_events", "Distance from the head of the upstream, as far as it is known, in ids."),
-		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead) or other events (mark), else 0.", "reason"),
+		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead), has other events (mark), or mirrors this mirror (loop), else 0.", "reason"),
 		events:    d("events_total", "Events received since the server started."),
 		bytes:     d("bytes_total", "Bytes of the lines of these events."),
 		appends:   d("appends_total", "Appends passed on to the upstream, and accepted there."),
@@ -355,7 +355,7 @@ func (d *mirrorMetrics) tellMirror(m wire.Mirror, head event.ID, tell func(d *pr
 	tell(d.connected, prometheus.GaugeValue, flag(m.Connected))
 	tell(d.ready, prometheus.GaugeValue, flag(m.Ready))
 	tell(d.behind, prometheus.GaugeValue, float64(max(m.Head, head)-head))
-	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark} {
+	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark, wire.ReasonLoop} {
 		tell(d.conflict, prometheus.GaugeValue, flag(m.Conflict == reason), reason)
 	}
 	tell(d.events, prometheus.CounterValue, float64(m.Events))

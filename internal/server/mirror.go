@@ -14,9 +14,9 @@ import (
 // A Mirror follows the server of a log into the log that is served, and passes appends on to
 // it.
 type Mirror interface {
-	// Append passes drafts on, with the Authorization header of a caller. It returns once
+	// Append passes drafts on, with the credentials of a caller. It returns once
 	// the log has them, or after a while without.
-	Append(ctx context.Context, authorization string, drafts []event.Draft) ([]event.Receipt, error)
+	Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error)
 	// Await waits for a while until the log has reached a position of a reader, if the
 	// other server has it. An error is the response to the reader.
 	Await(ctx context.Context, at event.ID) error
@@ -101,12 +101,12 @@ func (s *Server) mirrorProblem(w http.ResponseWriter, r *http.Request, err error
 // passOn passes an append on to the server that assigns the ids. The credentials are those of
 // the request: a mirror lends its own to nobody.
 func (s *Server) passOn(w http.ResponseWriter, r *http.Request, drafts []event.Draft) ([]event.Receipt, error) {
-	authorization := r.Header.Get("Authorization")
+	from := wire.Caller{Authorization: r.Header.Get("Authorization"), Via: r.Header.Get(wire.HeaderVia)}
 	if rec := recorderOf(w); rec.byCookie {
 		token, _ := s.cookieToken(r) // admit has read it, too
-		authorization = "Bearer " + token
+		from.Authorization = "Bearer " + token
 	}
-	receipts, err := s.cfg.Mirror.Append(r.Context(), authorization, drafts)
+	receipts, err := s.cfg.Mirror.Append(r.Context(), from, drafts)
 	if head := s.log.Head(); err == nil {
 		for i := range receipts {
 			if id := receipts[i].ID; id > head {

@@ -20,8 +20,8 @@ type standInMirror struct {
 	notReady, err error
 }
 
-func (m *standInMirror) Append(ctx context.Context, authorization string, drafts []event.Draft) ([]event.Receipt, error) {
-	m.authorization = append(m.authorization, authorization)
+func (m *standInMirror) Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
+	m.authorization = append(m.authorization, from.Authorization)
 	if m.err != nil {
 		return nil, m.err
 	}

@@ -41,6 +41,11 @@ const (
 	// HeaderAsk, of requests for rooms between servers, says whom the server may ask in turn
 	// if its log does not have the topic: AskNodes or AskNobody.
 	HeaderAsk = "Rstream-Ask"
+
+	// HeaderVia names mirrors, newest first, with commas between them: those that have passed
+	// on the append of the request, or those between the server of the response to GET / and
+	// the server that assigns ids. A mirror that finds its own name would follow itself.
+	HeaderVia = "Rstream-Via"
 )
 
 // Values of HeaderAsk.

@@ -13,5 +13,12 @@ type Mirror struct {
 	Bytes     int64    // of their lines
 	Appends   int64    // passed on since the start
 	Trouble   string   // why there is no connection, "" if there is one
+	Via       string   // its name and those of the mirrors that it follows, as in HeaderVia
 	Conflict  string   // why the upstream is not the one that is mirrored: one of the Reason constants, or ""
+}
+
+// A Caller is what a mirror passes on of the request of an append.
+type Caller struct {
+	Authorization string // the header, "" for none
+	Via           string // the mirrors that have passed it on, as in HeaderVia
 }

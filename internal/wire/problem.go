@@ -39,6 +39,7 @@ const (
 	ReasonLog   = "log"   // it belongs to another log
 	ReasonAhead = "ahead" // it is above the head
 	ReasonMark  = "mark"  // the log has another event at its position
+	ReasonLoop  = "loop"  // no cursor: of a mirror that would follow itself
 )
 
 func (e *Error) Error() string {

@@ -81,6 +81,7 @@ func (c *lookStream) runStream() { c.run(c.follow) }
 // follow sends the look at the beginning, each other one at once, and a look that lasts again
 // and again.
 func (c *lookStream) follow() error {
+	c.s.hadNodes.Store(true)
 	lookout := c.s.board.Wait(c.node, c.wake)
 	defer lookout.Close()
 	timer := time.NewTimer(0)

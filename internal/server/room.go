@@ -41,6 +41,13 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) *wire.Error {
 	} else if other != nil {
 		return s.relayRoom(w, r, other)
 	}
+	if form == wire.Stream {
+		if away, problem := s.isAway(r, topic); problem != nil {
+			return problem
+		} else if away {
+			return s.prepareControlStream(w, r, func(c controlStream) stream { return &awayRoom{c} })
+		}
+	}
 	sees := view.Sees
 	view.Sees = func(c *board.Connection) bool {
 		return c.Log == s.log.Log() && c.Reads(topic) && (sees == nil || sees(c))

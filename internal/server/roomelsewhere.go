@@ -85,6 +85,37 @@ func (s *Server) roomElsewhere(w http.ResponseWriter, r *http.Request, topic eve
 	return nil, nil
 }
 
+// nodesReturn is how long the nodes of a board that has started may take to reach it.
+const nodesReturn = 20 * time.Second
+
+// isAway reports whether the stream of r resumes a room of another server that cannot be reached now.
+// An empty room would take the place of all that the reader has, for good.
+func (s *Server) isAway(r *http.Request, topic event.Topic) (bool, *wire.Error) {
+	c, err := event.ParseCursor(r.Header.Get(wire.HeaderLastEventID))
+	if err != nil || c.Of(s.log.Log()) {
+		return false, nil
+	}
+	if len(s.cfg.Peers) == 0 && !s.hadNodes.Load() && time.Since(s.began) > nodesReturn {
+		return false, nil // the cursor is of an older log of this server
+	}
+	has, err := s.hasTopic(r.Context(), topic)
+	if err != nil {
+		return false, s.internalProblem(r, err)
+	}
+	return !has, nil
+}
+
+// An awayRoom is a stream that ends at once, so that an EventSource asks again with its cursor. One
+// that gets an error would never ask again.
+type awayRoom struct{ controlStream }
+
+func (c *awayRoom) runStream() {
+	c.run(func() error {
+		c.buf = wire.AppendPreamble(c.buf, c.s.cfg.Retry)
+		return c.flush()
+	})
+}
+
 // otherNodes returns the URLs of the nodes of the board that can be asked.
 func (s *Server) otherNodes(r *http.Request) (urls []string) {
 	if s.board.Lookouts() == 0 {

@@ -161,6 +161,8 @@ type Server struct {
 	readers   board.Registry
 	board     *board.Board
 	describe  func() board.Node
+	began     time.Time
+	hadNodes  atomic.Bool // a node has waited on the board
 
 	prefetching atomic.Int32 // number of prefetchers
 
@@ -192,7 +194,7 @@ func New(log Log, cfg Config) *Server {
 	var salt [16]byte
 	rand.Read(salt[:]) // never fails
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
-		comparing: make(chan struct{}, maxComparing)}
+		began: time.Now(), comparing: make(chan struct{}, maxComparing)}
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.describe = s.describeNode(event.TimeOf(cfg.Now()))
 	s.board = board.New(&s.readers, board.Config{Node: s.describe})

@@ -223,8 +223,11 @@ const drawBoard = drawer(() => {
   say('flow', sum('opened') + ' came, ' + sum('closed') + ' left in the last minute')
   const nodes = [...board.nodes.values()]
   const logs = new Set(nodes.map(n => n.log))
-  say('log', [...logs].join(', '))
-  say('head', logs.size > 1 ? number(logs.size) + ' logs' : nodes.reduce((a, n) => n.head > a ? n.head : a, '').split('.')[0])
+  const several = logs.size > 1
+  say('log-name', several ? number(logs.size) + ' logs' : 'log')
+  say('log', several ? '' : [...logs].join())
+  say('head-name', several ? 'to ' + number(logs.size) + ' logs' : 'head')
+  say('head', several ? '' : nodes.reduce((a, n) => n.head > a ? n.head : a, '').split('.')[0])
   const rate = appended()
   say('rate', rate === undefined ? '–' : (rate > 0 && rate < 10 ? rate.toFixed(1) : number(Math.round(rate))) + '/s')
   const slowest = conns.reduce((a, c) => c.lag > (a?.lag || 0) ? c : a, null)
@@ -235,9 +238,10 @@ const drawBoard = drawer(() => {
   say('version', nodes.length === 1 ? 'version ' + nodes[0].version : 'on this board')
   at('servers').hidden = nodes.length < 2
   if (nodes.length > 1) {
+    nodes.sort((a, b) => a.node < b.node ? -1 : 1)
     fill(at('server-rows'), nodes.map(n => ({
       key: n.node,
-      cells: [count(conns.filter(c => c.node === n.node).length), since(n.since), text([n.node, n.version + ' at ' + n.head.split('.')[0]])],
+      cells: [count(conns.filter(c => c.node === n.node).length), since(n.since), text([n.node, 'log ' + n.log + ' at ' + n.head.split('.')[0], 'version ' + n.version])],
     })))
   }
 
@@ -447,5 +451,8 @@ document.addEventListener('visibilitychange', () => {
   if (document.hidden) leaving = setTimeout(leave, 10000)
   else look()
 })
+// A browser keeps a page that was left, with its streams, and runs none of its timers.
+addEventListener('pagehide', leave)
+addEventListener('pageshow', look)
 setInterval(() => { if (stop && live) drawBoard() }, 5000) // the rates
 look()

@@ -346,6 +346,27 @@ func (p *browserPage) write(text string) {
 	p.do("Input.insertText", params{"text": text}, nil)
 }
 
+// keepScreenshots keeps pictures of the page, wide and narrow, light and dark, in the folder that
+// RSTREAM_TEST_SCREENSHOTS names.
+func (p *browserPage) keepScreenshots(name string) {
+	p.c.t.Helper()
+	dir := os.Getenv("RSTREAM_TEST_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	for _, width := range []int{1280, 360} {
+		for _, dark := range []bool{false, true} {
+			p.resize(width, 900, dark)
+			var shot struct{ Data []byte }
+			p.do("Page.captureScreenshot", params{"captureBeyondViewport": true}, &shot)
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-dark=%t.png", name, width, dark)), shot.Data, 0o600); err != nil {
+				p.c.t.Fatal(err)
+			}
+		}
+	}
+	p.resize(1280, 900, false)
+}
+
 // click clicks into the middle of an element, as a mouse does.
 func (p *browserPage) click(selector string) {
 	p.c.t.Helper()

@@ -37,7 +37,15 @@ type killable struct {
 // startKillable starts a server of a log in w.dir.
 func startKillable(w *walker, flags string) *killable {
 	w.t.Helper()
-	k := &killable{walker: w, flags: flags}
+	k := newKillable(w)
+	k.flags = flags
+	k.restart()
+	return k
+}
+
+// newKillable returns a server that restart starts.
+func newKillable(w *walker) *killable {
+	k := &killable{walker: w}
 	for k.base == "" {
 		// A port that no program gets by chance while the server is away.
 		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
@@ -46,7 +54,6 @@ func startKillable(w *walker, flags string) *killable {
 			k.base = "http://" + address
 		}
 	}
-	k.restart()
 	return k
 }
 
@@ -65,7 +72,10 @@ func (k *killable) kill() {
 	_ = k.cmd.Wait()
 }
 
-func (k *killable) killAndRestart() {
+func (k *killable) killAndRestart() { k.t.Helper(); k.killDuring(func() {}) }
+
+// killDuring kills the server, and restarts it after meanwhile.
+func (k *killable) killDuring(meanwhile func()) {
 	k.t.Helper()
 	if err := k.cmd.Process.Kill(); err != nil {
 		k.t.Fatal(err)
@@ -73,6 +83,7 @@ func (k *killable) killAndRestart() {
 	k.away.Lock()
 	defer k.away.Unlock()
 	_ = k.cmd.Wait()
+	meanwhile()
 	k.restart()
 }
 
@@ -216,7 +227,7 @@ func TestDashboard(t *testing.T) {
 	p.waitText("#room-said", "Live")
 	p.waitText("#state-rows", `"back"`)
 	p.waitText("#topics", "Nobody reads anything.")
-	checkRoomInBrowser(p, k)
+	checkRoomInBrowser(p, k, k.killAndRestart)
 	checkKeyboard(p, k)
 	checkAccessible(p, k)
 	checkHung(p, k)
@@ -235,8 +246,8 @@ func pageOfDocs(t *testing.T) string {
 }
 
 // checkRoomInBrowser follows a room by an EventSource and nothing else, while changes are appended
-// and the server is killed: there is one state, and then each change once and in order.
-func checkRoomInBrowser(p *browserPage, k *killable) {
+// and kill kills a server: there is one state, and then each change once and in order.
+func checkRoomInBrowser(p *browserPage, k *killable, kill func()) {
 	t := k.t
 	t.Helper()
 	seed := rand.Uint64()
@@ -245,6 +256,7 @@ func checkRoomInBrowser(p *browserPage, k *killable) {
 	k.put("carol/log/0", "first", "0")
 	p.value(`void (() => {
 		window.got = []
+		window.lost = 0
 		const room = new EventSource('/api/room/carol')
 		for (const type of ['state', 'live', 'PUT', 'DEL']) {
 			room.addEventListener(type, e => {
@@ -252,6 +264,7 @@ func checkRoomInBrowser(p *browserPage, k *killable) {
 				got.push(type === 'PUT' ? ev.value : type === 'DEL' ? ev.path : type)
 			})
 		}
+		room.onerror = () => { lost++ }
 	})()`)
 	p.wait(`got.join() === 'state,0,live'`)
 	want := []string{"state", "0", "live"}
@@ -262,7 +275,7 @@ func checkRoomInBrowser(p *browserPage, k *killable) {
 		var killing sync.WaitGroup
 		for j := range n {
 			if j == at {
-				killing.Go(k.killAndRestart)
+				killing.Go(kill)
 			}
 			key, name := fmt.Sprintf("%d.%d", i, j), fmt.Sprint("log/", r.IntN(4))
 			if r.IntN(4) == 0 {

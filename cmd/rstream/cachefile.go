@@ -97,7 +97,7 @@ func (a *app) openIfCreated(ctx context.Context, path string, role cache.Role) (
 		return nil, nil
 	}
 	db, err := a.openDB(ctx, path, cache.Config{Role: role})
-	if errors.Is(err, cache.ErrNoLog) {
+	if errors.Is(err, cache.ErrNoLog) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // another process is creating it, or was killed while it did
 	}
 	return db, err

@@ -21,8 +21,9 @@ type serverReport struct {
 	URL       string    `json:"url"`
 	Reachable bool      `json:"reachable"`
 	Error     string    `json:"error,omitempty"`
+	Log       string    `json:"log,omitempty"`
 	Head      *event.ID `json:"head,omitempty"`
-	Lag       *uint64   `json:"lag,omitempty"` // ids from there to the newest head of the servers
+	Lag       *uint64   `json:"lag,omitempty"` // ids from there to the newest head of the servers; not known if their logs differ
 
 	Requests  int64 `json:"requests"`  // of this copy's commands so far
 	Received  int64 `json:"received"`  // bytes
@@ -54,13 +55,19 @@ func (r *statusReport) startAsking(ctx context.Context, a *app) (wait func()) {
 	}
 }
 
-// addLags adds how far each server is behind the newest head.
+// addLags adds how far each server is behind the newest head, unless they serve several logs.
 func addLags(reports []serverReport) {
 	var newest event.ID
+	var log string
 	for i := range reports {
-		if reports[i].Head != nil {
-			newest = max(newest, *reports[i].Head)
+		s := &reports[i]
+		if s.Head == nil {
+			continue
 		}
+		if log != "" && s.Log != log {
+			return
+		}
+		newest, log = max(newest, *s.Head), s.Log
 	}
 	for i := range reports {
 		if s := &reports[i]; s.Head != nil {
@@ -79,7 +86,7 @@ func askServer(ctx context.Context, a *app, server string) serverReport {
 	var unreachable *client.UnreachableError
 	switch {
 	case err == nil:
-		r.Reachable, r.Head = true, &info.Head.ID
+		r.Reachable, r.Log, r.Head = true, info.Log, &info.Head.ID
 	case errors.Is(err, context.DeadlineExceeded):
 		r.Error = "no answer"
 	case errors.As(err, &unreachable):
@@ -124,10 +131,13 @@ func (r *statusReport) readServerNotes(ctx context.Context, a *app) error {
 	return nil
 }
 
-// printServers prints the log and a row for each server.
+// printServers prints the log, or why it is not one, and a row for each server.
 func (r *statusReport) printServers(row func(name, format string, args ...any)) {
-	if r.Reachable {
+	switch {
+	case r.Reachable:
 		row("log", "%s, head %s%s", r.ServerLog, *r.Head, afterComma(r.HeadTime))
+	case r.refused:
+		row("log", "%s", r.Error)
 	}
 	for i := range r.Servers {
 		s := &r.Servers[i]
@@ -143,6 +153,8 @@ func (s *serverReport) reportText() string {
 	switch {
 	case !s.Reachable:
 		text += ", not reachable: " + s.Error
+	case s.Lag == nil:
+		text += fmt.Sprintf(", log %s, head %s", s.Log, *s.Head)
 	case *s.Lag > 0:
 		text += fmt.Sprintf(", head %s, %s behind", *s.Head, count(*s.Lag, "event"))
 	default:

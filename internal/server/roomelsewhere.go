@@ -243,6 +243,10 @@ type relayedRoom struct {
 
 func (c *relayedRoom) runStream() { c.run(c.copy) }
 
+// relaySilence is the shortest silence of another server after which its stream is lost: it may be
+// stopped, and then closes nothing. Its heartbeats come every 15 seconds.
+const relaySilence = 45 * time.Second
+
 // copy sends the body as it comes, until it ends or must end.
 func (c *relayedRoom) copy() error {
 	pieces, ended := make(chan []byte), make(chan struct{})
@@ -269,11 +273,16 @@ func (c *relayedRoom) copy() error {
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	silence := max(relaySilence, 3*c.s.cfg.Heartbeat)
+	c.written = time.Now()
 	for {
 		if err := c.checkEnd(); err != nil {
 			return err
 		}
-		timer.Reset(c.patience(365 * 24 * time.Hour))
+		if time.Since(c.written) >= silence {
+			return nil
+		}
+		timer.Reset(c.patience(silence))
 		select {
 		case b, ok := <-pieces:
 			if !ok { // it may also be that the other server was lost: an EventSource asks again

@@ -2,6 +2,7 @@ package server
 
 import (
 	"io"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,5 +38,36 @@ func TestRoomAway(t *testing.T) {
 		ends("b", elsewhere, true)
 		looks.Close()
 		ends("b", elsewhere, true)
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestRoomHung: the room of a server that is stopped ends, so that its reader asks again.
+func TestRoomHung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+			body, stopped := io.Pipe()
+			go func() {
+				for range 10 {
+					_, _ = stopped.Write(wire.AppendPreamble(nil, time.Second))
+					time.Sleep(15 * time.Second)
+				}
+			}()
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {wire.SSE}, wire.HeaderLog: {logName}}, Body: body, Request: r}, nil
+		})
+		s, stop := serve(t, newLog(), Config{Peers: []Peer{{URL: "http://peer", HTTP: &http.Client{Transport: transport}}}})
+		defer stop()
+		began := time.Now()
+		fs, closer := s.stream(wire.PathRoom + "a")
+		defer closer.Close()
+		for err := error(nil); err == nil; {
+			_, err = fs.next()
+		}
+		if got := time.Since(began); got != 9*15*time.Second+relaySilence {
+			t.Errorf("the room ended after %s", got)
+		}
 	})
 }

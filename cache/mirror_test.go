@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -273,6 +274,46 @@ func TestMirrorOrder(t *testing.T) {
 	}
 	m.follow(t)
 	m.check(t, "at last")
+}
+
+// Retention that would move the horizon of a mirror's old history, and waits while the state is
+// stored from which its new one begins, changes nothing of the new one.
+func TestMirrorBeginRetains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		const at = 2 * event.BlockSize
+		m := newMirroring(t)
+		m.grow(t, event.BlockSize+50)
+		m.follow(t)
+		m.grow(t, event.BlockSize)
+		if err := m.log.RetainOnce(ctx, Retention{Horizon: func() event.ID { return at }}); err != nil {
+			t.Fatal(err)
+		}
+		last, mark, _, err := m.log.LastAt(ctx, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := make(chan error, 1)
+		err = m.mirror.BeginAt(ctx, event.Point{ID: at, Mark: mark}, last, func(yield func(event.Event, error) bool) {
+			go func() { moved <- m.mirror.history.MoveHorizon(ctx, event.BlockSize) }()
+			synctest.Wait() // it waits for the file
+			stateOf(ctx, m.log, at)(yield)
+		})
+		if err := errors.Join(err, <-moved); err != nil {
+			t.Fatal(err)
+		}
+		ask := func(db *DB) any {
+			var horizon, dropped event.ID
+			var mark string
+			err := db.file.ViewLog(ctx, `horizon, dropped, horizon_mark`, &horizon, &dropped, &mark)
+			known, err2 := db.Horizon(ctx)
+			return fmt.Sprint(horizon, dropped, mark, known, errors.Join(err, err2))
+		}
+		same(t, "the horizon", ask(m.log), func() any { return ask(m.mirror) })
+		if err := errors.Join(m.mirror.Close(), m.log.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A state that cannot be stored to its end leaves the mirror as it is.

@@ -301,6 +301,10 @@ func (h *History) MoveHorizon(ctx context.Context, to event.ID) error {
 		return err
 	}
 	err = h.file.Update(ctx, func(tx *sql.Tx) error {
+		var now event.ID
+		if err := h.file.ScanLog(tx, `horizon`, &now); err != nil || to <= now {
+			return err // a mirror may have begun at a later one, whose mark must stay
+		}
 		if err := h.file.UpdateLog(tx, moveHorizon, int64(last), markText(mark), to); err != nil {
 			return err
 		}

@@ -13,8 +13,16 @@ import (
 // known.
 type KnownHorizon struct{ next atomic.Uint64 } // 0: not known
 
-// Set sets the horizon, once it is in the file.
-func (k *KnownHorizon) Set(at event.ID) { k.next.Store(uint64(at) + 1) }
+// Set sets the horizon, once it is in the file. It stays if it is higher: retention and the
+// new beginning of a mirror may move it one after the other, and come here in another order.
+func (k *KnownHorizon) Set(at event.ID) {
+	for next := uint64(at) + 1; ; {
+		known := k.next.Load()
+		if known >= next || k.next.CompareAndSwap(known, next) {
+			return
+		}
+	}
+}
 
 // Forget forgets the horizon, after a transaction that may or may not have moved it.
 func (k *KnownHorizon) Forget() { k.next.Store(0) }

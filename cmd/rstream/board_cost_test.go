@@ -3,7 +3,13 @@
 package main
 
 import (
+	"io"
+	"math"
+	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -14,60 +20,107 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-var cpuSeconds = regexp.MustCompile(`(?m)^process_cpu_seconds_total (\S+)$`)
-
-// cpu returns the CPU time that the server has used.
-func (n *nodeServer) cpu() float64 {
-	found := cpuSeconds.FindStringSubmatch(n.s.get(n.url + "/metrics"))
-	if found == nil {
-		n.s.t.Fatal("the server does not tell its CPU time")
-	}
-	seconds, err := strconv.ParseFloat(found[1], 64)
-	if err != nil {
-		n.s.t.Fatal(err)
-	}
-	return seconds
-}
-
-// fanOut has the server deliver events to readers, and returns the CPU time that it took.
-func (n *nodeServer) fanOut(readers, events, turn int) float64 {
+// fanOut has the server deliver events to readers.
+func (n *nodeServer) fanOut(readers, events, turn int) {
 	n.s.t.Helper()
 	in := bench.Input{User: "crowd", Run: n.name + strconv.Itoa(turn) + "-"}
 	load := bench.Load{Publishers: 1, Type: wire.JSON, Body: func(i int) (string, []byte) {
 		d := in.Draft(i)
 		return wire.SetPath(d.Storage()), in.Body(i)
 	}}
-	before := n.cpu()
 	if _, err := bench.FanOut(n.s.t.Context(), n.url, "/events?since=now&topic="+url.QueryEscape(in.User), readers, load, time.Hour, events); err != nil {
 		n.s.t.Fatal(err)
 	}
-	return n.cpu() - before
 }
 
-// TestLookingCost compares the CPU time of fan-out of a server whose board and whose board
-// elsewhere are looked at with that of one that nobody looks at. Readers come and go in each turn.
+var (
+	profileTotal = regexp.MustCompile(`Total samples = ([\d.]+)ms`)
+	profilePart  = regexp.MustCompile(`accounting for ([\d.]+)(?:ms)?,`)
+)
+
+// profile returns how many samples of CPU time the server takes during load, and how many of them
+// are in the board or in reports to one.
+func (n *nodeServer) profile(admin string, seconds int, load func()) (all, looking float64) {
+	t := n.s.t
+	t.Helper()
+	type result struct {
+		body []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds), nil)
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		done <- result{b, err}
+	}()
+	var got result
+	for got.body == nil && got.err == nil {
+		select {
+		case got = <-done:
+		default:
+			load()
+		}
+	}
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	file := filepath.Join(t.TempDir(), "cpu.pprof")
+	if err := os.WriteFile(file, got.body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A server whose readers are others makes no requests but those to a board.
+	const focus = `internal/(board|report|sse)\.|server\.\(\*(boardStream|lookStream|controlStream)\)|server\.\(\*Server\)\.(getLooks|postReport)|main\.boardLinks|net/http\.\(\*(persistConn|Transport|Client)\)`
+	out, err := exec.CommandContext(t.Context(), "go", "tool", "pprof", "-top", "-unit=ms", "-focus="+focus, file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ms := func(r *regexp.Regexp) float64 {
+		found := r.FindSubmatch(out)
+		if found == nil {
+			t.Fatalf("no %s in the profile:\n%s", r, out)
+		}
+		n, err := strconv.ParseFloat(string(found[1]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n / 10 // there are 100 samples in a second
+	}
+	return ms(profileTotal), ms(profilePart)
+}
+
+// TestLookingCost counts in profiles how much of the CPU time of fan-out looking takes, on a server
+// that reports and on its board. Readers come and go meanwhile. The CPU time of a server that nobody
+// looks at says less: it differs by a fifth from turn to turn.
 func TestLookingCost(t *testing.T) {
 	longtest.Require(t)
-	const turns = 12
 	s := newBoardStory(t, "b")
-	looked := s.nodes[0]
-	alone := &nodeServer{s: s, name: "alone", readers: map[int]*nodeReader{}}
-	alone.start()
 	page, _ := s.look()
-	looked.read("crowd")
-	s.agree(patience, "a page looks at the board", page)
-	const readers, events = 200, 1000
-	var with, without float64
-	for turn := range turns + 1 {
-		a, b := alone.fanOut(readers, events, turn), looked.fanOut(readers, events, turn)
-		if turn == 0 {
-			continue // it fills caches
+	for _, n := range []*nodeServer{s.nodes[0], s.board} {
+		admin := freeAddress()
+		n.kill(n.process)
+		n.args = append(n.args, "--admin", admin)
+		n.start()
+		n.read("crowd")
+		s.agree(20*time.Second, n.name+" has an address for profiles", page)
+		turn := 0
+		all, looking := n.profile(admin, 20, func() { turn++; n.fanOut(200, 1000, turn) })
+		deviation := 100 * math.Sqrt(max(looking, 1)) / all
+		t.Logf("%s: looking takes %.0f of %.0f samples: %.2f %% ± %.2f (two deviations)", n.name, looking, all, 100*looking/all, 2*deviation)
+		if all < 100 {
+			t.Errorf("%s: the profile has %.0f samples", n.name, all)
 		}
-		without, with = without+a, with+b
-		t.Logf("turn %d: %.2f s CPU alone, %.2f s looked at", turn, a, b)
-	}
-	t.Logf("looking costs %+.1f %% of the CPU time of %d deliveries", 100*(with/without-1), turns*readers*events)
-	if with > 1.1*without { // the goal is 1.02; on a machine with other work the measure is not that good
-		t.Errorf("looking costs too much")
+		if looking > 0.02*all+3*math.Sqrt(0.02*all) { // three deviations above 2 %
+			t.Errorf("%s: looking costs too much", n.name)
+		}
 	}
 }

@@ -44,17 +44,17 @@ func startKillable(w *walker, flags string) *killable {
 }
 
 // newKillable returns a server that restart starts.
-func newKillable(w *walker) *killable {
-	k := &killable{walker: w}
-	for k.base == "" {
-		// A port that no program gets by chance while the server is away.
+func newKillable(w *walker) *killable { return &killable{walker: w, base: "http://" + freeAddress()} }
+
+// freeAddress returns an address whose port no program gets by chance while its server is away.
+func freeAddress() string {
+	for {
 		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
 		if l, err := net.Listen("tcp", address); err == nil {
 			_ = l.Close()
-			k.base = "http://" + address
+			return address
 		}
 	}
-	return k
 }
 
 func (k *killable) restart() {

@@ -217,10 +217,10 @@ func (m *Mirror) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.noteConnected()
 		if err := m.store(ctx, &b); err != nil {
 			return err
 		}
+		m.noteConnected() // not before: a full disk would be good news and bad with each connection
 	}
 	return io.ErrUnexpectedEOF // Follow ends with an error
 }

@@ -2,12 +2,15 @@ package mirror_test
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/mirror"
 	"github.com/rstream-dev/rstream/internal/server"
 )
@@ -69,4 +72,52 @@ func (n *node) startWith(t *testing.T, up mirror.Upstream, log string) {
 			t.Error(err)
 		}
 	})
+}
+
+// A fullLog is the file of a mirror on a full disk.
+type fullLog struct {
+	*cache.DB
+	receives atomic.Int64
+}
+
+var errFullLog = errors.New("no space left")
+
+func (l *fullLog) Receive(context.Context, []event.Event) error {
+	l.receives.Add(1)
+	return errFullLog
+}
+
+// A mirror that cannot store what it receives is in trouble until it can: connections that are
+// made in the meantime are no good news.
+func TestFullLog(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	near := newNode(t).follow(t, origin, "")
+	near.awaitReady(t)
+	near.stop()
+	origin.mustPut(t, "b", 3)
+	up, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := cache.Open(t.Context(), near.path, cache.Config{Role: cache.Server, Mirror: &cache.Mirrored{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	log := &fullLog{DB: db}
+	m := mirror.New(log, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
+		if !errors.Is(err, errFullLog) {
+			t.Errorf("reported %v", err)
+		}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	until(t, "three attempts", func() bool { return log.receives.Load() >= 3 })
+	if r := m.Report(); r.Connected || r.Trouble != errFullLog.Error() && r.Trouble != "" {
+		t.Errorf("it reports %+v", r)
+	}
+	cancel()
+	running.Wait()
 }

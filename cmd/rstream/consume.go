@@ -302,7 +302,7 @@ func consumerBatches(s *session, topics []event.Topic, opts client.TailOptions) 
 	}
 }
 
-// consumerGrace is how long a consumer waits for what is under way before it ends.
+// consumerGrace is how long a consumer waits for running work before it ends.
 const consumerGrace = 10 * time.Second
 
 // noteEnding says that a consumer waits before it ends.

@@ -19,7 +19,7 @@
 // board takes it only for the look that it has announced last, only from the newest process of
 // a node, and only if it follows the report before it; else it asks for all connections. A
 // node that has reported nothing for a while is gone, with all of its connections. So a
-// board never shows for long what is not, whatever was lost or late.
+// board does not show for long a reader that has left, whatever message was lost or late.
 //
 // The board keeps nothing on disk, and no history: a connection that has closed is gone. The
 // package does not deal with rights, except that a viewer brings a function that hides

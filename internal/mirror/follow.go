@@ -187,7 +187,7 @@ func (f *follower) readStream(ctx context.Context) error {
 	}
 }
 
-// checkStream refuses what is not the stream that was asked for.
+// checkStream refuses a stream that was not asked for.
 func (f *follower) checkStream(resp *http.Response) error {
 	if err := f.u.checkResponse(resp, wire.SSE, f.after); err != nil {
 		return err

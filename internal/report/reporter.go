@@ -37,7 +37,7 @@ type Config struct {
 	// Every is the least time between two reports, in which changes are collected. If not
 	// positive, 200 milliseconds.
 	Every time.Duration
-	// Meter counts what is sent. If nil, nothing is counted.
+	// Meter counts the reports. If nil, nothing is counted.
 	Meter *Meter
 }
 

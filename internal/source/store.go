@@ -129,7 +129,7 @@ func (f *follower) moveCursor(fr *Frame) {
 	}
 }
 
-// addFrame adds what is to be stored of an event. old are the events whose ids go back and
+// addFrame adds the drafts of an event. old are the events whose ids go back and
 // that were stored before.
 func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[event.Hash]event.ID) {
 	if fr.upstream != nil {
@@ -170,7 +170,7 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	f.state.Bytes += int64(len(fr.Data))
 }
 
-// draftOf returns what is to be stored of an event, if anything is.
+// draftOf returns the draft of an event, if there is one.
 func (f *follower) draftOf(ctx context.Context, fr *Frame) (d event.Draft, taken bool) {
 	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
 	if err != nil {
@@ -179,7 +179,7 @@ func (f *follower) draftOf(ctx context.Context, fr *Frame) (d event.Draft, taken
 	return d, taken
 }
 
-// A finding is what is known of an event by its id.
+// A finding is the result of looking up an event by its id.
 type finding struct {
 	isRepeat bool // it is one of the last events
 	goesBack bool // its id is lower than another one

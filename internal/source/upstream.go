@@ -136,7 +136,7 @@ func parseUpstreamCursor(cursor string) (event.Cursor, error) {
 	return c, nil
 }
 
-// checkAnswer refuses what is not the answer of an rstream server, with status 200. It returns
+// checkAnswer refuses a response that is not of an rstream server with status 200. It returns
 // the id of the log.
 func (c *Config) checkAnswer(resp *http.Response, mediaType string) (log string, err error) {
 	if resp.StatusCode != http.StatusOK {
@@ -164,7 +164,7 @@ func (c *Config) checkAnswer(resp *http.Response, mediaType string) (log string,
 	return log, nil
 }
 
-// checkUpstream refuses what is not the stream that was asked for.
+// checkUpstream refuses a stream that was not asked for.
 func (c *Config) checkUpstream(r *upstreamReader, resp *http.Response) (err error) {
 	if r.log, err = c.checkAnswer(resp, wire.SSE); err != nil {
 		return err

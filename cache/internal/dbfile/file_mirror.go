@@ -40,7 +40,7 @@ func endMirror(tx *sql.Tx) error {
 	return err
 }
 
-// checkMirror reads whether the file is a mirror, and refuses one that is not what is wanted.
+// checkMirror reads whether the file is a mirror, and refuses the other kind of file.
 func (f *File) checkMirror(ctx context.Context, cfg Options) error {
 	if err := f.Read.QueryRowContext(ctx, findMirror).Scan(&f.Mirror); err != nil {
 		return err

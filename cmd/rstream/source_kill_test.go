@@ -22,10 +22,22 @@ import (
 
 // A stream like that of Wikimedia's recent changes is cut ten times, and the tail of it that
 // prints into jq is killed twice, each time within a burst of changes. jq gets each change, in
-// order; a run may begin with lines of the one before, as after any SIGKILL, but with none from
-// before the burst, since their cursor was stored. The file has each change once, for SQL, too.
+// order, and after SIGTERM each once. After SIGKILL a run may begin with lines of the one before,
+// but with none from before the burst, since their cursor was stored. The file has each change
+// once, for SQL, too.
 func TestSourceTailKilled(t *testing.T) {
-	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			if back := killSourceTail(t, signal); back > 0 && signal == syscall.SIGTERM {
+				t.Errorf("%d changes were printed again", back)
+			}
+		})
+	}
+}
+
+// killSourceTail kills tails with a signal, and returns how many lines were printed again.
+func killSourceTail(t *testing.T, signal syscall.Signal) (back int) {
 	const bursts, burst, cuts = 3, 110, 10
 	var released, cut atomic.Int64
 	released.Store(burst)
@@ -48,7 +60,7 @@ func TestSourceTailKilled(t *testing.T) {
 		}
 	}
 	const perBurst = burst - burst/10
-	next, back, killed, begun := 0, 0, 0, 0 // begun are the runs after a kill of which there is a line
+	next, killed, begun := 0, 0, 0 // begun are the runs after a kill of which there is a line
 	for last := -1; next < len(want) && lines.Scan(); {
 		n, err := strconv.Atoi(lines.Text())
 		i, known := at[n]
@@ -70,7 +82,7 @@ func TestSourceTailKilled(t *testing.T) {
 		switch {
 		case next == (killed+1)*perBurst+40 && killed < bursts-1:
 			killed++
-			_ = tail.Process.Kill()
+			_ = tail.Process.Signal(signal)
 			_ = tail.Wait() // it was killed
 			tail = w.startTail()
 		case next%perBurst == 0 && int64(next/perBurst*burst) == released.Load() && next < len(want):
@@ -91,6 +103,7 @@ func TestSourceTailKilled(t *testing.T) {
 	hub.CloseClientConnections()
 	t.Logf("%d changes, %d printed again, %d connections", next, back, cut.Load())
 	w.checkChanges(len(want))
+	return back
 }
 
 // A changeReader runs tails of a stand-in of Wikimedia into jq.

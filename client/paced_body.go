@@ -20,6 +20,8 @@ const (
 	overtakeFactor = 2
 	// leastMeasured is the fewest bytes whose speed is measured in less than paceTime.
 	leastMeasured = 32 << 10
+	// leastTook is the least time that counts: bytes that wait in a buffer take no time.
+	leastTook = 10 * time.Millisecond
 )
 
 // errOvertaken ends a response because another server is faster, or may be. Events that
@@ -94,7 +96,7 @@ func (c *Client) recordPace(server int, n int64, took time.Duration) {
 	s := &c.servers[server]
 	s.bytes += n
 	if took > 0 && (n >= leastMeasured || took >= paceTime) {
-		s.speed, s.measured = float64(n)/took.Seconds(), time.Now()
+		s.speed, s.measured = float64(n)/max(took, leastTook).Seconds(), time.Now()
 	}
 }
 

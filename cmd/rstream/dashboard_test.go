@@ -395,12 +395,7 @@ func TestDashboardLogin(t *testing.T) {
 		return
 	}
 	w := &walker{t: t, dir: t.TempDir()}
-	w.run(exitDone, "key new keys.json")
-	w.write("revoked", "")
-	token := func(flags string) string {
-		out, _ := w.run(exitDone, "token --key keys.json "+flags)
-		return strings.TrimSpace(out)
-	}
+	token := w.newTokens()
 	all, ops, blind := token("--sub root --read *"), token("--sub ops --read alice --board read"), token("--sub bob --read *")
 	k := startKillable(w, "--keys keys.json --revoked revoked")
 	defer k.read("alice/posts", all)()

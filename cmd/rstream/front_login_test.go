@@ -21,12 +21,7 @@ func TestFrontLogin(t *testing.T) {
 		return
 	}
 	w := &walker{t: t, dir: t.TempDir()}
-	w.run(exitDone, "key new keys.json")
-	w.write("revoked", "")
-	token := func(flags string) string {
-		out, _ := w.run(exitDone, "token --key keys.json "+flags)
-		return strings.TrimSpace(out)
-	}
+	token := w.newTokens()
 	bob, next := token("--sub bob --read alice"), token("--sub bob --read alice")
 	w.write("root", token("--sub root --write *"))
 	k := startKillable(w, "--keys keys.json --revoked revoked")
@@ -76,4 +71,15 @@ func TestFrontLogin(t *testing.T) {
 	p.click("#logout")
 	p.waitText("h2", "Log in")
 	p.checkQuiet(k.base)
+}
+
+// newTokens makes a key in keys.json and an empty list of revoked tokens, and returns a function
+// that makes tokens.
+func (w *walker) newTokens() func(flags string) string {
+	w.run(exitDone, "key new keys.json")
+	w.write("revoked", "")
+	return func(flags string) string {
+		out, _ := w.run(exitDone, "token --key keys.json "+flags)
+		return strings.TrimSpace(out)
+	}
 }

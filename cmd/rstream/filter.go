@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,7 @@ import (
 
 // An eventFilter chooses events and prints parts of them.
 type eventFilter struct {
-	ctx          context.Context
+	ctx          context.Context // ends a while after the command was stopped
 	whereText    string
 	selectText   string
 	where        *jq.Expression // nil for all events
@@ -36,7 +37,7 @@ func addFilter(a *app, cmd *cobra.Command) {
 // prepareFilter compiles the expressions of the command line.
 func (a *app) prepareFilter(cmd *cobra.Command) (err error) {
 	f := &a.filter
-	f.ctx = cmd.Context()
+	f.ctx = delayEnd(cmd.Context(), expressionGrace)
 	if f.where, err = parseExpression("where", f.whereText); err != nil {
 		return err
 	}
@@ -47,6 +48,19 @@ func (a *app) prepareFilter(cmd *cobra.Command) (err error) {
 		a.out.filter = f
 	}
 	return nil
+}
+
+// expressionGrace is how long the expressions of events that were read may go on after the
+// command was stopped: a tail prints these events, and one of them could run forever.
+const expressionGrace = 2 * time.Second
+
+// delayEnd returns a context that ends some time after ctx, for the same cause.
+func delayEnd(ctx context.Context, delay time.Duration) context.Context {
+	delayed, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		time.AfterFunc(delay, func() { cancel(context.Cause(ctx)) })
+	})
+	return delayed
 }
 
 // parseExpression returns nil for no text.
@@ -61,20 +75,24 @@ func parseExpression(flag, text string) (*jq.Expression, error) {
 	return e, nil
 }
 
-// leavesOut reports whether an event is not printed.
-func (f *eventFilter) leavesOut(ev *event.Event) bool {
+// leavesOut reports whether an event is not printed. An error means that the command was
+// stopped before that was known: the event must not count as printed.
+func (f *eventFilter) leavesOut(ev *event.Event) (bool, error) {
 	if f == nil || f.where == nil {
-		return false
+		return false, nil
 	}
 	if f.last == ev && f.lastID == ev.ID {
-		return f.lastOut
+		return f.lastOut, nil
 	}
 	holds, err := f.where.Holds(f.ctx, ev.Line())
-	if err != nil && f.ctx.Err() == nil {
+	if err != nil {
+		if f.ctx.Err() != nil {
+			return false, context.Cause(f.ctx)
+		}
 		f.noteFailed(ev, fmt.Errorf("--where: %w", err))
 	}
 	f.last, f.lastID, f.lastOut = ev, ev.ID, !holds
-	return !holds
+	return !holds, nil
 }
 
 func (f *eventFilter) noteFailed(ev *event.Event, err error) {
@@ -94,7 +112,10 @@ func (f *eventFilter) write(o *output, ev *event.Event) error {
 		outErr = o.writeLine(text)
 		return outErr
 	})
-	if err != nil && outErr == nil && f.ctx.Err() == nil {
+	if err != nil && outErr == nil {
+		if f.ctx.Err() != nil {
+			return context.Cause(f.ctx)
+		}
 		f.noteFailed(ev, fmt.Errorf("--jq: %w", err))
 	}
 	return outErr
@@ -111,7 +132,10 @@ func (a *app) noteFilter() {
 // out, they would be done.
 func (f *eventFilter) wants(ev *event.Event) (bool, error) {
 	holds, err := f.where.Holds(f.ctx, ev.Line())
-	return holds || err != nil && f.ctx.Err() == nil, nil
+	if err != nil && f.ctx.Err() != nil {
+		return false, context.Cause(f.ctx)
+	}
+	return holds || err != nil, nil
 }
 
 // appendLine appends what a consumer gets of an event.

@@ -170,8 +170,11 @@ func (o *output) printOrigin(ev *event.Event, origin *client.Origin) error {
 
 // printValue prints the value of ev's storage after ev.
 func (a *app) printValue(ev *event.Event) error {
+	out, err := a.out.filter.leavesOut(ev)
 	switch {
-	case a.out.filter.leavesOut(ev):
+	case err != nil:
+		return err
+	case out:
 		return &exitError{status: exitFailed, text: ev.Storage().String() + ": its value is left out by --where"}
 	case a.filter.selection != nil:
 		return a.out.writeEvent(ev)

@@ -149,16 +149,17 @@ func (o *output) writeJSON(v any) error {
 // writeEvent writes one event: its line or, for a person, its text form. A filter leaves it out
 // or writes something else.
 func (o *output) writeEvent(ev *event.Event) error {
+	out, err := o.filter.leavesOut(ev)
 	switch {
-	case o.filter.leavesOut(ev):
-		return nil
+	case out || err != nil:
+		return err
 	case o.filter != nil && o.filter.selection != nil:
 		return o.filter.write(o, ev)
 	}
 	if !o.isForPerson() {
 		return o.writeLine(ev.Line())
 	}
-	_, err := o.w.WriteString(o.eventLine(ev) + "\n")
+	_, err = o.w.WriteString(o.eventLine(ev) + "\n")
 	return o.nameOutput(err)
 }
 

@@ -233,8 +233,8 @@ func (p *sourcePrinter) printOne(ev *event.Event) error {
 		p.gaps++
 		return p.a.printSourceGap(ev)
 	}
-	if p.a.out.filter.leavesOut(ev) {
-		return nil
+	if out, err := p.a.out.filter.leavesOut(ev); out || err != nil {
+		return err
 	}
 	p.events++
 	if p.silent {

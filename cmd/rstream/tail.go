@@ -293,7 +293,11 @@ func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 	}
 	at := b.Position
 	for _, ev := range b.Events {
-		if p.a.out.filter.leavesOut(ev) {
+		out, err := p.a.out.filter.leavesOut(ev)
+		if err != nil {
+			return errors.Join(err, p.a.out.flush())
+		}
+		if out {
 			continue
 		}
 		if err := p.a.out.writeEvent(ev); err != nil {

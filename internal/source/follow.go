@@ -144,6 +144,8 @@ type follower struct {
 	moved    bool   // the connection has brought something
 	fresh    bool   // among it an event that was not stored before
 	wentBack bool   // ids of the connection have, and it was noted
+
+	interrupted error // why an expression was cut off before it had an answer
 }
 
 func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {

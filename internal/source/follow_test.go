@@ -471,3 +471,35 @@ func TestFollowErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An expression that is cut off when a follower is stopped says nothing about its event: the next
+// follower takes it.
+func TestFollowStoppedInMapping(t *testing.T) {
+	db := newLog(t)
+	cfg := followConfig(t, "http://127.0.0.1:1", "sse", db)
+	var err error
+	if cfg.Mapper, err = NewMapper("src", Mapping{Path: ".p", Value: ".v"}); err != nil {
+		t.Fatal(err)
+	}
+	frames := []Frame{{Event: true, ID: "1", Cursor: "1", Type: "message", Data: []byte(`{"p":"a","v":1}`)}}
+	stopped, stop := context.WithCancelCause(t.Context())
+	cause := errors.New("stopped")
+	stop(cause)
+	for _, want := range []error{cause, nil} {
+		f, err := newFollower(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := t.Context()
+		if want != nil {
+			ctx = stopped
+		}
+		if err := f.take(ctx, frames, false); !errors.Is(err, want) {
+			t.Errorf("take: %v, want %v", err, want)
+		}
+		if want != nil {
+			checkEvents(t, db, nil)
+		}
+	}
+	checkEvents(t, db, numbers(1))
+}

@@ -102,6 +102,9 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 		}
 		f.moveCursor(fr)
 	}
+	if f.interrupted != nil { // the follower ends: the next one takes these frames
+		return f.interrupted
+	}
 	if len(b.drafts) == 0 && f.state == before {
 		return nil
 	}
@@ -173,10 +176,14 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 // draftOf returns the draft of an event, if there is one.
 func (f *follower) draftOf(ctx context.Context, fr *Frame) (d event.Draft, taken bool) {
 	d, taken, err := f.cfg.Mapper.Map(ctx, fr, f.state.Generation)
-	if err != nil {
-		return f.refusal(fr, err), true
+	switch {
+	case err == nil:
+		return d, taken
+	case ctx.Err() != nil: // an expression was cut off, which says nothing about the event
+		f.interrupted = context.Cause(ctx)
+		return d, false
 	}
-	return d, taken
+	return f.refusal(fr, err), true
 }
 
 // A finding is the result of looking up an event by its id.

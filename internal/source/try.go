@@ -37,7 +37,9 @@ func Try(ctx context.Context, cfg Config, m *Mapper, n int, fn func(Trial) error
 		case f.upstream != nil:
 			t.Draft, t.Taken = f.upstream.Draft, !isUpstreamsOwn(f.upstream)
 		case f.Event:
-			t.Draft, t.Taken, t.Err = m.Map(ctx, &f, 0)
+			if t.Draft, t.Taken, t.Err = m.Map(ctx, &f, 0); t.Err != nil && ctx.Err() != nil {
+				return context.Cause(ctx) // an expression was cut off
+			}
 		}
 		if err := fn(t); err != nil {
 			return err

@@ -42,9 +42,13 @@ type appendRequest struct {
 	scanned  []event.Topic      // the topics scanned for them,
 	expired  event.ID           // and the position up to which they were
 	move     *SourceMove        // of a source, if the drafts come from one
-	received []event.Event      // of a mirrored log, in place of drafts
+	received []event.Event      // of a mirrored log, in place of drafts,
+	upTo     event.Point        // and of a mirror of some topics, how far it is then
 	done     chan error
 }
+
+// isReceived reports whether the request comes from the server of a mirrored log.
+func (r *appendRequest) isReceived() bool { return r.received != nil || r.upTo != (event.Point{}) }
 
 // size returns how many events the request may add.
 func (r *appendRequest) size() int { return len(r.drafts) + len(r.received) }
@@ -162,6 +166,7 @@ type batchWriter struct {
 	tx       *sql.Tx
 	first    event.ID // of the transaction
 	next     event.ID
+	mark     event.Mark // of the position before next, zero if it is not known
 	time     event.Time
 	events   []event.Event  // new ones
 	storages []int64        // the numbers of their storages
@@ -181,8 +186,8 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 				return err
 			}
 		}
-		if r.received != nil {
-			if err := w.appendReceived(r.received); err != nil {
+		if r.isReceived() {
+			if err := w.receive(r); err != nil {
 				return err
 			}
 			continue
@@ -207,6 +212,9 @@ func (w *batchWriter) writeRequests(batch []*appendRequest) error {
 	}
 	if w.next == w.first {
 		return nil
+	}
+	if n := len(w.events); n > 0 && w.events[n-1].ID == w.next-1 {
+		w.mark = w.events[n-1].Mark()
 	}
 	var err error
 	if w.places, err = w.db.tables.Pages.Append(w.tx, w.events, w.storages); err != nil {

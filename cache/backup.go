@@ -34,6 +34,9 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 	if db.file.Role == Client {
 		return db.file.Role.Wrong()
 	}
+	if db.file.IsPart() {
+		return ErrPartMirror // nothing could be made of it
+	}
 	if path, err = filepath.Abs(path); err != nil {
 		return err
 	}

@@ -249,7 +249,7 @@ func (c *contentChecker) findMissing(ctx context.Context) error {
 		var twins []event.ID
 		err := c.db.file.View(ctx, func(tx *sql.Tx) error {
 			missing, twins = nil, nil
-			q := pages.Query{MaxText: -1, Dense: c.db.file.Role != Client}
+			q := pages.Query{MaxText: -1, Dense: c.db.file.IsDense()}
 			if q.Dense { // retention may have dropped what comes next
 				log, err := rows.LogWindow(ctx, tx)
 				if err != nil {

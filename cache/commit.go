@@ -76,8 +76,8 @@ func (db *DB) commitRequests(batch []*appendRequest) {
 		db.hasSources = db.hasSources || w.madeSources
 		db.snapshots.EventsStored(w.events, w.storages, w.places, w.removals)
 		db.lastTime.Store(int64(w.time))
-		if n := len(w.events); n > 0 {
-			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.events[n-1].Mark()})
+		if w.next > w.first {
+			db.head.Store(&event.Point{ID: w.next - 1, Mark: w.mark})
 			db.publish(w.events)
 		}
 		db.noteSealed(before)

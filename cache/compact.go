@@ -49,7 +49,7 @@ func roleOf(ctx context.Context, path string) (role Role, mirror *Mirrored, err 
 		return "", nil, err
 	}
 	if db.file.Mirror {
-		mirror = &Mirrored{}
+		mirror = &Mirrored{Topics: db.file.Topics}
 	}
 	return db.file.Role, mirror, db.Close()
 }

@@ -20,6 +20,11 @@ var (
 	ErrMirror = dbfile.ErrMirror
 	// ErrNotMirror means that the file is a log of its own.
 	ErrNotMirror = dbfile.ErrNotMirror
+	// ErrOtherTopics means that the file mirrors other topics than those of Config.
+	ErrOtherTopics = dbfile.ErrOtherTopics
+	// ErrPartMirror means that the file has some topics of a log only, so that it cannot take
+	// the place of the log.
+	ErrPartMirror = dbfile.ErrPartMirror
 )
 
 // An OrderError means that a received event does not follow the last one of the log: one
@@ -36,6 +41,9 @@ func (e *OrderError) Error() string {
 // IsMirror reports whether the file mirrors the log of another server.
 func (db *DB) IsMirror() bool { return db.file.Mirror }
 
+// MirroredTopics returns the topics of a mirror, none if it has all.
+func (db *DB) MirroredTopics() []event.Topic { return db.file.Topics }
+
 // Receive stores events of the mirrored log, with their ids and times, all or none: they must
 // follow the head without a gap, or Receive returns an *OrderError. It returns once the
 // events are synced to disk and the OnCommit function has seen them. After ErrUnknown, Head
@@ -44,21 +52,62 @@ func (db *DB) Receive(ctx context.Context, evs []event.Event) error {
 	if db.commits == nil || !db.file.Mirror {
 		return fmt.Errorf("receive: %w", ErrNotMirror)
 	}
+	if db.file.IsPart() {
+		return fmt.Errorf("receive: %w", ErrPartMirror)
+	}
 	if len(evs) == 0 {
 		return nil
 	}
-	r := &appendRequest{ctx: ctx, received: evs, done: make(chan error, 1)}
+	return db.submitReceived(ctx, evs, event.Point{})
+}
+
+// ReceiveUpTo is Receive for a mirror of some topics: evs are all their events after the head,
+// or an earlier position, up to a position, which becomes the head if it is after it. Events at
+// or before the head are skipped.
+func (db *DB) ReceiveUpTo(ctx context.Context, evs []event.Event, to event.Point) error {
+	if db.commits == nil || !db.file.IsPart() {
+		return fmt.Errorf("receive up to %s: %w", to.ID, ErrNotMirror)
+	}
+	if to.ID <= db.Head() {
+		return nil
+	}
+	return db.submitReceived(ctx, evs, to)
+}
+
+// submitReceived passes received events to the committer.
+func (db *DB) submitReceived(ctx context.Context, evs []event.Event, to event.Point) error {
+	r := &appendRequest{ctx: ctx, received: evs, upTo: to, done: make(chan error, 1)}
 	for i := range evs {
 		r.bytes += len(evs[i].Line())
 	}
 	return db.submit(ctx, r)
 }
 
+// receive appends received events, and moves the head of a mirror of some topics.
+func (w *batchWriter) receive(r *appendRequest) error {
+	if !w.db.file.IsPart() {
+		return w.appendReceived(r.received)
+	}
+	known, _ := slices.BinarySearchFunc(r.received, w.next, func(ev event.Event, id event.ID) int { return cmp.Compare(ev.ID, id) })
+	if err := w.appendReceived(r.received[known:]); err != nil {
+		return err
+	}
+	if r.upTo.ID >= event.MaxID || len(r.received) > 0 && r.received[len(r.received)-1].ID > r.upTo.ID {
+		return &OrderError{w.next - 1, r.upTo.ID}
+	}
+	if r.upTo.ID < w.next {
+		return nil
+	}
+	w.next, w.mark = r.upTo.ID+1, r.upTo.Mark
+	return w.db.tables.KeepMark(w.tx, r.upTo)
+}
+
 // appendReceived appends events that have their ids.
 func (w *batchWriter) appendReceived(evs []event.Event) error {
 	for i := range evs {
 		ev := &evs[i]
-		if ev.ID != w.next || ev.Time < w.time || ev.ID > event.MaxID-1 {
+		follows := ev.ID == w.next || w.db.file.IsPart() && ev.ID > w.next
+		if !follows || ev.Time < w.time || ev.ID > event.MaxID-1 {
 			return &OrderError{w.next - 1, ev.ID}
 		}
 		storage, err := w.db.tables.StorageID(w.tx, ev.User, ev.Path)

@@ -40,7 +40,7 @@ func (db *DB) Read(ctx context.Context, topics []event.Topic, after, until event
 		}
 		f := db.filters.take(topics)
 		defer db.filters.put(f)
-		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.Role != Client, limit: min(limit, maxReadEvents)}
+		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.IsDense(), limit: min(limit, maxReadEvents)}
 		next, err = r.readSound(after, min(until, end))
 		evs = r.events
 		return err
@@ -61,7 +61,7 @@ func (db *DB) AppendLines(ctx context.Context, b []byte, topics []event.Topic, a
 		}
 		f := db.filters.take(topics)
 		defer db.filters.put(f)
-		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.Role != Client, limit: min(limit, maxReadEvents), raw: true, lines: b}
+		r := reader{ctx: ctx, tx: tx, filter: f, dense: db.file.IsDense(), limit: min(limit, maxReadEvents), raw: true, lines: b}
 		next, err = r.readSound(after, min(until, end))
 		lines = r.lines
 		return err

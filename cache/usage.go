@@ -86,7 +86,7 @@ func (r *usageReader) prepare(ctx context.Context, tx *sql.Tx) (err error) {
 	}
 	r.posted = min(r.posted, r.until)
 	r.open = map[int64]*usage{}
-	q := pages.Query{Span: window.Span{From: r.posted, To: r.until}, Dense: true, MaxText: maxOpenText, Skip: r.noteDamage}
+	q := pages.Query{Span: window.Span{From: r.posted, To: r.until}, Dense: r.db.file.IsDense(), MaxText: maxOpenText, Skip: r.noteDamage}
 	return pages.Scan(ctx, tx, q, func(l pages.Line) error {
 		u := r.open[l.Storage]
 		if u == nil {

@@ -26,6 +26,8 @@ var (
 	ErrOtherLog    = errors.New("belongs to another log")
 	ErrMirror      = errors.New("is a mirror of another server's log")
 	ErrNotMirror   = errors.New("is a log of its own, not a mirror")
+	ErrOtherTopics = errors.New("mirrors other topics")
+	ErrPartMirror  = errors.New("is a mirror of some topics")
 	ErrCorrupt     = errors.New("is damaged")
 	ErrIO          = errors.New("cannot be read or written")
 )

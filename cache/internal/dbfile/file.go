@@ -40,7 +40,8 @@ type File struct {
 	absPath    string // absolute, links resolved
 	Log        string
 	Role       Role
-	Mirror     bool // another server assigns the ids
+	Mirror     bool          // another server assigns the ids
+	Topics     []event.Topic // of a mirror that has some topics only
 	Now        func() time.Time
 	owner      *owner
 	Read       *sql.DB

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
@@ -31,7 +32,9 @@ func PositionAt(ctx context.Context, tx *sql.Tx, t event.Time) (event.ID, error)
 }
 
 // LastAt returns the time of the last event at or before position at, and the mark of the
-// position, zero if it is not known; ok is false if there is none.
+// position, zero if it is not known; ok is false if there is none. A mirror of some topics
+// lacks events before most positions: there, the time is that of the last one that it has, and
+// ok is false.
 func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last event.Time, mark event.Mark, ok bool, err error) {
 	horizon, err := t.HorizonIn(tx)
 	if err != nil {
@@ -51,6 +54,14 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 		}
 		last, mark, ok = ev.Time, ev.Mark(), true
 	}
+	if t.file.IsPart() && (!some || line.ID < at) {
+		mark, err = receivedMark(ctx, tx, at)
+		gone, dropped, failed := lastDropped(ctx, tx, at)
+		if dropped && at == horizon {
+			mark = gone.mark
+		}
+		return max(last, gone.time), mark, false, errors.Join(err, failed)
+	}
 	if line.ID > horizon && t.file.Role != dbfile.Client {
 		return last, mark, ok, nil
 	}
@@ -63,6 +74,42 @@ func (t *Tables) LastAt(ctx context.Context, tx *sql.Tx, at event.ID) (last even
 	}
 	bound, bounded, err := boundTime(ctx, tx, at)
 	return max(last, gone.time, bound), mark, ok || dropped || bounded, err
+}
+
+// KeptMarks is how many marks of positions the file of a mirror of some topics has. It is a
+// variable for the tests.
+var KeptMarks = 4096
+
+var (
+	keepMark  = strings.Replace(dbfile.MirrorTable.Insert(), "INSERT", "INSERT OR REPLACE", 1)
+	findMark  = `SELECT mark FROM mirror1 WHERE mirror1 = ? AND ` + dbfile.MirrorTable.Sound()
+	dropMarks = `DELETE FROM mirror1 WHERE mirror1 <= (SELECT mirror1 FROM mirror1 ORDER BY mirror1 DESC LIMIT 1 OFFSET ?)`
+)
+
+// KeepMark keeps the mark of a position, whose event a mirror of some topics does not have. Readers
+// get the mark, and come back with it.
+func (t *Tables) KeepMark(tx *sql.Tx, p event.Point) error {
+	if p.Mark == 0 {
+		return nil
+	}
+	if _, err := t.file.Exec(tx, keepMark, int64(p.ID), p.Mark.String()); err != nil {
+		return err
+	}
+	_, err := t.file.Exec(tx, dropMarks, KeptMarks)
+	return err
+}
+
+// receivedMark returns the mark of KeepMark, zero if it is not known.
+func receivedMark(ctx context.Context, tx *sql.Tx, at event.ID) (event.Mark, error) {
+	var mark string
+	err := tx.QueryRowContext(ctx, findMark, int64(at)).Scan(&mark)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return ParseMark(mark)
 }
 
 // A damaged bound is as if it were not there: the server is asked.

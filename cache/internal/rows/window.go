@@ -28,10 +28,12 @@ func LoadWindows(tx *sql.Tx) ([]Window, error) {
 	return ScanWindows(rows)
 }
 
-// WindowsQuery reads all windows, as ScanWindows scans them. That of a log is in its row.
+// WindowsQuery reads all windows, as ScanWindows scans them. That of a log is in its row: of
+// all topics, or of those that a mirror has.
 var WindowsQuery = `SELECT id, topic, state, start, reached, stop, proven,
 	coalesce(owner, ''), coalesce(lease, 0), coalesce(error, ''), coalesce(moment, ''), ` + dbfile.WindowTable.Sound() + ` FROM window
-	UNION ALL SELECT 0, '*', 'committed', horizon, next - 1, next - 1, 0, '', 0, '', '', ` + dbfile.LogTable.Sound() + ` FROM log WHERE role <> 'client'
+	UNION ALL SELECT 0, coalesce(followed.topic, '*'), 'committed', horizon, next - 1, next - 1, 0, '', 0, '', '', ` + dbfile.LogTable.Sound() + `
+	FROM log LEFT JOIN followed ON role <> 'client' WHERE role <> 'client'
 	ORDER BY start, stop, topic`
 
 // ScanWindows scans the rows of WindowsQuery, and closes them.

@@ -20,6 +20,7 @@ const (
 	inLogCopies
 	inWindows
 	inStorages
+	inFollowed
 	inOthers
 )
 
@@ -27,7 +28,7 @@ const (
 // old_event.
 var owners = map[string]owner{
 	"page": inPages, "page_stretch": inStretches, "page_posting": inPostings, "old_page_posting": inPostings, "event": inOldEvents, "old_event": inOldEvents,
-	"candidate": inCandidates, "log": inLogs, "log_copy": inLogCopies, "window": inWindows, "storage": inStorages,
+	"candidate": inCandidates, "log": inLogs, "log_copy": inLogCopies, "window": inWindows, "storage": inStorages, "followed": inFollowed,
 }
 
 // A forest is the trees of a file, as far as they can be followed.

@@ -43,6 +43,9 @@ func (s *Store) findBase(ctx context.Context, tx *sql.Tx, topic event.Topic, at 
 	if err != nil {
 		return base, err
 	}
+	if !s.file.Has(topic) {
+		return base, gapAt(nil, at)
+	}
 	if s.file.Role != dbfile.Client && len(windows) > 0 {
 		return s.findLogBase(ctx, tx, topic, at, windows[0].Held())
 	}

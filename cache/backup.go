@@ -24,13 +24,30 @@ const Backup Role = dbfile.Backup
 // BackupTo writes a consistent copy of a server's file to path, which must not exist. The
 // log may be served at the same time. On error there is no file at path.
 func (db *DB) BackupTo(ctx context.Context, path string) error {
-	if err := db.backupTo(ctx, path); err != nil {
+	return db.copyTo(ctx, path, func(copied string) error {
+		return dbfile.MarkBackup(ctx, copied, func(tx *sql.Tx) error { return db.checkCopy(ctx, tx) })
+	})
+}
+
+// SeedTo is BackupTo for the file of a mirror, which keeps the id of the log: the mirror fetches
+// only what the log has taken since. What a relay knows of its sources is not in it.
+func (db *DB) SeedTo(ctx context.Context, path string) error {
+	return db.copyTo(ctx, path, func(copied string) error {
+		return dbfile.MarkSeed(ctx, copied, func(tx *sql.Tx) error {
+			return errors.Join(db.checkCopy(ctx, tx), dropSources(tx))
+		})
+	})
+}
+
+// copyTo writes a copy to path that mark has checked.
+func (db *DB) copyTo(ctx context.Context, path string, mark func(copied string) error) error {
+	if err := db.copyMarked(ctx, path, mark); err != nil {
 		return fmt.Errorf("back up %s to %s: %w", db.file.Path, path, dbfile.Classify(err))
 	}
 	return nil
 }
 
-func (db *DB) backupTo(ctx context.Context, path string) (err error) {
+func (db *DB) copyMarked(ctx context.Context, path string, mark func(copied string) error) (err error) {
 	if db.file.Role == Client {
 		return db.file.Role.Wrong()
 	}
@@ -58,7 +75,7 @@ func (db *DB) backupTo(ctx context.Context, path string) (err error) {
 		return err
 	}
 	db.file.Report(Progress{Step: StepStructure})
-	if err := dbfile.MarkBackup(ctx, tmp, func(tx *sql.Tx) error { return db.checkCopy(ctx, tx) }); err != nil {
+	if err := mark(tmp); err != nil {
 		return err
 	}
 	if err := absent(path); err != nil { // a copy takes its time

@@ -251,6 +251,51 @@ func TestMirror(t *testing.T) {
 	m.check(t, "opened at last")
 }
 
+// A seed of a log, of its mirror or of a backup is the file of a mirror, which receives only what
+// it lacks.
+func TestMirrorSeed(t *testing.T) {
+	ctx := t.Context()
+	m := newMirroring(t)
+	m.grow(t, event.BlockSize+100)
+	if _, err := m.log.AppendFrom(ctx, sourceMove("", "a"), drafts("alice", "x", "k", 1)); err != nil {
+		t.Fatal(err)
+	}
+	head := m.log.Head()
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	m.follow(t)
+	if err := m.log.BackupTo(ctx, backup); err != nil {
+		t.Fatal(err)
+	}
+	backedUp := mustOpen(t, backup, Config{})
+	defer backedUp.Close()
+	var seeds []string
+	for name, db := range map[string]*DB{"log": m.log, "mirror": m.mirror, "backup": backedUp} {
+		seed := filepath.Join(t.TempDir(), name)
+		if err := db.SeedTo(ctx, seed); err != nil {
+			t.Fatal(err)
+		}
+		seeds = append(seeds, seed)
+	}
+	wantError(t, "onto a file", m.log.SeedTo(ctx, backup), fs.ErrExist)
+	wantError(t, "of a copy", openClient(t).SeedTo(ctx, filepath.Join(t.TempDir(), "copy.db")), ErrRole)
+	m.grow(t, event.BlockSize)
+	for _, seed := range seeds {
+		wantError(t, "Open as a log of its own", openError(seed, Config{Role: Server}), ErrMirror)
+		wantError(t, "Open of another log", openError(seed, Config{Role: Server, Log: openServer(t).Log(), Mirror: &Mirrored{}}), ErrOtherLog)
+		m.mirror.Close()
+		m.path = seed
+		m.open(t)
+		if at := m.mirror.Head(); at != head {
+			t.Fatalf("%s begins at %s, not %s", seed, at, head)
+		}
+		if state, err := m.mirror.SourceState(ctx, "wiki"); state != nil || err != nil {
+			t.Errorf("%s knows of a source: %q, %v", seed, state, err)
+		}
+		m.follow(t)
+		m.check(t, seed)
+	}
+}
+
 // What does not follow the head is refused, and nothing of it is stored.
 func TestMirrorOrder(t *testing.T) {
 	m := newMirroring(t)

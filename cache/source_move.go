@@ -77,6 +77,13 @@ const createSources = `
 	  sum     INTEGER NOT NULL            -- row_sum (last, first, name, log, theirs)
 	) STRICT`
 
+// dropSources removes what a file knows of its sources. A copy that went on from an old cursor of
+// a source would append its events again.
+func dropSources(tx *sql.Tx) error {
+	_, err := tx.Exec(`DROP TABLE IF EXISTS source1_state; DROP TABLE IF EXISTS source1_seen; DROP TABLE IF EXISTS source1_origin`)
+	return err
+}
+
 // move moves a source.
 func (w *batchWriter) move(m *SourceMove) error {
 	if !w.db.hasSources || m.Old == nil {

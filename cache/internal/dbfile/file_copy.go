@@ -24,7 +24,22 @@ func (f *File) CopyInto(ctx context.Context, path string) error {
 
 // MarkBackup checks the integrity of the copy at path, by SQLite and by check, gives it the
 // role Backup and syncs it.
-func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) (err error) {
+func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) error {
+	return markCopy(ctx, path, check, func(tx *sql.Tx) error {
+		return UpdateLog(tx, LogTable.Update("role", "?1"), string(Backup))
+	})
+}
+
+// MarkSeed is MarkBackup for a copy that becomes the file of a mirror of the same log.
+func MarkSeed(ctx context.Context, path string, check func(*sql.Tx) error) error {
+	return markCopy(ctx, path, check, func(tx *sql.Tx) error {
+		_, err := tx.Exec(createMirror)
+		return errors.Join(err, UpdateLog(tx, LogTable.Update("role", "?1"), string(Server)))
+	})
+}
+
+// markCopy checks the copy at path, has mark say in the row of its log what it is, and syncs it.
+func markCopy(ctx context.Context, path string, check, mark func(*sql.Tx) error) (err error) {
 	pool, err := openPool(path, 1, "mode=rw"+tuning)
 	if err != nil {
 		return err
@@ -42,14 +57,10 @@ func MarkBackup(ctx context.Context, path string, check func(*sql.Tx) error) (er
 		return err
 	}
 	defer tx.Rollback()
-	if err := check(tx); err != nil {
-		return err
-	}
-	if err := UpdateLog(tx, LogTable.Update("role", "?1"), string(Backup)); err != nil {
-		return err
-	}
-	if err := CopyLog(tx); err != nil {
-		return err
+	for _, step := range []func(*sql.Tx) error{check, mark, CopyLog} {
+		if err := step(tx); err != nil {
+			return err
+		}
 	}
 	return tx.Commit()
 }

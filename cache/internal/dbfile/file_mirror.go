@@ -27,7 +27,7 @@ type Mirrored struct {
 // positions that the other server has sent, since those events are not here. Otherwise both are
 // empty.
 const (
-	createMirror     = `CREATE TABLE mirror1 (mirror1 INTEGER PRIMARY KEY) STRICT`
+	createMirror     = `CREATE TABLE IF NOT EXISTS mirror1 (mirror1 INTEGER PRIMARY KEY) STRICT`
 	createPartMirror = `CREATE TABLE mirror1 (mirror1 INTEGER PRIMARY KEY, mark TEXT NOT NULL, sum INTEGER NOT NULL) STRICT`
 )
 

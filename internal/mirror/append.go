@@ -24,7 +24,7 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	conflict := m.conflict
 	m.mu.Unlock()
 	if conflict != nil {
-		return nil, unavailable("the mirror takes no appends: %v", conflict)
+		return nil, unavailable("%s: the mirror takes no appends: %v", wire.NothingAppended, conflict)
 	}
 	if m.isIn(from.Via) {
 		return nil, unavailable("%s: mirrors follow each other in a circle; it came back to the first", wire.NothingAppended)
@@ -39,7 +39,7 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	m.mu.Unlock()
 	last := event.Beginning
 	for i := range receipts {
-		if !receipts[i].Dropped {
+		if !receipts[i].Dropped && m.Follows(event.Exactly(drafts[i].Storage())) {
 			last = max(last, receipts[i].ID)
 		}
 	}
@@ -73,6 +73,11 @@ func (m *Mirror) Await(ctx context.Context, at event.ID) error {
 	if err != nil {
 		return unavailable("the mirror is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
 	}
+	if known && m.isPart() {
+		if err := m.catchUp(ctx, at); err != nil {
+			return unavailable("the mirror is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
+		}
+	}
 	if !known || m.waitFor(ctx, at) {
 		return nil
 	}
@@ -87,15 +92,14 @@ func (m *Mirror) hasReached(ctx context.Context, at event.ID) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.ApplyWait)
 	defer cancel()
-	select {
-	case m.asking <- struct{}{}:
-		defer func() { <-m.asking }()
-	case <-ctx.Done():
-		return false, ctx.Err()
+	leave, err := m.takeTurn(ctx)
+	if err != nil {
+		return false, err
 	}
+	defer leave()
 	if m.Report().Head >= at {
 		return true, nil
 	}
-	err := m.ask(ctx)
+	err = m.ask(ctx)
 	return m.Report().Head >= at, err
 }

@@ -15,7 +15,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -36,6 +38,10 @@ type HTTPConfig struct {
 	// Header has more headers for requests that read. Redirects to another host do not get
 	// them, and appends do not: they may be credentials.
 	Header http.Header
+	// Topics are those to mirror. If empty, all.
+	Topics []event.Topic
+	// Compress asks for compressed history: less to send, for more time of both processors.
+	Compress bool
 	// Idle is how long a response may bring no byte. If zero, 45 seconds.
 	Idle time.Duration
 }
@@ -45,6 +51,7 @@ type HTTP struct {
 	cfg  HTTPConfig
 	base *url.URL
 	http *http.Client
+	page atomic.Int64 // events of the next page; zero for the most
 }
 
 // NewHTTP returns the server of cfg. It makes no connection.
@@ -57,7 +64,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	cfg.Idle = cmp.Or(cfg.Idle, 45*time.Second)
 	secrets := func(*url.URL) http.Header { return cfg.Header }
 	hc := &http.Client{Transport: sse.NewTransport(min(cfg.Idle, 30*time.Second), cfg.TLS), CheckRedirect: sse.RedirectPolicy(secrets, nil)}
-	return &HTTP{cfg, base, hc}, nil
+	return &HTTP{cfg: cfg, base: base, http: hc}, nil
 }
 
 // Close closes the connections that are not in use.
@@ -68,6 +75,22 @@ func (u *HTTP) String() string {
 	shown := *u.base
 	shown.User = nil
 	return shown.String()
+}
+
+// isPart reports whether some topics are mirrored only.
+func (u *HTTP) isPart() bool { return len(u.cfg.Topics) > 0 }
+
+// topics returns the topics that are mirrored.
+func (u *HTTP) topics() []event.Topic {
+	if u.isPart() {
+		return u.cfg.Topics
+	}
+	return []event.Topic{event.All}
+}
+
+// follows reports whether an event is of the topics that are mirrored.
+func (u *HTTP) follows(ev *event.Event) bool {
+	return slices.ContainsFunc(u.topics(), func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) })
 }
 
 func (u *HTTP) wrongAnswer(format string, args ...any) error {
@@ -113,6 +136,9 @@ func (u *HTTP) read(ctx context.Context, path, query, accept string, held Positi
 	if req.Header, err = u.header(ctx, accept, held); err != nil {
 		return nil, err
 	}
+	if u.cfg.Compress {
+		req.Header.Set("Accept-Encoding", acceptedCodings)
+	}
 	resp, err := u.http.Do(req)
 	if err != nil {
 		return nil, u.networkError(err)
@@ -120,6 +146,9 @@ func (u *HTTP) read(ctx context.Context, path, query, accept string, held Positi
 	resp.Body = sse.NewIdleBody(resp.Body, u.cfg.Idle)
 	if err := u.checkResponse(resp, accept, held); err != nil {
 		resp.Body.Close()
+		return nil, err
+	}
+	if resp.Body, err = u.decompress(resp); err != nil {
 		return nil, err
 	}
 	return resp, nil
@@ -140,8 +169,12 @@ func (u *HTTP) checkResponse(resp *http.Response, mediaType string, held Positio
 	if kind := resp.Header.Get("Content-Type"); !isMedia(kind, mediaType) {
 		return u.wrongAnswer("sent %.60q, not %s", kind, mediaType)
 	}
-	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return u.wrongAnswer("compressed its response with %.40q, which was not asked for", coding)
+	switch coding := resp.Header.Get("Content-Encoding"); coding {
+	case "", "identity":
+	default:
+		if !u.cfg.Compress || mediaType == wire.SSE || !isAccepted(coding) {
+			return u.wrongAnswer("compressed its response with %.40q, which was not asked for", coding)
+		}
 	}
 	return nil
 }
@@ -240,10 +273,11 @@ func (u *HTTP) Describe(ctx context.Context, held Position) (d Description, err 
 	return d, nil
 }
 
-// State implements Upstream.
+// State implements Upstream. The state of several topics is that of one after the other, each
+// without the storages of those before.
 func (u *HTTP) State(ctx context.Context, at Position) (t event.Time, state iter.Seq2[event.Event, error], err error) {
 	moment := event.At(at.Cursor())
-	w := wire.WindowQuery{Topic: event.All, Since: moment, Until: &moment, Sum: true}
+	w := wire.WindowQuery{Topic: u.topics()[0], Since: moment, Until: &moment, Sum: true}
 	resp, err := u.read(ctx, "/windows", w.Values().Encode(), wire.JSON, Position{Log: at.Log})
 	if err != nil {
 		return 0, nil, err
@@ -252,32 +286,54 @@ func (u *HTTP) State(ctx context.Context, at Position) (t event.Time, state iter
 	if err := u.readJSON(resp, &empty); err != nil {
 		return 0, nil, err
 	}
-	if empty.To.ID != at.ID || empty.End == nil {
+	switch {
+	case empty.To.ID == at.ID && empty.End != nil:
+		t = *empty.End
+	case empty.To.ID == at.ID && u.isPart():
+		t = 1 // a mirror of some topics does not know when the last event of all was
+	default:
 		return 0, nil, u.wrongAnswer("does not know the time at its horizon %s", at.ID)
 	}
-	return *empty.End, func(yield func(event.Event, error) bool) {
-		var after event.Storage
-		for attempt := 0; ; attempt++ {
-			before := after
-			stopped, err := u.readState(ctx, at, &after, yield)
-			if stopped || err == nil {
-				return
-			}
-			if after != before {
-				attempt = 0
-			}
-			var torn *UnreachableError // the next request goes on where it was torn
-			if !errors.As(err, &torn) || attempt >= 3 || ctx.Err() != nil {
-				yield(event.Event{}, err)
+	return t, func(yield func(event.Event, error) bool) {
+		for i := range u.topics() {
+			if !u.yieldState(ctx, at, i, yield) {
 				return
 			}
 		}
 	}, nil
 }
 
-// readState yields the values of a state that follow a storage, which it moves on.
-func (u *HTTP) readState(ctx context.Context, at Position, after *event.Storage, yield func(event.Event, error) bool) (stopped bool, err error) {
-	q := wire.SnapshotQuery{Topic: event.All, At: event.At(at.Cursor()), After: *after}
+// yieldState yields the state of one of the topics, without the storages of those before. It
+// returns false after an error, or if yield wants no more.
+func (u *HTTP) yieldState(ctx context.Context, at Position, number int, yield func(event.Event, error) bool) (more bool) {
+	earlier := u.topics()[:number]
+	fresh := func(ev event.Event, err error) bool {
+		if slices.ContainsFunc(earlier, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) }) {
+			return true
+		}
+		return yield(ev, err)
+	}
+	var after event.Storage
+	for attempt := 0; ; attempt++ {
+		before := after
+		stopped, err := u.readState(ctx, at, u.topics()[number], &after, fresh)
+		if stopped || err == nil {
+			return !stopped
+		}
+		if after != before {
+			attempt = 0
+		}
+		var torn *UnreachableError // the next request goes on where it was torn
+		if !errors.As(err, &torn) || attempt >= 3 || ctx.Err() != nil {
+			yield(event.Event{}, err)
+			return false
+		}
+	}
+}
+
+// readState yields the values of the state of a topic that follow a storage, which it moves on.
+func (u *HTTP) readState(ctx context.Context, at Position, topic event.Topic, after *event.Storage, yield func(event.Event, error) bool) (stopped bool, err error) {
+	q := wire.SnapshotQuery{Topic: topic, At: event.At(at.Cursor()), After: *after}
 	resp, err := u.read(ctx, "/snapshot", q.Values().Encode(), wire.JSON, Position{Log: at.Log})
 	if err != nil {
 		return false, err
@@ -299,7 +355,7 @@ func (u *HTTP) readState(ctx context.Context, at Position, after *event.Storage,
 		if err != nil {
 			return false, u.wrongAnswer("sent a bad event: %v", err)
 		}
-		if s := ev.Storage(); ev.ID > at.ID || ev.Type != event.Put || s.Compare(*after) <= 0 {
+		if s := ev.Storage(); ev.ID > at.ID || ev.Type != event.Put || s.Compare(*after) <= 0 || !topic.Matches(ev.User, ev.Path) {
 			return false, u.wrongAnswer("sent event %s, which is not in the state at %s", ev.ID, at.ID)
 		}
 		if !yield(ev, nil) {

@@ -21,7 +21,13 @@ import (
 type Log interface {
 	Log() string
 	HeadPoint() event.Point
+	// MirroredTopics returns the topics that it has of the log of the upstream, none if it has
+	// all.
+	MirroredTopics() []event.Topic
+	// Receive stores the events that follow, if the log has all topics, and ReceiveUpTo those of
+	// its topics up to a position, if it has some.
 	Receive(ctx context.Context, evs []event.Event) error
+	ReceiveUpTo(ctx context.Context, evs []event.Event, to event.Point) error
 	BeginAt(ctx context.Context, at event.Point, t event.Time, state iter.Seq2[event.Event, error]) error
 }
 
@@ -40,8 +46,17 @@ type Config struct {
 	// ApplyWait is how long an append waits until its events are here, and a reader until its
 	// position is. If zero, 5 seconds.
 	ApplyWait time.Duration
-	// Refresh is how often the upstream is asked for its horizon. If zero, each minute.
+	// Refresh is how often the upstream is asked for its head and its horizon. If zero, each
+	// minute.
 	Refresh time.Duration
+	// Stale is how long a connection may bring nothing although the upstream's head is after what
+	// is here: then it is made again. If zero, 45 seconds.
+	Stale time.Duration
+	// StoreGrace is how long nothing of what is received can be stored before Ready says so. If
+	// zero, 10 seconds.
+	StoreGrace time.Duration
+	// Dir is the folder for a state while it is downloaded. If empty, that for temporary files.
+	Dir string
 }
 
 // A Mirror follows an upstream into a log, and passes appends on to it.
@@ -54,6 +69,8 @@ type Mirror struct {
 	report   wire.Mirror
 	conflict *ConflictError          // the upstream is another log, or has another history
 	advanced chan struct{}           // closed when the log has grown
+	failing  time.Time               // since when nothing can be stored; zero if it can
+	checked  map[event.ID]event.Mark // of positions whose events are not here, as the upstream has them
 	cut      context.CancelCauseFunc // ends the connection; set before the first one
 
 	asking chan struct{} // has an element while the upstream is asked for its head
@@ -65,9 +82,11 @@ func New(log Log, cfg Config) *Mirror {
 	cfg.RetryMax = cmp.Or(cfg.RetryMax, 30*time.Second)
 	cfg.ApplyWait = cmp.Or(cfg.ApplyWait, 5*time.Second)
 	cfg.Refresh = cmp.Or(cfg.Refresh, time.Minute)
+	cfg.Stale = cmp.Or(cfg.Stale, 45*time.Second)
+	cfg.StoreGrace = cmp.Or(cfg.StoreGrace, 10*time.Second)
 	name := crand.Text()
 	return &Mirror{log: log, cfg: cfg, name: name, advanced: make(chan struct{}), asking: make(chan struct{}, 1),
-		report: wire.Mirror{Upstream: cfg.Name, Head: log.HeadPoint().ID, Via: name}}
+		report: wire.Mirror{Upstream: cfg.Name, Topics: log.MirroredTopics(), Head: log.HeadPoint().ID, Via: name}}
 }
 
 // Report returns how the mirror is.
@@ -112,7 +131,8 @@ func (m *Mirror) Run(ctx context.Context) {
 	}
 }
 
-// followUntilCut is follow, until refresh finds that the upstream must not be followed.
+// followUntilCut is follow, until refresh finds that the upstream must not be followed, or not
+// by this connection.
 func (m *Mirror) followUntilCut(ctx context.Context) error {
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
@@ -120,30 +140,63 @@ func (m *Mirror) followUntilCut(ctx context.Context) error {
 	m.cut = cut
 	m.mu.Unlock()
 	err := m.follow(ctx)
-	if cause := context.Cause(ctx); isError[*ConflictError](cause) {
+	if cause := context.Cause(ctx); isError[*ConflictError](cause) || isError[*StaleError](cause) {
 		return cause
 	}
 	return err
 }
 
-// refresh asks for the horizon of the upstream again and again.
+// A StaleError means that a connection has brought nothing although the log has grown. Something
+// on the way may keep what it should pass on.
+type StaleError struct {
+	Name     string   // of the upstream
+	At, Head event.ID // what is here, and what the log had
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("%s sends nothing after %s, although its log was at %s: does a proxy on the way keep the stream?", e.Name, e.At, e.Head)
+}
+
+// refresh asks for the head and the horizon of the upstream again and again.
 func (m *Mirror) refresh(ctx context.Context) {
 	ticker := time.NewTicker(m.cfg.Refresh)
 	defer ticker.Stop()
+	var lag lag
 	for {
 		select {
 		case <-ticker.C:
-			if r := m.Report(); r.Connected { // else follow asks
-				if err := m.ask(ctx); isError[*ConflictError](err) {
-					m.mu.Lock()
-					m.cut(err)
-					m.mu.Unlock()
-				} // the next connection says what else is wrong
+			if r := m.Report(); !r.Connected { // follow asks
+				lag.since = time.Time{}
+				continue
+			}
+			err := m.ask(ctx) // the next connection says what else is wrong
+			if err == nil && lag.grow(m.log.HeadPoint().ID, m.Report().Head) >= m.cfg.Stale {
+				err = &StaleError{m.cfg.Name, lag.at, lag.head}
+			}
+			if isError[*ConflictError](err) || isError[*StaleError](err) {
+				m.mu.Lock()
+				m.cut(err)
+				m.mu.Unlock()
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// A lag is how long a mirror is at a position although the log was further.
+type lag struct {
+	at, head event.ID
+	since    time.Time // zero if it has not been seen
+}
+
+// grow notes where the mirror and the log are, and returns for how long the mirror has not moved
+// although it should have.
+func (l *lag) grow(at, head event.ID) time.Duration {
+	if l.since.IsZero() || at != l.at || l.head <= at {
+		*l = lag{at, head, time.Now()}
+	}
+	return time.Since(l.since)
 }
 
 // ask asks the upstream for its head and its horizon.
@@ -226,13 +279,13 @@ func (m *Mirror) follow(ctx context.Context) error {
 }
 
 // begin makes the log begin at the horizon of the upstream, since history from before is not
-// to be had.
+// to be had. It downloads the state first: whoever stores it keeps all others from writing.
 func (m *Mirror) begin(ctx context.Context, horizon event.Point) error {
 	t, state, err := m.cfg.Upstream.State(ctx, Position{m.log.Log(), horizon})
 	if err != nil {
 		return err
 	}
-	err = m.log.BeginAt(ctx, horizon, t, func(yield func(event.Event, error) bool) {
+	here, err := download(m.cfg.Dir, func(yield func(event.Event, error) bool) {
 		for ev, err := range state {
 			m.noteReceived(1, len(ev.Line()))
 			if !yield(ev, err) {
@@ -240,15 +293,42 @@ func (m *Mirror) begin(ctx context.Context, horizon event.Point) error {
 			}
 		}
 	})
+	if err != nil {
+		return err
+	}
+	defer here.remove()
+	err = m.log.BeginAt(ctx, horizon, t, here.events)
 	m.Advanced()
-	return err
+	return storingError(err)
+}
+
+// A StoreError means that what has come from the upstream cannot be stored.
+type StoreError struct{ Err error }
+
+func (e *StoreError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// storingError returns the error of a log. An event that does not follow is no fault of the log.
+func storingError(err error) error {
+	if err == nil || isError[*cache.OrderError](err) {
+		return err
+	}
+	return &StoreError{err}
 }
 
 // store stores a batch of events. After an unknown outcome the next connection goes on from
 // what is there.
 func (m *Mirror) store(ctx context.Context, b *Batch) error {
-	if err := m.log.Receive(context.WithoutCancel(ctx), b.Events); err != nil {
-		return err
+	var err error
+	if ctx := context.WithoutCancel(ctx); m.isPart() {
+		err = m.log.ReceiveUpTo(ctx, b.Events, b.To)
+	} else {
+		err = m.log.Receive(ctx, b.Events)
+	}
+	if err != nil {
+		return storingError(err)
 	}
 	m.noteReceived(len(b.Events), b.Bytes)
 	m.mu.Lock()
@@ -277,6 +357,7 @@ func (m *Mirror) noteConnected() {
 	m.mu.Lock()
 	again := m.report.Trouble != ""
 	m.report.Connected, m.report.Trouble, m.report.Conflict, m.conflict = true, "", "", nil
+	m.failing = time.Time{}
 	m.mu.Unlock()
 	if again && m.cfg.OnTrouble != nil {
 		m.cfg.OnTrouble(nil, 0)
@@ -290,6 +371,9 @@ func (m *Mirror) noteEnded(err error, pause time.Duration) {
 	m.report.Connected = false
 	if errors.As(err, &conflict) {
 		m.conflict, m.report.Conflict = conflict, conflict.Reason
+	}
+	if isError[*StoreError](err) && m.failing.IsZero() {
+		m.failing = time.Now()
 	}
 	usual := errors.Is(err, io.EOF)
 	if !usual {
@@ -332,13 +416,15 @@ func (m *Mirror) waitFor(ctx context.Context, at event.ID) bool {
 }
 
 // Ready returns the reason for which the mirror must not be given readers: it has not got
-// everything yet, or the upstream is not the one that is mirrored.
+// everything yet, it cannot store what comes, or the upstream is not the one that is mirrored.
 func (m *Mirror) Ready() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.conflict != nil:
 		return m.conflict
+	case !m.failing.IsZero() && time.Since(m.failing) >= m.cfg.StoreGrace:
+		return fmt.Errorf("nothing can be stored since %s: %s", m.failing.UTC().Format(time.RFC3339), m.report.Trouble)
 	case m.report.Ready:
 		return nil
 	case m.report.Trouble != "":

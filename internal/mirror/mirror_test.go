@@ -102,20 +102,28 @@ func (n *node) serve(t *testing.T) *node {
 	return n.start(t, cache.Config{Role: cache.Server}, nil)
 }
 
-// follow serves the mirror of another node.
-func (n *node) follow(t *testing.T, of *node, token string) *node {
+// follow serves the mirror of another node, or of some topics of it.
+func (n *node) follow(t *testing.T, of *node, token string, topics ...string) *node {
 	t.Helper()
-	up, err := mirror.NewHTTP(mirror.HTTPConfig{URL: of.url, Token: func(context.Context) (string, error) { return token, nil }})
+	hc := mirror.HTTPConfig{URL: of.url, Token: func(context.Context) (string, error) { return token, nil }, Compress: len(topics) > 1}
+	for _, name := range topics {
+		topic, err := event.ParseTopic(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hc.Topics = append(hc.Topics, topic)
+	}
+	up, err := mirror.NewHTTP(hc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := cache.Config{Role: cache.Server, Mirror: &cache.Mirrored{}}
+	cfg := cache.Config{Role: cache.Server, Mirror: &cache.Mirrored{Topics: hc.Topics}}
 	if _, err := os.Stat(n.path); err != nil {
 		d, err := up.Describe(t.Context(), mirror.Position{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead}
+		cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead, Topics: hc.Topics}
 	}
 	return n.start(t, cfg, up)
 }

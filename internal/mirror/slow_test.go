@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,17 +79,21 @@ func (n *node) startWith(t *testing.T, up mirror.Upstream, log string) {
 type fullLog struct {
 	*cache.DB
 	receives atomic.Int64
+	room     atomic.Bool // there is space again
 }
 
 var errFullLog = errors.New("no space left")
 
-func (l *fullLog) Receive(context.Context, []event.Event) error {
+func (l *fullLog) Receive(ctx context.Context, evs []event.Event) error {
+	if l.room.Load() {
+		return l.DB.Receive(ctx, evs)
+	}
 	l.receives.Add(1)
 	return errFullLog
 }
 
 // A mirror that cannot store what it receives is in trouble until it can: connections that are
-// made in the meantime are no good news.
+// made in the meantime are no good news. After a while it says that it has fallen behind.
 func TestFullLog(t *testing.T) {
 	origin := newNode(t).serve(t)
 	origin.mustPut(t, "a", 3)
@@ -106,8 +111,8 @@ func TestFullLog(t *testing.T) {
 	}
 	defer db.Close()
 	log := &fullLog{DB: db}
-	m := mirror.New(log, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
-		if !errors.Is(err, errFullLog) {
+	m := mirror.New(log, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, StoreGrace: 20 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
+		if err == nil && !log.room.Load() || err != nil && !errors.Is(err, errFullLog) {
 			t.Errorf("reported %v", err)
 		}
 	}})
@@ -118,6 +123,72 @@ func TestFullLog(t *testing.T) {
 	if r := m.Report(); r.Connected || r.Trouble != errFullLog.Error() && r.Trouble != "" {
 		t.Errorf("it reports %+v", r)
 	}
+	until(t, "it says so", func() bool {
+		err := m.Ready()
+		return err != nil && strings.HasPrefix(err.Error(), "nothing can be stored since ") && strings.HasSuffix(err.Error(), errFullLog.Error())
+	})
+	log.room.Store(true)
+	until(t, "ready again", func() bool { return m.Ready() == nil && db.Head() == origin.db.Head() })
 	cancel()
 	running.Wait()
+}
+
+// A stuckUpstream has a proxy on the way that keeps the events of the first stream.
+type stuckUpstream struct {
+	*mirror.HTTP
+	follows atomic.Int64
+}
+
+func (u *stuckUpstream) Follow(ctx context.Context, after mirror.Position) iter.Seq2[mirror.Batch, error] {
+	return func(yield func(mirror.Batch, error) bool) {
+		stuck := u.follows.Add(1) == 1
+		for b, err := range u.HTTP.Follow(ctx, after) {
+			if !yield(b, err) {
+				return
+			}
+			if b.Live && stuck {
+				<-ctx.Done()
+				yield(mirror.Batch{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+// A connection that brings nothing although the log grows is made again, and the cause is named.
+func TestStaleStream(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", 3)
+	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	up := &stuckUpstream{HTTP: client}
+	db, err := cache.Open(t.Context(), newNode(t).path, cache.Config{Role: cache.Server, Log: origin.db.Log(), Mirror: &cache.Mirrored{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var stale atomic.Pointer[mirror.StaleError]
+	m := mirror.New(db, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, Refresh: 10 * time.Millisecond, Stale: 30 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
+		var e *mirror.StaleError
+		if errors.As(err, &e) {
+			stale.CompareAndSwap(nil, e)
+		} else if err != nil {
+			t.Errorf("reported %v", err)
+		}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	until(t, "ready", func() bool { return m.Ready() == nil && m.Report().Connected })
+	at := db.Head()
+	origin.mustPut(t, "b", 3)
+	until(t, "the rest", func() bool { return db.Head() == origin.db.Head() })
+	if e := stale.Load(); e == nil || e.At != at || e.Head <= at || !strings.Contains(e.Error(), "does a proxy on the way keep the stream?") {
+		t.Errorf("it says %+v", e)
+	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// An Upstream is the server of a log that is mirrored. Its methods may be called at the same
-// time.
+// An Upstream is the server of a log that is mirrored, or of some topics of it. Its methods may
+// be called at the same time.
 type Upstream interface {
 	// Describe returns what the upstream says of its log. held is the newest position of the
 	// log that is known here, the zero Position if there is none; if the upstream's log does not
@@ -52,9 +52,10 @@ type Description struct {
 // A Batch is some events that arrived together.
 type Batch struct {
 	Events []event.Event
-	Bytes  int      // of their lines
-	Head   event.ID // of the upstream, as far as it has said
-	Live   bool     // everything up to the head at the time of the request has been yielded
+	Bytes  int         // of their lines
+	To     event.Point // everything up to there has been yielded; of a mirror of some topics, it may be after the last event
+	Head   event.ID    // of the upstream, as far as it has said
+	Live   bool        // everything up to the head at the time of the request has been yielded
 }
 
 // A ConflictError means that the log of the upstream is not the one that is mirrored, does

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/rstream-dev/rstream/event"
@@ -58,7 +59,14 @@ func (s *Server) resolveCursor(r *http.Request, c event.Cursor, horizon event.ID
 	if err != nil {
 		return p, s.readProblem(r, err)
 	}
-	if !p.Mark.Agrees(c.Mark) {
+	p, same, err := s.knowsMark(uncancelled(r), p, c.Mark)
+	var away *wire.Error
+	if errors.As(err, &away) {
+		return p, away
+	} else if err != nil {
+		return p, s.internalProblem(r, err)
+	}
+	if !same {
 		return p, s.conflictError(wire.ReasonMark, head, "cursor %s: this log has another event at that position; it was rolled back to an older state", c)
 	}
 	return p, nil

@@ -41,7 +41,9 @@ func (s *Server) getInfo(w http.ResponseWriter, r *http.Request) *wire.Error {
 	}
 	s.setPosition(w.Header(), wire.HeaderHead, head)
 	if s.cfg.Mirror != nil {
-		w.Header().Set(wire.HeaderVia, s.cfg.Mirror.Report().Via)
+		report := s.cfg.Mirror.Report()
+		w.Header().Set(wire.HeaderVia, report.Via)
+		info.Topics = report.Topics
 	}
 	if wire.PrefersHTML(r.Header.Values("Accept")) {
 		s.writeFront(w, r, &info)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -22,6 +23,11 @@ type Mirror interface {
 	Await(ctx context.Context, at event.ID) error
 	// Advanced is called when the log has grown.
 	Advanced()
+	// Follows reports whether the log has the history of a topic. If it does not have all, marks
+	// of positions may be unknown, and Has reports whether a mark is right. An error of Has is the
+	// response to the reader.
+	Follows(topic event.Topic) bool
+	Has(ctx context.Context, at event.Point) (bool, error)
 	// Ready returns the reason for which new readers should go elsewhere, or nil.
 	Ready() error
 	// Report returns how the mirror is.
@@ -109,12 +115,69 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request, drafts []event.D
 	receipts, err := s.cfg.Mirror.Append(r.Context(), from, drafts)
 	if head := s.log.Head(); err == nil {
 		for i := range receipts {
-			if id := receipts[i].ID; id > head {
+			if id := receipts[i].ID; id > head && s.cfg.Mirror.Follows(event.Exactly(drafts[i].Storage())) {
 				w.Header().Set(wire.HeaderBehind, strconv.FormatUint(uint64(id-head), 10))
 			}
 		}
 	}
 	return receipts, err
+}
+
+// isPart reports whether the log has some topics only of the log that it mirrors.
+func (s *Server) isPart() bool { return s.cfg.Mirror != nil && !s.cfg.Mirror.Follows(event.All) }
+
+// hasTopics refuses a read of topics that the mirror does not have: it cannot tell their history
+// from an empty one.
+func (s *Server) hasTopics(topics []event.Topic) *wire.Error {
+	if s.cfg.Mirror == nil {
+		return nil
+	}
+	for _, t := range topics {
+		if !s.cfg.Mirror.Follows(t) {
+			problem := s.misdirected("the topic " + t.String())
+			problem.Topic = &t
+			return problem
+		}
+	}
+	return nil
+}
+
+// hasHashes refuses to look for events by hash that a mirror of some topics does not have: they
+// may be of other ones.
+func (s *Server) hasHashes(r *http.Request, hashes []event.Hash) *wire.Error {
+	if !s.isPart() {
+		return nil
+	}
+	missing := map[event.Hash]bool{}
+	for i := range hashes {
+		missing[hashes[i]] = true
+	}
+	err := s.log.ByHash(r.Context(), hashes, func(ev *event.Event) error { delete(missing, ev.Hash); return nil })
+	switch {
+	case err != nil:
+		return s.readProblem(r, err)
+	case len(missing) > 0:
+		return s.misdirected(fmt.Sprintf("%d of %d events", len(missing), len(hashes)))
+	}
+	return nil
+}
+
+// misdirected returns the response to a request for what the mirror does not have.
+func (s *Server) misdirected(what string) *wire.Error {
+	return wire.Errorf(http.StatusMisdirectedRequest, "a mirror does not have %s; ask the server of the log, %s", what, s.cfg.Mirror.Report().Upstream)
+}
+
+// knowsMark returns a position with the mark of a reader's cursor, if only the upstream can tell
+// that it is right.
+func (s *Server) knowsMark(ctx context.Context, p event.Point, mark event.Mark) (known event.Point, ok bool, err error) {
+	if p.Mark != 0 || mark == 0 || p.ID == event.Beginning || !s.isPart() {
+		return p, p.Mark.Agrees(mark), nil
+	}
+	ok, err = s.cfg.Mirror.Has(ctx, event.Point{ID: p.ID, Mark: mark})
+	if ok {
+		p.Mark = mark
+	}
+	return p, ok, err
 }
 
 // notMirrored wraps a handler of what a mirror does not have: another server of the log has
@@ -124,6 +187,6 @@ func (s *Server) notMirrored(h handler) handler {
 		return h
 	}
 	return func(_ http.ResponseWriter, r *http.Request) *wire.Error {
-		return wire.Errorf(http.StatusMisdirectedRequest, "a mirror does not have %s; ask the server of the log, %s", r.URL.Path, s.cfg.Mirror.Report().Upstream)
+		return s.misdirected(r.URL.Path)
 	}
 }

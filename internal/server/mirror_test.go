@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/rstream-dev/rstream/event"
@@ -18,6 +19,9 @@ type standInMirror struct {
 	authorization []string
 	awaited       []event.ID
 	notReady, err error
+	topics        []event.Topic // none: all
+	marks         map[event.ID]event.Mark
+	asked         []event.Point
 }
 
 func (m *standInMirror) Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
@@ -33,10 +37,19 @@ func (m *standInMirror) Await(_ context.Context, at event.ID) error {
 	return m.err
 }
 
+func (m *standInMirror) Follows(topic event.Topic) bool {
+	return len(m.topics) == 0 || slices.ContainsFunc(m.topics, func(t event.Topic) bool { return t.Contains(topic) })
+}
+
+func (m *standInMirror) Has(_ context.Context, at event.Point) (bool, error) {
+	m.asked = append(m.asked, at)
+	return m.marks[at.ID] == at.Mark, m.err
+}
+
 func (m *standInMirror) Advanced()    {}
 func (m *standInMirror) Ready() error { return m.notReady }
 func (m *standInMirror) Report() wire.Mirror {
-	return wire.Mirror{Upstream: "http://upstream", Events: 3}
+	return wire.Mirror{Upstream: "http://upstream", Events: 3, Topics: m.topics}
 }
 
 // The server of a mirror passes on the credentials of the caller, whether they came in a header
@@ -115,5 +128,37 @@ func TestMirrorRoutes(t *testing.T) {
 	m.notReady = nil
 	if resp := s.get("/readyz"); resp.StatusCode != http.StatusOK {
 		t.Errorf("GET /readyz: %s", resp.Status)
+	}
+}
+
+// A mirror of some topics refuses others, after rights, and has the upstream judge marks of
+// positions that it cannot judge.
+func TestMirrorTopics(t *testing.T) {
+	log := newLog()
+	log.put(t, "a", "p", 3)
+	k := newKeyring(t, auth.Config{})
+	topic, err := event.ParseTopic("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &standInMirror{topics: []event.Topic{topic}}
+	s, stop := serve(t, log, Config{Guard: k.guard, Mirror: m})
+	defer stop()
+	own, all := bearer(k.grant([]string{"a", "b"}, nil, nil)), bearer(k.grant([]string{"*"}, nil, nil))
+	for target, want := range map[string][2]int{
+		"/events?topic=a&limit=1":        {http.StatusOK, http.StatusOK},
+		"/events?topic=b":                {http.StatusMisdirectedRequest, http.StatusMisdirectedRequest},
+		"/events?topic=c":                {http.StatusForbidden, http.StatusMisdirectedRequest},
+		"/events?topic=*":                {http.StatusForbidden, http.StatusMisdirectedRequest},
+		"/windows?topic=b&since=0&sum=1": {http.StatusMisdirectedRequest, http.StatusMisdirectedRequest},
+		"/snapshot?topic=c":              {http.StatusForbidden, http.StatusMisdirectedRequest},
+		"/storages?topic=b":              {http.StatusMisdirectedRequest, http.StatusMisdirectedRequest},
+		"/bloom?topic=b":                 {http.StatusMisdirectedRequest, http.StatusMisdirectedRequest},
+	} {
+		for i, token := range []string{own, all} {
+			if resp := s.get(target, "Authorization", token); resp.StatusCode != want[i] {
+				t.Errorf("GET %s with token %d: %s, want %d", target, i, resp.Status, want[i])
+			}
+		}
 	}
 }

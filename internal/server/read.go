@@ -107,6 +107,9 @@ func (s *Server) byHash(w http.ResponseWriter, r *http.Request, hashes []event.H
 	if !ok || form == wire.Stream {
 		return wire.Errorf(http.StatusNotAcceptable, "Accept must allow %s or %s", wire.JSON, wire.NDJSON)
 	}
+	if problem := s.hasHashes(r, hashes); problem != nil {
+		return problem
+	}
 	out := eventWriter{w: w, form: form, before: `{"events":[`, line: st.appendEvent}
 	send := filterReadable(w, out.writeEvent)
 	return s.writeEvents(r, &out, func() error { return s.log.ByHash(r.Context(), hashes, send) })

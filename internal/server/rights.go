@@ -102,11 +102,12 @@ func tokenProblem(h http.Header, err error) *wire.Error {
 	return problem
 }
 
-// mayRead refuses a request that reads a topic which its token does not cover.
+// mayRead refuses a request that reads a topic which its token does not cover, or which a mirror
+// does not have.
 func (s *Server) mayRead(w http.ResponseWriter, topics ...event.Topic) *wire.Error {
 	rec := recorderOf(w)
 	if rec.grant == nil { // without a Guard
-		return nil
+		return s.hasTopics(topics)
 	}
 	for _, t := range topics {
 		if !rec.grant.CanRead(t) {
@@ -114,7 +115,7 @@ func (s *Server) mayRead(w http.ResponseWriter, topics ...event.Topic) *wire.Err
 		}
 	}
 	rec.ruled = true
-	return nil
+	return s.hasTopics(topics)
 }
 
 // mayWrite refuses a request that appends to a storage which its token does not cover.

@@ -103,7 +103,11 @@ func (s *Server) resumePoint(r *http.Request, horizon event.ID, head event.Point
 		return p, false
 	}
 	p, err = s.markedPoint(uncancelled(r), c.ID, head)
-	return p, err == nil && p.Mark.Agrees(c.Mark)
+	if err != nil {
+		return p, false
+	}
+	p, same, err := s.knowsMark(uncancelled(r), p, c.Mark)
+	return p, err == nil && same
 }
 
 // replayState sends the state of the stream's topic at its position, without ids: a reader whose

@@ -119,9 +119,11 @@ type Info struct {
 	Head    event.Cursor `json:"head"`
 	Horizon event.Cursor `json:"horizon"`
 	Parent  *Parent      `json:"parent,omitempty"`
-	Limits  Limits       `json:"limits"`
-	Rates   *Rates       `json:"rates,omitempty"`
-	Salt    string       `json:"salt"` // 16 random bytes in hex, new with each start
+	// Topics are those that a mirror has; none if it has all.
+	Topics []event.Topic `json:"topics,omitempty"`
+	Limits Limits        `json:"limits"`
+	Rates  *Rates        `json:"rates,omitempty"`
+	Salt   string        `json:"salt"` // 16 random bytes in hex, new with each start
 }
 
 // Rates limit what each client may do: each subject of a token, and each address for

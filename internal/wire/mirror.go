@@ -4,7 +4,8 @@ import "github.com/rstream-dev/rstream/event"
 
 // A Mirror is how a server is that mirrors the log of another server, the upstream.
 type Mirror struct {
-	Upstream  string // its address, without secrets
+	Upstream  string        // its address, without secrets
+	Topics    []event.Topic // those that it has; none if it has all
 	Connected bool
 	Ready     bool     // everything that the upstream had at some time since the start is here
 	Head      event.ID // of the upstream, as far as is known

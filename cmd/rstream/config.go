@@ -37,6 +37,9 @@ func (a *app) nameServers() error {
 	for i, s := range urls {
 		u, err := url.Parse(s)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(u.Path, "@") {
+			if !strings.Contains(s, "@") {
+				return usagef("server %q: want a URL such as %s, without parameters", wire.RedactURL(s), defaultServer)
+			}
 			return usagef("server %q: want a URL such as %s; in a password, write / as %%2F and @ as %%40", wire.RedactURL(s), defaultServer)
 		}
 		urls[i] = strings.TrimRight(s, "/")

@@ -67,6 +67,7 @@ func newDoctorCommand(a *app) *cobra.Command {
 	f.SortFlags = false
 	f.DurationVar(&o.listen, "for", 20*time.Second, "listen for `DURATION`")
 	f.StringVar(&o.topic, "topic", "", "`TOPIC` to read if URL is the root of an rstream server (default *)")
+	forLineOnly(f, "topic") // that of serve is what a mirror has
 	f.StringArrayVar(&o.headers, "header", nil, "send `HEADER`, such as 'Authorization: Bearer …', or each line of @FILE; repeat for more")
 	f.BoolVar(&o.strict, "strict", false, "also fail on a warning")
 	return cmd

@@ -153,6 +153,8 @@ var valueHints = []struct {
 	{cache.ErrNotCache, "name a file that rstream made, or one that does not exist yet; \"rstream salvage\" reads the events of a damaged one"},
 	{cache.ErrMirror, "serve it with --mirror URL; with --as-new-log it becomes a log of its own"},
 	{cache.ErrNotMirror, "name another file with --db: a mirror has its own"},
+	{cache.ErrOtherTopics, "a mirror keeps its topics: name those, or another file with --db"},
+	{cache.ErrPartMirror, "only a mirror of all topics can take the place of its server"},
 	{cache.ErrLocked, "stop the other server, or name another file with --db"},
 	{cache.ErrDamagedCursor, "set it again: rstream cursor set NAME MOMENT TOPIC"},
 	{cache.ErrCorrupt, copyHint},

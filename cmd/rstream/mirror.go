@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,23 +24,25 @@ import (
 type mirrored struct {
 	*app     // with this one server
 	upstream *mirror.HTTP
+	topics   []event.Topic  // those to mirror; none for all
 	mirror   *mirror.Mirror // once the file is open
 	said     string         // the trouble that was logged last
 }
 
 // newMirrored returns the server of --mirror, nil without the flag.
 func (a *app) newMirrored(ctx context.Context, o *serveOptions) (*mirrored, error) {
-	if o.mirror == "" {
-		return nil, nil
+	topics, err := parseMirrored(o)
+	if err != nil || o.mirror == "" {
+		return nil, err
 	}
-	m := &mirrored{app: &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err}}
+	m := &mirrored{topics: topics, app: &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err}}
 	if err := m.nameServers(); err != nil {
 		return nil, err
 	}
 	if len(m.servers) != 1 {
 		return nil, usagef("--mirror %s: want one server, not %d", o.mirror, len(m.servers))
 	}
-	url := m.servers[0]
+	from := m.servers[0]
 	if err := m.checkAuthorization(); err != nil {
 		return nil, err
 	}
@@ -44,13 +50,13 @@ func (a *app) newMirrored(ctx context.Context, o *serveOptions) (*mirrored, erro
 	if err != nil {
 		return nil, err
 	}
-	cfg := mirror.HTTPConfig{URL: url, TLS: secure, Header: m.requestHeaders(url),
-		Token: func(ctx context.Context) (string, error) { return m.serverToken(ctx, url) }}
+	cfg := mirror.HTTPConfig{URL: from, TLS: secure, Header: m.requestHeaders(from), Topics: topics, Compress: !isOnLoopback(from),
+		Token: func(ctx context.Context) (string, error) { return m.serverToken(ctx, from) }}
 	token, err := cfg.Token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if hasSecrets := token != "" || len(cfg.Header) > 0 || strings.Contains(url, "@") || secure != nil && len(secure.Certificates) > 0; hasSecrets && !o.isGuarded() && !o.insecure {
+	if hasSecrets := token != "" || len(cfg.Header) > 0 || strings.Contains(from, "@") || secure != nil && len(secure.Certificates) > 0; hasSecrets && !o.isGuarded() && !o.insecure {
 		return nil, &exitError{exitUsage, "--mirror with credentials: every reader would read with them",
 			"ask readers for tokens with --keys or --jwks; or let everybody read, with --insecure"}
 	}
@@ -58,6 +64,40 @@ func (a *app) newMirrored(ctx context.Context, o *serveOptions) (*mirrored, erro
 		return nil, usagef("--mirror %w", err)
 	}
 	return m, nil
+}
+
+// parseMirrored returns the topics of --topic, without those that others contain, and none if
+// that is all.
+func parseMirrored(o *serveOptions) (topics []event.Topic, err error) {
+	if len(o.topics) > 0 && o.mirror == "" {
+		return nil, usagef("--topic %s: only a mirror can have some topics; add --mirror URL", o.topics[0])
+	}
+	for _, name := range o.topics {
+		t, err := event.ParseTopic(name)
+		if err != nil {
+			return nil, usagef("--topic %q: %w", name, err)
+		}
+		if t == event.All {
+			return nil, nil
+		}
+		if slices.ContainsFunc(topics, func(wider event.Topic) bool { return wider.Contains(t) }) {
+			continue
+		}
+		topics = slices.DeleteFunc(topics, t.Contains)
+		topics = append(topics, t)
+	}
+	return topics, nil
+}
+
+// isOnLoopback reports whether a server is on this machine: compressing takes longer than
+// sending there.
+func isOnLoopback(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // config adds to cfg what a file needs to be that of a mirror. A new file is one of the log
@@ -70,7 +110,7 @@ func (m *mirrored) config(ctx context.Context, path string, cfg cache.Config) (c
 	if err != nil {
 		return cfg, err
 	}
-	cfg.Log, cfg.Mirror = log, &cache.Mirrored{}
+	cfg.Log, cfg.Mirror = log, &cache.Mirrored{Topics: m.topics}
 	if log != "" {
 		return cfg, nil
 	}
@@ -78,7 +118,7 @@ func (m *mirrored) config(ctx context.Context, path string, cfg cache.Config) (c
 	if err != nil {
 		return cfg, mirrorError(err)
 	}
-	cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead}
+	cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead, Topics: m.topics}
 	return cfg, nil
 }
 
@@ -100,7 +140,7 @@ func (m *mirrored) open(log *cache.DB, say *serveLog) {
 	if m == nil {
 		return
 	}
-	m.mirror = mirror.New(log, mirror.Config{Upstream: m.upstream, Name: m.upstream.String(), OnTrouble: func(err error, pause time.Duration) {
+	m.mirror = mirror.New(log, mirror.Config{Upstream: m.upstream, Name: m.upstream.String(), Dir: filepath.Dir(log.Path()), OnTrouble: func(err error, pause time.Duration) {
 		m.logTrouble(say, err, pause)
 	}})
 }

@@ -31,6 +31,7 @@ type serveOptions struct {
 	noPage    bool
 	sources   []string
 	mirror    string
+	topics    []string // of mirror
 	retain    retainOptions
 
 	guardFlags
@@ -64,8 +65,9 @@ stream can promise.
 
 With --mirror, the server serves the log of another server from a file of its own, with
 the same ids, and goes on with it while the other one is away. An append is passed on
-with the token of the caller. docs/mirrors.md says when to use one, and how old its answers
-can be.
+with the token of the caller. With --topic, it has the events of these topics only, and
+answers 421 to those who ask for others: a client then asks the next server that it knows.
+docs/mirrors.md says when to use one, and how old its answers can be.
 
 With --ttl, a value that is not set again in time is removed by a DEL, which every reader
 receives. --ttl TOPIC=AGE applies to one topic, and TOPIC=never exempts it; repeat the
@@ -93,6 +95,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --ttl 30d --ttl '*/presence=90s' --ttl alice/notes=never
   rstream serve --source wiki --source lab
   rstream serve --mirror https://log.example.com --db mirror.db --keys keys.json
+  rstream serve --mirror https://log.example.com --topic alice --db alice.db
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
   rstream serve --keys keys.json --acme log.example.com -l :443
   rstream serve --board https://board.example.com --node b --token-file b.token
@@ -106,6 +109,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringVar(&o.db, "db", "rstream.db", "`FILE` of the log")
 	f.StringSliceVar(&o.sources, "source", nil, "append the events of the source `NAME` to the log; repeat for more")
 	f.StringVar(&o.mirror, "mirror", "", "serve the log of the server at `URL`, and pass appends on to it")
+	f.StringSliceVar(&o.topics, "topic", nil, "mirror the `TOPIC` only; repeat for more")
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")

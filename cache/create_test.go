@@ -39,7 +39,7 @@ func loseWAL(t *testing.T, path string) {
 // A file whose creation is killed at any point is empty or has the identity that was
 // printed, even if its write-ahead log is lost.
 func TestKillWhileCreating(t *testing.T) {
-	for range longtest.Size(2, 30) {
+	for range longtest.Scale(2, 10, 30) {
 		dir := t.TempDir()
 		told := map[string]string{}
 		startChild(t, "create", dir, "").killAfter(t, 6, func(line string) {

@@ -151,7 +151,7 @@ func TestFlippedBits(t *testing.T) {
 		spots := spotsOf(t, w)
 		dir := t.TempDir()
 		counts := map[string]int{}
-		for i := range longtest.Size(len(flipped)/2, 250) { // by default, the tables take turns
+		for i := range longtest.Scale(len(flipped)/2, 80, 250) { // by default, the tables take turns
 			at := spots[flipped[(first+i)%len(flipped)]]
 			if len(at) == 0 {
 				continue // a server's file has no windows
@@ -226,7 +226,7 @@ func TestAppendPastIndex(t *testing.T) {
 		}
 		w := &wreck{bytes: b}
 		spots := slices.DeleteFunc(spotsOf(t, w)["page_stretch"], func(s pagetest.Spot) bool { return !s.Column })
-		for range longtest.Size(6, 60) {
+		for range longtest.Scale(6, 25, 60) {
 			s, bit := spots[random.IntN(len(spots))], random.IntN(8)
 			bad := bytes.Clone(b)
 			bad[s.At] ^= 1 << bit

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	killRounds = flag.Int("kill.rounds", 2, "how often each child is killed; 10 with -long")
+	killRounds = flag.Int("kill.rounds", 2, "how often each child is killed; 4 with -long, 10 with -full")
 	update     = flag.Bool("update", false, "rewrite the files in testdata/cache")
 )
 
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	}
 	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
-	longtest.SetChecks(checks, 100)
-	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Size(kills, 10)))
+	longtest.SetChecks(checks, 40, 100)
+	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Scale(kills, 4, 10)))
 	os.Exit(m.Run())
 }
 

@@ -23,7 +23,7 @@ func TestStateWhileRetaining(t *testing.T) {
 	span, step := seen.HashSpan, retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, most := 0, longtest.Size(1, 10)
+	n, most := 0, longtest.Scale(1, 4, 10)
 	rapid.Check(t, func(rt *rapid.T) {
 		if n++; n > most {
 			return

@@ -227,7 +227,7 @@ func TestSalvageDamaged(t *testing.T) {
 			}
 			damage := damages[name]
 			most := 0
-			for range longtest.Size(1, 6) {
+			for range longtest.Scale(1, 2, 6) {
 				s, silent := w.salvaged(t, w.write(t, damage(bytes.Clone(w.bytes))))
 				if len(silent) > 0 && len(s.Notes) == 0 {
 					t.Errorf("%s, %s: events %v are left out in silence", w.name, name, silent)
@@ -289,7 +289,7 @@ func TestSalvageLog(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	least := len(want)
-	for range longtest.Size(10, 300) {
+	for range longtest.Scale(10, 100, 300) {
 		bad := bytes.Clone(log)
 		bad[random.IntN(len(bad))] ^= 1 << random.IntN(8)
 		least = min(least, salvage(bad).Events)

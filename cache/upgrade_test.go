@@ -113,7 +113,7 @@ func insertRows(tx *sql.Tx, evs []event.Event, indexed event.ID) error {
 // A long log and a large copy of an earlier version keep their contents.
 func TestUpgradeMany(t *testing.T) {
 	alone(t)
-	n := longtest.Size(event.BlockSize+900, 100_000)
+	n := longtest.Scale(event.BlockSize+900, 2*event.BlockSize+900, 100_000)
 	evs := manyEvents(n, 1)
 	head := int64(len(evs))
 	path := changeGolden(t, "0005-server.db", func(tx *sql.Tx) error {

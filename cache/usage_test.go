@@ -91,7 +91,7 @@ func setUsage(t testing.TB) (draw func(*rapid.T)) {
 // What a server's file has is counted, whatever retention and appends have done.
 func TestUsageOfServer(t *testing.T) {
 	start, draw := retainStartFile(), setUsage(t)
-	n, most := 0, longtest.Size(1, 10)
+	n, most := 0, longtest.Scale(1, 4, 10)
 	rapid.Check(t, func(rt *rapid.T) {
 		if n++; n > most {
 			return

@@ -105,7 +105,7 @@ func stubBytes(c *Comparison) (n int) {
 // requests for their ids take a twentieth of their bytes, both ways together.
 func TestMoveToAnotherLog(t *testing.T) {
 	noLeaks(t)
-	a, b := twoLogs(t, longtest.Size(1000, 50_000))
+	a, b := twoLogs(t, longtest.Scale(1000, 10_000, 50_000))
 	moved := logged(t, a, "alice")
 	for _, more := range []int{500, 0}[:longtest.Size(1, 2)] { // events that the other log does not have
 		evs := moved
@@ -336,7 +336,7 @@ func TestLyingStubs(t *testing.T) {
 	known := logged(t, a, "alice")[:150]
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 6))
-	for i := range longtest.Size(4, 150) {
+	for i := range longtest.Scale(4, 50, 150) {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			if !reconcile.IsStubRequest(request) {
 				return answer

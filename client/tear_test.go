@@ -33,7 +33,7 @@ import (
 // that was cut in the middle was never received and is not counted. So the count must
 // equal the number of the topic's events exactly.
 func TestTailUnderCuts(t *testing.T) {
-	for range longtest.Size(1, 10) {
+	for range longtest.Scale(1, 4, 10) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailUnderCuts(t, seed, false) })
 	}

@@ -473,7 +473,7 @@ func (s *boardStory) silent(d time.Duration) {
 // traffic between them. Then everything that can break breaks, first one after the other.
 func TestBoardOfThreeServers(t *testing.T) {
 	t.Parallel()
-	size := longtest.Size(20, 700) // readers of each of three servers
+	size := longtest.Scale(20, 150, 700) // readers of each of three servers
 	s := newBoardStory(t, "b", "c")
 	servers := append([]*nodeServer{s.board}, s.nodes...)
 	s.until(patience, "two nodes wait", func() bool {

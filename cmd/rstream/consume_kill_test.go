@@ -27,7 +27,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-var consumerKills = flag.Int("consumer.kills", 0, "how often a consumer, its workers or its server are killed; if 0, 2, and 50 with -long")
+var consumerKills = flag.Int("consumer.kills", 0, "how often a consumer, its workers or its server are killed; if 0, 2, 15 with -long, and 50 with -full")
 
 // pythonWorker is the worker of docs/consumers.md, with an event handler that notes what it
 // does, and now and then fails, hangs or answers something else.
@@ -321,7 +321,7 @@ func TestConsumerSurvivesKills(t *testing.T) {
 	g.startServer()
 	g.put(10)
 	g.startTail("bad")
-	kills := cmp.Or(*consumerKills, longtest.Size(2, 50))
+	kills := cmp.Or(*consumerKills, longtest.Scale(2, 15, 50))
 	for i := range kills {
 		if i > 0 && i%100 == 0 {
 			t.Logf("%d kills", i)

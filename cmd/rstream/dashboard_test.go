@@ -268,7 +268,7 @@ func checkRoomInBrowser(p *browserPage, k *killable, kill func()) {
 	})()`)
 	p.wait(`got.join() === 'state,0,live'`)
 	want := []string{"state", "0", "live"}
-	const kills = 8
+	kills := longtest.Scale(4, 4, 8)
 	for i := range kills {
 		n := 10 + r.IntN(30)
 		at := r.IntN(n)

@@ -89,7 +89,7 @@ func TestMirrorsKilled(t *testing.T) {
 	far := startProcess(t, program, "far", "--mirror", near.url)
 	servers := []*serverProcess{origin, near, far}
 
-	rounds := longtest.Size(1, 6)
+	rounds := longtest.Scale(1, 3, 6)
 	each := 15 // events between two kills
 	total := (rounds*len(servers) + 1) * each
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

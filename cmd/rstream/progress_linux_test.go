@@ -500,9 +500,9 @@ func (run *screenRun) end(t *testing.T, status int) string {
 const readmeSync = "rstream sync '*'"
 
 // A sync draws its timeline, which fills up, and leaves only its result: when it is done, and
-// when ^C ends it. Also if its result goes to a file. With --long, it is one of 300,000 events.
+// when ^C ends it. Also if its result goes to a file. With -full, it is one of 300,000 events.
 func TestSyncOnScreen(t *testing.T) {
-	n := longtest.Size(1500, 300_000)
+	n := longtest.Scale(1500, 60_000, 300_000)
 	log := newLogOf(t, n)
 	silent := startSilentSyncs(t, newLogOf(t, 1500))
 	t.Run("shown", func(t *testing.T) {

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(workerVar) != "" {
 		os.Exit(workPipe(os.Stdin, os.Stdout))
 	}
-	longtest.SetChecks(40, 5000)
+	longtest.SetChecks(40, 5000, 5000)
 	os.Exit(m.Run())
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"testing"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 type manyAtOnce struct{ m *testing.M }
 
 func (r manyAtOnce) Run() int {
+	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
 	// Programs started by the test would inherit an ignored hangup from nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)

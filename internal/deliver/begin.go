@@ -116,10 +116,17 @@ func (c *consumer) takeLoaded(r loaded) {
 		l.phase = ready
 		return
 	}
+	var wanted []*event.Event
 	for i := range r.evs {
 		if c.wants(&r.evs[i]) {
-			c.enqueue(l, &r.evs[i])
+			wanted = append(wanted, &r.evs[i])
+		} else if c.err != nil { // the event may be wanted: the lane stays where it is
+			l.phase = ready
+			return
 		}
+	}
+	for _, ev := range wanted {
+		c.enqueue(l, ev)
 	}
 	first := max(l.first, r.next+1)
 	if l.isEvent = len(l.queue) > 0; l.isEvent {

@@ -600,6 +600,38 @@ func TestEventWhileReading(t *testing.T) {
 	})
 }
 
+// An event of which is not known whether it is wanted, since the consumer was stopped, is not done:
+// neither a new one, nor one of a storage that waits.
+func TestWantStopped(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		s := newListStore(3, 1)
+		if waits {
+			st := s.events[0].Storage()
+			s.ConsumerStep.Position, s.ConsumerStep.Oldest = 3, 1
+			s.blocked[st] = cache.BlockedStorage{Storage: st, First: 1}
+		}
+		stopped := errors.New("stopped")
+		var done []event.ID
+		want := func(ev *event.Event) (bool, error) {
+			if ev.ID == 3 {
+				return false, stopped
+			}
+			return false, nil
+		}
+		for _, expected := range []error{stopped, nil} {
+			worker := funcWorker(func(t *Try) error { done = append(done, t.Events[0].ID); return nil })
+			err := Run(t.Context(), Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return worker }, Want: want})
+			if !errors.Is(err, expected) {
+				t.Errorf("Run: %v, want %v", err, expected)
+			}
+			want = func(ev *event.Event) (bool, error) { return ev.ID == 3, nil }
+		}
+		if !slices.Equal(done, []event.ID{3}) || s.Position() != 3 || len(s.blocked) > 0 {
+			t.Errorf("waits %t: %v are done, at %s, and %d storages wait", waits, done, s.Position(), len(s.blocked))
+		}
+	}
+}
+
 // lower makes bounds so small that few events reach them.
 func lower(t *testing.T, bounds map[*int]int) {
 	for bound, n := range bounds {

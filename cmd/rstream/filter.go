@@ -138,9 +138,10 @@ func (f *eventFilter) wants(ev *event.Event) (bool, error) {
 	return holds || err != nil, nil
 }
 
-// appendLine appends what a consumer gets of an event.
-func (f *eventFilter) appendLine(b []byte, ev *event.Event) ([]byte, error) {
-	v, err := f.selection.Only(context.WithoutCancel(f.ctx), ev.Line())
+// appendLine appends what a consumer gets of an event. ctx is that of the try: an expression may
+// take as long as it, also after the command was stopped.
+func (f *eventFilter) appendLine(ctx context.Context, b []byte, ev *event.Event) ([]byte, error) {
+	v, err := f.selection.Only(ctx, ev.Line())
 	if err != nil {
 		return b, fmt.Errorf("--jq: %w", err)
 	}

@@ -26,11 +26,13 @@ type Config struct {
 	TryTimeout time.Duration // how long a try may take. If zero, without limit
 	Grace      time.Duration // how long tries may go on after ctx has ended. If zero, 10 seconds
 
-	// Want reports whether an event is to be tried; others count as done. If nil, all are.
+	// Want reports whether an event is to be tried; others count as done. An error ends the
+	// consumer, and the event does not count as done. If nil, all are.
 	Want func(ev *event.Event) (bool, error)
 	// Line appends to b the line that workers get of an event, without a line feed. An error
-	// fails the try. If nil, it is the event's own. Workers call it concurrently.
-	Line func(b []byte, ev *event.Event) ([]byte, error)
+	// fails the try, unless ctx has ended: it is that of the try. If nil, it is the event's own.
+	// Workers call it concurrently.
+	Line func(ctx context.Context, b []byte, ev *event.Event) ([]byte, error)
 	// OnFail is called after each try that has failed. It may be nil.
 	OnFail func(Failure)
 	// OnEnding is called if the consumer waits for tries for more than a second before it ends.
@@ -75,7 +77,7 @@ type Try struct {
 	Events []*event.Event
 	Number int  // of the try of the only event, from 1 on; 1 if there are several
 	Dead   bool // the event is a dead letter: later events of its storage may be done
-	Line   func(b []byte, ev *event.Event) ([]byte, error)
+	Line   func(ctx context.Context, b []byte, ev *event.Event) ([]byte, error)
 }
 
 // A Failure is a try that has failed.

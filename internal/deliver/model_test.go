@@ -632,6 +632,41 @@ func TestWantStopped(t *testing.T) {
 	}
 }
 
+// A lineWorker only makes the lines of events.
+type lineWorker struct{}
+
+func (lineWorker) Do(ctx context.Context, t *Try) error {
+	_, err := t.appendLine(ctx, nil)
+	return err
+}
+func (lineWorker) Close() {}
+
+// A line that takes too long ends with its try: that counts as a failure, and the end of the
+// consumer does not.
+func TestLineEnds(t *testing.T) {
+	line := func(ctx context.Context, b []byte, _ *event.Event) ([]byte, error) {
+		<-ctx.Done()
+		return b, errors.New("cut off")
+	}
+	for _, limit := range []time.Duration{time.Second, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newListStore(1, 1)
+			var failure error
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			err := Run(ctx, Config{Store: s, Batches: s.batches, NewWorker: func() Worker { return lineWorker{} }, Line: line,
+				Tries: 1, TryTimeout: limit, OnFail: func(f Failure) { failure = f.Err }})
+			late := errors.As(failure, new(*TimeoutError))
+			switch {
+			case limit > 0 && (err != nil || !late || s.Oldest != 0):
+				t.Errorf("a line that takes longer than its try: %v, the try: %v, unfinished: %s", err, failure, s.Oldest)
+			case limit == 0 && (!errors.Is(err, context.DeadlineExceeded) || failure != nil || s.Oldest != 1):
+				t.Errorf("a line that takes longer than the consumer: %v, the try: %v, unfinished: %s", err, failure, s.Oldest)
+			}
+		})
+	}
+}
+
 // lower makes bounds so small that few events reach them.
 func lower(t *testing.T, bounds map[*int]int) {
 	for bound, n := range bounds {

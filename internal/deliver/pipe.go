@@ -101,7 +101,7 @@ func (w *pipeWorker) ask(ctx context.Context, t *Try) error {
 		line.Events = []*event.Event{markDead(ev)}
 	}
 	var err error
-	if w.line, err = line.appendLine(w.line[:0]); err != nil {
+	if w.line, err = line.appendLine(ctx, w.line[:0]); err != nil {
 		return &answeredError{err.Error()}
 	}
 	if _, err := w.in.Write(w.line); err != nil {

@@ -228,7 +228,7 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 		return &AgainError{pauseAfter(3), err}
 	}
 	defer to.Close()
-	line, err := t.appendLine(nil)
+	line, err := t.appendLine(ctx, nil)
 	if err != nil {
 		return errors.Join(err, in.Close(), to.Close())
 	}
@@ -261,11 +261,11 @@ func (w *execWorker) Do(ctx context.Context, t *Try) error {
 }
 
 // appendLine appends the lines of the events, each with a line feed.
-func (t *Try) appendLine(b []byte) (_ []byte, err error) {
+func (t *Try) appendLine(ctx context.Context, b []byte) (_ []byte, err error) {
 	for _, ev := range t.Events {
 		if t.Line == nil {
 			b = ev.AppendLine(b)
-		} else if b, err = t.Line(b, ev); err != nil {
+		} else if b, err = t.Line(ctx, b, ev); err != nil {
 			return b, err
 		}
 		b = append(b, '\n')

@@ -162,7 +162,7 @@ func (w *webhookWorker) Close() { w.webhook.client.CloseIdleConnections() }
 // Do posts the events of t.
 func (w *webhookWorker) Do(ctx context.Context, t *Try) error {
 	// A request that was cut off may still read its body: each has one of its own.
-	body, err := t.appendLine(make([]byte, 0, w.size))
+	body, err := t.appendLine(ctx, make([]byte, 0, w.size))
 	if err != nil {
 		return &RefusedError{err}
 	}

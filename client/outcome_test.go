@@ -120,6 +120,9 @@ func TestPutInterrupted(t *testing.T) {
 	if _, err := c.Put(ctx, drafts("alice/x", "l")); errors.As(err, &unknown) || !errors.Is(err, stop) {
 		t.Errorf("afterwards: Put = %v", err)
 	}
+	if s := c.Servers()[0]; s.Problem != "" || !c.servers[0].failed.IsZero() {
+		t.Errorf("the server has the problem %q, failed %s", s.Problem, c.servers[0].failed)
+	}
 }
 
 // A transport that reports nothing of its connections proves nothing.

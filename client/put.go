@@ -40,7 +40,8 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 				receipts, err = c.putBody(traced, base, drafts, body)
 			}
 			unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
-			if err != nil && (!permanent(err) || isAboutServer(err)) {
+			// A request that was given up here says nothing about the server.
+			if err != nil && ctx.Err() == nil && (!permanent(err) || isAboutServer(err)) {
 				c.recordFailure(base, err)
 			}
 			if !isAboutServer(err) || !c.hasFresh("") {

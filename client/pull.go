@@ -251,15 +251,15 @@ func (c *Client) fetchPages(ctx context.Context, topics []event.Topic, span wind
 const releaseTime = 5 * time.Second
 
 // giveUp releases a window. After a gap or a cancelled request another call can continue
-// it. An error that the server would repeat is stored in it.
+// it. An error that the server would repeat is stored in it; the cause for which ctx ended is
+// not, since it may be the error of another stream.
 func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
-	var protocol *ProtocolError
-	if errors.As(cause, &protocol) {
-		return storeError(lease.Fail(ctx, cause))
+	if ctx.Err() == nil && errors.As(cause, new(*ProtocolError)) {
+		return storeError(lease.Fail(cleanup, cause))
 	}
-	return storeError(lease.Release(ctx))
+	return storeError(lease.Release(cleanup))
 }
 
 // A page is the whole events of one response of GET /events. They are complete up to

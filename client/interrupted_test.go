@@ -28,3 +28,17 @@ func TestPullEndedByStream(t *testing.T) {
 		t.Errorf("the windows are %+v, %v", windows, err)
 	}
 }
+
+func TestGapInterrupted(t *testing.T) {
+	c := newTestClient(t, newFixture(t).newCache(), hasty("http://127.0.0.1:1"))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	cancel(stop)
+	gone := &GapError{After: 1, Oldest: 5}
+	if _, err := c.heldGap(ctx, []event.Topic{event.All}, Range{Since: c.momentAt(1)}, gone); !errors.Is(err, stop) {
+		t.Errorf("heldGap = %v, want %v", err, stop)
+	}
+	if _, err := c.heldGap(t.Context(), []event.Topic{event.All}, Range{Since: c.momentAt(1)}, gone); !errors.Is(err, gone) {
+		t.Errorf("heldGap = %v, want %v", err, gone)
+	}
+}

@@ -120,7 +120,8 @@ func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range,
 	}
 	for {
 		sum, from, err := c.requestSumBy(ctx, topic, r)
-		if gap, ok := c.heldGap(ctx, []event.Topic{topic}, r, err); ok {
+		gap, err := c.heldGap(ctx, []event.Topic{topic}, r, err)
+		if err == nil && !gap.Empty() {
 			r.Since = c.momentAt(gap.To)
 			if group != nil {
 				group.r = r
@@ -193,14 +194,21 @@ func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Mom
 }
 
 // heldGap returns the range that is gone from the server according to err, if all of it
-// is held here: then nothing is missing.
-func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (gap window.Span, ok bool) {
+// is held here: then nothing is missing. Otherwise it returns err, or the error that kept it
+// from finding out.
+func (c *Client) heldGap(ctx context.Context, topics []event.Topic, r Range, err error) (window.Span, error) {
 	var gone *GapError
 	since, fixed := r.Since.Cursor()
 	if !errors.As(err, &gone) || !fixed || r.Last != nil {
-		return gap, false
+		return window.Span{}, err
 	}
-	gap = window.Span{From: since.ID, To: gone.Oldest}
-	held, err := c.store.Held(ctx, topics...)
-	return gap, err == nil && !gap.Empty() && held.Contains(gap)
+	gap := window.Span{From: since.ID, To: gone.Oldest}
+	held, failed := c.store.Held(ctx, topics...)
+	switch {
+	case failed != nil:
+		return window.Span{}, orCause(ctx, storeError(failed))
+	case gap.Empty() || !held.Contains(gap):
+		return window.Span{}, err
+	}
+	return gap, nil
 }

@@ -111,7 +111,8 @@ func (t *tail) yieldAll(ctx context.Context, opts TailOptions, yield func(Batch)
 	defer t.filler.Wait()
 	defer t.cancel(nil)
 	span, err := t.c.resolveRange(ctx, t.topics, opts.Range)
-	if gap, ok := t.c.heldGap(ctx, t.topics, opts.Range, err); ok {
+	gap, err := t.c.heldGap(ctx, t.topics, opts.Range, err)
+	if err == nil && !gap.Empty() {
 		opts.Since = t.c.momentAt(gap.To)
 		span, err = t.c.resolveRange(ctx, t.topics, opts.Range)
 		span.From = gap.From

@@ -356,7 +356,7 @@ func readLines(ctx context.Context, in io.Reader, name string, parse parseFunc, 
 }
 
 // nextBatch waits for an item and takes all others that are ready. open is false once
-// no more will come.
+// no more will come; if that is because ctx has ended, err is the cause.
 func nextBatch(ctx context.Context, items <-chan lineItem) (batch []lineItem, open bool, err error) {
 	var it lineItem
 	select {
@@ -374,6 +374,9 @@ func nextBatch(ctx context.Context, items <-chan lineItem) (batch []lineItem, op
 		default:
 			return batch, true, nil
 		}
+	}
+	if !open && ctx.Err() != nil { // there may be more lines
+		return batch, false, context.Cause(ctx)
 	}
 	return batch, open, it.err
 }

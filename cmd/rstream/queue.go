@@ -136,6 +136,8 @@ func (a *app) sendBefore(ctx context.Context) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cache.ErrRole), err == nil && waiting == 0:
 		return nil
+	case err != nil && ctx.Err() != nil:
+		return nil // nothing is appended either
 	case err != nil:
 		a.note("the outbox was not sent: %v", err)
 		return nil

@@ -3,11 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/client"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/server"
 )
 
 func stopped(t *testing.T) (context.Context, error) {
@@ -31,5 +39,53 @@ func TestSendLinesStopped(t *testing.T) {
 	err := sendLines(ctx, strings.NewReader(numbered(10)), &lineClaim{name: "in"}, refuse, parseEvent)
 	if !errors.As(err, &claim) || claim.claim != "nothing was appended" {
 		t.Errorf("sendLines = %v", err)
+	}
+}
+
+func TestCarryOverStopped(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
+		t.Setenv(name, dir)
+	}
+	old := openNewLog(t, filepath.Join(dir, "log.db"))
+	if _, err := old.Append(t.Context(), []event.Draft{{User: "alice", Path: "x", Type: event.Put, Key: "1", Value: []byte("1")}}); err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(dir, "backup.db")
+	if err := errors.Join(old.BackupTo(t.Context(), backup), old.Close()); err != nil {
+		t.Fatal(err)
+	}
+	log, err := cache.Open(t.Context(), backup, cache.Config{Role: cache.Server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	srv := server.New(log, server.Config{})
+	defer srv.Stop()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	asked := 0
+	http := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked == 2 { // after the question what log it is
+			cancel(&signalError{os.Interrupt})
+			<-r.Context().Done()
+			return
+		}
+		srv.ServeHTTP(w, r)
+	}))
+	defer http.Close()
+	_, err = newDataFile(old.Log())
+	if err := errors.Join(err, learnServer(http.URL, old.Log())); err != nil {
+		t.Fatal(err)
+	}
+	db, err := cache.Open(t.Context(), filepath.Join(dir, "copy.db"), cache.Config{Role: cache.Client, Log: old.Log()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := &session{db: db, app: &app{servers: []string{http.URL}, err: io.Discard}}
+	err = s.explainOtherLog(ctx, &client.OtherLogError{URL: http.URL, Got: log.Log(), Want: old.Log()})
+	known, failed := loadServers()
+	if !errors.Is(err, context.Cause(ctx)) || failed != nil || known[http.URL] != old.Log() {
+		t.Errorf("explainOtherLog = %v; the servers are %v, %v", err, known, failed)
 	}
 }

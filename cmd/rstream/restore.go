@@ -28,7 +28,7 @@ func (s *session) explainOtherLog(ctx context.Context, err error) error {
 	}
 	var left *leftError
 	switch {
-	case errors.As(failed, &left):
+	case errors.As(failed, &left), failed != nil && ctx.Err() != nil:
 		return errors.Join(err, failed) // the next command tries again
 	case s.app.cache == "" && (path == "" || failed != nil):
 		return errors.Join(err, failed, forgetServer(other.URL))

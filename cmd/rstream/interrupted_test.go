@@ -42,6 +42,30 @@ func TestSendLinesStopped(t *testing.T) {
 	}
 }
 
+func TestReportStopped(t *testing.T) {
+	ctx, cause := stopped(t)
+	full := errors.New("disk full")
+	for _, c := range []struct {
+		err    error
+		status int
+		said   string
+	}{
+		{nil, exitTerminated, ""},
+		{cause, exitTerminated, ""},
+		{errors.Join(cause, &exitError{status: exitGap}), exitTerminated, ""},
+		{errors.Join(context.Canceled, cause), exitTerminated, ""},
+		{&claimError{err: cause, text: "terminated", claim: "nothing was appended"}, exitTerminated, "rstream: error: terminated; nothing was appended\n"},
+		{errors.Join(cause, full), exitFailed, "rstream: error: terminated\nrstream: error: disk full\n"},
+		{full, exitFailed, "rstream: error: disk full\n"},
+	} {
+		var said strings.Builder
+		a := &app{err: &said}
+		if status := a.reportError(ctx, &said, nil, c.err); status != c.status || said.String() != c.said {
+			t.Errorf("%v: status %d, %q, want %d, %q", c.err, status, said.String(), c.status, c.said)
+		}
+	}
+}
+
 func TestCarryOverStopped(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {

@@ -44,7 +44,7 @@ func (e *exitError) Error() string { return e.text }
 // reportError prints an error and its hint, and returns the exit status.
 func (a *app) reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Command, err error) int {
 	var sig *signalError
-	if errors.As(context.Cause(ctx), &sig) && (err == nil || errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
+	if errors.As(context.Cause(ctx), &sig) && onlyStopped(err) {
 		var claim *claimError
 		if errors.As(err, &claim) { // report the appends, however the command ends
 			a.printError(stderr, cmd, err)
@@ -60,6 +60,38 @@ func (a *app) reportError(ctx context.Context, stderr io.Writer, cmd *cobra.Comm
 	}
 	a.printError(stderr, cmd, err)
 	return statusOf(err)
+}
+
+// onlyStopped reports whether err is nothing but the end of a command that a signal has ended. An
+// error of something else that failed meanwhile, such as to store a cursor, must be reported.
+func onlyStopped(err error) bool {
+	if parts := partsOf(err); parts != nil {
+		return !slices.ContainsFunc(parts, func(err error) bool { return !onlyStopped(err) })
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return onlyStopped(inner)
+	}
+	var exit *exitError
+	return err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*signalError)) || errors.Is(err, errClosedStdout) ||
+		errors.As(err, &exit) && exit.text == "" // which was reported
+}
+
+// partsOf returns the errors that were joined to err, line by line or in one, nil if it is a
+// single one.
+func partsOf(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	parts := many.Unwrap()
+	texts := make([]string, len(parts))
+	for i := range parts {
+		texts[i] = parts[i].Error()
+	}
+	if text := err.Error(); text != strings.Join(texts, "\n") && text != strings.Join(texts, "; ") {
+		return nil // it describes one error by several
+	}
+	return parts
 }
 
 // onlyClosed reports whether err is nothing but closed standard output.

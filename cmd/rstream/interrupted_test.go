@@ -66,6 +66,41 @@ func TestReportStopped(t *testing.T) {
 	}
 }
 
+func TestRefusedElsewhere(t *testing.T) {
+	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: event.NewLogID([10]byte{1})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c, err := client.New(db, client.Config{Servers: []string{"http://127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	topics := []event.Topic{parseTopic(t, "alice"), parseTopic(t, "bob")}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	refusal := &client.StatusError{Status: http.StatusUnauthorized, Topic: &topics[0]}
+	cancel(refusal)
+	var said strings.Builder
+	allowed := allowedTopics{a: &app{err: &said}, verb: "sync", left: topics}
+	for _, err := range allowed.batches(ctx, &session{Client: c, db: db}, client.TailOptions{}) {
+		if !errors.Is(err, refusal) {
+			t.Errorf("batches: %v, want %v", err, refusal)
+		}
+	}
+	if said.Len() > 0 || len(allowed.left) != 2 {
+		t.Errorf("%d topics are left: %s", len(allowed.left), &said)
+	}
+}
+
+func parseTopic(t *testing.T, text string) event.Topic {
+	topic, err := event.ParseTopic(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic
+}
+
 func TestCarryOverStopped(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {

@@ -69,7 +69,8 @@ func (t *allowedTopics) batches(ctx context.Context, s *session, opts client.Tai
 		for again := true; again; {
 			again = false
 			for b, err := range s.Batches(ctx, t.left, opts) {
-				if again = err != nil && t.refuse(err); again {
+				// The cause for which ctx ended may be a refusal of something else.
+				if again = err != nil && ctx.Err() == nil && t.refuse(err); again {
 					break
 				}
 				if err == nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/client"
@@ -146,5 +147,20 @@ func TestCarryOverStopped(t *testing.T) {
 	known, failed := loadServers()
 	if !errors.Is(err, context.Cause(ctx)) || failed != nil || known[http.URL] != old.Log() {
 		t.Errorf("explainOtherLog = %v; the servers are %v, %v", err, known, failed)
+	}
+}
+
+func TestStatusCheckLate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy.db")
+	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Client, Log: event.NewLogID([10]byte{1})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	r := statusReport{Reachable: true, File: path, Log: db.Log(), ServerLog: db.Log(), Role: cache.Client, Followed: []event.Topic{event.All}}
+	if err := r.compareServer(ctx, &app{servers: []string{"http://127.0.0.1:1"}}, statusOptions{check: true}); statusOf(err) != exitUnreachable {
+		t.Errorf("compareServer: %v", err)
 	}
 }

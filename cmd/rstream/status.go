@@ -221,7 +221,7 @@ func (r *statusReport) compareServer(ctx context.Context, a *app, o statusOption
 	defer cancel()
 	db, err := a.openDB(ctx, r.File, cache.Config{})
 	if err != nil {
-		return o.orNil(err)
+		return o.orNil(r.nameLate(err))
 	}
 	defer db.Close()
 	c, err := client.New(db, a.clientConfig())
@@ -234,9 +234,18 @@ func (r *statusReport) compareServer(ctx context.Context, a *app, o statusOption
 		return fmt.Errorf("status: %w", err)
 	}
 	if err != nil || !o.check {
-		return o.orNil(err)
+		return o.orNil(r.nameLate(err))
 	}
-	return r.checkLag(ctx, c, o)
+	return r.nameLate(r.checkLag(ctx, c, o))
+}
+
+// nameLate returns err, or that the server has not answered if that is the reason for it: then
+// it is not known whether the copy is behind.
+func (r *statusReport) nameLate(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &exitError{exitUnreachable, fmt.Sprintf("status: no answer from %s within %s", r.Server, probeTime), ""}
+	}
+	return err
 }
 
 // orNil returns err for a health check. Otherwise what matters has been reported.
@@ -291,7 +300,7 @@ func (r *statusReport) askServer(ctx context.Context, a *app) error {
 		r.Error, r.failure = unreachable.Err.Error(), err
 	case errors.Is(err, context.DeadlineExceeded):
 		r.Error = "no answer"
-		r.failure = &exitError{exitUnreachable, fmt.Sprintf("status: no answer from %s within %s", r.Server, probeTime), ""}
+		r.failure = r.nameLate(err)
 	default:
 		r.Error, r.failure, r.refused = err.Error(), err, true
 	}

@@ -97,6 +97,9 @@ func runExport(ctx context.Context, a *app, o exportOptions, topics []event.Topi
 		return e.missingError()
 	}
 	f, err := createOutFile(ctx, o.to)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return &exitError{exitFailed, err.Error(), "name another file with --to, or write to standard output"}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/server"
 )
 
+// stopped returns a context that a signal has ended.
 func stopped(t *testing.T) (context.Context, error) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := &signalError{syscall.SIGTERM}
@@ -26,6 +27,7 @@ func stopped(t *testing.T) (context.Context, error) {
 	return ctx, cause
 }
 
+// Lines that were not read since the command was stopped are not the end of the input.
 func TestSendLinesStopped(t *testing.T) {
 	ctx, cause := stopped(t)
 	closed := make(chan lineItem)
@@ -43,6 +45,7 @@ func TestSendLinesStopped(t *testing.T) {
 	}
 }
 
+// What else has failed when a signal has ended a command is reported.
 func TestReportStopped(t *testing.T) {
 	ctx, cause := stopped(t)
 	full := errors.New("disk full")
@@ -67,6 +70,7 @@ func TestReportStopped(t *testing.T) {
 	}
 }
 
+// A refusal that has ended a command is not one of the topics that it reads.
 func TestRefusedElsewhere(t *testing.T) {
 	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: event.NewLogID([10]byte{1})})
 	if err != nil {
@@ -102,6 +106,8 @@ func parseTopic(t *testing.T, text string) event.Topic {
 	return topic
 }
 
+// If a command is stopped while it carries over what a restored log shares with the copy, the
+// next one does so: the copy's cursors would be lost.
 func TestCarryOverStopped(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
@@ -150,6 +156,7 @@ func TestCarryOverStopped(t *testing.T) {
 	}
 }
 
+// A health check that ran out of time does not say that the copy is behind.
 func TestStatusCheckLate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy.db")
 	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Client, Log: event.NewLogID([10]byte{1})})
@@ -162,5 +169,14 @@ func TestStatusCheckLate(t *testing.T) {
 	r := statusReport{Reachable: true, File: path, Log: db.Log(), ServerLog: db.Log(), Role: cache.Client, Followed: []event.Topic{event.All}}
 	if err := r.compareServer(ctx, &app{servers: []string{"http://127.0.0.1:1"}}, statusOptions{check: true}); statusOf(err) != exitUnreachable {
 		t.Errorf("compareServer: %v", err)
+	}
+}
+
+// To be stopped while a file is opened says nothing about the file.
+func TestOutFileStopped(t *testing.T) {
+	ctx, cause := stopped(t)
+	path := filepath.Join(t.TempDir(), "no", "file")
+	if err := writeSalvageTo(ctx, nil, path, nil); !errors.Is(err, cause) {
+		t.Errorf("writeSalvageTo = %v, want %v", err, cause)
 	}
 }

@@ -115,6 +115,9 @@ func (m *mirrored) config(ctx context.Context, path string, cfg cache.Config) (c
 		return cfg, nil
 	}
 	d, err := m.upstream.Describe(ctx, mirror.Position{})
+	if err != nil && ctx.Err() != nil {
+		return cfg, context.Cause(ctx)
+	}
 	if err != nil {
 		return cfg, mirrorError(err)
 	}

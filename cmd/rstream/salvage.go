@@ -86,6 +86,9 @@ func runSalvage(ctx context.Context, a *app, from, to string) error {
 
 func writeSalvageTo(ctx context.Context, s *cache.Salvage, to string, written func(events int64)) error {
 	f, err := createOutFile(ctx, to)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return &exitError{exitFailed, err.Error(), "name another file to write"}
 	}

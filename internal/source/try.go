@@ -17,9 +17,12 @@ type Trial struct {
 }
 
 // Try calls fn with the first frames of a source, at most n of them, and stores nothing.
-// It returns nil if the server ends the stream before.
+// It returns nil if the server ends the stream before, and the cause for which ctx has ended.
 func Try(ctx context.Context, cfg Config, m *Mapper, n int, fn func(Trial) error) error {
 	conn, err := cfg.connect(ctx, "", false)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -28,6 +31,9 @@ func Try(ctx context.Context, cfg Config, m *Mapper, n int, fn func(Trial) error
 		f, err := conn.next()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err != nil && ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err != nil {
 			return cfg.nameReadError(err)

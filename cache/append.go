@@ -270,16 +270,7 @@ func (w *batchWriter) appendDraft(receipt *event.Receipt, d *event.Draft, h *eve
 		*receipt = event.Receipt{Event: w.events[id-w.first], Duplicate: true}
 		return nil
 	case known:
-		receipt.Duplicate = true
-		receipt.Event, err = w.readRepeated(id)
-		gone, damage := errors.Is(err, sql.ErrNoRows), (*pages.DamageError)(nil)
-		if gone || errors.As(err, &damage) {
-			receipt.Event, receipt.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true
-			err = nil
-		}
-		if gone {
-			err = w.checkBelowHorizon(id)
-		}
+		*receipt, err = w.db.repeatedReceipt(w.tx, id, d, h)
 		return err
 	case w.next > event.MaxID-1:
 		return ErrLogFull
@@ -296,9 +287,25 @@ func (w *batchWriter) appendDraft(receipt *event.Receipt, d *event.Draft, h *eve
 	return nil
 }
 
+// repeatedReceipt returns the receipt of a draft whose hash the event id has, in a transaction
+// of File.Begin. The event may have been dropped, or be damaged.
+func (db *DB) repeatedReceipt(tx *sql.Tx, id event.ID, d *event.Draft, h *event.Hash) (r event.Receipt, err error) {
+	r = event.Receipt{Duplicate: true}
+	r.Event, err = readRepeated(tx, id)
+	gone, damage := errors.Is(err, sql.ErrNoRows), (*pages.DamageError)(nil)
+	if gone || errors.As(err, &damage) {
+		r.Event, r.Dropped = event.Event{ID: id, Draft: *d, Hash: *h}, true
+		err = nil
+	}
+	if gone {
+		err = db.checkBelowHorizon(tx, id)
+	}
+	return r, err
+}
+
 // readRepeated returns the stored event of a repeated append.
-func (w *batchWriter) readRepeated(id event.ID) (event.Event, error) {
-	line, _, err := pages.Find(context.Background(), w.tx, id)
+func readRepeated(tx *sql.Tx, id event.ID) (event.Event, error) {
+	line, _, err := pages.Find(context.Background(), tx, id)
 	if err == nil && line == nil {
 		err = sql.ErrNoRows
 	}
@@ -309,8 +316,8 @@ func (w *batchWriter) readRepeated(id event.ID) (event.Event, error) {
 }
 
 // checkBelowHorizon checks that a missing event may have been dropped.
-func (w *batchWriter) checkBelowHorizon(id event.ID) error {
-	horizon, err := w.db.tables.HorizonIn(w.tx)
+func (db *DB) checkBelowHorizon(tx *sql.Tx, id event.ID) error {
+	horizon, err := db.tables.HorizonIn(tx)
 	if err == nil && id > horizon {
 		err = fmt.Errorf("%w: event %s is missing", ErrCorrupt, id)
 	}

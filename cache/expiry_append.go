@@ -10,12 +10,9 @@ func (w *batchWriter) appendExpiries(old []retention.Expiry, topics []event.Topi
 	open := w.db.seen.LastOpen()
 	for i := range old {
 		x := &old[i]
-		last, ok := open[x.Storage]
-		if !ok {
-			var err error
-			if last, err = w.db.tables.Pages.LastPostedOf(w.tx, x.Storage); err != nil {
-				return err
-			}
+		last, err := w.db.lastOf(w.tx, x.Storage, open)
+		if err != nil {
+			return err
 		}
 		if last != x.ID {
 			continue // it was set again, or deleted

@@ -178,7 +178,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *DB, err error) {
 			return nil, err
 		}
 		db.tables.Horizon.Set(horizon)
-		db.history = retention.New(db.file, db.tables, db.seen, db.snapshots, endsValues{db}, func() time.Duration { return db.mono() })
+		db.history = retention.New(db.file, db.tables, db.seen, db.snapshots, func() time.Duration { return db.mono() })
 		if err := db.file.KeepServing(); err != nil {
 			return nil, err
 		}

@@ -24,7 +24,11 @@ func (w *batchWriter) appendMoved(r *appendRequest) error {
 			if open == nil {
 				open = w.db.seen.LastOpen()
 			}
-			last, err := w.lastOf(&r.drafts[i], open)
+			storage, err := w.db.tables.StorageID(w.tx, r.drafts[i].User, r.drafts[i].Path)
+			if err != nil {
+				return err
+			}
+			last, err := w.db.lastOf(w.tx, storage, open)
 			if err != nil {
 				return err
 			}
@@ -48,16 +52,13 @@ func (w *batchWriter) appendMoved(r *appendRequest) error {
 	return w.writeOrigins(r.move, &run)
 }
 
-// lastOf returns the last event of the storage of d, given those that have no postings yet.
-func (w *batchWriter) lastOf(d *event.Draft, open map[int64]event.ID) (event.ID, error) {
-	storage, err := w.db.tables.StorageID(w.tx, d.User, d.Path)
-	if err != nil {
-		return event.Beginning, err
-	}
+// lastOf returns the last event of a storage, given those that have no postings yet, in a
+// transaction of File.Begin.
+func (db *DB) lastOf(tx *sql.Tx, storage int64, open map[int64]event.ID) (event.ID, error) {
 	if last, ok := open[storage]; ok {
 		return last, nil
 	}
-	return w.db.tables.Pages.LastPostedOf(w.tx, storage)
+	return db.tables.Pages.LastPostedOf(tx, storage)
 }
 
 // An originRun collects the foreign ids of events whose ids follow each other.

@@ -258,7 +258,7 @@ func TestExpireDecidesInTheCommit(t *testing.T) {
 	mustAppend(t, db, draft("alice", "renewed", "k2"), event.Draft{User: "alice", Path: "ended", Type: event.Del, Key: "k"})
 	head := db.Head()
 	for range 2 { // the second time there is nothing left to do
-		if err := (endsValues{db}).Expire(ctx, old, []event.Topic{event.All}, head); err != nil {
+		if err := (endsValues{db: db}).Expire(ctx, old, []event.Topic{event.All}, head); err != nil {
 			t.Fatal(err)
 		}
 	}

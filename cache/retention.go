@@ -23,6 +23,9 @@ type Retention struct {
 	// Horizon returns the horizon of a mirrored log at its server: history below it is
 	// dropped here, too. If nil, it stays.
 	Horizon func() event.ID
+	// Decider decides about a mirrored log that many servers share. It needs Horizon. If nil, a
+	// mirror expires no values, and its History concerns nobody else.
+	Decider Decider
 	// Damaged is called with the damage that retention meets and goes past, once for each.
 	// If nil, it is not reported.
 	Damaged func(error)
@@ -35,12 +38,23 @@ type TTL struct {
 	Age   time.Duration // if zero, any
 }
 
+// A Decider is the part of one server in the decisions about a log that many servers share: at
+// most one of them decides at a time. Values expire, and the horizon moves, only by its word.
+type Decider interface {
+	// Decides reports whether this server decides now.
+	Decides() bool
+	// MoveHorizon moves the horizon of the log, on all servers, up to a position.
+	MoveHorizon(ctx context.Context, to event.ID) error
+	// Expire deletes those of the old values that are still current.
+	Expire(ctx context.Context, old []Expiry) error
+}
+
 // None reports whether r keeps everything.
 func (r Retention) None() bool { return r.policy().None() }
 
 // policy returns r as a retention.Policy.
 func (r Retention) policy() retention.Policy {
-	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Horizon: r.Horizon, Damaged: r.Damaged}
+	p := retention.Policy{History: r.History, MaxBytes: r.MaxBytes, Horizon: r.Horizon, Decider: r.Decider, Damaged: r.Damaged}
 	for _, t := range r.TTL {
 		p.TTL = append(p.TTL, retention.Rule(t))
 	}
@@ -71,18 +85,29 @@ func (db *DB) newRetainer(ctx context.Context, cfg Retention) (*retention.Retain
 	if db.commits == nil {
 		return nil, fmt.Errorf("retain: %w: only a server assigns ids", ErrRole)
 	}
-	if db.file.Mirror && len(cfg.TTL) > 0 {
+	if db.file.Mirror && len(cfg.TTL) > 0 && cfg.Decider == nil {
 		return nil, fmt.Errorf("retain: %w, which alone ends values", ErrMirror)
 	}
-	return db.history.NewRetainer(ctx, cfg.policy())
+	return db.history.NewRetainer(ctx, cfg.policy(), endsValues{db, cfg.Decider})
 }
 
 // endsValues passes expired values to the committer.
-type endsValues struct{ db *DB }
+type endsValues struct {
+	db      *DB
+	decider Decider // of a log that many servers share
+}
 
 // Expire has the committer delete those of the old values that are still current, and
 // record that the values of topics up to a position have been dealt with.
-func (e endsValues) Expire(ctx context.Context, old []retention.Expiry, topics []event.Topic, upTo event.ID) error {
+func (e endsValues) Expire(ctx context.Context, old []Expiry, topics []event.Topic, upTo event.ID) error {
 	r := &appendRequest{ctx: ctx, old: old, scanned: topics, expired: upTo, done: make(chan error, 1)}
+	if e.decider != nil {
+		if len(old) > 0 {
+			if err := e.decider.Expire(ctx, old); err != nil {
+				return fmt.Errorf("%w: %w", retention.ErrLater, err)
+			}
+		}
+		r.old = nil
+	}
 	return e.db.submit(ctx, r)
 }

@@ -90,7 +90,7 @@ func (r *Retainer) expireAge(ctx context.Context, x expirySearch) error {
 			return err
 		}
 		from = next
-		if err := r.history.committer.Expire(ctx, old, x.noteScanned(from), from); err != nil {
+		if err := r.committer.Expire(ctx, old, x.noteScanned(from), from); err != nil {
 			return err
 		}
 		if err := r.Throttle(ctx, time.Since(began)); err != nil {

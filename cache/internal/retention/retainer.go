@@ -24,6 +24,8 @@ type Policy struct {
 	// Horizon returns the position below which another server has dropped the history of
 	// the log, which is then dropped here, too. If nil, no other server decides.
 	Horizon func() event.ID
+	// Decider says whether this server decides about the log. If nil, it does.
+	Decider Decider
 	// Damaged is called with damage that retention goes past, once for each. If nil,
 	// nothing is said.
 	Damaged func(error)
@@ -41,8 +43,19 @@ func (p Policy) checkPolicy() error {
 	return newRules(p.TTL).checkRules()
 }
 
-// A committer appends events to the log: it alone assigns ids.
-type committer interface {
+// A Decider is the part of one server in the decisions about a log that many servers share.
+type Decider interface {
+	// Decides reports whether this server decides now.
+	Decides() bool
+	// MoveHorizon moves the horizon of the log, on all servers.
+	MoveHorizon(ctx context.Context, to event.ID) error
+}
+
+// ErrLater means that something could not be decided now. The next round tries it again.
+var ErrLater = errors.New("this cannot be decided now")
+
+// A Committer appends events to the log: it alone assigns ids.
+type Committer interface {
 	// Expire deletes those of the old values that are still current, and records that the
 	// values of topics up to a position have been dealt with.
 	Expire(ctx context.Context, old []Expiry, topics []event.Topic, upTo event.ID) error
@@ -54,14 +67,13 @@ type History struct {
 	tables    *rows.Tables
 	seen      *seen.Index
 	snapshots *snapshot.Store
-	committer committer
 	mono      func() time.Duration // time passed since some moment
 }
 
-// New returns the History of a log's file. c appends to the log, and mono returns the
-// time passed since some fixed moment.
-func New(f *dbfile.File, t *rows.Tables, x *seen.Index, s *snapshot.Store, c committer, mono func() time.Duration) *History {
-	return &History{file: f, tables: t, seen: x, snapshots: s, committer: c, mono: mono}
+// New returns the History of a log's file. mono returns the time passed since some fixed
+// moment.
+func New(f *dbfile.File, t *rows.Tables, x *seen.Index, s *snapshot.Store, mono func() time.Duration) *History {
+	return &History{file: f, tables: t, seen: x, snapshots: s, mono: mono}
 }
 
 // NoThrottle is a Throttle that does not wait.
@@ -81,7 +93,7 @@ func (r *Retainer) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, dbfile.ErrUnknown):
+		case err != nil && !errors.Is(err, dbfile.ErrBusy) && !errors.Is(err, dbfile.ErrFull) && !errors.Is(err, dbfile.ErrUnknown) && !errors.Is(err, ErrLater):
 			return err
 		case r.cfg.None() && err == nil:
 			return nil
@@ -113,6 +125,7 @@ func (r *Retainer) RunOnceByWall(ctx context.Context) error {
 // A Retainer removes what a log need not keep. A log has at most one at a time.
 type Retainer struct {
 	history   *History
+	committer Committer
 	cfg       Policy
 	clock     *clock
 	clockKept time.Duration                              // when the clock was last made durable
@@ -132,9 +145,9 @@ func (r *Retainer) skipDamage(damage *pages.DamageError) error {
 	return nil
 }
 
-// NewRetainer returns a Retainer whose clock continues from that of the last one. It
-// returns an error if the policy is invalid.
-func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error) {
+// NewRetainer returns a Retainer whose clock continues from that of the last one. c appends
+// to the log. It returns an error if the policy is invalid.
+func (h *History) NewRetainer(ctx context.Context, cfg Policy, c Committer) (*Retainer, error) {
 	if err := cfg.checkPolicy(); err != nil {
 		return nil, err
 	}
@@ -142,7 +155,7 @@ func (h *History) NewRetainer(ctx context.Context, cfg Policy) (*Retainer, error
 	if err != nil {
 		return nil, dbfile.Wrap(err, "retain")
 	}
-	return &Retainer{history: h, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle, damaged: map[string]bool{}}, nil
+	return &Retainer{history: h, committer: c, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle, damaged: map[string]bool{}}, nil
 }
 
 // The pause between rounds is a tenth of the shortest age, within these bounds.
@@ -199,13 +212,8 @@ func (r *Retainer) enforce(ctx context.Context) error {
 		}
 		r.clockKept = seen
 	}
-	if err := r.expireValues(ctx, now); err != nil {
+	if err := r.decide(ctx, now); err != nil {
 		return err
-	}
-	if r.cfg.History > 0 {
-		if err := r.advanceHorizon(ctx, now-micros(r.cfg.History)); err != nil {
-			return err
-		}
 	}
 	if r.cfg.Horizon != nil {
 		if err := r.history.MoveHorizon(ctx, r.cfg.Horizon()/event.BlockSize*event.BlockSize); err != nil {
@@ -221,6 +229,17 @@ func (r *Retainer) enforce(ctx context.Context) error {
 	return nil
 }
 
+// decide decides what has expired by a time, unless another server does.
+func (r *Retainer) decide(ctx context.Context, now event.Time) error {
+	if r.cfg.Decider != nil && !r.cfg.Decider.Decides() {
+		return nil
+	}
+	if err := r.expireValues(ctx, now); err != nil || r.cfg.History == 0 {
+		return err
+	}
+	return r.advanceHorizon(ctx, now-micros(r.cfg.History))
+}
+
 // advanceHorizon moves the horizon up to the end of the last block whose events all have
 // times at or before t.
 func (r *Retainer) advanceHorizon(ctx context.Context, t event.Time) error {
@@ -228,7 +247,17 @@ func (r *Retainer) advanceHorizon(ctx context.Context, t event.Time) error {
 	if err != nil {
 		return err
 	}
-	return r.history.MoveHorizon(ctx, at/event.BlockSize*event.BlockSize)
+	to := at / event.BlockSize * event.BlockSize
+	if r.cfg.Decider == nil {
+		return r.history.MoveHorizon(ctx, to)
+	}
+	if to <= r.cfg.Horizon() {
+		return nil
+	}
+	if err := r.cfg.Decider.MoveHorizon(ctx, to); err != nil {
+		return fmt.Errorf("%w: %w", ErrLater, err)
+	}
+	return nil
 }
 
 // positionAtTime returns the position of the last event with a time at or before t, or

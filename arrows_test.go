@@ -50,13 +50,14 @@ var mayImport = map[string][]string{
 	"internal/board":      {"event"},
 	"internal/report":     {"internal/board", "internal/sse", "internal/wire"},
 	"internal/mirror":     {"event", "cache", "internal/sse", "internal/wire"},
+	"internal/natslog":    {"event", "cache", "internal/mirror", "internal/wire"},
 	"internal/server":     {"event", "window", "reconcile", "internal/auth", "internal/board", "internal/wire", "internal/hub"},
 
 	"client":                  {"event", "window", "cache", "reconcile", "client/internal/imports", "internal/sse", "internal/wire", "internal/hub"},
 	"client/internal/imports": {"event", "window", "cache", "reconcile", "internal/wire"},
 
 	"rstreamtest": {"event", "cache", "internal/server"},
-	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/mirror", "internal/source", "internal/deliver", "internal/jq"},
+	"cmd/rstream": {"event", "window", "cache", "reconcile", "client", "internal/auth", "internal/board", "internal/report", "internal/sse", "internal/wire", "internal/server", "internal/bench", "internal/demo", "internal/doctor", "internal/machine", "internal/mirror", "internal/natslog", "internal/source", "internal/deliver", "internal/jq"},
 }
 
 // onlyIn lists imports that stay in one place.
@@ -71,6 +72,8 @@ var onlyIn = map[string]string{
 	"github.com/golang-jwt/": "internal/auth/",
 	"github.com/MicahParks/": "internal/auth/",
 	"github.com/itchyny/":    "internal/",
+	"github.com/nats-io/":    "internal/natslog/",
+	"github.com/synadia-io/": "internal/natslog/",
 }
 
 // pure rooms do no I/O and read no clock.
@@ -165,6 +168,8 @@ func TestArrowsCatch(t *testing.T) {
 		{"cache/internal/pages/store.go", "modernc.org/sqlite"},
 		{"internal/server/set.go", "github.com/prometheus/client_golang/prometheus"},
 		{"window/span.go", "net/http"},
+		{"internal/natslog/log.go", module + "/internal/server"},
+		{"cmd/rstream/serve.go", "github.com/nats-io/nats.go"},
 	} {
 		room := path.Dir(c.file)
 		if broken(c.file, room, c.imported, mayImport[room]) == "" {

@@ -1,0 +1,95 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/mirror"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// Append implements mirror.Upstream. The committer assigns the ids: this node, or another one
+// to which the drafts are forwarded. While there is none, Append waits for one. It sends drafts
+// again when it is safe to, which their hashes make it: one that an earlier attempt has
+// appended after all gets the receipt of a repeated append.
+func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
+	if len(drafts) == 0 {
+		return nil, nil
+	}
+	a := cache.Assignment{Drafts: drafts, Hashes: make([]event.Hash, len(drafts))}
+	for i := range drafts {
+		if err := drafts[i].Check(); err != nil {
+			return nil, wire.Errorf(http.StatusBadRequest, "%s: %v", wire.NothingAppended, err)
+		}
+		a.Hashes[i] = drafts[i].Hash()
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.AppendWait+l.cfg.AppendWait/5)
+	defer cancel()
+	limit := time.Now().Add(l.cfg.AppendWait)
+	unsure := false // an attempt may have appended the drafts
+	for {
+		receipts, err := l.tryAppend(ctx, held.Log, &a)
+		var problem *wire.Error
+		switch {
+		case err == nil:
+			return receipts, nil
+		case errors.As(err, &problem) && !unsure:
+			return nil, problem
+		}
+		unsure = unsure || !errors.Is(err, errNotCommitter)
+		if errors.Is(err, errUnknown) || ctx.Err() != nil || time.Now().After(limit) {
+			return nil, appendFailed(err, unsure)
+		}
+		_, _, changed := l.lease.watch()
+		select {
+		case <-changed:
+		case <-time.After(repeatPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// appendFailed returns the response to an append that has failed.
+func appendFailed(err error, unsure bool) *wire.Error {
+	text := fmt.Sprintf("%s: no node of the cluster commits: %v", wire.NothingAppended, err)
+	if unsure {
+		text = fmt.Sprintf("the outcome of the append is unknown; send it again with the same key: %v", err)
+	}
+	problem := wire.Errorf(http.StatusServiceUnavailable, "%s", text)
+	problem.RetryAfter = time.Second
+	return problem
+}
+
+// tryAppend appends drafts through the committer. The error is errNotCommitter if nothing was
+// appended and another node may do it, and errUnknown if another attempt makes no sense.
+func (l *Log) tryAppend(ctx context.Context, log string, a *cache.Assignment) ([]event.Receipt, error) {
+	holder, mine, _ := l.lease.watch()
+	switch {
+	case mine:
+		r := &request{Assignment: *a}
+		err := l.committer.submit(ctx, r)
+		return r.Receipts, responseTo(err)
+	case holder.Boot == "" || holder.Boot == l.boot:
+		return nil, errNotCommitter
+	}
+	l.count(func(c *Counters) { c.Forwarded++ })
+	return l.forward(ctx, log, holder.Boot, a)
+}
+
+// responseTo returns the response for an error of the file that has a status.
+func responseTo(err error) error {
+	var refused interface {
+		error
+		HTTPStatus() int
+	}
+	var problem *wire.Error
+	if errors.As(err, &problem) || !errors.As(err, &refused) {
+		return err
+	}
+	return wire.Errorf(refused.HTTPStatus(), "%s: %v", wire.NothingAppended, refused)
+}

@@ -1,0 +1,277 @@
+package natslog
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
+)
+
+// A cluster is three NATS servers.
+type cluster struct {
+	t       testing.TB
+	servers [3]*server.Server
+	options [3]server.Options
+}
+
+func startCluster(t testing.TB) *cluster {
+	t.Helper()
+	c := &cluster{t: t}
+	ports := freePorts(t, 6)
+	var routes []*url.URL
+	for i := range c.servers {
+		routes = append(routes, &url.URL{Scheme: "nats-route", Host: fmt.Sprintf("127.0.0.1:%d", ports[3+i])})
+	}
+	for i := range c.servers {
+		c.options[i] = server.Options{
+			ServerName: fmt.Sprintf("s%d", i), Host: "127.0.0.1", Port: ports[i], NoSigs: true, NoLog: true, JetStream: true, StoreDir: filepath.Join(t.TempDir(), "js"),
+			MaxPayload: 2 << 20, DisableJetStreamBanner: true,
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[3+i], NoAdvertise: true}, Routes: routes,
+		}
+		c.start(i)
+	}
+	t.Cleanup(func() {
+		for i := range c.servers {
+			c.stop(i)
+		}
+	})
+	await(t, "the NATS cluster has a leader", func() bool {
+		for _, s := range c.servers {
+			if s.JetStreamIsLeader() {
+				return len(s.JetStreamClusterPeers()) == len(c.servers)
+			}
+		}
+		return false
+	})
+	return c
+}
+
+// freePorts returns ports that are free at the moment.
+func freePorts(t testing.TB, n int) (ports []int) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+func (c *cluster) start(i int) {
+	c.t.Helper()
+	o := c.options[i] // the server changes it
+	s, err := server.NewServer(&o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s.Start()
+	c.servers[i] = s
+}
+
+func (c *cluster) stop(i int) {
+	if s := c.servers[i]; s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		c.servers[i] = nil
+	}
+}
+
+func (c *cluster) url(i int) string { return fmt.Sprintf("nats://127.0.0.1:%d", c.options[i].Port) }
+
+// kill ends a node as if its process was killed, as far as others can see: it says nothing more.
+func (n *node) kill() {
+	n.log.conn.Close()
+	n.stop()
+}
+
+// A load appends events through all nodes, and keeps what was acknowledged.
+type load struct {
+	mu    sync.Mutex
+	nodes [3]*node // nil: it is away
+	acked map[string]event.ID
+	count atomic.Int64
+	fails atomic.Int64
+}
+
+func (l *load) node(i int) *node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[i]
+}
+
+func (l *load) set(i int, n *node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nodes[i] = n
+}
+
+// write appends until ctx ends. It sends each event until it is acknowledged, through one node
+// or another.
+func (l *load) write(ctx context.Context, writer int, random *rand.Rand) {
+	on := writer % 3
+	for i := 0; ctx.Err() == nil; i++ {
+		list := drafts(1+random.IntN(3), fmt.Sprintf("w%d-%d-", writer, i))
+		for ctx.Err() == nil {
+			n := l.node(on)
+			if n == nil {
+				on = (on + 1) % 3
+				pauseTest(ctx)
+				continue
+			}
+			receipts, err := n.append(list...)
+			if err != nil {
+				l.fails.Add(1)
+				on = random.IntN(3)
+				pauseTest(ctx)
+				continue
+			}
+			l.mu.Lock()
+			for j := range receipts {
+				l.acked[list[j].Key] = receipts[j].ID
+			}
+			l.mu.Unlock()
+			l.count.Add(int64(len(list)))
+			break
+		}
+		pauseTest(ctx)
+	}
+}
+
+// pauseTest waits for some milliseconds: the test is about faults, and not about load.
+func pauseTest(ctx context.Context) {
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+// Nodes and servers of a cluster are killed and cut off from each other while events are
+// appended through all nodes. Every acknowledged event is there, once, at the id that was said,
+// and all nodes have the same log.
+func TestClusterFaults(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	l := &load{acked: map[string]event.ID{}}
+	var nodes [3]*node
+	var proxies [3]*proxy
+	for i := range nodes {
+		proxies[i] = newProxy(t, c.url(i))
+		cfg := newConfig(t, proxies[i].url(), fmt.Sprintf("n%d", i))
+		cfg.Replicas, cfg.AppendWait = 3, 10*time.Second
+		n := &node{t: t, cfg: cfg, path: filepath.Join(t.TempDir(), "log.db")}
+		await(t, "a node starts", func() bool {
+			err := n.tryStart(t.Context())
+			if err != nil {
+				t.Log(err)
+			}
+			return err == nil
+		})
+		t.Cleanup(func() { n.stop() })
+		nodes[i] = n
+		l.set(i, n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var writing sync.WaitGroup
+	for w := range 4 {
+		r := rand.New(rand.NewPCG(seed, uint64(w+1)))
+		writing.Go(func() { l.write(ctx, w, r) })
+	}
+	more := func(n int64, what string) {
+		want := l.count.Load() + n
+		await(t, fmt.Sprintf("%d more events are acknowledged %s", n, what), func() bool { return l.count.Load() >= want })
+	}
+	more(10, "at first")
+	for round := range longtest.Size(3, 50) {
+		kind := round % 3
+		if longtest.Enabled() {
+			kind = random.IntN(5)
+		}
+		i := random.IntN(3)
+		switch kind {
+		case 0: // the committer is killed
+			for j, n := range nodes {
+				if n.log.lease.isMine() {
+					i = j
+				}
+			}
+			fallthrough
+		case 3: // a node is killed
+			l.set(i, nil)
+			nodes[i].kill()
+			more(10, fmt.Sprintf("without node %d", i))
+			await(t, "the node starts again", func() bool { return nodes[i].tryStart(t.Context()) == nil })
+			l.set(i, nodes[i])
+		case 1: // the server of the stream's leader, or another one, is stopped
+			for j, s := range c.servers {
+				if s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, streamOf(t)) && random.IntN(2) == 0 {
+					i = j
+				}
+			}
+			c.stop(i)
+			more(10, fmt.Sprintf("without server %d", i))
+			c.start(i)
+		case 2: // a node is cut off
+			proxies[i].cut(true)
+			more(10, fmt.Sprintf("without the connection of node %d", i))
+			proxies[i].cut(false)
+		case 4: // a node hears nothing
+			proxies[i].setMute()
+			more(10, fmt.Sprintf("while node %d hears nothing", i))
+			proxies[i].cut(false)
+		}
+		more(5, "afterwards")
+	}
+	cancel()
+	writing.Wait()
+	awaitHead(t, 1, nodes[:]...)
+	last := event.Beginning
+	for _, id := range l.acked {
+		last = max(last, id)
+	}
+	awaitHead(t, last, nodes[:]...)
+	await(t, "the nodes agree", func() bool { return nodes[0].db.Head() == nodes[1].db.Head() && nodes[1].db.Head() == nodes[2].db.Head() })
+	checkEqual(t, int(nodes[0].db.Head()), nodes[:]...)
+	l.check(t, nodes[0].lines())
+	t.Logf("%d events acknowledged, %d appends failed, head %s", l.count.Load(), l.fails.Load(), nodes[0].db.Head())
+}
+
+// check checks that each acknowledged event is in lines once, with its id, and that no key is
+// there twice.
+func (l *load) check(t *testing.T, lines string) {
+	found := map[string]event.ID{}
+	for line := range strings.Lines(lines) {
+		ev, err := event.ParseLine(bytes.TrimSuffix([]byte(line), []byte{'\n'}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, twice := found[ev.Key]; twice {
+			t.Errorf("%s is there twice, as %s and %s", ev.Key, id, ev.ID)
+		}
+		found[ev.Key] = ev.ID
+	}
+	for key, id := range l.acked {
+		if found[key] != id {
+			t.Errorf("%s was acknowledged as %s, and is %s", key, id, found[key])
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package natslog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// A lease is the knowledge of this node about which node commits. The newest claim in the
+// stream counts. What nodes say of themselves only spares others from claiming the role: the
+// fence protects the log from two of them.
+type lease struct {
+	l *Log
+
+	mu        sync.Mutex
+	holder    claim
+	seq       uint64 // the message of its claim
+	read      uint64 // the newest claim that came from the stream
+	givenUp   uint64 // this node commits no more by claims up to here
+	seen      bool   // this node's claim came from the stream
+	heard     time.Time
+	following bool
+	since     time.Time     // when following became what it is
+	changed   chan struct{} // closed when the above changes, except heard
+}
+
+// A presence is the answer of a committer to those who ask whether there is one.
+type presence struct {
+	claim
+	Log string `json:"log"`
+	Seq uint64 `json:"seq"` // of its claim; 0 while it claims
+}
+
+func (e *lease) init(l *Log) { e.l, e.changed = l, make(chan struct{}) }
+
+func (e *lease) wakeLocked() {
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// current returns the node that commits, as far as is known, and the message of its claim.
+func (e *lease) current() (claim, uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.holder, e.seq
+}
+
+// watch is current, with a channel that is closed when the answer changes.
+func (e *lease) watch() (holder claim, mine bool, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.holder, e.mineLocked(), e.changed
+}
+
+func (e *lease) isMine() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mineLocked()
+}
+
+func (e *lease) mineLocked() bool {
+	return e.seen && e.holder.Boot == e.l.boot && e.seq > e.givenUp
+}
+
+func (e *lease) isFollowing() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.following
+}
+
+func (e *lease) setFollowing(is bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.following != is {
+		e.following, e.since = is, time.Now()
+		e.wakeLocked()
+	}
+}
+
+// noteClaim notes a claim of the stream, once everything before it is in the file.
+func (e *lease) noteClaim(c claim, seq uint64) {
+	e.mu.Lock()
+	own := c.Boot == e.l.boot
+	if seq < e.read || e.l.forced && !own && e.mineLocked() {
+		e.mu.Unlock()
+		return
+	}
+	news := e.holder != c
+	e.holder, e.seq, e.read, e.heard, e.seen = c, seq, seq, time.Now(), own
+	e.wakeLocked()
+	e.mu.Unlock()
+	if news {
+		e.l.news("%s commits now", c.Node)
+	}
+}
+
+// notePresence notes that a committer has said that it is there.
+func (e *lease) notePresence(p presence) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case p.Seq == 0 || p.Boot == e.holder.Boot && p.Seq == e.seq:
+		e.heard = time.Now()
+	case p.Seq > e.seq && !e.l.forced:
+		e.holder, e.seq, e.heard, e.seen = p.claim, p.Seq, time.Now(), false
+		e.wakeLocked()
+	}
+}
+
+// giveUp ends the role of this node by all claims so far.
+func (e *lease) giveUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mineLocked() {
+		e.givenUp = e.seq
+		e.wakeLocked()
+	}
+}
+
+// giveUpBlind gives up if this node has not followed the stream for a while: what it commits
+// would never be in its file.
+func (e *lease) giveUpBlind() {
+	e.mu.Lock()
+	blind := !e.following && time.Since(e.since) > e.l.cfg.LeaseTime
+	e.mu.Unlock()
+	if blind {
+		e.giveUp()
+	}
+}
+
+// run claims the role when nobody has it, and answers those who ask while this node has it.
+func (e *lease) run(ctx context.Context) {
+	var answering *nats.Subscription
+	stop := func() {
+		if answering != nil {
+			_ = answering.Unsubscribe() // the connection may be closed
+			answering = nil
+		}
+	}
+	defer stop()
+	defer e.giveUp()
+	vacant := 0 // times in a row that nobody answered
+	for {
+		if !e.pause(ctx, vacant) {
+			return
+		}
+		e.giveUpBlind()
+		if e.isMine() {
+			vacant = 0
+			continue
+		}
+		stop()
+		if !e.isVacant(ctx) {
+			vacant = 0
+			continue
+		}
+		if vacant++; vacant == 1 && e.isClaimed() {
+			continue // another node may be about to answer, or to claim
+		}
+		var err error
+		if answering, err = e.l.conn.Subscribe(e.l.subject("committer"), e.answer); err == nil {
+			err = e.claim(ctx)
+		}
+		if err != nil {
+			stop()
+		}
+	}
+}
+
+// isClaimed reports whether the stream has a claim, as far as is known.
+func (e *lease) isClaimed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seq > 0
+}
+
+// pause waits until it is time to look again. It returns false once ctx has ended.
+func (e *lease) pause(ctx context.Context, vacant int) bool {
+	e.mu.Lock()
+	wait, changed := e.l.cfg.LeaseTime/5, e.changed
+	e.mu.Unlock()
+	if vacant > 0 { // the first of many nodes to wake up spares the others the work
+		wait = rand.N(wait/2 + 1)
+		changed = nil
+	}
+	select {
+	case <-time.After(wait):
+		return true
+	case <-changed:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// answer answers one who asks whether there is a committer.
+func (e *lease) answer(msg *nats.Msg) {
+	p := presence{claim: claim{e.l.cfg.Node, e.l.boot}, Log: e.l.logID()}
+	if _, seq := e.current(); e.isMine() {
+		p.Seq = seq
+	}
+	b, err := json.Marshal(p)
+	if err == nil {
+		_ = msg.Respond(b) // the one who asks asks again
+	}
+}
+
+// isVacant asks for the committer, and reports whether this node may claim its role.
+func (e *lease) isVacant(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, e.l.cfg.LeaseTime/2)
+	defer cancel()
+	msg, err := e.l.conn.RequestWithContext(ctx, e.l.subject("committer"), nil)
+	var p presence
+	if err == nil && json.Unmarshal(msg.Data, &p) == nil && p.Boot != "" && p.Log == e.l.logID() {
+		e.notePresence(p)
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.following {
+		return false
+	}
+	return errors.Is(err, nats.ErrNoResponders) || time.Since(e.heard) > e.l.cfg.LeaseTime
+}
+
+// claim claims the role: that succeeds only if this node has everything in its file, and
+// nobody commits at the same time.
+func (e *lease) claim(ctx context.Context) error {
+	l := e.l
+	at, _ := l.state()
+	payload, err := json.Marshal(claim{l.cfg.Node, l.boot})
+	if err != nil {
+		return err
+	}
+	m := message{subject: l.subject(partClaim), log: l.logID(), after: at.at, payload: payload}
+	if _, err := l.publish(ctx, at.seq, []*nats.Msg{m.encode()}); err != nil {
+		return err
+	}
+	l.count(func(c *Counters) { c.Claims++ })
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaseTime)
+	defer cancel()
+	for { // until it comes back from the stream
+		_, mine, changed := e.watch()
+		if mine {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/rstream-dev/rstream/event"
+)
+
+// errFence means that the last sequence of the stream is another one: somebody has committed.
+var errFence = errors.New("another node has committed")
+
+// errUnknown means that a batch may or may not have been stored.
+var errUnknown = errors.New("the stream did not answer in time")
+
+// A refusal means that the server has refused to store a message, for good or for now.
+type refusal struct{ err *jetstream.APIError }
+
+func (e *refusal) Error() string { return e.err.Description }
+
+// publish sends messages once, to be stored after the message seq, all or none.
+func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (last uint64, err error) {
+	ctx, cancel := l.whileConnected(ctx)
+	defer cancel()
+	ctx, cancelWait := context.WithTimeout(ctx, l.cfg.AppendWait/3)
+	defer cancelWait()
+	h := messages[0].Header
+	h.Set(jetstream.ExpectedStreamHeader, l.cfg.Stream)
+	h.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(seq, 10))
+	if len(messages) == 1 {
+		var ack *jetstream.PubAck
+		if ack, err = l.js.PublishMsg(ctx, messages[0], jetstream.WithRetryAttempts(0)); err == nil {
+			last = ack.Sequence
+		}
+	} else {
+		var ack *jetstreamext.BatchAck
+		if ack, err = jetstreamext.PublishMsgBatch(ctx, l.js, messages, jetstreamext.BatchFlowControl{}); err == nil {
+			last = ack.Sequence
+		}
+	}
+	if err == nil && last != seq+uint64(len(messages)) {
+		return 0, errFence // the stream is another one
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		if api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+			return 0, errFence
+		}
+		return 0, &refusal{api}
+	}
+	return last, err
+}
+
+// A batch is what the committer publishes at once, and the requests that it answers.
+type batch struct {
+	seq      uint64 // it follows this message
+	messages []message
+	encoded  []*nats.Msg
+	requests []*request
+	end      event.Point   // after it
+	settled  chan struct{} // closed once the stream has shown whether it was stored
+	stored   bool          // it was; guarded by settled
+	result   chan error    // has the outcome
+}
+
+// publishUntilKnown publishes b until its outcome is known: nil, errFence or a *refusal. After
+// AppendWait it is errUnknown.
+func (c *committer) publishUntilKnown(ctx context.Context, b *batch) error {
+	deadline := time.After(c.l.cfg.AppendWait)
+	for sent := false; ; sent = true { // if sent, an earlier attempt may have been stored, or will be
+		_, err := c.l.publish(ctx, b.seq, b.encoded)
+		var refused *refusal
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errFence) && !sent:
+			return errFence
+		case errors.As(err, &refused) && !sent && !isPassing(refused.err):
+			return refused
+		}
+		if c.l.conn.IsClosed() {
+			return errUnknown
+		}
+		pause := time.After(repeatPause)
+		if errors.Is(err, errFence) {
+			pause = nil // the stream has another message there, and Follow will show it
+		}
+		select {
+		case <-b.settled:
+			if b.stored {
+				return nil
+			}
+			return errFence
+		case <-pause:
+			c.l.count(func(n *Counters) { n.Repeats++ })
+		case <-deadline:
+			return errUnknown
+		}
+	}
+}
+
+// repeatPause is how long to wait before a batch is sent again.
+const repeatPause = 100 * time.Millisecond
+
+// isPassing reports whether a refusal may pass soon: there is no leader at the moment, or it
+// has changed in the middle of the batch.
+func isPassing(err *jetstream.APIError) bool {
+	return err.Code >= 500 || err.Code == 429 || err.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete
+}

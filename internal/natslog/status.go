@@ -1,0 +1,210 @@
+package natslog
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+)
+
+// Counters count what this node has done since Connect.
+type Counters struct {
+	Batches   int64 // batches that were stored in the stream
+	Messages  int64 // their messages
+	Events    int64 // their events
+	Bytes     int64 // of the payloads of their messages
+	Conflicts int64 // batches that were not stored since another node had committed
+	Repeats   int64 // batches that were sent again since no answer came
+	Unknown   int64 // batches whose outcome is not known
+	Claims    int64 // claims of this node that were stored
+	Forwarded int64 // appends that were passed on to the committer
+}
+
+// A Status says how the cluster is, as this node sees it.
+type Status struct {
+	Log         string
+	Stream      string
+	Node        string   // this node
+	Committer   string   // the node that commits, "" if none is known
+	IsCommitter bool     // it is this node
+	Claim       uint64   // the message with which it became the committer
+	Following   bool     // this node follows the stream
+	Seq         uint64   // the last message of the stream that is in the file
+	Last        uint64   // the last message of the stream, as far as is known
+	Head        event.ID // of the file
+	Horizon     event.ID // of the log
+	Server      string   // the NATS server of the connection, "" if there is none
+	Version     string   // its version
+	Counters    Counters
+}
+
+// Status returns how the cluster is. It asks nobody.
+func (l *Log) Status() Status {
+	holder, seq := l.lease.current()
+	s := Status{Stream: l.cfg.Stream, Node: l.cfg.Node, Committer: holder.Node, IsCommitter: l.lease.isMine(), Claim: seq, Following: l.lease.isFollowing()}
+	if l.conn.IsConnected() {
+		s.Server, s.Version = l.conn.ConnectedServerName(), l.conn.ConnectedServerVersion()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Log, s.Seq, s.Last, s.Head, s.Horizon, s.Counters = l.log, l.applied.seq, l.applied.last, l.applied.at.ID, l.horizon.ID, l.counters
+	return s
+}
+
+// A Replica is one copy of the stream.
+type Replica struct {
+	Server  string
+	Leader  bool
+	Current bool // it has everything
+	Offline bool
+	Lag     uint64 // operations that it lacks
+}
+
+// A StreamStatus says how the stream is.
+type StreamStatus struct {
+	Log         string
+	Created     time.Time
+	Messages    uint64
+	Bytes       uint64
+	First, Last uint64
+	Replicas    []Replica // none on a server that is not part of a NATS cluster
+}
+
+// Stream asks the server how the stream is.
+func (l *Log) Stream(ctx context.Context) (s StreamStatus, err error) {
+	info, err := l.info(ctx)
+	if err != nil {
+		return s, err
+	}
+	s = StreamStatus{Log: info.Config.Metadata[metaLog], Created: info.Created, Messages: info.State.Msgs, Bytes: info.State.Bytes,
+		First: info.State.FirstSeq, Last: info.State.LastSeq}
+	if c := info.Cluster; c != nil {
+		if c.Leader != "" {
+			s.Replicas = append(s.Replicas, Replica{Server: c.Leader, Leader: true, Current: true})
+		}
+		for _, r := range c.Replicas {
+			s.Replicas = append(s.Replicas, Replica{Server: r.Name, Current: r.Current, Offline: r.Offline, Lag: r.Lag})
+		}
+	}
+	return s, nil
+}
+
+// A ServerSync says when a NATS server syncs its files.
+type ServerSync struct {
+	Server   string
+	Always   bool          // before it confirms a message
+	Interval time.Duration // otherwise
+}
+
+// CheckDurable asks the servers of the NATS cluster when they sync, through the system account
+// of Config. Only those that answer in time are in the result. Without that account, clients
+// cannot know.
+func (l *Log) CheckDurable(ctx context.Context) (servers []ServerSync, err error) {
+	if l.cfg.SystemURL == "" && l.cfg.SystemCredentials == "" {
+		return nil, setupErrorf("sync_interval can be read only with the system account")
+	}
+	options, err := l.cfg.options(l.cfg.SystemCredentials)
+	if err != nil {
+		return nil, err
+	}
+	url := l.cfg.SystemURL
+	if url == "" {
+		url = l.cfg.URL
+	}
+	conn, err := connect(ctx, url, options)
+	if err != nil {
+		return nil, l.unreachable(err)
+	}
+	defer conn.Close()
+	inbox := conn.NewInbox()
+	answers := make(chan *nats.Msg, 1024)
+	sub, err := conn.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return nil, l.unreachable(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the connection is closed anyway
+	if err := conn.PublishRequest("$SYS.REQ.SERVER.PING.VARZ", inbox, nil); err != nil {
+		return nil, l.unreachable(err)
+	}
+	for limit := time.After(requestWait); ; {
+		select {
+		case msg := <-answers:
+			s, err := parseVarz(msg)
+			if err != nil {
+				return nil, err
+			}
+			servers = append(servers, s)
+			limit = time.After(500 * time.Millisecond) // nobody says how many there are
+		case <-limit:
+			if len(servers) == 0 {
+				return nil, setupErrorf("no NATS server answers: is it a user of the system account?")
+			}
+			return servers, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func parseVarz(msg *nats.Msg) (s ServerSync, err error) {
+	var answer struct {
+		Server struct {
+			Name string `json:"name"`
+		} `json:"server"`
+		Data struct {
+			JetStream struct {
+				Config *struct {
+					SyncAlways   bool          `json:"sync_always"`
+					SyncInterval time.Duration `json:"sync_interval"`
+				} `json:"config"`
+			} `json:"jetstream"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return s, fmt.Errorf("read what a NATS server says of itself: %w", err)
+	}
+	s.Server = answer.Server.Name
+	if c := answer.Data.JetStream.Config; c != nil {
+		s.Always, s.Interval = c.SyncAlways, c.SyncInterval
+	}
+	return s, nil
+}
+
+// Retention adds to r that the cluster as a whole drops history and expires values: the
+// committer decides, with its own r, and says it in the stream.
+func (l *Log) Retention(r cache.Retention) cache.Retention {
+	r.Horizon = func() event.ID {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return min(l.horizon.ID, l.applied.at.ID)
+	}
+	r.Decider = decider{l}
+	return r
+}
+
+// A decider decides about retention when this node is the committer.
+type decider struct{ l *Log }
+
+// Decides implements cache.Decider.
+func (d decider) Decides() bool { return d.l.lease.isMine() }
+
+// MoveHorizon implements cache.Decider.
+func (d decider) MoveHorizon(ctx context.Context, to event.ID) error {
+	return d.l.committer.submit(ctx, &request{bound: to})
+}
+
+// Expire implements cache.Decider.
+func (d decider) Expire(ctx context.Context, old []cache.Expiry) error {
+	return d.l.committer.submit(ctx, &request{Assignment: cache.Assignment{Expired: old}})
+}
+
+func (l *Log) count(add func(c *Counters)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	add(&l.counters)
+}

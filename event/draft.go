@@ -19,11 +19,15 @@ func (d *Draft) Storage() Storage { return Storage{d.User, d.Path} }
 // Check returns an error if d is not valid. It does not check the bytes of Value, which
 // must come from CompactValue.
 func (d *Draft) Check() error {
-	if err := d.Storage().Check(); err != nil {
-		return err
+	if !isUsualUser(d.User) || !isUsualPath(d.Path) {
+		if err := d.Storage().Check(); err != nil {
+			return err
+		}
 	}
-	if err := CheckKey(d.Key); err != nil {
-		return err
+	if !isUsualKey(d.Key) {
+		if err := CheckKey(d.Key); err != nil {
+			return err
+		}
 	}
 	switch {
 	case d.Type != Put && d.Type != Del:
@@ -126,52 +130,82 @@ const (
 )
 
 // scanDraft is the fast path of ParseAppend and ScanBody. It sets the members of d from a
-// JSON object in the usual form: only allowed members, each at most once, and no escapes
-// except in the value. given is the set of members in object. The draft shares no bytes
+// JSON object in the usual form, and returns which ones are given. The draft shares no bytes
 // with object.
 func scanDraft(object []byte, d *Draft, allowed int) (given int, ok bool) {
+	m, ok := scanMembers(object, allowed)
+	if !ok {
+		return 0, false
+	}
+	if m.given&hasType != 0 {
+		d.Type = m.typ
+	}
+	if m.given&hasValue != 0 {
+		d.Value = compactJSON(m.value, m.spaces)
+	}
+	d.setNames(m.given, m.user, m.path, m.key)
+	return m.given, d.Check() == nil
+}
+
+// draftMembers are the members of a draft as they are written. They share the bytes of the
+// object.
+type draftMembers struct {
+	given           int
+	typ             Type // "" if it is not a type
+	user, path, key []byte
+	value           []byte
+	spaces          int // bytes of white space between the tokens of value
+}
+
+// scanMembers scans a JSON object in the usual form: only allowed members, each at most once,
+// and no escapes except in the value. It checks none of the names.
+func scanMembers(object []byte, allowed int) (m draftMembers, ok bool) {
 	s := scanner{b: object}
-	var user, path, key []byte
 	s.skipSpace()
 	if !s.skipByte('{') {
-		return 0, false
+		return m, false
 	}
 	for more := true; more; more = s.skipByte(',') {
 		s.skipSpace()
 		name, ok := s.scanPlain()
 		s.skipSpace()
 		if !ok || !s.skipByte(':') {
-			return 0, false
+			return m, false
 		}
 		s.skipSpace()
 		bit := 0
 		switch string(name) {
 		case "user":
 			bit = hasUser
-			user, ok = s.scanPlain()
+			m.user, ok = s.scanPlain()
 		case "path":
 			bit = hasPath
-			path, ok = s.scanPlain()
+			m.path, ok = s.scanPlain()
 		case "type":
-			bit, ok = hasType, s.draftType(&d.Type)
+			var typ []byte
+			bit = hasType
+			typ, ok = s.scanPlain()
+			m.typ = typeOf(typ)
 		case "key":
 			bit = hasKey
-			key, ok = s.scanPlain()
+			m.key, ok = s.scanPlain()
 		case "value":
-			bit, ok = hasValue, s.draftValue(&d.Value)
+			bit = hasValue
+			from, spaces := s.i, s.spaces
+			ok = s.scanValue(MaxDepth)
+			m.value, m.spaces = s.b[from:s.i], s.spaces-spaces
 		}
-		if !ok || allowed&bit&^given == 0 {
-			return 0, false
+		if !ok || allowed&bit&^m.given == 0 {
+			return m, false
 		}
-		given |= bit
+		m.given |= bit
 		s.skipSpace()
 	}
 	if !s.skipByte('}') {
-		return 0, false
+		return m, false
 	}
 	s.skipSpace()
-	d.setNames(given, user, path, key)
-	return given, s.i == len(object) && s.isText() && d.Check() == nil
+	return m, s.i == len(object) && s.isText()
 }
 
 // setNames sets the given names, which share their memory.
@@ -187,19 +221,4 @@ func (d *Draft) setNames(given int, user, path, key []byte) {
 	if given&hasKey != 0 {
 		d.Key = names[len(user)+len(path):]
 	}
-}
-
-func (s *scanner) draftType(to *Type) bool {
-	b, ok := s.scanPlain()
-	*to = typeOf(b)
-	return ok
-}
-
-func (s *scanner) draftValue(to *[]byte) bool {
-	from, spaces := s.i, s.spaces
-	ok := s.scanValue(MaxDepth)
-	if ok {
-		*to = compactJSON(s.b[from:s.i], s.spaces-spaces)
-	}
-	return ok
 }

@@ -7,7 +7,7 @@ import (
 
 // The functions of this file are fast paths for other packages of the module, which read
 // many lines that were checked before: Stored and Skim for the cache, SkimPoint for the
-// server's streams, SkimHash for digests, ScanDraft and ScanBody for drafts. They are here
+// server's streams, SkimHash for digests, ScanDraft, IsUsualNew and ScanBody for drafts. They are here
 // because they need to know how an event keeps its line.
 
 // Stored parses a line that ParseLine has accepted before, from a trusted source such as the
@@ -190,6 +190,14 @@ func ScanDraft(object []byte) (d Draft, ok bool) {
 	d = Draft{Type: Put}
 	_, ok = scanDraft(object, &d, hasUser|hasPath|hasType|hasKey|hasValue)
 	return d, ok
+}
+
+// IsUsualNew reports whether object is a draft in the usual form, with usual names, that passes
+// CheckNew. Others may pass it, too. It allocates nothing.
+func IsUsualNew(object []byte) bool {
+	m, ok := scanMembers(object, hasUser|hasPath|hasType|hasKey|hasValue)
+	return ok && isUsualUser(m.user) && isUsualPath(m.path) && isUsualKey(m.key) &&
+		(m.given&hasType == 0 || m.typ == Put) && len(m.value) > 0 && halfPair(m.value) < 0
 }
 
 // ScanBody returns the draft of a JSON object with value, key and type for a storage, and

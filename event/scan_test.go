@@ -39,6 +39,9 @@ func checkScan(t *testing.T, v []byte) {
 	if ok && (err != nil || !reflect.DeepEqual(got, want) || (given&hasKey != 0) != settled) {
 		t.Fatalf("scanDraft(%.300q) = %+v, %b, want %+v, %v, %v", v, got, given, want, settled, err)
 	}
+	if IsUsualNew(v) && (err != nil || want.CheckNew() != nil) {
+		t.Fatalf("IsUsualNew(%.300q), which is refused: %v, %v", v, err, want.CheckNew())
+	}
 }
 
 func TestScanOfTheUnusual(t *testing.T) {
@@ -83,6 +86,15 @@ func TestScanTakesTheUsual(t *testing.T) {
 		d := Draft{Type: Put}
 		if _, ok := scanDraft([]byte(v), &d, hasUser|hasPath|hasType|hasKey|hasValue); !ok {
 			t.Errorf("scanDraft does not take %s", v)
+		}
+	}
+	for _, v := range []string{
+		`{"user":"alice","path":"posts/1.x","key":"k","type":"PUT","value":{"n":1}}`,
+		` {"value": [1, "\"", "é"], "user": "a.b", "path": "posts"}`,
+	} {
+		object := []byte(v)
+		if n := testing.AllocsPerRun(10, func() { IsUsualNew(object) }); !IsUsualNew(object) || n > 0 {
+			t.Errorf("IsUsualNew does not take %s, or allocates %v times", v, n)
 		}
 	}
 	if d, keyed, ok := ScanBody([]byte(`{"key":"k","value":1}`), Storage{"alice", "posts/1"}); !ok || !keyed || d.User != "alice" || d.Key != "k" {

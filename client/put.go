@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 
 	"github.com/rstream-dev/rstream/event"
@@ -19,13 +20,19 @@ import (
 // different events need different keys. If the error is an *UnknownOutcomeError the
 // drafts may have been appended; after any other error they were not.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
-	var body []byte
+	size := 0
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("put: %w", err)
 		}
-		body = append(drafts[i].AppendJSON(body), '\n')
+		size += jsonLen(&drafts[i])
 	}
+	p := putRequest{drafts: drafts, body: make([]byte, 0, size), hashes: make([]event.Hash, len(drafts))}
+	for i := range drafts {
+		p.body = append(drafts[i].AppendJSON(p.body), '\n')
+	}
+	p.hashing.Go(p.hashDrafts)
+	defer p.hashing.Wait()
 	var receipts []event.Receipt
 	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
 	err := c.tryServers(ctx, func(ctx context.Context) (err error) {
@@ -35,9 +42,9 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		for {
 			base := c.serverURL(ctx)
 			traced, left := watchConn(ctx)
-			receipts, err = c.putBody(traced, base, drafts, body)
+			receipts, err = c.putBody(traced, base, &p)
 			if c.isOtherLog(err) {
-				receipts, err = c.putBody(traced, base, drafts, body)
+				receipts, err = c.putBody(traced, base, &p)
 			}
 			unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
 			// A request that was given up here says nothing about the server.
@@ -57,6 +64,25 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		err = &UnknownOutcomeError{err}
 	}
 	return nil, err
+}
+
+// A putRequest is the drafts of a call of Put.
+type putRequest struct {
+	drafts  []event.Draft
+	body    []byte
+	hashes  []event.Hash   // of the drafts, once
+	hashing sync.WaitGroup // is done: the server takes longer for the request
+}
+
+func (p *putRequest) hashDrafts() {
+	for i := range p.drafts {
+		p.hashes[i] = p.drafts[i].Hash()
+	}
+}
+
+// jsonLen returns about how long a draft is in the body of a request.
+func jsonLen(d *event.Draft) int {
+	return len(`{"user":"","path":"","type":"PUT","key":"","value":}`) + len(d.User) + len(d.Path) + len(d.Key) + len(d.Value) + len("\n")
 }
 
 // isAboutServer reports whether a log has refused an append for a reason that other servers of
@@ -113,12 +139,12 @@ func (c *Client) isOtherLog(err error) bool {
 	return c.logName() == "" && errors.As(err, &problem) && problem.reason == wire.ReasonLog && c.otherLog.CompareAndSwap(false, true)
 }
 
-func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft, body []byte) ([]event.Receipt, error) {
+func (c *Client) putBody(ctx context.Context, base string, p *putRequest) ([]event.Receipt, error) {
 	header := http.Header{"Content-Type": {wire.NDJSON}, "Accept": {wire.NDJSON}}
 	if log := c.logName(); log != "" {
 		header.Set(wire.HeaderLog, log) // the response would tell too late that it is another log
 	}
-	resp, err := c.doRequest(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(body))
+	resp, err := c.doRequest(ctx, http.MethodPost, base, "/set", header, bytes.NewReader(p.body))
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +155,10 @@ func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft,
 	if err := c.checkIsRstream(base, resp.Header, wire.NDJSON); err != nil {
 		return nil, err
 	}
-	receipts := make([]event.Receipt, 0, len(drafts))
+	p.hashing.Wait()
+	receipts := make([]event.Receipt, 0, len(p.drafts))
 	lines := wire.NewLineReader(resp.Body, 1<<16)
-	for i := range drafts {
+	for i := range p.drafts {
 		line, err := lines.Peek()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -143,20 +170,25 @@ func (c *Client) putBody(ctx context.Context, base string, drafts []event.Draft,
 		if err != nil {
 			return nil, &ProtocolError{base, fmt.Sprintf("sent an invalid response to an append: %.60q", line)}
 		}
-		if r.Hash != drafts[i].Hash() || r.ID == event.Beginning {
+		if r.Hash != p.hashes[i] || r.ID == event.Beginning {
 			return nil, &ProtocolError{base, fmt.Sprintf("acknowledged event %s, which is not the one sent", r.ID)}
 		}
-		receipts = append(receipts, receiptOf(&r, drafts[i]))
+		receipts = append(receipts, receiptOf(&r, p.drafts[i]))
 	}
 	return receipts, nil
 }
 
-// receiptOf returns the receipt of a draft.
+// receiptOf returns the receipt of a draft. The line of its event is not encoded yet: to print
+// it may take longer than to send the next request.
 func receiptOf(r *wire.SetResult, d event.Draft) event.Receipt {
-	if r.Dropped {
-		return event.Receipt{Event: event.Event{ID: r.ID, Draft: d, Hash: r.Hash}, Duplicate: true, Dropped: true}
+	ev := event.Event{ID: r.ID, Time: r.Time, Draft: d, Hash: r.Hash}
+	switch {
+	case r.Dropped:
+		return event.Receipt{Event: ev, Duplicate: true, Dropped: true}
+	case d.IsExpiry(): // its line has a reason
+		ev = event.New(r.ID, r.Time, d, r.Hash)
 	}
-	return event.Receipt{Event: event.New(r.ID, r.Time, d, r.Hash), Duplicate: r.Status == http.StatusOK}
+	return event.Receipt{Event: ev, Duplicate: r.Status == http.StatusOK}
 }
 
 // putRefusal returns the error of a response that refuses drafts. A bad request without

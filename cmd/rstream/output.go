@@ -57,6 +57,7 @@ type output struct {
 	form     form // "" means text on a terminal, else JSON
 	colouring
 	full   bool         // lines are not cut to the width of the terminal
+	line   []byte       // room for one
 	filter *eventFilter // nil prints all events as they are
 }
 
@@ -157,7 +158,8 @@ func (o *output) writeEvent(ev *event.Event) error {
 		return o.filter.write(o, ev)
 	}
 	if !o.isForPerson() {
-		return o.writeLine(ev.Line())
+		o.line = ev.AppendLine(o.line[:0])
+		return o.writeLine(o.line)
 	}
 	_, err = o.w.WriteString(o.eventLine(ev) + "\n")
 	return o.nameOutput(err)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/cache/internal/pages"
@@ -78,15 +79,38 @@ func (db *DB) newAppend(ctx context.Context, drafts []event.Draft) (*appendReque
 	if db.file.Mirror {
 		return nil, fmt.Errorf("append: %w", ErrMirror)
 	}
-	r := &appendRequest{ctx: ctx, drafts: drafts, hashes: make([]event.Hash, 0, len(drafts)), done: make(chan error, 1)}
+	r := &appendRequest{ctx: ctx, drafts: drafts, done: make(chan error, 1)}
 	for i := range drafts {
 		if err := drafts[i].Check(); err != nil {
 			return nil, fmt.Errorf("append: %w", err)
 		}
-		r.hashes = append(r.hashes, drafts[i].Hash())
 		r.bytes += len(drafts[i].Value)
 	}
+	r.hashes = hashDrafts(drafts)
 	return r, nil
+}
+
+// hashDrafts returns the hashes of drafts, which it computes on several processors if there are
+// many: a publisher that waits for the answer to each batch keeps none of them busy.
+func hashDrafts(drafts []event.Draft) []event.Hash {
+	const part = 1000
+	hashes := make([]event.Hash, len(drafts))
+	var hashing sync.WaitGroup
+	for from := 0; from < len(drafts); from += part {
+		to := min(from+part, len(drafts))
+		hash := func() {
+			for i := from; i < to; i++ {
+				hashes[i] = drafts[i].Hash()
+			}
+		}
+		if to < len(drafts) {
+			hashing.Go(hash)
+		} else {
+			hash()
+		}
+	}
+	hashing.Wait()
+	return hashes
 }
 
 // submit passes a request to the committer and waits for its outcome.

@@ -93,13 +93,13 @@ func (s *Server) setBatch(w http.ResponseWriter, r *http.Request) *wire.Error {
 
 func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 	lines := wire.NewLineReader(body, wire.MaxLine)
-	var drafts []event.Draft
-	var bad badLines
+	var p batchParser
+	defer p.parsing.Wait()
 	for n := 0; ; n++ {
-		line, err := lines.Peek()
+		line, err := lines.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return drafts, bad.problem()
+			return p.result()
 		case errors.Is(err, wire.ErrLineTooLong):
 			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body: %v", err)
 		case err != nil:
@@ -107,12 +107,7 @@ func parseBatch(body io.Reader) ([]event.Draft, *wire.Error) {
 		case n == wire.MaxBatchLen: // including bad lines, which take memory as well
 			return nil, wire.Errorf(http.StatusRequestEntityTooLarge, "body has more than %d lines", wire.MaxBatchLen)
 		}
-		d, err := parseAppend(line)
-		if err != nil {
-			bad.addBad(lines.Number(), err)
-			continue
-		}
-		drafts = append(drafts, d)
+		p.addLine(lines.Number(), line)
 	}
 }
 
@@ -139,6 +134,12 @@ type badLines struct {
 
 // maxReasons is how many bad lines are explained. The numbers of all are listed.
 const maxReasons = 5
+
+// append adds the bad lines that follow.
+func (b *badLines) append(next *badLines) {
+	b.numbers = append(b.numbers, next.numbers...)
+	b.reasons = append(b.reasons, next.reasons[:min(maxReasons-len(b.reasons), len(next.reasons))]...)
+}
 
 func (b *badLines) addBad(number int, err error) {
 	b.numbers = append(b.numbers, number)

@@ -23,8 +23,10 @@ func (db *DB) Newest(ctx context.Context) (n Newest, err error) {
 	n.Log = db.file.Log
 	err = db.file.View(ctx, func(tx *sql.Tx) error {
 		var mark string
-		err := dbfile.ScanLog(ctx, tx, `seen, seen_mark, (SELECT coalesce(max(reached), 0) FROM window
-			WHERE state <> 'pending' AND `+dbfile.WindowTable.Sound()+`)`, &n.Marked.ID, &mark, &n.Held)
+		// The LIMIT has SQLite sort before it computes checksums, most often a single one.
+		err := dbfile.ScanLog(ctx, tx, `seen, seen_mark, coalesce((SELECT reached FROM
+			(SELECT * FROM window WHERE state <> 'pending' ORDER BY reached DESC LIMIT -1) AS window
+			WHERE `+dbfile.WindowTable.Sound()+` LIMIT 1), 0)`, &n.Marked.ID, &mark, &n.Held)
 		if err != nil {
 			return err
 		}

@@ -59,10 +59,7 @@ func (ls Leases) Pend(ctx context.Context, topic event.Topic, moment event.Momen
 // clearPending removes the pending window if its process is gone or too slow. Otherwise
 // it returns the window's number.
 func (db *DB) clearPending(tx *sql.Tx) (busy int64, err error) {
-	if err := rows.DropDamagedWindows(tx); err != nil {
-		return 0, err
-	}
-	windows, err := rows.LoadWindows(tx)
+	windows, err := rows.LoadSoundWindows(tx)
 	if err != nil {
 		return 0, err
 	}

@@ -17,10 +17,7 @@ func (db *DB) normalizeWindows(tx *sql.Tx, absorb func(*rows.Window) bool) ([]ro
 	if db.file.Role != Client {
 		return nil, db.file.Role.Wrong()
 	}
-	if err := rows.DropDamagedWindows(tx); err != nil {
-		return nil, err
-	}
-	windows, err := rows.LoadWindows(tx)
+	windows, err := rows.LoadSoundWindows(tx)
 	if err != nil {
 		return nil, err
 	}

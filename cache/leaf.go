@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rstream-dev/rstream/cache/internal/rows"
 	"github.com/rstream-dev/rstream/event"
@@ -254,10 +255,8 @@ func (c *leafChunk) keepLeaves(ctx context.Context) error {
 		if now, err := rows.LoadRemovals(tx); err != nil || now != c.removals {
 			return err
 		}
-		for i := range c.fresh {
-			if err := c.db.keepLeaf(tx, c.topic, &c.fresh[i]); err != nil {
-				return err
-			}
+		if err := c.db.insertLeaves(tx, leavesOf(c.topic, c.fresh)); err != nil {
+			return err
 		}
 		return boundLeaves(tx)
 	}))
@@ -275,11 +274,50 @@ func keepingError(ctx context.Context, err error) error {
 	return nil
 }
 
-// keepLeaf keeps a leaf that cannot change any more.
-func (db *DB) keepLeaf(tx *sql.Tx, topic event.Topic, l *window.Leaf) error {
-	_, err := db.file.Exec(tx, `INSERT INTO leaf (topic, block, count, sum, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		topic.String(), l.Block, l.Count, l.Sum[:], event.TimeOf(db.file.Now()))
-	return err
+// A topicLeaf is the leaf of a topic in a block.
+type topicLeaf struct {
+	topic event.Topic
+	window.Leaf
+}
+
+func leavesOf(topic event.Topic, leaves []window.Leaf) []topicLeaf {
+	of := make([]topicLeaf, len(leaves))
+	for i := range leaves {
+		of[i] = topicLeaf{topic, leaves[i]}
+	}
+	return of
+}
+
+// leavesTogether is how many leaves one statement inserts. A copy of many topics with few events
+// each has nearly as many leaves as events.
+const leavesTogether = 16
+
+var insertOneLeaf, insertManyLeaves = leafInsert(1), leafInsert(leavesTogether)
+
+func leafInsert(n int) string {
+	const row = `(?, ?, ?, ?, ?)`
+	return `INSERT INTO leaf (topic, block, count, sum, used) VALUES ` + row + strings.Repeat(`, `+row, n-1) + ` ON CONFLICT DO NOTHING`
+}
+
+// insertLeaves keeps leaves that cannot change any more.
+func (db *DB) insertLeaves(tx *sql.Tx, leaves []topicLeaf) error {
+	used := int64(event.TimeOf(db.file.Now()))
+	for len(leaves) > 0 {
+		n, insert := 1, insertOneLeaf
+		if len(leaves) >= leavesTogether {
+			n, insert = leavesTogether, insertManyLeaves
+		}
+		args := make([]any, 0, 5*n)
+		for i := range leaves[:n] {
+			l := &leaves[i]
+			args = append(args, l.topic.String(), int64(l.Block), int64(l.Count), l.Sum[:], used)
+		}
+		if _, err := db.file.Exec(tx, insert, args...); err != nil {
+			return err
+		}
+		leaves = leaves[n:]
+	}
+	return nil
 }
 
 // boundLeaves drops the leaves in excess of maxLeaves.

@@ -18,6 +18,7 @@ type leafBuilders struct {
 	builders []*leafBuilder           // one for each topic
 	matching map[int64][]*leafBuilder // by storage
 	kept     int                      // how many leaves the lease has kept
+	ended    []topicLeaf              // of the open transaction, to be kept
 	own      map[uint64]int           // how many events the lease has stored in the last blocks
 
 	counted uint64               // the block of counts, in the open transaction
@@ -61,6 +62,16 @@ func (m *leafBuilders) startAllOver(at event.ID, removals int64) {
 // the file's count of removals. If any of the events was held before, it could have been
 // stored wrongly, so its block gets no leaf.
 func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages []int64, held bool, reached event.ID, now int64) error {
+	m.ended = m.ended[:0]
+	if err := m.endBlocks(tx, evs, storages, held, reached, now); err != nil {
+		return err
+	}
+	m.kept += len(m.ended)
+	return db.insertLeaves(tx, m.ended)
+}
+
+// endBlocks is addStored, except that it only collects the leaves.
+func (m *leafBuilders) endBlocks(tx *sql.Tx, evs []event.Event, storages []int64, held bool, reached event.ID, now int64) error {
 	m.counts, m.rows = nil, nil
 	for _, b := range m.builders {
 		b.posted = nil
@@ -88,7 +99,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 		}
 		for _, b := range builders {
 			if ev.ID.Block() != b.block {
-				if err := m.keepEnded(db, tx, b, reached); err != nil {
+				if err := m.endBlock(tx, b, reached); err != nil {
 					return err
 				}
 				b.block = ev.ID.Block()
@@ -99,7 +110,7 @@ func (m *leafBuilders) addStored(db *DB, tx *sql.Tx, evs []event.Event, storages
 	}
 	for _, b := range m.builders {
 		if reached >= window.BlockSpan(b.block).To {
-			if err := m.keepEnded(db, tx, b, reached); err != nil {
+			if err := m.endBlock(tx, b, reached); err != nil {
 				return err
 			}
 		}
@@ -121,9 +132,9 @@ func (m *leafBuilders) match(number int64, s event.Storage) []*leafBuilder {
 	return builders
 }
 
-// keepEnded keeps the leaf of the block of b, if it was filled from its beginning. The
+// endBlock collects the leaf of the block of b, if it was filled from its beginning. The
 // transaction stores events up to position reached.
-func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder, reached event.ID) error {
+func (m *leafBuilders) endBlock(tx *sql.Tx, b *leafBuilder, reached event.ID) error {
 	span, count, leaves := window.BlockSpan(b.block), b.count, b.open.Leaves()
 	b.count = 0
 	if count == 0 || b.from > span.From {
@@ -133,8 +144,8 @@ func (m *leafBuilders) keepEnded(db *DB, tx *sql.Tx, b *leafBuilder, reached eve
 	if err != nil || !whole {
 		return err
 	}
-	m.kept++
-	return db.keepLeaf(tx, b.topic, &leaves[0])
+	m.ended = append(m.ended, topicLeaf{b.topic, leaves[0]})
+	return nil
 }
 
 const (

@@ -267,10 +267,8 @@ func (db *DB) saveLeaves(ctx context.Context, all bool) error {
 	}
 	return keepingError(ctx, db.file.Update(ctx, func(tx *sql.Tx) error {
 		for topic, leaves := range unsaved {
-			for i := range leaves {
-				if err := db.keepLeaf(tx, topic, &leaves[i]); err != nil {
-					return err
-				}
+			if err := db.insertLeaves(tx, leavesOf(topic, leaves)); err != nil {
+				return err
 			}
 		}
 		return boundLeaves(tx)

@@ -370,7 +370,11 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want lineFilter) (
 	if plain {
 		fewest *= scannedPages
 	}
-	many, err := pages.HasPages(r.ctx, r.tx, span, fewest)
+	hasPages := pages.HasPages
+	if r.dense {
+		hasPages = pages.HasDensePages
+	}
+	many, err := hasPages(r.ctx, r.tx, span, fewest)
 	if err != nil {
 		return after, err
 	}

@@ -181,3 +181,28 @@ func TestHasPages(t *testing.T) {
 		return nil
 	})
 }
+
+// HasDensePages counts as a slow count does in a log whose pages have not moved.
+func TestHasDensePages(t *testing.T) {
+	const count = 400
+	h := openTables(t)
+	evs, storages := madeEvents(1, 1, count, 2, 60)
+	h.mustAppend(t, evs, storages)
+	h.view(t, func(tx *sql.Tx) error {
+		for from := event.ID(0); from < count; from += 7 {
+			for to := from + 1; to <= count; to += 1 + to/5 {
+				var want int
+				err := tx.QueryRow(`SELECT count(*) FROM page WHERE first <= ? AND last > ?`, int64(to), int64(from)).Scan(&want)
+				if err != nil {
+					return err
+				}
+				for n := max(0, want-2); n <= want+2; n++ {
+					if got, err := HasDensePages(t.Context(), tx, window.Span{From: from, To: to}, n); err != nil || got != (n <= want) {
+						t.Fatalf("HasDensePages(%s-%s, %d) = %t, %v; there are %d", from, to, n, got, err, want)
+					}
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -90,6 +90,19 @@ func HasPages(ctx context.Context, tx *sql.Tx, span window.Span, n int) (bool, e
 	return err == nil && found >= n, err
 }
 
+// HasDensePages is HasPages for a log, whose pages have keys in the order of their ids unless
+// retention has moved them. It takes the number from the first and the last key, which may then
+// be a wrong one, and visits none of the pages between them.
+func HasDensePages(ctx context.Context, tx *sql.Tx, span window.Span, n int) (bool, error) {
+	const keyAt = `(SELECT key FROM page WHERE first <= ? ORDER BY first DESC LIMIT 1)`
+	var found int
+	err := tx.QueryRowContext(ctx, `SELECT coalesce(`+keyAt+` - `+keyAt+`, -1) + 1`, int64(span.To), int64(span.From)+1).Scan(&found)
+	if err != nil || found > 0 {
+		return err == nil && found >= n, err
+	}
+	return HasPages(ctx, tx, span, n)
+}
+
 // CountRows returns how many events the rows of pages say that a span has, dead ones
 // included: no fewer than there are. It reads the indexes of those pages alone that reach out
 // of the span.

@@ -117,14 +117,14 @@ func eachPosting(ctx context.Context, tx *sql.Tx, w wantedSet, first, last uint6
 }
 
 func eachPostingOf(ctx context.Context, tx *sql.Tx, w wantedSet, octets []int64, first, last uint64, fn func(*posting, error) error) error {
-	members := make([]int64, len(octets))
+	wanted := make([]int64, len(octets)) // 256 times the octet, and a bit for each storage
 	for i, octet := range octets {
-		members[i] = int64(w[octet])
+		wanted[i] = octet<<octetLen | int64(w[octet])
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+postingColumns+` FROM json_each(?) j CROSS JOIN json_each(?) m CROSS JOIN page_posting p
-		ON m.key = j.key AND p.octet = j.value AND p.block BETWEEN ? AND ?
-			AND (p.members & m.value OR p.members & 255 <> 255 - (p.members >> 8))`,
-		joinNumbers(octets), joinNumbers(members), int64(first), int64(last))
+	rows, err := tx.QueryContext(ctx, `SELECT `+postingColumns+` FROM json_each(?) j CROSS JOIN page_posting p
+		ON p.octet = j.value >> 8 AND p.block BETWEEN ? AND ?
+			AND (p.members & j.value & 255 OR p.members & 255 <> 255 - (p.members >> 8))`,
+		joinNumbers(wanted), int64(first), int64(last))
 	if err != nil {
 		return err
 	}

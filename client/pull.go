@@ -119,11 +119,16 @@ func (c *Client) pullPlanned(ctx context.Context, topics []event.Topic, span win
 			return nil
 		}
 		s.Windows++
-		// If another process has taken the window over, claim again: the part that it
-		// has not fetched by then is ours again.
-		if err := c.pullWindow(ctx, topics, lease, known, fresh); err != nil && !errors.Is(err, cache.ErrLost) {
+		all := lease.Span() == span
+		err = c.pullWindow(ctx, topics, lease, known, fresh)
+		switch {
+		case err == nil && all:
+			return nil
+		case err != nil && !errors.Is(err, cache.ErrLost):
 			return err
 		}
+		// If another process has taken the window over, claim again: the part that it
+		// has not fetched by then is ours again.
 	}
 }
 

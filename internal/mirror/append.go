@@ -100,6 +100,17 @@ func (m *Mirror) hasReached(ctx context.Context, at event.ID) (bool, error) {
 	if m.Report().Head >= at {
 		return true, nil
 	}
-	err = m.ask(ctx)
-	return m.Report().Head >= at, err
+	// The upstream may be a mirror, which is behind, too: it waits for a position that it is asked
+	// about.
+	d, err := m.cfg.Upstream.Describe(ctx, Position{m.log.Log(), event.Point{ID: at}})
+	var conflict *ConflictError
+	if errors.As(err, &conflict) && conflict.Reason == wire.ReasonAhead {
+		err = m.ask(ctx) // an error if it was rolled back to before what is here
+		return m.Report().Head >= at, err
+	}
+	if err != nil {
+		return false, err
+	}
+	m.noteDescribed(&d)
+	return d.Head.ID >= at, nil
 }

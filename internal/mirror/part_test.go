@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -314,4 +316,88 @@ func TestMirrorRetains(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A reader goes from any server to any other, also while the first is away, with any cursor that it
+// was given, and with ones of another history: it gets each event once, or an error that ends
+// once all servers are there.
+func TestPartModel(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "first", 10)
+	all := newNode(t).follow(t, origin, "")
+	part := newNode(t).follow(t, origin, "", "u1", "*/p/2")
+	far := newNode(t).follow(t, part, "", "u1")
+	nodes := []*node{origin, all, part, far}
+	for _, n := range nodes[1:] {
+		n.awaitReady(t)
+	}
+	log := origin.db.Log()
+	var got []event.ID
+	at, away := event.CursorOf(event.Beginning, log), false
+	for i := range longtest.Size(120, 3000) {
+		switch n := nodes[rng.IntN(len(nodes))]; rng.IntN(12) {
+		case 0, 1, 2:
+			if !away {
+				origin.mustPut(t, fmt.Sprint("k", i), 1+rng.IntN(4))
+			}
+		case 3:
+			if away = !away; away {
+				origin.leave()
+				http.DefaultClient.CloseIdleConnections() // an append is not sent twice
+			} else {
+				origin.back()
+			}
+		case 4: // a cursor of another history
+			if at.Mark != 0 {
+				wrong := at
+				wrong.Mark ^= 1
+				resp, body := n.askLines(t, "/events?topic=u1&since="+wrong.String())
+				if resp != nil && resp.StatusCode != http.StatusConflict && resp.StatusCode != http.StatusServiceUnavailable {
+					t.Fatalf("step %d: %s was taken: %s %s", i, wrong, resp.Status, body)
+				}
+			}
+		default:
+			resp, body := n.askLines(t, fmt.Sprintf("/events?topic=u1&limit=%d&since=%s", 1+rng.IntN(4), at))
+			if resp == nil || away && resp.StatusCode == http.StatusServiceUnavailable {
+				continue
+			}
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("step %d: after %s: %s %s", i, at, resp.Status, body)
+			}
+			for line := range strings.Lines(body) {
+				ev, err := event.ParseLine([]byte(strings.TrimSpace(line)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, ev.ID)
+			}
+			next, err := event.ParseCursor(resp.Header.Get(wire.HeaderNext))
+			if err != nil || next.ID < at.ID {
+				t.Fatalf("step %d: after %s comes %s, %v", i, at, resp.Header.Get(wire.HeaderNext), err)
+			}
+			at = next
+		}
+	}
+	origin.back()
+	var want []event.ID
+	for _, ev := range readEvents(t, origin) {
+		if ev.User == "u1" && ev.ID <= at.ID {
+			want = append(want, ev.ID)
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) || len(want) == 0 {
+		t.Errorf("the reader got %v, want %v", got, want)
+	}
+}
+
+// askLines is ask for lines, without a response if the node is away.
+func (n *node) askLines(t *testing.T, path string) (*http.Response, string) {
+	t.Helper()
+	if n.handler.Load() == nil {
+		return nil, ""
+	}
+	return n.ask(t, http.MethodGet, path, "", "Accept", wire.NDJSON)
 }

@@ -155,9 +155,13 @@ func (m *mirrored) logTrouble(say *serveLog, err error, pause time.Duration) {
 		say.Info("connected to the mirrored server again", "mirror", m.upstream.String())
 		return
 	}
+	what := "not connected to the mirrored server; reads go on"
+	if errors.As(err, new(*mirror.StoreError)) {
+		what = "what the mirrored server sends cannot be stored; reads go on"
+	}
 	if text := err.Error(); text != m.said {
 		m.said = text
-		say.Warn("not connected to the mirrored server; reads go on", "mirror", m.upstream.String(), "error", text, "retry", pause.Round(time.Millisecond).String())
+		say.Warn(what, "mirror", m.upstream.String(), "error", text, "retry", pause.Round(time.Millisecond).String())
 	}
 }
 

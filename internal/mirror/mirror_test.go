@@ -472,7 +472,7 @@ func TestWrongUpstream(t *testing.T) {
 		})
 		near.want(t, "/readyz", http.StatusServiceUnavailable, c.cause)
 		near.want(t, "/metrics", http.StatusOK, fmt.Sprintf("\nrstream_mirror_conflict{reason=%q} 1\n", c.reason))
-		if resp, body := near.put(t, "lost", 1); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, c.cause) {
+		if resp, body := near.put(t, "lost", 1); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, c.cause) || !strings.Contains(body, wire.NothingAppended) {
 			t.Errorf("%s: append: %s %s", c.name, resp.Status, body)
 		}
 		if _, got := near.ask(t, http.MethodGet, "/events?topic=*", ""); got != want {

@@ -192,3 +192,43 @@ func TestStaleStream(t *testing.T) {
 		t.Errorf("it says %+v", e)
 	}
 }
+
+// A slowState yields states whose first value comes when its gate is closed.
+type slowState struct {
+	*mirror.HTTP
+	asked, gate chan struct{}
+}
+
+func (u *slowState) State(ctx context.Context, at mirror.Position) (event.Time, iter.Seq2[event.Event, error], error) {
+	t, state, err := u.HTTP.State(ctx, at)
+	return t, func(yield func(event.Event, error) bool) {
+		close(u.asked)
+		<-u.gate
+		state(yield)
+	}, err
+}
+
+// While the state at the horizon is downloaded, others may write.
+func TestSlowState(t *testing.T) {
+	origin := newNode(t).serve(t)
+	origin.mustPut(t, "a", event.BlockSize+5)
+	if err := origin.db.RetainOnce(t.Context(), cache.Retention{MaxBytes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := mirror.NewHTTP(mirror.HTTPConfig{URL: origin.url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	up := &slowState{client, make(chan struct{}), make(chan struct{})}
+	near := newNode(t)
+	near.startWith(t, up, origin.db.Log())
+	<-up.asked
+	if err := near.db.Remember(t.Context(), nil, "http://127.0.0.1:1"); err != nil {
+		t.Error(err)
+	}
+	close(up.gate)
+	near.awaitReady(t)
+	near.awaitHead(t, origin)
+	sameAnswers(t, origin, near)
+}

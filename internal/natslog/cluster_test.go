@@ -1,16 +1,21 @@
+//go:build unix
+
 package natslog
 
 import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
-	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,43 +25,105 @@ import (
 	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
-// A cluster is three NATS servers.
+// serverVariable has the config file of the NATS server that a process of the test binary is.
+const serverVariable = "NATSLOG_TEST_SERVER"
+
+func init() {
+	if path := os.Getenv(serverVariable); path != "" {
+		runServer(path)
+	}
+}
+
+// runServer is the NATS server of a config file, until the test ends.
+func runServer(path string) {
+	o, err := server.ProcessConfigFile(path)
+	if err != nil {
+		panic(err)
+	}
+	o.NoSigs, o.NoLog = true, true
+	s, err := server.NewServer(o)
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	_, _ = io.Copy(io.Discard, os.Stdin) // it ends with the test
+	os.Exit(0)
+}
+
+// A cluster is three NATS servers, each a process of the test binary.
 type cluster struct {
-	t       testing.TB
-	servers [3]*server.Server
-	options [3]server.Options
+	t         testing.TB
+	ports     []int
+	config    [3]string // files
+	processes [3]*exec.Cmd
 }
 
 func startCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{t: t}
-	ports := freePorts(t, 6)
-	var routes []*url.URL
-	for i := range c.servers {
-		routes = append(routes, &url.URL{Scheme: "nats-route", Host: fmt.Sprintf("127.0.0.1:%d", ports[3+i])})
+	c := &cluster{t: t, ports: freePorts(t, 6)}
+	var routes []string
+	for _, port := range c.ports[3:] {
+		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
 	}
-	for i := range c.servers {
-		c.options[i] = server.Options{
-			ServerName: fmt.Sprintf("s%d", i), Host: "127.0.0.1", Port: ports[i], NoSigs: true, NoLog: true, JetStream: true, StoreDir: filepath.Join(t.TempDir(), "js"),
-			MaxPayload: 2 << 20, DisableJetStreamBanner: true,
-			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[3+i], NoAdvertise: true}, Routes: routes,
-		}
+	for i := range c.processes {
+		c.config[i] = filepath.Join(t.TempDir(), "nats.conf")
+		writeFile(t, c.config[i], fmt.Sprintf(`
+			server_name: s%d, listen: "127.0.0.1:%d", max_payload: 2MB
+			jetstream { store_dir: %q }
+			cluster { name: test, listen: "127.0.0.1:%d", no_advertise: true, routes: [%s] }
+		`, i, c.ports[i], filepath.Join(t.TempDir(), "js"), c.ports[3+i], strings.Join(routes, ", ")))
 		c.start(i)
 	}
 	t.Cleanup(func() {
-		for i := range c.servers {
-			c.stop(i)
+		for i := range c.processes {
+			c.kill(i)
 		}
-	})
-	await(t, "the NATS cluster has a leader", func() bool {
-		for _, s := range c.servers {
-			if s.JetStreamIsLeader() {
-				return len(s.JetStreamClusterPeers()) == len(c.servers)
-			}
-		}
-		return false
 	})
 	return c
+}
+
+func (c *cluster) start(i int) {
+	c.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serverVariable+"="+c.config[i])
+	cmd.Stderr = c.t.Output()
+	if _, err := cmd.StdinPipe(); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.processes[i] = cmd
+}
+
+// kill kills a server, which may be frozen.
+func (c *cluster) kill(i int) {
+	_ = c.processes[i].Process.Kill() // it may have ended
+	_ = c.processes[i].Wait()
+}
+
+// signal stops a server in the middle of what it does, or lets it go on.
+func (c *cluster) signal(i int, s syscall.Signal) {
+	c.t.Helper()
+	if err := c.processes[i].Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// leader returns the server that leads the stream, as far as a node can say, or another one.
+func (c *cluster) leader(n *node, or int) int {
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Second)
+	defer cancel()
+	s, err := n.log.Stream(ctx)
+	if err != nil {
+		return or
+	}
+	for _, r := range s.Replicas {
+		if r.Leader {
+			return int(r.Server[1] - '0')
+		}
+	}
+	return or
 }
 
 // freePorts returns ports that are free at the moment.
@@ -73,26 +140,7 @@ func freePorts(t testing.TB, n int) (ports []int) {
 	return ports
 }
 
-func (c *cluster) start(i int) {
-	c.t.Helper()
-	o := c.options[i] // the server changes it
-	s, err := server.NewServer(&o)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	s.Start()
-	c.servers[i] = s
-}
-
-func (c *cluster) stop(i int) {
-	if s := c.servers[i]; s != nil {
-		s.Shutdown()
-		s.WaitForShutdown()
-		c.servers[i] = nil
-	}
-}
-
-func (c *cluster) url(i int) string { return fmt.Sprintf("nats://127.0.0.1:%d", c.options[i].Port) }
+func (c *cluster) url(i int) string { return fmt.Sprintf("nats://127.0.0.1:%d", c.ports[i]) }
 
 // kill ends a node as if its process was killed, as far as others can see: it says nothing more.
 func (n *node) kill() {
@@ -179,11 +227,7 @@ func TestClusterFaults(t *testing.T) {
 		cfg.Replicas, cfg.AppendWait = 3, 10*time.Second
 		n := &node{t: t, cfg: cfg, path: filepath.Join(t.TempDir(), "log.db")}
 		await(t, "a node starts", func() bool {
-			err := n.tryStart(t.Context())
-			if err != nil {
-				t.Log(err)
-			}
-			return err == nil
+			return n.tryStart(t.Context()) == nil
 		})
 		t.Cleanup(func() { n.stop() })
 		nodes[i] = n
@@ -204,7 +248,7 @@ func TestClusterFaults(t *testing.T) {
 	for round := range longtest.Size(3, 50) {
 		kind := round % 3
 		if longtest.Enabled() {
-			kind = random.IntN(5)
+			kind = random.IntN(6)
 		}
 		i := random.IntN(3)
 		switch kind {
@@ -221,13 +265,11 @@ func TestClusterFaults(t *testing.T) {
 			more(10, fmt.Sprintf("without node %d", i))
 			await(t, "the node starts again", func() bool { return nodes[i].tryStart(t.Context()) == nil })
 			l.set(i, nodes[i])
-		case 1: // the server of the stream's leader, or another one, is stopped
-			for j, s := range c.servers {
-				if s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, streamOf(t)) && random.IntN(2) == 0 {
-					i = j
-				}
+		case 1: // the server of the stream's leader, or another one, is killed
+			if random.IntN(2) == 0 {
+				i = c.leader(nodes[i], i)
 			}
-			c.stop(i)
+			c.kill(i)
 			more(10, fmt.Sprintf("without server %d", i))
 			c.start(i)
 		case 2: // a node is cut off
@@ -238,6 +280,13 @@ func TestClusterFaults(t *testing.T) {
 			proxies[i].setMute()
 			more(10, fmt.Sprintf("while node %d hears nothing", i))
 			proxies[i].cut(false)
+		case 5: // a server, or the stream's leader, is cut off from all others
+			if random.IntN(2) == 0 {
+				i = c.leader(nodes[i], i)
+			}
+			c.signal(i, syscall.SIGSTOP)
+			more(10, fmt.Sprintf("while server %d stands still", i))
+			c.signal(i, syscall.SIGCONT)
 		}
 		more(5, "afterwards")
 	}
@@ -249,7 +298,9 @@ func TestClusterFaults(t *testing.T) {
 		last = max(last, id)
 	}
 	awaitHead(t, last, nodes[:]...)
-	await(t, "the nodes agree", func() bool { return nodes[0].db.Head() == nodes[1].db.Head() && nodes[1].db.Head() == nodes[2].db.Head() })
+	await(t, "the nodes agree", func() bool {
+		return nodes[0].db.Head() == nodes[1].db.Head() && nodes[1].db.Head() == nodes[2].db.Head()
+	})
 	checkEqual(t, int(nodes[0].db.Head()), nodes[:]...)
 	l.check(t, nodes[0].lines())
 	t.Logf("%d events acknowledged, %d appends failed, head %s", l.count.Load(), l.fails.Load(), nodes[0].db.Head())

@@ -35,10 +35,10 @@ type Log struct {
 	log      string    // the id of the log, once it is known
 	db       *cache.DB // of Run
 	applied  applied
-	advanced chan struct{} // closed when applied changes
+	advanced chan struct{}   // closed when applied changes
 	link     context.Context // ends when the connection does
 	endLink  context.CancelFunc
-	horizon  event.Point   // the newest one in the stream, as far as it was read
+	horizon  event.Point // the newest one in the stream, as far as it was read
 	counters Counters
 }
 

@@ -121,4 +121,3 @@ func TestTwoCommitters(t *testing.T) {
 		t.Error("the committers did not meet")
 	}
 }
-

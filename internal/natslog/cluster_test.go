@@ -225,7 +225,7 @@ func TestClusterFaults(t *testing.T) {
 		proxies[i] = newProxy(t, c.url(i))
 		cfg := newConfig(t, proxies[i].url(), fmt.Sprintf("n%d", i))
 		cfg.Replicas, cfg.AppendWait = 3, 10*time.Second
-		n := &node{t: t, cfg: cfg, path: filepath.Join(t.TempDir(), "log.db")}
+		n := &node{t: t, cfg: cfg, path: filepath.Join(t.TempDir(), "log.db"), setup: func(l *Log) { l.pageBytes = 1 }} // so that most batches have many messages
 		await(t, "a node starts", func() bool {
 			return n.tryStart(t.Context()) == nil
 		})

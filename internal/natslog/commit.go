@@ -305,7 +305,7 @@ func (p *pipeline) prepare(requests []*request) error {
 	}
 	b := &batch{seq: p.seq, settled: make(chan struct{}), result: make(chan error, 1)}
 	l := p.c.l
-	if b.messages, err = paginate(l.subject(partEvents), p.log, p.end, evs, int(l.conn.MaxPayload())-headerRoom); err != nil {
+	if b.messages, err = paginate(l.subject(partEvents), p.log, p.end, evs, l.pageBytes, int(l.conn.MaxPayload())-headerRoom); err != nil {
 		p.c.finish(live, err)
 		return err
 	}

@@ -242,9 +242,12 @@ func awaitHead(t testing.TB, at event.ID, nodes ...*node) {
 // lines returns all lines of a node's file.
 func (n *node) lines() string {
 	n.t.Helper()
-	b, _, err := n.db.AppendLines(context.Background(), nil, []event.Topic{event.All}, event.Beginning, n.db.Head(), 1<<30)
-	if err != nil {
-		n.t.Fatal(err)
+	var b []byte
+	for at, head := event.Beginning, n.db.Head(); at < head; { // a call returns a megabyte at most
+		var err error
+		if b, at, err = n.db.AppendLines(context.Background(), b, []event.Topic{event.All}, at, head, 1<<30); err != nil {
+			n.t.Fatal(err)
+		}
 	}
 	return string(b)
 }
@@ -255,6 +258,9 @@ func checkEqual(t testing.TB, count int, nodes ...*node) {
 	for _, n := range nodes {
 		if at := n.db.Head(); at != event.ID(count) {
 			t.Errorf("%s is at %s, want %d events", n.cfg.Node, at, count)
+		}
+		if lines := n.lines(); strings.Count(lines, "\n") != count {
+			t.Errorf("%s has %d events, want %d", n.cfg.Node, strings.Count(lines, "\n"), count)
 		}
 		if n.lines() != nodes[0].lines() {
 			t.Errorf("%s and %s have other lines", n.cfg.Node, nodes[0].cfg.Node)

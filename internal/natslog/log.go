@@ -24,8 +24,9 @@ type Log struct {
 	js   jetstream.JetStream
 	boot string // the name of this Log alone
 
-	patience time.Duration // how long the stream may seem to be older than the file, see Describe
-	forced   bool          // for tests: it stays the committer whatever others claim
+	pageBytes int           // the usual size of a page; a field for the tests
+	patience  time.Duration // how long the stream may seem to be older than the file, see Describe
+	forced    bool          // for tests: it stays the committer whatever others claim
 
 	lease     lease
 	committer *committer
@@ -56,7 +57,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, boot: rand.Text(), patience: 12 * time.Second, advanced: make(chan struct{})}
+	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: 12 * time.Second, advanced: make(chan struct{})}
 	l.link, l.endLink = context.WithCancel(context.Background())
 	l.lease.init(l)
 	l.committer = newCommitter(l)

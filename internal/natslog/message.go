@@ -153,14 +153,14 @@ const maxPages = 1000
 
 var errTooManyPages = errors.New("the append has too many pages")
 
-// paginate returns messages with events, which follow a position, of at most most bytes each.
-// Pages are larger if there would be more than a batch can have.
-func paginate(subject, log string, after event.Point, evs []event.Event, most int) ([]message, error) {
+// paginate returns messages with events, which follow a position, of usual bytes at most each.
+// Pages are larger, and have most bytes at most, if there would be more than a batch can have.
+func paginate(subject, log string, after event.Point, evs []event.Event, usual, most int) ([]message, error) {
 	bytes := 0
 	for i := range evs {
 		bytes += len(evs[i].Line()) + 1
 	}
-	usual := min(max(pageBytes, bytes/(maxPages/2)), most)
+	usual = min(max(usual, bytes/(maxPages/2)), most)
 	var messages []message
 	for len(evs) > 0 {
 		n, size := 0, 0

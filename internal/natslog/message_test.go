@@ -29,7 +29,7 @@ func TestPaginate(t *testing.T) {
 	t.Parallel()
 	evs := newEvents(7, 3000)
 	for _, most := range []int{100, 1000, 1 << 20} {
-		messages, err := paginate("s", testLog, event.Point{ID: 7}, evs, most)
+		messages, err := paginate("s", testLog, event.Point{ID: 7}, evs, pageBytes, most)
 		if len(evs) > maxPages && most == 100 {
 			if !errors.Is(err, errTooManyPages) {
 				t.Errorf("pages of %d bytes: %v", most, err)
@@ -63,7 +63,7 @@ func TestPaginate(t *testing.T) {
 // A message that was changed is not taken.
 func TestDamagedMessage(t *testing.T) {
 	t.Parallel()
-	messages, err := paginate("rstream.s.log.events", testLog, event.Point{ID: 7, Mark: 12345}, newEvents(7, 3), 1<<20)
+	messages, err := paginate("rstream.s.log.events", testLog, event.Point{ID: 7, Mark: 12345}, newEvents(7, 3), pageBytes, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestDamagedMessage(t *testing.T) {
 // Whatever a message of the stream is, it is refused or read, and read the same once written
 // again.
 func FuzzMessage(f *testing.F) {
-	messages, err := paginate("s", testLog, event.Point{ID: 7}, newEvents(7, 2), 1<<20)
+	messages, err := paginate("s", testLog, event.Point{ID: 7}, newEvents(7, 2), pageBytes, 1<<20)
 	if err != nil {
 		f.Fatal(err)
 	}

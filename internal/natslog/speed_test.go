@@ -95,7 +95,7 @@ func TestSpeed(t *testing.T) {
 		}
 		note("batches of messages", len(evs), began)
 
-		messages, err := paginate(pages, n.db.Log(), event.Point{ID: first}, evs, pageBytes)
+		messages, err := paginate(pages, n.db.Log(), event.Point{ID: first}, evs, pageBytes, pageBytes)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -162,6 +162,9 @@ func TestCheckContentsOrder(t *testing.T) {
 	}
 	found := false
 	for at := range len(b) - 1 {
+		if found && !longtest.Enabled() {
+			break
+		}
 		// Page 256 is the last of a step. In its key, two bytes, one bit makes 0 of 256.
 		if !structure[at] || !structure[at+1] || b[at] != 0x82 || b[at+1] != 0 {
 			continue

@@ -27,7 +27,7 @@ import (
 
 // flips is how many bits are flipped, one at a time: half of them in a server's file. By
 // default, the tables take turns from run to run.
-func flips() int { return longtest.Scale(4, 24, 100) }
+func flips() int { return longtest.Scale(2, 24, 100) }
 
 // flippedTables are the tables and indexes in which bits are flipped.
 var flippedTables = []string{"page", "page_posting", "page_stretch", "window", "log", "cursor"}

@@ -93,7 +93,7 @@ func writeFresh(w http.ResponseWriter, v any) *wire.Error {
 // internalProblem returns the response to an error of the log. The error may name files, so only the
 // server's own log has it. A temporary error, such as too many open files, is 503.
 func (s *Server) internalProblem(r *http.Request, err error) *wire.Error {
-	if r.Context().Err() == nil { // else the client is gone and nothing failed
+	if gone := r.Context().Err(); gone == nil || !errors.Is(err, gone) { // else the client left, and nothing failed
 		s.cfg.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	var refused Refused

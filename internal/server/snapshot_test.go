@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -129,6 +131,23 @@ func TestSnapshotHead(t *testing.T) {
 	}
 	if w := call(h, http.MethodHead, "/snapshot?topic=a&at=0000000000009"); w.Code != http.StatusConflict {
 		t.Errorf("HEAD ahead of the log: %d", w.Code)
+	}
+}
+
+// A failure is logged even if the client has left meanwhile; that it has left is none.
+func TestFailureOfLeft(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		logged bool
+	}{{errors.New("on fire"), true}, {fmt.Errorf("read: %w", context.Canceled), false}} {
+		var said strings.Builder
+		h := New(brokenLog{memLog: longLog(5), snapshot: c.err}, Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/snapshot?topic=*", nil).WithContext(ctx))
+		if logged := strings.Contains(said.String(), "request failed"); logged != c.logged {
+			t.Errorf("%v: logged %t: %s", c.err, logged, &said)
+		}
 	}
 }
 

@@ -26,7 +26,8 @@ import (
 type Config struct {
 	// Servers are the base URLs of servers of the same log, the preferred one first. A
 	// request for events goes to the next one, too, if a server fails, refuses it or does
-	// not answer within a second; the first answer wins. An append goes to one at a time.
+	// not answer within a second; the first answer wins. An append, too, goes to the next one if a
+	// server is silent after it got it: the log takes an event only once.
 	Servers []string
 	// HTTP makes the requests. If nil, a client with time limits for connections and
 	// headers, and none for bodies.

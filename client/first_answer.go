@@ -22,10 +22,15 @@ const (
 // A race asks several servers for the same answer. The first one that gives it wins. An
 // error or a refusal of one server only counts if no other server answers.
 type race[T any] struct {
-	c      *Client
-	ask    func(ctx context.Context, base string) (T, error)
-	status func(T) int // the status of an answer that refuses, or 0
-	drop   func(T)     // closes an answer that is not used
+	c       *Client
+	ask     func(ctx context.Context, base string) (T, error)
+	status  func(T) int   // the status of an answer that refuses, or 0
+	drop    func(T)       // closes an answer that is not used
+	subject func() string // what the request is about, see subjectOf
+
+	hedge    time.Duration        // how long to wait before the next server is asked, too; if zero, hedgeTime
+	patience func() time.Duration // how much longer to wait after that; if nil, no longer
+	decides  func(error) bool     // whether an error of one server is that of all; if nil, none is
 
 	left    []int // servers that have not been asked
 	running map[int]*attempt[T]
@@ -47,16 +52,19 @@ type attempt[T any] struct {
 // run returns the attempt that wins or, if none does, the one that says why. The caller
 // calls its release when it no longer needs the answer.
 func (r *race[T]) run(ctx context.Context) *attempt[T] {
-	r.left = r.c.serversToAsk(ctx)
+	r.left = r.c.putMisdirectedLast(r.c.serversToAsk(ctx), r.subject)
 	if len(r.c.cfg.Servers) == 1 {
 		a := &attempt[T]{base: r.c.cfg.Servers[0], release: func() {}}
 		r.finish(ctx, a)
 		r.isWon(ctx, a)
 		return a
 	}
+	if r.hedge == 0 {
+		r.hedge = hedgeTime
+	}
 	r.running, r.ended = map[int]*attempt[T]{}, make(chan *attempt[T], len(r.left))
 	defer r.stopOthers()
-	timer := time.NewTimer(hedgeTime)
+	timer := time.NewTimer(r.hedge)
 	defer timer.Stop()
 	for r.startNext(ctx); len(r.running) > 0; {
 		select {
@@ -68,19 +76,29 @@ func (r *race[T]) run(ctx context.Context) *attempt[T] {
 			}
 			r.lost = append(r.lost, a)
 			if r.startNext(ctx) {
-				timer.Reset(hedgeTime)
+				timer.Reset(r.hedge)
 			} else if r.refusal() != nil {
 				timer.Reset(refusalTime)
 			}
 		case <-timer.C:
-			if r.startNext(ctx) {
-				timer.Reset(hedgeTime)
+			if more := r.morePatience(); more > 0 {
+				timer.Reset(more)
+			} else if r.startNext(ctx) {
+				timer.Reset(r.hedge)
 			} else if a := r.refusal(); a != nil && !(a.dependsOnServer() && r.mayReturn()) {
 				return r.choose(r.reason())
 			}
 		}
 	}
 	return r.choose(r.reason())
+}
+
+// morePatience returns how much longer to wait before the next server is asked.
+func (r *race[T]) morePatience() time.Duration {
+	if r.patience == nil || len(r.left) == 0 {
+		return 0
+	}
+	return r.patience()
 }
 
 // startNext asks the next server. It reports false if all have been asked.
@@ -110,11 +128,15 @@ func (r *race[T]) isWon(ctx context.Context, a *attempt[T]) bool {
 	switch {
 	case a.err == nil && a.status == 0, ctx.Err() != nil, isOurs(a.err):
 		return true
+	case r.decides != nil && r.decides(a.err) && !(a.dependsOnServer() && len(r.running) > 0):
+		return !errors.As(a.err, new(*ProtocolError)) || !r.c.setAside(a.base, a.err)
 	case errors.As(a.err, new(*tokenError)):
 		r.c.recordProblem(a.base, a.err, func(*serverState, time.Time) {})
 	case errors.As(a.err, new(*ProtocolError)):
 		r.c.setAside(a.base, a.err)
-	case a.status == http.StatusMisdirectedRequest, a.isFinal() && !a.mayCatchUp():
+	case a.isMisdirected():
+		r.c.recordMisdirected(a.base, r.subject())
+	case a.isFinal() && !a.mayCatchUp():
 		// It is about this request; the server is well.
 	case a.err == nil:
 		r.c.recordFailure(a.base, &StatusError{Status: a.status, Title: http.StatusText(a.status)})
@@ -219,7 +241,7 @@ func (r *race[T]) choose(a *attempt[T]) *attempt[T] {
 // recordSlower records the servers that had time to answer and did not.
 func (r *race[T]) recordSlower(won *attempt[T]) {
 	for _, a := range r.running {
-		if time.Since(a.began) >= hedgeTime && won.err == nil {
+		if time.Since(a.began) >= r.hedge && won.err == nil {
 			r.c.recordFailure(a.base, errSilent)
 		}
 	}

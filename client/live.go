@@ -444,6 +444,7 @@ type liveStream struct {
 // openLive opens a stream from position at on, of the first server that answers.
 func (l *liveCursor) openLive(ctx context.Context, at event.ID, topics []event.Topic) (*liveStream, error) {
 	r := race[*liveStream]{c: l.c, drop: func(s *liveStream) { s.Close() }, status: func(*liveStream) int { return 0 },
+		subject: func() string { return topicsSubject(topics) },
 		ask: func(ctx context.Context, base string) (*liveStream, error) {
 			return l.openLiveOf(ctx, base, at, topics)
 		}}

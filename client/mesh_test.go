@@ -249,6 +249,34 @@ func silent(m *mesh, _ http.Handler) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hang(m, r) })
 }
 
+// hungFor is a front that never answers requests of a path.
+func hungFor(path string) front {
+	return func(m *mesh, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == path {
+				hang(m, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// late is a front that takes its time for appends.
+func late(d time.Duration) front {
+	return func(m *mesh, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/set" {
+				select {
+				case <-time.After(d):
+				case <-r.Context().Done():
+				}
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 // hang waits for the end of a request or of the mesh.
 func hang(m *mesh, r *http.Request) {
 	select {
@@ -367,18 +395,6 @@ func refusingAll(status int) front {
 			}
 			w.Header().Set(wire.HeaderLog, m.db.Log())
 			wire.Errorf(status, "no").Write(w)
-		})
-	}
-}
-
-// counting is a front that counts the requests under way at the same time.
-func counting(most *atomic.Int64) front {
-	var now atomic.Int64
-	return func(_ *mesh, next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			most.Store(max(most.Load(), now.Add(1)))
-			defer now.Add(-1)
-			next.ServeHTTP(w, r)
 		})
 	}
 }

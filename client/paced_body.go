@@ -35,6 +35,7 @@ type pacedBody struct {
 	c       *Client
 	ctx     context.Context
 	server  int
+	subject func() string
 	release func()
 
 	n     int64
@@ -42,13 +43,13 @@ type pacedBody struct {
 	ended error
 }
 
-// newPacedBody returns the body of a response of one of several servers. release is called when
-// it is closed. While another server can take over, the body may be silent for stallTime only.
-func (c *Client) newPacedBody(ctx context.Context, body io.ReadCloser, server int, release func()) *pacedBody {
+// newPacedBody returns the body of a response of one of several servers about a subject. release is
+// called when it is closed. While another server can take over, the body may be silent for stallTime only.
+func (c *Client) newPacedBody(ctx context.Context, body io.ReadCloser, server int, subject func() string, release func()) *pacedBody {
 	if c.hasFresh(c.cfg.Servers[server]) {
 		body = sse.NewIdleBody(body, min(stallTime, c.cfg.Idle))
 	}
-	return &pacedBody{ReadCloser: body, c: c, ctx: ctx, server: server, release: release}
+	return &pacedBody{ReadCloser: body, c: c, ctx: ctx, server: server, subject: subject, release: release}
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
@@ -64,7 +65,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	case err != nil && b.ctx.Err() == nil:
 		b.c.recordFailure(b.c.cfg.Servers[b.server], err)
 		b.ended = err
-	case err == nil && b.took >= paceTime && !b.preferred() && b.c.overtake(b.server, float64(b.n)/b.took.Seconds()):
+	case err == nil && b.took >= paceTime && !b.preferred() && b.c.overtake(b.server, float64(b.n)/b.took.Seconds(), b.subject):
 		b.ended = errOvertaken
 		err = errOvertaken
 	}
@@ -101,8 +102,8 @@ func (c *Client) recordPace(server int, n int64, took time.Duration) {
 }
 
 // overtake reports whether another server is to continue a response that comes at a speed:
-// one that is known to be much faster, or whose speed is not known.
-func (c *Client) overtake(server int, speed float64) bool {
+// one that is known to be much faster, or whose speed is not known, and that may have the subject.
+func (c *Client) overtake(server int, speed float64, subject func() string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -110,7 +111,7 @@ func (c *Client) overtake(server int, speed float64) bool {
 	slow.speed, slow.measured = speed, now
 	for i := range c.servers {
 		s := &c.servers[i]
-		if i == server || !s.isFresh(now) {
+		if i == server || !s.isFresh(now) || len(s.lacks) > 0 && s.lacksSubject(subject()) {
 			continue
 		}
 		if s.speed > overtakeFactor*speed || s.speed == 0 || now.Sub(s.measured) >= speedTime {

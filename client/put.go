@@ -10,15 +10,18 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // Put appends drafts in order, all or none, and returns their receipts. It may send them
-// more than once. Equal drafts are always the same event, so drafts that are meant to be
-// different events need different keys. If the error is an *UnknownOutcomeError the
-// drafts may have been appended; after any other error they were not.
+// more than once, also to the next of several servers while one is silent. Equal drafts are
+// always the same event, so drafts that are meant to be different events need different keys,
+// and a receipt may say that an event is a duplicate of the one that the same call has sent
+// before. If the error is an *UnknownOutcomeError the drafts may have been appended; after any
+// other error they were not.
 func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt, error) {
 	size := 0
 	for i := range drafts {
@@ -27,40 +30,25 @@ func (c *Client) Put(ctx context.Context, drafts []event.Draft) ([]event.Receipt
 		}
 		size += jsonLen(&drafts[i])
 	}
-	p := putRequest{drafts: drafts, body: make([]byte, 0, size), hashes: make([]event.Hash, len(drafts))}
+	p := putting{c: c, putRequest: putRequest{drafts: drafts, body: make([]byte, 0, size), hashes: make([]event.Hash, len(drafts))}}
 	for i := range drafts {
 		p.body = append(drafts[i].AppendJSON(p.body), '\n')
 	}
 	p.hashing.Go(p.hashDrafts)
 	defer p.hashing.Wait()
 	var receipts []event.Receipt
-	unknown := false // stays true: a later refusal does not tell the outcome of an earlier request
 	err := c.tryServers(ctx, func(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		for {
-			base := c.serverURL(ctx)
-			traced, left := watchConn(ctx)
-			receipts, err = c.putBody(traced, base, &p)
-			if c.isOtherLog(err) {
-				receipts, err = c.putBody(traced, base, &p)
-			}
-			unknown = unknown || err != nil && left() && !refusedByLog(err) && !wasUnread(err)
-			// A request that was given up here says nothing about the server.
-			if err != nil && ctx.Err() == nil && (!permanent(err) || isAboutServer(err)) {
-				c.recordFailure(base, err)
-			}
-			if !isAboutServer(err) || !c.hasFresh("") {
-				return err
-			}
-		}
+		receipts, err = p.askServers(ctx)
+		return err
 	})
 	if err == nil {
 		return receipts, nil
 	}
 	err = fmt.Errorf("put: %w", err)
-	if unknown {
+	if p.unknown.Load() {
 		err = &UnknownOutcomeError{err}
 	}
 	return nil, err
@@ -83,6 +71,72 @@ func (p *putRequest) hashDrafts() {
 // jsonLen returns about how long a draft is in the body of a request.
 func jsonLen(d *event.Draft) int {
 	return len(`{"user":"","path":"","type":"PUT","key":"","value":}`) + len(d.User) + len(d.Path) + len(d.Key) + len(d.Value) + len("\n")
+}
+
+const (
+	// putHedgeTime is how long a server may be silent after an append before the next one gets it,
+	// too. A mirror waits for its upstream, and a disk may be busy.
+	putHedgeTime = 2 * time.Second
+	// leastUpload is the slowest upload, in bytes a second, of which nobody says that it is stuck.
+	leastUpload = 512 << 10
+)
+
+// A putting is one call of Put.
+type putting struct {
+	putRequest
+	c       *Client
+	unknown atomic.Bool // stays true: a later refusal does not tell the outcome of an earlier request
+
+	latest atomic.Pointer[upload]
+}
+
+// An upload is a request with drafts.
+type upload struct {
+	began time.Time
+	sent  atomic.Int64 // when all of it was sent, in Unix nanoseconds, or 0
+}
+
+// askServers appends the drafts by one or several servers. The log takes each only once, by its
+// hash, whoever passes it on, so the next server is asked, too, while one is silent: either of
+// them appends the drafts, and the other one finds that they are there.
+func (p *putting) askServers(ctx context.Context) ([]event.Receipt, error) {
+	none := func([]event.Receipt) {}
+	r := race[[]event.Receipt]{c: p.c, drop: none, status: func([]event.Receipt) int { return 0 }, ask: p.askServer,
+		subject: func() string { return storagesSubject(p.drafts) },
+		hedge:   putHedgeTime, patience: p.patience, decides: func(err error) bool { return permanent(err) && !isAboutServer(err) }}
+	a := r.run(ctx)
+	a.release()
+	return a.got, a.err
+}
+
+// patience returns how long the server that was asked last may still take.
+func (p *putting) patience() time.Duration {
+	up := p.latest.Load()
+	if up == nil {
+		return 0
+	}
+	if sent := up.sent.Load(); sent != 0 {
+		return time.Until(time.Unix(0, sent).Add(putHedgeTime))
+	}
+	return time.Until(up.began.Add(putHedgeTime + time.Duration(len(p.body))*time.Second/leastUpload))
+}
+
+// askServer appends the drafts by one server.
+func (p *putting) askServer(ctx context.Context, base string) ([]event.Receipt, error) {
+	up := &upload{began: time.Now()}
+	p.latest.Store(up)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { up.sent.Store(time.Now().UnixNano()) },
+	})
+	traced, left := watchConn(ctx)
+	receipts, err := p.c.putBody(traced, base, &p.putRequest)
+	if p.c.isOtherLog(err) {
+		receipts, err = p.c.putBody(traced, base, &p.putRequest)
+	}
+	if err != nil && left() && !refusedByLog(err) && !wasUnread(err) {
+		p.unknown.Store(true)
+	}
+	return receipts, err
 }
 
 // isAboutServer reports whether a log has refused an append for a reason that other servers of

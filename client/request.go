@@ -29,6 +29,7 @@ type serverAnswer struct {
 // first answer. The caller closes its body.
 func (c *Client) askServers(ctx context.Context, method, path string, header http.Header, body []byte) (*serverAnswer, error) {
 	r := race[*http.Response]{c: c, drop: closeBody, status: refusedStatus,
+		subject: func() string { return subjectOf(path, header.Get("Content-Type"), body) },
 		ask: func(ctx context.Context, base string) (*http.Response, error) {
 			return c.doRequest(ctx, method, base, path, header, bytes.NewReader(body))
 		}}
@@ -38,7 +39,7 @@ func (c *Client) askServers(ctx context.Context, method, path string, header htt
 		return nil, a.err
 	}
 	if len(c.cfg.Servers) > 1 {
-		a.got.Body = c.newPacedBody(ctx, a.got.Body, a.server, a.release)
+		a.got.Body = c.newPacedBody(ctx, a.got.Body, a.server, r.subject, a.release)
 	}
 	return &serverAnswer{a.got, a.base}, nil
 }

@@ -31,6 +31,8 @@ type serverState struct {
 	speed    float64   // bytes a second, 0 if not known
 	measured time.Time // when
 
+	lacks map[string]time.Time // the subjects that it has said another server has, and when
+
 	head      event.ID // the newest that it reported
 	requests  int64
 	bytes     int64                        // of response bodies

@@ -386,36 +386,94 @@ func TestSyncWithOlderServer(t *testing.T) {
 	})
 }
 
-// An append is sent to one server at a time, and each server gets its own token only.
-func TestPutIsNotHedged(t *testing.T) {
+// An append goes to the next server, too, while one is silent, and is one event even if the silent
+// one had it stored. Each server gets its own token only.
+func TestPutIsHedged(t *testing.T) {
+	storing := func(m *mesh, next http.Handler) http.Handler { // stores what it gets, and answers late
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/set" {
+				answer := record(next, r)
+				select {
+				case <-time.After(20 * time.Second):
+				case <-r.Context().Done():
+				}
+				copyHeader(w.Header(), answer.Header())
+				_, _ = w.Write(answer.Body.Bytes())
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	for name, tc := range map[string]struct {
+		fronts []front
+		twice  bool // the log has got the append twice
+	}{
+		"hung":           {[]front{hungFor("/set"), good}, false},
+		"two hung":       {[]front{hungFor("/set"), hungFor("/set"), good}, false},
+		"stored":         {[]front{storing, good}, true},
+		"stored by two":  {[]front{storing, storing, good}, true},
+		"forbidden next": {[]front{late(3 * time.Second), refusingAll(403)}, false},
+		"down next":      {[]front{late(3 * time.Second), refusingAll(503)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMesh(t, 1, tc.fronts...)
+				m.use(func(cfg *Config) { cfg.Token, cfg.Header = ownToken, ownHeader }, func(c *Client, db *cache.DB) {
+					start := time.Now()
+					rs, err := c.Put(t.Context(), drafts("alice/x", "k", "l"))
+					if err != nil || len(rs) != 2 || rs[0].ID != 2 || rs[1].ID != 3 || rs[0].Duplicate != tc.twice {
+						t.Fatalf("Put = %+v, %v", rs, err)
+					}
+					if took := time.Since(start); took > 5*time.Second {
+						t.Errorf("took %v", took)
+					}
+					if _, err := db.Outbox().Queue(t.Context(), drafts("alice/x", "m")); err != nil {
+						t.Fatal(err)
+					}
+					start = time.Now()
+					if s, err := c.Send(t.Context(), nil); err != nil || s.Sent != 1 || time.Since(start) > 5*time.Second {
+						t.Errorf("Send = %+v, %v after %v", s, err, time.Since(start))
+					}
+					if m.db.Head() != 4 {
+						t.Errorf("the log has %s events, want 4", m.db.Head())
+					}
+					m.wantOwnSecrets()
+				})
+			})
+		})
+	}
+}
+
+// A server that is busy with a large append is not silent before it has had time to receive it,
+// and a refusal is final although another server has not answered.
+func TestPutPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var most atomic.Int64
-		hungPut := func(m *mesh, next http.Handler) http.Handler {
+		var reading atomic.Bool
+		slowly := func(_ *mesh, next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/set" {
-					hang(m, r)
-					return
+					reading.Store(true)
+					time.Sleep(3 * time.Second)
 				}
 				next.ServeHTTP(w, r)
 			})
 		}
-		count := counting(&most)
-		m := newMesh(t, 1, func(m *mesh, next http.Handler) http.Handler { return count(m, hungPut(m, next)) }, func(m *mesh, next http.Handler) http.Handler { return next })
-		m.use(func(cfg *Config) {
-			cfg.Token, cfg.Header = ownToken, ownHeader
-		}, func(c *Client, db *cache.DB) {
-			if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
-				t.Fatal(err)
+		m := newMesh(t, 1, slowly, good)
+		m.use(nil, func(c *Client, _ *cache.DB) {
+			large := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "k", Value: []byte(`"` + strings.Repeat("x", 1<<20-10) + `"`)}
+			if _, err := c.Put(t.Context(), []event.Draft{large}); err != nil || !reading.Load() || m.requests("b", "/set") != 0 {
+				t.Errorf("Put = %v, %d appends were sent to b", err, m.requests("b", "/set"))
 			}
+		})
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t, 1, hungFor("/set"), refusingAll(400))
+		m.use(nil, func(c *Client, _ *cache.DB) {
 			start := time.Now()
-			d := event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "k", Value: []byte("1")}
-			if _, err := c.Put(t.Context(), []event.Draft{d}); err != nil {
-				t.Fatal(err)
+			var unknown *UnknownOutcomeError
+			if _, err := c.Put(t.Context(), drafts("alice/x", "k")); !errors.As(err, &unknown) || statusOf(err) != 400 || time.Since(start) > 5*time.Second {
+				t.Errorf("Put = %v after %v", err, time.Since(start))
 			}
-			if took := time.Since(start); took < 30*time.Second || m.requests("a", "/set") != 1 || m.requests("b", "/set") != 1 {
-				t.Errorf("after %v, %d appends were sent to a and %d to b", took, m.requests("a", "/set"), m.requests("b", "/set"))
-			}
-			m.wantOwnSecrets()
 		})
 	})
 }

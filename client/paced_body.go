@@ -72,8 +72,13 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// preferred reports whether the request was meant for this server.
-func (b *pacedBody) preferred() bool { return preferredOf(b.ctx) == b.c.cfg.Servers[b.server] }
+// preferred reports whether the request was meant for this server, however slow it is.
+func (b *pacedBody) preferred() bool {
+	if only, mayLeave := onlyOf(b.ctx); only != "" {
+		return !mayLeave
+	}
+	return preferredOf(b.ctx) == b.c.cfg.Servers[b.server]
+}
 
 // Close closes the body and records what was measured.
 func (b *pacedBody) Close() error {

@@ -18,43 +18,50 @@ import (
 const pendPause = 20 * time.Millisecond
 
 // windowAt returns the window around a moment. Concurrent calls, also in other processes
-// of the copy, wait for each other: the answer for one is often the answer for the next.
-func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
+// of the copy, wait for each other: the answer for one is often the answer for the next. If
+// again is true, only a server answers.
+func (c *Client) windowAt(ctx context.Context, topic event.Topic, at event.Moment, again bool) (a windowAnswer, err error) {
 	if err := c.pending.lock(ctx); err != nil {
-		return w, err
+		return a, err
 	}
 	defer c.pending.unlock()
-	if w, ok := c.pending.findAnswer(topic, at); ok {
-		return w, nil
+	if again {
+		c.pending.known = nil
+	} else if a, ok := c.pending.findAnswer(topic, at); ok {
+		return a, nil
 	}
 	// Between two attempts no window is pending: another process may have a server that
 	// answers.
 	err = c.tryServers(ctx, func(ctx context.Context) (err error) {
-		w, err = c.pendingAt(ctx, topic, at)
+		a, err = c.pendingAt(ctx, topic, at, again)
 		return err
 	})
 	if err != nil {
-		return w, err
+		return a, err
 	}
-	c.pending.keepAnswer(topic, w)
-	return w, nil
+	c.pending.keepAnswer(a)
+	return a, nil
 }
 
 // pendingAt waits for its turn. It asks the servers once, unless a window that was answered
-// meanwhile contains the moment.
-func (c *Client) pendingAt(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, err error) {
+// meanwhile contains the moment, and again is false.
+func (c *Client) pendingAt(ctx context.Context, topic event.Topic, at event.Moment, again bool) (a windowAnswer, err error) {
 	p, waited, err := c.claimPending(ctx, topic, at)
 	if err != nil {
-		return w, err
+		return a, err
 	}
-	w, ok, err := answeredWindow(ctx, p, waited, at)
+	a.topic = topic
+	ok := false
+	if !again {
+		a.w, ok, err = answeredWindow(ctx, p, waited, at)
+	}
 	var body []byte
 	if err == nil && !ok {
-		w, body, err = c.askWindow(ctx, topic, at)
+		a.w, a.from, body, err = c.askWindow(ctx, topic, at)
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
-	return w, errors.Join(err, storeError(p.End(cleanup, body)))
+	return a, errors.Join(err, storeError(p.End(cleanup, body)))
 }
 
 // claimPending makes a moment the copy's pending window. If it had to wait, waited is
@@ -95,16 +102,17 @@ func answeredWindow(ctx context.Context, p *cache.Pending, waited int64, at even
 	return wire.Window{}, false, nil
 }
 
-func (c *Client) askWindow(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, body []byte, err error) {
+// askWindow asks the servers for the window around a moment, and returns the one that answers.
+func (c *Client) askWindow(ctx context.Context, topic event.Topic, at event.Moment) (w wire.Window, base string, body []byte, err error) {
 	q := wire.WindowQuery{Topic: topic, At: &at}
-	base, body, err := c.askOnce(ctx, &q, &w)
+	base, body, err = c.askOnce(c.preferFirst(ctx), &q, &w)
 	if err != nil {
-		return w, nil, err
+		return w, "", nil, err
 	}
 	if id, ok := at.Cursor(); w.To.ID < w.From.ID || ok && (id.ID < w.From.ID || id.ID > w.To.ID) {
-		return w, nil, &ProtocolError{base, fmt.Sprintf("was asked for the window around %s and answered %s", at, w.Span())}
+		return w, "", nil, &ProtocolError{base, fmt.Sprintf("was asked for the window around %s and answered %s", at, w.Span())}
 	}
-	return w, body, nil
+	return w, base, body, nil
 }
 
 // coversMoment reports whether w is certainly the window around a moment. w was the
@@ -125,13 +133,16 @@ func coversMoment(w *wire.Window, same bool, at event.Moment) bool {
 // A pendingWindow serializes the requests for the bounds of windows and keeps the recent
 // answers.
 type pendingWindow struct {
-	turn  chan struct{} // holds one token
-	known []knownWindow // owned by the holder of the token
+	turn  chan struct{}  // holds one token
+	known []windowAnswer // owned by the holder of the token
 }
 
-type knownWindow struct {
+// A windowAnswer is a window of a topic and the server that has sent it, "" if it has sent it to
+// another process.
+type windowAnswer struct {
 	topic event.Topic
 	w     wire.Window
+	from  string
 }
 
 // maxKnown is how many answered windows are kept.
@@ -154,24 +165,24 @@ func (p *pendingWindow) lock(ctx context.Context) error {
 
 func (p *pendingWindow) unlock() { p.turn <- struct{}{} }
 
-func (p *pendingWindow) keepAnswer(topic event.Topic, w wire.Window) {
-	whole := window.BlockSpan(w.To.ID.Block())
-	if w.Span() != whole {
+func (p *pendingWindow) keepAnswer(a windowAnswer) {
+	whole := window.BlockSpan(a.w.To.ID.Block())
+	if a.w.Span() != whole {
 		return // the open block is still growing
 	}
-	p.known = append(p.known, knownWindow{topic, w})
+	p.known = append(p.known, a)
 	p.known = p.known[max(0, len(p.known)-maxKnown):]
 }
 
 // findAnswer returns an answered window that contains the moment.
-func (p *pendingWindow) findAnswer(topic event.Topic, at event.Moment) (wire.Window, bool) {
+func (p *pendingWindow) findAnswer(topic event.Topic, at event.Moment) (windowAnswer, bool) {
 	for _, k := range p.known {
 		if k.topic != topic {
 			continue
 		}
 		if coversMoment(&k.w, false, at) {
-			return k.w, true
+			return k, true
 		}
 	}
-	return wire.Window{}, false
+	return windowAnswer{}, false
 }

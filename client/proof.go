@@ -90,7 +90,7 @@ func (c *Client) requestSum(ctx context.Context, topic event.Topic, r Range) (w 
 // requestSumBy is requestSum that also returns the server that answered.
 func (c *Client) requestSumBy(ctx context.Context, topic event.Topic, r Range) (w wire.Window, base string, err error) {
 	q := wire.WindowQuery{Topic: topic, Since: r.Since, Until: r.Until, Sum: true}
-	base, err = c.requestWindows(ctx, &q, &w, func(base string) error { return checkBounds(base, r, w) })
+	base, err = c.requestWindows(c.preferFirst(ctx), &q, &w, func(base string) error { return checkBounds(base, r, w) })
 	return w, base, err
 }
 

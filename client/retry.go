@@ -31,7 +31,7 @@ func (c *Client) retryWith(ctx context.Context, b *backoff, fn func(ctx context.
 func (c *Client) retryEach(ctx context.Context, b *backoff, fn func(ctx context.Context) error) error {
 	for tries, hops := 1, 0; ; {
 		err := fn(ctx)
-		if err == nil || ctx.Err() != nil {
+		if only, _ := onlyOf(ctx); err == nil || ctx.Err() != nil || only != "" {
 			return orCause(ctx, err)
 		}
 		final := permanent(err)

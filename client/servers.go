@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -55,6 +54,33 @@ func preferServer(ctx context.Context, base string) context.Context {
 	return context.WithValue(ctx, preferredKey{}, base)
 }
 
+// preferFirst returns a context whose requests go to the server that is named first. Its digest
+// is the one that counts if two differ.
+func (c *Client) preferFirst(ctx context.Context) context.Context {
+	return preferServer(ctx, c.cfg.Servers[0])
+}
+
+// onlyKey is the key of a context whose requests go to one server and to no other.
+type onlyKey struct{}
+
+// An onlyOne is the value of onlyKey.
+type onlyOne struct {
+	base     string
+	mayLeave bool
+}
+
+// onlyServer returns a context whose requests go to one server only. They are not retried.
+// They are errOvertaken if the server is slow and mayLeave is true.
+func onlyServer(ctx context.Context, base string, mayLeave bool) context.Context {
+	return context.WithValue(ctx, onlyKey{}, onlyOne{base, mayLeave})
+}
+
+// onlyOf returns the server to which the requests of ctx are limited, "" if they are not.
+func onlyOf(ctx context.Context) (base string, mayLeave bool) {
+	only, _ := ctx.Value(onlyKey{}).(onlyOne)
+	return only.base, only.mayLeave
+}
+
 // serverURL returns the URL of the server to ask first.
 func (c *Client) serverURL(ctx context.Context) string { return c.cfg.Servers[c.serversToAsk(ctx)[0]] }
 
@@ -63,6 +89,9 @@ func (c *Client) serverURL(ctx context.Context) string { return c.cfg.Servers[c.
 func (c *Client) serversToAsk(ctx context.Context) []int {
 	if len(c.cfg.Servers) == 1 {
 		return []int{0}
+	}
+	if only, _ := onlyOf(ctx); only != "" {
+		return []int{slices.Index(c.cfg.Servers, only)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,6 +151,23 @@ func (c *Client) restTime() time.Duration {
 		}
 	}
 	return max(0, rest)
+}
+
+// fastest returns the server that was fastest lately, the first one of those whose speed is not
+// known.
+func (c *Client) fastest(bases []string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.MaxFunc(bases, func(a, b string) int {
+		return cmp.Compare(c.servers[slices.Index(c.cfg.Servers, a)].speed, c.servers[slices.Index(c.cfg.Servers, b)].speed)
+	})
+}
+
+// isFreshServer reports whether there is no reason against asking a server now.
+func (c *Client) isFreshServer(base string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.servers[slices.Index(c.cfg.Servers, base)].isFresh(time.Now())
 }
 
 // hasFresh reports whether a server other than base, which may be "", can take over.
@@ -233,14 +279,14 @@ func (c *Client) refetchFrom(from string, topic event.Topic, blocks window.Spans
 	return from
 }
 
-// accuseSuppliers sets aside the servers other than from that have sent events of blocks, in
-// which the events of from are more.
-func (c *Client) accuseSuppliers(topic event.Topic, blocks window.Spans, from string) {
+// suppliers returns the servers other than except that have sent events of topic in spans.
+func (c *Client) suppliers(topic event.Topic, spans window.Spans, except string) (bases []string) {
 	for i, base := range c.cfg.Servers {
-		if wrong := c.suppliedOf(i, topic, blocks); from != "" && base != from && len(wrong) > 0 {
-			c.setAside(base, &ProtocolError{base, fmt.Sprintf("sent fewer events of %s in %s than %s", topic, wrong[0], hostOf(from))})
+		if base != except && len(c.suppliedOf(i, topic, spans)) > 0 {
+			bases = append(bases, base)
 		}
 	}
+	return bases
 }
 
 // recordWhole records that a server has sent a whole response.
@@ -256,12 +302,22 @@ func (c *Client) setAside(base string, cause error) bool {
 	if !slices.Contains(c.cfg.Servers, base) || !c.hasOther(base) {
 		return false
 	}
+	if c.isAside(base) {
+		return true
+	}
 	c.recordProblem(base, cause, func(s *serverState, now time.Time) { s.aside = now.Add(asideTime) })
 	c.noteServers()
 	if c.cfg.OnAside != nil {
 		c.cfg.OnAside(publicURL(base), cause)
 	}
 	return true
+}
+
+// isAside reports whether a server is set aside.
+func (c *Client) isAside(base string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.servers[slices.Index(c.cfg.Servers, base)].aside)
 }
 
 // hasOther reports whether there is a server other than base that has not been set aside.

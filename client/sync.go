@@ -132,12 +132,17 @@ func (c *Client) pullAndCompare(ctx context.Context, topic event.Topic, r Range,
 			return err
 		}
 		s.Span = sum.Span()
-		err = c.ensureProven(ctx, topic, sum, from, group, s, fresh)
-		// Its own events do not make the digest of its own answer.
-		if !errors.As(err, new(*MismatchError)) || !c.setAside(from, err) {
+		if err = c.ensureProven(ctx, topic, sum, from, group, s, fresh); !c.overrules(from, err) {
 			return err
 		}
 	}
+}
+
+// overrules reports whether a range is to be compared with another server, because err, of the
+// comparison with from, shows that this one is wrong.
+func (c *Client) overrules(from string, err error) bool {
+	// In a mismatch, its own events do not make the digest of its own answer.
+	return errors.Is(err, errOverruled) || errors.As(err, new(*MismatchError)) && c.setAside(from, err)
 }
 
 // pullUntouched pulls a range of a topic of which the copy has nothing: the server makes its
@@ -185,12 +190,20 @@ func (c *Client) syncAround(ctx context.Context, topic event.Topic, at event.Mom
 
 // syncWindow makes the window around a moment held.
 func (c *Client) syncWindow(ctx context.Context, topic event.Topic, at event.Moment, fresh func([]event.Event) error) (Synced, error) {
-	w, err := c.windowAt(ctx, topic, at)
-	if err != nil {
-		return Synced{}, err
+	var s Synced
+	for again := false; ; {
+		a, err := c.windowAt(ctx, topic, at, again)
+		if err != nil {
+			return s, err
+		}
+		s.Span = a.w.Span()
+		err = c.ensureProven(ctx, topic, a.w, a.from, nil, &s, s.counting(fresh))
+		// The server of an answer that another process was given is not known.
+		unknown := errors.As(err, new(*MismatchError)) && a.from == "" && !again && len(c.cfg.Servers) > 1
+		if again = true; !unknown && !c.overrules(a.from, err) {
+			return s, err
+		}
 	}
-	s := Synced{Span: w.Span()}
-	return s, c.ensureProven(ctx, topic, w, "", nil, &s, s.counting(fresh))
 }
 
 // heldGap returns the range that is gone from the server according to err, if all of it

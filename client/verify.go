@@ -19,8 +19,12 @@ type Finding struct {
 	Server   uint64 // events on the server
 	Repaired bool   // the window was fetched again and is equal now
 
+	mine   window.Digest
 	theirs window.Digest
 }
+
+// ours returns what the copy has in the window.
+func (f *Finding) ours() blockSum { return blockSum{f.mine, f.Held} }
 
 // A Verified reports the result of Verify.
 type Verified struct {
@@ -194,7 +198,7 @@ func differingBlocks(topic event.Topic, span window.Span, ours []window.Leaf, th
 		v.Windows++
 		v.Events += f.Server
 		if mine != yours || f.Held != f.Server {
-			f.Topic, f.Span, f.theirs = topic, f.Span.Intersect(span), yours
+			f.Topic, f.Span, f.mine, f.theirs = topic, f.Span.Intersect(span), mine, yours
 			found = append(found, f)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -21,6 +22,7 @@ import (
 var fronts = map[string]func(w http.ResponseWriter, r *http.Request, next http.Handler){
 	"hung":        func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
 	"lying":       serveLies,
+	"inventing":   serveInventions,
 	"slow":        serveSlowly,
 	"misdirected": serveOthersOnly,
 }
@@ -62,6 +64,30 @@ func serveLies(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	answer := httptest.NewRecorder()
 	next.ServeHTTP(answer, r)
 	body := bytes.Replace(answer.Body.Bytes(), []byte(`"mag"`), []byte(`"nag"`), 1)
+	copyAnswer(w, answer, body, len(body))
+}
+
+// serveInventions sends another event in place of every hundredth one, with a hash that is right.
+func serveInventions(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if !isPull(r) {
+		next.ServeHTTP(w, r)
+		return
+	}
+	answer := httptest.NewRecorder()
+	next.ServeHTTP(answer, r)
+	var body []byte
+	n := 0
+	for line := range bytes.Lines(answer.Body.Bytes()) {
+		ev, err := event.ParseLine(bytes.TrimSpace(line))
+		if err == nil && ev.ID%100 == 0 {
+			d := event.Draft{User: ev.User, Path: ev.Path, Type: event.Put, Key: ev.Key, Value: []byte(`"invented"`)}
+			ev = event.New(ev.ID, ev.Time, d, d.Hash())
+			line = append(bytes.Clone(ev.Line()), '\n')
+		}
+		body = append(body, line...)
+		n++
+	}
+	wire.SetEvents(answer.Header(), n)
 	copyAnswer(w, answer, body, len(body))
 }
 

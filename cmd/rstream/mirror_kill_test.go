@@ -80,7 +80,8 @@ func (k *serverProcess) restart() {
 
 // A reader moves between a server and its two mirrors with its Last-Event-ID, as an
 // EventSource does, while each of them is killed and comes back, and appends go through all
-// of them. It gets each event once, in order.
+// of them. It gets each event once, in order. So does "tail --name" of all three, which is ended
+// and started again.
 func TestMirrorsKilled(t *testing.T) {
 	t.Parallel()
 	program := programLink(t)
@@ -102,8 +103,9 @@ func TestMirrorsKilled(t *testing.T) {
 	written := make(chan error, 1)
 	go func() { written <- writeNumbers(ctx, urls, total, &read) }()
 
+	tail := startNamedTail(t, program, urls[:]...)
 	r := numberReader{ctx: ctx, urls: urls}
-	for range rounds * len(servers) {
+	for i := range rounds * len(servers) {
 		for range each {
 			if err := r.next(); err != nil {
 				t.Fatal(err)
@@ -111,6 +113,10 @@ func TestMirrorsKilled(t *testing.T) {
 			read.Store(int64(r.n))
 		}
 		servers[r.on].restart() // the reader is connected to it
+		if i%2 == 1 {
+			tail.stop()
+			tail.start()
+		}
 	}
 	for r.n < total {
 		if err := r.next(); err != nil {
@@ -121,6 +127,7 @@ func TestMirrorsKilled(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
+	tail.checkNumbers(total)
 	t.Logf("%d events over %d connections, %d refused", r.n, r.connections, r.refused)
 	var digests [3]string
 	for i, url := range urls {

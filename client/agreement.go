@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,26 @@ type agreement struct {
 	mu   sync.Mutex
 	done bool  // guarded by mu
 	err  error // guarded by mu
+
+	answers []ServerInfo // guarded by mu: of each server, once done
+}
+
+// A ServerInfo is the answer of one server about itself.
+type ServerInfo struct {
+	URL string // as in Config.Servers
+	Info
+	Err error // why there is no Info; context.DeadlineExceeded if the server did not answer in time
+}
+
+// Survey asks each server for its Info and returns the answers, in the order of Config.Servers. It
+// waits two seconds. The Client keeps them for CheckServers, and Survey does not ask again after that.
+func (c *Client) Survey(ctx context.Context) ([]ServerInfo, error) {
+	c.agreed.mu.Lock()
+	defer c.agreed.mu.Unlock()
+	if err := c.settleLog(ctx, agreeTime); err != nil && !c.agreed.done {
+		return nil, err
+	}
+	return slices.Clone(c.agreed.answers), nil
 }
 
 // CheckServers returns a *DifferentLogsError if several servers are configured and
@@ -44,21 +65,27 @@ func (c *Client) ensureOneLog(ctx context.Context) error {
 	}
 	c.agreed.mu.Lock()
 	defer c.agreed.mu.Unlock()
+	return c.settleLog(ctx, agreeMore)
+}
+
+// settleLog is ensureOneLog with the time that the servers have after the first answer. The caller
+// holds agreed.mu.
+func (c *Client) settleLog(ctx context.Context, more time.Duration) error {
 	if c.agreed.done {
 		return c.agreed.err
 	}
 	c.loadNotes(ctx)
-	logs, errs := c.askLogs(ctx)
+	answers, logs := c.askLogs(ctx, more)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	c.agreed.done = true
+	c.agreed.done, c.agreed.answers = true, answers
 	var err error
 	first := -1
 	for i, log := range logs {
 		switch {
-		case isStranger(errs[i]):
-			err = errors.Join(err, errs[i])
+		case isStranger(answers[i].Err):
+			err = errors.Join(err, answers[i].Err)
 		case log == "":
 		case first < 0:
 			first = i
@@ -67,7 +94,7 @@ func (c *Client) ensureOneLog(ctx context.Context) error {
 		}
 	}
 	if c.agreed.err = err; err == nil && first >= 0 {
-		c.startWith(logs[first], errs)
+		c.startWith(logs[first], answers)
 	}
 	return err
 }
@@ -84,54 +111,56 @@ func isStranger(err error) bool {
 
 // startWith records the log that the servers serve, and that those without an answer have
 // failed.
-func (c *Client) startWith(log string, errs []error) {
+func (c *Client) startWith(log string, answers []ServerInfo) {
 	c.mu.Lock()
 	c.firstLog = log
 	c.mu.Unlock()
-	for i, err := range errs {
-		if err != nil && !permanent(err) {
-			c.recordFailure(c.cfg.Servers[i], err)
+	for i := range answers {
+		switch err := answers[i].Err; {
+		case errors.Is(err, context.DeadlineExceeded):
+			c.recordFailure(answers[i].URL, errSilent)
+		case err != nil && !permanent(err):
+			c.recordFailure(answers[i].URL, err)
 		}
 	}
 }
 
-// errNoLog is why a server is asked after the others that did not name its log in time.
-var errNoLog = errors.New("no answer at first")
-
-// askLogs asks every server for its log. It returns the logs, "" of a server that does not
-// answer, and why it did not.
-func (c *Client) askLogs(ctx context.Context) (logs []string, errs []error) {
+// askLogs asks every server for its Info. It returns the answers and the log of each, "" of a
+// server that does not answer. Once one has answered, the others have some more time.
+func (c *Client) askLogs(ctx context.Context, more time.Duration) (answers []ServerInfo, logs []string) {
 	ctx, cancel := context.WithTimeout(ctx, agreeTime)
 	defer cancel()
-	logs, errs = make([]string, len(c.cfg.Servers)), make([]error, len(c.cfg.Servers))
+	answers, logs = make([]ServerInfo, len(c.cfg.Servers)), make([]string, len(c.cfg.Servers))
 	var first sync.Once
 	var asking sync.WaitGroup
 	for i, base := range c.cfg.Servers {
 		asking.Go(func() {
-			if logs[i], errs[i] = c.askLog(ctx, base); logs[i] != "" {
-				first.Do(func() { time.AfterFunc(agreeMore, cancel) })
+			a := &answers[i]
+			a.URL = base
+			if a.Info, logs[i], a.Err = c.askLog(ctx, base); logs[i] != "" {
+				first.Do(func() { time.AfterFunc(more, cancel) })
 			}
 			if ctx.Err() != nil && logs[i] == "" {
-				errs[i] = errNoLog
+				a.Err = context.DeadlineExceeded
 			}
 		})
 	}
 	asking.Wait()
-	return logs, errs
+	return answers, logs
 }
 
-// askLog asks a server for its log.
-func (c *Client) askLog(ctx context.Context, base string) (string, error) {
+// askLog asks a server for its Info. It returns the log of some servers that do not give it, too.
+func (c *Client) askLog(ctx context.Context, base string) (Info, string, error) {
 	info, err := c.askInfo(ctx, base)
 	var other *OtherLogError
 	var problem *StatusError
 	switch {
 	case err == nil:
-		return info.Log, nil
+		return info, info.Log, nil
 	case errors.As(err, &other):
-		return other.Got, nil
+		return info, other.Got, err
 	case errors.As(err, &problem) && problem.log != "":
-		return problem.log, nil // it refuses a request about another log, and names its own
+		return info, problem.log, err // it refuses a request about another log, and names its own
 	}
-	return "", err
+	return info, "", err
 }

@@ -63,6 +63,10 @@ type Config struct {
 	// for ten minutes, and the Client continues with the others. It may be called from any
 	// goroutine and must not call the Client. If nil, nothing is called.
 	OnAside func(server string, cause error)
+	// OnLeave is called when one of several servers does not answer, fails or is slow, and another
+	// one is asked: once in ten minutes for each server. It may be called from any goroutine and
+	// must not call the Client. If nil, nothing is called.
+	OnLeave func(server string, cause error)
 	// OnProgress is called while Sync fetches events that are not held, and while Verify
 	// compares the held ones: when the range is known, and then with each part. It is
 	// called by the goroutine that calls Sync or Verify, which waits for it. If nil,

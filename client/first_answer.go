@@ -132,6 +132,7 @@ func (r *race[T]) isWon(ctx context.Context, a *attempt[T]) bool {
 		return !errors.As(a.err, new(*ProtocolError)) || !r.c.setAside(a.base, a.err)
 	case errors.As(a.err, new(*tokenError)):
 		r.c.recordProblem(a.base, a.err, func(*serverState, time.Time) {})
+		r.c.reportLeft(a.base, a.err)
 	case errors.As(a.err, new(*ProtocolError)):
 		r.c.setAside(a.base, a.err)
 	case a.isMisdirected():
@@ -162,8 +163,11 @@ func (a *attempt[T]) isFinal() bool {
 
 // mayCatchUp reports whether an attempt was refused because the server's log does not
 // contain what the copy or the request has, which is true of one that lags.
-func (a *attempt[T]) mayCatchUp() bool {
-	return a.status == http.StatusConflict || statusOf(a.err) == http.StatusConflict || errors.As(a.err, new(*RolledBackError))
+func (a *attempt[T]) mayCatchUp() bool { return a.status == http.StatusConflict || saysBehind(a.err) }
+
+// saysBehind reports whether err is a refusal as in mayCatchUp.
+func saysBehind(err error) bool {
+	return statusOf(err) == http.StatusConflict || errors.As(err, new(*RolledBackError))
 }
 
 // statusOf returns the status of a StatusError, or 0.
@@ -248,7 +252,7 @@ func (r *race[T]) recordSlower(won *attempt[T]) {
 }
 
 // errSilent is why a server is left that has not begun to answer when another one has.
-var errSilent = errors.New("no answer when another server had answered")
+var errSilent = errors.New("no answer in time")
 
 // stopOthers ends all attempts but the returned one, and waits for them.
 func (r *race[T]) stopOthers() {

@@ -66,8 +66,8 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 		b.c.recordFailure(b.c.cfg.Servers[b.server], err)
 		b.ended = err
 	case err == nil && b.took >= paceTime && !b.preferred() && b.c.overtake(b.server, float64(b.n)/b.took.Seconds(), b.subject):
-		b.ended = errOvertaken
-		err = errOvertaken
+		b.ended, err = errOvertaken, errOvertaken
+		b.c.reportLeft(b.c.cfg.Servers[b.server], errOvertaken)
 	}
 	return n, err
 }

@@ -39,6 +39,7 @@ type serverState struct {
 	overtaken int64                        // responses that were left because it was slow
 	problem   error                        // why it was left last
 	problemAt time.Time
+	reported  time.Time // when OnLeave was called last
 }
 
 // isFresh reports whether there is no reason against asking the server now.
@@ -199,6 +200,26 @@ func (c *Client) recordContact(base string, head event.ID) {
 // another goroutine has done so.
 func (c *Client) recordFailure(base string, cause error) {
 	c.recordProblem(base, cause, func(s *serverState, now time.Time) { s.failed = now })
+	c.reportLeft(base, cause)
+}
+
+// reportLeft calls OnLeave if there is another server, and OnLeave was not called for this one
+// lately. A server that lags is left as often as it lags, and nothing is wrong with it.
+func (c *Client) reportLeft(base string, cause error) {
+	i := slices.Index(c.cfg.Servers, base)
+	if c.cfg.OnLeave == nil || i < 0 || saysBehind(cause) || !c.hasFresh(base) {
+		return
+	}
+	c.mu.Lock()
+	s, now := &c.servers[i], time.Now()
+	late := s.reported.IsZero() || now.Sub(s.reported) >= asideTime
+	if late {
+		s.reported = now
+	}
+	c.mu.Unlock()
+	if late {
+		c.cfg.OnLeave(publicURL(base), cause)
+	}
 }
 
 // countRequest counts a request to a server.

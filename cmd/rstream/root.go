@@ -43,6 +43,7 @@ type app struct {
 	tokens      commandTokens
 	tls         *tls.Config // for connections to the servers, nil for the system's way
 	exposed     sync.Map    // names of files that warnIfExposed has checked
+	left        sync.Map    // servers that onLeave has named, and when
 
 	quiet   bool
 	config  string

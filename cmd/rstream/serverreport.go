@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -35,24 +33,32 @@ type serverReport struct {
 	AsideUntil  *event.Time `json:"aside_until,omitempty"` // it sent a wrong answer, and was not to be asked until then
 }
 
-// startAsking asks each of several servers for its head. The caller calls wait, which adds the
-// answers.
-func (r *statusReport) startAsking(ctx context.Context, a *app) (wait func()) {
-	if len(a.servers) < 2 {
-		return func() {}
+// newServerReports returns the reports of several servers from their answers.
+func newServerReports(infos []client.ServerInfo) []serverReport {
+	reports := make([]serverReport, len(infos))
+	for i := range infos {
+		r := &reports[i]
+		r.URL = wire.RedactURL(infos[i].URL)
+		if err := infos[i].Err; err != nil {
+			r.Error, _ = probeProblem(err)
+			continue
+		}
+		r.Reachable, r.Log, r.Head = true, infos[i].Log, &infos[i].Head.ID
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	reports := make([]serverReport, len(a.servers))
-	var asking sync.WaitGroup
-	for i := range a.servers {
-		asking.Go(func() { reports[i] = askServer(ctx, a, a.servers[i]) })
+	addLags(reports)
+	return reports
+}
+
+// probeProblem says why a server has not described itself, and whether it has answered.
+func probeProblem(err error) (text string, answered bool) {
+	var unreachable *client.UnreachableError
+	switch {
+	case errors.As(err, &unreachable):
+		return unreachable.Err.Error(), false
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer", false
 	}
-	return func() {
-		asking.Wait()
-		cancel()
-		addLags(reports)
-		r.Servers = reports
-	}
+	return err.Error(), true
 }
 
 // addLags adds how far each server is behind the newest head, unless they serve several logs.
@@ -77,39 +83,8 @@ func addLags(reports []serverReport) {
 	}
 }
 
-// askServer asks one server.
-func askServer(ctx context.Context, a *app, server string) serverReport {
-	r := serverReport{URL: wire.RedactURL(server)}
-	cfg := a.clientConfig()
-	cfg.Servers, cfg.OnSilence = []string{server}, nil
-	info, err := client.Probe(ctx, cfg)
-	var unreachable *client.UnreachableError
-	switch {
-	case err == nil:
-		r.Reachable, r.Log, r.Head = true, info.Log, &info.Head.ID
-	case errors.Is(err, context.DeadlineExceeded):
-		r.Error = "no answer"
-	case errors.As(err, &unreachable):
-		r.Error = unreachable.Err.Error()
-	default:
-		r.Error = err.Error()
-	}
-	return r
-}
-
-// readServerNotes adds what the copy has noted about the servers.
-func (r *statusReport) readServerNotes(ctx context.Context, a *app) error {
-	if r.File == "" {
-		return nil
-	}
-	db, err := a.openDB(ctx, r.File, cache.Config{})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+// addServerNotes adds what the copy has noted about the servers.
+func (r *statusReport) addServerNotes(ctx context.Context, a *app, db *cache.DB) error {
 	notes, err := db.ServerNotes(ctx)
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ func (s *session) Close() error {
 
 // clientConfig returns the configuration of a client of the servers.
 func (a *app) clientConfig() client.Config {
-	return client.Config{Servers: a.servers, Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, OnAside: a.onAside, Timeout: a.timeout}
+	return client.Config{Servers: a.servers, Token: a.serverToken, Header: a.requestHeaders, TLS: a.tls, OnRetry: a.onRetry, OnReconnect: a.onReconnect, OnSilence: a.onSilence, OnAside: a.onAside, OnLeave: a.onLeave, Timeout: a.timeout}
 }
 
 func (a *app) onSilence(server string) {
@@ -89,6 +89,20 @@ func (a *app) onSilence(server string) {
 // onAside says that one of several servers has sent a wrong answer.
 func (a *app) onAside(server string, cause error) {
 	a.note("%s is set aside for ten minutes: %s", server, strings.TrimPrefix(cause.Error(), server+": "))
+}
+
+// leftTime is how long onLeave says nothing more of a server. A command may have several clients.
+const leftTime = 10 * time.Minute
+
+// onLeave says that another one of several servers is asked.
+func (a *app) onLeave(server string, cause error) {
+	now := time.Now()
+	if at, known := a.left.LoadOrStore(server, now); known && now.Sub(at.(time.Time)) < leftTime {
+		return
+	}
+	a.left.Store(server, now)
+	text, _ := probeProblem(cause)
+	a.note("%s is left for another server: %s", server, text)
 }
 
 // onRetry says that an attempt failed: on a terminal, in one line that changes.

@@ -121,9 +121,10 @@ type statusReport struct {
 	// Those of a relay, if they may be seen.
 	Sources []client.Source `json:"sources,omitempty"`
 
-	failure error // why the server did not answer
-	refused bool  // the server answered with an error
-	older   bool  // a followed topic is not held up to Reached
+	newest  string // the server with the newest head, if there are several
+	failure error  // why the server did not answer
+	refused bool   // the server answered with an error
+	older   bool   // a followed topic is not held up to Reached
 }
 
 type cursorReport struct {
@@ -174,21 +175,20 @@ func runReady(ctx context.Context, a *app) error {
 
 func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	r := statusReport{Type: "status", Server: wire.RedactURL(a.servers[0]), Followed: []event.Topic{}, Windows: map[string]int{}, Cursors: []cursorReport{}, Doubted: []doubtLine{}}
-	asked := r.startAsking(ctx, a)
-	err := r.askServer(ctx, a)
-	asked()
+	if err := r.askServers(ctx, a); err != nil {
+		return err
+	}
+	db, err := r.openCopy(ctx, a)
 	if err != nil {
 		return err
 	}
-	if err := r.readCopy(ctx, a); err != nil {
-		return err
-	}
-	if len(r.Servers) > 0 {
-		if err := r.readServerNotes(ctx, a); err != nil {
+	if db != nil {
+		defer db.Close()
+		if err := r.readCopy(ctx, a, db); err != nil {
 			return err
 		}
 	}
-	found := r.compareServer(ctx, a, o)
+	found := r.compareServer(ctx, a, db, o)
 	if r.Head != nil && r.Reached != nil && r.ServerLog == r.Log && !errors.As(found, new(*client.RolledBackError)) {
 		lag := uint64(*r.Head - min(*r.Reached, *r.Head))
 		r.Lag = &lag
@@ -207,8 +207,8 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 }
 
 // compareServer compares the copy with the server: whether its log was rolled back and, for
-// a health check, whether everything is well.
-func (r *statusReport) compareServer(ctx context.Context, a *app, o statusOptions) error {
+// a health check, whether everything is well. db is nil if there is no copy.
+func (r *statusReport) compareServer(ctx context.Context, a *app, db *cache.DB, o statusOptions) error {
 	if o.check {
 		if err := r.checkComparable(a); err != nil {
 			return err
@@ -219,12 +219,20 @@ func (r *statusReport) compareServer(ctx context.Context, a *app, o statusOption
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	db, err := a.openDB(ctx, r.File, cache.Config{})
-	if err != nil {
-		return o.orNil(r.nameLate(err))
+	cfg := a.statusConfig()
+	if r.newest != "" {
+		cfg.Servers = []string{r.newest}
 	}
-	defer db.Close()
-	c, err := client.New(db, a.clientConfig())
+	err := r.compareWith(ctx, cfg, db, o)
+	if errors.As(err, new(*client.RolledBackError)) && len(a.servers) > 1 {
+		err = r.compareWith(ctx, a.statusConfig(), db, o) // it counts only if all servers say so
+	}
+	return err
+}
+
+// compareWith is compareServer with a configuration.
+func (r *statusReport) compareWith(ctx context.Context, cfg client.Config, db *cache.DB, o statusOptions) error {
+	c, err := client.New(db, cfg)
 	if err != nil {
 		return o.orNil(err)
 	}
@@ -288,44 +296,74 @@ func (r *statusReport) checkLag(ctx context.Context, c *client.Client, o statusO
 		"\"rstream sync\" fetches the missing events of all followed topics"}
 }
 
-func (r *statusReport) askServer(ctx context.Context, a *app) error {
+// askServers asks the server for its Info or, if there are several, each of them.
+func (r *statusReport) askServers(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	info, err := r.probeServer(ctx, a)
-	var unreachable *client.UnreachableError
-	switch {
-	case err == nil:
-		r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head.ID, &info.Horizon.ID
-	case errors.As(err, &unreachable):
-		r.Error, r.failure = unreachable.Err.Error(), err
-	case errors.Is(err, context.DeadlineExceeded):
-		r.Error = "no answer"
+	c, err := client.New(nil, a.statusConfig())
+	if err == nil {
+		defer c.Close()
+		err = r.probeServers(ctx, a, c)
+	}
+	if err == nil {
+		r.addFromServer(ctx, c)
+	} else {
+		r.Error, r.refused = probeProblem(err)
 		r.failure = r.nameLate(err)
-	default:
-		r.Error, r.failure, r.refused = err.Error(), err, true
 	}
 	return context.Cause(contextWithoutDeadline(ctx))
 }
 
-// probeServer asks the server for its Info, and for the time of its head and its sources, which
-// matter less.
-func (r *statusReport) probeServer(ctx context.Context, a *app) (client.Info, error) {
-	c, err := client.New(nil, a.clientConfig())
-	if err != nil {
-		return client.Info{}, err
+// probeServers reports the server and, if there are several, each. The one with the newest head
+// stands for all.
+func (r *statusReport) probeServers(ctx context.Context, a *app, c *client.Client) error {
+	if len(a.servers) == 1 {
+		info, err := c.Info(ctx)
+		if err == nil {
+			r.describeLog(info)
+		}
+		return err
 	}
-	defer c.Close()
-	info, err := c.Info(ctx)
+	infos, err := c.Survey(ctx)
 	if err != nil {
-		return info, err
+		return err
 	}
+	r.Servers = newServerReports(infos)
+	if err := c.CheckServers(ctx); err != nil {
+		return err
+	}
+	for i := range infos {
+		if of := &infos[i]; of.Err == nil && (!r.Reachable || of.Head.ID > *r.Head) {
+			r.newest = of.URL
+			r.describeLog(of.Info)
+		}
+	}
+	if !r.Reachable {
+		return infos[0].Err
+	}
+	return nil
+}
+
+// statusConfig is clientConfig without notes of servers that are left: the report says so.
+func (a *app) statusConfig() client.Config {
+	cfg := a.clientConfig()
+	cfg.OnLeave = nil
+	return cfg
+}
+
+// describeLog reports the log of a server.
+func (r *statusReport) describeLog(info client.Info) {
+	r.Reachable, r.ServerLog, r.Head, r.Horizon = true, info.Log, &info.Head.ID, &info.Horizon.ID
+}
+
+// addFromServer adds what matters less: the time of the server's head, and its sources.
+func (r *statusReport) addFromServer(ctx context.Context, c *client.Client) {
 	if t, ok, err := c.HeadTime(ctx); err == nil && ok {
 		r.HeadTime = &t
 	}
 	if sources, err := c.Sources(ctx); err == nil {
 		r.Sources = sources
 	}
-	return info, nil
 }
 
 // contextWithoutDeadline removes an expired deadline: a slow probe must not fail the
@@ -337,7 +375,8 @@ func contextWithoutDeadline(ctx context.Context) context.Context {
 	return ctx
 }
 
-func (r *statusReport) readCopy(ctx context.Context, a *app) error {
+// openCopy opens the copy. It returns nil if there is none.
+func (r *statusReport) openCopy(ctx context.Context, a *app) (*cache.DB, error) {
 	path, _, err := a.copyPath()
 	if err == nil && path == "" && r.ServerLog != "" {
 		// The copy may exist already, from another server of this log or another name
@@ -345,19 +384,24 @@ func (r *statusReport) readCopy(ctx context.Context, a *app) error {
 		path, err = cacheFileOf(r.ServerLog)
 	}
 	if err != nil || path == "" {
-		return err
+		return nil, err
 	}
 	db, err := a.openDB(ctx, path, cache.Config{})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	return db, err
+}
+
+func (r *statusReport) readCopy(ctx context.Context, a *app, db *cache.DB) error {
 	r.File, r.Log, r.Role = db.Path(), db.Log(), db.Role()
 	if err := r.readCounts(ctx, db); err != nil {
 		return err
+	}
+	if len(r.Servers) > 0 {
+		if err := r.addServerNotes(ctx, a, db); err != nil {
+			return err
+		}
 	}
 	return r.readProgress(ctx, db)
 }

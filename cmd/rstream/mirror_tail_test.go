@@ -27,7 +27,7 @@ type namedTail struct {
 // startNamedTail starts a tail of the servers.
 func startNamedTail(t *testing.T, program string, urls ...string) *namedTail {
 	t.Helper()
-	k := &namedTail{t: t, program: program, dir: t.TempDir(), args: []string{"tail", "alice", "--name", "reader", "--since", "beginning", "--cache", "copy.db", "-o", "json"}}
+	k := &namedTail{t: t, program: program, dir: t.TempDir(), args: []string{"tail", "alice", "--name", "reader", "--cache", "copy.db", "-o", "json"}}
 	for _, url := range urls {
 		k.args = append(k.args, "-s", url)
 	}

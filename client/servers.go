@@ -82,9 +82,6 @@ func onlyOf(ctx context.Context) (base string, mayLeave bool) {
 	return only.base, only.mayLeave
 }
 
-// serverURL returns the URL of the server to ask first.
-func (c *Client) serverURL(ctx context.Context) string { return c.cfg.Servers[c.serversToAsk(ctx)[0]] }
-
 // serversToAsk returns the servers that may be asked now, the best one first. It is never
 // empty.
 func (c *Client) serversToAsk(ctx context.Context) []int {

@@ -24,7 +24,7 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	conflict := m.conflict
 	m.mu.Unlock()
 	if conflict != nil {
-		return nil, unavailable("%s: the mirror takes no appends: %v", wire.NothingAppended, conflict)
+		return nil, unavailable("%s: this server takes no appends now: %v", wire.NothingAppended, conflict)
 	}
 	if m.isIn(from.Via) {
 		return nil, unavailable("%s: mirrors follow each other in a circle; it came back to the first", wire.NothingAppended)
@@ -71,17 +71,17 @@ func (m *Mirror) Await(ctx context.Context, at event.ID) error {
 	}
 	known, err := m.hasReached(ctx, at)
 	if err != nil {
-		return unavailable("the mirror is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
+		return unavailable("this server is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
 	}
 	if known && m.isPart() {
 		if err := m.catchUp(ctx, at); err != nil {
-			return unavailable("the mirror is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
+			return unavailable("this server is at %s and has not reached %s: %v", m.log.HeadPoint().ID, at, err)
 		}
 	}
 	if !known || m.waitFor(ctx, at) {
 		return nil
 	}
-	return unavailable("the mirror is at %s and has not reached %s yet", m.log.HeadPoint().ID, at)
+	return unavailable("this server is at %s and has not reached %s yet", m.log.HeadPoint().ID, at)
 }
 
 // hasReached reports whether the log has reached a position, which the mirror has not. One

@@ -430,7 +430,7 @@ func (m *Mirror) Ready() error {
 	case m.report.Trouble != "":
 		return errors.New(m.report.Trouble)
 	}
-	return fmt.Errorf("the mirror is at %s, the log at %s", m.log.HeadPoint().ID, max(m.report.Head, m.log.HeadPoint().ID))
+	return fmt.Errorf("this server is at %s, the log at %s", m.log.HeadPoint().ID, max(m.report.Head, m.log.HeadPoint().ID))
 }
 
 var _ Log = (*cache.DB)(nil)

@@ -74,7 +74,7 @@ func newMetrics(s *Server) *metrics {
 		delivered: map[[2]string]delivery{},
 	}
 	reg.MustRegister(m.appendSeconds, m.durations, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources(), describeBoards(), describeMirror()})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &gauges{s, describeGauges(), describeSources(), describeBoards(), describeMirror(), describeCluster()})
 	for _, kind := range []string{limitedRequests, limitedEvents, limitedBytes, limitedStreams, limitedTokens} {
 		m.limited.WithLabelValues(kind)
 	}
@@ -158,6 +158,7 @@ type gauges struct {
 	sources sourceMetrics
 	boards  boardMetrics
 	mirror  mirrorMetrics
+	cluster clusterMetrics
 }
 
 type descriptions struct {
@@ -193,7 +194,7 @@ func (p *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{d.build, d.viewers, d.nodes, d.readers, d.behind, d.lag, d.overflows, d.head, d.horizon, d.sealed, d.file, d.wal, d.ahead, d.jumps, d.damaged} {
 		ch <- desc
 	}
-	for _, desc := range slices.Concat(p.sources.all(), p.boards.all(), p.mirror.all()) {
+	for _, desc := range slices.Concat(p.sources.all(), p.boards.all(), p.mirror.all(), p.cluster.all()) {
 		ch <- desc
 	}
 }
@@ -233,6 +234,9 @@ func (p *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	if p.s.cfg.Mirror != nil {
 		p.mirror.tellMirror(p.s.cfg.Mirror.Report(), head, tell)
+	}
+	if p.s.cfg.Cluster != nil {
+		p.cluster.tellCluster(p.s.cfg.Cluster(), tell)
 	}
 	if p.s.cfg.Clock != nil {
 		ahead, jumps := p.s.cfg.Clock()
@@ -361,4 +365,47 @@ func (d *mirrorMetrics) tellMirror(m wire.Mirror, head event.ID, tell func(d *pr
 	tell(d.events, prometheus.CounterValue, float64(m.Events))
 	tell(d.bytes, prometheus.CounterValue, float64(m.Bytes))
 	tell(d.appends, prometheus.CounterValue, float64(m.Appends))
+}
+
+// clusterMetrics are the metrics of a node of a cluster.
+type clusterMetrics struct {
+	committer, sequence, behind, forwarded, batches, events, conflicts, repeats, unknown *prometheus.Desc
+}
+
+func describeCluster() clusterMetrics {
+	d := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("rstream_cluster_"+name, help, nil, nil)
+	}
+	return clusterMetrics{
+		committer: d("committer", "1 if this node assigns the ids, else 0."),
+		sequence:  d("sequence", "Sequence of the last message of the stream that is in the file."),
+		behind:    d("behind_messages", "Messages of the stream that are not in the file yet, as far as is known."),
+		forwarded: d("forwarded_total", "Appends passed on to the committer."),
+		batches:   d("batches_total", "Batches that this node has stored in the stream."),
+		events:    d("events_total", "Events of these batches."),
+		conflicts: d("conflicts_total", "Batches that were not stored, since another node had committed."),
+		repeats:   d("repeats_total", "Batches sent again, since the stream did not answer."),
+		unknown:   d("unknown_total", "Batches whose outcome is not known."),
+	}
+}
+
+func (d *clusterMetrics) all() []*prometheus.Desc {
+	return []*prometheus.Desc{d.committer, d.sequence, d.behind, d.forwarded, d.batches, d.events, d.conflicts, d.repeats, d.unknown}
+}
+
+// tellCluster calls tell with the metrics of a node.
+func (d *clusterMetrics) tellCluster(c wire.Cluster, tell func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string)) {
+	committer := 0.0
+	if c.Committer {
+		committer = 1
+	}
+	tell(d.committer, prometheus.GaugeValue, committer)
+	tell(d.sequence, prometheus.GaugeValue, float64(c.Sequence))
+	tell(d.behind, prometheus.GaugeValue, float64(c.Last-c.Sequence))
+	tell(d.forwarded, prometheus.CounterValue, float64(c.Forwarded))
+	tell(d.batches, prometheus.CounterValue, float64(c.Batches))
+	tell(d.events, prometheus.CounterValue, float64(c.Events))
+	tell(d.conflicts, prometheus.CounterValue, float64(c.Conflicts))
+	tell(d.repeats, prometheus.CounterValue, float64(c.Repeats))
+	tell(d.unknown, prometheus.CounterValue, float64(c.Unknown))
 }

@@ -49,7 +49,7 @@ const metricsFile = "testdata/metrics.txt"
 // The names of metrics never change: testdata/metrics.txt has each with its help.
 func TestMetricNames(t *testing.T) {
 	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 },
-		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }, Mirror: &standInMirror{}})
+		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }, Mirror: &standInMirror{}, Cluster: func() wire.Cluster { return wire.Cluster{Committer: true, Sequence: 7, Last: 9} }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {
@@ -188,7 +188,7 @@ func TestMetricsOfRounds(t *testing.T) {
 // TestPackagedMetrics: the alerts and the dashboard ask for metrics that the server has.
 func TestPackagedMetrics(t *testing.T) {
 	s := New(newLog(), Config{Sizes: func() (int64, int64) { return 1, 2 }, Clock: func() (time.Duration, int64) { return 0, 0 }, Damaged: func() int { return 0 },
-		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }, Mirror: &standInMirror{}})
+		Boards: func() []BoardLink { return []BoardLink{{URL: "https://board.example"}} }, Mirror: &standInMirror{}, Cluster: func() wire.Cluster { return wire.Cluster{Committer: true, Sequence: 7, Last: 9} }})
 	s.metrics.touch()
 	families, err := s.metrics.registry.Gather()
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 // A Mirror follows the server of a log into the log that is served, and passes appends on to
 // it.
 type Mirror interface {
-	// Append passes drafts on, with the credentials of a caller. It returns once
-	// the log has them, or after a while without.
+	// Append passes drafts on, with the credentials of a caller, which a mirror of another
+	// server needs there. A node of a cluster is a server of the log, and needs none. Append
+	// returns once the log has them, or after a while without.
 	Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error)
 	// Await waits for a while until the log has reached a position of a reader, if the
 	// other server has it. An error is the response to the reader.
@@ -164,6 +165,9 @@ func (s *Server) hasHashes(r *http.Request, hashes []event.Hash) *wire.Error {
 
 // misdirected returns the response to a request for what the mirror does not have.
 func (s *Server) misdirected(what string) *wire.Error {
+	if s.cfg.Cluster != nil {
+		return wire.Errorf(http.StatusMisdirectedRequest, "a node of a cluster does not have %s", what)
+	}
 	return wire.Errorf(http.StatusMisdirectedRequest, "a mirror does not have %s; ask the server of the log, %s", what, s.cfg.Mirror.Report().Upstream)
 }
 

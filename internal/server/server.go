@@ -141,6 +141,9 @@ type Config struct {
 	// Mirror is what the server of a mirrored log needs of the server that assigns the ids.
 	// If nil, Log assigns them.
 	Mirror Mirror
+	// Cluster returns how the server is as a node of a cluster, for GET /metrics. If nil, it is
+	// none.
+	Cluster func() wire.Cluster
 	// Logger logs failures and refused requests, and at level debug all requests. If
 	// nil, nothing is logged.
 	Logger *slog.Logger

@@ -18,6 +18,19 @@ type Mirror struct {
 	Conflict  string   // why the upstream is not the one that is mirrored: one of the Reason constants, or ""
 }
 
+// A Cluster is how a server is that is a node of a cluster. It counts from the start.
+type Cluster struct {
+	Committer bool   // this node assigns the ids
+	Sequence  uint64 // of the last message of the stream that is in the file
+	Last      uint64 // of the stream, as far as is known
+	Forwarded int64  // appends that were passed on to the committer
+	Batches   int64  // stored in the stream by this node
+	Events    int64  // of these batches
+	Conflicts int64  // batches that were not stored, since another node had committed
+	Repeats   int64  // batches that were sent again, since no answer came
+	Unknown   int64  // batches whose outcome is not known
+}
+
 // A Caller is what a mirror passes on of the request of an append.
 type Caller struct {
 	Authorization string // the header, "" for none

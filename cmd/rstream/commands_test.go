@@ -206,7 +206,8 @@ func cmdSetenvFile(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdAddress(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "address VAR URL")
-	ts.Setenv(args[0], strings.TrimPrefix(args[1], "http://"))
+	_, address, _ := strings.Cut(args[1], "://")
+	ts.Setenv(args[0], address)
 }
 
 // cmdDeadPort binds a socket and never listens on it, so that no other process gets the

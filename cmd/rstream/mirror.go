@@ -20,38 +20,57 @@ import (
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
-// A mirrored is the server whose log serve --mirror mirrors.
-type mirrored struct {
-	*app     // with this one server
-	upstream *mirror.HTTP
+// A followed is the log that a server follows instead of assigning ids itself: that of the server
+// of --mirror, or of the stream of --nats.
+type followed struct {
+	upstream mirror.Upstream
+	words    followedWords
+	node     *node          // nil for --mirror
+	name     string         // of the upstream, without secrets
+	close    func()         // ends its connections
 	topics   []event.Topic  // those to mirror; none for all
 	mirror   *mirror.Mirror // once the file is open
 	said     string         // the trouble that was logged last
 }
 
-// newMirrored returns the server of --mirror, nil without the flag.
-func (a *app) newMirrored(ctx context.Context, o *serveOptions) (*mirrored, error) {
+// followedWords are how messages call what is followed.
+type followedWords struct{ doing, what, key string }
+
+var mirrorWords = followedWords{"mirroring", "the mirrored server", "mirror"}
+
+// newFollowed returns the log that serve follows, nil if it assigns ids itself.
+func (a *app) newFollowed(ctx context.Context, o *serveOptions) (*followed, error) {
 	topics, err := parseMirrored(o)
-	if err != nil || o.mirror == "" {
+	switch {
+	case err != nil:
+		return nil, err
+	case o.mirror != "":
+		return a.newMirrored(ctx, o, topics)
+	case o.nats != "":
+		return a.newNode(ctx, o)
+	}
+	return nil, nil
+}
+
+// newMirrored returns the log of the server of --mirror.
+func (a *app) newMirrored(ctx context.Context, o *serveOptions, topics []event.Topic) (*followed, error) {
+	alone := &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err}
+	if err := alone.nameServers(); err != nil {
 		return nil, err
 	}
-	m := &mirrored{topics: topics, app: &app{settings: a.settings, servers: []string{o.mirror}, credentials: a.credentials, headers: a.headers, err: a.err}}
-	if err := m.nameServers(); err != nil {
+	if len(alone.servers) != 1 {
+		return nil, usagef("--mirror %s: want one server, not %d", o.mirror, len(alone.servers))
+	}
+	from := alone.servers[0]
+	if err := alone.checkAuthorization(); err != nil {
 		return nil, err
 	}
-	if len(m.servers) != 1 {
-		return nil, usagef("--mirror %s: want one server, not %d", o.mirror, len(m.servers))
-	}
-	from := m.servers[0]
-	if err := m.checkAuthorization(); err != nil {
-		return nil, err
-	}
-	secure, err := m.tlsConfig()
+	secure, err := alone.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
-	cfg := mirror.HTTPConfig{URL: from, TLS: secure, Header: m.requestHeaders(from), Topics: topics, Compress: !isOnLoopback(from),
-		Token: func(ctx context.Context) (string, error) { return m.serverToken(ctx, from) }}
+	cfg := mirror.HTTPConfig{URL: from, TLS: secure, Header: alone.requestHeaders(from), Topics: topics, Compress: !isOnLoopback(from),
+		Token: func(ctx context.Context) (string, error) { return alone.serverToken(ctx, from) }}
 	token, err := cfg.Token(ctx)
 	if err != nil {
 		return nil, err
@@ -60,10 +79,11 @@ func (a *app) newMirrored(ctx context.Context, o *serveOptions) (*mirrored, erro
 		return nil, &exitError{exitUsage, "--mirror with credentials: every reader would read with them",
 			"ask readers for tokens with --keys or --jwks; or let everybody read, with --insecure"}
 	}
-	if m.upstream, err = mirror.NewHTTP(cfg); err != nil {
+	upstream, err := mirror.NewHTTP(cfg)
+	if err != nil {
 		return nil, usagef("--mirror %w", err)
 	}
-	return m, nil
+	return &followed{upstream: upstream, words: mirrorWords, name: upstream.String(), close: upstream.Close, topics: topics}, nil
 }
 
 // parseMirrored returns the topics of --topic, without those that others contain, and none if
@@ -100,29 +120,41 @@ func isOnLoopback(address string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// config adds to cfg what a file needs to be that of a mirror. A new file is one of the log
-// that the server has now.
-func (m *mirrored) config(ctx context.Context, path string, cfg cache.Config) (cache.Config, error) {
-	if m == nil {
+// config adds to cfg what a file needs to follow the log. A new file is one of the log
+// that the upstream has now.
+func (f *followed) config(ctx context.Context, a *app, path string, cfg cache.Config) (cache.Config, error) {
+	if f == nil {
 		return cfg, nil
 	}
-	log, err := m.logOfFile(ctx, path)
+	log, err := a.logOfFile(ctx, path)
 	if err != nil {
 		return cfg, err
 	}
-	cfg.Log, cfg.Mirror = log, &cache.Mirrored{Topics: m.topics}
+	cfg.Log, cfg.Mirror = log, &cache.Mirrored{Topics: f.topics}
 	if log != "" {
 		return cfg, nil
 	}
-	d, err := m.upstream.Describe(ctx, mirror.Position{})
+	d, err := f.firstDescription(ctx)
 	if err != nil && ctx.Err() != nil {
 		return cfg, context.Cause(ctx)
 	}
 	if err != nil {
-		return cfg, mirrorError(err)
+		return cfg, err
 	}
-	cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead, Topics: m.topics}
+	cfg.Log, cfg.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead, Topics: f.topics}
 	return cfg, nil
+}
+
+// firstDescription returns what the upstream says of the log that a new file is for.
+func (f *followed) firstDescription(ctx context.Context) (mirror.Description, error) {
+	if f.node != nil {
+		return f.node.firstDescription(ctx)
+	}
+	d, err := f.upstream.Describe(ctx, mirror.Position{})
+	if err != nil {
+		return d, mirrorError(err)
+	}
+	return d, nil
 }
 
 // mirrorError returns the error of a server that could not be asked for its log.
@@ -138,72 +170,87 @@ func mirrorError(err error) error {
 	return &exitError{status, "--mirror: " + err.Error(), "the first start needs the server; later ones do not"}
 }
 
-// open opens the mirror of the server in log.
-func (m *mirrored) open(log *cache.DB, say *serveLog) {
-	if m == nil {
+// open prepares to follow the log into a file.
+func (f *followed) open(log *cache.DB, say *serveLog) {
+	if f == nil {
 		return
 	}
-	m.mirror = mirror.New(log, mirror.Config{Upstream: m.upstream, Name: m.upstream.String(), Dir: filepath.Dir(log.Path()), OnTrouble: func(err error, pause time.Duration) {
-		m.logTrouble(say, err, pause)
+	f.mirror = mirror.New(log, mirror.Config{Upstream: f.upstream, Name: f.name, Dir: filepath.Dir(log.Path()), OnTrouble: func(err error, pause time.Duration) {
+		f.logTrouble(say, err, pause)
 	}})
 }
 
 // logTrouble logs why there is no connection, unless that was logged before.
-func (m *mirrored) logTrouble(say *serveLog, err error, pause time.Duration) {
+func (f *followed) logTrouble(say *serveLog, err error, pause time.Duration) {
 	if err == nil {
-		m.said = ""
-		say.Info("connected to the mirrored server again", "mirror", m.upstream.String())
+		f.said = ""
+		say.Info("connected to "+f.words.what+" again", f.words.key, f.name)
 		return
 	}
-	what := "not connected to the mirrored server; reads go on"
+	what := "not connected to " + f.words.what + "; reads go on"
 	if errors.As(err, new(*mirror.StoreError)) {
-		what = "what the mirrored server sends cannot be stored; reads go on"
+		what = "what " + f.words.what + " sends cannot be stored; reads go on"
 	}
-	if text := err.Error(); text != m.said {
-		m.said = text
-		say.Warn(what, "mirror", m.upstream.String(), "error", text, "retry", pause.Round(time.Millisecond).String())
+	if text := err.Error(); text != f.said {
+		f.said = text
+		say.Warn(what, f.words.key, f.name, "error", text, "retry", pause.Round(time.Millisecond).String())
 	}
 }
 
 // forServer returns the mirror for the configuration of a server.
-func (m *mirrored) forServer() server.Mirror {
-	if m == nil {
+func (f *followed) forServer() server.Mirror {
+	if f == nil {
 		return nil
 	}
-	return m.mirror
+	return f.mirror
 }
 
-// retention adds to r that history is dropped when the mirrored server has dropped it.
-func (m *mirrored) retention(r cache.Retention) cache.Retention {
-	if m != nil {
-		r.Horizon = m.mirror.Horizon
+// retention adds to r that history is dropped when the upstream has dropped it.
+func (f *followed) retention(r cache.Retention) cache.Retention {
+	switch {
+	case f == nil:
+		return r
+	case f.node != nil:
+		return f.node.Retention(r)
 	}
+	r.Horizon = f.mirror.Horizon
 	return r
+}
+
+// cluster returns the function that says how the server is as a node, nil if it is none.
+func (f *followed) cluster() func() wire.Cluster {
+	if f == nil || f.node == nil {
+		return nil
+	}
+	return f.node.clusterReport
 }
 
 // fillPause is how often serve says how far the first fill of a mirror is.
 const fillPause = 2 * time.Second
 
-// follow follows the server until stop, which waits for it. It says how far the mirror is
-// until it has everything.
-func (m *mirrored) follow(ctx context.Context, a *app) (stop func()) {
-	if m == nil {
+// follow follows the log until stop, which waits for it. It says how far the file is until it
+// has everything.
+func (f *followed) follow(ctx context.Context, a *app, log *cache.DB, say *serveLog) (stop func()) {
+	if f == nil {
 		return func() {}
 	}
-	a.note("mirroring %s", m.upstream)
+	a.note("%s %s", f.words.doing, f.name)
 	ctx, cancel := context.WithCancel(ctx)
 	var following sync.WaitGroup
-	following.Go(func() { m.mirror.Run(ctx) })
-	following.Go(func() { m.noteFill(ctx, a) })
+	following.Go(func() { f.mirror.Run(ctx) })
+	following.Go(func() { f.noteFill(ctx, a) })
+	if f.node != nil {
+		following.Go(func() { f.node.takePart(ctx, log, say) })
+	}
 	return func() {
 		cancel()
 		following.Wait()
-		m.upstream.Close()
+		f.close()
 	}
 }
 
 // noteFill notes how far the first fill is.
-func (m *mirrored) noteFill(ctx context.Context, a *app) {
+func (f *followed) noteFill(ctx context.Context, a *app) {
 	ticker := time.NewTicker(fillPause)
 	defer ticker.Stop()
 	for {
@@ -212,22 +259,22 @@ func (m *mirrored) noteFill(ctx context.Context, a *app) {
 			return
 		case <-ticker.C:
 		}
-		r := m.mirror.Report()
+		r := f.mirror.Report()
 		if r.Ready {
-			a.note("the mirror has all of %s", r.Upstream)
+			a.note("the file has all of %s", r.Upstream)
 			return
 		}
 		if r.Connected {
-			a.note("%s", fillLine(&r, m.mirror.Head()))
+			a.note("%s %s", f.words.doing, fillText(&r, f.mirror.Head()))
 		}
 	}
 }
 
-// fillLine says how far the first fill of a mirror is, whose log ends at head.
-func fillLine(r *wire.Mirror, head event.ID) string {
+// fillText says how far the first fill of a mirror is, whose log ends at head.
+func fillText(r *wire.Mirror, head event.ID) string {
 	share := 100.0
 	if r.Head > r.Horizon {
 		share = 100 * float64(max(head, r.Horizon)-r.Horizon) / float64(r.Head-r.Horizon)
 	}
-	return fmt.Sprintf("mirroring %s: %s received, at %s of %s (%.0f%%)", r.Upstream, count(int(r.Events), "event"), head, r.Head, share)
+	return fmt.Sprintf("%s: %s received, at %s of %s (%.0f%%)", r.Upstream, count(int(r.Events), "event"), head, r.Head, share)
 }

@@ -20,6 +20,7 @@ const schemaFile = "../../packaging/config.schema.json"
 
 // choices are the settings that have a few values only.
 var choices = map[string][]string{
+	"durable":    {"always", "interval"},
 	"color":      {string(colourAuto), string(colourAlways), string(colourNever)},
 	"log-format": {"text", "json"},
 	"log-level":  {"debug", "info", "warn", "error"},

@@ -37,6 +37,7 @@ type serveOptions struct {
 	guardFlags
 	logFlags
 	nodeFlags
+	clusterFlags
 }
 
 func newServeCommand(a *app) *cobra.Command {
@@ -69,6 +70,11 @@ with the token of the caller. With --topic, it has the events of these topics on
 answers 421 to those who ask for others: a client then asks the next server that it knows.
 docs/mirrors.md says when to use one, and how old its answers can be.
 
+With --nats, the server is a node of a cluster: the log is in a JetStream stream, each node
+has a file with all of it, any node takes appends, and one of them assigns the ids. --init
+creates the stream for a new log. docs/cluster.md says how to set NATS up, and when an
+append is durable.
+
 With --ttl, a value that is not set again in time is removed by a DEL, which every reader
 receives. --ttl TOPIC=AGE applies to one topic, and TOPIC=never exempts it; repeat the
 flag for more topics. The narrowest matching topic decides: one user before all users,
@@ -96,6 +102,7 @@ Files written by "rstream backup" do not need this.`,
   rstream serve --source wiki --source lab
   rstream serve --mirror https://log.example.com --db mirror.db --keys keys.json
   rstream serve --mirror https://log.example.com --topic alice --db alice.db
+  rstream serve --nats nats://127.0.0.1:4222 --stream log --init --db a.db
   rstream serve --keys keys.json --tls-cert cert.pem --tls-key key.pem -l :443
   rstream serve --keys keys.json --acme log.example.com -l :443
   rstream serve --board https://board.example.com --node b --token-file b.token
@@ -110,6 +117,7 @@ Files written by "rstream backup" do not need this.`,
 	f.StringSliceVar(&o.sources, "source", nil, "append the events of the source `NAME` to the log; repeat for more")
 	f.StringVar(&o.mirror, "mirror", "", "serve the log of the server at `URL`, and pass appends on to it")
 	f.StringSliceVar(&o.topics, "topic", nil, "mirror the `TOPIC` only; repeat for more")
+	o.clusterFlags.addClusterFlags(cmd)
 	f.StringVar(&o.urlFile, "url-file", "", "write the URL to `FILE` once the server accepts requests")
 	f.BoolVar(&o.insecure, "insecure", false, "allow an address beyond loopback, open to everyone")
 	f.StringArrayVar(&o.origins, "allow-origin", nil, "let web pages of `ORIGIN` use the server; repeat for more, * for all")
@@ -135,7 +143,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
 	open := o.insecure || o.isGuarded() && o.hasTLS()
-	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
 		return err
 	}
 	if o.admin != "" {
@@ -155,18 +163,18 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		a.onServe(o)
 		return nil
 	}
-	mirrored, err := a.newMirrored(ctx, &o)
+	say := newServeLog(a, &o.logFlags)
+	followed, err := a.newFollowed(ctx, &o)
 	if err != nil {
 		return err
 	}
-	say := newServeLog(a, &o.logFlags)
 	secrets := &secretFiles{}
 	stop := a.reloadOnHangup(say, func() error { return a.reloadLevel(say, o) }, func() error { return secrets.reload(ctx) })
 	defer stop()
-	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay, boards, mirrored))
+	return say.logFailed(serveFile(ctx, a, o, say, secrets, relay, boards, followed))
 }
 
-func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks, mirrored *mirrored) (err error) {
+func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks, followed *followed) (err error) {
 	// Listen first, so that no file is created for a server that cannot start.
 	listener, err := listenOn(ctx, "--listen", o.listen)
 	if err != nil {
@@ -203,7 +211,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 			return err
 		}
 	}
-	cfg, err := mirrored.config(ctx, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
+	cfg, err := followed.config(ctx, a, o.db, cache.Config{Role: cache.Server, AsNewLog: o.asNewLog})
 	if err != nil {
 		return err
 	}
@@ -220,7 +228,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	if err := relay.open(ctx, log, say); err != nil {
 		return err
 	}
-	mirrored.open(log, say)
+	followed.open(log, say)
 	file, err := filepath.EvalSymlinks(o.db) // SQLite keeps the WAL next to the file itself
 	if err != nil {
 		return err
@@ -228,7 +236,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	srv := server.New(log, server.Config{
 		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, NoDashboard: o.noPage, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
-		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: mirrored.forServer(), Logger: say.Logger,
+		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: followed.forServer(), Cluster: followed.cluster(), Logger: say.Logger,
 	})
 	if admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
@@ -244,11 +252,11 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	defer secrets.startReading(ctx, say)()
-	stop := a.startUpkeep(ctx, log, mirrored.retention(o.retain.retention()), say)
+	stop := a.startUpkeep(ctx, log, followed.retention(o.retain.retention()), say)
 	defer stop()
 	defer relay.follow(ctx)()
 	defer boards.reportReaders(ctx, srv, say)()
-	defer mirrored.follow(ctx, a)()
+	defer followed.follow(ctx, a, log, say)()
 	defer func() { say.logStopped(log.Head()) }()
 	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
 }

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/mirror"
+	"github.com/rstream-dev/rstream/internal/natslog"
+	"github.com/rstream-dev/rstream/internal/wire"
+)
+
+// streamFlags are the flags that name a stream of NATS servers.
+type streamFlags struct {
+	nats   string
+	stream string
+	creds  string
+	nkey   string
+
+	systemURL   string
+	systemCreds string
+}
+
+func (o *streamFlags) addStreamFlags(f *pflag.FlagSet, usage string) {
+	f.StringVar(&o.nats, "nats", "", usage)
+	f.StringVar(&o.stream, "stream", "", "`NAME` of the stream of --nats")
+	f.StringVar(&o.creds, "nats-creds", "", "`FILE` with the credentials of a NATS user: a JWT and a seed")
+	f.StringVar(&o.nkey, "nats-nkey", "", "`FILE` with the seed of a NATS user")
+	f.StringVar(&o.systemURL, "nats-system", "", "`URL` with a user of the system account, which may ask the NATS servers when they sync")
+	f.StringVar(&o.systemCreds, "nats-system-creds", "", "`FILE` with the credentials of that user")
+}
+
+// streamConfig returns the configuration of a connection to the stream.
+func (o *streamFlags) streamConfig(a *app) natslog.Config {
+	c := a.credentials
+	for _, file := range []string{o.creds, o.nkey, o.systemCreds, c.clientKey} {
+		if file != "" {
+			a.warnIfExposed(file)
+		}
+	}
+	return natslog.Config{URL: o.nats, Stream: o.stream, Credentials: o.creds, NKey: o.nkey, SystemURL: o.systemURL, SystemCredentials: o.systemCreds,
+		CA: c.ca, Cert: c.clientCert, Key: c.clientKey}
+}
+
+// checkStreamFlags refuses flags that name no stream.
+func (o *streamFlags) checkStreamFlags() error {
+	switch {
+	case o.nats == "":
+		return usagef("--nats: name the NATS servers, such as nats://127.0.0.1:4222")
+	case o.stream == "":
+		return usagef("--nats: wants --stream, the name of the stream")
+	}
+	return nil
+}
+
+// clusterFlags are the flags of a server that is a node of a cluster.
+type clusterFlags struct {
+	streamFlags
+	create   bool
+	replicas int
+	durable  string
+}
+
+func (o *clusterFlags) addClusterFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	o.addStreamFlags(f, "be a node of the log in a JetStream stream of the NATS servers at `URL`")
+	f.BoolVar(&o.create, "init", false, "create the stream, if neither it nor the file exists")
+	f.IntVar(&o.replicas, "replicas", 0, "the stream must have `N` replicas (default: any number; with --init, 3)")
+	f.StringVar(&o.durable, "durable", "", "always: refuse NATS servers that acknowledge an append before it is synced to disk; interval: take any (default)")
+	completeFlag(cmd, "durable", "always", "interval")
+	excludeFlags(cmd, "nats", "mirror", "source", "as-new-log")
+}
+
+// checkClusterFlags refuses flags that contradict each other.
+func (o *clusterFlags) checkClusterFlags() error {
+	if o.nats == "" {
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"--stream", o.stream != ""}, {"--nats-creds", o.creds != ""}, {"--nats-nkey", o.nkey != ""},
+			{"--nats-system", o.systemURL != ""}, {"--nats-system-creds", o.systemCreds != ""}, {"--init", o.create}, {"--replicas", o.replicas != 0}, {"--durable", o.durable != ""}} {
+			if f.set {
+				return usagef("%s: wants --nats", f.name)
+			}
+		}
+		return nil
+	}
+	if err := o.checkStreamFlags(); err != nil {
+		return err
+	}
+	switch {
+	case o.replicas < 0:
+		return usagef("--replicas %d: want 1, 3 or 5", o.replicas)
+	case o.durable != "" && o.durable != "always" && o.durable != "interval":
+		return usagef("--durable %q: want always or interval", o.durable)
+	}
+	return nil
+}
+
+// A node is the stream of a cluster, as one of its nodes sees it.
+type node struct {
+	*natslog.Log
+	create bool
+
+	always   bool // of --durable
+	checking sync.Mutex
+	checked  time.Time   // when the servers were found to do what always asks for; guarded by checking
+	proven   atomic.Bool // they did when they were last asked
+}
+
+var nodeWords = followedWords{"a node of", "the stream", "stream"}
+
+// newNode returns the log in the stream of --nats.
+func (a *app) newNode(ctx context.Context, o *serveOptions) (*followed, error) {
+	cfg := o.streamConfig(a)
+	cfg.Node, cfg.Replicas, cfg.Later = o.node, o.replicas, exists(o.db)
+	cfg.OnNews = func(text string) { a.note("%s", text) }
+	l, err := natslog.Connect(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, nodeError(err)
+	}
+	n := &node{Log: l, create: o.create, always: o.durable == "always"}
+	return &followed{upstream: n, words: nodeWords, node: n, name: l.String(), close: l.Close}, nil
+}
+
+// Describe implements mirror.Upstream.
+func (n *node) Describe(ctx context.Context, held mirror.Position) (d mirror.Description, err error) {
+	if d, err = n.Log.Describe(ctx, held); err == nil && n.always {
+		err = n.checkAlways(ctx)
+	}
+	return d, err
+}
+
+// syncAge is for how long what the servers have said about their disks counts.
+const syncAge = time.Minute
+
+// checkAlways refuses servers that acknowledge an append before it is synced.
+func (n *node) checkAlways(ctx context.Context) error {
+	n.checking.Lock()
+	defer n.checking.Unlock()
+	if n.proven.Load() && time.Since(n.checked) < syncAge {
+		return nil
+	}
+	err := n.askWhenSynced(ctx)
+	n.checked = time.Now()
+	n.proven.Store(err == nil)
+	return err
+}
+
+func (n *node) askWhenSynced(ctx context.Context) error {
+	servers, err := n.CheckDurable(ctx)
+	if err != nil {
+		return err
+	}
+	always := map[string]bool{}
+	for _, s := range servers {
+		if always[s.Server] = s.Always; !s.Always {
+			return &natslog.SetupError{Text: fmt.Sprintf("--durable always: the server %s has a sync_interval of %s", s.Server, s.Interval)}
+		}
+	}
+	stream, err := n.Stream(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range stream.Replicas {
+		if !always[r.Server] {
+			return &natslog.SetupError{Text: fmt.Sprintf("--durable always: the server %s did not say when it syncs", r.Server)}
+		}
+	}
+	return nil
+}
+
+// Append implements mirror.Upstream. The server of the node has checked the rights of the caller:
+// its credentials are for no one else.
+func (n *node) Append(ctx context.Context, held mirror.Position, _ wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
+	if n.always && !n.proven.Load() {
+		return nil, &mirror.UnreachableError{URL: n.String(), Unsent: true, Err: errors.New("whether appends are durable there is not known yet")}
+	}
+	return n.Log.Append(ctx, held, wire.Caller{}, drafts)
+}
+
+// firstDescription returns what the stream says of the log that a new file is for.
+func (n *node) firstDescription(ctx context.Context) (d mirror.Description, err error) {
+	d, err = n.Describe(ctx, mirror.Position{})
+	if n.create && errors.Is(err, natslog.ErrNoStream) {
+		if _, _, err = n.Create(ctx, natslog.Creation{}); err == nil {
+			d, err = n.Describe(ctx, mirror.Position{})
+		}
+	}
+	if err != nil {
+		return d, nodeError(err)
+	}
+	return d, nil
+}
+
+// nodeError returns the error of a stream that cannot be used.
+func nodeError(err error) error {
+	e := &exitError{exitFailed, "--nats: " + err.Error(), "docs/cluster.md says how to set up NATS"}
+	var away *mirror.UnreachableError
+	switch {
+	case errors.Is(err, natslog.ErrNoStream):
+		e.hint = "start the first node with --init, or correct --stream"
+	case strings.Contains(err.Error(), "replicas > 1 not supported"):
+		e.hint = "one NATS server alone keeps a stream with --replicas 1"
+	case errors.As(err, &away):
+		e.status, e.hint = exitUnreachable, "the first start needs the NATS servers; later ones do not"
+	}
+	return e
+}
+
+// clusterReport returns how the node is, for the metrics of its server.
+func (n *node) clusterReport() wire.Cluster {
+	s := n.Status()
+	c := s.Counters
+	return wire.Cluster{Committer: s.IsCommitter, Sequence: s.Seq, Last: max(s.Seq, s.Last), Forwarded: c.Forwarded, Batches: c.Batches, Events: c.Events,
+		Conflicts: c.Conflicts, Repeats: c.Repeats, Unknown: c.Unknown}
+}
+
+// nodePause is how long a node waits before it takes part again after an error.
+const nodePause = time.Second
+
+// takePart makes the node one that others forward appends to, until ctx ends.
+func (n *node) takePart(ctx context.Context, log *cache.DB, say *serveLog) {
+	for {
+		err := n.Run(ctx, log)
+		if ctx.Err() != nil {
+			return
+		}
+		say.Warn("the node can take appends of no others", "stream", n.String(), "error", err.Error())
+		select {
+		case <-time.After(nodePause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -57,7 +57,7 @@ var asking = []struct {
 
 // notAsking are the commands that make no request to --server.
 var notAsking = strings.Fields(`log outbox outbox-drop outbox-retry windows cursor cursor-list cursor-set cursor-rm dead dead-list dead-retry dead-drop forget
-	serve key key-new key-list key-public token token-show backup compact export salvage
+	serve cluster cluster-status cluster-adopt key key-new key-list key-public token token-show backup compact export salvage
 	config config-show config-check config-path server server-list server-add server-rm source source-list source-add source-reset source-rm demo man version
 	bench bench-topics bench-readers bench-idle bench-state bench-open bench-disk bench-reconcile bench-match bench-consume bench-worker bench-compare bench-limit bench-server
 	completion completion-bash completion-zsh completion-fish completion-powershell help`)

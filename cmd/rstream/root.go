@@ -309,7 +309,7 @@ func addCommands(a *app, root *cobra.Command) {
 		newTailCommand(a), newSyncCommand(a), newLogCommand(a), newStateCommand(a), newGetCommand(a),
 		newPutCommand(a), newDelCommand(a), newOutboxCommand(a),
 		newLsCommand(a), newStatusCommand(a), newTopCommand(a), newWindowsCommand(a), newVerifyCommand(a), newCursorCommand(a), newDeadCommand(a), newForgetCommand(a),
-		newServeCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
+		newServeCommand(a), newClusterCommand(a), newKeyCommand(a), newTokenCommand(a), newBackupCommand(a), newCompactCommand(a),
 		newExportCommand(a), newImportCommand(a), newSalvageCommand(a), newDoctorCommand(a), newConfigCommand(a), newServerCommand(a), newSourceCommand(a), newDemoCommand(a), newBenchCommand(a), newManCommand(a), newVersionCommand(a),
 	)
 	for _, cmd := range root.Commands() {

@@ -11,10 +11,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsName is the name under which the test binary is a NATS server.
-const natsName = "nats-server"
+// natsName is the name under which the test binary is a NATS server: another one
+// than that of the program, which bench compare looks for.
+const natsName = "nats-for-tests"
 
-// serveNATS is the program nats-server CONF FILE: it serves until it is terminated, and writes its
+// serveNATS is the program nats-for-tests CONF FILE: it serves until it is terminated, and writes its
 // URL to FILE once it accepts connections.
 func serveNATS() {
 	if err := runNATS(os.Args[1], os.Args[2]); err != nil {

@@ -211,9 +211,9 @@ func (b *rebuilder) loseUnknown(s *suspect) {
 	if s.first == 0 {
 		return
 	}
-	for block := s.first.Block(); block <= s.last.Block(); block++ {
-		if slices.ContainsFunc(b.broken, func(key octetKey) bool { return key.block == block }) {
-			b.lost = append(b.lost, Place{0, window.BlockSpan(block).To})
+	for _, key := range b.broken { // the bounds of s may be damaged, and any number of blocks apart
+		if s.first.Block() <= key.block && key.block <= s.last.Block() {
+			b.lost = append(b.lost, Place{0, window.BlockSpan(key.block).To})
 		}
 	}
 }

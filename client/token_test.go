@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,6 +96,8 @@ func TestTokenIsRenewedLate(t *testing.T) {
 	c := newTestClient(t, f.newCache(), cfg)
 	f.put("alice/a", 10)
 	var lines []string
+	var cutting sync.WaitGroup
+	defer cutting.Wait()
 	for ev, err := range c.Tail(t.Context(), mustTopic(t, "alice"), TailOptions{}) {
 		if err != nil {
 			t.Fatalf("%v after %d refusals and %d lines", err, refused.Load(), len(lines))
@@ -102,7 +105,7 @@ func TestTokenIsRenewedLate(t *testing.T) {
 		lines = append(lines, string(ev.Line()))
 		if len(lines) == 10 {
 			gate.accept("second")
-			f.http.CloseClientConnections()
+			cutting.Go(func() { cutUntil(t, f, func() bool { return refused.Load() > 0 }) })
 		}
 		if len(lines) == 20 {
 			break
@@ -141,6 +144,19 @@ func TestTokenIsNotRenewed(t *testing.T) {
 	}
 }
 
+// cutUntil cuts all connections to the server until a condition holds. The stream of a tail may
+// open only after its history was read.
+func cutUntil(t *testing.T, f *fixture, holds func() bool) {
+	for tick := time.NewTicker(10 * time.Millisecond); !holds(); {
+		f.http.CloseClientConnections()
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			return
+		}
+	}
+}
+
 // TestTokenIsMissingForAWhile: what makes the token fails for some time in the middle of a tail,
 // which goes on without loss or repeat.
 func TestTokenIsMissingForAWhile(t *testing.T) {
@@ -164,13 +180,15 @@ func TestTokenIsMissingForAWhile(t *testing.T) {
 	c := newTestClient(t, f.newCache(), cfg)
 	f.put("alice/a", 10)
 	var lines []string
+	var cutting sync.WaitGroup
+	defer cutting.Wait()
 	for ev, err := range c.Tail(t.Context(), mustTopic(t, "alice"), TailOptions{}) {
 		if err != nil {
 			t.Fatalf("%v after %d lines", err, len(lines))
 		}
 		if lines = append(lines, string(ev.Line())); len(lines) == 10 {
 			failing.Store(true)
-			f.http.CloseClientConnections()
+			cutting.Go(func() { cutUntil(t, f, func() bool { return failed.Load() > 0 }) })
 		}
 		if len(lines) == 20 {
 			break

@@ -37,7 +37,6 @@ func addFilter(a *app, cmd *cobra.Command) {
 // prepareFilter compiles the expressions of the command line.
 func (a *app) prepareFilter(cmd *cobra.Command) (err error) {
 	f := &a.filter
-	f.ctx = delayEnd(cmd.Context(), expressionGrace)
 	if f.where, err = parseExpression("where", f.whereText); err != nil {
 		return err
 	}
@@ -45,6 +44,7 @@ func (a *app) prepareFilter(cmd *cobra.Command) (err error) {
 		return err
 	}
 	if f.where != nil || f.selection != nil {
+		f.ctx = delayEnd(cmd.Context(), expressionGrace)
 		a.out.filter = f
 	}
 	return nil

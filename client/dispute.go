@@ -16,7 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// listTime is how long several servers may take to say what they have in the blocks of a range.
+// listTime limits the requests for the blocks of a range from several servers.
 const listTime = 5 * time.Second
 
 // errOverruled ends a comparison with a server whose digest has turned out to be wrong. The
@@ -52,8 +52,8 @@ type dispute struct {
 	wrong  map[string]*ProtocolError      // servers that are wrong, and why
 }
 
-// newDispute asks the servers what they have in the blocks of span. It returns nil if from does
-// not answer.
+// newDispute requests the digests of the blocks of span from the servers. It returns nil if from
+// does not answer.
 func (c *Client) newDispute(ctx context.Context, topic event.Topic, span window.Span, from string) (*dispute, error) {
 	windows, err := c.store.Windows(ctx)
 	if err != nil {

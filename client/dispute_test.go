@@ -180,13 +180,7 @@ func TestSyncWithInventedEvents(t *testing.T) {
 				}, func(c *Client, db *cache.DB) {
 					if tc.before {
 						m.serve("z", m.server)
-						only := c.cfg
-						only.Servers = []string{"http://z"}
-						first := newTestClient(t, db, only)
-						defer first.Close()
-						if _, err := first.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
-							t.Fatal(err)
-						}
+						syncFrom(t, c, db, "http://z")
 						m.put("alice/x", 10)
 					}
 					s, err := c.Sync(t.Context(), event.All, SyncOptions{})
@@ -274,17 +268,23 @@ func TestProvenEventsAreNotReplaced(t *testing.T) {
 		m := newMesh(t, 50, all, all)
 		m.use(nil, func(c *Client, db *cache.DB) {
 			m.serve("z", m.server)
-			only := c.cfg
-			only.Servers = []string{"http://z"}
-			first := newTestClient(t, db, only)
-			defer first.Close()
-			if _, err := first.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			syncFrom(t, c, db, "http://z")
 			if s, err := c.Sync(t.Context(), event.All, SyncOptions{}); !errors.As(err, new(*MismatchError)) {
 				t.Errorf("Sync = %+v, %v", s, err)
 			}
 			wantForged(t, m, db, nil)
 		})
 	})
+}
+
+// syncFrom syncs a copy with one server, and with the settings of c otherwise.
+func syncFrom(t *testing.T, c *Client, db *cache.DB, server string) {
+	t.Helper()
+	cfg := c.cfg
+	cfg.Servers = []string{server}
+	only := newTestClient(t, db, cfg)
+	defer only.Close()
+	if _, err := only.Sync(t.Context(), event.All, SyncOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -24,9 +24,11 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// scraped returns the lines of GET /metrics.
+// scraped returns the lines of GET /metrics when all that was sent has been counted: a reader
+// may have its bytes before the server counts them.
 func (s *served) scraped(t *testing.T) []string {
 	t.Helper()
+	synctest.Wait()
 	return strings.Split(body(t, s.get("/metrics")), "\n")
 }
 

@@ -138,8 +138,8 @@ func (h *havoc) served() (torn bool) {
 	if h.countdown <= 0 && h.kills > 0 {
 		h.kills--
 		h.countdown = 1 + h.rng.IntN(max(h.n/10, 100))
-		victim, name := h.relay, "relay"
-		if h.rng.IntN(3) == 0 {
+		victim, name := h.relay, "relay" // at least once
+		if h.killed[name] > 0 && h.rng.IntN(3) == 0 {
 			victim, name = h.upstream, "server"
 		}
 		if victim.Process.Kill() == nil { // it may have ended
@@ -192,6 +192,11 @@ func (h *havoc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		from := h.next
 		h.next = min(h.next+clean, h.n)
 		h.mu.Unlock()
+		if from == 2*clean { // one connection at least is torn, with events lost
+			_, _ = fmt.Fprintf(w, "data: %d\n\n", from+1)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
 		h.send(w, from, func(i int) string { return fmt.Sprintf("data: %d\n\n", i) })
 	case "/wikimedia": // two events have the same time; it goes on a millisecond later than asked
 		from := 0

@@ -59,9 +59,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"address": cmdAddress,
 	// deadport VAR: set a variable to an address that refuses connections.
 	"deadport": cmdDeadPort,
-	// badwire VAR URL N: set a variable to a URL that forwards to another, but cuts
-	// each connection after N bytes of responses.
+	// badwire VAR URL N [hold]: set a variable to a URL that forwards to another, but cuts
+	// each connection after N bytes of responses. With hold, nothing passes after a cut until
+	// resume VAR.
 	"badwire": cmdFlakyProxy,
+	"resume":  cmdResume,
 	// wire VAR URL [VAR2]: set a variable to a URL that forwards to another and counts
 	// the events that cross it, together with those of the wire VAR2.
 	"wire": cmdWire,
@@ -225,14 +227,32 @@ func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdFlakyProxy(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 3, "badwire VAR URL N")
+	want(ts, neg, args, 3, "badwire VAR URL N [hold]")
 	n, err := strconv.ParseInt(args[2], 10, 64)
 	ts.Check(err)
 	w, err := demo.NewFlakyProxy(context.Background(), strings.TrimPrefix(args[1], "http://"))
 	ts.Check(err)
 	ts.Defer(w.Close)
 	w.CutAfter(n)
+	if len(args) > 3 {
+		w.HoldAfterCut()
+	}
+	ts.Value(flakyProxiesKey{}).(flakyProxies)[args[0]] = w
 	ts.Setenv(args[0], "http://"+w.Addr())
+}
+
+type flakyProxiesKey struct{}
+
+// flakyProxies are the flaky proxies of a script, by the variable of their URL.
+type flakyProxies map[string]*demo.FlakyProxy
+
+func cmdResume(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "resume VAR")
+	w := ts.Value(flakyProxiesKey{}).(flakyProxies)[args[0]]
+	if w == nil {
+		ts.Fatalf("there is no flaky proxy %s", args[0])
+	}
+	w.Resume()
 }
 
 func cmdStub(ts *testscript.TestScript, neg bool, args []string) {

@@ -89,5 +89,6 @@ func setUp(env *testscript.Env) error {
 	env.Values[jobsKey{}] = jobs{}
 	env.Values[wiresKey{}] = wires{}
 	env.Values[gatesKey{}] = gates{}
+	env.Values[flakyProxiesKey{}] = flakyProxies{}
 	return os.MkdirAll(home, 0o700)
 }

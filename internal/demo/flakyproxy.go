@@ -19,6 +19,8 @@ type FlakyProxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	closed bool
+	holds  bool          // from a cut until Resume, nothing is forwarded
+	held   chan struct{} // closed by Resume; nil if nothing is held
 	open   sync.WaitGroup
 }
 
@@ -45,6 +47,23 @@ func (p *FlakyProxy) CutAfter(n int64) {
 	defer p.mu.Unlock()
 	for c := range p.conns {
 		c.Close()
+	}
+}
+
+// HoldAfterCut makes every cut hold the responses of all connections until Resume.
+func (p *FlakyProxy) HoldAfterCut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holds = true
+}
+
+// Resume forwards the responses that are held.
+func (p *FlakyProxy) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil {
+		close(p.held)
+		p.held = nil
 	}
 }
 
@@ -77,9 +96,34 @@ func (p *FlakyProxy) forwardResponse(near, far net.Conn) {
 		io.Copy(near, far)
 		return
 	}
-	if n, _ := io.CopyN(near, far, limit); n == limit {
-		p.broken.Add(1)
+	if n, _ := io.CopyN(heldWriter{p, near}, far, limit); n == limit {
+		p.noteCut()
 	}
+}
+
+func (p *FlakyProxy) noteCut() {
+	p.broken.Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds && p.held == nil && !p.closed {
+		p.held = make(chan struct{})
+	}
+}
+
+// A heldWriter writes a response unless the proxy holds it.
+type heldWriter struct {
+	p *FlakyProxy
+	w io.Writer
+}
+
+func (h heldWriter) Write(b []byte) (int, error) {
+	h.p.mu.Lock()
+	held := h.p.held
+	h.p.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	return h.w.Write(b)
 }
 
 func (p *FlakyProxy) keepConns(conns ...net.Conn) bool {
@@ -110,6 +154,7 @@ func (p *FlakyProxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	p.Resume()
 	p.CutAfter(0)
 	p.open.Wait()
 }

@@ -35,12 +35,16 @@ func newClusterStatusCommand(a *app) *cobra.Command {
 	var o streamFlags
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Print how the log and its stream are",
-		Long: `Print the log that a stream has, the node that assigns its ids, how the stream and its
-replicas are, and when an append is durable. The NATS servers tell only a user of the
-system account when they sync: name one with --nats-system or --nats-system-creds.
+		Short: "Print how the log, its nodes and its stream are",
+		Long: `Print the log that a stream has, the node that assigns its ids, all nodes, how the stream
+and its replicas are, and when an append is durable. Nodes answer for themselves. One that
+does not answer is printed if it has read the stream within half a minute, or was the last
+to assign ids; nodes that are gone for longer are not known. The NATS servers tell only a
+user of the system account when they sync: name one with --nats-system or
+--nats-system-creds.
 
-The exit status is 1 if no node assigns ids, or if a replica is offline.`,
+The exit status is 1 if no node assigns ids, if a node does not answer, or if a replica is
+offline.`,
 		Example: `  rstream cluster status --nats nats://n1:4222 --stream log
   rstream cluster status --nats nats://n1:4222 --stream log -o json`,
 		Args: noArgs,
@@ -63,12 +67,28 @@ type clusterStatus struct {
 	Parent     string          `json:"parent,omitempty"`
 	ParentHead *event.ID       `json:"parent_head,omitempty"`
 	Committer  string          `json:"committer,omitempty"`
+	Nodes      []memberStatus  `json:"nodes"`
 	Created    time.Time       `json:"created"`
 	Messages   uint64          `json:"messages"`
 	Bytes      uint64          `json:"bytes"`
 	Replicas   []replicaStatus `json:"replicas,omitempty"`
 	Synced     []serverSync    `json:"synced,omitempty"`
 	Unknown    string          `json:"synced_unknown,omitempty"` // why Synced is not there
+}
+
+// A memberStatus is how a node is. Of one that does not answer, only its name is known.
+type memberStatus struct {
+	Node      string    `json:"node"`
+	Answers   bool      `json:"answers"`
+	Committer bool      `json:"committer"`
+	Ready     bool      `json:"ready"`
+	URL       string    `json:"url,omitempty"`
+	Version   string    `json:"version,omitempty"`
+	Log       string    `json:"log,omitempty"` // if it is another one
+	Head      *event.ID `json:"head,omitempty"`
+	Behind    *int64    `json:"behind,omitempty"` // events
+	Trouble   string    `json:"trouble,omitempty"`
+	Last      bool      `json:"last_committer,omitempty"` // it does not answer, and was the last one to assign ids
 }
 
 type replicaStatus struct {
@@ -91,12 +111,12 @@ func runClusterStatus(ctx context.Context, a *app, o *streamFlags) error {
 	}
 	l, err := natslog.Connect(ctx, o.streamConfig(a))
 	if err != nil {
-		return nodeError(err)
+		return streamError(err)
 	}
 	defer l.Close()
 	s := clusterStatus{Type: "cluster", Stream: o.stream, Servers: l.String()}
 	if err := s.ask(ctx, l); err != nil {
-		return nodeError(err)
+		return streamError(err)
 	}
 	print := func() error { return a.out.writeJSON(&s) }
 	if a.out.isForPerson() {
@@ -108,7 +128,17 @@ func runClusterStatus(ctx context.Context, a *app, o *streamFlags) error {
 	return errors.Join(print(), s.problem())
 }
 
-// ask asks the servers and the committer.
+// streamError returns the error of a stream that a command cannot use.
+func streamError(err error) error {
+	err = nodeError(err)
+	var exit *exitError
+	if errors.As(err, &exit) && exit.hint == firstStartHint {
+		exit.hint = "check the address in --nats, and that a NATS server runs there"
+	}
+	return err
+}
+
+// ask asks the servers, the committer and the nodes.
 func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	d, err := l.Describe(ctx, mirror.Position{})
 	if err != nil {
@@ -129,6 +159,9 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	if s.Committer, err = l.Committer(ctx); err != nil {
 		return err
 	}
+	if err := s.askNodes(ctx, l); err != nil {
+		return err
+	}
 	synced, err := l.CheckDurable(ctx)
 	if err != nil {
 		s.Unknown = err.Error()
@@ -140,10 +173,39 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	return nil
 }
 
-// problem returns an error if appends cannot be taken, or would not be with one server less.
+// askNodes asks the nodes. The head was read before, so a node may be after it.
+func (s *clusterStatus) askNodes(ctx context.Context, l *natslog.Log) error {
+	nodes, err := l.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	s.Nodes = []memberStatus{}
+	for i := range nodes {
+		n := &nodes[i]
+		m := memberStatus{Node: n.Node, Answers: n.Answers, Committer: n.Committer, URL: n.URL, Version: n.Version, Trouble: n.Trouble, Last: n.Claimed && !n.Answers}
+		if n.Answers {
+			m.Ready, m.Head = n.Trouble == "", &n.Head
+		}
+		if n.Answers && n.Log == s.Log {
+			behind := max(int64(s.Head)-int64(n.Head), 0)
+			m.Behind = &behind
+		} else {
+			m.Log = n.Log
+		}
+		s.Nodes = append(s.Nodes, m)
+	}
+	return nil
+}
+
+// problem returns an error if appends cannot be taken, or if a part of the cluster is away.
 func (s *clusterStatus) problem() error {
 	if s.Committer == "" {
 		return &exitError{exitFailed, "cluster status: no node assigns ids", "start nodes with \"rstream serve --nats\""}
+	}
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; !n.Answers {
+			return &exitError{exitFailed, "cluster status: the node " + n.Node + " does not answer", ""}
+		}
 	}
 	for _, r := range s.Replicas {
 		if r.Offline {
@@ -168,6 +230,9 @@ func (s *clusterStatus) print(out *output) error {
 	} else {
 		line("committer", "%s", s.Committer)
 	}
+	for i := range s.Nodes {
+		line("node", "%s", &s.Nodes[i])
+	}
 	line("stream", "%s, %s, %s", s.Servers, count(int(s.Messages), "message"), formatSize(int64(s.Bytes)))
 	for _, r := range s.Replicas {
 		line("replica", "%s", r)
@@ -179,6 +244,38 @@ func (s *clusterStatus) print(out *output) error {
 		line("synced", "%s", one)
 	}
 	return out.printf("%s", b.String())
+}
+
+func (m *memberStatus) String() string {
+	if !m.Answers {
+		if m.Last {
+			return m.Node + ": no answer; it was the last to assign ids"
+		}
+		return m.Node + ": no answer"
+	}
+	var text strings.Builder
+	text.WriteString(m.Node)
+	if m.URL != "" {
+		text.WriteString(" at " + m.URL)
+	}
+	if m.Version != "" {
+		text.WriteString(", version " + m.Version)
+	}
+	switch {
+	case m.Behind == nil:
+		text.WriteString(": has the log " + m.Log)
+	case *m.Behind == 0:
+		text.WriteString(": has everything")
+	default:
+		text.WriteString(": at " + m.Head.String() + ", " + count(int(*m.Behind), "event") + " behind")
+	}
+	if m.Committer {
+		text.WriteString(", commits")
+	}
+	if !m.Ready {
+		text.WriteString(", not ready: " + m.Trouble)
+	}
+	return text.String()
 }
 
 func (r replicaStatus) String() string {

@@ -55,7 +55,7 @@ func runClusterAdopt(ctx context.Context, a *app, o adoptOptions, to string) (er
 	cfg.Replicas = o.replicas
 	l, err := natslog.Connect(ctx, cfg)
 	if err != nil {
-		return nodeError(err)
+		return streamError(err)
 	}
 	defer l.Close()
 	creation, err := a.continueLog(ctx, o.db, to)
@@ -65,7 +65,7 @@ func runClusterAdopt(ctx context.Context, a *app, o adoptOptions, to string) (er
 	_, created, err := l.Create(ctx, creation)
 	switch {
 	case err != nil:
-		return errors.Join(nodeError(err), os.Remove(to))
+		return errors.Join(streamError(err), os.Remove(to))
 	case !created:
 		return errors.Join(&exitError{exitFailed, "stream " + o.stream + ": exists already", "name another one with --stream"}, os.Remove(to))
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/mirror"
+	"github.com/rstream-dev/rstream/internal/natslog"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -223,6 +224,20 @@ func (f *followed) cluster() func() wire.Cluster {
 		return nil
 	}
 	return f.node.clusterReport
+}
+
+// introduce says what the other nodes learn of this server.
+func (f *followed) introduce(url string) {
+	if f == nil || f.node == nil {
+		return
+	}
+	f.node.Introduce(func() natslog.About {
+		about := natslog.About{URL: url, Version: programVersion()}
+		if err := f.mirror.Ready(); err != nil {
+			about.Trouble = err.Error()
+		}
+		return about
+	})
 }
 
 // fillPause is how often serve says how far the first fill of a mirror is.

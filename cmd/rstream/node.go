@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,7 @@ func (o *clusterFlags) checkClusterFlags() error {
 type node struct {
 	*natslog.Log
 	create bool
+	wait   time.Duration // for NATS servers at the first start
 
 	always   bool // of --durable
 	checking sync.Mutex
@@ -124,15 +126,40 @@ func (a *app) newNode(ctx context.Context, o *serveOptions) (*followed, error) {
 	cfg := o.streamConfig(a)
 	cfg.Node, cfg.Replicas, cfg.Later = o.node, o.replicas, exists(o.db)
 	cfg.OnNews = func(text string) { a.note("%s", text) }
-	l, err := natslog.Connect(ctx, cfg)
+	wait := cmp.Or(a.timeout, firstWait)
+	var l *natslog.Log
+	err := untilReached(ctx, wait, func() (err error) {
+		l, err = natslog.Connect(ctx, cfg)
+		return err
+	})
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, nodeError(err)
 	}
-	n := &node{Log: l, create: o.create, always: o.durable == "always"}
+	n := &node{Log: l, create: o.create, wait: wait, always: o.durable == "always"}
 	return &followed{upstream: n, words: nodeWords, node: n, name: l.String(), close: l.Close}, nil
+}
+
+// firstWait is how long the first start of a node waits for NATS servers, which may be starting,
+// too. --timeout sets another time.
+const firstWait = 5 * time.Second
+
+// untilReached calls try until it reaches the NATS servers, for a while.
+func untilReached(ctx context.Context, wait time.Duration, try func() error) error {
+	for limit := time.Now().Add(wait); ; {
+		err := try()
+		var away *mirror.UnreachableError
+		if !errors.As(err, &away) || time.Now().After(limit) {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Describe implements mirror.Upstream.
@@ -193,29 +220,40 @@ func (n *node) Append(ctx context.Context, held mirror.Position, _ wire.Caller, 
 
 // firstDescription returns what the stream says of the log that a new file is for.
 func (n *node) firstDescription(ctx context.Context) (d mirror.Description, err error) {
-	d, err = n.Describe(ctx, mirror.Position{})
-	if n.create && errors.Is(err, natslog.ErrNoStream) {
-		if _, _, err = n.Create(ctx, natslog.Creation{}); err == nil {
-			d, err = n.Describe(ctx, mirror.Position{})
+	err = untilReached(ctx, n.wait, func() error {
+		d, err = n.Describe(ctx, mirror.Position{})
+		if n.create && errors.Is(err, natslog.ErrNoStream) {
+			if _, _, err = n.Create(ctx, natslog.Creation{}); err == nil {
+				d, err = n.Describe(ctx, mirror.Position{})
+			}
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return d, nodeError(err)
 	}
 	return d, nil
 }
 
+// firstStartHint is for servers that cannot be reached.
+const firstStartHint = "the first start needs the NATS servers; later ones do not"
+
 // nodeError returns the error of a stream that cannot be used.
 func nodeError(err error) error {
 	e := &exitError{exitFailed, "--nats: " + err.Error(), "docs/cluster.md says how to set up NATS"}
 	var away *mirror.UnreachableError
+	var refused *natslog.RefusedError
 	switch {
+	case errors.As(err, &refused) && refused.Doing != "":
+		e.status, e.hint = exitNotAllowed, "docs/cluster.md lists what the user of a node must be allowed to do"
+	case errors.As(err, &refused):
+		e.status, e.hint = exitNotAllowed, "name the credentials with --nats-creds or --nats-nkey, or a user and password in RSTREAM_NATS"
 	case errors.Is(err, natslog.ErrNoStream):
 		e.hint = "start the first node with --init, or correct --stream"
 	case strings.Contains(err.Error(), "replicas > 1 not supported"):
 		e.hint = "one NATS server alone keeps a stream with --replicas 1"
 	case errors.As(err, &away):
-		e.status, e.hint = exitUnreachable, "the first start needs the NATS servers; later ones do not"
+		e.status, e.hint = exitUnreachable, cmp.Or(hintOfTLS(err, strings.ReplaceAll(away.URL, "tls://", "https://")), firstStartHint)
 	}
 	return e
 }

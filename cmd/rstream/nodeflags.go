@@ -30,10 +30,12 @@ type nodeFlags struct {
 func (o *nodeFlags) addNodeFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.boards, "board", nil, "report who reads to the board of the server at `URL`, while somebody looks at it; repeat for more")
 	f.StringVar(&o.node, "node", "", "`NAME` of this server on boards (default: the id of its log)")
-	f.StringVar(&o.advertise, "advertise", "", "`URL` of this server for the others on a board, to ask for rooms")
+	f.StringVar(&o.advertise, "advertise", "", "`URL` of this server for the others on a board, to ask for rooms, and for cluster status")
 }
 
-func (o *nodeFlags) checkNodeFlags() error {
+// checkNodeFlags refuses flags that make no sense. inCluster says that the server is a node of a
+// cluster.
+func (o *nodeFlags) checkNodeFlags(inCluster bool) error {
 	if o.node == "" && len(o.boards) > 0 {
 		return usagef("--board: wants --node, the name of this server on the board")
 	}
@@ -45,8 +47,8 @@ func (o *nodeFlags) checkNodeFlags() error {
 	if o.advertise == "" {
 		return nil
 	}
-	if len(o.boards) == 0 {
-		return usagef("--advertise: wants --board")
+	if len(o.boards) == 0 && !inCluster {
+		return usagef("--advertise: wants --board or --nats")
 	}
 	u, err := url.Parse(o.advertise)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 		return usagef("--heartbeat %s: want at least 10ms", o.heartbeat)
 	}
 	open := o.insecure || o.isGuarded() && o.hasTLS()
-	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
+	if err := errors.Join(o.logFlags.checkLogFlags(), o.guardFlags.checkGuardFlags(), o.nodeFlags.checkNodeFlags(o.nats != ""), o.clusterFlags.checkClusterFlags(), checkListen("--listen", o.listen, open, o.isGuarded())); err != nil {
 		return err
 	}
 	if o.admin != "" {
@@ -254,6 +255,7 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	defer secrets.startReading(ctx, say)()
 	stop := a.startUpkeep(ctx, log, followed.retention(o.retain.retention()), say)
 	defer stop()
+	followed.introduce(cmp.Or(o.advertise, url))
 	defer relay.follow(ctx)()
 	defer boards.reportReaders(ctx, srv, say)()
 	defer followed.follow(ctx, a, log, say)()

@@ -72,8 +72,10 @@ func (l *Log) tryAppend(ctx context.Context, log string, a *cache.Assignment) ([
 	switch {
 	case mine:
 		r := &request{Assignment: *a}
-		err := l.committer.submit(ctx, r)
-		return r.Receipts, responseTo(err)
+		if err := l.committer.submit(ctx, r); err != nil {
+			return nil, responseTo(err) // the committer may still have r
+		}
+		return r.Receipts, nil
 	case holder.Boot == "" || holder.Boot == l.boot:
 		return nil, errNotCommitter
 	}

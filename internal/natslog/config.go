@@ -3,13 +3,16 @@ package natslog
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -99,6 +102,9 @@ func (c *Config) options(credentials string) (options []nats.Option, err error) 
 		nats.IgnoreAuthErrorAbort(),        // the servers may get new keys a moment after the nodes
 	}
 	if credentials != "" {
+		if err := checkCredentials(credentials); err != nil {
+			return nil, fmt.Errorf("read the NATS credentials %s: %w", credentials, err)
+		}
 		options = append(options, nats.UserCredentials(credentials))
 	}
 	if c.NKey != "" {
@@ -112,6 +118,9 @@ func (c *Config) options(credentials string) (options []nats.Option, err error) 
 		options = append(options, nats.Token(c.Token))
 	}
 	if c.CA != "" {
+		if err := checkAuthorities(c.CA); err != nil {
+			return nil, fmt.Errorf("read the NATS authorities %s: %w", c.CA, err)
+		}
 		options = append(options, nats.RootCAs(c.CA))
 	}
 	if c.Cert != "" {
@@ -121,6 +130,43 @@ func (c *Config) options(credentials string) (options []nats.Option, err error) 
 		options = append(options, nats.ClientCert(c.Cert, c.Key))
 	}
 	return options, nil
+}
+
+// checkCredentials refuses a file that has no user of NATS. The library reads it with each
+// connection, and would call it unreachable.
+func checkCredentials(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return pathCause(err)
+	}
+	if _, err := nkeys.ParseDecoratedJWT(b); err != nil {
+		return errors.New("it has no JWT of a user")
+	}
+	if _, err := nkeys.ParseDecoratedUserNKey(b); err != nil {
+		return errors.New("it has no seed of a user")
+	}
+	return nil
+}
+
+// checkAuthorities refuses a file without certificates.
+func checkAuthorities(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return pathCause(err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(b) {
+		return errors.New("it has no certificate")
+	}
+	return nil
+}
+
+// pathCause returns the cause of an error that names a path.
+func pathCause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // shown returns the addresses without secrets.

@@ -35,7 +35,9 @@ func (l *Log) State(context.Context, mirror.Position) (event.Time, iter.Seq2[eve
 func (l *Log) Follow(ctx context.Context, after mirror.Position) iter.Seq2[mirror.Batch, error] {
 	return func(yield func(mirror.Batch, error) bool) {
 		f := follower{l: l, log: after.Log, at: after.Point, yield: yield}
-		err := f.run(ctx)
+		allowed, done := l.whileAllowed(ctx, "$JS.API.STREAM.", "$JS.API.CONSUMER.CREATE.", "$JS.API.CONSUMER.MSG.NEXT.")
+		err := refusalOr(allowed, f.run(allowed))
+		done()
 		l.lease.setFollowing(false)
 		if !errors.Is(err, errStopped) {
 			yield(mirror.Batch{}, err)
@@ -158,6 +160,7 @@ func (f *follower) consume(ctx context.Context) (messages <-chan jetstream.Msg, 
 	consumer, err := l.js.CreateConsumer(ctx, l.cfg.Stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.first,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+		Metadata: map[string]string{metaNode: l.cfg.Node, metaBoot: l.boot},
 	})
 	if err != nil {
 		return nil, nil, nil, l.streamError(err)

@@ -53,7 +53,7 @@ type parts struct {
 	ended time.Time
 }
 
-// subscribe begins to take appends of other nodes.
+// subscribe begins to take appends of other nodes, and to answer those who ask for the nodes.
 func (l *Log) subscribe(ctx context.Context) ([]*nats.Subscription, error) {
 	sub, err := l.conn.Subscribe(l.subject("append."+l.boot), func(msg *nats.Msg) { l.takePart(ctx, msg) })
 	if err != nil {
@@ -62,7 +62,11 @@ func (l *Log) subscribe(ctx context.Context) ([]*nats.Subscription, error) {
 	if err := sub.SetPendingLimits(-1, maxForwarded); err != nil {
 		return nil, err
 	}
-	return []*nats.Subscription{sub}, nil
+	about, err := l.conn.Subscribe(l.subject(partNodes), l.answerNodes)
+	if err != nil {
+		return nil, err
+	}
+	return []*nats.Subscription{sub, about}, nil
 }
 
 // takePart takes a part of a forwarded append, and answers with the last one.
@@ -252,6 +256,8 @@ func (l *Log) forward(ctx context.Context, log, boot string, a *cache.Assignment
 	for i := range a.Drafts {
 		lines = append(a.Drafts[i].AppendJSON(lines), '\n')
 	}
+	ctx, done := l.whileAllowed(ctx, l.subject("append."))
+	defer done()
 	inbox := l.conn.NewInbox()
 	answers := make(chan *nats.Msg, 64)
 	sub, err := l.conn.ChanSubscribe(inbox, answers)
@@ -287,6 +293,7 @@ func (l *Log) forward(ctx context.Context, log, boot string, a *cache.Assignment
 		if data = append(data, msg.Data...); n < of {
 			continue
 		}
+		l.refusals.noteForwarded()
 		return answered(msg.Header.Get(headerStatus), data, a)
 	}
 }
@@ -303,9 +310,21 @@ func (l *Log) awaitAnswer(ctx context.Context, answers <-chan *nats.Msg, boot st
 			return msg, nil
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errNoAnswer
+			return nil, l.notForwarded(ctx)
 		}
 	}
+}
+
+// notForwarded returns the error of an append that got no answer. It was certainly not appended if
+// NATS allows no appends of this node.
+func (l *Log) notForwarded(ctx context.Context) error {
+	err := refusalOr(ctx, errNoAnswer)
+	l.refusals.mu.Lock()
+	defer l.refusals.mu.Unlock()
+	if errors.Is(err, errNoAnswer) || l.refusals.once {
+		return errNoAnswer
+	}
+	return wire.Errorf(http.StatusServiceUnavailable, "%s: %v", wire.NothingAppended, err)
 }
 
 // answered returns what an answer of the committer says.

@@ -26,6 +26,7 @@ type lease struct {
 	heard     time.Time
 	following bool
 	since     time.Time     // when following became what it is
+	barred    bool          // NATS does not allow this node what a committer does
 	changed   chan struct{} // closed when the above changes, except heard
 }
 
@@ -64,13 +65,32 @@ func (e *lease) isMine() bool {
 }
 
 func (e *lease) mineLocked() bool {
-	return e.seen && e.holder.Boot == e.l.boot && e.seq > e.givenUp
+	return e.seen && e.holder.Boot == e.l.boot && e.seq > e.givenUp && !e.barred
 }
 
 func (e *lease) isFollowing() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.following
+}
+
+// setBarred says whether this node must not become the committer. One that is it gives up.
+func (e *lease) setBarred(is bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.barred == is {
+		return
+	}
+	if e.barred = is; is {
+		e.givenUp = e.seq
+	}
+	e.wakeLocked()
+}
+
+func (e *lease) isBarred() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.barred
 }
 
 func (e *lease) setFollowing(is bool) {
@@ -155,7 +175,7 @@ func (e *lease) run(ctx context.Context) {
 			continue
 		}
 		stop()
-		if !e.isVacant(ctx) {
+		if e.isBarred() || !e.isVacant(ctx) {
 			vacant = 0
 			continue
 		}
@@ -214,6 +234,8 @@ func (e *lease) answer(msg *nats.Msg) {
 func (e *lease) isVacant(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, e.l.cfg.LeaseTime/2)
 	defer cancel()
+	ctx, done := e.l.whileAllowed(ctx, e.l.subject("committer"))
+	defer done()
 	msg, err := e.l.conn.RequestWithContext(ctx, e.l.subject("committer"), nil)
 	var p presence
 	if err == nil && json.Unmarshal(msg.Data, &p) == nil && p.Boot != "" && p.Log == e.l.logID() {
@@ -222,7 +244,7 @@ func (e *lease) isVacant(ctx context.Context) bool {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.following {
+	if !e.following || e.barred {
 		return false
 	}
 	return errors.Is(err, nats.ErrNoResponders) || time.Since(e.heard) > e.l.cfg.LeaseTime

@@ -28,9 +28,11 @@ type Log struct {
 	patience  time.Duration // how long the stream may seem to be older than the file, see Describe
 	forced    bool          // for tests: it stays the committer whatever others claim
 
+	about     func() About // of Introduce; nil: nothing
 	lease     lease
 	committer *committer
 	forwards  forwards
+	refusals  refusals
 
 	mu       sync.Mutex
 	log      string    // the id of the log, once it is known
@@ -70,7 +72,10 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		if err != nil {
 			l.news("the connection to NATS ended: %v", err)
 		}
-	}), nats.ReconnectHandler(func(c *nats.Conn) { l.news("connected to NATS again: %s", c.ConnectedServerName()) }))
+	}), nats.ReconnectHandler(func(c *nats.Conn) {
+		l.forgetRefusals()
+		l.news("connected to NATS again: %s", c.ConnectedServerName())
+	}), nats.ErrorHandler(l.noteError))
 	if cfg.Later {
 		options = append(options, nats.RetryOnFailedConnect(true))
 	}
@@ -125,6 +130,13 @@ func (l *Log) news(format string, args ...any) {
 
 // unreachable returns the error of a request that got no answer.
 func (l *Log) unreachable(err error) error {
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return refused
+	case isRefusal(err):
+		return &RefusedError{URL: l.cfg.shown(), Err: err}
+	}
 	unsent := errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed)
 	return &mirror.UnreachableError{URL: l.cfg.shown(), Unsent: unsent, Err: err}
 }

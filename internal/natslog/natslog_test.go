@@ -5,8 +5,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -102,19 +104,39 @@ func TestTwoCommitters(t *testing.T) {
 	if !a.log.lease.isMine() || !b.log.lease.isMine() {
 		t.Fatal("there are not two committers")
 	}
-	var appending sync.WaitGroup
-	for i := range 60 {
-		n := []*node{a, b}[i%2]
-		appending.Go(func() {
-			if _, err := n.append(drafts(2, fmt.Sprint("k", i/3, "-"))...); err != nil { // some are the same on both
-				t.Error(err)
-			}
-		})
+	count := longtest.Size(60, 3000)
+	appendAll := func(prefix string, nodes ...*node) time.Duration {
+		began := time.Now()
+		var appending sync.WaitGroup
+		for w := range 12 {
+			n := nodes[w%len(nodes)]
+			appending.Go(func() {
+				for i := w; i < count; i += 12 {
+					key := i
+					if i%6 == 5 {
+						key-- // the other node has the same
+					}
+					if _, err := n.append(drafts(2, fmt.Sprint(prefix, key, "-"))...); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		appending.Wait()
+		return time.Since(began)
 	}
-	appending.Wait()
-	awaitHead(t, 41, a, b)
-	checkEqual(t, 41, a, b)
-	if n := a.log.Status().Counters.Conflicts + b.log.Status().Counters.Conflicts; n == 0 {
+	by := func(n *node) Counters { return n.log.Status().Counters }
+	two := appendAll("two", a, b)
+	batches, conflicts := by(a).Batches+by(b).Batches, by(a).Conflicts+by(b).Conflicts
+	one := appendAll("one", a)
+	t.Logf("%d appends took %s with two committers, %d batches and %d conflicts; %s with one of them idle", count, two, batches, conflicts, one)
+	events := 1 + 4*(count-count/6)
+	awaitHead(t, event.ID(events), a, b)
+	checkEqual(t, events, a, b)
+	if conflicts == 0 {
 		t.Error("the committers did not meet")
+	}
+	if by(a).Batches == 0 || by(b).Batches == 0 {
+		t.Errorf("they have stored %d and %d batches", by(a).Batches, by(b).Batches)
 	}
 }

@@ -28,6 +28,8 @@ func (e *refusal) Error() string { return e.err.Description }
 func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (last uint64, err error) {
 	ctx, cancel := l.whileConnected(ctx)
 	defer cancel()
+	ctx, done := l.whileAllowed(ctx, l.subject("log."))
+	defer done()
 	ctx, cancelWait := context.WithTimeout(ctx, l.cfg.AppendWait/3)
 	defer cancelWait()
 	h := messages[0].Header
@@ -54,7 +56,7 @@ func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (la
 		}
 		return 0, &refusal{api}
 	}
-	return last, err
+	return last, refusalOr(ctx, err)
 }
 
 // A batch is what the committer publishes at once, and the requests that it answers.
@@ -83,6 +85,8 @@ func (c *committer) publishUntilKnown(ctx context.Context, b *batch) error {
 			return errFence
 		case errors.As(err, &refused) && !sent && !isPassing(refused.err):
 			return refused
+		case errors.As(err, new(*RefusedError)) && !sent:
+			return errFence // it was not stored; this node commits no more
 		}
 		if c.l.conn.IsClosed() {
 			return errUnknown

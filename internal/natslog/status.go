@@ -77,9 +77,11 @@ type StreamStatus struct {
 
 // Stream asks the server how the stream is.
 func (l *Log) Stream(ctx context.Context) (s StreamStatus, err error) {
+	ctx, done := l.whileAllowed(ctx, "$JS.API.STREAM.")
+	defer done()
 	info, err := l.info(ctx)
 	if err != nil {
-		return s, err
+		return s, refusalOr(ctx, err)
 	}
 	s = StreamStatus{Log: info.Config.Metadata[metaLog], Created: info.Created, Messages: info.State.Msgs, Bytes: info.State.Bytes,
 		First: info.State.FirstSeq, Last: info.State.LastSeq}

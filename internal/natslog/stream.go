@@ -52,12 +52,14 @@ func (l *Log) Create(ctx context.Context, c Creation) (d mirror.Description, cre
 	if err != nil {
 		return d, false, err
 	}
-	_, err = l.js.CreateStream(ctx, cfg)
+	allowed, cancel := l.whileAllowed(ctx, "$JS.API.STREAM.CREATE.")
+	defer cancel()
+	_, err = l.js.CreateStream(allowed, cfg)
 	switch {
 	case err == nil:
 		created = true
 	case !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-		return d, false, l.streamError(err)
+		return d, false, refusalOr(allowed, l.streamError(err))
 	}
 	d, err = l.Describe(ctx, mirror.Position{})
 	return d, created && err == nil, err
@@ -202,6 +204,9 @@ func (l *Log) Describe(ctx context.Context, held mirror.Position) (mirror.Descri
 func (l *Log) describe(ctx context.Context, held mirror.Position) (d mirror.Description, err error) {
 	ctx, cancel := l.whileConnected(ctx)
 	defer cancel()
+	ctx, done := l.whileAllowed(ctx, "$JS.API.STREAM.")
+	defer done()
+	defer func() { err = refusalOr(ctx, err) }()
 	info, err := l.info(ctx)
 	if err != nil {
 		return d, err

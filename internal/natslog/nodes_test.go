@@ -1,0 +1,131 @@
+package natslog
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each node answers for itself. One that was killed is there without an answer, also if it was the
+// last committer, until it is started again. One that was stopped is not there.
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	url := sharedURL(t)
+	start := func(name string) *node {
+		return startNode(t, newConfig(t, url, name), func(l *Log) {
+			l.Introduce(func() About { return About{URL: "http://" + name, Version: "v-" + name, Trouble: "no room"} })
+		})
+	}
+	a := start("a")
+	a.mustAppend(drafts(7, "x")...)
+	b, c := start("b"), start("c")
+	awaitHead(t, 7, b, c)
+	l, err := Connect(t.Context(), newConfig(t, url, "asks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	describe := func() string {
+		nodes, err := l.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var texts []string
+		for _, n := range nodes {
+			text := n.Node
+			switch {
+			case n.Committer && n.Claimed:
+				text += " commits"
+			case n.Committer:
+				text += " commits without a claim"
+			case n.Claimed:
+				text += " claimed"
+			}
+			if !n.Answers {
+				text += " silent"
+			} else if !n.Following || n.Seq < 2 {
+				text += " not following"
+			} else if n.URL != "http://"+n.Node || n.Version != "v-"+n.Node || n.Trouble != "no room" || n.Log != a.db.Log() {
+				t.Errorf("%s says %+v", n.Node, n)
+			}
+			if n.Head != 0 && n.Head != 7 {
+				t.Errorf("%s is at %s", n.Node, n.Head)
+			}
+			texts = append(texts, text)
+		}
+		return strings.Join(texts, ", ")
+	}
+	become := func(want string) {
+		t.Helper()
+		got := ""
+		for limit := time.After(patience); got != want; {
+			select {
+			case <-limit:
+				t.Fatalf("the nodes are %q, want %q", got, want)
+			default:
+				got = describe()
+			}
+		}
+	}
+	become("a commits, b, c")
+	b.kill()
+	become("a commits, b silent, c")
+	b.start()
+	become("a commits, b, c")
+	c.stop()
+	become("a commits, b")
+}
+
+// The last committer is known after it was killed, and others have forgotten it.
+func TestLastCommitter(t *testing.T) {
+	t.Parallel()
+	a := startNode(t, newConfig(t, sharedURL(t), "a"), nil)
+	a.mustAppend(draft("p", "x"))
+	a.kill()
+	l, err := Connect(t.Context(), a.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	deleteConsumers(t, l)
+	nodes, err := l.Nodes(t.Context())
+	if err != nil || len(nodes) != 1 || nodes[0] != (NodeStatus{Node: "a", Claimed: true}) {
+		t.Errorf("the nodes are %+v, %v", nodes, err)
+	}
+	b := startNode(t, newConfig(t, a.cfg.URL, "b"), nil)
+	b.mustAppend(draft("p", "y"))
+	nodes, err = l.Nodes(t.Context())
+	if err != nil || len(nodes) != 1 || nodes[0].Node != "b" || !nodes[0].Committer || !nodes[0].Claimed || nodes[0].Head != 2 {
+		t.Errorf("the nodes are %+v, %v", nodes, err)
+	}
+}
+
+// deleteConsumers deletes all consumers of the stream, as the server does when they are not used.
+func deleteConsumers(t *testing.T, l *Log) {
+	t.Helper()
+	stream, err := l.js.Stream(t.Context(), l.cfg.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range stream.ConsumerNames(t.Context()).Name() {
+		if err := stream.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Nobody is there without nodes, and nothing is waited for.
+func TestNoNodes(t *testing.T) {
+	t.Parallel()
+	l, err := Connect(t.Context(), newConfig(t, sharedURL(t), "asks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, _, err := l.Create(t.Context(), Creation{}); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err := l.Nodes(t.Context()); err != nil || len(nodes) != 0 {
+		t.Errorf("the nodes are %+v, %v", nodes, err)
+	}
+}

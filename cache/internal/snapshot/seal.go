@@ -14,7 +14,7 @@ import (
 
 // SealSpan is the minimum number of stored events between two snapshots sealed here:
 // folding that many takes some milliseconds. It is a variable for the tests.
-var SealSpan event.ID = 2 * event.BlockSize
+var SealSpan event.ID = 3 * event.BlockSize
 
 // Build seals the missing states of topic at sealed blocks, up to the end of the events
 // held, so that the state at any moment can be folded from few events. Each snapshot

@@ -85,9 +85,9 @@ func TestKeepStatesBusy(t *testing.T) {
 	defer func(few int) { FewStorages = few }(FewStorages)
 	FewStorages = 0
 	s := openLog(t)
-	appendPuts(t, s, 2*event.BlockSize, []byte("1"))
+	appendPuts(t, s, int(SealSpan), []byte("1"))
 	ctx, cancel := context.WithCancel(context.Background())
-	w := s.NewSealed(event.All, 2*event.BlockSize, 0)
+	w := s.NewSealed(event.All, SealSpan, 0)
 	if err := s.file.Update(ctx, w.begin); err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func mixedLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.S
 			l.Add(waiting[0].id, waiting[0].time, waiting[0].hash)
 		}
 	}
-	err := eachStored(ctx, tx, topic, span, func(ev *event.Event) {
+	err := eachStored(ctx, tx, []event.Topic{topic}, span, func(ev *event.Event) {
 		addUntil(ev.ID)
 		l.Add(ev.ID, ev.Time, ev.Hash)
 	})

@@ -50,6 +50,32 @@ func (db *DB) leaves(ctx context.Context, topic event.Topic, span window.Span, i
 	return leaves, nil
 }
 
+// UnionLeaves returns the leaves of the stored events that belong to at least one of several
+// topics. Unlike those of one topic they are not kept: they are made with each call.
+func (db *DB) UnionLeaves(ctx context.Context, topics []event.Topic, span window.Span) ([]window.Leaf, error) {
+	var leaves []window.Leaf
+	for at := span.From; at < span.To; {
+		part := window.Span{From: at, To: chunkEnd(at, span.To)}
+		var l window.Leafer
+		err := db.file.View(ctx, func(tx *sql.Tx) error {
+			l = window.Leafer{} // or a second attempt would add to the first
+			windows, err := rows.LoadWindows(tx)
+			if err != nil {
+				return err
+			}
+			if err := db.checkBegin(windows, part); err != nil {
+				return err
+			}
+			return eachStored(ctx, tx, topics, part, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+		})
+		if err != nil {
+			return nil, fmt.Errorf("digest of %d topics in %s: %w", len(topics), span, err)
+		}
+		leaves, at = append(leaves, l.Leaves()...), part.To
+	}
+	return leaves, nil
+}
+
 func chunkEnd(at, end event.ID) event.ID {
 	block := uint64(at)/event.BlockSize + leafBlocks
 	return min(end, window.BlockSpan(block).From)
@@ -153,7 +179,7 @@ func (c *leafChunk) addLeaf(leaf window.Leaf) {
 // computeLeaves makes the leaves of the blocks of span from the stored events.
 func (c *leafChunk) computeLeaves(ctx context.Context, tx *sql.Tx, span window.Span, final window.Spans) error {
 	var l window.Leafer
-	err := eachStored(ctx, tx, c.topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+	err := eachStored(ctx, tx, []event.Topic{c.topic}, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
 	if err != nil {
 		return err
 	}
@@ -180,10 +206,15 @@ func (c *leafChunk) sealedSpans(tx *sql.Tx) (window.Spans, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.db.file.Role != Client && len(windows) > 0 && c.span.From < windows[0].From {
-		return nil, &window.NotHeldError{After: c.span.From, Oldest: windows[0].From, Some: true}
+	return rows.WindowSet(windows).Held(c.topic), c.db.checkBegin(windows, c.span)
+}
+
+// checkBegin returns an error if a log no longer has all of a span.
+func (db *DB) checkBegin(windows []rows.Window, span window.Span) error {
+	if db.file.Role != Client && len(windows) > 0 && span.From < windows[0].From {
+		return &window.NotHeldError{After: span.From, Oldest: windows[0].From, Some: true}
 	}
-	return rows.WindowSet(windows).Held(c.topic), nil
+	return nil
 }
 
 func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]window.Leaf, error) {
@@ -211,7 +242,7 @@ func loadLeaves(tx *sql.Tx, topic event.Topic, span window.Span) (map[uint64]win
 // makeLeaf makes the leaf of a span that lies in one block.
 func makeLeaf(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span) (window.Leaf, error) {
 	var l window.Leafer
-	err := eachStored(ctx, tx, topic, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
+	err := eachStored(ctx, tx, []event.Topic{topic}, span, func(ev *event.Event) { l.Add(ev.ID, ev.Time, ev.Hash) })
 	return oneLeaf(&l, span), err
 }
 
@@ -223,9 +254,9 @@ func oneLeaf(l *window.Leafer, span window.Span) window.Leaf {
 	return window.Leaf{Block: uint64(span.From) / event.BlockSize}
 }
 
-// eachStored calls fn with the stored events of topic in span, in order.
-func eachStored(ctx context.Context, tx *sql.Tx, topic event.Topic, span window.Span, fn func(*event.Event)) error {
-	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: []event.Topic{topic}}, limit: maxReadEvents}
+// eachStored calls fn with the stored events of topics in span, in order.
+func eachStored(ctx context.Context, tx *sql.Tx, topics []event.Topic, span window.Span, fn func(*event.Event)) error {
+	r := reader{ctx: ctx, tx: tx, filter: &storageFilter{topics: topics}, limit: maxReadEvents}
 	for at := span.From; at < span.To; {
 		next, err := r.readForward(at, span.To)
 		if err != nil {

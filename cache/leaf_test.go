@@ -389,3 +389,21 @@ func wantNotHeld(t fataler, err error, want window.NotHeldError) {
 		t.Fatalf("%v, want %v", err, &want)
 	}
 }
+
+// The leaves of several topics are those of their events, each of which counts once.
+func TestUnionLeaves(t *testing.T) {
+	db, evs := bigLog(t)
+	some := topics(t, modelUsers[0], modelUsers[1], modelUsers[1]+"/"+modelPaths[0])
+	for _, span := range []window.Span{{From: 0, To: db.Head()}, {From: 100, To: event.BlockSize + 50}, {From: 7, To: 8}} {
+		var l window.Leafer
+		for _, ev := range evs {
+			if span.From < ev.ID && ev.ID <= span.To && (ev.User == modelUsers[0] || ev.User == modelUsers[1]) {
+				l.Add(ev.ID, ev.Time, ev.Hash)
+			}
+		}
+		got, err := db.UnionLeaves(t.Context(), some, span)
+		if want := l.Leaves(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("in %s there are %d leaves, %v, want %d, or they differ", span, len(got), err, len(want))
+		}
+	}
+}

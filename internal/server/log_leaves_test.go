@@ -10,9 +10,13 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-func (l *memLog) Leaves(_ context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+func (l *memLog) Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error) {
+	return l.UnionLeaves(ctx, []event.Topic{topic}, span)
+}
+
+func (l *memLog) UnionLeaves(_ context.Context, topics []event.Topic, span window.Span) ([]window.Leaf, error) {
 	var leaves window.Leafer
-	for _, ev := range l.filter([]event.Topic{topic}, span.From, span.To) {
+	for _, ev := range l.filter(topics, span.From, span.To) {
 		leaves.Add(ev.ID, ev.Time, ev.Hash)
 	}
 	return leaves.Leaves(), nil

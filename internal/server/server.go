@@ -48,8 +48,10 @@ type Log interface {
 	// BeforeLast returns the newest position between from and until such that the
 	// topics have n events after it up to until, or from if there are fewer.
 	BeforeLast(ctx context.Context, topics []event.Topic, n int, from, until event.ID) (event.ID, error)
-	// Leaves returns the leaves of the digest of topic in span.
+	// Leaves returns the leaves of the digest of topic in span, UnionLeaves those of the events
+	// that belong to at least one of several topics.
 	Leaves(ctx context.Context, topic event.Topic, span window.Span) ([]window.Leaf, error)
+	UnionLeaves(ctx context.Context, topics []event.Topic, span window.Span) ([]window.Leaf, error)
 	// LearnLeaves prepares Leaves for a reader of lines, which are all events of topics
 	// in span: readers of pages compare digests next.
 	LearnLeaves(topics []event.Topic, span window.Span, lines []byte)

@@ -18,7 +18,7 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	if err != nil {
 		return wire.Errorf(http.StatusBadRequest, "%v", err)
 	}
-	if problem := s.mayRead(w, q.Topic); problem != nil {
+	if problem := s.mayRead(w, q.Topics()...); problem != nil {
 		return problem
 	}
 	head := s.log.HeadPoint()
@@ -26,7 +26,7 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 	if problem != nil {
 		return problem
 	}
-	leaves, err := s.log.Leaves(r.Context(), q.Topic, span)
+	leaves, err := s.leavesOf(r.Context(), q, span)
 	if err != nil {
 		return s.readProblem(r, err)
 	}
@@ -60,6 +60,14 @@ func (s *Server) getWindows(w http.ResponseWriter, r *http.Request) *wire.Error 
 		return nil
 	}
 	return writeFresh(w, answer)
+}
+
+// leavesOf returns the leaves of the topics of q.
+func (s *Server) leavesOf(ctx context.Context, q *wire.WindowQuery, span window.Span) ([]window.Leaf, error) {
+	if len(q.More) == 0 {
+		return s.log.Leaves(ctx, q.Topic, span)
+	}
+	return s.log.UnionLeaves(ctx, q.Topics(), span)
 }
 
 // A bound is the start or the end of a window.

@@ -175,6 +175,27 @@ func TestWindowListGoesOn(t *testing.T) {
 	}
 }
 
+// A sum of several topics has the events of all of them, each once.
+func TestWindowSumOfTopics(t *testing.T) {
+	log := longLog(event.BlockSize + 10)
+	h := New(log, Config{})
+	for _, names := range [][]string{{"a", "b"}, {"a", "a2", "rare"}, {"a", "a/p"}, {"b", "b"}} {
+		q := wire.WindowQuery{Topic: topicsOf(t, names[0])[0], More: topicsOf(t, names[1:]...), Since: event.FromBeginning, Sum: true}
+		got := windowsOf[wire.Window](t, h, q.Values().Encode())
+		var leaves window.Leafer
+		n := uint64(0)
+		for _, ev := range log.evs {
+			if slices.ContainsFunc(q.Topics(), func(topic event.Topic) bool { return topic.Matches(ev.User, ev.Path) }) {
+				leaves.Add(ev.ID, ev.Time, ev.Hash)
+				n++
+			}
+		}
+		if want, _ := window.DigestOf(leaves.Leaves()); got.Digest != want || got.Count != n {
+			t.Errorf("the sum of %q is %+v, want %d events, %s", names, got, n, want)
+		}
+	}
+}
+
 // The proof of a range is small, no matter how long the range is.
 func TestWindowSumIsSmall(t *testing.T) {
 	log := longLog(event.BlockSize + 10)

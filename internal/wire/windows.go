@@ -35,15 +35,22 @@ type WindowList struct {
 // moment, for the windows of a range, or for the range as a single window.
 type WindowQuery struct {
 	Topic event.Topic
+	More  []event.Topic // of a sum: further topics, whose events belong to it, too
 	At    *event.Moment // excludes Since, Until and Sum
 	Since event.Moment
 	Until *event.Moment // nil is the head
 	Sum   bool          // the range as a single window
 }
 
+// Topics returns all topics of q.
+func (q *WindowQuery) Topics() []event.Topic { return append([]event.Topic{q.Topic}, q.More...) }
+
 // Values returns q as URL parameters.
 func (q *WindowQuery) Values() url.Values {
-	v := url.Values{"topic": {q.Topic.String()}}
+	v := url.Values{}
+	for _, t := range q.Topics() {
+		v.Add("topic", t.String())
+	}
 	if q.At != nil {
 		v.Set("at", q.At.String())
 		return v
@@ -65,13 +72,13 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 		return nil, err
 	}
 	q := &WindowQuery{}
-	if q.Topic, err = parseTopic(v); err != nil {
-		return nil, err
-	}
 	if v.Has("sum") {
 		if q.Sum = v.Get("sum") == "1"; !q.Sum && v.Get("sum") != "0" {
 			return nil, fmt.Errorf("sum: want 0 or 1, not %.20q", v.Get("sum"))
 		}
+	}
+	if err := q.parseTopics(v); err != nil {
+		return nil, err
 	}
 	if v.Has("at") {
 		if v.Has("since") || v.Has("until") || v.Has("sum") {
@@ -93,6 +100,20 @@ func ParseWindows(rawQuery string) (*WindowQuery, error) {
 	}
 	q.Since, q.Until = r.Since, r.Until
 	return q, nil
+}
+
+// parseTopics parses the topic of q, or the topics of a sum.
+func (q *WindowQuery) parseTopics(v url.Values) (err error) {
+	if !q.Sum || len(v["topic"]) < 2 {
+		q.Topic, err = parseTopic(v)
+		return err
+	}
+	topics, err := parseTopics(v["topic"])
+	if err != nil {
+		return err
+	}
+	q.Topic, q.More = topics[0], topics[1:]
+	return nil
 }
 
 // parseTopic parses the topic of a request that has exactly one.

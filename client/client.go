@@ -136,6 +136,7 @@ type Client struct {
 	current int           // guarded by mu: the index of the server to ask first
 	reached bool          // guarded by mu: some server has answered
 	servers []serverState // guarded by mu
+	credit  time.Duration // guarded by mu: how long pages may wait for digests
 
 	firstLog string // guarded by mu: the log that several servers serve, "" if not known
 	silent   bool   // guarded by mu: OnSilence was called
@@ -168,7 +169,7 @@ func New(db *cache.DB, cfg Config) (*Client, error) {
 // newClient returns a Client with a checked configuration. If st is nil it stores
 // nothing.
 func newClient(st store, cfg Config) *Client {
-	c := &Client{store: st, cfg: cfg, servers: make([]serverState, len(cfg.Servers)), noted: make([]cache.ServerNote, len(cfg.Servers)), pending: newPending()}
+	c := &Client{store: st, cfg: cfg, servers: make([]serverState, len(cfg.Servers)), noted: make([]cache.ServerNote, len(cfg.Servers)), pending: newPending(), credit: firstCredit}
 	c.live.c = c
 	if st != nil {
 		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})

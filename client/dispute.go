@@ -50,6 +50,8 @@ type dispute struct {
 	honest map[string]bool                // servers whose events make their digest, as far as known
 	alone  window.Spans                   // of proven, what no server has
 	wrong  map[string]*ProtocolError      // servers that are wrong, and why
+	caught string                         // a server whose events do not make its digest, although it has not been accused yet
+	sent   *page                          // of the block that was looked at last, from an honest server; nil if they are not known
 }
 
 // newDispute requests the digests of the blocks of span from the servers. It returns nil if from
@@ -66,11 +68,17 @@ func (c *Client) newDispute(ctx context.Context, topic event.Topic, span window.
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, base := range c.cfg.Servers {
-		if base != from && !c.isFreshServer(base) {
+		if base != from && !c.mayAsk(base) {
 			continue
 		}
+		limit := listTime
+		if base != from && !c.isFreshServer(base) { // it has failed lately, and may be silent
+			limit = checkTime
+		}
 		asking.Go(func() {
-			list, err := c.windowsOf(onlyServer(all, base, false), topic, span)
+			some, cancel := context.WithTimeout(onlyServer(all, base, false), limit)
+			defer cancel()
+			list, err := c.windowsOf(some, topic, span)
 			if err != nil {
 				return
 			}
@@ -118,11 +126,9 @@ func (d *dispute) sumOf(base string, f *Finding) blockSum {
 // findWrong finds the servers that are wrong about some of the blocks in which the copy differs
 // from the digest of d.from, and sets them aside.
 func (d *dispute) findWrong(ctx context.Context, different []Finding) error {
-	for i := range different {
-		for _, part := range d.proven.Intersect(window.Spans{different[i].Span}) {
-			if err := d.compareProven(ctx, part); err != nil {
-				return err
-			}
+	for _, part := range d.provenParts(different) {
+		if err := d.compareProven(ctx, part); err != nil {
+			return err
 		}
 	}
 	for i := range different {
@@ -130,10 +136,28 @@ func (d *dispute) findWrong(ctx context.Context, different []Finding) error {
 			return err
 		}
 	}
+	if d.caught != "" {
+		d.accuseOfEvents(d.caught, &different[0])
+	}
 	for _, base := range slices.Sorted(maps.Keys(d.wrong)) {
 		d.c.setAside(base, d.wrong[base])
 	}
 	return nil
+}
+
+// witnessBlocks is how many blocks that were proven before say who is wrong about new ones.
+const witnessBlocks = 16
+
+// provenParts returns the parts of blocks that were proven before. If there are none, it returns
+// the newest blocks that were: a server that is wrong about those is not believed about others.
+func (d *dispute) provenParts(different []Finding) window.Spans {
+	parts := d.proven.Intersect(spansOf(different))
+	if n := len(d.proven); len(parts) == 0 && n > 0 {
+		newest := d.proven[n-1]
+		begin := window.BlockSpan(newest.To.Block() - min(newest.To.Block(), witnessBlocks-1)).From
+		parts = window.Spans{{From: max(newest.From, begin), To: newest.To}}
+	}
+	return parts
 }
 
 // accuse records that a server is wrong.
@@ -213,15 +237,31 @@ func (d *dispute) compareServers(ctx context.Context, f *Finding) error {
 }
 
 // findHonest returns a server of a side whose events make the digest of the side, "" if there is
-// none. The fastest one is asked first.
+// none. Those that have failed lately are asked last, and the fastest of the others first.
 func (d *dispute) findHonest(ctx context.Context, side []string, f *Finding) (string, error) {
-	for left := slices.Clone(side); len(left) > 0; {
-		base := d.c.fastest(left)
-		honest, err := d.isHonest(ctx, base, f)
-		if err != nil || honest {
+	var well, rest []string // the rest may be silent or slow
+	for _, base := range side {
+		if d.c.isFreshServer(base) {
+			well = append(well, base)
+		} else {
+			rest = append(rest, base)
+		}
+	}
+	for len(well) > 0 {
+		base := d.c.fastest(well)
+		well = slices.DeleteFunc(well, func(other string) bool { return other == base })
+		honest, err := d.isHonest(onlyServer(ctx, base, len(well) > 0), base, f)
+		switch {
+		case errors.Is(err, errOvertaken):
+			rest = append(rest, base)
+		case err != nil || honest:
 			return base, err
 		}
-		left = slices.DeleteFunc(left, func(other string) bool { return other == base })
+	}
+	for _, base := range rest {
+		if honest, err := d.isHonest(onlyServer(ctx, base, false), base, f); err != nil || honest {
+			return base, err
+		}
 	}
 	return "", nil
 }
@@ -243,24 +283,35 @@ func (d *dispute) sides(f *Finding) (sides [][]string) {
 	return sides
 }
 
-// isHonest reports whether the events of a server make its digest of a block. A server that
-// does not send them has no say any more. What was found out about one block counts for all.
+// isHonest reports whether the events of a server, the only one of ctx, make its digest of a
+// block. A server that does not send them has no say any more. What was found out about one block
+// counts for all. The error is errOvertaken if the server is slow and another one can be asked.
 func (d *dispute) isHonest(ctx context.Context, base string, f *Finding) (bool, error) {
 	sum := d.sumOf(base, f)
+	if base == d.caught {
+		return false, nil
+	}
 	if d.honest[base] || sum == f.ours() { // nobody can make a digest of events that others have sent
 		return true, nil
 	}
 	var leaves window.Leafer
-	err := d.c.eachPart(onlyServer(ctx, base, false), d.topic, f.Span, func(_ window.Span, evs []event.Event) error {
+	sent := page{base: base, next: event.Point{ID: f.Span.To}}
+	err := d.c.eachPart(ctx, d.topic, f.Span, func(_ window.Span, evs []event.Event) error {
 		for i := range evs {
 			leaves.Add(evs[i].ID, evs[i].Time, evs[i].Hash)
+			sent.size += len(evs[i].Line())
+		}
+		if sent.events = append(sent.events, evs...); sent.size > maxPageBytes {
+			sent.events = nil
 		}
 		return nil
 	})
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
-	}
-	if err != nil {
+	case errors.Is(err, errOvertaken):
+		return false, err
+	case err != nil:
 		delete(d.lists, base)
 		return false, nil
 	}
@@ -268,8 +319,22 @@ func (d *dispute) isHonest(ctx context.Context, base string, f *Finding) (bool, 
 		d.accuseOfEvents(base, f)
 		return false, nil
 	}
-	d.honest[base] = true
+	if d.honest[base] = true; sent.size <= maxPageBytes {
+		d.sent = &sent
+	}
 	return true, nil
+}
+
+// hearSender takes the events of a page, of which f is a block, for what its server has there,
+// whether it answers about its digest or not. A server that answers something else is wrong, and its
+// digest may still be right.
+func (d *dispute) hearSender(base string, f *Finding) {
+	switch {
+	case d.lists[base] == nil:
+		d.lists[base] = map[uint64]blockSum{f.Span.To.Block(): f.ours()}
+	case d.sumOf(base, f) != f.ours():
+		d.caught = base
+	}
 }
 
 // accuseOfEvents accuses a server whose events of a block do not make its digest of it.

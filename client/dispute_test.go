@@ -30,6 +30,16 @@ func forgeEvery(n event.ID) forgery {
 	}
 }
 
+// forgeAfter is a forgery that begins after a position.
+func forgeAfter(at event.ID, f forgery) forgery {
+	return func(ev *event.Event) *event.Draft {
+		if ev.ID <= at {
+			return nil
+		}
+		return f(ev)
+	}
+}
+
 func (f forgery) forge(evs []event.Event) (forged []event.Event) {
 	for _, ev := range evs {
 		if d := f(&ev); d != nil {
@@ -40,22 +50,43 @@ func (f forgery) forge(evs []event.Event) (forged []event.Event) {
 	return forged
 }
 
-// forging is a front that sends forged events and, if consistent, their digests.
+// read returns the events of topics that the forged log has in a range.
+func (f forgery) read(m *mesh, topics []event.Topic, span window.Span) (evs []event.Event) {
+	all, _, err := m.db.Read(context.Background(), []event.Topic{event.All}, span.From, span.To, 1<<20)
+	if err != nil {
+		m.t.Error(err)
+	}
+	for _, ev := range f.forge(all) {
+		if slices.ContainsFunc(topics, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) }) {
+			evs = append(evs, ev)
+		}
+	}
+	return evs
+}
+
+// forging is a front that sends forged events and, if consistent, their digests and marks.
 func forging(f forgery, consistent bool) front {
 	return func(m *mesh, next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !isPage(r) && !(consistent && r.URL.Path == "/windows") {
+			if consistent {
+				r = r.Clone(r.Context())
+				r.Header.Del(wire.HeaderHeld) // it has each position with the mark of the copy
+			}
+			if !isPage(r) && !consistent || r.Header.Get("Accept") == wire.SSE {
 				next.ServeHTTP(w, r)
 				return
 			}
 			answer := record(next, r)
 			body := answer.Body.Bytes()
 			switch {
-			case answer.Code != http.StatusOK:
+			case answer.Code != http.StatusOK, !isPage(r) && r.URL.Path != "/windows":
 			case isPage(r):
-				body = f.forgePage(m, answer.Header(), body)
+				body = f.forgePage(m, r, answer.Header())
 			default:
 				body = f.forgeWindows(m, r, body)
+			}
+			if consistent {
+				f.forgeMarks(m, answer.Header())
 			}
 			answer.Header().Del("Content-Length")
 			copyHeader(w.Header(), answer.Header())
@@ -65,41 +96,63 @@ func forging(f forgery, consistent bool) front {
 	}
 }
 
-func (f forgery) forgePage(m *mesh, header http.Header, body []byte) (page []byte) {
-	var evs []event.Event
-	for line := range bytes.Lines(body) {
-		ev, err := event.ParseLine(bytes.TrimSpace(line))
+// forgeMarks gives the positions in a header the marks of the forged log.
+func (f forgery) forgeMarks(m *mesh, header http.Header) {
+	for _, name := range []string{wire.HeaderFrom, wire.HeaderTo, wire.HeaderNext, wire.HeaderHead} {
+		if at, ok := wire.CursorIn(header, name); ok {
+			header.Set(name, f.forgeMark(m, at).String())
+		}
+	}
+}
+
+// forgeMark returns a position with the mark of the forged log.
+func (f forgery) forgeMark(m *mesh, at event.Cursor) event.Cursor {
+	if at.ID == event.Beginning || at.Mark == 0 {
+		return at
+	}
+	evs := f.read(m, []event.Topic{event.All}, spanOfEvent(at.ID))
+	return event.Point{ID: at.ID, Mark: evs[0].Mark()}.Cursor(m.db.Log())
+}
+
+// topicsOf returns the topics of a parameter of a request.
+func (m *mesh) topicsOf(r *http.Request, param string) (topics []event.Topic) {
+	if err := r.ParseForm(); err != nil {
+		m.t.Error(err)
+	}
+	for _, name := range r.Form[param] {
+		topic, err := event.ParseTopic(name)
 		if err != nil {
 			m.t.Error(err)
 		}
-		evs = append(evs, ev)
+		topics = append(topics, topic)
 	}
-	forged := f.forge(evs)
-	wire.SetEvents(header, len(forged))
-	for i := range forged {
-		page = append(append(page, forged[i].Line()...), '\n')
+	return topics
+}
+
+func (f forgery) forgePage(m *mesh, r *http.Request, header http.Header) (page []byte) {
+	from, _ := wire.PositionIn(header, wire.HeaderFrom)
+	next, _ := wire.CursorIn(header, wire.HeaderNext)
+	evs := f.read(m, m.topicsOf(r, "topic"), window.Span{From: from, To: next.ID})
+	except := m.topicsOf(r, "except")
+	evs = slices.DeleteFunc(evs, func(ev event.Event) bool {
+		return slices.ContainsFunc(except, func(t event.Topic) bool { return t.Matches(ev.User, ev.Path) })
+	})
+	wire.SetEvents(header, len(evs))
+	for i := range evs {
+		page = append(append(page, evs[i].Line()...), '\n')
 	}
 	return page
 }
 
 // forgeWindows gives windows the digests of the forged events.
 func (f forgery) forgeWindows(m *mesh, r *http.Request, body []byte) []byte {
-	topic, err := event.ParseTopic(r.URL.Query().Get("topic"))
-	if err != nil {
-		m.t.Error(err)
-	}
+	topics := m.topicsOf(r, "topic")
 	forge := func(w *wire.Window) {
-		evs, _, err := m.db.Read(context.WithoutCancel(r.Context()), []event.Topic{topic}, w.From.ID, w.To.ID, 1<<20)
-		if err != nil {
-			m.t.Error(err)
-		}
-		var l window.Leafer
-		for _, ev := range f.forge(evs) {
-			l.Add(ev.ID, ev.Time, ev.Hash)
-		}
-		w.Digest, w.Count = window.DigestOf(l.Leaves())
+		w.Digest, w.Count = window.DigestOf(leavesOf(f.read(m, topics, w.Span())))
+		w.From, w.To = f.forgeMark(m, w.From), f.forgeMark(m, w.To)
 	}
 	var answer any
+	var err error
 	if strings.Contains(string(body), `"windows":`) {
 		list := &wire.WindowList{}
 		err = json.Unmarshal(body, list)
@@ -162,11 +215,11 @@ func TestSyncWithInventedEvents(t *testing.T) {
 		why    string   // of the first of them
 		forged bool     // the copy ends with the forged events
 	}{
-		"its digest is of others":       {[]front{pages, good}, false, []string{"a"}, "sent other events of * in", false},
+		"its digest is of others":       {[]front{pages, good}, false, []string{"a"}, "its events of * in", false},
 		"the second, of others":         {[]front{both(slowly, good), pages}, false, []string{"b"}, "its events of * in", false},
 		"its digest is of them":         {[]front{both(slowly, good), all}, false, []string{"b"}, "its digest of * in", false},
 		"two agree against the first":   {[]front{both(slowly, all), good, good}, false, []string{"a"}, "its digest of * in", false},
-		"two liars":                     {[]front{pages, all, good}, false, []string{"a", "b"}, "its events of * in", false},
+		"two liars":                     {[]front{pages, forging(forgeEvery(70), true), good}, false, []string{"a", "b"}, "its events of * in", false},
 		"known before":                  {[]front{all, good}, true, []string{"a"}, "is not the one proven before", false},
 		"nobody can tell: the first is": {[]front{both(slowly, all), good}, false, []string{"b"}, "its digest of * in", true},
 	} {
@@ -211,10 +264,22 @@ func TestSyncWithInventedEvents(t *testing.T) {
 	}
 }
 
-// The events that take the place of invented ones are passed on.
+// The events that take the place of invented ones are passed on, if these were stored because no
+// other server had given a digest of them by then.
 func TestReplacedEventsAreShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMesh(t, 50, forging(forgeEvery(20), false), good)
+		refused := false
+		later := func(m *mesh, next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/windows" && !refused {
+					refused = true
+					refusingPath("/windows", http.StatusNotFound)(m, next).ServeHTTP(w, r)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}
+		m := newMesh(t, 50, forging(forgeEvery(20), false), later)
 		m.use(nil, func(c *Client, db *cache.DB) {
 			shown := map[event.ID]string{}
 			n := 0

@@ -128,7 +128,7 @@ func (c *Client) proveRange(ctx context.Context, topic event.Topic, sum wire.Win
 		if digest != sum.Digest || count != sum.Count {
 			return false, count, nil
 		}
-		err = c.store.ProveAll(ctx, []cache.Proof{proofOf(topic, sum)}, removals)
+		err = c.store.ProveAll(ctx, []cache.Proof{c.proofOf(topic, sum)}, removals)
 		if !errors.Is(err, cache.ErrLost) {
 			return err == nil, count, storeError(err)
 		}
@@ -136,8 +136,17 @@ func (c *Client) proveRange(ctx context.Context, topic event.Topic, sum wire.Win
 }
 
 // proofOf returns the proof of a range whose digest has agreed with sum.
-func proofOf(topic event.Topic, sum wire.Window) cache.Proof {
-	return cache.Proof{Topic: topic, Span: sum.Span(), Mark: sum.To.Mark, Times: timesOf(sum)}
+func (c *Client) proofOf(topic event.Topic, sum wire.Window) cache.Proof {
+	return cache.Proof{Topic: topic, Span: sum.Span(), Mark: c.markOf(sum), Times: timesOf(sum)}
+}
+
+// markOf returns the mark of the end of a proven range. The word of one of several servers is not
+// enough: with a wrong mark the others would refuse the copy.
+func (c *Client) markOf(sum wire.Window) event.Mark {
+	if len(c.cfg.Servers) > 1 {
+		return 0
+	}
+	return sum.To.Mark
 }
 
 // ensureProven makes a range held and proven: by comparison alone if nothing is missing,

@@ -218,7 +218,7 @@ func (c *Client) fetchPages(ctx context.Context, topics []event.Topic, span wind
 	defer func() {
 		cancel()
 		if coming != nil {
-			(<-coming).close()
+			(<-coming).drop()
 		}
 	}()
 	open := func(ctx context.Context, from event.ID) *openPage {
@@ -229,8 +229,8 @@ func (c *Client) fetchPages(ctx context.Context, topics []event.Topic, span wind
 		if coming != nil {
 			o, coming = <-coming, nil
 		}
-		if o == nil || o.span.From != at { // the page before has ended early
-			o.close()
+		if o == nil || o.span.From != at || c.isOfLiar(o) { // the page before has ended early, or was wrong
+			o.drop()
 			o = open(ctx, at)
 		}
 		// If there is no room for this page, nobody knows when the next one would be read.
@@ -241,15 +241,39 @@ func (c *Client) fetchPages(ctx context.Context, topics []event.Topic, span wind
 		}
 		p, err := c.readPage(o)
 		if p.next.ID > at && !permanent(err) { // after a permanent error the server cannot be trusted
-			in.putPage(p)
-			c.recordSupply(o.base, topics, window.Span{From: at, To: p.next.ID})
+			var wrong error
+			if at, wrong = c.putChecked(ctx, o, p, in); wrong != nil {
+				err = wrong
+			}
 		}
+		o.check.end()
 		if err != nil {
 			return err
 		}
-		at = p.next.ID
 	}
 	return nil
+}
+
+// putChecked puts what has come of a page into in, once it was compared with the digest of another
+// server, and returns how far that goes.
+func (c *Client) putChecked(ctx context.Context, o *openPage, p page, in *inbox) (at event.ID, err error) {
+	parts, err := c.checkPage(ctx, o, p)
+	at = o.span.From
+	for _, part := range parts {
+		if part.next.ID > at {
+			in.putPage(part)
+			if len(o.except) == 0 { // or it would answer for events that others have sent
+				c.recordSupply(part.base, o.topics, window.Span{From: at, To: part.next.ID})
+			}
+			at = part.next.ID
+		}
+	}
+	return at, err
+}
+
+// isOfLiar reports whether a page comes from a server that was set aside.
+func (c *Client) isOfLiar(o *openPage) bool {
+	return o.err == nil && len(c.cfg.Servers) > 1 && c.isAside(o.base)
 }
 
 // releaseTime is how long releasing a window may take after the work was cancelled.
@@ -270,6 +294,7 @@ func (c *Client) giveUp(ctx context.Context, lease *cache.Lease, cause error) er
 // A page is the whole events of one response of GET /events. They are complete up to
 // next.
 type page struct {
+	base   string // the server that has sent them, if it matters
 	events []event.Event
 	next   event.Point
 	size   int // of their lines
@@ -283,8 +308,10 @@ var maxPageBytes = 8 << 20
 type openPage struct {
 	base   string
 	topics []event.Topic
-	span   window.Span // that was requested
-	next   event.Point // where the events end
+	except []event.Topic // held, and left out
+	span   window.Span   // that was requested
+	next   event.Point   // where the events end
+	check  *pageCheck    // nil if there is none
 	lines  lineSource
 	body   io.Closer
 	err    error // if not nil, there are no events, and there is nothing to close
@@ -296,13 +323,24 @@ func (o *openPage) close() {
 	}
 }
 
-// openNext requests the next events of span, except those that are held for narrower topics.
+// drop closes a page that is not used.
+func (o *openPage) drop() {
+	if o != nil {
+		o.close()
+		o.check.end()
+	}
+}
+
+// openNext requests the next events of span, except those that are held for narrower topics. If
+// there are several servers, it also requests their digest from another one.
 func (c *Client) openNext(ctx context.Context, topics []event.Topic, span window.Span) *openPage {
 	parts, end, err := c.store.Narrower(ctx, topics, span.From, span.To)
 	if err != nil {
 		return &openPage{span: span, err: storeError(err)}
 	}
-	return c.requestPage(ctx, topics, parts, window.Span{From: span.From, To: end})
+	o := c.requestPage(ctx, topics, parts, window.Span{From: span.From, To: end})
+	o.check = c.startCheck(ctx, o)
+	return o
 }
 
 // requestPage requests the next events of span. If the server does not count the lines of a
@@ -324,7 +362,7 @@ func (c *Client) requestPage(ctx context.Context, topics []event.Topic, except [
 
 // requestPageAs is requestPage in one format.
 func (c *Client) requestPageAs(ctx context.Context, q *wire.Query, span window.Span, accept string) *openPage {
-	o := &openPage{topics: q.Topics, span: span}
+	o := &openPage{topics: q.Topics, except: q.Except, span: span}
 	resp, err := c.requestEvents(ctx, q, accept, nil)
 	if err != nil {
 		o.err = err

@@ -30,6 +30,9 @@ type serverState struct {
 	speed    float64   // bytes a second, 0 if not known
 	measured time.Time // when
 
+	vouched   bool      // it has given the digest of a page
+	unchecked time.Time // it has not, and is not asked for one until then
+
 	lacks map[string]time.Time // the subjects that it has said another server has, and when
 
 	head      event.ID // the newest that it reported
@@ -166,6 +169,14 @@ func (c *Client) isFreshServer(base string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.servers[slices.Index(c.cfg.Servers, base)].isFresh(time.Now())
+}
+
+// mayAsk reports whether a server may be asked now, although it may have failed.
+func (c *Client) mayAsk(base string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, now := &c.servers[slices.Index(c.cfg.Servers, base)], time.Now()
+	return !now.Before(s.aside) && !now.Before(s.rest)
 }
 
 // hasFresh reports whether a server other than base, which may be "", can take over.

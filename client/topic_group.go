@@ -127,7 +127,7 @@ func (c *Client) proveGroup(ctx context.Context, g *TopicGroup, topics []event.T
 		}
 		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
 			sums[t] = sum
-			proofs = append(proofs, proofOf(t, sum))
+			proofs = append(proofs, c.proofOf(t, sum))
 		}
 	}
 	err = c.store.ProveAll(ctx, proofs, removals)

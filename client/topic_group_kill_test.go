@@ -19,7 +19,7 @@ import (
 	"github.com/rstream-dev/rstream/window"
 )
 
-// The environment of a child process: a copy, its log, a server and topics.
+// The environment of a child process: a copy, its log, its servers and topics.
 const (
 	childCopy   = "RSTREAM_CLIENT_COPY"
 	childLog    = "RSTREAM_CLIENT_LOG"
@@ -46,7 +46,7 @@ func syncChild(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	c, err := New(db, hasty(os.Getenv(childServer)))
+	c, err := New(db, hasty(strings.Fields(os.Getenv(childServer))...))
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (k *killer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// start starts the child.
+// start starts the child, with one server or several with spaces between them.
 func (k *killer) start(t *testing.T, copied, log, server string, topics []event.Topic) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -233,7 +233,7 @@ func (c *Client) repairUntilEqual(ctx context.Context, topic event.Topic, span w
 			return false, storeError(err)
 		}
 		if digest, count := window.DigestOf(leaves); digest == sum.Digest && count == sum.Count {
-			err := c.store.Prove(ctx, topic, span, removals, sum.To.Mark)
+			err := c.store.Prove(ctx, topic, span, removals, c.markOf(sum))
 			if !errors.Is(err, cache.ErrLost) {
 				return err == nil, storeError(err)
 			}

@@ -217,7 +217,9 @@ type pipeline struct {
 // could not be stored. What was not stored then waits, unless its outcome is unknown.
 func (p *pipeline) commit(ctx context.Context) error {
 	for {
-		if p.flight == nil && p.next != nil {
+		_, mine, changed := p.c.l.lease.watch()
+		// A node that does not follow the stream does not know whether it is another one by now.
+		if p.flight == nil && p.next != nil && p.c.l.lease.isFollowing() {
 			p.flight, p.next = p.next, nil
 			p.launch(ctx)
 		}
@@ -225,7 +227,6 @@ func (p *pipeline) commit(ctx context.Context) error {
 			p.broken = p.prepare(p.c.collect(nil))
 			continue
 		}
-		_, mine, changed := p.c.l.lease.watch()
 		stopped := !mine || ctx.Err() != nil || p.broken != nil
 		if stopped && p.flight == nil {
 			return p.abandon(p.broken)
@@ -233,7 +234,10 @@ func (p *pipeline) commit(ctx context.Context) error {
 		work, result, done := p.c.work, (<-chan error)(nil), ctx.Done()
 		at, advanced := p.c.l.state()
 		if p.next != nil || stopped {
-			work, changed, done, advanced = nil, nil, nil, nil
+			work, advanced = nil, nil
+			if p.flight != nil {
+				changed, done = nil, nil
+			}
 		} else if at.at.ID+maxAhead < p.end.ID {
 			work = nil
 		} else {

@@ -117,6 +117,22 @@ func TestPublishAgain(t *testing.T) {
 	}
 }
 
+// An event at the head is old, even if no subscription has received it: a reader that follows
+// the head has passed it.
+func TestPublishAtTheHead(t *testing.T) {
+	l := &log{}
+	h := New(l, 0, Config{})
+	s := h.Subscribe(topics(t, "a"), 0)
+	defer s.Close()
+	next(t, s, nil, 0, true)
+	h.Publish([]event.Event{}, 2)
+	if pos := s.Position(); pos != 2 {
+		t.Errorf("Position() = %d, want 2", pos)
+	}
+	h.Publish([]event.Event{newEvent(2, "a", "p"), newEvent(3, "a", "p")}, 3)
+	next(t, s, []event.ID{3}, 3, true)
+}
+
 // Events published out of order are read from the Source.
 func TestPublishOutOfOrder(t *testing.T) {
 	l := &log{}

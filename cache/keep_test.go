@@ -548,12 +548,9 @@ func TestStateInBoundedMemory(t *testing.T) {
 		}
 		return most
 	}
-	members, bound := 4000, uint64(1<<20)
-	if longtest.Enabled() {
-		members, bound = 40_000, 2<<20
-	}
-	few := alive(500)
+	const members, bound = 40_000, 2 << 20
+	few := alive(members / 4) // as many as it takes to fill what has a bound of its own
 	if many := alive(members); many > few+bound {
-		t.Errorf("%d bytes are alive while a state of %d is read, %d while one of 500 is", many, members, few)
+		t.Errorf("%d bytes are alive while a state of %d is read, %d while one of %d is", many, members, few, members/4)
 	}
 }

@@ -176,9 +176,13 @@ func (f *followed) open(log *cache.DB, say *serveLog) {
 	if f == nil {
 		return
 	}
-	f.mirror = mirror.New(log, mirror.Config{Upstream: f.upstream, Name: f.name, Dir: filepath.Dir(log.Path()), OnTrouble: func(err error, pause time.Duration) {
+	cfg := mirror.Config{Upstream: f.upstream, Name: f.name, Dir: filepath.Dir(log.Path()), OnTrouble: func(err error, pause time.Duration) {
 		f.logTrouble(say, err, pause)
-	}})
+	}}
+	if f.node != nil {
+		cfg.RetryMax = maxNodePause
+	}
+	f.mirror = mirror.New(log, cfg)
 }
 
 // logTrouble logs why there is no connection, unless that was logged before.

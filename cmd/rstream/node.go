@@ -266,6 +266,10 @@ func (n *node) clusterReport() wire.Cluster {
 		Conflicts: c.Conflicts, Repeats: c.Repeats, Unknown: c.Unknown}
 }
 
+// maxNodePause is the longest pause before a node follows the stream again: there are few nodes,
+// and appends stop while none of them follows it.
+const maxNodePause = 2 * time.Second
+
 // nodePause is how long a node waits before it takes part again after an error.
 const nodePause = time.Second
 

@@ -250,8 +250,11 @@ func parseReceipts(b []byte, a *cache.Assignment) ([]event.Receipt, error) {
 // errNoAnswer means that the committer did not answer before another node became it.
 var errNoAnswer = errors.New("the committer did not answer")
 
-// forward passes an append on to the committer.
+// forward passes an append on to the committer. An answer does not come after the connection has
+// ended.
 func (l *Log) forward(ctx context.Context, log, boot string, a *cache.Assignment) ([]event.Receipt, error) {
+	ctx, cancel := l.whileConnected(ctx)
+	defer cancel()
 	var lines []byte
 	for i := range a.Drafts {
 		lines = append(a.Drafts[i].AppendJSON(lines), '\n')

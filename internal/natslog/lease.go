@@ -175,7 +175,7 @@ func (e *lease) run(ctx context.Context) {
 			continue
 		}
 		stop()
-		if e.isBarred() || !e.isVacant(ctx) {
+		if e.isBarred() || !e.isVacant(ctx, vacant > 0) {
 			vacant = 0
 			continue
 		}
@@ -230,9 +230,15 @@ func (e *lease) answer(msg *nats.Msg) {
 	}
 }
 
-// isVacant asks for the committer, and reports whether this node may claim its role.
-func (e *lease) isVacant(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, e.l.cfg.LeaseTime/2)
+// isVacant asks for the committer, and reports whether this node may claim its role. It waits for
+// an answer for a shorter time if there was none before: the fence protects the log from a claim
+// that was wrong.
+func (e *lease) isVacant(ctx context.Context, again bool) bool {
+	wait := e.l.cfg.LeaseTime / 2
+	if again {
+		wait = e.l.cfg.LeaseTime / 10
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	ctx, done := e.l.whileAllowed(ctx, e.l.subject("committer"))
 	defer done()

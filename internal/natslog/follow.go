@@ -68,12 +68,14 @@ func (f *follower) run(ctx context.Context) error {
 		return f.l.unreachable(err) // Describe has patience with it
 	}
 	if err != nil {
+		f.l.leaveServer(err)
 		return err
 	}
 	f.l.setLog(f.log)
 	f.l.setApplied(f.seq, f.last, f.at)
 	messages, failed, stop, err := f.consume(ctx)
 	if err != nil {
+		f.l.leaveServer(err)
 		return err
 	}
 	defer stop()
@@ -95,6 +97,7 @@ func (f *follower) run(ctx context.Context) error {
 			}
 			info, err := f.l.info(ctx)
 			if err != nil {
+				f.l.leaveServer(err)
 				return err
 			}
 			behind = info.State.LastSeq

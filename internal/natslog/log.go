@@ -26,6 +26,7 @@ type Log struct {
 
 	pageBytes int           // the usual size of a page; a field for the tests
 	patience  time.Duration // how long the stream may seem to be older than the file, see Describe
+	minStay   time.Duration // see leaveServer
 	forced    bool          // for tests: it stays the committer whatever others claim
 
 	about     func() About // of Introduce; nil: nothing
@@ -41,6 +42,7 @@ type Log struct {
 	advanced chan struct{}   // closed when applied changes
 	link     context.Context // ends when the connection does
 	endLink  context.CancelFunc
+	linked   time.Time   // when the connection was made; zero if that is not known
 	horizon  event.Point // the newest one in the stream, as far as it was read
 	counters Counters
 }
@@ -59,7 +61,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: 12 * time.Second, advanced: make(chan struct{})}
+	l := &Log{cfg: cfg, boot: rand.Text(), pageBytes: pageBytes, patience: 12 * time.Second, minStay: minStay, advanced: make(chan struct{})}
 	l.link, l.endLink = context.WithCancel(context.Background())
 	l.lease.init(l)
 	l.committer = newCommitter(l)
@@ -74,6 +76,7 @@ func Connect(ctx context.Context, cfg Config) (*Log, error) {
 		}
 	}), nats.ReconnectHandler(func(c *nats.Conn) {
 		l.forgetRefusals()
+		l.noteLinked()
 		l.news("connected to NATS again: %s", c.ConnectedServerName())
 	}), nats.ErrorHandler(l.noteError))
 	if cfg.Later {

@@ -186,6 +186,7 @@ func (l *Log) Describe(ctx context.Context, held mirror.Position) (mirror.Descri
 		d, err := l.describe(ctx, held)
 		var conflict *mirror.ConflictError
 		if !errors.As(err, &conflict) {
+			l.leaveServer(err)
 			return d, err
 		}
 		if conflict.Reason != wire.ReasonAhead || time.Since(began) > l.patience {

@@ -15,9 +15,9 @@ import (
 // A proxy stands between a node and its NATS server.
 type proxy struct {
 	listener net.Listener
-	server   string
 
 	mu       sync.Mutex
+	server   string
 	mute     bool // what the server says is swallowed
 	refusing bool // no connection is made
 	conns    []net.Conn
@@ -53,12 +53,12 @@ func (p *proxy) url() string { return "nats://" + p.listener.Addr().String() }
 func (p *proxy) pass(client net.Conn) {
 	defer client.Close()
 	p.mu.Lock()
-	refusing := p.refusing
+	refusing, address := p.refusing, p.server
 	p.mu.Unlock()
 	if refusing {
 		return
 	}
-	server, err := net.Dial("tcp", p.server)
+	server, err := net.Dial("tcp", address)
 	if err != nil {
 		return
 	}
@@ -86,6 +86,12 @@ func (p *proxy) pass(client net.Conn) {
 			return
 		}
 	}
+}
+
+func (p *proxy) setServer(url string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server = strings.TrimPrefix(url, "nats://")
 }
 
 func (p *proxy) setMute() {

@@ -15,8 +15,9 @@ import (
 // than that of the program, which bench compare looks for.
 const natsName = "nats-for-tests"
 
-// serveNATS is the program nats-for-tests CONF FILE: it serves until it is terminated, and writes its
-// URL to FILE once it accepts connections.
+// serveNATS is the program nats-for-tests CONF FILE [piped]: it serves until it is terminated, or, with
+// piped, until its standard input ends with the test. It writes its URL to FILE once it accepts
+// connections, and its address for other servers if it is one of a cluster.
 func serveNATS() {
 	if err := runNATS(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -40,8 +41,18 @@ func runNATS(conf, file string) error {
 	if !s.ReadyForConnections(patience) {
 		return fmt.Errorf("it accepts no connections after %s", patience)
 	}
-	if err := writeURL(file, s.ClientURL()); err != nil {
+	text := s.ClientURL()
+	if a := s.ClusterAddr(); a != nil {
+		text += "\n" + a.String()
+	}
+	if err := writeURL(file, text); err != nil {
 		return err
+	}
+	if len(os.Args) > 3 {
+		go func() {
+			waitForEnd()
+			ended <- syscall.SIGTERM
+		}()
 	}
 	<-ended
 	s.Shutdown()

@@ -27,7 +27,10 @@ func startNATS(t *testing.T) string {
 		t.Fatal(err)
 	}
 	url := filepath.Join(dir, "url")
-	cmd := &exec.Cmd{Path: executable(t), Args: []string{natsName, conf, url}, Stderr: os.Stderr}
+	cmd := &exec.Cmd{Path: executable(t), Args: []string{natsName, conf, url, "piped"}, Stderr: os.Stderr}
+	if _, err := cmd.StdinPipe(); err != nil { // it ends with the test
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

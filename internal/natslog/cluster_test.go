@@ -211,7 +211,8 @@ func pauseTest(ctx context.Context) {
 
 // Nodes and servers of a cluster are killed and cut off from each other while events are
 // appended through all nodes. Every acknowledged event is there, once, at the id that was said,
-// and all nodes have the same log.
+// and all nodes have the same log. The batches have many messages each; a test of the program has
+// nodes that are processes, and many more faults.
 func TestClusterFaults(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -245,11 +246,8 @@ func TestClusterFaults(t *testing.T) {
 		await(t, fmt.Sprintf("%d more events are acknowledged %s", n, what), func() bool { return l.count.Load() >= want })
 	}
 	more(10, "at first")
-	for round := range longtest.Size(3, 50) {
-		kind := round % 3
-		if longtest.Enabled() {
-			kind = random.IntN(6)
-		}
+	for round := range longtest.Scale(3, 6, 50) {
+		kind := round % 6
 		i := random.IntN(3)
 		switch kind {
 		case 0: // the committer is killed

@@ -229,6 +229,9 @@ func (n *node) firstDescription(ctx context.Context) (d mirror.Description, err 
 		}
 		return err
 	})
+	if err == nil {
+		_, err = n.Describe(ctx, mirror.Position{Log: d.Log}) // does the stream have all of it?
+	}
 	if err != nil {
 		return d, nodeError(err)
 	}
@@ -243,11 +246,19 @@ func nodeError(err error) error {
 	e := &exitError{exitFailed, "--nats: " + err.Error(), "docs/cluster.md says how to set up NATS"}
 	var away *mirror.UnreachableError
 	var refused *natslog.RefusedError
+	var begins *natslog.BeginError
+	var conflict *mirror.ConflictError
 	switch {
 	case errors.As(err, &refused) && refused.Doing != "":
 		e.status, e.hint = exitNotAllowed, "docs/cluster.md lists what the user of a node must be allowed to do"
 	case errors.As(err, &refused):
 		e.status, e.hint = exitNotAllowed, "name the credentials with --nats-creds or --nats-nkey, or a user and password in RSTREAM_NATS"
+	case errors.As(err, &begins):
+		e.hint = "start this node with the file of another one: \"rstream backup --seed\" writes a copy"
+	case errors.As(err, &conflict) && conflict.Reason == wire.ReasonMark:
+		e.hint = "\"rstream cluster adopt\" continues the log in a new stream, with the file of a node"
+	case errors.As(err, &conflict) && conflict.Reason == wire.ReasonVersion:
+		e.hint = "start this node with the version of rstream that the other nodes have"
 	case errors.Is(err, natslog.ErrNoStream):
 		e.hint = "start the first node with --init, or correct --stream"
 	case strings.Contains(err.Error(), "replicas > 1 not supported"):
@@ -263,7 +274,8 @@ func (n *node) clusterReport() wire.Cluster {
 	s := n.Status()
 	c := s.Counters
 	return wire.Cluster{Committer: s.IsCommitter, Sequence: s.Seq, Last: max(s.Seq, s.Last), Forwarded: c.Forwarded, Batches: c.Batches, Events: c.Events,
-		Conflicts: c.Conflicts, Repeats: c.Repeats, Unknown: c.Unknown}
+		Conflicts: c.Conflicts, Repeats: c.Repeats, Unknown: c.Unknown,
+		ReceivedMessages: c.ReceivedMessages, ReceivedBytes: c.ReceivedBytes, SentBytes: c.SentBytes}
 }
 
 // maxNodePause is the longest pause before a node follows the stream again: there are few nodes,

@@ -176,9 +176,21 @@ func (c *committer) clearFlying() {
 	c.flying = nil
 }
 
+// hasFlying reports whether a batch was published in the place of a message.
+func (c *committer) hasFlying(seq uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range c.flying {
+		if seq > b.seq && seq <= b.last() {
+			return true
+		}
+	}
+	return false
+}
+
 // observe compares a message of the stream with the batch that was published in its place, and
-// returns the events of the message if it is of that batch.
-func (c *committer) observe(seq uint64, m *message) []event.Event {
+// returns the message of the batch if it is that.
+func (c *committer) observe(seq uint64, m *message) *message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.flying) > 0 && c.flying[0].last() < seq {
@@ -196,7 +208,7 @@ func (c *committer) observe(seq uint64, m *message) []event.Event {
 		close(b.settled)
 	}
 	if same {
-		return own.events
+		return own
 	}
 	return nil
 }
@@ -307,7 +319,7 @@ func (p *pipeline) prepare(requests []*request) error {
 		p.c.finish(live, err)
 		return err
 	}
-	b := &batch{seq: p.seq, settled: make(chan struct{}), result: make(chan error, 1)}
+	b := &batch{seq: p.seq, ready: make(chan struct{}), settled: make(chan struct{}), result: make(chan error, 1)}
 	l := p.c.l
 	if b.messages, err = paginate(l.subject(partEvents), p.log, p.end, evs, l.pageBytes, int(l.conn.MaxPayload())-headerRoom); err != nil {
 		p.c.finish(live, err)
@@ -331,9 +343,7 @@ func (p *pipeline) prepare(requests []*request) error {
 		}
 		b.messages = append(b.messages, message{subject: l.subject(partBound), log: p.log, after: p.end, payload: payload})
 	}
-	for i := range b.messages {
-		b.encoded = append(b.encoded, b.messages[i].encode())
-	}
+	go b.encode()
 	p.seq += uint64(len(b.messages))
 	p.next, b.end = b, p.end
 	return nil
@@ -349,8 +359,11 @@ func (p *pipeline) launch(ctx context.Context) {
 		b.result <- nil
 		return
 	}
-	c.addFlying(b)
-	go func() { b.result <- c.publishUntilKnown(context.WithoutCancel(ctx), b) }()
+	go func() {
+		<-b.ready
+		c.addFlying(b)
+		b.result <- c.publishUntilKnown(context.WithoutCancel(ctx), b)
+	}()
 }
 
 // last returns the last message of b.
@@ -396,6 +409,7 @@ func (p *pipeline) abandon(err error) error {
 		p.seq = b.seq
 	}
 	if p.next != nil {
+		<-p.next.ready
 		p.c.waiting = append(p.c.waiting, p.next.requests...)
 	}
 	p.flight, p.next = nil, nil

@@ -73,7 +73,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 	f.l.setLog(f.log)
 	f.l.setApplied(f.seq, f.last, f.at)
-	messages, failed, stop, err := f.consume(ctx)
+	arrivals, failed, stop, err := f.consume(ctx)
 	if err != nil {
 		f.l.leaveServer(err)
 		return err
@@ -87,9 +87,9 @@ func (f *follower) run(ctx context.Context) error {
 	defer idle.Stop()
 	var behind uint64 // the last message of the stream at the tick before
 	for {
-		var msg jetstream.Msg
+		var a arrival
 		select {
-		case msg = <-messages:
+		case a = <-arrivals:
 			behind = 0
 		case <-idle.C:
 			if behind > f.seq {
@@ -108,14 +108,14 @@ func (f *follower) run(ctx context.Context) error {
 			return f.l.unreachable(context.Cause(ctx))
 		}
 		for more := true; more; {
-			if err := f.add(ctx, msg); err != nil {
+			if err := f.add(ctx, &a); err != nil {
 				return errors.Join(err, f.pass())
 			}
 			if more = len(f.batch.Events) < maxBatch && f.batch.Bytes < maxBatchSize; !more {
 				break
 			}
 			select {
-			case msg = <-messages:
+			case a = <-arrivals:
 			default:
 				more = false
 			}
@@ -157,8 +157,32 @@ func (f *follower) seek(ctx context.Context) error {
 	return nil
 }
 
+// An arrival is a message that has come from the server.
+type arrival struct {
+	message
+	seq     uint64
+	pending uint64 // messages after it
+	err     error  // it cannot be taken
+}
+
+// open parses a message, except one that is probably this node's own. It is called while the
+// messages before it are stored.
+func (l *Log) open(msg jetstream.Msg) (a arrival) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		a.err = fmt.Errorf("read a message of the stream: %w", err)
+		return a
+	}
+	a.seq, a.pending = meta.Sequence.Stream, meta.NumPending
+	a.message, a.err = decode(msg.Subject(), msg.Headers(), msg.Data(), a.seq)
+	if a.err == nil && a.subject == l.subject(partEvents) && !l.committer.hasFlying(a.seq) {
+		a.err = a.parseEvents(a.seq)
+	}
+	return a
+}
+
 // consume returns the messages of the stream from the first one, until stop.
-func (f *follower) consume(ctx context.Context) (messages <-chan jetstream.Msg, failed <-chan error, stop func(), err error) {
+func (f *follower) consume(ctx context.Context) (arrivals <-chan arrival, failed <-chan error, stop func(), err error) {
 	l := f.l
 	consumer, err := l.js.CreateConsumer(ctx, l.cfg.Stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.first,
@@ -168,10 +192,10 @@ func (f *follower) consume(ctx context.Context) (messages <-chan jetstream.Msg, 
 	if err != nil {
 		return nil, nil, nil, l.streamError(err)
 	}
-	arrived, broken, done := make(chan jetstream.Msg, 64), make(chan error, 1), make(chan struct{})
+	arrived, broken, done := make(chan arrival, maxArrived), make(chan error, 1), make(chan struct{})
 	consuming, err := consumer.Consume(func(msg jetstream.Msg) {
 		select {
-		case arrived <- msg:
+		case arrived <- l.open(msg):
 		case <-done:
 		}
 	}, jetstream.PullMaxBytes(pullBytes), jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second),
@@ -193,32 +217,30 @@ func (f *follower) consume(ctx context.Context) (messages <-chan jetstream.Msg, 
 	}, nil
 }
 
+// maxArrived bounds the messages that are parsed and not stored.
+const maxArrived = 16
+
 // pullBytes bounds the bytes that are on the way from the server.
 const pullBytes = 8 << 20
 
 // add adds a message to the batch.
-func (f *follower) add(ctx context.Context, msg jetstream.Msg) error {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return fmt.Errorf("read a message of the stream: %w", err)
-	}
-	seq := meta.Sequence.Stream
-	s := seeker{l: f.l}
-	if seq != f.seq+1 {
+func (f *follower) add(ctx context.Context, a *arrival) error {
+	m, seq, err := &a.message, a.seq, a.err
+	if seq != f.seq+1 && seq != 0 {
 		return f.explainGap(ctx, seq)
 	}
-	m, err := decode(msg.Subject(), msg.Headers(), msg.Data(), seq)
 	if err != nil {
-		return s.conflict(wire.ReasonLog, "is not sound: %v", err)
+		return f.l.messageError(err)
 	}
+	s := seeker{l: f.l}
 	inside := seq == f.first && m.after.ID < f.at.ID
 	if m.log != f.log || !inside && (m.after.ID != f.at.ID || !m.after.Mark.Agrees(f.at.Mark)) {
 		return s.conflict(wire.ReasonMark, "has another history: message %d follows %s, and %s is here", seq, m.after.Cursor(m.log), f.at.Cursor(f.log))
 	}
-	known := f.l.committer.observe(seq, &m)
+	known := f.l.committer.observe(seq, m)
 	switch m.subject {
 	case f.l.subject(partEvents):
-		err = f.addEvents(&m, known, seq)
+		err = f.addEvents(m, known, seq)
 	case f.l.subject(partClaim):
 		var c claim
 		if c, err = m.parseClaim(seq); err == nil {
@@ -230,12 +252,12 @@ func (f *follower) add(ctx context.Context, msg jetstream.Msg) error {
 			f.after = append(f.after, func() { f.l.noteHorizon(at) })
 		}
 	default:
-		err = &foreignError{seq, fmt.Sprintf("has the subject %.80q: use a newer version", m.subject)}
+		err = &newerError{fmt.Sprintf("message %d of the stream has the subject %.80s, which this node does not know", seq, m.subject)}
 	}
 	if err != nil {
-		return s.conflict(wire.ReasonLog, "is not sound: %v", err)
+		return f.l.messageError(err)
 	}
-	f.seq, f.last = seq, max(f.last, seq+meta.NumPending)
+	f.seq, f.last = seq, max(f.last, seq+a.pending)
 	return nil
 }
 
@@ -250,9 +272,12 @@ func (f *follower) explainGap(ctx context.Context, seq uint64) error {
 	return f.l.unreachable(errLost)
 }
 
-// addEvents adds the events of a page, which may be known, except those before at.
-func (f *follower) addEvents(m *message, known []event.Event, seq uint64) error {
-	if m.events = known; known == nil {
+// addEvents adds the events of a page except those before at. known has them if this node has
+// published it.
+func (f *follower) addEvents(m, known *message, seq uint64) error {
+	if known != nil {
+		m = known
+	} else if m.events == nil {
 		if err := m.parseEvents(seq); err != nil {
 			return err
 		}
@@ -269,7 +294,7 @@ func (f *follower) addEvents(m *message, known []event.Event, seq uint64) error 
 		evs = evs[n:]
 	}
 	f.batch.Events = append(f.batch.Events, evs...)
-	f.batch.Bytes += len(m.payload)
+	f.batch.Bytes += m.size
 	f.at = m.end()
 	return nil
 }

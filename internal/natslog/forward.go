@@ -23,7 +23,7 @@ import (
 // then come in parts.
 const (
 	headerPart   = "Rstream-Part"   // "2/3"
-	headerWait   = "Rstream-Wait"   // for how many milliseconds the caller waits
+	headerWait   = "Rstream-Wait"   // for how many milliseconds the caller waits; both have headerFormat
 	headerStatus = "Rstream-Status" // of an answer without receipts: the HTTP status, or one of the next
 	statusOther  = "other"          // errNotCommitter
 	statusUnsure = "unknown"        // errUnknown
@@ -108,11 +108,10 @@ func (l *Log) takePart(ctx context.Context, msg *nats.Msg) {
 	if err != nil || wait <= 0 {
 		wait = int(l.cfg.AppendWait.Milliseconds())
 	}
-	log := msg.Header.Get(headerLog)
 	f.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(time.Duration(wait)*time.Millisecond, 2*l.cfg.AppendWait))
 		defer cancel()
-		l.answerAppend(ctx, msg.Reply, log, p.data)
+		l.answerAppend(ctx, msg, p.data)
 		f.mu.Lock()
 		f.bytes -= len(p.data)
 		f.mu.Unlock()
@@ -139,11 +138,13 @@ func parsePart(s string) (n, of int, err error) {
 	return n, of, err
 }
 
-// answerAppend appends the drafts in lines, and answers.
-func (l *Log) answerAppend(ctx context.Context, reply, log string, lines []byte) {
-	r := &request{}
+// answerAppend appends the drafts in lines, whose last part is msg, and answers.
+func (l *Log) answerAppend(ctx context.Context, msg *nats.Msg, lines []byte) {
+	r, reply := &request{}, msg.Reply
 	var err error
-	if log != l.logID() {
+	if v := msg.Header.Get(headerFormat); v != format {
+		err = wire.Errorf(http.StatusServiceUnavailable, "%s: the committer %s is of another version, and does not know the format %.20q", wire.NothingAppended, l.cfg.Node, v)
+	} else if msg.Header.Get(headerLog) != l.logID() {
 		err = wire.Errorf(http.StatusServiceUnavailable, "%s: the committer has another log", wire.NothingAppended)
 	} else if r.Drafts, r.Hashes, err = parseDrafts(lines); err == nil {
 		err = responseTo(l.committer.submit(ctx, r))
@@ -177,6 +178,7 @@ func divide(subject string, data []byte) (messages []*nats.Msg) {
 	for i := range of {
 		msg := nats.NewMsg(subject)
 		msg.Data = data[i*partBytes : min((i+1)*partBytes, len(data))]
+		msg.Header.Set(headerFormat, format)
 		msg.Header.Set(headerPart, fmt.Sprintf("%d/%d", i+1, of))
 		messages = append(messages, msg)
 	}
@@ -287,11 +289,15 @@ func (l *Log) forward(ctx context.Context, log, boot string, a *cache.Assignment
 			return nil, err
 		}
 		if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+			l.lease.lookSoon()
 			return nil, errNotCommitter // nobody has got it
 		}
 		n, of, err := parsePart(msg.Header.Get(headerPart))
 		if err != nil || n != next {
 			return nil, errNoAnswer
+		}
+		if v := msg.Header.Get(headerFormat); v != format {
+			return nil, fmt.Errorf("%w: the committer is of another version, and answers in the format %.20q", errUnknown, v)
 		}
 		if data = append(data, msg.Data...); n < of {
 			continue

@@ -15,7 +15,8 @@ import (
 // stream counts. What nodes say of themselves only spares others from claiming the role: the
 // fence protects the log from two of them.
 type lease struct {
-	l *Log
+	l    *Log
+	look chan struct{} // has an element if the committer should be asked for now
 
 	mu        sync.Mutex
 	holder    claim
@@ -37,7 +38,15 @@ type presence struct {
 	Seq uint64 `json:"seq"` // of its claim; 0 while it claims
 }
 
-func (e *lease) init(l *Log) { e.l, e.changed = l, make(chan struct{}) }
+func (e *lease) init(l *Log) { e.l, e.look, e.changed = l, make(chan struct{}, 1), make(chan struct{}) }
+
+// lookSoon has run ask for the committer at once: an append did not reach it.
+func (e *lease) lookSoon() {
+	select {
+	case e.look <- struct{}{}:
+	default:
+	}
+}
 
 func (e *lease) wakeLocked() {
 	close(e.changed)
@@ -202,14 +211,16 @@ func (e *lease) isClaimed() bool {
 // pause waits until it is time to look again. It returns false once ctx has ended.
 func (e *lease) pause(ctx context.Context, vacant int) bool {
 	e.mu.Lock()
-	wait, changed := e.l.cfg.LeaseTime/5, e.changed
+	wait, changed, look := e.l.cfg.LeaseTime/5, e.changed, e.look
 	e.mu.Unlock()
 	if vacant > 0 { // the first of many nodes to wake up spares the others the work
 		wait = rand.N(wait/2 + 1)
-		changed = nil
+		changed, look = nil, nil
 	}
 	select {
 	case <-time.After(wait):
+		return true
+	case <-look:
 		return true
 	case <-changed:
 		return ctx.Err() == nil

@@ -13,7 +13,9 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// format is the version of messages.
+// format is the version of messages, and of what nodes send each other. Nodes of different
+// versions of the program serve one log. A program that knows a newer format must therefore write
+// the one in the metadata of the stream, which changes only once all nodes know the newer one.
 const format = "1"
 
 // Headers of the messages of a stream.
@@ -22,6 +24,9 @@ const (
 	headerLog    = "Rstream-Log"   // the whole id of the log
 	headerAfter  = "Rstream-After" // the position that the message follows, with its mark
 	headerSum    = "Rstream-Sum"   // CRC-32C of the subject, the two before and the payload, in hex
+
+	headerEncoding = "Rstream-Encoding" // "zstd" if the payload is compressed
+	encodingZstd   = "zstd"
 )
 
 // Parts of the subjects of messages that are stored, which say the kind of each.
@@ -37,9 +42,11 @@ type message struct {
 	subject string
 	log     string
 	after   event.Point // the position before it
-	payload []byte      // events: lines; others: JSON
+	payload []byte      // events: lines, compressed if packed is set; others: JSON
+	packed  bool
 
 	events []event.Event // of events, once they are parsed
+	size   int           // of the lines of events
 }
 
 // A claim is the payload of a message with which a node makes itself the committer.
@@ -61,9 +68,15 @@ func (m *message) checksum() string {
 	return fmt.Sprintf("%08x", crc32.Update(sum, castagnoli, m.payload))
 }
 
-// encode returns m as it is published.
+// encode returns m as it is published, with a compressed payload if that is shorter.
 func (m *message) encode() *nats.Msg {
 	msg := nats.NewMsg(m.subject)
+	if !m.packed {
+		m.payload, m.packed = pack(m.payload)
+	}
+	if m.packed {
+		msg.Header.Set(headerEncoding, encodingZstd)
+	}
 	msg.Header.Set(headerFormat, format)
 	msg.Header.Set(headerLog, m.log)
 	msg.Header.Set(headerAfter, m.after.Cursor(m.log).String())
@@ -82,10 +95,28 @@ func (e *foreignError) Error() string {
 	return "message " + strconv.FormatUint(e.seq, 10) + " of the stream " + e.text
 }
 
+// A newerError means that a newer version of the program has written a message, or has created
+// the stream.
+type newerError struct{ text string }
+
+func (e *newerError) Error() string { return e.text + ": this node needs a newer version of rstream" }
+
+// newerFormat returns a *newerError if v is a format after this one.
+func newerFormat(what, v string) error {
+	known, _ := strconv.Atoi(format) // it is a number
+	if n, err := strconv.Atoi(v); err != nil || n <= known {
+		return nil
+	}
+	return &newerError{fmt.Sprintf("%s is of format %s, and this node knows format %s", what, v, format)}
+}
+
 // decode returns the message in msg, whose events it does not parse.
 func decode(subject string, h nats.Header, data []byte, seq uint64) (m message, err error) {
 	m = message{subject: subject, log: h.Get(headerLog), payload: data}
 	if v := h.Get(headerFormat); v != format {
+		if err := newerFormat(fmt.Sprintf("message %d of the stream", seq), v); err != nil {
+			return m, err
+		}
 		return m, &foreignError{seq, fmt.Sprintf("has format %.20q", v)}
 	}
 	at, err := event.ParseCursor(h.Get(headerAfter))
@@ -93,6 +124,13 @@ func decode(subject string, h nats.Header, data []byte, seq uint64) (m message, 
 		return m, &foreignError{seq, "names no position of its log"}
 	}
 	m.after = at.Point()
+	switch v := h.Get(headerEncoding); v {
+	case "":
+	case encodingZstd:
+		m.packed = true
+	default:
+		return m, &newerError{fmt.Sprintf("message %d of the stream has the encoding %.20q, which this node does not know", seq, v)}
+	}
 	if h.Get(headerSum) != m.checksum() {
 		return m, &foreignError{seq, "is damaged: its checksum is wrong"}
 	}
@@ -101,8 +139,16 @@ func decode(subject string, h nats.Header, data []byte, seq uint64) (m message, 
 
 // parseEvents parses the events of m.
 func (m *message) parseEvents(seq uint64) error {
-	last := m.after.ID
-	for rest := m.payload; len(rest) > 0; {
+	lines, last := m.payload, m.after.ID
+	if m.packed {
+		var err error
+		if lines, err = unpack(m.payload); err != nil {
+			return &foreignError{seq, "cannot be decompressed: " + err.Error()}
+		}
+	}
+	m.size = len(lines)
+	m.events = make([]event.Event, 0, bytes.Count(lines, []byte{'\n'})+1)
+	for rest := lines; len(rest) > 0; {
 		line, after, _ := bytes.Cut(rest, []byte{'\n'})
 		rest = after
 		ev, err := event.ParseLine(line)
@@ -172,7 +218,7 @@ func paginate(subject, log string, after event.Point, evs []event.Event, usual, 
 		for i := range evs[:n] {
 			payload = append(append(payload, evs[i].Line()...), '\n')
 		}
-		m := message{subject: subject, log: log, after: after, payload: payload[:size-1], events: evs[:n]}
+		m := message{subject: subject, log: log, after: after, payload: payload[:size-1], events: evs[:n], size: size - 1}
 		messages = append(messages, m)
 		after, evs = m.end(), evs[n:]
 	}

@@ -125,7 +125,7 @@ func TestSetup(t *testing.T) {
 		"max_msg_size":        func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1 << 20 },
 		"has the subjects":    func(cfg *jetstream.StreamConfig) { cfg.Subjects = []string{"a", "b"} },
 		"another program":     func(cfg *jetstream.StreamConfig) { cfg.Metadata = nil },
-		"newer version":       func(cfg *jetstream.StreamConfig) { cfg.Metadata[metaFormat] = "2" },
+		"of format":           func(cfg *jetstream.StreamConfig) { cfg.Metadata[metaFormat] = "a" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := Connect(t.Context(), newConfig(t, url, "a"))
@@ -167,8 +167,8 @@ func TestSetup(t *testing.T) {
 	if again, created, err := l.Create(t.Context(), Creation{}); err != nil || created || again.Log != d.Log {
 		t.Errorf("Create again: %+v, %v, %v", again, created, err)
 	}
-	var gone *mirror.GoneError
-	if _, err := l.Describe(t.Context(), mirror.Position{Log: d.Log}); !errors.As(err, &gone) || gone.Oldest != 7 {
+	var begins *BeginError
+	if _, err := l.Describe(t.Context(), mirror.Position{Log: d.Log}); !errors.As(err, &begins) || begins.Begin != 7 {
 		t.Errorf("a node without a seed: %v", err)
 	}
 }

@@ -63,12 +63,21 @@ func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (la
 type batch struct {
 	seq      uint64 // it follows this message
 	messages []message
+	ready    chan struct{} // closed once encoded is set
 	encoded  []*nats.Msg
 	requests []*request
 	end      event.Point   // after it
 	settled  chan struct{} // closed once the stream has shown whether it was stored
 	stored   bool          // it was; guarded by settled
 	result   chan error    // has the outcome
+}
+
+// encode sets encoded, while the batch before b is published.
+func (b *batch) encode() {
+	defer close(b.ready)
+	for i := range b.messages {
+		b.encoded = append(b.encoded, b.messages[i].encode())
+	}
 }
 
 // publishUntilKnown publishes b until its outcome is known: nil, errFence or a *refusal. After

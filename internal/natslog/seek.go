@@ -66,20 +66,17 @@ func (l *Log) get(ctx context.Context, request string) (m message, seq uint64, e
 // message returns the message of a sequence, with its events.
 func (s *seeker) message(ctx context.Context, seq uint64) (m message, err error) {
 	m, _, err = s.l.get(ctx, fmt.Sprintf(`{"seq":%d}`, seq))
-	var foreign *foreignError
 	switch {
 	case errors.Is(err, errNoMessage):
 		return m, s.conflict(wire.ReasonMark, "has lost message %d", seq)
-	case errors.As(err, &foreign):
-		return m, s.conflict(wire.ReasonLog, "is not sound: %v", err)
 	case err != nil:
-		return m, err
+		return m, s.l.messageError(err)
 	case m.log != s.log:
 		return m, s.conflict(wire.ReasonLog, "has the log %s in message %d", m.log, seq)
 	}
 	if m.subject == s.l.subject(partEvents) {
 		if err := m.parseEvents(seq); err != nil {
-			return m, s.conflict(wire.ReasonLog, "is not sound: %v", err)
+			return m, s.l.messageError(err)
 		}
 	}
 	return m, nil
@@ -87,6 +84,20 @@ func (s *seeker) message(ctx context.Context, seq uint64) (m message, err error)
 
 func (s *seeker) conflict(reason, format string, args ...any) error {
 	return &mirror.ConflictError{Reason: reason, Detail: s.l.String() + " " + fmt.Sprintf(format, args...)}
+}
+
+// messageError returns the error for a message that cannot be taken. A node never goes on after
+// such a message: what it means is not known.
+func (l *Log) messageError(err error) error {
+	var newer *newerError
+	var foreign *foreignError
+	switch {
+	case errors.As(err, &newer):
+		return &mirror.ConflictError{Reason: wire.ReasonVersion, Detail: l.String() + ": " + newer.Error()}
+	case errors.As(err, &foreign):
+		return &mirror.ConflictError{Reason: wire.ReasonLog, Detail: l.String() + " is not sound: " + foreign.Error()}
+	}
+	return err
 }
 
 // head returns the head of the log.
@@ -114,7 +125,7 @@ func (s *seeker) seek(ctx context.Context, held event.Point) (uint64, error) {
 	case held.ID > s.end.ID:
 		return 0, s.conflict(wire.ReasonAhead, "ends at %s, and %s is here", s.end.ID, held.ID)
 	case held.ID < s.begin.ID:
-		return 0, &mirror.GoneError{After: held.ID, Oldest: s.begin.ID}
+		return 0, &BeginError{Stream: s.l.String(), Begin: s.begin.ID, Held: held.ID}
 	case held.ID == s.begin.ID:
 		return s.first1(), s.checkMark(held, s.begin)
 	}
@@ -164,7 +175,7 @@ func (l *Log) readHorizon(ctx context.Context, log string) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return l.messageError(err)
 	}
 	at, err := m.parseBound(seq)
 	if err != nil || m.log != log {

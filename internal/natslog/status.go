@@ -17,12 +17,15 @@ type Counters struct {
 	Batches   int64 // batches that were stored in the stream
 	Messages  int64 // their messages
 	Events    int64 // their events
-	Bytes     int64 // of the payloads of their messages
+	Bytes     int64 // of their payloads, as they are stored
 	Conflicts int64 // batches that were not stored since another node had committed
 	Repeats   int64 // batches that were sent again since no answer came
 	Unknown   int64 // batches whose outcome is not known
 	Claims    int64 // claims of this node that were stored
 	Forwarded int64 // appends that were passed on to the committer
+
+	ReceivedMessages, ReceivedBytes int64 // from NATS servers, of all kinds
+	SentBytes                       int64 // to them
 }
 
 // A Status says how the cluster is, as this node sees it.
@@ -50,9 +53,11 @@ func (l *Log) Status() Status {
 	if l.conn.IsConnected() {
 		s.Server, s.Version = l.conn.ConnectedServerName(), l.conn.ConnectedServerVersion()
 	}
+	traffic := l.conn.Stats()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.Log, s.Seq, s.Last, s.Head, s.Horizon, s.Counters = l.log, l.applied.seq, l.applied.last, l.applied.at.ID, l.horizon.ID, l.counters
+	s.Counters.ReceivedMessages, s.Counters.ReceivedBytes, s.Counters.SentBytes = int64(traffic.InMsgs), int64(traffic.InBytes), int64(traffic.OutBytes)
 	return s
 }
 

@@ -42,6 +42,17 @@ func (e *SetupError) Error() string { return e.Text }
 
 func setupErrorf(format string, args ...any) error { return &SetupError{fmt.Sprintf(format, args...)} }
 
+// A BeginError means that a stream does not have the first events of its log, and that a node
+// does not have them, either.
+type BeginError struct {
+	Stream      string
+	Begin, Held event.ID // where the stream begins, and the file ends
+}
+
+func (e *BeginError) Error() string {
+	return fmt.Sprintf("%s begins after %s, so each node needs a file that has all events up to there; that of this node ends at %s", e.Stream, e.Begin, e.Held)
+}
+
 // Create creates the stream, unless it exists, and returns the log that it has. If two nodes
 // create it at the same time, one of them wins, and both return its log.
 func (l *Log) Create(ctx context.Context, c Creation) (d mirror.Description, created bool, err error) {
@@ -125,11 +136,14 @@ func checkVersion(version string) error {
 // checkStream refuses a stream that is not set up as Create does it.
 func (l *Log) checkStream(cfg *jetstream.StreamConfig) error {
 	want := "stream " + l.cfg.Stream
+	if err := newerFormat(want, cfg.Metadata[metaFormat]); err != nil {
+		return l.messageError(err)
+	}
 	switch {
 	case cfg.Metadata[metaLog] == "":
 		return setupErrorf("%s has no log: another program made it", want)
 	case cfg.Metadata[metaFormat] != format:
-		return setupErrorf("%s is of format %.20q, not %s: use a newer version", want, cfg.Metadata[metaFormat], format)
+		return setupErrorf("%s is of format %.20q, not %s", want, cfg.Metadata[metaFormat], format)
 	case !event.ValidLogID(cfg.Metadata[metaLog]):
 		return setupErrorf("%s has no valid log id", want)
 	case len(cfg.Subjects) != 1 || cfg.Subjects[0] != l.subject(allStored):

@@ -337,7 +337,7 @@ func describeMirror() mirrorMetrics {
 		connected: d("connected", "1 if there is a connection to the upstream, else 0."),
 		ready:     d("ready", "1 once the mirror had everything that the upstream had, else 0."),
 		behind:    d("behind_events", "Distance from the head of the upstream, as far as it is known, in ids."),
-		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead), has other events (mark), or mirrors this mirror (loop), else 0.", "reason"),
+		conflict:  d("conflict", "1 if the upstream is another log (log), has less than the mirror (ahead), has other events (mark), mirrors this mirror (loop), or is of a newer version (version), else 0.", "reason"),
 		events:    d("events_total", "Events received since the server started."),
 		bytes:     d("bytes_total", "Bytes of the lines of these events."),
 		appends:   d("appends_total", "Appends passed on to the upstream, and accepted there."),
@@ -359,7 +359,7 @@ func (d *mirrorMetrics) tellMirror(m wire.Mirror, head event.ID, tell func(d *pr
 	tell(d.connected, prometheus.GaugeValue, flag(m.Connected))
 	tell(d.ready, prometheus.GaugeValue, flag(m.Ready))
 	tell(d.behind, prometheus.GaugeValue, float64(max(m.Head, head)-head))
-	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark, wire.ReasonLoop} {
+	for _, reason := range []string{wire.ReasonLog, wire.ReasonAhead, wire.ReasonMark, wire.ReasonLoop, wire.ReasonVersion} {
 		tell(d.conflict, prometheus.GaugeValue, flag(m.Conflict == reason), reason)
 	}
 	tell(d.events, prometheus.CounterValue, float64(m.Events))
@@ -369,7 +369,7 @@ func (d *mirrorMetrics) tellMirror(m wire.Mirror, head event.ID, tell func(d *pr
 
 // clusterMetrics are the metrics of a node of a cluster.
 type clusterMetrics struct {
-	committer, sequence, behind, forwarded, batches, events, conflicts, repeats, unknown *prometheus.Desc
+	committer, sequence, behind, forwarded, batches, events, conflicts, repeats, unknown, received, receivedBytes, sentBytes *prometheus.Desc
 }
 
 func describeCluster() clusterMetrics {
@@ -386,11 +386,15 @@ func describeCluster() clusterMetrics {
 		conflicts: d("conflicts_total", "Batches that were not stored, since another node had committed."),
 		repeats:   d("repeats_total", "Batches sent again, since the stream did not answer."),
 		unknown:   d("unknown_total", "Batches whose outcome is not known."),
+
+		received:      d("received_messages_total", "Messages received from NATS servers."),
+		receivedBytes: d("received_bytes_total", "Bytes of these messages."),
+		sentBytes:     d("sent_bytes_total", "Bytes of the messages sent to NATS servers."),
 	}
 }
 
 func (d *clusterMetrics) all() []*prometheus.Desc {
-	return []*prometheus.Desc{d.committer, d.sequence, d.behind, d.forwarded, d.batches, d.events, d.conflicts, d.repeats, d.unknown}
+	return []*prometheus.Desc{d.committer, d.sequence, d.behind, d.forwarded, d.batches, d.events, d.conflicts, d.repeats, d.unknown, d.received, d.receivedBytes, d.sentBytes}
 }
 
 // tellCluster calls tell with the metrics of a node.
@@ -408,4 +412,7 @@ func (d *clusterMetrics) tellCluster(c wire.Cluster, tell func(d *prometheus.Des
 	tell(d.conflicts, prometheus.CounterValue, float64(c.Conflicts))
 	tell(d.repeats, prometheus.CounterValue, float64(c.Repeats))
 	tell(d.unknown, prometheus.CounterValue, float64(c.Unknown))
+	tell(d.received, prometheus.CounterValue, float64(c.ReceivedMessages))
+	tell(d.receivedBytes, prometheus.CounterValue, float64(c.ReceivedBytes))
+	tell(d.sentBytes, prometheus.CounterValue, float64(c.SentBytes))
 }

@@ -29,6 +29,9 @@ type Cluster struct {
 	Conflicts int64  // batches that were not stored, since another node had committed
 	Repeats   int64  // batches that were sent again, since no answer came
 	Unknown   int64  // batches whose outcome is not known
+
+	ReceivedMessages, ReceivedBytes int64 // from NATS servers
+	SentBytes                       int64 // to them
 }
 
 // A Caller is what a mirror passes on of the request of an append.

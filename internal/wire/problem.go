@@ -36,10 +36,11 @@ type Error struct {
 
 // Reasons for which a cursor, or a log id in a request, is refused with 409.
 const (
-	ReasonLog   = "log"   // it belongs to another log
-	ReasonAhead = "ahead" // it is above the head
-	ReasonMark  = "mark"  // the log has another event at its position
-	ReasonLoop  = "loop"  // no cursor: of a mirror that would follow itself
+	ReasonLog     = "log"     // it belongs to another log
+	ReasonAhead   = "ahead"   // it is above the head
+	ReasonMark    = "mark"    // the log has another event at its position
+	ReasonLoop    = "loop"    // no cursor: of a mirror that would follow itself
+	ReasonVersion = "version" // no cursor: of a node, when a newer version has written to the stream
 )
 
 func (e *Error) Error() string {

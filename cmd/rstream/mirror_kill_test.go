@@ -195,6 +195,7 @@ type numberReader struct {
 	on     int // the server
 	n      int // the last number
 	cursor string
+	took   func(ev event.Event) // called with each event; if nil, its value must be its number
 
 	lines       *bufio.Scanner
 	close       func()
@@ -222,10 +223,13 @@ func (r *numberReader) next() error {
 				if err != nil {
 					return err
 				}
-				if r.n++; string(ev.Value) != fmt.Sprint(r.n) || ev.ID != event.ID(r.n) {
+				if r.n++; ev.ID != event.ID(r.n) || r.took == nil && string(ev.Value) != fmt.Sprint(r.n) {
 					return fmt.Errorf("server %d sends event %s, %s, as number %d", r.on, ev.ID, ev.Value, r.n)
 				}
 				r.cursor = id
+				if r.took != nil {
+					r.took(ev)
+				}
 				return nil
 			}
 		}

@@ -60,7 +60,12 @@ func openReader(t *testing.T, ctx context.Context, url string, reading *sync.Wai
 // awaitReadiness waits until a mirror says that it is ready.
 func awaitReadiness(t *testing.T, url string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	awaitReadinessFor(t, url, patience)
+}
+
+func awaitReadinessFor(t *testing.T, url string, limit time.Duration) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); ; {
 		resp, err := http.Get(url + "/readyz")
 		if err == nil {
 			resp.Body.Close()

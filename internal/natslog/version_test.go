@@ -180,6 +180,7 @@ func TestForwardedFormat(t *testing.T) {
 			t.Errorf("format %q: %q %s", v, status, answer.Data)
 		}
 	}
+	awaitHead(t, 2, a) // the answer does not wait for the file
 	checkEqual(t, 2, a)
 }
 

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -141,6 +142,7 @@ func TestGoOnAsNewLog(t *testing.T) {
 		t.Errorf("the head is %v, want %v", db.HeadPoint(), head)
 	}
 	mustAppend(t, db, drafts("alice", "x", "more", 3)...)
+	wantWAL(t, path)
 	now := db.Log()
 	db.Close()
 	db = mustOpen(t, path, Config{Role: Server})
@@ -153,6 +155,19 @@ func TestGoOnAsNewLog(t *testing.T) {
 	if parent, parted, err := restored.Parent(ctx); parent != old || parted != 3 || err != nil {
 		t.Errorf("the parent of a backup is %s up to %s, %v", parent, parted, err)
 	}
+	wantWAL(t, backup)
 	_, err := Open(ctx, filepath.Join(t.TempDir(), "copy.db"), Config{Role: Client, Log: testLog, AsNewLog: true})
 	wantError(t, "of a copy", err, ErrRole)
+}
+
+// wantWAL checks that a file has a write-ahead log: others read it while it is written to.
+func wantWAL(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if versions := b[18:20]; !bytes.Equal(versions, []byte{2, 2}) { // SQLite's "file format write version" and "read version"
+		t.Errorf("%s has the format versions %d, want those of a write-ahead log", filepath.Base(path), versions)
+	}
 }

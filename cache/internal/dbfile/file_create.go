@@ -38,9 +38,10 @@ func (f *File) create(ctx context.Context, cfg Options) error {
 	})
 }
 
-// changeIdentity changes which log a file belongs to, in the file itself. This process
-// must have no connection open.
+// changeIdentity changes which log a file belongs to, in the file itself, which has no
+// write-ahead log until it is joined again. This process must have no connection open.
 func (f *File) changeIdentity(ctx context.Context, change func(tx *sql.Tx) error) error {
+	f.walless = true
 	return f.alter(ctx, `PRAGMA journal_mode=DELETE`, change)
 }
 

@@ -248,13 +248,14 @@ func (f *followed) introduce(url string) {
 const fillPause = 2 * time.Second
 
 // follow follows the log until stop, which waits for it. It says how far the file is until it
-// has everything.
+// has everything. The end of ctx does not end it: when a server ends, its last appends wait for
+// their events.
 func (f *followed) follow(ctx context.Context, a *app, log *cache.DB, say *serveLog) (stop func()) {
 	if f == nil {
 		return func() {}
 	}
 	a.note("%s %s", f.words.doing, f.name)
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var following sync.WaitGroup
 	following.Go(func() { f.mirror.Run(ctx) })
 	following.Go(func() { f.noteFill(ctx, a) })

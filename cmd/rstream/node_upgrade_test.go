@@ -56,7 +56,8 @@ func (k *serverProcess) upgrade(program string) {
 	k.t.Helper()
 	_ = k.cmd.Process.Signal(syscall.SIGTERM)
 	if err := k.cmd.Wait(); err != nil {
-		k.t.Errorf("the server ends with %v", err)
+		log, _ := os.ReadFile(filepath.Join(k.dir, "log"))
+		k.t.Errorf("the server ends with %v\n%s", err, log)
 	}
 	k.program = program
 	k.start(strings.TrimPrefix(k.url, "http://"))

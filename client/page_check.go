@@ -83,14 +83,14 @@ func (c *Client) digestServer(base string, topics []event.Topic) string {
 func (c *Client) recordUnchecked(base string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.servers[slices.Index(c.cfg.Servers, base)].unchecked = time.Now().Add(uncheckedTime)
+	c.stateOf(base).unchecked = time.Now().Add(uncheckedTime)
 }
 
 // recordLate records that a server has not given a digest in time. One that has given others
 // may only be far away.
 func (c *Client) recordLate(base string, waited time.Duration) {
 	c.mu.Lock()
-	vouched := c.servers[slices.Index(c.cfg.Servers, base)].vouched
+	vouched := c.stateOf(base).vouched
 	c.mu.Unlock()
 	if !vouched || waited >= checkTime {
 		c.recordUnchecked(base)
@@ -111,7 +111,7 @@ func (c *Client) spendCredit(base string, waited time.Duration, came bool) {
 	defer c.mu.Unlock()
 	c.credit = max(0, c.credit-waited)
 	if came {
-		c.servers[slices.Index(c.cfg.Servers, base)].vouched = true
+		c.stateOf(base).vouched = true
 	}
 }
 

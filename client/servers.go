@@ -160,22 +160,27 @@ func (c *Client) fastest(bases []string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.MaxFunc(bases, func(a, b string) int {
-		return cmp.Compare(c.servers[slices.Index(c.cfg.Servers, a)].speed, c.servers[slices.Index(c.cfg.Servers, b)].speed)
+		return cmp.Compare(c.stateOf(a).speed, c.stateOf(b).speed)
 	})
+}
+
+// stateOf returns the state of a server. The caller holds c.mu.
+func (c *Client) stateOf(base string) *serverState {
+	return &c.servers[slices.Index(c.cfg.Servers, base)]
 }
 
 // isFreshServer reports whether there is no reason against asking a server now.
 func (c *Client) isFreshServer(base string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.servers[slices.Index(c.cfg.Servers, base)].isFresh(time.Now())
+	return c.stateOf(base).isFresh(time.Now())
 }
 
 // mayAsk reports whether a server may be asked now, although it may have failed.
 func (c *Client) mayAsk(base string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, now := &c.servers[slices.Index(c.cfg.Servers, base)], time.Now()
+	s, now := c.stateOf(base), time.Now()
 	return !now.Before(s.aside) && !now.Before(s.rest)
 }
 
@@ -272,7 +277,7 @@ func (c *Client) recordSupply(base string, topics []event.Topic, span window.Spa
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &c.servers[slices.Index(c.cfg.Servers, base)]
+	s := c.stateOf(base)
 	if s.supplied == nil {
 		s.supplied = map[event.Topic]window.Spans{}
 	}
@@ -346,7 +351,7 @@ func (c *Client) setAside(base string, cause error) bool {
 func (c *Client) isAside(base string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Before(c.servers[slices.Index(c.cfg.Servers, base)].aside)
+	return time.Now().Before(c.stateOf(base).aside)
 }
 
 // hasOther reports whether there is a server other than base that has not been set aside.

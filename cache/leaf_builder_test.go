@@ -162,7 +162,7 @@ func TestLeasesKeepNoFalseLeaves(t *testing.T) {
 				}
 				mustExec(t, db, `DROP TRIGGER fail`)
 			}
-			if err == nil {
+			if err == nil && !l.Span().Empty() { // an Apply without events may have reached the end
 				err = applySome(context.Background(), l, own, event.ID(1+random.IntN(3000)))
 			}
 			if err != nil {

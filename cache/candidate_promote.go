@@ -162,7 +162,14 @@ func (db *DB) promoteBlock(ctx context.Context, tx *sql.Tx, topic event.Topic, s
 		if err != nil {
 			return nil, err
 		}
-		some, err := db.insertEvents(tx, evs)
+		storages, err := db.tables.StorageIDs(tx, evs)
+		if err != nil {
+			return nil, err
+		}
+		if err := db.displaceOthers(ctx, tx, nil, evs, storages, true); err != nil {
+			return nil, err
+		}
+		_, some, err := db.insertStored(tx, evs, storages)
 		if err != nil {
 			return nil, err
 		}

@@ -247,11 +247,18 @@ func TestApplyRefuses(t *testing.T) {
 	if len(added) != 2 || err != nil {
 		t.Fatalf("%d added, %v", len(added), err)
 	}
+	removals, err := db.Removals(ctx)
+	if err == nil {
+		err = db.Prove(ctx, topics(t, "alice")[0], window.Span{From: 5, To: 9}, removals, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	other := mustClaim(t, db, "*", 6, 9)
 	forged := event.New(8, two.Time+1, two.Draft, two.Hash)
 	var conflict *ConflictError
 	if _, err := other.Apply(ctx, []event.Event{one, forged}, 9); !errors.As(err, &conflict) || conflict.ID != 8 {
-		t.Errorf("another event under a known id: %v", err)
+		t.Errorf("another event under the id of a proven one: %v", err)
 	}
 	if added, err := other.Apply(ctx, []event.Event{one, two}, 9); len(added) != 0 || err != nil {
 		t.Errorf("known events: %d added, %v", len(added), err)

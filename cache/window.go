@@ -18,8 +18,9 @@ import (
 // ErrLost means that another process has taken over a lease, of a window or a cursor.
 var ErrLost = dbfile.ErrLost
 
-// A ConflictError means that a received event differs from the one stored under its id:
-// they come from different logs, or one of them was tampered with.
+// A ConflictError means that a received event differs from the one stored under its id,
+// which is proven or could not be replaced: they come from different logs, or one of them was
+// tampered with.
 type ConflictError struct{ ID event.ID }
 
 func (e *ConflictError) Error() string {
@@ -54,10 +55,16 @@ type Lease struct {
 	ended   bool
 	copying bool // the events come from another file, not from a server
 	marked  event.Point
+
+	distrusted bool
 }
 
 // Copying means that the events come from another file and are not counted as fetched.
 func (l *Lease) Copying() { l.copying = true }
+
+// Distrust says whether the events that Apply gets next may be wrong even where others are proven,
+// since another server was to vouch for them and did not.
+func (l *Lease) Distrust(on bool) { l.distrusted = on }
 
 // Marked sets the mark of a position. The Apply that reaches the position keeps it,
 // unless a later mark was set by then.
@@ -201,7 +208,9 @@ var (
 
 // Apply stores events that follow Reached, sorted by id and complete for the lease's
 // topics up to position reached, and advances the windows to reached, all in one
-// transaction. Events already held are left unchanged. Apply returns the new ones. It
+// transaction. Events already held are left unchanged. Apply returns the new ones. An event
+// that is held under the id of another one gives way to it and leaves a doubt, unless it is
+// proven: then Apply returns a *ConflictError and stores nothing. It
 // returns ErrLost if another process has begun to pull the window, which it may once the
 // lease has ended. A live window cannot be lost in this way: it continues in a new
 // window. An Apply that reaches the end of the span ends the lease, as Commit does.
@@ -234,6 +243,9 @@ func (l *Lease) apply(ctx context.Context, evs, fetched []event.Event, reached e
 			return err
 		}
 		if storages, err = l.db.tables.StorageIDs(tx, evs); err != nil {
+			return err
+		}
+		if err := l.db.displaceOthers(ctx, tx, rows, evs, storages, !l.distrusted); err != nil {
 			return err
 		}
 		if places, added, err = l.db.insertStored(tx, evs, storages); err != nil {

@@ -190,7 +190,7 @@ func (k *pageCheck) digestOf(ctx context.Context, span window.Span) (sum wire.Wi
 // returns what is to be stored: the page or, if the events are wrong, the part before them and, if
 // possible, the right ones. An error means that the rest has to be fetched from another server.
 func (c *Client) checkPage(ctx context.Context, o *openPage, p page) ([]page, error) {
-	p.base = o.base
+	p.base, p.unvouched = o.base, len(c.cfg.Servers) > 1
 	span := window.Span{From: o.span.From, To: p.next.ID}
 	if o.check == nil {
 		return []page{p}, nil
@@ -207,6 +207,7 @@ func (c *Client) checkPage(ctx context.Context, o *openPage, p page) ([]page, er
 		if !p.next.Mark.Agrees(sum.To.Mark) {
 			p.next.Mark = 0 // or a wrong mark would make other servers refuse the copy
 		}
+		p.unvouched = !ok
 		return []page{p}, nil
 	}
 	return c.disputePage(ctx, o, p, evs)

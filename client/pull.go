@@ -193,13 +193,14 @@ func (c *Client) pullPages(ctx context.Context, topics []event.Topic, lease *cac
 		if at.ID > lease.Reached() {
 			b.resetPauses()
 			lease.Marked(at)
+			lease.Distrust(!in.isVouched())
 			// Even if ctx has ended: received events need not be fetched again.
 			added, failed := lease.Apply(context.WithoutCancel(ctx), evs, at.ID)
 			if failed == nil && len(added) > 0 {
 				failed = fresh(added)
 			}
 			if failed != nil {
-				return storeError(failed)
+				return c.conflictError(failed, in.senderOf)
 			}
 		}
 		if err != nil {
@@ -207,6 +208,21 @@ func (c *Client) pullPages(ctx context.Context, topics []event.Topic, lease *cac
 		}
 	}
 	return nil
+}
+
+// conflictError returns an error of the store or, if it is about a proven event of which a server
+// has sent another one, and there are other servers, the error of that server.
+func (c *Client) conflictError(err error, senderOf func(event.ID) string) error {
+	var conflict *cache.ConflictError
+	if !errors.As(err, &conflict) {
+		return storeError(err)
+	}
+	base := senderOf(conflict.ID)
+	wrong := &ProtocolError{base, fmt.Sprintf("sent event %s, which differs from the proven one", conflict.ID)}
+	if base == "" || !c.setAside(base, wrong) {
+		return storeError(err)
+	}
+	return wrong
 }
 
 // fetchPages puts the events of span into in, page by page. While it parses a page, the server
@@ -298,6 +314,8 @@ type page struct {
 	events []event.Event
 	next   event.Point
 	size   int // of their lines
+
+	unvouched bool // another server was to vouch for them, and did not
 }
 
 // maxPageBytes bounds the events of a page. Events that a server sends beyond it are

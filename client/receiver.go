@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/rstream-dev/rstream/event"
@@ -107,9 +108,19 @@ type inbox struct {
 	evs   []event.Event
 	at    event.Point
 	bytes int
-	moved bool  // there is something to take
-	err   error // why no more events will come
-	shut  bool  // the taker has left
+	moved bool      // there is something to take
+	err   error     // why no more events will come
+	shut  bool      // the taker has left
+	put   []pageEnd // of the pages in evs
+	taken []pageEnd // of those that were taken last
+}
+
+// A pageEnd is where a page ends, the server that has sent it, and whether another one was to vouch
+// for it and did not.
+type pageEnd struct {
+	at        event.ID
+	base      string
+	unvouched bool
 }
 
 func newInbox() *inbox {
@@ -160,8 +171,29 @@ func (in *inbox) putPage(p page) {
 		in.evs = append(in.evs, p.events...)
 	}
 	in.bytes += p.size
+	in.put = append(in.put, pageEnd{p.next.ID, p.base, p.unvouched})
 	in.at, in.moved = p.next, true
 	in.changed.Broadcast()
+}
+
+// senderOf returns the server that has sent an event of those that were taken last, as a part of a
+// page, "" if none has.
+func (in *inbox) senderOf(id event.ID) string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, end := range in.taken {
+		if id <= end.at {
+			return end.base
+		}
+	}
+	return ""
+}
+
+// isVouched reports whether no page was taken last for which another server did not vouch.
+func (in *inbox) isVouched() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return !slices.ContainsFunc(in.taken, func(end pageEnd) bool { return end.unvouched })
 }
 
 // endSteps records that no more events will come, and why.
@@ -191,6 +223,7 @@ func (in *inbox) takeSteps() (evs []event.Event, at event.Point, err error) {
 	}
 	evs, at = in.evs, in.at
 	in.evs, in.bytes, in.moved = nil, 0, false
+	in.put, in.taken = nil, in.put
 	in.changed.Broadcast()
 	if evs == nil {
 		evs = []event.Event{}

@@ -79,6 +79,14 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
+// causeIfEnded returns the cause for which ctx ended if err says, in whatever words, that it has.
+func causeIfEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // pauseAfter waits before the next attempt. It returns an error only if ctx ends or there
 // was no progress for too long.
 func (c *Client) pauseAfter(ctx context.Context, b *backoff, cause error) error {

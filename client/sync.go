@@ -74,17 +74,17 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 	case opts.At != nil:
 		at := cmp.Or(*opts.At, event.Now)
 		s, err = c.syncAround(ctx, topic, at, opts.OnNew)
-		if err != nil {
+		if err = causeIfEnded(ctx, err); err != nil {
 			err = fmt.Errorf("sync %s at %s: %w", topic, at, err)
 		}
 	case opts.Unproven || opts.Last != nil:
 		s, err = c.syncUnproven(ctx, topic, opts.Range, opts.OnNew)
-		if err != nil {
+		if err = causeIfEnded(ctx, err); err != nil {
 			err = fmt.Errorf("fetch %s: %w", topic, err)
 		}
 	default:
 		s, err = c.syncProven(ctx, topic, opts)
-		if err != nil {
+		if err = causeIfEnded(ctx, err); err != nil {
 			err = fmt.Errorf("sync %s: %w", topic, err)
 		}
 	}

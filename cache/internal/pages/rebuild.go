@@ -27,8 +27,9 @@ type Rebuilding struct {
 // without trusting them, deletes them with their postings, and stores the sound events again,
 // each under the storage that its line names. A line is sound if its hash is right
 // and, as a hash does not cover the time, if the checksum of its page or its posting is
-// right. Rebuild returns the events that were damaged. Where neither an index nor a posting
-// names them, it returns an event of storage 0 for each block that may have had some.
+// right. Rebuild returns the events that were damaged, or have given way to another one with
+// their id. Where neither an index nor a posting names them, it returns an event of storage 0
+// for each block that may have had some.
 func (t *Tables) Rebuild(ctx context.Context, tx *sql.Tx, r Rebuilding) (lost []Place, err error) {
 	if r.Span.Empty() {
 		return nil, checkAscending(r.Add)
@@ -179,8 +180,13 @@ func (b *rebuilder) judge() error {
 				continue
 			}
 			found[ev.ID] = true
-			if _, twice := b.sound[ev.ID]; !twice && !b.r.Drop(&ev) {
+			if b.r.Drop(&ev) {
+				continue
+			}
+			if was, twice := b.sound[ev.ID]; !twice {
 				b.sound[ev.ID] = ev
+			} else if err := b.lose(&was, &ev); err != nil {
+				return err
 			}
 		}
 		for i := range s.entries {
@@ -198,11 +204,29 @@ func (b *rebuilder) judge() error {
 		}
 	}
 	for i := range b.r.Add {
-		b.sound[b.r.Add[i].ID] = b.r.Add[i]
+		ev := &b.r.Add[i]
+		if was, twice := b.sound[ev.ID]; twice {
+			if err := b.lose(ev, &was); err != nil {
+				return err
+			}
+		}
+		b.sound[ev.ID] = *ev
 	}
 	slices.SortFunc(b.lost, func(a, b Place) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Storage, b.Storage)) })
 	b.lost = slices.Compact(b.lost)
 	return nil
+}
+
+// lose notes that an event gives way to another one with its id, unless it is the same.
+func (b *rebuilder) lose(kept, gone *event.Event) error {
+	if kept.Storage() == gone.Storage() && kept.Hash == gone.Hash {
+		return nil
+	}
+	storage, err := b.r.Number(gone)
+	if err == nil {
+		b.lost = append(b.lost, Place{storage, gone.ID})
+	}
+	return err
 }
 
 // loseUnknown notes that blocks of s, whose index is damaged, may have lost events that a

@@ -116,7 +116,7 @@ func newCandidates(ctx context.Context, tx *sql.Tx, evs []event.Event) (fresh []
 		switch {
 		case len(held) > 0 && held[0] == i:
 			held = held[1:]
-		case provenWithout(windows, ev):
+		case inProven(windows, ev):
 			return nil, fmt.Errorf("event %s %w", ev.ID, ErrNotInLog)
 		default:
 			fresh = append(fresh, ev)
@@ -142,8 +142,8 @@ func checkUntaken(ctx context.Context, tx *sql.Tx, evs []*event.Event) error {
 	return err
 }
 
-// provenWithout reports whether ev, which is not stored, lies in a proven window.
-func provenWithout(windows []rows.Window, ev *event.Event) bool {
+// inProven reports whether ev lies in a proven window, which has it if it is in the log.
+func inProven(windows []rows.Window, ev *event.Event) bool {
 	for i := range windows {
 		w := &windows[i]
 		if w.Proven && w.Topic.Matches(ev.User, ev.Path) && w.Held().Contains(spanOf(ev.ID)) {

@@ -30,6 +30,8 @@ func (db *DB) displaceOthers(ctx context.Context, tx *sql.Tx, own []int64, evs [
 		if err != nil || !unproven {
 			return err
 		}
+	} else if err := checkNotMissed(ctx, tx, evs, storages); err != nil {
+		return err
 	}
 	others, err := pages.FindOthers(ctx, tx, evs, storages)
 	if err != nil || len(others) == 0 {
@@ -42,6 +44,31 @@ func (db *DB) displaceOthers(ctx context.Context, tx *sql.Tx, own []int64, evs [
 		return err
 	}
 	return rows.NoteRemoval(tx)
+}
+
+// checkNotMissed returns a *ConflictError if one of evs is missing in a proven window.
+func checkNotMissed(ctx context.Context, tx *sql.Tx, evs []event.Event, storages []int64) error {
+	windows, err := rows.LoadWindows(tx)
+	if err != nil {
+		return err
+	}
+	var among []event.Event
+	var of []int64
+	for i := range evs {
+		if inProven(windows, &evs[i]) {
+			among, of = append(among, evs[i]), append(of, storages[i])
+		}
+	}
+	held, err := pages.FindHeld(ctx, tx, among, of)
+	if err != nil {
+		return conflictOf(err)
+	}
+	for i := range among {
+		if i == len(held) || held[i] != i {
+			return &ConflictError{ID: among[i].ID}
+		}
+	}
+	return nil
 }
 
 // hasUnproven reports whether a window other than own holds a part of span that is not proven.

@@ -18,13 +18,13 @@ import (
 // ErrLost means that another process has taken over a lease, of a window or a cursor.
 var ErrLost = dbfile.ErrLost
 
-// A ConflictError means that a received event differs from the one stored under its id,
-// which is proven or could not be replaced: they come from different logs, or one of them was
+// A ConflictError means that a received event differs from the held one with its id, which is
+// another event or, in a proven range, none: they come from different logs, or one of them was
 // tampered with.
 type ConflictError struct{ ID event.ID }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("event %s differs from the held event with this id", e.ID)
+	return fmt.Sprintf("event %s differs from the held one with its id", e.ID)
 }
 
 // Windows returns the windows of the file, sorted by start. It omits a pending window

@@ -39,7 +39,8 @@ type blockSum struct {
 //   - a server is wrong whose digest of a block is not the one that was proven before, if
 //     another server has that one,
 //   - the digest that most servers have counts; if no digest has most, that of the server
-//     which is named first.
+//     which is named first. A server that was set aside for the latter is heard again in the next
+//     dispute, and asked again if most are of its opinion then.
 type dispute struct {
 	c      *Client
 	topic  event.Topic
@@ -50,6 +51,7 @@ type dispute struct {
 	honest map[string]bool                // servers whose events make their digest, as far as known
 	alone  window.Spans                   // of proven, what no server has
 	wrong  map[string]*ProtocolError      // servers that are wrong, and why
+	tied   map[string]bool                // those of them against which stands no more than the word of as many others
 	caught string                         // a server whose events do not make its digest, although it has not been accused yet
 	sent   *page                          // of the block that was looked at last, from an honest server; nil if they are not known
 }
@@ -62,13 +64,13 @@ func (c *Client) newDispute(ctx context.Context, topic event.Topic, span window.
 		return nil, storeError(err)
 	}
 	d := &dispute{c: c, topic: topic, from: from, lists: map[string]map[uint64]blockSum{}, proven: window.NewSet(windows...).Proven(topic),
-		honest: map[string]bool{}, wrong: map[string]*ProtocolError{}}
+		honest: map[string]bool{}, wrong: map[string]*ProtocolError{}, tied: map[string]bool{}}
 	all, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, base := range c.cfg.Servers {
-		if base != from && !c.mayAsk(base) {
+		if base != from && !c.mayAsk(base) && !c.isDoubtful(base) {
 			continue
 		}
 		limit := listTime
@@ -140,7 +142,9 @@ func (d *dispute) findWrong(ctx context.Context, different []Finding) error {
 		d.accuseOfEvents(d.caught, &different[0])
 	}
 	for _, base := range slices.Sorted(maps.Keys(d.wrong)) {
-		d.c.setAside(base, d.wrong[base])
+		if d.c.setAside(base, d.wrong[base]) {
+			d.c.recordDoubtful(base, d.tied[base])
+		}
 	}
 	return nil
 }
@@ -228,8 +232,16 @@ func (d *dispute) compareServers(ctx context.Context, f *Finding) error {
 		if first == "" {
 			continue
 		}
-		for _, base := range slices.Concat(slices.Delete(slices.Clone(sides), i, i+1)...) {
-			d.accuse(base, "its digest of %s in %s differs from that of %s", d.topic, f.Span, hostOf(first))
+		for j, other := range sides {
+			for _, base := range other {
+				switch {
+				case j == i:
+					d.c.reinstate(base)
+				case d.wrong[base] == nil:
+					d.accuse(base, "its digest of %s in %s differs from that of %s", d.topic, f.Span, hostOf(first))
+					d.tied[base] = len(other) == len(side)
+				}
+			}
 		}
 		return nil
 	}
@@ -377,7 +389,7 @@ func (d *dispute) replaceBlock(ctx context.Context, f *Finding, fresh func([]eve
 		}
 		if digest, count := window.DigestOf(leaves); d.sumOf(d.from, f) == (blockSum{digest, count}) {
 			wrong, what := r.wrong()
-			for _, other := range d.c.suppliers(d.topic, wrong, base) {
+			for _, other := range d.c.sendersAt(wrong, base) {
 				d.c.setAside(other, &ProtocolError{other, fmt.Sprintf("sent %s events of %s in %s than %s", what, d.topic, f.Span, hostOf(base))})
 			}
 			return true, nil
@@ -412,16 +424,24 @@ type replacing struct {
 	spans window.Spans // in one block
 	fresh func([]event.Event) error
 
-	held map[event.ID]reconcile.Item // what was stored first
-	got  map[event.ID]reconcile.Item // what is stored now
+	held map[event.ID]placedItem // what was stored first
+	got  map[event.ID]placedItem // what is stored now
 }
+
+// A placedItem is an event as a comparison sees it, and its storage.
+type placedItem struct {
+	reconcile.Item
+	of event.Storage
+}
+
+func placedItemOf(ev *event.Event) placedItem { return placedItem{itemOf(ev), ev.Storage()} }
 
 // readHeld reads what is stored.
 func (r *replacing) readHeld(ctx context.Context) error {
-	r.held = map[event.ID]reconcile.Item{}
+	r.held = map[event.ID]placedItem{}
 	for _, span := range r.spans {
 		err := r.c.store.Each(ctx, []event.Topic{r.topic}, span, func(ev *event.Event) error {
-			r.held[ev.ID] = itemOf(ev)
+			r.held[ev.ID] = placedItemOf(ev)
 			return nil
 		})
 		if err != nil {
@@ -434,12 +454,12 @@ func (r *replacing) readHeld(ctx context.Context) error {
 // replaceFrom replaces the stored events with those of the server of ctx, and passes on those that
 // were not stored first.
 func (r *replacing) replaceFrom(ctx context.Context) error {
-	r.got = map[event.ID]reconcile.Item{}
+	r.got = map[event.ID]placedItem{}
 	for _, span := range r.spans {
 		err := r.c.eachPart(ctx, r.topic, span, func(part window.Span, evs []event.Event) error {
 			var added []event.Event
 			for i := range evs {
-				item := itemOf(&evs[i])
+				item := placedItemOf(&evs[i])
 				if r.got[item.ID] = item; r.held[item.ID] != item {
 					added = append(added, evs[i])
 				}
@@ -456,26 +476,25 @@ func (r *replacing) replaceFrom(ctx context.Context) error {
 	return nil
 }
 
-// wrong returns the positions at which other events were stored first, or none, and what is to be
-// said of the events that were stored: other or, if all of them were right, fewer.
-func (r *replacing) wrong() (at window.Spans, what string) {
+// wrong returns the events that were stored wrongly or not at all, and what is to be said of those
+// that were stored: other or, if all of them were right, fewer.
+func (r *replacing) wrong() (items []placedItem, what string) {
 	what = "fewer"
-	var spans []window.Span
 	for id, item := range r.got {
 		held, ok := r.held[id]
 		if held != item {
-			spans = append(spans, spanOfEvent(id))
+			items = append(items, item)
 		}
 		if ok && held != item {
-			what = "other"
+			items, what = append(items, held), "other"
 		}
 	}
-	for id := range r.held {
+	for id, held := range r.held {
 		if _, ok := r.got[id]; !ok {
-			spans, what = append(spans, spanOfEvent(id)), "other"
+			items, what = append(items, held), "other"
 		}
 	}
-	return window.Union(spans...), what
+	return items, what
 }
 
 // itemOf returns what identifies an event in a log.

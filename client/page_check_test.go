@@ -498,6 +498,44 @@ func TestDisputeKilled(t *testing.T) {
 	}
 }
 
+// A server that was set aside on the word of a liar is heard again once a third one has something to
+// say, and the liar is set aside.
+func TestOverruledIsHeardAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, limit = 1000, 100
+		busy := func(m *mesh, next http.Handler) http.Handler { // at first
+			silent := hungFor("/windows")(m, next)
+			until := time.Now().Add(listTime + time.Second)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if time.Now().Before(until) {
+					silent.ServeHTTP(w, r)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}
+		slowly := both(slow(4<<10), forging(forgeAfter(1, invent("alice", "alice")), true))
+		m := newMesh(t, n, slowly, good, busy)
+		var why []string
+		m.use(func(cfg *Config) {
+			cfg.PageLimit = limit
+			cfg.OnAside = func(server string, _ error) { why = append(why, server) }
+		}, func(c *Client, db *cache.DB) {
+			s, err := c.Sync(t.Context(), event.All, SyncOptions{})
+			if err != nil || s.Held != n {
+				t.Errorf("Sync = %+v, %v", s, err)
+			}
+			wantWhole(t, m, db)
+			if want := []string{"http://b", "http://a"}; !slices.Equal(why, want) {
+				t.Errorf("set aside were %v, want %v", why, want)
+			}
+			if c.isAside("http://b") || c.isAside("http://c") || !c.isAside("http://a") {
+				t.Errorf("set aside are a %v, b %v, c %v", c.isAside("http://a"), c.isAside("http://b"), c.isAside("http://c"))
+			}
+		})
+	})
+}
+
 // Among three servers there is one liar, whichever it is and whatever the others are like: the copy
 // gets the events of the log.
 func TestRandomLiar(t *testing.T) {

@@ -85,14 +85,13 @@ func (c *Client) listBlocks(ctx context.Context, topic event.Topic, span window.
 	return nil, theirs, err
 }
 
-// mergeBlocks fetches blocks once more and adds the missing events. It returns where these are.
-func (c *Client) mergeBlocks(ctx context.Context, topic event.Topic, blocks window.Spans, fresh func([]event.Event) error) (lacked window.Spans, err error) {
-	var spans []window.Span
+// mergeBlocks fetches blocks once more and adds the missing events. It returns some of these.
+func (c *Client) mergeBlocks(ctx context.Context, topic event.Topic, blocks window.Spans, fresh func([]event.Event) error) (lacked []placedItem, err error) {
 	for _, span := range blocks {
 		err := c.eachPart(ctx, topic, span, func(part window.Span, evs []event.Event) error {
 			added, err := c.store.Merge(ctx, topic, part, evs)
-			for i := range added {
-				spans = append(spans, spanOfEvent(added[i].ID))
+			for i := range added[:min(len(added), event.BlockSize-len(lacked))] {
+				lacked = append(lacked, placedItemOf(&added[i]))
 			}
 			if err == nil && len(added) > 0 {
 				err = fresh(added)
@@ -103,14 +102,14 @@ func (c *Client) mergeBlocks(ctx context.Context, topic event.Topic, blocks wind
 			return nil, err
 		}
 	}
-	return window.Union(spans...), nil
+	return lacked, nil
 }
 
 // accuseShort sets aside the servers that have sent a range without the events that from has sent
 // of it.
-func (c *Client) accuseShort(topic event.Topic, lacked window.Spans, from string) {
-	for _, base := range c.suppliers(topic, lacked, from) {
-		c.setAside(base, &ProtocolError{base, fmt.Sprintf("sent fewer events of %s in %s than %s", topic, lacked[0], hostOf(from))})
+func (c *Client) accuseShort(topic event.Topic, lacked []placedItem, from string) {
+	for _, base := range c.sendersAt(lacked, from) {
+		c.setAside(base, &ProtocolError{base, fmt.Sprintf("sent fewer events of %s in %s than %s", topic, spanOfEvent(lacked[0].ID), hostOf(from))})
 	}
 }
 

@@ -27,6 +27,7 @@ type serverState struct {
 	rest     time.Time // it has asked for a pause until then
 	failed   time.Time // when it failed; zero once it has sent a whole response since
 	aside    time.Time // it sent a wrong answer, and is not asked until then
+	doubtful bool      // that it did rests on the word of another server, and no more
 	speed    float64   // bytes a second, 0 if not known
 	measured time.Time // when
 
@@ -323,6 +324,26 @@ func (c *Client) suppliers(topic event.Topic, spans window.Spans, except string)
 	return bases
 }
 
+// sendersAt returns the servers other than except that have sent the pages in which events belong.
+func (c *Client) sendersAt(items []placedItem, except string) (bases []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, base := range c.cfg.Servers {
+		sent := func(item placedItem) bool {
+			for t, spans := range c.servers[i].supplied {
+				if t.Matches(item.of.User, item.of.Path) && spans.Contains(spanOfEvent(item.ID)) {
+					return true
+				}
+			}
+			return false
+		}
+		if base != except && slices.ContainsFunc(items, sent) {
+			bases = append(bases, base)
+		}
+	}
+	return bases
+}
+
 // recordWhole records that a server has sent a whole response.
 func (c *Client) recordWhole(server int) {
 	c.mu.Lock()
@@ -345,6 +366,31 @@ func (c *Client) setAside(base string, cause error) bool {
 		c.cfg.OnAside(publicURL(base), cause)
 	}
 	return true
+}
+
+// recordDoubtful records whether a server was set aside on the word of another one, and no more. It
+// is then heard again when others disagree.
+func (c *Client) recordDoubtful(base string, doubtful bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stateOf(base).doubtful = doubtful
+}
+
+// isDoubtful reports whether a server is set aside on the word of another one, and no more.
+func (c *Client) isDoubtful(base string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stateOf(base)
+	return s.doubtful && time.Now().Before(s.aside)
+}
+
+// reinstate ends that a server is set aside on the word of another one.
+func (c *Client) reinstate(base string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.stateOf(base); s.doubtful {
+		s.aside, s.doubtful, s.problem = time.Time{}, false, nil
+	}
 }
 
 // isAside reports whether a server is set aside.

@@ -39,8 +39,8 @@ type blockSum struct {
 //   - a server is wrong whose digest of a block is not the one that was proven before, if
 //     another server has that one,
 //   - the digest that most servers have counts; if no digest has most, that of the server
-//     which is named first. A server that was set aside for the latter is heard again in the next
-//     dispute, and asked again if most are of its opinion then.
+//     which is named first. A server that was set aside for the latter while not all were heard is
+//     heard again in the next dispute, and asked again if most agree with it then.
 type dispute struct {
 	c      *Client
 	topic  event.Topic
@@ -51,7 +51,7 @@ type dispute struct {
 	honest map[string]bool                // servers whose events make their digest, as far as known
 	alone  window.Spans                   // of proven, what no server has
 	wrong  map[string]*ProtocolError      // servers that are wrong, and why
-	tied   map[string]bool                // those of them against which stands no more than the word of as many others
+	tied   map[string]bool                // those of them that as many others overrule, while some have not been heard
 	caught string                         // a server whose events do not make its digest, although it has not been accused yet
 	sent   *page                          // of the block that was looked at last, from an honest server; nil if they are not known
 }
@@ -142,9 +142,7 @@ func (d *dispute) findWrong(ctx context.Context, different []Finding) error {
 		d.accuseOfEvents(d.caught, &different[0])
 	}
 	for _, base := range slices.Sorted(maps.Keys(d.wrong)) {
-		if d.c.setAside(base, d.wrong[base]) {
-			d.c.recordDoubtful(base, d.tied[base])
-		}
+		d.c.setAsideOn(base, d.wrong[base], d.tied[base])
 	}
 	return nil
 }
@@ -239,7 +237,7 @@ func (d *dispute) compareServers(ctx context.Context, f *Finding) error {
 					d.c.reinstate(base)
 				case d.wrong[base] == nil:
 					d.accuse(base, "its digest of %s in %s differs from that of %s", d.topic, f.Span, hostOf(first))
-					d.tied[base] = len(other) == len(side)
+					d.tied[base] = len(other) == len(side) && len(d.lists) < len(d.c.cfg.Servers)
 				}
 			}
 		}

@@ -536,6 +536,26 @@ func TestOverruledIsHeardAgain(t *testing.T) {
 	})
 }
 
+// That a server was set aside on the word of a liar, while a third one was not heard, is forgotten with
+// the client.
+func TestOverruledIsAskedByNextClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 200
+		liar := forging(forgeAfter(1, invent("alice", "alice")), true)
+		m := newMesh(t, n, liar, good, hungFor("/windows"))
+		m.use(nil, func(c *Client, db *cache.DB) {
+			if _, err := c.Sync(t.Context(), event.All, SyncOptions{}); err != nil || !c.isAside("http://b") {
+				t.Errorf("b was not set aside: %v", err)
+			}
+			next := newTestClient(t, db, c.cfg)
+			defer next.Close()
+			if _, err := next.Info(t.Context()); err != nil || next.isAside("http://b") {
+				t.Errorf("b is not asked any more: %v", err)
+			}
+		})
+	})
+}
+
 // Among three servers there is one liar, whichever it is and whatever the others are like: the copy
 // gets the events of the log.
 func TestRandomLiar(t *testing.T) {

@@ -34,7 +34,7 @@ func (s *serverState) note(base string) cache.ServerNote {
 	if s.problem != nil {
 		n.Problem, n.ProblemTime = wire.Redact(s.problem.Error()), event.TimeOf(s.problemAt)
 	}
-	if !s.aside.IsZero() {
+	if !s.aside.IsZero() && !s.doubtful {
 		n.AsideUntil = event.TimeOf(s.aside)
 	}
 	return n

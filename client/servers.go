@@ -353,27 +353,28 @@ func (c *Client) recordWhole(server int) {
 
 // setAside records that a server sent a wrong answer. It reports false if no other server
 // may be asked: then the answer is an error of the call.
-func (c *Client) setAside(base string, cause error) bool {
+func (c *Client) setAside(base string, cause error) bool { return c.setAsideOn(base, cause, false) }
+
+// setAsideOn is setAside. If that the answer is wrong rests on the word of another server and no
+// more, it is doubtful: the server is heard again when others disagree, and asked again by the next
+// Client.
+func (c *Client) setAsideOn(base string, cause error, doubtful bool) bool {
 	if !slices.Contains(c.cfg.Servers, base) || !c.hasOther(base) {
 		return false
 	}
 	if c.isAside(base) {
+		c.mu.Lock()
+		s := c.stateOf(base)
+		s.doubtful = s.doubtful && doubtful
+		c.mu.Unlock()
 		return true
 	}
-	c.recordProblem(base, cause, func(s *serverState, now time.Time) { s.aside = now.Add(asideTime) })
+	c.recordProblem(base, cause, func(s *serverState, now time.Time) { s.aside, s.doubtful = now.Add(asideTime), doubtful })
 	c.noteServers()
 	if c.cfg.OnAside != nil {
 		c.cfg.OnAside(publicURL(base), cause)
 	}
 	return true
-}
-
-// recordDoubtful records whether a server was set aside on the word of another one, and no more. It
-// is then heard again when others disagree.
-func (c *Client) recordDoubtful(base string, doubtful bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stateOf(base).doubtful = doubtful
 }
 
 // isDoubtful reports whether a server is set aside on the word of another one, and no more.
@@ -386,11 +387,14 @@ func (c *Client) isDoubtful(base string) bool {
 
 // reinstate ends that a server is set aside on the word of another one.
 func (c *Client) reinstate(base string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.stateOf(base); s.doubtful {
-		s.aside, s.doubtful, s.problem = time.Time{}, false, nil
+	if !c.isDoubtful(base) {
+		return
 	}
+	c.mu.Lock()
+	s := c.stateOf(base)
+	s.aside, s.doubtful, s.problem = time.Time{}, false, nil
+	c.mu.Unlock()
+	c.noteServers()
 }
 
 // isAside reports whether a server is set aside.

@@ -105,7 +105,7 @@ func newClusterRig(t *testing.T, random *rand.Rand) *clusterRig {
 	for i := range g.nodes {
 		name := string(rune('a' + i))
 		g.nodes[i] = startProcess(t, program, name, "--nats", g.nats.url(i), "--stream", "log", "--init", "--replicas", "3", "--node", name,
-			"--ttl", expiring+"=2s", "--history", "30s", "--heartbeat", "1s")
+			"--ttl", expiring+"=2s", "--history", "20s", "--heartbeat", "1s")
 		g.urls.set(i, g.nodes[i].url)
 	}
 	return g
@@ -366,6 +366,10 @@ func (g *clusterRig) startLoad(seed uint64) (stop func()) {
 		}
 	})
 	g.truth.begin()
+	first := &clusterWriter{name: "first", urls: &g.urls, truth: g.truth, random: rand.New(rand.NewPCG(seed, 0))}
+	if err := first.fillBlock(g.ctx); err != nil {
+		g.Fatal(err)
+	}
 	g.more(10, "at first")
 	return func() {
 		cancel()
@@ -435,11 +439,11 @@ func (g *clusterRig) checkEnd() {
 		})
 	}
 	var horizon event.ID
-	g.await("the horizons agree", func() bool {
+	g.await("the horizons have moved, and agree", func() bool {
 		_, horizon = g.info(0)
 		_, b := g.info(1)
 		_, c := g.info(2)
-		return horizon == b && b == c
+		return horizon > 0 && horizon == b && b == c
 	})
 	connections := int64(0)
 	for _, r := range g.readers {

@@ -185,6 +185,18 @@ func (w *clusterWriter) key() string {
 	return fmt.Sprintf("w%s-%d", w.name, w.n)
 }
 
+// fillBlock appends more events than a block has: horizons move by blocks, and the rest of a short
+// test would fill none.
+func (w *clusterWriter) fillBlock(ctx context.Context) error {
+	var body bytes.Buffer
+	var keys []string
+	for range event.BlockSize + 100 {
+		keys = append(keys, w.key())
+		fmt.Fprintf(&body, `{"user":"alice","path":"first","key":%q,"value":1}`+"\n", keys[len(keys)-1])
+	}
+	return w.append(ctx, "/set", body.Bytes(), keys)
+}
+
 // write appends until ctx ends.
 func (w *clusterWriter) write(ctx context.Context) error {
 	large := time.Now().Add(2 * time.Second)

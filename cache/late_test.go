@@ -239,7 +239,7 @@ func TestLateWriter(t *testing.T) {
 // readOn waits for at least n more steps of each follower.
 func readOn(t *testing.T, all []*follower, n int) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for _, f := range all {
 		for range n + 1 { // the first one may be old
 			select {

@@ -201,8 +201,9 @@ func TestRefusedTogether(t *testing.T) {
 	}
 }
 
-// TestRefusedTopicsComeAndGo: rights end and come back at random while tails join and leave.
-// Every tail has each event of its topic once until it ends.
+// TestRefusedTopicsComeAndGo: rights end and come back while tails join and leave, some in each
+// round: without an end of that, a slow machine would never complete a connection. Every tail has
+// each event of its topic once until it ends.
 func TestRefusedTopicsComeAndGo(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)
@@ -216,9 +217,11 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	alice := follow(ctx, c, mustTopic(t, "alice"))
 	var others sync.WaitGroup
+	rounds := longtest.Size(6, 60)
+	joins := make(chan struct{}, 4*rounds)
 	for range 2 {
 		others.Go(func() {
-			for ctx.Err() == nil {
+			for range joins {
 				some, stop := context.WithTimeout(ctx, 20*time.Millisecond)
 				bob := follow(some, c, mustTopic(t, "bob"))
 				<-bob.ended
@@ -226,7 +229,10 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 			}
 		})
 	}
-	for i := range longtest.Size(6, 60) {
+	for i := range rounds {
+		for range 4 {
+			joins <- struct{}{}
+		}
 		f.put("alice/a", 3)
 		f.put("bob/b", 3)
 		on.Store(i%2 == 0)
@@ -234,6 +240,7 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 		eventually(t, "the tail", func() bool { return alice.n.Load() == int64(3*(i+1)) })
 	}
 	cancel()
+	close(joins)
 	others.Wait()
 	<-alice.ended
 	on.Store(false)

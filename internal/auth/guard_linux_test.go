@@ -33,7 +33,7 @@ func TestPipeForKeys(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), path+": is not a regular file") {
 				t.Errorf("%v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("the guard waits for a pipe")
 		}
 		if _, err := g.Check(t.Context(), sign(t, k, nil)); err != nil {

@@ -35,13 +35,16 @@ type liveCursor struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the running goroutine has ended
 	failed error         // why it ended, if not by stop; valid after done
+	came   chan struct{} // closed when the running goroutine has stored what came
+	hasty  int           // how many goroutines in a row were stopped before they had
 	behind bool          // owned like lease: the connection has ended; pull the events since then
 	lost   bool          // owned like lease: it did not end as planned
 	missed int           // owned like lease: the events pulled since it was lost
 
 	// Written by the running goroutine, read by all.
-	at      atomic.Uint64             // how far the lease is filled
-	history atomic.Pointer[following] // the connection, while there is one
+	at      atomic.Uint64                 // how far the lease is filled
+	history atomic.Pointer[following]     // the connection, while there is one
+	coming  atomic.Pointer[chan struct{}] // came, until it is closed
 }
 
 // A following is one connection of the cursor. It is about to bring all events of topics
@@ -111,9 +114,34 @@ func (l *liveCursor) withoutFollower(topics []event.Topic) []event.Topic {
 	return slices.DeleteFunc(slices.Clone(topics), func(t event.Topic) bool { return l.topics[t] > 0 })
 }
 
+const (
+	// maxHasty is how many connections in a row may be closed for other topics before they have
+	// brought anything.
+	maxHasty = 8
+	// comeTime is the longest that topics wait until the next one has.
+	comeTime = time.Second
+)
+
+// letCome waits until the connection has brought something, if too many before were closed for
+// other topics before they had: or tails that come and go faster than a connection is made would
+// keep all others from their events. The caller holds mu.
+func (l *liveCursor) letCome() {
+	if l.done == nil || l.hasty < maxHasty {
+		return
+	}
+	patience := time.NewTimer(comeTime)
+	defer patience.Stop()
+	select {
+	case <-l.came:
+	case <-l.done:
+	case <-patience.C:
+	}
+}
+
 // widenLease halts the cursor and adds topics to its lease. The caller holds mu and restarts
 // the cursor.
 func (l *liveCursor) widenLease(ctx context.Context, topics []event.Topic, start event.ID) error {
+	l.letCome()
 	l.haltFollowing()
 	if l.lease != nil {
 		err := l.lease.Join(ctx, topics)
@@ -145,6 +173,7 @@ func (l *liveCursor) releaseFollower(f *follower) error {
 		l.unlinkFollower(f)
 		return nil
 	}
+	l.letCome()
 	l.haltFollowing()
 	defer l.restartFollowing()
 	if _, in := l.all[f]; !in {
@@ -201,8 +230,9 @@ func (l *liveCursor) startFollowing() {
 		topics = append(topics, t)
 	}
 	slices.SortFunc(topics, func(a, b event.Topic) int { return strings.Compare(a.String(), b.String()) })
-	lease, done := l.lease, make(chan struct{})
-	l.stop, l.done, l.failed = stop, done, nil
+	lease, done, came := l.lease, make(chan struct{}), make(chan struct{})
+	l.stop, l.done, l.came, l.failed = stop, done, came, nil
+	l.coming.Store(&came)
 	l.running.Go(func() {
 		err := l.keepFollowing(ctx, lease, topics)
 		stopped := ctx.Err() != nil
@@ -233,6 +263,12 @@ func (l *liveCursor) haltFollowing() {
 	l.stop()
 	<-l.done
 	l.done = nil
+	select {
+	case <-l.came:
+		l.hasty = 0
+	default:
+		l.hasty++
+	}
 	var refused refusedTopics
 	switch {
 	case errors.As(l.failed, &refused):
@@ -508,6 +544,9 @@ func (l *liveCursor) storeArrivals(ctx context.Context, lease *cache.Lease, in *
 			}
 			l.at.Store(uint64(at.ID))
 			l.c.hub.Publish(evs, at.ID)
+			if came := l.coming.Swap(nil); came != nil {
+				close(*came)
+			}
 		}
 		if err != nil {
 			if moved {

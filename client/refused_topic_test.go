@@ -7,8 +7,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/wire"
@@ -245,4 +247,47 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 	<-alice.ended
 	on.Store(false)
 	sameEvents(t, "alice", alice.lines, f.truth("alice", "", ""))
+}
+
+// Tails that come and go faster than a connection is made do not keep another one from its events.
+func TestTailBesideRestlessOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const way = 50 * time.Millisecond
+		far := func(m *mesh, next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Accept") == "text/event-stream" {
+					select {
+					case <-time.After(way):
+					case <-r.Context().Done():
+						return
+					}
+				}
+				next.ServeHTTP(w, r)
+			})
+		}
+		m := newMesh(t, 0, far)
+		m.use(nil, func(c *Client, _ *cache.DB) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			alice := follow(ctx, c, mustTopic(t, "alice"))
+			var restless sync.WaitGroup
+			restless.Go(func() {
+				for ctx.Err() == nil {
+					some, stop := context.WithTimeout(ctx, way/3)
+					<-follow(some, c, mustTopic(t, "bob")).ended
+					stop()
+				}
+			})
+			for i := range 2 {
+				m.put("alice/x", 1)
+				time.Sleep(2 * time.Second)
+				if n := alice.n.Load(); n != int64(i+1) {
+					t.Errorf("after a while it has %d events, want %d", n, i+1)
+				}
+			}
+			cancel()
+			restless.Wait()
+			<-alice.ended
+		})
+	})
 }

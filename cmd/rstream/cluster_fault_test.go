@@ -318,7 +318,7 @@ func TestClusterSurvivesFaults(t *testing.T) {
 	t.Parallel()
 	table := &faultTable{faults: map[string]*clusterRound{}}
 	t.Cleanup(func() { t.Logf("\n%s", table) })
-	rounds, clusters := cmp.Or(*clusterRounds, longtest.Scale(0, 50, 1000)), longtest.Scale(0, 2, 4)
+	rounds, clusters := cmp.Or(*clusterRounds, longtest.Scale(0, 50, 1000)), longtest.Scale(0, 2, 40)
 	for n := range clusters {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()

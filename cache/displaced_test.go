@@ -82,8 +82,8 @@ type displacing struct {
 
 const displacingEnd = 24
 
-// Whatever servers send, no id is stored twice, what is proven stays, and an event that gave way to
-// another one is missed.
+// Whatever servers send, no id is stored twice, proven events stay, and there is a doubt about each
+// event that gave way to another one.
 func TestDisplacedModel(t *testing.T) {
 	dir, n := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -158,7 +158,7 @@ func (d *displacing) pull(*rapid.T) {
 
 func (d *displacing) all() window.Span { return window.Span{To: displacingEnd} }
 
-// prove proves what is right.
+// prove proves a topic if its stored events are those of the log.
 func (d *displacing) prove(*rapid.T) {
 	topic := d.topic()
 	removals, err := d.db.Removals(d.t.Context())
@@ -179,7 +179,7 @@ func (d *displacing) prove(*rapid.T) {
 	}
 }
 
-// replace replaces what is held with what the log has.
+// replace replaces the held events of a topic with those of the log.
 func (d *displacing) replace(*rapid.T) {
 	topic := d.topic()
 	held, err := d.db.Held(d.t.Context(), topic)

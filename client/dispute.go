@@ -422,8 +422,8 @@ type replacing struct {
 	spans window.Spans // in one block
 	fresh func([]event.Event) error
 
-	held map[event.ID]placedItem // what was stored first
-	got  map[event.ID]placedItem // what is stored now
+	held map[event.ID]placedItem // the events that were stored first
+	got  map[event.ID]placedItem // the events that are stored now
 }
 
 // A placedItem is an event as a comparison sees it, and its storage.
@@ -474,8 +474,8 @@ func (r *replacing) replaceFrom(ctx context.Context) error {
 	return nil
 }
 
-// wrong returns the events that were stored wrongly or not at all, and what is to be said of those
-// that were stored: other or, if all of them were right, fewer.
+// wrong returns the events that were stored wrongly or not at all, and whether their sender has sent
+// "other" events or, if all that were stored are right, "fewer".
 func (r *replacing) wrong() (items []placedItem, what string) {
 	what = "fewer"
 	for id, item := range r.got {

@@ -70,23 +70,20 @@ func (c *Client) Sync(ctx context.Context, topic event.Topic, opts SyncOptions) 
 	if err = c.needCopy(); err != nil {
 		return s, fmt.Errorf("sync %s: %w", topic, err)
 	}
+	doing := fmt.Sprintf("sync %s", topic)
 	switch {
 	case opts.At != nil:
 		at := cmp.Or(*opts.At, event.Now)
+		doing += fmt.Sprintf(" at %s", at)
 		s, err = c.syncAround(ctx, topic, at, opts.OnNew)
-		if err = causeIfEnded(ctx, err); err != nil {
-			err = fmt.Errorf("sync %s at %s: %w", topic, at, err)
-		}
 	case opts.Unproven || opts.Last != nil:
+		doing = fmt.Sprintf("fetch %s", topic)
 		s, err = c.syncUnproven(ctx, topic, opts.Range, opts.OnNew)
-		if err = causeIfEnded(ctx, err); err != nil {
-			err = fmt.Errorf("fetch %s: %w", topic, err)
-		}
 	default:
 		s, err = c.syncProven(ctx, topic, opts)
-		if err = causeIfEnded(ctx, err); err != nil {
-			err = fmt.Errorf("sync %s: %w", topic, err)
-		}
+	}
+	if err = causeIfEnded(ctx, err); err != nil {
+		err = fmt.Errorf("%s: %w", doing, err)
 	}
 	return s, err
 }

@@ -43,10 +43,10 @@ type fixture struct {
 	srv  *server.Server
 	http *httptest.Server
 
-	// wrap stands before the server if it is set before start.
-	wrap  func(http.Handler) http.Handler
-	puts  atomic.Int64
-	mutex sync.Mutex
+	puts    atomic.Int64
+	mutex   sync.Mutex
+	wrap    func(http.Handler) http.Handler // set by through
+	handler http.Handler                    // srv, or what wrap made of it
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -82,12 +82,10 @@ func (f *fixture) start() {
 	}
 	f.db = db
 	f.srv = server.New(db, server.Config{Heartbeat: 20 * time.Millisecond, Retry: time.Millisecond})
+	f.through(f.wrap)
 	f.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mutex.Lock()
-		var h http.Handler = f.srv
-		if f.wrap != nil {
-			h = f.wrap(h)
-		}
+		h := f.handler
 		f.mutex.Unlock()
 		h.ServeHTTP(w, r)
 	}))
@@ -102,11 +100,15 @@ func (f *fixture) stop() {
 	}
 }
 
-// through puts a handler in front of the server.
+// through puts a handler in front of the server, and of those that start later. wrap is called
+// once for each; nil is the server alone.
 func (f *fixture) through(wrap func(http.Handler) http.Handler) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	f.wrap = wrap
+	f.wrap, f.handler = wrap, f.srv
+	if wrap != nil {
+		f.handler = wrap(f.srv)
+	}
 }
 
 // put appends n events to storage.

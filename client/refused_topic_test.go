@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,19 @@ func follow(ctx context.Context, c *Client, topics ...event.Topic) *followed {
 		}
 	}()
 	return t
+}
+
+// wait waits until the tail has had n events.
+func (f *followed) wait(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the tail of %d events", n), func() bool {
+		select {
+		case <-f.ended:
+			t.Fatalf("the tail has ended: %v", f.err)
+		default:
+		}
+		return f.n.Load() == int64(n)
+	})
 }
 
 // TestRefusedTopicEndsOnlyItsTails: several tails share the live connection. The right to
@@ -157,7 +171,7 @@ func TestRefusedTopicDoesNotJoin(t *testing.T) {
 		}
 	}
 	f.put("alice/a", 5)
-	eventually(t, "the tail", func() bool { return alice.n.Load() == 10 })
+	alice.wait(t, 10)
 	if n := streams.Load(); n != 1 {
 		t.Errorf("there were %d connections, want 1", n)
 	}
@@ -187,7 +201,7 @@ func TestRefusedTogether(t *testing.T) {
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	tails := []*followed{follow(t.Context(), c, mustTopic(t, "alice")), follow(t.Context(), c, mustTopic(t, "bob"))}
 	for _, tail := range tails {
-		eventually(t, "the tails", func() bool { return tail.n.Load() == 5 })
+		tail.wait(t, 5)
 	}
 	together.Store(true)
 	f.http.CloseClientConnections()
@@ -198,7 +212,7 @@ func TestRefusedTogether(t *testing.T) {
 			t.Errorf("ended with %v", tail.err)
 		}
 	}
-	if n := refused.Load(); n != 1 {
+	if n := refused.Load(); n < 1 || n > 2 { // the first request may still have been cut off
 		t.Errorf("asked %d times", n)
 	}
 }
@@ -218,6 +232,8 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
 	ctx, cancel := context.WithCancel(t.Context())
 	alice := follow(ctx, c, mustTopic(t, "alice"))
+	f.put("alice/a", 1)
+	alice.wait(t, 1) // a client that has had no answer at all does not try again
 	var others sync.WaitGroup
 	rounds := longtest.Size(6, 60)
 	joins := make(chan struct{}, 4*rounds)
@@ -239,7 +255,7 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 		f.put("bob/b", 3)
 		on.Store(i%2 == 0)
 		f.http.CloseClientConnections()
-		eventually(t, "the tail", func() bool { return alice.n.Load() == int64(3*(i+1)) })
+		alice.wait(t, 1+3*(i+1))
 	}
 	cancel()
 	close(joins)

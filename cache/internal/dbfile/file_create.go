@@ -73,22 +73,26 @@ func (f *File) beginWAL(ctx context.Context) error {
 }
 
 // runAside runs fn with a connection of its own. SQLite refuses to change the journal
-// mode at once if another connection is in the way, so runAside retries until none is.
+// mode at once if another connection is in the way, so runAside retries until none is. It
+// returns ErrBusy if that takes too long.
 func (f *File) runAside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
-	ctx, cancel := context.WithTimeout(ctx, busyTime)
+	waiting, cancel := context.WithTimeout(ctx, busyTime)
 	defer cancel()
 	for {
 		pool, err := f.connect(1, "&_txlock=immediate")
 		if err != nil {
 			return err
 		}
-		err = orDone(ctx, errors.Join(fn(ctx, pool), pool.Close()))
-		if !errors.Is(err, ErrBusy) || ctx.Err() != nil {
+		err = orDone(waiting, errors.Join(fn(waiting, pool), pool.Close()))
+		switch {
+		case err != nil && waiting.Err() != nil && ctx.Err() == nil:
+			return fmt.Errorf("%w (%w)", ErrBusy, err)
+		case !errors.Is(err, ErrBusy) || ctx.Err() != nil:
 			return err
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
+		case <-waiting.Done():
 		}
 	}
 }

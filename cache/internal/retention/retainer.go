@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
@@ -81,13 +82,14 @@ func NoThrottle(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // SetPolicy replaces the policy for the rounds that follow. The first of them makes the
 // clock durable.
-func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.clockKept = p, r.clock.seen-tickTime }
+func (r *Retainer) SetPolicy(p Policy) { r.cfg, r.clockKept = p, r.clock.seen-maxTick }
 
 // Run enforces the policy, alongside the appends and in small steps, until ctx ends. If
 // the policy keeps everything, Run returns once interrupted work is complete.
 func (r *Retainer) Run(ctx context.Context) error {
 	rest := time.NewTicker(r.interval())
 	defer rest.Stop()
+	defer r.keepLastTick(ctx)
 	for {
 		err := r.Round(ctx)
 		switch {
@@ -155,30 +157,53 @@ func (h *History) NewRetainer(ctx context.Context, cfg Policy, c Committer) (*Re
 	if err != nil {
 		return nil, dbfile.Wrap(err, "retain")
 	}
-	return &Retainer{history: h, committer: c, cfg: cfg, clock: clock, clockKept: -tickTime, Throttle: throttle, damaged: map[string]bool{}}, nil
+	return &Retainer{history: h, committer: c, cfg: cfg, clock: clock, clockKept: -maxTick, Throttle: throttle, damaged: map[string]bool{}}, nil
 }
 
-// The pause between rounds is a tenth of the shortest age, within these bounds.
+// The pause between rounds is a tenth of the shortest age, within these bounds. So is the
+// time after which the clock is made durable: what a server has seen pass since then does not
+// count if the server is killed, so what expires is late by a tenth each time.
 const (
-	minRound = 50 * time.Millisecond
-	maxRound = 10 * time.Second
+	minRound, maxRound = 50 * time.Millisecond, 10 * time.Second
+	minTick, maxTick   = time.Second, time.Minute
 	// sizeRound is how often the size of the file is checked, if it is bounded.
 	sizeRound = time.Second
-	// tickTime is how often the clock is made durable.
-	tickTime = time.Minute
+	// lastTick is how long the end of a Run may take to make the clock durable.
+	lastTick = time.Second
 )
 
 func (r *Retainer) interval() time.Duration {
 	most := maxRound
+	if r.cfg.MaxBytes > 0 {
+		most = sizeRound
+	}
+	return max(min(r.tenth(), most), minRound)
+}
+
+// tickTime returns how often the clock is made durable.
+func (r *Retainer) tickTime() time.Duration { return max(min(r.tenth(), maxTick), minTick) }
+
+// tenth returns a tenth of the shortest age of the policy.
+func (r *Retainer) tenth() time.Duration {
+	shortest := time.Duration(math.MaxInt64)
 	for _, age := range append(ttlRules(r.cfg.TTL).ages(), r.cfg.History) {
 		if age > 0 {
-			most = min(most, age/10)
+			shortest = min(shortest, age)
 		}
 	}
-	if r.cfg.MaxBytes > 0 {
-		most = min(most, sizeRound)
+	return shortest / 10
+}
+
+// keepLastTick makes the clock durable at the end of a Run. If that fails, some time that has
+// passed does not count, as if the server had been killed.
+func (r *Retainer) keepLastTick(ctx context.Context) {
+	if r.cfg.None() {
+		return
 	}
-	return max(most, minRound)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTick)
+	defer cancel()
+	r.clock.now()
+	_ = r.history.keepTick(ctx, r.clock)
 }
 
 // throttle pauses after a step, in proportion to its duration, to let others use the
@@ -206,7 +231,7 @@ func (r *Retainer) Round(ctx context.Context) error {
 // enforce moves the horizon, durably, then drops what lies below it.
 func (r *Retainer) enforce(ctx context.Context) error {
 	now := r.clock.now()
-	if seen := r.clock.seen; seen-r.clockKept >= tickTime {
+	if seen := r.clock.seen; seen-r.clockKept >= r.tickTime() {
 		if err := r.history.keepTick(ctx, r.clock); err != nil {
 			return err
 		}

@@ -76,18 +76,21 @@ func (f *File) beginWAL(ctx context.Context) error {
 // mode at once if another connection is in the way, so runAside retries until none is. It
 // returns ErrBusy if that takes too long.
 func (f *File) runAside(ctx context.Context, fn func(ctx context.Context, pool *sql.DB) error) error {
-	waiting, cancel := context.WithTimeout(ctx, busyTime)
+	waiting, cancel := context.WithTimeoutCause(ctx, busyTime, ErrBusy)
 	defer cancel()
 	for {
 		pool, err := f.connect(1, "&_txlock=immediate")
 		if err != nil {
 			return err
 		}
-		err = orDone(waiting, errors.Join(fn(waiting, pool), pool.Close()))
-		switch {
-		case err != nil && waiting.Err() != nil && ctx.Err() == nil:
+		err = errors.Join(fn(waiting, pool), pool.Close())
+		switch cause := context.Cause(waiting); {
+		case err != nil && cause == ErrBusy:
 			return fmt.Errorf("%w (%w)", ErrBusy, err)
-		case !errors.Is(err, ErrBusy) || ctx.Err() != nil:
+		case err != nil && cause != nil:
+			return orDone(ctx, err)
+		}
+		if err = Classify(err); !errors.Is(err, ErrBusy) {
 			return err
 		}
 		select {

@@ -85,7 +85,7 @@ func TestRetainAgainstSlice(t *testing.T) {
 	step := retention.StepTime
 	t.Cleanup(func() { seen.HashSpan, retention.StepTime = span, step })
 	start, draw := retainStartFile(), setState(t)
-	n, logs := 0, longtest.Scale(1, 7, 20) // each has three blocks, which are read completely again and again
+	n, logs := 0, longtest.Scale(1, 5, 20) // each has three blocks, which are read completely again and again
 	rapid.Check(t, func(t *rapid.T) {
 		if n++; n > logs {
 			return

@@ -115,7 +115,7 @@ func TestSyncOfAnyImport(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	for range longtest.Size(3, 100) {
+	for range longtest.Scale(3, 40, 100) {
 		db := f.newCache()
 		c := newTestClient(t, db, hasty(f.http.URL))
 		for range 3 {

@@ -336,7 +336,7 @@ func TestLyingStubs(t *testing.T) {
 	known := logged(t, a, "alice")[:150]
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 6))
-	for i := range longtest.Scale(4, 50, 150) {
+	for i := range longtest.Scale(4, 25, 150) {
 		b.through(between("/bloom", func(request, answer []byte) []byte {
 			if !reconcile.IsStubRequest(request) {
 				return answer

@@ -559,7 +559,7 @@ func TestOverruledIsAskedByNextClient(t *testing.T) {
 // Among three servers there is one liar, whichever it is and whatever the others are like: the copy
 // gets the events of the log.
 func TestRandomLiar(t *testing.T) {
-	for range longtest.Scale(5, 60, 300) {
+	for range longtest.Scale(5, 40, 300) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { syncWithRandomLiar(t, rand.New(rand.NewPCG(seed, 0))) })

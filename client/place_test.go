@@ -473,7 +473,7 @@ func TestLyingAnswers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 6))
 	candidates := slices.Concat(all[:40], []event.Event{invented(41, "wrong")}, all[60:90])
 	right, refused := 0, 0
-	for i := range longtest.Scale(12, 250, 1000) {
+	for i := range longtest.Scale(12, 120, 1000) {
 		path := []string{"/bloom", "/bloom", "/get"}[i%3]
 		f.through(between(path, func(_, answer []byte) []byte {
 			answer = bytes.Clone(answer)

@@ -235,7 +235,7 @@ func TestRefusedTopicsComeAndGo(t *testing.T) {
 	f.put("alice/a", 1)
 	alice.wait(t, 1) // a client that has had no answer at all does not try again
 	var others sync.WaitGroup
-	rounds := longtest.Size(6, 60)
+	rounds := longtest.Scale(6, 25, 60)
 	joins := make(chan struct{}, 4*rounds)
 	for range 2 {
 		others.Go(func() {

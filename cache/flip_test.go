@@ -151,7 +151,7 @@ func TestFlippedBits(t *testing.T) {
 		spots := spotsOf(t, w)
 		dir := t.TempDir()
 		counts := map[string]int{}
-		for i := range longtest.Scale(len(flipped)/2, 80, 250) { // by default, the tables take turns
+		for i := range longtest.Scale(len(flipped)/2, 45, 250) { // by default, the tables take turns
 			at := spots[flipped[(first+i)%len(flipped)]]
 			if len(at) == 0 {
 				continue // a server's file has no windows

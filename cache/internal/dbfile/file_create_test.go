@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Another process that keeps a file for itself ends its creation with what is wrong, and the end
-// of the context with that.
+// If other processes keep a file busy for too long, the error is ErrBusy. If the context ends
+// first, the error is the context's.
 func TestRunAsideIsBusy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.db")
 	synctest.Test(t, func(t *testing.T) {

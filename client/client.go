@@ -170,7 +170,7 @@ func New(db *cache.DB, cfg Config) (*Client, error) {
 // nothing.
 func newClient(st store, cfg Config) *Client {
 	c := &Client{store: st, cfg: cfg, servers: make([]serverState, len(cfg.Servers)), noted: make([]cache.ServerNote, len(cfg.Servers)), pending: newPending(), credit: firstCredit}
-	c.live.c = c
+	c.live.c, c.live.came = c, newArrival()
 	if st != nil {
 		c.hub = hub.New(patient{st}, event.Beginning, hub.Config{})
 	}

@@ -35,17 +35,26 @@ type liveCursor struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the running goroutine has ended
 	failed error         // why it ended, if not by stop; valid after done
-	came   chan struct{} // closed when the running goroutine has stored what came
+	came   *arrival      // of the running goroutine; replaced while none runs
 	hasty  int           // how many goroutines in a row were stopped before they had
 	behind bool          // owned like lease: the connection has ended; pull the events since then
 	lost   bool          // owned like lease: it did not end as planned
 	missed int           // owned like lease: the events pulled since it was lost
 
 	// Written by the running goroutine, read by all.
-	at      atomic.Uint64                 // how far the lease is filled
-	history atomic.Pointer[following]     // the connection, while there is one
-	coming  atomic.Pointer[chan struct{}] // came, until it is closed
+	at      atomic.Uint64             // how far the lease is filled
+	history atomic.Pointer[following] // the connection, while there is one
 }
+
+// An arrival says whether a goroutine that follows has stored anything.
+type arrival struct {
+	once   sync.Once
+	stored chan struct{} // closed once it has
+}
+
+func newArrival() *arrival { return &arrival{stored: make(chan struct{})} }
+
+func (a *arrival) note() { a.once.Do(func() { close(a.stored) }) }
 
 // A following is one connection of the cursor. It is about to bring all events of topics
 // up to head, the head of the log when it was made.
@@ -132,7 +141,7 @@ func (l *liveCursor) letCome() {
 	patience := time.NewTimer(comeTime)
 	defer patience.Stop()
 	select {
-	case <-l.came:
+	case <-l.came.stored:
 	case <-l.done:
 	case <-patience.C:
 	}
@@ -230,9 +239,8 @@ func (l *liveCursor) startFollowing() {
 		topics = append(topics, t)
 	}
 	slices.SortFunc(topics, func(a, b event.Topic) int { return strings.Compare(a.String(), b.String()) })
-	lease, done, came := l.lease, make(chan struct{}), make(chan struct{})
-	l.stop, l.done, l.came, l.failed = stop, done, came, nil
-	l.coming.Store(&came)
+	lease, done := l.lease, make(chan struct{})
+	l.stop, l.done, l.came, l.failed = stop, done, newArrival(), nil
 	l.running.Go(func() {
 		err := l.keepFollowing(ctx, lease, topics)
 		stopped := ctx.Err() != nil
@@ -264,7 +272,7 @@ func (l *liveCursor) haltFollowing() {
 	<-l.done
 	l.done = nil
 	select {
-	case <-l.came:
+	case <-l.came.stored:
 		l.hasty = 0
 	default:
 		l.hasty++
@@ -544,9 +552,7 @@ func (l *liveCursor) storeArrivals(ctx context.Context, lease *cache.Lease, in *
 			}
 			l.at.Store(uint64(at.ID))
 			l.c.hub.Publish(evs, at.ID)
-			if came := l.coming.Swap(nil); came != nil {
-				close(*came)
-			}
+			l.came.note()
 		}
 		if err != nil {
 			if moved {

@@ -335,27 +335,28 @@ func TestClusterSurvivesFaults(t *testing.T) {
 	}
 }
 
-// startLoad starts those who append and read. stop ends those who append.
+// startLoad starts those who append and read. stop ends those who append, once their last appends
+// are acknowledged.
 func (g *clusterRig) startLoad(seed uint64) (stop func()) {
 	g.Helper()
 	var writing, reading sync.WaitGroup
-	ctx, cancel := context.WithCancel(g.ctx)
-	begin := func(ctx context.Context, running *sync.WaitGroup, run func(context.Context) error) {
+	begin := func(running *sync.WaitGroup, run func() error) {
 		running.Go(func() {
-			if err := run(ctx); err != nil {
+			if err := run(); err != nil {
 				g.fail(err)
 			}
 		})
 	}
+	stopped := make(chan struct{})
 	for i := range 4 {
 		w := &clusterWriter{name: fmt.Sprint(i), urls: &g.urls, truth: g.truth, random: rand.New(rand.NewPCG(seed, uint64(i+1))), on: i % 3}
 		g.writers = append(g.writers, w)
-		begin(ctx, &writing, w.write)
+		begin(&writing, func() error { return w.write(g.ctx, stopped) })
 	}
 	for i := range 3 {
 		r := &clusterReader{urls: &g.urls, truth: g.truth, random: rand.New(rand.NewPCG(seed, uint64(i+11))), on: i}
 		g.readers = append(g.readers, r)
-		begin(g.ctx, &reading, r.read)
+		begin(&reading, func() error { return r.read(g.ctx) })
 	}
 	g.Cleanup(func() {
 		g.fail(errors.New("the test has ended"))
@@ -372,8 +373,20 @@ func (g *clusterRig) startLoad(seed uint64) (stop func()) {
 	}
 	g.more(10, "at first")
 	return func() {
-		cancel()
-		writing.Wait()
+		close(stopped)
+		ended := make(chan struct{})
+		go func() {
+			writing.Wait()
+			close(ended)
+		}()
+		g.await("the last appends are acknowledged", func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
 	}
 }
 
@@ -435,6 +448,9 @@ func (g *clusterRig) checkEnd() {
 	for i := range g.nodes {
 		g.await(fmt.Sprintf("node %d is at %s", i, head), func() bool {
 			at, _ := g.info(i)
+			if at > head {
+				g.Fatalf("node %d is at %s, after %s, although nobody appends", i, at, head)
+			}
 			return at == head
 		})
 	}

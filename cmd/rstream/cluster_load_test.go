@@ -197,10 +197,11 @@ func (w *clusterWriter) fillBlock(ctx context.Context) error {
 	return w.append(ctx, "/set", body.Bytes(), keys)
 }
 
-// write appends until ctx ends.
-func (w *clusterWriter) write(ctx context.Context) error {
+// write appends until stop is closed: the last append, too, is repeated until it is acknowledged, so
+// that nothing comes later.
+func (w *clusterWriter) write(ctx context.Context, stop <-chan struct{}) error {
 	large := time.Now().Add(2 * time.Second)
-	for ctx.Err() == nil {
+	for {
 		var body bytes.Buffer
 		target, keys := "/set", []string(nil)
 		line := func(user, path string, value any) {
@@ -230,10 +231,12 @@ func (w *clusterWriter) write(ctx context.Context) error {
 		}
 		select {
 		case <-time.After(rand.N(60 * time.Millisecond)):
+		case <-stop:
+			return nil
 		case <-ctx.Done():
+			return nil
 		}
 	}
-	return nil
 }
 
 // append sends one append to node after node until one of them acknowledges it.

@@ -75,7 +75,7 @@ func (a *app) newRelayedSource(named *namedSource) (*relayedSource, error) {
 	if alone.tls, err = alone.tlsConfig(); err != nil {
 		return nil, err
 	}
-	s.cfg = source.FollowConfig{Config: alone.sourceConfig(), Name: s.name, Mapper: mapper, Meter: &s.meter, OnRetry: s.logRetry}
+	s.cfg = source.FollowConfig{Config: alone.sourceConfig(), Name: s.name, Mapper: mapper, Meter: &s.meter, OnRetry: s.logRetry, OnMoved: s.logMoved}
 	return s, nil
 }
 
@@ -111,6 +111,11 @@ func (r *relay) follow(ctx context.Context) (stop func()) {
 		cancel()
 		following.Wait()
 	}
+}
+
+// logMoved logs that the source was at another URL.
+func (s *relayedSource) logMoved(before string) {
+	s.say.Warn("the source goes on after the last event from another URL", "source", s.name, "before", before)
 }
 
 // logRetry logs why a connection has ended, unless that is usual or was logged before.

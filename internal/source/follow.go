@@ -41,6 +41,10 @@ type FollowConfig struct {
 	// OnRetry is called when a connection has ended or failed, with the pause before the
 	// next. If nil, nothing is called.
 	OnRetry func(err error, pause time.Duration)
+	// OnMoved is called before the first connection if the cursor is of another URL, which it
+	// gets without secrets: the cursor may mean nothing at the new one. An rstream server
+	// says itself which log it has. If nil, nothing is called.
+	OnMoved func(before string)
 	// RetryMin and RetryMax bound the pause. If zero, half a second and 30 seconds.
 	RetryMin, RetryMax time.Duration
 	// Meter shows how the follower is. If nil, nobody looks.
@@ -91,6 +95,7 @@ func Follow(ctx context.Context, cfg FollowConfig) (guessed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	f.noteURL()
 	return f.run(ctx)
 }
 
@@ -182,6 +187,17 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 	f.state.Mapping = mapping
 	return f, nil
 }
+
+// noteURL calls OnMoved if the cursor is of another URL.
+func (f *follower) noteURL() {
+	before := f.state.URL
+	if f.state.Cursor != "" && before != "" && before != f.cfg.shownURL() && !f.cfg.Knobs.Rstream && f.cfg.OnMoved != nil {
+		f.cfg.OnMoved(before)
+	}
+}
+
+// setCursor sets the cursor to one that the server has sent.
+func (f *follower) setCursor(cursor string) { f.state.Cursor, f.state.URL = cursor, f.cfg.shownURL() }
 
 // run makes connections until one of them is the last.
 func (f *follower) run(ctx context.Context) (guessed bool, err error) {
@@ -399,7 +415,7 @@ func (f *follower) endBatch(ctx context.Context) error {
 	if f.newest == f.state.Cursor {
 		return nil
 	}
-	f.state.Cursor = f.newest
+	f.setCursor(f.newest)
 	return f.commit(ctx, &batch{})
 }
 

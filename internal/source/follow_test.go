@@ -181,6 +181,31 @@ func TestFollowCleanCloses(t *testing.T) {
 	checkEvents(t, db, numbers(500))
 }
 
+// A cursor of another URL is noted in each run until an event of the new one is stored.
+func TestFollowElsewhere(t *testing.T) {
+	db := newLog(t)
+	follow := func(address string, want ...string) {
+		t.Helper()
+		var moved []string
+		cfg := followConfig(t, address, "sse", db)
+		cfg.OnMoved = func(before string) { moved = append(moved, before) }
+		if _, err := Follow(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(moved, want) {
+			t.Errorf("%s: %q was noted, want %q", ShownURL(address), moved, want)
+		}
+	}
+	first := serveFunc(t, counting{n: 3}.ServeHTTP)
+	follow(first + "/?token=secret")
+	follow(first + "/?token=other")
+	same, more := serveFunc(t, counting{n: 3}.ServeHTTP), serveFunc(t, counting{n: 4}.ServeHTTP)
+	follow(same+"/", first+"/")
+	follow(more+"/", first+"/")
+	follow(more + "/")
+	checkEvents(t, db, numbers(4))
+}
+
 // Without an end mark, the end is guessed, and the next call goes on from the cursor.
 func TestFollowIdle(t *testing.T) {
 	db := newLog(t)

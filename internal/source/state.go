@@ -19,6 +19,7 @@ type state struct {
 	Time       int64  `json:"time"`              // of the last commit, µs
 	Loose      bool   `json:"loose,omitempty"`   // events were stored that come after the cursor
 	Mapping    string `json:"mapping,omitempty"` // with which events were stored
+	URL        string `json:"url,omitempty"`     // of the cursor, without secrets
 	Trouble    string `json:"trouble,omitempty"` // why there is no connection
 
 	// Of an rstream server: the id of its log, and whether it was restored from a backup

@@ -124,9 +124,10 @@ func (f *follower) moveCursor(fr *Frame) {
 	case fr.Cursor != "" && batches:
 		f.newest = fr.Cursor
 	case fr.Cursor != "":
-		f.state.Cursor, f.state.Loose = fr.Cursor, false
+		f.state.Loose = false
+		f.setCursor(fr.Cursor)
 	case !fr.Event && batches && !f.batch:
-		f.state.Cursor = f.newest
+		f.setCursor(f.newest)
 	case fr.Event && f.state.Cursor != "":
 		f.state.Loose = true
 	}

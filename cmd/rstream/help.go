@@ -29,7 +29,7 @@ Global flags, described by "rstream --help":
 {{listFlags .InheritedFlags}}{{end}}{{if .HasAvailableSubCommands}}
 
 Run "{{.CommandPath}} COMMAND --help" for details.{{end}}{{if not .HasParent}}
-Every flag can also be set in the environment, as RSTREAM_SERVER, or in the
+Most flags can also be set in the environment, as RSTREAM_SERVER, or in the
 config file.{{end}}
 
 Exit status:
@@ -109,7 +109,8 @@ const exitAnnotation = "exit"
 
 // exitStatuses describes every exit status.
 const exitStatuses = `  0 done   1 failed   2 usage   3 gap: history is missing or differs
-  4 not allowed   5 server unreachable   129 hung up   130 interrupted
+  4 not allowed   5 server unreachable
+  129 hung up   130 interrupted   143 terminated
 `
 
 func newHelpCommand() *cobra.Command {

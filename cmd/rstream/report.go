@@ -141,8 +141,8 @@ func hintLines(hint string) (lines []string) {
 	return append(lines, line)
 }
 
-// signalStatus returns 130 for an interrupt and 129 for a hangup. For commands that run
-// until they are stopped, SIGTERM is a normal end; for serve, every signal is.
+// signalStatus returns 130 for an interrupt, 129 for a hangup and 143 for SIGTERM. For a command
+// that runs until it is stopped, SIGTERM is a normal end; for serve, every signal is.
 func signalStatus(cmd *cobra.Command, sig *signalError) int {
 	name := ""
 	if cmd != nil {
@@ -156,10 +156,26 @@ func signalStatus(cmd *cobra.Command, sig *signalError) int {
 		return exitInterrupted
 	case sig.signal == syscall.SIGHUP:
 		return exitHungUp
-	case name == "tail" || name == "sync" || name == "state":
+	case runsUntilStopped(cmd):
 		return exitDone
 	}
 	return exitTerminated
+}
+
+// runsUntilStopped reports whether a command, as it was called, would not have ended by itself.
+func runsUntilStopped(cmd *cobra.Command) bool {
+	if cmd == nil {
+		return false
+	}
+	given := givenFlags(cmd.Flags())
+	isGiven := func(name string) bool { return slices.Contains(given, name) }
+	switch cmd.Name() {
+	case "tail":
+		return !slices.ContainsFunc([]string{"until", "until-live", "count"}, isGiven)
+	case "sync", "state":
+		return isGiven("follow")
+	}
+	return false
 }
 
 func statusOf(err error) int {

@@ -115,8 +115,9 @@ var typeHints = []typeHint{
 
 // The hints for a damaged file: a log exists nowhere else, a copy does.
 const (
-	damageHint = "\"rstream verify --offline --db FILE\" lists the damaged parts; \"rstream salvage FILE OUT\" writes the events that can be read"
-	copyHint   = "if the file is a copy, move it away and sync again; keep the file of a server; \"rstream salvage FILE OUT\" writes the events that can be read"
+	salvageHint = "\"rstream salvage FILE OUT\" writes the events that can be read"
+	damageHint  = "\"rstream verify --offline --db FILE\" lists the damaged parts; " + salvageHint
+	copyHint    = "if the file is a copy, move it away and sync again; keep the file of a server; " + salvageHint
 )
 
 // hintOfDamage is for commands that open a server's file.
@@ -211,7 +212,7 @@ func hintOfUsage(cmd *cobra.Command, _ *usageError) string {
 }
 
 func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
-	if cmd != nil && cmd.Name() == "state" {
+	if cmd != nil && (cmd.Name() == "state" || cmd.Name() == "get") {
 		return "the oldest state on the server is --at " + gap.Oldest.String()
 	}
 	return "the server keeps only later history; start again with --since " + gap.Oldest.String() + skipHint(cmd)
@@ -219,6 +220,9 @@ func hintOfGap(cmd *cobra.Command, gap *client.GapError) string {
 
 func hintOfOtherLog(cmd *cobra.Command, other *client.OtherLogError) string {
 	if !cacheNamed(cmd) {
+		if cmd != nil && cmd.Name() == "status" { // it makes no copy
+			return "\"rstream sync TOPIC\" makes a copy of the new log; or name the old server with --server"
+		}
 		return "run the command again to continue with a copy of the new log; or name the old server with --server"
 	}
 	return "name another file with --cache; or name the server of this log with --server; to start a new copy with the events of this one: " +

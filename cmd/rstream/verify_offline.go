@@ -55,7 +55,7 @@ func runVerifyOffline(ctx context.Context, a *app, o verifyOptions) error {
 	if faults == 0 {
 		return nil
 	}
-	hint := damageHint
+	hint := salvageHint
 	if db.Role() == cache.Client {
 		hint = "\"rstream verify --repair\" fetches damaged events again; if it cannot, " + copyHint
 	}

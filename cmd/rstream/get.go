@@ -47,7 +47,7 @@ relay, and the event's id there.`,
 	addFull(a, cmd)
 	addFilter(a, cmd)
 	excludeFlags(cmd, "events", "at")
-	excludeFlags(cmd, "events", "origin")
+	excludeFlags(cmd, "origin", "events", "where", "jq")
 	forLineOnly(cmd.Flags(), "origin")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
@@ -72,7 +72,7 @@ func runGet(ctx context.Context, a *app, o getOptions, name string) error {
 	defer s.Close()
 	topic, one := event.Exactly(storage), 1
 	if at != nil {
-		return a.gapLine(s.explainOtherLog(ctx, o.getAt(ctx, a, s, topic, *at)))
+		return s.explainOtherLog(ctx, o.getAt(ctx, a, s, topic, *at))
 	}
 	opts := client.SyncOptions{Unproven: true}
 	if !o.events {

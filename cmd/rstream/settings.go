@@ -100,6 +100,9 @@ func isEmptyFlag(f *pflag.Flag) bool {
 func (s *settings) setFlags(cmd *cobra.Command, args []string, v *viper.Viper, from origin) (err error) {
 	nearer := givenFlags(cmd.Flags())
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if err == nil && from == inEnvironment && f.Annotations[lineOnly] != nil && fromEnvironment(f.Name) && !slices.Contains(s.names, f.Name) {
+			err = usagef("%s: --%s can only be set on the command line", envName(f.Name), f.Name)
+		}
 		if err != nil || f.Changed || isOwnFlag(f) || !v.IsSet(f.Name) || fromEnvironment(f.Name) != (from == inEnvironment) {
 			return
 		}
@@ -154,8 +157,8 @@ func isOwnFlag(f *pflag.Flag) bool {
 	return f.Name == "help" || f.Name == "version" || f.Name == "config" || f.Annotations[lineOnly] != nil
 }
 
-// lineOnly annotates flags that share their name with another command's flag but mean
-// something else: one setting cannot be both.
+// lineOnly annotates flags that say what one call is to do, and those that share their name with
+// another command's flag but mean something else: one setting cannot be both.
 const lineOnly = "command line only"
 
 // forLineOnly marks a flag that only the command line sets.

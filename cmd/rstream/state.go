@@ -66,6 +66,7 @@ the storage and the events "before" and "after", or null.`,
 	addFilter(a, cmd)
 	o.topicFlags.addTopicFlags(cmd)
 	excludeFlags(cmd, "follow", "at", "diff")
+	excludeFlags(cmd, "diff", "where", "jq")
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
+	"github.com/rstream-dev/rstream/internal/natslog"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -70,8 +71,11 @@ func (a *app) runConfigShow() error {
 func (o *output) printSetting(line settingLine) error {
 	for i := range line.Values {
 		line.Values[i] = wire.Redact(line.Values[i])
-		if line.Name == "header" {
+		switch line.Name {
+		case "header":
 			line.Values[i] = maskHeader(line.Values[i])
+		case "nats", "nats-system":
+			line.Values[i] = natslog.ShownAddresses(line.Values[i])
 		}
 	}
 	if !o.isForPerson() {

@@ -60,6 +60,14 @@ func (o *streamFlags) checkStreamFlags() error {
 	case o.stream == "":
 		return usagef("--nats: wants --stream, the name of the stream")
 	}
+	for _, f := range []struct{ name, addresses string }{{"nats", o.nats}, {"nats-system", o.systemURL}} {
+		if f.addresses == "" {
+			continue
+		}
+		if _, err := natslog.ParseAddresses(f.addresses); err != nil {
+			return usagef("--%s: %w", f.name, err)
+		}
+	}
 	return nil
 }
 

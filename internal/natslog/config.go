@@ -15,7 +15,6 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // Config configures Connect. URL and Stream are required.
@@ -68,10 +67,17 @@ type Creation struct {
 // streamName is the form of a name that is also a part of subjects.
 var streamName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-func (c *Config) checkConfig() error {
+// checkConfig refuses settings that are wrong, and completes addresses.
+func (c *Config) checkConfig() (err error) {
+	if c.URL, err = ParseAddresses(c.URL); err != nil {
+		return fmt.Errorf("NATS servers: %w", err)
+	}
+	if c.SystemURL != "" {
+		if c.SystemURL, err = ParseAddresses(c.SystemURL); err != nil {
+			return fmt.Errorf("NATS servers of the system account: %w", err)
+		}
+	}
 	switch {
-	case c.URL == "":
-		return errors.New("no address of a NATS server")
 	case !streamName.MatchString(c.Stream):
 		return fmt.Errorf("stream %.80q: want letters, digits, - and _", c.Stream)
 	case (c.Cert == "") != (c.Key == ""):
@@ -170,4 +176,4 @@ func pathCause(err error) error {
 }
 
 // shown returns the addresses without secrets.
-func (c *Config) shown() string { return wire.Redact(c.URL) }
+func (c *Config) shown() string { return ShownAddresses(c.URL) }

@@ -84,7 +84,7 @@ func (o *clusterFlags) addClusterFlags(cmd *cobra.Command) {
 	o.addStreamFlags(f, "be a node of the log in a JetStream stream of the NATS servers at `URL`")
 	f.BoolVar(&o.create, "init", false, "create the stream, if neither it nor the file exists")
 	f.IntVar(&o.replicas, "replicas", 0, "the stream must have `N` replicas (default: any number; with --init, 3)")
-	f.StringVar(&o.durable, "durable", "", "always: refuse NATS servers that acknowledge an append before it is synced to disk; interval: take any (default)")
+	f.StringVar(&o.durable, "durable", "", "with `WHEN` always, refuse NATS servers that acknowledge an append before it is synced to disk; with interval, take any (default: interval)")
 	completeFlag(cmd, "durable", "always", "interval")
 	excludeFlags(cmd, "nats", "mirror", "source", "as-new-log")
 }

@@ -38,10 +38,10 @@ func newPutCommand(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeStorage,
 		Long: `Append one value or many, and print the events as the log stored them.
 
-VALUE is JSON; - reads it from standard input and @FILE from a file. A key makes an
-append safe to repeat: the same storage, key and value are appended only once. Without
---key each append gets a new key. If the outcome of an append is unknown, the error
-says so, and the hint names the key that makes a repeat safe.
+VALUE is JSON of at most 1 MiB; - reads it from standard input and @FILE from a file. A
+key makes an append safe to repeat: the same storage, key and value are appended only
+once. Without --key each append gets a new key. If the outcome of an append is unknown,
+the error says so, and the hint names the key that makes a repeat safe.
 
 --from reads events, one JSON object per line, with user, path and value, and
 optionally type and key. A line without a key is a new event each time. Lines that

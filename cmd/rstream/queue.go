@@ -69,6 +69,9 @@ func (a *app) printQueued(queued []cache.Queued) error {
 
 // deliverOne appends one draft.
 func (a *app) deliverOne(ctx context.Context, d delivery, draft event.Draft) error {
+	if err := checkSizes([]event.Draft{draft}); err != nil {
+		return d.claimOne(err, untaken, &draft)
+	}
 	return a.deliver(ctx, d, func(send sendFunc) error {
 		f, show, err := send([]event.Draft{draft})
 		if show != nil {
@@ -91,9 +94,24 @@ func (a *app) deliver(ctx context.Context, d delivery, fn func(sendFunc) error) 
 		return a.appendOrQueue(ctx, fn)
 	}
 	if err := a.sendBefore(ctx); err != nil {
-		return err
+		return fn(refuseAll(err))
 	}
 	return a.appendOnline(ctx, fn)
+}
+
+// refuseAll returns a function that appends nothing, because of err.
+func refuseAll(err error) sendFunc {
+	return func([]event.Draft) (fate, showFunc, error) { return untaken, nil, err }
+}
+
+// checkSizes refuses values that no server takes, before they wait in the outbox.
+func checkSizes(drafts []event.Draft) error {
+	for i := range drafts {
+		if n := len(drafts[i].Value); n > wire.MaxValue {
+			return fmt.Errorf("%s: value must be at most %d bytes long, not %d", drafts[i].Storage(), wire.MaxValue, n)
+		}
+	}
+	return nil
 }
 
 // appendOffline calls fn with a function that appends to the outbox.
@@ -104,6 +122,9 @@ func (a *app) appendOffline(ctx context.Context, fn func(sendFunc) error) error 
 	}
 	defer db.Close()
 	return fn(func(drafts []event.Draft) (fate, showFunc, error) {
+		if err := checkSizes(drafts); err != nil {
+			return untaken, nil, err
+		}
 		queued, err := db.Outbox().Queue(ctx, drafts)
 		if err != nil {
 			return queuedFate(err), nil, err
@@ -175,8 +196,8 @@ func (a *app) openWaiting(ctx context.Context, path, log string) (s *session, wa
 // cannot be sent stay.
 func (a *app) appendOrQueue(ctx context.Context, fn func(sendFunc) error) error {
 	s, err := a.openSession(ctx, false)
-	if err != nil {
-		return err
+	if err != nil { // such as that there is no copy yet, and no server
+		return fn(refuseAll(err))
 	}
 	defer s.Close()
 	q := queueing{a: a, s: s}
@@ -195,6 +216,9 @@ type queueing struct {
 }
 
 func (q *queueing) queueAndSend(ctx context.Context, drafts []event.Draft) (fate, error) {
+	if err := checkSizes(drafts); err != nil {
+		return untaken, err
+	}
 	queued, err := q.s.db.Outbox().Queue(ctx, drafts)
 	if err != nil {
 		return queuedFate(err), err

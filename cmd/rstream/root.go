@@ -263,7 +263,7 @@ func (a *app) addGlobalFlags(root *cobra.Command) {
 	flags.StringVar(&a.cache, "cache", "", "`FILE` of the local copy (default: one per log in the data directory)")
 	flags.VarP(&a.out.form, "output", "o", "`FORM` of the output, text or json (default: text on a terminal, JSON lines in a pipe)")
 	a.out.colouring = colourAuto
-	flags.Var(&a.out.colouring, "color", "colours in text: `WHEN` is auto, always or never (default: auto, on a terminal; NO_COLOR turns them off)")
+	flags.Var(&a.out.colouring, "color", "colours in text: `WHEN` is auto, always or never (only on a terminal; NO_COLOR turns them off)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print only errors")
 	flags.Var((*waitLimit)(&a.timeout), "timeout", "give up, with status 5, after `DURATION` without progress from a server (default: keep trying)")
 	flags.StringVar(&a.config, "config", "", "`FILE` of settings (default: rstream/config.yaml in the config directory)")

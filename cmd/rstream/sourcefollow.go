@@ -81,7 +81,7 @@ func (s *sourceSession) follow(ctx context.Context) error {
 	cfg.Timeout = s.a.timeout
 	cfg.Name, cfg.Log, cfg.Mapper, cfg.OnRetry = src.name, s.db, mapper, s.a.onRetry
 	cfg.OnMoved = func(before string) {
-		s.a.note("the source %s was at %s, and goes on after the last event from there; \"rstream source reset %s\" makes it start again", src.name, before, shellWord(src.name))
+		s.a.note("%s goes on after the last event from %s; \"rstream source reset %s\" starts again", src.name, before, shellWord(src.name))
 	}
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.working.Go(func() {

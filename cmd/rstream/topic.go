@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -27,10 +28,10 @@ func (f *topicFlags) parseTopicArgs(args []string) ([]event.Topic, error) {
 	}
 	var topics []event.Topic
 	for _, arg := range args {
-		if f.exact {
-			arg += "$"
-		}
 		t, err := event.ParseTopic(arg)
+		if f.exact && err == nil {
+			t, err = exactTopic(t, arg)
+		}
 		if err != nil {
 			return nil, &usageError{err}
 		}
@@ -39,6 +40,18 @@ func (f *topicFlags) parseTopicArgs(args []string) ([]event.Topic, error) {
 		}
 	}
 	return topics, nil
+}
+
+// exactTopic returns the topic of one storage, which t names with or without a $.
+func exactTopic(t event.Topic, arg string) (event.Topic, error) {
+	if t.Kind() == event.Exact {
+		return t, nil
+	}
+	exact, err := event.ParseTopic(arg + "$")
+	if err != nil {
+		err = fmt.Errorf("--exact: want a storage such as alice/posts/1, not %q", arg)
+	}
+	return exact, err
 }
 
 // needTopics is parseTopicArgs for commands that require a topic.

@@ -156,8 +156,8 @@ func TestCheckContentsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &wreck{bytes: b}
-	structure := map[int]bool{}
-	for _, s := range spotsOf(t, w)["page"] {
+	structure := make([]bool, len(b))
+	for _, s := range spotsOf(t, w, "page")["page"] {
 		structure[s.At] = !s.Column
 	}
 	found := false

@@ -342,7 +342,10 @@ func (p *page) setPlaces(postings []*posting) {
 	for _, posting := range postings {
 		for i := range posting.entries {
 			e := &posting.entries[i]
-			if place, ok := places[e.id]; ok && e.page == p.key {
+			if e.page != p.key {
+				continue
+			}
+			if place, ok := places[e.id]; ok {
 				place.id, place.place, posting.changed = e.id, e.place, true
 				*e = place
 			}

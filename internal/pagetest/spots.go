@@ -50,8 +50,8 @@ func Spots(pool *sql.DB, b []byte, table string) (spots []Spot, err error) {
 }
 
 // columnBytes returns which bytes of a leaf are of columns.
-func columnBytes(page []byte, cells int) map[int]bool {
-	columns := map[int]bool{}
+func columnBytes(page []byte, cells int) []bool {
+	columns := make([]bool, len(page))
 	varint := func(at int) (v, end int) {
 		for ; page[at] >= 0x80; at++ {
 			v = v<<7 | int(page[at]&0x7f)

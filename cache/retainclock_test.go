@@ -9,6 +9,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/retention"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -95,10 +96,11 @@ func TestExpiryOfKilledServer(t *testing.T) {
 func TestExpiryOfEndedServer(t *testing.T) {
 	const age = time.Minute
 	l := newAgedLog(t, age)
-	for range 60 {
+	lives := longtest.Size(12, 60)
+	for range lives {
 		r := l.retainer()
 		l.round(r) // it begins
-		l.wait(time.Second)
+		l.wait(age / time.Duration(lives))
 		if l.expired() {
 			t.Fatalf("it has expired after %s", l.passed)
 		}

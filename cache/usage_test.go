@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,10 +42,17 @@ func slowUsage(evs []event.Event, topic event.Topic, until event.ID) (usages []e
 	return usages
 }
 
-// listUsage returns the usages of topic, list after list.
+// listUsage returns the usages of topic, list after list. The first lists have limit usages at
+// most; in short forms, the others have as many as they may, lest there be thousands of them.
 func listUsage(t fataler, db *DB, topic event.Topic, until event.ID, limit int) (usages []event.Usage, damaged bool) {
 	t.Helper()
+	few := maxUsageEvents
+	defer func() { maxUsageEvents = few }()
+	lists := 0
 	for after := (event.Storage{}); ; {
+		if lists++; lists > longtest.Size(50, math.MaxInt) {
+			limit, maxUsageEvents = max(limit, 10_000), max(few, 100_000)
+		}
 		list, err := db.Usage(context.Background(), topic, after, until, limit)
 		if err != nil || len(list.Usages) > limit {
 			t.Fatalf("Usage(%s, after %s) has %d of %d storages, %v", topic, after, len(list.Usages), limit, err)

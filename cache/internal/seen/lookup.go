@@ -49,6 +49,9 @@ type runLookup struct {
 	pages   *sql.Stmt
 	batch   *run   // the batch of the last hash, nil if the hash precedes the first one
 	next    []byte // first hash of the next batch, empty if there is none
+
+	page    int64  // the last page that was read
+	entries []byte // of it, nil if there is none
 }
 
 // lookUp adds to ids those of hashes, which are sorted, that the run contains.
@@ -87,18 +90,32 @@ func (l *runLookup) findInRun(h *event.Hash) (id event.ID, ok bool, err error) {
 		return 0, false, nil
 	}
 	l.batch.pages(h, func(i int) bool {
-		var entries []byte
-		err = l.pages.QueryRow(l.batch.pageID(i)).Scan(&entries)
-		switch {
-		case err == nil:
-			err = checkPage(l.batch.pageID(i), entries)
-		case errors.Is(err, sql.ErrNoRows) && l.run.target != 0:
-			err = nil // it was merged
+		if err = l.readPage(l.batch.pageID(i)); err == nil {
+			id, ok = findEntry(l.entries, h)
 		}
-		id, ok = findEntry(entries, h)
 		return !ok && err == nil
 	})
 	return id, ok, err
+}
+
+// readPage reads a page, unless it was the last one: sorted hashes are often in the same.
+func (l *runLookup) readPage(id int64) error {
+	if l.entries != nil && l.page == id {
+		return nil
+	}
+	l.page, l.entries = id, nil
+	var entries []byte
+	err := l.pages.QueryRow(id).Scan(&entries)
+	switch {
+	case err == nil:
+		err = checkPage(id, entries)
+	case errors.Is(err, sql.ErrNoRows) && l.run.target != 0:
+		return nil // it was merged
+	}
+	if err == nil {
+		l.entries = entries
+	}
+	return err
 }
 
 // loadBatch reads the batch that would contain h.

@@ -50,7 +50,7 @@ func TestCheckContentsSound(t *testing.T) {
 	}
 	for _, path := range paths[longtest.Size(len(paths)-4, 0):] { // by default, the last versions
 		name := filepath.Base(path)
-		db := mustOpen(t, goldenCopy(t, name), Config{})
+		db := mustOpen(t, upgradedGolden(t, name), Config{})
 		if s, faults := faultsOf(t, db); len(faults) > 0 || s.Events == 0 {
 			t.Errorf("%s: %+v, faults %+v", name, s, faults)
 		}

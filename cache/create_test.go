@@ -42,7 +42,7 @@ func TestKillWhileCreating(t *testing.T) {
 	for range longtest.Scale(2, 10, 30) {
 		dir := t.TempDir()
 		told := map[string]string{}
-		startChild(t, "create", dir, "").killAfter(t, 6, func(line string) {
+		startChild(t, "create", dir, "").killAfter(t, longtest.Size(4, 6), func(line string) {
 			var name, log string
 			if _, err := fmt.Sscan(line, &name, &log); err != nil {
 				t.Fatalf("%q: %v", line, err)

@@ -22,7 +22,7 @@ func init() { childWork["full"] = fullChild }
 // The size of a child's disk, and the number of its appends.
 const (
 	fullDisk    = 1 << 20
-	fullAppends = 200
+	fullAppends = 80
 )
 
 // fullChild appends to a log on its own disk until long after the disk is full. It prints the

@@ -33,7 +33,7 @@ func checkGoldenText(t *testing.T, name string) {
 	if strings.Contains(name, "server") {
 		role = Server
 	}
-	db := mustOpen(t, goldenCopy(t, name), Config{Role: role, Log: testLog, Now: newClock().now})
+	db := mustOpen(t, upgradedGolden(t, name), Config{Role: role, Log: testLog, Now: newClock().now})
 	defer db.Close()
 	got := describe(t, db)
 	if *update {

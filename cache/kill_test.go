@@ -105,9 +105,9 @@ func applyChild(path string) error {
 }
 
 const (
-	childLog   event.ID = 10_000 // how long the made-up log is
-	childPiece event.ID = 500    // how much of it a child claims at a time
-	childPage  event.ID = 50     // and stores at a time
+	childLog   event.ID = 6_000 // how long the made-up log is
+	childPiece event.ID = 500   // how much of it a child claims at a time
+	childPage  event.ID = 50    // and stores at a time
 )
 
 // childMark returns a server's mark of a position of the made-up log, which has more events
@@ -232,7 +232,7 @@ func TestKilledClientLosesNothing(t *testing.T) {
 	held := window.Spans{}
 	for range *killRounds {
 		c := startChild(t, "apply", path, "")
-		c.killAfter(t, 1+rand.IntN(100), func(line string) {
+		c.killAfter(t, 1+rand.IntN(60), func(line string) {
 			if s, ok := parseSpan(line); ok {
 				held = held.Add(s)
 			}

@@ -22,6 +22,7 @@ func TestRestoreLogRow(t *testing.T) {
 	db := mustOpen(t, whole, Config{Role: Server})
 	ds := drafts("alice", "x", "k", event.BlockSize+50)
 	mustAppend(t, db, ds...)
+	log, head := db.Log(), db.HeadPoint()
 	mustDo(t, func(context.Context) error { return db.Close() })
 	file, err := os.ReadFile(whole)
 	if err != nil {
@@ -40,15 +41,12 @@ func TestRestoreLogRow(t *testing.T) {
 			if err := os.WriteFile(path, file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			db := mustOpen(t, path, Config{Role: Server})
-			log, head := db.Log(), db.HeadPoint()
-			if err := rawExec(db, `UPDATE log SET `+damage); err != nil {
+			if err := execAside(path, `UPDATE log SET `+damage); err != nil {
 				t.Fatal(err)
 			}
-			mustDo(t, func(context.Context) error { return db.Close() })
 			_, err := Open(t.Context(), path, Config{})
 			wantError(t, "Open by another process", err, ErrCorrupt)
-			db = mustOpen(t, path, Config{Role: Server, Log: log})
+			db := mustOpen(t, path, Config{Role: Server, Log: log})
 			if !db.Restored() || db.Damaged() == 0 || db.HeadPoint() != head {
 				t.Errorf("restored %v, %d parts are damaged, the head is %v, want %v", db.Restored(), db.Damaged(), db.HeadPoint(), head)
 			}
@@ -76,6 +74,16 @@ func TestRestoreLogRow(t *testing.T) {
 			db.Close()
 		})
 	}
+}
+
+// execAside changes a file that is not open.
+func execAside(path, statement string) error {
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(statement)
+	return errors.Join(err, db.Close())
 }
 
 // A log whose row and whose copy of it are damaged is refused: an id could be given twice.

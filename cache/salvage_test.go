@@ -178,7 +178,7 @@ func TestSalvageSchemas(t *testing.T) {
 			t.Errorf("%s: missing %v, notes %q", name, s.Missing, s.Notes)
 		}
 		s.Close()
-		db := mustOpen(t, goldenCopy(t, name), Config{})
+		db := mustOpen(t, upgradedGolden(t, name), Config{})
 		var want bytes.Buffer
 		for _, ev := range mustStored(t, db) {
 			want.Write(append(ev.Line, '\n'))

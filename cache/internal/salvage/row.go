@@ -147,7 +147,7 @@ func (im *image) readPayload(d *decoder, size, most int) ([]byte, error) {
 	if d.bad {
 		return nil, errRow
 	}
-	payload := append(make([]byte, 0, min(size, 1<<20)), b...)
+	payload := append(make([]byte, 0, min(size, 1<<14)), b...) // a damaged row may have any size
 	for len(payload) < size {
 		n := int64(binary.BigEndian.Uint32(next))
 		if n < 2 || n > im.last {

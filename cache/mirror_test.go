@@ -55,10 +55,10 @@ func (m *mirroring) grow(t *testing.T, n int) {
 		for range min(n, 1+m.rng.IntN(700)) {
 			m.n++
 			d := draft(fmt.Sprintf("user%d", m.rng.IntN(5)), fmt.Sprintf("p/%d", m.rng.IntN(40)), fmt.Sprint(m.n))
-			switch m.rng.IntN(10) {
+			switch m.rng.IntN(40) {
 			case 0:
 				d.Path = fmt.Sprintf("once/%d", m.n)
-			case 1:
+			case 1, 2, 3, 4:
 				d.Type, d.Value = event.Del, nil
 			}
 			ds = append(ds, d)

@@ -56,7 +56,7 @@ var retainStartFile = sync.OnceValue(func() (s retainStart) {
 			for i := range 500 {
 				n := len(s.evs) + i
 				d := draft(modelUsers[n*7%len(modelUsers)], modelPaths[n*n*5%len(modelPaths)], fmt.Sprint("start", n))
-				if n%4 == 0 {
+				if n%20 == 0 {
 					d.Path = fmt.Sprint("once/", n%5000)
 				}
 				if n%9 == 0 {

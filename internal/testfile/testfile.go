@@ -149,9 +149,11 @@ func (t *Template) Write(path, log string) error {
 	if len(log) != len(f.log) {
 		return fmt.Errorf("log %q: want %d characters", log, len(f.log))
 	}
-	b, err := f.named(log)
-	if err != nil {
-		return err
+	b := f.bytes
+	if log != f.log {
+		if b, err = f.named(log); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(path, b, 0o600)
 }

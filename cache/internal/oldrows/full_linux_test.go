@@ -24,7 +24,7 @@ func fillDisk(f oldFile) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	mounted := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m") == nil
+	mounted := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m") == nil
 	f.path = filepath.Join(dir, "x.db")
 	if err := copyFile(f.path, original); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 // On a disk that becomes full an upgrade ends, and goes on when there is room again.
 func TestFullDiskUpgrade(t *testing.T) {
 	for _, role := range roles {
-		f := writeOld(t, schemas, role, spreadRows(t, longtest.Size(1500, 2000), 12))
+		f := writeOld(t, schemas, role, spreadRows(t, longtest.Size(1200, 2000), 12))
 		fillDuringUpgrade(t, &f)
 		posted := f.split(t)
 		fillDuringUpgrade(t, &f)

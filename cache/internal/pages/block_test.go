@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -84,7 +85,7 @@ func TestPostBlockFromMemory(t *testing.T) {
 	const before = 27
 	evs, storages := madeEvents(event.BlockSize-before+1, 1, before+event.BlockSize+5, 40, 60)
 	moved := 0
-	for dropped := 0; dropped <= before; dropped += 3 {
+	for dropped := 0; dropped <= before; dropped += longtest.Size(9, 3) {
 		h := openTables(t)
 		add := func(from, to int) { h.mustAppend(t, evs[from:to], storages[from:to]) }
 		add(0, 7)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
 
@@ -22,7 +23,7 @@ type handle struct {
 
 func openHandle(tb testing.TB, path string) *handle {
 	tb.Helper()
-	f, err := dbfile.Open(context.Background(), path, dbfile.Options{Role: dbfile.Client, Log: "0123456789ABCDEF"})
+	f, err := dbfile.Open(context.Background(), path, dbfile.Options{Role: dbfile.Client, Log: testLog})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -32,10 +33,25 @@ func openHandle(tb testing.TB, path string) *handle {
 	return h
 }
 
+const testLog = "0123456789ABCDEF"
+
+// newFile is the template of the files that openTables opens.
+var newFile = testfile.New(func(path string) (log string, err error) {
+	f, err := dbfile.Open(context.Background(), path, dbfile.Options{Role: dbfile.Client, Log: testLog})
+	if err != nil {
+		return "", err
+	}
+	return testLog, f.Close()
+})
+
 // openTables opens a new file.
 func openTables(tb testing.TB) *handle {
 	tb.Helper()
-	return openHandle(tb, tb.TempDir()+"/pages.db")
+	path := tb.TempDir() + "/pages.db"
+	if err := newFile.Write(path, testLog); err != nil {
+		tb.Fatal(err)
+	}
+	return openHandle(tb, path)
 }
 
 // clear removes everything.

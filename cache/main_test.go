@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(childEnv); name != "" {
 		os.Exit(runChild(name))
 	}
-	checks, kills := 5, 2 // each case makes files
+	checks, kills := 3, 2 // each case makes files
 	if underRace {
 		checks, kills = 2, 1
 	}

@@ -217,7 +217,8 @@ func TestAppendPastIndex(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for _, n := range []event.ID{70, event.BlockSize - 3} { // four pages, and a block that the first append fills
+	flips := map[event.ID]int{70: 8, event.BlockSize - 3: 3} // four pages, and a block that the first append fills
+	for n := range flips {
 		path := filepath.Join(t.TempDir(), "log.db")
 		db := mustOpen(t, path, Config{Role: Server})
 		mustAppend(t, db, drafts("alice", "x", "first", int(n))...)
@@ -228,7 +229,7 @@ func TestAppendPastIndex(t *testing.T) {
 		}
 		w := &wreck{bytes: b}
 		spots := slices.DeleteFunc(spotsOf(t, w, "page_stretch")["page_stretch"], func(s pagetest.Spot) bool { return !s.Column })
-		for range longtest.Scale(3, 25, 60) {
+		for range longtest.Scale(flips[n], 25, 60) {
 			s, bit := spots[random.IntN(len(spots))], random.IntN(8)
 			bad := bytes.Clone(b)
 			bad[s.At] ^= 1 << bit

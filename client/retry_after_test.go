@@ -17,6 +17,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -140,7 +141,11 @@ type world struct {
 // newWorld makes a world in a bubble. The caller closes it.
 func newWorld(t *testing.T, dir string, gate func(http.Handler) http.Handler, cfg Config) *world {
 	open := func(file string, role cache.Role) *cache.DB {
-		db, err := cache.Open(t.Context(), filepath.Join(dir, file), cache.Config{Role: role, Log: stubLog})
+		path := filepath.Join(dir, file)
+		if err := map[cache.Role]*testfile.Template{cache.Server: newLog, cache.Client: newCopy}[role].WriteNew(path, stubLog); err != nil {
+			t.Fatal(err)
+		}
+		db, err := cache.Open(t.Context(), path, cache.Config{Role: role, Log: stubLog})
 		if err != nil {
 			t.Fatal(err)
 		}

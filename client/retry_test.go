@@ -187,7 +187,11 @@ func TestPutTooMuch(t *testing.T) {
 
 // runFollow runs the live cursor against a stub until its context ends.
 func runFollow(t *testing.T, cfg Config, until time.Duration) {
-	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: stubLog})
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := newCopy.WriteNew(path, stubLog); err != nil {
+		t.Fatal(err)
+	}
+	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Client, Log: stubLog})
 	if err != nil {
 		t.Fatal(err)
 	}

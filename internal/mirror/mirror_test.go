@@ -24,6 +24,7 @@ import (
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/mirror"
 	"github.com/rstream-dev/rstream/internal/server"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -31,6 +32,33 @@ func TestMain(m *testing.M) {
 	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
 	os.Exit(m.Run())
+}
+
+// newLog and newMirror are new files as cache.Open creates them.
+var (
+	newLog    = testfile.New(func(path string) (string, error) { return makeFile(path, cache.Config{Role: cache.Server}) })
+	newMirror = testfile.New(func(path string) (string, error) {
+		return makeFile(path, cache.Config{Role: cache.Server, Log: "ZZZZZZZZZZZZZZZZ", Mirror: &cache.Mirrored{}})
+	})
+)
+
+func makeFile(path string, cfg cache.Config) (log string, err error) {
+	db, err := cache.Open(context.Background(), path, cfg)
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+}
+
+// writeFile makes a new file, if it is one that a template has.
+func writeFile(path string, cfg cache.Config) error {
+	switch m := cfg.Mirror; {
+	case m == nil:
+		return newLog.WriteNew(path, cfg.Log)
+	case cfg.Log != "" && m.Parent == "" && len(m.Topics) == 0:
+		return newMirror.WriteNew(path, cfg.Log)
+	}
+	return nil
 }
 
 // A node is a server, of a log of its own or of a mirror. Its address stays when its log is
@@ -132,6 +160,9 @@ func (n *node) follow(t *testing.T, of *node, token string, topics ...string) *n
 
 func (n *node) start(t *testing.T, cfg cache.Config, up *mirror.HTTP) *node {
 	t.Helper()
+	if err := writeFile(n.path, cfg); err != nil {
+		t.Fatal(err)
+	}
 	db, err := cache.Open(context.Background(), n.path, cfg)
 	if err != nil {
 		t.Fatal(err)

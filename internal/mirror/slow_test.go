@@ -52,6 +52,9 @@ func (u *slowUpstream) open(n, of *node) {
 // startWith serves the mirror of an upstream of a log.
 func (n *node) startWith(t *testing.T, up mirror.Upstream, log string) {
 	t.Helper()
+	if err := newMirror.WriteNew(n.path, log); err != nil {
+		t.Fatal(err)
+	}
 	db, err := cache.Open(context.Background(), n.path, cache.Config{Role: cache.Server, Log: log, Mirror: &cache.Mirrored{}})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/mirror"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -104,6 +105,15 @@ type node struct {
 	stop   func()
 }
 
+// newMirror is a new file as cache.Open creates it.
+var newMirror = testfile.New(func(path string) (string, error) {
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server, Log: "ZZZZZZZZZZZZZZZZ", Mirror: &cache.Mirrored{}})
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+})
+
 // newConfig returns the configuration of a node of the test's stream, which has one replica.
 func newConfig(t testing.TB, url, name string) Config {
 	return Config{URL: url, Stream: streamOf(t), Node: name, Replicas: 1, LeaseTime: 500 * time.Millisecond, AppendWait: 20 * time.Second}
@@ -158,6 +168,12 @@ func (n *node) tryStart(ctx context.Context) error {
 			return err
 		}
 		file.Log, file.Mirror = d.Log, &cache.Mirrored{Parent: d.Parent, ParentHead: d.ParentHead}
+	}
+	if file.Log != "" && file.Mirror.Parent == "" {
+		if err := newMirror.WriteNew(n.path, file.Log); err != nil {
+			l.Close()
+			return err
+		}
 	}
 	db, err := cache.Open(ctx, n.path, file)
 	if err != nil {

@@ -6,14 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/wire"
 	"pgregory.net/rapid"
@@ -230,11 +228,7 @@ func TestWaysAgree(t *testing.T) {
 
 // A log on disk gives the same results.
 func TestWaysAgreeOnDisk(t *testing.T) {
-	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := openFile(t, nil)
 	mem := newLog()
 	var drafts []event.Draft
 	for i := range 3000 {

@@ -36,6 +36,9 @@ func listenOnDisk(t *testing.T, cfg Config) *listened {
 	t.Helper()
 	s := &listened{t: t, file: filepath.Join(t.TempDir(), "server.db")}
 	var err error
+	if err = newFile.WriteNew(s.file, ""); err != nil {
+		t.Fatal(err)
+	}
 	if s.db, err = cache.Open(t.Context(), s.file, cache.Config{Role: cache.Server}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sort"
 	"sync"
@@ -10,12 +11,38 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
 
 // logName is the id of every log in these tests.
 const logName = "K7Q2M4X9C0V3B8RT"
+
+// newFile is a new file as cache.Open creates it.
+var newFile = testfile.New(func(path string) (string, error) {
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+})
+
+// openFile opens a new file of the log, and closes it at the end of the test.
+func openFile(t *testing.T, now func() time.Time) *cache.DB {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "log.db")
+	if err := newFile.Write(path, logName); err != nil {
+		t.Fatal(err)
+	}
+	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Server, Log: logName, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
 
 // A memLog is the slow oracle: a list that is searched from its beginning.
 type memLog struct {

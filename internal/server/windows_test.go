@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -300,11 +299,7 @@ func onDisk(t *testing.T, log *memLog) *cache.DB {
 	t.Helper()
 	i := 0
 	clock := func() time.Time { return log.evs[min(i, len(log.evs)-1)].Time.Time() }
-	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName, Now: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := openFile(t, clock)
 	var drafts []event.Draft
 	for i := range log.evs {
 		drafts = append(drafts, log.evs[i].Draft)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -19,8 +20,24 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
+	"github.com/rstream-dev/rstream/internal/testfile"
 	"github.com/rstream-dev/rstream/window"
 )
+
+func TestMain(m *testing.M) {
+	longtest.TempInMemory()
+	os.Exit(m.Run())
+}
+
+// newFile is a new file as cache.Open creates it.
+var newFile = testfile.New(func(path string) (string, error) {
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
+	if err != nil {
+		return "", err
+	}
+	return db.Log(), db.Close()
+})
 
 // newLog returns a new log.
 func newLog(t testing.TB) *cache.DB {
@@ -30,6 +47,9 @@ func newLog(t testing.TB) *cache.DB {
 
 func openLog(t testing.TB, path string) *cache.DB {
 	t.Helper()
+	if err := newFile.WriteNew(path, ""); err != nil {
+		t.Fatal(err)
+	}
 	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server})
 	if err != nil {
 		t.Fatal(err)

@@ -86,7 +86,7 @@ func (p *killPlan) follow(t *testing.T) {
 // Sources of each kind and their followers are killed again and again while events come.
 // The connections break, too. Each event is stored once.
 func TestKills(t *testing.T) {
-	kills, events := 3, 300
+	kills, events := 2, 300
 	if longtest.Enabled() {
 		kills, events = 20, 4000
 	}
@@ -116,7 +116,7 @@ func testKills(t *testing.T, kind string, kills, events int) {
 	sources, followers := 0, 0
 	for follower == nil || !follower.done() {
 		if source == nil {
-			k.plan.AskAfter = 1 + rng.IntN(2*events/kills)
+			k.plan.AskAfter = 1 + rng.IntN(min(2*events/kills, events/2)) // before the end
 			if sources+followers >= kills {
 				k.plan.AskAfter = 0
 			}

@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -30,12 +32,48 @@ type retainedLog struct {
 
 const retainedBlocks = 1
 
+// retainedFile returns a file with retainedBlocks, which is filled once.
+var retainedFile = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "server")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "log.db")
+	db, err := cache.Open(context.Background(), path, cache.Config{Role: cache.Server, Log: logName})
+	if err != nil {
+		return nil, err
+	}
+	_, err = db.Append(context.Background(), retainedDrafts(0, retainedBlocks*event.BlockSize))
+	if err := errors.Join(err, db.Close()); err != nil { // which moves all into one file
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// retainedDrafts returns events of half a kilobyte, each of another storage, after the first n.
+func retainedDrafts(n, count int) (ds []event.Draft) {
+	value := []byte(`"` + strings.Repeat("x", 512) + `"`)
+	for i := range count {
+		ds = append(ds, event.Draft{User: "alice", Path: fmt.Sprint("p/", n+i+1), Type: event.Put, Key: "k", Value: value})
+	}
+	return ds
+}
+
 func newRetainedLog(t *testing.T) *retainedLog {
-	db, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "log.db"), cache.Config{Role: cache.Server, Log: logName})
+	path := filepath.Join(t.TempDir(), "log.db")
+	file, err := retainedFile()
+	if err == nil {
+		err = os.WriteFile(path, file, 0o600)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &retainedLog{T: t, db: db}
+	db, err := cache.Open(t.Context(), path, cache.Config{Role: cache.Server, Log: logName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &retainedLog{T: t, db: db, n: retainedBlocks * event.BlockSize}
 	srv := New(db, Config{})
 	l.http = httptest.NewUnstartedServer(srv)
 	l.http.Config.ErrorLog = quiet
@@ -52,23 +90,17 @@ func newRetainedLog(t *testing.T) *retainedLog {
 			t.Error(err)
 		}
 	})
-	l.fill(retainedBlocks)
 	return l
 }
 
 // fill appends blocks of events of half a kilobyte, each to another storage.
 func (l *retainedLog) fill(blocks int) {
 	l.Helper()
-	value := []byte(`"` + strings.Repeat("x", 512) + `"`)
 	for range blocks {
-		var ds []event.Draft
-		for range event.BlockSize {
-			l.n++
-			ds = append(ds, event.Draft{User: "alice", Path: fmt.Sprint("p/", l.n), Type: event.Put, Key: "k", Value: value})
-		}
-		if _, err := l.db.Append(l.Context(), ds); err != nil {
+		if _, err := l.db.Append(l.Context(), retainedDrafts(l.n, event.BlockSize)); err != nil {
 			l.Fatal(err)
 		}
+		l.n += event.BlockSize
 	}
 }
 

@@ -94,7 +94,7 @@ func wantSame(t *testing.T, m *mesh, db *cache.DB, topic event.Topic) {
 // one. Nothing that it has invented is stored or shown.
 func TestLiarCostsOnePage(t *testing.T) {
 	alice := mustTopic(t, "alice")
-	const n, limit, begin = 500, 50, 650 // of alice's events; of pages; position
+	const n, limit, begin = 250, 50, 310 // of alice's events; of pages; position
 	slowly := slow(8 << 10)
 	lies := map[string]forgery{"changes": invent("alice", "alice"), "adds": invent("bob", "alice"), "leaves out": invent("alice", "bob")}
 	for what, lie := range lies {
@@ -184,6 +184,7 @@ func TestSyncWithoutSecondDigest(t *testing.T) {
 	otherRange := func(_ *mesh, next http.Handler) http.Handler {
 		return lyingAbout("/windows", `"from":"0000000000`, `"from":"000000000Z`)(next)
 	}
+	const n = 500
 	for name, tc := range map[string]struct {
 		second front
 		aside  string
@@ -202,7 +203,7 @@ func TestSyncWithoutSecondDigest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newMesh(t, 1000, good, tc.second)
+				m := newMesh(t, n, good, tc.second)
 				var seen noted
 				m.use(seen.config(100), func(c *Client, db *cache.DB) {
 					if _, err := c.Info(t.Context()); err != nil { // asks all servers for their log
@@ -210,7 +211,7 @@ func TestSyncWithoutSecondDigest(t *testing.T) {
 					}
 					start := time.Now()
 					s, err := c.Sync(t.Context(), event.All, SyncOptions{})
-					if err != nil || s.Held != 1000 || c.Stats().Events != 1000 {
+					if err != nil || s.Held != n || c.Stats().Events != n {
 						t.Fatalf("Sync = %+v, %v, of %d events", s, err, c.Stats().Events)
 					}
 					wantWhole(t, m, db)
@@ -234,7 +235,7 @@ func TestSyncWithoutSecondDigest(t *testing.T) {
 // With a second server each page costs one request more, and little else.
 func TestSecondDigestCostsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n, limit = 2000, 200
+		const n, limit = 1000, 200
 		m := newMesh(t, n, good, good)
 		m.use(nil, func(c *Client, _ *cache.DB) {
 			stats := func(servers ...string) Stats {
@@ -267,7 +268,7 @@ func TestSecondDigestCostsLittle(t *testing.T) {
 
 // Several topics that are pulled together are compared, too.
 func TestGroupWithLiar(t *testing.T) {
-	const n, limit, begin = 500, 100, 650
+	const n, limit, begin = 300, 100, 350
 	const most = 2*n + limit*3/2 // the page, and the part of bob once more
 	late := forgeAfter(begin, invent("bob", "bob"))
 	older := both(func(_ *mesh, next http.Handler) http.Handler { // knows digests of one topic only
@@ -316,7 +317,7 @@ func TestGroupWithLiar(t *testing.T) {
 // Events that are held for a narrower topic are left out of a page, and belong to its digest.
 func TestPageWithHeldEvents(t *testing.T) {
 	alice := mustTopic(t, "alice")
-	const n, limit, begin = 500, 50, 650
+	const n, limit, begin = 200, 50, 250
 	liar := forging(forgeAfter(begin, invent("bob", "bob")), true)
 	forged := forging(invent("alice", "alice"), true)
 	for name, tc := range map[string]struct {
@@ -358,7 +359,7 @@ func TestPageWithHeldEvents(t *testing.T) {
 // A window around a moment and a tail that catches up are compared like a range.
 func TestAroundAndTailWithLiar(t *testing.T) {
 	alice := mustTopic(t, "alice")
-	const n, limit = 500, 50
+	const n, limit, begin = 250, 50, 310
 	for name, receive := range map[string]func(t *testing.T, c *Client) ([]string, error){
 		"at": func(t *testing.T, c *Client) ([]string, error) {
 			_, err := syncAt(t.Context(), c, alice, event.Now)
@@ -376,7 +377,7 @@ func TestAroundAndTailWithLiar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newMesh(t, 0, forging(forgeAfter(650, invent("alice", "alice")), true), good, good)
+				m := newMesh(t, 0, forging(forgeAfter(begin, invent("alice", "alice")), true), good, good)
 				m.putTwo(n)
 				var seen noted
 				m.use(seen.config(limit), func(c *Client, db *cache.DB) {

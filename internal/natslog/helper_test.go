@@ -24,7 +24,8 @@ import (
 
 func TestMain(m *testing.M) {
 	longtest.TempInMemory()
-	partBytes = 16 << 10 // so that few events take many parts
+	longtest.SetDefault("test.parallel", "4") // they wait most of the time
+	partBytes = 16 << 10                      // so that few events take many parts
 	code := m.Run()
 	if shared.server != nil {
 		shared.server.Shutdown()

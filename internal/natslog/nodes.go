@@ -155,7 +155,7 @@ func (l *Log) askNodes(ctx context.Context, known map[claim]bool) (answers []nod
 	}
 	answered := map[claim]bool{}
 	missing := len(known)
-	for limit := time.After(nodesWait); ; {
+	for limit := time.After(l.nodesWait); ; {
 		select {
 		case msg := <-arrived:
 			var a nodeAnswer

@@ -26,6 +26,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	l.nodesWait = 500 * time.Millisecond // those that were killed cost as much each time
 	describe := func() string {
 		nodes, err := l.Nodes(t.Context())
 		if err != nil {

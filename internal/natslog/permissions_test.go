@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/mirror"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // packagedConfig returns the config of a NATS server that docs/cluster.md shows, for a server
@@ -39,12 +41,25 @@ type witness struct {
 	patient bool // until does not end for what is not allowed
 	mu      sync.Mutex
 	texts   []string
+	cancel  func() // called for what is not allowed, unless nil
 }
 
 func (w *witness) note(text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.texts = append(w.texts, text)
+	if w.cancel != nil && strings.Contains(text, "does not allow") {
+		w.cancel()
+	}
+}
+
+// whileAllowed returns a context that ends when something is not allowed.
+func (w *witness) whileAllowed(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cancel = cancel
+	return ctx
 }
 
 // refusals returns what was not allowed.
@@ -91,18 +106,19 @@ func startUser(t *testing.T, host, user, name string, w *witness) (*node, error)
 	return n, nil
 }
 
-// useCluster does all that nodes and cluster status do.
+// useCluster does all that nodes and cluster status do, until something is not allowed.
 func useCluster(t *testing.T, host string, w *witness) error {
+	ctx := w.whileAllowed(t)
 	a, err := startUser(t, host, "node", "a", w)
 	if err == nil {
-		_, err = a.append(draft("p", "committed"))
+		_, err = a.mirror.Append(ctx, wire.Caller{}, []event.Draft{draft("p", "committed")})
 	}
 	if err != nil {
 		return err
 	}
 	b, err := startUser(t, host, "node", "b", w)
 	if err == nil {
-		_, err = b.append(drafts(2, "forwarded")...)
+		_, err = b.mirror.Append(ctx, wire.Caller{}, drafts(2, "forwarded"))
 	}
 	if err != nil {
 		return err
@@ -125,7 +141,7 @@ func useCluster(t *testing.T, host string, w *witness) error {
 		return err
 	}
 	a.stop()
-	if _, err := b.append(draft("p", "taken over")); err != nil {
+	if _, err := b.mirror.Append(ctx, wire.Caller{}, []event.Draft{draft("p", "taken over")}); err != nil {
 		return err
 	}
 	b.stop()

@@ -150,7 +150,7 @@ func TestTopicGroupKilled(t *testing.T) {
 	f := newFixture(t)
 	topics := f.putInTurn(topicCount, eventCount)
 	head := f.db.Head()
-	for round := range longtest.Scale(4, 12, 40) {
+	for round := range longtest.Scale(2, 12, 40) {
 		path := filepath.Join(t.TempDir(), "copy.db")
 		db := f.openCache(path, nil)
 		// Request 1 is the sum of the first topic; the sums of the others follow the pages.

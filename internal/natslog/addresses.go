@@ -13,7 +13,7 @@ import (
 var schemes = []string{"nats", "tls", "ws", "wss"}
 
 // errAddress does not repeat the address, which may have a password in an unexpected place.
-var errAddress = errors.New("want nats://HOST:4222, more with commas; passwords escape / # @ and , with %")
+var errAddress = errors.New("want nats://HOST:4222; passwords escape / # @ and , with %")
 
 // ParseAddresses checks the addresses of NATS servers and returns them with their schemes, which
 // nats.go does not need: only with one are user and password found wherever an address is shown.

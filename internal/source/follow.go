@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
@@ -52,7 +53,8 @@ type FollowConfig struct {
 	// Now is the clock. If nil, time.Now.
 	Now func() time.Time
 
-	repeats int // how many events are remembered; if zero, maxRepeats
+	repeats    int           // how many events are remembered; if zero, maxRepeats
+	commitTime time.Duration // how long an unknown outcome is; if zero, maxCommitTime
 }
 
 // A TimeoutError means that there was no connection for FollowConfig.Timeout.
@@ -112,6 +114,7 @@ func Relay(ctx context.Context, cfg FollowConfig) {
 		if ctx.Err() != nil {
 			return
 		}
+		cfg.Meter.noteEnded(err)
 		if cfg.OnRetry != nil {
 			cfg.OnRetry(err, finalPause)
 		}
@@ -165,6 +168,9 @@ func newFollower(ctx context.Context, cfg FollowConfig) (*follower, error) {
 	}
 	if cfg.repeats == 0 {
 		cfg.repeats = maxRepeats
+	}
+	if cfg.commitTime == 0 {
+		cfg.commitTime = maxCommitTime
 	}
 	stored, seen, err := cfg.Log.Source(ctx, cfg.Name)
 	if err != nil {
@@ -313,7 +319,12 @@ func isFinal(err error) bool {
 // A storeError is an error of the log, not of the network.
 type storeError struct{ err error }
 
-func (e *storeError) Error() string { return e.err.Error() }
+// Error leaves out the advice to retry of an unknown outcome: the next follower does that.
+func (e *storeError) Error() string {
+	return strings.Replace(e.err.Error(), cache.ErrUnknown.Error(), "outcome unknown", 1)
+}
+
+// Unwrap returns the cause.
 func (e *storeError) Unwrap() error { return e.err }
 
 // maxAskedPause bounds the pause that a server may ask for.

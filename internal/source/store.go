@@ -272,11 +272,16 @@ func (f *follower) refusal(fr *Frame, err error) event.Draft {
 	return d
 }
 
-// commitPause is the pause before a commit with an unknown outcome is tried again.
-const commitPause = 200 * time.Millisecond
+// commitPause is the pause before a commit with an unknown outcome is tried again, and
+// maxCommitTime how long it is: a disk that fails for good must not look like a silent source.
+const (
+	commitPause   = 200 * time.Millisecond
+	maxCommitTime = 10 * time.Second
+)
 
-// commit appends drafts and stores the state, both or neither. It ends only when the
-// outcome is known: if it is not, the same is committed again, which counts once.
+// commit appends drafts and stores the state, both or neither. While the outcome is unknown,
+// the same is committed again, which counts once. If it stays unknown, the follower ends: the
+// next one reads in the log whether the state was stored, and so whether the drafts were.
 func (f *follower) commit(ctx context.Context, b *batch) error {
 	seen, n := f.repeats.takeFresh()
 	f.state.Step++
@@ -284,6 +289,7 @@ func (f *follower) commit(ctx context.Context, b *batch) error {
 	f.state.Time = f.cfg.Now().UnixMicro()
 	m := cache.SourceMove{Name: f.cfg.Name, Old: f.stored, New: f.state.encode(), Seen: seen, Until: f.state.Seen, Forget: f.state.Seen - int64(f.cfg.repeats),
 		Foreign: b.foreign, Log: cmp.Or(b.log, f.state.Log), If: b.after}
+	var failing time.Time
 	for {
 		// A signal must not leave the outcome unknown.
 		_, err := f.cfg.Log.AppendFrom(context.WithoutCancel(ctx), &m, b.drafts)
@@ -293,6 +299,10 @@ func (f *follower) commit(ctx context.Context, b *batch) error {
 			f.cfg.Meter.noteStored(&f.state)
 			return nil
 		case !errors.Is(err, cache.ErrUnknown) && !errors.Is(err, cache.ErrBusy):
+			return &storeError{err}
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) >= f.cfg.commitTime:
 			return &storeError{err}
 		}
 		select {

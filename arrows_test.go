@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/wire":       {"event", "window"},
 	"internal/hub":        {"event"},
 	"internal/sse":        {},
-	"internal/deliver":    {"event", "cache"},
+	"internal/deliver":    {"event", "cache", "internal/wire"},
 	"internal/jq":         {},
 	"internal/source":     {"event", "cache", "internal/jq", "internal/sse", "internal/wire"},
 	"internal/sourcetest": {},

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // A WebhookConfig configures a Webhook. URL is required.
@@ -252,7 +253,8 @@ func answerError(resp *http.Response, reason []byte, now time.Time) error {
 	if line, _, _ := bytes.Cut(bytes.TrimSpace(reason), []byte("\n")); len(line) > 0 && len(line) <= 200 {
 		err = fmt.Errorf("%w: %s", err, bytes.ToValidUTF8(line, []byte("\uFFFD")))
 	}
-	after, asked := retryAfter(resp.Header.Get("Retry-After"), now)
+	after, asked := wire.ReadRetryAfter(resp.Header, now)
+	after = min(after, maxRetryAfter)
 	switch {
 	case status == http.StatusGone:
 		return &EndError{err}
@@ -268,14 +270,3 @@ func answerError(resp *http.Response, reason []byte, now time.Time) error {
 
 // maxRetryAfter is how long a destination may ask to be left alone.
 const maxRetryAfter = time.Hour
-
-// retryAfter parses a Retry-After header; ok is false if there is none.
-func retryAfter(text string, now time.Time) (after time.Duration, ok bool) {
-	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
-		return min(time.Duration(min(n, 1<<20))*time.Second, maxRetryAfter), true
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(at.Sub(now), 0), maxRetryAfter), true
-	}
-	return 0, false
-}

@@ -126,12 +126,13 @@ func TestRetryAfter(t *testing.T) {
 		"0": 0, "5": 5 * time.Second, "Fri, 20 Nov 2026 10:00:09 GMT": 9 * time.Second, "Fri, 20 Nov 2026 09:00:00 GMT": 0,
 		"Fri, 20 Nov 2099 10:00:09 GMT": time.Hour, "99999999999999": time.Hour, "-1": -1, "soon": -1, "": -1,
 	} {
-		got, ok := retryAfter(text, now)
-		if !ok {
-			got = -1
+		resp := &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {text}}}
+		got, again := time.Duration(-1), (*AgainError)(nil)
+		if errors.As(answerError(resp, nil, now), &again) {
+			got = again.After
 		}
 		if got != want {
-			t.Errorf("retryAfter(%q) = %s, want %s", text, got, want)
+			t.Errorf("Retry-After %q: again after %s, want %s", text, got, want)
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -243,11 +242,7 @@ func (c *Config) checkResponse(conn *connection, resp *http.Response) error {
 		return &StreamError{shown, "is an rstream server", true}
 	}
 	if resp.StatusCode != http.StatusOK {
-		e := &StatusError{URL: shown, Status: resp.StatusCode}
-		if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
-			e.RetryAfter = time.Duration(seconds) * time.Second
-		}
-		return e
+		return &StatusError{URL: shown, Status: resp.StatusCode, RetryAfter: wire.RetryAfter(resp.Header)}
 	}
 	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "text/event-stream" {
 		return &StreamError{shown, fmt.Sprintf("is not an event stream: its content type is %.60q", resp.Header.Get("Content-Type")), false}

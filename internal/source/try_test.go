@@ -211,3 +211,27 @@ func TestRequests(t *testing.T) {
 		}
 	}
 }
+
+// A server asks for a pause in seconds or until a date, and gets at most five minutes.
+func TestRetryAfter(t *testing.T) {
+	const date = "Fri, 20 Nov 2026 10:00:00 GMT"
+	for asked, want := range map[string]time.Duration{
+		"20": 20 * time.Second, "86400": maxAskedPause, "99999999999999999999": maxAskedPause, "-5": 0, "10.5": 0,
+		"Fri, 20 Nov 2026 10:00:20 GMT": 20 * time.Second, "Sat, 21 Nov 2026 10:00:00 GMT": maxAskedPause, "Thu, 19 Nov 2026 10:00:00 GMT": 0,
+	} {
+		address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", date)
+			w.Header().Set("Retry-After", asked)
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		_, err := (&Config{URL: address}).connect(t.Context(), "", false)
+		var status *StatusError
+		if !errors.As(err, &status) || status.RetryAfter != want {
+			t.Errorf("Retry-After %s: %#v, want %s", asked, status, want)
+		}
+		f := &follower{cfg: FollowConfig{RetryMin: time.Second, RetryMax: time.Second}}
+		if got := f.pause(0, 0, err); got < want || got > max(want, time.Second)*3/2+1 {
+			t.Errorf("Retry-After %s: the pause is %s", asked, got)
+		}
+	}
+}

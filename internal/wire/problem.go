@@ -2,8 +2,10 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
@@ -125,22 +127,28 @@ func dropControls(s string, most int) string {
 // maxRetryAfter keeps a server's mistake from stopping a client for ever.
 const maxRetryAfter = 5 * time.Minute
 
-// RetryAfter returns the pause that Retry-After asks for, in either form, or 0. A date is
-// relative to the server's Date header, if it has one.
+// RetryAfter returns the pause that Retry-After asks for, at most five minutes, or 0.
 func RetryAfter(h http.Header) time.Duration {
+	after, _ := ReadRetryAfter(h, time.Now())
+	return min(after, maxRetryAfter)
+}
+
+// ReadRetryAfter returns the pause that Retry-After asks for, in either form, however long; ok is
+// false if it asks for none. A date is relative to the server's Date header, or to now if it has
+// none.
+func ReadRetryAfter(h http.Header, now time.Time) (after time.Duration, ok bool) {
 	s := h.Get("Retry-After")
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return min(time.Duration(n)*time.Second, maxRetryAfter)
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(n, math.MaxInt32)) * time.Second, true
 	}
 	at, err := http.ParseTime(s)
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	now, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		now = time.Now()
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
 	}
-	return min(max(at.Sub(now), 0), maxRetryAfter)
+	return max(at.Sub(now), 0), true
 }
 
 // Final reports whether a retry cannot help. Not final are 408, 425, 429, and the 5xx of

@@ -166,7 +166,7 @@ func TestReadError(t *testing.T) {
 			t.Errorf("ReadError of %q = %q, want %q", c.body, e, c.want)
 		}
 	}
-	for s, want := range map[string]time.Duration{"": 0, "1": time.Second, "-1": 0, "x": 0, "999999": maxRetryAfter, "99999999999999": 0} {
+	for s, want := range map[string]time.Duration{"": 0, "1": time.Second, "-1": 0, "x": 0, "999999": maxRetryAfter, "99999999999999": maxRetryAfter, "99999999999999999999": maxRetryAfter, "10.5": 0} {
 		if got := RetryAfter(http.Header{"Retry-After": {s}}); got != want {
 			t.Errorf("RetryAfter(%q) = %s, want %s", s, got, want)
 		}

@@ -30,7 +30,7 @@ type FollowConfig struct {
 	Log    Log
 	Mapper *Mapper
 	// UntilEnd ends Follow once the server has sent its history. Where it does not say so,
-	// that is taken to be so when nothing has come for EndIdle.
+	// that is taken to be so when nothing new has come for EndIdle.
 	UntilEnd bool
 	EndIdle  time.Duration
 	// Wait keeps trying while there has been no connection yet. If false, the first one
@@ -152,6 +152,10 @@ type follower struct {
 	moved    bool   // the connection has brought something
 	fresh    bool   // among it an event that was not stored before
 	wentBack bool   // ids of the connection have, and it was noted
+
+	advanced bool               // it has brought what it had not brought before
+	news     time.Time          // when it last had
+	again    map[repeatKey]bool // the repeats that it has brought
 
 	interrupted error // why an expression was cut off before it had an answer
 }
@@ -352,7 +356,9 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
 	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
+	f.advanced, f.again = false, nil
 	begun := time.Now()
+	f.news = begun
 	defer func() {
 		f.lasted = time.Since(begun)
 		if f.contact = f.contact.Add(f.lasted); f.moved {
@@ -396,6 +402,9 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 		if err := f.take(ctx, frames, timedOut); err != nil {
 			return false, err
 		}
+		if f.advanced {
+			f.advanced, f.news = false, time.Now()
+		}
 		if errors.Is(ended, io.EOF) && f.batch {
 			if err := f.endBatch(ctx); err != nil {
 				return false, err
@@ -436,13 +445,13 @@ type endedError struct{ url string }
 func (e *endedError) Error() string { return e.url + " has ended the stream" }
 func (e *endedError) Unwrap() error { return io.EOF }
 
-// quietTime returns how long to wait for a frame.
+// quietTime returns how long to wait for a frame, or for one that brings something new.
 func (f *follower) quietTime() time.Duration {
 	switch {
 	case len(f.waiting) > 0:
 		return holdTime
 	case f.cfg.UntilEnd && f.cfg.EndIdle > 0:
-		return f.cfg.EndIdle
+		return f.cfg.EndIdle - time.Since(f.news)
 	}
 	return time.Hour
 }

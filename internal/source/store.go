@@ -105,6 +105,9 @@ func (f *follower) store(ctx context.Context, frames []Frame) error {
 	if f.interrupted != nil { // the follower ends: the next one takes these frames
 		return f.interrupted
 	}
+	if f.cfg.Knobs.Rstream && f.state.Cursor != before.Cursor {
+		f.advanced = true // its positions pass events that were not asked for
+	}
 	if len(b.drafts) == 0 && f.state == before {
 		return nil
 	}
@@ -142,11 +145,13 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	}
 	found := f.classify(fr, f.state.Highest)
 	if found.isRepeat {
+		f.noteRepeat(fr)
 		return
 	}
 	d, taken := f.draftOf(ctx, fr)
 	if found.goesBack {
 		if !taken || old[d.Hash()] != event.Beginning {
+			f.noteRepeat(fr)
 			return // it may have been left out before, too
 		}
 		if !f.wentBack {
@@ -160,6 +165,7 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 		d, taken = f.draftOf(ctx, fr)
 	}
 	f.remember(fr)
+	f.advanced = true
 	f.fresh = true
 	if !taken {
 		return
@@ -172,6 +178,18 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	b.add(d, fr.ID)
 	f.state.Events++
 	f.state.Bytes += int64(len(fr.Data))
+}
+
+// noteRepeat notes that an event comes again.
+func (f *follower) noteRepeat(fr *Frame) {
+	key := repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
+	if f.again[key] {
+		return
+	}
+	if f.again == nil || len(f.again) >= f.cfg.repeats {
+		f.again = map[repeatKey]bool{}
+	}
+	f.again[key], f.advanced = true, true
 }
 
 // draftOf returns the draft of an event, if there is one.

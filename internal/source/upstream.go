@@ -241,7 +241,7 @@ func (f *follower) addUpstream(b *batch, fr *Frame) {
 	if isUpstreamsOwn(fr.upstream) {
 		return
 	}
-	f.fresh = true
+	f.fresh, f.advanced = true, true
 	b.add(fr.upstream.Draft, fr.ID)
 	f.state.Events++
 	f.state.Bytes += int64(len(fr.Data))

@@ -150,8 +150,10 @@ type follower struct {
 	newest   string // the cursor once all that belongs before it is there, if there are batches
 	ended    bool   // the history was sent
 	moved    bool   // the connection has brought something
-	fresh    bool   // among it an event that was not stored before
+	fresh    bool   // among it an event with an id that was not stored before
 	wentBack bool   // ids of the connection have, and it was noted
+	nameless bool   // events without ids were stored since the last repeat
+	doubted  bool   // nameless events came before a repeat, and it was noted
 
 	advanced bool               // it has brought what it had not brought before
 	news     time.Time          // when it last had
@@ -356,7 +358,7 @@ func (f *follower) pause(failures int, asked time.Duration, err error) time.Dura
 // of the history.
 func (f *follower) readConnection(ctx context.Context, conn *connection) (guessed bool, err error) {
 	f.waiting, f.newest, f.ended, f.fresh, f.wentBack = nil, f.state.Cursor, false, false, false
-	f.advanced, f.again = false, nil
+	f.nameless, f.doubted, f.advanced, f.again = false, false, false, nil
 	begun := time.Now()
 	f.news = begun
 	defer func() {
@@ -415,7 +417,7 @@ func (f *follower) readConnection(ctx context.Context, conn *connection) (guesse
 			return false, nil
 		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.EndClose:
 			return false, nil
-		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh || f.state.Cursor == ""):
+		case errors.Is(ended, io.EOF) && f.cfg.UntilEnd && f.cfg.Knobs.End == Place{} && (!f.fresh && !f.nameless || f.state.Cursor == ""):
 			// Another connection would bring the same again.
 			return true, f.take(ctx, nil, true)
 		case errors.Is(ended, io.EOF):

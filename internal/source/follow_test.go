@@ -260,6 +260,28 @@ func TestFollowDump(t *testing.T) {
 	}
 }
 
+// That is so, too, if events without ids come first, though they are stored with each connection.
+func TestFollowDumpNameless(t *testing.T) {
+	address := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "data: 1\n\nid: 1\ndata: 2\n\n") })
+	db := newLog(t)
+	cfg := followConfig(t, address, "sse", db)
+	cfg.Knobs.End = Place{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	connections := 0
+	cfg.OnRetry = func(error, time.Duration) {
+		if connections++; connections == 5 {
+			cancel()
+		}
+	}
+	if guessed, err := Follow(ctx, cfg); err != nil || !guessed {
+		t.Error(guessed, err)
+	}
+	if events, gaps := eventsOf(t, db); !slices.Equal(events, []string{"1", "2", "1"}) || len(gaps) != 1 {
+		t.Errorf("events %q, gaps %q", events, gaps)
+	}
+}
+
 // An append whose outcome is unknown is made again, and counts once.
 func TestFollowUnknownOutcome(t *testing.T) {
 	db := newLog(t)
@@ -350,6 +372,7 @@ func scripted(t *testing.T, bodies ...string) (address string, asked func() []st
 func TestFollowRepeats(t *testing.T) {
 	block := func(id int, data string) string { return fmt.Sprintf("id: %d\ndata: %s\n\n", id, data) }
 	const noCursor, wentBack = "the server's events have no cursor", "ids went back to 1: the server may have lost its history"
+	const nameless = "events without ids came before one that was stored before: they may be stored twice"
 	for _, tt := range []struct {
 		name         string
 		bodies       []string
@@ -367,6 +390,9 @@ func TestFollowRepeats(t *testing.T) {
 		{"equal events with ids of their own", []string{block(1, "1") + block(2, "1")}, []string{"1", "1"}, nil},
 		{"an id alone moves the cursor", []string{"id: 7\n\n", block(8, "1")}, []string{"1"}, nil},
 		{"a tail without a cursor comes again", []string{block(1, "1") + "data: 2\n\n", "data: 2\n\n" + block(2, "3")}, numbers(3), nil},
+		{"events without ids before one that comes again", []string{"data: 1\n\n" + block(1, "2") + block(2, "3"), "data: 1\n\n" + block(1, "2") + "data: 4\n\n" + block(2, "3")}, []string{"1", "2", "3", "1", "4"}, []string{nameless}},
+		{"events without ids after one that comes again", []string{"data: 1\n\n" + block(1, "2"), block(1, "2") + "data: 3\n\n" + block(2, "4")}, []string{"1", "2", "3", "4"}, nil},
+		{"an id that cannot be one, before one that comes again", []string{"id: 0\x00\ndata: 1\n\n" + block(1, "2"), "id: 0\x00\ndata: 1\n\n" + block(1, "2")}, []string{"1", "2", "1"}, []string{nameless}},
 		{"a sticky id is none", []string{block(1, "1") + "data: 2\n\ndata: 2\n\n" + block(2, "3")}, []string{"1", "2", "2", "3"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -145,13 +145,13 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	}
 	found := f.classify(fr, f.state.Highest)
 	if found.isRepeat {
-		f.noteRepeat(fr)
+		f.noteRepeat(b, fr)
 		return
 	}
 	d, taken := f.draftOf(ctx, fr)
 	if found.goesBack {
 		if !taken || old[d.Hash()] != event.Beginning {
-			f.noteRepeat(fr)
+			f.noteRepeat(b, fr)
 			return // it may have been left out before, too
 		}
 		if !f.wentBack {
@@ -166,10 +166,11 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	}
 	f.remember(fr)
 	f.advanced = true
-	f.fresh = true
+	f.fresh = f.fresh || fr.ID != ""
 	if !taken {
 		return
 	}
+	f.nameless = f.nameless || fr.ID == ""
 	if d.User == Gaps {
 		f.state.Refused++
 		b.add(d, "")
@@ -180,8 +181,14 @@ func (f *follower) addFrame(ctx context.Context, b *batch, fr *Frame, old map[ev
 	f.state.Bytes += int64(len(fr.Data))
 }
 
-// noteRepeat notes that an event comes again.
-func (f *follower) noteRepeat(fr *Frame) {
+// noteRepeat notes that an event comes again. Events without ids before it may come again, too,
+// and nothing tells them from new ones.
+func (f *follower) noteRepeat(b *batch, fr *Frame) {
+	if f.nameless && !f.doubted {
+		f.doubted = true
+		b.add(f.gap("events without ids came before one that was stored before: they may be stored twice"), "")
+	}
+	f.nameless = false
 	key := repeatKeyOf(f.state.Generation, fr.ID, fr.Ordinal)
 	if f.again[key] {
 		return

@@ -7,7 +7,13 @@
 package main
 
 import (
+	"io"
+	"log"
 	"os"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	// net/http has no other place for what it logs as a client, and quotes what a server sent.
+	log.SetOutput(io.Discard)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/rstream-dev/rstream/internal/longtest"
 )
 
 // smallDisk begins a script: small is a folder on a disk of 1 MB, and room enlarges it.
@@ -135,5 +142,35 @@ func TestOutboxOnFullDisk(t *testing.T) {
 	}
 	if n := strings.Count(string(b), "\n"); n != last && n != most {
 		t.Errorf("%d lines are in the outbox, and it says %s", n, said)
+	}
+}
+
+// A file that cannot grow ends a sync of a source with the error. The next one goes on from there.
+func TestSourceOnLimitedFile(t *testing.T) {
+	t.Parallel()
+	if !longtest.Enabled() {
+		t.Skip("it waits ten seconds for an outcome; -long")
+	}
+	const n = 5000
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		after, _ := strconv.Atoi(r.Header.Get("Last-Event-ID"))
+		for i := after + 1; i <= n; i++ {
+			fmt.Fprintf(w, "id: %d\ndata: {\"n\":%d,\"text\":\"%0300d\"}\n\n", i, i, 0)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	w := &walker{t: t, dir: dir, env: []string{"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "RSTREAM_SERVER=", "RSTREAM_TOKEN="}}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "trap '' XFSZ; ulimit -f 1000; exec rstream sync "+srv.URL)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), w.env...)
+	if said, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(string(said), "outcome unknown: ") || !strings.Contains(string(said), "disk I/O error") {
+		t.Errorf("%v: %s", err, said)
+	}
+	w.run(exitDone, "sync -q "+srv.URL)
+	if out, _ := w.run(exitDone, "log -o json "+srv.URL); strings.Count(out, "\n") != n {
+		t.Errorf("%d lines, want %d", strings.Count(out, "\n"), n)
 	}
 }

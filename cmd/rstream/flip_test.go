@@ -37,7 +37,7 @@ type flipTrial struct {
 	t           *testing.T
 	dir         string
 	log, copied []byte
-	spots       map[string]map[string][]pagetest.Spot // of "log" and "copied", by table
+	spots       map[string]map[string][]pagetest.Spot // of "log" and "copied", by table, once asked for
 	url         string                                // of a server with a sound file
 	truth       []string                              // the lines of all events
 	where       string                                // the bit that is flipped
@@ -62,10 +62,10 @@ func TestFlippedBitsOfTheProgram(t *testing.T) {
 			of, file, try = "copied", f.copied, f.tryCopy
 		}
 		table := flippedTables[(first+i/2)%len(flippedTables)]
-		spots := f.spots[of][table]
+		spots := f.spotsOf(of, file, table)
 		if len(spots) == 0 {
 			table = "page"
-			spots = f.spots[of][table]
+			spots = f.spotsOf(of, file, table)
 		}
 		s, bit := spots[random.IntN(len(spots))], random.IntN(8)
 		f.where = fmt.Sprintf("%s, bit %d of byte %d of %s (in a column: %v)", of, bit, s.At, table, s.Column)
@@ -120,21 +120,27 @@ func newFlipTrial(t *testing.T) *flipTrial {
 		}
 	}
 	f.copied = f.read(copied)
-	for of, path := range map[string]string{"log": path, "copied": copied} {
-		f.spots[of] = map[string][]pagetest.Spot{}
-		file := f.read(path)
-		pool, err := sql.Open("sqlite", "file:"+f.write("spots.db", file)+"?immutable=1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, table := range flippedTables {
-			if f.spots[of][table], err = pagetest.Spots(pool, file, table); err != nil {
-				t.Fatal(err)
-			}
-		}
-		pool.Close()
-	}
+	f.spots["log"], f.spots["copied"] = map[string][]pagetest.Spot{}, map[string][]pagetest.Spot{}
 	return f
+}
+
+// spotsOf returns the spots of a table in a sound file, which take a while to find.
+func (f *flipTrial) spotsOf(of string, file []byte, table string) []pagetest.Spot {
+	f.t.Helper()
+	if spots, found := f.spots[of][table]; found {
+		return spots
+	}
+	pool, err := sql.Open("sqlite", "file:"+f.write("spots.db", file)+"?immutable=1")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer pool.Close()
+	spots, err := pagetest.Spots(pool, file, table)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.spots[of][table] = spots
+	return spots
 }
 
 func (f *flipTrial) read(path string) []byte {

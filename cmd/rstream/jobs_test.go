@@ -25,6 +25,7 @@ type jobsKey struct{}
 // A job is a program in the background: a process of its own, or rstream in a worker.
 type job struct {
 	process *os.Process
+	worker  bool          // the process is a worker
 	done    chan struct{} // closed when it has ended
 	status  string        // its exit status or signal; valid once done is closed
 	err     error         // valid once done is closed
@@ -55,7 +56,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Value(jobsKey{}).(jobs)[name] = j
 	ts.Defer(func() {
-		j.kill()
+		j.end()
 		if said, err := os.ReadFile(errs.Name()); err == nil && len(said) > 0 {
 			ts.Logf("[%s.err]\n%s", name, said)
 		}
@@ -95,7 +96,7 @@ func (j *job) startInWorker(ts *testscript.TestScript, pool *workers, args []str
 	if err := w.send(workerTask{args, environment(ts), ts.MkAbs(".")}, null, out, errs); err != nil {
 		return err
 	}
-	j.process = w.cmd.Process
+	j.process, j.worker = w.cmd.Process, true
 	go func() {
 		defer close(j.done)
 		status, err := w.receive()
@@ -110,12 +111,23 @@ func (j *job) startInWorker(ts *testscript.TestScript, pool *workers, args []str
 	return nil
 }
 
-// kill ends a job that has not ended.
-func (j *job) kill() {
+// jobEnd is how long a job has to end by itself when its script has ended.
+const jobEnd = time.Second
+
+// end ends a job that has not ended. A worker that ends in order runs other commands later.
+func (j *job) end() {
 	select {
 	case <-j.done:
 		return // its process may run another command
 	default:
+	}
+	if j.worker {
+		_ = j.process.Signal(syscall.SIGTERM) // between two commands, a worker ignores it
+		select {
+		case <-j.done:
+			return
+		case <-time.After(jobEnd):
+		}
 	}
 	if syscall.Kill(-j.process.Pid, syscall.SIGKILL) != nil { // a worker has no group of its own
 		_ = j.process.Kill()

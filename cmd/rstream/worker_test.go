@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -147,6 +148,8 @@ func pipeTo(w io.Writer, copies *sync.WaitGroup) (*os.File, error) {
 // work is the main function of a worker.
 func work() {
 	debug.SetGCPercent(400) // the heap is small
+	// The end of a script may come when its command has just ended.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM)
 	control, err := controlOf(3)
 	for err == nil {
 		err = workOnce(control)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/mattn/go-runewidth"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/server"
 	"golang.org/x/sys/unix"
 )
@@ -24,15 +26,40 @@ import (
 // there and its exit status.
 func onScreen(t *testing.T, columns int, cmd *exec.Cmd) (shown string, status int) {
 	t.Helper()
+	shown = readScreen(t, columns, func(program *os.File) {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}, func() { waitWithin(t, cmd) })
+	return shown, cmd.ProcessState.ExitCode()
+}
+
+// onScreen is as the function of that name, without a process of its own.
+func (w *worker) onScreen(t *testing.T, columns int, cmd *exec.Cmd) (shown string, status int) {
+	t.Helper()
+	shown = readScreen(t, columns, func(program *os.File) {
+		if err := w.send(workerTask{cmd.Args[1:], cmd.Env, cmp.Or(cmd.Dir, ".")}, program, program, program); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		var err error
+		if status, err = w.receive(); err != nil {
+			t.Fatalf("%v ended its process: %v", cmd.Args, err)
+		}
+	})
+	return shown, status
+}
+
+// readScreen returns what a terminal of some columns shows of a program from its start to its end.
+func readScreen(t *testing.T, columns int, start func(program *os.File), wait func()) string {
+	t.Helper()
 	person, program := openTerminal(t)
 	if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)}); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	start(program)
 	program.Close()
 	var b bytes.Buffer
 	read := make(chan struct{})
@@ -40,10 +67,9 @@ func onScreen(t *testing.T, columns int, cmd *exec.Cmd) (shown string, status in
 		defer close(read)
 		io.Copy(&b, person) // until the program's end is closed
 	}()
-	waitWithin(t, cmd)
+	wait()
 	<-read
-	shown = strings.ReplaceAll(b.String(), "\r\n", "\n")
-	return erased.ReplaceAllString(shown, ""), cmd.ProcessState.ExitCode()
+	return erased.ReplaceAllString(strings.ReplaceAll(b.String(), "\r\n", "\n"), "")
 }
 
 // erased matches what a status line has shown, and its end.
@@ -61,6 +87,7 @@ const screenLog = `{"user":"alice","path":"posts/1","value":{"n":1,"text":"short
 // Events on a screen: one a line that fits it, at three widths, with colours and
 // without. The times are replaced, since a log gives its own.
 func TestScreens(t *testing.T) {
+	t.Parallel()
 	url, dir := logServer(t), t.TempDir()
 	events := filepath.Join(dir, "events.jsonl")
 	if err := os.WriteFile(events, []byte(screenLog), 0o600); err != nil {
@@ -77,6 +104,15 @@ func TestScreens(t *testing.T) {
 	}
 	if out, err := rstream("sync", "-q", "--all").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	onScreen := onScreen
+	if !longtest.Enabled() {
+		w, err := startWorker("UTC")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { w.end() })
+		onScreen = w.onScreen
 	}
 	var got strings.Builder
 	show := func(columns int, args ...string) string {
@@ -165,6 +201,7 @@ func sampleTime(s string) string {
 // that line, and one line that stays says that the connection is back. Nothing of this is
 // written if the output is piped.
 func TestTailOnScreen(t *testing.T) {
+	t.Parallel()
 	db := openLogFile(t)
 	handler := server.New(db, server.Config{})
 	srv := httptest.NewServer(handler)

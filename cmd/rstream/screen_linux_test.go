@@ -228,8 +228,8 @@ func TestTailOnScreen(t *testing.T) {
 	}
 	put("1")
 	shown.waitFor(t, "a/x  PUT  1\r\n"+waiting)
+	srv.Listener.Close() // first, since the tail may be back at once
 	srv.CloseClientConnections()
-	srv.Listener.Close()
 	shown.waitFor(t, "; trying again in ")
 	put("2")
 	put("3")

@@ -162,7 +162,7 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	if err := s.askNodes(ctx, l); err != nil {
 		return err
 	}
-	synced, err := l.CheckDurable(ctx)
+	synced, err := l.CheckDurable(ctx, expectedServers(stream.Replicas))
 	if err != nil {
 		s.Unknown = err.Error()
 		return nil

@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,13 +105,18 @@ func (o *clusterFlags) checkClusterFlags() error {
 		return err
 	}
 	switch {
-	case o.replicas < 0:
-		return usagef("--replicas %d: want 1, 3 or 5", o.replicas)
+	case o.replicas < 0 || o.replicas > maxReplicas:
+		return replicasError(o.replicas)
 	case o.durable != "" && o.durable != "always" && o.durable != "interval":
 		return usagef("--durable %q: want always or interval", o.durable)
 	}
 	return nil
 }
+
+// maxReplicas is the most that NATS servers keep of a stream.
+const maxReplicas = 5
+
+func replicasError(n int) error { return usagef("--replicas %d: want 1, 3 or 5", n) }
 
 // A node is the stream of a cluster, as one of its nodes sees it.
 type node struct {
@@ -121,10 +124,7 @@ type node struct {
 	create bool
 	wait   time.Duration // for NATS servers at the first start
 
-	always   bool // of --durable
-	checking sync.Mutex
-	checked  time.Time   // when the servers were found to do what always asks for; guarded by checking
-	proven   atomic.Bool // they did when they were last asked
+	disks *diskCheck // of --durable always; nil: none
 }
 
 var nodeWords = followedWords{"a node of", "the stream", "stream"}
@@ -146,7 +146,10 @@ func (a *app) newNode(ctx context.Context, o *serveOptions) (*followed, error) {
 	if err != nil {
 		return nil, nodeError(err)
 	}
-	n := &node{Log: l, create: o.create, wait: wait, always: o.durable == "always"}
+	n := &node{Log: l, create: o.create, wait: wait}
+	if o.durable == "always" {
+		n.disks = &diskCheck{ask: n.askWhenSynced}
+	}
 	return &followed{upstream: n, words: nodeWords, node: n, name: l.String(), close: l.Close}, nil
 }
 
@@ -172,56 +175,19 @@ func untilReached(ctx context.Context, wait time.Duration, try func() error) err
 
 // Describe implements mirror.Upstream.
 func (n *node) Describe(ctx context.Context, held mirror.Position) (d mirror.Description, err error) {
-	if d, err = n.Log.Describe(ctx, held); err == nil && n.always {
-		err = n.checkAlways(ctx)
+	if d, err = n.Log.Describe(ctx, held); err == nil && n.disks != nil {
+		err = n.disks.prove(ctx, syncAge)
 	}
 	return d, err
-}
-
-// syncAge is for how long what the servers have said about their disks counts.
-const syncAge = time.Minute
-
-// checkAlways refuses servers that acknowledge an append before it is synced.
-func (n *node) checkAlways(ctx context.Context) error {
-	n.checking.Lock()
-	defer n.checking.Unlock()
-	if n.proven.Load() && time.Since(n.checked) < syncAge {
-		return nil
-	}
-	err := n.askWhenSynced(ctx)
-	n.checked = time.Now()
-	n.proven.Store(err == nil)
-	return err
-}
-
-func (n *node) askWhenSynced(ctx context.Context) error {
-	servers, err := n.CheckDurable(ctx)
-	if err != nil {
-		return err
-	}
-	always := map[string]bool{}
-	for _, s := range servers {
-		if always[s.Server] = s.Always; !s.Always {
-			return &natslog.SetupError{Text: fmt.Sprintf("--durable always: the server %s has a sync_interval of %s", s.Server, s.Interval)}
-		}
-	}
-	stream, err := n.Stream(ctx)
-	if err != nil {
-		return err
-	}
-	for _, r := range stream.Replicas {
-		if !always[r.Server] {
-			return &natslog.SetupError{Text: fmt.Sprintf("--durable always: the server %s did not say when it syncs", r.Server)}
-		}
-	}
-	return nil
 }
 
 // Append implements mirror.Upstream. The server of the node has checked the rights of the caller:
 // its credentials are for no one else.
 func (n *node) Append(ctx context.Context, held mirror.Position, _ wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
-	if n.always && !n.proven.Load() {
-		return nil, &mirror.UnreachableError{URL: n.String(), Unsent: true, Err: errors.New("whether appends are durable there is not known yet")}
+	if n.disks != nil {
+		if err := n.disks.problem(); err != nil {
+			return nil, &mirror.UnreachableError{URL: n.String(), Unsent: true, Err: err}
+		}
 	}
 	return n.Log.Append(ctx, held, wire.Caller{}, drafts)
 }
@@ -257,6 +223,9 @@ func nodeError(err error) error {
 	var begins *natslog.BeginError
 	var conflict *mirror.ConflictError
 	switch {
+	case errors.As(err, &refused) && refused.System:
+		e.text = "--nats-system: " + err.Error()
+		e.status, e.hint = exitNotAllowed, "name a user of the system account of the NATS servers with --nats-system or --nats-system-creds"
 	case errors.As(err, &refused) && refused.Doing != "":
 		e.status, e.hint = exitNotAllowed, "docs/cluster.md lists what the user of a node must be allowed to do"
 	case errors.As(err, &refused):
@@ -295,6 +264,11 @@ const nodePause = time.Second
 
 // takePart makes the node one that others forward appends to, until ctx ends.
 func (n *node) takePart(ctx context.Context, log *cache.DB, say *serveLog) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	if n.disks != nil {
+		asking.Go(func() { n.disks.run(ctx, say.Logger) })
+	}
 	for {
 		err := n.Run(ctx, log)
 		if ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -197,14 +198,48 @@ func TestCheckDurable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		got, err := l.CheckDurable(t.Context())
+		got, err := l.CheckDurable(t.Context(), nil)
 		if err != nil || len(got) != 1 || got[0].Always != want.Always || !want.Always && got[0].Interval != want.Interval {
 			t.Errorf("sync_interval %s: %+v, %v", name, got, err)
 		}
 		l.cfg.SystemURL = ""
-		if _, err := l.CheckDurable(t.Context()); err == nil {
+		if _, err := l.CheckDurable(t.Context(), nil); err == nil {
 			t.Error("it was known without the system account")
 		}
+	}
+}
+
+// An error of the system account names its servers, and says which user is refused.
+func TestSystemAccountRefused(t *testing.T) {
+	t.Parallel()
+	s := configured(t, `accounts { SYS: { users: [{ user: sys, password: s }] }, APP: { users: [{ user: app, password: a }, { user: none, password: n, permissions: { publish: { deny: ">" } } }] } }
+		system_account: SYS`)
+	host := s.Addr().String()
+	l, err := Connect(t.Context(), Config{URL: "nats://app:a@" + host, Stream: "log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for user, want := range map[string]string{
+		"sys:wrong": host + " refuses the credentials: ",
+		"none:n":    host + ` does not allow this user to publish to "$SYS.REQ.SERVER.PING.VARZ"`,
+	} {
+		l.cfg.SystemURL = "nats://" + user + "@" + host
+		_, err := l.CheckDurable(t.Context(), nil)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || !refused.System || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", user, err, want)
+		}
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	l.cfg.SystemURL = "nats://" + closed.Addr().String()
+	var away *mirror.UnreachableError
+	if _, err := l.CheckDurable(t.Context(), nil); !errors.As(err, &away) || away.URL != l.cfg.SystemURL {
+		t.Errorf("nobody is there: %v", err)
 	}
 }
 

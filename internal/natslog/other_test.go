@@ -164,6 +164,9 @@ func TestSetup(t *testing.T) {
 	if err != nil || !created || d.Log != "0123456789ABCDEF" || d.Parent != "FEDCBA9876543210" || d.ParentHead != 7 || d.Head.ID != 7 {
 		t.Errorf("Create: %+v, %v, %v", d, created, err)
 	}
+	if s, err := l.Stream(t.Context()); err != nil || s.Begin != 7 {
+		t.Errorf("the stream is %+v, %v", s, err)
+	}
 	if again, created, err := l.Create(t.Context(), Creation{}); err != nil || created || again.Log != d.Log {
 		t.Errorf("Create again: %+v, %v, %v", again, created, err)
 	}

@@ -17,6 +17,7 @@ type RefusedError struct {
 	URL     string // of the servers, without secrets
 	Doing   string // "publish to" or "subscribe to", "" if the credentials were refused
 	Subject string // of Doing
+	System  bool   // the user is that of the system account
 	Err     error
 }
 
@@ -111,10 +112,15 @@ var refusedSubject = regexp.MustCompile(`(Publish|Subscription) to "([^"]+)"`)
 
 // refusalIn returns the refusal that an error is, nil if it is none.
 func (l *Log) refusalIn(err error) *RefusedError {
+	return refusedBy(l.cfg.shown(), err)
+}
+
+// refusedBy is refusalIn for the servers at a URL.
+func refusedBy(url string, err error) *RefusedError {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return nil
 	}
-	refused := &RefusedError{URL: l.cfg.shown(), Doing: "use", Subject: err.Error(), Err: err}
+	refused := &RefusedError{URL: url, Doing: "use", Subject: err.Error(), Err: err}
 	if m := refusedSubject.FindStringSubmatch(err.Error()); m != nil {
 		refused.Doing, refused.Subject = "publish to", m[2]
 		if m[1] == "Subscription" {

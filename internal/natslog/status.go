@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/mirror"
 )
 
 // Counters count what this node has done since Connect.
@@ -65,14 +67,19 @@ func (l *Log) Status() Status {
 type Replica struct {
 	Server  string
 	Leader  bool
-	Current bool // it has everything
-	Offline bool
+	Current bool   // it has everything
+	Offline bool   // it acknowledges nothing: NATS says so, or its leader has heard nothing of it for a while
 	Lag     uint64 // operations that it lacks
 }
+
+// offlineTime is how long a leader has heard nothing of a replica that is offline: replicas answer
+// each second. Of a server that was killed, NATS says so only after some minutes.
+const offlineTime = 5 * time.Second
 
 // A StreamStatus says how the stream is.
 type StreamStatus struct {
 	Log         string
+	Begin       event.ID // where the stream begins
 	Created     time.Time
 	Messages    uint64
 	Bytes       uint64
@@ -88,14 +95,18 @@ func (l *Log) Stream(ctx context.Context) (s StreamStatus, err error) {
 	if err != nil {
 		return s, refusalOr(ctx, err)
 	}
-	s = StreamStatus{Log: info.Config.Metadata[metaLog], Created: info.Created, Messages: info.State.Msgs, Bytes: info.State.Bytes,
+	d, err := describeMetadata(info.Config.Metadata)
+	if err != nil {
+		return s, err
+	}
+	s = StreamStatus{Log: d.Log, Begin: d.Horizon.ID, Created: info.Created, Messages: info.State.Msgs, Bytes: info.State.Bytes,
 		First: info.State.FirstSeq, Last: info.State.LastSeq}
 	if c := info.Cluster; c != nil {
 		if c.Leader != "" {
 			s.Replicas = append(s.Replicas, Replica{Server: c.Leader, Leader: true, Current: true})
 		}
 		for _, r := range c.Replicas {
-			s.Replicas = append(s.Replicas, Replica{Server: r.Name, Current: r.Current, Offline: r.Offline, Lag: r.Lag})
+			s.Replicas = append(s.Replicas, Replica{Server: r.Name, Current: r.Current, Offline: r.Offline || r.Active > offlineTime, Lag: r.Lag})
 		}
 	}
 	return s, nil
@@ -109,9 +120,9 @@ type ServerSync struct {
 }
 
 // CheckDurable asks the servers of the NATS cluster when they sync, through the system account
-// of Config. Only those that answer in time are in the result. Without that account, clients
-// cannot know.
-func (l *Log) CheckDurable(ctx context.Context) (servers []ServerSync, err error) {
+// of Config. It waits some seconds for those in expected, and shortly for others; only those that
+// answer in time are in the result. Without that account, clients cannot know.
+func (l *Log) CheckDurable(ctx context.Context, expected []string) (servers []ServerSync, err error) {
 	if l.cfg.SystemURL == "" && l.cfg.SystemCredentials == "" {
 		return nil, setupErrorf("sync_interval can be read only with the system account")
 	}
@@ -119,26 +130,36 @@ func (l *Log) CheckDurable(ctx context.Context) (servers []ServerSync, err error
 	if err != nil {
 		return nil, err
 	}
-	url := l.cfg.SystemURL
-	if url == "" {
-		url = l.cfg.URL
-	}
-	conn, err := connect(ctx, url, options)
+	system := l.cfg
+	system.URL = cmp.Or(l.cfg.SystemURL, l.cfg.URL)
+	denied := make(chan error, 1)
+	options = append(options, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		select {
+		case denied <- err:
+		default: // the first one ends it
+		}
+	}))
+	conn, err := connect(ctx, system.URL, options)
 	if err != nil {
-		return nil, l.unreachable(err)
+		return nil, system.systemError(err)
 	}
 	defer conn.Close()
 	inbox := conn.NewInbox()
 	answers := make(chan *nats.Msg, 1024)
 	sub, err := conn.ChanSubscribe(inbox, answers)
 	if err != nil {
-		return nil, l.unreachable(err)
+		return nil, system.systemError(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // the connection is closed anyway
 	if err := conn.PublishRequest("$SYS.REQ.SERVER.PING.VARZ", inbox, nil); err != nil {
-		return nil, l.unreachable(err)
+		return nil, system.systemError(err)
 	}
-	for limit := time.After(requestWait); ; {
+	missing := map[string]bool{}
+	for _, name := range expected {
+		missing[name] = true
+	}
+	limit := time.After(requestWait)
+	for {
 		select {
 		case msg := <-answers:
 			s, err := parseVarz(msg)
@@ -146,7 +167,11 @@ func (l *Log) CheckDurable(ctx context.Context) (servers []ServerSync, err error
 				return nil, err
 			}
 			servers = append(servers, s)
-			limit = time.After(500 * time.Millisecond) // nobody says how many there are
+			if delete(missing, s.Server); len(missing) == 0 {
+				limit = time.After(500 * time.Millisecond) // nobody says how many there are
+			}
+		case err := <-denied:
+			return nil, system.systemError(err)
 		case <-limit:
 			if len(servers) == 0 {
 				return nil, setupErrorf("no NATS server answers: is it a user of the system account?")
@@ -156,6 +181,19 @@ func (l *Log) CheckDurable(ctx context.Context) (servers []ServerSync, err error
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// systemError returns the error of a connection of the user of the system account.
+func (c *Config) systemError(err error) error {
+	refused := refusedBy(c.shown(), err)
+	if refused == nil && isRefusal(err) {
+		refused = &RefusedError{URL: c.shown(), Err: err}
+	}
+	if refused == nil {
+		return &mirror.UnreachableError{URL: c.shown(), Unsent: true, Err: err}
+	}
+	refused.System = true
+	return refused
 }
 
 func parseVarz(msg *nats.Msg) (s ServerSync, err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -51,6 +52,9 @@ func runClusterAdopt(ctx context.Context, a *app, o adoptOptions, to string) (er
 	if err := o.checkStreamFlags(); err != nil {
 		return err
 	}
+	if o.replicas < 1 || o.replicas > maxReplicas {
+		return replicasError(o.replicas)
+	}
 	cfg := o.streamConfig(a)
 	cfg.Replicas = o.replicas
 	l, err := natslog.Connect(ctx, cfg)
@@ -63,14 +67,31 @@ func runClusterAdopt(ctx context.Context, a *app, o adoptOptions, to string) (er
 		return err
 	}
 	_, created, err := l.Create(ctx, creation)
-	switch {
-	case err != nil:
-		return errors.Join(streamError(err), os.Remove(to))
-	case !created:
-		return errors.Join(&exitError{exitFailed, "stream " + o.stream + ": exists already", "name another one with --stream"}, os.Remove(to))
+	if err := o.settleAdoption(created, err, to); err != nil {
+		return err
 	}
 	a.note("log %s continues %s from %s in the stream %s; start a node with %s", creation.Log, creation.Parent, creation.ParentHead, o.stream, to)
 	return nil
+}
+
+// settleAdoption returns the error after an attempt to create the stream for a file. It removes the
+// file, but not if there may be a stream for it: no other file has the beginning of that log.
+func (o *adoptOptions) settleAdoption(created bool, err error, file string) error {
+	switch {
+	case err == nil && created:
+		return nil
+	case err == nil:
+		return errors.Join(&exitError{exitFailed, "stream " + o.stream + ": exists already", "name another one with --stream"}, os.Remove(file))
+	case !created && !errors.Is(err, natslog.ErrMaybeCreated):
+		return errors.Join(streamError(err), os.Remove(file))
+	}
+	err = streamError(err)
+	var exit *exitError
+	if errors.As(err, &exit) {
+		serve := fmt.Sprintf(`"rstream serve --db %s --nats URL --stream %s"`, file, o.stream)
+		exit.hint = "keep " + file + ": the stream may need it. Start a node with it, " + serve + "; if that says that the stream does not exist, remove the file and repeat"
+	}
+	return err
 }
 
 // continueLog writes the file of a node of a new log that continues the one in a file.

@@ -35,6 +35,9 @@ const minPayload = wire.MaxLine*4/3 + 16<<10
 // ErrNoStream means that the server has no stream of the name.
 var ErrNoStream = errors.New("the stream does not exist")
 
+// ErrMaybeCreated means that Create got no answer: the stream may exist now, or soon.
+var ErrMaybeCreated = errors.New("whether the stream was created is not known")
+
 // A SetupError means that a server or a stream is not set up as the log needs it.
 type SetupError struct{ Text string }
 
@@ -54,7 +57,9 @@ func (e *BeginError) Error() string {
 }
 
 // Create creates the stream, unless it exists, and returns the log that it has. If two nodes
-// create it at the same time, one of them wins, and both return its log.
+// create it at the same time, one of them wins, and both return its log. created is true also if
+// the stream could not be read after that. If the error is none of ErrMaybeCreated, and created is
+// false, this call has created nothing.
 func (l *Log) Create(ctx context.Context, c Creation) (d mirror.Description, created bool, err error) {
 	if err := l.checkServer(); err != nil {
 		return d, false, err
@@ -70,10 +75,15 @@ func (l *Log) Create(ctx context.Context, c Creation) (d mirror.Description, cre
 	case err == nil:
 		created = true
 	case !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-		return d, false, refusalOr(allowed, l.streamError(err))
+		err = refusalOr(allowed, l.streamError(err))
+		var away *mirror.UnreachableError
+		if errors.As(err, &away) && !away.Unsent {
+			err = fmt.Errorf("%w: %w", ErrMaybeCreated, err)
+		}
+		return d, false, err
 	}
 	d, err = l.Describe(ctx, mirror.Position{})
-	return d, created && err == nil, err
+	return d, created, err
 }
 
 // streamConfig returns the configuration of a new stream.
@@ -168,13 +178,20 @@ func (l *Log) checkStream(cfg *jetstream.StreamConfig) error {
 	return nil
 }
 
+// Codes of errors that are answers about the configuration of a stream, although the server gives
+// them the status 500.
+const (
+	codeInvalidConfig = 10052
+	codeReplicas      = 10074
+)
+
 // streamError returns the error for one of the stream's API.
 func (l *Log) streamError(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return fmt.Errorf("stream %s: %w", l.cfg.Stream, ErrNoStream)
-	case errors.As(err, &api) && api.Code < 500:
+	case errors.As(err, &api) && (api.Code < 500 || api.ErrorCode == codeInvalidConfig || api.ErrorCode == codeReplicas):
 		return setupErrorf("stream %s: %s", l.cfg.Stream, api.Description)
 	}
 	return l.unreachable(err)

@@ -1,6 +1,8 @@
 package natslog
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -209,5 +211,29 @@ func TestNoServer(t *testing.T) {
 	checkEqual(t, strings.Count(a.lines(), "\n"), a)
 	if n := strings.Count(a.lines(), `"found"`); n != 2 { // key and value of one event
 		t.Errorf("the event is there %d times: %s", n, fmt.Sprint(a.lines()))
+	}
+}
+
+// If no answer comes, the stream may have been created. If there is an answer, that is known.
+func TestCreateUnknown(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, sharedURL(t))
+	cfg := newConfig(t, p.url(), "a")
+	l, err := Connect(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.cfg.Replicas = 7
+	var wrong *SetupError
+	if _, created, err := l.Create(t.Context(), Creation{}); created || !errors.As(err, &wrong) || errors.Is(err, ErrMaybeCreated) {
+		t.Errorf("created %t, %v", created, err)
+	}
+	l.cfg.Replicas = 1
+	p.setMute()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, created, err := l.Create(ctx, Creation{}); created || !errors.Is(err, ErrMaybeCreated) {
+		t.Errorf("created %t, %v", created, err)
 	}
 }

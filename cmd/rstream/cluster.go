@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,7 @@ type clusterStatus struct {
 	ParentHead *event.ID       `json:"parent_head,omitempty"`
 	Committer  string          `json:"committer,omitempty"`
 	Nodes      []memberStatus  `json:"nodes"`
+	Incomplete string          `json:"nodes_incomplete,omitempty"` // why nodes that do not answer may be missing
 	Created    time.Time       `json:"created"`
 	Messages   uint64          `json:"messages"`
 	Bytes      uint64          `json:"bytes"`
@@ -87,6 +89,7 @@ type memberStatus struct {
 	Log       string    `json:"log,omitempty"` // if it is another one
 	Head      *event.ID `json:"head,omitempty"`
 	Behind    *int64    `json:"behind,omitempty"` // events
+	Ahead     int64     `json:"ahead,omitempty"`  // events that the stream does not have
 	Trouble   string    `json:"trouble,omitempty"`
 	Last      bool      `json:"last_committer,omitempty"` // it does not answer, and was the last one to assign ids
 }
@@ -144,7 +147,7 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	if err != nil {
 		return err
 	}
-	s.Log, s.Head, s.Begin = d.Log, d.Head.ID, d.Horizon.ID
+	s.Log, s.Head = d.Log, d.Head.ID
 	if s.Parent = d.Parent; d.Parent != "" && d.ParentHead != event.MaxID {
 		s.ParentHead = &d.ParentHead
 	}
@@ -152,7 +155,7 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	if err != nil {
 		return err
 	}
-	s.Created, s.Messages, s.Bytes = stream.Created, stream.Messages, stream.Bytes
+	s.Begin, s.Created, s.Messages, s.Bytes = stream.Begin, stream.Created, stream.Messages, stream.Bytes
 	for _, r := range stream.Replicas {
 		s.Replicas = append(s.Replicas, replicaStatus(r))
 	}
@@ -173,11 +176,23 @@ func (s *clusterStatus) ask(ctx context.Context, l *natslog.Log) error {
 	return nil
 }
 
-// askNodes asks the nodes. The head was read before, so a node may be after it.
+// askNodes asks the nodes.
 func (s *clusterStatus) askNodes(ctx context.Context, l *natslog.Log) error {
-	nodes, err := l.Nodes(ctx)
+	nodes, incomplete, err := l.Nodes(ctx)
 	if err != nil {
 		return err
+	}
+	if incomplete != nil {
+		s.Incomplete = incomplete.Error()
+	}
+	grown := s.Head
+	isAfter := func(n natslog.NodeStatus) bool { return n.Log == s.Log && n.Head > s.Head }
+	if slices.ContainsFunc(nodes, isAfter) { // events may have come since the head was read
+		d, err := l.Describe(ctx, mirror.Position{})
+		if err != nil {
+			return err
+		}
+		grown = d.Head.ID
 	}
 	s.Nodes = []memberStatus{}
 	for i := range nodes {
@@ -189,6 +204,7 @@ func (s *clusterStatus) askNodes(ctx context.Context, l *natslog.Log) error {
 		if n.Answers && n.Log == s.Log {
 			behind := max(int64(s.Head)-int64(n.Head), 0)
 			m.Behind = &behind
+			m.Ahead = max(int64(n.Head)-int64(grown), 0)
 		} else {
 			m.Log = n.Log
 		}
@@ -200,7 +216,11 @@ func (s *clusterStatus) askNodes(ctx context.Context, l *natslog.Log) error {
 // problem returns an error if appends cannot be taken, or if a part of the cluster is away.
 func (s *clusterStatus) problem() error {
 	if s.Committer == "" {
-		return &exitError{exitFailed, "cluster status: no node assigns ids", "start nodes with \"rstream serve --nats\""}
+		e := &exitError{exitFailed, "cluster status: no node assigns ids", "start nodes with \"rstream serve --nats\""}
+		if slices.ContainsFunc(s.Nodes, func(n memberStatus) bool { return n.Answers }) {
+			e.hint = "the nodes run; the output says why they are not ready"
+		}
+		return e
 	}
 	for i := range s.Nodes {
 		if n := &s.Nodes[i]; !n.Answers {
@@ -233,6 +253,9 @@ func (s *clusterStatus) print(out *output) error {
 	for i := range s.Nodes {
 		line("node", "%s", &s.Nodes[i])
 	}
+	if s.Incomplete != "" {
+		line("", "nodes that do not answer may be missing: %s", s.Incomplete)
+	}
 	line("stream", "%s, %s, %s", s.Servers, count(int(s.Messages), "message"), formatSize(int64(s.Bytes)))
 	for _, r := range s.Replicas {
 		line("replica", "%s", r)
@@ -264,6 +287,8 @@ func (m *memberStatus) String() string {
 	switch {
 	case m.Behind == nil:
 		text.WriteString(": has the log " + m.Log)
+	case m.Ahead > 0:
+		text.WriteString(": at " + m.Head.String() + ", " + count(int(m.Ahead), "event") + " ahead of the stream")
 	case *m.Behind == 0:
 		text.WriteString(": has everything")
 	default:

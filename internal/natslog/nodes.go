@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rstream-dev/rstream/event"
 )
@@ -83,17 +84,25 @@ const (
 
 // Nodes asks the nodes of the log how they are, and returns them by name. Nodes that do not
 // answer are known from the stream: those that have read it within half a minute, and the last
-// one that became the committer.
-func (l *Log) Nodes(ctx context.Context) (nodes []NodeStatus, err error) {
+// one that became the committer. incomplete says why more of them may be missing, nil if none are:
+// a NATS server that is away does not say who has read from it.
+func (l *Log) Nodes(ctx context.Context) (nodes []NodeStatus, incomplete, err error) {
 	ctx, cancel := l.whileAllowed(ctx, "$JS.API.", l.subject(partNodes))
 	defer cancel()
-	known, last, err := l.knownNodes(ctx)
+	known, incomplete, err := l.readers(ctx)
 	if err != nil {
-		return nil, refusalOr(ctx, err)
+		return nil, nil, refusalOr(ctx, err)
+	}
+	last, err := l.lastClaim(ctx)
+	if err != nil {
+		return nil, nil, refusalOr(ctx, err)
+	}
+	if last.Boot != "" {
+		known[last] = true
 	}
 	answers, err := l.askNodes(ctx, known)
 	if err != nil {
-		return nil, refusalOr(ctx, err)
+		return nil, nil, refusalOr(ctx, err)
 	}
 	names := map[string]bool{}
 	for i := range answers {
@@ -109,36 +118,80 @@ func (l *Log) Nodes(ctx context.Context) (nodes []NodeStatus, err error) {
 		}
 	}
 	slices.SortFunc(nodes, func(a, b NodeStatus) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.URL, b.URL)) })
-	return nodes, nil
+	return nodes, incomplete, nil
 }
 
-// knownNodes returns the nodes that the stream knows, and the last claim.
-func (l *Log) knownNodes(ctx context.Context) (known map[claim]bool, last claim, err error) {
-	stream, err := l.js.Stream(ctx, l.cfg.Stream)
-	if err != nil {
-		return nil, last, l.streamError(err)
-	}
+// A consumerPage is an answer of a server that lists the consumers of a stream.
+type consumerPage struct {
+	Total     int `json:"total"` // of all pages
+	Limit     int `json:"limit"` // of a page, with those whose server did not answer
+	Consumers []struct {
+		Config struct {
+			Metadata map[string]string `json:"metadata"`
+		} `json:"config"`
+	} `json:"consumers"`
+	Error *jetstream.APIError `json:"error"`
+}
+
+// readers returns the nodes that have read the stream lately, and why some may be missing. It does
+// not use the library's list, which asks again for the consumers that are missing: a server takes
+// four seconds for a page with one of them.
+func (l *Log) readers(ctx context.Context) (known map[claim]bool, incomplete, err error) {
 	known = map[claim]bool{}
-	consumers := stream.ListConsumers(ctx)
-	for c := range consumers.Info() {
-		if node, boot := c.Config.Metadata[metaNode], c.Config.Metadata[metaBoot]; boot != "" {
-			known[claim{node, boot}] = true
+	silent := 0
+	for offset := 0; ; {
+		page, err := l.consumerPage(ctx, offset)
+		var refused *RefusedError
+		var wrong *SetupError
+		switch {
+		case err != nil && (ctx.Err() != nil || errors.Is(err, ErrNoStream) || errors.As(err, &refused) || errors.As(err, &wrong)):
+			return nil, nil, err
+		case err != nil:
+			return known, fmt.Errorf("list the consumers of the stream: %w", err), nil
+		}
+		for _, c := range page.Consumers {
+			if node, boot := c.Config.Metadata[metaNode], c.Config.Metadata[metaBoot]; boot != "" {
+				known[claim{node, boot}] = true
+			}
+		}
+		silent += max(0, min(page.Limit, page.Total-offset)-len(page.Consumers))
+		if offset += page.Limit; page.Limit <= 0 || offset >= page.Total {
+			break
 		}
 	}
-	if err := consumers.Err(); err != nil {
-		return nil, last, l.streamError(err)
+	if silent > 0 {
+		return known, fmt.Errorf("a NATS server did not answer about %d consumers of the stream", silent), nil
 	}
+	return known, nil, nil
+}
+
+// consumerPage returns the consumers of the stream from an offset in their list.
+func (l *Log) consumerPage(ctx context.Context, offset int) (page consumerPage, err error) {
+	wait, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	msg, err := l.conn.RequestWithContext(wait, "$JS.API.CONSUMER.LIST."+l.cfg.Stream, fmt.Appendf(nil, `{"offset":%d}`, offset))
+	if err != nil {
+		return page, l.unreachable(cmp.Or(context.Cause(ctx), err))
+	}
+	if err := json.Unmarshal(msg.Data, &page); err != nil {
+		return page, fmt.Errorf("read the list of consumers: %w", err)
+	}
+	if page.Error != nil {
+		return page, l.streamError(page.Error)
+	}
+	return page, nil
+}
+
+// lastClaim returns the last claim in the stream, the zero one if there is none.
+func (l *Log) lastClaim(ctx context.Context) (last claim, err error) {
 	m, seq, err := l.get(ctx, fmt.Sprintf(`{"last_by_subj":%q}`, l.subject(partClaim)))
 	if errors.Is(err, errNoMessage) {
-		return known, last, nil
+		return last, nil
 	}
-	if err == nil {
-		last, err = m.parseClaim(seq)
+	if err != nil {
+		return last, err
 	}
-	if err == nil {
-		known[last] = true
-	}
-	return known, last, err
+	return m.parseClaim(seq)
 }
 
 // askNodes returns the answers of nodes, those of known ones and of others.

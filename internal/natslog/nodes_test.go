@@ -28,9 +28,9 @@ func TestNodes(t *testing.T) {
 	defer l.Close()
 	l.nodesWait = 500 * time.Millisecond // those that were killed cost as much each time
 	describe := func() string {
-		nodes, err := l.Nodes(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		nodes, incomplete, err := l.Nodes(t.Context())
+		if err != nil || incomplete != nil {
+			t.Fatal(err, incomplete)
 		}
 		var texts []string
 		committers := 0 // on a slow machine, any node may have become it
@@ -91,14 +91,14 @@ func TestLastCommitter(t *testing.T) {
 	}
 	defer l.Close()
 	deleteConsumers(t, l)
-	nodes, err := l.Nodes(t.Context())
-	if err != nil || len(nodes) != 1 || nodes[0] != (NodeStatus{Node: "a", Claimed: true}) {
+	nodes, incomplete, err := l.Nodes(t.Context())
+	if err != nil || incomplete != nil || len(nodes) != 1 || nodes[0] != (NodeStatus{Node: "a", Claimed: true}) {
 		t.Errorf("the nodes are %+v, %v", nodes, err)
 	}
 	b := startNode(t, newConfig(t, a.cfg.URL, "b"), nil)
 	b.mustAppend(draft("p", "y"))
-	nodes, err = l.Nodes(t.Context())
-	if err != nil || len(nodes) != 1 || nodes[0].Node != "b" || !nodes[0].Committer || !nodes[0].Claimed || nodes[0].Head != 2 {
+	nodes, incomplete, err = l.Nodes(t.Context())
+	if err != nil || incomplete != nil || len(nodes) != 1 || nodes[0].Node != "b" || !nodes[0].Committer || !nodes[0].Claimed || nodes[0].Head != 2 {
 		t.Errorf("the nodes are %+v, %v", nodes, err)
 	}
 }
@@ -128,7 +128,7 @@ func TestNoNodes(t *testing.T) {
 	if _, _, err := l.Create(t.Context(), Creation{}); err != nil {
 		t.Fatal(err)
 	}
-	if nodes, err := l.Nodes(t.Context()); err != nil || len(nodes) != 0 {
+	if nodes, incomplete, err := l.Nodes(t.Context()); err != nil || incomplete != nil || len(nodes) != 0 {
 		t.Errorf("the nodes are %+v, %v", nodes, err)
 	}
 }

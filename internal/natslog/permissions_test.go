@@ -133,7 +133,7 @@ func useCluster(t *testing.T, host string, w *witness) error {
 	if _, err := l.Describe(t.Context(), mirror.Position{}); err != nil {
 		return err
 	}
-	nodes, err := l.Nodes(t.Context())
+	nodes, _, err := l.Nodes(t.Context())
 	if err == nil && (len(nodes) != 2 || !nodes[0].Answers || !nodes[1].Answers || !nodes[0].Committer) {
 		err = fmt.Errorf("the nodes are %+v", nodes)
 	}

@@ -29,7 +29,7 @@ type nodeFlags struct {
 
 func (o *nodeFlags) addNodeFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.boards, "board", nil, "report who reads to the board of the server at `URL`, while somebody looks at it; repeat for more")
-	f.StringVar(&o.node, "node", "", "`NAME` of this server on boards (default: the id of its log)")
+	f.StringVar(&o.node, "node", "", "`NAME` of this server on boards and in cluster status (default: the id of its log; with --nats, the name of the host, so nodes on one host need names)")
 	f.StringVar(&o.advertise, "advertise", "", "`URL` of this server for the others on a board, to ask for rooms, and for cluster status")
 }
 

@@ -33,6 +33,7 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 	limit := time.Now().Add(l.cfg.AppendWait)
 	unsure := false // an attempt may have appended the drafts
 	for {
+		tried, _ := l.lease.watchRole()
 		receipts, err := l.tryAppend(ctx, held.Log, &a)
 		var problem *wire.Error
 		switch {
@@ -42,23 +43,54 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 			return nil, problem
 		}
 		unsure = unsure || !errors.Is(err, errNotCommitter)
-		if errors.Is(err, errUnknown) || ctx.Err() != nil || time.Now().After(limit) {
-			return nil, appendFailed(err, unsure)
+		full := l.lease.isFull()
+		switch {
+		case errors.Is(err, errUnknown) || ctx.Err() != nil || time.Now().After(limit):
+			return nil, l.appendFailed(ctx, err, unsure)
+		case !unsure && full != nil:
+			return nil, problemOf(full)
 		}
-		_, _, changed := l.lease.watch()
+		l.awaitCommitter(ctx, tried, repeatPause)
+	}
+}
+
+// awaitCommitter waits until the role is not that which was tried, or cannot be claimed, for a while.
+func (l *Log) awaitCommitter(ctx context.Context, tried role, wait time.Duration) {
+	limit := time.NewTimer(wait)
+	defer limit.Stop()
+	for {
+		now, changed := l.lease.watchRole()
+		if now != tried || l.lease.isFull() != nil {
+			return
+		}
 		select {
 		case <-changed:
-		case <-time.After(repeatPause):
+		case <-limit.C:
+			return
 		case <-ctx.Done():
+			return
 		}
 	}
 }
 
 // appendFailed returns the response to an append that has failed.
-func appendFailed(err error, unsure bool) *wire.Error {
-	text := fmt.Sprintf("%s: no node of the cluster commits: %v", wire.NothingAppended, err)
-	if unsure {
-		text = fmt.Sprintf("the outcome of the append is unknown; send it again with the same key: %v", err)
+func (l *Log) appendFailed(ctx context.Context, err error, unsure bool) *wire.Error {
+	cause := context.Cause(ctx)
+	ended := cause != nil && !errors.Is(cause, context.DeadlineExceeded) // otherwise it has waited long enough
+	var text string
+	switch {
+	case unsure && !ended:
+		cause = err
+		fallthrough
+	case unsure:
+		text = "the outcome of the append is unknown; send it again with the same key"
+	case ended:
+		text = wire.NothingAppended
+	default:
+		text, cause = wire.NothingAppended+": no node of the cluster commits", l.lease.whyUnclaimed()
+	}
+	if cause != nil {
+		text = fmt.Sprintf("%s: %v", text, cause)
 	}
 	problem := wire.Errorf(http.StatusServiceUnavailable, "%s", text)
 	problem.RetryAfter = time.Second

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
-	"github.com/rstream-dev/rstream/internal/wire"
 )
 
 // errNotCommitter means that this node does not commit, and that nothing was appended.
@@ -31,6 +30,7 @@ type request struct {
 	bound event.ID // a new horizon, in place of drafts
 	ctx   context.Context
 	bytes int
+	alone bool // there was no room for it together with others
 	done  chan error
 }
 
@@ -97,13 +97,18 @@ func (c *committer) lead(ctx context.Context) {
 			continue
 		}
 		err := p.commit(ctx)
+		var refused *refusal
 		switch {
 		case errors.Is(err, errUnknown):
 			c.l.count(func(n *Counters) { n.Unknown++ })
 			c.l.news("the outcome of a commit is unknown: this node gives up committing")
+		case errors.Is(err, errNotCommitter):
+			c.l.news("%v: this node gives up committing", errUnheard)
 		case errors.Is(err, errFence):
 			c.l.count(func(n *Counters) { n.Conflicts++ })
 			c.awaitOther(ctx, p.seq)
+		case errors.As(err, &refused):
+			c.l.noteRefused(refused)
 		}
 	}
 }
@@ -279,6 +284,14 @@ const maxAhead = 100_000
 // collect returns the requests that wait, up to the bounds of a batch.
 func (c *committer) collect(first *request) []*request {
 	requests := c.takeWaiting()
+	if i := slices.IndexFunc(requests, func(r *request) bool { return r.alone }); i >= 0 {
+		i = max(i, 1) // the one that is alone, or those before it
+		c.waiting = append(c.waiting, requests[i:]...)
+		if first != nil {
+			c.waiting = append(c.waiting, first)
+		}
+		return requests[:i:i]
+	}
 	if first != nil {
 		requests = append(requests, first)
 	}
@@ -382,6 +395,7 @@ func (p *pipeline) settle(err error) error {
 		events, size = events+len(b.messages[i].events), size+len(b.messages[i].payload)
 	}
 	if len(b.messages) > 0 {
+		p.c.l.noteStored()
 		p.c.l.count(func(n *Counters) {
 			n.Batches++
 			n.Messages += int64(len(b.messages))
@@ -401,6 +415,14 @@ func (p *pipeline) abandon(err error) error {
 		case errors.Is(err, errUnknown):
 			p.c.l.lease.giveUp()
 			p.c.finish(b.requests, err)
+		case errors.Is(err, errNotCommitter):
+			p.c.l.lease.giveUp()
+			p.c.finish(b.requests, err)
+		case errors.As(err, &refused) && isFull(refused.err) && len(b.requests) > 1: // there may be room for some of them
+			for _, r := range b.requests {
+				r.alone = true
+			}
+			p.c.waiting = append(p.c.waiting, b.requests...)
 		case errors.As(err, &refused):
 			p.c.finish(b.requests, problemOf(refused))
 		default:
@@ -414,14 +436,4 @@ func (p *pipeline) abandon(err error) error {
 	}
 	p.flight, p.next = nil, nil
 	return err
-}
-
-// problemOf returns the response to an append that the server has refused.
-func problemOf(refused *refusal) *wire.Error {
-	status := http.StatusServiceUnavailable
-	switch refused.err.ErrorCode {
-	case 10047, 10077, 10023, 10122: // resources, the limits of the stream, of the server, of the account
-		status = http.StatusInsufficientStorage
-	}
-	return wire.Errorf(status, "%s: the stream answers: %s", wire.NothingAppended, refused.err.Description)
 }

@@ -28,6 +28,7 @@ type lease struct {
 	following bool
 	since     time.Time     // when following became what it is
 	barred    bool          // NATS does not allow this node what a committer does
+	unclaimed error         // why the last claim of this node failed; nil while a node commits
 	changed   chan struct{} // closed when the above changes, except heard
 }
 
@@ -65,6 +66,20 @@ func (e *lease) watch() (holder claim, mine bool, changed <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.holder, e.mineLocked(), e.changed
+}
+
+// A role is which node commits, and by which claim.
+type role struct {
+	holder claim
+	seq    uint64
+	mine   bool
+}
+
+// watchRole is watch, with the claim.
+func (e *lease) watchRole() (role, <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return role{e.holder, e.seq, e.mineLocked()}, e.changed
 }
 
 func (e *lease) isMine() bool {
@@ -106,7 +121,7 @@ func (e *lease) setFollowing(is bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.following != is {
-		e.following, e.since = is, time.Now()
+		e.following, e.since, e.unclaimed = is, time.Now(), nil
 		e.wakeLocked()
 	}
 }
@@ -120,7 +135,7 @@ func (e *lease) noteClaim(c claim, seq uint64) {
 		return
 	}
 	news := e.holder != c
-	e.holder, e.seq, e.read, e.heard, e.seen = c, seq, seq, time.Now(), own
+	e.holder, e.seq, e.read, e.heard, e.seen, e.unclaimed = c, seq, seq, time.Now(), own, nil
 	e.wakeLocked()
 	e.mu.Unlock()
 	if news {
@@ -134,9 +149,9 @@ func (e *lease) notePresence(p presence) {
 	defer e.mu.Unlock()
 	switch {
 	case p.Seq == 0 || p.Boot == e.holder.Boot && p.Seq == e.seq:
-		e.heard = time.Now()
+		e.heard, e.unclaimed = time.Now(), nil
 	case p.Seq > e.seq && !e.l.forced:
-		e.holder, e.seq, e.heard, e.seen = p.claim, p.Seq, time.Now(), false
+		e.holder, e.seq, e.heard, e.seen, e.unclaimed = p.claim, p.Seq, time.Now(), false, nil
 		e.wakeLocked()
 	}
 }
@@ -197,8 +212,45 @@ func (e *lease) run(ctx context.Context) {
 		}
 		if err != nil {
 			stop()
+			e.noteUnclaimed(err)
+			if errors.As(err, new(*refusal)) {
+				vacant = 0 // there is no hurry: the next claim will hardly be taken, either
+			}
 		}
 	}
+}
+
+// noteUnclaimed notes why this node did not get the role, although no other node has it.
+func (e *lease) noteUnclaimed(err error) {
+	var refused *refusal
+	switch {
+	case errors.Is(err, errFence) || errors.Is(err, context.Canceled):
+		return // another node commits, this one stops, or the connection has ended
+	case errors.As(err, &refused):
+		e.l.noteRefused(refused)
+	case errors.Is(err, context.DeadlineExceeded):
+		err = errUnknown
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.unclaimed = err
+	e.wakeLocked()
+}
+
+// isFull returns the refusal of the last claim if there is no room for one, nil otherwise.
+func (e *lease) isFull() *refusal {
+	var refused *refusal
+	if errors.As(e.whyUnclaimed(), &refused) && isFull(refused.err) {
+		return refused
+	}
+	return nil
+}
+
+// whyUnclaimed returns why no node commits, nil if this node does not know it.
+func (e *lease) whyUnclaimed() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.unclaimed
 }
 
 // isClaimed reports whether the stream has a claim, as far as is known.
@@ -280,6 +332,7 @@ func (e *lease) claim(ctx context.Context) error {
 	if _, err := l.publish(ctx, at.seq, []*nats.Msg{m.encode()}); err != nil {
 		return err
 	}
+	l.noteStored()
 	l.count(func(c *Counters) { c.Claims++ })
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.LeaseTime)
 	defer cancel()

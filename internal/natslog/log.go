@@ -46,6 +46,7 @@ type Log struct {
 	linked   time.Time   // when the connection was made; zero if that is not known
 	horizon  event.Point // the newest one in the stream, as far as it was read
 	counters Counters
+	refused  string // why the stream takes no messages, as it was logged; "" if it does
 }
 
 // applied is how far the file has followed the stream.

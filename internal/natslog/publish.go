@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -19,10 +20,13 @@ var errFence = errors.New("another node has committed")
 // errUnknown means that a batch may or may not have been stored.
 var errUnknown = errors.New("the stream did not answer in time")
 
+// errUnheard means that no server has got a message.
+var errUnheard = errors.New("no NATS server has the stream")
+
 // A refusal means that the server has refused to store a message, for good or for now.
 type refusal struct{ err *jetstream.APIError }
 
-func (e *refusal) Error() string { return e.err.Description }
+func (e *refusal) Error() string { return fmt.Sprintf("NATS answers %q", e.err.Description) }
 
 // publish sends messages once, to be stored after the message seq, all or none.
 func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (last uint64, err error) {
@@ -56,6 +60,9 @@ func (l *Log) publish(ctx context.Context, seq uint64, messages []*nats.Msg) (la
 		}
 		return 0, &refusal{api}
 	}
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		return 0, errUnheard
+	}
 	return last, refusalOr(ctx, err)
 }
 
@@ -81,10 +88,10 @@ func (b *batch) encode() {
 }
 
 // publishUntilKnown publishes b until its outcome is known: nil, errFence or a *refusal. After
-// AppendWait it is errUnknown.
+// AppendWait it is errUnknown, or errNotCommitter if no server has got b.
 func (c *committer) publishUntilKnown(ctx context.Context, b *batch) error {
 	deadline := time.After(c.l.cfg.AppendWait)
-	for sent := false; ; sent = true { // if sent, an earlier attempt may have been stored, or will be
+	for sent := false; ; { // if sent, an earlier attempt may have been stored, or will be
 		_, err := c.l.publish(ctx, b.seq, b.encoded)
 		var refused *refusal
 		switch {
@@ -92,13 +99,14 @@ func (c *committer) publishUntilKnown(ctx context.Context, b *batch) error {
 			return nil
 		case errors.Is(err, errFence) && !sent:
 			return errFence
-		case errors.As(err, &refused) && !sent && !isPassing(refused.err):
+		case errors.As(err, &refused) && !sent && !isPassing(refused.err) && (!isFull(refused.err) || c.l.isUntouched(ctx, b)):
 			return refused
 		case errors.As(err, new(*RefusedError)) && !sent:
 			return errFence // it was not stored; this node commits no more
 		}
+		sent = sent || !errors.Is(err, errUnheard)
 		if c.l.conn.IsClosed() {
-			return errUnknown
+			return notStored(sent, err)
 		}
 		pause := time.After(repeatPause)
 		if errors.Is(err, errFence) {
@@ -113,9 +121,22 @@ func (c *committer) publishUntilKnown(ctx context.Context, b *batch) error {
 		case <-pause:
 			c.l.count(func(n *Counters) { n.Repeats++ })
 		case <-deadline:
-			return errUnknown
+			return notStored(sent, err)
 		}
 	}
+}
+
+// notStored returns the outcome of a batch that was not confirmed in time. If sent, it may have been
+// stored.
+func notStored(sent bool, err error) error {
+	var refused *refusal
+	switch {
+	case !sent:
+		return errNotCommitter
+	case errors.As(err, &refused):
+		return fmt.Errorf("%w: %w", errUnknown, refused)
+	}
+	return errUnknown
 }
 
 // repeatPause is how long to wait before a batch is sent again.
@@ -124,5 +145,5 @@ const repeatPause = 100 * time.Millisecond
 // isPassing reports whether a refusal may pass soon: there is no leader at the moment, or it
 // has changed in the middle of the batch.
 func isPassing(err *jetstream.APIError) bool {
-	return err.Code >= 500 || err.Code == 429 || err.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete
+	return !isFull(err) && (err.Code >= 500 || err.Code == 429 || err.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete)
 }

@@ -32,8 +32,12 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 	defer cancel()
 	limit := time.Now().Add(l.cfg.AppendWait)
 	unsure := false // an attempt may have appended the drafts
-	for {
+	var before role
+	for pause := repeatPause; ; pause = min(2*pause, maxPause) {
 		tried, _ := l.lease.watchRole()
+		if tried != before {
+			before, pause = tried, repeatPause
+		}
 		receipts, err := l.tryAppend(ctx, held.Log, &a)
 		var problem *wire.Error
 		switch {
@@ -50,9 +54,13 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 		case !unsure && full != nil:
 			return nil, problemOf(full)
 		}
-		l.awaitCommitter(ctx, tried, repeatPause)
+		l.awaitCommitter(ctx, tried, min(pause, time.Until(limit)))
 	}
 }
+
+// maxPause bounds the pauses between attempts to reach the same committer. They grow, since a whole
+// append is sent each time.
+const maxPause = 2 * time.Second
 
 // awaitCommitter waits until the role is not that which was tried, or cannot be claimed, for a while.
 func (l *Log) awaitCommitter(ctx context.Context, tried role, wait time.Duration) {

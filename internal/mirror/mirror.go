@@ -74,6 +74,8 @@ type Mirror struct {
 	cut      context.CancelCauseFunc // ends the connection; set before the first one
 
 	asking chan struct{} // has an element while the upstream is asked for its head
+
+	unstored *unstored // owned by Run: what the last connection has brought and could not be stored
 }
 
 // New returns a mirror of an upstream in log.
@@ -114,7 +116,10 @@ func (m *Mirror) Run(ctx context.Context) {
 	defer refreshing.Wait()
 	for failures := 0; ; failures++ {
 		began, before := time.Now(), m.log.HeadPoint().ID
-		err := m.followUntilCut(ctx)
+		err := m.storeAgain(ctx)
+		if err == nil {
+			err = m.followUntilCut(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -318,17 +323,38 @@ func storingError(err error) error {
 	return &StoreError{err}
 }
 
-// store stores a batch of events. After an unknown outcome the next connection goes on from
-// what is there.
+// An unstored is a batch that could not be stored after a position.
+type unstored struct {
+	after event.Point
+	batch Batch
+}
+
+// storeAgain stores what could not be stored before. While that fails, there is no connection: it would
+// bring the same events each time. After an unknown outcome, the next connection goes on from what
+// is there.
+func (m *Mirror) storeAgain(ctx context.Context) error {
+	u := m.unstored
+	m.unstored = nil
+	if u == nil || m.log.HeadPoint() != u.after {
+		return nil
+	}
+	return m.store(ctx, &u.batch)
+}
+
+// store stores a batch of events.
 func (m *Mirror) store(ctx context.Context, b *Batch) error {
 	var err error
+	after := m.log.HeadPoint()
 	if ctx := context.WithoutCancel(ctx); m.isPart() {
 		err = m.log.ReceiveUpTo(ctx, b.Events, b.To)
 	} else {
 		err = m.log.Receive(ctx, b.Events)
 	}
+	if err = storingError(err); isError[*StoreError](err) {
+		m.unstored = &unstored{after, *b}
+	}
 	if err != nil {
-		return storingError(err)
+		return err
 	}
 	m.noteReceived(len(b.Events), b.Bytes)
 	m.mu.Lock()

@@ -114,7 +114,9 @@ func TestFullLog(t *testing.T) {
 	}
 	defer db.Close()
 	log := &fullLog{DB: db}
-	m := mirror.New(log, mirror.Config{Upstream: up, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, StoreGrace: 20 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
+	counted := &stuckUpstream{HTTP: up}
+	counted.follows.Store(1) // it is not stuck
+	m := mirror.New(log, mirror.Config{Upstream: counted, Name: "upstream", RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, StoreGrace: 20 * time.Millisecond, OnTrouble: func(err error, _ time.Duration) {
 		if err == nil && !log.room.Load() || err != nil && !errors.Is(err, errFullLog) {
 			t.Errorf("reported %v", err)
 		}
@@ -123,6 +125,9 @@ func TestFullLog(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { m.Run(ctx) })
 	until(t, "three attempts", func() bool { return log.receives.Load() >= 3 })
+	if n := counted.follows.Load(); n > 2 {
+		t.Errorf("the same events were asked for %d times", n-1)
+	}
 	if r := m.Report(); r.Connected || r.Trouble != errFullLog.Error() && r.Trouble != "" {
 		t.Errorf("it reports %+v", r)
 	}

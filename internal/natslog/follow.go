@@ -39,9 +39,11 @@ func (l *Log) Follow(ctx context.Context, after mirror.Position) iter.Seq2[mirro
 		err := refusalOr(allowed, f.run(allowed))
 		done()
 		l.lease.setFollowing(false)
-		if !errors.Is(err, errStopped) {
-			yield(mirror.Batch{}, err)
+		if errors.Is(err, errStopped) { // the file cannot take the batch: another node should commit
+			l.lease.giveUp()
+			return
 		}
+		yield(mirror.Batch{}, err)
 	}
 }
 

@@ -1,13 +1,16 @@
 package natslog
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +18,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
+	"github.com/rstream-dev/rstream/internal/mirror"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
 
@@ -207,4 +212,51 @@ func TestTornBatch(t *testing.T) {
 	if lines := slices.Collect(strings.Lines(a.lines())); len(lines) != 7 {
 		t.Errorf("the log has %d events", len(lines))
 	}
+}
+
+// A fullFile is the file of a node on a disk that may be full.
+type fullFile struct {
+	*cache.DB
+	full atomic.Bool
+}
+
+func (f *fullFile) Receive(ctx context.Context, evs []event.Event) error {
+	if f.full.Load() && len(evs) > 0 {
+		return cache.ErrFull
+	}
+	return f.DB.Receive(ctx, evs)
+}
+
+// A committer that cannot store what it commits gives up its role, and does not claim it while it
+// cannot. Another node takes it.
+func TestFullFile(t *testing.T) {
+	t.Parallel()
+	var file *fullFile
+	cfg := newConfig(t, sharedURL(t), "a")
+	cfg.AppendWait, cfg.LeaseTime = 2*time.Second, 3*time.Second // which is longer than the pauses between attempts to store
+	a := &node{t: t, cfg: cfg, path: filepath.Join(t.TempDir(), "a.db"), file: func(db *cache.DB) mirror.Log {
+		file = &fullFile{DB: db}
+		return file
+	}}
+	a.start()
+	t.Cleanup(func() { a.stop() })
+	a.mustAppend(draft("p", "first"))
+	b := startNode(t, newConfig(t, cfg.URL, "b"), nil)
+	awaitHead(t, 1, b)
+	file.full.Store(true)
+	b.mustAppend(drafts(5, "x")...) // a commits it
+	await(t, "the other node commits", b.log.lease.isMine)
+	b.mustAppend(drafts(5, "y")...)
+	if a.log.lease.isMine() || a.db.Head() != 1 {
+		t.Errorf("the node with the full file commits, or has stored events: %s", a.db.Head())
+	}
+	b.stop()
+	if _, err := a.append(draft("p", "lost")); err == nil || a.log.lease.isMine() {
+		t.Errorf("a node with a full file commits: %v", err)
+	}
+	file.full.Store(false)
+	a.mustAppend(draft("p", "last"))
+	b.start()
+	awaitHead(t, 12, a, b)
+	checkEqual(t, 12, a, b)
 }

@@ -98,6 +98,7 @@ type node struct {
 	cfg    Config
 	path   string
 	setup  func(*Log)
+	file   func(*cache.DB) mirror.Log // nil: the file itself
 	retain cache.Retention
 
 	log    *Log
@@ -182,7 +183,11 @@ func (n *node) tryStart(ctx context.Context) error {
 		return err
 	}
 	n.log, n.db = l, db
-	n.mirror = mirror.New(db, mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second,
+	var into mirror.Log = db
+	if n.file != nil {
+		into = n.file(db)
+	}
+	n.mirror = mirror.New(into, mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second,
 		OnTrouble: func(err error, _ time.Duration) { n.t.Logf("%s: %v", n.cfg.Node, err) }})
 	db.OnCommit(func([]event.Event, event.ID) { n.mirror.Advanced() })
 	running, cancel := context.WithCancel(context.Background())

@@ -113,7 +113,10 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request, drafts []event.D
 		token, _ := s.cookieToken(r) // admit has read it, too
 		from.Authorization = "Bearer " + token
 	}
-	receipts, err := s.cfg.Mirror.Append(r.Context(), from, drafts)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(s.passing, func() { cancel(context.Cause(s.passing)) })()
+	receipts, err := s.cfg.Mirror.Append(ctx, from, drafts)
 	if head := s.log.Head(); err == nil {
 		for i := range receipts {
 			if id := receipts[i].ID; id > head && s.cfg.Mirror.Follows(event.Exactly(drafts[i].Storage())) {

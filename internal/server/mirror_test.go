@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/auth"
@@ -161,4 +163,28 @@ func TestMirrorTopics(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A stuckMirror waits for the server that assigns the ids until its caller does not.
+type stuckMirror struct{ standInMirror }
+
+func (m *stuckMirror) Append(ctx context.Context, _ wire.Caller, _ []event.Draft) ([]event.Receipt, error) {
+	<-ctx.Done()
+	return nil, wire.Errorf(http.StatusServiceUnavailable, "it is unknown: %v", context.Cause(ctx))
+}
+
+// An append that is passed on and gets no answer is answered before a server that stops ends its
+// connections.
+func TestStopWhilePassingOn(t *testing.T) {
+	bubble(t, Config{Mirror: &stuckMirror{}}, func(t *testing.T, s *served, _ *memLog) {
+		began := time.Now()
+		time.AfterFunc(time.Minute, s.Stop)
+		resp, body := s.raw("POST /set/a/p HTTP/1.1\nHost: localhost\nContent-Length: 11\n\n{\"value\":1}")
+		if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, ErrStopped.Error()) {
+			t.Errorf("the append got %s %s", resp.Status, body)
+		}
+		if took := time.Since(began) - time.Minute; took <= 0 || took >= 10*time.Second {
+			t.Errorf("the answer came %s after the stop", took)
+		}
+	})
 }

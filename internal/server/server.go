@@ -176,8 +176,10 @@ type Server struct {
 
 	comparing chan struct{} // has a token for each running comparison
 
-	stopOnce sync.Once
-	stopped  chan struct{}
+	stopOnce  sync.Once
+	stopped   chan struct{}
+	passing   context.Context // ends some time after Stop, with the appends that are passed on
+	endPassed context.CancelCauseFunc
 }
 
 // ErrStopped is the error of streams that end because the server stops.
@@ -200,6 +202,7 @@ func New(log Log, cfg Config) *Server {
 	rand.Read(salt[:]) // never fails
 	s := &Server{log: log, cfg: cfg, salt: hex.EncodeToString(salt[:]), stopped: make(chan struct{}),
 		began: time.Now(), comparing: make(chan struct{}, maxComparing)}
+	s.passing, s.endPassed = context.WithCancelCause(context.Background())
 	s.hub = hub.New(log, log.Head(), hub.Config{Queue: cfg.Queue})
 	s.describe = s.describeNode(event.TimeOf(cfg.Now()))
 	s.board = board.New(&s.readers, board.Config{Node: s.describe})
@@ -214,10 +217,18 @@ func New(log Log, cfg Config) *Server {
 	return s
 }
 
+// passOnTime is how long after Stop appends wait for the server that assigns the ids: their clients
+// get an answer before the process ends.
+const passOnTime = 8 * time.Second
+
 // Stop ends all streams at the end of an event. New streams end at once; other requests are
-// still answered. Stop may be called more than once.
+// still answered, but appends that are passed on end after eight seconds. Stop may be called more
+// than once.
 func (s *Server) Stop() {
-	s.stopOnce.Do(func() { close(s.stopped) })
+	s.stopOnce.Do(func() {
+		close(s.stopped)
+		time.AfterFunc(passOnTime, func() { s.endPassed(ErrStopped) })
+	})
 	s.hub.Close(ErrStopped)
 	s.board.Close()
 }

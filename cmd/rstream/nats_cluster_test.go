@@ -38,7 +38,10 @@ type natsServer struct {
 }
 
 // startNATSCluster starts the servers, and creates the stream log with three replicas.
-func startNATSCluster(t *testing.T) *natsCluster {
+func startNATSCluster(t *testing.T) *natsCluster { return startNATSClusterWith(t, "", "") }
+
+// startNATSClusterWith is startNATSCluster with more settings of JetStream, and of the servers.
+func startNATSClusterWith(t *testing.T, ofJetStream, more string) *natsCluster {
 	t.Helper()
 	c := &natsCluster{t: t}
 	for i := range c.servers {
@@ -61,9 +64,10 @@ func startNATSCluster(t *testing.T) *natsCluster {
 		s := &natsServer{conf: filepath.Join(dir, "nats.conf"), ready: filepath.Join(dir, "ready")}
 		text := fmt.Sprintf(`
 			server_name: s%d, listen: "127.0.0.1:-1", max_payload: 2MB
-			jetstream { store_dir: %q }
+			jetstream { store_dir: %q %s }
 			cluster { name: test, listen: "127.0.0.1:-1", advertise: %q, no_advertise: true, routes: [%s] }
-		`, i, dir, nobody.address(), strings.Join(routes, ", "))
+			%s
+		`, i, dir, ofJetStream, nobody.address(), strings.Join(routes, ", "), more)
 		if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

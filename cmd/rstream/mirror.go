@@ -180,7 +180,7 @@ func (f *followed) open(log *cache.DB, say *serveLog) {
 		f.logTrouble(say, err, pause)
 	}}
 	if f.node != nil {
-		cfg.RetryMax = maxNodePause
+		cfg.RetryMax, cfg.Lasting = maxNodePause, natslog.IsLasting
 	}
 	f.mirror = mirror.New(log, cfg)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rstream-dev/rstream/event"
@@ -21,10 +22,10 @@ func unavailable(format string, args ...any) *wire.Error {
 // same: the log is then before them. An error is a *wire.Error.
 func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Draft) ([]event.Receipt, error) {
 	m.mu.Lock()
-	conflict := m.conflict
+	refusal := m.refusal
 	m.mu.Unlock()
-	if conflict != nil {
-		return nil, unavailable("%s: this server takes no appends now: %v", wire.NothingAppended, conflict)
+	if refusal != nil {
+		return nil, unavailable("%s: this server takes no appends now: %v", wire.NothingAppended, refusal)
 	}
 	if m.isIn(from.Via) {
 		return nil, unavailable("%s: mirrors follow each other in a circle; it came back to the first", wire.NothingAppended)
@@ -32,7 +33,7 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	from.Via = m.addTo(from.Via)
 	receipts, err := m.cfg.Upstream.Append(ctx, m.held(), from, drafts)
 	if err != nil {
-		return nil, appendProblem(err)
+		return nil, m.withTrouble(appendProblem(err))
 	}
 	m.mu.Lock()
 	m.report.Appends++
@@ -45,6 +46,18 @@ func (m *Mirror) Append(ctx context.Context, from wire.Caller, drafts []event.Dr
 	}
 	m.waitFor(ctx, last)
 	return receipts, nil
+}
+
+// withTrouble adds to a 503 why there is no connection, unless it has that already: the cause may be
+// the same.
+func (m *Mirror) withTrouble(problem *wire.Error) *wire.Error {
+	r := m.Report()
+	if problem.Status != http.StatusServiceUnavailable || r.Connected || r.Trouble == "" || strings.Contains(problem.Detail, r.Trouble) {
+		return problem
+	}
+	more := *problem
+	more.Detail += "; this server does not follow the log now: " + r.Trouble
+	return &more
 }
 
 // appendProblem returns the response to an append that has failed. A refusal of the log is

@@ -40,6 +40,9 @@ type Config struct {
 	// pause before the next attempt, and when there is one again, with a nil error. If nil,
 	// nothing is called.
 	OnTrouble func(err error, pause time.Duration)
+	// Lasting reports whether an error of the upstream lasts until somebody changes its settings. Ready
+	// and Append then return it, as if it were a *ConflictError. If nil, none does.
+	Lasting func(error) bool
 	// RetryMin and RetryMax bound the pause between attempts. If zero, 100 milliseconds and
 	// 30 seconds.
 	RetryMin, RetryMax time.Duration
@@ -67,7 +70,7 @@ type Mirror struct {
 
 	mu       sync.Mutex
 	report   wire.Mirror
-	conflict *ConflictError          // the upstream is another log, or has another history
+	refusal  error                   // the upstream is another log, has another history, or cannot be used; nil if it can
 	advanced chan struct{}           // closed when the log has grown
 	failing  time.Time               // since when nothing can be stored; zero if it can
 	checked  map[event.ID]event.Mark // of positions whose events are not here, as the upstream has them
@@ -242,7 +245,7 @@ func (m *Mirror) pause(failures int, err error) time.Duration {
 			break
 		}
 	}
-	if waitsForPerson(err) { // the next attempt would end the same way
+	if waitsForPerson(err) || m.isLasting(err) { // the next attempt would end the same way
 		d = m.cfg.RetryMax * 2 / 3
 	}
 	var refused *RefusedError
@@ -251,6 +254,8 @@ func (m *Mirror) pause(failures int, err error) time.Duration {
 	}
 	return d + rand.N(d/2+1)
 }
+
+func (m *Mirror) isLasting(err error) bool { return m.cfg.Lasting != nil && m.cfg.Lasting(err) }
 
 // waitsForPerson reports whether the next connection ends as this one did, until somebody does
 // something.
@@ -382,7 +387,7 @@ func (m *Mirror) noteDescribed(d *Description) {
 func (m *Mirror) noteConnected() {
 	m.mu.Lock()
 	again := m.report.Trouble != ""
-	m.report.Connected, m.report.Trouble, m.report.Conflict, m.conflict = true, "", "", nil
+	m.report.Connected, m.report.Trouble, m.report.Conflict, m.refusal = true, "", "", nil
 	m.failing = time.Time{}
 	m.mu.Unlock()
 	if again && m.cfg.OnTrouble != nil {
@@ -395,8 +400,11 @@ func (m *Mirror) noteEnded(err error, pause time.Duration) {
 	var conflict *ConflictError
 	m.mu.Lock()
 	m.report.Connected = false
-	if errors.As(err, &conflict) {
-		m.conflict, m.report.Conflict = conflict, conflict.Reason
+	switch {
+	case errors.As(err, &conflict):
+		m.refusal, m.report.Conflict = conflict, conflict.Reason
+	case m.isLasting(err):
+		m.refusal, m.report.Conflict = err, ""
 	}
 	if isError[*StoreError](err) && m.failing.IsZero() {
 		m.failing = time.Now()
@@ -447,8 +455,8 @@ func (m *Mirror) Ready() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.conflict != nil:
-		return m.conflict
+	case m.refusal != nil:
+		return m.refusal
 	case !m.failing.IsZero() && time.Since(m.failing) >= m.cfg.StoreGrace:
 		return fmt.Errorf("nothing can be stored since %s: %s", m.failing.UTC().Format(time.RFC3339), m.report.Trouble)
 	case m.report.Ready:

@@ -39,11 +39,13 @@ func (l *Log) Follow(ctx context.Context, after mirror.Position) iter.Seq2[mirro
 		err := refusalOr(allowed, f.run(allowed))
 		done()
 		l.lease.setFollowing(false)
-		if errors.Is(err, errStopped) { // the file cannot take the batch: another node should commit
-			l.lease.giveUp()
-			return
+		stopped := errors.Is(err, errStopped) // the file cannot take the batch
+		if stopped || IsLasting(err) {
+			l.lease.giveUp() // another node may be able to commit
 		}
-		yield(mirror.Batch{}, err)
+		if !stopped {
+			yield(mirror.Batch{}, err)
+		}
 	}
 }
 

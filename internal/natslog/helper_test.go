@@ -187,7 +187,7 @@ func (n *node) tryStart(ctx context.Context) error {
 	if n.file != nil {
 		into = n.file(db)
 	}
-	n.mirror = mirror.New(into, mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second,
+	n.mirror = mirror.New(into, mirror.Config{Upstream: l, Name: l.String(), RetryMin: 10 * time.Millisecond, RetryMax: 500 * time.Millisecond, Refresh: time.Second, Lasting: IsLasting,
 		OnTrouble: func(err error, _ time.Duration) { n.t.Logf("%s: %v", n.cfg.Node, err) }})
 	db.OnCommit(func([]event.Event, event.ID) { n.mirror.Advanced() })
 	running, cancel := context.WithCancel(context.Background())

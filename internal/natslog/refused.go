@@ -167,3 +167,9 @@ func (l *Log) forgetRefusals() {
 	r.mu.Unlock()
 	l.lease.setBarred(false)
 }
+
+// IsLasting reports whether an error means that the stream, or its servers, cannot be used until
+// somebody changes their settings.
+func IsLasting(err error) bool {
+	return errors.Is(err, ErrNoStream) || errors.As(err, new(*SetupError))
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/rstream-dev/rstream/cache"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/demo"
 	"github.com/rstream-dev/rstream/internal/pagetest"
@@ -102,7 +103,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	// quakes FILE [N]: write the earthquakes, or the first N of them.
 	"quakes": cmdQuakes,
 	// sql FILE STATEMENT: change or query a file with SQL, without the program.
-	"sql": cmdSQL, "edit": cmdEdit, "setlog": cmdSetLog,
+	"sql": cmdSQL, "edit": cmdEdit, "setlog": cmdSetLog, "queue": cmdQueue,
 	// ago VAR DURATION LAYOUT: set a variable to a time in the past, in the zone TZ.
 	"ago": cmdAgo,
 	// plain FILE: print a file with everything that differs between runs replaced.
@@ -323,6 +324,21 @@ func cmdSetLog(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = db.Exec(`UPDATE log SET ` + args[1])
 	ts.Check(err)
 	ts.Check(testfile.SumLog(db))
+}
+
+// cmdQueue puts a value of many bytes into the outbox of a copy, as a program with other limits.
+func cmdQueue(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "queue FILE STORAGE BYTES")
+	storage, err := event.ParseStorage(args[1])
+	ts.Check(err)
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	db, err := cache.Open(context.Background(), ts.MkAbs(args[0]), cache.Config{Role: cache.Client})
+	ts.Check(err)
+	defer db.Close()
+	value := `"` + strings.Repeat("0", n-2) + `"`
+	_, err = db.Outbox().Queue(context.Background(), []event.Draft{{User: storage.User, Path: storage.Path, Type: event.Put, Key: "large", Value: []byte(value)}})
+	ts.Check(err)
 }
 
 // cmdEdit changes stored events of a file without its knowledge: it deletes one or all,

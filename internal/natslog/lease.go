@@ -1,14 +1,18 @@
 package natslog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rstream-dev/rstream/event"
 )
 
 // A lease is the knowledge of this node about which node commits. The newest claim in the
@@ -208,12 +212,12 @@ func (e *lease) run(ctx context.Context) {
 		}
 		var err error
 		if answering, err = e.l.conn.Subscribe(e.l.subject("committer"), e.answer); err == nil {
-			err = e.claim(ctx)
+			err = e.claimWhole(ctx)
 		}
 		if err != nil {
 			stop()
 			e.noteUnclaimed(err)
-			if errors.As(err, new(*refusal)) {
+			if errors.As(err, new(*refusal)) || errors.As(err, new(*aheadError)) {
 				vacant = 0 // there is no hurry: the next claim will hardly be taken, either
 			}
 		}
@@ -226,6 +230,10 @@ func (e *lease) noteUnclaimed(err error) {
 	switch {
 	case errors.Is(err, errFence) || errors.Is(err, context.Canceled):
 		return // another node commits, this one stops, or the connection has ended
+	case errors.As(err, new(*aheadError)):
+		if why := e.whyUnclaimed(); why == nil || why.Error() != err.Error() {
+			e.l.news("%v; this node does not commit", err)
+		}
 	case errors.As(err, &refused):
 		e.l.noteRefused(refused)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -317,6 +325,38 @@ func (e *lease) isVacant(ctx context.Context, again bool) bool {
 		return false
 	}
 	return errors.Is(err, nats.ErrNoResponders) || time.Since(e.heard) > e.l.cfg.LeaseTime
+}
+
+// An aheadError means that a node has events which the stream has lost.
+type aheadError struct {
+	node      string
+	has, ends event.ID
+}
+
+func (e *aheadError) Error() string {
+	return fmt.Sprintf("node %s has events up to %s, and the stream ends at %s: it was put back to an older state", e.node, e.has, e.ends)
+}
+
+// claimWhole is claim, unless another node says that the stream has lost events: the next ones would
+// get their ids. Nodes that do not answer cannot be asked.
+func (e *lease) claimWhole(ctx context.Context) error {
+	l := e.l
+	answers, err := l.askNodes(ctx, nil, l.cfg.LeaseTime/16) // a third of a second
+	if err != nil || l.forced {
+		return e.claim(ctx)
+	}
+	at, _ := l.state()
+	for i := range answers {
+		a := &answers[i]
+		if a.Log != l.logID() || a.Head <= at.at.ID {
+			continue
+		}
+		if info, err := l.info(ctx); err != nil || info.State.LastSeq > at.seq {
+			return cmp.Or(err, errFence) // there is more to read first
+		}
+		return &aheadError{a.Node, a.Head, at.at.ID}
+	}
+	return e.claim(ctx)
 }
 
 // claim claims the role: that succeeds only if this node has everything in its file, and

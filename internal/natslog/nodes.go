@@ -100,7 +100,7 @@ func (l *Log) Nodes(ctx context.Context) (nodes []NodeStatus, incomplete, err er
 	if last.Boot != "" {
 		known[last] = true
 	}
-	answers, err := l.askNodes(ctx, known)
+	answers, err := l.askNodes(ctx, known, nodesMore)
 	if err != nil {
 		return nil, nil, refusalOr(ctx, err)
 	}
@@ -194,8 +194,9 @@ func (l *Log) lastClaim(ctx context.Context) (last claim, err error) {
 	return m.parseClaim(seq)
 }
 
-// askNodes returns the answers of nodes, those of known ones and of others.
-func (l *Log) askNodes(ctx context.Context, known map[claim]bool) (answers []nodeAnswer, err error) {
+// askNodes returns the answers of nodes: those of known ones, and of others that answer within more
+// of the last one.
+func (l *Log) askNodes(ctx context.Context, known map[claim]bool, more time.Duration) (answers []nodeAnswer, err error) {
 	inbox := l.conn.NewInbox()
 	arrived := make(chan *nats.Msg, 1024)
 	sub, err := l.conn.ChanSubscribe(inbox, arrived)
@@ -222,7 +223,7 @@ func (l *Log) askNodes(ctx context.Context, known map[claim]bool) (answers []nod
 				return nil, nil // nobody is there
 			}
 			if missing == 0 {
-				limit = time.After(nodesMore)
+				limit = time.After(more)
 			}
 		case <-limit:
 			return answers, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -46,7 +47,8 @@ func TestOtherStream(t *testing.T) {
 			replaceStream(t, a, c.change, c.copied)
 			if c.more > 0 {
 				cfg := newConfig(t, url, "other")
-				startNode(t, cfg, nil).mustAppend(drafts(c.more, "y")...)
+				// As if the idle node had not been heard.
+				startNode(t, cfg, func(l *Log) { l.forced = true }).mustAppend(drafts(c.more, "y")...)
 			}
 			a.start()
 			for _, n := range []*node{a, idle} {
@@ -64,6 +66,33 @@ func TestOtherStream(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A node to which a restored stream looks whole takes no appends while another one has more, and goes
+// on when nobody has.
+func TestRestoredStreamWaits(t *testing.T) {
+	t.Parallel()
+	url := sharedURL(t)
+	ahead := startNode(t, newConfig(t, url, "ahead"), nil)
+	for _, d := range drafts(10, "x") {
+		ahead.mustAppend(d)
+	}
+	replaceStream(t, ahead, func(*jetstream.StreamConfig) {}, 3)
+	await(t, "the node with more refuses the stream", func() bool { return ahead.mirror.Ready() != nil })
+	cfg := newConfig(t, url, "fresh")
+	cfg.AppendWait, cfg.LeaseTime = time.Second, 5*time.Second // others have time to answer
+	fresh := startNode(t, cfg, nil)
+	var why *aheadError
+	await(t, "the new node knows why it does not commit", func() bool { return errors.As(fresh.log.lease.whyUnclaimed(), &why) })
+	if want := (aheadError{"ahead", 10, fresh.db.Head()}); *why != want || why.ends == 0 || fresh.log.lease.isMine() {
+		t.Errorf("the new node does not commit because %v, want %v", why, &want)
+	}
+	if _, err := fresh.append(draft("p", "y")); err == nil || !strings.Contains(err.Error(), why.Error()) {
+		t.Errorf("an append is answered with %v, want %q", err, why)
+	}
+	ahead.stop()
+	await(t, "the new node commits", fresh.log.lease.isMine)
+	fresh.mustAppend(draft("p", "y"))
 }
 
 // replaceStream deletes the stream and creates it again, with its first messages.

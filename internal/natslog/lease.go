@@ -341,7 +341,7 @@ func (e *aheadError) Error() string {
 // get their ids. Nodes that do not answer cannot be asked.
 func (e *lease) claimWhole(ctx context.Context) error {
 	l := e.l
-	answers, err := l.askNodes(ctx, nil, l.cfg.LeaseTime/16) // a third of a second
+	answers, err := l.askNodes(ctx, nil, min(l.cfg.LeaseTime/16, 300*time.Millisecond))
 	if err != nil || l.forced {
 		return e.claim(ctx)
 	}

@@ -70,12 +70,13 @@ func (a *app) runConfigShow() error {
 // printSetting prints a setting, without the secrets of a URL.
 func (o *output) printSetting(line settingLine) error {
 	for i := range line.Values {
-		line.Values[i] = wire.Redact(line.Values[i])
-		switch line.Name {
-		case "header":
-			line.Values[i] = maskHeader(line.Values[i])
+		switch value := &line.Values[i]; line.Name {
 		case "nats", "nats-system":
-			line.Values[i] = natslog.ShownAddresses(line.Values[i])
+			*value = natslog.ShownAddresses(*value)
+		case "header":
+			*value = maskHeader(wire.Redact(*value))
+		default:
+			*value = wire.Redact(*value)
 		}
 	}
 	if !o.isForPerson() {

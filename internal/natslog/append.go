@@ -47,7 +47,7 @@ func (l *Log) Append(ctx context.Context, held mirror.Position, _ wire.Caller, d
 			return nil, problem
 		}
 		unsure = unsure || !errors.Is(err, errNotCommitter)
-		full := l.lease.isFull()
+		full := l.lease.fullRefusal()
 		switch {
 		case errors.Is(err, errUnknown) || ctx.Err() != nil || time.Now().After(limit):
 			return nil, l.appendFailed(ctx, err, unsure)
@@ -68,7 +68,7 @@ func (l *Log) awaitCommitter(ctx context.Context, tried role, wait time.Duration
 	defer limit.Stop()
 	for {
 		now, changed := l.lease.watchRole()
-		if now != tried || l.lease.isFull() != nil {
+		if now != tried || l.lease.fullRefusal() != nil {
 			return
 		}
 		select {
@@ -85,17 +85,16 @@ func (l *Log) awaitCommitter(ctx context.Context, tried role, wait time.Duration
 func (l *Log) appendFailed(ctx context.Context, err error, unsure bool) *wire.Error {
 	cause := context.Cause(ctx)
 	ended := cause != nil && !errors.Is(cause, context.DeadlineExceeded) // otherwise it has waited long enough
-	var text string
-	switch {
-	case unsure && !ended:
-		cause = err
-		fallthrough
-	case unsure:
+	text := wire.NothingAppended
+	if unsure {
 		text = "the outcome of the append is unknown; send it again with the same key"
+	}
+	switch {
 	case ended:
-		text = wire.NothingAppended
+	case unsure:
+		cause = err
 	default:
-		text, cause = wire.NothingAppended+": no node of the cluster commits", l.lease.whyUnclaimed()
+		text, cause = text+": no node of the cluster commits", l.lease.whyUnclaimed()
 	}
 	if cause != nil {
 		text = fmt.Sprintf("%s: %v", text, cause)

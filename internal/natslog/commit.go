@@ -412,10 +412,7 @@ func (p *pipeline) abandon(err error) error {
 	p.c.clearFlying()
 	if b := p.flight; b != nil {
 		switch {
-		case errors.Is(err, errUnknown):
-			p.c.l.lease.giveUp()
-			p.c.finish(b.requests, err)
-		case errors.Is(err, errNotCommitter):
+		case errors.Is(err, errUnknown), errors.Is(err, errNotCommitter):
 			p.c.l.lease.giveUp()
 			p.c.finish(b.requests, err)
 		case errors.As(err, &refused) && isFull(refused.err) && len(b.requests) > 1: // there may be room for some of them

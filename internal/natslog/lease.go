@@ -245,8 +245,8 @@ func (e *lease) noteUnclaimed(err error) {
 	e.wakeLocked()
 }
 
-// isFull returns the refusal of the last claim if there is no room for one, nil otherwise.
-func (e *lease) isFull() *refusal {
+// fullRefusal returns the refusal of the last claim if there is no room for one, nil otherwise.
+func (e *lease) fullRefusal() *refusal {
 	var refused *refusal
 	if errors.As(e.whyUnclaimed(), &refused) && isFull(refused.err) {
 		return refused

@@ -36,7 +36,7 @@ type diskCheck struct {
 	always   map[string]bool // servers that have said so when they were last asked
 }
 
-// run asks again and again, until ctx ends. It logs what it finds, unless that was logged before.
+// run asks the servers from time to time until ctx ends. It logs each change of what it finds.
 func (d *diskCheck) run(ctx context.Context, say *slog.Logger) {
 	said := ""
 	for {

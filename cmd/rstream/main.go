@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	// net/http has no other place for what it logs as a client, and quotes what a server sent.
+	// As a client, net/http logs to the standard logger alone, and quotes what a server sent.
 	log.SetOutput(io.Discard)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -223,7 +223,7 @@ func Unpost(db DB, id event.ID) error {
 }
 
 // Flip flips a bit of the line of an event, as a disk could. Bits are counted from the
-// line's first byte, and begin again after its last.
+// line's first byte, and begin again after its last. An event whose line is empty has none.
 func Flip(db DB, id event.ID, bit int) error {
 	pages, err := readPages(db)
 	if err != nil {
@@ -232,7 +232,7 @@ func Flip(db DB, id event.ID, bit int) error {
 	for _, p := range pages {
 		lines, offset := p.lines(), 0
 		for _, ev := range p.events {
-			if ev.ID == id && !ev.dead {
+			if ev.ID == id && !ev.dead && len(ev.Line) > 0 {
 				bit %= 8 * len(ev.Line)
 				lines[offset+bit/8] ^= 1 << (bit % 8)
 				_, err := db.Exec(`UPDATE page SET lines = ? WHERE key = ?`, lines, p.key)

@@ -87,19 +87,64 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{err}
 }
 
-// suggestFlags adds the flags with a similar name to the error of an unknown one.
+// suggestFlags adds the flags that may be meant to the error of an unknown one: those with a
+// similar name, or what other programs call by it.
 func suggestFlags(cmd *cobra.Command, unknown *pflag.NotExistError) error {
+	name := unknown.GetSpecifiedName()
+	like := synonymsOf(cmd, name)
+	if len(like) == 0 && unknown.GetSpecifiedShortnames() == "" {
+		like = similarFlags(cmd, name)
+	}
+	switch {
+	case cmd.Name() == "tail" && (name == "f" || name == "follow"):
+		return fmt.Errorf("%w; tail always follows, unless --until, --until-live or --count ends it", unknown)
+	case len(like) == 0 || len(like) > 3:
+		return unknown
+	}
+	return fmt.Errorf("%w; did you mean --%s?", unknown, strings.Join(like, " or --"))
+}
+
+func similarFlags(cmd *cobra.Command, name string) []string {
 	names := &cobra.Command{SuggestionsMinimumDistance: 2} // cobra compares names of commands
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
 			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
 		}
 	})
-	like := names.SuggestionsFor(unknown.GetSpecifiedName())
-	if unknown.GetSpecifiedShortnames() != "" || len(like) == 0 || len(like) > 3 {
-		return unknown
+	return names.SuggestionsFor(name)
+}
+
+// flagSynonyms are the flags that other programs call by a name or a letter.
+var flagSynonyms = map[string][]string{
+	"f":       {"follow"},
+	"n":       {"lines", "count"},
+	"limit":   {"lines", "count"},
+	"max":     {"lines", "count"},
+	"r":       {"raw"},
+	"p":       {"listen"},
+	"port":    {"listen"},
+	"addr":    {"listen"},
+	"address": {"listen"},
+	"bind":    {"listen"},
+	"from":    {"since"},
+	"after":   {"since"},
+	"start":   {"since"},
+	"before":  {"until"},
+	"end":     {"until"},
+	"json":    {"output"},
+	"format":  {"output"},
+	"url":     {"server"},
+	"host":    {"server"},
+}
+
+// synonymsOf returns those that a command has.
+func synonymsOf(cmd *cobra.Command, name string) (has []string) {
+	for _, flag := range flagSynonyms[name] {
+		if cmd.Flags().Lookup(flag) != nil {
+			has = append(has, flag)
+		}
 	}
-	return fmt.Errorf("%w; did you mean --%s?", unknown, strings.Join(like, " or --"))
+	return has
 }
 
 func plainCause(invalid *pflag.InvalidValueError) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 type getOptions struct {
 	events bool
 	origin bool
+	raw    bool
 	at     string
 }
 
@@ -25,12 +27,13 @@ func newGetCommand(a *app) *cobra.Command {
 		GroupID: groupRead,
 		Short:   "Print the value of a storage",
 		Long: `Print the current value of one storage and nothing else. With --at, print the value at
-that moment; with --events, print the whole history. The status is 1 if the storage has
-no value. With --origin, print where the storage's last event came from: the source of a
+that moment; with --events, print the whole history. With --raw, a string is printed
+without its quotes and escapes. The status is 1 if the storage has no value. With --origin, print where the storage's last event came from: the source of a
 relay, and the event's id there.`,
 		Example: `  rstream get alice/posts/1
   rstream get alice/posts/1 --at 14:05
-  rstream get alice/posts/1 --events`,
+  rstream get alice/posts/1 --events
+  name=$(rstream get alice/name --raw)`,
 		Args:              afterURL(oneStorage),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,12 +45,15 @@ relay, and the event's id there.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.events, "events", false, "print the history, one event a line")
+	cmd.Flags().BoolVarP(&o.raw, "raw", "r", false, "print a string without quotes")
 	cmd.Flags().BoolVar(&o.origin, "origin", false, "print where the value came from instead")
 	addMoment(cmd, &o.at, "at", "print the value at `MOMENT` (default: now)")
 	addFull(a, cmd)
 	addFilter(a, cmd)
 	excludeFlags(cmd, "events", "at")
 	excludeFlags(cmd, "origin", "events", "where", "jq")
+	excludeFlags(cmd, "raw", "events", "jq", "origin")
+	forLineOnly(cmd.Flags(), "raw")
 	forLineOnly(cmd.Flags(), "origin")
 	forLineOnly(cmd.Flags(), "events") // in bench, events is a number
 	return cmd
@@ -136,7 +142,7 @@ type askOrigin func(context.Context, event.ID) (origin client.Origin, ok bool, e
 // printGot prints the value of ev's storage after ev or, with --origin, where ev came from.
 func (o *getOptions) printGot(ctx context.Context, a *app, ev *event.Event, ask askOrigin) error {
 	if !o.origin {
-		return a.printValue(ev)
+		return a.printValue(ev, o.raw)
 	}
 	origin, ok, err := ask(ctx, ev.ID)
 	switch {
@@ -168,8 +174,8 @@ func (o *output) printOrigin(ev *event.Event, origin *client.Origin) error {
 	return o.printf("%s\n", visible(fmt.Sprintf("%s %s: %s", ev.ID, ev.Storage(), from)))
 }
 
-// printValue prints the value of ev's storage after ev.
-func (a *app) printValue(ev *event.Event) error {
+// printValue prints the value of ev's storage after ev. A raw string has no quotes.
+func (a *app) printValue(ev *event.Event, raw bool) error {
 	out, err := a.out.filter.leavesOut(ev)
 	switch {
 	case err != nil:
@@ -180,6 +186,8 @@ func (a *app) printValue(ev *event.Event) error {
 		return a.out.writeEvent(ev)
 	case ev.Type == event.Del:
 		return &exitError{status: exitFailed, text: ev.Storage().String() + ": has no value, it was deleted at " + ev.Time.String()}
+	case raw:
+		return a.out.writeLine(unquoted(ev.Value))
 	case a.out.form == formJSON:
 		return a.out.writeEvent(ev)
 	}
@@ -187,4 +195,13 @@ func (a *app) printValue(ev *event.Event) error {
 		return a.out.printf("%s\n", pretty(ev.Value))
 	}
 	return a.out.writeLine(ev.Value)
+}
+
+// unquoted returns the text of a string, and any other value as it is.
+func unquoted(value json.RawMessage) []byte {
+	var text string
+	if json.Unmarshal(value, &text) != nil || value[0] != '"' { // null is no error
+		return value
+	}
+	return []byte(text)
 }

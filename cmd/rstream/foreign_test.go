@@ -30,16 +30,12 @@ func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		http.NewResponseController(w).Flush()
-		changes, err := fsnotify.NewWatcher()
-		if err != nil || changes.Add(filepath.Dir(path)) != nil {
-			return
-		}
-		defer changes.Close()
+		var changes *fsnotify.Watcher
 		sent, left, after := 0, cut, r.Header.Get("Last-Event-ID")
 		for r.Context().Err() == nil {
 			b, err := os.ReadFile(path)
 			if err != nil {
-				return
+				panic(http.ErrAbortHandler)
 			}
 			blocks := bytes.SplitAfter(b, []byte("\n\n"))
 			for _, block := range blocks[min(sent, len(blocks)):] {
@@ -58,6 +54,16 @@ func cmdForeign(ts *testscript.TestScript, neg bool, args []string) {
 				if left--; left == 0 {
 					return
 				}
+			}
+			if changes == nil { // a connection that is cut needs none: to close one takes time
+				if changes, err = fsnotify.NewWatcher(); err != nil {
+					panic(http.ErrAbortHandler) // no end that could be taken for one of the file
+				}
+				defer changes.Close()
+				if changes.Add(filepath.Dir(path)) != nil {
+					panic(http.ErrAbortHandler)
+				}
+				continue // it may have changed before
 			}
 			select {
 			case <-changes.Events:

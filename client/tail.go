@@ -20,7 +20,8 @@ import (
 type TailOptions struct {
 	Range
 	// UntilLive ends the tail at the head at the time of the call. A Range with an Until
-	// ends it there.
+	// ends it there; if that is a time to come, by the clock of this machine, the tail
+	// follows live until then.
 	UntilLive bool
 }
 
@@ -54,6 +55,57 @@ func (c *Client) Tail(ctx context.Context, topic event.Topic, opts TailOptions) 
 // Batches is Tail for several topics, with events that arrive together in one Batch. A
 // Batch has no events if only the position has moved.
 func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOptions) iter.Seq2[Batch, error] {
+	if opts.Until != nil {
+		now := time.Now()
+		if end, ok := opts.Until.Time(now); ok && end > event.TimeOf(now) {
+			return c.batchesUntil(ctx, topics, opts, end)
+		}
+	}
+	return c.batches(ctx, topics, opts)
+}
+
+// batchesUntil follows live until a time that is to come, then returns what is left up to that
+// time, as a tail of the past does.
+func (c *Client) batchesUntil(ctx context.Context, topics []event.Topic, opts TailOptions, end event.Time) iter.Seq2[Batch, error] {
+	until := event.AtTime(end)
+	rest := opts
+	rest.Until = &until
+	opts.Until = nil
+	return func(yield func(Batch, error) bool) {
+		live, cancel := context.WithDeadlineCause(ctx, end.Time(), errUntil)
+		defer cancel()
+		for b, err := range c.batches(live, topics, opts) {
+			if errors.Is(err, errUntil) && ctx.Err() == nil {
+				break
+			}
+			over := b.cutAfter(end)
+			if !yield(b, err) || over || err != nil {
+				return
+			}
+			rest.Since, rest.Last = c.momentAt(b.Position), nil
+		}
+		for b, err := range c.batches(ctx, topics, rest) {
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// errUntil is the cause of a context that ends at the end of a range.
+var errUntil = errors.New("the range is over")
+
+// cutAfter removes the events after a time, and reports whether there were any.
+func (b *Batch) cutAfter(end event.Time) bool {
+	i := slices.IndexFunc(b.Events, func(ev *event.Event) bool { return ev.Time > end })
+	if i < 0 {
+		return false
+	}
+	b.Events, b.Position, b.Live = b.Events[:i], b.Events[i].ID-1, true
+	return true
+}
+
+func (c *Client) batches(ctx context.Context, topics []event.Topic, opts TailOptions) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		t := tail{c: c, topics: widest(topics), cancel: cancel}

@@ -104,7 +104,7 @@ type consumption struct {
 	db      *cache.DB
 	topics  []event.Topic
 	batches batchesFunc
-	endless bool
+	follows bool
 }
 
 // consume runs the consumer until it ends.
@@ -146,7 +146,7 @@ func (o *tailOptions) consume(ctx context.Context, what *consumption) (err error
 		cfg.OnStatus = m.take
 		defer func() { err = errors.Join(err, m.write()) }()
 	}
-	if what.endless {
+	if what.follows {
 		o.showConsuming(a, what.topics)
 	}
 	return nameTarget(o.target(), deliver.Run(ctx, cfg))

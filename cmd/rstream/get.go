@@ -133,7 +133,7 @@ func (o *getOptions) getAt(ctx context.Context, a *app, s *session, topic event.
 	if len(doubted) > 0 {
 		return a.noteDoubted([]event.Topic{topic}, doubted)
 	}
-	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value at %s", strings.TrimSuffix(topic.String(), "$"), at)}
+	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value %s", strings.TrimSuffix(topic.String(), "$"), whenText(at))}
 }
 
 // An askOrigin returns where an event came from, if that is known.

@@ -92,6 +92,22 @@ func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end even
 	return c.ID, nil
 }
 
+// whenText says when a moment is: at a time or a position, or some time ago.
+func whenText(m event.Moment) string {
+	_, fixed := m.FixedTime()
+	if _, ok := m.Time(time.Now()); ok && !fixed {
+		return m.String() + " ago"
+	}
+	return "at " + m.String()
+}
+
+// isFuture reports whether a moment is a time to come, by the clock of this machine.
+func isFuture(m event.Moment) bool {
+	now := time.Now()
+	t, ok := m.Time(now)
+	return ok && t > event.TimeOf(now)
+}
+
 // localTime formats a time for a person.
 func localTime(t event.Time) string { return t.Time().Local().Format("2006-01-02 15:04:05") }
 

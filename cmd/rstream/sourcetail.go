@@ -42,8 +42,7 @@ func (o *tailOptions) tailSource(ctx context.Context, a *app, topics []event.Top
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if o.target() != "" {
-		endless := given.until == nil && !o.untilLive
-		return o.consumeSource(ctx, &consumption{a: a, db: db, topics: topics, endless: endless}, s, p)
+		return o.consumeSource(ctx, &consumption{a: a, db: db, topics: topics, follows: isFollowing(given.until, o.untilLive)}, s, p)
 	}
 	cursor, err := holdCursor(ctx, db, o.name, topics)
 	if err != nil {
@@ -135,8 +134,8 @@ func boundsOf(ctx context.Context, db *cache.DB, until *event.Moment) (b sourceB
 	if until == nil {
 		return b, nil
 	}
-	now := time.Now()
-	if t, ok := until.Time(now); ok && t > event.TimeOf(now) {
+	if isFuture(*until) {
+		t, _ := until.Time(time.Now())
 		return sourceBounds{time: t}, nil
 	}
 	b.bounded = true

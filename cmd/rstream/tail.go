@@ -108,7 +108,7 @@ first run does so.`,
 	o.n = 10
 	f.VarP(counter{&o.n, 0, 10_000}, "lines", "n", "start with the last `N` events")
 	addMoment(cmd, &o.since, "since", "start at `MOMENT` instead")
-	addMoment(cmd, &o.until, "until", "end at `MOMENT`")
+	addMoment(cmd, &o.until, "until", "end at `MOMENT`; follow until then if it is in the future")
 	f.BoolVar(&o.untilLive, "until-live", false, "end at the newest event as of the start")
 	f.Var(counter{&o.count, 1, 0}, "count", "end after `N` events")
 	f.StringVar(&o.name, "name", "", "resume where the reader of the last tail with this `CURSOR` stopped")
@@ -138,7 +138,7 @@ func runTail(ctx context.Context, a *app, o tailOptions, topics []event.Topic) e
 	defer s.Close()
 	switch {
 	case o.target() != "":
-		err = o.consume(ctx, &consumption{a, s.db, topics, consumerBatches(s, topics, opts), opts.Until == nil && !opts.UntilLive})
+		err = o.consume(ctx, &consumption{a, s.db, topics, consumerBatches(s, topics, opts), isFollowing(opts.Until, opts.UntilLive)})
 	case o.name == "":
 		err = o.printTail(ctx, s, topics, opts, nil)
 	default:
@@ -188,7 +188,7 @@ const holdTime = time.Second
 // printTail prints until there is nothing more to print.
 func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.Topic, opts client.TailOptions, keep *keeper) error {
 	a := s.app
-	p := tailPrinter{a: a, s: s, topics: topics, allowed: allowedTopics{a: a, verb: "tail", left: topics}, most: o.count, endless: !opts.UntilLive && opts.Until == nil, keep: keep}
+	p := tailPrinter{a: a, s: s, topics: topics, allowed: allowedTopics{a: a, verb: "tail", left: topics}, most: o.count, follows: isFollowing(opts.Until, opts.UntilLive), keep: keep}
 	err := a.out.untilClosed(ctx, func(ctx context.Context) error {
 		err := p.printBeginning(ctx, o.fromState, &opts)
 		if err == nil {
@@ -203,6 +203,11 @@ func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.
 		return err
 	})
 	return cmp.Or(err, p.allowed.status(), p.doubt)
+}
+
+// isFollowing reports whether a tail waits for events to come.
+func isFollowing(until *event.Moment, untilLive bool) bool {
+	return !untilLive && (until == nil || isFuture(*until))
 }
 
 // clientOptions turns the flags into client options.
@@ -227,7 +232,7 @@ type tailPrinter struct {
 	allowed allowedTopics
 	most    int // 0 means no limit
 	written int
-	endless bool    // the range has no end
+	follows bool    // it waits for events to come
 	keep    *keeper // nil without a name
 
 	at    event.ID // the position passed so far
@@ -319,7 +324,7 @@ func (p *tailPrinter) printBatch(ctx context.Context, b client.Batch) error {
 
 // showWaiting says that the tail waits, unless it is about to end.
 func (p *tailPrinter) showWaiting() {
-	if p.endless && (p.most == 0 || p.written < p.most) {
+	if p.follows && (p.most == 0 || p.written < p.most) {
 		p.a.showWaiting(p.allowed.left)
 	}
 }

@@ -30,10 +30,16 @@ func TestIdleReader(t *testing.T) {
 	ours, bare := listenOnDisk(t, Config{}), &listened{t: t, addr: listenBare(t)}
 	ours.put("a", 1, 200)
 	for _, query := range []string{"topic=a&since=now", "topic=a"} {
-		limit, took := bare.memoryOf(query, readers, nil, settled), ours.memoryOf(query, readers, nil, settled)
-		t.Logf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
-		if took.stack > limit.stack+mostStack || took.heap > limit.heap+mostHeap {
-			t.Errorf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
+		for try := 1; ; try++ { // on a busy machine, some are not idle yet
+			limit, took := bare.memoryOf(query, readers, nil, settled), ours.memoryOf(query, readers, nil, settled)
+			t.Logf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
+			if took.stack <= limit.stack+mostStack && took.heap <= limit.heap+mostHeap {
+				break
+			}
+			if try == 3 {
+				t.Errorf("%s: an idle reader takes %+v bytes, a bare one %+v", query, took, limit)
+				break
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rstream-dev/rstream/cache"
+	"github.com/rstream-dev/rstream/internal/auth"
 	"github.com/rstream-dev/rstream/internal/server"
 	"github.com/rstream-dev/rstream/internal/wire"
 )
@@ -176,35 +178,12 @@ func runServe(ctx context.Context, a *app, o serveOptions) error {
 }
 
 func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secrets *secretFiles, relay *relay, boards boardLinks, followed *followed) (err error) {
-	// Listen first, so that no file is created for a server that cannot start.
-	listener, err := listenOn(ctx, "--listen", o.listen)
+	begun, err := o.begin(ctx, say)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	var admin net.Listener
-	if o.admin != "" {
-		if admin, err = listenOn(ctx, "--admin", o.admin); err != nil {
-			return err
-		}
-		defer admin.Close()
-	}
-	guard, err := o.openGuard(ctx, say)
-	if err != nil {
-		return err
-	}
-	secure, err := o.openTLS(o.db, say)
-	if err != nil {
-		return err
-	}
-	rates, err := o.parseLimits()
-	if err != nil {
-		return err
-	}
-	proxies, err := o.parseBehind()
-	if err != nil {
-		return err
-	}
+	defer begun.Close()
+	guard, secure := begun.guard, begun.secure
 	secrets.guard.Store(guard)
 	secrets.tls.Store(secure)
 	if o.asNewLog {
@@ -235,15 +214,15 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 		return err
 	}
 	srv := server.New(log, server.Config{
-		Guard: guard, Rates: rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: proxies, NoDashboard: o.noPage, Version: programVersion(),
+		Guard: guard, Rates: begun.rates, Heartbeat: o.heartbeat, Loopback: !o.insecure && guard == nil, Origins: o.origins, Behind: begun.proxies, NoDashboard: o.noPage, Version: programVersion(),
 		MaxStreamAge: o.maxStreamAge, Sizes: func() (int64, int64) { return fileSize(file), fileSize(file + "-wal") },
 		Node: o.node, Advertise: o.advertise, Boards: boards.reports(), Peers: boards.peers(), Clock: log.Clock, Sources: relay.reports(), Damaged: log.Damaged, Mirror: followed.forServer(), Cluster: followed.cluster(), Logger: say.Logger,
 	})
-	if admin != nil {
+	if admin := begun.admin; admin != nil {
 		defer serveAdmin(admin, srv, !o.insecure, say.Logger)()
 		a.note("serving metrics and profiles on %s", urlOf(admin.Addr(), nil))
 	}
-	url := urlOf(listener.Addr(), secure)
+	url := urlOf(begun.listener.Addr(), secure)
 	publish, err := stageURL(o.urlFile, url)
 	if err != nil {
 		return err
@@ -260,7 +239,58 @@ func serveFile(ctx context.Context, a *app, o serveOptions, say *serveLog, secre
 	defer boards.reportReaders(ctx, srv, say)()
 	defer followed.follow(ctx, a, log, say)()
 	defer func() { say.logStopped(log.Head()) }()
-	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, listener)
+	return serveUntil(ctx, newHTTPServer(srv, secure, say), srv, begun.listener)
+}
+
+// A begunServer is what a server has before it has a file.
+type begunServer struct {
+	listener, admin net.Listener // admin is nil without --admin
+	guard           *auth.Guard
+	secure          *serverTLS
+	rates           *wire.Rates
+	proxies         []netip.Prefix
+}
+
+// begin listens and reads the files that the flags name, so that no log is created for a server
+// that cannot start.
+func (o *serveOptions) begin(ctx context.Context, say *serveLog) (*begunServer, error) {
+	s := &begunServer{}
+	if err := s.begin(ctx, o, say); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *begunServer) begin(ctx context.Context, o *serveOptions, say *serveLog) (err error) {
+	if s.listener, err = listenOn(ctx, "--listen", o.listen); err != nil {
+		return err
+	}
+	if o.admin != "" {
+		if s.admin, err = listenOn(ctx, "--admin", o.admin); err != nil {
+			return err
+		}
+	}
+	if s.guard, err = o.openGuard(ctx, say); err != nil {
+		return err
+	}
+	if s.secure, err = o.openTLS(o.db, say); err != nil {
+		return err
+	}
+	if s.rates, err = o.parseLimits(); err != nil {
+		return err
+	}
+	s.proxies, err = o.parseBehind()
+	return err
+}
+
+// Close stops listening.
+func (s *begunServer) Close() {
+	for _, l := range []net.Listener{s.listener, s.admin} {
+		if l != nil {
+			_ = l.Close() // nobody can do anything about it
+		}
+	}
 }
 
 // newHTTPServer returns a server of h. It speaks TLS if secure is not nil.

@@ -96,8 +96,16 @@ func (p *sourcePrinter) printState(ctx context.Context, db *cache.DB, at event.I
 	return errors.Join(err, p.a.out.flush())
 }
 
-// passDropped bridges history that the file no longer has, with the state that it left.
+// passDropped bridges history that the file no longer has, with the state that it left. Without
+// output, there is nothing to bridge: the events were stored, and retention has dropped them since.
 func (p *sourcePrinter) passDropped(ctx context.Context, db *cache.DB, oldest event.ID) error {
+	if p.silent {
+		if slices.Contains(p.asked, event.All) { // ids are dense
+			p.events += int(oldest - p.at)
+		}
+		p.at = oldest
+		return nil
+	}
 	gap := &client.GapError{After: p.at, Oldest: oldest}
 	if p.give != nil {
 		return &exitError{exitGap, fmt.Sprintf("history from %s to %s is no longer in %s", positionName(gap.After), gap.Oldest, db.Path()),

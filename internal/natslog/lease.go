@@ -193,10 +193,9 @@ func (e *lease) run(ctx context.Context) {
 	defer stop()
 	defer e.giveUp()
 	vacant := 0 // times in a row that nobody answered
-	for {
-		if !e.pause(ctx, vacant) {
-			return
-		}
+	var changed <-chan struct{}
+	for first := true; first || e.pause(ctx, vacant, changed); first = false {
+		changed = e.changes() // from before this looks, so that no change is missed
 		e.giveUpBlind()
 		if e.isMine() {
 			vacant = 0
@@ -217,6 +216,7 @@ func (e *lease) run(ctx context.Context) {
 		if err != nil {
 			stop()
 			e.noteUnclaimed(err)
+			changed = e.changes() // that was one itself
 			if errors.As(err, new(*refusal)) || errors.As(err, new(*aheadError)) {
 				vacant = 0 // there is no hurry: the next claim will hardly be taken, either
 			}
@@ -268,11 +268,16 @@ func (e *lease) isClaimed() bool {
 	return e.seq > 0
 }
 
-// pause waits until it is time to look again. It returns false once ctx has ended.
-func (e *lease) pause(ctx context.Context, vacant int) bool {
+// changes returns a channel that is closed at the next change.
+func (e *lease) changes() <-chan struct{} {
 	e.mu.Lock()
-	wait, changed, look := e.l.cfg.LeaseTime/5, e.changed, e.look
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// pause waits until it is time to look again. It returns false once ctx has ended.
+func (e *lease) pause(ctx context.Context, vacant int, changed <-chan struct{}) bool {
+	wait, look := e.l.cfg.LeaseTime/5, e.look
 	if vacant > 0 { // the first of many nodes to wake up spares the others the work
 		wait = rand.N(wait/2 + 1)
 		changed, look = nil, nil

@@ -25,10 +25,10 @@ the reason, and does not hold up the others.`,
 		Example: `  rstream outbox
   rstream outbox drop 3
   rstream outbox retry --refused`,
-		Args:                  noArgs,
-		DisableFlagsInUseLine: true,
-		RunE:                  func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runOutbox(cmd.Context(), a) },
 	}
+	addFull(a, cmd)
 	cmd.AddCommand(newOutboxDropCommand(a), newOutboxRetryCommand(a))
 	return cmd
 }

@@ -49,10 +49,15 @@ func (o *output) writeQueued(q *cache.Queued) error {
 	}
 	what, why := "queued", ""
 	if q.Refused != "" {
-		what, why = "refused", "  ("+visible(q.Refused)+")"
+		what, why = "refused", "("+visible(q.Refused)+")"
 	}
-	return o.printf("%-7s  %3d  %s  %s  %-3s  %s%s\n", what, q.Number, localTime(q.Time),
-		visible(q.Storage().String()), q.Type, visible(string(q.Value)), why)
+	_, err := o.w.WriteString(o.screenLine(
+		column{text: fmt.Sprintf("%-7s  %3d  %s", what, q.Number, localTime(q.Time))},
+		column{text: visible(q.Storage().String())},
+		column{text: string(q.Type)},
+		column{text: why},
+		column{text: visible(string(q.Value))}) + "\n")
+	return o.nameOutput(err)
 }
 
 func (a *app) printQueued(queued []cache.Queued) error {

@@ -213,18 +213,36 @@ func cmdAddress(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], address)
 }
 
-// cmdDeadPort binds a socket and never listens on it, so that no other process gets the
-// port while the script runs.
 func cmdDeadPort(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "deadport VAR")
+	address, release, err := holdPort()
+	ts.Check(err)
+	ts.Defer(release)
+	ts.Setenv(args[0], address)
+}
+
+// holdPort binds a socket and never listens on it, so that no other process gets its port by
+// chance. One that names the address can listen there, again and again.
+func holdPort() (address string, release func(), err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-	ts.Check(err)
+	if err != nil {
+		return "", nil, err
+	}
 	unix.CloseOnExec(fd)
-	ts.Defer(func() { unix.Close(fd) })
-	ts.Check(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	name, err := unix.Getsockname(fd)
-	ts.Check(err)
-	ts.Setenv(args[0], fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port))
+	release = func() { unix.Close(fd) }
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	var name unix.Sockaddr
+	if err == nil {
+		name, err = unix.Getsockname(fd)
+	}
+	if err != nil {
+		release()
+		return "", nil, err
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port), release, nil
 }
 
 func cmdFlakyProxy(ts *testscript.TestScript, neg bool, args []string) {

@@ -150,7 +150,7 @@ func drawScreen(text, command, shown string) string {
 }
 
 // A docShell is a shell on a terminal, in a folder of its own. A server in it listens on a
-// free port, always the same one.
+// port that no other program gets, always the same one.
 type docShell struct {
 	t         *testing.T
 	dir       string
@@ -163,6 +163,11 @@ type docShell struct {
 
 func newDocShell(t *testing.T) *docShell {
 	sh := &docShell{t: t, dir: t.TempDir()}
+	listen, release, err := holdPort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
 	cmd := exec.CommandContext(context.Background(), "sh") // it ends after the servers in it
 	cmd.Dir = sh.dir
 	home := filepath.Join(sh.dir, "home")
@@ -172,7 +177,7 @@ func newDocShell(t *testing.T) *docShell {
 		}
 	}
 	cmd.Env = append(cmd.Env, "HOME="+home, "XDG_DATA_HOME="+filepath.Join(home, "data"), "XDG_CONFIG_HOME="+filepath.Join(home, "config"), "TZ=UTC",
-		"TERM=xterm", "RSTREAM_LISTEN=127.0.0.1:0")
+		"TERM=xterm", "RSTREAM_LISTEN="+listen)
 	b, err := os.ReadFile(filepath.Join("..", "..", "internal", "demo", "quakes.jsonl.gz"))
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +230,7 @@ func (sh *docShell) run(command string) string {
 	if m := servePattern.FindStringSubmatch(command); m != nil {
 		command = fmt.Sprintf(`rm -f url; rstream serve%s --url-file url & echo $! >serve.pid
 until [ -s url ] || ! kill -0 $(cat serve.pid); do sleep 0.05; done
-export RSTREAM_SERVER=$(cat url) RSTREAM_LISTEN=$(sed s,http://,, url)`, m[1])
+export RSTREAM_SERVER=$(cat url)`, m[1])
 	}
 	if m := waitingPattern.FindString(command); m != "" && !strings.Contains(m, "--until-live") {
 		command = m + " --until-live " + command[len(m):]

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -197,6 +198,21 @@ func sampleTime(s string) string {
 	}, s)
 }
 
+// serveAt serves h at an address.
+func serveAt(t *testing.T, address string, h http.Handler) *httptest.Server {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(h)
+	srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return srv
+}
+
 // A tail on a terminal says in its last line whom it follows. A lost connection changes
 // that line, and one line that stays says that the connection is back. Nothing of this is
 // written if the output is piped.
@@ -204,9 +220,12 @@ func TestTailOnScreen(t *testing.T) {
 	t.Parallel()
 	db := openLogFile(t)
 	handler := server.New(db, server.Config{})
-	srv := httptest.NewServer(handler)
-	t.Cleanup(func() { srv.Close() })
-	address := srv.Listener.Addr().String()
+	address, release, err := holdPort() // others must not get it while the tail is without its server
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	srv := serveAt(t, address, handler)
 	person, program := openTerminal(t)
 	cmd := rstreamCommand(t, "tail", "--all", "-s", srv.URL)
 	cmd.Env = append(cmd.Env, "TERM=xterm", "NO_COLOR=1")
@@ -233,15 +252,7 @@ func TestTailOnScreen(t *testing.T) {
 	shown.waitFor(t, "; trying again in ")
 	put("2")
 	put("3")
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := httptest.NewUnstartedServer(handler)
-	again.Listener.Close()
-	again.Listener = l
-	again.Start()
-	defer again.Close()
+	serveAt(t, address, handler)
 	shown.waitFor(t, "rstream: connected to http://"+address+" again, 2 events behind\r\n"+waiting)
 	shown.waitFor(t, "a/x  PUT  3\r\n")
 	put("4")

@@ -41,7 +41,6 @@ type pebble struct {
 // startPebble starts an authority that checks names at a port.
 func startPebble(t *testing.T, port int) *pebble {
 	t.Helper()
-	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +192,7 @@ func writeAuthority(t *testing.T, path string) tls.Certificate {
 // TestACME: certificates come from an authority, stay in use while it is away, and every
 // failure says what to do. Clients need a certificate, the authority needs none.
 func TestACME(t *testing.T) {
+	t.Parallel()
 	const name = "log.example.com"
 	cacheDir, clientCA := filepath.Join(t.TempDir(), "acme"), filepath.Join(t.TempDir(), "clients.pem")
 	client := writeAuthority(t, clientCA)
@@ -286,6 +286,7 @@ func (g *heldTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestACMERenewal: a certificate near its end is served until the authority has issued
 // another one, and the server takes that without a restart.
 func TestACMERenewal(t *testing.T) {
+	t.Parallel()
 	const name = "log.example.com"
 	dir := t.TempDir()
 	day := 24 * time.Hour
@@ -348,6 +349,7 @@ func TestACMERenewal(t *testing.T) {
 // TestClientAuthorities: only clients with a certificate of the authority are served, and a
 // new file decides for new connections.
 func TestClientAuthorities(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "clients.pem")
 	own := writeAuthority(t, file)

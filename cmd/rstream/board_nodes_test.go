@@ -485,7 +485,7 @@ func TestBoardOfThreeServers(t *testing.T) {
 		}
 	}
 	s.note("three servers with %d readers each", size)
-	s.silent(2 * time.Second)
+	s.silent(time.Duration(longtest.Size(1, 2)) * time.Second)
 	first, leaveFirst := s.look()
 	s.agree(2*time.Second, "the first page looks", first)
 	second, leaveSecond := s.look()
@@ -507,7 +507,7 @@ func TestBoardOfThreeServers(t *testing.T) {
 	leaveFirst()
 	took := s.until(20*time.Second, "the nodes stop", func() bool { return !s.reporting() })
 	s.note("%s after the last page has left, the nodes stop", took.Round(time.Second))
-	s.silent(2 * time.Second)
+	s.silent(time.Duration(longtest.Size(1, 2)) * time.Second)
 
 	first, _ = s.look()
 	second, _ = s.look()

@@ -28,16 +28,19 @@ func TestMain(m *testing.M) {
 	testscript.Main(manyAtOnce{m}, map[string]func(){"rstream": main, workerName: work, natsName: serveNATS, nextName: runNext})
 }
 
-// manyAtOnce runs more scripts in parallel than there are processors, unless a flag
-// sets the number: scripts mostly wait for programs.
+// manyAtOnce runs more tests in parallel than there are processors, unless a flag
+// sets the number: they mostly wait for programs, and some for time to pass.
 type manyAtOnce struct{ m *testing.M }
 
 func (r manyAtOnce) Run() int {
 	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
+	if err := os.Setenv("PEBBLE_VA_NOSLEEP", "1"); err != nil { // the ACME authority of the tests waits at random otherwise
+		panic(err)
+	}
 	// Programs started by the test would inherit an ignored hangup from nohup.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
-	longtest.SetDefault("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	longtest.SetDefault("test.parallel", strconv.Itoa(longtest.Size(4, 2)*runtime.GOMAXPROCS(0)))
 	return r.m.Run()
 }
 
@@ -45,6 +48,7 @@ func (r manyAtOnce) Run() int {
 // that they use in addition to testscript's own. Each has a short form; [long] in it marks
 // the rest.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	var pool *workers
 	if !longtest.Enabled() && *program == "" {
 		pool = newWorkers(t)

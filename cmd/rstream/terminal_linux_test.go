@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,12 +72,18 @@ func (s *screen) String() string {
 // waitFor waits until the screen shows a text.
 func (s *screen) waitFor(t *testing.T, text string) {
 	t.Helper()
+	s.waitForAny(t, text)
+}
+
+// waitForAny waits until the screen shows one of the texts.
+func (s *screen) waitForAny(t *testing.T, texts ...string) {
+	t.Helper()
 	deadline := time.After(patience)
-	for !strings.Contains(s.String(), text) {
+	for !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(s.String(), text) }) {
 		select {
 		case <-s.more:
 		case <-deadline:
-			t.Fatalf("the screen shows %q, want %q", s, text)
+			t.Fatalf("the screen shows %q, want %q", s, texts)
 		}
 	}
 }

@@ -43,6 +43,15 @@ func openTerminal(t *testing.T) (person, program *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { program.Close() })
+	// By default, ^C drops what the screen has not shown yet, which may be half of a picture.
+	mode, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Lflag |= unix.NOFLSH
+	if err := unix.IoctlSetTermios(int(program.Fd()), unix.TCSETS, mode); err != nil {
+		t.Fatal(err)
+	}
 	return person, program
 }
 

@@ -20,7 +20,7 @@ import (
 type TailOptions struct {
 	Range
 	// UntilLive ends the tail at the head at the time of the call. A Range with an Until
-	// ends it there; if that is a time to come, by the clock of this machine, the tail
+	// ends it there; if that is in the future, by the clock of this machine, the tail
 	// follows live until then.
 	UntilLive bool
 }
@@ -64,32 +64,60 @@ func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOpt
 	return c.batches(ctx, topics, opts)
 }
 
-// batchesUntil follows live until a time that is to come, then returns what is left up to that
+// batchesUntil follows live until a time in the future, then returns what is left up to that
 // time, as a tail of the past does.
 func (c *Client) batchesUntil(ctx context.Context, topics []event.Topic, opts TailOptions, end event.Time) iter.Seq2[Batch, error] {
-	until := event.AtTime(end)
-	rest := opts
-	rest.Until = &until
-	opts.Until = nil
 	return func(yield func(Batch, error) bool) {
-		live, cancel := context.WithDeadlineCause(ctx, end.Time(), errUntil)
-		defer cancel()
-		for b, err := range c.batches(live, topics, opts) {
-			if errors.Is(err, errUntil) && ctx.Err() == nil {
-				break
-			}
-			over := b.cutAfter(end)
-			if !yield(b, err) || over || err != nil {
-				return
-			}
-			rest.Since, rest.Last = c.momentAt(b.Position), nil
+		at, over, err := c.followUntil(ctx, topics, &opts, end, func(b Batch) bool { return yield(b, nil) })
+		if err == nil && !over {
+			over, err = c.boundRest(ctx, topics, &opts, at, end)
 		}
-		for b, err := range c.batches(ctx, topics, rest) {
-			if !yield(b, err) {
-				return
-			}
+		switch {
+		case err != nil:
+			yield(Batch{}, err)
+		case !over:
+			c.batches(ctx, topics, opts)(yield)
 		}
 	}
+}
+
+// followUntil follows live until a time, and sets opts to continue from there. It returns the
+// position that it has reached, and whether the tail is over before.
+func (c *Client) followUntil(ctx context.Context, topics []event.Topic, opts *TailOptions, end event.Time, yield func(Batch) bool) (at event.ID, over bool, err error) {
+	opts.Until = nil
+	// An age or a number of events would mean something else later. An error comes again below.
+	if span, err := c.resolveRange(ctx, widest(topics), opts.Range); err == nil {
+		opts.Since, opts.Last, at = c.momentAt(span.From), nil, span.From
+	}
+	live, cancel := context.WithDeadlineCause(ctx, end.Time(), errUntil)
+	defer cancel()
+	for b, err := range c.batches(live, topics, *opts) {
+		if errors.Is(err, errUntil) && ctx.Err() == nil {
+			break
+		}
+		if err != nil {
+			return at, false, err
+		}
+		over = b.cutAfter(end)
+		if !yield(b) || over {
+			return at, true, nil
+		}
+		opts.Since, opts.Last, at = c.momentAt(b.Position), nil, b.Position
+	}
+	return at, false, nil
+}
+
+// boundRest sets the end of opts to the position at a time, and reports whether the tail is past
+// it: a server whose clock is ahead has moved its position on, without an event of the topics.
+func (c *Client) boundRest(ctx context.Context, topics []event.Topic, opts *TailOptions, at event.ID, end event.Time) (over bool, err error) {
+	until, none := event.AtTime(end), 0
+	span, err := c.resolveRange(ctx, widest(topics), Range{Until: &until, Last: &none})
+	if err != nil {
+		return false, fmt.Errorf("tail %s: %w", topicNames(topics), err)
+	}
+	until = c.momentAt(span.To)
+	opts.Until = &until
+	return span.To <= at, nil
 }
 
 // errUntil is the cause of a context that ends at the end of a range.

@@ -61,12 +61,12 @@ func TestTailUntilTimeOfServer(t *testing.T) {
 	defer db.Close()
 	srv := httptest.NewServer(server.New(db, server.Config{Heartbeat: 20 * time.Millisecond}))
 	defer srv.Close()
-	put := func(key string) {
-		if _, err := db.Append(t.Context(), []event.Draft{{User: "alice", Path: "x", Type: event.Put, Key: key, Value: []byte("1")}}); err != nil {
+	put := func(user, key string) {
+		if _, err := db.Append(t.Context(), []event.Draft{{User: user, Path: "x", Type: event.Put, Key: key, Value: []byte("1")}}); err != nil {
 			t.Error(err)
 		}
 	}
-	put("1")
+	put("alice", "1")
 	copied, err := cache.Open(t.Context(), filepath.Join(t.TempDir(), "copy.db"), cache.Config{Role: cache.Client, Log: db.Log()})
 	if err != nil {
 		t.Fatal(err)
@@ -77,13 +77,37 @@ func TestTailUntilTimeOfServer(t *testing.T) {
 	evs, at := tailUntil(t, c, time.Now().Add(time.Hour), func(events int) {
 		switch events {
 		case 1:
-			put("2")
+			put("alice", "2")
 		case 2:
 			clock.ahead.Store(int64(2 * time.Hour))
-			put("3")
+			put("bob", "3")
+			put("alice", "4")
 		}
 	})
-	if len(evs) != 2 || at != 2 {
+	if len(evs) != 2 || at < 2 || at > 3 {
 		t.Errorf("%d events up to %s, want the two up to its time", len(evs), at)
+	}
+}
+
+// The end is before the position of the tail if the server, whose clock is ahead, has gone on
+// without an event of the topic. An age and a number of events mean what they meant at the start.
+func TestTailPastItsEnd(t *testing.T) {
+	noLeaks(t)
+	f := newFixture(t)
+	f.put("alice/x", 3)
+	f.put("bob/x", 2)
+	c := newTestClient(t, f.newCache(), hasty(f.http.URL))
+	topics, last := []event.Topic{mustTopic(t, "alice")}, 2
+	opts := TailOptions{Range: Range{Last: &last}}
+	past := event.TimeOf(time.Now().Add(-time.Minute))
+	at, over, err := c.followUntil(t.Context(), topics, &opts, past, func(Batch) bool { return true })
+	if err != nil || over || at != 1 || opts.Last != nil || opts.Since != c.momentAt(1) {
+		t.Errorf("followUntil = %s, %v, %v with %+v", at, over, err, opts)
+	}
+	if over, err := c.boundRest(t.Context(), topics, &opts, at, past); !over || err != nil {
+		t.Errorf("boundRest before all events = %v, %v", over, err)
+	}
+	if over, err := c.boundRest(t.Context(), topics, &opts, at, event.TimeOf(time.Now().Add(time.Minute))); over || err != nil || *opts.Until != c.momentAt(5) {
+		t.Errorf("boundRest = %v, %v with %+v", over, err, opts)
 	}
 }

@@ -111,10 +111,13 @@ func similarFlags(cmd *cobra.Command, name string) []string {
 			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
 		}
 	})
-	return names.SuggestionsFor(name)
+	return slices.DeleteFunc(names.SuggestionsFor(name), func(like string) bool {
+		return len(name) <= 3 && !strings.HasPrefix(like, name) // nearly all short names are similar
+	})
 }
 
-// flagSynonyms are the flags that other programs call by a name or a letter.
+// flagSynonyms are the flags that other programs call by a name or a letter, with a value if the
+// name implies one.
 var flagSynonyms = map[string][]string{
 	"f":       {"follow"},
 	"n":       {"lines", "count"},
@@ -131,7 +134,7 @@ var flagSynonyms = map[string][]string{
 	"start":   {"since"},
 	"before":  {"until"},
 	"end":     {"until"},
-	"json":    {"output"},
+	"json":    {"output json"},
 	"format":  {"output"},
 	"url":     {"server"},
 	"host":    {"server"},
@@ -140,7 +143,7 @@ var flagSynonyms = map[string][]string{
 // synonymsOf returns those that a command has.
 func synonymsOf(cmd *cobra.Command, name string) (has []string) {
 	for _, flag := range flagSynonyms[name] {
-		if cmd.Flags().Lookup(flag) != nil {
+		if name, _, _ := strings.Cut(flag, " "); cmd.Flags().Lookup(name) != nil {
 			has = append(has, flag)
 		}
 	}

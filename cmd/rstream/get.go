@@ -27,9 +27,9 @@ func newGetCommand(a *app) *cobra.Command {
 		GroupID: groupRead,
 		Short:   "Print the value of a storage",
 		Long: `Print the current value of one storage and nothing else. With --at, print the value at
-that moment; with --events, print the whole history. With --raw, a string is printed
-without its quotes and escapes. The status is 1 if the storage has no value. With --origin, print where the storage's last event came from: the source of a
-relay, and the event's id there.`,
+that moment; with --events, print the whole history. With --raw, print a string without
+its quotes and escapes. The status is 1 if the storage has no value. With --origin, print
+where the storage's last event came from: the source of a relay, and the event's id there.`,
 		Example: `  rstream get alice/posts/1
   rstream get alice/posts/1 --at 14:05
   rstream get alice/posts/1 --events
@@ -133,7 +133,7 @@ func (o *getOptions) getAt(ctx context.Context, a *app, s *session, topic event.
 	if len(doubted) > 0 {
 		return a.noteDoubted([]event.Topic{topic}, doubted)
 	}
-	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value %s", strings.TrimSuffix(topic.String(), "$"), whenText(at))}
+	return &exitError{status: exitFailed, text: fmt.Sprintf("%s: had no value %s", strings.TrimSuffix(topic.String(), "$"), whenText(at, o.at))}
 }
 
 // An askOrigin returns where an event came from, if that is known.

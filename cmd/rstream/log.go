@@ -67,25 +67,32 @@ func runLog(ctx context.Context, a *app, o logOptions, topics []event.Topic) err
 		return err
 	}
 	if o.n > 0 {
-		if span, err = lastOf(ctx, db, topics, held, span, o.n); err != nil {
+		if span, err = a.lastOf(ctx, db, topics, held, span, o.n); err != nil {
 			return err
 		}
 	}
 	return a.printHeld(ctx, db, topics, held, span)
 }
 
-// lastOf returns the end of span that begins with the nth held event from its end, or span if it
-// has fewer.
-func lastOf(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span, n int) (end window.Span, err error) {
-	end = span
-	if end.From, err = db.BeforeLast(ctx, topics, n, span.From, span.To); err != nil {
-		return span, err
+// lastOf returns the end of span that begins with the nth printed event from its end, or span if
+// it has fewer.
+func (a *app) lastOf(ctx context.Context, db *cache.DB, topics []event.Topic, held window.Spans, span window.Span, n int) (window.Span, error) {
+	end := span
+	if a.filter.where == nil { // otherwise nobody knows how many events it leaves out
+		var err error
+		if end.From, err = db.BeforeLast(ctx, topics, n, span.From, span.To); err != nil {
+			return span, err
+		}
 	}
-	first, has := span.From, 0 // there may be a gap before the first of them
+	var last []event.ID // of the events that are printed, the last n
 	for _, s := range held.Intersect(window.Spans{end}) {
 		err := db.Each(ctx, topics, s, func(ev *event.Event) error {
-			if has++; has == 1 {
-				first = ev.ID - 1
+			out, err := a.out.filter.leavesOut(ev)
+			if out || err != nil {
+				return err
+			}
+			if last = append(last, ev.ID); len(last) >= 2*n {
+				last = append(last[:0], last[len(last)-n:]...)
 			}
 			return nil
 		})
@@ -93,10 +100,15 @@ func lastOf(ctx context.Context, db *cache.DB, topics []event.Topic, held window
 			return span, err
 		}
 	}
-	if has < n {
+	a.filter.failed, a.filter.firstFailure = 0, nil // counted again when they are printed
+	if len(last) < n {
+		if db.Role() == cache.Client && end.From > span.From { // a sync has filled a hole meanwhile
+			return end, nil
+		}
 		return span, nil
 	}
-	return window.Span{From: first, To: span.To}, nil
+	// There may be a gap before the first of them.
+	return window.Span{From: last[len(last)-n] - 1, To: span.To}, nil
 }
 
 // printHeld prints the held events of span and reports the ranges that are not held.

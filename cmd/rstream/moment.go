@@ -92,11 +92,12 @@ func offlinePosition(ctx context.Context, db *cache.DB, m event.Moment, end even
 	return c.ID, nil
 }
 
-// whenText says when a moment is: at a time or a position, or some time ago.
-func whenText(m event.Moment) string {
+// whenText says when a moment is, which a person wrote as text: at a time or a position, or some
+// time ago.
+func whenText(m event.Moment, text string) string {
 	_, fixed := m.FixedTime()
 	if _, ok := m.Time(time.Now()); ok && !fixed {
-		return m.String() + " ago"
+		return text + " ago"
 	}
 	return "at " + m.String()
 }

@@ -53,9 +53,9 @@ func (o *output) writeQueued(q *cache.Queued) error {
 	}
 	_, err := o.w.WriteString(o.screenLine(
 		column{text: fmt.Sprintf("%-7s  %3d  %s", what, q.Number, localTime(q.Time))},
+		column{text: why},
 		column{text: visible(q.Storage().String())},
 		column{text: string(q.Type)},
-		column{text: why},
 		column{text: visible(string(q.Value))}) + "\n")
 	return o.nameOutput(err)
 }

@@ -92,7 +92,7 @@ func (c *Client) followUntil(ctx context.Context, topics []event.Topic, opts *Ta
 	live, cancel := context.WithDeadlineCause(ctx, end.Time(), errUntil)
 	defer cancel()
 	for b, err := range c.batches(live, topics, *opts) {
-		if errors.Is(err, errUntil) && ctx.Err() == nil {
+		if errors.Is(err, errUntil) {
 			break
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -43,4 +44,18 @@ func TestBlindCommitter(t *testing.T) {
 		t.Errorf("the append got %s", r[0].ID)
 	}
 	checkEqual(t, int(a.db.Head()), a)
+}
+
+// A node does not claim the role over a claim that came since it found nobody in it.
+func TestClaimSinceLooked(t *testing.T) {
+	t.Parallel()
+	a := startNode(t, newConfig(t, sharedURL(t), "a"), nil)
+	a.mustAppend(draft("p", "one"))
+	before := lastMessage(t, a)
+	if err := a.log.lease.claimWhole(t.Context(), 0); !errors.Is(err, errFence) {
+		t.Errorf("the claim got %v", err)
+	}
+	if now := lastMessage(t, a); now != before {
+		t.Errorf("the stream has %d messages, and had %d", now, before)
+	}
 }

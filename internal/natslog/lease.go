@@ -202,6 +202,7 @@ func (e *lease) run(ctx context.Context) {
 			continue
 		}
 		stop()
+		_, seen := e.current()
 		if e.isBarred() || !e.isVacant(ctx, vacant > 0) {
 			vacant = 0
 			continue
@@ -211,7 +212,7 @@ func (e *lease) run(ctx context.Context) {
 		}
 		var err error
 		if answering, err = e.l.conn.Subscribe(e.l.subject("committer"), e.answer); err == nil {
-			err = e.claimWhole(ctx)
+			err = e.claimWhole(ctx, seen)
 		}
 		if err != nil {
 			stop()
@@ -343,8 +344,9 @@ func (e *aheadError) Error() string {
 }
 
 // claimWhole is claim, unless another node says that the stream has lost events: the next ones would
-// get their ids. Nodes that do not answer cannot be asked.
-func (e *lease) claimWhole(ctx context.Context) error {
+// get their ids. Nodes that do not answer cannot be asked. It fails if there was a claim after seen,
+// the newest one when the role had nobody.
+func (e *lease) claimWhole(ctx context.Context, seen uint64) error {
 	l := e.l
 	answers, err := l.askNodes(ctx, nil, min(l.cfg.LeaseTime/16, 300*time.Millisecond))
 	if err != nil || l.forced {
@@ -360,6 +362,9 @@ func (e *lease) claimWhole(ctx context.Context) error {
 			return cmp.Or(err, errFence) // there is more to read first
 		}
 		return &aheadError{a.Node, a.Head, at.at.ID}
+	}
+	if _, now := e.current(); now != seen {
+		return errFence
 	}
 	return e.claim(ctx)
 }

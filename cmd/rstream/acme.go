@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -251,6 +252,9 @@ const maxACMEBody = 1 << 20
 
 // RoundTrip implements http.RoundTripper.
 func (f *failureRecorder) RoundTrip(r *http.Request) (*http.Response, error) {
+	if isDeactivation(r) {
+		return f.next.RoundTrip(r)
+	}
 	resp, err := f.next.RoundTrip(r)
 	if err != nil {
 		f.record("", err)
@@ -276,6 +280,25 @@ func (f *failureRecorder) record(refusal string, unreachable error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refusal, f.unreachable = refusal, unreachable
+}
+
+// isDeactivation reports whether a request gives up an authorization. autocert does that for those
+// that have failed, while nobody waits for it: its failure says nothing about the certificate.
+func isDeactivation(r *http.Request) bool {
+	if r.GetBody == nil {
+		return false
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	var signed, asked struct{ Payload, Status string }
+	if json.NewDecoder(body).Decode(&signed) != nil {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	return err == nil && json.Unmarshal(payload, &asked) == nil && asked.Status == "deactivated"
 }
 
 // refusalIn returns the reason in an answer: a problem, or the error of an order or challenge. A nonce

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -192,7 +193,7 @@ func writeAuthority(t *testing.T, path string) tls.Certificate {
 // TestACME: certificates come from an authority, stay in use while it is away, and every
 // failure says what to do. Clients need a certificate, the authority needs none.
 func TestACME(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	const name = "log.example.com"
 	cacheDir, clientCA := filepath.Join(t.TempDir(), "acme"), filepath.Join(t.TempDir(), "clients.pem")
 	client := writeAuthority(t, clientCA)
@@ -286,7 +287,7 @@ func (g *heldTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestACMERenewal: a certificate near its end is served until the authority has issued
 // another one, and the server takes that without a restart.
 func TestACMERenewal(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	const name = "log.example.com"
 	dir := t.TempDir()
 	day := 24 * time.Hour
@@ -349,7 +350,7 @@ func TestACMERenewal(t *testing.T) {
 // TestClientAuthorities: only clients with a certificate of the authority are served, and a
 // new file decides for new connections.
 func TestClientAuthorities(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "clients.pem")
 	own := writeAuthority(t, file)
@@ -410,5 +411,38 @@ func TestClientAuthorities(t *testing.T) {
 	}
 	if err := secure.reload(); err == nil || !strings.Contains(err.Error(), "has no certificate in PEM") || !served(stranger) {
 		t.Errorf("a broken file: %v", err)
+	}
+}
+
+// A roundTripFunc is a transport.
+type roundTripFunc func(r *http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// What the authority says of a certificate stays, although it refuses that autocert gives the
+// authorization up.
+func TestFailureOfDeactivation(t *testing.T) {
+	said := ""
+	f := &failureRecorder{next: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusBadRequest, Body: io.NopCloser(strings.NewReader(said))}, nil
+	})}
+	for _, c := range []struct{ payload, said string }{
+		{`{}`, `{"type":"x","detail":"Failed to connect"}`},
+		{`{"resource":"authz","status":"deactivated","delete":true}`, `{"type":"x","detail":"a deprecated field"}`},
+	} {
+		said = c.said
+		body := `{"payload":"` + base64.RawURLEncoding.EncodeToString([]byte(c.payload)) + `"}`
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1/", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := f.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	if refusal, unreachable := f.last(); refusal != "Failed to connect" || unreachable != nil {
+		t.Errorf("the failure is %q, %v", refusal, unreachable)
 	}
 }

@@ -120,7 +120,7 @@ var claimants = []claimant{
 // Whatever fails during an append: the command's claims match the log, and its advice
 // leads to every line being in the log once.
 func TestClaims(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	for i, f := range failures {
 		for j, c := range claimants {
 			if !longtest.Enabled() && (3*i+j)%13 != 0 {

@@ -315,7 +315,7 @@ func (g *killRig) note(text string) {
 // Whatever is killed, each event is done, and the order of each storage holds. An event is done
 // again only after a kill, or next to an answer that ended a worker.
 func TestConsumerSurvivesKills(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	g := newKillRig(t, seed)

@@ -36,7 +36,7 @@ func consumerPrograms(t *testing.T) map[string]string {
 // The workers of the documentation answer each event with its id, and with a reason if it has
 // failed.
 func TestDocumentedWorkers(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	programs := consumerPrograms(t)
 	var lines bytes.Buffer
 	var want strings.Builder
@@ -88,7 +88,7 @@ func TestDocumentedWorkers(t *testing.T) {
 // The mailer of the documentation sends a mail for an order, and fails for one without an
 // address.
 func TestDocumentedMailer(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	dir := t.TempDir()
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {

@@ -28,7 +28,7 @@ import (
 // shell for each document, and compares the screen with what the document shows. With -update
 // it writes it instead.
 func TestDocs(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	for _, c := range []struct {
 		path     string
 		commands int // at least

@@ -42,7 +42,7 @@ func exportOf(t *testing.T, topics, events int) []byte {
 
 // A file that was cut at any byte never counts as complete.
 func TestImportOfCutFiles(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	const topics, events = 2, 2
 	text := exportOf(t, topics, events)
 	for _, name := range []string{"x.jsonl", "x.jsonl.gz", "x.jsonl.zst"} {

@@ -107,7 +107,7 @@ func writeEvents(t *testing.T, path string) {
 }
 
 func TestCopyOnFullDisk(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	dir, said := inSmall(t, fullCopy)
 	if !regexp.MustCompile(`^full: 1 0\nrstream: error: .*(no space left|disk I/O error).*\nrstream: hint: .*\nlog: [03]\nroom: 0\n$`).MatchString(said) {
 		t.Errorf("it says %s", said)
@@ -125,7 +125,7 @@ func TestCopyOnFullDisk(t *testing.T) {
 }
 
 func TestOutboxOnFullDisk(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	dir, said := inSmall(t, fullOutbox)
 	claim := regexp.MustCompile(`^put: 1\nrstream: error: queue: .*; (?:nothing was|lines 1-(\d+) of ev were) kept in the outbox(; whether lines (\d+)-(\d+) were kept in the outbox is unknown)?\nrstream: hint: `)
 	t.Log(said)

@@ -452,7 +452,7 @@ func TestCursorFollowsReader(t *testing.T) {
 // A tail that has printed everything waits for its reader, so the next one repeats
 // nothing.
 func TestNamedTailWaitsForReader(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	g := newRig(t, 1, smallDrafts(200, 0))
 	g.start(nil, "--until-live")
 	g.take(199)
@@ -468,7 +468,7 @@ func TestNamedTailWaitsForReader(t *testing.T) {
 // Two tails with different names write to one pipe: each line arrives from both, and
 // neither cursor passes unread lines.
 func TestTwoTailsOnePipe(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	g := newRig(t, 1, smallDrafts(1000, 0))
 	g.start(nil, "--until-live")
 	other := *g
@@ -492,7 +492,7 @@ func TestTwoTailsOnePipe(t *testing.T) {
 
 // A named pipe loses its content when it is closed: unread lines never count as read.
 func TestNamedPipeForgets(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	g := newRig(t, 1, smallDrafts(1000, 0))
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -527,7 +527,7 @@ func TestNamedPipeForgets(t *testing.T) {
 // Half a line at the end of a file, left by a full disk, is not joined with the next
 // line.
 func TestHalfLineInFile(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	g := newRig(t, 1, smallDrafts(3, 0))
 	path := filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(path, []byte(g.lines[0]+"\n"+g.lines[1][:20]), 0o600); err != nil {

@@ -47,7 +47,7 @@ func FuzzParseEvent(f *testing.F) {
 // A server or proxy that accepts only a few lines a request gets a few at a time, each
 // once and in order, and is never sent a larger request again.
 func TestSendLinesInParts(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	tooLarge := &client.UnknownOutcomeError{Err: &client.StatusError{Status: http.StatusRequestEntityTooLarge}}
 	const most = 7
 	refused, next := 0, 0

@@ -44,11 +44,18 @@ func (r manyAtOnce) Run() int {
 	return r.m.Run()
 }
 
+// inParallel lets a test run beside others in the short forms, in which they mostly wait.
+func inParallel(t *testing.T) {
+	if !longtest.Enabled() {
+		t.Parallel()
+	}
+}
+
 // TestScripts runs the conversations of testdata/script. See commands for the commands
 // that they use in addition to testscript's own. Each has a short form; [long] in it marks
 // the rest.
 func TestScripts(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	var pool *workers
 	if !longtest.Enabled() && *program == "" {
 		pool = newWorkers(t)

@@ -131,7 +131,7 @@ const interruptKey = "\x03" // ^C
 // put on a terminal says that it reads, takes what is typed up to ^D, and ends at the
 // first ^C.
 func TestPutAtTerminal(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	url := logServer(t)
 	for _, c := range []struct {
 		name, says, types, want string

@@ -42,7 +42,7 @@ func TestTokenCommand(t *testing.T) {
 // A command that hangs ends with its time, also if a program that it has started keeps its output
 // open, and an interrupt ends it at once.
 func TestTokenCommandHangs(t *testing.T) {
-	t.Parallel()
+	inParallel(t)
 	var tokens commandTokens
 	began := time.Now()
 	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)

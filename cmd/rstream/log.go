@@ -91,7 +91,7 @@ func (a *app) lastOf(ctx context.Context, db *cache.DB, topics []event.Topic, he
 			if out || err != nil {
 				return err
 			}
-			if last = append(last, ev.ID); len(last) >= 2*n {
+			if last = append(last, ev.ID); len(last)-n >= n { // 2*n may be too large
 				last = append(last[:0], last[len(last)-n:]...)
 			}
 			return nil

@@ -56,8 +56,7 @@ func (c *Client) Tail(ctx context.Context, topic event.Topic, opts TailOptions) 
 // Batch has no events if only the position has moved.
 func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOptions) iter.Seq2[Batch, error] {
 	if opts.Until != nil {
-		now := time.Now()
-		if end, ok := opts.Until.Time(now); ok && end > event.TimeOf(now) {
+		if end, ok := opts.Until.FutureTime(time.Now()); ok {
 			return c.batchesUntil(ctx, topics, opts, end)
 		}
 	}
@@ -68,9 +67,9 @@ func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOpt
 // time, as a tail of the past does.
 func (c *Client) batchesUntil(ctx context.Context, topics []event.Topic, opts TailOptions, end event.Time) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		at, over, err := c.followUntil(ctx, topics, &opts, end, func(b Batch) bool { return yield(b, nil) })
+		over, err := c.followUntil(ctx, topics, &opts, end, func(b Batch) bool { return yield(b, nil) })
 		if err == nil && !over {
-			over, err = c.boundRest(ctx, topics, &opts, at, end)
+			over, err = c.boundRest(ctx, topics, &opts, end)
 		}
 		switch {
 		case err != nil:
@@ -81,13 +80,14 @@ func (c *Client) batchesUntil(ctx context.Context, topics []event.Topic, opts Ta
 	}
 }
 
-// followUntil follows live until a time, and sets opts to continue from there. It returns the
-// position that it has reached, and whether the tail is over before.
-func (c *Client) followUntil(ctx context.Context, topics []event.Topic, opts *TailOptions, end event.Time, yield func(Batch) bool) (at event.ID, over bool, err error) {
+// followUntil follows live until a time, and sets opts to continue from there. It reports whether
+// the tail is over before.
+func (c *Client) followUntil(ctx context.Context, topics []event.Topic, opts *TailOptions, end event.Time, yield func(Batch) bool) (over bool, err error) {
 	opts.Until = nil
+	continueAt := func(at event.ID) { opts.Since, opts.Last = c.momentAt(at), nil }
 	// An age or a number of events would mean something else later. An error comes again below.
 	if span, err := c.resolveRange(ctx, widest(topics), opts.Range); err == nil {
-		opts.Since, opts.Last, at = c.momentAt(span.From), nil, span.From
+		continueAt(span.From)
 	}
 	live, cancel := context.WithDeadlineCause(ctx, end.Time(), errUntil)
 	defer cancel()
@@ -96,20 +96,20 @@ func (c *Client) followUntil(ctx context.Context, topics []event.Topic, opts *Ta
 			break
 		}
 		if err != nil {
-			return at, false, err
+			return false, err
 		}
 		over = b.cutAfter(end)
 		if !yield(b) || over {
-			return at, true, nil
+			return true, nil
 		}
-		opts.Since, opts.Last, at = c.momentAt(b.Position), nil, b.Position
+		continueAt(b.Position)
 	}
-	return at, false, nil
+	return false, nil
 }
 
 // boundRest sets the end of opts to the position at a time, and reports whether the tail is past
 // it: a server whose clock is ahead has moved its position on, without an event of the topics.
-func (c *Client) boundRest(ctx context.Context, topics []event.Topic, opts *TailOptions, at event.ID, end event.Time) (over bool, err error) {
+func (c *Client) boundRest(ctx context.Context, topics []event.Topic, opts *TailOptions, end event.Time) (over bool, err error) {
 	until, none := event.AtTime(end), 0
 	span, err := c.resolveRange(ctx, widest(topics), Range{Until: &until, Last: &none})
 	if err != nil {
@@ -117,7 +117,8 @@ func (c *Client) boundRest(ctx context.Context, topics []event.Topic, opts *Tail
 	}
 	until = c.momentAt(span.To)
 	opts.Until = &until
-	return span.To <= at, nil
+	at, _ := opts.Since.Cursor()
+	return span.To <= at.ID, nil
 }
 
 // errUntil is the cause of a context that ends at the end of a range.

@@ -84,6 +84,12 @@ func (m Moment) Time(now time.Time) (t Time, ok bool) {
 	return 0, false
 }
 
+// FutureTime returns the time of m. ok is false if m is not a time after now.
+func (m Moment) FutureTime(now time.Time) (t Time, ok bool) {
+	t, ok = m.Time(now)
+	return t, ok && t > TimeOf(now)
+}
+
 // FixedTime returns the time of m. ok is false if m is not a time; an age is not.
 func (m Moment) FixedTime() (t Time, ok bool) { return m.time, m.kind == momentTime }
 

@@ -57,3 +57,15 @@ func TestZeroMoment(t *testing.T) {
 		t.Errorf("the zero Moment has the cursor %s, %v", c, ok)
 	}
 }
+
+func TestMomentFutureTime(t *testing.T) {
+	now := time.Now()
+	for m, want := range map[Moment]bool{
+		AtTime(TimeOf(now.Add(time.Second))): true, AtTime(TimeOf(now)): false, AtTime(TimeOf(now.Add(-time.Second))): false,
+		Now: false, {}: false, At(Cursor{ID: MaxID}): false,
+	} {
+		if _, ok := m.FutureTime(now); ok != want {
+			t.Errorf("FutureTime of %s = %v, want %v", m, ok, want)
+		}
+	}
+}

@@ -102,13 +102,6 @@ func whenText(m event.Moment, text string) string {
 	return "at " + m.String()
 }
 
-// isFuture reports whether a moment is a time to come, by the clock of this machine.
-func isFuture(m event.Moment) bool {
-	now := time.Now()
-	t, ok := m.Time(now)
-	return ok && t > event.TimeOf(now)
-}
-
 // localTime formats a time for a person.
 func localTime(t event.Time) string { return t.Time().Local().Format("2006-01-02 15:04:05") }
 

@@ -142,8 +142,7 @@ func boundsOf(ctx context.Context, db *cache.DB, until *event.Moment) (b sourceB
 	if until == nil {
 		return b, nil
 	}
-	if isFuture(*until) {
-		t, _ := until.Time(time.Now())
+	if t, ok := until.FutureTime(time.Now()); ok {
 		return sourceBounds{time: t}, nil
 	}
 	b.bounded = true

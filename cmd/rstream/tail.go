@@ -207,7 +207,11 @@ func (o *tailOptions) printTail(ctx context.Context, s *session, topics []event.
 
 // isFollowing reports whether a tail waits for events to come.
 func isFollowing(until *event.Moment, untilLive bool) bool {
-	return !untilLive && (until == nil || isFuture(*until))
+	if until == nil || untilLive {
+		return !untilLive
+	}
+	_, ok := until.FutureTime(time.Now())
+	return ok
 }
 
 // clientOptions turns the flags into client options.

@@ -68,7 +68,10 @@ type claimant struct {
 
 // claimLines returns the number of lines in an input: enough that a batch comes after the
 // failure, if it is one of the first two, or with -long for three batches.
-func (f *failure) claimLines() int { return longtest.Size(min(1000*max(f.at, 1)+150, 2500), 2500) }
+func (f *failure) claimLines() int {
+	enough := min(1000*max(f.at, 1)+150, 2500)
+	return longtest.Scale(enough, enough, 2500)
+}
 
 // aside reports whether a line is not an append.
 func aside(n int) bool { return n%97 == 0 || n%101 == 0 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
@@ -124,9 +125,9 @@ func TestCheckContents(t *testing.T) {
 // A part that SQLite cannot read is a fault, and the rest is checked.
 func TestCheckContentsStructure(t *testing.T) {
 	w := wrecks()[0]
-	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / 4096 * 4096
+	at := bytes.Index(w.bytes, []byte(w.lines[w.someEvent()])) / dbfile.PageSize * dbfile.PageSize
 	b := bytes.Clone(w.bytes)
-	clear(b[at:][:4096])
+	clear(b[at:][:dbfile.PageSize])
 	db := mustOpen(t, w.write(t, b), Config{})
 	defer db.Close()
 	s, faults := faultsOf(t, db)
@@ -146,7 +147,7 @@ func TestCheckContentsOrder(t *testing.T) {
 	db := mustOpen(t, path, Config{Role: Server})
 	var ds []event.Draft
 	for i := range 300 {
-		text := fmt.Sprintf("%3700d", i)
+		text := fmt.Sprintf("%7800d", i)
 		ds = append(ds, event.Draft{User: "alice", Path: "x", Type: event.Put, Key: "k", Value: []byte(`"` + text + `"`)})
 	}
 	mustAppend(t, db, ds...)

@@ -20,7 +20,7 @@ import (
 // -update, only until it has landed.
 const (
 	goldenDir  = "../testdata/cache"
-	goldenLast = "0009"
+	goldenLast = "0010"
 )
 
 // goldenFiles returns the files of one kind, oldest schema first.

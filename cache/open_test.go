@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/internal/pagetest"
@@ -285,7 +286,7 @@ func TestDamagedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for at := 2 * 4096; at < len(bytes); at += 4096 {
+	for at := 2 * dbfile.PageSize; at < len(bytes); at += dbfile.PageSize {
 		copy(bytes[at:], make([]byte, 512)) // no page has its header any more
 	}
 	if err := os.WriteFile(path, bytes, 0o600); err != nil {

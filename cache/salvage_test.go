@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
@@ -190,6 +191,43 @@ func TestSalvageSchemas(t *testing.T) {
 	}
 }
 
+// A file whose header is lost is salvaged completely, whatever the size of its pages.
+func TestSalvageWithoutHeader(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(goldenDir, "*-grown.db"))
+	if err != nil || len(paths) < 10 {
+		t.Fatalf("%d files, %v", len(paths), err)
+	}
+	lines := func(path string) string {
+		s, err := OpenSalvage(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		var b bytes.Buffer
+		if err := s.Each(func(line []byte) error { b.Write(append(line, '\n')); return nil }); err != nil {
+			t.Error(err)
+		}
+		return b.String()
+	}
+	for _, path := range paths {
+		path = goldenCopy(t, filepath.Base(path))
+		want := lines(path)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, damage := range []func(){func() { clear(b[:100]) }, func() { fillRandom(rand.New(rand.NewPCG(1, 2)), b[:100]) }} {
+			damage()
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := lines(path); got != want || want == "" {
+				t.Errorf("%s: %d bytes of lines, want %d", filepath.Base(path), len(got), len(want))
+			}
+		}
+	}
+}
+
 // Whatever is damaged, the events found are right, and the others are reported as missing or
 // a note says that this cannot be known.
 func TestSalvageDamaged(t *testing.T) {
@@ -197,13 +235,22 @@ func TestSalvageDamaged(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	damages := map[string]func(b []byte) []byte{
-		"a bit":       func(b []byte) []byte { b[random.IntN(len(b))] ^= 1 << random.IntN(8); return b },
-		"a page":      func(b []byte) []byte { fillRandom(random, b[4096*random.IntN(len(b)/4096):][:4096]); return b },
-		"a zero page": func(b []byte) []byte { clear(b[4096*random.IntN(len(b)/4096):][:4096]); return b },
-		"ten pages":   func(b []byte) []byte { fillRandom(random, b[random.IntN(len(b)-40960):][:40960]); return b },
-		"the header":  func(b []byte) []byte { fillRandom(random, b[:100]); return b },
-		"page 1":      func(b []byte) []byte { fillRandom(random, b[:4096]); return b },
-		"cut":         func(b []byte) []byte { return b[:len(b)/2+random.IntN(len(b)/2)] },
+		"a bit": func(b []byte) []byte { b[random.IntN(len(b))] ^= 1 << random.IntN(8); return b },
+		"a page": func(b []byte) []byte {
+			fillRandom(random, b[dbfile.PageSize*random.IntN(len(b)/dbfile.PageSize):][:dbfile.PageSize])
+			return b
+		},
+		"a zero page": func(b []byte) []byte {
+			clear(b[dbfile.PageSize*random.IntN(len(b)/dbfile.PageSize):][:dbfile.PageSize])
+			return b
+		},
+		"ten pages": func(b []byte) []byte {
+			fillRandom(random, b[random.IntN(len(b)-10*dbfile.PageSize):][:10*dbfile.PageSize])
+			return b
+		},
+		"the header": func(b []byte) []byte { fillRandom(random, b[:100]); return b },
+		"page 1":     func(b []byte) []byte { fillRandom(random, b[:dbfile.PageSize]); return b },
+		"cut":        func(b []byte) []byte { return b[:len(b)/2+random.IntN(len(b)/2)] },
 		"hundred bits": func(b []byte) []byte {
 			for range 100 {
 				b[random.IntN(len(b))] ^= 1 << random.IntN(8)
@@ -211,9 +258,9 @@ func TestSalvageDamaged(t *testing.T) {
 			return b
 		},
 		"all inner pages": func(b []byte) []byte {
-			for at := 4096; at < len(b); at += 4096 {
+			for at := dbfile.PageSize; at < len(b); at += dbfile.PageSize {
 				if b[at] == 2 || b[at] == 5 {
-					clear(b[at:][:4096])
+					clear(b[at:][:dbfile.PageSize])
 				}
 			}
 			return b

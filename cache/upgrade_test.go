@@ -44,7 +44,7 @@ func TestGoldenBackup(t *testing.T) {
 	if longtest.Enabled() {
 		files = goldenFiles(t, "server")
 	}
-	for _, name := range append(files, "0006-server-grown.db", "0007-server-grown.db", "0008-server-grown.db", "0009-server-grown.db") {
+	for _, name := range append(files, "0006-server-grown.db", "0007-server-grown.db", "0008-server-grown.db", "0009-server-grown.db", "0010-server-grown.db") {
 		path := changeGolden(t, name, func(tx *sql.Tx) error {
 			_, err := tx.Exec(`UPDATE log SET role = 'backup'`)
 			if err == nil && name >= "0008" {

@@ -67,7 +67,7 @@ type claimant struct {
 }
 
 // claimLines returns the number of lines in an input: enough that a batch comes after the
-// failure, if it is one of the first two, or with -long for three batches.
+// failure, if it is one of the first two, or with -full three batches.
 func (f *failure) claimLines() int {
 	enough := min(1000*max(f.at, 1)+150, 2500)
 	return longtest.Scale(enough, enough, 2500)

@@ -329,11 +329,14 @@ func (p *page) write(db DB, postings []*posting) error {
 	return err
 }
 
+// maxLocated is where the last line that has a locator ends, in bytes from the beginning of its page.
+const maxLocated = 8192 - 35
+
 func (p *page) setPlaces(postings []*posting) {
 	places, offset := map[event.ID]entry{}, 0
 	for _, ev := range p.events {
 		e := entry{page: p.key, sum: crc32.Checksum(ev.Line, castagnoli)}
-		if offset+len(ev.Line) <= 4061 {
+		if offset+len(ev.Line) <= maxLocated {
 			e.offset, e.length = uint64(offset), uint64(len(ev.Line))
 		}
 		places[ev.before] = e

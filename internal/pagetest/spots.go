@@ -27,8 +27,9 @@ func Spots(pool *sql.DB, b []byte, table string) (spots []Spot, err error) {
 		if err := rows.Scan(&n, &kind); err != nil {
 			return nil, err
 		}
-		start := (n - 1) * 4096
-		page := b[start:][:4096]
+		size := PageSize(b)
+		start := (n - 1) * size
+		page := b[start:][:size]
 		if kind == "overflow" {
 			for i := range page {
 				spots = append(spots, Spot{table, start + i, i >= 4})
@@ -48,6 +49,9 @@ func Spots(pool *sql.DB, b []byte, table string) (spots []Spot, err error) {
 	}
 	return spots, rows.Err()
 }
+
+// PageSize returns the size of the pages of a file, which has none of 65,536 bytes.
+func PageSize(b []byte) int { return int(binary.BigEndian.Uint16(b[16:])) }
 
 // columnBytes returns which bytes of a leaf are of columns.
 func columnBytes(page []byte, cells int) []bool {

@@ -51,6 +51,7 @@ type File struct {
 	walless    bool           // the file had no write-ahead log when it was opened
 	serving    bool           // a server's locks are taken: that of held, and
 	flock      *flock.Flock
+	pageSize   int
 	location
 
 	// The writer holds the one slot in writing, which guards the fields below. It is a
@@ -152,6 +153,10 @@ func (f *File) Abandon() {
 		f.held.endServing()
 	}
 }
+
+// PageSize returns the size of the file's pages in bytes: [PageSize], or 4,096 in a file that
+// was created with a schema up to 9.
+func (f *File) PageSize() int { return f.pageSize }
 
 // InUse returns the number of connections in use. It is for tests.
 func (f *File) InUse() int { return f.Read.Stats().InUse + f.write.Stats().InUse }

@@ -5,9 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 )
 
-// CopyInto writes a compact copy of the file to path. It uses a connection of its own:
+// CopyInto writes a compact copy of the file to path, with pages of PageSize bytes. It uses a connection of its own:
 // the writing connection would block appends, and the reading ones may not write
 // anywhere.
 func (f *File) CopyInto(ctx context.Context, path string) error {
@@ -16,7 +17,7 @@ func (f *File) CopyInto(ctx context.Context, path string) error {
 		return err
 	}
 	defer pool.Close()
-	if _, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
+	if _, err := pool.ExecContext(ctx, `PRAGMA page_size=`+strconv.Itoa(PageSize)+`; VACUUM INTO ?`, path); err != nil {
 		return orDone(ctx, err)
 	}
 	return f.unchanged()

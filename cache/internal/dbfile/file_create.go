@@ -26,7 +26,7 @@ func (f *File) create(ctx context.Context, cfg Options) error {
 	if err != nil {
 		return err
 	}
-	return f.alter(ctx, `PRAGMA auto_vacuum=2`, func(tx *sql.Tx) error {
+	return f.alter(ctx, `PRAGMA page_size=`+strconv.Itoa(PageSize)+`; PRAGMA auto_vacuum=2`, func(tx *sql.Tx) error {
 		version, err := schemaVersion(ctx, tx)
 		if err != nil || version > 0 {
 			return err

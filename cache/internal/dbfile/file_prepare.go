@@ -163,6 +163,9 @@ func (f *File) join(ctx context.Context, cfg Options) (err error) {
 }
 
 func (f *File) joinOnce(ctx context.Context, cfg Options) (err error) {
+	if f.pageSize, err = f.held.pageSize(); err != nil {
+		return err
+	}
 	if f.frozen == nil {
 		if err := f.Reconnect(); err != nil {
 			return err

@@ -25,14 +25,13 @@ func (f *File) Size(ctx context.Context) (s Size, err error) {
 	return s, err
 }
 
-// vacuumPages is how many pages one transaction frees. Each costs about as much as an
-// event.
-const vacuumPages = 64
+// vacuumBytes is how much one transaction frees. A page costs about as much as an event.
+const vacuumBytes = 256 << 10
 
 // VacuumSome moves a few pages from the end of the file to free ones.
 func (f *File) VacuumSome(ctx context.Context) error {
 	return f.Update(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`PRAGMA incremental_vacuum(` + strconv.Itoa(vacuumPages) + `)`)
+		rows, err := tx.Query(`PRAGMA incremental_vacuum(` + strconv.Itoa(vacuumBytes/f.pageSize) + `)`)
 		if err != nil {
 			return err
 		}
@@ -62,8 +61,8 @@ func (f *File) Vacuum(ctx context.Context) error {
 	return f.Named(orDone(ctx, err))
 }
 
-// shrinkPages is how many pages one transaction returns to the disk.
-const shrinkPages = 4096
+// shrinkBytes is how much one transaction returns to the disk.
+const shrinkBytes = 16 << 20
 
 // GiveBack returns free pages to the disk, a few at a time, so that no other writer waits
 // long.
@@ -77,7 +76,7 @@ func (f *File) GiveBack(ctx context.Context) error {
 		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
 			return orDone(ctx, err)
 		}
-		if _, err := f.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkPages)); err != nil {
+		if _, err := f.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shrinkBytes/f.pageSize)); err != nil {
 			return orDone(ctx, err)
 		}
 		if err := f.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&now); err != nil {

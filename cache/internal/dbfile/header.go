@@ -69,6 +69,28 @@ func (h *header) cookie() uint32      { return binary.BigEndian.Uint32(h[40:]) }
 
 func (h *header) isWAL() bool { return h[18] == 2 }
 
+// PageSize is the size of the pages of new files in bytes.
+const PageSize = 8192
+
+// oldPageSize is that of files up to schema 9, which keep it.
+const oldPageSize = 4096
+
+// pageSize returns the size of the file's pages. A file whose header is in its write-ahead log
+// alone is of an early version.
+func (f *heldFile) pageSize() (int, error) {
+	var b [2]byte
+	if _, err := f.ReadAt(b[:], 16); err != nil {
+		if errors.Is(err, io.EOF) {
+			return oldPageSize, nil
+		}
+		return 0, err
+	}
+	if size := int(binary.BigEndian.Uint16(b[:])); size >= 512 {
+		return size, nil
+	}
+	return 1 << 16, nil // it has no room in two bytes, and is 1 there
+}
+
 // eachLogHeader calls visit with each version of the database's header in a write-ahead
 // log, until it returns false. The log has a header of 32 bytes, then frames: a frame
 // header of 24 bytes, which begins with the page number, and the page.

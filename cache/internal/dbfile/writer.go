@@ -3,14 +3,19 @@ package dbfile
 import (
 	"context"
 	"database/sql"
+	"strconv"
 
 	sqlite "modernc.org/sqlite"
 )
 
+// checkpointBytes is how long the write-ahead log becomes before it is copied into the file. A
+// checkpoint blocks appends, however little it copies.
+const checkpointBytes = 16_000_000
+
 // Reconnect opens the writing connection, replacing the one that is open.
 func (f *File) Reconnect() error {
-	// A checkpoint blocks appends, however little it copies: run one every 16 MB.
-	connector, err := sqlite.NewConnector(dataSource(f.absPath, f.params+"&_txlock=immediate&_pragma=wal_autocheckpoint(4000)"))
+	checkpoint := strconv.Itoa(checkpointBytes / f.pageSize)
+	connector, err := sqlite.NewConnector(dataSource(f.absPath, f.params+"&_txlock=immediate&_pragma=wal_autocheckpoint("+checkpoint+")"))
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (c *checker) checkEntry(p *page, e *entry) error {
 	if err != nil {
 		return err
 	}
-	if at := posting.find(e.storage, e.id); at == nil || at.Locator != p.locator(e) {
+	if at := posting.find(e.storage, e.id); at == nil || !p.isPlace(e, at.Locator) {
 		return pageDamage(p.key, p.first(), p.last(), "the posting of storage %d does not name event %s there", e.storage, e.id)
 	}
 	return nil

@@ -197,7 +197,7 @@ func (c *Checking) checkPlaces(ctx context.Context, tx *sql.Tx, p *posting) erro
 			return err
 		case err != nil || page == nil:
 		default:
-			if at := page.find(e.ID); at != nil && at.storage == e.storage && page.locator(at) == e.Locator {
+			if at := page.find(e.ID); at != nil && at.storage == e.storage && page.isPlace(at, e.Locator) {
 				return nil
 			}
 		}

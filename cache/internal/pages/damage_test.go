@@ -33,7 +33,7 @@ func damagePage(t *testing.T, h *handle, id event.ID, column string, at int) (ke
 func damagedFile(t *testing.T, column string) (h *handle, evs []event.Event, storages []int64, key int64) {
 	t.Helper()
 	h = openTables(t)
-	evs, storages = madeEvents(1, 1, 100, 2, 50)
+	evs, storages = madeEvents(1, 1, 100, 2, 310)
 	h.mustStore(t, evs, storages)
 	h.ForgetPage()
 	return h, evs, storages, damagePage(t, h, 50, column, 10)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
 	"github.com/rstream-dev/rstream/event"
 	"github.com/rstream-dev/rstream/internal/longtest"
 	"github.com/rstream-dev/rstream/window"
@@ -297,10 +298,10 @@ func (f *flippedFile) leaves(t *testing.T, file []byte, name string) (at []int) 
 			if err := rows.Scan(&n); err != nil {
 				return err
 			}
-			leaf := file[(n-1)*4096:][:4096]
+			leaf := file[(n-1)*dbfile.PageSize:][:dbfile.PageSize]
 			for i := range leaf {
 				if i < 8+2*int(binary.BigEndian.Uint16(leaf[3:])) || i >= int(binary.BigEndian.Uint16(leaf[5:])) {
-					at = append(at, (n-1)*4096+i)
+					at = append(at, (n-1)*dbfile.PageSize+i)
 				}
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -52,6 +53,26 @@ func openTables(tb testing.TB) *handle {
 		tb.Fatal(err)
 	}
 	return openHandle(tb, path)
+}
+
+// openSmaller opens a new file with pages of 4,096 bytes, as earlier versions created it.
+func openSmaller(tb testing.TB) *handle {
+	tb.Helper()
+	path := tb.TempDir() + "/smaller.db"
+	pool, err := sql.Open("sqlite", "file:"+openTables(tb).file.Path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1) // the pragma is for one connection
+	_, err = pool.Exec(`PRAGMA page_size=4096; VACUUM INTO ?`, path)
+	if err := errors.Join(err, pool.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	h := openHandle(tb, path)
+	if size := h.file.PageSize(); size != 4096 {
+		tb.Fatalf("pages of %d bytes", size)
+	}
+	return h
 }
 
 // clear removes everything.

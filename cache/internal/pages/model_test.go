@@ -217,7 +217,7 @@ func (m *pagesModel) check(*rapid.T) {
 	}
 	m.handles[0].mustCheck(m.t, allPosted)
 	m.handles[1].mustScan(m.t, everything, m.heldIn(everything, 0))
-	if n := m.handles[0].number(m.t, `SELECT count(*) FROM page WHERE count > 1 AND length(lines) > 4061`); n > 0 {
+	if n := m.handles[0].number(m.t, `SELECT count(*) FROM page WHERE count > 1 AND length(lines) > ?`, maxRecord); n > 0 {
 		m.t.Fatalf("%d pages are too long", n)
 	}
 }

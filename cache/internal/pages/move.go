@@ -37,10 +37,10 @@ func sortMoving(evs []moving) {
 }
 
 // countPages returns how many pages sorted events fill.
-func countPages(evs []moving) (n int) {
+func (t *Tables) countPages(evs []moving) (n int) {
 	var p *openPage
 	for i := range evs {
-		if p == nil || !p.hasRoom(&evs[i].incoming) {
+		if p == nil || !t.hasRoom(p, &evs[i].incoming) {
 			p = &openPage{}
 			n++
 		}
@@ -89,7 +89,7 @@ var minCrumbs = 64
 // fewer, or if they would not become half as many, since their ids lie too far apart. It
 // skips damaged pages. It packs up to 1,024 pages: call it again until it returns 0.
 func (t *Tables) Pack(ctx context.Context, tx *sql.Tx, span window.Span) (packed int, err error) {
-	pages, err := findCrumbs(ctx, tx, span)
+	pages, err := findCrumbs(ctx, tx, span, t.maxRecord()/2)
 	if err != nil || len(pages) <= minCrumbs {
 		return 0, err
 	}
@@ -107,7 +107,7 @@ func (t *Tables) Pack(ctx context.Context, tx *sql.Tx, span window.Span) (packed
 		evs, keys = append(evs, live...), append(keys, p.key)
 	}
 	sortMoving(evs)
-	if len(keys) <= minCrumbs || 2*countPages(evs) > len(keys) {
+	if len(keys) <= minCrumbs || 2*t.countPages(evs) > len(keys) {
 		return 0, nil
 	}
 	if err := b.move(evs, keys); err != nil {
@@ -116,11 +116,11 @@ func (t *Tables) Pack(ctx context.Context, tx *sql.Tx, span window.Span) (packed
 	return len(keys), b.writePostings()
 }
 
-// findCrumbs returns pages that are less than half full.
-func findCrumbs(ctx context.Context, tx *sql.Tx, span window.Span) (pages []*page, err error) {
+// findCrumbs returns pages that are shorter than size, in bytes.
+func findCrumbs(ctx context.Context, tx *sql.Tx, span window.Span, size int) (pages []*page, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT `+pageColumns+` FROM page
 		WHERE first > ? AND last <= ? AND length(entries) + length(lines) < ? ORDER BY first LIMIT ?`,
-		int64(span.From), int64(span.To), maxRecord/2, maxCrumbs)
+		int64(span.From), int64(span.To), size, maxCrumbs)
 	if err != nil {
 		return nil, err
 	}

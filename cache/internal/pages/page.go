@@ -47,6 +47,16 @@ func (p *page) locator(e *entry) Locator {
 	return l
 }
 
+// isPlace reports whether a posting may say that the line of e is at l. Up to schema 9, the
+// locator of a line of more than oldMaxRecord bytes had no length.
+func (p *page) isPlace(e *entry, l Locator) bool {
+	want := p.locator(e)
+	if l.Length == 0 && e.end() > oldMaxRecord {
+		want.Offset, want.Length = 0, 0
+	}
+	return l == want
+}
+
 // find returns the live entry of an id, or nil.
 func (p *page) find(id event.ID) *entry {
 	i, ok := slices.BinarySearchFunc(p.entries, id, func(e entry, id event.ID) int {

@@ -1,10 +1,22 @@
 package pages
 
-import "github.com/rstream-dev/rstream/event"
+import (
+	"github.com/rstream-dev/rstream/cache/internal/dbfile"
+	"github.com/rstream-dev/rstream/event"
+)
 
-// maxRecord is the longest record that SQLite keeps in one of its pages of 4,096 bytes. Of
-// one that is a byte longer it keeps 489 bytes there and the rest in a page of its own.
-const maxRecord = 4096 - 35
+// maxRecord is the longest record that SQLite keeps in one page of a new file. Of one that is
+// a byte longer it keeps a part there and the rest in pages of its own.
+const maxRecord = dbfile.PageSize - recordRoom
+
+// recordRoom is what SQLite needs of a page beside a record.
+const recordRoom = 35
+
+// oldMaxRecord is maxRecord of the files up to schema 9.
+const oldMaxRecord = 4096 - recordRoom
+
+// maxRecord is the longest record that pages of the file get.
+func (t *Tables) maxRecord() int { return min(maxRecord, t.file.PageSize()-recordRoom) }
 
 // recordSize returns the length of a page's record, as SQLite's file format has it: a
 // header with its own length and a type for each column, then the columns.

@@ -17,7 +17,7 @@ import (
 func TestDenseDamage(t *testing.T) {
 	const count = 60
 	h := openTables(t)
-	evs, storages := madeEvents(1, 1, count, 2, 60)
+	evs, storages := madeEvents(1, 1, count, 2, 330)
 	h.mustAppend(t, evs, storages)
 	changes := []string{
 		`DELETE FROM page WHERE key = 3`,

@@ -143,14 +143,14 @@ type openPage struct {
 }
 
 // hasRoom reports whether in fits into p, after its last event.
-func (p *openPage) hasRoom(in *incoming) bool {
+func (t *Tables) hasRoom(p *openPage, in *incoming) bool {
 	first, last := p.first(), p.last()
 	if in.id <= last || in.id-first >= maxSpan {
 		return false
 	}
 	e := entry{id: in.id, storage: in.storage, length: len(in.line)}
 	grown := p.size + entrySize(&e, last)
-	return recordSize(first, in.id, len(p.entries)+1, grown, len(p.lines)+1+len(in.line)) <= maxRecord
+	return recordSize(first, in.id, len(p.entries)+1, grown, len(p.lines)+1+len(in.line)) <= t.maxRecord()
 }
 
 func entrySize(e *entry, before event.ID) int {
@@ -197,7 +197,7 @@ func (b *batch) fillPages(evs []incoming) (places []Posted, err error) {
 	places = make([]Posted, 0, len(evs))
 	p := b.open
 	for i := range evs {
-		if p != nil && !p.hasRoom(&evs[i]) {
+		if p != nil && !b.hasRoom(p, &evs[i]) {
 			if places, err = b.writeOpen(p, places); err != nil {
 				return nil, err
 			}
@@ -246,10 +246,10 @@ func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
 // if that has no room, the one that was made last, whatever it has. Otherwise each short
 // transaction would leave a page that is nearly empty. It returns nil if neither has room.
 func (b *batch) pageFor(in *incoming) *openPage {
-	if p := b.newestPageOf(in.storage); p != nil && p.hasRoom(in) {
+	if p := b.newestPageOf(in.storage); p != nil && b.hasRoom(p, in) {
 		return p
 	}
-	if p := b.newestPage(); p != nil && p.hasRoom(in) {
+	if p := b.newestPage(); p != nil && b.hasRoom(p, in) {
 		return p
 	}
 	return nil

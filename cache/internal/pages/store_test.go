@@ -20,17 +20,25 @@ func eventOfLine(id event.ID, length int) event.Event {
 
 // A page of the longest record has no overflow page, and one of a byte more has.
 func TestRecordLimit(t *testing.T) {
-	h := openTables(t)
+	for h, most := range map[*handle]int{openTables(t): 8192 - 35, openSmaller(t): 4096 - 35} {
+		checkRecordLimit(t, h, most)
+	}
+}
+
+func checkRecordLimit(t *testing.T, h *handle, most int) {
+	if got := h.maxRecord(); got != most {
+		t.Fatalf("records of %d bytes, want %d", got, most)
+	}
 	for _, first := range []event.ID{1, 2, 127, 128, 1<<15 - 1, 1 << 23, 1 << 31, 1 << 47, event.MaxID - 5} {
 		for over := range 2 {
 			h.clear(t)
 			e := entry{id: first, storage: 1, length: 4000}
 			index := sumsLen + entrySize(&e, first)
-			length := 4000 + maxRecord - recordSize(first, first, 1, index, 4000) + over
+			length := 4000 + most - recordSize(first, first, 1, index, 4000) + over
 			h.mustStore(t, []event.Event{eventOfLine(first, length)}, []int64{1})
 			overflow := h.number(t, `SELECT count(*) FROM dbstat WHERE name = 'page' AND pagetype = 'overflow'`)
 			payload := h.number(t, `SELECT sum(payload) FROM dbstat WHERE name = 'page'`)
-			if overflow != over || payload != maxRecord+over {
+			if overflow != over || payload != most+over {
 				t.Errorf("event %d in %d bytes: %d of payload, %d overflow pages", first, length, payload, overflow)
 			}
 		}
@@ -39,7 +47,11 @@ func TestRecordLimit(t *testing.T) {
 
 // Pages are filled, and none of several events overflows.
 func TestFullPages(t *testing.T) {
-	h := openTables(t)
+	checkFullPages(t, openTables(t))
+	checkFullPages(t, openSmaller(t))
+}
+
+func checkFullPages(t *testing.T, h *handle) {
 	for first := event.ID(1); first < 3000; first += 300 {
 		evs, storages := madeEvents(first, 1, 300, 5, int(first)%250)
 		h.mustStore(t, evs, storages)
@@ -54,12 +66,54 @@ func TestFullPages(t *testing.T) {
 	h.mustCheck(t, allPosted)
 }
 
+// In a file of an earlier version, the posting of a line of more than 4,061 bytes has no length, which is
+// damage for shorter ones.
+func TestPlacesOfEarlierVersions(t *testing.T) {
+	for length, want := range map[int]int{4061: 1, 4062: 0, 8000: 0, 9000: 0} {
+		h := openTables(t)
+		ev := eventOfLine(1, length)
+		h.mustStore(t, []event.Event{ev}, []int64{1})
+		h.update(t, func(tx *sql.Tx) error {
+			b := h.newBatch(tx)
+			p, err := b.posting(octetKey{octetOf(1), 0})
+			if err != nil {
+				return err
+			}
+			p.entries[0].Offset, p.entries[0].Length, p.changed = 0, 0, true
+			return b.writePostings()
+		})
+		if damage := h.damage(t); len(damage) != want {
+			t.Errorf("a line of %d bytes: damaged are %v", length, damage)
+		}
+		h.mustScan(t, everything, []event.Event{ev})
+		h.view(t, func(tx *sql.Tx) error {
+			posted, err := ReadPostingsOf(t.Context(), tx, []int64{1}, everything)
+			if err != nil {
+				return err
+			}
+			return ReadLines(t.Context(), tx, posted, func(_ int, line []byte) error {
+				if string(line) != string(ev.Line()) {
+					t.Errorf("a line of %d bytes: it reads %.100s", length, line)
+				}
+				return nil
+			})
+		})
+		// The next event, which may share its page, changes nothing.
+		next := eventOfLine(2, 200)
+		h.mustStore(t, []event.Event{next}, []int64{1})
+		if damage := h.damage(t); len(damage) != want {
+			t.Errorf("a line of %d bytes and another: damaged are %v", length, damage)
+		}
+		h.mustScan(t, everything, []event.Event{ev, next})
+	}
+}
+
 // A line that is longer than a page is alone, and those around it are not.
 func TestLongLines(t *testing.T) {
 	h := openTables(t)
 	var evs []event.Event
 	storages := make([]int64, 0, 9)
-	for i, size := range []int{50, 60, 4000, 4062, 100_000, 1 << 20, 70, 80, 90} {
+	for i, size := range []int{50, 60, 8000, 8158, 100_000, 1 << 20, 70, 80, 90} {
 		evs, storages = append(evs, madeEvent(event.ID(i+1), 1, size)), append(storages, 1)
 	}
 	h.mustStore(t, evs, storages)

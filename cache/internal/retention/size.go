@@ -33,10 +33,10 @@ func (r *Retainer) trimToSize(ctx context.Context) error {
 	}
 }
 
-// Free pages are kept for new appends if they are no more than shrinkLeast, or than one
+// Free pages are kept for new appends if they are no more than shrinkLeast bytes, or than one
 // in shrinkShare of all pages.
 const (
-	shrinkLeast = 256
+	shrinkLeast = 1 << 20
 	shrinkShare = 8
 )
 
@@ -47,7 +47,7 @@ func (r *Retainer) giveBackSpace(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		many := size.Free > shrinkLeast && size.Free > size.Pages/shrinkShare
+		many := size.Bytes()-size.Used() > shrinkLeast && size.Free > size.Pages/shrinkShare
 		large := r.cfg.MaxBytes > 0 && size.Bytes() > r.cfg.MaxBytes && size.Free > 0
 		if !many && !large {
 			return r.truncate(ctx, shrunk)

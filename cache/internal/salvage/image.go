@@ -6,14 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
-
-// pageSize is the size of a page of SQLite's. All files of this program have it.
-const pageSize = 4096
 
 // An image is the pages of a file as its write-ahead log leaves them.
 type image struct {
 	main, log *os.File
+	pageSize  int64 // in bytes
 	size      int64 // of main, as a number of pages, the last of which may be cut
 	told      int64 // the number of pages that the file says it has
 	last      int64 // the number of the last page that is not loose
@@ -39,11 +38,14 @@ func openImage(path string) (_ *image, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("is not a regular file")
 	}
-	im.size = (info.Size() + pageSize - 1) / pageSize
 	if im.log, err = os.Open(path + "-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err == nil {
+	if im.pageSize, err = im.findPageSize(info.Size()); err != nil {
+		return nil, err
+	}
+	im.size = (info.Size() + im.pageSize - 1) / im.pageSize
+	if im.log != nil {
 		if err := im.readLog(); err != nil {
 			return nil, err
 		}
@@ -78,17 +80,14 @@ func (im *image) imagePages() int64 { return im.last + int64(len(im.loose)) }
 
 // page returns a page. What a file lacks at its end is zero.
 func (im *image) page(n int64) ([]byte, error) {
-	b := make([]byte, pageSize)
-	f, at := im.main, (n-1)*pageSize
+	b := make([]byte, im.pageSize)
+	f, at := im.main, (n-1)*im.pageSize
 	if n > im.last && len(im.loose) > 0 {
 		f, at = im.log, im.loose[n-im.last-1]
 	} else if frame, ok := im.replaced[n]; ok {
 		f, at = im.log, frame
 	}
-	if _, err := f.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b, nil
+	return b, readAll(f, b, at)
 }
 
 const (
@@ -125,7 +124,7 @@ func (im *image) readLog() error {
 		}
 	}
 	pending, loose := map[int64]int64{}, []int64{}
-	frame := make([]byte, frameHeader+pageSize)
+	frame := make([]byte, frameHeader+im.pageSize)
 	for at := int64(logHeader); ; at += int64(len(frame)) {
 		if _, err := im.log.ReadAt(frame, at); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -178,4 +177,53 @@ func (s *logSum) sumBytes(b []byte) {
 
 func (s *logSum) matchesSum(b []byte) bool {
 	return binary.BigEndian.Uint32(b) == s.s0 && binary.BigEndian.Uint32(b[4:]) == s.s1
+}
+
+// pageSizes are those that the pages of this program's files have had, the smallest one first.
+var pageSizes = []int64{4096, 8192}
+
+// findPageSize returns the size of the pages of a main file that has a number of bytes. The file
+// says it at its beginning, and its write-ahead log does, too. If both are damaged, it is that at
+// which headers of b-trees are found.
+func (im *image) findPageSize(bytes int64) (int64, error) {
+	var told [4]byte
+	if err := readAll(im.main, told[2:], 16); err != nil {
+		return 0, err
+	}
+	if size := int64(binary.BigEndian.Uint32(told[:])); slices.Contains(pageSizes, size) {
+		return size, nil
+	}
+	if im.log != nil {
+		if err := readAll(im.log, told[:], 8); err != nil {
+			return 0, err
+		}
+		if size := int64(binary.BigEndian.Uint32(told[:])); slices.Contains(pageSizes, size) {
+			return size, nil
+		}
+	}
+	// Where pages are small, as many begin after odd numbers of them as after even ones.
+	small, large := pageSizes[0], pageSizes[1]
+	trees := [2]int{}
+	for at := int64(0); at < bytes; at += small {
+		p := tablePage{bytes: make([]byte, large)}
+		if err := readAll(im.main, p.bytes, at); err != nil {
+			return 0, err
+		}
+		if p.readHeader() && len(p.cells) > 0 {
+			trees[at/small%2]++
+		}
+	}
+	if 2*trees[1] > trees[0] {
+		return small, nil
+	}
+	return large, nil
+}
+
+// readAll reads from f. What it lacks at its end stays as it is.
+func readAll(f *os.File, b []byte, at int64) error {
+	_, err := f.ReadAt(b, at)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }

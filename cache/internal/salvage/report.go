@@ -153,7 +153,7 @@ func (f *File) readStorages() error {
 func (f *File) addNotes() {
 	f.Doubtful = window.Union(f.Doubtful...)
 	if f.im.size < f.im.told && f.im.last < f.im.told {
-		f.Notes = append(f.Notes, fmt.Sprintf("the file is cut: it has %d of its %d pages of %d bytes", f.im.size, f.im.told, pageSize))
+		f.Notes = append(f.Notes, fmt.Sprintf("the file is cut: it has %d of its %d pages of %d bytes", f.im.size, f.im.told, f.im.pageSize))
 	}
 	if !f.im.whole {
 		f.Notes = append(f.Notes, "its write-ahead log is damaged before its end")

@@ -52,12 +52,12 @@ func (p *tablePage) readHeader() bool {
 		return false
 	}
 	count, begin := int(p.u16(p.head+3)), p.head+size
-	if begin+2*count > pageSize {
+	if begin+2*count > len(p.bytes) {
 		return false
 	}
 	for i := range count {
 		at := int(p.u16(begin + 2*i))
-		if at < begin+2*count || at >= pageSize {
+		if at < begin+2*count || at >= len(p.bytes) {
 			return false
 		}
 		p.cells = append(p.cells, at)
@@ -70,7 +70,7 @@ func (p *tablePage) u16(at int) uint16 { return binary.BigEndian.Uint16(p.bytes[
 // children returns the pages that an inner page leads to.
 func (p *tablePage) children() (pages []int64) {
 	for _, at := range append(p.cells[:len(p.cells):len(p.cells)], p.head+8) {
-		if at+4 <= pageSize {
+		if at+4 <= len(p.bytes) {
 			pages = append(pages, int64(binary.BigEndian.Uint32(p.bytes[at:])))
 		}
 	}
@@ -103,14 +103,14 @@ const (
 // readRow reads the row at an offset.
 func (p *tablePage) readRow(at int) (r row, err error) {
 	d := decoder{b: p.bytes[at:]}
-	most := (pageSize-12)*64/255 - 23
+	most := (len(p.bytes)-12)*64/255 - 23
 	switch p.kind {
 	case tableInner:
 		return r, errRow // has no rows
 	case indexInner:
 		d.skipBytes(4)
 	case tableLeaf:
-		most = pageSize - 35
+		most = len(p.bytes) - 35
 	}
 	size := d.varint()
 	if p.kind == tableLeaf {
@@ -129,8 +129,8 @@ func (p *tablePage) readRow(at int) (r row, err error) {
 
 // readPayload reads the payload of a row, most of whose bytes stay in its page at most.
 func (im *image) readPayload(d *decoder, size, most int) ([]byte, error) {
-	const least = (pageSize-12)*32/255 - 23
-	local := size
+	pageSize := int(im.pageSize)
+	least, local := (pageSize-12)*32/255-23, size
 	if size > most {
 		if local = least + (size-least)%(pageSize-4); local > most {
 			local = least

@@ -177,7 +177,7 @@ func (f *File) findIn(n int64) error {
 // a row begins with characters that no line has in it, so nobody's value is taken for one.
 func (f *File) scanTablePage(p *tablePage, n int64) error {
 	p.kind = tableLeaf
-	for at := range pageSize - 32 {
+	for at := range len(p.bytes) - 32 {
 		r, err := p.readRow(at)
 		if err == errRow {
 			continue
@@ -371,7 +371,7 @@ func (f *File) refLine(r *ref) ([]byte, error) {
 		if len(f.pages) >= maxPages {
 			clear(f.pages)
 		}
-		if len(raw.Lines) <= pageSize {
+		if len(raw.Lines) <= len(p.bytes) {
 			f.pages[at] = lines
 		}
 	}

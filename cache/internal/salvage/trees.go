@@ -157,7 +157,7 @@ func (f *forest) readFree() error {
 		}
 		next = int64(binary.BigEndian.Uint32(trunk))
 		n := int64(binary.BigEndian.Uint32(trunk[4:]))
-		if n > (pageSize-8)/4 {
+		if n > (f.im.pageSize-8)/4 {
 			return nil
 		}
 		for i := range n {
@@ -171,10 +171,10 @@ func (f *forest) readFree() error {
 }
 
 // mapSpan is how many pages apart the pages of the pointer map are, which begin at page 2.
-const mapSpan = pageSize/5 + 1
+func (im *image) mapSpan() int64 { return im.pageSize/5 + 1 }
 
 // isMap reports whether a page belongs to the pointer map.
-func isMap(n int64) bool { return n >= 2 && (n-2)%mapSpan == 0 }
+func (im *image) isMap(n int64) bool { return n >= 2 && (n-2)%im.mapSpan() == 0 }
 
 // The kinds of pages in a pointer map.
 const (
@@ -184,7 +184,7 @@ const (
 
 // mappedKind returns the kind of a page in the pointer map.
 func (f *forest) mappedKind(n int64) (byte, error) {
-	at := n - (n-2)%mapSpan
+	at := n - (n-2)%f.im.mapSpan()
 	b := f.mapped[at]
 	if b == nil {
 		var err error
@@ -205,7 +205,7 @@ func (f *forest) isUnused(n int64) (bool, error) {
 	if f.owners[n] != nobody || n == 1 {
 		return false, nil
 	}
-	if isMap(n) {
+	if f.im.isMap(n) {
 		return true, nil
 	}
 	kind, err := f.mappedKind(n)

@@ -25,10 +25,14 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQue
 		return s.readProblem(r, err)
 	}
 	at, err := s.markedPoint(r.Context(), next, st.to)
+	if last, ok := lastOfLines(lines); err != nil && ok && last < next && st.passes() {
+		// The event at next may be damaged, although it is of another topic.
+		at, err = s.markedPoint(r.Context(), last, st.to)
+	}
 	if err != nil {
 		return s.readProblem(r, err)
 	}
-	end := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: next >= st.to.ID}
+	end := wire.PageEnd{Next: at.Cursor(s.log.Log()), Live: at.ID >= st.to.ID}
 	if sum, problem := s.sumOf(r, &st); problem != nil {
 		return problem
 	} else if sum != nil {
@@ -47,9 +51,16 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, st resolvedQue
 	_, _ = w.Write(body) // fails only if the client is gone
 	recorderOf(w).delivered(events)
 	if st.passes() {
-		s.log.LearnLeaves(st.topics, window.Span{From: st.from.ID, To: next}, lines)
+		s.log.LearnLeaves(st.topics, window.Span{From: st.from.ID, To: at.ID}, lines)
 	}
 	return nil
+}
+
+// lastOfLines returns the event of the last line, if there is one.
+func lastOfLines(lines []byte) (id event.ID, ok bool) {
+	lines = bytes.TrimSuffix(lines, []byte("\n"))
+	skimmed, err := event.Skim(lines[bytes.LastIndexByte(lines, '\n')+1:])
+	return skimmed.ID, err == nil
 }
 
 // pageTime is how long fillPage searches for an event if it leaves out all that it reads.

@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// CopyInto writes a compact copy of the file to path, with pages of PageSize bytes. It uses a connection of its own:
-// the writing connection would block appends, and the reading ones may not write
-// anywhere.
+// CopyInto writes a compact copy of the file to path, with pages of PageSize bytes. It uses
+// a connection of its own: the writing connection would block appends, and the reading ones
+// may not write anywhere.
 func (f *File) CopyInto(ctx context.Context, path string) error {
 	pool, err := f.connect(1, "")
 	if err != nil {

@@ -66,8 +66,8 @@ func checkFullPages(t *testing.T, h *handle) {
 	h.mustCheck(t, allPosted)
 }
 
-// In a file of an earlier version, the posting of a line of more than 4,061 bytes has no length, which is
-// damage for shorter ones.
+// In a file of an earlier version, the posting of a line of more than 4,061 bytes has no length,
+// which would be damage for a shorter one.
 func TestPlacesOfEarlierVersions(t *testing.T) {
 	for length, want := range map[int]int{4061: 1, 4062: 0, 8000: 0, 9000: 0} {
 		h := openTables(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/rstream-dev/rstream/event"
 )
 
-// A run is a sorted list of hashes and the ids of their events. It is cut into pages,
-// each of which fills one of SQLite's; a batch of sixteen pages is written at a time.
+// A run is a sorted list of hashes and the ids of their events. It is cut into pages, two
+// of which fill one of SQLite's; a batch of sixteen pages is written at a time.
 // Only a filter of the whole run and the fence of each page are in memory: 27 bits a
 // hash. So looking up a hash that is not in the run reads nothing, and one that is reads
 // one page.
@@ -23,7 +23,7 @@ import (
 // long before its hash may be taken again.
 const (
 	entryLen   = len(event.Hash{}) + 8
-	pageLen    = 100 // entries: with SQLite's overhead they fill its page of 4,096 bytes
+	pageLen    = 100 // entries: with SQLite's overhead, two such rows fill its page of 8,192 bytes
 	batchPages = 16
 	batchLen   = batchPages * pageLen
 )

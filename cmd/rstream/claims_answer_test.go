@@ -89,7 +89,7 @@ func refuseAs(w http.ResponseWriter, log string, status int) {
 // answerFaults is one side of the table.
 func answerFaults() (all []answerFault) {
 	all = append(all, answerFault{name: "none", at: 1, n: 1}, answerFault{name: "no server"},
-		answerFault{name: "small files", at: 1, disk: 40 << 10}, answerFault{name: "files less small", at: 1, disk: 160 << 10})
+		answerFault{name: "small files", at: 1, disk: 40 << 10}, answerFault{name: "files less small", at: 1, disk: 320 << 10})
 	for _, what := range slices.Sorted(mapsKeys(badAnswers)) {
 		for _, at := range []int{1, 2, 3} {
 			all = append(all,

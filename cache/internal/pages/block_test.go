@@ -83,7 +83,7 @@ func postedChunks(t fataler, h *handle, block uint64) (posted map[int64]string) 
 // that begins in the block before was moved.
 func TestPostBlockFromMemory(t *testing.T) {
 	const before = 27
-	evs, storages := madeEvents(event.BlockSize-before+1, 1, before+event.BlockSize+5, 40, 60)
+	evs, storages := madeEvents(event.BlockSize-before+1, 1, before+event.BlockSize+5, 40, 330)
 	moved := 0
 	for dropped := 0; dropped <= before; dropped += longtest.Size(9, 3) {
 		h := openTables(t)

@@ -314,15 +314,12 @@ func (r *reader) scan(after, until event.ID, most int, want lineFilter) (event.I
 	return at, err
 }
 
-// A line that is sought, its posting included, takes as long as a scan that copies no page takes
-// for scannedPages pages.
-const scannedPages = 3
-
-// scanJudged scans as long as that costs less than seeking lines by postings.
+// scanJudged scans, without copying pages, as long as that costs less than seeking lines by
+// postings. A line that is sought takes about as long as a page that is scanned.
 func (r *reader) scanJudged(after, until event.ID, want lineFilter) (event.ID, error) {
 	found, passed := r.n, r.pages
 	next, err := r.scan(after, until, min(event.BlockSize, maxScan), want)
-	r.filter.scans = r.pages-passed <= scannedPages*(r.n-found)
+	r.filter.scans = r.pages-passed <= r.n-found
 	return next, err
 }
 
@@ -365,21 +362,16 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want lineFilter) (
 	if err != nil {
 		return after, err
 	}
-	plain := r.dense && r.raw // such a scan copies no page
-	fewest := len(posted)
-	if plain {
-		fewest *= scannedPages
-	}
 	hasPages := pages.HasPages
 	if r.dense {
 		hasPages = pages.HasDensePages
 	}
-	many, err := hasPages(r.ctx, r.tx, span, fewest)
+	many, err := hasPages(r.ctx, r.tx, span, len(posted))
 	if err != nil {
 		return after, err
 	}
 	if !many {
-		r.filter.scans = plain
+		r.filter.scans = r.dense && r.raw // such a scan copies no page
 		return r.scan(after, until, maxScan, want) // reading all pages is cheaper than seeking each line
 	}
 	at := after

@@ -371,7 +371,7 @@ func (r *reader) seek(after, until event.ID, numbers []int64, want lineFilter) (
 		return after, err
 	}
 	if !many {
-		r.filter.scans = r.dense && r.raw // such a scan copies no page
+		r.filter.scans = r.dense && r.raw          // such a scan copies no page
 		return r.scan(after, until, maxScan, want) // reading all pages is cheaper than seeking each line
 	}
 	at := after

@@ -20,11 +20,11 @@ func commits(t testing.TB, path string) (n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const header, frameHeader, pageSize = 32, 24, 4096
+	const header, frameHeader = 32, 24
 	if len(wal) < header {
 		return 0 // nothing was written yet
 	}
-	salts := wal[16:24]
+	pageSize, salts := int(binary.BigEndian.Uint32(wal[8:])), wal[16:24]
 	for frame := wal[header:]; len(frame) >= frameHeader+pageSize && string(frame[8:16]) == string(salts); frame = frame[frameHeader+pageSize:] {
 		if binary.BigEndian.Uint32(frame[4:8]) != 0 { // the number of pages in the file, after a commit
 			n++
@@ -67,7 +67,7 @@ func TestTopicGroupCost(t *testing.T) {
 		}
 		sameEvents(t, topic.String(), held(t, db, topic, s), f.truth(topic.String(), "", ""))
 	}
-	if n := commits(t, db.Path()) - before; n > 8 {
+	if n := commits(t, db.Path()) - before; n < 2 || n > 8 {
 		t.Errorf("fifty topics took %d transactions, want at most 8", n)
 	}
 	if n := c.Stats().Requests; n > 52 {

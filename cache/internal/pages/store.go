@@ -235,7 +235,12 @@ func (b *batch) writeOpen(p *openPage, places []Posted) ([]Posted, error) {
 		}
 	}
 	for i := p.stored; i < len(p.entries); i++ {
-		places = append(places, Posted{p.entries[i].id, p.locator(&p.entries[i])})
+		e := &p.entries[i]
+		at := p.locator(e)
+		if e.end() > b.maxRecord() { // a process of an earlier version may have the file open
+			at.Offset, at.Length = 0, 0
+		}
+		places = append(places, Posted{e.id, at})
 	}
 	p.stored = len(p.entries)
 	b.open = p

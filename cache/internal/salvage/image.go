@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 )
 
 // An image is the pages of a file as its write-ahead log leaves them.
@@ -179,45 +178,49 @@ func (s *logSum) matchesSum(b []byte) bool {
 	return binary.BigEndian.Uint32(b) == s.s0 && binary.BigEndian.Uint32(b[4:]) == s.s1
 }
 
-// pageSizes are those that the pages of this program's files have had, the smallest one first.
-var pageSizes = []int64{4096, 8192}
-
 // findPageSize returns the size of the pages of a main file that has a number of bytes. The file
-// says it at its beginning, and its write-ahead log does, too. If both are damaged, it is that at
-// which headers of b-trees are found.
+// says it at its beginning, and its write-ahead log does, too. If both are damaged, it is one of
+// the two sizes that this program has given to files.
 func (im *image) findPageSize(bytes int64) (int64, error) {
-	var told [4]byte
-	if err := readAll(im.main, told[2:], 16); err != nil {
+	var head [18]byte
+	if err := readAll(im.main, head[:], 0); err != nil {
 		return 0, err
 	}
-	if size := int64(binary.BigEndian.Uint32(told[:])); slices.Contains(pageSizes, size) {
+	if size := int64(binary.BigEndian.Uint16(head[16:])); string(head[:16]) == "SQLite format 3\x00" && isPageSize(size) {
 		return size, nil
 	}
 	if im.log != nil {
+		var told [4]byte
 		if err := readAll(im.log, told[:], 8); err != nil {
 			return 0, err
 		}
-		if size := int64(binary.BigEndian.Uint32(told[:])); slices.Contains(pageSizes, size) {
+		if size := int64(binary.BigEndian.Uint32(told[:])); isPageSize(size) {
 			return size, nil
 		}
 	}
-	// Where pages are small, as many begin after odd numbers of them as after even ones.
-	small, large := pageSizes[0], pageSizes[1]
-	trees := [2]int{}
-	for at := int64(0); at < bytes; at += small {
+	const small, large = 4096, 8192
+	found := 0 // more large pages than small ones
+	for at := int64(0); at < bytes; at += large {
 		p := tablePage{bytes: make([]byte, large)}
 		if err := readAll(im.main, p.bytes, at); err != nil {
 			return 0, err
 		}
-		if p.readHeader() && len(p.cells) > 0 {
-			trees[at/small%2]++
+		switch {
+		case !p.readHeader() || p.kind != tableLeaf:
+		case p.isFilledTo(large):
+			found++
+		case p.isFilledTo(small):
+			found--
 		}
 	}
-	if 2*trees[1] > trees[0] {
-		return small, nil
+	if found > 0 {
+		return large, nil
 	}
-	return large, nil
+	return small, nil
 }
+
+// isPageSize reports whether pages of SQLite's can have a size.
+func isPageSize(size int64) bool { return 512 <= size && size <= 1<<15 && size&(size-1) == 0 }
 
 // readAll reads from f. What it lacks at its end stays as it is.
 func readAll(f *os.File, b []byte, at int64) error {

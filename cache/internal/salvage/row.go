@@ -130,12 +130,7 @@ func (p *tablePage) readRow(at int) (r row, err error) {
 // readPayload reads the payload of a row, most of whose bytes stay in its page at most.
 func (im *image) readPayload(d *decoder, size, most int) ([]byte, error) {
 	pageSize := int(im.pageSize)
-	least, local := (pageSize-12)*32/255-23, size
-	if size > most {
-		if local = least + (size-least)%(pageSize-4); local > most {
-			local = least
-		}
-	}
+	local := localPayload(size, most, pageSize)
 	b := d.take(local)
 	if d.bad || local == size {
 		if d.bad {
@@ -161,6 +156,41 @@ func (im *image) readPayload(d *decoder, size, most int) ([]byte, error) {
 		payload = append(payload, page[4:4+min(pageSize-4, size-len(payload))]...)
 	}
 	return payload, nil
+}
+
+// localPayload returns how many bytes of a row's payload are in its page, most at most; the rest
+// is in overflow pages.
+func localPayload(size, most, pageSize int) int {
+	if size <= most {
+		return size
+	}
+	least := (pageSize-12)*32/255 - 23
+	if local := least + (size-least)%(pageSize-4); local <= most {
+		return local
+	}
+	return least
+}
+
+// isFilledTo reports whether a row of a leaf ends where a page of a size ends. SQLite fills its
+// pages from there.
+func (p *tablePage) isFilledTo(pageSize int) bool {
+	for _, at := range p.cells {
+		d := decoder{b: p.bytes[at:]}
+		size := d.varint()
+		d.varint()
+		if d.bad || size > maxRow {
+			continue
+		}
+		local := localPayload(int(size), pageSize-35, pageSize)
+		end := len(p.bytes) - len(d.b) + local
+		if local < int(size) {
+			end += 4 // the number of the first overflow page
+		}
+		if end == pageSize {
+			return true
+		}
+	}
+	return false
 }
 
 func decodeRecord(b []byte) (values []value, err error) {

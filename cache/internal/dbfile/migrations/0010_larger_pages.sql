@@ -1,2 +1,2 @@
--- Pages of new files have 8,192 bytes, and a posting says where a line is that is longer than
--- 4,061 bytes. Files of earlier versions keep their pages of 4,096 bytes.
+-- Pages of new files have 8,192 bytes, and their postings say where a line is that is longer than
+-- 4,061 bytes. Files of earlier versions keep their pages of 4,096 bytes, and nothing changes.

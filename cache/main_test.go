@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	}
 	debug.SetGCPercent(400) // the heap is small
 	longtest.TempInMemory()
-	longtest.SetChecks(checks, 30, 100)
+	longtest.SetChecks(checks, 20, 100)
 	longtest.SetDefault("kill.rounds", strconv.Itoa(longtest.Scale(kills, 4, 10)))
 	os.Exit(m.Run())
 }

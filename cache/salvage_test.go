@@ -159,6 +159,21 @@ func TestSalvageSound(t *testing.T) {
 	}
 }
 
+// salvagedLines returns what is said of a file, and the lines that are found in it.
+func salvagedLines(t *testing.T, path string) (*Salvage, string) {
+	t.Helper()
+	s, err := OpenSalvage(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var lines bytes.Buffer
+	if err := s.Each(func(line []byte) error { lines.Write(append(line, '\n')); return nil }); err != nil {
+		t.Error(err)
+	}
+	return s, lines.String()
+}
+
 // The files of all schemas are salvaged completely.
 func TestSalvageSchemas(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(goldenDir, "*.db"))
@@ -167,26 +182,18 @@ func TestSalvageSchemas(t *testing.T) {
 	}
 	for _, path := range paths {
 		name := filepath.Base(path)
-		s, err := OpenSalvage(goldenCopy(t, name), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got bytes.Buffer
-		if err := s.Each(func(line []byte) error { got.Write(append(line, '\n')); return nil }); err != nil {
-			t.Error(err)
-		}
+		s, got := salvagedLines(t, goldenCopy(t, name))
 		if len(s.Missing)+len(s.Notes) > 0 {
 			t.Errorf("%s: missing %v, notes %q", name, s.Missing, s.Notes)
 		}
-		s.Close()
 		db := mustOpen(t, upgradedGolden(t, name), Config{})
 		var want bytes.Buffer
 		for _, ev := range mustStored(t, db) {
 			want.Write(append(ev.Line, '\n'))
 		}
 		db.Close()
-		if !bytes.Equal(got.Bytes(), want.Bytes()) || want.Len() == 0 {
-			t.Errorf("%s: found\n%s\nwant\n%s", name, &got, &want)
+		if got != want.String() || want.Len() == 0 {
+			t.Errorf("%s: found\n%s\nwant\n%s", name, got, &want)
 		}
 	}
 }
@@ -196,18 +203,6 @@ func TestSalvageWithoutHeader(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(goldenDir, "*-grown.db"))
 	if err != nil || len(paths) < 10 {
 		t.Fatalf("%d files, %v", len(paths), err)
-	}
-	lines := func(path string) string {
-		s, err := OpenSalvage(path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		var b bytes.Buffer
-		if err := s.Each(func(line []byte) error { b.Write(append(line, '\n')); return nil }); err != nil {
-			t.Error(err)
-		}
-		return b.String()
 	}
 	// Rows that fill a page, and those that take two, which may be every other one.
 	for _, name := range []string{"0009-server.db", "0010-server.db"} {
@@ -232,7 +227,7 @@ func TestSalvageWithoutHeader(t *testing.T) {
 		if filepath.Dir(path) == goldenDir {
 			path = goldenCopy(t, filepath.Base(path))
 		}
-		want := lines(path)
+		_, want := salvagedLines(t, path)
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +237,7 @@ func TestSalvageWithoutHeader(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got := lines(path); got != want || want == "" {
+			if _, got := salvagedLines(t, path); got != want || want == "" {
 				t.Errorf("%s: %d bytes of lines, want %d", filepath.Base(path), len(got), len(want))
 			}
 		}

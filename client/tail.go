@@ -63,8 +63,8 @@ func (c *Client) Batches(ctx context.Context, topics []event.Topic, opts TailOpt
 	return c.batches(ctx, topics, opts)
 }
 
-// batchesUntil follows live until a time in the future, then returns what is left up to that
-// time, as a tail of the past does.
+// batchesUntil follows topics until a time in the future. Then it yields the remaining events up
+// to that time, as a tail of the past does.
 func (c *Client) batchesUntil(ctx context.Context, topics []event.Topic, opts TailOptions, end event.Time) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		over, err := c.followUntil(ctx, topics, &opts, end, func(b Batch) bool { return yield(b, nil) })

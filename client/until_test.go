@@ -90,7 +90,7 @@ func TestTailUntilTimeOfServer(t *testing.T) {
 }
 
 // The end is before the position of the tail if the server, whose clock is ahead, has gone on
-// without an event of the topic. An age and a number of events mean what they meant at the start.
+// without an event of the topic. An age, or a number of events, is resolved once, at the start.
 func TestTailPastItsEnd(t *testing.T) {
 	noLeaks(t)
 	f := newFixture(t)

@@ -21,13 +21,13 @@ func Spots(pool *sql.DB, b []byte, table string) (spots []Spot, err error) {
 		return nil, err
 	}
 	defer rows.Close()
+	size := int(binary.BigEndian.Uint16(b[16:])) // of its pages, if it is not 65,536
 	for rows.Next() {
 		var n int
 		var kind string
 		if err := rows.Scan(&n, &kind); err != nil {
 			return nil, err
 		}
-		size := PageSize(b)
 		start := (n - 1) * size
 		page := b[start:][:size]
 		if kind == "overflow" {
@@ -49,9 +49,6 @@ func Spots(pool *sql.DB, b []byte, table string) (spots []Spot, err error) {
 	}
 	return spots, rows.Err()
 }
-
-// PageSize returns the size of the pages of a file, which has none of 65,536 bytes.
-func PageSize(b []byte) int { return int(binary.BigEndian.Uint16(b[16:])) }
 
 // columnBytes returns which bytes of a leaf are of columns.
 func columnBytes(page []byte, cells int) []bool {

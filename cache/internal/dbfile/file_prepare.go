@@ -163,7 +163,7 @@ func (f *File) join(ctx context.Context, cfg Options) (err error) {
 }
 
 func (f *File) joinOnce(ctx context.Context, cfg Options) (err error) {
-	if f.pageSize, err = f.held.pageSize(); err != nil {
+	if f.pageSize, err = f.held.readPageSize(); err != nil {
 		return err
 	}
 	if f.frozen == nil {

@@ -20,8 +20,8 @@ func (s Size) Used() int64 { return (s.Pages - s.Free) * s.page }
 
 // Size returns the size of the file.
 func (f *File) Size(ctx context.Context) (s Size, err error) {
-	err = f.ViewRow(ctx, `SELECT c.page_count, f.freelist_count, s.page_size
-		FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s`, nil, &s.Pages, &s.Free, &s.page)
+	s.page = int64(f.pageSize)
+	err = f.ViewRow(ctx, `SELECT c.page_count, f.freelist_count FROM pragma_page_count c, pragma_freelist_count f`, nil, &s.Pages, &s.Free)
 	return s, err
 }
 

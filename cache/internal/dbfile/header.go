@@ -75,20 +75,22 @@ const PageSize = 8192
 // oldPageSize is that of files up to schema 9, which keep it.
 const oldPageSize = 4096
 
-// pageSize returns the size of the file's pages. A file whose header is in its write-ahead log
-// alone is of an early version.
-func (f *heldFile) pageSize() (int, error) {
-	var b [2]byte
-	if _, err := f.ReadAt(b[:], 16); err != nil {
-		if errors.Is(err, io.EOF) {
-			return oldPageSize, nil
-		}
-		return 0, err
+// pageSize returns the size of the file's pages in bytes.
+func (h *header) pageSize() int {
+	if size := int(binary.BigEndian.Uint16(h[16:])); size >= 512 {
+		return size
 	}
-	if size := int(binary.BigEndian.Uint16(b[:])); size >= 512 {
-		return size, nil
+	return 1 << 16 // it has no room in two bytes, and is 1 there
+}
+
+// readPageSize returns the size of the file's pages. A file whose header is in its write-ahead
+// log alone is of an early version.
+func (f *heldFile) readPageSize() (int, error) {
+	var h header
+	if _, err := f.ReadAt(h[:], 0); err != nil {
+		return oldPageSize, endOfFile(err)
 	}
-	return 1 << 16, nil // it has no room in two bytes, and is 1 there
+	return h.pageSize(), nil
 }
 
 // eachLogHeader calls visit with each version of the database's header in a write-ahead

@@ -86,7 +86,7 @@ func (im *image) page(n int64) ([]byte, error) {
 	} else if frame, ok := im.replaced[n]; ok {
 		f, at = im.log, frame
 	}
-	return b, readAll(f, b, at)
+	return b, readAt(f, b, at)
 }
 
 const (
@@ -118,7 +118,7 @@ func (im *image) readLog() error {
 	sum.sumBytes(head[:24])
 	sound, salts := sum.matchesSum(head[24:]), head[16:24]
 	if !sound { // the frames know the salts, too
-		if _, err := im.log.ReadAt(salts, logHeader+8); err != nil && !errors.Is(err, io.EOF) {
+		if err := readAt(im.log, salts, logHeader+8); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func (s *logSum) matchesSum(b []byte) bool {
 // the two sizes that this program has given to files.
 func (im *image) findPageSize(bytes int64) (int64, error) {
 	var head [18]byte
-	if err := readAll(im.main, head[:], 0); err != nil {
+	if err := readAt(im.main, head[:], 0); err != nil {
 		return 0, err
 	}
 	if size := int64(binary.BigEndian.Uint16(head[16:])); string(head[:16]) == "SQLite format 3\x00" && isPageSize(size) {
@@ -191,7 +191,7 @@ func (im *image) findPageSize(bytes int64) (int64, error) {
 	}
 	if im.log != nil {
 		var told [4]byte
-		if err := readAll(im.log, told[:], 8); err != nil {
+		if err := readAt(im.log, told[:], 8); err != nil {
 			return 0, err
 		}
 		if size := int64(binary.BigEndian.Uint32(told[:])); isPageSize(size) {
@@ -202,7 +202,7 @@ func (im *image) findPageSize(bytes int64) (int64, error) {
 	found := 0 // more large pages than small ones
 	for at := int64(0); at < bytes; at += large {
 		p := tablePage{bytes: make([]byte, large)}
-		if err := readAll(im.main, p.bytes, at); err != nil {
+		if err := readAt(im.main, p.bytes, at); err != nil {
 			return 0, err
 		}
 		switch {
@@ -222,8 +222,9 @@ func (im *image) findPageSize(bytes int64) (int64, error) {
 // isPageSize reports whether pages of SQLite's can have a size.
 func isPageSize(size int64) bool { return 512 <= size && size <= 1<<15 && size&(size-1) == 0 }
 
-// readAll reads from f. What it lacks at its end stays as it is.
-func readAll(f *os.File, b []byte, at int64) error {
+// readAt reads b from f at an offset. It leaves the bytes of b unchanged that are beyond the end
+// of f.
+func readAt(f *os.File, b []byte, at int64) error {
 	_, err := f.ReadAt(b, at)
 	if errors.Is(err, io.EOF) {
 		return nil

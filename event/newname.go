@@ -31,8 +31,13 @@ func (d *Draft) CheckNew() error {
 			}
 		}
 	}
-	if at := halfPair(d.Value); at >= 0 {
-		return fmt.Errorf("value: lone surrogate %s at byte %d of the compact value", d.Value[at:at+6], at+1)
+	return CheckNewValue(d.Value)
+}
+
+// CheckNewValue refuses a compact value with a lone surrogate, as CheckNew does.
+func CheckNewValue(v []byte) error {
+	if at := halfPair(v); at >= 0 {
+		return fmt.Errorf("value: lone surrogate %s at byte %d of the compact value", v[at:at+6], at+1)
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func (m *Mapper) Map(ctx context.Context, f *Frame, generation uint32) (d event.
 	if m.into != nil && !m.into.Matches(d.User, d.Path) {
 		return d, false, fmt.Errorf("%.80s is not in %s", d.User+"/"+d.Path, m.into)
 	}
-	err = d.Check()
+	err = d.CheckNew()
 	return d, err == nil, err
 }
 
@@ -130,7 +130,7 @@ func (m *Mapper) defaultKey(f *Frame, generation uint32) string {
 
 // shortKey returns text as a key: its hash if it cannot be one.
 func shortKey(text string) string {
-	if event.CheckKey(text) == nil {
+	if event.CheckKey(text) == nil && !strings.ContainsFunc(text, event.TurnsText) {
 		return text
 	}
 	sum := sha256.Sum256([]byte(text))
@@ -152,9 +152,9 @@ func (m *Mapper) valueOf(x *expressions) ([]byte, error) {
 	return event.CompactValue(b)
 }
 
-// valueOfData returns data as a value: itself if a value may be so, otherwise a string.
+// valueOfData returns data as a value: itself if a new value may be so, otherwise a string.
 func valueOfData(data []byte) ([]byte, error) {
-	if v, err := event.CompactValue(data); err == nil {
+	if v, err := event.CompactValue(data); err == nil && event.CheckNewValue(v) == nil {
 		return bytes.Clone(v), nil
 	}
 	var b bytes.Buffer

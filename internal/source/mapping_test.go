@@ -30,6 +30,10 @@ func TestMap(t *testing.T) {
 			`{"user":"src","path":"up/date","type":"PUT","key":"0/7/2","value":1}`},
 		{"data that is not JSON", Mapping{}, Frame{ID: "7", Data: []byte("a\n\"b\xff<")},
 			`{"user":"src","path":"message","type":"PUT","key":"0/7/0","value":"a\n\"b\ufffd<"}`},
+		{"half a pair, which jq cannot read", Mapping{}, Frame{ID: "7", Data: []byte(`{"a":"\ud800"}`)},
+			`{"user":"src","path":"message","type":"PUT","key":"0/7/0","value":"{\"a\":\"\\ud800\"}"}`},
+		{"a type that turns text", Mapping{}, Frame{ID: "7", Type: "a\u202eb", Data: []byte("1")},
+			`{"user":"src","path":"a%E2%80%AEb","type":"PUT","key":"0/7/0","value":1}`},
 		{"expressions", Mapping{User: ".a.b", Path: `"p/" + $id + $type`, Key: ".n", Value: "{n, f}", Where: ".a"}, Frame{ID: "7", Type: "t", Data: []byte(page)},
 			`{"user":"x%2Fy","path":"p/7t","type":"PUT","key":"12345678901234567890","value":{"f":1.50,"n":12345678901234567890}}`},
 		{"a topic", Mapping{User: ".a.b", Into: "*/message"}, Frame{ID: "7", Data: []byte(`{"a":{"b":"x"}}`)},
@@ -51,7 +55,7 @@ func TestMap(t *testing.T) {
 
 // A key that cannot be one, or is too long, is hashed.
 func TestMapHashesKeys(t *testing.T) {
-	for _, f := range []Frame{{ID: strings.Repeat("x", 300)}, {ID: "\xff"}} {
+	for _, f := range []Frame{{ID: strings.Repeat("x", 300)}, {ID: "\xff"}, {ID: "a\u202eb"}} {
 		f.Data = []byte("1")
 		d, taken, err := mapOne(t, Mapping{}, f)
 		if again, _, _ := mapOne(t, Mapping{}, f); err != nil || !taken || d.Key != again.Key || len(d.Key) != len("sha256:")+64 {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rstream-dev/rstream/event"
 )
 
 // encodeUser returns text as a user's name: what a name cannot have is percent-encoded,
@@ -38,15 +40,15 @@ func encodePath(text string) string {
 	return strings.Join(segments, "/")
 }
 
-// percentEncode encodes percent signs, control characters, bytes that are not UTF-8, and
-// the characters for which also returns true. begins is whether r begins a segment.
+// percentEncode encodes percent signs, control characters, also bidirectional ones, bytes that are
+// not UTF-8, and the characters for which also returns true. begins is whether r begins a segment.
 func percentEncode(text string, also func(r rune, begins bool) bool) string {
 	b := make([]byte, 0, len(text))
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRuneInString(text[i:])
 		c := text[i : i+size]
 		i += size
-		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == '%' || r == utf8.RuneError && size == 1 || also(r, len(b) == 0 || b[len(b)-1] == '/') {
+		if r < 0x20 || 0x7f <= r && r < 0xa0 || r == '%' || event.TurnsText(r) || r == utf8.RuneError && size == 1 || also(r, len(b) == 0 || b[len(b)-1] == '/') {
 			for _, octet := range []byte(c) {
 				b = fmt.Appendf(b, "%%%02X", octet)
 			}
